@@ -1,0 +1,2 @@
+// Package actors makes protoactor-go safe to supervise and transparent across processes.
+package actors

@@ -1,0 +1,2 @@
+// Package fdipc carries frames and open descriptors between two processes.
+package fdipc

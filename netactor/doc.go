@@ -1,0 +1,2 @@
+// Package netactor opens, shares and hands over listeners and connections.
+package netactor

@@ -1,0 +1,2 @@
+// Package coppice runs a service as a supervised tree of processes.
+package coppice
