@@ -1,2 +1,50 @@
-// Package tracing names the spans of Coppice and carries their context across processes.
+// Package tracing names the spans of Coppice and carries their context across
+// processes. It uses OpenTelemetry's API modules only; the SDK and the
+// exporters live in package tracing/otlp, which a program imports if it wants
+// them:
+//
+//	import _ "github.com/coppice-go/coppice/tracing/otlp"
+//
+// # The trace of a connection
+//
+//	accept     listener  INTERNAL  a new root: no remote parent is known yet
+//	├ queue    listener  INTERNAL  waits for a worker with credit
+//	└ hand-off listener  PRODUCER  offered until claimed, refused or returned
+//	  └ claim  worker    CONSUMER  received until Accept returns it
+//	    └ serve worker   INTERNAL  until the connection is closed
+//
+// A hand-off that comes back is followed by a second hand-off under the same
+// accept, with a link to the first. The names and attributes stand in names.go.
+//
+// In the listener:
+//
+//	accept := tracer.Accept(tracing.Accepted{Listener: "http", Peer: peer})
+//	handoff := accept.Handoff(tracing.Handoff{Pool: "web", Target: "web/0", Kind: "conn"})
+//	frame.Trace = handoff.Carrier()
+//	…
+//	handoff.EndOutcome(tracing.Claimed, "")
+//	accept.End()
+//
+// In the worker:
+//
+//	claim := tracer.Claim(frame.Trace, tracing.Claim{Kind: "conn"})
+//	serve := claim.Serve()
+//	claim.End() // before the claim is answered, so that it ends within the hand-off
+//	…
+//	serve.End() // when the connection is closed
+//
+// # Cost
+//
+// Off (a nil *Tracer) every call returns at once and allocates nothing. When
+// the trace is not sampled, only the root costs something: the sampler's
+// decision. Every child looks at the sampled flag first, and allocates nothing
+// when it is not set.
+//
+// # Processes
+//
+// [Start] makes the one [Pipeline] of a process from the registered [Backend].
+// The master's pipeline holds the only connection to a collector. A child's
+// pipeline hands its finished spans, as OTLP bytes, to a relay function that
+// brings them to the master, and the master gives them to Export. Less
+// formally: a worker knows neither the collector's address nor its password.
 package tracing

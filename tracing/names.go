@@ -1,0 +1,70 @@
+package tracing
+
+import (
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+)
+
+// Every name that Coppice puts into a trace stands in this file, with where it
+// comes from and how stable it is, so that a rename is one change. Names from
+// OpenTelemetry's semantic conventions are of version 1.43.0. We use what is
+// stable there (messaging.* is not, so hand-offs do not carry it) and the
+// process attributes, which are release candidates; what they lack is ours and
+// begins with "coppice.".
+
+// ScopeName is the instrumentation scope of Coppice's own spans.
+const ScopeName = "github.com/coppice-go/coppice"
+
+// SchemaURL names the version of the semantic conventions that the attributes follow.
+const SchemaURL = semconv.SchemaURL
+
+// Span names. Each is a verb of low cardinality: never a pid, a descriptor or
+// an address. All are ours.
+const (
+	SpanAccept  = "accept"   // INTERNAL, a root: one accepted connection, until its hand-off is settled
+	SpanQueue   = "queue"    // INTERNAL, under accept: waits for a worker with credit
+	SpanHandoff = "hand-off" // PRODUCER, under accept: offered until claimed, refused, returned or lost
+	SpanClaim   = "claim"    // CONSUMER, under hand-off: received until the application has it
+	SpanServe   = "serve"    // INTERNAL, under claim: until the connection is closed
+)
+
+// Attributes of spans.
+const (
+	KeyNetworkTransport = semconv.NetworkTransportKey   // stable: "tcp" or "unix" on accept, "unix" on hand-off
+	KeyPeerAddress      = semconv.NetworkPeerAddressKey // stable: the client's address, on accept
+	KeyPeerPort         = semconv.NetworkPeerPortKey    // stable: the client's port, on accept
+	KeyErrorType        = semconv.ErrorTypeKey          // stable: set on every span that failed; the outcome, or the Go type of an error
+
+	KeyListener       = attribute.Key("coppice.listener.name")       // ours: on accept
+	KeyPool           = attribute.Key("coppice.pool.name")           // ours: on queue, hand-off, claim
+	KeyHandleKind     = attribute.Key("coppice.handle.kind")         // ours: conn, listener, packet, file
+	KeyHandoffID      = attribute.Key("coppice.handoff.id")          // ours: the number of the offer on its channel; on hand-off, claim
+	KeyHandoffTarget  = attribute.Key("coppice.handoff.target")      // ours: the receiving process, as "web/0"
+	KeyHandoffOutcome = attribute.Key("coppice.handoff.outcome")     // ours: an Outcome
+	KeyHandoffReason  = attribute.Key("coppice.handoff.reason")      // ours: why the outcome was not "claimed"
+	KeyIncarnation    = attribute.Key("coppice.process.incarnation") // ours: on hand-off, of the receiver; in the resource, of the process
+)
+
+// Attributes of a process, in the resource.
+const (
+	KeyServiceName       = semconv.ServiceNameKey                      // stable: the program's, the same for all its processes
+	KeyServiceInstanceID = semconv.ServiceInstanceIDKey                // stable: the process's path and incarnation, as "web/0#3"
+	KeyProcessPID        = semconv.ProcessPIDKey                       // release candidate
+	KeyActorPath         = attribute.Key("coppice.actor.path")         // ours: master, listener/http, web/0
+	KeyProcessID         = attribute.Key("coppice.process.id")         // ours: the process's ID, never reused
+	KeyRole              = attribute.Key("coppice.process.role")       // ours: master, listener, worker
+	KeySlot              = attribute.Key("coppice.process.slot")       // ours: a worker's place in its pool
+	KeyGeneration        = attribute.Key("coppice.process.generation") // ours: the reload that a worker belongs to
+)
+
+// Outcome says how a hand-off ended. The words are those of the transport.
+type Outcome string
+
+// The outcomes of a hand-off. All but Claimed are errors of the span, and its
+// error.type.
+const (
+	Claimed  Outcome = "claimed"  // the receiver's application took it
+	Refused  Outcome = "refused"  // the receiver said no; the sender owns it again
+	Returned Outcome = "returned" // the receiver died or was revoked; the sender owns it again
+	Lost     Outcome = "lost"     // it cannot be known who has it: the channel broke
+)

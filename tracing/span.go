@@ -1,0 +1,145 @@
+package tracing
+
+import (
+	"context"
+	"fmt"
+
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Span is one span of Coppice, or nothing. It is a small value; copies are the
+// same span. The zero Span is off: its methods do nothing and allocate nothing.
+// A span of a trace that is not sampled records nothing either, but still
+// carries its context, so that the decision holds in the next process.
+//
+// Methods may be called by any goroutine. A span is to be ended once; further
+// ends are ignored.
+type Span struct {
+	t       *Tracer
+	s       trace.Span // nil when off or not sampled
+	carrier [Size]byte // own context; of the nearest started ancestor when not sampled
+}
+
+// Sampled reports whether the span is recorded.
+func (s Span) Sampled() bool { return s.s != nil }
+
+// Carrier returns the span's context in binary form; all zero when off.
+func (s Span) Carrier() [Size]byte { return s.carrier }
+
+// Context returns the span's context; the zero value, which is not valid, when off.
+func (s Span) Context() trace.SpanContext {
+	if s.s != nil {
+		return s.s.SpanContext()
+	}
+	return Decode(s.carrier)
+}
+
+// Queue starts the span of a connection that waits for a worker of the pool.
+func (s Span) Queue(pool string) Span {
+	if s.s == nil {
+		return s
+	}
+	q := s.child(SpanQueue, trace.SpanKindInternal)
+	if q.s != nil && pool != "" {
+		q.s.SetAttributes(KeyPool.String(pool))
+	}
+	return q
+}
+
+// Handoff describes the offer of a handle to another process. Zero fields are
+// left out of the span.
+type Handoff struct {
+	Pool        string // the receiver's pool
+	Target      string // the receiving process, as "web/0"
+	Incarnation int    // of the receiver
+	Kind        string // of the handle: conn, listener, packet, file
+	ID          uint64 // of the offer on its channel
+	Repeats     Span   // the hand-off of the same handle that came back: becomes a link
+}
+
+// Handoff starts the span of an offer. Its Carrier goes with the handle. The
+// caller ends it with [Span.EndOutcome] once the offer is settled.
+func (s Span) Handoff(h Handoff) Span {
+	if s.s == nil {
+		return s
+	}
+	var o Span
+	if h.Repeats.s != nil {
+		o = s.child(SpanHandoff, trace.SpanKindProducer, trace.WithLinks(trace.Link{SpanContext: h.Repeats.Context()}))
+	} else {
+		o = s.child(SpanHandoff, trace.SpanKindProducer)
+	}
+	if o.s == nil {
+		return o
+	}
+	o.s.SetAttributes(KeyNetworkTransport.String("unix"))
+	setHandle(o.s, h.Pool, h.Kind, h.ID)
+	if h.Target != "" {
+		o.s.SetAttributes(KeyHandoffTarget.String(h.Target), KeyIncarnation.Int(h.Incarnation))
+	}
+	return o
+}
+
+// Serve starts the span of a claimed connection. The caller ends it when the
+// connection is closed.
+func (s Span) Serve() Span {
+	if s.s == nil {
+		return s
+	}
+	return s.child(SpanServe, trace.SpanKindInternal)
+}
+
+// child starts a span under s, which is sampled.
+func (s Span) child(name string, kind trace.SpanKind, opts ...trace.SpanStartOption) Span {
+	return s.t.start(trace.ContextWithSpan(context.Background(), s.s), name, kind, opts...)
+}
+
+// End ends the span without an error.
+func (s Span) End() {
+	if s.s != nil {
+		s.s.End()
+	}
+}
+
+// EndError ends the span, as failed unless err is nil. The span's error.type is
+// the Go type of the innermost error, its status the text of err.
+func (s Span) EndError(err error) {
+	if s.s == nil {
+		return
+	}
+	if err != nil {
+		s.s.SetAttributes(KeyErrorType.String(errorType(err)))
+		s.s.SetStatus(codes.Error, err.Error())
+	}
+	s.s.End()
+}
+
+// EndOutcome ends a hand-off. Any outcome but [Claimed] makes the span failed,
+// with the outcome as its error.type; reason says why, in a few words of low
+// cardinality, and may be empty.
+func (s Span) EndOutcome(o Outcome, reason string) {
+	if s.s == nil {
+		return
+	}
+	s.s.SetAttributes(KeyHandoffOutcome.String(string(o)))
+	if reason != "" {
+		s.s.SetAttributes(KeyHandoffReason.String(reason))
+	}
+	if o != Claimed {
+		s.s.SetAttributes(KeyErrorType.String(string(o)))
+		s.s.SetStatus(codes.Error, reason)
+	}
+	s.s.End()
+}
+
+// errorType returns the Go type of the innermost error that err wraps.
+func errorType(err error) string {
+	for {
+		u, ok := err.(interface{ Unwrap() error }) //nolint:errorlint // walks the chain itself
+		if !ok || u.Unwrap() == nil {
+			return fmt.Sprintf("%T", err)
+		}
+		err = u.Unwrap()
+	}
+}

@@ -1,0 +1,125 @@
+package tracing
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+)
+
+// Tracer starts Coppice's own spans. A nil *Tracer is off. Its methods may be
+// called by any goroutine.
+type Tracer struct {
+	provider trace.TracerProvider
+	tracer   trace.Tracer
+}
+
+// New returns a Tracer on tp, or nil, which is off, where tp is nil or
+// OpenTelemetry's no-op provider.
+func New(tp trace.TracerProvider) *Tracer {
+	switch tp.(type) {
+	case nil, noop.TracerProvider, *noop.TracerProvider:
+		return nil
+	}
+	return &Tracer{
+		provider: tp,
+		tracer:   tp.Tracer(ScopeName, trace.WithSchemaURL(SchemaURL)),
+	}
+}
+
+// Accepted describes a connection that was accepted. Zero fields are left out
+// of the span.
+type Accepted struct {
+	Listener  string         // name of the listener
+	Transport string         // "tcp" or "unix"
+	Peer      netip.AddrPort // the client
+	At        time.Time      // when accept returned; zero means now
+}
+
+// Accept starts the root span of a connection. The sampler decides here, once
+// for the whole chain. The caller ends the span when the hand-off is settled.
+func (t *Tracer) Accept(a Accepted) Span {
+	if t == nil {
+		return Span{}
+	}
+	opts := make([]trace.SpanStartOption, 1, 2)
+	opts[0] = trace.WithNewRoot()
+	if !a.At.IsZero() {
+		opts = append(opts, trace.WithTimestamp(a.At))
+	}
+	_, s := t.tracer.Start(context.Background(), SpanAccept, opts...)
+	span := Span{t: t, carrier: Encode(s.SpanContext())}
+	if !s.IsRecording() {
+		return span
+	}
+	span.s = s
+	if a.Listener != "" {
+		s.SetAttributes(KeyListener.String(a.Listener))
+	}
+	if a.Transport != "" {
+		s.SetAttributes(KeyNetworkTransport.String(a.Transport))
+	}
+	if a.Peer.IsValid() {
+		s.SetAttributes(
+			KeyPeerAddress.String(a.Peer.Addr().String()),
+			KeyPeerPort.Int(int(a.Peer.Port())),
+		)
+	}
+	return span
+}
+
+// Claim describes a handle that was received.
+type Claim struct {
+	Pool string // the receiver's pool
+	Kind string // of the handle: conn, listener, packet, file
+	ID   uint64 // of the offer on its channel; zero is left out
+}
+
+// Claim starts the span of the receiver of a hand-off, from the carrier that
+// came with it. Where that holds no context, the result is off: a worker begins
+// no trace of its own. The caller ends the span before it answers the claim, so
+// that the times of the two processes nest.
+func (t *Tracer) Claim(carrier [Size]byte, c Claim) Span {
+	if t == nil {
+		return Span{}
+	}
+	sc := Decode(carrier)
+	if !sc.IsValid() {
+		return Span{}
+	}
+	if !sc.IsSampled() {
+		return Span{t: t, carrier: carrier}
+	}
+	ctx := trace.ContextWithRemoteSpanContext(context.Background(), sc)
+	span := t.start(ctx, SpanClaim, trace.SpanKindConsumer)
+	if span.s != nil {
+		setHandle(span.s, c.Pool, c.Kind, c.ID)
+	}
+	return span
+}
+
+// start starts a span under the one in ctx. The caller has looked at the
+// sampled flag of the parent. The sampler still has the last word.
+func (t *Tracer) start(ctx context.Context, name string, kind trace.SpanKind, opts ...trace.SpanStartOption) Span {
+	_, s := t.tracer.Start(ctx, name, append(opts, trace.WithSpanKind(kind))...)
+	span := Span{t: t, carrier: Encode(s.SpanContext())}
+	if s.IsRecording() {
+		span.s = s
+	}
+	return span
+}
+
+// setHandle sets the attributes that a hand-off and its claim share.
+func setHandle(s trace.Span, pool, kind string, id uint64) {
+	if pool != "" {
+		s.SetAttributes(KeyPool.String(pool))
+	}
+	if kind != "" {
+		s.SetAttributes(KeyHandleKind.String(kind))
+	}
+	if id != 0 {
+		s.SetAttributes(KeyHandoffID.Int64(int64(id)))
+	}
+}
