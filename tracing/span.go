@@ -15,6 +15,9 @@ import (
 //
 // Methods may be called by any goroutine. A span is to be ended once; further
 // ends are ignored.
+//
+// Each method that is called for every connection is a check that the compiler
+// inlines and, behind it, the work for a sampled span.
 type Span struct {
 	t       *Tracer
 	s       trace.Span // nil when off or not sampled
@@ -40,6 +43,10 @@ func (s Span) Queue(pool string) Span {
 	if s.s == nil {
 		return s
 	}
+	return s.queue(pool)
+}
+
+func (s Span) queue(pool string) Span {
 	q := s.child(SpanQueue, trace.SpanKindInternal)
 	if q.s != nil && pool != "" {
 		q.s.SetAttributes(KeyPool.String(pool))
@@ -64,6 +71,10 @@ func (s Span) Handoff(h Handoff) Span {
 	if s.s == nil {
 		return s
 	}
+	return s.handoff(h)
+}
+
+func (s Span) handoff(h Handoff) Span {
 	var o Span
 	if h.Repeats.s != nil {
 		o = s.child(SpanHandoff, trace.SpanKindProducer, trace.WithLinks(trace.Link{SpanContext: h.Repeats.Context()}))
@@ -105,9 +116,12 @@ func (s Span) End() {
 // EndError ends the span, as failed unless err is nil. The span's error.type is
 // the Go type of the innermost error, its status the text of err.
 func (s Span) EndError(err error) {
-	if s.s == nil {
-		return
+	if s.s != nil {
+		s.endError(err)
 	}
+}
+
+func (s Span) endError(err error) {
 	if err != nil {
 		s.s.SetAttributes(KeyErrorType.String(errorType(err)))
 		s.s.SetStatus(codes.Error, err.Error())
@@ -119,9 +133,12 @@ func (s Span) EndError(err error) {
 // with the outcome as its error.type; reason says why, in a few words of low
 // cardinality, and may be empty.
 func (s Span) EndOutcome(o Outcome, reason string) {
-	if s.s == nil {
-		return
+	if s.s != nil {
+		s.endOutcome(o, reason)
 	}
+}
+
+func (s Span) endOutcome(o Outcome, reason string) {
 	s.s.SetAttributes(KeyHandoffOutcome.String(string(o)))
 	if reason != "" {
 		s.s.SetAttributes(KeyHandoffReason.String(reason))

@@ -44,6 +44,10 @@ func (t *Tracer) Accept(a Accepted) Span {
 	if t == nil {
 		return Span{}
 	}
+	return t.accept(a)
+}
+
+func (t *Tracer) accept(a Accepted) Span {
 	opts := make([]trace.SpanStartOption, 1, 2)
 	opts[0] = trace.WithNewRoot()
 	if !a.At.IsZero() {
@@ -85,6 +89,10 @@ func (t *Tracer) Claim(carrier [Size]byte, c Claim) Span {
 	if t == nil {
 		return Span{}
 	}
+	return t.claim(carrier, c)
+}
+
+func (t *Tracer) claim(carrier [Size]byte, c Claim) Span {
 	sc := Decode(carrier)
 	if !sc.IsValid() {
 		return Span{}
