@@ -1,2 +1,60 @@
-// Package fdipc carries frames and open descriptors between two processes.
+// Package fdipc carries frames and open descriptors between two processes over a Unix
+// socket, and loses neither.
+//
+// A [Conn] joins two processes. What travels is a [Frame]: a kind, a lane, a target, a few
+// flags, an opaque trace context, a payload and any number of handles. A [Handle] is an
+// open descriptor on its way: a listener, an accepted connection, a file.
+//
+//	local, remote, err := fdipc.Socketpair()
+//	… start the child with remote, and fdipc.Environ(fd, nil) in its environment …
+//	remote.Close()
+//	c, err := fdipc.New(local, fdipc.Config{Handler: handle})
+//	h, err := fdipc.HandleOf(conn)
+//	err = c.Send(ctx, &fdipc.Frame{Kind: 0x40, Handles: []*fdipc.Handle{h}})
+//
+// and in the child
+//
+//	f, env, ok, err := fdipc.Inherited()
+//	c, err := fdipc.New(f, fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) {
+//		conn, err := f.Handles[0].Conn() // claims it
+//	}})
+//
+// # Ownership
+//
+// Sending moves a handle in three steps.
+//
+//   - Offered: the receiver has a copy of the descriptor, the sender keeps its own.
+//   - Claimed: the receiver's application took it, by [Handle.Claim] or a conversion.
+//   - Released: the sender has closed its copy.
+//
+// What was not claimed when the receiver dies, refuses it, or lets [Config.ClaimTimeout] pass,
+// comes back to the sender through [Config.Settled]. The claim is one compare-and-swap in
+// memory that both processes share, so a handle is either claimed or comes back; never
+// both, whatever happens to either process, however long it was stopped. Less formally: a
+// connection that no worker has taken up is never lost by the death of a worker, and
+// none is served twice. What was claimed dies with its claimant.
+//
+// Where the peer knows no shared table, claims travel as frames. Then a handle comes back
+// from a peer that is stalled or gone only after [Conn.PeerGone]: the owner must
+// kill and reap it first.
+//
+// # Order and lanes
+//
+// Frames sent one after the other on a lane are handled in that order. There are two lanes, each with a socket
+// and a goroutine of its own; between them there is no order, and a full [Data] lane does not
+// hold up [Control].
+//
+// # Duties
+//
+// A Handler claims or refuses every handle it is given. A sender's Settled callback closes or sends on every
+// handle that comes back. The owner of the peer process calls PeerGone once it was reaped.
+//
+// # Locks
+//
+// lane.mu before offers.mu; Handle.mu before both; offers.callback before offers.mu; Conn.mu is a leaf. No lock
+// but offers.callback is held across a callback.
+//
+// # Limits
+//
+// Sockets between processes need Linux. Elsewhere [Pipe] works, and [New] answers [ErrUnsupported].
 package fdipc

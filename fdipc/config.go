@@ -1,0 +1,104 @@
+package fdipc
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Config configures one side of a Conn. Zero fields mean the default.
+type Config struct {
+	// Handler gets every frame of the application. Each lane has a goroutine of its
+	// own, which calls it in order: a control frame can be handled while a data frame
+	// is still being handled, frames of one lane never. The frame, its payload
+	// and the slice of handles are borrowed until it returns; the handles are its own.
+	//
+	// A Handler that blocks stops its lane, and in the end the peer's Send on that
+	// lane; the other lane goes on. So Data may be held up on purpose, Control should
+	// not be. A Handler uses TrySend: two Handlers that wait in Send for each other
+	// wait until their contexts end. A panic is not caught. Required.
+	Handler func(c *Conn, f *Frame)
+
+	// Settled hears once of every handle that was sent: on a goroutine of the Conn, one
+	// call at a time, never from within Send. For Refused and Returned the handle belongs to the callback;
+	// for Claimed it is already closed here. Nil: refused and returned handles are closed.
+	Settled func(c *Conn, h *Handle, o Outcome)
+
+	// Ready is called once, when the handshake is over, before the first frame is handled.
+	// On the goroutine of the control lane. Optional.
+	Ready func(c *Conn)
+
+	// Closed is the last call of all, once. The error is [ErrClosed] after Close here,
+	// io.EOF after Close there, else what went wrong. Without a claim table (see
+	// docs/protocol.md) it may have to wait for PeerGone. Optional.
+	Closed func(c *Conn, err error)
+
+	// QueueBytes and QueueFrames bound what one lane holds before the kernel takes
+	// it. At the bound Send waits and TrySend answers ErrFull. A frame larger
+	// than QueueBytes passes when the queue is empty, so a lane holds at
+	// most QueueBytes + MaxFrame. Defaults 1 MiB and 16,384.
+	QueueBytes  int
+	QueueFrames int
+
+	// Credits bounds the handles that are offered and not yet claimed: those this
+	// side offers (together with the peer's own figure, the lower holds), and those the peer may
+	// offer. At most 65,536, default 256.
+	Credits int
+
+	// ClaimTimeout is how long an offered handle may stay unclaimed before it is
+	// revoked and comes back as Returned. Default 1 s; negative means never.
+	ClaimTimeout time.Duration
+
+	// HandshakeTimeout bounds the wait for the peer's first packet. Default 30 s;
+	// negative means no bound.
+	HandshakeTimeout time.Duration
+
+	// MaxFrame bounds the payload of one frame in bytes, in both directions.
+	// At most 1 GiB, default 64 MiB. Memory for a frame grows as it arrives.
+	MaxFrame int
+
+	// without are features this side does without; for tests of the fall-backs.
+	without features
+}
+
+const (
+	defaultQueueBytes       = 1 << 20
+	defaultQueueFrames      = 16384
+	defaultCredits          = 256
+	defaultClaimTimeout     = time.Second
+	defaultHandshakeTimeout = 30 * time.Second
+	defaultMaxFrame         = 64 << 20
+
+	maxCredits  = 1 << 16
+	maxMaxFrame = 1 << 30
+)
+
+// validate fills in the defaults and reports every field that is out of range.
+func (cfg *Config) validate() error {
+	var errs []error
+	def := func(name string, v *int, d, limit int) {
+		if *v == 0 {
+			*v = d
+		}
+		if *v < 1 || *v > limit {
+			errs = append(errs, fmt.Errorf("%s = %d: not in 1..%d", name, *v, limit))
+		}
+	}
+	if cfg.Handler == nil {
+		errs = append(errs, errors.New("no Handler"))
+	}
+	def("QueueBytes", &cfg.QueueBytes, defaultQueueBytes, maxMaxFrame)
+	def("QueueFrames", &cfg.QueueFrames, defaultQueueFrames, maxMaxFrame)
+	def("Credits", &cfg.Credits, defaultCredits, maxCredits)
+	def("MaxFrame", &cfg.MaxFrame, defaultMaxFrame, maxMaxFrame)
+	if cfg.ClaimTimeout == 0 {
+		cfg.ClaimTimeout = defaultClaimTimeout
+	}
+	if cfg.HandshakeTimeout == 0 {
+		cfg.HandshakeTimeout = defaultHandshakeTimeout
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("fdipc: config: %w", errors.Join(errs...))
+	}
+	return nil
+}

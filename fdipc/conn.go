@@ -1,0 +1,506 @@
+package fdipc
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Conn is one side of a connection between two processes, or within one. All its methods may
+// be called concurrently, and from its callbacks where nothing else is said.
+type Conn struct {
+	cfg    Config
+	lanes  [lanes]*lane
+	offers offers
+	stats  counters
+
+	control  end
+	memory   bool          // control is within this process
+	peer     *table        // the peer's claim table, if it has one; set by the handshake
+	data     end           // the socket of the peer's data lane, if it has one; set by the handshake
+	dataOver chan struct{} // closed when nothing more comes on data
+	held     atomic.Int64  // received handles neither claimed nor refused
+	maxFrame atomic.Int64  // the lower of both sides' limits
+
+	mu       sync.Mutex
+	err      error
+	ends     []end
+	ready    bool // the handshake is over
+	wrote    bool // CloseWrite is done
+	readOver bool // the peer has closed its writing half, and only that
+
+	dying   chan struct{} // closed by fail
+	done    chan struct{} // closed when readers and writers have ended
+	gone    chan struct{} // closed by PeerGone
+	goneOne sync.Once
+	wg      sync.WaitGroup // readers and writers
+	hsTimer *time.Timer
+}
+
+// New starts a Conn over f, one end of a connected SOCK_SEQPACKET socket, such as
+// [Socketpair] makes and [Inherited] finds. It takes ownership of f, also when it fails.
+//
+// New returns when this side is set up; the handshake goes on in the background, and what is sent
+// before it is over waits. Both sides call New; neither is the first.
+func New(f *os.File, cfg Config) (*Conn, error) {
+	if err := cfg.validate(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	e, err := newSocket(f)
+	if err != nil {
+		return nil, fmt.Errorf("fdipc: new: %w", err)
+	}
+	c := newConn(cfg)
+	if err := c.start(e); err != nil {
+		return nil, fmt.Errorf("fdipc: new: %w", err)
+	}
+	return c, nil
+}
+
+// Pipe joins two Conns in memory, on every system. They keep the same rules as Conns between
+// processes; handles move as Go values, no descriptor is touched. It panics if
+// a Config is invalid.
+func Pipe(a, b Config) (*Conn, *Conn) {
+	if err := errors.Join(a.validate(), b.validate()); err != nil {
+		panic(err)
+	}
+	x, y := newMemPair()
+	ca, cb := newConn(a), newConn(b)
+	for _, err := range []error{ca.start(x), cb.start(y)} {
+		if err != nil {
+			panic(err) // memory links do not fail
+		}
+	}
+	return ca, cb
+}
+
+func newConn(cfg Config) *Conn {
+	c := &Conn{
+		cfg:   cfg,
+		dying: make(chan struct{}),
+		done:  make(chan struct{}),
+		gone:  make(chan struct{}),
+
+		dataOver: make(chan struct{}),
+	}
+	c.maxFrame.Store(int64(cfg.MaxFrame))
+	c.offers.init(c)
+	for i := range c.lanes {
+		c.lanes[i] = newLane(c, Lane(i))
+	}
+	return c
+}
+
+// Send queues f, and waits under ctx while there is no room or too little credit. When it
+// returns nil the payload may be reused and the handles belong to the Conn; on an error they belong to the
+// caller. That f was queued does not mean that it arrives: what becomes of a handle, Settled tells.
+//
+// Errors: ctx's, [ErrClosed], [ErrPeerLost] and other ends of the Conn, [ErrTooBig], [ErrTooManyHandles],
+// [ErrKind], [ErrHandleUsed].
+func (c *Conn) Send(ctx context.Context, f *Frame) error {
+	if err := c.send(ctx, f); err != nil {
+		return fmt.Errorf("fdipc: send: %w", err)
+	}
+	return nil
+}
+
+// TrySend is Send without waiting: it answers [ErrFull]. It may be used from any callback.
+func (c *Conn) TrySend(f *Frame) error {
+	err := c.send(nil, f)
+	if err == nil {
+		return nil
+	}
+	if err == ErrFull {
+		c.stats.full.Add(1)
+		return ErrFull // often, and to be cheap
+	}
+	return fmt.Errorf("fdipc: send: %w", err)
+}
+
+func (c *Conn) send(ctx context.Context, f *Frame) error {
+	if f.Kind < FirstUserKind || f.Lane >= lanes {
+		return ErrKind
+	}
+	if int64(len(f.Payload)) > c.maxFrame.Load() {
+		return ErrTooBig
+	}
+	for i, h := range f.Handles {
+		if err := h.depart(c.memory); err != nil {
+			for _, h := range f.Handles[:i] {
+				h.back(Returned)
+			}
+			return err
+		}
+	}
+	err := c.put(ctx, f)
+	if err != nil {
+		for _, h := range f.Handles {
+			h.back(Returned)
+		}
+	}
+	return err
+}
+
+// put queues f as soon as there is room and credit; ctx nil means at once or not at all.
+func (c *Conn) put(ctx context.Context, f *Frame) error {
+	l := c.lanes[f.Lane]
+	var few [8]ref
+	refs := few[:0]
+	for {
+		l.mu.Lock()
+		if l.err != nil || l.closed {
+			err := cmp.Or(l.err, ErrClosed)
+			l.mu.Unlock()
+			return err
+		}
+		if !l.fitsLocked(len(f.Payload)) {
+			if ctx == nil {
+				l.mu.Unlock()
+				return ErrFull
+			}
+			if err := l.waitRoom(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		if len(f.Handles) > 0 {
+			var wait chan struct{}
+			var err error
+			if refs, wait, err = c.offers.reserve(refs, f.Handles, ctx != nil); err != nil {
+				l.mu.Unlock()
+				if err != errAgain {
+					return err
+				}
+				if ctx == nil {
+					return ErrFull
+				}
+				select {
+				case <-wait:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+				continue
+			}
+		}
+		l.putLocked(f, refs)
+		l.sendLocked()
+		return nil
+	}
+}
+
+// transport sends a frame of the transport's own on the control lane, past the queue's bounds: there
+// are few of them, each answers something.
+func (c *Conn) transport(kind Kind, target uint64, payload []byte) {
+	l := c.lanes[Control]
+	l.mu.Lock()
+	if l.err != nil {
+		l.mu.Unlock()
+		return
+	}
+	l.putLocked(&Frame{Kind: kind, Target: target, Payload: payload}, nil)
+	l.sendLocked()
+}
+
+// Credit is the number of handles that may be offered now. While it is too low,
+// TrySend of a frame with handles answers ErrFull; the next Settled is the sign to try again.
+func (c *Conn) Credit() int {
+	o := &c.offers
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ended {
+		return 0
+	}
+	if len(o.free) < (len(o.slots)+1)/2 || o.stalled {
+		o.sweepLocked(now())
+		if o.t != nil && len(o.free) == 0 {
+			o.t.wake.Store(1)
+			o.sweepLocked(now())
+		}
+		o.kickLocked()
+	}
+	return o.availableLocked()
+}
+
+// Stalled says that the peer let the deadline of an offer pass and has shown no sign of
+// life since. Nothing is offered to it meanwhile.
+func (c *Conn) Stalled() bool {
+	o := &c.offers
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.availableLocked()
+	return o.stalled
+}
+
+// PeerGone is the owner's word that the peer process has ended and was reaped. What it had not
+// claimed comes back even if it never had a claim table. The Conn ends if it has not yet.
+func (c *Conn) PeerGone() {
+	c.goneOne.Do(func() { close(c.gone) })
+	c.mu.Lock()
+	over := c.readOver
+	c.mu.Unlock()
+	if over {
+		c.fail(ErrPeerLost)
+	}
+	c.control.drain()
+}
+
+// CloseWrite sends what is queued, says goodbye and closes the writing half. It
+// blocks until the kernel has taken everything or the Conn ends. Receiving goes on.
+func (c *Conn) CloseWrite() error {
+	c.mu.Lock()
+	ready := c.ready
+	c.mu.Unlock()
+	if !ready {
+		return c.Close()
+	}
+	for _, l := range c.lanes {
+		l.shut()
+	}
+	c.lanes[Data].flush(context.Background())
+	c.transport(kindGoodbye, goodbyeHalf, nil)
+	c.lanes[Control].flush(context.Background())
+	for _, l := range c.lanes {
+		l.end.closeWrite()
+	}
+	c.mu.Lock()
+	c.wrote = true
+	both := c.readOver
+	c.mu.Unlock()
+	if both {
+		c.fail(io.EOF)
+	}
+	return nil
+}
+
+// Close ends the Conn. What is queued is still sent as long as the peer takes it without delay;
+// handles nobody claimed come back through Settled. Close does not wait for callbacks
+// that run, so it may be called from one: [Conn.Done] waits for them. It returns nil.
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	talk := c.err == nil && c.ready
+	c.mu.Unlock()
+	if talk {
+		for _, l := range c.lanes {
+			l.shut()
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), closeLinger)
+		defer cancel()
+		if c.lanes[Data].flush(ctx) {
+			c.transport(kindGoodbye, goodbyeFull, nil)
+			c.lanes[Control].flush(ctx)
+		}
+	}
+	c.fail(ErrClosed)
+	return nil
+}
+
+// closeLinger is how long Close lets the peer take what is queued.
+const closeLinger = 100 * time.Millisecond
+
+// targets of kindGoodbye
+const (
+	goodbyeFull = 0
+	goodbyeHalf = 1 // the writing half only
+)
+
+// Done is closed when the Conn has ended: no callback runs any more but perhaps
+// those after PeerGone.
+func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// Err is nil while the Conn works, then the reason why it ended: [ErrClosed], io.EOF
+// when the peer closed it, [ErrPeerLost], [ErrProtocol] and others.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// start sends the hello over e and starts the goroutines. It takes ownership of e.
+func (c *Conn) start(e end) (err error) {
+	c.control = e
+	_, c.memory = e.(*memEnd)
+	c.own(e)
+	c.lanes[Control].end = e
+	c.lanes[Data].end = e
+	h := hello{
+		minVersion: version, maxVersion: version, knows: featAll &^ c.cfg.without,
+		maxFrame: uint32(c.cfg.MaxFrame), credits: uint32(c.cfg.Credits),
+	}
+	p := newPacket()
+	defer p.free()
+	var table *table
+	if h.knows&featTable != 0 {
+		t, g, err := e.newTable(c.cfg.Credits)
+		if err != nil {
+			e.close()
+			return err
+		}
+		table, h.attached = t, h.attached|featTable
+		p.cargo = append(p.cargo, g)
+	}
+	var data end
+	if h.knows&featData != 0 {
+		d, g, err := e.pair()
+		if err != nil {
+			e.close()
+			return err
+		}
+		defer g.close()
+		c.own(d)
+		data, h.attached = d, h.attached|featData
+		p.cargo = append(p.cargo, g)
+	}
+	p.buf = p.buf[:pieceHead]
+	for range p.cargo {
+		p.buf = appendEntry(p.buf, &entry{})
+	}
+	p.buf = h.append(p.buf)
+	putPieceHeader(p.buf, pieceHeader{n: helloLen, kind: kindHello, handles: len(p.cargo)})
+	p.frames = 1
+	if err := e.try(p); err != nil && !errors.Is(err, ErrPeerLost) {
+		for _, e := range c.ends {
+			e.close()
+		}
+		return err
+	} // else the reader will find out
+	d := c.cfg.HandshakeTimeout
+	c.hsTimer = time.AfterFunc(max(d, 0), func() { c.fail(ErrHandshake) })
+	if d < 0 {
+		c.hsTimer.Stop()
+	}
+	// Owned by the Conn: they end when fail closes the ends.
+	c.wg.Go(c.lanes[Control].write)
+	c.wg.Go(func() { c.readControl(table, data) })
+	return nil
+}
+
+// handshake works on the peer's hello. table and data are what our own hello offered.
+func (c *Conn) handshake(p *piece, cargos []cargo, t *table, data end) error {
+	h, err := decodeHello(p.payload)
+	if err != nil {
+		return err
+	}
+	if h.minVersion > version || h.maxVersion < version {
+		return fmt.Errorf("%w: peer speaks %d to %d, this side %d", ErrVersion, h.minVersion, h.maxVersion, version)
+	}
+	next := 0
+	for f := features(1); f != 0 && f <= h.attached; f <<= 1 {
+		if h.attached&f == 0 {
+			continue
+		}
+		if next == len(cargos) {
+			return wireError("hello without its descriptors")
+		}
+		g := cargos[next]
+		cargos[next] = noCargo
+		next++
+		switch {
+		case f == featTable && c.cfg.without&f == 0:
+			if c.peer, err = c.control.adoptTable(g); err != nil {
+				return err
+			}
+		case f == featData && c.cfg.without&f == 0:
+			if c.data, err = c.control.adopt(g); err != nil {
+				return err
+			}
+		default:
+			g.close()
+		}
+	}
+	if h.knows&featTable == 0 {
+		t = nil
+	}
+	c.maxFrame.Store(min(c.maxFrame.Load(), int64(h.maxFrame)))
+	c.offers.open(t, max(1, min(c.cfg.Credits, int(min(h.credits, maxCredits)))))
+	if data != nil && h.knows&featData != 0 {
+		c.lanes[Data].end = data
+	}
+	if c.data != nil && !c.own(c.data) {
+		return ErrClosed
+	}
+	c.hsTimer.Stop()
+	c.mu.Lock()
+	c.ready = true
+	c.mu.Unlock()
+	if c.cfg.Ready != nil {
+		c.cfg.Ready(c)
+	}
+	// Owned by the Conn, as those of start.
+	c.wg.Go(c.lanes[Data].write)
+	if c.data != nil {
+		c.wg.Go(c.readData)
+	} else {
+		close(c.dataOver)
+	}
+	for _, l := range c.lanes {
+		l.wakeWriter()
+	}
+	return nil
+}
+
+// own notes an end that fail has to close. If the Conn has ended it closes e at once.
+func (c *Conn) own(e end) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		e.close()
+		return false
+	}
+	c.ends = append(c.ends, e)
+	return true
+}
+
+// fail ends the Conn, for the first reason that comes.
+func (c *Conn) fail(err error) {
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.err = err
+	ends := c.ends
+	c.mu.Unlock()
+	c.hsTimer.Stop()
+	for _, l := range c.lanes {
+		l.fail(err)
+	}
+	close(c.dying)
+	for _, e := range ends {
+		e.close()
+	}
+	go c.finish(err) // ends when the readers and writers have, and the last callback
+}
+
+// finish waits for the goroutines and gives the last calls.
+func (c *Conn) finish(err error) {
+	all := c.offers.end(false) // not to be held up by a Handler that blocks
+	c.wg.Wait()
+	close(c.done)
+	if !all {
+		<-c.gone
+		c.offers.end(true)
+	}
+	if c.cfg.Closed != nil {
+		c.cfg.Closed(c, err)
+	}
+}
+
+// broken is told of an error of sending. If it is the peer that has closed, what it sent
+// before is still read, and the end of the control lane ends the Conn.
+func (c *Conn) broken(err error) {
+	if !errors.Is(err, ErrPeerLost) {
+		c.fail(err)
+		return
+	}
+	for _, l := range c.lanes {
+		l.fail(err)
+	}
+	c.control.drain()
+}

@@ -1,0 +1,36 @@
+package fdipc
+
+import "errors"
+
+var (
+	// ErrClosed: this side has closed the Conn, or its writing half.
+	ErrClosed = errors.New("connection closed")
+	// ErrPeerLost: the channel ended without a goodbye; the peer has most likely died.
+	ErrPeerLost = errors.New("peer lost")
+	// ErrProtocol: the peer broke the rules of docs/protocol.md.
+	ErrProtocol = errors.New("protocol error")
+	// ErrVersion: the two sides have no protocol version in common.
+	ErrVersion = errors.New("no common protocol version")
+	// ErrHandshake: the peer did not finish the handshake in time.
+	ErrHandshake = errors.New("handshake timed out")
+	// ErrFull: the lane's queue is full, or there are not enough credits.
+	ErrFull = errors.New("queue full")
+	// ErrTooBig: the frame is longer than the limit of one of the two sides.
+	ErrTooBig = errors.New("frame too big")
+	// ErrTooManyHandles: the frame has more handles than there will ever be credits.
+	ErrTooManyHandles = errors.New("too many handles in one frame")
+	// ErrKind: the frame's kind belongs to the transport, or its lane does not exist.
+	ErrKind = errors.New("kind or lane not usable")
+	// ErrRevoked: the sender took the handle back before it was claimed.
+	ErrRevoked = errors.New("handle revoked")
+	// ErrHandleUsed: the handle was already sent, claimed, refused or closed.
+	ErrHandleUsed = errors.New("handle already used")
+	// ErrHandleKind: the handle is not of the kind that was asked for.
+	ErrHandleKind = errors.New("wrong kind of handle")
+	// ErrUnsupported: not possible on this operating system.
+	ErrUnsupported = errors.New("not supported on this system")
+	// ErrStranger: the peer's credentials are not those expected.
+	ErrStranger = errors.New("peer is a stranger")
+	// ErrInherit: the marker variables of the channel are damaged. The text names the variable.
+	ErrInherit = errors.New("inherited channel")
+)

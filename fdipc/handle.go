@@ -1,0 +1,389 @@
+package fdipc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+)
+
+// HandleKind is what a handle turns out to be.
+type HandleKind uint8
+
+const (
+	HandleUnknown            HandleKind = iota
+	HandleTCP                           // a TCP connection, over IPv4 or IPv6
+	HandleTCPListener                   // a listening TCP socket
+	HandleUDP                           // a UDP socket
+	HandleUnix                          // a Unix stream connection
+	HandleUnixListener                  // a listening one
+	HandleUnixgram                      // a Unix datagram socket
+	HandleUnixPacket                    // a Unix connection of type seqpacket
+	HandleUnixPacketListener            // a listening one
+	HandlePipe                          // an end of a pipe or FIFO
+	HandleFile                          // a regular file or directory
+	HandleMemfd
+	HandleEventfd
+	HandlePidfd
+	HandleOther // any other descriptor
+	HandleValue // a Go value without a descriptor; it can only move within the process
+)
+
+var handleKindNames = [...]string{"unknown", "tcp", "tcp listener", "udp", "unix", "unix listener", "unixgram",
+	"unixpacket", "unixpacket listener", "pipe", "file", "memfd", "eventfd", "pidfd", "other", "value"}
+
+func (k HandleKind) String() string {
+	if int(k) < len(handleKindNames) {
+		return handleKindNames[k]
+	}
+	return "handle kind " + strconv.Itoa(int(k))
+}
+
+// Handle is an open descriptor, or within one process a Go value, on its way. It has one
+// owner at a time: whoever made it, the Conn it was sent on, the Settled callback it came back
+// to, or the Handler that received it. Methods may be called concurrently.
+//
+// A received handle is on offer: it is used by [Handle.Claim] or one of the conversions, which
+// claim; or given back by [Handle.Refuse] or [Handle.Close]. Until one of them is called its
+// sender may take it back.
+type Handle struct {
+	Tag   any          // this process's; never sent
+	Trace TraceContext // travels with the handle; zero: none
+
+	mu     sync.Mutex
+	state  uint8
+	fd     int // -1: none
+	v      any // the Go value around fd, if there is one
+	kind   HandleKind
+	name   string
+	reason uint8 // of the last refusal
+
+	// of a received handle
+	stated HandleKind // what the sender called it
+	from   *Conn
+	table  *table
+	ref    ref
+	src    *Handle // in memory: the sender's
+	moved  bool    // it was sent on
+}
+
+const (
+	handleOwned    uint8 = iota // by whoever holds the pointer
+	handleSent                  // by a Conn
+	handleReceived              // on offer to whoever holds the pointer
+	handleGone                  // converted, closed, refused or lost
+)
+
+// HandleOf makes a handle of a net.Conn, net.Listener, net.PacketConn, *os.File or any other
+// syscall.Conn, and takes ownership of it: the caller must not use v any more. A value without
+// a descriptor can only be sent within the process.
+func HandleOf(v any) (*Handle, error) {
+	h := &Handle{fd: -1, v: v}
+	switch x := v.(type) {
+	case syscall.Conn:
+		rc, err := x.SyscallConn()
+		if err != nil {
+			return nil, fmt.Errorf("fdipc: handle: %w", err)
+		}
+		if err := rc.Control(func(fd uintptr) { h.fd = int(fd) }); err != nil {
+			return nil, fmt.Errorf("fdipc: handle: %w", err)
+		}
+	case net.Conn, net.Listener, net.PacketConn:
+		h.kind = HandleValue
+	default:
+		return nil, fmt.Errorf("fdipc: handle of %T: %w", v, ErrHandleKind)
+	}
+	return h, nil
+}
+
+// HandleFD makes a handle of a descriptor and takes ownership of it. A socket must be non-blocking.
+func HandleFD(fd int) *Handle { return &Handle{fd: fd} }
+
+// Named gives h a name of at most 255 bytes, which travels with it, and returns h.
+func (h *Handle) Named(name string) *Handle {
+	h.name = name[:min(len(name), maxName)]
+	return h
+}
+
+// Name is the name the sender gave it, or empty.
+func (h *Handle) Name() string { return h.name }
+
+// Reason says why the handle was last refused.
+func (h *Handle) Reason() uint8 { return h.reason }
+
+// Kind looks at the descriptor itself, once; it does not trust the sender.
+func (h *Handle) Kind() HandleKind {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.kindLocked()
+}
+
+func (h *Handle) kindLocked() HandleKind {
+	if h.kind == HandleUnknown {
+		switch {
+		case h.fd >= 0 && h.state != handleGone:
+			h.kind = detectKind(h.fd)
+		case h.src != nil:
+			h.kind = h.stated
+		}
+	}
+	return h.kind
+}
+
+func (h *Handle) entry() entry {
+	return entry{kind: h.kind, trace: h.Trace, name: h.name}
+}
+
+func (h *Handle) entrySize() int {
+	n := entryHead + len(h.name)
+	if h.Trace != (TraceContext{}) {
+		n += traceLen
+	}
+	return n
+}
+
+// depart takes h from its owner, for a Conn.
+func (h *Handle) depart(memory bool) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.state != handleOwned:
+		return ErrHandleUsed
+	case h.fd < 0 && !memory:
+		return ErrHandleKind
+	case memory:
+		h.kindLocked() // the receiver cannot look for itself before it claims
+	}
+	h.state = handleSent
+	return nil
+}
+
+// back gives h back to its owner, or ends it.
+func (h *Handle) back(o Outcome) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.state = handleOwned
+	if o == Claimed {
+		h.state, h.fd, h.v = handleGone, -1, nil
+	}
+}
+
+// release closes the sender's copy.
+func (h *Handle) release() {
+	if c, ok := h.v.(io.Closer); ok {
+		c.Close()
+		return
+	}
+	if h.fd >= 0 {
+		closeFD(h.fd)
+	}
+}
+
+// Claim takes a received handle for good: from now on no other process can get it. It
+// answers [ErrRevoked] if the sender took it back; the handle is then closed. Without a claim
+// table it waits until the kernel has taken the word of it. Claiming twice is once.
+func (h *Handle) Claim() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.claimLocked(); err != nil {
+		return fmt.Errorf("fdipc: claim: %w", err)
+	}
+	return nil
+}
+
+func (h *Handle) claimLocked() error {
+	switch h.state {
+	case handleOwned:
+		return nil
+	case handleReceived:
+	default:
+		return ErrHandleUsed
+	}
+	if !h.from.answer(h, 0, wordClaimed) {
+		h.dropLocked()
+		return ErrRevoked
+	}
+	h.state = handleOwned
+	if h.src != nil {
+		h.fd, h.v, h.src = h.src.fd, h.src.v, nil
+	}
+	return nil
+}
+
+// dropLocked closes what this side has of a handle that it does not own. It never
+// shuts a connection down: another process may be serving it.
+func (h *Handle) dropLocked() {
+	h.state = handleGone
+	if h.fd >= 0 && h.src == nil {
+		closeFD(h.fd)
+	}
+	h.fd, h.src = -1, nil
+}
+
+// Refuse gives a received handle back to its sender. A handle that is no longer on offer is left as it is.
+func (h *Handle) Refuse(reason uint8) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.state == handleReceived {
+		h.from.answer(h, reason, wordRefused)
+		h.dropLocked()
+	}
+}
+
+// Close ends h: what is owned is closed, what is on offer is refused. It may be called
+// more than once; a handle that was sent is left to the Conn.
+func (h *Handle) Close() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch h.state {
+	case handleReceived:
+		h.from.answer(h, ReasonNone, wordRefused)
+		h.dropLocked()
+	case handleOwned:
+		h.state = handleGone
+		if h.kept() {
+			shutdownFD(h.fd)
+		}
+		h.release()
+		h.fd, h.v = -1, nil
+	}
+	return nil
+}
+
+// kept says that the sender still has a copy of a claimed descriptor, so that closing ours
+// would not end the connection.
+func (h *Handle) kept() bool {
+	return h.table != nil && h.fd >= 0 && !h.moved && h.table.load(h.ref.slot) == word(h.ref.seq, 0, wordClaimed)
+}
+
+// convert claims h and hands its contents to f, which takes ownership of them when it returns no error.
+// On an error h is as it was, or gone if its sender has taken it back.
+func (h *Handle) convert(what string, f func() error) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	err := h.claimLocked()
+	if err == nil {
+		if err = f(); err == nil {
+			h.state, h.fd, h.v = handleGone, -1, nil
+			return nil
+		}
+	}
+	return fmt.Errorf("fdipc: handle as %s: %w", what, err)
+}
+
+// Conn claims h and converts it into a net.Conn, owned by the caller. See [Socket] for what a TCP or Unix
+// connection becomes. On [ErrHandleKind] the handle stays claimed, and with its owner.
+func (h *Handle) Conn() (c net.Conn, err error) {
+	err = h.convert("connection", func() (err error) {
+		if v, ok := h.v.(net.Conn); ok {
+			c = v
+			return nil
+		}
+		c, err = h.netConn()
+		return err
+	})
+	return c, err
+}
+
+// Listener claims h and converts it into a net.Listener, owned by the caller.
+func (h *Handle) Listener() (l net.Listener, err error) {
+	err = h.convert("listener", func() (err error) {
+		if v, ok := h.v.(net.Listener); ok {
+			l = v
+			return nil
+		}
+		switch h.kindLocked() {
+		case HandleTCPListener, HandleUnixListener, HandleUnixPacketListener:
+		default:
+			return ErrHandleKind
+		}
+		f, done, err := h.asFile()
+		if err != nil {
+			return err
+		}
+		l, err = net.FileListener(f)
+		return done(err)
+	})
+	return l, err
+}
+
+// PacketConn claims h and converts it into a net.PacketConn, owned by the caller.
+func (h *Handle) PacketConn() (c net.PacketConn, err error) {
+	err = h.convert("packet connection", func() (err error) {
+		if v, ok := h.v.(net.PacketConn); ok {
+			c = v
+			return nil
+		}
+		switch h.kindLocked() {
+		case HandleUDP, HandleUnixgram:
+		default:
+			return ErrHandleKind
+		}
+		f, done, err := h.asFile()
+		if err != nil {
+			return err
+		}
+		c, err = net.FilePacketConn(f)
+		return done(err)
+	})
+	return c, err
+}
+
+// File claims h and converts it into a file, owned by the caller. Any descriptor can be a file.
+func (h *Handle) File() (f *os.File, err error) {
+	err = h.convert("file", func() (err error) {
+		if v, ok := h.v.(*os.File); ok {
+			f = v
+			return nil
+		}
+		var done func(error) error
+		if f, done, err = h.asFile(); err != nil {
+			return err
+		}
+		if h.v != nil {
+			return h.v.(io.Closer).Close() // f is a duplicate
+		}
+		_ = done
+		return nil
+	})
+	return f, err
+}
+
+// asFile gives a file for package net to duplicate. done closes what is not needed after that, and
+// puts things back on an error.
+func (h *Handle) asFile() (f *os.File, done func(error) error, err error) {
+	if h.v != nil {
+		v, ok := h.v.(interface{ File() (*os.File, error) })
+		if !ok {
+			return nil, nil, ErrHandleKind
+		}
+		f, err := v.File()
+		if err != nil {
+			return nil, nil, err
+		}
+		return f, func(err error) error {
+			f.Close()
+			if err == nil {
+				h.v.(io.Closer).Close()
+			}
+			return err
+		}, nil
+	}
+	if h.fd < 0 {
+		return nil, nil, ErrHandleKind
+	}
+	fd := h.fd
+	f = os.NewFile(uintptr(fd), h.name)
+	return f, func(err error) error {
+		if err != nil {
+			// The file owns the descriptor now; h is closed with it.
+			h.state, h.fd = handleGone, -1
+			return errors.Join(err, f.Close())
+		}
+		return f.Close()
+	}, nil
+}

@@ -1,0 +1,364 @@
+package fdipc
+
+import (
+	"sync"
+	"time"
+)
+
+// offers is the sender's book of the handles it has on offer. What it says holds;
+// the table is where the peer answers, and is read with distrust.
+type offers struct {
+	c *Conn
+
+	mu      sync.Mutex
+	t       *table  // nil: the peer claims by frames
+	slots   []offer // the capacity is fixed by the handshake: zero before it
+	free    []uint32
+	live    []uint32 // slots in use, in no order
+	loaded  int      // offers whose descriptor is in a system call
+	idle    sync.Cond
+	stalled bool   // an offer ran out, and the peer has shown no life since
+	beatAt  uint32 // the peer's beat, read before the revocation
+	done    []settled
+	credit  chan struct{} // closed when there may be credit; nil if nobody waits
+	timer   *time.Timer
+	armed   bool
+	ended   bool
+
+	callback sync.Mutex // held around Settled, never with mu
+}
+
+type offer struct {
+	h        *Handle
+	seq      uint32
+	at       int32 // index in live
+	loading  bool
+	sent     bool  // the kernel has it: without a table it cannot be taken back
+	deadline int64 // 0: none
+}
+
+type settled struct {
+	h *Handle
+	o Outcome
+}
+
+// tick is how often the table is looked at while something is on offer and nothing else gives
+// occasion. A peer that the sender waits for says so itself.
+const tick = 5 * time.Millisecond
+
+func (o *offers) init(c *Conn) {
+	o.c = c
+	o.idle.L = &o.mu
+	o.timer = time.AfterFunc(time.Hour, o.settle)
+	o.timer.Stop()
+}
+
+// open makes n slots, when the handshake is over.
+func (o *offers) open(t *table, n int) {
+	o.mu.Lock()
+	o.t = t
+	o.slots = make([]offer, n)
+	for i := n - 1; i >= 0; i-- {
+		o.free = append(o.free, uint32(i))
+	}
+	o.creditLocked()
+	o.mu.Unlock()
+}
+
+func (o *offers) creditLocked() {
+	if o.credit != nil {
+		close(o.credit)
+		o.credit = nil
+	}
+}
+
+// availableLocked is the number of handles that may be offered now.
+func (o *offers) availableLocked() int {
+	if o.stalled {
+		if o.t == nil || o.t.beat.Load() == o.beatAt {
+			return 0
+		}
+		o.stalled = false
+	}
+	return len(o.free)
+}
+
+// reserve offers all of hs and appends their refs, or none and answers false. wait is then
+// closed when it is worth another attempt.
+func (o *offers) reserve(refs []ref, hs []*Handle, want bool) (_ []ref, wait chan struct{}, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ended {
+		return refs, nil, ErrClosed
+	}
+	if o.slots != nil && len(hs) > len(o.slots) {
+		return refs, nil, ErrTooManyHandles
+	}
+	if o.availableLocked() < len(hs) {
+		o.sweepLocked(now())
+		if o.availableLocked() < len(hs) && o.t != nil {
+			o.t.wake.Store(1)
+			o.sweepLocked(now())
+		}
+		o.kickLocked()
+		if o.availableLocked() < len(hs) {
+			if want {
+				if o.credit == nil {
+					o.credit = make(chan struct{})
+				}
+				wait = o.credit
+			}
+			return refs, wait, errAgain
+		}
+	}
+	deadline := int64(0)
+	if d := o.c.cfg.ClaimTimeout; d > 0 {
+		deadline = now() + int64(d)
+	}
+	for _, h := range hs {
+		s := o.free[len(o.free)-1]
+		o.free = o.free[:len(o.free)-1]
+		f := &o.slots[s]
+		f.h, f.seq, f.at, f.deadline, f.sent = h, f.seq+1, int32(len(o.live)), deadline, false
+		o.live = append(o.live, s)
+		if o.t != nil {
+			o.t.store(s, word(f.seq, 0, wordOffered))
+		}
+		refs = append(refs, ref{s, f.seq})
+	}
+	o.c.stats.offered.Add(uint64(len(hs)))
+	o.armLocked(tick)
+	return refs, nil, nil
+}
+
+func (o *offers) armLocked(d time.Duration) {
+	if !o.armed && !o.ended {
+		o.armed = true
+		o.timer.Reset(d)
+	}
+}
+
+// kickLocked has the callbacks of what is done run soon.
+func (o *offers) kickLocked() {
+	if len(o.done) > 0 && !o.ended {
+		o.armed = true
+		o.timer.Reset(0)
+	}
+}
+
+// load puts the descriptors into p, and a stand-in for each that was taken back.
+func (o *offers) load(p *packet) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	p.cargo = p.cargo[:0]
+	for _, r := range p.refs {
+		f := &o.slots[r.slot]
+		if f.h == nil || f.seq != r.seq {
+			p.cargo = append(p.cargo, o.c.standIn())
+			continue
+		}
+		f.loading = true
+		f.h.moved = true
+		if o.c.memory {
+			p.cargo = append(p.cargo, cargo{fd: -1, v: f.h})
+		} else {
+			p.cargo = append(p.cargo, cargo{fd: f.h.fd})
+		}
+	}
+	o.loaded++
+}
+
+func (o *offers) unload(p *packet, sent bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, r := range p.refs {
+		if f := &o.slots[r.slot]; f.seq == r.seq && f.h != nil {
+			f.loading, f.sent = false, f.sent || sent
+		}
+	}
+	if o.loaded--; o.loaded == 0 {
+		o.idle.Broadcast()
+	}
+}
+
+// endLocked ends the offer in slot s.
+func (o *offers) endLocked(s uint32, out Outcome) {
+	f := &o.slots[s]
+	h := f.h
+	last := o.live[len(o.live)-1]
+	o.live[f.at] = last
+	o.slots[last].at = f.at
+	o.live = o.live[:len(o.live)-1]
+	f.h = nil
+	o.free = append(o.free, s)
+	st := &o.c.stats
+	switch out {
+	case Claimed:
+		st.claimed.Add(1)
+		if !o.c.memory { // in memory there is but one copy, and the receiver has it
+			h.release()
+		}
+		if o.t != nil {
+			o.t.store(s, word(f.seq, 0, wordReleased))
+		}
+		if o.c.cfg.Settled == nil {
+			return
+		}
+	case Refused:
+		st.refused.Add(1)
+	case Returned:
+		st.returned.Add(1)
+	}
+	o.done = append(o.done, settled{h, out})
+}
+
+// sweepLocked reads the peer's answers and takes back what has run out.
+func (o *offers) sweepLocked(t int64) {
+	if o.t == nil {
+		for i := len(o.live) - 1; i >= 0; i-- {
+			f := &o.slots[o.live[i]]
+			if f.deadline != 0 && t > f.deadline && !f.loading {
+				if !f.sent {
+					o.endLocked(o.live[i], Returned)
+				} else if !o.stalled {
+					o.stalled = true
+					o.c.stats.stalls.Add(1)
+				}
+			}
+		}
+		o.creditLocked()
+		return
+	}
+	for i := len(o.live) - 1; i >= 0; i-- {
+		s := o.live[i]
+		f := &o.slots[s]
+		if f.loading {
+			continue
+		}
+		switch w := o.t.load(s); {
+		case w == word(f.seq, 0, wordOffered):
+			if f.deadline == 0 || t <= f.deadline {
+				continue
+			}
+			// The sign of life is read first: whatever the peer does after it lost
+			// the offer must show.
+			beat := o.t.beat.Load()
+			if !o.t.swap(s, w, word(f.seq, 0, wordRevoked)) {
+				i++ // it answered just now: look again
+				continue
+			}
+			if !o.stalled {
+				o.stalled, o.beatAt = true, beat
+				o.c.stats.stalls.Add(1)
+			}
+			o.c.stats.revoked.Add(1)
+			o.endLocked(s, Returned)
+		case w == word(f.seq, 0, wordClaimed):
+			o.endLocked(s, Claimed)
+		case uint32(w>>32) == f.seq && w&0xffff00ff == wordRefused:
+			f.h.reason = uint8(w >> 8)
+			o.endLocked(s, Refused)
+		default:
+			// The peer wrote what it may not write. The descriptor may be in use
+			// there, so it is not offered again.
+			o.endLocked(s, Claimed)
+			o.c.stats.corrupt.Add(1)
+			go o.c.fail(wireError("claim table: word %#x in slot %d", w, s))
+		}
+	}
+	if len(o.free) > 0 {
+		o.creditLocked()
+	}
+}
+
+// answer is the peer's answer by frame, without a table.
+func (o *offers) answer(r ref, reason, state uint8) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.t != nil || int(r.slot) >= len(o.slots) {
+		return wireError("claim of slot %d", r.slot)
+	}
+	f := &o.slots[r.slot]
+	if f.h == nil || f.seq != r.seq || !f.sent && !f.loading {
+		return wireError("claim of slot %d, which is not on offer", r.slot)
+	}
+	switch state {
+	case wordClaimed:
+		o.endLocked(r.slot, Claimed)
+	case wordRefused:
+		f.h.reason = reason
+		o.endLocked(r.slot, Refused)
+	default:
+		return wireError("claim with state %d", state)
+	}
+	o.stalled = false
+	o.creditLocked()
+	o.kickLocked()
+	return nil
+}
+
+// settle sweeps and runs the callbacks. It runs on the timer's goroutine and on that of the
+// control lane.
+func (o *offers) settle() {
+	o.callback.Lock()
+	defer o.callback.Unlock()
+	o.mu.Lock()
+	o.armed = false
+	o.sweepLocked(now())
+	done := o.done
+	o.done = nil
+	if len(o.live) > 0 || o.stalled && o.t != nil && o.availableLocked() == 0 {
+		o.armLocked(tick)
+	}
+	o.mu.Unlock()
+	o.call(done)
+}
+
+func (o *offers) call(done []settled) {
+	for _, d := range done {
+		d.h.back(d.o)
+		switch {
+		case o.c.cfg.Settled != nil:
+			o.c.cfg.Settled(o.c, d.h, d.o)
+		case d.o != Claimed:
+			d.h.Close()
+		}
+	}
+}
+
+// end settles what can be settled, when the Conn has ended. It says whether all is.
+// gone says that the peer is known to be dead.
+func (o *offers) end(gone bool) (all bool) {
+	o.callback.Lock()
+	defer o.callback.Unlock()
+	o.mu.Lock()
+	o.ended = true
+	o.timer.Stop()
+	for o.loaded > 0 {
+		o.idle.Wait()
+	}
+	o.sweepLocked(now())
+	for i := len(o.live) - 1; i >= 0; i-- {
+		s := o.live[i]
+		f := &o.slots[s]
+		if o.t == nil {
+			if gone || !f.sent {
+				o.endLocked(s, Returned)
+			}
+			continue
+		}
+		if o.t.swap(s, word(f.seq, 0, wordOffered), word(f.seq, 0, wordRevoked)) {
+			o.endLocked(s, Returned)
+		} else {
+			o.sweepLocked(0) // it answered just now
+			i = len(o.live)
+		}
+	}
+	o.creditLocked()
+	done := o.done
+	o.done = nil
+	all = len(o.live) == 0
+	o.mu.Unlock()
+	o.call(done)
+	return all
+}

@@ -1,0 +1,30 @@
+//go:build !linux
+
+package fdipc
+
+import (
+	"net"
+	"os"
+)
+
+// Socketpair answers [ErrUnsupported]: only Linux passes descriptors as this package needs it.
+func Socketpair() (local, remote *os.File, err error) { return nil, nil, ErrUnsupported }
+
+func newSocket(f *os.File) (end, error) {
+	f.Close()
+	return nil, ErrUnsupported
+}
+
+type packetIO struct{}
+
+func (*packetIO) init(*packet) {}
+
+func (c *Conn) standIn() cargo { return noCargo }
+
+func closeFD(fd int) { os.NewFile(uintptr(fd), "").Close() }
+
+func shutdownFD(int) {}
+
+func detectKind(int) HandleKind { return HandleOther }
+
+func (h *Handle) netConn() (net.Conn, error) { return nil, ErrHandleKind }
