@@ -1,0 +1,52 @@
+package otlp
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+func TestReadSettings(t *testing.T) {
+	const endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318"
+	on, off := settings{on: true, protocol: protocolHTTP}, settings{}
+	for _, row := range []struct {
+		name string
+		env  string // space-separated
+		want settings
+		bad  string // the variable that the error names
+	}{
+		{"nothing set", "", off, ""},
+		{"endpoint", endpoint, on, ""},
+		{"endpoint of traces", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=https://collector/v1/traces", on, ""},
+		{"exporter alone: default endpoint", "OTEL_TRACES_EXPORTER=otlp", on, ""},
+		{"exporter none", endpoint + " OTEL_TRACES_EXPORTER=none", off, ""},
+		{"sdk disabled", endpoint + " OTEL_SDK_DISABLED=TRUE", off, ""},
+		{"sdk not disabled", endpoint + " OTEL_SDK_DISABLED=false", on, ""},
+		{"empty is unset", "OTEL_EXPORTER_OTLP_ENDPOINT= OTEL_TRACES_EXPORTER=", off, ""},
+		{"grpc", endpoint + " OTEL_EXPORTER_OTLP_PROTOCOL=grpc", settings{on: true, protocol: protocolGRPC}, ""},
+		{"the signal's protocol wins", endpoint + " OTEL_EXPORTER_OTLP_PROTOCOL=grpc OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf", on, ""},
+		{"http/json", endpoint + " OTEL_EXPORTER_OTLP_PROTOCOL=http/json", off, "OTEL_EXPORTER_OTLP_PROTOCOL"},
+		{"unknown exporter", "OTEL_TRACES_EXPORTER=zipkin", off, "OTEL_TRACES_EXPORTER"},
+		{"endpoint without a scheme", "OTEL_EXPORTER_OTLP_ENDPOINT=collector:4318", off, "OTEL_EXPORTER_OTLP_ENDPOINT"},
+		{"endpoint is no url", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://%zz", off, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"},
+		{"bad but disabled", "OTEL_TRACES_EXPORTER=zipkin OTEL_SDK_DISABLED=true", off, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			env := make(map[string]string)
+			for _, kv := range strings.Fields(row.env) {
+				k, v, _ := strings.Cut(kv, "=")
+				env[k] = v
+			}
+			got, err := readSettings(func(k string) string { return env[k] })
+			if got != row.want {
+				t.Errorf("got %+v, want %+v", got, row.want)
+			}
+			switch {
+			case row.bad == "" && err != nil:
+				t.Error(err)
+			case row.bad != "" && (!errors.Is(err, ErrSetting) || !strings.Contains(err.Error(), row.bad+"=")):
+				t.Errorf("error %v, want ErrSetting with the name %s", err, row.bad)
+			}
+		})
+	}
+}

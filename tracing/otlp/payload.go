@@ -1,0 +1,113 @@
+package otlp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+)
+
+// ErrMalformed is what Export answers for bytes that are not a TracesData
+// message, judged by its outermost framing.
+var ErrMalformed = errors.New("tracing/otlp: malformed payload")
+
+// resourceSpansField is TracesData.resource_spans, the only field of the message
+// (opentelemetry/proto/trace/v1/trace.proto).
+const resourceSpansField = 1
+
+const (
+	payloadMax = 256 << 10 // bytes; it is one frame to the master, and others wait behind it
+	partsMax   = 64        // resources in one payload; a process has one
+)
+
+// marshaller turns spans into payloads, each a TracesData message. It is an
+// otlptrace.Client that is connected to nothing but the relay, since the
+// exporter's translation of spans is reached no other way.
+type marshaller struct {
+	exporter *otlptrace.Exporter
+	relay    func(otlp []byte) error // takes ownership of the payload
+	last     bool                    // the batch cannot be halved; owned by the goroutine of the queue
+}
+
+func newMarshaller(relay func([]byte) error) *marshaller {
+	m := &marshaller{relay: relay}
+	m.exporter = otlptrace.NewUnstarted(m)
+	return m
+}
+
+// errTooLong says that a payload would be longer than payloadMax.
+var errTooLong = errors.New("tracing/otlp: payload too long")
+
+// send is the send of a queue of spans. A batch that makes too long a payload is
+// halved; a single span goes as it is.
+func (m *marshaller) send(ctx context.Context, spans []sdktrace.ReadOnlySpan) (lost int, err error) {
+	m.last = len(spans) == 1
+	err = m.exporter.ExportSpans(ctx, spans)
+	if errors.Is(err, errTooLong) {
+		half := len(spans) / 2
+		n1, err1 := m.send(ctx, spans[:half])
+		n2, err2 := m.send(ctx, spans[half:])
+		return n1 + n2, errors.Join(err1, err2)
+	}
+	if err != nil {
+		return len(spans), err
+	}
+	return 0, nil
+}
+
+// UploadTraces marshals and relays.
+func (m *marshaller) UploadTraces(_ context.Context, rs []*tracepb.ResourceSpans) error {
+	b, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: rs})
+	if err != nil {
+		return err
+	}
+	if len(b) > payloadMax && !m.last {
+		return errTooLong
+	}
+	return m.relay(b)
+}
+
+// Start and Stop are never called: the exporter is neither started nor shut down.
+func (m *marshaller) Start(context.Context) error { return nil }
+func (m *marshaller) Stop(context.Context) error  { return nil }
+
+// payload is a TracesData message taken apart, undecoded.
+type payload struct {
+	parts []*tracepb.ResourceSpans // each holds its bytes as fields unknown to it
+	size  int                      // bytes
+}
+
+// splitPayload takes a TracesData message apart. A part marshals to the bytes
+// that it came from, so an exporter that takes ResourceSpans forwards what a
+// child wrote without anybody having decoded it, and parts of several messages
+// make one request, since two TracesData messages, one behind the other, are
+// their merge. The parts keep the message's memory.
+func splitPayload(otlp []byte) ([]*tracepb.ResourceSpans, error) {
+	var parts []*tracepb.ResourceSpans
+	for len(otlp) > 0 {
+		if len(parts) == partsMax {
+			return nil, fmt.Errorf("%w: more than %d resources", ErrMalformed, partsMax)
+		}
+		num, typ, n := protowire.ConsumeTag(otlp)
+		if n < 0 {
+			return nil, fmt.Errorf("%w: %w", ErrMalformed, protowire.ParseError(n))
+		}
+		if num != resourceSpansField || typ != protowire.BytesType {
+			return nil, fmt.Errorf("%w: field %d of wire type %d", ErrMalformed, num, typ)
+		}
+		b, m := protowire.ConsumeBytes(otlp[n:])
+		if m < 0 {
+			return nil, fmt.Errorf("%w: %w", ErrMalformed, protowire.ParseError(m))
+		}
+		rs := new(tracepb.ResourceSpans)
+		rs.ProtoReflect().SetUnknown(b)
+		parts = append(parts, rs)
+		otlp = otlp[n+m:]
+	}
+	return parts, nil
+}
