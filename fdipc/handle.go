@@ -83,6 +83,13 @@ const (
 // a descriptor can only be sent within the process.
 func HandleOf(v any) (*Handle, error) {
 	h := &Handle{fd: -1, v: v}
+	if fd, ok, err := socketFD(v); ok {
+		if err != nil {
+			return nil, fmt.Errorf("fdipc: handle: %w", err)
+		}
+		h.fd = fd
+		return h, nil
+	}
 	switch x := v.(type) {
 	case syscall.Conn:
 		rc, err := x.SyscallConn()

@@ -133,6 +133,9 @@ func (p *packet) sendmsg(fd uintptr) {
 		io.hdr.Control = &io.oob[0]
 		io.hdr.SetControllen(unix.CmsgSpace(n * 4))
 	}
+	if raceEnabled {
+		raceEdge.Add(1)
+	}
 	for {
 		r, _, e := syscall.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&io.hdr)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 		io.n, io.errno = int(r), e
@@ -157,7 +160,14 @@ func (p *packet) recvmsg(fd uintptr) {
 			break
 		}
 	}
+	if raceEnabled {
+		raceEdge.Load()
+	}
 }
+
+// raceEdge tells the race detector what package syscall tells it of read and write: what went before a send
+// happened before what follows its receipt.
+var raceEdge atomic.Uint32
 
 func (s *socket) sent(p *packet, err error) error {
 	switch {

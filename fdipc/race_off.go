@@ -1,0 +1,5 @@
+//go:build !race
+
+package fdipc
+
+const raceEnabled = false
