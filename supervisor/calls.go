@@ -1,0 +1,230 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/coppice-go/coppice/supervisor/internal/rules"
+)
+
+// call is a request under way.
+type call struct {
+	rules.Call
+	spec  ChildSpec
+	reply chan callResult // has room for one
+}
+
+type callResult struct {
+	child Child
+	err   error
+}
+
+// StartChild adds a child at the end of the order and starts it. It returns
+// when the child is up. The end of ctx ends the wait, not the start.
+//
+// To a Dynamic supervisor a copy of the template is added: of spec only ID and
+// Start are looked at, each unless it is empty. Without an ID the copy is called by the
+// template's ID and a number.
+//
+// Errors: ErrAlreadyStarted, ErrAlreadyPresent, a *StartError (the spec is not
+// kept), *SpecError values joined, ErrStopped.
+func (s *Supervisor) StartChild(ctx context.Context, spec ChildSpec) (Child, error) {
+	if s.spec.Strategy == Dynamic {
+		t := s.spec.Children[0]
+		if spec.Start == nil {
+			spec.Start = t.Start
+		}
+		t.ID, t.Start = spec.ID, spec.Start
+		spec = t
+	}
+	v := validator{}
+	check := spec
+	if s.spec.Strategy == Dynamic && check.ID == "" {
+		check.ID = s.spec.Children[0].ID
+	}
+	v.children(s.path, s.spec.AutoShutdown, []ChildSpec{check})
+	if len(v.errs) > 0 {
+		return Child{}, &CallError{Op: "StartChild", Path: s.path, ID: spec.ID, Err: errors.Join(v.errs...)}
+	}
+	return s.call(ctx, "StartChild", spec.ID, &call{
+		Call: rules.Call{Op: rules.StartChild, ID: spec.ID, Params: spec.params()},
+		spec: spec,
+	})
+}
+
+// TerminateChild stops a child within its shutdown time and returns when it
+// has ended. It is not restarted, though a restart of its group starts it
+// again. Its spec is kept, but for a temporary child and for one of a Dynamic
+// supervisor. A child that waits for its restart is not restarted; a start
+// that is going on is cancelled. The end of ctx ends the wait only.
+//
+// It returns nil also if the child is not running. Errors: ErrNotFound,
+// ErrStopped; ErrDynamic for an ID no child of a Dynamic supervisor ever had.
+func (s *Supervisor) TerminateChild(ctx context.Context, id string) error {
+	_, err := s.call(ctx, "TerminateChild", id, &call{Call: rules.Call{Op: rules.TerminateChild, ID: id}})
+	return err
+}
+
+// RestartChild starts a child whose spec is kept and that is not running. The
+// end of ctx ends the wait, not the start.
+//
+// Errors: ErrRunning, ErrRestarting, ErrNotFound, a *StartError (the spec is
+// kept), ErrDynamic, ErrStopped.
+func (s *Supervisor) RestartChild(ctx context.Context, id string) (Child, error) {
+	return s.call(ctx, "RestartChild", id, &call{Call: rules.Call{Op: rules.RestartChild, ID: id}})
+}
+
+// DeleteChild deletes the spec of a child that is not running.
+//
+// Errors: ErrRunning, ErrRestarting, ErrNotFound, ErrDynamic, ErrStopped.
+func (s *Supervisor) DeleteChild(ctx context.Context, id string) error {
+	_, err := s.call(ctx, "DeleteChild", id, &call{Call: rules.Call{Op: rules.DeleteChild, ID: id}})
+	return err
+}
+
+// WhichChildren returns the children in start order, without what is below
+// them. OTP returns them in reverse. It does not wait. Error: ErrStopped.
+func (s *Supervisor) WhichChildren(ctx context.Context) ([]Node, error) {
+	v, err := s.read(ctx, "WhichChildren")
+	if err != nil {
+		return nil, err
+	}
+	nodes := make([]Node, 0, v.table.len())
+	for c := range v.table.all() {
+		nodes = append(nodes, c.node)
+	}
+	return nodes, nil
+}
+
+// CountChildren counts the children. It does not wait. Error: ErrStopped.
+func (s *Supervisor) CountChildren(ctx context.Context) (Counts, error) {
+	v, err := s.read(ctx, "CountChildren")
+	if err != nil {
+		return Counts{}, err
+	}
+	return v.node.Counts, nil
+}
+
+// ChildSpec returns the spec of a child; of a child of a Dynamic supervisor
+// the template with that child's ID and Start. OTP's get_childspec. Errors: ErrNotFound, ErrStopped.
+func (s *Supervisor) ChildSpec(ctx context.Context, id string) (ChildSpec, error) {
+	v, err := s.read(ctx, "ChildSpec")
+	if err != nil {
+		return ChildSpec{}, err
+	}
+	for c := range v.table.all() {
+		if c.spec.ID == id {
+			return c.spec, nil
+		}
+	}
+	return ChildSpec{}, &CallError{Op: "ChildSpec", Path: s.path, ID: id, Err: ErrNotFound}
+}
+
+// read returns the latest snapshot of a supervisor that has not ended.
+func (s *Supervisor) read(ctx context.Context, op string) (*view, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, &CallError{Op: op, Path: s.path, Err: err}
+	}
+	v := s.view.Load()
+	if v.node.Status == Down {
+		return nil, &CallError{Op: op, Path: s.path, Err: ErrStopped}
+	}
+	return v, nil
+}
+
+// call sends a request and waits for its answer.
+func (s *Supervisor) call(ctx context.Context, op, id string, c *call) (Child, error) {
+	c.reply = make(chan callResult, 1)
+	if !s.box.post(message{kind: rules.Request, call: c}) {
+		return Child{}, &CallError{Op: op, Path: s.path, ID: id, Err: ErrStopped}
+	}
+	select {
+	case r := <-c.reply:
+		if r.err != nil {
+			return r.child, &CallError{Op: op, Path: s.path, ID: id, Err: r.err}
+		}
+		return r.child, nil
+	case <-ctx.Done():
+		return Child{}, &CallError{Op: op, Path: s.path, ID: id, Err: ctx.Err()}
+	}
+}
+
+// address finds the key of a Dynamic supervisor's child, and answers what the
+// rules, which know such children by key alone, cannot.
+func (l *loop) address(c *call) bool {
+	if l.ids == nil {
+		return true
+	}
+	key, here := l.ids[c.ID]
+	c.Key = key
+	switch {
+	case c.Op == rules.StartChild && here:
+		l.answers = append(l.answers, answered{c, callResult{err: ErrAlreadyStarted}})
+		return false
+	case c.Op == rules.TerminateChild && !here && l.wasHere(c.ID):
+		l.answers = append(l.answers, answered{c, callResult{}})
+		return false
+	}
+	return true
+}
+
+// wasHere reports whether id is one this supervisor gave out.
+func (l *loop) wasHere(id string) bool {
+	n, ok := strings.CutPrefix(id, l.s.spec.Children[0].ID+"-")
+	if !ok {
+		return false
+	}
+	key, err := strconv.ParseUint(n, 10, 64)
+	return err == nil && key > 0 && rules.Key(key) <= l.state.LastKey
+}
+
+// adopt makes the driver's record of a child that StartChild brought.
+func (l *loop) adopt(e *rules.Effect) *kid {
+	spec := l.calls[e.Ticket].spec
+	if spec.ID == "" {
+		spec.ID = fmt.Sprintf("%s-%d", l.s.spec.Children[0].ID, e.Key)
+	}
+	k := l.newKid(e.Key, spec)
+	if l.ids != nil {
+		l.ids[spec.ID] = e.Key
+	}
+	return k
+}
+
+// answer translates an answer of the rules.
+func (l *loop) answer(e *rules.Effect) {
+	c := l.calls[e.Ticket]
+	delete(l.calls, e.Ticket)
+	var r callResult
+	if k := l.kids[e.Key]; k != nil {
+		r.child = Child{Path: k.path, ID: k.spec.ID, Incarnation: l.inc(k), Info: k.info}
+	}
+	switch e.Reply {
+	case rules.OK:
+	case rules.OKUndefined:
+		r.child.Undefined = true
+	case rules.AlreadyStarted:
+		r.err = ErrAlreadyStarted
+	case rules.AlreadyPresent:
+		r.err = ErrAlreadyPresent
+	case rules.NotFound:
+		r.err = ErrNotFound
+	case rules.IsRunning:
+		r.err = ErrRunning
+	case rules.IsRestarting:
+		r.err = ErrRestarting
+	case rules.IsDynamic:
+		r.err = ErrDynamic
+	case rules.Failure:
+		r.err = ErrStopped
+		if k := l.kids[e.Key]; k != nil {
+			r.err = &StartError{Path: k.path, Err: k.err}
+		}
+	case rules.NoProc:
+		r.err = ErrStopped
+	}
+	l.answers = append(l.answers, answered{c, r})
+}

@@ -1,0 +1,348 @@
+package rules
+
+import "time"
+
+// This file is the life of one child, apart from groups.
+
+// start issues a start. Ticket is the request to answer, or zero.
+func (s *State) start(c *Child, auto bool, ticket uint64, cause Key) {
+	s.setPhase(c, Starting)
+	s.LastRun++
+	c.Run, c.Auto, c.Ticket = s.LastRun, auto, ticket
+	c.Dead, c.Late, c.Counted = false, false, false
+	s.emit(Effect{Kind: Start, Key: c.Key, Run: c.Run, Inc: c.Inc + 1, Auto: auto, Cause: cause, Ticket: ticket})
+	if c.StartTimeout > 0 {
+		s.setTimer(c, s.now+Time(c.StartTimeout))
+	}
+}
+
+// startEnded takes the answer to a Start.
+func (s *State) startEnded(ev *Event) {
+	c := s.Children[ev.Key]
+	if c == nil || c.Phase != Starting || c.Run != ev.Run {
+		if ev.Kind == Started { // of a start that was abandoned
+			s.emit(Effect{Kind: Slay, Key: ev.Key, Run: ev.Run})
+		}
+		return
+	}
+	s.setTimer(c, 0)
+	ticket := c.Ticket
+	c.Ticket = 0
+	switch ev.Kind {
+	case Started:
+		s.setPhase(c, Running)
+		c.Inc++
+		c.Known = true
+		c.UpSince = s.now
+		if c.New {
+			s.store(c)
+		}
+		s.answer(ticket, OK, c.Key)
+		if s.Work == StopWork && s.Flags.Strategy == Dynamic {
+			s.beginStop(c, s.Culprit)
+		}
+	case Ignored:
+		if c.New && c.Restart != Temporary && s.Flags.Strategy != Dynamic {
+			s.store(c)
+		}
+		s.answer(ticket, OKUndefined, c.Key)
+		s.rest(c)
+	default:
+		if ticket != 0 || !c.Auto && s.Work != InitWork {
+			s.answer(ticket, Failure, c.Key)
+			s.rest(c)
+		} else {
+			s.attemptFailed(c)
+		}
+	}
+	s.settled(c)
+}
+
+// attemptFailed is a failed start of the supervisor's own: at the beginning it
+// ends the supervisor, later the next attempt follows (otp.md 1.2, 1.6).
+func (s *State) attemptFailed(c *Child) {
+	switch s.Work {
+	case StopWork:
+		s.rest(c)
+		return
+	case InitWork:
+		c.Known = false
+		s.report(StartError, c)
+		s.rest(c)
+		s.stop(ByStart, c.Key)
+		return
+	case Group:
+		// OTP reports a member of the group by its id alone, and remembers
+		// the former instance only of the one that set off the restart.
+		c.Known = false
+		s.report(StartError, c)
+		c.Known = c.Key == s.Trigger && s.TriggerKnown
+		s.Work = Idle
+	default:
+		s.report(StartError, c)
+	}
+	s.failure(c)
+	d := s.delay(c)
+	s.Window.drop(s.now, s.Flags.Period)
+	s.announce(c, d, s.Flags.Max-s.Window.Len-1)
+	s.wait(c, d)
+}
+
+// settled runs after a child has left Starting or Stopping: the group or the
+// shutdown goes on, and the requests that waited for this child are taken.
+func (s *State) settled(c *Child) {
+	calls := c.Calls
+	c.Calls = nil
+	for i := range calls {
+		s.request(&Event{Kind: Request, Call: calls[i]})
+	}
+	if s.Work != Idle {
+		s.advance()
+	}
+}
+
+// exited takes the end of an instance.
+func (s *State) exited(ev *Event) {
+	c := s.Children[ev.Key]
+	if c == nil || c.Run != ev.Run {
+		return
+	}
+	switch c.Phase {
+	case Stopping:
+		c.End = ev.End
+		s.stopped(c)
+		s.settled(c)
+		if ev.Leaked && s.Flags.LeakEscalates && s.Work != StopWork && s.Work != Ended {
+			s.giveUp(c, ByLeak)
+		}
+	case Running:
+		if !c.Dead { // a deferred notice comes by a second time
+			c.Dead, c.End = true, ev.End
+		}
+		if s.Work != Idle {
+			// The group may get to this child before the notice is taken;
+			// then it is stale. When all is being stopped, advance finds it.
+			if s.Work != StopWork {
+				s.Deferred = append(s.Deferred, *ev)
+			}
+			return
+		}
+		s.ended(c, ev.Leaked)
+	}
+}
+
+// ended decides what follows a child's end that nobody asked for (otp.md 1.3).
+func (s *State) ended(c *Child, leaked bool) {
+	restart := c.Restart == Permanent || c.Restart == Transient && c.End.Fails()
+	if restart || c.End.Fails() {
+		s.report(ChildTerminated, c)
+	}
+	switch {
+	case leaked && s.Flags.LeakEscalates:
+		s.giveUp(c, ByLeak)
+	case restart:
+		s.restart(c)
+	default:
+		significant := c.Significant
+		s.rest(c)
+		if significant && s.autoShutdown() {
+			s.stop(ByAuto, c.Key)
+		}
+	}
+}
+
+// autoShutdown reports whether the end of a significant child ends the
+// supervisor (otp.md 1.8).
+func (s *State) autoShutdown() bool {
+	switch s.Flags.AutoShutdown {
+	case AnySignificant:
+		return true
+	case AllSignificant:
+		if s.Flags.Strategy == Dynamic {
+			return s.Order.Count == 0
+		}
+		return s.Significant == 0
+	default:
+		return false
+	}
+}
+
+// restart is the first attempt after a child has ended.
+func (s *State) restart(c *Child) {
+	if up := time.Duration(s.now - c.UpSince); s.healthy(c, up) {
+		c.Fails = 0
+	}
+	s.failure(c)
+	if !s.admit(c) {
+		return
+	}
+	d := s.delay(c)
+	s.announce(c, d, s.Flags.Max-s.Window.Len)
+	if s.grouped() {
+		s.beginGroup(c, d)
+	} else if d > 0 {
+		s.wait(c, d)
+		c.Counted = true
+	} else {
+		s.start(c, true, 0, c.Key)
+	}
+}
+
+// healthy reports whether a child that was up this long has shaken off its
+// earlier failures.
+func (s *State) healthy(c *Child, up time.Duration) bool {
+	if b := s.Flags.Backoff; b.on() {
+		return up > 2*c.Base && up > b.ResetAfter
+	}
+	return up > s.Flags.Period
+}
+
+// retry is every further attempt: the timer of a Waiting child is due.
+func (s *State) retry(c *Child) {
+	if !c.Counted && !s.admit(c) {
+		return
+	}
+	c.Counted = false
+	if s.grouped() {
+		s.beginGroup(c, 0)
+	} else {
+		s.start(c, true, 0, c.Key)
+	}
+}
+
+func (s *State) grouped() bool {
+	return s.Flags.Strategy == OneForAll || s.Flags.Strategy == RestForOne
+}
+
+// announce tells of an attempt that was decided.
+func (s *State) announce(c *Child, d time.Duration, left int) {
+	s.emit(Effect{Kind: Retry, Key: c.Key, Run: c.Run, Inc: c.Inc, Attempt: c.Fails,
+		Left: max(left, 0), Delay: int64(d), Cause: c.Key})
+}
+
+// wait puts a child off: it is restarting until its timer is due. A delay of
+// zero is a wait, too: what is already in the mailbox comes first (otp.md 1.6).
+func (s *State) wait(c *Child, d time.Duration) {
+	s.setPhase(c, Waiting)
+	c.Dead = false
+	s.setTimer(c, s.now+Time(d))
+}
+
+// failure counts a consecutive failure and moves the delay's bound.
+func (s *State) failure(c *Child) {
+	c.Fails++
+	if b := s.Flags.Backoff; b.on() {
+		c.Base = b.bound(c.Fails)
+	}
+}
+
+// delay draws the wait before the next attempt.
+func (s *State) delay(c *Child) time.Duration {
+	if b := s.Flags.Backoff; b.on() {
+		return b.jitter(c.Base, s.rand)
+	}
+	return 0
+}
+
+// admit enters an attempt into the window, first of all, and gives up if that
+// is one too many (otp.md 1.5).
+func (s *State) admit(c *Child) bool {
+	s.Window.drop(s.now, s.Flags.Period)
+	s.Window.add(s.now)
+	if s.Window.Len > s.Flags.Max {
+		s.giveUp(c, ByIntensity)
+		return false
+	}
+	if n := s.Flags.Backoff.Attempts; n > 0 && c.Fails > n {
+		s.giveUp(c, ByAttempts)
+		return false
+	}
+	return true
+}
+
+func (s *State) giveUp(c *Child, why Why) {
+	s.report(GaveUp, c)
+	if s.Children[c.Key] == c && (c.Phase == Running && c.Dead || c.Phase == Waiting) {
+		s.rest(c)
+	}
+	s.stop(why, c.Key)
+}
+
+// timer takes a child's timer that is due.
+func (s *State) timer(ev *Event) {
+	c := s.Children[ev.Key]
+	if c == nil || c.At == 0 || s.now < c.At {
+		return
+	}
+	switch c.Phase {
+	case Starting:
+		if !c.Late {
+			s.cancel(c, true)
+			return
+		}
+		s.setTimer(c, 0)
+		s.emit(Effect{Kind: Abandon, Key: c.Key, Run: c.Run})
+		s.startEnded(&Event{Kind: StartFailed, Key: c.Key, Run: c.Run})
+	case Stopping:
+		s.setTimer(c, 0)
+		s.emit(Effect{Kind: Slay, Key: c.Key, Run: c.Run})
+	case Waiting:
+		if s.Work != Idle {
+			s.Deferred = append(s.Deferred, *ev)
+			return
+		}
+		s.setTimer(c, 0)
+		s.retry(c)
+	}
+}
+
+// cancel tells a start that is going on to end. It is abandoned if it does
+// not within StartGrace.
+func (s *State) cancel(c *Child, late bool) {
+	if c.Late {
+		return
+	}
+	c.Late = true
+	s.emit(Effect{Kind: Cancel, Key: c.Key, Run: c.Run, Late: late})
+	if c.StartGrace > 0 {
+		s.setTimer(c, s.now+Time(c.StartGrace))
+	} else {
+		s.setTimer(c, 0)
+	}
+}
+
+// beginStop stops a running child. One that has ended already has stopped.
+func (s *State) beginStop(c *Child, cause Key) {
+	s.setPhase(c, Stopping)
+	switch {
+	case c.Dead:
+		s.stopped(c)
+	case c.Shutdown == BrutalKill || s.Work == StopWork && s.Why == ByKill:
+		s.emit(Effect{Kind: Slay, Key: c.Key, Run: c.Run, Cause: cause})
+	default:
+		s.emit(Effect{Kind: Ask, Key: c.Key, Run: c.Run, Cause: cause})
+		if c.Shutdown != Infinity {
+			s.setTimer(c, s.now+Time(c.Shutdown))
+		}
+	}
+}
+
+// stopped is the end of a child that was to end (otp.md 1.7).
+func (s *State) stopped(c *Child) {
+	var asAsked bool
+	switch c.End {
+	case Shutdown:
+		asAsked = c.Shutdown != BrutalKill || c.Restart != Permanent
+	case Killed:
+		asAsked = c.Shutdown == BrutalKill
+	case Normal, ShutdownDetail:
+		asAsked = c.Restart != Permanent
+	}
+	if !asAsked && !(s.Work == StopWork && s.Why == ByKill) {
+		s.report(ShutdownError, c)
+	}
+	ticket := c.Ticket
+	c.Ticket = 0
+	s.rest(c)
+	s.answer(ticket, OK, c.Key)
+}

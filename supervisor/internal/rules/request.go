@@ -1,0 +1,111 @@
+package rules
+
+// request answers a call, or keeps it until it can be answered as if calls
+// and children's ends came one after another (otp.md 1.9).
+func (s *State) request(ev *Event) {
+	call := &ev.Call
+	switch s.Work {
+	case StopWork, Ended:
+		s.answer(call.Ticket, NoProc, 0)
+		return
+	case Idle:
+	default:
+		s.Deferred = append(s.Deferred, *ev)
+		return
+	}
+	if s.Flags.Strategy == Dynamic {
+		s.dynamicRequest(call)
+		return
+	}
+	c := s.Children[s.IDs[call.ID]]
+	switch {
+	case c == nil && call.Op == StartChild:
+		c = s.add(call.Params)
+		s.start(c, false, call.Ticket, 0)
+	case c == nil:
+		s.answer(call.Ticket, NotFound, 0)
+	case c.Phase == Starting || c.Phase == Stopping:
+		s.postpone(c, call)
+	default:
+		s.settledRequest(c, call)
+	}
+}
+
+// settledRequest answers a call for a child that is Down, Running or Waiting.
+func (s *State) settledRequest(c *Child, call *Call) {
+	switch call.Op {
+	case StartChild:
+		if c.Phase == Running {
+			s.answer(call.Ticket, AlreadyStarted, c.Key)
+		} else {
+			s.answer(call.Ticket, AlreadyPresent, c.Key)
+		}
+	case TerminateChild:
+		s.terminate(c, call)
+	case RestartChild:
+		if c.Phase == Down {
+			s.start(c, false, call.Ticket, 0)
+		} else {
+			s.answer(call.Ticket, busy(c), c.Key)
+		}
+	case DeleteChild:
+		if c.Phase == Down {
+			s.forget(c)
+			s.answer(call.Ticket, OK, c.Key)
+		} else {
+			s.answer(call.Ticket, busy(c), c.Key)
+		}
+	}
+}
+
+func busy(c *Child) Reply {
+	if c.Phase == Waiting {
+		return IsRestarting
+	}
+	return IsRunning
+}
+
+// terminate stops a child by hand. A wait for the next attempt is cancelled.
+func (s *State) terminate(c *Child, call *Call) {
+	if c.Phase == Running {
+		c.Ticket = call.Ticket // answered by stopped
+		s.beginStop(c, 0)
+		return
+	}
+	s.rest(c)
+	s.answer(call.Ticket, OK, c.Key)
+}
+
+// postpone keeps a call until the child has settled. A start that is to be
+// terminated is cancelled, so that nobody waits for it in vain.
+func (s *State) postpone(c *Child, call *Call) {
+	c.Calls = append(c.Calls, *call)
+	if call.Op == TerminateChild && c.Phase == Starting {
+		s.cancel(c, false)
+	}
+}
+
+// dynamicRequest answers a call to a Dynamic supervisor, whose children are
+// addressed by key alone.
+func (s *State) dynamicRequest(call *Call) {
+	switch call.Op {
+	case StartChild:
+		s.start(s.add(call.Params), false, call.Ticket, 0)
+	case TerminateChild:
+		c := s.Children[call.Key]
+		switch {
+		case call.Key == 0:
+			s.answer(call.Ticket, IsDynamic, 0)
+		case c != nil && (c.Phase == Starting || c.Phase == Stopping):
+			s.postpone(c, call)
+		case c != nil:
+			s.terminate(c, call)
+		case call.Key <= s.LastKey: // it was ours and has ended
+			s.answer(call.Ticket, OK, call.Key)
+		default:
+			s.answer(call.Ticket, NotFound, 0)
+		}
+	default:
+		s.answer(call.Ticket, IsDynamic, 0)
+	}
+}

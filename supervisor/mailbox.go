@@ -1,0 +1,69 @@
+package supervisor
+
+import (
+	"sync"
+
+	"github.com/coppice-go/coppice/supervisor/internal/rules"
+)
+
+// message is what reaches a supervisor's goroutine.
+type message struct {
+	kind   rules.EventKind
+	key    rules.Key
+	run    uint64
+	inst   Instance        // Started
+	err    error           // StartFailed
+	leaked <-chan struct{} // Exited: not nil if part of the instance was abandoned
+	call   *call           // Request
+	do     func()          // run on the goroutine; kind is not looked at
+}
+
+// mailbox is the queue before a supervisor's goroutine. Its bound is its
+// senders: each child has at most two messages in it, each caller one, and
+// Stop and Kill one each.
+type mailbox struct {
+	mu     sync.Mutex
+	queue  []message // guarded by mu
+	closed bool      // guarded by mu
+	wake   chan struct{}
+}
+
+// post enters a message and reports whether it will be read. It never waits.
+func (b *mailbox) post(m message) bool {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return false
+	}
+	b.queue = append(b.queue, m)
+	b.mu.Unlock()
+	b.signal()
+	return true
+}
+
+// signal wakes the goroutine.
+func (b *mailbox) signal() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take returns what is there and leaves spare as the new, empty queue.
+func (b *mailbox) take(spare []message) []message {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	q := b.queue
+	b.queue = spare[:0]
+	return q
+}
+
+// close refuses further messages and returns those that were not read.
+func (b *mailbox) close() []message {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	q := b.queue
+	b.queue = nil
+	return q
+}

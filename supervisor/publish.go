@@ -1,0 +1,249 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/coppice-go/coppice/supervisor/internal/rules"
+)
+
+// This file is the driver's outward side: snapshots, events, the log and the
+// supervisor's own end.
+
+// event enters an event to be published with the batch.
+func (l *loop) event(ev Event) {
+	ev.Time, ev.Supervisor = l.now, l.s.path
+	l.events = append(l.events, ev)
+}
+
+// touch notes that a child's part of the snapshot is to be made anew.
+func (l *loop) touch(k *kid) {
+	if !k.dirty {
+		k.dirty = true
+		l.dirty = append(l.dirty, k)
+	}
+}
+
+// flush publishes what the batch has brought about.
+func (l *loop) flush() {
+	if len(l.dirty)+len(l.events)+len(l.answers) > 0 {
+		l.publish()
+	}
+	heard, log := l.s.hub.heard(), l.s.cfg.Logger
+	for i := range l.events {
+		ev := &l.events[i]
+		if heard {
+			l.s.hub.publish(*ev)
+		}
+		level := slog.LevelDebug
+		if ev.IsError() {
+			level = slog.LevelError
+		}
+		if log.Enabled(context.Background(), level) {
+			logEvent(log, level, ev)
+		}
+		if ev.Kind == SupervisorUp {
+			close(l.s.up)
+		}
+	}
+	clear(l.events)
+	l.events = l.events[:0]
+	for i := range l.answers {
+		a := &l.answers[i]
+		a.c.reply <- a.r // has room for one
+	}
+	clear(l.answers)
+	l.answers = l.answers[:0]
+}
+
+// publish makes the snapshot anew where it changed.
+func (l *loop) publish() {
+	for _, k := range l.dirty {
+		k.dirty = false
+		if k.gone {
+			l.table.set(l.gen, uint64(k.key), nil)
+			continue
+		}
+		l.table.set(l.gen, uint64(k.key), l.viewOf(k))
+	}
+	clear(l.dirty)
+	l.dirty = l.dirty[:0]
+
+	st := l.state
+	v := &view{table: l.table, node: Node{
+		Path:     l.s.path,
+		ID:       l.s.id(),
+		Type:     TypeSupervisor,
+		Status:   Running,
+		Since:    l.began,
+		Leaked:   l.leaked,
+		Strategy: l.s.spec.Strategy,
+		Max:      st.Flags.Max,
+		Used:     min(st.Window.Len, st.Flags.Max),
+		Counts:   l.counts(),
+	}}
+	switch st.Work {
+	case rules.Fresh, rules.InitWork:
+		v.node.Status = Starting
+	case rules.StopWork:
+		v.node.Status = Stopping
+	case rules.Ended:
+		v.node.Status = Down
+	}
+	l.s.view.Store(v)
+	l.gen++ // what was published is no longer ours to edit
+}
+
+func (l *loop) counts() Counts {
+	st := l.state
+	c := Counts{Specs: st.Specs, Active: st.Live, Supervisors: st.Supers, Workers: st.Specs - st.Supers}
+	if st.Flags.Strategy == rules.Dynamic {
+		c.Specs = 1
+	}
+	return c
+}
+
+func (l *loop) viewOf(k *kid) *childView {
+	c := l.state.Children[k.key]
+	if now := status(l.state, c); now != k.status {
+		k.status, k.since = now, l.now
+	}
+	v := &childView{spec: k.spec, inst: k.inst, node: Node{
+		Path:        k.path,
+		ID:          k.spec.ID,
+		Type:        k.spec.kind(),
+		Restart:     k.spec.Restart,
+		Significant: k.spec.Significant,
+		Status:      k.status,
+		Incarnation: c.Inc,
+		Since:       k.since,
+		Failures:    c.Fails,
+		Leaked:      k.leaked,
+		Info:        k.info,
+	}}
+	if c.Phase == rules.Waiting && c.At > 0 {
+		v.node.NextAttempt = l.s.epoch.Add(time.Duration(c.At - 1))
+	}
+	if k.ended {
+		r := k.reason
+		v.node.LastExit = &r
+	}
+	return v
+}
+
+// report marks the event that OTP would log at error level, or makes one where
+// the end itself was published before its turn came.
+func (l *loop) report(k *kid, e *rules.Effect) {
+	if e.Context == rules.GaveUp {
+		l.lastStraw = l.gaveUp(e.Key)
+		l.event(Event{Kind: SupervisorGaveUp, Path: l.s.path, Reason: l.lastStraw, Cause: l.causePath(e.Key)})
+		return
+	}
+	for i := len(l.events) - 1; i >= 0; i-- {
+		ev := &l.events[i]
+		if ev.Path != k.path {
+			continue
+		}
+		switch ev.Kind {
+		case ChildExited, ChildStopped, ChildStartFailed:
+			ev.Fault = true
+			if ev.Kind == ChildStartFailed && l.startError == nil {
+				l.startError = &StartError{Path: k.path, Err: k.err}
+			}
+			return
+		}
+	}
+	l.event(Event{Kind: ChildStopped, Path: k.path, Incarnation: e.Inc, Reason: k.reason, Fault: true})
+}
+
+// gaveUp says which limit was exceeded, from what the state shows.
+func (l *loop) gaveUp(key rules.Key) Reason {
+	f, k := l.state.Flags, l.kids[key]
+	r := Reason{Kind: GaveUp}
+	if k != nil {
+		if k.err != nil {
+			r.Cause = &StartError{Path: k.path, Err: k.err}
+		} else if k.ended {
+			r.Cause = Exit(k.reason)
+		}
+	}
+	if l.state.Window.Len > f.Max {
+		r.Detail = fmt.Sprintf("more than %d restarts in %v", f.Max, f.Period)
+	} else if c := l.state.Children[key]; c != nil && f.Backoff.Attempts > 0 && c.Fails > f.Backoff.Attempts {
+		r.Detail = fmt.Sprintf("%s failed %d times in a row", k.path, c.Fails)
+	} else {
+		r.Detail = "a child leaked"
+	}
+	return r
+}
+
+// finish ends the supervisor: the last snapshot, the last event, the last answers.
+func (l *loop) finish() {
+	s := l.s
+	switch l.end.Why {
+	case rules.ByKill:
+		s.reason = Reason{Kind: Killed}
+	case rules.ByStart:
+		s.failed = l.startError
+		s.reason = Reason{Kind: Error, Cause: s.failed}
+	case rules.ByIntensity, rules.ByAttempts, rules.ByLeak:
+		s.reason = l.lastStraw
+		if s.spec.OTP {
+			s.reason = Reason{Kind: Shutdown}
+		}
+	default:
+		s.reason = Reason{Kind: Shutdown}
+	}
+	if l.alarm != nil {
+		l.alarm.Stop()
+	}
+	l.event(Event{Kind: SupervisorDown, Path: s.path, Reason: s.reason})
+	l.flush()
+	left := s.box.close()
+	for i := range left {
+		switch m := &left[i]; {
+		case m.do != nil:
+			m.do()
+		case m.kind == rules.Started: // of an abandoned start
+			m.inst.Kill()
+		case m.kind == rules.Request:
+			m.call.reply <- callResult{err: ErrStopped}
+		}
+	}
+	for _, c := range l.calls {
+		c.reply <- callResult{err: ErrStopped}
+	}
+	s.hub.close()
+	close(s.done)
+	for _, f := range l.notify {
+		f()
+	}
+}
+
+// logEvent writes an event to the log, fields that mean nothing left out.
+func logEvent(log *slog.Logger, level slog.Level, ev *Event) {
+	attrs := make([]slog.Attr, 0, 10)
+	attrs = append(attrs, slog.String("path", ev.Path))
+	if ev.Incarnation > 0 {
+		attrs = append(attrs, slog.Uint64("incarnation", ev.Incarnation))
+	}
+	switch ev.Kind {
+	case ChildExited, ChildStopped, ChildStartFailed, SupervisorGaveUp, SupervisorDown:
+		attrs = append(attrs, slog.String("reason", ev.Reason.String()))
+		if ev.Reason.Kind == Panic {
+			attrs = append(attrs, slog.String("stack", ev.Reason.Stack))
+		}
+	case ChildRestarting:
+		attrs = append(attrs, slog.Int("attempt", ev.Attempt), slog.Int("left", ev.Left),
+			slog.Int("max", ev.Max), slog.Duration("delay", ev.Delay))
+	}
+	if ev.Cause != "" {
+		attrs = append(attrs, slog.String("cause", ev.Cause))
+	}
+	if ev.Took > 0 {
+		attrs = append(attrs, slog.Duration("took", ev.Took))
+	}
+	log.LogAttrs(context.Background(), level, "supervisor: "+ev.Kind.String(), attrs...)
+}

@@ -1,0 +1,205 @@
+package supervisor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/coppice-go/coppice/supervisor/internal/rules"
+)
+
+// Config is what a tree needs besides its spec. The zero value will do. It
+// holds for all supervisors of the tree.
+type Config struct {
+	// Logger gets every event: at error level what OTP reports at error
+	// level, the rest at debug level. Default: slog.Default(). To have
+	// silence, give a logger with slog.DiscardHandler.
+	Logger *slog.Logger
+	// Clock is the time the supervisors live by. Default: the system's. (The
+	// 100 ms that a killed function has to notice are always the system's.)
+	Clock Clock
+	// Rand returns uniform bits for the jitter of Backoff. It is called on the
+	// supervisors' goroutines. Default: math/rand/v2.
+	Rand func() uint64
+}
+
+// Supervisor is a running supervisor. All methods may be called from any
+// goroutine, also from the functions of its own children; but a child that
+// waits in Shutdown for its own end waits for its shutdown time.
+//
+// A Supervisor is an [Instance] of the supervisor above it.
+type Supervisor struct {
+	cfg   Config
+	spec  Spec
+	path  string
+	epoch time.Time       // rules.Time is counted from here
+	base  context.Context // values for the children; never ends
+	hub   hub
+	box   mailbox
+	view  atomic.Pointer[view] // the latest snapshot; written by the loop
+
+	up     chan struct{} // closed when all declared children are up
+	done   chan struct{} // closed when all has ended
+	reason Reason        // set before done is closed
+	failed error         // a *StartError, set before done is closed
+
+	loop loop // owned by the goroutine that runs it
+}
+
+// Start validates spec, starts a supervisor and its children, one after
+// another in order, and returns when all are up. If one does not start, those
+// that had started are stopped in reverse order, and the *StartError is
+// returned; there is no retry. Faults of the spec are *SpecError values, joined.
+//
+// The end of ctx before Start has returned cancels the start, with the same
+// roll-back. Afterwards only its values are used: children inherit them. The
+// caller owns the supervisor and ends it with Shutdown, Stop or Kill.
+func Start(ctx context.Context, spec Spec, cfg Config) (*Supervisor, error) {
+	if err := Validate(spec); err != nil {
+		return nil, err
+	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
+	if cfg.Clock == nil {
+		cfg.Clock = systemClock{}
+	}
+	if cfg.Rand == nil {
+		cfg.Rand = rand.Uint64
+	}
+	return start(ctx, spec, cfg, cmp.Or(spec.Name, defaultName), nil)
+}
+
+// Start makes a Spec a [Starter]: it starts the supervisor as a child of the
+// one that calls it, whose Config it shares. Called by anything else it is
+// [Start] with a zero Config.
+func (spec Spec) Start(ctx context.Context, inc Incarnation) (Instance, error) {
+	up, ok := ctx.Value(parentKey{}).(*Supervisor)
+	if !ok {
+		spec.Name = cmp.Or(spec.Name, inc.ID)
+		s, err := Start(ctx, spec, Config{})
+		if err != nil {
+			return nil, err // not a nil *Supervisor in an Instance
+		}
+		return s, nil
+	}
+	s, err := start(ctx, spec, up.cfg, inc.Path, &up.hub)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Tree returns spec as a Starter. It says what Start: spec says, in a word.
+func Tree(spec Spec) Starter { return spec }
+
+// parentKey is the context key under which a start finds its supervisor.
+type parentKey struct{}
+
+// start starts a supervisor whose spec is valid.
+func start(ctx context.Context, spec Spec, cfg Config, path string, above *hub) (*Supervisor, error) {
+	s := &Supervisor{
+		cfg:   cfg,
+		spec:  spec,
+		path:  path,
+		epoch: cfg.Clock.Now(),
+		up:    make(chan struct{}),
+		done:  make(chan struct{}),
+	}
+	s.base = context.WithValue(context.WithoutCancel(ctx), parentKey{}, s)
+	s.hub.parent = above
+	s.box.wake = make(chan struct{}, 1)
+	s.loop.init(s)
+	// Owned by the caller through s: ends with the supervisor, which Stop
+	// or Kill bring about, and closes done as its last act.
+	go s.loop.run()
+
+	select {
+	case <-s.up:
+		return s, nil
+	case <-s.done:
+	case <-ctx.Done():
+		s.Stop()
+		<-s.done
+	}
+	if s.failed != nil {
+		return nil, s.failed
+	}
+	return nil, &StartError{Path: path, Err: cmp.Or(context.Cause(ctx), error(ErrStopped))}
+}
+
+// Path returns the supervisor's place in the tree: the IDs from the root down,
+// joined by "/".
+func (s *Supervisor) Path() string { return s.path }
+
+func (s *Supervisor) id() string {
+	return s.path[strings.LastIndexByte(s.path, '/')+1:]
+}
+
+// Done is closed when the supervisor and all its children have ended.
+func (s *Supervisor) Done() <-chan struct{} { return s.done }
+
+// Reason says how the supervisor ended: Shutdown, Killed or GaveUp. Valid after Done.
+func (s *Supervisor) Reason() Reason {
+	select {
+	case <-s.done:
+		return s.reason
+	default:
+		return Reason{}
+	}
+}
+
+// Wait waits for the supervisor's end and returns its Reason as an error: nil
+// if that was Shutdown. The end of ctx ends the wait only.
+func (s *Supervisor) Wait(ctx context.Context) error {
+	select {
+	case <-s.done:
+		return s.reason.Err()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Shutdown stops the children, last started first, each within its own
+// shutdown time, and waits for the end. If ctx ends before, everything is
+// killed, Shutdown does not wait for it, and returns ctx's error. It returns
+// nil also if the supervisor had ended before, for whatever reason.
+func (s *Supervisor) Shutdown(ctx context.Context) error {
+	s.Stop()
+	select {
+	case <-s.done:
+		return nil
+	case <-ctx.Done():
+		s.Kill()
+		return &CallError{Op: "Shutdown", Path: s.path, Err: ctx.Err()}
+	}
+}
+
+// Stop asks the supervisor to end, as Shutdown does, and does not wait. Idempotent.
+func (s *Supervisor) Stop() { s.box.post(message{kind: rules.Stop}) }
+
+// Kill ends the supervisor and all below it by force, in no order, asking
+// nobody, and does not wait. Idempotent.
+func (s *Supervisor) Kill() { s.box.post(message{kind: rules.Kill}) }
+
+// Snapshot returns the whole tree as it stands: this supervisor's part as of
+// its latest change, likewise each supervisor's below it. It never waits.
+func (s *Supervisor) Snapshot() Node { return s.view.Load().tree() }
+
+// Subscribe returns a subscription to the events of this supervisor and those
+// below it, with room for n events, at least 1. The caller closes it, unless
+// it reads to the end.
+func (s *Supervisor) Subscribe(n int) *Subscription { return s.hub.subscribe(n) }
+
+// onDone calls f once when the supervisor has ended.
+func (s *Supervisor) onDone(f func()) {
+	if !s.box.post(message{do: func() { s.loop.notify = append(s.loop.notify, f) }}) {
+		<-s.done // closed soon after the mailbox
+		f()
+	}
+}
+
+var errNoInstance = errors.New("Start returned neither an instance nor an error")

@@ -1,0 +1,72 @@
+package supervisor
+
+import (
+	"container/heap"
+	"time"
+
+	"github.com/coppice-go/coppice/supervisor/internal/rules"
+)
+
+// Clock is the time a supervisor lives by. The default is the system's.
+type Clock interface {
+	Now() time.Time // must not run backwards
+	// AfterFunc calls f on a goroutine of its own after d, unless stopped before.
+	AfterFunc(d time.Duration, f func()) interface{ Stop() bool }
+}
+
+type systemClock struct{}
+
+func (systemClock) Now() time.Time { return time.Now() }
+func (systemClock) AfterFunc(d time.Duration, f func()) interface{ Stop() bool } {
+	return time.AfterFunc(d, f)
+}
+
+// timers is the heap of the children's timers, at most one each; the one
+// clock timer stands at its top.
+type timers []*kid
+
+func (t timers) Len() int           { return len(t) }
+func (t timers) Less(i, j int) bool { return t[i].due < t[j].due }
+func (t timers) Swap(i, j int) {
+	t[i], t[j] = t[j], t[i]
+	t[i].slot, t[j].slot = i, j
+}
+
+// Push is heap.Interface's.
+func (t *timers) Push(x any) {
+	k := x.(*kid)
+	k.slot = len(*t)
+	*t = append(*t, k)
+}
+
+// Pop is heap.Interface's.
+func (t *timers) Pop() any {
+	old := *t
+	k := old[len(old)-1]
+	old[len(old)-1] = nil
+	*t = old[:len(old)-1]
+	k.slot = -1
+	return k
+}
+
+// set arms, moves or clears (at zero) a child's timer.
+func (t *timers) set(k *kid, at rules.Time) {
+	k.due = at
+	switch {
+	case at == 0 && k.slot >= 0:
+		heap.Remove(t, k.slot)
+	case at == 0:
+	case k.slot >= 0:
+		heap.Fix(t, k.slot)
+	default:
+		heap.Push(t, k)
+	}
+}
+
+// pop removes and returns a child whose timer is due at now, or nil.
+func (t *timers) pop(now rules.Time) *kid {
+	if len(*t) == 0 || (*t)[0].due > now {
+		return nil
+	}
+	return heap.Pop(t).(*kid)
+}
