@@ -1,2 +1,89 @@
-// Package netactor opens, shares and hands over listeners and connections.
+// Package netactor opens, shares and hands over listeners and connections: what
+// Node's cluster module does, with the weaknesses mended that its users met.
+//
+// Three parts, each in a process of its own or all in one:
+//
+//	Table       in the master: holds every listening socket, opens and shares them
+//	Dispatcher  in the listener process: accepts, and offers each connection to a worker
+//	Listeners   in each worker: asks for listeners, claims what it is offered
+//
+// # A listener's way
+//
+//	worker                      master                         listener process
+//	  Listen ──── KindListen ───▶ key known? else open
+//	                              ├──────── KindOpen + socket ──▶ accept loop, waits for room
+//	  listener ◀─ KindReply ──────┘
+//	  └────────── KindJoin ─────────────────────────────────────▶ has room now
+//	  Accept   ◀─ KindOffer + connections ───────────────────────── accept4, pick, offer
+//	  (claim)  ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ▶ Settled: copy closed
+//	  Close    ── KindDone (coalesced) ─────────────────────────▶ one less at that worker
+//
+// A worker joins by its own word, over the link on which it is then offered
+// connections: so it is never offered what it does not know yet, and a new
+// listener process learns who takes part from those who do.
+//
+// Two requests mean the same socket if they have the same share key (network,
+// address, descriptor, ordinal), or the same name. Of port 0 the number that it
+// got is an alias. A worker has a socket once; to listen again on what it has
+// is EADDRINUSE. See [Request].
+//
+// A socket lives as long as it has an owner. A listener spec owns until it is
+// stopped. A pool owns until it is stopped ([Table.StopOwner]), until every
+// live worker has closed it (a death is not a close), or until a reload is
+// complete in which nobody asked for it ([Table.Sweep]). Meanwhile clients wait
+// in the kernel's backlog, whoever is dead.
+//
+// # What a connection can count on
+//
+//   - It is accepted only when a worker has room for it. Until then it is in the
+//     kernel's backlog: with no worker, at a limit, or while paused. Nothing spins.
+//   - It is offered to one worker at a time, and served once: the claim is fdipc's.
+//   - If it is not claimed, since the worker died, stalled, refused, or was out of
+//     descriptors, it is offered to another, at once if one has room. The worker
+//     that did not take it is left alone for a while, 50 ms doubling to 2 s, or
+//     until it gives a sign of life.
+//   - If its client has reset it meanwhile, it is closed and counted.
+//   - What was claimed dies with its worker, and is counted.
+//   - The death of the listener process loses what it had accepted and not yet
+//     offered: at most 64 connections a listener, and those that waited for
+//     another worker. What lies in a worker's queue stays claimable.
+//
+// Less formally: no client pays for a worker's death but those being served.
+//
+// With policy Shared each worker accepts by itself: what a killed worker had
+// accepted is lost, the backlog is not, and there is no dispatcher to count.
+//
+// Counts balance at every moment, see [Counts.Balanced] and [SeatCounts.Balanced].
+//
+// # Order of duties
+//
+// For whoever puts the parts together (package coppice does). W is a [Worker];
+// its ID 0 stands for the master.
+//
+//  1. Master: NewTable. Listener process: NewDispatcher. Worker: NewListeners, with
+//     its Conn to the master. Every Conn's Handler gives kinds 0x40 to 0x4f to
+//     Table.HandleFrame (at the master), Dispatcher.HandleFrame (at the listener
+//     process) or Listeners.HandleFrame (at the worker), with who it is from.
+//  2. Start of the listener process: Table.Attach(conn). It is sent the sockets.
+//  3. Start of a worker: Table.AddWorker(W, conn), before frames of that Conn are
+//     handled. Make a Socketpair; send one end to the listener process, the other to
+//     the worker. There: fdipc.New with Settled calling Dispatcher.Settled and
+//     Credits = [LinkCredits], then Dispatcher.AddWorker(W, link). Here: fdipc.New,
+//     then Listeners.AddLink(link).
+//  4. Death of a worker, once reaped: Table.RemoveWorker(id, retired), and tell the
+//     listener process, which calls Dispatcher.RemoveWorker(id). Only then does
+//     everything come back that must.
+//  5. Death of the listener process, once reaped: Table.Detach. Start another, and
+//     make a new link to every worker: 2 and 3. Workers call AddLink again and join
+//     by themselves.
+//  6. A listener spec: Table.Open at its start, Table.StopOwner at its stop.
+//  7. A worker's drain: Listeners.Drain(ctx) closes its listeners, so that its share
+//     goes to others, and waits for its connections.
+//  8. The tree's end: Dispatcher.Shutdown(ctx) while the workers still accept, so
+//     that the backlog is served; then drain and stop the workers; then Table.Close.
+//
+// # Limits
+//
+// TCP and Unix stream sockets. Off Linux the package works within one process:
+// Backlog and FD are not supported there.
 package netactor

@@ -1,0 +1,216 @@
+package netactor
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// acceptor is the accept loop of one listener. Its goroutine takes connections
+// while there is room for them, and sends them off in the same turn.
+type acceptor struct {
+	d             *Dispatcher
+	l             *ledger
+	network, pool string
+	src           *source
+	kick          chan struct{} // capacity 1: look again
+	closed        chan struct{} // closed when the socket is, at the end of run
+	idle          chan struct{} // closed when, after that, nothing is in our hands
+
+	// Guarded by d.mu.
+	parked   bool        // waits for kick
+	draining bool        // take what is in the backlog, then end
+	quit     bool        // end at once
+	ended    bool        // the socket is closed
+	over     bool        // idle is closed
+	announce *fdipc.Conn // who waits to hear that the socket is closed
+
+	// Of run's goroutine.
+	batch   []arrival
+	tickets []*ticket
+	turn    turn
+	backoff time.Duration
+}
+
+func newAcceptor(d *Dispatcher, o opening, src *source) *acceptor {
+	return &acceptor{
+		d: d, src: src, network: o.Network, pool: o.Pool,
+		kick: make(chan struct{}, 1), closed: make(chan struct{}), idle: make(chan struct{}),
+		batch: make([]arrival, maxBatch), tickets: make([]*ticket, 0, maxBatch),
+	}
+}
+
+// arrival is one connection as the source hands it over.
+type arrival struct {
+	h    *fdipc.Handle
+	fd   int
+	peer netip.AddrPort
+}
+
+var (
+	errNoRoom  = errors.New("netactor: no worker has room")
+	errDrained = errors.New("netactor: backlog is empty")
+)
+
+const (
+	maxBatch     = 64 // connections taken in one turn
+	firstBackoff = 5 * time.Millisecond
+	maxBackoff   = time.Second
+)
+
+// run ends when the socket is closed: after drain, or close.
+func (a *acceptor) run() {
+	for {
+		n, err := a.src.accept(a.room, a.batch)
+		if n > 0 {
+			a.backoff = 0
+			a.take(a.batch[:n])
+		}
+		var ok bool
+		switch {
+		case err == nil:
+			ok = true
+		case err == errNoRoom:
+			ok = a.park(0)
+		case err == errDrained:
+		case exhausted(err):
+			a.d.count(func() { a.l.counts.Exhausted++ })
+			// The connection stays in the backlog. A descriptor may come free any
+			// time, here or in another process, and nothing tells.
+			a.backoff = min(max(2*a.backoff, firstBackoff), maxBackoff)
+			ok = a.park(a.backoff)
+		case broken(err):
+			a.d.broken(a, err)
+			ok = a.parkBroken()
+		default: // of one connection, as ECONNABORTED: accept(2) says to go on
+			a.d.count(func() { a.l.counts.Errors++ })
+			ok = a.park(time.Nanosecond)
+		}
+		if !ok {
+			break
+		}
+	}
+	a.src.close()
+	a.d.ended(a)
+}
+
+// room is asked by the source when there may be a connection to accept.
+func (a *acceptor) room() int {
+	a.d.mu.Lock()
+	defer a.d.mu.Unlock()
+	if a.quit {
+		return 0
+	}
+	return a.l.admits()
+}
+
+// park waits until there is room, or for at most d if d is not 0. It is false
+// when run is to end.
+func (a *acceptor) park(d time.Duration) bool {
+	if d == 0 {
+		a.d.nudge(a.l)
+	}
+	a.d.mu.Lock()
+	if a.quit || a.draining && a.l.joined() == 0 {
+		a.d.mu.Unlock()
+		return false
+	}
+	if d == 0 && a.l.admits() > 0 {
+		a.d.mu.Unlock()
+		return true
+	}
+	a.parked = true
+	a.d.mu.Unlock()
+	var timer <-chan time.Time
+	if d > 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		timer = t.C
+	}
+	select {
+	case <-a.kick:
+	case <-timer:
+	}
+	a.d.mu.Lock()
+	defer a.d.mu.Unlock()
+	a.parked = false
+	return !a.quit
+}
+
+// parkBroken waits until the listener is to end: nothing else helps it.
+func (a *acceptor) parkBroken() bool {
+	for {
+		a.d.mu.Lock()
+		over := a.quit || a.draining
+		a.d.mu.Unlock()
+		if over {
+			return false
+		}
+		<-a.kick
+	}
+}
+
+// drainLocked makes run take what is in the backlog and end. The caller then
+// interrupts the source.
+func (a *acceptor) drainLocked() {
+	a.draining, a.l.paused = true, false
+	a.kickLocked()
+}
+
+// quitLocked makes run end at once. The caller then interrupts the source.
+func (a *acceptor) quitLocked() {
+	a.draining, a.quit = true, true
+	a.kickLocked()
+}
+
+// kickLocked makes run look again if it waits.
+func (a *acceptor) kickLocked() {
+	select {
+	case a.kick <- struct{}{}:
+	default:
+	}
+}
+
+// lookLocked follows up on a change at the listener.
+func (a *acceptor) lookLocked(w *turn) {
+	alone := a.l.joined() == 0
+	if a.parked && (a.quit || a.draining && alone || a.l.admits() > 0) {
+		a.kickLocked()
+	}
+	// A listener that ends with nobody left to take what waits drops it.
+	if a.quit || a.ended && alone {
+		for t := a.d.books.drop(a.l); t != nil; t = a.d.books.drop(a.l) {
+			w.dropped = append(w.dropped, t)
+		}
+	}
+	if a.ended && !a.over && a.l.counts.Waiting+a.l.counts.Offered == 0 {
+		a.over = true
+		a.d.books.removeListener(a.l)
+		delete(a.d.acceptors, a.l.number)
+		close(a.idle)
+	}
+}
+
+// take brings new connections onto the books and offers them.
+func (a *acceptor) take(batch []arrival) {
+	d := a.d
+	a.tickets = a.tickets[:0]
+	for i := range batch {
+		t := &ticket{h: batch[i].h, fd: batch[i].fd, peer: batch[i].peer}
+		t.h.Tag = t
+		t.traceAccepted(a)
+		a.tickets = append(a.tickets, t)
+		batch[i] = arrival{}
+	}
+	a.turn.placed = a.turn.placed[:0]
+	d.mu.Lock()
+	for _, t := range a.tickets {
+		d.books.accepted(t, a.l)
+	}
+	d.lookLocked(&a.turn, a.l)
+	d.mu.Unlock()
+	clear(a.tickets)
+	d.do(&a.turn)
+}

@@ -1,0 +1,468 @@
+package netactor
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// books holds the rules of Dispatcher: who is offered what, and what becomes of
+// it. It has no goroutines, clocks, sockets or locks; time comes in with the
+// calls that need it.
+//
+// A connection is a ticket. It is accepted when some worker has room for it,
+// and placed: offered to that worker. Each offer is settled once. A claim ends
+// the ticket; a refusal or a return makes it wait, and it is placed again as
+// soon as a worker has room. So a ticket is with one worker at most, and
+//
+//	accepted = claimed + reset + dropped + waiting + offered
+//
+// at every moment, per listener. For a worker at a listener
+//
+//	offered ever = claimed + refused + returned + unsent + offered now
+//	claimed      = finished + died + open
+//
+// Tickets wait only when no worker has room, and while one waits nothing is
+// accepted: the queue is the kernel's backlog.
+type books struct {
+	workers map[uint64]*account
+	ledgers map[uint64]*ledger
+}
+
+// account is one worker, over all listeners.
+type account struct {
+	worker  Worker
+	seats   map[uint64]*seat // by listener
+	link    *fdipc.Conn      // the driver's
+	credit  int              // offers that its link carries at once
+	offered int
+	until   time.Time // suspended until then; zero is not
+	strikes int       // suspensions in a row
+	trial   bool      // back from a suspension, and has claimed nothing since: one offer at a time
+}
+
+// ledger is one listener.
+type ledger struct {
+	number  uint64
+	name    string
+	limits  Limits
+	order   order
+	seats   map[uint64]*seat // by worker
+	room    int              // sum over seats
+	load    int              // connections of all workers, and those that wait
+	waiting queue
+	paused  bool
+	closed  bool // off the books: what comes back is to be dropped
+	counts  Counts
+	gone    SeatCounts // of the workers that are no longer there, added up
+}
+
+// seat is one worker at one listener, from its first Join until one of them is
+// gone and its last offer is settled.
+type seat struct {
+	a      *account
+	l      *ledger // nil: the listener is not known yet
+	joined bool    // takes part
+	dead   bool    // the worker is gone
+	base   int     // connections it had open when it joined
+	room   int     // offers that it may be given now
+	counts SeatCounts
+
+	prev, next *seat  // roundRobin's list
+	index      int    // leastLoaded's heap; -1 when not in it
+	turn       uint64 // leastLoaded: when it was last picked
+}
+
+// load is what the worker has of the listener: offered, or claimed and open.
+// A connection may be closed before its claim is heard of, so neither part
+// alone is exact; the sum is. When it is dead only its offers are left.
+func (s *seat) load() int {
+	return s.counts.Offered + s.base + int(s.counts.Claimed) - int(s.counts.Finished) - int(s.counts.Died)
+}
+
+const (
+	defaultWindow = 32
+	maxWindow     = 1024
+
+	// A worker that refuses, or lets an offer run out, is left alone for a
+	// while: so a connection cannot bounce, and nothing spins.
+	firstSuspension = 50 * time.Millisecond
+	maxSuspension   = 2 * time.Second
+
+	// maxSeats bounds the listeners that one worker can claim to take part in.
+	maxSeats = 4096
+)
+
+func newBooks() *books {
+	return &books{workers: make(map[uint64]*account), ledgers: make(map[uint64]*ledger)}
+}
+
+// addWorker makes a worker known whose link carries credit offers at once. A
+// worker that is known already is left as it is.
+func (b *books) addWorker(w Worker, credit int) *account {
+	a := b.workers[w.ID]
+	if a == nil {
+		a = &account{worker: w, seats: make(map[uint64]*seat), credit: max(1, credit)}
+		b.workers[w.ID] = a
+	}
+	return a
+}
+
+// removeWorker says that a worker is gone. What it had claimed died with it;
+// what it was offered is still to be settled, one by one.
+func (b *books) removeWorker(a *account) {
+	if b.workers[a.worker.ID] != a {
+		return
+	}
+	delete(b.workers, a.worker.ID)
+	for _, s := range a.seats {
+		b.leave(s)
+		s.dead = true
+		if s.l == nil {
+			continue
+		}
+		delete(s.l.seats, a.worker.ID)
+		s.l.load -= s.load() - s.counts.Offered
+		s.base = 0
+		if n := s.counts.Open(); n > 0 {
+			s.counts.Died += uint64(n)
+		}
+		s.bury()
+	}
+}
+
+// addListener opens a ledger. It is nil if the number is taken.
+func (b *books) addListener(number uint64, o opening) *ledger {
+	if b.ledgers[number] != nil {
+		return nil
+	}
+	l := &ledger{number: number, name: o.Name, limits: o.Limits, seats: make(map[uint64]*seat)}
+	if l.limits.Window == 0 {
+		l.limits.Window = defaultWindow
+	}
+	l.order = newOrder(o.Policy, o.Picker)
+	b.ledgers[number] = l
+	for _, a := range b.workers {
+		if s := a.seats[number]; s != nil {
+			b.sit(s, l)
+		}
+	}
+	return l
+}
+
+// removeListener closes a ledger. Its offers are still settled; what waits is
+// to be taken out with drop.
+func (b *books) removeListener(l *ledger) {
+	delete(b.ledgers, l.number)
+	l.closed = true
+	for _, s := range l.seats {
+		b.leave(s)
+		delete(s.a.seats, l.number)
+	}
+}
+
+// join lets a worker take part in a listener; open is how many connections of
+// it the worker has already, which counts at its first join only. The listener
+// may still be unknown: the worker's word and the master's take different ways.
+// It is false if the worker takes part in too many.
+func (b *books) join(a *account, number uint64, open uint64) bool {
+	s := a.seats[number]
+	if s == nil {
+		if len(a.seats) >= maxSeats {
+			return false
+		}
+		s = &seat{a: a, base: int(min(open, 1<<20)), index: -1}
+		a.seats[number] = s
+	}
+	if s.joined {
+		return true
+	}
+	s.joined = true
+	if s.l != nil {
+		s.l.order.join(s)
+		b.update(s)
+	} else if l := b.ledgers[number]; l != nil {
+		b.sit(s, l)
+	}
+	return true
+}
+
+// sit brings a seat and its listener together.
+func (b *books) sit(s *seat, l *ledger) {
+	s.l = l
+	l.seats[s.a.worker.ID] = s
+	l.load += s.base
+	if s.joined {
+		l.order.join(s)
+		b.update(s)
+	}
+}
+
+// leave takes a worker off a listener. Its connections go on, and are counted.
+func (b *books) leave(s *seat) {
+	if s == nil || !s.joined {
+		return
+	}
+	s.joined = false
+	if s.l != nil {
+		b.update(s)
+		s.l.order.leave(s)
+	}
+}
+
+// bury keeps the counts of a seat that is dead and has nothing on offer.
+func (s *seat) bury() {
+	if s.dead && s.counts.Offered == 0 {
+		s.l.gone.add(s.counts)
+		s.counts = SeatCounts{}
+	}
+}
+
+// update works the room of a seat out anew, after any change.
+func (b *books) update(s *seat) {
+	room := 0
+	if a := s.a; s.joined && a.until.IsZero() {
+		window := s.l.limits.Window
+		if a.trial {
+			window = 1
+		}
+		room = min(window-s.counts.Offered, a.credit-a.offered)
+		if limit := s.l.limits.PerWorker; limit > 0 {
+			room = min(room, limit-s.load())
+		}
+		room = max(0, room)
+	}
+	s.l.room += room - s.room
+	s.room = room
+	s.l.order.update(s)
+}
+
+// updateAll is update for every seat of a worker.
+func (b *books) updateAll(a *account) {
+	for _, s := range a.seats {
+		if s.l != nil {
+			b.update(s)
+		}
+	}
+}
+
+// joined is how many workers take part.
+func (l *ledger) joined() (n int) {
+	for _, s := range l.seats {
+		if s.joined {
+			n++
+		}
+	}
+	return n
+}
+
+// admits is how many connections may be accepted now.
+func (l *ledger) admits() int {
+	if l.paused || l.waiting.head != nil {
+		return 0
+	}
+	n := l.room
+	if t := l.limits.Total; t > 0 {
+		n = min(n, t-l.load)
+	}
+	return max(0, n)
+}
+
+// accepted takes a new connection in. It waits until it is placed.
+func (b *books) accepted(t *ticket, l *ledger) {
+	t.l = l
+	l.counts.Accepted++
+	l.load++
+	l.wait(t)
+}
+
+func (l *ledger) wait(t *ticket) {
+	l.counts.Waiting++
+	l.waiting.push(t)
+}
+
+// place takes the first ticket that waits and gives it to a worker, t.s. Nil
+// means that none waits, or none has room.
+func (b *books) place(l *ledger) *ticket {
+	t := l.waiting.head
+	if t == nil {
+		return nil
+	}
+	s := l.order.pick(t.peer)
+	if s == nil {
+		return nil
+	}
+	l.waiting.pop()
+	l.counts.Waiting--
+	l.counts.Offered++
+	t.s = s
+	s.counts.Given++
+	s.counts.Offered++
+	s.a.offered++
+	b.updateAll(s.a)
+	return t
+}
+
+// drop takes the first ticket that waits out for good: it is closed by us.
+func (b *books) drop(l *ledger) *ticket {
+	t := l.waiting.pop()
+	if t == nil {
+		return nil
+	}
+	l.counts.Waiting--
+	l.counts.Dropped++
+	l.load--
+	return t
+}
+
+// unoffer ends an offer, whatever its outcome.
+func (t *ticket) unoffer() *seat {
+	s := t.s
+	s.counts.Offered--
+	s.a.offered--
+	t.l.counts.Offered--
+	return s
+}
+
+// settled ends the offer of t. Unless it was claimed, t waits again; or is done
+// with, if its client has reset the connection.
+func (b *books) settled(t *ticket, o fdipc.Outcome, reason uint8, reset bool, now time.Time) {
+	s := t.unoffer()
+	a := s.a
+	t.s = nil
+	switch {
+	case o == fdipc.Claimed:
+	case reset:
+		t.l.counts.Reset++
+		t.l.load--
+	default:
+		t.l.wait(t)
+	}
+	switch o {
+	case fdipc.Claimed:
+		s.counts.Claimed++
+		t.l.counts.Claimed++
+		if s.dead {
+			t.l.load--
+			if s.counts.Open() > 0 {
+				s.counts.Died++
+			}
+		}
+		a.until, a.strikes, a.trial = time.Time{}, 0, false // a sign of life
+	case fdipc.Refused:
+		s.counts.Refused++
+		if reason == ReasonClosed {
+			b.leave(s)
+		} else {
+			b.suspend(a, now)
+		}
+	default:
+		s.counts.Returned++
+		b.suspend(a, now)
+	}
+	b.updateAll(a)
+	s.bury()
+}
+
+// unsent says that the offer of t could not be sent. broken says that the link
+// is no more: the worker takes part in nothing until it joins by a new one.
+func (b *books) unsent(t *ticket, broken bool, now time.Time) {
+	s := t.unoffer()
+	t.s = nil
+	s.counts.Unsent++
+	t.l.wait(t)
+	if broken {
+		for _, s := range s.a.seats {
+			b.leave(s)
+		}
+	} else {
+		b.suspend(s.a, now)
+	}
+	b.updateAll(s.a)
+	s.bury()
+}
+
+// suspend leaves a worker alone for a while, longer each time in a row.
+func (b *books) suspend(a *account, now time.Time) {
+	if !a.until.IsZero() {
+		return // for the same trouble
+	}
+	a.until = now.Add(min(firstSuspension<<min(a.strikes, 10), maxSuspension))
+	a.strikes++
+	a.trial = true
+}
+
+// wake ends the suspensions that are over, and returns when the next one will
+// be; zero is never.
+func (b *books) wake(now time.Time) (next time.Time) {
+	for _, a := range b.workers {
+		if a.until.IsZero() {
+			continue
+		}
+		if !a.until.After(now) {
+			a.until = time.Time{}
+			b.updateAll(a)
+		} else if next.IsZero() || a.until.Before(next) {
+			next = a.until
+		}
+	}
+	return next
+}
+
+// finished takes a worker's word on how many connections of a listener it has
+// closed since it joined. Words may be late or repeated; what cannot be is
+// ignored.
+func (b *books) finished(a *account, number, total uint64) {
+	s := a.seats[number]
+	if s == nil || s.l == nil || total <= s.counts.Finished {
+		return
+	}
+	n := total - s.counts.Finished
+	if int64(n) < 0 || int(n) > s.load() {
+		return
+	}
+	s.counts.Finished = total
+	s.l.load -= int(n)
+	if !a.until.IsZero() {
+		a.until = time.Time{} // it has descriptors again: one offer will show
+	}
+	b.updateAll(a)
+}
+
+// ticket is one accepted connection until a worker has claimed it.
+type ticket struct {
+	l    *ledger
+	s    *seat // where it is offered; nil while it waits
+	next *ticket
+
+	// What follows is the driver's but for peer, by which policies pick.
+	peer  netip.AddrPort
+	fd    int // of h while t waits; -1 where there is none
+	h     *fdipc.Handle
+	trace *ticketTrace // nil when tracing is off
+}
+
+// queue is a list of tickets, first in first out.
+type queue struct{ head, tail *ticket }
+
+func (q *queue) push(t *ticket) {
+	t.next = nil
+	if q.head == nil {
+		q.head = t
+	} else {
+		q.tail.next = t
+	}
+	q.tail = t
+}
+
+func (q *queue) pop() *ticket {
+	t := q.head
+	if t != nil {
+		q.head, t.next = t.next, nil
+		if q.head == nil {
+			q.tail = nil
+		}
+	}
+	return t
+}

@@ -1,0 +1,86 @@
+package netactor
+
+import (
+	"net"
+	"sync/atomic"
+
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// served is what a worker keeps of a connection that it accepted, beside the
+// connection itself.
+type served struct {
+	conns *gauge
+	tally *tally // nil: no dispatcher counts it
+	span  tracing.Span
+}
+
+// end counts the end of the connection. It is called once.
+func (s *served) end() {
+	s.span.End()
+	if s.tally != nil {
+		s.tally.closed()
+	}
+	s.conns.done()
+}
+
+// TraceSpan returns the serve span of the connection; see [tracing.ConnContext].
+func (s *served) TraceSpan() tracing.Span { return s.span }
+
+// wrap returns c with what is counted about it. The wrapper embeds the concrete
+// type, so that the fast paths that others look for (ReadFrom, CloseWrite,
+// SyscallConn) are still there; NetConn returns c.
+func wrap(c net.Conn, s served) net.Conn {
+	s.conns.n.Add(1)
+	switch c := c.(type) {
+	case *net.TCPConn:
+		return &tcpConn{TCPConn: c, served: s}
+	case *net.UnixConn:
+		return &unixConn{UnixConn: c, served: s}
+	}
+	return &otherConn{Conn: c, served: s}
+}
+
+type tcpConn struct {
+	*net.TCPConn
+	served
+	once closeOnce
+}
+
+func (c *tcpConn) Close() error      { return c.once.close(c.TCPConn, &c.served) }
+func (c *tcpConn) NetConn() net.Conn { return c.TCPConn }
+
+type unixConn struct {
+	*net.UnixConn
+	served
+	once closeOnce
+}
+
+func (c *unixConn) Close() error      { return c.once.close(c.UnixConn, &c.served) }
+func (c *unixConn) NetConn() net.Conn { return c.UnixConn }
+
+type otherConn struct {
+	net.Conn
+	served
+	once closeOnce
+}
+
+func (c *otherConn) Close() error      { return c.once.close(c.Conn, &c.served) }
+func (c *otherConn) NetConn() net.Conn { return c.Conn }
+
+// closeOnce counts the first Close; every Close goes through.
+type closeOnce struct{ closed atomic.Bool }
+
+func (o *closeOnce) close(c net.Conn, s *served) error {
+	err := c.Close()
+	if !o.closed.Swap(true) {
+		s.end()
+	}
+	return err
+}
+
+var (
+	_ tracing.Conn = (*tcpConn)(nil)
+	_ tracing.Conn = (*unixConn)(nil)
+	_ tracing.Conn = (*otherConn)(nil)
+)

@@ -1,0 +1,499 @@
+package netactor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// DispatcherConfig configures a Dispatcher. Zero fields mean the default.
+type DispatcherConfig struct {
+	Logger *slog.Logger    // default slog.Default
+	Tracer *tracing.Tracer // default nil: no spans
+}
+
+// LinkCredits is the number of credits to give the links between the listener
+// process and the workers (fdipc.Config.Credits, at both ends): twice a worker's
+// default window. More would let a stuck worker hold more; at fewer the claims
+// are heard of too late to keep a fast one busy.
+const LinkCredits = 2 * defaultWindow
+
+// ErrClosed is what a Dispatcher answers once Close or Shutdown was called.
+var ErrClosed = errors.New("netactor: closed")
+
+// Dispatcher accepts the connections of any number of listeners and hands each
+// to a worker. It is the whole of the listener process, or part of the master.
+//
+// It gets its sockets from the master by [KindOpen] and its workers by
+// [Dispatcher.AddWorker]; both come to it through [Dispatcher.HandleFrame]. All
+// methods may be called by any goroutine. None blocks but Shutdown and Close.
+type Dispatcher struct {
+	cfg DispatcherConfig
+
+	mu        sync.Mutex // held for moments: never over a send or a system call
+	books     *books
+	acceptors map[uint64]*acceptor
+	master    *fdipc.Conn // the last to send an Open
+	timer     *time.Timer // ends suspensions
+	wakeAt    time.Time   // when the timer fires; zero is never
+	closed    bool
+}
+
+// NewDispatcher returns a Dispatcher without listeners and workers. It has no
+// goroutine of its own; each listener has one, until it is shut.
+func NewDispatcher(cfg DispatcherConfig) *Dispatcher {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	d := &Dispatcher{cfg: cfg, books: newBooks(), acceptors: make(map[uint64]*acceptor)}
+	d.timer = time.AfterFunc(time.Hour, d.wake)
+	d.timer.Stop()
+	return d
+}
+
+// AddWorker makes a worker known, and the link over which it is to be offered
+// connections. The link stays the caller's. It must have been made with
+// Settled calling [Dispatcher.Settled], and its Handler giving this package's
+// kinds to HandleFrame. The worker gets nothing until it joins a listener.
+//
+// A frame of a worker that is not known yet has the same effect, so that it
+// does not matter which comes first.
+func (d *Dispatcher) AddWorker(w Worker, link *fdipc.Conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.accountLocked(w, link)
+}
+
+func (d *Dispatcher) accountLocked(w Worker, link *fdipc.Conn) *account {
+	if a := d.books.workers[w.ID]; a != nil {
+		return a
+	}
+	a := d.books.addWorker(w, link.Credit())
+	a.link = link
+	return a
+}
+
+// RemoveWorker says that the process of a worker is gone: it was reaped. What
+// it had not claimed comes back and is offered to others; what it had open is
+// counted as died. It ends the link by [fdipc.Conn.PeerGone].
+func (d *Dispatcher) RemoveWorker(id uint64) {
+	d.mu.Lock()
+	a := d.books.workers[id]
+	if a == nil {
+		d.mu.Unlock()
+		return
+	}
+	d.books.removeWorker(a)
+	var t turn
+	d.followLocked(&t, a, nil)
+	d.mu.Unlock()
+	d.do(&t)
+	a.link.PeerGone()
+}
+
+// HandleFrame handles a frame of this package's kinds from a peer; the master's
+// ID is 0. It is false for a kind that is not handled here: then the frame is
+// untouched. What a peer may not ask is refused and ignored.
+func (d *Dispatcher) HandleFrame(from Worker, c *fdipc.Conn, f *fdipc.Frame) bool {
+	if from.ID == 0 {
+		switch f.Kind {
+		case KindOpen:
+			d.openFrame(c, f)
+			return true
+		case KindShut:
+			d.shut(c, f.Target)
+		case KindPause:
+			d.pause(f.Target, true)
+		case KindResume:
+			d.pause(f.Target, false)
+		case KindStats:
+			_ = c.TrySend(&fdipc.Frame{Kind: KindStats, Target: f.Target, Payload: encode(d.Stats())})
+		default:
+			return false
+		}
+		f.Refuse(fdipc.ReasonUnknown)
+		return true
+	}
+	n, ok := parseCount8(f.Payload)
+	switch f.Kind {
+	case KindJoin:
+		if ok {
+			d.join(from, c, f.Target, n)
+		}
+	case KindLeave:
+		d.leave(from.ID, f.Target)
+	case KindDone:
+		if ok {
+			d.done(from.ID, f.Target, n)
+		}
+	default:
+		return false
+	}
+	f.Refuse(fdipc.ReasonUnknown)
+	return true
+}
+
+// openFrame starts to accept on a socket that the master sent. A number that is
+// known already is left as it is: the master may send its sockets again.
+func (d *Dispatcher) openFrame(c *fdipc.Conn, f *fdipc.Frame) {
+	var o opening
+	err := decode(f.Payload, &o)
+	if err == nil && (len(f.Handles) != 1 || o.Policy >= policies || o.Limits.Window < 0 || o.Limits.Window > maxWindow) {
+		err = errors.New("netactor: malformed opening")
+	}
+	if err == nil {
+		err = d.open(c, f.Target, o, f.Handles[0])
+	}
+	if err != nil {
+		f.Refuse(fdipc.ReasonUnknown)
+		d.cfg.Logger.Error("listener not opened", "listener", o.Name, "err", err)
+		_ = c.TrySend(&fdipc.Frame{Kind: KindBroken, Target: f.Target, Payload: []byte(err.Error())})
+	}
+}
+
+// open claims the listening socket h and accepts on it.
+func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o opening, h *fdipc.Handle) error {
+	d.mu.Lock()
+	known := d.acceptors[number] != nil
+	if !known {
+		d.master = master
+	}
+	d.mu.Unlock()
+	if known {
+		h.Refuse(ReasonClosed)
+		return nil
+	}
+	if o.Policy == Custom && lookupPicker(o.Picker) == nil {
+		d.cfg.Logger.Error("picker is not registered in the listener process, using round-robin", "listener", o.Name, "picker", o.Picker)
+	}
+	src, err := newSource(h)
+	if err != nil {
+		return fmt.Errorf("netactor: open: %w", err)
+	}
+	src.peers = o.Policy == Hash || o.Policy == Custom || d.cfg.Tracer != nil
+	a := newAcceptor(d, o, src)
+	d.mu.Lock()
+	if !d.closed {
+		a.l = d.books.addListener(number, o)
+	}
+	if a.l == nil {
+		d.mu.Unlock()
+		src.close()
+		return ErrClosed
+	}
+	d.acceptors[number] = a
+	d.mu.Unlock()
+	go a.run() // owned by the acceptor: ends after shut, which Shutdown and Close wait for
+	return nil
+}
+
+func (d *Dispatcher) join(w Worker, link *fdipc.Conn, number, open uint64) {
+	d.mu.Lock()
+	a := d.accountLocked(w, link)
+	if a.link != link {
+		d.mu.Unlock()
+		return
+	}
+	ok := d.books.join(a, number, open)
+	var t turn
+	d.followLocked(&t, a, nil)
+	d.mu.Unlock()
+	if !ok {
+		d.cfg.Logger.Warn("worker joins too many listeners", "worker", w.Name)
+	}
+	d.do(&t)
+}
+
+func (d *Dispatcher) leave(id, number uint64) {
+	var t turn
+	d.mu.Lock()
+	if a := d.books.workers[id]; a != nil {
+		d.books.leave(a.seats[number])
+		d.followLocked(&t, a, nil)
+	}
+	d.mu.Unlock()
+	d.do(&t)
+}
+
+func (d *Dispatcher) done(id, number, total uint64) {
+	d.mu.Lock()
+	a := d.books.workers[id]
+	if a == nil {
+		d.mu.Unlock()
+		return
+	}
+	d.books.finished(a, number, total)
+	var t turn
+	d.followLocked(&t, a, nil)
+	d.mu.Unlock()
+	d.do(&t)
+}
+
+func (d *Dispatcher) pause(number uint64, paused bool) {
+	var t turn
+	d.mu.Lock()
+	if a := d.acceptors[number]; a != nil && !a.draining {
+		a.l.paused = paused
+		d.lookLocked(&t, a.l)
+	}
+	d.mu.Unlock()
+	d.do(&t)
+}
+
+// Settled takes the outcome of an offer, for fdipc.Config.Settled of every
+// link. It is false, and does nothing, for a handle that is not from here.
+func (d *Dispatcher) Settled(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) bool {
+	t, ok := h.Tag.(*ticket)
+	if !ok {
+		return false
+	}
+	reason := h.Reason()
+	t.traceSettled(o, reason)
+	reset := o != fdipc.Claimed && t.clientReset()
+	var w turn
+	d.mu.Lock()
+	a, l := t.s.a, t.l
+	before := a.until
+	d.books.settled(t, o, reason, reset, time.Now())
+	suspended := a.until.After(before)
+	if reset {
+		w.dropped = append(w.dropped, t)
+	}
+	d.followLocked(&w, a, l)
+	d.mu.Unlock()
+	if suspended {
+		d.cfg.Logger.Warn("worker left alone for a while", "worker", a.worker.Name, "listener", l.name, "outcome", o, "reason", reason)
+	}
+	d.do(&w)
+	return true
+}
+
+// turn is what is to be done once the lock is released.
+type turn struct {
+	placed  []*ticket // to be offered
+	dropped []*ticket // to be closed
+	handles []*fdipc.Handle
+}
+
+// followLocked follows up on a change at a worker, and at l if it is not nil:
+// it places what waits, ends what is over, and wakes who can go on.
+func (d *Dispatcher) followLocked(w *turn, a *account, l *ledger) {
+	d.lookLocked(w, l)
+	for _, s := range a.seats {
+		if s.l != l {
+			d.lookLocked(w, s.l)
+		}
+	}
+	if !a.until.IsZero() && (d.wakeAt.IsZero() || a.until.Before(d.wakeAt)) {
+		d.wakeAt = a.until
+		d.timer.Reset(time.Until(a.until))
+	}
+}
+
+// lookLocked looks at one listener again.
+func (d *Dispatcher) lookLocked(w *turn, l *ledger) {
+	if l == nil {
+		return
+	}
+	for t := d.books.place(l); t != nil; t = d.books.place(l) {
+		w.placed = append(w.placed, t)
+	}
+	if a := d.acceptors[l.number]; a != nil {
+		a.lookLocked(w)
+	}
+}
+
+// do offers what was placed, one frame a worker, and closes what was dropped.
+// What cannot be sent is placed anew. It does not block.
+func (d *Dispatcher) do(w *turn) {
+	for len(w.placed)+len(w.dropped) > 0 {
+		dropped := w.dropped
+		w.dropped = nil
+		for _, t := range dropped {
+			t.traceDropped()
+			_ = t.h.Close()
+		}
+		var again turn
+		for i, t := range w.placed {
+			if t == nil {
+				continue
+			}
+			// Once an offer is under way its ticket is no longer ours: it may be
+			// settled and placed again before TrySend returns. So all of a group
+			// are taken out first.
+			s := t.s
+			w.handles = w.handles[:0]
+			for j, t := range w.placed[i:] {
+				if t != nil && t.s == s {
+					t.traceOffer()
+					w.handles = append(w.handles, t.h)
+					w.placed[i+j] = nil
+				}
+			}
+			err := s.a.link.TrySend(&fdipc.Frame{Kind: KindOffer, Target: s.l.number, Handles: w.handles})
+			if err != nil {
+				d.unsent(&again, s, w.handles, err)
+			}
+			clear(w.handles)
+		}
+		w.placed, w.dropped = append(w.placed[:0], again.placed...), again.dropped
+	}
+}
+
+// unsent takes back offers that could not be sent. The handles are still ours.
+func (d *Dispatcher) unsent(w *turn, s *seat, handles []*fdipc.Handle, err error) {
+	for _, h := range handles {
+		h.Tag.(*ticket).traceSettled(fdipc.Returned, fdipc.ReasonNone)
+	}
+	full := errors.Is(err, fdipc.ErrFull)
+	d.mu.Lock()
+	for _, h := range handles {
+		d.books.unsent(h.Tag.(*ticket), !full, time.Now())
+	}
+	d.followLocked(w, s.a, s.l)
+	d.mu.Unlock()
+	if !full {
+		d.cfg.Logger.Warn("worker cannot be reached", "worker", s.a.worker.Name, "listener", s.l.name, "err", err)
+	}
+}
+
+// wake ends the suspensions that are over.
+func (d *Dispatcher) wake() {
+	var w turn
+	d.mu.Lock()
+	d.wakeAt = d.books.wake(time.Now())
+	if !d.wakeAt.IsZero() && !d.closed {
+		d.timer.Reset(time.Until(d.wakeAt))
+	}
+	for _, a := range d.acceptors {
+		d.lookLocked(&w, a.l)
+	}
+	d.mu.Unlock()
+	d.do(&w)
+}
+
+// count changes a count.
+func (d *Dispatcher) count(f func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f()
+}
+
+// nudge has the links of a listener's workers look for claims now, rather than
+// at their next tick: room is short.
+func (d *Dispatcher) nudge(l *ledger) {
+	var few [16]*fdipc.Conn
+	links := few[:0]
+	d.mu.Lock()
+	for _, s := range l.seats {
+		if s.counts.Offered > 0 {
+			links = append(links, s.a.link)
+		}
+	}
+	d.mu.Unlock()
+	for _, c := range links {
+		c.Credit()
+	}
+}
+
+// broken reports a listener whose socket does not accept any more.
+func (d *Dispatcher) broken(a *acceptor, err error) {
+	d.mu.Lock()
+	master, quiet := d.master, a.quit || a.draining
+	d.mu.Unlock()
+	if quiet {
+		return
+	}
+	d.cfg.Logger.Error("listener cannot accept", "listener", a.l.name, "err", err)
+	if master != nil {
+		_ = master.TrySend(&fdipc.Frame{Kind: KindBroken, Target: a.l.number, Payload: []byte(err.Error())})
+	}
+}
+
+// shut drains the backlog of one listener and closes its socket, in the
+// background. What was accepted goes on to the workers.
+func (d *Dispatcher) shut(c *fdipc.Conn, number uint64) {
+	d.mu.Lock()
+	a := d.acceptors[number]
+	if a != nil && !a.ended {
+		a.announce = c
+		a.drainLocked()
+	}
+	d.mu.Unlock()
+	if a == nil {
+		_ = c.TrySend(&fdipc.Frame{Kind: KindShutAck, Target: number})
+		return
+	}
+	a.src.interrupt()
+}
+
+// ended is told by an acceptor that its socket is closed.
+func (d *Dispatcher) ended(a *acceptor) {
+	var w turn
+	d.mu.Lock()
+	a.ended = true
+	c := a.announce
+	d.lookLocked(&w, a.l)
+	d.mu.Unlock()
+	close(a.closed)
+	if c != nil {
+		_ = c.TrySend(&fdipc.Frame{Kind: KindShutAck, Target: a.l.number})
+	}
+	d.do(&w)
+}
+
+// Shutdown stops all listeners: each takes what is in its backlog at that
+// moment, as fast as the workers have room, and closes its socket; then what
+// was accepted is waited for, until every connection is claimed. When ctx ends,
+// what is left is closed, counted as dropped, and ctx's error returned. Workers
+// that are to have the last connections must still be there.
+func (d *Dispatcher) Shutdown(ctx context.Context) error {
+	for _, a := range d.stop((*acceptor).drainLocked) {
+		select {
+		case <-a.idle:
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("netactor: shutdown: %w", ctx.Err()), d.Close())
+		}
+	}
+	return d.Close()
+}
+
+// Close ends all listeners at once and waits for their goroutines. Connections
+// that wait for a worker are closed, and those that come back later.
+func (d *Dispatcher) Close() error {
+	all := d.stop((*acceptor).quitLocked)
+	var w turn
+	d.mu.Lock()
+	for _, a := range all {
+		d.lookLocked(&w, a.l)
+	}
+	d.mu.Unlock()
+	d.do(&w)
+	for _, a := range all {
+		<-a.closed
+	}
+	d.timer.Stop()
+	return nil
+}
+
+// stop lets no more listeners in, and calls f on those that are there.
+func (d *Dispatcher) stop(f func(*acceptor)) []*acceptor {
+	d.mu.Lock()
+	d.closed = true
+	all := make([]*acceptor, 0, len(d.acceptors))
+	for _, a := range d.acceptors {
+		f(a)
+		all = append(all, a)
+	}
+	d.mu.Unlock()
+	for _, a := range all {
+		a.src.interrupt()
+	}
+	return all
+}

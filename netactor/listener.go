@@ -1,0 +1,252 @@
+package netactor
+
+import (
+	"errors"
+	"net"
+	"sync"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// maxQueue bounds the connections that a listener holds unclaimed. The
+// dispatcher's window is smaller; beyond it stands a broken dispatcher.
+const maxQueue = maxWindow
+
+// queueListener is a net.Listener that is fed with connections on offer.
+type queueListener struct {
+	ls      *Listeners
+	number  uint64
+	address net.Addr
+	tally   *tally
+	done    func()        // gives the ordinal back
+	wake    chan struct{} // capacity 1: the queue is not empty
+	ended   chan struct{} // closed by close
+
+	mu     sync.Mutex
+	queue  []offered // from head on
+	head   int
+	closed bool
+}
+
+// offered is one connection on offer.
+type offered struct {
+	h     *fdipc.Handle
+	via   *fdipc.Conn
+	claim tracing.Span
+}
+
+func newQueueListener(ls *Listeners, r reply, addr net.Addr, done func()) *queueListener {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return &queueListener{
+		ls: ls, number: r.Number, address: addr, tally: ls.tallyLocked(r.Number), done: done,
+		wake: make(chan struct{}, 1), ended: make(chan struct{}),
+	}
+}
+
+func (l *queueListener) joins() bool { return true }
+
+// push takes over the handles of an offer.
+func (l *queueListener) push(via *fdipc.Conn, handles []*fdipc.Handle) {
+	l.mu.Lock()
+	reason := ReasonClosed
+	if !l.closed {
+		reason = ReasonFull
+		if l.head > 0 && len(l.queue)+len(handles) > cap(l.queue) {
+			n := copy(l.queue, l.queue[l.head:])
+			clear(l.queue[n:])
+			l.queue, l.head = l.queue[:n], 0
+		}
+		for len(handles) > 0 && len(l.queue)-l.head < maxQueue {
+			l.queue = append(l.queue, offered{h: handles[0], via: via, claim: l.startClaim(handles[0])})
+			handles = handles[1:]
+		}
+	}
+	l.mu.Unlock()
+	l.signal()
+	for _, h := range handles {
+		h.Refuse(reason)
+	}
+}
+
+func (l *queueListener) startClaim(h *fdipc.Handle) tracing.Span {
+	if l.ls.cfg.Tracer == nil || h.Trace == (fdipc.TraceContext{}) {
+		return tracing.Span{}
+	}
+	return l.ls.cfg.Tracer.Claim(h.Trace, tracing.Claim{Pool: l.ls.cfg.Pool, Kind: "conn"})
+}
+
+func (l *queueListener) signal() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// pop takes the first connection off the queue.
+func (l *queueListener) pop() (o offered, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.head == len(l.queue) {
+		return offered{}, false
+	}
+	o = l.queue[l.head]
+	l.queue[l.head] = offered{}
+	l.head++
+	if l.head == len(l.queue) {
+		l.queue, l.head = l.queue[:0], 0
+	} else {
+		l.signal() // for another Accept
+	}
+	return o, true
+}
+
+// Accept waits for a connection and claims it: from then on it is this
+// worker's. One that was taken back meanwhile is passed over.
+func (l *queueListener) Accept() (net.Conn, error) {
+	for {
+		if o, ok := l.pop(); ok {
+			if c := l.claim(o); c != nil {
+				return c, nil
+			}
+			continue
+		}
+		select {
+		case <-l.wake:
+		case <-l.ended:
+			return nil, l.closedError("accept")
+		}
+	}
+}
+
+// claim makes a connection of an offer; nil if it cannot be had.
+func (l *queueListener) claim(o offered) net.Conn {
+	c, err := o.h.Conn()
+	if err != nil {
+		o.claim.EndError(err)
+		_ = o.h.Close()
+		if !errors.Is(err, fdipc.ErrRevoked) {
+			l.ls.cfg.Logger.Warn("offered connection cannot be used", "listener", l.address, "err", err)
+		}
+		return nil
+	}
+	s := served{conns: &l.ls.conns, span: o.claim.Serve()}
+	if l.tally.claimed(o.via) {
+		s.tally = l.tally
+	}
+	o.claim.End()
+	return wrap(c, s)
+}
+
+func (l *queueListener) closedError(op string) error {
+	return &net.OpError{Op: op, Net: l.address.Network(), Addr: l.address, Err: net.ErrClosed}
+}
+
+// Close ends the listener for this worker. What it has not accepted goes to
+// other workers; the socket stays open as long as another worker, or a spec,
+// has it. Accept returns an error that is net.ErrClosed.
+func (l *queueListener) Close() error {
+	if !l.close(true) {
+		return l.closedError("close")
+	}
+	return nil
+}
+
+func (l *queueListener) shut() { l.close(false) }
+
+// close closes l once. tell says that the master is to hear of it.
+func (l *queueListener) close(tell bool) bool {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return false
+	}
+	l.closed = true
+	rest := l.queue[l.head:]
+	l.queue, l.head = nil, 0
+	l.mu.Unlock()
+	close(l.ended)
+	// The listener process first hears that we leave, then gets the offers back.
+	l.ls.tell(l.ls.forget(l, l.number), KindLeave, l.number)
+	for _, o := range rest {
+		o.claim.EndError(net.ErrClosed)
+		o.h.Refuse(ReasonClosed)
+	}
+	if tell {
+		l.ls.tell(l.ls.cfg.Master, KindClosed, l.number)
+	}
+	l.done()
+	return true
+}
+
+// Addr returns the address that the socket is bound to.
+func (l *queueListener) Addr() net.Addr { return l.address }
+
+// ownListener is a net.Listener over a socket of this process: shared with
+// other workers, or adopted.
+type ownListener struct {
+	ls      *Listeners
+	ln      net.Listener
+	address net.Addr
+	number  uint64 // 0: the master knows nothing of it
+	name    string
+	done    func() // gives the ordinal back; nil without
+
+	once sync.Once
+	err  error // of the first Close
+}
+
+func newOwnListener(ls *Listeners, ln net.Listener, addr net.Addr, number uint64, name string) *ownListener {
+	return &ownListener{ls: ls, ln: ln, address: addr, number: number, name: name}
+}
+
+func (l *ownListener) joins() bool { return false }
+
+// Accept waits for a connection.
+func (l *ownListener) Accept() (net.Conn, error) {
+	c, err := l.ln.Accept()
+	if err != nil {
+		return nil, err
+	}
+	tracer := l.ls.cfg.Tracer
+	s := served{conns: &l.ls.conns}
+	if tracer != nil {
+		accepted := tracing.Accepted{Listener: l.name, Transport: l.address.Network()}
+		if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+			accepted.Peer = a.AddrPort()
+		}
+		accept := tracer.Accept(accepted)
+		s.span = accept.Serve()
+		accept.End()
+	}
+	return wrap(c, s), nil
+}
+
+// Close closes this process's copy of the socket.
+func (l *ownListener) Close() error {
+	if !l.close(true) {
+		return &net.OpError{Op: "close", Net: l.address.Network(), Addr: l.address, Err: net.ErrClosed}
+	}
+	return l.err
+}
+
+func (l *ownListener) shut() { l.close(false) }
+
+func (l *ownListener) close(tell bool) (first bool) {
+	l.once.Do(func() {
+		first = true
+		l.err = l.ln.Close()
+		l.ls.forget(l, l.number)
+		if l.number != 0 && tell {
+			l.ls.tell(l.ls.cfg.Master, KindClosed, l.number)
+		}
+		if l.done != nil {
+			l.done()
+		}
+	})
+	return first
+}
+
+// Addr returns the address that the socket is bound to.
+func (l *ownListener) Addr() net.Addr { return l.address }

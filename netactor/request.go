@@ -1,0 +1,247 @@
+package netactor
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// Worker says which worker process is meant.
+type Worker struct {
+	ID          uint64 // never reused; 0 is the master
+	Name        string // as "web/0"
+	Pool        string // its pool's name, the owner of what it listens on
+	Slot        int    // its place in the pool; -1 when it has none
+	Generation  int    // the reload that it belongs to
+	Incarnation int
+}
+
+// Limits bounds what a dispatching listener hands out. At a limit connections
+// wait in the kernel's backlog.
+type Limits struct {
+	PerWorker int `json:",omitzero"` // connections a worker may have, offered and open; 0 is no limit
+	Total     int `json:",omitzero"` // the same over all workers; 0 is no limit
+	Window    int `json:",omitzero"` // connections a worker may be offered and not yet have claimed; 0 means 32, at most 1024
+}
+
+// Request asks for a listening socket. It is data: it is sent to the master,
+// and compared there with what is open already.
+//
+// Two requests for the same socket share it. The first one's Backlog, Mode,
+// Policy, Picker and Limits hold; those of the others are ignored, as
+// Node's cluster does with the backlog.
+type Request struct {
+	// Name is what workers can ask for instead of an address. Empty is none.
+	Name string `json:",omitzero"`
+
+	// Network is "tcp", "tcp4", "tcp6" or "unix"; empty with FD or with Name
+	// alone. "tcp" without a host, or with an unspecified one, is dual stack,
+	// "tcp6" is IPv6 alone: the rules of net.Listen.
+	Network string `json:",omitzero"`
+
+	// Address is host:port, a path, or "@name" for an abstract Unix socket.
+	// Port 0 is random for the first worker and then the same for all. As sent
+	// to the master it is resolved: an IP address, an absolute path.
+	Address string `json:",omitzero"`
+
+	// FD is the number of a listening socket in the *master*. 0 is none, so
+	// that descriptor 0 cannot be named.
+	FD int `json:",omitzero"`
+
+	// Backlog is the length of the kernel's accept queue; 0 means the system's
+	// maximum (somaxconn).
+	Backlog int `json:",omitzero"`
+
+	// Mode is the permission bits of a Unix path; 0 leaves them to the
+	// master's umask.
+	Mode fs.FileMode `json:",omitzero"`
+
+	// Ordinal counts the listeners that one worker has on the same address:
+	// the n-th Listen on port 0 gives every worker the same n-th port. It is set
+	// by [Listeners].
+	Ordinal int `json:",omitzero"`
+
+	Policy Policy `json:",omitzero"`
+	Picker string `json:",omitzero"` // the registered name of the Picker, with Policy Custom
+	Limits Limits `json:",omitzero"`
+}
+
+// validate returns every field that cannot be meant, joined. It is called by
+// the worker before it asks, and by the master, which does not trust it.
+func (r Request) validate() error {
+	var errs []error
+	bad := func(field string, value any, why string) {
+		errs = append(errs, fmt.Errorf("netactor: %s %v: %s", field, value, why))
+	}
+	switch {
+	case r.FD != 0 && (r.Network != "" || r.Address != ""):
+		bad("FD", r.FD, "conflicts with Network and Address")
+	case r.FD < 0:
+		bad("FD", r.FD, "is negative")
+	case r.FD != 0:
+	case r.Network == "" && r.Address == "" && r.Name != "":
+	case r.Network == "tcp", r.Network == "tcp4", r.Network == "tcp6":
+	case r.Network == "unix":
+		if r.Address == "" {
+			bad("Address", `""`, "is empty")
+		}
+	default:
+		errs = append(errs, net.UnknownNetworkError(r.Network))
+	}
+	if r.Backlog < 0 {
+		bad("Backlog", r.Backlog, "is negative")
+	}
+	if r.Mode&^fs.ModePerm != 0 || r.Mode != 0 && r.Network != "unix" {
+		bad("Mode", r.Mode, "is not the permissions of a Unix path")
+	}
+	if r.Ordinal < 0 {
+		bad("Ordinal", r.Ordinal, "is negative")
+	}
+	if r.Policy >= policies {
+		bad("Policy", r.Policy, "is not known")
+	}
+	if (r.Policy == Custom) != (r.Picker != "") {
+		bad("Picker", strconv.Quote(r.Picker), "goes with Policy custom, and only with it")
+	}
+	if r.Limits.PerWorker < 0 || r.Limits.Total < 0 || r.Limits.Window < 0 || r.Limits.Window > maxWindow {
+		bad("Limits", r.Limits, "out of range")
+	}
+	return errors.Join(errs...)
+}
+
+// key is what makes two requests mean the same socket: Node's
+// address:port:type:fd:index. r is resolved.
+func (r Request) key() string {
+	if r.FD != 0 {
+		return fmt.Sprintf("fd:%d:%d", r.FD, r.Ordinal)
+	}
+	return fmt.Sprintf("%s:%s:%d", r.Network, r.Address, r.Ordinal)
+}
+
+// port returns the port of a resolved TCP request, or -1.
+func (r Request) port() int {
+	if r.FD != 0 || r.Network == "unix" {
+		return -1
+	}
+	ap, err := netip.ParseAddrPort(r.Address)
+	if err != nil {
+		return -1
+	}
+	return int(ap.Port())
+}
+
+// encode returns v as a payload. v is one of our own types: it always encodes.
+func encode(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("netactor: encode: " + err.Error())
+	}
+	return b
+}
+
+// decode reads a payload that a peer wrote into v.
+func decode(b []byte, v any) error {
+	if len(b) > maxControl {
+		return fmt.Errorf("netactor: control payload of %d bytes is longer than %d", len(b), maxControl)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("netactor: control payload: %w", err)
+	}
+	return nil
+}
+
+// decodeStats reads the counts that the listener process sent. They may be
+// longer than other control payloads: they grow with listeners and workers.
+func decodeStats(b []byte, out *[]ListenerStats) error {
+	if err := json.Unmarshal(b, out); err != nil {
+		return fmt.Errorf("netactor: stats: %w", err)
+	}
+	return nil
+}
+
+// decodeRequest reads a Request from a worker. What comes back is resolved and
+// valid.
+func decodeRequest(b []byte) (Request, error) {
+	var r Request
+	if err := decode(b, &r); err != nil {
+		return Request{}, err
+	}
+	if err := r.validate(); err != nil {
+		return Request{}, err
+	}
+	if r.Network == "unix" && !strings.HasPrefix(r.Address, "@") && !strings.HasPrefix(r.Address, "/") ||
+		strings.HasPrefix(r.Network, "tcp") && r.port() < 0 {
+		return Request{}, fmt.Errorf("netactor: address %q is not resolved", r.Address)
+	}
+	return r, nil
+}
+
+// reply answers a Request.
+type reply struct {
+	Number  uint64 // the listener's, in further frames
+	Name    string `json:",omitzero"`
+	Network string // of the socket: tcp or unix
+	Address string // of the socket, as getsockname has it; a Unix path as asked
+	Policy  Policy `json:",omitzero"`
+
+	Errno int    `json:",omitzero"` // not zero: it failed, and the rest is empty
+	Call  string `json:",omitzero"` // the system call that failed, as "bind"
+}
+
+// failed returns the reply that carries err.
+func failed(err error) reply {
+	r := reply{Errno: int(syscall.EINVAL), Call: "listen"}
+	if sys, ok := errors.AsType[*os.SyscallError](err); ok {
+		r.Call = sys.Syscall
+	}
+	if errno, ok := errors.AsType[syscall.Errno](err); ok && errno != 0 {
+		r.Errno = int(errno)
+	}
+	return r
+}
+
+// err returns the error that the reply carries, in the form that net.Listen
+// gives it, or nil. network and addr are as asked.
+func (r reply) err(network string, addr net.Addr) error {
+	if r.Errno == 0 {
+		return nil
+	}
+	return listenError(network, addr, os.NewSyscallError(r.Call, syscall.Errno(r.Errno)))
+}
+
+// listenError is the form of every error of a Listen: that of net.Listen.
+func listenError(network string, addr net.Addr, err error) error {
+	return &net.OpError{Op: "listen", Net: network, Addr: addr, Err: err}
+}
+
+// addr returns the address of an open socket.
+func (r reply) addr() (net.Addr, error) { return parseAddr(r.Network, r.Address) }
+
+// parseAddr makes a net.Addr from a resolved address.
+func parseAddr(network, address string) (net.Addr, error) {
+	if network == "unix" {
+		return &net.UnixAddr{Net: "unix", Name: address}, nil
+	}
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("netactor: %s address: %w", network, err)
+	}
+	return net.TCPAddrFromAddrPort(ap), nil
+}
+
+// opening tells the listener process about a socket to accept on.
+type opening struct {
+	Name    string // for people: the listener's name or its address
+	Network string `json:",omitzero"` // tcp or unix
+	Pool    string `json:",omitzero"`
+	Policy  Policy `json:",omitzero"`
+	Picker  string `json:",omitzero"`
+	Limits  Limits `json:",omitzero"`
+}

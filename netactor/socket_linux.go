@@ -1,0 +1,335 @@
+package netactor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// socket is a listening socket that the master holds. It is a bare descriptor
+// on purpose: in the runtime's poller it would wake the master for every
+// connection that others accept.
+type socket struct {
+	fd   int
+	path string // a Unix path that we created, to be removed at the end
+	ino  uint64 // of that path
+	dev  uint64
+}
+
+// openSocket opens the listening socket of r, which is resolved and valid. The
+// result is owned by the caller. Errors wrap os.SyscallError, as net.Listen's.
+func openSocket(r Request) (*socket, error) {
+	switch {
+	case r.FD != 0:
+		return dupSocket(r.FD)
+	case r.Network == "unix":
+		return openUnix(r)
+	default:
+		return openTCP(r)
+	}
+}
+
+// dupSocket takes a duplicate of the process's descriptor fd, which must be a
+// listening socket.
+func dupSocket(fd int) (*socket, error) {
+	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("listen", unix.EINVAL) // as Node: any bad number is EINVAL (N100)
+	}
+	return takeSocket(n)
+}
+
+// takeSocket takes ownership of fd, which must be a listening stream socket;
+// else it is closed.
+func takeSocket(fd int) (*socket, error) {
+	s := &socket{fd: fd}
+	if v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || v == 0 {
+		s.close()
+		return nil, os.NewSyscallError("listen", unix.EINVAL)
+	}
+	if typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || typ != unix.SOCK_STREAM {
+		s.close()
+		return nil, os.NewSyscallError("listen", unix.EINVAL)
+	}
+	// O_NONBLOCK belongs to the open file description: whoever else has this
+	// socket sees it too. We cannot accept on a blocking one.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		s.close()
+		return nil, os.NewSyscallError("setnonblock", err)
+	}
+	if network, _, err := s.address(); err == nil && network == "tcp" {
+		setInherited(fd)
+	}
+	return s, nil
+}
+
+// openTCP opens a TCP socket with the options that net.Listen sets.
+func openTCP(r Request) (*socket, error) {
+	ap, err := netip.ParseAddrPort(r.Address)
+	if err != nil {
+		return nil, os.NewSyscallError("bind", unix.EINVAL)
+	}
+	s, err := bindTCP(r, ap)
+	if r.Network == "tcp" && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
+		// No IPv6 on this machine: dual stack is IPv4 then.
+		return bindTCP(r, netip.AddrPortFrom(netip.IPv4Unspecified(), ap.Port()))
+	}
+	return s, err
+}
+
+func bindTCP(r Request, ap netip.AddrPort) (*socket, error) {
+	family, sa := unix.AF_INET, unix.Sockaddr(nil)
+	if ap.Addr().Is4() {
+		sa = &unix.SockaddrInet4{Port: int(ap.Port()), Addr: ap.Addr().As4()}
+	} else {
+		zone, err := zoneID(ap.Addr().Zone())
+		if err != nil {
+			return nil, os.NewSyscallError("bind", unix.EINVAL)
+		}
+		family, sa = unix.AF_INET6, &unix.SockaddrInet6{Port: int(ap.Port()), Addr: ap.Addr().As16(), ZoneId: zone}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	s := &socket{fd: fd}
+	if family == unix.AF_INET6 {
+		only := 0
+		if r.Network == "tcp6" {
+			only = 1
+		}
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only) // some systems have no choice; net ignores it too
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		s.close()
+		return nil, os.NewSyscallError("setsockopt", err)
+	}
+	setInherited(fd)
+	if err := unix.Bind(fd, sa); err != nil {
+		s.close()
+		return nil, os.NewSyscallError("bind", err)
+	}
+	return s.listen(r)
+}
+
+// setInherited sets what accepted TCP connections inherit from the listening
+// socket: no-delay, and the keep-alive times of package net. Set here they cost
+// nothing per connection. A failure is not worth a failed listen.
+func setInherited(fd int) {
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9)
+}
+
+func zoneID(zone string) (uint32, error) {
+	if zone == "" {
+		return 0, nil
+	}
+	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
+		return uint32(n), nil
+	}
+	ifi, err := net.InterfaceByName(zone)
+	if err != nil {
+		return 0, err
+	}
+	return uint32(ifi.Index), nil
+}
+
+// openUnix opens a Unix socket at a path, or an abstract one.
+func openUnix(r Request) (*socket, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	s := &socket{fd: fd}
+	if strings.HasPrefix(r.Address, "@") {
+		if err := unix.Bind(fd, &unix.SockaddrUnix{Name: r.Address}); err != nil {
+			s.close()
+			return nil, os.NewSyscallError("bind", err)
+		}
+		return s.listen(r)
+	}
+	name, done, err := shortPath(r.Address)
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	defer done()
+	err = unix.Bind(fd, &unix.SockaddrUnix{Name: name})
+	if errors.Is(err, unix.EADDRINUSE) && r.Ordinal == 0 && removeStale(name) {
+		err = unix.Bind(fd, &unix.SockaddrUnix{Name: name})
+	}
+	if err != nil {
+		s.close()
+		return nil, os.NewSyscallError("bind", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(name, &st); err == nil {
+		s.path, s.dev, s.ino = r.Address, st.Dev, st.Ino
+	}
+	if r.Mode != 0 {
+		// Before listen, so that nobody connects in between.
+		if err := unix.Chmod(name, uint32(r.Mode.Perm())); err != nil {
+			s.close()
+			return nil, os.NewSyscallError("chmod", err)
+		}
+	}
+	return s.listen(r)
+}
+
+// maxUnixPath is the room in sockaddr_un, less the final zero (unix(7)).
+const maxUnixPath = 107
+
+// shortPath returns a name for path that fits into a socket address: a long one
+// is named through a descriptor of its directory. done is to be called when the
+// name has been used.
+func shortPath(path string) (name string, done func(), err error) {
+	if len(path) <= maxUnixPath {
+		return path, func() {}, nil
+	}
+	dir, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", nil, os.NewSyscallError("bind", err)
+	}
+	name = fmt.Sprintf("/proc/self/fd/%d/%s", dir, filepath.Base(path))
+	return name, func() { _ = unix.Close(dir) }, nil
+}
+
+// removeStale removes the socket at path if nobody listens on it any more, and
+// reports whether it did. The only way to know is to connect; a server that
+// lives sees one empty connection. It is not atomic: two programs that start at
+// once on one stale path can take it from each other.
+func removeStale(path string) bool {
+	if fi, err := os.Lstat(path); err != nil || fi.Mode().Type() != fs.ModeSocket {
+		return false
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); !errors.Is(err, unix.ECONNREFUSED) {
+		return false
+	}
+	return unix.Unlink(path) == nil
+}
+
+// listen makes s listen, or closes it.
+func (s *socket) listen(r Request) (*socket, error) {
+	backlog := r.Backlog
+	if backlog == 0 {
+		backlog = maxBacklog()
+	}
+	if err := unix.Listen(s.fd, backlog); err != nil {
+		s.close()
+		return nil, os.NewSyscallError("listen", err)
+	}
+	return s, nil
+}
+
+// maxBacklog is the longest accept queue that the kernel allows.
+var maxBacklog = sync.OnceValue(func() int {
+	if b, err := os.ReadFile("/proc/sys/net/core/somaxconn"); err == nil {
+		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && n > 0 {
+			return n
+		}
+	}
+	return unix.SOMAXCONN
+})
+
+// address returns where the socket listens, as getsockname has it.
+func (s *socket) address() (network, address string, err error) {
+	sa, err := unix.Getsockname(s.fd)
+	if err != nil {
+		return "", "", os.NewSyscallError("getsockname", err)
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return "tcp", netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)).String(), nil
+	case *unix.SockaddrInet6:
+		a := netip.AddrFrom16(sa.Addr)
+		if sa.ZoneId != 0 {
+			a = a.WithZone(strconv.Itoa(int(sa.ZoneId)))
+		}
+		return "tcp", netip.AddrPortFrom(a, uint16(sa.Port)).String(), nil
+	case *unix.SockaddrUnix:
+		if s.path != "" {
+			return "unix", s.path, nil
+		}
+		return "unix", sa.Name, nil
+	}
+	return "", "", os.NewSyscallError("getsockname", unix.EAFNOSUPPORT)
+}
+
+// v6only reports whether the socket takes IPv6 alone.
+func (s *socket) v6only() bool {
+	v, err := unix.GetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+	return err == nil && v != 0
+}
+
+// handle returns a duplicate to send, owned by the caller.
+func (s *socket) handle() (*fdipc.Handle, error) {
+	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("dup", err)
+	}
+	return fdipc.HandleFD(fd), nil
+}
+
+// close closes the master's copy. A path that is still the one we created is
+// removed first.
+func (s *socket) close() {
+	if s.path != "" {
+		if name, done, err := shortPath(s.path); err == nil {
+			var st unix.Stat_t
+			if unix.Lstat(name, &st) == nil && st.Dev == s.dev && st.Ino == s.ino {
+				_ = unix.Unlink(name)
+			}
+			done()
+		}
+	}
+	_ = unix.Close(s.fd)
+}
+
+// receiveSocket claims a listening socket that a worker sent. The handle is
+// consumed.
+func receiveSocket(h *fdipc.Handle) (*socket, error) {
+	f, err := h.File()
+	if err != nil {
+		return nil, os.NewSyscallError("listen", syscall.EINVAL)
+	}
+	defer f.Close()
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return nil, os.NewSyscallError("listen", syscall.EINVAL)
+	}
+	var s *socket
+	if cerr := rc.Control(func(fd uintptr) { s, err = dupSocket(int(fd)) }); cerr != nil {
+		return nil, os.NewSyscallError("listen", syscall.EINVAL)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// A path is the master's to remove from now on.
+	if network, path, err := s.address(); err == nil && network == "unix" && filepath.IsAbs(path) {
+		var st unix.Stat_t
+		if unix.Lstat(path, &st) == nil {
+			s.path, s.dev, s.ino = path, st.Dev, st.Ino
+		}
+	}
+	return s, nil
+}

@@ -1,0 +1,80 @@
+//go:build !linux
+
+package netactor
+
+import (
+	"errors"
+	"net"
+	"os"
+	"syscall"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// socket is a listening socket that the master holds. Off Linux it is a
+// net.Listener; Backlog and FD are not supported.
+type socket struct {
+	ln   net.Listener
+	path string
+}
+
+// openSocket opens the listening socket of r, which is resolved and valid. The
+// result is owned by the caller.
+func openSocket(r Request) (*socket, error) {
+	if r.FD != 0 {
+		return nil, os.NewSyscallError("listen", syscall.EINVAL)
+	}
+	ln, err := net.Listen(r.Network, r.Address)
+	if err != nil {
+		return nil, err
+	}
+	s := &socket{ln: ln}
+	if r.Network == "unix" {
+		s.path = r.Address
+		if r.Mode != 0 {
+			if err := os.Chmod(r.Address, r.Mode.Perm()); err != nil {
+				s.close()
+				return nil, os.NewSyscallError("chmod", err)
+			}
+		}
+	}
+	return s, nil
+}
+
+// address returns where the socket listens.
+func (s *socket) address() (network, address string, err error) {
+	a := s.ln.Addr()
+	return a.Network(), a.String(), nil
+}
+
+func (s *socket) v6only() bool { return false }
+
+// handle returns a duplicate to send, owned by the caller.
+func (s *socket) handle() (*fdipc.Handle, error) {
+	d, ok := s.ln.(interface{ File() (*os.File, error) })
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	f, err := d.File()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	ln, err := net.FileListener(f)
+	if err != nil {
+		return nil, err
+	}
+	return fdipc.HandleOf(ln)
+}
+
+func (s *socket) close() { _ = s.ln.Close() }
+
+// receiveSocket claims a listening socket that a worker sent. The handle is
+// consumed.
+func receiveSocket(h *fdipc.Handle) (*socket, error) {
+	ln, err := h.Listener()
+	if err != nil {
+		return nil, os.NewSyscallError("listen", syscall.EINVAL)
+	}
+	return &socket{ln: ln}, nil
+}

@@ -1,0 +1,193 @@
+package netactor
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// source is a listening socket in the listener process. It waits in the
+// runtime's poller and accepts by bare system calls; nothing is wrapped.
+type source struct {
+	f        *os.File
+	rc       syscall.RawConn
+	draining atomic.Bool // interrupt was called: no more waiting
+
+	// Of the goroutine that calls accept.
+	room  func() int
+	into  []arrival
+	n     int
+	err   error
+	peers bool // fill in arrival.peer
+	sa    unix.RawSockaddrAny
+	ready func(fd uintptr) bool
+
+	accept4 func(fd int, sa *unix.RawSockaddrAny) (int, error) // the system call; tests replace it
+}
+
+// newSource claims a listening socket. The handle is consumed, also on an error.
+func newSource(h *fdipc.Handle) (*source, error) {
+	f, err := h.File()
+	if err != nil {
+		return nil, err
+	}
+	rc, err := f.SyscallConn()
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	// Known to be pollable, and to be a listening socket: else accept would wait
+	// for ever, or spin.
+	var listening int
+	if cerr := rc.Control(func(fd uintptr) {
+		listening, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	}); cerr != nil || err != nil || listening == 0 {
+		_ = f.Close()
+		return nil, os.NewSyscallError("listen", unix.EINVAL)
+	}
+	if err := f.SetReadDeadline(time.Time{}); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	s := &source{f: f, rc: rc, accept4: rawAccept4}
+	s.ready = s.readable
+	return s, nil
+}
+
+// accept waits until there is a connection, then takes as many as there are, as
+// room allows and as into holds. room is asked only when there may be one.
+// Errors: errNoRoom, errDrained after interrupt when the backlog is empty, else
+// what accept4 said. n may be above 0 with an error.
+func (s *source) accept(room func() int, into []arrival) (n int, err error) {
+	s.room, s.into = room, into
+	for {
+		s.n, s.err = 0, nil
+		if s.draining.Load() {
+			if err := s.rc.Control(func(fd uintptr) { s.readable(fd) }); err != nil {
+				return 0, err
+			}
+			if s.n == 0 && s.err == nil {
+				s.err = errDrained
+			}
+			return s.n, s.err
+		}
+		err := s.rc.Read(s.ready)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			continue // interrupted
+		}
+		if err != nil {
+			return 0, err
+		}
+		return s.n, s.err
+	}
+}
+
+// readable is called when the socket may have a connection. It is false when
+// it has none.
+func (s *source) readable(fd uintptr) bool {
+	limit := min(s.room(), len(s.into))
+	if limit == 0 {
+		s.err = errNoRoom
+		return true
+	}
+	for s.n < limit {
+		nfd, err := s.accept4(int(fd), &s.sa)
+		switch err {
+		case nil:
+			s.into[s.n] = arrival{h: fdipc.HandleFD(nfd), fd: nfd}
+			if s.peers {
+				s.into[s.n].peer = peerOf(&s.sa)
+			}
+			s.n++
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return s.n > 0
+		default:
+			s.err = err
+			return true
+		}
+	}
+	return true
+}
+
+// interrupt makes the accept that waits, and all later ones, return what is
+// there without waiting.
+func (s *source) interrupt() {
+	s.draining.Store(true)
+	_ = s.f.SetReadDeadline(time.Unix(1, 0))
+}
+
+// close closes the socket. Not to be called while accept runs.
+func (s *source) close() { _ = s.f.Close() }
+
+// rawAccept4 is accept4(2). The listening socket is non-blocking; but whoever
+// else has it can change that, so the scheduler is told of the call.
+func rawAccept4(fd int, sa *unix.RawSockaddrAny) (int, error) {
+	n := uint32(unix.SizeofSockaddrAny)
+	r, _, e := unix.Syscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(sa)), uintptr(unsafe.Pointer(&n)),
+		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	if e != 0 {
+		return -1, e
+	}
+	return int(r), nil
+}
+
+// peerOf reads a client's address; the zero value for any but TCP.
+func peerOf(sa *unix.RawSockaddrAny) netip.AddrPort {
+	switch sa.Addr.Family {
+	case unix.AF_INET:
+		in := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
+		return netip.AddrPortFrom(netip.AddrFrom4(in.Addr), ntohs(in.Port))
+	case unix.AF_INET6:
+		in := (*unix.RawSockaddrInet6)(unsafe.Pointer(sa))
+		return netip.AddrPortFrom(netip.AddrFrom16(in.Addr).Unmap(), ntohs(in.Port))
+	}
+	return netip.AddrPort{}
+}
+
+func ntohs(port uint16) uint16 {
+	var b [2]byte
+	binary.NativeEndian.PutUint16(b[:], port)
+	return binary.BigEndian.Uint16(b[:])
+}
+
+// exhausted reports whether accept failed for want of descriptors or memory:
+// the connection is still in the backlog.
+func exhausted(err error) bool {
+	switch err {
+	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+		return true
+	}
+	return false
+}
+
+// broken reports whether accept will fail for ever: the socket was shut down,
+// or is no listening socket.
+func broken(err error) bool {
+	switch err {
+	case unix.EINVAL, unix.EBADF, unix.ENOTSOCK, unix.EOPNOTSUPP, unix.EFAULT:
+		return true
+	}
+	return errors.Is(err, os.ErrClosed)
+}
+
+// clientReset reports whether the client of an accepted connection, whose handle
+// is ours, has reset it.
+// A client that only closed its sending half may still wait for an answer.
+func (t *ticket) clientReset() bool {
+	if t.fd < 0 {
+		return false
+	}
+	fds := []unix.PollFd{{Fd: int32(t.fd)}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n == 1 && fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
+}

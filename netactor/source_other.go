@@ -1,0 +1,75 @@
+//go:build !linux
+
+package netactor
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// source is a listening socket to accept on. Off Linux it is a net.Listener,
+// for workers that are goroutines.
+type source struct {
+	ln       net.Listener
+	draining atomic.Bool
+	peers    bool
+}
+
+// newSource claims a listening socket. The handle is consumed, also on an error.
+func newSource(h *fdipc.Handle) (*source, error) {
+	ln, err := h.Listener()
+	if err != nil {
+		return nil, err
+	}
+	return &source{ln: ln}, nil
+}
+
+// accept waits until there is a connection and takes it. Errors: errNoRoom,
+// errDrained after interrupt, else what Accept said.
+func (s *source) accept(room func() int, into []arrival) (n int, err error) {
+	if room() == 0 {
+		return 0, errNoRoom
+	}
+	c, err := s.ln.Accept()
+	if err != nil {
+		if s.draining.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
+			err = errDrained
+		}
+		return 0, err
+	}
+	into[0] = arrival{fd: -1}
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok && s.peers {
+		into[0].peer = a.AddrPort()
+	}
+	if into[0].h, err = fdipc.HandleOf(c); err != nil {
+		_ = c.Close()
+		return 0, err
+	}
+	return 1, nil
+}
+
+// interrupt makes the accept that waits, and all later ones, return.
+func (s *source) interrupt() {
+	s.draining.Store(true)
+	if d, ok := s.ln.(interface{ SetDeadline(time.Time) error }); ok {
+		_ = d.SetDeadline(time.Unix(1, 0))
+	}
+}
+
+func (s *source) close() { _ = s.ln.Close() }
+
+func exhausted(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
+
+func broken(err error) bool {
+	return errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.EINVAL)
+}
+
+func (t *ticket) clientReset() bool { return false }

@@ -1,0 +1,367 @@
+package netactor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// TableConfig configures a Table. Zero fields mean the default.
+type TableConfig struct {
+	Logger *slog.Logger // default slog.Default
+}
+
+// Table is the master's side: it holds every listening socket of the tree,
+// opens them, shares them, and closes them when nobody owns them any more. The
+// rules stand at tableState.
+//
+// All methods may be called by any goroutine. None waits for a peer, but Open
+// and Stats, which wait under their context. A peer that does not read its
+// control frames, so that its queue is full, is cut off: its Conn is closed.
+type Table struct {
+	cfg TableConfig
+
+	mu       sync.Mutex // held for moments: never over a send or a system call
+	state    *tableState
+	conns    map[uint64]*fdipc.Conn // of workers
+	listener *fdipc.Conn            // to the listener process; nil without
+	waits    map[uint64]chan reply  // of Open, by ask.seq
+	stats    map[uint64]chan []byte // of Stats, by request
+	seq      uint64
+	todo     []effect
+	busy     bool // somebody works on todo
+	closed   bool
+
+	sockets map[uint64]*socket // of whoever works on todo
+}
+
+// NewTable returns an empty Table. It has no goroutine of its own.
+func NewTable(cfg TableConfig) *Table {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	return &Table{
+		cfg:     cfg,
+		state:   newTableState(),
+		conns:   make(map[uint64]*fdipc.Conn),
+		waits:   make(map[uint64]chan reply),
+		stats:   make(map[uint64]chan []byte),
+		sockets: make(map[uint64]*socket),
+	}
+}
+
+// Attach says that a listener process is there, with the Conn to it. It is sent
+// every socket that it is to accept on. To be called again after its restart,
+// with Detach in between.
+func (t *Table) Attach(c *fdipc.Conn) {
+	t.step(func() []effect {
+		t.listener = c
+		return t.state.attach()
+	})
+}
+
+// Detach says that the listener process is gone: it was reaped.
+func (t *Table) Detach() {
+	t.step(func() []effect {
+		t.listener = nil
+		for id, ch := range t.stats {
+			delete(t.stats, id)
+			close(ch)
+		}
+		return t.state.detach()
+	})
+}
+
+// AddWorker makes a worker known, with the Conn to it. It is to be called
+// before the Conn's frames are given to HandleFrame, or else its requests are
+// refused.
+func (t *Table) AddWorker(w Worker, c *fdipc.Conn) {
+	t.step(func() []effect {
+		t.conns[w.ID] = c
+		t.state.addWorker(w)
+		return nil
+	})
+}
+
+// RemoveWorker says that a worker's process is gone. retired means that no
+// replacement will come: it was scaled away, or another generation took over.
+// Otherwise what it had listened on stays open for its replacement.
+func (t *Table) RemoveWorker(id uint64, retired bool) {
+	t.step(func() []effect {
+		delete(t.conns, id)
+		return t.state.removeWorker(id, retired)
+	})
+}
+
+// HandleFrame handles a frame of this package's kinds from a worker, or from
+// the listener process. It is false for a kind that is not handled here: then
+// the frame is untouched. It may open a socket, and does not block on a peer.
+func (t *Table) HandleFrame(from Worker, c *fdipc.Conn, f *fdipc.Frame) bool {
+	switch f.Kind {
+	case KindListen:
+		t.listenFrame(from, f, nil)
+	case KindShare:
+		t.shareFrame(from, f)
+	case KindClosed:
+		number := f.Target
+		t.step(func() []effect { return t.state.closed(from.ID, number) })
+	case KindShutAck, KindBroken, KindStats:
+		t.listenerFrame(c, f)
+	default:
+		return false
+	}
+	f.Refuse(fdipc.ReasonUnknown)
+	return true
+}
+
+// listenFrame handles a request. given is a socket that came with it.
+func (t *Table) listenFrame(from Worker, f *fdipc.Frame, given *socket) {
+	r, err := decodeRequest(f.Payload)
+	if given != nil && err == nil {
+		r, err = given.request(r)
+	}
+	a := ask{worker: from.ID, owner: from.Pool, seq: f.Target, req: r, given: given}
+	t.step(func() []effect {
+		if _, known := t.conns[from.ID]; !known {
+			err = errors.Join(err, fmt.Errorf("netactor: worker %d is not known", from.ID))
+		}
+		if t.closed {
+			err = ErrClosed
+		}
+		if err == nil {
+			return t.state.listen(a)
+		}
+		out := []effect{{do: doReply, ask: ask{worker: a.worker, seq: a.seq}, reply: failed(err)}}
+		if given != nil {
+			out = append(out, effect{do: doDiscard, given: given})
+		}
+		return out
+	})
+}
+
+// shareFrame handles a listening socket that a worker opened itself.
+func (t *Table) shareFrame(from Worker, f *fdipc.Frame) {
+	err := errors.New("netactor: share without a socket")
+	var s *socket
+	if len(f.Handles) == 1 {
+		s, err = receiveSocket(f.Handles[0])
+	}
+	if err != nil {
+		a := ask{worker: from.ID, seq: f.Target}
+		t.step(func() []effect { return []effect{{do: doReply, ask: a, reply: failed(err)}} })
+		return
+	}
+	t.listenFrame(from, f, s)
+}
+
+// request completes the request that a shared socket came with: its address is
+// what the kernel says.
+func (s *socket) request(r Request) (Request, error) {
+	network, address, err := s.address()
+	if err != nil {
+		return r, err
+	}
+	r.FD, r.Network, r.Address = 0, network, address
+	if network == "tcp" {
+		ap, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return r, err
+		}
+		if ap.Addr().Is6() && s.v6only() {
+			network = "tcp6"
+		}
+		r.Network, ap = canonical(network, ap)
+		r.Address = ap.String()
+	}
+	return r, r.validate()
+}
+
+// listenerFrame handles what the listener process says.
+func (t *Table) listenerFrame(c *fdipc.Conn, f *fdipc.Frame) {
+	t.mu.Lock()
+	known := c == t.listener && c != nil
+	var name string
+	var waiting chan []byte
+	if known {
+		if s := t.state.sockets[f.Target]; s != nil {
+			name = s.title()
+		}
+		if f.Kind == KindStats {
+			waiting = t.stats[f.Target]
+			delete(t.stats, f.Target)
+		}
+	}
+	t.mu.Unlock()
+	switch {
+	case !known:
+	case f.Kind == KindShutAck:
+		number := f.Target
+		t.step(func() []effect { return t.state.shutAcked(number) })
+	case f.Kind == KindBroken:
+		t.cfg.Logger.Error("listener process cannot accept", "listener", name, "err", string(f.Payload[:min(len(f.Payload), 200)]))
+	case waiting != nil:
+		waiting <- slices.Clone(f.Payload)
+	}
+}
+
+// title is what people call a socket.
+func (s *socketState) title() string {
+	return cmp.Or(s.req.Name, s.addr.Address, s.req.Address)
+}
+
+// Open opens the socket of a listener spec: owner is the spec's name, and it
+// has the socket until StopOwner(owner). r is resolved here. The address that
+// it got is returned. Errors are those of net.Listen, or ctx's.
+func (t *Table) Open(ctx context.Context, owner string, r Request) (net.Addr, error) {
+	asked := r
+	r, err := r.resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ch := make(chan reply, 1)
+	var seq uint64
+	t.step(func() []effect {
+		t.seq++
+		seq = t.seq
+		t.waits[seq] = ch
+		return t.state.listen(ask{owner: owner, seq: seq, req: r})
+	})
+	select {
+	case rep := <-ch:
+		if rep.Errno != 0 {
+			addr, _ := parseAddr(r.Network, r.Address)
+			return nil, rep.err(asked.Network, addr)
+		}
+		return rep.addr()
+	case <-ctx.Done():
+		t.StopOwner(owner)
+		return nil, ctx.Err()
+	}
+}
+
+// StopOwner ends what a pool, or a listener spec, has. Sockets that nobody else
+// owns are closed; workers that still have them open are told.
+func (t *Table) StopOwner(owner string) {
+	t.step(func() []effect { return t.state.stopOwner(owner) })
+}
+
+// Sweep ends what a pool has in sockets that no worker of the given generation
+// has asked for: its reload is complete.
+func (t *Table) Sweep(owner string, generation int) {
+	t.step(func() []effect { return t.state.sweep(owner, generation) })
+}
+
+// Pause stops accepting on a socket until Resume; connections wait in the
+// kernel's backlog. It is false if there is no dispatched socket of that number.
+func (t *Table) Pause(number uint64) bool { return t.control(KindPause, number) }
+
+// Resume ends Pause.
+func (t *Table) Resume(number uint64) bool { return t.control(KindResume, number) }
+
+func (t *Table) control(k fdipc.Kind, number uint64) (ok bool) {
+	t.step(func() []effect {
+		s := t.state.sockets[number]
+		if ok = s != nil && s.phase == open && s.req.Policy.dispatched(); !ok {
+			return nil
+		}
+		s.paused = k == KindPause
+		return []effect{{do: doPause, number: number}}
+	})
+	return ok
+}
+
+// Stats asks the listener process for its counts. Without one the result is
+// empty.
+func (t *Table) Stats(ctx context.Context) ([]ListenerStats, error) {
+	t.mu.Lock()
+	c := t.listener
+	ch := make(chan []byte, 1)
+	t.seq++
+	seq := t.seq
+	if c != nil {
+		t.stats[seq] = ch
+	}
+	t.mu.Unlock()
+	if c == nil {
+		return nil, nil
+	}
+	defer func() {
+		t.mu.Lock()
+		delete(t.stats, seq)
+		t.mu.Unlock()
+	}()
+	if err := c.Send(ctx, &fdipc.Frame{Kind: KindStats, Target: seq}); err != nil {
+		return nil, err
+	}
+	select {
+	case b, ok := <-ch:
+		var out []ListenerStats
+		if !ok {
+			return nil, fdipc.ErrPeerLost
+		}
+		return out, decodeStats(b, &out)
+	case <-c.Done():
+		return nil, fdipc.ErrPeerLost
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// SocketInfo describes a socket that the master holds.
+type SocketInfo struct {
+	Number  uint64
+	Name    string
+	Network string
+	Address string
+	Policy  Policy
+	Owners  []string // pools and specs
+	Workers []uint64 // that have it open
+}
+
+// Sockets returns the open sockets, by number.
+func (t *Table) Sockets() []SocketInfo {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []SocketInfo
+	for _, s := range t.state.inOrder() {
+		if s.phase != open {
+			continue
+		}
+		info := SocketInfo{Number: s.number, Name: s.req.Name, Network: s.addr.Network, Address: s.addr.Address, Policy: s.req.Policy}
+		for name, o := range s.owners {
+			info.Owners = append(info.Owners, name)
+			for id := range o.held {
+				info.Workers = append(info.Workers, id)
+			}
+		}
+		slices.Sort(info.Owners)
+		slices.Sort(info.Workers)
+		out = append(out, info)
+	}
+	return out
+}
+
+// Close closes every socket. Peers are told nothing: they are to be gone, or to
+// see their Conns end. The Table is not to be used afterwards.
+func (t *Table) Close() error {
+	t.step(func() []effect {
+		t.closed = true
+		var out []effect
+		for _, s := range t.state.inOrder() {
+			if s.phase == open {
+				out = append(out, effect{do: doClose, number: s.number})
+			}
+		}
+		t.state = newTableState()
+		return out
+	})
+	return nil
+}

@@ -1,0 +1,190 @@
+package netactor
+
+import (
+	"errors"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// step changes the state by f, under the lock, and then does what follows from
+// it, without. Effects are done in order and by one goroutine at a time: one
+// that comes while another is at work leaves its own to it.
+func (t *Table) step(f func() []effect) {
+	t.mu.Lock()
+	t.todo = append(t.todo, f()...)
+	if t.busy {
+		t.mu.Unlock()
+		return
+	}
+	t.busy = true
+	for len(t.todo) > 0 {
+		e := t.todo[0]
+		t.todo = t.todo[1:]
+		t.mu.Unlock()
+		then := t.perform(e)
+		t.mu.Lock()
+		if then != nil {
+			t.todo = append(t.todo, then()...)
+		}
+	}
+	t.busy = false
+	t.mu.Unlock()
+}
+
+// perform does one effect. What it returns is to be called under the lock.
+func (t *Table) perform(e effect) (then func() []effect) {
+	switch e.do {
+	case doOpen:
+		s, r := t.openSocket(e)
+		if s != nil {
+			t.sockets[e.number] = s
+		}
+		return func() []effect { return t.state.opened(e.number, r) }
+	case doReply:
+		t.answer(e)
+	case doPublish:
+		t.publish(e.number)
+	case doPause:
+		t.pause(e.number)
+	case doShut:
+		t.tell(t.listenerConn(), &fdipc.Frame{Kind: KindShut, Target: e.number})
+	case doTell:
+		t.tell(t.conn(e.worker), &fdipc.Frame{Kind: KindShut, Target: e.number})
+	case doClose:
+		if s := t.sockets[e.number]; s != nil {
+			delete(t.sockets, e.number)
+			s.close()
+		}
+	case doDiscard:
+		e.given.close()
+	}
+	return nil
+}
+
+// openSocket opens or takes the socket of a doOpen.
+func (t *Table) openSocket(e effect) (*socket, reply) {
+	s := e.given
+	if s == nil {
+		var err error
+		if s, err = openSocket(e.req); err != nil {
+			return nil, failed(err)
+		}
+	}
+	network, address, err := s.address()
+	if err != nil {
+		s.close()
+		return nil, failed(err)
+	}
+	if e.req.Network == "unix" {
+		address = e.req.Address // the kernel knows a long path by a shorter name
+	}
+	return s, reply{Network: network, Address: address}
+}
+
+// answer sends a reply, with the socket if the worker is to accept itself.
+func (t *Table) answer(e effect) {
+	a := e.ask
+	if a.worker == 0 {
+		t.mu.Lock()
+		ch := t.waits[a.seq]
+		delete(t.waits, a.seq)
+		t.mu.Unlock()
+		if ch != nil {
+			ch <- e.reply // capacity 1, and the only one
+		}
+		return
+	}
+	f := &fdipc.Frame{Kind: KindReply, Target: a.seq}
+	if e.reply.Errno == 0 && !e.reply.Policy.dispatched() {
+		h, err := t.duplicate(e.number)
+		if err != nil {
+			e.reply = failed(err)
+			t.mu.Lock()
+			t.todo = append(t.todo, t.state.closed(a.worker, e.number)...)
+			t.mu.Unlock()
+		} else {
+			f.Handles = []*fdipc.Handle{h}
+		}
+	}
+	f.Payload = encode(e.reply)
+	t.tell(t.conn(a.worker), f)
+}
+
+// publish sends a socket to the listener process.
+func (t *Table) publish(number uint64) {
+	t.mu.Lock()
+	s := t.state.sockets[number]
+	if s == nil || s.phase != open {
+		t.mu.Unlock()
+		return
+	}
+	o := opening{
+		Name: s.title(), Network: s.addr.Network, Policy: s.req.Policy, Picker: s.req.Picker, Limits: s.req.Limits,
+	}
+	for owner := range s.owners {
+		o.Pool = max(o.Pool, owner)
+	}
+	paused := s.paused
+	t.mu.Unlock()
+	h, err := t.duplicate(number)
+	if err != nil {
+		t.cfg.Logger.Error("listening socket not sent to the listener process", "listener", o.Name, "err", err)
+		return
+	}
+	t.tell(t.listenerConn(), &fdipc.Frame{Kind: KindOpen, Target: number, Payload: encode(o), Handles: []*fdipc.Handle{h}})
+	if paused {
+		t.pause(number)
+	}
+}
+
+// pause tells the listener process whether a listener is to pause.
+func (t *Table) pause(number uint64) {
+	t.mu.Lock()
+	s := t.state.sockets[number]
+	k := KindResume
+	if s != nil && s.paused {
+		k = KindPause
+	}
+	t.mu.Unlock()
+	t.tell(t.listenerConn(), &fdipc.Frame{Kind: k, Target: number})
+}
+
+// duplicate returns a handle on a duplicate of a socket.
+func (t *Table) duplicate(number uint64) (*fdipc.Handle, error) {
+	s := t.sockets[number]
+	if s == nil {
+		return nil, errors.New("netactor: socket is closed")
+	}
+	return s.handle()
+}
+
+func (t *Table) conn(worker uint64) *fdipc.Conn {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.conns[worker]
+}
+
+func (t *Table) listenerConn() *fdipc.Conn {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.listener
+}
+
+// tell sends a control frame and does not wait. A peer whose queue is full does
+// not read what the master says: it is as good as dead, and cut off.
+func (t *Table) tell(c *fdipc.Conn, f *fdipc.Frame) {
+	err := fdipc.ErrClosed
+	if c != nil {
+		err = c.TrySend(f)
+	}
+	if err == nil {
+		return
+	}
+	for _, h := range f.Handles {
+		_ = h.Close()
+	}
+	if errors.Is(err, fdipc.ErrFull) {
+		t.cfg.Logger.Error("peer does not read its control frames, closing its channel", "kind", f.Kind)
+		go c.Close() // waits a moment for the peer; ends by itself
+	}
+}

@@ -1,0 +1,416 @@
+package netactor
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// tableState holds the rules of Table: which requests share a socket, and how
+// long a socket lives. It has no goroutines, clocks, sockets or locks. Each
+// event is a method that returns what is to be done, in order.
+//
+// A socket is
+//
+//	pending  it is being opened; whoever asks waits for the result
+//	open     it has a key, and at least one owner
+//	closing  it has no owner and no key any more, but the listener process may
+//	         still hold a copy, which keeps the port taken
+//
+// Owners are pools and listener specs. A spec owns until it is stopped. A pool
+// owns until it is stopped, or until every live worker of it that had the
+// socket has closed it. A death is not a close: it leaves a vacancy, which the
+// replacement's request fills.
+type tableState struct {
+	last     uint64 // number of the newest socket
+	sockets  map[uint64]*socketState
+	keys     map[string]uint64 // share key → pending or open socket
+	names    map[string]uint64
+	workers  map[uint64]Worker
+	attached bool // a listener process is there
+}
+
+type phase uint8
+
+const (
+	pending phase = iota
+	open
+	closing
+)
+
+type socketState struct {
+	number uint64
+	req    Request
+	phase  phase
+	parked bool // pending: waits for a closing socket to free the port
+	paused bool
+	asks   []ask
+	keys   []string // its key, and the alias of the port it got
+	owners map[string]*ownership
+	addr   reply // open: what every asker is told
+}
+
+// ownership is what one pool, or one spec, has in a socket.
+type ownership struct {
+	spec       bool
+	held       map[uint64]bool // live workers that have it open
+	vacancies  int             // workers that died with it, not yet replaced
+	generation int             // the newest that asked
+}
+
+// ask is one waiting request.
+type ask struct {
+	worker uint64 // 0: a listener spec, owner
+	owner  string
+	seq    uint64 // the worker's number for its request; for a spec, the driver's
+	req    Request
+	given  *socket // a socket that the worker sent; owned by whoever holds the ask
+}
+
+// effect is one thing to do. The driver does them in the order given, and tells
+// the state about the outcome of an open before it does the next.
+type effect struct {
+	do     action
+	number uint64
+	req    Request // doOpen
+	given  *socket // doOpen, doDiscard
+	ask    ask     // doReply
+	reply  reply   // doReply
+	worker uint64  // doTell
+}
+
+type action uint8
+
+const (
+	doOpen    action = iota // open the socket of req, or take given; then call opened
+	doReply                 // answer ask; with a duplicate of the socket when the policy is Shared
+	doPublish               // send the socket to the listener process
+	doShut                  // tell the listener process to drain and close its copy
+	doClose                 // close the master's copy, remove the path
+	doPause                 // tell the listener process to pause, or to resume
+	doTell                  // tell a worker that the listener is closed
+	doDiscard               // close given
+)
+
+func newTableState() *tableState {
+	return &tableState{
+		sockets: make(map[uint64]*socketState),
+		keys:    make(map[string]uint64),
+		names:   make(map[string]uint64),
+		workers: make(map[uint64]Worker),
+	}
+}
+
+// listen handles a request. a.req is resolved and valid; when a.given is set it
+// names that socket's address.
+func (t *tableState) listen(a ask) []effect {
+	s, taken := t.find(a.req)
+	switch {
+	case taken || s != nil && a.given != nil:
+		return refuse(a, "bind", syscall.EADDRINUSE)
+	case s != nil && s.phase == pending:
+		s.asks = append(s.asks, a)
+		return nil
+	case s != nil:
+		return t.share(s, a)
+	case a.req.FD == 0 && a.req.Network == "":
+		return refuse(a, "listen", syscall.ENOENT) // a name that nobody has opened
+	}
+	t.last++
+	s = &socketState{number: t.last, req: a.req, asks: []ask{a}, owners: make(map[string]*ownership)}
+	t.sockets[s.number] = s
+	t.claimKey(s, a.req.key())
+	if a.req.Name != "" {
+		t.names[a.req.Name] = s.number
+	}
+	given := a.given
+	s.asks[0].given = nil
+	return []effect{{do: doOpen, number: s.number, req: a.req, given: given}}
+}
+
+// find returns the socket that r means, or nil. taken says that r's name
+// belongs to another address.
+func (t *tableState) find(r Request) (s *socketState, taken bool) {
+	byName := t.sockets[t.names[r.Name]]
+	if r.Name == "" {
+		byName = nil
+	}
+	if r.FD == 0 && r.Network == "" {
+		return byName, false
+	}
+	byKey := t.sockets[t.keys[r.key()]]
+	if byName != nil && byName != byKey {
+		return nil, true
+	}
+	return byKey, false
+}
+
+func (t *tableState) claimKey(s *socketState, key string) {
+	if _, taken := t.keys[key]; !taken {
+		t.keys[key] = s.number
+		s.keys = append(s.keys, key)
+	}
+}
+
+// forget takes the keys and the name of s, so that the next request for them
+// starts from scratch.
+func (t *tableState) forget(s *socketState) {
+	for _, k := range s.keys {
+		delete(t.keys, k)
+	}
+	s.keys = nil
+	for name, n := range t.names {
+		if n == s.number {
+			delete(t.names, name)
+		}
+	}
+}
+
+// share gives an open socket to one more asker. A worker has a socket once: to
+// listen again on what it has is EADDRINUSE, as without us.
+func (t *tableState) share(s *socketState, a ask) []effect {
+	o := s.owners[a.owner]
+	if o != nil && (o.spec && a.worker == 0 || o.held[a.worker]) {
+		return refuse(a, "bind", syscall.EADDRINUSE)
+	}
+	w, alive := t.workers[a.worker]
+	if a.worker != 0 && !alive && o != nil {
+		return refuse(a, "listen", syscall.ECANCELED) // it died while it waited
+	}
+	if o == nil {
+		o = &ownership{held: make(map[uint64]bool)}
+		s.owners[a.owner] = o
+	}
+	switch {
+	case a.worker == 0:
+		o.spec = true
+	case alive:
+		o.held[a.worker] = true
+		o.vacancies = max(0, o.vacancies-1)
+		o.generation = max(o.generation, w.Generation)
+	default:
+		o.vacancies++ // the first asker died while it waited: a death is not a close
+	}
+	if a.req.Name != "" {
+		if _, named := t.names[a.req.Name]; !named {
+			t.names[a.req.Name] = s.number
+		}
+	}
+	return []effect{{do: doReply, number: s.number, ask: a, reply: s.addr}}
+}
+
+// refuse answers a with an error, and closes what came with it.
+func refuse(a ask, call string, errno syscall.Errno) []effect {
+	given := a.given
+	a.given = nil
+	out := []effect{{do: doReply, ask: a, reply: reply{Errno: int(errno), Call: call}}}
+	if given != nil {
+		out = append(out, effect{do: doDiscard, given: given})
+	}
+	return out
+}
+
+// opened takes the result of doOpen: an address, or an error. On an error the
+// key is forgotten at once, so that any later request tries anew, and all who
+// waited get it; unless the port is still held by a socket that is closing:
+// then they wait for that.
+func (t *tableState) opened(number uint64, r reply) []effect {
+	s := t.sockets[number]
+	if s == nil || s.phase != pending {
+		return nil
+	}
+	if r.Errno != 0 {
+		if syscall.Errno(r.Errno) == syscall.EADDRINUSE && t.portClosing(s.req) {
+			s.parked = true
+			return nil
+		}
+		t.forget(s)
+		delete(t.sockets, number)
+		var out []effect
+		for _, a := range s.asks {
+			out = append(out, effect{do: doReply, ask: a, reply: r})
+		}
+		return out
+	}
+	s.phase, s.parked = open, false
+	r.Number, r.Name, r.Policy = number, s.req.Name, s.req.Policy
+	s.addr = r
+	// The number that a request for port 0 got is an alias (N134, X10).
+	if strings.HasPrefix(s.req.Network, "tcp") && s.req.port() == 0 {
+		alias := s.req
+		alias.Address, alias.Ordinal = r.Address, 0
+		t.claimKey(s, alias.key())
+	}
+	asks := s.asks
+	s.asks = nil
+	var out []effect
+	if s.req.Policy.dispatched() && t.attached {
+		out = append(out, effect{do: doPublish, number: number}) // before anybody can close it
+	}
+	for _, a := range asks {
+		out = append(out, t.share(s, a)...)
+	}
+	return append(out, t.closeUnowned(s)...) // all who asked may be gone
+}
+
+// portClosing reports whether a closing socket may hold the port of r.
+func (t *tableState) portClosing(r Request) bool {
+	p := r.port()
+	for _, s := range t.sockets {
+		if s.phase == closing && p > 0 && (Request{Network: "tcp", Address: s.addr.Address}).port() == p {
+			return true
+		}
+	}
+	return false
+}
+
+// closed says that a worker closed the listener.
+func (t *tableState) closed(worker, number uint64) []effect {
+	s := t.sockets[number]
+	if s == nil || s.phase != open {
+		return nil
+	}
+	for name, o := range s.owners {
+		if !o.held[worker] {
+			continue
+		}
+		delete(o.held, worker)
+		if len(o.held) == 0 && o.vacancies == 0 && !o.spec {
+			delete(s.owners, name)
+		}
+	}
+	return t.closeUnowned(s)
+}
+
+// addWorker makes a worker known, before its first request.
+func (t *tableState) addWorker(w Worker) { t.workers[w.ID] = w }
+
+// removeWorker says that a worker is gone. retired means that nobody takes its
+// place: it was scaled away or replaced, and what it still had counts as closed.
+func (t *tableState) removeWorker(id uint64, retired bool) []effect {
+	delete(t.workers, id)
+	var out []effect
+	for _, s := range t.inOrder() {
+		for name, o := range s.owners {
+			if !o.held[id] {
+				continue
+			}
+			delete(o.held, id)
+			if !retired {
+				o.vacancies++
+			} else if len(o.held) == 0 && o.vacancies == 0 && !o.spec {
+				delete(s.owners, name)
+			}
+		}
+		out = append(out, t.closeUnowned(s)...)
+	}
+	return out
+}
+
+// stopOwner ends what a pool, or a spec, has in every socket.
+func (t *tableState) stopOwner(owner string) []effect {
+	var out []effect
+	for _, s := range t.inOrder() {
+		asks := s.asks
+		s.asks = nil
+		for _, a := range asks {
+			if a.owner == owner {
+				out = append(out, refuse(a, "listen", syscall.ECANCELED)...)
+			} else {
+				s.asks = append(s.asks, a)
+			}
+		}
+		if s.owners[owner] != nil {
+			out = append(out, t.disown(s, owner)...)
+		}
+	}
+	return out
+}
+
+// sweep ends a pool's hold on every socket that no worker of the given
+// generation, or a newer one, asked for: its reload is complete.
+func (t *tableState) sweep(owner string, generation int) []effect {
+	var out []effect
+	for _, s := range t.inOrder() {
+		if o := s.owners[owner]; o != nil && !o.spec && o.generation < generation {
+			out = append(out, t.disown(s, owner)...)
+		}
+	}
+	return out
+}
+
+func (t *tableState) disown(s *socketState, owner string) []effect {
+	var out []effect
+	for _, id := range slices.Sorted(maps.Keys(s.owners[owner].held)) {
+		out = append(out, effect{do: doTell, number: s.number, worker: id})
+	}
+	delete(s.owners, owner)
+	return append(out, t.closeUnowned(s)...)
+}
+
+// closeUnowned closes s if it is open and nobody owns it.
+func (t *tableState) closeUnowned(s *socketState) []effect {
+	if s.phase != open || len(s.owners) > 0 {
+		return nil
+	}
+	t.forget(s)
+	out := []effect{{do: doClose, number: s.number}}
+	if s.req.Policy.dispatched() && t.attached {
+		s.phase = closing
+		return append(out, effect{do: doShut, number: s.number})
+	}
+	delete(t.sockets, s.number)
+	return out
+}
+
+// shutAcked says that the listener process has closed its copy.
+func (t *tableState) shutAcked(number uint64) []effect {
+	if s := t.sockets[number]; s == nil || s.phase != closing {
+		return nil
+	}
+	delete(t.sockets, number)
+	return t.retryParked()
+}
+
+// attach says that a listener process has come: it gets every socket that it is
+// to accept on.
+func (t *tableState) attach() []effect {
+	t.attached = true
+	var out []effect
+	for _, s := range t.inOrder() {
+		if s.phase == open && s.req.Policy.dispatched() {
+			out = append(out, effect{do: doPublish, number: s.number})
+		}
+	}
+	return out
+}
+
+// detach says that the listener process is gone, and its copies with it.
+func (t *tableState) detach() []effect {
+	t.attached = false
+	for _, s := range t.inOrder() {
+		if s.phase == closing {
+			delete(t.sockets, s.number)
+		}
+	}
+	return t.retryParked()
+}
+
+func (t *tableState) retryParked() []effect {
+	var out []effect
+	for _, s := range t.inOrder() {
+		if s.phase == pending && s.parked {
+			s.parked = false
+			out = append(out, effect{do: doOpen, number: s.number, req: s.req})
+		}
+	}
+	return out
+}
+
+// inOrder returns the sockets by number, so that effects come in a fixed order.
+func (t *tableState) inOrder() []*socketState {
+	out := slices.Collect(maps.Values(t.sockets))
+	slices.SortFunc(out, func(a, b *socketState) int { return int(a.number) - int(b.number) })
+	return out
+}

@@ -1,0 +1,92 @@
+package netactor
+
+import (
+	"sync"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// tally counts a worker's connections of one dispatched listener, for the
+// listener process: LeastLoaded and the limits need to know what ends. It
+// outlives the worker's listener, as connections do, so that the count goes on
+// when the worker listens again.
+//
+// What it reports is a total since it joined the link: a report that is lost is
+// made good by the next.
+type tally struct {
+	number uint64
+
+	mu       sync.Mutex
+	link     *fdipc.Conn // that it joined last; nil before
+	open     int         // connections that the dispatcher at link counts
+	finished uint64      // of those, closed since it joined
+	reported uint64
+	timer    *time.Timer // to report
+	armed    bool
+}
+
+const (
+	reportEvery = 64               // ends that are reported at once
+	reportAfter = time.Millisecond // how long fewer may wait
+)
+
+// join takes part in the listener by link. By a new link, what is open is
+// counted there from now on.
+func (t *tally) join(link *fdipc.Conn) {
+	t.mu.Lock()
+	if t.link != link {
+		t.link, t.finished, t.reported = link, 0, 0
+	}
+	open := uint64(t.open)
+	t.mu.Unlock()
+	_ = link.TrySend(&fdipc.Frame{Kind: KindJoin, Target: t.number, Payload: count8(open)})
+}
+
+// claimed counts a connection that came over via. It is false for one that came
+// over an earlier link: the dispatcher at the present one does not know it.
+func (t *tally) claimed(via *fdipc.Conn) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.link != via {
+		return false
+	}
+	t.open++
+	return true
+}
+
+// closed counts the end of a connection that claimed has counted.
+func (t *tally) closed() {
+	t.mu.Lock()
+	t.open--
+	t.finished++
+	switch {
+	case t.finished-t.reported >= reportEvery:
+		t.reportLocked()
+	case !t.armed && t.timer == nil:
+		t.timer = time.AfterFunc(reportAfter, t.report)
+		t.armed = true
+	case !t.armed:
+		t.timer.Reset(reportAfter)
+		t.armed = true
+	}
+	t.mu.Unlock()
+}
+
+func (t *tally) report() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.armed = false
+	if t.finished != t.reported {
+		t.reportLocked()
+	}
+}
+
+// reportLocked sends under the lock, so that totals arrive in order; TrySend
+// does not wait.
+func (t *tally) reportLocked() {
+	err := t.link.TrySend(&fdipc.Frame{Kind: KindDone, Target: t.number, Payload: count8(t.finished)})
+	if err == nil {
+		t.reported = t.finished
+	}
+}
