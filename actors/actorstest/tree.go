@@ -1,0 +1,152 @@
+// Package actorstest helps to test actors: a [Probe] stands in for an actor and
+// lets a test see what it gets, a [Tree] is a master and its children without
+// processes, and a [Peer] is a system in a process of its own.
+package actorstest
+
+import (
+	"context"
+	"log/slog"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// Patience bounds every wait of this package. A test that runs into it fails.
+const Patience = 20 * time.Second
+
+// Context returns a context for the calls of a test. It ends with the test, or
+// after [Patience].
+func Context(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// NewSystem returns a system that is shut down at the end of the test.
+func NewSystem(t testing.TB, cfg actors.Config) *actors.System {
+	t.Helper()
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s, err := actors.NewSystem(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), Patience)
+		defer cancel()
+		_ = s.Shutdown(ctx) // a test that leaks a handler on purpose gets an error here
+	})
+	return s
+}
+
+// Tree is a master and its children in one process, joined as the runtime joins
+// processes: a connection from the master to each child, which knows the master as its
+// uplink. The master has the address 0, the children 1, 2, 3 ..., never
+// reused; the child in slot i has the name test/i.
+type Tree struct {
+	Master *actors.System
+
+	t     testing.TB
+	mu    sync.Mutex
+	last  int
+	child map[int]*member
+}
+
+type member struct {
+	sys    *actors.System
+	conn   *fdipc.Conn // the child's end
+	gone   chan struct{}
+	reason supervisor.Reason // guarded by Tree.mu: how the child ends
+}
+
+// NewTree returns a tree with n children in the slots 0 to n-1.
+func NewTree(t testing.TB, n int) *Tree {
+	t.Helper()
+	tree := &Tree{t: t, child: make(map[int]*member)}
+	tree.Master = NewSystem(t, actors.Config{Address: "0"})
+	for i := range n {
+		tree.Start(i)
+	}
+	return tree
+}
+
+// Child returns the system in a slot.
+func (tree *Tree) Child(slot int) *actors.System {
+	tree.mu.Lock()
+	defer tree.mu.Unlock()
+	return tree.child[slot].sys
+}
+
+// Start starts a child in a slot, which must be free, and gives it the slot's name.
+func (tree *Tree) Start(slot int) *actors.System {
+	tree.t.Helper()
+	tree.mu.Lock()
+	tree.last++
+	address, incarnation := strconv.Itoa(tree.last), uint64(tree.last)
+	tree.mu.Unlock()
+	sys := NewSystem(tree.t, actors.Config{Address: address, Incarnation: incarnation})
+	m := &member{sys: sys, gone: make(chan struct{})}
+	var up sync.WaitGroup
+	up.Add(2)
+	_, m.conn = fdipc.Pipe(
+		fdipc.Config{
+			Ready: func(c *fdipc.Conn) {
+				tree.must(tree.Master.Attach(address, incarnation, c))
+				up.Done()
+			},
+			Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { tree.Master.HandleFrame(address, f) },
+			Closed: func(*fdipc.Conn, error) {
+				tree.mu.Lock()
+				reason := m.reason
+				tree.mu.Unlock()
+				tree.Master.Detach(address, reason)
+				close(m.gone)
+			},
+		},
+		fdipc.Config{
+			Ready: func(c *fdipc.Conn) {
+				tree.must(sys.Attach("0", 0, c))
+				sys.Uplink("0")
+				up.Done()
+			},
+			Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { sys.HandleFrame("0", f) },
+			Closed:  func(*fdipc.Conn, error) { sys.Detach("0", supervisor.Reason{Kind: supervisor.Killed}) },
+		},
+	)
+	up.Wait()
+	tree.mu.Lock()
+	tree.child[slot] = m
+	tree.mu.Unlock()
+	tree.must(tree.Master.Reregister(Context(tree.t), "test/"+strconv.Itoa(slot), actors.ProcessPID(address)))
+	tree.t.Cleanup(func() { m.conn.Close(); <-m.gone })
+	return sys
+}
+
+func (tree *Tree) must(err error) {
+	if err != nil {
+		tree.t.Error(err)
+	}
+}
+
+// Kill ends the child in a slot as the death of its process would, and returns
+// when the master has detached it. The slot is free afterwards.
+func (tree *Tree) Kill(slot int, reason supervisor.Reason) {
+	tree.t.Helper()
+	tree.mu.Lock()
+	m := tree.child[slot]
+	m.reason = reason
+	delete(tree.child, slot)
+	tree.mu.Unlock()
+	m.conn.Close()
+	select {
+	case <-m.gone:
+	case <-time.After(Patience):
+		tree.t.Fatal("child is not detached")
+	}
+}

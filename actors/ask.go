@@ -1,0 +1,245 @@
+package actors
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// Ask sends msg to pid and returns its answer, which the actor gives with
+// ctx.Respond. ctx bounds the wait and nothing else; without a deadline it can
+// be for ever, if an actor lives and does not answer.
+//
+// It fails before that when there is nobody to answer: with [ErrNoActor] when
+// the actor does not exist, with a [DownError] when it or its process ends, also
+// after it has taken the message, with [ErrType] or [ErrMalformed] when
+// the message or the answer can not cross, with [ErrFull] or [ErrBusy] at a bound.
+// An actor that passed the message on to another (ctx.Forward) fails the ask no more by
+// ending; the other one does, if it lives in the process that was asked.
+//
+// An actor that asks itself waits for itself, until ctx ends.
+func (s *System) Ask(ctx context.Context, pid *actor.PID, msg any) (any, error) {
+	v, err := s.ask(ctx, pid, msg)
+	if err != nil {
+		return nil, fmt.Errorf("actors: ask %s: %w", pidString(pid), err)
+	}
+	return v, nil
+}
+
+func (s *System) ask(ctx context.Context, pid *actor.PID, msg any) (any, error) {
+	if s.closed.Load() {
+		return nil, ErrClosed
+	}
+	if msg == nil {
+		return nil, errNil
+	}
+	a := s.asks.begin(pid)
+	err := s.deliver(ctx, pid, &actor.MessageEnvelope{
+		Header:  traceHeader(ctx),
+		Message: msg,
+		Sender:  s.askPID(a.id),
+	})
+	if err != nil && !isLost(err) { // lost: Detach will say why
+		if s.asks.end(a.id) != nil {
+			s.undeliverable(pid, msg, nil, err)
+			return nil, err
+		}
+	}
+	return s.await(ctx, a)
+}
+
+func (s *System) askPID(id uint32) *actor.PID {
+	return &actor.PID{Address: s.cfg.Address, Id: askID, RequestId: id}
+}
+
+// await waits for the outcome of a.
+func (s *System) await(ctx context.Context, a *ask) (any, error) {
+	select {
+	case r := <-a.done:
+		return r.value, r.err
+	case <-ctx.Done():
+	}
+	if s.asks.end(a.id) == nil { // the outcome came in the same moment
+		r := <-a.done
+		return r.value, r.err
+	}
+	if a.to != "" { // another process has it, and may forget it
+		to := a.target
+		if to.Address == nameAddress && a.to != nameAddress {
+			to = ProcessPID(a.to)
+		}
+		_ = s.postTo(to, kindAskEnd, func(b []byte) []byte {
+			return appendPID(b, s.askPID(a.id))
+		})
+	}
+	return nil, context.Cause(ctx)
+}
+
+// ask is a question that waits for its answer.
+type ask struct {
+	id     uint32
+	target *actor.PID
+	done   chan outcome // 1 entry; written by who took the ask out of the table
+
+	// Guarded by asks.mu; written before the message leaves.
+	to  string // the process that has the message; nameAddress: not known yet
+	via string // the process it was sent to first
+}
+
+type outcome struct {
+	value any
+	err   error
+}
+
+// asks are the questions of this process. Who takes one out answers it: so each
+// has one outcome.
+type asks struct {
+	mu   sync.Mutex
+	last uint32
+	open map[uint32]*ask
+}
+
+func (t *asks) begin(target *actor.PID) *ask {
+	a := &ask{target: target, done: make(chan outcome, 1)}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for {
+		t.last++
+		if _, taken := t.open[t.last]; !taken && t.last != 0 {
+			break
+		}
+	}
+	a.id = t.last
+	t.open[a.id] = a
+	return a
+}
+
+// end takes the ask out; nil when it is not there (any more).
+func (t *asks) end(id uint32) *ask {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a := t.open[id]
+	delete(t.open, id)
+	return a
+}
+
+// target returns who was asked; nil when the ask has ended.
+func (t *asks) target(id uint32) *actor.PID {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if a := t.open[id]; a != nil {
+		return a.target
+	}
+	return nil
+}
+
+func (t *asks) has(id uint32) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.open[id]
+	return ok
+}
+
+func (t *asks) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.open)
+}
+
+// route notes on which way an ask goes. It comes before the message is sent,
+// so that the end of a process on the way finds it.
+func (t *asks) route(id uint32, to, via string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if a := t.open[id]; a != nil {
+		a.to, a.via = to, via
+	}
+}
+
+// bind notes which process has an ask that was sent to a name.
+func (t *asks) bind(id uint32, to, via string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if a := t.open[id]; a != nil && a.via == via && a.to == nameAddress {
+		a.to = to
+	}
+}
+
+func (t *asks) finish(id uint32, value any, err error) bool {
+	a := t.end(id)
+	if a == nil {
+		return false
+	}
+	a.done <- outcome{value, err}
+	return true
+}
+
+// failWay fails the asks that are at a process or on their way through it.
+func (t *asks) failWay(address string, reason supervisor.Reason) {
+	t.mu.Lock()
+	var failed []*ask
+	for id, a := range t.open {
+		if a.to == address || a.via == address {
+			delete(t.open, id)
+			failed = append(failed, a)
+		}
+	}
+	t.mu.Unlock()
+	for _, a := range failed {
+		a.done <- outcome{err: &DownError{PID: a.target, Reason: reason}}
+	}
+}
+
+func (t *asks) failAll(err error) {
+	t.mu.Lock()
+	open := t.open
+	t.open = make(map[uint32]*ask)
+	t.mu.Unlock()
+	for _, a := range open {
+		a.done <- outcome{err: err}
+	}
+}
+
+// replies is the Process behind the sender PIDs of asks.
+type replies struct{ s *System }
+
+var _ actor.Process = replies{}
+
+func (p replies) SendUserMessage(pid *actor.PID, message any) { p.s.answer(pid, message) }
+func (p replies) SendSystemMessage(*actor.PID, any)           {}
+func (p replies) Stop(*actor.PID)                             {}
+
+// answer takes an answer to the ask that waits for it. One that comes too late
+// is a dead letter.
+func (s *System) answer(pid *actor.PID, message any) {
+	msg := actor.UnwrapEnvelopeMessage(message)
+	if _, ok := msg.(*actor.DeadLetterResponse); ok {
+		s.asks.finish(pid.RequestId, nil, ErrNoActor)
+		return
+	}
+	if !s.asks.finish(pid.RequestId, msg, nil) {
+		s.undeliverable(pid, msg, nil, ErrNoActor)
+	}
+}
+
+// askOpen says whether the ask behind pid, of this or another process, may
+// still want an answer.
+func (s *System) askOpen(pid *actor.PID) bool {
+	if s.local(pid) {
+		return s.asks.has(pid.RequestId)
+	}
+	return s.inbound.hasAsk(pid)
+}
+
+// failAsk answers the ask behind pid with err.
+func (s *System) failAsk(pid *actor.PID, err error) {
+	if s.local(pid) {
+		s.asks.finish(pid.RequestId, nil, err)
+		return
+	}
+	s.inbound.endAsk(pid)
+	s.postTo(pid, kindFailed, func(b []byte) []byte { return appendError(b, err) })
+}

@@ -1,0 +1,124 @@
+package actors
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// Why a message, an ask or a call could not be served. They are wrapped; test
+// with errors.Is.
+var (
+	// ErrNoActor: nobody is there. The id, the name or the process is unknown, or
+	// it was known and is gone for longer than its exit reason is kept.
+	ErrNoActor = errors.New("no such actor")
+	// ErrDown: the actor or its process ended before it answered. See [DownError].
+	ErrDown = errors.New("down")
+	// ErrFull: the actor's bounded mailbox is full.
+	ErrFull = errors.New("mailbox full")
+	// ErrBusy: the channel to the actor's process stayed full for [Config].SendWait,
+	// or, where nothing may wait, was full.
+	ErrBusy = errors.New("channel to the process full")
+	// ErrType: the message's type can not cross processes: it is neither a protobuf
+	// message nor registered with [RegisterType], here or at the other end.
+	ErrType = errors.New("message type not registered")
+	// ErrMalformed: the bytes of a message are not what its type says, or the
+	// message could not be encoded.
+	ErrMalformed = errors.New("malformed message")
+	// ErrName: the name can not be used. Names are 1 to 255 bytes of UTF-8
+	// without '$', '@' and control characters.
+	ErrName = errors.New("unusable name")
+	// ErrNameTaken: another live actor or process has the name.
+	ErrNameTaken = errors.New("name taken")
+	// ErrClosed: the system was shut down.
+	ErrClosed = errors.New("actor system closed")
+	// ErrStale: the process was attached before with a later incarnation.
+	ErrStale = errors.New("stale incarnation")
+)
+
+// DownError is the error of whatever waited for an actor that has ended, or
+// whose process has. errors.Is(err, ErrDown) holds for it.
+type DownError struct {
+	PID    *actor.PID        // who was asked
+	Reason supervisor.Reason // why it ended
+}
+
+func (e *DownError) Error() string {
+	return fmt.Sprintf("%s is down: %s", pidString(e.PID), e.Reason)
+}
+
+// Is makes errors.Is(err, ErrDown) hold.
+func (e *DownError) Is(target error) bool { return target == ErrDown }
+
+// remoteError is an error of this package that came from another process.
+type remoteError struct {
+	kind error  // one of the sentinels, or nil
+	text string // as the other process put it
+}
+
+func (e *remoteError) Error() string { return e.text }
+func (e *remoteError) Unwrap() error { return e.kind }
+
+// Codes of errors on the wire. They are never renumbered.
+const (
+	codeOther     = 0
+	codeNoActor   = 1
+	codeDown      = 2
+	codeFull      = 3
+	codeBusy      = 4
+	codeType      = 5
+	codeMalformed = 6
+	codeName      = 7
+	codeNameTaken = 8
+	codeClosed    = 9
+)
+
+var errorCodes = []struct {
+	code byte
+	err  error
+}{
+	{codeNoActor, ErrNoActor}, {codeFull, ErrFull}, {codeBusy, ErrBusy},
+	{codeType, ErrType}, {codeMalformed, ErrMalformed}, {codeName, ErrName},
+	{codeNameTaken, ErrNameTaken}, {codeClosed, ErrClosed},
+}
+
+// appendError appends err: a code, then for ErrDown its reason, else its text.
+func appendError(b []byte, err error) []byte {
+	var down *DownError
+	if errors.As(err, &down) {
+		return appendReason(append(b, codeDown), down.Reason)
+	}
+	return appendText(b, err)
+}
+
+// error reads what appendError wrote; target is the PID a DownError names.
+func (r *reader) error(target *actor.PID) error {
+	code := r.byte()
+	if code == codeDown {
+		return &DownError{PID: target, Reason: r.reason()}
+	}
+	return r.coded(code)
+}
+
+// clip bounds a text that goes onto the wire.
+func clip(s string) string {
+	if len(s) > maxText {
+		return s[:maxText]
+	}
+	return s
+}
+
+// pidString names pid for people: web/0/cache for a name, 3/cache for an address.
+func pidString(pid *actor.PID) string {
+	switch {
+	case pid == nil:
+		return "nobody"
+	case pid.Address == nameAddress:
+		return pid.Id
+	case pid.Id == processID:
+		return "process " + pid.Address
+	}
+	return pid.Address + "/" + pid.Id
+}

@@ -1,0 +1,255 @@
+package actors
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// HandleFrame takes a frame that arrived from the process with an address, and
+// reports whether its kind is one of this package's. It is to be called from the Conn's handler,
+// in order per lane. The frame is borrowed until return.
+//
+// It does not wait, but for one case: a message for an actor whose bounded
+// mailbox is full and has the policy [Wait] holds up the data lane for at most
+// SendWait. No content of a frame makes it panic; what can not be read, or may
+// not be sent by this process, is counted in [Stats] and answered where an asker can be told.
+func (s *System) HandleFrame(from string, f *fdipc.Frame) bool {
+	if f.Kind < firstKind || f.Kind > lastKind {
+		return false
+	}
+	s.mu.RLock()
+	l, uplink := s.links[from], s.uplink
+	s.mu.RUnlock()
+	relayed := f.Flags&flagRelayed != 0
+	if l == nil || f.Target != l.incarnation || relayed && from != uplink {
+		s.refused.Add(1)
+		f.Refuse(fdipc.ReasonUnknown)
+		return true
+	}
+	r := &reader{b: f.Payload}
+	target := r.pid(s.cfg.Address)
+	if r.bad {
+		s.bad(l, f.Kind)
+		f.Refuse(fdipc.ReasonUnknown)
+		return true
+	}
+	if !s.local(target) {
+		if uplink != "" { // only the master relays
+			s.refused.Add(1)
+			s.reject(l, f, r, target, ErrNoActor)
+			return true
+		}
+		if target = s.relay(l, f, r, target); target == nil {
+			return true
+		}
+	}
+	s.handle(l, f, r, target)
+	return true
+}
+
+// handle does what a frame for this process says.
+func (s *System) handle(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
+	if f.Kind != kindUser {
+		f.Refuse(fdipc.ReasonUnknown) // no other frame has handles
+	}
+	switch f.Kind {
+	case kindUser:
+		s.onUser(l, f, r, target)
+	case kindStop:
+		s.onStop(l, r, target)
+	case kindMonitor, kindDemonitor:
+		s.onMonitor(l, f, r, target)
+	case kindDown:
+		s.onDown(l, r)
+	case kindFailed:
+		s.onFailed(l, r, target)
+	case kindBound:
+		s.onBound(l, r)
+	case kindGone:
+		s.onGone(l, r)
+	case kindAskEnd:
+		s.onAskEnd(l, r)
+	case kindName:
+		s.onName(l, r)
+	case kindNamed:
+		s.onNamed(l, r)
+	default:
+		s.bad(l, f.Kind) // of a later release
+	}
+}
+
+// bad counts a frame that can not be read.
+func (s *System) bad(l *link, kind fdipc.Kind) {
+	s.malformed.Add(1)
+	s.log.Debug("malformed frame", slog.String("from", l.address), slog.Int("kind", int(kind)))
+}
+
+func (s *System) onUser(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
+	var sender *actor.PID
+	var header map[string]string
+	if f.Flags&flagSender != 0 {
+		sender = r.pid(s.cfg.Address)
+	}
+	if f.Flags&flagHeader != 0 {
+		header = r.header()
+	}
+	if r.bad {
+		s.bad(l, f.Kind)
+		f.Refuse(fdipc.ReasonUnknown)
+		return
+	}
+	asked := sender != nil && sender.Id == askID && !s.local(sender)
+	if asked {
+		s.inbound.beginAsk(sender)
+	}
+	if reserved(target.Id) {
+		f.Refuse(fdipc.ReasonUnknown)
+		s.undeliverable(target, nil, sender, ErrNoActor)
+		return
+	}
+	msg, err := readMessage(r.b)
+	if err == nil {
+		err = giveHandles(msg, f.Handles)
+	}
+	if err != nil {
+		s.malformed.Add(1)
+		f.Refuse(fdipc.ReasonUnknown)
+		if target.Id == askID { // an answer that can not be read
+			s.asks.finish(target.RequestId, nil, err)
+			return
+		}
+		s.undeliverable(target, nil, sender, err)
+		return
+	}
+	header = putTrace(header, f.Trace)
+	var m any = msg
+	if sender != nil || header != nil {
+		m = &actor.MessageEnvelope{Header: header, Message: msg, Sender: sender}
+	}
+	if err := s.deliverSafely(target, m); err != nil {
+		s.undeliverable(target, msg, sender, err)
+	}
+}
+
+// reserved says whether an id is one of protoactor's own processes. Some of
+// them panic at a user message, one publishes it to all.
+func reserved(id string) bool {
+	return id == "deadletter" || id == "eventstream" || id == hubID || strings.HasPrefix(id, "guardian$")
+}
+
+// deliverSafely delivers for a peer: whatever it sends, a panic stays here.
+func (s *System) deliverSafely(target *actor.PID, message any) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("%w: %v", ErrMalformed, v)
+		}
+	}()
+	return s.deliverLocal(nil, target, message)
+}
+
+func (s *System) onStop(l *link, r *reader, target *actor.PID) {
+	how := r.byte()
+	if r.bad {
+		s.bad(l, kindStop)
+		return
+	}
+	if !reserved(target.Id) {
+		_ = s.stopLocal(target.Id, how, l.address) // there is none: stopped already
+	}
+}
+
+// onMonitor serves the monitor of another process.
+func (s *System) onMonitor(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
+	watcher, ref := r.string(maxAddress), r.uint()
+	if r.bad || f.Flags&flagRelayed == 0 && watcher != l.address {
+		s.bad(l, f.Kind)
+		return
+	}
+	if f.Kind == kindDemonitor {
+		if off := s.inbound.takeMonitor(watcher, ref); off != nil {
+			off()
+		}
+		return
+	}
+	k := watchKey{address: watcher, ref: ref}
+	if !s.inbound.addMonitor(watcher, ref, func() { s.unwatchLocal(target.Id, k) }) {
+		s.bad(l, f.Kind)
+		return
+	}
+	ok := s.watchLocal(target.Id, k, func(reason supervisor.Reason, how ending) {
+		if s.inbound.takeMonitor(watcher, ref) != nil {
+			s.sendDown(watcher, ref, reason, how)
+		}
+	})
+	if !ok && s.inbound.takeMonitor(watcher, ref) != nil {
+		s.sendDown(watcher, ref, noActor, endNobody)
+	}
+}
+
+func (s *System) onDown(l *link, r *reader) {
+	ref, how, reason := r.uint(), ending(r.byte()), r.reason()
+	if r.bad || how > endProcess {
+		s.bad(l, kindDown)
+		return
+	}
+	if m := s.monitors.get(ref, l.address); m != nil {
+		s.monitors.fire(m, reason, how)
+	}
+}
+
+func (s *System) onFailed(l *link, r *reader, target *actor.PID) {
+	if target.Id != askID {
+		s.bad(l, kindFailed)
+		return
+	}
+	err := r.error(s.asks.target(target.RequestId))
+	if r.bad {
+		s.bad(l, kindFailed)
+		return
+	}
+	s.asks.finish(target.RequestId, nil, err)
+}
+
+// onBound hears from the master who has what was sent to a name.
+func (s *System) onBound(l *link, r *reader) {
+	what, ref, address := r.byte(), r.uint(), r.string(maxAddress)
+	switch {
+	case r.bad || what > boundMonitor:
+		s.bad(l, kindBound)
+	case what == boundAsk:
+		s.asks.bind(uint32(ref), address, l.address)
+	default:
+		s.monitors.bind(ref, address, l.address)
+	}
+}
+
+// onGone hears from the master that a process has ended. What is attached here
+// is left to Detach, which comes after that process's last messages.
+func (s *System) onGone(l *link, r *reader) {
+	address, reason := r.string(maxAddress), r.reason()
+	s.mu.RLock()
+	_, attached := s.links[address]
+	master := l.address == s.uplink
+	s.mu.RUnlock()
+	if r.bad || !master {
+		s.bad(l, kindGone)
+		return
+	}
+	if !attached {
+		s.ended(address, reason)
+	}
+}
+
+func (s *System) onAskEnd(l *link, r *reader) {
+	asker := r.pid("")
+	if r.bad {
+		s.bad(l, kindAskEnd)
+		return
+	}
+	s.inbound.endAsk(asker)
+}

@@ -1,0 +1,343 @@
+package actors
+
+import (
+	"sync"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// Down says that a monitored actor or process has ended.
+type Down struct {
+	PID    *actor.PID        // as it was given to Monitor: a name stays a name
+	Reason supervisor.Reason // Error of ErrNoActor when there was nobody
+}
+
+// Monitor watches one incarnation of an actor, or a process, from any process of
+// the tree. Its Down comes exactly once, unless Cancel comes before.
+type Monitor struct {
+	// C delivers the Down of [System.Monitor]. Nil for [System.MonitorFrom].
+	C <-chan Down
+
+	s     *System
+	ref   uint64
+	pid   *actor.PID
+	owner *cell              // the actor with which the monitor ends; may be nil
+	fired func(Down, ending) // called by who took the monitor out of the table
+
+	// Guarded by monitors.mu.
+	to, via string // as in ask
+	undo    func() // takes back what start did; nil: nothing to take back
+	watch   watch  // the Watch that the monitor stands for; zero: none
+}
+
+// ending says how an end became known.
+type ending byte
+
+const (
+	endActor   ending = 0 // the actor ended
+	endNobody  ending = 1 // there was none
+	endProcess ending = 2 // its process ended
+)
+
+// Monitor watches pid and delivers its Down on the channel C of the result. It
+// does not block. A name is bound to its holder of the moment the request arrives.
+//
+// To monitor comes in order after what the same goroutine sent to pid before;
+// Down comes after all that the actor sent to this process.
+func (s *System) Monitor(pid *actor.PID) *Monitor {
+	c := make(chan Down, 1)
+	m := &Monitor{C: c, s: s, pid: pid, fired: func(d Down, _ ending) { c <- d }}
+	s.monitors.start(m)
+	return m
+}
+
+// MonitorFrom watches pid for the actor of ctx, which gets a *Down as an ordinary
+// message. The monitor ends with the actor. To be called from Receive.
+func (s *System) MonitorFrom(ctx actor.Context, pid *actor.PID) *Monitor {
+	self := ctx.Self()
+	m := &Monitor{s: s, pid: pid, fired: func(d Down, _ ending) { s.notify(self, &d) }}
+	if c, ok := s.cells.Load(self.Id); ok && s.local(self) {
+		m.owner = c.(*cell)
+	}
+	s.monitors.start(m)
+	return m
+}
+
+// Cancel ends the monitor. When it returns, no Down will be sent; one that was
+// sent before may still be in C or in the mailbox.
+func (m *Monitor) Cancel() {
+	if undo, ok := m.s.monitors.take(m); ok && undo != nil {
+		undo()
+	}
+}
+
+// monitors are those of this process, that is its watching side. Who takes one
+// out fires it: so each fires once.
+type monitors struct {
+	mu      sync.Mutex
+	last    uint64
+	open    map[uint64]*Monitor
+	watches map[watch]*Monitor // protoactor's Watch of a remote actor
+}
+
+// watch is a Watch by an actor of this process.
+type watch struct{ watcher, address, id string }
+
+func (t *monitors) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.open)
+}
+
+// take removes m and returns how to undo its start; false when it had ended.
+func (t *monitors) take(m *Monitor) (undo func(), ok bool) {
+	t.mu.Lock()
+	_, ok = t.open[m.ref]
+	delete(t.open, m.ref)
+	if t.watches[m.watch] == m {
+		delete(t.watches, m.watch)
+	}
+	undo = m.undo
+	t.mu.Unlock()
+	if ok && m.owner != nil {
+		m.owner.disown(m)
+	}
+	return undo, ok
+}
+
+func (t *monitors) fire(m *Monitor, r supervisor.Reason, how ending) {
+	if _, ok := t.take(m); ok {
+		m.fired(Down{PID: m.pid, Reason: r}, how)
+	}
+}
+
+// setWay notes where the monitor is and how to undo it, before the request leaves.
+func (t *monitors) setWay(m *Monitor, to, via string, undo func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m.to, m.via, m.undo = to, via, undo
+}
+
+func (t *monitors) bind(ref uint64, to, via string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if m := t.open[ref]; m != nil && m.via == via && m.to == nameAddress {
+		m.to = to
+	}
+}
+
+// get returns the monitor ref if it went through the process via.
+func (t *monitors) get(ref uint64, via string) *Monitor {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if m := t.open[ref]; m != nil && m.via == via {
+		return m
+	}
+	return nil
+}
+
+// fireWay fires the monitors of a process that has ended, and those of
+// processes that were reached through it.
+func (t *monitors) fireWay(address string, r supervisor.Reason) {
+	t.mu.Lock()
+	var found []*Monitor
+	for _, m := range t.open {
+		if m.to == address || m.via == address {
+			found = append(found, m)
+		}
+	}
+	t.mu.Unlock()
+	for _, m := range found {
+		t.fire(m, r, endProcess)
+	}
+}
+
+func (t *monitors) fireAll(r supervisor.Reason) {
+	t.mu.Lock()
+	found := make([]*Monitor, 0, len(t.open))
+	for _, m := range t.open {
+		found = append(found, m)
+	}
+	t.mu.Unlock()
+	for _, m := range found {
+		t.fire(m, r, endProcess)
+	}
+}
+
+func (t *monitors) start(m *Monitor) {
+	s := m.s
+	t.mu.Lock()
+	t.last++
+	m.ref = t.last
+	t.open[m.ref] = m
+	t.mu.Unlock()
+	if m.owner != nil && !m.owner.own(m) {
+		t.take(m) // the watcher has ended
+		return
+	}
+	if s.closed.Load() {
+		t.fire(m, errorReason(ErrClosed), endProcess)
+		return
+	}
+	target, remote := s.holder(m.pid)
+	if target == nil {
+		t.fire(m, noActor, endNobody)
+		return
+	}
+	if remote {
+		s.monitorRemote(m, target)
+		return
+	}
+	k := watchKey{ref: m.ref}
+	t.setWay(m, s.cfg.Address, "", func() { s.unwatchLocal(target.Id, k) })
+	if !s.watchLocal(target.Id, k, func(r supervisor.Reason, how ending) { t.fire(m, r, how) }) {
+		t.fire(m, noActor, endNobody)
+	}
+}
+
+// watchLocal calls fire once, at the end of an actor of this process, unless
+// unwatchLocal comes before. It returns false when there is no such actor. The
+// process itself never ends for its own actors.
+func (s *System) watchLocal(id string, k watchKey, fire func(supervisor.Reason, ending)) bool {
+	if id == processID {
+		return true
+	}
+	if c, ok := s.cells.Load(id); ok {
+		return c.(*cell).onEnd(k, func(r supervisor.Reason) { fire(r, endActor) })
+	}
+	return s.hub.watch(id, k, fire)
+}
+
+func (s *System) unwatchLocal(id string, k watchKey) {
+	if c, ok := s.cells.Load(id); ok {
+		c.(*cell).offEnd(k)
+	}
+	s.hub.unwatch(id, k)
+}
+
+// watch is protoactor's Watch for an actor of another process: a monitor whose
+// Down becomes a Terminated.
+func (s *System) watch(watcher, pid *actor.PID) {
+	if !s.local(watcher) {
+		return
+	}
+	k := watch{watcher.Id, pid.Address, pid.Id}
+	who := &actor.PID{Address: pid.Address, Id: pid.Id, RequestId: pid.RequestId}
+	m := &Monitor{s: s, pid: who, watch: k}
+	m.fired = func(_ Down, how ending) {
+		why := actor.TerminatedReason_Stopped
+		switch {
+		case how == endNobody:
+			why = actor.TerminatedReason_NotFound
+		case how == endProcess:
+			why = actor.TerminatedReason_AddressTerminated
+		}
+		s.terminated(watcher, who, why)
+	}
+	if c, ok := s.cells.Load(watcher.Id); ok {
+		m.owner = c.(*cell)
+	}
+	if s.monitors.addWatch(m) {
+		s.monitors.start(m)
+	}
+}
+
+func (s *System) unwatch(watcher, pid *actor.PID) {
+	if m := s.monitors.watched(watch{watcher.Id, pid.Address, pid.Id}); m != nil {
+		m.Cancel()
+	}
+}
+
+// addWatch returns false when the same actor watches already.
+func (t *monitors) addWatch(m *Monitor) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.watches[m.watch] != nil {
+		return false
+	}
+	if t.watches == nil {
+		t.watches = make(map[watch]*Monitor)
+	}
+	t.watches[m.watch] = m
+	return true
+}
+
+func (t *monitors) watched(k watch) *Monitor {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.watches[k]
+}
+
+// terminated tells a watcher of this process, as protoactor does.
+func (s *System) terminated(watcher, who *actor.PID, why actor.TerminatedReason) {
+	if sys := s.made(); sys != nil && s.local(watcher) {
+		if ref, ok := sys.ProcessRegistry.GetLocal(watcher.Id); ok {
+			ref.SendSystemMessage(watcher, &actor.Terminated{Who: who, Why: why})
+		}
+	}
+}
+
+// hub watches actors of this process that were spawned by protoactor's
+// functions. It is the watcher that protoactor knows of.
+type hub struct {
+	s    *System
+	pid  *actor.PID
+	mu   sync.Mutex
+	want map[string]map[watchKey]func(supervisor.Reason, ending) // by the watched actor's id
+}
+
+var _ actor.Process = (*hub)(nil)
+
+func (h *hub) init(s *System) {
+	h.s, h.pid = s, actor.NewPID(s.cfg.Address, hubID)
+	h.want = make(map[string]map[watchKey]func(supervisor.Reason, ending))
+}
+
+func (h *hub) watch(id string, k watchKey, fire func(supervisor.Reason, ending)) bool {
+	ref, ok := h.s.foreign(id)
+	if !ok {
+		return false
+	}
+	h.mu.Lock()
+	set := h.want[id]
+	first := set == nil
+	if first {
+		set = make(map[watchKey]func(supervisor.Reason, ending))
+		h.want[id] = set
+	}
+	set[k] = fire
+	h.mu.Unlock()
+	if first {
+		ref.SendSystemMessage(h.s.made().NewLocalPID(id), &actor.Watch{Watcher: h.pid})
+	}
+	return true
+}
+
+func (h *hub) unwatch(id string, k watchKey) {
+	h.mu.Lock()
+	delete(h.want[id], k) // the set stays: protoactor's watch does too
+	h.mu.Unlock()
+}
+
+// SendSystemMessage hears Terminated. The reason is not known: protoactor has none.
+func (h *hub) SendSystemMessage(_ *actor.PID, message any) {
+	t, ok := message.(*actor.Terminated)
+	if !ok || t.Who == nil {
+		return
+	}
+	h.mu.Lock()
+	set := h.want[t.Who.Id]
+	delete(h.want, t.Who.Id)
+	h.mu.Unlock()
+	for _, fire := range set {
+		if t.Why == actor.TerminatedReason_NotFound {
+			fire(noActor, endNobody)
+		} else {
+			fire(normal, endActor)
+		}
+	}
+}
+
+func (h *hub) SendUserMessage(*actor.PID, any) {}
+func (h *hub) Stop(*actor.PID)                 {}

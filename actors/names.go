@@ -1,0 +1,303 @@
+package actors
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// ProcessPID returns the PID of the process with an address. Stop of it asks the
+// process to drain, a monitor on it fires with the process's exit reason.
+// Messages to it are dead letters.
+func ProcessPID(address string) *actor.PID { return actor.NewPID(address, processID) }
+
+// Process returns the PID of this process.
+func (s *System) Process() *actor.PID { return ProcessPID(s.cfg.Address) }
+
+// Lookup returns the PID of a name. It asks nobody and is never nil: the PID
+// stands for the name, in every process of the tree, and each message sent to it
+// reaches the holder of that moment. There are three kinds of names, tried in this order:
+//
+//	sessions       registered with Register
+//	web/0/cache    the actor cache in the process that has the name web/0
+//	sessions       else the actor of the master that was spawned with this name
+//
+// A name that nobody holds is [ErrNoActor] to Ask, Send and Monitor.
+func (s *System) Lookup(name string) *actor.PID { return actor.NewPID(nameAddress, name) }
+
+// Whereis returns who holds a name now. In a child process it asks the master,
+// under ctx. Nobody is [ErrNoActor].
+func (s *System) Whereis(ctx context.Context, name string) (*actor.PID, error) {
+	pid, err := s.names.call(ctx, nameWhereis, name, nil)
+	if err != nil {
+		return nil, fmt.Errorf("actors: whereis %q: %w", name, err)
+	}
+	return pid, nil
+}
+
+// Register gives a name to a live actor or process. The name is free again when
+// its holder ends, or with [System.Unregister]. A name that another one holds is [ErrNameTaken].
+// In a child process it asks the master, under ctx; a child names its own actors only.
+func (s *System) Register(ctx context.Context, name string, pid *actor.PID) error {
+	if _, err := s.names.call(ctx, nameRegister, name, pid); err != nil {
+		return fmt.Errorf("actors: register %q: %w", name, err)
+	}
+	return nil
+}
+
+// Reregister is Register that takes the name from who holds it. Messages sent
+// from then on reach pid; what was sent before stays with the old holder.
+func (s *System) Reregister(ctx context.Context, name string, pid *actor.PID) error {
+	if _, err := s.names.call(ctx, nameReregister, name, pid); err != nil {
+		return fmt.Errorf("actors: reregister %q: %w", name, err)
+	}
+	return nil
+}
+
+// Unregister frees a name if pid holds it, and else does nothing.
+func (s *System) Unregister(ctx context.Context, name string, pid *actor.PID) error {
+	if _, err := s.names.call(ctx, nameUnregister, name, pid); err != nil {
+		return fmt.Errorf("actors: unregister %q: %w", name, err)
+	}
+	return nil
+}
+
+// Operations on names, as they stand in frames.
+const (
+	nameRegister   byte = 1
+	nameReregister byte = 2
+	nameUnregister byte = 3
+	nameWhereis    byte = 4
+)
+
+// names is the registry. The master's is the tree's; a child's is not used.
+type names struct {
+	s  *System
+	mu sync.RWMutex
+	m  map[string]*holding
+}
+
+type holding struct {
+	pid *actor.PID
+	mon *Monitor // frees the name; nil in the moment before it is set
+}
+
+func (n *names) init(s *System) { n.s, n.m = s, make(map[string]*holding) }
+
+// call does op here or, in a child, at the master.
+func (n *names) call(ctx context.Context, op byte, name string, pid *actor.PID) (*actor.PID, error) {
+	s := n.s
+	if s.closed.Load() {
+		return nil, ErrClosed
+	}
+	up := s.uplinkAddress()
+	if up == "" {
+		return n.do(op, name, pid, s.cfg.Address)
+	}
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	master := ProcessPID(up)
+	a := s.asks.begin(master)
+	s.asks.route(a.id, up, up)
+	err := s.postTo(master, kindName, func(b []byte) []byte {
+		b = binary.AppendUvarint(append(b, op), uint64(a.id))
+		b = appendString(b, name)
+		if pid == nil {
+			pid = &actor.PID{}
+		}
+		return appendPID(b, pid)
+	})
+	if err != nil && s.asks.end(a.id) != nil {
+		return nil, err
+	}
+	v, err := s.await(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	holder, _ := v.(*actor.PID)
+	return holder, nil
+}
+
+// do does op for the process from.
+func (n *names) do(op byte, name string, pid *actor.PID, from string) (*actor.PID, error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	if op == nameWhereis {
+		if h := n.whereis(name); h != nil {
+			return h, nil
+		}
+		return nil, ErrNoActor
+	}
+	if pid == nil || pid.Address == "" || pid.Id == "" {
+		return nil, ErrNoActor
+	}
+	if pid.Address == nameAddress {
+		if pid = n.whereis(pid.Id); pid == nil {
+			return nil, ErrNoActor
+		}
+	}
+	if pid.Address != from && from != n.s.cfg.Address {
+		return nil, fmt.Errorf("%w: %s is not an actor of the process that asks", ErrName, pidString(pid))
+	}
+	switch op {
+	case nameRegister, nameReregister:
+		return nil, n.register(name, pid, op == nameReregister)
+	case nameUnregister:
+		n.drop(name, func(h *holding) bool { return h.pid.Equal(pid) })
+		return nil, nil
+	}
+	return nil, fmt.Errorf("%w: operation %d on a name", ErrMalformed, op)
+}
+
+func (n *names) register(name string, pid *actor.PID, replace bool) error {
+	h := &holding{pid: pid}
+	n.mu.Lock()
+	old := n.m[name]
+	switch {
+	case old == nil:
+	case old.pid.Equal(pid):
+		n.mu.Unlock()
+		return nil
+	case !replace:
+		n.mu.Unlock()
+		return ErrNameTaken
+	}
+	n.m[name] = h
+	n.mu.Unlock()
+	if old != nil && old.mon != nil {
+		old.mon.Cancel()
+	}
+
+	// The name is held before its holder is watched, so that the end of the
+	// holder finds it.
+	mon := &Monitor{s: n.s, pid: pid}
+	mon.fired = func(Down, ending) { n.drop(name, func(now *holding) bool { return now == h }) }
+	n.s.monitors.start(mon)
+
+	n.mu.Lock()
+	held := n.m[name] == h
+	if held {
+		h.mon = mon
+	}
+	n.mu.Unlock()
+	if !held {
+		mon.Cancel() // replaced, or the holder has ended
+		if n.whereis(name) == nil {
+			return ErrNoActor
+		}
+	}
+	return nil
+}
+
+// drop frees name if the holding is the one meant.
+func (n *names) drop(name string, meant func(*holding) bool) {
+	n.mu.Lock()
+	h := n.m[name]
+	if h == nil || !meant(h) {
+		n.mu.Unlock()
+		return
+	}
+	delete(n.m, name)
+	n.mu.Unlock()
+	if h.mon != nil {
+		h.mon.Cancel()
+	}
+}
+
+// whereis returns the holder of a name as this process knows it; nil: nobody.
+func (n *names) whereis(name string) *actor.PID {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if h := n.m[name]; h != nil {
+		return h.pid
+	}
+	for i := len(name); ; {
+		i = strings.LastIndexByte(name[:i], '/')
+		if i < 0 {
+			break
+		}
+		if h := n.m[name[:i]]; h != nil && h.pid.Id == processID {
+			return actor.NewPID(h.pid.Address, name[i+1:])
+		}
+	}
+	if _, ok := n.s.cells.Load(name); ok {
+		return actor.NewPID(n.s.cfg.Address, name)
+	}
+	if _, ok := n.s.foreign(name); ok {
+		return actor.NewPID(n.s.cfg.Address, name)
+	}
+	return nil
+}
+
+// onName serves a child's request; in the master only.
+func (s *System) onName(l *link, r *reader) {
+	op, ref := r.byte(), r.uint32()
+	name := r.string(maxText)
+	pid := r.pid("")
+	if r.bad || s.hasUplink() {
+		s.bad(l, kindName)
+		return
+	}
+	holder, err := s.names.do(op, name, pid, l.address)
+	l.post(s.frame(kindNamed, fdipc.Data), func(b []byte) []byte {
+		b = appendPID(b, ProcessPID(l.address))
+		b = binary.AppendUvarint(b, uint64(ref))
+		switch {
+		case err != nil:
+			return appendError(append(b, 1), err)
+		case holder != nil:
+			return appendPID(append(b, 2), holder)
+		}
+		return append(b, 0)
+	})
+}
+
+// onNamed takes the master's answer.
+func (s *System) onNamed(l *link, r *reader) {
+	ref := r.uint32()
+	var err error
+	var holder *actor.PID
+	switch r.byte() {
+	case 0:
+	case 1:
+		err = r.error(nil)
+	case 2:
+		holder = r.pid(s.cfg.Address)
+	default:
+		r.fail()
+	}
+	if r.bad || l.address != s.uplinkAddress() {
+		s.bad(l, kindNamed)
+		return
+	}
+	if err != nil {
+		s.asks.finish(ref, nil, err)
+	} else {
+		s.asks.finish(ref, holder, nil)
+	}
+}
+
+// self is the actor.Process of this process's own PID, for protoactor's functions.
+type self struct{ s *System }
+
+var _ actor.Process = self{}
+
+func (p self) SendUserMessage(pid *actor.PID, message any) {
+	_, msg, sender := actor.UnwrapEnvelope(message)
+	p.s.undeliverable(pid, msg, sender, ErrNoActor)
+}
+
+func (p self) SendSystemMessage(_ *actor.PID, message any) {
+	if _, ok := message.(*actor.Stop); ok {
+		_ = p.s.stopLocal(processID, stopNormal, p.s.cfg.Address) // it exists
+	}
+}
+
+func (p self) Stop(*actor.PID) { p.SendSystemMessage(nil, &actor.Stop{}) }

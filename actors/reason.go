@@ -1,0 +1,98 @@
+package actors
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// Reasons this package gives itself.
+var (
+	normal   = supervisor.Reason{Kind: supervisor.Normal}
+	shutdown = supervisor.Reason{Kind: supervisor.Shutdown}
+	killed   = supervisor.Reason{Kind: supervisor.Killed}
+	noActor  = errorReason(ErrNoActor)
+)
+
+func errorReason(err error) supervisor.Reason {
+	return supervisor.Reason{Kind: supervisor.Error, Cause: err}
+}
+
+func panicReason(value any, stack []byte) supervisor.Reason {
+	return supervisor.Reason{Kind: supervisor.Panic, Value: value, Stack: string(stack)}
+}
+
+// appendReason appends an exit reason: kind, code, signal and core dump, then
+// detail, stack and cause or panic value as texts. Of a cause or value, only the text
+// crosses, and which of this package's errors it is.
+func appendReason(b []byte, r supervisor.Reason) []byte {
+	core := byte(0)
+	if r.Core {
+		core = 1
+	}
+	b = append(b, byte(r.Kind), core)
+	b = binary.AppendVarint(b, int64(r.Code))
+	b = binary.AppendVarint(b, int64(r.Signal))
+	b = appendString(b, clip(r.Detail))
+	b = appendString(b, clip(r.Stack))
+	switch {
+	case r.Cause != nil:
+		return appendText(append(b, 1), r.Cause)
+	case r.Kind == supervisor.Panic:
+		return appendString(append(b, 2), clip(fmt.Sprint(r.Value)))
+	}
+	return append(b, 0)
+}
+
+// reason reads what appendReason wrote.
+func (r *reader) reason() supervisor.Reason {
+	out := supervisor.Reason{Kind: supervisor.ReasonKind(r.byte()), Core: r.byte() == 1}
+	if out.Kind > supervisor.Signaled {
+		r.fail()
+	}
+	out.Code, out.Signal = int(r.int()), int(r.int())
+	out.Detail, out.Stack = r.string(maxText), r.string(maxText)
+	switch r.byte() {
+	case 0:
+	case 1:
+		out.Cause = r.text()
+	case 2:
+		out.Value = r.string(maxText)
+	default:
+		r.fail()
+	}
+	if r.bad {
+		return supervisor.Reason{}
+	}
+	return out
+}
+
+// appendText appends an error as its code and text.
+func appendText(b []byte, err error) []byte {
+	code := byte(codeOther)
+	for _, c := range errorCodes {
+		if errors.Is(err, c.err) {
+			code = c.code
+			break
+		}
+	}
+	return appendString(append(b, code), clip(err.Error()))
+}
+
+// text reads what appendText wrote.
+func (r *reader) text() error { return r.coded(r.byte()) }
+
+func (r *reader) coded(code byte) error {
+	e := &remoteError{text: r.string(maxText)}
+	for _, c := range errorCodes {
+		if c.code == code {
+			e.kind = c.err
+			if e.text == e.kind.Error() {
+				return e.kind
+			}
+		}
+	}
+	return e
+}

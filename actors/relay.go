@@ -1,0 +1,122 @@
+package actors
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// relay passes a frame on to the process of its target, in the master. It does
+// not wait: a full channel is ErrBusy to the sender. It returns the target when that
+// turns out to be here, behind a name; else nil, and the frame is dealt with.
+func (s *System) relay(from *link, f *fdipc.Frame, r *reader, target *actor.PID) *actor.PID {
+	named := target.Address == nameAddress
+	if named {
+		holder := s.names.whereis(target.Id)
+		if holder == nil {
+			s.reject(from, f, r, target, ErrNoActor)
+			return nil
+		}
+		if s.local(holder) {
+			return holder
+		}
+		target = holder
+	}
+	s.mu.RLock()
+	to := s.links[target.Address]
+	reason, gone := s.gone.find(target.Address)
+	s.mu.RUnlock()
+	switch {
+	case to == nil && gone:
+		s.reject(from, f, r, target, &DownError{PID: ProcessPID(target.Address), Reason: reason})
+		return nil
+	case to == nil:
+		s.reject(from, f, r, target, ErrNoActor)
+		return nil
+	case target.Id == processID && f.Kind == kindMonitor, target.Id == processID && f.Kind == kindDemonitor:
+		// The death of a process is announced to all; who asks needs only to know which.
+		if f.Kind == kindMonitor {
+			s.bound(from, f.Kind, f.Flags, *r, target.Address)
+		}
+		return nil
+	}
+	if named {
+		// Before the frame leaves: when the holder ends, the announcement comes after this.
+		s.bound(from, f.Kind, f.Flags, *r, target.Address)
+	}
+	out := *f
+	out.Target = s.cfg.Incarnation
+	out.Flags |= flagRelayed
+	buf := getBuffer()
+	defer putBuffer(buf)
+	*buf = append(appendPID((*buf)[:0], target), r.b...)
+	if f.Kind != kindUser && len(f.Handles) == 0 {
+		s.relayed.Add(1)
+		to.post(out, func(b []byte) []byte { return append(b, *buf...) })
+		return nil
+	}
+	out.Payload = *buf
+	if err := to.try(&out); err != nil {
+		s.reject(from, f, r, target, err)
+		return nil
+	}
+	s.relayed.Add(1)
+	return nil
+}
+
+// bound tells who sent to a name, or monitors a process, which process it is.
+func (s *System) bound(from *link, kind fdipc.Kind, flags uint8, r reader, address string) {
+	var what byte
+	var ref uint64
+	switch {
+	case kind == kindUser && flags&flagSender != 0:
+		sender := r.pid("")
+		if r.bad || sender.Id != askID || sender.Address != from.address {
+			return
+		}
+		what, ref = boundAsk, uint64(sender.RequestId)
+	case kind == kindMonitor:
+		r.bytes(maxAddress)
+		what, ref = boundMonitor, r.uint()
+	default:
+		return
+	}
+	if r.bad {
+		return
+	}
+	from.post(s.frame(kindBound, fdipc.Data), func(b []byte) []byte {
+		b = appendPID(b, ProcessPID(from.address))
+		return appendString(binary.AppendUvarint(append(b, what), ref), address)
+	})
+}
+
+// reject answers a frame that can not be passed on.
+func (s *System) reject(from *link, f *fdipc.Frame, r *reader, target *actor.PID, err error) {
+	f.Refuse(fdipc.ReasonUnknown)
+	switch f.Kind {
+	case kindUser:
+		var sender *actor.PID
+		if f.Flags&flagSender != 0 {
+			sender = r.pid("")
+		}
+		if r.bad {
+			s.bad(from, f.Kind)
+			return
+		}
+		s.undeliverable(target, nil, sender, err)
+	case kindMonitor:
+		watcher, ref := r.string(maxAddress), r.uint()
+		if r.bad || watcher != from.address {
+			s.bad(from, f.Kind)
+			return
+		}
+		reason, how := noActor, endNobody
+		var down *DownError
+		if errors.As(err, &down) {
+			reason, how = down.Reason, endProcess
+		}
+		s.sendDown(watcher, ref, reason, how)
+	}
+}

@@ -1,0 +1,198 @@
+package actors
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// router is the actor.Process behind every PID that is not of this process,
+// and behind every name. A PID that has found it keeps it; it looks the way up for
+// each message, so that PIDs kept for long follow a new holder.
+type router struct{ s *System }
+
+var _ actor.Process = router{}
+
+// SendUserMessage sends for an actor of this process. It waits for at most SendWait.
+func (r router) SendUserMessage(pid *actor.PID, message any) {
+	err := r.s.deliver(nil, pid, message)
+	if err != nil {
+		_, msg, sender := actor.UnwrapEnvelope(message)
+		r.s.undeliverable(pid, msg, sender, err)
+	}
+}
+
+// SendSystemMessage sends those system messages that have a meaning between
+// processes. Supervision has none: a failure belongs to its process.
+func (r router) SendSystemMessage(pid *actor.PID, message any) {
+	switch m := message.(type) {
+	case *actor.Watch:
+		r.s.watch(m.Watcher, pid)
+	case *actor.Unwatch:
+		r.s.unwatch(m.Watcher, pid)
+	case *actor.Stop:
+		_ = r.s.askStop(pid, stopNormal) // stopped already, as far as the asker can tell
+	}
+}
+
+// Stop stops for protoactor's ctx.Stop.
+func (r router) Stop(pid *actor.PID) { r.SendSystemMessage(pid, &actor.Stop{}) }
+
+// frame returns the header of a frame of this process.
+func (s *System) frame(kind fdipc.Kind, lane fdipc.Lane) fdipc.Frame {
+	return fdipc.Frame{Kind: kind, Lane: lane, Target: s.cfg.Incarnation}
+}
+
+// sendRemote sends a message, bare or in its envelope, to a PID of another
+// process or to a name for the uplink to resolve.
+func (s *System) sendRemote(ctx context.Context, target *actor.PID, message any) error {
+	l, err := s.route(target.Address)
+	if err != nil {
+		return err
+	}
+	buf := getBuffer()
+	defer putBuffer(buf)
+	f, err := s.encode(buf, target, message)
+	if err != nil {
+		return err
+	}
+	if sender := actor.UnwrapEnvelopeSender(message); sender != nil && sender.Id == askID && s.local(sender) {
+		s.asks.route(sender.RequestId, target.Address, l.address)
+	}
+	if err := l.send(ctx, &f); err != nil {
+		recoverHandles(f.Handles)
+		return err
+	}
+	if target.Id == askID {
+		s.inbound.endAsk(target)
+	}
+	return nil
+}
+
+// postMessage sends an answer or a notice that is a user message.
+func (s *System) postMessage(target *actor.PID, msg any) {
+	l, err := s.route(target.Address)
+	if err == nil {
+		buf := getBuffer()
+		defer putBuffer(buf)
+		var f fdipc.Frame
+		if f, err = s.encode(buf, target, msg); err == nil {
+			l.post(f, func(b []byte) []byte { return append(b, *buf...) })
+			return
+		}
+	}
+	s.record(newDeadLetter(target, msg, nil, err))
+}
+
+// postTo sends a notice to a PID of another process. more appends what follows
+// the target.
+func (s *System) postTo(target *actor.PID, kind fdipc.Kind, more func([]byte) []byte) error {
+	l, err := s.route(target.Address)
+	if err != nil {
+		return err
+	}
+	lane := fdipc.Data
+	if kind == kindStop {
+		lane = fdipc.Control
+	}
+	l.post(s.frame(kind, lane), func(b []byte) []byte { return more(appendPID(b, target)) })
+	return nil
+}
+
+// encode writes a message into buf and returns its frame, which borrows buf.
+func (s *System) encode(buf *[]byte, target *actor.PID, message any) (fdipc.Frame, error) {
+	h, msg, sender := actor.UnwrapEnvelope(message)
+	f := s.frame(kindUser, fdipc.Data)
+	b := appendPID((*buf)[:0], target)
+	if sender != nil {
+		f.Flags |= flagSender
+		b = appendPID(b, sender)
+	}
+	if h != nil && h.Length() > 0 { // h may be a non-nil interface of a nil map
+		m := h.ToMap()
+		f.Trace = takeTrace(m)
+		if len(m) > 0 {
+			if err := checkHeader(m); err != nil {
+				return f, err
+			}
+			f.Flags |= flagHeader
+			b = appendHeader(b, m)
+		}
+	}
+	b, err := appendMessage(b, msg)
+	*buf, f.Payload = b, b
+	if err == nil {
+		f.Handles, err = takeHandles(msg)
+	}
+	return f, err
+}
+
+// checkHeader says no to headers that the other end would refuse.
+func checkHeader(h map[string]string) error {
+	if len(h) > maxHeaders {
+		return fmt.Errorf("%w: %d headers, at most %d", ErrMalformed, len(h), maxHeaders)
+	}
+	for k, v := range h {
+		if len(k) > maxValue || len(v) > maxValue {
+			return fmt.Errorf("%w: header %.40q is longer than %d bytes", ErrMalformed, k, maxValue)
+		}
+	}
+	return nil
+}
+
+// monitorRemote asks the process of target to monitor it. The death of a process
+// this one is attached to is heard without asking.
+func (s *System) monitorRemote(m *Monitor, target *actor.PID) {
+	t := &s.monitors
+	l, err := s.route(target.Address)
+	if err != nil {
+		reason, how := noActor, endNobody
+		var down *DownError
+		if errors.As(err, &down) {
+			reason, how = down.Reason, endProcess
+		}
+		t.fire(m, reason, how)
+		return
+	}
+	more := func(b []byte) []byte {
+		return binary.AppendUvarint(appendString(b, s.cfg.Address), m.ref)
+	}
+	if target.Id == processID && target.Address == l.address {
+		t.setWay(m, l.address, l.address, nil)
+	} else {
+		t.setWay(m, target.Address, l.address, func() { _ = s.postTo(target, kindDemonitor, more) })
+		l.post(s.frame(kindMonitor, fdipc.Data), func(b []byte) []byte { return more(appendPID(b, target)) })
+	}
+	if l.isClosed() { // detached in between: its monitors have been fired, perhaps without this one
+		s.mu.RLock()
+		r, _ := s.gone.find(l.address)
+		s.mu.RUnlock()
+		t.fire(m, r, endProcess)
+	}
+}
+
+// sendDown tells the system at an address that what its monitor ref watched has ended.
+func (s *System) sendDown(address string, ref uint64, r supervisor.Reason, how ending) {
+	_ = s.postTo(ProcessPID(address), kindDown, func(b []byte) []byte { // gone: nobody waits
+		return appendReason(append(binary.AppendUvarint(b, ref), byte(how)), r)
+	})
+}
+
+// buffers are for payloads, which a Conn borrows only until Send returns.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }}
+
+const keepBuffer = 64 << 10 // larger ones are left to the collector
+
+func getBuffer() *[]byte { return buffers.Get().(*[]byte) }
+
+func putBuffer(b *[]byte) {
+	if cap(*b) <= keepBuffer {
+		buffers.Put(b)
+	}
+}

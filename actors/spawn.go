@@ -1,0 +1,173 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/asynkron/protoactor-go/actor"
+)
+
+// Spec describes an actor. It is plain data but for New.
+type Spec struct {
+	// Name is the actor's id in its process; see [ErrName]. Empty: a generated one.
+	Name string
+	// New returns the actor. It is called on the actor's goroutine, before Started,
+	// once for each Spawn.
+	New func() actor.Actor
+
+	// Bound is how many user messages may wait in the mailbox; 0 means no bound.
+	Bound int
+	// Overflow is what happens at the bound.
+	Overflow Overflow
+}
+
+func (spec Spec) validate() error {
+	var errs []error
+	if spec.Name != "" {
+		if err := checkName(spec.Name); err != nil {
+			errs = append(errs, fmt.Errorf("Name %q: %w", spec.Name, err))
+		}
+	}
+	if spec.New == nil {
+		errs = append(errs, errors.New("New is nil"))
+	}
+	if spec.Bound < 0 {
+		errs = append(errs, fmt.Errorf("Bound %d: negative", spec.Bound))
+	}
+	if spec.Overflow > Fail {
+		errs = append(errs, fmt.Errorf("Overflow %d: unknown", spec.Overflow))
+	}
+	return errors.Join(errs...)
+}
+
+// Spawn starts an actor and returns its PID when it has handled Started. It is
+// short for [System.SpawnSpec] with Name and New.
+func (s *System) Spawn(ctx context.Context, name string, producer func() actor.Actor) (*actor.PID, error) {
+	return s.SpawnSpec(ctx, Spec{Name: name, New: producer})
+}
+
+// SpawnSpec starts the actor of spec and returns its PID when it has handled
+// Started. When New or Started fails, it returns the reason (see [Exit]) after
+// the actor has ended; when ctx ends first, the actor is killed. The name is free again
+// in both cases. A name that is taken is [ErrNameTaken], and New is not called.
+//
+// The actor has no parent and no supervisor: it lives until it is stopped or
+// fails, and is not restarted. [Child] puts it under one.
+func (s *System) SpawnSpec(ctx context.Context, spec Spec) (*actor.PID, error) {
+	c, err := s.spawn(ctx, spec)
+	if err != nil {
+		return nil, fmt.Errorf("actors: spawn %q: %w", spec.Name, err)
+	}
+	return c.pid, nil
+}
+
+func (s *System) spawn(ctx context.Context, spec Spec) (*cell, error) {
+	if err := spec.validate(); err != nil {
+		return nil, err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	c, err := s.register(spec)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-c.up:
+	case <-c.done: // killed meanwhile
+	case <-ctx.Done():
+		c.kill(killed)
+		return nil, context.Cause(ctx)
+	}
+	c.mu.Lock()
+	started := c.started
+	c.mu.Unlock()
+	if started {
+		return c, nil
+	}
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		c.kill(killed)
+	}
+	r := c.exitReason()
+	if err := r.Err(); err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("actor ended while starting: %s", r)
+}
+
+// register makes the actor known; its Started is queued. No user code runs here.
+func (s *System) register(spec Spec) (*cell, error) {
+	s.spawning.RLock()
+	defer s.spawning.RUnlock()
+	if s.closed.Load() {
+		return nil, ErrClosed
+	}
+	sys := s.Actor()
+	if spec.Name == "" {
+		spec.Name = sys.ProcessRegistry.NextId()
+	}
+	c := newCell(s, spec)
+	_, err := sys.Root.SpawnNamed(c.props(), spec.Name)
+	if errors.Is(err, actor.ErrNameExists) {
+		return nil, ErrNameTaken // the PID that comes with it is the other actor's
+	}
+	return c, err
+}
+
+// props are made anew for each incarnation: protoactor's are mutable and shared.
+func (c *cell) props() *actor.Props {
+	opts := []actor.PropsOption{
+		actor.WithMailbox(func() actor.Mailbox { return c.box }),
+		actor.WithSpawnMiddleware(c.s.guardChildren),
+	}
+	if c.box.bound > 0 && c.box.overflow == Wait {
+		opts = append(opts, actor.WithSenderMiddleware(c.sendToSelf))
+	}
+	return actor.PropsFromProducer(func() actor.Actor { return c.guard }, opts...)
+}
+
+// sendToSelf lets what a bounded actor sends to itself pass its bound: it would
+// wait for itself.
+func (c *cell) sendToSelf(next actor.SenderFunc) actor.SenderFunc {
+	return func(ctx actor.SenderContext, target *actor.PID, m *actor.MessageEnvelope) {
+		if target.Id != c.id || !c.s.local(target) {
+			next(ctx, target, m)
+			return
+		}
+		if err := c.box.post(nil, m, true); err != nil {
+			c.dead(m, err)
+		}
+	}
+}
+
+// guardChildren sees to it that an actor which its parent spawned with
+// protoactor's ctx.Spawn can not keep the parent from stopping: a panic in its
+// Stopping or Stopped ends there. All else is as under protoactor.
+func (s *System) guardChildren(next actor.SpawnFunc) actor.SpawnFunc {
+	return func(sys *actor.ActorSystem, id string, props *actor.Props, parent actor.SpawnerContext) (*actor.PID, error) {
+		props = props.Clone( // the caller's are shared
+			actor.WithReceiverMiddleware(s.guardStopping),
+			actor.WithSpawnMiddleware(s.guardChildren),
+		)
+		return next(sys, id, props, parent)
+	}
+}
+
+func (s *System) guardStopping(next actor.ReceiverFunc) actor.ReceiverFunc {
+	return func(ctx actor.ReceiverContext, m *actor.MessageEnvelope) {
+		switch m.Message.(type) {
+		case *actor.Stopping, *actor.Stopped:
+			defer func() {
+				if v := recover(); v != nil {
+					s.log.Warn("child of an actor failed while stopping",
+						slog.String("child", pidString(ctx.Self())), slog.Any("reason", v))
+				}
+			}()
+		}
+		next(ctx, m)
+	}
+}

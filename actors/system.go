@@ -1,0 +1,275 @@
+package actors
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/asynkron/protoactor-go/actor"
+)
+
+// Addresses and ids with a meaning of their own.
+const (
+	nameAddress = "@"        // the PID's id is a registered name
+	askID       = "ask$"     // the PID's RequestId is an ask that waits for its answer
+	processID   = "process$" // the process itself
+	hubID       = "monitor$" // watches local actors that this package did not spawn
+)
+
+// Config configures a System. It is plain data; the zero value of each field
+// but Address is the default.
+type Config struct {
+	// Address is the process's address: its ID in the tree, never used before.
+	// 1 to 255 bytes, without '@', '/', '$' and control characters. Required.
+	Address string
+	// Incarnation tells this process from an earlier one with the same address.
+	// Peers attach it with the same number. Frames of another incarnation are refused.
+	Incarnation uint64
+	// Logger. Nil: slog.Default.
+	Logger *slog.Logger
+	// SendWait bounds how long a Send that has no context waits: that of an
+	// actor, when the channel or a bounded mailbox is full. Default 5 s.
+	SendWait time.Duration
+	// DeadLetters is how many of the latest dead letters [System.DeadLetters]
+	// keeps. Default 100.
+	DeadLetters int
+
+	Hooks Hooks
+}
+
+// Hooks are called by a System. Nil hooks are not. A panic in one is logged.
+type Hooks struct {
+	// Stop is called, once, on a goroutine of its own, when the process is asked
+	// to stop by a Stop of its process PID; from is the address of the process that
+	// asked, so that a master can refuse its children. It may block.
+	Stop func(from string)
+	// DeadLetter is called for each dead letter, on the goroutine that made it.
+	// It must not block.
+	DeadLetter func(d DeadLetter)
+}
+
+func (cfg *Config) validate() error {
+	var errs []error
+	if err := checkName(cfg.Address); err != nil || len(cfg.Address) > maxAddress {
+		errs = append(errs, fmt.Errorf("Address %q: %w", cfg.Address, cmp.Or(err, ErrName)))
+	}
+	if cfg.SendWait < 0 {
+		errs = append(errs, fmt.Errorf("SendWait %v: negative", cfg.SendWait))
+	}
+	if cfg.DeadLetters < 0 {
+		errs = append(errs, fmt.Errorf("DeadLetters %d: negative", cfg.DeadLetters))
+	}
+	cfg.SendWait = cmp.Or(cfg.SendWait, 5*time.Second)
+	cfg.DeadLetters = cmp.Or(cfg.DeadLetters, 100)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("actors: config: %w", errors.Join(errs...))
+	}
+	return nil
+}
+
+// checkName says whether an actor, a process or a registered name may be called s.
+func checkName(s string) error {
+	if s == "" || len(s) > 255 || !utf8.ValidString(s) {
+		return ErrName
+	}
+	for _, r := range s {
+		if r < ' ' || r == 0x7f || r == '$' || r == '@' {
+			return ErrName
+		}
+	}
+	return nil
+}
+
+// System is the actor system of one process. All methods may be called by any
+// goroutine at any time, from within actors too; those with a context may block.
+//
+// Locks: mu, asks.mu, monitors.mu, dead.mu, each cell's, mailbox's and link's are
+// leaves: none is held while another is taken, nor across a callback.
+type System struct {
+	cfg Config
+	log *slog.Logger
+
+	once  sync.Once // makes sys
+	sys   atomic.Pointer[actor.ActorSystem]
+	cells sync.Map // id -> *cell: the live actors this package spawned
+	hub   hub
+
+	asks     asks
+	monitors monitors
+	inbound  inbound
+	dead     deadLetters
+	names    names
+
+	mu     sync.RWMutex
+	links  map[string]*link // attached processes by address
+	uplink string           // where what is not attached is sent to; "": nowhere
+	gone   goneList         // processes that were attached, with their exit reasons
+
+	stopOnce  sync.Once // Hooks.Stop
+	closed    atomic.Bool
+	spawning  sync.RWMutex // held for reading while an actor is registered, for writing to refuse more
+	leaked    atomic.Int64
+	refused   atomic.Uint64
+	malformed atomic.Uint64
+	relayed   atomic.Uint64
+	lost      atomic.Uint64
+}
+
+// NewSystem returns the actor system of this process. It costs next to nothing:
+// protoactor's own system (3 ms, 2.9 MB) is made when the first actor is spawned
+// or [System.Actor] is called.
+func NewSystem(cfg Config) (*System, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	s := &System{cfg: cfg, log: cfg.Logger, links: make(map[string]*link)}
+	s.asks.open = make(map[uint32]*ask)
+	s.monitors.open = make(map[uint64]*Monitor)
+	s.inbound.init()
+	s.names.init(s)
+	s.dead.limit = cfg.DeadLetters
+	s.hub.init(s)
+	return s, nil
+}
+
+// Address returns the process's address.
+func (s *System) Address() string { return s.cfg.Address }
+
+// Logger returns the logger the system was given.
+func (s *System) Logger() *slog.Logger { return s.log }
+
+// Actor returns protoactor's system and makes it if it does not exist. It is the
+// way to what this package does not offer. Actors spawned through it directly
+// take and send messages across processes like all others, but they have
+// protoactor's supervision: see the package comment for what it can not do. Do not change
+// its ProcessRegistry, do not call its Shutdown.
+func (s *System) Actor() *actor.ActorSystem {
+	s.once.Do(func() {
+		sys := actor.NewActorSystem(
+			// Protoactor's own logger prints dead letters with their contents.
+			actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger {
+				return slog.New(quiet{s.log.Handler()}).With(slog.String("lib", "protoactor"))
+			}),
+			actor.WithDeadLetterThrottleCount(0),
+			actor.WithDeadLetterThrottleInterval(time.Nanosecond),
+		)
+		// Before the first Spawn: a PID copies the address, the resolvers' list is
+		// not synchronised.
+		sys.ProcessRegistry.Address = s.cfg.Address
+		sys.ProcessRegistry.RegisterAddressResolver(s.resolve)
+		sys.ProcessRegistry.Add(replies{s}, askID)
+		sys.ProcessRegistry.Add(self{s}, processID)
+		sys.ProcessRegistry.Add(&s.hub, hubID)
+		sys.EventStream.Subscribe(s.protoactorDeadLetter)
+		s.sys.Store(sys)
+	})
+	return s.sys.Load()
+}
+
+// made returns protoactor's system if there is one.
+func (s *System) made() *actor.ActorSystem { return s.sys.Load() }
+
+// resolve is the AddressResolver: one Process for every PID that is not ours.
+// A PID keeps what it resolved to for ever, so that it must hold for ever;
+// [router] looks the address or the name up for each message.
+func (s *System) resolve(*actor.PID) (actor.Process, bool) { return router{s}, true }
+
+func (s *System) local(pid *actor.PID) bool { return pid.Address == s.cfg.Address }
+
+// Stats are counters since the system was made, and gauges.
+type Stats struct {
+	Actors      int    // live actors spawned by this package
+	Leaked      int    // handlers that go on after their actor was killed
+	Asks        int    // asks of this process that wait
+	Monitors    int    // monitors of this process that have not fired
+	DeadLetters uint64 // messages that reached nobody
+	Relayed     uint64 // frames passed on between other processes
+	Refused     uint64 // frames of processes or incarnations that are not attached, or that they may not send
+	Malformed   uint64 // frames that could not be read
+	Lost        uint64 // notices (Down, failed asks) dropped because a live peer left 65,536 of them unread
+}
+
+// Stats returns the system's counters.
+func (s *System) Stats() Stats {
+	st := Stats{
+		Leaked:      int(s.leaked.Load()),
+		Asks:        s.asks.count(),
+		Monitors:    s.monitors.count(),
+		DeadLetters: s.dead.count(),
+		Relayed:     s.relayed.Load(),
+		Refused:     s.refused.Load(),
+		Malformed:   s.malformed.Load(),
+		Lost:        s.lost.Load(),
+	}
+	s.cells.Range(func(_, _ any) bool { st.Actors++; return true })
+	return st
+}
+
+// Shutdown stops all actors of this process, all at once, and waits for them
+// under ctx; those that have not ended then are killed, and Shutdown returns an
+// error that names them. All asks fail, and every call answers [ErrClosed] from
+// its beginning. Links are dropped, not closed. An order of stopping is the business of
+// the supervisor above.
+func (s *System) Shutdown(ctx context.Context) error {
+	s.spawning.Lock()
+	again := s.closed.Swap(true)
+	s.spawning.Unlock()
+	if again {
+		return nil
+	}
+	var cells []*cell
+	s.cells.Range(func(_, c any) bool { cells = append(cells, c.(*cell)); return true })
+	for _, c := range cells {
+		c.stop(shutdown)
+	}
+	var errs []error
+	for _, c := range cells {
+		select {
+		case <-c.done:
+			continue
+		default:
+		}
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			c.kill(killed)
+			errs = append(errs, fmt.Errorf("actor %s: %w", c.id, context.Cause(ctx)))
+		}
+	}
+	s.mu.Lock()
+	links := s.links
+	s.links, s.uplink = make(map[string]*link), ""
+	s.mu.Unlock()
+	for _, l := range links {
+		l.close()
+	}
+	s.asks.failAll(ErrClosed)
+	s.monitors.fireAll(errorReason(ErrClosed))
+	if sys := s.made(); sys != nil {
+		sys.Shutdown()
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("actors: shutdown: %w", errors.Join(errs...))
+	}
+	return nil
+}
+
+// quiet passes on what protoactor says at level Warn and above. Below that it
+// speaks of dead letters and panics, which this package reports itself.
+type quiet struct{ slog.Handler }
+
+func (q quiet) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && q.Handler.Enabled(ctx, l)
+}
+
+func (q quiet) WithAttrs(as []slog.Attr) slog.Handler { return quiet{q.Handler.WithAttrs(as)} }
+func (q quiet) WithGroup(name string) slog.Handler    { return quiet{q.Handler.WithGroup(name)} }
