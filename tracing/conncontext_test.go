@@ -22,8 +22,8 @@ func (c tracedConn) TraceSpan() tracing.Span { return c.span }
 
 func TestConnContext(t *testing.T) {
 	a, b := net.Pipe()
-	defer a.Close() //nolint:errcheck // a pipe
-	defer b.Close() //nolint:errcheck // a pipe
+	defer a.Close()
+	defer b.Close()
 	sampledTP, _ := recorder(t)
 	unsampledTP, _ := recorder(t, sdktrace.WithSampler(sdktrace.NeverSample()))
 
@@ -69,8 +69,8 @@ func TestConnContext(t *testing.T) {
 
 func TestConnContextWithoutATrace(t *testing.T) {
 	a, b := net.Pipe()
-	defer a.Close() //nolint:errcheck // a pipe
-	defer b.Close() //nolint:errcheck // a pipe
+	defer a.Close()
+	defer b.Close()
 	ctx := context.Background()
 	if got := tracing.ConnContext(ctx, a); got != ctx {
 		t.Error("a plain connection changed the context")

@@ -121,7 +121,7 @@ type ownBackend struct{ provider trace.TracerProvider }
 
 func (b ownBackend) Start(context.Context, Process, func([]byte) error) (Pipeline, error) {
 	if b.provider == nil {
-		return nil, nil //nolint:nilnil // means off
+		return nil, nil // off
 	}
 	return ownPipeline{provider: b.provider}, nil
 }

@@ -153,7 +153,7 @@ func (s Span) endOutcome(o Outcome, reason string) {
 // errorType returns the Go type of the innermost error that err wraps.
 func errorType(err error) string {
 	for {
-		u, ok := err.(interface{ Unwrap() error }) //nolint:errorlint // walks the chain itself
+		u, ok := err.(interface{ Unwrap() error })
 		if !ok || u.Unwrap() == nil {
 			return fmt.Sprintf("%T", err)
 		}

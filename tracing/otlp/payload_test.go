@@ -91,7 +91,7 @@ func TestSplitPayload(t *testing.T) {
 		{"two, one behind the other", slices.Concat(one, one), 2},
 		{"torn", one[:len(one)-1], -1},
 		{"other field", []byte{2<<3 | 2, 0}, -1},
-		{"other wire type", []byte{1<<3 | 0, 0}, -1},
+		{"other wire type", []byte{1 << 3, 0}, -1},
 		{"length beyond the end", []byte{1<<3 | 2, 0xff, 0xff, 0xff, 0xff, 0x0f}, -1},
 		{"no length", []byte{1<<3 | 2}, -1},
 		{"as many as allowed", slices.Repeat([]byte{1<<3 | 2, 0}, partsMax), partsMax},

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {})) // absent backends are what we test
 	for _, kv := range os.Environ() {
 		if k, _, _ := strings.Cut(kv, "="); strings.HasPrefix(k, "OTEL_") {
-			os.Unsetenv(k) //nolint:errcheck // a name from the environment
+			os.Unsetenv(k)
 		}
 	}
 	os.Exit(m.Run())
@@ -249,7 +249,7 @@ func TestStalledBackend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close() //nolint:errcheck // a test's listener
+	defer ln.Close()
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+ln.Addr().String())
 	master, err := tracing.Start(t.Context(), masterProcess, nil)
 	if err != nil {
@@ -263,7 +263,7 @@ func TestStalledBackend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close() //nolint:errcheck // a test's connection
+	defer c.Close()
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
