@@ -32,7 +32,7 @@ var arrows = map[string]struct{ ours, outside []string }{
 	},
 	"actors": {
 		[]string{"fdipc", "supervisor", "tracing"},
-		[]string{actorAPI, otelAPI, "google.golang.org/protobuf"},
+		[]string{actorAPI, otelAPI, "google.golang.org/protobuf", "github.com/fxamacker/cbor/v2"},
 	},
 	"netactor": {
 		[]string{"actors", "fdipc", "tracing"},
