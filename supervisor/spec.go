@@ -82,20 +82,20 @@ func (t ChildType) String() string { return name(t, "worker", "supervisor") }
 // Special values of [ChildSpec.Shutdown].
 const (
 	// BrutalKill kills the child without asking it first.
-	BrutalKill time.Duration = -1
+	BrutalKill time.Duration = rules.BrutalKill
 	// Infinity asks and waits for as long as it takes.
-	Infinity time.Duration = -2
+	Infinity time.Duration = rules.Infinity
 	// Immediately asks and kills at once: OTP's shutdown time 0.
-	Immediately time.Duration = -3
+	Immediately time.Duration = rules.Immediately
 )
 
 // Defaults.
 const (
 	// DefaultMax and DefaultPeriod are what Intensity{} means.
-	DefaultMax    = 1
-	DefaultPeriod = 5 * time.Second
+	DefaultMax    = rules.DefaultMax
+	DefaultPeriod = rules.DefaultPeriod
 	// DefaultShutdown is how long a worker may take to stop.
-	DefaultShutdown = 5 * time.Second
+	DefaultShutdown = rules.DefaultShutdown
 )
 
 // Intensity is the restart budget of a supervisor, one for all its children
@@ -204,57 +204,25 @@ func (c ChildSpec) kind() ChildType {
 
 // params returns the part of the spec that the rules look at. The spec is valid.
 func (c ChildSpec) params() rules.Params {
-	p := rules.Params{
+	return rules.Params{
 		ID:           c.ID,
 		Restart:      rules.Restart(c.Restart),
 		Significant:  c.Significant,
 		Supervisor:   c.kind() == TypeSupervisor,
+		Shutdown:     c.Shutdown,
 		StartTimeout: c.StartTimeout,
-		StartGrace:   DefaultShutdown,
-	}
-	switch c.Shutdown {
-	case BrutalKill:
-		p.Shutdown = rules.BrutalKill
-	case Infinity:
-		p.Shutdown = rules.Infinity
-	case Immediately:
-		p.Shutdown = 0
-	case 0:
-		p.Shutdown = DefaultShutdown
-		if p.Supervisor {
-			p.Shutdown = rules.Infinity
-		}
-	default:
-		p.Shutdown = c.Shutdown
-		p.StartGrace = max(p.StartGrace, c.Shutdown)
-	}
-	return p
+	}.Resolve()
 }
 
 // flags returns the supervisor's own settings with defaults filled in. The
 // spec is valid.
 func (s Spec) flags() rules.Flags {
-	f := rules.Flags{
+	return rules.Flags{
 		Strategy:      rules.Strategy(s.Strategy),
 		Max:           s.Intensity.Max,
 		Period:        s.Intensity.Period,
 		AutoShutdown:  rules.AutoShutdown(s.AutoShutdown),
+		Backoff:       rules.Backoff(s.Backoff),
 		LeakEscalates: s.Leak == LeakGiveUp,
-	}
-	if s.Intensity == (Intensity{}) {
-		f.Max = DefaultMax
-	}
-	if f.Period == 0 {
-		f.Period = DefaultPeriod
-	}
-	if b := s.Backoff; b.Initial > 0 {
-		f.Backoff = rules.Backoff(b)
-		if f.Backoff.Max == 0 {
-			f.Backoff.Max = max(time.Minute, b.Initial)
-		}
-		if f.Backoff.Factor == 0 {
-			f.Backoff.Factor = 2
-		}
-	}
-	return f
+	}.Resolve()
 }

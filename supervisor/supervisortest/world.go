@@ -1,0 +1,571 @@
+package supervisortest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coppice-go/coppice/supervisor/internal/rules"
+)
+
+// world is a tree of supervisors whose children are fakes and whose clock is a
+// variable. Everything happens on the caller's goroutine: what a fake does at
+// once (start, or end when asked) is told to its supervisor at once; what
+// takes time waits in queue, and when that is empty the clock moves on.
+type world struct {
+	root     *supDecl
+	rootDone string // how the root ended; "": never came up
+	rootUp   *sup
+	now      rules.Time
+	queue    []queued
+	timers   []timer
+	held     *sup // its queue entries wait (burst)
+	tickets  uint64
+	replies  map[uint64]string
+	adding   map[uint64]*decl // start_child under way, by ticket
+
+	plans   map[string][]string // outcomes of the next starts, by path
+	starts  map[string]int      // incarnations so far, by path
+	current map[string]*proc    // the latest instance, by path
+	onstop  map[string]string   // overrides, by path
+
+	gate  *gate
+	early bool // race: the operation comes before the attempt has failed
+
+	ev, rep []string
+
+	// swap, if set, is applied to every state before and after each step.
+	swap func(*rules.State) *rules.State
+}
+
+type queued struct {
+	to *sup
+	ev rules.Event
+}
+
+type timer struct {
+	to *sup
+	k  rules.Key
+	at rules.Time
+}
+
+// gate holds the next start of path by one supervisor.
+type gate struct {
+	path string
+	by   *sup
+	hit  *rules.Effect // the start that is held
+}
+
+// proc is one instance: of a worker, or of a supervisor.
+type proc struct {
+	d     *decl
+	path  string
+	inc   int
+	alive bool
+	by    *sup
+	key   rules.Key
+	run   uint64
+	sup   *sup // if it is a supervisor
+}
+
+func (p *proc) name() string { return fmt.Sprintf("%s#%d", p.path, p.inc) }
+
+// sup is one instance of a supervisor.
+type sup struct {
+	w      *world
+	path   string
+	d      *supDecl
+	self   *proc // nil for the root
+	state  *rules.State
+	slots  map[rules.Key]*slot
+	sync   []rules.Event // what fakes did at once
+	busy   bool
+	up     bool
+	ended  bool
+	reason string // valid once ended
+	errs   []string // reasons of ends not as asked, when all stop together
+}
+
+// slot is what the world keeps of a child beside the rules' record.
+type slot struct {
+	d      *decl
+	path   string
+	proc   *proc
+	reason string // of the latest end
+	why    string // of the latest failed start
+	info   bool
+}
+
+func newWorld(root *supDecl) *world {
+	return &world{
+		root: root, now: rules.Time(time.Hour),
+		replies: map[uint64]string{}, adding: map[uint64]*decl{}, plans: map[string][]string{}, starts: map[string]int{},
+		current: map[string]*proc{}, onstop: map[string]string{},
+	}
+}
+
+func (w *world) note(format string, a ...any) { w.ev = append(w.ev, fmt.Sprintf(format, a...)) }
+
+// newSup makes a supervisor and starts its children. It returns OTP's error if
+// that failed, and "" while a start is held.
+func (w *world) newSup(path string, d *supDecl, self *proc) (*sup, string) {
+	if bad := d.check(); bad != "" {
+		return nil, bad
+	}
+	s := &sup{w: w, path: path, d: d, self: self, slots: map[rules.Key]*slot{}}
+	var params []rules.Params
+	if d.flags.Strategy != rules.Dynamic {
+		for i, k := range d.kids {
+			params = append(params, k.params)
+			s.slots[rules.Key(i+1)] = &slot{d: k, path: k.path}
+		}
+	}
+	s.state = rules.New(d.flags, params)
+	s.step(rules.Event{Kind: rules.Begin})
+	for !s.up && !s.ended { // the roll-back waits for a child that ignores its stop
+		w.wait()
+	}
+	if s.ended {
+		return nil, s.reason
+	}
+	return s, ""
+}
+
+// step gives one event to the rules, and then what the fakes did about it.
+func (s *sup) step(ev rules.Event) {
+	s.sync = append(s.sync, ev)
+	if s.busy {
+		return
+	}
+	s.busy = true
+	for len(s.sync) > 0 {
+		ev := s.sync[0]
+		s.sync = s.sync[1:]
+		if s.w.swap != nil {
+			s.state = s.w.swap(s.state)
+		}
+		effects := slices.Clone(s.state.Step(s.w.now, ev))
+		for i := range effects {
+			s.effect(&effects[i])
+		}
+	}
+	s.busy = false
+}
+
+// effect does what an effect says.
+func (s *sup) effect(e *rules.Effect) {
+	w, k := s.w, s.slots[e.Key]
+	switch e.Kind {
+	case rules.Start:
+		s.start(e)
+	case rules.Ask:
+		k.proc.ask()
+	case rules.Slay:
+		if k.proc != nil && k.proc.run == e.Run {
+			k.proc.kill()
+		}
+	case rules.SetTimer:
+		w.timers = slices.DeleteFunc(w.timers, func(t timer) bool { return t.to == s && t.k == e.Key })
+		if e.At > w.now {
+			w.timers = append(w.timers, timer{s, e.Key, e.At})
+		} else if e.At > 0 {
+			w.queue = append(w.queue, queued{s, rules.Event{Kind: rules.Timer, Key: e.Key}})
+		}
+	case rules.Answer:
+		w.replies[e.Ticket] = s.reply(e, k)
+	case rules.Report:
+		s.report(e, k)
+	case rules.Forget:
+		delete(s.slots, e.Key)
+	case rules.Up:
+		s.up = true
+	case rules.Terminated:
+		s.terminated(e)
+	}
+}
+
+// start plays a start of a child by its plan.
+func (s *sup) start(e *rules.Effect) {
+	w, k := s.w, s.slots[e.Key]
+	if k == nil { // a start_child: the rules have just made the record
+		d := w.adding[e.Ticket]
+		k = &slot{d: d, path: d.path}
+		s.slots[e.Key] = k
+	}
+	if g := w.gate; g != nil && g.hit == nil && g.by == s && g.path == k.path {
+		g.hit = e
+		return
+	}
+	outcome := "ok"
+	if p := w.plans[k.path]; len(p) > 0 {
+		outcome, w.plans[k.path] = p[0], p[1:]
+	}
+	if k.d.sup != nil && outcome != "error" && outcome != "ignore" {
+		s.startSup(e, k)
+		return
+	}
+	ev := rules.Event{Kind: rules.StartFailed, Key: e.Key, Run: e.Run}
+	k.info = outcome == "extra"
+	switch outcome {
+	case "error", "raise", "badreturn":
+		k.why = map[string]string{"error": "planned", "raise": "EXIT:planned", "badreturn": "weird"}[outcome]
+		w.note("startfail %s", k.path)
+	case "ignore":
+		ev.Kind = rules.Ignored
+		w.note("ignored %s", k.path)
+	default:
+		ev.Kind = rules.Started
+		s.launch(e, k, nil)
+	}
+	s.sync = append(s.sync, ev)
+}
+
+// launch makes the instance that came up.
+func (s *sup) launch(e *rules.Effect, k *slot, child *sup) {
+	w := s.w
+	w.starts[k.path]++
+	k.proc = &proc{d: k.d, path: k.path, inc: w.starts[k.path], alive: true, by: s, key: e.Key, run: e.Run, sup: child}
+	if child != nil {
+		child.self = k.proc
+	}
+	w.current[k.path] = k.proc
+	w.note("start %s", k.proc.name())
+}
+
+func (s *sup) startSup(e *rules.Effect, k *slot) {
+	child, why := s.w.newSup(k.path, k.d.sup, nil)
+	ev := rules.Event{Kind: rules.Started, Key: e.Key, Run: e.Run}
+	if why != "" {
+		ev.Kind, k.why = rules.StartFailed, why
+		s.w.note("startfail %s", k.path)
+	} else {
+		s.launch(e, k, child)
+	}
+	s.sync = append(s.sync, ev)
+}
+
+// ask is the stop request.
+func (p *proc) ask() {
+	switch {
+	case !p.alive: // its end is on the way
+	case p.sup != nil:
+		p.sup.reason = "shutdown"
+		p.sup.step(rules.Event{Kind: rules.Stop})
+	default:
+		how := p.d.onstop
+		if o, ok := p.by.w.onstop[p.path]; ok {
+			how = o
+		}
+		switch how {
+		case "ignore":
+		case "":
+			p.die("shutdown")
+		default:
+			p.die(how)
+		}
+	}
+}
+
+// kill ends an instance by force. A supervisor's children end with it: workers
+// killed, supervisors in order, as when their parent dies (otp.md 1.7).
+func (p *proc) kill() {
+	if !p.alive {
+		return
+	}
+	if p.sup != nil {
+		p.die("killed")
+		p.sup.orphan()
+		return
+	}
+	p.die("killed")
+}
+
+// orphan is what follows for the children of a supervisor that was killed.
+func (s *sup) orphan() {
+	s.ended = true
+	s.w.timers = slices.DeleteFunc(s.w.timers, func(t timer) bool { return t.to == s })
+	s.w.queue = slices.DeleteFunc(s.w.queue, func(q queued) bool { return q.to == s })
+	for _, k := range s.inOrder() {
+		p := s.slots[k].proc
+		if p == nil || !p.alive {
+			continue
+		}
+		p.by = nil // nobody is told any more
+		if p.sup == nil {
+			p.alive = false
+			s.w.note("stop %s killed", p.name())
+		} else {
+			p.sup.reason = "killed"
+			p.sup.step(rules.Event{Kind: rules.Stop})
+		}
+	}
+}
+
+// die ends an instance and tells its supervisor: at once if that waits for it,
+// else by its mailbox.
+func (p *proc) die(reason string) {
+	p.alive = false
+	w := p.world()
+	w.note("stop %s %s", p.name(), reason)
+	if p.by == nil || p.by.ended {
+		return
+	}
+	s := p.by
+	if k := s.slots[p.key]; k != nil && k.proc == p {
+		k.reason = reason
+	}
+	ev := rules.Event{Kind: rules.Exited, Key: p.key, Run: p.run, End: class(reason)}
+	if c := s.state.Children[p.key]; c != nil && c.Run == p.run && c.Phase == rules.Stopping {
+		s.step(ev)
+		return
+	}
+	w.queue = append(w.queue, queued{s, ev})
+}
+
+func (p *proc) world() *world {
+	if p.sup != nil {
+		return p.sup.w
+	}
+	return p.by.w
+}
+
+// terminated is the end of a supervisor of its own or by order.
+func (s *sup) terminated(e *rules.Effect) {
+	s.ended = true
+	switch e.Why {
+	case rules.ByOrder: // reason was set with the order
+	case rules.ByIntensity, rules.ByAttempts, rules.ByLeak:
+		s.reason = "gave_up"
+		if s.d.otp {
+			s.reason = "shutdown"
+		}
+	case rules.ByStart:
+		k := s.slots[e.Key]
+		id, why := s.reason, "" // set by report when the record is gone already
+		if k != nil {
+			id, why = k.d.params.ID, k.why
+			s.reason = "shutdown failed_to_start_child " + id + " " + why
+		}
+	default:
+		s.reason = "shutdown"
+	}
+	s.aggregate()
+	switch {
+	case !s.up: // its start fails
+	case s.self != nil:
+		s.self.die(s.reason)
+	default:
+		s.w.rootUp, s.w.rootDone = nil, s.reason
+	}
+}
+
+// report records what OTP logs at error level.
+func (s *sup) report(e *rules.Effect, k *slot) {
+	who := k.d.params.ID
+	if e.Known {
+		who = k.path
+	}
+	switch e.Context {
+	case rules.ChildTerminated:
+		s.log("child_terminated %s %s", who, k.reason)
+	case rules.StartError:
+		if s.state.Work == rules.InitWork || !s.up {
+			s.reason = "shutdown failed_to_start_child " + k.d.params.ID + " " + k.why
+		}
+		s.log("start_error %s %s", who, k.why)
+	case rules.ShutdownError:
+		if s.d.flags.Strategy == rules.Dynamic && s.state.Work >= rules.StopWork {
+			s.errs = append(s.errs, k.reason)
+			return
+		}
+		s.log("shutdown_error %s %s", who, k.reason)
+	case rules.GaveUp:
+		s.log("shutdown %s reached_max_restart_intensity", who)
+	}
+}
+
+// aggregate reports the children of a dynamic supervisor that did not stop as
+// asked: one report a reason.
+func (s *sup) aggregate() {
+	n := map[string]int{}
+	for _, r := range s.errs {
+		n[r]++
+	}
+	var lines []string
+	for r, c := range n {
+		lines = append(lines, fmt.Sprintf("shutdown_error *%d %s", c, r))
+	}
+	slices.Sort(lines)
+	s.w.rep = append(s.w.rep, lines...)
+	s.errs = nil
+}
+
+func (s *sup) log(format string, a ...any) { s.w.rep = append(s.w.rep, fmt.Sprintf(format, a...)) }
+
+// reply renders an answer as the recordings do.
+func (s *sup) reply(e *rules.Effect, k *slot) string {
+	switch e.Reply {
+	case rules.OK:
+		if k == nil || k.proc == nil || !k.proc.alive {
+			return "ok"
+		}
+		if k.info {
+			return "ok " + k.proc.name() + " info=info"
+		}
+		return "ok " + k.proc.name()
+	case rules.OKUndefined:
+		return "ok undefined"
+	case rules.AlreadyStarted:
+		return "error already_started " + k.proc.name()
+	case rules.AlreadyPresent:
+		return "error already_present"
+	case rules.NotFound:
+		return "error not_found"
+	case rules.IsRunning:
+		return "error running"
+	case rules.IsRestarting:
+		return "error restarting"
+	case rules.IsDynamic:
+		return "error simple_one_for_one"
+	case rules.Failure:
+		return "error " + k.why
+	default:
+		return "noproc"
+	}
+}
+
+// pump lets everything happen that is due, up to now.
+func (w *world) pump() {
+	for {
+		i := slices.IndexFunc(w.queue, func(q queued) bool { return q.to != w.held })
+		if i < 0 || w.gate != nil && w.gate.hit != nil {
+			return
+		}
+		q := w.queue[i]
+		w.queue = slices.Delete(w.queue, i, i+1)
+		q.to.step(q.ev)
+	}
+}
+
+// settle pumps until nobody waits for anything, moving the clock on for
+// shutdown times and back-off delays.
+func (w *world) settle() {
+	for {
+		w.pump()
+		if len(w.timers) == 0 || w.gate != nil && w.gate.hit != nil {
+			return
+		}
+		w.fire(w.nextTimer())
+	}
+}
+
+// wait lets the next thing happen that somebody waits for.
+func (w *world) wait() {
+	if i := slices.IndexFunc(w.queue, func(q queued) bool { return q.ev.Kind == rules.Timer }); i >= 0 {
+		q := w.queue[i]
+		w.queue = slices.Delete(w.queue, i, i+1)
+		q.to.step(q.ev)
+		return
+	}
+	w.fire(w.nextTimer())
+}
+
+func (w *world) nextTimer() int {
+	first := 0
+	for i, t := range w.timers {
+		if t.at < w.timers[first].at {
+			first = i
+		}
+	}
+	return first
+}
+
+func (w *world) fire(i int) {
+	t := w.timers[i]
+	w.timers = slices.Delete(w.timers, i, i+1)
+	w.now = max(w.now, t.at)
+	t.to.step(rules.Event{Kind: rules.Timer, Key: t.k})
+}
+
+// advance moves the clock, firing what falls due on the way.
+func (w *world) advance(d time.Duration) {
+	end := w.now + rules.Time(d)
+	for w.pump(); len(w.timers) > 0 && w.timers[w.nextTimer()].at <= end; w.pump() {
+		w.fire(w.nextTimer())
+	}
+	w.now = end
+}
+
+// request sends a call and returns its ticket. Added is the new child, if any.
+func (s *sup) request(c rules.Call, added *decl) uint64 {
+	s.w.tickets++
+	c.Ticket = s.w.tickets
+	s.w.adding[c.Ticket] = added
+	s.step(rules.Event{Kind: rules.Request, Call: c})
+	return c.Ticket
+}
+
+// inOrder returns the children's keys in start order.
+func (s *sup) inOrder() []rules.Key {
+	keys := make([]rules.Key, 0, len(s.slots))
+	for k := range s.slots {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys) // keys count up as children are added at the end
+	return keys
+}
+
+// render shows the children as the recordings do; deep descends.
+func (s *sup) render(deep bool) string {
+	var out []string
+	for _, key := range s.inOrder() {
+		c, k := s.state.Children[key], s.slots[key]
+		if c == nil || c.New && c.Phase == rules.Starting {
+			continue
+		}
+		id := k.d.params.ID
+		if s.d.flags.Strategy == rules.Dynamic {
+			id = "undefined"
+		}
+		switch {
+		case c.Phase == rules.Waiting || c.Phase == rules.Starting && c.Auto:
+			out = append(out, id+"~")
+		case c.Phase == rules.Down:
+			out = append(out, id+"-")
+		case deep && k.proc.sup != nil:
+			out = append(out, k.proc.name()+"["+k.proc.sup.render(true)+"]")
+		default:
+			out = append(out, k.proc.name())
+		}
+	}
+	if s.d.flags.Strategy == rules.Dynamic {
+		slices.Sort(out)
+	}
+	return strings.Join(out, " ")
+}
+
+func (s *sup) counts() []int {
+	st := s.state
+	specs := st.Specs
+	if st.Flags.Strategy == rules.Dynamic {
+		specs = 1
+	}
+	return []int{specs, st.Live, st.Supers, st.Specs - st.Supers}
+}
+
+// class is what the rules need to know of a reason.
+func class(reason string) rules.Class {
+	switch {
+	case reason == "normal":
+		return rules.Normal
+	case reason == "shutdown":
+		return rules.Shutdown
+	case strings.HasPrefix(reason, "shutdown:"):
+		return rules.ShutdownDetail
+	case reason == "killed":
+		return rules.Killed
+	default:
+		return rules.Failed
+	}
+}
