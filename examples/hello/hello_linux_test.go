@@ -1,0 +1,403 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/runtimetest"
+)
+
+func TestMain(m *testing.M) { runtimetest.Main(m, main) }
+
+// soak makes the tests below run at the length that the claims in the README
+// are made for.
+var soak = os.Getenv("COPPICE_SOAK") != ""
+
+// hello is a running example: its URL, and its program.
+type hello struct {
+	*runtimetest.Program
+	t   *testing.T
+	url string
+}
+
+func start(t *testing.T, args ...string) *hello {
+	t.Helper()
+	p := runtimetest.Start(t, nil, append([]string{"-addr", "127.0.0.1:0"}, args...)...)
+	m := p.Await(`^(http://\S+)/  master pid (\d+)$`)
+	if m[2] != strconv.Itoa(p.PID()) {
+		t.Fatalf("it prints pid %s and is %d", m[2], p.PID())
+	}
+	return &hello{p, t, m[1]}
+}
+
+// fresh makes each request over a connection of its own.
+var fresh = &http.Client{
+	Timeout:   runtimetest.Patience,
+	Transport: &http.Transport{DisableKeepAlives: true},
+}
+
+func (h *hello) get(path string) (string, error) {
+	resp, err := fresh.Get(h.url + path)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return "", err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("%s: %s: %s", path, resp.Status, b)
+	}
+	return string(b), nil
+}
+
+func (h *hello) mustGet(path string) string {
+	h.t.Helper()
+	s, err := h.get(path)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return s
+}
+
+// root asks which worker answers.
+func (h *hello) root() (a struct{ Worker, ID, PID int }) {
+	h.t.Helper()
+	if err := json.Unmarshal([]byte(h.mustGet("/")), &a); err != nil {
+		h.t.Fatal(err)
+	}
+	return a
+}
+
+// tree asks for the live tree.
+func (h *hello) tree() coppice.Tree {
+	h.t.Helper()
+	var tree coppice.Tree
+	if err := json.Unmarshal([]byte(h.mustGet("/tree")), &tree); err != nil {
+		h.t.Fatal(err)
+	}
+	return tree
+}
+
+// workers returns the process numbers of the live workers.
+func (h *hello) workers() []int {
+	h.t.Helper()
+	var pids []int
+	tree := h.tree()
+	tree.Walk(func(n coppice.Tree) {
+		if n.Role == "worker" && n.PID != 0 {
+			pids = append(pids, n.PID)
+		}
+	})
+	return pids
+}
+
+// TestSharesDifferByOne: sequential connections are dealt out in turn.
+func TestSharesDifferByOne(t *testing.T) {
+	h := start(t, "-workers", "3", "-quiet")
+	requests := 1_000
+	if soak {
+		requests = 10_000
+	}
+	shares := map[int]int{}
+	for range requests {
+		shares[h.root().Worker]++
+	}
+	low, high := requests, 0
+	for slot := range 3 {
+		low, high = min(low, shares[slot]), max(high, shares[slot])
+	}
+	if high-low > 1 {
+		t.Errorf("shares %v of %d requests differ by more than 1", shares, requests)
+	}
+	t.Logf("%d requests: shares %v", requests, shares)
+}
+
+// TestKillUnderLoad: workers are killed again and again while clients ask.
+// Nobody is refused and nobody hangs, whatever the policy. What is cut is what
+// the killed worker had claimed, or for shared had accepted: at most all that
+// was in flight at each kill.
+func TestKillUnderLoad(t *testing.T) {
+	length := 4 * time.Second
+	if soak {
+		length = 20 * time.Second
+	}
+	for _, policy := range []string{"round-robin", "shared"} {
+		t.Run(policy, func(t *testing.T) {
+			h := start(t, "-workers", "2", "-quiet", "-policy", policy)
+			ctx, cancel := context.WithTimeout(t.Context(), length)
+			defer cancel()
+			counts := make(chan runtimetest.Counts)
+			load := runtimetest.Load{URL: h.url, InFlight: 16}
+			go func() { counts <- load.Run(ctx) }()
+
+			kills := 0
+			for tick := time.NewTicker(500 * time.Millisecond); ctx.Err() == nil; {
+				select {
+				case <-tick.C:
+				case <-ctx.Done():
+					continue
+				}
+				pids := h.workers()
+				if len(pids) == 0 {
+					continue // both are being replaced
+				}
+				if syscall.Kill(pids[rand.IntN(len(pids))], syscall.SIGKILL) == nil {
+					kills++
+				}
+			}
+			c := <-counts
+			t.Logf("%s: %d kills; %v", policy, kills, c)
+			if c.Refused != 0 || c.Hung != 0 || c.Other != 0 {
+				t.Errorf("refused %d, hung %d, other %d: want none", c.Refused, c.Hung, c.Other)
+			}
+			if c.Cut > int64(kills*load.InFlight) {
+				t.Errorf("%d requests cut by %d kills of a worker with at most %d in flight", c.Cut, kills, load.InFlight)
+			}
+			if c.OK == 0 || kills == 0 {
+				t.Errorf("nothing was tried: %d answers, %d kills", c.OK, kills)
+			}
+		})
+	}
+}
+
+// TestAllWorkersDead: with every worker killed at once a client waits in the
+// backlog and is answered by a replacement.
+func TestAllWorkersDead(t *testing.T) {
+	for _, policy := range []string{"round-robin", "shared"} {
+		t.Run(policy, func(t *testing.T) {
+			h := start(t, "-workers", "2", "-quiet", "-policy", policy)
+			before := h.workers()
+			for _, pid := range before {
+				if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// Stopped first and killed after the client has connected, so that the
+			// request is certainly made in the gap.
+			conn, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			for _, pid := range before {
+				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+			}
+			fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: hello\r\nConnection: close\r\n\r\n")
+			if err := conn.SetReadDeadline(time.Now().Add(runtimetest.Patience)); err != nil {
+				t.Fatal(err)
+			}
+			answer, err := io.ReadAll(conn)
+			if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200 OK") {
+				t.Fatalf("answer %q, error %v", answer, err)
+			}
+		})
+	}
+}
+
+// TestTerminate: SIGTERM lets a request finish, ends with 0, and leaves nobody.
+func TestTerminate(t *testing.T) {
+	for _, isolation := range []string{"process", "goroutine"} {
+		t.Run(isolation, func(t *testing.T) {
+			h := start(t, "-workers", "2", "-isolation", isolation)
+			kids := runtimetest.Children(t, h.PID())
+			if want := map[string]int{"process": 3, "goroutine": 0}[isolation]; len(kids) != want {
+				t.Fatalf("%d children, want %d", len(kids), want)
+			}
+			answered := h.begin("/sleep?ms=2000")
+			h.Signal(syscall.SIGTERM)
+			if err := <-answered; err != nil {
+				t.Errorf("the sleeper: %v", err)
+			}
+			if code := h.Wait(); code != 0 {
+				t.Errorf("exit code %d, want 0", code)
+			}
+			for _, pid := range kids {
+				if runtimetest.Alive(pid) {
+					t.Errorf("process %d is left", pid)
+				}
+			}
+		})
+	}
+}
+
+// begin sends a request and returns when all of it is on its way; its end comes
+// on the channel.
+func (h *hello) begin(path string) <-chan error {
+	h.t.Helper()
+	wrote, ended := make(chan struct{}), make(chan error, 1)
+	ctx := httptrace.WithClientTrace(h.t.Context(), &httptrace.ClientTrace{
+		WroteRequest: func(httptrace.WroteRequestInfo) { close(wrote) },
+	})
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.url+path, nil)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	go func() {
+		resp, err := fresh.Do(req)
+		if err == nil {
+			_, err = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		}
+		ended <- err
+	}()
+	select {
+	case <-wrote:
+	case err := <-ended:
+		h.t.Fatalf("%s: %v", path, err)
+	}
+	return ended
+}
+
+// TestMasterKilled: no process outlives its master, blocked ones included.
+func TestMasterKilled(t *testing.T) {
+	h := start(t, "-workers", "2", "-quiet")
+	kids := runtimetest.Children(t, h.PID())
+	h.begin("/block?ms=10000") // its worker ends with the others
+	h.Signal(syscall.SIGKILL)
+	h.Wait()
+	for _, pid := range kids {
+		runtimetest.Eventually(t, fmt.Sprintf("process %d gone", pid), func() bool { return !runtimetest.Alive(pid) })
+	}
+}
+
+// TestSecondSignal ends at once what a first has asked to end.
+func TestSecondSignal(t *testing.T) {
+	h := start(t, "-workers", "2")
+	h.begin("/sleep?ms=60000") // cut by the second signal
+	kids := runtimetest.Children(t, h.PID())
+	h.Signal(syscall.SIGINT)
+	h.Await("shutting down")
+	h.Signal(syscall.SIGINT)
+	if code := h.Wait(); code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+	for _, pid := range kids {
+		runtimetest.Eventually(t, fmt.Sprintf("process %d gone", pid), func() bool { return !runtimetest.Alive(pid) })
+	}
+}
+
+// TestGivesUp: a worker that cannot live ends the program, which says why.
+func TestGivesUp(t *testing.T) {
+	h := start(t, "-workers", "1")
+	for {
+		if _, err := h.get("/crash?how=exit"); err == nil {
+			t.Fatal("a crash was answered")
+		}
+		select {
+		case <-h.Ended():
+		default:
+			continue
+		}
+		break
+	}
+	if code := h.Wait(); code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+	h.Await(`^coppice: .*web.*web/0.*exit code 3.*50 restarts in 10s`)
+}
+
+// TestWaysToDie: each end is told apart, in one line.
+func TestWaysToDie(t *testing.T) {
+	h := start(t, "-workers", "1")
+	for _, tt := range []struct{ how, reason string }{
+		{"exit", `exit code 3`},
+		{"panic", `exit code 2: panic: asked to panic`},
+		{"fatal", `exit code 2: fatal error: concurrent map writes`},
+		{"segv", `exit code 2: (panic: runtime error|unexpected fault address|fatal error)`},
+		{"kill", `signal SIGKILL`},
+	} {
+		if _, err := h.get("/crash?how=" + tt.how); err == nil {
+			t.Errorf("%s: a crash was answered", tt.how)
+		}
+		h.Await(`child ended.*web/0.*` + tt.reason)
+	}
+}
+
+// TestAtBase: after many kills the master is as it was.
+func TestAtBase(t *testing.T) {
+	kills := 25
+	if soak {
+		kills = 200
+	}
+	h := start(t, "-workers", "2", "-quiet")
+	h.root()
+	base := runtimetest.Descriptors(t, h.PID())
+	for range kills {
+		pid := h.root().PID
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		runtimetest.Eventually(t, "the replacement", func() bool { return len(h.workers()) == 2 && !runtimetest.Alive(pid) })
+	}
+	runtimetest.Eventually(t, "descriptors and children as at the start", func() bool {
+		return len(runtimetest.Descriptors(t, h.PID())) == len(base) && len(runtimetest.Children(t, h.PID())) == 3
+	})
+	t.Logf("%d kills: %d descriptors, %d children, as before", kills, len(base), 3)
+}
+
+// TestBadFlags: what cannot be used is named, with exit code 2, and nothing is
+// started.
+func TestBadFlags(t *testing.T) {
+	for _, tt := range []struct {
+		name, says string
+		args       []string
+	}{
+		{"size", "-workers", []string{"-workers", "-3"}},
+		{"policy", `-policy.*fair`, []string{"-policy", "fair"}},
+		{"isolation", `-isolation.*thread`, []string{"-isolation", "thread"}},
+		{"address", `port`, []string{"-addr", "127.0.0.1"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := runtimetest.Start(t, nil, tt.args...)
+			p.Await(tt.says)
+			if code := p.Wait(); code != 2 {
+				t.Errorf("exit code %d, want 2", code)
+			}
+		})
+	}
+	for _, tt := range []struct{ name, says, env string }{
+		{"half the variables", "COPPICE_CHANNEL", "COPPICE_CHANNEL=77"},
+		{"no number", "COPPICE_CHANNEL", "COPPICE_CHANNEL=seven"},
+		{"no socket", "COPPICE_CHANNEL", "COPPICE_CHANNEL=0"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := runtimetest.Start(t, []string{tt.env})
+			p.Await(tt.says)
+			if code := p.Wait(); code != 2 {
+				t.Errorf("exit code %d, want 2", code)
+			}
+		})
+	}
+}
+
+// TestPortTaken: the worker gets EADDRINUSE, as from net.Listen, and the program
+// ends.
+func TestPortTaken(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	p := runtimetest.Start(t, nil, "-addr", ln.Addr().String(), "-quiet")
+	p.Await(`bind: address already in use`)
+	if code := p.Wait(); code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+}

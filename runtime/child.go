@@ -1,0 +1,251 @@
+package coppice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+const (
+	// welcomeTimeout bounds a child's wait for the master's first frame.
+	welcomeTimeout = 30 * time.Second
+
+	// partingTimeout bounds what a child does after its worker function has
+	// returned: flush spans, say goodbye.
+	partingTimeout = 2 * time.Second
+
+	// masterAddress is the actor address of the master. Children have their ID.
+	masterAddress = "0"
+)
+
+// Why a child stops: the causes of its worker's context.
+var (
+	errAsked  = errors.New("coppice: asked to stop")
+	errOrphan = fmt.Errorf("%w: finishing what was begun", ErrMasterGone)
+)
+
+// child is the life of one child of the tree from its own side, in a process of
+// its own or as a goroutine of the master.
+type child struct {
+	cfg  Config
+	root *node
+	log  *slog.Logger
+	conn *fdipc.Conn
+
+	greeted chan welcome  // one value: the handler's to run
+	set     chan struct{} // closed when the fields below are; the handler waits for it
+
+	welcome  welcome
+	pipeline tracing.Pipeline
+	system   *actors.System
+	accept   *netactor.Listeners  // of a worker
+	dispatch *netactor.Dispatcher // of the listener process
+
+	ctx      context.Context // the worker's: ends when the drain begins
+	stop     context.CancelCauseFunc
+	drain    context.Context // ends at the drain's deadline
+	endDrain context.CancelFunc
+	ready    func() error
+}
+
+func newChild(cfg Config, root *node) *child {
+	c := &child{
+		cfg: cfg, root: root, log: cfg.Logger,
+		greeted: make(chan welcome, 1), set: make(chan struct{}),
+	}
+	c.ctx, c.stop = context.WithCancelCause(context.Background())
+	c.drain, c.endDrain = context.WithCancel(context.Background())
+	c.ready = sync.OnceValue(c.sayReady)
+	return c
+}
+
+// transport is the configuration of the child's end of its channel.
+func (c *child) transport() fdipc.Config {
+	return fdipc.Config{Handler: c.handle, Closed: c.lost}
+}
+
+// handle takes a frame of the master's, on the channel's reader.
+func (c *child) handle(conn *fdipc.Conn, f *fdipc.Frame) {
+	if f.Kind == frameWelcome {
+		c.greet(f)
+		return
+	}
+	<-c.set // the master may speak on before run has read the welcome
+	var err error
+	switch {
+	case c.system == nil: // unfit: nothing is for this child
+		f.Refuse(fdipc.ReasonClosed)
+	case f.Kind == frameStop:
+		var s stopRequest
+		if s, err = decode[stopRequest](f); err == nil {
+			c.beginDrain(errAsked, s.Drain)
+		}
+	case f.Kind == frameLink:
+		err = c.link(f)
+	case f.Kind == frameGone:
+		err = c.gone(f)
+	case f.Kind == frameQuiet:
+		c.quiet()
+	case c.system.HandleFrame(masterAddress, f):
+	case c.accept != nil && c.accept.HandleFrame(conn, f):
+	case c.dispatch != nil && c.dispatch.HandleFrame(netactor.Worker{}, conn, f):
+	default:
+		f.Refuse(fdipc.ReasonUnknown) // a newer master's: skipped by rule
+	}
+	if err != nil {
+		f.Refuse(fdipc.ReasonUnknown)
+		c.log.Error("bad frame from the master", "err", err)
+	}
+}
+
+func (c *child) greet(f *fdipc.Frame) {
+	w, err := decode[welcome](f)
+	if err != nil {
+		c.log.Error("bad frame from the master", "err", err)
+		return
+	}
+	select {
+	case c.greeted <- w:
+	default: // a second welcome changes nothing
+	}
+}
+
+// lost is told that the channel is gone. Unless a stop was asked for before, the
+// master has died.
+func (c *child) lost(*fdipc.Conn, error) { c.beginDrain(errOrphan, c.cfg.OrphanDrain) }
+
+// beginDrain ends the worker's context, and the drain's after d. A later call may
+// bring the deadline nearer, never further.
+func (c *child) beginDrain(why error, d time.Duration) {
+	c.stop(why)
+	time.AfterFunc(max(d, 0), c.endDrain)
+}
+
+// run lives the child's life over conn and returns why it ended. newPipeline
+// makes the process's tracing once it is known which process this is.
+func (c *child) run(conn *fdipc.Conn, newPipeline func(welcome) tracing.Pipeline) farewell {
+	c.conn = conn
+	select {
+	case c.welcome = <-c.greeted:
+	case <-c.ctx.Done():
+		return farewell{byeError, context.Cause(c.ctx).Error()}
+	case <-time.After(welcomeTimeout):
+		return farewell{byeError, fmt.Sprintf("coppice: no welcome from the master within %v", welcomeTimeout)}
+	}
+	life, err := c.fit()
+	if err == nil {
+		c.pipeline = newPipeline(c.welcome)
+		err = c.equip()
+	}
+	close(c.set)
+	if err != nil {
+		return farewell{byeUnfit, err.Error()}
+	}
+
+	bye := life()
+
+	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
+	defer cancel()
+	if err := errors.Join(c.system.Shutdown(ctx), c.pipeline.Shutdown(ctx)); err != nil {
+		c.log.Warn("child: ending", "name", c.welcome.Name, "err", err)
+	}
+	return bye
+}
+
+// fit finds what the welcome asks this program to be, or why it cannot.
+func (c *child) fit() (life func() farewell, err error) {
+	w := c.welcome
+	if w.Protocol != protocol {
+		return nil, fmt.Errorf("coppice: the master speaks protocol %d, this program %d", w.Protocol, protocol)
+	}
+	switch w.Role {
+	case roleListener:
+		return c.dispatchConnections, nil
+	case roleWorker:
+		if d := difference(w.Tree, c.root.describe()); d != "" {
+			return nil, fmt.Errorf("coppice: this program's tree is not its master's: %s", d)
+		}
+		pool, ok := c.root.find(w.Path).spec.(Pool) // the trees are equal: it is there
+		if !ok {
+			return nil, fmt.Errorf("coppice: %q is not a pool", w.Path)
+		}
+		return func() farewell { return c.work(pool) }, nil
+	}
+	return nil, fmt.Errorf("coppice: role %q is not known to this release", w.Role)
+}
+
+// await waits until the child is equipped, and tells whether it is.
+func (c *child) await(ctx context.Context) bool {
+	select {
+	case <-c.set:
+		return c.system != nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// equip gives the child what it needs before frames arrive for it.
+func (c *child) equip() error {
+	system, err := actors.NewSystem(actors.Config{
+		Address: strconv.Itoa(c.welcome.ID), Logger: c.log,
+		Hooks: actors.Hooks{Stop: func(string) { c.beginDrain(errAsked, c.welcome.Drain) }},
+	})
+	if err != nil {
+		return err
+	}
+	if err := system.Attach(masterAddress, 0, c.conn); err != nil {
+		return err
+	}
+	system.Uplink(masterAddress)
+	tracer := tracing.New(c.pipeline.TracerProvider())
+	switch c.welcome.Role {
+	case roleListener:
+		c.dispatch = netactor.NewDispatcher(netactor.DispatcherConfig{Logger: c.log, Tracer: tracer})
+	case roleWorker:
+		c.accept = netactor.NewListeners(netactor.ListenersConfig{
+			Logger: c.log, Tracer: tracer, Master: c.conn, Pool: c.welcome.Path,
+		})
+	}
+	c.system = system
+	return nil
+}
+
+// work runs the worker function to its end.
+func (c *child) work(pool Pool) farewell {
+	err := pool.Worker(c.ctx, &Worker{c})
+	asked := c.ctx.Err() != nil
+	c.endDrain() // what the worker function has not waited for is cut
+	_ = c.accept.Drain(c.drain)
+	switch {
+	case asked && (err == nil || errors.Is(err, context.Canceled)):
+		return farewell{Kind: byeShutdown}
+	case err != nil:
+		return farewell{byeError, err.Error()}
+	}
+	return farewell{Kind: byeNormal}
+}
+
+// sayReady tells the master that the worker does its work.
+func (c *child) sayReady() error {
+	if err := c.conn.Send(c.ctx, control(frameReady, struct{}{})); err != nil {
+		return fmt.Errorf("coppice: ready: %w", err)
+	}
+	return nil
+}
+
+// part says goodbye and closes the channel.
+func (c *child) part(bye farewell) {
+	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
+	defer cancel()
+	_ = c.conn.Send(ctx, control(frameBye, bye)) // when it fails there is nobody to tell
+	_ = c.conn.Close()
+}

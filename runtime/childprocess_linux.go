@@ -1,0 +1,81 @@
+package coppice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// spent is set once this process has begun its life as a child.
+var spent atomic.Bool
+
+// spendChild lives the life of a child process and exits. It returns only when
+// this process cannot begin it.
+func spendChild(cfg Config, root *node, channel *os.File) error {
+	if !spent.CompareAndSwap(false, true) {
+		return ErrInChild
+	}
+	c := newChild(cfg, root)
+	go c.heedSignals() // ends with the process
+	conn, err := fdipc.New(channel, c.transport())
+	if err != nil {
+		return fmt.Errorf("coppice: the channel to the master: %w", err)
+	}
+	go c.outliveNoMaster() // ends with the process
+	bye := c.run(conn, c.ownPipeline)
+	c.part(bye)
+	switch bye.Kind {
+	case byeUnfit:
+		fmt.Fprintln(os.Stderr, bye.Text)
+		os.Exit(exitUsage)
+	case byeError:
+		os.Exit(exitFailed)
+	}
+	os.Exit(exitOK)
+	return nil
+}
+
+// heedSignals takes SIGTERM as what it is here: the master has died (the
+// parent-death signal), or the drain's deadline has passed, or an operator wants
+// this child to end. The first begins a drain as if the master were gone; while
+// one is under way it ends it.
+func (c *child) heedSignals() {
+	terms := make(chan os.Signal, 1)
+	signal.Notify(terms, syscall.SIGTERM)
+	for range terms {
+		d := c.cfg.OrphanDrain
+		if c.ctx.Err() != nil {
+			d = 0
+		}
+		c.beginDrain(errOrphan, d)
+	}
+}
+
+// outliveNoMaster makes sure that no child stays behind: one whose drain is over
+// and whose master is gone is killed, whatever its worker function does. A worker
+// that only a SIGTERM has told to go is left to its master.
+func (c *child) outliveNoMaster() {
+	<-c.conn.Done()
+	<-c.ctx.Done()
+	<-time.After(max(c.cfg.OrphanDrain, 0))
+	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+}
+
+// ownPipeline starts the tracing of this process. Its spans leave by the master.
+func (c *child) ownPipeline(w welcome) tracing.Pipeline {
+	p, err := tracing.Start(context.Background(), w.process(), func(otlp []byte) error {
+		return c.conn.Send(context.Background(), &fdipc.Frame{Kind: frameSpans, Lane: fdipc.Data, Payload: otlp})
+	})
+	if err != nil && !errors.Is(err, context.Canceled) {
+		c.log.Warn("no tracing in this process", "name", w.Name, "err", err)
+	}
+	return p
+}

@@ -1,0 +1,108 @@
+package coppice
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// Config is the tree and how it is run. The zero value of each field is its
+// default.
+type Config struct {
+	// Children are started in order, before [Start] returns, and stopped in
+	// reverse. At least one.
+	Children []ChildSpec
+
+	// Strategy and Intensity are those of the root supervisor: OneForOne and
+	// OTP's 1 restart in 5 s. When the root gives up the program ends.
+	Strategy  supervisor.Strategy
+	Intensity supervisor.Intensity
+
+	// Load returns the configuration that every worker of a generation gets from
+	// Worker.Config, replacements included. It runs in the master, at the start
+	// (and at each reload, once there is one). nil = no configuration.
+	Load func(ctx context.Context) ([]byte, error)
+
+	// Shutdown bounds the whole shutdown that a signal or the end of Run's
+	// context begins; zero = 30 s. What is left then is killed.
+	Shutdown time.Duration
+
+	// OrphanDrain is how long a worker finishes what it has begun after its
+	// master died, before it kills itself; zero = 1 s, negative = at once. Only a
+	// *stopped* worker (SIGSTOP) can outlive its master for longer.
+	OrphanDrain time.Duration
+
+	// ListenerIsolation is where connections are accepted for the dispatching
+	// policies: in a process that runs no code of the user (the default), or in
+	// the master.
+	ListenerIsolation Isolation
+
+	// Output takes what workers and programs write to their standard output and
+	// error, line by line, each line in one Write behind its writer's name; nil
+	// = os.Stderr. The master closes nothing.
+	Output io.Writer
+
+	// Logger takes the tree's log; nil = slog.Default().
+	Logger *slog.Logger
+
+	Hooks Hooks
+}
+
+// Hooks are called by the master. A panic in one is the program's.
+type Hooks struct {
+	// Started runs once, on the goroutine that starts the tree, when every child
+	// is up and before Start returns. It may block, and delays only that.
+	Started func(rt *Runtime)
+}
+
+// Errors of this package. What the tree's own children report is found in
+// supervisor (GaveUp among it), what the kernel says in syscall.
+var (
+	// ErrInChild is returned by Start in a process that is already a child of a
+	// tree, where it would have started a tree within the tree.
+	ErrInChild = errors.New("coppice: this process is a child of a tree and cannot start one")
+
+	// ErrRunning is returned by Start while another tree of this program runs.
+	ErrRunning = errors.New("coppice: a tree is already running in this program")
+
+	// ErrUnsupported is returned for what this system or this release cannot do.
+	ErrUnsupported = errors.New("coppice: not supported")
+
+	// ErrMasterGone is returned by a worker's calls once the channel to the
+	// master is lost.
+	ErrMasterGone = errors.New("coppice: the master is gone")
+
+	// ErrNotReady is wrapped by the start error of a worker that did not become
+	// ready in time.
+	ErrNotReady = errors.New("coppice: not ready in time")
+)
+
+// defaults returns cfg with every zero value replaced by its default.
+func (cfg Config) defaults() Config {
+	if cfg.Shutdown == 0 {
+		cfg.Shutdown = 30 * time.Second
+	}
+	if cfg.OrphanDrain == 0 {
+		cfg.OrphanDrain = time.Second
+	}
+	if cfg.Output == nil {
+		cfg.Output = stderr{}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	return cfg
+}
+
+// An InvalidError names one field of a spec that cannot be used. Start returns
+// all of them at once, joined.
+type InvalidError struct {
+	Path  string // of the child in the tree; "" = the Config itself
+	Field string
+	Value any
+	Why   string
+}

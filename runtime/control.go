@@ -1,0 +1,120 @@
+package coppice
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// protocol is the version of the frames below. A child of another version is
+// not started.
+const protocol = 1
+
+// Registered names that are the tree's own.
+const (
+	masterName    = "master"
+	listenersName = "listeners" // the supervisor of the one below
+	listenerName  = "listener"
+)
+
+// The frames of process life, on every channel between the master and a child.
+// They are few and rare, so their payloads are JSON. docs/protocol.md has the
+// sequence.
+const (
+	frameWelcome fdipc.Kind = 0x10 + iota // master: who you are; the first frame of all
+	frameReady                            // child: I do my work
+	frameStop                             // master: drain and end
+	frameBye                              // child: I end, and why; the last frame of all
+	frameLink                             // master: a channel to a sibling, as the one handle
+	frameGone                             // master, to the listener process: that worker is reaped
+	frameQuiet                            // master: accept no more; listener process: nothing is unclaimed now
+	frameSpans   fdipc.Kind = 0x50        // child: finished spans, OTLP bytes, for the master to export
+)
+
+// role is what a child is.
+type role string
+
+const (
+	roleWorker   role = "worker"
+	roleListener role = "listener"
+)
+
+// welcome tells a child who it is.
+type welcome struct {
+	Protocol    int
+	Role        role
+	ID          int
+	Path        string `json:",omitempty"` // of its pool in the tree
+	Name        string // its registered name
+	Slot        int
+	Generation  int
+	Incarnation int
+	Tree        []string      `json:",omitempty"` // the master's, to compare
+	Config      []byte        `json:",omitempty"`
+	Drain       time.Duration // given to it when it is asked to stop
+}
+
+// stopRequest begins a child's drain.
+type stopRequest struct {
+	Drain time.Duration // until DrainContext ends
+}
+
+// farewell is why a child ends, in its own words.
+type farewell struct {
+	Kind farewellKind
+	Text string `json:",omitempty"`
+}
+
+type farewellKind string
+
+const (
+	byeNormal   farewellKind = "normal"   // the worker function returned nil
+	byeShutdown farewellKind = "shutdown" // it returned after it was asked to
+	byeError    farewellKind = "error"    // it returned an error
+	byePanic    farewellKind = "panic"    // it panicked, as a goroutine of the master
+	byeUnfit    farewellKind = "unfit"    // this program cannot be that child
+)
+
+// sibling names a child to another: in a link, and when it is gone.
+type sibling struct {
+	Role   role
+	Worker netactor.Worker
+}
+
+// control returns the frame that carries v on the control lane.
+func control(kind fdipc.Kind, v any, handles ...*fdipc.Handle) *fdipc.Frame {
+	payload, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("coppice: %T does not encode: %v", v, err)) // our own types always do
+	}
+	return &fdipc.Frame{Kind: kind, Lane: fdipc.Control, Payload: payload, Handles: handles}
+}
+
+// decode reads what control wrote.
+func decode[T any](f *fdipc.Frame) (T, error) {
+	var v T
+	if err := json.Unmarshal(f.Payload, &v); err != nil {
+		return v, fmt.Errorf("coppice: frame %#x: %w", uint8(f.Kind), err)
+	}
+	return v, nil
+}
+
+// process is what tracing is told of a child.
+func (w welcome) process() tracing.Process {
+	return tracing.Process{
+		Role: string(w.Role), Name: w.Name, ID: w.ID, Slot: w.Slot,
+		Generation: w.Generation, Incarnation: w.Incarnation,
+	}
+}
+
+// sibling is what the others are told of a child.
+func (w welcome) sibling() sibling {
+	return sibling{w.Role, netactor.Worker{
+		ID: uint64(w.ID), Name: w.Name, Pool: w.Path, Slot: w.Slot,
+		Generation: w.Generation, Incarnation: w.Incarnation,
+	}}
+}

@@ -1,0 +1,99 @@
+package coppice
+
+import (
+	"fmt"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// A link is a channel between the listener process and a worker. The master
+// makes it and has no part in it: connections do not pass the master.
+
+// link takes this child's end of a link from a frame of the master's.
+func (c *child) link(f *fdipc.Frame) error {
+	to, err := decode[sibling](f)
+	if err != nil {
+		return err
+	}
+	if len(f.Handles) != 1 {
+		return fmt.Errorf("coppice: link to %s: %d channels in the frame", to.Worker.Name, len(f.Handles))
+	}
+	end, err := f.Handles[0].File()
+	if err != nil {
+		return fmt.Errorf("coppice: link to %s: %w", to.Worker.Name, err)
+	}
+	conn, err := fdipc.New(end, c.linkConfig(to))
+	if err != nil {
+		return fmt.Errorf("coppice: link to %s: %w", to.Worker.Name, err)
+	}
+	c.linked(to, conn)
+	return nil
+}
+
+// linkConfig is the configuration of this child's end of a link.
+func (c *child) linkConfig(to sibling) fdipc.Config {
+	if c.dispatch == nil { // a worker: to is the listener process
+		return fdipc.Config{Handler: func(conn *fdipc.Conn, f *fdipc.Frame) {
+			if !c.accept.HandleFrame(conn, f) {
+				f.Refuse(fdipc.ReasonUnknown)
+			}
+		}}
+	}
+	return fdipc.Config{
+		Handler: func(conn *fdipc.Conn, f *fdipc.Frame) {
+			if !c.dispatch.HandleFrame(to.Worker, conn, f) {
+				f.Refuse(fdipc.ReasonUnknown)
+			}
+		},
+		Settled: func(conn *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
+			if !c.dispatch.Settled(conn, h, o) && o != fdipc.Claimed {
+				_ = h.Close() // not one of ours
+			}
+		},
+	}
+}
+
+// linked begins to use a link. It lasts as long as the two that it joins.
+func (c *child) linked(to sibling, conn *fdipc.Conn) {
+	if c.dispatch != nil {
+		c.dispatch.AddWorker(to.Worker, conn)
+		return
+	}
+	c.accept.AddLink(conn)
+}
+
+// gone takes the master's word that a worker is reaped.
+func (c *child) gone(f *fdipc.Frame) error {
+	who, err := decode[sibling](f)
+	if err == nil && c.dispatch != nil {
+		c.dispatch.RemoveWorker(who.Worker.ID)
+	}
+	return err
+}
+
+// dispatchConnections is the life of the listener process: it accepts what the
+// master's sockets bring, hands it over, and decides nothing else.
+func (c *child) dispatchConnections() farewell {
+	if err := c.ready(); err != nil {
+		return farewell{byeError, err.Error()}
+	}
+	<-c.ctx.Done() // the master has seen to it that nothing is under way
+	if err := c.dispatch.Shutdown(c.drain); err != nil {
+		return farewell{byeError, err.Error()}
+	}
+	return farewell{Kind: byeShutdown}
+}
+
+// quiet stops accepting for good: the tree is to end. What waits in a backlog is
+// still accepted, and when all that was accepted is claimed the master is told.
+func (c *child) quiet() {
+	if c.dispatch == nil {
+		return
+	}
+	go func() { // ends when the dispatcher has shut down, at the latest with the drain
+		if err := c.dispatch.Shutdown(c.drain); err != nil {
+			c.log.Warn("listener: connections were cut", "err", err)
+		}
+		_ = c.conn.TrySend(control(frameQuiet, struct{}{})) // a master that is gone waits for nothing
+	}()
+}

@@ -1,0 +1,133 @@
+package coppice
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// osProcess is a child process of this one, known by its pidfd: its number
+// cannot come to mean another process while we hold it.
+type osProcess struct {
+	pid  int
+	done chan struct{} // closed once reaped; exit is set before
+	exit Exit
+
+	file *os.File // owns fd, and has it in the poller
+
+	mu     sync.Mutex // held across each signal, so that none meets a reaped pid
+	fd     int        // the pidfd; not from file.Fd, which would make it blocking
+	reaped bool
+}
+
+// newOSProcess takes ownership of pidfd and waits for the process from then on.
+func newOSProcess(pid, pidfd int) (*osProcess, error) {
+	// Non-blocking, so that waiting for the end costs a poller entry, not a
+	// thread: a pidfd is readable when its process has ended (pidfd_open(2)).
+	if err := unix.SetNonblock(pidfd, true); err != nil {
+		unix.Close(pidfd)
+		return nil, errors.Join(os.NewSyscallError("fcntl", err), unix.Kill(pid, unix.SIGKILL))
+	}
+	p := &osProcess{pid: pid, done: make(chan struct{}), fd: pidfd}
+	p.file = os.NewFile(uintptr(pidfd), fmt.Sprintf("pid %d", pid))
+	rc, err := p.file.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(err, p.kill(), p.file.Close())
+	}
+	go p.wait(rc) // ends when the process does
+	return p, nil
+}
+
+func (p *osProcess) wait(rc syscall.RawConn) {
+	defer close(p.done)
+	err := rc.Read(func(fd uintptr) bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		var ended bool
+		p.exit, ended = reap(int(fd))
+		p.reaped = ended
+		return ended
+	})
+	if err != nil { // the poller refused the pidfd: a broken invariant of ours
+		p.exit.Lost = err
+	}
+	p.exit.PID = p.pid
+	p.file.Close()
+}
+
+// reap asks whether the process has ended and takes its status if so.
+func reap(pidfd int) (Exit, bool) {
+	// siginfo_t, read by offset: si_signo, si_errno, si_code, and after the
+	// alignment of the union si_pid, si_uid, si_status (sigaction(2)).
+	const union = 12 + 4*(unsafe.Sizeof(uintptr(0))/8)
+	var (
+		info  [128]byte
+		usage unix.Rusage
+	)
+	for {
+		_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_PIDFD, uintptr(pidfd), uintptr(unsafe.Pointer(&info)),
+			unix.WEXITED|unix.WNOHANG, uintptr(unsafe.Pointer(&usage)), 0)
+		switch errno {
+		case 0:
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return Exit{}, false
+		default: // ECHILD: somebody else in this program reaped it
+			return Exit{Lost: os.NewSyscallError("waitid", errno)}, true
+		}
+		break
+	}
+	field := func(at uintptr) int32 { return *(*int32)(unsafe.Pointer(&info[at])) }
+	if field(union) == 0 { // si_pid: nobody has ended yet
+		return Exit{}, false
+	}
+	e := Exit{
+		UserTime: timeval(usage.Utime), SystemTime: timeval(usage.Stime),
+		MaxRSS: int64(usage.Maxrss) << 10,
+	}
+	status := int(field(union + 8))
+	const cldExited, cldDumped = 1, 3
+	switch code := field(8); code {
+	case cldExited:
+		e.Code = status
+	default:
+		e.Code, e.Signal, e.Core = -1, syscall.Signal(status), code == cldDumped
+	}
+	return e, true
+}
+
+// signal sends sig to the process. A process that has ended is not an error.
+func (p *osProcess) signal(sig syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reaped {
+		return nil
+	}
+	return p.ignoreGone(unix.PidfdSendSignal(p.fd, sig, nil, 0))
+}
+
+// signalGroup sends sig to the process group that the process leads. The group's
+// number is safe to use as long as its leader is not reaped.
+func (p *osProcess) signalGroup(sig syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reaped {
+		return nil
+	}
+	return p.ignoreGone(unix.Kill(-p.pid, sig))
+}
+
+func (p *osProcess) kill() error { return p.signalGroup(syscall.SIGKILL) }
+
+func (p *osProcess) ignoreGone(err error) error {
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return os.NewSyscallError("kill", err)
+}

@@ -1,0 +1,224 @@
+package coppice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// killAfterLoss is how long after Config.OrphanDrain a child whose channel is
+// lost, but who lives, is killed: it can be neither asked nor heard any more.
+const killAfterLoss = time.Second
+
+// body is what a child consists of: a process, or a goroutine of the master.
+type body interface {
+	pid() int
+	terminate()            // the last warning: end at once
+	kill()                 // without asking
+	done() <-chan struct{} // closed when it has ended and its output is read
+	exit() Exit            // how, after done
+	describe() []slog.Attr // for the log
+}
+
+// peer is one child of the tree from the master's side. It is a
+// supervisor.Instance: asked to stop by a frame, warned by SIGTERM at the end of
+// its drain, killed when the supervisor says so.
+type peer struct {
+	rt      *Runtime
+	welcome welcome
+	conn    *fdipc.Conn
+	body    body
+	born    time.Time
+
+	ready     chan struct{} // closed when it said that it does its work
+	sayReady  func()
+	quiet     chan struct{} // of the listener process: closed when nothing is unclaimed any more
+	sayQuiet  func()
+	askedStop atomic.Bool
+	killed    atomic.Bool // by us
+	bye       atomic.Pointer[farewell]
+
+	done   chan struct{} // closed when it has ended and is forgotten
+	reason supervisor.Reason
+	exit   Exit
+}
+
+func newPeer(rt *Runtime, w welcome) *peer {
+	p := &peer{
+		rt: rt, welcome: w, born: time.Now(),
+		ready: make(chan struct{}), quiet: make(chan struct{}), done: make(chan struct{}),
+	}
+	p.sayReady = sync.OnceFunc(func() { close(p.ready) })
+	p.sayQuiet = sync.OnceFunc(func() { close(p.quiet) })
+	return p
+}
+
+// address is the child's actor address.
+func (p *peer) address() string { return strconv.Itoa(p.welcome.ID) }
+
+// transport is the configuration of the master's end of the channel.
+func (p *peer) transport() fdipc.Config {
+	return fdipc.Config{Handler: p.handle, Closed: p.lost}
+}
+
+// handle takes a frame of the child's, on the channel's reader. The child is not
+// trusted: what it sends can be refused, and costs nobody else anything.
+func (p *peer) handle(conn *fdipc.Conn, f *fdipc.Frame) {
+	var err error
+	switch {
+	case f.Kind == frameReady:
+		p.sayReady()
+	case f.Kind == frameBye:
+		var bye farewell
+		if bye, err = decode[farewell](f); err == nil {
+			p.bye.CompareAndSwap(nil, &bye)
+		}
+	case f.Kind == frameQuiet:
+		p.sayQuiet()
+	case f.Kind == frameSpans:
+		err = p.rt.pipeline.Export(context.Background(), append([]byte(nil), f.Payload...))
+	case p.rt.system.HandleFrame(p.address(), f):
+	case p.rt.sockets.HandleFrame(p.welcome.sibling().Worker, conn, f):
+	default:
+		f.Refuse(fdipc.ReasonUnknown) // a newer child's: skipped by rule
+	}
+	if err != nil {
+		f.Refuse(fdipc.ReasonUnknown)
+		p.rt.log.Error("bad frame from a child", "name", p.welcome.Name, "id", p.welcome.ID, "err", err)
+	}
+}
+
+// lost is told that the channel is gone. That is not yet the child's end.
+func (p *peer) lost(*fdipc.Conn, error) {
+	grace := max(p.rt.cfg.OrphanDrain, 0) + killAfterLoss
+	timer := time.AfterFunc(grace, p.body.kill)
+	go func() { // ends with the child
+		<-p.done
+		timer.Stop()
+	}()
+}
+
+// live waits for the child's end, from which it makes the exit reason.
+func (p *peer) live() {
+	<-p.body.done()
+	p.conn.PeerGone()
+	select {
+	case <-p.conn.Done(): // its last frames are read
+	case <-time.After(lingerTimeout): // a descendant of it has the channel
+	}
+	_ = p.conn.Close()
+	p.exit = p.body.exit()
+	p.reason = p.why()
+	p.rt.hub.forget(p)
+	p.report()
+	close(p.done)
+}
+
+// why makes the exit reason of what the child said and how it ended. Its word
+// counts when the end agrees with it.
+func (p *peer) why() supervisor.Reason {
+	r := p.exit.reason(p.askedStop.Load())
+	if p.killed.Load() {
+		r = supervisor.Reason{Kind: supervisor.Killed}
+	}
+	bye := p.bye.Load()
+	if bye == nil || p.exit.Signal != 0 {
+		return r
+	}
+	switch bye.Kind {
+	case byeNormal:
+		return supervisor.Reason{Kind: supervisor.Normal}
+	case byeShutdown:
+		return supervisor.Reason{Kind: supervisor.Shutdown}
+	case byePanic:
+		value, stack, _ := strings.Cut(bye.Text, "\n\n")
+		return supervisor.Reason{Kind: supervisor.Panic, Value: value, Stack: stack}
+	case byeError, byeUnfit:
+		return supervisor.Reason{Kind: supervisor.Error, Cause: errors.New(bye.Text)}
+	}
+	return r
+}
+
+// report logs the end in one line.
+func (p *peer) report() {
+	level := slog.LevelWarn
+	if p.reason.IsNormal() {
+		level = slog.LevelInfo
+	}
+	p.rt.log.LogAttrs(context.Background(), level, "child ended",
+		append(p.attrs(), slog.String("reason", p.reason.String()), slog.Duration("uptime", time.Since(p.born)))...)
+}
+
+func (p *peer) attrs() []slog.Attr {
+	return append([]slog.Attr{
+		slog.String("name", p.welcome.Name),
+		slog.Int("id", p.welcome.ID),
+		slog.Int("incarnation", p.welcome.Incarnation),
+	}, p.body.describe()...)
+}
+
+// await waits until the child is ready. When ctx ends first it is killed; the
+// error says how it ended.
+func (p *peer) await(ctx context.Context) error {
+	select {
+	case <-p.ready:
+		return nil
+	case <-p.done:
+		return fmt.Errorf("coppice: %s ended before it was ready: %w", p.welcome.Name, p.reason.Err())
+	case <-ctx.Done():
+		p.Kill()
+		<-p.done
+		return fmt.Errorf("%w: %s: %w; killed: %v", ErrNotReady, p.welcome.Name, context.Cause(ctx), p.exit)
+	}
+}
+
+// sendLink gives the child its end of a channel to a sibling. It takes ownership
+// of end.
+func (p *peer) sendLink(ctx context.Context, to *peer, end *os.File) error {
+	h, err := fdipc.HandleOf(end)
+	if err != nil {
+		return errors.Join(err, end.Close())
+	}
+	if err := p.conn.Send(ctx, control(frameLink, to.welcome.sibling(), h)); err != nil {
+		return errors.Join(err, h.Close())
+	}
+	return nil
+}
+
+// Stop asks the child to drain and end.
+func (p *peer) Stop() {
+	if p.askedStop.Swap(true) {
+		return
+	}
+	if err := p.conn.TrySend(control(frameStop, stopRequest{p.welcome.Drain})); err != nil {
+		p.body.terminate() // it cannot be asked by frame
+		return
+	}
+	timer := time.AfterFunc(p.welcome.Drain, p.body.terminate)
+	go func() { // ends with the child
+		<-p.done
+		timer.Stop()
+	}()
+}
+
+// Kill ends the child without asking.
+func (p *peer) Kill() {
+	p.killed.Store(true)
+	p.body.kill()
+}
+
+// Done is closed when the child has ended, is reaped, and its output is read.
+func (p *peer) Done() <-chan struct{} { return p.done }
+
+// Reason is why, after Done.
+func (p *peer) Reason() supervisor.Reason { return p.reason }

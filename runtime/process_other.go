@@ -1,0 +1,28 @@
+//go:build !linux
+
+package coppice
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// Without pidfds, parent-death signals and claim tables there are no processes
+// to supervise. What is left runs as goroutines.
+
+type executable struct{}
+
+func openExecutable() (*executable, error) { return &executable{}, nil }
+func (*executable) close() error           { return nil }
+
+var errNoProcesses = fmt.Errorf("%w: process isolation needs Linux", ErrUnsupported)
+
+func (rt *Runtime) fork(*peer) error { return errNoProcesses }
+
+func (rt *Runtime) startForeign(Process, string) (supervisor.Instance, error) {
+	return nil, errNoProcesses
+}
+
+func spendChild(Config, *node, *os.File) error { return errNoProcesses }

@@ -1,0 +1,247 @@
+package coppice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync/atomic"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/supervisor"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// A Runtime is a running tree, seen from its master. Its methods may be called
+// by any goroutine.
+type Runtime struct {
+	cfg    Config
+	log    *slog.Logger
+	root   *node
+	config []byte // what Config.Load returned for this generation
+
+	exe      *executable // nil when nothing is a process
+	output   tagged
+	pipeline tracing.Pipeline
+	system   *actors.System
+	tree     *supervisor.Supervisor
+
+	described []string // the tree, for the children to compare with theirs
+	hub       *hub
+	sockets   *netactor.Table
+
+	ended chan struct{} // closed when the tree has ended and everything is closed
+	err   error         // why, after ended
+}
+
+// running is the tree of this program: a child finds its own part of it by path,
+// so there is one at a time.
+var running atomic.Pointer[Runtime]
+
+// Start starts the tree and returns when every child is up: each worker ready,
+// each actor started. When one cannot be started, what was started is stopped
+// again and the error says which and why. ctx bounds the start alone.
+//
+// In a child process Start does not return: it finds the child's part in cfg by
+// its path, lives its life, and exits.
+func Start(ctx context.Context, cfg Config) (*Runtime, error) {
+	cfg = cfg.override().defaults()
+	root, err := plant(cfg)
+	if err != nil {
+		return nil, err
+	}
+	switch in := inherit(); {
+	case in.err != nil:
+		return nil, fmt.Errorf("coppice: %w", in.err)
+	case in.ok:
+		return nil, spendChild(cfg, root, in.channel)
+	}
+
+	rt := &Runtime{cfg: cfg, log: cfg.Logger, root: root, described: root.describe(), ended: make(chan struct{})}
+	rt.output.dst = cfg.Output
+	if !running.CompareAndSwap(nil, rt) {
+		return nil, ErrRunning
+	}
+	if err := rt.start(ctx); err != nil {
+		close(rt.ended)
+		running.Store(nil)
+		return nil, err
+	}
+	go rt.live() // ends with the tree
+	if f := cfg.Hooks.Started; f != nil {
+		f(rt)
+	}
+	return rt, nil
+}
+
+// override applies COPPICE_ISOLATION, which is for debugging.
+func (cfg Config) override() Config {
+	if os.Getenv("COPPICE_ISOLATION") != GoroutineIsolation.String() {
+		return cfg
+	}
+	cfg.ListenerIsolation = GoroutineIsolation
+	cfg.Children = inGoroutines(cfg.Children)
+	return cfg
+}
+
+func inGoroutines(specs []ChildSpec) []ChildSpec {
+	out := make([]ChildSpec, len(specs))
+	for i, spec := range specs {
+		switch s := spec.(type) {
+		case Pool:
+			s.Isolation = GoroutineIsolation
+			spec = s
+		case Supervisor:
+			s.Children = inGoroutines(s.Children)
+			spec = s
+		}
+		out[i] = spec
+	}
+	return out
+}
+
+// start brings up what the tree needs, and then the tree. On an error everything
+// is down again.
+func (rt *Runtime) start(ctx context.Context) (err error) {
+	var undo []func()
+	defer func() {
+		if err != nil {
+			for _, f := range slices.Backward(undo) {
+				f()
+			}
+		}
+	}()
+	if rt.config, err = rt.cfg.load(ctx); err != nil {
+		return err
+	}
+	if rt.exe, err = openExecutable(); err != nil {
+		return err
+	}
+	undo = append(undo, func() { rt.exe.close() })
+	if rt.pipeline, err = tracing.Start(ctx, tracing.Process{Role: masterName, Name: masterName, Slot: -1, Generation: 1, Incarnation: 1}, nil); err != nil {
+		rt.log.Warn("no tracing", "err", err) // no reason to refuse service
+	}
+	undo = append(undo, func() { bounded(rt.pipeline.Shutdown) })
+	rt.system, err = actors.NewSystem(actors.Config{
+		Address: masterAddress, Logger: rt.log, Hooks: actors.Hooks{Stop: rt.stopAsked},
+	})
+	if err != nil {
+		return err
+	}
+	undo = append(undo, func() { bounded(rt.system.Shutdown) })
+	rt.sockets = netactor.NewTable(netactor.TableConfig{Logger: rt.log})
+	undo = append(undo, func() { rt.sockets.Close() })
+	rt.hub = newHub(rt)
+	if err := rt.names(ctx); err != nil {
+		return err
+	}
+	rt.tree, err = supervisor.Start(ctx, supervisor.Spec{
+		Name: masterName, Strategy: rt.cfg.Strategy, Intensity: rt.cfg.Intensity,
+		Children: append(rt.ownChildren(), rt.childSpecs(rt.root.children)...),
+	}, supervisor.Config{Logger: rt.log})
+	return err
+}
+
+// ownChildren are the tree's own part: the listener process under a supervisor
+// of its own, before everything that may want it.
+func (rt *Runtime) ownChildren() []supervisor.ChildSpec {
+	if !rt.root.listens() {
+		return nil
+	}
+	return []supervisor.ChildSpec{{ID: listenersName, Start: supervisor.Spec{
+		Intensity: listenerIntensity,
+		Children: []supervisor.ChildSpec{{
+			ID: listenerName, Start: listenerStarter{rt},
+			StartTimeout: defaultStartTimeout, Shutdown: listenerShutdown,
+		}},
+	}}}
+}
+
+// live waits for the tree's end and takes down what it stood on.
+func (rt *Runtime) live() {
+	<-rt.tree.Done()
+	if r := rt.tree.Reason(); !r.IsNormal() {
+		rt.err = fmt.Errorf("coppice: the tree ended: %w", r.Err())
+	}
+	rt.sockets.Close()
+	bounded(rt.system.Shutdown)
+	bounded(rt.pipeline.Shutdown)
+	rt.err = errors.Join(rt.err, rt.exe.close())
+	running.CompareAndSwap(rt, nil)
+	close(rt.ended)
+}
+
+// Done is closed when the tree has ended, whoever asked for it.
+func (rt *Runtime) Done() <-chan struct{} { return rt.ended }
+
+// Wait waits for the tree's end and returns nil when it was asked for, otherwise
+// why the tree ended.
+func (rt *Runtime) Wait() error {
+	<-rt.ended
+	return rt.err
+}
+
+// Shutdown ends the tree in order and waits for it: listening sockets are closed
+// once the connections waiting in their backlog are accepted and claimed, then
+// children stop in reverse start order, each within its own time, and every
+// process is reaped. When ctx ends first, what is left is killed, and the error
+// wraps ctx's. Calls at the same time wait for the one shutdown.
+func (rt *Runtime) Shutdown(ctx context.Context) error {
+	rt.log.Info("shutting down")
+	rt.hub.quiet(ctx)
+	rt.sockets.Close()
+	rt.tree.Stop()
+	select {
+	case <-rt.ended:
+		return rt.err
+	case <-ctx.Done():
+	}
+	rt.tree.Kill()
+	for _, p := range rt.hub.all() {
+		p.Kill()
+	}
+	<-rt.ended
+	return errors.Join(fmt.Errorf("coppice: shutdown: killed what was left: %w", ctx.Err()), rt.err)
+}
+
+// stopAsked answers a Stop of the master's PID. A child cannot end its tree.
+func (rt *Runtime) stopAsked(from string) {
+	if from != masterAddress {
+		rt.log.Warn("a child asked the master to stop: refused", "id", from)
+		return
+	}
+	rt.tree.Stop()
+}
+
+// System is the master's actor system.
+func (rt *Runtime) System() *actors.System { return rt.system }
+
+// Lookup is [Worker.Lookup] from the master.
+func (rt *Runtime) Lookup(name string) *actor.PID { return rt.system.Lookup(name) }
+
+// Subscribe returns the events of the tree from now on. A subscriber that is
+// slower than n events loses the oldest, and is told how many.
+func (rt *Runtime) Subscribe(n int) *supervisor.Subscription { return rt.tree.Subscribe(n) }
+
+// killAll kills the children of the tree that runs, for a program that must end
+// at once.
+func killAll() {
+	if rt := running.Load(); rt != nil && rt.hub != nil {
+		for _, p := range rt.hub.all() {
+			p.Kill()
+		}
+	}
+}
+
+// bounded runs an orderly end that has partingTimeout for it. What it could not
+// bring in order is counted where it belongs.
+func bounded(end func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
+	defer cancel()
+	_ = end(ctx)
+}

@@ -1,0 +1,126 @@
+package coppice
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// Tree is the whole tree at one moment, or one branch of it: a reader's own
+// copy, to print, to encode as JSON, or to walk.
+type Tree struct {
+	Name        string     `json:"name"` // registered name of a process, else the last part of the path
+	Role        string     `json:"role"` // master, supervisor, pool, worker, listener, func, actor, process
+	State       string     `json:"state"`
+	ID          int        `json:"id,omitempty"`  // of a process or goroutine of the tree
+	PID         int        `json:"pid,omitempty"` // of an OS process
+	Incarnation int        `json:"incarnation,omitempty"`
+	Generation  int        `json:"generation,omitempty"`
+	Since       *time.Time `json:"since,omitempty"` // when it came into its state
+
+	// Of what has children: how they are restarted, the restart budget, and how
+	// much of it is used.
+	Strategy string `json:"strategy,omitempty"`
+	Budget   int    `json:"budget,omitempty"`
+	Used     int    `json:"used,omitempty"`
+
+	LastExit string `json:"last_exit,omitempty"` // why the incarnation before ended
+	Leaked   int    `json:"leaked,omitempty"`    // goroutines that were told to end and run on
+
+	Children []Tree `json:"children,omitempty"` // in start order
+}
+
+// Walk calls f for t and everything below it, parents first.
+func (t Tree) Walk(f func(Tree)) {
+	f(t)
+	for _, c := range t.Children {
+		c.Walk(f)
+	}
+}
+
+// String draws the tree, a line for each child.
+func (t Tree) String() string {
+	var b strings.Builder
+	t.draw(&b, "", "")
+	return b.String()
+}
+
+func (t Tree) draw(b *strings.Builder, first, rest string) {
+	const column = 28 // where what follows the name begins
+	label := first + t.Name
+	fmt.Fprintf(b, "%s%s %s", label, strings.Repeat(" ", max(1, column-len([]rune(label)))), t.Role)
+	if t.PID != 0 {
+		fmt.Fprintf(b, " pid %d", t.PID)
+	}
+	if t.Strategy != "" {
+		fmt.Fprintf(b, " %s, %d of %d restarts left", t.Strategy, t.Budget-t.Used, t.Budget)
+	}
+	if t.State != supervisor.Running.String() {
+		fmt.Fprintf(b, " (%s)", t.State)
+	}
+	if t.Incarnation > 1 {
+		fmt.Fprintf(b, " incarnation %d", t.Incarnation)
+	}
+	b.WriteByte('\n')
+	for i, c := range t.Children {
+		if i == len(t.Children)-1 {
+			c.draw(b, rest+"└─ ", rest+"   ")
+		} else {
+			c.draw(b, rest+"├─ ", rest+"│  ")
+		}
+	}
+}
+
+// info is what a child of the tree shows of itself in a snapshot. It never
+// changes.
+type info struct {
+	role       string
+	name       string
+	id, pid    int
+	generation int
+}
+
+// Info is looked for by package supervisor.
+func (p *peer) Info() any {
+	return info{string(p.welcome.Role), p.welcome.Name, p.welcome.ID, p.body.pid(), p.welcome.Generation}
+}
+
+// Snapshot returns the whole tree as it is now. It never waits: what is being
+// started or stopped shows as that.
+func (rt *Runtime) Snapshot() Tree {
+	t := rt.branch(rt.tree.Snapshot(), "")
+	t.Name, t.Role, t.PID = masterName, masterName, os.Getpid()
+	return t
+}
+
+// branch turns a supervisor's node into a Tree. path is the node's in the specs.
+func (rt *Runtime) branch(n supervisor.Node, path string) Tree {
+	t := Tree{
+		Name: n.ID, Role: "supervisor", State: n.Status.String(), Incarnation: int(n.Incarnation), Leaked: n.Leaked,
+	}
+	if !n.Since.IsZero() {
+		t.Since = &n.Since
+	}
+	if n.LastExit != nil {
+		t.LastExit = n.LastExit.String()
+	}
+	if i, ok := n.Info.(info); ok {
+		t.Role, t.Name, t.ID, t.PID, t.Generation = i.role, i.name, i.id, i.pid, i.generation
+	} else if found := rt.root.find(path); found != nil {
+		t.Role = strings.ToLower(fmt.Sprintf("%T", found.spec)[len("coppice."):])
+	}
+	if n.Type == supervisor.TypeSupervisor || path == "" {
+		t.Strategy, t.Budget, t.Used = n.Strategy.String(), n.Max, n.Used
+	}
+	for _, c := range n.Children {
+		at := c.ID
+		if path != "" {
+			at = path + "/" + c.ID
+		}
+		t.Children = append(t.Children, rt.branch(c, at))
+	}
+	return t
+}

@@ -1,0 +1,165 @@
+package coppice
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// A ChildSpec is one child of the tree: a [Pool], a [Func], an [Actor], a
+// [Process], a [Supervisor] or a [Listener]. Specs are plain struct literals,
+// read once by [Start] and never changed by it.
+type ChildSpec interface {
+	childName() string
+}
+
+// A WorkerFunc is the life of one worker. It is ready when it calls
+// [Worker.Ready] (or [Worker.Serve], which does), and it should return soon
+// after ctx ends, which is how a stop is asked for. What it returns is the
+// worker's exit reason: nil is Normal, an error is an error; after a stop was
+// asked for, nil or ctx's own error is Shutdown.
+type WorkerFunc func(ctx context.Context, w *Worker) error
+
+// A Pool is a supervisor over Size workers that run the same function. Each
+// has a slot, 0 to Size-1, which its replacement keeps, and the registered name
+// Name/slot.
+type Pool struct {
+	Name string // unique among its siblings; no slash, no @
+	Size int    // number of workers, 1 to 4096; 0 = one for each CPU
+
+	Worker WorkerFunc // required
+
+	Strategy  supervisor.Strategy  // over the slots; OneForOne by default
+	Restart   supervisor.Restart   // of each worker; Permanent by default
+	Intensity supervisor.Intensity // zero = 10 restarts in 10 s (OTP's 1 in 5 s suits no pool)
+	Backoff   supervisor.Backoff   // between restarts; zero = none
+
+	// Isolation is what a worker is: a process of its own (the default), or a
+	// goroutine of the master with everything else the same.
+	Isolation Isolation
+
+	// StartTimeout bounds the time from fork to ready; zero = 30 s. A worker
+	// that is not ready by then is killed, and its start has failed.
+	StartTimeout time.Duration
+
+	// Shutdown bounds the time from the request to stop until the kill; zero =
+	// 10 s. Nine tenths of it are the drain: Worker.DrainContext ends then.
+	Shutdown time.Duration
+}
+
+// A Func is a goroutine of the master: Run returns when ctx ends. A panic is
+// its exit reason, not the master's end.
+type Func struct {
+	Name    string
+	Run     func(ctx context.Context) error // required
+	Restart supervisor.Restart
+	// Shutdown bounds the time Run has to return; zero = 5 s. A goroutine
+	// cannot be killed: one that stays longer is counted as leaked.
+	Shutdown time.Duration
+}
+
+// An Actor is a protoactor-go actor in the master, reachable from every process
+// of the tree by its path, for example Lookup("sessions").
+type Actor struct {
+	Name     string
+	New      func() actor.Actor // required; called once for each incarnation
+	Restart  supervisor.Restart
+	Shutdown time.Duration // zero = 5 s
+}
+
+// A Process is a program that is not this one. It counts as started once it
+// runs; its stop is SIGTERM to its process group, then SIGKILL after Shutdown.
+type Process struct {
+	Name     string
+	Command  []string // program and arguments; the program is looked up in PATH
+	Env      []string // added to the master's environment, "KEY=value"
+	Dir      string   // working directory; "" = the master's
+	Restart  supervisor.Restart
+	Shutdown time.Duration // zero = 5 s
+}
+
+// A Supervisor groups children under a strategy and a restart budget of their
+// own. It starts them in order and stops them in reverse.
+type Supervisor struct {
+	Name      string
+	Strategy  supervisor.Strategy
+	Intensity supervisor.Intensity // zero = OTP's 1 in 5 s
+	Restart   supervisor.Restart   // of the supervisor itself
+	Children  []ChildSpec
+}
+
+// A Listener is a socket that the master holds. In the tree it lives as long as
+// its supervisor keeps it, whatever becomes of the workers, and workers reach it
+// by name: w.ListenOn(ctx, Listener{Name: "http"}). Given to [Worker.ListenOn]
+// with an address it is opened by the first worker that asks and shared with
+// those that ask for the same.
+type Listener struct {
+	Name    string // "" = network:address
+	Network string // tcp, tcp4, tcp6, unix
+	Address string // as for net.Listen
+
+	// FD, when above 0, names a listening socket by the number it has in the
+	// master (N96); Network and Address are then left out.
+	FD int
+
+	Policy  Policy // who gets a connection; RoundRobin by default
+	Backlog int    // of the kernel; 0 = net.core.somaxconn
+}
+
+// Policy is who gets a connection. See netactor for what each guarantees.
+type Policy = netactor.Policy
+
+// The policies.
+const (
+	RoundRobin = netactor.RoundRobin // a listener process accepts and hands over in turn
+	Shared     = netactor.Shared     // every worker accepts on the one socket
+)
+
+// ParsePolicy returns the policy named s, as [Policy.String] spells it.
+func ParsePolicy(s string) (Policy, error) { return netactor.ParsePolicy(s) }
+
+// Isolation is what separates a worker from the master.
+type Isolation uint8
+
+const (
+	// ProcessIsolation runs each worker in an OS process of its own. Linux only.
+	ProcessIsolation Isolation = iota
+	// GoroutineIsolation runs each worker as a goroutine of the master, with its
+	// own channel, actor system and listeners: for debuggers, tests and other
+	// systems. A panic is still only the worker's end, but what recover cannot
+	// catch ends the program, and a worker that will not stop is leaked.
+	GoroutineIsolation
+)
+
+// String returns process or goroutine.
+func (i Isolation) String() string {
+	switch i {
+	case ProcessIsolation:
+		return "process"
+	case GoroutineIsolation:
+		return "goroutine"
+	}
+	return fmt.Sprintf("Isolation(%d)", uint8(i))
+}
+
+// ParseIsolation returns the isolation named s: process or goroutine.
+func ParseIsolation(s string) (Isolation, error) {
+	for _, i := range []Isolation{ProcessIsolation, GoroutineIsolation} {
+		if i.String() == s {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("coppice: isolation %q is neither process nor goroutine", s)
+}
+
+func (p Pool) childName() string       { return p.Name }
+func (f Func) childName() string       { return f.Name }
+func (a Actor) childName() string      { return a.Name }
+func (p Process) childName() string    { return p.Name }
+func (s Supervisor) childName() string { return s.Name }
+func (l Listener) childName() string   { return l.Name }

@@ -1,0 +1,244 @@
+package coppice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+)
+
+// maxPool bounds Pool.Size: far above what one machine runs well, far below
+// what a slip of the finger costs.
+const maxPool = 4096
+
+// Error says where, what, and why.
+func (e *InvalidError) Error() string {
+	at := "config"
+	if e.Path != "" {
+		at = fmt.Sprintf("child %q", e.Path)
+	}
+	return fmt.Sprintf("coppice: %s: %s %v: %s", at, e.Field, e.Value, e.Why)
+}
+
+// node is a child spec at its place in the tree.
+type node struct {
+	path     string // names joined by slashes; "" = the root
+	spec     ChildSpec
+	children []*node
+}
+
+// plant validates cfg as a whole and returns its tree, or every error in it.
+func plant(cfg Config) (*node, error) {
+	var errs []error
+	bad := func(path, field string, value any, why string) {
+		errs = append(errs, &InvalidError{path, field, value, why})
+	}
+	if len(cfg.Children) == 0 {
+		bad("", "Children", "[]", "a tree needs at least one child")
+	}
+	if cfg.Shutdown < 0 {
+		bad("", "Shutdown", cfg.Shutdown, "is negative")
+	}
+	checkIsolation(bad, "", "ListenerIsolation", cfg.ListenerIsolation)
+	root := &node{}
+	root.children = branch(bad, "", cfg.Children)
+	return root, errors.Join(errs...)
+}
+
+type report func(path, field string, value any, why string)
+
+func branch(bad report, parent string, specs []ChildSpec) []*node {
+	seen := map[string]bool{}
+	var nodes []*node
+	for i, spec := range specs {
+		if spec == nil {
+			bad(parent, fmt.Sprintf("Children[%d]", i), nil, "is nil")
+			continue
+		}
+		name := spec.childName()
+		path := name
+		if parent != "" {
+			path = parent + "/" + name
+		}
+		switch {
+		case name == "":
+			bad(parent, fmt.Sprintf("Children[%d].Name", i), `""`, "is empty")
+		case strings.ContainsAny(name, "/@ \t\n"):
+			bad(path, "Name", fmt.Sprintf("%q", name), "has a slash, an @ or a space")
+		case parent == "" && (name == masterName || name == listenersName):
+			bad(path, "Name", fmt.Sprintf("%q", name), "is the tree's own")
+		case seen[name]:
+			bad(path, "Name", fmt.Sprintf("%q", name), "is the name of a sibling too")
+		}
+		seen[name] = true
+		n := &node{path: path, spec: spec}
+		switch s := spec.(type) {
+		case Pool:
+			s.validate(bad, path)
+		case Func:
+			notNil(bad, path, "Run", s.Run == nil)
+			notNegative(bad, path, "Shutdown", s.Shutdown)
+		case Actor:
+			notNil(bad, path, "New", s.New == nil)
+			notNegative(bad, path, "Shutdown", s.Shutdown)
+		case Process:
+			if len(s.Command) == 0 || s.Command[0] == "" {
+				bad(path, "Command", s.Command, "names no program")
+			}
+			notNegative(bad, path, "Shutdown", s.Shutdown)
+		case Supervisor:
+			if len(s.Children) == 0 {
+				bad(path, "Children", "[]", "a supervisor needs at least one child")
+			}
+			n.children = branch(bad, path, s.Children)
+		case Listener:
+			s.validate(bad, path)
+		}
+		nodes = append(nodes, n)
+	}
+	return nodes
+}
+
+func (p Pool) validate(bad report, path string) {
+	if p.Size < 0 || p.Size > maxPool {
+		bad(path, "Size", p.Size, fmt.Sprintf("is not between 1 and %d (0 = one for each CPU)", maxPool))
+	}
+	notNil(bad, path, "Worker", p.Worker == nil)
+	checkIsolation(bad, path, "Isolation", p.Isolation)
+	notNegative(bad, path, "StartTimeout", p.StartTimeout)
+	notNegative(bad, path, "Shutdown", p.Shutdown)
+}
+
+// validate checks what can be known without opening anything. A listener in a
+// worker's hand may have a name alone: it then means one that is in the tree.
+func (l Listener) validate(bad report, path string) {
+	if l.Policy > Shared {
+		bad(path, "Policy", l.Policy, "is not a policy")
+	}
+	if l.Backlog < 0 {
+		bad(path, "Backlog", l.Backlog, "is negative")
+	}
+	switch {
+	case l.FD < 0:
+		bad(path, "FD", l.FD, "is negative")
+	case l.FD > 0 && (l.Network != "" || l.Address != ""):
+		bad(path, "FD", l.FD, "stands beside a Network or an Address")
+	case l.FD > 0:
+	case l.Network == "unix":
+		if l.Address == "" {
+			bad(path, "Address", `""`, "a Unix socket needs a path")
+		}
+	case l.Network == "tcp", l.Network == "tcp4", l.Network == "tcp6":
+		if _, _, err := net.SplitHostPort(l.Address); err != nil {
+			bad(path, "Address", fmt.Sprintf("%q", l.Address), err.Error())
+		}
+	default:
+		bad(path, "Network", fmt.Sprintf("%q", l.Network), "is none of tcp, tcp4, tcp6, unix")
+	}
+}
+
+func checkIsolation(bad report, path, field string, i Isolation) {
+	if i > GoroutineIsolation {
+		bad(path, field, i, "is neither process nor goroutine")
+	}
+}
+
+func notNil(bad report, path, field string, isNil bool) {
+	if isNil {
+		bad(path, field, nil, "is nil")
+	}
+}
+
+func notNegative(bad report, path, field string, d time.Duration) {
+	if d < 0 {
+		bad(path, field, d, "is negative")
+	}
+}
+
+// listens tells whether anything below n may want a listener.
+func (n *node) listens() bool {
+	switch n.spec.(type) {
+	case Pool, Listener:
+		return true
+	}
+	return slices.ContainsFunc(n.children, (*node).listens)
+}
+
+// find returns the node at path, or nil.
+func (n *node) find(path string) *node {
+	if n.path == path && path != "" {
+		return n
+	}
+	for _, c := range n.children {
+		if f := c.find(path); f != nil {
+			return f
+		}
+	}
+	return nil
+}
+
+// describe returns the tree's data, one line a spec, for a child to compare with
+// its own: a child that was started with another tree than its master has must
+// not run. Functions are left out; they cannot be compared.
+func (n *node) describe() []string {
+	var out []string
+	if n.path != "" {
+		out = append(out, n.path+": "+describeSpec(reflect.ValueOf(n.spec)))
+	}
+	for _, c := range n.children {
+		out = append(out, c.describe()...)
+	}
+	return out
+}
+
+func describeSpec(v reflect.Value) string {
+	var b strings.Builder
+	b.WriteString(v.Type().Name())
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		if f.Type.Kind() == reflect.Func || f.Name == "Name" || f.Name == "Children" {
+			continue
+		}
+		fmt.Fprintf(&b, " %s=%v", f.Name, v.Field(i))
+	}
+	return b.String()
+}
+
+// difference names the first line in which two trees differ, or returns "".
+func difference(master, mine []string) string {
+	for i := range max(len(master), len(mine)) {
+		a, b := "nothing", "nothing"
+		if i < len(master) {
+			a = master[i]
+		}
+		if i < len(mine) {
+			b = mine[i]
+		}
+		if a != b {
+			return fmt.Sprintf("the master has {%s}, this process {%s}", a, b)
+		}
+	}
+	return ""
+}
+
+// stderr is os.Stderr as it is at the time of the write.
+type stderr struct{}
+
+func (stderr) Write(b []byte) (int, error) { return os.Stderr.Write(b) }
+
+// load runs cfg.Load.
+func (cfg Config) load(ctx context.Context) ([]byte, error) {
+	if cfg.Load == nil {
+		return nil, nil
+	}
+	b, err := cfg.Load(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("coppice: load the configuration: %w", err)
+	}
+	return b, nil
+}

@@ -1,0 +1,55 @@
+package coppice
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/coppice-go/coppice/actors"
+)
+
+// treeName is the registered name of the master's actor that answers a
+// treeRequest with the live Tree.
+const treeName = "master/tree"
+
+// treeRequest asks for the live tree.
+type treeRequest struct{}
+
+func init() {
+	actors.RegisterType[treeRequest]("coppice.tree.request")
+	actors.RegisterType[Tree]("coppice.tree")
+}
+
+// treeActor answers for the tree. Reading it never waits, so neither does this.
+type treeActor struct{ rt *Runtime }
+
+func (a treeActor) Receive(ctx actor.Context) {
+	if _, ok := ctx.Message().(treeRequest); ok {
+		ctx.Respond(a.rt.Snapshot())
+	}
+}
+
+// names makes the master and its own actors known by name.
+func (rt *Runtime) names(ctx context.Context) error {
+	if err := rt.system.Register(ctx, masterName, rt.system.Process()); err != nil {
+		return err
+	}
+	pid, err := rt.system.Spawn(ctx, treeName, func() actor.Actor { return treeActor{rt} })
+	if err != nil {
+		return err
+	}
+	return rt.system.Register(ctx, treeName, pid)
+}
+
+func askTree(ctx context.Context, s *actors.System) (Tree, error) {
+	reply, err := s.Ask(ctx, s.Lookup(treeName), treeRequest{})
+	if err != nil {
+		return Tree{}, fmt.Errorf("coppice: tree: %w", err)
+	}
+	t, ok := reply.(Tree)
+	if !ok {
+		return Tree{}, fmt.Errorf("coppice: tree: the answer is a %T", reply)
+	}
+	return t, nil
+}

@@ -1,0 +1,210 @@
+package coppice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// A Worker is what a [WorkerFunc] knows of itself and may ask of the tree. Its
+// methods may be called by any goroutine.
+//
+// The zero Worker is one without a master, for a unit test of a worker function:
+// Listen is net.Listen, Ready does nothing, there is no tree and no configuration.
+type Worker struct {
+	c *child // nil = no master
+}
+
+// ID is the process's number in the tree: 1, 2, 3 and so on, never reused. It is
+// the address of the process's actors.
+func (w *Worker) ID() int { return w.self().ID }
+
+// Slot is the worker's place in its pool, from 0; a replacement keeps it.
+func (w *Worker) Slot() int { return w.self().Slot }
+
+// Generation counts the reloads of the tree, from 1: workers of one generation
+// run the same executable with the same configuration.
+func (w *Worker) Generation() int { return w.self().Generation }
+
+// Incarnation counts the starts of this slot, from 1.
+func (w *Worker) Incarnation() int { return w.self().Incarnation }
+
+// Name is the registered name, for example web/0.
+func (w *Worker) Name() string { return w.self().Name }
+
+// Config returns the bytes that Config.Load returned for this generation, shared
+// by all callers: do not change them.
+func (w *Worker) Config() []byte { return w.self().Config }
+
+func (w *Worker) self() welcome {
+	if w.c == nil {
+		return welcome{Name: "worker"}
+	}
+	return w.c.welcome
+}
+
+// Ready tells the master that the worker does its work: it counts as started,
+// and whoever waits for it goes on. Further calls do nothing.
+func (w *Worker) Ready() error {
+	if w.c == nil {
+		return nil
+	}
+	return w.c.ready()
+}
+
+// DrainContext ends when a worker that was asked to stop must have finished, nine
+// tenths into its Shutdown time. What serves a request lives under it, not under
+// the worker's own context, which ends when the drain begins.
+func (w *Worker) DrainContext() context.Context {
+	if w.c == nil {
+		return context.Background()
+	}
+	return w.c.drain
+}
+
+// Listen asks the master for a listener, as net.Listen asks the kernel: the master
+// opens the socket, or uses the one that another worker has asked for with the
+// same network and address. Port 0 is chosen once and then the same for every
+// worker. Errors are those of net.Listen: a *net.OpError around EADDRINUSE,
+// EACCES, EINVAL. The caller closes the listener; the socket itself lives until
+// the pool stops or every live worker has closed it.
+func (w *Worker) Listen(network, address string) (net.Listener, error) {
+	return w.ListenOn(context.Background(), Listener{Network: network, Address: address})
+}
+
+// ListenOn is Listen with a name, a policy, a backlog, or a descriptor of the
+// master's: FD 7 is what the *master* has open as 7. A Listener with a name and
+// nothing else is the one of that name in the tree, or one that another worker
+// has shared; while there is none the error wraps ENOENT. ctx ends the wait; a
+// socket that comes later is given back.
+func (w *Worker) ListenOn(ctx context.Context, l Listener) (net.Listener, error) {
+	var errs []error
+	if l.Name == "" || l.Network != "" || l.Address != "" || l.FD != 0 || l.Policy > Shared || l.Backlog < 0 {
+		l.validate(func(_, field string, value any, why string) {
+			errs = append(errs, &InvalidError{"listener " + l.Name, field, value, why})
+		}, "")
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, &net.OpError{Op: "listen", Net: l.Network, Err: err}
+	}
+	if w.c == nil {
+		if l.FD != 0 || l.Network == "" {
+			return nil, &net.OpError{Op: "listen", Net: l.Network, Err: fmt.Errorf("%w without a master: a listener by number or by name", ErrUnsupported)}
+		}
+		var lc net.ListenConfig
+		return lc.Listen(ctx, l.Network, l.Address)
+	}
+	return w.c.listen(ctx, l)
+}
+
+// Adopt takes a listener that the worker opened itself into the worker's drain:
+// its connections count as the worker's, and it is closed when the worker stops.
+// The master is not asked and does not know of it. The result takes ownership of
+// ln and is owned by the caller.
+func (w *Worker) Adopt(ln net.Listener) net.Listener {
+	if w.c == nil {
+		return ln
+	}
+	return w.c.adopt(ln)
+}
+
+// Share gives the master a listener that the worker opened itself, to be listened
+// on by the whole tree under l.Name and l.Policy: ListenOn(ctx, Listener{Name: …}).
+// It takes ownership of ln, also on an error, and returns the worker's own part of
+// what is now shared, owned by the caller. A name that is taken is an error that
+// wraps EADDRINUSE.
+func (w *Worker) Share(ctx context.Context, l Listener, ln net.Listener) (net.Listener, error) {
+	if w.c == nil {
+		return ln, nil
+	}
+	return w.c.share(ctx, l, ln)
+}
+
+// System is the actor system of this process, made when it is first needed. Its
+// actors are reachable from the whole tree by the worker's name and their own:
+// an actor spawned as "cache" in web/0 is found by Lookup("web/0/cache"). It is
+// nil without a master.
+func (w *Worker) System() *actors.System {
+	if w.c == nil {
+		return nil
+	}
+	return w.c.system
+}
+
+// Lookup returns the address of whoever holds a registered name when a message
+// is sent to it: "master", "web/0", "sessions", "web/1/cache". It does not ask
+// whether there is a holder; a message to nobody is a dead letter.
+func (w *Worker) Lookup(name string) *actor.PID {
+	if w.c == nil {
+		return nil
+	}
+	return w.c.system.Lookup(name)
+}
+
+// Tree asks the master for the live tree, by an actor message.
+func (w *Worker) Tree(ctx context.Context) (Tree, error) {
+	if w.c == nil {
+		return Tree{}, fmt.Errorf("%w without a master: Tree", ErrUnsupported)
+	}
+	return askTree(ctx, w.c.system)
+}
+
+// A Server serves a listener until Shutdown: *http.Server is one. Serve returns
+// when the listener is closed; Shutdown refuses new work, waits for what is under
+// way, and returns early with ctx's error when that ends first.
+type Server interface {
+	Serve(net.Listener) error
+	Shutdown(context.Context) error
+}
+
+// Serve serves ln with s until ctx ends, then drains: it says Ready, runs s.Serve,
+// and when the worker is asked to stop calls s.Shutdown under DrainContext and
+// waits until s.Serve has returned. What is still open at the drain's deadline is
+// cut by s.Close, where s has one. It returns nil when it was asked to stop and
+// everything finished, otherwise what went wrong first.
+//
+// An *http.Server without a ConnContext gets one that continues each connection's
+// trace in its requests' contexts.
+func (w *Worker) Serve(ctx context.Context, ln net.Listener, s Server) error {
+	if hs, ok := s.(*http.Server); ok && hs.ConnContext == nil {
+		hs.ConnContext = tracing.ConnContext
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ln) }() // ends with s.Shutdown or s.Close, awaited below
+	if err := w.Ready(); err != nil {
+		return errors.Join(err, cut(s, ln), ended(<-served))
+	}
+	select {
+	case err := <-served:
+		return ended(err)
+	case <-ctx.Done():
+	}
+	err := s.Shutdown(w.DrainContext())
+	if err != nil {
+		err = errors.Join(fmt.Errorf("coppice: drain: %w", err), cut(s, ln))
+	}
+	return errors.Join(err, ended(<-served))
+}
+
+// cut ends s at once.
+func cut(s Server, ln net.Listener) error {
+	if c, ok := s.(interface{ Close() error }); ok {
+		return c.Close()
+	}
+	return ln.Close()
+}
+
+// ended forgives the errors by which a server says that it was asked to stop.
+func ended(err error) error {
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
