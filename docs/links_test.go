@@ -1,0 +1,73 @@
+package docs_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestDecisions: each decision has a number of its own, in its file name and in
+// its title, and the four parts.
+func TestDecisions(t *testing.T) {
+	files, err := os.ReadDir("adr")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := regexp.MustCompile(`^(\d{4})-[a-z0-9-]+\.md$`)
+	numbers := make(map[string]string)
+	for _, f := range files {
+		m := name.FindStringSubmatch(f.Name())
+		if m == nil {
+			t.Errorf("adr/%s: want NNNN-title.md", f.Name())
+			continue
+		}
+		if other, taken := numbers[m[1]]; taken {
+			t.Errorf("adr/%s: %s has the number %s too", f.Name(), other, m[1])
+		}
+		numbers[m[1]] = f.Name()
+		b, err := os.ReadFile(filepath.Join("adr", f.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"# " + m[1] + ". ", "\n## Context\n", "\n## Decision\n", "\n## Alternatives", "\n## Consequences\n"} {
+			if !strings.Contains("\n"+string(b), want) {
+				t.Errorf("adr/%s lacks %q", f.Name(), strings.TrimSpace(want))
+			}
+		}
+	}
+}
+
+// TestLinks: what a document links to within the repository exists.
+func TestLinks(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#\s]+)[^)]*\)`)
+	err := filepath.WalkDir("..", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if base := d.Name(); d.IsDir() && (base == "testdata" || base != ".." && base[0] == '.') {
+			return filepath.SkipDir
+		}
+		if filepath.Ext(name) != ".md" {
+			return nil
+		}
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		for _, m := range link.FindAllStringSubmatch(string(b), -1) {
+			if strings.Contains(m[1], "://") || strings.HasPrefix(m[1], "mailto:") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(name), m[1])); err != nil {
+				t.Errorf("%s links to %s: %v", strings.TrimPrefix(name, "../"), m[1], err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
