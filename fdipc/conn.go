@@ -228,6 +228,11 @@ func (c *Conn) Credit() int {
 	return o.availableLocked()
 }
 
+// Settle looks for what became of offers now, and calls Settled for it on this goroutine,
+// instead of at the next tick. A sender calls it that is short of room and wants to
+// keep its turn. It waits for a call of Settled that is under way, so it must not be called from one.
+func (c *Conn) Settle() { c.offers.settle() }
+
 // Stalled says that the peer let the deadline of an offer pass and has shown no sign of
 // life since. Nothing is offered to it meanwhile.
 func (c *Conn) Stalled() bool {

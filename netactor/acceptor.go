@@ -67,6 +67,7 @@ func (a *acceptor) run() {
 		if n > 0 {
 			a.backoff = 0
 			a.take(a.batch[:n])
+			a.d.hear(a.l, false)
 		}
 		var ok bool
 		switch {
@@ -110,7 +111,7 @@ func (a *acceptor) room() int {
 // when run is to end.
 func (a *acceptor) park(d time.Duration) bool {
 	if d == 0 {
-		a.d.nudge(a.l)
+		a.d.hear(a.l, true)
 	}
 	a.d.mu.Lock()
 	if a.quit || a.draining && a.l.joined() == 0 {

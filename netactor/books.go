@@ -35,7 +35,7 @@ type account struct {
 	worker  Worker
 	seats   map[uint64]*seat // by listener
 	link    *fdipc.Conn      // the driver's
-	credit  int              // offers that its link carries at once
+	credit  int              // offers that its link carries at once; 1 until that is known
 	offered int
 	until   time.Time // suspended until then; zero is not
 	strikes int       // suspensions in a row
@@ -98,12 +98,11 @@ func newBooks() *books {
 	return &books{workers: make(map[uint64]*account), ledgers: make(map[uint64]*ledger)}
 }
 
-// addWorker makes a worker known whose link carries credit offers at once. A
-// worker that is known already is left as it is.
-func (b *books) addWorker(w Worker, credit int) *account {
+// addWorker makes a worker known. One that is known already is left as it is.
+func (b *books) addWorker(w Worker) *account {
 	a := b.workers[w.ID]
 	if a == nil {
-		a = &account{worker: w, seats: make(map[uint64]*seat), credit: max(1, credit)}
+		a = &account{worker: w, seats: make(map[uint64]*seat), credit: 1}
 		b.workers[w.ID] = a
 	}
 	return a

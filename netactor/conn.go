@@ -32,6 +32,9 @@ func (s *served) TraceSpan() tracing.Span { return s.span }
 // SyscallConn) are still there; NetConn returns c.
 func wrap(c net.Conn, s served) net.Conn {
 	s.conns.n.Add(1)
+	if w := wrapSocket(c, s); w != nil {
+		return w
+	}
 	switch c := c.(type) {
 	case *net.TCPConn:
 		return &tcpConn{TCPConn: c, served: s}
@@ -47,7 +50,10 @@ type tcpConn struct {
 	once closeOnce
 }
 
-func (c *tcpConn) Close() error      { return c.once.close(c.TCPConn, &c.served) }
+// Close closes the connection and counts its end.
+func (c *tcpConn) Close() error { return c.once.close(c.TCPConn, &c.served) }
+
+// NetConn returns the connection without the counting.
 func (c *tcpConn) NetConn() net.Conn { return c.TCPConn }
 
 type unixConn struct {
@@ -56,7 +62,10 @@ type unixConn struct {
 	once closeOnce
 }
 
-func (c *unixConn) Close() error      { return c.once.close(c.UnixConn, &c.served) }
+// Close closes the connection and counts its end.
+func (c *unixConn) Close() error { return c.once.close(c.UnixConn, &c.served) }
+
+// NetConn returns the connection without the counting.
 func (c *unixConn) NetConn() net.Conn { return c.UnixConn }
 
 type otherConn struct {
@@ -65,7 +74,10 @@ type otherConn struct {
 	once closeOnce
 }
 
-func (c *otherConn) Close() error      { return c.once.close(c.Conn, &c.served) }
+// Close closes the connection and counts its end.
+func (c *otherConn) Close() error { return c.once.close(c.Conn, &c.served) }
+
+// NetConn returns the connection without the counting.
 func (c *otherConn) NetConn() net.Conn { return c.Conn }
 
 // closeOnce counts the first Close; every Close goes through.

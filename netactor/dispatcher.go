@@ -20,8 +20,7 @@ type DispatcherConfig struct {
 
 // LinkCredits is the number of credits to give the links between the listener
 // process and the workers (fdipc.Config.Credits, at both ends): twice a worker's
-// default window. More would let a stuck worker hold more; at fewer the claims
-// are heard of too late to keep a fast one busy.
+// default window, so that one listener does not take another's.
 const LinkCredits = 2 * defaultWindow
 
 // ErrClosed is what a Dispatcher answers once Close or Shutdown was called.
@@ -71,11 +70,10 @@ func (d *Dispatcher) AddWorker(w Worker, link *fdipc.Conn) {
 }
 
 func (d *Dispatcher) accountLocked(w Worker, link *fdipc.Conn) *account {
-	if a := d.books.workers[w.ID]; a != nil {
-		return a
+	a := d.books.addWorker(w)
+	if a.link == nil {
+		a.link = link
 	}
-	a := d.books.addWorker(w, link.Credit())
-	a.link = link
 	return a
 }
 
@@ -194,8 +192,10 @@ func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o opening, h *fdipc
 }
 
 func (d *Dispatcher) join(w Worker, link *fdipc.Conn, number, open uint64) {
+	credit := link.Credit() // known by now: the link's handshake is over
 	d.mu.Lock()
 	a := d.accountLocked(w, link)
+	a.credit = max(a.credit, credit)
 	if a.link != link {
 		d.mu.Unlock()
 		return
@@ -385,20 +385,22 @@ func (d *Dispatcher) count(f func()) {
 	f()
 }
 
-// nudge has the links of a listener's workers look for claims now, rather than
-// at their next tick: room is short.
-func (d *Dispatcher) nudge(l *ledger) {
+// hear learns of claims now, rather than at the links' next tick, from the
+// workers of l that have used up half their window, or from all. So one that
+// keeps up never looks full, and keeps its place in the order. It calls Settled,
+// hence is for the acceptor's goroutine only.
+func (d *Dispatcher) hear(l *ledger, all bool) {
 	var few [16]*fdipc.Conn
 	links := few[:0]
 	d.mu.Lock()
 	for _, s := range l.seats {
-		if s.counts.Offered > 0 {
+		if s.counts.Offered > 0 && (all || s.counts.Offered > l.limits.Window/2) {
 			links = append(links, s.a.link)
 		}
 	}
 	d.mu.Unlock()
 	for _, c := range links {
-		c.Credit()
+		c.Settle()
 	}
 }
 

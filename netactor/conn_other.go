@@ -1,0 +1,7 @@
+//go:build !linux
+
+package netactor
+
+import "net"
+
+func wrapSocket(net.Conn, served) net.Conn { return nil }
