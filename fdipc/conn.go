@@ -22,6 +22,7 @@ type Conn struct {
 
 	control  end
 	memory   bool          // control is within this process
+	spare    cargo         // a stand-in for descriptors that were taken back: the claim table's, or none
 	peer     *table        // the peer's claim table, if it has one; set by the handshake
 	data     end           // the socket of the peer's data lane, if it has one; set by the handshake
 	dataOver chan struct{} // closed when nothing more comes on data
@@ -331,6 +332,12 @@ func (c *Conn) Err() error {
 func (c *Conn) start(e end) (err error) {
 	c.control = e
 	_, c.memory = e.(*memEnd)
+	c.spare = noCargo
+	defer func() {
+		if err != nil {
+			c.spare.close()
+		}
+	}()
 	c.own(e)
 	c.lanes[Control].end = e
 	c.lanes[Data].end = e
@@ -348,6 +355,9 @@ func (c *Conn) start(e end) (err error) {
 			return err
 		}
 		table, h.attached = t, h.attached|featTable
+		if !c.memory {
+			c.spare = g
+		}
 		p.cargo = append(p.cargo, g)
 	}
 	var data end
@@ -487,6 +497,7 @@ func (c *Conn) fail(err error) {
 func (c *Conn) finish(err error) {
 	all := c.offers.end(false) // not to be held up by a Handler that blocks
 	c.wg.Wait()
+	c.spare.close() // writers may have used it until here
 	close(c.done)
 	if !all {
 		<-c.gone

@@ -154,7 +154,7 @@ func (o *offers) load(p *packet) {
 	for _, r := range p.refs {
 		f := &o.slots[r.slot]
 		if f.h == nil || f.seq != r.seq {
-			p.cargo = append(p.cargo, o.c.standIn())
+			p.cargo = append(p.cargo, o.c.spare)
 			continue
 		}
 		f.loading = true

@@ -19,8 +19,6 @@ type packetIO struct{}
 
 func (*packetIO) init(*packet) {}
 
-func (c *Conn) standIn() cargo { return noCargo }
-
 func closeFD(fd int) { os.NewFile(uintptr(fd), "").Close() }
 
 func shutdownFD(int) {}

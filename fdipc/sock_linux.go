@@ -311,7 +311,6 @@ func (s *socket) newTable(slots int) (*table, cargo, error) {
 		return nil, noCargo, err
 	}
 	t := newTable(m)
-	t.fd = fd
 	ownTable(t, m)
 	return t, cargo{fd: fd}, nil
 }
@@ -353,25 +352,8 @@ func mapTable(fd, size int) ([]uint64, error) {
 
 // ownTable unmaps m when nothing refers to t any more. Handles do, and may outlive their Conn.
 func ownTable(t *table, m []uint64) {
-	type mapping struct {
-		b  []byte
-		fd int
-	}
 	b := unsafe.Slice((*byte)(unsafe.Pointer(&m[0])), len(m)*8)
-	runtime.AddCleanup(t, func(m mapping) {
-		unix.Munmap(m.b)
-		if m.fd >= 0 {
-			unix.Close(m.fd)
-		}
-	}, mapping{b, t.fd})
-}
-
-// standIn is a descriptor that harms nobody, for a packet whose own was taken back.
-func (c *Conn) standIn() cargo {
-	if c.memory || c.offers.t == nil {
-		return noCargo
-	}
-	return cargo{fd: c.offers.t.fd}
+	runtime.AddCleanup(t, func(b []byte) { unix.Munmap(b) }, b)
 }
 
 func closeFD(fd int) { syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }

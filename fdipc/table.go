@@ -31,7 +31,6 @@ type table struct {
 	magic, slots *uint32
 	beat, wake   *atomic.Uint32
 	words        []atomic.Uint64
-	fd           int // the memfd, kept as a stand-in for descriptors taken back; -1 without
 }
 
 const (
@@ -67,7 +66,6 @@ func tableAt(m []uint64) *table {
 		beat:  (*atomic.Uint32)(at(8)),
 		wake:  (*atomic.Uint32)(at(16)),
 		words: unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(unsafe.SliceData(w))), len(w)),
-		fd:    -1,
 	}
 }
 
