@@ -74,6 +74,8 @@ type Event struct {
 	// end that leads to a restart (start_error, child_terminated), an end that
 	// was not as asked (shutdown_error).
 	Fault bool
+	// Info is what the Info method of an instance that came up, or ended, returned.
+	Info any
 	// Lost is how many events the subscriber lost just before this one.
 	Lost uint64
 }

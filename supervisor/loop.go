@@ -250,7 +250,7 @@ func (l *loop) up(k *kid, m *message) {
 	if i, ok := m.inst.(informer); ok {
 		k.info = i.Info()
 	}
-	l.event(Event{Kind: ChildStarted, Path: k.path, Incarnation: l.inc(k) + 1, Took: l.now.Sub(k.from), Cause: k.cause})
+	l.event(Event{Kind: ChildStarted, Path: k.path, Incarnation: l.inc(k) + 1, Took: l.now.Sub(k.from), Cause: k.cause, Info: k.info})
 	k.from = l.now
 	k.cancel(nil)
 	l.touch(k)
@@ -299,7 +299,7 @@ func (l *loop) down(k *kid, m *message) {
 	if c := l.state.Children[k.key]; c != nil && c.Phase == rules.Stopping {
 		kind = ChildStopped
 	}
-	l.event(Event{Kind: kind, Path: k.path, Incarnation: l.inc(k), Reason: k.reason, Took: l.now.Sub(k.from)})
+	l.event(Event{Kind: kind, Path: k.path, Incarnation: l.inc(k), Reason: k.reason, Took: l.now.Sub(k.from), Info: k.info})
 	if m.leaked != nil {
 		l.leak(k, m)
 	}

@@ -166,7 +166,7 @@ func (l *loop) gaveUp(key rules.Key) Reason {
 		if k.err != nil {
 			r.Cause = &StartError{Path: k.path, Err: k.err}
 		} else if k.ended {
-			r.Cause = Exit(k.reason)
+			r.Cause = fmt.Errorf("%s: %w", k.path, Exit(k.reason))
 		}
 	}
 	if l.state.Window.Len > f.Max {
@@ -228,6 +228,9 @@ func logEvent(log *slog.Logger, level slog.Level, ev *Event) {
 	attrs = append(attrs, slog.String("path", ev.Path))
 	if ev.Incarnation > 0 {
 		attrs = append(attrs, slog.Uint64("incarnation", ev.Incarnation))
+	}
+	if ev.Info != nil {
+		attrs = append(attrs, slog.Any("info", ev.Info))
 	}
 	switch ev.Kind {
 	case ChildExited, ChildStopped, ChildStartFailed, SupervisorGaveUp, SupervisorDown:

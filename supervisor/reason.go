@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/coppice-go/coppice/supervisor/internal/rules"
 )
@@ -43,7 +44,7 @@ const (
 type Reason struct {
 	Kind   ReasonKind
 	Detail string // ShutdownDetail, GaveUp
-	Cause  error  // Error, GaveUp
+	Cause  error  // Error, GaveUp; Exited, Signaled: what the process said last, if anything
 	Value  any    // Panic: what was given to panic
 	Stack  string // Panic: the goroutine's stack
 	Code   int    // Exited
@@ -106,21 +107,30 @@ func (r Reason) String() string {
 		}
 		return "error: " + firstLine(r.Cause.Error())
 	case GaveUp:
-		if r.Detail == "" {
-			return "gave up"
+		s := "gave up"
+		if r.Detail != "" {
+			s += ": " + r.Detail
 		}
-		return "gave up: " + r.Detail
+		return s + r.words()
 	case Exited:
-		return "exit code " + strconv.Itoa(r.Code)
+		return "exit code " + strconv.Itoa(r.Code) + r.words()
 	case Signaled:
-		s := "signal " + strconv.Itoa(r.Signal)
+		s := "signal " + strconv.Itoa(r.Signal) + " (" + syscall.Signal(r.Signal).String()
 		if r.Core {
-			s += " (core dumped)"
+			s += ", core dumped"
 		}
-		return s
+		return s + ")" + r.words()
 	default:
 		return r.Kind.String()
 	}
+}
+
+// words returns the cause, behind a colon, or "".
+func (r Reason) words() string {
+	if r.Cause == nil {
+		return ""
+	}
+	return ": " + firstLine(r.Cause.Error())
 }
 
 // String returns the kind's name.
