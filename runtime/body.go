@@ -3,7 +3,6 @@ package coppice
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"runtime/debug"
 
 	"github.com/coppice-go/coppice/fdipc"
@@ -63,4 +62,3 @@ func (b *goroutineBody) kill() {
 
 func (b *goroutineBody) done() <-chan struct{} { return b.ended }
 func (b *goroutineBody) exit() Exit            { return b.how }
-func (b *goroutineBody) describe() []slog.Attr { return nil }

@@ -1,11 +1,8 @@
 package coppice
 
 import (
-	"context"
-	"log/slog"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -16,7 +13,6 @@ import (
 type program struct {
 	body  *processBody
 	name  string
-	born  time.Time
 	asked atomic.Bool
 
 	done   chan struct{}
@@ -28,21 +24,15 @@ func (rt *Runtime) startForeign(spec Process, name string) (supervisor.Instance,
 	if err != nil {
 		return nil, err
 	}
-	p := &program{body: body, name: name, born: time.Now(), done: make(chan struct{})}
-	go p.live(rt.log) // ends with the process
+	p := &program{body: body, name: name, done: make(chan struct{})}
+	go p.live() // ends with the process
 	return p, nil
 }
 
-func (p *program) live(log *slog.Logger) {
-	defer close(p.done)
+func (p *program) live() {
 	<-p.body.done()
 	p.reason = p.body.exit().reason(p.asked.Load())
-	level := slog.LevelWarn
-	if p.reason.IsNormal() {
-		level = slog.LevelInfo
-	}
-	log.LogAttrs(context.Background(), level, "program ended", slog.String("name", p.name), slog.Int("pid", p.body.pid()),
-		slog.String("reason", p.reason.String()), slog.Duration("uptime", time.Since(p.born)))
+	close(p.done)
 }
 
 func (p *program) Stop() {

@@ -3,7 +3,6 @@ package coppice
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"runtime"
 	"strconv"
 	"sync"
@@ -178,7 +177,6 @@ func (rt *Runtime) startChild(ctx context.Context, w welcome, isolation Isolatio
 	if err := rt.hub.ready(ctx, p); err != nil {
 		return nil, err
 	}
-	rt.log.LogAttrs(ctx, slog.LevelInfo, "child ready", append(p.attrs(), slog.Duration("after", time.Since(p.born)))...)
 	return p, nil
 }
 

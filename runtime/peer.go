@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"strconv"
 	"strings"
@@ -27,7 +26,6 @@ type body interface {
 	kill()                 // without asking
 	done() <-chan struct{} // closed when it has ended and its output is read
 	exit() Exit            // how, after done
-	describe() []slog.Attr // for the log
 }
 
 // peer is one child of the tree from the master's side. It is a
@@ -38,7 +36,6 @@ type peer struct {
 	welcome welcome
 	conn    *fdipc.Conn
 	body    body
-	born    time.Time
 
 	ready     chan struct{} // closed when it said that it does its work
 	sayReady  func()
@@ -55,7 +52,7 @@ type peer struct {
 
 func newPeer(rt *Runtime, w welcome) *peer {
 	p := &peer{
-		rt: rt, welcome: w, born: time.Now(),
+		rt: rt, welcome: w,
 		ready: make(chan struct{}), quiet: make(chan struct{}), done: make(chan struct{}),
 	}
 	p.sayReady = sync.OnceFunc(func() { close(p.ready) })
@@ -120,7 +117,6 @@ func (p *peer) live() {
 	p.exit = p.body.exit()
 	p.reason = p.why()
 	p.rt.hub.forget(p)
-	p.report()
 	close(p.done)
 }
 
@@ -147,24 +143,6 @@ func (p *peer) why() supervisor.Reason {
 		return supervisor.Reason{Kind: supervisor.Error, Cause: errors.New(bye.Text)}
 	}
 	return r
-}
-
-// report logs the end in one line.
-func (p *peer) report() {
-	level := slog.LevelWarn
-	if p.reason.IsNormal() {
-		level = slog.LevelInfo
-	}
-	p.rt.log.LogAttrs(context.Background(), level, "child ended",
-		append(p.attrs(), slog.String("reason", p.reason.String()), slog.Duration("uptime", time.Since(p.born)))...)
-}
-
-func (p *peer) attrs() []slog.Attr {
-	return append([]slog.Attr{
-		slog.String("name", p.welcome.Name),
-		slog.Int("id", p.welcome.ID),
-		slog.Int("incarnation", p.welcome.Incarnation),
-	}, p.body.describe()...)
 }
 
 // await waits until the child is ready. When ctx ends first it is killed; the

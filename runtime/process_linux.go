@@ -110,5 +110,3 @@ func (b *processBody) signal(sig syscall.Signal) {
 			slog.Int("pid", b.proc.pid), slog.String("signal", sig.String()), slog.Any("err", err))
 	}
 }
-
-func (b *processBody) describe() []slog.Attr { return []slog.Attr{slog.Int("pid", b.proc.pid)} }

@@ -2,6 +2,7 @@ package coppice
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -81,6 +82,30 @@ type info struct {
 	name       string
 	id, pid    int
 	generation int
+}
+
+// LogValue is how a child shows in the log.
+func (i info) LogValue() slog.Value {
+	attrs := []slog.Attr{slog.String("name", i.name), slog.String("role", i.role)}
+	if i.id != 0 {
+		attrs = append(attrs, slog.Int("id", i.id))
+	}
+	if i.pid != 0 {
+		attrs = append(attrs, slog.Int("pid", i.pid))
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// String is one line.
+func (i info) String() string {
+	s := i.role
+	if i.id != 0 {
+		s += fmt.Sprintf(" #%d", i.id)
+	}
+	if i.pid != 0 {
+		s += fmt.Sprintf(" pid %d", i.pid)
+	}
+	return s
 }
 
 // Info is looked for by package supervisor.
