@@ -30,8 +30,8 @@ type cell struct {
 	box     *mailbox
 	guard   *guard
 
-	pid     *actor.PID    // set by born, before the first message
-	process actor.Process // this incarnation's entry in protoactor's registry
+	pid     *actor.PID
+	process actor.Process // this incarnation's entry in protoactor's registry; set by born
 
 	up     chan struct{} // closed when Started was handled or has failed
 	done   chan struct{} // closed when the actor has ended
@@ -65,6 +65,7 @@ func newCell(s *System, spec Spec) *cell {
 	c := &cell{
 		s:       s,
 		id:      spec.Name,
+		pid:     actor.NewPID(s.cfg.Address, spec.Name),
 		produce: spec.New,
 		up:      make(chan struct{}),
 		done:    make(chan struct{}),
@@ -77,8 +78,7 @@ func newCell(s *System, spec Spec) *cell {
 
 // born is called when protoactor has registered the actor.
 func (c *cell) born(ctx actor.Context) {
-	c.pid = ctx.Self()
-	c.process, _ = ctx.ActorSystem().ProcessRegistry.GetLocal(c.pid.Id)
+	c.process, _ = ctx.ActorSystem().ProcessRegistry.GetLocal(c.id)
 	c.s.cells.Store(c.id, c)
 }
 
@@ -103,6 +103,20 @@ func (c *cell) downError() error { return &DownError{PID: c.pid, Reason: c.exitR
 func (c *cell) stop(r supervisor.Reason) {
 	c.decide(r)
 	c.box.PostSystemMessage(&actor.Stop{})
+}
+
+// finish asks the actor to end as a stop frame says.
+func (c *cell) finish(how byte) {
+	switch how {
+	case stopPoison:
+		if err := c.box.post(nil, &actor.PoisonPill{}, true); err != nil {
+			return // it has ended
+		}
+	case stopShutdown:
+		c.stop(shutdown)
+	default:
+		c.stop(normal)
+	}
 }
 
 // crash ends the actor: Stopping and Stopped still run, user messages do not.

@@ -40,10 +40,12 @@ var types struct {
 //	actors.RegisterType[*SessionPut]("sessions.put")
 //
 // The encoding is CBOR of the exported fields, under their names or as json or
-// cbor tags say. Fields that the receiver does not know are ignored, those that
-// the sender does not know are zero: so a type may gain fields. Give it a new name when
-// the meaning of a field changes. Protobuf messages need not be registered. Strings,
-// byte slices, bool, int, int64, uint64, float64, time.Time and time.Duration are.
+// cbor tags say. Between two versions of a program, a field that the sender does
+// not have is zero at the receiver; one that the receiver does not have is
+// [ErrMalformed], as nothing is dropped in silence. So teach the receivers first, or give
+// the changed type a new name. Protobuf messages follow protobuf's rules and need not be
+// registered. Strings, byte slices, bool, int, int64, uint64, float64, time.Time
+// and time.Duration are registered.
 //
 // It panics, as gob.Register does, when the name or the type is registered
 // otherwise, or when T is an interface, a function or a channel.
@@ -104,10 +106,11 @@ func init() {
 var (
 	encoding = must(cbor.EncOptions{Time: cbor.TimeRFC3339Nano}.EncMode())
 	decoding = must(cbor.DecOptions{
-		MaxNestedLevels:  64,
-		MaxArrayElements: 1 << 24,
-		MaxMapPairs:      1 << 24,
-		DupMapKey:        cbor.DupMapKeyEnforcedAPF,
+		MaxNestedLevels:   64,
+		MaxArrayElements:  1 << 24,
+		MaxMapPairs:       1 << 24,
+		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
+		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
 	}.DecMode())
 )
 

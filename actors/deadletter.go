@@ -64,10 +64,14 @@ func (s *System) DeadLetters() (total uint64, latest []DeadLetter) {
 
 // undeliverable makes a dead letter: it is counted, its handles are closed, and
 // its sender is told: an ask fails with err, any other gets protoactor's
-// DeadLetterResponse, as it would for an actor in its own process.
+// DeadLetterResponse, as it would for an actor in its own process. When the message
+// is the answer to an ask, the ask fails.
 func (s *System) undeliverable(target *actor.PID, msg any, sender *actor.PID, err error) {
 	s.record(newDeadLetter(target, msg, sender, err))
 	closeHandles(msg)
+	if target != nil && target.Id == askID {
+		s.failAsk(target, err) // an answer that can not get there
+	}
 	if sender == nil {
 		return
 	}

@@ -61,11 +61,11 @@ func (s *System) handle(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
 	case kindUser:
 		s.onUser(l, f, r, target)
 	case kindStop:
-		s.onStop(l, r, target)
+		s.onStop(l, f, r, target)
 	case kindMonitor, kindDemonitor:
 		s.onMonitor(l, f, r, target)
 	case kindDown:
-		s.onDown(l, r)
+		s.onDown(l, f, r)
 	case kindFailed:
 		s.onFailed(l, r, target)
 	case kindBound:
@@ -152,21 +152,31 @@ func (s *System) deliverSafely(target *actor.PID, message any) (err error) {
 	return s.deliverLocal(nil, target, message)
 }
 
-func (s *System) onStop(l *link, r *reader, target *actor.PID) {
-	how := r.byte()
-	if r.bad {
-		s.bad(l, kindStop)
+// onStop serves a Stop or Poison; one with a ref waits for the end.
+func (s *System) onStop(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
+	how, watcher, ref := r.byte(), r.string(maxAddress), r.uint()
+	if r.bad || how > stopPoison || f.Flags&flagRelayed == 0 && watcher != l.address {
+		s.bad(l, f.Kind)
 		return
 	}
-	if !reserved(target.Id) {
-		_ = s.stopLocal(target.Id, how, l.address) // there is none: stopped already
+	switch {
+	case reserved(target.Id):
+		if ref != 0 {
+			s.sendDown(watcher, ref, noActor, endNobody)
+		}
+	case ref == 0 || target.Id == processID:
+		s.stopLocal(target.Id, how, watcher)
+	case how == stopNormal:
+		s.bad(l, f.Kind)
+	default:
+		s.serveMonitor(l, target, watcher, ref, how)
 	}
 }
 
 // onMonitor serves the monitor of another process.
 func (s *System) onMonitor(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
 	watcher, ref := r.string(maxAddress), r.uint()
-	if r.bad || f.Flags&flagRelayed == 0 && watcher != l.address {
+	if r.bad || ref == 0 || f.Flags&flagRelayed == 0 && watcher != l.address {
 		s.bad(l, f.Kind)
 		return
 	}
@@ -176,12 +186,16 @@ func (s *System) onMonitor(l *link, f *fdipc.Frame, r *reader, target *actor.PID
 		}
 		return
 	}
+	s.serveMonitor(l, target, watcher, ref, stopNormal)
+}
+
+func (s *System) serveMonitor(l *link, target *actor.PID, watcher string, ref uint64, stop byte) {
 	k := watchKey{address: watcher, ref: ref}
 	if !s.inbound.addMonitor(watcher, ref, func() { s.unwatchLocal(target.Id, k) }) {
-		s.bad(l, f.Kind)
+		s.bad(l, kindMonitor)
 		return
 	}
-	ok := s.watchLocal(target.Id, k, func(reason supervisor.Reason, how ending) {
+	ok := s.watchLocal(target.Id, k, stop, watcher, func(reason supervisor.Reason, how ending) {
 		if s.inbound.takeMonitor(watcher, ref) != nil {
 			s.sendDown(watcher, ref, reason, how)
 		}
@@ -191,13 +205,15 @@ func (s *System) onMonitor(l *link, f *fdipc.Frame, r *reader, target *actor.PID
 	}
 }
 
-func (s *System) onDown(l *link, r *reader) {
-	ref, how, reason := r.uint(), ending(r.byte()), r.reason()
+func (s *System) onDown(l *link, f *fdipc.Frame, r *reader) {
+	writer, ref, how, reason := r.string(maxAddress), r.uint(), ending(r.byte()), r.reason()
 	if r.bad || how > endProcess {
 		s.bad(l, kindDown)
 		return
 	}
-	if m := s.monitors.get(ref, l.address); m != nil {
+	// The process that has the monitor says it, or one on the way that could not reach it.
+	relayed := f.Flags&flagRelayed != 0
+	if m := s.monitors.get(ref, l.address, writer, relayed); m != nil {
 		s.monitors.fire(m, reason, how)
 	}
 }

@@ -1,7 +1,10 @@
 package actors_test
 
 import (
+	"context"
 	"errors"
+	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -30,14 +33,59 @@ func all(f func(ctx actor.Context)) func() actor.Actor {
 
 // echo answers with what it was asked; "panic" it panics at, "hold" it keeps.
 var echo = receive(func(ctx actor.Context) {
-	switch ctx.Message() {
-	case "panic":
-		panic("as told")
-	case "hold":
+	switch m := ctx.Message().(type) {
+	case string:
+		if m == "panic" {
+			panic("as told")
+		}
+		ctx.Respond(m)
+	case hold:
+		close(holds.take(int(m)))
 	default:
-		ctx.Respond(ctx.Message())
+		ctx.Respond(m)
 	}
 })
+
+// hold is an ask that is not answered. Its number finds the channel that is
+// closed when it was taken.
+type hold int
+
+func init() { actors.RegisterType[hold]("test.hold") }
+
+type holdTable struct {
+	mu sync.Mutex
+	m  map[int]chan struct{}
+}
+
+var holds = holdTable{m: make(map[int]chan struct{})}
+
+func (h *holdTable) put() (int, chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n, c := rand.Int(), make(chan struct{})
+	h.m[n] = c
+	return n, c
+}
+
+func (h *holdTable) take(n int) chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.m[n]
+}
+
+// askHeld asks an echo what it does not answer, waits until it was taken, and
+// returns how the ask ends.
+func askHeld(t *testing.T, ctx context.Context, s *actors.System, pid *actor.PID) <-chan error {
+	t.Helper()
+	n, taken := holds.put()
+	end := make(chan error, 1)
+	go func() { // ends with ctx at the latest
+		_, err := s.Ask(ctx, pid, hold(n))
+		end <- err
+	}()
+	actorstest.Next(t, taken)
+	return end
+}
 
 func spawn(t *testing.T, s *actors.System, name string, producer func() actor.Actor) *actor.PID {
 	t.Helper()

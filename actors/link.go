@@ -175,6 +175,11 @@ func isLost(err error) bool {
 // send takes f, with its payload, to the channel. It waits under ctx; under a
 // nil ctx for at most SendWait.
 func (l *link) send(ctx context.Context, f *fdipc.Frame) error {
+	// The caller has noted what waits for this process. If it is detached before
+	// this check we see it here, if after it, detach sees the note.
+	if l.isClosed() {
+		return l.verdict(fdipc.ErrClosed)
+	}
 	var cancel context.CancelFunc
 	for first := true; ; first = false {
 		l.mu.Lock()

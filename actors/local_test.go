@@ -168,15 +168,7 @@ func TestReasons(t *testing.T) {
 func TestAskFailsWhenTheActorEnds(t *testing.T) {
 	s := local(t)
 	pid := spawn(t, s, "a", echo)
-	held := make(chan error, 1)
-	go func() {
-		_, err := s.Ask(actorstest.Context(t), pid, "hold")
-		held <- err
-	}()
-	for s.Stats().Asks == 0 {
-		runtime.Gosched()
-	}
-	ask(t, s, pid, "after hold was taken")
+	held := askHeld(t, actorstest.Context(t), s, pid)
 	_, err := s.Ask(actorstest.Context(t), pid, "panic")
 	wantErr(t, err, actors.ErrDown)
 	var down *actors.DownError

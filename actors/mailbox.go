@@ -60,10 +60,11 @@ type mailbox struct {
 	bound    int // 0: none
 	overflow Overflow
 
-	invoker    actor.MessageInvoker // set once, before the first post
+	invoker    actor.MessageInvoker // set once, before run
 	dispatcher actor.Dispatcher
 
 	mu        sync.Mutex
+	ready     bool // Started is queued; before that nothing runs
 	user      queue
 	system    queue
 	running   bool
@@ -76,8 +77,8 @@ type mailbox struct {
 
 var _ actor.Mailbox = (*mailbox)(nil)
 
-// RegisterHandlers is called by protoactor once the actor has its PID and before
-// its first message.
+// RegisterHandlers is called by protoactor when the actor has its PID. Others may
+// have found it by then and sent to it; protoactor's own mailbox is not ready for that.
 func (m *mailbox) RegisterHandlers(invoker actor.MessageInvoker, dispatcher actor.Dispatcher) {
 	m.invoker, m.dispatcher = invoker, dispatcher
 	m.cell.born(invoker.(actor.Context))
@@ -156,7 +157,7 @@ func (m *mailbox) post(ctx context.Context, message any, self bool) error {
 // pushLocked queues message, wakes the actor and unlocks m.mu.
 func (m *mailbox) pushLocked(message any) {
 	m.user.push(message)
-	start := !m.running && !m.held
+	start := m.ready && !m.running && !m.held
 	m.running = m.running || start
 	m.mu.Unlock()
 	if start {
@@ -187,9 +188,14 @@ func (m *mailbox) PostSystemMessage(message any) {
 		m.mu.Unlock()
 		return
 	}
-	m.system.push(message)
-	start := !m.running
-	m.running = true
+	if _, ok := message.(*actor.Started); ok && !m.ready {
+		m.ready = true
+		m.system.unshift(message)
+	} else {
+		m.system.push(message)
+	}
+	start := m.ready && !m.running
+	m.running = m.running || start
 	m.mu.Unlock()
 	if start {
 		m.dispatcher.Schedule(m.run)
@@ -294,8 +300,8 @@ func (m *mailbox) reap() {
 	m.mu.Lock()
 	m.reaping = true
 	m.system = queue{}
-	start := !m.running
-	m.running = true
+	start := m.ready && !m.running
+	m.running = m.running || start
 	m.mu.Unlock()
 	if start {
 		m.dispatcher.Schedule(m.run)
@@ -315,14 +321,26 @@ const keepRing = 1024 // entries that an empty queue may keep
 func (q *queue) len() int { return q.n }
 
 func (q *queue) push(v any) {
+	q.grow()
+	q.ring[(q.first+q.n)&(len(q.ring)-1)] = v
+	q.n++
+}
+
+// unshift puts v first.
+func (q *queue) unshift(v any) {
+	q.grow()
+	q.first = (q.first - 1) & (len(q.ring) - 1)
+	q.ring[q.first] = v
+	q.n++
+}
+
+func (q *queue) grow() {
 	if q.n == len(q.ring) {
 		ring := make([]any, max(8, 2*len(q.ring)))
 		k := copy(ring, q.ring[q.first:])
 		copy(ring[k:], q.ring[:q.first])
 		q.ring, q.first = ring, 0
 	}
-	q.ring[(q.first+q.n)&(len(q.ring)-1)] = v
-	q.n++
 }
 
 func (q *queue) pop() any {

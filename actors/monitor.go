@@ -23,6 +23,7 @@ type Monitor struct {
 	ref   uint64
 	pid   *actor.PID
 	owner *cell              // the actor with which the monitor ends; may be nil
+	stop  byte               // also ask it to end: stopShutdown, stopPoison
 	fired func(Down, ending) // called by who took the monitor out of the table
 
 	// Guarded by monitors.mu.
@@ -127,11 +128,12 @@ func (t *monitors) bind(ref uint64, to, via string) {
 	}
 }
 
-// get returns the monitor ref if it went through the process via.
-func (t *monitors) get(ref uint64, via string) *Monitor {
+// get returns the monitor ref if it went through the process via and, when the
+// master relayed what is said of it, is at the process that says it.
+func (t *monitors) get(ref uint64, via, writer string, relayed bool) *Monitor {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if m := t.open[ref]; m != nil && m.via == via {
+	if m := t.open[ref]; m != nil && m.via == via && (!relayed || m.to == writer) {
 		return m
 	}
 	return nil
@@ -191,22 +193,32 @@ func (t *monitors) start(m *Monitor) {
 	}
 	k := watchKey{ref: m.ref}
 	t.setWay(m, s.cfg.Address, "", func() { s.unwatchLocal(target.Id, k) })
-	if !s.watchLocal(target.Id, k, func(r supervisor.Reason, how ending) { t.fire(m, r, how) }) {
+	fire := func(r supervisor.Reason, how ending) { t.fire(m, r, how) }
+	if !s.watchLocal(target.Id, k, m.stop, s.cfg.Address, fire) {
 		t.fire(m, noActor, endNobody)
 	}
 }
 
 // watchLocal calls fire once, at the end of an actor of this process, unless
-// unwatchLocal comes before. It returns false when there is no such actor. The
-// process itself never ends for its own actors.
-func (s *System) watchLocal(id string, k watchKey, fire func(supervisor.Reason, ending)) bool {
-	if id == processID {
-		return true
-	}
+// unwatchLocal comes before. With a stop other than stopNormal it also asks this
+// incarnation to end, for the process from. It returns false when there is no such
+// actor. The process itself never ends for its own actors.
+func (s *System) watchLocal(id string, k watchKey, stop byte, from string, fire func(supervisor.Reason, ending)) bool {
 	if c, ok := s.cells.Load(id); ok {
-		return c.(*cell).onEnd(k, func(r supervisor.Reason) { fire(r, endActor) })
+		c := c.(*cell)
+		ok = c.onEnd(k, func(r supervisor.Reason) { fire(r, endActor) })
+		if ok && stop != stopNormal {
+			c.finish(stop)
+		}
+		return ok
 	}
-	return s.hub.watch(id, k, fire)
+	if id != processID && !s.hub.watch(id, k, fire) {
+		return false
+	}
+	if stop != stopNormal {
+		s.stopLocal(id, stop, from)
+	}
+	return true
 }
 
 func (s *System) unwatchLocal(id string, k watchKey) {

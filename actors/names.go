@@ -296,7 +296,7 @@ func (p self) SendUserMessage(pid *actor.PID, message any) {
 
 func (p self) SendSystemMessage(_ *actor.PID, message any) {
 	if _, ok := message.(*actor.Stop); ok {
-		_ = p.s.stopLocal(processID, stopNormal, p.s.cfg.Address) // it exists
+		p.s.stopLocal(processID, stopNormal, p.s.cfg.Address)
 	}
 }
 

@@ -12,6 +12,11 @@ import (
 // not wait: a full channel is ErrBusy to the sender. It returns the target when that
 // turns out to be here, behind a name; else nil, and the frame is dealt with.
 func (s *System) relay(from *link, f *fdipc.Frame, r *reader, target *actor.PID) *actor.PID {
+	if !speaksForItself(from, f, *r) {
+		s.bad(from, f.Kind)
+		f.Refuse(fdipc.ReasonUnknown)
+		return nil
+	}
 	named := target.Address == nameAddress
 	if named {
 		holder := s.names.whereis(target.Id)
@@ -66,6 +71,21 @@ func (s *System) relay(from *link, f *fdipc.Frame, r *reader, target *actor.PID)
 	return nil
 }
 
+// speaksForItself says no to a child that monitors, or reports an end, in the
+// name of another. What the master relays is trusted for that.
+func speaksForItself(from *link, f *fdipc.Frame, r reader) bool {
+	switch f.Kind {
+	case kindStop:
+		r.byte()
+	case kindMonitor, kindDemonitor, kindDown:
+	case kindAskEnd:
+		return r.pid("").Address == from.address
+	default:
+		return true
+	}
+	return string(r.bytes(maxAddress)) == from.address
+}
+
 // bound tells who sent to a name, or monitors a process, which process it is.
 func (s *System) bound(from *link, kind fdipc.Kind, flags uint8, r reader, address string) {
 	var what byte
@@ -77,7 +97,10 @@ func (s *System) bound(from *link, kind fdipc.Kind, flags uint8, r reader, addre
 			return
 		}
 		what, ref = boundAsk, uint64(sender.RequestId)
-	case kind == kindMonitor:
+	case kind == kindMonitor, kind == kindStop:
+		if kind == kindStop {
+			r.byte()
+		}
 		r.bytes(maxAddress)
 		what, ref = boundMonitor, r.uint()
 	default:
@@ -106,10 +129,16 @@ func (s *System) reject(from *link, f *fdipc.Frame, r *reader, target *actor.PID
 			return
 		}
 		s.undeliverable(target, nil, sender, err)
-	case kindMonitor:
+	case kindMonitor, kindStop:
+		if f.Kind == kindStop {
+			r.byte()
+		}
 		watcher, ref := r.string(maxAddress), r.uint()
 		if r.bad || watcher != from.address {
 			s.bad(from, f.Kind)
+			return
+		}
+		if ref == 0 {
 			return
 		}
 		reason, how := noActor, endNobody

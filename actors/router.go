@@ -37,7 +37,7 @@ func (r router) SendSystemMessage(pid *actor.PID, message any) {
 	case *actor.Unwatch:
 		r.s.unwatch(m.Watcher, pid)
 	case *actor.Stop:
-		_ = r.s.askStop(pid, stopNormal) // stopped already, as far as the asker can tell
+		r.s.postStop(pid)
 	}
 }
 
@@ -163,10 +163,20 @@ func (s *System) monitorRemote(m *Monitor, target *actor.PID) {
 	more := func(b []byte) []byte {
 		return binary.AppendUvarint(appendString(b, s.cfg.Address), m.ref)
 	}
-	if target.Id == processID && target.Address == l.address {
+	attached := target.Id == processID && target.Address == l.address
+	if attached {
 		t.setWay(m, l.address, l.address, nil)
 	} else {
 		t.setWay(m, target.Address, l.address, func() { _ = s.postTo(target, kindDemonitor, more) })
+	}
+	switch {
+	case m.stop != stopNormal:
+		f := s.frame(kindStop, fdipc.Control)
+		if m.stop == stopPoison {
+			f.Lane = fdipc.Data
+		}
+		l.post(f, func(b []byte) []byte { return more(append(appendPID(b, target), m.stop)) })
+	case !attached:
 		l.post(s.frame(kindMonitor, fdipc.Data), func(b []byte) []byte { return more(appendPID(b, target)) })
 	}
 	if l.isClosed() { // detached in between: its monitors have been fired, perhaps without this one
@@ -180,7 +190,8 @@ func (s *System) monitorRemote(m *Monitor, target *actor.PID) {
 // sendDown tells the system at an address that what its monitor ref watched has ended.
 func (s *System) sendDown(address string, ref uint64, r supervisor.Reason, how ending) {
 	_ = s.postTo(ProcessPID(address), kindDown, func(b []byte) []byte { // gone: nobody waits
-		return appendReason(append(binary.AppendUvarint(b, ref), byte(how)), r)
+		b = binary.AppendUvarint(appendString(b, s.cfg.Address), ref)
+		return appendReason(append(b, byte(how)), r)
 	})
 }
 

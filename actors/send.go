@@ -2,7 +2,7 @@ package actors
 
 import (
 	"context"
-	"errors"
+	"encoding/binary"
 	"fmt"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -44,56 +44,62 @@ func (s *System) send(ctx context.Context, pid *actor.PID, msg any) error {
 }
 
 // Poison asks the actor to end after the messages that are queued, and waits for
-// its end under ctx. Its reason is Normal.
+// its end under ctx. Its reason is Normal. Poison of an actor that does not exist returns nil.
 func (s *System) Poison(ctx context.Context, pid *actor.PID) error {
-	return s.finish(ctx, "poison", pid, func() error { return s.send(ctx, pid, &actor.PoisonPill{}) })
+	if err := s.finish(ctx, pid, stopPoison); err != nil {
+		return fmt.Errorf("actors: poison %s: %w", pidString(pid), err)
+	}
+	return nil
 }
 
 // Stop asks the actor to end after the message it is handling, and waits for its
 // end under ctx. What was queued becomes dead letters. Its reason is Shutdown. Stop of an actor
-// that does not exist returns nil.
+// that does not exist returns nil. It never stops a later incarnation, as
+// protoactor's ctx.Stop can, which knows only the PID.
 //
 // When ctx ends first the actor is still stopping; a handler that does not
 // return can not be ended. Stop of a process (see [ProcessPID]) asks it to drain and waits for
 // its death to be known.
 func (s *System) Stop(ctx context.Context, pid *actor.PID) error {
-	return s.finish(ctx, "stop", pid, func() error { return s.askStop(pid, stopShutdown) })
+	if err := s.finish(ctx, pid, stopShutdown); err != nil {
+		return fmt.Errorf("actors: stop %s: %w", pidString(pid), err)
+	}
+	return nil
 }
 
-func (s *System) finish(ctx context.Context, op string, pid *actor.PID, ask func() error) error {
+// finish asks one incarnation of an actor to end, and waits for that.
+func (s *System) finish(ctx context.Context, pid *actor.PID, how byte) error {
 	if pid == nil {
-		return fmt.Errorf("actors: %s: %w", op, ErrNoActor)
-	}
-	m := s.Monitor(pid)
-	defer m.Cancel()
-	err := ask()
-	if err == nil {
-		select {
-		case <-m.C:
-		case <-ctx.Done():
-			err = context.Cause(ctx)
-		}
-	}
-	if err == nil || errors.Is(err, ErrNoActor) || errors.Is(err, ErrDown) {
-		return nil
-	}
-	return fmt.Errorf("actors: %s %s: %w", op, pidString(pid), err)
-}
-
-// askStop asks pid to stop and does not wait.
-func (s *System) askStop(pid *actor.PID, how byte) error {
-	target, remote := s.holder(pid)
-	if target == nil {
 		return ErrNoActor
 	}
-	if remote {
-		return s.postTo(target, kindStop, func(b []byte) []byte { return append(b, how) })
+	c := make(chan Down, 1)
+	m := &Monitor{C: c, s: s, pid: pid, stop: how, fired: func(d Down, _ ending) { c <- d }}
+	s.monitors.start(m)
+	defer m.Cancel()
+	select {
+	case <-c:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	return s.stopLocal(target.Id, how, s.cfg.Address)
 }
 
-// stopLocal stops an actor of this process, or the process, for the process from.
-func (s *System) stopLocal(id string, how byte, from string) error {
+// postStop is protoactor's Stop of a PID of another process or a name.
+func (s *System) postStop(pid *actor.PID) {
+	target, remote := s.holder(pid)
+	switch {
+	case target == nil: // stopped already, as far as anybody can tell
+	case remote:
+		_ = s.postTo(target, kindStop, func(b []byte) []byte {
+			return binary.AppendUvarint(appendString(append(b, stopNormal), s.cfg.Address), 0)
+		})
+	default:
+		s.stopLocal(target.Id, stopNormal, s.cfg.Address)
+	}
+}
+
+// stopLocal asks an actor of this process to end, or the process, for the process from.
+func (s *System) stopLocal(id string, how byte, from string) {
 	if id == processID {
 		s.stopOnce.Do(func() {
 			if s.cfg.Hooks.Stop != nil {
@@ -101,22 +107,20 @@ func (s *System) stopLocal(id string, how byte, from string) error {
 				go s.protect("Stop hook", func() { s.cfg.Hooks.Stop(from) })
 			}
 		})
-		return nil
+		return
 	}
 	if c, ok := s.cells.Load(id); ok {
-		reason := shutdown
-		if how == stopNormal {
-			reason = normal
+		c.(*cell).finish(how)
+		return
+	}
+	if ref, ok := s.foreign(id); ok {
+		pid := s.made().NewLocalPID(id)
+		if how == stopPoison {
+			ref.SendUserMessage(pid, &actor.PoisonPill{})
+		} else {
+			ref.Stop(pid)
 		}
-		c.(*cell).stop(reason)
-		return nil
 	}
-	ref, ok := s.foreign(id)
-	if !ok {
-		return ErrNoActor
-	}
-	ref.Stop(s.made().NewLocalPID(id))
-	return nil
 }
 
 // foreign finds an actor of this process that this package did not spawn: one

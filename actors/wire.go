@@ -15,16 +15,19 @@ import (
 //
 //	kind       lane     payload after the target
 //	user       data     [sender pid] [header count, key, value...] codec, type name, body
-//	stop       control  how (stopNormal, stopShutdown)
+//	stop       control  how, watcher's address, ref          target: who is to end
+//	           data     the same, when how is stopPoison
 //	monitor    data     watcher's address, ref               target: who is watched
 //	demonitor  data     watcher's address, ref               target: who is watched
-//	down       data     ref, reason                          target: the watcher's process
+//	down       data     writer's address, ref, how, reason   target: the watcher's process
 //	failed     data     error                                target: the ask
 //	bound      data     what (boundAsk, boundMonitor), ref, address
 //	gone       data     address, reason                      from the master: a process has ended
 //	askEnd     data     asker's address, request             target: who was asked
 //	name       data     op, ref, name, pid                   child to master
 //	named      data     ref, error or pid                    the answer
+//
+// A stop with a ref other than 0 is a monitor too, of the incarnation it stops.
 //
 // Order: data frames are signals, in the order in which they were sent, as
 // between two Erlang processes. A stop overtakes, as protoactor's does.
@@ -53,8 +56,9 @@ const (
 )
 
 const (
-	stopNormal   = 0 // protoactor's Stop
-	stopShutdown = 1 // System.Stop
+	stopNormal   byte = 0 // protoactor's Stop
+	stopShutdown byte = 1 // System.Stop
+	stopPoison   byte = 2 // System.Poison
 
 	boundAsk     = 0
 	boundMonitor = 1
