@@ -284,3 +284,12 @@ func countFDs() int {
 	}
 	return len(e)
 }
+
+func mustHandle(t testing.TB, v any) *fdipc.Handle {
+	t.Helper()
+	h, err := fdipc.HandleOf(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}

@@ -321,6 +321,10 @@ func (t *tableState) stopOwner(owner string) []effect {
 				s.asks = append(s.asks, a)
 			}
 		}
+		if s.parked && len(s.asks) == 0 {
+			t.forget(s)
+			delete(t.sockets, s.number)
+		}
 		if s.owners[owner] != nil {
 			out = append(out, t.disown(s, owner)...)
 		}

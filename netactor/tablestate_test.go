@@ -1,0 +1,349 @@
+package netactor
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// master drives a tableState by hand; ports counts up where port 0 is asked.
+type master struct {
+	t      *testing.T
+	s      *tableState
+	port   int
+	busy   map[string]syscall.Errno // addresses that cannot be opened
+	log    []string
+	reply  map[uint64]reply // by ask
+	closed []uint64
+	seq    uint64
+}
+
+func newMaster(t *testing.T) *master {
+	m := &master{t: t, s: newTableState(), port: 40000, busy: make(map[string]syscall.Errno), reply: make(map[uint64]reply)}
+	m.do(m.s.attach())
+	return m
+}
+
+// do performs effects as the driver does, without sockets.
+func (m *master) do(effects []effect) {
+	for len(effects) > 0 {
+		e := effects[0]
+		effects = effects[1:]
+		switch e.do {
+		case doOpen:
+			r := reply{Network: "tcp", Address: e.req.Address}
+			if e.req.port() == 0 {
+				m.port++
+				r.Address = strings.TrimSuffix(e.req.Address, "0") + fmt.Sprint(m.port)
+			}
+			if errno := m.busy[r.Address]; errno != 0 {
+				r = reply{Errno: int(errno), Call: "bind"}
+			} else {
+				m.busy[r.Address] = syscall.EADDRINUSE
+			}
+			m.log = append(m.log, fmt.Sprintf("open %d", e.number))
+			effects = append(effects, m.s.opened(e.number, r)...)
+		case doReply:
+			m.reply[e.ask.seq] = e.reply
+		case doClose:
+			m.closed = append(m.closed, e.number)
+		case doPublish:
+			m.log = append(m.log, fmt.Sprintf("publish %d", e.number))
+		case doShut:
+			m.log = append(m.log, fmt.Sprintf("shut %d", e.number))
+		case doTell:
+			m.log = append(m.log, fmt.Sprintf("tell %d of %d", e.worker, e.number))
+		case doDiscard:
+			m.log = append(m.log, "discard")
+		}
+	}
+}
+
+func (m *master) worker(id uint64, generation int) {
+	m.s.addWorker(Worker{ID: id, Pool: "web", Generation: generation})
+}
+
+func tcp(address string) Request { return Request{Network: "tcp4", Address: address} }
+
+// ask has a worker listen, and returns what it is told.
+func (m *master) ask(worker uint64, r Request) reply {
+	m.seq++
+	seq := m.seq
+	m.do(m.s.listen(ask{worker: worker, owner: "web", seq: seq, req: r}))
+	return m.reply[seq]
+}
+
+func (m *master) free(address string) { delete(m.busy, address) }
+
+// ack is the listener process's word that it has closed its copy.
+func (m *master) ack(number uint64) {
+	m.free(m.s.sockets[number].addr.Address)
+	m.do(m.s.shutAcked(number))
+}
+
+func errno(r reply) syscall.Errno { return syscall.Errno(r.Errno) }
+
+func TestTableShare(t *testing.T) {
+	t.Run("N108 two workers on one address share", func(t *testing.T) {
+		m := newMaster(t)
+		m.worker(1, 0)
+		m.worker(2, 0)
+		a, b := m.ask(1, tcp("127.0.0.1:80")), m.ask(2, tcp("127.0.0.1:80"))
+		if a.Number != b.Number || a.Number == 0 {
+			t.Errorf("numbers %d and %d", a.Number, b.Number)
+		}
+	})
+	t.Run("N8 N25 port 0 is random once and then equal, per ordinal", func(t *testing.T) {
+		m := newMaster(t)
+		m.worker(1, 0)
+		m.worker(2, 0)
+		zero, one := tcp("127.0.0.1:0"), tcp("127.0.0.1:0")
+		one.Ordinal = 1
+		a0, a1 := m.ask(1, zero), m.ask(1, one)
+		b0, b1 := m.ask(2, zero), m.ask(2, one)
+		if a0.Address != b0.Address || a1.Address != b1.Address || a0.Address == a1.Address {
+			t.Errorf("%s %s, %s %s", a0.Address, b0.Address, a1.Address, b1.Address)
+		}
+	})
+	t.Run("N134 X10 the number that port 0 got is an alias", func(t *testing.T) {
+		m := newMaster(t)
+		m.worker(1, 0)
+		m.worker(2, 0)
+		a := m.ask(1, tcp("127.0.0.1:0"))
+		if b := m.ask(2, tcp(a.Address)); b.Number != a.Number {
+			t.Errorf("%+v", b)
+		}
+	})
+	t.Run("N142 the same address twice in one worker is EADDRINUSE", func(t *testing.T) {
+		m := newMaster(t)
+		m.worker(1, 0)
+		m.ask(1, tcp("127.0.0.1:80"))
+		again := tcp("127.0.0.1:80")
+		again.Ordinal = 1
+		if r := m.ask(1, again); errno(r) != syscall.EADDRINUSE {
+			t.Errorf("%+v", r)
+		}
+		if r := m.ask(1, tcp("127.0.0.1:80")); errno(r) != syscall.EADDRINUSE {
+			t.Errorf("without its ordinal: %+v", r)
+		}
+	})
+	t.Run("N27 an error is forgotten at once", func(t *testing.T) {
+		m := newMaster(t)
+		m.worker(1, 0)
+		m.busy["127.0.0.1:80"] = syscall.EACCES
+		if r := m.ask(1, tcp("127.0.0.1:80")); errno(r) != syscall.EACCES {
+			t.Fatalf("%+v", r)
+		}
+		m.free("127.0.0.1:80")
+		if r := m.ask(1, tcp("127.0.0.1:80")); r.Errno != 0 {
+			t.Errorf("%+v", r)
+		}
+	})
+	t.Run("an error goes to all who waited", func(t *testing.T) {
+		m := newMaster(t)
+		m.worker(1, 0)
+		m.worker(2, 0)
+		a := ask{worker: 1, owner: "web", seq: 1, req: tcp("127.0.0.1:80")}
+		effects := m.s.listen(a)
+		a.worker, a.seq = 2, 2
+		if e := m.s.listen(a); e != nil {
+			t.Fatalf("the second opens too: %v", e)
+		}
+		m.busy["127.0.0.1:80"] = syscall.EADDRINUSE
+		m.do(effects)
+		if errno(m.reply[1]) != syscall.EADDRINUSE || errno(m.reply[2]) != syscall.EADDRINUSE {
+			t.Errorf("%+v %+v", m.reply[1], m.reply[2])
+		}
+	})
+	t.Run("names", func(t *testing.T) {
+		m := newMaster(t)
+		m.worker(1, 0)
+		if r := m.ask(1, Request{Name: "http"}); errno(r) != syscall.ENOENT {
+			t.Errorf("nobody has opened it: %+v", r)
+		}
+		spec := tcp("127.0.0.1:80")
+		spec.Name = "http"
+		m.do(m.s.listen(ask{owner: "listener/http", seq: 100, req: spec}))
+		if r := m.ask(1, Request{Name: "http"}); r.Number != m.reply[100].Number {
+			t.Errorf("by name: %+v", r)
+		}
+		other := tcp("127.0.0.1:81")
+		other.Name = "http"
+		m.worker(2, 0)
+		if r := m.ask(2, other); errno(r) != syscall.EADDRINUSE {
+			t.Errorf("the name with another address: %+v", r)
+		}
+		if r := m.ask(2, spec); r.Number != m.reply[100].Number {
+			t.Errorf("name and address: %+v", r)
+		}
+	})
+	t.Run("a socket that a worker sends is shared by name and address", func(t *testing.T) {
+		m := newMaster(t)
+		m.worker(1, 0)
+		m.worker(2, 0)
+		r := tcp("127.0.0.1:90")
+		r.Name = "own"
+		m.do(m.s.listen(ask{worker: 1, owner: "web", seq: 50, req: r, given: &socket{}}))
+		if m.reply[50].Errno != 0 {
+			t.Fatalf("%+v", m.reply[50])
+		}
+		if b := m.ask(2, Request{Name: "own"}); b.Number != m.reply[50].Number {
+			t.Errorf("%+v", b)
+		}
+		m.do(m.s.listen(ask{worker: 2, owner: "web", seq: 51, req: r, given: &socket{}}))
+		if errno(m.reply[51]) != syscall.EADDRINUSE || !slices.Contains(m.log, "discard") {
+			t.Errorf("a second one: %+v %v", m.reply[51], m.log)
+		}
+	})
+}
+
+func TestTableLife(t *testing.T) {
+	const addr = "127.0.0.1:80"
+	two := func(t *testing.T) (*master, uint64) {
+		m := newMaster(t)
+		m.worker(1, 0)
+		m.worker(2, 0)
+		n := m.ask(1, tcp(addr)).Number
+		m.ask(2, tcp(addr))
+		return m, n
+	}
+	isClosed := func(m *master, n uint64) bool { return slices.Contains(m.closed, n) }
+
+	t.Run("closed when every live worker has closed it", func(t *testing.T) {
+		m, n := two(t)
+		m.do(m.s.closed(1, n))
+		if isClosed(m, n) {
+			t.Fatal("closed while 2 has it")
+		}
+		m.do(m.s.closed(1, n)) // again: nothing
+		m.do(m.s.closed(2, n))
+		if !isClosed(m, n) {
+			t.Error("still open")
+		}
+	})
+	t.Run("X3 a death is not a close", func(t *testing.T) {
+		m, n := two(t)
+		m.do(m.s.removeWorker(1, false))
+		m.do(m.s.removeWorker(2, false))
+		if isClosed(m, n) {
+			t.Fatal("closed by death")
+		}
+		m.worker(3, 0)
+		if r := m.ask(3, tcp(addr)); r.Number != n {
+			t.Fatalf("the replacement got %+v", r)
+		}
+		m.do(m.s.closed(3, n))
+		if isClosed(m, n) {
+			t.Fatal("closed though the second replacement is still to come")
+		}
+		m.worker(4, 0)
+		m.ask(4, tcp(addr))
+		m.do(m.s.closed(4, n))
+		if !isClosed(m, n) {
+			t.Error("still open after all have closed it")
+		}
+	})
+	t.Run("a worker that is scaled away has closed", func(t *testing.T) {
+		m, n := two(t)
+		m.do(m.s.removeWorker(1, true))
+		m.do(m.s.removeWorker(2, true))
+		if !isClosed(m, n) {
+			t.Error("still open")
+		}
+	})
+	t.Run("closed when the pool stops, and workers that live are told", func(t *testing.T) {
+		m, n := two(t)
+		m.do(m.s.stopOwner("web"))
+		if !isClosed(m, n) || !slices.Contains(m.log, "tell 1 of 1") || !slices.Contains(m.log, "tell 2 of 1") {
+			t.Errorf("closed %v, %v", m.closed, m.log)
+		}
+	})
+	t.Run("a spec holds it without workers", func(t *testing.T) {
+		m := newMaster(t)
+		m.worker(1, 0)
+		m.do(m.s.listen(ask{owner: "listener/http", seq: 100, req: tcp(addr)}))
+		n := m.ask(1, tcp(addr)).Number
+		m.do(m.s.closed(1, n))
+		m.do(m.s.stopOwner("web"))
+		if isClosed(m, n) {
+			t.Fatal("closed while the spec lives")
+		}
+		m.do(m.s.stopOwner("listener/http"))
+		if !isClosed(m, n) {
+			t.Error("still open")
+		}
+	})
+	t.Run("a complete reload that did not ask for it closes it", func(t *testing.T) {
+		m, n := two(t)
+		m.worker(3, 1)
+		other := m.ask(3, tcp("127.0.0.1:81")).Number
+		m.do(m.s.sweep("web", 1))
+		if !isClosed(m, n) || isClosed(m, other) {
+			t.Errorf("closed %v", m.closed)
+		}
+	})
+	t.Run("N57 N58 N87 listen again while the old socket is still closing", func(t *testing.T) {
+		m, n := two(t)
+		m.do(m.s.closed(1, n))
+		m.do(m.s.closed(2, n))
+		// The listener process has a copy: the kernel says EADDRINUSE.
+		seq := m.seq + 1
+		if r := m.ask(1, tcp(addr)); r != (reply{}) {
+			t.Fatalf("answered at once: %+v", r)
+		}
+		m.ask(2, tcp(addr))
+		m.ack(n)
+		a, b := m.reply[seq], m.reply[seq+1]
+		if a.Errno != 0 || a.Number == n || a.Number != b.Number {
+			t.Errorf("%+v %+v", a, b)
+		}
+	})
+	t.Run("the same when the listener process dies instead", func(t *testing.T) {
+		m, n := two(t)
+		m.do(m.s.closed(1, n))
+		m.do(m.s.closed(2, n))
+		m.ask(1, tcp(addr))
+		m.free(addr)
+		m.do(m.s.detach())
+		if r := m.reply[m.seq]; r.Errno != 0 || r.Number == n {
+			t.Errorf("%+v", r)
+		}
+	})
+	t.Run("a foreign socket on the port is not waited for", func(t *testing.T) {
+		m := newMaster(t)
+		m.worker(1, 0)
+		m.busy[addr] = syscall.EADDRINUSE
+		if r := m.ask(1, tcp(addr)); errno(r) != syscall.EADDRINUSE {
+			t.Errorf("%+v", r)
+		}
+	})
+	t.Run("a new listener process gets what is open", func(t *testing.T) {
+		m, n := two(t)
+		m.worker(3, 0)
+		shared := tcp("127.0.0.1:82")
+		shared.Policy = Shared
+		m.ask(3, shared)
+		m.do(m.s.detach())
+		m.log = nil
+		m.do(m.s.attach())
+		if want := []string{fmt.Sprintf("publish %d", n)}; !slices.Equal(m.log, want) {
+			t.Errorf("%v, want %v", m.log, want)
+		}
+	})
+	t.Run("who stops while waiting is told", func(t *testing.T) {
+		m, n := two(t)
+		m.do(m.s.closed(1, n))
+		m.do(m.s.closed(2, n))
+		m.ask(1, tcp(addr))
+		m.do(m.s.stopOwner("web"))
+		if r := m.reply[m.seq]; errno(r) != syscall.ECANCELED {
+			t.Errorf("%+v", r)
+		}
+		m.ack(n)
+		for number, s := range m.s.sockets {
+			t.Errorf("socket %d is left, phase %d", number, s.phase)
+		}
+	})
+}
