@@ -20,7 +20,9 @@ type recording struct {
 	Expect []Step   `json:"expect"`
 }
 
-// TestGolden replays what Erlang/OTP did, step for step.
+// TestGolden replays what Erlang/OTP did, step for step: as it stands; with the
+// state encoded and decoded before each step; and with the operation of a race
+// sent while the held attempt is still going on, not just after it.
 func TestGolden(t *testing.T) {
 	files := []string{"../testdata/otp.jsonl"}
 	if f := os.Getenv("COPPICE_GOLDEN"); f != "" {
@@ -62,18 +64,24 @@ func replay(t *testing.T, file, mode string) {
 		if len(got) != len(rec.Expect) {
 			t.Fatalf("seed %v: %d steps, want %d", rec.Seed, len(got), len(rec.Expect))
 		}
+		first := true
 		for i, want := range rec.Expect {
 			steps++
 			want.Line = got[i].Line
 			if fmt.Sprint(got[i], got[i].Cnt) != fmt.Sprint(want, want.Cnt) {
-				if differences++; differences <= 20 {
+				if differences++; first && differences <= 20 {
 					t.Errorf("%s, seed %v, step %d:\n got %v%v\nwant %v%v", file, rec.Seed, i+1, got[i], got[i].Cnt, want, want.Cnt)
 				}
-				break
+				first = false
 			}
 		}
 	}
-	fmt.Printf("%d scenarios, %d steps, %d differences\n", scenarios, steps, differences)
+	summary := fmt.Sprintf("%d scenarios, %d steps, %d differences", scenarios, steps, differences)
+	if mode == "plain" {
+		fmt.Println(summary)
+	} else {
+		t.Log(summary)
+	}
 }
 
 // roundTrip encodes and decodes a state, and checks that nothing was lost.

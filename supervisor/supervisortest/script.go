@@ -365,14 +365,17 @@ func (g *Stage) race(path string, a []string) string {
 		w.gate = nil
 		return "nogate " + g.op(a)
 	}
-	read := a[0] == "which" || a[0] == "count" || a[0] == "get"
+	early := w.early && a[0] != "which" && a[0] != "count" && a[0] != "get"
+	if !(s.d.flags.Strategy == rules.OneForAll || s.d.flags.Strategy == rules.RestForOne) && (len(a) < 2 || a[1] != path) {
+		early = false // with these strategies other children do not wait
+	}
 	fail := func() {
 		w.note("startfail %s", path)
 		s.slots[e.Key].why = "planned"
 		w.gate = nil
 		s.step(rules.Event{Kind: rules.StartFailed, Key: e.Key, Run: e.Run})
 	}
-	if w.early && !read {
+	if early {
 		r := g.op(a)
 		fail()
 		if late := w.replies[w.tickets]; late != "" {

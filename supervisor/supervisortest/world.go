@@ -83,7 +83,7 @@ type sup struct {
 	busy   bool
 	up     bool
 	ended  bool
-	reason string // valid once ended
+	reason string   // valid once ended
 	errs   []string // reasons of ends not as asked, when all stop together
 }
 
