@@ -387,7 +387,9 @@ func (l *loop) effect(e *rules.Effect) {
 		l.event(Event{Kind: ChildRestarting, Path: k.path, Incarnation: e.Inc, Attempt: e.Attempt,
 			Left: e.Left, Max: l.state.Flags.Max, Delay: time.Duration(e.Delay), Reason: k.reason})
 	case rules.Moved:
-		l.touch(k)
+		if k != nil { // else its Start follows, which makes it
+			l.touch(k)
+		}
 	case rules.Forget:
 		k.gone = true
 		delete(l.kids, k.key)

@@ -306,12 +306,9 @@ func FuzzModel(f *testing.F) {
 }
 
 // TestModel plays random bytes against the slow model: COPPICE_MODEL_RUNS of
-// them, 20,000 by default.
+// them, 5,000 by default.
 func TestModel(t *testing.T) {
-	runs := 20_000
-	if n, err := strconv.Atoi(os.Getenv("COPPICE_MODEL_RUNS")); err == nil {
-		runs = n
-	}
+	runs := modelRuns(t)
 	seed := uint64(time.Now().UnixNano())
 	r := rand.New(rand.NewPCG(seed, 0))
 	steps := 0
@@ -327,6 +324,18 @@ func TestModel(t *testing.T) {
 		}()
 	}
 	t.Logf("%d executions, %d events, 0 differences", runs, steps)
+}
+
+func modelRuns(t *testing.T) int {
+	s := os.Getenv("COPPICE_MODEL_RUNS")
+	if s == "" {
+		return 5_000 // a -race run is to stay short
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatalf("COPPICE_MODEL_RUNS: %v", err)
+	}
+	return n
 }
 
 func randomBytes(r *rand.Rand, n int) []byte {
