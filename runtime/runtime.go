@@ -137,14 +137,26 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	rt.sockets = netactor.NewTable(netactor.TableConfig{Logger: rt.log})
 	undo = append(undo, func() { rt.sockets.Close() })
 	rt.hub = newHub(rt)
-	if err := rt.names(ctx); err != nil {
+	if err := rt.ownActors(ctx); err != nil {
 		return err
 	}
+	// The root is there before its first child, which may ask for the tree.
 	rt.tree, err = supervisor.Start(ctx, supervisor.Spec{
 		Name: masterName, Strategy: rt.cfg.Strategy, Intensity: rt.cfg.Intensity,
-		Children: append(rt.ownChildren(), rt.childSpecs(rt.root.children)...),
 	}, supervisor.Config{Logger: rt.log})
-	return err
+	if err != nil {
+		return err
+	}
+	undo = append(undo, func() {
+		rt.tree.Stop()
+		<-rt.tree.Done()
+	})
+	for _, c := range append(rt.ownChildren(), rt.childSpecs(rt.root.children)...) {
+		if _, err := rt.tree.StartChild(ctx, c); err != nil {
+			return fmt.Errorf("coppice: %w", err)
+		}
+	}
+	return nil
 }
 
 // ownChildren are the tree's own part: the listener process under a supervisor

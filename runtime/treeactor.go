@@ -9,9 +9,8 @@ import (
 	"github.com/coppice-go/coppice/actors"
 )
 
-// treeName is the registered name of the master's actor that answers a
-// treeRequest with the live Tree.
-const treeName = "master/tree"
+// treeName is the master's actor that answers a treeRequest with the live Tree.
+const treeName = "tree"
 
 // treeRequest asks for the live tree.
 type treeRequest struct{}
@@ -30,20 +29,17 @@ func (a treeActor) Receive(ctx actor.Context) {
 	}
 }
 
-// names makes the master and its own actors known by name.
-func (rt *Runtime) names(ctx context.Context) error {
+// ownActors starts what can be asked of the master, and gives it its name.
+func (rt *Runtime) ownActors(ctx context.Context) error {
 	if err := rt.system.Register(ctx, masterName, rt.system.Process()); err != nil {
 		return err
 	}
-	pid, err := rt.system.Spawn(ctx, treeName, func() actor.Actor { return treeActor{rt} })
-	if err != nil {
-		return err
-	}
-	return rt.system.Register(ctx, treeName, pid)
+	_, err := rt.system.Spawn(ctx, treeName, func() actor.Actor { return treeActor{rt} })
+	return err
 }
 
 func askTree(ctx context.Context, s *actors.System) (Tree, error) {
-	reply, err := s.Ask(ctx, s.Lookup(treeName), treeRequest{})
+	reply, err := s.Ask(ctx, s.Lookup(masterName+"/"+treeName), treeRequest{})
 	if err != nil {
 		return Tree{}, fmt.Errorf("coppice: tree: %w", err)
 	}

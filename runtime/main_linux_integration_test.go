@@ -1,0 +1,139 @@
+package coppice_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/coppice-go/coppice/actors"
+	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/runtimetest"
+)
+
+// The tests in this package are masters; their children are the same test binary
+// again, which finds its tree by the name in treeVar.
+const treeVar = "COPPICE_TEST_TREE"
+
+// trees are all the trees of the tests, by name.
+var trees = map[string]func() coppice.Config{}
+
+func TestMain(m *testing.M) {
+	if coppice.InChild() {
+		tree, ok := trees[os.Getenv(treeVar)]
+		if !ok {
+			fmt.Fprintf(os.Stderr, "no tree %q\n", os.Getenv(treeVar))
+			os.Exit(2)
+		}
+		coppice.Main(withReports(tree(), nil))
+	}
+	os.Exit(m.Run())
+}
+
+// report is what a worker tells the test: an actor message to the name "report".
+type report struct {
+	From  string
+	Slot  int
+	Text  string
+	Addr  string
+	Error string
+	Errno uint64
+}
+
+func init() { actors.RegisterType[report]("coppice_test.report") }
+
+// tell sends a report, and is the worker's ready too.
+func tell(ctx context.Context, w *coppice.Worker, r report) error {
+	r.From, r.Slot = w.Name(), w.Slot()
+	if err := w.System().Send(ctx, w.Lookup("report"), r); err != nil {
+		return err
+	}
+	return w.Ready()
+}
+
+// withReports puts an actor before the children of cfg that passes reports on.
+func withReports(cfg coppice.Config, to chan<- report) coppice.Config {
+	reports := coppice.Actor{Name: "report", New: func() actor.Actor {
+		return actor.ReceiveFunc(func(ctx actor.Context) {
+			if r, ok := ctx.Message().(report); ok {
+				to <- r
+			}
+		})
+	}}
+	cfg.Children = append([]coppice.ChildSpec{reports}, cfg.Children...)
+	return cfg
+}
+
+// planted is a running tree and what its workers report.
+type planted struct {
+	*coppice.Runtime
+	t       *testing.T
+	reports chan report
+}
+
+// plant starts the tree of that name, and when the test ends shuts it down and
+// sees to it that nothing is left. wait is how many reports to wait for.
+func plant(t *testing.T, name string) *planted {
+	t.Helper()
+	t.Setenv(treeVar, name)
+	base := runtime.NumGoroutine()
+	fds := len(runtimetest.Descriptors(t, os.Getpid()))
+	p := &planted{t: t, reports: make(chan report, 64)}
+	cfg := withReports(trees[name](), p.reports)
+	cfg.Logger = slog.New(slog.NewTextHandler(testWriter{t}, nil))
+	cfg.Output = testWriter{t}
+	ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)
+	defer cancel()
+	rt, err := coppice.Start(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Runtime = rt
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), runtimetest.Patience)
+		defer cancel()
+		if err := rt.Shutdown(ctx); err != nil {
+			t.Errorf("shutdown: %v", err)
+		}
+		if kids := runtimetest.Children(t, os.Getpid()); len(kids) != 0 {
+			t.Errorf("children left: %v", kids)
+		}
+		runtimetest.Eventually(t, "goroutines as at the start", func() bool {
+			return runtime.NumGoroutine() <= base+1 // the launcher never ends
+		})
+		runtimetest.Eventually(t, "descriptors as at the start", func() bool {
+			return len(runtimetest.Descriptors(t, os.Getpid())) <= fds
+		})
+	})
+	return p
+}
+
+// reported waits for n reports, by slot.
+func (p *planted) reported(n int) map[int]report {
+	p.t.Helper()
+	got := map[int]report{}
+	for deadline := time.After(runtimetest.Patience); len(got) < n; {
+		select {
+		case r := <-p.reports:
+			got[r.Slot] = r
+		case <-p.Done():
+			p.t.Fatalf("the tree ended: %v", p.Wait())
+		case <-deadline:
+			p.t.Fatalf("%d reports of %d within %v", len(got), n, runtimetest.Patience)
+		}
+	}
+	return got
+}
+
+// testWriter writes to a test's log.
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(b []byte) (int, error) {
+	w.t.Log(string(b[:max(0, len(b)-1)]))
+	return len(b), nil
+}
