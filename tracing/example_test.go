@@ -1,0 +1,41 @@
+package tracing_test
+
+import (
+	"fmt"
+
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// The way of a connection: accepted in the listener, served in a worker.
+func Example() {
+	ended := tracetest.NewSpanRecorder()
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(ended), sdktrace.WithSampler(sdktrace.AlwaysSample()))
+	tracer := tracing.New(provider) // in each process, from its pipeline
+
+	// In the listener.
+	accept := tracer.Accept(tracing.Accepted{Listener: "http", Transport: "tcp"})
+	handoff := accept.Handoff(tracing.Handoff{Pool: "web", Target: "web/0", Kind: "conn"})
+	carrier := handoff.Carrier() // goes with the handle
+
+	// In the worker.
+	claim := tracer.Claim(carrier, tracing.Claim{Pool: "web", Kind: "conn"})
+	serve := claim.Serve()
+	claim.End()
+
+	// In the listener, once it hears of the claim.
+	handoff.EndOutcome(tracing.Claimed, "")
+	accept.End()
+
+	serve.End()
+	for _, s := range ended.Ended() {
+		fmt.Println(s.Name(), s.SpanKind(), s.SpanContext().TraceID() == accept.Context().TraceID())
+	}
+	// Output:
+	// claim consumer true
+	// hand-off producer true
+	// accept internal true
+	// serve internal true
+}
