@@ -204,7 +204,9 @@ func (d *Dispatcher) join(w Worker, link *fdipc.Conn, number, open uint64) {
 	var t turn
 	d.followLocked(&t, a, nil)
 	d.mu.Unlock()
-	if !ok {
+	if ok {
+		_ = link.TrySend(&fdipc.Frame{Kind: KindJoined, Target: number})
+	} else {
 		d.cfg.Logger.Warn("worker joins too many listeners", "worker", w.Name)
 	}
 	d.do(&t)

@@ -27,6 +27,7 @@ const (
 	KindLeave   fdipc.Kind = 0x4c // W→L  offer me no more
 	KindOffer   fdipc.Kind = 0x4d // L→W  connections. Payload: nothing, or 26 bytes of trace context for each. Handles: the connections
 	KindDone    fdipc.Kind = 0x4e // W→L  connections ended. Payload: 8 bytes, how many since Join
+	KindJoined  fdipc.Kind = 0x4f // L→W  the answer to Join: the worker is in the rotation
 )
 
 // Reasons of a refusal, as given to fdipc's Handle.Refuse. Those below 16 are

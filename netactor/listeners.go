@@ -114,6 +114,13 @@ func (ls *Listeners) HandleFrame(c *fdipc.Conn, f *fdipc.Frame) bool {
 		if c == ls.cfg.Master {
 			ls.shutFrame(f.Target)
 		}
+	case KindJoined:
+		ls.mu.Lock()
+		t := ls.tallies[f.Target]
+		ls.mu.Unlock()
+		if t != nil && c != ls.cfg.Master {
+			t.inRotation()
+		}
 	default:
 		return false
 	}
@@ -391,10 +398,32 @@ func (ls *Listeners) forget(m member, number uint64) *fdipc.Conn {
 func (ls *Listeners) tallyLocked(number uint64) *tally {
 	t := ls.tallies[number]
 	if t == nil {
-		t = &tally{number: number}
+		t = newTally(number)
 		ls.tallies[number] = t
 	}
 	return t
+}
+
+// Joined waits until every listener that gets its connections from the listener
+// process is in its rotation, or ctx ends; then it returns ctx's error. A worker
+// that says it is ready after that gets its turn from then on.
+func (ls *Listeners) Joined(ctx context.Context) error {
+	ls.mu.Lock()
+	var wait []*tally
+	for number, m := range ls.byNumber {
+		if m.joins() {
+			wait = append(wait, ls.tallyLocked(number))
+		}
+	}
+	ls.mu.Unlock()
+	for _, t := range wait {
+		select {
+		case <-t.joined:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // Conns is the number of connections that are open: accepted from any listener

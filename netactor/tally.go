@@ -24,7 +24,17 @@ type tally struct {
 	reported uint64
 	timer    *time.Timer // to report
 	armed    bool
+
+	once   sync.Once
+	joined chan struct{} // closed when a dispatcher has answered a join
 }
+
+func newTally(number uint64) *tally {
+	return &tally{number: number, joined: make(chan struct{})}
+}
+
+// inRotation is told that a dispatcher offers connections here.
+func (t *tally) inRotation() { t.once.Do(func() { close(t.joined) }) }
 
 const (
 	reportEvery = 64               // ends that are reported at once

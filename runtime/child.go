@@ -234,8 +234,14 @@ func (c *child) work(pool Pool) farewell {
 	return farewell{Kind: byeNormal}
 }
 
-// sayReady tells the master that the worker does its work.
+// sayReady tells the master that the worker does its work: what it listens on
+// brings it connections from now on.
 func (c *child) sayReady() error {
+	if c.accept != nil {
+		if err := c.accept.Joined(c.ctx); err != nil {
+			return fmt.Errorf("coppice: ready: %w", context.Cause(c.ctx))
+		}
+	}
 	if err := c.conn.Send(c.ctx, control(frameReady, struct{}{})); err != nil {
 		return fmt.Errorf("coppice: ready: %w", err)
 	}
