@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -43,7 +45,10 @@ func TestOneTrace(t *testing.T) {
 			t.Errorf("%s is of the service %q", s.Name, got)
 		}
 	}
-	handoff, serve := tr.Find("hand-off")[0], tr.Find("serve")[0]
+	handoff, claim, serve := tr.Find("hand-off")[0], tr.Find("claim")[0], tr.Find("serve")[0]
+	if claim.End.After(handoff.End) {
+		t.Errorf("claim ends %v after the hand-off", claim.End.Sub(handoff.End))
+	}
 	if handoff.Attributes["coppice.handoff.outcome"] != "claimed" || handoff.Attributes["coppice.handoff.target"] != name {
 		t.Errorf("hand-off: %v, want claimed by %s", handoff.Attributes, name)
 	}
@@ -52,7 +57,8 @@ func TestOneTrace(t *testing.T) {
 	}
 }
 
-// TestTracesOutliveTheirProcesses: what ended just before a stop is exported.
+// TestTracesOutliveTheirProcesses: what ended just before a stop is exported,
+// under one service name, that of the program.
 func TestTracesOutliveTheirProcesses(t *testing.T) {
 	r := otlptest.NewReceiver(t)
 	r.Setenv(t)
@@ -62,9 +68,14 @@ func TestTracesOutliveTheirProcesses(t *testing.T) {
 	if code := h.Wait(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	r.Wait(t, runtimetest.Patience, func(tr otlptest.Trace) error {
+	tr := r.Wait(t, runtimetest.Patience, func(tr otlptest.Trace) error {
 		return tr.Has("accept", "hand-off", "claim", "serve")
 	})
+	for _, s := range tr.Spans {
+		if got, want := s.Resource["service.name"], filepath.Base(os.Args[0]); got != want {
+			t.Errorf("%s is of the service %q, want %q", s.Name, got, want)
+		}
+	}
 }
 
 // TestAbsentCollector: nobody notices that nobody listens for traces.
