@@ -1,4 +1,31 @@
 package actors
 
+import (
+	"strings"
+
+	"github.com/asynkron/protoactor-go/actor"
+)
+
 // Made says whether protoactor's system exists.
 func Made(s *System) bool { return s.made() != nil }
+
+// Queue returns how many messages wait for an actor.
+func Queue(s *System, pid *actor.PID) int {
+	c, ok := s.cells.Load(pid.Id)
+	if !ok {
+		return 0
+	}
+	return c.(*cell).box.UserMessageCount()
+}
+
+// Foreign returns the ids of the actors that protoactor's ctx.Spawn has made.
+func Foreign(s *System) (ids []string) {
+	for _, bucket := range s.made().ProcessRegistry.LocalPIDs.LocalPIDs {
+		for _, id := range bucket.Keys() {
+			if _, ok := s.foreign(id); ok && strings.Contains(id, "/") {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids
+}
