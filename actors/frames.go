@@ -106,6 +106,9 @@ func (s *System) onUser(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
 	asked := sender != nil && sender.Id == askID && !s.local(sender)
 	if asked {
 		s.inbound.beginAsk(sender)
+		if s.attached(sender.Address) == nil && !s.hasUplink() {
+			s.inbound.drop(sender.Address) // nobody will tell us of its end
+		}
 	}
 	if reserved(target.Id) {
 		f.Refuse(fdipc.ReasonUnknown)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -63,10 +65,7 @@ func (s *System) Attach(address string, incarnation uint64, c Conn) error {
 // Call it after the Conn's Closed, so that the process's last messages are in,
 // and when the exit reason is known. Detach of what is not attached does nothing.
 func (s *System) Detach(address string, reason supervisor.Reason) {
-	s.mu.RLock()
-	l := s.links[address]
-	s.mu.RUnlock()
-	if l != nil {
+	if l := s.attached(address); l != nil {
 		s.detach(l, reason)
 	}
 }
@@ -95,6 +94,20 @@ func (s *System) detach(l *link, reason supervisor.Reason) {
 		}
 	}
 	s.ended(l.address, reason)
+	if !master && l.address == s.uplinkAddress() { // what came through it ends too
+		for _, a := range s.inbound.addresses() {
+			if s.attached(a) == nil {
+				s.inbound.drop(a)
+			}
+		}
+	}
+}
+
+// attached returns the link of an attached process.
+func (s *System) attached(address string) *link {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.links[address]
 }
 
 // ended ends all that waits for a process, or came from it.
@@ -445,6 +458,14 @@ func (in *inbound) takeMonitor(address string, ref uint64) func() {
 		delete(in.monitors, address)
 	}
 	return off
+}
+
+// addresses returns the processes that wait for something here.
+func (in *inbound) addresses() []string {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	list := slices.Collect(maps.Keys(in.asks))
+	return slices.AppendSeq(list, maps.Keys(in.monitors))
 }
 
 // drop forgets what a process waited for.

@@ -1,0 +1,153 @@
+package actors_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/actors/actorstest"
+)
+
+// bounded spawns an actor with room for two messages that is busy until release.
+func bounded(t *testing.T, s *actors.System, o actors.Overflow) (pid *actor.PID, got chan int, release chan struct{}) {
+	t.Helper()
+	busy, release, got := make(chan struct{}), make(chan struct{}), make(chan int, 100)
+	pid, err := s.SpawnSpec(actorstest.Context(t), actors.Spec{Name: "bounded", Bound: 2, Overflow: o, New: receive(func(ctx actor.Context) {
+		switch n := ctx.Message().(int); n {
+		case 0:
+			close(busy)
+			<-release
+		default:
+			got <- n
+		}
+	})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 3 {
+		if err := s.Send(t.Context(), pid, n); err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			actorstest.Next(t, busy)
+		}
+	}
+	return pid, got, release
+}
+
+func wantInts(t *testing.T, got chan int, want ...int) {
+	t.Helper()
+	for _, n := range want {
+		if g := actorstest.Next(t, got); g != n {
+			t.Fatalf("got %d, want %d", g, n)
+		}
+	}
+}
+
+func TestOverflowWait(t *testing.T) {
+	s := local(t)
+	pid, got, release := bounded(t, s, actors.Wait)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	wantErr(t, s.Send(ctx, pid, 3), context.Canceled)
+	sent := make(chan error, 10)
+	for n := range 10 {
+		go func() { sent <- s.Send(actorstest.Context(t), pid, 10+n) }()
+	}
+	close(release)
+	for range 10 {
+		if err := actorstest.Next(t, sent); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantInts(t, got, 1, 2)
+	for range 10 {
+		actorstest.Next(t, got)
+	}
+	if total, _ := s.DeadLetters(); total != 1 {
+		t.Fatalf("%d dead letters", total)
+	}
+}
+
+func TestOverflowWaitEndsWithTheActor(t *testing.T) {
+	s := local(t)
+	pid, _, release := bounded(t, s, actors.Wait)
+	sent := make(chan error, 1)
+	go func() { sent <- s.Send(actorstest.Context(t), pid, 3) }()
+	s.Actor().Root.Stop(pid)
+	close(release)
+	if err := actorstest.Next(t, sent); err == nil {
+		t.Fatal("sent to an actor that has ended")
+	}
+}
+
+func TestOverflowDropOldest(t *testing.T) {
+	s := local(t)
+	pid, got, release := bounded(t, s, actors.DropOldest)
+	if err := s.Send(t.Context(), pid, 3); err != nil {
+		t.Fatal(err)
+	}
+	close(release)
+	wantInts(t, got, 2, 3)
+	_, latest := s.DeadLetters()
+	wantErr(t, latest[0].Err, actors.ErrFull)
+}
+
+func TestOverflowDropNewest(t *testing.T) {
+	s := local(t)
+	pid, got, release := bounded(t, s, actors.DropNewest)
+	if err := s.Send(t.Context(), pid, 3); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.Ask(actorstest.Context(t), pid, 3)
+	wantErr(t, err, actors.ErrFull)
+	close(release)
+	wantInts(t, got, 1, 2)
+}
+
+func TestOverflowFail(t *testing.T) {
+	s := local(t)
+	pid, got, release := bounded(t, s, actors.Fail)
+	wantErr(t, s.Send(t.Context(), pid, 3), actors.ErrFull)
+	_, err := s.Ask(actorstest.Context(t), pid, 3)
+	wantErr(t, err, actors.ErrFull)
+	close(release)
+	wantInts(t, got, 1, 2)
+}
+
+// A slow actor slows its senders in another process: what does not fit into
+// its mailbox fills the channel, and then they wait.
+func TestBackPressureCrossesProcesses(t *testing.T) {
+	tree := actorstest.NewTree(t, 1)
+	pid, got, release := bounded(t, tree.Child(0), actors.Wait)
+	ctx, cancel := context.WithCancel(t.Context())
+	sent := make(chan int, 1)
+	go func() {
+		n := 0
+		for tree.Master.Send(ctx, pid, 7) == nil {
+			n++
+		}
+		sent <- n
+	}()
+	for range 200 { // it is stopped by the channel's bound, not by our memory
+		select {
+		case n := <-sent:
+			t.Fatalf("sender failed after %d", n)
+		default:
+		}
+	}
+	close(release)
+	wantInts(t, got, 1, 2)
+	for range 1000 {
+		wantInts(t, got, 7)
+	}
+	cancel()
+	go func() { // until all are through
+		for range got {
+		}
+	}()
+	if n := actorstest.Next(t, sent); n < 1000 {
+		t.Fatalf("%d sent", n)
+	}
+}
