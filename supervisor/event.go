@@ -102,8 +102,10 @@ func (e Event) String() string {
 	b.WriteByte(' ')
 	b.WriteString(e.Kind.String())
 	switch e.Kind {
-	case ChildStartFailed, ChildExited, ChildStopped, SupervisorGaveUp, SupervisorDown:
+	case ChildStartFailed, ChildExited, ChildStopped, SupervisorDown:
 		fmt.Fprintf(&b, ": %v", e.Reason)
+	case SupervisorGaveUp: // the kind's name and the reason's are the same
+		b.WriteString(strings.TrimPrefix(e.Reason.String(), "gave up"))
 	case ChildRestarting:
 		fmt.Fprintf(&b, ": attempt %d, %d of %d left", e.Attempt, e.Left, e.Max)
 		if e.Delay > 0 {

@@ -25,12 +25,14 @@ type loop struct {
 	alarmT rules.Time               // what alarm is set to; 0: none
 	notify []func()
 
-	// What one batch of messages has brought about, published together: the
-	// snapshot first, then the events, then the answers.
+	// What one batch of messages has brought about, done together: first the
+	// snapshot is published, then the events, then the answers, and last
+	// children are acted on, so that what they do comes after in the story.
 	inline  []message // results of starts that do not block: taken before the mailbox
 	dirty   []*kid
 	events  []Event
 	answers []answered
+	acts    []func()
 
 	table  table[childView]
 	gen    uint64
@@ -280,7 +282,7 @@ func watch(box *mailbox, key rules.Key, run uint64, inst Instance) {
 // notUp takes note of a start that failed or was ignored.
 func (l *loop) notUp(k *kid, m *message) {
 	k.err = m.err
-	if k.given != nil && m.err != nil { // the reason why the context ended says more
+	if k.given != nil && m.err != nil && !errors.Is(m.err, k.given) { // the reason why the context ended says more
 		k.err = fmt.Errorf("%w: %w", k.given, m.err)
 	}
 	kind, r := ChildIgnored, Reason{}
@@ -371,10 +373,10 @@ func (l *loop) effect(e *rules.Effect) {
 		l.addLeak(k, 0)
 	case rules.Ask:
 		l.event(Event{Kind: ChildStopping, Path: k.path, Incarnation: l.inc(k), Cause: l.causePath(e.Cause)})
-		k.inst.Stop()
+		l.acts = append(l.acts, k.inst.Stop)
 	case rules.Slay:
 		if k != nil && k.inst != nil && k.run == e.Run {
-			k.inst.Kill()
+			l.acts = append(l.acts, k.inst.Kill)
 		}
 	case rules.SetTimer:
 		l.timers.set(k, e.At)
@@ -427,14 +429,16 @@ func (l *loop) start(k *kid, e *rules.Effect) {
 	starter, m, box := k.spec.Start, startMessage(e), &l.s.box
 	// Owned by the loop, which waits for the message; Cancel asks it to end,
 	// and what is abandoned kills its instance itself.
-	go func() {
-		defer func() { // runs after runtime.Goexit, too
-			if !box.post(m) && m.inst != nil {
-				m.inst.Kill()
-			}
+	l.acts = append(l.acts, func() {
+		go func() {
+			defer func() { // runs after runtime.Goexit, too
+				if !box.post(m) && m.inst != nil {
+					m.inst.Kill()
+				}
+			}()
+			callStart(base, starter, inc, &m)
 		}()
-		callStart(base, starter, inc, &m)
-	}()
+	})
 }
 
 // startMessage returns the message for a start that did not return.

@@ -56,6 +56,11 @@ func (l *loop) flush() {
 	}
 	clear(l.answers)
 	l.answers = l.answers[:0]
+	for _, act := range l.acts {
+		act()
+	}
+	clear(l.acts)
+	l.acts = l.acts[:0]
 }
 
 // publish makes the snapshot anew where it changed.
