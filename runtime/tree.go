@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/coppice-go/coppice/supervisor"
 )
 
 // maxPool bounds Pool.Size: far above what one machine runs well, far below
@@ -45,6 +47,7 @@ func plant(cfg Config) (*node, error) {
 		bad("", "Shutdown", cfg.Shutdown, "is negative")
 	}
 	checkIsolation(bad, "", "ListenerIsolation", cfg.ListenerIsolation)
+	checkStrategy(bad, "", cfg.Strategy, cfg.Intensity)
 	root := &node{}
 	root.children = branch(bad, "", cfg.Children)
 	return root, errors.Join(errs...)
@@ -82,19 +85,24 @@ func branch(bad report, parent string, specs []ChildSpec) []*node {
 			s.validate(bad, path)
 		case Func:
 			notNil(bad, path, "Run", s.Run == nil)
+			checkRestart(bad, path, s.Restart)
 			notNegative(bad, path, "Shutdown", s.Shutdown)
 		case Actor:
 			notNil(bad, path, "New", s.New == nil)
+			checkRestart(bad, path, s.Restart)
 			notNegative(bad, path, "Shutdown", s.Shutdown)
 		case Process:
 			if len(s.Command) == 0 || s.Command[0] == "" {
 				bad(path, "Command", s.Command, "names no program")
 			}
+			checkRestart(bad, path, s.Restart)
 			notNegative(bad, path, "Shutdown", s.Shutdown)
 		case Supervisor:
 			if len(s.Children) == 0 {
 				bad(path, "Children", "[]", "a supervisor needs at least one child")
 			}
+			checkStrategy(bad, path, s.Strategy, s.Intensity)
+			checkRestart(bad, path, s.Restart)
 			n.children = branch(bad, path, s.Children)
 		case Listener:
 			s.validate(bad, path)
@@ -110,6 +118,8 @@ func (p Pool) validate(bad report, path string) {
 	}
 	notNil(bad, path, "Worker", p.Worker == nil)
 	checkIsolation(bad, path, "Isolation", p.Isolation)
+	checkStrategy(bad, path, p.Strategy, p.Intensity)
+	checkRestart(bad, path, p.Restart)
 	notNegative(bad, path, "StartTimeout", p.StartTimeout)
 	notNegative(bad, path, "Shutdown", p.Shutdown)
 }
@@ -145,6 +155,23 @@ func (l Listener) validate(bad report, path string) {
 func checkIsolation(bad report, path, field string, i Isolation) {
 	if i > GoroutineIsolation {
 		bad(path, field, i, "is neither process nor goroutine")
+	}
+}
+
+// checkStrategy checks what supervisor would refuse later, and at a path that the
+// user has not written.
+func checkStrategy(bad report, path string, s supervisor.Strategy, i supervisor.Intensity) {
+	if s > supervisor.RestForOne {
+		bad(path, "Strategy", s, "is none of one_for_one, one_for_all, rest_for_one")
+	}
+	if i.Max < 0 || i.Period < 0 || i.Max > 0 && i.Period == 0 {
+		bad(path, "Intensity", i, "needs a Max of at least 0 and a Period above 0")
+	}
+}
+
+func checkRestart(bad report, path string, r supervisor.Restart) {
+	if r > supervisor.Temporary {
+		bad(path, "Restart", r, "is none of permanent, transient, temporary")
 	}
 }
 

@@ -1,0 +1,99 @@
+package coppice_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	coppice "github.com/coppice-go/coppice/runtime"
+)
+
+// TestBadSpecs: everything that cannot be used is reported at once, by the path
+// of the child and the name of the field, and nothing is started.
+func TestBadSpecs(t *testing.T) {
+	fn := func(context.Context, *coppice.Worker) error { return nil }
+	ok := coppice.Pool{Name: "web", Worker: fn}
+	for _, tt := range []struct {
+		name  string
+		cfg   coppice.Config
+		wants []string
+	}{
+		{"nothing", coppice.Config{}, []string{"config: Children"}},
+		{"negative size", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Size: -1, Worker: fn}}}, []string{`child "web": Size -1`}},
+		{"huge size", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Size: 1 << 20, Worker: fn}}}, []string{`child "web": Size 1048576`}},
+		{"nil function", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web"}}}, []string{`child "web": Worker`}},
+		{"twice", coppice.Config{Children: []coppice.ChildSpec{ok, ok}}, []string{`child "web": Name "web": is the name of a sibling`}},
+		{"no name", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Worker: fn}}}, []string{`Children[0].Name`}},
+		{"slash", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "a/b", Worker: fn}}}, []string{`child "a/b": Name`}},
+		{"reserved", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "listeners", Worker: fn}}}, []string{`child "listeners": Name`}},
+		{"nil child", coppice.Config{Children: []coppice.ChildSpec{nil}}, []string{`Children[0]`}},
+		{"isolation", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Worker: fn, Isolation: 7}}}, []string{`child "web": Isolation`}},
+		{"negative times", coppice.Config{Shutdown: -1, Children: []coppice.ChildSpec{
+			coppice.Pool{Name: "web", Worker: fn, StartTimeout: -time.Second, Shutdown: -time.Second},
+		}}, []string{"config: Shutdown", `child "web": StartTimeout`, `child "web": Shutdown`}},
+		{"no program", coppice.Config{Children: []coppice.ChildSpec{coppice.Process{Name: "p"}}}, []string{`child "p": Command`}},
+		{"nil run", coppice.Config{Children: []coppice.ChildSpec{coppice.Func{Name: "f"}}}, []string{`child "f": Run`}},
+		{"nil actor", coppice.Config{Children: []coppice.ChildSpec{coppice.Actor{Name: "a"}}}, []string{`child "a": New`}},
+		{"below", coppice.Config{Children: []coppice.ChildSpec{coppice.Supervisor{Name: "s", Children: []coppice.ChildSpec{
+			coppice.Pool{Name: "web", Size: -2, Worker: fn}, coppice.Supervisor{Name: "empty"},
+		}}}}, []string{`child "s/web": Size -2`, `child "s/empty": Children`}},
+		{"network", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{Name: "l", Network: "ipx", Address: ":1"}}}, []string{`child "l": Network "ipx"`}},
+		{"address", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{Name: "l", Network: "tcp", Address: "nowhere"}}}, []string{`child "l": Address "nowhere"`}},
+		{"policy", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{Name: "l", Network: "tcp", Address: ":0", Policy: 99}}}, []string{`child "l": Policy`}},
+		{"descriptor and address", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{Name: "l", Network: "tcp", Address: ":0", FD: 7}}}, []string{`child "l": FD 7`}},
+		{"negative descriptor", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{Name: "l", FD: -7}}}, []string{`child "l": FD -7`}},
+		{"strategy", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Worker: fn, Strategy: 9}}}, []string{`child "web": Strategy`}},
+		{"restart", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Worker: fn, Restart: 9}}}, []string{`child "web": Restart`}},
+		{"intensity", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Worker: fn, Intensity: struct {
+			Max    int
+			Period time.Duration
+		}{-1, time.Second}}}}, []string{`child "web": Intensity`}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			rt, err := coppice.Start(t.Context(), tt.cfg)
+			if err == nil {
+				_ = rt.Shutdown(t.Context())
+				t.Fatal("it started")
+			}
+			if _, ok := errors.AsType[*coppice.InvalidError](err); !ok {
+				t.Errorf("%v is not an *InvalidError", err)
+			}
+			for _, want := range tt.wants {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("error %q does not say %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+// TestWithoutMaster: a worker function runs by itself in a unit test.
+func TestWithoutMaster(t *testing.T) {
+	var w coppice.Worker
+	ctx, cancel := context.WithCancel(t.Context())
+	ln, err := w.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error)
+	go func() { served <- w.Serve(ctx, ln, name(&w)) }()
+	if answer := get(t, ln.Addr().String()); answer != "0" {
+		t.Errorf("answer %q", answer)
+	}
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if _, err := net.Dial("tcp", ln.Addr().String()); err == nil {
+		t.Error("still listening")
+	}
+	if _, err := w.ListenOn(t.Context(), coppice.Listener{FD: 7}); !errors.Is(err, coppice.ErrUnsupported) {
+		t.Errorf("FD without a master: %v", err)
+	}
+	if _, err := w.Listen("tcp", "nowhere"); err == nil {
+		t.Error("listens nowhere")
+	}
+}
