@@ -145,12 +145,6 @@ func init() {
 			} else if ln, err = w.ListenOn(ctx, l); err != nil {
 				return err
 			}
-			if err := tell(ctx, w, report{Addr: ln.Addr().String()}); err != nil {
-				return err
-			}
-			if w.Slot() != 0 {
-				return w.Serve(ctx, ln, name(w))
-			}
 			// The first has no more to do with it, once the other has it too.
 			_, err = w.System().Spawn(ctx, "closer", func() actor.Actor {
 				return actor.ReceiveFunc(func(ctx actor.Context) {
@@ -161,6 +155,12 @@ func init() {
 			})
 			if err != nil {
 				return err
+			}
+			if err := tell(ctx, w, report{Addr: ln.Addr().String()}); err != nil {
+				return err
+			}
+			if w.Slot() != 0 {
+				return w.Serve(ctx, ln, name(w))
 			}
 			<-ctx.Done()
 			return nil

@@ -53,6 +53,30 @@ func init() {
 			return nil
 		})
 	}
+	trees["panics once asked"] = func() coppice.Config {
+		return pool(1, func(ctx context.Context, w *coppice.Worker) error {
+			lit := make(chan struct{})
+			_, err := w.System().Spawn(ctx, "fuse", func() actor.Actor {
+				return actor.ReceiveFunc(func(ctx actor.Context) {
+					if ctx.Message() == "light" {
+						close(lit)
+					}
+				})
+			})
+			if err != nil {
+				return err
+			}
+			if err := tell(ctx, w, report{}); err != nil {
+				return err
+			}
+			select {
+			case <-lit:
+				panic("lit")
+			case <-ctx.Done():
+				return nil
+			}
+		})
+	}
 	trees["tree within the tree"] = func() coppice.Config {
 		return pool(1, func(ctx context.Context, w *coppice.Worker) error {
 			_, err := coppice.Start(ctx, pool(1, idle))

@@ -56,7 +56,8 @@ func main() {
 			Name:      "web",
 			Size:      *workers,
 			Isolation: iso,
-			Intensity: supervisor.Intensity{Max: 50, Period: 10 * time.Second},
+			// Enough for a reader who kills by hand, and soon used up by a crash loop.
+			Intensity: supervisor.Intensity{Max: 250, Period: 10 * time.Second},
 			Worker: func(ctx context.Context, w *coppice.Worker) error {
 				ln, err := w.ListenOn(ctx, coppice.Listener{
 					Name: "http", Network: "tcp", Address: *addr, Policy: pol,

@@ -55,12 +55,20 @@ type Program struct {
 // it printed is logged if the test failed.
 func Start(t testing.TB, env []string, args ...string) *Program {
 	t.Helper()
+	return StartWith(t, env, nil, args...)
+}
+
+// StartWith is Start with files that the program inherits as descriptors 3, 4, …,
+// borrowed until it returns.
+func StartWith(t testing.TB, env []string, files []*os.File, args ...string) *Program {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &Program{t: t, cmd: exec.Command(self, args...), grew: make(chan struct{}), ended: make(chan struct{})}
 	p.cmd.Env = append(append(os.Environ(), programVar+"=1"), env...)
+	p.cmd.ExtraFiles = files
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C at the test is not the program's
 	r, w := io.Pipe()
 	p.cmd.Stdout, p.cmd.Stderr = w, w
