@@ -1,7 +1,6 @@
 package fdipc
 
 import (
-	"errors"
 	"io"
 	"io/fs"
 	"math"
@@ -45,10 +44,10 @@ type Socket struct {
 
 	writing sync.Mutex // held around a whole Write
 	mu      sync.Mutex // guards the fields below, and the making of file
-	readAt  time.Time  // deadlines as given
+	readAt  time.Time  // deadlines as given, until there is a file
 	writeAt time.Time
-	local   net.Addr
-	remote  net.Addr
+
+	local, remote atomic.Pointer[net.Addr] // once they were asked for
 }
 
 const closing = 1
@@ -225,16 +224,16 @@ func retry(call func(int, []byte) (int, error), fd int, p []byte) (int, error) {
 	}
 }
 
-// opError makes err what package net would have made of it.
+// opError makes err what package net would have made of it. Servers meet it once a
+// request: net/http ends its background read by a deadline in the past.
 func (s *Socket) opError(op string, err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
+	if pe, ok := err.(*fs.PathError); ok { //nolint:errorlint // as os.File returns it
 		err = pe.Err
-		if errno, ok := err.(syscall.Errno); ok {
+		if errno, ok := err.(syscall.Errno); ok { //nolint:errorlint // as poll returns it
 			err = os.NewSyscallError(op, errno)
 		}
 	}
-	if errors.Is(err, os.ErrClosed) {
+	if err == os.ErrClosed { //nolint:errorlint // as poll returns it
 		err = net.ErrClosed
 	}
 	return &net.OpError{Op: op, Net: s.network(), Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: err}
@@ -254,23 +253,21 @@ func (s *Socket) network() string {
 func (s *Socket) LocalAddr() net.Addr  { return s.addr(&s.local, unix.Getsockname) }
 func (s *Socket) RemoteAddr() net.Addr { return s.addr(&s.remote, unix.Getpeername) }
 
-func (s *Socket) addr(cache *net.Addr, ask func(int) (unix.Sockaddr, error)) net.Addr {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if *cache != nil {
-		return *cache
+func (s *Socket) addr(cache *atomic.Pointer[net.Addr], ask func(int) (unix.Sockaddr, error)) net.Addr {
+	if a := cache.Load(); a != nil {
+		return *a
 	}
 	if !s.enter() {
 		return s.toAddr(nil)
 	}
+	defer s.leave()
 	sa, err := ask(s.fd)
-	// leave could close, which takes no lock.
-	s.leave()
 	if err != nil {
 		return s.toAddr(nil)
 	}
-	*cache = s.toAddr(sa)
-	return *cache
+	a := s.toAddr(sa)
+	cache.Store(&a)
+	return a
 }
 
 func (s *Socket) toAddr(sa unix.Sockaddr) net.Addr {
@@ -306,35 +303,41 @@ func (s *Socket) setDeadline(t time.Time, read, write bool) error {
 		return s.opError("set", net.ErrClosed)
 	}
 	defer s.leave()
-	var by int64
-	if !t.IsZero() {
-		by = max(1, now()+int64(min(time.Until(t), math.MaxInt64/2)))
+	if err := s.deadlines(t, read, write); err != nil {
+		return s.opError("set", err)
 	}
-	err := func() error {
+	return nil
+}
+
+func (s *Socket) deadlines(t time.Time, read, write bool) error {
+	f := s.file.Load()
+	if f == nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		var errs [2]error
-		f := s.file.Load()
+		f = s.file.Load() // it may have been made meanwhile, with the deadlines of before
+	}
+	if f == nil {
+		var by int64
+		if !t.IsZero() {
+			by = max(1, now()+int64(min(time.Until(t), math.MaxInt64/2)))
+		}
 		if read {
 			s.readAt = t
 			s.readBy.Store(by)
-			if f != nil {
-				errs[0] = f.SetReadDeadline(t)
-			}
 		}
 		if write {
 			s.writeAt = t
 			s.writeBy.Store(by)
-			if f != nil {
-				errs[1] = f.SetWriteDeadline(t)
-			}
 		}
-		return errors.Join(errs[:]...)
-	}()
-	if err != nil {
-		return s.opError("set", err)
+		return nil
 	}
-	return nil
+	switch {
+	case !write:
+		return f.SetReadDeadline(t)
+	case !read:
+		return f.SetWriteDeadline(t)
+	}
+	return f.SetDeadline(t)
 }
 
 // CloseRead shuts down the reading half.
