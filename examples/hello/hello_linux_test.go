@@ -191,9 +191,7 @@ func TestAllWorkersDead(t *testing.T) {
 			h := start(t, "-workers", "2", "-quiet", "-policy", policy)
 			before := h.workers()
 			for _, pid := range before {
-				if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-					t.Fatal(err)
-				}
+				runtimetest.Freeze(t, pid)
 			}
 			// Stopped first and killed after the client has connected, so that the
 			// request is certainly made in the gap.
@@ -334,7 +332,7 @@ func TestWaysToDie(t *testing.T) {
 		if _, err := h.get("/crash?how=" + tt.how); err == nil {
 			t.Errorf("%s: a crash was answered", tt.how)
 		}
-		h.Await(`exited.*web/0.*reason="` + tt.reason)
+		h.Await(`(exited|start failed).*web/0.*reason="` + tt.reason)
 	}
 }
 

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -56,11 +58,33 @@ func Descriptors(t testing.TB, pid int) map[int]string {
 
 // Alive tells whether pid is there and not a zombie.
 func Alive(pid int) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	s := state(fmt.Sprintf("/proc/%d/stat", pid))
+	return s != 0 && s != 'Z' && s != 'X'
+}
+
+// Freeze sends SIGSTOP to pid and returns when every thread of it has stopped.
+func Freeze(t testing.TB, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatalf("stop %d: %v", pid, err)
+	}
+	Eventually(t, fmt.Sprintf("process %d stopped", pid), func() bool {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		return !slices.ContainsFunc(threads, func(stat string) bool { return state(stat) != 'T' })
+	})
+}
+
+// state reads the state of a process or thread from its stat file; 0 when there
+// is none.
+func state(stat string) byte {
+	b, err := os.ReadFile(stat)
 	if err != nil {
-		return false
+		return 0
 	}
 	// pid (comm) state …, where comm may hold anything (proc_pid_stat(5)).
 	rest := b[bytes.LastIndexByte(b, ')')+1:]
-	return len(rest) > 1 && rest[1] != 'Z' && rest[1] != 'X'
+	if len(rest) < 2 {
+		return 0
+	}
+	return rest[1]
 }
