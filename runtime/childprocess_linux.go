@@ -29,7 +29,7 @@ func spendChild(cfg Config, root *node, channel *os.File) error {
 	if err != nil {
 		return fmt.Errorf("coppice: the channel to the master: %w", err)
 	}
-	go c.outliveNoMaster() // ends with the process
+	go c.outliveNoMaster(conn) // ends with the process
 	bye := c.run(conn, c.ownPipeline)
 	c.part(bye)
 	switch bye.Kind {
@@ -62,8 +62,8 @@ func (c *child) heedSignals() {
 // outliveNoMaster makes sure that no child stays behind: one whose drain is over
 // and whose master is gone is killed, whatever its worker function does. A worker
 // that only a SIGTERM has told to go is left to its master.
-func (c *child) outliveNoMaster() {
-	<-c.conn.Done()
+func (c *child) outliveNoMaster(conn *fdipc.Conn) {
+	<-conn.Done()
 	<-c.ctx.Done()
 	<-time.After(max(c.cfg.OrphanDrain, 0))
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)

@@ -35,6 +35,10 @@ const (
 	frameSpans   fdipc.Kind = 0x50        // child: finished spans, OTLP bytes, for the master to export
 )
 
+// channelCredits is how many descriptors may be under way on a channel: a new
+// listener process is sent every socket of the tree at once.
+const channelCredits = 1024
+
 // role is what a child is.
 type role string
 

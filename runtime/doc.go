@@ -1,2 +1,77 @@
 // Package coppice runs a service as a supervised tree of processes.
+//
+// The shortest program is four supervised workers on one port:
+//
+//	func main() {
+//		coppice.Serve(4, func(ctx context.Context, w *coppice.Worker) error {
+//			ln, err := w.Listen("tcp", ":8000") // asks the master, as in Node's cluster
+//			if err != nil {
+//				return err
+//			}
+//			return w.Serve(ctx, ln, &http.Server{Handler: mux}) // ready, serve, drain
+//		})
+//	}
+//
+// A larger one hands [Main] a [Config] whose Children are specs: [Pool],
+// [Func], [Actor], [Process], [Supervisor], [Listener]. A program that has a
+// life of its own calls [Start], goes on, and calls [Runtime.Shutdown].
+//
+// # The tree
+//
+//	master                 the program that called Main: root supervisor, holds every listening socket
+//	├── listeners          a supervisor with a budget of its own
+//	│   └── listener       a process that accepts and hands over; runs no user code
+//	├── web                a Pool: a supervisor over processes
+//	│   ├── web/0          a Worker: a process with its own actor system
+//	│   └── web/1
+//	└── sessions           an Actor in the master
+//
+// Supervision follows Erlang/OTP: see package supervisor. Actors are
+// protoactor-go's: see package actors. A process has an ID (1, 2, 3 …, never
+// reused), which is the address of its actors, and a registered name such as
+// web/0, which its replacement takes over.
+//
+// # What runs where
+//
+// A child is the same executable started again with the same arguments and
+// environment. So what stands before Main, Run or Start runs in every process;
+// open databases in the worker function, not in main. In a child none of the
+// three returns: it finds its part of the Config by its path in the tree, lives
+// it, and exits. A child whose tree is not its master's is not started, and the
+// error names the difference. [InChild] tells which is which.
+//
+// Standard input is the null device. What a child prints reaches
+// Config.Output line by line, behind its name. Each child leads a process group
+// of its own, so that a Ctrl-C at the terminal is the master's alone.
+//
+// # A worker's duties, in order
+//
+//  1. Listen, or take up whatever work it has.
+//  2. Call [Worker.Ready] ([Worker.Serve] does), within Pool.StartTimeout.
+//  3. When its context ends, refuse new work, finish what it has begun by the
+//     end of [Worker.DrainContext], and return.
+//
+// # Guarantees
+//
+// A socket that a worker asked for belongs to its pool, not to the worker: it is
+// closed when the pool is stopped, or when every live worker has closed it. A
+// death is not a close. So while every worker is dead clients wait in the
+// kernel's backlog, and nobody is refused. With [RoundRobin] a connection that
+// no worker has claimed (Accept has not returned it) is never lost by a worker's
+// death, and none is served twice; one that was claimed dies with its worker.
+// With [Shared] what a worker's kernel queue had given it dies with it.
+//
+// Less formally: kill -9 of a worker costs the requests that it was answering.
+// Kill of the listener process costs at most the connections that it holds at
+// that moment and that no worker has claimed.
+//
+// No process outlives its master for longer than Config.OrphanDrain, but for one
+// that is stopped (SIGSTOP) until it is continued. Processes are known by pidfd,
+// never by number alone.
+//
+// # Limits
+//
+// Processes need Linux. Elsewhere workers are goroutines of the master
+// ([GoroutineIsolation]). One tree runs in a program at a time. Reload, scaling
+// and heartbeats are not there yet.
 package coppice

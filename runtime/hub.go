@@ -68,13 +68,23 @@ func (h *hub) welcomed(ctx context.Context, p *peer) error {
 	return h.introduce(ctx, listener, p)
 }
 
-// ready gives a child that does its work its name, which leaves who had it.
+// ready gives a child that does its work its name, which leaves who had it; and
+// the listener process every socket that it is to accept on.
 func (h *hub) ready(ctx context.Context, p *peer) error {
+	if p.welcome.Role == roleListener {
+		h.rt.sockets.Attach(p.conn)
+		h.mu.Lock()
+		gone := h.listener != p
+		h.mu.Unlock()
+		if gone { // meanwhile, and perhaps before the sockets were attached
+			h.rt.sockets.Detach()
+		}
+	}
 	return h.rt.system.Reregister(ctx, p.welcome.Name, actors.ProcessPID(p.address()))
 }
 
-// appointListener makes p the one that accepts: it gets every socket that the
-// master holds, and a link to every worker.
+// appointListener makes p the one that accepts: it gets a link to every worker,
+// and when it is ready the sockets.
 func (h *hub) appointListener(ctx context.Context, p *peer) error {
 	h.mu.Lock()
 	h.listener = p
@@ -85,7 +95,6 @@ func (h *hub) appointListener(ctx context.Context, p *peer) error {
 		}
 	}
 	h.mu.Unlock()
-	h.rt.sockets.Attach(p.conn)
 	var errs []error
 	for _, w := range workers {
 		errs = append(errs, h.introduce(ctx, p, w))

@@ -65,7 +65,7 @@ func (p *peer) address() string { return strconv.Itoa(p.welcome.ID) }
 
 // transport is the configuration of the master's end of the channel.
 func (p *peer) transport() fdipc.Config {
-	return fdipc.Config{Handler: p.handle, Closed: p.lost}
+	return fdipc.Config{Handler: p.handle, Closed: p.lost, Credits: channelCredits}
 }
 
 // handle takes a frame of the child's, on the channel's reader. The child is not

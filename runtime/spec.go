@@ -116,8 +116,10 @@ type Policy = netactor.Policy
 
 // The policies.
 const (
-	RoundRobin = netactor.RoundRobin // a listener process accepts and hands over in turn
-	Shared     = netactor.Shared     // every worker accepts on the one socket
+	RoundRobin  = netactor.RoundRobin  // a listener process accepts and hands over in turn
+	LeastLoaded = netactor.LeastLoaded // it hands over to who has the fewest connections open
+	Hash        = netactor.Hash        // it hands all connections of a client address to one worker
+	Shared      = netactor.Shared      // every worker accepts on the one socket
 )
 
 // ParsePolicy returns the policy named s, as [Policy.String] spells it.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -127,8 +128,8 @@ func (p Pool) validate(bad report, path string) {
 // validate checks what can be known without opening anything. A listener in a
 // worker's hand may have a name alone: it then means one that is in the tree.
 func (l Listener) validate(bad report, path string) {
-	if l.Policy > Shared {
-		bad(path, "Policy", l.Policy, "is not a policy")
+	if l.Policy > Shared || l.Policy == netactor.Custom {
+		bad(path, "Policy", l.Policy, "is none of round-robin, least-loaded, hash, shared")
 	}
 	if l.Backlog < 0 {
 		bad(path, "Backlog", l.Backlog, "is negative")

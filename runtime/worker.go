@@ -86,7 +86,7 @@ func (w *Worker) Listen(network, address string) (net.Listener, error) {
 // socket that comes later is given back.
 func (w *Worker) ListenOn(ctx context.Context, l Listener) (net.Listener, error) {
 	var errs []error
-	if l.Name == "" || l.Network != "" || l.Address != "" || l.FD != 0 || l.Policy > Shared || l.Backlog < 0 {
+	if byName := (Listener{Name: l.Name}); l.Name == "" || l != byName {
 		l.validate(func(_, field string, value any, why string) {
 			errs = append(errs, &InvalidError{"listener " + l.Name, field, value, why})
 		}, "")

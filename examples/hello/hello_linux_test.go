@@ -183,6 +183,60 @@ func TestKillUnderLoad(t *testing.T) {
 	}
 }
 
+// TestListenerKilled: the process that accepts is killed again and again while
+// clients ask. The backlog is the master's, so nobody is refused; what it held and
+// no worker had claimed is cut, at most all that was in flight.
+func TestListenerKilled(t *testing.T) {
+	kills := 5
+	if soak {
+		kills = 40
+	}
+	h := start(t, "-workers", "2", "-quiet")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	counts := make(chan runtimetest.Counts)
+	load := runtimetest.Load{URL: h.url, InFlight: 16}
+	go func() { counts <- load.Run(ctx) }()
+	for range kills {
+		before := h.listener()
+		if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		runtimetest.Eventually(t, "another listener process", func() bool {
+			now := h.listener()
+			return now != 0 && now != before
+		})
+		h.root() // through the new one
+	}
+	cancel()
+	c := <-counts
+	t.Logf("%d kills; %v", kills, c)
+	if c.Refused != 0 || c.Hung != 0 || c.Other != 0 {
+		t.Errorf("refused %d, hung %d, other %d: want none", c.Refused, c.Hung, c.Other)
+	}
+	if c.Cut > int64(kills*load.InFlight) || c.OK == 0 {
+		t.Errorf("%d cut by %d kills, %d answered", c.Cut, kills, c.OK)
+	}
+}
+
+// listener returns the process that accepts. The question may itself be cut.
+func (h *hello) listener() (pid int) {
+	body, err := h.get("/tree")
+	if err != nil {
+		return 0
+	}
+	var tree coppice.Tree
+	if err := json.Unmarshal([]byte(body), &tree); err != nil {
+		h.t.Fatal(err)
+	}
+	tree.Walk(func(n coppice.Tree) {
+		if n.Role == "listener" && n.State == "running" {
+			pid = n.PID
+		}
+	})
+	return pid
+}
+
 // TestAllWorkersDead: with every worker killed at once a client waits in the
 // backlog and is answered by a replacement.
 func TestAllWorkersDead(t *testing.T) {
