@@ -36,8 +36,9 @@ func spendChild(cfg Config, root *node, channel *os.File) error {
 	case byeUnfit:
 		fmt.Fprintln(os.Stderr, bye.Text)
 		os.Exit(exitUsage)
-	case byeError:
+	case byeError, byePanic:
 		os.Exit(exitFailed)
+	case byeNormal, byeShutdown:
 	}
 	os.Exit(exitOK)
 	return nil

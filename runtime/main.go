@@ -88,7 +88,8 @@ var inherit = sync.OnceValue(func() (in struct {
 	channel *os.File
 	ok      bool
 	err     error
-}) {
+},
+) {
 	in.channel, _, in.ok, in.err = fdipc.Inherited()
 	return in
 })

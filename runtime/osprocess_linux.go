@@ -102,16 +102,6 @@ func reap(pidfd int) (Exit, bool) {
 	return e, true
 }
 
-// signal sends sig to the process. A process that has ended is not an error.
-func (p *osProcess) signal(sig syscall.Signal) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.reaped {
-		return nil
-	}
-	return p.ignoreGone(unix.PidfdSendSignal(p.fd, sig, nil, 0))
-}
-
 // signalGroup sends sig to the process group that the process leads. The group's
 // number is safe to use as long as its leader is not reaped.
 func (p *osProcess) signalGroup(sig syscall.Signal) error {

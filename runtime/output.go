@@ -11,8 +11,7 @@ import (
 )
 
 const (
-	maxLine   = 8 << 10 // bytes of one line of output; what is longer is broken
-	lastLines = 64      // lines of standard error kept for the exit report
+	maxLine = 8 << 10 // bytes of one line of output; what is longer is broken
 
 	// lingerTimeout is how long the output of a process that has ended is still
 	// read when a descendant of it keeps the pipe open.
@@ -25,8 +24,7 @@ type lines struct {
 	r    *os.File
 
 	mu    sync.Mutex
-	last  []string // the newest lastLines lines, oldest first
-	words string   // the newest line in which a Go program said why it dies
+	words string // the newest line in which a Go program said why it dies
 }
 
 // readLines takes ownership of r and hands each line, without its newline, to
@@ -40,7 +38,7 @@ func readLines(r *os.File, write func(line []byte)) *lines {
 		for {
 			line, err := br.ReadSlice('\n')
 			if line = bytes.TrimSuffix(line, []byte("\n")); len(line) > 0 || err == nil {
-				l.keep(string(line))
+				l.note(line)
 				write(line)
 			}
 			if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
@@ -51,16 +49,15 @@ func readLines(r *os.File, write func(line []byte)) *lines {
 	return l
 }
 
-func (l *lines) keep(line string) {
+// note remembers a line in which a Go program says why it dies. The dump that
+// follows it may be long.
+func (l *lines) note(line []byte) {
+	if !isLastWords(string(line)) {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.last) == lastLines {
-		l.last = append(l.last[:0], l.last[1:]...)
-	}
-	l.last = append(l.last, line)
-	if isLastWords(line) {
-		l.words = line
-	}
+	l.words = string(line)
 }
 
 // finish waits for the last line of a process that has ended. A descendant that
@@ -70,19 +67,11 @@ func (l *lines) finish() {
 	<-l.done
 }
 
-// lastWords returns the line in which the program said why it dies, or "". The
-// dump that follows it may be longer than what is kept, so it is kept apart.
+// lastWords returns the line in which the program said why it dies, or "".
 func (l *lines) lastWords() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.words
-}
-
-// tail returns a copy of the last lines.
-func (l *lines) tail() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return append([]string(nil), l.last...)
 }
 
 // tagged writes whole lines of several processes to one stream, each behind its

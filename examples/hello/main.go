@@ -111,9 +111,8 @@ func routes(w *coppice.Worker) http.Handler {
 		answer(rw, map[string]int{"worker": w.Slot(), "blocked_ms": int(millis(r).Milliseconds())})
 	})
 	mux.HandleFunc("GET /crash", func(rw http.ResponseWriter, r *http.Request) {
-		if err := crash(r.FormValue("how")); err != nil {
-			http.Error(rw, err.Error(), http.StatusBadRequest)
-		}
+		err := crash(r.FormValue("how")) // returns only when it cannot
+		http.Error(rw, err.Error(), http.StatusBadRequest)
 	})
 	mux.HandleFunc("GET /tree", func(rw http.ResponseWriter, r *http.Request) {
 		tree, err := w.Tree(r.Context()) // an actor message to the master
