@@ -143,8 +143,13 @@ func TestBackPressureCrossesProcesses(t *testing.T) {
 		wantInts(t, got, 7)
 	}
 	cancel()
-	go func() { // until all are through
-		for range got {
+	go func() { // until all are through; ends with the test
+		for {
+			select {
+			case <-got:
+			case <-t.Context().Done():
+				return
+			}
 		}
 	}()
 	if n := actorstest.Next(t, sent); n < 1000 {

@@ -61,11 +61,12 @@ var greet = receive(func(ctx actor.Context) {
 })
 
 func TestHandlesMoveWithAMessage(t *testing.T) {
-	tree := actorstest.NewTree(t, 1)
+	tree := actorstest.NewTree(t, 2)
 	for name, row := range map[string]struct{ from, to *actors.System }{
-		"local":           {tree.Master, tree.Master},
-		"master to child": {tree.Master, tree.Child(0)},
-		"child to master": {tree.Child(0), tree.Master},
+		"sibling to sibling": {tree.Child(0), tree.Child(1)},
+		"local":              {tree.Master, tree.Master},
+		"master to child":    {tree.Master, tree.Child(0)},
+		"child to master":    {tree.Child(0), tree.Master},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pid := spawn(t, row.to, "", greet)

@@ -3,6 +3,7 @@ package actors
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/fdipc"
@@ -63,11 +64,25 @@ func (s *System) relay(from *link, f *fdipc.Frame, r *reader, target *actor.PID)
 		return nil
 	}
 	out.Payload = *buf
-	if err := to.try(&out); err != nil {
+	err := claim(f.Handles) // a handle can be sent on by its owner only
+	if err == nil {
+		err = to.try(&out)
+	}
+	if err != nil {
+		recoverHandles(f.Handles)
 		s.reject(from, f, r, target, err)
 		return nil
 	}
 	s.relayed.Add(1)
+	return nil
+}
+
+func claim(handles []*fdipc.Handle) error {
+	for _, h := range handles {
+		if err := h.Claim(); err != nil {
+			return fmt.Errorf("%w: %w", ErrMalformed, err)
+		}
+	}
 	return nil
 }
 
