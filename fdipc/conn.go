@@ -18,6 +18,7 @@ type Conn struct {
 	cfg    Config
 	lanes  [lanes]*lane
 	offers offers
+	allow  func(Credentials) bool // nil: the channel itself is trust enough
 	stats  counters
 
 	control  end
@@ -49,7 +50,9 @@ type Conn struct {
 //
 // New returns when this side is set up; the handshake goes on in the background, and what is sent
 // before it is over waits. Both sides call New; neither is the first.
-func New(f *os.File, cfg Config) (*Conn, error) {
+func New(f *os.File, cfg Config) (*Conn, error) { return newOver(f, cfg, nil) }
+
+func newOver(f *os.File, cfg Config, allow func(Credentials) bool) (*Conn, error) {
 	if err := cfg.validate(); err != nil {
 		f.Close()
 		return nil, err
@@ -59,27 +62,11 @@ func New(f *os.File, cfg Config) (*Conn, error) {
 		return nil, fmt.Errorf("fdipc: new: %w", err)
 	}
 	c := newConn(cfg)
+	c.allow = allow
 	if err := c.start(e); err != nil {
 		return nil, fmt.Errorf("fdipc: new: %w", err)
 	}
 	return c, nil
-}
-
-// Pipe joins two Conns in memory, on every system. They keep the same rules as Conns between
-// processes; handles move as Go values, no descriptor is touched. It panics if
-// a Config is invalid.
-func Pipe(a, b Config) (*Conn, *Conn) {
-	if err := errors.Join(a.validate(), b.validate()); err != nil {
-		panic(err)
-	}
-	x, y := newMemPair()
-	ca, cb := newConn(a), newConn(b)
-	for _, err := range []error{ca.start(x), cb.start(y)} {
-		if err != nil {
-			panic(err) // memory links do not fail
-		}
-	}
-	return ca, cb
 }
 
 func newConn(cfg Config) *Conn {

@@ -29,6 +29,8 @@ var (
 	ErrHandleKind = errors.New("wrong kind of handle")
 	// ErrUnsupported: not possible on this operating system.
 	ErrUnsupported = errors.New("not supported on this system")
+	// ErrNoFiles: this process has no room for the descriptors of the handshake.
+	ErrNoFiles = errors.New("descriptor table full")
 	// ErrStranger: the peer's credentials are not those expected.
 	ErrStranger = errors.New("peer is a stranger")
 	// ErrInherit: the marker variables of the channel are damaged. The text names the variable.

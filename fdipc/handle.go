@@ -54,21 +54,25 @@ type Handle struct {
 	Tag   any          // this process's; never sent
 	Trace TraceContext // travels with the handle; zero: none
 
-	mu     sync.Mutex
 	state  uint8
-	fd     int // -1: none
-	v      any // the Go value around fd, if there is one
 	kind   HandleKind
+	stated HandleKind // received: what the sender called it
+	reason uint8      // of the last refusal
+	moved  bool       // it was sent on
+	fd     int32      // -1: none
+	mu     sync.Mutex
+	v      any // the Go value around fd, if there is one; on offer in memory: contents
 	name   string
-	reason uint8 // of the last refusal
 
-	// of a received handle
-	stated HandleKind // what the sender called it
-	from   *Conn
-	table  *table
-	ref    ref
-	src    *Handle // in memory: the sender's
-	moved  bool    // it was sent on
+	// of a received handle, also after the claim
+	from *Conn
+	ref  ref
+}
+
+// contents is what a handle holds, on its way through memory.
+type contents struct {
+	fd int32
+	v  any
 }
 
 const (
@@ -87,7 +91,7 @@ func HandleOf(v any) (*Handle, error) {
 		if err != nil {
 			return nil, fmt.Errorf("fdipc: handle: %w", err)
 		}
-		h.fd = fd
+		h.fd = int32(fd)
 		return h, nil
 	}
 	switch x := v.(type) {
@@ -96,7 +100,7 @@ func HandleOf(v any) (*Handle, error) {
 		if err != nil {
 			return nil, fmt.Errorf("fdipc: handle: %w", err)
 		}
-		if err := rc.Control(func(fd uintptr) { h.fd = int(fd) }); err != nil {
+		if err := rc.Control(func(fd uintptr) { h.fd = int32(fd) }); err != nil {
 			return nil, fmt.Errorf("fdipc: handle: %w", err)
 		}
 	case net.Conn, net.Listener, net.PacketConn:
@@ -108,7 +112,7 @@ func HandleOf(v any) (*Handle, error) {
 }
 
 // HandleFD makes a handle of a descriptor and takes ownership of it. A socket must be non-blocking.
-func HandleFD(fd int) *Handle { return &Handle{fd: fd} }
+func HandleFD(fd int) *Handle { return &Handle{fd: int32(fd)} }
 
 // Named gives h a name of at most 255 bytes, which travels with it, and returns h.
 func (h *Handle) Named(name string) *Handle {
@@ -133,8 +137,8 @@ func (h *Handle) kindLocked() HandleKind {
 	if h.kind == HandleUnknown {
 		switch {
 		case h.fd >= 0 && h.state != handleGone:
-			h.kind = detectKind(h.fd)
-		case h.src != nil:
+			h.kind = detectKind(int(h.fd))
+		case h.state == handleReceived && h.from.memory:
 			h.kind = h.stated
 		}
 	}
@@ -186,7 +190,7 @@ func (h *Handle) release() {
 		return
 	}
 	if h.fd >= 0 {
-		closeFD(h.fd)
+		closeFD(int(h.fd))
 	}
 }
 
@@ -215,8 +219,8 @@ func (h *Handle) claimLocked() error {
 		return ErrRevoked
 	}
 	h.state = handleOwned
-	if h.src != nil {
-		h.fd, h.v, h.src = h.src.fd, h.src.v, nil
+	if c, ok := h.v.(contents); ok {
+		h.fd, h.v = c.fd, c.v
 	}
 	return nil
 }
@@ -225,10 +229,10 @@ func (h *Handle) claimLocked() error {
 // shuts a connection down: another process may be serving it.
 func (h *Handle) dropLocked() {
 	h.state = handleGone
-	if h.fd >= 0 && h.src == nil {
-		closeFD(h.fd)
+	if h.fd >= 0 {
+		closeFD(int(h.fd))
 	}
-	h.fd, h.src = -1, nil
+	h.fd, h.v = -1, nil
 }
 
 // Refuse gives a received handle back to its sender. A handle that is no longer on offer is left as it is.
@@ -242,7 +246,8 @@ func (h *Handle) Refuse(reason uint8) {
 }
 
 // Close ends h: what is owned is closed, what is on offer is refused. It may be called
-// more than once; a handle that was sent is left to the Conn.
+// more than once; a handle that was sent is left to the Conn. A claimed connection whose kind was
+// never asked for ends when its sender has closed its copy too, some milliseconds later.
 func (h *Handle) Close() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -253,7 +258,7 @@ func (h *Handle) Close() error {
 	case handleOwned:
 		h.state = handleGone
 		if h.kept() {
-			shutdownFD(h.fd)
+			shutdownFD(int(h.fd))
 		}
 		h.release()
 		h.fd, h.v = -1, nil
@@ -261,10 +266,22 @@ func (h *Handle) Close() error {
 	return nil
 }
 
-// kept says that the sender still has a copy of a claimed descriptor, so that closing ours
-// would not end the connection.
+// kept says that h is a connection of which the sender still has a copy, so that closing ours would not end it.
+// Only what is known to be a connection counts: shutting down a listener would break it for all who share it.
 func (h *Handle) kept() bool {
-	return h.table != nil && h.fd >= 0 && !h.moved && h.table.load(h.ref.slot) == word(h.ref.seq, 0, wordClaimed)
+	switch h.kind {
+	case HandleTCP, HandleUnix, HandleUnixPacket:
+		return h.fd >= 0 && !h.moved && h.table() != nil && h.table().load(h.ref.slot) == word(h.ref.seq, 0, wordClaimed)
+	}
+	return false
+}
+
+// table is the claim table a received handle stands in, if there is one.
+func (h *Handle) table() *table {
+	if h.from == nil {
+		return nil
+	}
+	return h.from.peer
 }
 
 // convert claims h and hands its contents to f, which takes ownership of them when it returns no error.

@@ -21,6 +21,7 @@ type lane struct {
 
 	mu      sync.Mutex
 	queue   []*packet // waiting; the last one takes further frames
+	spare   []*packet // empty
 	cur     *packet   // in the hands of the sender
 	bytes   int       // in queue and cur
 	frames  int
@@ -86,11 +87,24 @@ func (l *lane) tailLocked(min int, handles bool) *packet {
 			return p
 		}
 	}
-	p := newPacket()
+	return l.addLocked()
+}
+
+func (l *lane) addLocked() *packet {
+	var p *packet
+	if n := len(l.spare); n > 0 {
+		p, l.spare = l.spare[n-1], l.spare[:n-1]
+	} else {
+		p = newPacket()
+	}
 	l.queue = append(l.queue, p)
 	l.queued++
 	return p
 }
+
+// spares is how many empty packets a lane keeps. The last one put back is the first one
+// taken, so that a stream stays in the processor's cache.
+const spares = 4
 
 // putLocked queues a frame, in as many pieces as it takes. refs are the offers of its
 // handles; it cannot fail.
@@ -144,9 +158,7 @@ func (l *lane) putLocked(f *Frame, refs []ref) {
 			return
 		}
 		bits |= pieceCont
-		p = newPacket()
-		l.queue = append(l.queue, p)
-		l.queued++
+		p = l.addLocked()
 	}
 }
 
@@ -213,7 +225,12 @@ func (l *lane) doneLocked() {
 	st.framesSent.Add(uint64(p.frames))
 	st.packetsSent.Add(1)
 	st.bytesSent.Add(uint64(len(p.buf)))
-	p.free()
+	if len(l.spare) < spares {
+		p.reset()
+		l.spare = append(l.spare, p)
+	} else {
+		p.free()
+	}
 	if l.room != nil && l.bytes <= l.c.cfg.QueueBytes/2 {
 		l.fullLocked()
 	}
@@ -221,6 +238,7 @@ func (l *lane) doneLocked() {
 
 // write is the lane's writer. It runs until the Conn ends.
 func (l *lane) write() {
+	pause := time.Duration(0)
 	for {
 		select {
 		case <-l.wake:
@@ -237,11 +255,26 @@ func (l *lane) write() {
 				l.nextLocked()
 			}
 			l.mu.Unlock()
-			if err := l.end.send(l.cur); err != nil {
+			err := l.end.send(l.cur)
+			if err == errAgain {
+				// The kernel has no room that the poller could tell of: too many descriptors
+				// of this user are in flight, or it is short of memory.
+				l.c.stats.retried.Add(1)
+				pause = min(max(2*pause, time.Millisecond), 50*time.Millisecond)
+				select {
+				case <-time.After(pause):
+				case <-l.c.dying:
+					return
+				}
+			} else if err != nil {
 				l.c.broken(err)
 				return
 			}
 			l.mu.Lock()
+			if err != nil {
+				continue
+			}
+			pause = 0
 			l.doneLocked()
 		}
 		l.mu.Unlock()

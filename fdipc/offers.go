@@ -160,9 +160,9 @@ func (o *offers) load(p *packet) {
 		f.loading = true
 		f.h.moved = true
 		if o.c.memory {
-			p.cargo = append(p.cargo, cargo{fd: -1, v: f.h})
+			p.cargo = append(p.cargo, cargo{fd: -1, v: contents{f.h.fd, f.h.v}})
 		} else {
-			p.cargo = append(p.cargo, cargo{fd: f.h.fd})
+			p.cargo = append(p.cargo, cargo{fd: int(f.h.fd)})
 		}
 	}
 	o.loaded++

@@ -3,6 +3,7 @@ package fdipc
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
 )
 
@@ -115,6 +116,14 @@ func (r *receiver) take() error {
 		var err error
 		if rest, err = decodePiece(rest, &p); err != nil {
 			return err
+		}
+	}
+	if r.hello != nil {
+		if r.packet.cut {
+			return fmt.Errorf("hello: %w", ErrNoFiles)
+		}
+		if allow := c.allow; allow != nil && (r.packet.cred == nil || !allow(*r.packet.cred)) {
+			return ErrStranger
 		}
 	}
 	if len(g) > n || len(g) < n && !r.packet.cut {
@@ -230,10 +239,9 @@ func (r *receiver) receiveHandles(t *part, p *piece, g []cargo) error {
 		}
 		h := &hs[i]
 		h.state, h.fd, h.stated, h.name, h.Trace = handleReceived, -1, e.kind, e.name, e.trace
-		h.from, h.table, h.ref = c, c.peer, ref{e.slot, e.seq}
+		h.from, h.ref = c, ref{e.slot, e.seq}
 		if i < len(g) {
-			h.fd = g[i].fd
-			h.src, _ = g[i].v.(*Handle)
+			h.fd, h.v = int32(g[i].fd), g[i].v
 		} else {
 			t.lost = ReasonNoFiles
 		}
@@ -309,8 +317,8 @@ func appendClaim(b []byte, at ref, reason, state uint8) []byte {
 // had taken it back, or cannot be told any more.
 func (c *Conn) answer(h *Handle, reason, state uint8) bool {
 	c.held.Add(-1)
-	if h.table != nil {
-		won, wake := h.table.settle(h.ref.slot, h.ref.seq, reason, state)
+	if c.peer != nil {
+		won, wake := c.peer.settle(h.ref.slot, h.ref.seq, reason, state)
 		if wake {
 			c.transport(kindWake, 0, nil)
 		}

@@ -50,6 +50,9 @@ func newSocket(f *os.File) (end, error) {
 			return
 		}
 		unix.CloseOnExec(int(fd))
+		if room, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF); room < 4*sendPacket {
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, 4*sendPacket) // one packet must fit
+		}
 		err = unix.SetNonblock(int(fd), true)
 	})
 	switch {
@@ -97,7 +100,7 @@ func renewSocket(f *os.File) (end, error) {
 type packetIO struct {
 	hdr   unix.Msghdr
 	iov   unix.Iovec
-	oob   [unix.SizeofCmsghdr + maxFDs*4 + 4]byte // CMSG_SPACE of maxFDs descriptors
+	oob   [unix.SizeofCmsghdr + maxFDs*4 + 4 + unix.SizeofCmsghdr + 16]byte // maxFDs descriptors, credentials
 	n     int
 	errno syscall.Errno
 
@@ -175,7 +178,7 @@ func (s *socket) sent(p *packet, err error) error {
 		return s.closed(err)
 	case p.io.errno == 0:
 		return nil
-	case p.io.errno == unix.EAGAIN:
+	case p.io.errno == unix.EAGAIN, p.io.errno == unix.ETOOMANYREFS, p.io.errno == unix.ENOBUFS, p.io.errno == unix.ENOMEM:
 		return errAgain
 	case p.io.errno == unix.EPIPE || p.io.errno == unix.ECONNRESET:
 		return ErrPeerLost
@@ -228,6 +231,7 @@ func (p *packet) parse() error {
 	p.buf = p.buf[:p.io.n]
 	p.cargo = p.cargo[:0]
 	p.cut = h.Flags&unix.MSG_CTRUNC != 0
+	p.cred = nil
 	oob := p.io.oob[:h.Controllen]
 	for len(oob) >= unix.SizeofCmsghdr {
 		c := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
@@ -239,6 +243,10 @@ func (p *packet) parse() error {
 			for b := oob[unix.CmsgLen(0):n]; len(b) >= 4; b = b[4:] {
 				p.cargo = append(p.cargo, cargo{fd: int(*(*int32)(unsafe.Pointer(&b[0])))})
 			}
+		}
+		if c.Level == unix.SOL_SOCKET && c.Type == unix.SCM_CREDENTIALS && n >= unix.CmsgLen(unix.SizeofUcred) {
+			u := (*unix.Ucred)(unsafe.Pointer(&oob[unix.CmsgLen(0)]))
+			p.cred = &Credentials{PID: int(u.Pid), UID: int(u.Uid), GID: int(u.Gid)}
 		}
 		oob = oob[min(unix.CmsgSpace(n-unix.CmsgLen(0)), len(oob)):]
 	}

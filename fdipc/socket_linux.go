@@ -463,9 +463,9 @@ func (h *Handle) netConn() (net.Conn, error) {
 	switch kind {
 	case HandleTCP, HandleUnix, HandleUnixPacket:
 		if h.v == nil {
-			s := &Socket{fd: h.fd, kind: kind, ref: h.ref}
+			s := &Socket{fd: int(h.fd), kind: kind, ref: h.ref}
 			if !h.moved {
-				s.table = h.table
+				s.table = h.table()
 			}
 			return s, nil
 		}

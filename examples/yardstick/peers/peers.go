@@ -1,0 +1,10 @@
+// Package peers holds programs that do what the yardstick's rows do with nothing in between: c/peer.c with
+// system calls alone, and the same in plain Go.
+package peers
+
+import _ "embed"
+
+// C is the source of the program in C.
+//
+//go:embed c/peer.c
+var C []byte

@@ -1,0 +1,348 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/coppice-go/coppice/examples/yardstick/peers"
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// kinds of frames between the two processes of a row
+const (
+	kindWork  fdipc.Kind = 0x40 + iota
+	kindEnd              // the last one: tell me how much arrived
+	kindTotal            // in Target
+)
+
+// children are the roles of the other process. Each runs until its Conn ends.
+var children = map[string]func(*os.File){
+	"handles":  counting(func(f *fdipc.Frame) int { return claimAll(f) }),
+	"messages": counting(func(*fdipc.Frame) int { return 1 }),
+	"echo": func(f *os.File) {
+		serve(f, func(c *fdipc.Conn, f *fdipc.Frame) {
+			if err := c.TrySend(f); err != nil {
+				c.Close()
+			}
+		})
+	},
+}
+
+func serve(f *os.File, handler func(*fdipc.Conn, *fdipc.Frame)) {
+	c, err := fdipc.New(f, fdipc.Config{Handler: handler, Credits: credits})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "yardstick:", err)
+		os.Exit(1)
+	}
+	<-c.Done()
+}
+
+const credits = 1024
+
+func counting(count func(*fdipc.Frame) int) func(*os.File) {
+	return func(f *os.File) {
+		n := 0
+		serve(f, func(c *fdipc.Conn, f *fdipc.Frame) {
+			if f.Kind == kindEnd {
+				c.TrySend(&fdipc.Frame{Kind: kindTotal, Target: uint64(n)})
+				return
+			}
+			n += count(f)
+		})
+	}
+}
+
+func claimAll(f *fdipc.Frame) (n int) {
+	for _, h := range f.Handles {
+		if h.Claim() == nil {
+			n++
+		}
+		h.Close()
+	}
+	return n
+}
+
+// drive lets send run for d, waits until the child has got everything, and gives the result.
+func drive(role, unit string, d time.Duration, settled func(*fdipc.Conn, *fdipc.Handle, fdipc.Outcome), send func(c *fdipc.Conn) (int, error)) (r result, err error) {
+	total := make(chan uint64, 1)
+	c, p, err := spawn(role, fdipc.Config{
+		Credits: credits, Settled: settled,
+		Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { total <- f.Target },
+	})
+	if err != nil {
+		return r, err
+	}
+	// The child is up when it has answered once; its start is not part of the row.
+	if err := c.Send(context.Background(), &fdipc.Frame{Kind: kindEnd, Lane: fdipc.Data}); err != nil {
+		return r, err
+	}
+	<-total
+	started, own := time.Now(), selfCPU()
+	p.own = own
+	n := 0
+	for n&1023 != 0 || time.Since(started) < d {
+		k, err := send(c)
+		if err != nil {
+			return r, err
+		}
+		n += k
+	}
+	if err := c.Send(context.Background(), &fdipc.Frame{Kind: kindEnd, Lane: fdipc.Data}); err != nil {
+		return r, err
+	}
+	got := <-total
+	took := time.Since(started)
+	c.Close()
+	cpu := p.end()
+	if got != uint64(n) {
+		return r, fmt.Errorf("sent %d, child got %d", n, got)
+	}
+	return result{Unit: unit, Value: float64(n) / took.Seconds(), CPU: float64(cpu.Nanoseconds()) / float64(n)}, nil
+}
+
+func handles(batch int, claimed bool) func(time.Duration) (result, error) {
+	return func(d time.Duration) (r result, err error) {
+		src, err := dupTCP()
+		if err != nil {
+			return r, err
+		}
+		var settled func(*fdipc.Conn, *fdipc.Handle, fdipc.Outcome)
+		var heard atomic.Int64
+		if claimed {
+			settled = func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
+				if o != fdipc.Claimed {
+					h.Close()
+					return
+				}
+				heard.Add(1)
+			}
+		}
+		sent := int64(0)
+		hs := make([]*fdipc.Handle, batch)
+		r, err = drive("handles", "handles/s", d, settled, func(c *fdipc.Conn) (int, error) {
+			for i := range hs {
+				hs[i] = fdipc.HandleFD(dup(src))
+			}
+			sent += int64(batch)
+			return batch, c.Send(context.Background(), &fdipc.Frame{Kind: kindWork, Lane: fdipc.Data, Handles: hs})
+		})
+		if err == nil && claimed && heard.Load() < sent-credits {
+			err = fmt.Errorf("%d sent, %d reported claimed", sent, heard.Load())
+		}
+		return r, err
+	}
+}
+
+func messages(size int) func(time.Duration) (result, error) {
+	return func(d time.Duration) (result, error) {
+		payload := make([]byte, size)
+		return drive("messages", "messages/s", d, nil, func(c *fdipc.Conn) (int, error) {
+			return 1, c.Send(context.Background(), &fdipc.Frame{Kind: kindWork, Lane: fdipc.Data, Payload: payload})
+		})
+	}
+}
+
+// roundtrip measures from handler to handler; with ask, from a goroutine that waits for its answer.
+func roundtrip(ask bool) func(time.Duration) (result, error) {
+	return func(d time.Duration) (r result, err error) {
+		var lat []time.Duration
+		var at, end time.Time
+		var p *process
+		payload := make([]byte, 64)
+		ping := make(chan struct{}, 1)
+		done := make(chan struct{})
+		first := true
+		start := func() { at = time.Now(); end = at.Add(d); p.own = selfCPU() }
+		ready := make(chan struct{})
+		c, p, err := spawn("echo", fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) {
+			if ask {
+				ping <- struct{}{}
+				return
+			}
+			<-ready
+			u := time.Now()
+			if first { // the child's start is not part of the row
+				first = false
+				start()
+				u = at
+			} else {
+				lat = append(lat, u.Sub(at))
+			}
+			at = u
+			if u.After(end) {
+				close(done)
+				return
+			}
+			c.TrySend(&fdipc.Frame{Kind: kindWork, Payload: payload})
+		}})
+		if err != nil {
+			return r, err
+		}
+		close(ready)
+		send := func() error { return c.Send(context.Background(), &fdipc.Frame{Kind: kindWork, Payload: payload}) }
+		if err := send(); err != nil {
+			return r, err
+		}
+		if ask {
+			<-ping
+			start()
+			for at.Before(end) {
+				if err := send(); err != nil {
+					return r, err
+				}
+				<-ping
+				u := time.Now()
+				lat, at = append(lat, u.Sub(at)), u
+			}
+		} else {
+			<-done
+		}
+		c.Close()
+		return latencies(lat, p.end()), nil
+	}
+}
+
+func latencies(lat []time.Duration, cpu time.Duration) result {
+	n, sum := len(lat), time.Duration(0)
+	for _, l := range lat {
+		sum += l
+	}
+	slices.Sort(lat)
+	us := func(q float64) float64 { return float64(lat[int(float64(n-1)*q)].Nanoseconds()) / 1000 }
+	return result{Unit: "roundtrips/s", Value: float64(n) / sum.Seconds(), CPU: float64(cpu.Nanoseconds()) / float64(n), P50: us(.5), P99: us(.99)}
+}
+
+func handleRows() []row {
+	return []row{
+		{"handles_oneway_b1", handles(1, false)},
+		{"handles_oneway_b16", handles(16, false)},
+		{"handles_claimed_b1", handles(1, true)},
+		{"handles_claimed_b16", handles(16, true)},
+		{"peer_go_handles_b1", peerGoHandles(1)},
+		{"peer_go_handles_b16", peerGoHandles(16)},
+		{"peer_c_handles_b1", inC("handles/s", "fds", "1")},
+		{"peer_c_handles_b16", inC("handles/s", "fds", "16")},
+	}
+}
+
+func messageRows() []row {
+	return []row{
+		{"messages_oneway_64", messages(64)},
+		{"messages_oneway_1024", messages(1024)},
+		{"peer_go_messages_64", peerGoStream(64)},
+		{"peer_go_messages_1024", peerGoStream(1024)},
+		{"peer_c_messages_64", inC("messages/s", "stream", "64")},
+		{"peer_c_messages_1024", inC("messages/s", "stream", "1024")},
+	}
+}
+
+func roundtripRows() []row {
+	return []row{
+		{"roundtrip_64", roundtrip(false)},
+		{"roundtrip_64_ask", roundtrip(true)},
+		{"peer_go_roundtrip_64", peerGoPingPong(64)},
+		{"peer_c_roundtrip_64", inC("roundtrips/s", "pingpong", "64")},
+	}
+}
+
+// inC runs the program in C.
+func inC(unit string, args ...string) func(time.Duration) (result, error) {
+	return func(d time.Duration) (r result, err error) {
+		bin, err := buildC()
+		if err != nil {
+			return r, err
+		}
+		out, err := exec.Command(bin, append(args, fmt.Sprint(d.Seconds()))...).Output()
+		if err != nil {
+			return r, err
+		}
+		r.Unit = unit
+		_, err = fmt.Sscan(string(out), &r.Value, &r.CPU, &r.P50, &r.P99)
+		return r, err
+	}
+}
+
+const peerVar = "YARDSTICK_PEER"
+
+func startPeer(what string, remote *os.File) (*process, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(exe)
+	cmd.Stderr = os.Stderr
+	cmd.ExtraFiles = []*os.File{remote}
+	cmd.Env = append(os.Environ(), peerVar+"="+what)
+	err = cmd.Start()
+	remote.Close()
+	return &process{cmd: cmd, own: selfCPU()}, err
+}
+
+func peerGoHandles(batch int) func(time.Duration) (result, error) {
+	return func(d time.Duration) (r result, err error) {
+		src, err := dupTCP()
+		if err != nil {
+			return r, err
+		}
+		local, remote, err := fdipc.Socketpair()
+		if err != nil {
+			return r, err
+		}
+		p, err := startPeer("handles", remote)
+		if err != nil {
+			return r, err
+		}
+		start := time.Now()
+		n, err := peers.PassHandles(local, src, batch, d)
+		took := time.Since(start)
+		local.Close()
+		return result{Unit: "handles/s", Value: float64(n) / took.Seconds(), CPU: float64(p.end().Nanoseconds()) / float64(n)}, err
+	}
+}
+
+func peerGoStream(size int) func(time.Duration) (result, error) {
+	return func(d time.Duration) (r result, err error) {
+		c, remote, err := peers.Pair()
+		if err != nil {
+			return r, err
+		}
+		defer c.Close()
+		p, err := startPeer("stream", remote)
+		if err != nil {
+			return r, err
+		}
+		start := time.Now()
+		n, err := peers.Stream(c, size, d)
+		took := time.Since(start)
+		return result{Unit: "messages/s", Value: float64(n) / took.Seconds(), CPU: float64(p.end().Nanoseconds()) / float64(n)}, err
+	}
+}
+
+func peerGoPingPong(size int) func(time.Duration) (result, error) {
+	return func(d time.Duration) (r result, err error) {
+		c, remote, err := peers.Pair()
+		if err != nil {
+			return r, err
+		}
+		p, err := startPeer("pingpong", remote)
+		if err != nil {
+			return r, err
+		}
+		lat, err := peers.PingPong(c, size, d)
+		c.Close()
+		cpu := p.end()
+		if err == nil && len(lat) == 0 {
+			err = errors.New("nothing measured")
+		}
+		if err != nil {
+			return r, err
+		}
+		return latencies(lat, cpu), nil
+	}
+}

@@ -1,0 +1,203 @@
+package fdipc
+
+import (
+	"errors"
+	"io"
+	"sync"
+
+	"github.com/coppice-go/coppice/fdipc/internal/fault"
+)
+
+// Pipe joins two Conns in memory, on every system. They keep the same rules as Conns between
+// processes; handles move as Go values, no descriptor is touched. It panics if
+// a Config is invalid.
+func Pipe(a, b Config) (*Conn, *Conn) { return PipeWith(nil, a, b) }
+
+// PipeWith is Pipe with somebody in the middle. It is there for package fdipctest.
+func PipeWith(hook fault.Hook, a, b Config) (*Conn, *Conn) {
+	if err := errors.Join(a.validate(), b.validate()); err != nil {
+		panic(err)
+	}
+	l := &memLink{hook: hook}
+	x, y := l.pair(0)
+	ca, cb := newConn(a), newConn(b)
+	for _, err := range []error{ca.start(x), cb.start(y)} {
+		if err != nil {
+			panic(err) // memory links do not fail
+		}
+	}
+	return ca, cb
+}
+
+// memLink is a link within the process, with all its lanes.
+type memLink struct {
+	hook fault.Hook
+
+	mu     sync.Mutex
+	queues []*memQueue
+}
+
+// memEnd is one end of one lane: a bounded queue in each direction.
+type memEnd struct {
+	link    *memLink
+	side    int
+	in, out *memQueue
+}
+
+// memQueueLen bounds a direction of a lane in memory, in packets.
+const memQueueLen = 64
+
+type memQueue struct {
+	mu     sync.Mutex
+	cond   sync.Cond
+	items  []*packet
+	holds  []<-chan struct{} // of items; nil: none
+	eof    bool              // the writer has ended
+	broken bool              // the reader has ended
+	last   bool              // what is there is all there will be
+}
+
+func newMemQueue() *memQueue {
+	q := new(memQueue)
+	q.cond.L = &q.mu
+	return q
+}
+
+// pair makes a lane; the first end is that of the given side.
+func (l *memLink) pair(side int) (a, b *memEnd) {
+	x, y := newMemQueue(), newMemQueue()
+	l.mu.Lock()
+	l.queues = append(l.queues, x, y)
+	l.mu.Unlock()
+	return &memEnd{l, side, x, y}, &memEnd{l, 1 - side, y, x}
+}
+
+// cut ends all lanes in both directions. What was sent before can still be received.
+func (l *memLink) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, q := range l.queues {
+		q.end()
+	}
+}
+
+func (q *memQueue) end() {
+	q.mu.Lock()
+	q.eof = true
+	q.cond.Broadcast()
+	q.mu.Unlock()
+}
+
+// put queues a copy of p.
+func (e *memEnd) put(p *packet, wait bool) error {
+	var act fault.Action
+	if h := e.link.hook; h != nil {
+		act = h(fault.Event{Side: e.side, Kind: p.buf[4], Count: len(p.cargo) + len(p.refs)})
+		if act.Cut {
+			e.link.cut()
+		}
+	}
+	q := e.out
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for {
+		if q.broken || q.eof {
+			return ErrPeerLost
+		}
+		if len(q.items) < memQueueLen && !act.Again {
+			break
+		}
+		if !wait || act.Again {
+			return errAgain
+		}
+		q.cond.Wait()
+	}
+	n := newPacket()
+	n.buf = append(n.buf, p.buf...)
+	if act.Write != nil {
+		n.buf = append(n.buf[:0], act.Write[:min(len(act.Write), maxPacket)]...)
+	}
+	p.load()
+	n.cargo = append(n.cargo, p.cargo...)
+	p.unload(true)
+	if act.Trunc {
+		n.cargo, n.cut = n.cargo[:min(act.Keep, len(n.cargo))], true
+	}
+	q.items, q.holds = append(q.items, n), append(q.holds, act.Hold)
+	q.cond.Broadcast()
+	return nil
+}
+
+func (e *memEnd) try(p *packet) error  { return e.put(p, false) }
+func (e *memEnd) send(p *packet) error { return e.put(p, true) }
+
+func (e *memEnd) recv(p *packet) error {
+	q := e.in
+	q.mu.Lock()
+	for len(q.items) == 0 {
+		if q.eof || q.broken || q.last {
+			q.mu.Unlock()
+			return io.EOF
+		}
+		q.cond.Wait()
+	}
+	n, hold := q.items[0], q.holds[0]
+	q.items = append(q.items[:0], q.items[1:]...)
+	q.holds = append(q.holds[:0], q.holds[1:]...)
+	q.cond.Broadcast()
+	q.mu.Unlock()
+	if hold != nil {
+		<-hold
+	}
+	p.buf = append(p.buf[:0], n.buf...)
+	clear(p.cargo)
+	p.cargo, p.cut = append(p.cargo[:0], n.cargo...), n.cut
+	n.free()
+	return nil
+}
+
+func (e *memEnd) drain() {
+	e.in.mu.Lock()
+	e.in.last = true
+	e.in.cond.Broadcast()
+	e.in.mu.Unlock()
+}
+
+func (e *memEnd) closeWrite() error {
+	e.out.end()
+	return nil
+}
+
+func (e *memEnd) close() error {
+	e.out.end()
+	e.in.mu.Lock()
+	e.in.broken = true
+	e.in.items, e.in.holds = nil, nil
+	e.in.cond.Broadcast()
+	e.in.mu.Unlock()
+	return nil
+}
+
+func (e *memEnd) pair() (end, cargo, error) {
+	a, b := e.link.pair(e.side)
+	return a, cargo{fd: -1, v: b}, nil
+}
+
+func (e *memEnd) adopt(g cargo) (end, error) {
+	if b, ok := g.v.(*memEnd); ok {
+		return b, nil
+	}
+	return nil, wireError("not a lane")
+}
+
+func (e *memEnd) newTable(slots int) (*table, cargo, error) {
+	t := newTable(make([]uint64, tableWords+slots))
+	return t, cargo{fd: -1, v: t}, nil
+}
+
+func (e *memEnd) adoptTable(g cargo) (*table, error) {
+	if t, ok := g.v.(*table); ok {
+		return t, nil
+	}
+	return nil, wireError("not a table")
+}
