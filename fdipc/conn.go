@@ -474,17 +474,26 @@ func (c *Conn) fail(err error) {
 		l.fail(err)
 	}
 	close(c.dying)
+	last := c.offers.byFrames()
 	for _, e := range ends {
+		if e == c.control && last {
+			e.stop() // claims that are on their way must be read: finish closes it
+			continue
+		}
 		e.close()
 	}
-	go c.finish(err) // ends when the readers and writers have, and the last callback
+	go c.finish(err, last) // ends when the readers and writers have, and the last callback
 }
 
 // finish waits for the goroutines and gives the last calls.
-func (c *Conn) finish(err error) {
-	all := c.offers.end(false) // not to be held up by a Handler that blocks
+func (c *Conn) finish(err error, last bool) {
+	if !last {
+		c.offers.end(false) // not to be held up by a Handler that blocks
+	}
 	c.wg.Wait()
-	c.spare.close() // writers may have used it until here
+	c.control.close()
+	c.spare.close() // senders may have used it until here
+	all := c.offers.end(false)
 	close(c.done)
 	if !all {
 		<-c.gone

@@ -12,14 +12,15 @@ func TestFallback(t *testing.T) {
 	same := func(c fdipc.Config) fdipc.Config { return c }
 	neither := func(c fdipc.Config) fdipc.Config { return fdipc.WithoutLane(fdipc.WithoutTable(c)) }
 	rows := []struct {
-		name string
-		a, b func(fdipc.Config) fdipc.Config
+		name  string
+		a, b  func(fdipc.Config) fdipc.Config
+		lacks fdipctest.Lacks
 	}{
-		{"no lane at B", same, fdipc.WithoutLane},
-		{"no lane at A", fdipc.WithoutLane, same},
-		{"no table at B", same, fdipc.WithoutTable},
-		{"no table at A", fdipc.WithoutTable, same},
-		{"neither", neither, neither},
+		{"no lane at B", same, fdipc.WithoutLane, fdipctest.NoLane},
+		{"no lane at A", fdipc.WithoutLane, same, fdipctest.NoLane},
+		{"no table at B", same, fdipc.WithoutTable, fdipctest.NoTable},
+		{"no table at A", fdipc.WithoutTable, same, fdipctest.NoTable},
+		{"neither", neither, neither, fdipctest.NoTable | fdipctest.NoLane},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -37,7 +38,7 @@ func TestFallback(t *testing.T) {
 					t.Fatal(err)
 				}
 				return ca, cb
-			})
+			}, row.lacks)
 		})
 	}
 }

@@ -26,8 +26,10 @@ type lane struct {
 	bytes   int       // in queue and cur
 	frames  int
 	sending bool          // somebody sends, or will: only it may touch cur
+	calling bool          // it is in the system call
 	err     error         // the Conn has ended
 	closed  bool          // this side has closed the lane
+	idle    sync.Cond     // calling was cleared, after the end of the Conn
 	last    int64         // when the last direct send was over
 	queued  uint64        // packets ever queued
 	sent    uint64        // packets ever sent
@@ -45,7 +47,9 @@ func now() int64 { return int64(time.Since(epoch)) }
 
 func newLane(c *Conn, id Lane) *lane {
 	// sending is set: nothing is sent before the handshake is over.
-	return &lane{c: c, id: id, sending: true, wake: make(chan struct{}, 1)}
+	l := &lane{c: c, id: id, sending: true, wake: make(chan struct{}, 1)}
+	l.idle.L = &l.mu
+	return l
 }
 
 // fitsLocked says whether n more bytes of frames may be queued.
@@ -176,12 +180,13 @@ func (l *lane) sendLocked() {
 		return
 	}
 	l.nextLocked()
+	l.calling = true
 	l.mu.Unlock()
 	err := l.end.try(l.cur)
 	l.mu.Lock()
+	l.calledLocked(err)
 	switch {
 	case err == nil:
-		l.doneLocked()
 		l.last = now()
 		if len(l.queue) == 0 {
 			l.sending = false
@@ -212,6 +217,17 @@ func (l *lane) nextLocked() {
 	n := copy(l.queue, l.queue[1:])
 	l.queue[n] = nil
 	l.queue = l.queue[:n]
+}
+
+// calledLocked ends a system call.
+func (l *lane) calledLocked(err error) {
+	l.calling = false
+	if err == nil {
+		l.doneLocked()
+	}
+	if l.err != nil {
+		l.idle.Broadcast()
+	}
 }
 
 // doneLocked puts away cur, which was sent.
@@ -254,8 +270,16 @@ func (l *lane) write() {
 				}
 				l.nextLocked()
 			}
+			l.calling = true
 			l.mu.Unlock()
 			err := l.end.send(l.cur)
+			l.mu.Lock()
+			l.calledLocked(err)
+			if err == nil {
+				pause = 0
+				continue
+			}
+			l.mu.Unlock()
 			if err == errAgain {
 				// The kernel has no room that the poller could tell of: too many descriptors
 				// of this user are in flight, or it is short of memory.
@@ -266,16 +290,11 @@ func (l *lane) write() {
 				case <-l.c.dying:
 					return
 				}
-			} else if err != nil {
+			} else {
 				l.c.broken(err)
 				return
 			}
 			l.mu.Lock()
-			if err != nil {
-				continue
-			}
-			pause = 0
-			l.doneLocked()
 		}
 		l.mu.Unlock()
 	}
@@ -293,6 +312,13 @@ func (l *lane) shut() {
 func (l *lane) flush(ctx context.Context) bool {
 	l.mu.Lock()
 	want := l.queued
+	l.mu.Unlock()
+	return l.flushTo(ctx, want)
+}
+
+// flushTo waits until the kernel has taken want packets, as counted by queued.
+func (l *lane) flushTo(ctx context.Context, want uint64) bool {
+	l.mu.Lock()
 	for l.err == nil && l.sent < want {
 		if l.waitRoom(ctx) != nil {
 			return false
@@ -300,6 +326,17 @@ func (l *lane) flush(ctx context.Context) bool {
 		l.mu.Lock()
 	}
 	defer l.mu.Unlock()
+	return l.sent >= want
+}
+
+// took says whether the kernel has taken want packets, once that is certain: the Conn has ended and nobody
+// is in a system call, or it has.
+func (l *lane) took(want uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.sent < want && l.calling {
+		l.idle.Wait()
+	}
 	return l.sent >= want
 }
 

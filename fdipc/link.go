@@ -21,6 +21,9 @@ type end interface {
 	// drain makes recv answer io.EOF instead of blocking, from now on.
 	drain()
 	closeWrite() error
+	// stop refuses whatever either side would still send; recv gives what is there and
+	// then io.EOF.
+	stop()
 	close() error
 	// pair makes a further link and gives its two ends, the second as cargo for the peer.
 	pair() (local end, remote cargo, err error)

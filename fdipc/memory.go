@@ -168,6 +168,11 @@ func (e *memEnd) closeWrite() error {
 	return nil
 }
 
+func (e *memEnd) stop() {
+	e.in.end()
+	e.out.end()
+}
+
 func (e *memEnd) close() error {
 	e.out.end()
 	e.in.mu.Lock()

@@ -218,9 +218,9 @@ func (o *offers) sweepLocked(t int64) {
 		for i := len(o.live) - 1; i >= 0; i-- {
 			f := &o.slots[o.live[i]]
 			if f.deadline != 0 && t > f.deadline && !f.loading {
-				if !f.sent {
-					o.endLocked(o.live[i], Returned)
-				} else if !o.stalled {
+				// Without a table it cannot be taken back, not even one that still waits to be
+				// sent: the peer could not tell a stand-in from the real one.
+				if !o.stalled {
 					o.stalled = true
 					o.c.stats.stalls.Add(1)
 				}
@@ -324,6 +324,13 @@ func (o *offers) call(done []settled) {
 			d.h.Close()
 		}
 	}
+}
+
+// byFrames says that there are offers whose claims can only come by frame.
+func (o *offers) byFrames() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.t == nil && len(o.live) > 0
 }
 
 // end settles what can be settled, when the Conn has ended. It says whether all is.

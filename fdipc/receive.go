@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"time"
 )
 
 // receiver turns the packets of one end into frames. One goroutine owns it.
@@ -275,7 +276,12 @@ func closeAll(g []cargo) {
 func (r *receiver) deliver(f *Frame) error {
 	c := r.c
 	if f.Kind >= FirstUserKind {
-		c.cfg.Handler(c, f)
+		select {
+		case <-c.dying:
+			f.Refuse(ReasonClosed)
+		default:
+			c.cfg.Handler(c, f)
+		}
 		return nil
 	}
 	switch f.Kind {
@@ -332,13 +338,20 @@ func (c *Conn) answer(h *Handle, reason, state uint8) bool {
 	}
 	var b [claimLen]byte
 	l.putLocked(&Frame{Kind: kindClaims, Payload: appendClaim(b[:0], h.ref, reason, state)}, nil)
+	want := l.queued
 	l.sendLocked()
 	if state != wordClaimed {
 		return true
 	}
-	// Without a table the claim holds once the kernel has it: it survives our death. The wait
-	// is bounded, so that two Handlers that claim from each other cannot lock up.
-	ctx, cancel := context.WithTimeout(context.Background(), defaultClaimTimeout)
+	// Without a table the claim holds once the kernel has it: it survives our death. If the peer takes
+	// nothing for so long, the Conn ends, so that it is certain whether the claim went out.
+	ctx, cancel := context.WithTimeout(context.Background(), claimPatience)
 	defer cancel()
-	return l.flush(ctx)
+	if !l.flushTo(ctx, want) && ctx.Err() != nil {
+		c.fail(fmt.Errorf("%w: it takes no claims", ErrPeerLost))
+	}
+	return l.took(want)
 }
+
+// claimPatience bounds the wait of a claim that travels as a frame.
+const claimPatience = 5 * time.Second

@@ -275,6 +275,12 @@ func (s *socket) closeWrite() error {
 	return os.NewSyscallError("shutdown", err)
 }
 
+func (s *socket) stop() {
+	s.rc.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+	s.drain()
+	s.f.SetWriteDeadline(time.Unix(1, 0))
+}
+
 func (s *socket) close() error { return s.f.Close() }
 
 func (s *socket) pair() (end, cargo, error) {
