@@ -1,0 +1,159 @@
+package fdipc
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// seedPackets are packets as our sender makes them.
+func seedPackets() [][]byte {
+	c := &Conn{}
+	l := newLane(c, Data)
+	hs := []*Handle{HandleFD(0).Named("name"), HandleFD(0)}
+	hs[1].Trace[3] = 1
+	l.putLocked(&Frame{Kind: 0x40, Flags: 1, Target: 2, Trace: TraceContext{1}, Payload: []byte("payload"), Handles: hs}, []ref{{1, 1}, {2, 1}})
+	l.putLocked(&Frame{Kind: 0x41}, nil)
+	l.putLocked(&Frame{Kind: 0x42, Payload: make([]byte, 2*sendPacket)}, nil)
+	l = func() *lane { k := newLane(c, Control); k.queue = l.queue; return k }()
+	l.putLocked(&Frame{Kind: kindClaims, Payload: appendClaim(nil, ref{1, 2}, 3, wordClaimed)}, nil)
+	l.putLocked(&Frame{Kind: kindGoodbye}, nil)
+	l.putLocked(&Frame{Kind: kindWake}, nil)
+	l.putLocked(&Frame{Kind: kindPing, Target: 7}, nil)
+	var all [][]byte
+	for _, p := range l.queue {
+		all = append(all, bytes.Clone(p.buf))
+	}
+	return all
+}
+
+// FuzzPacket: any bytes decode to pieces that encode to the same bytes, or to an error.
+func FuzzPacket(f *testing.F) {
+	for _, b := range seedPackets() {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for len(b) > 0 {
+			var p piece
+			rest, err := decodePiece(b, &p)
+			if err != nil {
+				return
+			}
+			out := make([]byte, pieceHead, len(b))
+			putPieceHeader(out, p.pieceHeader)
+			out = append(out, p.trace...)
+			canonical := true
+			for es, i := p.entries, 0; i < p.handles; i++ {
+				var e entry
+				es = decodeEntry(es, &e)
+				n := len(out)
+				out = appendEntry(out, &e)
+				// A trace context of zeros is legal, and left out by our encoder.
+				canonical = canonical && len(out)-n == e.size() && !(e.trace == TraceContext{} && p.entries[9] != 0)
+				if i == p.handles-1 && len(es) != 0 {
+					t.Fatalf("%d bytes behind the entries", len(es))
+				}
+			}
+			out = append(out, p.payload...)
+			if canonical && len(out) == len(b)-len(rest) && !bytes.Equal(out, b[:len(out)]) {
+				t.Fatalf("%x became %x", b[:len(out)], out)
+			}
+			b = rest
+		}
+	})
+}
+
+// FuzzHello: the payload of a hello.
+func FuzzHello(f *testing.F) {
+	f.Add(hello{1, 1, featAll, featAll, 1 << 20, 100}.append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := decodeHello(b)
+		if err == nil && !bytes.Equal(h.append(nil), b[:helloLen]) {
+			t.Fatalf("%x became %x", b, h.append(nil))
+		}
+	})
+}
+
+// FuzzConn: a whole Conn against a peer that sends anything, descriptors included. The bytes are
+// a script: a length, a number of descriptors, so many bytes, and again. The Conn must end, whatever comes, and
+// with it everything it opened.
+func FuzzConn(f *testing.F) {
+	script := func(fds byte, packets ...[]byte) (s []byte) {
+		for _, b := range packets {
+			b = b[:min(len(b), 0xffff)]
+			s = append(s, byte(len(b)), byte(len(b)>>8), fds)
+			s = append(s, b...)
+		}
+		return s
+	}
+	hi := hello{1, 1, featAll, 0, 1 << 20, 100}.append(nil)
+	head := make([]byte, pieceHead)
+	putPieceHeader(head, pieceHeader{n: len(hi), kind: kindHello})
+	hi = append(head, hi...)
+	f.Add(script(0, append([][]byte{hi}, seedPackets()...)...))
+	for _, b := range seedPackets() {
+		f.Add(script(2, hi, b))
+		f.Add(script(0, hi, b, b))
+		f.Add(script(1, b))
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		f.Fatal(err)
+	}
+	before := countFDs(f)
+	f.Fuzz(func(t *testing.T, s []byte) {
+		l, r, err := Socketpair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := New(l, Config{MaxFrame: 1 << 20, Credits: 8, ClaimTimeout: -1, Handler: func(_ *Conn, f *Frame) {
+			for i, h := range f.Handles {
+				if i%2 == 0 {
+					h.Claim()
+				}
+				h.Close()
+			}
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rc, err := r.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		rc.Control(func(fd uintptr) {
+			for len(s) >= 3 {
+				n, k := int(s[0])|int(s[1])<<8, int(s[2])%5
+				s = s[3:]
+				n = min(n, len(s))
+				fds := []int{}
+				for range k {
+					fds = append(fds, int(null.Fd()))
+				}
+				if n > 0 {
+					unix.Sendmsg(int(fd), s[:n], unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+				}
+				s = s[n:]
+			}
+		})
+		r.Close()
+		<-c.Done()
+		if c.Err() == nil || c.Err() == io.EOF && len(s) > 1<<20 {
+			t.Fatal(c.Err())
+		}
+		if n := countFDs(t); n > before+20 { // other workers' Conns are in other processes; the poller's come with the first
+			t.Fatalf("%d descriptors open, were %d", n, before)
+		}
+	})
+}
+
+func countFDs(t testing.TB) int {
+	d, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(d)
+}
