@@ -46,7 +46,8 @@ func worker(s *actors.System) error {
 		}
 		ctx.Respond(v)
 	}))
-	return errors.Join(e1, e2, e3)
+	_, e4 := s.Spawn(ctx, "count", counter)
+	return errors.Join(e1, e2, e3, e4)
 }
 
 // An ask from master to worker and back from worker to master; a kill with an
