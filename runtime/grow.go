@@ -158,26 +158,39 @@ func (rt *Runtime) startChild(ctx context.Context, w welcome, isolation Isolatio
 		rt.hub.forget(p)
 		return nil, err
 	}
-	err = rt.hub.attach(p)
 	go p.live() // ends with the child
+	err = rt.bringUp(ctx, p)
 	if err == nil {
-		err = p.conn.Send(ctx, control(frameWelcome, p.welcome))
+		return p, nil
 	}
-	if err == nil {
-		err = rt.hub.welcomed(ctx, p)
+	p.Kill()
+	<-p.done
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("%w: %s: %w; killed: %v", ErrNotReady, w.Name, context.Cause(ctx), p.exit)
 	}
-	if err != nil {
-		p.Kill()
-		<-p.done
-		return nil, err
+	return nil, err
+}
+
+// bringUp tells a child that has a channel who it is, and waits until it is ready.
+// On an error the child is as far as it came.
+func (rt *Runtime) bringUp(ctx context.Context, p *peer) error {
+	if err := rt.hub.attach(p); err != nil {
+		return err
 	}
-	if err := p.await(ctx); err != nil {
-		return nil, err
+	if err := p.conn.Send(ctx, control(frameWelcome, p.welcome)); err != nil {
+		return p.beforeReady(err)
 	}
-	if err := rt.hub.ready(ctx, p); err != nil {
-		return nil, err
+	if err := rt.hub.welcomed(ctx, p); err != nil {
+		return p.beforeReady(err)
 	}
-	return p, nil
+	select {
+	case <-p.ready:
+		return rt.hub.ready(ctx, p)
+	case <-p.done:
+		return p.beforeReady(nil)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // branchOff starts p as a goroutine.

@@ -44,7 +44,7 @@ var arrows = map[string]struct{ ours, outside []string }{
 	},
 	"examples": {
 		[]string{"actors", "fdipc", "netactor", "runtime", "supervisor", "tracing", "tracing/otlp"},
-		[]string{actorAPI, otelAPI},
+		[]string{actorAPI, otelAPI, "golang.org/x/sys"},
 	},
 	"docs": {nil, nil},
 }

@@ -145,18 +145,18 @@ func (p *peer) why() supervisor.Reason {
 	return r
 }
 
-// await waits until the child is ready. When ctx ends first it is killed; the
-// error says how it ended.
-func (p *peer) await(ctx context.Context) error {
+// beforeReady is the error of a child that did not become ready. When it has
+// ended that is why, and not err, which is what the master met meanwhile.
+func (p *peer) beforeReady(err error) error {
 	select {
-	case <-p.ready:
-		return nil
 	case <-p.done:
-		return fmt.Errorf("coppice: %s ended before it was ready: %w", p.welcome.Name, p.reason.Err())
-	case <-ctx.Done():
-		p.Kill()
-		<-p.done
-		return fmt.Errorf("%w: %s: %w; killed: %v", ErrNotReady, p.welcome.Name, context.Cause(ctx), p.exit)
+		why := p.reason.Err()
+		if why == nil {
+			why = errors.New(p.reason.String())
+		}
+		return fmt.Errorf("coppice: %s ended before it was ready: %w", p.welcome.Name, why)
+	default:
+		return fmt.Errorf("coppice: %s: %w", p.welcome.Name, err)
 	}
 }
 
