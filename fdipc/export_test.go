@@ -3,3 +3,13 @@ package fdipc
 // The fall-backs, for tests.
 func WithoutTable(cfg Config) Config { cfg.without |= featTable; return cfg }
 func WithoutLane(cfg Config) Config  { cfg.without |= featData; return cfg }
+
+// RaceEnabled: the race detector is on.
+const RaceEnabled = raceEnabled
+
+// HelloOf is the first packet of a peer that speaks these versions.
+func HelloOf(low, high uint16) []byte {
+	b := make([]byte, pieceHead)
+	putPieceHeader(b, pieceHeader{n: helloLen, kind: kindHello})
+	return hello{minVersion: low, maxVersion: high}.append(b)
+}

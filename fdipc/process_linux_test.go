@@ -404,6 +404,7 @@ func killWorker(t *testing.T, point string, at, n int, delay time.Duration, sum 
 	}
 	fdipctest.Wait(t, "end of all offers", b.done)
 	readAll(t, cs)
+	b.Lock()
 	for i, c := range cs {
 		died := first[c]
 		switch {
@@ -420,6 +421,7 @@ func killWorker(t *testing.T, point string, at, n int, delay time.Duration, sum 
 			t.Errorf("inode %d was claimed %d times", c.inode, b.claims[c.inode])
 		}
 	}
+	b.Unlock()
 	if n := openIn(t, b, second); n != 0 {
 		t.Errorf("the second worker has %d descriptors more than in the beginning", n)
 	}
@@ -481,13 +483,15 @@ func killDispatcher(t *testing.T, point string, at, n int, delay time.Duration, 
 	}
 	for _, h := range hs {
 		if err := dying.Send(context.Background(), &fdipc.Frame{Kind: kindConn, Handles: []*fdipc.Handle{h}}); err != nil {
-			h.Tag.(*client).outcome = fdipc.Returned
+			b.settled(h, fdipc.Returned)
 			serve(h)
 		}
 	}
 	fdipctest.Wait(t, "death", dying.exited)
 	fdipctest.Wait(t, "end of the Conn", closed)
 	readAll(t, cs)
+	b.Lock()
+	defer b.Unlock()
 	for i, c := range cs {
 		switch {
 		case c.outcome == fdipc.Claimed && string(c.got) == "2":

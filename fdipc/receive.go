@@ -14,6 +14,7 @@ type receiver struct {
 	end     end
 	hello   func(*piece, []cargo) error // control, before the handshake
 	packet  *packet
+	now     piece // being worked on
 	frame   Frame
 	handles []*Handle
 	parts   [lanes]part
@@ -104,37 +105,39 @@ func (r *receiver) take() error {
 	if r.packet.cut {
 		st.truncated.Add(1)
 	}
-	b, g := r.packet.buf, r.packet.cargo
-	defer func() {
-		for _, x := range g {
-			x.close()
-		}
-	}()
+	g, err := r.pieces(r.packet.buf, r.packet.cargo)
+	closeAll(g)
+	return err
+}
+
+// pieces works on the pieces in b. It returns the cargo it has not come to.
+func (r *receiver) pieces(b []byte, g []cargo) ([]cargo, error) {
+	c := r.c
 	// The number of descriptors is checked before any is used.
 	n := 0
-	var p piece
+	p := &r.now
 	for rest := b; len(rest) > 0; n += p.handles {
 		var err error
-		if rest, err = decodePiece(rest, &p); err != nil {
-			return err
+		if rest, err = decodePiece(rest, p); err != nil {
+			return g, err
 		}
 	}
 	if r.hello != nil {
 		if r.packet.cut {
-			return fmt.Errorf("hello: %w", ErrNoFiles)
+			return g, fmt.Errorf("hello: %w", ErrNoFiles)
 		}
 		if allow := c.allow; allow != nil && (r.packet.cred == nil || !allow(*r.packet.cred)) {
-			return ErrStranger
+			return g, ErrStranger
 		}
 	}
 	if len(g) > n || len(g) < n && !r.packet.cut {
-		return wireError("%d descriptors, %d announced", len(g), n)
+		return g, wireError("%d descriptors, %d announced", len(g), n)
 	}
 	if len(b) == 0 {
-		return wireError("empty packet")
+		return g, wireError("empty packet")
 	}
 	for len(b) > 0 {
-		b, _ = decodePiece(b, &p)
+		b, _ = decodePiece(b, p)
 		mine := g[:min(p.handles, len(g))]
 		g = g[len(mine):]
 		if r.hello != nil {
@@ -144,21 +147,21 @@ func (r *receiver) take() error {
 			if p.kind != kindHello || p.bits != 0 {
 				err = wireError("kind %#x before hello", p.kind)
 			} else {
-				err = hello(&p, mine)
+				err = hello(p, mine)
 			}
 			for _, x := range mine {
 				x.close()
 			}
 			if err != nil {
-				return err
+				return g, err
 			}
 			continue
 		}
-		if err := r.piece(&p, mine); err != nil {
-			return err
+		if err := r.piece(p, mine); err != nil {
+			return g, err
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // piece works on one piece after the hello. It owns g.
