@@ -241,5 +241,5 @@ func (s *System) failAsk(pid *actor.PID, err error) {
 		return
 	}
 	s.inbound.endAsk(pid)
-	s.postTo(pid, kindFailed, func(b []byte) []byte { return appendError(b, err) })
+	_ = s.postTo(pid, kindFailed, func(b []byte) []byte { return appendError(b, err) })
 }

@@ -37,9 +37,9 @@ func BenchmarkLocalTell(b *testing.B) {
 	b.ReportAllocs()
 	var msg any = 1
 	for b.Loop() {
-		s.Send(ctx, pid, msg)
+		_ = s.Send(ctx, pid, msg)
 	}
-	s.Ask(ctx, pid, msg)
+	_, _ = s.Ask(ctx, pid, msg)
 }
 
 // One op is one message told with protoactor alone, and handled.
@@ -51,7 +51,7 @@ func BenchmarkBareTell(b *testing.B) {
 	for b.Loop() {
 		sys.Root.Send(pid, msg)
 	}
-	sys.Root.RequestFuture(pid, msg, actorstest.Patience).Wait()
+	_ = sys.Root.RequestFuture(pid, msg, actorstest.Patience).Wait()
 }
 
 func BenchmarkLocalAsk(b *testing.B) {
@@ -64,7 +64,7 @@ func BenchmarkBareAsk(b *testing.B) {
 	pid := sys.Root.Spawn(actor.PropsFromProducer(counter))
 	b.ReportAllocs()
 	for b.Loop() {
-		sys.Root.RequestFuture(pid, 1, actorstest.Patience).Wait()
+		_ = sys.Root.RequestFuture(pid, 1, actorstest.Patience).Wait()
 	}
 }
 

@@ -109,7 +109,7 @@ func (c *cell) stop(r supervisor.Reason) {
 func (c *cell) finish(how byte) {
 	switch how {
 	case stopPoison:
-		if err := c.box.post(nil, &actor.PoisonPill{}, true); err != nil {
+		if err := c.box.post(noContext, &actor.PoisonPill{}, true); err != nil {
 			return // it has ended
 		}
 	case stopShutdown:

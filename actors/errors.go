@@ -79,9 +79,14 @@ var errorCodes = []struct {
 	code byte
 	err  error
 }{
-	{codeNoActor, ErrNoActor}, {codeFull, ErrFull}, {codeBusy, ErrBusy},
-	{codeType, ErrType}, {codeMalformed, ErrMalformed}, {codeName, ErrName},
-	{codeNameTaken, ErrNameTaken}, {codeClosed, ErrClosed},
+	{codeNoActor, ErrNoActor},
+	{codeFull, ErrFull},
+	{codeBusy, ErrBusy},
+	{codeType, ErrType},
+	{codeMalformed, ErrMalformed},
+	{codeName, ErrName},
+	{codeNameTaken, ErrNameTaken},
+	{codeClosed, ErrClosed},
 }
 
 // appendError appends err: a code, then for ErrDown its reason, else its text.

@@ -29,7 +29,7 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	defer s.Shutdown(ctx)
+	defer func() { _ = s.Shutdown(ctx) }()
 
 	pid, err := s.Spawn(ctx, "account", func() actor.Actor { return &account{} })
 	if err != nil {

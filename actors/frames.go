@@ -152,7 +152,7 @@ func (s *System) deliverSafely(target *actor.PID, message any) (err error) {
 			err = fmt.Errorf("%w: %v", ErrMalformed, v)
 		}
 	}()
-	return s.deliverLocal(nil, target, message)
+	return s.deliverLocal(noContext, target, message)
 }
 
 // onStop serves a Stop or Poison; one with a ref waits for the end.

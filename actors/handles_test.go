@@ -56,7 +56,7 @@ func tcpPair(t *testing.T) (client, server net.Conn) {
 // greet writes to the connection it is sent, and closes it.
 var greet = receive(func(ctx actor.Context) {
 	m := ctx.Message().(*connMessage)
-	io.WriteString(m.Conn, "hello "+m.Name)
+	_, _ = io.WriteString(m.Conn, "hello "+m.Name)
 	m.Conn.Close()
 })
 
@@ -91,7 +91,7 @@ func TestHandlesOfADeadLetterAreClosed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			client, server := tcpPair(t)
-			tree.Master.Send(t.Context(), pid, &connMessage{"x", server})
+			_ = tree.Master.Send(t.Context(), pid, &connMessage{"x", server})
 			if b, err := io.ReadAll(client); err != nil || len(b) != 0 {
 				t.Fatalf("read %q, %v", b, err)
 			}

@@ -185,8 +185,8 @@ func isLost(err error) bool {
 	return errors.As(err, &e)
 }
 
-// send takes f, with its payload, to the channel. It waits under ctx; under a
-// nil ctx for at most SendWait.
+// send takes f, with its payload, to the channel. It waits under ctx; under
+// noContext for at most SendWait.
 func (l *link) send(ctx context.Context, f *fdipc.Frame) error {
 	// The caller has noted what waits for this process. If it is detached before
 	// this check we see it here, if after it, detach sees the note.
@@ -205,7 +205,7 @@ func (l *link) send(ctx context.Context, f *fdipc.Frame) error {
 			}
 		}
 		if cancel == nil {
-			if ctx == nil {
+			if ctx == noContext {
 				ctx, cancel = context.WithTimeoutCause(context.Background(), l.s.cfg.SendWait, ErrBusy)
 			} else {
 				ctx, cancel = context.WithCancel(ctx)

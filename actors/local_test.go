@@ -111,16 +111,16 @@ func TestReasons(t *testing.T) {
 		end  func(s *actors.System, pid *actor.PID)
 		want supervisor.ReasonKind
 	}{
-		{"panic", func(s *actors.System, pid *actor.PID) { s.Send(context.Background(), pid, "panic") }, supervisor.Panic},
-		{"exit with an error", func(s *actors.System, pid *actor.PID) { s.Send(context.Background(), pid, cause) }, supervisor.Error},
-		{"exit", func(s *actors.System, pid *actor.PID) { s.Send(context.Background(), pid, "exit") }, supervisor.Normal},
+		{"panic", func(s *actors.System, pid *actor.PID) { _ = s.Send(context.Background(), pid, "panic") }, supervisor.Panic},
+		{"exit with an error", func(s *actors.System, pid *actor.PID) { _ = s.Send(context.Background(), pid, cause) }, supervisor.Error},
+		{"exit", func(s *actors.System, pid *actor.PID) { _ = s.Send(context.Background(), pid, "exit") }, supervisor.Normal},
 		{"exit with a reason", func(s *actors.System, pid *actor.PID) {
-			s.Send(context.Background(), pid, supervisor.Exit(supervisor.Reason{Kind: supervisor.ShutdownDetail, Detail: "x"}))
+			_ = s.Send(context.Background(), pid, supervisor.Exit(supervisor.Reason{Kind: supervisor.ShutdownDetail, Detail: "x"}))
 		}, supervisor.ShutdownDetail},
-		{"goexit", func(s *actors.System, pid *actor.PID) { s.Send(context.Background(), pid, "goexit") }, supervisor.Error},
-		{"self stop", func(s *actors.System, pid *actor.PID) { s.Send(context.Background(), pid, "stop") }, supervisor.Normal},
-		{"Stop", func(s *actors.System, pid *actor.PID) { s.Stop(context.Background(), pid) }, supervisor.Shutdown},
-		{"Poison", func(s *actors.System, pid *actor.PID) { s.Poison(context.Background(), pid) }, supervisor.Normal},
+		{"goexit", func(s *actors.System, pid *actor.PID) { _ = s.Send(context.Background(), pid, "goexit") }, supervisor.Error},
+		{"self stop", func(s *actors.System, pid *actor.PID) { _ = s.Send(context.Background(), pid, "stop") }, supervisor.Normal},
+		{"Stop", func(s *actors.System, pid *actor.PID) { _ = s.Stop(context.Background(), pid) }, supervisor.Shutdown},
+		{"Poison", func(s *actors.System, pid *actor.PID) { _ = s.Poison(context.Background(), pid) }, supervisor.Normal},
 		{"protoactor's Stop", func(s *actors.System, pid *actor.PID) { s.Actor().Root.Stop(pid) }, supervisor.Normal},
 		{"restart directive", func(s *actors.System, pid *actor.PID) {
 			ref, _ := s.Actor().ProcessRegistry.GetLocal(pid.Id)
@@ -223,9 +223,9 @@ func TestKillLeaksAStuckHandlerVisibly(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := actor.NewPID("0", "stuck")
-	s.Send(t.Context(), pid, 1)
+	_ = s.Send(t.Context(), pid, 1)
 	<-stuck
-	s.Send(t.Context(), pid, "queued")
+	_ = s.Send(t.Context(), pid, "queued")
 	inst.Stop()
 	inst.Kill()
 	inst.Kill()

@@ -43,6 +43,12 @@ func (o Overflow) String() string {
 	return "overflow ?"
 }
 
+// noContext is the context of a Send that has none, an actor's or a peer's. It
+// waits for at most SendWait.
+var noContext context.Context = none{context.Background()}
+
+type none struct{ context.Context }
+
 // throughput is how many messages an actor handles before it lets others run.
 const throughput = 300
 
@@ -97,14 +103,14 @@ func (m *mailbox) UserMessageCount() int {
 // PostUserMessage queues a message of a sender that has no context: an actor's
 // Send or a frame. It may wait under the policy Wait.
 func (m *mailbox) PostUserMessage(message any) {
-	err := m.post(nil, message, false)
+	err := m.post(noContext, message, false)
 	if err != nil {
 		m.cell.dead(message, err)
 	}
 }
 
 // post queues message. When it returns an error the message is the caller's to
-// make a dead letter of. A nil ctx waits for at most the system's SendWait.
+// make a dead letter of. Under noContext it waits for at most the system's SendWait.
 func (m *mailbox) post(ctx context.Context, message any, self bool) error {
 	if batch, ok := actor.UnwrapEnvelopeMessage(message).(actor.MessageBatch); ok {
 		for _, item := range batch.GetMessages() {
@@ -142,7 +148,7 @@ func (m *mailbox) post(ctx context.Context, message any, self bool) error {
 		}
 		room := m.room
 		m.mu.Unlock()
-		if ctx == nil {
+		if ctx == noContext {
 			ctx, cancel = context.WithTimeoutCause(context.Background(), m.cell.s.cfg.SendWait, ErrFull)
 			defer cancel()
 		}

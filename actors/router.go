@@ -21,7 +21,7 @@ var _ actor.Process = router{}
 
 // SendUserMessage sends for an actor of this process. It waits for at most SendWait.
 func (r router) SendUserMessage(pid *actor.PID, message any) {
-	err := r.s.deliver(nil, pid, message)
+	err := r.s.deliver(noContext, pid, message)
 	if err != nil {
 		_, msg, sender := actor.UnwrapEnvelope(message)
 		r.s.undeliverable(pid, msg, sender, err)

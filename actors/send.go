@@ -152,7 +152,7 @@ func (s *System) holder(pid *actor.PID) (target *actor.PID, remote bool) {
 }
 
 // deliver takes a message, bare or in its envelope, to pid. When it returns an
-// error the message is the caller's to make a dead letter of. A nil ctx waits for at most SendWait.
+// error the message is the caller's to make a dead letter of. Under noContext it waits for at most SendWait.
 func (s *System) deliver(ctx context.Context, pid *actor.PID, message any) error {
 	target, remote := s.holder(pid)
 	switch {
@@ -193,10 +193,10 @@ func (s *System) notify(pid *actor.PID, msg any) {
 		s.postMessage(target, msg)
 	default:
 		if c, ok := s.cells.Load(target.Id); ok {
-			if c.(*cell).box.post(nil, msg, true) == nil {
+			if c.(*cell).box.post(noContext, msg, true) == nil {
 				return
 			}
-		} else if s.deliverLocal(nil, target, msg) == nil {
+		} else if s.deliverLocal(noContext, target, msg) == nil {
 			return
 		}
 		s.record(newDeadLetter(target, msg, nil, ErrNoActor))

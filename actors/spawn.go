@@ -138,7 +138,7 @@ func (c *cell) sendToSelf(next actor.SenderFunc) actor.SenderFunc {
 			next(ctx, target, m)
 			return
 		}
-		if err := c.box.post(nil, m, true); err != nil {
+		if err := c.box.post(noContext, m, true); err != nil {
 			c.dead(m, err)
 		}
 	}

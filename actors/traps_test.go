@@ -187,11 +187,11 @@ func TestTrap05QueuedMessagesBecomeDeadLetters(t *testing.T) {
 			<-release
 		}
 	}))
-	s.Send(t.Context(), pid, "block")
+	_ = s.Send(t.Context(), pid, "block")
 	actorstest.Next(t, busy)
 	const n = 100
 	for range n {
-		s.Send(t.Context(), pid, 1)
+		_ = s.Send(t.Context(), pid, 1)
 	}
 	end := make(chan error, 1)
 	go func() {
@@ -225,7 +225,7 @@ func TestTrap06DownHasTheReasonAndComesLast(t *testing.T) {
 		actors.Exit(errors.New("said all"))
 	}))
 	p.Do(func(ctx actor.Context) { s.MonitorFrom(ctx, pid) })
-	s.Send(t.Context(), pid, "talk")
+	_ = s.Send(t.Context(), pid, "talk")
 	for i := range 100 {
 		if got := p.Next(); got.Message != i {
 			t.Fatalf("message %d is %v", i, got.Message)
@@ -305,7 +305,7 @@ func TestTrap10StopWaitsUnderItsContext(t *testing.T) {
 	s := local(t)
 	busy, release := make(chan struct{}), make(chan struct{})
 	pid := spawn(t, s, "a", receive(func(actor.Context) { close(busy); <-release }))
-	s.Send(t.Context(), pid, "x")
+	_ = s.Send(t.Context(), pid, "x")
 	<-busy
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -561,8 +561,8 @@ func TestTrap22SecretsAreNotLogged(t *testing.T) {
 		ctx.Request(actor.NewPID("0", "nobody"), secret{"hunter2"})
 	})
 	p.Next()
-	s.Send(t.Context(), actor.NewPID("0", "nobody"), secret{"hunter2"})
-	s.Ask(t.Context(), actor.NewPID("9", "nobody"), secret{"hunter2"})
+	_ = s.Send(t.Context(), actor.NewPID("0", "nobody"), secret{"hunter2"})
+	_, _ = s.Ask(t.Context(), actor.NewPID("9", "nobody"), secret{"hunter2"})
 	if total, _ := s.DeadLetters(); total != 4 {
 		t.Fatalf("%d dead letters, want 4", total)
 	}
@@ -597,7 +597,7 @@ func TestPanicOutsideReceiveEndsTheActor(t *testing.T) {
 		ctx.Send(f.PID(), "done")
 	}))
 	m := s.Monitor(pid)
-	s.Send(t.Context(), pid, "x")
+	_ = s.Send(t.Context(), pid, "x")
 	if d := actorstest.Next(t, m.C); d.Reason.Value != "continuation" {
 		t.Fatalf("reason %v", d.Reason)
 	}
@@ -615,7 +615,7 @@ func TestForgedLifecycleMessagesAreOrdinary(t *testing.T) {
 		got <- ctx.Message()
 	}))
 	for _, m := range []any{&actor.Started{}, &actor.Stopped{}, &actor.Stopping{}, &actor.Stop{}, &actor.Terminated{}} {
-		s.Send(t.Context(), pid, m)
+		_ = s.Send(t.Context(), pid, m)
 	}
 	ask(t, s, pid, "end")
 	if len(got) != 6 {

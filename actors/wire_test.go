@@ -45,7 +45,7 @@ func quietSystem(t testing.TB, cfg Config) *System {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Shutdown(context.Background()) })
+	t.Cleanup(func() { _ = s.Shutdown(context.Background()) })
 	return s
 }
 
@@ -197,22 +197,22 @@ func TestLostChannelWaitsForTheExitReason(t *testing.T) {
 func seeds(t testing.TB) []fdipc.Frame {
 	s := quietSystem(t, Config{Address: "1"})
 	c := &sink{}
-	s.Attach("0", 0, c)
+	_ = s.Attach("0", 0, c)
 	s.Uplink("0")
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	for _, pid := range []*actor.PID{actor.NewPID("0", "a"), s.Lookup("a"), s.Lookup("p/b"), actor.NewPID("2", "x"), ProcessPID("0"), ProcessPID("2"), actor.NewPID("0", "guardian$1"), actor.NewPID("0", askID)} {
-		s.Send(ctx, pid, "text")
-		s.Send(ctx, pid, wrapperspb.Int64(1))
-		s.Ask(ctx, pid, []byte("x"))
+		_ = s.Send(ctx, pid, "text")
+		_ = s.Send(ctx, pid, wrapperspb.Int64(1))
+		_, _ = s.Ask(ctx, pid, []byte("x"))
 		s.Monitor(pid).Cancel()
-		s.Stop(ctx, pid)
-		s.Poison(ctx, pid)
+		_ = s.Stop(ctx, pid)
+		_ = s.Poison(ctx, pid)
 		s.postStop(pid)
-		s.sendRemote(ctx, pid, &actor.MessageEnvelope{Header: map[string]string{"k": "v"}, Message: &actor.Watch{Watcher: pid}, Sender: pid})
-		s.Register(ctx, "n", pid)
+		_ = s.sendRemote(ctx, pid, &actor.MessageEnvelope{Header: map[string]string{"k": "v"}, Message: &actor.Watch{Watcher: pid}, Sender: pid})
+		_ = s.Register(ctx, "n", pid)
 	}
-	s.Whereis(ctx, "n")
+	_, _ = s.Whereis(ctx, "n")
 	s.sendDown("0", 1, shutdown, endActor)
 	s.failAsk(&actor.PID{Address: "0", Id: askID, RequestId: 1}, ErrType)
 	s.failAsk(&actor.PID{Address: "0", Id: askID, RequestId: 1}, &DownError{Reason: killed})
