@@ -45,15 +45,15 @@ func spendChild(cfg Config, root *node, channel *os.File) error {
 }
 
 // heedSignals takes SIGTERM as what it is here: the master has died (the
-// parent-death signal), or the drain's deadline has passed, or an operator wants
-// this child to end. The first begins a drain as if the master were gone; while
-// one is under way it ends it.
+// parent-death signal, which may come before or after the end of the channel), or
+// an operator wants this child to end: both begin an orphan's drain. In a drain
+// that the master has asked for it is the master's last warning.
 func (c *child) heedSignals() {
 	terms := make(chan os.Signal, 1)
 	signal.Notify(terms, syscall.SIGTERM)
 	for range terms {
 		d := c.cfg.OrphanDrain
-		if c.ctx.Err() != nil {
+		if context.Cause(c.ctx) == errAsked {
 			d = 0
 		}
 		c.beginDrain(errOrphan, d)

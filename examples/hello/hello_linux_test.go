@@ -325,16 +325,27 @@ func (h *hello) begin(path string) <-chan error {
 	return ended
 }
 
-// TestMasterKilled: no process outlives its master, blocked ones included.
+// TestMasterKilled: workers finish what they have begun, within a second, and no
+// process outlives its master for longer, blocked ones included.
 func TestMasterKilled(t *testing.T) {
-	h := start(t, "-workers", "2", "-quiet")
+	h := start(t, "-workers", "3", "-quiet")
 	kids := runtimetest.Children(t, h.PID())
-	h.begin("/block?ms=10000") // its worker ends with the others
+	sleeper := h.begin("/sleep?ms=300")
+	h.begin("/sleep?ms=60000")
+	for range 3 {
+		h.root() // in turn: each worker has claimed what it was offered before
+	}
+	h.begin("/block?ms=60000")
 	h.Signal(syscall.SIGKILL)
 	h.Wait()
+	killed := time.Now()
+	if err := <-sleeper; err != nil {
+		t.Errorf("a request of 300 ms: %v", err)
+	}
 	for _, pid := range kids {
 		runtimetest.Eventually(t, fmt.Sprintf("process %d gone", pid), func() bool { return !runtimetest.Alive(pid) })
 	}
+	t.Logf("the last process was gone after %v", time.Since(killed))
 }
 
 // TestSecondSignal ends at once what a first has asked to end.
