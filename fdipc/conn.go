@@ -80,6 +80,8 @@ func newConn(cfg Config) *Conn {
 	}
 	c.maxFrame.Store(int64(cfg.MaxFrame))
 	c.offers.init(c)
+	c.hsTimer = time.AfterFunc(time.Hour, func() { c.fail(ErrHandshake) })
+	c.hsTimer.Stop()
 	for i := range c.lanes {
 		c.lanes[i] = newLane(c, Lane(i))
 	}
@@ -372,10 +374,8 @@ func (c *Conn) start(e end) (err error) {
 		}
 		return err
 	} // else the reader will find out
-	d := c.cfg.HandshakeTimeout
-	c.hsTimer = time.AfterFunc(max(d, 0), func() { c.fail(ErrHandshake) })
-	if d < 0 {
-		c.hsTimer.Stop()
+	if d := c.cfg.HandshakeTimeout; d > 0 {
+		c.hsTimer.Reset(d)
 	}
 	// Owned by the Conn: they end when fail closes the ends.
 	c.wg.Go(c.lanes[Control].write)

@@ -130,3 +130,40 @@ func TestStream(t *testing.T) {
 		t.Fatal(b.Err())
 	}
 }
+
+// A peer that writes what it may not write into the claim table ends the Conn; what it touched is
+// not offered again, the rest comes back.
+func TestHostileTable(t *testing.T) {
+	outcomes := make(chan fdipc.Outcome, 2)
+	held := make(chan *fdipc.Handle, 2)
+	a, _ := pair(t, fdipc.Config{Handler: ignore, Settled: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
+		outcomes <- o
+		h.Close()
+	}}, fdipc.Config{Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { held <- f.Handles[0] }})
+	for range 2 {
+		client, server := tcpPair(t)
+		defer client.Close()
+		h, err := fdipc.HandleOf(server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Send(context.Background(), &fdipc.Frame{Kind: 0x40, Handles: []*fdipc.Handle{h}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bad, good := wait(t, "handle", held), wait(t, "handle", held)
+	fdipc.Scribble(bad)
+	wait(t, "end", a.Done())
+	if !errors.Is(a.Err(), fdipc.ErrProtocol) || a.Stats().Corrupt != 1 {
+		t.Errorf("%v, %+v", a.Err(), a.Stats())
+	}
+	got := map[fdipc.Outcome]int{wait(t, "outcome", outcomes): 1}
+	got[wait(t, "outcome", outcomes)]++
+	if got[fdipc.Claimed] != 1 || got[fdipc.Returned] != 1 {
+		t.Errorf("%v", got)
+	}
+	if err := good.Claim(); !errors.Is(err, fdipc.ErrRevoked) {
+		t.Error(err)
+	}
+	bad.Close()
+}

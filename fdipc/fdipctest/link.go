@@ -78,21 +78,25 @@ func (l *Link) strike(ev fault.Event) fault.Action {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	hit := -1
 	for i, r := range l.faults {
-		if r.side != Side(ev.Side) || r.point != p {
-			continue
-		}
-		if r.after > 0 {
+		switch {
+		case r.side != Side(ev.Side) || r.point != p:
+		case r.after > 0:
 			r.after--
-			continue
+		case hit < 0:
+			hit = i
 		}
-		if r.times--; r.times <= 0 {
-			l.faults = append(l.faults[:i:i], l.faults[i+1:]...)
-			close(r.struck)
-		}
-		return r.action
 	}
-	return fault.Action{}
+	if hit < 0 {
+		return fault.Action{}
+	}
+	r := l.faults[hit]
+	if r.times--; r.times <= 0 {
+		l.faults = append(l.faults[:hit:hit], l.faults[hit+1:]...)
+		close(r.struck)
+	}
+	return r.action
 }
 
 // add arms a fault for the packet of side s at point p after skipping n of them. The channel is closed when it struck.
