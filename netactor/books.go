@@ -136,7 +136,7 @@ func (b *books) addListener(number uint64, o opening) *ledger {
 	if b.ledgers[number] != nil {
 		return nil
 	}
-	l := &ledger{number: number, name: o.Name, limits: o.Limits, seats: make(map[uint64]*seat)}
+	l := &ledger{number: number, name: o.Name, limits: o.Limits, paused: o.Paused, seats: make(map[uint64]*seat)}
 	if l.limits.Window == 0 {
 		l.limits.Window = defaultWindow
 	}

@@ -33,7 +33,8 @@ var ErrClosed = errors.New("netactor: closed")
 // [Dispatcher.AddWorker]; both come to it through [Dispatcher.HandleFrame]. All
 // methods may be called by any goroutine. None blocks but Shutdown and Close.
 type Dispatcher struct {
-	cfg DispatcherConfig
+	cfg  DispatcherConfig
+	hook func(*source) // tests change a source before it is used
 
 	mu        sync.Mutex // held for moments: never over a send or a system call
 	books     *books
@@ -175,6 +176,9 @@ func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o opening, h *fdipc
 		return fmt.Errorf("netactor: open: %w", err)
 	}
 	src.peers = o.Policy == Hash || o.Policy == Custom || d.cfg.Tracer != nil
+	if d.hook != nil {
+		d.hook(src)
+	}
 	a := newAcceptor(d, o, src)
 	d.mu.Lock()
 	if !d.closed {

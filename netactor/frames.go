@@ -8,7 +8,7 @@ import (
 
 // The kinds of frame that belong to this package, 0x40 to 0x4f. W is a worker,
 // M the master, L the listener process. Target is the listener's number, but in
-// the first three kinds the number of the request. Payloads of control frames
+// Listen, Reply, Share, Stats and GiveUp that of the request. Payloads of control frames
 // are JSON: control traffic is rare, and clarity wins. The frames that travel
 // with connections carry fixed little-endian integers or nothing.
 const (
@@ -25,8 +25,9 @@ const (
 	KindStats   fdipc.Kind = 0x4a // M→L  asks for counts; L→M answers. Target: the request. Payload: []ListenerStats
 	KindJoin    fdipc.Kind = 0x4b // W→L  offer me this listener's connections. Payload: 8 bytes, connections open already
 	KindLeave   fdipc.Kind = 0x4c // W→L  offer me no more
-	KindOffer   fdipc.Kind = 0x4d // L→W  connections. Payload: nothing, or 26 bytes of trace context for each. Handles: the connections
+	KindOffer   fdipc.Kind = 0x4d // L→W  connections. Handles: the connections, each with its trace context
 	KindDone    fdipc.Kind = 0x4e // W→L  connections ended. Payload: 8 bytes, how many since Join
+	KindGiveUp  fdipc.Kind = 0x4f // W→M  a request is no longer wanted; its reply, if it was sent, is not heeded
 	KindJoined  fdipc.Kind = 0x4f // L→W  the answer to Join: the worker is in the rotation
 )
 
@@ -39,9 +40,6 @@ const (
 
 // maxControl bounds the payload of a control frame that is decoded, in bytes.
 const maxControl = 64 << 10
-
-// traceSize is the length of one trace context in an Offer.
-const traceSize = len(fdipc.TraceContext{})
 
 // count8 is the payload of Join and Done.
 func count8(n uint64) []byte { return binary.LittleEndian.AppendUint64(nil, n) }

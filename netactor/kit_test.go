@@ -16,7 +16,7 @@ import (
 )
 
 // deadline bounds every wait in these tests. It is not a measure of anything.
-const deadline = 20 * time.Second
+const deadline = 8 * time.Second
 
 func testContext(t testing.TB) context.Context {
 	t.Helper()
@@ -51,6 +51,7 @@ type tree struct {
 	last    uint64
 	cfg     DispatcherConfig
 	claim   time.Duration
+	hook    func(*source)
 }
 
 type testWorker struct {
@@ -105,13 +106,23 @@ func (tr *tree) pair(a, b fdipc.Config) [2]*fdipc.Conn {
 	return [2]*fdipc.Conn{x, y}
 }
 
+// orRefuse refuses the handles of a frame that nobody handled.
+func orRefuse(f *fdipc.Frame, handled bool) {
+	if !handled {
+		f.Refuse(fdipc.ReasonUnknown)
+	}
+}
+
 // startListener starts a listener process, and links every worker to it.
 func (tr *tree) startListener() {
 	tr.disp = NewDispatcher(tr.cfg)
 	d := tr.disp
+	d.hook = tr.hook
 	tr.up = tr.pair(
-		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) { tr.table.HandleFrame(Worker{ID: 1 << 40}, c, f) }},
-		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) { d.HandleFrame(Worker{}, c, f) }},
+		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) {
+			orRefuse(f, tr.table.HandleFrame(Worker{ID: 1 << 40}, c, f))
+		}},
+		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, d.HandleFrame(Worker{}, c, f)) }},
 	)
 	tr.table.Attach(tr.up[0])
 	for _, w := range tr.workers {
@@ -139,9 +150,9 @@ func (tr *tree) worker(pool string, slot int) *testWorker {
 	w.master = tr.pair(
 		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) {
 			<-ready
-			tr.table.HandleFrame(w.Worker, c, f)
+			orRefuse(f, tr.table.HandleFrame(w.Worker, c, f))
 		}},
-		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) { w.ls.HandleFrame(c, f) }},
+		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, w.ls.HandleFrame(c, f)) }},
 	)
 	w.ls = NewListeners(ListenersConfig{Master: w.master[1], Pool: pool, Logger: quiet})
 	tr.table.AddWorker(w.Worker, w.master[0])
@@ -155,12 +166,12 @@ func (w *testWorker) connect() {
 	d := w.tree.disp
 	w.link = w.tree.pair(
 		fdipc.Config{
-			Handler:      func(c *fdipc.Conn, f *fdipc.Frame) { d.HandleFrame(w.Worker, c, f) },
+			Handler:      func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, d.HandleFrame(w.Worker, c, f)) },
 			Settled:      func(c *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { d.Settled(c, h, o) },
 			Credits:      LinkCredits,
 			ClaimTimeout: w.tree.claim,
 		},
-		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) { w.ls.HandleFrame(c, f) }, Credits: LinkCredits},
+		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, w.ls.HandleFrame(c, f)) }, Credits: LinkCredits},
 	)
 	d.AddWorker(w.Worker, w.link[0])
 	w.ls.AddLink(w.link[1])
@@ -182,6 +193,9 @@ func (w *testWorker) gone(retired bool) {
 	for _, c := range []*fdipc.Conn{w.master[0], w.master[1], w.link[0], w.link[1]} {
 		<-c.Done()
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = w.ls.Drain(ctx) // closes what the kernel closes for a process
 }
 
 func (w *testWorker) listen(r Request) (net.Listener, error) {

@@ -107,6 +107,7 @@ func (ls *Listeners) HandleFrame(c *fdipc.Conn, f *fdipc.Frame) bool {
 		return true
 	case KindReply:
 		if c == ls.cfg.Master {
+			c.Settle() // our copy of a socket that went with the request holds the port
 			ls.replyFrame(f)
 			return true
 		}
@@ -154,8 +155,10 @@ func (ls *Listeners) replyFrame(f *fdipc.Frame) {
 	a, waiting := ls.asks[f.Target]
 	delete(ls.asks, f.Target)
 	ls.mu.Unlock()
-	if !waiting { // nobody wants it any more (N104)
-		ls.discard(r, h)
+	if !waiting { // given up, as the master knows by now or will (N104)
+		if h != nil {
+			_ = h.Close()
+		}
 		return
 	}
 	var res result
@@ -306,10 +309,10 @@ func (ls *Listeners) ask(ctx context.Context, asked Request, h *fdipc.Handle) (n
 	_, waiting := ls.asks[seq]
 	delete(ls.asks, seq)
 	ls.mu.Unlock()
-	if !waiting { // the reply came just now
-		if res := <-a.result; res.m != nil {
-			_ = res.m.Close()
-		}
+	if waiting {
+		ls.tell(ls.cfg.Master, KindGiveUp, seq)
+	} else if res := <-a.result; res.m != nil { // the reply came just now
+		_ = res.m.Close()
 	}
 	a.done()
 	return nil, listenError(asked.Network, addr, err)

@@ -244,4 +244,5 @@ type opening struct {
 	Policy  Policy `json:",omitzero"`
 	Picker  string `json:",omitzero"`
 	Limits  Limits `json:",omitzero"`
+	Paused  bool   `json:",omitzero"`
 }

@@ -416,3 +416,15 @@ func TestClientReset(t *testing.T) {
 	until(t, "the reset to be seen", tk.clientReset)
 	s.Close()
 }
+
+// failNext lets the next n calls of accept4 fail for want of descriptors.
+func failNext(src *source, n int) {
+	real := src.accept4
+	src.accept4 = func(fd int, sa *unix.RawSockaddrAny) (int, error) {
+		if n > 0 {
+			n--
+			return -1, unix.EMFILE
+		}
+		return real(fd, sa)
+	}
+}

@@ -25,14 +25,14 @@ type TableConfig struct {
 //
 // All methods may be called by any goroutine. None waits for a peer, but Open
 // and Stats, which wait under their context. A peer that does not read its
-// control frames, so that its queue is full, is cut off: its Conn is closed.
+// control frames for long is cut off: its Conn is closed.
 type Table struct {
 	cfg TableConfig
 
 	mu       sync.Mutex // held for moments: never over a send or a system call
 	state    *tableState
-	conns    map[uint64]*fdipc.Conn // of workers
-	listener *fdipc.Conn            // to the listener process; nil without
+	conns    map[uint64]*post       // to workers
+	listener *post                  // to the listener process; nil without
 	waits    map[uint64]chan reply  // of Open, by ask.seq
 	stats    map[uint64]chan []byte // of Stats, by request
 	seq      uint64
@@ -51,7 +51,7 @@ func NewTable(cfg TableConfig) *Table {
 	return &Table{
 		cfg:     cfg,
 		state:   newTableState(),
-		conns:   make(map[uint64]*fdipc.Conn),
+		conns:   make(map[uint64]*post),
 		waits:   make(map[uint64]chan reply),
 		stats:   make(map[uint64]chan []byte),
 		sockets: make(map[uint64]*socket),
@@ -63,7 +63,7 @@ func NewTable(cfg TableConfig) *Table {
 // with Detach in between.
 func (t *Table) Attach(c *fdipc.Conn) {
 	t.step(func() []effect {
-		t.listener = c
+		t.listener = &post{c: c, logger: t.cfg.Logger}
 		return t.state.attach()
 	})
 }
@@ -85,7 +85,7 @@ func (t *Table) Detach() {
 // refused.
 func (t *Table) AddWorker(w Worker, c *fdipc.Conn) {
 	t.step(func() []effect {
-		t.conns[w.ID] = c
+		t.conns[w.ID] = &post{c: c, logger: t.cfg.Logger}
 		t.state.addWorker(w)
 		return nil
 	})
@@ -111,8 +111,13 @@ func (t *Table) HandleFrame(from Worker, c *fdipc.Conn, f *fdipc.Frame) bool {
 	case KindShare:
 		t.shareFrame(from, f)
 	case KindClosed:
+		c.Settle() // a copy of the socket that went to the worker is closed here too
 		number := f.Target
 		t.step(func() []effect { return t.state.closed(from.ID, number) })
+	case KindGiveUp:
+		c.Settle()
+		seq := f.Target
+		t.step(func() []effect { return t.state.giveUp(from.ID, seq) })
 	case KindShutAck, KindBroken, KindStats:
 		t.listenerFrame(c, f)
 	default:
@@ -187,7 +192,7 @@ func (s *socket) request(r Request) (Request, error) {
 // listenerFrame handles what the listener process says.
 func (t *Table) listenerFrame(c *fdipc.Conn, f *fdipc.Frame) {
 	t.mu.Lock()
-	known := c == t.listener && c != nil
+	known := t.listener != nil && c == t.listener.c
 	var name string
 	var waiting chan []byte
 	if known {
@@ -203,6 +208,7 @@ func (t *Table) listenerFrame(c *fdipc.Conn, f *fdipc.Frame) {
 	switch {
 	case !known:
 	case f.Kind == KindShutAck:
+		c.Settle() // our copy of what we sent holds the port too, until the claim is heard of
 		number := f.Target
 		t.step(func() []effect { return t.state.shutAcked(number) })
 	case f.Kind == KindBroken:
@@ -282,7 +288,10 @@ func (t *Table) control(k fdipc.Kind, number uint64) (ok bool) {
 // empty.
 func (t *Table) Stats(ctx context.Context) ([]ListenerStats, error) {
 	t.mu.Lock()
-	c := t.listener
+	var c *fdipc.Conn
+	if t.listener != nil {
+		c = t.listener.c
+	}
 	ch := make(chan []byte, 1)
 	t.seq++
 	seq := t.seq

@@ -120,11 +120,11 @@ func (t *Table) publish(number uint64) {
 	}
 	o := opening{
 		Name: s.title(), Network: s.addr.Network, Policy: s.req.Policy, Picker: s.req.Picker, Limits: s.req.Limits,
+		Paused: s.paused,
 	}
 	for owner := range s.owners {
 		o.Pool = max(o.Pool, owner)
 	}
-	paused := s.paused
 	t.mu.Unlock()
 	h, err := t.duplicate(number)
 	if err != nil {
@@ -132,9 +132,6 @@ func (t *Table) publish(number uint64) {
 		return
 	}
 	t.tell(t.listenerConn(), &fdipc.Frame{Kind: KindOpen, Target: number, Payload: encode(o), Handles: []*fdipc.Handle{h}})
-	if paused {
-		t.pause(number)
-	}
 }
 
 // pause tells the listener process whether a listener is to pause.
@@ -158,33 +155,23 @@ func (t *Table) duplicate(number uint64) (*fdipc.Handle, error) {
 	return s.handle()
 }
 
-func (t *Table) conn(worker uint64) *fdipc.Conn {
+func (t *Table) conn(worker uint64) *post {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.conns[worker]
 }
 
-func (t *Table) listenerConn() *fdipc.Conn {
+func (t *Table) listenerConn() *post {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.listener
 }
 
-// tell sends a control frame and does not wait. A peer whose queue is full does
-// not read what the master says: it is as good as dead, and cut off.
-func (t *Table) tell(c *fdipc.Conn, f *fdipc.Frame) {
-	err := fdipc.ErrClosed
-	if c != nil {
-		err = c.TrySend(f)
-	}
-	if err == nil {
+// tell sends a control frame and does not wait.
+func (t *Table) tell(p *post, f *fdipc.Frame) {
+	if p == nil {
+		closeHandles(f)
 		return
 	}
-	for _, h := range f.Handles {
-		_ = h.Close()
-	}
-	if errors.Is(err, fdipc.ErrFull) {
-		t.cfg.Logger.Error("peer does not read its control frames, closing its channel", "kind", f.Kind)
-		go c.Close() // waits a moment for the peer; ends by itself
-	}
+	p.send(f)
 }

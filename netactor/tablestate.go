@@ -28,7 +28,8 @@ type tableState struct {
 	keys     map[string]uint64 // share key → pending or open socket
 	names    map[string]uint64
 	workers  map[uint64]Worker
-	attached bool // a listener process is there
+	attached bool   // a listener process is there
+	freed    uint64 // counts the sockets that have been closing and are gone
 }
 
 type phase uint8
@@ -43,7 +44,8 @@ type socketState struct {
 	number uint64
 	req    Request
 	phase  phase
-	parked bool // pending: waits for a closing socket to free the port
+	parked bool   // pending: waits for a closing socket to free the port
+	freed  uint64 // pending: as it was when the opening began
 	paused bool
 	asks   []ask
 	keys   []string // its key, and the alias of the port it got
@@ -54,9 +56,14 @@ type socketState struct {
 // ownership is what one pool, or one spec, has in a socket.
 type ownership struct {
 	spec       bool
-	held       map[uint64]bool // live workers that have it open
-	vacancies  int             // workers that died with it, not yet replaced
-	generation int             // the newest that asked
+	held       map[uint64]uint64 // live workers that have it open, by which request of theirs
+	vacancies  int               // workers that died with it, not yet replaced
+	generation int               // the newest that asked
+}
+
+func (o *ownership) has(worker uint64) bool {
+	_, ok := o.held[worker]
+	return ok
 }
 
 // ask is one waiting request.
@@ -118,7 +125,7 @@ func (t *tableState) listen(a ask) []effect {
 		return refuse(a, "listen", syscall.ENOENT) // a name that nobody has opened
 	}
 	t.last++
-	s = &socketState{number: t.last, req: a.req, asks: []ask{a}, owners: make(map[string]*ownership)}
+	s = &socketState{number: t.last, req: a.req, freed: t.freed, asks: []ask{a}, owners: make(map[string]*ownership)}
 	t.sockets[s.number] = s
 	t.claimKey(s, a.req.key())
 	if a.req.Name != "" {
@@ -171,7 +178,7 @@ func (t *tableState) forget(s *socketState) {
 // listen again on what it has is EADDRINUSE, as without us.
 func (t *tableState) share(s *socketState, a ask) []effect {
 	o := s.owners[a.owner]
-	if o != nil && (o.spec && a.worker == 0 || o.held[a.worker]) {
+	if o != nil && (o.spec && a.worker == 0 || o.has(a.worker)) {
 		return refuse(a, "bind", syscall.EADDRINUSE)
 	}
 	w, alive := t.workers[a.worker]
@@ -179,14 +186,14 @@ func (t *tableState) share(s *socketState, a ask) []effect {
 		return refuse(a, "listen", syscall.ECANCELED) // it died while it waited
 	}
 	if o == nil {
-		o = &ownership{held: make(map[uint64]bool)}
+		o = &ownership{held: make(map[uint64]uint64)}
 		s.owners[a.owner] = o
 	}
 	switch {
 	case a.worker == 0:
 		o.spec = true
 	case alive:
-		o.held[a.worker] = true
+		o.held[a.worker] = a.seq
 		o.vacancies = max(0, o.vacancies-1)
 		o.generation = max(o.generation, w.Generation)
 	default:
@@ -224,6 +231,10 @@ func (t *tableState) opened(number uint64, r reply) []effect {
 		if syscall.Errno(r.Errno) == syscall.EADDRINUSE && t.portClosing(s.req) {
 			s.parked = true
 			return nil
+		}
+		if syscall.Errno(r.Errno) == syscall.EADDRINUSE && s.freed != t.freed {
+			s.freed = t.freed // one went while it was being opened
+			return []effect{{do: doOpen, number: number, req: s.req}}
 		}
 		t.forget(s)
 		delete(t.sockets, number)
@@ -272,7 +283,7 @@ func (t *tableState) closed(worker, number uint64) []effect {
 		return nil
 	}
 	for name, o := range s.owners {
-		if !o.held[worker] {
+		if !o.has(worker) {
 			continue
 		}
 		delete(o.held, worker)
@@ -281,6 +292,25 @@ func (t *tableState) closed(worker, number uint64) []effect {
 		}
 	}
 	return t.closeUnowned(s)
+}
+
+// giveUp says that a worker does not want what it asked for by its request seq,
+// whether it was answered or not.
+func (t *tableState) giveUp(worker, seq uint64) []effect {
+	for _, s := range t.inOrder() {
+		s.asks = slices.DeleteFunc(s.asks, func(a ask) bool { return a.worker == worker && a.seq == seq })
+		if s.parked && len(s.asks) == 0 {
+			t.forget(s)
+			delete(t.sockets, s.number)
+			continue
+		}
+		for _, o := range s.owners {
+			if n, ok := o.held[worker]; ok && n == seq {
+				return t.closed(worker, s.number)
+			}
+		}
+	}
+	return nil
 }
 
 // addWorker makes a worker known, before its first request.
@@ -293,7 +323,7 @@ func (t *tableState) removeWorker(id uint64, retired bool) []effect {
 	var out []effect
 	for _, s := range t.inOrder() {
 		for name, o := range s.owners {
-			if !o.held[id] {
+			if !o.has(id) {
 				continue
 			}
 			delete(o.held, id)
@@ -374,6 +404,7 @@ func (t *tableState) shutAcked(number uint64) []effect {
 		return nil
 	}
 	delete(t.sockets, number)
+	t.freed++
 	return t.retryParked()
 }
 
@@ -396,6 +427,7 @@ func (t *tableState) detach() []effect {
 	for _, s := range t.inOrder() {
 		if s.phase == closing {
 			delete(t.sockets, s.number)
+			t.freed++
 		}
 	}
 	return t.retryParked()
@@ -405,7 +437,7 @@ func (t *tableState) retryParked() []effect {
 	var out []effect
 	for _, s := range t.inOrder() {
 		if s.phase == pending && s.parked {
-			s.parked = false
+			s.parked, s.freed = false, t.freed
 			out = append(out, effect{do: doOpen, number: s.number, req: s.req})
 		}
 	}

@@ -311,6 +311,18 @@ func TestTableLife(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	})
+	t.Run("the same when the old socket goes while the new one is being opened", func(t *testing.T) {
+		m, n := two(t)
+		m.do(m.s.closed(1, n))
+		m.do(m.s.closed(2, n))
+		m.seq++
+		begun := m.s.listen(ask{worker: 1, owner: "web", seq: m.seq, req: tcp(addr)})
+		m.ack(n)
+		m.do(m.s.opened(begun[0].number, reply{Errno: int(syscall.EADDRINUSE), Call: "bind"}))
+		if r := m.reply[m.seq]; r.Errno != 0 || r.Number == 0 {
+			t.Errorf("%+v", r)
+		}
+	})
 	t.Run("a foreign socket on the port is not waited for", func(t *testing.T) {
 		m := newMaster(t)
 		m.worker(1, 0)
@@ -330,6 +342,26 @@ func TestTableLife(t *testing.T) {
 		m.do(m.s.attach())
 		if want := []string{fmt.Sprintf("publish %d", n)}; !slices.Equal(m.log, want) {
 			t.Errorf("%v, want %v", m.log, want)
+		}
+	})
+	t.Run("N104 a request that is given up holds nothing", func(t *testing.T) {
+		m := newMaster(t)
+		m.worker(1, 0)
+		m.worker(2, 0)
+		n := m.ask(1, tcp(addr)).Number
+		m.do(m.s.giveUp(1, m.seq+7)) // another one
+		if isClosed(m, n) {
+			t.Fatal("closed")
+		}
+		m.do(m.s.giveUp(1, m.seq))
+		if !isClosed(m, n) {
+			t.Fatal("still open")
+		}
+		m.ask(2, tcp(addr)) // waits for the port
+		m.do(m.s.giveUp(2, m.seq))
+		m.ack(n)
+		if len(m.s.sockets) != 0 || len(m.s.keys) != 0 {
+			t.Errorf("left: %v %v", m.s.sockets, m.s.keys)
 		}
 	})
 	t.Run("who stops while waiting is told", func(t *testing.T) {

@@ -1,0 +1,909 @@
+package netactor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+var loopback = Request{Network: "tcp", Address: "127.0.0.1:0"}
+
+// joined waits until n workers take part in the only listener.
+func (tr *tree) joined(n int) {
+	tr.t.Helper()
+	until(tr.t, fmt.Sprintf("%d workers to join", n), func() bool {
+		k := 0
+		for _, w := range tr.stats().Workers {
+			if w.Joined {
+				k++
+			}
+		}
+		return k == n
+	})
+}
+
+// settled waits until nothing is in the dispatcher's hands, and checks that the
+// counts balance.
+func (tr *tree) settled(claimed int) ListenerStats {
+	tr.t.Helper()
+	until(tr.t, fmt.Sprintf("%d claims", claimed), func() bool {
+		c := tr.stats().Counts
+		return c.Claimed == uint64(claimed) && c.Waiting+c.Offered == 0
+	})
+	st := tr.stats()
+	if !st.Counts.Balanced() {
+		tr.t.Errorf("counts do not balance: %+v", st.Counts)
+	}
+	for _, w := range st.Workers {
+		if !w.Counts.Balanced() {
+			tr.t.Errorf("counts of %s do not balance: %+v", w.Worker.Name, w.Counts)
+		}
+	}
+	return st
+}
+
+func TestRoundRobinIsCyclic(t *testing.T) {
+	bothLinks(t, func(t *testing.T, mem bool) {
+		tr := newTree(t, mem)
+		const workers, rounds = 3, 300
+		var addr string
+		for i := range workers {
+			ln := tr.worker("web", i).mustListen(loopback)
+			if addr == "" {
+				addr = ln.Addr().String()
+			} else if addr != ln.Addr().String() {
+				t.Fatalf("port 0 gave %s, then %s", addr, ln.Addr())
+			}
+			go serveID(ln, fmt.Sprint(i))
+		}
+		tr.joined(workers)
+		var got [workers]int
+		for range rounds {
+			var i int
+			fmt.Sscan(ask1(t, "tcp", addr), &i)
+			got[i]++
+		}
+		for _, n := range got {
+			if n != rounds/workers {
+				t.Fatalf("shares %v", got)
+			}
+		}
+		if st := tr.settled(rounds); st.Jain() != 1 {
+			t.Errorf("Jain's index %v", st.Jain())
+		}
+	})
+}
+
+// Connections are never dropped for want of a worker: not before the first
+// joins, not when the last one dies (X3).
+func TestNobodyThereX3(t *testing.T) {
+	bothLinks(t, func(t *testing.T, mem bool) {
+		tr := newTree(t, mem)
+		w := tr.worker("web", 0)
+		addr := w.mustListen(loopback).Addr().String()
+		tr.joined(1)
+		w.kill()
+		answers := make(chan string, 8)
+		for range cap(answers) {
+			go func() {
+				s, err := tryAsk("tcp", addr)
+				answers <- fmt.Sprint(s, err)
+			}()
+		}
+		go serveID(tr.worker("web", 0).mustListen(loopback2(addr)), "ok")
+		for range cap(answers) {
+			if s := <-answers; s != "ok<nil>" {
+				t.Errorf("answer %q", s)
+			}
+		}
+		tr.settled(cap(answers))
+	})
+}
+
+func loopback2(addr string) Request { return Request{Network: "tcp", Address: addr} }
+
+// X1: what a worker was offered and had not accepted when it died is served by
+// another, once.
+func TestDeathWithUnclaimedX1(t *testing.T) {
+	bothLinks(t, func(t *testing.T, mem bool) {
+		tr := newTree(t, mem)
+		a, b := tr.worker("web", 0), tr.worker("web", 1)
+		addr := a.mustListen(loopback).Addr().String() // never accepts
+		ln := b.mustListen(loopback2(addr))
+		tr.joined(2)
+		const n = 20
+		answers := make(chan string, n)
+		var dialled sync.WaitGroup
+		for range n {
+			dialled.Add(1)
+			go func() {
+				c, err := net.Dial("tcp", addr)
+				dialled.Done()
+				if err != nil {
+					answers <- err.Error()
+					return
+				}
+				defer c.Close()
+				c.SetDeadline(time.Now().Add(deadline))
+				s, err := io.ReadAll(c)
+				answers <- fmt.Sprint(string(s), err)
+			}()
+		}
+		dialled.Wait()
+		until(t, "offers to both", func() bool { return tr.stats().Counts.Accepted == n })
+		a.kill()
+		go serveID(ln, "b")
+		for range n {
+			if s := <-answers; s != "b<nil>" {
+				t.Errorf("answer %q", s)
+			}
+		}
+		st := tr.settled(n)
+		if st.Gone.Returned+st.Gone.Refused != n/2 || st.Gone.Died != 0 {
+			t.Errorf("counts of the dead worker: %+v", st.Gone)
+		}
+	})
+}
+
+// What a stalled worker does not claim in time goes to another, and it is left
+// alone; when it comes back it serves nothing that it lost.
+func TestStalledWorker(t *testing.T) {
+	bothLinks(t, func(t *testing.T, mem bool) {
+		tr := newTree(t, mem, func(tr *tree) { tr.claim = 30 * time.Millisecond })
+		a, b := tr.worker("web", 0), tr.worker("web", 1)
+		lna := a.mustListen(loopback)
+		addr := lna.Addr().String()
+		go serveID(b.mustListen(loopback2(addr)), "b")
+		tr.joined(2)
+		for range 10 {
+			if s := ask1(t, "tcp", addr); s != "b" {
+				t.Fatalf("answer %q", s)
+			}
+		}
+		st := tr.settled(10)
+		var returned uint64
+		for _, w := range st.Workers {
+			if w.Worker.ID == a.ID {
+				returned = w.Counts.Returned
+			}
+		}
+		if returned == 0 {
+			t.Error("the stalled worker was offered nothing")
+		}
+		go serveID(lna, "a") // revoked ones are passed over
+		until(t, "the worker to be used again", func() bool { return ask1(t, "tcp", addr) == "a" })
+	})
+}
+
+// N76, X2: a worker that refuses is passed over; the connection is served.
+func TestRefusal(t *testing.T) {
+	bothLinks(t, func(t *testing.T, mem bool) {
+		tr := newTree(t, mem)
+		a, b := tr.worker("web", 0), tr.worker("web", 1)
+		lna := a.mustListen(loopback)
+		addr := lna.Addr().String()
+		go serveID(b.mustListen(loopback2(addr)), "b")
+		tr.joined(2)
+		// a no longer knows the listener, and has not said so.
+		a.ls.mu.Lock()
+		m := a.ls.byNumber[1]
+		delete(a.ls.byNumber, 1)
+		a.ls.mu.Unlock()
+		for range 6 {
+			if s := ask1(t, "tcp", addr); s != "b" {
+				t.Fatalf("answer %q", s)
+			}
+		}
+		tr.settled(6)
+		tr.joined(1)
+		a.ls.mu.Lock()
+		a.ls.byNumber[1] = m
+		a.ls.mu.Unlock()
+	})
+}
+
+// Closing a listener gives its unaccepted connections to others; the socket
+// stays for them. Accept and a second Close say net.ErrClosed.
+func TestListenerClose(t *testing.T) {
+	bothLinks(t, func(t *testing.T, mem bool) {
+		tr := newTree(t, mem)
+		a, b := tr.worker("web", 0), tr.worker("web", 1)
+		lna := a.mustListen(loopback)
+		addr := lna.Addr().String()
+		lnb := b.mustListen(loopback2(addr))
+		tr.joined(2)
+		answers := make(chan string, 10)
+		for range cap(answers) {
+			go func() {
+				s, err := tryAsk("tcp", addr)
+				answers <- fmt.Sprint(s, err)
+			}()
+		}
+		until(t, "offers", func() bool { return tr.stats().Counts.Offered == cap(answers) })
+		accepted := make(chan error, 1)
+		lna2 := lna
+		if err := lna.Close(); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			_, err := lna2.Accept()
+			accepted <- err
+		}()
+		if err := <-accepted; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("accept: %v", err)
+		}
+		if err := lna.Close(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("second close: %v", err)
+		}
+		go serveID(lnb, "b")
+		for range cap(answers) {
+			if s := <-answers; s != "b<nil>" {
+				t.Errorf("answer %q", s)
+			}
+		}
+		tr.settled(cap(answers))
+	})
+}
+
+// N8, N57, N58, N87: close and listen again, in one worker and in others, over
+// and over: no index leaks, no port stays taken.
+func TestListenAgainN87(t *testing.T) {
+	bothLinks(t, func(t *testing.T, mem bool) {
+		tr := newTree(t, mem)
+		a, b := tr.worker("web", 0), tr.worker("web", 1)
+		first := a.mustListen(loopback)
+		addr := first.Addr().String()
+		for i := range 20 {
+			if _, err := a.listen(loopback2(addr)); !errors.Is(err, syscall.EADDRINUSE) {
+				t.Fatalf("round %d: twice in one worker: %v", i, err)
+			}
+			other := b.mustListen(loopback2(addr))
+			first.Close()
+			if i%2 == 0 {
+				other.Close()
+			}
+			first = a.mustListen(loopback2(addr))
+			if i%2 == 1 {
+				other.Close()
+			}
+			if got := first.Addr().String(); got != addr {
+				t.Fatalf("round %d: %s, want %s", i, got, addr)
+			}
+		}
+		go serveID(first, "a")
+		if s := ask1(t, "tcp", addr); s != "a" {
+			t.Errorf("answer %q", s)
+		}
+		first.Close()
+		until(t, "the socket to be closed", func() bool { return connects2(addr) != nil })
+	})
+}
+
+func connects2(addr string) error {
+	c, err := net.Dial("tcp", addr)
+	if err == nil {
+		c.Close()
+	}
+	return err
+}
+
+// N5, N27, N33: a port that somebody else has is EADDRINUSE in the worker, as
+// from net.Listen; when it is free again, so is the address.
+func TestListenErrorN27(t *testing.T) {
+	tr := newTree(t, true)
+	w := tr.worker("web", 0)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, want := net.Listen("tcp", taken.Addr().String())
+	_, got := w.listen(loopback2(taken.Addr().String()))
+	if got == nil || got.Error() != want.Error() || !errors.Is(got, syscall.EADDRINUSE) {
+		t.Errorf("got %v, net.Listen %v", got, want)
+	}
+	op, ok := errors.AsType[*net.OpError](got)
+	if !ok || op.Addr.String() != taken.Addr().String() {
+		t.Errorf("%#v", got)
+	}
+	taken.Close()
+	if _, err := w.listen(loopback2(taken.Addr().String())); err != nil {
+		t.Errorf("freed: %v", err)
+	}
+	if _, err := w.listen(Request{FD: 1 << 19}); !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("no such descriptor: %v", err)
+	}
+	if _, err := w.listen(Request{Name: "nobody"}); !errors.Is(err, syscall.ENOENT) {
+		t.Errorf("no such name: %v", err)
+	}
+}
+
+// N104: a listener that nobody wants any more is closed, also at the master.
+func TestListenGivenUpN104(t *testing.T) {
+	bothLinks(t, func(t *testing.T, mem bool) {
+		tr := newTree(t, mem)
+		w := tr.worker("web", 0)
+		for range 50 {
+			ctx, cancel := context.WithCancel(context.Background())
+			go cancel()
+			if ln, err := w.ls.Listen(ctx, loopback); err == nil {
+				ln.Close()
+			} else if !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
+		}
+		until(t, "all sockets to be closed", func() bool { return len(tr.table.Sockets()) == 0 })
+	})
+}
+
+// Pause leaves connections in the backlog; Resume takes them.
+func TestPause(t *testing.T) {
+	tr := newTree(t, true)
+	w := tr.worker("web", 0)
+	ln := w.mustListen(loopback)
+	addr := ln.Addr().String()
+	go serveID(ln, "a")
+	tr.joined(1)
+	if tr.table.Pause(99) {
+		t.Error("paused what is not there")
+	}
+	if !tr.table.Pause(1) {
+		t.Fatal("not paused")
+	}
+	until(t, "the pause", func() bool { return tr.stats().Paused })
+	answer := make(chan string, 1)
+	go func() {
+		s, err := tryAsk("tcp", addr)
+		answer <- fmt.Sprint(s, err)
+	}()
+	// A new listener process keeps the pause.
+	tr.killListener()
+	tr.startListener()
+	tr.joined(1)
+	until(t, "the pause", func() bool { return tr.stats().Paused })
+	select {
+	case s := <-answer:
+		t.Fatalf("answered %q while paused", s)
+	default:
+	}
+	if n := tr.stats().Counts.Accepted; n != 0 {
+		t.Errorf("accepted %d while paused", n)
+	}
+	tr.table.Resume(1)
+	if s := <-answer; s != "a<nil>" {
+		t.Errorf("answer %q", s)
+	}
+}
+
+// X9: with every worker at its limit nothing is accepted, and the accept loop
+// does not turn: the connections wait in the backlog.
+func TestLimitX9(t *testing.T) {
+	tr := newTree(t, true)
+	w := tr.worker("web", 0)
+	r := loopback
+	r.Limits = Limits{PerWorker: 2}
+	ln := w.mustListen(r)
+	tr.joined(1)
+	held := make(chan net.Conn, 10)
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			held <- c
+		}
+	}()
+	var clients []net.Conn
+	for range 5 {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		clients = append(clients, c)
+	}
+	x, y := <-held, <-held
+	tr.settled(2)
+	tr.disp.mu.Lock()
+	a := tr.disp.acceptors[1]
+	tr.disp.mu.Unlock()
+	until(t, "the accept loop to wait", func() bool {
+		tr.disp.mu.Lock()
+		defer tr.disp.mu.Unlock()
+		return a.parked
+	})
+	if n := tr.stats().Counts.Accepted; n != 2 {
+		t.Fatalf("accepted %d at a limit of 2", n)
+	}
+	x.Close()
+	z := <-held
+	tr.settled(3)
+	y.Close()
+	z.Close()
+	for range 2 {
+		(<-held).Close()
+	}
+	tr.settled(5)
+	until(t, "all ends to be reported", func() bool { return tr.stats().Workers[0].Counts.Finished == 5 })
+}
+
+// Issue 7, 5b: the death of the listener process leaves the backlog, what is in
+// workers' queues, and what is being served.
+func TestListenerProcessRestart(t *testing.T) {
+	bothLinks(t, func(t *testing.T, mem bool) {
+		tr := newTree(t, mem)
+		w := tr.worker("web", 0)
+		ln := w.mustListen(loopback)
+		addr := ln.Addr().String()
+		tr.joined(1)
+		first, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer first.Close()
+		s, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr.settled(1)
+		tr.killListener()
+		if n := w.ls.Conns(); n != 1 {
+			t.Errorf("%d connections", n)
+		}
+		answer := make(chan string, 1)
+		go func() {
+			s, err := tryAsk("tcp", addr)
+			answer <- fmt.Sprint(s, err)
+		}()
+		tr.startListener()
+		tr.joined(1)
+		if st := tr.stats(); st.Counts.Claimed != 0 {
+			t.Errorf("the new listener process knows of %d claims", st.Counts.Claimed)
+		}
+		go serveID(ln, "a")
+		if s := <-answer; s != "a<nil>" {
+			t.Errorf("answer %q", s)
+		}
+		// The one that is older than the listener process is counted to its end.
+		load := func() int {
+			tr.disp.mu.Lock()
+			defer tr.disp.mu.Unlock()
+			return tr.disp.books.ledgers[1].load
+		}
+		until(t, "the load to be 1", func() bool { return load() == 1 })
+		s.Close()
+		until(t, "the load to be 0", func() bool { return load() == 0 })
+		tr.settled(1)
+	})
+}
+
+// Shutdown serves what is in the backlog, then closes the socket.
+func TestShutdownDrainsBacklog(t *testing.T) {
+	bothLinks(t, func(t *testing.T, mem bool) {
+		tr := newTree(t, mem)
+		w := tr.worker("web", 0)
+		r := loopback
+		r.Limits = Limits{Window: 1}
+		ln := w.mustListen(r)
+		tr.joined(1)
+		const n = 10
+		var clients []net.Conn
+		for range n {
+			c, err := net.Dial("tcp", ln.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			clients = append(clients, c)
+		}
+		down := make(chan error, 1)
+		go func() { down <- tr.disp.Shutdown(testContext(t)) }()
+		go serveID(ln, "a")
+		for _, c := range clients {
+			c.SetDeadline(time.Now().Add(deadline))
+			if b, err := io.ReadAll(c); string(b) != "a" || err != nil {
+				t.Errorf("answer %q, %v", b, err)
+			}
+		}
+		if err := <-down; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Shutdown does not wait beyond its context; what is left is closed.
+func TestShutdownEnds(t *testing.T) {
+	tr := newTree(t, true)
+	w := tr.worker("web", 0)
+	ln := w.mustListen(loopback) // never accepts
+	tr.joined(1)
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	until(t, "the offer", func() bool { return tr.stats().Counts.Offered == 1 })
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := tr.disp.Shutdown(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	ln.Close() // gives it back: nobody takes it
+	c.SetDeadline(time.Now().Add(deadline))
+	if b, err := io.ReadAll(c); len(b) > 0 || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+// Shared: each worker accepts on the one socket.
+func TestShared(t *testing.T) {
+	bothLinks(t, func(t *testing.T, mem bool) {
+		tr := newTree(t, mem)
+		r := loopback
+		r.Policy = Shared
+		a, b := tr.worker("web", 0), tr.worker("web", 1)
+		lna := a.mustListen(r)
+		addr := lna.Addr().String()
+		lnb := b.mustListen(r)
+		if lnb.Addr().String() != addr {
+			t.Fatalf("%s and %s", addr, lnb.Addr())
+		}
+		go serveID(lna, "a")
+		if s := ask1(t, "tcp", addr); s != "a" {
+			t.Errorf("answer %q", s)
+		}
+		a.kill()
+		lna.Close()
+		go serveID(lnb, "b")
+		if s := ask1(t, "tcp", addr); s != "b" {
+			t.Errorf("answer %q", s)
+		}
+		if n := len(tr.disp.Stats()); n != 0 {
+			t.Errorf("the dispatcher has %d listeners", n)
+		}
+		lnb.Close()
+		if n := len(tr.table.Sockets()); n != 1 {
+			t.Errorf("%d sockets while one worker's replacement is to come", n)
+		}
+		tr.table.StopOwner("web")
+		until(t, "the socket to be closed", func() bool { return connects2(addr) != nil })
+	})
+}
+
+// Item 3f: a worker opens a listener itself and sends it to the master, which
+// serves a sibling with it.
+func TestShare(t *testing.T) {
+	bothLinks(t, func(t *testing.T, mem bool) {
+		tr := newTree(t, mem)
+		a, b := tr.worker("web", 0), tr.worker("web", 1)
+		raw, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := raw.Addr().String()
+		lna, err := a.ls.Share(testContext(t), Request{Name: "mine"}, raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lnb := b.mustListen(Request{Name: "mine"})
+		if lna.Addr().String() != addr || lnb.Addr().String() != addr {
+			t.Fatalf("%s and %s, want %s", lna.Addr(), lnb.Addr(), addr)
+		}
+		tr.joined(2)
+		go serveID(lna, "a")
+		go serveID(lnb, "b")
+		got := ask1(t, "tcp", addr) + ask1(t, "tcp", addr)
+		if got != "ab" && got != "ba" {
+			t.Errorf("answers %q", got)
+		}
+		second, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.ls.Share(testContext(t), Request{Name: "mine"}, second); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("a taken name: %v", err)
+		}
+		until(t, "the refused socket to be closed", func() bool { return connects2(second.Addr().String()) != nil })
+	})
+}
+
+func TestShareUnix(t *testing.T) {
+	tr := newTree(t, true)
+	w := tr.worker("web", 0)
+	path := filepath.Join(t.TempDir(), "s")
+	raw, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := w.ls.Share(testContext(t), Request{Name: "u"}, raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go serveID(ln, "u")
+	if s := ask1(t, "unix", path); s != "u" {
+		t.Errorf("answer %q", s)
+	}
+	ln.Close()
+	until(t, "the path to be removed", func() bool { _, err := tryAsk("unix", path); return errors.Is(err, syscall.ENOENT) })
+}
+
+// Edge case of item 3d: a listener of the worker's own. Nobody is asked; it is
+// drained with the worker.
+func TestAdopt(t *testing.T) {
+	tr := newTree(t, true)
+	w := tr.worker("web", 0)
+	raw, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln := w.ls.Adopt(raw)
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := w.ls.Conns(); n != 1 || len(tr.table.Sockets()) != 0 {
+		t.Errorf("%d connections, %d sockets at the master", n, len(tr.table.Sockets()))
+	}
+	drained := make(chan error, 1)
+	go func() { drained <- w.ls.Drain(testContext(t)) }()
+	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("accept: %v", err)
+	}
+	select {
+	case err := <-drained:
+		t.Fatalf("drained (%v) with a connection open", err)
+	default:
+	}
+	s.Close()
+	s.Close() // counts once
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+	c.Close()
+	if n := w.ls.Conns(); n != 0 {
+		t.Errorf("%d connections", n)
+	}
+	if _, err := w.listen(loopback); err == nil {
+		t.Error("listened after the drain")
+	}
+}
+
+// Without a master Listen is net.Listen.
+func TestAlone(t *testing.T) {
+	checkLeaks(t)
+	ls := NewListeners(ListenersConfig{Logger: quiet})
+	ln, err := ls.Listen(testContext(t), loopback)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go serveID(ln, "x")
+	if s := ask1(t, "tcp", ln.Addr().String()); s != "x" {
+		t.Errorf("answer %q", s)
+	}
+	if _, err := ls.Listen(testContext(t), loopback2(ln.Addr().String())); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("%v", err)
+	}
+	if err := ls.Drain(testContext(t)); err != nil {
+		t.Error(err)
+	}
+}
+
+// A pool that stops closes the listeners of workers that still live.
+func TestOwnerStops(t *testing.T) {
+	bothLinks(t, func(t *testing.T, mem bool) {
+		tr := newTree(t, mem)
+		ln := tr.worker("web", 0).mustListen(loopback)
+		tr.joined(1)
+		tr.table.StopOwner("web")
+		if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("accept: %v", err)
+		}
+		until(t, "the port to be free", func() bool { return connects2(ln.Addr().String()) != nil })
+	})
+}
+
+// A listener spec holds its socket without any worker; a worker gets it by name.
+func TestSpec(t *testing.T) {
+	tr := newTree(t, true)
+	r := loopback
+	r.Name = "http"
+	addr, err := tr.table.Open(testContext(t), "listener/http", r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tr.table.Open(testContext(t), "listener/again", loopback2("bad")); err == nil {
+		t.Error("a bad address opened")
+	}
+	if _, err := tr.table.Open(testContext(t), "listener/again", loopback2(addr.String()+"x")); err == nil {
+		t.Error("a bad port opened")
+	}
+	answer := make(chan string, 1)
+	go func() {
+		s, err := tryAsk("tcp", addr.String())
+		answer <- fmt.Sprint(s, err)
+	}()
+	ln := tr.worker("web", 0).mustListen(Request{Name: "http"})
+	go serveID(ln, "a")
+	if s := <-answer; s != "a<nil>" {
+		t.Errorf("answer %q", s)
+	}
+	st, err := tr.table.Stats(testContext(t))
+	if err != nil || len(st) != 1 || st[0].Name != "http" || st[0].Counts.Accepted != 1 {
+		t.Errorf("stats %+v, %v", st, err)
+	}
+	if s := tr.table.Sockets(); len(s) != 1 || s[0].Name != "http" || strings.Join(s[0].Owners, ",") != "listener/http,web" {
+		t.Errorf("sockets %+v", s)
+	}
+}
+
+// N31: HTTP over a Unix socket; and over TCP with keep-alive, with a graceful
+// shutdown of net/http on our listener.
+func TestHTTP(t *testing.T) {
+	bothLinks(t, func(t *testing.T, mem bool) {
+		tr := newTree(t, mem)
+		for _, r := range []Request{loopback, {Network: "unix", Address: filepath.Join(t.TempDir(), "h")}} {
+			ln := tr.worker("web", 0).mustListen(r)
+			srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				io.Copy(w, r.Body)
+			})}
+			done := make(chan error, 1)
+			go func() { done <- srv.Serve(ln) }()
+			client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, ln.Addr().Network(), ln.Addr().String())
+			}}}
+			for range 3 {
+				big := strings.Repeat("x", 300_000)
+				resp, err := client.Post("http://x/", "text/plain", strings.NewReader(big))
+				if err != nil {
+					t.Fatal(err)
+				}
+				b, err := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if err != nil || string(b) != big {
+					t.Fatalf("%d bytes, %v", len(b), err)
+				}
+			}
+			client.CloseIdleConnections()
+			if err := srv.Shutdown(testContext(t)); err != nil {
+				t.Error(err)
+			}
+			if err := <-done; err != http.ErrServerClosed {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// LeastLoaded knows what was closed.
+func TestLeastLoaded(t *testing.T) {
+	tr := newTree(t, true)
+	r := loopback
+	r.Policy = LeastLoaded
+	a, b := tr.worker("web", 0), tr.worker("web", 1)
+	lna := a.mustListen(r)
+	lnb := b.mustListen(r)
+	tr.joined(2)
+	type got struct {
+		who string
+		c   net.Conn
+	}
+	conns := make(chan got)
+	for who, ln := range map[string]net.Listener{"a": lna, "b": lnb} {
+		go func() {
+			for {
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				conns <- got{who, c}
+			}
+		}()
+	}
+	dial := func() got {
+		c, err := net.Dial("tcp", lna.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return <-conns
+	}
+	held := map[string][]net.Conn{}
+	for range 6 {
+		g := dial()
+		held[g.who] = append(held[g.who], g.c)
+	}
+	if len(held["a"]) != 3 || len(held["b"]) != 3 {
+		t.Fatalf("%d and %d", len(held["a"]), len(held["b"]))
+	}
+	for _, c := range held["b"] {
+		c.Close()
+	}
+	until(t, "the ends to be known", func() bool {
+		for _, w := range tr.stats().Workers {
+			if w.Worker.ID == b.ID {
+				return w.Counts.Finished == 3
+			}
+		}
+		return false
+	})
+	for range 3 {
+		g := dial()
+		if g.who != "b" {
+			t.Error("offered to the one with more")
+		}
+		defer g.c.Close()
+	}
+	for _, c := range held["a"] {
+		c.Close()
+	}
+}
+
+// EMFILE: the accept loop backs off and loses nothing.
+func TestExhausted(t *testing.T) {
+	tr := newTree(t, true, func(tr *tree) { tr.hook = func(s *source) { failNext(s, 3) } })
+	w := tr.worker("web", 0)
+	ln := w.mustListen(loopback)
+	tr.joined(1)
+	go serveID(ln, "a")
+	for range 3 {
+		if s := ask1(t, "tcp", ln.Addr().String()); s != "a" {
+			t.Fatalf("answer %q", s)
+		}
+	}
+	st := tr.settled(3)
+	if st.Counts.Exhausted != 3 {
+		t.Errorf("%+v", st.Counts)
+	}
+}
+
+// N32: frames that make no sense, or come from the wrong side, change nothing.
+func TestForgedFramesN32(t *testing.T) {
+	bothLinks(t, func(t *testing.T, mem bool) {
+		tr := newTree(t, mem)
+		w := tr.worker("web", 0)
+		ln := w.mustListen(loopback)
+		go serveID(ln, "a")
+		tr.joined(1)
+		for k := range 16 {
+			for _, payload := range [][]byte{nil, []byte("{"), count8(1 << 62), []byte(`{"Number":1}`)} {
+				for _, c := range []*fdipc.Conn{w.master[1], w.link[1], w.link[0], tr.up[1]} {
+					kind := KindListen + fdipc.Kind(k)
+					if kind == KindClosed || kind == KindLeave || kind == KindShut || kind == KindShutAck || kind == KindDone {
+						continue // these it may say
+					}
+					f := &fdipc.Frame{Kind: kind, Target: 77, Payload: payload}
+					if c == w.link[1] {
+						h, err := net.Listen("tcp", "127.0.0.1:0")
+						if err != nil {
+							t.Fatal(err)
+						}
+						f.Handles = []*fdipc.Handle{mustHandle(t, h)}
+					}
+					if err := c.Send(testContext(t), f); err != nil {
+						t.Fatalf("kind %#x: %v", kind, err)
+					}
+				}
+			}
+		}
+		for range 3 {
+			if s := ask1(t, "tcp", ln.Addr().String()); s != "a" {
+				t.Fatalf("answer %q", s)
+			}
+		}
+	})
+}
