@@ -31,7 +31,7 @@ type SeatCounts struct {
 	Returned uint64 // not claimed in time, or unclaimed when the worker died
 	Unsent   uint64 // the offer could not be sent
 	Finished uint64 // claimed, and closed by the worker
-	Died     uint64 // claimed, and open when the worker died
+	Died     uint64 // claimed, and not known to be closed when the worker died: ends of the last millisecond may be among them
 	Offered  int    // not yet settled
 }
 

@@ -63,7 +63,8 @@
 //  1. Master: NewTable. Listener process: NewDispatcher. Worker: NewListeners, with
 //     its Conn to the master. Every Conn's Handler gives kinds 0x40 to 0x4f to
 //     Table.HandleFrame (at the master), Dispatcher.HandleFrame (at the listener
-//     process) or Listeners.HandleFrame (at the worker), with who it is from.
+//     process) or Listeners.HandleFrame (at the worker), with who it is from. Where
+//     that answers false, it refuses the frame's handles.
 //  2. Start of the listener process: Table.Attach(conn). It is sent the sockets.
 //  3. Start of a worker: Table.AddWorker(W, conn), before frames of that Conn are
 //     handled. Make a Socketpair; send one end to the listener process, the other to
@@ -84,6 +85,7 @@
 //
 // # Limits
 //
-// TCP and Unix stream sockets. Off Linux the package works within one process:
+// TCP and Unix stream sockets. Workers of one tree trust each other with
+// connections: one that knows a listener's number may join it. Off Linux the package works within one process:
 // Backlog and FD are not supported there.
 package netactor

@@ -154,7 +154,7 @@ func (tr *tree) worker(pool string, slot int) *testWorker {
 		}},
 		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, w.ls.HandleFrame(c, f)) }},
 	)
-	w.ls = NewListeners(ListenersConfig{Master: w.master[1], Pool: pool, Logger: quiet})
+	w.ls = NewListeners(ListenersConfig{Master: w.master[1], Pool: pool, Logger: quiet, Tracer: tr.cfg.Tracer})
 	tr.table.AddWorker(w.Worker, w.master[0])
 	close(ready)
 	tr.workers[w.ID] = w

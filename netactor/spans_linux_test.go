@@ -1,0 +1,151 @@
+package netactor
+
+import (
+	"testing"
+	"time"
+
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+func recording(t *testing.T, s sdktrace.Sampler) (*tracing.Tracer, *tracetest.SpanRecorder) {
+	sr := tracetest.NewSpanRecorder()
+	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(sr), sdktrace.WithSampler(s))
+	return tracing.New(tp), sr
+}
+
+// Issue 3, item 6: accept, hand-off, claim and serve are one trace, each a child
+// of the one before; a hand-off that came back is followed by a linked one.
+func TestTrace(t *testing.T) {
+	bothLinks(t, func(t *testing.T, mem bool) {
+		tracer, spans := recording(t, sdktrace.AlwaysSample())
+		tr := newTree(t, mem, func(tr *tree) {
+			tr.cfg.Tracer = tracer
+			tr.claim = 30 * time.Millisecond
+		})
+		a := tr.worker("web", 0)
+		addr := a.mustListen(loopback).Addr().String() // never accepts
+		tr.joined(1)
+		answer := make(chan string, 1)
+		go func() {
+			s, _ := tryAsk("tcp", addr)
+			answer <- s
+		}()
+		until(t, "the offer to come back", func() bool { return tr.stats().Workers[0].Counts.Returned > 0 })
+		go serveID(tr.worker("web", 1).mustListen(loopback2(addr)), "b")
+		if s := <-answer; s != "b" {
+			t.Fatalf("answer %q", s)
+		}
+		tr.settled(1)
+		byName := func(name string) (out []sdktrace.ReadOnlySpan) {
+			for _, s := range spans.Ended() {
+				if s.Name() == name {
+					out = append(out, s)
+				}
+			}
+			return out
+		}
+		until(t, "the serve span", func() bool { return len(byName(tracing.SpanServe)) == 1 && len(byName(tracing.SpanAccept)) == 1 })
+		accept, serve, handoffs := byName(tracing.SpanAccept)[0], byName(tracing.SpanServe)[0], byName(tracing.SpanHandoff)
+		if len(handoffs) < 2 {
+			t.Fatalf("%d hand-offs", len(handoffs))
+		}
+		last := handoffs[len(handoffs)-1]
+		var claim sdktrace.ReadOnlySpan
+		for _, s := range byName(tracing.SpanClaim) {
+			if s.SpanContext().SpanID() == serve.Parent().SpanID() {
+				claim = s
+			}
+		}
+		if claim == nil || claim.Parent().SpanID() != last.SpanContext().SpanID() ||
+			last.Parent().SpanID() != accept.SpanContext().SpanID() ||
+			serve.SpanContext().TraceID() != accept.SpanContext().TraceID() {
+			t.Error("accept, hand-off, claim and serve are not one chain")
+		}
+		if l := last.Links(); len(l) != 1 || l[0].SpanContext.SpanID() != handoffs[len(handoffs)-2].SpanContext().SpanID() {
+			t.Errorf("links of the second hand-off: %v", l)
+		}
+		if len(byName(tracing.SpanQueue)) == 0 {
+			t.Error("no queue span")
+		}
+	})
+}
+
+// A trace that is not sampled goes along, and records nothing.
+func TestTraceUnsampled(t *testing.T) {
+	tracer, spans := recording(t, sdktrace.NeverSample())
+	tr := newTree(t, true, func(tr *tree) { tr.cfg.Tracer = tracer })
+	ln := tr.worker("web", 0).mustListen(loopback)
+	tr.joined(1)
+	answer := make(chan string, 1)
+	go func() {
+		s, _ := tryAsk("tcp", ln.Addr().String())
+		answer <- s
+	}()
+	c, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := c.(tracing.Conn).TraceSpan()
+	if s.Sampled() || !s.Context().IsValid() {
+		t.Errorf("sampled %v, context %v", s.Sampled(), s.Context())
+	}
+	c.Close()
+	<-answer
+	if n := len(spans.Ended()); n != 0 {
+		t.Errorf("%d spans", n)
+	}
+}
+
+// Off, tracing costs no allocation; nor do the books, once they have grown.
+func TestAllocations(t *testing.T) {
+	d := newDesk(t, opening{}, 3)
+	tk := &ticket{fd: -1}
+	acc := &acceptor{d: NewDispatcher(DispatcherConfig{}), l: d.l}
+	if n := testing.AllocsPerRun(100, func() {
+		tk.traceAccepted(acc)
+		d.b.accepted(tk, d.l)
+		d.b.place(d.l)
+		tk.traceOffer()
+		tk.traceSettled(fdipc.Claimed, 0)
+		d.b.settled(tk, fdipc.Claimed, 0, false, d.now)
+		d.b.finished(tk.l.seats[1].a, 1, d.seat(1).counts.Claimed)
+	}); n != 0 {
+		t.Errorf("%v allocations a connection", n)
+	}
+}
+
+// BenchmarkHandOver: one op is one connection: connect, accept, offer over a
+// socket pair, claim, write a byte, close; client and all in one process.
+func BenchmarkHandOver(b *testing.B) {
+	tr := newTree(b, false)
+	var addr string
+	for i := range 2 {
+		ln := tr.worker("web", i).mustListen(loopback)
+		addr = ln.Addr().String()
+		go serveID(ln, "x")
+	}
+	tr.joined(2)
+	b.ReportAllocs()
+	for b.Loop() {
+		if s, err := tryAsk("tcp", addr); s != "x" || err != nil {
+			b.Fatal(s, err)
+		}
+	}
+}
+
+// BenchmarkBooks: one op is what the books do about one connection: ticket,
+// place among 8 workers, settle.
+func BenchmarkBooks(b *testing.B) {
+	d := newDesk(b, opening{Limits: Limits{Window: maxWindow}}, 8)
+	b.ReportAllocs()
+	for b.Loop() {
+		t := &ticket{fd: -1}
+		d.b.accepted(t, d.l)
+		d.b.place(d.l)
+		d.b.settled(t, fdipc.Claimed, 0, false, d.now)
+	}
+}
