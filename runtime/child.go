@@ -50,6 +50,9 @@ type child struct {
 	accept   *netactor.Listeners  // of a worker
 	dispatch *netactor.Dispatcher // of the listener process
 
+	linkMu   sync.Mutex
+	listener uint64 // of a worker: the ID of the newest listener process it has a link to
+
 	ctx      context.Context // the worker's: ends when the drain begins
 	stop     context.CancelCauseFunc
 	drain    context.Context // ends at the drain's deadline

@@ -147,19 +147,17 @@ func (l listenerStarter) Start(ctx context.Context, inc supervisor.Incarnation) 
 func (rt *Runtime) startChild(ctx context.Context, w welcome, isolation Isolation) (supervisor.Instance, error) {
 	w.Protocol, w.Tree = protocol, rt.described
 	p := newPeer(rt, w)
-	rt.hub.enter(p)
-	var err error
+	rt.hub.number(p)
 	if isolation == GoroutineIsolation {
 		rt.branchOff(p)
-	} else {
-		err = rt.fork(p)
-	}
-	if err != nil {
-		rt.hub.forget(p)
+	} else if err := rt.fork(p); err != nil {
 		return nil, err
 	}
-	go p.live() // ends with the child
-	err = rt.bringUp(ctx, p)
+	err := rt.hub.enter(p)
+	go p.live() // ends with the child; after enter, which what it does at the end undoes
+	if err == nil {
+		err = rt.bringUp(ctx, p)
+	}
 	if err == nil {
 		return p, nil
 	}
@@ -174,9 +172,6 @@ func (rt *Runtime) startChild(ctx context.Context, w welcome, isolation Isolatio
 // bringUp tells a child that has a channel who it is, and waits until it is ready.
 // On an error the child is as far as it came.
 func (rt *Runtime) bringUp(ctx context.Context, p *peer) error {
-	if err := rt.hub.attach(p); err != nil {
-		return err
-	}
 	if err := p.conn.Send(ctx, control(frameWelcome, p.welcome)); err != nil {
 		return p.beforeReady(err)
 	}

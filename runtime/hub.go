@@ -24,13 +24,25 @@ type hub struct {
 
 func newHub(rt *Runtime) *hub { return &hub{rt: rt, peers: map[int]*peer{}} }
 
-// enter gives a child its ID and its place in the book.
-func (h *hub) enter(p *peer) {
+// number gives a child its ID.
+func (h *hub) number(p *peer) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.last++
 	p.welcome.ID = h.last
+}
+
+// enter gives a child that has its body and its channel its place in the book,
+// where others find it, and makes it known to the actors and the sockets. What it
+// sent before would be refused. forget undoes it.
+func (h *hub) enter(p *peer) error {
+	h.mu.Lock()
 	h.peers[p.welcome.ID] = p
+	h.mu.Unlock()
+	if p.welcome.Role == roleWorker {
+		h.rt.sockets.AddWorker(p.welcome.sibling().Worker, p.conn)
+	}
+	return h.rt.system.Attach(p.address(), 0, p.conn)
 }
 
 // all returns the children that are in the book.
@@ -44,22 +56,16 @@ func (h *hub) all() []*peer {
 	return peers
 }
 
-// attach makes a child known to the actors and the sockets. What it sent before
-// would be refused.
-func (h *hub) attach(p *peer) error {
-	if p.welcome.Role == roleWorker {
-		h.rt.sockets.AddWorker(p.welcome.sibling().Worker, p.conn)
-	}
-	return h.rt.system.Attach(p.address(), 0, p.conn)
-}
-
 // welcomed gives a child that knows who it is its place among the others: a link
-// between it and the listener process, or to every worker if it is that.
+// between it and the listener process, or to every worker if it is that. Each
+// pair gets one link, and none before both have their welcome, which is a
+// child's first frame: who comes second makes it.
 func (h *hub) welcomed(ctx context.Context, p *peer) error {
 	if p.welcome.Role == roleListener {
 		return h.appointListener(ctx, p)
 	}
 	h.mu.Lock()
+	p.welcomed = true
 	listener := h.listener
 	h.mu.Unlock()
 	if listener == nil {
@@ -90,7 +96,7 @@ func (h *hub) appointListener(ctx context.Context, p *peer) error {
 	h.listener = p
 	var workers []*peer
 	for _, w := range h.peers {
-		if w.welcome.Role == roleWorker && w.conn != nil {
+		if w.welcomed {
 			workers = append(workers, w)
 		}
 	}

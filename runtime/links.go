@@ -59,6 +59,15 @@ func (c *child) linked(to sibling, conn *fdipc.Conn) {
 		c.dispatch.AddWorker(to.Worker, conn)
 		return
 	}
+	// While the listener process is replaced the link to its successor may come
+	// before the one to who has died meanwhile.
+	c.linkMu.Lock()
+	defer c.linkMu.Unlock()
+	if to.Worker.ID < c.listener {
+		_ = conn.Close()
+		return
+	}
+	c.listener = to.Worker.ID
 	c.accept.AddLink(conn)
 }
 

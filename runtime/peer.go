@@ -37,6 +37,8 @@ type peer struct {
 	conn    *fdipc.Conn
 	body    body
 
+	welcomed bool // a worker that has its welcome; guarded by hub.mu
+
 	ready     chan struct{} // closed when it said that it does its work
 	sayReady  func()
 	quiet     chan struct{} // of the listener process: closed when nothing is unclaimed any more

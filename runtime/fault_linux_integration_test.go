@@ -1,0 +1,100 @@
+package coppice_test
+
+import (
+	"context"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/runtimetest"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+func init() {
+	trees["served"] = func() coppice.Config {
+		return coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{
+			Name: "web", Size: 3, Intensity: supervisor.Intensity{Max: 1000, Period: time.Second},
+			Worker: func(ctx context.Context, w *coppice.Worker) error {
+				ln, err := w.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					return err
+				}
+				return w.Serve(ctx, ln, name(w))
+			},
+		}}}
+	}
+}
+
+// killAll kills every child process of the tree and returns who they were.
+func (p *planted) killAll() map[string]int {
+	p.t.Helper()
+	pids := p.processes()
+	delete(pids, "master")
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	return pids
+}
+
+// TestEverythingKilled: the listener process and every worker are killed at the
+// same moment, so that they start anew side by side. A worker that got its link to
+// the listener process before its welcome, or two of them, was never ready.
+func TestEverythingKilled(t *testing.T) {
+	p := plant(t, "served")
+	addr := p.Listeners()[0].Addr.String()
+	rounds := 20
+	if testing.Short() {
+		rounds = 5
+	}
+	for range rounds {
+		began := time.Now()
+		before := p.killAll()
+		runtimetest.Eventually(t, "everybody replaced", func() bool {
+			after := p.processes()
+			for name, pid := range before {
+				if after[name] == 0 || after[name] == pid {
+					return false
+				}
+			}
+			return true
+		})
+		get(t, addr)
+		if took := time.Since(began); took > 20*time.Second { // StartTimeout is 30 s
+			t.Errorf("replaced after %v", took)
+		}
+	}
+}
+
+// TestShutdownDuringRestart ends trees, with no time to do it in, while their
+// processes are being started.
+func TestShutdownDuringRestart(t *testing.T) {
+	rounds := 10
+	if testing.Short() {
+		rounds = 3
+	}
+	t.Setenv(treeVar, "served")
+	for range rounds {
+		rt, err := coppice.Start(t.Context(), withReports(trees["served"](), nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sub := rt.Subscribe(64)
+		(&planted{Runtime: rt, t: t}).killAll()
+		for ev := range sub.Events(t.Context()) {
+			if ev.Kind == supervisor.ChildExited {
+				break
+			}
+		}
+		sub.Close()
+		now, cancel := context.WithCancel(t.Context())
+		cancel()
+		_ = rt.Shutdown(now) // says what it killed
+		if kids := runtimetest.Children(t, os.Getpid()); len(kids) != 0 {
+			t.Fatalf("children left: %v", kids)
+		}
+	}
+}
