@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coppice-go/coppice/actors"
@@ -58,6 +59,7 @@ type child struct {
 	drain    context.Context // ends at the drain's deadline
 	endDrain context.CancelFunc
 	ready    func() error
+	parting  atomic.Bool // it has said all that it had to say and ends
 }
 
 func newChild(cfg Config, root *node) *child {
@@ -256,5 +258,6 @@ func (c *child) part(bye farewell) {
 	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
 	defer cancel()
 	_ = c.conn.Send(ctx, control(frameBye, bye)) // when it fails there is nobody to tell
+	c.parting.Store(true)
 	_ = c.conn.Close()
 }

@@ -62,9 +62,13 @@ func (c *child) heedSignals() {
 
 // outliveNoMaster makes sure that no child stays behind: one whose drain is over
 // and whose master is gone is killed, whatever its worker function does. A worker
-// that only a SIGTERM has told to go is left to its master.
+// that only a SIGTERM has told to go is left to its master, and one that has
+// closed the channel itself exits by itself.
 func (c *child) outliveNoMaster(conn *fdipc.Conn) {
 	<-conn.Done()
+	if c.parting.Load() {
+		return
+	}
 	<-c.ctx.Done()
 	<-time.After(max(c.cfg.OrphanDrain, 0))
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)

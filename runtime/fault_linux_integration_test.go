@@ -13,6 +13,11 @@ import (
 )
 
 func init() {
+	trees["no orphan drain"] = func() coppice.Config {
+		cfg := pool(1, idle)
+		cfg.OrphanDrain = -1
+		return cfg
+	}
 	trees["served"] = func() coppice.Config {
 		return coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{
 			Name: "web", Size: 3, Intensity: supervisor.Intensity{Max: 1000, Period: time.Second},
@@ -96,5 +101,28 @@ func TestShutdownDuringRestart(t *testing.T) {
 		if kids := runtimetest.Children(t, os.Getpid()); len(kids) != 0 {
 			t.Fatalf("children left: %v", kids)
 		}
+	}
+}
+
+// TestNoOrphanDrain: a child that ends in order ends by itself, however short the
+// time is that it would have as an orphan. It killed itself while it exited.
+func TestNoOrphanDrain(t *testing.T) {
+	p := plant(t, "no orphan drain")
+	sub := p.Subscribe(64)
+	if err := p.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	stopped := 0
+	for ev := range sub.Events(t.Context()) {
+		if ev.Kind != supervisor.ChildStopped {
+			continue
+		}
+		stopped++
+		if ev.Reason.Kind != supervisor.Shutdown {
+			t.Errorf("%s: %v", ev.Path, ev.Reason)
+		}
+	}
+	if stopped == 0 {
+		t.Error("nobody was stopped")
 	}
 }
