@@ -4,33 +4,54 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"sync"
+	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/tracing"
 )
 
+// leakAfter is how long a goroutine that is killed has to return, before it is
+// counted as leaked and nobody waits for it any more.
+const leakAfter = 100 * time.Millisecond
+
 // goroutineBody is a child that is a goroutine of the master.
 type goroutineBody struct {
-	child *child
-	ended chan struct{}
-	how   Exit
+	child    *child
+	returned chan struct{} // closed when the goroutine has ended
+
+	once  sync.Once
+	ended chan struct{} // closed when it has returned, or is leaked
+	how   Exit          // set before ended
+	leak  bool          // likewise
 }
 
 // goChild starts a child as a goroutine, with conn as its end of the channel. It
 // shares the master's tracing. The goroutine ends with its worker function.
 func goChild(c *child, conn *fdipc.Conn, shared tracing.Pipeline) *goroutineBody {
-	b := &goroutineBody{child: c, ended: make(chan struct{})}
+	b := &goroutineBody{child: c, returned: make(chan struct{}), ended: make(chan struct{})}
 	go func() {
-		defer close(b.ended)
+		var how Exit
+		defer func() { // runs after runtime.Goexit, too
+			close(b.returned)
+			b.end(how, false)
+		}()
 		bye := protect(func() farewell {
 			return c.run(conn, func(welcome) tracing.Pipeline { return borrowed{shared} })
 		})
 		if bye.Kind == byePanic {
-			b.how = Exit{Code: 2, Words: bye.Text}
+			how = Exit{Code: 2, Words: bye.Text}
 		}
 		c.part(bye)
 	}()
 	return b
+}
+
+func (b *goroutineBody) end(how Exit, leak bool) {
+	b.once.Do(func() {
+		b.how, b.leak = how, leak
+		close(b.ended)
+	})
 }
 
 // protect turns a panic of f into a farewell.
@@ -54,10 +75,20 @@ func (b *goroutineBody) pid() int { return 0 }
 func (b *goroutineBody) terminate() { b.child.beginDrain(errAsked, 0) }
 
 // kill does what terminate does and takes the channel away: whatever of the
-// child goes on living has no part in the tree any more.
+// child goes on living has no part in the tree any more, and is leaked.
 func (b *goroutineBody) kill() {
 	b.terminate()
 	go b.child.conn.Close() // ends by itself; kill does not wait
+	time.AfterFunc(leakAfter, func() { b.end(Exit{}, true) })
+}
+
+// leaked returns a channel that is closed when what was leaked has ended; nil
+// when nothing was. To be asked after done.
+func (b *goroutineBody) leaked() <-chan struct{} {
+	if b.leak {
+		return b.returned
+	}
+	return nil
 }
 
 func (b *goroutineBody) done() <-chan struct{} { return b.ended }

@@ -142,9 +142,11 @@ func (c *child) run(conn *fdipc.Conn, newPipeline func(welcome) tracing.Pipeline
 	select {
 	case c.welcome = <-c.greeted:
 	case <-c.ctx.Done():
-		return farewell{byeError, context.Cause(c.ctx).Error()}
+		close(c.set)
+		return farewell{byeUnfit, context.Cause(c.ctx).Error()}
 	case <-time.After(welcomeTimeout):
-		return farewell{byeError, fmt.Sprintf("coppice: no welcome from the master within %v", welcomeTimeout)}
+		close(c.set)
+		return farewell{byeUnfit, fmt.Sprintf("coppice: no welcome from the master within %v", welcomeTimeout)}
 	}
 	life, err := c.fit()
 	if err == nil {

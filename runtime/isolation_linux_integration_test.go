@@ -3,13 +3,16 @@
 package coppice_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coppice-go/coppice/actors"
 	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
+	"github.com/coppice-go/coppice/supervisor"
 )
 
 // TestGoroutines: with COPPICE_ISOLATION=goroutine the same trees do the same,
@@ -52,3 +55,42 @@ func TestGoroutines(t *testing.T) {
 }
 
 func pidOf(t coppice.Tree) int { return t.PID }
+
+// TestStuckGoroutine: a worker that will not end costs its goroutine, not the
+// shutdown: Shutdown waited for it after its context had ended, for ever.
+func TestStuckGoroutine(t *testing.T) {
+	free := make(chan struct{})
+	cfg := pool(1, func(ctx context.Context, w *coppice.Worker) error {
+		if err := w.Ready(); err != nil {
+			return err
+		}
+		<-free
+		return nil
+	})
+	t.Setenv("COPPICE_ISOLATION", "goroutine")
+	rt, err := coppice.Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sub := rt.Subscribe(64)
+	now, cancel := context.WithCancel(t.Context())
+	cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- rt.Shutdown(now) }()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v", err)
+		}
+	case <-time.After(runtimetest.Patience):
+		t.Error("Shutdown waits for a goroutine that does not end")
+	}
+	close(free)
+	leaked := false
+	for ev := range sub.Events(t.Context()) {
+		leaked = leaked || ev.Kind == supervisor.ChildLeaked
+	}
+	if !leaked {
+		t.Error("no event tells of the leak")
+	}
+}

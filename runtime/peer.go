@@ -26,6 +26,7 @@ type body interface {
 	kill()                 // without asking
 	done() <-chan struct{} // closed when it has ended and its output is read
 	exit() Exit            // how, after done
+	leaked() <-chan struct{}
 }
 
 // peer is one child of the tree from the master's side. It is a
@@ -202,3 +203,7 @@ func (p *peer) Done() <-chan struct{} { return p.done }
 
 // Reason is why, after Done.
 func (p *peer) Reason() supervisor.Reason { return p.reason }
+
+// Leaked is looked for by package supervisor: after Done, a channel that is closed
+// when a goroutine that would not end has ended; nil when there is none.
+func (p *peer) Leaked() <-chan struct{} { return p.body.leaked() }

@@ -101,6 +101,8 @@ func (b *processBody) exit() Exit {
 	return e
 }
 
+func (b *processBody) leaked() <-chan struct{} { return nil }
+
 func (b *processBody) terminate() { b.signal(syscall.SIGTERM) }
 func (b *processBody) kill()      { b.signal(syscall.SIGKILL) }
 
