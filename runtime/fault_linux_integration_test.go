@@ -128,3 +128,17 @@ func TestNoOrphanDrain(t *testing.T) {
 		t.Error("nobody was stopped")
 	}
 }
+
+// TestEndedDuringStart: Run is asked to end while a worker is not ready yet.
+func TestEndedDuringStart(t *testing.T) {
+	t.Setenv("COPPICE_ISOLATION", "goroutine")
+	ctx, cancel := context.WithCancel(t.Context())
+	err := coppice.Run(ctx, pool(1, func(ctx context.Context, w *coppice.Worker) error {
+		cancel()
+		<-ctx.Done()
+		return nil
+	}))
+	if err != nil {
+		t.Errorf("error %v", err)
+	}
+}

@@ -66,11 +66,14 @@ func exitCode(err error) int {
 
 // Run starts the tree, waits until it ends by itself or ctx does, and then shuts
 // it down within Config.Shutdown. It returns nil after an orderly end that ctx
-// asked for, otherwise why the tree ended. It handles no signal and never exits
+// asked for, during the start too, otherwise why the tree ended. It handles no signal and never exits
 // the master; in a child process it does not return.
 func Run(ctx context.Context, cfg Config) error {
 	rt, err := Start(ctx, cfg)
 	if err != nil {
+		if cause := ctx.Err(); cause != nil && errors.Is(err, cause) {
+			return nil // asked to end while it started; what was started is stopped again
+		}
 		return err
 	}
 	select {

@@ -64,6 +64,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 
 	rt := &Runtime{cfg: cfg, log: cfg.Logger, root: root, described: root.describe(), ended: make(chan struct{})}
 	rt.output.dst = cfg.Output
+	rt.hub = newHub(rt) // before a second signal may look for it
 	if !running.CompareAndSwap(nil, rt) {
 		return nil, ErrRunning
 	}
@@ -136,7 +137,6 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	undo = append(undo, func() { bounded(rt.system.Shutdown) })
 	rt.sockets = netactor.NewTable(netactor.TableConfig{Logger: rt.log})
 	undo = append(undo, func() { rt.sockets.Close() })
-	rt.hub = newHub(rt)
 	if err := rt.ownActors(ctx); err != nil {
 		return err
 	}
@@ -243,7 +243,7 @@ func (rt *Runtime) Subscribe(n int) *supervisor.Subscription { return rt.tree.Su
 // killAll kills the children of the tree that runs, for a program that must end
 // at once.
 func killAll() {
-	if rt := running.Load(); rt != nil && rt.hub != nil {
+	if rt := running.Load(); rt != nil {
 		for _, p := range rt.hub.all() {
 			p.Kill()
 		}
