@@ -73,9 +73,9 @@ func (a *acceptor) run() {
 		switch {
 		case err == nil:
 			ok = true
-		case err == errNoRoom:
+		case errors.Is(err, errNoRoom):
 			ok = a.park(0)
-		case err == errDrained:
+		case errors.Is(err, errDrained):
 		case exhausted(err):
 			a.d.count(func() { a.l.counts.Exhausted++ })
 			// The connection stays in the backlog. A descriptor may come free any

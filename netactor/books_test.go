@@ -66,7 +66,8 @@ func (d *desk) settle(id uint64, o fdipc.Outcome, reason uint8) []uint64 {
 	return d.place()
 }
 
-func (d *desk) seat(id uint64) *seat { return d.b.workers[id].seats[1] }
+// first is the seat of worker 1.
+func (d *desk) first() *seat { return d.b.workers[1].seats[1] }
 
 func (d *desk) run(n int) string {
 	var s strings.Builder
@@ -139,13 +140,13 @@ func TestBooksReoffer(t *testing.T) {
 		}
 		d.now = next
 		d.b.wake(d.now)
-		if r := d.seat(1).room; r != 1 {
+		if r := d.first().room; r != 1 {
 			t.Fatalf("room %d on trial, want 1", r)
 		}
 		for d.accept("") != 1 {
 		}
 		d.settle(1, fdipc.Claimed, 0)
-		if r := d.seat(1).room; r != defaultWindow {
+		if r := d.first().room; r != defaultWindow {
 			t.Errorf("room %d after a claim, want the whole window", r)
 		}
 	})
@@ -204,8 +205,8 @@ func TestBooksReoffer(t *testing.T) {
 		d := newDesk(t, opening{}, 2)
 		d.run(2)
 		d.b.unsent(d.at[1][0], true, d.now)
-		if to := d.place(); !slices.Equal(to, []uint64{2}) || d.seat(1).joined {
-			t.Errorf("offered to %v, joined %v", to, d.seat(1).joined)
+		if to := d.place(); !slices.Equal(to, []uint64{2}) || d.first().joined {
+			t.Errorf("offered to %v, joined %v", to, d.first().joined)
 		}
 	})
 }
@@ -253,7 +254,7 @@ func TestBooksLimits(t *testing.T) {
 		d.accept("")
 		d.b.finished(d.b.workers[1], 1, 1)
 		d.settle(1, fdipc.Claimed, 0)
-		if s := d.seat(1); s.load() != 0 || s.counts.Open() != 0 {
+		if s := d.first(); s.load() != 0 || s.counts.Open() != 0 {
 			t.Errorf("load %d, open %d", s.load(), s.counts.Open())
 		}
 	})
@@ -264,7 +265,7 @@ func TestBooksLimits(t *testing.T) {
 			d.b.finished(d.b.workers[1], 1, n)
 		}
 		d.b.finished(d.b.workers[1], 99, 1)
-		if s := d.seat(1); s.load() != 1 {
+		if s := d.first(); s.load() != 1 {
 			t.Errorf("load %d, want 1", s.load())
 		}
 	})

@@ -142,10 +142,11 @@ func (tr *tree) killListener() {
 	tr.table.Detach()
 }
 
-func (tr *tree) worker(pool string, slot int) *testWorker {
+// worker starts a worker of pool web.
+func (tr *tree) worker(slot int) *testWorker {
 	tr.t.Helper()
 	tr.last++
-	w := &testWorker{tree: tr, Worker: Worker{ID: tr.last, Name: fmt.Sprintf("%s/%d", pool, slot), Pool: pool, Slot: slot}}
+	w := &testWorker{tree: tr, Worker: Worker{ID: tr.last, Name: fmt.Sprintf("web/%d", slot), Pool: "web", Slot: slot}}
 	ready := make(chan struct{})
 	w.master = tr.pair(
 		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) {
@@ -154,7 +155,7 @@ func (tr *tree) worker(pool string, slot int) *testWorker {
 		}},
 		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, w.ls.HandleFrame(c, f)) }},
 	)
-	w.ls = NewListeners(ListenersConfig{Master: w.master[1], Pool: pool, Logger: quiet, Tracer: tr.cfg.Tracer})
+	w.ls = NewListeners(ListenersConfig{Master: w.master[1], Pool: "web", Logger: quiet, Tracer: tr.cfg.Tracer})
 	tr.table.AddWorker(w.Worker, w.master[0])
 	close(ready)
 	tr.workers[w.ID] = w
@@ -247,7 +248,7 @@ func serveID(ln net.Listener, id string) {
 		if err != nil {
 			return
 		}
-		io.WriteString(c, id)
+		_, _ = io.WriteString(c, id)
 		c.Close()
 	}
 }

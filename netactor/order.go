@@ -28,6 +28,7 @@ func newOrder(p Policy, picker string) order {
 		if p := lookupPicker(picker); p != nil {
 			return &custom{picker: p}
 		}
+	case RoundRobin, Shared, policies:
 	}
 	return new(roundRobin)
 }
@@ -117,22 +118,26 @@ func (l *leastLoaded) pick(netip.AddrPort) *seat {
 	return s
 }
 
-// The methods of heap.Interface.
+// Len, Less, Swap, Push and Pop are heap.Interface.
 
 func (l *leastLoaded) Len() int { return len(l.seats) }
+
 func (l *leastLoaded) Less(i, j int) bool {
 	a, b := l.seats[i], l.seats[j]
 	return cmp.Or(cmp.Compare(a.load(), b.load()), cmp.Compare(a.turn, b.turn)) < 0
 }
+
 func (l *leastLoaded) Swap(i, j int) {
 	l.seats[i], l.seats[j] = l.seats[j], l.seats[i]
 	l.seats[i].index, l.seats[j].index = i, j
 }
+
 func (l *leastLoaded) Push(x any) {
 	s := x.(*seat)
 	s.index = len(l.seats)
 	l.seats = append(l.seats, s)
 }
+
 func (l *leastLoaded) Pop() any {
 	s := l.seats[len(l.seats)-1]
 	l.seats = l.seats[:len(l.seats)-1]

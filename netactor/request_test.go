@@ -129,7 +129,9 @@ func FuzzDecodeRequest(f *testing.F) {
 	for _, r := range []Request{
 		{Network: "tcp4", Address: "127.0.0.1:80", Backlog: 5, Policy: LeastLoaded, Limits: Limits{PerWorker: 3}},
 		{Network: "unix", Address: "/tmp/x", Mode: 0o600, Name: "x", Ordinal: 2},
-		{FD: 7}, {Name: "http"}, {Network: "tcp", Address: "[::]:0", Policy: Custom, Picker: "p"},
+		{FD: 7},
+		{Name: "http"},
+		{Network: "tcp", Address: "[::]:0", Policy: Custom, Picker: "p"},
 	} {
 		f.Add(encode(r))
 	}

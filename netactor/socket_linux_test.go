@@ -270,7 +270,7 @@ func TestSocketFD(t *testing.T) {
 		t.Fatal(err)
 	}
 	var s *socket
-	rc.Control(func(fd uintptr) { s = opened(t, Request{FD: int(fd)}) })
+	_ = rc.Control(func(fd uintptr) { s = opened(t, Request{FD: int(fd)}) })
 	if got := s.where(t); got != ln.Addr().String() {
 		t.Errorf("address %s, want %s", got, ln.Addr())
 	}
@@ -365,7 +365,7 @@ func TestSourceAccept(t *testing.T) {
 	})
 	t.Run("a socket that was shut down is broken", func(t *testing.T) {
 		src, _ := newTestSource(t)
-		src.rc.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+		_ = src.rc.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
 		if n, err := src.accept(room(64), make([]arrival, 64)); n != 0 || !broken(err) {
 			t.Errorf("took %d, %v", n, err)
 		}
@@ -399,19 +399,19 @@ func TestClientReset(t *testing.T) {
 		}
 		tk := new(ticket)
 		rc, _ := s.(*net.TCPConn).SyscallConn()
-		rc.Control(func(fd uintptr) { tk.fd = int(fd) })
+		_ = rc.Control(func(fd uintptr) { tk.fd = int(fd) })
 		return s, c.(*net.TCPConn), tk
 	}
 	s, c, tk := accepted()
 	if tk.clientReset() {
 		t.Error("reset while it lives")
 	}
-	c.CloseWrite() // still waits for an answer
-	io.ReadAll(s)
+	_ = c.CloseWrite() // still waits for an answer
+	_, _ = io.ReadAll(s)
 	if tk.clientReset() {
 		t.Error("reset while it is half open")
 	}
-	c.SetLinger(0)
+	_ = c.SetLinger(0)
 	c.Close()
 	until(t, "the reset to be seen", tk.clientReset)
 	s.Close()

@@ -11,7 +11,7 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-func recording(t *testing.T, s sdktrace.Sampler) (*tracing.Tracer, *tracetest.SpanRecorder) {
+func recording(s sdktrace.Sampler) (*tracing.Tracer, *tracetest.SpanRecorder) {
 	sr := tracetest.NewSpanRecorder()
 	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(sr), sdktrace.WithSampler(s))
 	return tracing.New(tp), sr
@@ -21,12 +21,12 @@ func recording(t *testing.T, s sdktrace.Sampler) (*tracing.Tracer, *tracetest.Sp
 // of the one before; a hand-off that came back is followed by a linked one.
 func TestTrace(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
-		tracer, spans := recording(t, sdktrace.AlwaysSample())
+		tracer, spans := recording(sdktrace.AlwaysSample())
 		tr := newTree(t, mem, func(tr *tree) {
 			tr.cfg.Tracer = tracer
 			tr.claim = 30 * time.Millisecond
 		})
-		a := tr.worker("web", 0)
+		a := tr.worker(0)
 		addr := a.mustListen(loopback).Addr().String() // never accepts
 		tr.joined(1)
 		answer := make(chan string, 1)
@@ -35,7 +35,7 @@ func TestTrace(t *testing.T) {
 			answer <- s
 		}()
 		until(t, "the offer to come back", func() bool { return tr.stats().Workers[0].Counts.Returned > 0 })
-		go serveID(tr.worker("web", 1).mustListen(loopback2(addr)), "b")
+		go serveID(tr.worker(1).mustListen(loopback2(addr)), "b")
 		if s := <-answer; s != "b" {
 			t.Fatalf("answer %q", s)
 		}
@@ -76,9 +76,9 @@ func TestTrace(t *testing.T) {
 
 // A trace that is not sampled goes along, and records nothing.
 func TestTraceUnsampled(t *testing.T) {
-	tracer, spans := recording(t, sdktrace.NeverSample())
+	tracer, spans := recording(sdktrace.NeverSample())
 	tr := newTree(t, true, func(tr *tree) { tr.cfg.Tracer = tracer })
-	ln := tr.worker("web", 0).mustListen(loopback)
+	ln := tr.worker(0).mustListen(loopback)
 	tr.joined(1)
 	answer := make(chan string, 1)
 	go func() {
@@ -112,7 +112,7 @@ func TestAllocations(t *testing.T) {
 		tk.traceOffer()
 		tk.traceSettled(fdipc.Claimed, 0)
 		d.b.settled(tk, fdipc.Claimed, 0, false, d.now)
-		d.b.finished(tk.l.seats[1].a, 1, d.seat(1).counts.Claimed)
+		d.b.finished(tk.l.seats[1].a, 1, d.first().counts.Claimed)
 	}); n != 0 {
 		t.Errorf("%v allocations a connection", n)
 	}
@@ -124,7 +124,7 @@ func BenchmarkHandOver(b *testing.B) {
 	tr := newTree(b, false)
 	var addr string
 	for i := range 2 {
-		ln := tr.worker("web", i).mustListen(loopback)
+		ln := tr.worker(i).mustListen(loopback)
 		addr = ln.Addr().String()
 		go serveID(ln, "x")
 	}

@@ -2,6 +2,7 @@ package netactor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -74,6 +75,11 @@ func workerMain(f *os.File, env map[string]string) {
 		<-c.Done()
 		os.Exit(0)
 	}()
+	if n, err := strconv.Atoi(env["FILES"]); err == nil {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: uint64(n), Max: uint64(n)}); err != nil {
+			panic(err)
+		}
+	}
 	for {
 		conn, err := ln.Accept()
 		if err != nil {
@@ -83,7 +89,7 @@ func workerMain(f *os.File, env map[string]string) {
 			defer conn.Close()
 			var b [1]byte
 			if _, err := io.ReadFull(conn, b[:]); err == nil {
-				io.WriteString(conn, "ok")
+				_, _ = io.WriteString(conn, "ok")
 			}
 		}()
 	}
@@ -97,7 +103,7 @@ type proc struct {
 }
 
 // startProc starts a worker in a slot; master and listener process are ours.
-func (tr *tree) startProc(slot int, address string, p Policy) *proc {
+func (tr *tree) startProc(slot int, vars map[string]string) *proc {
 	tr.mu.Lock()
 	tr.last++
 	w := &proc{Worker: Worker{ID: tr.last, Name: fmt.Sprintf("web/%d", slot), Pool: "web", Slot: slot}, gone: make(chan struct{})}
@@ -107,7 +113,7 @@ func (tr *tree) startProc(slot int, address string, p Policy) *proc {
 		tr.t.Fatal(err)
 	}
 	w.cmd = exec.Command(os.Args[0])
-	w.cmd.Env = append(os.Environ(), fdipc.Environ(3, map[string]string{"ADDRESS": address, "POLICY": p.String()})...)
+	w.cmd.Env = append(os.Environ(), fdipc.Environ(3, vars)...)
 	w.cmd.ExtraFiles = []*os.File{remote}
 	w.cmd.Stderr = os.Stderr
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -175,9 +181,10 @@ func storm(t *testing.T, p Policy) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	vars := map[string]string{"ADDRESS": addr.String(), "POLICY": p.String()}
 	procs := make([]*proc, 3)
 	for i := range procs {
-		procs[i] = tr.startProc(i, addr.String(), p)
+		procs[i] = tr.startProc(i, vars)
 	}
 	var ok, cut, refused, hung atomic.Int64
 	var wg sync.WaitGroup
@@ -229,7 +236,7 @@ func storm(t *testing.T, p Policy) {
 		_ = procs[i].cmd.Process.Kill()
 		<-procs[i].gone
 		killed++
-		procs[i] = tr.startProc(i, addr.String(), p)
+		procs[i] = tr.startProc(i, vars)
 	}
 	<-stormOver
 	attempted := int64(clients * each)
@@ -266,6 +273,64 @@ func storm(t *testing.T, p Policy) {
 	}
 }
 
+// X2: a worker out of descriptors loses nothing: what it could not receive goes
+// to another worker. When it has descriptors again it is back by itself.
+func TestOutOfDescriptorsX2(t *testing.T) {
+	tr := newTree(t, false)
+	addr, err := tr.table.Open(testContext(t), "listener/x2", loopback)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vars := map[string]string{"ADDRESS": addr.String(), "POLICY": "round-robin"}
+	roomy := tr.startProc(0, vars)
+	tr.joined(1)
+	vars["FILES"] = "24"
+	tight := tr.startProc(1, vars)
+	tr.joined(2)
+	of := func() SeatCounts {
+		for _, w := range tr.stats().Workers {
+			if w.Worker.ID == tight.ID {
+				return w.Counts
+			}
+		}
+		return SeatCounts{}
+	}
+	const n = 60
+	var clients []net.Conn
+	for range n {
+		c, err := net.Dial("tcp", addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		clients = append(clients, c)
+	}
+	tr.settled(n)
+	claimed := of().Claimed
+	if of().Refused == 0 || claimed >= n/2 {
+		t.Fatalf("the worker was not out of descriptors: %+v", of())
+	}
+	for _, c := range clients {
+		_ = c.SetDeadline(time.Now().Add(deadline))
+		if _, err := c.Write([]byte{'x'}); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(c); string(b) != "ok" || err != nil {
+			t.Fatalf("answer %q, %v", b, err)
+		}
+	}
+	until(t, "the worker to be back", func() bool {
+		if err := roundTrip(addr.String()); err != nil {
+			t.Fatal(err)
+		}
+		return of().Claimed > claimed+1
+	})
+	for _, w := range []*proc{roomy, tight} {
+		_ = w.cmd.Process.Kill()
+		<-w.gone
+	}
+}
+
 // roundTrip connects, writes a byte and reads the answer.
 func roundTrip(addr string) error {
 	c, err := net.Dial("tcp", addr)
@@ -285,12 +350,12 @@ func roundTrip(addr string) error {
 }
 
 func isTimeout(err error) bool {
-	e, ok := err.(net.Error)
+	e, ok := errors.AsType[net.Error](err)
 	return ok && e.Timeout()
 }
 
 func isDial(err error) bool {
-	e, ok := err.(*net.OpError)
+	e, ok := errors.AsType[*net.OpError](err)
 	return ok && e.Op == "dial"
 }
 
@@ -304,8 +369,8 @@ func TestFDIsTheMasters(t *testing.T) {
 	defer ln.Close()
 	rc, _ := ln.(*net.TCPListener).SyscallConn()
 	var fd int
-	rc.Control(func(n uintptr) { fd = int(n) })
-	w := tr.worker("web", 0)
+	_ = rc.Control(func(n uintptr) { fd = int(n) })
+	w := tr.worker(0)
 	got := w.mustListen(Request{FD: fd})
 	if got.Addr().String() != ln.Addr().String() {
 		t.Errorf("%s, want %s of descriptor %s", got.Addr(), ln.Addr(), strconv.Itoa(fd))

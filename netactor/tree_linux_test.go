@@ -59,7 +59,7 @@ func TestRoundRobinIsCyclic(t *testing.T) {
 		const workers, rounds = 3, 300
 		var addr string
 		for i := range workers {
-			ln := tr.worker("web", i).mustListen(loopback)
+			ln := tr.worker(i).mustListen(loopback)
 			if addr == "" {
 				addr = ln.Addr().String()
 			} else if addr != ln.Addr().String() {
@@ -71,7 +71,7 @@ func TestRoundRobinIsCyclic(t *testing.T) {
 		var got [workers]int
 		for range rounds {
 			var i int
-			fmt.Sscan(ask1(t, "tcp", addr), &i)
+			_, _ = fmt.Sscan(ask1(t, "tcp", addr), &i)
 			got[i]++
 		}
 		for _, n := range got {
@@ -90,7 +90,7 @@ func TestRoundRobinIsCyclic(t *testing.T) {
 func TestNobodyThereX3(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
-		w := tr.worker("web", 0)
+		w := tr.worker(0)
 		addr := w.mustListen(loopback).Addr().String()
 		tr.joined(1)
 		w.kill()
@@ -101,7 +101,7 @@ func TestNobodyThereX3(t *testing.T) {
 				answers <- fmt.Sprint(s, err)
 			}()
 		}
-		go serveID(tr.worker("web", 0).mustListen(loopback2(addr)), "ok")
+		go serveID(tr.worker(0).mustListen(loopback2(addr)), "ok")
 		for range cap(answers) {
 			if s := <-answers; s != "ok<nil>" {
 				t.Errorf("answer %q", s)
@@ -118,7 +118,7 @@ func loopback2(addr string) Request { return Request{Network: "tcp", Address: ad
 func TestDeathWithUnclaimedX1(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
-		a, b := tr.worker("web", 0), tr.worker("web", 1)
+		a, b := tr.worker(0), tr.worker(1)
 		addr := a.mustListen(loopback).Addr().String() // never accepts
 		ln := b.mustListen(loopback2(addr))
 		tr.joined(2)
@@ -161,7 +161,7 @@ func TestDeathWithUnclaimedX1(t *testing.T) {
 func TestStalledWorker(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem, func(tr *tree) { tr.claim = 30 * time.Millisecond })
-		a, b := tr.worker("web", 0), tr.worker("web", 1)
+		a, b := tr.worker(0), tr.worker(1)
 		lna := a.mustListen(loopback)
 		addr := lna.Addr().String()
 		go serveID(b.mustListen(loopback2(addr)), "b")
@@ -190,7 +190,7 @@ func TestStalledWorker(t *testing.T) {
 func TestRefusal(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
-		a, b := tr.worker("web", 0), tr.worker("web", 1)
+		a, b := tr.worker(0), tr.worker(1)
 		lna := a.mustListen(loopback)
 		addr := lna.Addr().String()
 		go serveID(b.mustListen(loopback2(addr)), "b")
@@ -218,7 +218,7 @@ func TestRefusal(t *testing.T) {
 func TestListenerClose(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
-		a, b := tr.worker("web", 0), tr.worker("web", 1)
+		a, b := tr.worker(0), tr.worker(1)
 		lna := a.mustListen(loopback)
 		addr := lna.Addr().String()
 		lnb := b.mustListen(loopback2(addr))
@@ -261,7 +261,7 @@ func TestListenerClose(t *testing.T) {
 func TestListenAgainN87(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
-		a, b := tr.worker("web", 0), tr.worker("web", 1)
+		a, b := tr.worker(0), tr.worker(1)
 		first := a.mustListen(loopback)
 		addr := first.Addr().String()
 		for i := range 20 {
@@ -302,7 +302,7 @@ func connects2(addr string) error {
 // from net.Listen; when it is free again, so is the address.
 func TestListenErrorN27(t *testing.T) {
 	tr := newTree(t, true)
-	w := tr.worker("web", 0)
+	w := tr.worker(0)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -332,7 +332,7 @@ func TestListenErrorN27(t *testing.T) {
 func TestListenGivenUpN104(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
-		w := tr.worker("web", 0)
+		w := tr.worker(0)
 		for range 50 {
 			ctx, cancel := context.WithCancel(context.Background())
 			go cancel()
@@ -349,7 +349,7 @@ func TestListenGivenUpN104(t *testing.T) {
 // Pause leaves connections in the backlog; Resume takes them.
 func TestPause(t *testing.T) {
 	tr := newTree(t, true)
-	w := tr.worker("web", 0)
+	w := tr.worker(0)
 	ln := w.mustListen(loopback)
 	addr := ln.Addr().String()
 	go serveID(ln, "a")
@@ -389,7 +389,7 @@ func TestPause(t *testing.T) {
 // does not turn: the connections wait in the backlog.
 func TestLimitX9(t *testing.T) {
 	tr := newTree(t, true)
-	w := tr.worker("web", 0)
+	w := tr.worker(0)
 	r := loopback
 	r.Limits = Limits{PerWorker: 2}
 	ln := w.mustListen(r)
@@ -404,14 +404,12 @@ func TestLimitX9(t *testing.T) {
 			held <- c
 		}
 	}()
-	var clients []net.Conn
 	for range 5 {
 		c, err := net.Dial("tcp", ln.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		clients = append(clients, c)
 	}
 	x, y := <-held, <-held
 	tr.settled(2)
@@ -443,7 +441,7 @@ func TestLimitX9(t *testing.T) {
 func TestListenerProcessRestart(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
-		w := tr.worker("web", 0)
+		w := tr.worker(0)
 		ln := w.mustListen(loopback)
 		addr := ln.Addr().String()
 		tr.joined(1)
@@ -492,7 +490,7 @@ func TestListenerProcessRestart(t *testing.T) {
 func TestShutdownDrainsBacklog(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
-		w := tr.worker("web", 0)
+		w := tr.worker(0)
 		r := loopback
 		r.Limits = Limits{Window: 1}
 		ln := w.mustListen(r)
@@ -525,7 +523,7 @@ func TestShutdownDrainsBacklog(t *testing.T) {
 // Shutdown does not wait beyond its context; what is left is closed.
 func TestShutdownEnds(t *testing.T) {
 	tr := newTree(t, true)
-	w := tr.worker("web", 0)
+	w := tr.worker(0)
 	ln := w.mustListen(loopback) // never accepts
 	tr.joined(1)
 	c, err := net.Dial("tcp", ln.Addr().String())
@@ -552,7 +550,7 @@ func TestShared(t *testing.T) {
 		tr := newTree(t, mem)
 		r := loopback
 		r.Policy = Shared
-		a, b := tr.worker("web", 0), tr.worker("web", 1)
+		a, b := tr.worker(0), tr.worker(1)
 		lna := a.mustListen(r)
 		addr := lna.Addr().String()
 		lnb := b.mustListen(r)
@@ -586,7 +584,7 @@ func TestShared(t *testing.T) {
 func TestShare(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
-		a, b := tr.worker("web", 0), tr.worker("web", 1)
+		a, b := tr.worker(0), tr.worker(1)
 		raw, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -620,7 +618,7 @@ func TestShare(t *testing.T) {
 
 func TestShareUnix(t *testing.T) {
 	tr := newTree(t, true)
-	w := tr.worker("web", 0)
+	w := tr.worker(0)
 	path := filepath.Join(t.TempDir(), "s")
 	raw, err := net.Listen("unix", path)
 	if err != nil {
@@ -642,7 +640,7 @@ func TestShareUnix(t *testing.T) {
 // drained with the worker.
 func TestAdopt(t *testing.T) {
 	tr := newTree(t, true)
-	w := tr.worker("web", 0)
+	w := tr.worker(0)
 	raw, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -707,7 +705,7 @@ func TestAlone(t *testing.T) {
 func TestOwnerStops(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
-		ln := tr.worker("web", 0).mustListen(loopback)
+		ln := tr.worker(0).mustListen(loopback)
 		tr.joined(1)
 		tr.table.StopOwner("web")
 		if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
@@ -737,7 +735,7 @@ func TestSpec(t *testing.T) {
 		s, err := tryAsk("tcp", addr.String())
 		answer <- fmt.Sprint(s, err)
 	}()
-	ln := tr.worker("web", 0).mustListen(Request{Name: "http"})
+	ln := tr.worker(0).mustListen(Request{Name: "http"})
 	go serveID(ln, "a")
 	if s := <-answer; s != "a<nil>" {
 		t.Errorf("answer %q", s)
@@ -757,9 +755,9 @@ func TestHTTP(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
 		for _, r := range []Request{loopback, {Network: "unix", Address: filepath.Join(t.TempDir(), "h")}} {
-			ln := tr.worker("web", 0).mustListen(r)
+			ln := tr.worker(0).mustListen(r)
 			srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				io.Copy(w, r.Body)
+				_, _ = io.Copy(w, r.Body)
 			})}
 			done := make(chan error, 1)
 			go func() { done <- srv.Serve(ln) }()
@@ -794,7 +792,7 @@ func TestLeastLoaded(t *testing.T) {
 	tr := newTree(t, true)
 	r := loopback
 	r.Policy = LeastLoaded
-	a, b := tr.worker("web", 0), tr.worker("web", 1)
+	a, b := tr.worker(0), tr.worker(1)
 	lna := a.mustListen(r)
 	lnb := b.mustListen(r)
 	tr.joined(2)
@@ -856,7 +854,7 @@ func TestLeastLoaded(t *testing.T) {
 // EMFILE: the accept loop backs off and loses nothing.
 func TestExhausted(t *testing.T) {
 	tr := newTree(t, true, func(tr *tree) { tr.hook = func(s *source) { failNext(s, 3) } })
-	w := tr.worker("web", 0)
+	w := tr.worker(0)
 	ln := w.mustListen(loopback)
 	tr.joined(1)
 	go serveID(ln, "a")
@@ -875,7 +873,7 @@ func TestExhausted(t *testing.T) {
 func TestForgedFramesN32(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
-		w := tr.worker("web", 0)
+		w := tr.worker(0)
 		ln := w.mustListen(loopback)
 		go serveID(ln, "a")
 		tr.joined(1)
