@@ -60,11 +60,23 @@ func (l *lines) note(line []byte) {
 	l.words = string(line)
 }
 
-// finish waits for the last line of a process that has ended. A descendant that
-// still has the pipe may keep it for lingerTimeout.
-func (l *lines) finish() {
-	_ = l.r.SetReadDeadline(time.Now().Add(lingerTimeout)) // fails when r is closed: then it is done
-	<-l.done
+// finish waits for the last line of the outputs of a process that has ended. A
+// descendant that still has a pipe may keep it for lingerTimeout; lines that
+// Config.Output does not take by then come later.
+func finish(outputs ...*lines) {
+	end := time.Now().Add(lingerTimeout)
+	for _, l := range outputs {
+		_ = l.r.SetReadDeadline(end) // fails when r is closed: then it is done
+	}
+	late := time.NewTimer(2 * lingerTimeout)
+	defer late.Stop()
+	for _, l := range outputs {
+		select {
+		case <-l.done:
+		case <-late.C:
+			return
+		}
+	}
 }
 
 // lastWords returns the line in which the program said why it dies, or "".

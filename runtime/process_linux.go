@@ -86,8 +86,7 @@ func (rt *Runtime) spawn(cmd command, tag string) (*processBody, error) {
 func (b *processBody) wait() {
 	defer close(b.ended)
 	<-b.proc.done
-	b.stdout.finish()
-	b.stderr.finish()
+	finish(b.stdout, b.stderr)
 }
 
 func (b *processBody) pid() int              { return b.proc.pid }

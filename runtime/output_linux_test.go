@@ -1,0 +1,46 @@
+package coppice
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// TestFinish: the end of a process is known soon although a descendant keeps both
+// pipes, or nobody takes the lines.
+func TestFinish(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		stuck bool
+	}{{"a descendant has the pipes", false}, {"nobody takes the lines", true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			free := make(chan struct{})
+			var both []*lines
+			for range 2 {
+				r, w, err := outputPipe()
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { w.Close() })
+				fmt.Fprintln(w, "panic: a line")
+				both = append(both, readLines(r, func([]byte) {
+					if tt.stuck {
+						<-free
+					}
+				}))
+			}
+			began := time.Now()
+			finish(both...)
+			if took := time.Since(began); took > 4*lingerTimeout {
+				t.Errorf("took %v", took)
+			}
+			if words := both[1].lastWords(); words != "panic: a line" {
+				t.Errorf("last words %q", words)
+			}
+			close(free)
+			for _, l := range both {
+				<-l.done
+			}
+		})
+	}
+}
