@@ -119,7 +119,8 @@ func (l *lane) putLocked(f *Frame, refs []ref) {
 		bits = pieceData
 	}
 	size := pieceHead + len(f.Payload)
-	if f.Trace != (TraceContext{}) {
+	traced := f.Trace != (TraceContext{})
+	if traced {
 		size += traceLen
 	}
 	for _, h := range f.Handles {
@@ -133,7 +134,7 @@ func (l *lane) putLocked(f *Frame, refs []ref) {
 		start := len(p.buf)
 		b := p.buf[:start+pieceHead]
 		pb := bits
-		if f.Trace != (TraceContext{}) && bits&pieceCont == 0 {
+		if traced && bits&pieceCont == 0 {
 			pb |= pieceTrace
 			b = append(b, f.Trace[:]...)
 		}

@@ -16,6 +16,7 @@ type receiver struct {
 	packet  *packet
 	now     piece // being worked on
 	frame   Frame
+	frames  uint64 // of this packet
 	handles []*Handle
 	parts   [lanes]part
 	goodbye bool
@@ -107,16 +108,20 @@ func (r *receiver) take() error {
 	}
 	g, err := r.pieces(r.packet.buf, r.packet.cargo)
 	closeAll(g)
+	st.framesReceived.Add(r.frames)
+	r.frames = 0
 	return err
 }
 
 // pieces works on the pieces in b. It returns the cargo it has not come to.
 func (r *receiver) pieces(b []byte, g []cargo) ([]cargo, error) {
 	c := r.c
-	// The number of descriptors is checked before any is used.
+	// The number of descriptors is checked before any is used. Where there are none, each piece is
+	// checked when its turn comes.
 	n := 0
 	p := &r.now
-	for rest := b; len(rest) > 0; n += p.handles {
+	bare := len(g) == 0 && !r.packet.cut && r.hello == nil
+	for rest := b; len(rest) > 0 && !bare; n += p.handles {
 		var err error
 		if rest, err = decodePiece(rest, p); err != nil {
 			return g, err
@@ -137,13 +142,18 @@ func (r *receiver) pieces(b []byte, g []cargo) ([]cargo, error) {
 		return g, wireError("empty packet")
 	}
 	for len(b) > 0 {
-		b, _ = decodePiece(b, p)
+		var err error
+		if b, err = decodePiece(b, p); err != nil {
+			return g, err
+		}
+		if bare && p.handles > 0 {
+			return g, wireError("no descriptors, %d announced", p.handles)
+		}
 		mine := g[:min(p.handles, len(g))]
 		g = g[len(mine):]
 		if r.hello != nil {
 			hello := r.hello
 			r.hello = nil
-			var err error
 			if p.kind != kindHello || p.bits != 0 {
 				err = wireError("kind %#x before hello", p.kind)
 			} else {
@@ -173,6 +183,16 @@ func (r *receiver) piece(p *piece, g []cargo) error {
 		return wireError("frame on the wrong lane")
 	}
 	t := &r.parts[lane]
+	f := &r.frame
+	if !t.active && p.bits&(pieceMore|pieceCont) == 0 && p.handles == 0 { // as most are
+		f.Kind, f.Lane, f.Flags, f.Target, f.Payload, f.Handles = p.kind, lane, p.flags, p.target, p.payload, nil
+		f.setTrace(p.trace)
+		if len(p.payload) > c.cfg.MaxFrame {
+			return wireError("frame of more than %d bytes", c.cfg.MaxFrame)
+		}
+		r.frames++
+		return r.deliver(f)
+	}
 	if (p.bits&pieceCont != 0) != t.active {
 		closeAll(g)
 		return wireError("piece out of place")
@@ -206,7 +226,6 @@ func (r *receiver) piece(p *piece, g []cargo) error {
 	if p.bits&pieceMore != 0 {
 		return nil
 	}
-	f := &r.frame
 	*f = Frame{Kind: t.first.kind, Lane: lane, Flags: t.first.flags, Target: t.first.target, Trace: t.trace, Payload: t.payload, Handles: t.handles}
 	if whole {
 		f.Payload = p.payload
@@ -216,13 +235,22 @@ func (r *receiver) piece(p *piece, g []cargo) error {
 		f.Refuse(t.lost)
 		return nil
 	}
-	c.stats.framesReceived.Add(1)
+	r.frames++
 	err := r.deliver(f)
 	if cap(f.Handles) > cap(r.handles) {
 		r.handles = f.Handles
 	}
 	clear(r.handles[:cap(r.handles)])
 	return err
+}
+
+// setTrace sets a borrowed frame's trace context, which is mostly none after none.
+func (f *Frame) setTrace(b []byte) {
+	if b != nil {
+		copy(f.Trace[:], b)
+	} else if f.Trace != (TraceContext{}) {
+		f.Trace = TraceContext{}
+	}
 }
 
 // receiveHandles makes handles of the cargo of one piece.

@@ -1,0 +1,56 @@
+package fdipc
+
+import (
+	"bytes"
+	"encoding/hex"
+	"os"
+	"strings"
+	"testing"
+)
+
+// The test vectors of docs/protocol.md are what the encoder writes, and the decoder takes them.
+func TestVectors(t *testing.T) {
+	doc, err := os.ReadFile("../docs/protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	vectors := make(map[string][]byte)
+	for i, block := range strings.Split(string(doc), "```") {
+		name, body, ok := strings.Cut(block, "\n")
+		if name, is := strings.CutPrefix(name, "vector "); i%2 == 1 && ok && is {
+			if vectors[name], err = hex.DecodeString(strings.Join(strings.Fields(body), "")); err != nil {
+				t.Fatal(name, err)
+			}
+		}
+	}
+	frame := func(lane Lane, f *Frame, refs []ref) []byte {
+		l := newLane(&Conn{}, lane)
+		l.putLocked(f, refs)
+		return l.queue[0].buf
+	}
+	var trace TraceContext
+	for i := range trace {
+		trace[i] = byte(i + 1)
+	}
+	named := HandleFD(0).Named("c")
+	named.kind = HandleTCP
+	hi := hello{1, 1, featAll, 0, 1 << 20, 256}.append(nil)
+	want := map[string][]byte{
+		"hello":   frame(Control, &Frame{Kind: kindHello, Payload: hi}, nil),
+		"frame":   frame(Control, &Frame{Kind: 0x40, Flags: 5, Target: 7, Payload: []byte("hi")}, nil),
+		"handles": frame(Data, &Frame{Kind: 0x41, Trace: trace, Handles: []*Handle{named, HandleFD(0)}}, []ref{{3, 9}, {4, 1}}),
+		"refusal": frame(Control, &Frame{Kind: kindClaims, Payload: appendClaim(nil, ref{2, 1}, 16, wordRefused)}, nil),
+	}
+	for name, b := range want {
+		if !bytes.Equal(vectors[name], b) {
+			t.Errorf("%s:\n%x in the document,\n%x from the encoder", name, vectors[name], b)
+		}
+		var p piece
+		if rest, err := decodePiece(b, &p); err != nil || len(rest) != 0 {
+			t.Errorf("%s: %v, %d bytes left", name, err, len(rest))
+		}
+	}
+	if len(vectors) != len(want) {
+		t.Errorf("%d vectors in the document, %d here", len(vectors), len(want))
+	}
+}
