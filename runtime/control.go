@@ -83,6 +83,22 @@ const (
 	byeUnfit    farewellKind = "unfit"    // this program cannot be that child
 )
 
+// agrees tells whether a child that said so ends like that.
+func (k farewellKind) agrees(e Exit) bool {
+	if e.PID == 0 || e.Lost != nil { // a goroutine, or nobody knows better
+		return true
+	}
+	switch k {
+	case byeNormal, byeShutdown:
+		return e.Signal == 0 && e.Code == exitOK
+	case byeError, byePanic:
+		return e.Signal == 0 && e.Code == exitFailed
+	case byeUnfit:
+		return e.Signal == 0 && e.Code == exitUsage
+	}
+	return false
+}
+
 // sibling names a child to another: in a link, and when it is gone.
 type sibling struct {
 	Role   role

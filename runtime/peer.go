@@ -131,7 +131,7 @@ func (p *peer) why() supervisor.Reason {
 		r = supervisor.Reason{Kind: supervisor.Killed}
 	}
 	bye := p.bye.Load()
-	if bye == nil || p.exit.Signal != 0 {
+	if bye == nil || !bye.Kind.agrees(p.exit) {
 		return r
 	}
 	switch bye.Kind {
