@@ -297,6 +297,31 @@ func TestTerminate(t *testing.T) {
 	}
 }
 
+// TestCtrlC: the terminal sends SIGINT to the whole process group of the program,
+// which is the master's alone: the workers drain, and a request finishes.
+func TestCtrlC(t *testing.T) {
+	h := start(t, "-workers", "2", "-quiet")
+	answered := h.begin("/sleep?ms=500")
+	if err := syscall.Kill(-h.PID(), syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-answered; err != nil {
+		t.Errorf("the sleeper: %v", err)
+	}
+	if code := h.Wait(); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+}
+
+// TestOutputTagged: what a worker prints comes behind its name and number.
+func TestOutputTagged(t *testing.T) {
+	h := start(t, "-workers", "1", "-quiet")
+	if _, err := h.get("/crash?how=panic"); err == nil {
+		t.Error("a crash was answered")
+	}
+	h.Await(`^web/0#\d+\| panic: asked to panic$`)
+}
+
 // begin sends a request and returns when all of it is on its way; its end comes
 // on the channel.
 func (h *hello) begin(path string) <-chan error {
@@ -325,27 +350,27 @@ func (h *hello) begin(path string) <-chan error {
 	return ended
 }
 
-// TestMasterKilled: workers finish what they have begun, within a second, and no
-// process outlives its master for longer, blocked ones included.
+// TestMasterKilled: no process outlives its master, blocked ones included, by more
+// than OrphanDrain, which is 1 s. The time is checked in the long run, where the
+// machine is quiet.
 func TestMasterKilled(t *testing.T) {
-	h := start(t, "-workers", "3", "-quiet")
+	h := start(t, "-workers", "2", "-quiet")
 	kids := runtimetest.Children(t, h.PID())
-	sleeper := h.begin("/sleep?ms=300")
-	h.begin("/sleep?ms=60000")
-	for range 3 {
-		h.root() // in turn: each worker has claimed what it was offered before
+	if len(kids) != 3 {
+		t.Fatalf("%d children, want 3", len(kids))
 	}
-	h.begin("/block?ms=60000")
+	h.begin("/block?ms=10000") // its worker ends with the others
 	h.Signal(syscall.SIGKILL)
-	h.Wait()
 	killed := time.Now()
-	if err := <-sleeper; err != nil {
-		t.Errorf("a request of 300 ms: %v", err)
-	}
+	h.Wait()
 	for _, pid := range kids {
 		runtimetest.Eventually(t, fmt.Sprintf("process %d gone", pid), func() bool { return !runtimetest.Alive(pid) })
 	}
-	t.Logf("the last process was gone after %v", time.Since(killed))
+	took := time.Since(killed)
+	t.Logf("all gone after %v", took)
+	if limit := 2 * time.Second; soak && took > limit || took > 4*limit {
+		t.Errorf("all gone after %v, want %v", took, limit)
+	}
 }
 
 // TestSecondSignal ends at once what a first has asked to end.
