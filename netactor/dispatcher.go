@@ -209,7 +209,7 @@ func (d *Dispatcher) join(w Worker, link *fdipc.Conn, number, open uint64) {
 	d.followLocked(&t, a, nil)
 	d.mu.Unlock()
 	if ok {
-		_ = link.TrySend(&fdipc.Frame{Kind: KindJoined, Target: number})
+		_ = link.TrySend(&fdipc.Frame{Kind: KindJoin, Target: number})
 	} else {
 		d.cfg.Logger.Warn("worker joins too many listeners", "worker", w.Name)
 	}

@@ -23,12 +23,11 @@ const (
 	KindShutAck fdipc.Kind = 0x48 // L→M  the socket is closed here: its port is free
 	KindBroken  fdipc.Kind = 0x49 // L→M  accept fails for good: somebody shut the socket down. Payload: the error's text
 	KindStats   fdipc.Kind = 0x4a // M→L  asks for counts; L→M answers. Target: the request. Payload: []ListenerStats
-	KindJoin    fdipc.Kind = 0x4b // W→L  offer me this listener's connections. Payload: 8 bytes, connections open already
+	KindJoin    fdipc.Kind = 0x4b // W→L  offer me this listener's connections. Payload: 8 bytes, connections open already. L→W answers: it is in the rotation
 	KindLeave   fdipc.Kind = 0x4c // W→L  offer me no more
 	KindOffer   fdipc.Kind = 0x4d // L→W  connections. Handles: the connections, each with its trace context
 	KindDone    fdipc.Kind = 0x4e // W→L  connections ended. Payload: 8 bytes, how many since Join
 	KindGiveUp  fdipc.Kind = 0x4f // W→M  a request is no longer wanted; its reply, if it was sent, is not heeded
-	KindJoined  fdipc.Kind = 0x4f // L→W  the answer to Join: the worker is in the rotation
 )
 
 // Reasons of a refusal, as given to fdipc's Handle.Refuse. Those below 16 are

@@ -115,7 +115,7 @@ func (ls *Listeners) HandleFrame(c *fdipc.Conn, f *fdipc.Frame) bool {
 		if c == ls.cfg.Master {
 			ls.shutFrame(f.Target)
 		}
-	case KindJoined:
+	case KindJoin:
 		ls.mu.Lock()
 		t := ls.tallies[f.Target]
 		ls.mu.Unlock()
