@@ -360,7 +360,7 @@ func killWorker(t *testing.T, point string, at, n int, delay time.Duration, sum 
 	b := newBook(n)
 	again := make(chan *fdipc.Handle, n)
 	first := make(map[*client]bool) // claimed by the worker that dies
-	second := spawn(t, fdipc.Config{Handler: b.handle, Settled: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
+	second := spawn(t, fdipc.Config{Handler: b.handle, ClaimTimeout: -1, Settled: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
 		b.settled(h, o)
 		if o != fdipc.Claimed {
 			t.Errorf("second worker: %v", o)
@@ -369,7 +369,8 @@ func killWorker(t *testing.T, point string, at, n int, delay time.Duration, sum 
 	}}, map[string]string{"ROLE": "worker", "MARK": "2"})
 	closed := make(chan struct{})
 	dying := spawn(t, fdipc.Config{
-		Handler: b.handle,
+		Handler:      b.handle,
+		ClaimTimeout: -1, // only death brings back
 		Settled: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
 			c := b.settled(h, o)
 			if o == fdipc.Claimed {
@@ -454,7 +455,8 @@ func killDispatcher(t *testing.T, point string, at, n int, delay time.Duration, 
 	}
 	closed := make(chan struct{})
 	dying := spawn(t, fdipc.Config{
-		Handler: b.handle,
+		Handler:      b.handle,
+		ClaimTimeout: -1, // only death brings back
 		Settled: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
 			if h.Tag == nil { // the link
 				return

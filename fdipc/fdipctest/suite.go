@@ -95,9 +95,10 @@ func (s *side) config(handler func(*fdipc.Conn, *fdipc.Frame)) fdipc.Config {
 		handler = func(_ *fdipc.Conn, f *fdipc.Frame) { f.Refuse(fdipc.ReasonUnknown) }
 	}
 	return fdipc.Config{
-		Handler: handler,
-		Settled: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { s.outcomes <- outcome{h, o} },
-		Closed:  func(_ *fdipc.Conn, err error) { s.closed <- err },
+		Handler:      handler,
+		ClaimTimeout: -1, // a slow machine is no fault; the test of the deadline sets one
+		Settled:      func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { s.outcomes <- outcome{h, o} },
+		Closed:       func(_ *fdipc.Conn, err error) { s.closed <- err },
 	}
 }
 
@@ -446,7 +447,6 @@ func testNoDeadline(t *testing.T, join Join) {
 	held := make(chan *fdipc.Handle, 2)
 	var a, b side
 	ca, cb := a.config(nil), b.config(func(_ *fdipc.Conn, f *fdipc.Frame) { held <- f.Handles[0] })
-	ca.ClaimTimeout = -1
 	start(t, join, &a, &b, ca, cb)
 	a.send(t, &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{pipeHandle(t, "slow")}})
 	if id := readHandle(t, Wait(t, "handle", held)); id != "slow" {
@@ -666,7 +666,6 @@ func testNoCredit(t *testing.T, join Join) {
 	var a, b side
 	ca, cb := a.config(nil), b.config(func(_ *fdipc.Conn, f *fdipc.Frame) { held <- f.Handles[0] })
 	ca.Credits, cb.Credits = 9, 2 // the lower counts
-	ca.ClaimTimeout = -1
 	start(t, join, &a, &b, ca, cb)
 	for range 2 {
 		a.send(t, &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{pipeHandle(t, "")}})
