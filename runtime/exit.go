@@ -22,9 +22,8 @@ type Exit struct {
 	UserTime, SystemTime time.Duration
 	MaxRSS               int64 // bytes
 
-	// Words is the line in which the process said why it ended: the first
-	// "panic:" or "fatal error:" among its last lines, or what its worker
-	// function returned. "" when it said nothing.
+	// Words is the newest line in which the process said why it ended, as Go's
+	// runtime does: "panic: …", "fatal error: …". "" when it said nothing.
 	Words string
 
 	// Lost is set when the status could not be had, because other code of this

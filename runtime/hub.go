@@ -156,7 +156,11 @@ func (h *hub) forget(p *peer) {
 	case p.welcome.Role == roleWorker:
 		h.rt.sockets.RemoveWorker(uint64(p.welcome.ID), false)
 		if listener != nil { // it is the master's word that the worker is reaped
-			_ = listener.conn.TrySend(control(frameGone, p.welcome.sibling()))
+			err := listener.conn.TrySend(control(frameGone, p.welcome.sibling()))
+			if errors.Is(err, fdipc.ErrFull) {
+				h.rt.log.Error("the listener process does not read what the master says: it is replaced", "id", listener.welcome.ID)
+				listener.Kill()
+			} // another error is its own end
 		}
 	}
 }

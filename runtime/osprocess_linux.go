@@ -31,16 +31,26 @@ func newOSProcess(pid, pidfd int) (*osProcess, error) {
 	// thread: a pidfd is readable when its process has ended (pidfd_open(2)).
 	if err := unix.SetNonblock(pidfd, true); err != nil {
 		unix.Close(pidfd)
-		return nil, errors.Join(os.NewSyscallError("fcntl", err), unix.Kill(pid, unix.SIGKILL))
+		return nil, errors.Join(os.NewSyscallError("fcntl", err), discard(pid))
 	}
 	p := &osProcess{pid: pid, done: make(chan struct{}), fd: pidfd}
 	p.file = os.NewFile(uintptr(pidfd), fmt.Sprintf("pid %d", pid))
 	rc, err := p.file.SyscallConn()
 	if err != nil {
-		return nil, errors.Join(err, p.kill(), p.file.Close())
+		return nil, errors.Join(err, discard(pid), p.file.Close())
 	}
 	go p.wait(rc) // ends when the process does
 	return p, nil
+}
+
+// discard kills and reaps a child that cannot be kept. Its number is safe: nobody
+// has reaped it yet.
+func discard(pid int) error {
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		return os.NewSyscallError("kill", err)
+	}
+	_, err := unix.Wait4(pid, nil, 0, nil)
+	return os.NewSyscallError("wait4", err)
 }
 
 func (p *osProcess) wait(rc syscall.RawConn) {

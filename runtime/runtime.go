@@ -68,11 +68,17 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	if !running.CompareAndSwap(nil, rt) {
 		return nil, ErrRunning
 	}
+	up := false
+	defer func() { // also when Config.Load panics
+		if !up {
+			close(rt.ended)
+			running.Store(nil)
+		}
+	}()
 	if err := rt.start(ctx); err != nil {
-		close(rt.ended)
-		running.Store(nil)
 		return nil, err
 	}
+	up = true
 	go rt.live() // ends with the tree
 	if f := cfg.Hooks.Started; f != nil {
 		f(rt)

@@ -29,7 +29,7 @@ type WorkerFunc func(ctx context.Context, w *Worker) error
 // has a slot, 0 to Size-1, which its replacement keeps, and the registered name
 // Name/slot.
 type Pool struct {
-	Name string // unique among its siblings; no slash, no @
+	Name string // unique among its siblings; up to 64 bytes without space, /, @ and $
 	Size int    // number of workers, 1 to 4096; 0 = one for each CPU
 
 	Worker WorkerFunc // required

@@ -28,6 +28,8 @@ func TestBadSpecs(t *testing.T) {
 		{"twice", coppice.Config{Children: []coppice.ChildSpec{ok, ok}}, []string{`child "web": Name "web": is the name of a sibling`}},
 		{"no name", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Worker: fn}}}, []string{`Children[0].Name`}},
 		{"slash", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "a/b", Worker: fn}}}, []string{`child "a/b": Name`}},
+		{"dollar", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "a$b", Worker: fn}}}, []string{`child "a$b": Name`}},
+		{"long", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: strings.Repeat("a", 65), Worker: fn}}}, []string{`Name`}},
 		{"reserved", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "listeners", Worker: fn}}}, []string{`child "listeners": Name`}},
 		{"nil child", coppice.Config{Children: []coppice.ChildSpec{nil}}, []string{`Children[0]`}},
 		{"isolation", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Worker: fn, Isolation: 7}}}, []string{`child "web": Isolation`}},

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/supervisor"
@@ -18,6 +20,14 @@ import (
 // maxPool bounds Pool.Size: far above what one machine runs well, far below
 // what a slip of the finger costs.
 const maxPool = 4096
+
+// maxName bounds the name of a child in bytes. Registered names are made of them.
+const maxName = 64
+
+// notInName tells whether r means something to the tree or to the actors' names.
+func notInName(r rune) bool {
+	return unicode.IsSpace(r) || unicode.IsControl(r) || r == utf8.RuneError || strings.ContainsRune("/@$", r)
+}
 
 // Error says where, what, and why.
 func (e *InvalidError) Error() string {
@@ -72,8 +82,8 @@ func branch(bad report, parent string, specs []ChildSpec) []*node {
 		switch {
 		case name == "":
 			bad(parent, fmt.Sprintf("Children[%d].Name", i), `""`, "is empty")
-		case strings.ContainsAny(name, "/@ \t\n"):
-			bad(path, "Name", fmt.Sprintf("%q", name), "has a slash, an @ or a space")
+		case len(name) > maxName || strings.ContainsFunc(name, notInName):
+			bad(path, "Name", fmt.Sprintf("%q", name), fmt.Sprintf("is not up to %d bytes without space, control characters, /, @ and $", maxName))
 		case parent == "" && (name == masterName || name == listenersName):
 			bad(path, "Name", fmt.Sprintf("%q", name), "is the tree's own")
 		case seen[name]:

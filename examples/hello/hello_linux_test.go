@@ -389,24 +389,24 @@ func TestSecondSignal(t *testing.T) {
 	}
 }
 
-// TestGivesUp: a worker that cannot live ends the program, which says why.
+// TestGivesUp: a worker that cannot live ends the program, which says which child
+// it was, why, and what the budget was.
 func TestGivesUp(t *testing.T) {
-	h := start(t, "-workers", "1")
-	for {
+	h := start(t, "-workers", "1", "-restarts", "3")
+	for running := true; running; {
 		if _, err := h.get("/crash?how=exit"); err == nil {
 			t.Fatal("a crash was answered")
 		}
 		select {
 		case <-h.Ended():
+			running = false
 		default:
-			continue
 		}
-		break
 	}
 	if code := h.Wait(); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
-	h.Await(`^coppice: .*gave up: more than \d+ restarts in .*web/0.*exit code 3`)
+	h.Await(`^coppice: .*master/web: gave up: more than 3 restarts in 10s: .*web/0.*exit code 3`)
 }
 
 // TestWaysToDie: each end is told apart, in one line.

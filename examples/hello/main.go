@@ -27,6 +27,7 @@ func main() {
 		workers   = flag.Int("workers", 2, "worker processes")
 		policy    = flag.String("policy", "round-robin", "who gets a connection: round-robin or shared")
 		isolation = flag.String("isolation", "process", "what a worker is: process or goroutine")
+		restarts  = flag.Int("restarts", 250, "restarts within 10 s before the pool gives up, and the program with it")
 		quiet     = flag.Bool("quiet", false, "print and log errors only")
 	)
 	flag.Parse()
@@ -52,12 +53,12 @@ func main() {
 		Hooks:  coppice.Hooks{Started: announce(*quiet)},
 
 		ListenerIsolation: iso,
+		Intensity:         supervisor.Intensity{Period: 10 * time.Second}, // no second chance for a pool that gave up
 		Children: []coppice.ChildSpec{coppice.Pool{
 			Name:      "web",
 			Size:      *workers,
 			Isolation: iso,
-			// Enough for a reader who kills by hand, and soon used up by a crash loop.
-			Intensity: supervisor.Intensity{Max: 250, Period: 10 * time.Second},
+			Intensity: supervisor.Intensity{Max: *restarts, Period: 10 * time.Second},
 			Worker: func(ctx context.Context, w *coppice.Worker) error {
 				ln, err := w.ListenOn(ctx, coppice.Listener{
 					Name: "http", Network: "tcp", Address: *addr, Policy: pol,
