@@ -13,7 +13,7 @@
 //	  Listen ──── KindListen ───▶ key known? else open
 //	                              ├──────── KindOpen + socket ──▶ accept loop, waits for room
 //	  listener ◀─ KindReply ──────┘
-//	  └────────── KindJoin ─────────────────────────────────────▶ has room now
+//	  └────────── KindJoin ─────────────────────────────────────▶ in the rotation, says so
 //	  Accept   ◀─ KindOffer + connections ───────────────────────── accept4, pick, offer
 //	  (claim)  ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ▶ Settled: copy closed
 //	  Close    ── KindDone (coalesced) ─────────────────────────▶ one less at that worker
@@ -70,7 +70,7 @@
 //     handled. Make a Socketpair; send one end to the listener process, the other to
 //     the worker. There: fdipc.New with Settled calling Dispatcher.Settled and
 //     Credits = [LinkCredits], then Dispatcher.AddWorker(W, link). Here: fdipc.New,
-//     then Listeners.AddLink(link).
+//     then Listeners.AddLink(link). The worker is ready once Listeners.Joined says so.
 //  4. Death of a worker, once reaped: Table.RemoveWorker(id, retired), and tell the
 //     listener process, which calls Dispatcher.RemoveWorker(id). Only then does
 //     everything come back that must.

@@ -142,7 +142,7 @@ func (tr *tree) startProc(slot int, vars map[string]string) *proc {
 		Handler:      func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, d.HandleFrame(w.Worker, c, f)) },
 		Settled:      func(c *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { d.Settled(c, h, o) },
 		Credits:      LinkCredits,
-		ClaimTimeout: 100 * time.Millisecond,
+		ClaimTimeout: tr.claim,
 	})
 	if err != nil {
 		tr.t.Fatal(err)
@@ -178,7 +178,7 @@ func storm(t *testing.T, p Policy) {
 	if s := os.Getenv("COPPICE_SOAK"); s == "1" {
 		each, kills = 6500, 200
 	}
-	tr := newTree(t, false)
+	tr := newTree(t, false, func(tr *tree) { tr.claim = 100 * time.Millisecond })
 	addr, err := tr.table.Open(testContext(t), "listener/storm", Request{Network: "tcp", Address: "127.0.0.1:0", Policy: p})
 	if err != nil {
 		t.Fatal(err)

@@ -150,7 +150,7 @@ func TestDeathWithUnclaimedX1(t *testing.T) {
 			}
 		}
 		st := tr.settled(n)
-		if st.Gone.Returned+st.Gone.Refused != n/2 || st.Gone.Died != 0 {
+		if st.Gone.Returned+st.Gone.Refused+st.Gone.Unsent != n/2 || st.Gone.Died != 0 {
 			t.Errorf("counts of the dead worker: %+v", st.Gone)
 		}
 	})
