@@ -48,7 +48,7 @@ func benchSend(b *testing.B, size int) {
 		}
 	}
 	f.Kind = 0x41
-	ca.Send(ctx, f)
+	_ = ca.Send(ctx, f)
 	<-done
 }
 
@@ -73,7 +73,7 @@ func BenchmarkHandles16(b *testing.B) {
 			close(done)
 		}
 		for _, h := range f.Handles {
-			h.Claim()
+			_ = h.Claim()
 			h.Close()
 		}
 	}})
@@ -94,6 +94,6 @@ func BenchmarkHandles16(b *testing.B) {
 			hs = hs[:0]
 		}
 	}
-	ca.Send(ctx, &fdipc.Frame{Kind: 0x41, Lane: fdipc.Data})
+	_ = ca.Send(ctx, &fdipc.Frame{Kind: 0x41, Lane: fdipc.Data})
 	<-done
 }

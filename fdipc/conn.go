@@ -103,11 +103,11 @@ func (c *Conn) Send(ctx context.Context, f *Frame) error {
 
 // TrySend is Send without waiting: it answers [ErrFull]. It may be used from any callback.
 func (c *Conn) TrySend(f *Frame) error {
-	err := c.send(nil, f)
+	err := c.send(nil, f) //nolint:staticcheck // nil means: do not wait
 	if err == nil {
 		return nil
 	}
-	if err == ErrFull {
+	if errors.Is(err, ErrFull) {
 		c.stats.full.Add(1)
 		return ErrFull // often, and to be cheap
 	}
@@ -165,7 +165,7 @@ func (c *Conn) put(ctx context.Context, f *Frame) error {
 			var err error
 			if refs, wait, err = c.offers.reserve(refs, f.Handles, ctx != nil); err != nil {
 				l.mu.Unlock()
-				if err != errAgain {
+				if !errors.Is(err, errAgain) {
 					return err
 				}
 				if ctx == nil {
@@ -187,14 +187,14 @@ func (c *Conn) put(ctx context.Context, f *Frame) error {
 
 // transport sends a frame of the transport's own on the control lane, past the queue's bounds: there
 // are few of them, each answers something.
-func (c *Conn) transport(kind Kind, target uint64, payload []byte) {
+func (c *Conn) transport(kind Kind, target uint64) {
 	l := c.lanes[Control]
 	l.mu.Lock()
 	if l.err != nil {
 		l.mu.Unlock()
 		return
 	}
-	l.putLocked(&Frame{Kind: kind, Target: target, Payload: payload}, nil)
+	l.putLocked(&Frame{Kind: kind, Target: target}, nil)
 	l.sendLocked()
 }
 
@@ -259,10 +259,10 @@ func (c *Conn) CloseWrite() error {
 		l.shut()
 	}
 	c.lanes[Data].flush(context.Background())
-	c.transport(kindGoodbye, goodbyeHalf, nil)
+	c.transport(kindGoodbye, goodbyeHalf)
 	c.lanes[Control].flush(context.Background())
 	for _, l := range c.lanes {
-		l.end.closeWrite()
+		_ = l.end.closeWrite()
 	}
 	c.mu.Lock()
 	c.wrote = true
@@ -288,7 +288,7 @@ func (c *Conn) Close() error {
 		ctx, cancel := context.WithTimeout(context.Background(), closeLinger)
 		defer cancel()
 		if c.lanes[Data].flush(ctx) {
-			c.transport(kindGoodbye, goodbyeFull, nil)
+			c.transport(kindGoodbye, goodbyeFull)
 			c.lanes[Control].flush(ctx)
 		}
 	}

@@ -78,7 +78,7 @@ func TestHandOver(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			c.Write(f.Payload)
+			_, _ = c.Write(f.Payload)
 			c.Close()
 		}})
 	client, server := tcpPair(t)

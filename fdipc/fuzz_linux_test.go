@@ -161,7 +161,7 @@ func FuzzConn(f *testing.F) {
 		c, err := New(l, Config{MaxFrame: 1 << 20, Credits: 8, ClaimTimeout: -1, Handler: func(_ *Conn, f *Frame) {
 			for i, h := range f.Handles {
 				if i%2 == 0 {
-					h.Claim()
+					_ = h.Claim()
 				}
 				h.Close()
 			}
@@ -173,7 +173,7 @@ func FuzzConn(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rc.Control(func(fd uintptr) {
+		_ = rc.Control(func(fd uintptr) {
 			for len(s) >= 3 {
 				n, k := int(s[0])|int(s[1])<<8, int(s[2])%5
 				s = s[3:]
@@ -183,7 +183,7 @@ func FuzzConn(f *testing.F) {
 					fds = append(fds, int(null.Fd()))
 				}
 				if n > 0 {
-					unix.Sendmsg(int(fd), s[:n], unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+					_ = unix.Sendmsg(int(fd), s[:n], unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 				}
 				s = s[n:]
 			}

@@ -33,8 +33,10 @@ const (
 	HandleValue // a Go value without a descriptor; it can only move within the process
 )
 
-var handleKindNames = [...]string{"unknown", "tcp", "tcp listener", "udp", "unix", "unix listener", "unixgram",
-	"unixpacket", "unixpacket listener", "pipe", "file", "memfd", "eventfd", "pidfd", "other", "value"}
+var handleKindNames = [...]string{
+	"unknown", "tcp", "tcp listener", "udp", "unix", "unix listener", "unixgram",
+	"unixpacket", "unixpacket listener", "pipe", "file", "memfd", "eventfd", "pidfd", "other", "value",
+}
 
 func (k HandleKind) String() string {
 	if int(k) < len(handleKindNames) {
@@ -269,11 +271,9 @@ func (h *Handle) Close() error {
 // kept says that h is a connection of which the sender still has a copy, so that closing ours would not end it.
 // Only what is known to be a connection counts: shutting down a listener would break it for all who share it.
 func (h *Handle) kept() bool {
-	switch h.kind {
-	case HandleTCP, HandleUnix, HandleUnixPacket:
-		return h.fd >= 0 && !h.moved && h.table() != nil && h.table().load(h.ref.slot) == word(h.ref.seq, 0, wordClaimed)
-	}
-	return false
+	connection := h.kind == HandleTCP || h.kind == HandleUnix || h.kind == HandleUnixPacket
+	return connection && h.fd >= 0 && !h.moved &&
+		h.table() != nil && h.table().load(h.ref.slot) == word(h.ref.seq, 0, wordClaimed)
 }
 
 // table is the claim table a received handle stands in, if there is one.

@@ -191,8 +191,8 @@ func TestKinds(t *testing.T) {
 func TestAcceptedInheritOptions(t *testing.T) {
 	lc := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, rc syscallRawConn) error {
 		return rc.Control(func(fd uintptr) {
-			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 		})
 	}}
 	ln, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
@@ -210,7 +210,7 @@ func TestAcceptedInheritOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rc.Control(func(l uintptr) { // accept4 by itself: package net would set the options
+	_ = rc.Control(func(l uintptr) { // accept4 by itself: package net would set the options
 		fd, _, err = unix.Accept4(int(l), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 	})
 	if err != nil {
@@ -355,12 +355,12 @@ func TestTooManyInFlight(t *testing.T) {
 			t.Fatal(err)
 		}
 		// A copy that nobody may execute from where it lies.
-		dir, err := os.MkdirTemp("", "fdipc")
+		dir, err := os.MkdirTemp("", "fdipc") //nolint:usetesting // t.TempDir is closed to other users
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer os.RemoveAll(dir)
-		os.Chmod(dir, 0o755)
+		_ = os.Chmod(dir, 0o755)
 		bin, err := os.ReadFile(exe)
 		if err != nil {
 			t.Fatal(err)
@@ -389,7 +389,7 @@ func TestTooManyInFlight(t *testing.T) {
 		fdipc.Config{Credits: 300, Handler: func(_ *fdipc.Conn, f *fdipc.Frame) {
 			<-gate
 			for _, h := range f.Handles {
-				h.Claim()
+				_ = h.Claim()
 				h.Close()
 			}
 		}})
@@ -530,7 +530,7 @@ func TestEnds(t *testing.T) {
 	t.Run("ErrProtocol", func(t *testing.T) {
 		l, r := raw()
 		defer r.Close()
-		r.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
+		_, _ = r.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
 		if err := end(l, fdipc.Config{}); !errors.Is(err, fdipc.ErrProtocol) {
 			t.Error(err)
 		}
@@ -538,7 +538,7 @@ func TestEnds(t *testing.T) {
 	t.Run("ErrVersion", func(t *testing.T) {
 		l, r := raw()
 		defer r.Close()
-		r.Write(fdipc.HelloOf(2, 3))
+		_, _ = r.Write(fdipc.HelloOf(2, 3))
 		if err := end(l, fdipc.Config{}); !errors.Is(err, fdipc.ErrVersion) {
 			t.Error(err)
 		}

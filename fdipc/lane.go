@@ -2,6 +2,7 @@ package fdipc
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -196,7 +197,7 @@ func (l *lane) sendLocked() {
 		}
 		l.mu.Unlock()
 		l.wakeWriter()
-	case err == errAgain:
+	case errors.Is(err, errAgain):
 		l.mu.Unlock()
 		l.wakeWriter()
 	default:
@@ -281,7 +282,7 @@ func (l *lane) write() {
 				continue
 			}
 			l.mu.Unlock()
-			if err == errAgain {
+			if errors.Is(err, errAgain) {
 				// The kernel has no room that the poller could tell of: too many descriptors
 				// of this user are in flight, or it is short of memory.
 				l.c.stats.retried.Add(1)

@@ -78,12 +78,12 @@ func spawn(t testing.TB, cfg fdipc.Config, env map[string]string) *child {
 	}
 	ch := &child{c, cmd, make(chan struct{})}
 	go func() {
-		cmd.Wait()
+		_ = cmd.Wait()
 		c.PeerGone()
 		close(ch.exited)
 	}()
 	t.Cleanup(func() {
-		cmd.Process.Signal(unix.SIGCONT)
+		_ = cmd.Process.Signal(unix.SIGCONT)
 		c.Close() // a worker ends with its Conn
 		fdipctest.Wait(t, "exit of a child", ch.exited)
 		fdipctest.Wait(t, "end of its Conn", c.Done())
@@ -92,7 +92,7 @@ func spawn(t testing.TB, cfg fdipc.Config, env map[string]string) *child {
 }
 
 func suicide() {
-	unix.Kill(os.Getpid(), unix.SIGKILL)
+	_ = unix.Kill(os.Getpid(), unix.SIGKILL)
 	select {}
 }
 
@@ -130,7 +130,7 @@ func (w *worker) handle(c *fdipc.Conn, f *fdipc.Frame) {
 			panic(err)
 		}
 	case kindCount:
-		c.TrySend(&fdipc.Frame{Kind: kindCount, Target: uint64(openFiles() - w.files)})
+		_ = c.TrySend(&fdipc.Frame{Kind: kindCount, Target: uint64(openFiles() - w.files)})
 	case kindConn:
 		for _, h := range f.Handles {
 			w.seen++
@@ -142,7 +142,7 @@ func (w *worker) handle(c *fdipc.Conn, f *fdipc.Frame) {
 			}
 			w.point("claimed", n)
 			var st unix.Stat_t
-			unix.Fstat(int(conn.(*fdipc.Socket).Fd()), &st)
+			_ = unix.Fstat(int(conn.(*fdipc.Socket).Fd()), &st)
 			to := c
 			if w.main != nil {
 				to = w.main
@@ -151,7 +151,7 @@ func (w *worker) handle(c *fdipc.Conn, f *fdipc.Frame) {
 				panic(err)
 			}
 			w.point("reported", n)
-			conn.Write([]byte(w.env["MARK"]))
+			_, _ = conn.Write([]byte(w.env["MARK"]))
 			w.point("served", n)
 			conn.Close()
 			w.point("closed", n)
@@ -242,7 +242,7 @@ func clients(t testing.TB, n int) (cs []*client, hs []*fdipc.Handle) {
 			t.Fatal(err)
 		}
 		var st unix.Stat_t
-		unix.Fstat(p[1], &st)
+		_ = unix.Fstat(p[1], &st)
 		c := &client{conn: nil, inode: st.Ino}
 		if c.conn, err = fdipc.HandleFD(p[0]).Conn(); err != nil {
 			t.Fatal(err)
@@ -293,8 +293,17 @@ func seeds(t *testing.T) *rand.Rand {
 func TestKill(t *testing.T) {
 	rnd := seeds(t)
 	points := []struct{ who, point string }{
-		{"worker", "frame"}, {"worker", "claimed"}, {"worker", "reported"}, {"worker", "served"}, {"worker", "closed"}, {"worker", "any"},
-		{"dispatcher", "frame"}, {"dispatcher", "claimed"}, {"dispatcher", "sent"}, {"dispatcher", "settled"}, {"dispatcher", "any"},
+		{"worker", "frame"},
+		{"worker", "claimed"},
+		{"worker", "reported"},
+		{"worker", "served"},
+		{"worker", "closed"},
+		{"worker", "any"},
+		{"dispatcher", "frame"},
+		{"dispatcher", "claimed"},
+		{"dispatcher", "sent"},
+		{"dispatcher", "settled"},
+		{"dispatcher", "any"},
 	}
 	sum := make(map[string]int)
 	for i := range soak(50, 1000) {
@@ -382,7 +391,7 @@ func killWorker(t *testing.T, point string, at, n int, delay time.Duration, sum 
 		Closed: func(*fdipc.Conn, error) { close(closed) },
 	}, map[string]string{"ROLE": "worker", "MARK": "1", "POINT": point, "AT": fmt.Sprint(at)})
 	if point == "any" {
-		time.AfterFunc(delay, func() { dying.cmd.Process.Kill() })
+		time.AfterFunc(delay, func() { _ = dying.cmd.Process.Kill() })
 	}
 	for len(hs) > 0 {
 		k := min(1+len(hs)%4, len(hs))
@@ -450,7 +459,7 @@ func killDispatcher(t *testing.T, point string, at, n int, delay time.Duration, 
 			t.Error(err)
 			return
 		}
-		c.Write([]byte("0"))
+		_, _ = c.Write([]byte("0"))
 		c.Close()
 	}
 	closed := make(chan struct{})
@@ -481,7 +490,7 @@ func killDispatcher(t *testing.T, point string, at, n int, delay time.Duration, 
 		}
 	}
 	if point == "any" {
-		time.AfterFunc(delay, func() { dying.cmd.Process.Kill() })
+		time.AfterFunc(delay, func() { _ = dying.cmd.Process.Kill() })
 	}
 	for _, h := range hs {
 		if err := dying.Send(context.Background(), &fdipc.Frame{Kind: kindConn, Handles: []*fdipc.Handle{h}}); err != nil {
@@ -533,7 +542,7 @@ func TestStop(t *testing.T) {
 	wg.Go(func() { // the pauses are the test's load, not its clock
 		for {
 			for _, sig := range []unix.Signal{unix.SIGSTOP, unix.SIGCONT} {
-				w.cmd.Process.Signal(sig)
+				_ = w.cmd.Process.Signal(sig)
 				select {
 				case <-stop:
 					return
@@ -568,7 +577,7 @@ func TestStop(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			conn.Write([]byte("0"))
+			_, _ = conn.Write([]byte("0"))
 			conn.Close()
 		}
 		readAll(t, cs)
@@ -594,13 +603,13 @@ func TestStop(t *testing.T) {
 func listDescriptors(f *os.File, _ map[string]string) {
 	c, err := fdipc.New(f, fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) {
 		for _, h := range f.Handles {
-			h.Claim()
+			_ = h.Claim()
 		}
 		out, err := exec.Command("/bin/sh", "-c", "ls -l /proc/self/fd; env").CombinedOutput()
 		if err != nil {
 			out = append(out, err.Error()...)
 		}
-		c.TrySend(&fdipc.Frame{Kind: kindCount, Payload: out})
+		_ = c.TrySend(&fdipc.Frame{Kind: kindCount, Payload: out})
 	}})
 	if err != nil {
 		panic(err)

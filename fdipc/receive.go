@@ -3,6 +3,7 @@ package fdipc
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -38,7 +39,7 @@ func (c *Conn) readControl(t *table, data end) {
 	r := &receiver{c: c, end: c.control}
 	r.hello = func(p *piece, g []cargo) error { return c.handshake(p, g, t, data) }
 	err := r.run()
-	if err != io.EOF {
+	if !errors.Is(err, io.EOF) {
 		c.fail(err)
 		return
 	}
@@ -73,7 +74,7 @@ func (c *Conn) readControl(t *table, data end) {
 func (c *Conn) readData() {
 	defer close(c.dataOver)
 	r := &receiver{c: c, end: c.data}
-	if err := r.run(); err != io.EOF {
+	if err := r.run(); !errors.Is(err, io.EOF) {
 		c.fail(err)
 	}
 }
@@ -332,9 +333,10 @@ func (r *receiver) deliver(f *Frame) error {
 	case kindWake:
 		c.offers.settle()
 	case kindPing:
-		c.transport(kindPong, f.Target, nil)
+		c.transport(kindPong, f.Target)
 	case kindHello:
 		return wireError("second hello")
+	case kindPong: // it has been heard of
 	}
 	// Kinds of later versions are skipped.
 	f.Refuse(ReasonUnknown)
@@ -357,7 +359,7 @@ func (c *Conn) answer(h *Handle, reason, state uint8) bool {
 	if c.peer != nil {
 		won, wake := c.peer.settle(h.ref.slot, h.ref.seq, reason, state)
 		if wake {
-			c.transport(kindWake, 0, nil)
+			c.transport(kindWake, 0)
 		}
 		return won
 	}

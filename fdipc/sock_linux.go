@@ -51,7 +51,7 @@ func newSocket(f *os.File) (end, error) {
 		}
 		unix.CloseOnExec(int(fd))
 		if room, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF); room < 4*sendPacket {
-			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, 4*sendPacket) // one packet must fit
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, 4*sendPacket) // one packet must fit
 		}
 		err = unix.SetNonblock(int(fd), true)
 	})
@@ -276,7 +276,7 @@ func (s *socket) closeWrite() error {
 }
 
 func (s *socket) stop() {
-	s.rc.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+	_ = s.rc.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_RDWR) })
 	s.drain()
 	s.f.SetWriteDeadline(time.Unix(1, 0))
 }
@@ -367,9 +367,11 @@ func mapTable(fd, size int) ([]uint64, error) {
 // ownTable unmaps m when nothing refers to t any more. Handles do, and may outlive their Conn.
 func ownTable(t *table, m []uint64) {
 	b := unsafe.Slice((*byte)(unsafe.Pointer(&m[0])), len(m)*8)
-	runtime.AddCleanup(t, func(b []byte) { unix.Munmap(b) }, b)
+	runtime.AddCleanup(t, func(b []byte) { _ = unix.Munmap(b) }, b)
 }
 
-func closeFD(fd int) { syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
+func closeFD(fd int) { _, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 
-func shutdownFD(fd int) { syscall.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_RDWR, 0) }
+func shutdownFD(fd int) {
+	_, _, _ = syscall.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_RDWR, 0)
+}

@@ -227,30 +227,32 @@ func retry(call func(int, []byte) (int, error), fd int, p []byte) (int, error) {
 // opError makes err what package net would have made of it. Servers meet it once a
 // request: net/http ends its background read by a deadline in the past.
 func (s *Socket) opError(op string, err error) error {
-	if pe, ok := err.(*fs.PathError); ok { //nolint:errorlint // as os.File returns it
+	if pe, ok := err.(*fs.PathError); ok {
 		err = pe.Err
-		if errno, ok := err.(syscall.Errno); ok { //nolint:errorlint // as poll returns it
+		if errno, ok := err.(syscall.Errno); ok {
 			err = os.NewSyscallError(op, errno)
 		}
 	}
-	if err == os.ErrClosed { //nolint:errorlint // as poll returns it
+	if err == os.ErrClosed {
 		err = net.ErrClosed
 	}
 	return &net.OpError{Op: op, Net: s.network(), Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: err}
 }
 
 func (s *Socket) network() string {
-	switch s.kind {
-	case HandleUnix:
-		return "unix"
-	case HandleUnixPacket:
+	if s.kind == HandleTCP {
+		return "tcp"
+	}
+	if s.kind == HandleUnixPacket {
 		return "unixpacket"
 	}
-	return "tcp"
+	return "unix"
 }
 
 // LocalAddr and RemoteAddr ask the kernel once. After Close they know only what was asked before.
-func (s *Socket) LocalAddr() net.Addr  { return s.addr(&s.local, unix.Getsockname) }
+func (s *Socket) LocalAddr() net.Addr { return s.addr(&s.local, unix.Getsockname) }
+
+// RemoteAddr: see LocalAddr.
 func (s *Socket) RemoteAddr() net.Addr { return s.addr(&s.remote, unix.Getpeername) }
 
 func (s *Socket) addr(cache *atomic.Pointer[net.Addr], ask func(int) (unix.Sockaddr, error)) net.Addr {
@@ -350,7 +352,7 @@ func (s *Socket) shutdown(how int) error {
 	return s.control("shutdown", func() error { return unix.Shutdown(s.fd, how) })
 }
 
-// SetNoDelay, SetKeepAlive and SetLinger are those of *net.TCPConn. An accepted connection
+// SetNoDelay is that of *net.TCPConn, as are SetKeepAlive and SetLinger. An accepted connection
 // inherits the first two from its listener, where they cost nothing.
 func (s *Socket) SetNoDelay(on bool) error {
 	return s.setInt(unix.IPPROTO_TCP, unix.TCP_NODELAY, on)

@@ -35,9 +35,9 @@ func dupHandle(t testing.TB, c net.Conn) *fdipc.Handle {
 	c.Close()
 	rc, _ := f.SyscallConn()
 	fd := -1
-	rc.Control(func(old uintptr) {
+	_ = rc.Control(func(old uintptr) {
 		fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
-		unix.SetNonblock(fd, true)
+		_ = unix.SetNonblock(fd, true)
 	})
 	f.Close()
 	if err != nil {
@@ -135,7 +135,7 @@ func TestSocketHTTP(t *testing.T) {
 						t.Error(err)
 					}
 					fmt.Fprintf(w, "%s %d ", r.RemoteAddr[:9], n)
-					io.WriteString(w, big)
+					_, _ = io.WriteString(w, big)
 				}),
 				ReadTimeout: time.Minute, WriteTimeout: time.Minute, IdleTimeout: time.Minute,
 			}
@@ -204,13 +204,13 @@ func TestSocketErrors(t *testing.T) {
 	}
 	// A deadline set before the poller is involved holds at once, and in a call that waits.
 	b := make([]byte, 1)
-	c.SetReadDeadline(time.Unix(1, 0))
+	_ = c.SetReadDeadline(time.Unix(1, 0))
 	_, err := c.Read(b)
 	opError("read past the deadline", err, os.ErrDeadlineExceeded, true)
-	c.SetReadDeadline(time.Now().Add(time.Millisecond))
+	_ = c.SetReadDeadline(time.Now().Add(time.Millisecond))
 	_, err = c.Read(b)
 	opError("read up to the deadline", err, os.ErrDeadlineExceeded, true)
-	c.SetDeadline(time.Time{})
+	_ = c.SetDeadline(time.Time{})
 
 	if a, ok := c.RemoteAddr().(*net.TCPAddr); !ok || a.String() != client.LocalAddr().String() {
 		t.Errorf("remote address %v, want %v", c.RemoteAddr(), client.LocalAddr())

@@ -123,8 +123,6 @@ func (p *osProcess) signalGroup(sig syscall.Signal) error {
 	return p.ignoreGone(unix.Kill(-p.pid, sig))
 }
 
-func (p *osProcess) kill() error { return p.signalGroup(syscall.SIGKILL) }
-
 func (p *osProcess) ignoreGone(err error) error {
 	if errors.Is(err, unix.ESRCH) {
 		return nil

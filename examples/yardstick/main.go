@@ -55,7 +55,7 @@ func main() {
 		fs.Usage()
 		os.Exit(2)
 	}
-	fs.Parse(os.Args[2:])
+	_ = fs.Parse(os.Args[2:])
 	all := map[string]func() []row{"handles": handleRows, "messages": messageRows, "roundtrip": roundtripRows}
 	set, ok := all[os.Args[1]]
 	if !ok {
@@ -83,7 +83,7 @@ func main() {
 				continue
 			}
 			res.Name = row.name
-			out.Encode(res)
+			_ = out.Encode(res)
 		}
 	}
 }

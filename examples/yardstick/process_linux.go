@@ -55,13 +55,13 @@ func spawn(name string, cfg fdipc.Config) (*fdipc.Conn, *process, error) {
 // end waits for the child and returns the processor time of both since spawn, but for the child's start.
 func (p *process) end() time.Duration {
 	own := selfCPU() - p.own
-	p.cmd.Wait()
+	_ = p.cmd.Wait()
 	return own + p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
 }
 
 func selfCPU() time.Duration {
 	var r unix.Rusage
-	unix.Getrusage(unix.RUSAGE_SELF, &r)
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &r)
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
@@ -69,7 +69,7 @@ func selfCPU() time.Duration {
 func child() bool {
 	if what := os.Getenv(peerVar); what != "" {
 		unix.CloseOnExec(3)
-		unix.SetNonblock(3, true)
+		_ = unix.SetNonblock(3, true)
 		if err := peers.Child(what, os.NewFile(3, "peer")); err != nil {
 			fmt.Fprintln(os.Stderr, "yardstick:", err)
 		}

@@ -50,7 +50,7 @@ func counting(count func(*fdipc.Frame) int) func(*os.File) {
 		n := 0
 		serve(f, func(c *fdipc.Conn, f *fdipc.Frame) {
 			if f.Kind == kindEnd {
-				c.TrySend(&fdipc.Frame{Kind: kindTotal, Target: uint64(n)})
+				_ = c.TrySend(&fdipc.Frame{Kind: kindTotal, Target: uint64(n)})
 				return
 			}
 			n += count(f)
@@ -180,7 +180,7 @@ func roundtrip(ask bool) func(time.Duration) (result, error) {
 				close(done)
 				return
 			}
-			c.TrySend(&fdipc.Frame{Kind: kindWork, Payload: payload})
+			_ = c.TrySend(&fdipc.Frame{Kind: kindWork, Payload: payload})
 		}})
 		if err != nil {
 			return r, err

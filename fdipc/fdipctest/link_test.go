@@ -51,7 +51,7 @@ func TestCutEverywhere(t *testing.T) {
 									claimed[h.Name()]++
 								}
 							}
-							c.TrySend(&fdipc.Frame{Kind: kind})
+							_ = c.TrySend(&fdipc.Frame{Kind: kind})
 						},
 						Closed: func(_ *fdipc.Conn, err error) { ends <- err },
 					})
@@ -71,8 +71,8 @@ func TestCutEverywhere(t *testing.T) {
 					b.Close()
 					a.PeerGone()
 					b.PeerGone()
-					fdipctest.Wait(t, "end", ends)
-					fdipctest.Wait(t, "end", ends)
+					_ = fdipctest.Wait(t, "end", ends)
+					_ = fdipctest.Wait(t, "end", ends)
 					if len(outcomes) != sent {
 						t.Errorf("%d outcomes for %d handles", len(outcomes), sent)
 					}
@@ -103,7 +103,7 @@ func TestTruncate(t *testing.T) {
 		Settled: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { outcomes <- outcome{h, o} },
 	}, fdipc.Config{Handler: func(_ *fdipc.Conn, f *fdipc.Frame) {
 		for _, h := range f.Handles {
-			h.Claim()
+			_ = h.Claim()
 		}
 		got <- len(f.Handles)
 	}})
@@ -134,9 +134,9 @@ func TestDelayAndRefuse(t *testing.T) {
 	a, _ := l.Join(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}},
 		fdipc.Config{Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { got <- f.Lane }})
 	defer a.Close()
-	a.Send(context.Background(), &fdipc.Frame{Kind: kind, Lane: fdipc.Data})
+	_ = a.Send(context.Background(), &fdipc.Frame{Kind: kind, Lane: fdipc.Data})
 	fdipctest.Wait(t, "delay", struck)
-	a.Send(context.Background(), &fdipc.Frame{Kind: kind, Lane: fdipc.Control})
+	_ = a.Send(context.Background(), &fdipc.Frame{Kind: kind, Lane: fdipc.Control})
 	fdipctest.Wait(t, "refusal", refused)
 	if l := fdipctest.Wait(t, "frame", got); l != fdipc.Control {
 		t.Error(l)
@@ -153,8 +153,8 @@ func TestCorrupt(t *testing.T) {
 		var l fdipctest.Link
 		l.Corrupt(fdipctest.A, fdipctest.Frames, 0, bytes)
 		a, b := l.Join(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}})
-		a.Send(context.Background(), &fdipc.Frame{Kind: kind})
-		a.Send(context.Background(), &fdipc.Frame{Kind: kind})
+		_ = a.Send(context.Background(), &fdipc.Frame{Kind: kind})
+		_ = a.Send(context.Background(), &fdipc.Frame{Kind: kind})
 		if len(bytes) == 16 && bytes[4] == 0 { // a kind of a later version: skipped
 			a.Close()
 			fdipctest.Wait(t, "end", b.Done())

@@ -111,8 +111,8 @@ func start(t *testing.T, join Join, a, b *side, ca, cb fdipc.Config) {
 		b.Close()
 		a.PeerGone()
 		b.PeerGone()
-		Wait(t, "end of A", a.closed)
-		Wait(t, "end of B", b.closed)
+		_ = Wait(t, "end of A", a.closed)
+		_ = Wait(t, "end of B", b.closed)
 	})
 }
 
@@ -132,7 +132,7 @@ func pipeHandle(t testing.TB, id string) *fdipc.Handle {
 	if err != nil {
 		t.Fatal(err)
 	}
-	io.WriteString(w, id)
+	_, _ = io.WriteString(w, id)
 	w.Close()
 	h, err := fdipc.HandleOf(r)
 	if err != nil {
@@ -737,7 +737,7 @@ func testClose(t *testing.T, join Join) {
 	if !errors.Is(a.Err(), fdipc.ErrClosed) || a.Err() == nil {
 		t.Errorf("A ended with %v", a.Err())
 	}
-	if b.Err() != io.EOF {
+	if !errors.Is(b.Err(), io.EOF) {
 		t.Errorf("B ended with %v", b.Err())
 	}
 	h := pipeHandle(t, "mine")
@@ -778,7 +778,7 @@ func testCloseWrite(t *testing.T, join Join) {
 	}
 	Wait(t, "end of A", a.Done())
 	Wait(t, "end of B", b.Done())
-	if a.Err() != io.EOF || b.Err() != io.EOF {
+	if !errors.Is(a.Err(), io.EOF) || !errors.Is(b.Err(), io.EOF) {
 		t.Errorf("ended with %v and %v", a.Err(), b.Err())
 	}
 }

@@ -56,7 +56,7 @@ func PassHandles(f *os.File, src, k int, d time.Duration) (n int, err error) {
 			return n, errno
 		}
 		for _, fd := range m.fds()[:k] {
-			syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
+			_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
 		}
 	}
 	return n, nil
@@ -85,7 +85,7 @@ func takeHandles(f *os.File) error {
 		}
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&m.oob[0]))
 		for _, fd := range m.fds()[:(int(h.Len)-unix.CmsgLen(0))/4] {
-			syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
+			_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
 		}
 	}
 }

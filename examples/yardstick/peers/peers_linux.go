@@ -64,11 +64,11 @@ func Child(what string, f *os.File) error {
 			return err
 		}
 		size := int(binary.LittleEndian.Uint32(h))
-		r.Discard(4)
+		_, _ = r.Discard(4)
 		if _, err := r.Peek(size); err != nil {
 			return err
 		}
-		r.Discard(size)
+		_, _ = r.Discard(size)
 	}
 	return binary.Write(c, binary.LittleEndian, n)
 }
@@ -81,7 +81,7 @@ func Stream(c *net.UnixConn, size int, d time.Duration) (n int, err error) {
 	var h [4]byte
 	binary.LittleEndian.PutUint32(h[:], uint32(size))
 	for end := time.Now().Add(d); n&1023 != 0 || time.Now().Before(end); n++ {
-		w.Write(h[:])
+		_, _ = w.Write(h[:])
 		if _, err := w.Write(msg); err != nil {
 			return n, err
 		}
@@ -89,7 +89,7 @@ func Stream(c *net.UnixConn, size int, d time.Duration) (n int, err error) {
 	if err := w.Flush(); err != nil {
 		return n, err
 	}
-	c.CloseWrite()
+	_ = c.CloseWrite()
 	var got uint64
 	if err := binary.Read(c, binary.LittleEndian, &got); err != nil {
 		return n, err

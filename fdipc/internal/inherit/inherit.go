@@ -40,7 +40,7 @@ func init() {
 		default:
 			continue
 		}
-		syscall.Unsetenv(k) // fails on an empty name only
+		_ = syscall.Unsetenv(k) // fails on an empty name only
 	}
 	if !Set && Env != nil {
 		Bad = Channel + ": missing, but " + Child + "* is set"
