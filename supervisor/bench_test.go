@@ -19,7 +19,8 @@ func BenchmarkRestart(b *testing.B) {
 			case <-ctx.Done():
 			}
 			return nil
-		})}}}, quiet)
+		})},
+	}}, quiet)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -46,7 +46,7 @@ func TestStartOrderAndShutdown(t *testing.T) {
 			"app/a#1 stopping",
 			"app/a#1 stopped: shutdown",
 			"app down: shutdown")
-		if _, err := sub.Next(t.Context()); err != ErrClosed {
+		if _, err := sub.Next(t.Context()); !errors.Is(err, ErrClosed) {
 			t.Errorf("Next after the end: %v", err)
 		}
 		if got := s.Reason().Kind; got != Shutdown {
@@ -69,8 +69,10 @@ func TestStartRollsBack(t *testing.T) {
 			})}
 		}
 		bad := StarterFunc(func(context.Context, Incarnation) (Instance, error) { return nil, errBoom })
-		_, err := Start(t.Context(), Spec{Children: []ChildSpec{note("a"), note("b"),
-			{ID: "s", Start: Spec{Children: []ChildSpec{note("c"), {ID: "d", Start: bad}}}}}}, quiet)
+		_, err := Start(t.Context(), Spec{Children: []ChildSpec{
+			note("a"), note("b"),
+			{ID: "s", Start: Spec{Children: []ChildSpec{note("c"), {ID: "d", Start: bad}}}},
+		}}, quiet)
 		se, ok := errors.AsType[*StartError](err)
 		if !ok || se.Path != "root/s" || !errors.Is(err, errBoom) {
 			t.Fatalf("error %v", err)
@@ -138,7 +140,8 @@ func TestDriverNeverBlocks(t *testing.T) {
 			return Func(idle).Start(ctx, inc)
 		})
 		s := mustStart(t, Spec{Intensity: Intensity{Max: 9, Period: time.Second}, Children: []ChildSpec{
-			{ID: "slow", Start: slowStop, Shutdown: time.Minute}, r.child("b"), r.child("c")}})
+			{ID: "slow", Start: slowStop, Shutdown: time.Minute}, r.child("b"), r.child("c"),
+		}})
 		stopped, started := make(chan error, 1), make(chan error, 1)
 		go func() { stopped <- s.TerminateChild(t.Context(), "slow") }()
 		go func() {
@@ -185,7 +188,8 @@ func TestCallErrors(t *testing.T) {
 		s := mustStart(t, Spec{
 			Intensity: Intensity{Max: 9, Period: time.Minute},
 			Backoff:   Backoff{Initial: time.Second, NoJitter: true},
-			Children:  []ChildSpec{{ID: "a", Start: Func(idle)}, {ID: "d", Start: Func(idle)}, {ID: "f", Start: flaky}}})
+			Children:  []ChildSpec{{ID: "a", Start: Func(idle)}, {ID: "d", Start: Func(idle)}, {ID: "f", Start: flaky}},
+		})
 		check := func(err, want error) {
 			t.Helper()
 			if !errors.Is(err, want) {
@@ -266,8 +270,10 @@ func TestDynamic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
 		r := newRemote()
-		s := mustStart(t, Spec{Name: "conns", Strategy: Dynamic, Intensity: Intensity{Max: 5, Period: time.Minute},
-			Children: []ChildSpec{{ID: "conn", Start: Func(idle), Restart: Transient}}})
+		s := mustStart(t, Spec{
+			Name: "conns", Strategy: Dynamic, Intensity: Intensity{Max: 5, Period: time.Minute},
+			Children: []ChildSpec{{ID: "conn", Start: Func(idle), Restart: Transient}},
+		})
 		for range 3 {
 			if _, err := s.StartChild(ctx, ChildSpec{}); err != nil {
 				t.Fatal(err)
@@ -329,7 +335,8 @@ func TestShutdownIsBoundedByContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		s := mustStart(t, Spec{Children: []ChildSpec{
-			{ID: "s", Start: Spec{Children: []ChildSpec{{ID: "x", Start: Func(stuck(release)), Shutdown: Infinity}}}}}})
+			{ID: "s", Start: Spec{Children: []ChildSpec{{ID: "x", Start: Func(stuck(release)), Shutdown: Infinity}}}},
+		}})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if err := s.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
@@ -347,7 +354,8 @@ func TestKill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := mustStart(t, Spec{Children: []ChildSpec{
 			{ID: "a", Start: Func(idle)},
-			{ID: "s", Start: Spec{Children: []ChildSpec{{ID: "x", Start: Func(idle)}}}}}})
+			{ID: "s", Start: Spec{Children: []ChildSpec{{ID: "x", Start: Func(idle)}}}},
+		}})
 		s.Kill()
 		s.Kill()
 		<-s.Done()
@@ -377,11 +385,11 @@ func TestSubscriptionLosesTheOldest(t *testing.T) {
 			t.Errorf("%v", ev)
 		}
 		sub.Close()
-		if _, err := sub.Next(t.Context()); err != ErrClosed {
+		if _, err := sub.Next(t.Context()); !errors.Is(err, ErrClosed) {
 			t.Errorf("%v", err)
 		}
 		shutdown(t, s)
-		if _, err := s.Subscribe(1).Next(t.Context()); err != ErrClosed {
+		if _, err := s.Subscribe(1).Next(t.Context()); !errors.Is(err, ErrClosed) {
 			t.Errorf("%v", err)
 		}
 	})

@@ -61,7 +61,7 @@ type StartError struct {
 }
 
 func (e *StartError) Error() string {
-	if inner, ok := e.Err.(*StartError); ok { // one message names the deepest child
+	if inner, ok := e.Err.(*StartError); ok { //nolint:errorlint // Err itself: what a wrapper says is not to be lost
 		return inner.Error()
 	}
 	return fmt.Sprintf("supervisor: %s: start: %v", e.Path, e.Err)

@@ -113,6 +113,7 @@ func (e Event) String() string {
 		} else {
 			b.WriteString(", at once")
 		}
+	case ChildStarted, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, SupervisorUp:
 	}
 	if e.Cause != "" && e.Cause != e.Path {
 		fmt.Fprintf(&b, " (because of %s)", e.Cause)

@@ -57,9 +57,9 @@ type funcInstance struct {
 }
 
 func (i *funcInstance) serve(ctx context.Context, run func(context.Context) error) {
-	r := Reason{Kind: Error, Cause: errGoexit}
+	r, returned := Reason{Kind: Error, Cause: errGoexit}, false
 	defer func() {
-		if r.Cause == errGoexit {
+		if !returned {
 			if v := recover(); v != nil {
 				r = Reason{Kind: Panic, Value: v, Stack: string(debug.Stack())}
 			}
@@ -68,6 +68,7 @@ func (i *funcInstance) serve(ctx context.Context, run func(context.Context) erro
 		i.returned(r)
 	}()
 	r = ReasonOf(run(ctx))
+	returned = true
 }
 
 var errGoexit = errors.New("runtime.Goexit was called")

@@ -230,6 +230,7 @@ func (l *loop) message(m *message) {
 		ev.Call = m.call.Call
 		ev.Call.Ticket = l.ticket
 		l.calls[l.ticket] = m.call
+	case rules.Begin, rules.Timer, rules.Stop, rules.Kill:
 	}
 	l.step(ev)
 }
@@ -386,8 +387,10 @@ func (l *loop) effect(e *rules.Effect) {
 	case rules.Report:
 		l.report(k, e)
 	case rules.Retry:
-		l.event(Event{Kind: ChildRestarting, Path: k.path, Incarnation: e.Inc, Attempt: e.Attempt,
-			Left: e.Left, Max: l.state.Flags.Max, Delay: time.Duration(e.Delay), Reason: k.reason})
+		l.event(Event{
+			Kind: ChildRestarting, Path: k.path, Incarnation: e.Inc, Attempt: e.Attempt,
+			Left: e.Left, Max: l.state.Flags.Max, Delay: time.Duration(e.Delay), Reason: k.reason,
+		})
 	case rules.Moved:
 		if k != nil { // else its Start follows, which makes it
 			l.touch(k)

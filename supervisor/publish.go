@@ -96,6 +96,7 @@ func (l *loop) publish() {
 		v.node.Status = Stopping
 	case rules.Ended:
 		v.node.Status = Down
+	case rules.Idle, rules.Group:
 	}
 	l.s.view.Store(v)
 	l.gen++ // what was published is no longer ours to edit
@@ -158,6 +159,7 @@ func (l *loop) report(k *kid, e *rules.Effect) {
 				l.startError = &StartError{Path: k.path, Err: k.err}
 			}
 			return
+		case ChildStarted, ChildIgnored, ChildRestarting, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, SupervisorUp, SupervisorGaveUp, SupervisorDown:
 		}
 	}
 	l.event(Event{Kind: ChildStopped, Path: k.path, Incarnation: e.Inc, Reason: k.reason, Fault: true})
@@ -246,6 +248,7 @@ func logEvent(log *slog.Logger, level slog.Level, ev *Event) {
 	case ChildRestarting:
 		attrs = append(attrs, slog.Int("attempt", ev.Attempt), slog.Int("left", ev.Left),
 			slog.Int("max", ev.Max), slog.Duration("delay", ev.Delay))
+	case ChildStarted, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, SupervisorUp:
 	}
 	if ev.Cause != "" {
 		attrs = append(attrs, slog.String("cause", ev.Cause))

@@ -208,6 +208,7 @@ func (d *decl) spec() string {
 		shutdown = "infinity"
 	case rules.BrutalKill:
 		shutdown = "brutal_kill"
+	default: // any other duration
 	}
 	kind := "worker"
 	if p.Supervisor {

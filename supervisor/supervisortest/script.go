@@ -205,9 +205,11 @@ func find(s *supDecl, path string) *supDecl {
 
 // arity checks the number of arguments of a step.
 func (g *Stage) arity(a []string) error {
-	atLeast := map[string]int{"start": 0, "stop": 0, "crash": 1, "exit": 2, "kill": 1, "terminate": 1, "restart": 1,
+	atLeast := map[string]int{
+		"start": 0, "stop": 0, "crash": 1, "exit": 2, "kill": 1, "terminate": 1, "restart": 1,
 		"delete": 1, "get": 1, "start_child": 4, "which": 0, "count": 0, "spawn": 1, "burst": 2, "race": 4,
-		"advance": 1, "stray": 0, "supkill": 0}
+		"advance": 1, "stray": 0, "supkill": 0,
+	}
 	n, ok := atLeast[a[0]]
 	if !ok {
 		return fmt.Errorf("supervisortest: unknown command %q", a[0])

@@ -182,6 +182,7 @@ func (s *sup) effect(e *rules.Effect) {
 		s.up = true
 	case rules.Terminated:
 		s.terminated(e)
+	case rules.Cancel, rules.Abandon, rules.Retry, rules.Moved:
 	}
 }
 
@@ -342,10 +343,8 @@ func (s *sup) terminated(e *rules.Effect) {
 		}
 	case rules.ByStart:
 		k := s.slots[e.Key]
-		id, why := s.reason, "" // set by report when the record is gone already
-		if k != nil {
-			id, why = k.d.params.ID, k.why
-			s.reason = "shutdown failed_to_start_child " + id + " " + why
+		if k != nil { // else report has set the reason: the record is gone already
+			s.reason = "shutdown failed_to_start_child " + k.d.params.ID + " " + k.why
 		}
 	default:
 		s.reason = "shutdown"

@@ -87,6 +87,7 @@ func (c *chaos) effect(e Effect) {
 		if len(c.open) > 0 {
 			c.t.Fatalf("terminated with requests open: %v", c.open)
 		}
+	case Report, Retry, Moved, Forget, Up:
 	}
 }
 
@@ -136,8 +137,10 @@ func chaosPlay(t testing.TB, data []byte) {
 	if len(data) < 4 {
 		return
 	}
-	f := Flags{Strategy: Strategy(data[0] & 3), AutoShutdown: AutoShutdown(data[0] >> 2 & 3 % 3),
-		Max: int(data[1] & 15), Period: time.Minute, LeakEscalates: data[1]&16 != 0}
+	f := Flags{
+		Strategy: Strategy(data[0] & 3), AutoShutdown: AutoShutdown(data[0] >> 2 & 3 % 3),
+		Max: int(data[1] & 15), Period: time.Minute, LeakEscalates: data[1]&16 != 0,
+	}
 	if data[1]&32 != 0 {
 		f.Backoff = Backoff{Initial: time.Second, Max: time.Minute, Factor: 2, Attempts: int(data[1] >> 6)}
 	}
@@ -200,8 +203,10 @@ func chaosPlay(t testing.TB, data []byte) {
 			c.tickets++
 			if !c.ended {
 				c.open[c.tickets] = true
-				c.step(Event{Kind: Request, Rand: uint64(b) << 56, Call: Call{Ticket: c.tickets, Op: Op(a >> 4 & 3),
-					ID: ids[b&7], Key: Key(b & 15), Params: param(ids[b&7], b)}})
+				c.step(Event{Kind: Request, Rand: uint64(b) << 56, Call: Call{
+					Ticket: c.tickets, Op: Op(a >> 4 & 3),
+					ID: ids[b&7], Key: Key(b & 15), Params: param(ids[b&7], b),
+				}})
 			}
 		}
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 // big returns a running supervisor of n children.
-func big(tb testing.TB, strategy Strategy, n int) (*State, []Effect) {
+func big(tb testing.TB, strategy Strategy, n int) *State {
 	ps := make([]Params, n)
 	for i := range ps {
 		ps[i] = Params{ID: strconv.Itoa(i), Shutdown: DefaultShutdown}
@@ -22,7 +22,7 @@ func big(tb testing.TB, strategy Strategy, n int) (*State, []Effect) {
 	if s.Live != n {
 		tb.Fatalf("%d run, not %d", s.Live, n)
 	}
-	return s, out
+	return s
 }
 
 // crash makes a child fail and plays along until it is up again.
@@ -36,6 +36,7 @@ func crash(s *State, now Time, k Key) {
 				ev = Event{Kind: Started, Key: e.Key, Run: e.Run}
 			case Ask:
 				ev = Event{Kind: Exited, Key: e.Key, Run: e.Run, End: Shutdown}
+			case Cancel, Abandon, Slay, SetTimer, Answer, Report, Retry, Moved, Forget, Up, Terminated:
 			}
 		}
 		if ev.Key == 0 {
@@ -50,7 +51,7 @@ func crash(s *State, now Time, k Key) {
 func BenchmarkEvent(b *testing.B) {
 	for _, n := range []int{10, 1_000, 100_000} {
 		b.Run(fmt.Sprintf("children=%d", n), func(b *testing.B) {
-			s, _ := big(b, OneForOne, n)
+			s := big(b, OneForOne, n)
 			b.ReportAllocs()
 			now, k := Time(0), Key(0)
 			for i := 0; b.Loop(); i++ {
@@ -71,7 +72,7 @@ func BenchmarkEvent(b *testing.B) {
 func BenchmarkRestForOneLast(b *testing.B) {
 	for _, n := range []int{10, 1_000, 100_000} {
 		b.Run(fmt.Sprintf("children=%d", n), func(b *testing.B) {
-			s, _ := big(b, RestForOne, n)
+			s := big(b, RestForOne, n)
 			b.ReportAllocs()
 			for now := Time(0); b.Loop(); now++ {
 				crash(s, now, Key(n))
@@ -84,7 +85,7 @@ func BenchmarkRestForOneLast(b *testing.B) {
 // in the rules alone.
 func BenchmarkHundredThousandCrashes(b *testing.B) {
 	const n = 100_000
-	s, _ := big(b, OneForOne, n)
+	s := big(b, OneForOne, n)
 	for now := Time(0); b.Loop(); now++ {
 		for k := Key(1); k <= n; k++ {
 			crash(s, now, k)
@@ -96,7 +97,7 @@ func BenchmarkHundredThousandCrashes(b *testing.B) {
 func BenchmarkOneForAll(b *testing.B) {
 	for _, n := range []int{10, 1_000, 100_000} {
 		b.Run(fmt.Sprintf("children=%d", n), func(b *testing.B) {
-			s, _ := big(b, OneForAll, n)
+			s := big(b, OneForAll, n)
 			for now := Time(0); b.Loop(); now++ {
 				crash(s, now, 1)
 			}

@@ -128,6 +128,7 @@ func (s *State) exited(ev *Event) {
 			return
 		}
 		s.ended(c, ev.Leaked)
+	case Down, Starting, Waiting:
 	}
 }
 
@@ -216,8 +217,10 @@ func (s *State) grouped() bool {
 
 // announce tells of an attempt that was decided.
 func (s *State) announce(c *Child, d time.Duration, left int) {
-	s.emit(Effect{Kind: Retry, Key: c.Key, Run: c.Run, Inc: c.Inc, Attempt: c.Fails,
-		Left: max(left, 0), Delay: int64(d), Cause: c.Key})
+	s.emit(Effect{
+		Kind: Retry, Key: c.Key, Run: c.Run, Inc: c.Inc, Attempt: c.Fails,
+		Left: max(left, 0), Delay: int64(d), Cause: c.Key,
+	})
 }
 
 // wait puts a child off: it is restarting until its timer is due. A delay of
@@ -293,6 +296,7 @@ func (s *State) timer(ev *Event) {
 		}
 		s.setTimer(c, 0)
 		s.retry(c)
+	case Down, Running:
 	}
 }
 
@@ -337,6 +341,7 @@ func (s *State) stopped(c *Child) {
 		asAsked = c.Shutdown == BrutalKill
 	case Normal, ShutdownDetail:
 		asAsked = c.Restart != Permanent
+	case Failed:
 	}
 	if !asAsked && !(s.Work == StopWork && s.Why == ByKill) {
 		s.report(ShutdownError, c)

@@ -99,6 +99,7 @@ func (p *play) effect(e Effect) {
 	case Terminated:
 		p.down = true
 		p.say(tDown, int(e.Why))
+	case Cancel, Abandon, Retry, Moved, Forget, Up:
 	}
 }
 
@@ -120,6 +121,7 @@ func (p *play) snapshot() {
 			st = pid
 		case Waiting:
 			st = restarting
+		case Down, Starting, Stopping:
 		}
 		p.say(tChild, int(c.Key), int(st), int(c.Inc))
 	}
@@ -148,8 +150,10 @@ func against(t testing.TB, data []byte) (steps int) {
 	if len(data) < 4 {
 		return 0
 	}
-	f := Flags{Strategy: Strategy(data[0] & 3), AutoShutdown: AutoShutdown(data[0] >> 2 & 3 % 3),
-		Max: int(data[1] & 7), Period: time.Duration(1 + data[1]>>3)}
+	f := Flags{
+		Strategy: Strategy(data[0] & 3), AutoShutdown: AutoShutdown(data[0] >> 2 & 3 % 3),
+		Max: int(data[1] & 7), Period: time.Duration(1 + data[1]>>3),
+	}
 	n := int(data[0]>>4) & 7
 	data = data[2:]
 	var ps []Params

@@ -58,6 +58,7 @@ func (s *State) advance() {
 		}
 		s.Work = Ended
 		s.emit(Effect{Kind: Terminated, Why: s.Why, Key: s.Culprit})
+	case Idle, Fresh, Ended:
 	}
 }
 
@@ -158,6 +159,7 @@ func (s *State) stopAll() {
 			s.beginStop(c, s.Culprit)
 		case Waiting:
 			s.rest(c)
+		case Down, Starting, Stopping:
 		}
 	}
 }

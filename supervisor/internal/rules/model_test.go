@@ -143,6 +143,7 @@ func (m *model) shutdown(c *mchild) {
 		ok = c.p.Shutdown != BrutalKill || !perm
 	case Normal, ShutdownDetail:
 		ok = !perm
+	case Failed:
 	}
 	if !ok {
 		m.say(tReport, int(ShutdownError), int(c.key))
@@ -259,6 +260,7 @@ func (m *model) doRestart(c *mchild) {
 			}
 		}
 		m.down(ByAuto)
+	case Never:
 	}
 }
 
