@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
 )
 
 // A link is a channel between the listener process and a worker. The master
@@ -33,13 +34,14 @@ func (c *child) link(f *fdipc.Frame) error {
 // linkConfig is the configuration of this child's end of a link.
 func (c *child) linkConfig(to sibling) fdipc.Config {
 	if c.dispatch == nil { // a worker: to is the listener process
-		return fdipc.Config{Handler: func(conn *fdipc.Conn, f *fdipc.Frame) {
+		return fdipc.Config{Credits: netactor.LinkCredits, Handler: func(conn *fdipc.Conn, f *fdipc.Frame) {
 			if !c.accept.HandleFrame(conn, f) {
 				f.Refuse(fdipc.ReasonUnknown)
 			}
 		}}
 	}
 	return fdipc.Config{
+		Credits: netactor.LinkCredits,
 		Handler: func(conn *fdipc.Conn, f *fdipc.Frame) {
 			if !c.dispatch.HandleFrame(to.Worker, conn, f) {
 				f.Refuse(fdipc.ReasonUnknown)
