@@ -276,7 +276,7 @@ func (s *socket) closeWrite() error {
 }
 
 func (s *socket) stop() {
-	_ = s.rc.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+	_ = s.rc.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
 	s.drain()
 	s.f.SetWriteDeadline(time.Unix(1, 0))
 }

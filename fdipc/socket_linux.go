@@ -249,10 +249,10 @@ func (s *Socket) network() string {
 	return "unix"
 }
 
-// LocalAddr and RemoteAddr ask the kernel once. After Close they know only what was asked before.
+// LocalAddr asks the kernel once. After Close it knows only what was asked before.
 func (s *Socket) LocalAddr() net.Addr { return s.addr(&s.local, unix.Getsockname) }
 
-// RemoteAddr: see LocalAddr.
+// RemoteAddr is as LocalAddr.
 func (s *Socket) RemoteAddr() net.Addr { return s.addr(&s.remote, unix.Getpeername) }
 
 func (s *Socket) addr(cache *atomic.Pointer[net.Addr], ask func(int) (unix.Sockaddr, error)) net.Addr {
