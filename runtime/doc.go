@@ -65,6 +65,9 @@
 // Kill of the listener process costs at most the connections that it holds at
 // that moment and that no worker has claimed.
 //
+// A listener process that is stopped (SIGSTOP), not dead, holds up all dispatched
+// listeners until it is continued or killed: nothing watches it yet.
+//
 // No process outlives its master for longer than Config.OrphanDrain, but for one
 // that is stopped (SIGSTOP) until it is continued. Processes are known by pidfd,
 // never by number alone.
