@@ -111,6 +111,9 @@ func TestLeakEscalates(t *testing.T) {
 		if got := s.Reason(); got.Kind != GaveUp || got.Detail != "a child leaked" {
 			t.Errorf("reason %v", got)
 		}
+		if n := s.Snapshot(); n.Find("a").Incarnation != 1 {
+			t.Errorf("a was started beside what it left:\n%v", n)
+		}
 		close(release)
 	})
 }

@@ -111,10 +111,16 @@ func (s *State) exited(ev *Event) {
 	case Stopping:
 		c.End = ev.End
 		s.stopped(c)
-		s.settled(c)
-		if ev.Leaked && s.Flags.LeakEscalates && s.Work != StopWork && s.Work != Ended {
+		if ev.Leaked && s.Flags.LeakEscalates && s.Work != StopWork {
+			// Before the group goes on, which would start the child beside
+			// what it left. The requests that waited for it are refused.
+			for i := range c.Calls {
+				s.Deferred = append(s.Deferred, Event{Kind: Request, Call: c.Calls[i]})
+			}
+			c.Calls = nil
 			s.giveUp(c, ByLeak)
 		}
+		s.settled(c)
 	case Running:
 		if !c.Dead { // a deferred notice comes by a second time
 			c.Dead, c.End = true, ev.End
