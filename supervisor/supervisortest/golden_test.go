@@ -34,6 +34,16 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// TestGoldenMore replays recordings made later: bursts and races in groups,
+// nested and dynamic supervisors, auto-shutdown, and a shutdown time of 0.
+// Supervisors that are killed are not among them: their children die in the
+// order of Erlang's tree of links, which is nobody's promise.
+func TestGoldenMore(t *testing.T) {
+	for _, mode := range []string{"encoded", "early"} {
+		t.Run(mode, func(t *testing.T) { replay(t, "../testdata/more.jsonl", mode) })
+	}
+}
+
 func replay(t *testing.T, file, mode string) {
 	data, err := os.ReadFile(file)
 	if err != nil {

@@ -250,6 +250,9 @@ func (s *sup) startSup(e *rules.Effect, k *slot) {
 func (p *proc) ask() {
 	switch {
 	case !p.alive: // its end is on the way
+	case p.d.params.Shutdown == 0 && (p.by.d.flags.Strategy != rules.Dynamic || p.by.state.Work != rules.StopWork):
+		// The kill follows at once: it is there before the child has reacted.
+		// Where all are stopped together OTP has a timer first, and they do react.
 	case p.sup != nil:
 		p.sup.reason = "shutdown"
 		p.sup.step(rules.Event{Kind: rules.Stop})
