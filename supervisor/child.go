@@ -39,7 +39,8 @@ type Incarnation struct {
 }
 
 // Instance is a child that is up. All methods may be called from any
-// goroutine, and none may block.
+// goroutine, and none may block or panic: they are called on the supervisor's
+// own goroutine, where a panic ends the program.
 //
 // An instance may offer more by these methods, each looked for once:
 //

@@ -63,8 +63,8 @@
 // [ChildSpec.Shutdown]: it is asked, and killed when its time is over. The
 // children of a Dynamic supervisor are stopped all at once. A goroutine cannot
 // be killed. A function that does not return in time is abandoned: it is
-// counted as leaked in the snapshot and by events until it does return, and
-// [Spec.Leak] can make that a reason to give up.
+// counted as leaked in the snapshot and by events until it does return or its
+// supervisor ends, and [Spec.Leak] can make that a reason to give up.
 //
 // # The caller's duties
 //

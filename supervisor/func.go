@@ -22,7 +22,7 @@ const killGrace = 100 * time.Millisecond
 //
 // A goroutine cannot be killed. A function that has not returned by its
 // shutdown time is abandoned: its reason is Killed, it is counted as leaked
-// until it does return, and [Spec.Leak] says what follows.
+// until it does return or its supervisor ends, and [Spec.Leak] says what follows.
 func Func(run func(ctx context.Context) error) Starter {
 	return &funcStarter{run: run}
 }

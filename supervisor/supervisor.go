@@ -18,7 +18,9 @@ import (
 type Config struct {
 	// Logger gets every event: at error level what OTP reports at error
 	// level, the rest at debug level. Default: slog.Default(). To have
-	// silence, give a logger with slog.DiscardHandler.
+	// silence, give a logger with slog.DiscardHandler. Its handler runs on the
+	// supervisors' goroutines: one that blocks holds them up, and it must not
+	// wait for a call on a supervisor of the tree.
 	Logger *slog.Logger
 	// Clock is the time the supervisors live by. Default: the system's. (The
 	// 100 ms that a killed function has to notice are always the system's.)
