@@ -198,7 +198,11 @@ func TestListenerKilled(t *testing.T) {
 	load := runtimetest.Load{URL: h.url, InFlight: 16}
 	go func() { counts <- load.Run(ctx) }()
 	for range kills {
-		before := h.listener()
+		before := 0
+		runtimetest.Eventually(t, "a listener process", func() bool {
+			before = h.listener()
+			return before != 0
+		})
 		if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -44,6 +45,10 @@ type Load struct {
 	Timeout   time.Duration // of one request; zero = 10 s
 }
 
+// closedIdle is what net/http says, by an error that it does not export, of a
+// connection that ended before the request was written to it.
+const closedIdle = "http: server closed idle connection"
+
 // Run makes requests until ctx ends, lets those under way finish, and returns
 // what became of them all.
 func (l Load) Run(ctx context.Context) Counts {
@@ -70,7 +75,8 @@ func (l Load) Run(ctx context.Context) Counts {
 				case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 					hung.Add(1)
 				case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
-					errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+					errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
+					strings.Contains(err.Error(), closedIdle):
 					cut.Add(1)
 				default:
 					other.Add(1)
