@@ -29,7 +29,7 @@ const listenerShutdown = 2 * time.Second
 
 // listenerIntensity is the listener process's own budget. It counts in nobody
 // else's.
-var listenerIntensity = supervisor.Intensity{Max: 20, Period: 10 * time.Second}
+var listenerIntensity = supervisor.Intensity{Max: 100, Period: 10 * time.Second}
 
 // childSpecs turns the branch at nodes into what the supervisor package takes.
 func (rt *Runtime) childSpecs(nodes []*node) []supervisor.ChildSpec {

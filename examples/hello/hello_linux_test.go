@@ -447,7 +447,8 @@ func TestAtBase(t *testing.T) {
 		runtimetest.Eventually(t, "the replacement", func() bool { return len(h.workers()) == 2 && !runtimetest.Alive(pid) })
 	}
 	runtimetest.Eventually(t, "descriptors and children as at the start", func() bool {
-		return len(runtimetest.Descriptors(t, h.PID())) == len(base) && len(runtimetest.Children(t, h.PID())) == 3
+		// Not more: at the start one that was just handed to a child may still be open.
+		return len(runtimetest.Descriptors(t, h.PID())) <= len(base) && len(runtimetest.Children(t, h.PID())) == 3
 	})
 	t.Logf("%d kills: %d descriptors, %d children, as before", kills, len(base), 3)
 }
