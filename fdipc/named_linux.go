@@ -92,17 +92,13 @@ func Dial(ctx context.Context, path string, cfg Config) (*Conn, error) {
 // takeFile takes c apart. The file is non-blocking, and in the poller.
 func takeFile(c *net.UnixConn) (*os.File, error) {
 	defer c.Close()
-	rc, err := c.SyscallConn()
+	f, err := duplicate(c)
 	if err != nil {
 		return nil, err
 	}
-	fd := -1
-	if cerr := rc.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }); cerr != nil {
-		return nil, cerr
+	if err := f.SetDeadline(time.Time{}); err != nil {
+		f.Close()
+		return nil, err
 	}
-	if err != nil {
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	f := os.NewFile(uintptr(fd), "fdipc")
-	return f, f.SetDeadline(time.Time{})
+	return f, nil
 }

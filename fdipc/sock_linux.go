@@ -73,9 +73,9 @@ func newSocket(f *os.File) (end, error) {
 	return nil, err
 }
 
-func renewSocket(f *os.File) (end, error) {
-	defer f.Close()
-	rc, err := f.SyscallConn()
+// duplicate returns a file of its own over the descriptor of c, which stays the caller's.
+func duplicate(c syscall.Conn) (*os.File, error) {
+	rc, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,15 @@ func renewSocket(f *os.File) (end, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	n := os.NewFile(uintptr(fd), "fdipc")
+	return os.NewFile(uintptr(fd), "fdipc"), nil
+}
+
+func renewSocket(f *os.File) (end, error) {
+	defer f.Close()
+	n, err := duplicate(f)
+	if err != nil {
+		return nil, err
+	}
 	if err := n.SetReadDeadline(time.Time{}); err != nil {
 		n.Close()
 		return nil, err
