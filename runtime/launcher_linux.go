@@ -35,18 +35,17 @@ var launcher = sync.OnceValue(func() chan<- func() {
 	return forks
 })
 
-// command is what to start, and with what.
+// command is what to start, and with what. It leads a process group of its own,
+// so that a Ctrl-C at the terminal is the master's alone.
 type command struct {
-	path      string // what is exec'd; argv[0] is what the program sees
-	argv      []string
-	env       []string
-	dir       string
-	stdout    *os.File // the child's ends of its output; closed by start
-	stderr    *os.File
-	channel   *os.File // nil for a foreign program; closed by start
-	deathSig  syscall.Signal
-	ownGroup  bool
-	childVars map[string]string
+	path     string // what is exec'd; argv[0] is what the program sees
+	argv     []string
+	env      []string
+	dir      string
+	stdout   *os.File // the child's ends of its output; closed by start
+	stderr   *os.File
+	channel  *os.File // nil for a foreign program; closed by start
+	deathSig syscall.Signal
 }
 
 // start forks and execs cmd and returns once the exec has succeeded. It takes
@@ -66,7 +65,7 @@ func start(cmd command) (*osProcess, error) {
 			files = append(files, nil)
 		}
 		files = append(files, cmd.channel)
-		env = append(env[:len(env):len(env)], fdipc.Environ(channelFD, cmd.childVars)...)
+		env = append(env[:len(env):len(env)], fdipc.Environ(channelFD, nil)...)
 	}
 	fds, err := rawFDs(files)
 	if err != nil {
@@ -80,7 +79,7 @@ func start(cmd command) (*osProcess, error) {
 		defer close(done)
 		pid, err = syscall.ForkExec(cmd.path, cmd.argv, &syscall.ProcAttr{
 			Dir: cmd.dir, Env: env, Files: fds,
-			Sys: &syscall.SysProcAttr{Setpgid: cmd.ownGroup, Pdeathsig: cmd.deathSig, PidFD: &pidfd},
+			Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: cmd.deathSig, PidFD: &pidfd},
 		})
 	}
 	<-done

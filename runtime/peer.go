@@ -100,8 +100,12 @@ func (p *peer) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 
 // lost is told that the channel is gone. That is not yet the child's end.
 func (p *peer) lost(*fdipc.Conn, error) {
-	grace := max(p.rt.cfg.OrphanDrain, 0) + killAfterLoss
-	timer := time.AfterFunc(grace, p.body.kill)
+	p.unlessEnded(max(p.rt.cfg.OrphanDrain, 0)+killAfterLoss, p.body.kill)
+}
+
+// unlessEnded calls f after d, if the child lives until then.
+func (p *peer) unlessEnded(d time.Duration, f func()) {
+	timer := time.AfterFunc(d, f)
 	go func() { // ends with the child
 		<-p.done
 		timer.Stop()
@@ -185,11 +189,7 @@ func (p *peer) Stop() {
 		p.body.terminate() // it cannot be asked by frame
 		return
 	}
-	timer := time.AfterFunc(p.welcome.Drain, p.body.terminate)
-	go func() { // ends with the child
-		<-p.done
-		timer.Stop()
-	}()
+	p.unlessEnded(p.welcome.Drain, p.body.terminate)
 }
 
 // Kill ends the child without asking.

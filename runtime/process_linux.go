@@ -29,9 +29,7 @@ func (rt *Runtime) fork(p *peer) error {
 	}
 	b, err := rt.spawn(command{
 		path: rt.exe.path(), argv: os.Args, env: os.Environ(), channel: remote,
-		// Workers drain when the master is gone; and they live in a group of their
-		// own, so that a Ctrl-C at the terminal is the master's alone.
-		deathSig: syscall.SIGTERM, ownGroup: true,
+		deathSig: syscall.SIGTERM, // workers drain when the master is gone
 	}, fmt.Sprintf("%s#%d", p.welcome.Name, p.welcome.ID))
 	if err != nil {
 		return errors.Join(err, local.Close())
@@ -52,7 +50,7 @@ func (rt *Runtime) forkForeign(p Process, name string) (*processBody, error) {
 	}
 	return rt.spawn(command{
 		path: path, argv: p.Command, env: append(os.Environ(), p.Env...), dir: p.Dir,
-		deathSig: syscall.SIGKILL, ownGroup: true,
+		deathSig: syscall.SIGKILL,
 	}, name)
 }
 
