@@ -1,16 +1,27 @@
-// Yardstick measures what fdipc costs between two processes, beside small programs that do the same
-// with nothing in between.
+// Yardstick measures what Coppice costs, beside small programs that do the same with nothing in between.
 //
 //	go run ./examples/yardstick handles|messages|roundtrip [-seconds 3] [-rounds 1] [-pin]
+//	go run ./examples/yardstick accept [-workers 2] [-policy round-robin] [-inflight 16]
+//	go run ./examples/yardstick accept -serve [-addr 127.0.0.1:0] [-workers 2] [-policy round-robin]
+//	go run ./examples/yardstick http [-workers 2] [-policy round-robin] [-connections 100]
 //
 // It prints one line of JSON for each row:
 //
 //	{"name","unit","value","cpu_ns_per_op","p50_us","p99_us"}
 //
-// value is operations per second, cpu_ns_per_op the processor time of both processes together. Rows that
-// begin with "peer_" are the small programs (peers/): C, if gcc is there, and plain Go. With
-// -rounds each row runs that often, all rows in turn, so that rows of one round can be compared
-// with each other; noise of the machine then hits all alike. -pin keeps both processes on one core.
+// value is operations per second, cpu_ns_per_op the processor time (user and system) of all processes that
+// are measured. Rows that begin with "peer_", and http_keepalive_plain, are the small programs (peers/): C, if
+// gcc is there, and plain Go. With -rounds each row runs that often, all rows in turn, so that rows of one round
+// can be compared with each other; noise of the machine then hits all alike. -pin keeps all processes on one core.
+//
+// handles, messages and roundtrip measure fdipc between two processes, which both count.
+//
+// accept measures a tree that hands connections over: each is accepted, passed to one of -workers, gets one byte
+// and is closed. The load is -inflight connections at a time, from this program, which does not count; the tree
+// does, listener process and master included. p50_us and p99_us are from connect to the byte, and "jain" tells
+// how even the shares of the workers were. -serve is the tree alone, for a load from outside.
+//
+// http measures requests over connections that stay open.
 package main
 
 import (
@@ -30,12 +41,28 @@ type result struct {
 	CPU   float64 `json:"cpu_ns_per_op"`
 	P50   float64 `json:"p50_us,omitempty"`
 	P99   float64 `json:"p99_us,omitempty"`
+	Jain  float64 `json:"jain,omitempty"` // of the workers' shares: 1 is even
 }
 
 // row is one measurement. run takes about d and returns errSkip, wrapped, if it cannot be done here.
 type row struct {
 	name string
 	run  func(d time.Duration) (result, error)
+}
+
+// command is what the program's first argument names.
+type command struct {
+	rows  func() []row
+	flags func(*flag.FlagSet) // its own, beside those that all have; nil without
+	serve func()              // for -serve, which flags defines; does not return
+}
+
+var commands = map[string]command{
+	"handles":   {rows: handleRows},
+	"messages":  {rows: messageRows},
+	"roundtrip": {rows: roundtripRows},
+	"accept":    {rows: acceptRows, flags: acceptFlags, serve: serveAccept},
+	"http":      {rows: httpRows, flags: httpFlags, serve: serveHTTP},
 }
 
 func main() {
@@ -45,31 +72,41 @@ func main() {
 	fs := flag.NewFlagSet("yardstick", flag.ExitOnError)
 	seconds := fs.Float64("seconds", 3, "length of a row")
 	rounds := fs.Int("rounds", 1, "how often to run all rows")
-	pin := fs.Bool("pin", false, "keep both processes on one core")
+	pin := fs.Bool("pin", false, "keep all processes on one core")
 	only := fs.String("only", "", "rows whose name contains this")
+	serve := fs.Bool("serve", false, "accept, http: serve only, until a signal")
 	fs.Usage = func() {
-		fmt.Fprintln(fs.Output(), "usage: yardstick handles|messages|roundtrip [flags]")
+		fmt.Fprintln(fs.Output(), "usage: yardstick handles|messages|roundtrip|accept|http [flags]")
 		fs.PrintDefaults()
 	}
-	if len(os.Args) < 2 {
+	var cmd command
+	if len(os.Args) > 1 {
+		cmd = commands[os.Args[1]]
+	}
+	if cmd.rows == nil {
 		fs.Usage()
 		os.Exit(2)
+	}
+	if cmd.flags != nil {
+		cmd.flags(fs)
 	}
 	_ = fs.Parse(os.Args[2:])
-	all := map[string]func() []row{"handles": handleRows, "messages": messageRows, "roundtrip": roundtripRows}
-	set, ok := all[os.Args[1]]
-	if !ok {
-		fs.Usage()
-		os.Exit(2)
-	}
 	if *pin {
 		if err := pinSelf(); err != nil {
 			fmt.Fprintln(os.Stderr, "yardstick: not pinned:", err)
 		}
 	}
+	if *serve {
+		if cmd.serve == nil {
+			fs.Usage()
+			os.Exit(2)
+		}
+		cmd.serve()
+	}
+	defer removeBuilt()
 	out := json.NewEncoder(os.Stdout)
 	skipped := make(map[string]bool)
-	rows := set()
+	rows := cmd.rows()
 	for r := range *rounds {
 		for i := range rows {
 			row := rows[(i+r)%len(rows)] // no row always follows the same one

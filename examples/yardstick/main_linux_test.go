@@ -11,13 +11,20 @@ func TestMain(m *testing.M) {
 	if child() {
 		return
 	}
-	os.Exit(m.Run())
+	if len(os.Args) > 1 && commands[os.Args[1]].rows != nil {
+		main() // the tree of a row
+		return
+	}
+	code := m.Run()
+	removeBuilt()
+	os.Exit(code)
 }
 
 // Every row runs, and counts on both sides what it sent.
 func TestRows(t *testing.T) {
-	for _, rows := range [][]row{handleRows(), messageRows(), roundtripRows()} {
-		for _, r := range rows {
+	tree.workers, tree.inFlight = 2, 16
+	for _, c := range commands {
+		for _, r := range c.rows() {
 			t.Run(r.name, func(t *testing.T) {
 				res, err := r.run(20 * time.Millisecond)
 				if errors.Is(err, errSkip) {

@@ -2,12 +2,26 @@
 
 package main
 
-import "github.com/coppice-go/coppice/fdipc"
+import (
+	"flag"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
 
 func child() bool { return false }
+
+func removeBuilt() {}
 
 func pinSelf() error { return fdipc.ErrUnsupported }
 
 func handleRows() []row    { return nil }
 func messageRows() []row   { return nil }
 func roundtripRows() []row { return nil }
+func acceptRows() []row    { return nil }
+func httpRows() []row      { return nil }
+
+func acceptFlags(*flag.FlagSet) {}
+func httpFlags(*flag.FlagSet)   {}
+
+func serveAccept() {}
+func serveHTTP()   {}

@@ -67,7 +67,16 @@ func selfCPU() time.Duration {
 
 // child runs the role this process was started with, if any.
 func child() bool {
-	if what := os.Getenv(peerVar); what != "" {
+	if len(os.Args) > 1 { // a command, or a process of its tree; ours have no arguments
+		return false
+	}
+	switch what := os.Getenv(peerVar); what {
+	case "":
+	case "accept", "http":
+		id, _ := strconv.Atoi(os.Getenv(peerID))
+		fmt.Fprintln(os.Stderr, "yardstick:", peers.Serve(what, byte('0'+id), os.NewFile(3, "listener")))
+		return true
+	default:
 		unix.CloseOnExec(3)
 		_ = unix.SetNonblock(3, true)
 		if err := peers.Child(what, os.NewFile(3, "peer")); err != nil {
@@ -127,29 +136,39 @@ var built struct {
 	path map[string]string
 }
 
-// buildC compiles peers/c/peer.c, which is part of this program, once.
-func buildC() (string, error) {
+// sources are the programs in C, which are part of this one.
+var sources = map[string][]byte{"peer": peers.C, "accept": peers.AcceptC}
+
+// buildC compiles a program in C, once, until removeBuilt.
+func buildC(name string) (string, error) {
 	built.Lock()
 	defer built.Unlock()
-	if p := built.path["c"]; p != "" {
+	if p := built.path[name]; p != "" {
 		return p, nil
 	}
 	gcc, err := exec.LookPath("gcc")
 	if err != nil {
 		return "", fmt.Errorf("%w: no gcc", errSkip)
 	}
-	dir, err := os.MkdirTemp("", "yardstick")
-	if err != nil {
+	if built.path == nil {
+		built.path = make(map[string]string)
+		if built.dir, err = os.MkdirTemp("", "yardstick"); err != nil {
+			return "", err
+		}
+	}
+	bin := filepath.Join(built.dir, name)
+	if err := os.WriteFile(bin+".c", sources[name], 0o600); err != nil {
 		return "", err
 	}
-	src := filepath.Join(dir, "peer.c")
-	if err := os.WriteFile(src, peers.C, 0o600); err != nil {
-		return "", err
-	}
-	bin := filepath.Join(dir, "peer")
-	if out, err := exec.Command(gcc, "-O2", "-o", bin, src).CombinedOutput(); err != nil {
+	if out, err := exec.Command(gcc, "-O2", "-o", bin, bin+".c").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: gcc: %v\n%s", errSkip, err, out)
 	}
-	built.path = map[string]string{"c": bin}
+	built.path[name] = bin
 	return bin, nil
+}
+
+func removeBuilt() {
+	if built.dir != "" {
+		_ = os.RemoveAll(built.dir)
+	}
 }

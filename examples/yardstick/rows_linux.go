@@ -255,7 +255,7 @@ func roundtripRows() []row {
 // inC runs the program in C.
 func inC(unit string, args ...string) func(time.Duration) (result, error) {
 	return func(d time.Duration) (r result, err error) {
-		bin, err := buildC()
+		bin, err := buildC("peer")
 		if err != nil {
 			return r, err
 		}
@@ -269,7 +269,11 @@ func inC(unit string, args ...string) func(time.Duration) (result, error) {
 	}
 }
 
-const peerVar = "YARDSTICK_PEER"
+// Variables that tell a child which small program it is, and its number.
+const (
+	peerVar = "YARDSTICK_PEER"
+	peerID  = "YARDSTICK_PEER_ID"
+)
 
 func startPeer(what string, remote *os.File) (*process, error) {
 	exe, err := os.Executable()

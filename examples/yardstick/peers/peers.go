@@ -1,10 +1,15 @@
-// Package peers holds programs that do what the yardstick's rows do with nothing in between: c/peer.c with
+// Package peers holds programs that do what the yardstick's rows do with nothing in between: c/*.c with
 // system calls alone, and the same in plain Go.
 package peers
 
 import _ "embed"
 
-// C is the source of the program in C.
+// C is the source of the program in C for handles, messages and round trips.
 //
 //go:embed c/peer.c
 var C []byte
+
+// AcceptC is the source of the server in C.
+//
+//go:embed c/accept.c
+var AcceptC []byte
