@@ -1,7 +1,6 @@
 package netactor
 
 import (
-	"net/netip"
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
@@ -28,57 +27,6 @@ import (
 type books struct {
 	workers map[uint64]*account
 	ledgers map[uint64]*ledger
-}
-
-// account is one worker, over all listeners.
-type account struct {
-	worker  Worker
-	seats   map[uint64]*seat // by listener
-	link    *fdipc.Conn      // the driver's
-	credit  int              // offers that its link carries at once; 1 until that is known
-	offered int
-	until   time.Time // suspended until then; zero is not
-	strikes int       // suspensions in a row
-	trial   bool      // back from a suspension, and has claimed nothing since: one offer at a time
-}
-
-// ledger is one listener.
-type ledger struct {
-	number  uint64
-	name    string
-	limits  Limits
-	order   order
-	seats   map[uint64]*seat // by worker
-	room    int              // sum over seats
-	load    int              // connections of all workers, and those that wait
-	waiting queue
-	paused  bool
-	closed  bool // off the books: what comes back is to be dropped
-	counts  Counts
-	gone    SeatCounts // of the workers that are no longer there, added up
-}
-
-// seat is one worker at one listener, from its first Join until one of them is
-// gone and its last offer is settled.
-type seat struct {
-	a      *account
-	l      *ledger // nil: the listener is not known yet
-	joined bool    // takes part
-	dead   bool    // the worker is gone
-	base   int     // connections it had open when it joined
-	room   int     // offers that it may be given now
-	counts SeatCounts
-
-	prev, next *seat  // roundRobin's list
-	index      int    // leastLoaded's heap; -1 when not in it
-	turn       uint64 // leastLoaded: when it was last picked
-}
-
-// load is what the worker has of the listener: offered, or claimed and open.
-// A connection may be closed before its claim is heard of, so neither part
-// alone is exact; the sum is. When it is dead only its offers are left.
-func (s *seat) load() int {
-	return s.counts.Offered + s.base + int(s.counts.Claimed) - int(s.counts.Finished) - int(s.counts.Died)
 }
 
 const (
@@ -210,75 +158,12 @@ func (b *books) leave(s *seat) {
 	}
 }
 
-// bury keeps the counts of a seat that is dead and has nothing on offer.
-func (s *seat) bury() {
-	if s.dead && s.counts.Offered == 0 {
-		s.l.gone.add(s.counts)
-		s.counts = SeatCounts{}
-	}
-}
-
-// update works the room of a seat out anew, after any change.
-func (b *books) update(s *seat) {
-	room := 0
-	if a := s.a; s.joined && a.until.IsZero() {
-		window := s.l.limits.Window
-		if a.trial {
-			window = 1
-		}
-		room = min(window-s.counts.Offered, a.credit-a.offered)
-		if limit := s.l.limits.PerWorker; limit > 0 {
-			room = min(room, limit-s.load())
-		}
-		room = max(0, room)
-	}
-	s.l.room += room - s.room
-	s.room = room
-	s.l.order.update(s)
-}
-
-// updateAll is update for every seat of a worker.
-func (b *books) updateAll(a *account) {
-	for _, s := range a.seats {
-		if s.l != nil {
-			b.update(s)
-		}
-	}
-}
-
-// joined is how many workers take part.
-func (l *ledger) joined() (n int) {
-	for _, s := range l.seats {
-		if s.joined {
-			n++
-		}
-	}
-	return n
-}
-
-// admits is how many connections may be accepted now.
-func (l *ledger) admits() int {
-	if l.paused || l.waiting.head != nil {
-		return 0
-	}
-	n := l.room
-	if t := l.limits.Total; t > 0 {
-		n = min(n, t-l.load)
-	}
-	return max(0, n)
-}
-
 // accepted takes a new connection in. It waits until it is placed.
 func (b *books) accepted(t *ticket, l *ledger) {
 	t.l = l
 	l.counts.Accepted++
 	l.load++
 	l.wait(t)
-}
-
-func (l *ledger) wait(t *ticket) {
-	l.counts.Waiting++
-	l.waiting.push(t)
 }
 
 // place takes the first ticket that waits and gives it to a worker, t.s. Nil
@@ -313,15 +198,6 @@ func (b *books) drop(l *ledger) *ticket {
 	l.counts.Dropped++
 	l.load--
 	return t
-}
-
-// unoffer ends an offer, whatever its outcome.
-func (t *ticket) unoffer() *seat {
-	s := t.s
-	s.counts.Offered--
-	s.a.offered--
-	t.l.counts.Offered--
-	return s
 }
 
 // settled ends the offer of t. Unless it was claimed, t waits again; or is done
@@ -427,41 +303,4 @@ func (b *books) finished(a *account, number, total uint64) {
 		a.until = time.Time{} // it has descriptors again: one offer will show
 	}
 	b.updateAll(a)
-}
-
-// ticket is one accepted connection until a worker has claimed it.
-type ticket struct {
-	l    *ledger
-	s    *seat // where it is offered; nil while it waits
-	next *ticket
-
-	// What follows is the driver's but for peer, by which policies pick.
-	peer  netip.AddrPort
-	fd    int // of h while t waits; -1 where there is none
-	h     *fdipc.Handle
-	trace *ticketTrace // nil when tracing is off
-}
-
-// queue is a list of tickets, first in first out.
-type queue struct{ head, tail *ticket }
-
-func (q *queue) push(t *ticket) {
-	t.next = nil
-	if q.head == nil {
-		q.head = t
-	} else {
-		q.tail.next = t
-	}
-	q.tail = t
-}
-
-func (q *queue) pop() *ticket {
-	t := q.head
-	if t != nil {
-		q.head, t.next = t.next, nil
-		if q.head == nil {
-			q.tail = nil
-		}
-	}
-	return t
 }

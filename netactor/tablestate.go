@@ -32,74 +32,6 @@ type tableState struct {
 	freed    uint64 // counts the sockets that have been closing and are gone
 }
 
-type phase uint8
-
-const (
-	pending phase = iota
-	open
-	closing
-)
-
-type socketState struct {
-	number uint64
-	req    Request
-	phase  phase
-	parked bool   // pending: waits for a closing socket to free the port
-	freed  uint64 // pending: as it was when the opening began
-	paused bool
-	asks   []ask
-	keys   []string // its key, and the alias of the port it got
-	owners map[string]*ownership
-	addr   reply // open: what every asker is told
-}
-
-// ownership is what one pool, or one spec, has in a socket.
-type ownership struct {
-	spec       bool
-	held       map[uint64]uint64 // live workers that have it open, by which request of theirs
-	vacancies  int               // workers that died with it, not yet replaced
-	generation int               // the newest that asked
-}
-
-func (o *ownership) has(worker uint64) bool {
-	_, ok := o.held[worker]
-	return ok
-}
-
-// ask is one waiting request.
-type ask struct {
-	worker uint64 // 0: a listener spec, owner
-	owner  string
-	seq    uint64 // the worker's number for its request; for a spec, the driver's
-	req    Request
-	given  *socket // a socket that the worker sent; owned by whoever holds the ask
-}
-
-// effect is one thing to do. The driver does them in the order given, and tells
-// the state about the outcome of an open before it does the next.
-type effect struct {
-	do     action
-	number uint64
-	req    Request // doOpen
-	given  *socket // doOpen, doDiscard
-	ask    ask     // doReply
-	reply  reply   // doReply
-	worker uint64  // doTell
-}
-
-type action uint8
-
-const (
-	doOpen    action = iota // open the socket of req, or take given; then call opened
-	doReply                 // answer ask; with a duplicate of the socket when the policy is Shared
-	doPublish               // send the socket to the listener process
-	doShut                  // tell the listener process to drain and close its copy
-	doClose                 // close the master's copy, remove the path
-	doPause                 // tell the listener process to pause, or to resume
-	doTell                  // tell a worker that the listener is closed
-	doDiscard               // close given
-)
-
 func newTableState() *tableState {
 	return &tableState{
 		sockets: make(map[uint64]*socketState),
@@ -205,17 +137,6 @@ func (t *tableState) share(s *socketState, a ask) []effect {
 		}
 	}
 	return []effect{{do: doReply, number: s.number, ask: a, reply: s.addr}}
-}
-
-// refuse answers a with an error, and closes what came with it.
-func refuse(a ask, call string, errno syscall.Errno) []effect {
-	given := a.given
-	a.given = nil
-	out := []effect{{do: doReply, ask: a, reply: reply{Errno: int(errno), Call: call}}}
-	if given != nil {
-		out = append(out, effect{do: doDiscard, given: given})
-	}
-	return out
 }
 
 // opened takes the result of doOpen: an address, or an error. On an error the

@@ -1,0 +1,127 @@
+package netactor
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// HandleFrame handles a frame of this package's kinds from a worker, or from
+// the listener process. It is false for a kind that is not handled here: then
+// the frame is untouched. It may open a socket, and does not block on a peer.
+func (t *Table) HandleFrame(from Worker, c *fdipc.Conn, f *fdipc.Frame) bool {
+	switch f.Kind {
+	case KindListen:
+		t.listenFrame(from, f, nil)
+	case KindShare:
+		t.shareFrame(from, f)
+	case KindClosed:
+		c.Settle() // a copy of the socket that went to the worker is closed here too
+		number := f.Target
+		t.step(func() []effect { return t.state.closed(from.ID, number) })
+	case KindGiveUp:
+		c.Settle()
+		seq := f.Target
+		t.step(func() []effect { return t.state.giveUp(from.ID, seq) })
+	case KindShutAck, KindBroken, KindStats:
+		t.listenerFrame(c, f)
+	default:
+		return false
+	}
+	f.Refuse(fdipc.ReasonUnknown)
+	return true
+}
+
+// listenFrame handles a request. given is a socket that came with it.
+func (t *Table) listenFrame(from Worker, f *fdipc.Frame, given *socket) {
+	r, err := decodeRequest(f.Payload)
+	if given != nil && err == nil {
+		r, err = given.request(r)
+	}
+	a := ask{worker: from.ID, owner: from.Pool, seq: f.Target, req: r, given: given}
+	t.step(func() []effect {
+		if _, known := t.conns[from.ID]; !known {
+			err = errors.Join(err, fmt.Errorf("netactor: worker %d is not known", from.ID))
+		}
+		if t.closed {
+			err = ErrClosed
+		}
+		if err == nil {
+			return t.state.listen(a)
+		}
+		out := []effect{{do: doReply, ask: ask{worker: a.worker, seq: a.seq}, reply: failed(err)}}
+		if given != nil {
+			out = append(out, effect{do: doDiscard, given: given})
+		}
+		return out
+	})
+}
+
+// shareFrame handles a listening socket that a worker opened itself.
+func (t *Table) shareFrame(from Worker, f *fdipc.Frame) {
+	err := errors.New("netactor: share without a socket")
+	var s *socket
+	if len(f.Handles) == 1 {
+		s, err = receiveSocket(f.Handles[0])
+	}
+	if err != nil {
+		a := ask{worker: from.ID, seq: f.Target}
+		t.step(func() []effect { return []effect{{do: doReply, ask: a, reply: failed(err)}} })
+		return
+	}
+	t.listenFrame(from, f, s)
+}
+
+// request completes the request that a shared socket came with: its address is
+// what the kernel says.
+func (s *socket) request(r Request) (Request, error) {
+	network, address, err := s.address()
+	if err != nil {
+		return r, err
+	}
+	r.FD, r.Network, r.Address = 0, network, address
+	if network == "tcp" {
+		ap, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return r, err
+		}
+		if ap.Addr().Is6() && s.v6only() {
+			network = "tcp6"
+		}
+		r.Network, ap = canonical(network, ap)
+		r.Address = ap.String()
+	}
+	return r, r.validate()
+}
+
+// listenerFrame handles what the listener process says.
+func (t *Table) listenerFrame(c *fdipc.Conn, f *fdipc.Frame) {
+	t.mu.Lock()
+	known := t.listener != nil && c == t.listener.c
+	var name string
+	var waiting chan []byte
+	if known {
+		if s := t.state.sockets[f.Target]; s != nil {
+			name = s.title()
+		}
+		if f.Kind == KindStats {
+			waiting = t.stats[f.Target]
+			delete(t.stats, f.Target)
+		}
+	}
+	t.mu.Unlock()
+	switch {
+	case !known:
+	case f.Kind == KindShutAck:
+		c.Settle() // our copy of what we sent holds the port too, until the claim is heard of
+		number := f.Target
+		t.step(func() []effect { return t.state.shutAcked(number) })
+	case f.Kind == KindBroken:
+		t.cfg.Logger.Error("listener process cannot accept", "listener", name, "err", string(f.Payload[:min(len(f.Payload), 200)]))
+	case waiting != nil:
+		waiting <- slices.Clone(f.Payload)
+	}
+}

@@ -1,0 +1,159 @@
+package netactor
+
+import (
+	"errors"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// Settled takes the outcome of an offer, for fdipc.Config.Settled of every
+// link. It is false, and does nothing, for a handle that is not from here.
+func (d *Dispatcher) Settled(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) bool {
+	t, ok := h.Tag.(*ticket)
+	if !ok {
+		return false
+	}
+	reason := h.Reason()
+	t.traceSettled(o, reason)
+	reset := o != fdipc.Claimed && t.clientReset()
+	var w turn
+	d.mu.Lock()
+	a, l := t.s.a, t.l
+	before := a.until
+	d.books.settled(t, o, reason, reset, time.Now())
+	suspended := a.until.After(before)
+	if reset {
+		w.dropped = append(w.dropped, t)
+	}
+	d.followLocked(&w, a, l)
+	d.mu.Unlock()
+	if suspended {
+		d.cfg.Logger.Warn("worker left alone for a while", "worker", a.worker.Name, "listener", l.name, "outcome", o, "reason", reason)
+	}
+	d.do(&w)
+	return true
+}
+
+// turn is what is to be done once the lock is released.
+type turn struct {
+	placed  []*ticket // to be offered
+	dropped []*ticket // to be closed
+	handles []*fdipc.Handle
+}
+
+// followLocked follows up on a change at a worker, and at l if it is not nil:
+// it places what waits, ends what is over, and wakes who can go on.
+func (d *Dispatcher) followLocked(w *turn, a *account, l *ledger) {
+	d.lookLocked(w, l)
+	for _, s := range a.seats {
+		if s.l != l {
+			d.lookLocked(w, s.l)
+		}
+	}
+	if !a.until.IsZero() && (d.wakeAt.IsZero() || a.until.Before(d.wakeAt)) {
+		d.wakeAt = a.until
+		d.timer.Reset(time.Until(a.until))
+	}
+}
+
+// lookLocked looks at one listener again.
+func (d *Dispatcher) lookLocked(w *turn, l *ledger) {
+	if l == nil {
+		return
+	}
+	for t := d.books.place(l); t != nil; t = d.books.place(l) {
+		w.placed = append(w.placed, t)
+	}
+	if a := d.acceptors[l.number]; a != nil {
+		a.lookLocked(w)
+	}
+}
+
+// do offers what was placed, one frame a worker, and closes what was dropped.
+// What cannot be sent is placed anew. It does not block.
+func (d *Dispatcher) do(w *turn) {
+	for len(w.placed)+len(w.dropped) > 0 {
+		dropped := w.dropped
+		w.dropped = nil
+		for _, t := range dropped {
+			t.traceDropped()
+			_ = t.h.Close()
+		}
+		var again turn
+		for i, t := range w.placed {
+			if t == nil {
+				continue
+			}
+			// Once an offer is under way its ticket is no longer ours: it may be
+			// settled and placed again before TrySend returns. So all of a group
+			// are taken out first.
+			s := t.s
+			w.handles = w.handles[:0]
+			for j, t := range w.placed[i:] {
+				if t != nil && t.s == s {
+					t.traceOffer()
+					w.handles = append(w.handles, t.h)
+					w.placed[i+j] = nil
+				}
+			}
+			err := s.a.link.TrySend(&fdipc.Frame{Kind: KindOffer, Target: s.l.number, Handles: w.handles})
+			if err != nil {
+				d.unsent(&again, s, w.handles, err)
+			}
+			clear(w.handles)
+		}
+		w.placed, w.dropped = append(w.placed[:0], again.placed...), again.dropped
+	}
+}
+
+// unsent takes back offers that could not be sent. The handles are still ours.
+func (d *Dispatcher) unsent(w *turn, s *seat, handles []*fdipc.Handle, err error) {
+	for _, h := range handles {
+		h.Tag.(*ticket).traceSettled(fdipc.Returned, fdipc.ReasonNone)
+	}
+	full := errors.Is(err, fdipc.ErrFull)
+	d.mu.Lock()
+	for _, h := range handles {
+		d.books.unsent(h.Tag.(*ticket), !full, time.Now())
+	}
+	d.followLocked(w, s.a, s.l)
+	d.mu.Unlock()
+	if !full {
+		d.cfg.Logger.Warn("worker cannot be reached", "worker", s.a.worker.Name, "listener", s.l.name, "err", err)
+	}
+}
+
+// wake ends the suspensions that are over.
+func (d *Dispatcher) wake() {
+	var w turn
+	d.mu.Lock()
+	d.wakeAt = d.books.wake(time.Now())
+	if !d.wakeAt.IsZero() && !d.closed {
+		d.timer.Reset(time.Until(d.wakeAt))
+	}
+	for _, a := range d.acceptors {
+		d.lookLocked(&w, a.l)
+	}
+	d.mu.Unlock()
+	d.do(&w)
+}
+
+// hear learns of claims now, rather than at the links' next tick, from the
+// workers of l that have used up half their window, or from all. So one that
+// keeps up never looks full, and keeps its place in the order. It calls Settled,
+// hence is for the acceptor's goroutine only.
+func (d *Dispatcher) hear(l *ledger, all bool) {
+	var few [16]*fdipc.Conn
+	links := few[:0]
+	d.mu.Lock()
+	for _, s := range l.seats {
+		if s.counts.Offered > 0 && (all || s.counts.Offered > l.limits.Window/2) {
+			links = append(links, s.a.link)
+		}
+	}
+	d.mu.Unlock()
+	for _, c := range links {
+		c.Settle()
+	}
+}
