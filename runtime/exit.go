@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -62,7 +63,13 @@ func isLastWords(line string) bool {
 	return false
 }
 
-func timeval(t unix.Timeval) time.Duration { return time.Duration(t.Nano()) }
+// exitOf is what the kernel said of the process with that number.
+func exitOf(pid int, e process.Exit) Exit {
+	return Exit{
+		PID: pid, Code: e.Code, Signal: e.Signal, Core: e.Core,
+		UserTime: e.UserTime, SystemTime: e.SystemTime, MaxRSS: e.MaxRSS, Lost: e.Lost,
+	}
+}
 
 // reason is the exit reason in OTP's words. asked tells whether somebody asked
 // the process to end: then 0, and the signals that asking uses, are a shutdown.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -118,7 +119,7 @@ func (p *peer) live() {
 	p.conn.PeerGone()
 	select {
 	case <-p.conn.Done(): // its last frames are read
-	case <-time.After(lingerTimeout): // a descendant of it has the channel
+	case <-time.After(process.Linger): // a descendant of it has the channel
 	}
 	_ = p.conn.Close()
 	p.exit = p.body.exit()

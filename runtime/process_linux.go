@@ -7,17 +7,29 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/process"
 )
+
+// channelFD is the number that the channel has in a child. Not 3, which is
+// where LISTEN_FDS starts (sd_listen_fds(3)).
+const channelFD = 10
+
+// executable is the program file of a generation, held open.
+type executable = process.Executable
+
+func openExecutable() (*executable, error) { return process.Self() }
 
 // processBody is a child that is a process of its own, and what it prints.
 type processBody struct {
 	rt     *Runtime
-	proc   *osProcess
-	stdout *lines
-	stderr *lines
+	proc   *process.Process
+	stdout *process.Lines
+	stderr *process.Lines
+	words  lastWords // of stderr
 	ended  chan struct{}
 }
 
@@ -27,9 +39,11 @@ func (rt *Runtime) fork(p *peer) error {
 	if err != nil {
 		return err
 	}
-	b, err := rt.spawn(command{
-		path: rt.exe.path(), argv: os.Args, env: os.Environ(), channel: remote,
-		deathSig: syscall.SIGTERM, // workers drain when the master is gone
+	defer remote.Close()
+	b, err := rt.spawn(process.Command{
+		Path: rt.exe.Path(), Args: os.Args, Env: append(os.Environ(), fdipc.Environ(channelFD, nil)...),
+		Files:       slices.Insert(make([]*os.File, channelFD), channelFD, remote),
+		DeathSignal: syscall.SIGTERM, // workers drain when the master is gone
 	}, fmt.Sprintf("%s#%d", p.welcome.Name, p.welcome.ID))
 	if err != nil {
 		return errors.Join(err, local.Close())
@@ -48,52 +62,59 @@ func (rt *Runtime) forkForeign(p Process, name string) (*processBody, error) {
 	if err != nil {
 		return nil, fmt.Errorf("coppice: start %s: %w", name, err)
 	}
-	return rt.spawn(command{
-		path: path, argv: p.Command, env: append(os.Environ(), p.Env...), dir: p.Dir,
-		deathSig: syscall.SIGKILL,
+	return rt.spawn(process.Command{
+		Path: path, Args: p.Command, Env: append(os.Environ(), p.Env...), Dir: p.Dir,
+		Files:       make([]*os.File, 3),
+		DeathSignal: syscall.SIGKILL,
 	}, name)
 }
 
-// spawn starts cmd with its output read, each line behind tag.
-func (rt *Runtime) spawn(cmd command, tag string) (*processBody, error) {
-	outR, outW, err := outputPipe()
+// spawn starts cmd with the null device as its input and its output read, each
+// line behind tag. The first three of cmd.Files are filled in.
+func (rt *Runtime) spawn(cmd process.Command, tag string) (*processBody, error) {
+	stdin, err := os.Open(os.DevNull)
 	if err != nil {
-		closeAll(cmd.channel)
 		return nil, err
 	}
-	errR, errW, err := outputPipe()
+	defer stdin.Close()
+	outR, outW, err := process.OutputPipe()
 	if err != nil {
-		closeAll(cmd.channel, outR, outW)
 		return nil, err
 	}
-	cmd.stdout, cmd.stderr = outW, errW
-	proc, err := start(cmd)
+	defer outW.Close()
+	errR, errW, err := process.OutputPipe()
 	if err != nil {
-		closeAll(outR, errR)
-		return nil, err
+		return nil, errors.Join(err, outR.Close())
 	}
-	write := func(line []byte) { rt.output.line(tag, line) }
-	b := &processBody{
-		rt: rt, proc: proc, ended: make(chan struct{}),
-		stdout: readLines(outR, write), stderr: readLines(errR, write),
+	defer errW.Close()
+	cmd.Files[0], cmd.Files[1], cmd.Files[2] = stdin, outW, errW
+	proc, err := process.Start(cmd)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("coppice: %w", err), outR.Close(), errR.Close())
 	}
+	b := &processBody{rt: rt, proc: proc, ended: make(chan struct{})}
+	b.stdout = process.ReadLines(outR, func(line []byte) { rt.output.line(tag, line) })
+	b.stderr = process.ReadLines(errR, func(line []byte) {
+		b.words.note(line)
+		rt.output.line(tag, line)
+	})
 	go b.wait() // ends with the process
 	return b, nil
 }
 
 func (b *processBody) wait() {
 	defer close(b.ended)
-	<-b.proc.done
-	finish(b.stdout, b.stderr)
+	<-b.proc.Done()
+	process.Finish(b.stdout, b.stderr)
 }
 
-func (b *processBody) pid() int              { return b.proc.pid }
+func (b *processBody) pid() int              { return b.proc.PID() }
 func (b *processBody) done() <-chan struct{} { return b.ended }
 
 func (b *processBody) exit() Exit {
-	e := b.proc.exit
+	e := exitOf(b.proc.PID(), b.proc.Exit())
 	if e.Code != 0 {
-		e.Words = b.stderr.lastWords()
+		e.Words = b.words.String()
 	}
 	return e
 }
@@ -104,8 +125,8 @@ func (b *processBody) terminate() { b.signal(syscall.SIGTERM) }
 func (b *processBody) kill()      { b.signal(syscall.SIGKILL) }
 
 func (b *processBody) signal(sig syscall.Signal) {
-	if err := b.proc.signalGroup(sig); err != nil {
+	if err := b.proc.SignalGroup(sig); err != nil {
 		b.rt.log.LogAttrs(context.Background(), slog.LevelError, "signal failed",
-			slog.Int("pid", b.proc.pid), slog.String("signal", sig.String()), slog.Any("err", err))
+			slog.Int("pid", b.proc.PID()), slog.String("signal", sig.String()), slog.Any("err", err))
 	}
 }

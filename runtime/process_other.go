@@ -15,7 +15,7 @@ import (
 type executable struct{}
 
 func openExecutable() (*executable, error) { return &executable{}, nil }
-func (*executable) close() error           { return nil }
+func (*executable) Close() error           { return nil }
 
 var errNoProcesses = fmt.Errorf("%w: process isolation needs Linux", ErrUnsupported)
 

@@ -129,7 +129,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	if rt.exe, err = openExecutable(); err != nil {
 		return err
 	}
-	undo = append(undo, func() { rt.exe.close() })
+	undo = append(undo, func() { rt.exe.Close() })
 	if rt.pipeline, err = tracing.Start(ctx, tracing.Process{Role: masterName, Name: masterName, Slot: -1, Generation: 1, Incarnation: 1}, nil); err != nil {
 		rt.log.Warn("no tracing", "err", err) // no reason to refuse service
 	}
@@ -189,7 +189,7 @@ func (rt *Runtime) live() {
 	rt.sockets.Close()
 	bounded(rt.system.Shutdown)
 	bounded(rt.pipeline.Shutdown)
-	rt.err = errors.Join(rt.err, rt.exe.close())
+	rt.err = errors.Join(rt.err, rt.exe.Close())
 	running.CompareAndSwap(rt, nil)
 	close(rt.ended)
 }

@@ -1,4 +1,4 @@
-package coppice
+package process
 
 import (
 	"errors"
@@ -6,14 +6,16 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// osProcess is a child process of this one, known by its pidfd: its number
-// cannot come to mean another process while we hold it.
-type osProcess struct {
+// A Process is a child process of this one, known by its pidfd: its number
+// cannot come to mean another process while we hold it. Its methods may be called
+// by any goroutine.
+type Process struct {
 	pid  int
 	done chan struct{} // closed once reaped; exit is set before
 	exit Exit
@@ -25,15 +27,15 @@ type osProcess struct {
 	reaped bool
 }
 
-// newOSProcess takes ownership of pidfd and waits for the process from then on.
-func newOSProcess(pid, pidfd int) (*osProcess, error) {
+// hold takes ownership of pidfd and waits for the process from then on.
+func hold(pid, pidfd int) (*Process, error) {
 	// Non-blocking, so that waiting for the end costs a poller entry, not a
 	// thread: a pidfd is readable when its process has ended (pidfd_open(2)).
 	if err := unix.SetNonblock(pidfd, true); err != nil {
 		unix.Close(pidfd)
 		return nil, errors.Join(os.NewSyscallError("fcntl", err), discard(pid))
 	}
-	p := &osProcess{pid: pid, done: make(chan struct{}), fd: pidfd}
+	p := &Process{pid: pid, done: make(chan struct{}), fd: pidfd}
 	p.file = os.NewFile(uintptr(pidfd), fmt.Sprintf("pid %d", pid))
 	rc, err := p.file.SyscallConn()
 	if err != nil {
@@ -53,7 +55,7 @@ func discard(pid int) error {
 	return os.NewSyscallError("wait4", err)
 }
 
-func (p *osProcess) wait(rc syscall.RawConn) {
+func (p *Process) wait(rc syscall.RawConn) {
 	defer close(p.done)
 	err := rc.Read(func(fd uintptr) bool {
 		p.mu.Lock()
@@ -66,7 +68,6 @@ func (p *osProcess) wait(rc syscall.RawConn) {
 	if err != nil { // the poller refused the pidfd: a broken invariant of ours
 		p.exit.Lost = err
 	}
-	p.exit.PID = p.pid
 	p.file.Close()
 }
 
@@ -112,20 +113,28 @@ func reap(pidfd int) (Exit, bool) {
 	return e, true
 }
 
-// signalGroup sends sig to the process group that the process leads. The group's
-// number is safe to use as long as its leader is not reaped.
-func (p *osProcess) signalGroup(sig syscall.Signal) error {
+// PID is the process's number, for people. It may be another's once Done is closed.
+func (p *Process) PID() int { return p.pid }
+
+// Done is closed when the process has ended and is reaped.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Exit is how it ended, after Done.
+func (p *Process) Exit() Exit { return p.exit }
+
+// SignalGroup sends sig to the process group that the process leads; to a group
+// that has ended it does nothing. The group's number is safe to use as long as its
+// leader is not reaped.
+func (p *Process) SignalGroup(sig syscall.Signal) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.reaped {
 		return nil
 	}
-	return p.ignoreGone(unix.Kill(-p.pid, sig))
+	if err := unix.Kill(-p.pid, sig); err != nil && !errors.Is(err, unix.ESRCH) {
+		return os.NewSyscallError("kill", err)
+	}
+	return nil
 }
 
-func (p *osProcess) ignoreGone(err error) error {
-	if errors.Is(err, unix.ESRCH) {
-		return nil
-	}
-	return os.NewSyscallError("kill", err)
-}
+func timeval(t unix.Timeval) time.Duration { return time.Duration(t.Nano()) }

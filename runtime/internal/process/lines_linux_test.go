@@ -1,4 +1,4 @@
-package coppice
+package process
 
 import (
 	"fmt"
@@ -15,27 +15,24 @@ func TestFinish(t *testing.T) {
 	}{{"a descendant has the pipes", false}, {"nobody takes the lines", true}} {
 		t.Run(tt.name, func(t *testing.T) {
 			free := make(chan struct{})
-			var both []*lines
+			var both []*Lines
 			for range 2 {
-				r, w, err := outputPipe()
+				r, w, err := OutputPipe()
 				if err != nil {
 					t.Fatal(err)
 				}
 				t.Cleanup(func() { w.Close() })
-				fmt.Fprintln(w, "panic: a line")
-				both = append(both, readLines(r, func([]byte) {
+				fmt.Fprintln(w, "a line")
+				both = append(both, ReadLines(r, func([]byte) {
 					if tt.stuck {
 						<-free
 					}
 				}))
 			}
 			began := time.Now()
-			finish(both...)
-			if took := time.Since(began); took > 4*lingerTimeout {
+			Finish(both...)
+			if took := time.Since(began); took > 4*Linger {
 				t.Errorf("took %v", took)
-			}
-			if words := both[1].lastWords(); words != "panic: a line" {
-				t.Errorf("last words %q", words)
 			}
 			close(free)
 			for _, l := range both {
