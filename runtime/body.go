@@ -58,7 +58,7 @@ func (b *goroutineBody) end(how Exit, leak bool) {
 func protect(f func() farewell) (bye farewell) {
 	defer func() {
 		if v := recover(); v != nil {
-			bye = farewell{byePanic, fmt.Sprintf("panic: %v\n\n%s", v, debug.Stack())}
+			bye = farewell{Kind: byePanic, Text: fmt.Sprintf("panic: %v\n\n%s", v, debug.Stack())}
 		}
 	}()
 	return f()
@@ -72,7 +72,7 @@ func (borrowed) Shutdown(ctx context.Context) error { return nil }
 func (b *goroutineBody) pid() int { return 0 }
 
 // terminate ends the drain. A goroutine can be told more, but not made to obey.
-func (b *goroutineBody) terminate() { b.child.beginDrain(errAsked, 0) }
+func (b *goroutineBody) terminate() { b.child.beginDrain(errAsked, 0, 0) }
 
 // kill does what terminate does and takes the channel away: whatever of the
 // child goes on living has no part in the tree any more, and is leaked.

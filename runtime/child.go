@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -51,6 +52,9 @@ type child struct {
 	accept   *netactor.Listeners  // of a worker
 	dispatch *netactor.Dispatcher // of the listener process
 
+	serverMu sync.Mutex
+	servers  map[*http.Server]*httpDrain // that Worker.Serve serves
+
 	linkMu   sync.Mutex
 	listener uint64 // of a worker: the ID of the newest listener process it has a link to
 
@@ -58,6 +62,9 @@ type child struct {
 	stop     context.CancelCauseFunc
 	drain    context.Context // ends at the drain's deadline
 	endDrain context.CancelFunc
+	linger   context.Context // ends when idle connections are closed, at the latest with drain
+	endWait  context.CancelFunc
+	forced   atomic.Int64 // connections cut at a deadline
 	ready    func() error
 	parting  atomic.Bool // it has said all that it had to say and ends
 }
@@ -66,9 +73,11 @@ func newChild(cfg Config, root *node) *child {
 	c := &child{
 		cfg: cfg, root: root, log: cfg.Logger,
 		greeted: make(chan welcome, 1), set: make(chan struct{}),
+		servers: map[*http.Server]*httpDrain{},
 	}
 	c.ctx, c.stop = context.WithCancelCause(context.Background())
 	c.drain, c.endDrain = context.WithCancel(context.Background())
+	c.linger, c.endWait = context.WithCancel(c.drain)
 	c.ready = sync.OnceValue(c.sayReady)
 	return c
 }
@@ -92,7 +101,7 @@ func (c *child) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	case f.Kind == frameStop:
 		var s stopRequest
 		if s, err = decode[stopRequest](f); err == nil {
-			c.beginDrain(errAsked, s.Drain)
+			c.beginDrain(errAsked, s.Drain, s.Idle)
 		}
 	case f.Kind == frameLink:
 		err = c.link(f)
@@ -126,14 +135,18 @@ func (c *child) greet(f *fdipc.Frame) {
 
 // lost is told that the channel is gone. Unless a stop was asked for before, the
 // master has died.
-func (c *child) lost(*fdipc.Conn, error) { c.beginDrain(errOrphan, c.cfg.OrphanDrain) }
+func (c *child) lost(*fdipc.Conn, error) { c.beginDrain(errOrphan, c.cfg.OrphanDrain, 0) }
 
-// beginDrain ends the worker's context, and the drain's after d. A later call may
-// bring the deadline nearer, never further.
-func (c *child) beginDrain(why error, d time.Duration) {
+// beginDrain ends the worker's context, the drain's after d, and the wait for idle
+// connections after idle. A later call may bring a deadline nearer, never further.
+func (c *child) beginDrain(why error, d, idle time.Duration) {
 	c.stop(why)
 	time.AfterFunc(max(d, 0), c.endDrain)
+	time.AfterFunc(max(idle, 0), c.endWait)
 }
+
+// force counts connections that the drain has cut.
+func (c *child) force(n int) { c.forced.Add(int64(n)) }
 
 // run lives the child's life over conn and returns why it ended. newPipeline
 // makes the process's tracing once it is known which process this is.
@@ -143,10 +156,10 @@ func (c *child) run(conn *fdipc.Conn, newPipeline func(welcome) tracing.Pipeline
 	case c.welcome = <-c.greeted:
 	case <-c.ctx.Done():
 		close(c.set)
-		return farewell{byeUnfit, context.Cause(c.ctx).Error()}
+		return farewell{Kind: byeUnfit, Text: context.Cause(c.ctx).Error()}
 	case <-time.After(welcomeTimeout):
 		close(c.set)
-		return farewell{byeUnfit, fmt.Sprintf("coppice: no welcome from the master within %v", welcomeTimeout)}
+		return farewell{Kind: byeUnfit, Text: fmt.Sprintf("coppice: no welcome from the master within %v", welcomeTimeout)}
 	}
 	life, err := c.fit()
 	if err == nil {
@@ -155,7 +168,7 @@ func (c *child) run(conn *fdipc.Conn, newPipeline func(welcome) tracing.Pipeline
 	}
 	close(c.set)
 	if err != nil {
-		return farewell{byeUnfit, err.Error()}
+		return farewell{Kind: byeUnfit, Text: err.Error()}
 	}
 
 	bye := life()
@@ -204,7 +217,7 @@ func (c *child) await(ctx context.Context) bool {
 func (c *child) equip() error {
 	system, err := actors.NewSystem(actors.Config{
 		Address: strconv.Itoa(c.welcome.ID), Logger: c.log,
-		Hooks: actors.Hooks{Stop: func(string) { c.beginDrain(errAsked, c.welcome.Drain) }},
+		Hooks: actors.Hooks{Stop: func(string) { c.beginDrain(errAsked, c.welcome.Drain, c.welcome.Drain) }},
 	})
 	if err != nil {
 		return err
@@ -232,13 +245,14 @@ func (c *child) work(pool Pool) farewell {
 	asked := c.ctx.Err() != nil
 	c.endDrain() // what the worker function has not waited for is cut
 	_ = c.accept.Drain(c.drain)
+	bye := farewell{Kind: byeNormal, Forced: int(c.forced.Load())}
 	switch {
 	case asked && (err == nil || errors.Is(err, context.Canceled)):
-		return farewell{Kind: byeShutdown}
+		bye.Kind = byeShutdown
 	case err != nil:
-		return farewell{byeError, err.Error()}
+		bye.Kind, bye.Text = byeError, err.Error()
 	}
-	return farewell{Kind: byeNormal}
+	return bye
 }
 
 // sayReady tells the master that the worker does its work: what it listens on

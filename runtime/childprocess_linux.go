@@ -56,7 +56,7 @@ func (c *child) heedSignals() {
 		if context.Cause(c.ctx) == errAsked {
 			d = 0
 		}
-		c.beginDrain(errOrphan, d)
+		c.beginDrain(errOrphan, d, 0)
 	}
 }
 

@@ -65,12 +65,15 @@ type welcome struct {
 // stopRequest begins a child's drain.
 type stopRequest struct {
 	Drain time.Duration // until DrainContext ends
+	Idle  time.Duration // until connections without a request are closed
 }
 
 // farewell is why a child ends, in its own words.
 type farewell struct {
 	Kind farewellKind
 	Text string `json:",omitempty"`
+
+	Forced int `json:",omitempty"` // connections that the drain has cut at its deadline
 }
 
 type farewellKind string

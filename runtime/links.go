@@ -86,11 +86,11 @@ func (c *child) gone(f *fdipc.Frame) error {
 // master's sockets bring, hands it over, and decides nothing else.
 func (c *child) dispatchConnections() farewell {
 	if err := c.ready(); err != nil {
-		return farewell{byeError, err.Error()}
+		return farewell{Kind: byeError, Text: err.Error()}
 	}
 	<-c.ctx.Done() // the master has seen to it that nothing is under way
 	if err := c.dispatch.Shutdown(c.drain); err != nil {
-		return farewell{byeError, err.Error()}
+		return farewell{Kind: byeError, Text: err.Error()}
 	}
 	return farewell{Kind: byeShutdown}
 }

@@ -20,6 +20,10 @@ import (
 // lost, but who lives, is killed: it can be neither asked nor heard any more.
 const killAfterLoss = time.Second
 
+// lingerShare is the part of a drain for which a worker that nobody replaces keeps
+// connections without a request.
+const lingerShare = 20
+
 // body is what a child consists of: a process, or a goroutine of the master.
 type body interface {
 	pid() int
@@ -181,12 +185,21 @@ func (p *peer) sendLink(ctx context.Context, to *peer, end *os.File) error {
 	return nil
 }
 
-// Stop asks the child to drain and end.
-func (p *peer) Stop() {
+// Stop asks the child to drain and end. Nobody takes its place, so connections
+// without a request are closed soon: their clients would find nobody to ask again.
+func (p *peer) Stop() { p.ask(p.welcome.Drain / lingerShare) }
+
+// retire asks the child to drain and end, as one whose place another has taken.
+func (p *peer) retire() { p.ask(p.welcome.Drain) }
+
+// ask asks the child to drain and end, and to close connections without a request
+// after idle. Asked again it can only be hurried.
+func (p *peer) ask(idle time.Duration) {
+	err := p.conn.TrySend(control(frameStop, stopRequest{Drain: p.welcome.Drain, Idle: idle}))
 	if p.askedStop.Swap(true) {
 		return
 	}
-	if err := p.conn.TrySend(control(frameStop, stopRequest{p.welcome.Drain})); err != nil {
+	if err != nil {
 		p.body.terminate() // it cannot be asked by frame
 		return
 	}

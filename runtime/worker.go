@@ -165,16 +165,29 @@ type Server interface {
 }
 
 // Serve serves ln with s until ctx ends, then drains: it says Ready, runs s.Serve,
-// and when the worker is asked to stop calls s.Shutdown under DrainContext and
-// waits until s.Serve has returned. What is still open at the drain's deadline is
-// cut by s.Close, where s has one. It returns nil when it was asked to stop and
-// everything finished, otherwise what went wrong first.
+// and when the worker is asked to stop closes ln, calls s.Shutdown under
+// DrainContext, and waits until s.Serve has returned and every connection of the
+// worker is closed, hijacked ones included. What is still open at the drain's
+// deadline is cut by s.Close, where s has one, and counted as forced. Serve returns
+// nil when it was asked to stop and everything finished, otherwise what went wrong
+// first.
 //
-// An *http.Server without a ConnContext gets one that continues each connection's
-// trace in its requests' contexts.
+// With an *http.Server an idle HTTP/1 connection is not closed in its client's
+// face: it answers one more request, with "Connection: close". One whose client
+// does not ask is closed, and counted as forced: at the drain's deadline when
+// another worker has taken this one's place, within a twentieth of the drain when
+// the pool itself stops, since nobody is there to ask again. HTTP/2 connections get
+// GOAWAY. What should end a hijacked connection, a WebSocket say, is ctx;
+// functions of RegisterOnShutdown run only when the HTTP/1 connections are gone.
+//
+// Serve sets Handler, ConnState and ConnContext of an *http.Server to its own,
+// which call the user's. One without a ConnContext gets one that continues each
+// connection's trace in its requests' contexts. A server may serve several
+// listeners, each by a Serve of its own.
 func (w *Worker) Serve(ctx context.Context, ln net.Listener, s Server) error {
-	if hs, ok := s.(*http.Server); ok && hs.ConnContext == nil {
-		hs.ConnContext = tracing.ConnContext
+	var drain *httpDrain
+	if hs, ok := s.(*http.Server); ok && w.c != nil {
+		drain = w.c.drainOf(hs)
 	}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ln) }() // ends with s.Shutdown or s.Close, awaited below
@@ -186,11 +199,42 @@ func (w *Worker) Serve(ctx context.Context, ln net.Listener, s Server) error {
 		return ended(err)
 	case <-ctx.Done():
 	}
+	if drain != nil {
+		drain.begin()
+		_ = ln.Close()         // refuse what is new; a second Close, by the user or by s, is harmless
+		err := ended(<-served) // every connection that was accepted is known to drain from here on
+		drain.wait(w.c.linger)
+		served <- err
+	}
 	err := s.Shutdown(w.DrainContext())
+	if err == nil && w.c != nil {
+		_ = w.c.accept.Drain(w.DrainContext()) // the hijacked ones; how many are cut is counted at the end
+	}
+	if err != nil || w.DrainContext().Err() != nil {
+		if w.c != nil {
+			w.c.force(w.c.accept.Conns())
+		}
+		err = errors.Join(err, cut(s, ln))
+	}
 	if err != nil {
-		err = errors.Join(fmt.Errorf("coppice: drain: %w", err), cut(s, ln))
+		err = fmt.Errorf("coppice: drain: %w", err)
 	}
 	return errors.Join(err, ended(<-served))
+}
+
+// drainOf returns the drain of s, the same for each Serve of it.
+func (c *child) drainOf(s *http.Server) *httpDrain {
+	c.serverMu.Lock()
+	defer c.serverMu.Unlock()
+	d := c.servers[s]
+	if d == nil {
+		if s.ConnContext == nil {
+			s.ConnContext = tracing.ConnContext
+		}
+		d = drainHTTP(s, c.force)
+		c.servers[s] = d
+	}
+	return d
 }
 
 // cut ends s at once.

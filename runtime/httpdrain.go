@@ -1,0 +1,147 @@
+package coppice
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+)
+
+// httpDrain ends an *http.Server without closing a connection in its client's
+// face. http.Server.Shutdown closes idle connections at once, and so does
+// SetKeepAlivesEnabled(false): a client that has just written its next request
+// gets a reset. Here an idle connection stays, answers one more request with
+// "Connection: close", and is closed when its client has not asked by the end of
+// the wait.
+//
+// HTTP/2 has a frame for it: those connections are left to Shutdown, which sends
+// GOAWAY.
+type httpDrain struct {
+	inner    http.Handler
+	force    func(n int) // counts connections that are closed in their clients' faces
+	draining atomic.Bool
+
+	mu    sync.Mutex
+	conns map[net.Conn]http.ConnState // HTTP/1, and those that have not asked yet
+	over  bool                        // nobody waits any more: what becomes idle is closed
+	empty chan struct{}               // one token: conns may be empty
+}
+
+// connKey is the context key under which a request finds its connection.
+type connKey struct{}
+
+// drainHTTP puts a drain between s and its handler. It changes s, which must not
+// serve yet; the hooks of the user's are called as before.
+func drainHTTP(s *http.Server, force func(n int)) *httpDrain {
+	d := &httpDrain{inner: s.Handler, force: force, conns: map[net.Conn]http.ConnState{}, empty: make(chan struct{}, 1)}
+	if d.inner == nil {
+		d.inner = http.DefaultServeMux
+	}
+	s.Handler = d
+	connState, connContext := s.ConnState, s.ConnContext
+	s.ConnState = func(c net.Conn, st http.ConnState) {
+		d.note(c, st)
+		if connState != nil {
+			connState(c, st)
+		}
+	}
+	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		if connContext != nil {
+			ctx = connContext(ctx, c)
+		}
+		return context.WithValue(ctx, connKey{}, c)
+	}
+	return d
+}
+
+// ServeHTTP asks the client of a draining connection to open another one. A
+// handler may overwrite it, as it may without us.
+func (d *httpDrain) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor >= 2 {
+		if c, ok := r.Context().Value(connKey{}).(net.Conn); ok {
+			d.forget(c)
+		}
+	} else if d.draining.Load() {
+		rw.Header().Set("Connection", "close")
+	}
+	d.inner.ServeHTTP(rw, r)
+}
+
+// note takes a connection's change of state, on the connection's goroutine.
+func (d *httpDrain) note(c net.Conn, st http.ConnState) {
+	switch st {
+	case http.StateHijacked, http.StateClosed:
+		d.forget(c)
+		return
+	case http.StateNew, http.StateActive, http.StateIdle:
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, known := d.conns[c]; known || st == http.StateNew { // else it is HTTP/2
+		d.conns[c] = st
+		if d.over && st == http.StateIdle {
+			d.force(1)
+		}
+	}
+}
+
+func (d *httpDrain) forget(c net.Conn) {
+	d.mu.Lock()
+	delete(d.conns, c)
+	none := len(d.conns) == 0
+	d.mu.Unlock()
+	if none {
+		d.signal()
+	}
+}
+
+func (d *httpDrain) signal() {
+	select {
+	case d.empty <- struct{}{}:
+	default:
+	}
+}
+
+// begin has every further response ask its client to open another connection.
+func (d *httpDrain) begin() { d.draining.Store(true) }
+
+// wait waits until every HTTP/1 connection has gone of itself, or idle ends. Those
+// that then have no request are counted and closed, by it or by the Shutdown that
+// follows.
+func (d *httpDrain) wait(idle context.Context) {
+	for {
+		d.mu.Lock()
+		n := len(d.conns)
+		d.mu.Unlock()
+		if n == 0 {
+			d.signal() // for others that wait
+			return
+		}
+		select {
+		case <-d.empty:
+		case <-idle.Done():
+			d.cutIdle()
+			return
+		}
+	}
+}
+
+func (d *httpDrain) cutIdle() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.over {
+		return
+	}
+	d.over = true
+	for c, st := range d.conns {
+		switch st {
+		case http.StateNew: // Shutdown would wait 5 s for its request
+			_ = c.Close()
+			d.force(1)
+		case http.StateIdle:
+			d.force(1)
+		case http.StateActive, http.StateClosed, http.StateHijacked:
+		}
+	}
+}

@@ -1,0 +1,267 @@
+package coppice
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/coppice-go/coppice/netactor"
+)
+
+// drained is a worker that serves by Worker.Serve, without a master: the test asks
+// it to stop.
+type drained struct {
+	t      *testing.T
+	c      *child
+	addr   string
+	served chan error
+}
+
+const patience = 60 * time.Second // of these tests: running into it is a defect
+
+func serveDrained(t *testing.T, s *http.Server) *drained {
+	t.Helper()
+	c := newChild(Config{Logger: slog.New(slog.DiscardHandler)}, nil)
+	c.accept = netactor.NewListeners(netactor.ListenersConfig{})
+	c.ready = func() error { return nil }
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &Worker{c}
+	d := &drained{t: t, c: c, addr: ln.Addr().String(), served: make(chan error, 1)}
+	own := w.Adopt(ln)
+	go func() { d.served <- w.Serve(c.ctx, own, s) }() // awaited by end
+	t.Cleanup(func() {
+		c.beginDrain(errAsked, 0, 0)
+		_ = s.Close()
+	})
+	return d
+}
+
+// end waits for Serve's return and returns what it cut.
+func (d *drained) end() (forced int64) {
+	d.t.Helper()
+	select {
+	case err := <-d.served:
+		if err != nil && !errors.Is(err, context.Canceled) {
+			d.t.Errorf("Serve: %v", err)
+		}
+	case <-time.After(patience):
+		d.t.Fatal("Serve does not return")
+	}
+	return d.c.forced.Load()
+}
+
+// client is one HTTP/1 connection, used by hand.
+type client struct {
+	t *testing.T
+	net.Conn
+	r *bufio.Reader
+}
+
+func (d *drained) dial() *client {
+	d.t.Helper()
+	c, err := net.Dial("tcp", d.addr)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { c.Close() })
+	_ = c.SetDeadline(time.Now().Add(patience))
+	return &client{d.t, c, bufio.NewReader(c)}
+}
+
+func (c *client) ask(path string) {
+	c.t.Helper()
+	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// answer reads a whole answer and tells whether its connection closes.
+func (c *client) answer() (closes bool) {
+	c.t.Helper()
+	resp, err := http.ReadResponse(c.r, nil)
+	if err != nil {
+		c.t.Fatalf("no answer: %v", err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		c.t.Fatal(err)
+	}
+	return resp.Close
+}
+
+// closed waits for the orderly end of the connection.
+func (c *client) closed() {
+	c.t.Helper()
+	if b, err := c.r.ReadByte(); err != io.EOF {
+		c.t.Errorf("read %q, %v: want EOF", b, err)
+	}
+}
+
+func ok(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "ok") }
+
+// TestDrainIdle: an idle connection is not closed when the drain begins. It answers
+// one more request, which says that it was the last.
+func TestDrainIdle(t *testing.T) {
+	d := serveDrained(t, &http.Server{Handler: http.HandlerFunc(ok)})
+	asked, silent := d.dial(), d.dial()
+	asked.ask("/")
+	if asked.answer() {
+		t.Fatal("the connection closes before the drain")
+	}
+	silent.ask("/")
+	silent.answer()
+
+	d.c.beginDrain(errAsked, time.Hour, time.Hour)
+	for _, c := range []*client{asked, silent} {
+		c.ask("/")
+		if !c.answer() {
+			t.Error("an answer in the drain does not close its connection")
+		}
+		c.closed()
+	}
+	if n := d.end(); n != 0 {
+		t.Errorf("%d connections forced, want 0", n)
+	}
+	if _, err := net.Dial("tcp", d.addr); err == nil {
+		t.Error("a drained worker still listens")
+	}
+}
+
+// TestDrainIdleForced: an idle connection whose client does not ask again is closed
+// at the end of the wait and counted; one that has not asked at all, too.
+func TestDrainIdleForced(t *testing.T) {
+	accepted := make(chan struct{}, 2)
+	d := serveDrained(t, &http.Server{
+		Handler: http.HandlerFunc(ok),
+		ConnState: func(_ net.Conn, st http.ConnState) {
+			if st == http.StateNew {
+				accepted <- struct{}{}
+			}
+		},
+	})
+	idle, silent := d.dial(), d.dial()
+	<-accepted
+	<-accepted
+	idle.ask("/")
+	idle.answer()
+	d.c.beginDrain(errAsked, time.Hour, 0)
+	idle.closed()
+	silent.closed()
+	if n := d.end(); n != 2 {
+		t.Errorf("%d connections forced, want 2", n)
+	}
+}
+
+// TestDrainInFlight: a request under way is answered in full. When its headers
+// were written before the drain began its connection answers one more.
+func TestDrainInFlight(t *testing.T) {
+	begun, proceed := make(chan struct{}), make(chan struct{})
+	mux := http.NewServeMux()
+	mux.HandleFunc("/slow", func(rw http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(rw, "half")
+		_ = http.NewResponseController(rw).Flush()
+		close(begun)
+		<-proceed
+		_, _ = io.WriteString(rw, "half")
+	})
+	mux.HandleFunc("/", ok)
+	d := serveDrained(t, &http.Server{Handler: mux})
+	c := d.dial()
+	c.ask("/slow")
+	<-begun
+	d.c.beginDrain(errAsked, time.Hour, time.Hour)
+	<-d.c.ctx.Done()
+	close(proceed)
+	if c.answer() {
+		t.Fatal("headers that were written before the drain say that it closes")
+	}
+	c.ask("/")
+	if !c.answer() {
+		t.Error("the last answer does not close its connection")
+	}
+	if n := d.end(); n != 0 {
+		t.Errorf("%d connections forced, want 0", n)
+	}
+}
+
+// TestDrainDeadline: what is still answering, or hijacked, at the deadline is cut
+// and counted.
+func TestDrainDeadline(t *testing.T) {
+	begun := make(chan struct{}, 2)
+	mux := http.NewServeMux()
+	mux.HandleFunc("/stuck", func(_ http.ResponseWriter, r *http.Request) {
+		begun <- struct{}{}
+		<-r.Context().Done()
+	})
+	mux.HandleFunc("/hijack", func(rw http.ResponseWriter, _ *http.Request) {
+		if _, _, err := http.NewResponseController(rw).Hijack(); err != nil {
+			t.Error(err)
+		}
+		begun <- struct{}{}
+	})
+	d := serveDrained(t, &http.Server{Handler: mux})
+	d.dial().ask("/stuck")
+	d.dial().ask("/hijack")
+	<-begun
+	<-begun
+	d.c.beginDrain(errAsked, 0, 0)
+	if n := d.end(); n != 2 {
+		t.Errorf("%d connections forced, want 2", n)
+	}
+}
+
+// TestDrainHijacked: Serve waits for a hijacked connection, which Shutdown of
+// http.Server does not.
+func TestDrainHijacked(t *testing.T) {
+	conns := make(chan net.Conn, 1)
+	d := serveDrained(t, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		c, _, err := http.NewResponseController(rw).Hijack()
+		if err != nil {
+			t.Error(err)
+		}
+		conns <- c
+	})})
+	d.dial().ask("/")
+	c := <-conns
+	d.c.beginDrain(errAsked, time.Hour, time.Hour)
+	select {
+	case <-d.served:
+		t.Fatal("Serve has not waited for a hijacked connection")
+	case <-d.c.ctx.Done():
+	}
+	c.Close()
+	if n := d.end(); n != 0 {
+		t.Errorf("%d connections forced, want 0", n)
+	}
+}
+
+// TestDrainHTTP2: connections of HTTP/2 are told by GOAWAY, at once: they do not
+// keep the drain waiting as an idle one of HTTP/1 does.
+func TestDrainHTTP2(t *testing.T) {
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	s := &http.Server{Handler: http.HandlerFunc(ok), Protocols: &protocols}
+	d := serveDrained(t, s)
+	tr := &http.Transport{Protocols: &protocols}
+	defer tr.CloseIdleConnections()
+	c := http.Client{Transport: tr, Timeout: patience}
+	resp, err := c.Get("http://" + d.addr)
+	if err != nil || resp.ProtoMajor != 2 {
+		t.Fatalf("no HTTP/2: %v, %v", resp, err)
+	}
+	resp.Body.Close()
+	d.c.beginDrain(errAsked, time.Hour, time.Hour)
+	if n := d.end(); n != 0 {
+		t.Errorf("%d connections forced, want 0", n)
+	}
+}
