@@ -36,6 +36,7 @@ type cell struct {
 	up     chan struct{} // closed when Started was handled or has failed
 	done   chan struct{} // closed when the actor has ended
 	killed atomic.Bool
+	over   atomic.Bool   // messages for its id are for a later incarnation; set before the id is free
 	work   atomic.Uint32 // workNone, workBusy, workLeaked
 
 	system  bool // the message being handled is a system message; the actor's goroutine only
@@ -79,7 +80,7 @@ func newCell(s *System, spec Spec) *cell {
 // born is called when protoactor has registered the actor.
 func (c *cell) born(ctx actor.Context) {
 	c.process, _ = ctx.ActorSystem().ProcessRegistry.GetLocal(c.id)
-	c.s.cells.Store(c.id, c)
+	c.s.cells.add(c)
 }
 
 // decide fixes the reason of the actor's end, if nothing has before.
@@ -166,6 +167,7 @@ func (c *cell) abandon() {
 	} else {
 		close(c.leaked)
 	}
+	c.over.Store(true)
 	c.release()
 	c.end()
 	// The guard sees killed and stops the children on the actor's own goroutine.
@@ -182,6 +184,7 @@ func (c *cell) release() {
 
 // end makes the end known, once: dead letters, unanswered asks, monitors.
 func (c *cell) end() {
+	c.over.Store(true)
 	queued := c.box.close()
 	c.mu.Lock()
 	if c.ended {
@@ -193,7 +196,7 @@ func (c *cell) end() {
 	c.watchers, c.owned, c.owed = nil, nil, nil
 	c.mu.Unlock()
 
-	c.s.cells.CompareAndDelete(c.id, c)
+	c.s.cells.remove(c)
 	for _, m := range queued {
 		c.dead(m, c.downError())
 	}
@@ -289,7 +292,9 @@ func (c *cell) owe(ask *actor.PID) {
 	c.owed = append(c.owed, ask)
 }
 
-// What the actor's goroutine is doing, for kill to know whether it leaks a handler.
+// What the actor's goroutine is doing, for kill to know whether it leaks a
+// handler. It counts as busy from its first message to its last: one that is killed
+// between two messages is leaked for that moment.
 const (
 	workNone uint32 = iota
 	workBusy

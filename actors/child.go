@@ -55,8 +55,6 @@ func (i instance) Leaked() <-chan struct{} {
 }
 
 func (i instance) Info() any {
-	m := i.c.box
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return ActorInfo{PID: pidString(i.c.pid), Queue: m.user.len(), Processed: m.processed}
+	f := i.c.box.figures()
+	return ActorInfo{PID: pidString(i.c.pid), Queue: f.queue, Processed: f.processed}
 }

@@ -11,11 +11,10 @@ func Made(s *System) bool { return s.made() != nil }
 
 // Queue returns how many messages wait for an actor.
 func Queue(s *System, pid *actor.PID) int {
-	c, ok := s.cells.Load(pid.Id)
-	if !ok {
-		return 0
+	if c := s.cells.find(pid.Id); c != nil {
+		return c.box.UserMessageCount()
 	}
-	return c.(*cell).box.UserMessageCount()
+	return 0
 }
 
 // Foreign returns the ids of the actors that protoactor's ctx.Spawn has made.

@@ -88,10 +88,8 @@ func (g *guard) call(ctx actor.Context) {
 
 // guarded runs f and turns what it panics with into the actor's exit.
 func (g *guard) guarded(ctx actor.Context, f func()) {
-	g.c.enter()
 	returned := false
 	defer func() {
-		g.c.leave()
 		if returned {
 			if g.c.killed.Load() {
 				g.stopChildren(ctx)

@@ -4,7 +4,10 @@ import (
 	"context"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 )
@@ -69,16 +72,27 @@ type mailbox struct {
 	invoker    actor.MessageInvoker // set once, before run
 	dispatcher actor.Dispatcher
 
-	mu        sync.Mutex
-	ready     bool // Started is queued; before that nothing runs
-	user      queue
-	system    queue
-	running   bool
-	held      bool          // the actor has failed: user messages stay where they are
-	closed    bool          // the actor has ended: user messages are dead letters
-	reaping   bool          // the actor was killed and has not stopped its children yet
-	room      chan struct{} // closed when a waiting sender should look again; nil: nobody waits
-	processed uint64
+	// What the actor's goroutine reads for each message stands apart from what
+	// senders write for each: on one cache line they would slow each other.
+	_ cacheLine
+	// attention says that run has to look under the lock before its next message:
+	// a system message waits, the actor is held, or to be reaped.
+	attention atomic.Bool
+	waiting   atomic.Bool // senders wait for room
+	cur       *chunk      // where run takes from; run's own
+	seen      uint32      // how many messages cur had when run last looked; run's own
+	_         cacheLine
+
+	mu      sync.Mutex
+	ready   bool // Started is queued; before that nothing runs
+	user    queue
+	system  []any // few at a time
+	running bool
+	held    bool          // the actor has failed: user messages stay where they are
+	closed  bool          // the actor has ended: user messages are dead letters
+	reaping bool          // the actor was killed and has not stopped its children yet
+	room    chan struct{} // closed when a waiting sender should look again; nil: nobody waits
+	dropped uint64        // taken out of the queue other than by the actor
 }
 
 var _ actor.Mailbox = (*mailbox)(nil)
@@ -130,7 +144,12 @@ func (m *mailbox) post(ctx context.Context, message any, self bool) error {
 		}
 		switch m.overflow {
 		case DropOldest:
-			oldest := m.user.pop()
+			oldest, ok := m.user.pop()
+			if !ok { // the actor was quicker
+				m.pushLocked(message)
+				return nil
+			}
+			m.dropped++
 			m.pushLocked(message)
 			m.cell.dead(oldest, ErrFull)
 			return nil
@@ -142,6 +161,13 @@ func (m *mailbox) post(ctx context.Context, message any, self bool) error {
 			m.mu.Unlock()
 			return ErrFull
 		case Wait:
+		}
+		// Said before the last look at the queue: the actor, which takes without
+		// the lock, looks here after it took.
+		m.waiting.Store(true)
+		if m.user.len() < m.bound {
+			m.pushLocked(message)
+			return nil
 		}
 		if m.room == nil {
 			m.room = make(chan struct{})
@@ -196,10 +222,11 @@ func (m *mailbox) PostSystemMessage(message any) {
 	}
 	if _, ok := message.(*actor.Started); ok && !m.ready {
 		m.ready = true
-		m.system.unshift(message)
+		m.system = slices.Insert(m.system, 0, message)
 	} else {
-		m.system.push(message)
+		m.system = append(m.system, message)
 	}
+	m.attention.Store(true)
 	start := m.ready && !m.running
 	m.running = m.running || start
 	m.mu.Unlock()
@@ -211,78 +238,119 @@ func (m *mailbox) PostSystemMessage(message any) {
 // run handles what is queued. It is the actor's goroutine; it ends when nothing
 // is left, or after Goexit in a handler, which hands over to a new one.
 func (m *mailbox) run() {
-	for n := 0; ; n++ {
-		if n == throughput {
-			n = 0
-			runtime.Gosched()
-		}
-		message, system, ok := m.next()
-		if !ok {
-			return
-		}
-		m.invoke(message, system)
-		if system {
-			m.cell.settle()
-		}
+	m.cell.enter()
+	for m.burst() {
 	}
 }
 
-// next takes the next message, system messages first.
-func (m *mailbox) next() (message any, system, ok bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.reaping {
-		m.reaping = false
-		return reaping{}, false, true
-	}
-	if m.system.len() > 0 {
-		return m.system.pop(), true, true
-	}
-	if m.user.len() > 0 && !m.held {
-		message = m.user.pop()
-		m.processed++
-		if m.room != nil {
-			close(m.room)
-			m.room = nil
-		}
-		return message, false, true
-	}
-	m.running = false
-	return nil, false, false
-}
-
-// invoke hands one message to protoactor. The guard catches what the actor's
-// Receive panics with; what is caught here came from around it: a continuation
-// of ReenterAfter, an automatic response, a strategy.
-func (m *mailbox) invoke(message any, system bool) {
+// burst handles messages until none is left, or until one fails; then it returns
+// true. The guard catches what the actor's Receive panics with; what is caught
+// here came from around it: a continuation of ReenterAfter, an automatic response, a
+// strategy.
+func (m *mailbox) burst() (again bool) {
 	c := m.cell
-	c.system = system
 	returned := false
 	defer func() {
 		if returned {
 			return
 		}
-		if v := recover(); v != nil {
+		v := recover()
+		if v != nil {
 			c.backstop(panicReason(v, debug.Stack()))
-			return
+		} else { // runtime.Goexit: this goroutine is lost, the actor's queue is not
+			c.backstop(errorReason(errGoexit))
 		}
-		// runtime.Goexit: this goroutine is lost, the actor's queue is not.
-		c.backstop(errorReason(errGoexit))
-		c.settle()
-		m.dispatcher.Schedule(m.run)
+		if c.system {
+			c.settle()
+		}
+		if again = v != nil; !again {
+			c.leave()
+			m.dispatcher.Schedule(m.run)
+		}
 	}()
-	if system {
-		m.invoker.InvokeSystemMessage(message)
-	} else {
-		m.invoker.InvokeUserMessage(message)
+	for n := 1; ; n++ {
+		if n%throughput == 0 {
+			runtime.Gosched()
+		}
+		message, system, ok := m.next()
+		if !ok {
+			returned = true
+			return false
+		}
+		if c.system != system {
+			c.system = system // written seldom: senders read what stands beside it
+		}
+		if system {
+			m.invoker.InvokeSystemMessage(message)
+			c.settle()
+		} else {
+			m.invoker.InvokeUserMessage(message)
+		}
 	}
-	returned = true
+}
+
+// next takes the next message, system messages first. When there is none, the
+// actor's goroutine is to end.
+func (m *mailbox) next() (message any, system, ok bool) {
+	if m.cur != nil && !m.attention.Load() {
+		if message, ok = m.cur.take(&m.seen); ok {
+			if m.waiting.Load() {
+				m.wake()
+			}
+			return message, false, true
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.attention.Store(m.held)
+	if m.reaping {
+		m.reaping = false
+		m.attention.Store(m.held || len(m.system) > 0)
+		return reaping{}, false, true
+	}
+	if n := len(m.system); n > 0 {
+		message = m.system[0]
+		copy(m.system, m.system[1:])
+		m.system[n-1] = nil
+		if m.system = m.system[:n-1]; n > 1 {
+			m.attention.Store(true)
+		}
+		return message, true, true
+	}
+	if !m.held {
+		if m.cur = m.user.advance(m.cur); m.cur != nil {
+			m.seen = 0
+			if message, ok = m.cur.take(&m.seen); ok {
+				m.wakeLocked()
+				return message, false, true
+			}
+		}
+	}
+	m.running = false
+	m.cell.leave()
+	return nil, false, false
+}
+
+// wake lets waiting senders look again.
+func (m *mailbox) wake() {
+	m.mu.Lock()
+	m.wakeLocked()
+	m.mu.Unlock()
+}
+
+func (m *mailbox) wakeLocked() {
+	m.waiting.Store(false)
+	if m.room != nil {
+		close(m.room)
+		m.room = nil
+	}
 }
 
 // hold keeps user messages in the queue: the actor has failed and is stopping.
 func (m *mailbox) hold() {
 	m.mu.Lock()
 	m.held = true
+	m.attention.Store(true)
 	m.mu.Unlock()
 }
 
@@ -291,13 +359,15 @@ func (m *mailbox) close() (queued []any) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = true
-	for m.user.len() > 0 {
-		queued = append(queued, m.user.pop())
+	for {
+		v, ok := m.user.pop()
+		if !ok {
+			break
+		}
+		queued = append(queued, v)
 	}
-	if m.room != nil {
-		close(m.room)
-		m.room = nil
-	}
+	m.dropped += uint64(len(queued))
+	m.wakeLocked()
 	return queued
 }
 
@@ -305,7 +375,8 @@ func (m *mailbox) close() (queued []any) {
 func (m *mailbox) reap() {
 	m.mu.Lock()
 	m.reaping = true
-	m.system = queue{}
+	m.system = nil
+	m.attention.Store(true)
 	start := m.ready && !m.running
 	m.running = m.running || start
 	m.mu.Unlock()
@@ -314,48 +385,16 @@ func (m *mailbox) reap() {
 	}
 }
 
-// queue is a ring of messages. It grows by doubling and gives its memory back
-// when a burst is over.
-type queue struct {
-	ring  []any
-	first int
-	n     int
+// figures are what is counted of a mailbox.
+type figures struct {
+	queue     int
+	oldest    time.Duration
+	processed uint64
 }
 
-const keepRing = 1024 // entries that an empty queue may keep
-
-func (q *queue) len() int { return q.n }
-
-func (q *queue) push(v any) {
-	q.grow()
-	q.ring[(q.first+q.n)&(len(q.ring)-1)] = v
-	q.n++
-}
-
-// unshift puts v first.
-func (q *queue) unshift(v any) {
-	q.grow()
-	q.first = (q.first - 1) & (len(q.ring) - 1)
-	q.ring[q.first] = v
-	q.n++
-}
-
-func (q *queue) grow() {
-	if q.n == len(q.ring) {
-		ring := make([]any, max(8, 2*len(q.ring)))
-		k := copy(ring, q.ring[q.first:])
-		copy(ring[k:], q.ring[:q.first])
-		q.ring, q.first = ring, 0
-	}
-}
-
-func (q *queue) pop() any {
-	v := q.ring[q.first]
-	q.ring[q.first] = nil
-	q.first = (q.first + 1) & (len(q.ring) - 1)
-	q.n--
-	if q.n == 0 && len(q.ring) > keepRing {
-		q.ring, q.first = nil, 0
-	}
-	return v
+func (m *mailbox) figures() figures {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := m.user.len()
+	return figures{n, m.user.age(), m.user.written - uint64(n) - m.dropped}
 }

@@ -58,8 +58,8 @@ func (s *System) Monitor(pid *actor.PID) *Monitor {
 func (s *System) MonitorFrom(ctx actor.Context, pid *actor.PID) *Monitor {
 	self := ctx.Self()
 	m := &Monitor{s: s, pid: pid, fired: func(d Down, _ ending) { s.notify(self, &d) }}
-	if c, ok := s.cells.Load(self.Id); ok && s.local(self) {
-		m.owner = c.(*cell)
+	if s.local(self) {
+		m.owner = s.cells.find(self.Id)
 	}
 	s.monitors.start(m)
 	return m
@@ -204,9 +204,8 @@ func (t *monitors) start(m *Monitor) {
 // incarnation to end, for the process from. It returns false when there is no such
 // actor. The process itself never ends for its own actors.
 func (s *System) watchLocal(id string, k watchKey, stop byte, from string, fire func(supervisor.Reason, ending)) bool {
-	if c, ok := s.cells.Load(id); ok {
-		c := c.(*cell)
-		ok = c.onEnd(k, func(r supervisor.Reason) { fire(r, endActor) })
+	if c := s.cells.find(id); c != nil {
+		ok := c.onEnd(k, func(r supervisor.Reason) { fire(r, endActor) })
 		if ok && stop != stopNormal {
 			c.finish(stop)
 		}
@@ -222,8 +221,8 @@ func (s *System) watchLocal(id string, k watchKey, stop byte, from string, fire 
 }
 
 func (s *System) unwatchLocal(id string, k watchKey) {
-	if c, ok := s.cells.Load(id); ok {
-		c.(*cell).offEnd(k)
+	if c := s.cells.find(id); c != nil {
+		c.offEnd(k)
 	}
 	s.hub.unwatch(id, k)
 }
@@ -247,9 +246,7 @@ func (s *System) watch(watcher, pid *actor.PID) {
 		}
 		s.terminated(watcher, who, why)
 	}
-	if c, ok := s.cells.Load(watcher.Id); ok {
-		m.owner = c.(*cell)
-	}
+	m.owner = s.cells.find(watcher.Id)
 	if s.monitors.addWatch(m) {
 		s.monitors.start(m)
 	}

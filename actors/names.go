@@ -227,7 +227,7 @@ func (n *names) whereis(name string) *actor.PID {
 			return actor.NewPID(h.pid.Address, name[i+1:])
 		}
 	}
-	if _, ok := n.s.cells.Load(name); ok {
+	if n.s.cells.find(name) != nil {
 		return actor.NewPID(n.s.cfg.Address, name)
 	}
 	if _, ok := n.s.foreign(name); ok {

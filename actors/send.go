@@ -109,8 +109,8 @@ func (s *System) stopLocal(id string, how byte, from string) {
 		})
 		return
 	}
-	if c, ok := s.cells.Load(id); ok {
-		c.(*cell).finish(how)
+	if c := s.cells.find(id); c != nil {
+		c.finish(how)
 		return
 	}
 	if ref, ok := s.foreign(id); ok {
@@ -165,8 +165,8 @@ func (s *System) deliver(ctx context.Context, pid *actor.PID, message any) error
 }
 
 func (s *System) deliverLocal(ctx context.Context, target *actor.PID, message any) error {
-	if c, ok := s.cells.Load(target.Id); ok {
-		return c.(*cell).box.post(ctx, message, false)
+	if c := s.cells.find(target.Id); c != nil {
+		return c.box.post(ctx, message, false)
 	}
 	if target.Id == askID {
 		s.answer(target, message)
@@ -192,8 +192,8 @@ func (s *System) notify(pid *actor.PID, msg any) {
 	case remote:
 		s.postMessage(target, msg)
 	default:
-		if c, ok := s.cells.Load(target.Id); ok {
-			if c.(*cell).box.post(noContext, msg, true) == nil {
+		if c := s.cells.find(target.Id); c != nil {
+			if c.box.post(noContext, msg, true) == nil {
 				return
 			}
 		} else if s.deliverLocal(noContext, target, msg) == nil {

@@ -100,7 +100,7 @@ type System struct {
 
 	once  sync.Once // makes sys
 	sys   atomic.Pointer[actor.ActorSystem]
-	cells sync.Map // id -> *cell: the live actors this package spawned
+	cells directory
 	hub   hub
 
 	asks     asks
@@ -134,6 +134,7 @@ func NewSystem(cfg Config) (*System, error) {
 	s := &System{cfg: cfg, log: cfg.Logger, links: make(map[string]*link)}
 	s.asks.open = make(map[uint32]*ask)
 	s.monitors.open = make(map[uint64]*Monitor)
+	s.cells.init()
 	s.inbound.init()
 	s.names.init(s)
 	s.dead.limit = cfg.DeadLetters
@@ -210,7 +211,7 @@ func (s *System) Stats() Stats {
 		Malformed:   s.malformed.Load(),
 		Lost:        s.lost.Load(),
 	}
-	s.cells.Range(func(_, _ any) bool { st.Actors++; return true })
+	s.cells.each(func(*cell) { st.Actors++ })
 	return st
 }
 
@@ -227,7 +228,7 @@ func (s *System) Shutdown(ctx context.Context) error {
 		return nil
 	}
 	var cells []*cell
-	s.cells.Range(func(_, c any) bool { cells = append(cells, c.(*cell)); return true })
+	s.cells.each(func(c *cell) { cells = append(cells, c) })
 	for _, c := range cells {
 		c.stop(shutdown)
 	}

@@ -28,8 +28,13 @@ func Context(ctx actor.Context) context.Context {
 	return out
 }
 
+var background = context.Background()
+
 // traceHeader returns a header with the span of ctx; nil when there is none.
 func traceHeader(ctx context.Context) map[string]string {
+	if ctx == background {
+		return nil
+	}
 	sc := trace.SpanContextFromContext(ctx)
 	if !sc.IsValid() {
 		return nil
