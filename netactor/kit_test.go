@@ -52,6 +52,7 @@ type tree struct {
 	cfg     DispatcherConfig
 	claim   time.Duration
 	hook    func(*source)
+	second  bool // of two trees: the first counts what leaks
 }
 
 type testWorker struct {
@@ -70,7 +71,9 @@ func newTree(t testing.TB, mem bool, change ...func(*tree)) *tree {
 	for _, f := range change {
 		f(tr)
 	}
-	checkLeaks(t)
+	if !tr.second {
+		checkLeaks(t)
+	}
 	tr.table = NewTable(TableConfig{Logger: quiet})
 	tr.startListener()
 	t.Cleanup(tr.close)
