@@ -34,6 +34,9 @@ func TestMain(m *testing.M) {
 		}
 		coppice.Main(withReports(tree(), nil))
 	}
+	if os.Getenv(masterVar) != "" {
+		runMaster()
+	}
 	os.Exit(m.Run())
 }
 
