@@ -32,6 +32,8 @@ type acceptor struct {
 	tickets []*ticket
 	turn    turn
 	backoff time.Duration
+	away    limit     // why what is accepted now is to be turned away
+	last    lingering // those that were answered
 }
 
 func newAcceptor(d *Dispatcher, o opening, src *source) *acceptor {
@@ -44,9 +46,10 @@ func newAcceptor(d *Dispatcher, o opening, src *source) *acceptor {
 
 // arrival is one connection as the source hands it over.
 type arrival struct {
-	h    *fdipc.Handle
-	fd   int
-	peer netip.AddrPort
+	h     *fdipc.Handle
+	fd    int
+	peer  netip.AddrPort
+	local netip.AddrPort
 }
 
 var (
@@ -94,6 +97,7 @@ func (a *acceptor) run() {
 		}
 	}
 	a.src.close()
+	a.last.close()
 	a.d.ended(a)
 }
 
@@ -104,7 +108,14 @@ func (a *acceptor) room() int {
 	if a.quit {
 		return 0
 	}
-	return a.l.admits()
+	n := a.l.admits()
+	a.away = limitNone
+	if n == 0 {
+		if a.away = a.l.turnsAway(); a.away != limitNone {
+			n = maxBatch
+		}
+	}
+	return n
 }
 
 // park waits until there is room, or for at most d if d is not 0. It is false
@@ -118,14 +129,16 @@ func (a *acceptor) park(d time.Duration) bool {
 		a.d.mu.Unlock()
 		return false
 	}
-	if d == 0 && a.l.admits() > 0 {
+	if d == 0 && a.canGoOnLocked() {
 		a.d.mu.Unlock()
 		return true
 	}
 	a.parked = true
 	a.d.mu.Unlock()
 	var timer <-chan time.Time
-	if d > 0 {
+	if d > 0 && a.d.after != nil {
+		timer = a.d.after(d)
+	} else if d > 0 {
 		t := time.NewTimer(d)
 		defer t.Stop()
 		timer = t.C
@@ -139,6 +152,9 @@ func (a *acceptor) park(d time.Duration) bool {
 	a.parked = false
 	return !a.quit
 }
+
+// canGoOnLocked reports whether there is something to accept for.
+func (a *acceptor) canGoOnLocked() bool { return a.l.admits() > 0 || a.l.turnsAway() != limitNone }
 
 // parkBroken waits until the listener is to end: nothing else helps it.
 func (a *acceptor) parkBroken() bool {
@@ -177,7 +193,7 @@ func (a *acceptor) kickLocked() {
 // lookLocked follows up on a change at the listener.
 func (a *acceptor) lookLocked(w *turn) {
 	alone := a.l.joined() == 0
-	if a.parked && (a.quit || a.draining && alone || a.l.admits() > 0) {
+	if a.parked && (a.quit || a.draining && alone || a.canGoOnLocked()) {
 		a.kickLocked()
 	}
 	// A listener that ends with nobody left to take what waits drops it.
@@ -194,12 +210,16 @@ func (a *acceptor) lookLocked(w *turn) {
 	}
 }
 
-// take brings new connections onto the books and offers them.
+// take brings new connections onto the books and offers them; or turns them away.
 func (a *acceptor) take(batch []arrival) {
 	d := a.d
+	if a.away != limitNone && a.turnAway(batch) {
+		return
+	}
+	at := monotonic()
 	a.tickets = a.tickets[:0]
 	for i := range batch {
-		t := &ticket{h: batch[i].h, fd: batch[i].fd, peer: batch[i].peer}
+		t := &ticket{h: batch[i].h, fd: batch[i].fd, peer: batch[i].peer, local: batch[i].local, at: at}
 		t.h.Tag = t
 		t.traceAccepted(a)
 		a.tickets = append(a.tickets, t)
@@ -214,4 +234,24 @@ func (a *acceptor) take(batch []arrival) {
 	d.mu.Unlock()
 	clear(a.tickets)
 	d.do(&a.turn)
+}
+
+// turnAway refuses what was accepted at a limit. It is false when there is room
+// for it after all.
+func (a *acceptor) turnAway(batch []arrival) bool {
+	a.d.mu.Lock()
+	if a.l.admits() >= len(batch) {
+		a.d.mu.Unlock()
+		return false
+	}
+	for range batch {
+		a.l.refused(a.away)
+	}
+	a.d.dirtyLocked()
+	a.d.mu.Unlock()
+	for i := range batch {
+		batch[i].turnAway(a.l.limits.Answer, &a.last)
+		batch[i] = arrival{}
+	}
+	return true
 }

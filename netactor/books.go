@@ -15,12 +15,12 @@ import (
 // the ticket; a refusal or a return makes it wait, and it is placed again as
 // soon as a worker has room. So a ticket is with one worker at most, and
 //
-//	accepted = claimed + reset + dropped + waiting + offered
+//	accepted = claimed + reset + dropped + turned away + waiting + offered
 //
 // at every moment, per listener. For a worker at a listener
 //
-//	offered ever = claimed + refused + returned + unsent + offered now
-//	claimed      = finished + died + open
+//	offered ever        = claimed + refused + returned + unsent + offered now
+//	claimed + inherited = finished + died + open
 //
 // Tickets wait only when no worker has room, and while one waits nothing is
 // accepted: the queue is the kernel's backlog.
@@ -50,7 +50,7 @@ func newBooks() *books {
 func (b *books) addWorker(w Worker) *account {
 	a := b.workers[w.ID]
 	if a == nil {
-		a = &account{worker: w, seats: make(map[uint64]*seat), credit: 1}
+		a = &account{worker: w, seats: make(map[uint64]*seat), credit: 1, report: -1}
 		b.workers[w.ID] = a
 	}
 	return a
@@ -70,17 +70,29 @@ func (b *books) removeWorker(a *account) {
 			continue
 		}
 		delete(s.l.seats, a.worker.ID)
-		s.l.load -= s.load() - s.counts.Offered
-		s.base = 0
-		if n := s.counts.Open(); n > 0 {
-			s.counts.Died += uint64(n)
-		}
+		b.settleEnds(s)
 		s.bury()
 	}
 }
 
-// addListener opens a ledger. It is nil if the number is taken.
-func (b *books) addListener(number uint64, o opening) *ledger {
+// settleEnds brings the ends of a dead worker's connections to book: what it had
+// closed finished, the rest died. Of some that it closed the claim may still
+// have to be heard of.
+func (b *books) settleEnds(s *seat) {
+	c := &s.counts
+	s.l.load -= c.Open()
+	has := c.Inherited + c.Claimed
+	ended := c.Finished
+	if n, ok := s.sheet.ended(); ok {
+		ended = max(ended, min(n, has+uint64(c.Offered)))
+	}
+	c.Finished = min(ended, has)
+	s.owed = int(ended - c.Finished)
+	c.Died = has - c.Finished
+}
+
+// addListener opens a ledger, with the user's functions for it. It is nil if the number is taken.
+func (b *books) addListener(number uint64, o opening, f Functions) *ledger {
 	if b.ledgers[number] != nil {
 		return nil
 	}
@@ -88,7 +100,7 @@ func (b *books) addListener(number uint64, o opening) *ledger {
 	if l.limits.Window == 0 {
 		l.limits.Window = defaultWindow
 	}
-	l.order = newOrder(o.Policy, o.Picker)
+	l.order = newOrder(l, o.Policy, f)
 	b.ledgers[number] = l
 	for _, a := range b.workers {
 		if s := a.seats[number]; s != nil {
@@ -102,7 +114,6 @@ func (b *books) addListener(number uint64, o opening) *ledger {
 // to be taken out with drop.
 func (b *books) removeListener(l *ledger) {
 	delete(b.ledgers, l.number)
-	l.closed = true
 	for _, s := range l.seats {
 		b.leave(s)
 		delete(s.a.seats, l.number)
@@ -119,7 +130,8 @@ func (b *books) join(a *account, number uint64, open uint64) bool {
 		if len(a.seats) >= maxSeats {
 			return false
 		}
-		s = &seat{a: a, base: int(min(open, 1<<20)), index: -1}
+		s = &seat{a: a, index: -1, busy: -1}
+		s.counts.Inherited = min(open, 1<<20)
 		a.seats[number] = s
 	}
 	if s.joined {
@@ -127,8 +139,7 @@ func (b *books) join(a *account, number uint64, open uint64) bool {
 	}
 	s.joined = true
 	if s.l != nil {
-		s.l.order.join(s)
-		b.update(s)
+		b.take(s)
 	} else if l := b.ledgers[number]; l != nil {
 		b.sit(s, l)
 	}
@@ -139,11 +150,18 @@ func (b *books) join(a *account, number uint64, open uint64) bool {
 func (b *books) sit(s *seat, l *ledger) {
 	s.l = l
 	l.seats[s.a.worker.ID] = s
-	l.load += s.base
+	l.load += s.counts.Open()
+	s.a.widest = max(s.a.widest, l.limits.Window)
 	if s.joined {
-		l.order.join(s)
-		b.update(s)
+		b.take(s)
 	}
+}
+
+// take lets a seat that is joined take part.
+func (b *books) take(s *seat) {
+	s.l.taking++
+	s.l.order.join(s)
+	b.update(s)
 }
 
 // leave takes a worker off a listener. Its connections go on, and are counted.
@@ -153,6 +171,7 @@ func (b *books) leave(s *seat) {
 	}
 	s.joined = false
 	if s.l != nil {
+		s.l.taking--
 		b.update(s)
 		s.l.order.leave(s)
 	}
@@ -173,7 +192,7 @@ func (b *books) place(l *ledger) *ticket {
 	if t == nil {
 		return nil
 	}
-	s := l.order.pick(t.peer)
+	s := l.order.pick(t)
 	if s == nil {
 		return nil
 	}
@@ -181,10 +200,12 @@ func (b *books) place(l *ledger) *ticket {
 	l.counts.Waiting--
 	l.counts.Offered++
 	t.s = s
+	s.offers.push(t)
 	s.counts.Given++
 	s.counts.Offered++
 	s.a.offered++
-	b.updateAll(s.a)
+	s.a.since++
+	b.updateOffers(s)
 	return t
 }
 
@@ -201,8 +222,9 @@ func (b *books) drop(l *ledger) *ticket {
 }
 
 // settled ends the offer of t. Unless it was claimed, t waits again; or is done
-// with, if its client has reset the connection.
-func (b *books) settled(t *ticket, o fdipc.Outcome, reason uint8, reset bool, now time.Time) {
+// with, if its client has reset the connection. now matters for those alone. all says that more
+// seats of the worker than the one have changed.
+func (b *books) settled(t *ticket, o fdipc.Outcome, reason uint8, reset bool, now time.Time) (all bool) {
 	s := t.unoffer()
 	a := s.a
 	t.s = nil
@@ -220,24 +242,36 @@ func (b *books) settled(t *ticket, o fdipc.Outcome, reason uint8, reset bool, no
 		t.l.counts.Claimed++
 		if s.dead {
 			t.l.load--
-			if s.counts.Open() > 0 {
+			if s.owed > 0 {
+				s.owed--
+				s.counts.Finished++
+			} else {
 				s.counts.Died++
 			}
 		}
-		a.until, a.strikes, a.trial = time.Time{}, 0, false // a sign of life
+		if !a.until.IsZero() || a.strikes > 0 || a.trial { // a sign of life
+			a.until, a.strikes, a.trial = time.Time{}, 0, false
+			b.updateAll(a)
+			all = true
+		}
 	case fdipc.Refused:
-		s.counts.Refused++
+		s.counts.refused(reason)
+		a.since--
+		all = true
 		if reason == ReasonClosed {
 			b.leave(s)
 		} else {
-			b.suspend(a, now)
+			b.suspend(a, reason, now)
 		}
 	default:
 		s.counts.Returned++
-		b.suspend(a, now)
+		a.since--
+		b.suspend(a, fdipc.ReasonNone, now)
+		all = true
 	}
-	b.updateAll(a)
+	all = b.updateOffers(s) || all
 	s.bury()
+	return all
 }
 
 // unsent says that the offer of t could not be sent. broken says that the link
@@ -246,26 +280,29 @@ func (b *books) unsent(t *ticket, broken bool, now time.Time) {
 	s := t.unoffer()
 	t.s = nil
 	s.counts.Unsent++
+	s.a.since--
 	t.l.wait(t)
 	if broken {
 		for _, s := range s.a.seats {
 			b.leave(s)
 		}
 	} else {
-		b.suspend(s.a, now)
+		b.suspend(s.a, fdipc.ReasonNone, now)
 	}
-	b.updateAll(s.a)
+	b.updateOffers(s)
 	s.bury()
 }
 
 // suspend leaves a worker alone for a while, longer each time in a row.
-func (b *books) suspend(a *account, now time.Time) {
+func (b *books) suspend(a *account, why uint8, now time.Time) {
 	if !a.until.IsZero() {
 		return // for the same trouble
 	}
+	a.why = why
 	a.until = now.Add(min(firstSuspension<<min(a.strikes, 10), maxSuspension))
 	a.strikes++
 	a.trial = true
+	b.updateAll(a)
 }
 
 // wake ends the suspensions that are over, and returns when the next one will
@@ -287,20 +324,29 @@ func (b *books) wake(now time.Time) (next time.Time) {
 
 // finished takes a worker's word on how many connections of a listener it has
 // closed since it joined. Words may be late or repeated; what cannot be is
-// ignored.
-func (b *books) finished(a *account, number, total uint64) {
-	s := a.seats[number]
+// ignored, and s is nil. all says that more seats of the worker than s have changed.
+func (b *books) finished(a *account, number, total uint64) (s *seat, all bool) {
+	s = a.seats[number]
 	if s == nil || s.l == nil || total <= s.counts.Finished {
-		return
+		return nil, false
 	}
 	n := total - s.counts.Finished
 	if int64(n) < 0 || int(n) > s.load() {
-		return
+		return nil, false
 	}
 	s.counts.Finished = total
 	s.l.load -= int(n)
+	a.since -= int(n)
 	if !a.until.IsZero() {
 		a.until = time.Time{} // it has descriptors again: one offer will show
+		b.updateAll(a)
+		all = true
 	}
+	return s, b.updateOffers(s) || all
+}
+
+// reports takes a worker's own word on how much it has to do.
+func (b *books) reports(a *account, load int) {
+	a.report, a.since = max(0, load), 0
 	b.updateAll(a)
 }

@@ -21,8 +21,12 @@ type desk struct {
 }
 
 func newDesk(t testing.TB, o opening, workers int) *desk {
+	return newDeskWith(t, o, workers, Functions{})
+}
+
+func newDeskWith(t testing.TB, o opening, workers int, f Functions) *desk {
 	d := &desk{t: t, b: newBooks(), now: time.Unix(1000, 0), at: make(map[uint64][]*ticket)}
-	d.l = d.b.addListener(1, o)
+	d.l = d.b.addListener(1, o, f)
 	for i := range workers {
 		d.join(uint64(i + 1))
 	}
@@ -285,14 +289,165 @@ func TestBooksLimits(t *testing.T) {
 		b := newBooks()
 		a := b.addWorker(Worker{ID: 1})
 		b.join(a, 7, 3)
-		l := b.addListener(7, opening{})
+		l := b.addListener(7, opening{}, Functions{})
 		if l.joined() != 1 || l.load != 3 || l.admits() == 0 {
 			t.Errorf("joined %d, load %d, admits %d", l.joined(), l.load, l.admits())
 		}
 	})
 }
 
+func TestBooksTurnAway(t *testing.T) {
+	t.Run("at the total", func(t *testing.T) {
+		d := newDesk(t, opening{Limits: Limits{Total: 2, AtLimit: CloseAtLimit}}, 2)
+		if by := d.l.turnsAway(); by != limitNone {
+			t.Fatalf("turns away by %d below the limit", by)
+		}
+		d.run(2)
+		if by := d.l.turnsAway(); by != limitTotal {
+			t.Fatalf("turns away by %d at the total", by)
+		}
+		d.l.refused(limitTotal)
+		if c := d.l.counts; c.AtTotal != 1 || c.TurnedAway() != 1 || !c.Balanced() {
+			t.Errorf("counts %+v", c)
+		}
+	})
+	t.Run("when every worker is at its limit, and not before", func(t *testing.T) {
+		d := newDesk(t, opening{Limits: Limits{PerWorker: 1, AtLimit: CloseAtLimit}}, 2)
+		d.accept("")
+		if by := d.l.turnsAway(); by != limitNone {
+			t.Fatalf("turns away by %d with room at one", by)
+		}
+		d.accept("")
+		if by := d.l.turnsAway(); by != limitPerWorker {
+			t.Fatalf("turns away by %d", by)
+		}
+		d.settle(1, fdipc.Claimed, 0)
+		d.b.finished(d.b.workers[1], 1, 1)
+		if by := d.l.turnsAway(); by != limitNone {
+			t.Errorf("turns away by %d after one ended", by)
+		}
+	})
+	t.Run("who is left alone is not asked: the others' limit decides", func(t *testing.T) {
+		d := newDesk(t, opening{Limits: Limits{PerWorker: 2, AtLimit: CloseAtLimit}}, 2)
+		d.run(3)
+		d.settle(2, fdipc.Refused, fdipc.ReasonNoFiles) // goes to 1, which is full now
+		if by := d.l.turnsAway(); by != limitPerWorker {
+			t.Errorf("turns away by %d", by)
+		}
+	})
+	t.Run("it waits with no worker able, and while paused", func(t *testing.T) {
+		d := newDesk(t, opening{Limits: Limits{PerWorker: 1, AtLimit: CloseAtLimit}}, 1)
+		d.accept("")
+		d.settle(1, fdipc.Returned, 0)
+		if by := d.l.turnsAway(); by != limitNone {
+			t.Errorf("turns away by %d while the only worker stalls", by)
+		}
+		d.b.removeWorker(d.b.workers[1])
+		if by := d.l.turnsAway(); by != limitNone {
+			t.Errorf("turns away by %d with nobody there", by)
+		}
+		d.join(2)
+		d.l.paused = true
+		if by := d.l.turnsAway(); by != limitNone {
+			t.Errorf("turns away by %d while paused", by)
+		}
+	})
+}
+
+// Died counts what was open when a worker died: what it closed is on its sheet,
+// whatever it had reported, and whether its claim was heard of or not.
+func TestBooksDied(t *testing.T) {
+	for _, tt := range []struct {
+		name                     string
+		reported, sheet          uint64
+		wantFinished, wantDied   uint64
+		claimsAfter              int
+		finishedAfter, diedAfter uint64
+	}{
+		{"all reported", 2, 2, 2, 1, 0, 2, 1},
+		{"the last ends not reported", 0, 2, 2, 1, 0, 2, 1},
+		{"claimed, closed and killed before the claim was heard of", 0, 4, 3, 0, 2, 4, 1},
+		{"a page that says too much", 0, 1 << 60, 3, 0, 2, 5, 0},
+		{"a page that says less than was reported", 2, 0, 2, 1, 0, 2, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := newDesk(t, opening{}, 1)
+			d.run(5)
+			for range 3 {
+				d.settle(1, fdipc.Claimed, 0)
+			}
+			s := d.first()
+			s.sheet = sheetAt(make([]byte, sheetBytes))
+			s.sheet.words[sheetEnds].Store(tt.sheet)
+			d.b.finished(s.a, 1, tt.reported)
+			d.b.removeWorker(s.a)
+			if c := s.counts; c.Finished != tt.wantFinished || c.Died != tt.wantDied {
+				t.Fatalf("%+v", c)
+			}
+			for range tt.claimsAfter {
+				d.settle(1, fdipc.Claimed, 0)
+			}
+			for len(d.at[1]) > 0 {
+				d.settle(1, fdipc.Returned, 0)
+			}
+			if c := d.l.gone; c.Finished != tt.finishedAfter || c.Died != tt.diedAfter || c.Open() != 0 || !c.Balanced() {
+				t.Errorf("in the end %+v", c)
+			}
+			if d.l.load != d.l.counts.Waiting {
+				t.Errorf("load %d", d.l.load)
+			}
+		})
+	}
+}
+
 func TestBooksPolicies(t *testing.T) {
+	t.Run("least loaded by a worker's own word", func(t *testing.T) {
+		d := newDesk(t, opening{Policy: LeastLoaded}, 2)
+		d.b.reports(d.b.workers[1], 3)
+		d.b.reports(d.b.workers[2], 0)
+		if got := d.run(7); got != "2221212" {
+			t.Errorf("offered to %s", got)
+		}
+		d.b.reports(d.b.workers[1], 0)
+		if got := d.run(3); got != "111" {
+			t.Errorf("offered to %s after a new report", got)
+		}
+		for range 3 {
+			d.settle(2, fdipc.Claimed, 0)
+		}
+		d.b.finished(d.b.workers[2], 1, 3)
+		if got := d.run(1); got != "2" {
+			t.Errorf("offered to %s after three of 2 ended", got)
+		}
+	})
+	t.Run("hash by a function of the addresses", func(t *testing.T) {
+		d := newDeskWith(t, opening{Policy: Hash}, 4, Functions{Key: func(peer, local netip.AddrPort) uint64 {
+			if peer.Port() == 13 {
+				panic("on purpose")
+			}
+			return uint64(peer.Port())
+		}})
+		home := d.accept("10.0.0.1:80")
+		for i := range 20 {
+			if got := d.accept(fmt.Sprintf("10.0.1.%d:80", i)); got != home {
+				t.Fatalf("offered to %d, want %d as all of that key", got, home)
+			}
+		}
+		if got := d.accept("10.0.0.1:13"); got == 0 || d.l.counts.Faults != 1 {
+			t.Errorf("a function that panics: offered to %d, %+v", got, d.l.counts)
+		}
+	})
+	t.Run("hash finds room among a thousand that have none", func(t *testing.T) {
+		d := newDesk(t, opening{Policy: Hash, Limits: Limits{Window: 1}}, 1000)
+		seen := make(map[uint64]bool)
+		for i := range 1000 {
+			id := d.accept(fmt.Sprintf("10.0.0.1:%d", i+1))
+			if id == 0 || seen[id] {
+				t.Fatalf("connection %d: offered to %d", i, id)
+			}
+			seen[id] = true
+		}
+	})
 	t.Run("least loaded", func(t *testing.T) {
 		d := newDesk(t, opening{Policy: LeastLoaded}, 3)
 		for _, want := range []uint64{1, 2, 3} { // all equal: the longest ago
@@ -344,18 +499,38 @@ func TestBooksPolicies(t *testing.T) {
 		}
 	})
 	t.Run("custom", func(t *testing.T) {
-		RegisterPicker("test-last", pickFunc(func(p netip.AddrPort, free []Load) int {
-			if p.Port() == 7 {
-				return 99 // out of range: the first
+		last := pickFunc(func(p netip.AddrPort, free []Load) int {
+			switch p.Port() {
+			case 7:
+				return 99
+			case 8:
+				panic("on purpose")
 			}
-			return len(free) - 1
-		}))
-		d := newDesk(t, opening{Policy: Custom, Picker: "test-last"}, 3)
+			best := 0
+			for i, w := range free {
+				if w.Worker.ID > free[best].Worker.ID {
+					best = i
+				}
+			}
+			return best
+		})
+		d := newDeskWith(t, opening{Policy: Custom}, 3, Functions{Picker: last})
 		if got := d.accept("10.0.0.1:1"); got != 3 {
 			t.Errorf("offered to %d, want 3", got)
 		}
-		if got := d.accept("10.0.0.1:7"); got != 1 {
-			t.Errorf("offered to %d, want 1", got)
+		for i, peer := range []string{"10.0.0.1:7", "10.0.0.1:8", "10.0.0.1:8"} {
+			if got := d.accept(peer); got == 0 {
+				t.Errorf("%s: offered to nobody", peer)
+			}
+			if n := d.l.counts.Faults; n != uint64(i+1) {
+				t.Errorf("%s: %d faults", peer, n)
+			}
+		}
+		if d.l.fault != "on purpose" {
+			t.Errorf("fault %q", d.l.fault)
+		}
+		if got := d.accept("10.0.0.1:1"); got != 3 {
+			t.Errorf("offered to %d after the faults, want 3", got)
 		}
 	})
 }
@@ -398,7 +573,7 @@ func FuzzBooks(f *testing.F) {
 		events = events[:min(len(events), 400)] // the model is quadratic
 		limits := Limits{Window: 1 + int(p>>4&3), PerWorker: int(p >> 6)}
 		b := newBooks()
-		l := b.addListener(1, opening{Policy: Policy(p % 3), Limits: limits})
+		l := b.addListener(1, opening{Policy: Policy(p % 4), Limits: limits}, Functions{Picker: pickFunc(func(_ netip.AddrPort, free []Load) int { return len(free) / 2 })})
 		m := &model{fin: make(map[uint64]int), dead: make(map[uint64]bool)}
 		now := time.Unix(0, 0)
 		last := uint64(0)
@@ -511,7 +686,14 @@ func check(t *testing.T, b *books, l *ledger, m *model, limits Limits) {
 		t.Fatalf("counts %+v do not fit the model", c)
 	}
 	room, load := 0, c.Waiting
+	taking, able, sated := 0, 0, 0
 	for id, s := range l.seats {
+		taking += step(false, s.joined)
+		able += step(false, s.joined && s.a.until.IsZero())
+		sated += step(false, s.joined && s.a.until.IsZero() && limits.PerWorker > 0 && s.load() >= limits.PerWorker)
+		if (s.counts.Offered > 0) != slices.Contains(l.busy, s) {
+			t.Fatalf("worker %d: offered %d, and busy is %v", id, s.counts.Offered, l.busy)
+		}
 		if s.counts.Offered != m.count("offered", id) || int(s.counts.Claimed) != m.count("claimed", id) || !s.counts.Balanced() {
 			t.Fatalf("worker %d: counts %+v do not fit the model", id, s.counts)
 		}
@@ -532,6 +714,9 @@ func check(t *testing.T, b *books, l *ledger, m *model, limits Limits) {
 	}
 	if room != l.room || load != l.load {
 		t.Fatalf("room %d, want %d; load %d, want %d", l.room, room, l.load, load)
+	}
+	if taking != l.taking || able != l.able || sated != l.sated {
+		t.Fatalf("taking part %d, want %d; able %d, want %d; sated %d, want %d", l.taking, taking, l.able, able, l.sated, sated)
 	}
 	if c.Waiting > 0 && room > 0 {
 		t.Fatalf("%d wait while there is room for %d", c.Waiting, room)

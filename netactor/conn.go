@@ -15,12 +15,17 @@ type served struct {
 	span  tracing.Span
 }
 
-// end counts the end of the connection. It is called once.
-func (s *served) end() {
-	s.span.End()
+// ending counts the end of the connection for the listener process: before it is closed,
+// so that a kill in between does not make it one that died. It is called once.
+func (s *served) ending() {
 	if s.tally != nil {
 		s.tally.closed()
 	}
+}
+
+// end counts the end of the connection here. It is called once, after ending.
+func (s *served) end() {
+	s.span.End()
 	s.conns.done()
 }
 
@@ -84,8 +89,12 @@ func (c *otherConn) NetConn() net.Conn { return c.Conn }
 type closeOnce struct{ closed atomic.Bool }
 
 func (o *closeOnce) close(c net.Conn, s *served) error {
+	first := !o.closed.Swap(true)
+	if first {
+		s.ending()
+	}
 	err := c.Close()
-	if !o.closed.Swap(true) {
+	if first {
 		s.end()
 	}
 	return err

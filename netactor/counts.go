@@ -3,53 +3,83 @@ package netactor
 import (
 	"cmp"
 	"slices"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
 )
 
 // Counts of a listener. All but the last two only grow.
 type Counts struct {
-	Accepted  uint64
-	Claimed   uint64 // a worker's application took it
-	Reset     uint64 // the client had gone when it was to be offered again
-	Dropped   uint64 // closed by us: the listener ended before a worker took it
-	Errors    uint64 // accept failed for one connection, as ECONNABORTED
-	Exhausted uint64 // accept stopped for want of descriptors or memory
-	Waiting   int    // accepted, and with no worker at the moment
-	Offered   int    // with a worker, not yet settled
+	Accepted    uint64
+	Claimed     uint64 // a worker's application took it
+	Reset       uint64 // the client had gone when it was to be offered again
+	Dropped     uint64 // closed by us: the listener ended before a worker took it
+	AtTotal     uint64 // turned away at the limit over all workers
+	AtPerWorker uint64 // turned away when every worker was at its limit
+	Errors      uint64 // accept failed for one connection, as ECONNABORTED
+	Exhausted   uint64 // accept stopped for want of descriptors or memory
+	Faults      uint64 // the user's function panicked, or picked nobody; the connection was placed all the same
+	Waiting     int    // accepted, and with no worker at the moment
+	Offered     int    // with a worker, not yet settled
 }
+
+// TurnedAway is the number of connections that were refused at a limit.
+func (c Counts) TurnedAway() uint64 { return c.AtTotal + c.AtPerWorker }
 
 // Balanced reports whether every accepted connection is accounted for.
 func (c Counts) Balanced() bool {
-	return c.Accepted == c.Claimed+c.Reset+c.Dropped+uint64(c.Waiting)+uint64(c.Offered)
+	return c.Accepted == c.Claimed+c.Reset+c.Dropped+c.TurnedAway()+uint64(c.Waiting)+uint64(c.Offered)
 }
 
-// SeatCounts are the counts of one worker at one listener. Open counts
-// connections that were handed over by this dispatcher.
+// SeatCounts are the counts of one worker at one listener.
 type SeatCounts struct {
-	Given    uint64 // offers made
-	Claimed  uint64
-	Refused  uint64
-	Returned uint64 // not claimed in time, or unclaimed when the worker died
-	Unsent   uint64 // the offer could not be sent
-	Finished uint64 // claimed, and closed by the worker
-	Died     uint64 // claimed, and not known to be closed when the worker died: ends of the last millisecond may be among them
-	Offered  int    // not yet settled
+	Given     uint64 // offers made
+	Claimed   uint64
+	Refused   uint64 // by the worker, for whatever reason; some reasons follow
+	NoFiles   uint64 // of those: it was out of descriptors
+	Full      uint64 // of those: its queue was full
+	Closed    uint64 // of those: it had closed the listener
+	Returned  uint64 // not claimed in time, or unclaimed when the worker died
+	Unsent    uint64 // the offer could not be sent
+	Inherited uint64 // open already when it joined, from before this listener process
+	Finished  uint64 // claimed or inherited, and closed by the worker
+	Died      uint64 // claimed or inherited, and open when the worker died
+	Offered   int    // not yet settled
 }
 
 // Open is the number of connections that the worker has claimed and not yet
 // closed. While a claim is still to be heard of it may be too low.
-func (c SeatCounts) Open() int { return int(c.Claimed) - int(c.Finished) - int(c.Died) }
+func (c SeatCounts) Open() int {
+	return int(c.Inherited) + int(c.Claimed) - int(c.Finished) - int(c.Died)
+}
 
 // Balanced reports whether every offer is accounted for.
 func (c SeatCounts) Balanced() bool {
 	return c.Given == c.Claimed+c.Refused+c.Returned+c.Unsent+uint64(c.Offered)
 }
 
+func (c *SeatCounts) refused(reason uint8) {
+	c.Refused++
+	switch reason {
+	case fdipc.ReasonNoFiles:
+		c.NoFiles++
+	case fdipc.ReasonOverload, ReasonFull:
+		c.Full++
+	case fdipc.ReasonClosed, ReasonClosed:
+		c.Closed++
+	}
+}
+
 func (c *SeatCounts) add(o SeatCounts) {
 	c.Given += o.Given
 	c.Claimed += o.Claimed
 	c.Refused += o.Refused
+	c.NoFiles += o.NoFiles
+	c.Full += o.Full
+	c.Closed += o.Closed
 	c.Returned += o.Returned
 	c.Unsent += o.Unsent
+	c.Inherited += o.Inherited
 	c.Finished += o.Finished
 	c.Died += o.Died
 	c.Offered += o.Offered
@@ -57,19 +87,24 @@ func (c *SeatCounts) add(o SeatCounts) {
 
 // ListenerStats is what a dispatcher knows of one listener.
 type ListenerStats struct {
-	Number  uint64
-	Name    string
-	Paused  bool `json:",omitzero"`
-	Counts  Counts
-	Workers []WorkerStats
-	Gone    SeatCounts // of workers that are no longer there, added up
+	Number   uint64
+	Name     string
+	Paused   bool `json:",omitzero"`
+	Counts   Counts
+	QueueAge time.Duration `json:",omitzero"` // of what waits for a worker, the longest
+	HandOver Histogram     // of all workers
+	Workers  []WorkerStats
+	Gone     SeatCounts // of workers that are no longer there, added up
 }
 
 // WorkerStats is what a dispatcher knows of one worker at one listener.
 type WorkerStats struct {
 	Worker    Worker
-	Joined    bool // takes part; else it has closed the listener, and still has connections
-	Suspended bool `json:",omitzero"` // left alone for a while: it refused, or let an offer run out
+	Joined    bool          // takes part; else it has closed the listener, and still has connections
+	Suspended string        `json:",omitzero"` // why it is left alone for a while; empty when it is not
+	Load      int           // what LeastLoaded compares
+	QueueAge  time.Duration `json:",omitzero"` // of what it was offered and has not claimed, the longest
+	HandOver  Histogram
 	Counts    SeatCounts
 }
 
@@ -92,23 +127,64 @@ func (s ListenerStats) Jain() float64 {
 // Stats returns the counts of all listeners, by number; the workers of each by
 // ID.
 func (d *Dispatcher) Stats() []ListenerStats {
+	now := monotonic()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	out := make([]ListenerStats, 0, len(d.acceptors))
 	for _, a := range d.acceptors {
-		out = append(out, a.l.stats())
+		out = append(out, a.l.stats(now))
 	}
 	slices.SortFunc(out, func(a, b ListenerStats) int { return cmp.Compare(a.Number, b.Number) })
 	return out
 }
 
-func (l *ledger) stats() ListenerStats {
-	st := ListenerStats{Number: l.number, Name: l.name, Paused: l.paused, Counts: l.counts, Gone: l.gone}
+func (l *ledger) stats(now int64) ListenerStats {
+	st := ListenerStats{
+		Number: l.number, Name: l.name, Paused: l.paused, Counts: l.counts,
+		QueueAge: time.Duration(l.waiting.age(now)), HandOver: l.handOver, Gone: l.gone,
+	}
 	for _, s := range l.seats {
-		st.Workers = append(st.Workers, WorkerStats{
-			Worker: s.a.worker, Joined: s.joined, Suspended: !s.a.until.IsZero(), Counts: s.counts,
-		})
+		w := WorkerStats{
+			Worker: s.a.worker, Joined: s.joined, Load: s.weight(), Counts: s.counts,
+			QueueAge: time.Duration(s.offers.age(now)), HandOver: s.sheet.latency(),
+		}
+		if !s.a.until.IsZero() {
+			w.Suspended = suspendedText(s.a.why)
+		}
+		st.HandOver.add(w.HandOver)
+		st.Workers = append(st.Workers, w)
 	}
 	slices.SortFunc(st.Workers, func(a, b WorkerStats) int { return cmp.Compare(a.Worker.ID, b.Worker.ID) })
 	return st
+}
+
+// pushEvery is how often a dispatcher tells the master its counts, when they change.
+const pushEvery = time.Second
+
+// dirtyLocked sees to it that the master is told the counts.
+func (d *Dispatcher) dirtyLocked() {
+	if !d.dirty && d.master != nil && !d.closed {
+		d.dirty = true
+		d.push.Reset(pushEvery)
+	}
+}
+
+// tellCounts tells the master the counts. Those of very many workers are told less often.
+func (d *Dispatcher) tellCounts() {
+	stats := d.Stats()
+	rows := 0
+	for _, l := range stats {
+		rows += len(l.Workers)
+	}
+	d.mu.Lock()
+	master, closed := d.master, d.closed
+	d.dirty = false
+	if wait := time.Duration(rows) * 10 * time.Millisecond; wait > pushEvery && !closed {
+		d.dirty = true
+		d.push.Reset(wait)
+	}
+	d.mu.Unlock()
+	if master != nil && !closed {
+		_ = master.TrySend(&fdipc.Frame{Kind: KindStats, Payload: encode(stats)}) // the next will do
+	}
 }

@@ -16,6 +16,10 @@ import (
 type DispatcherConfig struct {
 	Logger *slog.Logger    // default slog.Default
 	Tracer *tracing.Tracer // default nil: no spans
+
+	// Functions returns the user's functions of a listener, by [Request].Functions. It is called
+	// once when the listener is opened here. Default: none.
+	Functions func(string) Functions
 }
 
 // LinkCredits is the number of credits to give the links between the listener
@@ -36,6 +40,8 @@ type Dispatcher struct {
 	cfg  DispatcherConfig
 	hook func(*source) // tests change a source before it is used
 
+	after func(time.Duration) <-chan time.Time // tests have a clock of their own for back-offs
+
 	mu        sync.Mutex // held for moments: never over a send or a system call
 	books     *books
 	acceptors map[uint64]*acceptor
@@ -43,6 +49,9 @@ type Dispatcher struct {
 	timer     *time.Timer // ends suspensions
 	wakeAt    time.Time   // when the timer fires; zero is never
 	closed    bool
+	gate      gate        // of what peers can cause to be logged
+	push      *time.Timer // tells the master the counts
+	dirty     bool        // there are some to tell
 }
 
 // NewDispatcher returns a Dispatcher without listeners and workers. It has no
@@ -54,6 +63,9 @@ func NewDispatcher(cfg DispatcherConfig) *Dispatcher {
 	d := &Dispatcher{cfg: cfg, books: newBooks(), acceptors: make(map[uint64]*acceptor)}
 	d.timer = time.AfterFunc(time.Hour, d.wake)
 	d.timer.Stop()
+	d.push = time.AfterFunc(time.Hour, d.tellCounts)
+	d.push.Stop()
+	d.gate.logger = cfg.Logger
 	return d
 }
 
@@ -119,6 +131,11 @@ func (d *Dispatcher) HandleFrame(from Worker, c *fdipc.Conn, f *fdipc.Frame) boo
 		f.Refuse(fdipc.ReasonUnknown)
 		return true
 	}
+	if f.Kind == KindSheet {
+		d.sheetFrame(from.ID, f.Target, f)
+		f.Refuse(fdipc.ReasonUnknown)
+		return true
+	}
 	n, ok := parseCount8(f.Payload)
 	switch f.Kind {
 	case KindJoin:
@@ -130,6 +147,10 @@ func (d *Dispatcher) HandleFrame(from Worker, c *fdipc.Conn, f *fdipc.Frame) boo
 	case KindDone:
 		if ok {
 			d.done(from.ID, f.Target, n)
+		}
+	case KindLoad:
+		if ok {
+			d.reports(from.ID, n)
 		}
 	default:
 		return false
@@ -143,7 +164,7 @@ func (d *Dispatcher) HandleFrame(from Worker, c *fdipc.Conn, f *fdipc.Frame) boo
 func (d *Dispatcher) openFrame(c *fdipc.Conn, f *fdipc.Frame) {
 	var o opening
 	err := decode(f.Payload, &o)
-	if err == nil && (len(f.Handles) != 1 || o.Policy >= policies || o.Limits.Window < 0 || o.Limits.Window > maxWindow) {
+	if err == nil && (len(f.Handles) != 1 || !o.Policy.dispatched() || o.Limits.Validate() != nil) {
 		err = errors.New("netactor: malformed opening")
 	}
 	if err == nil {
@@ -168,21 +189,26 @@ func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o opening, h *fdipc
 		h.Refuse(ReasonClosed)
 		return nil
 	}
-	if o.Policy == Custom && lookupPicker(o.Picker) == nil {
-		d.cfg.Logger.Error("picker is not registered in the listener process, using round-robin", "listener", o.Name, "picker", o.Picker)
+	var f Functions
+	if o.Functions != "" && d.cfg.Functions != nil {
+		f = d.cfg.Functions(o.Functions)
+	}
+	if o.Policy == Custom && f.Picker == nil {
+		d.cfg.Logger.Error("this process has no picker for the listener, using round-robin", "listener", o.Name, "functions", o.Functions)
 	}
 	src, err := newSource(h)
 	if err != nil {
 		return fmt.Errorf("netactor: open: %w", err)
 	}
 	src.peers = o.Policy == Hash || o.Policy == Custom || d.cfg.Tracer != nil
+	src.locals = o.Policy == Hash && f.Key != nil
 	if d.hook != nil {
 		d.hook(src)
 	}
 	a := newAcceptor(d, o, src)
 	d.mu.Lock()
 	if !d.closed {
-		a.l = d.books.addListener(number, o)
+		a.l = d.books.addListener(number, o, f)
 	}
 	if a.l == nil {
 		d.mu.Unlock()
@@ -211,7 +237,7 @@ func (d *Dispatcher) join(w Worker, link *fdipc.Conn, number, open uint64) {
 	if ok {
 		_ = link.TrySend(&fdipc.Frame{Kind: KindJoin, Target: number})
 	} else {
-		d.cfg.Logger.Warn("worker joins too many listeners", "worker", w.Name)
+		d.gate.warn("worker joins too many listeners", "worker", w.Name)
 	}
 	d.do(&t)
 }
@@ -234,9 +260,23 @@ func (d *Dispatcher) done(id, number, total uint64) {
 		d.mu.Unlock()
 		return
 	}
-	d.books.finished(a, number, total)
 	var t turn
-	d.followLocked(&t, a, nil)
+	if s, all := d.books.finished(a, number, total); all {
+		d.followLocked(&t, a, nil)
+	} else if s != nil {
+		d.lookLocked(&t, s.l)
+	}
+	d.mu.Unlock()
+	d.do(&t)
+}
+
+func (d *Dispatcher) reports(id, load uint64) {
+	var t turn
+	d.mu.Lock()
+	if a := d.books.workers[id]; a != nil {
+		d.books.reports(a, int(min(load, 1<<30)))
+		d.followLocked(&t, a, nil)
+	}
 	d.mu.Unlock()
 	d.do(&t)
 }
@@ -336,6 +376,7 @@ func (d *Dispatcher) Close() error {
 		<-a.closed
 	}
 	d.timer.Stop()
+	d.push.Stop()
 	return nil
 }
 

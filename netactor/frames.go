@@ -6,7 +6,7 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// The kinds of frame that belong to this package, 0x40 to 0x4f. W is a worker,
+// The kinds of frame that belong to this package, 0x40 to 0x4f and 0x60 to 0x6f. W is a worker,
 // M the master, L the listener process. Target is the listener's number, but in
 // Listen, Reply, Share, Stats and GiveUp that of the request. Payloads of control frames
 // are JSON: control traffic is rare, and clarity wins. The frames that travel
@@ -25,9 +25,11 @@ const (
 	KindStats   fdipc.Kind = 0x4a // M→L  asks for counts; L→M answers. Target: the request. Payload: []ListenerStats
 	KindJoin    fdipc.Kind = 0x4b // W→L  offer me this listener's connections. Payload: 8 bytes, connections open already. L→W answers: it is in the rotation
 	KindLeave   fdipc.Kind = 0x4c // W→L  offer me no more
-	KindOffer   fdipc.Kind = 0x4d // L→W  connections. Handles: the connections, each with its trace context
+	KindOffer   fdipc.Kind = 0x4d // L→W  connections. Handles: the connections, each with its trace context. Payload: 8 bytes for each, when it was accepted (CLOCK_MONOTONIC, ns)
 	KindDone    fdipc.Kind = 0x4e // W→L  connections ended. Payload: 8 bytes, how many since Join
 	KindGiveUp  fdipc.Kind = 0x4f // W→M  a request is no longer wanted; its reply, if it was sent, is not heeded
+	KindLoad    fdipc.Kind = 0x60 // W→L  its own word on its load, for LeastLoaded. Payload: 8 bytes
+	KindSheet   fdipc.Kind = 0x61 // W→L  what it counts itself for the listener of Target. Handle: a memfd, see sheet
 )
 
 // Reasons of a refusal, as given to fdipc's Handle.Refuse. Those below 16 are

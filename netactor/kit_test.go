@@ -53,6 +53,7 @@ type tree struct {
 	claim   time.Duration
 	hook    func(*source)
 	second  bool // of two trees: the first counts what leaks
+	after   func(time.Duration) <-chan time.Time
 }
 
 type testWorker struct {
@@ -120,7 +121,7 @@ func orRefuse(f *fdipc.Frame, handled bool) {
 func (tr *tree) startListener() {
 	tr.disp = NewDispatcher(tr.cfg)
 	d := tr.disp
-	d.hook = tr.hook
+	d.hook, d.after = tr.hook, tr.after
 	tr.up = tr.pair(
 		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) {
 			orRefuse(f, tr.table.HandleFrame(Worker{ID: 1 << 40}, c, f))
@@ -254,6 +255,32 @@ func serveID(ln net.Listener, id string) {
 		_, _ = io.WriteString(c, id)
 		c.Close()
 	}
+}
+
+// hold accepts on ln until it is closed, and gives away what it accepts.
+func hold(ln net.Listener) <-chan net.Conn {
+	held := make(chan net.Conn, 1000)
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			held <- c
+		}
+	}()
+	return held
+}
+
+func dial(t testing.TB, addr net.Addr) net.Conn {
+	t.Helper()
+	c, err := net.DialTimeout(addr.Network(), addr.String(), deadline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	_ = c.SetDeadline(time.Now().Add(deadline))
+	return c
 }
 
 // ask connects and reads to the end.

@@ -1,6 +1,7 @@
 package netactor
 
 import (
+	"encoding/binary"
 	"errors"
 	"net"
 	"sync"
@@ -31,9 +32,10 @@ type queueListener struct {
 
 // offered is one connection on offer.
 type offered struct {
-	h     *fdipc.Handle
-	via   *fdipc.Conn
-	claim tracing.Span
+	h        *fdipc.Handle
+	via      *fdipc.Conn
+	accepted int64 // when, by the clock of monotonic; 0 when that was not said
+	claim    tracing.Span
 }
 
 func newQueueListener(ls *Listeners, r reply, addr net.Addr, done func()) *queueListener {
@@ -47,8 +49,8 @@ func newQueueListener(ls *Listeners, r reply, addr net.Addr, done func()) *queue
 
 func (l *queueListener) joins() bool { return true }
 
-// push takes over the handles of an offer.
-func (l *queueListener) push(via *fdipc.Conn, handles []*fdipc.Handle) {
+// push takes over the handles of an offer; times says when each was accepted, 8 bytes for each.
+func (l *queueListener) push(via *fdipc.Conn, handles []*fdipc.Handle, times []byte) {
 	l.mu.Lock()
 	reason := ReasonClosed
 	if !l.closed {
@@ -59,7 +61,12 @@ func (l *queueListener) push(via *fdipc.Conn, handles []*fdipc.Handle) {
 			l.queue, l.head = l.queue[:n], 0
 		}
 		for len(handles) > 0 && len(l.queue)-l.head < maxQueue {
-			l.queue = append(l.queue, offered{h: handles[0], via: via, claim: l.startClaim(handles[0])})
+			o := offered{h: handles[0], via: via, claim: l.startClaim(handles[0])}
+			if len(times) >= 8 {
+				o.accepted = int64(binary.LittleEndian.Uint64(times))
+				times = times[8:]
+			}
+			l.queue = append(l.queue, o)
 			handles = handles[1:]
 		}
 	}
@@ -132,7 +139,7 @@ func (l *queueListener) claim(o offered) net.Conn {
 		return nil
 	}
 	s := served{conns: &l.ls.conns, span: o.claim.Serve()}
-	if l.tally.claimed(o.via) {
+	if l.tally.claimed(o.via, o.accepted) {
 		s.tally = l.tally
 	}
 	o.claim.End()

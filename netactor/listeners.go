@@ -34,6 +34,7 @@ type Listeners struct {
 	tallies  map[uint64]*tally // by number; they stay, see tally
 	ordinals map[string]map[int]bool
 	closed   bool
+	load     int64 // the worker's own word on it; -1 when it gave none
 }
 
 // member is one open listener of a worker.
@@ -57,6 +58,7 @@ func NewListeners(cfg ListenersConfig) *Listeners {
 		own:      make(map[member]bool),
 		tallies:  make(map[uint64]*tally),
 		ordinals: make(map[string]map[int]bool),
+		load:     -1,
 	}
 }
 
@@ -67,6 +69,7 @@ func NewListeners(cfg ListenersConfig) *Listeners {
 func (ls *Listeners) AddLink(c *fdipc.Conn) {
 	ls.mu.Lock()
 	ls.link = c
+	load := ls.load
 	var join []*tally
 	for number, m := range ls.byNumber {
 		if m.joins() {
@@ -74,8 +77,26 @@ func (ls *Listeners) AddLink(c *fdipc.Conn) {
 		}
 	}
 	ls.mu.Unlock()
+	if load >= 0 {
+		_ = c.TrySend(&fdipc.Frame{Kind: KindLoad, Payload: count8(uint64(load))})
+	}
 	for _, t := range join {
 		t.join(c)
+	}
+}
+
+// Report says how much this worker has to do, for LeastLoaded, in a unit of its own choice:
+// the worker with the least gets the next connection. It replaces the number of connections
+// as what is compared. Until the next report each connection that comes counts 1 more, and each
+// that ends 1 less; so the unit should be about one connection's worth. Reports are to be
+// given now and then, at most some times a second. A negative load counts as 0.
+func (ls *Listeners) Report(load int) {
+	ls.mu.Lock()
+	ls.load = max(0, int64(load))
+	link := ls.link
+	ls.mu.Unlock()
+	if link != nil {
+		_ = link.TrySend(&fdipc.Frame{Kind: KindLoad, Payload: count8(uint64(max(0, load)))})
 	}
 }
 
@@ -119,7 +140,7 @@ func (ls *Listeners) offerFrame(c *fdipc.Conn, f *fdipc.Frame) {
 		f.Refuse(ReasonClosed)
 		return
 	}
-	l.push(c, f.Handles)
+	l.push(c, f.Handles, f.Payload)
 }
 
 func (ls *Listeners) shutFrame(number uint64) {

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strconv"
 	"strings"
 	"syscall"
 )
@@ -23,19 +22,11 @@ type Worker struct {
 	Incarnation int
 }
 
-// Limits bounds what a dispatching listener hands out. At a limit connections
-// wait in the kernel's backlog.
-type Limits struct {
-	PerWorker int `json:",omitzero"` // connections a worker may have, offered and open; 0 is no limit
-	Total     int `json:",omitzero"` // the same over all workers; 0 is no limit
-	Window    int `json:",omitzero"` // connections a worker may be offered and not yet have claimed; 0 means 32, at most 1024
-}
-
 // Request asks for a listening socket. It is data: it is sent to the master,
 // and compared there with what is open already.
 //
 // Two requests for the same socket share it. The first one's Backlog, Mode,
-// Policy, Picker and Limits hold; those of the others are ignored, as
+// Policy, Functions and Limits hold; those of the others are ignored, as
 // Node's cluster does with the backlog.
 type Request struct {
 	// Name is what workers can ask for instead of an address. Empty is none.
@@ -69,8 +60,15 @@ type Request struct {
 	Ordinal int `json:",omitzero"`
 
 	Policy Policy `json:",omitzero"`
-	Picker string `json:",omitzero"` // the registered name of the Picker, with Policy Custom
 	Limits Limits `json:",omitzero"`
+
+	// Functions says where the process that accepts finds the user's functions for this
+	// listener: see [DispatcherConfig]. Policy Custom needs one. Empty is none.
+	Functions string `json:",omitzero"`
+
+	// Wait makes a request by name alone wait until there is one of that name. Else it is
+	// ENOENT.
+	Wait bool `json:",omitzero"`
 }
 
 // validate returns every field that cannot be meant, joined. It is called by
@@ -107,11 +105,20 @@ func (r Request) validate() error {
 	if r.Policy >= policies {
 		bad("Policy", r.Policy, "is not known")
 	}
-	if (r.Policy == Custom) != (r.Picker != "") {
-		bad("Picker", strconv.Quote(r.Picker), "goes with Policy custom, and only with it")
+	if r.Policy == Custom && r.Functions == "" {
+		bad("Functions", `""`, "is empty, and Policy custom needs a Picker")
 	}
-	if r.Limits.PerWorker < 0 || r.Limits.Total < 0 || r.Limits.Window < 0 || r.Limits.Window > maxWindow {
-		bad("Limits", r.Limits, "out of range")
+	if r.Policy == ReusePort && (r.FD != 0 || r.Network == "unix") {
+		errs = append(errs, os.NewSyscallError("setsockopt", syscall.EOPNOTSUPP)) // as Node: ENOTSUP
+	}
+	if err := r.Limits.Validate(); err != nil {
+		bad("Limits", fmt.Sprintf("%+v", r.Limits), err.Error())
+	}
+	if r.Limits != (Limits{}) && !r.Policy.dispatched() {
+		bad("Limits", fmt.Sprintf("%+v", r.Limits), "need a policy that dispatches")
+	}
+	if r.Wait && (r.Name == "" || r.Network != "" || r.FD != 0) {
+		bad("Wait", r.Wait, "goes with Name alone")
 	}
 	return errors.Join(errs...)
 }
@@ -242,7 +249,8 @@ type opening struct {
 	Network string `json:",omitzero"` // tcp or unix
 	Pool    string `json:",omitzero"`
 	Policy  Policy `json:",omitzero"`
-	Picker  string `json:",omitzero"`
 	Limits  Limits `json:",omitzero"`
 	Paused  bool   `json:",omitzero"`
+
+	Functions string `json:",omitzero"`
 }

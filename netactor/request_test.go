@@ -30,8 +30,13 @@ func TestRequestValidate(t *testing.T) {
 		{"mode bits", Request{Network: "unix", Address: "x", Mode: fs.ModeSetuid}, "Mode"},
 		{"unix without a path", Request{Network: "unix"}, "Address"},
 		{"policy", Request{Network: "tcp", Policy: 99}, "Policy policy(99)"},
-		{"picker without policy", Request{Network: "tcp", Picker: "x"}, `Picker "x"`},
-		{"policy without picker", Request{Network: "tcp", Policy: Custom}, `Picker ""`},
+		{"reuseport of a path", Request{Network: "unix", Address: "/x", Policy: ReusePort}, "operation not supported"},
+		{"answer without a limit", Request{Network: "tcp", Limits: Limits{AtLimit: CloseAtLimit}}, "without a limit"},
+		{"no answer", Request{Network: "tcp", Limits: Limits{Total: 1, AtLimit: AnswerAtLimit}}, "Answer goes with"},
+		{"long answer", Request{Network: "tcp", Limits: Limits{Total: 1, AtLimit: AnswerAtLimit, Answer: strings.Repeat("x", maxAnswer+1)}}, "longer than"},
+		{"limits that nobody keeps", Request{Network: "tcp", Policy: Shared, Limits: Limits{Total: 1}}, "policy that dispatches"},
+		{"wait for an address", Request{Network: "tcp", Wait: true}, "Name alone"},
+		{"policy without picker", Request{Network: "tcp", Policy: Custom}, `Functions ""`},
 		{"limits", Request{Network: "tcp", Limits: Limits{Window: maxWindow + 1}}, "Limits"},
 		{"two at once", Request{Network: "tcp", Backlog: -1, Ordinal: -1}, "Ordinal -1"},
 	} {
@@ -131,7 +136,7 @@ func FuzzDecodeRequest(f *testing.F) {
 		{Network: "unix", Address: "/tmp/x", Mode: 0o600, Name: "x", Ordinal: 2},
 		{FD: 7},
 		{Name: "http"},
-		{Network: "tcp", Address: "[::]:0", Policy: Custom, Picker: "p"},
+		{Network: "tcp", Address: "[::]:0", Policy: Custom, Functions: "p"},
 	} {
 		f.Add(encode(r))
 	}

@@ -13,25 +13,14 @@ type account struct {
 	link    *fdipc.Conn      // the driver's
 	credit  int              // offers that its link carries at once; 1 until that is known
 	offered int
+	widest  int       // the largest window of its listeners
+	tight   bool      // its credit bounds it, not the windows alone
 	until   time.Time // suspended until then; zero is not
+	why     uint8     // the reason of the last refusal; ReasonNone when an offer ran out
 	strikes int       // suspensions in a row
 	trial   bool      // back from a suspension, and has claimed nothing since: one offer at a time
-}
-
-// ledger is one listener.
-type ledger struct {
-	number  uint64
-	name    string
-	limits  Limits
-	order   order
-	seats   map[uint64]*seat // by worker
-	room    int              // sum over seats
-	load    int              // connections of all workers, and those that wait
-	waiting queue
-	paused  bool
-	closed  bool // off the books: what comes back is to be dropped
-	counts  Counts
-	gone    SeatCounts // of the workers that are no longer there, added up
+	report  int       // its own word on its load; -1 when it gave none
+	since   int       // connections offered since that, less those that ended
 }
 
 // seat is one worker at one listener, from its first Join until one of them is
@@ -41,47 +30,86 @@ type seat struct {
 	l      *ledger // nil: the listener is not known yet
 	joined bool    // takes part
 	dead   bool    // the worker is gone
-	base   int     // connections it had open when it joined
+	able   bool    // takes part, and is not suspended; as the ledger counts it
+	sated  bool    // is able, and at its limit; as the ledger counts it
 	room   int     // offers that it may be given now
+	owed   int     // dead: ends of connections whose claim is still to be heard of
 	counts SeatCounts
+	sheet  *sheet // what the worker counts itself; nil: nothing
 
-	prev, next *seat  // roundRobin's list
-	index      int    // leastLoaded's heap; -1 when not in it
-	turn       uint64 // leastLoaded: when it was last picked
+	offers  tickets // the longest offered first
+	busy    int     // place in the ledger's busy; -1 when it has no offers
+	prev    *seat   // roundRobin's list
+	next    *seat
+	ringed  bool
+	index   int    // place in leastLoaded's heap, or in custom's list; -1 when not in it
+	lastUse uint64 // leastLoaded: when it was last picked
 }
 
 // load is what the worker has of the listener: offered, or claimed and open.
 // A connection may be closed before its claim is heard of, so neither part
 // alone is exact; the sum is. When it is dead only its offers are left.
-func (s *seat) load() int {
-	return s.counts.Offered + s.base + int(s.counts.Claimed) - int(s.counts.Finished) - int(s.counts.Died)
+func (s *seat) load() int { return s.counts.Offered + s.counts.Open() }
+
+// weight is what LeastLoaded compares: the worker's own report, or its load.
+func (s *seat) weight() int {
+	if s.a.report >= 0 {
+		return max(0, s.a.report+s.a.since)
+	}
+	return s.load()
 }
 
 // bury keeps the counts of a seat that is dead and has nothing on offer.
 func (s *seat) bury() {
 	if s.dead && s.counts.Offered == 0 {
 		s.l.gone.add(s.counts)
-		s.counts = SeatCounts{}
+		s.l.handOver.add(s.sheet.latency())
+		s.counts, s.sheet = SeatCounts{}, nil
 	}
 }
 
 // update works the room of a seat out anew, after any change.
 func (b *books) update(s *seat) {
+	a, l := s.a, s.l
+	able := s.joined && a.until.IsZero()
+	sated := able && l.limits.PerWorker > 0 && s.load() >= l.limits.PerWorker
 	room := 0
-	if a := s.a; s.joined && a.until.IsZero() {
-		window := s.l.limits.Window
+	if able && !sated {
+		window := l.limits.Window
 		if a.trial {
 			window = 1
 		}
 		room = min(window-s.counts.Offered, a.credit-a.offered)
-		if limit := s.l.limits.PerWorker; limit > 0 {
+		if limit := l.limits.PerWorker; limit > 0 {
 			room = min(room, limit-s.load())
 		}
 		room = max(0, room)
 	}
-	s.l.room += room - s.room
-	s.room = room
-	s.l.order.update(s)
+	l.able += step(s.able, able)
+	l.sated += step(s.sated, sated)
+	l.room += room - s.room
+	s.able, s.sated, s.room = able, sated, room
+	switch has := s.counts.Offered > 0; {
+	case has && s.busy < 0:
+		s.busy = len(l.busy)
+		l.busy = append(l.busy, s)
+	case !has && s.busy >= 0:
+		last := l.busy[len(l.busy)-1]
+		l.busy[s.busy], last.busy = last, s.busy
+		l.busy, s.busy = l.busy[:len(l.busy)-1], -1
+	}
+	l.order.update(s)
+}
+
+// step is the change of a count of those that are so.
+func step(before, after bool) int {
+	switch {
+	case after && !before:
+		return 1
+	case before && !after:
+		return -1
+	}
+	return 0
 }
 
 // updateAll is update for every seat of a worker.
@@ -93,29 +121,15 @@ func (b *books) updateAll(a *account) {
 	}
 }
 
-// joined is how many workers take part.
-func (l *ledger) joined() (n int) {
-	for _, s := range l.seats {
-		if s.joined {
-			n++
-		}
+// updateOffers is update after a change of what s is offered. It concerns the worker's
+// other seats when its credit is short, or when its report speaks for all of them: then all.
+func (b *books) updateOffers(s *seat) (all bool) {
+	a := s.a
+	tight := a.credit-a.offered < a.widest
+	if all = (tight || a.tight || a.report >= 0) && len(a.seats) > 1; all {
+		b.updateAll(a)
 	}
-	return n
-}
-
-// admits is how many connections may be accepted now.
-func (l *ledger) admits() int {
-	if l.paused || l.waiting.head != nil {
-		return 0
-	}
-	n := l.room
-	if t := l.limits.Total; t > 0 {
-		n = min(n, t-l.load)
-	}
-	return max(0, n)
-}
-
-func (l *ledger) wait(t *ticket) {
-	l.counts.Waiting++
-	l.waiting.push(t)
+	a.tight = tight
+	b.update(s) // also one whose listener is off the books
+	return all
 }

@@ -23,13 +23,15 @@ type source struct {
 	draining atomic.Bool // interrupt was called: no more waiting
 
 	// Of the goroutine that calls accept.
-	room  func() int
-	into  []arrival
-	n     int
-	err   error
-	peers bool // fill in arrival.peer
-	sa    unix.RawSockaddrAny
-	ready func(fd uintptr) bool
+	room    func() int
+	into    []arrival
+	n       int
+	err     error
+	peers   bool // fill in arrival.peer
+	locals  bool // fill in arrival.local
+	ceiling int  // a descriptor from here on says that they run short
+	sa      unix.RawSockaddrAny
+	ready   func(fd uintptr) bool
 
 	accept4 func(fd int, sa *unix.RawSockaddrAny) (int, error) // the system call; tests replace it
 }
@@ -58,7 +60,7 @@ func newSource(h *fdipc.Handle) (*source, error) {
 		_ = f.Close()
 		return nil, err
 	}
-	s := &source{f: f, rc: rc, accept4: rawAccept4}
+	s := &source{f: f, rc: rc, ceiling: ceiling(), accept4: rawAccept4}
 	s.ready = s.readable
 	return s, nil
 }
@@ -107,7 +109,14 @@ func (s *source) readable(fd uintptr) bool {
 			if s.peers {
 				s.into[s.n].peer = peerOf(&s.sa)
 			}
+			if s.locals {
+				s.into[s.n].local = localOf(nfd)
+			}
 			s.n++
+			if nfd >= s.ceiling {
+				s.err = unix.EMFILE // nearly: what is left is for control traffic
+				return true
+			}
 		case unix.EINTR:
 		case unix.EAGAIN:
 			return s.n > 0
@@ -117,6 +126,19 @@ func (s *source) readable(fd uintptr) bool {
 		}
 	}
 	return true
+}
+
+// reserved is how many descriptors accepting leaves to control traffic: new sockets, links to
+// new workers. The kernel gives out the lowest number that is free, so a number tells how
+// many are in use.
+const reserved = 32
+
+func ceiling() int {
+	var l unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil || l.Cur > 1<<30 {
+		return 1 << 30
+	}
+	return max(int(l.Cur)-reserved, int(l.Cur)/2)
 }
 
 // interrupt makes the accept that waits, and all later ones, return what is
@@ -139,6 +161,17 @@ func rawAccept4(fd int, sa *unix.RawSockaddrAny) (int, error) {
 		return -1, e
 	}
 	return int(r), nil
+}
+
+// localOf asks for the address that a client connected to; the zero value for any but TCP.
+func localOf(fd int) netip.AddrPort {
+	var sa unix.RawSockaddrAny
+	n := uint32(unix.SizeofSockaddrAny)
+	_, _, e := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&n)))
+	if e != 0 {
+		return netip.AddrPort{}
+	}
+	return peerOf(&sa)
 }
 
 // peerOf reads a client's address; the zero value for any but TCP.

@@ -4,6 +4,7 @@ package netactor
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync/atomic"
@@ -19,6 +20,7 @@ type source struct {
 	ln       net.Listener
 	draining atomic.Bool
 	peers    bool
+	locals   bool
 }
 
 // newSource claims a listening socket. The handle is consumed, also on an error.
@@ -73,3 +75,15 @@ func broken(err error) bool {
 }
 
 func (t *ticket) clientReset() bool { return false }
+
+// turnAway answers a connection and closes it.
+func (a *arrival) turnAway(answer string, _ *lingering) {
+	if c, err := a.h.Conn(); err == nil {
+		_ = c.SetDeadline(time.Now().Add(lingerFor))
+		_, _ = io.WriteString(c, answer)
+		_ = c.Close()
+	}
+}
+
+// finish closes a connection that was answered.
+func (lingerer) finish() {}

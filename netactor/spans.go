@@ -83,3 +83,11 @@ func reasonText(reason uint8) string {
 	}
 	return "refused"
 }
+
+// suspendedText says why a worker is left alone.
+func suspendedText(reason uint8) string {
+	if reason == fdipc.ReasonNone {
+		return "stalled"
+	}
+	return reasonText(reason)
+}

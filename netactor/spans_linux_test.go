@@ -1,6 +1,8 @@
 package netactor
 
 import (
+	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -137,15 +139,28 @@ func BenchmarkHandOver(b *testing.B) {
 	}
 }
 
-// BenchmarkBooks: one op is what the books do about one connection: ticket,
-// place among 8 workers, settle.
-func BenchmarkBooks(b *testing.B) {
-	d := newDesk(b, opening{Limits: Limits{Window: maxWindow}}, 8)
-	b.ReportAllocs()
-	for b.Loop() {
-		t := &ticket{fd: -1}
-		d.b.accepted(t, d.l)
-		d.b.place(d.l)
-		d.b.settled(t, fdipc.Claimed, 0, false, d.now)
+// BenchmarkPick: one op is what the books do about one connection: ticket, place among the
+// workers, settle, end. O(log n) or better: a thousand workers cost about what ten do.
+func BenchmarkPick(b *testing.B) {
+	picker := pickFunc(func(p netip.AddrPort, free []Load) int { return int(p.Port()) % len(free) })
+	for p := range Shared {
+		for _, workers := range []int{10, 1000} {
+			b.Run(fmt.Sprintf("%v/%d", p, workers), func(b *testing.B) {
+				d := newDeskWith(b, opening{Policy: p, Limits: Limits{Window: maxWindow}}, workers, Functions{Picker: picker})
+				b.ReportAllocs()
+				t := &ticket{fd: -1}
+				ends := make([]uint64, workers+1)
+				n := uint32(0)
+				for b.Loop() {
+					n++
+					t.peer = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), uint16(n))
+					d.b.accepted(t, d.l)
+					a := d.b.place(d.l).s.a
+					d.b.settled(t, fdipc.Claimed, 0, false, d.now)
+					ends[a.worker.ID]++
+					d.b.finished(a, 1, ends[a.worker.ID])
+				}
+			})
+		}
 	}
 }

@@ -119,8 +119,8 @@ func (t *Table) publish(number uint64) {
 		return
 	}
 	o := opening{
-		Name: s.title(), Network: s.addr.Network, Policy: s.req.Policy, Picker: s.req.Picker, Limits: s.req.Limits,
-		Paused: s.paused,
+		Name: s.title(), Network: s.addr.Network, Policy: s.req.Policy, Functions: s.req.Functions,
+		Limits: s.req.Limits, Paused: s.paused,
 	}
 	for owner := range s.owners {
 		o.Pool = max(o.Pool, owner)

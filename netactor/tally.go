@@ -1,6 +1,7 @@
 package netactor
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ type tally struct {
 	link     *fdipc.Conn // that it joined last; nil before
 	open     int         // connections that the dispatcher at link counts
 	finished uint64      // of those, closed since it joined
+	sheet    *sheet      // of link: the same, where the listener process can see it
 	reported uint64
 	timer    *time.Timer // to report
 	armed    bool
@@ -45,23 +47,40 @@ const (
 // counted there from now on.
 func (t *tally) join(link *fdipc.Conn) {
 	t.mu.Lock()
+	var h *fdipc.Handle
 	if t.link != link {
-		t.link, t.finished, t.reported = link, 0, 0
+		t.link, t.finished, t.reported, t.sheet = link, 0, 0, nil
+		if s, sheetHandle, err := newSheet(); err == nil {
+			t.sheet, h = s, sheetHandle
+		}
 	}
 	open := uint64(t.open)
 	t.mu.Unlock()
 	_ = link.TrySend(&fdipc.Frame{Kind: KindJoin, Target: t.number, Payload: count8(open)})
+	if h != nil {
+		// Owned by the link: it ends when the handshake is over, before which no descriptor
+		// can travel, or with the link.
+		go func() {
+			if link.Send(context.Background(), &fdipc.Frame{Kind: KindSheet, Target: t.number, Handles: []*fdipc.Handle{h}}) != nil {
+				_ = h.Close()
+			}
+		}()
+	}
 }
 
-// claimed counts a connection that came over via. It is false for one that came
+// claimed counts a connection that came over via, and was accepted there at the given
+// time; 0 is unknown. It is false for one that came
 // over an earlier link: the dispatcher at the present one does not know it.
-func (t *tally) claimed(via *fdipc.Conn) bool {
+func (t *tally) claimed(via *fdipc.Conn, accepted int64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.link != via {
 		return false
 	}
 	t.open++
+	if accepted != 0 {
+		t.sheet.claimed(bucket(time.Duration(monotonic() - accepted)))
+	}
 	return true
 }
 
@@ -70,6 +89,7 @@ func (t *tally) closed() {
 	t.mu.Lock()
 	t.open--
 	t.finished++
+	t.sheet.end()
 	switch {
 	case t.finished-t.reported >= reportEvery:
 		t.reportLocked()

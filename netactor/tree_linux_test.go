@@ -413,14 +413,7 @@ func TestLimitX9(t *testing.T) {
 	}
 	x, y := <-held, <-held
 	tr.settled(2)
-	tr.disp.mu.Lock()
-	a := tr.disp.acceptors[1]
-	tr.disp.mu.Unlock()
-	until(t, "the accept loop to wait", func() bool {
-		tr.disp.mu.Lock()
-		defer tr.disp.mu.Unlock()
-		return a.parked
-	})
+	tr.parked()
 	if n := tr.stats().Counts.Accepted; n != 2 {
 		t.Fatalf("accepted %d at a limit of 2", n)
 	}

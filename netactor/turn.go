@@ -1,6 +1,7 @@
 package netactor
 
 import (
+	"encoding/binary"
 	"errors"
 	"time"
 
@@ -16,20 +17,28 @@ func (d *Dispatcher) Settled(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) bo
 	}
 	reason := h.Reason()
 	t.traceSettled(o, reason)
-	reset := o != fdipc.Claimed && t.clientReset()
+	var reset bool
+	var now time.Time
+	if o != fdipc.Claimed {
+		reset, now = t.clientReset(), time.Now()
+	}
 	var w turn
 	d.mu.Lock()
 	a, l := t.s.a, t.l
 	before := a.until
-	d.books.settled(t, o, reason, reset, time.Now())
+	all := d.books.settled(t, o, reason, reset, now)
 	suspended := a.until.After(before)
 	if reset {
 		w.dropped = append(w.dropped, t)
 	}
-	d.followLocked(&w, a, l)
+	if all {
+		d.followLocked(&w, a, l)
+	} else {
+		d.lookLocked(&w, l)
+	}
 	d.mu.Unlock()
 	if suspended {
-		d.cfg.Logger.Warn("worker left alone for a while", "worker", a.worker.Name, "listener", l.name, "outcome", o, "reason", reason)
+		d.gate.warn("worker left alone for a while", "worker", a.worker.Name, "listener", l.name, "why", suspendedText(a.why))
 	}
 	d.do(&w)
 	return true
@@ -40,6 +49,9 @@ type turn struct {
 	placed  []*ticket // to be offered
 	dropped []*ticket // to be closed
 	handles []*fdipc.Handle
+	times   []byte // when each of handles was accepted
+	fault   string // what a user's function panicked with
+	at      *ledger
 }
 
 // followLocked follows up on a change at a worker, and at l if it is not nil:
@@ -65,6 +77,10 @@ func (d *Dispatcher) lookLocked(w *turn, l *ledger) {
 	for t := d.books.place(l); t != nil; t = d.books.place(l) {
 		w.placed = append(w.placed, t)
 	}
+	if l.fault != "" {
+		w.fault, w.at, l.fault = l.fault, l, ""
+	}
+	d.dirtyLocked()
 	if a := d.acceptors[l.number]; a != nil {
 		a.lookLocked(w)
 	}
@@ -73,6 +89,10 @@ func (d *Dispatcher) lookLocked(w *turn, l *ledger) {
 // do offers what was placed, one frame a worker, and closes what was dropped.
 // What cannot be sent is placed anew. It does not block.
 func (d *Dispatcher) do(w *turn) {
+	if w.fault != "" {
+		d.gate.warn("the listener's function failed, connections are placed without it", "listener", w.at.name, "err", w.fault)
+		w.fault, w.at = "", nil
+	}
 	for len(w.placed)+len(w.dropped) > 0 {
 		dropped := w.dropped
 		w.dropped = nil
@@ -89,15 +109,16 @@ func (d *Dispatcher) do(w *turn) {
 			// settled and placed again before TrySend returns. So all of a group
 			// are taken out first.
 			s := t.s
-			w.handles = w.handles[:0]
+			w.handles, w.times = w.handles[:0], w.times[:0]
 			for j, t := range w.placed[i:] {
 				if t != nil && t.s == s {
 					t.traceOffer()
 					w.handles = append(w.handles, t.h)
+					w.times = binary.LittleEndian.AppendUint64(w.times, uint64(t.at))
 					w.placed[i+j] = nil
 				}
 			}
-			err := s.a.link.TrySend(&fdipc.Frame{Kind: KindOffer, Target: s.l.number, Handles: w.handles})
+			err := s.a.link.TrySend(&fdipc.Frame{Kind: KindOffer, Target: s.l.number, Payload: w.times, Handles: w.handles})
 			if err != nil {
 				d.unsent(&again, s, w.handles, err)
 			}
@@ -120,7 +141,7 @@ func (d *Dispatcher) unsent(w *turn, s *seat, handles []*fdipc.Handle, err error
 	d.followLocked(w, s.a, s.l)
 	d.mu.Unlock()
 	if !full {
-		d.cfg.Logger.Warn("worker cannot be reached", "worker", s.a.worker.Name, "listener", s.l.name, "err", err)
+		d.gate.warn("worker cannot be reached", "worker", s.a.worker.Name, "listener", s.l.name, "err", err)
 	}
 }
 
@@ -147,8 +168,8 @@ func (d *Dispatcher) hear(l *ledger, all bool) {
 	var few [16]*fdipc.Conn
 	links := few[:0]
 	d.mu.Lock()
-	for _, s := range l.seats {
-		if s.counts.Offered > 0 && (all || s.counts.Offered > l.limits.Window/2) {
+	for _, s := range l.busy {
+		if all || s.counts.Offered > l.limits.Window/2 {
 			links = append(links, s.a.link)
 		}
 	}
