@@ -93,3 +93,4 @@ func (b *goroutineBody) leaked() <-chan struct{} {
 
 func (b *goroutineBody) done() <-chan struct{} { return b.ended }
 func (b *goroutineBody) exit() Exit            { return b.how }
+func (b *goroutineBody) sent() signals         { return 0 }

@@ -1,9 +1,9 @@
 package coppice
 
 import (
-	"errors"
 	"fmt"
-	"strings"
+	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -13,26 +13,65 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// Exit is how a process ended, as the kernel told it.
+// Exit is how a process of the tree ended: what the kernel told, what the process
+// said last, and what the master did to it. It is found in the exit reason of
+// each, whatever its kind:
+//
+//	if exit, ok := errors.AsType[*coppice.Exit](event.Reason.Cause); ok { … }
+//
+// and in every error that wraps a reason. A goroutine has none.
 type Exit struct {
-	PID    int
+	PID    int            // another process may have the number by now
 	Code   int            // exit code; -1 when a signal ended it
 	Signal syscall.Signal // 0 when it exited
 	Core   bool           // a core was dumped
 
+	// Of the process and of its children that it has waited for.
 	UserTime, SystemTime time.Duration
-	MaxRSS               int64 // bytes
+	MaxRSS               int64 // bytes, of the largest of them
 
-	// Words is the newest line in which the process said why it ended, as Go's
-	// runtime does: "panic: …", "fatal error: …". "" when it said nothing.
+	// Words is the line in which the process said why it ended, within the last
+	// 10 s of its life: "panic: …", "fatal error: …", and what programs in other
+	// languages say. "" when it said nothing.
 	Words string
+
+	// Killed is why the master killed it; "" when the SIGKILL, if it was one, was
+	// not the master's.
+	Killed KillReason
+
+	// OOM is whether the kernel killed it for want of memory.
+	OOM OOM
 
 	// Lost is set when the status could not be had, because other code of this
 	// program reaped the process (wait4(-1) steals, exec.Cmd.Wait does not).
 	Lost error
 }
 
-// String is one line: how it ended, and its own words.
+// KillReason is why the master killed a process.
+type KillReason string
+
+// The reasons of the master's own kills.
+const (
+	KilledNotReady KillReason = "not ready in time"           // StartTimeout
+	KilledUnwanted KillReason = "no longer wanted"            // stopped while it started, or the start failed after the fork
+	KilledStop     KillReason = "not stopped in time"         // Shutdown of its spec
+	KilledBrutal   KillReason = "without being asked"         // brutal kill
+	KilledEnd      KillReason = "the tree had to end"         // Runtime.Shutdown's deadline, a second signal
+	KilledChannel  KillReason = "its channel was lost"        // and it lived on
+	KilledUnread   KillReason = "it did not read its channel" // the listener process
+)
+
+// OOM is whether the kernel's out-of-memory killer ended a process: an inference
+// from a SIGKILL that the master did not send and from the counters of cgroups.
+type OOM string
+
+// The verdicts; "" when nothing speaks for it, or nothing can be read.
+const (
+	OOMPossible OOM = "possible" // a kill was counted during its life, but others are counted there too
+	OOMCertain  OOM = "certain"  // a kill was counted in the cgroup that it had for itself
+)
+
+// String is one line: how it ended, by whom, and its own words.
 func (e Exit) String() string {
 	var s string
 	switch {
@@ -46,21 +85,43 @@ func (e Exit) String() string {
 	default:
 		s = fmt.Sprintf("exit code %d", e.Code)
 	}
-	if e.Words != "" {
-		s += ": " + e.Words
+	if why := e.why(); why != "" {
+		s += ": " + why
 	}
 	return s
 }
 
-// isLastWords tells whether line is how Go's runtime begins to say why it ends
-// the program.
-func isLastWords(line string) bool {
-	for _, p := range []string{"panic: ", "fatal error: ", "fatal: ", "unexpected fault address "} {
-		if strings.HasPrefix(line, p) {
-			return true
-		}
+// Error is String: an Exit is found as an error.
+func (e *Exit) Error() string { return e.String() }
+
+// Unwrap returns Lost.
+func (e *Exit) Unwrap() error { return e.Lost }
+
+// why is what there is to say besides the status.
+func (e Exit) why() string {
+	var s string
+	switch {
+	case e.Killed != "":
+		s = string(e.Killed)
+	case e.OOM == OOMCertain:
+		s = "out of memory"
+	case e.OOM != "":
+		s = "possibly out of memory"
 	}
-	return false
+	if e.Words == "" {
+		return s
+	}
+	if s != "" {
+		s += ": "
+	}
+	return s + e.Words
+}
+
+// killedFor notes why the master killed the process, if that is what ended it.
+func (e *Exit) killedFor(why *atomic.Pointer[KillReason]) {
+	if k := why.Load(); k != nil && (e.Signal == syscall.SIGKILL || e.PID == 0) {
+		e.Killed = *k
+	}
 }
 
 // exitOf is what the kernel said of the process with that number.
@@ -71,22 +132,58 @@ func exitOf(pid int, e process.Exit) Exit {
 	}
 }
 
-// reason is the exit reason in OTP's words. asked tells whether somebody asked
-// the process to end: then 0, and the signals that asking uses, are a shutdown.
-func (e Exit) reason(asked bool) supervisor.Reason {
-	var cause error
-	if e.Words != "" {
-		cause = errors.New(e.Words)
+// signals is a set of signals.
+type signals uint64
+
+func (s signals) with(sig syscall.Signal) signals { return s | 1<<uint(sig) }
+func (s signals) has(sig syscall.Signal) bool {
+	return sig > 0 && sig < 64 && s&(1<<uint(sig)) != 0
+}
+
+// ending is what the reason of an end depends on besides the end.
+type ending struct {
+	asked   bool    // to end, before it did
+	sent    signals // by the master
+	success []int   // exit codes that are as good as 0
+}
+
+// reason is the exit reason in OTP's words; docs/processes.md has the table. What
+// was asked to end and ends with a success code, by a signal that the asking used,
+// or with the code that shells make of one, was shut down.
+func (e Exit) reason(by ending) supervisor.Reason {
+	var r supervisor.Reason
+	if why := e.why(); e.PID != 0 || why != "" {
+		r.Cause = &saying{e, why}
 	}
 	switch {
 	case e.Lost != nil:
-		return supervisor.Reason{Kind: supervisor.Error, Cause: e.Lost}
-	case asked && (e.Code == 0 || e.Signal == syscall.SIGTERM):
-		return supervisor.Reason{Kind: supervisor.Shutdown}
+		r.Kind, r.Cause = supervisor.Error, &saying{e, e.Lost.Error()}
+	case e.Killed != "":
+		r.Kind = supervisor.Killed
+	case by.asked && (by.sent.has(e.Signal) || by.sent.has(syscall.Signal(e.Code-128))):
+		r.Kind = supervisor.Shutdown
 	case e.Signal != 0:
-		return supervisor.Reason{Kind: supervisor.Signaled, Signal: int(e.Signal), Core: e.Core, Cause: cause}
-	case e.Code != 0:
-		return supervisor.Reason{Kind: supervisor.Exited, Code: e.Code, Cause: cause}
+		r.Kind, r.Signal, r.Core = supervisor.Signaled, int(e.Signal), e.Core
+	case e.Code != 0 && !slices.Contains(by.success, e.Code):
+		r.Kind, r.Code = supervisor.Exited, e.Code
+	case by.asked:
+		r.Kind = supervisor.Shutdown
 	}
-	return supervisor.Reason{Kind: supervisor.Normal}
+	return r
+}
+
+// saying is the cause in the reason of a process's end: the Exit, as far as it is
+// not in the reason's other fields.
+type saying struct {
+	exit Exit
+	text string
+}
+
+func (s *saying) Error() string { return s.text }
+
+func (s *saying) Unwrap() error {
+	if s.exit.PID == 0 {
+		return nil // of a goroutine
+	}
+	return &s.exit
 }

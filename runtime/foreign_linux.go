@@ -11,9 +11,11 @@ import (
 // supervisor.Instance: asked to stop by SIGTERM, killed by SIGKILL, both to its
 // process group.
 type program struct {
-	body  *processBody
-	name  string
-	asked atomic.Bool
+	body    *processBody
+	name    string
+	asked   atomic.Bool
+	killed  atomic.Pointer[KillReason]
+	success []int
 
 	done   chan struct{}
 	reason supervisor.Reason
@@ -24,14 +26,16 @@ func (rt *Runtime) startForeign(spec Process, name string) (supervisor.Instance,
 	if err != nil {
 		return nil, err
 	}
-	p := &program{body: body, name: name, done: make(chan struct{})}
+	p := &program{body: body, name: name, success: spec.SuccessExit, done: make(chan struct{})}
 	go p.live() // ends with the process
 	return p, nil
 }
 
 func (p *program) live() {
 	<-p.body.done()
-	p.reason = p.body.exit().reason(p.asked.Load())
+	exit := p.body.exit()
+	exit.killedFor(&p.killed)
+	p.reason = exit.reason(ending{p.asked.Load(), p.body.sent(), p.success})
 	close(p.done)
 }
 
@@ -40,7 +44,16 @@ func (p *program) Stop() {
 	p.body.signal(syscall.SIGTERM)
 }
 
-func (p *program) Kill()                     { p.body.kill() }
+// Kill ends it: after it was asked in vain, or without.
+func (p *program) Kill() {
+	why := KilledBrutal
+	if p.asked.Load() {
+		why = KilledStop
+	}
+	p.killed.CompareAndSwap(nil, &why)
+	p.body.kill()
+}
+
 func (p *program) Done() <-chan struct{}     { return p.done }
 func (p *program) Reason() supervisor.Reason { return p.reason }
 func (p *program) Info() any                 { return info{role: "process", name: p.name, pid: p.body.pid()} }

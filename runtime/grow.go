@@ -2,6 +2,7 @@ package coppice
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"strconv"
@@ -161,10 +162,14 @@ func (rt *Runtime) startChild(ctx context.Context, w welcome, isolation Isolatio
 	if err == nil {
 		return p, nil
 	}
-	p.Kill()
+	why := KilledUnwanted
+	if errors.Is(context.Cause(ctx), supervisor.ErrStartTimeout) {
+		why = KilledNotReady
+	}
+	p.killFor(why)
 	<-p.done
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("%w: %s: %w; killed: %v", ErrNotReady, w.Name, context.Cause(ctx), p.exit)
+		return nil, fmt.Errorf("%w: %s: %w; %w", ErrNotReady, w.Name, context.Cause(ctx), supervisor.Exit(p.reason))
 	}
 	return nil, err
 }

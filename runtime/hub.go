@@ -159,7 +159,7 @@ func (h *hub) forget(p *peer) {
 			err := listener.conn.TrySend(control(frameGone, p.welcome.sibling()))
 			if errors.Is(err, fdipc.ErrFull) {
 				h.rt.log.Error("the listener process does not read what the master says: it is replaced", "id", listener.welcome.ID)
-				listener.Kill()
+				listener.killFor(KilledUnread)
 			} // another error is its own end
 		}
 	}

@@ -31,6 +31,7 @@ type body interface {
 	kill()                 // without asking
 	done() <-chan struct{} // closed when it has ended and its output is read
 	exit() Exit            // how, after done
+	sent() signals         // by us, until done
 	leaked() <-chan struct{}
 }
 
@@ -50,7 +51,8 @@ type peer struct {
 	quiet     chan struct{} // of the listener process: closed when nothing is unclaimed any more
 	sayQuiet  func()
 	askedStop atomic.Bool
-	killed    atomic.Bool // by us
+	killed    atomic.Pointer[KillReason] // why we did; nil = we did not
+	success   []int                      // exit codes that are as good as 0
 	bye       atomic.Pointer[farewell]
 
 	done   chan struct{} // closed when it has ended and is forgotten
@@ -62,6 +64,11 @@ func newPeer(rt *Runtime, w welcome) *peer {
 	p := &peer{
 		rt: rt, welcome: w,
 		ready: make(chan struct{}), quiet: make(chan struct{}), done: make(chan struct{}),
+	}
+	if n := rt.root.find(w.Path); n != nil {
+		if pool, ok := n.spec.(Pool); ok {
+			p.success = pool.SuccessExit
+		}
 	}
 	p.sayReady = sync.OnceFunc(func() { close(p.ready) })
 	p.sayQuiet = sync.OnceFunc(func() { close(p.quiet) })
@@ -105,7 +112,7 @@ func (p *peer) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 
 // lost is told that the channel is gone. That is not yet the child's end.
 func (p *peer) lost(*fdipc.Conn, error) {
-	p.unlessEnded(max(p.rt.cfg.OrphanDrain, 0)+killAfterLoss, p.body.kill)
+	p.unlessEnded(max(p.rt.cfg.OrphanDrain, 0)+killAfterLoss, func() { p.killFor(KilledChannel) })
 }
 
 // unlessEnded calls f after d, if the child lives until then.
@@ -127,6 +134,7 @@ func (p *peer) live() {
 	}
 	_ = p.conn.Close()
 	p.exit = p.body.exit()
+	p.exit.killedFor(&p.killed)
 	p.reason = p.why()
 	p.rt.hub.forget(p)
 	close(p.done)
@@ -135,24 +143,21 @@ func (p *peer) live() {
 // why makes the exit reason of what the child said and how it ended. Its word
 // counts when the end agrees with it.
 func (p *peer) why() supervisor.Reason {
-	r := p.exit.reason(p.askedStop.Load())
-	if p.killed.Load() {
-		r = supervisor.Reason{Kind: supervisor.Killed}
-	}
+	r := p.exit.reason(ending{p.askedStop.Load(), p.body.sent(), p.success})
 	bye := p.bye.Load()
 	if bye == nil || !bye.Kind.agrees(p.exit) {
 		return r
 	}
 	switch bye.Kind {
 	case byeNormal:
-		return supervisor.Reason{Kind: supervisor.Normal}
+		return supervisor.Reason{Kind: supervisor.Normal, Cause: r.Cause}
 	case byeShutdown:
-		return supervisor.Reason{Kind: supervisor.Shutdown}
+		return supervisor.Reason{Kind: supervisor.Shutdown, Cause: r.Cause}
 	case byePanic:
 		value, stack, _ := strings.Cut(bye.Text, "\n\n")
 		return supervisor.Reason{Kind: supervisor.Panic, Value: value, Stack: stack}
 	case byeError, byeUnfit:
-		return supervisor.Reason{Kind: supervisor.Error, Cause: errors.New(bye.Text)}
+		return supervisor.Reason{Kind: supervisor.Error, Cause: &saying{p.exit, bye.Text}}
 	}
 	return r
 }
@@ -206,9 +211,18 @@ func (p *peer) ask(idle time.Duration) {
 	p.unlessEnded(p.welcome.Drain, p.body.terminate)
 }
 
-// Kill ends the child without asking.
+// Kill ends the child: after it was asked in vain, or without.
 func (p *peer) Kill() {
-	p.killed.Store(true)
+	if p.askedStop.Load() {
+		p.killFor(KilledStop)
+	} else {
+		p.killFor(KilledBrutal)
+	}
+}
+
+// killFor ends the child. The first reason counts.
+func (p *peer) killFor(why KillReason) {
+	p.killed.CompareAndSwap(nil, &why)
 	p.body.kill()
 }
 

@@ -32,7 +32,7 @@ func TestWhy(t *testing.T) {
 		{"status stolen", byeShutdown, Exit{PID: 1, Lost: errors.New("waitid")}, supervisor.Shutdown},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := &peer{exit: tt.exit}
+			p := &peer{exit: tt.exit, body: &goroutineBody{}}
 			if tt.bye != "" {
 				p.bye.Store(&farewell{Kind: tt.bye, Text: "words"})
 			}

@@ -8,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/process"
@@ -29,8 +31,11 @@ type processBody struct {
 	proc   *process.Process
 	stdout *process.Lines
 	stderr *process.Lines
-	words  lastWords // of stderr
+	words  process.LastWords // of stderr
+	oom    process.OOMGauge
+	sigs   atomic.Uint64 // sent by us: a signals
 	ended  chan struct{}
+	at     time.Time // when it ended; set before ended
 }
 
 // fork starts p as a process: this program once more.
@@ -92,10 +97,10 @@ func (rt *Runtime) spawn(cmd process.Command, tag string) (*processBody, error) 
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("coppice: %w", err), outR.Close(), errR.Close())
 	}
-	b := &processBody{rt: rt, proc: proc, ended: make(chan struct{})}
+	b := &processBody{rt: rt, proc: proc, oom: process.GaugeOOM(proc.PID()), ended: make(chan struct{})}
 	b.stdout = process.ReadLines(outR, func(line []byte) { rt.output.line(tag, line) })
 	b.stderr = process.ReadLines(errR, func(line []byte) {
-		b.words.note(line)
+		b.words.Note(time.Now(), line)
 		rt.output.line(tag, line)
 	})
 	go b.wait() // ends with the process
@@ -105,6 +110,7 @@ func (rt *Runtime) spawn(cmd process.Command, tag string) (*processBody, error) 
 func (b *processBody) wait() {
 	defer close(b.ended)
 	<-b.proc.Done()
+	b.at = time.Now()
 	process.Finish(b.stdout, b.stderr)
 }
 
@@ -114,10 +120,21 @@ func (b *processBody) done() <-chan struct{} { return b.ended }
 func (b *processBody) exit() Exit {
 	e := exitOf(b.proc.PID(), b.proc.Exit())
 	if e.Code != 0 {
-		e.Words = b.words.String()
+		e.Words, _, _ = b.words.Said(b.at)
+	}
+	if e.Signal == syscall.SIGKILL && !b.sent().has(syscall.SIGKILL) {
+		switch b.oom.Verdict() {
+		case process.OOMKilled:
+			e.OOM = OOMCertain
+		case process.PossiblyOOM:
+			e.OOM = OOMPossible
+		case process.NotOOM:
+		}
 	}
 	return e
 }
+
+func (b *processBody) sent() signals { return signals(b.sigs.Load()) }
 
 func (b *processBody) leaked() <-chan struct{} { return nil }
 
@@ -125,6 +142,7 @@ func (b *processBody) terminate() { b.signal(syscall.SIGTERM) }
 func (b *processBody) kill()      { b.signal(syscall.SIGKILL) }
 
 func (b *processBody) signal(sig syscall.Signal) {
+	b.sigs.Or(uint64(signals(0).with(sig)))
 	if err := b.proc.SignalGroup(sig); err != nil {
 		b.rt.log.LogAttrs(context.Background(), slog.LevelError, "signal failed",
 			slog.Int("pid", b.proc.PID()), slog.String("signal", sig.String()), slog.Any("err", err))

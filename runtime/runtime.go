@@ -219,9 +219,12 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 		return rt.err
 	case <-ctx.Done():
 	}
-	rt.tree.Kill()
 	for _, p := range rt.hub.all() {
-		p.Kill()
+		p.killFor(KilledEnd)
+	}
+	rt.tree.Kill()
+	for _, p := range rt.hub.all() { // who came meanwhile
+		p.killFor(KilledEnd)
 	}
 	<-rt.ended
 	return errors.Join(fmt.Errorf("coppice: shutdown: killed what was left: %w", ctx.Err()), rt.err)
@@ -251,7 +254,7 @@ func (rt *Runtime) Subscribe(n int) *supervisor.Subscription { return rt.tree.Su
 func killAll() {
 	if rt := running.Load(); rt != nil {
 		for _, p := range rt.hub.all() {
-			p.Kill()
+			p.killFor(KilledEnd)
 		}
 	}
 }

@@ -50,6 +50,10 @@ type Pool struct {
 	// Shutdown bounds the time from the request to stop until the kill; zero =
 	// 10 s. Nine tenths of it are the drain: Worker.DrainContext ends then.
 	Shutdown time.Duration
+
+	// SuccessExit are exit codes that are as good as 0, besides 0: their reason is
+	// Normal, and a transient worker stays down.
+	SuccessExit []int
 }
 
 // A Func is a goroutine of the master: Run returns when ctx ends. A panic is
@@ -81,6 +85,10 @@ type Process struct {
 	Dir      string   // working directory; "" = the master's
 	Restart  supervisor.Restart
 	Shutdown time.Duration // zero = 5 s
+
+	// SuccessExit are exit codes that are as good as 0, besides 0: their reason is
+	// Normal, and a transient child stays down.
+	SuccessExit []int
 }
 
 // A Supervisor groups children under a strategy and a restart budget of their

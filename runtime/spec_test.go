@@ -37,6 +37,9 @@ func TestBadSpecs(t *testing.T) {
 			coppice.Pool{Name: "web", Worker: fn, StartTimeout: -time.Second, Shutdown: -time.Second},
 		}}, []string{"config: Shutdown", `child "web": StartTimeout`, `child "web": Shutdown`}},
 		{"no program", coppice.Config{Children: []coppice.ChildSpec{coppice.Process{Name: "p"}}}, []string{`child "p": Command`}},
+		{"exit codes", coppice.Config{Children: []coppice.ChildSpec{
+			coppice.Process{Name: "p", Command: []string{"true"}, SuccessExit: []int{3, 256}}, coppice.Pool{Name: "web", Worker: fn, SuccessExit: []int{-1}},
+		}}, []string{`child "p": SuccessExit 256`, `child "web": SuccessExit -1`}},
 		{"nil run", coppice.Config{Children: []coppice.ChildSpec{coppice.Func{Name: "f"}}}, []string{`child "f": Run`}},
 		{"nil actor", coppice.Config{Children: []coppice.ChildSpec{coppice.Actor{Name: "a"}}}, []string{`child "a": New`}},
 		{"below", coppice.Config{Children: []coppice.ChildSpec{coppice.Supervisor{Name: "s", Children: []coppice.ChildSpec{

@@ -106,6 +106,7 @@ func branch(bad report, parent string, specs []ChildSpec) []*node {
 			if len(s.Command) == 0 || s.Command[0] == "" {
 				bad(path, "Command", s.Command, "names no program")
 			}
+			checkExitCodes(bad, path, s.SuccessExit)
 			checkRestart(bad, path, s.Restart)
 			notNegative(bad, path, "Shutdown", s.Shutdown)
 		case Supervisor:
@@ -131,6 +132,7 @@ func (p Pool) validate(bad report, path string) {
 	checkIsolation(bad, path, "Isolation", p.Isolation)
 	checkStrategy(bad, path, p.Strategy, p.Intensity)
 	checkRestart(bad, path, p.Restart)
+	checkExitCodes(bad, path, p.SuccessExit)
 	notNegative(bad, path, "StartTimeout", p.StartTimeout)
 	notNegative(bad, path, "Shutdown", p.Shutdown)
 }
@@ -183,6 +185,14 @@ func checkStrategy(bad report, path string, s supervisor.Strategy, i supervisor.
 func checkRestart(bad report, path string, r supervisor.Restart) {
 	if r > supervisor.Temporary {
 		bad(path, "Restart", r, "is none of permanent, transient, temporary")
+	}
+}
+
+func checkExitCodes(bad report, path string, codes []int) {
+	for _, c := range codes {
+		if c < 0 || c > 255 {
+			bad(path, "SuccessExit", c, "is not between 0 and 255")
+		}
 	}
 }
 

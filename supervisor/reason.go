@@ -22,7 +22,7 @@ const (
 	Shutdown
 	// ShutdownDetail is OTP's {shutdown, Term}: as Shutdown, with Detail.
 	ShutdownDetail
-	// Killed is the end by force.
+	// Killed is the end by force. Cause may say why.
 	Killed
 	// Panic is a panic that was caught: Value and Stack.
 	Panic
@@ -44,7 +44,7 @@ const (
 type Reason struct {
 	Kind   ReasonKind
 	Detail string // ShutdownDetail, GaveUp
-	Cause  error  // Error, GaveUp; Exited, Signaled: what the process said last, if anything
+	Cause  error  // Error, GaveUp; what is known of a process's end besides, with an empty text if that is nothing
 	Value  any    // Panic: what was given to panic
 	Stack  string // Panic: the goroutine's stack
 	Code   int    // Exited
@@ -120,6 +120,8 @@ func (r Reason) String() string {
 			s += ", core dumped"
 		}
 		return s + ")" + r.words()
+	case Killed:
+		return "killed" + r.words()
 	default:
 		return r.Kind.String()
 	}
@@ -127,7 +129,7 @@ func (r Reason) String() string {
 
 // words returns the cause, behind a colon, or "".
 func (r Reason) words() string {
-	if r.Cause == nil {
+	if r.Cause == nil || r.Cause.Error() == "" {
 		return ""
 	}
 	return ": " + firstLine(r.Cause.Error())

@@ -1,0 +1,118 @@
+package process
+
+import (
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// MaxDump is how many bytes of what a program prints while it dies are kept:
+	// the beginning, where a Go program shows the goroutine at fault.
+	MaxDump = 64 << 10
+
+	// stale is how long after its last words a program may live on. One that
+	// printed "panic: …" and then worked for longer has survived it.
+	stale = 10 * time.Second
+
+	maxWords = 500 // bytes of the one line
+)
+
+// LastWords listens to what a program prints on its standard error for the line
+// that says why it dies, and keeps what follows that line: a goroutine dump, a
+// traceback. It knows the words of Go's runtime, of Python, Rust, C++ and of
+// glibc. Safe for concurrent use.
+type LastWords struct {
+	mu   sync.Mutex
+	line string    // the newest
+	at   time.Time // when it came
+	dump strings.Builder
+	cut  int // bytes that did not fit in dump
+
+	traceback bool // in a Python traceback, whose last line is the one
+	more      bool // the next line goes on where line ends
+}
+
+// Note takes the next line. It is the caller's again when Note returns.
+func (w *LastWords) Note(now time.Time, line []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := string(line)
+	switch {
+	case w.traceback && s != "" && s[0] != ' ':
+		w.traceback = false
+		w.line, w.at = clip(s), now
+	case begins(s):
+		w.dump.Reset()
+		w.line, w.at, w.cut = clip(s), now, 0
+		w.traceback = s == pythonTraceback
+		w.more = strings.HasPrefix(s, "thread '") && strings.HasSuffix(s, ":")
+	case w.line == "":
+		return
+	case w.more: // Rust's message
+		w.more = false
+		w.line = clip(w.line + " " + s)
+	case strings.HasPrefix(s, "[signal SIG"): // Go's runtime: which one the fault was
+		if signal, _, ok := strings.Cut(s, " code="); ok && !strings.Contains(w.line, "[signal ") {
+			w.line = clip(w.line + " " + signal + "]")
+		}
+	case strings.HasPrefix(s, "  what():  "): // of a C++ exception
+		w.line = clip(w.line + ": " + strings.TrimPrefix(s, "  what():  "))
+	}
+	if room := MaxDump - w.dump.Len(); len(s) < room {
+		w.dump.WriteString(s)
+		w.dump.WriteByte('\n')
+	} else {
+		w.cut += len(s) + 1
+	}
+}
+
+// Said returns the line, and what was printed from that line on, of a program
+// that ended at that time; "" when it said nothing. cut is how many bytes of the
+// dump were not kept.
+func (w *LastWords) Said(ended time.Time) (line, dump string, cut int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.line == "" || ended.Sub(w.at) > stale {
+		return "", "", 0
+	}
+	return w.line, w.dump.String(), w.cut
+}
+
+const pythonTraceback = "Traceback (most recent call last):"
+
+// begins tells whether line is how a program begins to say why it dies.
+func begins(line string) bool {
+	for _, p := range [...]string{
+		// Go's runtime. The signals it dies of come as "SIGSEGV: segmentation violation".
+		"panic: ", "fatal error: ", "fatal: ", "unexpected fault address ",
+		// glibc, when the heap is broken.
+		"double free or corruption", "free(): ", "malloc(): ", "realloc(): ", "munmap_chunk(): ",
+		"malloc_consolidate(): ", "corrupted ",
+		"terminate called ", // C++
+		pythonTraceback,
+	} {
+		if strings.HasPrefix(line, p) {
+			return true
+		}
+	}
+	switch {
+	case strings.HasPrefix(line, "SIG"):
+		name, text, ok := strings.Cut(line, ": ")
+		return ok && text != "" && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") == ""
+	case strings.HasPrefix(line, "*** "): // "*** stack smashing detected ***: terminated"
+		return strings.HasSuffix(line, "***: terminated")
+	case strings.HasPrefix(line, "thread '"): // Rust
+		return strings.Contains(line, "' panicked at ") || strings.Contains(line, ") panicked at ")
+	case strings.HasPrefix(line, "=="): // "==1==ERROR: AddressSanitizer: …"
+		return strings.Contains(line, "==ERROR: ")
+	}
+	return strings.Contains(line, ": Assertion `") && strings.HasSuffix(line, "' failed.") // assert(3)
+}
+
+func clip(line string) string {
+	if len(line) > maxWords {
+		return strings.ToValidUTF8(line[:maxWords], "") + "…"
+	}
+	return line
+}
