@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/coppice-go/coppice/fdipc"
 )
 
@@ -84,6 +86,10 @@ func workerMain(f *os.File, env map[string]string) {
 	}
 	for {
 		conn, err := ln.Accept()
+		if errors.Is(err, syscall.EMFILE) { // with Shared; as net/http does
+			time.Sleep(time.Millisecond)
+			continue
+		}
 		if err != nil {
 			return
 		}
@@ -164,114 +170,213 @@ func (tr *tree) startProc(slot int, vars map[string]string) *proc {
 	return w
 }
 
-// Issue 7, show 2 in small, and issue 3, show 2: connections under a storm of
-// kills and stops. From the client's side: nothing is refused and nothing hangs;
-// what is cut was being served. From the listener's side: the counts balance.
+// Connections under a storm of blows: workers are killed, stopped and continued or killed, run out of descriptors, and so
+// does the listener process. From the client's side nothing is refused and nothing hangs; what is cut was being served.
+// From the listener's side every connection is accounted for.
 func TestStorm(t *testing.T) {
-	for _, p := range []Policy{RoundRobin, LeastLoaded, Shared} {
-		t.Run(p.String(), func(t *testing.T) { storm(t, p) })
+	for _, name := range []string{"round-robin", "least-loaded", "hash", "shared", "reuseport"} {
+		t.Run(name, func(t *testing.T) {
+			p, err := ParsePolicy(name)
+			if err != nil {
+				t.Skip(err)
+			}
+			newStorm(t, p).run()
+		})
 	}
 }
 
-func storm(t *testing.T, p Policy) {
-	clients, each, kills := 8, 150, 20
-	if s := os.Getenv("COPPICE_SOAK"); s == "1" {
-		each, kills = 6500, 200
+// aStorm is one run of TestStorm.
+type aStorm struct {
+	t       *testing.T
+	tr      *tree
+	policy  Policy
+	addr    string
+	vars    map[string]string
+	procs   []*proc
+	clients int
+	each    int // connections a client
+	blows   int
+	rnd     *rand.Rand
+
+	exhaust atomic.Int64  // how many calls of accept4 are to fail in the listener process
+	served  chan struct{} // a token for each connection that was served, as long as there is room
+	over    chan struct{} // closed when all clients are done
+
+	ok, cut, quit, refused, hung atomic.Int64
+	struck                       map[string]int
+}
+
+func newStorm(t *testing.T, p Policy) *aStorm {
+	s := &aStorm{
+		t: t, policy: p, clients: 8, each: 120, blows: 20, rnd: rand.New(rand.NewPCG(1, 2)),
+		served: make(chan struct{}, 1), over: make(chan struct{}), struck: map[string]int{},
 	}
-	tr := newTree(t, false, func(tr *tree) { tr.claim = 100 * time.Millisecond })
-	addr, err := tr.table.Open(testContext(t), "listener/storm", Request{Network: "tcp", Address: "127.0.0.1:0", Policy: p})
+	if os.Getenv("COPPICE_SOAK") == "1" {
+		s.each, s.blows = 6500, 200
+	}
+	s.tr = newTree(t, false, func(tr *tree) {
+		tr.claim = 100 * time.Millisecond
+		tr.hook = func(src *source) {
+			real := src.accept4
+			src.accept4 = func(fd int, sa *unix.RawSockaddrAny) (int, error) {
+				if s.exhaust.Load() > 0 && s.exhaust.Add(-1) >= 0 {
+					return -1, unix.EMFILE
+				}
+				return real(fd, sa)
+			}
+		}
+	})
+	addr, err := s.tr.table.Open(testContext(t), "listener/storm", Request{Network: "tcp", Address: "127.0.0.1:0", Policy: p})
 	if err != nil {
 		t.Fatal(err)
 	}
-	vars := map[string]string{"ADDRESS": addr.String(), "POLICY": p.String()}
-	procs := make([]*proc, 3)
-	for i := range procs {
-		procs[i] = tr.startProc(i, vars)
+	s.addr = addr.String()
+	s.vars = map[string]string{"ADDRESS": s.addr, "POLICY": p.String()}
+	for i := range 3 {
+		s.procs = append(s.procs, s.tr.startProc(i, s.vars))
 	}
-	var ok, cut, refused, hung atomic.Int64
+	return s
+}
+
+func (s *aStorm) run() {
 	var wg sync.WaitGroup
-	for range clients {
-		wg.Go(func() {
-			for range each {
-				switch err := roundTrip(addr.String()); {
-				case err == nil:
-					ok.Add(1)
-				case isTimeout(err):
-					hung.Add(1)
-				case isDial(err):
-					refused.Add(1)
-					t.Errorf("refused: %v", err)
-				default:
-					cut.Add(1)
-				}
-			}
-		})
+	for id := range s.clients {
+		wg.Go(func() { s.client(id) })
 	}
-	stormOver := make(chan struct{})
-	go func() { wg.Wait(); close(stormOver) }()
-	killed := 0
-	rnd := rand.New(rand.NewPCG(1, 2))
-	for over := false; !over && killed < kills; {
+	go func() { wg.Wait(); close(s.over) }()
+	dealt := 0
+	for ; dealt < s.blows; dealt++ {
 		// The next blow falls when some more connections were served.
-		goal := ok.Load() + int64(rnd.IntN(1+clients*each/kills))
-		until(t, "more connections", func() bool {
-			select {
-			case <-stormOver:
-				over = true
-			default:
-			}
-			return over || ok.Load() >= goal
-		})
-		i := rnd.IntN(len(procs))
-		if rnd.IntN(3) == 0 { // stopped, its unclaimed are revoked, then killed
-			_ = procs[i].cmd.Process.Signal(syscall.SIGSTOP)
-			before := ok.Load()
-			until(t, "others to go on", func() bool {
-				select {
-				case <-stormOver:
-					return true
-				default:
-					return p == Shared || ok.Load() > before+5
-				}
-			})
+		if !s.more(s.rnd.IntN(1 + s.clients*s.each/s.blows*5/4)) {
+			break
 		}
-		_ = procs[i].cmd.Process.Kill()
-		<-procs[i].gone
-		killed++
-		procs[i] = tr.startProc(i, vars)
+		s.blow(s.rnd.IntN(len(s.procs)))
 	}
-	<-stormOver
-	attempted := int64(clients * each)
-	t.Logf("%s: attempted %d, ok %d, cut %d, refused %d, hung %d, kills %d", p, attempted, ok.Load(), cut.Load(), refused.Load(), hung.Load(), killed)
-	if ok.Load()+cut.Load() != attempted || refused.Load()+hung.Load() != 0 {
-		t.Error("connections do not add up at the client")
+	<-s.over
+	attempted := int64(s.clients * s.each)
+	s.t.Logf("%s: attempted %d: ok %d, cut %d, ended by the client %d, refused %d, hung %d; blows %d: %v",
+		s.policy, attempted, s.ok.Load(), s.cut.Load(), s.quit.Load(), s.refused.Load(), s.hung.Load(), dealt, s.struck)
+	if s.ok.Load()+s.cut.Load()+s.quit.Load() != attempted || s.refused.Load()+s.hung.Load() != 0 {
+		s.t.Error("connections do not add up at the client")
 	}
-	if p.dispatched() {
-		until(t, "the counts to settle", func() bool {
-			c := tr.stats().Counts
-			return c.Waiting+c.Offered == 0 && c.Accepted == uint64(attempted)
-		})
-		until(t, "the ends to be reported", func() bool {
-			open := 0
-			for _, w := range tr.stats().Workers {
-				open += w.Counts.Open()
-			}
-			return open == 0
-		})
-		st := tr.stats()
-		total := st.Gone
-		for _, w := range st.Workers {
-			total.add(w.Counts)
-		}
-		t.Logf("%s: %+v; workers together %+v", p, st.Counts, total)
-		if !st.Counts.Balanced() || !total.Balanced() || total.Claimed != st.Counts.Claimed ||
-			total.Claimed != total.Finished+total.Died || cut.Load() > int64(total.Died+st.Counts.Reset) {
-			t.Error("counts do not balance")
-		}
+	if s.policy.dispatched() {
+		s.balance(attempted)
 	}
-	for _, w := range procs {
+	for _, w := range s.procs {
 		_ = w.cmd.Process.Kill()
 		<-w.gone
+	}
+}
+
+// more waits until n more connections were served. It is false when there are no more.
+func (s *aStorm) more(n int) bool {
+	for goal := s.ok.Load() + int64(n); s.ok.Load() < goal; {
+		select {
+		case <-s.served:
+		case <-s.over:
+			return false
+		}
+	}
+	return true
+}
+
+// blow strikes worker i, or the listener process.
+func (s *aStorm) blow(i int) {
+	w := s.procs[i]
+	signal := func(sig syscall.Signal) { _ = w.cmd.Process.Signal(sig) }
+	kill := func() {
+		signal(syscall.SIGKILL)
+		<-w.gone
+		s.procs[i] = s.tr.startProc(i, s.vars)
+	}
+	// What a stopped worker with Shared has accepted waits for it; the others are served.
+	stop := func() { signal(syscall.SIGSTOP); s.more(5) }
+	// Out of descriptors: whatever number the next one gets is too high.
+	descriptors := func(n uint64) {
+		lim := unix.Rlimit{Cur: n, Max: 4096}
+		if err := unix.Prlimit(w.cmd.Process.Pid, unix.RLIMIT_NOFILE, &lim, nil); err != nil {
+			s.t.Errorf("prlimit: %v", err)
+		}
+	}
+	var what string
+	switch n := s.rnd.IntN(10); {
+	case n < 4:
+		what = "killed"
+		kill()
+	case n < 6:
+		what = "stopped, killed"
+		stop()
+		kill()
+	case n < 7:
+		what = "stopped, continued"
+		stop()
+		signal(syscall.SIGCONT)
+	case n < 9:
+		what = "worker out of descriptors"
+		descriptors(8)
+		s.more(20)
+		descriptors(4096)
+	default:
+		what = "listener out of descriptors"
+		s.exhaust.Store(3)
+	}
+	s.struck[what]++
+}
+
+// balance checks the listener's side, once it has heard of everything.
+func (s *aStorm) balance(attempted int64) {
+	t, tr := s.t, s.tr
+	until(t, "the counts to settle", func() bool {
+		c := tr.stats().Counts
+		return c.Waiting+c.Offered == 0 && c.Accepted == uint64(attempted)
+	})
+	until(t, "the ends to be reported", func() bool {
+		open := 0
+		for _, w := range tr.stats().Workers {
+			open += w.Counts.Open()
+		}
+		return open == 0
+	})
+	st := tr.stats()
+	total := st.Gone
+	for _, w := range st.Workers {
+		total.add(w.Counts)
+	}
+	t.Logf("%s: %+v; workers together %+v", s.policy, st.Counts, total)
+	if !st.Counts.Balanced() || !total.Balanced() || total.Claimed != st.Counts.Claimed ||
+		total.Claimed != total.Finished+total.Died || st.Counts.Dropped != 0 {
+		t.Error("counts do not balance")
+	}
+	// What the clients saw: an answer needs a claim, and only a death or a reset cuts.
+	if s.cut.Load() > int64(total.Died) || s.ok.Load() > int64(total.Claimed) || st.Counts.Reset > uint64(s.quit.Load()) {
+		t.Error("the sides do not agree")
+	}
+}
+
+// client makes its connections, one after the other, each from another address. Some it ends itself before the answer.
+func (s *aStorm) client(id int) {
+	rnd := rand.New(rand.NewPCG(3, uint64(id)))
+	d := net.Dialer{Timeout: deadline}
+	for i := range s.each {
+		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, byte(1+id), byte(2+i%200))}
+		quits := rnd.IntN(20) == 0
+		switch err := roundTrip(&d, s.addr, quits); {
+		case err == nil && quits:
+			s.quit.Add(1)
+		case err == nil:
+			s.ok.Add(1)
+			select {
+			case s.served <- struct{}{}:
+			default:
+			}
+		case isTimeout(err):
+			s.hung.Add(1)
+		case isDial(err):
+			s.refused.Add(1)
+			s.t.Errorf("refused: %v", err)
+		default:
+			s.cut.Add(1)
+		}
 	}
 }
 
@@ -322,7 +427,7 @@ func TestOutOfDescriptorsX2(t *testing.T) {
 		}
 	}
 	until(t, "the worker to be back", func() bool {
-		if err := roundTrip(addr.String()); err != nil {
+		if err := roundTrip(new(net.Dialer), addr.String(), false); err != nil {
 			t.Fatal(err)
 		}
 		return of().Claimed > claimed+1
@@ -333,13 +438,16 @@ func TestOutOfDescriptorsX2(t *testing.T) {
 	}
 }
 
-// roundTrip connects, writes a byte and reads the answer.
-func roundTrip(addr string) error {
-	c, err := net.Dial("tcp", addr)
+// roundTrip connects, writes a byte and reads the answer; or resets the connection instead, if it quits.
+func roundTrip(d *net.Dialer, addr string, quits bool) error {
+	c, err := d.Dial("tcp", addr)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	if quits {
+		return c.(*net.TCPConn).SetLinger(0)
+	}
 	c.SetDeadline(time.Now().Add(deadline))
 	if _, err := c.Write([]byte{'x'}); err != nil {
 		return err
