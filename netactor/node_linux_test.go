@@ -44,10 +44,20 @@ func runScenarios(t *testing.T, all []scenario) {
 	}
 }
 
-// eachWay runs f with the policy that stands for Node's round robin, and with the one that stands for its shared handles.
+// eachWay runs f with the policy that stands for Node's round robin, the one that stands for its shared handles, and the
+// one that stands for its reusePort.
 func eachWay(f func(t *testing.T, tr *tree, r Request)) func(t *testing.T) {
+	return with(f, RoundRobin, Shared, ReusePort)
+}
+
+// bothWays is eachWay for what cannot be had with SO_REUSEPORT.
+func bothWays(f func(t *testing.T, tr *tree, r Request)) func(t *testing.T) {
+	return with(f, RoundRobin, Shared)
+}
+
+func with(f func(t *testing.T, tr *tree, r Request), policies ...Policy) func(t *testing.T) {
 	return func(t *testing.T) {
-		for _, p := range []Policy{RoundRobin, Shared} {
+		for _, p := range policies {
 			t.Run(p.String(), func(t *testing.T) {
 				r := loopback
 				r.Policy = p
@@ -117,7 +127,7 @@ func TestNodeListen(t *testing.T) {
 			}
 			tr.closedAtMaster()
 		})},
-		{"N26 path in use by another process", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N26 path in use by another process", bothWays(func(t *testing.T, tr *tree, r Request) {
 			path := filepath.Join(t.TempDir(), "s")
 			other, err := net.Listen("unix", path)
 			if err != nil {
@@ -149,7 +159,7 @@ func TestNodeListen(t *testing.T) {
 				t.Errorf("answer %q", s)
 			}
 		})},
-		{"N31 HTTP over a Unix socket has no remote address", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N31 HTTP over a Unix socket has no remote address", bothWays(func(t *testing.T, tr *tree, r Request) {
 			r = r.at("unix", filepath.Join(t.TempDir(), "h"))
 			w := tr.worker(0)
 			got := make(chan string, 1)
@@ -175,7 +185,7 @@ func TestNodeListen(t *testing.T) {
 			<-done
 			until(t, "the path to be removed", func() bool { return errors.Is(connects2At("unix", r.Address), syscall.ENOENT) })
 		})},
-		{"N36 X8 mode bits of a path", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N36 X8 mode bits of a path", bothWays(func(t *testing.T, tr *tree, r Request) {
 			r = r.at("unix", filepath.Join(t.TempDir(), "m"))
 			r.Mode = 0o777
 			tr.worker(0).mustListen(r)
@@ -218,7 +228,7 @@ func TestNodeListen(t *testing.T) {
 				}
 			}
 		})},
-		{"N41 a long path, relative to the worker's directory", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N41 a long path, relative to the worker's directory", bothWays(func(t *testing.T, tr *tree, r Request) {
 			deep := filepath.Join(t.TempDir(), strings.Repeat("d", 90), strings.Repeat("e", 90))
 			if err := os.MkdirAll(deep, 0o700); err != nil {
 				t.Fatal(err)
@@ -241,6 +251,47 @@ func TestNodeListen(t *testing.T) {
 				t.Errorf("%s and %s", a.Addr(), b.Addr())
 			}
 		})},
+		{"N43 N138 sockets of their own on one port", func(t *testing.T) {
+			tr := newTree(t, false)
+			r := loopback
+			r.Policy = ReusePort
+			addrs := map[string]bool{}
+			served := make(chan int, 200)
+			for i := range 3 {
+				ln := tr.worker(i).mustListen(r)
+				addrs[ln.Addr().String()] = true
+				go func() {
+					for {
+						c, err := ln.Accept()
+						if err != nil {
+							return
+						}
+						c.Close()
+						served <- i
+					}
+				}()
+			}
+			if len(addrs) != 1 {
+				t.Fatalf("addresses %v", addrs)
+			}
+			got := map[int]int{}
+			for addr := range addrs {
+				for range cap(served) {
+					if s := ask1(t, "tcp", addr); s != "" {
+						t.Errorf("answer %q", s)
+					}
+				}
+			}
+			for range cap(served) {
+				got[<-served]++
+			}
+			if len(got) != 3 {
+				t.Errorf("served by %v", got)
+			}
+			if _, err := tr.worker(3).listen(r.at("unix", "@x")); !errors.Is(err, syscall.EOPNOTSUPP) {
+				t.Errorf("of a Unix socket: %v, want EOPNOTSUPP", err)
+			}
+		}},
 		{"N57 N58 closed and opened again while another worker has it", eachWay(func(t *testing.T, tr *tree, r Request) {
 			a, b := tr.worker(0), tr.worker(1)
 			addr := a.mustListen(r).Addr().String()
@@ -284,7 +335,7 @@ func TestNodeListen(t *testing.T) {
 				t.Errorf("%d sockets", n)
 			}
 		})},
-		{"N100 not a listening socket", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N100 not a listening socket", bothWays(func(t *testing.T, tr *tree, r Request) {
 			f, err := os.Open(os.DevNull)
 			if err != nil {
 				t.Fatal(err)
@@ -525,6 +576,38 @@ func TestNodeHandOver(t *testing.T) {
 			}
 			if c := tr.settled(5).Counts; c.Errors != 2 || c.Exhausted != 2 {
 				t.Errorf("%+v", c)
+			}
+		}},
+		{"N45 N95 no more connections than allowed, the others closed and counted", func(t *testing.T) {
+			for _, limit := range []int{1, 9} {
+				t.Run(fmt.Sprint(limit), func(t *testing.T) {
+					tr := newTree(t, false)
+					r := loopback
+					r.Limits = Limits{PerWorker: limit, AtLimit: CloseAtLimit}
+					ln := tr.worker(0).mustListen(r)
+					held := hold(ln)
+					tr.joined(1)
+					var clients []net.Conn
+					for range 10 {
+						clients = append(clients, dial(t, ln.Addr()))
+					}
+					for range limit {
+						defer (<-held).Close()
+					}
+					tr.settled(limit)
+					if c := tr.stats().Counts; c.AtPerWorker != uint64(10-limit) {
+						t.Errorf("%+v", c)
+					}
+					closed := 0
+					for _, c := range clients[limit:] {
+						if _, err := c.Read(make([]byte, 1)); err != nil && !isTimeout(err) {
+							closed++
+						}
+					}
+					if closed != 10-limit {
+						t.Errorf("%d closed", closed)
+					}
+				})
 			}
 		}},
 		{"N56 a connection that was sent, in an HTTP server", func(t *testing.T) {
