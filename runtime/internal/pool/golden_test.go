@@ -1,0 +1,198 @@
+package pool
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write what the scenarios in testdata come to now")
+
+// TestScenarios plays testdata/*.txt. A line that is not indented is a command:
+//
+//	config surge=1 unavailable=0 spares=0 draining=4 recycling=1 cull=youngest
+//	start 0, cancel 0, ask 0, slay 0          the supervisor, for a slot
+//	warm 1, ready 1, ended 1 [final], due 1   a worker
+//	roll 2 [back], abort, scale 3 [busy 0=5,1=2], added 2 [failed], removed 2
+//	at 5s                                     the time from now on
+//	tick, stop, slay-all
+//
+// What follows indented is what is to be done about it. "#" begins a comment.
+func TestScenarios(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no scenarios", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := play(t, string(want))
+			if *rewrite {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if got != string(want) {
+				t.Errorf("%s differs; -rewrite, and read the difference. It comes to:\n%s", file, got)
+			}
+		})
+	}
+}
+
+func play(t *testing.T, script string) string {
+	t.Helper()
+	var (
+		out strings.Builder
+		m   = &monitor{t: t}
+		now Time
+	)
+	m.begin(Config{Surge: 1, Draining: 4, Recycling: 1})
+	for lines := bufio.NewScanner(strings.NewReader(script)); lines.Scan(); {
+		line := lines.Text()
+		if strings.HasPrefix(line, "  ") {
+			continue
+		}
+		fmt.Fprintln(&out, line)
+		cmd, _, _ := strings.Cut(line, "#")
+		f := strings.Fields(cmd)
+		if len(f) == 0 {
+			continue
+		}
+		switch f[0] {
+		case "config":
+			m.begin(parseConfig(t, f[1:]))
+			continue
+		case "at":
+			d, err := time.ParseDuration(f[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			now = d
+			continue
+		}
+		for _, e := range m.step(now, parseEvent(t, f)) {
+			fmt.Fprintf(&out, "  %s\n", e)
+		}
+	}
+	return out.String()
+}
+
+func parseConfig(t *testing.T, fields []string) Config {
+	cfg := Config{Surge: 1, Draining: 4, Recycling: 1, Retry: time.Second, MaxRetry: time.Minute}
+	for _, f := range fields {
+		key, value, _ := strings.Cut(f, "=")
+		n, _ := strconv.Atoi(value)
+		switch key {
+		case "surge":
+			cfg.Surge = n
+		case "unavailable":
+			cfg.Unavailable = n
+		case "spares":
+			cfg.Spares = n
+		case "draining":
+			cfg.Draining = n
+		case "recycling":
+			cfg.Recycling = n
+		case "cull":
+			for _, c := range []Cull{Youngest, Oldest, LeastBusy} {
+				if c.String() == value {
+					cfg.Cull = c
+				}
+			}
+		default:
+			t.Fatalf("no setting %q", key)
+		}
+	}
+	return cfg
+}
+
+func parseEvent(t *testing.T, f []string) Event {
+	kinds := map[string]EventKind{
+		"start": Start, "cancel": Cancel, "ask": Ask, "slay": Slay, "warm": Warmed, "ready": Ready,
+		"ended": Ended, "roll": Roll, "abort": Abort, "scale": Scale, "added": Added, "removed": Removed,
+		"due": Due, "tick": Tick, "stop": Stop, "slay-all": SlayAll,
+	}
+	kind, ok := kinds[f[0]]
+	if !ok {
+		t.Fatalf("no command %q", f[0])
+	}
+	ev := Event{Kind: kind}
+	if len(f) > 1 {
+		n, err := strconv.Atoi(f[1])
+		if err != nil {
+			t.Fatalf("%v: %v", f, err)
+		}
+		ev.Slot, ev.Worker, ev.Gen, ev.Size = n, Worker(n), Generation(n), n
+	}
+	for i, word := range f {
+		switch word {
+		case "final":
+			ev.Final = true
+		case "back":
+			ev.Back = true
+		case "failed":
+			ev.Failed = true
+		case "busy":
+			ev.Busy = map[int]int{}
+			for pair := range strings.SplitSeq(f[i+1], ",") {
+				var slot, n int
+				if _, err := fmt.Sscanf(pair, "%d=%d", &slot, &n); err != nil {
+					t.Fatal(err)
+				}
+				ev.Busy[slot] = n
+			}
+		}
+	}
+	return ev
+}
+
+// String is an effect as the scenarios write it.
+func (e Effect) String() string {
+	s := e.Kind.String()
+	slot := fmt.Sprintf(" slot %d", e.Slot)
+	if e.Slot == Spare {
+		slot = " as spare"
+	}
+	switch e.Kind {
+	case Launch, Appoint:
+		s += fmt.Sprintf(" w%d%s gen %d for %s", e.Worker, slot, e.Gen, e.Why)
+	case Up:
+		s += fmt.Sprintf("%s w%d", slot, e.Worker)
+	case Fail, Down:
+		s += slot
+		if e.Worker != 0 {
+			s += fmt.Sprintf(" because of w%d", e.Worker)
+		}
+	case Swap:
+		s += fmt.Sprintf("%s w%d", slot, e.Worker)
+		if e.Old != 0 {
+			s += fmt.Sprintf(" in place of w%d", e.Old)
+		}
+	case Drain, Cut, Kill:
+		s += fmt.Sprintf(" w%d for %s", e.Worker, e.Why)
+		if e.Brief {
+			s += ", briefly"
+		}
+	case Add, Remove:
+		s += slot
+	case Rolled, Scaled:
+		s += " " + e.Outcome.String()
+		if e.Worker != 0 {
+			s += fmt.Sprintf(": w%d in%s", e.Worker, slot)
+		}
+	case Wake:
+		s += fmt.Sprintf(" at %v", e.At)
+	case Gone:
+	}
+	return s
+}

@@ -1,0 +1,68 @@
+package pool
+
+import (
+	"maps"
+	"slices"
+)
+
+// spareOf returns the oldest warm spare of a generation, or nil.
+func (s *State) spareOf(gen Generation) *worker {
+	for _, id := range slices.Sorted(maps.Keys(s.workers)) {
+		if w := s.workers[id]; w.phase == spare && w.gen == gen {
+			return w
+		}
+	}
+	return nil
+}
+
+// appoint gives a spare a slot.
+func (s *State) appoint(l *slot, w *worker, why Why) {
+	w.phase, w.slot = appointed, l.n
+	l.next = w.id
+	s.do(Effect{Kind: Appoint, Worker: w.id, Slot: l.n, Gen: w.gen, Why: why})
+}
+
+// sparesWanted is how many spares are missing.
+func (s *State) sparesWanted() int {
+	have := 0
+	for _, w := range s.workers {
+		if (w.phase == spare || w.phase == warming) && w.gen == s.gen {
+			have++
+		}
+	}
+	return s.cfg.Spares - have
+}
+
+// grow launches the spares that are missing, and lets go of those of a generation
+// before. It waits while a slot waits for its worker: that comes first.
+func (s *State) grow() {
+	if s.roll == nil {
+		for _, id := range slices.Sorted(maps.Keys(s.workers)) {
+			w := s.workers[id]
+			switch {
+			case w.gen == s.gen:
+			case w.phase == spare:
+				s.retire(w, ForSpare, true)
+			case w.phase == warming:
+				s.discard(w, ForSpare)
+			}
+		}
+	}
+	if s.now < s.retry {
+		return
+	}
+	for _, l := range s.slots {
+		if l.asked {
+			return
+		}
+	}
+	for range s.sparesWanted() {
+		s.launch(Spare, s.gen, ForSpare)
+	}
+}
+
+// spareFailed has the next spare wait.
+func (s *State) spareFailed() {
+	s.failures++
+	s.retry = s.now + s.delay(s.failures)
+}

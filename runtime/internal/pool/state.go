@@ -1,0 +1,266 @@
+package pool
+
+import (
+	"maps"
+	"slices"
+)
+
+// phase is where a worker stands.
+type phase uint8
+
+const (
+	launching phase = iota // on its way to a slot
+	appointed              // a spare on its way to a slot
+	warming                // on its way to be a spare
+	spare                  // warm, without a slot
+	holding                // a slot's ready worker
+	draining               // asked to end, and in nobody's place
+	dying                  // killed before it was of use
+)
+
+// worker is what is kept of one worker until it has ended.
+type worker struct {
+	id    Worker
+	gen   Generation
+	slot  int
+	phase phase
+	cut   bool // draining, and told to end at once
+}
+
+// step is how a slot is being given another worker.
+type step uint8
+
+const (
+	still     step = iota
+	surge          // the new one first
+	stopFirst      // the old one first
+)
+
+// slot is one place. Its start is under way while asked or next is set.
+type slot struct {
+	n     int
+	gen   Generation // of its next worker, if the supervisor starts it
+	up    bool       // the supervisor has an instance of it
+	asked bool       // the supervisor's start waits
+	void  bool       // that start is cancelled
+	going bool       // the supervisor has asked the instance to stop
+
+	cur  Worker // its ready worker; also while the supervisor does not know of it yet
+	next Worker // on its way to be cur
+	held bool   // next is ready, and waits for the end of cur, which goes
+
+	step step
+	why  Why        // of step
+	to   Generation // of step
+	let  bool       // step has asked cur to go
+
+	off      bool // ended for good, by its restart type
+	removing bool
+	due      bool // to be recycled
+	failures int  // of recycling, in a row
+	retry    Time
+}
+
+// ready tells whether somebody works in the slot, and nobody has asked him to go.
+func (s *slot) ready() bool { return s.cur != 0 && !s.let && !s.going }
+
+// State is a pool's workers and slots.
+type State struct {
+	cfg     Config
+	gen     Generation // of spares, of new slots, of what no roll has touched
+	slots   map[int]*slot
+	workers map[Worker]*worker
+	last    Worker
+
+	roll    *roll
+	scale   *scaling
+	waiting []Event // rolls and scalings that wait for their turn
+
+	drains   []Worker // in the order in which they began
+	failures int      // of spares, in a row
+	retry    Time     // of spares
+	wake     Time     // what was asked for
+	stopping bool
+	gone     bool
+
+	now Time
+	out []Effect
+}
+
+// New returns a pool without slots: they come by Start. cfg is complete.
+func New(cfg Config, gen Generation) *State {
+	return &State{cfg: cfg, gen: gen, slots: map[int]*slot{}, workers: map[Worker]*worker{}}
+}
+
+// Step takes an event and returns what is to be done about it, in order.
+func (s *State) Step(now Time, ev Event) []Effect {
+	s.now, s.out = now, nil
+	switch ev.Kind {
+	case Start:
+		s.start(ev.Slot)
+	case Cancel:
+		s.cancel(ev.Slot)
+	case Ask:
+		s.ask(ev.Slot)
+	case Slay:
+		s.slay(ev.Slot)
+	case Warmed:
+		if w := s.workers[ev.Worker]; w != nil && w.phase == warming {
+			w.phase = spare
+		}
+	case Ready:
+		s.ready(ev.Worker)
+	case Ended:
+		s.ended(ev)
+	case Roll, Scale:
+		s.waiting = append(s.waiting, ev)
+	case Abort:
+		if s.roll != nil && !s.roll.back {
+			s.fail(Effect{Kind: Rolled, Outcome: Cancelled})
+		}
+	case Added:
+		s.added(ev)
+	case Removed:
+		s.removed(ev.Slot)
+	case Due:
+		s.isDue(ev.Worker)
+	case Tick:
+		s.wake = 0
+	case Stop:
+		s.stop()
+	case SlayAll:
+		for _, id := range slices.Sorted(maps.Keys(s.workers)) {
+			s.do(Effect{Kind: Kill, Worker: id, Slot: s.workers[id].slot})
+		}
+	}
+	s.settle()
+	return s.out
+}
+
+func (s *State) do(e Effect) { s.out = append(s.out, e) }
+
+// settle does what can be done now. It looks at the state alone, so that it does
+// not matter which event has made it possible.
+func (s *State) settle() {
+	if s.stopping {
+		if len(s.workers) == 0 && !s.gone && !slices.ContainsFunc(s.inOrder(), func(l *slot) bool { return l.up || l.asked }) {
+			s.gone = true
+			s.do(Effect{Kind: Gone})
+		}
+		return
+	}
+	s.next()
+	s.advance()
+	s.recycle()
+	s.next()
+	s.grow()
+	s.capDrains()
+	s.setWake()
+}
+
+// next begins the roll or scaling whose turn it is, when there is none.
+func (s *State) next() {
+	for len(s.waiting) > 0 && s.roll == nil && s.scale == nil {
+		ev := s.waiting[0]
+		s.waiting = s.waiting[1:]
+		if ev.Kind == Roll {
+			s.roll = &roll{to: ev.Gen, back: ev.Back, result: Effect{Kind: Rolled}}
+			s.advance()
+		} else {
+			s.rescale(ev)
+		}
+	}
+}
+
+// setWake asks for a Tick when the earliest delay is over.
+func (s *State) setWake() {
+	var at Time
+	sooner := func(t Time) {
+		if t > s.now && (at == 0 || t < at) {
+			at = t
+		}
+	}
+	if s.sparesWanted() > 0 {
+		sooner(s.retry)
+	}
+	for _, l := range s.slots {
+		if l.due {
+			sooner(l.retry)
+		}
+	}
+	if at != s.wake && at != 0 {
+		s.do(Effect{Kind: Wake, At: at})
+	}
+	s.wake = at
+}
+
+// delay is how long to wait after the n-th failure in a row.
+func (s *State) delay(n int) Time {
+	d := s.cfg.Retry
+	for range n - 1 {
+		if d *= 2; d >= s.cfg.MaxRetry {
+			return s.cfg.MaxRetry
+		}
+	}
+	return d
+}
+
+// inOrder returns the slots by number, so that effects come in a fixed order.
+func (s *State) inOrder() []*slot {
+	out := make([]*slot, 0, len(s.slots))
+	for _, n := range slices.Sorted(maps.Keys(s.slots)) {
+		out = append(out, s.slots[n])
+	}
+	return out
+}
+
+// stop ends everything but the slots' workers, which the supervisor asks.
+func (s *State) stop() {
+	if s.stopping {
+		return
+	}
+	s.stopping = true
+	if s.roll != nil {
+		if s.roll.result.Outcome == Done {
+			s.roll.result.Outcome = Stopped
+		}
+		s.do(s.roll.result)
+		s.roll = nil
+	}
+	if s.scale != nil {
+		s.do(Effect{Kind: Scaled, Outcome: Stopped})
+		s.scale = nil
+	}
+	for _, ev := range s.waiting {
+		kind := Rolled
+		if ev.Kind == Scale {
+			kind = Scaled
+		}
+		s.do(Effect{Kind: kind, Outcome: Stopped})
+	}
+	s.waiting = nil
+	for _, id := range slices.Sorted(maps.Keys(s.workers)) {
+		w := s.workers[id]
+		l := s.slots[w.slot]
+		switch w.phase {
+		case spare, draining:
+			s.retire(w, ForStop, true)
+		case warming:
+			s.discard(w, ForStop)
+		case launching, appointed:
+			if l.step != still {
+				s.discard(w, ForStop)
+			} // else the supervisor cancels its start
+		case holding:
+			switch {
+			case l.next == id:
+				l.next, l.held = 0, false
+				s.retire(w, ForStop, true)
+			case !l.up:
+				l.cur = 0
+				s.retire(w, ForStop, true)
+			}
+		case dying:
+		}
+	}
+}
