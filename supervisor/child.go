@@ -42,9 +42,9 @@ type Incarnation struct {
 // goroutine, and none may block or panic: they are called on the supervisor's
 // own goroutine, where a panic ends the program.
 //
-// An instance may offer more by these methods, each looked for once:
+// An instance may offer more by these methods:
 //
-//	Info() any                    // immutable; shown in the snapshot
+//	Info() any                    // immutable; shown in the snapshot; asked again at each Note
 //	Snapshot() Node               // its own part of the tree, for what has children; must not wait
 //	Leaked() <-chan struct{}      // asked after Done: nil, or a channel that is closed when what was left running has ended
 type Instance interface {

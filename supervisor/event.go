@@ -35,6 +35,9 @@ const (
 	ChildLeaked
 	// ChildLeakEnded: what had leaked has ended after all. Took.
 	ChildLeakEnded
+	// ChildNoted: an instance has news of its own, see [Supervisor.Note]. Info is
+	// what was noted.
+	ChildNoted
 	// SupervisorUp: all declared children are up. Path is the supervisor's own. Took.
 	SupervisorUp
 	// SupervisorGaveUp: a limit was exceeded, the children are being stopped.
@@ -48,7 +51,7 @@ const (
 // String returns the kind's name, as in "child exited".
 func (k EventKind) String() string {
 	return name(k, "started", "ignored", "start failed", "exited", "restarting", "stopping", "stopped",
-		"removed", "leaked", "leak ended", "up", "gave up", "down")
+		"removed", "leaked", "leak ended", "noted", "up", "gave up", "down")
 }
 
 // Event is one change in a supervision tree. Events of one supervisor come in
@@ -74,7 +77,8 @@ type Event struct {
 	// end that leads to a restart (start_error, child_terminated), an end that
 	// was not as asked (shutdown_error).
 	Fault bool
-	// Info is what the Info method of an instance that came up, or ended, returned.
+	// Info is what the Info method of an instance that came up, or ended, returned;
+	// of a note, what was noted.
 	Info any
 	// Lost is how many events the subscriber lost just before this one.
 	Lost uint64
@@ -113,6 +117,8 @@ func (e Event) String() string {
 		} else {
 			b.WriteString(", at once")
 		}
+	case ChildNoted:
+		fmt.Fprintf(&b, ": %v", e.Info)
 	case ChildStarted, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, SupervisorUp:
 	}
 	if e.Cause != "" && e.Cause != e.Path {

@@ -159,7 +159,7 @@ func (l *loop) report(k *kid, e *rules.Effect) {
 				l.startError = &StartError{Path: k.path, Err: k.err}
 			}
 			return
-		case ChildStarted, ChildIgnored, ChildRestarting, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, SupervisorUp, SupervisorGaveUp, SupervisorDown:
+		case ChildStarted, ChildIgnored, ChildRestarting, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, ChildNoted, SupervisorUp, SupervisorGaveUp, SupervisorDown:
 		}
 	}
 	l.event(Event{Kind: ChildStopped, Path: k.path, Incarnation: e.Inc, Reason: k.reason, Fault: true})
@@ -248,7 +248,7 @@ func logEvent(log *slog.Logger, level slog.Level, ev *Event) {
 	case ChildRestarting:
 		attrs = append(attrs, slog.Int("attempt", ev.Attempt), slog.Int("left", ev.Left),
 			slog.Int("max", ev.Max), slog.Duration("delay", ev.Delay))
-	case ChildStarted, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, SupervisorUp:
+	case ChildStarted, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, ChildNoted, SupervisorUp:
 	}
 	if ev.Cause != "" {
 		attrs = append(attrs, slog.String("cause", ev.Cause))

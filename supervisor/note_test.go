@@ -1,0 +1,45 @@
+package supervisor
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+)
+
+// house is an instance whose Info changes while it lives.
+type house struct {
+	holder atomic.Value
+	done   chan struct{}
+}
+
+func (h *house) Info() any             { return h.holder.Load() }
+func (h *house) Done() <-chan struct{} { return h.done }
+func (h *house) Reason() Reason        { return Reason{Kind: Shutdown} }
+func (h *house) Stop()                 { close(h.done) }
+func (h *house) Kill()                 {}
+
+// TestNote: a note is an event, and renews what the snapshot shows of its child.
+func TestNote(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &house{done: make(chan struct{})}
+		h.holder.Store("first")
+		s := mustStart(t, Spec{Name: "app", Children: []ChildSpec{
+			{ID: "h", Start: StarterFunc(func(context.Context, Incarnation) (Instance, error) { return h, nil })},
+			{ID: "f", Start: Func(idle)},
+		}})
+		sub := s.Subscribe(10)
+		h.holder.Store("second")
+		s.Note("h", "moved")
+		s.Note("f", 7)
+		s.Note("nobody", 8)
+		s.Note("", "all well")
+		wantStory(t, sub, "app/h#1 noted: moved", "app/f#1 noted: 7", "app noted: all well")
+		n := s.Snapshot()
+		if got := n.Find("h").Info; got != "second" {
+			t.Errorf("the snapshot shows %v", got)
+		}
+		shutdown(t, s)
+		s.Note("h", "too late")
+	})
+}
