@@ -2,7 +2,6 @@ package coppice
 
 import (
 	"sync/atomic"
-	"syscall"
 
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -41,7 +40,7 @@ func (p *program) live() {
 
 func (p *program) Stop() {
 	p.asked.Store(true)
-	p.body.signal(syscall.SIGTERM)
+	p.body.terminate()
 }
 
 // Kill ends it: after it was asked in vain, or without.

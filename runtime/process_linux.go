@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -29,13 +30,16 @@ func openExecutable() (*executable, error) { return process.Self() }
 type processBody struct {
 	rt     *Runtime
 	proc   *process.Process
+	grace  time.Duration // of its group, once its leader has ended
 	stdout *process.Lines
 	stderr *process.Lines
 	words  process.LastWords // of stderr
 	oom    process.OOMGauge
-	sigs   atomic.Uint64 // sent by us: a signals
+	sigs   atomic.Uint64 // sent by us while it lived: a signals
 	ended  chan struct{}
-	at     time.Time // when it ended; set before ended
+	at     time.Time     // when it ended; set before ended
+	killed chan struct{} // closed when its group has got SIGKILL
+	once   sync.Once     // closes killed
 }
 
 // fork starts p as a process: this program once more.
@@ -46,10 +50,10 @@ func (rt *Runtime) fork(p *peer) error {
 	}
 	defer remote.Close()
 	b, err := rt.spawn(process.Command{
-		Path: rt.exe.Path(), Args: os.Args, Env: append(os.Environ(), fdipc.Environ(channelFD, nil)...),
+		Executable: rt.exe, Args: os.Args, Env: append(os.Environ(), fdipc.Environ(channelFD, nil)...),
 		Files:       slices.Insert(make([]*os.File, channelFD), channelFD, remote),
 		DeathSignal: syscall.SIGTERM, // workers drain when the master is gone
-	}, fmt.Sprintf("%s#%d", p.welcome.Name, p.welcome.ID))
+	}, fmt.Sprintf("%s#%d", p.welcome.Name, p.welcome.ID), groupGrace)
 	if err != nil {
 		return errors.Join(err, local.Close())
 	}
@@ -71,12 +75,12 @@ func (rt *Runtime) forkForeign(p Process, name string) (*processBody, error) {
 		Path: path, Args: p.Command, Env: append(os.Environ(), p.Env...), Dir: p.Dir,
 		Files:       make([]*os.File, 3),
 		DeathSignal: syscall.SIGKILL,
-	}, name)
+	}, name, groupGrace)
 }
 
 // spawn starts cmd with the null device as its input and its output read, each
 // line behind tag. The first three of cmd.Files are filled in.
-func (rt *Runtime) spawn(cmd process.Command, tag string) (*processBody, error) {
+func (rt *Runtime) spawn(cmd process.Command, tag string, grace time.Duration) (*processBody, error) {
 	stdin, err := os.Open(os.DevNull)
 	if err != nil {
 		return nil, err
@@ -97,7 +101,7 @@ func (rt *Runtime) spawn(cmd process.Command, tag string) (*processBody, error) 
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("coppice: %w", err), outR.Close(), errR.Close())
 	}
-	b := &processBody{rt: rt, proc: proc, oom: process.GaugeOOM(proc.PID()), ended: make(chan struct{})}
+	b := &processBody{rt: rt, proc: proc, oom: process.GaugeOOM(proc.PID()), grace: grace, ended: make(chan struct{}), killed: make(chan struct{})}
 	b.stdout = process.ReadLines(outR, func(line []byte) { rt.output.line(tag, line) })
 	b.stderr = process.ReadLines(errR, func(line []byte) {
 		b.words.Note(time.Now(), line)
@@ -111,7 +115,11 @@ func (b *processBody) wait() {
 	defer close(b.ended)
 	<-b.proc.Done()
 	b.at = time.Now()
+	b.endGroup()
 	process.Finish(b.stdout, b.stderr)
+	if err := b.proc.Close(); err != nil {
+		b.rt.log.LogAttrs(context.Background(), slog.LevelError, "close a pidfd", slog.Int("pid", b.pid()), slog.Any("err", err))
+	}
 }
 
 func (b *processBody) pid() int              { return b.proc.PID() }
@@ -139,10 +147,18 @@ func (b *processBody) sent() signals { return signals(b.sigs.Load()) }
 func (b *processBody) leaked() <-chan struct{} { return nil }
 
 func (b *processBody) terminate() { b.signal(syscall.SIGTERM) }
-func (b *processBody) kill()      { b.signal(syscall.SIGKILL) }
+
+func (b *processBody) kill() {
+	b.signal(syscall.SIGKILL)
+	b.once.Do(func() { close(b.killed) })
+}
 
 func (b *processBody) signal(sig syscall.Signal) {
-	b.sigs.Or(uint64(signals(0).with(sig)))
+	select {
+	case <-b.proc.Done(): // it is for those that the process has left behind
+	default:
+		b.sigs.Or(uint64(signals(0).with(sig)))
+	}
 	if err := b.proc.SignalGroup(sig); err != nil {
 		b.rt.log.LogAttrs(context.Background(), slog.LevelError, "signal failed",
 			slog.Int("pid", b.proc.PID()), slog.String("signal", sig.String()), slog.Any("err", err))

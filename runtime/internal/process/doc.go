@@ -14,6 +14,6 @@
 //   - A process has the descriptors of [Command.Files] and no other, the default
 //     signal dispositions, and an empty signal mask.
 //
-// The caller owns each [Process] until its Done is closed; there is nothing to
-// close.
+// The caller owns each [Process]: it waits for its Done, sees to what is left of
+// its group, and closes it.
 package process

@@ -1,16 +1,24 @@
 package process
 
 import (
+	"errors"
 	"os"
+	"os/signal"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // launcher forks every process on one locked thread that never ends: the kernel
 // sends the parent-death signal when the forking *thread* dies, not the process
-// (prctl(2), PR_SET_PDEATHSIG).
+// (prctl(2), PR_SET_PDEATHSIG). It is also the only thread that may speak to a
+// process that it traces (ptrace(2)), see settle.
 var launcher = sync.OnceValue(func() chan<- func() {
+	catchIgnored()
 	forks := make(chan func())
 	go func() { // owned by the program; nothing ends it, see above
 		runtime.LockOSThread()
@@ -21,66 +29,102 @@ var launcher = sync.OnceValue(func() chan<- func() {
 	return forks
 })
 
-// Command is what to start, and with what.
-type Command struct {
-	Path string   // what is exec'd: no search in PATH
-	Args []string // from argv[0] on; at least that
-	Env  []string // "KEY=value", the whole environment
-	Dir  string   // working directory; "" = this program's
-
-	// Files are the process's descriptors by number, from 0; a nil one is closed.
-	// Borrowed until Start returns.
-	Files []*os.File
-
-	// DeathSignal is what the process gets when this program dies; 0 = nothing.
-	DeathSignal syscall.Signal
+// launch forks and execs cmd, on the launcher's thread. It returns when the exec
+// has succeeded and what is set from outside is set.
+func launch(cmd Command, path string, fds []uintptr) (pid, pidfd int, err error) {
+	sys := &syscall.SysProcAttr{
+		Setpgid: true, Pdeathsig: cmd.DeathSignal, Credential: cmd.Credential,
+		PidFD: &pidfd, Ptrace: cmd.settles(),
+	}
+	if cmd.Cgroup != nil {
+		sys.UseCgroupFD, sys.CgroupFD = true, int(cmd.Cgroup.Fd())
+	}
+	if err := closeAllOnExec(); err != nil {
+		return 0, 0, err
+	}
+	restore, err := maskForFork(cmd.settles())
+	if err != nil {
+		return 0, 0, err
+	}
+	pid, err = syscall.ForkExec(path, cmd.Args, &syscall.ProcAttr{Dir: cmd.Dir, Env: cmd.Env, Files: fds, Sys: sys})
+	err = errors.Join(err, restore())
+	if err == nil && cmd.settles() {
+		err = settle(pid, cmd)
+	}
+	if err != nil && pid > 0 {
+		err = errors.Join(err, discard(pid), unix.Close(pidfd))
+	}
+	return pid, pidfd, err
 }
 
-// Start forks and execs cmd as the leader of a process group of its own, so that
-// a Ctrl-C at the terminal is this program's alone. It returns once the exec has
-// succeeded. An error is an *os.PathError with argv[0] as its path and the errno
-// of what failed. Any goroutine may call it; starts happen one after another.
-func Start(cmd Command) (*Process, error) {
-	fds, err := rawFDs(cmd.Files)
+// closeAllOnExec makes every descriptor of this program close-on-exec. Go opens
+// all of its own so; but those that the program was started with, and what C code
+// opens, would reach every child.
+func closeAllOnExec() error {
+	const first = 3
+	err := unix.CloseRange(first, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC)
+	if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINVAL) {
+		return os.NewSyscallError("close_range", err)
+	}
+	entries, err := os.ReadDir("/proc/self/fd") // Linux before 5.11
 	if err != nil {
-		return nil, &os.PathError{Op: "start", Path: cmd.Args[0], Err: err}
+		return err
 	}
-	var (
-		pid, pidfd int
-		done       = make(chan struct{})
-	)
-	launcher() <- func() {
-		defer close(done)
-		pid, err = syscall.ForkExec(cmd.Path, cmd.Args, &syscall.ProcAttr{
-			Dir: cmd.Dir, Env: cmd.Env, Files: fds,
-			Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: cmd.DeathSignal, PidFD: &pidfd},
-		})
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd >= first {
+			unix.CloseOnExec(fd)
+		}
 	}
-	<-done
-	runtime.KeepAlive(cmd.Files)
-	if err != nil {
-		return nil, &os.PathError{Op: "start", Path: cmd.Args[0], Err: err}
-	}
-	return hold(pid, pidfd)
+	return nil
 }
 
-// rawFDs returns the numbers of files, borrowed until the caller lets go of
-// them; a nil file stands for a closed number. It does not use Fd, which would
-// set the open file description, shared with others, to blocking.
-func rawFDs(files []*os.File) ([]uintptr, error) {
-	fds := make([]uintptr, len(files))
-	for i, f := range files {
-		if f == nil {
-			fds[i] = ^uintptr(0)
+// maskForFork sets this thread's signal mask, which a child inherits and exec
+// keeps, and returns what sets it back. The mask is empty, whatever this program
+// was started with. For a process that is to be settled it is full but for
+// SIGTRAP: a signal that came between PTRACE_TRACEME and exec would stop the child
+// where this thread, which waits for the exec, could not let it go on.
+func maskForFork(settles bool) (restore func() error, err error) {
+	var want, before unix.Sigset_t
+	if settles {
+		for i := range want.Val {
+			want.Val[i] = ^want.Val[i]
+		}
+		bit := uint(unix.SIGTRAP - 1)
+		word := uint(unsafe.Sizeof(want.Val[0])) * 8
+		want.Val[bit/word] &^= 1 << (bit % word)
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &want, &before); err != nil {
+		return nil, os.NewSyscallError("rt_sigprocmask", err)
+	}
+	return func() error {
+		return os.NewSyscallError("rt_sigprocmask", unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil))
+	}, nil
+}
+
+// catchIgnored makes this program catch, and drop, the signals that it was started
+// with ignored: by nohup, or as a background job of a script (SIGINT, SIGQUIT). A
+// caught signal is at its default in a child, an ignored one stays ignored over
+// fork and exec. Job control's are left: to catch SIGTTOU is not to ignore it.
+func catchIgnored() {
+	for sig := syscall.Signal(1); sig < 32; sig++ {
+		switch sig {
+		case unix.SIGKILL, unix.SIGSTOP, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
 			continue
 		}
-		rc, err := f.SyscallConn()
-		if err != nil {
-			return nil, err
-		}
-		if err := rc.Control(func(fd uintptr) { fds[i] = fd }); err != nil {
-			return nil, err
+		if ignored(sig) {
+			signal.Notify(dropped, sig)
 		}
 	}
-	return fds, nil
+}
+
+// dropped is where signals go that the program was started with ignored. Nobody
+// reads it: package signal does not wait for readers.
+var dropped = make(chan os.Signal, 1)
+
+// ignored asks the kernel for the disposition of sig.
+func ignored(sig syscall.Signal) bool {
+	const sigIgn = 1
+	var act [8]uintptr // struct kernel_sigaction begins with the handler, and is no longer
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&act)), 8, 0, 0)
+	return errno == 0 && act[0] == sigIgn
 }

@@ -1,9 +1,11 @@
 package process
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -22,8 +24,8 @@ type Process struct {
 
 	file *os.File // owns fd, and has it in the poller
 
-	mu     sync.Mutex // held across each signal, so that none meets a reaped pid
-	fd     int        // the pidfd; not from file.Fd, which would make it blocking
+	mu     sync.Mutex // held across each signal, so that none meets a closed fd or, by number, a reaped process
+	fd     int        // the pidfd, -1 once closed; not from file.Fd, which would make it blocking
 	reaped bool
 }
 
@@ -51,8 +53,12 @@ func discard(pid int) error {
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		return os.NewSyscallError("kill", err)
 	}
-	_, err := unix.Wait4(pid, nil, 0, nil)
-	return os.NewSyscallError("wait4", err)
+	for {
+		_, err := unix.Wait4(pid, nil, 0, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return os.NewSyscallError("wait4", err)
+		}
+	}
 }
 
 func (p *Process) wait(rc syscall.RawConn) {
@@ -60,29 +66,51 @@ func (p *Process) wait(rc syscall.RawConn) {
 	err := rc.Read(func(fd uintptr) bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
+		if !groupsByPidfd() {
+			// The group's number is ours until its leader is reaped, and cannot be
+			// used after: what is left of the group ends now or never.
+			if _, ended := reap(int(fd), unix.WNOWAIT); !ended {
+				return false
+			}
+			_ = unix.Kill(-p.pid, unix.SIGKILL) // its leader at least is there
+		}
 		var ended bool
-		p.exit, ended = reap(int(fd))
+		p.exit, ended = reap(int(fd), 0)
 		p.reaped = ended
 		return ended
 	})
 	if err != nil { // the poller refused the pidfd: a broken invariant of ours
 		p.exit.Lost = err
 	}
-	p.file.Close()
 }
 
-// reap asks whether the process has ended and takes its status if so.
-func reap(pidfd int) (Exit, bool) {
-	// siginfo_t, read by offset: si_signo, si_errno, si_code, and after the
-	// alignment of the union si_pid, si_uid, si_status (sigaction(2)).
-	const union = 12 + 4*(unsafe.Sizeof(uintptr(0))/8)
+// siginfo is siginfo_t, read by offset: si_signo, si_errno, si_code, and after
+// the alignment of the union si_pid, si_uid, si_status (sigaction(2)).
+type siginfo [128]byte
+
+const union = 12 + 4*(unsafe.Sizeof(uintptr(0))/8)
+
+func (i *siginfo) code() int32   { return *(*int32)(unsafe.Pointer(&i[8])) }
+func (i *siginfo) pid() int32    { return *(*int32)(unsafe.Pointer(&i[union])) }
+func (i *siginfo) status() int32 { return *(*int32)(unsafe.Pointer(&i[union+8])) }
+
+// Values of si_code of a child.
+const (
+	cldExited  = 1
+	cldDumped  = 3
+	cldTrapped = 4 // and above: it is stopped, not ended
+)
+
+// reap asks whether the process has ended and takes its status if so; with
+// WNOWAIT in flags it stays a zombie.
+func reap(pidfd int, flags uintptr) (Exit, bool) {
 	var (
-		info  [128]byte
+		info  siginfo
 		usage unix.Rusage
 	)
 	for {
 		_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_PIDFD, uintptr(pidfd), uintptr(unsafe.Pointer(&info)),
-			unix.WEXITED|unix.WNOHANG, uintptr(unsafe.Pointer(&usage)), 0)
+			unix.WEXITED|unix.WNOHANG|flags, uintptr(unsafe.Pointer(&usage)), 0)
 		switch errno {
 		case 0:
 		case unix.EINTR:
@@ -94,47 +122,123 @@ func reap(pidfd int) (Exit, bool) {
 		}
 		break
 	}
-	field := func(at uintptr) int32 { return *(*int32)(unsafe.Pointer(&info[at])) }
-	if field(union) == 0 { // si_pid: nobody has ended yet
+	if info.pid() == 0 { // nobody has ended yet
 		return Exit{}, false
 	}
 	e := Exit{
 		UserTime: timeval(usage.Utime), SystemTime: timeval(usage.Stime),
 		MaxRSS: int64(usage.Maxrss) << 10,
 	}
-	status := int(field(union + 8))
-	const cldExited, cldDumped = 1, 3
-	switch code := field(8); code {
+	switch code := info.code(); code {
 	case cldExited:
-		e.Code = status
+		e.Code = int(info.status())
 	default:
-		e.Code, e.Signal, e.Core = -1, syscall.Signal(status), code == cldDumped
+		e.Code, e.Signal, e.Core = -1, syscall.Signal(info.status()), code == cldDumped
 	}
 	return e, true
 }
 
+func timeval(t unix.Timeval) time.Duration { return time.Duration(t.Nano()) }
+
 // PID is the process's number, for people. It may be another's once Done is closed.
 func (p *Process) PID() int { return p.pid }
 
-// Done is closed when the process has ended and is reaped.
+// Done is closed when the process has ended and is reaped. Others of its group may
+// live: see [Process.GroupAlive].
 func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Exit is how it ended, after Done.
 func (p *Process) Exit() Exit { return p.exit }
 
-// SignalGroup sends sig to the process group that the process leads; to a group
-// that has ended it does nothing. The group's number is safe to use as long as its
-// leader is not reaped.
+// Signal sends sig to the process alone; to one that has ended it does nothing.
+func (p *Process) Signal(sig syscall.Signal) error { return p.send(sig, 0) }
+
+// SignalGroup sends sig to the process group that the process leads, whether its
+// leader lives or not; to a group that has ended it does nothing. It cannot meet
+// another group of the same number: from Linux 6.9 on the pidfd itself means the
+// group, and before that what a leader leaves behind is killed before the leader
+// is reaped.
 func (p *Process) SignalGroup(sig syscall.Signal) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.reaped {
-		return nil
-	}
-	if err := unix.Kill(-p.pid, sig); err != nil && !errors.Is(err, unix.ESRCH) {
-		return os.NewSyscallError("kill", err)
-	}
-	return nil
+	return p.send(sig, unix.PIDFD_SIGNAL_PROCESS_GROUP)
 }
 
-func timeval(t unix.Timeval) time.Duration { return time.Duration(t.Nano()) }
+func (p *Process) send(sig syscall.Signal, flags int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fd < 0 {
+		return nil
+	}
+	var err error
+	switch {
+	case flags == 0 || groupsByPidfd():
+		err = os.NewSyscallError("pidfd_send_signal", unix.PidfdSendSignal(p.fd, sig, nil, flags))
+	case !p.reaped:
+		err = os.NewSyscallError("kill", unix.Kill(-p.pid, sig))
+	}
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return err
+}
+
+// groupsByPidfd tells whether a pidfd can stand for a process group.
+var groupsByPidfd = sync.OnceValue(func() bool {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	err = unix.PidfdSendSignal(fd, 0, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP)
+	return err == nil || errors.Is(err, unix.ESRCH) // EINVAL: an unknown flag
+})
+
+// GroupAlive tells, after Done, whether processes of the group live that their
+// leader has left behind. Zombies do not count.
+func (p *Process) GroupAlive() bool {
+	p.mu.Lock()
+	fd := p.fd
+	gone := fd < 0 || !groupsByPidfd() || unix.PidfdSendSignal(fd, 0, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP) != nil
+	p.mu.Unlock()
+	return !gone && groupHasLiving(p.pid)
+}
+
+// groupHasLiving looks for a process of the group that is no zombie: a zombie that
+// nobody reaps may stay in its group for long.
+func groupHasLiving(pgid int) bool {
+	proc, err := os.Open("/proc")
+	if err != nil {
+		return true
+	}
+	defer proc.Close()
+	names, err := proc.Readdirnames(-1)
+	if err != nil {
+		return true
+	}
+	for _, name := range names {
+		if name[0] < '0' || name[0] > '9' {
+			continue
+		}
+		b, err := os.ReadFile("/proc/" + name + "/stat")
+		if err != nil {
+			continue // ended meanwhile
+		}
+		// pid (comm) state ppid pgrp …, where comm may hold anything (proc_pid_stat(5)).
+		f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+		if len(f) < 3 || f[0][0] == 'Z' || f[0][0] == 'X' {
+			continue
+		}
+		if n, err := strconv.Atoi(string(f[2])); err == nil && n == pgid {
+			return true
+		}
+	}
+	return false
+}
+
+// Close lets go of the process, after Done: its group cannot be signalled any
+// more. It is to be called once.
+func (p *Process) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fd = -1
+	return p.file.Close()
+}

@@ -1,0 +1,99 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Rlimit is one resource limit of a process.
+type Rlimit struct {
+	Name       string // as in ulimit and limits.conf: see [RlimitNames]
+	Soft, Hard uint64 // Unlimited = none
+}
+
+// Unlimited is no limit.
+const Unlimited = uint64(unix.RLIM_INFINITY & (1<<64 - 1))
+
+var rlimits = map[string]int{
+	"as": unix.RLIMIT_AS, "core": unix.RLIMIT_CORE, "cpu": unix.RLIMIT_CPU, "data": unix.RLIMIT_DATA,
+	"fsize": unix.RLIMIT_FSIZE, "memlock": unix.RLIMIT_MEMLOCK, "msgqueue": unix.RLIMIT_MSGQUEUE,
+	"nice": unix.RLIMIT_NICE, "nofile": unix.RLIMIT_NOFILE, "nproc": unix.RLIMIT_NPROC,
+	"rss": unix.RLIMIT_RSS, "rtprio": unix.RLIMIT_RTPRIO, "rttime": unix.RLIMIT_RTTIME,
+	"sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
+}
+
+// RlimitNames are the names that an [Rlimit] may have.
+func RlimitNames() []string { return slices.Sorted(maps.Keys(rlimits)) }
+
+// settle gives a process what a fork cannot: limits and a nice value of its own.
+// The process has asked to be traced and stands still at its exec, before the
+// first instruction of the program; when settle returns it runs, untraced. Only
+// the thread that forked it may do this. On an error it still stands.
+func settle(pid int, cmd Command) error {
+	standing, err := awaitStop(pid)
+	if err != nil {
+		return &OptionError{cmd.settled(), err}
+	}
+	if !standing {
+		return nil // killed meanwhile: that is an end like any other
+	}
+	for _, l := range cmd.Rlimits {
+		resource, ok := rlimits[l.Name]
+		if !ok {
+			return &OptionError{"Rlimits " + l.Name, syscall.EINVAL}
+		}
+		if err := unix.Prlimit(pid, resource, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}, nil); err != nil {
+			return &OptionError{"Rlimits " + l.Name, os.NewSyscallError("prlimit", err)}
+		}
+	}
+	if cmd.Nice != 0 {
+		if err := unix.Setpriority(unix.PRIO_PROCESS, pid, cmd.Nice); err != nil {
+			return &OptionError{fmt.Sprintf("Nice %d", cmd.Nice), os.NewSyscallError("setpriority", err)}
+		}
+	}
+	var none unix.Sigset_t // see maskForFork
+	if _, _, errno := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_SETSIGMASK, uintptr(pid), 8, uintptr(unsafe.Pointer(&none)), 0, 0); errno != 0 {
+		return &OptionError{cmd.settled(), os.NewSyscallError("ptrace", errno)}
+	}
+	if err := unix.PtraceDetach(pid); err != nil && !errors.Is(err, unix.ESRCH) { // ESRCH: killed meanwhile
+		return &OptionError{cmd.settled(), os.NewSyscallError("ptrace", err)}
+	}
+	return nil
+}
+
+// awaitStop waits until a process that asked to be traced stands at its exec. It
+// reaps nothing: standing is false when the process has ended instead.
+func awaitStop(pid int) (standing bool, err error) {
+	var info siginfo
+	for {
+		_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_PID, uintptr(pid), uintptr(unsafe.Pointer(&info)),
+			unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT, 0, 0)
+		if errno == unix.EINTR {
+			continue
+		}
+		if errno != 0 {
+			return false, os.NewSyscallError("waitid", errno)
+		}
+		return info.code() >= cldTrapped, nil
+	}
+}
+
+// settled names the options for which the process is stopped.
+func (cmd *Command) settled() string {
+	var names []string
+	for _, l := range cmd.Rlimits {
+		names = append(names, "Rlimits "+l.Name)
+	}
+	if cmd.Nice != 0 {
+		names = append(names, fmt.Sprintf("Nice %d", cmd.Nice))
+	}
+	return strings.Join(names, ", ")
+}

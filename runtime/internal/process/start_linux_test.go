@@ -1,0 +1,156 @@
+package process
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func errno(err error) syscall.Errno {
+	e, _ := errors.AsType[syscall.Errno](err)
+	return e
+}
+
+// limit sets a limit of this process, by name, to what is in use.
+func limit(name string) {
+	switch name {
+	case "nproc": // counts the threads of a user, ours among them
+		must(unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: 1, Max: 1}))
+	case "nofile":
+		entries, err := os.ReadDir("/proc/self/fd")
+		must(err)
+		must(unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(len(entries)) - 1, Max: 1 << 10}))
+	}
+}
+
+// spareThreads leaves Go's scheduler threads that it may use when it can have no
+// further one.
+func spareThreads() {
+	var locked, spared sync.WaitGroup
+	locked.Add(16)
+	for range 16 {
+		spared.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			locked.Done()
+			locked.Wait()
+		})
+	}
+	launcher()
+	spared.Wait()
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// TestStartErrors: what keeps a program from being started is an error that names
+// the program and says why, and nothing is left of the attempt.
+func TestStartErrors(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	busy, err := os.OpenFile(file("busy", "", 0o755), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	cmd := func(path string) Command { return Command{Path: path, Args: []string{path}} }
+	with := func(f func(c *Command)) Command {
+		c := cmd("/bin/true")
+		f(&c)
+		return c
+	}
+	for _, tt := range []struct {
+		name string
+		cmd  Command
+		want syscall.Errno
+		says string
+		root bool // root may
+	}{
+		{"not there", cmd(dir + "/nothing"), syscall.ENOENT, "", false},
+		{"interpreter not there", cmd(file("script", "#!/no/such/shell\n", 0o755)), syscall.ENOENT, "interpreter", false},
+		{"not executable", cmd(file("text", "text", 0o644)), syscall.EACCES, "", false},
+		{"a directory", cmd(dir), syscall.EACCES, "", false},
+		{"no program", cmd(file("words", "echo hello\n", 0o755)), syscall.ENOEXEC, "#!", false},
+		{"being written", cmd(busy.Name()), syscall.ETXTBSY, "", false},
+		{"too many arguments", with(func(c *Command) { c.Args = append(c.Args, strings.Repeat("a", 1<<18)) }), syscall.E2BIG, "", false},
+		{"too many files", with(func(c *Command) { c.Files = make([]*os.File, MaxFiles+1) }), syscall.EMFILE, "Files", false},
+		{"no directory", with(func(c *Command) { c.Dir = dir + "/nothing" }), syscall.ENOENT, "Dir " + dir + "/nothing", false},
+		{"a file as directory", with(func(c *Command) { c.Dir = busy.Name() }), syscall.ENOTDIR, "Dir " + busy.Name(), false},
+		{"an unknown limit", with(func(c *Command) { c.Rlimits = []Rlimit{{"love", 1, 1}} }), syscall.EINVAL, "Rlimits love", false},
+		{"soft above hard", with(func(c *Command) { c.Rlimits = []Rlimit{{"nofile", 20, 10}} }), syscall.EINVAL, "Rlimits nofile", false},
+		{"not a cgroup", with(func(c *Command) { c.Cgroup = null }), syscall.EBADF, "Cgroup /dev/null", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := begin(t, tt.cmd)
+			if errno(err) != tt.want || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("error %v, want %v and %q", err, tt.want, tt.says)
+			}
+			if p, ok := errors.AsType[*os.PathError](err); !ok || p.Path != tt.cmd.Args[0] {
+				t.Errorf("%v is not a PathError of %s", err, tt.cmd.Args[0])
+			}
+			if err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); !errors.Is(err, unix.ECHILD) {
+				t.Errorf("a child is left: %v", err)
+			}
+		})
+	}
+	// What limits a user or a process is tried in a process of its own.
+	for _, tt := range []struct {
+		limit string
+		want  syscall.Errno
+		user  bool // root has no such limit
+	}{{"nproc", syscall.EAGAIN, true}, {"nofile", syscall.EMFILE, false}} {
+		t.Run(tt.limit, func(t *testing.T) {
+			cmd := Command{Env: []string{"LIMIT=" + tt.limit}}
+			if tt.user && os.Geteuid() == 0 {
+				cmd.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
+			}
+			c := run(t, "starts", cmd)
+			if said := c.line(); !strings.Contains(said, "start /bin/true: "+tt.want.Error()) {
+				t.Errorf("error %q", said)
+			}
+			if same := c.line(); same != "true" {
+				t.Errorf("not %v by errors.AsType", tt.want)
+			}
+		})
+	}
+	// What only root may.
+	for _, tt := range []struct {
+		name string
+		f    func(c *Command)
+		says string
+	}{
+		{"nice", func(c *Command) { c.Nice = -5 }, "Nice -5"},
+		{"user", func(c *Command) { c.Credential = &syscall.Credential{Uid: 1, Gid: 1} }, "user 1, group 1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if os.Geteuid() == 0 {
+				t.Skip("root may")
+			}
+			_, err := begin(t, with(tt.f))
+			if e := errno(err); e != syscall.EPERM && e != syscall.EACCES || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("error %v, want %q", err, tt.says)
+			}
+		})
+	}
+}
