@@ -2,6 +2,7 @@ package coppice
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
@@ -90,6 +91,14 @@ func (b *goroutineBody) leaked() <-chan struct{} {
 	}
 	return nil
 }
+
+// abort cannot show one child's goroutines apart from the master's.
+func (b *goroutineBody) abort() { b.kill() }
+
+var errNotKnown = errors.New("not known of a goroutine")
+
+func (b *goroutineBody) waited() (time.Duration, error) { return 0, errNotKnown }
+func (b *goroutineBody) traced() bool                   { return false }
 
 func (b *goroutineBody) done() <-chan struct{} { return b.ended }
 func (b *goroutineBody) exit() Exit            { return b.how }

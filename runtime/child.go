@@ -47,6 +47,7 @@ type child struct {
 	set     chan struct{} // closed when the fields below are; the handler waits for it
 
 	welcome  welcome
+	pool     Pool // of a worker
 	pipeline tracing.Pipeline
 	system   *actors.System
 	accept   *netactor.Listeners  // of a worker
@@ -109,6 +110,11 @@ func (c *child) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 		err = c.gone(f)
 	case f.Kind == frameQuiet:
 		c.quiet()
+	case f.Kind == frameBeat:
+		var b beat
+		if b, err = decode[beat](f); err == nil {
+			c.answerBeat(b)
+		}
 	case c.system.HandleFrame(masterAddress, f):
 	case c.accept != nil && c.accept.HandleFrame(conn, f):
 	case c.dispatch != nil && c.dispatch.HandleFrame(netactor.Worker{}, conn, f):
@@ -194,11 +200,11 @@ func (c *child) fit() (life func() farewell, err error) {
 		if d := difference(w.Tree, c.root.describe()); d != "" {
 			return nil, fmt.Errorf("coppice: this program's tree is not its master's: %s", d)
 		}
-		pool, ok := c.root.find(w.Path).spec.(Pool) // the trees are equal: it is there
-		if !ok {
+		var ok bool
+		if c.pool, ok = c.root.find(w.Path).spec.(Pool); !ok { // the trees are equal: it is there
 			return nil, fmt.Errorf("coppice: %q is not a pool", w.Path)
 		}
-		return func() farewell { return c.work(pool) }, nil
+		return c.work, nil
 	}
 	return nil, fmt.Errorf("coppice: role %q is not known to this release", w.Role)
 }
@@ -240,8 +246,8 @@ func (c *child) equip() error {
 }
 
 // work runs the worker function to its end.
-func (c *child) work(pool Pool) farewell {
-	err := pool.Worker(c.ctx, &Worker{c})
+func (c *child) work() farewell {
+	err := c.pool.Worker(c.ctx, &Worker{c})
 	asked := c.ctx.Err() != nil
 	c.endDrain() // what the worker function has not waited for is cut
 	_ = c.accept.Drain(c.drain)

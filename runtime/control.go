@@ -32,6 +32,7 @@ const (
 	frameLink                             // master: a channel to a sibling, as the one handle
 	frameGone                             // master, to the listener process: that worker is reaped
 	frameQuiet                            // master: accept no more; listener process: nothing is unclaimed now
+	frameBeat                             // master: are you there; child, with the same number: yes, or what is wrong
 	frameSpans   fdipc.Kind = 0x50        // child: finished spans, OTLP bytes, for the master to export
 )
 

@@ -65,8 +65,9 @@
 // Kill of the listener process costs at most the connections that it holds at
 // that moment and that no worker has claimed.
 //
-// A listener process that is stopped (SIGSTOP), not dead, holds up all dispatched
-// listeners until it is continued or killed: nothing watches it yet.
+// A worker that hangs is found by its [Heartbeat] and replaced, and so is a
+// listener process: one that is stopped (SIGSTOP) holds up the dispatched
+// listeners for 3 s.
 //
 // No process outlives its master for longer than Config.OrphanDrain, but for one
 // that is stopped (SIGSTOP) until it is continued. Processes are known by pidfd,
@@ -75,6 +76,6 @@
 // # Limits
 //
 // Processes need Linux. Elsewhere workers are goroutines of the master
-// ([GoroutineIsolation]). One tree runs in a program at a time. Reload, scaling
-// and heartbeats are not there yet.
+// ([GoroutineIsolation]). One tree runs in a program at a time. Reload and scaling
+// are not there yet.
 package coppice

@@ -58,6 +58,7 @@ const (
 	KilledBrutal   KillReason = "without being asked"         // brutal kill
 	KilledEnd      KillReason = "the tree had to end"         // Runtime.Shutdown's deadline, a second signal
 	KilledChannel  KillReason = "its channel was lost"        // and it lived on
+	KilledHung     KillReason = "it hung"                     // and did not end at SIGABRT
 	KilledUnread   KillReason = "it did not read its channel" // the listener process
 )
 
@@ -186,4 +187,19 @@ func (s *saying) Unwrap() error {
 		return nil // of a goroutine
 	}
 	return &s.exit
+}
+
+// hanging is the cause in the reason of what was ended because it hung.
+type hanging struct {
+	exit Exit
+	why  error
+}
+
+func (h *hanging) Error() string { return h.why.Error() }
+
+func (h *hanging) Unwrap() []error {
+	if h.exit.PID == 0 {
+		return []error{h.why}
+	}
+	return []error{h.why, &h.exit}
 }

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,7 +39,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(masterVar) != "" {
 		runMaster()
 	}
-	os.Exit(m.Run())
+	runtimetest.Main(m, func() { coppice.Main(withReports(trees[os.Getenv(treeVar)](), make(chan report, 64))) })
 }
 
 // report is what a worker tells the test: an actor message to the name "report".
@@ -79,6 +81,7 @@ type planted struct {
 	*coppice.Runtime
 	t       *testing.T
 	reports chan report
+	output  *printed // by its processes
 }
 
 // plant starts the tree of that name, and when the test ends shuts it down and
@@ -88,10 +91,10 @@ func plant(t *testing.T, name string) *planted {
 	t.Setenv(treeVar, name)
 	base := runtime.NumGoroutine()
 	fds := len(runtimetest.Descriptors(t, os.Getpid()))
-	p := &planted{t: t, reports: make(chan report, 64)}
+	p := &planted{t: t, reports: make(chan report, 64), output: &printed{to: testWriter{t}}}
 	cfg := withReports(trees[name](), p.reports)
 	cfg.Logger = slog.New(slog.NewTextHandler(testWriter{t}, nil))
-	cfg.Output = testWriter{t}
+	cfg.Output = p.output
 	ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)
 	defer cancel()
 	rt, err := coppice.Start(ctx, cfg)
@@ -133,6 +136,27 @@ func (p *planted) reported(n int) map[int]report {
 		}
 	}
 	return got
+}
+
+// printed passes on what it is given, and keeps it.
+type printed struct {
+	to testWriter
+
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (p *printed) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.text.Write(b)
+	return p.to.Write(b)
+}
+
+func (p *printed) String() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.text.String()
 }
 
 // testWriter writes to a test's log.

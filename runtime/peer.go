@@ -28,11 +28,14 @@ const lingerShare = 20
 type body interface {
 	pid() int
 	terminate()            // the last warning: end at once
+	abort()                // show where every goroutine is, and end
 	kill()                 // without asking
 	done() <-chan struct{} // closed when it has ended and its output is read
 	exit() Exit            // how, after done
 	sent() signals         // by us, until done
 	leaked() <-chan struct{}
+	waited() (time.Duration, error) // for CPUs, until now
+	traced() bool                   // by a debugger
 }
 
 // peer is one child of the tree from the master's side. It is a
@@ -52,8 +55,10 @@ type peer struct {
 	sayQuiet  func()
 	askedStop atomic.Bool
 	killed    atomic.Pointer[KillReason] // why we did; nil = we did not
+	hung      atomic.Pointer[error]      // why, when it hangs and is ended for it
 	success   []int                      // exit codes that are as good as 0
 	bye       atomic.Pointer[farewell]
+	heart     heart
 
 	done   chan struct{} // closed when it has ended and is forgotten
 	reason supervisor.Reason
@@ -70,7 +75,10 @@ func newPeer(rt *Runtime, w welcome) *peer {
 			p.success = pool.SuccessExit
 		}
 	}
-	p.sayReady = sync.OnceFunc(func() { close(p.ready) })
+	p.sayReady = sync.OnceFunc(func() {
+		close(p.ready)
+		go p.watch() // ends with the child
+	})
 	p.sayQuiet = sync.OnceFunc(func() { close(p.quiet) })
 	return p
 }
@@ -97,6 +105,11 @@ func (p *peer) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 		}
 	case f.Kind == frameQuiet:
 		p.sayQuiet()
+	case f.Kind == frameBeat:
+		var b beat
+		if b, err = decode[beat](f); err == nil {
+			p.heart.answer(b)
+		}
 	case f.Kind == frameSpans:
 		err = p.rt.pipeline.Export(context.Background(), append([]byte(nil), f.Payload...))
 	case p.rt.system.HandleFrame(p.address(), f):
@@ -140,9 +153,22 @@ func (p *peer) live() {
 	close(p.done)
 }
 
-// why makes the exit reason of what the child said and how it ended. Its word
-// counts when the end agrees with it.
+// why makes the exit reason: what the child said and how it ended, or why we
+// ended it.
 func (p *peer) why() supervisor.Reason {
+	r := p.words()
+	if hung := p.hung.Load(); hung != nil {
+		r.Cause = &hanging{p.exit, *hung}
+		if r.IsNormal() {
+			r.Kind = supervisor.Error
+		}
+	}
+	return r
+}
+
+// words makes the exit reason of what the child said and how it ended. Its word
+// counts when the end agrees with it.
+func (p *peer) words() supervisor.Reason {
 	r := p.exit.reason(ending{p.askedStop.Load(), p.body.sent(), p.success})
 	bye := p.bye.Load()
 	if bye == nil || !bye.Kind.agrees(p.exit) {

@@ -146,6 +146,16 @@ func (b *processBody) sent() signals { return signals(b.sigs.Load()) }
 
 func (b *processBody) leaked() <-chan struct{} { return nil }
 
+func (b *processBody) waited() (time.Duration, error) { return b.proc.Waited() }
+func (b *processBody) traced() bool                   { return b.proc.Traced() }
+
+func (b *processBody) abort() {
+	if err := b.proc.Abort(); err != nil {
+		b.rt.log.LogAttrs(context.Background(), slog.LevelError, "signal failed",
+			slog.Int("pid", b.proc.PID()), slog.String("signal", syscall.SIGABRT.String()), slog.Any("err", err))
+	}
+}
+
 func (b *processBody) terminate() { b.signal(syscall.SIGTERM) }
 
 func (b *processBody) kill() {

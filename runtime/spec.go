@@ -39,6 +39,13 @@ type Pool struct {
 	Intensity supervisor.Intensity // zero = 10 restarts in 10 s (OTP's 1 in 5 s suits no pool)
 	Backoff   supervisor.Backoff   // between restarts; zero = none
 
+	// Check, if set, is asked at each heartbeat whether the worker does its work:
+	// an error is a beat that was missed, and so is no answer. It runs in the
+	// worker, on a goroutine of its own, one at a time; ctx ends after
+	// Heartbeat.Timeout. A panic in it is an error.
+	Check     func(ctx context.Context, w *Worker) error
+	Heartbeat Heartbeat
+
 	// Isolation is what a worker is: a process of its own (the default), or a
 	// goroutine of the master with everything else the same.
 	Isolation Isolation

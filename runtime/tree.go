@@ -133,6 +133,7 @@ func (p Pool) validate(bad report, path string) {
 	checkStrategy(bad, path, p.Strategy, p.Intensity)
 	checkRestart(bad, path, p.Restart)
 	checkExitCodes(bad, path, p.SuccessExit)
+	p.Heartbeat.validate(bad, path)
 	notNegative(bad, path, "StartTimeout", p.StartTimeout)
 	notNegative(bad, path, "Shutdown", p.Shutdown)
 }

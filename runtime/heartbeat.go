@@ -1,0 +1,221 @@
+package coppice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/coppice-go/coppice/runtime/internal/pulse"
+)
+
+// Defaults of a Heartbeat.
+const (
+	defaultBeatEvery   = time.Second
+	defaultBeatTimeout = 10 * time.Second
+)
+
+// abortGrace is how long a process that hangs has to print its goroutines.
+const abortGrace = 5 * time.Second
+
+// listenerHeartbeat is the listener process's. While it is silent nobody is
+// accepted, and nothing but a Picker can hold it up.
+var listenerHeartbeat = Heartbeat{Timeout: 3 * time.Second}
+
+// ErrHung is the cause of the exit reason of a worker that was ended because it
+// did not answer its heartbeat, or said that it was unwell, for too long.
+var ErrHung = errors.New("coppice: hung")
+
+// Heartbeat is how workers are watched from the moment they are ready until they
+// are asked to stop. The master asks over the channel; the worker answers from the
+// goroutine that hears everything else the master says, which proves that the
+// process gets CPU and reads; that requests are answered is proved by Path or by
+// Pool.Check.
+//
+// A worker that is silent for Timeout hangs: its process gets SIGABRT, so that it
+// prints the stacks of its goroutines, and SIGKILL 5 s later. Its exit reason is
+// an error that wraps [ErrHung].
+//
+// Silence is counted in beats that were missed while the master itself was
+// running: a tree that was stopped as a whole, a machine that slept, or a clock
+// that jumped kills nobody. Time in which a worker waited for a CPU counts a
+// quarter. A worker that a debugger holds is left alone.
+type Heartbeat struct {
+	Every   time.Duration // between two beats; zero = 1 s, negative = no heartbeat
+	Timeout time.Duration // at least Every; zero = 10 s
+
+	// Path, if set, is asked for at each beat of the handler of every http.Server
+	// that the worker serves (Worker.Serve), by GET and without a connection:
+	// "/healthz". A status of 400 or more, or none at all, is a beat missed.
+	Path string
+}
+
+func (h Heartbeat) defaults() Heartbeat {
+	if h.Every == 0 {
+		h.Every = defaultBeatEvery
+	}
+	if h.Timeout == 0 {
+		h.Timeout = max(defaultBeatTimeout, h.Every)
+	}
+	return h
+}
+
+func (h Heartbeat) validate(bad report, path string) {
+	if h.Timeout < 0 {
+		bad(path, "Heartbeat.Timeout", h.Timeout, "is negative")
+	}
+	if h.Path != "" && h.Path[0] != '/' {
+		bad(path, "Heartbeat.Path", h.Path, "does not begin with /")
+	}
+	if h.Every > 0 && h.Timeout > 0 && h.Timeout < h.Every {
+		bad(path, "Heartbeat.Timeout", h.Timeout, fmt.Sprintf("is shorter than Heartbeat.Every, %v", h.Every))
+	}
+}
+
+// beat is both the question and the answer.
+type beat struct {
+	N      uint64
+	Unwell string `json:",omitempty"` // the answer: what Pool.Check said, or ""
+}
+
+// heart is what the master has heard of a child's heartbeat.
+type heart struct {
+	heard atomic.Uint64          // the newest beat that was answered
+	says  atomic.Pointer[string] // what is wrong, in the child's words
+}
+
+func (h *heart) answer(b beat) {
+	if b.Unwell == "" {
+		h.says.Store(nil)
+	} else {
+		h.says.Store(&b.Unwell)
+	}
+	h.heard.Store(b.N)
+}
+
+// heartbeat is how p is watched.
+func (p *peer) heartbeat() Heartbeat {
+	if p.welcome.Role == roleListener {
+		return listenerHeartbeat.defaults()
+	}
+	if pool, ok := p.rt.root.find(p.welcome.Path).spec.(Pool); ok {
+		return pool.Heartbeat.defaults()
+	}
+	return Heartbeat{Every: -1}
+}
+
+// watch asks p for signs of life until it ends or is asked to. What hangs is
+// ended.
+func (p *peer) watch() {
+	h := p.heartbeat()
+	if h.Every < 0 {
+		return
+	}
+	ticker := time.NewTicker(h.Every)
+	defer ticker.Stop()
+	var (
+		sent   uint64 // the newest beat that is on its way
+		silent pulse.Pulse
+		waited waits
+		cfg    = pulse.Config{Every: h.Every, Timeout: h.Timeout}
+		last   = time.Now()
+	)
+	for {
+		select {
+		case <-p.done:
+			return
+		case <-ticker.C:
+		}
+		if p.askedStop.Load() {
+			return // the drain has a deadline of its own
+		}
+		turn := pulse.Turn{Elapsed: time.Since(last), Answered: true}
+		last = last.Add(turn.Elapsed)
+		if heard := p.heart.heard.Load(); heard == sent { // the next one; before the first there is nothing to miss
+			turn.Answered = p.heart.says.Load() == nil
+			if p.conn.TrySend(control(frameBeat, beat{N: sent + 1})) == nil {
+				sent++
+			} else {
+				turn.Answered = false // it does not even read
+			}
+		} else {
+			turn.Answered = false
+		}
+		if turn.Answered {
+			waited = waits{}
+		} else {
+			turn.Starved = waited.most(p.body, turn.Elapsed)
+		}
+		switch silent.Step(cfg, turn) {
+		case pulse.Fine:
+		case pulse.Late:
+			p.rt.log.Warn("late with its heartbeat", "name", p.welcome.Name, "id", p.welcome.ID, "silent", silent.Silence(), "says", p.unwell())
+		case pulse.Recovered:
+			p.rt.log.Info("its heartbeat is back", "name", p.welcome.Name, "id", p.welcome.ID)
+		case pulse.Hung:
+			if p.body.traced() {
+				silent = pulse.Pulse{}
+				continue
+			}
+			p.endHung(silent.Silence())
+			return
+		}
+	}
+}
+
+func (p *peer) unwell() string {
+	if s := p.heart.says.Load(); s != nil {
+		return *s
+	}
+	return ""
+}
+
+// endHung ends a child that has been silent for that long.
+func (p *peer) endHung(silence time.Duration) {
+	why := fmt.Errorf("%w: no heartbeat for %v", ErrHung, silence)
+	if says := p.unwell(); says != "" {
+		why = fmt.Errorf("%w: unwell for %v: %s", ErrHung, silence, says)
+	}
+	p.rt.log.Error("hung: aborting it", "name", p.welcome.Name, "id", p.welcome.ID, "pid", p.body.pid(), "why", why)
+	p.hung.Store(&why)
+	p.body.abort()
+	p.unlessEnded(abortGrace, func() { p.killFor(KilledHung) })
+}
+
+// waits follows how long a body has waited for CPUs.
+type waits struct {
+	known bool
+	sum   time.Duration
+}
+
+// most tells whether the body waited for most of the elapsed time since the call
+// before. The first call only looks.
+func (w *waits) most(b body, elapsed time.Duration) bool {
+	sum, err := b.waited()
+	before := *w
+	*w = waits{err == nil, sum}
+	return before.known && w.known && sum-before.sum > elapsed/2
+}
+
+// answerBeat answers a beat, now or when the check is through. It does not block.
+func (c *child) answerBeat(b beat) {
+	if c.pool.Check == nil && c.pool.Heartbeat.Path == "" {
+		c.sendBeat(b)
+		return
+	}
+	go func() { // ends with the check; the master sends no other beat until then
+		ctx, cancel := context.WithTimeout(c.ctx, c.pool.Heartbeat.defaults().Timeout)
+		defer cancel()
+		if err := c.checkHealth(ctx); err != nil {
+			b.Unwell = err.Error()
+		}
+		c.sendBeat(b)
+	}()
+}
+
+// sendBeat answers. An answer that there is no room for is one that the master
+// misses: it reads them one by one.
+func (c *child) sendBeat(b beat) {
+	_ = c.conn.TrySend(control(frameBeat, b))
+}

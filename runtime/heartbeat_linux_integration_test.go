@@ -1,0 +1,241 @@
+//go:build linux
+
+package coppice_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/runtimetest"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// quick is a heartbeat for tests: what hangs is found soon, and a starved machine
+// still kills nobody.
+var quick = coppice.Heartbeat{Every: 20 * time.Millisecond, Timeout: time.Second}
+
+func init() {
+	trees["hangs once told"] = func() coppice.Config {
+		heart := quick
+		heart.Path = "/healthz"
+		return coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{
+			Name: "web", Size: 1, Heartbeat: heart,
+			Check: func(ctx context.Context, w *coppice.Worker) error {
+				switch way.Load() {
+				case int32(checkFails):
+					return errors.New("no database")
+				case int32(checkPanics):
+					panic("no database")
+				case int32(checkBlocks):
+					<-stuck
+				}
+				return nil
+			},
+			Worker: hangOnceTold,
+		}}}
+	}
+	trees["served and beating"] = func() coppice.Config {
+		cfg := trees["served"]()
+		web := cfg.Children[0].(coppice.Pool)
+		web.Heartbeat = quick
+		cfg.Children[0] = web
+		return cfg
+	}
+	trees["beats"] = func() coppice.Config {
+		return coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Size: 2, Heartbeat: quick, Worker: idle}}}
+	}
+}
+
+// A way to hang, as a worker is told it.
+type hang int32
+
+const (
+	checkFails hang = iota + 1
+	checkPanics
+	checkBlocks
+	handlerBlocks
+	handlerSpins
+	statusBad
+)
+
+var way atomic.Int32
+
+func hangOnceTold(ctx context.Context, w *coppice.Worker) error {
+	way.Store(0)
+	_, err := w.System().Spawn(ctx, "fuse", func() actor.Actor {
+		return actor.ReceiveFunc(func(ctx actor.Context) {
+			if s, ok := ctx.Message().(string); ok {
+				n, _ := strconv.Atoi(s)
+				way.Store(int32(n))
+				ctx.Respond("lit")
+			}
+		})
+	})
+	if err != nil {
+		return err
+	}
+	ln, err := w.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	return w.Serve(ctx, ln, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		switch hang(way.Load()) {
+		case handlerBlocks:
+			blockInHandler()
+		case handlerSpins:
+			spinInHandler()
+		case statusBad:
+			rw.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})})
+}
+
+// stuck lets go of what blocks, where that is a goroutine of the test's.
+var stuck = make(chan struct{})
+
+//go:noinline
+func blockInHandler() { <-stuck }
+
+var spun atomic.Int64
+
+//go:noinline
+func spinInHandler() {
+	for way.Load() == int32(handlerSpins) {
+		spun.Add(1)
+	}
+}
+
+// next waits for an event of that kind.
+func next(t *testing.T, sub *supervisor.Subscription, kind supervisor.EventKind) supervisor.Event {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)
+	defer cancel()
+	for ev := range sub.Events(ctx) {
+		if ev.Kind == kind {
+			return ev
+		}
+	}
+	t.Fatalf("nothing %v", kind)
+	return supervisor.Event{}
+}
+
+// TestHang is P55 and P92: work that does not get done ends the worker, whatever
+// way it does not, and its replacement works.
+func TestHang(t *testing.T) {
+	for _, isolation := range []coppice.Isolation{coppice.ProcessIsolation, coppice.GoroutineIsolation} {
+		for _, tt := range []struct {
+			name string
+			way  hang
+			why  string // in the exit reason
+			dump string // in what a process prints as it is aborted
+		}{
+			{"the check fails", checkFails, "no database", ""},
+			{"the check panics", checkPanics, "panic: no database", ""},
+			{"the check blocks", checkBlocks, "no heartbeat", ""},
+			{"the handler blocks", handlerBlocks, "no heartbeat", "blockInHandler"},
+			{"the handler spins", handlerSpins, "no heartbeat", "spinInHandler"},
+			{"the health page says so", statusBad, "GET /healthz: status 503", ""},
+		} {
+			if isolation == coppice.GoroutineIsolation && tt.way != checkFails && tt.way != handlerBlocks {
+				continue // the same code
+			}
+			t.Run(isolation.String()+"/"+tt.name, func(t *testing.T) {
+				t.Setenv("COPPICE_ISOLATION", isolation.String())
+				p := plant(t, "hangs once told")
+				sub := p.Subscribe(64)
+				defer sub.Close()
+				if _, err := p.System().Ask(t.Context(), p.Lookup("web/0/fuse"), strconv.Itoa(int(tt.way))); err != nil {
+					t.Fatal(err)
+				}
+				ev := next(t, sub, supervisor.ChildExited)
+				if !errors.Is(ev.Reason.Err(), coppice.ErrHung) || !strings.Contains(ev.Reason.String(), tt.why) {
+					t.Errorf("ended with %v, want ErrHung and %q", ev.Reason, tt.why)
+				}
+				switch isolation {
+				case coppice.GoroutineIsolation: // they share the test's memory, and go on in it
+					if tt.way == handlerBlocks {
+						stuck <- struct{}{}
+					}
+				case coppice.ProcessIsolation:
+					if ev.Reason.Kind != supervisor.Exited || ev.Reason.Code != 2 {
+						t.Errorf("reason %+v, want exit code 2, Go's after SIGABRT", ev.Reason)
+					}
+					if tt.dump != "" && !strings.Contains(p.output.String(), tt.dump) {
+						t.Errorf("nothing printed names %s", tt.dump)
+					}
+				}
+				next(t, sub, supervisor.ChildStarted)
+				if _, err := p.System().Ask(t.Context(), p.Lookup("web/0/fuse"), "0"); err != nil {
+					t.Errorf("the replacement: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// TestStopped: a worker that is stopped by SIGSTOP is replaced, and so is the
+// listener process, without which nobody would be accepted.
+func TestStopped(t *testing.T) {
+	p := plant(t, "served and beating")
+	for _, name := range []string{"web/0", "listener"} {
+		sub := p.Subscribe(64)
+		pid := p.processes()[name]
+		runtimetest.Freeze(t, pid)
+		ev := next(t, sub, supervisor.ChildExited)
+		next(t, sub, supervisor.ChildStarted)
+		sub.Close()
+		if !errors.Is(ev.Reason.Err(), coppice.ErrHung) {
+			t.Errorf("%s ended with %v, want ErrHung", name, ev.Reason)
+		}
+		get(t, p.Listeners()[0].Addr.String())
+	}
+}
+
+// TestStoppedTree is P56: a tree that is stopped as a whole, for longer than it
+// takes to be sure that a worker hangs, kills nobody when it goes on. How long
+// that is is taken from a worker of another tree that is stopped alone.
+func TestStoppedTree(t *testing.T) {
+	prog := runtimetest.Start(t, []string{treeVar + "=beats"})
+	var pids []int
+	runtimetest.Eventually(t, "three processes", func() bool {
+		pids = append(runtimetest.Children(t, prog.PID()), prog.PID())
+		return len(pids) == 4 // two workers, the listener process, the master
+	})
+	for _, pid := range pids {
+		runtimetest.Freeze(t, pid)
+	}
+	control := plant(t, "beats")
+	sub := control.Subscribe(64)
+	defer sub.Close()
+	runtimetest.Freeze(t, control.processes()["web/0"])
+	next(t, sub, supervisor.ChildExited)
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtimetest.Freeze(t, control.processes()["web/1"])
+	next(t, sub, supervisor.ChildExited)
+	for _, pid := range pids {
+		if !runtimetest.Alive(pid) {
+			t.Errorf("pid %d has ended", pid)
+		}
+	}
+	prog.Signal(syscall.SIGTERM)
+	if code := prog.Wait(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if strings.Contains(strings.Join(prog.Lines(), "\n"), "hung") {
+		t.Error("the tree that was stopped speaks of hanging")
+	}
+}
