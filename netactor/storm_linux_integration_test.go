@@ -185,6 +185,9 @@ func TestStorm(t *testing.T) {
 	}
 }
 
+// soak makes it long.
+var soak = os.Getenv("COPPICE_SOAK") == "1"
+
 // aStorm is one run of TestStorm.
 type aStorm struct {
 	t       *testing.T
@@ -211,7 +214,7 @@ func newStorm(t *testing.T, p Policy) *aStorm {
 		t: t, policy: p, clients: 8, each: 120, blows: 20, rnd: rand.New(rand.NewPCG(1, 2)),
 		served: make(chan struct{}, 1), over: make(chan struct{}), struck: map[string]int{},
 	}
-	if os.Getenv("COPPICE_SOAK") == "1" {
+	if soak {
 		s.each, s.blows = 6500, 200
 	}
 	s.tr = newTree(t, false, func(tr *tree) {
@@ -254,6 +257,9 @@ func (s *aStorm) run() {
 	}
 	<-s.over
 	attempted := int64(s.clients * s.each)
+	if soak && dealt < s.blows {
+		s.t.Errorf("%d blows, want %d", dealt, s.blows)
+	}
 	s.t.Logf("%s: attempted %d: ok %d, cut %d, ended by the client %d, refused %d, hung %d; blows %d: %v",
 		s.policy, attempted, s.ok.Load(), s.cut.Load(), s.quit.Load(), s.refused.Load(), s.hung.Load(), dealt, s.struck)
 	if s.ok.Load()+s.cut.Load()+s.quit.Load() != attempted || s.refused.Load()+s.hung.Load() != 0 {
@@ -289,8 +295,12 @@ func (s *aStorm) blow(i int) {
 		<-w.gone
 		s.procs[i] = s.tr.startProc(i, s.vars)
 	}
-	// What a stopped worker with Shared has accepted waits for it; the others are served.
-	stop := func() { signal(syscall.SIGSTOP); s.more(5) }
+	stop := func() {
+		signal(syscall.SIGSTOP)
+		if s.policy.dispatched() { // else it may hold all that is under way
+			s.more(5)
+		}
+	}
 	// Out of descriptors: whatever number the next one gets is too high.
 	descriptors := func(n uint64) {
 		lim := unix.Rlimit{Cur: n, Max: 4096}

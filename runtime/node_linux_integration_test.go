@@ -148,12 +148,12 @@ func TestNodeEnds(t *testing.T) {
 		want func(r supervisor.Reason) bool
 	}{
 		{"N3 N69 N74 exit code", tellEnd("exit"), func(r supervisor.Reason) bool { return r.Kind == supervisor.Exited && r.Code == 42 }},
-		{"N80 N81 kill", func(p *planted) error { return syscall.Kill(p.pid("web/0"), syscall.SIGKILL) },
+		{"N78 N79 N80 N81 kill", func(p *planted) error { return syscall.Kill(p.pid("web/0"), syscall.SIGKILL) },
 			func(r supervisor.Reason) bool {
 				return r.Kind == supervisor.Signaled && r.Signal == int(syscall.SIGKILL)
 			}},
-		{"N50 the last listener is closed, and the function returns", tellEnd("close"), func(r supervisor.Reason) bool { return r.Kind == supervisor.Normal }},
-		{"N48 the function returns", tellEnd("return"), func(r supervisor.Reason) bool { return r.Kind == supervisor.Normal }},
+		{"N50 N51 the last listener is closed, and the function returns", tellEnd("close"), func(r supervisor.Reason) bool { return r.Kind == supervisor.Normal }},
+		{"N34 N48 the function returns", tellEnd("return"), func(r supervisor.Reason) bool { return r.Kind == supervisor.Normal }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := plant(t, "ends as told")
@@ -188,7 +188,7 @@ func TestNodeEnds(t *testing.T) {
 			get(t, next.Addr)
 		})
 	}
-	t.Run("X12 a stop that was asked for", func(t *testing.T) {
+	t.Run("N18 N19 N72 X5 X12 a stop that was asked for", func(t *testing.T) {
 		t.Setenv(treeVar, "ends as told")
 		rt, err := coppice.Start(t.Context(), withReports(trees["ends as told"](), make(chan report, 8)))
 		if err != nil {
