@@ -13,8 +13,8 @@ import (
 // programs are what the test binary is when it is started by a test: by the name
 // in programVar.
 var programs = map[string]func(){
-	"wait": func() { select {} },
-	// group leaves a child behind in its group, which heeds SIGTERM or not, prints
+	"wait": func() { time.Sleep(time.Hour) }, // to block for ever is a deadlock
+	// leaves leaves a child behind in its group, which heeds SIGTERM or not, prints
 	// its number, and ends.
 	"leaves": func() {
 		var pidfd int
@@ -30,7 +30,7 @@ var programs = map[string]func(){
 	"deaf": func() {
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Println("deaf")
-		select {}
+		time.Sleep(time.Hour)
 	},
 	"starts": func() { // what it says of its own start of another, at a limit
 		spareThreads()

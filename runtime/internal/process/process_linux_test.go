@@ -1,0 +1,327 @@
+package process
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func init() {
+	// bare starts a program as another than itself would find it: what is wrong with
+	// its own descriptors, mask and dispositions must not reach it.
+	programs["bare"] = func() {
+		for fd := range 40 { // dup(2)s are not close-on-exec
+			if fd >= 20 {
+				must(unix.Dup2(0, fd))
+			}
+		}
+		var all unix.Sigset_t
+		for i := range all.Val {
+			all.Val[i] = ^all.Val[i]
+		}
+		launcher() <- func() { must(unix.PthreadSigmask(unix.SIG_SETMASK, &all, nil)) }
+		file, err := os.Open("/proc/version")
+		must(err)
+		null, err := os.Open(os.DevNull)
+		must(err)
+		nice, err := strconv.Atoi(os.Getenv("NICE"))
+		must(err)
+		p, err := Start(Command{
+			Path: "/bin/sleep", Args: []string{"sleep", "60"}, Nice: nice,
+			Files: []*os.File{null, null, null, nil, file},
+		})
+		must(err)
+		fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.PID()))
+		must(err)
+		for _, fd := range fds {
+			to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", p.PID(), fd.Name()))
+			must(err)
+			fmt.Println(fd.Name(), to)
+		}
+		fmt.Println("SigBlk", status(p.PID(), "SigBlk"), "SigIgn", status(p.PID(), "SigIgn"), "TracerPid", status(p.PID(), "TracerPid"))
+		must(p.SignalGroup(syscall.SIGKILL))
+		<-p.Done()
+	}
+}
+
+// status reads one line of /proc/pid/status.
+func status(pid int, key string) string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	must(err)
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, key+":"); ok {
+			return strings.Join(strings.Fields(v), " ")
+		}
+	}
+	return ""
+}
+
+// TestBare: a process has exactly the descriptors that it was given, no signal is
+// blocked or ignored, and nobody traces it, although the program that started it
+// had descriptors that are not close-on-exec, a full mask, and was itself started
+// with signals ignored.
+func TestBare(t *testing.T) {
+	for _, nice := range []int{0, 1} { // started simply, and stopped in between
+		t.Run(fmt.Sprintf("nice %d", nice), func(t *testing.T) {
+			self, err := os.Executable()
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := begin(t, Command{
+				Path: "/bin/sh", Args: []string{"sh", "-c", `trap "" HUP INT QUIT USR1 CHLD PIPE TERM; exec "$0"`, self},
+				Env: []string{programVar + "=bare", fmt.Sprintf("NICE=%d", nice)},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(c.end)
+			want := []string{
+				"0 /dev/null", "1 /dev/null", "2 /dev/null", "4 /proc/version",
+				"SigBlk 0000000000000000 SigIgn 0000000000000000 TracerPid 0",
+			}
+			for _, w := range want {
+				if l := c.line(); l != w {
+					t.Errorf("%q, want %q", l, w)
+				}
+			}
+			if e := c.wait(); e.Code != 0 {
+				t.Errorf("ended with %+v", e)
+			}
+		})
+	}
+}
+
+// TestSettled: limits and nice are in effect before the program's first instruction.
+func TestSettled(t *testing.T) {
+	c, err := begin(t, Command{
+		Path: "/bin/sh", Args: []string{"sh", "-c", "ulimit -Sn; ulimit -Hn; ulimit -c; nice"},
+		Nice:    3,
+		Rlimits: []Rlimit{{"nofile", 33, 44}, {"core", 0, Unlimited}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.end)
+	for _, want := range []string{"33", "44", "0", "3"} {
+		if l := c.line(); l != want {
+			t.Errorf("%s, want %s", l, want)
+		}
+	}
+	if e := c.wait(); e.Code != 0 || e.Signal != 0 {
+		t.Errorf("ended with %+v", e)
+	}
+}
+
+// TestCredential: a process of another user, from an executable held by number
+// that this user could not find by its path.
+func TestCredential(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can start a process of another user")
+	}
+	dir := filepath.Join(t.TempDir(), "private")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile("/bin/sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/sleep", b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	exe, err := OpenExecutable(dir + "/sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer exe.Close()
+	c, err := begin(t, Command{
+		Executable: exe, Args: []string{"sleep", "60"}, DeathSignal: syscall.SIGKILL, Nice: -2,
+		Credential: &syscall.Credential{Uid: 65534, Gid: 65533, Groups: []uint32{7, 8}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.end)
+	for key, want := range map[string]string{
+		"Uid": "65534 65534 65534 65534", "Gid": "65533 65533 65533 65533", "Groups": "7 8", "CapEff": "0000000000000000",
+	} {
+		if got := status(c.PID(), key); got != want {
+			t.Errorf("%s %s, want %s", key, got, want)
+		}
+	}
+}
+
+// TestExecutableIsNotMet: whatever numbers the descriptors of a process have, the
+// executable's own is not overwritten before it is needed.
+func TestExecutableIsNotMet(t *testing.T) {
+	exe, err := OpenExecutable("/bin/true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer exe.Close()
+	for below := range 4 {
+		null, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd, err := unix.FcntlInt(null.Fd(), unix.F_DUPFD_CLOEXEC, exe.fd-1-below)
+		if err != nil {
+			t.Fatal(err)
+		}
+		high := os.NewFile(uintptr(fd), "high")
+		files := []*os.File{null, null, null, high, null, null, null}
+		p, err := Start(Command{Executable: exe, Args: []string{"true"}, Files: files})
+		if err != nil {
+			t.Fatalf("highest descriptor %d, executable %d: %v", fd, exe.fd, err)
+		}
+		<-p.Done()
+		if e := p.Exit(); e.Code != 0 || e.Signal != 0 {
+			t.Errorf("highest descriptor %d: %+v", fd, e)
+		}
+		p.Close()
+		high.Close()
+		null.Close()
+	}
+}
+
+// eventually polls cond until it is true.
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(patience); !cond(); {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}
+
+// TestGroupOutlivesLeader: what a process leaves behind in its group is known, and
+// gets the group's signals after its leader is reaped.
+func TestGroupOutlivesLeader(t *testing.T) {
+	if !groupsByPidfd() {
+		t.Skip("needs Linux 6.9: PIDFD_SIGNAL_PROCESS_GROUP")
+	}
+	c := run(t, "leaves", Command{Env: []string{"LEAVES=deaf"}})
+	var left int
+	for range 2 { // in either order
+		if l := c.line(); l != "deaf" {
+			left, _ = strconv.Atoi(l)
+		}
+	}
+	if e := c.wait(); e.Code != 0 || e.Signal != 0 {
+		t.Fatalf("ended with %+v", e)
+	}
+	if !c.GroupAlive() {
+		t.Fatal("the group is taken for dead")
+	}
+	if err := c.SignalGroup(syscall.SIGTERM); err != nil || status(left, "State") == "" {
+		t.Fatalf("SIGTERM to who ignores it: %v", err)
+	}
+	if err := c.SignalGroup(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the group has ended", func() bool { return !c.GroupAlive() })
+	if err := c.SignalGroup(syscall.SIGKILL); err != nil {
+		t.Errorf("a signal to a group that has ended: %v", err)
+	}
+	if err := c.Signal(syscall.SIGKILL); err != nil {
+		t.Errorf("a signal to a process that has ended: %v", err)
+	}
+}
+
+// TestGroupWithoutPidfd: before Linux 6.9 what a leader leaves behind is killed
+// before the leader is reaped, since after that the group's number may be another's.
+func TestGroupWithoutPidfd(t *testing.T) {
+	had := groupsByPidfd
+	groupsByPidfd = func() bool { return false }
+	t.Cleanup(func() { groupsByPidfd = had })
+	c := run(t, "leaves", Command{Env: []string{"LEAVES=deaf"}})
+	var left int
+	for l := range c.lines { // to the end of the output: nobody has it any more
+		if l != "deaf" {
+			left, _ = strconv.Atoi(l)
+		}
+	}
+	if left == 0 {
+		t.Fatal("no number printed")
+	}
+	c.wait()
+	eventually(t, "the group has ended", func() bool { return !groupHasLiving(c.PID()) })
+	if c.GroupAlive() {
+		t.Error("the group is taken for alive")
+	}
+	if err := c.SignalGroup(syscall.SIGKILL); err != nil {
+		t.Error(err)
+	}
+}
+
+// counts are what 1,000 processes must leave as they were.
+func counts(t *testing.T) map[string]int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	children := 0
+	tasks, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		b, _ := os.ReadFile(task) // a thread may have ended
+		children += len(strings.Fields(string(b)))
+	}
+	return map[string]int{"descriptors": len(fds), "goroutines": runtime.NumGoroutine(), "children": children}
+}
+
+// TestThousand: after 1,000 starts and kills, half of them by group with a child
+// left behind, descriptors, children, goroutines and process groups are as at the
+// start. With -short it is 100.
+func TestThousand(t *testing.T) {
+	n := 1000
+	if testing.Short() {
+		n = 100
+	}
+	launcher()
+	groupsByPidfd()
+	for range 2 { // the second round begins with what is made once
+		before := counts(t)
+		var pgids []int
+		for i := range n {
+			script := "exec sleep 60"
+			if i%2 == 0 {
+				script = "sleep 60 & exec sleep 60"
+			}
+			c, err := begin(t, Command{Path: "/bin/sh", Args: []string{"sh", "-c", script}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			pgids = append(pgids, c.PID())
+			c.end()
+			if e := c.Exit(); e.Signal != syscall.SIGKILL {
+				t.Fatalf("ended with %+v", e)
+			}
+		}
+		eventually(t, fmt.Sprintf("as at the start: %v", before), func() bool {
+			return maps.Equal(before, counts(t))
+		})
+		if i := slices.IndexFunc(pgids, groupHasLiving); n <= 100 && i >= 0 {
+			t.Errorf("group %d lives", pgids[i])
+		}
+		eventually(t, "no group lives", func() bool { return !groupHasLiving(pgids[0]) && !groupHasLiving(pgids[len(pgids)-1]) })
+		n = 10
+	}
+}
