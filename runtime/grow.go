@@ -220,7 +220,11 @@ type held struct {
 }
 
 func (h held) Start(ctx context.Context, _ supervisor.Incarnation) (supervisor.Instance, error) {
-	addr, err := h.rt.sockets.Open(ctx, h.path, h.spec.request())
+	spec, err := h.spec.resolveSystemd()
+	if err != nil {
+		return nil, err
+	}
+	addr, err := h.rt.sockets.Open(ctx, h.path, spec.request())
 	if err != nil {
 		return nil, err
 	}

@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"sync"
-	"syscall"
+	"sync/atomic"
 
 	"github.com/coppice-go/coppice/fdipc"
 )
@@ -26,25 +25,33 @@ func Serve(n int, fn WorkerFunc) {
 }
 
 // Main runs the tree until it ends or a signal ends it, and then exits; it never
-// returns. SIGTERM and SIGINT shut down in order (see [Runtime.Shutdown]) and exit
-// with 0; a second one kills what is left and exits with 1. The exit code is 1 as
-// well when the tree gave up or could not start, and 2 when the Config or the
-// environment cannot be used; one line on standard error says why.
+// returns. The exit code is 0 after an end that was asked for, 1 when the tree gave
+// up or could not start, and 2 when the Config or the environment cannot be used;
+// one line on standard error says why.
+//
+// The signals of the master:
+//
+//	SIGTERM, SIGINT  shut down in order (Runtime.Shutdown); the second one kills what is left and exits with 1
+//	SIGUSR1          print the tree to standard error
+//	SIGUSR2          reserved: ignored, with a line in the log
+//	SIGQUIT, others  what Go does with them; the children drain as orphans
+//
+// Children lead process groups of their own, so that what a terminal sends reaches
+// the master alone. A worker takes SIGTERM as the order to drain and end, which an
+// operator may send it too: it is then replaced.
+//
+// Started by systemd, Main tells it of the tree: see [Listener] for sockets, and
+// docs/systemd.md.
 func Main(cfg Config) {
 	ctx, stop := context.WithCancel(context.Background())
+	var up atomic.Pointer[Runtime]
 	if !InChild() {
-		signals := make(chan os.Signal, 2)
-		signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-		go func() { // ends with the process
-			<-signals
-			stop()
-			<-signals
-			fmt.Fprintln(os.Stderr, "coppice: second signal: killing what is left")
-			killAll()
-			os.Exit(exitFailed)
-		}()
+		go heed(&up, stop) // ends with the process
 	}
-	err := Run(ctx, cfg)
+	err := run(ctx, cfg, func(rt *Runtime) func() {
+		up.Store(rt)
+		return rt.tellSystemd()
+	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
@@ -66,9 +73,16 @@ func exitCode(err error) int {
 
 // Run starts the tree, waits until it ends by itself or ctx does, and then shuts
 // it down within Config.Shutdown. It returns nil after an orderly end that ctx
-// asked for, during the start too, otherwise why the tree ended. It handles no signal and never exits
-// the master; in a child process it does not return.
+// asked for, during the start too, otherwise why the tree ended. It handles no
+// signal, tells systemd nothing, and never exits the master; in a child process it
+// does not return.
 func Run(ctx context.Context, cfg Config) error {
+	return run(ctx, cfg, func(*Runtime) func() { return func() {} })
+}
+
+// run is Run. It calls up when the tree is up, and what that returned when the
+// tree is about to end, or has ended.
+func run(ctx context.Context, cfg Config, up func(*Runtime) (ending func())) error {
 	rt, err := Start(ctx, cfg)
 	if err != nil {
 		if cause := ctx.Err(); cause != nil && errors.Is(err, cause) {
@@ -76,10 +90,13 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 		return err
 	}
+	ending := up(rt)
 	select {
 	case <-rt.Done():
+		ending()
 		return rt.Wait()
 	case <-ctx.Done():
+		ending()
 	}
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.defaults().Shutdown)
 	defer cancel()

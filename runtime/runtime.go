@@ -33,6 +33,7 @@ type Runtime struct {
 
 	described []string // the tree, for the children to compare with theirs
 	hub       *hub
+	manager   atomic.Pointer[serviceManager] // of services: systemd, where it wants to know
 	sockets   *netactor.Table
 
 	ended chan struct{} // closed when the tree has ended and everything is closed

@@ -122,6 +122,12 @@ type Listener struct {
 	// master (N96); Network and Address are then left out.
 	FD int
 
+	// SystemdName names a socket that systemd opened and started the program with,
+	// by its FileDescriptorName= (systemd.socket(5)); "http:1" is the second of
+	// that name. It stands in the tree only. Network and Address may stand beside
+	// it: they are used when the program was started without sockets.
+	SystemdName string
+
 	Policy  Policy // who gets a connection; RoundRobin by default
 	Backlog int    // of the kernel; 0 = net.core.somaxconn
 }

@@ -152,7 +152,9 @@ func (l Listener) validate(bad report, path string) {
 		bad(path, "FD", l.FD, "is negative")
 	case l.FD > 0 && (l.Network != "" || l.Address != ""):
 		bad(path, "FD", l.FD, "stands beside a Network or an Address")
-	case l.FD > 0:
+	case l.SystemdName != "" && l.FD > 0:
+		bad(path, "SystemdName", l.SystemdName, "stands beside an FD")
+	case l.FD > 0, l.SystemdName != "" && l.Network == "" && l.Address == "":
 	case l.Network == "unix":
 		if l.Address == "" {
 			bad(path, "Address", `""`, "a Unix socket needs a path")

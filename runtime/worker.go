@@ -91,6 +91,9 @@ func (w *Worker) ListenOn(ctx context.Context, l Listener) (net.Listener, error)
 			errs = append(errs, &InvalidError{"listener " + l.Name, field, value, why})
 		}, "")
 	}
+	if l.SystemdName != "" {
+		errs = append(errs, &InvalidError{"listener " + l.Name, "SystemdName", l.SystemdName, "stands in the tree only: ask for its Listener by Name"})
+	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, &net.OpError{Op: "listen", Net: l.Network, Err: err}
 	}

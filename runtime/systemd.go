@@ -1,0 +1,136 @@
+package coppice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// serviceManager tells systemd of the tree, by sd_notify(3). The nil one is where
+// nobody wants to hear.
+type serviceManager struct {
+	rt   *Runtime
+	stop context.CancelFunc
+	live sync.WaitGroup // what stop ends
+
+	mu     sync.Mutex
+	status string // told last
+}
+
+// tellSystemd says that the tree is up, if systemd wants to know, and goes on
+// telling. The function that it returns says that the tree is about to end.
+func (rt *Runtime) tellSystemd() (ending func()) {
+	if os.Getenv("NOTIFY_SOCKET") == "" {
+		return func() {}
+	}
+	m := &serviceManager{rt: rt}
+	watchdog, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		rt.log.Warn("systemd's watchdog", "err", err)
+	}
+	var ctx context.Context
+	ctx, m.stop = context.WithCancel(context.Background())
+	m.tell(daemon.SdNotifyReady)
+	m.live.Go(func() { m.keepStatus(ctx) })
+	if watchdog > 0 {
+		m.live.Go(func() { m.signsOfLife(ctx, watchdog/2) }) // half of it: sd_watchdog_enabled(3)
+	}
+	rt.manager.Store(m)
+	return m.ending
+}
+
+// keepStatus tells the status whenever it changes.
+func (m *serviceManager) keepStatus(ctx context.Context) {
+	sub := m.rt.Subscribe(1) // what the newest event left behind is the status
+	defer sub.Close()
+	for range sub.Events(ctx) {
+		m.tell()
+	}
+}
+
+// signsOfLife tells at intervals that the tree is supervised.
+func (m *serviceManager) signsOfLife(ctx context.Context, every time.Duration) {
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if m.turns(ctx) {
+			m.tell(daemon.SdNotifyWatchdog)
+		}
+	}
+}
+
+// nobody is not the name of a child: it holds what names may not.
+const nobody = "/"
+
+// turns tells whether the root supervisor still takes its turns. It waits for one.
+func (m *serviceManager) turns(ctx context.Context) bool {
+	_, err := m.rt.tree.RestartChild(ctx, nobody)
+	return errors.Is(err, supervisor.ErrNotFound)
+}
+
+// reloading says that a reload begins. The function that it returns says that it
+// has ended, well or not: the tree serves.
+func (m *serviceManager) reloading() (reloaded func()) {
+	if m == nil {
+		return func() {}
+	}
+	m.tell(daemon.SdNotifyReloading, strings.TrimSpace(daemon.SdNotifyMonotonicUsec()))
+	return func() { m.tell(daemon.SdNotifyReady) }
+}
+
+// ending says that the tree is about to end, and how long that takes at most.
+func (m *serviceManager) ending() {
+	m.stop()
+	m.live.Wait()
+	m.tell(daemon.SdNotifyStopping, fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", m.rt.cfg.Shutdown.Microseconds()))
+}
+
+// tell sends states, and the status where it has changed.
+func (m *serviceManager) tell(states ...string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if status := m.rt.Snapshot().status(); status != m.status {
+		m.status = status
+		states = append(states, "STATUS="+status)
+	}
+	if len(states) == 0 {
+		return
+	}
+	if _, err := daemon.SdNotify(false, strings.Join(states, "\n")); err != nil {
+		m.rt.log.Warn("systemd does not hear", "err", err)
+	}
+}
+
+// status is the tree in a few words: "web 3 of 4 ready".
+func (t Tree) status() string {
+	var parts []string
+	t.Walk(func(n Tree) {
+		if n.Role != "pool" {
+			return
+		}
+		ready := 0
+		for _, w := range n.Children {
+			if w.State == supervisor.Running.String() {
+				ready++
+			}
+		}
+		parts = append(parts, fmt.Sprintf("%s %d of %d ready", n.Name, ready, len(n.Children)))
+	})
+	if len(parts) == 0 {
+		return t.State
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,215 @@
+//go:build linux
+
+package coppice_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/runtimetest"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+func init() {
+	trees["a service of systemd's"] = func() coppice.Config {
+		if !coppice.InChild() && os.Getenv("LISTEN_FDS") != "" {
+			os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid())) // as systemd does, between fork and exec
+		}
+		return coppice.Config{Children: []coppice.ChildSpec{
+			coppice.Listener{Name: "http", SystemdName: "http:1", Network: "tcp", Address: "127.0.0.1:0"},
+			coppice.Pool{
+				Name: "web", Size: 2, Intensity: supervisor.Intensity{Max: 1000, Period: time.Second},
+				Worker: func(ctx context.Context, w *coppice.Worker) error {
+					ln, err := w.ListenOn(ctx, coppice.Listener{Name: "http"})
+					if err != nil {
+						return err
+					}
+					// What is the master's alone has not reached the worker.
+					mux := http.NewServeMux()
+					mux.HandleFunc("/env", func(rw http.ResponseWriter, _ *http.Request) {
+						for _, v := range []string{"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"} {
+							if os.Getenv(v) != "" {
+								_, _ = rw.Write([]byte(v))
+							}
+						}
+					})
+					return w.Serve(ctx, ln, &http.Server{Handler: mux})
+				},
+			},
+		}}
+	}
+	trees["asks for systemd's"] = func() coppice.Config {
+		return pool(1, func(ctx context.Context, w *coppice.Worker) error {
+			_, err := w.ListenOn(ctx, coppice.Listener{SystemdName: "http"})
+			return tell(ctx, w, report{Error: errorText(err)})
+		})
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// notifySocket behaves as sd_notify(3) says systemd does: a datagram socket to
+// which one datagram is one message of lines.
+type notifySocket struct {
+	t    *testing.T
+	conn *net.UnixConn
+	path string
+}
+
+func newNotifySocket(t *testing.T) *notifySocket {
+	path := filepath.Join(t.TempDir(), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return &notifySocket{t, conn, path}
+}
+
+// next returns the next message, whole.
+func (n *notifySocket) next() string {
+	n.t.Helper()
+	if err := n.conn.SetReadDeadline(time.Now().Add(runtimetest.Patience)); err != nil {
+		n.t.Fatal(err)
+	}
+	var b [4096]byte
+	size, err := n.conn.Read(b[:])
+	if err != nil {
+		n.t.Fatalf("nothing more was said: %v", err)
+	}
+	return string(b[:size])
+}
+
+// await returns the first message that matches re, and those before it.
+func (n *notifySocket) await(re string) (before []string) {
+	n.t.Helper()
+	for want := regexp.MustCompile(re); ; {
+		msg := n.next()
+		if want.MatchString(msg) {
+			return before
+		}
+		before = append(before, msg)
+	}
+}
+
+// TestSystemd is P19, as far as the tree does not reload: readiness once every
+// child is up, the status as it changes, signs of life, and the end.
+func TestSystemd(t *testing.T) {
+	n := newNotifySocket(t)
+	p := runtimetest.Start(t, []string{treeVar + "=a service of systemd's", "NOTIFY_SOCKET=" + n.path, "WATCHDOG_USEC=200000"})
+	if first := n.next(); first != "READY=1\nSTATUS=web 2 of 2 ready" {
+		t.Errorf("first %q", first)
+	}
+	n.await(`^WATCHDOG=1$`)
+	n.await(`^WATCHDOG=1$`)
+
+	for _, pid := range runtimetest.Children(t, p.PID()) {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.await(`^STATUS=web 0 of 2 ready$|^STATUS=web 1 of 2 ready$`)
+	n.await(`^STATUS=web 2 of 2 ready$`)
+
+	p.Signal(syscall.SIGTERM)
+	for _, msg := range n.await(`^STOPPING=1\nEXTEND_TIMEOUT_USEC=30000000$`) {
+		if strings.Contains(msg, "READY") {
+			t.Errorf("ready again: %q", msg)
+		}
+	}
+	if code := p.Wait(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestStatusPage: what SIGUSR1 prints is the tree.
+func TestStatusPage(t *testing.T) {
+	n := newNotifySocket(t)
+	p := runtimetest.Start(t, []string{treeVar + "=a service of systemd's", "NOTIFY_SOCKET=" + n.path})
+	n.await(`READY=1`)
+	p.Signal(syscall.SIGUSR2) // reserved: nobody dies of it
+	p.Signal(syscall.SIGUSR1)
+	p.Await(`web/1 +worker pid \d+`)
+	p.Signal(syscall.SIGTERM)
+	if code := p.Wait(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestActivation is P21: the second of two sockets of one name is served, by
+// workers to whom nothing tells of it.
+func TestActivation(t *testing.T) {
+	var files []*os.File
+	var addr string
+	for range 2 {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		f, err := ln.(*net.TCPListener).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		files, addr = append(files, f), ln.Addr().String()
+	}
+	n := newNotifySocket(t)
+	p := runtimetest.StartWith(t, []string{
+		treeVar + "=a service of systemd's", "NOTIFY_SOCKET=" + n.path, "LISTEN_FDS=2", "LISTEN_FDNAMES=http:http",
+	}, files)
+	n.await(`READY=1`)
+	resp, err := http.Get("http://" + addr + "/env")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK || resp.ContentLength != 0 {
+		t.Errorf("status %d; the worker has variables of %d bytes", resp.StatusCode, resp.ContentLength)
+	}
+	p.Signal(syscall.SIGTERM)
+	if code := p.Wait(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestNotActivated: a socket that is not there is named, with those that are; a
+// worker cannot ask for one.
+func TestNotActivated(t *testing.T) {
+	p := runtimetest.StartWith(t, []string{
+		treeVar + "=a service of systemd's", "LISTEN_FDS=1", "LISTEN_FDNAMES=admin",
+	}, []*os.File{os.Stdin})
+	if code := p.Wait(); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	if out := strings.Join(p.Lines(), "\n"); !strings.Contains(out, `no socket "http" of systemd's: this program has admin`) {
+		t.Errorf("printed %s", out)
+	}
+
+	if r := plant(t, "asks for systemd's").reported(1)[0]; !strings.Contains(r.Error, "stands in the tree only") {
+		t.Errorf("error %q", r.Error)
+	}
+
+	_, err := coppice.Start(t.Context(), coppice.Config{Children: []coppice.ChildSpec{
+		coppice.Listener{Name: "http", SystemdName: "http", FD: 3},
+	}})
+	if _, ok := errors.AsType[*coppice.InvalidError](err); !ok {
+		t.Errorf("error %v, want an InvalidError", err)
+	}
+}
