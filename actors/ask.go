@@ -66,12 +66,11 @@ func (s *System) await(ctx context.Context, a *ask) (any, error) {
 		r := <-a.done
 		return r.value, r.err
 	}
-	if a.to != "" { // another process has it, and may forget it
-		to := a.target
-		if to.Address == nameAddress && a.to != nameAddress {
-			to = ProcessPID(a.to)
-		}
-		_ = s.postTo(to, kindAskEnd, func(b []byte) []byte {
+	s.asks.mu.Lock()
+	to := a.to
+	s.asks.mu.Unlock()
+	if to != "" { // another process has it, and may forget it
+		_ = s.postTo(ProcessPID(to), kindAskEnd, func(b []byte) []byte {
 			return appendPID(b, s.askPID(a.id))
 		})
 	}
@@ -84,9 +83,7 @@ type ask struct {
 	target *actor.PID
 	done   chan outcome // 1 entry; written by who took the ask out of the table
 
-	// Guarded by asks.mu; written before the message leaves.
-	to  string // the process that has the message; nameAddress: not known yet
-	via string // the process it was sent to first
+	to string // the process that has the message; guarded by asks.mu, written before it leaves
 }
 
 type outcome struct {
@@ -149,21 +146,12 @@ func (t *asks) count() int {
 	return len(t.open)
 }
 
-// route notes on which way an ask goes. It comes before the message is sent,
-// so that the end of a process on the way finds it.
-func (t *asks) route(id uint32, to, via string) {
+// route notes where an ask goes. It comes before the message is sent, so that the
+// end of that process finds it.
+func (t *asks) route(id uint32, to string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if a := t.open[id]; a != nil {
-		a.to, a.via = to, via
-	}
-}
-
-// bind notes which process has an ask that was sent to a name.
-func (t *asks) bind(id uint32, to, via string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if a := t.open[id]; a != nil && a.via == via && a.to == nameAddress {
 		a.to = to
 	}
 }
@@ -177,19 +165,19 @@ func (t *asks) finish(id uint32, value any, err error) bool {
 	return true
 }
 
-// failWay fails the asks that are at a process or on their way through it.
-func (t *asks) failWay(address string, reason supervisor.Reason) {
+// failAt fails the asks that are at a process.
+func (t *asks) failAt(address string, reason supervisor.Reason) {
 	t.mu.Lock()
 	var failed []*ask
 	for id, a := range t.open {
-		if a.to == address || a.via == address {
+		if a.to == address {
 			delete(t.open, id)
 			failed = append(failed, a)
 		}
 	}
 	t.mu.Unlock()
 	for _, a := range failed {
-		a.done <- outcome{err: &DownError{PID: a.target, Reason: reason}}
+		a.done <- outcome{err: downError(a.target, reason)}
 	}
 }
 

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"sync"
@@ -22,6 +23,7 @@ const (
 type codec struct {
 	name   string
 	typ    reflect.Type
+	shape  shape
 	decode func(b []byte) (any, error)
 }
 
@@ -41,9 +43,10 @@ var types struct {
 //
 // The encoding is CBOR of the exported fields, under their names or as json or
 // cbor tags say. Between two versions of a program, a field that the sender does
-// not have is zero at the receiver; one that the receiver does not have is
-// [ErrMalformed], as nothing is dropped in silence. So teach the receivers first, or give
-// the changed type a new name. Protobuf messages follow protobuf's rules and need not be
+// not have is zero at the receiver; one that the receiver does not have, or has
+// with another type, is [ErrSkew], as nothing is dropped in silence. So teach the
+// receivers first, or give the changed type a new name. A new field with omitempty that
+// is zero is not sent and does no harm. Protobuf messages follow protobuf's rules and need not be
 // registered. Strings, byte slices, bool, int, int64, uint64, float64, time.Time
 // and time.Duration are registered.
 //
@@ -62,7 +65,7 @@ func RegisterType[T any](name string) {
 	case reflect.Interface, reflect.Func, reflect.Chan, reflect.UnsafePointer, reflect.Pointer:
 		panic(fmt.Sprintf("actors: RegisterType[%s]: a %s can not cross processes", typ, elem.Kind()))
 	}
-	c := &codec{name: name, typ: typ}
+	c := &codec{name: name, typ: typ, shape: shapeOf(typ)}
 	if typ.Kind() == reflect.Pointer {
 		c.decode = func(b []byte) (any, error) {
 			v := reflect.New(elem).Interface()
@@ -75,6 +78,7 @@ func RegisterType[T any](name string) {
 			return v, err
 		}
 	}
+	defer retellTypes() // without the lock
 	types.mu.Lock()
 	defer types.mu.Unlock()
 	if types.byType == nil {
@@ -87,6 +91,7 @@ func RegisterType[T any](name string) {
 		panic(fmt.Sprintf("actors: RegisterType[%s]: %q: it has the name %q", typ, name, old.name))
 	}
 	types.byType[typ], types.byName[name] = c, c
+	told.bytes.Store(nil)
 }
 
 func init() {
@@ -186,8 +191,13 @@ func readMessage(b []byte) (msg any, err error) {
 	default:
 		return nil, fmt.Errorf("%w: codec %d", ErrMalformed, how)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: decode %q: %w", ErrMalformed, name, err)
+	var unknown *cbor.UnknownFieldError
+	var other *cbor.UnmarshalTypeError
+	switch {
+	case err == nil:
+		return msg, nil
+	case errors.As(err, &unknown), errors.As(err, &other):
+		return nil, fmt.Errorf("%w: decode %q: %w", ErrSkew, name, err)
 	}
-	return msg, nil
+	return nil, fmt.Errorf("%w: decode %q: %w", ErrMalformed, name, err)
 }

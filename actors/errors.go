@@ -27,6 +27,9 @@ var (
 	// ErrMalformed: the bytes of a message are not what its type says, or the
 	// message could not be encoded.
 	ErrMalformed = errors.New("malformed message")
+	// ErrSkew: the two processes run versions of the program in which the message's
+	// type has different fields, and the receiver's can not hold what was sent.
+	ErrSkew = errors.New("message type differs between versions")
 	// ErrName: the name can not be used. Names are 1 to 255 bytes of UTF-8
 	// without '$', '@' and control characters.
 	ErrName = errors.New("unusable name")
@@ -34,6 +37,9 @@ var (
 	ErrNameTaken = errors.New("name taken")
 	// ErrClosed: the system was shut down.
 	ErrClosed = errors.New("actor system closed")
+	// ErrLane: the channel between two live processes broke, or could not be made.
+	// What was on it is in doubt; the next message makes a new one.
+	ErrLane = errors.New("channel between processes broken")
 	// ErrStale: the process was attached before with a later incarnation.
 	ErrStale = errors.New("stale incarnation")
 )
@@ -51,6 +57,18 @@ func (e *DownError) Error() string {
 
 // Is makes errors.Is(err, ErrDown) hold.
 func (e *DownError) Is(target error) bool { return target == ErrDown }
+
+// Unwrap returns the error that the reason has, or nil.
+func (e *DownError) Unwrap() error { return e.Reason.Cause }
+
+// downError is what waited for pid gets when it ended for reason. Where there was
+// nobody, it did not end.
+func downError(pid *actor.PID, reason supervisor.Reason) error {
+	if reason.Cause == ErrNoActor {
+		return ErrNoActor
+	}
+	return &DownError{PID: pid, Reason: reason}
+}
 
 // remoteError is an error of this package that came from another process.
 type remoteError struct {
@@ -73,6 +91,8 @@ const (
 	codeName      = 7
 	codeNameTaken = 8
 	codeClosed    = 9
+	codeSkew      = 10
+	codeLane      = 11
 )
 
 var errorCodes = []struct {
@@ -87,6 +107,8 @@ var errorCodes = []struct {
 	{codeName, ErrName},
 	{codeNameTaken, ErrNameTaken},
 	{codeClosed, ErrClosed},
+	{codeSkew, ErrSkew},
+	{codeLane, ErrLane},
 }
 
 // appendError appends err: a code, then for ErrDown its reason, else its text.

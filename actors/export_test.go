@@ -2,6 +2,7 @@ package actors
 
 import (
 	"strings"
+	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 )
@@ -28,3 +29,9 @@ func Foreign(s *System) (ids []string) {
 	}
 	return ids
 }
+
+// BreakLane ends the channel to a sibling as a protocol error would: both live.
+func BreakLane(s *System, address string) { _ = s.attached(address).own.Close() }
+
+// SetLaneGrace shortens the wait for the reason of a lane's end.
+func SetLaneGrace(s *System, d time.Duration) { s.laneGrace = d }

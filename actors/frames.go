@@ -22,31 +22,30 @@ func (s *System) HandleFrame(from string, f *fdipc.Frame) bool {
 	if f.Kind < firstKind || f.Kind > lastKind {
 		return false
 	}
-	s.mu.RLock()
-	l, uplink := s.links[from], s.uplink
-	s.mu.RUnlock()
-	relayed := f.Flags&flagRelayed != 0
-	if l == nil || f.Target != l.incarnation || relayed && from != uplink {
+	if l := s.attached(from); l != nil && !l.lane {
+		return s.handleFrom(l, f)
+	}
+	s.refused.Add(1)
+	f.Refuse(fdipc.ReasonUnknown)
+	return true
+}
+
+// handleFrom takes a frame that arrived on a link.
+func (s *System) handleFrom(l *link, f *fdipc.Frame) bool {
+	if f.Kind < firstKind || f.Kind > lastKind {
+		return false
+	}
+	if f.Target != l.incarnation || s.attached(l.address) != l {
 		s.refused.Add(1)
 		f.Refuse(fdipc.ReasonUnknown)
 		return true
 	}
 	r := &reader{b: f.Payload}
 	target := r.pid(s.cfg.Address)
-	if r.bad {
+	if r.bad || !s.local(target) { // nobody passes frames on
 		s.bad(l, f.Kind)
 		f.Refuse(fdipc.ReasonUnknown)
 		return true
-	}
-	if !s.local(target) {
-		if uplink != "" { // only the master relays
-			s.refused.Add(1)
-			s.reject(l, f, r, target, ErrNoActor)
-			return true
-		}
-		if target = s.relay(l, f, r, target); target == nil {
-			return true
-		}
 	}
 	s.handle(l, f, r, target)
 	return true
@@ -54,7 +53,7 @@ func (s *System) HandleFrame(from string, f *fdipc.Frame) bool {
 
 // handle does what a frame for this process says.
 func (s *System) handle(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
-	if f.Kind != kindUser {
+	if f.Kind != kindUser && f.Kind != kindLane {
 		f.Refuse(fdipc.ReasonUnknown) // no other frame has handles
 	}
 	switch f.Kind {
@@ -65,11 +64,11 @@ func (s *System) handle(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
 	case kindMonitor, kindDemonitor:
 		s.onMonitor(l, f, r, target)
 	case kindDown:
-		s.onDown(l, f, r)
+		s.onDown(l, r)
 	case kindFailed:
 		s.onFailed(l, r, target)
-	case kindBound:
-		s.onBound(l, r)
+	case kindLane:
+		s.onLane(l, f, r)
 	case kindGone:
 		s.onGone(l, r)
 	case kindAskEnd:
@@ -78,6 +77,10 @@ func (s *System) handle(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
 		s.onName(l, r)
 	case kindNamed:
 		s.onNamed(l, r)
+	case kindMoved:
+		s.onMoved(l, r)
+	case kindTypes:
+		s.onTypes(l, r)
 	default:
 		s.bad(l, f.Kind) // of a later release
 	}
@@ -158,7 +161,7 @@ func (s *System) deliverSafely(target *actor.PID, message any) (err error) {
 // onStop serves a Stop or Poison; one with a ref waits for the end.
 func (s *System) onStop(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
 	how, watcher, ref := r.byte(), r.string(maxAddress), r.uint()
-	if r.bad || how > stopPoison || f.Flags&flagRelayed == 0 && watcher != l.address {
+	if r.bad || how > stopPoison || watcher != l.address {
 		s.bad(l, f.Kind)
 		return
 	}
@@ -179,7 +182,7 @@ func (s *System) onStop(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
 // onMonitor serves the monitor of another process.
 func (s *System) onMonitor(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
 	watcher, ref := r.string(maxAddress), r.uint()
-	if r.bad || ref == 0 || f.Flags&flagRelayed == 0 && watcher != l.address {
+	if r.bad || ref == 0 || watcher != l.address {
 		s.bad(l, f.Kind)
 		return
 	}
@@ -208,15 +211,13 @@ func (s *System) serveMonitor(l *link, target *actor.PID, watcher string, ref ui
 	}
 }
 
-func (s *System) onDown(l *link, f *fdipc.Frame, r *reader) {
-	writer, ref, how, reason := r.string(maxAddress), r.uint(), ending(r.byte()), r.reason()
+func (s *System) onDown(l *link, r *reader) {
+	ref, how, reason := r.uint(), ending(r.byte()), r.reason()
 	if r.bad || how > endProcess {
 		s.bad(l, kindDown)
 		return
 	}
-	// The process that has the monitor says it, or one on the way that could not reach it.
-	relayed := f.Flags&flagRelayed != 0
-	if m := s.monitors.get(ref, l.address, writer, relayed); m != nil {
+	if m := s.monitors.get(ref, l.address); m != nil {
 		s.monitors.fire(m, reason, how)
 	}
 }
@@ -234,39 +235,38 @@ func (s *System) onFailed(l *link, r *reader, target *actor.PID) {
 	s.asks.finish(target.RequestId, nil, err)
 }
 
-// onBound hears from the master who has what was sent to a name.
-func (s *System) onBound(l *link, r *reader) {
-	what, ref, address := r.byte(), r.uint(), r.string(maxAddress)
-	switch {
-	case r.bad || what > boundMonitor:
-		s.bad(l, kindBound)
-	case what == boundAsk:
-		s.asks.bind(uint32(ref), address, l.address)
-	default:
-		s.monitors.bind(ref, address, l.address)
-	}
-}
-
-// onGone hears from the master that a process has ended. What is attached here
-// is left to Detach, which comes after that process's last messages.
+// onGone hears from the master that a process has ended.
 func (s *System) onGone(l *link, r *reader) {
 	address, reason := r.string(maxAddress), r.reason()
-	s.mu.RLock()
-	_, attached := s.links[address]
-	master := l.address == s.uplink
-	s.mu.RUnlock()
-	if r.bad || !master {
+	if r.bad || l.address != s.uplinkAddress() || checkName(address) != nil || address == l.address {
 		s.bad(l, kindGone)
 		return
 	}
-	if !attached {
+	s.mu.Lock()
+	s.gone.add(address, reason)
+	delete(s.broken, address)
+	to := s.links[address]
+	s.mu.Unlock()
+	switch {
+	case to == nil:
 		s.ended(address, reason)
+	case to.lane:
+		s.laneGone(to, reason)
 	}
+	// What was attached here is left to Detach, which comes after its last messages.
+}
+
+// isGone says whether a process is known to have ended.
+func (s *System) isGone(address string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	_, ok := s.gone.find(address)
+	return ok
 }
 
 func (s *System) onAskEnd(l *link, r *reader) {
 	asker := r.pid("")
-	if r.bad {
+	if r.bad || asker.Address != l.address {
 		s.bad(l, kindAskEnd)
 		return
 	}

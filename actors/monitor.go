@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"errors"
 	"sync"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -27,7 +28,8 @@ type Monitor struct {
 	fired func(Down, ending) // called by who took the monitor out of the table
 
 	// Guarded by monitors.mu.
-	to, via string // as in ask
+	to      string // the process it is at
+	process bool   // it watches that itself
 	undo    func() // takes back what start did; nil: nothing to take back
 	watch   watch  // the Watch that the monitor stands for; zero: none
 }
@@ -113,45 +115,42 @@ func (t *monitors) fire(m *Monitor, r supervisor.Reason, how ending) {
 	}
 }
 
-// setWay notes where the monitor is and how to undo it, before the request leaves.
-func (t *monitors) setWay(m *Monitor, to, via string, undo func()) {
+// setWay notes where the monitor is and how to undo it, before the request
+// leaves. It returns false when the monitor was cancelled meanwhile.
+func (t *monitors) setWay(m *Monitor, target *actor.PID, undo func()) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	m.to, m.via, m.undo = to, via, undo
+	m.to, m.process, m.undo = target.Address, target.Id == processID, undo
+	return t.open[m.ref] == m
 }
 
-func (t *monitors) bind(ref uint64, to, via string) {
+// get returns the monitor ref if it is at the process with an address.
+func (t *monitors) get(ref uint64, address string) *Monitor {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if m := t.open[ref]; m != nil && m.via == via && m.to == nameAddress {
-		m.to = to
-	}
-}
-
-// get returns the monitor ref if it went through the process via and, when the
-// master relayed what is said of it, is at the process that says it.
-func (t *monitors) get(ref uint64, via, writer string, relayed bool) *Monitor {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if m := t.open[ref]; m != nil && m.via == via && (!relayed || m.to == writer) {
+	if m := t.open[ref]; m != nil && m.to == address {
 		return m
 	}
 	return nil
 }
 
-// fireWay fires the monitors of a process that has ended, and those of
-// processes that were reached through it.
-func (t *monitors) fireWay(address string, r supervisor.Reason) {
+// fireAt fires the monitors of the actors of a process, and, when that has
+// ended too, of the process itself.
+func (t *monitors) fireAt(address string, r supervisor.Reason, ended bool) {
 	t.mu.Lock()
 	var found []*Monitor
 	for _, m := range t.open {
-		if m.to == address || m.via == address {
+		if m.to == address && (ended || !m.process) {
 			found = append(found, m)
 		}
 	}
 	t.mu.Unlock()
+	how := endProcess
+	if r.Cause == ErrNoActor {
+		how = endNobody
+	}
 	for _, m := range found {
-		t.fire(m, r, endProcess)
+		t.fire(m, r, how)
 	}
 }
 
@@ -182,17 +181,33 @@ func (t *monitors) start(m *Monitor) {
 		t.fire(m, errorReason(ErrClosed), endProcess)
 		return
 	}
-	target, remote := s.holder(m.pid)
-	if target == nil {
-		t.fire(m, noActor, endNobody)
-		return
+	s.locate(m.pid, func(target *actor.PID, err error) {
+		switch {
+		case err != nil:
+			t.fire(m, endOf(err), endNobody)
+		case s.local(target):
+			s.monitorLocal(m, target)
+		default:
+			s.monitorRemote(m, target)
+		}
+	})
+}
+
+// endOf is the reason to give for what could not be monitored.
+func endOf(err error) supervisor.Reason {
+	var down *DownError
+	if errors.As(err, &down) {
+		return down.Reason
 	}
-	if remote {
-		s.monitorRemote(m, target)
-		return
-	}
+	return errorReason(err)
+}
+
+func (s *System) monitorLocal(m *Monitor, target *actor.PID) {
+	t := &s.monitors
 	k := watchKey{ref: m.ref}
-	t.setWay(m, s.cfg.Address, "", func() { s.unwatchLocal(target.Id, k) })
+	if !t.setWay(m, target, func() { s.unwatchLocal(target.Id, k) }) {
+		return
+	}
 	fire := func(r supervisor.Reason, how ending) { t.fire(m, r, how) }
 	if !s.watchLocal(target.Id, k, m.stop, s.cfg.Address, fire) {
 		t.fire(m, noActor, endNobody)

@@ -33,10 +33,11 @@ func (s *System) Lookup(name string) *actor.PID { return actor.NewPID(nameAddres
 // Whereis returns who holds a name now. In a child process it asks the master,
 // under ctx. Nobody is [ErrNoActor].
 func (s *System) Whereis(ctx context.Context, name string) (*actor.PID, error) {
-	pid, err := s.names.call(ctx, nameWhereis, name, nil)
+	v, err := s.names.call(ctx, nameWhereis, name, nil)
 	if err != nil {
 		return nil, fmt.Errorf("actors: whereis %q: %w", name, err)
 	}
+	pid, _ := v.(*actor.PID)
 	return pid, nil
 }
 
@@ -73,13 +74,18 @@ const (
 	nameReregister byte = 2
 	nameUnregister byte = 3
 	nameWhereis    byte = 4
+	nameResolve    byte = 5 // whereis, and tell me when it changes
+	nameMembers    byte = 6 // the processes of a pool, and tell me when they change
 )
 
-// names is the registry. The master's is the tree's; a child's is not used.
+// names is the registry. The master's is the tree's; a child's holds nothing.
 type names struct {
 	s  *System
 	mu sync.RWMutex
 	m  map[string]*holding
+
+	moves moves // of the master
+	known known // of a child
 }
 
 type holding struct {
@@ -89,22 +95,30 @@ type holding struct {
 
 func (n *names) init(s *System) { n.s, n.m = s, make(map[string]*holding) }
 
-// call does op here or, in a child, at the master.
-func (n *names) call(ctx context.Context, op byte, name string, pid *actor.PID) (*actor.PID, error) {
+// call does op here or, in a child, at the master. It returns a *actor.PID, a
+// []member, or nil.
+func (n *names) call(ctx context.Context, op byte, name string, pid *actor.PID) (any, error) {
 	s := n.s
 	if s.closed.Load() {
 		return nil, ErrClosed
 	}
 	up := s.uplinkAddress()
 	if up == "" {
-		return n.do(op, name, pid, s.cfg.Address)
+		done := make(chan outcome, 1)
+		n.do(op, name, pid, s.cfg.Address, func(v any, err error) { done <- outcome{v, err} })
+		select {
+		case r := <-done:
+			return r.value, r.err
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
 	master := ProcessPID(up)
 	a := s.asks.begin(master)
-	s.asks.route(a.id, up, up)
+	s.asks.route(a.id, up)
 	err := s.postTo(master, kindName, func(b []byte) []byte {
 		b = binary.AppendUvarint(append(b, op), uint64(a.id))
 		b = appendString(b, name)
@@ -116,47 +130,51 @@ func (n *names) call(ctx context.Context, op byte, name string, pid *actor.PID) 
 	if err != nil && s.asks.end(a.id) != nil {
 		return nil, err
 	}
-	v, err := s.await(ctx, a)
-	if err != nil {
-		return nil, err
-	}
-	holder, _ := v.(*actor.PID)
-	return holder, nil
+	return s.await(ctx, a)
 }
 
-// do does op for the process from.
-func (n *names) do(op byte, name string, pid *actor.PID, from string) (*actor.PID, error) {
+// do does op for the process from and calls done, once, perhaps later.
+func (n *names) do(op byte, name string, pid *actor.PID, from string, done func(any, error)) {
 	if err := checkName(name); err != nil {
-		return nil, err
-	}
-	if op == nameWhereis {
-		if h := n.whereis(name); h != nil {
-			return h, nil
-		}
-		return nil, ErrNoActor
-	}
-	if pid == nil || pid.Address == "" || pid.Id == "" {
-		return nil, ErrNoActor
-	}
-	if pid.Address == nameAddress {
-		if pid = n.whereis(pid.Id); pid == nil {
-			return nil, ErrNoActor
-		}
-	}
-	if pid.Address != from && from != n.s.cfg.Address {
-		return nil, fmt.Errorf("%w: %s is not an actor of the process that asks", ErrName, pidString(pid))
+		done(nil, err)
+		return
 	}
 	switch op {
-	case nameRegister, nameReregister:
-		return nil, n.register(name, pid, op == nameReregister)
-	case nameUnregister:
-		n.drop(name, func(h *holding) bool { return h.pid.Equal(pid) })
-		return nil, nil
+	case nameWhereis, nameResolve:
+		if op == nameResolve { // before the look: a change after it is told
+			n.moves.remember(from, name)
+		}
+		if h := n.whereis(name); h != nil {
+			done(h, nil)
+		} else {
+			done(nil, ErrNoActor)
+		}
+		return
+	case nameMembers:
+		n.moves.remember(from, queryKey(op, name))
+		done(n.members(name), nil)
+		return
+	case nameRegister, nameReregister, nameUnregister:
+	default:
+		done(nil, fmt.Errorf("%w: operation %d on a name", ErrMalformed, op))
+		return
 	}
-	return nil, fmt.Errorf("%w: operation %d on a name", ErrMalformed, op)
+	if pid != nil && pid.Address == nameAddress {
+		pid = n.whereis(pid.Id)
+	}
+	switch {
+	case pid == nil || pid.Address == "" || pid.Id == "":
+		done(nil, ErrNoActor)
+	case pid.Address != from && from != n.s.cfg.Address:
+		done(nil, fmt.Errorf("%w: %s is not an actor of the process that asks", ErrName, pidString(pid)))
+	case op == nameUnregister:
+		n.drop(name, func(h *holding) bool { return h.pid.Equal(pid) }, func() { done(nil, nil) })
+	default:
+		n.register(name, pid, op == nameReregister, func(err error) { done(nil, err) })
+	}
 }
 
-func (n *names) register(name string, pid *actor.PID, replace bool) error {
+func (n *names) register(name string, pid *actor.PID, replace bool, done func(error)) {
 	h := &holding{pid: pid}
 	n.mu.Lock()
 	old := n.m[name]
@@ -164,10 +182,12 @@ func (n *names) register(name string, pid *actor.PID, replace bool) error {
 	case old == nil:
 	case old.pid.Equal(pid):
 		n.mu.Unlock()
-		return nil
+		done(nil)
+		return
 	case !replace:
 		n.mu.Unlock()
-		return ErrNameTaken
+		done(ErrNameTaken)
+		return
 	}
 	n.m[name] = h
 	n.mu.Unlock()
@@ -178,7 +198,7 @@ func (n *names) register(name string, pid *actor.PID, replace bool) error {
 	// The name is held before its holder is watched, so that the end of the
 	// holder finds it.
 	mon := &Monitor{s: n.s, pid: pid}
-	mon.fired = func(Down, ending) { n.drop(name, func(now *holding) bool { return now == h }) }
+	mon.fired = func(Down, ending) { n.drop(name, func(now *holding) bool { return now == h }, func() {}) }
 	n.s.monitors.start(mon)
 
 	n.mu.Lock()
@@ -187,21 +207,25 @@ func (n *names) register(name string, pid *actor.PID, replace bool) error {
 		h.mon = mon
 	}
 	n.mu.Unlock()
+	n.moved(name, func() {
+		if !held && n.whereis(name) == nil {
+			done(ErrNoActor)
+			return
+		}
+		done(nil)
+	})
 	if !held {
 		mon.Cancel() // replaced, or the holder has ended
-		if n.whereis(name) == nil {
-			return ErrNoActor
-		}
 	}
-	return nil
 }
 
-// drop frees name if the holding is the one meant.
-func (n *names) drop(name string, meant func(*holding) bool) {
+// drop frees name if the holding is the one meant, and calls done when all know it.
+func (n *names) drop(name string, meant func(*holding) bool, done func()) {
 	n.mu.Lock()
 	h := n.m[name]
 	if h == nil || !meant(h) {
 		n.mu.Unlock()
+		done()
 		return
 	}
 	delete(n.m, name)
@@ -209,6 +233,7 @@ func (n *names) drop(name string, meant func(*holding) bool) {
 	if h.mon != nil {
 		h.mon.Cancel()
 	}
+	n.moved(name, done)
 }
 
 // whereis returns the holder of a name as this process knows it; nil: nobody.
@@ -245,31 +270,54 @@ func (s *System) onName(l *link, r *reader) {
 		s.bad(l, kindName)
 		return
 	}
-	holder, err := s.names.do(op, name, pid, l.address)
-	l.post(s.frame(kindNamed, fdipc.Data), func(b []byte) []byte {
-		b = appendPID(b, ProcessPID(l.address))
-		b = binary.AppendUvarint(b, uint64(ref))
-		switch {
-		case err != nil:
-			return appendError(append(b, 1), err)
-		case holder != nil:
-			return appendPID(append(b, 2), holder)
-		}
-		return append(b, 0)
+	s.names.do(op, name, pid, l.address, func(v any, err error) {
+		l.post(s.frame(kindNamed, fdipc.Control), func(b []byte) []byte {
+			b = appendPID(b, ProcessPID(l.address))
+			b = binary.AppendUvarint(b, uint64(ref))
+			if err != nil {
+				return appendError(append(b, namedError), err)
+			}
+			switch v := v.(type) {
+			case *actor.PID:
+				return appendPID(append(b, namedPID), v)
+			case []member:
+				b = binary.AppendUvarint(append(b, namedMembers), uint64(len(v)))
+				for _, m := range v {
+					b = appendString(appendString(b, m.name), m.address)
+				}
+				return b
+			}
+			return append(b, namedDone)
+		})
 	})
 }
+
+// What an answer to a name frame holds.
+const (
+	namedDone    byte = 0
+	namedError   byte = 1
+	namedPID     byte = 2
+	namedMembers byte = 3
+)
 
 // onNamed takes the master's answer.
 func (s *System) onNamed(l *link, r *reader) {
 	ref := r.uint32()
 	var err error
-	var holder *actor.PID
+	var v any
 	switch r.byte() {
-	case 0:
-	case 1:
+	case namedDone:
+	case namedError:
 		err = r.error(nil)
-	case 2:
-		holder = r.pid(s.cfg.Address)
+	case namedPID:
+		v = r.pid(s.cfg.Address)
+	case namedMembers:
+		count := r.uint()
+		var list []member
+		for ; count > 0 && !r.bad; count-- {
+			list = append(list, member{r.string(maxText), r.string(maxAddress)})
+		}
+		v = list
 	default:
 		r.fail()
 	}
@@ -277,11 +325,7 @@ func (s *System) onNamed(l *link, r *reader) {
 		s.bad(l, kindNamed)
 		return
 	}
-	if err != nil {
-		s.asks.finish(ref, nil, err)
-	} else {
-		s.asks.finish(ref, holder, nil)
-	}
+	s.asks.finish(ref, v, err)
 }
 
 // self is the actor.Process of this process's own PID, for protoactor's functions.

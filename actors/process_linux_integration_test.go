@@ -5,7 +5,9 @@ package actors_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"os"
 	"strconv"
 	"testing"
@@ -49,7 +51,15 @@ func worker(s *actors.System) error {
 		ctx.Respond(v)
 	}))
 	_, e4 := s.Spawn(ctx, "count", counter)
-	return errors.Join(e1, e2, e3, e4)
+	_, e5 := s.Spawn(ctx, "sibling", receive(func(ctx actor.Context) {
+		order, asker := ctx.Message().(*order), ctx.Sender()
+		go func() { // ends with its asks
+			if err := s.Send(context.Background(), asker, order.do(s)); err != nil {
+				fmt.Fprintln(os.Stderr, "sibling:", err)
+			}
+		}()
+	}))
+	return errors.Join(e1, e2, e3, e4, e5)
 }
 
 // An ask from master to worker and back from worker to master; a kill with an
@@ -108,4 +118,125 @@ func TestTwoProcesses(t *testing.T) {
 	if st := master.Stats(); st.Asks != 0 || st.Monitors != 1 || st.Refused != 0 || st.Malformed != 0 { // the name of the master is monitored
 		t.Fatalf("left: %+v", st)
 	}
+}
+
+// order is what a sibling is told to do.
+type order struct {
+	To      *actor.PID
+	Asks    int    // how many asks
+	Hold    bool   // one ask that is not answered
+	Descend string // greet over a connection that is made to this address
+}
+
+type orderDone struct {
+	Answered int
+	Down     int // signal of the DownError that ended an ask
+	Lanes    int
+	Err      string
+}
+
+func init() {
+	actors.RegisterType[*order]("test.order")
+	actors.RegisterType[*orderDone]("test.order.done")
+}
+
+func (o *order) do(s *actors.System) *orderDone {
+	d := &orderDone{}
+	ctx, cancel := context.WithTimeout(context.Background(), actorstest.Patience)
+	defer cancel()
+	fail := func(err error) *orderDone {
+		var down *actors.DownError
+		if errors.As(err, &down) {
+			d.Down = down.Reason.Signal
+		}
+		d.Err = err.Error()
+		return d
+	}
+	for i := range o.Asks {
+		if v, err := s.Ask(ctx, o.To, i); err != nil || v != i {
+			return fail(err)
+		}
+		d.Answered++
+	}
+	if o.Hold {
+		if _, err := s.Ask(ctx, o.To, "hold"); err != nil {
+			return fail(err)
+		}
+	}
+	if o.Descend != "" {
+		c, err := net.Dial("tcp", o.Descend)
+		if err == nil {
+			err = s.Send(ctx, o.To, &connMessage{"from a sibling", c})
+		}
+		if err != nil {
+			return fail(err)
+		}
+	}
+	d.Lanes = s.Stats().Lanes
+	return d
+}
+
+// Two processes talk by a lane of their own: the master passes nothing on. The
+// kill of one is known to the other, with its reason, and its descriptors go.
+func TestTwoSiblings(t *testing.T) {
+	master := local(t)
+	taken := actorstest.NewProbe(t, master, "taken")
+	a := actorstest.StartPeer(t, master, 1, "worker")
+	told := actor.NewPID("1", "sibling")
+	base := descriptors(t, a.Pid)
+	for id := 2; id <= 4; id++ {
+		b := actorstest.StartPeer(t, master, id, "worker")
+		echo := actor.NewPID(b.Address, "echo")
+		if d := ask(t, master, told, &order{To: echo, Asks: 1}).(*orderDone); d.Answered != 1 {
+			t.Fatalf("%+v", d)
+		}
+		if n := descriptors(t, a.Pid) - base; n > 5 {
+			t.Fatalf("a lane costs %d descriptors", n)
+		}
+		before := a.Received() + b.Received()
+		d := ask(t, master, told, &order{To: echo, Asks: 1000}).(*orderDone)
+		if d.Answered != 1000 || d.Lanes != 1 || d.Err != "" {
+			t.Fatalf("%+v", d)
+		}
+		if n := a.Received() + b.Received() - before; n > 20 {
+			t.Fatalf("the master got %d frames for 1000 asks between siblings", n)
+		}
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d = ask(t, master, told, &order{To: actor.NewPID(b.Address, "greet"), Descend: ln.Addr().String()}).(*orderDone); d.Err != "" {
+			t.Fatalf("%+v", d)
+		}
+		c, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, err := io.ReadAll(c); err != nil || string(text) != "hello from a sibling" {
+			t.Fatalf("read %q, %v", text, err)
+		}
+		c.Close()
+		ln.Close()
+
+		end := make(chan any, 1)
+		go func() { end <- ask(t, master, told, &order{To: echo, Hold: true}) }()
+		taken.Next()
+		b.Kill()
+		if d := actorstest.Next(t, end).(*orderDone); d.Down != 9 {
+			t.Fatalf("%+v", d)
+		}
+		settled(t, "descriptors of a dead sibling's lane", func() bool { return descriptors(t, a.Pid) <= base })
+	}
+	if st := master.Stats(); st.Lanes != 0 || st.Refused != 0 || st.Malformed != 0 {
+		t.Fatalf("left: %+v", st)
+	}
+}
+
+func descriptors(t *testing.T, pid int) int {
+	t.Helper()
+	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
 }

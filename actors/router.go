@@ -49,8 +49,7 @@ func (s *System) frame(kind fdipc.Kind, lane fdipc.Lane) fdipc.Frame {
 	return fdipc.Frame{Kind: kind, Lane: lane, Target: s.cfg.Incarnation}
 }
 
-// sendRemote sends a message, bare or in its envelope, to a PID of another
-// process or to a name for the uplink to resolve.
+// sendRemote sends a message, bare or in its envelope, to a PID of another process.
 func (s *System) sendRemote(ctx context.Context, target *actor.PID, message any) error {
 	l, err := s.route(target.Address)
 	if err != nil {
@@ -58,12 +57,15 @@ func (s *System) sendRemote(ctx context.Context, target *actor.PID, message any)
 	}
 	buf := getBuffer()
 	defer putBuffer(buf)
+	if err := l.canRead(actor.UnwrapEnvelopeMessage(message)); err != nil {
+		return err
+	}
 	f, err := s.encode(buf, target, message)
 	if err != nil {
 		return err
 	}
 	if sender := actor.UnwrapEnvelopeSender(message); sender != nil && sender.Id == askID && s.local(sender) {
-		s.asks.route(sender.RequestId, target.Address, l.address)
+		s.asks.route(sender.RequestId, target.Address)
 	}
 	if err := l.send(ctx, &f); err != nil {
 		recoverHandles(f.Handles)
@@ -78,6 +80,9 @@ func (s *System) sendRemote(ctx context.Context, target *actor.PID, message any)
 // postMessage sends an answer or a notice that is a user message.
 func (s *System) postMessage(target *actor.PID, msg any) {
 	l, err := s.route(target.Address)
+	if err == nil {
+		err = l.canRead(msg)
+	}
 	if err == nil {
 		buf := getBuffer()
 		defer putBuffer(buf)
@@ -98,7 +103,7 @@ func (s *System) postTo(target *actor.PID, kind fdipc.Kind, more func([]byte) []
 		return err
 	}
 	lane := fdipc.Data
-	if kind == kindStop {
+	if kind == kindStop || kind == kindName {
 		lane = fdipc.Control
 	}
 	l.post(s.frame(kind, lane), func(b []byte) []byte { return more(appendPID(b, target)) })
@@ -150,24 +155,26 @@ func checkHeader(h map[string]string) error {
 // this one is attached to is heard without asking.
 func (s *System) monitorRemote(m *Monitor, target *actor.PID) {
 	t := &s.monitors
+	// Noted before the way is looked for: if the process ends after that, its end
+	// finds the monitor.
+	if !t.setWay(m, target, nil) {
+		return
+	}
 	l, err := s.route(target.Address)
 	if err != nil {
-		reason, how := noActor, endNobody
-		var down *DownError
-		if errors.As(err, &down) {
-			reason, how = down.Reason, endProcess
+		how := endNobody
+		if errors.Is(err, ErrDown) {
+			how = endProcess
 		}
-		t.fire(m, reason, how)
+		t.fire(m, endOf(err), how)
 		return
 	}
 	more := func(b []byte) []byte {
 		return binary.AppendUvarint(appendString(b, s.cfg.Address), m.ref)
 	}
-	attached := target.Id == processID && target.Address == l.address
-	if attached {
-		t.setWay(m, l.address, l.address, nil)
-	} else {
-		t.setWay(m, target.Address, l.address, func() { _ = s.postTo(target, kindDemonitor, more) })
+	attached := target.Id == processID
+	if !attached && !t.setWay(m, target, func() { _ = s.postTo(target, kindDemonitor, more) }) {
+		return
 	}
 	switch {
 	case m.stop != stopNormal:
@@ -190,7 +197,7 @@ func (s *System) monitorRemote(m *Monitor, target *actor.PID) {
 // sendDown tells the system at an address that what its monitor ref watched has ended.
 func (s *System) sendDown(address string, ref uint64, r supervisor.Reason, how ending) {
 	_ = s.postTo(ProcessPID(address), kindDown, func(b []byte) []byte { // gone: nobody waits
-		b = binary.AppendUvarint(appendString(b, s.cfg.Address), ref)
+		b = binary.AppendUvarint(b, ref)
 		return appendReason(append(b, byte(how)), r)
 	})
 }

@@ -86,16 +86,17 @@ func (s *System) finish(ctx context.Context, pid *actor.PID, how byte) error {
 
 // postStop is protoactor's Stop of a PID of another process or a name.
 func (s *System) postStop(pid *actor.PID) {
-	target, remote := s.holder(pid)
-	switch {
-	case target == nil: // stopped already, as far as anybody can tell
-	case remote:
-		_ = s.postTo(target, kindStop, func(b []byte) []byte {
-			return binary.AppendUvarint(appendString(append(b, stopNormal), s.cfg.Address), 0)
-		})
-	default:
-		s.stopLocal(target.Id, stopNormal, s.cfg.Address)
-	}
+	s.locate(pid, func(target *actor.PID, err error) {
+		switch {
+		case err != nil: // stopped already, as far as anybody can tell
+		case s.local(target):
+			s.stopLocal(target.Id, stopNormal, s.cfg.Address)
+		default:
+			_ = s.postTo(target, kindStop, func(b []byte) []byte {
+				return binary.AppendUvarint(appendString(append(b, stopNormal), s.cfg.Address), 0)
+			})
+		}
+	})
 }
 
 // stopLocal asks an actor of this process to end, or the process, for the process from.
@@ -135,33 +136,40 @@ func (s *System) foreign(id string) (*actor.ActorProcess, bool) {
 	return p, ok
 }
 
-// holder returns who a message for pid goes to, and whether that is another
-// process. A name that this process can not resolve stays as it is, for the uplink;
-// nil means that nobody has it.
-func (s *System) holder(pid *actor.PID) (target *actor.PID, remote bool) {
-	switch {
-	case pid == nil:
-		return nil, false
-	case s.local(pid):
-		return pid, false
-	case pid.Address != nameAddress || s.hasUplink():
-		return pid, true
-	}
-	h := s.names.whereis(pid.Id)
-	return h, h != nil && !s.local(h)
-}
-
 // deliver takes a message, bare or in its envelope, to pid. When it returns an
 // error the message is the caller's to make a dead letter of. Under noContext it waits for at most SendWait.
 func (s *System) deliver(ctx context.Context, pid *actor.PID, message any) error {
-	target, remote := s.holder(pid)
-	switch {
-	case target == nil:
+	if pid == nil {
 		return ErrNoActor
-	case remote:
-		return s.sendRemote(ctx, target, message)
 	}
-	return s.deliverLocal(ctx, target, message)
+	if s.local(pid) {
+		return s.deliverLocal(ctx, pid, message)
+	}
+	if pid.Address == nameAddress {
+		target, err := s.names.resolve(ctx, pid.Id)
+		if err != nil {
+			return err
+		}
+		if s.local(target) {
+			return s.deliverLocal(ctx, target, message)
+		}
+		pid = target
+	}
+	return s.sendRemote(ctx, pid, message)
+}
+
+// locate calls f with who a notice for pid goes to: a PID with an address. It
+// does not wait: where the master must be asked for a name, f is called when it has
+// answered, before anything that is sent to the name meanwhile.
+func (s *System) locate(pid *actor.PID, f func(target *actor.PID, err error)) {
+	switch {
+	case pid == nil:
+		f(nil, ErrNoActor)
+	case pid.Address == nameAddress:
+		s.names.locate(pid.Id, f)
+	default:
+		f(pid, nil)
+	}
 }
 
 func (s *System) deliverLocal(ctx context.Context, target *actor.PID, message any) error {
@@ -186,19 +194,20 @@ func (s *System) deliverLocal(ctx context.Context, target *actor.PID, message an
 
 // notify sends without waiting and without an error: for answers and notices.
 func (s *System) notify(pid *actor.PID, msg any) {
-	target, remote := s.holder(pid)
-	switch {
-	case target == nil:
-	case remote:
-		s.postMessage(target, msg)
-	default:
-		if c := s.cells.find(target.Id); c != nil {
-			if c.box.post(noContext, msg, true) == nil {
+	s.locate(pid, func(target *actor.PID, err error) {
+		switch {
+		case err != nil: // it was a notice of an end to what has ended
+		case !s.local(target):
+			s.postMessage(target, msg)
+		default:
+			if c := s.cells.find(target.Id); c != nil {
+				if c.box.post(noContext, msg, true) == nil {
+					return
+				}
+			} else if s.deliverLocal(noContext, target, msg) == nil {
 				return
 			}
-		} else if s.deliverLocal(noContext, target, msg) == nil {
-			return
+			s.record(newDeadLetter(target, msg, nil, ErrNoActor))
 		}
-		s.record(newDeadLetter(target, msg, nil, ErrNoActor))
-	}
+	})
 }

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/fdipc"
 )
 
 // Addresses and ids with a meaning of their own.
@@ -110,9 +111,14 @@ type System struct {
 	names    names
 
 	mu     sync.RWMutex
-	links  map[string]*link // attached processes by address
-	uplink string           // where what is not attached is sent to; "": nowhere
-	gone   goneList         // processes that were attached, with their exit reasons
+	links  map[string]*link  // attached processes, and lanes, by address
+	uplink string            // the master; "": this is it
+	gone   goneList          // processes that have ended, with their exit reasons
+	broken map[string]uint64 // address -> number of the newest lane that was given up
+
+	lanes      map[pair]uint64 // of the master: the newest lane between two children
+	laneNumber uint64
+	laneGrace  time.Duration
 
 	stopOnce  sync.Once // Hooks.Stop
 	closed    atomic.Bool
@@ -120,7 +126,6 @@ type System struct {
 	leaked    atomic.Int64
 	refused   atomic.Uint64
 	malformed atomic.Uint64
-	relayed   atomic.Uint64
 	lost      atomic.Uint64
 }
 
@@ -131,7 +136,7 @@ func NewSystem(cfg Config) (*System, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	s := &System{cfg: cfg, log: cfg.Logger, links: make(map[string]*link)}
+	s := &System{cfg: cfg, log: cfg.Logger, links: make(map[string]*link), broken: make(map[string]uint64), lanes: make(map[pair]uint64), laneGrace: defaultLaneGrace}
 	s.asks.open = make(map[uint32]*ask)
 	s.monitors.open = make(map[uint64]*Monitor)
 	s.cells.init()
@@ -192,8 +197,8 @@ type Stats struct {
 	Leaked      int    // handlers that go on after their actor was killed
 	Asks        int    // asks of this process that wait
 	Monitors    int    // monitors of this process that have not fired
+	Lanes       int    // open channels to siblings; in the master, between children
 	DeadLetters uint64 // messages that reached nobody
-	Relayed     uint64 // frames passed on between other processes
 	Refused     uint64 // frames of processes or incarnations that are not attached, or that they may not send
 	Malformed   uint64 // frames that could not be read
 	Lost        uint64 // notices (Down, failed asks) dropped because a live peer left 65,536 of them unread
@@ -206,19 +211,26 @@ func (s *System) Stats() Stats {
 		Asks:        s.asks.count(),
 		Monitors:    s.monitors.count(),
 		DeadLetters: s.dead.count(),
-		Relayed:     s.relayed.Load(),
 		Refused:     s.refused.Load(),
 		Malformed:   s.malformed.Load(),
 		Lost:        s.lost.Load(),
 	}
 	s.cells.each(func(*cell) { st.Actors++ })
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	st.Lanes = len(s.lanes)
+	for _, l := range s.links {
+		if l.lane && !l.pending() {
+			st.Lanes++
+		}
+	}
 	return st
 }
 
 // Shutdown stops all actors of this process, all at once, and waits for them
 // under ctx; those that have not ended then are killed, and Shutdown returns an
 // error that names them. All asks fail, and every call answers [ErrClosed] from
-// its beginning. Links are dropped, not closed. An order of stopping is the business of
+// its beginning. Attached Conns are dropped, not closed; lanes are closed. An order of stopping is the business of
 // the supervisor above.
 func (s *System) Shutdown(ctx context.Context) error {
 	s.spawning.Lock()
@@ -248,11 +260,22 @@ func (s *System) Shutdown(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	links := s.links
-	s.links, s.uplink = make(map[string]*link), ""
+	s.links = make(map[string]*link)
 	s.mu.Unlock()
+	var lanes []*fdipc.Conn
 	for _, l := range links {
-		l.close()
+		if c := l.close(errorReason(ErrClosed)); c != nil {
+			lanes = append(lanes, c)
+		}
 	}
+	for _, c := range lanes {
+		select {
+		case <-c.Done():
+		case <-ctx.Done():
+			errs = append(errs, fmt.Errorf("a lane: %w", context.Cause(ctx)))
+		}
+	}
+	s.forgetTold()
 	s.asks.failAll(ErrClosed)
 	s.monitors.fireAll(errorReason(ErrClosed))
 	if sys := s.made(); sys != nil {

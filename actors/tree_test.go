@@ -9,6 +9,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/actors/actorstest"
+	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -343,15 +344,26 @@ func TestDeathOfTheMaster(t *testing.T) {
 	spawn(t, b, "echo", echo)
 	spawn(t, tree.Master, "echo", echo)
 	ctx := actorstest.Context(t)
-	one := askHeld(t, ctx, a, actor.NewPID(b.Address(), "echo"))
+	sibling := actor.NewPID(b.Address(), "echo")
+	one := askHeld(t, ctx, a, sibling)
 	two := askHeld(t, ctx, a, a.Lookup("echo"))
-	m := a.Monitor(actors.ProcessPID("0"))
+	m, sib := a.Monitor(actors.ProcessPID("0")), a.Monitor(actors.ProcessPID(b.Address()))
 	a.Detach("0", killedBy9)
-	wantErr(t, actorstest.Next(t, one), actors.ErrDown)
 	wantErr(t, actorstest.Next(t, two), actors.ErrDown)
 	wantKind(t, actorstest.Next(t, m.C).Reason, supervisor.Signaled)
-	_, err := a.Ask(actorstest.Context(t), a.Lookup("echo"), "x")
+	_, err := a.Ask(ctx, a.Lookup("other"), "x")
 	wantErr(t, err, actors.ErrDown)
+	_, err = a.Ask(ctx, actor.NewPID("77", "x"), "x")
+	wantErr(t, err, actors.ErrDown) // nobody makes a new lane
+	// The lane that is there lasts as long as the sibling.
+	if v := ask(t, a, sibling, "orphans"); v != "orphans" {
+		t.Fatalf("got %v", v)
+	}
+	if err := b.Shutdown(ctx); err != nil {
+		t.Fatal(err)
+	}
+	wantErr(t, actorstest.Next(t, one), actors.ErrDown)
+	wantErr(t, actorstest.Next(t, sib.C).Reason.Err(), fdipc.ErrPeerLost)
 }
 
 func TestNames(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 // Frames between two systems. Integers are unsigned varints, strings a varint
 // length and that many bytes. A pid is address, id, request. An empty address
 // means the process that reads the frame. Every payload begins with the pid of
-// the target, so that the master relays without reading further; the frame's
-// Target field holds the incarnation of the process that wrote or relayed it.
+// the target, an actor of the process that reads it; nobody passes frames on. The
+// frame's Target field holds the incarnation of the process that wrote it.
 //
 //	kind       lane     payload after the target
 //	user       data     [sender pid] [header count, key, value...] codec, type name, body
@@ -19,13 +19,15 @@ import (
 //	           data     the same, when how is stopPoison
 //	monitor    data     watcher's address, ref               target: who is watched
 //	demonitor  data     watcher's address, ref               target: who is watched
-//	down       data     writer's address, ref, how, reason   target: the watcher's process
+//	down       data     ref, how, reason                     target: the watcher's process
 //	failed     data     error                                target: the ask
-//	bound      data     what (boundAsk, boundMonitor), ref, address
-//	gone       data     address, reason                      from the master: a process has ended
-//	askEnd     data     asker's address, request             target: who was asked
-//	name       data     op, ref, name, pid                   child to master
-//	named      data     ref, error or pid                    the answer
+//	lane       control  op, address ... (lanes.go)           between master and child
+//	gone       control  address, reason                      from the master: a process has ended
+//	askEnd     data     the ask's pid                        target: the process that was asked
+//	name       control  op, ref, name, pid                   child to master
+//	named      control  ref, what, error, pid or members     the answer
+//	moved      control  seq, name                            from the master; the answer has no name
+//	types      data     count, name and field names of each  what the writer can read (skew.go)
 //
 // A stop with a ref other than 0 is a monitor too, of the incarnation it stops.
 //
@@ -38,11 +40,13 @@ const (
 	kindDemonitor
 	kindDown
 	kindFailed
-	kindBound
+	kindLane
 	kindGone
 	kindAskEnd
 	kindName
 	kindNamed
+	kindMoved
+	kindTypes
 
 	firstKind fdipc.Kind = 0x30
 	lastKind  fdipc.Kind = 0x3f
@@ -50,18 +54,14 @@ const (
 
 // Flags of a frame.
 const (
-	flagSender  uint8 = 1 << 0
-	flagHeader  uint8 = 1 << 1
-	flagRelayed uint8 = 1 << 7 // came through the master; never relayed again
+	flagSender uint8 = 1 << 0
+	flagHeader uint8 = 1 << 1
 )
 
 const (
 	stopNormal   byte = 0 // protoactor's Stop
 	stopShutdown byte = 1 // System.Stop
 	stopPoison   byte = 2 // System.Poison
-
-	boundAsk     = 0
-	boundMonitor = 1
 )
 
 // Limits of what is read from a peer, in bytes or entries.

@@ -121,6 +121,9 @@ func StartPeer(t testing.TB, master *actors.System, id int, role string) *Peer {
 	return p
 }
 
+// Received returns how many frames the master got from the process.
+func (p *Peer) Received() int { return int(p.conn.Stats().FramesReceived) }
+
 // Kill kills the process by SIGKILL and returns when the master has detached it.
 func (p *Peer) Kill() {
 	_ = p.cmd.Process.Kill() // it may have ended

@@ -1,0 +1,160 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strings"
+
+	"github.com/asynkron/protoactor-go/actor"
+)
+
+// Group is the actors of one id in all processes of a pool: those that are
+// called cache in web/0, web/1 and so on. It is a value; all its methods may be called
+// concurrently.
+//
+// Its members are the processes that have a name in the pool at the moment of the
+// call. Who calls hears of a change before anybody is told that it is done.
+type Group struct {
+	s        *System
+	pool, id string
+}
+
+// Group returns the actors called id in the processes of a pool.
+func (s *System) Group(pool, id string) Group { return Group{s, pool, id} }
+
+// member is a process of a pool.
+type member struct{ name, address string }
+
+// members returns the processes of a pool, shortest name first, so that slot 10
+// comes after slot 9.
+func (n *names) members(pool string) []member {
+	n.mu.RLock()
+	list := []member{}
+	for name, h := range n.m {
+		rest, ok := strings.CutPrefix(name, pool+"/")
+		if ok && !strings.Contains(rest, "/") && h.pid.Id == processID {
+			list = append(list, member{name, h.pid.Address})
+		}
+	}
+	n.mu.RUnlock()
+	slices.SortFunc(list, func(a, b member) int {
+		if d := len(a.name) - len(b.name); d != 0 {
+			return d
+		}
+		return strings.Compare(a.name, b.name)
+	})
+	return list
+}
+
+func (g Group) members(ctx context.Context) ([]member, error) {
+	if !g.s.hasUplink() {
+		return g.s.names.members(g.pool), nil
+	}
+	a, err := g.s.names.wait(ctx, nameMembers, g.pool)
+	return a.members, err
+}
+
+// name is the PID that follows the holder of a member's name.
+func (g Group) name(m member) *actor.PID { return g.s.Lookup(m.name + "/" + g.id) }
+
+// Members returns the names of the members, by slot. In a child process it may
+// ask the master, under ctx. No member is an empty list.
+func (g Group) Members(ctx context.Context) ([]*actor.PID, error) {
+	list, err := g.members(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("actors: members of %s: %w", g.pool, err)
+	}
+	pids := make([]*actor.PID, 0, len(list))
+	for _, m := range list {
+		pids = append(pids, g.name(m))
+	}
+	return pids, nil
+}
+
+// Send sends msg to every member, and returns to how many: all those whose
+// mailbox, or the queue to whose process, took it. The error joins why others did
+// not. A msg within the process is shared, so nobody may change it; one with
+// handles can have one receiver only and is refused with [ErrMalformed].
+func (g Group) Send(ctx context.Context, msg any) (int, error) {
+	if carrier, ok := msg.(HandleCarrier); ok {
+		closeHandles(carrier)
+		return 0, fmt.Errorf("actors: send to all of %s: %w: %T carries handles", g.pool, ErrMalformed, msg)
+	}
+	list, err := g.members(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("actors: send to all of %s: %w", g.pool, err)
+	}
+	var errs []error
+	for _, m := range list {
+		errs = append(errs, g.s.Send(ctx, actor.NewPID(m.address, g.id), msg))
+	}
+	sent := 0
+	for _, err := range errs {
+		if err == nil {
+			sent++
+		}
+	}
+	return sent, errors.Join(errs...)
+}
+
+// Route returns the member for a key, the first of [Group.Rank]. Without members
+// it is [ErrNoActor].
+func (g Group) Route(ctx context.Context, key string) (*actor.PID, error) {
+	rank, err := g.Rank(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if len(rank) == 0 {
+		return nil, fmt.Errorf("actors: route in %s: %w", g.pool, ErrNoActor)
+	}
+	return rank[0], nil
+}
+
+// Rank returns the members in the order in which they are to have a key, by
+// consistent hashing: the order of two members for a key never changes, whoever
+// comes or goes, in whichever process it is asked. So when a member goes, only its
+// keys move, each to the next in its rank; they come back with the name. The PIDs
+// are names: they reach a replacement in the same slot.
+func (g Group) Rank(ctx context.Context, key string) ([]*actor.PID, error) {
+	list, err := g.members(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("actors: route in %s: %w", g.pool, err)
+	}
+	list = slices.Clone(list)
+	weight := make(map[string]uint64, len(list))
+	for _, m := range list {
+		weight[m.name] = rendezvous(m.name, key)
+	}
+	slices.SortFunc(list, func(a, b member) int {
+		switch x, y := weight[a.name], weight[b.name]; {
+		case x > y:
+			return -1
+		case x < y:
+			return 1
+		}
+		return strings.Compare(a.name, b.name)
+	})
+	pids := make([]*actor.PID, 0, len(list))
+	for _, m := range list {
+		pids = append(pids, g.name(m))
+	}
+	return pids, nil
+}
+
+// rendezvous is the weight of a member for a key (highest random weight). It is
+// part of the protocol: all processes of a tree, of two releases too, must agree.
+// FNV-1a alone gives neighbouring slots weights that depend on each other; the
+// finaliser of splitmix64 parts them.
+func rendezvous(name, key string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(name))
+	_, _ = h.Write([]byte{0})
+	_, _ = h.Write([]byte(key))
+	x := h.Sum64()
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}

@@ -1,0 +1,98 @@
+package actors
+
+import (
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/asynkron/protoactor-go/actor"
+)
+
+// inbound is what other processes wait for here.
+type inbound struct {
+	mu       sync.Mutex
+	asks     map[string]map[uint32]struct{} // address -> request: taken, not answered yet
+	monitors map[string]map[uint64]func()   // address -> ref -> takes the monitor back
+}
+
+func (in *inbound) init() {
+	in.asks = make(map[string]map[uint32]struct{})
+	in.monitors = make(map[string]map[uint64]func())
+}
+
+func (in *inbound) beginAsk(pid *actor.PID) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	set := in.asks[pid.Address]
+	if set == nil {
+		set = make(map[uint32]struct{})
+		in.asks[pid.Address] = set
+	}
+	set[pid.RequestId] = struct{}{}
+}
+
+func (in *inbound) endAsk(pid *actor.PID) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	set := in.asks[pid.Address]
+	delete(set, pid.RequestId)
+	if len(set) == 0 {
+		delete(in.asks, pid.Address)
+	}
+}
+
+func (in *inbound) hasAsk(pid *actor.PID) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	_, ok := in.asks[pid.Address][pid.RequestId]
+	return ok
+}
+
+// addMonitor keeps off for a monitor; false when there is one with this ref.
+func (in *inbound) addMonitor(address string, ref uint64, off func()) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	set := in.monitors[address]
+	if set == nil {
+		set = make(map[uint64]func())
+		in.monitors[address] = set
+	}
+	if _, ok := set[ref]; ok {
+		return false
+	}
+	set[ref] = off
+	return true
+}
+
+// takeMonitor removes a monitor and returns its off; nil when there is none.
+func (in *inbound) takeMonitor(address string, ref uint64) func() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	set := in.monitors[address]
+	off := set[ref]
+	delete(set, ref)
+	if len(set) == 0 {
+		delete(in.monitors, address)
+	}
+	return off
+}
+
+// addresses returns the processes that wait for something here.
+func (in *inbound) addresses() []string {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	list := slices.Collect(maps.Keys(in.asks))
+	return slices.AppendSeq(list, maps.Keys(in.monitors))
+}
+
+// drop forgets what a process waited for.
+func (in *inbound) drop(address string) {
+	in.mu.Lock()
+	set := in.monitors[address]
+	delete(in.monitors, address)
+	delete(in.asks, address)
+	in.mu.Unlock()
+	for _, off := range set {
+		off()
+	}
+}

@@ -1,0 +1,421 @@
+package actors
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// A lane is a channel between two children. The first message for a sibling makes
+// one: the child asks the master, which makes a pair of sockets and gives one end
+// to each. Nothing between two children passes the master, so that there is no
+// order to keep between two ways; what is sent before the lane is there waits for it.
+//
+//	opening --grant--> open --its Conn ends, and the master says why--> detached
+//	   |                    --its Conn ends, and nobody says why for laneGrace--> dropped
+//	   +--nobody there, or its end--> detached
+//
+// The master numbers lanes and keeps the newest number of each pair. Whoever asks
+// says which one it has lost; one that asks while a newer one is on its way is not
+// answered. So there is at most one lane a pair, whoever asks first and how often.
+//
+// Who has a lane hears the end of the other process twice, in any order: the Conn
+// ends, when all that was sent has been handled, and the master says that it is
+// gone, and why. The second of them detaches.
+
+// Operations of lane frames.
+const (
+	laneAsk    byte = 1 // child to master: address, number lost
+	laneGrant  byte = 2 // master to child: address, incarnation, number; one handle
+	laneNobody byte = 3 // master to child: address
+	laneFailed byte = 4 // master to child: address, error
+)
+
+const (
+	// defaultLaneGrace is how long the end of a sibling's process may come after the end
+	// of its lane, before the lane is taken for broken.
+	defaultLaneGrace = 2 * time.Second
+	// laneLinger is how long what a dead sibling has sent may keep its end from
+	// being known.
+	laneLinger = time.Second
+	// laneCredits bounds the handles that are on their way in one direction.
+	laneCredits = 256
+)
+
+// pair names two processes, the lower address first.
+type pair struct{ a, b string }
+
+func pairOf(a, b string) pair {
+	if a > b {
+		a, b = b, a
+	}
+	return pair{a, b}
+}
+
+// askLane returns a link that opens when the master has made a lane.
+func (s *System) askLane(address string) (*link, error) {
+	s.mu.Lock()
+	if l := s.links[address]; l != nil {
+		s.mu.Unlock()
+		return l, nil
+	}
+	for _, a := range []string{address, s.uplink} {
+		if r, ok := s.gone.find(a); ok {
+			s.mu.Unlock()
+			return nil, downError(ProcessPID(a), r)
+		}
+	}
+	up := s.links[s.uplink]
+	if up == nil || checkName(address) != nil || s.closed.Load() {
+		s.mu.Unlock()
+		return nil, ErrNoActor
+	}
+	l := newLink(s, address)
+	l.lane = true
+	s.links[address] = l
+	lost := s.broken[address]
+	s.mu.Unlock()
+	up.post(s.frame(kindLane, fdipc.Control), func(b []byte) []byte {
+		b = append(appendPID(b, ProcessPID(up.address)), laneAsk)
+		return binary.AppendUvarint(appendString(b, address), lost)
+	})
+	return l, nil
+}
+
+// onLane serves a child's request, or takes the master's answer.
+func (s *System) onLane(l *link, f *fdipc.Frame, r *reader) {
+	op, address := r.byte(), r.string(maxAddress)
+	if master := !s.hasUplink(); master != (op == laneAsk) || !master && l.address != s.uplinkAddress() {
+		r.fail()
+	}
+	switch op {
+	case laneAsk:
+		if lost := r.uint(); !r.bad {
+			s.makeLane(l, address, lost)
+		}
+	case laneGrant:
+		incarnation, number := r.uint(), r.uint()
+		if r.bad || len(f.Handles) != 1 {
+			r.fail()
+			break
+		}
+		s.takeLane(address, incarnation, number, f.Handles[0])
+		return
+	case laneNobody:
+		s.noLane(address, noActor)
+	case laneFailed:
+		if err := r.error(nil); !r.bad {
+			s.noLane(address, errorReason(fmt.Errorf("%w: %w", ErrLane, err)))
+		}
+	default:
+		r.fail()
+	}
+	f.Refuse(fdipc.ReasonUnknown)
+	if r.bad {
+		s.bad(l, kindLane)
+	}
+}
+
+// makeLane joins from and the process with an address, in the master.
+func (s *System) makeLane(from *link, address string, lost uint64) {
+	key := pairOf(from.address, address)
+	s.mu.Lock()
+	to := s.links[address]
+	reason, gone := s.gone.find(address)
+	switch {
+	case s.links[from.address] != from || from == to:
+		s.mu.Unlock()
+		return
+	case to == nil:
+		s.mu.Unlock()
+		from.post(s.frame(kindLane, fdipc.Control), func(b []byte) []byte {
+			return appendString(append(appendPID(b, ProcessPID(from.address)), laneNobody), address)
+		})
+		if gone { // it may have missed the news
+			from.post(s.frame(kindGone, fdipc.Control), func(b []byte) []byte {
+				return appendReason(appendString(appendPID(b, ProcessPID(from.address)), address), reason)
+			})
+		}
+		return
+	case s.lanes[key] > lost:
+		s.mu.Unlock()
+		return
+	}
+	s.laneNumber++
+	number := s.laneNumber
+	s.lanes[key] = number
+	s.mu.Unlock()
+
+	one, other, err := laneEnds(from.conn, to.conn)
+	if err != nil {
+		s.log.Error("no channel between two processes", slog.String("from", from.address), slog.String("to", address), slog.Any("error", err))
+		s.mu.Lock()
+		if s.lanes[key] == number {
+			delete(s.lanes, key)
+		}
+		s.mu.Unlock()
+		from.post(s.frame(kindLane, fdipc.Control), func(b []byte) []byte {
+			b = append(appendPID(b, ProcessPID(from.address)), laneFailed)
+			return appendError(appendString(b, address), err)
+		})
+		return
+	}
+	s.grant(from, to, number, one)
+	s.grant(to, from, number, other)
+}
+
+// grant gives l its end of a lane to peer.
+func (s *System) grant(l, peer *link, number uint64, h *fdipc.Handle) {
+	f := s.frame(kindLane, fdipc.Control)
+	f.Handles = []*fdipc.Handle{h}
+	l.post(f, func(b []byte) []byte {
+		b = append(appendPID(b, ProcessPID(l.address)), laneGrant)
+		b = binary.AppendUvarint(appendString(b, peer.address), peer.incarnation)
+		return binary.AppendUvarint(b, number)
+	})
+}
+
+// laneEnds makes the two ends of a lane, as handles: sockets, or values where
+// both children are goroutines of this process.
+func laneEnds(a, b Conn) (*fdipc.Handle, *fdipc.Handle, error) {
+	if inProcess(a) && inProcess(b) {
+		x, y := laneInMemory()
+		h, err1 := fdipc.HandleOf(x)
+		g, err2 := fdipc.HandleOf(y)
+		return h, g, errors.Join(err1, err2)
+	}
+	x, y, err := fdipc.Socketpair()
+	if err != nil {
+		return nil, nil, err
+	}
+	h, err := fdipc.HandleOf(x)
+	if err != nil {
+		return nil, nil, errors.Join(err, x.Close(), y.Close())
+	}
+	g, err := fdipc.HandleOf(y)
+	if err != nil {
+		return nil, nil, errors.Join(err, h.Close(), y.Close())
+	}
+	return h, g, nil
+}
+
+func inProcess(c Conn) bool {
+	m, ok := c.(interface{ InProcess() bool })
+	return ok && m.InProcess()
+}
+
+// memoryEnd is an end of a lane within the process, on its way as a handle: a
+// net.Conn in name only. Frames for it wait until it has an owner.
+type memoryEnd struct {
+	net.Conn
+	conn  *fdipc.Conn
+	once  sync.Once
+	owned chan struct{} // closed when owner is set, or the end is given up
+	owner fdipc.Config
+}
+
+func laneInMemory() (a, b *memoryEnd) {
+	a, b = &memoryEnd{owned: make(chan struct{})}, &memoryEnd{owned: make(chan struct{})}
+	a.conn, b.conn = fdipc.Pipe(a.config(), b.config())
+	return a, b
+}
+
+func (e *memoryEnd) config() fdipc.Config {
+	return fdipc.Config{
+		Credits: laneCredits,
+		Handler: func(c *fdipc.Conn, f *fdipc.Frame) {
+			<-e.owned
+			if e.owner.Handler == nil {
+				f.Refuse(fdipc.ReasonClosed)
+				return
+			}
+			e.owner.Handler(c, f)
+		},
+		Closed: func(c *fdipc.Conn, err error) {
+			<-e.owned
+			if e.owner.Closed != nil {
+				e.owner.Closed(c, err)
+			}
+		},
+	}
+}
+
+func (e *memoryEnd) own(cfg fdipc.Config) *fdipc.Conn {
+	e.once.Do(func() {
+		e.owner = cfg
+		close(e.owned)
+	})
+	return e.conn
+}
+
+// Close gives up an end that nobody has taken.
+func (e *memoryEnd) Close() error {
+	e.own(fdipc.Config{})
+	return e.conn.Close()
+}
+
+// takeLane takes this process's end of a lane.
+func (s *System) takeLane(address string, incarnation, number uint64, h *fdipc.Handle) {
+	l := s.expectLane(address, number)
+	if l == nil {
+		h.Refuse(fdipc.ReasonClosed)
+		return
+	}
+	s.mu.Lock()
+	l.incarnation, l.number = incarnation, number
+	s.mu.Unlock()
+	ready := make(chan struct{}) // its frames wait until it is open
+	cfg := fdipc.Config{
+		Credits: laneCredits,
+		Handler: func(_ *fdipc.Conn, f *fdipc.Frame) {
+			<-ready
+			if !s.handleFrom(l, f) {
+				f.Refuse(fdipc.ReasonUnknown)
+			}
+		},
+		Closed: func(*fdipc.Conn, error) {
+			<-ready
+			s.laneOver(l)
+		},
+	}
+	c, err := connOf(h, cfg)
+	if err != nil {
+		close(ready)
+		s.log.Error("no channel to a sibling", slog.String("to", address), slog.Any("error", err))
+		s.dropLane(l, errorReason(fmt.Errorf("%w: %w", ErrLane, err)))
+		return
+	}
+	opened := l.open(c)
+	close(ready)
+	if !opened { // detached meanwhile
+		_ = c.Close()
+		return
+	}
+	s.tellTypes(l)
+}
+
+// expectLane returns the link that a new lane is for; nil: it is not wanted.
+func (s *System) expectLane(address string, number uint64) *link {
+	for {
+		s.mu.Lock()
+		_, gone := s.gone.find(address)
+		l := s.links[address]
+		switch {
+		case gone || s.closed.Load() || l != nil && !l.lane:
+			s.mu.Unlock()
+			return nil
+		case l == nil:
+			l = newLink(s, address)
+			l.lane = true
+			s.links[address] = l
+			fallthrough
+		case l.pending():
+			s.mu.Unlock()
+			return l
+		case l.number >= number:
+			s.mu.Unlock()
+			return nil
+		}
+		s.mu.Unlock()
+		s.dropLane(l, errorReason(ErrLane)) // the other end has lost it
+	}
+}
+
+// pending says that the link has not been opened.
+func (l *link) pending() bool {
+	select {
+	case <-l.opened:
+		return false
+	default:
+		return true
+	}
+}
+
+func connOf(h *fdipc.Handle, cfg fdipc.Config) (*fdipc.Conn, error) {
+	if h.Kind() == fdipc.HandleValue {
+		v, err := h.Conn()
+		if err != nil {
+			return nil, err
+		}
+		if e, ok := v.(*memoryEnd); ok {
+			return e.own(cfg), nil
+		}
+		_ = v.Close()
+		return nil, fdipc.ErrHandleKind
+	}
+	f, err := h.File()
+	if err != nil {
+		return nil, err
+	}
+	return fdipc.New(f, cfg)
+}
+
+// laneOver is told that a lane's Conn has ended and all that came was handled.
+func (s *System) laneOver(l *link) {
+	orphan := s.attached(s.uplinkAddress()) == nil
+	l.mu.Lock()
+	l.over = true
+	reason := l.reason
+	if reason == nil && !orphan && !l.closed {
+		l.timer = time.AfterFunc(s.laneGrace, func() { s.dropLane(l, errorReason(ErrLane)) })
+	}
+	l.mu.Unlock()
+	switch {
+	case reason != nil:
+		s.detach(l, *reason)
+	case orphan: // nobody will say why
+		s.detach(l, errorReason(fdipc.ErrPeerLost))
+	}
+}
+
+// laneGone is told that a sibling's process has ended. The end is known when its
+// last messages are handled, or do not let themselves be.
+func (s *System) laneGone(l *link, reason supervisor.Reason) {
+	l.mu.Lock()
+	over := l.over || l.conn == nil
+	own := l.own
+	l.reason = &reason
+	if !over && !l.closed {
+		l.timer = time.AfterFunc(laneLinger, func() { s.detach(l, reason) })
+	}
+	l.mu.Unlock()
+	if over {
+		s.detach(l, reason)
+		return
+	}
+	own.PeerGone()
+}
+
+// noLane ends what waits for a lane that will not be.
+func (s *System) noLane(address string, reason supervisor.Reason) {
+	if l := s.attached(address); l != nil && l.lane && l.pending() {
+		s.dropLane(l, reason)
+	}
+}
+
+// dropLane gives up a lane. Its other process lives, for all we know, unless the
+// reason is that there is none: what waits for an actor there ends, what waits for
+// the process goes on waiting.
+func (s *System) dropLane(l *link, reason supervisor.Reason) {
+	s.mu.Lock()
+	if s.links[l.address] != l {
+		s.mu.Unlock()
+		return
+	}
+	delete(s.links, l.address)
+	if l.number != 0 {
+		s.broken[l.address] = l.number
+	}
+	s.mu.Unlock()
+	l.close(reason)
+	s.asks.failAt(l.address, reason)
+	s.monitors.fireAt(l.address, reason, reason.Cause == ErrNoActor)
+	s.inbound.drop(l.address)
+}

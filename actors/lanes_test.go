@@ -1,0 +1,449 @@
+package actors_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/actors/actorstest"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// settled waits until f holds.
+func settled(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(actorstest.Patience); !f(); runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatal("waited in vain: ", what)
+		}
+	}
+}
+
+// Whoever asks first, and how many at once: one lane a pair.
+func TestLaneOneAPair(t *testing.T) {
+	for range 30 {
+		tree := actorstest.NewTree(t, 3)
+		for i := range 3 {
+			spawn(t, tree.Child(i), "echo", echo)
+		}
+		var wg sync.WaitGroup
+		for i := range 3 {
+			for j := range 3 {
+				for range 4 {
+					wg.Go(func() {
+						pid := actor.NewPID(tree.Child(j).Address(), "echo")
+						if v, err := tree.Child(i).Ask(actorstest.Context(t), pid, i); err != nil || v != i {
+							t.Errorf("%d asks %d: %v, %v", i, j, v, err)
+						}
+					})
+				}
+			}
+		}
+		wg.Wait()
+		if n := tree.Master.Stats().Lanes; n != 3 {
+			t.Fatalf("%d lanes in a tree of 3", n)
+		}
+		for i := range 3 {
+			if st := tree.Child(i).Stats(); st.Lanes != 2 || st.Refused != 0 || st.Malformed != 0 {
+				t.Fatalf("child %d: %+v", i, st)
+			}
+		}
+		tree.Kill(1, killedBy9)
+		for _, i := range []int{0, 2} {
+			settled(t, "a lane outlives a process", func() bool { return tree.Child(i).Stats().Lanes == 1 })
+		}
+		if n := tree.Master.Stats().Lanes; n != 1 {
+			t.Fatalf("%d lanes in a tree of 2", n)
+		}
+	}
+}
+
+// What is sent while the lane is being made arrives first, in order, whichever
+// way it was sent: Send, an actor's Send, monitors, by PID or by name.
+func TestLaneOrder(t *testing.T) {
+	for range 20 {
+		tree := actorstest.NewTree(t, 2)
+		a, b := tree.Child(0), tree.Child(1)
+		q := actorstest.NewProbe(t, b, "probe")
+		pid := actor.NewPID(b.Address(), "probe")
+		p := actorstest.NewProbe(t, a, "")
+		const n = 200
+		p.Do(func(ctx actor.Context) {
+			for i := range n {
+				switch i % 3 {
+				case 0:
+					ctx.Send(pid, i)
+				case 1:
+					if err := a.Send(t.Context(), pid, i); err != nil {
+						t.Error(err)
+					}
+				case 2:
+					ctx.Send(pid, &actor.MessageEnvelope{Message: i, Sender: ctx.Self()})
+					a.Monitor(pid).Cancel()
+				}
+			}
+		})
+		for i := range n {
+			if got := q.Next(); got.Message != i {
+				t.Fatalf("got %v, want %d", got.Message, i)
+			}
+		}
+		// A Monitor before the lane, and before the name is known, comes before what follows.
+		tree.Start(2)
+		c := tree.Child(2)
+		name := c.Lookup("test/1/probe")
+		m := c.Monitor(name)
+		if err := c.Send(t.Context(), name, "after the monitor"); err != nil {
+			t.Fatal(err)
+		}
+		if got := q.Next(); got.Message != "after the monitor" {
+			t.Fatalf("got %v", got)
+		}
+		stop(t, b, q.PID)
+		wantKind(t, actorstest.Next(t, m.C).Reason, supervisor.Shutdown)
+	}
+}
+
+// A sibling is replaced again and again while it is asked, by PID and by name:
+// every ask ends, with an answer or a typed error, and the last replacement answers.
+func TestLaneToAReplacedWorker(t *testing.T) {
+	tree := actorstest.NewTree(t, 2)
+	a := tree.Child(0)
+	spawn(t, tree.Child(1), "echo", echo)
+	stopAsking := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stopAsking:
+					return
+				default:
+				}
+				pid := a.Lookup("test/1/echo")
+				if i%2 == 1 {
+					if w, err := a.Whereis(actorstest.Context(t), "test/1/echo"); err == nil {
+						pid = w
+					}
+				}
+				v, err := a.Ask(actorstest.Context(t), pid, n)
+				switch {
+				case err == nil && v == n:
+				case errors.Is(err, actors.ErrDown), errors.Is(err, actors.ErrNoActor):
+				default:
+					t.Errorf("ask %d: %v, %v", n, v, err)
+					return
+				}
+			}
+		})
+	}
+	for range 30 {
+		proc := a.Monitor(a.Lookup("test/1"))
+		tree.Kill(1, killedBy9)
+		if d := actorstest.Next(t, proc.C); d.Reason.Kind != supervisor.Signaled && !errors.Is(d.Reason.Err(), actors.ErrNoActor) {
+			t.Fatalf("Down %v", d.Reason)
+		}
+		spawn(t, tree.Start(1), "echo", echo)
+		settled(t, "the replacement does not answer", func() bool {
+			v, err := a.Ask(actorstest.Context(t), a.Lookup("test/1/echo"), "new")
+			return err == nil && v == "new"
+		})
+	}
+	close(stopAsking)
+	wg.Wait()
+	if st := a.Stats(); st.Lanes != 1 || st.Asks != 0 {
+		t.Fatalf("left: %+v", st)
+	}
+}
+
+// A system is shut down while lanes to it and from it are being made: nobody
+// waits for it for ever.
+func TestLaneStopWhileItIsMade(t *testing.T) {
+	for range 30 {
+		tree := actorstest.NewTree(t, 2)
+		a, b := tree.Child(0), tree.Child(1)
+		actors.SetLaneGrace(a, time.Millisecond)
+		spawn(t, b, "echo", echo)
+		end := make(chan error, 2)
+		go func() {
+			_, err := a.Ask(actorstest.Context(t), actor.NewPID(b.Address(), "echo"), "x")
+			end <- err
+		}()
+		go func() { end <- b.Shutdown(actorstest.Context(t)) }()
+		go func() {
+			_, err := b.Ask(actorstest.Context(t), actor.NewPID(a.Address(), "echo"), "x")
+			if err == nil {
+				err = errors.New("an answer of nobody")
+			}
+			if errors.Is(err, actors.ErrClosed) || errors.Is(err, actors.ErrNoActor) || errors.Is(err, actors.ErrDown) {
+				err = nil
+			}
+			end <- err
+		}()
+		for range 3 {
+			if err := actorstest.Next(t, end); err != nil && !errors.Is(err, actors.ErrDown) && !errors.Is(err, actors.ErrNoActor) {
+				t.Fatal(err)
+			}
+		}
+		tree.Kill(1, killedBy9)
+	}
+}
+
+// A channel between two live processes breaks: what was on it is told so, and the
+// next message makes a new one.
+func TestLaneBroken(t *testing.T) {
+	for _, side := range []string{"asker", "asked"} {
+		t.Run(side, func(t *testing.T) {
+			tree := actorstest.NewTree(t, 2)
+			a, b := tree.Child(0), tree.Child(1)
+			actors.SetLaneGrace(a, time.Millisecond)
+			actors.SetLaneGrace(b, time.Millisecond)
+			spawn(t, b, "echo", echo)
+			pid := actor.NewPID(b.Address(), "echo")
+			for range 5 {
+				held := askHeld(t, actorstest.Context(t), a, pid)
+				m, proc := a.Monitor(pid), a.Monitor(actors.ProcessPID(b.Address()))
+				ask(t, a, pid, "after the monitors")
+				if side == "asker" {
+					actors.BreakLane(a, b.Address())
+				} else {
+					actors.BreakLane(b, a.Address())
+				}
+				err := actorstest.Next(t, held)
+				wantErr(t, err, actors.ErrLane)
+				wantErr(t, err, actors.ErrDown)
+				wantErr(t, actorstest.Next(t, m.C).Reason.Err(), actors.ErrLane)
+				settled(t, "no new lane", func() bool {
+					v, err := a.Ask(actorstest.Context(t), pid, "again")
+					return err == nil && v == "again"
+				})
+				select {
+				case d := <-proc.C:
+					t.Fatalf("the process lives: %v", d.Reason)
+				default:
+				}
+				proc.Cancel()
+			}
+			if n := tree.Master.Stats().Lanes; n != 1 {
+				t.Fatalf("%d lanes", n)
+			}
+			proc := a.Monitor(actors.ProcessPID(b.Address()))
+			tree.Kill(1, killedBy9)
+			wantKind(t, actorstest.Next(t, proc.C).Reason, supervisor.Signaled)
+		})
+	}
+}
+
+func TestLaneToNobody(t *testing.T) {
+	tree := actorstest.NewTree(t, 2)
+	a := tree.Child(0)
+	ctx := actorstest.Context(t)
+	for _, pid := range []*actor.PID{actor.NewPID("99", "x"), actors.ProcessPID("99"), actor.NewPID("nonhost", "x"), actor.NewPID("a@b", "x")} {
+		_, err := a.Ask(ctx, pid, "x")
+		wantErr(t, err, actors.ErrNoActor)
+		wantErr(t, actorstest.Next(t, a.Monitor(pid).C).Reason.Err(), actors.ErrNoActor)
+		if err := a.Stop(ctx, pid); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Send(ctx, pid, "x"); !errors.Is(err, actors.ErrNoActor) {
+			t.Fatal(err)
+		}
+	}
+	if st := a.Stats(); st.Lanes != 0 || st.Asks != 0 || st.Monitors != 0 {
+		t.Fatalf("left: %+v", st)
+	}
+}
+
+// A slow actor slows its senders in a sibling: they wait, they do not fail, and
+// nobody's memory fills.
+func TestLaneBackPressure(t *testing.T) {
+	tree := actorstest.NewTree(t, 3)
+	pid, got, release := bounded(t, tree.Child(1), actors.Wait)
+	spawn(t, tree.Child(1), "other", echo)
+	a := tree.Child(0)
+	ctx, cancel := context.WithCancel(t.Context())
+	sent := make(chan int, 1)
+	go func() {
+		n := 0
+		for a.Send(ctx, pid, 7) == nil {
+			n++
+		}
+		sent <- n
+	}()
+	settled(t, "the mailbox is full", func() bool { return actors.Queue(tree.Child(1), pid) == 2 })
+	// Another sibling's messages have a lane of their own.
+	if v := ask(t, tree.Child(2), actor.NewPID(tree.Child(1).Address(), "other"), "meanwhile"); v != "meanwhile" {
+		t.Fatalf("got %v", v)
+	}
+	select {
+	case n := <-sent:
+		t.Fatalf("sender failed after %d", n)
+	default:
+	}
+	close(release)
+	wantInts(t, got, 1, 2)
+	for range 5000 {
+		wantInts(t, got, 7)
+	}
+	cancel()
+	n, arrived := -1, 5000
+	for n < 0 || arrived < n { // all that was sent arrives
+		select {
+		case n = <-sent:
+		case <-got:
+			arrived++
+		case <-time.After(actorstest.Patience):
+			t.Fatalf("%d of %d arrived", arrived, n)
+		}
+	}
+}
+
+// A change of a name is over when all who use it know: whatever is sent after it
+// reaches the new holder, from any process.
+func TestMovedNamesAreKnownEverywhere(t *testing.T) {
+	tree := actorstest.NewTree(t, 4)
+	ctx := actorstest.Context(t)
+	var pids []*actor.PID
+	for i := range 4 {
+		pids = append(pids, spawn(t, tree.Child(i), "holder", receive(func(ctx actor.Context) { ctx.Respond(i) })))
+	}
+	for n := range 40 {
+		i := n % 4
+		if err := tree.Child(i).Reregister(ctx, "lead", pids[i]); err != nil {
+			t.Fatal(err)
+		}
+		for j := range 4 {
+			if v := ask(t, tree.Child(j), tree.Child(j).Lookup("lead"), "who"); v != i {
+				t.Fatalf("round %d: child %d reached %v", n, j, v)
+			}
+		}
+	}
+	if err := tree.Child(3).Unregister(ctx, "lead", pids[3]); err != nil {
+		t.Fatal(err)
+	}
+	for j := range 4 {
+		_, err := tree.Child(j).Ask(ctx, tree.Child(j).Lookup("lead"), "who")
+		wantErr(t, err, actors.ErrNoActor)
+	}
+	// A child that does not answer holds up nobody for long, one that dies nobody at all.
+	if err := tree.Child(3).Register(ctx, "lead", pids[3]); err != nil {
+		t.Fatal(err)
+	}
+	for j := range 4 {
+		ask(t, tree.Child(j), tree.Child(j).Lookup("lead"), "who")
+	}
+	done := make(chan error, 1)
+	go func() { done <- tree.Child(3).Unregister(ctx, "lead", pids[3]) }()
+	tree.Kill(0, killedBy9)
+	if err := actorstest.Next(t, done); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestGroup(t *testing.T) {
+	tree := actorstest.NewTree(t, 4)
+	got := make(chan string, 100)
+	start := func(i int) {
+		spawn(t, tree.Child(i), "cache", receive(func(ctx actor.Context) {
+			if ctx.Sender() != nil {
+				ctx.Respond(fmt.Sprint("test/", i))
+				return
+			}
+			got <- fmt.Sprint(i, " ", ctx.Message())
+		}))
+	}
+	for i := range 4 {
+		start(i)
+	}
+	ctx := actorstest.Context(t)
+	systems := []*actors.System{tree.Master, tree.Child(0), tree.Child(1)}
+	for _, s := range systems {
+		n, err := s.Group("test", "cache").Send(ctx, "all")
+		if err != nil || n != 4 {
+			t.Fatalf("sent to %d: %v", n, err)
+		}
+		seen := map[string]bool{}
+		for range 4 {
+			seen[actorstest.Next(t, got)] = true
+		}
+		if len(seen) != 4 || !seen["3 all"] {
+			t.Fatalf("got %v", seen)
+		}
+		client, server := tcpPair(t)
+		_, err = s.Group("test", "cache").Send(ctx, &connMessage{"x", server})
+		wantErr(t, err, actors.ErrMalformed)
+		if _, err := client.Read(make([]byte, 1)); err == nil {
+			t.Fatal("the handle of a refused message is open")
+		}
+	}
+	// All agree on who has a key, the shares are even, and when one goes only its keys move.
+	const keys = 4000
+	owner := make(map[string]string)
+	share := make(map[string]int)
+	for k := range keys {
+		key := fmt.Sprint("key ", k)
+		for _, s := range systems {
+			pid, err := s.Group("test", "cache").Route(ctx, key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if owner[key] == "" {
+				owner[key] = pid.Id
+			} else if owner[key] != pid.Id {
+				t.Fatalf("%q is %s's and %s's", key, owner[key], pid.Id)
+			}
+		}
+		share[owner[key]]++
+	}
+	for who, n := range share {
+		if n < keys/4*8/10 || n > keys/4*12/10 {
+			t.Errorf("%s has %d of %d keys", who, n, keys)
+		}
+	}
+	g := tree.Child(0).Group("test", "cache")
+	if pid, _ := g.Route(ctx, "key 1"); ask(t, tree.Child(0), pid, "who") != owner["key 1"][:len("test/0")] {
+		t.Error("a routed ask reached another")
+	}
+	second := make(map[string]string)
+	for key := range owner {
+		rank, err := g.Rank(ctx, key)
+		if err != nil || len(rank) != 4 {
+			t.Fatalf("rank %v, %v", rank, err)
+		}
+		second[key] = rank[1].Id
+	}
+	mon := tree.Child(0).Monitor(tree.Child(0).Lookup("test/3"))
+	tree.Kill(3, killedBy9)
+	actorstest.Next(t, mon.C)
+	for key, was := range owner {
+		pid, err := g.Route(ctx, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := was
+		if was == "test/3/cache" {
+			want = second[key]
+		}
+		if pid.Id != want {
+			t.Fatalf("%q moved from %s to %s, want %s", key, was, pid.Id, want)
+		}
+	}
+	tree.Start(3)
+	start(3)
+	for key, was := range owner {
+		if pid, err := g.Route(ctx, key); err != nil || pid.Id != was {
+			t.Fatalf("%q is not back: %v %v", key, pid, err)
+		}
+	}
+	_, err := tree.Child(0).Group("nobody", "x").Route(ctx, "k")
+	wantErr(t, err, actors.ErrNoActor)
+	if list, err := tree.Child(0).Group("nobody", "x").Members(ctx); err != nil || len(list) != 0 {
+		t.Fatalf("%v, %v", list, err)
+	}
+}
