@@ -233,6 +233,9 @@ func (c *Conn) Stalled() bool {
 	return o.stalled
 }
 
+// InProcess says that the peer is in the same process: the two were joined by [Pipe].
+func (c *Conn) InProcess() bool { return c.memory }
+
 // PeerGone is the owner's word that the peer process has ended and was reaped. What it had not
 // claimed comes back even if it never had a claim table. The Conn ends if it has not yet.
 func (c *Conn) PeerGone() {
