@@ -101,6 +101,7 @@ func (b *books) addListener(number uint64, o opening, f Functions) *ledger {
 		l.limits.Window = defaultWindow
 	}
 	l.order = newOrder(l, o.Policy, f)
+	l.needsEnds = o.Policy == LeastLoaded || o.Policy == Custom || o.Limits.PerWorker > 0 || o.Limits.Total > 0
 	b.ledgers[number] = l
 	for _, a := range b.workers {
 		if s := a.seats[number]; s != nil {

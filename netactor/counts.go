@@ -132,6 +132,9 @@ func (d *Dispatcher) Stats() []ListenerStats {
 	defer d.mu.Unlock()
 	out := make([]ListenerStats, 0, len(d.acceptors))
 	for _, a := range d.acceptors {
+		for _, s := range a.l.seats {
+			d.books.refresh(s)
+		}
 		out = append(out, a.l.stats(now))
 	}
 	slices.SortFunc(out, func(a, b ListenerStats) int { return cmp.Compare(a.Number, b.Number) })

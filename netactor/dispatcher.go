@@ -217,6 +217,7 @@ func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o opening, h *fdipc
 	}
 	d.acceptors[number] = a
 	d.mu.Unlock()
+	d.quieten(a.l)
 	go a.run() // owned by the acceptor: ends after shut, which Shutdown and Close wait for
 	return nil
 }

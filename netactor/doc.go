@@ -17,6 +17,7 @@
 //	  Accept   ◀─ KindOffer + connections ───────────────────────── accept4, pick, offer
 //	  (claim)  ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ▶ Settled: copy closed
 //	  Close    ── KindDone (coalesced) ─────────────────────────▶ one less at that worker
+//	              or on a page of memory that both see, where that is soon enough
 //
 // A worker joins by its own word, over the link on which it is then offered
 // connections: so it is never offered what it does not know yet, and a new

@@ -26,10 +26,10 @@ const (
 	KindJoin    fdipc.Kind = 0x4b // W→L  offer me this listener's connections. Payload: 8 bytes, connections open already. L→W answers: it is in the rotation
 	KindLeave   fdipc.Kind = 0x4c // W→L  offer me no more
 	KindOffer   fdipc.Kind = 0x4d // L→W  connections. Handles: the connections, each with its trace context. Payload: 8 bytes for each, when it was accepted (CLOCK_MONOTONIC, ns)
-	KindDone    fdipc.Kind = 0x4e // W→L  connections ended. Payload: 8 bytes, how many since Join
+	KindDone    fdipc.Kind = 0x4e // W→L  connections ended. Payload: 8 bytes, how many since Join. Not sent after L→W Sheet
 	KindGiveUp  fdipc.Kind = 0x4f // W→M  a request is no longer wanted; its reply, if it was sent, is not heeded
 	KindLoad    fdipc.Kind = 0x60 // W→L  its own word on its load, for LeastLoaded. Payload: 8 bytes
-	KindSheet   fdipc.Kind = 0x61 // W→L  what it counts itself for the listener of Target. Handle: a memfd, see sheet
+	KindSheet   fdipc.Kind = 0x61 // W→L  what it counts itself for the listener of Target. Handle: a memfd, see sheet. L→W: that says enough, spare the Done frames
 )
 
 // Reasons of a refusal, as given to fdipc's Handle.Refuse. Those below 16 are

@@ -2,23 +2,24 @@ package netactor
 
 // ledger is one listener.
 type ledger struct {
-	number   uint64
-	name     string
-	limits   Limits
-	order    order
-	seats    map[uint64]*seat // by worker
-	busy     []*seat          // those that are offered something, in no order
-	taking   int              // seats that are joined
-	able     int              // of those, not suspended
-	sated    int              // of those, at their limit
-	room     int              // sum over seats
-	load     int              // connections of all workers, and those that wait
-	waiting  tickets
-	paused   bool
-	counts   Counts
-	fault    string     // what the user's function panicked with, until the driver has said so
-	gone     SeatCounts // of the workers that are no longer there, added up
-	handOver Histogram  // likewise
+	number    uint64
+	name      string
+	limits    Limits
+	order     order
+	needsEnds bool             // to place connections it must know which have ended
+	seats     map[uint64]*seat // by worker
+	busy      []*seat          // those that are offered something, in no order
+	taking    int              // seats that are joined
+	able      int              // of those, not suspended
+	sated     int              // of those, at their limit
+	room      int              // sum over seats
+	load      int              // connections of all workers, and those that wait
+	waiting   tickets
+	paused    bool
+	counts    Counts
+	fault     string     // what the user's function panicked with, until the driver has said so
+	gone      SeatCounts // of the workers that are no longer there, added up
+	handOver  Histogram  // likewise
 }
 
 // joined is how many workers take part.

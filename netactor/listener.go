@@ -20,9 +20,10 @@ type queueListener struct {
 	number  uint64
 	address net.Addr
 	tally   *tally
-	done    func()        // gives the ordinal back
-	wake    chan struct{} // capacity 1: the queue is not empty
-	ended   chan struct{} // closed by close
+	kind    fdipc.HandleKind // of its connections
+	done    func()           // gives the ordinal back
+	wake    chan struct{}    // capacity 1: the queue is not empty
+	ended   chan struct{}    // closed by close
 
 	mu     sync.Mutex
 	queue  []offered // from head on
@@ -41,8 +42,12 @@ type offered struct {
 func newQueueListener(ls *Listeners, r reply, addr net.Addr, done func()) *queueListener {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
+	kind := fdipc.HandleTCP
+	if r.Network == "unix" {
+		kind = fdipc.HandleUnix
+	}
 	return &queueListener{
-		ls: ls, number: r.Number, address: addr, tally: ls.tallyLocked(r.Number), done: done,
+		kind: kind, ls: ls, number: r.Number, address: addr, tally: ls.tallyLocked(r.Number), done: done,
 		wake: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 }
@@ -129,7 +134,7 @@ func (l *queueListener) Accept() (net.Conn, error) {
 
 // claim makes a connection of an offer; nil if it cannot be had.
 func (l *queueListener) claim(o offered) net.Conn {
-	c, err := o.h.Conn()
+	c, err := o.h.Known(l.kind).Conn()
 	if err != nil {
 		o.claim.EndError(err)
 		_ = o.h.Close()

@@ -125,6 +125,13 @@ func (ls *Listeners) HandleFrame(c *fdipc.Conn, f *fdipc.Frame) bool {
 		if t != nil && c != ls.cfg.Master {
 			t.inRotation()
 		}
+	case KindSheet:
+		ls.mu.Lock()
+		t := ls.tallies[f.Target]
+		ls.mu.Unlock()
+		if t != nil && c != ls.cfg.Master {
+			t.quieten(c)
+		}
 	default:
 		return false
 	}

@@ -78,12 +78,47 @@ func (d *Dispatcher) sheetFrame(id, number uint64, f *fdipc.Frame) {
 	}
 	s, err := openSheet(f.Handles[0])
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	a := d.books.workers[id]
-	if a == nil || err != nil {
+	if a == nil || err != nil || a.seats[number] == nil || a.seats[number].sheet != nil {
+		d.mu.Unlock()
 		return // without it, the worker's ends are known by its frames alone
 	}
-	if seat := a.seats[number]; seat != nil && seat.sheet == nil {
-		seat.sheet = s
+	seat := a.seats[number]
+	seat.sheet = s
+	enough := seat.l != nil && !seat.l.needsEnds
+	d.mu.Unlock()
+	if enough {
+		_ = a.link.TrySend(&fdipc.Frame{Kind: KindSheet, Target: number})
 	}
+}
+
+// quieten tells the workers that were there before the listener to spare their reports.
+func (d *Dispatcher) quieten(l *ledger) {
+	if l.needsEnds {
+		return
+	}
+	var links []*fdipc.Conn
+	d.mu.Lock()
+	for _, s := range l.seats {
+		if s.sheet != nil {
+			links = append(links, s.a.link)
+		}
+	}
+	d.mu.Unlock()
+	for _, c := range links {
+		_ = c.TrySend(&fdipc.Frame{Kind: KindSheet, Target: l.number})
+	}
+}
+
+// refresh reads what the worker of s has closed, where it does not report it.
+func (b *books) refresh(s *seat) {
+	c := &s.counts
+	n, ok := s.sheet.ended()
+	if !ok || s.l.needsEnds || n <= c.Finished || n-c.Finished > uint64(s.load()) {
+		return
+	}
+	s.l.load -= int(n - c.Finished)
+	s.a.since -= int(n - c.Finished)
+	c.Finished = n
+	b.update(s)
 }

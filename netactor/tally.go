@@ -23,6 +23,7 @@ type tally struct {
 	open     int         // connections that the dispatcher at link counts
 	finished uint64      // of those, closed since it joined
 	sheet    *sheet      // of link: the same, where the listener process can see it
+	quiet    bool        // at link they look there when they want to know
 	reported uint64
 	timer    *time.Timer // to report
 	armed    bool
@@ -49,7 +50,7 @@ func (t *tally) join(link *fdipc.Conn) {
 	t.mu.Lock()
 	var h *fdipc.Handle
 	if t.link != link {
-		t.link, t.finished, t.reported, t.sheet = link, 0, 0, nil
+		t.link, t.finished, t.reported, t.sheet, t.quiet = link, 0, 0, nil, false
 		if s, sheetHandle, err := newSheet(); err == nil {
 			t.sheet, h = s, sheetHandle
 		}
@@ -91,6 +92,7 @@ func (t *tally) closed() {
 	t.finished++
 	t.sheet.end()
 	switch {
+	case t.quiet:
 	case t.finished-t.reported >= reportEvery:
 		t.reportLocked()
 	case !t.armed && t.timer == nil:
@@ -103,11 +105,18 @@ func (t *tally) closed() {
 	t.mu.Unlock()
 }
 
+// quieten says that the listener process at link needs no reports.
+func (t *tally) quieten(link *fdipc.Conn) {
+	t.mu.Lock()
+	t.quiet = t.link == link
+	t.mu.Unlock()
+}
+
 func (t *tally) report() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.armed = false
-	if t.finished != t.reported {
+	if t.finished != t.reported && !t.quiet {
 		t.reportLocked()
 	}
 }

@@ -468,6 +468,7 @@ func TestListenerProcessRestart(t *testing.T) {
 		}
 		// The one that is older than the listener process is counted to its end.
 		load := func() int {
+			tr.stats() // reads the worker's page
 			tr.disp.mu.Lock()
 			defer tr.disp.mu.Unlock()
 			return tr.disp.books.ledgers[1].load

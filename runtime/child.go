@@ -43,6 +43,8 @@ type child struct {
 	log  *slog.Logger
 	conn *fdipc.Conn
 
+	process bool // it has a process of its own
+
 	greeted chan welcome  // one value: the handler's to run
 	set     chan struct{} // closed when the fields below are; the handler waits for it
 

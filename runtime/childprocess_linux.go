@@ -24,6 +24,7 @@ func spendChild(cfg Config, root *node, channel *os.File) error {
 		return ErrInChild
 	}
 	c := newChild(cfg, root)
+	c.process = true
 	go c.heedSignals() // ends with the process
 	conn, err := fdipc.New(channel, c.transport())
 	if err != nil {

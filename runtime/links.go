@@ -2,6 +2,7 @@ package coppice
 
 import (
 	"fmt"
+	"runtime"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
@@ -85,6 +86,11 @@ func (c *child) gone(f *fdipc.Frame) error {
 // dispatchConnections is the life of the listener process: it accepts what the
 // master's sockets bring, hands it over, and decides nothing else.
 func (c *child) dispatchConnections() farewell {
+	if c.process {
+		// One thread does all there is to do, and a second costs a wake-up for most
+		// connections: ADR 0034.
+		runtime.GOMAXPROCS(1)
+	}
 	if err := c.ready(); err != nil {
 		return farewell{Kind: byeError, Text: err.Error()}
 	}
