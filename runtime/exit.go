@@ -39,6 +39,9 @@ type Exit struct {
 	// not the master's.
 	Killed KillReason
 
+	// Steps is what the master did to end it, in order; nil when it did nothing.
+	Steps []StopStep
+
 	// OOM is whether the kernel killed it for want of memory.
 	OOM OOM
 

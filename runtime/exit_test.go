@@ -2,6 +2,7 @@ package coppice
 
 import (
 	"errors"
+	"reflect"
 	"syscall"
 	"testing"
 
@@ -61,7 +62,7 @@ func TestReasonTable(t *testing.T) {
 				t.Errorf("reason %q, normal %v; want %q, %v", got, r.IsNormal(), tt.reason, tt.normal)
 			}
 			for _, err := range []error{r.Cause, supervisor.Exit(r)} {
-				if exit, ok := errors.AsType[*Exit](err); !ok || *exit != tt.exit {
+				if exit, ok := errors.AsType[*Exit](err); !ok || !reflect.DeepEqual(*exit, tt.exit) {
 					t.Errorf("%T holds the exit %v, want %v", err, exit, tt.exit)
 				}
 			}

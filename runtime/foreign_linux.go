@@ -1,54 +1,129 @@
 package coppice
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/coppice-go/coppice/supervisor"
 )
 
 // program is a running program that is not this one. It is a
-// supervisor.Instance: asked to stop by SIGTERM, killed by SIGKILL, both to its
-// process group.
+// supervisor.Instance: asked to stop by a signal of its own choice, then by SIGTERM
+// to its process group, killed by SIGKILL to the group.
 type program struct {
-	body    *processBody
-	name    string
-	asked   atomic.Bool
-	killed  atomic.Pointer[KillReason]
-	success []int
+	spec   Process
+	body   *processBody
+	name   string
+	asked  atomic.Bool
+	killed atomic.Pointer[KillReason]
 
 	done   chan struct{}
 	reason supervisor.Reason
 }
 
-func (rt *Runtime) startForeign(spec Process, name string) (supervisor.Instance, error) {
-	body, err := rt.forkForeign(spec, name)
+// startForeign starts another program and returns when it is ready.
+func (rt *Runtime) startForeign(ctx context.Context, spec Process, name string) (supervisor.Instance, error) {
+	ready, err := newReadiness(spec.Ready)
+	if err != nil {
+		return nil, fmt.Errorf("coppice: start %s: %w", name, err)
+	}
+	defer ready.close()
+	body, err := rt.forkForeign(spec, name, ready.see, ready.variables()...)
 	if err != nil {
 		return nil, err
 	}
-	p := &program{body: body, name: name, success: spec.SuccessExit, done: make(chan struct{})}
+	p := &program{spec: spec, body: body, name: name, done: make(chan struct{})}
 	go p.live() // ends with the process
-	return p, nil
+	timeout := spec.StartTimeout
+	if timeout == 0 {
+		timeout = defaultStartTimeout
+	}
+	began := time.Now()
+	switch err := ready.await(ctx, body, timeout); {
+	case err == nil:
+		return p, nil
+	case errors.Is(err, errEnded):
+		<-p.done
+		return nil, fmt.Errorf("coppice: %s %w (%v): %w%s", name, err, spec.Ready, supervisor.Exit(p.reason), ready.last())
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		p.killFor(KilledNotReady)
+	default: // the start is not wanted any more
+		p.killFor(KilledUnwanted)
+	}
+	<-p.done
+	return nil, fmt.Errorf("%w: %s: waited %v for %v: %w%s", ErrNotReady, name,
+		time.Since(began).Round(time.Millisecond), spec.Ready, supervisor.Exit(p.reason), ready.last())
+}
+
+// stopTime is how long the program has from the request to stop until the kill;
+// supervisor.Infinity and BrutalKill are themselves.
+func (p Process) stopTime() time.Duration {
+	if p.Shutdown == 0 {
+		return supervisor.DefaultShutdown
+	}
+	return p.Shutdown
+}
+
+// grace is how long what the program leaves behind in its group has to end.
+func (p Process) grace() time.Duration {
+	switch d := p.stopTime(); d {
+	case supervisor.BrutalKill:
+		return 0
+	case supervisor.Infinity:
+		return supervisor.DefaultShutdown
+	default:
+		return d
+	}
 }
 
 func (p *program) live() {
 	<-p.body.done()
 	exit := p.body.exit()
 	exit.killedFor(&p.killed)
-	p.reason = exit.reason(ending{p.asked.Load(), p.body.sent(), p.success})
+	p.reason = exit.reason(ending{p.asked.Load(), p.body.sent(), p.spec.SuccessExit})
 	close(p.done)
 }
 
+// Stop asks the program to end, by the signal that it has chosen for that. Towards
+// the end of its time, or without such a signal at once, its group gets SIGTERM.
 func (p *program) Stop() {
-	p.asked.Store(true)
-	p.body.terminate()
+	if p.asked.Swap(true) {
+		return
+	}
+	if p.spec.Stop == 0 {
+		p.body.terminate()
+		return
+	}
+	p.body.ask(p.spec.Stop)
+	d := p.spec.stopTime()
+	if d < 0 { // without end
+		return
+	}
+	go func() { // ends with the program
+		timer := time.NewTimer(d * 9 / 10)
+		defer timer.Stop()
+		select {
+		case <-p.done:
+		case <-timer.C:
+			p.body.terminate()
+		}
+	}()
 }
 
 // Kill ends it: after it was asked in vain, or without.
 func (p *program) Kill() {
-	why := KilledBrutal
 	if p.asked.Load() {
-		why = KilledStop
+		p.killFor(KilledStop)
+	} else {
+		p.killFor(KilledBrutal)
 	}
+}
+
+func (p *program) killFor(why KillReason) {
 	p.killed.CompareAndSwap(nil, &why)
 	p.body.kill()
 }

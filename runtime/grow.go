@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"strconv"
 	"sync"
 	"time"
@@ -63,9 +62,7 @@ func (rt *Runtime) childSpec(n *node) supervisor.ChildSpec {
 
 // poolSpec is a supervisor over the pool's slots.
 func (rt *Runtime) poolSpec(n *node, p Pool) supervisor.ChildSpec {
-	if p.Size == 0 {
-		p.Size = runtime.NumCPU()
-	}
+	p.Size = p.size()
 	if p.Intensity == (supervisor.Intensity{}) {
 		p.Intensity = poolIntensity
 	}
@@ -208,8 +205,8 @@ type foreign struct {
 	path string
 }
 
-func (f foreign) Start(context.Context, supervisor.Incarnation) (supervisor.Instance, error) {
-	return f.rt.startForeign(f.spec, f.path)
+func (f foreign) Start(ctx context.Context, _ supervisor.Incarnation) (supervisor.Instance, error) {
+	return f.rt.startForeign(ctx, f.spec, f.path)
 }
 
 // held opens the socket of a Listener in the tree.

@@ -106,11 +106,12 @@ func run(ctx context.Context, cfg Config, up func(*Runtime) (ending func())) err
 // inherit looks once for the channel that a child of the tree was started with.
 var inherit = sync.OnceValue(func() (in struct {
 	channel *os.File
+	env     map[string]string
 	ok      bool
 	err     error
 },
 ) {
-	in.channel, _, in.ok, in.err = fdipc.Inherited()
+	in.channel, in.env, in.ok, in.err = fdipc.Inherited()
 	return in
 })
 

@@ -27,6 +27,7 @@ const lingerShare = 20
 // body is what a child consists of: a process, or a goroutine of the master.
 type body interface {
 	pid() int
+	asked(how string)      // is told that it was asked to end
 	terminate()            // the last warning: end at once
 	abort()                // show where every goroutine is, and end
 	kill()                 // without asking
@@ -234,6 +235,7 @@ func (p *peer) ask(idle time.Duration) {
 		p.body.terminate() // it cannot be asked by frame
 		return
 	}
+	p.body.asked("asked by frame")
 	p.unlessEnded(p.welcome.Drain, p.body.terminate)
 }
 

@@ -8,10 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/process"
@@ -40,6 +43,8 @@ type processBody struct {
 	at     time.Time     // when it ended; set before ended
 	killed chan struct{} // closed when its group has got SIGKILL
 	once   sync.Once     // closes killed
+
+	stopping stopping
 }
 
 // fork starts p as a process: this program once more.
@@ -49,11 +54,22 @@ func (rt *Runtime) fork(p *peer) error {
 		return err
 	}
 	defer remote.Close()
+	env, share := Environment{}, 1
+	if n := rt.root.find(p.welcome.Path); n != nil {
+		if pool, ok := n.spec.(Pool); ok {
+			env, share = pool.Environment, pool.size()
+		}
+	}
+	channel := max(channelFD, firstFile+len(env.Files))
+	marks := fdipc.Environ(channel, nil)
+	if len(env.Files) > 0 {
+		marks = fdipc.Environ(channel, map[string]string{filesVar: env.fileNames()})
+	}
 	b, err := rt.spawn(process.Command{
-		Executable: rt.exe, Args: os.Args, Env: append(os.Environ(), fdipc.Environ(channelFD, nil)...),
-		Files:       slices.Insert(make([]*os.File, channelFD), channelFD, remote),
+		Executable: rt.exe, Args: os.Args, Env: env.variables(os.Environ(), share, marks...),
+		Files:       slices.Insert(make([]*os.File, channel), channel, remote),
 		DeathSignal: syscall.SIGTERM, // workers drain when the master is gone
-	}, fmt.Sprintf("%s#%d", p.welcome.Name, p.welcome.ID), groupGrace)
+	}, env, spawning{tag: fmt.Sprintf("%s#%d", p.welcome.Name, p.welcome.ID), grace: groupGrace})
 	if err != nil {
 		return errors.Join(err, local.Close())
 	}
@@ -65,22 +81,49 @@ func (rt *Runtime) fork(p *peer) error {
 	return err
 }
 
-// forkForeign starts another program.
-func (rt *Runtime) forkForeign(p Process, name string) (*processBody, error) {
-	path, err := exec.LookPath(p.Command[0])
-	if err != nil {
-		return nil, fmt.Errorf("coppice: start %s: %w", name, err)
+// forkForeign starts another program. vars are added to its environment, and line,
+// if not nil, is called with each line that it prints.
+func (rt *Runtime) forkForeign(p Process, name string, line func([]byte), vars ...string) (*processBody, error) {
+	path := p.Command[0]
+	if !strings.Contains(path, "/") {
+		var err error
+		if path, err = exec.LookPath(path); err != nil {
+			return nil, fmt.Errorf("coppice: start %s: %w", name, err)
+		}
+	}
+	env := p.Environment
+	if len(env.Files) > 0 {
+		vars = append(vars, "COPPICE_"+filesVar+"="+env.fileNames())
 	}
 	return rt.spawn(process.Command{
-		Path: path, Args: p.Command, Env: append(os.Environ(), p.Env...), Dir: p.Dir,
-		Files:       make([]*os.File, 3),
+		Path: path, Args: p.Command, Env: env.variables(merge(os.Environ(), mastersOwn), 1, vars...),
+		Files:       make([]*os.File, firstFile),
 		DeathSignal: syscall.SIGKILL,
-	}, name, groupGrace)
+	}, env, spawning{tag: name, grace: p.grace(), line: line})
 }
 
-// spawn starts cmd with the null device as its input and its output read, each
-// line behind tag. The first three of cmd.Files are filled in.
-func (rt *Runtime) spawn(cmd process.Command, tag string, grace time.Duration) (*processBody, error) {
+// mastersOwn are variables that mean the master: what its service manager gave it.
+var mastersOwn = []string{
+	"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES",
+	"COPPICE_" + filesVar,
+}
+
+// spawning is what the master does with a process besides starting it.
+type spawning struct {
+	tag   string        // before each line that it prints
+	grace time.Duration // of its group, once its leader has ended
+	line  func([]byte)  // is called with each line, of either output; nil = nothing
+}
+
+// spawn starts cmd in the environment env, but for the variables, which it has,
+// with the null device as its input and its output read. The first three of
+// cmd.Files are filled in.
+func (rt *Runtime) spawn(cmd process.Command, env Environment, how spawning) (*processBody, error) {
+	out, err := env.outfit(&cmd)
+	if err != nil {
+		return nil, fmt.Errorf("coppice: start %s: %w", how.tag, err)
+	}
+	defer out.close()
 	stdin, err := os.Open(os.DevNull)
 	if err != nil {
 		return nil, err
@@ -97,15 +140,27 @@ func (rt *Runtime) spawn(cmd process.Command, tag string, grace time.Duration) (
 	}
 	defer errW.Close()
 	cmd.Files[0], cmd.Files[1], cmd.Files[2] = stdin, outW, errW
+	if c := cmd.Credential; c != nil { // so that it can open /dev/stderr
+		if err := errors.Join(outW.Chown(int(c.Uid), int(c.Gid)), errW.Chown(int(c.Uid), int(c.Gid))); err != nil {
+			return nil, errors.Join(environmentError("User", env.User, err), outR.Close(), errR.Close())
+		}
+	}
 	proc, err := process.Start(cmd)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("coppice: %w", err), outR.Close(), errR.Close())
+		return nil, errors.Join(fmt.Errorf("coppice: %s: %w", how.tag, err), outR.Close(), errR.Close())
 	}
-	b := &processBody{rt: rt, proc: proc, oom: process.GaugeOOM(proc.PID()), grace: grace, ended: make(chan struct{}), killed: make(chan struct{})}
-	b.stdout = process.ReadLines(outR, func(line []byte) { rt.output.line(tag, line) })
+	b := &processBody{rt: rt, proc: proc, oom: process.GaugeOOM(proc.PID()), grace: how.grace, ended: make(chan struct{}), killed: make(chan struct{})}
+	b.stopping.log, b.stopping.name, b.stopping.pid = rt.log, how.tag, proc.PID()
+	write := func(line []byte) {
+		if how.line != nil {
+			how.line(line)
+		}
+		rt.output.line(how.tag, line)
+	}
+	b.stdout = process.ReadLines(outR, write)
 	b.stderr = process.ReadLines(errR, func(line []byte) {
 		b.words.Note(time.Now(), line)
-		rt.output.line(tag, line)
+		write(line)
 	})
 	go b.wait() // ends with the process
 	return b, nil
@@ -117,6 +172,7 @@ func (b *processBody) wait() {
 	b.at = time.Now()
 	b.endGroup()
 	process.Finish(b.stdout, b.stderr)
+	b.stopping.ended()
 	if err := b.proc.Close(); err != nil {
 		b.rt.log.LogAttrs(context.Background(), slog.LevelError, "close a pidfd", slog.Int("pid", b.pid()), slog.Any("err", err))
 	}
@@ -127,6 +183,7 @@ func (b *processBody) done() <-chan struct{} { return b.ended }
 
 func (b *processBody) exit() Exit {
 	e := exitOf(b.proc.PID(), b.proc.Exit())
+	e.Steps = b.stopping.steps()
 	if e.Code != 0 {
 		e.Words, _, _ = b.words.Said(b.at)
 	}
@@ -150,11 +207,15 @@ func (b *processBody) waited() (time.Duration, error) { return b.proc.Waited() }
 func (b *processBody) traced() bool                   { return b.proc.Traced() }
 
 func (b *processBody) abort() {
-	if err := b.proc.Abort(); err != nil {
-		b.rt.log.LogAttrs(context.Background(), slog.LevelError, "signal failed",
-			slog.Int("pid", b.proc.PID()), slog.String("signal", syscall.SIGABRT.String()), slog.Any("err", err))
-	}
+	b.stopping.step(unix.SignalName(unix.SIGABRT))
+	b.failed(syscall.SIGABRT, b.proc.Abort())
 }
+
+// asked notes that the process was asked to end, otherwise than by a signal.
+func (b *processBody) asked(how string) { b.stopping.step(how) }
+
+// ask sends sig to the process, not to its group.
+func (b *processBody) ask(sig syscall.Signal) { b.send(sig, b.proc.Signal) }
 
 func (b *processBody) terminate() { b.signal(syscall.SIGTERM) }
 
@@ -163,14 +224,24 @@ func (b *processBody) kill() {
 	b.once.Do(func() { close(b.killed) })
 }
 
-func (b *processBody) signal(sig syscall.Signal) {
+// signal sends sig to the process's group.
+func (b *processBody) signal(sig syscall.Signal) { b.send(sig, b.proc.SignalGroup) }
+
+func (b *processBody) send(sig syscall.Signal, to func(syscall.Signal) error) {
+	name := unix.SignalName(sig)
 	select {
 	case <-b.proc.Done(): // it is for those that the process has left behind
+		name += " to its group"
 	default:
 		b.sigs.Or(uint64(signals(0).with(sig)))
 	}
-	if err := b.proc.SignalGroup(sig); err != nil {
+	b.stopping.step(name)
+	b.failed(sig, to(sig))
+}
+
+func (b *processBody) failed(sig syscall.Signal, err error) {
+	if err != nil {
 		b.rt.log.LogAttrs(context.Background(), slog.LevelError, "signal failed",
-			slog.Int("pid", b.proc.PID()), slog.String("signal", sig.String()), slog.Any("err", err))
+			slog.Int("pid", b.proc.PID()), slog.String("signal", unix.SignalName(sig)), slog.Any("err", err))
 	}
 }

@@ -3,6 +3,7 @@
 package coppice
 
 import (
+	"context"
 	"fmt"
 	"os"
 
@@ -21,8 +22,12 @@ var errNoProcesses = fmt.Errorf("%w: process isolation needs Linux", ErrUnsuppor
 
 func (rt *Runtime) fork(*peer) error { return errNoProcesses }
 
-func (rt *Runtime) startForeign(Process, string) (supervisor.Instance, error) {
+func (rt *Runtime) startForeign(context.Context, Process, string) (supervisor.Instance, error) {
 	return nil, errNoProcesses
 }
 
 func spendChild(Config, *node, *os.File) error { return errNoProcesses }
+
+func keepFiles(int) {}
+
+func dupFile(int, string) (*os.File, error) { return nil, errNoProcesses }

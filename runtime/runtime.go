@@ -103,6 +103,7 @@ func inGoroutines(specs []ChildSpec) []ChildSpec {
 		switch s := spec.(type) {
 		case Pool:
 			s.Isolation = GoroutineIsolation
+			s.Environment = Environment{} // nobody's but a process's
 			spec = s
 		case Supervisor:
 			s.Children = inGoroutines(s.Children)

@@ -3,6 +3,8 @@ package coppice
 import (
 	"context"
 	"fmt"
+	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -46,6 +48,8 @@ type Pool struct {
 	Check     func(ctx context.Context, w *Worker) error
 	Heartbeat Heartbeat
 
+	Environment Environment // what each process is started with, besides the program
+
 	// Isolation is what a worker is: a process of its own (the default), or a
 	// goroutine of the master with everything else the same.
 	Isolation Isolation
@@ -55,7 +59,8 @@ type Pool struct {
 	StartTimeout time.Duration
 
 	// Shutdown bounds the time from the request to stop until the kill; zero =
-	// 10 s. Nine tenths of it are the drain: Worker.DrainContext ends then.
+	// 10 s. Nine tenths of it are the drain: Worker.DrainContext ends then, and a
+	// process gets SIGTERM. supervisor.BrutalKill kills at once.
 	Shutdown time.Duration
 
 	// SuccessExit are exit codes that are as good as 0, besides 0: their reason is
@@ -83,15 +88,36 @@ type Actor struct {
 	Shutdown time.Duration // zero = 5 s
 }
 
-// A Process is a program that is not this one. It counts as started once it
-// runs; its stop is SIGTERM to its process group, then SIGKILL after Shutdown.
+// A Process is a program that is not this one, or a process of this one that is no
+// worker. It leads a process group: what it starts itself is stopped and killed
+// with it, and what it leaves behind there is ended after it. docs/processes.md
+// has the steps.
 type Process struct {
-	Name     string
-	Command  []string // program and arguments; the program is looked up in PATH
-	Env      []string // added to the master's environment, "KEY=value"
-	Dir      string   // working directory; "" = the master's
-	Restart  supervisor.Restart
-	Shutdown time.Duration // zero = 5 s
+	Name string
+
+	// Command is the program and its arguments. A program without a slash is looked
+	// up in the master's PATH, a relative one begins at Environment.Dir.
+	Command []string
+
+	Environment Environment // what else it is started with
+
+	// Ready is how it shows that it does its work; zero = it counts as started once
+	// it runs. The next child is started then.
+	Ready Ready
+
+	// StartTimeout bounds the time from fork to ready; zero = 30 s. A program that is
+	// not ready by then is killed, and its start has failed.
+	StartTimeout time.Duration
+
+	Restart supervisor.Restart
+
+	// Stop is the signal that asks the program, not its group, to end; nine tenths of
+	// Shutdown later the group gets SIGTERM. Zero = the group gets SIGTERM at once.
+	Stop syscall.Signal
+
+	// Shutdown bounds the time from the request to stop until SIGKILL to the group;
+	// zero = 5 s. supervisor.BrutalKill kills at once, supervisor.Infinity never.
+	Shutdown time.Duration
 
 	// SuccessExit are exit codes that are as good as 0, besides 0: their reason is
 	// Normal, and a transient child stays down.
@@ -178,6 +204,14 @@ func ParseIsolation(s string) (Isolation, error) {
 		}
 	}
 	return 0, fmt.Errorf("coppice: isolation %q is neither process nor goroutine", s)
+}
+
+// size is the number of workers.
+func (p Pool) size() int {
+	if p.Size == 0 {
+		return runtime.NumCPU()
+	}
+	return p.Size
 }
 
 func (p Pool) childName() string       { return p.Name }

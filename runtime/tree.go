@@ -24,6 +24,9 @@ const maxPool = 4096
 // maxName bounds the name of a child in bytes. Registered names are made of them.
 const maxName = 64
 
+// maxSignal is the highest signal of Linux.
+const maxSignal = 64
+
 // notInName tells whether r means something to the tree or to the actors' names.
 func notInName(r rune) bool {
 	return unicode.IsSpace(r) || unicode.IsControl(r) || r == utf8.RuneError || strings.ContainsRune("/@$", r)
@@ -135,7 +138,13 @@ func (p Pool) validate(bad report, path string) {
 	checkExitCodes(bad, path, p.SuccessExit)
 	p.Heartbeat.validate(bad, path)
 	notNegative(bad, path, "StartTimeout", p.StartTimeout)
-	notNegative(bad, path, "Shutdown", p.Shutdown)
+	if p.Shutdown != supervisor.BrutalKill {
+		notNegative(bad, path, "Shutdown", p.Shutdown)
+	}
+	p.Environment.validate(bad, path)
+	if p.Isolation == GoroutineIsolation && !p.Environment.isZero() {
+		bad(path, "Environment", "of goroutines", "is the master's own: only processes can have another")
+	}
 }
 
 // validate checks what can be known without opening anything. A listener in a

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"syscall"
 
@@ -19,6 +20,7 @@ const MaxFiles = highFD - 4
 type Command struct {
 	// Path is what is exec'd; there is no search in PATH. With Executable set it
 	// is left out.
+	// A relative one begins at Dir.
 	Path       string
 	Executable *Executable
 
@@ -151,6 +153,9 @@ func explain(err error, cmd Command, path string) error {
 		} else if !info.IsDir() {
 			return &OptionError{"Dir " + cmd.Dir, err}
 		}
+	}
+	if cmd.Dir != "" && !filepath.IsAbs(path) {
+		path = filepath.Join(cmd.Dir, path)
 	}
 	_, missing := os.Stat(path)
 	switch {

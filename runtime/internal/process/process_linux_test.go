@@ -101,12 +101,19 @@ func TestBare(t *testing.T) {
 	}
 }
 
+// TestRlimitNames: each name means something here.
+func TestRlimitNames(t *testing.T) {
+	if names := slices.Sorted(maps.Keys(rlimits)); !slices.Equal(names, RlimitNames) {
+		t.Errorf("%v, want %v", names, RlimitNames)
+	}
+}
+
 // TestSettled: limits and nice are in effect before the program's first instruction.
 func TestSettled(t *testing.T) {
 	c, err := begin(t, Command{
 		Path: "/bin/sh", Args: []string{"sh", "-c", "ulimit -Sn; ulimit -Hn; ulimit -c; nice"},
 		Nice:    3,
-		Rlimits: []Rlimit{{"nofile", 33, 44}, {"core", 0, Unlimited}},
+		Rlimits: []Rlimit{{"nofile", 33, 44}, {"core", 0, 1<<64 - 1}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -3,9 +3,7 @@ package process
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"os"
-	"slices"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -13,15 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Rlimit is one resource limit of a process.
-type Rlimit struct {
-	Name       string // as in ulimit and limits.conf: see [RlimitNames]
-	Soft, Hard uint64 // Unlimited = none
-}
-
-// Unlimited is no limit.
-const Unlimited = uint64(unix.RLIM_INFINITY & (1<<64 - 1))
-
+// rlimits are what the names mean here: the numbers differ between architectures.
 var rlimits = map[string]int{
 	"as": unix.RLIMIT_AS, "core": unix.RLIMIT_CORE, "cpu": unix.RLIMIT_CPU, "data": unix.RLIMIT_DATA,
 	"fsize": unix.RLIMIT_FSIZE, "memlock": unix.RLIMIT_MEMLOCK, "msgqueue": unix.RLIMIT_MSGQUEUE,
@@ -29,9 +19,6 @@ var rlimits = map[string]int{
 	"rss": unix.RLIMIT_RSS, "rtprio": unix.RLIMIT_RTPRIO, "rttime": unix.RLIMIT_RTTIME,
 	"sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
 }
-
-// RlimitNames are the names that an [Rlimit] may have.
-func RlimitNames() []string { return slices.Sorted(maps.Keys(rlimits)) }
 
 // settle gives a process what a fork cannot: limits and a nice value of its own.
 // The process has asked to be traced and stands still at its exec, before the

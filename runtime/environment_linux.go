@@ -1,0 +1,188 @@
+package coppice
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/runtime/internal/process"
+)
+
+// outfit is what a process is started with besides its program, and what must be
+// let go of after the start.
+type outfit struct {
+	cmd  *process.Command
+	held []*os.File
+}
+
+// outfit adds e to cmd, but for the variables. What it holds is to be closed after
+// the start.
+func (e Environment) outfit(cmd *process.Command) (*outfit, error) {
+	o := &outfit{cmd: cmd}
+	if err := o.add(e); err != nil {
+		return nil, errors.Join(err, o.close())
+	}
+	return o, nil
+}
+
+func (o *outfit) close() error {
+	var errs []error
+	for _, f := range o.held {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (o *outfit) add(e Environment) error {
+	o.cmd.Dir, o.cmd.Nice = e.Dir, e.Nice
+	for _, l := range e.Rlimits {
+		o.cmd.Rlimits = append(o.cmd.Rlimits, process.Rlimit(l))
+	}
+	for i, f := range e.Files {
+		file, err := f.open()
+		if err != nil {
+			return environmentError("Files", f.Name, err)
+		}
+		o.held = append(o.held, file)
+		for len(o.cmd.Files) <= firstFile+i {
+			o.cmd.Files = append(o.cmd.Files, nil)
+		}
+		o.cmd.Files[firstFile+i] = file
+	}
+	if e.Cgroup != "" {
+		dir := e.Cgroup
+		if !filepath.IsAbs(dir) {
+			dir = filepath.Join(cgroupMount(), dir)
+		}
+		f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return environmentError("Cgroup", e.Cgroup, err)
+		}
+		o.held, o.cmd.Cgroup = append(o.held, f), f
+	}
+	var err error
+	o.cmd.Credential, err = e.credential()
+	return err
+}
+
+// cgroupMount is where the hierarchy of version 2 is mounted: on systems that have
+// both versions one level down (systemd calls them hybrid).
+func cgroupMount() string {
+	const mount, hybrid = "/sys/fs/cgroup", "/sys/fs/cgroup/unified"
+	if _, err := os.Stat(mount + "/cgroup.controllers"); err != nil {
+		if _, err := os.Stat(hybrid + "/cgroup.controllers"); err == nil {
+			return hybrid
+		}
+	}
+	return mount
+}
+
+// open returns the file, owned by the caller.
+func (f File) open() (*os.File, error) {
+	if f.Path == "" {
+		return dupFile(f.FD, f.Name)
+	}
+	if f.Append {
+		return os.OpenFile(f.Path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+	}
+	return os.Open(f.Path)
+}
+
+// dupFile returns a file of its own for what is open as fd.
+func dupFile(fd int, name string) (*os.File, error) {
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, firstFile)
+	if err != nil {
+		return nil, fmt.Errorf("descriptor %d: %w", fd, os.NewSyscallError("fcntl", err))
+	}
+	return os.NewFile(uintptr(dup), name), nil
+}
+
+// credential looks up who the process is to be; nil = who the master is.
+func (e Environment) credential() (*syscall.Credential, error) {
+	if e.User == "" && e.Group == "" && e.Groups == nil {
+		return nil, nil
+	}
+	c := &syscall.Credential{Uid: uint32(os.Geteuid()), Gid: uint32(os.Getegid())}
+	var u *user.User
+	if e.User != "" {
+		var err error
+		if u, err = lookupUser(e.User); err != nil {
+			return nil, environmentError("User", e.User, err)
+		}
+		if c.Uid, err = number(u.Uid); err != nil {
+			return nil, environmentError("User", e.User, err)
+		}
+		if u.Gid != "" {
+			if c.Gid, err = number(u.Gid); err != nil {
+				return nil, environmentError("User", e.User, err)
+			}
+		} else if e.Group == "" {
+			return nil, environmentError("User", e.User, errors.New("has no name here: its Group must be given"))
+		}
+	}
+	if e.Group != "" {
+		var err error
+		if c.Gid, err = lookupGroup(e.Group); err != nil {
+			return nil, environmentError("Group", e.Group, err)
+		}
+	}
+	groups := e.Groups
+	if groups == nil && u != nil && u.Username != "" {
+		var err error
+		if groups, err = u.GroupIds(); err != nil {
+			return nil, environmentError("User", e.User, err)
+		}
+	}
+	for _, g := range groups {
+		gid, err := lookupGroup(g)
+		if err != nil {
+			return nil, environmentError("Groups", g, err)
+		}
+		c.Groups = append(c.Groups, gid)
+	}
+	return c, nil
+}
+
+// lookupUser finds a user by name or number. A number need not have a name.
+func lookupUser(s string) (*user.User, error) {
+	u, err := user.Lookup(s)
+	if err == nil {
+		return u, nil
+	}
+	if _, nerr := number(s); nerr != nil {
+		return nil, err
+	}
+	if u, err := user.LookupId(s); err == nil {
+		return u, nil
+	}
+	return &user.User{Uid: s}, nil
+}
+
+func lookupGroup(s string) (uint32, error) {
+	if g, err := user.LookupGroup(s); err == nil {
+		return number(g.Gid)
+	} else if gid, nerr := number(s); nerr == nil {
+		return gid, nil
+	} else {
+		return 0, err
+	}
+}
+
+func number(s string) (uint32, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	return uint32(n), err
+}
+
+// keepFiles makes the descriptors that this process was given close-on-exec: what
+// it starts itself does not get them.
+func keepFiles(n int) {
+	for i := range n {
+		unix.CloseOnExec(firstFile + i)
+	}
+}

@@ -1,0 +1,36 @@
+package notify
+
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Message is what one datagram says, as far as it is understood here. Other
+// assignments are passed over, as sd_notify(3) has it.
+type Message struct {
+	Ready  bool          // READY=1
+	Status string        // STATUS=…, up to 256 bytes; "" = not said
+	Extend time.Duration // EXTEND_TIMEOUT_USEC=…: from now on; 0 = not said
+}
+
+const maxStatus = 256
+
+// Parse reads a datagram: lines of the form KEY=value. What makes no sense is
+// passed over.
+func Parse(datagram string) Message {
+	var m Message
+	for line := range strings.SplitSeq(datagram, "\n") {
+		switch key, value, _ := strings.Cut(line, "="); key {
+		case "READY":
+			m.Ready = m.Ready || value == "1"
+		case "STATUS":
+			m.Status = strings.ToValidUTF8(value[:min(len(value), maxStatus)], "�")
+		case "EXTEND_TIMEOUT_USEC":
+			if us, err := strconv.ParseUint(value, 10, 63); err == nil && us < uint64(time.Duration(1<<63-1)/time.Microsecond) {
+				m.Extend = time.Duration(us) * time.Microsecond
+			}
+		}
+	}
+	return m
+}

@@ -1,0 +1,67 @@
+package process
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+)
+
+// MemoryLimit is how many bytes this program may use: its own GOMEMLIMIT, or the
+// lowest limit of its cgroups, or the machine's memory; 0 when none can be read.
+func MemoryLimit() int64 {
+	if own := debug.SetMemoryLimit(-1); own != math.MaxInt64 {
+		return own
+	}
+	limit := machineMemory("/proc/meminfo")
+	for _, l := range cgroupLimits("/proc/self/cgroup", "/sys/fs/cgroup") {
+		if l > 0 && (limit == 0 || l < limit) {
+			limit = l
+		}
+	}
+	return limit
+}
+
+func machineMemory(meminfo string) int64 {
+	b, _ := os.ReadFile(meminfo)
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) >= 2 && f[0] == "MemTotal:" {
+			kib, _ := strconv.ParseInt(f[1], 10, 53)
+			return kib << 10
+		}
+	}
+	return 0
+}
+
+// cgroupLimits reads the limits of the cgroups, of either version, that the file
+// cgroup names, up to the root of the hierarchy at mount.
+func cgroupLimits(cgroup, mount string) []int64 {
+	b, _ := os.ReadFile(cgroup)
+	var limits []int64
+	for line := range strings.Lines(string(b)) {
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3) // hierarchy:controllers:path (cgroups(7))
+		if len(f) != 3 {
+			continue
+		}
+		root, file := mount, "memory.max"
+		switch {
+		case f[0] == "0":
+		case strings.Contains(","+f[1]+",", ",memory,"):
+			root, file = filepath.Join(mount, "memory"), "memory.limit_in_bytes"
+		default:
+			continue
+		}
+		for dir := filepath.Clean("/" + f[2]); ; dir = filepath.Dir(dir) {
+			b, _ := os.ReadFile(filepath.Join(root, dir, file))
+			if l, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil { // "max" is none
+				limits = append(limits, l)
+			}
+			if dir == "/" {
+				break
+			}
+		}
+	}
+	return limits
+}

@@ -1,0 +1,77 @@
+package coppice
+
+import (
+	"fmt"
+	"net"
+	"regexp"
+	"time"
+)
+
+// Ready is how a [Process] shows that it does its work: by at most one of what
+// follows. The zero value asks for nothing.
+type Ready struct {
+	// Notify waits for READY=1 on the socket named in NOTIFY_SOCKET, as a service of
+	// systemd says it (sd_notify(3)), from any process of the group. STATUS= is told
+	// when the start fails, EXTEND_TIMEOUT_USEC= moves the deadline.
+	Notify bool
+
+	// Network and Address wait until somebody accepts a connection there: tcp, tcp4,
+	// tcp6 or unix, as for net.Dial. The connection is closed at once.
+	Network string
+	Address string
+
+	// Line waits for a line of its output that the regular expression matches
+	// (package regexp).
+	Line string
+
+	// Alive waits until it has run for so long.
+	Alive time.Duration
+}
+
+func (r Ready) validate(bad report, path string) {
+	ways := 0
+	for _, set := range []bool{r.Notify, r.Network != "" || r.Address != "", r.Line != "", r.Alive != 0} {
+		if set {
+			ways++
+		}
+	}
+	if ways > 1 {
+		bad(path, "Ready", fmt.Sprintf("%+v", r), "is more than one condition")
+	}
+	if r.Alive < 0 {
+		bad(path, "Ready.Alive", r.Alive, "is negative")
+	}
+	if _, err := regexp.Compile(r.Line); err != nil {
+		bad(path, "Ready.Line", fmt.Sprintf("%q", r.Line), err.Error())
+	}
+	switch {
+	case r.Network == "" && r.Address == "":
+	case r.Network == "unix":
+		if r.Address == "" {
+			bad(path, "Ready.Address", `""`, "a Unix socket needs a path")
+		}
+	case r.Network == "tcp", r.Network == "tcp4", r.Network == "tcp6":
+		if _, port, err := net.SplitHostPort(r.Address); err != nil {
+			bad(path, "Ready.Address", fmt.Sprintf("%q", r.Address), err.Error())
+		} else if port == "" || port == "0" {
+			bad(path, "Ready.Address", fmt.Sprintf("%q", r.Address), "names no port")
+		}
+	default:
+		bad(path, "Ready.Network", fmt.Sprintf("%q", r.Network), "is none of tcp, tcp4, tcp6, unix")
+	}
+}
+
+// String says what is waited for.
+func (r Ready) String() string {
+	switch {
+	case r.Notify:
+		return "READY=1 on its NOTIFY_SOCKET"
+	case r.Network != "":
+		return fmt.Sprintf("a connection to %s %s", r.Network, r.Address)
+	case r.Line != "":
+		return fmt.Sprintf("a line like %q", r.Line)
+	case r.Alive > 0:
+		return fmt.Sprintf("%v of life", r.Alive)
+	}
+	return "nothing"
+}

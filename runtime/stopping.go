@@ -1,0 +1,82 @@
+package coppice
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A StopStep is one thing that the master did to end a process.
+type StopStep struct {
+	What  string        // "asked by frame", or the signal's name: SIGTERM
+	After time.Duration // since the first step
+}
+
+// String is one line.
+func (s StopStep) String() string {
+	if s.After == 0 {
+		return s.What
+	}
+	return fmt.Sprintf("%s after %v", s.What, s.After.Round(time.Millisecond))
+}
+
+// stopping is the record of a process's stop. Safe for concurrent use.
+type stopping struct {
+	log  *slog.Logger
+	name string
+	pid  int
+
+	mu    sync.Mutex
+	began time.Time // of the first step
+	taken []StopStep
+}
+
+// step notes and logs what is done now. What is done again is not noted again. The
+// first step of a stop is routine, those after it are told, and a kill is a warning.
+func (s *stopping) step(what string) {
+	s.mu.Lock()
+	for _, t := range s.taken {
+		if t.What == what {
+			s.mu.Unlock()
+			return
+		}
+	}
+	level, now := slog.LevelDebug, time.Now()
+	if len(s.taken) == 0 {
+		s.began = now
+	} else {
+		level = slog.LevelInfo
+	}
+	if strings.HasPrefix(what, "SIGKILL") {
+		level = slog.LevelWarn
+	}
+	t := StopStep{what, now.Sub(s.began)}
+	s.taken = append(s.taken, t)
+	s.mu.Unlock()
+	s.log.LogAttrs(context.Background(), level, "stopping",
+		slog.String("name", s.name), slog.Int("pid", s.pid), slog.String("step", what), slog.Duration("after", t.After))
+}
+
+// steps returns what has been done until now.
+func (s *stopping) steps() []StopStep {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]StopStep(nil), s.taken...)
+}
+
+// ended logs how long the stop took, if it was one of more than one step.
+func (s *stopping) ended() {
+	steps := s.steps()
+	if len(steps) < 2 {
+		return
+	}
+	var text []string
+	for _, t := range steps {
+		text = append(text, t.String())
+	}
+	s.log.LogAttrs(context.Background(), slog.LevelInfo, "stopped",
+		slog.String("name", s.name), slog.Int("pid", s.pid), slog.Duration("took", time.Since(s.began)), slog.String("steps", strings.Join(text, ", ")))
+}
