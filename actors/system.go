@@ -194,6 +194,7 @@ func (s *System) local(pid *actor.PID) bool { return pid.Address == s.cfg.Addres
 // Stats are counters since the system was made, and gauges.
 type Stats struct {
 	Actors      int    // live actors spawned by this package
+	Waiting     int    // messages in their mailboxes
 	Leaked      int    // handlers that go on after their actor was killed
 	Asks        int    // asks of this process that wait
 	Monitors    int    // monitors of this process that have not fired
@@ -215,7 +216,10 @@ func (s *System) Stats() Stats {
 		Malformed:   s.malformed.Load(),
 		Lost:        s.lost.Load(),
 	}
-	s.cells.each(func(*cell) { st.Actors++ })
+	s.cells.each(func(c *cell) {
+		st.Actors++
+		st.Waiting += c.box.UserMessageCount()
+	})
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	st.Lanes = len(s.lanes)

@@ -2,6 +2,7 @@ package netactor
 
 import (
 	"errors"
+	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/tracing"
@@ -11,8 +12,13 @@ import (
 type ticketTrace struct {
 	pool    string
 	accept  tracing.Span
-	queue   tracing.Span // while it waits again
+	queue   tracing.Span // while no worker has it
 	handoff tracing.Span // the last; while it is offered
+
+	meter   *tracing.HandoffMeter // nil when metrics are off
+	at      time.Time             // when it was accepted
+	waiting time.Time             // since when no worker has it; zero while one has
+	queued  time.Duration         // how long no worker had it, until waiting
 }
 
 var errDropped = errors.New("netactor: listener ended before a worker took the connection")
@@ -23,9 +29,15 @@ func (t *ticket) traceAccepted(a *acceptor) {
 	if tracer == nil {
 		return
 	}
-	t.trace = &ticketTrace{pool: a.pool, accept: tracer.Accept(tracing.Accepted{
+	tr := &ticketTrace{pool: a.pool, meter: tracer.Handoffs(a.pool), accept: tracer.Accept(tracing.Accepted{
 		Listener: a.l.name, Transport: a.network, Peer: t.peer,
 	})}
+	t.trace = tr
+	if tr.meter != nil {
+		tr.at = time.Now()
+		tr.waiting = tr.at
+	}
+	tr.queue = tr.accept.Queue(tr.pool)
 	// A trace that is not sampled goes along too: its decision holds in the worker.
 	t.h.Trace = t.trace.accept.Carrier()
 }
@@ -33,7 +45,13 @@ func (t *ticket) traceAccepted(a *acceptor) {
 // traceOffer starts the span of an offer to t.s.
 func (t *ticket) traceOffer() {
 	tr := t.trace
-	if tr == nil || !tr.accept.Sampled() {
+	if tr == nil {
+		return
+	}
+	if tr.meter != nil {
+		tr.queued += time.Since(tr.waiting)
+	}
+	if !tr.accept.Sampled() {
 		return
 	}
 	tr.queue.End()
@@ -47,18 +65,26 @@ func (t *ticket) traceOffer() {
 // traceSettled ends the span of an offer.
 func (t *ticket) traceSettled(o fdipc.Outcome, reason uint8) {
 	tr := t.trace
-	if tr == nil || !tr.accept.Sampled() {
+	if tr == nil {
 		return
 	}
 	switch o {
 	case fdipc.Claimed:
+		if tr.meter != nil {
+			tr.meter.Claimed(time.Since(tr.at), tr.queued, tr.accept)
+		}
 		tr.handoff.EndOutcome(tracing.Claimed, "")
 		tr.accept.End()
 		return
 	case fdipc.Refused:
+		tr.meter.Failed(tracing.Refused, reasonText(reason))
 		tr.handoff.EndOutcome(tracing.Refused, reasonText(reason))
 	default:
+		tr.meter.Failed(tracing.Returned, "")
 		tr.handoff.EndOutcome(tracing.Returned, "")
+	}
+	if tr.meter != nil {
+		tr.waiting = time.Now()
 	}
 	tr.queue = tr.accept.Queue(tr.pool)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -45,12 +46,14 @@ type child struct {
 
 	process bool // it has a process of its own
 
-	greeted chan welcome  // one value: the handler's to run
+	greeted chan greeting // one value: the handler's to run
 	set     chan struct{} // closed when the fields below are; the handler waits for it
 
 	welcome  welcome
-	pool     Pool // of a worker
+	pool     Pool     // of a worker
+	table    *os.File // for open spans; nil without tracing, and once the pipeline has it
 	pipeline tracing.Pipeline
+	wires    wires
 	system   *actors.System
 	accept   *netactor.Listeners  // of a worker
 	dispatch *netactor.Dispatcher // of the listener process
@@ -72,10 +75,16 @@ type child struct {
 	parting  atomic.Bool // it has said all that it had to say and ends
 }
 
+// greeting is the master's first frame.
+type greeting struct {
+	welcome welcome
+	table   *os.File
+}
+
 func newChild(cfg Config, root *node) *child {
 	c := &child{
 		cfg: cfg, root: root, log: cfg.Logger,
-		greeted: make(chan welcome, 1), set: make(chan struct{}),
+		greeted: make(chan greeting, 1), set: make(chan struct{}),
 		servers: map[*http.Server]*httpDrain{},
 	}
 	c.ctx, c.stop = context.WithCancelCause(context.Background())
@@ -135,9 +144,18 @@ func (c *child) greet(f *fdipc.Frame) {
 		c.log.Error("bad frame from the master", "err", err)
 		return
 	}
+	var table *os.File
+	if len(f.Handles) == 1 {
+		if table, err = f.Handles[0].File(); err != nil {
+			c.log.Warn("no table of open spans", "err", err)
+		}
+	}
 	select {
-	case c.greeted <- w:
+	case c.greeted <- greeting{w, table}:
 	default: // a second welcome changes nothing
+		if table != nil {
+			table.Close()
+		}
 	}
 }
 
@@ -160,8 +178,10 @@ func (c *child) force(n int) { c.forced.Add(int64(n)) }
 // makes the process's tracing once it is known which process this is.
 func (c *child) run(conn *fdipc.Conn, newPipeline func(welcome) tracing.Pipeline) farewell {
 	c.conn = conn
+	c.wires.add(conn)
 	select {
-	case c.welcome = <-c.greeted:
+	case g := <-c.greeted:
+		c.welcome, c.table = g.welcome, g.table
 	case <-c.ctx.Done():
 		close(c.set)
 		return farewell{Kind: byeUnfit, Text: context.Cause(c.ctx).Error()}
@@ -234,7 +254,7 @@ func (c *child) equip() error {
 		return err
 	}
 	system.Uplink(masterAddress)
-	tracer := tracing.New(c.pipeline.TracerProvider())
+	tracer := tracing.New(c.pipeline.TracerProvider()).WithMeter(c.pipeline.Meter())
 	switch c.welcome.Role {
 	case roleListener:
 		c.dispatch = netactor.NewDispatcher(netactor.DispatcherConfig{Logger: c.log, Tracer: tracer})
@@ -244,6 +264,9 @@ func (c *child) equip() error {
 		})
 	}
 	c.system = system
+	if c.process {
+		measure(c.pipeline.Meter(), &c.wires, system)
+	}
 	return nil
 }
 

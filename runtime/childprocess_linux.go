@@ -77,9 +77,13 @@ func (c *child) outliveNoMaster(conn *fdipc.Conn) {
 
 // ownPipeline starts the tracing of this process. Its spans leave by the master.
 func (c *child) ownPipeline(w welcome) tracing.Pipeline {
-	p, err := tracing.Start(context.Background(), w.process(), func(otlp []byte) error {
-		return c.conn.Send(context.Background(), &fdipc.Frame{Kind: frameSpans, Lane: fdipc.Data, Payload: otlp})
+	p, err := tracing.Start(context.Background(), w.process(), &tracing.Uplink{
+		Table: c.table,
+		Send: func(kind tracing.Payload, b []byte) error {
+			return c.conn.Send(context.Background(), &fdipc.Frame{Kind: payloadFrame(kind), Lane: fdipc.Data, Payload: b})
+		},
 	})
+	c.table = nil
 	if err != nil && !errors.Is(err, context.Canceled) {
 		c.log.Warn("no tracing in this process", "name", w.Name, "err", err)
 	}

@@ -33,7 +33,10 @@ const (
 	frameGone                             // master, to the listener process: that worker is reaped
 	frameQuiet                            // master: accept no more; listener process: nothing is unclaimed now
 	frameBeat                             // master: are you there; child, with the same number: yes, or what is wrong
-	frameSpans   fdipc.Kind = 0x50        // child: finished spans, OTLP bytes, for the master to export
+
+	// The child's telemetry, each kind of payload one frame; see payloadFrame.
+	frameSpans   fdipc.Kind = 0x50 // child: finished spans
+	frameMetrics fdipc.Kind = 0x51 // child: what it has counted
 )
 
 // channelCredits is how many descriptors may be under way on a channel: a new
@@ -125,6 +128,14 @@ func decode[T any](f *fdipc.Frame) (T, error) {
 		return v, fmt.Errorf("coppice: frame %#x: %w", uint8(f.Kind), err)
 	}
 	return v, nil
+}
+
+// payloadFrame is the kind of frame that carries a payload of the child's pipeline.
+func payloadFrame(p tracing.Payload) fdipc.Kind {
+	if p == tracing.Metrics {
+		return frameMetrics
+	}
+	return frameSpans
 }
 
 // process is what tracing is told of a child.

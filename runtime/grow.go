@@ -11,6 +11,7 @@ import (
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
+	"github.com/coppice-go/coppice/tracing"
 )
 
 // Defaults of a pool.
@@ -146,9 +147,13 @@ func (rt *Runtime) startChild(ctx context.Context, w welcome, isolation Isolatio
 	w.Protocol, w.Tree = protocol, rt.described
 	p := newPeer(rt, w)
 	rt.hub.number(p)
+	about := p.welcome.process()
+	about.Shared = isolation == GoroutineIsolation
+	p.telemetry = rt.pipeline.Adopt(about)
 	if isolation == GoroutineIsolation {
 		rt.branchOff(p)
 	} else if err := rt.fork(p); err != nil {
+		p.telemetry.Ended(tracing.End{At: time.Now()})
 		return nil, err
 	}
 	err := rt.hub.enter(p)
@@ -174,7 +179,7 @@ func (rt *Runtime) startChild(ctx context.Context, w welcome, isolation Isolatio
 // bringUp tells a child that has a channel who it is, and waits until it is ready.
 // On an error the child is as far as it came.
 func (rt *Runtime) bringUp(ctx context.Context, p *peer) error {
-	if err := p.conn.Send(ctx, control(frameWelcome, p.welcome)); err != nil {
+	if err := p.sayWelcome(ctx); err != nil {
 		return p.beforeReady(err)
 	}
 	if err := rt.hub.welcomed(ctx, p); err != nil {

@@ -39,6 +39,7 @@ func (h *hub) enter(p *peer) error {
 	h.mu.Lock()
 	h.peers[p.welcome.ID] = p
 	h.mu.Unlock()
+	h.rt.wires.add(p.conn)
 	if p.welcome.Role == roleWorker {
 		h.rt.sockets.AddWorker(p.welcome.sibling().Worker, p.conn)
 	}

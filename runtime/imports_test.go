@@ -28,7 +28,7 @@ var arrows = map[string]struct{ ours, outside []string }{
 	"tracing":    {nil, []string{otelAPI}},
 	"tracing/otlp": {
 		[]string{"tracing"},
-		[]string{"go.opentelemetry.io", "google.golang.org/protobuf"},
+		[]string{"go.opentelemetry.io", "google.golang.org/protobuf", "github.com/prometheus/client_golang/prometheus", "golang.org/x/sys"},
 	},
 	"actors": {
 		[]string{"fdipc", "supervisor", "tracing"},

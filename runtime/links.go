@@ -58,6 +58,7 @@ func (c *child) linkConfig(to sibling) fdipc.Config {
 
 // linked begins to use a link. It lasts as long as the two that it joins.
 func (c *child) linked(to sibling, conn *fdipc.Conn) {
+	c.wires.add(conn)
 	if c.dispatch != nil {
 		c.dispatch.AddWorker(to.Worker, conn)
 		return

@@ -1,6 +1,7 @@
 package coppice
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/supervisor"
+	"github.com/coppice-go/coppice/tracing"
 )
 
 // killAfterLoss is how long after Config.OrphanDrain a child whose channel is
@@ -47,6 +49,8 @@ type peer struct {
 	welcome welcome
 	conn    *fdipc.Conn
 	body    body
+
+	telemetry tracing.Child // ended by live, or by whoever finds that there is no body
 
 	welcomed bool // a worker that has its welcome; guarded by hub.mu
 
@@ -112,7 +116,9 @@ func (p *peer) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 			p.heart.answer(b)
 		}
 	case f.Kind == frameSpans:
-		err = p.rt.pipeline.Export(context.Background(), append([]byte(nil), f.Payload...))
+		err = p.telemetry.Receive(tracing.Spans, bytes.Clone(f.Payload))
+	case f.Kind == frameMetrics:
+		err = p.telemetry.Receive(tracing.Metrics, bytes.Clone(f.Payload))
 	case p.rt.system.HandleFrame(p.address(), f):
 	case p.rt.sockets.HandleFrame(p.welcome.sibling().Worker, conn, f):
 	default:
@@ -150,6 +156,9 @@ func (p *peer) live() {
 	p.exit = p.body.exit()
 	p.exit.killedFor(&p.killed)
 	p.reason = p.why()
+	p.rt.life.ended(p.welcome.Name, p.telemetry.Ended(tracing.End{
+		At: time.Now(), PID: p.body.pid(), Type: p.reason.Kind.String(), Reason: p.reason.String(),
+	}))
 	p.rt.hub.forget(p)
 	close(p.done)
 }
@@ -202,6 +211,26 @@ func (p *peer) beforeReady(err error) error {
 	default:
 		return fmt.Errorf("coppice: %s: %w", p.welcome.Name, err)
 	}
+}
+
+// sayWelcome sends the first frame: who the child is, and the table in which it
+// notes its open spans, if it is to have one.
+func (p *peer) sayWelcome(ctx context.Context) error {
+	f := control(frameWelcome, p.welcome)
+	if table := p.telemetry.Table(); table != nil {
+		h, err := fdipc.HandleOf(table)
+		if err != nil {
+			return errors.Join(err, table.Close())
+		}
+		f.Handles = []*fdipc.Handle{h}
+	}
+	err := p.conn.Send(ctx, f)
+	if err != nil {
+		for _, h := range f.Handles {
+			_ = h.Close()
+		}
+	}
+	return err
 }
 
 // sendLink gives the child its end of a channel to a sibling. It takes ownership

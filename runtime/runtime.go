@@ -28,6 +28,8 @@ type Runtime struct {
 	exe      *executable // nil when nothing is a process
 	output   tagged
 	pipeline tracing.Pipeline
+	life     *life // nil when nobody wants to know
+	wires    wires
 	system   *actors.System
 	tree     *supervisor.Supervisor
 
@@ -155,9 +157,13 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	rt.life = newLife(rt.pipeline, rt.tree)
+	measure(rt.pipeline.Meter(), &rt.wires, rt.system)
+	rt.measurePools()
 	undo = append(undo, func() {
 		rt.tree.Stop()
 		<-rt.tree.Done()
+		rt.life.wait()
 	})
 	for _, c := range append(rt.ownChildren(), rt.childSpecs(rt.root.children)...) {
 		if _, err := rt.tree.StartChild(ctx, c); err != nil {
@@ -190,6 +196,7 @@ func (rt *Runtime) live() {
 	}
 	rt.sockets.Close()
 	bounded(rt.system.Shutdown)
+	rt.life.wait()
 	bounded(rt.pipeline.Shutdown)
 	rt.err = errors.Join(rt.err, rt.exe.Close())
 	running.CompareAndSwap(rt, nil)

@@ -21,17 +21,31 @@ type Conn interface {
 // a handler starts becomes part of the connection's trace. Where c is not a
 // [Conn], also not under TLS (NetConn), ctx is returned as it is.
 //
-// The span in the context answers TracerProvider with the one that Coppice was
+// The span in the context answers TracerProvider with one that Coppice was
 // given, also when the trace is not sampled. Instrumentation such as otelhttp,
 // which takes its provider from the span in the context, would otherwise fall
 // back to the no-op one and lose its spans.
+//
+// By that provider the SERVER span of the first request is a child of the
+// connection's; that of a later one is a root, or the child of the client that
+// sent its trace, with a link to the connection's.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
-	return ContextWithSpan(ctx, spanOf(c))
+	return RequestContext(ctx, SpanOf(c))
 }
 
-// spanOf finds the span of c, looking through wrappers that name what they wrap
-// as tls.Conn does.
-func spanOf(c net.Conn) Span {
+// RequestContext is ConnContext for a server whose connections are not at hand
+// when its contexts are made. Call it once for each connection.
+func RequestContext(ctx context.Context, s Span) context.Context {
+	if s.t == nil || s.t.provider == nil {
+		return ctx
+	}
+	ctx = ContextWithSpan(ctx, s)
+	return trace.ContextWithSpan(ctx, connSpan{trace.SpanFromContext(ctx), &requests{TracerProvider: s.t.provider, conn: s.Context()}})
+}
+
+// SpanOf returns the span of c, looking through wrappers that name what they wrap
+// as tls.Conn does; the zero Span where there is none.
+func SpanOf(c net.Conn) Span {
 	for c != nil {
 		if tc, ok := c.(Conn); ok {
 			return tc.TraceSpan()
@@ -48,7 +62,7 @@ func spanOf(c net.Conn) Span {
 // ContextWithSpan returns ctx with s in it, for Coppice ([FromContext]) and for
 // OpenTelemetry (trace.SpanFromContext). When s is off, ctx is returned as it is.
 func ContextWithSpan(ctx context.Context, s Span) context.Context {
-	if s.t == nil {
+	if s.t == nil || s.t.provider == nil {
 		return ctx
 	}
 	ctx = context.WithValue(ctx, spanKey{}, s)

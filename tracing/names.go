@@ -28,6 +28,25 @@ const (
 	SpanServe   = "serve"    // INTERNAL, under claim: until the connection is closed
 )
 
+// Span names of the life of processes. All are the master's, INTERNAL, and roots
+// but for what a restart, a reload or a change of size consists of.
+const (
+	SpanStart   = "start"   // from the decision until the child is ready
+	SpanStop    = "stop"    // from the request until the child has ended
+	SpanExit    = "exit"    // of no length: an end of the child's own that no restart follows
+	SpanRestart = "restart" // from the end of the child until its replacement is ready, or fails
+	SpanGiveUp  = "give up" // a supervisor is over its limit: until it has stopped its children
+	SpanReload  = "reload"  // a whole reload
+	SpanScale   = "scale"   // a change of a pool's size
+)
+
+// Names of span events. All are ours.
+const (
+	EventExit  = "exit"  // on restart: the child ended
+	EventReady = "ready" // on start and restart
+	EventKill  = "kill"  // on stop: it was killed, not asked, or did not heed
+)
+
 // Attributes of spans.
 const (
 	KeyNetworkTransport = semconv.NetworkTransportKey   // stable: "tcp" or "unix" on accept, "unix" on hand-off
@@ -42,7 +61,31 @@ const (
 	KeyHandoffTarget  = attribute.Key("coppice.handoff.target")      // ours: the receiving process, as "web/0"
 	KeyHandoffOutcome = attribute.Key("coppice.handoff.outcome")     // ours: an Outcome
 	KeyHandoffReason  = attribute.Key("coppice.handoff.reason")      // ours: why the outcome was not "claimed"
+	KeyRecovered      = attribute.Key("coppice.span.recovered")      // ours: true on a span that its own process did not send
 	KeyIncarnation    = attribute.Key("coppice.process.incarnation") // ours: on hand-off, of the receiver; in the resource, of the process
+)
+
+// Attributes of the spans of processes' lives.
+const (
+	KeyChildPath      = attribute.Key("coppice.child.path")           // ours: web/0, or that of a supervisor
+	KeyExitReason     = attribute.Key("coppice.exit.reason")          // ours: one line, as the supervisor has it
+	KeyRestartAttempt = attribute.Key("coppice.restart.attempt")      // ours: consecutive failures of this child
+	KeyRestartDelay   = attribute.Key("coppice.restart.delay")        // ours: seconds before the attempt
+	KeyRestartLeft    = attribute.Key("coppice.restart.budget.left")  // ours: restarts left in the window
+	KeyRestartMax     = attribute.Key("coppice.restart.budget.limit") // ours: restarts allowed in a window
+	KeyRestartCause   = attribute.Key("coppice.restart.cause")        // ours: the child whose end led to this one's restart
+	KeyScaleFrom      = attribute.Key("coppice.scale.from")           // ours: workers before
+	KeyScaleTo        = attribute.Key("coppice.scale.to")             // ours: workers asked for
+	KeyReloadFrom     = attribute.Key("coppice.reload.from")          // ours: generation before
+	KeyReloadTo       = attribute.Key("coppice.reload.to")            // ours: generation after
+)
+
+// Attributes of metrics only.
+const (
+	KeyState     = attribute.Key("coppice.child.state") // ours: a supervisor.Status, in lower case
+	KeyReason    = attribute.Key("coppice.exit.kind")   // ours: a kind of exit reason: killed, signaled, error
+	KeyDirection = semconv.NetworkIODirectionKey        // stable name: transmit or receive
+	KeyOutcome   = KeyHandoffOutcome                    // ours: what became of a descriptor
 )
 
 // Attributes of a process, in the resource.

@@ -10,7 +10,7 @@ import (
 
 type backendFunc func() (tracing.Pipeline, error)
 
-func (f backendFunc) Start(context.Context, tracing.Process, func([]byte) error) (tracing.Pipeline, error) {
+func (f backendFunc) Start(context.Context, tracing.Process, *tracing.Uplink) (tracing.Pipeline, error) {
 	return f()
 }
 
@@ -36,8 +36,12 @@ func TestStartAlwaysReturnsAPipeline(t *testing.T) {
 			if tracing.New(p.TracerProvider()) != nil {
 				t.Error("the pipeline is not off")
 			}
-			if err := p.Export(t.Context(), []byte{10, 0}); !errors.Is(err, tracing.ErrNotExporting) {
-				t.Errorf("Export: %v, want ErrNotExporting", err)
+			c := p.Adopt(tracing.Process{Role: "worker"})
+			if err := c.Receive(tracing.Spans, []byte{10, 0}); !errors.Is(err, tracing.ErrPayload) {
+				t.Errorf("Receive: %v, want ErrPayload", err)
+			}
+			if c.Table() != nil || c.Ended(tracing.End{}) != nil || p.Meter() != nil || tracing.New(p.LifeProvider()) != nil {
+				t.Error("the pipeline is not quite off")
 			}
 			if err := p.Shutdown(t.Context()); err != nil {
 				t.Errorf("Shutdown: %v", err)
@@ -50,7 +54,9 @@ func TestOwnProvider(t *testing.T) {
 	t.Cleanup(func() { tracing.Register(nil) })
 	tp, spans := recorder(t)
 	tracing.Register(tracing.Own(tp))
-	p, err := tracing.Start(t.Context(), tracing.Process{Role: "worker"}, func([]byte) error { return errors.New("not to be called") })
+	p, err := tracing.Start(t.Context(), tracing.Process{Role: "worker"}, &tracing.Uplink{
+		Send: func(tracing.Payload, []byte) error { return errors.New("not to be called") },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package tracing
 import (
 	"context"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -12,8 +13,10 @@ import (
 // Tracer starts Coppice's own spans. A nil *Tracer is off. Its methods may be
 // called by any goroutine.
 type Tracer struct {
-	provider trace.TracerProvider
+	provider trace.TracerProvider // nil when there is a meter only, and tracer too
 	tracer   trace.Tracer
+	meter    *Meter
+	pools    atomic.Pointer[map[string]*HandoffMeter] // replaced as a whole; see Handoffs
 }
 
 // New returns a Tracer on tp, or nil, which is off, where tp is nil or
@@ -29,6 +32,26 @@ func New(tp trace.TracerProvider) *Tracer {
 	}
 }
 
+// WithMeter returns t with a meter for what it knows of hand-offs. Either may be
+// nil; both nil is off.
+func (t *Tracer) WithMeter(m *Meter) *Tracer {
+	switch {
+	case m == nil:
+		return t
+	case t == nil:
+		return &Tracer{meter: m}
+	}
+	return &Tracer{provider: t.provider, tracer: t.tracer, meter: m}
+}
+
+// Meter returns the meter, nil when metrics are off.
+func (t *Tracer) Meter() *Meter {
+	if t == nil {
+		return nil
+	}
+	return t.meter
+}
+
 // Accepted describes a connection that was accepted. Zero fields are left out
 // of the span.
 type Accepted struct {
@@ -41,7 +64,7 @@ type Accepted struct {
 // Accept starts the root span of a connection. The sampler decides here, once
 // for the whole chain. The caller ends the span when the hand-off is settled.
 func (t *Tracer) Accept(a Accepted) Span {
-	if t == nil {
+	if t == nil || t.tracer == nil {
 		return Span{}
 	}
 	return t.accept(a)
@@ -86,7 +109,7 @@ type Claim struct {
 // no trace of its own. The caller ends the span before it answers the claim, so
 // that the times of the two processes nest.
 func (t *Tracer) Claim(carrier [Size]byte, c Claim) Span {
-	if t == nil {
+	if t == nil || t.tracer == nil {
 		return Span{}
 	}
 	return t.claim(carrier, c)

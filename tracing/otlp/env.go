@@ -16,57 +16,81 @@ const (
 	protocolGRPC = "grpc"
 )
 
-// settings are what we read of the environment ourselves. The exporter and the
+// settings are what we read of the environment ourselves. The exporters and the
 // SDK read the rest.
 type settings struct {
-	on       bool
+	spans    bool
 	protocol string
+	never    bool // the sampler takes nothing
+
+	metrics         bool
+	pushMetrics     bool // by OTLP; else they are only scraped
+	metricsProtocol string
 }
 
-// readSettings decides whether this process traces, and how the master exports.
-// Every process of a tree comes to the same result, since the environment
-// reaches each unchanged. An empty variable is an unset one, as OpenTelemetry
-// wants it.
+// readSettings decides what this process does, and how the master exports. Every
+// process of a tree comes to the same result, since the environment reaches each
+// unchanged. An empty variable is an unset one, as OpenTelemetry wants it.
 func readSettings(getenv func(string) string) (settings, error) {
 	if strings.EqualFold(getenv("OTEL_SDK_DISABLED"), "true") {
 		return settings{}, nil
 	}
-	exporter := getenv("OTEL_TRACES_EXPORTER")
-	switch exporter {
-	case "", "otlp":
-	case "none":
-		return settings{}, nil
+	var s settings
+	var err error
+	if s.spans, s.protocol, err = readSignal(getenv, "TRACES"); err != nil {
+		return settings{}, err
+	}
+	if s.pushMetrics, s.metricsProtocol, err = readSignal(getenv, "METRICS"); err != nil {
+		return settings{}, err
+	}
+	s.metrics = s.pushMetrics || getenv("OTEL_METRICS_EXPORTER") == exporterPrometheus
+	if sampler := getenv("OTEL_TRACES_SAMPLER"); sampler == "always_off" || sampler == "parentbased_always_off" {
+		s.never = true
+	}
+	return s, nil
+}
+
+const exporterPrometheus = "prometheus"
+
+// readSignal tells whether a signal is exported by OTLP, and how.
+func readSignal(getenv func(string) string, signal string) (on bool, protocol string, err error) {
+	name := "OTEL_" + signal + "_EXPORTER"
+	exporter := getenv(name)
+	switch {
+	case exporter == "", exporter == "otlp":
+	case exporter == "none", exporter == exporterPrometheus && signal == "METRICS":
+		return false, "", nil
 	default:
-		return settings{}, badSetting("OTEL_TRACES_EXPORTER", exporter, "want otlp or none")
+		return false, "", badSetting(name, exporter, "want otlp or none, or for metrics prometheus")
 	}
 
 	endpoint := false
-	for _, name := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"} {
+	for _, name := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_" + signal + "_ENDPOINT"} {
 		v := getenv(name)
 		if v == "" {
 			continue
 		}
 		u, err := url.Parse(v)
 		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			return settings{}, badSetting(name, v, "want http://host:port or https://host:port")
+			return false, "", badSetting(name, v, "want http://host:port or https://host:port")
 		}
 		endpoint = true
 	}
 	if !endpoint && exporter == "" {
-		return settings{}, nil
+		return false, "", nil
 	}
 
-	s := settings{on: true, protocol: protocolHTTP}
-	for _, name := range []string{"OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"} {
+	protocol = protocolHTTP
+	for _, name := range []string{"OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_" + signal + "_PROTOCOL"} {
 		switch v := getenv(name); v {
 		case "":
 		case protocolHTTP, protocolGRPC:
-			s.protocol = v
+			protocol = v
 		default:
-			return settings{}, badSetting(name, v, "want http/protobuf or grpc")
+			return false, "", badSetting(name, v, "want http/protobuf or grpc")
 		}
 	}
-	return s, nil
+	return true, protocol, nil
 }
 
 func badSetting(name, value, want string) error {

@@ -8,7 +8,13 @@ import (
 
 func TestReadSettings(t *testing.T) {
 	const endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318"
-	on, off := settings{on: true, protocol: protocolHTTP}, settings{}
+	on := settings{spans: true, protocol: protocolHTTP, metrics: true, pushMetrics: true, metricsProtocol: protocolHTTP}
+	traces := settings{spans: true, protocol: protocolHTTP}
+	metrics := settings{metrics: true, pushMetrics: true, metricsProtocol: protocolHTTP}
+	grpc, both, never, off := on, on, on, settings{}
+	grpc.protocol, grpc.metricsProtocol = protocolGRPC, protocolGRPC
+	both.metricsProtocol = protocolGRPC
+	never.never = true
 	for _, row := range []struct {
 		name string
 		env  string // space-separated
@@ -17,14 +23,18 @@ func TestReadSettings(t *testing.T) {
 	}{
 		{"nothing set", "", off, ""},
 		{"endpoint", endpoint, on, ""},
-		{"endpoint of traces", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=https://collector/v1/traces", on, ""},
-		{"exporter alone: default endpoint", "OTEL_TRACES_EXPORTER=otlp", on, ""},
-		{"exporter none", endpoint + " OTEL_TRACES_EXPORTER=none", off, ""},
+		{"endpoint of traces", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=https://collector/v1/traces", traces, ""},
+		{"exporter alone: default endpoint", "OTEL_TRACES_EXPORTER=otlp", traces, ""},
+		{"exporter none", endpoint + " OTEL_TRACES_EXPORTER=none", metrics, ""},
+		{"no metrics", endpoint + " OTEL_METRICS_EXPORTER=none", traces, ""},
+		{"metrics to be scraped", "OTEL_METRICS_EXPORTER=prometheus", settings{metrics: true}, ""},
+		{"traces are not scraped", "OTEL_TRACES_EXPORTER=prometheus", off, "OTEL_TRACES_EXPORTER"},
+		{"nothing sampled", endpoint + " OTEL_TRACES_SAMPLER=always_off", never, ""},
 		{"sdk disabled", endpoint + " OTEL_SDK_DISABLED=TRUE", off, ""},
 		{"sdk not disabled", endpoint + " OTEL_SDK_DISABLED=false", on, ""},
 		{"empty is unset", "OTEL_EXPORTER_OTLP_ENDPOINT= OTEL_TRACES_EXPORTER=", off, ""},
-		{"grpc", endpoint + " OTEL_EXPORTER_OTLP_PROTOCOL=grpc", settings{on: true, protocol: protocolGRPC}, ""},
-		{"the signal's protocol wins", endpoint + " OTEL_EXPORTER_OTLP_PROTOCOL=grpc OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf", on, ""},
+		{"grpc", endpoint + " OTEL_EXPORTER_OTLP_PROTOCOL=grpc", grpc, ""},
+		{"the signal's protocol wins", endpoint + " OTEL_EXPORTER_OTLP_PROTOCOL=grpc OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf", both, ""},
 		{"http/json", endpoint + " OTEL_EXPORTER_OTLP_PROTOCOL=http/json", off, "OTEL_EXPORTER_OTLP_PROTOCOL"},
 		{"unknown exporter", "OTEL_TRACES_EXPORTER=zipkin", off, "OTEL_TRACES_EXPORTER"},
 		{"endpoint without a scheme", "OTEL_EXPORTER_OTLP_ENDPOINT=collector:4318", off, "OTEL_EXPORTER_OTLP_ENDPOINT"},

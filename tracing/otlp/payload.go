@@ -10,11 +10,13 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/coppice-go/coppice/tracing"
 )
 
-// ErrMalformed is what Export answers for bytes that are not a TracesData
+// ErrMalformed is wrapped, beside tracing.ErrPayload, by what Receive answers for bytes that are not a TracesData
 // message, judged by its outermost framing.
-var ErrMalformed = errors.New("tracing/otlp: malformed payload")
+var ErrMalformed = fmt.Errorf("%w: malformed", tracing.ErrPayload)
 
 // resourceSpansField is TracesData.resource_spans, the only field of the message
 // (opentelemetry/proto/trace/v1/trace.proto).
@@ -31,7 +33,11 @@ const (
 type marshaller struct {
 	exporter *otlptrace.Exporter
 	relay    func(otlp []byte) error // takes ownership of the payload
-	last     bool                    // the batch cannot be halved; owned by the goroutine of the queue
+	notes    *notes                  // where the spans' slots are; nil when there is no table
+
+	// Of the batch that is being sent; owned by the goroutine of the queue.
+	last  bool // it cannot be halved
+	slots []int
 }
 
 func newMarshaller(relay func([]byte) error) *marshaller {
@@ -45,9 +51,17 @@ var errTooLong = errors.New("tracing/otlp: payload too long")
 
 // send is the send of a queue of spans. A batch that makes too long a payload is
 // halved; a single span goes as it is.
-func (m *marshaller) send(ctx context.Context, spans []sdktrace.ReadOnlySpan) (lost int, err error) {
+func (m *marshaller) send(ctx context.Context, spans []ended) (lost int, err error) {
 	m.last = len(spans) == 1
-	err = m.exporter.ExportSpans(ctx, spans)
+	plain := make([]sdktrace.ReadOnlySpan, len(spans))
+	m.slots = nil
+	for i, s := range spans {
+		plain[i] = s.ReadOnlySpan
+		if s.slot != noSlot {
+			m.slots = append(m.slots, s.slot)
+		}
+	}
+	err = m.exporter.ExportSpans(ctx, plain)
 	if errors.Is(err, errTooLong) {
 		half := len(spans) / 2
 		n1, err1 := m.send(ctx, spans[:half])
@@ -69,7 +83,15 @@ func (m *marshaller) UploadTraces(_ context.Context, rs []*tracepb.ResourceSpans
 	if len(b) > payloadMax && !m.last {
 		return errTooLong
 	}
-	return m.relay(b)
+	if m.notes == nil {
+		return m.relay(b)
+	}
+	m.notes.sending(m.slots)
+	if err := m.relay(b); err != nil {
+		m.notes.unsent()
+		return err
+	}
+	return nil
 }
 
 // Start and Stop are never called: the exporter is neither started nor shut down.

@@ -17,7 +17,7 @@ import (
 )
 
 // endedSpans returns n spans, each with an attribute of the given length.
-func endedSpans(n, length int) []sdktrace.ReadOnlySpan {
+func endedSpans(n, length int) []ended {
 	sr := tracetest.NewSpanRecorder()
 	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(sr), sdktrace.WithSampler(sdktrace.AlwaysSample()))
 	for range n {
@@ -25,7 +25,11 @@ func endedSpans(n, length int) []sdktrace.ReadOnlySpan {
 		s.SetAttributes(attribute.String("big", strings.Repeat("x", length)))
 		s.End()
 	}
-	return sr.Ended()
+	var spans []ended
+	for _, s := range sr.Ended() {
+		spans = append(spans, ended{s, noSlot})
+	}
+	return spans
 }
 
 // onePayload returns a real payload of n spans.

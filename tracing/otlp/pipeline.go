@@ -4,18 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/propagation"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 
 	"github.com/coppice-go/coppice/tracing"
@@ -25,7 +29,7 @@ import (
 const (
 	spanLimit = 2048                   // ended spans that wait in a process
 	spanBatch = 256                    // about 60 kB of OTLP
-	spanDelay = 200 * time.Millisecond // what a kill -9 loses at most; the SDK's default is 5 s
+	spanDelay = 200 * time.Millisecond // the SDK's default is 5 s
 
 	payloadLimit = 8 << 20 // bytes that wait in the master
 	payloadBatch = 1 << 20 // bytes in one request; collectors take 4 MiB (gRPC's default limit)
@@ -38,48 +42,106 @@ type backend struct{}
 // installed is the pipeline that is OpenTelemetry's global one.
 var installed atomic.Pointer[pipeline]
 
-func (backend) Start(ctx context.Context, p tracing.Process, relay func([]byte) error) (tracing.Pipeline, error) {
-	s, err := readSettings(os.Getenv)
-	if err != nil || !s.on {
+// configured is what Use was given; nil means: by the environment alone.
+var configured atomic.Pointer[Config]
+
+func (backend) Start(ctx context.Context, p tracing.Process, up *tracing.Uplink) (tracing.Pipeline, error) {
+	var cfg Config
+	if c := configured.Load(); c != nil {
+		cfg = *c
+	}
+	s, err := readSettings(cfg.getenv)
+	if err != nil || !s.spans && !s.metrics {
+		if up != nil && up.Table != nil {
+			_ = up.Table.Close()
+		}
 		return nil, err
 	}
-	pl := &pipeline{}
-	if relay == nil {
-		if pl.client, err = newClient(ctx, s.protocol); err != nil {
-			return nil, err
-		}
-		pl.payloads = newQueue(queueConfig[payload]{
-			limit:  payloadLimit,
-			batch:  payloadBatch,
-			weight: func(p payload) int { return p.size },
-			send:   pl.upload,
-		})
-		relay = func(otlp []byte) error { return pl.Export(context.Background(), otlp) }
+	pl := &pipeline{provider: noop.NewTracerProvider(), life: noop.NewTracerProvider()}
+	if s.metrics {
+		pl.meter = tracing.NewMeter()
+		pl.meter.Watch(pl.watch)
 	}
-	pl.spans = newQueue(queueConfig[sdktrace.ReadOnlySpan]{
-		limit:  spanLimit,
-		batch:  spanBatch,
-		delay:  spanDelay,
-		weight: func(sdktrace.ReadOnlySpan) int { return 1 },
-		send:   newMarshaller(relay).send,
-	})
-	// The sampler and the span limits come from the environment, by the SDK.
-	pl.provider = sdktrace.NewTracerProvider(
-		sdktrace.WithResource(newResource(ctx, p)),
-		sdktrace.WithSpanProcessor(processor{pl.spans}),
-	)
+	if s.spans {
+		err = pl.startSpans(ctx, cfg, s, p, up)
+	}
+	if err == nil && s.metrics {
+		err = pl.startMetrics(ctx, cfg, s, p, up)
+	}
+	if err != nil {
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		return nil, errors.Join(err, pl.Shutdown(bounded))
+	}
 	if installed.CompareAndSwap(nil, pl) {
-		otel.SetTracerProvider(pl.provider)
+		if pl.sdk != nil {
+			otel.SetTracerProvider(pl.sdk)
+		}
+		if pl.meters != nil {
+			otel.SetMeterProvider(pl.meters)
+		}
 		otel.SetTextMapPropagator(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}))
 	}
 	return pl, nil
 }
 
+// startSpans makes what spans go through.
+func (p *pipeline) startSpans(ctx context.Context, cfg Config, s settings, process tracing.Process, up *tracing.Uplink) error {
+	relay := func(otlp []byte) error { return p.export(otlp) }
+	if up == nil {
+		client, err := newClient(ctx, cfg, s.protocol)
+		if err != nil {
+			return err
+		}
+		p.client = client
+		p.payloads = newQueue(queueConfig[payload]{
+			limit:  payloadLimit,
+			batch:  payloadBatch,
+			weight: func(p payload) int { return p.size },
+			send:   p.upload,
+		})
+	} else {
+		relay = func(otlp []byte) error { return up.Send(tracing.Spans, otlp) }
+		if up.Table != nil {
+			if mem, err := openTable(up.Table); err != nil {
+				otel.Handle(fmt.Errorf("tracing/otlp: the table of open spans: %w", err))
+			} else {
+				p.notes = newNotes(mem)
+			}
+		}
+	}
+	m := newMarshaller(relay)
+	m.notes = p.notes
+	p.spans = newQueue(queueConfig[ended]{
+		limit:  spanLimit,
+		batch:  spanBatch,
+		delay:  spanDelay,
+		weight: func(ended) int { return 1 },
+		send:   m.send,
+	})
+	// The span limits come from the environment, by the SDK; the sampler too,
+	// unless the program names one.
+	proc := processor{spans: p.spans, notes: p.notes}
+	opts := []sdktrace.TracerProviderOption{
+		sdktrace.WithResource(newResourceOf(ctx, cfg, process, os.Getpid())),
+		sdktrace.WithSpanProcessor(proc),
+	}
+	if cfg.SampleRatio != nil {
+		opts = append(opts, sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(*cfg.SampleRatio))))
+	}
+	p.sdk = sdktrace.NewTracerProvider(opts...)
+	p.provider, p.life = p.sdk, p.sdk
+	if up == nil && !s.never {
+		p.life = sdktrace.NewTracerProvider(append(opts, sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.AlwaysSample())))...)
+	}
+	return nil
+}
+
 // newClient returns the connection to the collector. It does not wait for it.
-func newClient(ctx context.Context, protocol string) (otlptrace.Client, error) {
-	c := otlptracehttp.NewClient()
+func newClient(ctx context.Context, cfg Config, protocol string) (otlptrace.Client, error) {
+	c := otlptracehttp.NewClient(cfg.httpOptions()...)
 	if protocol == protocolGRPC {
-		c = otlptracegrpc.NewClient()
+		c = otlptracegrpc.NewClient(cfg.grpcOptions()...)
 	}
 	if err := c.Start(ctx); err != nil {
 		return nil, fmt.Errorf("tracing/otlp: %w", err)
@@ -88,23 +150,39 @@ func newClient(ctx context.Context, protocol string) (otlptrace.Client, error) {
 }
 
 // pipeline is spans → marshaller → relay in a child, and
-// spans → marshaller → Export → payloads → client in the master, where children's
-// payloads join at Export.
+// spans → marshaller → export → payloads → client in the master, where children's
+// payloads join at export. Metrics go from the meter to the uplink in a child, and
+// to the books in the master, where the readers find them.
 type pipeline struct {
-	provider *sdktrace.TracerProvider
-	spans    *queue[sdktrace.ReadOnlySpan]
-	payloads *queue[payload]  // nil in a child
-	client   otlptrace.Client // nil in a child
+	provider trace.TracerProvider
+	life     trace.TracerProvider
+	sdk      *sdktrace.TracerProvider // nil when spans are off
+	spans    *queue[ended]            // likewise
+	payloads *queue[payload]          // nil in a child
+	client   otlptrace.Client         // nil in a child
+	notes    *notes                   // nil in the master, and without a table
+
+	meter  *tracing.Meter // nil when metrics are off
+	books  *books         // nil in a child
+	meters *sdkmetric.MeterProvider
+	ticker *ticker      // nil in the master
+	scrape http.Handler // nil in a child
+
+	recovered      atomic.Uint64 // spans from tables
+	metricsDropped atomic.Uint64 // requests that the collector did not take
 
 	shutdown    sync.Once
 	shutdownErr error
 }
 
 func (p *pipeline) TracerProvider() trace.TracerProvider { return p.provider }
+func (p *pipeline) LifeProvider() trace.TracerProvider   { return p.life }
+func (p *pipeline) Meter() *tracing.Meter                { return p.meter }
 
-func (p *pipeline) Export(_ context.Context, otlp []byte) error {
+// export queues a TracesData message.
+func (p *pipeline) export(otlp []byte) error {
 	if p.payloads == nil {
-		return tracing.ErrNotExporting
+		return fmt.Errorf("%w: this process exports no spans", tracing.ErrPayload)
 	}
 	parts, err := splitPayload(otlp)
 	if err != nil {
@@ -128,12 +206,22 @@ func (p *pipeline) upload(ctx context.Context, payloads []payload) (lost int, er
 
 func (p *pipeline) Shutdown(ctx context.Context) error {
 	p.shutdown.Do(func() {
-		errs := []error{p.provider.Shutdown(ctx)}
+		var errs []error
+		if p.sdk != nil {
+			errs = append(errs, p.sdk.Shutdown(ctx))
+		}
 		if p.payloads != nil {
 			errs = append(errs, p.payloads.close(ctx))
 			<-p.payloads.done // the client returns when its context ends
 			errs = append(errs, p.client.Stop(ctx))
 		}
+		if p.ticker != nil {
+			p.ticker.close()
+		}
+		if p.meters != nil {
+			errs = append(errs, p.meters.Shutdown(ctx))
+		}
+		current.CompareAndSwap(p, nil)
 		installed.CompareAndSwap(p, nil)
 		if err := errors.Join(errs...); err != nil {
 			p.shutdownErr = fmt.Errorf("tracing/otlp: shutdown: %w", err)
@@ -143,9 +231,23 @@ func (p *pipeline) Shutdown(ctx context.Context) error {
 }
 
 func (p *pipeline) Stats() tracing.Stats {
-	s := tracing.Stats{Spans: p.spans.accepted.Load(), SpansDropped: p.spans.dropped.Load()}
+	s := tracing.Stats{Recovered: p.recovered.Load(), MetricsDropped: p.metricsDropped.Load()}
+	if p.spans != nil {
+		s.Spans, s.SpansDropped = p.spans.accepted.Load(), p.spans.dropped.Load()
+	}
+	if p.notes != nil {
+		s.TableFull = p.notes.full.Load()
+	}
 	if p.payloads != nil {
 		s.Payloads, s.PayloadsDropped = p.payloads.accepted.Load(), p.payloads.dropped.Load()
 	}
 	return s
+}
+
+// watch emits the pipeline's own counters.
+func (p *pipeline) watch(emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
+	s := p.Stats()
+	emit(tracing.SpansDropped, int64(s.SpansDropped))
+	emit(tracing.SpansRecovered, int64(s.Recovered))
+	emit(tracing.TableFull, int64(s.TableFull))
 }

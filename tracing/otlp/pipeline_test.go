@@ -41,9 +41,9 @@ var (
 	workerProcess   = tracing.Process{Role: "worker", Name: "web/1", ID: 7, Slot: 1, Generation: 2, Incarnation: 3}
 )
 
-func start(t *testing.T, p tracing.Process, relay func([]byte) error) tracing.Pipeline {
+func start(t *testing.T, p tracing.Process, up *tracing.Uplink) tracing.Pipeline {
 	t.Helper()
-	pl, err := tracing.Start(t.Context(), p, relay)
+	pl, err := tracing.Start(t.Context(), p, up)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,9 +63,17 @@ func shutdown(t *testing.T, pl tracing.Pipeline) {
 // tree starts the pipelines of a master and two children that relay to it.
 func tree(t *testing.T) (master, listener, worker tracing.Pipeline) {
 	master = start(t, masterProcess, nil)
-	relay := func(b []byte) error { return master.Export(t.Context(), b) }
-	return master, start(t, listenerProcess, relay), start(t, workerProcess, relay)
+	return master, start(t, listenerProcess, uplink(master.Adopt(listenerProcess))), start(t, workerProcess, uplink(master.Adopt(workerProcess)))
 }
+
+// uplink is the way from a child's pipeline to the master's, without processes
+// between them.
+func uplink(c tracing.Child) *tracing.Uplink {
+	return &tracing.Uplink{Send: c.Receive, Table: c.Table()}
+}
+
+// nowhere takes everything and keeps nothing.
+var nowhere = &tracing.Uplink{Send: func(tracing.Payload, []byte) error { return nil }}
 
 // serveOne makes the spans of one connection.
 func serveOne(listener, worker tracing.Pipeline) {
@@ -151,7 +159,7 @@ func TestServiceAndInstanceNames(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Setenv("OTEL_RESOURCE_ATTRIBUTES", row.env)
-			set := newResource(t.Context(), workerProcess).Set()
+			set := newResource(t.Context(), workerProcess, 1).Set()
 			service, _ := set.Value(tracing.KeyServiceName)
 			instance, _ := set.Value(tracing.KeyServiceInstanceID)
 			if service.AsString() != row.service || instance.AsString() != row.instance {
@@ -174,7 +182,7 @@ func TestShutdownFlushes(t *testing.T) {
 	if len(traces) != 1 || whole(traces[0]) != nil {
 		t.Errorf("after Shutdown: %v", traces)
 	}
-	if err := master.Export(t.Context(), onePayload(t, 1)); err != nil {
+	if err := master.Adopt(workerProcess).Receive(tracing.Spans, onePayload(t, 1)); err != nil {
 		t.Error(err)
 	}
 	if s := master.Stats(); s.PayloadsDropped != 1 {
@@ -238,7 +246,7 @@ func TestAbsentBackend(t *testing.T) {
 	master := start(t, masterProcess, nil)
 	tracing.New(master.TracerProvider()).Accept(tracing.Accepted{}).End()
 	shutdown(t, master)
-	if s := master.Stats(); s != (tracing.Stats{Spans: 1, Payloads: 1, PayloadsDropped: 1}) {
+	if s := master.Stats(); s != (tracing.Stats{Spans: 1, Payloads: 1, PayloadsDropped: 1, MetricsDropped: 1}) {
 		t.Errorf("%+v", s)
 	}
 }
@@ -251,6 +259,7 @@ func TestStalledBackend(t *testing.T) {
 	}
 	defer ln.Close()
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+ln.Addr().String())
+	t.Setenv("OTEL_METRICS_EXPORTER", "none")
 	master, err := tracing.Start(t.Context(), masterProcess, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -277,7 +286,9 @@ func TestStalledBackend(t *testing.T) {
 
 func TestRelayRefuses(t *testing.T) {
 	otlptest.NewReceiver(t).Setenv(t)
-	worker := start(t, workerProcess, func([]byte) error { return errors.New("full") })
+	worker := start(t, workerProcess, &tracing.Uplink{
+		Send: func(tracing.Payload, []byte) error { return errors.New("full") },
+	})
 	tracing.New(worker.TracerProvider()).Accept(tracing.Accepted{}).End()
 	shutdown(t, worker)
 	if s := worker.Stats(); s != (tracing.Stats{Spans: 1, SpansDropped: 1}) {
@@ -285,14 +296,16 @@ func TestRelayRefuses(t *testing.T) {
 	}
 }
 
-func TestExportInAChildAndOfNonsense(t *testing.T) {
+func TestReceiveInAChildAndOfNonsense(t *testing.T) {
 	otlptest.NewReceiver(t).Setenv(t)
 	master, _, worker := tree(t)
-	if err := worker.Export(t.Context(), onePayload(t, 1)); !errors.Is(err, tracing.ErrNotExporting) {
-		t.Errorf("Export in a child: %v, want ErrNotExporting", err)
+	if err := worker.Adopt(workerProcess).Receive(tracing.Spans, onePayload(t, 1)); !errors.Is(err, tracing.ErrPayload) {
+		t.Errorf("Receive in a child: %v, want ErrPayload", err)
 	}
-	if err := master.Export(t.Context(), []byte("nonsense")); !errors.Is(err, ErrMalformed) {
-		t.Errorf("Export of nonsense: %v, want ErrMalformed", err)
+	for kind := range tracing.Payload(3) {
+		if err := master.Adopt(workerProcess).Receive(kind, []byte("nonsense")); !errors.Is(err, tracing.ErrPayload) {
+			t.Errorf("Receive of nonsense of kind %d: %v, want ErrPayload", kind, err)
+		}
 	}
 }
 
@@ -301,7 +314,7 @@ func TestGlobalProvider(t *testing.T) {
 	otlptest.NewReceiver(t).Setenv(t)
 	for range 2 {
 		first := start(t, masterProcess, nil)
-		second := start(t, workerProcess, func([]byte) error { return nil })
+		second := start(t, workerProcess, nowhere)
 		if otel.GetTracerProvider() != first.TracerProvider() {
 			t.Error("the first pipeline is not the global one")
 		}

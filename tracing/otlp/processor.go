@@ -7,14 +7,35 @@ import (
 )
 
 // processor is the SDK's end of a queue of spans. The SDK's own batch processor
-// does not say what it dropped.
-type processor struct{ spans *queue[sdktrace.ReadOnlySpan] }
+// does not say what it dropped, so a span's slot in the table would never be free
+// again.
+type processor struct {
+	spans *queue[ended]
+	notes *notes // nil when there is no table
+}
 
-func (p processor) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
+// ended is a span that waits to be sent.
+type ended struct {
+	sdktrace.ReadOnlySpan
+	slot int // in the table, or noSlot
+}
+
+func (p processor) OnStart(_ context.Context, s sdktrace.ReadWriteSpan) {
+	if p.notes != nil && s.SpanContext().IsSampled() {
+		p.notes.start(s)
+	}
+}
 
 func (p processor) OnEnd(s sdktrace.ReadOnlySpan) {
-	if s.SpanContext().IsSampled() {
-		p.spans.put(s)
+	if !s.SpanContext().IsSampled() {
+		return
+	}
+	e := ended{s, noSlot}
+	if p.notes != nil {
+		e.slot = p.notes.end(s)
+	}
+	if !p.spans.put(e) && e.slot != noSlot {
+		p.notes.dropped(e.slot)
 	}
 }
 

@@ -57,15 +57,15 @@ func newQueue[T any](cfg queueConfig[T]) *queue[T] {
 	return q
 }
 
-// put queues an item or drops it. It never waits.
-func (q *queue[T]) put(item T) {
+// put queues an item, or drops it and says so. It never waits.
+func (q *queue[T]) put(item T) (queued bool) {
 	w := q.weight(item)
 	q.accepted.Add(1)
 	q.mu.Lock()
 	if q.closed || q.size+w > q.limit {
 		q.mu.Unlock()
 		q.dropped.Add(1)
-		return
+		return false
 	}
 	q.items = append(q.items, item)
 	q.size += w
@@ -76,6 +76,7 @@ func (q *queue[T]) put(item T) {
 	if size >= q.batch {
 		signal(q.full)
 	}
+	return true
 }
 
 func signal(c chan struct{}) {

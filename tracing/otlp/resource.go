@@ -17,12 +17,21 @@ import (
 // or OTEL_RESOURCE_ATTRIBUTES, else after the executable. An instance id from
 // there names the program, so ours, which tells its processes apart, is put
 // behind it. A part that cannot be found out or read is reported and left out.
-func newResource(ctx context.Context, p tracing.Process) *resource.Resource {
+func newResource(ctx context.Context, p tracing.Process, pid int) *resource.Resource {
+	var cfg Config
+	if c := configured.Load(); c != nil {
+		cfg = *c
+	}
+	return newResourceOf(ctx, cfg, p, pid)
+}
+
+func newResourceOf(ctx context.Context, cfg Config, p tracing.Process, pid int) *resource.Resource {
 	program, err := resource.New(ctx,
 		resource.WithTelemetrySDK(),
 		resource.WithHost(),
 		resource.WithAttributes(tracing.KeyServiceName.String(filepath.Base(os.Args[0]))),
 		resource.WithFromEnv(),
+		resource.WithAttributes(cfg.resource()...),
 	)
 	if err != nil {
 		otel.Handle(fmt.Errorf("tracing/otlp: resource: %w", err))
@@ -34,7 +43,7 @@ func newResource(ctx context.Context, p tracing.Process) *resource.Resource {
 	}
 	attrs := []attribute.KeyValue{
 		tracing.KeyServiceInstanceID.String(instance),
-		tracing.KeyProcessPID.Int(os.Getpid()),
+		tracing.KeyProcessPID.Int(pid),
 		tracing.KeyActorPath.String(p.Name),
 		tracing.KeyProcessID.Int(p.ID),
 		tracing.KeyRole.String(p.Role),

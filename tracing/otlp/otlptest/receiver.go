@@ -28,12 +28,13 @@ import (
 // maxBody bounds a request, in bytes after decompression.
 const maxBody = 64 << 20
 
-// Receiver collects spans. Its methods may be called by any goroutine.
+// Receiver collects spans, and the newest metrics. Its methods may be called by any goroutine.
 type Receiver struct {
 	server *httptest.Server
 
 	mu       sync.Mutex
 	traces   []Trace // in the order of their first span's arrival
+	metrics  []Metric
 	requests []http.Header
 	bad      []error
 	changed  chan struct{} // closed and replaced whenever something arrives
@@ -59,6 +60,9 @@ func (r *Receiver) Environ() []string {
 		"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=",
 		"OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
 		"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=",
+		"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=",
+		"OTEL_EXPORTER_OTLP_METRICS_PROTOCOL=",
+		"OTEL_METRICS_EXPORTER=otlp",
 		"OTEL_TRACES_EXPORTER=otlp",
 		"OTEL_TRACES_SAMPLER=always_on",
 		"OTEL_SDK_DISABLED=",
@@ -79,7 +83,14 @@ func (r *Receiver) Traces() []Trace {
 	return traces
 }
 
-// Requests returns the headers of the requests so far.
+// Metrics returns the points of the newest request of metrics.
+func (r *Receiver) Metrics() []Metric {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.metrics)
+}
+
+// Requests returns the headers of the requests of spans so far.
 func (r *Receiver) Requests() []http.Header {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -129,9 +140,22 @@ func (r *Receiver) state() ([]Trace, <-chan struct{}) {
 }
 
 func (r *Receiver) serve(w http.ResponseWriter, req *http.Request) {
-	spans, err := decode(req)
+	b, err := body(req)
+	var spans []Span
+	var metrics []Metric
+	switch {
+	case err != nil:
+	case req.URL.Path == "/v1/traces":
+		spans, err = Decode(b)
+	case req.URL.Path == "/v1/metrics":
+		metrics, err = DecodeMetrics(b)
+	}
 	r.mu.Lock()
-	r.requests = append(r.requests, req.Header.Clone())
+	if metrics != nil {
+		r.metrics = metrics
+	} else {
+		r.requests = append(r.requests, req.Header.Clone())
+	}
 	if err != nil {
 		r.bad = append(r.bad, err)
 	}
@@ -154,9 +178,9 @@ func (r *Receiver) serve(w http.ResponseWriter, req *http.Request) {
 	w.Header().Set("Content-Type", "application/x-protobuf") // an empty ExportTraceServiceResponse is no bytes
 }
 
-func decode(req *http.Request) ([]Span, error) {
-	if req.Method != http.MethodPost || req.URL.Path != "/v1/traces" {
-		return nil, fmt.Errorf("otlptest: %s %s, want POST /v1/traces", req.Method, req.URL.Path)
+func body(req *http.Request) ([]byte, error) {
+	if req.Method != http.MethodPost || req.URL.Path != "/v1/traces" && req.URL.Path != "/v1/metrics" {
+		return nil, fmt.Errorf("otlptest: %s %s, want POST /v1/traces or /v1/metrics", req.Method, req.URL.Path)
 	}
 	if ct := req.Header.Get("Content-Type"); ct != "application/x-protobuf" {
 		return nil, fmt.Errorf("otlptest: Content-Type %q, want application/x-protobuf", ct)
@@ -173,7 +197,7 @@ func decode(req *http.Request) ([]Span, error) {
 	if err != nil {
 		return nil, fmt.Errorf("otlptest: %w", err)
 	}
-	return Decode(b)
+	return b, nil
 }
 
 // Decode decodes a TracesData message, which has the bytes of the request of an

@@ -1,0 +1,279 @@
+package coppice
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/coppice-go/coppice/supervisor"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// lifeEvents is how many events of the tree may wait to become spans. What is
+// lost beyond that is a span, never a restart.
+const lifeEvents = 1024
+
+// life turns what supervisors decide into spans, one for each thing that lasts,
+// and counts it. It follows the tree's events and holds nobody up.
+type life struct {
+	tracer *tracing.Tracer // nil when spans are off
+	meter  *tracing.Meter  // nil when metrics are
+	done   chan struct{}   // closed when the tree has ended and its last event is told
+
+	mu         sync.Mutex
+	served     map[string][]trace.SpanContext // by name: what a child was at when it ended
+	operations []*operation                   // under way, newest last
+
+	// Owned by the goroutine of follow. By path.
+	exits    map[string]supervisor.Event // not known yet whether a restart follows
+	restarts map[string]tracing.Span
+	stops    map[string]tracing.Span
+	giveUps  map[string]tracing.Span
+}
+
+// newLife begins to follow the events of tree, or returns nil when nobody wants
+// to know. Its goroutine ends with the tree.
+func newLife(p tracing.Pipeline, tree *supervisor.Supervisor) *life {
+	l := &life{
+		tracer: tracing.New(p.LifeProvider()), meter: p.Meter(), done: make(chan struct{}),
+		served: map[string][]trace.SpanContext{},
+		exits:  map[string]supervisor.Event{}, restarts: map[string]tracing.Span{},
+		stops: map[string]tracing.Span{}, giveUps: map[string]tracing.Span{},
+	}
+	if l.tracer == nil && l.meter == nil {
+		return nil
+	}
+	events := tree.Subscribe(lifeEvents)
+	go func() {
+		defer close(l.done)
+		for e := range events.Events(context.Background()) {
+			l.tell(e)
+		}
+		l.flush()
+	}()
+	return l
+}
+
+// wait waits until the last event is told.
+func (l *life) wait() {
+	if l != nil {
+		<-l.done
+	}
+}
+
+// ended keeps what a child was at when it ended, for the spans that tell of it. To
+// be called before the supervisor can know.
+func (l *life) ended(name string, served []trace.SpanContext) {
+	if l == nil || len(served) == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.served[name] = served
+}
+
+// crash takes what was kept of a child.
+func (l *life) crash(path string) []trace.SpanContext {
+	name := inTree(path)
+	if i := strings.LastIndexByte(name, '/'); i >= 0 && name[:i] == listenersName {
+		name = name[i+1:]
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	served := l.served[name]
+	delete(l.served, name)
+	return served
+}
+
+// inTree is the path of a supervisor's event without the root, as users write it.
+func inTree(path string) string { return strings.TrimPrefix(path, masterName+"/") }
+
+// tell turns one event into what is seen of it.
+func (l *life) tell(e supervisor.Event) {
+	path := inTree(e.Path)
+	at := e.Time
+	switch e.Kind {
+	case supervisor.ChildStarted:
+		if s, ok := l.restarts[e.Path]; ok {
+			delete(l.restarts, e.Path)
+			l.begin(tracing.SpanStart, path, at.Add(-e.Took), s, nil, instanceOf(e)...).EndAt(at, "", "")
+			s.Event(tracing.EventReady, at)
+			s.EndAt(at, "", "")
+			return
+		}
+		s := l.begin(tracing.SpanStart, path, at.Add(-e.Took), l.operation(path), nil, instanceOf(e)...)
+		s.Event(tracing.EventReady, at)
+		s.EndAt(at, "", "")
+	case supervisor.ChildStartFailed:
+		parent, again := l.restarts[e.Path]
+		if !again {
+			parent = l.operation(path)
+		}
+		kind := e.Reason.Kind.String()
+		l.begin(tracing.SpanStart, path, at.Add(-e.Took), parent, nil, tracing.KeyExitReason.String(e.Reason.String())).
+			EndAt(at, kind, e.Reason.String())
+		if again {
+			delete(l.restarts, e.Path)
+			parent.EndAt(at, kind, "the start failed: "+e.Reason.String())
+		}
+	case supervisor.ChildExited:
+		l.count(tracing.Exits, e.Supervisor, e.Reason)
+		l.exits[e.Path] = e
+		if !e.Fault && e.Reason.IsNormal() {
+			l.settle(e.Path)
+		}
+	case supervisor.ChildRestarting:
+		l.restarting(e)
+	case supervisor.ChildRemoved:
+		l.settle(e.Path)
+	case supervisor.ChildStopping:
+		l.settle(e.Path)
+		l.stops[e.Path] = l.begin(tracing.SpanStop, path, at, l.operation(path), nil, causeOf(e)...)
+	case supervisor.ChildStopped:
+		l.crash(e.Path) // nobody links to what a stop has cut
+		l.count(tracing.Exits, e.Supervisor, e.Reason)
+		s, ok := l.stops[e.Path]
+		if !ok {
+			return
+		}
+		delete(l.stops, e.Path)
+		s.Set(tracing.KeyExitReason.String(e.Reason.String()))
+		if e.Reason.Kind == supervisor.Killed {
+			s.Event(tracing.EventKill, at)
+		}
+		if e.Fault {
+			s.EndAt(at, e.Reason.Kind.String(), e.Reason.String())
+			return
+		}
+		s.EndAt(at, "", "")
+	case supervisor.SupervisorGaveUp:
+		ends := l.settleUnder(e.Path)
+		s := l.begin(tracing.SpanGiveUp, path, at, tracing.Span{}, ends, causeOf(e)...)
+		s.Set(tracing.KeyExitReason.String(e.Reason.String()))
+		l.giveUps[e.Path] = s
+	case supervisor.SupervisorDown:
+		l.settleUnder(e.Path)
+		if s, ok := l.giveUps[e.Path]; ok {
+			delete(l.giveUps, e.Path)
+			l.ended(path, []trace.SpanContext{s.Context()}) // the restart above links to it
+			s.EndAt(at, supervisor.GaveUp.String(), e.Reason.String())
+		}
+	case supervisor.ChildNoted, supervisor.ChildIgnored, supervisor.ChildLeaked, supervisor.ChildLeakEnded, supervisor.SupervisorUp:
+	}
+}
+
+// restarting begins the span of a restart, at the end of the child that is
+// restarted. It links to what that child was at.
+func (l *life) restarting(e supervisor.Event) {
+	path := inTree(e.Path)
+	began, reason := e.Time, supervisor.Reason{}
+	exit, own := l.exits[e.Path]
+	if !own && e.Cause != "" { // of a group: restarted with another one
+		exit = l.exits[e.Cause]
+	}
+	if exit.Kind == supervisor.ChildExited {
+		began, reason = exit.Time, exit.Reason
+	}
+	l.count(tracing.Restarts, e.Supervisor, reason)
+	delete(l.exits, e.Path)
+	if old, ok := l.restarts[e.Path]; ok { // its start was cancelled
+		old.EndAt(e.Time, "cancelled", "")
+	}
+	attrs := append(causeOf(e),
+		tracing.KeyRestartAttempt.Int(e.Attempt), tracing.KeyRestartDelay.Float64(e.Delay.Seconds()),
+		tracing.KeyRestartLeft.Int(e.Left), tracing.KeyRestartMax.Int(e.Max),
+		tracing.KeyExitReason.String(reason.String()))
+	s := l.begin(tracing.SpanRestart, path, began, l.operation(path), l.crash(e.Path), attrs...)
+	if own {
+		s.Event(tracing.EventExit, began, tracing.KeyExitReason.String(reason.String()))
+	}
+	l.restarts[e.Path] = s
+}
+
+// settle tells of an end that no restart follows. It returns the span that does.
+func (l *life) settle(path string) trace.SpanContext {
+	e, ok := l.exits[path]
+	if !ok {
+		return trace.SpanContext{}
+	}
+	delete(l.exits, path)
+	errType, text := "", ""
+	if !e.Reason.IsNormal() {
+		errType, text = e.Reason.Kind.String(), e.Reason.String()
+	}
+	s := l.begin(tracing.SpanExit, inTree(path), e.Time, l.operation(inTree(path)), l.crash(path),
+		append(instanceOf(e), tracing.KeyExitReason.String(e.Reason.String()))...)
+	s.EndAt(e.Time, errType, text)
+	return s.Context()
+}
+
+// settleUnder tells of everything below a supervisor that is ending. It returns
+// the spans of the ends.
+func (l *life) settleUnder(path string) (ends []trace.SpanContext) {
+	for p := range l.exits {
+		if strings.HasPrefix(p, path+"/") {
+			if sc := l.settle(p); sc.IsValid() && len(ends) < tracing.MaxServed {
+				ends = append(ends, sc)
+			}
+		}
+	}
+	for p, s := range l.restarts {
+		if strings.HasPrefix(p, path+"/") {
+			delete(l.restarts, p)
+			s.EndAt(time.Now(), supervisor.GaveUp.String(), "its supervisor is ending")
+		}
+	}
+	return ends
+}
+
+// flush ends what is still open when the tree has ended.
+func (l *life) flush() {
+	for p := range l.exits {
+		l.settle(p)
+	}
+	for _, open := range []map[string]tracing.Span{l.restarts, l.stops, l.giveUps} {
+		for _, s := range open {
+			s.EndAt(time.Now(), "", "")
+		}
+	}
+}
+
+func (l *life) begin(name, path string, at time.Time, parent tracing.Span, links []trace.SpanContext, attrs ...attribute.KeyValue) tracing.Span {
+	return l.tracer.Begin(name, tracing.Begun{Path: path, At: at, Parent: parent, Links: links, Attributes: attrs})
+}
+
+func (l *life) count(i *tracing.Instrument, supervisorPath string, r supervisor.Reason) {
+	l.meter.Counter(i, tracing.KeyChildPath.String(inTree(supervisorPath)), tracing.KeyReason.String(r.Kind.String())).Add(1)
+}
+
+func causeOf(e supervisor.Event) []attribute.KeyValue {
+	if e.Cause == "" || e.Cause == e.Path {
+		return nil
+	}
+	return []attribute.KeyValue{tracing.KeyRestartCause.String(inTree(e.Cause))}
+}
+
+func instanceOf(e supervisor.Event) []attribute.KeyValue {
+	attrs := []attribute.KeyValue{tracing.KeyIncarnation.Int64(int64(e.Incarnation))}
+	if i, ok := e.Info.(info); ok && i.id != 0 {
+		attrs = append(attrs, tracing.KeyProcessID.Int(i.id), tracing.KeyProcessPID.Int(i.pid))
+	}
+	return attrs
+}
+
+// operation returns the span of the newest operation that path is part of.
+func (l *life) operation(path string) tracing.Span {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := len(l.operations) - 1; i >= 0; i-- {
+		o := l.operations[i]
+		if o.path == "" || path == o.path || strings.HasPrefix(path, o.path+"/") {
+			return o.span
+		}
+	}
+	return tracing.Span{}
+}

@@ -1,0 +1,101 @@
+package coppice
+
+import (
+	"sync"
+
+	"go.opentelemetry.io/otel/attribute"
+
+	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// wires are the channels of one process, for what is counted of them. A channel
+// that has ended stays in the sum.
+type wires struct {
+	mu    sync.Mutex
+	conns []*fdipc.Conn
+	past  fdipc.Stats // of channels that have ended
+}
+
+func (w *wires) add(c *fdipc.Conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.conns = append(w.conns, c)
+}
+
+// total adds up all channels so far.
+func (w *wires) total() fdipc.Stats {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	sum := w.past
+	live := w.conns[:0]
+	for _, c := range w.conns {
+		select {
+		case <-c.Done(): // its counters stand still
+			addStats(&w.past, c.Stats())
+			addStats(&sum, c.Stats())
+		default:
+			addStats(&sum, c.Stats())
+			live = append(live, c)
+		}
+	}
+	clear(w.conns[len(live):])
+	w.conns = live
+	return sum
+}
+
+func addStats(sum *fdipc.Stats, s fdipc.Stats) {
+	sum.FramesSent += s.FramesSent
+	sum.FramesReceived += s.FramesReceived
+	sum.BytesSent += s.BytesSent
+	sum.BytesReceived += s.BytesReceived
+	sum.Claimed += s.Claimed
+	sum.Refused += s.Refused
+	sum.Returned += s.Returned
+}
+
+// measure emits what the runtime knows of a process: its channels and mailboxes.
+func measure(m *tracing.Meter, w *wires, system *actors.System) {
+	if m == nil {
+		return
+	}
+	sent, received := tracing.KeyDirection.String("transmit"), tracing.KeyDirection.String("receive")
+	outcome := func(o tracing.Outcome) attribute.KeyValue { return tracing.KeyHandoffOutcome.String(string(o)) }
+	m.Watch(func(emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
+		s := w.total()
+		emit(tracing.TransportBytes, int64(s.BytesSent), sent)
+		emit(tracing.TransportBytes, int64(s.BytesReceived), received)
+		emit(tracing.TransportFrames, int64(s.FramesSent), sent)
+		emit(tracing.TransportFrames, int64(s.FramesReceived), received)
+		emit(tracing.TransportFDs, int64(s.Claimed), outcome(tracing.Claimed))
+		emit(tracing.TransportFDs, int64(s.Refused), outcome(tracing.Refused))
+		emit(tracing.TransportFDs, int64(s.Returned), outcome(tracing.Returned))
+		emit(tracing.MailboxDepth, int64(system.Stats().Waiting))
+	})
+}
+
+// measurePools emits the sizes of the tree's pools and what their workers do.
+func (rt *Runtime) measurePools() {
+	rt.pipeline.Meter().Watch(func(emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
+		rt.countPools(rt.Snapshot(), "", emit)
+	})
+}
+
+func (rt *Runtime) countPools(t Tree, path string, emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
+	for _, c := range t.Children {
+		at := c.Name
+		if path != "" {
+			at = path + "/" + c.Name
+		}
+		if c.Role == "pool" {
+			pool := tracing.KeyPool.String(at)
+			emit(tracing.PoolSize, int64(len(c.Children)), pool)
+			for _, w := range c.Children {
+				emit(tracing.PoolWorkers, 1, pool, tracing.KeyState.String(w.State))
+			}
+			continue
+		}
+		rt.countPools(c, at, emit)
+	}
+}

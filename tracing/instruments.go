@@ -1,0 +1,26 @@
+package tracing
+
+// The instruments. OpenTelemetry has none for what is counted here; names and
+// units follow its rules: no _total, seconds and bytes, {things} for the rest.
+var (
+	HandoffDuration = &Instrument{"coppice.handoff.duration", "s", Duration, "From accept until a worker has claimed the connection."}
+	QueueDuration   = &Instrument{"coppice.handoff.queue.duration", "s", Duration, "How long a connection waited for a worker before an offer that was claimed."}
+	HandoffCount    = &Instrument{"coppice.handoff.offers", "{offer}", Sum, "Offers settled, by outcome and, where not claimed, by reason."}
+	PoolWorkers     = &Instrument{"coppice.pool.workers", "{worker}", Level, "Workers of a pool, by state."}
+	PoolSize        = &Instrument{"coppice.pool.size", "{worker}", Level, "Slots of a pool."}
+	Restarts        = &Instrument{"coppice.child.restarts", "{restart}", Sum, "Restarts decided, by supervisor and by why the child had ended."}
+	Exits           = &Instrument{"coppice.child.exits", "{exit}", Sum, "Ends of children, by supervisor and reason."}
+	MailboxDepth    = &Instrument{"coppice.actor.mailbox.depth", "{message}", Level, "Messages that wait in mailboxes."}
+	TransportBytes  = &Instrument{"coppice.transport.io", "By", Sum, "Bytes between the processes of the tree."}
+	TransportFrames = &Instrument{"coppice.transport.frames", "{frame}", Sum, "Frames between the processes of the tree."}
+	TransportFDs    = &Instrument{"coppice.transport.descriptors", "{descriptor}", Sum, "Descriptors sent between the processes of the tree, by outcome."}
+	SpansDropped    = &Instrument{"coppice.telemetry.spans.dropped", "{span}", Sum, "Sampled spans that were dropped."}
+	SpansRecovered  = &Instrument{"coppice.telemetry.spans.recovered", "{span}", Sum, "Spans of processes that had ended, taken from their tables."}
+	TableFull       = &Instrument{"coppice.telemetry.table.full", "{span}", Sum, "Spans that would not have survived a kill, for want of room."}
+)
+
+// Instruments are all of them.
+var Instruments = []*Instrument{
+	HandoffDuration, QueueDuration, HandoffCount, PoolWorkers, PoolSize, Restarts, Exits, MailboxDepth,
+	TransportBytes, TransportFrames, TransportFDs, SpansDropped, SpansRecovered, TableFull,
+}

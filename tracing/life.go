@@ -1,0 +1,66 @@
+package tracing
+
+import (
+	"context"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Begun describes a span of a process's life, see [Tracer.Begin].
+type Begun struct {
+	Path       string    // of the child, as web/0
+	At         time.Time // zero means now
+	Parent     Span      // zero means a new root
+	Links      []trace.SpanContext
+	Attributes []attribute.KeyValue
+}
+
+// Begin starts a span of the life of processes, of one of the names from
+// SpanStart to SpanScale. Such spans are few and nobody waits for them. The caller
+// ends it with [Span.End], [Span.EndAt] or [Span.EndError].
+func (t *Tracer) Begin(name string, b Begun) Span {
+	if t == nil || t.tracer == nil {
+		return Span{}
+	}
+	opts := []trace.SpanStartOption{trace.WithAttributes(append(b.Attributes, KeyChildPath.String(b.Path))...)}
+	if !b.At.IsZero() {
+		opts = append(opts, trace.WithTimestamp(b.At))
+	}
+	for _, l := range b.Links {
+		opts = append(opts, trace.WithLinks(trace.Link{SpanContext: l}))
+	}
+	if b.Parent.s != nil {
+		return b.Parent.child(name, trace.SpanKindInternal, opts...)
+	}
+	return t.start(context.Background(), name, trace.SpanKindInternal, append(opts, trace.WithNewRoot())...)
+}
+
+// Event adds an event to the span.
+func (s Span) Event(name string, at time.Time, attrs ...attribute.KeyValue) {
+	if s.s != nil {
+		s.s.AddEvent(name, trace.WithTimestamp(at), trace.WithAttributes(attrs...))
+	}
+}
+
+// Set adds attributes to the span.
+func (s Span) Set(attrs ...attribute.KeyValue) {
+	if s.s != nil {
+		s.s.SetAttributes(attrs...)
+	}
+}
+
+// EndAt ends the span at a time that has passed, as failed unless errType is "":
+// then that is its error.type, and message its status.
+func (s Span) EndAt(at time.Time, errType, message string) {
+	if s.s == nil {
+		return
+	}
+	if errType != "" {
+		s.s.SetAttributes(KeyErrorType.String(errType))
+		s.s.SetStatus(codes.Error, message)
+	}
+	s.s.End(trace.WithTimestamp(at))
+}

@@ -1,0 +1,184 @@
+package otlp
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// child is the master's side of one child.
+type child struct {
+	p       *pipeline
+	process tracing.Process
+	metrics *account
+	taken   atomic.Uint64 // payloads of spans received
+
+	mu    sync.Mutex
+	mem   mapping  // nil when there is none, and after the end
+	table *os.File // for the child; nil once given away
+}
+
+// Adopt makes the table of a child that is to be a process.
+func (p *pipeline) Adopt(process tracing.Process) tracing.Child {
+	c := &child{p: p, process: process, metrics: p.books.open()}
+	if p.payloads == nil || process.Shared {
+		return c
+	}
+	mem, f, err := newTable()
+	if err != nil {
+		otel.Handle(fmt.Errorf("tracing/otlp: no table for %s: %w", process.Name, err))
+		return c
+	}
+	c.mem, c.table = mem, f
+	return c
+}
+
+// Table gives the file away.
+func (c *child) Table() *os.File {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f := c.table
+	c.table = nil
+	return f
+}
+
+func (c *child) Receive(kind tracing.Payload, b []byte) error {
+	switch kind {
+	case tracing.Spans:
+		if err := c.p.export(b); err != nil {
+			return err
+		}
+		n := c.taken.Add(1)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.mem != nil {
+			c.mem.word64(offTaken).Store(n)
+		}
+		return nil
+	case tracing.Metrics:
+		return c.metrics.receive(b)
+	}
+	return fmt.Errorf("%w: kind %d", tracing.ErrPayload, kind)
+}
+
+// Ended exports what the table holds and closes it.
+func (c *child) Ended(e tracing.End) []trace.SpanContext {
+	c.metrics.close()
+	c.mu.Lock()
+	mem, f := c.mem, c.table
+	c.mem, c.table = nil, nil
+	c.mu.Unlock()
+	if f != nil {
+		_ = f.Close() // it was never given away
+	}
+	if mem == nil {
+		return nil
+	}
+	all := mem.read(c.taken.Load())
+	mem.unmap()
+	return c.recover(all, e)
+}
+
+// recover turns the records of a dead child into spans and exports them.
+func (c *child) recover(all []found, e tracing.End) []trace.SpanContext {
+	scopes := make(map[string]*tracepb.ScopeSpans)
+	open := make(map[string]*tracepb.Span) // by id
+	n := 0
+	for _, f := range all {
+		scope, s, err := readRecord(f.record)
+		if err != nil {
+			continue
+		}
+		s.Attributes = append(s.Attributes, boolean(string(tracing.KeyRecovered), true))
+		if !f.ended {
+			s.EndTimeUnixNano = max(uint64(e.At.UnixNano()), s.StartTimeUnixNano)
+			s.Attributes = append(s.Attributes, text(string(tracing.KeyErrorType), e.Type))
+			s.Status = &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: c.process.Name + " ended: " + e.Reason}
+			open[string(s.SpanId)] = s
+		}
+		ss := scopes[scope]
+		if ss == nil {
+			ss = &tracepb.ScopeSpans{Scope: &commonpb.InstrumentationScope{Name: scope}}
+			scopes[scope] = ss
+		}
+		ss.Spans = append(ss.Spans, s)
+		n++
+	}
+	if n == 0 {
+		return nil
+	}
+	rs := &tracepb.ResourceSpans{
+		Resource:  resourceMessage(newResource(context.Background(), c.process, e.PID).Set()),
+		SchemaUrl: tracing.SchemaURL,
+	}
+	for _, ss := range scopes {
+		rs.ScopeSpans = append(rs.ScopeSpans, ss)
+	}
+	b, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: []*tracepb.ResourceSpans{rs}})
+	if err == nil {
+		err = c.p.export(b)
+	}
+	if err != nil {
+		otel.Handle(fmt.Errorf("tracing/otlp: spans of %s: %w", c.process.Name, err))
+		return nil
+	}
+	c.p.recovered.Add(uint64(n))
+	return outermost(open)
+}
+
+// outermost returns those of the open spans that are under none of the others.
+func outermost(open map[string]*tracepb.Span) []trace.SpanContext {
+	var outer []*tracepb.Span
+	for _, s := range open {
+		if open[string(s.ParentSpanId)] == nil {
+			outer = append(outer, s)
+		}
+	}
+	slices.SortFunc(outer, func(a, b *tracepb.Span) int { return cmp.Compare(b.StartTimeUnixNano, a.StartTimeUnixNano) })
+	var out []trace.SpanContext
+	for _, s := range outer[:min(len(outer), tracing.MaxServed)] {
+		out = append(out, trace.NewSpanContext(trace.SpanContextConfig{
+			TraceID: trace.TraceID(s.TraceId), SpanID: trace.SpanID(s.SpanId), TraceFlags: trace.FlagsSampled, Remote: true,
+		}))
+	}
+	return out
+}
+
+func resourceMessage(set *attribute.Set) *resourcepb.Resource {
+	r := new(resourcepb.Resource)
+	for _, kv := range set.ToSlice() {
+		var v *commonpb.KeyValue
+		switch kv.Value.Type() {
+		case attribute.INT64:
+			v = &commonpb.KeyValue{Key: string(kv.Key), Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: kv.Value.AsInt64()}}}
+		case attribute.BOOL:
+			v = boolean(string(kv.Key), kv.Value.AsBool())
+		default:
+			v = text(string(kv.Key), kv.Value.String())
+		}
+		r.Attributes = append(r.Attributes, v)
+	}
+	return r
+}
+
+func text(key, value string) *commonpb.KeyValue {
+	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: value}}}
+}
+
+func boolean(key string, value bool) *commonpb.KeyValue {
+	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_BoolValue{BoolValue: value}}}
+}

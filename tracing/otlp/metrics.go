@@ -1,0 +1,92 @@
+package otlp
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+
+	promclient "github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
+	"go.opentelemetry.io/otel/exporters/prometheus"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// current is the master's pipeline that PrometheusHandler shows.
+var current atomic.Pointer[pipeline]
+
+// startMetrics makes what counts go through: in a child the uplink, in the master
+// the readers.
+func (p *pipeline) startMetrics(ctx context.Context, cfg Config, s settings, process tracing.Process, up *tracing.Uplink) error {
+	if up != nil {
+		p.ticker = newTicker(p.meter, func(b []byte) error { return up.Send(tracing.Metrics, b) })
+		return nil
+	}
+	p.books = newBooks(p.meter)
+	from := producer{p.books, time.Now()}
+	opts := []sdkmetric.Option{sdkmetric.WithResource(newResourceOf(ctx, cfg, process, os.Getpid()))}
+	if s.pushMetrics {
+		exporter, err := newMetricExporter(ctx, cfg, s.metricsProtocol)
+		if err != nil {
+			return fmt.Errorf("tracing/otlp: metrics: %w", err)
+		}
+		exporter = counted{exporter, &p.metricsDropped}
+		// The interval comes from OTEL_METRIC_EXPORT_INTERVAL, by the SDK.
+		opts = append(opts, sdkmetric.WithReader(sdkmetric.NewPeriodicReader(exporter, sdkmetric.WithProducer(from))))
+	}
+	registry := promclient.NewRegistry()
+	reader, err := prometheus.New(prometheus.WithRegisterer(registry), prometheus.WithProducer(from), prometheus.WithoutScopeInfo())
+	if err != nil {
+		return fmt.Errorf("tracing/otlp: metrics: %w", err)
+	}
+	p.scrape = promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
+	p.meters = sdkmetric.NewMeterProvider(append(opts, sdkmetric.WithReader(reader))...)
+	current.Store(p)
+	return nil
+}
+
+func newMetricExporter(ctx context.Context, cfg Config, protocol string) (sdkmetric.Exporter, error) {
+	if protocol == protocolGRPC {
+		return otlpmetricgrpc.New(ctx, cfg.metricGRPCOptions()...)
+	}
+	return otlpmetrichttp.New(ctx, cfg.metricHTTPOptions()...)
+}
+
+// counted is an exporter whose failures cost a counter: the next request has the
+// whole of every sum again.
+type counted struct {
+	sdkmetric.Exporter
+	failed *atomic.Uint64
+}
+
+func (c counted) Export(ctx context.Context, rm *metricdata.ResourceMetrics) error {
+	if err := c.Exporter.Export(ctx, rm); err != nil {
+		if c.failed.Add(1) == 1 {
+			otel.Handle(fmt.Errorf("tracing/otlp: metrics: %w", err))
+		}
+	}
+	return nil
+}
+
+// PrometheusHandler answers a scrape with what the whole tree has counted, in the
+// text format, or in OpenMetrics with exemplars where the scraper asks for that.
+// Serve it in the master, on a port of its own: nothing else has the sums. While no
+// pipeline with metrics runs in this process it answers 503.
+func PrometheusHandler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p := current.Load()
+		if p == nil {
+			http.Error(w, "no metrics in this process", http.StatusServiceUnavailable)
+			return
+		}
+		p.scrape.ServeHTTP(w, r)
+	})
+}

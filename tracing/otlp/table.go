@@ -1,0 +1,220 @@
+package otlp
+
+import (
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// The table of open spans is memory that a child and its master share, so that
+// what the child has noted there outlives it. The child writes; the master reads
+// it once, when the child is reaped, and believes nothing of it.
+//
+//	offset 0      magic   8 bytes
+//	       8      taken   u64: payloads of spans that the master has; the master's to write
+//	       16     high    u32: slots ever used
+//	       4096   slots, 1024 bytes each
+//
+//	slot   0      state   u32: free, open, ended
+//	       4      start   u16: length of the record at 16
+//	       6      end     u16: length of the record at 416
+//	       8      batch   u64: the payload that has the span, from 1; 0 = none yet
+//	       16     record of the span at its start, up to 400 bytes
+//	       416    record of the span at its end, up to 608 bytes
+//
+// The numbers are in the machine's byte order. A record is valid once the state
+// says so: the state is written last, so a kill at any point leaves the record
+// before. See record.go for what is in one.
+const (
+	tableMagic = 0x31_6e_61_70_73_70_6f_63 // "copspan1"
+
+	offTaken = 8
+	offHigh  = 16
+
+	slotBase  = 4096
+	slotSize  = 1024
+	slotCount = 4096
+	tableSize = slotBase + slotCount*slotSize
+
+	offState      = 0
+	offStartLen   = 4
+	offEndLen     = 6
+	offBatch      = 8
+	offStart      = 16
+	offEnd        = 416
+	startRecord   = offEnd - offStart
+	endRecord     = slotSize - offEnd
+	stateFree     = 0
+	stateOpen     = 1
+	stateEnded    = 2
+	noSlot        = -1
+	releaseAtOnce = 64 // payloads looked at for slots to free; see release
+)
+
+// mapping is a table in this process's memory.
+type mapping []byte
+
+func (m mapping) word32(at int) *atomic.Uint32 { return (*atomic.Uint32)(unsafe.Pointer(&m[at])) }
+func (m mapping) word64(at int) *atomic.Uint64 { return (*atomic.Uint64)(unsafe.Pointer(&m[at])) }
+
+func slotAt(i int) int { return slotBase + i*slotSize }
+
+// notes is a child's side of its table.
+type notes struct {
+	mem  mapping
+	full atomic.Uint64 // spans that found no slot
+
+	mu     sync.Mutex
+	open   map[trace.SpanID]int
+	free   []int // the last one is the next to be used, so that few pages are touched
+	high   int
+	sent   []batch // payloads whose slots are not free yet, oldest first
+	number uint64  // of the newest payload
+}
+
+// batch is the slots of the spans of one payload.
+type batch struct {
+	number uint64
+	slots  []int
+}
+
+// newNotes begins to use a table. It takes ownership of mem.
+func newNotes(mem mapping) *notes { return &notes{mem: mem, open: make(map[trace.SpanID]int)} }
+
+// start notes a span that begins.
+func (n *notes) start(s sdktrace.ReadOnlySpan) {
+	n.mu.Lock()
+	n.release()
+	var i int
+	switch last := len(n.free) - 1; {
+	case last >= 0:
+		i = n.free[last]
+		n.free = n.free[:last]
+	case n.high < slotCount:
+		i = n.high
+		n.high++
+		n.mem.word32(offHigh).Store(uint32(n.high))
+	default:
+		n.mu.Unlock()
+		n.full.Add(1)
+		return
+	}
+	n.open[s.SpanContext().SpanID()] = i
+	n.mu.Unlock()
+
+	at := slotAt(i)
+	length := putRecord(n.mem[at+offStart:at+offStart+startRecord], s)
+	binary.NativeEndian.PutUint16(n.mem[at+offStartLen:], uint16(length))
+	n.mem.word64(at + offBatch).Store(0)
+	n.mem.word32(at + offState).Store(stateOpen)
+}
+
+// end notes that a span has ended, and returns its slot, or noSlot.
+func (n *notes) end(s sdktrace.ReadOnlySpan) int {
+	id := s.SpanContext().SpanID()
+	n.mu.Lock()
+	i, ok := n.open[id]
+	delete(n.open, id)
+	n.mu.Unlock()
+	if !ok {
+		return noSlot
+	}
+	at := slotAt(i)
+	length := putRecord(n.mem[at+offEnd:at+slotSize], s)
+	binary.NativeEndian.PutUint16(n.mem[at+offEndLen:], uint16(length))
+	n.mem.word32(at + offState).Store(stateEnded)
+	return i
+}
+
+// sending says that the spans of these slots are about to be sent in one payload.
+// The master must know the payload's number from the slot before it can have the
+// payload, else a span might come twice.
+func (n *notes) sending(slots []int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.number++
+	for _, i := range slots {
+		n.mem.word64(slotAt(i) + offBatch).Store(n.number)
+	}
+	n.sent = append(n.sent, batch{n.number, slots})
+	n.release()
+}
+
+// unsent says that the newest payload was refused: its spans are lost.
+func (n *notes) unsent() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	last := len(n.sent) - 1
+	n.drop(n.sent[last].slots)
+	n.sent = n.sent[:last]
+	n.number--
+}
+
+// dropped frees the slot of a span that will not be sent.
+func (n *notes) dropped(i int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.drop([]int{i})
+}
+
+// release frees the slots of what the master has. What is sent but not there yet
+// keeps its slot: that it was written does not mean that it will be read.
+func (n *notes) release() {
+	if len(n.sent) == 0 {
+		return
+	}
+	taken := n.mem.word64(offTaken).Load()
+	for k := 0; k < releaseAtOnce && len(n.sent) > 0 && n.sent[0].number <= taken; k++ {
+		n.drop(n.sent[0].slots)
+		n.sent = n.sent[1:]
+	}
+}
+
+func (n *notes) drop(slots []int) {
+	for _, i := range slots {
+		n.mem.word32(slotAt(i) + offState).Store(stateFree)
+		n.free = append(n.free, i)
+	}
+}
+
+// found is one span in the table of a child that has ended.
+type found struct {
+	record []byte // a copy
+	ended  bool
+}
+
+// read returns the spans in the table of a child that is dead and of which taken
+// payloads have been received. It believes nothing: each length is checked, and a
+// record is a copy.
+func (m mapping) read(taken uint64) []found {
+	if len(m) != tableSize {
+		return nil
+	}
+	var all []found
+	high := min(int(m.word32(offHigh).Load()), slotCount)
+	for i := range high {
+		at := slotAt(i)
+		state := m.word32(at + offState).Load()
+		from, limit, length := offStart, startRecord, binary.NativeEndian.Uint16(m[at+offStartLen:])
+		switch state {
+		case stateOpen:
+		case stateEnded:
+			if b := m.word64(at + offBatch).Load(); b != 0 && b <= taken {
+				continue // it came in a payload
+			}
+			from, limit, length = offEnd, endRecord, binary.NativeEndian.Uint16(m[at+offEndLen:])
+		default:
+			continue
+		}
+		if length == 0 || int(length) > limit {
+			continue
+		}
+		record := append([]byte(nil), m[at+from:at+from+int(length)]...)
+		all = append(all, found{record, state == stateEnded})
+	}
+	return all
+}

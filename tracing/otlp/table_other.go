@@ -1,0 +1,19 @@
+//go:build !linux
+
+package otlp
+
+import (
+	"errors"
+	"os"
+)
+
+// There are no child processes here, hence no tables.
+
+func newTable() (mapping, *os.File, error) { return nil, nil, errors.ErrUnsupported }
+
+func openTable(f *os.File) (mapping, error) {
+	f.Close()
+	return nil, errors.ErrUnsupported
+}
+
+func (m mapping) unmap() {}
