@@ -42,8 +42,13 @@ type Config struct {
 	ListenerIsolation Isolation
 
 	// Output takes what workers and programs write to their standard output and
-	// error, line by line, each line in one Write behind its writer's name; nil
-	// = os.Stderr. The master closes nothing.
+	// error, line by line: each line is one Write, behind its writer's tag (see
+	// OutputLine.Tag), unless it is a [LineWriter]; [LogOutput] makes records of
+	// the log. nil = the master's own standard output and error. It is called by
+	// one goroutine and may block: what waits for it is bounded (1 MiB), beyond
+	// that the processes wait, and once it has taken nothing for 1 s lines are
+	// lost, counted, and their number stands in their place. The master closes
+	// nothing.
 	Output io.Writer
 
 	// Logger takes the tree's log; nil = slog.Default().
@@ -88,9 +93,6 @@ func (cfg Config) defaults() Config {
 	}
 	if cfg.OrphanDrain == 0 {
 		cfg.OrphanDrain = time.Second
-	}
-	if cfg.Output == nil {
-		cfg.Output = stderr{}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()

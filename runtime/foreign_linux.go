@@ -26,13 +26,13 @@ type program struct {
 }
 
 // startForeign starts another program and returns when it is ready.
-func (rt *Runtime) startForeign(ctx context.Context, spec Process, name string) (supervisor.Instance, error) {
+func (rt *Runtime) startForeign(ctx context.Context, spec Process, name string, incarnation int) (supervisor.Instance, error) {
 	ready, err := newReadiness(spec.Ready)
 	if err != nil {
 		return nil, fmt.Errorf("coppice: start %s: %w", name, err)
 	}
 	defer ready.close()
-	body, err := rt.forkForeign(spec, name, ready.see, ready.variables()...)
+	body, err := rt.forkForeign(spec, OutputLine{Name: name, Incarnation: incarnation}, ready.see, ready.variables()...)
 	if err != nil {
 		return nil, err
 	}

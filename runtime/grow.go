@@ -210,8 +210,8 @@ type foreign struct {
 	path string
 }
 
-func (f foreign) Start(ctx context.Context, _ supervisor.Incarnation) (supervisor.Instance, error) {
-	return f.rt.startForeign(ctx, f.spec, f.path)
+func (f foreign) Start(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
+	return f.rt.startForeign(ctx, f.spec, f.path, int(inc.N))
 }
 
 // held opens the socket of a Listener in the tree.

@@ -94,7 +94,9 @@ func plant(t *testing.T, name string) *planted {
 	p := &planted{t: t, reports: make(chan report, 64), output: &printed{to: testWriter{t}}}
 	cfg := withReports(trees[name](), p.reports)
 	cfg.Logger = slog.New(slog.NewTextHandler(testWriter{t}, nil))
-	cfg.Output = p.output
+	if cfg.Output == nil {
+		cfg.Output = p.output
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)
 	defer cancel()
 	rt, err := coppice.Start(ctx, cfg)

@@ -1,24 +1,150 @@
 package coppice
 
 import (
+	"context"
+	"fmt"
 	"io"
-	"sync"
+	"log/slog"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
 )
 
-// tagged writes whole lines of several processes to one stream, each behind its
-// writer's tag. Safe for concurrent use.
-type tagged struct {
-	mu  sync.Mutex
-	dst io.Writer
-	buf []byte
+// OutputLine is one line that a process of the tree has printed.
+type OutputLine struct {
+	Time        time.Time `json:"time"`
+	Name        string    `json:"name"`         // registered name; path of a Process
+	ID          int       `json:"id,omitempty"` // 0 for a Process
+	PID         int       `json:"pid,omitempty"`
+	Incarnation int       `json:"incarnation,omitempty"`
+	Generation  int       `json:"generation,omitempty"`
+	Stream      string    `json:"stream"` // stdout or stderr
+
+	// Text is the line without its newline, as the process wrote it. A line of
+	// more than 8 KiB comes in pieces, each an OutputLine.
+	Text string `json:"text"`
 }
 
-// line writes "tag| text\n" in one Write. A stream that cannot be written to
-// costs the line: output is not worth a worker's life.
-func (t *tagged) line(tag string, text []byte) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.buf = append(append(t.buf[:0], tag...), "| "...)
-	t.buf = append(append(t.buf, text...), '\n')
-	_, _ = t.dst.Write(t.buf)
+// Tag is what stands before the text where lines of several processes are mixed:
+// web/0#3 g1, the name, the ID and the generation.
+func (l OutputLine) Tag() string {
+	s := l.Name
+	if l.ID != 0 {
+		s += "#" + strconv.Itoa(l.ID)
+	}
+	if l.Generation != 0 {
+		s += " g" + strconv.Itoa(l.Generation)
+	}
+	return s
+}
+
+// String is the tag, a bar and the text.
+func (l OutputLine) String() string { return l.Tag() + "| " + l.Text }
+
+// A LineWriter is a Config.Output that is given the lines as they are, instead of
+// their text behind a tag.
+type LineWriter interface {
+	// WriteLine is called by one goroutine of the master, one line at a time. It
+	// may block, see Config.Output. An error costs the line, and is counted.
+	WriteLine(OutputLine) error
+}
+
+// LogOutput is a Config.Output that makes each line a record of the log: what was
+// written to standard error at level Warn, the rest at Info.
+func LogOutput(log *slog.Logger) io.Writer { return logOutput{log} }
+
+type logOutput struct{ log *slog.Logger }
+
+func (o logOutput) WriteLine(l OutputLine) error {
+	level := slog.LevelInfo
+	if l.Stream == streamErr {
+		level = slog.LevelWarn
+	}
+	o.log.LogAttrs(context.Background(), level, l.Text,
+		slog.String("name", l.Name), slog.Int("id", l.ID), slog.Int("pid", l.PID), slog.Int("incarnation", l.Incarnation),
+		slog.Int("generation", l.Generation), slog.String("stream", l.Stream), slog.Time("at", l.Time))
+	return nil
+}
+
+// Write is for whoever takes the result of LogOutput for a plain writer.
+func (o logOutput) Write(b []byte) (int, error) {
+	o.log.Info(string(b))
+	return len(b), nil
+}
+
+// The streams of a process.
+const (
+	streamOut = "stdout"
+	streamErr = "stderr"
+)
+
+// ownStreams passes lines on to the master's own standard output and error, as
+// they are at that time.
+type ownStreams struct{}
+
+func (ownStreams) WriteLine(l OutputLine) error {
+	f := os.Stdout
+	if l.Stream == streamErr {
+		f = os.Stderr
+	}
+	return writeRaw(f, append([]byte(l.String()), '\n'))
+}
+
+// writeRaw writes b to f, past os.File: that ends the program when the pipe at its
+// standard output has no reader any more (os/signal, SIGPIPE), and the reader of a
+// log is not worth a tree.
+func writeRaw(f *os.File, b []byte) error {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var werr error
+	err = rc.Write(func(fd uintptr) bool {
+		for len(b) > 0 {
+			n, err := syscall.Write(int(fd), b)
+			switch {
+			case err == nil:
+				b = b[n:]
+			case err == syscall.EINTR: //nolint:errorlint // what syscall returns
+			case err == syscall.EAGAIN: //nolint:errorlint // likewise
+				return false
+			default:
+				werr = os.NewSyscallError("write", err)
+				return true
+			}
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	return werr
+}
+
+// taggedText is a plain writer as a LineWriter: a line is one Write.
+type taggedText struct{ dst io.Writer }
+
+func (t taggedText) WriteLine(l OutputLine) error {
+	_, err := t.dst.Write(append([]byte(l.String()), '\n'))
+	return err
+}
+
+// lineWriter is what Config.Output means.
+func lineWriter(w io.Writer) LineWriter {
+	switch w := w.(type) {
+	case nil:
+		return ownStreams{}
+	case LineWriter:
+		return w
+	}
+	return taggedText{w}
+}
+
+// lostLines is what stands in the output in place of lines that nobody took.
+func lostLines(n uint64, now time.Time) OutputLine {
+	return OutputLine{
+		Time: now, Name: masterName, PID: os.Getpid(), Stream: streamErr,
+		Text: fmt.Sprintf("coppice: %d lines of output lost: they were not taken in time", n),
+	}
 }

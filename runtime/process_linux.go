@@ -37,6 +37,7 @@ type processBody struct {
 	stdout *process.Lines
 	stderr *process.Lines
 	words  process.LastWords // of stderr
+	tail   tail
 	oom    process.OOMGauge
 	sigs   atomic.Uint64 // sent by us while it lived: a signals
 	ended  chan struct{}
@@ -69,7 +70,9 @@ func (rt *Runtime) fork(p *peer) error {
 		Executable: rt.exe, Args: os.Args, Env: env.variables(os.Environ(), share, marks...),
 		Files:       slices.Insert(make([]*os.File, channel), channel, remote),
 		DeathSignal: syscall.SIGTERM, // workers drain when the master is gone
-	}, env, spawning{tag: fmt.Sprintf("%s#%d", p.welcome.Name, p.welcome.ID), grace: groupGrace})
+	}, env, spawning{grace: groupGrace, who: OutputLine{
+		Name: p.welcome.Name, ID: p.welcome.ID, Incarnation: p.welcome.Incarnation, Generation: p.welcome.Generation,
+	}})
 	if err != nil {
 		return errors.Join(err, local.Close())
 	}
@@ -83,12 +86,12 @@ func (rt *Runtime) fork(p *peer) error {
 
 // forkForeign starts another program. vars are added to its environment, and line,
 // if not nil, is called with each line that it prints.
-func (rt *Runtime) forkForeign(p Process, name string, line func([]byte), vars ...string) (*processBody, error) {
+func (rt *Runtime) forkForeign(p Process, who OutputLine, line func([]byte), vars ...string) (*processBody, error) {
 	path := p.Command[0]
 	if !strings.Contains(path, "/") {
 		var err error
 		if path, err = exec.LookPath(path); err != nil {
-			return nil, fmt.Errorf("coppice: start %s: %w", name, err)
+			return nil, fmt.Errorf("coppice: start %s: %w", who.Name, err)
 		}
 	}
 	env := p.Environment
@@ -99,7 +102,7 @@ func (rt *Runtime) forkForeign(p Process, name string, line func([]byte), vars .
 		Path: path, Args: p.Command, Env: env.variables(merge(os.Environ(), mastersOwn), 1, vars...),
 		Files:       make([]*os.File, firstFile),
 		DeathSignal: syscall.SIGKILL,
-	}, env, spawning{tag: name, grace: p.grace(), line: line})
+	}, env, spawning{who: who, grace: p.grace(), line: line})
 }
 
 // mastersOwn are variables that mean the master: what its service manager gave it.
@@ -110,7 +113,7 @@ var mastersOwn = []string{
 
 // spawning is what the master does with a process besides starting it.
 type spawning struct {
-	tag   string        // before each line that it prints
+	who   OutputLine    // whose lines are: name and numbers
 	grace time.Duration // of its group, once its leader has ended
 	line  func([]byte)  // is called with each line, of either output; nil = nothing
 }
@@ -121,7 +124,7 @@ type spawning struct {
 func (rt *Runtime) spawn(cmd process.Command, env Environment, how spawning) (*processBody, error) {
 	out, err := env.outfit(&cmd)
 	if err != nil {
-		return nil, fmt.Errorf("coppice: start %s: %w", how.tag, err)
+		return nil, fmt.Errorf("coppice: start %s: %w", how.who.Name, err)
 	}
 	defer out.close()
 	stdin, err := os.Open(os.DevNull)
@@ -147,23 +150,31 @@ func (rt *Runtime) spawn(cmd process.Command, env Environment, how spawning) (*p
 	}
 	proc, err := process.Start(cmd)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("coppice: %s: %w", how.tag, err), outR.Close(), errR.Close())
+		return nil, errors.Join(fmt.Errorf("coppice: %s: %w", how.who.Name, err), outR.Close(), errR.Close())
 	}
 	b := &processBody{rt: rt, proc: proc, oom: process.GaugeOOM(proc.PID()), grace: how.grace, ended: make(chan struct{}), killed: make(chan struct{})}
-	b.stopping.log, b.stopping.name, b.stopping.pid = rt.log, how.tag, proc.PID()
-	write := func(line []byte) {
-		if how.line != nil {
-			how.line(line)
-		}
-		rt.output.line(how.tag, line)
-	}
-	b.stdout = process.ReadLines(outR, write)
+	b.stopping.log, b.stopping.name, b.stopping.pid = rt.log, how.who.Name, proc.PID()
+	how.who.PID = proc.PID()
+	b.stdout = process.ReadLines(outR, func(line []byte) { b.printed(how, streamOut, line) })
 	b.stderr = process.ReadLines(errR, func(line []byte) {
 		b.words.Note(time.Now(), line)
-		write(line)
+		b.printed(how, streamErr, line)
 	})
 	go b.wait() // ends with the process
 	return b, nil
+}
+
+// printed keeps a line and passes it on. It waits for Config.Output, with measure.
+func (b *processBody) printed(how spawning, stream string, line []byte) {
+	if how.line != nil {
+		how.line(line)
+	}
+	who := how.who
+	who.Time, who.Stream, who.Text = time.Now(), stream, string(line)
+	b.tail.add(who)
+	if !b.rt.output.put(who) {
+		b.tail.lose()
+	}
 }
 
 func (b *processBody) wait() {

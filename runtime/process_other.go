@@ -22,7 +22,7 @@ var errNoProcesses = fmt.Errorf("%w: process isolation needs Linux", ErrUnsuppor
 
 func (rt *Runtime) fork(*peer) error { return errNoProcesses }
 
-func (rt *Runtime) startForeign(context.Context, Process, string) (supervisor.Instance, error) {
+func (rt *Runtime) startForeign(context.Context, Process, string, int) (supervisor.Instance, error) {
 	return nil, errNoProcesses
 }
 

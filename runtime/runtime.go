@@ -26,7 +26,7 @@ type Runtime struct {
 	config []byte // what Config.Load returned for this generation
 
 	exe      *executable // nil when nothing is a process
-	output   tagged
+	output   *outputQueue
 	pipeline tracing.Pipeline
 	life     *life // nil when nobody wants to know
 	wires    wires
@@ -66,7 +66,6 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	}
 
 	rt := &Runtime{cfg: cfg, log: cfg.Logger, root: root, described: root.describe(), ended: make(chan struct{})}
-	rt.output.dst = cfg.Output
 	rt.hub = newHub(rt) // before a second signal may look for it
 	if !running.CompareAndSwap(nil, rt) {
 		return nil, ErrRunning
@@ -130,6 +129,8 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	if rt.config, err = rt.cfg.load(ctx); err != nil {
 		return err
 	}
+	rt.output = newOutputQueue(lineWriter(rt.cfg.Output))
+	undo = append(undo, rt.endOutput)
 	if rt.exe, err = openExecutable(); err != nil {
 		return err
 	}
@@ -199,8 +200,16 @@ func (rt *Runtime) live() {
 	rt.life.wait()
 	bounded(rt.pipeline.Shutdown)
 	rt.err = errors.Join(rt.err, rt.exe.Close())
+	rt.endOutput()
 	running.CompareAndSwap(rt, nil)
 	close(rt.ended)
+}
+
+// endOutput waits for the last lines, with measure.
+func (rt *Runtime) endOutput() {
+	if lost := rt.output.close(); lost > 0 {
+		rt.log.Warn("lines of output were lost: Config.Output has not taken them", "lines", lost)
+	}
 }
 
 // Done is closed when the tree has ended, whoever asked for it.

@@ -31,6 +31,9 @@ type Tree struct {
 	LastExit string `json:"last_exit,omitempty"` // why the incarnation before ended
 	Leaked   int    `json:"leaked,omitempty"`    // goroutines that were told to end and run on
 
+	// Of the master: lines of output that Config.Output has not taken in time.
+	LostLines uint64 `json:"lost_lines,omitempty"`
+
 	Children []Tree `json:"children,omitempty"` // in start order
 }
 
@@ -117,7 +120,7 @@ func (p *peer) Info() any {
 // started or stopped shows as that.
 func (rt *Runtime) Snapshot() Tree {
 	t := rt.branch(rt.tree.Snapshot(), "")
-	t.Name, t.Role, t.PID = masterName, masterName, os.Getpid()
+	t.Name, t.Role, t.PID, t.LostLines = masterName, masterName, os.Getpid(), rt.output.losses()
 	return t
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -285,11 +284,6 @@ func difference(master, mine []string) string {
 	}
 	return ""
 }
-
-// stderr is os.Stderr as it is at the time of the write.
-type stderr struct{}
-
-func (stderr) Write(b []byte) (int, error) { return os.Stderr.Write(b) }
 
 // load runs cfg.Load.
 func (cfg Config) load(ctx context.Context) ([]byte, error) {

@@ -323,7 +323,7 @@ func TestOutputTagged(t *testing.T) {
 	if _, err := h.get("/crash?how=panic"); err == nil {
 		t.Error("a crash was answered")
 	}
-	h.Await(`^web/0#\d+\| panic: asked to panic$`)
+	h.Await(`^web/0#\d+ g1\| panic: asked to panic$`)
 }
 
 // begin sends a request and returns when all of it is on its way; its end comes

@@ -1,0 +1,175 @@
+package coppice
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// gate is a LineWriter that takes a line when it is let.
+type gate struct {
+	let   chan struct{} // nil = at once; closed = from now on at once
+	fails bool
+
+	mu   sync.Mutex
+	took []string
+}
+
+// taken returns what was taken so far.
+func (g *gate) taken() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.took
+}
+
+func (g *gate) WriteLine(l OutputLine) error {
+	if g.let != nil {
+		<-g.let
+	}
+	if g.fails {
+		return errors.New("no")
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.took = append(g.took, l.String())
+	return nil
+}
+
+// fill puts lines until the queue keeps no more, all from one goroutine, and
+// returns how many it kept and how long it waited for the last.
+func fill(q *outputQueue, text string) (kept int, waited time.Duration) {
+	for {
+		began := time.Now()
+		if !q.put(OutputLine{Name: "w", Text: text}) {
+			return kept, time.Since(began)
+		}
+		kept++
+	}
+}
+
+// TestOutputStuck: a writer that takes nothing costs lines, not the master: the
+// queue is bounded, one second is waited once, what is lost is counted, and when
+// the writer goes on the number stands in their place.
+func TestOutputStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &gate{let: make(chan struct{})}
+		q := newOutputQueue(w)
+		text := strings.Repeat("x", 1000)
+		kept, waited := fill(q, text)
+		if want := maxOutput / (lineCost + len(text)); kept != want || waited != outputPatience {
+			t.Errorf("kept %d lines, want %d; waited %v", kept, want, waited)
+		}
+		began := time.Now()
+		for range 9 {
+			if q.put(OutputLine{Text: text}) {
+				t.Error("a line was kept")
+			}
+		}
+		if d := time.Since(began); d != 0 {
+			t.Errorf("with a stuck writer the next lines waited %v", d)
+		}
+		if got := q.losses(); got != 10 {
+			t.Errorf("lost %d, want 10", got)
+		}
+		close(w.let)
+		synctest.Wait()
+		if !q.put(OutputLine{Name: "w", ID: 3, Generation: 1, Text: "again"}) {
+			t.Error("a line was lost although the writer goes on")
+		}
+		if lost := q.close(); lost != 10 {
+			t.Errorf("lost %d, want 10", lost)
+		}
+		took := w.taken()
+		if n := len(took); n != kept+2 || took[n-2] != "master| coppice: 10 lines of output lost: they were not taken in time" || took[n-1] != "w#3 g1| again" {
+			t.Errorf("%d lines taken, the last %q", n, took[max(0, n-2):])
+		}
+	})
+}
+
+// TestOutputSlow: a writer that is slow slows down who prints, and loses nothing.
+func TestOutputSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &gate{let: make(chan struct{})}
+		q := newOutputQueue(w)
+		go func() {
+			for range 3000 {
+				time.Sleep(outputPatience / 2)
+				w.let <- struct{}{}
+			}
+		}()
+		text := strings.Repeat("x", 1000)
+		for i := range 3000 {
+			if !q.put(OutputLine{Text: text}) {
+				t.Fatalf("line %d was lost", i)
+			}
+		}
+		for len(w.taken()) < 3000 {
+			time.Sleep(time.Second)
+		}
+		if lost := q.close(); lost != 0 {
+			t.Errorf("lost %d", lost)
+		}
+	})
+}
+
+// TestOutputEnd: the end waits for the last lines, but not for ever; what fails to
+// be written is counted.
+func TestOutputEnd(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		w    *gate
+		took int
+		lost uint64
+		wait time.Duration
+	}{
+		{"all is taken", &gate{}, 5, 0, 0},
+		{"nothing is taken", &gate{let: make(chan struct{})}, 0, 5, outputFlush},
+		{"every write fails", &gate{fails: true}, 0, 5, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				if tt.w.let != nil {
+					tt.w.let = make(chan struct{}) // of this bubble
+				}
+				q := newOutputQueue(tt.w)
+				for i := range 5 {
+					q.put(OutputLine{Name: "w", Text: fmt.Sprint(i)})
+				}
+				began := time.Now()
+				if lost := q.close(); lost != tt.lost || time.Since(began) != tt.wait {
+					t.Errorf("lost %d after %v; want %d after %v", lost, time.Since(began), tt.lost, tt.wait)
+				}
+				if took := tt.w.taken(); len(took) != tt.took {
+					t.Errorf("taken %q", took)
+				}
+				if q.put(OutputLine{}) {
+					t.Error("a line was kept after the end")
+				}
+				if tt.w.let != nil {
+					close(tt.w.let)
+				}
+			})
+		})
+	}
+}
+
+// TestTail: the newest lines are kept, bounded in number and in bytes.
+func TestTail(t *testing.T) {
+	var few, big tail
+	for i := range 250 {
+		few.add(OutputLine{Text: fmt.Sprint(i)})
+		big.add(OutputLine{Text: strings.Repeat("x", 8<<10)})
+	}
+	few.lose()
+	lines, before, lost := few.last()
+	if len(lines) != lastLines || before != 150 || lost != 1 || lines[0].Text != "150" || lines[99].Text != "249" {
+		t.Errorf("%d lines from %q, %d before, %d lost", len(lines), lines[0].Text, before, lost)
+	}
+	if lines, before, _ := big.last(); len(lines) != lastBytes/(8<<10) || before != 242 {
+		t.Errorf("%d big lines, %d before", len(lines), before)
+	}
+}
