@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -154,7 +155,7 @@ func (s *Socket) Read(p []byte) (int, error) {
 		if len(p) == 0 {
 			return 0, nil
 		}
-		n, err := retry(syscall.Read, s.fd, p)
+		n, err := retry(s.call(rawRead, syscall.Read), s.fd, p)
 		switch {
 		case err == nil && n == 0:
 			return 0, io.EOF
@@ -189,7 +190,7 @@ func (s *Socket) Write(p []byte) (int, error) {
 			return 0, s.opError("write", os.ErrDeadlineExceeded)
 		}
 		for done < len(p) {
-			n, err := retry(syscall.Write, s.fd, p[done:])
+			n, err := retry(s.call(rawWrite, syscall.Write), s.fd, p[done:])
 			if n > 0 {
 				done += n
 			}
@@ -213,6 +214,28 @@ func (s *Socket) Write(p []byte) (int, error) {
 		err = s.opError("write", err)
 	}
 	return done + n, err
+}
+
+// call chooses how the kernel is asked. The descriptor is non-blocking, so the scheduler need not hear of the call: that
+// would wake its monitor thread, which costs a process that comes and goes to rest for each connection more than
+// the call does. Once others may use the descriptor they may have made it blocking.
+func (s *Socket) call(raw, told func(int, []byte) (int, error)) func(int, []byte) (int, error) {
+	if s.plain.Load() {
+		return told
+	}
+	return raw
+}
+
+func rawRead(fd int, p []byte) (int, error) { return rawCall(unix.SYS_READ, fd, p) }
+
+func rawWrite(fd int, p []byte) (int, error) { return rawCall(unix.SYS_WRITE, fd, p) }
+
+func rawCall(nr uintptr, fd int, p []byte) (int, error) {
+	n, _, errno := syscall.RawSyscall(nr, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(n), nil
 }
 
 func retry(call func(int, []byte) (int, error), fd int, p []byte) (int, error) {
