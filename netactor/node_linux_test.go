@@ -182,7 +182,9 @@ func TestNodeListen(t *testing.T) {
 			if err := srv.Shutdown(testContext(t)); err != nil {
 				t.Error(err)
 			}
-			<-done
+			if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+				t.Error(err)
+			}
 			until(t, "the path to be removed", func() bool { return errors.Is(connects2At("unix", r.Address), syscall.ENOENT) })
 		})},
 		{"N36 X8 mode bits of a path", bothWays(func(t *testing.T, tr *tree, r Request) {
@@ -654,7 +656,9 @@ func TestNodeHandOver(t *testing.T) {
 			if err := srv.Shutdown(testContext(t)); err != nil {
 				t.Error(err)
 			}
-			<-done
+			if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+				t.Error(err)
+			}
 		}},
 		{"N102 N115 a listener that a worker opened, in two", shared(func(t *testing.T, tr *tree, r Request) {
 			raw, err := net.Listen("tcp", "127.0.0.1:0")

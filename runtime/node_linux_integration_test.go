@@ -148,10 +148,12 @@ func TestNodeEnds(t *testing.T) {
 		want func(r supervisor.Reason) bool
 	}{
 		{"N3 N69 N74 exit code", tellEnd("exit"), func(r supervisor.Reason) bool { return r.Kind == supervisor.Exited && r.Code == 42 }},
-		{"N78 N79 N80 N81 kill", func(p *planted) error { return syscall.Kill(p.pid("web/0"), syscall.SIGKILL) },
+		{
+			"N78 N79 N80 N81 kill", func(p *planted) error { return syscall.Kill(p.pid("web/0"), syscall.SIGKILL) },
 			func(r supervisor.Reason) bool {
 				return r.Kind == supervisor.Signaled && r.Signal == int(syscall.SIGKILL)
-			}},
+			},
+		},
 		{"N50 N51 the last listener is closed, and the function returns", tellEnd("close"), func(r supervisor.Reason) bool { return r.Kind == supervisor.Normal }},
 		{"N34 N48 the function returns", tellEnd("return"), func(r supervisor.Reason) bool { return r.Kind == supervisor.Normal }},
 	} {
