@@ -27,7 +27,17 @@ const treeVar = "COPPICE_TEST_TREE"
 // trees are all the trees of the tests, by name.
 var trees = map[string]func() coppice.Config{}
 
+// programs are what the test binary is as the program of a Process: by the name in
+// programVar.
+var programs = map[string]func(){}
+
+const programVar = "COPPICE_TEST_PROCESS"
+
 func TestMain(m *testing.M) {
+	if program := os.Getenv(programVar); program != "" && !coppice.InChild() {
+		programs[program]()
+		return
+	}
 	if coppice.InChild() {
 		tree, ok := trees[os.Getenv(treeVar)]
 		if !ok {

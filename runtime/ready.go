@@ -29,14 +29,17 @@ type Ready struct {
 }
 
 func (r Ready) validate(bad report, path string) {
-	ways := 0
-	for _, set := range []bool{r.Notify, r.Network != "" || r.Address != "", r.Line != "", r.Alive != 0} {
-		if set {
-			ways++
+	var ways []string
+	for _, way := range []struct {
+		field string
+		set   bool
+	}{{"Notify", r.Notify}, {"Address", r.Network != "" || r.Address != ""}, {"Line", r.Line != ""}, {"Alive", r.Alive != 0}} {
+		if way.set {
+			ways = append(ways, way.field)
 		}
 	}
-	if ways > 1 {
-		bad(path, "Ready", fmt.Sprintf("%+v", r), "is more than one condition")
+	if len(ways) > 1 {
+		bad(path, "Ready", ways, "is more than one condition")
 	}
 	if r.Alive < 0 {
 		bad(path, "Ready.Alive", r.Alive, "is negative")

@@ -40,6 +40,26 @@ func TestBadSpecs(t *testing.T) {
 		{"exit codes", coppice.Config{Children: []coppice.ChildSpec{
 			coppice.Process{Name: "p", Command: []string{"true"}, SuccessExit: []int{3, 256}}, coppice.Pool{Name: "web", Worker: fn, SuccessExit: []int{-1}},
 		}}, []string{`child "p": SuccessExit 256`, `child "web": SuccessExit -1`}},
+		{"a program's fields", coppice.Config{Children: []coppice.ChildSpec{coppice.Process{
+			Name: "p", Command: []string{"true"}, Stop: 99, Shutdown: -9, StartTimeout: -1,
+			Ready: coppice.Ready{Notify: true, Line: "(", Network: "udp", Address: ":0", Alive: -1},
+		}}}, []string{
+			`child "p": Stop 99`, `child "p": Shutdown`, `child "p": StartTimeout`, "Ready [Notify Address Line Alive]", `Ready.Line "("`, `Ready.Network "udp"`, "Ready.Alive",
+		}},
+		{"a program's port", coppice.Config{Children: []coppice.ChildSpec{coppice.Process{
+			Name: "p", Command: []string{"true"}, Ready: coppice.Ready{Network: "tcp", Address: "localhost:0"},
+		}}}, []string{`child "p": Ready.Address "localhost:0"`}},
+		{"an environment", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Worker: fn, Environment: coppice.Environment{
+			Env: []string{"=1", "COPPICE_CHANNEL=3"}, MaxProcs: -2, MemoryLimit: -2, Nice: 20,
+			Rlimits: []coppice.Rlimit{{Name: "love"}, {Name: "core", Soft: 1}},
+			Files:   []coppice.File{{Name: "a:b", FD: 3}, {Name: "a", FD: 3}, {Name: "a", Path: "x"}, {Name: "b", Path: "x", FD: 3}, {Name: "c", FD: 2}},
+		}}}}, []string{
+			`Env "=1"`, `Env "COPPICE_CHANNEL=3"`, "MaxProcs -2", "MemoryLimit -2", "Nice 20", `Rlimits "love": is none of as, `, "Rlimits core: has a soft limit",
+			`Files "a:b"`, "Files a: is there twice", "Files b: needs one of", "Files c: has an FD below 3",
+		}},
+		{"an environment of goroutines", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{
+			Name: "web", Worker: fn, Isolation: coppice.GoroutineIsolation, Environment: coppice.Environment{Nice: 1},
+		}}}, []string{`child "web": Environment of goroutines`}},
 		{"nil run", coppice.Config{Children: []coppice.ChildSpec{coppice.Func{Name: "f"}}}, []string{`child "f": Run`}},
 		{"nil actor", coppice.Config{Children: []coppice.ChildSpec{coppice.Actor{Name: "a"}}}, []string{`child "a": New`}},
 		{"below", coppice.Config{Children: []coppice.ChildSpec{coppice.Supervisor{Name: "s", Children: []coppice.ChildSpec{

@@ -105,12 +105,7 @@ func branch(bad report, parent string, specs []ChildSpec) []*node {
 			checkRestart(bad, path, s.Restart)
 			notNegative(bad, path, "Shutdown", s.Shutdown)
 		case Process:
-			if len(s.Command) == 0 || s.Command[0] == "" {
-				bad(path, "Command", s.Command, "names no program")
-			}
-			checkExitCodes(bad, path, s.SuccessExit)
-			checkRestart(bad, path, s.Restart)
-			notNegative(bad, path, "Shutdown", s.Shutdown)
+			s.validate(bad, path)
 		case Supervisor:
 			if len(s.Children) == 0 {
 				bad(path, "Children", "[]", "a supervisor needs at least one child")
@@ -143,6 +138,23 @@ func (p Pool) validate(bad report, path string) {
 	p.Environment.validate(bad, path)
 	if p.Isolation == GoroutineIsolation && !p.Environment.isZero() {
 		bad(path, "Environment", "of goroutines", "is the master's own: only processes can have another")
+	}
+}
+
+func (p Process) validate(bad report, path string) {
+	if len(p.Command) == 0 || p.Command[0] == "" {
+		bad(path, "Command", p.Command, "names no program")
+	}
+	checkExitCodes(bad, path, p.SuccessExit)
+	checkRestart(bad, path, p.Restart)
+	p.Environment.validate(bad, path)
+	p.Ready.validate(bad, path)
+	notNegative(bad, path, "StartTimeout", p.StartTimeout)
+	if p.Stop < 0 || p.Stop > maxSignal {
+		bad(path, "Stop", int(p.Stop), "is not a signal")
+	}
+	if p.Shutdown != supervisor.BrutalKill && p.Shutdown != supervisor.Infinity {
+		notNegative(bad, path, "Shutdown", p.Shutdown)
 	}
 }
 
