@@ -34,7 +34,10 @@ func (rt *Runtime) ownActors(ctx context.Context) error {
 	if err := rt.system.Register(ctx, masterName, rt.system.Process()); err != nil {
 		return err
 	}
-	_, err := rt.system.Spawn(ctx, treeName, func() actor.Actor { return treeActor{rt} })
+	if _, err := rt.system.Spawn(ctx, treeName, func() actor.Actor { return treeActor{rt} }); err != nil {
+		return err
+	}
+	_, err := rt.system.Spawn(ctx, ticketsName, func() actor.Actor { return &ticketRing{} })
 	return err
 }
 

@@ -1,0 +1,116 @@
+package coppice
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"fmt"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/coppice-go/coppice/actors"
+)
+
+// ticketsName is the master's actor that answers a ticketsRequest with the tree's
+// session ticket keys.
+const ticketsName = "tickets"
+
+// Rotation of the session ticket keys: that of crypto/tls, for which a ticket is
+// good for 7 days.
+const (
+	ticketsRotate = 24 * time.Hour
+	ticketsKept   = 7 // besides the one in use and the one after it
+)
+
+type (
+	ticketsRequest struct{}
+	tickets        struct{ Keys [][32]byte }
+)
+
+func init() {
+	actors.RegisterType[ticketsRequest]("coppice.tickets.request")
+	actors.RegisterType[tickets]("coppice.tickets")
+}
+
+// ticketRing are the keys of the tree: the one in use, the one that is next, and
+// those that were. Every worker knows the next one a day before another worker may
+// use it, so that no ticket is met by a worker that cannot read it.
+type ticketRing struct {
+	keys  [][32]byte
+	since time.Time // when the first came into use
+}
+
+// at returns the keys as they are at that time.
+func (r *ticketRing) at(now time.Time) [][32]byte {
+	if r.keys == nil {
+		r.keys, r.since = [][32]byte{newTicketKey(), newTicketKey()}, now
+	}
+	for ; now.Sub(r.since) >= ticketsRotate; r.since = r.since.Add(ticketsRotate) {
+		keys := append([][32]byte{r.keys[1], newTicketKey(), r.keys[0]}, r.keys[2:]...)
+		r.keys = keys[:min(len(keys), ticketsKept+2)]
+	}
+	return r.keys
+}
+
+func newTicketKey() (key [32]byte) {
+	_, _ = rand.Read(key[:]) // never fails (crypto/rand)
+	return key
+}
+
+// Receive answers who asks for the keys: processes of the tree, nobody else can.
+func (r *ticketRing) Receive(ctx actor.Context) {
+	if _, ok := ctx.Message().(ticketsRequest); ok {
+		ctx.Respond(tickets{r.at(time.Now())})
+	}
+}
+
+// ShareTickets gives cfg the TLS session ticket keys of the whole tree and keeps
+// them up to date until the worker ends, so that a client may resume its session
+// with any worker, of any generation (N105, P40). The master makes the keys, a new
+// one each day, and keeps them in its memory alone: after a restart of the master
+// clients begin anew.
+//
+// cfg must be the configuration that serves: tls.NewListener(ln, cfg) takes it as
+// it is, while http.Server.ServeTLS serves with a copy. Without a master it does
+// nothing: a single process has keys of its own.
+func (w *Worker) ShareTickets(ctx context.Context, cfg *tls.Config) error {
+	if w.c == nil {
+		return nil
+	}
+	if err := w.c.renewTickets(ctx, cfg); err != nil {
+		return err
+	}
+	go w.c.keepTickets(cfg) // ends with the drain
+	return nil
+}
+
+func (c *child) renewTickets(ctx context.Context, cfg *tls.Config) error {
+	reply, err := c.system.Ask(ctx, c.system.Lookup(masterName+"/"+ticketsName), ticketsRequest{})
+	if err != nil {
+		return fmt.Errorf("coppice: session ticket keys: %w", err)
+	}
+	t, ok := reply.(tickets)
+	if !ok || len(t.Keys) == 0 {
+		return fmt.Errorf("coppice: session ticket keys: the answer is a %T", reply)
+	}
+	cfg.SetSessionTicketKeys(t.Keys)
+	return nil
+}
+
+// keepTickets renews cfg's keys twice in each rotation. A renewal that fails is
+// made up for by the next: the key that comes into use meanwhile is known.
+func (c *child) keepTickets(cfg *tls.Config) {
+	ticker := time.NewTicker(ticketsRotate / 2)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-c.drain.Done():
+			return
+		case <-ticker.C:
+		}
+		if err := c.renewTickets(c.drain, cfg); err != nil {
+			c.log.Warn("tls", "err", err)
+		}
+	}
+}

@@ -1,0 +1,99 @@
+//go:build linux
+
+package coppice_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	coppice "github.com/coppice-go/coppice/runtime"
+)
+
+func init() {
+	trees["tls"] = func() coppice.Config {
+		cfg := pool(4, func(ctx context.Context, w *coppice.Worker) error {
+			cert, err := tls.X509KeyPair(w.Config(), w.Config())
+			if err != nil {
+				return err
+			}
+			conf := &tls.Config{Certificates: []tls.Certificate{cert}}
+			if err := w.ShareTickets(ctx, conf); err != nil {
+				return err
+			}
+			ln, err := w.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			return w.Serve(ctx, tls.NewListener(ln, conf), name(w))
+		})
+		cfg.Load = selfSigned // every worker has the same certificate
+		return cfg
+	}
+}
+
+// selfSigned returns a certificate for 127.0.0.1 and its key, in PEM.
+func selfSigned(context.Context) ([]byte, error) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "coppice"}, NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
+	if err != nil {
+		return nil, err
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, err
+	}
+	return append(
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...), nil
+}
+
+// TestTickets is N105 and P40: of n connections that a client makes to four
+// workers all but the first resume its session.
+func TestTickets(t *testing.T) {
+	p := plant(t, "tls")
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1)},
+	}}
+	defer client.CloseIdleConnections()
+	url := fmt.Sprintf("https://%s/", p.Listeners()[0].Addr)
+	const n = 16
+	resumed, workers := 0, map[string]bool{}
+	for range n {
+		resp, err := client.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		who, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		workers[string(who)] = true
+		if resp.TLS.DidResume {
+			resumed++
+		}
+	}
+	if resumed != n-1 || len(workers) != 4 {
+		t.Errorf("%d of %d resumed, with %d workers", resumed, n, len(workers))
+	}
+}
