@@ -30,6 +30,7 @@ type ownership struct {
 	spec       bool
 	held       map[uint64]uint64 // live workers that have it open, by which request of theirs
 	vacancies  int               // workers that died with it, not yet replaced
+	first      int               // the generation that asked first; 0: a spec, or one that is gone
 	generation int               // the newest that asked
 }
 

@@ -145,6 +145,12 @@ func (t *Table) Sweep(owner string, generation int) {
 	t.step(func() []effect { return t.state.sweep(owner, generation) })
 }
 
+// Unroll ends what a pool has in sockets that nobody asked for before workers of the
+// given generation did: its reload has failed.
+func (t *Table) Unroll(owner string, generation int) {
+	t.step(func() []effect { return t.state.unroll(owner, generation) })
+}
+
 // Pause stops accepting on a socket until Resume; connections wait in the
 // kernel's backlog. It is false if there is no dispatched socket of that number.
 func (t *Table) Pause(number uint64) bool { return t.control(KindPause, number) }

@@ -118,7 +118,7 @@ func (t *tableState) share(s *socketState, a ask) []effect {
 		return refuse(a, "listen", syscall.ECANCELED) // it died while it waited
 	}
 	if o == nil {
-		o = &ownership{held: make(map[uint64]uint64)}
+		o = &ownership{held: make(map[uint64]uint64), first: w.Generation}
 		s.owners[a.owner] = o
 	}
 	switch {
@@ -277,6 +277,18 @@ func (t *tableState) stopOwner(owner string) []effect {
 			delete(t.sockets, s.number)
 		}
 		if s.owners[owner] != nil {
+			out = append(out, t.disown(s, owner)...)
+		}
+	}
+	return out
+}
+
+// unroll ends a pool's hold on every socket that only workers of the given generation,
+// or newer ones, asked for: its reload has failed.
+func (t *tableState) unroll(owner string, generation int) []effect {
+	var out []effect
+	for _, s := range t.inOrder() {
+		if o := s.owners[owner]; o != nil && !o.spec && o.first >= generation {
 			out = append(out, t.disown(s, owner)...)
 		}
 	}

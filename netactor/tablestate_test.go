@@ -285,6 +285,16 @@ func TestTableLife(t *testing.T) {
 			t.Errorf("closed %v", m.closed)
 		}
 	})
+	t.Run("a failed reload that alone asked for it closes it", func(t *testing.T) {
+		m, n := two(t)
+		m.worker(3, 2)
+		other := m.ask(3, tcp("127.0.0.1:81")).Number
+		m.ask(3, tcp(addr))
+		m.do(m.s.unroll("web", 2))
+		if isClosed(m, n) || !isClosed(m, other) {
+			t.Errorf("closed %v", m.closed)
+		}
+	})
 	t.Run("N57 N58 N87 listen again while the old socket is still closing", func(t *testing.T) {
 		m, n := two(t)
 		m.do(m.s.closed(1, n))
