@@ -1,5 +1,7 @@
 package pool
 
+import "slices"
+
 // roll is a reload on its way through the slots.
 type roll struct {
 	to     Generation
@@ -106,6 +108,21 @@ func (s *State) stepFailed(l *slot, w *worker) {
 	case l.up && l.cur == 0: // it was stopped first
 		l.step, l.to, l.why = stopFirst, l.gen, ForRefill
 		l.next = s.launch(l.n, l.gen, ForRefill)
+	}
+}
+
+// abort ends the roll that goes on, or else the one that is next.
+func (s *State) abort() {
+	if s.roll != nil {
+		s.fail(Effect{Kind: Rolled, Outcome: Cancelled})
+		return
+	}
+	for i, ev := range s.waiting {
+		if ev.Kind == Roll && !ev.Back {
+			s.waiting = slices.Delete(s.waiting, i, i+1)
+			s.do(Effect{Kind: Rolled, Outcome: Cancelled})
+			return
+		}
 	}
 }
 

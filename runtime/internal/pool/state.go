@@ -115,9 +115,7 @@ func (s *State) Step(now Time, ev Event) []Effect {
 	case Roll, Scale:
 		s.waiting = append(s.waiting, ev)
 	case Abort:
-		if s.roll != nil && !s.roll.back {
-			s.fail(Effect{Kind: Rolled, Outcome: Cancelled})
-		}
+		s.abort()
 	case Added:
 		s.added(ev)
 	case Removed:

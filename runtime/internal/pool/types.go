@@ -69,7 +69,7 @@ const (
 	// Roll: replace every worker by one of Gen. Answered by Rolled. Back: it is the
 	// way back from a roll that has failed elsewhere, and does not fail.
 	Roll
-	// Abort: the roll that goes on is to fail.
+	// Abort: the roll that goes on, or is next, is to fail.
 	Abort
 	// Scale: Size slots. Busy: open connections of each slot. Answered by Scaled.
 	Scale
