@@ -70,8 +70,9 @@ type borrowed struct{ tracing.Pipeline }
 
 func (borrowed) Shutdown(ctx context.Context) error { return nil }
 
-func (b *goroutineBody) pid() int     { return 0 }
-func (b *goroutineBody) asked(string) {}
+func (b *goroutineBody) pid() int              { return 0 }
+func (b *goroutineBody) asked(string)          {}
+func (b *goroutineBody) printedLast() []string { return nil }
 
 // terminate ends the drain. A goroutine can be told more, but not made to obey.
 func (b *goroutineBody) terminate() { b.child.beginDrain(errAsked, 0, 0) }

@@ -71,6 +71,7 @@ type child struct {
 	linger   context.Context // ends when idle connections are closed, at the latest with drain
 	endWait  context.CancelFunc
 	forced   atomic.Int64 // connections cut at a deadline
+	post     post
 	ready    func() error
 	parting  atomic.Bool // it has said all that it had to say and ends
 }
@@ -87,6 +88,7 @@ func newChild(cfg Config, root *node) *child {
 		greeted: make(chan greeting, 1), set: make(chan struct{}),
 		servers: map[*http.Server]*httpDrain{},
 	}
+	c.post.appointed = make(chan appointment, 1)
 	c.ctx, c.stop = context.WithCancelCause(context.Background())
 	c.drain, c.endDrain = context.WithCancel(context.Background())
 	c.linger, c.endWait = context.WithCancel(c.drain)
@@ -121,6 +123,11 @@ func (c *child) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 		err = c.gone(f)
 	case f.Kind == frameQuiet:
 		c.quiet()
+	case f.Kind == frameAppoint:
+		var a appointment
+		if a, err = decode[appointment](f); err == nil {
+			c.appoint(a)
+		}
 	case f.Kind == frameBeat:
 		var b beat
 		if b, err = decode[beat](f); err == nil {
@@ -272,7 +279,10 @@ func (c *child) equip() error {
 
 // work runs the worker function to its end.
 func (c *child) work() farewell {
-	err := c.pool.Worker(c.ctx, &Worker{c})
+	err := c.warmUp()
+	if err == nil {
+		err = c.pool.Worker(c.ctx, &Worker{c})
+	}
 	asked := c.ctx.Err() != nil
 	c.endDrain() // what the worker function has not waited for is cut
 	_ = c.accept.Drain(c.drain)

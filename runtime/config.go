@@ -23,8 +23,8 @@ type Config struct {
 	Intensity supervisor.Intensity
 
 	// Load returns the configuration that every worker of a generation gets from
-	// Worker.Config, replacements included. It runs in the master, at the start
-	// (and at each reload, once there is one). nil = no configuration.
+	// Worker.Config, replacements included. It runs in the master, at the start and
+	// at each reload, which its error ends. nil = no configuration.
 	Load func(ctx context.Context) ([]byte, error)
 
 	// Shutdown bounds the whole shutdown that a signal or the end of Run's
@@ -80,6 +80,13 @@ var (
 	// ErrMasterGone is returned by a worker's calls once the channel to the
 	// master is lost.
 	ErrMasterGone = errors.New("coppice: the master is gone")
+
+	// ErrEnding is wrapped by the error of a reload, or a scaling, that the end of the
+	// tree, or of the pool, has overtaken.
+	ErrEnding = errors.New("coppice: it is ending")
+
+	// ErrNoPool is wrapped by the error of Scale for a pool that does not run.
+	ErrNoPool = errors.New("coppice: no such pool runs")
 
 	// ErrNotReady is wrapped by the start error of a worker that did not become
 	// ready in time.

@@ -33,6 +33,9 @@ const (
 	frameGone                             // master, to the listener process: that worker is reaped
 	frameQuiet                            // master: accept no more; listener process: nothing is unclaimed now
 	frameBeat                             // master: are you there; child, with the same number: yes, or what is wrong
+	frameWarm                             // child, a spare: I wait for a place
+	frameAppoint                          // master, to a spare: your place
+	frameSpent                            // child: I have had my share of requests
 
 	// The child's telemetry, each kind of payload one frame; see payloadFrame.
 	frameSpans   fdipc.Kind = 0x50 // child: finished spans
@@ -64,6 +67,15 @@ type welcome struct {
 	Tree        []string      `json:",omitempty"` // the master's, to compare
 	Config      []byte        `json:",omitempty"`
 	Drain       time.Duration // given to it when it is asked to stop
+	Requests    int64         `json:",omitempty"` // after which it is spent; 0 = never
+}
+
+// appointment gives a spare its place.
+type appointment struct {
+	Name        string
+	Slot        int
+	Incarnation int
+	Requests    int64 `json:",omitempty"` // as in welcome
 }
 
 // stopRequest begins a child's drain.

@@ -63,6 +63,8 @@ const (
 	KilledChannel  KillReason = "its channel was lost"        // and it lived on
 	KilledHung     KillReason = "it hung"                     // and did not end at SIGABRT
 	KilledUnread   KillReason = "it did not read its channel" // the listener process
+	KilledUnlinked KillReason = "a worker has no link to it"  // the listener process
+	KilledMemory   KillReason = "over its memory limit"       // Recycle.HardMemory
 )
 
 // OOM is whether the kernel's out-of-memory killer ended a process: an inference

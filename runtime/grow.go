@@ -2,23 +2,19 @@ package coppice
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// Defaults of a pool.
-const (
-	defaultStartTimeout = 30 * time.Second
-	defaultPoolShutdown = 10 * time.Second
-)
+// defaultStartTimeout is that of a pool, and of the listener process.
+const defaultStartTimeout = 30 * time.Second
 
 // poolIntensity suits what is killed from outside and grows back in
 // milliseconds; OTP's 1 in 5 s is for one process's actors.
@@ -63,87 +59,16 @@ func (rt *Runtime) childSpec(n *node) supervisor.ChildSpec {
 
 // poolSpec is a supervisor over the pool's slots.
 func (rt *Runtime) poolSpec(n *node, p Pool) supervisor.ChildSpec {
-	p.Size = p.size()
-	if p.Intensity == (supervisor.Intensity{}) {
-		p.Intensity = poolIntensity
+	return supervisor.ChildSpec{
+		ID: p.Name, Type: supervisor.TypeSupervisor,
+		Start: &grove{rt: rt, path: n.path, role: roleWorker, pool: p.complete()},
 	}
-	if p.StartTimeout == 0 {
-		p.StartTimeout = defaultStartTimeout
-	}
-	if p.Shutdown == 0 {
-		p.Shutdown = defaultPoolShutdown
-	}
-	spec := supervisor.Spec{Strategy: p.Strategy, Intensity: p.Intensity, Backoff: p.Backoff}
-	for i := range p.Size {
-		spec.Children = append(spec.Children, supervisor.ChildSpec{
-			ID: strconv.Itoa(i), Start: slot{rt, n.path, p, i},
-			Restart: p.Restart, Shutdown: p.Shutdown, StartTimeout: p.StartTimeout,
-		})
-	}
-	return supervisor.ChildSpec{ID: p.Name, Start: grove{rt, n.path, spec}, Type: supervisor.TypeSupervisor}
 }
 
-// grove starts the supervisor of a pool, whose sockets end with it.
-type grove struct {
-	rt   *Runtime
-	path string
-	spec supervisor.Spec
-}
-
-func (g grove) Start(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
-	inst, err := g.spec.Start(ctx, inc)
-	if err != nil {
-		g.rt.sockets.StopOwner(g.path)
-		return nil, err
-	}
-	return &poolInstance{inst.(*supervisor.Supervisor), g}, nil
-}
-
-// poolInstance is a running pool.
-type poolInstance struct {
-	*supervisor.Supervisor
-	grove grove
-}
-
-// Stop stops the pool, and with it its sockets. A pool that ends by itself has
-// given up: whether its sockets are of use to another incarnation, or end with
-// the tree, is decided above it, and until then clients wait in the backlog.
-func (p *poolInstance) Stop() {
-	p.Supervisor.Stop()
-	go func() { // ends with the pool
-		<-p.Done()
-		p.grove.rt.sockets.StopOwner(p.grove.path)
-	}()
-}
-
-// slot starts the workers of one place in a pool, one after another.
-type slot struct {
-	rt     *Runtime
-	path   string // of the pool
-	pool   Pool
-	number int
-}
-
-func (s slot) Start(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
-	return s.rt.startChild(ctx, welcome{
-		Role: roleWorker, Path: s.path, Name: fmt.Sprintf("%s/%d", s.path, s.number),
-		Slot: s.number, Generation: 1, Incarnation: int(inc.N), Config: s.rt.config,
-		Drain: s.pool.Shutdown * 9 / 10,
-	}, s.pool.Isolation)
-}
-
-// listenerStarter starts the listener process.
-type listenerStarter struct{ rt *Runtime }
-
-func (l listenerStarter) Start(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
-	return l.rt.startChild(ctx, welcome{
-		Role: roleListener, Name: listenerName, Generation: 1, Incarnation: int(inc.N),
-		Drain: listenerShutdown * 9 / 10,
-	}, l.rt.cfg.ListenerIsolation)
-}
-
-// startChild starts the child w and returns when it is ready.
-func (rt *Runtime) startChild(ctx context.Context, w welcome, isolation Isolation) (supervisor.Instance, error) {
+// hatch starts the child w of a generation: it has its body, its channel and its place
+// in the book when hatch returns. It lives from then on, and is the caller's to end,
+// also when there is an error beside it.
+func (rt *Runtime) hatch(w welcome, isolation Isolation, gen *generation) (*peer, error) {
 	w.Protocol, w.Tree = protocol, rt.described
 	p := newPeer(rt, w)
 	rt.hub.number(p)
@@ -152,42 +77,57 @@ func (rt *Runtime) startChild(ctx context.Context, w welcome, isolation Isolatio
 	p.telemetry = rt.pipeline.Adopt(about)
 	if isolation == GoroutineIsolation {
 		rt.branchOff(p)
-	} else if err := rt.fork(p); err != nil {
+	} else if err := rt.fork(p, gen.exe); err != nil {
 		p.telemetry.Ended(tracing.End{At: time.Now()})
 		return nil, err
 	}
 	err := rt.hub.enter(p)
 	go p.live() // ends with the child; after enter, which what it does at the end undoes
-	if err == nil {
-		err = rt.bringUp(ctx, p)
-	}
-	if err == nil {
-		return p, nil
-	}
-	why := KilledUnwanted
-	if errors.Is(context.Cause(ctx), supervisor.ErrStartTimeout) {
-		why = KilledNotReady
-	}
-	p.killFor(why)
-	<-p.done
-	if ctx.Err() != nil {
-		return nil, fmt.Errorf("%w: %s: %w; %w", ErrNotReady, w.Name, context.Cause(ctx), supervisor.Exit(p.reason))
-	}
-	return nil, err
+	return p, err
 }
 
-// bringUp tells a child that has a channel who it is, and waits until it is ready.
-// On an error the child is as far as it came.
+// bringUp tells a child that has a channel who it is, and waits until it is ready; a
+// spare, until it is warm. On an error the child is as far as it came.
 func (rt *Runtime) bringUp(ctx context.Context, p *peer) error {
 	if err := p.sayWelcome(ctx); err != nil {
 		return p.beforeReady(err)
 	}
-	if err := rt.hub.welcomed(ctx, p); err != nil {
+	if p.welcome.Slot == pool.Spare {
+		return p.await(ctx, p.warm)
+	}
+	return rt.settle(ctx, p)
+}
+
+// appoint gives a spare that is warm its place, and waits until it is ready.
+func (rt *Runtime) appoint(ctx context.Context, p *peer, a appointment) error {
+	at := place{name: a.Name, slot: a.Slot, incarnation: a.Incarnation}
+	p.place.Store(&at)
+	rt.sockets.AddWorker(p.sibling().Worker, p.conn) // it may ask for one from now on
+	if err := p.conn.Send(ctx, control(frameAppoint, a)); err != nil {
 		return p.beforeReady(err)
 	}
+	return rt.settle(ctx, p)
+}
+
+// settle gives a child that knows its place a link, waits until it is ready, and gives
+// it its name.
+func (rt *Runtime) settle(ctx context.Context, p *peer) error {
+	if p.welcome.Role == roleWorker {
+		if err := rt.hub.welcomed(ctx, p); err != nil {
+			return p.beforeReady(err)
+		}
+	}
+	if err := p.await(ctx, p.ready); err != nil {
+		return err
+	}
+	return rt.hub.rename(p)
+}
+
+// await waits until the child has said what closes said, or has ended.
+func (p *peer) await(ctx context.Context, said <-chan struct{}) error {
 	select {
-	case <-p.ready:
-		return rt.hub.ready(ctx, p)
+	case <-said:
+		return nil
 	case <-p.done:
 		return p.beforeReady(nil)
 	case <-ctx.Done():

@@ -150,9 +150,9 @@ func (p *peer) watch() {
 		switch silent.Step(cfg, turn) {
 		case pulse.Fine:
 		case pulse.Late:
-			p.rt.log.Warn("late with its heartbeat", "name", p.welcome.Name, "id", p.welcome.ID, "silent", silent.Silence(), "says", p.unwell())
+			p.rt.log.Warn("late with its heartbeat", "name", p.name(), "id", p.welcome.ID, "silent", silent.Silence(), "says", p.unwell())
 		case pulse.Recovered:
-			p.rt.log.Info("its heartbeat is back", "name", p.welcome.Name, "id", p.welcome.ID)
+			p.rt.log.Info("its heartbeat is back", "name", p.name(), "id", p.welcome.ID)
 		case pulse.Hung:
 			if p.body.traced() {
 				silent = pulse.Pulse{}
@@ -177,7 +177,7 @@ func (p *peer) endHung(silence time.Duration) {
 	if says := p.unwell(); says != "" {
 		why = fmt.Errorf("%w: unwell for %v: %s", ErrHung, silence, says)
 	}
-	p.rt.log.Error("hung: aborting it", "name", p.welcome.Name, "id", p.welcome.ID, "pid", p.body.pid(), "why", why)
+	p.rt.log.Error("hung: aborting it", "name", p.name(), "id", p.welcome.ID, "pid", p.body.pid(), "why", why)
 	p.hung.Store(&why)
 	p.body.abort()
 	p.unlessEnded(abortGrace, func() { p.killFor(KilledHung) })

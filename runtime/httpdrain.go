@@ -20,6 +20,7 @@ import (
 type httpDrain struct {
 	inner    http.Handler
 	force    func(n int) // counts connections that are closed in their clients' faces
+	count    func(n int) // counts requests
 	draining atomic.Bool
 
 	mu    sync.Mutex
@@ -33,8 +34,8 @@ type connKey struct{}
 
 // drainHTTP puts a drain between s and its handler. It changes s, which must not
 // serve yet; the hooks of the user's are called as before.
-func drainHTTP(s *http.Server, force func(n int)) *httpDrain {
-	d := &httpDrain{inner: s.Handler, force: force, conns: map[net.Conn]http.ConnState{}, empty: make(chan struct{}, 1)}
+func drainHTTP(s *http.Server, force, count func(n int)) *httpDrain {
+	d := &httpDrain{inner: s.Handler, force: force, count: count, conns: map[net.Conn]http.ConnState{}, empty: make(chan struct{}, 1)}
 	if d.inner == nil {
 		d.inner = http.DefaultServeMux
 	}
@@ -66,6 +67,7 @@ func (d *httpDrain) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Connection", "close")
 	}
 	d.inner.ServeHTTP(rw, r)
+	d.count(1)
 }
 
 // note takes a connection's change of state, on the connection's goroutine.

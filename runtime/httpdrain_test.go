@@ -31,6 +31,7 @@ func serveDrained(t *testing.T, s *http.Server) *drained {
 	c := newChild(Config{Logger: slog.New(slog.DiscardHandler)}, nil)
 	c.accept = netactor.NewListeners(netactor.ListenersConfig{})
 	c.ready = func() error { return nil }
+	c.post.now.Store(&appointment{Name: "web/0"})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -33,15 +33,15 @@ func (h *hub) number(p *peer) {
 }
 
 // enter gives a child that has its body and its channel its place in the book,
-// where others find it, and makes it known to the actors and the sockets. What it
-// sent before would be refused. forget undoes it.
+// where others find it, and makes it known to the actors, and to the sockets unless
+// it is a spare. What it sent before would be refused. forget undoes it.
 func (h *hub) enter(p *peer) error {
 	h.mu.Lock()
 	h.peers[p.welcome.ID] = p
 	h.mu.Unlock()
 	h.rt.wires.add(p.conn)
-	if p.welcome.Role == roleWorker {
-		h.rt.sockets.AddWorker(p.welcome.sibling().Worker, p.conn)
+	if p.welcome.Role == roleWorker && p.welcome.Slot >= 0 {
+		h.rt.sockets.AddWorker(p.sibling().Worker, p.conn)
 	}
 	return h.rt.system.Attach(p.address(), 0, p.conn)
 }
@@ -57,14 +57,9 @@ func (h *hub) all() []*peer {
 	return peers
 }
 
-// welcomed gives a child that knows who it is its place among the others: a link
-// between it and the listener process, or to every worker if it is that. Each
-// pair gets one link, and none before both have their welcome, which is a
-// child's first frame: who comes second makes it.
+// welcomed gives a worker that knows its place a link to the listener process. Each
+// pair gets one link, and none before both can use it: who comes second makes it.
 func (h *hub) welcomed(ctx context.Context, p *peer) error {
-	if p.welcome.Role == roleListener {
-		return h.appointListener(ctx, p)
-	}
 	h.mu.Lock()
 	p.welcomed = true
 	listener := h.listener
@@ -75,24 +70,14 @@ func (h *hub) welcomed(ctx context.Context, p *peer) error {
 	return h.introduce(ctx, listener, p)
 }
 
-// ready gives a child that does its work its name, which leaves who had it; and
-// the listener process every socket that it is to accept on.
-func (h *hub) ready(ctx context.Context, p *peer) error {
-	if p.welcome.Role == roleListener {
-		h.rt.sockets.Attach(p.conn)
-		h.mu.Lock()
-		gone := h.listener != p
-		h.mu.Unlock()
-		if gone { // meanwhile, and perhaps before the sockets were attached
-			h.rt.sockets.Detach()
-		}
-	}
-	return h.rt.system.Reregister(ctx, p.welcome.Name, actors.ProcessPID(p.address()))
+// rename gives a child that does its work its name, which leaves who had it.
+func (h *hub) rename(p *peer) error {
+	return h.rt.system.Reregister(context.Background(), p.name(), actors.ProcessPID(p.address()))
 }
 
-// appointListener makes p the one that accepts: it gets a link to every worker,
-// and when it is ready the sockets.
-func (h *hub) appointListener(ctx context.Context, p *peer) error {
+// appoint makes p, which is ready, the one that accepts: it gets a link to every
+// worker, and every socket. Who did so before goes on until it is told to be quiet.
+func (h *hub) appoint(ctx context.Context, p *peer) {
 	h.mu.Lock()
 	h.listener = p
 	var workers []*peer
@@ -102,11 +87,20 @@ func (h *hub) appointListener(ctx context.Context, p *peer) error {
 		}
 	}
 	h.mu.Unlock()
-	var errs []error
 	for _, w := range workers {
-		errs = append(errs, h.introduce(ctx, p, w))
+		if err := h.introduce(ctx, p, w); err != nil && ctx.Err() == nil {
+			h.rt.log.Error("a worker has no link to the listener process, which is replaced", "name", w.name(), "err", err)
+			p.killFor(KilledUnlinked) // it would pass that worker over, and nobody would know
+			break
+		}
 	}
-	return errors.Join(errs...)
+	h.rt.sockets.Attach(p.conn)
+	h.mu.Lock()
+	gone := h.listener == nil
+	h.mu.Unlock()
+	if gone { // p is, and perhaps it was before the sockets were attached
+		h.rt.sockets.Detach()
+	}
 }
 
 // introduce gives the listener process and a worker a channel of their own, over
@@ -118,7 +112,7 @@ func (h *hub) introduce(ctx context.Context, listener, worker *peer) error {
 		if !l.child.await(ctx) || !w.child.await(ctx) {
 			return nil // one of them is ending
 		}
-		to, from := worker.welcome.sibling(), listener.welcome.sibling()
+		to, from := worker.sibling(), listener.sibling()
 		a, b := fdipc.Pipe(l.child.linkConfig(to), w.child.linkConfig(from))
 		l.child.linked(to, a)
 		w.child.linked(from, b)
@@ -126,14 +120,14 @@ func (h *hub) introduce(ctx context.Context, listener, worker *peer) error {
 	}
 	a, b, err := fdipc.Socketpair()
 	if err != nil {
-		return fmt.Errorf("coppice: link %s to %s: %w", listener.welcome.Name, worker.welcome.Name, err)
+		return fmt.Errorf("coppice: link %s to %s: %w", listener.name(), worker.name(), err)
 	}
 	err = errors.Join(
 		listener.sendLink(ctx, worker, a),
 		worker.sendLink(ctx, listener, b),
 	)
 	if err != nil && !errors.Is(err, fdipc.ErrPeerLost) && !errors.Is(err, fdipc.ErrClosed) {
-		return fmt.Errorf("coppice: link %s to %s: %w", listener.welcome.Name, worker.welcome.Name, err)
+		return fmt.Errorf("coppice: link %s to %s: %w", listener.name(), worker.name(), err)
 	}
 	return nil // a peer that has died meanwhile needs no link
 }
@@ -155,9 +149,9 @@ func (h *hub) forget(p *peer) {
 	case wasListener:
 		h.rt.sockets.Detach()
 	case p.welcome.Role == roleWorker:
-		h.rt.sockets.RemoveWorker(uint64(p.welcome.ID), false)
+		h.rt.sockets.RemoveWorker(uint64(p.welcome.ID), p.retired.Load())
 		if listener != nil { // it is the master's word that the worker is reaped
-			err := listener.conn.TrySend(control(frameGone, p.welcome.sibling()))
+			err := listener.conn.TrySend(control(frameGone, p.sibling()))
 			if errors.Is(err, fdipc.ErrFull) {
 				h.rt.log.Error("the listener process does not read what the master says: it is replaced", "id", listener.welcome.ID)
 				listener.killFor(KilledUnread)
@@ -170,13 +164,10 @@ func (h *hub) forget(p *peer) {
 // accepted for them.
 const quietTimeout = 2 * time.Second
 
-// quiet has the listener process accept what waits in the backlogs and then no
-// more, and waits until all of it is claimed.
-func (h *hub) quiet(ctx context.Context) {
-	h.mu.Lock()
-	l := h.listener
-	h.mu.Unlock()
-	if l == nil || l.conn.TrySend(control(frameQuiet, struct{}{})) != nil {
+// quiet has a listener process accept what waits in the backlogs and then no more, and
+// waits until all of it is claimed.
+func (h *hub) quiet(ctx context.Context, l *peer) {
+	if l.conn.TrySend(control(frameQuiet, struct{}{})) != nil {
 		return
 	}
 	timer := time.NewTimer(quietTimeout)
@@ -186,6 +177,13 @@ func (h *hub) quiet(ctx context.Context) {
 	case <-l.done:
 	case <-ctx.Done():
 	case <-timer.C:
-		h.rt.log.Warn("shutting down with connections that no worker has claimed", "waited", quietTimeout)
+		h.rt.log.Warn("the listener process ends with connections that no worker has claimed", "waited", quietTimeout)
 	}
+}
+
+// accepting returns the listener process, or nil.
+func (h *hub) accepting() *peer {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.listener
 }

@@ -22,6 +22,9 @@ import (
 // lost, but who lives, is killed: it can be neither asked nor heard any more.
 const killAfterLoss = time.Second
 
+// hurryTimeout is how long a worker whose drain is cut short has to end.
+const hurryTimeout = time.Second
+
 // lingerShare is the part of a drain for which a worker that nobody replaces keeps
 // connections without a request.
 const lingerShare = 20
@@ -36,24 +39,29 @@ type body interface {
 	done() <-chan struct{} // closed when it has ended and its output is read
 	exit() Exit            // how, after done
 	sent() signals         // by us, until done
+	printedLast() []string
 	leaked() <-chan struct{}
 	waited() (time.Duration, error) // for CPUs, until now
 	traced() bool                   // by a debugger
 }
 
-// peer is one child of the tree from the master's side. It is a
-// supervisor.Instance: asked to stop by a frame, warned by SIGTERM at the end of
-// its drain, killed when the supervisor says so.
+// peer is one child of the tree from the master's side: asked to stop by a frame,
+// warned by SIGTERM at the end of its drain, killed when its time is over.
 type peer struct {
 	rt      *Runtime
 	welcome welcome
+	place   atomic.Pointer[place] // where it sits; a spare's changes once
 	conn    *fdipc.Conn
 	body    body
 
 	telemetry tracing.Child // ended by live, or by whoever finds that there is no body
 
-	welcomed bool // a worker that has its welcome; guarded by hub.mu
+	welcomed bool                   // a worker that knows its place; guarded by hub.mu
+	retired  atomic.Bool            // nobody takes its place, or somebody has: its end leaves no gap
+	spent    atomic.Pointer[func()] // called when it has had its share of requests
 
+	warm      chan struct{} // of a spare: closed when it waits for a place
+	sayWarm   func()
 	ready     chan struct{} // closed when it said that it does its work
 	sayReady  func()
 	quiet     chan struct{} // of the listener process: closed when nothing is unclaimed any more
@@ -72,7 +80,7 @@ type peer struct {
 
 func newPeer(rt *Runtime, w welcome) *peer {
 	p := &peer{
-		rt: rt, welcome: w,
+		rt: rt, welcome: w, warm: make(chan struct{}),
 		ready: make(chan struct{}), quiet: make(chan struct{}), done: make(chan struct{}),
 	}
 	if n := rt.root.find(w.Path); n != nil {
@@ -80,12 +88,31 @@ func newPeer(rt *Runtime, w welcome) *peer {
 			p.success = pool.SuccessExit
 		}
 	}
+	p.place.Store(&place{name: w.Name, slot: w.Slot, incarnation: w.Incarnation})
+	p.sayWarm = sync.OnceFunc(func() { close(p.warm) })
 	p.sayReady = sync.OnceFunc(func() {
 		close(p.ready)
 		go p.watch() // ends with the child
 	})
 	p.sayQuiet = sync.OnceFunc(func() { close(p.quiet) })
 	return p
+}
+
+// place is what a child is in its pool.
+type place struct {
+	name        string
+	slot        int
+	incarnation int
+}
+
+// name is the child's registered name, or what it has before it has one.
+func (p *peer) name() string { return p.place.Load().name }
+
+// sibling is what the others are told of the child.
+func (p *peer) sibling() sibling {
+	w, at := p.welcome, p.place.Load()
+	w.Name, w.Slot, w.Incarnation = at.name, at.slot, at.incarnation
+	return w.sibling()
 }
 
 // address is the child's actor address.
@@ -103,6 +130,12 @@ func (p *peer) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	switch {
 	case f.Kind == frameReady:
 		p.sayReady()
+	case f.Kind == frameWarm:
+		p.sayWarm()
+	case f.Kind == frameSpent:
+		if spent := p.spent.Load(); spent != nil {
+			(*spent)()
+		}
 	case f.Kind == frameBye:
 		var bye farewell
 		if bye, err = decode[farewell](f); err == nil {
@@ -120,13 +153,13 @@ func (p *peer) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	case f.Kind == frameMetrics:
 		err = p.telemetry.Receive(tracing.Metrics, bytes.Clone(f.Payload))
 	case p.rt.system.HandleFrame(p.address(), f):
-	case p.rt.sockets.HandleFrame(p.welcome.sibling().Worker, conn, f):
+	case p.rt.sockets.HandleFrame(p.sibling().Worker, conn, f):
 	default:
 		f.Refuse(fdipc.ReasonUnknown) // a newer child's: skipped by rule
 	}
 	if err != nil {
 		f.Refuse(fdipc.ReasonUnknown)
-		p.rt.log.Error("bad frame from a child", "name", p.welcome.Name, "id", p.welcome.ID, "err", err)
+		p.rt.log.Error("bad frame from a child", "name", p.name(), "id", p.welcome.ID, "err", err)
 	}
 }
 
@@ -156,7 +189,7 @@ func (p *peer) live() {
 	p.exit = p.body.exit()
 	p.exit.killedFor(&p.killed)
 	p.reason = p.why()
-	p.rt.life.ended(p.welcome.Name, p.telemetry.Ended(tracing.End{
+	p.rt.life.ended(p.name(), p.telemetry.Ended(tracing.End{
 		At: time.Now(), PID: p.body.pid(), Type: p.reason.Kind.String(), Reason: p.reason.String(),
 	}))
 	p.rt.hub.forget(p)
@@ -203,13 +236,9 @@ func (p *peer) words() supervisor.Reason {
 func (p *peer) beforeReady(err error) error {
 	select {
 	case <-p.done:
-		why := p.reason.Err()
-		if why == nil {
-			why = errors.New(p.reason.String())
-		}
-		return fmt.Errorf("coppice: %s ended before it was ready: %w", p.welcome.Name, why)
+		return fmt.Errorf("coppice: %s ended before it was ready: %w", p.name(), p.ended())
 	default:
-		return fmt.Errorf("coppice: %s: %w", p.welcome.Name, err)
+		return fmt.Errorf("coppice: %s: %w", p.name(), err)
 	}
 }
 
@@ -233,6 +262,14 @@ func (p *peer) sayWelcome(ctx context.Context) error {
 	return err
 }
 
+// ended is the reason of a child that has ended where it should not have, as an error.
+func (p *peer) ended() error {
+	if err := p.reason.Err(); err != nil {
+		return err
+	}
+	return errors.New(p.reason.String())
+}
+
 // sendLink gives the child its end of a channel to a sibling. It takes ownership
 // of end.
 func (p *peer) sendLink(ctx context.Context, to *peer, end *os.File) error {
@@ -240,7 +277,7 @@ func (p *peer) sendLink(ctx context.Context, to *peer, end *os.File) error {
 	if err != nil {
 		return errors.Join(err, end.Close())
 	}
-	if err := p.conn.Send(ctx, control(frameLink, to.welcome.sibling(), h)); err != nil {
+	if err := p.conn.Send(ctx, control(frameLink, to.sibling(), h)); err != nil {
 		return errors.Join(err, h.Close())
 	}
 	return nil
@@ -268,6 +305,12 @@ func (p *peer) ask(idle time.Duration) {
 	p.unlessEnded(p.welcome.Drain, p.body.terminate)
 }
 
+// hurry ends the child's drain now: what is under way is cut.
+func (p *peer) hurry() {
+	p.body.terminate()
+	p.unlessEnded(hurryTimeout, p.Kill)
+}
+
 // Kill ends the child: after it was asked in vain, or without.
 func (p *peer) Kill() {
 	if p.askedStop.Load() {
@@ -283,12 +326,6 @@ func (p *peer) killFor(why KillReason) {
 	p.body.kill()
 }
 
-// Done is closed when the child has ended, is reaped, and its output is read.
-func (p *peer) Done() <-chan struct{} { return p.done }
-
-// Reason is why, after Done.
-func (p *peer) Reason() supervisor.Reason { return p.reason }
-
-// Leaked is looked for by package supervisor: after Done, a channel that is closed
-// when a goroutine that would not end has ended; nil when there is none.
+// Leaked is, once the child is done, a channel that is closed when a goroutine that
+// would not end has ended; nil when there is none.
 func (p *peer) Leaked() <-chan struct{} { return p.body.leaked() }

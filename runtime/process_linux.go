@@ -29,6 +29,8 @@ type executable = process.Executable
 
 func openExecutable() (*executable, error) { return process.Self() }
 
+func executableAt(path string) (*executable, error) { return process.OpenExecutable(path) }
+
 // processBody is a child that is a process of its own, and what it prints.
 type processBody struct {
 	rt     *Runtime
@@ -49,7 +51,7 @@ type processBody struct {
 }
 
 // fork starts p as a process: this program once more.
-func (rt *Runtime) fork(p *peer) error {
+func (rt *Runtime) fork(p *peer, exe *executable) error {
 	local, remote, err := fdipc.Socketpair()
 	if err != nil {
 		return err
@@ -67,11 +69,11 @@ func (rt *Runtime) fork(p *peer) error {
 		marks = fdipc.Environ(channel, map[string]string{filesVar: env.fileNames()})
 	}
 	b, err := rt.spawn(process.Command{
-		Executable: rt.exe, Args: os.Args, Env: env.variables(os.Environ(), share, marks...),
+		Executable: exe, Args: os.Args, Env: env.variables(os.Environ(), share, marks...),
 		Files:       slices.Insert(make([]*os.File, channel), channel, remote),
 		DeathSignal: syscall.SIGTERM, // workers drain when the master is gone
-	}, env, spawning{grace: groupGrace, who: OutputLine{
-		Name: p.welcome.Name, ID: p.welcome.ID, Incarnation: p.welcome.Incarnation, Generation: p.welcome.Generation,
+	}, env, spawning{grace: groupGrace, place: p.place.Load, who: OutputLine{
+		ID: p.welcome.ID, Generation: p.welcome.Generation, Name: p.welcome.Name,
 	}})
 	if err != nil {
 		return errors.Join(err, local.Close())
@@ -115,6 +117,7 @@ var mastersOwn = []string{
 type spawning struct {
 	who   OutputLine    // whose lines are: name and numbers
 	grace time.Duration // of its group, once its leader has ended
+	place func() *place // of the tree's own children: what they are called by then
 	line  func([]byte)  // is called with each line, of either output; nil = nothing
 }
 
@@ -170,6 +173,10 @@ func (b *processBody) printed(how spawning, stream string, line []byte) {
 		how.line(line)
 	}
 	who := how.who
+	if how.place != nil {
+		at := how.place()
+		who.Name, who.Incarnation = at.name, at.incarnation
+	}
 	who.Time, who.Stream, who.Text = time.Now(), stream, string(line)
 	b.tail.add(who)
 	if !b.rt.output.put(who) {
@@ -213,6 +220,16 @@ func (b *processBody) exit() Exit {
 func (b *processBody) sent() signals { return signals(b.sigs.Load()) }
 
 func (b *processBody) leaked() <-chan struct{} { return nil }
+
+// printedLast returns the last lines that the process has printed.
+func (b *processBody) printedLast() []string {
+	lines, _, _ := b.tail.last()
+	texts := make([]string, len(lines))
+	for i, l := range lines {
+		texts[i] = l.Text
+	}
+	return texts
+}
 
 func (b *processBody) waited() (time.Duration, error) { return b.proc.Waited() }
 func (b *processBody) traced() bool                   { return b.proc.Traced() }

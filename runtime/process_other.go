@@ -18,9 +18,11 @@ type executable struct{}
 func openExecutable() (*executable, error) { return &executable{}, nil }
 func (*executable) Close() error           { return nil }
 
+func executableAt(string) (*executable, error) { return &executable{}, nil }
+
 var errNoProcesses = fmt.Errorf("%w: process isolation needs Linux", ErrUnsupported)
 
-func (rt *Runtime) fork(*peer) error { return errNoProcesses }
+func (rt *Runtime) fork(*peer, *executable) error { return errNoProcesses }
 
 func (rt *Runtime) startForeign(context.Context, Process, string, int) (supervisor.Instance, error) {
 	return nil, errNoProcesses

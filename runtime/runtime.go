@@ -20,12 +20,14 @@ import (
 // A Runtime is a running tree, seen from its master. Its methods may be called
 // by any goroutine.
 type Runtime struct {
-	cfg    Config
-	log    *slog.Logger
-	root   *node
-	config []byte // what Config.Load returned for this generation
+	cfg  Config
+	log  *slog.Logger
+	root *node
 
-	exe      *executable // nil when nothing is a process
+	program  string // the path that a reload opens
+	gens     generations
+	crews    crews
+	reload   chan struct{} // holds one token while a reload goes on
 	output   *outputQueue
 	pipeline tracing.Pipeline
 	life     *life // nil when nobody wants to know
@@ -65,7 +67,8 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 		return nil, spendChild(cfg, root, in.channel)
 	}
 
-	rt := &Runtime{cfg: cfg, log: cfg.Logger, root: root, described: root.describe(), ended: make(chan struct{})}
+	rt := &Runtime{cfg: cfg, log: cfg.Logger, root: root, described: root.describe(), reload: make(chan struct{}, 1), ended: make(chan struct{})}
+	rt.program = programPath()
 	rt.hub = newHub(rt) // before a second signal may look for it
 	if !running.CompareAndSwap(nil, rt) {
 		return nil, ErrRunning
@@ -126,15 +129,12 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 			}
 		}
 	}()
-	if rt.config, err = rt.cfg.load(ctx); err != nil {
+	if err := rt.firstGeneration(ctx); err != nil {
 		return err
 	}
+	undo = append(undo, func() { rt.gens.current.release() })
 	rt.output = newOutputQueue(lineWriter(rt.cfg.Output))
 	undo = append(undo, rt.endOutput)
-	if rt.exe, err = openExecutable(); err != nil {
-		return err
-	}
-	undo = append(undo, func() { rt.exe.Close() })
 	if rt.pipeline, err = tracing.Start(ctx, tracing.Process{Role: masterName, Name: masterName, Slot: -1, Generation: 1, Incarnation: 1}, nil); err != nil {
 		rt.log.Warn("no tracing", "err", err) // no reason to refuse service
 	}
@@ -180,13 +180,12 @@ func (rt *Runtime) ownChildren() []supervisor.ChildSpec {
 	if !rt.root.listens() {
 		return nil
 	}
-	return []supervisor.ChildSpec{{ID: listenersName, Start: supervisor.Spec{
-		Intensity: listenerIntensity,
-		Children: []supervisor.ChildSpec{{
-			ID: listenerName, Start: listenerStarter{rt},
-			StartTimeout: defaultStartTimeout, Shutdown: listenerShutdown,
-		}},
-	}}}
+	return []supervisor.ChildSpec{{
+		ID: listenersName, Type: supervisor.TypeSupervisor,
+		Start: &grove{rt: rt, path: listenersName, role: roleListener, pool: Pool{
+			Size: 1, Isolation: rt.cfg.ListenerIsolation, Intensity: listenerIntensity, Shutdown: listenerShutdown,
+		}.complete()},
+	}}
 }
 
 // live waits for the tree's end and takes down what it stood on.
@@ -199,7 +198,7 @@ func (rt *Runtime) live() {
 	bounded(rt.system.Shutdown)
 	rt.life.wait()
 	bounded(rt.pipeline.Shutdown)
-	rt.err = errors.Join(rt.err, rt.exe.Close())
+	rt.gens.current.release()
 	rt.endOutput()
 	running.CompareAndSwap(rt, nil)
 	close(rt.ended)
@@ -229,7 +228,9 @@ func (rt *Runtime) Wait() error {
 // wraps ctx's. Calls at the same time wait for the one shutdown.
 func (rt *Runtime) Shutdown(ctx context.Context) error {
 	rt.log.Info("shutting down")
-	rt.hub.quiet(ctx)
+	if l := rt.hub.accepting(); l != nil {
+		rt.hub.quiet(ctx, l)
+	}
 	rt.sockets.Close()
 	rt.tree.Stop()
 	select {

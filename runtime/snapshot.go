@@ -78,13 +78,13 @@ func (t Tree) draw(b *strings.Builder, first, rest string) {
 	}
 }
 
-// info is what a child of the tree shows of itself in a snapshot. It never
-// changes.
+// info is what a child of the tree shows of itself in a snapshot.
 type info struct {
-	role       string
-	name       string
-	id, pid    int
-	generation int
+	role        string
+	name        string
+	id, pid     int
+	generation  int
+	incarnation int
 }
 
 // LogValue is how a child shows in the log.
@@ -111,9 +111,10 @@ func (i info) String() string {
 	return s
 }
 
-// Info is looked for by package supervisor.
-func (p *peer) Info() any {
-	return info{string(p.welcome.Role), p.welcome.Name, p.welcome.ID, p.body.pid(), p.welcome.Generation}
+// info is what the child is now.
+func (p *peer) info() info {
+	at := p.place.Load()
+	return info{string(p.welcome.Role), at.name, p.welcome.ID, p.body.pid(), p.welcome.Generation, at.incarnation}
 }
 
 // Snapshot returns the whole tree as it is now. It never waits: what is being
@@ -137,6 +138,9 @@ func (rt *Runtime) branch(n supervisor.Node, path string) Tree {
 	}
 	if i, ok := n.Info.(info); ok {
 		t.Role, t.Name, t.ID, t.PID, t.Generation = i.role, i.name, i.id, i.pid, i.generation
+		if i.incarnation != 0 { // the pool's count: the supervisor does not see who comes between
+			t.Incarnation = i.incarnation
+		}
 	} else if found := rt.root.find(path); found != nil {
 		t.Role = strings.ToLower(fmt.Sprintf("%T", found.spec)[len("coppice."):])
 	}

@@ -30,11 +30,20 @@ type WorkerFunc func(ctx context.Context, w *Worker) error
 // A Pool is a supervisor over Size workers that run the same function. Each
 // has a slot, 0 to Size-1, which its replacement keeps, and the registered name
 // Name/slot.
+//
+// Other workers take the places of those that a slot has, without its supervisor's
+// doing and without a gap: by [Runtime.Reload], by Recycle. What is replaced drains
+// outside its slot, and the pool has not ended before it has. See [PoolEvent].
 type Pool struct {
 	Name string // unique among its siblings; up to 64 bytes without space, /, @ and $
 	Size int    // number of workers, 1 to 4096; 0 = one for each CPU
 
 	Worker WorkerFunc // required
+
+	// Warm runs before Worker, in every worker: what can be done before the worker has a
+	// slot, so that a spare has it behind it. It may use ID, Config, System and Lookup; Slot
+	// is -1, and Listen and Ready are refused. An error is that of the start. nil = nothing.
+	Warm WorkerFunc
 
 	Strategy  supervisor.Strategy  // over the slots; OneForOne by default
 	Restart   supervisor.Restart   // of each worker; Permanent by default
@@ -66,6 +75,28 @@ type Pool struct {
 	// SuccessExit are exit codes that are as good as 0, besides 0: their reason is
 	// Normal, and a transient worker stays down.
 	SuccessExit []int
+
+	// Spares are workers beyond Size that have run Warm and wait: when a worker dies one
+	// takes its slot at once, and a new spare grows behind it. 0 to 4096.
+	Spares int
+
+	// How a reload, or a recycling, goes through the slots. MaxSurge is how many slots at
+	// once have their new worker started while the old one works on; zero = 1, -1 = none,
+	// which needs a MaxUnavailable. MaxUnavailable is how many slots more, at most, may
+	// be without a worker meanwhile: there the old one has ended before the new one is
+	// started; zero = none. StopFirst is for a resource that only one worker may have:
+	// every old worker has ended first, MaxUnavailable (zero = 1) at once; it conflicts
+	// with a MaxSurge.
+	MaxSurge, MaxUnavailable int
+	StopFirst                bool
+
+	// MaxDraining is how many workers may drain at once after others have taken their
+	// places, of however many generations; beyond it the one that has drained longest is
+	// cut short. Zero = twice Size and one.
+	MaxDraining int
+
+	Recycle Recycle // who is replaced for having done its share; zero = nobody
+	Cull    Cull    // who goes when the pool is scaled down; the youngest by default
 }
 
 // A Func is a goroutine of the master: Run returns when ctx ends. A panic is

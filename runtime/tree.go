@@ -131,6 +131,28 @@ func (p Pool) validate(bad report, path string) {
 	checkRestart(bad, path, p.Restart)
 	checkExitCodes(bad, path, p.SuccessExit)
 	p.Heartbeat.validate(bad, path)
+	if p.Spares < 0 || p.Spares > maxPool {
+		bad(path, "Spares", p.Spares, fmt.Sprintf("is not between 0 and %d", maxPool))
+	}
+	if p.MaxSurge < -1 {
+		bad(path, "MaxSurge", p.MaxSurge, "is below -1 (none)")
+	}
+	if p.MaxUnavailable < 0 {
+		bad(path, "MaxUnavailable", p.MaxUnavailable, "is negative")
+	}
+	if p.StopFirst && p.MaxSurge > 0 {
+		bad(path, "MaxSurge", p.MaxSurge, "stands beside StopFirst")
+	}
+	if p.MaxSurge == -1 && p.MaxUnavailable == 0 && !p.StopFirst {
+		bad(path, "MaxSurge", p.MaxSurge, "needs a MaxUnavailable: no worker could be replaced")
+	}
+	if p.MaxDraining < 0 {
+		bad(path, "MaxDraining", p.MaxDraining, "is negative")
+	}
+	if p.Cull > LeastBusy {
+		bad(path, "Cull", p.Cull, "is none of youngest, oldest, least-busy")
+	}
+	p.Recycle.validate(bad, path)
 	notNegative(bad, path, "StartTimeout", p.StartTimeout)
 	if p.Shutdown != supervisor.BrutalKill {
 		notNegative(bad, path, "Shutdown", p.Shutdown)

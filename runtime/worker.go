@@ -10,6 +10,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -26,7 +27,8 @@ type Worker struct {
 // the address of the process's actors.
 func (w *Worker) ID() int { return w.self().ID }
 
-// Slot is the worker's place in its pool, from 0; a replacement keeps it.
+// Slot is the worker's place in its pool, from 0; a replacement keeps it. It is -1 in
+// Pool.Warm.
 func (w *Worker) Slot() int { return w.self().Slot }
 
 // Generation counts the reloads of the tree, from 1: workers of one generation
@@ -47,7 +49,13 @@ func (w *Worker) self() welcome {
 	if w.c == nil {
 		return welcome{Name: "worker"}
 	}
-	return w.c.welcome
+	self := w.c.welcome
+	if a := w.c.post.now.Load(); a != nil {
+		self.Name, self.Slot, self.Incarnation = a.Name, a.Slot, a.Incarnation
+	} else {
+		self.Name, self.Slot, self.Incarnation = self.Path+"/spare", pool.Spare, 0
+	}
+	return self
 }
 
 // Ready tells the master that the worker does its work: it counts as started,
@@ -56,7 +64,17 @@ func (w *Worker) Ready() error {
 	if w.c == nil {
 		return nil
 	}
+	if err := w.c.placed("Ready"); err != nil {
+		return err
+	}
 	return w.c.ready()
+}
+
+// Served counts n requests for Recycle.Requests, of work that Serve does not see.
+func (w *Worker) Served(n int) {
+	if w.c != nil {
+		w.c.count(n)
+	}
 }
 
 // DrainContext ends when a worker that was asked to stop must have finished, nine
@@ -104,6 +122,9 @@ func (w *Worker) ListenOn(ctx context.Context, l Listener) (net.Listener, error)
 		var lc net.ListenConfig
 		return lc.Listen(ctx, l.Network, l.Address)
 	}
+	if err := w.c.placed("Listen"); err != nil {
+		return nil, &net.OpError{Op: "listen", Net: l.Network, Err: err}
+	}
 	return w.c.listen(ctx, l)
 }
 
@@ -126,6 +147,9 @@ func (w *Worker) Adopt(ln net.Listener) net.Listener {
 func (w *Worker) Share(ctx context.Context, l Listener, ln net.Listener) (net.Listener, error) {
 	if w.c == nil {
 		return ln, nil
+	}
+	if err := w.c.placed("Share"); err != nil {
+		return nil, errors.Join(err, ln.Close())
 	}
 	return w.c.share(ctx, l, ln)
 }
@@ -234,7 +258,7 @@ func (c *child) drainOf(s *http.Server) *httpDrain {
 		if s.ConnContext == nil {
 			s.ConnContext = tracing.ConnContext
 		}
-		d = drainHTTP(s, c.force)
+		d = drainHTTP(s, c.force, c.count)
 		c.servers[s] = d
 	}
 	return d

@@ -1,0 +1,99 @@
+package coppice
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+)
+
+// A generation is what a reload replaces as one: the executable that workers run, held
+// open, and the configuration that they are given. A replacement within a generation
+// gets both again, whatever has become of the file and of the configuration's source.
+type generation struct {
+	number int
+	exe    *executable
+	config []byte
+	uses   atomic.Int32 // who holds it; the last closes exe
+}
+
+// newGeneration takes ownership of exe. The caller holds the generation.
+func newGeneration(number int, exe *executable, config []byte) *generation {
+	g := &generation{number: number, exe: exe, config: config}
+	g.uses.Store(1)
+	return g
+}
+
+// hold is for who knows somebody that holds g meanwhile.
+func (g *generation) hold() *generation {
+	g.uses.Add(1)
+	return g
+}
+
+func (g *generation) release() {
+	if g.uses.Add(-1) == 0 {
+		_ = g.exe.Close() // a file that was only read
+	}
+}
+
+// generations are those that the tree's workers may be started from: the current one,
+// and during a reload the next.
+type generations struct {
+	mu      sync.Mutex
+	last    int // the newest number
+	current *generation
+	next    *generation
+}
+
+// begin makes the first generation.
+func (rt *Runtime) firstGeneration(ctx context.Context) error {
+	config, err := rt.cfg.load(ctx)
+	if err != nil {
+		return err
+	}
+	exe, err := openExecutable()
+	if err != nil {
+		return fmt.Errorf("coppice: %w", err)
+	}
+	rt.gens.last, rt.gens.current = 1, newGeneration(1, exe, config)
+	return nil
+}
+
+// now returns the current generation's number.
+func (gs *generations) now() int {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	return gs.current.number
+}
+
+// take returns the generation of a number, held, or the current one if that is gone.
+func (gs *generations) take(number int) *generation {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	if gs.next != nil && gs.next.number == number {
+		return gs.next.hold()
+	}
+	return gs.current.hold()
+}
+
+// prepare makes the next generation of what the caller has loaded, and takes
+// ownership of exe.
+func (gs *generations) prepare(exe *executable, config []byte) *generation {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	gs.last++
+	gs.next = newGeneration(gs.last, exe, config)
+	return gs.next
+}
+
+// settle ends a reload: the next generation becomes the current one, or is dropped.
+func (gs *generations) settle(done bool) {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	old := gs.next
+	if done {
+		old, gs.current = gs.current, gs.next
+	}
+	gs.next = nil
+	old.release()
+}

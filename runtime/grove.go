@@ -1,0 +1,94 @@
+package coppice
+
+import (
+	"context"
+	"sync"
+
+	"github.com/coppice-go/coppice/runtime/internal/pool"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// grove starts a pool: its supervisor, with a child for each slot, and its crew.
+type grove struct {
+	rt   *Runtime
+	path string
+	role role
+	pool Pool // complete
+}
+
+func (g *grove) Start(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
+	c := newCrew(g.rt, g.path, g.role, g.pool)
+	spec := supervisor.Spec{Strategy: g.pool.Strategy, Intensity: g.pool.Intensity, Backoff: g.pool.Backoff}
+	for slot := range g.rt.enlist(c) {
+		spec.Children = append(spec.Children, c.slotSpec(slot))
+	}
+	inst, err := spec.Start(ctx, inc)
+	if err != nil {
+		c.step(pool.Event{Kind: pool.Stop})
+		<-c.gone
+		g.rt.dismiss(c)
+		g.rt.sockets.StopOwner(g.path)
+		return nil, err
+	}
+	p := &poolInstance{crew: c, sup: inst.(*supervisor.Supervisor), done: make(chan struct{})}
+	c.supervised(p.sup)
+	go p.live() // ends with the pool
+	return p, nil
+}
+
+// slotSpec is a slot as a child of the pool's supervisor.
+func (c *crew) slotSpec(slot int) supervisor.ChildSpec {
+	return supervisor.ChildSpec{
+		ID: c.seatID(slot), Start: seatStarter{c, slot},
+		Restart: c.pool.Restart, Shutdown: c.pool.Shutdown, StartTimeout: c.pool.StartTimeout,
+	}
+}
+
+// poolInstance is a running pool. It has ended when its supervisor has, and every
+// worker: those, too, that drain outside their slots.
+type poolInstance struct {
+	crew *crew
+	sup  *supervisor.Supervisor
+	done chan struct{}
+	once sync.Once
+	told bool // to end; set in once, read after sup has ended
+}
+
+func (p *poolInstance) live() {
+	<-p.sup.Done()
+	p.crew.step(pool.Event{Kind: pool.Stop})
+	<-p.crew.gone
+	p.crew.rt.dismiss(p.crew)
+	p.once.Do(func() {}) // who tells it to end now is too late: that it ended is known
+	if p.told {
+		p.crew.rt.sockets.StopOwner(p.crew.path)
+	}
+	close(p.done)
+}
+
+// Stop stops the pool, and with it its sockets. A pool that ends by itself has
+// given up: whether its sockets are of use to another incarnation, or end with
+// the tree, is decided above it, and until then clients wait in the backlog.
+func (p *poolInstance) Stop() {
+	p.once.Do(func() { p.told = true })
+	p.crew.step(pool.Event{Kind: pool.Stop})
+	p.sup.Stop()
+}
+
+// Kill ends the pool and everybody in it.
+func (p *poolInstance) Kill() {
+	p.once.Do(func() { p.told = true })
+	p.sup.Kill()
+	p.crew.step(pool.Event{Kind: pool.Stop})
+	p.crew.step(pool.Event{Kind: pool.SlayAll})
+}
+
+func (p *poolInstance) Done() <-chan struct{}     { return p.done }
+func (p *poolInstance) Reason() supervisor.Reason { return p.sup.Reason() }
+
+// Snapshot is looked for by package supervisor. Beside the slots it shows who has none.
+func (p *poolInstance) Snapshot() supervisor.Node {
+	n := p.sup.Snapshot()
+	n.Children = append(n.Children, p.crew.outside()...)
+	return n
+}

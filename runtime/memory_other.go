@@ -1,0 +1,5 @@
+//go:build !linux
+
+package coppice
+
+func residentMemory(int) (int64, bool) { return 0, false }

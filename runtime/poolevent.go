@@ -1,0 +1,117 @@
+package coppice
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/coppice-go/coppice/runtime/internal/pool"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// PoolEventKind says what happened inside a pool.
+type PoolEventKind uint8
+
+// The kinds of [PoolEvent], and the fields each uses besides Pool, Slot, Worker, ID
+// and Generation.
+const (
+	// WorkerStarting: a worker is being started. Why. It has no ID yet.
+	WorkerStarting PoolEventKind = iota
+	// WorkerFailed: it ended before it was ready. Why, Reason.
+	WorkerFailed
+	// WorkerReplaced: it is ready, and has the slot of another that runs. Why, Took
+	// (since its start was decided).
+	WorkerReplaced
+	// SpareWarm: it is ready to take a slot. Took.
+	SpareWarm
+	// DrainBegan: it was asked to finish what it has and end. Why, Limit.
+	DrainBegan
+	// DrainCut: its drain is ended early, since too many drain. Why.
+	DrainCut
+	// WorkerDrained: it has ended after it was asked to. Took, Forced, Reason.
+	WorkerDrained
+	// WorkerDue: it is to be recycled. Why.
+	WorkerDue
+	// PoolReloading, PoolReloaded: the pool rolls to Generation; it has, or gave up.
+	// Took, Err.
+	PoolReloading
+	PoolReloaded
+	// PoolScaled: the pool has another size. Size, Took, Err.
+	PoolScaled
+)
+
+// String returns the kind in words.
+func (k PoolEventKind) String() string {
+	words := []string{
+		"starting", "failed", "replaced", "spare warm", "draining", "drain cut", "drained", "due",
+		"reloading", "reloaded", "scaled",
+	}
+	if int(k) < len(words) {
+		return words[k]
+	}
+	return fmt.Sprintf("PoolEventKind(%d)", uint8(k))
+}
+
+// PoolEvent is what happens inside a pool, where its supervisor sees nothing: who
+// takes whose place, who drains and for how long. It comes as the Info of an event of
+// kind [supervisor.ChildNoted], in order with the others; see [Runtime.Subscribe].
+type PoolEvent struct {
+	Kind       PoolEventKind
+	Pool       string // path
+	Slot       int    // -1 = none
+	Worker     string // registered name; "" when there is no worker yet
+	ID         int
+	PID        int // 0 = a goroutine
+	Generation int
+	Why        string // start, reload, roll back, recycle, refill, spare, scale, stop, cap; or what is due
+	Took       time.Duration
+	Limit      time.Duration // that it has
+	Forced     int           // connections cut at the deadline
+	Size       int
+	Reason     supervisor.Reason
+	Err        error
+}
+
+// String is one line.
+func (e PoolEvent) String() string {
+	var b strings.Builder
+	if e.Worker != "" {
+		fmt.Fprintf(&b, "%s#%d ", e.Worker, e.ID)
+	} else if e.Slot != pool.Spare && e.Kind <= WorkerDue {
+		fmt.Fprintf(&b, "%s/%d ", e.Pool, e.Slot)
+	} else {
+		fmt.Fprintf(&b, "%s ", e.Pool)
+	}
+	b.WriteString(e.Kind.String())
+	if e.Why != "" {
+		fmt.Fprintf(&b, " (%s)", e.Why)
+	}
+	switch e.Kind {
+	case WorkerStarting, PoolReloading:
+		fmt.Fprintf(&b, ", generation %d", e.Generation)
+	case PoolReloaded:
+		fmt.Fprintf(&b, ", generation %d, in %v", e.Generation, e.Took.Round(time.Millisecond))
+	case WorkerReplaced, SpareWarm:
+		fmt.Fprintf(&b, " in %v", e.Took.Round(100*time.Microsecond))
+	case DrainBegan:
+		fmt.Fprintf(&b, ", at most %v", e.Limit)
+	case WorkerDrained:
+		fmt.Fprintf(&b, " in %v, %d forced: %v", e.Took.Round(time.Millisecond), e.Forced, e.Reason)
+	case WorkerFailed:
+		fmt.Fprintf(&b, ": %v", e.Reason)
+	case PoolScaled:
+		fmt.Fprintf(&b, " to %d in %v", e.Size, e.Took.Round(time.Millisecond))
+	case DrainCut, WorkerDue:
+	}
+	if e.Err != nil {
+		fmt.Fprintf(&b, ": %v", e.Err)
+	}
+	return b.String()
+}
+
+// event completes ev with who the child is.
+func (p *peer) event(ev PoolEvent) PoolEvent {
+	i := p.info()
+	ev.Worker, ev.ID, ev.PID, ev.Generation = i.name, i.id, i.pid, i.generation
+	return ev
+}

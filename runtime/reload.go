@@ -1,0 +1,224 @@
+package coppice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coppice-go/coppice/runtime/internal/pool"
+)
+
+// ReloadError says why a reload failed: the worker that was the first to fail, and
+// what it said. Err is why it ended, or context's error when the caller's ctx did.
+type ReloadError struct {
+	Generation int      // that was to be
+	Worker     string   // registered name; "" = it was nobody's fault
+	ID         int      // of the process
+	Lines      []string // the last that it printed, both streams, oldest first
+	Err        error
+}
+
+// Error is one line, and one more for each of Lines.
+func (e *ReloadError) Error() string {
+	s := fmt.Sprintf("coppice: reload to generation %d failed: %v", e.Generation, e.Err)
+	if len(e.Lines) > 0 {
+		s += fmt.Sprintf("\n%s#%d| ", e.Worker, e.ID) + strings.Join(e.Lines, fmt.Sprintf("\n%s#%d| ", e.Worker, e.ID))
+	}
+	return s
+}
+
+// Unwrap returns Err.
+func (e *ReloadError) Unwrap() error { return e.Err }
+
+// Reload replaces every worker by one of a new generation: of the executable that is
+// now at the path that this program was started by, and of what Config.Load returns
+// now. Pool by pool, slot by slot, the new worker is ready before the old one is asked
+// to drain, as Pool.MaxSurge, MaxUnavailable and StopFirst say; the listener process
+// comes last. What runs in the master stays as it is: Funcs, Actors, Listeners, and
+// programs that are not this one.
+//
+// Reload returns when the last slot has its new worker; the old ones may still drain.
+// The first worker that fails ends the reload: that ends before it is ready, is not
+// ready within StartTimeout, or ends by itself before the reload is over. Slots that
+// had not come to their turn never notice. Those that had been replaced get a worker of
+// the old generation again, from the old executable, which is still held open, with the
+// old configuration; one whose way back fails keeps its new worker, and that one's
+// replacement will be of the old generation. Reload then returns a [ReloadError].
+//
+// The end of ctx ends the reload in the same way. A reload waits for one that goes on.
+// When the tree is about to end the error wraps [ErrEnding].
+func (rt *Runtime) Reload(ctx context.Context) error {
+	select {
+	case rt.reload <- struct{}{}:
+		defer func() { <-rt.reload }()
+	case <-ctx.Done():
+		return fmt.Errorf("coppice: reload: %w", ctx.Err())
+	case <-rt.ended:
+		return fmt.Errorf("coppice: reload: %w", ErrEnding)
+	}
+	config, err := rt.cfg.load(ctx)
+	if err != nil {
+		return err
+	}
+	exe, err := executableAt(rt.program)
+	if err != nil {
+		return fmt.Errorf("coppice: reload: %w", err)
+	}
+	old := rt.gens.now()
+	gen := rt.gens.prepare(exe, config)
+	rt.log.Info("reloading", "generation", gen.number, "program", rt.program)
+	began := time.Now()
+	err = rt.rollAll(ctx, old, gen.number)
+	rt.gens.settle(err == nil)
+	if err != nil {
+		rt.log.Error("reload failed", "generation", gen.number, "took", time.Since(began), "err", err)
+		return err
+	}
+	// A pool that started meanwhile has begun with the old generation.
+	for _, c := range rt.behind(gen.number, nil) {
+		err = errors.Join(err, c.roll(ctx, gen.number, false))
+	}
+	for _, c := range rt.crews.list() {
+		rt.sockets.Sweep(c.path, gen.number)
+	}
+	rt.log.Info("reloaded", "generation", gen.number, "took", time.Since(began))
+	return err
+}
+
+// rollAll rolls every pool to generation to, or all back to from.
+func (rt *Runtime) rollAll(ctx context.Context, from, to int) error {
+	var rolled []*crew
+	for {
+		behind := rt.behind(to, rolled)
+		if len(behind) == 0 {
+			return nil
+		}
+		c := behind[0]
+		err := c.roll(ctx, to, false)
+		if err == nil {
+			rolled = append(rolled, c)
+			continue
+		}
+		for _, r := range slices.Backward(rolled) {
+			if back := r.roll(context.WithoutCancel(ctx), from, true); back != nil && !errors.Is(back, ErrEnding) {
+				err = errors.Join(err, back)
+			}
+		}
+		for _, r := range append(rolled, c) {
+			rt.sockets.Unroll(r.path, to)
+		}
+		return err
+	}
+}
+
+// behind returns the crews that are not of a generation, without those given.
+func (rt *Runtime) behind(generation int, but []*crew) []*crew {
+	return slices.DeleteFunc(rt.crews.list(), func(c *crew) bool {
+		return int(c.generation.Load()) == generation || slices.Contains(but, c)
+	})
+}
+
+// roll rolls a crew to a generation. back: it comes from there, and goes as far as it
+// can.
+func (c *crew) roll(ctx context.Context, to int, back bool) error {
+	began := time.Now()
+	c.note(pool.Spare, PoolEvent{Kind: PoolReloading, Generation: to})
+	e, _ := c.ask(ctx, pool.Event{Kind: pool.Roll, Gen: pool.Generation(to), Back: back}, pool.Rolled, &pool.Event{Kind: pool.Abort})
+	var err error
+	switch e.Outcome {
+	case pool.Done:
+		c.generation.Store(int64(to))
+	case pool.Failed:
+		err = c.blame(e, to)
+	case pool.Cancelled:
+		err = &ReloadError{Generation: to, Err: context.Cause(ctx)}
+	case pool.Stopped:
+		err = &ReloadError{Generation: to, Err: fmt.Errorf("pool %s: %w", c.path, ErrEnding)}
+	}
+	c.note(pool.Spare, PoolEvent{Kind: PoolReloaded, Generation: to, Took: time.Since(began), Err: err})
+	return err
+}
+
+// blame makes the error of a worker that has failed a roll.
+func (c *crew) blame(e pool.Effect, to int) error {
+	err := &ReloadError{Generation: to, Worker: c.name(e.Slot), Err: errors.New("coppice: a worker failed")}
+	c.mu.Lock()
+	m := c.fallen[e.Worker]
+	clear(c.fallen)
+	c.mu.Unlock()
+	if m == nil {
+		return err
+	}
+	if m.err != nil {
+		err.Err = m.err
+	}
+	if p := m.peer; p != nil {
+		err.ID, err.Lines = p.welcome.ID, p.body.printedLast()
+		if m.err == nil {
+			err.Err = fmt.Errorf("coppice: %s ended before the reload was over: %w", err.Worker, p.ended())
+		}
+	}
+	return err
+}
+
+// ask puts a question to the rules that they answer by an effect of a kind, and waits
+// for it. The end of ctx has giveUp put to them, or without one ends the wait.
+func (c *crew) ask(ctx context.Context, q pool.Event, kind pool.EffectKind, giveUp *pool.Event) (e pool.Effect, ok bool) {
+	ch := make(chan pool.Effect, 1)
+	c.mu.Lock()
+	c.answers[kind] = append(c.answers[kind], ch)
+	c.mu.Unlock()
+	c.step(q)
+	cancelled := ctx.Done()
+	for {
+		select {
+		case e := <-ch:
+			return e, true
+		case <-c.gone: // perhaps before it was asked
+			select {
+			case e := <-ch:
+				return e, true
+			default:
+				return pool.Effect{Kind: kind, Outcome: pool.Stopped}, true
+			}
+		case <-cancelled:
+			if giveUp == nil {
+				return pool.Effect{}, false
+			}
+			c.step(*giveUp)
+			cancelled = nil
+		}
+	}
+}
+
+// programPath is the path by which this program was started, made absolute before
+// anybody changes the working directory, with its symbolic links: a reload is to find
+// what they point to then. When that is not this program, as with a name that was made
+// up, it is the path of its file.
+func programPath() string {
+	self, err := os.Executable()
+	if err != nil {
+		self = os.Args[0]
+	}
+	path := os.Args[0]
+	if !strings.ContainsRune(path, filepath.Separator) {
+		if path, err = exec.LookPath(path); err != nil {
+			return self
+		}
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return self
+	}
+	a, errA := os.Stat(path)
+	b, errB := os.Stat(self)
+	if errA != nil || errB != nil || !os.SameFile(a, b) {
+		return self
+	}
+	return path
+}

@@ -1,0 +1,162 @@
+package coppice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/coppice-go/coppice/runtime/internal/pool"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// Cull says which workers go when a pool is scaled down. One that is not running goes
+// first in any case.
+type Cull uint8
+
+// The values of Cull.
+const (
+	Youngest  Cull = iota // the one that was started last
+	Oldest                // the one that was started first
+	LeastBusy             // the one with the fewest open connections of dispatched listeners
+)
+
+// String returns youngest, oldest or least-busy.
+func (c Cull) String() string { return pool.Cull(c).String() }
+
+// Scale gives a pool another number of slots, 1 to 4096, by its path in the tree; ""
+// is the only pool, or the first of several. New slots get the lowest numbers that are
+// free. Which go is Pool.Cull's to say; their workers drain, and are not waited for. The
+// size stays when the pool is restarted by its supervisor.
+//
+// Scale returns when every new slot has its worker: one that does not come up is an
+// error, and is not kept. It waits for a reload of the pool that goes on. The end of ctx
+// ends the wait, not the scaling.
+func (rt *Runtime) Scale(ctx context.Context, path string, size int) error {
+	c, err := rt.crews.find(path)
+	if err != nil {
+		return err
+	}
+	if size < 1 || size > maxPool {
+		return &InvalidError{c.path, "Size", size, fmt.Sprintf("is not between 1 and %d", maxPool)}
+	}
+	return c.scale(ctx, size)
+}
+
+// ScaleBy is Scale by a difference; a pool keeps at least one slot.
+func (rt *Runtime) scaleBy(ctx context.Context, path string, by int) error {
+	c, err := rt.crews.find(path)
+	if err != nil {
+		return err
+	}
+	return c.scale(ctx, min(max(rt.crews.size(c)+by, 1), maxPool))
+}
+
+func (cs *crews) find(path string) (*crew, error) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	i := slices.IndexFunc(cs.all, func(c *crew) bool {
+		return c.role == roleWorker && (path == "" || c.path == path)
+	})
+	if i < 0 {
+		return nil, fmt.Errorf("%w: %q", ErrNoPool, path)
+	}
+	return cs.all[i], nil
+}
+
+// size is how many slots a pool is to have.
+func (cs *crews) size(c *crew) int {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if n, ok := cs.sizes[c.path]; ok {
+		return n
+	}
+	return c.pool.Size
+}
+
+func (cs *crews) resize(c *crew, size int) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.sizes == nil {
+		cs.sizes = map[string]int{}
+	}
+	cs.sizes[c.path] = size
+}
+
+func (c *crew) scale(ctx context.Context, size int) error {
+	began := time.Now()
+	c.rt.crews.resize(c, size)
+	q := pool.Event{Kind: pool.Scale, Size: size}
+	if c.pool.Cull == LeastBusy {
+		q.Busy = c.busySlots(ctx)
+	}
+	e, ok := c.ask(ctx, q, pool.Scaled, nil)
+	if !ok {
+		return fmt.Errorf("coppice: scale %s: %w", c.path, ctx.Err())
+	}
+	var err error
+	switch e.Outcome {
+	case pool.Failed:
+		c.mu.Lock()
+		err = fmt.Errorf("coppice: scale %s: slot %d: %w", c.path, e.Slot, c.unscaled)
+		c.mu.Unlock()
+	case pool.Stopped:
+		err = fmt.Errorf("coppice: scale %s: %w", c.path, ErrEnding)
+	case pool.Done, pool.Cancelled:
+	}
+	c.note(pool.Spare, PoolEvent{Kind: PoolScaled, Size: size, Took: time.Since(began), Err: err})
+	return err
+}
+
+// busySlots counts the connections that the listener process has handed to the
+// workers of each slot and that are still open.
+func (c *crew) busySlots(ctx context.Context) map[int]int {
+	busy := map[int]int{}
+	stats, err := c.rt.sockets.Stats(ctx)
+	if err != nil {
+		c.rt.log.Warn("which workers are busy is not known", "err", err)
+		return busy
+	}
+	byID := map[uint64]int{}
+	c.mu.Lock()
+	for slot, s := range c.seats {
+		byID[uint64(s.current().welcome.ID)] = slot
+	}
+	c.mu.Unlock()
+	for _, l := range stats {
+		for _, w := range l.Workers {
+			if slot, ok := byID[w.Worker.ID]; ok {
+				busy[slot] += w.Counts.Open()
+			}
+		}
+	}
+	return busy
+}
+
+// add has the supervisor start a new slot.
+func (c *crew) add(slot int) {
+	_, err := c.sup.StartChild(c.limit, c.slotSpec(slot))
+	if err != nil {
+		c.mu.Lock()
+		c.unscaled = err
+		c.mu.Unlock()
+	}
+	c.step(pool.Event{Kind: pool.Added, Slot: slot, Failed: err != nil})
+}
+
+// remove has the supervisor stop and delete a slot. Its worker is out of it by then.
+func (c *crew) remove(slot int) {
+	id := c.seatID(slot)
+	for {
+		err := c.sup.TerminateChild(c.limit, id)
+		if err == nil {
+			err = c.sup.DeleteChild(c.limit, id)
+		}
+		// A restart of its group may have come between the two.
+		if !errors.Is(err, supervisor.ErrRunning) && !errors.Is(err, supervisor.ErrRestarting) {
+			break
+		}
+	}
+	c.step(pool.Event{Kind: pool.Removed, Slot: slot})
+}
