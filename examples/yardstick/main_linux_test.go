@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 
 // Every row runs, and counts on both sides what it sent.
 func TestRows(t *testing.T) {
-	tree.workers, tree.inFlight = 2, 16
+	tree.workers, tree.inFlight, respawnWorkers = 2, 16, 2
 	for _, c := range commands {
 		for _, r := range c.rows() {
 			t.Run(r.name, func(t *testing.T) {

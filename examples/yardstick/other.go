@@ -19,9 +19,12 @@ func messageRows() []row   { return nil }
 func roundtripRows() []row { return nil }
 func acceptRows() []row    { return nil }
 func httpRows() []row      { return nil }
+func respawnRows() []row   { return nil }
 
-func acceptFlags(*flag.FlagSet) {}
-func httpFlags(*flag.FlagSet)   {}
+func acceptFlags(*flag.FlagSet)  {}
+func httpFlags(*flag.FlagSet)    {}
+func respawnFlags(*flag.FlagSet) {}
 
-func serveAccept() {}
-func serveHTTP()   {}
+func serveAccept()  {}
+func serveHTTP()    {}
+func serveRespawn() {}

@@ -1,5 +1,5 @@
 // Package peers holds programs that do what the yardstick's rows do with nothing in between: c/*.c with
-// system calls alone, and the same in plain Go.
+// system calls alone, and the same in plain Go; node/*.js what Node's cluster module does.
 package peers
 
 import _ "embed"
@@ -13,3 +13,8 @@ var C []byte
 //
 //go:embed c/accept.c
 var AcceptC []byte
+
+// RespawnNode is the source of a cluster of Node's in which workers are replaced.
+//
+//go:embed node/respawn.js
+var RespawnNode []byte
