@@ -19,6 +19,7 @@ type ticketTrace struct {
 	at      time.Time             // when it was accepted
 	waiting time.Time             // since when no worker has it; zero while one has
 	queued  time.Duration         // how long no worker had it, until waiting
+	revoked uint64                // what its link had revoked when it was offered
 }
 
 var errDropped = errors.New("netactor: listener ended before a worker took the connection")
@@ -51,6 +52,9 @@ func (t *ticket) traceOffer() {
 	if tr.meter != nil {
 		tr.queued += time.Since(tr.waiting)
 	}
+	if link := t.s.a.link; link != nil && (tr.meter != nil || tr.accept.Sampled()) {
+		tr.revoked = link.Stats().Revoked
+	}
 	if !tr.accept.Sampled() {
 		return
 	}
@@ -80,8 +84,9 @@ func (t *ticket) traceSettled(o fdipc.Outcome, reason uint8) {
 		tr.meter.Failed(tracing.Refused, reasonText(reason))
 		tr.handoff.EndOutcome(tracing.Refused, reasonText(reason))
 	default:
-		tr.meter.Failed(tracing.Returned, "")
-		tr.handoff.EndOutcome(tracing.Returned, "")
+		why := t.returnedText()
+		tr.meter.Failed(tracing.Returned, why)
+		tr.handoff.EndOutcome(tracing.Returned, why)
 	}
 	if tr.meter != nil {
 		tr.waiting = time.Now()
@@ -95,6 +100,19 @@ func (t *ticket) traceDropped() {
 		tr.queue.End()
 		tr.accept.EndError(errDropped)
 	}
+}
+
+// returnedText says why an offer came back without the worker's word: the link
+// has revoked something since, or it has ended.
+func (t *ticket) returnedText() string {
+	link := t.s.a.link
+	switch {
+	case link == nil:
+		return ""
+	case link.Stats().Revoked > t.trace.revoked:
+		return "not claimed in time"
+	}
+	return "worker ended"
 }
 
 // reasonText says why a handle was refused, in few words.

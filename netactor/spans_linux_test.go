@@ -70,6 +70,11 @@ func TestTrace(t *testing.T) {
 		if l := last.Links(); len(l) != 1 || l[0].SpanContext.SpanID() != handoffs[len(handoffs)-2].SpanContext().SpanID() {
 			t.Errorf("links of the second hand-off: %v", l)
 		}
+		for _, kv := range handoffs[0].Attributes() {
+			if kv.Key == tracing.KeyHandoffReason && kv.Value.AsString() != "not claimed in time" {
+				t.Errorf("the first hand-off came back because it was %q", kv.Value.AsString())
+			}
+		}
 		if len(byName(tracing.SpanQueue)) == 0 {
 			t.Error("no queue span")
 		}

@@ -44,7 +44,7 @@ var arrows = map[string]struct{ ours, outside []string }{
 	},
 	"examples": {
 		[]string{"actors", "fdipc", "netactor", "runtime", "supervisor", "tracing", "tracing/otlp"},
-		[]string{actorAPI, otelAPI, "golang.org/x/sys"},
+		[]string{actorAPI, otelAPI, "go.opentelemetry.io/contrib", "golang.org/x/sys"},
 	},
 	"docs": {nil, nil},
 }
@@ -136,7 +136,7 @@ func mayImport(file, p string) bool {
 	if first, _, _ := strings.Cut(p, "/"); !strings.Contains(first, ".") || test {
 		return true // the standard library
 	}
-	if pkg != "tracing/otlp" && slices.ContainsFunc(sdk, func(s string) bool { return within(p, s) }) {
+	if pkg != "tracing/otlp" && pkg != "examples" && slices.ContainsFunc(sdk, func(s string) bool { return within(p, s) }) {
 		return false
 	}
 	return slices.ContainsFunc(arrows[pkg].outside, func(s string) bool {

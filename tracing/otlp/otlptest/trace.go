@@ -27,6 +27,7 @@ type Span struct {
 
 	Attributes map[string]string
 	Links      []string          // span ids
+	LinkTraces []string          // the trace id of each
 	Resource   map[string]string // attributes of the process
 }
 
@@ -90,9 +91,9 @@ func (t Trace) String() string {
 }
 
 func newSpan(s *tracepb.Span, scope string, resource map[string]string) Span {
-	links := make([]string, len(s.Links))
+	links, traces := make([]string, len(s.Links)), make([]string, len(s.Links))
 	for i, l := range s.Links {
-		links[i] = hex.EncodeToString(l.SpanId)
+		links[i], traces[i] = hex.EncodeToString(l.SpanId), hex.EncodeToString(l.TraceId)
 	}
 	return Span{
 		TraceID:    hex.EncodeToString(s.TraceId),
@@ -107,6 +108,7 @@ func newSpan(s *tracepb.Span, scope string, resource map[string]string) Span {
 		Message:    s.Status.GetMessage(),
 		Attributes: attributes(s.Attributes),
 		Links:      links,
+		LinkTraces: traces,
 		Resource:   resource,
 	}
 }

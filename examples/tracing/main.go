@@ -1,0 +1,115 @@
+// Tracing is a shop whose worker is killed in the middle of a payment, and the
+// traces that tell of it: what the dead worker was at, and how the connection that
+// waited behind it was served by another.
+//
+//	go run ./examples/tracing -jaeger -print    # builds Jaeger once, some ten minutes
+//	go run ./examples/tracing -print            # with a Jaeger that is there already
+//	go run ./examples/tracing                   # serves until Ctrl-C
+//
+// The README beside this file has what it prints.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+
+	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/supervisor"
+	"github.com/coppice-go/coppice/tracing"
+	"github.com/coppice-go/coppice/tracing/otlp"
+)
+
+func main() {
+	var (
+		addr     = flag.String("addr", "127.0.0.1:8000", "listen `address`; port 0 picks one")
+		workers  = flag.Int("workers", 2, "worker processes")
+		endpoint = flag.String("endpoint", "http://127.0.0.1:4318", "where OTLP goes, by HTTP")
+		query    = flag.String("query", "http://127.0.0.1:16686", "where Jaeger answers")
+		metrics  = flag.String("metrics", "", "serve metrics for Prometheus at this `address`")
+		ratio    = flag.Float64("sample", 1, "part of the connections that is traced, 0 to 1")
+		jaeger   = flag.Bool("jaeger", false, "run a Jaeger as a part of the tree, built first if it must be")
+		print    = flag.Bool("print", false, "kill a worker in the middle of a request, print the traces, and end")
+	)
+	flag.Parse()
+
+	slog.SetDefault(slog.New(tracing.LogHandler(slog.NewTextHandler(os.Stderr, nil))))
+	err := otlp.Use(otlp.Config{
+		Endpoint: *endpoint, ServiceName: "shop", SampleRatio: ratio,
+		Metrics:    "prometheus", // Jaeger takes none
+		Attributes: []attribute.KeyValue{attribute.String("deployment.environment.name", "demo")},
+	})
+	if err != nil {
+		fail(err)
+	}
+	var children []coppice.ChildSpec
+	if *jaeger {
+		bin := jaegerBinary()
+		if !coppice.InChild() { // what stands here runs in every process
+			if err := buildJaeger(context.Background(), bin, os.Stderr); err != nil {
+				fail(err)
+			}
+		}
+		children = append(children, coppice.Process{Name: "jaeger", Command: jaegerCommand(bin, defaultPorts), Shutdown: time.Second})
+	}
+	if *metrics != "" {
+		children = append(children, coppice.Func{Name: "metrics", Run: func(ctx context.Context) error {
+			return serveMetrics(ctx, *metrics)
+		}})
+	}
+	children = append(children, coppice.Pool{
+		Name: "web", Size: *workers, Worker: shop(*addr),
+		Intensity: supervisor.Intensity{Max: 100, Period: 10 * time.Second},
+	})
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	cfg := coppice.Config{
+		Children: children,
+		Hooks: coppice.Hooks{Started: func(rt *coppice.Runtime) {
+			url := fmt.Sprintf("http://%s", rt.Listeners()[0].Addr)
+			fmt.Printf("%s/  master pid %d\n", url, os.Getpid())
+			if *print {
+				go func() { // ends with the demonstration, which ends the tree
+					defer stop()
+					if err := demonstrate(ctx, url, jaegerAPI{*query}, os.Stdout); err != nil {
+						fail(err)
+					}
+				}()
+			}
+		}},
+	}
+	if !*print {
+		coppice.Main(cfg)
+	}
+	if err := coppice.Run(ctx, cfg); err != nil {
+		fail(err)
+	}
+}
+
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, "tracing:", err)
+	os.Exit(1)
+}
+
+// serveMetrics is what a scraper asks: in the master, which has the sums.
+func serveMetrics(ctx context.Context, addr string) error {
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", otlp.PrometheusHandler())
+	srv := &http.Server{Addr: addr, Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	served := make(chan error, 1)
+	go func() { served <- srv.ListenAndServe() }() // ends with Close, below
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	err := srv.Close()
+	<-served
+	return err
+}

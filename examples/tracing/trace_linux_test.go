@@ -1,0 +1,434 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coppice-go/coppice/runtime/runtimetest"
+	"github.com/coppice-go/coppice/tracing/otlp/otlptest"
+)
+
+func TestMain(m *testing.M) { runtimetest.Main(m, main) }
+
+// source is where the test reads traces: a collector of the test's own, or Jaeger.
+type source interface {
+	trace(ctx context.Context, id string) ([]span, error)
+	find(ctx context.Context, name string, since time.Time) ([][]span, error)
+}
+
+// receiver is otlptest's collector, read as Jaeger is.
+type receiver struct{ *otlptest.Receiver }
+
+func (r receiver) trace(_ context.Context, id string) ([]span, error) {
+	for _, t := range r.Traces() {
+		if t.ID == id {
+			return asJaeger(t), nil
+		}
+	}
+	return nil, nil
+}
+
+func (r receiver) find(_ context.Context, name string, _ time.Time) (found [][]span, err error) {
+	for _, t := range r.Traces() {
+		if len(t.Find(name)) > 0 {
+			found = append(found, asJaeger(t))
+		}
+	}
+	return found, nil
+}
+
+// asJaeger says what arrived in the words of Jaeger's API.
+func asJaeger(t otlptest.Trace) []span {
+	tags := func(m map[string]string) (tags []tag) {
+		for k, v := range m {
+			tags = append(tags, tag{k, v})
+		}
+		return tags
+	}
+	var spans []span
+	for _, s := range t.Spans {
+		o := span{
+			TraceID: s.TraceID, ID: s.SpanID, Name: s.Name, Start: s.Start.UnixMicro(), Duration: s.End.Sub(s.Start).Microseconds(),
+			Tags: append(tags(s.Attributes), tag{"span.kind", strings.ToLower(s.Kind)}), process: tags(s.Resource),
+		}
+		if s.Error {
+			o.Tags = append(o.Tags, tag{"error", true}, tag{"otel.status_description", s.Message})
+		}
+		o.refer("CHILD_OF", s.TraceID, s.ParentID)
+		for i, id := range s.Links {
+			o.refer("FOLLOWS_FROM", s.LinkTraces[i], id)
+		}
+		spans = append(spans, o)
+	}
+	slices.SortFunc(spans, func(a, b span) int { return int(a.Start - b.Start) })
+	return spans
+}
+
+func (s *span) refer(kind, traceID, spanID string) {
+	if spanID != "" {
+		s.Refs = append(s.Refs, ref{kind, traceID, spanID})
+	}
+}
+
+// One worker is killed in the middle of a request while a connection waits behind
+// it. Read from a collector of the test's own, and from a real Jaeger.
+func TestKilledWorker(t *testing.T) {
+	t.Run("collector", func(t *testing.T) {
+		r := otlptest.NewReceiver(t)
+		testKilledWorker(t, r.URL(), receiver{r})
+	})
+	t.Run("jaeger", func(t *testing.T) {
+		endpoint, api := startJaeger(t)
+		testKilledWorker(t, endpoint, api)
+	})
+}
+
+func testKilledWorker(t *testing.T, endpoint string, src source) {
+	ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)
+	defer cancel()
+	began := time.Now()
+	p := runtimetest.Start(t, nil, "-addr", "127.0.0.1:0", "-endpoint", endpoint)
+	url := p.Await(`^(http://\S+)/  master`)[1]
+	died, waited, err := accident(ctx, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	// The connection that waited: the whole chain, over the listener and two workers.
+	spans := await(t, ctx, src, waited.trace, "accept", "queue", "serve", "GET /", "render")
+	handoffs, claims := named(spans, "hand-off"), named(spans, "claim")
+	if len(handoffs) != 2 || len(claims) != 2 {
+		t.Fatalf("%d hand-offs and %d claims, want 2 of each:\n%s", len(handoffs), len(claims), show1(spans))
+	}
+	accept, serve := named(spans, "accept")[0], named(spans, "serve")[0]
+	for _, row := range []struct {
+		child, parent span
+		kind          string
+	}{
+		{named(spans, "queue")[0], accept, "internal"},
+		{handoffs[0], accept, "producer"},
+		{handoffs[1], accept, "producer"},
+		{claims[0], handoffs[0], "consumer"},
+		{claims[1], handoffs[1], "consumer"},
+		{serve, claims[1], "internal"},
+		{named(spans, "GET /")[0], serve, "server"},
+		{named(spans, "render")[0], named(spans, "GET /")[0], "internal"},
+	} {
+		if row.child.parent() != row.parent.ID || row.child.tag("span.kind") != row.kind {
+			t.Errorf("%s is %s and not under %s", row.child.Name, row.child.tag("span.kind"), row.parent.Name)
+		}
+	}
+	if p := accept.parent(); p != "" {
+		t.Errorf("accept is under %s", p)
+	}
+	chain := []span{accept, named(spans, "queue")[0], handoffs[0], handoffs[1], claims[1], serve}
+	for i, s := range chain[1:] {
+		if s.Start < chain[i].Start {
+			t.Errorf("%s starts %d µs before %s", s.Name, chain[i].Start-s.Start, chain[i].Name)
+		}
+	}
+	processes := map[string]bool{}
+	for _, s := range spans {
+		processes[s.resource("process.pid")] = true
+	}
+	if len(processes) < 3 {
+		t.Errorf("the trace is over processes %v, want 3", processes)
+	}
+	if claims[0].resource("process.pid") != strconv.Itoa(died.pid) || serve.resource("process.pid") != strconv.Itoa(waited.pid) {
+		t.Errorf("claimed in process %s and served in %s, want %d and %d",
+			claims[0].resource("process.pid"), serve.resource("process.pid"), died.pid, waited.pid)
+	}
+	if !handoffs[0].failed() || handoffs[0].tag("coppice.handoff.outcome") != "returned" || handoffs[0].tag("coppice.handoff.reason") != "worker ended" {
+		t.Errorf("the first hand-off: %v", handoffs[0].Tags)
+	}
+	if l := handoffs[1].links(); len(l) != 1 || l[0][1] != handoffs[0].ID || handoffs[1].failed() {
+		t.Errorf("the second hand-off links to %v", l)
+	}
+	const signal = "ended: signal 9 (killed)"
+	if s := claims[0]; !s.failed() || !strings.HasSuffix(why(s), signal) || s.tag("coppice.span.recovered") != "true" || s.tag("error.type") != "signaled" {
+		t.Errorf("what the killed worker had open: %v", s.Tags)
+	}
+
+	// The request that died: what it had finished, and what it had open.
+	spans = await(t, ctx, src, died.trace, "accept", "hand-off", "claim", "serve", "GET /charge", "render", "charge card")
+	for name, open := range map[string]bool{"claim": false, "serve": true, "GET /charge": true, "render": false, "charge card": true} {
+		s := named(spans, name)[0]
+		if s.failed() != open || open && !strings.HasSuffix(why(s), signal) {
+			t.Errorf("%s: failed %v, %q", name, s.failed(), why(s))
+		}
+	}
+	if card := named(spans, "charge card")[0]; card.parent() != named(spans, "GET /charge")[0].ID {
+		t.Error("the card is not under its request")
+	}
+
+	// The restart links to it.
+	var restart []span
+	if err := poll(ctx, "find the restart", func() (bool, error) {
+		traces, err := src.find(ctx, "restart", began)
+		if len(traces) > 0 {
+			restart = traces[0]
+		}
+		return len(traces) > 0 && len(named(restart, "start")) > 0, err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r := named(restart, "restart")[0]
+	serving := [2]string{died.trace, named(spans, "serve")[0].ID}
+	if !slices.Contains(r.links(), serving) || r.resource("coppice.process.role") != "master" ||
+		r.tag("coppice.restart.attempt") != "1" || r.tag("coppice.restart.budget.limit") != "100" || !strings.Contains(r.tag("coppice.exit.reason"), "signal 9") {
+		t.Errorf("the restart links to %v, want %v; %v", r.links(), serving, r.Tags)
+	}
+	if s := named(restart, "start")[0]; s.parent() != r.ID {
+		t.Error("the start is not under the restart")
+	}
+
+	// A line of the log has the trace's id.
+	want := "trace_id=" + died.trace
+	if !slices.ContainsFunc(p.Lines(), func(l string) bool { return strings.Contains(l, "charging a card") && strings.Contains(l, want) }) {
+		t.Errorf("no line of the log with %s", want)
+	}
+	p.Signal(syscall.SIGTERM)
+	if code := p.Wait(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+func named(spans []span, name string) (found []span) {
+	for _, s := range spans {
+		if s.Name == name {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
+// await waits for the trace to have a span of each name.
+func await(t *testing.T, ctx context.Context, src source, id string, names ...string) (spans []span) {
+	t.Helper()
+	err := poll(ctx, "wait for trace "+id, func() (bool, error) {
+		var err error
+		if spans, err = src.trace(ctx, id); err != nil {
+			return false, err
+		}
+		for _, name := range names {
+			if len(named(spans, name)) == 0 {
+				return false, fmt.Errorf("no %q", name)
+			}
+		}
+		return true, nil
+	})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, show1(spans))
+	}
+	return spans
+}
+
+func show1(spans []span) string {
+	var b strings.Builder
+	if len(spans) > 0 {
+		waterfall(&b, spans)
+	}
+	return b.String()
+}
+
+// startJaeger starts a real Jaeger on free ports. Where none is built the test is
+// skipped; COPPICE_JAEGER=1 builds it.
+func startJaeger(t *testing.T) (endpoint string, api jaegerAPI) {
+	bin := jaegerBinary()
+	if _, err := os.Stat(bin); err != nil {
+		if os.Getenv("COPPICE_JAEGER") == "" {
+			t.Skipf("no Jaeger at %s: COPPICE_JAEGER=1 builds it, in some ten minutes (go test -timeout 30m)", bin)
+		}
+		if err := buildJaeger(t.Context(), bin, os.Stderr); err != nil {
+			t.Skipf("Jaeger cannot be built here: %v", err)
+		}
+	}
+	p := ports{freePort(t), freePort(t), freePort(t)}
+	args := jaegerCommand(bin, p)
+	cmd := exec.Command(args[0], args[1:]...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Log(out.String())
+		}
+	})
+	api = jaegerAPI{fmt.Sprintf("http://127.0.0.1:%d", p.query)}
+	ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)
+	defer cancel()
+	if err := poll(ctx, "wait for Jaeger", func() (bool, error) {
+		_, err := api.get(ctx, "/api/traces/1")
+		return err == nil, err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("http://127.0.0.1:%d", p.otlp), api
+}
+
+// freePort returns a port that nobody listens on. Somebody else may take it before
+// its user does, which the user then says.
+func freePort(t *testing.T) int {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+// Twenty workers die; what a scraper sees never goes back, and nothing that was
+// counted where nobody died is missing.
+func TestCountersNeverGoBack(t *testing.T) {
+	const deaths = 20
+	ctx, cancel := context.WithTimeout(t.Context(), 2*runtimetest.Patience)
+	defer cancel()
+	scraped := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	p := runtimetest.Start(t, nil, "-addr", "127.0.0.1:0", "-metrics", scraped)
+	url := p.Await(`^(http://\S+)/  master`)[1]
+
+	before := map[string]float64{}
+	look := func() map[string]float64 {
+		now := scrape(t, ctx, "http://"+scraped+"/metrics")
+		for k, v := range before {
+			if w, ok := now[k]; !ok || w < v {
+				t.Fatalf("%s went from %v to %v (there: %v)", k, v, w, ok)
+			}
+		}
+		before = now
+		return now
+	}
+	asked := 0
+	for range deaths {
+		a, body, err := ask(ctx, url+"/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		body.Close()
+		asked++
+		look()
+		if err := syscall.Kill(a.pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if err := poll(ctx, "wait for the death", func() (bool, error) {
+			return syscall.Kill(a.pid, 0) == syscall.ESRCH, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		look()
+	}
+	const (
+		restarts = `coppice_child_restarts_total{coppice_child_path="web",coppice_exit_kind="signaled"}`
+		claimed  = `coppice_handoff_offers_total{coppice_handoff_outcome="claimed",coppice_pool_name="web"}`
+		duration = `coppice_handoff_duration_seconds_count{coppice_pool_name="web"}`
+	)
+	if err := poll(ctx, "count what happened", func() (bool, error) {
+		now := look()
+		if now[restarts] == deaths && now[claimed] == float64(asked) && now[duration] == float64(asked) {
+			return true, nil
+		}
+		return false, fmt.Errorf("%v restarts, %v claimed, %v timed; want %d, %d", now[restarts], now[claimed], now[duration], deaths, asked)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	workers := 0.0
+	for k, v := range scrapeAll(t, ctx, "http://"+scraped+"/metrics", "") {
+		if strings.HasPrefix(k, "coppice_pool_workers{") {
+			workers += v
+		}
+	}
+	if workers != 2 {
+		t.Errorf("%v workers, want 2", workers)
+	}
+}
+
+// scrape returns what only grows, by series.
+func scrape(t *testing.T, ctx context.Context, url string) map[string]float64 {
+	t.Helper()
+	return scrapeAll(t, ctx, url, "counter histogram")
+}
+
+// scrapeAll returns the series of the given types, or of all.
+func scrapeAll(t *testing.T, ctx context.Context, url, types string) map[string]float64 {
+	t.Helper()
+	series := map[string]float64{}
+	if err := poll(ctx, "scrape", func() (bool, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return false, err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return false, err // the listener may be young
+		}
+		defer resp.Body.Close()
+		var b bytes.Buffer
+		if _, err := b.ReadFrom(resp.Body); err != nil {
+			return false, err
+		}
+		wanted := false
+		for line := range strings.Lines(b.String()) {
+			line = strings.TrimSpace(line)
+			if rest, ok := strings.CutPrefix(line, "# TYPE "); ok {
+				_, typ, _ := strings.Cut(rest, " ")
+				wanted = types == "" || strings.Contains(types, typ)
+			}
+			at := strings.LastIndexByte(line, ' ')
+			if !wanted || strings.HasPrefix(line, "#") || at < 0 {
+				continue
+			}
+			if series[line[:at]], err = strconv.ParseFloat(line[at+1:], 64); err != nil {
+				return false, err
+			}
+		}
+		return true, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return series
+}
+
+// The README's picture is what is printed of a trace that Jaeger answered with.
+func TestWaterfall(t *testing.T) {
+	b, err := os.ReadFile("testdata/trace.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d struct {
+		Spans     []span
+		Processes map[string]struct{ Tags []tag }
+	}
+	if err := json.Unmarshal(b, &d); err != nil {
+		t.Fatal(err)
+	}
+	for i := range d.Spans {
+		d.Spans[i].process = d.Processes[d.Spans[i].ProcessID].Tags
+	}
+	slices.SortFunc(d.Spans, func(a, b span) int { return int(a.Start - b.Start) })
+	var out strings.Builder
+	waterfall(&out, d.Spans)
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if indented := "    " + strings.ReplaceAll(strings.TrimSpace(out.String()), "\n", "\n    "); !strings.Contains(string(readme), indented) {
+		t.Errorf("the README does not have\n%s", indented)
+	}
+}
