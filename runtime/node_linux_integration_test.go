@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -209,6 +210,54 @@ func TestNodeEnds(t *testing.T) {
 			t.Errorf("children left: %v", kids)
 		}
 	})
+}
+
+// TestNodeEndsAtOnce: kills and stops of the same processes at the same time, and after the end, are no error.
+func TestNodeEndsAtOnce(t *testing.T) {
+	for _, name := range []string{"N6 N70 stop after the end", "N9 N17 N141 many at once"} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(treeVar, "served")
+			rt, err := coppice.Start(t.Context(), withReports(trees["served"](), nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			pids := (&planted{Runtime: rt, t: t}).processes()
+			delete(pids, "master")
+			var all sync.WaitGroup
+			shutdown := func() {
+				if err := rt.Shutdown(t.Context()); err != nil {
+					t.Errorf("shutdown: %v", err)
+				}
+			}
+			if strings.Contains(name, "N9") {
+				for range 3 {
+					all.Go(shutdown)
+				}
+				for name, pid := range pids {
+					if name == "listener" {
+						continue // it is still needed, to drain
+					}
+					all.Go(func() {
+						for range 3 {
+							_ = syscall.Kill(pid, syscall.SIGKILL) // ESRCH once it was reaped
+						}
+					})
+				}
+			} else {
+				shutdown()
+				for range 2 {
+					shutdown()
+				}
+				if err := rt.Wait(); err != nil {
+					t.Errorf("wait: %v", err)
+				}
+			}
+			all.Wait()
+			if kids := runtimetest.Children(t, os.Getpid()); len(kids) != 0 {
+				t.Errorf("children left: %v", kids)
+			}
+		})
+	}
 }
 
 func tellEnd(how string) func(p *planted) error {
