@@ -3,8 +3,13 @@
 // line an event: who, why, which attempt, what is left of the restart budget,
 // and the delay before the next start.
 //
-//	go run ./examples/supervision            # the story
-//	go run ./examples/supervision -explain   # the tree, and what each part of it is for
+//	go run ./examples/supervision             # the story
+//	go run ./examples/supervision -explain    # the tree, and what each part of it is for
+//	go run ./examples/supervision -processes  # processes, too: kill one under each strategy (Linux)
+//
+// The last has one tree in which functions, actors, workers, programs and shell
+// scripts stand side by side under each of OTP's strategies. It kills the middle one
+// of three and prints whose process numbers have changed.
 package main
 
 import (
@@ -24,7 +29,20 @@ import (
 
 func main() {
 	explain := flag.Bool("explain", false, "print the tree and end")
+	withProcesses := flag.Bool("processes", false, "kill processes under each strategy, and end")
+	waits := flag.Bool("wait", false, "be one of the processes")
 	flag.Parse()
+	if *waits {
+		wait()
+		return
+	}
+	if *withProcesses {
+		if err := processes(context.Background(), os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(context.Background(), os.Stdout, *explain); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
