@@ -256,7 +256,10 @@ func inheritedFiles() []string {
 }
 
 func init() { // before anything of the user's can start a process
-	keepFiles(len(inheritedFiles()))
+	if InChild() {
+		keepFiles(len(inheritedFiles()))
+		keepName()
+	}
 }
 
 // environmentError says which field of an Environment cannot be had.

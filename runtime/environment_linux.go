@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -185,4 +186,12 @@ func keepFiles(n int) {
 	for i := range n {
 		unix.CloseOnExec(firstFile + i)
 	}
+}
+
+// keepName gives this process the name that ps and top show: exec by
+// /proc/self/fd/N has made it N. It is the name of the main thread, on which an
+// init runs.
+func keepName() {
+	name := append([]byte(filepath.Base(os.Args[0])), 0)
+	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0) // cut to 15 bytes; it cannot fail
 }

@@ -89,6 +89,8 @@ func init() {
 // describeSelf is what a worker sees of its environment, one thing a line.
 func describeSelf(w *coppice.Worker) string {
 	var s strings.Builder
+	name, err := os.ReadFile("/proc/self/comm")
+	fmt.Fprintln(&s, "name", strings.TrimSpace(string(name)), err)
 	cwd, err := os.Getwd()
 	fmt.Fprintln(&s, "cwd", cwd, err)
 	seen := map[string]int{}
@@ -175,7 +177,9 @@ func TestEnvironment(t *testing.T) {
 
 	p := plant(t, "environment")
 	procs := (runtime.GOMAXPROCS(0) + 1) / 2
-	want := fmt.Sprintf(`cwd %s <nil>
+	name := filepath.Base(os.Args[0])
+	want := fmt.Sprintf(`name %s <nil>
+cwd %s <nil>
 colour blue false
 procs %d memory %d
 limit 700 <nil>
@@ -184,7 +188,7 @@ given by number <nil>
 other true
 file 3 log
 file 4 given
-`, dir, procs, 100<<20)
+`, name[:min(len(name), 15)], dir, procs, 100<<20)
 	for slot, r := range p.reported(2) {
 		if r.Text != want {
 			t.Errorf("web/%d sees\n%s\nwant\n%s", slot, r.Text, want)

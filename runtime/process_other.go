@@ -31,5 +31,6 @@ func (rt *Runtime) startForeign(context.Context, Process, string, int) (supervis
 func spendChild(Config, *node, *os.File) error { return errNoProcesses }
 
 func keepFiles(int) {}
+func keepName()     {}
 
 func dupFile(int, string) (*os.File, error) { return nil, errNoProcesses }

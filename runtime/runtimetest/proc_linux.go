@@ -88,3 +88,21 @@ func state(stat string) byte {
 	}
 	return rest[1]
 }
+
+// GroupAlive tells whether a process of the group is there that is not a zombie. A
+// group's number may be another's once it has ended.
+func GroupAlive(t testing.TB, pgid int) bool {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(stats, func(stat string) bool {
+		b, err := os.ReadFile(stat)
+		if err != nil {
+			return false // it has ended meanwhile
+		}
+		f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:]) // state ppid pgrp …
+		return len(f) > 2 && f[0][0] != 'Z' && f[0][0] != 'X' && string(f[2]) == strconv.Itoa(pgid)
+	})
+}

@@ -17,6 +17,27 @@ import (
 )
 
 func init() {
+	// dies starts a process, lets many of its own threads end, and waits to be killed.
+	programs["dies"] = func() {
+		uid, err := strconv.Atoi(os.Getenv("USER_ID"))
+		must(err)
+		cmd := Command{Path: "/bin/sleep", Args: []string{"sleep", "60"}, DeathSignal: syscall.SIGKILL}
+		if uid != 0 {
+			cmd.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
+		}
+		p, err := Start(cmd)
+		must(err)
+		for range 20 { // threads that end with their goroutine
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				runtime.LockOSThread()
+			}()
+			<-ended
+		}
+		fmt.Println(p.PID(), status(p.PID(), "State") != "")
+		time.Sleep(time.Hour)
+	}
 	// bare starts a program as another than itself would find it: what is wrong with
 	// its own descriptors, mask and dispositions must not reach it.
 	programs["bare"] = func() {
@@ -198,6 +219,31 @@ func TestExecutableIsNotMet(t *testing.T) {
 		p.Close()
 		high.Close()
 		null.Close()
+	}
+}
+
+// TestDeathSignal: the program's death, and nothing else, ends its children, those
+// of another user too (P10).
+func TestDeathSignal(t *testing.T) {
+	for _, uid := range []int{0, 65534} {
+		t.Run(fmt.Sprintf("user %d", uid), func(t *testing.T) {
+			if uid != 0 && os.Geteuid() != 0 {
+				t.Skip("only root can start a process of another user")
+			}
+			c := run(t, "dies", Command{Env: []string{fmt.Sprintf("USER_ID=%d", uid)}})
+			pid, alive, _ := strings.Cut(c.line(), " ")
+			if alive != "true" {
+				t.Error("it died while its parent lived")
+			}
+			if err := c.Signal(syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			c.wait()
+			eventually(t, "the child has died", func() bool {
+				b, err := os.ReadFile("/proc/" + pid + "/stat")
+				return err != nil || strings.Contains(string(b), ") Z ")
+			})
+		})
 	}
 }
 
