@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	coppice "github.com/coppice-go/coppice/runtime"
+)
+
+// clock is the service. Its description is written by hand, so that the example
+// needs no generated code; yours comes from protoc.
+type clock struct {
+	w    *coppice.Worker
+	stop context.Context // ends when the worker is asked to stop
+}
+
+const (
+	clockName  = "coppice.examples.Clock"
+	methodNow  = "/" + clockName + "/Now"
+	methodTick = "/" + clockName + "/Tick"
+)
+
+// Now answers with the worker's name and the time.
+func (c clock) Now(context.Context, *emptypb.Empty) (*wrapperspb.StringValue, error) {
+	return wrapperspb.String(fmt.Sprintf("%s %s", c.w.Name(), time.Now().Format(time.TimeOnly))), nil
+}
+
+// Tick sends the worker's name at each interval. A stream without an end would
+// hold up the drain until its deadline: this one ends by a status that tells the
+// client to ask again, which reaches another worker.
+func (c clock) Tick(s grpc.ServerStream) error {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		if err := s.SendMsg(wrapperspb.String(c.w.Name())); err != nil {
+			return err
+		}
+		select {
+		case <-ticker.C:
+		case <-s.Context().Done():
+			return s.Context().Err()
+		case <-c.stop.Done():
+			return status.Error(codes.Unavailable, "draining: ask again")
+		}
+	}
+}
+
+func registerClock(s *grpc.Server, c clock) {
+	s.RegisterService(&grpc.ServiceDesc{
+		ServiceName: clockName,
+		HandlerType: (*any)(nil),
+		Methods: []grpc.MethodDesc{{
+			MethodName: "Now",
+			Handler: func(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+				in := new(emptypb.Empty)
+				if err := decode(in); err != nil {
+					return nil, err
+				}
+				return srv.(clock).Now(ctx, in)
+			},
+		}},
+		Streams: []grpc.StreamDesc{{
+			StreamName: "Tick", ServerStreams: true,
+			Handler: func(srv any, s grpc.ServerStream) error {
+				if err := s.RecvMsg(new(emptypb.Empty)); err != nil {
+					return err
+				}
+				return srv.(clock).Tick(s)
+			},
+		}},
+	}, c)
+}

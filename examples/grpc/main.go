@@ -1,0 +1,75 @@
+// Grpc is a gRPC service in worker processes. Its own part is server, which
+// teaches Worker.Serve how a gRPC server drains: GOAWAY, and the calls that run
+// finish.
+//
+//	go run . -addr 127.0.0.1:9000
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	coppice "github.com/coppice-go/coppice/runtime"
+)
+
+func main() {
+	addr := flag.String("addr", "127.0.0.1:9000", "listen `address`; port 0 picks one")
+	workers := flag.Int("workers", 2, "worker processes")
+	flag.Parse()
+
+	coppice.Main(coppice.Config{
+		Hooks: coppice.Hooks{Started: announce},
+		Children: []coppice.ChildSpec{coppice.Pool{
+			Name: "rpc", Size: *workers,
+			Worker: func(ctx context.Context, w *coppice.Worker) error {
+				ln, err := w.Listen("tcp", *addr)
+				if err != nil {
+					return err
+				}
+				s := grpc.NewServer()
+				registerClock(s, clock{w, ctx})
+				healthpb.RegisterHealthServer(s, health.NewServer())
+				return w.Serve(ctx, ln, server{s})
+			},
+		}},
+	})
+}
+
+// server is a gRPC server as Worker.Serve wants it.
+type server struct{ *grpc.Server }
+
+// Serve serves until Shutdown or Close.
+func (s server) Serve(ln net.Listener) error { return s.Server.Serve(ln) }
+
+// Shutdown sends GOAWAY on every connection and waits for the calls that run. At
+// the end of ctx they are cut.
+func (s server) Shutdown(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, s.Stop)
+	defer stop()
+	s.GracefulStop()
+	return ctx.Err()
+}
+
+// Close cuts every call.
+func (s server) Close() error {
+	s.Stop()
+	return nil
+}
+
+func announce(rt *coppice.Runtime) {
+	for _, l := range rt.Listeners() {
+		fmt.Printf("grpc://%s/  master pid %d\n", l.Addr, os.Getpid())
+	}
+	fmt.Print(rt.Snapshot())
+}
+
+// interval is that of clock.Tick.
+const interval = 100 * time.Millisecond

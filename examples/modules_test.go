@@ -1,0 +1,48 @@
+// Package examples tests the example programs that are modules of their own, for
+// the sake of the dependencies they have; the others test themselves.
+package examples
+
+import (
+	"errors"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// TestModules runs the tests of each module below this folder.
+func TestModules(t *testing.T) {
+	mods, err := filepath.Glob("*/go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(mods) == 0 {
+		t.Fatal("no modules found")
+	}
+	for _, mod := range mods {
+		dir := filepath.Dir(mod)
+		t.Run(dir, func(t *testing.T) {
+			run := func(args ...string) error {
+				cmd := exec.Command("go", args...)
+				cmd.Dir = dir
+				out, err := cmd.CombinedOutput()
+				if err != nil || testing.Verbose() {
+					t.Logf("go %v: %s", args, out)
+				}
+				return err
+			}
+			if err := run("mod", "download"); err != nil {
+				if errors.Is(err, exec.ErrNotFound) {
+					t.Skip("no go command")
+				}
+				t.Skip("its modules cannot be downloaded")
+			}
+			args := []string{"test"}
+			if testing.Short() {
+				args = append(args, "-short")
+			}
+			if err := run(append(args, "./...")...); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -1,0 +1,97 @@
+// Tls is an HTTPS service in worker processes. A client resumes its session with
+// any worker: their ticket keys are one tree's.
+//
+//	go run ./examples/tls -addr 127.0.0.1:8443
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"flag"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	coppice "github.com/coppice-go/coppice/runtime"
+)
+
+func main() {
+	addr := flag.String("addr", "127.0.0.1:8443", "listen `address`; port 0 picks one")
+	workers := flag.Int("workers", 4, "worker processes")
+	flag.Parse()
+
+	coppice.Main(coppice.Config{
+		// In the master, at the start and at each reload: the place to read a
+		// certificate that was renewed.
+		Load:  certificate,
+		Hooks: coppice.Hooks{Started: announce},
+		Children: []coppice.ChildSpec{coppice.Pool{
+			Name: "web", Size: *workers,
+			Worker: func(ctx context.Context, w *coppice.Worker) error {
+				pair, err := tls.X509KeyPair(w.Config(), w.Config())
+				if err != nil {
+					return err
+				}
+				conf := &tls.Config{Certificates: []tls.Certificate{pair}}
+				if err := w.ShareTickets(ctx, conf); err != nil {
+					return err
+				}
+				ln, err := w.Listen("tcp", *addr)
+				if err != nil {
+					return err
+				}
+				return w.Serve(ctx, tls.NewListener(ln, conf), &http.Server{Handler: handler(w)})
+			},
+		}},
+	})
+}
+
+// handler says who answers, and whether the client had been here before.
+func handler(w *coppice.Worker) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		session := "new session"
+		if r.TLS.DidResume {
+			session = "resumed"
+		}
+		fmt.Fprintf(rw, "%s: %s\n", w.Name(), session)
+	})
+}
+
+// certificate makes one for this machine, that nobody should trust, and its key.
+func certificate(context.Context) ([]byte, error) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "coppice example"},
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().AddDate(0, 1, 0),
+		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
+	if err != nil {
+		return nil, err
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, err
+	}
+	return append(
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...), nil
+}
+
+func announce(rt *coppice.Runtime) {
+	for _, l := range rt.Listeners() {
+		fmt.Printf("https://%s/  master pid %d\n", l.Addr, os.Getpid())
+	}
+	fmt.Print(rt.Snapshot())
+}
