@@ -30,6 +30,10 @@ var arrows = map[string]struct{ ours, outside []string }{
 		[]string{"tracing"},
 		[]string{"go.opentelemetry.io", "google.golang.org/protobuf", "github.com/prometheus/client_golang/prometheus", "golang.org/x/sys"},
 	},
+	"tracing/grpctrace": {
+		[]string{"tracing"},
+		[]string{otelAPI, "google.golang.org/grpc"},
+	},
 	"actors": {
 		[]string{"fdipc", "supervisor", "tracing"},
 		[]string{actorAPI, otelAPI, "google.golang.org/protobuf", "github.com/fxamacker/cbor/v2"},

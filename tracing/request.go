@@ -48,7 +48,9 @@ func (t requestTracer) Start(ctx context.Context, name string, opts ...trace.Spa
 		return t.Tracer.Start(ctx, name, opts...)
 	}
 	later := t.requests.begun.Swap(true)
-	fromClient := !trace.SpanContextFromContext(ctx).Equal(t.requests.conn)
+	// Not Equal: some instrumentation marks what it finds in the context as remote.
+	parent := trace.SpanContextFromContext(ctx)
+	fromClient := parent.TraceID() != t.requests.conn.TraceID() || parent.SpanID() != t.requests.conn.SpanID()
 	if later || fromClient {
 		opts = append(opts[:len(opts):len(opts)], trace.WithLinks(trace.Link{SpanContext: t.requests.conn}))
 	}

@@ -41,15 +41,15 @@ func buildJaeger(ctx context.Context, bin string, progress io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(progress, "building Jaeger %s from its modules, once, in %s: some ten minutes\n", jaegerVersion, filepath.Dir(bin))
-	step := func(name string, args ...string) ([]byte, error) {
-		cmd := exec.CommandContext(ctx, name, args...)
+	step := func(args ...string) ([]byte, error) {
+		cmd := exec.CommandContext(ctx, "go", args...)
 		cmd.Dir = src
 		cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOWORK=off")
 		var stderr strings.Builder
 		cmd.Stderr = &stderr
 		out, err := cmd.Output()
 		if err != nil {
-			return nil, fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, tail(stderr.String(), 20))
+			return nil, fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, tail(stderr.String(), 20))
 		}
 		return out, nil
 	}
@@ -58,15 +58,15 @@ func buildJaeger(ctx context.Context, bin string, progress io.Writer) error {
 			return err
 		}
 	}
-	if _, err := step("go", "mod", "init", "jaeger.local/tool"); err != nil {
+	if _, err := step("mod", "init", "jaeger.local/tool"); err != nil {
 		return err
 	}
 	// Jaeger's own replace, which is why `go install PKG@VERSION` refuses it.
-	if _, err := step("go", "mod", "edit", "-replace", "github.com/Shopify/sarama=github.com/Shopify/sarama@v1.33.0"); err != nil {
+	if _, err := step("mod", "edit", "-replace", "github.com/Shopify/sarama=github.com/Shopify/sarama@v1.33.0"); err != nil {
 		return err
 	}
 	fmt.Fprintln(progress, "  downloading modules")
-	out, err := step("go", "mod", "download", "-json", jaegerModule+"@"+jaegerVersion)
+	out, err := step("mod", "download", "-json", jaegerModule+"@"+jaegerVersion)
 	if err != nil {
 		return err
 	}
@@ -83,14 +83,14 @@ func buildJaeger(ctx context.Context, bin string, progress io.Writer) error {
 	if err := os.WriteFile(filepath.Join(src, "go.sum"), sums, 0o644); err != nil {
 		return err
 	}
-	if _, err := step("go", "get", "-tool", jaegerModule+"/cmd/jaeger@"+jaegerVersion); err != nil {
+	if _, err := step("get", "-tool", jaegerModule+"/cmd/jaeger@"+jaegerVersion); err != nil {
 		return err
 	}
 	began := time.Now()
 	stop := tick(func() {
 		fmt.Fprintf(progress, "  compiling for %v\n", time.Since(began).Round(time.Second))
 	})
-	_, err = step("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin+".new", jaegerModule+"/cmd/jaeger")
+	_, err = step("build", "-trimpath", "-ldflags", "-s -w", "-o", bin+".new", jaegerModule+"/cmd/jaeger")
 	stop()
 	if err != nil {
 		return err

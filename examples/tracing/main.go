@@ -11,6 +11,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -110,6 +111,8 @@ func serveMetrics(ctx context.Context, addr string) error {
 	case <-ctx.Done():
 	}
 	err := srv.Close()
-	<-served
+	if e := <-served; !errors.Is(e, http.ErrServerClosed) {
+		err = errors.Join(err, e)
+	}
 	return err
 }

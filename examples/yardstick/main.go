@@ -4,6 +4,7 @@
 //	go run ./examples/yardstick accept [-workers 2] [-policy round-robin] [-inflight 16]
 //	go run ./examples/yardstick accept -serve [-addr 127.0.0.1:0] [-workers 2] [-policy round-robin]
 //	go run ./examples/yardstick http [-workers 2] [-policy round-robin] [-connections 100]
+//	go run ./examples/yardstick tracing [-workers 2] [-policy round-robin] [-inflight 16]
 //	go run ./examples/yardstick respawn [-workers 2]
 //
 // It prints one line of JSON for each row:
@@ -23,6 +24,9 @@
 // how even the shares of the workers were. -serve is the tree alone, for a load from outside.
 //
 // http measures requests over connections that stay open.
+//
+// tracing is the tree of accept with tracing off, and with no, one in a hundred and all connections sampled; this
+// program is the collector.
 //
 // respawn kills a worker with SIGKILL as soon as it is ready, again and again, beside Node's cluster. value, p50_us and
 // p99_us are from the kill until the next one is ready; cpu_ns_per_op is of a kill.
@@ -67,6 +71,7 @@ var commands = map[string]command{
 	"roundtrip": {rows: roundtripRows},
 	"accept":    {rows: acceptRows, flags: acceptFlags, serve: serveAccept},
 	"http":      {rows: httpRows, flags: httpFlags, serve: serveHTTP},
+	"tracing":   {rows: tracingRows, flags: tracingFlags, serve: serveTracing},
 	"respawn":   {rows: respawnRows, flags: respawnFlags, serve: serveRespawn},
 }
 
@@ -79,9 +84,9 @@ func main() {
 	rounds := fs.Int("rounds", 1, "how often to run all rows")
 	pin := fs.Bool("pin", false, "keep all processes on one core")
 	only := fs.String("only", "", "rows whose name contains this")
-	serve := fs.Bool("serve", false, "accept, http, respawn: serve only, until a signal")
+	serve := fs.Bool("serve", false, "accept, http, tracing, respawn: serve only, until a signal")
 	fs.Usage = func() {
-		fmt.Fprintln(fs.Output(), "usage: yardstick handles|messages|roundtrip|accept|http|respawn [flags]")
+		fmt.Fprintln(fs.Output(), "usage: yardstick handles|messages|roundtrip|accept|http|tracing|respawn [flags]")
 		fs.PrintDefaults()
 	}
 	var cmd command

@@ -20,11 +20,14 @@ func roundtripRows() []row { return nil }
 func acceptRows() []row    { return nil }
 func httpRows() []row      { return nil }
 func respawnRows() []row   { return nil }
+func tracingRows() []row   { return nil }
 
 func acceptFlags(*flag.FlagSet)  {}
 func httpFlags(*flag.FlagSet)    {}
 func respawnFlags(*flag.FlagSet) {}
+func tracingFlags(*flag.FlagSet) {}
 
 func serveAccept()  {}
 func serveHTTP()    {}
 func serveRespawn() {}
+func serveTracing() {}

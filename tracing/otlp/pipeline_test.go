@@ -41,6 +41,8 @@ var (
 	workerProcess   = tracing.Process{Role: "worker", Name: "web/1", ID: 7, Slot: 1, Generation: 2, Incarnation: 3}
 )
 
+var killed = tracing.End{At: time.Now().Add(time.Hour), PID: 4711, Type: "signaled", Reason: "signal: killed"}
+
 func start(t *testing.T, p tracing.Process, up *tracing.Uplink) tracing.Pipeline {
 	t.Helper()
 	pl, err := tracing.Start(t.Context(), p, up)

@@ -22,8 +22,6 @@ import (
 	"github.com/coppice-go/coppice/tracing/otlp/otlptest"
 )
 
-var killed = tracing.End{At: time.Now().Add(time.Hour), PID: 4711, Type: "signaled", Reason: "signal: killed"}
-
 // A worker that is gone in the middle of everything: what it had sent comes once,
 // what it had finished comes as it was, what it had open ends with an error.
 func TestTableOutlivesItsProcess(t *testing.T) {
