@@ -14,7 +14,7 @@ type acceptor struct {
 	d             *Dispatcher
 	l             *ledger
 	network, pool string
-	src           *source
+	src           *source       // changed by run alone, under d.mu
 	kick          chan struct{} // capacity 1: look again
 	closed        chan struct{} // closed when the socket is, at the end of run
 	idle          chan struct{} // closed when, after that, nothing is in our hands
@@ -26,6 +26,7 @@ type acceptor struct {
 	ended    bool        // the socket is closed
 	over     bool        // idle is closed
 	announce *fdipc.Conn // who waits to hear that the socket is closed
+	fresh    *source     // to take the place of src
 
 	// Of run's goroutine.
 	batch   []arrival
@@ -79,6 +80,7 @@ func (a *acceptor) run() {
 		case errors.Is(err, errNoRoom):
 			ok = a.park(0)
 		case errors.Is(err, errDrained):
+			ok = a.swap()
 		case exhausted(err):
 			a.d.count(func() { a.l.counts.Exhausted++ })
 			// The connection stays in the backlog. A descriptor may come free any
@@ -86,8 +88,10 @@ func (a *acceptor) run() {
 			a.backoff = min(max(2*a.backoff, firstBackoff), maxBackoff)
 			ok = a.park(a.backoff)
 		case broken(err):
-			a.d.broken(a, err)
-			ok = a.parkBroken()
+			if ok = a.src.listening(); !ok { // else it was shut down, and listens again
+				a.d.broken(a, err)
+				ok = a.parkBroken()
+			}
 		default: // of one connection, as ECONNABORTED: accept(2) says to go on
 			a.d.count(func() { a.l.counts.Errors++ })
 			ok = a.park(time.Nanosecond)
@@ -97,6 +101,7 @@ func (a *acceptor) run() {
 		}
 	}
 	a.src.close()
+	a.swap() // one that came too late is closed
 	a.last.close()
 	a.d.ended(a)
 }
@@ -156,9 +161,9 @@ func (a *acceptor) park(d time.Duration) bool {
 // canGoOnLocked reports whether there is something to accept for.
 func (a *acceptor) canGoOnLocked() bool { return a.l.admits() > 0 || a.l.turnsAway() != limitNone }
 
-// parkBroken waits until the listener is to end: nothing else helps it.
+// parkBroken waits until there is a socket that accepts. It is false when run is to end.
 func (a *acceptor) parkBroken() bool {
-	for {
+	for !a.swap() {
 		a.d.mu.Lock()
 		over := a.quit || a.draining
 		a.d.mu.Unlock()
@@ -167,6 +172,28 @@ func (a *acceptor) parkBroken() bool {
 		}
 		<-a.kick
 	}
+	return true
+}
+
+// swap goes on with another socket, if there is one. When run is to end there is none.
+func (a *acceptor) swap() bool {
+	a.d.mu.Lock()
+	fresh, old := a.fresh, a.src
+	a.fresh = nil
+	over := a.quit || a.draining
+	if fresh != nil && !over {
+		a.src = fresh
+	}
+	a.d.mu.Unlock()
+	switch {
+	case fresh == nil:
+		return false
+	case over:
+		fresh.close()
+		return false
+	}
+	old.close()
+	return true
 }
 
 // drainLocked makes run take what is in the backlog and end. The caller then

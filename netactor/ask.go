@@ -189,6 +189,9 @@ func (ls *Listeners) member(r reply, h *fdipc.Handle, done func()) (m member, er
 		}
 		o := newOwnListener(ls, ln, addr, r.Number, r.Name)
 		o.done = done
+		if r.Paused {
+			o.pause(true)
+		}
 		m = o
 	}
 	ls.mu.Lock()

@@ -160,7 +160,8 @@ func (d *Dispatcher) HandleFrame(from Worker, c *fdipc.Conn, f *fdipc.Frame) boo
 }
 
 // openFrame starts to accept on a socket that the master sent. A number that is
-// known already is left as it is: the master may send its sockets again.
+// known already is left as it is, for the master may send its sockets again; unless it says that
+// this one takes the place of the other.
 func (d *Dispatcher) openFrame(c *fdipc.Conn, f *fdipc.Frame) {
 	var o opening
 	err := decode(f.Payload, &o)
@@ -180,12 +181,13 @@ func (d *Dispatcher) openFrame(c *fdipc.Conn, f *fdipc.Frame) {
 // open claims the listening socket h and accepts on it.
 func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o opening, h *fdipc.Handle) error {
 	d.mu.Lock()
-	known := d.acceptors[number] != nil
-	if !known {
+	known := d.acceptors[number]
+	useless := known != nil && !o.Renew
+	if known == nil {
 		d.master = master
 	}
 	d.mu.Unlock()
-	if known {
+	if useless {
 		h.Refuse(ReasonClosed)
 		return nil
 	}
@@ -200,10 +202,28 @@ func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o opening, h *fdipc
 	if err != nil {
 		return fmt.Errorf("netactor: open: %w", err)
 	}
+	if o.Foreign {
+		src.foreign()
+	}
 	src.peers = o.Policy == Hash || o.Policy == Custom || d.cfg.Tracer != nil
 	src.locals = o.Policy == Hash && f.Key != nil
 	if d.hook != nil {
 		d.hook(src)
+	}
+	if known != nil {
+		d.mu.Lock()
+		stale, old := known.fresh, known.src
+		if known.draining || d.closed {
+			stale, src = src, nil // it ends: nobody would take it
+		}
+		known.fresh = src
+		known.kickLocked()
+		d.mu.Unlock()
+		if stale != nil {
+			stale.close()
+		}
+		old.interrupt() // it may wait for what never comes
+		return nil
 	}
 	a := newAcceptor(d, o, src)
 	d.mu.Lock()
@@ -305,11 +325,7 @@ func (d *Dispatcher) broken(a *acceptor, err error) {
 	d.mu.Lock()
 	master, quiet := d.master, a.quit || a.draining
 	d.mu.Unlock()
-	if quiet {
-		return
-	}
-	d.cfg.Logger.Error("listener cannot accept", "listener", a.l.name, "err", err)
-	if master != nil {
+	if !quiet && master != nil { // who says so to people
 		_ = master.TrySend(&fdipc.Frame{Kind: KindBroken, Target: a.l.number, Payload: []byte(err.Error())})
 	}
 }
@@ -319,16 +335,20 @@ func (d *Dispatcher) broken(a *acceptor, err error) {
 func (d *Dispatcher) shut(c *fdipc.Conn, number uint64) {
 	d.mu.Lock()
 	a := d.acceptors[number]
-	if a != nil && !a.ended {
-		a.announce = c
-		a.drainLocked()
+	var src *source
+	if a != nil {
+		src = a.src
+		if !a.ended {
+			a.announce = c
+			a.drainLocked()
+		}
 	}
 	d.mu.Unlock()
 	if a == nil {
 		_ = c.TrySend(&fdipc.Frame{Kind: KindShutAck, Target: number})
 		return
 	}
-	a.src.interrupt()
+	src.interrupt()
 }
 
 // ended is told by an acceptor that its socket is closed.
@@ -386,13 +406,14 @@ func (d *Dispatcher) stop(f func(*acceptor)) []*acceptor {
 	d.mu.Lock()
 	d.closed = true
 	all := make([]*acceptor, 0, len(d.acceptors))
+	sources := make([]*source, 0, len(d.acceptors))
 	for _, a := range d.acceptors {
 		f(a)
-		all = append(all, a)
+		all, sources = append(all, a), append(sources, a.src)
 	}
 	d.mu.Unlock()
-	for _, a := range all {
-		a.src.interrupt()
+	for _, s := range sources {
+		s.interrupt()
 	}
 	return all
 }

@@ -118,6 +118,14 @@ func (ls *Listeners) HandleFrame(c *fdipc.Conn, f *fdipc.Frame) bool {
 		if c == ls.cfg.Master {
 			ls.shutFrame(f.Target)
 		}
+	case KindOpen:
+		if c == ls.cfg.Master {
+			ls.renewFrame(f)
+		}
+	case KindPause, KindResume:
+		if l := ls.ownOf(f.Target); l != nil && c == ls.cfg.Master {
+			l.pause(f.Kind == KindPause)
+		}
 	case KindJoin:
 		ls.mu.Lock()
 		t := ls.tallies[f.Target]
@@ -159,11 +167,37 @@ func (ls *Listeners) shutFrame(number uint64) {
 	}
 }
 
+// ownOf returns the listener of that number if this worker accepts on it itself.
+func (ls *Listeners) ownOf(number uint64) *ownListener {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	l, _ := ls.byNumber[number].(*ownListener)
+	return l
+}
+
+// renewFrame takes the socket of a listener again, after the one before was shut down.
+func (ls *Listeners) renewFrame(f *fdipc.Frame) {
+	l := ls.ownOf(f.Target)
+	if l == nil || len(f.Handles) != 1 {
+		return
+	}
+	ln, err := f.Handles[0].Listener()
+	if err != nil { // it was shut down once more, which the master will notice
+		_ = f.Handles[0].Close()
+		return
+	}
+	l.replace(ln)
+}
+
 // tell sends a frame without a payload, if that is possible. What cannot be
 // sent need not be: the peer is gone, or is cut off for not reading.
 func (ls *Listeners) tell(c *fdipc.Conn, k fdipc.Kind, number uint64) {
+	ls.send(c, &fdipc.Frame{Kind: k, Target: number})
+}
+
+func (ls *Listeners) send(c *fdipc.Conn, f *fdipc.Frame) {
 	if c != nil {
-		_ = c.TrySend(&fdipc.Frame{Kind: k, Target: number})
+		_ = c.TrySend(f)
 	}
 }
 

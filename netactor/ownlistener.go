@@ -1,9 +1,13 @@
 package netactor
 
 import (
+	"errors"
 	"net"
 	"sync"
+	"syscall"
+	"time"
 
+	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -11,28 +15,111 @@ import (
 // other workers, or adopted.
 type ownListener struct {
 	ls      *Listeners
-	ln      net.Listener
 	address net.Addr
 	number  uint64 // 0: the master knows nothing of it
 	name    string
-	done    func() // gives the ordinal back; nil without
+	done    func()        // gives the ordinal back; nil without
+	ended   chan struct{} // closed by close
 
-	once sync.Once
-	err  error // of the first Close
+	mu      sync.Mutex
+	ln      net.Listener
+	paused  bool
+	broken  bool          // ln does not accept any more; the master is to send another
+	changed chan struct{} // closed and made anew when one of the above changes
+	closed  bool
+	err     error // of the Close of ln
 }
 
 func newOwnListener(ls *Listeners, ln net.Listener, addr net.Addr, number uint64, name string) *ownListener {
-	return &ownListener{ls: ls, ln: ln, address: addr, number: number, name: name}
+	return &ownListener{
+		ls: ls, ln: ln, address: addr, number: number, name: name,
+		ended: make(chan struct{}), changed: make(chan struct{}),
+	}
 }
 
 func (l *ownListener) joins() bool { return false }
 
 // Accept waits for a connection.
 func (l *ownListener) Accept() (net.Conn, error) {
-	c, err := l.ln.Accept()
-	if err != nil {
-		return nil, err
+	for {
+		l.mu.Lock()
+		ln, changed, wait := l.ln, l.changed, l.paused || l.broken
+		l.mu.Unlock()
+		if wait {
+			select {
+			case <-changed:
+				continue
+			case <-l.ended:
+			}
+		}
+		c, err := ln.Accept()
+		if err == nil {
+			return l.wrap(c), nil
+		}
+		if !l.goOn(ln, err) {
+			return nil, err
+		}
 	}
+}
+
+// goOn reports whether Accept is to try again after err from ln: the listener was paused, or its
+// socket does not accept any more and is replaced by the master.
+func (l *ownListener) goOn(ln net.Listener, err error) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.closed:
+		return false
+	case l.paused || l.ln != ln:
+		return true
+	case l.number == 0 || !errors.Is(err, syscall.EINVAL):
+		return false
+	}
+	l.broken = true
+	l.ls.send(l.ls.cfg.Master, &fdipc.Frame{Kind: KindBroken, Target: l.number, Payload: []byte(err.Error())})
+	return true
+}
+
+func (l *ownListener) changeLocked() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// pause makes Accept wait, or go on.
+func (l *ownListener) pause(paused bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.paused = paused
+	var at time.Time
+	if paused {
+		at = time.Unix(1, 0) // whoever waits in Accept looks again
+	}
+	if d, ok := l.ln.(interface{ SetDeadline(time.Time) error }); ok {
+		_ = d.SetDeadline(at)
+	}
+	l.changeLocked()
+}
+
+// replace takes ownership of another socket for the same listener.
+func (l *ownListener) replace(ln net.Listener) {
+	l.mu.Lock()
+	old := l.ln
+	if l.closed {
+		old = ln
+	} else {
+		l.ln, l.broken = ln, false
+		l.changeLocked()
+	}
+	paused := l.paused
+	l.mu.Unlock()
+	_ = old.Close()
+	if paused {
+		l.pause(true)
+	}
+}
+
+// wrap counts a connection, and begins its trace.
+func (l *ownListener) wrap(c net.Conn) net.Conn {
 	tracer := l.ls.cfg.Tracer
 	s := served{conns: &l.ls.conns}
 	if tracer != nil {
@@ -44,7 +131,7 @@ func (l *ownListener) Accept() (net.Conn, error) {
 		s.span = accept.Serve()
 		accept.End()
 	}
-	return wrap(c, s), nil
+	return wrap(c, s)
 }
 
 // Close closes this process's copy of the socket.
@@ -58,18 +145,24 @@ func (l *ownListener) Close() error {
 func (l *ownListener) shut() { l.close(false) }
 
 func (l *ownListener) close(tell bool) (first bool) {
-	l.once.Do(func() {
-		first = true
-		l.err = l.ln.Close()
-		l.ls.forget(l, l.number)
-		if l.number != 0 && tell {
-			l.ls.tell(l.ls.cfg.Master, KindClosed, l.number)
-		}
-		if l.done != nil {
-			l.done()
-		}
-	})
-	return first
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return false
+	}
+	l.closed = true
+	ln := l.ln
+	l.mu.Unlock()
+	l.err = ln.Close()
+	close(l.ended)
+	l.ls.forget(l, l.number)
+	if l.number != 0 && tell {
+		l.ls.tell(l.ls.cfg.Master, KindClosed, l.number)
+	}
+	if l.done != nil {
+		l.done()
+	}
+	return true
 }
 
 // Addr returns the address that the socket is bound to.

@@ -66,6 +66,9 @@ type Request struct {
 	// listener: see [DispatcherConfig]. Policy Custom needs one. Empty is none.
 	Functions string `json:",omitzero"`
 
+	// joins says that the socket is a further member of a ReusePort listener.
+	joins bool
+
 	// Wait makes a request by name alone wait until there is one of that name. Else it is
 	// ENOENT.
 	Wait bool `json:",omitzero"`
@@ -197,6 +200,7 @@ type reply struct {
 	Network string // of the socket: tcp or unix
 	Address string // of the socket, as getsockname has it; a Unix path as asked
 	Policy  Policy `json:",omitzero"`
+	Paused  bool   `json:",omitzero"` // the worker is not to accept for now, if it accepts itself
 
 	Errno int    `json:",omitzero"` // not zero: it failed, and the rest is empty
 	Call  string `json:",omitzero"` // the system call that failed, as "bind"
@@ -253,4 +257,6 @@ type opening struct {
 	Paused  bool   `json:",omitzero"`
 
 	Functions string `json:",omitzero"`
+	Foreign   bool   `json:",omitzero"` // others than this tree may have the socket
+	Renew     bool   `json:",omitzero"` // it takes the place of one that was shut down
 }

@@ -88,15 +88,9 @@ func openTCP(r Request) (*socket, error) {
 }
 
 func bindTCP(r Request, ap netip.AddrPort) (*socket, error) {
-	family, sa := unix.AF_INET, unix.Sockaddr(nil)
-	if ap.Addr().Is4() {
-		sa = &unix.SockaddrInet4{Port: int(ap.Port()), Addr: ap.Addr().As4()}
-	} else {
-		zone, err := zoneID(ap.Addr().Zone())
-		if err != nil {
-			return nil, os.NewSyscallError("bind", unix.EINVAL)
-		}
-		family, sa = unix.AF_INET6, &unix.SockaddrInet6{Port: int(ap.Port()), Addr: ap.Addr().As16(), ZoneId: zone}
+	sa, family, err := sockaddr(ap)
+	if err != nil {
+		return nil, os.NewSyscallError("bind", err)
 	}
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if err != nil {
@@ -115,11 +109,26 @@ func bindTCP(r Request, ap netip.AddrPort) (*socket, error) {
 		return nil, os.NewSyscallError("setsockopt", err)
 	}
 	setInherited(fd)
-	if err := unix.Bind(fd, sa); err != nil {
+	// Whoever else has the port, with SO_REUSEPORT or not, is EADDRINUSE: so the first
+	// socket is bound without it, and those that join it with.
+	if r.joins {
+		err = s.reusePort()
+	}
+	if err == nil {
+		err = os.NewSyscallError("bind", unix.Bind(fd, sa))
+	}
+	if err == nil && r.Policy == ReusePort {
+		err = s.reusePort()
+	}
+	if err != nil {
 		s.close()
-		return nil, os.NewSyscallError("bind", err)
+		return nil, err
 	}
 	return s.listen(r)
+}
+
+func (s *socket) reusePort() error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
 }
 
 // setInherited sets what accepted TCP connections inherit from the listening
@@ -131,6 +140,17 @@ func setInherited(fd int) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15)
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15)
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9)
+}
+
+func sockaddr(ap netip.AddrPort) (sa unix.Sockaddr, family int, err error) {
+	if ap.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(ap.Port()), Addr: ap.Addr().As4()}, unix.AF_INET, nil
+	}
+	zone, err := zoneID(ap.Addr().Zone())
+	if err != nil {
+		return nil, 0, unix.EINVAL
+	}
+	return &unix.SockaddrInet6{Port: int(ap.Port()), Addr: ap.Addr().As16(), ZoneId: zone}, unix.AF_INET6, nil
 }
 
 func zoneID(zone string) (uint32, error) {
@@ -147,13 +167,16 @@ func zoneID(zone string) (uint32, error) {
 	return uint32(ifi.Index), nil
 }
 
+func (r Request) backlog() int {
+	if r.Backlog == 0 {
+		return maxBacklog()
+	}
+	return r.Backlog
+}
+
 // listen makes s listen, or closes it.
 func (s *socket) listen(r Request) (*socket, error) {
-	backlog := r.Backlog
-	if backlog == 0 {
-		backlog = maxBacklog()
-	}
-	if err := unix.Listen(s.fd, backlog); err != nil {
+	if err := unix.Listen(s.fd, r.backlog()); err != nil {
 		s.close()
 		return nil, os.NewSyscallError("listen", err)
 	}
@@ -222,6 +245,7 @@ func (s *socket) close() {
 		}
 	}
 	_ = unix.Close(s.fd)
+	s.fd = -1
 }
 
 // receiveSocket claims a listening socket that a worker sent. The handle is

@@ -21,7 +21,7 @@ type socket struct {
 // openSocket opens the listening socket of r, which is resolved and valid. The
 // result is owned by the caller.
 func openSocket(r Request) (*socket, error) {
-	if r.FD != 0 {
+	if r.FD != 0 || r.Policy == ReusePort {
 		return nil, os.NewSyscallError("listen", syscall.EINVAL)
 	}
 	ln, err := net.Listen(r.Network, r.Address)
@@ -66,6 +66,11 @@ func (s *socket) handle() (*fdipc.Handle, error) {
 	}
 	return fdipc.HandleOf(ln)
 }
+
+// listening is not known off Linux, and never asked for good reason.
+func (s *socket) listening() bool { return true }
+
+func (s *socket) relisten(Request) error { return errors.ErrUnsupported }
 
 func (s *socket) close() { _ = s.ln.Close() }
 

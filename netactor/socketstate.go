@@ -19,10 +19,14 @@ type socketState struct {
 	parked bool   // pending: waits for a closing socket to free the port
 	freed  uint64 // pending: as it was when the opening began
 	paused bool
+	given  bool // a worker opened it
 	asks   []ask
 	keys   []string // its key, and the alias of the port it got
 	owners map[string]*ownership
 	addr   reply // open: what every asker is told
+
+	members []*memberState // ReusePort: the sockets behind the one name
+	last    int            // index of the newest of them
 }
 
 // ownership is what one pool, or one spec, has in a socket.
@@ -57,19 +61,25 @@ type effect struct {
 	given  *socket // doOpen, doDiscard
 	ask    ask     // doReply
 	reply  reply   // doReply
-	worker uint64  // doTell
+	worker uint64  // doTell, doRenew
+	renew  bool    // doPublish: in place of the one it has
+	member int     // doReply, doRenew, doRetire: which socket of a ReusePort listener
 }
 
 type action uint8
 
 const (
 	doOpen    action = iota // open the socket of req, or take given; then call opened
-	doReply                 // answer ask; with a duplicate of the socket when the policy is Shared
+	doReply                 // answer ask; with a duplicate of the socket when the worker is to accept itself
 	doPublish               // send the socket to the listener process
 	doShut                  // tell the listener process to drain and close its copy
 	doClose                 // close the master's copy, remove the path
-	doPause                 // tell the listener process to pause, or to resume
+	doPause                 // tell whoever accepts to pause, or to resume: the listener process, or worker
 	doTell                  // tell a worker that the listener is closed
+	doRetire                // close the master's copy of one member
+	doRepair                // see to it that the socket listens; then call repaired
+	doRenew                 // send a worker its socket again
+	doEnd                   // stop watching: everything is closed
 	doDiscard               // close given
 )
 

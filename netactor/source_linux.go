@@ -128,6 +128,13 @@ func (s *source) readable(fd uintptr) bool {
 	return true
 }
 
+// listening reports whether the socket listens, whatever accept said.
+func (s *source) listening() bool {
+	v := 0
+	err := s.rc.Control(func(fd uintptr) { v, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ACCEPTCONN) })
+	return err == nil && v != 0
+}
+
 // reserved is how many descriptors accepting leaves to control traffic: new sockets, links to
 // new workers. The kernel gives out the lowest number that is free, so a number tells how
 // many are in use.
@@ -151,9 +158,23 @@ func (s *source) interrupt() {
 // close closes the socket. Not to be called while accept runs.
 func (s *source) close() { _ = s.f.Close() }
 
-// rawAccept4 is accept4(2). The listening socket is non-blocking; but whoever
-// else has it can change that, so the scheduler is told of the call.
+// rawAccept4 is accept4(2) on a non-blocking socket. The scheduler is not told of the call: in a
+// process that was idle that would set its watchdog going, which costs more than the call.
 func rawAccept4(fd int, sa *unix.RawSockaddrAny) (int, error) {
+	n := uint32(unix.SizeofSockaddrAny)
+	r, _, e := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(sa)), uintptr(unsafe.Pointer(&n)),
+		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	if e != 0 {
+		return -1, e
+	}
+	return int(r), nil
+}
+
+// foreign says that others than this tree may have the socket.
+func (s *source) foreign() { s.accept4 = patientAccept4 }
+
+// patientAccept4 is the same for a socket that others have too, and may make blocking.
+func patientAccept4(fd int, sa *unix.RawSockaddrAny) (int, error) {
 	n := uint32(unix.SizeofSockaddrAny)
 	r, _, e := unix.Syscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(sa)), uintptr(unsafe.Pointer(&n)),
 		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)

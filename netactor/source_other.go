@@ -64,6 +64,10 @@ func (s *source) interrupt() {
 	}
 }
 
+func (s *source) foreign() {}
+
+func (s *source) listening() bool { return false }
+
 func (s *source) close() { _ = s.ln.Close() }
 
 func exhausted(err error) bool {

@@ -324,7 +324,9 @@ func (s *aStorm) blow(i int) {
 	case n < 9:
 		what = "worker out of descriptors"
 		descriptors(8)
-		s.more(20)
+		if s.policy != ReusePort { // else all clients may wait for it
+			s.more(20)
+		}
 		descriptors(4096)
 	default:
 		what = "listener out of descriptors"

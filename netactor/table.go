@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
 )
@@ -37,21 +38,32 @@ type Table struct {
 	busy     bool // somebody works on todo
 	closed   bool
 
-	sockets map[uint64]*socket // of whoever works on todo
+	// Of whoever works on todo.
+	sockets map[memberKey]*socket
+	repairs map[uint64]*repairing
+	hangups *hangups // made with the first socket
+	ended   sync.WaitGroup
+
+	gate   gate
+	pushed []byte    // the counts that the listener process told last
+	at     time.Time // when
 }
 
-// NewTable returns an empty Table. It has no goroutine of its own.
+// NewTable returns an empty Table. It has a goroutine of its own from its first socket until
+// Close.
 func NewTable(cfg TableConfig) *Table {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
 	return &Table{
+		gate:    gate{logger: cfg.Logger},
+		repairs: make(map[uint64]*repairing),
 		cfg:     cfg,
 		state:   newTableState(),
 		conns:   make(map[uint64]*post),
 		waits:   make(map[uint64]chan reply),
 		stats:   make(map[uint64]chan []byte),
-		sockets: make(map[uint64]*socket),
+		sockets: make(map[memberKey]*socket),
 	}
 }
 
@@ -151,21 +163,17 @@ func (t *Table) Unroll(owner string, generation int) {
 	t.step(func() []effect { return t.state.unroll(owner, generation) })
 }
 
-// Pause stops accepting on a socket until Resume; connections wait in the
-// kernel's backlog. It is false if there is no dispatched socket of that number.
+// Pause stops accepting on a socket until Resume, in every process; connections wait in the
+// kernel's backlog. It is false if there is no socket of that number.
 func (t *Table) Pause(number uint64) bool { return t.control(KindPause, number) }
 
 // Resume ends Pause.
 func (t *Table) Resume(number uint64) bool { return t.control(KindResume, number) }
 
 func (t *Table) control(k fdipc.Kind, number uint64) (ok bool) {
-	t.step(func() []effect {
-		s := t.state.sockets[number]
-		if ok = s != nil && s.phase == open && s.req.Policy.dispatched(); !ok {
-			return nil
-		}
-		s.paused = k == KindPause
-		return []effect{{do: doPause, number: number}}
+	t.step(func() (out []effect) {
+		out, ok = t.state.pause(number, k == KindPause)
+		return out
 	})
 	return ok
 }
@@ -217,8 +225,10 @@ type SocketInfo struct {
 	Network string
 	Address string
 	Policy  Policy
+	Paused  bool
 	Owners  []string // pools and specs
 	Workers []uint64 // that have it open
+	Members int      // ReusePort: how many sockets there are behind the one address
 }
 
 // Sockets returns the open sockets, by number.
@@ -230,15 +240,11 @@ func (t *Table) Sockets() []SocketInfo {
 		if s.phase != open {
 			continue
 		}
-		info := SocketInfo{Number: s.number, Name: s.req.Name, Network: s.addr.Network, Address: s.addr.Address, Policy: s.req.Policy}
-		for name, o := range s.owners {
+		info := SocketInfo{Number: s.number, Name: s.req.Name, Network: s.addr.Network, Address: s.addr.Address, Policy: s.req.Policy, Paused: s.paused, Workers: s.holders(), Members: len(s.members)}
+		for name := range s.owners {
 			info.Owners = append(info.Owners, name)
-			for id := range o.held {
-				info.Workers = append(info.Workers, id)
-			}
 		}
 		slices.Sort(info.Owners)
-		slices.Sort(info.Workers)
 		out = append(out, info)
 	}
 	return out
@@ -255,8 +261,11 @@ func (t *Table) Close() error {
 				out = append(out, effect{do: doClose, number: s.number})
 			}
 		}
+		last := t.state.last
 		t.state = newTableState()
-		return out
+		t.state.last = last // numbers stay unique: a late frame finds nothing
+		return append(out, effect{do: doEnd})
 	})
+	t.ended.Wait() // the watcher
 	return nil
 }

@@ -1,8 +1,6 @@
 package netactor
 
 import (
-	"errors"
-
 	"github.com/coppice-go/coppice/fdipc"
 )
 
@@ -37,24 +35,40 @@ func (t *Table) perform(e effect) (then func() []effect) {
 	case doOpen:
 		s, r := t.openSocket(e)
 		if s != nil {
-			t.sockets[e.number] = s
+			t.keep(memberKey{e.number, 0}, s)
 		}
 		return func() []effect { return t.state.opened(e.number, r) }
 	case doReply:
 		t.answer(e)
 	case doPublish:
-		t.publish(e.number)
+		t.publish(e.number, e.renew)
 	case doPause:
-		t.pause(e.number)
+		t.pause(e.number, e.worker)
+	case doRepair:
+		return t.repair(e.number)
+	case doRenew:
+		t.renew(e)
+	case doEnd:
+		if t.hangups != nil {
+			t.hangups.close()
+			t.hangups = nil
+		}
 	case doShut:
 		t.tell(t.listenerConn(), &fdipc.Frame{Kind: KindShut, Target: e.number})
 	case doTell:
 		t.tell(t.conn(e.worker), &fdipc.Frame{Kind: KindShut, Target: e.number})
 	case doClose:
-		if s := t.sockets[e.number]; s != nil {
-			delete(t.sockets, e.number)
-			s.close()
+		for key := range t.sockets {
+			if key.number == e.number {
+				t.drop(key)
+			}
 		}
+	case doRetire:
+		if !migrates() {
+			t.gate.warn("the socket of a worker that is not replaced is closed: what waits in its backlog is reset, for net.ipv4.tcp_migrate_req is 0",
+				"listener", t.title(e.number))
+		}
+		t.drop(memberKey{e.number, e.member})
 	case doDiscard:
 		e.given.close()
 	}
@@ -96,7 +110,7 @@ func (t *Table) answer(e effect) {
 	}
 	f := &fdipc.Frame{Kind: KindReply, Target: a.seq}
 	if e.reply.Errno == 0 && !e.reply.Policy.dispatched() {
-		h, err := t.duplicate(e.number)
+		h, err := t.member(memberKey{e.number, e.member})
 		if err != nil {
 			e.reply = failed(err)
 			t.mu.Lock()
@@ -110,8 +124,8 @@ func (t *Table) answer(e effect) {
 	t.tell(t.conn(a.worker), f)
 }
 
-// publish sends a socket to the listener process.
-func (t *Table) publish(number uint64) {
+// publish sends a socket to the listener process; renew says in place of the one it has.
+func (t *Table) publish(number uint64, renew bool) {
 	t.mu.Lock()
 	s := t.state.sockets[number]
 	if s == nil || s.phase != open {
@@ -120,13 +134,13 @@ func (t *Table) publish(number uint64) {
 	}
 	o := opening{
 		Name: s.title(), Network: s.addr.Network, Policy: s.req.Policy, Functions: s.req.Functions,
-		Limits: s.req.Limits, Paused: s.paused,
+		Limits: s.req.Limits, Paused: s.paused, Foreign: s.given || s.req.FD != 0, Renew: renew,
 	}
 	for owner := range s.owners {
 		o.Pool = max(o.Pool, owner)
 	}
 	t.mu.Unlock()
-	h, err := t.duplicate(number)
+	h, err := t.member(memberKey{number, 0})
 	if err != nil {
 		t.cfg.Logger.Error("listening socket not sent to the listener process", "listener", o.Name, "err", err)
 		return
@@ -134,25 +148,21 @@ func (t *Table) publish(number uint64) {
 	t.tell(t.listenerConn(), &fdipc.Frame{Kind: KindOpen, Target: number, Payload: encode(o), Handles: []*fdipc.Handle{h}})
 }
 
-// pause tells the listener process whether a listener is to pause.
-func (t *Table) pause(number uint64) {
+// pause tells the listener process whether a listener is to pause; or the worker that accepts
+// itself.
+func (t *Table) pause(number, worker uint64) {
 	t.mu.Lock()
 	s := t.state.sockets[number]
 	k := KindResume
 	if s != nil && s.paused {
 		k = KindPause
 	}
-	t.mu.Unlock()
-	t.tell(t.listenerConn(), &fdipc.Frame{Kind: k, Target: number})
-}
-
-// duplicate returns a handle on a duplicate of a socket.
-func (t *Table) duplicate(number uint64) (*fdipc.Handle, error) {
-	s := t.sockets[number]
-	if s == nil {
-		return nil, errors.New("netactor: socket is closed")
+	p := t.listener
+	if worker != 0 {
+		p = t.conns[worker]
 	}
-	return s.handle()
+	t.mu.Unlock()
+	t.tell(p, &fdipc.Frame{Kind: k, Target: number})
 }
 
 func (t *Table) conn(worker uint64) *post {

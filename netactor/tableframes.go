@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
 )
@@ -26,7 +27,9 @@ func (t *Table) HandleFrame(from Worker, c *fdipc.Conn, f *fdipc.Frame) bool {
 		c.Settle()
 		seq := f.Target
 		t.step(func() []effect { return t.state.giveUp(from.ID, seq) })
-	case KindShutAck, KindBroken, KindStats:
+	case KindBroken:
+		t.brokenFrame(from, c, f)
+	case KindShutAck, KindStats:
 		t.listenerFrame(c, f)
 	default:
 		return false
@@ -101,12 +104,8 @@ func (s *socket) request(r Request) (Request, error) {
 func (t *Table) listenerFrame(c *fdipc.Conn, f *fdipc.Frame) {
 	t.mu.Lock()
 	known := t.listener != nil && c == t.listener.c
-	var name string
 	var waiting chan []byte
 	if known {
-		if s := t.state.sockets[f.Target]; s != nil {
-			name = s.title()
-		}
 		if f.Kind == KindStats {
 			waiting = t.stats[f.Target]
 			delete(t.stats, f.Target)
@@ -119,9 +118,26 @@ func (t *Table) listenerFrame(c *fdipc.Conn, f *fdipc.Frame) {
 		c.Settle() // our copy of what we sent holds the port too, until the claim is heard of
 		number := f.Target
 		t.step(func() []effect { return t.state.shutAcked(number) })
-	case f.Kind == KindBroken:
-		t.cfg.Logger.Error("listener process cannot accept", "listener", name, "err", string(f.Payload[:min(len(f.Payload), 200)]))
 	case waiting != nil:
 		waiting <- slices.Clone(f.Payload)
+	case f.Kind == KindStats && f.Target == 0:
+		t.mu.Lock()
+		t.pushed, t.at = slices.Clone(f.Payload), time.Now()
+		t.mu.Unlock()
 	}
+}
+
+// brokenFrame handles the word of the listener process, or of a worker that accepts itself, that a
+// socket does not accept any more.
+func (t *Table) brokenFrame(from Worker, c *fdipc.Conn, f *fdipc.Frame) {
+	t.mu.Lock()
+	s := t.state.sockets[f.Target]
+	known := s != nil && (t.listener != nil && c == t.listener.c || slices.Contains(s.holders(), from.ID))
+	t.mu.Unlock()
+	if !known {
+		return
+	}
+	t.gate.warn("listener cannot accept", "listener", t.title(f.Target), "worker", from.Name, "err", string(f.Payload[:min(len(f.Payload), 200)]))
+	number := f.Target
+	t.step(func() []effect { return t.state.broken(number) })
 }

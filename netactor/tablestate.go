@@ -27,6 +27,7 @@ type tableState struct {
 	sockets  map[uint64]*socketState
 	keys     map[string]uint64 // share key → pending or open socket
 	names    map[string]uint64
+	wanted   map[string][]ask // requests that wait until somebody opens that name
 	workers  map[uint64]Worker
 	attached bool   // a listener process is there
 	freed    uint64 // counts the sockets that have been closing and are gone
@@ -37,6 +38,7 @@ func newTableState() *tableState {
 		sockets: make(map[uint64]*socketState),
 		keys:    make(map[string]uint64),
 		names:   make(map[string]uint64),
+		wanted:  make(map[string][]ask),
 		workers: make(map[uint64]Worker),
 	}
 }
@@ -44,6 +46,9 @@ func newTableState() *tableState {
 // listen handles a request. a.req is resolved and valid; when a.given is set it
 // names that socket's address.
 func (t *tableState) listen(a ask) []effect {
+	if a.worker != 0 && t.has(a.worker) >= maxSockets {
+		return refuse(a, "socket", syscall.EMFILE)
+	}
 	s, taken := t.find(a.req)
 	switch {
 	case taken || s != nil && a.given != nil:
@@ -54,6 +59,10 @@ func (t *tableState) listen(a ask) []effect {
 	case s != nil:
 		return t.share(s, a)
 	case a.req.FD == 0 && a.req.Network == "":
+		if a.req.Wait {
+			t.wanted[a.req.Name] = append(t.wanted[a.req.Name], a)
+			return nil
+		}
 		return refuse(a, "listen", syscall.ENOENT) // a name that nobody has opened
 	}
 	t.last++
@@ -64,8 +73,35 @@ func (t *tableState) listen(a ask) []effect {
 		t.names[a.req.Name] = s.number
 	}
 	given := a.given
-	s.asks[0].given = nil
+	s.asks[0].given, s.given = nil, given != nil
 	return []effect{{do: doOpen, number: s.number, req: a.req, given: given}}
+}
+
+// maxSockets bounds what one worker may have open and ask for at a time, so that one that
+// has gone wrong does not use up the descriptors of all.
+const maxSockets = 1024
+
+// has is how many sockets a worker has open or waits for.
+func (t *tableState) has(worker uint64) (n int) {
+	count := func(asks []ask) {
+		for _, a := range asks {
+			if a.worker == worker {
+				n++
+			}
+		}
+	}
+	for _, s := range t.sockets {
+		count(s.asks)
+		for _, o := range s.owners {
+			if o.has(worker) {
+				n++
+			}
+		}
+	}
+	for _, asks := range t.wanted {
+		count(asks)
+	}
+	return n
 }
 
 // find returns the socket that r means, or nil. taken says that r's name
@@ -131,12 +167,52 @@ func (t *tableState) share(s *socketState, a ask) []effect {
 	default:
 		o.vacancies++ // the first asker died while it waited: a death is not a close
 	}
+	e := effect{do: doReply, number: s.number, ask: a, reply: s.addr}
+	e.reply.Paused = s.paused
+	if s.req.Policy == ReusePort && alive {
+		e.member = s.memberFor(w).index
+	}
+	out := []effect{e}
 	if a.req.Name != "" {
 		if _, named := t.names[a.req.Name]; !named {
 			t.names[a.req.Name] = s.number
+			out = append(out, t.serveWanted(s)...)
 		}
 	}
-	return []effect{{do: doReply, number: s.number, ask: a, reply: s.addr}}
+	return out
+}
+
+// serveWanted gives s to those that wait for one of its names.
+func (t *tableState) serveWanted(s *socketState) []effect {
+	var out []effect
+	for _, name := range slices.Sorted(maps.Keys(t.wanted)) {
+		if t.names[name] != s.number {
+			continue
+		}
+		asks := t.wanted[name]
+		delete(t.wanted, name)
+		for _, a := range asks {
+			out = append(out, t.share(s, a)...)
+		}
+	}
+	return out
+}
+
+// forgetWanted drops the requests by name alone for which drop is true, and returns them.
+func (t *tableState) forgetWanted(drop func(ask) bool) (dropped []ask) {
+	for _, name := range slices.Sorted(maps.Keys(t.wanted)) {
+		t.wanted[name] = slices.DeleteFunc(t.wanted[name], func(a ask) bool {
+			if drop(a) {
+				dropped = append(dropped, a)
+				return true
+			}
+			return false
+		})
+		if len(t.wanted[name]) == 0 {
+			delete(t.wanted, name)
+		}
+	}
+	return dropped
 }
 
 // opened takes the result of doOpen: an address, or an error. On an error the
@@ -180,9 +256,13 @@ func (t *tableState) opened(number uint64, r reply) []effect {
 	if s.req.Policy.dispatched() && t.attached {
 		out = append(out, effect{do: doPublish, number: number}) // before anybody can close it
 	}
+	if s.req.Policy == ReusePort {
+		s.members = append(s.members, s.newMember())
+	}
 	for _, a := range asks {
 		out = append(out, t.share(s, a)...)
 	}
+	out = append(out, t.serveWanted(s)...)
 	return append(out, t.closeUnowned(s)...) // all who asked may be gone
 }
 
@@ -212,12 +292,13 @@ func (t *tableState) closed(worker, number uint64) []effect {
 			delete(s.owners, name)
 		}
 	}
-	return t.closeUnowned(s)
+	return append(s.release(worker, true), t.closeUnowned(s)...)
 }
 
 // giveUp says that a worker does not want what it asked for by its request seq,
 // whether it was answered or not.
 func (t *tableState) giveUp(worker, seq uint64) []effect {
+	t.forgetWanted(func(a ask) bool { return a.worker == worker && a.seq == seq })
 	for _, s := range t.inOrder() {
 		s.asks = slices.DeleteFunc(s.asks, func(a ask) bool { return a.worker == worker && a.seq == seq })
 		if s.parked && len(s.asks) == 0 {
@@ -241,6 +322,7 @@ func (t *tableState) addWorker(w Worker) { t.workers[w.ID] = w }
 // place: it was scaled away or replaced, and what it still had counts as closed.
 func (t *tableState) removeWorker(id uint64, retired bool) []effect {
 	delete(t.workers, id)
+	t.forgetWanted(func(a ask) bool { return a.worker == id })
 	var out []effect
 	for _, s := range t.inOrder() {
 		for name, o := range s.owners {
@@ -254,6 +336,7 @@ func (t *tableState) removeWorker(id uint64, retired bool) []effect {
 				delete(s.owners, name)
 			}
 		}
+		out = append(out, s.release(id, retired)...)
 		out = append(out, t.closeUnowned(s)...)
 	}
 	return out
@@ -262,6 +345,9 @@ func (t *tableState) removeWorker(id uint64, retired bool) []effect {
 // stopOwner ends what a pool, or a spec, has in every socket.
 func (t *tableState) stopOwner(owner string) []effect {
 	var out []effect
+	for _, a := range t.forgetWanted(func(a ask) bool { return a.owner == owner }) {
+		out = append(out, refuse(a, "listen", syscall.ECANCELED)...)
+	}
 	for _, s := range t.inOrder() {
 		asks := s.asks
 		s.asks = nil
@@ -311,6 +397,7 @@ func (t *tableState) disown(s *socketState, owner string) []effect {
 	var out []effect
 	for _, id := range slices.Sorted(maps.Keys(s.owners[owner].held)) {
 		out = append(out, effect{do: doTell, number: s.number, worker: id})
+		out = append(out, s.release(id, true)...)
 	}
 	delete(s.owners, owner)
 	return append(out, t.closeUnowned(s)...)
@@ -381,5 +468,62 @@ func (t *tableState) retryParked() []effect {
 func (t *tableState) inOrder() []*socketState {
 	out := slices.Collect(maps.Values(t.sockets))
 	slices.SortFunc(out, func(a, b *socketState) int { return int(a.number) - int(b.number) })
+	return out
+}
+
+// pause makes whoever accepts on a socket pause, or go on. It is false if there is no
+// such socket.
+func (t *tableState) pause(number uint64, paused bool) ([]effect, bool) {
+	s := t.sockets[number]
+	if s == nil || s.phase != open {
+		return nil, false
+	}
+	s.paused = paused
+	if s.req.Policy.dispatched() {
+		return []effect{{do: doPause, number: number}}, true
+	}
+	var out []effect
+	for _, id := range s.holders() {
+		out = append(out, effect{do: doPause, number: number, worker: id})
+	}
+	return out, true
+}
+
+// holders returns the live workers that have the socket.
+func (s *socketState) holders() (ids []uint64) {
+	for _, o := range s.owners {
+		for id := range o.held {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// broken says that a socket may have stopped to listen: somebody who has it, or had it, has
+// shut it down, or the listener process could not open it.
+func (t *tableState) broken(number uint64) []effect {
+	if s := t.sockets[number]; s == nil || s.phase != open {
+		return nil
+	}
+	return []effect{{do: doRepair, number: number}}
+}
+
+// repaired says that a socket listens: whoever accepts on it gets it anew.
+func (t *tableState) repaired(number uint64) []effect {
+	s := t.sockets[number]
+	if s == nil || s.phase != open {
+		return nil
+	}
+	if s.req.Policy.dispatched() {
+		if t.attached {
+			return []effect{{do: doPublish, number: number, renew: true}}
+		}
+		return nil
+	}
+	var out []effect
+	for _, id := range s.holders() {
+		out = append(out, effect{do: doRenew, number: number, worker: id, member: s.memberOf(id)})
+	}
 	return out
 }

@@ -1,0 +1,183 @@
+package netactor
+
+import (
+	"errors"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// memberKey names a socket that the master holds: of a listener, or one member of a ReusePort
+// listener.
+type memberKey struct {
+	number uint64
+	index  int
+}
+
+// What follows is for whoever works on todo.
+
+// keep takes a socket in, and has it watched.
+func (t *Table) keep(key memberKey, s *socket) {
+	t.sockets[key] = s
+	if t.hangups == nil {
+		h, err := newHangups(func(number uint64) { t.step(func() []effect { return t.state.broken(number) }) })
+		if err != nil {
+			t.cfg.Logger.Warn("a listening socket that is shut down will not be noticed", "err", err)
+			return
+		}
+		t.hangups = h
+		t.ended.Go(h.run) // ends with Close
+	}
+	t.hangups.add(s, key.number)
+}
+
+// drop closes a socket.
+func (t *Table) drop(key memberKey) {
+	s := t.sockets[key]
+	if s == nil {
+		return
+	}
+	delete(t.sockets, key)
+	if t.hangups != nil {
+		t.hangups.remove(s)
+	}
+	s.close()
+}
+
+// member returns a handle on a duplicate of a socket; a further member of a ReusePort listener is
+// opened now.
+func (t *Table) member(key memberKey) (*fdipc.Handle, error) {
+	s := t.sockets[key]
+	if s == nil {
+		t.mu.Lock()
+		state := t.state.sockets[key.number]
+		if state == nil || state.phase != open || state.req.Policy != ReusePort {
+			t.mu.Unlock()
+			return nil, errors.New("netactor: socket is closed")
+		}
+		r := state.req
+		r.Address, r.joins = state.addr.Address, true // the port that it got
+		t.mu.Unlock()
+		var err error
+		if s, err = openSocket(r); err != nil {
+			return nil, err
+		}
+		t.keep(key, s)
+	}
+	return s.handle()
+}
+
+// repairing is how often a socket was repaired.
+type repairing struct {
+	last  time.Time
+	pause time.Duration // until the next
+	armed bool          // it is to come; guarded by Table.mu
+}
+
+const (
+	firstRepair = 50 * time.Millisecond
+	maxRepair   = 5 * time.Second
+)
+
+// repair makes a listener's sockets listen again where somebody has shut them down. Each time
+// leaves the next one longer to wait: whoever shuts a socket down again and again, or says that it
+// is, does not keep the master busy.
+func (t *Table) repair(number uint64) (then func() []effect) {
+	r := t.repairs[number]
+	now := time.Now()
+	if r == nil || now.Sub(r.last) > 4*maxRepair {
+		r = &repairing{pause: firstRepair}
+		t.repairs[number] = r
+	} else if wait := r.last.Add(r.pause).Sub(now); wait > 0 {
+		t.later(number, r, wait)
+		return nil
+	}
+	again := !r.last.IsZero()
+	r.last = now
+	var err error
+	did := false
+	for key, s := range t.sockets {
+		if key.number != number || s.listening() {
+			continue
+		}
+		e := t.relisten(key, s)
+		err = errors.Join(err, e)
+		did = true
+		t.gate.warn("a listening socket was shut down, listening again", "listener", t.title(number), "err", e)
+	}
+	if did && again {
+		r.pause = min(2*r.pause, maxRepair)
+	}
+	if err != nil {
+		t.later(number, r, r.pause)
+		return nil
+	}
+	return func() []effect { return t.state.repaired(number) }
+}
+
+// later has a socket repaired after a while.
+func (t *Table) later(number uint64, r *repairing, wait time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r.armed || t.closed {
+		return
+	}
+	r.armed = true
+	time.AfterFunc(wait, func() { // owned by the Table: it does nothing once that is closed
+		t.step(func() []effect {
+			r.armed = false
+			return t.state.broken(number)
+		})
+	})
+}
+
+// relisten makes a socket listen that does not any more; or a new one in its place.
+func (t *Table) relisten(key memberKey, s *socket) error {
+	t.mu.Lock()
+	state := t.state.sockets[key.number]
+	if state == nil {
+		t.mu.Unlock()
+		return nil
+	}
+	r := state.req
+	r.Network, r.Address = state.addr.Network, state.addr.Address
+	if state.req.FD == 0 {
+		r.Network = state.req.Network
+	}
+	t.mu.Unlock()
+	if s.relisten(r) == nil {
+		return nil
+	}
+	r.FD, r.joins = 0, state.req.Policy == ReusePort
+	t.drop(key) // its path must be free, and its port
+	fresh, err := openSocket(r)
+	if err != nil {
+		t.sockets[key] = s // closed: it is tried again
+		return err
+	}
+	t.keep(key, fresh)
+	return nil
+}
+
+func (t *Table) title(number uint64) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.state.sockets[number]; s != nil {
+		return s.title()
+	}
+	return ""
+}
+
+// renew sends a worker its socket again.
+func (t *Table) renew(e effect) {
+	p := t.conn(e.worker)
+	if p == nil {
+		return
+	}
+	h, err := t.member(memberKey{e.number, e.member})
+	if err != nil {
+		t.cfg.Logger.Error("listening socket not sent to a worker", "listener", t.title(e.number), "err", err)
+		return
+	}
+	t.tell(p, &fdipc.Frame{Kind: KindOpen, Target: e.number, Handles: []*fdipc.Handle{h}})
+}
