@@ -40,6 +40,9 @@
 // it, and exits. A child whose tree is not its master's is not started, and the
 // error names the difference. [InChild] tells which is which.
 //
+// Each process starts with exactly what its [Environment] gives it: variables,
+// files, limits, a user. docs/processes.md has the table, and the steps of a stop.
+//
 // Standard input is the null device. What a child prints reaches
 // Config.Output line by line, behind its name. Each child leads a process group
 // of its own, so that a Ctrl-C at the terminal is the master's alone.
