@@ -26,13 +26,14 @@ type life struct {
 
 	mu         sync.Mutex
 	served     map[string][]trace.SpanContext // by name: what a child was at when it ended
-	operations []*operation                   // under way, newest last
+	operations []*operation                   // the latest, newest last
 
 	// Owned by the goroutine of follow. By path.
 	exits    map[string]supervisor.Event // not known yet whether a restart follows
 	restarts map[string]tracing.Span
 	stops    map[string]tracing.Span
 	giveUps  map[string]tracing.Span
+	drains   map[int]tracing.Span // of workers that are no slot's any more, by ID
 }
 
 // newLife begins to follow the events of tree, or returns nil when nobody wants
@@ -43,6 +44,7 @@ func newLife(p tracing.Pipeline, tree *supervisor.Supervisor) *life {
 		served: map[string][]trace.SpanContext{},
 		exits:  map[string]supervisor.Event{}, restarts: map[string]tracing.Span{},
 		stops: map[string]tracing.Span{}, giveUps: map[string]tracing.Span{},
+		drains: map[int]tracing.Span{},
 	}
 	if l.tracer == nil && l.meter == nil {
 		return nil
@@ -105,13 +107,13 @@ func (l *life) tell(e supervisor.Event) {
 			s.EndAt(at, "", "")
 			return
 		}
-		s := l.begin(tracing.SpanStart, path, at.Add(-e.Took), l.operation(path), nil, instanceOf(e)...)
+		s := l.begin(tracing.SpanStart, path, at.Add(-e.Took), l.operation(path, at.Add(-e.Took)), nil, instanceOf(e)...)
 		s.Event(tracing.EventReady, at)
 		s.EndAt(at, "", "")
 	case supervisor.ChildStartFailed:
 		parent, again := l.restarts[e.Path]
 		if !again {
-			parent = l.operation(path)
+			parent = l.operation(path, at.Add(-e.Took))
 		}
 		kind := e.Reason.Kind.String()
 		l.begin(tracing.SpanStart, path, at.Add(-e.Took), parent, nil, tracing.KeyExitReason.String(e.Reason.String())).
@@ -132,7 +134,7 @@ func (l *life) tell(e supervisor.Event) {
 		l.settle(e.Path)
 	case supervisor.ChildStopping:
 		l.settle(e.Path)
-		l.stops[e.Path] = l.begin(tracing.SpanStop, path, at, l.operation(path), nil, causeOf(e)...)
+		l.stops[e.Path] = l.begin(tracing.SpanStop, path, at, l.operation(path, at), nil, causeOf(e)...)
 	case supervisor.ChildStopped:
 		l.crash(e.Path) // nobody links to what a stop has cut
 		l.count(tracing.Exits, e.Supervisor, e.Reason)
@@ -162,7 +164,51 @@ func (l *life) tell(e supervisor.Event) {
 			l.ended(path, []trace.SpanContext{s.Context()}) // the restart above links to it
 			s.EndAt(at, supervisor.GaveUp.String(), e.Reason.String())
 		}
-	case supervisor.ChildNoted, supervisor.ChildIgnored, supervisor.ChildLeaked, supervisor.ChildLeakEnded, supervisor.SupervisorUp:
+	case supervisor.ChildNoted:
+		if ev, ok := e.Info.(PoolEvent); ok {
+			l.tellPool(ev, at)
+		}
+	case supervisor.ChildIgnored, supervisor.ChildLeaked, supervisor.ChildLeakEnded, supervisor.SupervisorUp:
+	}
+}
+
+// tellPool turns what happens inside a pool, where its supervisor sees nothing,
+// into spans: who takes a place from whom, and who drains then.
+func (l *life) tellPool(e PoolEvent, at time.Time) {
+	path := e.Worker
+	if path == "" {
+		path = e.Pool
+	}
+	attrs := []attribute.KeyValue{
+		tracing.KeyPoolWhy.String(e.Why), tracing.KeyProcessID.Int(e.ID), tracing.KeyProcessPID.Int(e.PID), tracing.KeyGeneration.Int(e.Generation),
+	}
+	switch e.Kind {
+	case WorkerReplaced, SpareWarm:
+		from := at.Add(-e.Took)
+		s := l.begin(tracing.SpanStart, path, from, l.operation(path, from), nil, attrs...)
+		s.Event(tracing.EventReady, at)
+		s.EndAt(at, "", "")
+	case WorkerFailed:
+		l.begin(tracing.SpanStart, path, at, l.operation(path, at), l.crash(path), attrs...).EndAt(at, e.Reason.Kind.String(), e.Reason.String())
+	case DrainBegan:
+		if _, ok := l.stops[masterName+"/"+path]; ok || e.Why == "stop" {
+			return // its supervisor's to tell
+		}
+		l.drains[e.ID] = l.begin(tracing.SpanStop, path, at, l.operation(path, at), nil, attrs...)
+	case WorkerDrained:
+		s, ok := l.drains[e.ID]
+		if !ok {
+			return
+		}
+		delete(l.drains, e.ID)
+		l.crash(path) // nobody links to what a stop has cut
+		s.Set(tracing.KeyExitReason.String(e.Reason.String()))
+		if e.Reason.IsNormal() {
+			s.EndAt(at, "", "")
+			return
+		}
+		s.EndAt(at, e.Reason.Kind.String(), e.Reason.String())
+	case WorkerStarting, DrainCut, WorkerDue, PoolReloading, PoolReloaded, PoolScaled:
 	}
 }
 
@@ -187,7 +233,7 @@ func (l *life) restarting(e supervisor.Event) {
 		tracing.KeyRestartAttempt.Int(e.Attempt), tracing.KeyRestartDelay.Float64(e.Delay.Seconds()),
 		tracing.KeyRestartLeft.Int(e.Left), tracing.KeyRestartMax.Int(e.Max),
 		tracing.KeyExitReason.String(reason.String()))
-	s := l.begin(tracing.SpanRestart, path, began, l.operation(path), l.crash(e.Path), attrs...)
+	s := l.begin(tracing.SpanRestart, path, began, l.operation(path, began), l.crash(e.Path), attrs...)
 	if own {
 		s.Event(tracing.EventExit, began, tracing.KeyExitReason.String(reason.String()))
 	}
@@ -205,7 +251,7 @@ func (l *life) settle(path string) trace.SpanContext {
 	if !e.Reason.IsNormal() {
 		errType, text = e.Reason.Kind.String(), e.Reason.String()
 	}
-	s := l.begin(tracing.SpanExit, inTree(path), e.Time, l.operation(inTree(path)), l.crash(path),
+	s := l.begin(tracing.SpanExit, inTree(path), e.Time, l.operation(inTree(path), e.Time), l.crash(path),
 		append(instanceOf(e), tracing.KeyExitReason.String(e.Reason.String()))...)
 	s.EndAt(e.Time, errType, text)
 	return s.Context()
@@ -240,6 +286,9 @@ func (l *life) flush() {
 			s.EndAt(time.Now(), "", "")
 		}
 	}
+	for _, s := range l.drains {
+		s.EndAt(time.Now(), "", "")
+	}
 }
 
 func (l *life) begin(name, path string, at time.Time, parent tracing.Span, links []trace.SpanContext, attrs ...attribute.KeyValue) tracing.Span {
@@ -263,17 +312,4 @@ func instanceOf(e supervisor.Event) []attribute.KeyValue {
 		attrs = append(attrs, tracing.KeyProcessID.Int(i.id), tracing.KeyProcessPID.Int(i.pid))
 	}
 	return attrs
-}
-
-// operation returns the span of the newest operation that path is part of.
-func (l *life) operation(path string) tracing.Span {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i := len(l.operations) - 1; i >= 0; i-- {
-		o := l.operations[i]
-		if o.path == "" || path == o.path || strings.HasPrefix(path, o.path+"/") {
-			return o.span
-		}
-	}
-	return tracing.Span{}
 }

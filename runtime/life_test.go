@@ -172,20 +172,28 @@ func TestOperation(t *testing.T) {
 	l, sr := recording(t)
 	reload := l.operate(tracing.SpanReload, "", tracing.KeyReloadFrom.Int(1), tracing.KeyReloadTo.Int(2))
 	scale := l.operate(tracing.SpanScale, "web", tracing.KeyScaleFrom.Int(2), tracing.KeyScaleTo.Int(3))
-	scale.event("queued")
-	scale.step(tracing.SpanStop, "web/9").End()
+	pool := func(k PoolEventKind, worker string, id int, why string) {
+		l.tell(supervisor.Event{Kind: supervisor.ChildNoted, Path: "master/web", Supervisor: "master", Time: time.Now(), Info: PoolEvent{Kind: k, Pool: "web", Worker: worker, ID: id, Why: why}})
+	}
 	started := func(path string) {
 		l.tell(supervisor.Event{Kind: supervisor.ChildStarted, Path: "master/" + path, Supervisor: "master", Time: time.Now()})
 	}
 	started("web/2")
 	started("webbing/0")
 	scale.end(nil)
-	started("web/3")
+	pool(WorkerReplaced, "web/3", 7, "reload")
+	pool(DrainBegan, "web/3", 3, "reload")
+	pool(DrainBegan, "web/9", 9, "stop") // is told by its supervisor
+	pool(WorkerDrained, "web/9", 9, "")
+	pool(WorkerFailed, "web/5", 8, "reload")
 	reload.end(errors.New("not ready in time"))
+	pool(WorkerDrained, "web/3", 3, "") // after the reload that it is part of
+	pool(SpareWarm, "web/spare", 10, "")
 	started("web/4")
 	want := []string{
-		"stop web/9 under scale", "start web/2 under scale ready", "start webbing/0 under reload ready", "scale web queued",
-		"start web/3 under reload ready", "reload  failed: *errors.errorString", "start web/4 ready",
+		"start web/2 under scale ready", "start webbing/0 under reload ready", "scale web",
+		"start web/3 under reload ready", "start web/5 under reload failed: normal", "reload  failed: *errors.errorString",
+		"stop web/3 under reload", "start web/spare ready", "start web/4 ready",
 	}
 	var got []string
 	for _, s := range sr.Ended() {
@@ -196,8 +204,6 @@ func TestOperation(t *testing.T) {
 	}
 	var none *life // nobody wants to know
 	o := none.operate(tracing.SpanReload, "")
-	o.event("x")
-	o.step(tracing.SpanStart, "web/0").End()
 	o.end(context.Canceled)
 	none.ended("web/0", nil)
 	none.wait()

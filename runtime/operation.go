@@ -1,6 +1,7 @@
 package coppice
 
 import (
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -8,13 +9,19 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
+// maxOperations is how many of the latest operations are remembered: what happens
+// in one may be told when it is over.
+const maxOperations = 16
+
 // operation is something that is done to a branch of the tree as a whole: a
-// reload, a change of size. What starts, stops and restarts under its path
-// meanwhile is part of its trace. A nil *operation does nothing.
+// reload, a change of size. What begins to start or stop under its path meanwhile
+// is part of its trace. A nil *operation does nothing.
 type operation struct {
-	l    *life
-	path string
-	span tracing.Span
+	l     *life
+	path  string
+	span  tracing.Span
+	began time.Time
+	ended time.Time // zero while it is under way; guarded by life.mu
 }
 
 // operate begins an operation on the branch at path; "" is the whole tree. The
@@ -23,27 +30,15 @@ func (l *life) operate(name, path string, attrs ...attribute.KeyValue) *operatio
 	if l == nil {
 		return nil
 	}
-	o := &operation{l, path, l.begin(name, path, time.Now(), tracing.Span{}, nil, attrs...)}
+	now := time.Now()
+	o := &operation{l: l, path: path, began: now, span: l.begin(name, path, now, tracing.Span{}, nil, attrs...)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if len(l.operations) == maxOperations {
+		l.operations = append(l.operations[:0], l.operations[1:]...)
+	}
 	l.operations = append(l.operations, o)
 	return o
-}
-
-// event adds what happens and does not last.
-func (o *operation) event(name string, attrs ...attribute.KeyValue) {
-	if o != nil {
-		o.span.Event(name, time.Now(), attrs...)
-	}
-}
-
-// step begins a part of the operation that is no supervisor's event. The caller
-// ends it.
-func (o *operation) step(name, path string, attrs ...attribute.KeyValue) tracing.Span {
-	if o == nil {
-		return tracing.Span{}
-	}
-	return o.l.begin(name, path, time.Now(), o.span, nil, attrs...)
 }
 
 // end ends the operation, as failed unless err is nil.
@@ -52,12 +47,24 @@ func (o *operation) end(err error) {
 		return
 	}
 	o.l.mu.Lock()
-	for i, other := range o.l.operations {
-		if other == o {
-			o.l.operations = append(o.l.operations[:i], o.l.operations[i+1:]...)
-			break
-		}
-	}
+	o.ended = time.Now()
 	o.l.mu.Unlock()
 	o.span.EndError(err)
+}
+
+// operation returns the span of the newest operation that what began at path, then,
+// is part of.
+func (l *life) operation(path string, then time.Time) tracing.Span {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := len(l.operations) - 1; i >= 0; i-- {
+		o := l.operations[i]
+		if o.path != "" && path != o.path && !strings.HasPrefix(path, o.path+"/") {
+			continue
+		}
+		if !then.Before(o.began) && (o.ended.IsZero() || !then.After(o.ended)) {
+			return o.span
+		}
+	}
+	return tracing.Span{}
 }

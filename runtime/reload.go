@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/pool"
+	"github.com/coppice-go/coppice/tracing"
 )
 
 // ReloadError says why a reload failed: the worker that was the first to fail, and
@@ -74,6 +75,8 @@ func (rt *Runtime) Reload(ctx context.Context) error {
 	gen := rt.gens.prepare(exe, config)
 	rt.log.Info("reloading", "generation", gen.number, "program", rt.program)
 	began := time.Now()
+	op := rt.life.operate(tracing.SpanReload, "", tracing.KeyReloadFrom.Int(old), tracing.KeyReloadTo.Int(gen.number))
+	defer func() { op.end(err) }()
 	err = rt.rollAll(ctx, old, gen.number)
 	rt.gens.settle(err == nil)
 	if err != nil {

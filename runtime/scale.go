@@ -9,6 +9,7 @@ import (
 
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/supervisor"
+	"github.com/coppice-go/coppice/tracing"
 )
 
 // Cull says which workers go when a pool is scaled down. One that is not running goes
@@ -84,8 +85,10 @@ func (cs *crews) resize(c *crew, size int) {
 	cs.sizes[c.path] = size
 }
 
-func (c *crew) scale(ctx context.Context, size int) error {
+func (c *crew) scale(ctx context.Context, size int) (err error) {
 	began := time.Now()
+	op := c.rt.life.operate(tracing.SpanScale, c.path, tracing.KeyScaleFrom.Int(c.rt.crews.size(c)), tracing.KeyScaleTo.Int(size))
+	defer func() { op.end(err) }()
 	c.rt.crews.resize(c, size)
 	q := pool.Event{Kind: pool.Scale, Size: size}
 	if c.pool.Cull == LeastBusy {
@@ -95,7 +98,6 @@ func (c *crew) scale(ctx context.Context, size int) error {
 	if !ok {
 		return fmt.Errorf("coppice: scale %s: %w", c.path, ctx.Err())
 	}
-	var err error
 	switch e.Outcome {
 	case pool.Failed:
 		c.mu.Lock()

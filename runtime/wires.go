@@ -78,24 +78,31 @@ func measure(m *tracing.Meter, w *wires, system *actors.System) {
 // measurePools emits the sizes of the tree's pools and what their workers do.
 func (rt *Runtime) measurePools() {
 	rt.pipeline.Meter().Watch(func(emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
-		rt.countPools(rt.Snapshot(), "", emit)
+		for _, c := range rt.crews.list() {
+			if c.role == roleWorker {
+				emit(tracing.PoolSize, int64(rt.crews.size(c)), tracing.KeyPool.String(c.path))
+			}
+		}
+		rt.countWorkers(rt.Snapshot(), "", emit)
 	})
 }
 
-func (rt *Runtime) countPools(t Tree, path string, emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
+func (rt *Runtime) countWorkers(t Tree, path string, emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
 	for _, c := range t.Children {
 		at := c.Name
 		if path != "" {
 			at = path + "/" + c.Name
 		}
-		if c.Role == "pool" {
-			pool := tracing.KeyPool.String(at)
-			emit(tracing.PoolSize, int64(len(c.Children)), pool)
-			for _, w := range c.Children {
-				emit(tracing.PoolWorkers, 1, pool, tracing.KeyState.String(w.State))
-			}
+		if c.Role != "pool" {
+			rt.countWorkers(c, at, emit)
 			continue
 		}
-		rt.countPools(c, at, emit)
+		for _, w := range c.Children { // those included that have no slot
+			state := w.State
+			if w.Role == "spare" {
+				state = w.Role
+			}
+			emit(tracing.PoolWorkers, 1, tracing.KeyPool.String(at), tracing.KeyState.String(state))
+		}
 	}
 }

@@ -74,6 +74,7 @@ const (
 	KeyRestartLeft    = attribute.Key("coppice.restart.budget.left")  // ours: restarts left in the window
 	KeyRestartMax     = attribute.Key("coppice.restart.budget.limit") // ours: restarts allowed in a window
 	KeyRestartCause   = attribute.Key("coppice.restart.cause")        // ours: the child whose end led to this one's restart
+	KeyPoolWhy        = attribute.Key("coppice.pool.why")             // ours: reload, roll back, recycle, refill, spare, scale, cap
 	KeyScaleFrom      = attribute.Key("coppice.scale.from")           // ours: workers before
 	KeyScaleTo        = attribute.Key("coppice.scale.to")             // ours: workers asked for
 	KeyReloadFrom     = attribute.Key("coppice.reload.from")          // ours: generation before

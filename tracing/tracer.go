@@ -71,10 +71,9 @@ func (t *Tracer) Accept(a Accepted) Span {
 }
 
 func (t *Tracer) accept(a Accepted) Span {
-	opts := make([]trace.SpanStartOption, 1, 2)
-	opts[0] = trace.WithNewRoot()
+	var opts []trace.SpanStartOption // a root by its context; each option would cost an allocation
 	if !a.At.IsZero() {
-		opts = append(opts, trace.WithTimestamp(a.At))
+		opts = []trace.SpanStartOption{trace.WithTimestamp(a.At)}
 	}
 	_, s := t.tracer.Start(context.Background(), SpanAccept, opts...)
 	span := Span{t: t, carrier: Encode(s.SpanContext())}
