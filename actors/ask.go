@@ -181,6 +181,20 @@ func (t *asks) failAt(address string, reason supervisor.Reason) {
 	}
 }
 
+// AskedAt returns whom the asks of this process wait for, of those that are at the
+// process with that address: what it was asked when it died, before Detach.
+func (s *System) AskedAt(address string) []*actor.PID {
+	s.asks.mu.Lock()
+	defer s.asks.mu.Unlock()
+	var pids []*actor.PID
+	for _, a := range s.asks.open {
+		if a.to == address {
+			pids = append(pids, a.target)
+		}
+	}
+	return pids
+}
+
 func (t *asks) failAll(err error) {
 	t.mu.Lock()
 	open := t.open

@@ -19,6 +19,7 @@ const leakAfter = 100 * time.Millisecond
 // goroutineBody is a child that is a goroutine of the master.
 type goroutineBody struct {
 	child    *child
+	began    time.Time
 	returned chan struct{} // closed when the goroutine has ended
 
 	once  sync.Once
@@ -30,7 +31,7 @@ type goroutineBody struct {
 // goChild starts a child as a goroutine, with conn as its end of the channel. It
 // shares the master's tracing. The goroutine ends with its worker function.
 func goChild(c *child, conn *fdipc.Conn, shared tracing.Pipeline) *goroutineBody {
-	b := &goroutineBody{child: c, returned: make(chan struct{}), ended: make(chan struct{})}
+	b := &goroutineBody{child: c, began: time.Now(), returned: make(chan struct{}), ended: make(chan struct{})}
 	go func() {
 		var how Exit
 		defer func() { // runs after runtime.Goexit, too

@@ -62,6 +62,12 @@ type Hooks struct {
 	// Started runs once, on the goroutine that starts the tree, when every child
 	// is up and before Start returns. It may block, and delays only that.
 	Started func(rt *Runtime)
+
+	// Crash is given a report of each child that ended otherwise than it should
+	// have. It runs on a goroutine of its own, one report after another, before or
+	// after the supervisor's event, and may block: 64 reports wait, more are
+	// counted and lost. [CrashFiles] is one that writes files.
+	Crash func(CrashReport)
 }
 
 // Errors of this package. What the tree's own children report is found in

@@ -15,9 +15,12 @@ import (
 // supervisor.Instance: asked to stop by a signal of its own choice, then by SIGTERM
 // to its process group, killed by SIGKILL to the group.
 type program struct {
+	rt     *Runtime
 	spec   Process
 	body   *processBody
 	name   string
+	inc    int
+	ready  atomic.Bool
 	asked  atomic.Bool
 	killed atomic.Pointer[KillReason]
 
@@ -36,7 +39,7 @@ func (rt *Runtime) startForeign(ctx context.Context, spec Process, name string, 
 	if err != nil {
 		return nil, err
 	}
-	p := &program{spec: spec, body: body, name: name, done: make(chan struct{})}
+	p := &program{rt: rt, spec: spec, body: body, name: name, inc: incarnation, done: make(chan struct{})}
 	go p.live() // ends with the process
 	timeout := spec.StartTimeout
 	if timeout == 0 {
@@ -45,6 +48,7 @@ func (rt *Runtime) startForeign(ctx context.Context, spec Process, name string, 
 	began := time.Now()
 	switch err := ready.await(ctx, body, timeout); {
 	case err == nil:
+		p.ready.Store(true)
 		return p, nil
 	case errors.Is(err, errEnded):
 		<-p.done
@@ -85,6 +89,11 @@ func (p *program) live() {
 	exit := p.body.exit()
 	exit.killedFor(&p.killed)
 	p.reason = exit.reason(ending{p.asked.Load(), p.body.sent(), p.spec.SuccessExit})
+	if p.rt.crashes != nil && isCrash(p.reason, exit) {
+		r := CrashReport{Name: p.name, Role: "process", Incarnation: p.inc, Ready: p.ready.Load(), Reason: p.reason, Exit: exit}
+		p.body.testify(&r)
+		p.rt.crashes.report(r)
+	}
 	close(p.done)
 }
 

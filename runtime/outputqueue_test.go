@@ -157,19 +157,33 @@ func TestOutputEnd(t *testing.T) {
 	}
 }
 
-// TestTail: the newest lines are kept, bounded in number and in bytes.
+// TestTail: the newest lines are kept, bounded in number and in bytes; those before
+// last words outlive the dump that follows, however long it is.
 func TestTail(t *testing.T) {
-	var few, big tail
+	var few, big, dump tail
 	for i := range 250 {
-		few.add(OutputLine{Text: fmt.Sprint(i)})
-		big.add(OutputLine{Text: strings.Repeat("x", 8<<10)})
+		few.add(OutputLine{Text: fmt.Sprint(i)}, false)
+		big.add(OutputLine{Text: strings.Repeat("x", 8<<10)}, false)
+		stream := streamErr
+		if i == 8 {
+			stream = streamOut
+		}
+		dump.add(OutputLine{Stream: stream, Text: fmt.Sprint(i)}, i == 3 || i == 5)
 	}
 	few.lose()
-	lines, before, lost := few.last()
-	if len(lines) != lastLines || before != 150 || lost != 1 || lines[0].Text != "150" || lines[99].Text != "249" {
-		t.Errorf("%d lines from %q, %d before, %d lost", len(lines), lines[0].Text, before, lost)
+	lines, more := few.last()
+	if len(lines) != lastLines || more != 150 || few.losses() != 1 || lines[0].Text != "150" || lines[99].Text != "249" {
+		t.Errorf("%d lines from %q, %d before, %d lost", len(lines), lines[0].Text, more, few.losses())
 	}
-	if lines, before, _ := big.last(); len(lines) != lastBytes/(8<<10) || before != 242 {
-		t.Errorf("%d big lines, %d before", len(lines), before)
+	if lines, more := big.last(); len(lines) != lastBytes/(8<<10) || more != 242 {
+		t.Errorf("%d big lines, %d before", len(lines), more)
+	}
+	var texts []string
+	lines, more = dump.besides()
+	for _, l := range lines {
+		texts = append(texts, l.Text)
+	}
+	if got := strings.Join(texts, " "); got != "0 1 2 3 4 8" || more != 0 {
+		t.Errorf("besides the dump: %s, %d before", got, more)
 	}
 }

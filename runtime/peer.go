@@ -41,6 +41,7 @@ type body interface {
 	sent() signals         // by us, until done
 	printedLast() []string
 	leaked() <-chan struct{}
+	testify(*CrashReport)           // after done: adds when it lived and what it left
 	waited() (time.Duration, error) // for CPUs, until now
 	traced() bool                   // by a debugger
 }
@@ -180,6 +181,7 @@ func (p *peer) unlessEnded(d time.Duration, f func()) {
 // live waits for the child's end, from which it makes the exit reason.
 func (p *peer) live() {
 	<-p.body.done()
+	had := p.belongings()
 	p.conn.PeerGone()
 	select {
 	case <-p.conn.Done(): // its last frames are read
@@ -189,9 +191,11 @@ func (p *peer) live() {
 	p.exit = p.body.exit()
 	p.exit.killedFor(&p.killed)
 	p.reason = p.why()
-	p.rt.life.ended(p.name(), p.telemetry.Ended(tracing.End{
+	at := p.telemetry.Ended(tracing.End{
 		At: time.Now(), PID: p.body.pid(), Type: p.reason.Kind.String(), Reason: p.reason.String(),
-	}))
+	})
+	p.rt.life.ended(p.name(), at)
+	p.crashed(had, at)
 	p.rt.hub.forget(p)
 	close(p.done)
 }
@@ -223,7 +227,7 @@ func (p *peer) words() supervisor.Reason {
 	case byeShutdown:
 		return supervisor.Reason{Kind: supervisor.Shutdown, Cause: r.Cause}
 	case byePanic:
-		value, stack, _ := strings.Cut(bye.Text, "\n\n")
+		value, stack, _ := strings.Cut(strings.TrimPrefix(bye.Text, "panic: "), "\n\n")
 		return supervisor.Reason{Kind: supervisor.Panic, Value: value, Stack: stack}
 	case byeError, byeUnfit:
 		return supervisor.Reason{Kind: supervisor.Error, Cause: &saying{p.exit, bye.Text}}

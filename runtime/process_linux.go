@@ -40,9 +40,10 @@ type processBody struct {
 	stderr *process.Lines
 	words  process.LastWords // of stderr
 	tail   tail
-	oom    process.OOMGauge
-	sigs   atomic.Uint64 // sent by us while it lived: a signals
+	oom    *process.OOMWatch // wait's
+	sigs   atomic.Uint64     // sent by us while it lived: a signals
 	ended  chan struct{}
+	began  time.Time     // when it was started
 	at     time.Time     // when it ended; set before ended
 	killed chan struct{} // closed when its group has got SIGKILL
 	once   sync.Once     // closes killed
@@ -155,20 +156,20 @@ func (rt *Runtime) spawn(cmd process.Command, env Environment, how spawning) (*p
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("coppice: %s: %w", how.who.Name, err), outR.Close(), errR.Close())
 	}
-	b := &processBody{rt: rt, proc: proc, oom: process.GaugeOOM(proc.PID()), grace: how.grace, ended: make(chan struct{}), killed: make(chan struct{})}
+	b := &processBody{rt: rt, proc: proc, began: time.Now(), oom: process.WatchOOM(proc.PID()), grace: how.grace, ended: make(chan struct{}), killed: make(chan struct{})}
 	b.stopping.log, b.stopping.name, b.stopping.pid = rt.log, how.who.Name, proc.PID()
 	how.who.PID = proc.PID()
-	b.stdout = process.ReadLines(outR, func(line []byte) { b.printed(how, streamOut, line) })
+	b.stdout = process.ReadLines(outR, func(line []byte) { b.printed(how, streamOut, line, false) })
 	b.stderr = process.ReadLines(errR, func(line []byte) {
-		b.words.Note(time.Now(), line)
-		b.printed(how, streamErr, line)
+		b.printed(how, streamErr, line, b.words.Note(time.Now(), line))
 	})
 	go b.wait() // ends with the process
 	return b, nil
 }
 
-// printed keeps a line and passes it on. It waits for Config.Output, with measure.
-func (b *processBody) printed(how spawning, stream string, line []byte) {
+// printed keeps a line and passes it on; begins says that it begins last words. It
+// waits for Config.Output, with measure.
+func (b *processBody) printed(how spawning, stream string, line []byte, begins bool) {
 	if how.line != nil {
 		how.line(line)
 	}
@@ -178,7 +179,7 @@ func (b *processBody) printed(how spawning, stream string, line []byte) {
 		who.Name, who.Incarnation = at.name, at.incarnation
 	}
 	who.Time, who.Stream, who.Text = time.Now(), stream, string(line)
-	b.tail.add(who)
+	b.tail.add(who, begins)
 	if !b.rt.output.put(who) {
 		b.tail.lose()
 	}
@@ -186,13 +187,31 @@ func (b *processBody) printed(how spawning, stream string, line []byte) {
 
 func (b *processBody) wait() {
 	defer close(b.ended)
-	<-b.proc.Done()
+	b.await()
 	b.at = time.Now()
 	b.endGroup()
 	process.Finish(b.stdout, b.stderr)
 	b.stopping.ended()
 	if err := b.proc.Close(); err != nil {
 		b.rt.log.LogAttrs(context.Background(), slog.LevelError, "close a pidfd", slog.Int("pid", b.pid()), slog.Any("err", err))
+	}
+}
+
+// lookOOM is how often it is looked whether the kernel kills for want of memory: a
+// kill that was counted two looks ago is not this process's.
+const lookOOM = 10 * time.Second
+
+// await waits for the process's end.
+func (b *processBody) await() {
+	look := time.NewTicker(lookOOM)
+	defer look.Stop()
+	for {
+		select {
+		case <-b.proc.Done():
+			return
+		case <-look.C:
+			b.oom.Look()
+		}
 	}
 }
 
@@ -203,7 +222,7 @@ func (b *processBody) exit() Exit {
 	e := exitOf(b.proc.PID(), b.proc.Exit())
 	e.Steps = b.stopping.steps()
 	if e.Code != 0 {
-		e.Words, _, _ = b.words.Said(b.at)
+		e.Words = b.words.Said(b.at).Line
 	}
 	if e.Signal == syscall.SIGKILL && !b.sent().has(syscall.SIGKILL) {
 		switch b.oom.Verdict() {
@@ -217,13 +236,26 @@ func (b *processBody) exit() Exit {
 	return e
 }
 
+// testify adds to a report when the process lived and what it has printed.
+func (b *processBody) testify(r *CrashReport) {
+	r.Time, r.Uptime = b.at, b.at.Sub(b.began)
+	r.Lost = b.tail.losses()
+	if r.Exit.Words == "" {
+		r.Lines, r.Before = b.tail.last()
+		return
+	}
+	said := b.words.Said(b.at)
+	r.Dump, r.Cut = said.Dump, said.Cut
+	r.Lines, r.Before = b.tail.besides()
+}
+
 func (b *processBody) sent() signals { return signals(b.sigs.Load()) }
 
 func (b *processBody) leaked() <-chan struct{} { return nil }
 
 // printedLast returns the last lines that the process has printed.
 func (b *processBody) printedLast() []string {
-	lines, _, _ := b.tail.last()
+	lines, _ := b.tail.last()
 	texts := make([]string, len(lines))
 	for i, l := range lines {
 		texts[i] = l.Text

@@ -29,6 +29,7 @@ type Runtime struct {
 	crews    crews
 	reload   chan struct{} // holds one token while a reload goes on
 	output   *outputQueue
+	crashes  *crashQueue // nil when nobody wants to know
 	pipeline tracing.Pipeline
 	life     *life // nil when nobody wants to know
 	wires    wires
@@ -134,6 +135,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	}
 	undo = append(undo, func() { rt.gens.current.release() })
 	rt.output = newOutputQueue(lineWriter(rt.cfg.Output))
+	rt.crashes = newCrashQueue(rt.cfg.Hooks.Crash)
 	undo = append(undo, rt.endOutput)
 	if rt.pipeline, err = tracing.Start(ctx, tracing.Process{Role: masterName, Name: masterName, Slot: -1, Generation: 1, Incarnation: 1}, nil); err != nil {
 		rt.log.Warn("no tracing", "err", err) // no reason to refuse service
@@ -204,8 +206,11 @@ func (rt *Runtime) live() {
 	close(rt.ended)
 }
 
-// endOutput waits for the last lines, with measure.
+// endOutput waits for the last lines and crash reports, with measure.
 func (rt *Runtime) endOutput() {
+	if lost := rt.crashes.close(); lost > 0 {
+		rt.log.Warn("crash reports were lost: Hooks.Crash has not taken them", "reports", lost)
+	}
 	if lost := rt.output.close(); lost > 0 {
 		rt.log.Warn("lines of output were lost: Config.Output has not taken them", "lines", lost)
 	}

@@ -1,6 +1,9 @@
 package coppice
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 const (
 	lastLines = 100      // lines kept of each process
@@ -10,25 +13,26 @@ const (
 // tail keeps the newest lines of one process, both streams. Safe for concurrent
 // use.
 type tail struct {
-	mu    sync.Mutex
-	lines []OutputLine // oldest first
-	bytes int
-	total uint64 // lines ever
-	lost  uint64 // of those: not taken by Config.Output
+	mu   sync.Mutex
+	all  ring
+	calm *ring  // without the newest last words, and what followed on standard error
+	lost uint64 // lines that Config.Output has not taken
 }
 
-// add keeps l as the newest.
-func (t *tail) add(l OutputLine) {
+// add keeps l as the newest. What follows last words may be long: begins says that
+// l begins some.
+func (t *tail) add(l OutputLine, begins bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.total++
-	t.lines, t.bytes = append(t.lines, l), t.bytes+len(l.Text)
-	drop := 0
-	for len(t.lines)-drop > lastLines || t.bytes > lastBytes {
-		t.bytes -= len(t.lines[drop].Text)
-		drop++
+	switch {
+	case begins:
+		calm := t.all
+		calm.lines = slices.Clone(calm.lines)
+		t.calm = &calm
+	case t.calm != nil && l.Stream == streamOut:
+		t.calm.add(l)
 	}
-	t.lines = t.lines[drop:]
+	t.all.add(l)
 }
 
 func (t *tail) lose() {
@@ -37,10 +41,49 @@ func (t *tail) lose() {
 	t.lost++
 }
 
-// last returns a copy of the lines, how many came before them, and how many of
-// all were lost to Config.Output.
-func (t *tail) last() (lines []OutputLine, before, lost uint64) {
+// last returns a copy of the lines, and how many came before them.
+func (t *tail) last() ([]OutputLine, uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return append([]OutputLine(nil), t.lines...), t.total - uint64(len(t.lines)), t.lost
+	return t.all.last()
+}
+
+// besides is last without the newest last words and what followed them on standard
+// error.
+func (t *tail) besides() ([]OutputLine, uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.calm == nil {
+		return t.all.last()
+	}
+	return t.calm.last()
+}
+
+// losses is how many lines Config.Output has not taken.
+func (t *tail) losses() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.lost
+}
+
+// ring is the newest lines of some.
+type ring struct {
+	lines []OutputLine // oldest first
+	bytes int
+	total uint64 // lines ever
+}
+
+func (r *ring) add(l OutputLine) {
+	r.total++
+	r.lines, r.bytes = append(r.lines, l), r.bytes+len(l.Text)
+	drop := 0
+	for len(r.lines)-drop > lastLines || r.bytes > lastBytes {
+		r.bytes -= len(r.lines[drop].Text)
+		drop++
+	}
+	r.lines = r.lines[drop:]
+}
+
+func (r *ring) last() (lines []OutputLine, before uint64) {
+	return slices.Clone(r.lines), r.total - uint64(len(r.lines))
 }

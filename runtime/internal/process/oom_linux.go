@@ -53,9 +53,8 @@ type OOMGauge struct {
 	own, shared counter // of its cgroup, if not ours; of ours, or of the whole system
 }
 
-// GaugeOOM begins to watch for the process with that number, a child of ours that
-// is not reaped. What it does not find it does without: a cgroup that the process
-// is put in later is not its own here.
+// GaugeOOM takes the counters as they are for the process with that number, a child
+// of ours that is not reaped. What it does not find it does without.
 func GaugeOOM(pid int) OOMGauge {
 	var g OOMGauge
 	ours, its := memoryEvents("self"), memoryEvents(strconv.Itoa(pid))
@@ -86,6 +85,27 @@ func (g OOMGauge) Verdict() OOM {
 	}
 	return NotOOM
 }
+
+// An OOMWatch gauges again from time to time, so that a kill that was counted long
+// ago proves nothing, and that a process which was put in another cgroup is found
+// there. It belongs to one goroutine.
+type OOMWatch struct {
+	pid       int
+	now, then OOMGauge
+}
+
+// WatchOOM begins to watch for the process with that number, as [GaugeOOM] does.
+func WatchOOM(pid int) *OOMWatch {
+	g := GaugeOOM(pid)
+	return &OOMWatch{pid, g, g}
+}
+
+// Look is called while the process lives. What was counted since the look before
+// the last is what the verdict goes by.
+func (w *OOMWatch) Look() { w.then, w.now = w.now, GaugeOOM(w.pid) }
+
+// Verdict is as of [OOMGauge].
+func (w *OOMWatch) Verdict() OOM { return max(w.then.Verdict(), w.now.Verdict()) }
 
 // memoryEvents returns the file with the OOM counter of the cgroup that a process
 // is in: memory.events (cgroup v2), memory.oom_control (v1); "" for none. The root

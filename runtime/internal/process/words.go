@@ -33,8 +33,9 @@ type LastWords struct {
 	more      bool // the next line goes on where line ends
 }
 
-// Note takes the next line. It is the caller's again when Note returns.
-func (w *LastWords) Note(now time.Time, line []byte) {
+// Note takes the next line and tells whether it begins last words, which may be
+// the first of several that do. The line is the caller's again when Note returns.
+func (w *LastWords) Note(now time.Time, line []byte) (begin bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := string(line)
@@ -43,12 +44,13 @@ func (w *LastWords) Note(now time.Time, line []byte) {
 		w.traceback = false
 		w.line, w.at = clip(s), now
 	case begins(s):
+		begin = true
 		w.dump.Reset()
 		w.line, w.at, w.cut = clip(s), now, 0
 		w.traceback = s == pythonTraceback
 		w.more = strings.HasPrefix(s, "thread '") && strings.HasSuffix(s, ":")
 	case w.line == "":
-		return
+		return false
 	case w.more: // Rust's message
 		w.more = false
 		w.line = clip(w.line + " " + s)
@@ -65,18 +67,24 @@ func (w *LastWords) Note(now time.Time, line []byte) {
 	} else {
 		w.cut += len(s) + 1
 	}
+	return begin
 }
 
-// Said returns the line, and what was printed from that line on, of a program
-// that ended at that time; "" when it said nothing. cut is how many bytes of the
-// dump were not kept.
-func (w *LastWords) Said(ended time.Time) (line, dump string, cut int) {
+// Words are what a program said when it died.
+type Words struct {
+	Line string // the one line; "" when it said nothing
+	Dump string // from that line on
+	Cut  int    // bytes of the dump that were not kept
+}
+
+// Said returns the last words of a program that ended at that time.
+func (w *LastWords) Said(ended time.Time) Words {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.line == "" || ended.Sub(w.at) > stale {
-		return "", "", 0
+		return Words{}
 	}
-	return w.line, w.dump.String(), w.cut
+	return Words{w.line, w.dump.String(), w.cut}
 }
 
 const pythonTraceback = "Traceback (most recent call last):"

@@ -52,9 +52,10 @@ func TestLastWords(t *testing.T) {
 			for line := range strings.Lines(tt.printed) {
 				w.Note(now, []byte(strings.TrimSuffix(line, "\n")))
 			}
-			line, dump, cut := w.Said(now)
-			if line != tt.want || cut != 0 {
-				t.Errorf("words %q, want %q; cut %d", line, tt.want, cut)
+			said := w.Said(now)
+			line, dump := said.Line, said.Dump
+			if line != tt.want || said.Cut != 0 {
+				t.Errorf("words %+v, want %q", said, tt.want)
 			}
 			if (dump == "") != (line == "") || dump != "" && !strings.HasSuffix(tt.printed, dump[:len(dump)-1]) && !strings.HasSuffix(tt.printed, dump) {
 				t.Errorf("dump %q", dump)
@@ -73,11 +74,12 @@ func TestLastWordsBounds(t *testing.T) {
 	for range 100 {
 		w.Note(now.Add(stale), line) // a long dump may take a while
 	}
-	said, dump, cut := w.Said(now.Add(stale))
-	if said != "panic: big" || len(dump) > MaxDump || !strings.HasPrefix(dump, "panic: big\nxxx") || len(dump)+cut != len("panic: big\n")+100*1001 {
-		t.Errorf("words %q, dump of %d bytes, cut %d", said, len(dump), cut)
+	said := w.Said(now.Add(stale))
+	if said.Line != "panic: big" || len(said.Dump) > MaxDump || !strings.HasPrefix(said.Dump, "panic: big\nxxx") ||
+		len(said.Dump)+said.Cut != len("panic: big\n")+100*1001 {
+		t.Errorf("words %q, dump of %d bytes, cut %d", said.Line, len(said.Dump), said.Cut)
 	}
-	if said, dump, _ := w.Said(now.Add(stale + 1)); said != "" || dump != "" {
-		t.Errorf("%v later: words %q, dump of %d bytes", stale, said, len(dump))
+	if said := w.Said(now.Add(stale + 1)); said != (Words{}) {
+		t.Errorf("%v later: words %q, dump of %d bytes", stale, said.Line, len(said.Dump))
 	}
 }

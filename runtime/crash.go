@@ -1,0 +1,201 @@
+package coppice
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// A CrashReport is what is known of a child that ended otherwise than it should
+// have: a worker, the listener process, a Process. There is one for each end whose
+// reason is not normal, also before it was ready; none for one that was killed
+// because it was not wanted any more. See Hooks.Crash. It is read as a text
+// (String) and as JSON.
+type CrashReport struct {
+	Time        time.Time // of the end
+	Name        string    // registered name; path of a Process
+	Role        string    // worker, listener, process
+	ID          int       // 0 for a Process
+	Slot        int       // of a worker
+	Incarnation int
+	Generation  int
+	Ready       bool // false = it ended while it started
+	Uptime      time.Duration
+
+	Reason supervisor.Reason
+	Exit   Exit // PID 0 = a goroutine
+
+	// Lines are the last lines that it printed, at most 100 and 64 KiB, without
+	// those in Dump. Before is how many more it had printed, Lost how many of all
+	// Config.Output has not taken.
+	Lines        []OutputLine
+	Before, Lost uint64
+
+	// Dump is what it printed on standard error from Exit.Words on: the stacks of
+	// goroutines, at most 64 KiB from the beginning. Cut is how many bytes more
+	// there were.
+	Dump string
+	Cut  int
+
+	// Held are the connections that it had, by listener, as the listener process
+	// knows them; nil if it had none, and where none is dispatched (Shared,
+	// ReusePort).
+	Held []HeldConns
+
+	// Asked are the actors in it whose answers the master was waiting for.
+	Asked []string
+
+	// Traces are the ids of the traces of what it was at, newest first, at most 8.
+	// They are known while tracing is on, of what is sampled.
+	Traces []string
+}
+
+// HeldConns are a worker's connections at one listener.
+type HeldConns struct {
+	Listener string `json:"listener"`
+	Open     int    `json:"open"`    // claimed: lost
+	Offered  int    `json:"offered"` // not claimed: they go to others
+}
+
+// String is the report as a text of several lines.
+func (r CrashReport) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "crash: %s (%s): %v\n", OutputLine{Name: r.Name, ID: r.ID, Generation: r.Generation}.Tag(), r.Role, r.Reason)
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "  %-9s"+format+"\n", append([]any{name}, args...)...)
+	}
+	row("time", "%s", r.Time.UTC().Format(timeLayout))
+	up := "ready"
+	if !r.Ready {
+		up = "not ready"
+	}
+	row("life", "incarnation %d, %v, %s", r.Incarnation, r.Uptime.Round(time.Millisecond), up)
+	if r.Exit.PID != 0 {
+		row("end", "pid %d: %v", r.Exit.PID, r.Exit)
+		row("usage", "%v user, %v system, %.1f MiB resident", r.Exit.UserTime, r.Exit.SystemTime, float64(r.Exit.MaxRSS)/(1<<20))
+	}
+	if len(r.Exit.Steps) > 0 {
+		row("steps", "%s", strings.Join(stepTexts(r.Exit.Steps), ", "))
+	}
+	for _, h := range r.Held {
+		row("held", "%s: %d connections, %d offered", h.Listener, h.Open, h.Offered)
+	}
+	if len(r.Asked) > 0 {
+		row("asked", "%s", strings.Join(r.Asked, " "))
+	}
+	if len(r.Traces) > 0 {
+		row("traces", "%s", strings.Join(r.Traces, " "))
+	}
+	if len(r.Lines) > 0 || r.Before+r.Lost > 0 {
+		row("output", "%d lines, %d before, %d lost", len(r.Lines), r.Before, r.Lost)
+	}
+	for _, l := range r.Lines {
+		fmt.Fprintf(&b, "    %s %s| %s\n", l.Time.UTC().Format(clockLayout), l.Stream, l.Text)
+	}
+	if r.Dump != "" {
+		row("dump", "%d bytes, %d cut", len(r.Dump), r.Cut)
+		for line := range strings.Lines(r.Dump) {
+			fmt.Fprintf(&b, "    %s\n", strings.TrimSuffix(line, "\n"))
+		}
+	}
+	return b.String()
+}
+
+const (
+	timeLayout  = "2006-01-02T15:04:05.000Z07:00"
+	clockLayout = "15:04:05.000"
+)
+
+func stepTexts(steps []StopStep) []string {
+	texts := make([]string, len(steps))
+	for i, s := range steps {
+		texts[i] = s.String()
+	}
+	return texts
+}
+
+// reportJSON is the report as it is encoded. Times and sizes name their units.
+type reportJSON struct {
+	Time        time.Time `json:"time"`
+	Name        string    `json:"name"`
+	Role        string    `json:"role"`
+	ID          int       `json:"id,omitempty"`
+	Slot        int       `json:"slot"`
+	Incarnation int       `json:"incarnation"`
+	Generation  int       `json:"generation,omitempty"`
+	Ready       bool      `json:"ready"`
+	Uptime      float64   `json:"uptime_seconds"`
+	Reason      struct {
+		Kind string `json:"kind"`
+		Text string `json:"text"`
+	} `json:"reason"`
+	Exit   *exitJSON    `json:"exit,omitempty"`
+	Lines  []OutputLine `json:"lines,omitempty"`
+	Before uint64       `json:"lines_before,omitempty"`
+	Lost   uint64       `json:"lines_lost,omitempty"`
+	Dump   string       `json:"dump,omitempty"`
+	Cut    int          `json:"dump_cut_bytes,omitempty"`
+	Held   []HeldConns  `json:"held,omitempty"`
+	Asked  []string     `json:"asked,omitempty"`
+	Traces []string     `json:"traces,omitempty"`
+}
+
+type exitJSON struct {
+	PID        int        `json:"pid"`
+	Code       *int       `json:"code,omitempty"`
+	Signal     string     `json:"signal,omitempty"`
+	Core       bool       `json:"core,omitempty"`
+	UserTime   float64    `json:"user_seconds"`
+	SystemTime float64    `json:"system_seconds"`
+	MaxRSS     int64      `json:"max_rss_bytes"`
+	Words      string     `json:"words,omitempty"`
+	Killed     KillReason `json:"killed,omitempty"`
+	Steps      []stepJSON `json:"steps,omitempty"`
+	OOM        OOM        `json:"oom,omitempty"`
+	Lost       string     `json:"lost,omitempty"`
+}
+
+type stepJSON struct {
+	What  string  `json:"what"`
+	After float64 `json:"after_seconds"`
+}
+
+// MarshalJSON encodes the report.
+func (r CrashReport) MarshalJSON() ([]byte, error) {
+	j := reportJSON{
+		Time: r.Time.UTC(), Name: r.Name, Role: r.Role, ID: r.ID, Slot: r.Slot,
+		Incarnation: r.Incarnation, Generation: r.Generation, Ready: r.Ready, Uptime: r.Uptime.Seconds(),
+		Lines: r.Lines, Before: r.Before, Lost: r.Lost, Dump: r.Dump, Cut: r.Cut,
+		Held: r.Held, Asked: r.Asked, Traces: r.Traces,
+	}
+	j.Reason.Kind, j.Reason.Text = r.Reason.Kind.String(), r.Reason.String()
+	if e := r.Exit; e.PID != 0 {
+		x := exitJSON{
+			PID: e.PID, Core: e.Core, UserTime: e.UserTime.Seconds(), SystemTime: e.SystemTime.Seconds(),
+			MaxRSS: e.MaxRSS, Words: e.Words, Killed: e.Killed, OOM: e.OOM,
+		}
+		switch {
+		case e.Lost != nil:
+			x.Lost = e.Lost.Error()
+		case e.Signal != 0:
+			x.Signal = unix.SignalName(e.Signal)
+		default:
+			x.Code = &e.Code
+		}
+		for _, s := range e.Steps {
+			x.Steps = append(x.Steps, stepJSON{s.What, s.After.Seconds()})
+		}
+		j.Exit = &x
+	}
+	return json.Marshal(j)
+}
+
+// isCrash tells whether an end is one to report.
+func isCrash(r supervisor.Reason, e Exit) bool {
+	return !r.IsNormal() && e.Killed != KilledBrutal && e.Killed != KilledUnwanted
+}

@@ -1,0 +1,143 @@
+package coppice
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write the goldens anew")
+
+// reports are the goldens' reports: one with everything, one of a program, one of
+// a goroutine.
+func reports() map[string]CrashReport {
+	at := time.Date(2026, 11, 24, 13, 0, 5, 250e6, time.UTC)
+	line := func(before time.Duration, stream, text string) OutputLine {
+		return OutputLine{
+			Time: at.Add(-before), Name: "web/0", ID: 3, PID: 4711, Incarnation: 2, Generation: 1, Stream: stream, Text: text,
+		}
+	}
+	panicked := Exit{
+		PID: 4711, Code: 2, UserTime: 12 * time.Millisecond, SystemTime: 4 * time.Millisecond, MaxRSS: 12 << 20, Words: "panic: boom",
+	}
+	stopped := Exit{
+		PID: 4712, Code: -1, Signal: syscall.SIGKILL, MaxRSS: 1 << 20, Killed: KilledStop,
+		Steps: []StopStep{{"SIGINT", 0}, {"SIGTERM", 4500 * time.Millisecond}, {"SIGKILL", 5 * time.Second}},
+	}
+	return map[string]CrashReport{
+		"panic": {
+			Time: at, Name: "web/0", Role: "worker", ID: 3, Slot: 0, Incarnation: 2, Generation: 1, Ready: true,
+			Uptime: 63250 * time.Millisecond, Reason: panicked.reason(ending{}), Exit: panicked,
+			Lines: []OutputLine{line(2*time.Second, streamOut, "served /"), line(time.Second, streamErr, `level=WARN msg="odd <input>"`)}, Before: 40, Lost: 3,
+			Dump: "panic: boom\n\ngoroutine 7 [running]:\nmain.main.func1()\n\t/src/main.go:7 +0x25\n", Cut: 1200,
+			Held:  []HeldConns{{"http", 3, 1}},
+			Asked: []string{"web/0/echo"}, Traces: []string{"4bf92f3577b34da6a3ce929d0e0e4736"},
+		},
+		"program": {
+			Time: at, Name: "below/sleep", Role: "process", Incarnation: 1, Uptime: 5 * time.Second,
+			Reason: stopped.reason(ending{asked: true}), Exit: stopped,
+		},
+		"goroutine": {
+			Time: at, Name: "web/1", Role: "worker", ID: 4, Slot: 1, Incarnation: 1, Generation: 1, Ready: true, Uptime: time.Second,
+			Reason: supervisor.Reason{Kind: supervisor.Panic, Value: "boom"}, Exit: Exit{Code: 2, Words: "panic: boom"},
+			Dump: "goroutine 7 [running]:\n",
+		},
+	}
+}
+
+// TestCrashReport: the report as a text and as JSON, testdata/crash-*.
+func TestCrashReport(t *testing.T) {
+	for name, r := range reports() {
+		t.Run(name, func(t *testing.T) {
+			encoded, err := json.MarshalIndent(r, "", "  ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for ending, got := range map[string][]byte{".txt": []byte(r.String()), ".json": append(encoded, '\n')} {
+				file := filepath.Join("testdata", "crash-"+name+ending)
+				if *rewrite {
+					if err := os.WriteFile(file, got, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				want, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !bytes.Equal(got, want) {
+					t.Errorf("%s differs: go test -rewrite, and read the difference\n%s", file, got)
+				}
+			}
+		})
+	}
+}
+
+// TestCrashFiles: reports become files that sort by time, and the oldest go.
+func TestCrashFiles(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "crashes")
+	write := CrashFiles(dir, 2)
+	r := reports()["panic"]
+	for range 5 {
+		r.Time = r.Time.Add(time.Second)
+		write(r)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if got, want := strings.Join(names, " "), "20261124T130009.250000-web_0-4711.crash.json 20261124T130009.250000-web_0-4711.crash.txt "+
+		"20261124T130010.250000-web_0-4711.crash.json 20261124T130010.250000-web_0-4711.crash.txt"; got != want {
+		t.Errorf("files %s\nwant  %s", got, want)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, names[3]))
+	if err != nil || string(b) != r.String() {
+		t.Errorf("the text is %q, error %v", b, err)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("mode %v, error %v", info.Mode(), err)
+	}
+}
+
+// TestCrashQueue: a hook that blocks costs reports, which are counted, and neither
+// a crash nor the end waits for it for long.
+func TestCrashQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		let := make(chan struct{})
+		var took []int
+		q := newCrashQueue(func(r CrashReport) {
+			<-let
+			took = append(took, r.ID)
+		})
+		began := time.Now()
+		q.report(CrashReport{ID: 0})
+		synctest.Wait() // the hook has the first
+		for id := 1; id <= maxCrashes+5; id++ {
+			q.report(CrashReport{ID: id})
+		}
+		if time.Since(began) != 0 || q.lost.Load() != 5 {
+			t.Errorf("took %v, lost %d, want 5", time.Since(began), q.lost.Load())
+		}
+		if lost := q.close(); lost != maxCrashes+6 || time.Since(began) != crashFlush {
+			t.Errorf("at the end %d were lost, after %v", lost, time.Since(began))
+		}
+		q.report(CrashReport{})
+		close(let)
+		<-q.done
+		if len(took) != maxCrashes+1 || took[maxCrashes] != maxCrashes {
+			t.Errorf("taken %v", took)
+		}
+	})
+}

@@ -1,0 +1,75 @@
+package coppice
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// CrashFiles returns a Hooks.Crash that writes each report into dir, as a text and
+// as JSON, and keeps the newest keep of each (0 = 100). The names begin with the
+// time, so that they sort, and end in .crash.txt and .crash.json. dir is made when
+// it is not there, for its owner alone: what a program printed may be secret.
+// What cannot be written is logged, with the report's first line.
+func CrashFiles(dir string, keep int) func(CrashReport) {
+	if keep <= 0 {
+		keep = 100
+	}
+	return func(r CrashReport) {
+		if err := writeCrash(dir, keep, r); err != nil {
+			first, _, _ := strings.Cut(r.String(), "\n")
+			slog.Error("a crash report could not be written", "dir", dir, "err", err, "report", first)
+		}
+	}
+}
+
+const (
+	crashText = ".crash.txt"
+	crashJSON = ".crash.json"
+)
+
+func writeCrash(dir string, keep int, r CrashReport) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	encoded, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	base := fmt.Sprintf("%s-%s-%d", r.Time.UTC().Format("20060102T150405.000000"), strings.ReplaceAll(r.Name, "/", "_"), r.Exit.PID)
+	return errors.Join(
+		writeWhole(filepath.Join(dir, base+crashText), []byte(r.String())),
+		writeWhole(filepath.Join(dir, base+crashJSON), append(encoded, '\n')),
+		prune(dir, crashText, keep),
+		prune(dir, crashJSON, keep),
+	)
+}
+
+// writeWhole writes a file that is there whole or not at all.
+func writeWhole(name string, b []byte) error {
+	part := name + ".part"
+	if err := os.WriteFile(part, b, 0o600); err != nil {
+		_ = os.Remove(part) // it may not even be there
+		return err
+	}
+	return os.Rename(part, name)
+}
+
+// prune removes the oldest files with that ending until keep are left.
+func prune(dir, ending string, keep int) error {
+	entries, err := os.ReadDir(dir) // sorted by name
+	if err != nil {
+		return err
+	}
+	entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool { return !strings.HasSuffix(e.Name(), ending) })
+	var errs []error
+	for _, e := range entries[:max(0, len(entries)-keep)] {
+		errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,161 @@
+package coppice
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/coppice-go/coppice/runtime/internal/process"
+)
+
+const (
+	// maxCrashes is how many reports wait for Hooks.Crash.
+	maxCrashes = 64
+
+	// heldTimeout bounds how long the end of a worker waits for what the listener
+	// process knows of it.
+	heldTimeout = 100 * time.Millisecond
+
+	// crashFlush bounds how long the end of the tree waits for the last reports.
+	crashFlush = time.Second
+)
+
+// crashQueue brings crash reports to Hooks.Crash, which may block: on a goroutine of
+// its own, in order, bounded.
+type crashQueue struct {
+	reports chan CrashReport
+	done    chan struct{} // closed when the last report is delivered
+	lost    atomic.Uint64
+
+	mu     sync.Mutex
+	closed bool
+}
+
+// newCrashQueue returns nil when nobody wants to know.
+func newCrashQueue(to func(CrashReport)) *crashQueue {
+	if to == nil {
+		return nil
+	}
+	c := &crashQueue{reports: make(chan CrashReport, maxCrashes), done: make(chan struct{})}
+	go func() { // ends after close, once the hook lets it
+		defer close(c.done)
+		for r := range c.reports {
+			to(r)
+		}
+	}()
+	return c
+}
+
+func (c *crashQueue) report(r CrashReport) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		c.lost.Add(1)
+		return
+	}
+	select {
+	case c.reports <- r:
+	default:
+		c.lost.Add(1)
+	}
+}
+
+// close waits for the last reports, at most crashFlush, and returns how many were
+// not delivered.
+func (c *crashQueue) close() uint64 {
+	if c == nil {
+		return 0
+	}
+	c.mu.Lock()
+	if !c.closed {
+		c.closed = true
+		close(c.reports)
+	}
+	c.mu.Unlock()
+	timer := time.NewTimer(crashFlush)
+	defer timer.Stop()
+	select {
+	case <-c.done:
+	case <-timer.C:
+		c.lost.Add(uint64(len(c.reports)) + 1) // and the one that the hook has
+	}
+	return c.lost.Load()
+}
+
+// belongings are what a child had when it ended. They are looked up before the
+// others are told of its end, which changes them.
+type belongings struct {
+	held  []HeldConns
+	asked []string
+}
+
+// belongings are asked for only when somebody wants to know: it costs a question
+// to the listener process.
+func (p *peer) belongings() (b belongings) {
+	if p.rt.crashes == nil || p.welcome.Role != roleWorker {
+		return b
+	}
+	byName := p.rt.system.Lookup("").Address
+	for _, pid := range p.rt.system.AskedAt(p.address()) {
+		name := pid.Id
+		if pid.Address != byName {
+			name = pid.Address + "/" + name
+		}
+		b.asked = append(b.asked, name)
+	}
+	slices.Sort(b.asked)
+	ctx, cancel := context.WithTimeout(context.Background(), heldTimeout)
+	defer cancel()
+	stats, err := p.rt.sockets.Stats(ctx)
+	if err != nil {
+		return b // there is no listener process just now, or it is busy
+	}
+	for _, l := range stats {
+		for _, w := range l.Workers {
+			if open := w.Counts.Open(); w.Worker.ID == uint64(p.welcome.ID) && open+w.Counts.Offered > 0 {
+				b.held = append(b.held, HeldConns{l.Name, open, w.Counts.Offered})
+			}
+		}
+	}
+	return b
+}
+
+// crashed reports the end of p if it is one to report.
+func (p *peer) crashed(b belongings, spans []trace.SpanContext) {
+	if p.rt.crashes == nil || !isCrash(p.reason, p.exit) {
+		return
+	}
+	at := p.place.Load()
+	r := CrashReport{
+		Name: at.name, Role: string(p.welcome.Role), ID: p.welcome.ID, Slot: at.slot,
+		Incarnation: at.incarnation, Generation: p.welcome.Generation,
+		Reason: p.reason, Exit: p.exit, Held: b.held, Asked: b.asked,
+	}
+	select {
+	case <-p.ready:
+		r.Ready = true
+	default:
+	}
+	for _, s := range spans {
+		if id := s.TraceID().String(); !slices.Contains(r.Traces, id) {
+			r.Traces = append(r.Traces, id)
+		}
+	}
+	p.body.testify(&r)
+	p.rt.crashes.report(r)
+}
+
+// testify adds what a goroutine left: the stack of its panic.
+func (b *goroutineBody) testify(r *CrashReport) {
+	r.Time = time.Now()
+	r.Uptime = r.Time.Sub(b.began)
+	r.Dump = r.Reason.Stack
+	if cut := len(r.Dump) - process.MaxDump; cut > 0 {
+		r.Dump, r.Cut = strings.ToValidUTF8(r.Dump[:process.MaxDump], ""), cut
+	}
+}
