@@ -4,6 +4,7 @@ package coppice_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"syscall"
 	"testing"
@@ -40,7 +41,8 @@ func (p *planted) killAll() map[string]int {
 	pids := p.processes()
 	delete(pids, "master")
 	for _, pid := range pids {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		// One that came up for the listener process just killed may have gone with it.
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			p.t.Fatal(err)
 		}
 	}
