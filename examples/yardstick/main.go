@@ -1,6 +1,6 @@
 // Yardstick measures what Coppice costs, beside small programs that do the same with nothing in between.
 //
-//	go run ./examples/yardstick handles|messages|roundtrip [-seconds 3] [-rounds 1] [-pin]
+//	go run ./examples/yardstick handles|messages|roundtrip|actors [-seconds 3] [-rounds 1] [-pin]
 //	go run ./examples/yardstick accept [-workers 2] [-policy round-robin] [-inflight 16]
 //	go run ./examples/yardstick accept -serve [-addr 127.0.0.1:0] [-workers 2] [-policy round-robin]
 //	go run ./examples/yardstick http [-workers 2] [-policy round-robin] [-connections 100]
@@ -17,6 +17,9 @@
 // can be compared with each other; noise of the machine then hits all alike. -pin keeps all processes on one core.
 //
 // handles, messages and roundtrip measure fdipc between two processes, which both count.
+//
+// actors measures actors of this process beside protoactor's own (bare_), and of other processes: told 64 bytes, and
+// asked with 1 or 64 asks in flight, by the master (process_) or by a sibling over a lane (sibling_).
 //
 // accept measures a tree that hands connections over: each is accepted, passed to one of -workers, gets one byte
 // and is closed. The load is -inflight connections at a time, from this program, which does not count; the tree
@@ -70,6 +73,7 @@ var commands = map[string]command{
 	"messages":  {rows: messageRows},
 	"roundtrip": {rows: roundtripRows},
 	"accept":    {rows: acceptRows, flags: acceptFlags, serve: serveAccept},
+	"actors":    {rows: actorRows},
 	"http":      {rows: httpRows, flags: httpFlags, serve: serveHTTP},
 	"tracing":   {rows: tracingRows, flags: tracingFlags, serve: serveTracing},
 	"respawn":   {rows: respawnRows, flags: respawnFlags, serve: serveRespawn},
@@ -86,7 +90,7 @@ func main() {
 	only := fs.String("only", "", "rows whose name contains this")
 	serve := fs.Bool("serve", false, "accept, http, tracing, respawn: serve only, until a signal")
 	fs.Usage = func() {
-		fmt.Fprintln(fs.Output(), "usage: yardstick handles|messages|roundtrip|accept|http|tracing|respawn [flags]")
+		fmt.Fprintln(fs.Output(), "usage: yardstick handles|messages|roundtrip|actors|accept|http|tracing|respawn [flags]")
 		fs.PrintDefaults()
 	}
 	var cmd command

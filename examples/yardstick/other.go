@@ -17,6 +17,7 @@ func pinSelf() error { return fdipc.ErrUnsupported }
 func handleRows() []row    { return nil }
 func messageRows() []row   { return nil }
 func roundtripRows() []row { return nil }
+func actorRows() []row     { return nil }
 func acceptRows() []row    { return nil }
 func httpRows() []row      { return nil }
 func respawnRows() []row   { return nil }

@@ -23,6 +23,8 @@ const (
 
 // children are the roles of the other process. Each runs until its Conn ends.
 var children = map[string]func(*os.File){
+	"actors 1": actorsChild("1"),
+	"actors 2": actorsChild("2"),
 	"handles":  counting(func(f *fdipc.Frame) int { return claimAll(f) }),
 	"messages": counting(func(*fdipc.Frame) int { return 1 }),
 	"echo": func(f *os.File) {
