@@ -83,7 +83,9 @@ type ask struct {
 	target *actor.PID
 	done   chan outcome // 1 entry; written by who took the ask out of the table
 
-	to string // the process that has the message; guarded by asks.mu, written before it leaves
+	// Guarded by asks.mu; written before the message leaves.
+	to   string // the process that has the message
+	link *link  // on which it went; nil: none
 }
 
 type outcome struct {
@@ -119,8 +121,18 @@ func (t *asks) end(id uint32) *ask {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	a := t.open[id]
-	delete(t.open, id)
+	if a != nil {
+		t.removeLocked(a)
+	}
 	return a
+}
+
+func (t *asks) removeLocked(a *ask) {
+	delete(t.open, a.id)
+	if a.link != nil {
+		a.link.asking.Add(-1)
+		a.link = nil
+	}
 }
 
 // target returns who was asked; nil when the ask has ended.
@@ -148,11 +160,14 @@ func (t *asks) count() int {
 
 // route notes where an ask goes. It comes before the message is sent, so that the
 // end of that process finds it.
-func (t *asks) route(id uint32, to string) {
+func (t *asks) route(id uint32, to string, l *link) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if a := t.open[id]; a != nil {
-		a.to = to
+		if a.to = to; l != nil && a.link == nil {
+			a.link = l
+			l.asking.Add(1)
+		}
 	}
 }
 
@@ -169,9 +184,9 @@ func (t *asks) finish(id uint32, value any, err error) bool {
 func (t *asks) failAt(address string, reason supervisor.Reason) {
 	t.mu.Lock()
 	var failed []*ask
-	for id, a := range t.open {
+	for _, a := range t.open {
 		if a.to == address {
-			delete(t.open, id)
+			t.removeLocked(a)
 			failed = append(failed, a)
 		}
 	}

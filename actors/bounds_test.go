@@ -3,6 +3,7 @@ package actors_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
@@ -143,16 +144,20 @@ func TestBackPressureCrossesProcesses(t *testing.T) {
 		wantInts(t, got, 7)
 	}
 	cancel()
-	go func() { // until all are through; ends with the test
-		for {
-			select {
-			case <-got:
-			case <-t.Context().Done():
-				return
-			}
+	allArrive(t, got, sent, 1000)
+}
+
+// allArrive waits until as many have arrived as the sender says that it sent.
+func allArrive(t *testing.T, got, sent chan int, arrived int) {
+	t.Helper()
+	patience := time.After(actorstest.Patience)
+	for n := -1; n < 0 || arrived < n; {
+		select {
+		case n = <-sent:
+		case <-got:
+			arrived++
+		case <-patience:
+			t.Fatalf("%d of %d arrived", arrived, n)
 		}
-	}()
-	if n := actorstest.Next(t, sent); n < 1000 {
-		t.Fatalf("%d sent", n)
 	}
 }

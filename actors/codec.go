@@ -1,11 +1,15 @@
 package actors
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/fxamacker/cbor/v2"
 	"google.golang.org/protobuf/proto"
@@ -24,15 +28,27 @@ type codec struct {
 	name   string
 	typ    reflect.Type
 	shape  shape
+	append func(b []byte, msg any) ([]byte, error)
 	decode func(b []byte) (any, error)
 }
 
 // types are the registered ones. They are written at init, mostly, and read for
-// every message.
+// every message: the tables are never changed, but replaced under mu.
 var types struct {
-	mu     sync.RWMutex
+	mu  sync.Mutex
+	now atomic.Pointer[typeTable]
+}
+
+type typeTable struct {
 	byType map[reflect.Type]*codec
 	byName map[string]*codec
+}
+
+func registered() *typeTable {
+	if t := types.now.Load(); t != nil {
+		return t
+	}
+	return &typeTable{}
 }
 
 // RegisterType lets messages of type T cross processes, under a name that both
@@ -65,7 +81,7 @@ func RegisterType[T any](name string) {
 	case reflect.Interface, reflect.Func, reflect.Chan, reflect.UnsafePointer, reflect.Pointer:
 		panic(fmt.Sprintf("actors: RegisterType[%s]: a %s can not cross processes", typ, elem.Kind()))
 	}
-	c := &codec{name: name, typ: typ, shape: shapeOf(typ)}
+	c := &codec{name: name, typ: typ, shape: shapeOf(typ), append: appendCBOR}
 	if typ.Kind() == reflect.Pointer {
 		c.decode = func(b []byte) (any, error) {
 			v := reflect.New(elem).Interface()
@@ -81,16 +97,25 @@ func RegisterType[T any](name string) {
 	defer retellTypes() // without the lock
 	types.mu.Lock()
 	defer types.mu.Unlock()
-	if types.byType == nil {
-		types.byType, types.byName = make(map[reflect.Type]*codec), make(map[string]*codec)
-	}
-	if old := types.byName[name]; old != nil && old.typ != typ {
+	t := registered()
+	if old := t.byName[name]; old != nil && old.typ != typ {
 		panic(fmt.Sprintf("actors: RegisterType[%s]: %q is the name of %s", typ, name, old.typ))
 	}
-	if old := types.byType[typ]; old != nil && old.name != name {
+	if old := t.byType[typ]; old != nil && old.name != name {
 		panic(fmt.Sprintf("actors: RegisterType[%s]: %q: it has the name %q", typ, name, old.name))
 	}
-	types.byType[typ], types.byName[name] = c, c
+	switch reflect.TypeFor[T]() { // many messages are no more than that
+	case reflect.TypeFor[[]byte]():
+		c.append, c.decode = appendBytes, readBytes
+	case reflect.TypeFor[string]():
+		c.append, c.decode = appendUTF8, readUTF8
+	}
+	t = &typeTable{maps.Clone(t.byType), maps.Clone(t.byName)}
+	if t.byType == nil {
+		t.byType, t.byName = make(map[reflect.Type]*codec), make(map[string]*codec)
+	}
+	t.byType[typ], t.byName[name] = c, c
+	types.now.Store(t)
 	told.bytes.Store(nil)
 }
 
@@ -119,6 +144,92 @@ var (
 	}.DecMode())
 )
 
+func appendCBOR(b []byte, msg any) ([]byte, error) {
+	body, err := encoding.Marshal(msg)
+	if err != nil {
+		return b, fmt.Errorf("%w: encode %T: %w", ErrMalformed, msg, err)
+	}
+	return append(b, body...), nil
+}
+
+// CBOR's major types of byte and text strings. Both are a head, with the length,
+// and the bytes themselves.
+const (
+	majorBytes byte = 2 << 5
+	majorText  byte = 3 << 5
+)
+
+func appendHead(b []byte, major byte, n int) []byte {
+	switch {
+	case n < 24:
+		return append(b, major|byte(n))
+	case n < 1<<8:
+		return append(b, major|24, byte(n))
+	case n < 1<<16:
+		return binary.BigEndian.AppendUint16(append(b, major|25), uint16(n))
+	case uint64(n) < 1<<32:
+		return binary.BigEndian.AppendUint32(append(b, major|26), uint32(n))
+	}
+	return binary.BigEndian.AppendUint64(append(b, major|27), uint64(n))
+}
+
+// plain returns the bytes after a head of a definite length that is exactly theirs.
+func plain(b []byte, major byte) ([]byte, bool) {
+	if len(b) == 0 || b[0]&0xe0 != major {
+		return nil, false
+	}
+	n, head := uint64(b[0]&0x1f), 1
+	switch {
+	case n < 24:
+	case n <= 27:
+		size := 1 << (n - 24)
+		if len(b) < 1+size {
+			return nil, false
+		}
+		n, head = 0, 1+size
+		for _, x := range b[1:head] {
+			n = n<<8 | uint64(x)
+		}
+	default: // of an indefinite length, or not well-formed
+		return nil, false
+	}
+	return b[head:], n == uint64(len(b)-head)
+}
+
+func appendBytes(b []byte, msg any) ([]byte, error) {
+	v := msg.([]byte)
+	if v == nil {
+		return appendCBOR(b, msg)
+	}
+	return append(appendHead(b, majorBytes, len(v)), v...), nil
+}
+
+func readBytes(b []byte) (any, error) {
+	if v, ok := plain(b, majorBytes); ok {
+		return append(make([]byte, 0, len(v)), v...), nil
+	}
+	var v []byte
+	err := decoding.Unmarshal(b, &v)
+	return v, err
+}
+
+func appendUTF8(b []byte, msg any) ([]byte, error) {
+	v := msg.(string)
+	if !utf8.ValidString(v) { // the receiver would refuse it
+		return b, fmt.Errorf("%w: encode string: not UTF-8", ErrMalformed)
+	}
+	return append(appendHead(b, majorText, len(v)), v...), nil
+}
+
+func readUTF8(b []byte) (any, error) {
+	if v, ok := plain(b, majorText); ok && utf8.Valid(v) {
+		return string(v), nil
+	}
+	var v string
+	err := decoding.Unmarshal(b, &v)
+	return v, err
+}
+
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err) // the options are constant
@@ -133,16 +244,8 @@ func appendMessage(b []byte, msg any) (_ []byte, err error) {
 			err = fmt.Errorf("%w: encoding %T panicked: %v", ErrMalformed, msg, v)
 		}
 	}()
-	types.mu.RLock()
-	c := types.byType[reflect.TypeOf(msg)]
-	types.mu.RUnlock()
-	if c != nil {
-		b = appendString(append(b, codecCBOR), c.name)
-		body, err := encoding.Marshal(msg)
-		if err != nil {
-			return b, fmt.Errorf("%w: encode %T: %w", ErrMalformed, msg, err)
-		}
-		return append(b, body...), nil
+	if c := registered().byType[reflect.TypeOf(msg)]; c != nil {
+		return c.append(appendString(append(b, codecCBOR), c.name), msg)
 	}
 	m, ok := msg.(proto.Message)
 	if !ok {
@@ -174,9 +277,7 @@ func readMessage(b []byte) (msg any, err error) {
 	}
 	switch how {
 	case codecCBOR:
-		types.mu.RLock()
-		c := types.byName[string(name)]
-		types.mu.RUnlock()
+		c := registered().byName[string(name)]
 		if c == nil {
 			return nil, fmt.Errorf("%w: %q", ErrType, name)
 		}

@@ -35,13 +35,13 @@ func (s *System) handleFrom(l *link, f *fdipc.Frame) bool {
 	if f.Kind < firstKind || f.Kind > lastKind {
 		return false
 	}
-	if f.Target != l.incarnation || s.attached(l.address) != l {
+	if f.Target != l.incarnation || l.ended.Load() {
 		s.refused.Add(1)
 		f.Refuse(fdipc.ReasonUnknown)
 		return true
 	}
 	r := &reader{b: f.Payload}
-	target := r.pid(s.cfg.Address)
+	target := l.target(r, f.Lane)
 	if r.bad || !s.local(target) { // nobody passes frames on
 		s.bad(l, f.Kind)
 		f.Refuse(fdipc.ReasonUnknown)
@@ -49,6 +49,25 @@ func (s *System) handleFrom(l *link, f *fdipc.Frame) bool {
 	}
 	s.handle(l, f, r, target)
 	return true
+}
+
+// target reads the target of a frame.
+func (l *link) target(r *reader, lane fdipc.Lane) *actor.PID {
+	if lane > fdipc.Data {
+		return r.pid(l.s.cfg.Address)
+	}
+	last := &l.targets[lane]
+	if n := len(last.bytes); n > 0 && n <= len(r.b) && string(last.bytes) == string(r.b[:n]) {
+		r.b = r.b[n:]
+		return last.pid
+	}
+	before := r.b
+	pid := r.pid(l.s.cfg.Address)
+	if !r.bad && pid.RequestId == 0 { // not the answer to an ask
+		last.bytes = append(last.bytes[:0], before[:len(before)-len(r.b)]...)
+		last.pid = pid
+	}
+	return pid
 }
 
 // handle does what a frame for this process says.

@@ -31,7 +31,8 @@ func (in *inbound) beginAsk(pid *actor.PID) {
 	set[pid.RequestId] = struct{}{}
 }
 
-func (in *inbound) endAsk(pid *actor.PID) {
+// endAsk returns how many of that process are left.
+func (in *inbound) endAsk(pid *actor.PID) int {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	set := in.asks[pid.Address]
@@ -39,6 +40,7 @@ func (in *inbound) endAsk(pid *actor.PID) {
 	if len(set) == 0 {
 		delete(in.asks, pid.Address)
 	}
+	return len(set)
 }
 
 func (in *inbound) hasAsk(pid *actor.PID) bool {

@@ -292,16 +292,7 @@ func TestLaneBackPressure(t *testing.T) {
 		wantInts(t, got, 7)
 	}
 	cancel()
-	n, arrived := -1, 5000
-	for n < 0 || arrived < n { // all that was sent arrives
-		select {
-		case n = <-sent:
-		case <-got:
-			arrived++
-		case <-time.After(actorstest.Patience):
-			t.Fatalf("%d of %d arrived", arrived, n)
-		}
-	}
+	allArrive(t, got, sent, 5000)
 }
 
 // A change of a name is over when all who use it know: whatever is sent after it

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -22,6 +23,15 @@ type link struct {
 	lane        bool          // made and closed by this package
 	opened      chan struct{} // closed when conn is there
 	done        chan struct{} // closed by close
+
+	// The target of the last frame of each lane of the Conn, which is that of the
+	// next one most often: its bytes, and what they mean. Each is its reader's.
+	targets [2]struct {
+		bytes []byte
+		pid   *actor.PID
+	}
+	ended  atomic.Bool  // closed, for readers
+	asking atomic.Int32 // asks on this link that wait
 
 	mu      sync.Mutex
 	conn    Conn
@@ -253,6 +263,7 @@ func (l *link) close(why supervisor.Reason) *fdipc.Conn {
 		return nil
 	}
 	l.closed, l.why = true, why
+	l.ended.Store(true)
 	close(l.done)
 	for i := range l.backlog {
 		for _, f := range l.backlog[i].notices {

@@ -118,7 +118,7 @@ func (n *names) call(ctx context.Context, op byte, name string, pid *actor.PID) 
 	}
 	master := ProcessPID(up)
 	a := s.asks.begin(master)
-	s.asks.route(a.id, up)
+	s.asks.route(a.id, up, nil)
 	err := s.postTo(master, kindName, func(b []byte) []byte {
 		b = binary.AppendUvarint(append(b, op), uint64(a.id))
 		b = appendString(b, name)

@@ -65,17 +65,22 @@ func (s *System) sendRemote(ctx context.Context, target *actor.PID, message any)
 		return err
 	}
 	if sender := actor.UnwrapEnvelopeSender(message); sender != nil && sender.Id == askID && s.local(sender) {
-		s.asks.route(sender.RequestId, target.Address)
+		s.asks.route(sender.RequestId, target.Address, l)
+		f.More = l.asking.Load() > crowd
+	}
+	if target.Id == askID {
+		f.More = s.inbound.endAsk(target) > crowd
 	}
 	if err := l.send(ctx, &f); err != nil {
 		recoverHandles(f.Handles)
 		return err
 	}
-	if target.Id == askID {
-		s.inbound.endAsk(target)
-	}
 	return nil
 }
+
+// crowd is how many asks of another process, or to it, must be in flight for one
+// more to wait for company on its way: with as many, others are about to be sent too.
+const crowd = 3
 
 // postMessage sends an answer or a notice that is a user message.
 func (s *System) postMessage(target *actor.PID, msg any) {

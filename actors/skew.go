@@ -105,11 +105,12 @@ func announcement() []byte {
 	if b := told.bytes.Load(); b != nil {
 		return *b
 	}
-	types.mu.RLock()
-	defer types.mu.RUnlock()
-	b := binary.AppendUvarint(nil, uint64(len(types.byName)))
-	for _, name := range slices.Sorted(maps.Keys(types.byName)) {
-		c := types.byName[name]
+	types.mu.Lock()
+	defer types.mu.Unlock()
+	byName := registered().byName
+	b := binary.AppendUvarint(nil, uint64(len(byName)))
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		c := byName[name]
 		b = appendString(b, name)
 		b = binary.AppendUvarint(b, uint64(len(c.shape.fields)))
 		for _, f := range c.shape.fields {
@@ -196,9 +197,7 @@ func (l *link) canRead(msg any) error {
 	if p == nil {
 		return nil
 	}
-	types.mu.RLock()
-	c := types.byType[reflect.TypeOf(msg)]
-	types.mu.RUnlock()
+	c := registered().byType[reflect.TypeOf(msg)]
 	if c == nil {
 		return nil // protobuf, or refused anyway
 	}

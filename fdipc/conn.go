@@ -180,7 +180,7 @@ func (c *Conn) put(ctx context.Context, f *Frame) error {
 			}
 		}
 		l.putLocked(f, refs)
-		l.sendLocked()
+		l.sendLocked(f.More)
 		return nil
 	}
 }
@@ -195,7 +195,7 @@ func (c *Conn) transport(kind Kind, target uint64) {
 		return
 	}
 	l.putLocked(&Frame{Kind: kind, Target: target}, nil)
-	l.sendLocked()
+	l.sendLocked(false)
 }
 
 // Credit is the number of handles that may be offered now. While it is too low,

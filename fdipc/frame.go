@@ -44,7 +44,13 @@ type Frame struct {
 
 	// Target is the application's: a listener, an actor, a request number.
 	Target uint64
-	Trace  TraceContext
+
+	// More says that other goroutines, which can run now, will send on this lane too:
+	// the frame waits for them instead of costing a system call of its own. It is
+	// never sent. Without others it costs a switch of goroutines.
+	More bool
+
+	Trace TraceContext
 
 	// Payload is borrowed: from the sender until Send returns, by the receiver
 	// until its Handler returns.

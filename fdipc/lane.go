@@ -3,6 +3,7 @@ package fdipc
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -170,13 +171,13 @@ func (l *lane) putLocked(f *Frame, refs []ref) {
 
 // sendLocked sees to it that what is queued gets sent. It is called with mu held and
 // releases it. It never blocks.
-func (l *lane) sendLocked() {
+func (l *lane) sendLocked(more bool) {
 	if l.sending || len(l.queue) == 0 {
 		l.mu.Unlock()
 		return
 	}
 	l.sending = true
-	if now()-l.last < burst {
+	if more || now()-l.last < burst {
 		l.mu.Unlock()
 		l.wakeWriter()
 		return
@@ -263,6 +264,7 @@ func (l *lane) write() {
 		case <-l.c.dying:
 			return
 		}
+		runtime.Gosched() // others may have something for the same packet
 		l.mu.Lock()
 		for l.err == nil {
 			if l.cur == nil {

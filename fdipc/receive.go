@@ -372,7 +372,7 @@ func (c *Conn) answer(h *Handle, reason, state uint8) bool {
 	var b [claimLen]byte
 	l.putLocked(&Frame{Kind: kindClaims, Payload: appendClaim(b[:0], h.ref, reason, state)}, nil)
 	want := l.queued
-	l.sendLocked()
+	l.sendLocked(false)
 	if state != wordClaimed {
 		return true
 	}

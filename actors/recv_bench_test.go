@@ -1,0 +1,40 @@
+package actors
+
+import (
+	"testing"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// One op is one message of 64 bytes taken from a frame, and handled.
+func BenchmarkReceive64(b *testing.B) {
+	s := quietSystem(b, Config{Address: "0"})
+	n := 0
+	if _, err := s.Spawn(b.Context(), "a", func() actor.Actor {
+		return actor.ReceiveFunc(func(ctx actor.Context) {
+			if _, ok := ctx.Message().([]byte); ok {
+				if n++; ctx.Sender() != nil {
+					ctx.Respond(n)
+				}
+			}
+		})
+	}); err != nil {
+		b.Fatal(err)
+	}
+	if err := s.Attach("1", 0, &sink{}); err != nil {
+		b.Fatal(err)
+	}
+	payload, err := appendMessage(appendPID(nil, actor.NewPID("0", "a")), make([]byte, 64))
+	if err != nil {
+		b.Fatal(err)
+	}
+	f := &fdipc.Frame{Kind: kindUser, Lane: fdipc.Data, Payload: payload}
+	b.ReportAllocs()
+	for b.Loop() {
+		s.HandleFrame("1", f)
+	}
+	if v, err := s.Ask(b.Context(), actor.NewPID("0", "a"), []byte{1}); err != nil || v.(int) != b.N+1 {
+		b.Fatal(v, err)
+	}
+}
