@@ -3,6 +3,7 @@ package actors
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
@@ -111,11 +112,33 @@ func (s *System) detach(l *link, reason supervisor.Reason) {
 	}
 }
 
-// attached returns the link of a process, attached or by lane.
+// attached returns the link of a process, attached or by lane. What was found last
+// stands before the map: each message asks.
 func (s *System) attached(address string) *link {
+	at := s.recently(address)
+	if l := at.Load(); l != nil && l.address == address && !l.ended.Load() {
+		return l
+	}
 	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.links[address]
+	l := s.links[address]
+	s.mu.RUnlock()
+	if l == nil {
+		return nil
+	}
+	at.Store(l)
+	// Who closes the link sets ended, then forgets it here: one of us sees the other.
+	if l.ended.Load() {
+		at.CompareAndSwap(l, nil)
+	}
+	return l
+}
+
+// recently is where a link to an address was left when it was last looked up.
+func (s *System) recently(address string) *atomic.Pointer[link] {
+	if address == "" {
+		return &s.recent[0]
+	}
+	return &s.recent[address[len(address)-1]%byte(len(s.recent))]
 }
 
 // ended ends all that waits for a process, or came from it.
@@ -146,10 +169,7 @@ func (s *System) hasUplink() bool { return s.uplinkAddress() != "" }
 // route returns the link on which a frame for an address leaves. In a child it
 // asks for a lane where there is none yet.
 func (s *System) route(address string) (*link, error) {
-	s.mu.RLock()
-	l := s.links[address]
-	s.mu.RUnlock()
-	if l != nil {
+	if l := s.attached(address); l != nil {
 		return l, nil
 	}
 	return s.askLane(address)

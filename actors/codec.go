@@ -144,6 +144,16 @@ var (
 	}.DecMode())
 )
 
+// unreadable tells what is of another version from what is broken.
+func unreadable(name []byte, err error) error {
+	var unknown *cbor.UnknownFieldError
+	var other *cbor.UnmarshalTypeError
+	if errors.As(err, &unknown) || errors.As(err, &other) {
+		return fmt.Errorf("%w: decode %q: %w", ErrSkew, name, err)
+	}
+	return fmt.Errorf("%w: decode %q: %w", ErrMalformed, name, err)
+}
+
 func appendCBOR(b []byte, msg any) ([]byte, error) {
 	body, err := encoding.Marshal(msg)
 	if err != nil {
@@ -292,13 +302,8 @@ func readMessage(b []byte) (msg any, err error) {
 	default:
 		return nil, fmt.Errorf("%w: codec %d", ErrMalformed, how)
 	}
-	var unknown *cbor.UnknownFieldError
-	var other *cbor.UnmarshalTypeError
-	switch {
-	case err == nil:
-		return msg, nil
-	case errors.As(err, &unknown), errors.As(err, &other):
-		return nil, fmt.Errorf("%w: decode %q: %w", ErrSkew, name, err)
+	if err != nil {
+		return nil, unreadable(name, err)
 	}
-	return nil, fmt.Errorf("%w: decode %q: %w", ErrMalformed, name, err)
+	return msg, nil
 }

@@ -30,8 +30,9 @@ type link struct {
 		bytes []byte
 		pid   *actor.PID
 	}
-	ended  atomic.Bool  // closed, for readers
-	asking atomic.Int32 // asks on this link that wait
+	ended  atomic.Bool    // closed, for readers
+	direct [2]atomic.Bool // by lane of the Conn: it is there and nothing waits for it
+	asking atomic.Int32   // asks on this link that wait
 
 	mu      sync.Mutex
 	conn    Conn
@@ -74,6 +75,8 @@ func (l *link) open(c Conn) bool {
 	for lane := range l.backlog {
 		if len(l.backlog[lane].notices) > 0 {
 			l.flushLocked(fdipc.Lane(lane))
+		} else {
+			l.direct[lane].Store(true)
 		}
 	}
 	close(l.opened)
@@ -96,8 +99,15 @@ func isLost(err error) bool {
 // send takes f, with its payload, to the channel. It waits under ctx; under
 // noContext for at most SendWait.
 func (l *link) send(ctx context.Context, f *fdipc.Frame) error {
+	tried := false
+	if l.direct[f.Lane].Load() { // what the caller posted before went this way too
+		if err := l.conn.TrySend(f); !errors.Is(err, fdipc.ErrFull) {
+			return l.verdict(err)
+		}
+		tried = true
+	}
 	var cancel context.CancelFunc
-	for first := true; ; first = false {
+	for first := !tried; ; first = false {
 		// The caller has noted what waits for this process. If it is detached before
 		// this look we see it here, if after it, detach sees the note.
 		l.mu.Lock()
@@ -170,10 +180,10 @@ func (l *link) isClosed() bool {
 // the process lives. payload appends what follows f's header. Its handles are the
 // link's.
 func (l *link) post(f fdipc.Frame, payload func([]byte) []byte) {
-	buf := getBuffer()
-	defer putBuffer(buf)
-	*buf = payload((*buf)[:0])
-	f.Payload = *buf
+	p := getParcel()
+	defer p.free()
+	f.Payload = payload(p.buf[:0])
+	p.buf, p.frame = f.Payload, f
 
 	// The lock is held across TrySend, which does not wait, to keep notices in order.
 	l.mu.Lock()
@@ -184,8 +194,8 @@ func (l *link) post(f fdipc.Frame, payload func([]byte) []byte) {
 		return
 	}
 	if l.conn != nil && b.flushing == nil {
-		if err := l.conn.TrySend(&f); !errors.Is(err, fdipc.ErrFull) {
-			l.unsent(&f, err)
+		if err := l.conn.TrySend(&p.frame); !errors.Is(err, fdipc.ErrFull) {
+			l.unsent(&p.frame, err)
 			return
 		}
 		l.flushLocked(f.Lane)
@@ -212,11 +222,13 @@ func (l *link) unsent(f *fdipc.Frame, err error) {
 
 func (l *link) flushLocked(lane fdipc.Lane) {
 	l.backlog[lane].flushing = make(chan struct{})
+	l.direct[lane].Store(false)
 	// Ends when the backlog is empty or the link is closed.
-	go l.flush(&l.backlog[lane], l.conn)
+	go l.flush(lane, l.conn)
 }
 
-func (l *link) flush(b *backlog, conn Conn) {
+func (l *link) flush(lane fdipc.Lane, conn Conn) {
+	b := &l.backlog[lane]
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	stop := context.AfterFunc(doneContext{ctx, l.done}, cancel)
@@ -227,6 +239,7 @@ func (l *link) flush(b *backlog, conn Conn) {
 			b.notices = nil
 			close(b.flushing)
 			b.flushing = nil
+			l.direct[lane].Store(!l.closed)
 			l.mu.Unlock()
 			return
 		}
@@ -264,6 +277,10 @@ func (l *link) close(why supervisor.Reason) *fdipc.Conn {
 	}
 	l.closed, l.why = true, why
 	l.ended.Store(true)
+	for i := range l.direct {
+		l.direct[i].Store(false)
+	}
+	l.s.recently(l.address).CompareAndSwap(l, nil)
 	close(l.done)
 	for i := range l.backlog {
 		for _, f := range l.backlog[i].notices {

@@ -55,15 +55,15 @@ func (s *System) sendRemote(ctx context.Context, target *actor.PID, message any)
 	if err != nil {
 		return err
 	}
-	buf := getBuffer()
-	defer putBuffer(buf)
 	if err := l.canRead(actor.UnwrapEnvelopeMessage(message)); err != nil {
 		return err
 	}
-	f, err := s.encode(buf, target, message)
-	if err != nil {
+	p := getParcel()
+	defer p.free()
+	if err := s.encode(p, target, message); err != nil {
 		return err
 	}
+	f := &p.frame
 	if sender := actor.UnwrapEnvelopeSender(message); sender != nil && sender.Id == askID && s.local(sender) {
 		s.asks.route(sender.RequestId, target.Address, l)
 		f.More = l.asking.Load() > crowd
@@ -71,7 +71,7 @@ func (s *System) sendRemote(ctx context.Context, target *actor.PID, message any)
 	if target.Id == askID {
 		f.More = s.inbound.endAsk(target) > crowd
 	}
-	if err := l.send(ctx, &f); err != nil {
+	if err := l.send(ctx, f); err != nil {
 		recoverHandles(f.Handles)
 		return err
 	}
@@ -89,11 +89,10 @@ func (s *System) postMessage(target *actor.PID, msg any) {
 		err = l.canRead(msg)
 	}
 	if err == nil {
-		buf := getBuffer()
-		defer putBuffer(buf)
-		var f fdipc.Frame
-		if f, err = s.encode(buf, target, msg); err == nil {
-			l.post(f, func(b []byte) []byte { return append(b, *buf...) })
+		p := getParcel()
+		defer p.free()
+		if err = s.encode(p, target, msg); err == nil {
+			l.post(p.frame, func(b []byte) []byte { return append(b, p.buf...) })
 			return
 		}
 	}
@@ -115,11 +114,12 @@ func (s *System) postTo(target *actor.PID, kind fdipc.Kind, more func([]byte) []
 	return nil
 }
 
-// encode writes a message into buf and returns its frame, which borrows buf.
-func (s *System) encode(buf *[]byte, target *actor.PID, message any) (fdipc.Frame, error) {
+// encode makes the frame of a message.
+func (s *System) encode(p *parcel, target *actor.PID, message any) (err error) {
 	h, msg, sender := actor.UnwrapEnvelope(message)
-	f := s.frame(kindUser, fdipc.Data)
-	b := appendPID((*buf)[:0], target)
+	f := &p.frame
+	*f = s.frame(kindUser, fdipc.Data)
+	b := appendPID(p.buf[:0], target)
 	if sender != nil {
 		f.Flags |= flagSender
 		b = appendPID(b, sender)
@@ -129,18 +129,18 @@ func (s *System) encode(buf *[]byte, target *actor.PID, message any) (fdipc.Fram
 		f.Trace = takeTrace(m)
 		if len(m) > 0 {
 			if err := checkHeader(m); err != nil {
-				return f, err
+				return err
 			}
 			f.Flags |= flagHeader
 			b = appendHeader(b, m)
 		}
 	}
-	b, err := appendMessage(b, msg)
-	*buf, f.Payload = b, b
+	b, err = appendMessage(b, msg)
+	p.buf, f.Payload = b, b
 	if err == nil {
 		f.Handles, err = takeHandles(msg)
 	}
-	return f, err
+	return err
 }
 
 // checkHeader says no to headers that the other end would refuse.
@@ -207,15 +207,21 @@ func (s *System) sendDown(address string, ref uint64, r supervisor.Reason, how e
 	})
 }
 
-// buffers are for payloads, which a Conn borrows only until Send returns.
-var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }}
+// parcel is a frame and its payload, which a Conn borrows only until Send returns.
+type parcel struct {
+	buf   []byte
+	frame fdipc.Frame
+}
+
+var parcels = sync.Pool{New: func() any { return &parcel{buf: make([]byte, 0, 512)} }}
 
 const keepBuffer = 64 << 10 // larger ones are left to the collector
 
-func getBuffer() *[]byte { return buffers.Get().(*[]byte) }
+func getParcel() *parcel { return parcels.Get().(*parcel) }
 
-func putBuffer(b *[]byte) {
-	if cap(*b) <= keepBuffer {
-		buffers.Put(b)
+func (p *parcel) free() {
+	if cap(p.buf) <= keepBuffer {
+		p.frame = fdipc.Frame{}
+		parcels.Put(p)
 	}
 }

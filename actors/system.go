@@ -116,6 +116,8 @@ type System struct {
 	gone   goneList          // processes that have ended, with their exit reasons
 	broken map[string]uint64 // address -> number of the newest lane that was given up
 
+	recent [16]atomic.Pointer[link] // some of links
+
 	lanes      map[pair]uint64 // of the master: the newest lane between two children
 	laneNumber uint64
 	laneGrace  time.Duration
