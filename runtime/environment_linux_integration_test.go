@@ -142,8 +142,8 @@ func describeSelf(w *coppice.Worker) string {
 		}
 	}
 	out, err := exec.Command("ls", "-l", "/proc/self/fd").CombinedOutput()
-	if strings.Contains(string(out), "given") || strings.Contains(string(out), "log") || strings.Contains(string(out), "socket") {
-		fmt.Fprintln(&s, "a grandchild has", string(out))
+	if err != nil || strings.Contains(string(out), "given") || strings.Contains(string(out), "log") || strings.Contains(string(out), "socket") {
+		fmt.Fprintln(&s, "a grandchild has", string(out), err)
 	}
 	return s.String()
 }

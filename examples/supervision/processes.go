@@ -103,7 +103,7 @@ func replaced(s supervisor.Strategy, group []string, killed string) []string {
 		return group
 	case supervisor.RestForOne:
 		return group[at:]
-	case supervisor.OneForOne:
+	case supervisor.OneForOne, supervisor.Dynamic:
 	}
 	return group[at : at+1]
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -107,15 +108,14 @@ func maskForFork(settles bool) (restore func() error, err error) {
 // fork and exec. Job control's are left: to catch SIGTTOU is not to ignore it.
 func catchIgnored() {
 	for sig := syscall.Signal(1); sig < 32; sig++ {
-		switch sig {
-		case unix.SIGKILL, unix.SIGSTOP, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
-			continue
-		}
-		if ignored(sig) {
+		if !slices.Contains(uncaught, sig) && ignored(sig) {
 			signal.Notify(dropped, sig)
 		}
 	}
 }
+
+// uncaught are the signals that cannot be caught, and those of job control.
+var uncaught = []syscall.Signal{unix.SIGKILL, unix.SIGSTOP, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU}
 
 // dropped is where signals go that the program was started with ignored. Nobody
 // reads it: package signal does not wait for readers.
