@@ -185,16 +185,16 @@ func (l *life) tellPool(e PoolEvent, at time.Time) {
 	switch e.Kind {
 	case WorkerReplaced, SpareWarm:
 		from := at.Add(-e.Took)
-		s := l.begin(tracing.SpanStart, path, from, l.operation(path, from), nil, attrs...)
+		s := l.begin(tracing.SpanStart, path, from, l.operationFor(e.Why, path, from), nil, attrs...)
 		s.Event(tracing.EventReady, at)
 		s.EndAt(at, "", "")
 	case WorkerFailed:
-		l.begin(tracing.SpanStart, path, at, l.operation(path, at), l.crash(path), attrs...).EndAt(at, e.Reason.Kind.String(), e.Reason.String())
+		l.begin(tracing.SpanStart, path, at, l.operationFor(e.Why, path, at), l.crash(path), attrs...).EndAt(at, e.Reason.Kind.String(), e.Reason.String())
 	case DrainBegan:
 		if _, ok := l.stops[masterName+"/"+path]; ok || e.Why == "stop" {
 			return // its supervisor's to tell
 		}
-		l.drains[e.ID] = l.begin(tracing.SpanStop, path, at, l.operation(path, at), nil, attrs...)
+		l.drains[e.ID] = l.begin(tracing.SpanStop, path, at, l.operationFor(e.Why, path, at), nil, attrs...)
 	case WorkerDrained:
 		s, ok := l.drains[e.ID]
 		if !ok {

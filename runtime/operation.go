@@ -6,6 +6,7 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 
+	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -18,6 +19,7 @@ const maxOperations = 16
 // is part of its trace. A nil *operation does nothing.
 type operation struct {
 	l     *life
+	name  string // of the span
 	path  string
 	span  tracing.Span
 	began time.Time
@@ -31,7 +33,7 @@ func (l *life) operate(name, path string, attrs ...attribute.KeyValue) *operatio
 		return nil
 	}
 	now := time.Now()
-	o := &operation{l: l, path: path, began: now, span: l.begin(name, path, now, tracing.Span{}, nil, attrs...)}
+	o := &operation{l: l, name: name, path: path, began: now, span: l.begin(name, path, now, tracing.Span{}, nil, attrs...)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.operations) == maxOperations {
@@ -55,6 +57,20 @@ func (o *operation) end(err error) {
 // operation returns the span of the newest operation that what began at path, then,
 // is part of.
 func (l *life) operation(path string, then time.Time) tracing.Span {
+	return l.operationFor("", path, then)
+}
+
+// operationFor is operation for what a pool does for a reason of its own. What is
+// done for an operation may begin when that has just ended: the last drain of a
+// reload does.
+func (l *life) operationFor(why, path string, then time.Time) tracing.Span {
+	name := ""
+	switch why {
+	case pool.ForRoll.String(), pool.ForBack.String():
+		name = tracing.SpanReload
+	case pool.ForScale.String():
+		name = tracing.SpanScale
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := len(l.operations) - 1; i >= 0; i-- {
@@ -62,7 +78,10 @@ func (l *life) operation(path string, then time.Time) tracing.Span {
 		if o.path != "" && path != o.path && !strings.HasPrefix(path, o.path+"/") {
 			continue
 		}
-		if !then.Before(o.began) && (o.ended.IsZero() || !then.After(o.ended)) {
+		if name != "" && name != o.name {
+			continue
+		}
+		if !then.Before(o.began) && (name != "" || o.ended.IsZero() || !then.After(o.ended)) {
 			return o.span
 		}
 	}

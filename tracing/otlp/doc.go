@@ -21,22 +21,36 @@
 // OpenTelemetry says. Not supported: http/json, other exporters than otlp,
 // OTEL_BSP_* (the queue is ours), OTEL_PROPAGATORS.
 //
+// Metrics follow the same variables with METRICS in TRACES' place;
+// OTEL_METRICS_EXPORTER may be prometheus, too: then they are only scraped, see
+// [PrometheusHandler]. [Use] sets all this up by code.
+//
 // # What happens in a process
 //
 // The first pipeline of a process becomes OpenTelemetry's global TracerProvider,
 // with the propagators tracecontext and baggage, so that a worker's own
-// instrumentation needs no set-up.
+// instrumentation needs no set-up. In the master it becomes the global
+// MeterProvider as well.
 //
 // Only the master has a connection to the collector. A child marshals what has
 // ended and hands it to the master, which forwards the bytes as they are: it
-// looks at their outermost framing and at nothing else.
+// looks at their outermost framing and at nothing else. What a child counts it
+// sends whole, every second; the master adds up, and keeps the sums of those that
+// have ended.
+//
+// # A child that dies
+//
+// A child notes each sampled span in memory that it shares with the master, when
+// it starts and when it ends. When the child is gone the master exports what it had
+// finished and not sent, and ends what it had open with an error and the exit
+// reason. docs/adr/0051 says how, and what is lost all the same.
 //
 // # Bounds
 //
 // Ended spans wait in a queue of 2048, and leave it after 200 ms or when 256 are
-// there. Payloads wait in the master in a queue of 8 MiB. What finds a queue
-// full, what the relay or the collector refuses, and what is left when Shutdown's
-// context ends is dropped and counted ([tracing.Stats]). Nothing that a program
-// does with a span ever waits for any of this. The first failure in a row is
-// reported to OpenTelemetry's error handler.
+// there. 4096 spans of a child are noted at once. Payloads wait in the master in a
+// queue of 8 MiB. What finds a queue full, what the relay or the collector refuses,
+// and what is left when Shutdown's context ends is dropped and counted
+// ([tracing.Stats]). Nothing that a program does with a span ever waits for any of
+// this. The first failure in a row is reported to OpenTelemetry's error handler.
 package otlp
