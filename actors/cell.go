@@ -24,11 +24,12 @@ var (
 //
 // The reason is decided once, by the first of them.
 type cell struct {
-	s       *System
-	id      string
-	produce func() actor.Actor
-	box     *mailbox
-	guard   *guard
+	s        *System
+	id       string
+	produce  func() actor.Actor
+	box      *mailbox
+	guard    *guard
+	failures *atomic.Uint64 // of all incarnations of the child; nil: not counted
 
 	pid     *actor.PID
 	process actor.Process // this incarnation's entry in protoactor's registry; set by born
@@ -197,6 +198,9 @@ func (c *cell) end() {
 	c.mu.Unlock()
 
 	c.s.cells.remove(c)
+	if c.failures != nil && !reason.IsNormal() {
+		c.failures.Add(1)
+	}
 	for _, m := range queued {
 		c.dead(m, c.downError())
 	}

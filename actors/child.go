@@ -2,6 +2,11 @@ package actors
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/supervisor"
@@ -22,8 +27,9 @@ func Child(s *System, name string, producer func() actor.Actor) supervisor.Start
 //     ended: it is leaked, which the supervisor shows, until it returns.
 //   - Its reason is that of [System.Monitor].
 func ChildSpec(s *System, spec Spec) supervisor.Starter {
+	failures := new(atomic.Uint64)
 	return supervisor.StarterFunc(func(ctx context.Context, _ supervisor.Incarnation) (supervisor.Instance, error) {
-		c, err := s.spawn(ctx, spec)
+		c, err := s.spawnFor(ctx, spec, failures)
 		if err != nil {
 			return nil, err
 		}
@@ -31,11 +37,44 @@ func ChildSpec(s *System, spec Spec) supervisor.Starter {
 	})
 }
 
-// ActorInfo is what the tree shows of an actor.
+// ActorInfo is what is counted of an actor. The tree shows it of its actors, and
+// [System.Actors] of all in a process.
 type ActorInfo struct {
-	PID       string // address/id
-	Queue     int    // user messages that wait
-	Processed uint64 // user messages taken from the queue
+	PID       string        `json:"pid"`                // address/id
+	Queue     int           `json:"queue"`              // user messages that wait
+	Oldest    time.Duration `json:"oldest,omitempty"`   // for how long the first of them has, give or take 15 others
+	Processed uint64        `json:"processed"`          // user messages that this incarnation took from the queue
+	Failures  uint64        `json:"failures,omitempty"` // incarnations of this child that ended abnormally
+}
+
+// String is one line.
+func (i ActorInfo) String() string {
+	s := fmt.Sprintf("%d handled, %d waiting", i.Processed, i.Queue)
+	if i.Oldest > 0 {
+		s += fmt.Sprintf(" up to %v", i.Oldest.Round(time.Millisecond))
+	}
+	if i.Failures > 0 {
+		s += fmt.Sprintf(", %d failures", i.Failures)
+	}
+	return s
+}
+
+// Actors returns what is counted of the live actors that this package spawned,
+// by id.
+func (s *System) Actors() []ActorInfo {
+	var list []ActorInfo
+	s.cells.each(func(c *cell) { list = append(list, c.info()) })
+	slices.SortFunc(list, func(a, b ActorInfo) int { return strings.Compare(a.PID, b.PID) })
+	return list
+}
+
+func (c *cell) info() ActorInfo {
+	f := c.box.figures()
+	info := ActorInfo{PID: pidString(c.pid), Queue: f.queue, Oldest: f.oldest, Processed: f.processed}
+	if c.failures != nil {
+		info.Failures = c.failures.Load()
+	}
+	return info
 }
 
 // instance is an incarnation of an actor under a supervisor.
@@ -54,7 +93,16 @@ func (i instance) Leaked() <-chan struct{} {
 	return i.c.leaked
 }
 
-func (i instance) Info() any {
-	f := i.c.box.figures()
-	return ActorInfo{PID: pidString(i.c.pid), Queue: f.queue, Processed: f.processed}
-}
+// Info is looked for by package supervisor.
+func (i instance) Info() any { return ActorView{i.c} }
+
+// ActorView is an incarnation of an actor as it stands in the snapshot of its
+// supervisor. The snapshot never changes; the figures are those of the moment in
+// which they are asked for.
+type ActorView struct{ c *cell }
+
+// Now returns the figures.
+func (v ActorView) Now() ActorInfo { return v.c.info() }
+
+// String is the actor's PID.
+func (v ActorView) String() string { return pidString(v.c.pid) }

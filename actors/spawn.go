@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/asynkron/protoactor-go/actor"
 )
@@ -64,13 +65,18 @@ func (s *System) SpawnSpec(ctx context.Context, spec Spec) (*actor.PID, error) {
 }
 
 func (s *System) spawn(ctx context.Context, spec Spec) (*cell, error) {
+	return s.spawnFor(ctx, spec, nil)
+}
+
+// spawnFor spawns and counts in failures, if it is not nil, when the actor fails.
+func (s *System) spawnFor(ctx context.Context, spec Spec, failures *atomic.Uint64) (*cell, error) {
 	if err := spec.validate(); err != nil {
 		return nil, err
 	}
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	c, err := s.register(spec)
+	c, err := s.register(spec, failures)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +106,7 @@ func (s *System) spawn(ctx context.Context, spec Spec) (*cell, error) {
 }
 
 // register makes the actor known; its Started is queued. No user code runs here.
-func (s *System) register(spec Spec) (*cell, error) {
+func (s *System) register(spec Spec, failures *atomic.Uint64) (*cell, error) {
 	s.spawning.RLock()
 	defer s.spawning.RUnlock()
 	if s.closed.Load() {
@@ -111,6 +117,7 @@ func (s *System) register(spec Spec) (*cell, error) {
 		spec.Name = sys.ProcessRegistry.NextId()
 	}
 	c := newCell(s, spec)
+	c.failures = failures
 	_, err := sys.Root.SpawnNamed(c.props(), spec.Name)
 	if errors.Is(err, actor.ErrNameExists) {
 		return nil, ErrNameTaken // the PID that comes with it is the other actor's

@@ -18,6 +18,9 @@ const traceparent = "traceparent"
 // handling, for spans, [System.Send] and [System.Ask]. It has no deadline.
 func Context(ctx actor.Context) context.Context {
 	out := context.Background()
+	if t, ok := ctx.(traced); ok {
+		return trace.ContextWithSpan(out, t.span)
+	}
 	h := ctx.MessageHeader()
 	if h == nil || h.Length() == 0 {
 		return out

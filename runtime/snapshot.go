@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -30,6 +31,9 @@ type Tree struct {
 
 	LastExit string `json:"last_exit,omitempty"` // why the incarnation before ended
 	Leaked   int    `json:"leaked,omitempty"`    // goroutines that were told to end and run on
+
+	// Of an actor: its mailbox, and how often it has failed.
+	Actor *actors.ActorInfo `json:"actor,omitempty"`
 
 	// Of the master: lines of output that Config.Output has not taken in time.
 	LostLines uint64 `json:"lost_lines,omitempty"`
@@ -67,6 +71,9 @@ func (t Tree) draw(b *strings.Builder, first, rest string) {
 	}
 	if t.Incarnation > 1 {
 		fmt.Fprintf(b, " incarnation %d", t.Incarnation)
+	}
+	if t.Actor != nil {
+		fmt.Fprintf(b, " %s", *t.Actor)
 	}
 	b.WriteByte('\n')
 	for i, c := range t.Children {
@@ -135,6 +142,10 @@ func (rt *Runtime) branch(n supervisor.Node, path string) Tree {
 	}
 	if n.LastExit != nil {
 		t.LastExit = n.LastExit.String()
+	}
+	if v, ok := n.Info.(actors.ActorView); ok {
+		i := v.Now()
+		t.Actor = &i
 	}
 	if i, ok := n.Info.(info); ok {
 		t.Role, t.Name, t.ID, t.PID, t.Generation = i.role, i.name, i.id, i.pid, i.generation

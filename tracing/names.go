@@ -40,6 +40,10 @@ const (
 	SpanScale   = "scale"   // a change of a pool's size
 )
 
+// SpanHandle is the span of a message that an actor handles, if it was asked for:
+// CONSUMER, under the span with which the message was sent.
+const SpanHandle = "handle"
+
 // Names of span events. All are ours.
 const (
 	EventExit  = "exit"  // on restart: the child ended
@@ -64,6 +68,9 @@ const (
 	KeyRecovered      = attribute.Key("coppice.span.recovered")      // ours: true on a span that its own process did not send
 	KeyIncarnation    = attribute.Key("coppice.process.incarnation") // ours: on hand-off, of the receiver; in the resource, of the process
 )
+
+// KeyMessageType is of a message that an actor handles; with KeyActorPath.
+const KeyMessageType = attribute.Key("coppice.message.type") // ours: the Go type
 
 // Attributes of the spans of processes' lives.
 const (
