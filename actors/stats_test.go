@@ -18,6 +18,7 @@ import (
 // The tree shows of an actor what waits, since when, what was handled, and how
 // often it has failed.
 func TestStatisticsInTheTree(t *testing.T) {
+	since := time.Now() // the time of arrival is that of one of the 15 before
 	s := local(t)
 	busy, release := make(chan struct{}, 1), make(chan struct{})
 	sup, err := supervisor.Start(actorstest.Context(t), supervisor.Spec{
@@ -54,7 +55,6 @@ func TestStatisticsInTheTree(t *testing.T) {
 	before := info().Processed
 	_ = s.Send(t.Context(), pid, "busy")
 	actorstest.Next(t, busy)
-	since := time.Now()
 	for range 40 {
 		_ = s.Send(t.Context(), pid, "later")
 	}
