@@ -151,6 +151,17 @@ func (t *Table) StopOwner(owner string) {
 	t.step(func() []effect { return t.state.stopOwner(owner) })
 }
 
+// Remove closes a socket for everybody. Workers that have it open are told. It is false if there is no
+// socket of that number.
+func (t *Table) Remove(number uint64) (ok bool) {
+	t.step(func() []effect {
+		s := t.state.sockets[number]
+		ok = s != nil && s.phase == open
+		return t.state.remove(number)
+	})
+	return ok
+}
+
 // Sweep ends what a pool has in sockets that no worker of the given generation
 // has asked for: its reload is complete.
 func (t *Table) Sweep(owner string, generation int) {
@@ -216,6 +227,19 @@ func (t *Table) Stats(ctx context.Context) ([]ListenerStats, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// LastStats returns the counts that the listener process has told last, by itself, and when. It does
+// not wait.
+func (t *Table) LastStats() ([]ListenerStats, time.Time) {
+	t.mu.Lock()
+	b, at := t.pushed, t.at
+	t.mu.Unlock()
+	var out []ListenerStats
+	if b == nil || decodeStats(b, &out) != nil {
+		return nil, time.Time{}
+	}
+	return out, at
 }
 
 // SocketInfo describes a socket that the master holds.

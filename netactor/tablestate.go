@@ -49,6 +49,12 @@ func (t *tableState) listen(a ask) []effect {
 	if a.worker != 0 && t.has(a.worker) >= maxSockets {
 		return refuse(a, "socket", syscall.EMFILE)
 	}
+	if a.worker == 0 && a.req.port() == 0 {
+		// Two specs that leave the port to the kernel want two sockets.
+		for t.keys[a.req.key()] != 0 {
+			a.req.Ordinal++
+		}
+	}
 	s, taken := t.find(a.req)
 	switch {
 	case taken || s != nil && a.given != nil:
@@ -498,6 +504,19 @@ func (s *socketState) holders() (ids []uint64) {
 	}
 	slices.Sort(ids)
 	return ids
+}
+
+// remove ends what everybody has in a socket.
+func (t *tableState) remove(number uint64) []effect {
+	var out []effect
+	s := t.sockets[number]
+	if s == nil || s.phase != open {
+		return nil
+	}
+	for _, owner := range slices.Sorted(maps.Keys(s.owners)) {
+		out = append(out, t.disown(s, owner)...)
+	}
+	return out
 }
 
 // broken says that a socket may have stopped to listen: somebody who has it, or had it, has

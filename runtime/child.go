@@ -264,7 +264,7 @@ func (c *child) equip() error {
 	tracer := tracing.New(c.pipeline.TracerProvider()).WithMeter(c.pipeline.Meter())
 	switch c.welcome.Role {
 	case roleListener:
-		c.dispatch = netactor.NewDispatcher(netactor.DispatcherConfig{Logger: c.log, Tracer: tracer})
+		c.dispatch = netactor.NewDispatcher(netactor.DispatcherConfig{Logger: c.log, Tracer: tracer, Functions: c.root.functions})
 	case roleWorker:
 		c.accept = netactor.NewListeners(netactor.ListenersConfig{
 			Logger: c.log, Tracer: tracer, Master: c.conn, Pool: c.welcome.Path,

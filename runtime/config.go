@@ -94,6 +94,9 @@ var (
 	// ErrNoPool is wrapped by the error of Scale for a pool that does not run.
 	ErrNoPool = errors.New("coppice: no such pool runs")
 
+	// ErrNoListener is what a call about a listener wraps when there is none of that name.
+	ErrNoListener = errors.New("coppice: no such listener")
+
 	// ErrNotReady is wrapped by the start error of a worker that did not become
 	// ready in time.
 	ErrNotReady = errors.New("coppice: not ready in time")

@@ -72,7 +72,14 @@ func (h *hub) welcomed(ctx context.Context, p *peer) error {
 
 // rename gives a child that does its work its name, which leaves who had it.
 func (h *hub) rename(p *peer) error {
-	return h.rt.system.Reregister(context.Background(), p.name(), actors.ProcessPID(p.address()))
+	pid := actors.ProcessPID(p.address())
+	errs := []error{h.rt.system.Reregister(context.Background(), p.name(), pid)}
+	if p.welcome.Role == roleListener { // who looks for a listener finds who accepts for it
+		for _, name := range h.rt.root.listeners() {
+			errs = append(errs, h.rt.system.Reregister(context.Background(), listenerName+"/"+name, pid))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // appoint makes p, which is ready, the one that accepts: it gets a link to every

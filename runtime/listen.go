@@ -2,18 +2,15 @@ package coppice
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
+	"slices"
+	"time"
 
 	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/supervisor"
 )
-
-// request is what netactor is asked for l.
-func (l Listener) request() netactor.Request {
-	return netactor.Request{
-		Name: l.Name, Network: l.Network, Address: l.Address, FD: l.FD,
-		Policy: l.Policy, Backlog: l.Backlog,
-	}
-}
 
 func (c *child) listen(ctx context.Context, l Listener) (net.Listener, error) {
 	return c.accept.Listen(ctx, l.request())
@@ -27,19 +24,132 @@ func (c *child) share(ctx context.Context, l Listener, ln net.Listener) (net.Lis
 
 // ListenerInfo is one socket that the master holds.
 type ListenerInfo struct {
-	Name   string   // as asked for; may be empty
-	Addr   net.Addr // as bound
-	Policy Policy
+	Name   string   `json:"name,omitempty"` // as asked for; may be empty
+	Addr   net.Addr `json:"addr"`           // as bound
+	Policy Policy   `json:"policy"`
+	Paused bool     `json:"paused,omitempty"`
+
+	// Stats are the listener process's counts, of each worker too, and StatsAt when it told them: at
+	// most a second before they changed last, where there are few workers. Nil with
+	// Shared and ReusePort, whose connections nobody counts, and before the first.
+	Stats   *ListenerStats `json:"stats,omitempty"`
+	StatsAt time.Time      `json:"stats_at,omitzero"`
+	Jain    float64        `json:"jain,omitempty"` // Jain's index of the workers' shares: 1 is even
+
+	owners []string // paths in the tree
 }
 
+// ListenerStats are the counts of a listener. See netactor.
+type ListenerStats = netactor.ListenerStats
+
 // Listeners returns the sockets that the master holds, in the order in which
-// they were opened.
-func (rt *Runtime) Listeners() []ListenerInfo {
+// they were opened. It never waits.
+func (rt *Runtime) Listeners() []ListenerInfo { return rt.listeners(rt.sockets.LastStats()) }
+
+// ListenerStats is Listeners with the counts of this moment: it asks the listener process.
+func (rt *Runtime) ListenerStats(ctx context.Context) ([]ListenerInfo, error) {
+	stats, err := rt.sockets.Stats(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("coppice: listener stats: %w", err)
+	}
+	return rt.listeners(stats, time.Now()), nil
+}
+
+func (rt *Runtime) listeners(stats []ListenerStats, at time.Time) []ListenerInfo {
 	var infos []ListenerInfo
 	for _, s := range rt.sockets.Sockets() {
-		infos = append(infos, ListenerInfo{Name: s.Name, Addr: addr{s.Network, s.Address}, Policy: s.Policy})
+		l := ListenerInfo{Name: s.Name, Addr: addr{s.Network, s.Address}, Policy: s.Policy, Paused: s.Paused, owners: s.Owners}
+		for i := range stats {
+			if stats[i].Number == s.Number {
+				l.Stats, l.StatsAt, l.Jain = &stats[i], at, stats[i].Jain()
+			}
+		}
+		infos = append(infos, l)
 	}
 	return infos
+}
+
+// AddListener opens a listener at run time, as a child of the root: workers reach it by its Name,
+// and those that wait for it (Listener.Wait) get it now. The address that it got is returned. Errors
+// are those of net.Listen; a name that is taken wraps supervisor.ErrAlreadyStarted or
+// ErrAlreadyPresent.
+func (rt *Runtime) AddListener(ctx context.Context, l Listener) (net.Addr, error) {
+	var errs []error
+	bad := func(path, field string, value any, why string) {
+		errs = append(errs, &InvalidError{path, field, value, why})
+	}
+	branch(bad, "", []ChildSpec{l})
+	if l.Functions.Picker != nil || l.Functions.Key != nil {
+		bad(l.Name, "Functions", "func", "stand in the tree from its start, where the listener process finds them")
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	_, err := rt.tree.StartChild(ctx, supervisor.ChildSpec{ID: l.Name, Start: held{rt, l, l.Name}})
+	if err != nil {
+		return nil, fmt.Errorf("coppice: add listener %s: %w", l.Name, err)
+	}
+	for _, info := range rt.Listeners() {
+		if slices.Contains(info.owners, l.Name) {
+			return info.Addr, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %s, it was removed at once", ErrNoListener, l.Name)
+}
+
+// RemoveListener closes a listener of the root's, from the start or added since, in every worker too:
+// Accept returns net.ErrClosed there. What is in its backlog is served first, if its policy hands over and
+// workers take it.
+func (rt *Runtime) RemoveListener(ctx context.Context, name string) error {
+	c, err := rt.tree.ChildSpec(ctx, name)
+	if _, is := c.Start.(held); err == nil && !is {
+		err = supervisor.ErrNotFound
+	}
+	if err == nil {
+		for _, s := range rt.sockets.Sockets() {
+			if slices.Contains(s.Owners, name) {
+				rt.sockets.Remove(s.Number) // also for the pools whose workers have it
+			}
+		}
+		err = rt.tree.TerminateChild(ctx, name)
+	}
+	if err == nil {
+		err = rt.tree.DeleteChild(ctx, name)
+	}
+	if errors.Is(err, supervisor.ErrNotFound) {
+		return fmt.Errorf("%w: %s", ErrNoListener, name)
+	}
+	if err != nil {
+		return fmt.Errorf("coppice: remove listener %s: %w", name, err)
+	}
+	return nil
+}
+
+// PauseListener stops accepting on a listener, in every process, until ResumeListener: connections wait in
+// the kernel's backlog. name is a listener's Name or its address.
+func (rt *Runtime) PauseListener(name string) error { return rt.withListener(name, rt.sockets.Pause) }
+
+// ResumeListener ends PauseListener.
+func (rt *Runtime) ResumeListener(name string) error { return rt.withListener(name, rt.sockets.Resume) }
+
+func (rt *Runtime) withListener(name string, f func(number uint64) bool) error {
+	for _, s := range rt.sockets.Sockets() {
+		if (s.Name == name || s.Address == name) && f(s.Number) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %s", ErrNoListener, name)
+}
+
+// listeners returns the names of the Listeners below n.
+func (n *node) listeners() (names []string) {
+	if l, ok := n.spec.(Listener); ok {
+		names = append(names, l.Name)
+	}
+	for _, c := range n.children {
+		names = append(names, c.listeners()...)
+	}
+	return names
 }
 
 // addr is the address of a socket of the master's.
@@ -47,3 +157,6 @@ type addr struct{ network, address string }
 
 func (a addr) Network() string { return a.network }
 func (a addr) String() string  { return a.address }
+
+// MarshalText is for a Tree as JSON.
+func (a addr) MarshalText() ([]byte, error) { return []byte(a.network + ":" + a.address), nil }

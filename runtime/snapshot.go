@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,6 +36,9 @@ type Tree struct {
 	// Of an actor: its mailbox, and how often it has failed.
 	Actor *actors.ActorInfo `json:"actor,omitempty"`
 
+	// Of a listener its socket, and of a pool the sockets that its workers asked for.
+	Listeners []ListenerInfo `json:"listeners,omitempty"`
+
 	// Of the master: lines of output that Config.Output has not taken in time.
 	LostLines uint64 `json:"lost_lines,omitempty"`
 
@@ -65,6 +69,14 @@ func (t Tree) draw(b *strings.Builder, first, rest string) {
 	}
 	if t.Strategy != "" {
 		fmt.Fprintf(b, " %s, %d of %d restarts left", t.Strategy, t.Budget-t.Used, t.Budget)
+	}
+	if t.Role == "listener" {
+		for _, l := range t.Listeners {
+			fmt.Fprintf(b, " %s %s", l.Addr, l.Policy)
+			if l.Paused {
+				b.WriteString(" (paused)")
+			}
+		}
 	}
 	if t.State != supervisor.Running.String() {
 		fmt.Fprintf(b, " (%s)", t.State)
@@ -127,13 +139,13 @@ func (p *peer) info() info {
 // Snapshot returns the whole tree as it is now. It never waits: what is being
 // started or stopped shows as that.
 func (rt *Runtime) Snapshot() Tree {
-	t := rt.branch(rt.tree.Snapshot(), "")
+	t := rt.branch(rt.tree.Snapshot(), "", rt.Listeners())
 	t.Name, t.Role, t.PID, t.LostLines = masterName, masterName, os.Getpid(), rt.output.losses()
 	return t
 }
 
 // branch turns a supervisor's node into a Tree. path is the node's in the specs.
-func (rt *Runtime) branch(n supervisor.Node, path string) Tree {
+func (rt *Runtime) branch(n supervisor.Node, path string, listeners []ListenerInfo) Tree {
 	t := Tree{
 		Name: n.ID, Role: "supervisor", State: n.Status.String(), Incarnation: int(n.Incarnation), Leaked: n.Leaked,
 	}
@@ -155,6 +167,11 @@ func (rt *Runtime) branch(n supervisor.Node, path string) Tree {
 	} else if found := rt.root.find(path); found != nil {
 		t.Role = strings.ToLower(fmt.Sprintf("%T", found.spec)[len("coppice."):])
 	}
+	for _, l := range listeners {
+		if slices.Contains(l.owners, path) && (t.Role == "listener" || len(l.owners) == 1) {
+			t.Listeners = append(t.Listeners, l)
+		}
+	}
 	if n.Type == supervisor.TypeSupervisor || path == "" {
 		t.Strategy, t.Budget, t.Used = n.Strategy.String(), n.Max, n.Used
 	}
@@ -163,7 +180,7 @@ func (rt *Runtime) branch(n supervisor.Node, path string) Tree {
 		if path != "" {
 			at = path + "/" + c.ID
 		}
-		t.Children = append(t.Children, rt.branch(c, at))
+		t.Children = append(t.Children, rt.branch(c, at, listeners))
 	}
 	return t
 }

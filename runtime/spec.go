@@ -9,7 +9,6 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
-	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -164,44 +163,6 @@ type Supervisor struct {
 	Restart   supervisor.Restart   // of the supervisor itself
 	Children  []ChildSpec
 }
-
-// A Listener is a socket that the master holds. In the tree it lives as long as
-// its supervisor keeps it, whatever becomes of the workers, and workers reach it
-// by name: w.ListenOn(ctx, Listener{Name: "http"}). Given to [Worker.ListenOn]
-// with an address it is opened by the first worker that asks and shared with
-// those that ask for the same.
-type Listener struct {
-	Name    string // "" = network:address
-	Network string // tcp, tcp4, tcp6, unix
-	Address string // as for net.Listen
-
-	// FD, when above 0, names a listening socket by the number it has in the
-	// master (N96); Network and Address are then left out.
-	FD int
-
-	// SystemdName names a socket that systemd opened and started the program with,
-	// by its FileDescriptorName= (systemd.socket(5)); "http:1" is the second of
-	// that name. It stands in the tree only. Network and Address may stand beside
-	// it: they are used when the program was started without sockets.
-	SystemdName string
-
-	Policy  Policy // who gets a connection; RoundRobin by default
-	Backlog int    // of the kernel; 0 = net.core.somaxconn
-}
-
-// Policy is who gets a connection. See netactor for what each guarantees.
-type Policy = netactor.Policy
-
-// The policies.
-const (
-	RoundRobin  = netactor.RoundRobin  // a listener process accepts and hands over in turn
-	LeastLoaded = netactor.LeastLoaded // it hands over to who has the fewest connections open
-	Hash        = netactor.Hash        // it hands all connections of a client address to one worker
-	Shared      = netactor.Shared      // every worker accepts on the one socket
-)
-
-// ParsePolicy returns the policy named s, as [Policy.String] spells it.
-func ParsePolicy(s string) (Policy, error) { return netactor.ParsePolicy(s) }
 
 // Isolation is what separates a worker from the master.
 type Isolation uint8

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"reflect"
 	"slices"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -115,6 +113,9 @@ func branch(bad report, parent string, specs []ChildSpec) []*node {
 			n.children = branch(bad, path, s.Children)
 		case Listener:
 			s.validate(bad, path)
+			if s.Wait {
+				bad(path, "Wait", s.Wait, "is for ListenOn")
+			}
 		}
 		nodes = append(nodes, n)
 	}
@@ -177,36 +178,6 @@ func (p Process) validate(bad report, path string) {
 	}
 	if p.Shutdown != supervisor.BrutalKill && p.Shutdown != supervisor.Infinity {
 		notNegative(bad, path, "Shutdown", p.Shutdown)
-	}
-}
-
-// validate checks what can be known without opening anything. A listener in a
-// worker's hand may have a name alone: it then means one that is in the tree.
-func (l Listener) validate(bad report, path string) {
-	if l.Policy > Shared || l.Policy == netactor.Custom {
-		bad(path, "Policy", l.Policy, "is none of round-robin, least-loaded, hash, shared")
-	}
-	if l.Backlog < 0 {
-		bad(path, "Backlog", l.Backlog, "is negative")
-	}
-	switch {
-	case l.FD < 0:
-		bad(path, "FD", l.FD, "is negative")
-	case l.FD > 0 && (l.Network != "" || l.Address != ""):
-		bad(path, "FD", l.FD, "stands beside a Network or an Address")
-	case l.SystemdName != "" && l.FD > 0:
-		bad(path, "SystemdName", l.SystemdName, "stands beside an FD")
-	case l.FD > 0, l.SystemdName != "" && l.Network == "" && l.Address == "":
-	case l.Network == "unix":
-		if l.Address == "" {
-			bad(path, "Address", `""`, "a Unix socket needs a path")
-		}
-	case l.Network == "tcp", l.Network == "tcp4", l.Network == "tcp6":
-		if _, _, err := net.SplitHostPort(l.Address); err != nil {
-			bad(path, "Address", fmt.Sprintf("%q", l.Address), err.Error())
-		}
-	default:
-		bad(path, "Network", fmt.Sprintf("%q", l.Network), "is none of tcp, tcp4, tcp6, unix")
 	}
 }
 
@@ -294,7 +265,7 @@ func describeSpec(v reflect.Value) string {
 	b.WriteString(v.Type().Name())
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
-		if f.Type.Kind() == reflect.Func || f.Name == "Name" || f.Name == "Children" {
+		if f.Type.Kind() == reflect.Func || f.Name == "Functions" || f.Name == "Name" || f.Name == "Children" {
 			continue
 		}
 		fmt.Fprintf(&b, " %s=%v", f.Name, v.Field(i))

@@ -100,17 +100,20 @@ func (w *Worker) Listen(network, address string) (net.Listener, error) {
 // ListenOn is Listen with a name, a policy, a backlog, or a descriptor of the
 // master's: FD 7 is what the *master* has open as 7. A Listener with a name and
 // nothing else is the one of that name in the tree, or one that another worker
-// has shared; while there is none the error wraps ENOENT. ctx ends the wait; a
-// socket that comes later is given back.
+// has shared; while there is none the error wraps ENOENT, or with Wait it waits. ctx
+// ends the wait; a socket that comes later is given back.
 func (w *Worker) ListenOn(ctx context.Context, l Listener) (net.Listener, error) {
 	var errs []error
-	if byName := (Listener{Name: l.Name}); l.Name == "" || l != byName {
+	if !l.byName() {
 		l.validate(func(_, field string, value any, why string) {
 			errs = append(errs, &InvalidError{"listener " + l.Name, field, value, why})
 		}, "")
 	}
 	if l.SystemdName != "" {
 		errs = append(errs, &InvalidError{"listener " + l.Name, "SystemdName", l.SystemdName, "stands in the tree only: ask for its Listener by Name"})
+	}
+	if l.Functions.Picker != nil || l.Functions.Key != nil {
+		errs = append(errs, &InvalidError{"listener " + l.Name, "Functions", "func", "stand in the tree only, functions are not sent: ask for its Listener by Name"})
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, &net.OpError{Op: "listen", Net: l.Network, Err: err}
@@ -152,6 +155,16 @@ func (w *Worker) Share(ctx context.Context, l Listener, ln net.Listener) (net.Li
 		return nil, errors.Join(err, ln.Close())
 	}
 	return w.c.share(ctx, l, ln)
+}
+
+// ReportLoad says how much this worker has to do, for listeners of policy LeastLoaded, in a unit
+// of its own choice that is about one connection's worth: the worker with the least gets the
+// next connection. Until the next report each connection that comes counts 1 more, and each that ends 1
+// less. Without any report the number of connections is compared.
+func (w *Worker) ReportLoad(load int) {
+	if w.c != nil {
+		w.c.accept.Report(load)
+	}
 }
 
 // System is the actor system of this process, made when it is first needed. Its

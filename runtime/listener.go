@@ -1,0 +1,145 @@
+package coppice
+
+import (
+	"fmt"
+	"io/fs"
+	"net"
+	"reflect"
+
+	"github.com/coppice-go/coppice/netactor"
+)
+
+// A Listener is a socket that the master holds. In the tree it lives as long as
+// its supervisor keeps it, whatever becomes of the workers, and workers reach it
+// by name: w.ListenOn(ctx, Listener{Name: "http"}). Given to [Worker.ListenOn]
+// with an address it is opened by the first worker that asks and shared with
+// those that ask for the same.
+type Listener struct {
+	Name    string // "" = network:address
+	Network string // tcp, tcp4, tcp6, unix
+	Address string // as for net.Listen
+
+	// FD, when above 0, names a listening socket by the number it has in the
+	// master (N96); Network and Address are then left out.
+	FD int
+
+	// SystemdName names a socket that systemd opened and started the program with,
+	// by its FileDescriptorName= (systemd.socket(5)); "http:1" is the second of
+	// that name. It stands in the tree only. Network and Address may stand beside
+	// it: they are used when the program was started without sockets.
+	SystemdName string
+
+	Policy  Policy      // who gets a connection; RoundRobin by default
+	Backlog int         // of the kernel; 0 = net.core.somaxconn
+	Mode    fs.FileMode // permission bits of a Unix path; 0 = the master's umask decides
+	Limits  Limits      // how many connections, and what becomes of the next; for policies that hand over
+
+	// Functions are the user's part in a policy: Picker with Custom, Key with Hash. They run in the
+	// listener process, which has them from its own copy of the tree: so a Listener with
+	// Functions stands in the tree.
+	Functions Functions
+
+	// Wait makes ListenOn with a Name alone wait until there is a listener of that name.
+	Wait bool
+}
+
+// Limits bounds the connections of a listener. See netactor.
+type Limits = netactor.Limits
+
+// What becomes of a connection at a limit.
+const (
+	WaitAtLimit   = netactor.WaitAtLimit   // it waits in the kernel's backlog
+	CloseAtLimit  = netactor.CloseAtLimit  // it is accepted and closed
+	AnswerAtLimit = netactor.AnswerAtLimit // it gets Limits.Answer, and is closed
+)
+
+// Functions are what a user adds to a policy. See netactor.
+type Functions = netactor.Functions
+
+// Load is what a Picker sees of a worker. See netactor.
+type Load = netactor.Load
+
+// Policy is who gets a connection. See netactor for what each guarantees.
+type Policy = netactor.Policy
+
+// The policies.
+const (
+	RoundRobin  = netactor.RoundRobin  // a listener process accepts and hands over in turn
+	LeastLoaded = netactor.LeastLoaded // it hands over to who has the fewest connections, or says that it has the least to do
+	Hash        = netactor.Hash        // it hands all connections of a client address, or of one Functions.Key, to one worker
+	Custom      = netactor.Custom      // it asks Functions.Picker
+	Shared      = netactor.Shared      // every worker accepts on the one socket
+	ReusePort   = netactor.ReusePort   // every worker accepts on a socket of its own; the kernel spreads them
+)
+
+// ParsePolicy returns the policy named s, as [Policy.String] spells it.
+func ParsePolicy(s string) (Policy, error) { return netactor.ParsePolicy(s) }
+
+// validate checks what can be known without opening anything. A listener in a
+// worker's hand may have a name alone: it then means one that is in the tree.
+func (l Listener) validate(bad report, path string) {
+	if l.Policy > ReusePort {
+		bad(path, "Policy", l.Policy, "is none of round-robin, least-loaded, hash, custom, shared, reuseport")
+	}
+	if (l.Policy == Custom) != (l.Functions.Picker != nil) {
+		bad(path, "Functions.Picker", l.Functions.Picker, "goes with Policy custom, and only with it")
+	}
+	if l.Functions.Key != nil && l.Policy != Hash {
+		bad(path, "Functions.Key", "func", "goes with Policy hash alone")
+	}
+	if err := l.Limits.Validate(); err != nil {
+		bad(path, "Limits", fmt.Sprintf("%+v", l.Limits), err.Error())
+	} else if l.Limits != (Limits{}) && (l.Policy == Shared || l.Policy == ReusePort) {
+		bad(path, "Limits", fmt.Sprintf("%+v", l.Limits), "need a policy that hands over: "+l.Policy.String()+" does not")
+	}
+	if l.Mode&^fs.ModePerm != 0 || l.Mode != 0 && l.Network != "unix" {
+		bad(path, "Mode", l.Mode, "is not the permission bits of a Unix path")
+	}
+	if l.Backlog < 0 {
+		bad(path, "Backlog", l.Backlog, "is negative")
+	}
+	switch {
+	case l.FD < 0:
+		bad(path, "FD", l.FD, "is negative")
+	case l.FD > 0 && (l.Network != "" || l.Address != ""):
+		bad(path, "FD", l.FD, "stands beside a Network or an Address")
+	case l.SystemdName != "" && l.FD > 0:
+		bad(path, "SystemdName", l.SystemdName, "stands beside an FD")
+	case l.FD > 0, l.SystemdName != "" && l.Network == "" && l.Address == "":
+	case l.Network == "unix":
+		if l.Address == "" {
+			bad(path, "Address", `""`, "a Unix socket needs a path")
+		}
+	case l.Network == "tcp", l.Network == "tcp4", l.Network == "tcp6":
+		if _, _, err := net.SplitHostPort(l.Address); err != nil {
+			bad(path, "Address", fmt.Sprintf("%q", l.Address), err.Error())
+		}
+	default:
+		bad(path, "Network", fmt.Sprintf("%q", l.Network), "is none of tcp, tcp4, tcp6, unix")
+	}
+}
+
+// byName tells whether l means a listener that somebody else opens.
+func (l Listener) byName() bool {
+	named := l.Name != ""
+	l.Name, l.Wait = "", false
+	return named && reflect.ValueOf(l).IsZero()
+}
+
+// request is what netactor is asked for l.
+func (l Listener) request() netactor.Request {
+	return netactor.Request{
+		Name: l.Name, Network: l.Network, Address: l.Address, FD: l.FD,
+		Policy: l.Policy, Backlog: l.Backlog, Mode: l.Mode, Limits: l.Limits, Wait: l.Wait,
+	}
+}
+
+// functions returns the user's functions of the Listener at path in the tree.
+func (n *node) functions(path string) netactor.Functions {
+	if at := n.find(path); at != nil {
+		if l, ok := at.spec.(Listener); ok {
+			return l.Functions
+		}
+	}
+	return netactor.Functions{}
+}
