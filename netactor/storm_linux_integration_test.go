@@ -32,7 +32,11 @@ func TestMain(m *testing.M) {
 		os.Exit(2)
 	}
 	if ok {
-		workerMain(f, env)
+		if env["ROLE"] == "listener" {
+			dispatcherMain(f)
+		} else {
+			workerMain(f, env)
+		}
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
