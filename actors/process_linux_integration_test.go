@@ -26,7 +26,8 @@ func TestMain(m *testing.M) {
 		os.Setenv("COPPICE_TEST_CHILD", "1")
 		actors.RegisterType[onlyMaster]("test.only_master")
 	}
-	actorstest.Main(m, map[string]actorstest.Role{"worker": worker})
+	actorstest.Configure["chaos"] = chaosSystem
+	actorstest.Main(m, map[string]actorstest.Role{"worker": worker, "chaos": chaos})
 }
 
 // worker has an echo, an actor that greets connections, and one that asks back.

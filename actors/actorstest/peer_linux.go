@@ -17,6 +17,10 @@ import (
 // The process lives until the test ends or kills it.
 type Role func(s *actors.System) error
 
+// Configure may hold, by role, what changes the configuration of a peer's system.
+// To be filled before [Main].
+var Configure = map[string]func(*actors.Config){}
+
 const roleVariable = "ACTORSTEST_ROLE"
 
 // Main is for TestMain: it runs the tests or, in a process that [StartPeer] has
@@ -47,7 +51,11 @@ func play(f *os.File, env map[string]string, roles map[string]Role) error {
 	if err != nil {
 		return err
 	}
-	s, err := actors.NewSystem(actors.Config{Address: address, Incarnation: incarnation})
+	cfg := actors.Config{Address: address, Incarnation: incarnation}
+	if set := Configure[env[roleVariable]]; set != nil {
+		set(&cfg)
+	}
+	s, err := actors.NewSystem(cfg)
 	if err != nil {
 		return err
 	}
