@@ -36,6 +36,13 @@ type Config struct {
 	// *stopped* worker (SIGSTOP) can outlive its master for longer.
 	OrphanDrain time.Duration
 
+	// Subreaper makes the master the parent of orphans below it: what a worker's or
+	// a program's descendants leave behind when they die (prctl(2),
+	// PR_SET_CHILD_SUBREAPER). Process 1 of a container is that anyway. The master
+	// reaps them 5 s after their end, unless somebody in this program holds them by
+	// a pidfd, as os/exec does. Linux only.
+	Subreaper bool
+
 	// ListenerIsolation is where connections are accepted for the dispatching
 	// policies: in a process that runs no code of the user (the default), or in
 	// the master.

@@ -65,7 +65,7 @@ func exitCode(err error) int {
 	if _, ok := errors.AsType[*InvalidError](err); ok {
 		return exitUsage
 	}
-	if errors.Is(err, fdipc.ErrInherit) {
+	if errors.Is(err, fdipc.ErrInherit) || errors.Is(err, ErrTooDeep) {
 		return exitUsage
 	}
 	return exitFailed

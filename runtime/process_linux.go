@@ -70,7 +70,7 @@ func (rt *Runtime) fork(p *peer, exe *executable) error {
 		marks = fdipc.Environ(channel, map[string]string{filesVar: env.fileNames()})
 	}
 	b, err := rt.spawn(process.Command{
-		Executable: exe, Args: os.Args, Env: env.variables(os.Environ(), share, marks...),
+		Executable: exe, Args: os.Args, Env: env.variables(os.Environ(), share, append(marks, deeper())...),
 		Files:       slices.Insert(make([]*os.File, channel), channel, remote),
 		DeathSignal: syscall.SIGTERM, // workers drain when the master is gone
 	}, env, spawning{grace: groupGrace, place: p.place.Load, who: OutputLine{
@@ -102,7 +102,7 @@ func (rt *Runtime) forkForeign(p Process, who OutputLine, line func([]byte), var
 		vars = append(vars, "COPPICE_"+filesVar+"="+env.fileNames())
 	}
 	return rt.spawn(process.Command{
-		Path: path, Args: p.Command, Env: env.variables(merge(os.Environ(), mastersOwn), 1, vars...),
+		Path: path, Args: p.Command, Env: env.variables(merge(os.Environ(), mastersOwn), 1, append(vars, deeper())...),
 		Files:       make([]*os.File, firstFile),
 		DeathSignal: syscall.SIGKILL,
 	}, env, spawning{who: who, grace: p.grace(), line: line})

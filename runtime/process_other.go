@@ -34,3 +34,16 @@ func keepFiles(int) {}
 func keepName()     {}
 
 func dupFile(int, string) (*os.File, error) { return nil, errNoProcesses }
+
+// reaper reaps what others have left behind.
+type reaper struct{}
+
+func (*reaper) Reaped() uint64 { return 0 }
+func (*reaper) Close() error   { return nil }
+
+func (rt *Runtime) startReaper() (*reaper, error) {
+	if rt.cfg.Subreaper {
+		return nil, fmt.Errorf("%w: a subreaper needs Linux", ErrUnsupported)
+	}
+	return nil, nil
+}

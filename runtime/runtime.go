@@ -30,6 +30,7 @@ type Runtime struct {
 	reload   chan struct{} // holds one token while a reload goes on
 	output   *outputQueue
 	crashes  *crashQueue // nil when nobody wants to know
+	reaper   *reaper     // nil where orphans are somebody else's
 	pipeline tracing.Pipeline
 	life     *life // nil when nobody wants to know
 	wires    wires
@@ -66,6 +67,9 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 		return nil, fmt.Errorf("coppice: %w", in.err)
 	case in.ok:
 		return nil, spendChild(cfg, root, in.channel)
+	}
+	if _, err := depth(); err != nil {
+		return nil, err
 	}
 
 	rt := &Runtime{cfg: cfg, log: cfg.Logger, root: root, described: root.describe(), reload: make(chan struct{}, 1), ended: make(chan struct{})}
@@ -137,6 +141,10 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	rt.output = newOutputQueue(lineWriter(rt.cfg.Output))
 	rt.crashes = newCrashQueue(rt.cfg.Hooks.Crash)
 	undo = append(undo, rt.endOutput)
+	if rt.reaper, err = rt.startReaper(); err != nil {
+		return err
+	}
+	undo = append(undo, rt.endReaper)
 	if rt.pipeline, err = tracing.Start(ctx, tracing.Process{Role: masterName, Name: masterName, Slot: -1, Generation: 1, Incarnation: 1}, nil); err != nil {
 		rt.log.Warn("no tracing", "err", err) // no reason to refuse service
 	}
@@ -201,9 +209,19 @@ func (rt *Runtime) live() {
 	rt.life.wait()
 	bounded(rt.pipeline.Shutdown)
 	rt.gens.current.release()
+	rt.endReaper()
 	rt.endOutput()
 	running.CompareAndSwap(rt, nil)
 	close(rt.ended)
+}
+
+func (rt *Runtime) endReaper() {
+	if rt.reaper == nil {
+		return
+	}
+	if err := rt.reaper.Close(); err != nil {
+		rt.log.Error("cannot give up being a subreaper", "err", err)
+	}
 }
 
 // endOutput waits for the last lines and crash reports, with measure.

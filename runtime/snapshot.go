@@ -39,8 +39,9 @@ type Tree struct {
 	// Of a listener its socket, and of a pool the sockets that its workers asked for.
 	Listeners []ListenerInfo `json:"listeners,omitempty"`
 
-	// Of the master: lines of output that Config.Output has not taken in time.
-	LostLines uint64 `json:"lost_lines,omitempty"`
+	// Of the master.
+	LostLines uint64 `json:"lost_lines,omitempty"` // of output: Config.Output has not taken them in time
+	Reaped    uint64 `json:"reaped,omitempty"`     // orphans that it was not the parent of; see Config.Subreaper
 
 	Children []Tree `json:"children,omitempty"` // in start order
 }
@@ -141,6 +142,9 @@ func (p *peer) info() info {
 func (rt *Runtime) Snapshot() Tree {
 	t := rt.branch(rt.tree.Snapshot(), "", rt.Listeners())
 	t.Name, t.Role, t.PID, t.LostLines = masterName, masterName, os.Getpid(), rt.output.losses()
+	if rt.reaper != nil {
+		t.Reaped = rt.reaper.Reaped()
+	}
 	return t
 }
 

@@ -1,0 +1,239 @@
+package process
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Grace is how long a zombie that nobody in this program holds stays one.
+const Grace = 5 * time.Second
+
+// A Reaper reaps children that this program did not start: those whose parent has
+// died and that were given to it, as process 1 of a PID namespace or as a
+// subreaper. A child that anybody in the program holds by a pidfd is never one of
+// them, be it of this package, of os/exec or of os, however late it is waited for;
+// one that was started otherwise (syscall.ForkExec, C) has the grace.
+type Reaper struct {
+	log    *slog.Logger
+	core   strangers
+	ended  chan os.Signal
+	stop   chan struct{}
+	done   chan struct{}
+	reaped atomic.Uint64
+
+	subreaper bool // before us
+	changed   bool
+}
+
+// StartReaper begins to reap. With subreaper set this program is made one, until
+// Close; otherwise it should be process 1. A grace of 0 is [Grace].
+func StartReaper(log *slog.Logger, subreaper bool, grace time.Duration) (*Reaper, error) {
+	if grace == 0 {
+		grace = Grace
+	}
+	r := &Reaper{
+		log: log, core: strangers{grace: grace},
+		ended: make(chan os.Signal, 1), stop: make(chan struct{}), done: make(chan struct{}),
+	}
+	if subreaper {
+		var was int32
+		if err := unix.Prctl(unix.PR_GET_CHILD_SUBREAPER, uintptr(unsafe.Pointer(&was)), 0, 0, 0); err != nil {
+			return nil, os.NewSyscallError("prctl", err)
+		}
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return nil, os.NewSyscallError("prctl", err)
+		}
+		r.subreaper, r.changed = was != 0, true
+	}
+	signal.Notify(r.ended, syscall.SIGCHLD) // others may be notified too
+	go r.run()                              // ends with Close
+	return r, nil
+}
+
+// Reaped is how many strangers were reaped until now.
+func (r *Reaper) Reaped() uint64 { return r.reaped.Load() }
+
+// Close ends the reaping. Zombies that are still in their grace stay.
+func (r *Reaper) Close() error {
+	signal.Stop(r.ended)
+	close(r.stop)
+	<-r.done
+	if r.changed && !r.subreaper {
+		return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0))
+	}
+	return nil
+}
+
+// run looks when a child has ended, which a signal says, and when one is ripe.
+func (r *Reaper) run() {
+	defer close(r.done)
+	timer := time.NewTimer(0) // those that ended before
+	defer timer.Stop()
+	for {
+		select {
+		case <-r.stop:
+			return
+		case <-r.ended:
+		case <-timer.C:
+		}
+		zombies, err := peek()
+		if err != nil {
+			r.log.Error("cannot see which children have ended", "err", err)
+		}
+		ripe, next := r.core.step(time.Now(), zombies)
+		if len(ripe) > 0 {
+			held := heldByPidfd()
+			for _, z := range ripe {
+				if !held[z.PID] {
+					r.reap(z)
+				}
+			}
+		}
+		if !next.IsZero() {
+			timer.Reset(time.Until(next))
+		}
+	}
+}
+
+// reap takes the status of one stranger. It is known by a pidfd while that is done:
+// should somebody reap it meanwhile, another process that gets its number is safe.
+func (r *Reaper) reap(z Zombie) {
+	fd, err := unix.PidfdOpen(z.PID, 0)
+	if err != nil {
+		return // it is gone
+	}
+	defer unix.Close(fd)
+	if state, start, name := stat(z.PID); state == 'Z' && start == z.Start {
+		if e, ended := reap(fd, 0); ended && e.Lost == nil {
+			r.reaped.Add(1)
+			r.log.Debug("reaped a process that was left behind", "pid", z.PID, "command", name, "code", e.Code, "signal", int(e.Signal))
+		}
+	}
+}
+
+// peek returns the children of this program that are zombies, without touching them.
+func peek() ([]Zombie, error) {
+	var info siginfo
+	_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_ALL, 0, uintptr(unsafe.Pointer(&info)),
+		unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, 0, 0)
+	if errno != 0 || info.pid() == 0 {
+		return nil, nil // no children, none that has ended, or interrupted by the signal of one that has
+	}
+	// waitid shows the first only, for as long as it stays; the others hide behind it.
+	kids, err := children()
+	if err != nil {
+		return nil, err
+	}
+	var zombies []Zombie
+	for _, pid := range kids {
+		if state, start, _ := stat(pid); state == 'Z' {
+			zombies = append(zombies, Zombie{pid, start})
+		}
+	}
+	return zombies, nil
+}
+
+// children returns the numbers of this program's children.
+func children() ([]int, error) {
+	var kids []int
+	tasks, err := filepath.Glob("/proc/self/task/[0-9]*/children")
+	if err != nil || len(tasks) == 0 {
+		return childrenByParent()
+	}
+	for _, task := range tasks {
+		b, err := os.ReadFile(task)
+		if err != nil {
+			continue // the thread has ended; its children are another's now
+		}
+		for f := range strings.FieldsSeq(string(b)) {
+			if pid, err := strconv.Atoi(f); err == nil {
+				kids = append(kids, pid)
+			}
+		}
+	}
+	return kids, nil
+}
+
+// childrenByParent is children for a kernel without CONFIG_PROC_CHILDREN.
+func childrenByParent() ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var kids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if f, _ := statFields(pid); len(f) > 1 && f[1] == strconv.Itoa(os.Getpid()) {
+			kids = append(kids, pid)
+		}
+	}
+	return kids, nil
+}
+
+// stat returns the state of a process, when it was started and what it is called;
+// 0 when there is none.
+func stat(pid int) (state byte, start uint64, name string) {
+	const startTime = 19 // field 22 of proc_pid_stat(5), of those from state on
+	f, name := statFields(pid)
+	if len(f) <= startTime {
+		return 0, 0, ""
+	}
+	start, _ = strconv.ParseUint(f[startTime], 10, 64)
+	return f[0][0], start, name
+}
+
+// statFields returns what stands in a process's stat behind its name, and the name,
+// which may hold anything.
+func statFields(pid int) (fields []string, name string) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil, ""
+	}
+	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
+	if open < 0 || end < open {
+		return nil, ""
+	}
+	return strings.Fields(string(b[end+1:])), string(b[open+1 : end])
+}
+
+// heldByPidfd returns the processes that this program has a pidfd of.
+func heldByPidfd() map[int]bool {
+	held := map[int]bool{}
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return held
+	}
+	for _, e := range entries {
+		to, err := os.Readlink("/proc/self/fd/" + e.Name())
+		if err != nil || !strings.Contains(to, "pidfd") {
+			continue
+		}
+		b, err := os.ReadFile("/proc/self/fdinfo/" + e.Name())
+		if err != nil {
+			continue // closed meanwhile
+		}
+		for line := range strings.Lines(string(b)) {
+			if v, ok := strings.CutPrefix(line, "Pid:"); ok {
+				if pid, err := strconv.Atoi(strings.TrimSpace(v)); err == nil && pid > 0 {
+					held[pid] = true
+				}
+			}
+		}
+	}
+	return held
+}

@@ -1,0 +1,27 @@
+package coppice
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/coppice-go/coppice/runtime/internal/process"
+)
+
+// reaper reaps what others have left behind.
+type reaper = process.Reaper
+
+// strangersGrace is how long a zombie that nobody holds stays one; 0 = 5 s.
+var strangersGrace time.Duration
+
+// startReaper returns nil where the kernel gives the orphans to somebody else.
+func (rt *Runtime) startReaper() (*reaper, error) {
+	if os.Getpid() != 1 && !rt.cfg.Subreaper {
+		return nil, nil
+	}
+	r, err := process.StartReaper(rt.log, rt.cfg.Subreaper, strangersGrace)
+	if err != nil {
+		return nil, fmt.Errorf("coppice: reap orphans: %w", err)
+	}
+	return r, nil
+}
