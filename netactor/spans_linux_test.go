@@ -126,21 +126,39 @@ func TestAllocations(t *testing.T) {
 }
 
 // BenchmarkHandOver: one op is one connection: connect, accept, offer over a
-// socket pair, claim, write a byte, close; client and all in one process.
+// socket pair, claim, write a byte, close; client and all in one process, with
+// tracing off and at several ratios, and what is sampled given to nobody.
 func BenchmarkHandOver(b *testing.B) {
-	tr := newTree(b, false)
-	var addr string
-	for i := range 2 {
-		ln := tr.worker(i).mustListen(loopback)
-		addr = ln.Addr().String()
-		go serveID(ln, "x")
+	ratio := func(r float64) *tracing.Tracer {
+		return tracing.New(sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(r)))))
 	}
-	tr.joined(2)
-	b.ReportAllocs()
-	for b.Loop() {
-		if s, err := tryAsk("tcp", addr); s != "x" || err != nil {
-			b.Fatal(s, err)
-		}
+	var off *tracing.Tracer
+	for _, row := range []struct {
+		name   string
+		tracer *tracing.Tracer
+	}{
+		{"off", off},
+		{"metrics", off.WithMeter(tracing.NewMeter())},
+		{"unsampled", ratio(0)},
+		{"1%", ratio(0.01)},
+		{"100%", ratio(1)},
+	} {
+		b.Run(row.name, func(b *testing.B) {
+			tr := newTree(b, false, func(tr *tree) { tr.cfg.Tracer = row.tracer })
+			var addr string
+			for i := range 2 {
+				ln := tr.worker(i).mustListen(loopback)
+				addr = ln.Addr().String()
+				go serveID(ln, "x")
+			}
+			tr.joined(2)
+			b.ReportAllocs()
+			for b.Loop() {
+				if s, err := tryAsk("tcp", addr); s != "x" || err != nil {
+					b.Fatal(s, err)
+				}
+			}
+		})
 	}
 }
 
