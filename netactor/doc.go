@@ -51,8 +51,12 @@
 //
 // Less formally: no client pays for a worker's death but those being served.
 //
-// With policy Shared each worker accepts by itself: what a killed worker had
-// accepted is lost, the backlog is not, and there is no dispatcher to count.
+// With policies Shared and ReusePort each worker accepts by itself: what a killed worker had
+// accepted is lost, the backlog is not, and there is no dispatcher to count. Workers then have
+// the listening socket, and can shut it down for all: the master notices, and listens again.
+//
+// At a limit ([Limits]) connections wait in the backlog; or they are accepted and closed, or answered
+// and closed, each counted with the limit that was the reason.
 //
 // Counts balance at every moment, see [Counts.Balanced] and [SeatCounts.Balanced].
 //
@@ -62,7 +66,7 @@
 // its ID 0 stands for the master.
 //
 //  1. Master: NewTable. Listener process: NewDispatcher. Worker: NewListeners, with
-//     its Conn to the master. Every Conn's Handler gives kinds 0x40 to 0x4f to
+//     its Conn to the master. Every Conn's Handler gives kinds 0x40 to 0x4f and 0x60 to 0x6f to
 //     Table.HandleFrame (at the master), Dispatcher.HandleFrame (at the listener
 //     process) or Listeners.HandleFrame (at the worker), with who it is from. Where
 //     that answers false, it refuses the frame's handles.
@@ -87,6 +91,8 @@
 // # Limits
 //
 // TCP and Unix stream sockets. Workers of one tree trust each other with
-// connections: one that knows a listener's number may join it. Off Linux the package works within one process:
+// connections: one that knows a listener's number may join it. One worker may have 1,024 sockets
+// open. Under ReusePort the socket of a worker that is not replaced resets what is in its backlog,
+// unless net.ipv4.tcp_migrate_req is 1. Off Linux the package works within one process:
 // Backlog and FD are not supported there.
 package netactor

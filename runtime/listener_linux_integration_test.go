@@ -122,8 +122,8 @@ func (slotOne) Pick(_ netip.AddrPort, free []coppice.Load) int {
 }
 
 // answerOf connects and reads to the end.
-func answerOf(network, addr string) (string, error) {
-	c, err := net.DialTimeout(network, addr, runtimetest.Patience)
+func answerOf(addr string) (string, error) {
+	c, err := net.DialTimeout("tcp", addr, runtimetest.Patience)
 	if err != nil {
 		return "", err
 	}
@@ -147,7 +147,7 @@ func TestListenersAtRunTime(t *testing.T) {
 		seen := map[string]int{}
 		served := 0
 		runtimetest.Eventually(t, "both workers to serve", func() bool {
-			s, err := answerOf("tcp", at.String())
+			s, err := answerOf(at.String())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -168,7 +168,7 @@ func TestListenersAtRunTime(t *testing.T) {
 		})
 		answer := make(chan error, 1)
 		go func() {
-			_, err := answerOf("tcp", at.String())
+			_, err := answerOf(at.String())
 			answer <- err
 		}()
 		select {
@@ -202,7 +202,7 @@ func TestListenersAtRunTime(t *testing.T) {
 			t.Fatal(err)
 		}
 		runtimetest.Eventually(t, "the port to be free", func() bool {
-			_, err := answerOf("tcp", at.String())
+			_, err := answerOf(at.String())
 			return err != nil
 		})
 		if len(p.Listeners()) != 0 {
@@ -235,7 +235,7 @@ func TestFunctionsOfPolicy(t *testing.T) {
 	for _, l := range p.Listeners() {
 		home := ""
 		for range 12 {
-			s, err := answerOf("tcp", l.Addr.String())
+			s, err := answerOf(l.Addr.String())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -281,7 +281,7 @@ func TestLimitsAndModes(t *testing.T) {
 			}
 		}
 		for range 3 {
-			if s, err := answerOf("tcp", l.Addr.String()); s != "full" || err != nil {
+			if s, err := answerOf(l.Addr.String()); s != "full" || err != nil {
 				t.Errorf("answer %q, %v", s, err)
 			}
 		}
