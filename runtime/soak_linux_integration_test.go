@@ -26,6 +26,16 @@ func init() {
 	}
 }
 
+// running returns the process of that name, once it is up: 0 before.
+func (p *planted) running(name string) (pid int) {
+	p.Snapshot().Walk(func(n coppice.Tree) {
+		if n.Name == name && n.State == supervisor.Running.String() {
+			pid = n.PID
+		}
+	})
+	return pid
+}
+
 // TestKilledAgainAndAgain kills each process of a tree in turn, 1,000 in all with
 // COPPICE_SOAK=1. The master's descriptors, goroutines and children, and the
 // process groups, are as after the first.
@@ -43,13 +53,13 @@ func TestKilledAgainAndAgain(t *testing.T) {
 	var killed []int
 	for round := range rounds + 1 {
 		for _, name := range names {
-			before := p.pid(name)
+			before := p.running(name)
 			if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
 			killed = append(killed, before)
 			runtimetest.Eventually(t, name+" replaced", func() bool {
-				now := p.processes()[name]
+				now := p.running(name)
 				return now != 0 && now != before
 			})
 		}

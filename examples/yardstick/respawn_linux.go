@@ -60,7 +60,7 @@ func serveRespawn() {
 
 func tellReady(rt *coppice.Runtime) {
 	rt.Snapshot().Walk(func(t coppice.Tree) {
-		if t.Name == "web/0" && t.PID != 0 {
+		if t.Name == "web/0" && t.PID != 0 && t.State == supervisor.Running.String() {
 			fmt.Println("ready", t.PID)
 		}
 	})
