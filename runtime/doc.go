@@ -44,7 +44,8 @@
 // files, limits, a user. docs/processes.md has the table, and the steps of a stop.
 //
 // Standard input is the null device. What a child prints reaches
-// Config.Output line by line, behind its name. Each child leads a process group
+// Config.Output line by line, behind its name. How it ended is an [Exit] in its
+// exit reason; a crash is a [CrashReport] for Hooks.Crash. Each child leads a process group
 // of its own, so that a Ctrl-C at the terminal is the master's alone.
 //
 // # A worker's duties, in order

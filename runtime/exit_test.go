@@ -38,15 +38,18 @@ func TestReasonTable(t *testing.T) {
 		{"the same, not asked", signal(syscall.SIGTERM), ending{}, "signal 15 (terminated)", false},
 		{"asked, but another signal", signal(syscall.SIGSEGV), ending{asked: true, sent: term}, "signal 11 (segmentation fault)", false},
 		{
-			"core", with(signal(syscall.SIGSEGV), func(e *Exit) { e.Core = true }), ending{},
+			"core", with(signal(syscall.SIGSEGV), func(e *Exit) { e.Core = true }),
+			ending{},
 			"signal 11 (segmentation fault, core dumped)", false,
 		},
 		{
-			"killed at the deadline", with(signal(syscall.SIGKILL), func(e *Exit) { e.Killed = KilledStop }), ending{asked: true, sent: both},
+			"killed at the deadline", with(signal(syscall.SIGKILL), func(e *Exit) { e.Killed = KilledStop }),
+			ending{asked: true, sent: both},
 			"killed: not stopped in time", false,
 		},
 		{
-			"killed, and it spoke", with(signal(syscall.SIGKILL), func(e *Exit) { e.Killed, e.Words = KilledStop, "SIGABRT: abort" }), ending{sent: both},
+			"killed, and it spoke", with(signal(syscall.SIGKILL), func(e *Exit) { e.Killed, e.Words = KilledStop, "SIGABRT: abort" }),
+			ending{sent: both},
 			"killed: not stopped in time: SIGABRT: abort", false,
 		},
 		{"killed by somebody else", signal(syscall.SIGKILL), ending{}, "signal 9 (killed)", false},

@@ -106,8 +106,8 @@ func writeRaw(f *os.File, b []byte) error {
 			switch {
 			case err == nil:
 				b = b[n:]
-			case err == syscall.EINTR: //nolint:errorlint // what syscall returns
-			case err == syscall.EAGAIN: //nolint:errorlint // likewise
+			case err == syscall.EINTR:
+			case err == syscall.EAGAIN:
 				return false
 			default:
 				werr = os.NewSyscallError("write", err)

@@ -72,6 +72,7 @@ type peer struct {
 	hung      atomic.Pointer[error]      // why, when it hangs and is ended for it
 	success   []int                      // exit codes that are as good as 0
 	bye       atomic.Pointer[farewell]
+	bad       atomic.Uint64 // frames that could not be understood
 	heart     heart
 
 	done   chan struct{} // closed when it has ended and is forgotten
@@ -160,9 +161,15 @@ func (p *peer) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	}
 	if err != nil {
 		f.Refuse(fdipc.ReasonUnknown)
-		p.rt.log.Error("bad frame from a child", "name", p.name(), "id", p.welcome.ID, "err", err)
+		if n := p.bad.Add(1); worthTelling(n) {
+			p.rt.log.Error("bad frame from a child", "name", p.name(), "id", p.welcome.ID, "frames", n, "err", err)
+		}
 	}
 }
+
+// worthTelling bounds the lines that a child can make the log have: the first time
+// is told, the second, the fourth, the eighth, and so on.
+func worthTelling(n uint64) bool { return n&(n-1) == 0 }
 
 // lost is told that the channel is gone. That is not yet the child's end.
 func (p *peer) lost(*fdipc.Conn, error) {

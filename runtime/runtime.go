@@ -24,18 +24,19 @@ type Runtime struct {
 	log  *slog.Logger
 	root *node
 
-	program  string // the path that a reload opens
-	gens     generations
-	crews    crews
-	reload   chan struct{} // holds one token while a reload goes on
-	output   *outputQueue
-	crashes  *crashQueue // nil when nobody wants to know
-	reaper   *reaper     // nil where orphans are somebody else's
-	pipeline tracing.Pipeline
-	life     *life // nil when nobody wants to know
-	wires    wires
-	system   *actors.System
-	tree     *supervisor.Supervisor
+	program      string // the path that a reload opens
+	gens         generations
+	crews        crews
+	reload       chan struct{} // holds one token while a reload goes on
+	output       *outputQueue
+	stopsRefused atomic.Uint64 // a child's requests that the master stop
+	crashes      *crashQueue   // nil when nobody wants to know
+	reaper       *reaper       // nil where orphans are somebody else's
+	pipeline     tracing.Pipeline
+	life         *life // nil when nobody wants to know
+	wires        wires
+	system       *actors.System
+	tree         *supervisor.Supervisor
 
 	described []string // the tree, for the children to compare with theirs
 	hub       *hub
@@ -275,7 +276,9 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 // stopAsked answers a Stop of the master's PID. A child cannot end its tree.
 func (rt *Runtime) stopAsked(from string) {
 	if from != masterAddress {
-		rt.log.Warn("a child asked the master to stop: refused", "id", from)
+		if n := rt.stopsRefused.Add(1); worthTelling(n) {
+			rt.log.Warn("a child asked the master to stop: refused", "id", from, "times", n)
+		}
 		return
 	}
 	rt.tree.Stop()

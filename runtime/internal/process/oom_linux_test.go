@@ -111,7 +111,7 @@ func memoryCgroup(t *testing.T) (dir, limit string) {
 	if strings.HasSuffix(events, "oom_control") {
 		name = "memory.limit_in_bytes"
 	}
-	dir, err := os.MkdirTemp(filepath.Dir(events), "coppice-test")
+	dir, err := os.MkdirTemp(filepath.Dir(events), "coppice-test") //nolint:usetesting // a cgroup, not a directory for files
 	if err != nil {
 		t.Skipf("no cgroup can be made: %v", err)
 	}

@@ -1,0 +1,44 @@
+package coppice
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// TestLyingChild: the lines of log that a child can cause by frames that mean
+// nothing grow with the logarithm of their number.
+func TestLyingChild(t *testing.T) {
+	var b bytes.Buffer
+	p := newPeer(&Runtime{log: slog.New(slog.NewTextHandler(&b, nil)), root: &node{}}, welcome{Name: "web/0", ID: 3})
+	const frames = 100_000
+	for range frames {
+		p.handle(nil, &fdipc.Frame{Kind: frameBye, Payload: []byte("{")})
+	}
+	lines := strings.Count(b.String(), "\n")
+	if lines != 17 || !strings.Contains(b.String(), "frames=65536") {
+		t.Errorf("%d frames caused %d lines, the last: %s", frames, lines, b.String()[max(0, b.Len()-300):])
+	}
+}
+
+// TestSilentMaster: a child whose channel is a socket behind which nobody speaks
+// gives up, and says why.
+func TestSilentMaster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newChild(Config{}.defaults(), &node{})
+		mine, its := fdipc.Pipe(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, c.transport())
+		began := time.Now()
+		bye := c.run(its, nil)
+		if bye.Kind != byeUnfit || !strings.Contains(bye.Text, "no welcome") || time.Since(began) != welcomeTimeout {
+			t.Errorf("after %v: %+v", time.Since(began), bye)
+		}
+		_, _ = its.Close(), mine.Close()
+		c.endDrain()
+		time.Sleep(time.Hour) // what begins with the loss of the channel is over
+	})
+}
