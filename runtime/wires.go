@@ -1,12 +1,15 @@
 package coppice
 
 import (
+	"slices"
+	"strings"
 	"sync"
 
 	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -97,12 +100,37 @@ func (rt *Runtime) countWorkers(t Tree, path string, emit func(*tracing.Instrume
 			rt.countWorkers(c, at, emit)
 			continue
 		}
-		for _, w := range c.Children { // those included that have no slot
-			state := w.State
-			if w.Role == "spare" {
-				state = w.Role
-			}
-			emit(tracing.PoolWorkers, 1, tracing.KeyPool.String(at), tracing.KeyState.String(state))
+		for _, w := range workersOf(c, at) {
+			emit(tracing.PoolWorkers, 1, tracing.KeyPool.String(at), tracing.KeyState.String(w))
 		}
 	}
+}
+
+// workersOf returns the state of each worker of a pool, those included that have no
+// slot. A slot that waits for its worker to start is that worker.
+func workersOf(pool Tree, path string) (states []string) {
+	starting := map[string]bool{}
+	for _, w := range slices.Backward(pool.Children) { // who has no slot stands behind the slots
+		name, state := w.Name, w.State
+		if !strings.HasPrefix(name, path+"/") {
+			name = path + "/" + name // a slot that has never had a worker
+		}
+		if w.Role == "spare" {
+			states = append(states, w.Role)
+			continue
+		}
+		switch state {
+		case supervisor.Starting.String():
+			if starting[name] {
+				continue
+			}
+			starting[name] = true
+		case supervisor.Restarting.String():
+			if starting[name] {
+				continue
+			}
+		}
+		states = append(states, state)
+	}
+	return states
 }

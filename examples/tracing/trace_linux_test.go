@@ -348,14 +348,11 @@ func TestCountersNeverGoBack(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	workers := 0.0
-	for k, v := range scrapeAll(t, ctx, "http://"+scraped+"/metrics", "") {
-		if strings.HasPrefix(k, "coppice_pool_workers{") {
-			workers += v
-		}
-	}
-	if workers != 2 {
-		t.Errorf("%v workers, want 2", workers)
+	if err := poll(ctx, "count two that run", func() (bool, error) {
+		running := scrapeAll(t, ctx, "http://"+scraped+"/metrics", "")[`coppice_pool_workers{coppice_child_state="running",coppice_pool_name="web"}`]
+		return running == 2, fmt.Errorf("%v run", running)
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 
