@@ -2,10 +2,12 @@ package coppice
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/coppice-go/coppice/netactor"
@@ -37,6 +39,35 @@ type ListenerInfo struct {
 	Jain    float64        `json:"jain,omitempty"` // Jain's index of the workers' shares: 1 is even
 
 	owners []string // paths in the tree
+}
+
+// listenerWire is a ListenerInfo on its way to a worker: an interface cannot be
+// read without knowing what it holds.
+type listenerWire struct {
+	plainListener
+	Addr addr `json:"addr"`
+}
+
+type plainListener ListenerInfo
+
+// MarshalBinary is for the tree's way to a worker.
+func (i ListenerInfo) MarshalBinary() ([]byte, error) {
+	w := listenerWire{plainListener: plainListener(i)}
+	if i.Addr != nil {
+		w.Addr = addr{i.Addr.Network(), i.Addr.String()}
+	}
+	return json.Marshal(w)
+}
+
+// UnmarshalBinary reads what MarshalBinary wrote.
+func (i *ListenerInfo) UnmarshalBinary(b []byte) error {
+	var w listenerWire
+	if err := json.Unmarshal(b, &w); err != nil {
+		return err
+	}
+	*i = ListenerInfo(w.plainListener)
+	i.Addr = w.Addr
+	return nil
 }
 
 // ListenerStats are the counts of a listener. See netactor.
@@ -157,6 +188,12 @@ type addr struct{ network, address string }
 
 func (a addr) Network() string { return a.network }
 func (a addr) String() string  { return a.address }
+
+// UnmarshalText reads what MarshalText wrote.
+func (a *addr) UnmarshalText(b []byte) error {
+	a.network, a.address, _ = strings.Cut(string(b), ":")
+	return nil
+}
 
 // MarshalText is for a Tree as JSON.
 func (a addr) MarshalText() ([]byte, error) { return []byte(a.network + ":" + a.address), nil }
