@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -157,6 +158,21 @@ func init() {
 		cfg.Hooks.Crash = crashed.add
 		return cfg
 	}
+	trees["holds"] = func() coppice.Config {
+		cfg := pool(1, func(ctx context.Context, w *coppice.Worker) error {
+			_, err := w.System().Spawn(ctx, "silent", func() actor.Actor { return actor.ReceiveFunc(func(actor.Context) {}) })
+			if err != nil {
+				return err
+			}
+			ln, err := w.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			return w.Serve(ctx, ln, name(w))
+		})
+		cfg.Hooks.Crash = crashed.add
+		return cfg
+	}
 	trees["programs die"] = func() coppice.Config {
 		cfg := coppice.Config{Hooks: coppice.Hooks{Crash: crashed.add}}
 		for _, d := range deaths {
@@ -282,5 +298,46 @@ func checkDeath(t *testing.T, name string, reason supervisor.Reason, r coppice.C
 	}
 	if b, err := json.Marshal(r); err != nil || !json.Valid(b) {
 		t.Errorf("as JSON: %v", err)
+	}
+}
+
+// TestCrashHeld: the report of a killed worker tells the connections that it had and
+// whom in it the master was asking.
+func TestCrashHeld(t *testing.T) {
+	crashed.ch = make(chan coppice.CrashReport, 1)
+	p := plant(t, "holds")
+	conn, err := net.Dial("tcp", p.Listeners()[0].Addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	// An answered request says that the connection is claimed; it stays open.
+	if _, err := fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)
+	defer cancel()
+	answered := make(chan error, 1)
+	go func() {
+		_, err := p.System().Ask(ctx, p.Lookup("web/0/silent"), "hello")
+		answered <- err
+	}()
+	me := p.pid("web/0")
+	runtimetest.Eventually(t, "the ask is under way", func() bool { return len(p.System().AskedAt("2")) == 1 })
+	if err := syscall.Kill(me, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r := crashed.await(t)
+	if len(r.Held) != 1 || r.Held[0].Open != 1 || r.Held[0].Offered != 0 {
+		t.Errorf("held %+v, want one connection", r.Held)
+	}
+	if !slices.Equal(r.Asked, []string{"web/0/silent"}) {
+		t.Errorf("asked %q", r.Asked)
+	}
+	if err := <-answered; err == nil {
+		t.Error("the ask was answered")
 	}
 }
