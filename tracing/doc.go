@@ -40,8 +40,8 @@
 // decision. Every child looks at the sampled flag first, and allocates nothing
 // when it is not set.
 //
-// Metrics cost 20 ns a counter or a histogram, and no allocation unless the trace
-// is sampled.
+// What a hand-over counts, a counter and two histograms, costs less than 100 ns, and
+// no allocation unless the trace is sampled.
 //
 // # Requests
 //

@@ -44,8 +44,9 @@ var boundsNano = func() (b [11]int64) {
 // Meter counts for Coppice in one process. A nil *Meter is off. Its methods may be
 // called by any goroutine.
 //
-// It is not OpenTelemetry's: what is counted for each connection is counted in
-// 20 ns and without an allocation, which the SDK's instruments do in 300 and more.
+// It is not OpenTelemetry's: what is counted for each connection, a counter and two
+// histograms, is counted in less than 100 ns and without an allocation, which the
+// SDK's instruments do in 900.
 type Meter struct {
 	mu      sync.Mutex
 	series  map[seriesKey]*series
