@@ -55,7 +55,8 @@ type CrashReport struct {
 	Traces []string
 }
 
-// HeldConns are a worker's connections at one listener.
+// HeldConns are a worker's connections at one listener. Claims of its last
+// milliseconds may still stand under Offered.
 type HeldConns struct {
 	Listener string `json:"listener"`
 	Open     int    `json:"open"`    // claimed: lost
