@@ -62,7 +62,9 @@ type child struct {
 	servers  map[*http.Server]*httpDrain // that Worker.Serve serves
 
 	linkMu   sync.Mutex
-	listener uint64 // of a worker: the ID of the newest listener process it has a link to
+	links    []*fdipc.Conn // that are open
+	unlinked bool          // it has ended: no more links
+	listener uint64        // of a worker: the ID of the newest listener process it has a link to
 
 	ctx      context.Context // the worker's: ends when the drain begins
 	stop     context.CancelCauseFunc
@@ -317,4 +319,5 @@ func (c *child) part(bye farewell) {
 	_ = c.conn.Send(ctx, control(frameBye, bye)) // when it fails there is nobody to tell
 	c.parting.Store(true)
 	_ = c.conn.Close()
+	c.unlink()
 }

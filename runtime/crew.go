@@ -53,11 +53,13 @@ type member struct {
 	why    pool.Why
 	begun  time.Time // launched, or appointed
 	placed chan int  // a spare's slot; capacity 1
+	warm   bool      // a spare that waits; guarded by crew.mu
 	seated bool      // it is, or was, a slot's worker; guarded by crew.mu
 	unfit  bool      // to be killed as soon as there is something to kill; likewise
 	peer   *peer     // nil until it is forked; likewise
 	err    error     // why it did not become ready; likewise
 	asked  time.Time // when it was asked to drain; likewise
+	leaves pool.Why  // why it was asked; likewise
 	slot   int       // likewise
 }
 
@@ -255,6 +257,9 @@ func (c *crew) swap(e pool.Effect) {
 	c.mu.Lock()
 	s := c.seats[e.Slot]
 	c.mu.Unlock()
+	if c.role == roleListener {
+		go c.rt.hub.appoint(c.limit, m.peer) // ends as in up
+	}
 	s.take(m.peer)
 	c.place(m, e.Slot)
 	c.note(e.Slot, m.peer.event(PoolEvent{Kind: WorkerReplaced, Why: e.Why.String(), Took: time.Since(m.begun)}))
@@ -294,7 +299,7 @@ func (c *crew) drain(e pool.Effect) {
 	m := c.member(e.Worker)
 	c.mu.Lock()
 	seat := c.seats[e.Slot]
-	m.asked = time.Now()
+	m.asked, m.leaves = time.Now(), e.Why
 	c.mu.Unlock()
 	p := m.peer
 	c.note(e.Slot, p.event(PoolEvent{Kind: DrainBegan, Why: e.Why.String(), Limit: p.welcome.Drain}))
@@ -310,6 +315,7 @@ func (c *crew) drain(e pool.Effect) {
 	switch {
 	case c.role == roleListener && !e.Brief:
 		go func() { // ends with the wait, which is bounded
+			<-seat.current().accepts // who comes after goes on by then
 			c.rt.hub.quiet(c.limit, p)
 			p.Stop()
 		}()
@@ -401,6 +407,9 @@ func (c *crew) bring(m *member) (*peer, error) {
 		err = c.rt.bringUp(ctx, p)
 	}
 	if err == nil && w.Slot == pool.Spare {
+		c.mu.Lock()
+		m.warm = true
+		c.mu.Unlock()
 		c.note(pool.Spare, p.event(PoolEvent{Kind: SpareWarm, Took: time.Since(m.begun)}))
 		c.step(pool.Event{Kind: pool.Warmed, Worker: m.id})
 		select {
@@ -435,11 +444,11 @@ func (c *crew) bring(m *member) (*peer, error) {
 // mourn says how a worker ended, and gives its name back to who is in its place.
 func (c *crew) mourn(m *member, p *peer) {
 	c.mu.Lock()
-	slot, seated, asked := m.slot, m.seated, m.asked
+	slot, seated, asked, leaves := m.slot, m.seated, m.asked, m.leaves
 	seat := c.seats[slot]
 	c.mu.Unlock()
 	if !asked.IsZero() {
-		ev := PoolEvent{Kind: WorkerDrained, Took: time.Since(asked), Reason: p.reason}
+		ev := PoolEvent{Kind: WorkerDrained, Why: leaves.String(), Took: time.Since(asked), Reason: p.reason}
 		if bye := p.bye.Load(); bye != nil {
 			ev.Forced = bye.Forced
 		}

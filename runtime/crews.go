@@ -91,6 +91,19 @@ func (c *crew) last() int {
 	return 0
 }
 
+// sitting is who is in the slot that the supervisor knows by id, or was last; nil when
+// nobody ever was.
+func (c *crew) sitting(id string) any {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for slot, s := range c.seats {
+		if c.seatID(slot) == id {
+			return s.Info()
+		}
+	}
+	return nil
+}
+
 // outside is who runs without a slot, for the snapshot: spares, and those that drain.
 func (c *crew) outside() []supervisor.Node {
 	c.mu.Lock()
@@ -109,10 +122,15 @@ func (c *crew) outside() []supervisor.Node {
 		switch {
 		case !m.asked.IsZero():
 			n.Status, n.Since = supervisor.Stopping, m.asked
+			i.role = roleDraining
 		case m.slot == pool.Spare:
-			i.role = "spare"
+			i.role = roleSpare
+			if !m.warm {
+				n.Status = supervisor.Starting
+			}
 		case !m.seated:
 			n.Status = supervisor.Starting
+			i.role = roleCandidate
 		}
 		n.Info = i
 		nodes = append(nodes, n)

@@ -86,9 +86,15 @@ func (p *poolInstance) Kill() {
 func (p *poolInstance) Done() <-chan struct{}     { return p.done }
 func (p *poolInstance) Reason() supervisor.Reason { return p.sup.Reason() }
 
-// Snapshot is looked for by package supervisor. Beside the slots it shows who has none.
+// Snapshot is looked for by package supervisor. It shows who is in each slot at this
+// moment, and beside the slots who has none.
 func (p *poolInstance) Snapshot() supervisor.Node {
 	n := p.sup.Snapshot()
+	for i := range n.Children {
+		if now := p.crew.sitting(n.Children[i].ID); now != nil {
+			n.Children[i].Info = now
+		}
+	}
 	n.Children = append(n.Children, p.crew.outside()...)
 	return n
 }

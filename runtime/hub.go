@@ -85,6 +85,7 @@ func (h *hub) rename(p *peer) error {
 // appoint makes p, which is ready, the one that accepts: it gets a link to every
 // worker, and every socket. Who did so before goes on until it is told to be quiet.
 func (h *hub) appoint(ctx context.Context, p *peer) {
+	defer close(p.accepts)
 	h.mu.Lock()
 	h.listener = p
 	var workers []*peer

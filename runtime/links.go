@@ -3,6 +3,7 @@ package coppice
 import (
 	"fmt"
 	"runtime"
+	"slices"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
@@ -58,6 +59,16 @@ func (c *child) linkConfig(to sibling) fdipc.Config {
 
 // linked begins to use a link. It lasts as long as the two that it joins.
 func (c *child) linked(to sibling, conn *fdipc.Conn) {
+	c.linkMu.Lock()
+	over := c.unlinked
+	if !over {
+		c.links = append(slices.DeleteFunc(c.links, closed), conn)
+	}
+	c.linkMu.Unlock()
+	if over {
+		_ = conn.Close()
+		return
+	}
 	c.wires.add(conn)
 	if c.dispatch != nil {
 		c.dispatch.AddWorker(to.Worker, conn)
@@ -73,6 +84,27 @@ func (c *child) linked(to sibling, conn *fdipc.Conn) {
 	}
 	c.listener = to.Worker.ID
 	c.accept.AddLink(conn)
+}
+
+func closed(conn *fdipc.Conn) bool {
+	select {
+	case <-conn.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// unlink closes the links of a child that has ended: a process takes its own with it,
+// a goroutine would leave them behind.
+func (c *child) unlink() {
+	c.linkMu.Lock()
+	links := c.links
+	c.links, c.unlinked = nil, true
+	c.linkMu.Unlock()
+	for _, conn := range links {
+		_ = conn.Close()
+	}
 }
 
 // gone takes the master's word that a worker is reaped.

@@ -32,6 +32,8 @@ func Serve(n int, fn WorkerFunc) {
 // The signals of the master:
 //
 //	SIGTERM, SIGINT  shut down in order (Runtime.Shutdown); the second one kills what is left and exits with 1
+//	SIGHUP           reload (Runtime.Reload); one that comes meanwhile waits
+//	SIGTTIN, SIGTTOU one worker more, or less, in the only pool, or the first of several (Runtime.Scale)
 //	SIGUSR1          print the tree to standard error
 //	SIGUSR2          reserved: ignored, with a line in the log
 //	SIGQUIT, others  what Go does with them; the children drain as orphans

@@ -65,6 +65,7 @@ type peer struct {
 	sayWarm   func()
 	ready     chan struct{} // closed when it said that it does its work
 	sayReady  func()
+	accepts   chan struct{} // of the listener process: closed when it has its links and sockets, or never will
 	quiet     chan struct{} // of the listener process: closed when nothing is unclaimed any more
 	sayQuiet  func()
 	askedStop atomic.Bool
@@ -83,7 +84,7 @@ type peer struct {
 func newPeer(rt *Runtime, w welcome) *peer {
 	p := &peer{
 		rt: rt, welcome: w, warm: make(chan struct{}),
-		ready: make(chan struct{}), quiet: make(chan struct{}), done: make(chan struct{}),
+		ready: make(chan struct{}), accepts: make(chan struct{}), quiet: make(chan struct{}), done: make(chan struct{}),
 	}
 	if n := rt.root.find(w.Path); n != nil {
 		if pool, ok := n.spec.(Pool); ok {

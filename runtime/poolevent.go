@@ -28,7 +28,7 @@ const (
 	DrainBegan
 	// DrainCut: its drain is ended early, since too many drain. Why.
 	DrainCut
-	// WorkerDrained: it has ended after it was asked to. Took, Forced, Reason.
+	// WorkerDrained: it has ended after it was asked to. Why, Took, Forced, Reason.
 	WorkerDrained
 	// WorkerDue: it is to be recycled. Why.
 	WorkerDue

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/pool"
+	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -54,7 +55,7 @@ func (e *ReloadError) Unwrap() error { return e.Err }
 //
 // The end of ctx ends the reload in the same way. A reload waits for one that goes on.
 // When the tree is about to end the error wraps [ErrEnding].
-func (rt *Runtime) Reload(ctx context.Context) error {
+func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	select {
 	case rt.reload <- struct{}{}:
 		defer func() { <-rt.reload }()
@@ -71,6 +72,10 @@ func (rt *Runtime) Reload(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("coppice: reload: %w", err)
 	}
+	if s := rt.tree.Snapshot().Status; s == supervisor.Stopping || s == supervisor.Down {
+		return fmt.Errorf("coppice: reload: %w", ErrEnding)
+	}
+	defer rt.manager.Load().reloading()()
 	old := rt.gens.now()
 	gen := rt.gens.prepare(exe, config)
 	rt.log.Info("reloading", "generation", gen.number, "program", rt.program)

@@ -1,6 +1,7 @@
 package coppice
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/signal"
@@ -12,7 +13,7 @@ import (
 // has it. up is the tree once it has started; stop asks it to end. A signal that
 // was ignored when the program began (nohup(1), a shell's background job) stays so.
 func heed(up *atomic.Pointer[Runtime], stop func()) {
-	heeded := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGUSR2}
+	heeded := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR1, syscall.SIGUSR2}
 	signals := make(chan os.Signal, len(heeded))
 	for _, sig := range heeded {
 		if sig == syscall.SIGTERM || !signal.Ignored(sig) {
@@ -31,10 +32,23 @@ func heed(up *atomic.Pointer[Runtime], stop func()) {
 			os.Exit(exitFailed)
 		case rt == nil:
 			fmt.Fprintf(os.Stderr, "coppice: %v before the tree is up: ignored\n", sig)
+		case sig == syscall.SIGHUP:
+			go func() { _ = rt.Reload(context.Background()) }() // bounded by the tree's end; its outcome stands in the log
+		case sig == syscall.SIGTTIN:
+			go rt.scaleBySignal(+1) // likewise
+		case sig == syscall.SIGTTOU:
+			go rt.scaleBySignal(-1)
 		case sig == syscall.SIGUSR1:
 			fmt.Fprint(os.Stderr, rt.Snapshot())
 		case sig == syscall.SIGUSR2:
 			rt.log.Warn("SIGUSR2 has no meaning yet: ignored")
 		}
+	}
+}
+
+// scaleBySignal gives the only pool, or the first, one worker more or less.
+func (rt *Runtime) scaleBySignal(by int) {
+	if err := rt.scaleBy(context.Background(), "", by); err != nil {
+		rt.log.Error("scale by signal", "by", by, "err", err)
 	}
 }

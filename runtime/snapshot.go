@@ -16,7 +16,7 @@ import (
 // copy, to print, to encode as JSON, or to walk.
 type Tree struct {
 	Name        string     `json:"name"` // registered name of a process, else the last part of the path
-	Role        string     `json:"role"` // master, supervisor, pool, worker, listener, func, actor, process
+	Role        string     `json:"role"` // master, supervisor, pool, worker, listener, func, actor, process; spare, candidate, draining without a slot
 	State       string     `json:"state"`
 	ID          int        `json:"id,omitempty"`  // of a process or goroutine of the tree
 	PID         int        `json:"pid,omitempty"` // of an OS process
@@ -97,6 +97,14 @@ func (t Tree) draw(b *strings.Builder, first, rest string) {
 		}
 	}
 }
+
+// Roles of workers that have no slot: they wait for one, are being started for one, or
+// have had one.
+const (
+	roleSpare     = "spare"
+	roleCandidate = "candidate"
+	roleDraining  = "draining"
+)
 
 // info is what a child of the tree shows of itself in a snapshot.
 type info struct {

@@ -121,13 +121,17 @@ func (t Tree) status() string {
 		if n.Role != "pool" {
 			return
 		}
-		ready := 0
+		ready, slots := 0, 0
 		for _, w := range n.Children {
+			if w.Role == roleSpare || w.Role == roleDraining || w.Role == roleCandidate {
+				continue
+			}
+			slots++
 			if w.State == supervisor.Running.String() {
 				ready++
 			}
 		}
-		parts = append(parts, fmt.Sprintf("%s %d of %d ready", n.Name, ready, len(n.Children)))
+		parts = append(parts, fmt.Sprintf("%s %d of %d ready", n.Name, ready, slots))
 	})
 	if len(parts) == 0 {
 		return t.State

@@ -1,0 +1,292 @@
+//go:build linux
+
+package coppice_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"syscall"
+	"testing"
+	"time"
+
+	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/runtimetest"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// grown is what a worker that grows holds.
+var grown []byte
+
+func init() {
+	trees["spares"] = func() coppice.Config {
+		return coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{
+			Name: "web", Size: 1, Spares: 1, Intensity: supervisor.Intensity{Max: 100, Period: time.Second},
+			Warm: func(ctx context.Context, w *coppice.Worker) error {
+				_, err := w.Listen("tcp", "127.0.0.1:0")
+				if !errors.Is(err, coppice.ErrUnsupported) || !errors.Is(w.Ready(), coppice.ErrUnsupported) || w.Slot() != -1 {
+					return fmt.Errorf("warm: slot %d, listen: %w", w.Slot(), err)
+				}
+				return nil
+			},
+			Worker: func(ctx context.Context, w *coppice.Worker) error {
+				ln, err := w.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					return err
+				}
+				return w.Serve(ctx, ln, name(w))
+			},
+		}}}
+	}
+	scaled := func(cull coppice.Cull) func() coppice.Config {
+		return func() coppice.Config {
+			cfg := pool(2, func(ctx context.Context, w *coppice.Worker) error {
+				ln, err := w.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					return err
+				}
+				return w.Serve(ctx, ln, name(w))
+			})
+			p := cfg.Children[0].(coppice.Pool)
+			p.Cull = cull
+			cfg.Children[0] = p
+			return cfg
+		}
+	}
+	trees["scaled"] = scaled(coppice.Youngest)
+	trees["scaled, least busy"] = scaled(coppice.LeastBusy)
+	recycles := func(r coppice.Recycle, fn coppice.WorkerFunc) func() coppice.Config {
+		return func() coppice.Config {
+			return coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Size: 2, Worker: fn, Recycle: r}}}
+		}
+	}
+	trees["recycles by requests"] = recycles(coppice.Recycle{Requests: 10}, func(ctx context.Context, w *coppice.Worker) error {
+		ln, err := w.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		return w.Serve(ctx, ln, name(w))
+	})
+	trees["recycles by age"] = recycles(coppice.Recycle{Age: 50 * time.Millisecond}, idle)
+	grows := func(ctx context.Context, w *coppice.Worker) error {
+		if err := w.Ready(); err != nil {
+			return err
+		}
+		if w.Slot() == 0 && w.Incarnation() == 1 {
+			grown = make([]byte, 128<<20)
+			for i := range grown {
+				grown[i] = 1
+			}
+		}
+		<-ctx.Done()
+		return nil
+	}
+	trees["recycles by memory"] = recycles(coppice.Recycle{SoftMemory: 100 << 20, Every: 10 * time.Millisecond}, grows)
+	trees["ended by memory"] = recycles(coppice.Recycle{HardMemory: 100 << 20, Every: 10 * time.Millisecond}, grows)
+}
+
+// await waits for a pool event.
+func (p *planted) await(events *supervisor.Subscription, what string, is func(coppice.PoolEvent) bool) coppice.PoolEvent {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), runtimetest.Patience)
+	defer cancel()
+	for {
+		ev, err := events.Next(ctx)
+		if err != nil {
+			p.t.Fatalf("%s: %v", what, err)
+		}
+		if e, ok := ev.Info.(coppice.PoolEvent); ok && is(e) {
+			return e
+		}
+	}
+}
+
+func kindOf(k coppice.PoolEventKind) func(coppice.PoolEvent) bool {
+	return func(e coppice.PoolEvent) bool { return e.Kind == k }
+}
+
+// spare returns the ID of the warm spare, or 0.
+func (p *planted) spare() (id int) {
+	p.Snapshot().Walk(func(n coppice.Tree) {
+		if n.Role == "spare" && n.State == "running" {
+			id = n.ID
+		}
+	})
+	return id
+}
+
+// TestSpare: a worker that is warm takes a dead one's slot, and another grows behind it.
+func TestSpare(t *testing.T) {
+	for _, isolation := range []string{"process", "goroutine"} {
+		t.Run(isolation, func(t *testing.T) {
+			t.Setenv("COPPICE_ISOLATION", isolation)
+			p := plant(t, "spares")
+			events := p.Subscribe(256)
+			defer events.Close()
+			for range 3 {
+				runtimetest.Eventually(t, "there is a spare", func() bool { return p.spare() != 0 })
+				before, spare := p.slots()["web/0"], p.spare()
+				if isolation == "process" {
+					if err := syscall.Kill(before.PID, syscall.SIGKILL); err != nil {
+						t.Fatal(err)
+					}
+				} else if err := p.Reload(t.Context()); err != nil { // nothing else ends a goroutine from outside
+					t.Fatal(err)
+				}
+				runtimetest.Eventually(t, "somebody else is in the slot", func() bool {
+					n := p.slots()["web/0"]
+					return n.ID != before.ID && n.State == "running"
+				})
+				if now := p.slots()["web/0"]; isolation == "process" && (now.ID != spare || now.Incarnation != before.Incarnation+1) {
+					t.Errorf("%+v has the slot, want the spare #%d", now, spare)
+				}
+				p.get()
+			}
+		})
+	}
+}
+
+// TestScale (P65): slots come and go while the others serve, and a scaled pool keeps its
+// size.
+func TestScale(t *testing.T) {
+	for _, isolation := range []string{"process", "goroutine"} {
+		t.Run(isolation, func(t *testing.T) {
+			t.Setenv("COPPICE_ISOLATION", isolation)
+			p := plant(t, "scaled")
+			for _, size := range []int{4, 1, 3} {
+				if err := p.Scale(t.Context(), "web", size); err != nil {
+					t.Fatal(err)
+				}
+				if n := len(p.slots()) - 1; n != size { // without the listener process
+					t.Errorf("%d slots, want %d:\n%v", n, size, p.Snapshot())
+				}
+				for slot := range size {
+					if _, ok := p.slots()[fmt.Sprintf("web/%d", slot)]; !ok {
+						t.Errorf("the youngest are to go, and slot %d is not there", slot)
+					}
+				}
+				p.get()
+			}
+			if err := p.Scale(t.Context(), "nobody", 3); !errors.Is(err, coppice.ErrNoPool) {
+				t.Errorf("error %v", err)
+			}
+			if _, ok := errors.AsType[*coppice.InvalidError](p.Scale(t.Context(), "", 0)); !ok {
+				t.Error("0 slots are no error")
+			}
+		})
+	}
+}
+
+// TestScaleLeastBusy: who has no connection goes, though it is older.
+func TestScaleLeastBusy(t *testing.T) {
+	p := plant(t, "scaled, least busy")
+	addr := p.Listeners()[0].Addr.String()
+	// Four connections each; then those of slot 0 are closed. However late the listener
+	// process hears of the last of them, slot 0 has fewer.
+	conns := map[string][]net.Conn{}
+	for len(conns["0"]) < 4 || len(conns["1"]) < 4 {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(runtimetest.Patience))
+		if _, err := fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slot, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns[string(slot)] = append(conns[string(slot)], c)
+	}
+	for _, c := range conns["0"] {
+		c.Close()
+	}
+	p.get() // a fresh one: what comes after it at the listener process is the newer
+	if err := p.Scale(t.Context(), "", 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, there := p.slots()["web/0"]; there {
+		t.Errorf("the busy one went:\n%v", p.Snapshot())
+	}
+}
+
+// TestRecycle: who has done its share is replaced without its supervisor's doing. The
+// pool's workers are not all due at once (P58).
+func TestRecycle(t *testing.T) {
+	t.Run("requests", func(t *testing.T) {
+		p := plant(t, "recycles by requests")
+		events := p.Subscribe(1024)
+		defer events.Close()
+		due := map[int]int{} // requests until it was due, by slot
+		for n := 1; len(due) < 2; n++ {
+			p.get()
+			e := p.dueNow(events)
+			if e != nil {
+				due[e.Slot] = n
+			}
+			if n > 200 {
+				t.Fatalf("after %d requests due are %v", n, due)
+			}
+		}
+		p.await(events, "one is replaced", kindOf(coppice.WorkerReplaced))
+		if e := p.await(events, "one has drained", kindOf(coppice.WorkerDrained)); e.Why != "recycle" {
+			t.Errorf("drained for %q", e.Why)
+		}
+		if due[0] == due[1] {
+			t.Errorf("both were due at once: %v", due)
+		}
+	})
+	t.Run("age", func(t *testing.T) {
+		p := plant(t, "recycles by age")
+		runtimetest.Eventually(t, "both are at least third", func() bool {
+			s := p.slots()
+			return s["web/0"].Incarnation >= 3 && s["web/1"].Incarnation >= 3
+		})
+	})
+	t.Run("soft memory", func(t *testing.T) {
+		p := plant(t, "recycles by memory")
+		events := p.Subscribe(256)
+		defer events.Close()
+		runtimetest.Eventually(t, "the one that grows is replaced", func() bool {
+			s := p.slots()
+			return s["web/0"].Incarnation == 2 && s["web/1"].Incarnation == 1
+		})
+		if n := p.slots()["web/0"]; n.LastExit != "" {
+			t.Errorf("its supervisor noticed: %v", n.LastExit)
+		}
+	})
+	t.Run("hard memory", func(t *testing.T) {
+		p := plant(t, "ended by memory")
+		runtimetest.Eventually(t, "the one that grows is killed", func() bool {
+			n := p.slots()["web/0"]
+			return n.Incarnation == 2 && n.LastExit != ""
+		})
+		t.Log(p.slots()["web/0"].LastExit)
+	})
+}
+
+// dueNow returns the next event that says who is due, if one has come.
+func (p *planted) dueNow(events *supervisor.Subscription) *coppice.PoolEvent {
+	ctx, cancel := context.WithCancel(p.t.Context())
+	cancel()
+	for {
+		ev, err := events.Next(ctx)
+		if err != nil {
+			return nil
+		}
+		if e, ok := ev.Info.(coppice.PoolEvent); ok && e.Kind == coppice.WorkerDue {
+			return &e
+		}
+	}
+}

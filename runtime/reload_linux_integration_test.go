@@ -1,0 +1,401 @@
+//go:build linux
+
+package coppice_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/runtimetest"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// order is what Config.Load of the trees below returns: how workers of the next
+// generation behave.
+var order atomic.Pointer[string]
+
+func setOrder(s string) { order.Store(&s) }
+
+func loadOrder(context.Context) ([]byte, error) {
+	s := *order.Load()
+	if what, bad := strings.CutPrefix(s, "load: "); bad {
+		return nil, errors.New(what)
+	}
+	return []byte(s), nil
+}
+
+// obedient serves, and behaves as its configuration says.
+func obedient(ctx context.Context, w *coppice.Worker) error {
+	what, _, _ := strings.Cut(string(w.Config()), "@")
+	_, at, _ := strings.Cut(string(w.Config()), "@")
+	if at != "" && at != fmt.Sprint(w.Slot()) {
+		what = ""
+	}
+	switch what {
+	case "fail":
+		fmt.Println("one line to go by")
+		fmt.Fprintln(os.Stderr, "and another")
+		return errors.New("no such database")
+	case "exit 0":
+		return nil
+	case "hang":
+		<-ctx.Done()
+		return nil
+	}
+	addr := "127.0.0.1:0"
+	if what == "other socket" {
+		addr = "127.0.0.2:0"
+	}
+	ln, err := w.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	if what == "crash" {
+		if err := w.Ready(); err != nil {
+			return err
+		}
+		return errors.New("boom")
+	}
+	return w.Serve(ctx, ln, name(w))
+}
+
+func init() {
+	reloads := func(change func(*coppice.Pool)) func() coppice.Config {
+		return func() coppice.Config {
+			p := coppice.Pool{Name: "web", Size: 2, Worker: obedient, StartTimeout: runtimetest.Patience,
+				Intensity: supervisor.Intensity{Max: 100, Period: time.Second}}
+			change(&p)
+			return coppice.Config{Load: loadOrder, Children: []coppice.ChildSpec{p}}
+		}
+	}
+	trees["reloads"] = reloads(func(p *coppice.Pool) {})
+	trees["reloads, impatient"] = reloads(func(p *coppice.Pool) { p.StartTimeout = 500 * time.Millisecond })
+	trees["reloads, stop first"] = reloads(func(p *coppice.Pool) { p.StopFirst = true })
+	trees["reloads, backs off"] = reloads(func(p *coppice.Pool) {
+		p.Backoff = supervisor.Backoff{Initial: time.Hour, NoJitter: true}
+		p.Size = 1
+	})
+	trees["reloads another tree"] = func() coppice.Config {
+		cfg := reloads(func(*coppice.Pool) {})()
+		p := cfg.Children[0].(coppice.Pool)
+		if coppice.InChild() && os.Getenv("COPPICE_TEST_SIZE") != "" {
+			p.Size = 3
+		}
+		cfg.Children[0] = p
+		return cfg
+	}
+}
+
+// slots returns the pool's slots as the tree shows them, by name.
+func (p *planted) slots() map[string]coppice.Tree {
+	slots := map[string]coppice.Tree{}
+	p.Snapshot().Walk(func(n coppice.Tree) {
+		if n.Role == "worker" || n.Role == "listener" {
+			slots[n.Name] = n
+		}
+	})
+	return slots
+}
+
+// generations returns the generation of web/0, web/1 and so on, and of the listener
+// process last.
+func (p *planted) generations() []int {
+	slots := p.slots()
+	var gens []int
+	for i := 0; ; i++ {
+		n, ok := slots[fmt.Sprintf("web/%d", i)]
+		if !ok {
+			return append(gens, slots["listener"].Generation)
+		}
+		gens = append(gens, n.Generation)
+	}
+}
+
+func (p *planted) wantGenerations(want ...int) {
+	p.t.Helper()
+	if got := p.generations(); !slices.Equal(got, want) {
+		p.t.Errorf("generations %v, want %v:\n%v", got, want, p.Snapshot())
+	}
+}
+
+func (p *planted) mustReload() {
+	p.t.Helper()
+	if err := p.Reload(p.t.Context()); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// failReload reloads, which must fail.
+func (p *planted) failReload() *coppice.ReloadError {
+	p.t.Helper()
+	err := p.Reload(p.t.Context())
+	failed, ok := errors.AsType[*coppice.ReloadError](err)
+	if !ok {
+		p.t.Fatalf("reload: %v", err)
+	}
+	return failed
+}
+
+func (p *planted) get() string { return get(p.t, p.Listeners()[0].Addr.String()) }
+
+// TestReload: every worker and the listener process are replaced by the next
+// generation, each under its name, with the socket open throughout.
+func TestReload(t *testing.T) {
+	for _, isolation := range []string{"process", "goroutine"} {
+		t.Run(isolation, func(t *testing.T) {
+			t.Setenv("COPPICE_ISOLATION", isolation)
+			setOrder("serve")
+			p := plant(t, "reloads")
+			before, socket := p.slots(), p.Listeners()[0]
+			events := p.Subscribe(256)
+			defer events.Close()
+			p.mustReload()
+			p.wantGenerations(2, 2, 2)
+			for name, n := range p.slots() {
+				if n.ID == before[name].ID || n.Incarnation != 2 {
+					t.Errorf("%s: ID %d before, %d after, incarnation %d", name, before[name].ID, n.ID, n.Incarnation)
+				}
+			}
+			if now := p.Listeners(); len(now) != 1 || now[0].Addr.String() != socket.Addr.String() {
+				t.Errorf("listeners %v, want %v", now, socket)
+			}
+			p.get()
+			replaced, drained := 0, 0
+			for drained < 3 {
+				ev, err := events.Next(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				switch e, _ := ev.Info.(coppice.PoolEvent); e.Kind {
+				case coppice.WorkerReplaced:
+					replaced++
+				case coppice.WorkerDrained:
+					drained++
+				}
+				if ev.Kind == supervisor.ChildExited || ev.Kind == supervisor.ChildStarted {
+					t.Errorf("the supervisor noticed: %v", ev)
+				}
+			}
+			if replaced != 3 {
+				t.Errorf("%d replaced, want 3", replaced)
+			}
+		})
+	}
+}
+
+// TestReloadFails (P1, P2, P9, P61): the first worker that fails ends the reload, with
+// its reason and its last lines; everybody is of the old generation then, and a good
+// reload after it works.
+func TestReloadFails(t *testing.T) {
+	setOrder("serve")
+	p := plant(t, "reloads")
+	for _, tt := range []struct{ order, worker, why string }{
+		{"fail", "web/0", "no such database"},
+		{"fail@1", "web/1", "no such database"},
+		{"exit 0@1", "web/1", "normal"},
+	} {
+		t.Run(tt.order, func(t *testing.T) {
+			setOrder(tt.order)
+			failed := p.failReload()
+			if failed.Worker != tt.worker || !strings.Contains(failed.Error(), tt.why) || failed.ID == 0 {
+				t.Errorf("%+v", failed)
+			}
+			if tt.why == "no such database" {
+				slices.Sort(failed.Lines) // two streams
+				if !slices.Equal(failed.Lines, []string{"and another", "one line to go by"}) {
+					t.Errorf("last lines %q", failed.Lines)
+				}
+			}
+			p.wantGenerations(1, 1, 1)
+			p.get()
+		})
+	}
+	setOrder("load: the file is broken")
+	if err := p.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "the file is broken") {
+		t.Errorf("error %v", err)
+	}
+	setOrder("serve")
+	p.mustReload()
+	p.wantGenerations(5, 5, 5)
+	// The replacement of a worker is of its generation (P14: whatever Load returns now).
+	setOrder("fail")
+	before := p.slots()["web/0"]
+	if err := syscall.Kill(before.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	runtimetest.Eventually(t, "web/0 is replaced", func() bool {
+		n := p.slots()["web/0"]
+		return n.PID != before.PID && n.State == "running"
+	})
+	p.wantGenerations(5, 5, 5)
+}
+
+// TestReloadHangs (P3): a worker that is not ready in time is killed and fails the
+// reload; so does one whose wait the caller ends.
+func TestReloadHangs(t *testing.T) {
+	t.Run("start timeout", func(t *testing.T) {
+		setOrder("serve")
+		p := plant(t, "reloads, impatient")
+		setOrder("hang@1")
+		if failed := p.failReload(); !errors.Is(failed, coppice.ErrNotReady) || failed.Worker != "web/1" {
+			t.Errorf("%+v", failed)
+		}
+		p.wantGenerations(1, 1, 1)
+	})
+	t.Run("context", func(t *testing.T) {
+		setOrder("serve")
+		p := plant(t, "reloads")
+		setOrder("hang@1")
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			runtimetest.Eventually(t, "web/0 is replaced", func() bool { return p.slots()["web/0"].Generation == 2 })
+			cancel()
+		}()
+		if err := p.Reload(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v", err)
+		}
+		p.wantGenerations(1, 1, 1)
+	})
+}
+
+// TestReloadsInTurn (P4): of reloads that are asked for together each is done, one
+// after the other.
+func TestReloadsInTurn(t *testing.T) {
+	setOrder("serve")
+	p := plant(t, "reloads")
+	errs := make(chan error)
+	const n = 4
+	for range n {
+		go func() { errs <- p.Reload(t.Context()) }()
+	}
+	for range n {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	p.wantGenerations(1+n, 1+n, 1+n)
+}
+
+// TestReloadInCrashLoop: the slot is down and its supervisor waits an hour before it
+// tries again. The generation that cures it serves at once.
+func TestReloadInCrashLoop(t *testing.T) {
+	setOrder("crash")
+	p := plant(t, "reloads, backs off")
+	runtimetest.Eventually(t, "the slot is down", func() bool {
+		down := false
+		p.Snapshot().Walk(func(n coppice.Tree) { down = down || n.State == "restarting" })
+		return down
+	})
+	setOrder("serve")
+	p.mustReload()
+	if got := p.get(); got != "0" {
+		t.Errorf("slot %q answers", got)
+	}
+}
+
+// TestCrashInReload (P13): a worker of the new generation that has taken its place and
+// then ends fails the reload: what it would have replaced next is kept.
+func TestCrashInReload(t *testing.T) {
+	setOrder("serve")
+	p := plant(t, "reloads")
+	setOrder("crash@0")
+	// Whether it crashes before the last slot has its turn is the machine's to decide;
+	// that there is somebody in every slot in the end is not.
+	err := p.Reload(t.Context())
+	if failed, ok := errors.AsType[*coppice.ReloadError](err); ok {
+		if failed.Worker != "web/0" || !strings.Contains(failed.Error(), "boom") {
+			t.Errorf("%+v", failed)
+		}
+		runtimetest.Eventually(t, "everybody is back", func() bool {
+			return slices.Equal(p.generations(), []int{1, 1, 1})
+		})
+		p.get()
+	} else if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestStopInReload (P7): the tree ends while it reloads: nobody is left, and who has
+// asked for the reload is told.
+func TestStopInReload(t *testing.T) {
+	setOrder("serve")
+	p := plant(t, "reloads")
+	setOrder("hang@1")
+	done := make(chan error, 1)
+	go func() { done <- p.Reload(t.Context()) }()
+	runtimetest.Eventually(t, "web/1 is on its way", func() bool {
+		way := false
+		p.Snapshot().Walk(func(n coppice.Tree) { way = way || n.Role == "candidate" && n.Name == "web/1" })
+		return way
+	})
+	if err := p.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := <-done; !errors.Is(err, coppice.ErrEnding) {
+		t.Errorf("reload: %v", err)
+	}
+	if err := p.Reload(t.Context()); !errors.Is(err, coppice.ErrEnding) {
+		t.Errorf("reload after the end: %v", err)
+	}
+}
+
+// TestReloadAnotherTree: a new program whose tree is not the master's does not start,
+// and the error names the difference.
+func TestReloadAnotherTree(t *testing.T) {
+	setOrder("serve")
+	p := plant(t, "reloads another tree")
+	t.Setenv("COPPICE_TEST_SIZE", "3") // P15: children get the environment of now
+	failed := p.failReload()
+	if !strings.Contains(failed.Error(), "Size=2") || !strings.Contains(failed.Error(), "Size=3") {
+		t.Errorf("the difference is not named: %v", failed)
+	}
+	p.wantGenerations(1, 1, 1)
+}
+
+// TestReloadSockets: a socket that the new generation does not ask for is closed when
+// the reload is complete; one that only a failed generation asked for, when it has failed.
+func TestReloadSockets(t *testing.T) {
+	setOrder("serve")
+	p := plant(t, "reloads")
+	old := p.Listeners()[0].Addr.String()
+	setOrder("other socket")
+	p.mustReload()
+	now := p.Listeners()
+	if len(now) != 1 || now[0].Addr.String() == old {
+		t.Errorf("listeners %v; before %v", now, old)
+	}
+	p.get()
+	setOrder("fail@1") // web/0 asks for the first one again
+	p.failReload()
+	if after := p.Listeners(); len(after) != 1 || after[0].Addr.String() != now[0].Addr.String() {
+		t.Errorf("listeners %v after a failed reload, want %v", after, now)
+	}
+	p.get()
+}
+
+// TestReloadStopFirst: no two workers of a slot run at the same time, and the socket
+// stays open though nobody has it meanwhile.
+func TestReloadStopFirst(t *testing.T) {
+	setOrder("serve")
+	p := plant(t, "reloads, stop first")
+	socket := p.Listeners()[0].Addr.String()
+	setOrder("fail@1")
+	p.failReload()
+	p.wantGenerations(1, 1, 1)
+	setOrder("serve")
+	p.mustReload()
+	p.wantGenerations(3, 3, 3)
+	if now := p.Listeners()[0].Addr.String(); now != socket {
+		t.Errorf("listens on %v, before on %v", now, socket)
+	}
+	p.get()
+}
