@@ -34,8 +34,10 @@
 //
 // A PID is address/id. The address is the process, the id is the actor's name in
 // it. The PID of a name ([System.Lookup]) follows the holder: a message sent to it
-// after a restart or a reload reaches the new one. [ProcessPID] is the process itself.
-// PIDs and names mean the same in every process and can be sent in messages.
+// after a restart or a reload reaches the new one. A process asks the master for a
+// name once and is told of changes; a change returns when all have been told. [ProcessPID] is the process itself.
+// PIDs and names mean the same in every process and can be sent in messages. A [Group] is the
+// actors of one id in all processes of a pool: to send to all, or to one by key.
 //
 // # What is promised
 //
@@ -50,7 +52,8 @@
 // An ask ends with an answer, with the end of its context, or with a typed error
 // as soon as nobody is left to answer: the actor does not exist, it ended (also
 // after it took the message), its process died. A monitor of a process fires with the process's
-// exit reason. Less formally: nothing waits for the dead.
+// exit reason. A channel that breaks between two live processes ends what was on it with
+// [ErrLane]. Less formally: nothing waits for the dead.
 //
 // A Monitor and a Stop bind to the incarnation they find; a Send does not. A
 // message meant for the old incarnation can reach the new one: put a number into
@@ -58,10 +61,14 @@
 //
 // # Across processes
 //
-// Protobuf messages cross as they are, other types after [RegisterType]. Types and
-// sizes are checked at the sender; what only the receiver can know comes back as
-// the error of the ask. A message may carry open handles: [HandleCarrier]. The span in the context of a
-// Send crosses with it: [Context]. Senders wait when a channel or a bounded mailbox is full: [Overflow],
+// The first message between two children makes a channel of their own, a lane; the
+// master carries no messages of others. What is sent before it is there waits for it,
+// so that order holds from the first message on.
+//
+// Protobuf messages cross as they are, other types after [RegisterType]. Types,
+// fields and sizes are checked at the sender; what only the receiver can know comes
+// back as the error of the ask. A message may carry open handles: [HandleCarrier]. The span in the context of a
+// Send crosses with it: [Context]; spans per message are made by [Instrument]. Senders wait when a channel or a bounded mailbox is full: [Overflow],
 // [Config].SendWait.
 //
 // # Duties of who owns the processes
@@ -71,7 +78,7 @@
 //  1. [NewSystem] with an address that no other process had before.
 //  2. [System.Attach] for each fdipc.Conn, in its Ready, before the first frame. In a
 //     child: [System.Uplink] with the master's address.
-//  3. [System.HandleFrame] from the Conn's handler.
+//  3. [System.HandleFrame] from the Conn's handler, for both lanes of it.
 //  4. [System.Detach] with the exit reason, when the Conn is closed and the process is reaped.
 //  5. Stop the actors in order, by supervisors; then [System.Shutdown].
 //
