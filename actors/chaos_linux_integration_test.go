@@ -28,7 +28,7 @@ import (
 const (
 	chaosProcesses = 4
 	chaosActors    = 50
-	chaosIDs       = 256
+	chaosIDs       = 768
 	chaosBound     = 64
 	chaosDeadline  = 3 * time.Second
 	// chaosWindow is what a process that dies can have had of another's messages, on
