@@ -94,7 +94,7 @@ func (i instance) Leaked() <-chan struct{} {
 }
 
 // Info is looked for by package supervisor.
-func (i instance) Info() any { return ActorView{i.c} }
+func (i instance) Info() any { return ActorView(i) }
 
 // ActorView is an incarnation of an actor as it stands in the snapshot of its
 // supervisor. The snapshot never changes; the figures are those of the moment in

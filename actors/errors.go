@@ -64,7 +64,7 @@ func (e *DownError) Unwrap() error { return e.Reason.Cause }
 // downError is what waited for pid gets when it ended for reason. Where there was
 // nobody, it did not end.
 func downError(pid *actor.PID, reason supervisor.Reason) error {
-	if reason.Cause == ErrNoActor {
+	if nobody(reason) {
 		return ErrNoActor
 	}
 	return &DownError{PID: pid, Reason: reason}

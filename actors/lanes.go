@@ -416,6 +416,6 @@ func (s *System) dropLane(l *link, reason supervisor.Reason) {
 	s.mu.Unlock()
 	l.close(reason)
 	s.asks.failAt(l.address, reason)
-	s.monitors.fireAt(l.address, reason, reason.Cause == ErrNoActor)
+	s.monitors.fireAt(l.address, reason, nobody(reason))
 	s.inbound.drop(l.address)
 }

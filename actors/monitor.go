@@ -146,7 +146,7 @@ func (t *monitors) fireAt(address string, r supervisor.Reason, ended bool) {
 	}
 	t.mu.Unlock()
 	how := endProcess
-	if r.Cause == ErrNoActor {
+	if nobody(r) {
 		how = endNobody
 	}
 	for _, m := range found {

@@ -16,6 +16,12 @@ var (
 	noActor  = errorReason(ErrNoActor)
 )
 
+// nobody says whether r is noActor, and not the reason of one who ended because
+// somebody else was not there.
+func nobody(r supervisor.Reason) bool {
+	return r.Kind == supervisor.Error && r.Cause == ErrNoActor //nolint:errorlint // it and no other
+}
+
 func errorReason(err error) supervisor.Reason {
 	return supervisor.Reason{Kind: supervisor.Error, Cause: err}
 }

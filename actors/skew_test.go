@@ -26,7 +26,7 @@ type shaped struct {
 	Many   []inner
 	Next   *shaped
 	When   time.Time
-	hidden int //nolint:unused // as in a user's type
+	hidden int
 }
 
 func TestShape(t *testing.T) {
