@@ -15,6 +15,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/actors/actorstest"
+	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -240,4 +241,95 @@ func descriptors(t *testing.T, pid int) int {
 		t.Fatal(err)
 	}
 	return len(list)
+}
+
+// kinds carries one handle of each kind.
+type kinds struct {
+	Hops int
+	L    net.Listener   `cbor:"-"`
+	P    net.PacketConn `cbor:"-"`
+	F    *os.File       `cbor:"-"`
+	C    net.Conn       `cbor:"-"`
+}
+
+func init() { actors.RegisterType[*kinds]("test.kinds") }
+
+func (k *kinds) TakeHandles() []any {
+	if k.L == nil {
+		return nil
+	}
+	list := []any{k.L, k.P, k.F, k.C}
+	*k = kinds{Hops: k.Hops}
+	return list
+}
+
+func (k *kinds) SetHandles(hs []*fdipc.Handle) error {
+	if len(hs) != 4 {
+		return fmt.Errorf("%d handles", len(hs))
+	}
+	var errs [4]error
+	k.L, errs[0] = hs[0].Listener()
+	k.P, errs[1] = hs[1].PacketConn()
+	k.F, errs[2] = hs[2].File()
+	k.C, errs[3] = hs[3].Conn()
+	return errors.Join(errs[:]...)
+}
+
+// Handles of every kind go to another process in a message and come back in the
+// answer, and are what they were.
+func TestHandlesOfEveryKind(t *testing.T) {
+	master := local(t)
+	actorstest.StartPeer(t, master, 1, "worker")
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	client, server := tcpPair(t)
+	lnAddr, pcAddr := ln.Addr().String(), pc.LocalAddr().String()
+	msg := &kinds{L: ln, P: pc, F: w, C: server}
+	for hop := range 3 {
+		k, ok := ask(t, master, actor.NewPID("1", "echo"), msg).(*kinds)
+		if !ok || k.L == nil || k.C == nil {
+			t.Fatalf("hop %d: %+v", hop, k)
+		}
+		msg = k
+	}
+	defer msg.L.Close()
+	defer msg.P.Close()
+	if msg.L.Addr().String() != lnAddr || msg.P.LocalAddr().String() != pcAddr {
+		t.Fatalf("listener %v, packets %v", msg.L.Addr(), msg.P.LocalAddr())
+	}
+	c, err := net.Dial("tcp", lnAddr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if a, err := msg.L.Accept(); err != nil {
+		t.Fatal(err)
+	} else {
+		a.Close()
+	}
+	if _, err := msg.C.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	msg.C.Close()
+	if _, err := msg.F.WriteString("y"); err != nil {
+		t.Fatal(err)
+	}
+	msg.F.Close()
+	if b, err := io.ReadAll(client); err != nil || string(b) != "x" {
+		t.Fatalf("connection: %q, %v", b, err)
+	}
+	if b, err := io.ReadAll(r); err != nil || string(b) != "y" { // and no copy is left open
+		t.Fatalf("file: %q, %v", b, err)
+	}
 }
