@@ -9,6 +9,9 @@ func (s *State) start(n int) {
 		l = &slot{n: n, gen: s.gen}
 		s.slots[n] = l
 	}
+	if l.off { // no roll has touched it while it was down for good
+		l.gen = s.gen
+	}
 	l.off, l.void, l.asked = false, false, true
 	switch {
 	case s.stopping || l.removing:
