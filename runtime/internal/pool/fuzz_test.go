@@ -258,7 +258,9 @@ func (w *world) rest(t *testing.T) {
 			settled = settled && l.up && l.cur != 0 && l.next == 0 && l.gen == w.m.s.gen && !l.due
 		}
 		for _, x := range w.m.s.workers {
-			settled = settled && (x.phase == holding || x.phase == spare) && x.gen == w.m.s.gen
+			// A slot whose way back has failed keeps the worker that it has.
+			kept := x.phase == holding && w.m.s.slots[x.slot].why == ForBack
+			settled = settled && (x.phase == holding || x.phase == spare) && (x.gen == w.m.s.gen || kept)
 		}
 		if settled {
 			return
