@@ -96,6 +96,7 @@ func hangOnceTold(ctx context.Context, w *coppice.Worker) error {
 			spinInHandler()
 		case statusBad:
 			rw.WriteHeader(http.StatusServiceUnavailable)
+		case checkFails, checkPanics, checkBlocks: // the page is well
 		}
 	})})
 }

@@ -236,8 +236,8 @@ func TestDrainHijacked(t *testing.T) {
 	c := <-conns
 	d.c.beginDrain(errAsked, time.Hour, time.Hour)
 	select {
-	case <-d.served:
-		t.Fatal("Serve has not waited for a hijacked connection")
+	case err := <-d.served:
+		t.Fatalf("Serve has not waited for a hijacked connection: %v", err)
 	case <-d.c.ctx.Done():
 	}
 	c.Close()

@@ -71,8 +71,10 @@ func obedient(ctx context.Context, w *coppice.Worker) error {
 func init() {
 	reloads := func(change func(*coppice.Pool)) func() coppice.Config {
 		return func() coppice.Config {
-			p := coppice.Pool{Name: "web", Size: 2, Worker: obedient, StartTimeout: runtimetest.Patience,
-				Intensity: supervisor.Intensity{Max: 100, Period: time.Second}}
+			p := coppice.Pool{
+				Name: "web", Size: 2, Worker: obedient, StartTimeout: runtimetest.Patience,
+				Intensity: supervisor.Intensity{Max: 100, Period: time.Second},
+			}
 			change(&p)
 			return coppice.Config{Load: loadOrder, Children: []coppice.ChildSpec{p}}
 		}
@@ -175,10 +177,11 @@ func TestReload(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				switch e, _ := ev.Info.(coppice.PoolEvent); e.Kind {
-				case coppice.WorkerReplaced:
+				e, _ := ev.Info.(coppice.PoolEvent)
+				if e.Kind == coppice.WorkerReplaced {
 					replaced++
-				case coppice.WorkerDrained:
+				}
+				if e.Kind == coppice.WorkerDrained {
 					drained++
 				}
 				if ev.Kind == supervisor.ChildExited || ev.Kind == supervisor.ChildStarted {
@@ -375,7 +378,7 @@ func TestReloadSockets(t *testing.T) {
 	}
 	p.get()
 	setOrder("fail@1") // web/0 asks for the first one again
-	p.failReload()
+	_ = p.failReload()
 	if after := p.Listeners(); len(after) != 1 || after[0].Addr.String() != now[0].Addr.String() {
 		t.Errorf("listeners %v after a failed reload, want %v", after, now)
 	}
@@ -389,7 +392,7 @@ func TestReloadStopFirst(t *testing.T) {
 	p := plant(t, "reloads, stop first")
 	socket := p.Listeners()[0].Addr.String()
 	setOrder("fail@1")
-	p.failReload()
+	_ = p.failReload()
 	p.wantGenerations(1, 1, 1)
 	setOrder("serve")
 	p.mustReload()

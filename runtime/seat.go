@@ -1,9 +1,9 @@
 package coppice
 
 import (
+	"context"
 	"sync"
 
-	"context"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/supervisor"
 )
