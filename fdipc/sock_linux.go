@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -104,82 +102,6 @@ func renewSocket(f *os.File) (end, error) {
 	return s, err
 }
 
-// packetIO is what one system call needs, made once for each packet.
-type packetIO struct {
-	hdr   unix.Msghdr
-	iov   unix.Iovec
-	oob   [unix.SizeofCmsghdr + maxFDs*4 + 4 + unix.SizeofCmsghdr + 16]byte // maxFDs descriptors, credentials
-	n     int
-	errno syscall.Errno
-
-	try  func(uintptr)
-	send func(uintptr) bool
-	recv func(uintptr) bool
-	poll func(uintptr)
-}
-
-func (io *packetIO) init(p *packet) {
-	io.try = func(fd uintptr) { p.sendmsg(fd) }
-	io.send = func(fd uintptr) bool { p.sendmsg(fd); return io.errno != unix.EAGAIN }
-	io.recv = func(fd uintptr) bool { p.recvmsg(fd); return io.errno != unix.EAGAIN }
-	io.poll = func(fd uintptr) { p.recvmsg(fd) }
-}
-
-// sendmsg makes one attempt. The descriptor is non-blocking, so the raw call does not block either.
-func (p *packet) sendmsg(fd uintptr) {
-	p.load()
-	io := &p.io
-	io.iov.Base = unsafe.SliceData(p.buf)
-	io.iov.SetLen(len(p.buf))
-	io.hdr = unix.Msghdr{Iov: &io.iov}
-	io.hdr.SetIovlen(1)
-	if n := len(p.cargo); n > 0 {
-		h := (*unix.Cmsghdr)(unsafe.Pointer(&io.oob[0]))
-		h.Level, h.Type = unix.SOL_SOCKET, unix.SCM_RIGHTS
-		h.SetLen(unix.CmsgLen(n * 4))
-		fds := unsafe.Slice((*int32)(unsafe.Pointer(&io.oob[unix.CmsgLen(0)])), n)
-		for i, g := range p.cargo {
-			fds[i] = int32(g.fd)
-		}
-		io.hdr.Control = &io.oob[0]
-		io.hdr.SetControllen(unix.CmsgSpace(n * 4))
-	}
-	if raceEnabled {
-		raceEdge.Add(1)
-	}
-	for {
-		r, _, e := syscall.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&io.hdr)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
-		io.n, io.errno = int(r), e
-		if e != unix.EINTR {
-			break
-		}
-	}
-	p.unload(io.errno == 0)
-}
-
-func (p *packet) recvmsg(fd uintptr) {
-	io := &p.io
-	io.iov.Base = unsafe.SliceData(p.buf)
-	io.iov.SetLen(cap(p.buf))
-	io.hdr = unix.Msghdr{Iov: &io.iov, Control: &io.oob[0]}
-	io.hdr.SetIovlen(1)
-	io.hdr.SetControllen(len(io.oob))
-	for {
-		r, _, e := syscall.RawSyscall(unix.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(&io.hdr)), unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
-		io.n, io.errno = int(r), e
-		if e != unix.EINTR {
-			break
-		}
-	}
-	if raceEnabled {
-		raceEdge.Load()
-	}
-}
-
-// raceEdge tells the race detector what package syscall tells it of read and write: what went before a send
-// happened before what follows its receipt.
-var raceEdge atomic.Uint32
-
 func (s *socket) sent(p *packet, err error) error {
 	switch {
 	case err != nil:
@@ -233,43 +155,6 @@ func (s *socket) recv(p *packet) error {
 	}
 }
 
-// parse takes over what recvmsg brought. Descriptors are in the packet's cargo or closed.
-func (p *packet) parse() error {
-	h := &p.io.hdr
-	p.buf = p.buf[:p.io.n]
-	p.cargo = p.cargo[:0]
-	p.cut = h.Flags&unix.MSG_CTRUNC != 0
-	p.cred = nil
-	oob := p.io.oob[:h.Controllen]
-	for len(oob) >= unix.SizeofCmsghdr {
-		c := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
-		n := int(c.Len)
-		if n < unix.SizeofCmsghdr || n > len(oob) {
-			break
-		}
-		if c.Level == unix.SOL_SOCKET && c.Type == unix.SCM_RIGHTS {
-			for b := oob[unix.CmsgLen(0):n]; len(b) >= 4; b = b[4:] {
-				p.cargo = append(p.cargo, cargo{fd: int(*(*int32)(unsafe.Pointer(&b[0])))})
-			}
-		}
-		if c.Level == unix.SOL_SOCKET && c.Type == unix.SCM_CREDENTIALS && n >= unix.CmsgLen(unix.SizeofUcred) {
-			u := (*unix.Ucred)(unsafe.Pointer(&oob[unix.CmsgLen(0)]))
-			p.cred = &Credentials{PID: int(u.Pid), UID: int(u.Uid), GID: int(u.Gid)}
-		}
-		oob = oob[min(unix.CmsgSpace(n-unix.CmsgLen(0)), len(oob)):]
-	}
-	if len(p.buf) == 0 {
-		// The peer's end. An empty packet reads the same and is never sent by a peer in good order.
-		closeAll(p.cargo)
-		return io.EOF
-	}
-	if h.Flags&unix.MSG_TRUNC != 0 {
-		closeAll(p.cargo)
-		return wireError("packet of more than %d bytes", maxPacket)
-	}
-	return nil
-}
-
 func (s *socket) drain() {
 	s.draining.Store(true)
 	s.f.SetReadDeadline(time.Unix(1, 0)) // wakes recv
@@ -310,72 +195,6 @@ func (s *socket) adopt(g cargo) (end, error) {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	return newSocket(os.NewFile(uintptr(g.fd), "fdipc data"))
-}
-
-const tableSeals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
-
-func (s *socket) newTable(slots int) (*table, cargo, error) {
-	size := (tableWords + slots) * 8
-	fd, err := unix.MemfdCreate("fdipc-claims", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return nil, noCargo, os.NewSyscallError("memfd_create", err)
-	}
-	if err = unix.Ftruncate(fd, int64(size)); err == nil {
-		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, tableSeals)
-	}
-	if err != nil {
-		unix.Close(fd)
-		return nil, noCargo, os.NewSyscallError("memfd", err)
-	}
-	m, err := mapTable(fd, size)
-	if err != nil {
-		unix.Close(fd)
-		return nil, noCargo, err
-	}
-	t := newTable(m)
-	ownTable(t, m)
-	return t, cargo{fd: fd}, nil
-}
-
-// adoptTable maps the peer's table. Its size cannot change any more: without that a peer could
-// cut it off and kill us with SIGBUS.
-func (s *socket) adoptTable(g cargo) (*table, error) {
-	defer g.close()
-	seals, err := unix.FcntlInt(uintptr(g.fd), unix.F_GET_SEALS, 0)
-	if err != nil || seals&tableSeals != tableSeals {
-		return nil, wireError("claim table is not a sealed memfd")
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(g.fd, &st); err != nil {
-		return nil, os.NewSyscallError("fstat", err)
-	}
-	if st.Size < (tableWords+1)*8 || st.Size > (tableWords+maxCredits)*8 || st.Size%8 != 0 {
-		return nil, wireError("claim table of %d bytes", st.Size)
-	}
-	m, err := mapTable(g.fd, int(st.Size))
-	if err != nil {
-		return nil, err
-	}
-	t := tableAt(m)
-	ownTable(t, m)
-	if *t.magic != tableMagic {
-		return nil, wireError("claim table without its magic")
-	}
-	return t, nil
-}
-
-func mapTable(fd, size int) ([]uint64, error) {
-	b, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, os.NewSyscallError("mmap", err)
-	}
-	return unsafe.Slice((*uint64)(unsafe.Pointer(&b[0])), size/8), nil
-}
-
-// ownTable unmaps m when nothing refers to t any more. Handles do, and may outlive their Conn.
-func ownTable(t *table, m []uint64) {
-	b := unsafe.Slice((*byte)(unsafe.Pointer(&m[0])), len(m)*8)
-	runtime.AddCleanup(t, func(b []byte) { _ = unix.Munmap(b) }, b)
 }
 
 func closeFD(fd int) { _, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }

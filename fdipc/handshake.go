@@ -1,0 +1,136 @@
+package fdipc
+
+import (
+	"errors"
+	"fmt"
+)
+
+// start sends the hello over e and starts the goroutines. It takes ownership of e.
+func (c *Conn) start(e end) (err error) {
+	c.control = e
+	_, c.memory = e.(*memEnd)
+	c.spare = noCargo
+	defer func() {
+		if err != nil {
+			c.spare.close()
+		}
+	}()
+	c.own(e)
+	c.lanes[Control].end = e
+	c.lanes[Data].end = e
+	h := hello{
+		minVersion: version, maxVersion: version, knows: featAll &^ c.cfg.without,
+		maxFrame: uint32(c.cfg.MaxFrame), credits: uint32(c.cfg.Credits),
+	}
+	p := newPacket()
+	defer p.free()
+	var table *table
+	if h.knows&featTable != 0 {
+		t, g, err := e.newTable(c.cfg.Credits)
+		if err != nil {
+			e.close()
+			return err
+		}
+		table, h.attached = t, h.attached|featTable
+		if !c.memory {
+			c.spare = g
+		}
+		p.cargo = append(p.cargo, g)
+	}
+	var data end
+	if h.knows&featData != 0 {
+		d, g, err := e.pair()
+		if err != nil {
+			e.close()
+			return err
+		}
+		defer g.close()
+		c.own(d)
+		data, h.attached = d, h.attached|featData
+		p.cargo = append(p.cargo, g)
+	}
+	p.buf = p.buf[:pieceHead]
+	for range p.cargo {
+		p.buf = appendEntry(p.buf, &entry{})
+	}
+	p.buf = h.append(p.buf)
+	putPieceHeader(p.buf, pieceHeader{n: helloLen, kind: kindHello, handles: len(p.cargo)})
+	p.frames = 1
+	if err := e.try(p); err != nil && !errors.Is(err, ErrPeerLost) {
+		for _, e := range c.ends {
+			e.close()
+		}
+		return err
+	} // else the reader will find out
+	if d := c.cfg.HandshakeTimeout; d > 0 {
+		c.hsTimer.Reset(d)
+	}
+	// Owned by the Conn: they end when fail closes the ends.
+	c.wg.Go(c.lanes[Control].write)
+	c.wg.Go(func() { c.readControl(table, data) })
+	return nil
+}
+
+// handshake works on the peer's hello. table and data are what our own hello offered.
+func (c *Conn) handshake(p *piece, cargos []cargo, t *table, data end) error {
+	h, err := decodeHello(p.payload)
+	if err != nil {
+		return err
+	}
+	if h.minVersion > version || h.maxVersion < version {
+		return fmt.Errorf("%w: peer speaks %d to %d, this side %d", ErrVersion, h.minVersion, h.maxVersion, version)
+	}
+	next := 0
+	for f := features(1); f != 0 && f <= h.attached; f <<= 1 {
+		if h.attached&f == 0 {
+			continue
+		}
+		if next == len(cargos) {
+			return wireError("hello without its descriptors")
+		}
+		g := cargos[next]
+		cargos[next] = noCargo
+		next++
+		switch {
+		case f == featTable && c.cfg.without&f == 0:
+			if c.peer, err = c.control.adoptTable(g); err != nil {
+				return err
+			}
+		case f == featData && c.cfg.without&f == 0:
+			if c.data, err = c.control.adopt(g); err != nil {
+				return err
+			}
+		default:
+			g.close()
+		}
+	}
+	if h.knows&featTable == 0 {
+		t = nil
+	}
+	c.maxFrame.Store(min(c.maxFrame.Load(), int64(h.maxFrame)))
+	c.offers.open(t, max(1, min(c.cfg.Credits, int(min(h.credits, maxCredits)))))
+	if data != nil && h.knows&featData != 0 {
+		c.lanes[Data].end = data
+	}
+	if c.data != nil && !c.own(c.data) {
+		return ErrClosed
+	}
+	c.hsTimer.Stop()
+	c.mu.Lock()
+	c.ready = true
+	c.mu.Unlock()
+	if c.cfg.Ready != nil {
+		c.cfg.Ready(c)
+	}
+	// Owned by the Conn, as those of start.
+	c.wg.Go(c.lanes[Data].write)
+	if c.data != nil {
+		c.wg.Go(c.readData)
+	} else {
+		close(c.dataOver)
+	}
+	for _, l := range c.lanes {
+		l.wakeWriter()
+	}
+	return nil
+}

@@ -1,0 +1,195 @@
+package fdipc
+
+type settled struct {
+	h *Handle
+	o Outcome
+}
+
+// endLocked ends the offer in slot s.
+func (o *offers) endLocked(s uint32, out Outcome) {
+	f := &o.slots[s]
+	h := f.h
+	last := o.live[len(o.live)-1]
+	o.live[f.at] = last
+	o.slots[last].at = f.at
+	o.live = o.live[:len(o.live)-1]
+	f.h = nil
+	o.free = append(o.free, s)
+	st := &o.c.stats
+	switch out {
+	case Claimed:
+		st.claimed.Add(1)
+		if !o.c.memory { // in memory there is but one copy, and the receiver has it
+			h.release()
+		}
+		if o.t != nil {
+			o.t.store(s, word(f.seq, 0, wordReleased))
+		}
+		if o.c.cfg.Settled == nil {
+			return
+		}
+	case Refused:
+		st.refused.Add(1)
+	case Returned:
+		st.returned.Add(1)
+	}
+	o.done = append(o.done, settled{h, out})
+}
+
+// sweepLocked reads the peer's answers and takes back what has run out.
+func (o *offers) sweepLocked(t int64) {
+	if o.t == nil {
+		for i := len(o.live) - 1; i >= 0; i-- {
+			f := &o.slots[o.live[i]]
+			if f.deadline != 0 && t > f.deadline && !f.loading {
+				// Without a table it cannot be taken back, not even one that still waits to be
+				// sent: the peer could not tell a stand-in from the real one.
+				if !o.stalled {
+					o.stalled = true
+					o.c.stats.stalls.Add(1)
+				}
+			}
+		}
+		o.creditLocked()
+		return
+	}
+	for i := len(o.live) - 1; i >= 0; i-- {
+		s := o.live[i]
+		f := &o.slots[s]
+		if f.loading {
+			continue
+		}
+		switch w := o.t.load(s); {
+		case w == word(f.seq, 0, wordOffered):
+			if f.deadline == 0 || t <= f.deadline {
+				continue
+			}
+			// The sign of life is read first: whatever the peer does after it lost
+			// the offer must show.
+			beat := o.t.beat.Load()
+			if !o.t.swap(s, w, word(f.seq, 0, wordRevoked)) {
+				i++ // it answered just now: look again
+				continue
+			}
+			if !o.stalled {
+				o.stalled, o.beatAt = true, beat
+				o.c.stats.stalls.Add(1)
+			}
+			o.c.stats.revoked.Add(1)
+			o.endLocked(s, Returned)
+		case w == word(f.seq, 0, wordClaimed):
+			o.endLocked(s, Claimed)
+		case uint32(w>>32) == f.seq && w&0xffff00ff == wordRefused:
+			f.h.reason = uint8(w >> 8)
+			o.endLocked(s, Refused)
+		default:
+			// The peer wrote what it may not write. The descriptor may be in use
+			// there, so it is not offered again.
+			o.endLocked(s, Claimed)
+			o.c.stats.corrupt.Add(1)
+			go o.c.fail(wireError("claim table: word %#x in slot %d", w, s))
+		}
+	}
+	if len(o.free) > 0 {
+		o.creditLocked()
+	}
+}
+
+// answer is the peer's answer by frame, without a table.
+func (o *offers) answer(r ref, reason, state uint8) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.t != nil || int(r.slot) >= len(o.slots) {
+		return wireError("claim of slot %d", r.slot)
+	}
+	f := &o.slots[r.slot]
+	if f.h == nil || f.seq != r.seq || !f.sent && !f.loading {
+		return wireError("claim of slot %d, which is not on offer", r.slot)
+	}
+	switch state {
+	case wordClaimed:
+		o.endLocked(r.slot, Claimed)
+	case wordRefused:
+		f.h.reason = reason
+		o.endLocked(r.slot, Refused)
+	default:
+		return wireError("claim with state %d", state)
+	}
+	o.stalled = false
+	o.creditLocked()
+	o.kickLocked()
+	return nil
+}
+
+// settle sweeps and runs the callbacks. It runs on the timer's goroutine and on that of the
+// control lane.
+func (o *offers) settle() {
+	o.callback.Lock()
+	defer o.callback.Unlock()
+	o.mu.Lock()
+	o.armed = false
+	o.sweepLocked(now())
+	done := o.done
+	o.done = nil
+	if len(o.live) > 0 || o.stalled && o.t != nil && o.availableLocked() == 0 {
+		o.armLocked(tick)
+	}
+	o.mu.Unlock()
+	o.call(done)
+}
+
+func (o *offers) call(done []settled) {
+	for _, d := range done {
+		d.h.back(d.o)
+		switch {
+		case o.c.cfg.Settled != nil:
+			o.c.cfg.Settled(o.c, d.h, d.o)
+		case d.o != Claimed:
+			d.h.Close()
+		}
+	}
+}
+
+// byFrames says that there are offers whose claims can only come by frame.
+func (o *offers) byFrames() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.t == nil && len(o.live) > 0
+}
+
+// end settles what can be settled, when the Conn has ended. It says whether all is.
+// gone says that the peer is known to be dead.
+func (o *offers) end(gone bool) (all bool) {
+	o.callback.Lock()
+	defer o.callback.Unlock()
+	o.mu.Lock()
+	o.ended = true
+	o.timer.Stop()
+	for o.loaded > 0 {
+		o.idle.Wait()
+	}
+	o.sweepLocked(now())
+	for i := len(o.live) - 1; i >= 0; i-- {
+		s := o.live[i]
+		f := &o.slots[s]
+		if o.t == nil {
+			if gone || !f.sent {
+				o.endLocked(s, Returned)
+			}
+			continue
+		}
+		if o.t.swap(s, word(f.seq, 0, wordOffered), word(f.seq, 0, wordRevoked)) {
+			o.endLocked(s, Returned)
+		} else {
+			o.sweepLocked(0) // it answered just now
+			i = len(o.live)
+		}
+	}
+	o.creditLocked()
+	done := o.done
+	o.done = nil
+	all = len(o.live) == 0
+	o.mu.Unlock()
+	o.call(done)
+	return all
+}

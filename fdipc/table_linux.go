@@ -1,0 +1,75 @@
+package fdipc
+
+import (
+	"os"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const tableSeals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
+
+func (s *socket) newTable(slots int) (*table, cargo, error) {
+	size := (tableWords + slots) * 8
+	fd, err := unix.MemfdCreate("fdipc-claims", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, noCargo, os.NewSyscallError("memfd_create", err)
+	}
+	if err = unix.Ftruncate(fd, int64(size)); err == nil {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, tableSeals)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, noCargo, os.NewSyscallError("memfd", err)
+	}
+	m, err := mapTable(fd, size)
+	if err != nil {
+		unix.Close(fd)
+		return nil, noCargo, err
+	}
+	t := newTable(m)
+	ownTable(t, m)
+	return t, cargo{fd: fd}, nil
+}
+
+// adoptTable maps the peer's table. Its size cannot change any more: without that a peer could
+// cut it off and kill us with SIGBUS.
+func (s *socket) adoptTable(g cargo) (*table, error) {
+	defer g.close()
+	seals, err := unix.FcntlInt(uintptr(g.fd), unix.F_GET_SEALS, 0)
+	if err != nil || seals&tableSeals != tableSeals {
+		return nil, wireError("claim table is not a sealed memfd")
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(g.fd, &st); err != nil {
+		return nil, os.NewSyscallError("fstat", err)
+	}
+	if st.Size < (tableWords+1)*8 || st.Size > (tableWords+maxCredits)*8 || st.Size%8 != 0 {
+		return nil, wireError("claim table of %d bytes", st.Size)
+	}
+	m, err := mapTable(g.fd, int(st.Size))
+	if err != nil {
+		return nil, err
+	}
+	t := tableAt(m)
+	ownTable(t, m)
+	if *t.magic != tableMagic {
+		return nil, wireError("claim table without its magic")
+	}
+	return t, nil
+}
+
+func mapTable(fd, size int) ([]uint64, error) {
+	b, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, os.NewSyscallError("mmap", err)
+	}
+	return unsafe.Slice((*uint64)(unsafe.Pointer(&b[0])), size/8), nil
+}
+
+// ownTable unmaps m when nothing refers to t any more. Handles do, and may outlive their Conn.
+func ownTable(t *table, m []uint64) {
+	b := unsafe.Slice((*byte)(unsafe.Pointer(&m[0])), len(m)*8)
+	runtime.AddCleanup(t, func(b []byte) { _ = unix.Munmap(b) }, b)
+}

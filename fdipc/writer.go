@@ -1,0 +1,199 @@
+package fdipc
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"time"
+)
+
+// burst is the pause, in nanoseconds, under which two sends are a stream. It is shorter
+// than any round trip between two processes and longer than a loop around Send.
+const burst = 3000
+
+// sendLocked sees to it that what is queued gets sent. It is called with mu held and
+// releases it. It never blocks.
+func (l *lane) sendLocked(more bool) {
+	if l.sending || len(l.queue) == 0 {
+		l.mu.Unlock()
+		return
+	}
+	l.sending = true
+	if more || now()-l.last < burst {
+		l.mu.Unlock()
+		l.wakeWriter()
+		return
+	}
+	l.nextLocked()
+	l.calling = true
+	l.mu.Unlock()
+	err := l.end.try(l.cur)
+	l.mu.Lock()
+	l.calledLocked(err)
+	switch {
+	case err == nil:
+		l.last = now()
+		if len(l.queue) == 0 {
+			l.sending = false
+			l.mu.Unlock()
+			return
+		}
+		l.mu.Unlock()
+		l.wakeWriter()
+	case errors.Is(err, errAgain):
+		l.mu.Unlock()
+		l.wakeWriter()
+	default:
+		l.mu.Unlock()
+		l.c.broken(err)
+	}
+}
+
+func (l *lane) wakeWriter() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// nextLocked takes the next packet into cur.
+func (l *lane) nextLocked() {
+	l.cur = l.queue[0]
+	n := copy(l.queue, l.queue[1:])
+	l.queue[n] = nil
+	l.queue = l.queue[:n]
+}
+
+// calledLocked ends a system call.
+func (l *lane) calledLocked(err error) {
+	l.calling = false
+	if err == nil {
+		l.doneLocked()
+	}
+	if l.err != nil {
+		l.idle.Broadcast()
+	}
+}
+
+// doneLocked puts away cur, which was sent.
+func (l *lane) doneLocked() {
+	p := l.cur
+	l.cur = nil
+	l.sent++
+	l.bytes -= len(p.buf)
+	l.frames -= p.frames
+	st := &l.c.stats
+	st.framesSent.Add(uint64(p.frames))
+	st.packetsSent.Add(1)
+	st.bytesSent.Add(uint64(len(p.buf)))
+	if len(l.spare) < spares {
+		p.reset()
+		l.spare = append(l.spare, p)
+	} else {
+		p.free()
+	}
+	if l.room != nil && l.bytes <= l.c.cfg.QueueBytes/2 {
+		l.fullLocked()
+	}
+}
+
+// write is the lane's writer. It runs until the Conn ends.
+func (l *lane) write() {
+	pause := time.Duration(0)
+	for {
+		select {
+		case <-l.wake:
+		case <-l.c.dying:
+			return
+		}
+		runtime.Gosched() // others may have something for the same packet
+		l.mu.Lock()
+		for l.err == nil {
+			if l.cur == nil {
+				if len(l.queue) == 0 {
+					l.sending = false
+					break
+				}
+				l.nextLocked()
+			}
+			l.calling = true
+			l.mu.Unlock()
+			err := l.end.send(l.cur)
+			l.mu.Lock()
+			l.calledLocked(err)
+			if err == nil {
+				pause = 0
+				continue
+			}
+			l.mu.Unlock()
+			if errors.Is(err, errAgain) {
+				// The kernel has no room that the poller could tell of: too many descriptors
+				// of this user are in flight, or it is short of memory.
+				l.c.stats.retried.Add(1)
+				pause = min(max(2*pause, time.Millisecond), 50*time.Millisecond)
+				select {
+				case <-time.After(pause):
+				case <-l.c.dying:
+					return
+				}
+			} else {
+				l.c.broken(err)
+				return
+			}
+			l.mu.Lock()
+		}
+		l.mu.Unlock()
+	}
+}
+
+// shut refuses further frames of the application.
+func (l *lane) shut() {
+	l.mu.Lock()
+	l.closed = true
+	l.fullLocked()
+	l.mu.Unlock()
+}
+
+// flush waits until everything queued so far was taken by the kernel, and says whether it was.
+func (l *lane) flush(ctx context.Context) bool {
+	l.mu.Lock()
+	want := l.queued
+	l.mu.Unlock()
+	return l.flushTo(ctx, want)
+}
+
+// flushTo waits until the kernel has taken want packets, as counted by queued.
+func (l *lane) flushTo(ctx context.Context, want uint64) bool {
+	l.mu.Lock()
+	for l.err == nil && l.sent < want {
+		if l.waitRoom(ctx) != nil {
+			return false
+		}
+		l.mu.Lock()
+	}
+	defer l.mu.Unlock()
+	return l.sent >= want
+}
+
+// took says whether the kernel has taken want packets, once that is certain: the Conn has ended and nobody
+// is in a system call, or it has.
+func (l *lane) took(want uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.sent < want && l.calling {
+		l.idle.Wait()
+	}
+	return l.sent >= want
+}
+
+// fail refuses all further frames and wakes who waits. A packet in the hands of a sender is
+// left to it; the others are dropped, their offers are settled by offers.end.
+func (l *lane) fail(err error) {
+	l.mu.Lock()
+	if l.err == nil {
+		l.err = err
+	}
+	l.queue = nil
+	l.fullLocked()
+	l.mu.Unlock()
+}
