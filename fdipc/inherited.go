@@ -44,6 +44,16 @@ func Inherited() (f *os.File, env map[string]string, ok bool, err error) {
 	return os.NewFile(uintptr(inherit.FD), "fdipc"), env, true, nil
 }
 
+// InheritedVar is one of the variables that [Inherited] returns, without taking the channel. ok is false if
+// there is none of that name, or no channel.
+func InheritedVar(name string) (value string, ok bool) {
+	if inherit.Bad != "" || !inherit.Set {
+		return "", false
+	}
+	value, ok = inherit.Env[inherit.Child+name]
+	return value, ok
+}
+
 // Environ returns the marker variables for a child in which fd is its end of a [Socketpair], to be
 // appended to the child's environment. vars are further variables for it; their names are
 // put behind "COPPICE_CHILD_", and [Inherited] there returns them without it.

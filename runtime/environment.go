@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 )
 
@@ -248,7 +249,7 @@ func (e Environment) fileNames() string {
 // inheritedFiles are the names of the descriptors that this process was given,
 // from firstFile on.
 func inheritedFiles() []string {
-	v := inherit().env[filesVar]
+	v, _ := fdipc.InheritedVar(filesVar)
 	if v == "" {
 		return nil
 	}
@@ -256,7 +257,8 @@ func inheritedFiles() []string {
 }
 
 func init() { // before anything of the user's can start a process
-	if InChild() {
+	// Not by InChild: that takes the channel, which may be for somebody else.
+	if _, ok := fdipc.InheritedVar(filesVar); ok {
 		keepFiles(len(inheritedFiles()))
 		keepName()
 	}
