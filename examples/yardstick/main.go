@@ -16,7 +16,8 @@
 // gcc is there, and plain Go. With -rounds each row runs that often, all rows in turn, so that rows of one round
 // can be compared with each other; noise of the machine then hits all alike. -pin keeps all processes on one core.
 //
-// handles, messages and roundtrip measure fdipc between two processes, which both count.
+// handles, messages and roundtrip measure fdipc between two processes, which both count. "came_back" counts
+// handles that the child did not claim in time, on a machine too busy to run it; they are offered again.
 //
 // actors measures actors of this process beside protoactor's own (bare_), and of other processes: told 64 bytes, and
 // asked with 1 or 64 asks in flight, by the master (process_) or by a sibling over a lane (sibling_).
@@ -52,7 +53,8 @@ type result struct {
 	CPU   float64 `json:"cpu_ns_per_op"`
 	P50   float64 `json:"p50_us,omitempty"`
 	P99   float64 `json:"p99_us,omitempty"`
-	Jain  float64 `json:"jain,omitempty"` // of the workers' shares: 1 is even
+	Jain  float64 `json:"jain,omitempty"`      // of the workers' shares: 1 is even
+	Back  int     `json:"came_back,omitempty"` // handles that were revoked from a starved child, and offered again
 }
 
 // row is one measurement. run takes about d and returns errSkip, wrapped, if it cannot be done here.

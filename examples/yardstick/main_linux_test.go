@@ -1,10 +1,15 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/fdipc"
 )
 
 func TestMain(m *testing.M) {
@@ -18,6 +23,37 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	removeBuilt()
 	os.Exit(code)
+}
+
+// What a starved child lets lie comes back, is offered again, and counts; the row holds.
+func TestComesBack(t *testing.T) {
+	src, err := dupTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(src)
+	var back returns
+	var child *os.Process
+	w := flow{
+		role: "handles", unit: "handles/s", claimTimeout: 20 * time.Millisecond, resend: back.resend,
+		started: func(p *process) {
+			child = p.cmd.Process
+			_ = child.Signal(unix.SIGSTOP)
+		},
+		settled: func(c *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
+			if o == fdipc.Returned {
+				_ = child.Signal(unix.SIGCONT)
+			}
+			back.settled(c, h, o)
+		},
+		send: func(c *fdipc.Conn) (int, error) {
+			return 1, c.Send(context.Background(), &fdipc.Frame{Kind: kindWork, Lane: fdipc.Data, Handles: []*fdipc.Handle{fdipc.HandleFD(dup(src))}})
+		},
+	}
+	res, err := drive(20*time.Millisecond, w)
+	if err != nil || res.Back == 0 {
+		t.Errorf("%+v, %v", res, err)
+	}
 }
 
 // Every row runs, and counts on both sides what it sent.

@@ -7,8 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/coppice-go/coppice/examples/yardstick/peers"
 	"github.com/coppice-go/coppice/fdipc"
@@ -70,43 +73,112 @@ func claimAll(f *fdipc.Frame) (n int) {
 	return n
 }
 
-// drive lets send run for d, waits until the child has got everything, and gives the result.
-func drive(role, unit string, d time.Duration, settled func(*fdipc.Conn, *fdipc.Handle, fdipc.Outcome), send func(c *fdipc.Conn) (int, error)) (r result, err error) {
+// flow is what drive sends.
+type flow struct {
+	role, unit string
+	settled    func(*fdipc.Conn, *fdipc.Handle, fdipc.Outcome) // optional
+	send       func(*fdipc.Conn) (int, error)
+	// resend sends what came back of a flow, when all of it has been heard of, and says how much that was. Optional.
+	resend func(*fdipc.Conn) (int, error)
+
+	claimTimeout time.Duration  // 0: the default
+	started      func(*process) // before the first send; optional
+}
+
+// drive lets the flow run for d, waits until the child has got everything, and gives the result.
+func drive(d time.Duration, w flow) (r result, err error) {
 	total := make(chan uint64, 1)
-	c, p, err := spawn(role, fdipc.Config{
-		Credits: credits, Settled: settled,
+	c, p, err := spawn(w.role, fdipc.Config{
+		Credits: credits, Settled: w.settled, ClaimTimeout: w.claimTimeout,
 		Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { total <- f.Target },
 	})
 	if err != nil {
 		return r, err
 	}
+	ask := func() (uint64, error) {
+		if err := c.Send(context.Background(), &fdipc.Frame{Kind: kindEnd, Lane: fdipc.Data}); err != nil {
+			return 0, err
+		}
+		select {
+		case got := <-total:
+			return got, nil
+		case <-c.Done():
+			return 0, c.Err()
+		}
+	}
 	// The child is up when it has answered once; its start is not part of the row.
-	if err := c.Send(context.Background(), &fdipc.Frame{Kind: kindEnd, Lane: fdipc.Data}); err != nil {
+	if _, err := ask(); err != nil {
 		return r, err
 	}
-	<-total
-	started, own := time.Now(), selfCPU()
-	p.own = own
-	n := 0
+	if w.started != nil {
+		w.started(p)
+	}
+	started := time.Now()
+	p.own = selfCPU()
+	n, again := 0, 0
 	for n&1023 != 0 || time.Since(started) < d {
-		k, err := send(c)
+		k, err := w.send(c)
 		if err != nil {
 			return r, err
 		}
 		n += k
 	}
-	if err := c.Send(context.Background(), &fdipc.Frame{Kind: kindEnd, Lane: fdipc.Data}); err != nil {
+	got, err := ask()
+	for err == nil && w.resend != nil {
+		c.Settle() // the child has tried all, so now all is heard of
+		var k int
+		if k, err = w.resend(c); k == 0 || err != nil {
+			break
+		}
+		again += k
+		got, err = ask()
+	}
+	if err != nil {
 		return r, err
 	}
-	got := <-total
 	took := time.Since(started)
 	c.Close()
 	<-c.Done() // Settled has heard of all
 	cpu := p.end()
-	if got != uint64(n) {
-		return r, fmt.Errorf("sent %d, child got %d", n, got)
+	if st := c.Stats(); w.resend == nil && got < uint64(n) { // what came back was closed
+		again = int(st.Returned)
+		got += st.Returned
 	}
-	return result{Unit: unit, Value: float64(n) / took.Seconds(), CPU: float64(cpu.Nanoseconds()) / float64(n)}, nil
+	if got != uint64(n) {
+		return r, fmt.Errorf("sent %d, child got %d, %d came back", n, got, again)
+	}
+	return result{Unit: w.unit, Value: float64(n) / took.Seconds(), CPU: float64(cpu.Nanoseconds()) / float64(n), Back: again}, nil
+}
+
+// returns are the handles that came back.
+type returns struct {
+	claimed atomic.Int64
+	mu      sync.Mutex
+	hs      []*fdipc.Handle
+}
+
+func (r *returns) settled(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
+	if o == fdipc.Claimed {
+		r.claimed.Add(1)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hs = append(r.hs, h)
+}
+
+func (r *returns) resend(c *fdipc.Conn) (n int, err error) {
+	r.mu.Lock()
+	hs := r.hs
+	r.hs = nil
+	r.mu.Unlock()
+	for h := range slices.Chunk(hs, 16) {
+		if err := c.Send(context.Background(), &fdipc.Frame{Kind: kindWork, Lane: fdipc.Data, Handles: h}); err != nil {
+			return n, err
+		}
+		n += len(h)
+	}
+	return n, nil
 }
 
 func handles(batch int, claimed bool) func(time.Duration) (result, error) {
@@ -115,28 +187,23 @@ func handles(batch int, claimed bool) func(time.Duration) (result, error) {
 		if err != nil {
 			return r, err
 		}
-		var settled func(*fdipc.Conn, *fdipc.Handle, fdipc.Outcome)
-		var heard atomic.Int64
-		if claimed {
-			settled = func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
-				if o != fdipc.Claimed {
-					h.Close()
-					return
-				}
-				heard.Add(1)
-			}
-		}
+		defer unix.Close(src)
 		sent := int64(0)
 		hs := make([]*fdipc.Handle, batch)
-		r, err = drive("handles", "handles/s", d, settled, func(c *fdipc.Conn) (int, error) {
+		w := flow{role: "handles", unit: "handles/s", send: func(c *fdipc.Conn) (int, error) {
 			for i := range hs {
 				hs[i] = fdipc.HandleFD(dup(src))
 			}
 			sent += int64(batch)
 			return batch, c.Send(context.Background(), &fdipc.Frame{Kind: kindWork, Lane: fdipc.Data, Handles: hs})
-		})
-		if err == nil && claimed && heard.Load() != sent {
-			err = fmt.Errorf("%d sent, %d reported claimed", sent, heard.Load())
+		}}
+		var back returns
+		if claimed {
+			w.settled, w.resend = back.settled, back.resend
+		}
+		r, err = drive(d, w)
+		if n := back.claimed.Load(); err == nil && claimed && n != sent {
+			err = fmt.Errorf("%d sent, %d reported claimed", sent, n)
 		}
 		return r, err
 	}
@@ -145,9 +212,9 @@ func handles(batch int, claimed bool) func(time.Duration) (result, error) {
 func messages(size int) func(time.Duration) (result, error) {
 	return func(d time.Duration) (result, error) {
 		payload := make([]byte, size)
-		return drive("messages", "messages/s", d, nil, func(c *fdipc.Conn) (int, error) {
+		return drive(d, flow{role: "messages", unit: "messages/s", send: func(c *fdipc.Conn) (int, error) {
 			return 1, c.Send(context.Background(), &fdipc.Frame{Kind: kindWork, Lane: fdipc.Data, Payload: payload})
-		})
+		}})
 	}
 }
 
@@ -188,23 +255,35 @@ func roundtrip(ask bool) func(time.Duration) (result, error) {
 			return r, err
 		}
 		close(ready)
+		wait := func(what <-chan struct{}) error {
+			select {
+			case <-what:
+				return nil
+			case <-c.Done():
+				return c.Err()
+			}
+		}
 		send := func() error { return c.Send(context.Background(), &fdipc.Frame{Kind: kindWork, Payload: payload}) }
 		if err := send(); err != nil {
 			return r, err
 		}
 		if ask {
-			<-ping
+			if err := wait(ping); err != nil {
+				return r, err
+			}
 			start()
 			for at.Before(end) {
 				if err := send(); err != nil {
 					return r, err
 				}
-				<-ping
+				if err := wait(ping); err != nil {
+					return r, err
+				}
 				u := time.Now()
 				lat, at = append(lat, u.Sub(at)), u
 			}
-		} else {
-			<-done
+		} else if err := wait(done); err != nil {
+			return r, err
 		}
 		c.Close()
 		return latencies(lat, p.end()), nil
