@@ -46,7 +46,8 @@ type Config struct {
 	Credits int
 
 	// ClaimTimeout is how long an offered handle may stay unclaimed before it is
-	// revoked and comes back as Returned. Default 1 s; negative means never.
+	// revoked and comes back as Returned. A time in which this process was stopped itself hardly
+	// counts: the peer may have been stopped with it. Default 1 s; negative means never.
 	ClaimTimeout time.Duration
 
 	// HandshakeTimeout bounds the wait for the peer's first packet. Default 30 s;
@@ -59,6 +60,9 @@ type Config struct {
 
 	// without are features this side does without; for tests of the fall-backs.
 	without features
+
+	// tick replaces the constant; for tests that are not to be helped by it.
+	tick time.Duration
 }
 
 const (
@@ -93,6 +97,9 @@ func (cfg *Config) validate() error {
 	def("MaxFrame", &cfg.MaxFrame, defaultMaxFrame, maxMaxFrame)
 	if cfg.ClaimTimeout == 0 {
 		cfg.ClaimTimeout = defaultClaimTimeout
+	}
+	if cfg.tick == 0 {
+		cfg.tick = tick
 	}
 	if cfg.HandshakeTimeout == 0 {
 		cfg.HandshakeTimeout = defaultHandshakeTimeout

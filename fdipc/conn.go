@@ -32,11 +32,13 @@ type Conn struct {
 	mu       sync.Mutex
 	err      error
 	ends     []end
-	ready    bool // the handshake is over
-	wrote    bool // CloseWrite is done
-	readOver bool // the peer has closed its writing half, and only that
+	ready    bool  // the handshake is over
+	wrote    bool  // CloseWrite is done
+	readOver bool  // the peer has closed its writing half, and only that
+	parting  error // once this side has begun to say goodbye: why it ends if the peer is quicker to close
 
 	dying   chan struct{} // closed by fail
+	ended   atomic.Bool   // the same, cheaper to ask
 	done    chan struct{} // closed when readers and writers have ended
 	gone    chan struct{} // closed by PeerGone
 	goneOne sync.Once
@@ -119,6 +121,9 @@ func (c *Conn) send(ctx context.Context, f *Frame) error {
 	}
 	if int64(len(f.Payload)) > c.maxFrame.Load() {
 		return ErrTooBig
+	}
+	if len(f.Handles) == 0 && c.lanes[f.Lane].join(f) {
+		return nil
 	}
 	for i, h := range f.Handles {
 		if err := h.depart(c.memory); err != nil {
@@ -206,13 +211,9 @@ func (c *Conn) Credit() int {
 	if o.ended {
 		return 0
 	}
+	o.elapseLocked(now())
 	if len(o.free) < (len(o.slots)+1)/2 || o.stalled {
-		o.sweepLocked(now())
-		if o.t != nil && len(o.free) == 0 {
-			o.t.wake.Store(1)
-			o.sweepLocked(now())
-		}
-		o.kickLocked()
+		o.gatherLocked(1)
 	}
 	return o.availableLocked()
 }

@@ -11,10 +11,9 @@ import (
 func (r *receiver) deliver(f *Frame) error {
 	c := r.c
 	if f.Kind >= FirstUserKind {
-		select {
-		case <-c.dying:
+		if c.ended.Load() {
 			f.Refuse(ReasonClosed)
-		default:
+		} else {
 			c.cfg.Handler(c, f)
 		}
 		return nil

@@ -33,6 +33,7 @@ func (c *Conn) CloseWrite() error {
 		l.shut()
 	}
 	c.lanes[Data].flush(context.Background())
+	c.part(io.EOF)
 	c.transport(kindGoodbye, goodbyeHalf)
 	c.lanes[Control].flush(context.Background())
 	for _, l := range c.lanes {
@@ -62,12 +63,19 @@ func (c *Conn) Close() error {
 		ctx, cancel := context.WithTimeout(context.Background(), closeLinger)
 		defer cancel()
 		if c.lanes[Data].flush(ctx) {
+			c.part(ErrClosed)
 			c.transport(kindGoodbye, goodbyeFull)
 			c.lanes[Control].flush(ctx)
 		}
 	}
 	c.fail(ErrClosed)
 	return nil
+}
+
+func (c *Conn) part(err error) {
+	c.mu.Lock()
+	c.parting = err
+	c.mu.Unlock()
 }
 
 // closeLinger is how long Close lets the peer take what is queued.
@@ -105,6 +113,7 @@ func (c *Conn) fail(err error) {
 	for _, l := range c.lanes {
 		l.fail(err)
 	}
+	c.ended.Store(true)
 	close(c.dying)
 	last := c.offers.byFrames()
 	for _, e := range ends {

@@ -1,8 +1,13 @@
 package fdipc
 
+import "time"
+
 // The fall-backs, for tests.
 func WithoutTable(cfg Config) Config { cfg.without |= featTable; return cfg }
 func WithoutLane(cfg Config) Config  { cfg.without |= featData; return cfg }
+
+// WithoutTick has a sender hear of answers only when its peer says so.
+func WithoutTick(cfg Config) Config { cfg.tick = time.Hour; return cfg }
 
 // RaceEnabled: the race detector is on.
 const RaceEnabled = raceEnabled

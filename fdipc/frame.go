@@ -1,6 +1,9 @@
 package fdipc
 
-import "strconv"
+import (
+	"encoding/binary"
+	"strconv"
+)
 
 // Kind says what a frame is. Kinds below [FirstUserKind] belong to the
 // transport; Send refuses them. All others mean what the two sides agreed on.
@@ -35,6 +38,12 @@ func (l Lane) String() string {
 // TraceContext is opaque to this package. The zero value means none and takes
 // no room on the wire.
 type TraceContext [26]byte
+
+// none says that there is no context. Most frames have none, and a comparison of 26 bytes is a call.
+func (t *TraceContext) none() bool {
+	le := binary.LittleEndian
+	return le.Uint64(t[0:])|le.Uint64(t[8:])|le.Uint64(t[16:])|le.Uint64(t[18:]) == 0
+}
 
 // Frame is one message.
 type Frame struct {

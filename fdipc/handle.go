@@ -162,7 +162,7 @@ func (h *Handle) entry() entry {
 
 func (h *Handle) entrySize() int {
 	n := entryHead + len(h.name)
-	if h.Trace != (TraceContext{}) {
+	if !h.Trace.none() {
 		n += traceLen
 	}
 	return n
@@ -171,27 +171,30 @@ func (h *Handle) entrySize() int {
 // depart takes h from its owner, for a Conn.
 func (h *Handle) depart(memory bool) error {
 	h.mu.Lock()
-	defer h.mu.Unlock()
+	var err error
 	switch {
 	case h.state != handleOwned:
-		return ErrHandleUsed
+		err = ErrHandleUsed
 	case h.fd < 0 && !memory:
-		return ErrHandleKind
-	case memory:
-		h.kindLocked() // the receiver cannot look for itself before it claims
+		err = ErrHandleKind
+	default:
+		if memory {
+			h.kindLocked() // the receiver cannot look for itself before it claims
+		}
+		h.state = handleSent
 	}
-	h.state = handleSent
-	return nil
+	h.mu.Unlock()
+	return err
 }
 
 // back gives h back to its owner, or ends it.
 func (h *Handle) back(o Outcome) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.state = handleOwned
 	if o == Claimed {
 		h.state, h.fd, h.v = handleGone, -1, nil
 	}
+	h.mu.Unlock()
 }
 
 // release closes the sender's copy.
@@ -210,8 +213,9 @@ func (h *Handle) release() {
 // table it waits until the kernel has taken the word of it. Claiming twice is once.
 func (h *Handle) Claim() error {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	if err := h.claimLocked(); err != nil {
+	err := h.claimLocked()
+	h.mu.Unlock()
+	if err != nil {
 		return fmt.Errorf("fdipc: claim: %w", err)
 	}
 	return nil
@@ -261,7 +265,6 @@ func (h *Handle) Refuse(reason uint8) {
 // never asked for ends when its sender has closed its copy too, some milliseconds later.
 func (h *Handle) Close() error {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	switch h.state {
 	case handleReceived:
 		h.from.answer(h, ReasonNone, wordRefused)
@@ -274,6 +277,7 @@ func (h *Handle) Close() error {
 		h.release()
 		h.fd, h.v = -1, nil
 	}
+	h.mu.Unlock()
 	return nil
 }
 

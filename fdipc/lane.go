@@ -106,6 +106,39 @@ func (l *lane) addLocked() *packet {
 // taken, so that a stream stays in the processor's cache.
 const spares = 4
 
+// join puts a frame without handles into the packet that is being filled, if somebody is about to send that and the
+// frame fits: the short way for a stream of small frames. It says whether it did.
+func (l *lane) join(f *Frame) bool {
+	size := pieceHead + len(f.Payload)
+	bits := uint8(0)
+	if l.id == Data {
+		bits = pieceData
+	}
+	traced := !f.Trace.none()
+	if traced {
+		bits |= pieceTrace
+		size += traceLen
+	}
+	l.mu.Lock()
+	n := len(l.queue)
+	if n == 0 || !l.sending || l.closed || !l.fitsLocked(len(f.Payload)) || len(l.queue[n-1].buf)+size > sendPacket {
+		l.mu.Unlock()
+		return false
+	}
+	p := l.queue[n-1]
+	b := p.buf[:len(p.buf)+pieceHead]
+	putPieceHeader(b[len(p.buf):], pieceHeader{n: len(f.Payload), kind: f.Kind, bits: bits, flags: f.Flags, target: f.Target})
+	if traced {
+		b = append(b, f.Trace[:]...)
+	}
+	p.buf = append(b, f.Payload...)
+	p.frames++
+	l.frames++
+	l.bytes += size
+	l.mu.Unlock()
+	return true
+}
+
 // putLocked queues a frame, in as many pieces as it takes. refs are the offers of its
 // handles; it cannot fail.
 func (l *lane) putLocked(f *Frame, refs []ref) {
@@ -115,7 +148,7 @@ func (l *lane) putLocked(f *Frame, refs []ref) {
 		bits = pieceData
 	}
 	size := pieceHead + len(f.Payload)
-	traced := f.Trace != (TraceContext{})
+	traced := !f.Trace.none()
 	if traced {
 		size += traceLen
 	}

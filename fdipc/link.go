@@ -20,6 +20,8 @@ type end interface {
 	recv(p *packet) error
 	// drain makes recv answer io.EOF instead of blocking, from now on.
 	drain()
+	// hangup waits, after recv has answered io.EOF, until the peer has closed both halves, or drain, stop or close.
+	hangup()
 	closeWrite() error
 	// stop refuses whatever either side would still send; recv gives what is there and
 	// then io.EOF.

@@ -42,6 +42,7 @@ type memEnd struct {
 	link    *memLink
 	side    int
 	in, out *memQueue
+	over    bool // hangup is not to wait; guarded by out.mu
 }
 
 // memQueueLen bounds a direction of a lane in memory, in packets.
@@ -69,7 +70,7 @@ func (l *memLink) pair(side int) (a, b *memEnd) {
 	l.mu.Lock()
 	l.queues = append(l.queues, x, y)
 	l.mu.Unlock()
-	return &memEnd{l, side, x, y}, &memEnd{l, 1 - side, y, x}
+	return &memEnd{link: l, side: side, in: x, out: y}, &memEnd{link: l, side: 1 - side, in: y, out: x}
 }
 
 // cut ends all lanes in both directions. What was sent before can still be received.
@@ -78,12 +79,20 @@ func (l *memLink) cut() {
 	defer l.mu.Unlock()
 	for _, q := range l.queues {
 		q.end()
+		q.leave()
 	}
 }
 
 func (q *memQueue) end() {
 	q.mu.Lock()
 	q.eof = true
+	q.cond.Broadcast()
+	q.mu.Unlock()
+}
+
+func (q *memQueue) leave() {
+	q.mu.Lock()
+	q.broken = true
 	q.cond.Broadcast()
 	q.mu.Unlock()
 }
@@ -161,6 +170,22 @@ func (e *memEnd) drain() {
 	e.in.last = true
 	e.in.cond.Broadcast()
 	e.in.mu.Unlock()
+	e.noWait()
+}
+
+func (e *memEnd) hangup() {
+	e.out.mu.Lock()
+	for !e.over && !e.out.broken {
+		e.out.cond.Wait()
+	}
+	e.out.mu.Unlock()
+}
+
+func (e *memEnd) noWait() {
+	e.out.mu.Lock()
+	e.over = true
+	e.out.cond.Broadcast()
+	e.out.mu.Unlock()
 }
 
 func (e *memEnd) closeWrite() error {
@@ -171,15 +196,16 @@ func (e *memEnd) closeWrite() error {
 func (e *memEnd) stop() {
 	e.in.end()
 	e.out.end()
+	e.noWait()
 }
 
 func (e *memEnd) close() error {
 	e.out.end()
+	e.noWait()
 	e.in.mu.Lock()
-	e.in.broken = true
 	e.in.items, e.in.holds = nil, nil
-	e.in.cond.Broadcast()
 	e.in.mu.Unlock()
+	e.in.leave()
 	return nil
 }
 

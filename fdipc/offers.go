@@ -17,6 +17,8 @@ type offers struct {
 	live    []uint32 // slots in use, in no order
 	loaded  int      // offers whose descriptor is in a system call
 	idle    sync.Cond
+	clock   int64  // what deadlines are measured by: see elapseLocked
+	seen    int64  // when it was last moved on
 	stalled bool   // an offer ran out, and the peer has shown no life since
 	beatAt  uint32 // the peer's beat, read before the revocation
 	done    []settled
@@ -24,6 +26,9 @@ type offers struct {
 	timer   *time.Timer
 	armed   bool
 	ended   bool
+
+	releases releases
+	claimed  uint64 // ever; under mu like the rest, for it is the common case
 
 	callback sync.Mutex // held around Settled, never with mu
 }
@@ -34,7 +39,7 @@ type offer struct {
 	at       int32 // index in live
 	loading  bool
 	sent     bool  // the kernel has it: without a table it cannot be taken back
-	deadline int64 // 0: none
+	deadline int64 // by offers.clock; 0: none
 }
 
 // tick is how often the table is looked at while something is on offer and nothing else gives
@@ -44,6 +49,7 @@ const tick = 5 * time.Millisecond
 func (o *offers) init(c *Conn) {
 	o.c = c
 	o.idle.L = &o.mu
+	o.releases.hi = -1
 	o.timer = time.AfterFunc(time.Hour, o.settle)
 	o.timer.Stop()
 }
@@ -89,26 +95,20 @@ func (o *offers) reserve(refs []ref, hs []*Handle, want bool) (_ []ref, wait cha
 	if o.slots != nil && len(hs) > len(o.slots) {
 		return refs, nil, ErrTooManyHandles
 	}
-	if o.availableLocked() < len(hs) {
-		o.sweepLocked(now())
-		if o.availableLocked() < len(hs) && o.t != nil {
-			o.t.wake.Store(1)
-			o.sweepLocked(now())
-		}
-		o.kickLocked()
-		if o.availableLocked() < len(hs) {
-			if want {
-				if o.credit == nil {
-					o.credit = make(chan struct{})
-				}
-				wait = o.credit
+	t := now()
+	o.elapseLocked(t)
+	if o.availableLocked() < len(hs) && !o.gatherLocked(len(hs)) {
+		if want {
+			if o.credit == nil {
+				o.credit = make(chan struct{})
 			}
-			return refs, wait, errAgain
+			wait = o.credit
 		}
+		return refs, wait, errAgain
 	}
 	deadline := int64(0)
 	if d := o.c.cfg.ClaimTimeout; d > 0 {
-		deadline = now() + int64(d)
+		deadline = o.clock + int64(d)
 	}
 	for _, h := range hs {
 		s := o.free[len(o.free)-1]
@@ -122,8 +122,30 @@ func (o *offers) reserve(refs []ref, hs []*Handle, want bool) (_ []ref, wait cha
 		refs = append(refs, ref{s, f.seq})
 	}
 	o.c.stats.offered.Add(uint64(len(hs)))
-	o.armLocked(tick)
+	o.armLocked(o.c.cfg.tick)
 	return refs, nil, nil
+}
+
+// gatherLocked looks for answers until n handles may be offered, or says that it is worth waiting for more. The
+// peer then tells when half of what it has is answered, so that a stream costs two such messages a window, or
+// when there is enough for n, if that is more.
+func (o *offers) gatherLocked(n int) bool {
+	o.sweepLocked()
+	for o.availableLocked() < n {
+		if o.t == nil {
+			return false
+		}
+		after := 1
+		if !o.stalled {
+			after = max(1, n-len(o.free), len(o.live)/2)
+		}
+		o.t.wake.Store(uint32(after))
+		o.sweepLocked()                               // what was answered before the peer could see that
+		if len(o.live) >= after || len(o.live) == 0 { // so many answers are to come, or late attempts of a stalled peer
+			return o.availableLocked() >= n
+		}
+	}
+	return true
 }
 
 func (o *offers) armLocked(d time.Duration) {

@@ -21,6 +21,12 @@ func (*packetIO) init(*packet) {}
 
 func closeFD(fd int) { os.NewFile(uintptr(fd), "").Close() }
 
+func closeFDs(lo, hi int) {
+	for fd := lo; fd <= hi; fd++ {
+		closeFD(fd)
+	}
+}
+
 func shutdownFD(int) {}
 
 func detectKind(int) HandleKind { return HandleOther }

@@ -21,11 +21,12 @@ func (c *Conn) readControl(t *table, data end) {
 		c.mu.Unlock()
 		if both {
 			c.fail(io.EOF)
+			return
 		}
-		return
+		c.control.hangup() // nothing more comes; that the peer ends still shows
 	}
-	if !r.goodbye {
-		err = ErrPeerLost
+	if !r.goodbye || r.half {
+		err = c.lost(r.half)
 	}
 	for _, l := range c.lanes {
 		l.fail(err)
@@ -39,6 +40,16 @@ func (c *Conn) readControl(t *table, data end) {
 		}
 	}
 	c.fail(err)
+}
+
+// lost says what the end of the control lane means that no goodbye announced.
+func (c *Conn) lost(half bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.parting == ErrClosed || half && c.parting != nil {
+		return c.parting
+	}
+	return ErrPeerLost
 }
 
 // readData is the reader of the data lane.

@@ -1,6 +1,7 @@
 package fdipc
 
 import (
+	"encoding/binary"
 	"fmt"
 )
 
@@ -92,6 +93,12 @@ func (r *receiver) pieces(b []byte, g []cargo) ([]cargo, error) {
 	if len(b) == 0 {
 		return g, wireError("empty packet")
 	}
+	if bare {
+		var err error
+		if b, err = r.small(b); err != nil {
+			return nil, err
+		}
+	}
 	for len(b) > 0 {
 		var err error
 		if b, err = decodePiece(b, p); err != nil {
@@ -123,6 +130,38 @@ func (r *receiver) pieces(b []byte, g []cargo) ([]cargo, error) {
 		}
 	}
 	return nil, nil
+}
+
+// small delivers the whole frames without handles and trace context at the head of b, which is most of what comes,
+// and returns what follows them. It decides nothing by itself: what it does not know it leaves.
+func (r *receiver) small(b []byte) ([]byte, error) {
+	c, f := r.c, &r.frame
+	lane := Control
+	if r.end == c.data {
+		lane = Data
+	}
+	if c.data == nil || r.parts[lane].active {
+		return b, nil // both lanes come this way, or a frame goes on
+	}
+	bits := byte(0)
+	if lane == Data {
+		bits = pieceData
+	}
+	f.Lane, f.Handles = lane, nil
+	f.setTrace(nil)
+	for len(b) >= pieceHead && b[5] == bits && b[7] == 0 {
+		n := int(binary.LittleEndian.Uint32(b))
+		if n > len(b)-pieceHead || n > c.cfg.MaxFrame {
+			break
+		}
+		f.Kind, f.Flags, f.Target, f.Payload = Kind(b[4]), b[6], binary.LittleEndian.Uint64(b[8:]), b[pieceHead:pieceHead+n:pieceHead+n]
+		b = b[pieceHead+n:]
+		r.frames++
+		if err := r.deliver(f); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
 }
 
 // piece works on one piece after the hello. It owns g.
@@ -199,7 +238,7 @@ func (r *receiver) piece(p *piece, g []cargo) error {
 func (f *Frame) setTrace(b []byte) {
 	if b != nil {
 		copy(f.Trace[:], b)
-	} else if f.Trace != (TraceContext{}) {
+	} else if !f.Trace.none() {
 		f.Trace = TraceContext{}
 	}
 }

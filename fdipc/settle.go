@@ -5,7 +5,18 @@ type settled struct {
 	o Outcome
 }
 
-// endLocked ends the offer in slot s.
+// maxStep is what a pause between two looks counts for at most.
+const maxStep = 4 * tick
+
+// elapseLocked moves the clock of the deadlines on. It is the time in which this process was there to see an
+// answer: when it was stopped itself, or the whole machine was, the peer may have had no chance to
+// answer either, and is not called stalled for it.
+func (o *offers) elapseLocked(t int64) {
+	o.clock += min(max(t-o.seen, 0), int64(maxStep))
+	o.seen = max(t, o.seen)
+}
+
+// endLocked ends the offer in slot s. If it was claimed, releaseLocked must follow.
 func (o *offers) endLocked(s uint32, out Outcome) {
 	f := &o.slots[s]
 	h := f.h
@@ -18,12 +29,10 @@ func (o *offers) endLocked(s uint32, out Outcome) {
 	st := &o.c.stats
 	switch out {
 	case Claimed:
-		st.claimed.Add(1)
+		o.claimed++
+		o.releases.slots = append(o.releases.slots, s)
 		if !o.c.memory { // in memory there is but one copy, and the receiver has it
-			h.release()
-		}
-		if o.t != nil {
-			o.t.store(s, word(f.seq, 0, wordReleased))
+			o.releases.add(h)
 		}
 		if o.c.cfg.Settled == nil {
 			return
@@ -37,7 +46,8 @@ func (o *offers) endLocked(s uint32, out Outcome) {
 }
 
 // sweepLocked reads the peer's answers and takes back what has run out.
-func (o *offers) sweepLocked(t int64) {
+func (o *offers) sweepLocked() {
+	t := o.clock
 	if o.t == nil {
 		for i := len(o.live) - 1; i >= 0; i-- {
 			f := &o.slots[o.live[i]]
@@ -90,6 +100,7 @@ func (o *offers) sweepLocked(t int64) {
 			go o.c.fail(wireError("claim table: word %#x in slot %d", w, s))
 		}
 	}
+	o.releaseLocked()
 	if len(o.free) > 0 {
 		o.creditLocked()
 	}
@@ -109,6 +120,7 @@ func (o *offers) answer(r ref, reason, state uint8) error {
 	switch state {
 	case wordClaimed:
 		o.endLocked(r.slot, Claimed)
+		o.releaseLocked()
 	case wordRefused:
 		f.h.reason = reason
 		o.endLocked(r.slot, Refused)
@@ -128,14 +140,52 @@ func (o *offers) settle() {
 	defer o.callback.Unlock()
 	o.mu.Lock()
 	o.armed = false
-	o.sweepLocked(now())
+	o.elapseLocked(now())
+	o.sweepLocked()
 	done := o.done
 	o.done = nil
 	if len(o.live) > 0 || o.stalled && o.t != nil && o.availableLocked() == 0 {
-		o.armLocked(tick)
+		o.armLocked(o.c.cfg.tick)
 	}
 	o.mu.Unlock()
 	o.call(done)
+}
+
+// releases are claimed handles whose copies here are yet to be closed: neighbours at one stroke.
+type releases struct {
+	slots  []uint32
+	lo, hi int32 // a run of descriptors; empty if hi is lower
+}
+
+func (r *releases) add(h *Handle) {
+	switch {
+	case h.v != nil || h.fd < 0:
+		h.release()
+	case r.hi < r.lo:
+		r.lo, r.hi = h.fd, h.fd
+	case h.fd == r.hi+1:
+		r.hi++
+	case h.fd == r.lo-1:
+		r.lo--
+	default:
+		closeFDs(int(r.lo), int(r.hi))
+		r.lo, r.hi = h.fd, h.fd
+	}
+}
+
+// releaseLocked closes them, and then says so in the table.
+func (o *offers) releaseLocked() {
+	r := &o.releases
+	if r.lo <= r.hi {
+		closeFDs(int(r.lo), int(r.hi))
+		r.lo, r.hi = 0, -1
+	}
+	for _, s := range r.slots {
+		if o.t != nil {
+			o.t.store(s, word(o.slots[s].seq, 0, wordReleased))
+		}
+	}
+	r.slots = r.slots[:0]
 }
 
 func (o *offers) call(done []settled) {
@@ -168,7 +218,7 @@ func (o *offers) end(gone bool) (all bool) {
 	for o.loaded > 0 {
 		o.idle.Wait()
 	}
-	o.sweepLocked(now())
+	o.sweepLocked()
 	for i := len(o.live) - 1; i >= 0; i-- {
 		s := o.live[i]
 		f := &o.slots[s]
@@ -181,7 +231,7 @@ func (o *offers) end(gone bool) (all bool) {
 		if o.t.swap(s, word(f.seq, 0, wordOffered), word(f.seq, 0, wordRevoked)) {
 			o.endLocked(s, Returned)
 		} else {
-			o.sweepLocked(0) // it answered just now
+			o.sweepLocked() // it answered just now
 			i = len(o.live)
 		}
 	}

@@ -48,9 +48,7 @@ func newSocket(f *os.File) (end, error) {
 			return
 		}
 		unix.CloseOnExec(int(fd))
-		if room, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF); room < 4*sendPacket {
-			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, 4*sendPacket) // one packet must fit
-		}
+		growBuffer(int(fd))
 		err = unix.SetNonblock(int(fd), true)
 	})
 	switch {
@@ -69,6 +67,11 @@ func newSocket(f *os.File) (end, error) {
 	}
 	f.Close()
 	return nil, err
+}
+
+// growBuffer lets a socket hold more than a few packets, if the system permits it; one must fit in any case.
+func growBuffer(fd int) {
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 8*sendPacket)
 }
 
 // duplicate returns a file of its own over the descriptor of c, which stays the caller's.
@@ -160,6 +163,14 @@ func (s *socket) drain() {
 	s.f.SetReadDeadline(time.Unix(1, 0)) // wakes recv
 }
 
+func (s *socket) hangup() {
+	_ = s.rc.Read(func(fd uintptr) bool {
+		p := [1]unix.PollFd{{Fd: int32(fd)}}
+		_, err := unix.Poll(p[:], 0)
+		return err != nil && err != unix.EINTR || p[0].Revents != 0 // POLLHUP and its like; nothing else was asked for
+	})
+}
+
 func (s *socket) closeWrite() error {
 	var err error
 	if cerr := s.rc.Control(func(fd uintptr) { err = unix.Shutdown(int(fd), unix.SHUT_WR) }); cerr != nil {
@@ -177,11 +188,11 @@ func (s *socket) stop() {
 func (s *socket) close() error { return s.f.Close() }
 
 func (s *socket) pair() (end, cargo, error) {
-	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, noCargo, os.NewSyscallError("socketpair", err)
 	}
-	e, err := newSocket(os.NewFile(uintptr(p[0]), "fdipc data"))
+	e, err := newSender(p[0])
 	if err != nil {
 		unix.Close(p[1])
 		return nil, noCargo, err
@@ -198,6 +209,18 @@ func (s *socket) adopt(g cargo) (end, error) {
 }
 
 func closeFD(fd int) { _, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
+
+// closeFDs closes lo to hi, all of which are the caller's.
+func closeFDs(lo, hi int) {
+	if hi > lo {
+		if _, _, e := syscall.RawSyscall(unix.SYS_CLOSE_RANGE, uintptr(lo), uintptr(hi), 0); e == 0 {
+			return
+		} // before Linux 5.9
+	}
+	for fd := lo; fd <= hi; fd++ {
+		closeFD(fd)
+	}
+}
 
 func shutdownFD(fd int) {
 	_, _, _ = syscall.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_RDWR, 0)

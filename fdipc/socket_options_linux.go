@@ -10,11 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func passed(by *atomic.Int64) bool {
-	t := by.Load()
-	return t != 0 && now() >= t
-}
-
 func (s *Socket) network() string {
 	if s.kind == HandleTCP {
 		return "tcp"
@@ -65,57 +60,6 @@ func (s *Socket) toAddr(sa unix.Sockaddr) net.Addr {
 		return &net.TCPAddr{}
 	}
 	return &net.UnixAddr{Net: s.network()}
-}
-
-// SetDeadline sets both deadlines.
-func (s *Socket) SetDeadline(t time.Time) error { return s.setDeadline(t, true, true) }
-
-// SetReadDeadline sets the deadline of reads, those that wait included. The zero value means none.
-func (s *Socket) SetReadDeadline(t time.Time) error { return s.setDeadline(t, true, false) }
-
-// SetWriteDeadline sets the deadline of writes, those that wait included. The zero value means none.
-func (s *Socket) SetWriteDeadline(t time.Time) error { return s.setDeadline(t, false, true) }
-
-func (s *Socket) setDeadline(t time.Time, read, write bool) error {
-	if !s.enter() {
-		return s.opError("set", net.ErrClosed)
-	}
-	defer s.leave()
-	if err := s.deadlines(t, read, write); err != nil {
-		return s.opError("set", err)
-	}
-	return nil
-}
-
-func (s *Socket) deadlines(t time.Time, read, write bool) error {
-	f := s.file.Load()
-	if f == nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		f = s.file.Load() // it may have been made meanwhile, with the deadlines of before
-	}
-	if f == nil {
-		var by int64
-		if !t.IsZero() {
-			by = max(1, now()+int64(min(time.Until(t), math.MaxInt64/2)))
-		}
-		if read {
-			s.readAt = t
-			s.readBy.Store(by)
-		}
-		if write {
-			s.writeAt = t
-			s.writeBy.Store(by)
-		}
-		return nil
-	}
-	switch {
-	case !write:
-		return f.SetReadDeadline(t)
-	case !read:
-		return f.SetWriteDeadline(t)
-	}
-	return f.SetDeadline(t)
 }
 
 // CloseRead shuts down the reading half.
@@ -174,4 +118,60 @@ func zone(index int) string {
 		return i.Name
 	}
 	return ""
+}
+
+func passed(by *atomic.Int64) bool {
+	t := by.Load()
+	return t != 0 && now() >= t
+}
+
+// SetDeadline sets both deadlines.
+func (s *Socket) SetDeadline(t time.Time) error { return s.setDeadline(t, true, true) }
+
+// SetReadDeadline sets the deadline of reads, those that wait included. The zero value means none.
+func (s *Socket) SetReadDeadline(t time.Time) error { return s.setDeadline(t, true, false) }
+
+// SetWriteDeadline sets the deadline of writes, those that wait included. The zero value means none.
+func (s *Socket) SetWriteDeadline(t time.Time) error { return s.setDeadline(t, false, true) }
+
+func (s *Socket) setDeadline(t time.Time, read, write bool) error {
+	if !s.enter() {
+		return s.opError("set", net.ErrClosed)
+	}
+	defer s.leave()
+	if err := s.deadlines(t, read, write); err != nil {
+		return s.opError("set", err)
+	}
+	return nil
+}
+
+func (s *Socket) deadlines(t time.Time, read, write bool) error {
+	f := s.file.Load()
+	if f == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		f = s.file.Load() // it may have been made meanwhile, with the deadlines of before
+	}
+	if f == nil {
+		var by int64
+		if !t.IsZero() {
+			by = max(1, now()+int64(min(time.Until(t), math.MaxInt64/2)))
+		}
+		if read {
+			s.readAt = t
+			s.readBy.Store(by)
+		}
+		if write {
+			s.writeAt = t
+			s.writeBy.Store(by)
+		}
+		return nil
+	}
+	switch {
+	case !write:
+		return f.SetReadDeadline(t)
+	case !read:
+		return f.SetWriteDeadline(t)
+	}
+	return f.SetDeadline(t)
 }

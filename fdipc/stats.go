@@ -23,7 +23,7 @@ type Stats struct {
 
 type counters struct {
 	framesSent, framesReceived, packetsSent, packetsReceived, bytesSent, bytesReceived atomic.Uint64
-	offered, claimed, refused, returned, revoked, stalls, corrupt                      atomic.Uint64
+	offered, refused, returned, revoked, stalls, corrupt                               atomic.Uint64
 	truncated, full, retried                                                           atomic.Uint64
 }
 
@@ -31,13 +31,13 @@ type counters struct {
 func (c *Conn) Stats() Stats {
 	s := &c.stats
 	c.offers.mu.Lock()
-	out := len(c.offers.live)
+	out, claimed := len(c.offers.live), c.offers.claimed
 	c.offers.mu.Unlock()
 	return Stats{
 		FramesSent: s.framesSent.Load(), FramesReceived: s.framesReceived.Load(),
 		PacketsSent: s.packetsSent.Load(), PacketsReceived: s.packetsReceived.Load(),
 		BytesSent: s.bytesSent.Load(), BytesReceived: s.bytesReceived.Load(),
-		Offered: s.offered.Load(), Claimed: s.claimed.Load(), Refused: s.refused.Load(), Returned: s.returned.Load(),
+		Offered: s.offered.Load(), Claimed: claimed, Refused: s.refused.Load(), Returned: s.returned.Load(),
 		Outstanding: out, Revoked: s.revoked.Load(), Stalls: s.stalls.Load(), Corrupt: s.corrupt.Load(),
 		Held: c.held.Load(), Truncated: s.truncated.Load(), Full: s.full.Load(), Retried: s.retried.Load(),
 	}

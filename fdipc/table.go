@@ -23,7 +23,8 @@ import (
 //	  0  u32  magic
 //	  4  u32  number of words
 //	 64  u32  beat: the receiver adds 1 after each attempt to claim or refuse
-//	128  u32  wake: set by the sender that waits; the receiver swaps in 0 and sends kindWake
+//	128  u32  wake: after how many further attempts the sender wants to hear of them; each takes 1 off, and
+//	          the one that reaches 0 sends kindWake
 //	192  u64  words: sequence<<32 | reason<<8 | state
 //
 // The sender trusts nothing in it: what it offered to whom stands in its own memory.
@@ -93,7 +94,12 @@ func (t *table) swap(slot uint32, old, new uint64) bool {
 func (t *table) settle(slot, seq uint32, reason, state uint8) (won, wake bool) {
 	won = t.words[slot].CompareAndSwap(word(seq, 0, wordOffered), word(seq, reason, state))
 	t.beat.Add(1)
-	wake = t.wake.Load() != 0 && t.wake.Swap(0) != 0
+	for w := t.wake.Load(); w != 0; w = t.wake.Load() {
+		if t.wake.CompareAndSwap(w, w-1) {
+			wake = w == 1
+			break
+		}
+	}
 	runtime.KeepAlive(t)
 	return won, wake
 }

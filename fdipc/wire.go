@@ -95,20 +95,22 @@ type entry struct {
 
 func (e *entry) size() int {
 	n := entryHead + len(e.name)
-	if e.trace != (TraceContext{}) {
+	if !e.trace.none() {
 		n += traceLen
 	}
 	return n
 }
 
 func appendEntry(b []byte, e *entry) []byte {
-	b = binary.LittleEndian.AppendUint32(b, e.slot)
-	b = binary.LittleEndian.AppendUint32(b, e.seq)
 	bits := byte(0)
-	if e.trace != (TraceContext{}) {
+	if !e.trace.none() {
 		bits = entryTrace
 	}
-	b = append(b, byte(e.kind), bits, byte(len(e.name)), 0)
+	var head [entryHead]byte
+	binary.LittleEndian.PutUint32(head[0:], e.slot)
+	binary.LittleEndian.PutUint32(head[4:], e.seq)
+	head[8], head[9], head[10] = byte(e.kind), bits, byte(len(e.name))
+	b = append(b, head[:]...)
 	if bits != 0 {
 		b = append(b, e.trace[:]...)
 	}

@@ -12,8 +12,7 @@ import (
 // Node: test-child-process-send-after-close.
 func testClose(t *testing.T, join Join) {
 	got := make(chan uint64, 100)
-	var a, b side
-	start(t, join, &a, &b, a.config(nil), b.config(func(_ *fdipc.Conn, f *fdipc.Frame) { got <- f.Target }))
+	a, b := oneWay(t, join, func(_ *fdipc.Conn, f *fdipc.Frame) { got <- f.Target })
 	a.send(t, &fdipc.Frame{Kind: kind, Lane: fdipc.Data})
 	Wait(t, "first frame", got)
 	for i := range uint64(50) {
@@ -33,7 +32,7 @@ func testClose(t *testing.T, join Join) {
 		t.Errorf("B ended with %v", b.Err())
 	}
 	h := pipeHandle(t, "mine")
-	for _, s := range []*side{&a, &b} {
+	for _, s := range []*side{a, b} {
 		if err := s.Send(context.Background(), &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{h}}); !errors.Is(err, s.Err()) {
 			t.Errorf("send after close: %v", err)
 		}
@@ -75,9 +74,25 @@ func testCloseWrite(t *testing.T, join Join) {
 	}
 }
 
-func testCloseInHandler(t *testing.T, join Join) {
+// A peer that closed its writing half and then ends is missed, even if nothing is sent to it.
+func testLostAfterCloseWrite(t *testing.T, join Join) {
+	got := make(chan uint64, 1)
 	var a, b side
-	start(t, join, &a, &b, a.config(nil), b.config(func(c *fdipc.Conn, _ *fdipc.Frame) { c.Close() }))
+	start(t, join, &a, &b, a.config(func(_ *fdipc.Conn, f *fdipc.Frame) { got <- f.Target }), b.config(nil))
+	b.send(t, &fdipc.Frame{Kind: kind, Target: 1}) // A's handshake is over when this has come
+	Wait(t, "frame", got)
+	if err := b.CloseWrite(); err != nil {
+		t.Error(err)
+	}
+	b.Close()
+	Wait(t, "end of A", a.Done())
+	if !errors.Is(a.Err(), fdipc.ErrPeerLost) {
+		t.Errorf("A ended with %v", a.Err())
+	}
+}
+
+func testCloseInHandler(t *testing.T, join Join) {
+	a, b := oneWay(t, join, func(c *fdipc.Conn, _ *fdipc.Frame) { c.Close() })
 	a.send(t, &fdipc.Frame{Kind: kind})
 	Wait(t, "end of B", b.Done())
 	Wait(t, "end of A", a.Done())

@@ -13,13 +13,12 @@ import (
 
 func testFields(t *testing.T, join Join) {
 	got := make(chan fdipc.Frame, 2)
-	var a, b side
-	start(t, join, &a, &b, a.config(nil), b.config(func(_ *fdipc.Conn, f *fdipc.Frame) {
+	a, _ := oneWay(t, join, func(_ *fdipc.Conn, f *fdipc.Frame) {
 		g := *f
 		g.Payload = bytes.Clone(f.Payload)
 		g.Handles = append([]*fdipc.Handle(nil), f.Handles...)
 		got <- g
-	}))
+	})
 	h := pipeHandle(t, "x").Named("first")
 	h.Trace = fdipc.TraceContext{9, 8, 7}
 	sent := fdipc.Frame{
@@ -46,8 +45,7 @@ func testOrder(t *testing.T, join Join) {
 	const n = 20000
 	done := make(chan fdipc.Lane, 2)
 	var next [2]uint64
-	var a, b side
-	start(t, join, &a, &b, a.config(nil), b.config(func(_ *fdipc.Conn, f *fdipc.Frame) {
+	a, _ := oneWay(t, join, func(_ *fdipc.Conn, f *fdipc.Frame) {
 		if f.Target != next[f.Lane] {
 			t.Errorf("%v: %d in place of %d", f.Lane, f.Target, next[f.Lane])
 		}
@@ -59,7 +57,7 @@ func testOrder(t *testing.T, join Join) {
 		if next[f.Lane]++; next[f.Lane] == n {
 			done <- f.Lane
 		}
-	}))
+	})
 	var wg sync.WaitGroup
 	for lane := range fdipc.Lane(2) {
 		wg.Go(func() {
@@ -76,8 +74,7 @@ func testOrder(t *testing.T, join Join) {
 // Node: test-child-process-advanced-serialization-largebuffer.
 func testLargeFrames(t *testing.T, join Join) {
 	got := make(chan []byte, 4)
-	var a, b side
-	start(t, join, &a, &b, a.config(nil), b.config(func(_ *fdipc.Conn, f *fdipc.Frame) { got <- bytes.Clone(f.Payload) }))
+	a, _ := oneWay(t, join, func(_ *fdipc.Conn, f *fdipc.Frame) { got <- bytes.Clone(f.Payload) })
 	var bufs [4][]byte
 	for i := range bufs {
 		bufs[i] = bytes.Repeat([]byte{byte(i), 1, 2, 3, 5, 7, 11}, 8<<20/7)
@@ -129,8 +126,7 @@ func testHandleBelongsToFrame(t *testing.T, join Join) {
 	const n = 3000
 	done := make(chan struct{})
 	i := 0
-	var a, b side
-	start(t, join, &a, &b, a.config(nil), b.config(func(_ *fdipc.Conn, f *fdipc.Frame) {
+	a, _ := oneWay(t, join, func(_ *fdipc.Conn, f *fdipc.Frame) {
 		if want := i % 3; (len(f.Handles) > 0) != (want == 1) {
 			t.Errorf("frame %d has %d handles", i, len(f.Handles))
 		}
@@ -142,7 +138,7 @@ func testHandleBelongsToFrame(t *testing.T, join Join) {
 		if i++; i == n {
 			close(done)
 		}
-	}))
+	})
 	for i := range n {
 		f := &fdipc.Frame{Kind: kind, Lane: fdipc.Data, Target: uint64(i), Payload: make([]byte, i%50)}
 		if i%3 == 1 {
@@ -179,8 +175,7 @@ func testConcurrentSend(t *testing.T, join Join) {
 	var next [senders]uint64
 	left := senders * n
 	done := make(chan struct{})
-	var a, b side
-	start(t, join, &a, &b, a.config(nil), b.config(func(_ *fdipc.Conn, f *fdipc.Frame) {
+	a, _ := oneWay(t, join, func(_ *fdipc.Conn, f *fdipc.Frame) {
 		if f.Target != next[f.Flags] {
 			t.Errorf("sender %d: %d in place of %d", f.Flags, f.Target, next[f.Flags])
 		}
@@ -188,7 +183,7 @@ func testConcurrentSend(t *testing.T, join Join) {
 		if left--; left == 0 {
 			close(done)
 		}
-	}))
+	})
 	var wg sync.WaitGroup
 	for s := range senders {
 		wg.Go(func() {

@@ -41,8 +41,7 @@ func testManyHandles(t *testing.T, join Join) {
 
 func testClaimed(t *testing.T, join Join) {
 	got := make(chan string, 1)
-	var a, b side
-	start(t, join, &a, &b, a.config(nil), b.config(func(_ *fdipc.Conn, f *fdipc.Frame) {
+	a, _ := oneWay(t, join, func(_ *fdipc.Conn, f *fdipc.Frame) {
 		if err := errors.Join(f.Handles[0].Claim(), f.Handles[0].Claim()); err != nil {
 			t.Errorf("claiming twice: %v", err)
 		}
@@ -51,7 +50,7 @@ func testClaimed(t *testing.T, join Join) {
 		if _, err := f.Handles[0].File(); !errors.Is(err, fdipc.ErrHandleUsed) {
 			t.Errorf("second conversion: %v", err)
 		}
-	}))
+	})
 	h := pipeHandle(t, "mine")
 	h.Tag = "tag"
 	a.send(t, &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{h}})
@@ -68,13 +67,12 @@ func testClaimed(t *testing.T, join Join) {
 }
 
 func testRefused(t *testing.T, join Join) {
-	var a, b side
-	start(t, join, &a, &b, a.config(nil), b.config(func(_ *fdipc.Conn, f *fdipc.Frame) {
+	a, _ := oneWay(t, join, func(_ *fdipc.Conn, f *fdipc.Frame) {
 		f.Refuse(42)
 		if err := f.Handles[0].Claim(); !errors.Is(err, fdipc.ErrHandleUsed) {
 			t.Errorf("claim after refusal: %v", err)
 		}
-	}))
+	})
 	h := pipeHandle(t, "back")
 	for range 3 { // it can be offered again
 		a.send(t, &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{h}})
@@ -119,9 +117,7 @@ func testReturnedOnDeadline(t *testing.T, join Join) {
 }
 
 func testReturnedOnClose(t *testing.T, join Join) {
-	held := make(chan *fdipc.Handle, 2)
-	var a, b side
-	start(t, join, &a, &b, a.config(nil), b.config(func(_ *fdipc.Conn, f *fdipc.Frame) { held <- f.Handles[0] }))
+	a, _, held := holding(t, join)
 	h := pipeHandle(t, "kept")
 	a.send(t, &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{h}})
 	theirs := Wait(t, "handle", held)
@@ -138,9 +134,7 @@ func testReturnedOnClose(t *testing.T, join Join) {
 }
 
 func testReturnedOnPeerClose(t *testing.T, join Join) {
-	held := make(chan *fdipc.Handle, 2)
-	var a, b side
-	start(t, join, &a, &b, a.config(nil), b.config(func(_ *fdipc.Conn, f *fdipc.Frame) { held <- f.Handles[0] }))
+	a, b, held := holding(t, join)
 	h := pipeHandle(t, "kept")
 	a.send(t, &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{h}})
 	theirs := Wait(t, "handle", held)
@@ -171,9 +165,7 @@ func testNoDeadline(t *testing.T, join Join) {
 
 // When the peer is gone, and known to be dead, everything it had not claimed comes back, table or not.
 func testPeerGone(t *testing.T, join Join) {
-	held := make(chan *fdipc.Handle, 2)
-	var a, b side
-	start(t, join, &a, &b, a.config(nil), b.config(func(_ *fdipc.Conn, f *fdipc.Frame) { held <- f.Handles[0] }))
+	a, b, held := holding(t, join)
 	h := pipeHandle(t, "kept")
 	a.send(t, &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{h}})
 	theirs := Wait(t, "handle", held)
@@ -193,13 +185,12 @@ func testPeerGone(t *testing.T, join Join) {
 // A claim outlives the Conn: the table is still there.
 func testClaimAfterClose(t *testing.T, join Join) {
 	held := make(chan *fdipc.Handle, 2)
-	var a, b side
-	start(t, join, &a, &b, a.config(nil), b.config(func(_ *fdipc.Conn, f *fdipc.Frame) {
+	a, _ := oneWay(t, join, func(_ *fdipc.Conn, f *fdipc.Frame) {
 		if err := f.Handles[0].Claim(); err != nil {
 			t.Error(err)
 		}
 		held <- f.Handles[0]
-	}))
+	})
 	a.send(t, &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{pipeHandle(t, "claimed")}})
 	theirs := Wait(t, "handle", held)
 	a.Close()
@@ -213,9 +204,7 @@ func testClaimAfterClose(t *testing.T, join Join) {
 
 // Node: test-child-process-send-handle-twice.
 func testSentTwice(t *testing.T, join Join) {
-	held := make(chan *fdipc.Handle, 2)
-	var a, b side
-	start(t, join, &a, &b, a.config(nil), b.config(func(_ *fdipc.Conn, f *fdipc.Frame) { held <- f.Handles[0] }))
+	a, _, held := holding(t, join)
 	h, other := pipeHandle(t, "once"), pipeHandle(t, "other")
 	a.send(t, &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{h}})
 	err := a.TrySend(&fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{other, h}})

@@ -87,3 +87,19 @@ func readHandle(t testing.TB, h *fdipc.Handle) string {
 	}
 	return string(b)
 }
+
+// oneWay joins two sides of which the second handles frames.
+func oneWay(t *testing.T, join Join, handler func(*fdipc.Conn, *fdipc.Frame)) (a, b *side) {
+	t.Helper()
+	a, b = new(side), new(side)
+	start(t, join, a, b, a.config(nil), b.config(handler))
+	return a, b
+}
+
+// holding is oneWay with a second side that keeps the first handle of each frame, unclaimed.
+func holding(t *testing.T, join Join) (a, b *side, held <-chan *fdipc.Handle) {
+	t.Helper()
+	c := make(chan *fdipc.Handle, 2)
+	a, b = oneWay(t, join, func(_ *fdipc.Conn, f *fdipc.Frame) { c <- f.Handles[0] })
+	return a, b, c
+}

@@ -47,6 +47,7 @@ func TestConn(t *testing.T, join Join, lacks Lacks) {
 		{"Limits", testLimits, 0},
 		{"Close", testClose, 0},
 		{"CloseWrite", testCloseWrite, 0},
+		{"LostAfterCloseWrite", testLostAfterCloseWrite, 0},
 		{"CloseInHandler", testCloseInHandler, 0},
 		{"ConcurrentSend", testConcurrentSend, 0},
 	}

@@ -1,0 +1,109 @@
+package fdipc
+
+import (
+	"testing"
+	"time"
+)
+
+// The deadline of an offer runs while its sender is there to see an answer. However long the sender was stopped, or
+// the whole machine, the peer is not blamed for that.
+func TestDeadlineCountsPresence(t *testing.T) {
+	cfg := Config{Handler: func(*Conn, *Frame) {}, ClaimTimeout: time.Second, tick: time.Hour}
+	if err := cfg.validate(); err != nil {
+		t.Fatal(err)
+	}
+	c := newConn(cfg)
+	o := &c.offers
+	o.open(newTable(make([]uint64, tableWords+4)), 4)
+	if _, _, err := o.reserve(nil, []*Handle{HandleFD(-1), HandleFD(-1)}, false); err != nil {
+		t.Fatal(err)
+	}
+	defer o.timer.Stop()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	at := now()
+	look := func(after time.Duration) (offered int) {
+		at += int64(after)
+		o.elapseLocked(at)
+		o.sweepLocked()
+		return len(o.live)
+	}
+	for range 10 {
+		if look(time.Hour) != 2 {
+			t.Fatal("revoked after a pause of the sender's own")
+		}
+	}
+	looks := 0
+	for look(tick) == 2 {
+		if looks++; looks > int(time.Second/tick) {
+			t.Fatal("not revoked after the time it may take")
+		}
+	}
+	if least := int((time.Second - 11*maxStep) / tick); looks < least || len(o.live) != 0 || !o.stalled {
+		t.Errorf("%d looks, at least %d; %d still on offer, stalled %v", looks, least, len(o.live), o.stalled)
+	}
+	// Looking often does not make time pass sooner.
+	if before := o.clock; look(0) != 0 || o.clock != before {
+		t.Errorf("the clock went from %d to %d", before, o.clock)
+	}
+}
+
+// A sender that waits is told when enough is answered: it asks for half of what is out, or for what it needs
+// if that is more, and never for more than can still come.
+func TestGather(t *testing.T) {
+	const slots = 16
+	cfg := Config{Handler: func(*Conn, *Frame) {}, ClaimTimeout: -1, tick: time.Hour}
+	if err := cfg.validate(); err != nil {
+		t.Fatal(err)
+	}
+	rows := []struct {
+		answered, need int // before it asks
+		ok             bool
+		after          uint32
+	}{
+		{answered: 0, need: 1, after: 8},
+		{answered: 0, need: 16, after: 16},
+		{answered: 4, need: 5, after: 6},
+		{answered: 4, need: 16, after: 12},
+		{answered: 15, need: 16, after: 1},
+		{answered: 16, need: 16, ok: true},
+		{answered: 3, need: 3, ok: true},
+	}
+	for _, row := range rows {
+		c := newConn(cfg)
+		o := &c.offers
+		tbl := newTable(make([]uint64, tableWords+slots))
+		o.open(tbl, slots)
+		hs := make([]*Handle, slots)
+		for i := range hs {
+			hs[i] = HandleFD(-1)
+		}
+		refs, _, err := o.reserve(nil, hs, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.timer.Stop()
+		for _, r := range refs[:row.answered] {
+			if won, wake := tbl.settle(r.slot, r.seq, 0, wordClaimed); !won || wake {
+				t.Fatalf("%+v: won %v, wake %v", row, won, wake)
+			}
+		}
+		o.mu.Lock()
+		ok := o.gatherLocked(row.need)
+		o.mu.Unlock()
+		if ok != row.ok || tbl.wake.Load() != row.after {
+			t.Errorf("%+v: %v, to be told after %d", row, ok, tbl.wake.Load())
+		}
+		told := 0
+		for i, r := range refs[row.answered:] {
+			if _, wake := tbl.settle(r.slot, r.seq, 0, wordClaimed); wake {
+				if told++; uint32(i+1) != row.after {
+					t.Errorf("%+v: told after %d", row, i+1)
+				}
+			}
+		}
+		if !ok && told != 1 {
+			t.Errorf("%+v: told %d times", row, told)
+		}
+	}
+}
