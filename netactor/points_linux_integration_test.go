@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -41,7 +44,7 @@ func TestStruckAtEachPoint(t *testing.T) {
 				var clients []net.Conn
 				if point != "joined" {
 					if point == "offered" { // it does not get to claim them
-						_ = struck.cmd.Process.Signal(syscall.SIGSTOP)
+						stopProc(t, struck.cmd.Process)
 					}
 					for range n {
 						clients = append(clients, dial(t, addr))
@@ -72,7 +75,7 @@ func TestStruckAtEachPoint(t *testing.T) {
 				other := tr.startProc(1, vars)
 				tr.joined(2)
 				if stop {
-					_ = struck.cmd.Process.Signal(syscall.SIGSTOP)
+					stopProc(t, struck.cmd.Process)
 				}
 				if point == "joined" || point == "offered" {
 					// New ones go to both. Those of the stopped one are revoked; the others are claimed, or
@@ -160,4 +163,24 @@ func TestSlowWorker(t *testing.T) {
 		t.Errorf("answer %q, %v", b, err)
 	}
 	tr.settled(6)
+}
+
+// stopProc stops a process and waits until it stands still: on a busy machine its other threads go on until the one that
+// takes the signal gets to run.
+func stopProc(t *testing.T, p *os.Process) {
+	t.Helper()
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the process to stop", func() bool {
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Pid))
+		for _, name := range tasks {
+			b, rerr := os.ReadFile(name)
+			_, state, _ := strings.Cut(string(b), ") ")
+			if rerr == nil && !strings.HasPrefix(state, "T") {
+				return false
+			}
+		}
+		return err == nil && len(tasks) > 0
+	})
 }
