@@ -111,11 +111,12 @@ func TestTooManyInFlight(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 40, Max: 4096}); err != nil {
 		t.Fatal(err)
 	}
-	gate := make(chan struct{})
+	gate, entered := make(chan struct{}), make(chan struct{}, 300)
 	claimed := make(chan fdipc.Outcome, 300)
 	a, _ := pair(t,
 		fdipc.Config{Handler: ignore, Credits: 300, ClaimTimeout: -1, Settled: func(_ *fdipc.Conn, _ *fdipc.Handle, o fdipc.Outcome) { claimed <- o }},
 		fdipc.Config{Credits: 300, Handler: func(_ *fdipc.Conn, f *fdipc.Frame) {
+			entered <- struct{}{}
 			<-gate
 			for _, h := range f.Handles {
 				_ = h.Claim()
@@ -128,7 +129,11 @@ func TestTooManyInFlight(t *testing.T) {
 	}
 	defer src.Close()
 	// The same descriptor many times: in flight they count, in the table they do not. It is closed once.
-	for range 100 {
+	for i := range 100 {
+		if i == 1 {
+			// From here on nothing is received: our own table has room for 40 too, and a full one refuses.
+			wait(t, "first frame", entered)
+		}
 		h, err := fdipc.HandleOf(sharedFile{src})
 		if err != nil {
 			t.Fatal(err)
