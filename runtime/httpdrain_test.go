@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"testing"
 	"time"
 
@@ -45,6 +46,27 @@ func serveDrained(t *testing.T, s *http.Server) *drained {
 		_ = s.Close()
 	})
 	return d
+}
+
+// drain asks the worker to stop and returns when Serve has heard it: a request that
+// comes before is answered as ever.
+func (d *drained) drain(within, idle time.Duration) {
+	d.t.Helper()
+	d.c.beginDrain(errAsked, within, idle)
+	for deadline := time.Now().Add(patience); ; runtime.Gosched() {
+		d.c.serverMu.Lock()
+		begun := len(d.c.servers) > 0
+		for _, s := range d.c.servers {
+			begun = begun && s.draining.Load()
+		}
+		d.c.serverMu.Unlock()
+		if begun {
+			return
+		}
+		if time.Now().After(deadline) {
+			d.t.Fatal("Serve has not begun to drain")
+		}
+	}
 }
 
 // end waits for Serve's return and returns what it cut.
@@ -122,7 +144,7 @@ func TestDrainIdle(t *testing.T) {
 	silent.ask("/")
 	silent.answer()
 
-	d.c.beginDrain(errAsked, time.Hour, time.Hour)
+	d.drain(time.Hour, time.Hour)
 	for _, c := range []*client{asked, silent} {
 		c.ask("/")
 		if !c.answer() {
@@ -180,7 +202,7 @@ func TestDrainInFlight(t *testing.T) {
 	c := d.dial()
 	c.ask("/slow")
 	<-begun
-	d.c.beginDrain(errAsked, time.Hour, time.Hour)
+	d.drain(time.Hour, time.Hour)
 	<-d.c.ctx.Done()
 	close(proceed)
 	if c.answer() {
@@ -234,7 +256,7 @@ func TestDrainHijacked(t *testing.T) {
 	})})
 	d.dial().ask("/")
 	c := <-conns
-	d.c.beginDrain(errAsked, time.Hour, time.Hour)
+	d.drain(time.Hour, time.Hour)
 	select {
 	case err := <-d.served:
 		t.Fatalf("Serve has not waited for a hijacked connection: %v", err)
@@ -261,7 +283,7 @@ func TestDrainHTTP2(t *testing.T) {
 		t.Fatalf("no HTTP/2: %v, %v", resp, err)
 	}
 	resp.Body.Close()
-	d.c.beginDrain(errAsked, time.Hour, time.Hour)
+	d.drain(time.Hour, time.Hour)
 	if n := d.end(); n != 0 {
 		t.Errorf("%d connections forced, want 0", n)
 	}
