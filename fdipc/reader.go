@@ -46,7 +46,7 @@ func (c *Conn) readControl(t *table, data end) {
 func (c *Conn) lost(half bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.parting == ErrClosed || half && c.parting != nil {
+	if errors.Is(c.parting, ErrClosed) || half && c.parting != nil {
 		return c.parting
 	}
 	return ErrPeerLost

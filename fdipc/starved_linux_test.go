@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,9 +38,11 @@ func starved(f *os.File, _ map[string]string) {
 	if err != nil {
 		panic(err)
 	}
+	var turns atomic.Uint64
 	for range 2 { // they end with the process
 		go func() {
 			for {
+				turns.Add(1)
 			}
 		}()
 	}
