@@ -185,6 +185,7 @@ func TestTwoSiblings(t *testing.T) {
 	taken := actorstest.NewProbe(t, master, "taken")
 	a := actorstest.StartPeer(t, master, 1, "worker")
 	told := actor.NewPID("1", "sibling")
+	ask(t, master, actor.NewPID("1", "echo"), "both ends of the channel are set up")
 	base := descriptors(t, a.Pid)
 	for id := 2; id <= 4; id++ {
 		b := actorstest.StartPeer(t, master, id, "worker")
@@ -236,7 +237,8 @@ func TestTwoSiblings(t *testing.T) {
 
 func descriptors(t *testing.T, pid int) int {
 	t.Helper()
-	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	list, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
