@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	goruntime "runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -401,4 +402,40 @@ func TestReloadStopFirst(t *testing.T) {
 		t.Errorf("listens on %v, before on %v", now, socket)
 	}
 	p.get()
+}
+
+// TestReloadsLeaveNothing: after many reloads there are as many descriptors, goroutines
+// and processes as before; the resident memory of the master is printed.
+func TestReloadsLeaveNothing(t *testing.T) {
+	setOrder("serve")
+	p := plant(t, "reloads")
+	reloads := 20
+	if os.Getenv("COPPICE_SOAK") != "" {
+		reloads = 1000
+	}
+	count := func() (fds, goroutines, kids int) {
+		return len(runtimetest.Descriptors(t, os.Getpid())), goruntime.NumGoroutine(), len(runtimetest.Children(t, os.Getpid()))
+	}
+	p.mustReload() // what is made once is made
+	quiet := func() bool {
+		alone := true
+		p.Snapshot().Walk(func(n coppice.Tree) { alone = alone && n.Role != "draining" })
+		return alone
+	}
+	runtimetest.Eventually(t, "nobody drains", quiet)
+	fds, goroutines, kids := count()
+	for range reloads {
+		p.mustReload()
+	}
+	runtimetest.Eventually(t, "nobody drains", quiet)
+	runtimetest.Eventually(t, "as many as before", func() bool {
+		f, g, k := count()
+		return f <= fds && g <= goroutines && k == kids
+	})
+	status, _ := os.ReadFile("/proc/self/status")
+	for line := range strings.Lines(string(status)) {
+		if strings.HasPrefix(line, "VmRSS") || strings.HasPrefix(line, "VmHWM") {
+			t.Logf("%d reloads: %d descriptors, %d goroutines, %d children; %s", reloads, fds, goroutines, kids, strings.TrimSpace(line))
+		}
+	}
 }

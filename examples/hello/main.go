@@ -28,6 +28,7 @@ func main() {
 		policy    = flag.String("policy", "round-robin", "who gets a connection: round-robin or shared")
 		isolation = flag.String("isolation", "process", "what a worker is: process or goroutine")
 		restarts  = flag.Int("restarts", 250, "restarts within 10 s before the pool gives up, and the program with it")
+		boot      = flag.Duration("start-timeout", 30*time.Second, "how long a worker may take until it is ready")
 		quiet     = flag.Bool("quiet", false, "print and log errors only")
 	)
 	flag.Parse()
@@ -58,7 +59,9 @@ func main() {
 			Name:      "web",
 			Size:      *workers,
 			Isolation: iso,
-			Intensity: supervisor.Intensity{Max: *restarts, Period: 10 * time.Second},
+
+			StartTimeout: *boot,
+			Intensity:    supervisor.Intensity{Max: *restarts, Period: 10 * time.Second},
 			Worker: func(ctx context.Context, w *coppice.Worker) error {
 				ln, err := w.ListenOn(ctx, coppice.Listener{
 					Name: "http", Network: "tcp", Address: *addr, Policy: pol,

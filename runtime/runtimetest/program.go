@@ -31,6 +31,7 @@ const programVar = "COPPICE_TEST_PROGRAM"
 //	func TestMain(m *testing.M) { runtimetest.Main(m, main) }
 func Main(m *testing.M, program func()) {
 	if os.Getenv(programVar) != "" {
+		beAsInstalled()
 		program()
 		return
 	}
@@ -66,6 +67,11 @@ func StartWith(t testing.TB, env []string, files []*os.File, args ...string) *Pr
 	if err != nil {
 		t.Fatal(err)
 	}
+	return start(t, self, env, files, args...)
+}
+
+func start(t testing.TB, self string, env []string, files []*os.File, args ...string) *Program {
+	t.Helper()
 	p := &Program{t: t, cmd: exec.Command(self, args...), grew: make(chan struct{}), ended: make(chan struct{})}
 	p.cmd.Env = append(append(os.Environ(), programVar+"=1"), env...)
 	p.cmd.ExtraFiles = files
