@@ -48,11 +48,11 @@ func serveDrained(t *testing.T, s *http.Server) *drained {
 	return d
 }
 
-// drain asks the worker to stop and returns when Serve has heard it: a request that
+// drain asks the worker to stop, with all the time in the world, and returns when Serve has heard it: a request that
 // comes before is answered as ever.
-func (d *drained) drain(within, idle time.Duration) {
+func (d *drained) drain() {
 	d.t.Helper()
-	d.c.beginDrain(errAsked, within, idle)
+	d.c.beginDrain(errAsked, time.Hour, time.Hour)
 	for deadline := time.Now().Add(patience); ; runtime.Gosched() {
 		d.c.serverMu.Lock()
 		begun := len(d.c.servers) > 0
@@ -144,7 +144,7 @@ func TestDrainIdle(t *testing.T) {
 	silent.ask("/")
 	silent.answer()
 
-	d.drain(time.Hour, time.Hour)
+	d.drain()
 	for _, c := range []*client{asked, silent} {
 		c.ask("/")
 		if !c.answer() {
@@ -202,7 +202,7 @@ func TestDrainInFlight(t *testing.T) {
 	c := d.dial()
 	c.ask("/slow")
 	<-begun
-	d.drain(time.Hour, time.Hour)
+	d.drain()
 	<-d.c.ctx.Done()
 	close(proceed)
 	if c.answer() {
@@ -256,7 +256,7 @@ func TestDrainHijacked(t *testing.T) {
 	})})
 	d.dial().ask("/")
 	c := <-conns
-	d.drain(time.Hour, time.Hour)
+	d.drain()
 	select {
 	case err := <-d.served:
 		t.Fatalf("Serve has not waited for a hijacked connection: %v", err)
@@ -283,7 +283,7 @@ func TestDrainHTTP2(t *testing.T) {
 		t.Fatalf("no HTTP/2: %v, %v", resp, err)
 	}
 	resp.Body.Close()
-	d.drain(time.Hour, time.Hour)
+	d.drain()
 	if n := d.end(); n != 0 {
 		t.Errorf("%d connections forced, want 0", n)
 	}

@@ -108,8 +108,8 @@ func (n *notifySocket) await(re string) (before []string) {
 	}
 }
 
-// TestSystemd is P19, as far as the tree does not reload: readiness once every
-// child is up, the status as it changes, signs of life, and the end.
+// TestSystemd is P19: readiness once every child is up, the status as it changes,
+// signs of life, a reload, and the end.
 func TestSystemd(t *testing.T) {
 	n := newNotifySocket(t)
 	p := runtimetest.Start(t, []string{treeVar + "=a service of systemd's", "NOTIFY_SOCKET=" + n.path, "WATCHDOG_USEC=200000"})
@@ -126,6 +126,10 @@ func TestSystemd(t *testing.T) {
 	}
 	n.await(`^STATUS=web 0 of 2 ready$|^STATUS=web 1 of 2 ready$`)
 	n.await(`^STATUS=web 2 of 2 ready$`)
+
+	p.Signal(syscall.SIGHUP)
+	n.await(`^RELOADING=1\nMONOTONIC_USEC=\d+$`)
+	n.await(`^READY=1$`)
 
 	p.Signal(syscall.SIGTERM)
 	for _, msg := range n.await(`^STOPPING=1\nEXTEND_TIMEOUT_USEC=30000000$`) {
