@@ -80,6 +80,6 @@
 // # Limits
 //
 // Processes need Linux. Elsewhere workers are goroutines of the master
-// ([GoroutineIsolation]). One tree runs in a program at a time. Reload and scaling
-// are not there yet.
+// ([GoroutineIsolation]). One tree runs in a program at a time. A reload replaces
+// workers and the listener process; what runs in the master stays as it is.
 package coppice

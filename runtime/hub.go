@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -90,7 +91,7 @@ func (h *hub) appoint(ctx context.Context, p *peer) {
 	h.listener = p
 	var workers []*peer
 	for _, w := range h.peers {
-		if w.welcomed {
+		if w.welcomed && !w.askedStop.Load() { // who drains takes no more
 			workers = append(workers, w)
 		}
 	}
@@ -134,7 +135,7 @@ func (h *hub) introduce(ctx context.Context, listener, worker *peer) error {
 		listener.sendLink(ctx, worker, a),
 		worker.sendLink(ctx, listener, b),
 	)
-	if err != nil && !errors.Is(err, fdipc.ErrPeerLost) && !errors.Is(err, fdipc.ErrClosed) {
+	if err != nil && !errors.Is(err, fdipc.ErrPeerLost) && !errors.Is(err, fdipc.ErrClosed) && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("coppice: link %s to %s: %w", listener.name(), worker.name(), err)
 	}
 	return nil // a peer that has died meanwhile needs no link

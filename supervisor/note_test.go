@@ -34,7 +34,7 @@ func TestNote(t *testing.T) {
 		s.Note("f", 7)
 		s.Note("nobody", 8)
 		s.Note("", "all well")
-		wantStory(t, sub, "app/h#1 noted: moved", "app/f#1 noted: 7", "app noted: all well")
+		wantStory(t, sub, "app/h#1 noted: moved", "app/f#1 noted: 7", "app noted: 8", "app noted: all well")
 		n := s.Snapshot()
 		if got := n.Find("h").Info; got != "second" {
 			t.Errorf("the snapshot shows %v", got)

@@ -1,0 +1,137 @@
+// Operations tells what becomes of a pool when it is operated: each subcommand starts
+// one service, does one thing to it, prints what happened from the tree's events, and
+// exits with 0 when the story went as told.
+//
+//	go run ./examples/operations reload
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// A story is a subcommand: the pool as it needs it, and what is done to it.
+type story struct {
+	name, about string
+	pool        func(*coppice.Pool)
+	tell        func(*teller) error
+}
+
+// stories are all, in the order of the usage text. A new one is a new file, and a line
+// here.
+var stories = []story{leak, crashLoop, reload, badReload, scale, spare, recycle}
+
+func main() {
+	var s *story
+	for i := range stories {
+		if len(os.Args) == 2 && os.Args[1] == stories[i].name {
+			s = &stories[i]
+		}
+	}
+	if s == nil {
+		fmt.Fprintln(os.Stderr, "usage: operations STORY")
+		for _, s := range stories {
+			fmt.Fprintf(os.Stderr, "  %-10s %s\n", s.name, s.about)
+		}
+		os.Exit(2)
+	}
+	if err := run(s); err != nil {
+		fmt.Fprintf(os.Stderr, "operations: %s: %v\n", s.name, err)
+		os.Exit(1)
+	}
+	fmt.Println("the story went as told")
+}
+
+// release is what Config.Load returns: which version of the service it is.
+var release atomic.Value
+
+func run(s *story) error {
+	release.Store("good")
+	p := coppice.Pool{Name: "web", Size: 2, Worker: serve}
+	s.pool(&p)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	rt, err := coppice.Start(ctx, coppice.Config{
+		Logger:    slog.New(slog.DiscardHandler),
+		Intensity: supervisor.Intensity{Period: 10 * time.Second}, // no second chance for a pool that gave up
+		Load:      func(context.Context) ([]byte, error) { return []byte(release.Load().(string)), nil },
+		Children:  []coppice.ChildSpec{p},
+	})
+	if err != nil {
+		return err
+	}
+	t := &teller{Runtime: rt, ctx: ctx, events: rt.Subscribe(1024), began: time.Now()}
+	err = s.tell(t)
+	t.events.Close()
+	if down := rt.Shutdown(ctx); !t.over {
+		err = errors.Join(err, down)
+	}
+	return err
+}
+
+// serve is the service. What its handlers do wrong is part of the stories.
+func serve(ctx context.Context, w *coppice.Worker) error {
+	if string(w.Config()) == "bad" && w.Slot() == 1 {
+		fmt.Println("cannot open the database of release", string(w.Config()))
+		return errors.New("no such table: users")
+	}
+	ln, err := w.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	var leaked [][]byte
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprintln(rw, w.Name(), string(w.Config())) })
+	mux.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) { os.Exit(3) })
+	mux.HandleFunc("/leak", func(http.ResponseWriter, *http.Request) {
+		leaked = append(leaked, []byte(strings.Repeat("x", 64<<20)))
+	})
+	return w.Serve(ctx, ln, &http.Server{Handler: mux})
+}
+
+// teller tells a story: it prints events, and waits for those that must come.
+type teller struct {
+	*coppice.Runtime
+	ctx    context.Context
+	events *supervisor.Subscription
+	began  time.Time
+	over   bool // the tree ends in this story
+}
+
+func (t *teller) say(format string, args ...any) {
+	fmt.Printf("%7.3fs  %s\n", time.Since(t.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// until prints events until one contains each of the words, in any order.
+func (t *teller) until(words ...string) error {
+	for len(words) > 0 {
+		ev, err := t.events.Next(t.ctx)
+		if err != nil {
+			return fmt.Errorf("waiting for %q: %w", words, err)
+		}
+		line := ev.String()
+		t.say("%s", line)
+		words = slices.DeleteFunc(words, func(w string) bool { return strings.Contains(line, w) })
+	}
+	return nil
+}
+
+// get asks the service. An answer that does not come is part of some stories.
+func (t *teller) get(path string) {
+	c := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := c.Get("http://" + t.Listeners()[0].Addr.String() + path)
+	if err == nil {
+		resp.Body.Close()
+	}
+}

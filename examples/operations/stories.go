@@ -1,0 +1,119 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+func asIs(*coppice.Pool) {}
+
+var leak = story{
+	"leak", "a worker leaks memory: it is replaced before anybody notices",
+	func(p *coppice.Pool) {
+		p.Recycle = coppice.Recycle{SoftMemory: 50 << 20, Every: 20 * time.Millisecond}
+	},
+	func(t *teller) error {
+		t.say("a request leaks 64 MiB")
+		t.get("/leak")
+		return t.until("due (memory)", "replaced (recycle)", "drained (recycle)")
+	},
+}
+
+var crashLoop = story{
+	"crashloop", "every request crashes: the budget is used up, and the program says so and ends",
+	func(p *coppice.Pool) {
+		p.Size, p.Intensity = 1, supervisor.Intensity{Max: 2, Period: time.Minute}
+	},
+	func(t *teller) error {
+		for range 3 {
+			t.get("/crash")
+			if err := t.until("restarting"); err != nil && !errors.Is(err, supervisor.ErrClosed) {
+				break
+			}
+		}
+		t.over = true
+		if err := t.Wait(); err == nil {
+			return errors.New("the tree has not given up")
+		} else {
+			t.say("the program would exit with 1: %v", err)
+		}
+		return nil
+	},
+}
+
+var reload = story{
+	"reload", "a new release takes over, slot by slot", asIs,
+	func(t *teller) error {
+		release.Store("better")
+		if err := t.Reload(t.ctx); err != nil {
+			return err
+		}
+		return t.until("web/0#", "reloaded, generation 2", "drained (reload)")
+	},
+}
+
+var badReload = story{
+	"badreload", "a release that fails in one slot: everybody gets the one before back", asIs,
+	func(t *teller) error {
+		release.Store("bad")
+		err := t.Reload(t.ctx)
+		failed, ok := errors.AsType[*coppice.ReloadError](err)
+		if !ok {
+			return fmt.Errorf("the reload did not fail: %w", err)
+		}
+		t.say("%v", failed)
+		if err := t.until("failed (reload)", "replaced (roll back)", "drained (roll back)"); err != nil {
+			return err
+		}
+		release.Store("good again")
+		t.say("a good release after it:")
+		return t.Reload(t.ctx)
+	},
+}
+
+var scale = story{
+	"scale", "two workers more, then one alone", asIs,
+	func(t *teller) error {
+		if err := t.Scale(t.ctx, "web", 4); err != nil {
+			return err
+		}
+		if err := t.until("scaled to 4"); err != nil {
+			return err
+		}
+		if err := t.Scale(t.ctx, "web", 1); err != nil {
+			return err
+		}
+		return t.until("scaled to 1", "drained (scale)")
+	},
+}
+
+var spare = story{
+	"spare", "a worker dies, and a warm spare has its slot at once",
+	func(p *coppice.Pool) { p.Size, p.Spares = 1, 1 },
+	func(t *teller) error {
+		for warm := false; !warm; { // it grows behind the first worker, perhaps before we listened
+			t.Snapshot().Walk(func(n coppice.Tree) { warm = warm || n.Role == "spare" && n.State == "running" })
+			if !warm {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		t.say("the worker crashes")
+		t.get("/crash")
+		return t.until("exited", "started", "spare warm")
+	},
+}
+
+var recycle = story{
+	"recycle", "workers are replaced after their share of requests, not all at once",
+	func(p *coppice.Pool) { p.Recycle = coppice.Recycle{Requests: 20} },
+	func(t *teller) error {
+		for range 40 {
+			t.get("/")
+		}
+		return t.until("due (requests)", "replaced (recycle)", "drained (recycle)")
+	},
+}
