@@ -46,11 +46,13 @@ func newMarshaller(relay func([]byte) error) *marshaller {
 	return m
 }
 
-// errTooLong says that a payload would be longer than payloadMax.
-var errTooLong = errors.New("tracing/otlp: payload too long")
+// errHalve says that a payload would be longer than payloadMax, or holds a span
+// that can not be marshalled: text that is not UTF-8.
+var errHalve = errors.New("tracing/otlp: payload to be halved")
 
 // send is the send of a queue of spans. A batch that makes too long a payload is
-// halved; a single span goes as it is.
+// halved; a single span goes as it is. So is a batch that can not be marshalled,
+// until the span that is the cause is alone and lost alone.
 func (m *marshaller) send(ctx context.Context, spans []ended) (lost int, err error) {
 	m.last = len(spans) == 1
 	plain := make([]sdktrace.ReadOnlySpan, len(spans))
@@ -62,13 +64,16 @@ func (m *marshaller) send(ctx context.Context, spans []ended) (lost int, err err
 		}
 	}
 	err = m.exporter.ExportSpans(ctx, plain)
-	if errors.Is(err, errTooLong) {
+	if errors.Is(err, errHalve) {
 		half := len(spans) / 2
 		n1, err1 := m.send(ctx, spans[:half])
 		n2, err2 := m.send(ctx, spans[half:])
 		return n1 + n2, errors.Join(err1, err2)
 	}
 	if err != nil {
+		if m.notes != nil {
+			m.notes.dropped(m.slots...)
+		}
 		return len(spans), err
 	}
 	return 0, nil
@@ -77,11 +82,11 @@ func (m *marshaller) send(ctx context.Context, spans []ended) (lost int, err err
 // UploadTraces marshals and relays.
 func (m *marshaller) UploadTraces(_ context.Context, rs []*tracepb.ResourceSpans) error {
 	b, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: rs})
-	if err != nil {
-		return err
+	if (err != nil || len(b) > payloadMax) && !m.last {
+		return errHalve
 	}
-	if len(b) > payloadMax && !m.last {
-		return errTooLong
+	if err != nil {
+		return fmt.Errorf("tracing/otlp: a span is lost: %w", err)
 	}
 	if m.notes == nil {
 		return m.relay(b)
@@ -89,6 +94,7 @@ func (m *marshaller) UploadTraces(_ context.Context, rs []*tracepb.ResourceSpans
 	m.notes.sending(m.slots)
 	if err := m.relay(b); err != nil {
 		m.notes.unsent()
+		m.slots = nil // they are free
 		return err
 	}
 	return nil

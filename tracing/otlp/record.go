@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -144,10 +145,10 @@ func putAttribute(b []byte, kv attribute.KeyValue, max int) ([]byte, bool) {
 	case attribute.FLOAT64:
 		value = 1 + 8
 	case attribute.STRING:
-		text = kv.Value.AsString()
+		text = clip(kv.Value.AsString(), max)
 		value = 1 + protowire.SizeBytes(len(text))
 	default:
-		text = kv.Value.String()
+		text = clip(kv.Value.String(), max)
 		value = 1 + protowire.SizeBytes(len(text))
 	}
 	size := 1 + protowire.SizeBytes(len(kv.Key)) + 1 + protowire.SizeBytes(value)
@@ -170,8 +171,10 @@ func putAttribute(b []byte, kv attribute.KeyValue, max int) ([]byte, bool) {
 	return b, true
 }
 
-// clip returns at most max bytes of s, ending with a whole character.
+// clip returns at most max bytes of s, ending with a whole character, and of
+// valid UTF-8, which a string field has to be.
 func clip(s string, max int) string {
+	s = strings.ToValidUTF8(s, "\ufffd")
 	if len(s) <= max {
 		return s
 	}

@@ -154,11 +154,11 @@ func (n *notes) unsent() {
 	n.number--
 }
 
-// dropped frees the slot of a span that will not be sent.
-func (n *notes) dropped(i int) {
+// dropped frees the slots of spans that will not be sent.
+func (n *notes) dropped(slots ...int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.drop([]int{i})
+	n.drop(slots)
 }
 
 // release frees the slots of what the master has. What is sent but not there yet

@@ -321,3 +321,42 @@ func BenchmarkSpan(b *testing.B) {
 		})
 	}
 }
+
+// Text that is not UTF-8 can not be marshalled. It costs its own span, not those
+// beside it, and no slot; of a span that is open it costs the text.
+func TestTableAndTextThatIsNotUTF8(t *testing.T) {
+	n, m := newTestNotes(t)
+	var payloads int
+	relay := newMarshaller(func([]byte) error { payloads++; return nil })
+	relay.notes = n
+	sr := tracetest.NewSpanRecorder()
+	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(sr), sdktrace.WithSampler(sdktrace.AlwaysSample()))
+	for i := range 8 {
+		_, s := tp.Tracer("test").Start(t.Context(), "span")
+		if i == 3 {
+			s.SetName("bad\xff")
+		}
+		n.start(s.(sdktrace.ReadOnlySpan))
+		s.End()
+	}
+	var batch []ended
+	for _, s := range sr.Ended() {
+		batch = append(batch, ended{s, n.end(s)})
+	}
+	if found := m.read(0); len(found) != 8 {
+		t.Fatalf("%d records, want 8", len(found))
+	} else if _, s, err := readRecord(found[3].record); err != nil || s.Name != "bad\ufffd" {
+		t.Errorf("record of a name that is not UTF-8: %v, %v", s, err)
+	}
+	if lost, err := relay.send(t.Context(), batch); lost != 1 || err == nil {
+		t.Errorf("lost %d, error %v", lost, err)
+	}
+	m.word64(offTaken).Store(uint64(payloads))
+	n.mu.Lock()
+	n.release()
+	free := len(n.free)
+	n.mu.Unlock()
+	if free != 8 {
+		t.Errorf("%d slots free, want 8", free)
+	}
+}
