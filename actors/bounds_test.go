@@ -8,6 +8,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/actors/actorstest"
+	"github.com/coppice-go/coppice/supervisor"
 )
 
 // bounded spawns an actor with room for two messages that is busy until release.
@@ -158,6 +159,39 @@ func allArrive(t *testing.T, got, sent chan int, arrived int) {
 			arrived++
 		case <-patience:
 			t.Fatalf("%d of %d arrived", arrived, n)
+		}
+	}
+}
+
+// Under no policy is Poison what is dropped.
+func TestOverflowPoison(t *testing.T) {
+	for _, o := range []actors.Overflow{actors.Wait, actors.DropOldest, actors.DropNewest, actors.Fail} {
+		for _, row := range []struct {
+			name string
+			send func(s *actors.System, pid *actor.PID)
+		}{
+			{"ours", func(s *actors.System, pid *actor.PID) {
+				ctx, cancel := context.WithCancel(t.Context())
+				cancel()
+				wantErr(t, s.Poison(ctx, pid), context.Canceled)
+			}},
+			{"protoactor's", func(s *actors.System, pid *actor.PID) { s.Actor().Root.Poison(pid) }},
+		} {
+			t.Run(o.String()+"/"+row.name, func(t *testing.T) {
+				s := local(t)
+				pid, _, release := bounded(t, s, o)
+				m := s.Monitor(pid)
+				row.send(s, pid)
+				if o == actors.DropOldest {
+					for n := range 5 { // push it out
+						if err := s.Send(t.Context(), pid, 10+n); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				close(release)
+				wantKind(t, actorstest.Next(t, m.C).Reason, supervisor.Normal)
+			})
 		}
 	}
 }

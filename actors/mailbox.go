@@ -13,7 +13,7 @@ import (
 )
 
 // Overflow says what happens to a user message for which a bounded mailbox has
-// no room. System messages (Stop, Terminated) are never bounded.
+// no room. System messages (Stop, Terminated) and Poison are never bounded, nor dropped.
 type Overflow uint8
 
 const (
@@ -138,7 +138,7 @@ func (m *mailbox) post(ctx context.Context, message any, self bool) error {
 			m.mu.Unlock()
 			return m.cell.downError()
 		}
-		if m.bound == 0 || self || m.user.len() < m.bound {
+		if m.bound == 0 || self || m.user.len() < m.bound || isPill(message) {
 			m.pushLocked(message)
 			return nil
 		}
@@ -151,6 +151,10 @@ func (m *mailbox) post(ctx context.Context, message any, self bool) error {
 			}
 			m.dropped++
 			m.pushLocked(message)
+			if isPill(oldest) { // what stood before it is handled: now is its time
+				m.cell.stop(normal)
+				return nil
+			}
 			m.cell.dead(oldest, ErrFull)
 			return nil
 		case DropNewest:
@@ -184,6 +188,13 @@ func (m *mailbox) post(ctx context.Context, message any, self bool) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// isPill says whether message is the end of the actor, in its turn. It is let in
+// above the bound, and never dropped.
+func isPill(message any) bool {
+	_, ok := message.(*actor.PoisonPill)
+	return ok
 }
 
 // pushLocked queues message, wakes the actor and unlocks m.mu.
