@@ -35,3 +35,13 @@ func BreakLane(s *System, address string) { _ = s.attached(address).own.Close() 
 
 // SetLaneGrace shortens the wait for the reason of a lane's end.
 func SetLaneGrace(s *System, d time.Duration) { s.laneGrace = d }
+
+// Inbound returns how many asks of other processes are taken and not answered.
+func Inbound(s *System) (n int) {
+	s.inbound.mu.Lock()
+	defer s.inbound.mu.Unlock()
+	for _, set := range s.inbound.asks {
+		n += len(set)
+	}
+	return n
+}

@@ -438,3 +438,23 @@ func TestGroup(t *testing.T) {
 		t.Fatalf("%v, %v", list, err)
 	}
 }
+
+// Who passes an ask on to another process keeps nothing of it, and fails it no
+// more by ending.
+func TestLaneForwardedAskLeavesNothing(t *testing.T) {
+	tree := actorstest.NewTree(t, 3)
+	a, b, c := tree.Child(0), tree.Child(1), tree.Child(2)
+	spawn(t, c, "echo", echo)
+	relay := spawn(t, b, "relay", receive(func(ctx actor.Context) { ctx.Forward(actor.NewPID(c.Address(), "echo")) }))
+	for i := range 100 {
+		if v := ask(t, a, relay, i); v != i {
+			t.Fatalf("answer %v, want %d", v, i)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	end := askHeld(t, ctx, a, relay)
+	settled(t, "an ask that was passed on is kept", func() bool { return actors.Inbound(b) == 0 })
+	stop(t, b, relay)
+	cancel()
+	wantErr(t, actorstest.Next(t, end), context.Canceled)
+}

@@ -64,7 +64,9 @@ func (s *System) sendRemote(ctx context.Context, target *actor.PID, message any)
 		return err
 	}
 	f := &p.frame
-	if sender := actor.UnwrapEnvelopeSender(message); sender != nil && sender.Id == askID && s.local(sender) {
+	sender := actor.UnwrapEnvelopeSender(message)
+	ask := sender != nil && sender.Id == askID
+	if ask && s.local(sender) {
 		s.asks.route(sender.RequestId, target.Address, l)
 		f.More = l.asking.Load() > crowd
 	}
@@ -74,6 +76,9 @@ func (s *System) sendRemote(ctx context.Context, target *actor.PID, message any)
 	if err := l.send(ctx, f); err != nil {
 		recoverHandles(f.Handles)
 		return err
+	}
+	if ask && !s.local(sender) {
+		s.inbound.endAsk(sender) // passed on: the answer does not come by here
 	}
 	return nil
 }
