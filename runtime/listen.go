@@ -70,6 +70,10 @@ func (i *ListenerInfo) UnmarshalBinary(b []byte) error {
 	return nil
 }
 
+// UnmarshalJSON reads what encoding/json has made of one, the tree of a page for
+// instance.
+func (i *ListenerInfo) UnmarshalJSON(b []byte) error { return i.UnmarshalBinary(b) }
+
 // ListenerStats are the counts of a listener. See netactor.
 type ListenerStats = netactor.ListenerStats
 
