@@ -98,6 +98,8 @@ var told struct {
 	mu      sync.Mutex
 	systems map[*System]struct{}
 	bytes   atomic.Pointer[[]byte] // nil: to be made
+
+	order sync.Mutex // held across a post: the last that a link is told is all; before any other lock
 }
 
 // announcement returns what this process tells of its types.
@@ -129,6 +131,8 @@ func (s *System) tellTypes(l *link) {
 	}
 	told.systems[s] = struct{}{}
 	told.mu.Unlock()
+	told.order.Lock()
+	defer told.order.Unlock()
 	l.post(s.frame(kindTypes, fdipc.Data), func(b []byte) []byte {
 		return append(appendPID(b, ProcessPID(l.address)), announcement()...)
 	})
