@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/fdipc"
 )
 
 // Made says whether protoactor's system exists.
@@ -45,3 +46,54 @@ func Inbound(s *System) (n int) {
 	}
 	return n
 }
+
+// FailLanes makes the master's making of lanes do f first, and fail if f does.
+func FailLanes(s *System, f func() error) {
+	s.laneEnds = func(a, b Conn) (*fdipc.Handle, *fdipc.Handle, error) {
+		if err := f(); err != nil {
+			return nil, nil, err
+		}
+		return laneEnds(a, b)
+	}
+}
+
+// LoseLane makes it that a lane is found and is closed when it is used.
+func LoseLane(s *System, address string, why error) {
+	l := newLink(s, address)
+	l.lane = true
+	s.mu.Lock()
+	s.links[address] = l
+	s.mu.Unlock()
+	l.close(errorReason(why))
+}
+
+// WantLane asks the master for a lane as a child that has lost one with a number.
+func WantLane(s *System, address string, lost uint64) {
+	s.mu.Lock()
+	delete(s.links, address)
+	s.broken[address] = lost
+	s.mu.Unlock()
+	_, _ = s.askLane(address)
+}
+
+// Fill makes it look as if n notices waited for a process that does not read.
+func Fill(s *System, address string, n int) (empty func()) {
+	l := s.attached(address)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.direct[fdipc.Control].Store(false)
+	l.backlog[fdipc.Control] = backlog{notices: make([]fdipc.Frame, n), flushing: make(chan struct{})}
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		b := &l.backlog[fdipc.Control]
+		b.notices = b.notices[n:]
+		close(b.flushing)
+		l.flushLocked(fdipc.Control)
+	}
+}
+
+const MaxGrants = maxGrants
+
+// HasLink says whether a process has a way to another, or waits for it.
+func HasLink(s *System, address string) bool { return s.attached(address) != nil }

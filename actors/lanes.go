@@ -45,6 +45,9 @@ const (
 	// laneLinger is how long what a dead sibling has sent may keep its end from
 	// being known.
 	laneLinger = time.Second
+	// maxGrants bounds the ends of lanes, which are descriptors of the master, that
+	// wait for a child which does not read. Beyond it a lane is refused.
+	maxGrants = 1024
 	// laneCredits bounds the handles that are on their way in one direction.
 	laneCredits = 256
 )
@@ -126,6 +129,10 @@ func (s *System) onLane(l *link, f *fdipc.Frame, r *reader) {
 // makeLane joins from and the process with an address, in the master.
 func (s *System) makeLane(from *link, address string, lost uint64) {
 	key := pairOf(from.address, address)
+	busy := from.waiting(fdipc.Control) >= maxGrants
+	if l := s.attached(address); l != nil && l.waiting(fdipc.Control) >= maxGrants {
+		busy = true
+	}
 	s.mu.Lock()
 	to := s.links[address]
 	reason, gone := s.gone.find(address)
@@ -147,13 +154,21 @@ func (s *System) makeLane(from *link, address string, lost uint64) {
 	case s.lanes[key] > lost:
 		s.mu.Unlock()
 		return
+	case lost > s.laneNumber:
+		s.mu.Unlock()
+		s.bad(from, kindLane)
+		return
+	case busy:
+		s.mu.Unlock()
+		s.refuseLane(from, address, ErrBusy)
+		return
 	}
 	s.laneNumber++
 	number := s.laneNumber
 	s.lanes[key] = number
 	s.mu.Unlock()
 
-	one, other, err := laneEnds(from.conn, to.conn)
+	one, other, err := s.laneEnds(from.conn, to.conn)
 	if err != nil {
 		s.log.Error("no channel between two processes", slog.String("from", from.address), slog.String("to", address), slog.Any("error", err))
 		s.mu.Lock()
@@ -161,14 +176,21 @@ func (s *System) makeLane(from *link, address string, lost uint64) {
 			delete(s.lanes, key)
 		}
 		s.mu.Unlock()
-		from.post(s.frame(kindLane, fdipc.Control), func(b []byte) []byte {
-			b = append(appendPID(b, ProcessPID(from.address)), laneFailed)
-			return appendError(appendString(b, address), err)
-		})
+		// To both: one that has asked meanwhile was not answered.
+		s.refuseLane(from, address, err)
+		s.refuseLane(to, from.address, err)
 		return
 	}
 	s.grant(from, to, number, one)
 	s.grant(to, from, number, other)
+}
+
+// refuseLane tells l that there is no lane to the process with an address.
+func (s *System) refuseLane(l *link, address string, err error) {
+	l.post(s.frame(kindLane, fdipc.Control), func(b []byte) []byte {
+		b = append(appendPID(b, ProcessPID(l.address)), laneFailed)
+		return appendError(appendString(b, address), err)
+	})
 }
 
 // grant gives l its end of a lane to peer.

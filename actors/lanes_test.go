@@ -458,3 +458,80 @@ func TestLaneForwardedAskLeavesNothing(t *testing.T) {
 	cancel()
 	wantErr(t, actorstest.Next(t, end), context.Canceled)
 }
+
+// The master can not make a lane that both ask for: both hear it, and the next is made.
+func TestLaneFailsForBoth(t *testing.T) {
+	tree := actorstest.NewTree(t, 2)
+	a, b := tree.Child(0), tree.Child(1)
+	spawn(t, a, "echo", echo)
+	spawn(t, b, "echo", echo)
+	making, asked := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	actors.FailLanes(tree.Master, func() (err error) {
+		once.Do(func() {
+			close(making)
+			<-asked
+			err = errors.New("too many open files")
+		})
+		return err
+	})
+	end := make(chan error, 2)
+	from := func(s, to *actors.System) {
+		_, err := s.Ask(actorstest.Context(t), actor.NewPID(to.Address(), "echo"), 1)
+		end <- err
+	}
+	go from(a, b)
+	actorstest.Next(t, making)
+	go from(b, a)
+	settled(t, "a child that does not ask", func() bool { return actors.HasLink(b, a.Address()) })
+	if _, err := b.Whereis(actorstest.Context(t), "test/0"); err != nil { // after it, in order
+		t.Fatal(err)
+	}
+	close(asked)
+	for range 2 {
+		wantErr(t, actorstest.Next(t, end), actors.ErrLane)
+	}
+	if v := ask(t, b, actor.NewPID(a.Address(), "echo"), 2); v != 2 {
+		t.Fatal(v)
+	}
+}
+
+// A monitor that finds the lane lost is told that, of the actor; of the process,
+// which lives, it is told nothing until that ends.
+func TestLaneLostUnderAMonitor(t *testing.T) {
+	tree := actorstest.NewTree(t, 2)
+	a, b := tree.Child(0), tree.Child(1)
+	actors.LoseLane(a, b.Address(), actors.ErrLane)
+	process := a.Monitor(actors.ProcessPID(b.Address()))
+	down := actorstest.Next(t, a.Monitor(actor.NewPID(b.Address(), "echo")).C)
+	if !errors.Is(down.Reason.Err(), actors.ErrLane) {
+		t.Errorf("reason %v, want one that is %v", down.Reason, actors.ErrLane)
+	}
+	select {
+	case d := <-process.C:
+		t.Errorf("a process that lives: %v", d)
+	default:
+	}
+	tree.Kill(1, killedBy9)
+	if d := actorstest.Next(t, process.C); d.Reason.Signal != 9 {
+		t.Errorf("reason %v, want %v", d.Reason, killedBy9)
+	}
+}
+
+// What a child says it has lost is not believed, and descriptors do not pile up
+// for one that does not read.
+func TestLaneOfAChildThatLies(t *testing.T) {
+	tree := actorstest.NewTree(t, 2)
+	a, b := tree.Child(0), tree.Child(1)
+	actors.WantLane(a, b.Address(), 1<<40)
+	settled(t, "a number that was never given", func() bool { return tree.Master.Stats().Malformed == 1 })
+	if n := tree.Master.Stats().Lanes; n != 0 {
+		t.Errorf("%d lanes", n)
+	}
+	empty := actors.Fill(tree.Master, b.Address(), actors.MaxGrants)
+	defer empty()
+	actors.WantLane(a, b.Address(), 0)
+	_, err := a.Ask(actorstest.Context(t), actor.NewPID(b.Address(), "echo"), 1)
+	wantErr(t, err, actors.ErrLane)
+	wantErr(t, err, actors.ErrBusy)
+}

@@ -158,13 +158,17 @@ func (l *link) verdict(err error) error {
 	case errors.Is(err, fdipc.ErrFull):
 		return ErrBusy
 	}
-	l.mu.Lock()
-	closed, why := l.closed, l.why
-	l.mu.Unlock()
-	if closed {
-		return downError(ProcessPID(l.address), why)
+	if l.isClosed() {
+		return downError(ProcessPID(l.address), l.reasonClosed())
 	}
 	return &lostError{err}
+}
+
+// reasonClosed returns why the link is closed.
+func (l *link) reasonClosed() supervisor.Reason {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.why
 }
 
 func (l *link) isClosed() bool {
@@ -207,6 +211,13 @@ func (l *link) post(f fdipc.Frame, payload func([]byte) []byte) {
 	}
 	f.Payload = append([]byte(nil), f.Payload...)
 	b.notices = append(b.notices, f)
+}
+
+// waiting returns how many notices wait on a lane of the Conn.
+func (l *link) waiting(lane fdipc.Lane) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.backlog[lane].notices)
 }
 
 // unsent takes back what a Conn did not.

@@ -145,13 +145,17 @@ func (t *monitors) fireAt(address string, r supervisor.Reason, ended bool) {
 		}
 	}
 	t.mu.Unlock()
-	how := endProcess
-	if nobody(r) {
-		how = endNobody
-	}
 	for _, m := range found {
-		t.fire(m, r, how)
+		t.fire(m, r, endingOf(r))
 	}
+}
+
+// endingOf says how what was at a process has ended, which ended for a reason.
+func endingOf(r supervisor.Reason) ending {
+	if nobody(r) {
+		return endNobody
+	}
+	return endProcess
 }
 
 func (t *monitors) fireAll(r supervisor.Reason) {

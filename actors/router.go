@@ -196,11 +196,16 @@ func (s *System) monitorRemote(m *Monitor, target *actor.PID) {
 	case !attached:
 		l.post(s.frame(kindMonitor, fdipc.Data), func(b []byte) []byte { return more(appendPID(b, target)) })
 	}
-	if l.isClosed() { // detached in between: its monitors have been fired, perhaps without this one
+	if l.isClosed() { // in between: its monitors have been fired, perhaps without this one
 		s.mu.RLock()
-		r, _ := s.gone.find(l.address)
+		r, ended := s.gone.find(l.address)
 		s.mu.RUnlock()
-		t.fire(m, r, endProcess)
+		if !ended { // a lane that was dropped, see dropLane
+			r = l.reasonClosed()
+		}
+		if ended || !m.process || nobody(r) {
+			t.fire(m, r, endingOf(r))
+		}
 	}
 }
 

@@ -120,6 +120,7 @@ type System struct {
 
 	lanes      map[pair]uint64 // of the master: the newest lane between two children
 	laneNumber uint64
+	laneEnds   func(a, b Conn) (*fdipc.Handle, *fdipc.Handle, error)
 	laneGrace  time.Duration
 
 	stopOnce  sync.Once // Hooks.Stop
@@ -138,7 +139,7 @@ func NewSystem(cfg Config) (*System, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	s := &System{cfg: cfg, log: cfg.Logger, links: make(map[string]*link), broken: make(map[string]uint64), lanes: make(map[pair]uint64), laneGrace: defaultLaneGrace}
+	s := &System{cfg: cfg, log: cfg.Logger, links: make(map[string]*link), broken: make(map[string]uint64), lanes: make(map[pair]uint64), laneGrace: defaultLaneGrace, laneEnds: laneEnds}
 	s.asks.open = make(map[uint32]*ask)
 	s.monitors.open = make(map[uint64]*Monitor)
 	s.cells.init()
