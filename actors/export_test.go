@@ -97,3 +97,12 @@ const MaxGrants = maxGrants
 
 // HasLink says whether a process has a way to another, or waits for it.
 func HasLink(s *System, address string) bool { return s.attached(address) != nil }
+
+const MaxRemembered = maxRemembered
+
+// Remembered returns how many names the master keeps for its children.
+func Remembered(s *System) int {
+	s.names.moves.mu.Lock()
+	defer s.names.moves.mu.Unlock()
+	return len(s.names.moves.who)
+}

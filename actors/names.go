@@ -142,7 +142,7 @@ func (n *names) do(op byte, name string, pid *actor.PID, from string, done func(
 	switch op {
 	case nameWhereis, nameResolve:
 		if op == nameResolve { // before the look: a change after it is told
-			n.moves.remember(from, name)
+			n.remember(from, name)
 		}
 		if h := n.whereis(name); h != nil {
 			done(h, nil)
@@ -151,7 +151,7 @@ func (n *names) do(op byte, name string, pid *actor.PID, from string, done func(
 		}
 		return
 	case nameMembers:
-		n.moves.remember(from, queryKey(op, name))
+		n.remember(from, queryKey(op, name))
 		done(n.members(name), nil)
 		return
 	case nameRegister, nameReregister, nameUnregister:

@@ -19,6 +19,9 @@ import (
 const (
 	// maxKnown bounds the names that a child remembers. Beyond that it forgets all.
 	maxKnown = 8192
+	// maxRemembered bounds the names, and what they begin with, that the master
+	// keeps for one child. Beyond it the child is told to forget all.
+	maxRemembered = 2 * maxKnown
 	// moveWait bounds how long a child that does not answer holds up a change.
 	moveWait = time.Second
 )
@@ -211,7 +214,7 @@ func (s *System) onMoved(l *link, r *reader) {
 	n := &s.names
 	n.known.mu.Lock()
 	n.forgetLocked(func(k string, _ *query) bool {
-		return k == key || strings.HasPrefix(k, key+"/")
+		return key == "" || k == key || strings.HasPrefix(k, key+"/")
 	})
 	n.known.mu.Unlock()
 	l.post(s.frame(kindMoved, fdipc.Control), func(b []byte) []byte {
@@ -226,6 +229,7 @@ type moves struct {
 	mu   sync.Mutex
 	last uint64
 	who  map[string]map[string]struct{} // key -> addresses
+	keys map[string]int                 // address -> of how many keys it is
 	open map[uint64]*move
 }
 
@@ -237,19 +241,53 @@ type move struct {
 }
 
 // remember notes that the process with an address will remember what a name
-// stands for. Who hears of a change remembers nothing, until it asks again.
-func (v *moves) remember(address, name string) {
+// stands for. Who hears of a change remembers nothing, until it asks again. It
+// returns false when that process remembers too much: nothing of it is noted any
+// more, and it is to be told so before it is answered.
+func (v *moves) remember(address, name string) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.who == nil {
-		v.who = make(map[string]map[string]struct{})
+		v.who, v.keys = make(map[string]map[string]struct{}), make(map[string]int)
 	}
 	for i := len(name); i > 0; i = strings.LastIndexByte(name[:i], '/') {
 		key := name[:i] // the holder of a prefix decides too
-		if v.who[key] == nil {
-			v.who[key] = make(map[string]struct{})
+		who := v.who[key]
+		if who == nil {
+			who = make(map[string]struct{})
+			v.who[key] = who
 		}
-		v.who[key][address] = struct{}{}
+		if _, ok := who[address]; !ok {
+			who[address] = struct{}{}
+			v.keys[address]++
+		}
+	}
+	if v.keys[address] <= maxRemembered {
+		return true
+	}
+	v.strikeLocked(address)
+	return false
+}
+
+// strikeLocked forgets what a process remembers.
+func (v *moves) strikeLocked(address string) {
+	for key, who := range v.who {
+		if delete(who, address); len(who) == 0 {
+			delete(v.who, key)
+		}
+	}
+	delete(v.keys, address)
+}
+
+// remember notes it in the master, of a child.
+func (n *names) remember(address, name string) {
+	if n.moves.remember(address, name) {
+		return
+	}
+	if l := n.s.attached(address); l != nil {
+		l.post(n.s.frame(kindMoved, fdipc.Control), func(b []byte) []byte {
+			return appendString(binary.AppendUvarint(appendPID(b, ProcessPID(address)), 0), "") // all
+		})
 	}
 }
 
@@ -267,6 +305,7 @@ func (n *names) moved(name string, done func()) {
 	for _, key := range keys {
 		for a := range v.who[key] {
 			m.left[a]++
+			v.keys[a]--
 			tell[key] = append(tell[key], a)
 		}
 		delete(v.who, key)
@@ -330,11 +369,7 @@ func (v *moves) finish(seq uint64) {
 func (v *moves) forget(address string) {
 	v.mu.Lock()
 	var finished []*move
-	for key, who := range v.who {
-		if delete(who, address); len(who) == 0 {
-			delete(v.who, key)
-		}
-	}
+	v.strikeLocked(address)
 	for seq, m := range v.open {
 		if _, ok := m.left[address]; !ok {
 			continue

@@ -3,7 +3,9 @@ package actors_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -449,5 +451,38 @@ func TestStopOfAProcessAsksItsHook(t *testing.T) {
 	wantErr(t, actorstest.Next(t, done), context.Canceled)
 	if len(asked) != 0 {
 		t.Fatal("the hook was called twice")
+	}
+}
+
+// A child that looks up names without end fills nothing in the master, and what
+// it remembers stays right.
+func TestNamesWithoutEnd(t *testing.T) {
+	tree := actorstest.NewTree(t, 2)
+	a, b := tree.Child(0), tree.Child(1)
+	for _, s := range []*actors.System{a, b} {
+		spawn(t, s, "where", receive(func(ctx actor.Context) { ctx.Respond(s.Address()) }))
+	}
+	name := a.Lookup("service")
+	if err := b.Register(actorstest.Context(t), "service", actor.NewPID(b.Address(), "where")); err != nil {
+		t.Fatal(err)
+	}
+	if v := ask(t, a, name, 0); v != b.Address() {
+		t.Fatal(v)
+	}
+	for i := range 3 * actors.MaxRemembered / 100 { // each name has a hundred beginnings
+		_, err := a.Ask(actorstest.Context(t), a.Lookup(fmt.Sprintf("%05d%s", i, strings.Repeat("/x", 100))), 0)
+		wantErr(t, err, actors.ErrNoActor)
+		if n := actors.Remembered(tree.Master); n > actors.MaxRemembered+200 {
+			t.Fatalf("%d names kept, want at most %d", n, actors.MaxRemembered)
+		}
+	}
+	if err := b.Unregister(actorstest.Context(t), "service", actor.NewPID(b.Address(), "where")); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Register(actorstest.Context(t), "service", actor.NewPID(a.Address(), "where")); err != nil {
+		t.Fatal(err)
+	}
+	if v := ask(t, a, name, 0); v != a.Address() {
+		t.Fatal(v)
 	}
 }

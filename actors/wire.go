@@ -26,7 +26,7 @@ import (
 //	askEnd     data     the ask's pid                        target: the process that was asked
 //	name       control  op, ref, name, pid                   child to master
 //	named      control  ref, what, error, pid or members     the answer
-//	moved      control  seq, name                            from the master; the answer has no name
+//	moved      control  seq, name                            from the master, "" is all names; the answer has no name
 //	types      data     count, name and field names of each  what the writer can read (skew.go)
 //
 // A stop with a ref other than 0 is a monitor too, of the incarnation it stops.
