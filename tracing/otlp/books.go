@@ -203,6 +203,9 @@ func readPoints(payload []byte) ([]tracing.Point, error) {
 		if p.Instrument.Kind == tracing.Duration {
 			want = len(tracing.Bounds) + 1
 		}
+		if p.Instrument.Kind != tracing.Level && (w.Value < 0 || w.Total < 0) { // sums never go back
+			return bad(w.Name)
+		}
 		if len(w.Buckets) != want || len(w.Exemplars) > want || len(w.Labels) > maxLabels {
 			return bad(w.Name)
 		}

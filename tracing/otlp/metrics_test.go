@@ -100,6 +100,7 @@ func TestReadPointsRefusesWhatIsOutOfBounds(t *testing.T) {
 		"too few buckets":     {{Name: "coppice.handoff.duration", Buckets: []uint64{1}}},
 		"a long label":        {{Name: "coppice.child.exits", Labels: map[string]string{"k": strings.Repeat("v", maxLabel+1)}}},
 		"a broken exemplar":   {{Name: "coppice.handoff.duration", Buckets: make([]uint64, 12), Exemplars: []wireExemplar{{Span: []byte{1}}}}},
+		"a sum below nothing": {{Name: "coppice.child.exits", Value: -1}},
 		"exemplars of a sum":  {{Name: "coppice.child.exits", Exemplars: make([]wireExemplar, 1)}},
 		"an exemplar of none": {{Name: "coppice.handoff.duration", Buckets: make([]uint64, 12), Exemplars: []wireExemplar{{Span: make([]byte, 26)}}}},
 	} {
