@@ -93,11 +93,16 @@ func (c *child) Ended(e tracing.End) []trace.SpanContext {
 	return c.recover(all, e)
 }
 
+// maxEnded bounds, in bytes, what each recovered span says of the end of its process.
+// Of all of them at once the collector has to take it.
+const maxEnded = 256
+
 // recover turns the records of a dead child into spans and exports them.
 func (c *child) recover(all []found, e tracing.End) []trace.SpanContext {
 	scopes := make(map[string]*tracepb.ScopeSpans)
 	open := make(map[string]*tracepb.Span) // by id
 	n := 0
+	ended := clip(c.process.Name+" ended: "+e.Reason, maxEnded)
 	for _, f := range all {
 		scope, s, err := readRecord(f.record)
 		if err != nil {
@@ -107,7 +112,7 @@ func (c *child) recover(all []found, e tracing.End) []trace.SpanContext {
 		if !f.ended {
 			s.EndTimeUnixNano = max(uint64(e.At.UnixNano()), s.StartTimeUnixNano)
 			s.Attributes = append(s.Attributes, text(string(tracing.KeyErrorType), e.Type))
-			s.Status = &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: c.process.Name + " ended: " + e.Reason}
+			s.Status = &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: ended}
 			open[string(s.SpanId)] = s
 		}
 		ss := scopes[scope]

@@ -194,7 +194,7 @@ func readRecord(b []byte) (scope string, s *tracepb.Span, err error) {
 	if len(b) == 0 || int(b[0]) > maxScope || 1+int(b[0]) > len(b) {
 		return "", nil, errRecord
 	}
-	scope, b = string(b[1:1+b[0]]), b[1+b[0]:]
+	scope, b = clip(string(b[1:1+b[0]]), maxScope), b[1+b[0]:]
 	s = new(tracepb.Span)
 	if err := proto.Unmarshal(b, s); err != nil {
 		return "", nil, errRecord

@@ -360,3 +360,32 @@ func TestTableAndTextThatIsNotUTF8(t *testing.T) {
 		t.Errorf("%d slots free, want 8", free)
 	}
 }
+
+// A process that ends with a long text, or one that is not UTF-8, and a record whose
+// scope is not UTF-8, cost no span.
+func TestTableAndAnEndThatIsNotUTF8(t *testing.T) {
+	r := otlptest.NewReceiver(t)
+	r.Setenv(t)
+	master := start(t, masterProcess, nil)
+	c := master.Adopt(workerProcess).(*child)
+	n := newNotes(c.mem)
+	tp := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.AlwaysSample()))
+	ctx := t.Context()
+	for _, name := range []string{"one", "two"} {
+		var s trace.Span
+		ctx, s = tp.Tracer("scope").Start(ctx, name)
+		n.start(s.(sdktrace.ReadOnlySpan))
+	}
+	c.mem[slotAt(1)+offStart+1] = 0xff // the scope of the second
+	end := killed
+	end.Reason = "panic: \xff" + strings.Repeat("x", 1<<16)
+	if served := c.Ended(end); len(served) != 1 {
+		t.Errorf("served %v, want the outer one", served)
+	}
+	tr := r.Wait(t, patience, func(tr otlptest.Trace) error { return tr.Has("one", "two") })
+	for _, s := range tr.Spans {
+		if !strings.HasPrefix(s.Message, "web/1 ended: panic: \ufffdx") || len(s.Message) > maxEnded {
+			t.Errorf("%s: %d bytes, %.40q", s.Name, len(s.Message), s.Message)
+		}
+	}
+}
