@@ -15,8 +15,8 @@ import (
 // "Connection: close", and is closed when its client has not asked by the end of
 // the wait.
 //
-// HTTP/2 has a frame for it: those connections are left to Shutdown, which sends
-// GOAWAY.
+// HTTP/2 has a frame for it, GOAWAY: a connection gets it with its next answer, and
+// those that do not ask get it of the Shutdown that follows.
 type httpDrain struct {
 	inner    http.Handler
 	force    func(n int) // counts connections that are closed in their clients' faces
@@ -63,8 +63,9 @@ func (d *httpDrain) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		if c, ok := r.Context().Value(connKey{}).(net.Conn); ok {
 			d.forget(c)
 		}
-	} else if d.draining.Load() {
-		rw.Header().Set("Connection", "close")
+	}
+	if d.draining.Load() {
+		rw.Header().Set("Connection", "close") // of HTTP/2 too: net/http sends GOAWAY for it
 	}
 	d.inner.ServeHTTP(rw, r)
 	d.count(1)

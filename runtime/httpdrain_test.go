@@ -288,3 +288,50 @@ func TestDrainHTTP2(t *testing.T) {
 		t.Errorf("%d connections forced, want 0", n)
 	}
 }
+
+// An idle connection of HTTP/1 holds the drain up until its deadline. One of HTTP/2
+// beside it gets its GOAWAY with the next answer, and not only then, when what it has
+// under way would be cut.
+func TestDrainHTTP2BesideHTTP1(t *testing.T) {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	closed := make(chan struct{}, 2)
+	s := &http.Server{Handler: http.HandlerFunc(ok), Protocols: &protocols, ConnState: func(_ net.Conn, st http.ConnState) {
+		if st == http.StateClosed {
+			closed <- struct{}{}
+		}
+	}}
+	d := serveDrained(t, s)
+	idle := d.dial()
+	idle.ask("/")
+	idle.answer()
+	var second http.Protocols
+	second.SetUnencryptedHTTP2(true)
+	tr := &http.Transport{Protocols: &second}
+	defer tr.CloseIdleConnections()
+	c := http.Client{Transport: tr, Timeout: patience}
+	get := func() {
+		t.Helper()
+		resp, err := c.Get("http://" + d.addr)
+		if err != nil || resp.ProtoMajor != 2 {
+			t.Fatalf("no HTTP/2: %v, %v", resp, err)
+		}
+		resp.Body.Close()
+	}
+	get()
+	d.drain()
+	get()
+	select {
+	case <-closed:
+	case <-time.After(patience):
+		t.Fatal("the connection of HTTP/2 is kept")
+	}
+	idle.ask("/")
+	if !idle.answer() {
+		t.Error("the idle connection is not told to close")
+	}
+	if n := d.end(); n != 0 {
+		t.Errorf("%d connections forced, want 0", n)
+	}
+}
