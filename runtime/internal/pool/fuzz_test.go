@@ -207,8 +207,9 @@ func (w *world) act(what, which int) {
 // rest has everybody do his part: what is to come up does, what is asked to end does,
 // the supervisor starts what is down. Then every roll and scaling must be over.
 func (w *world) rest(t *testing.T) {
+	patience := 1000 + 10*w.rolls // a long input has hundreds of rolls in turn
 	for round := 0; ; round++ {
-		if round > 1000 {
+		if round > patience {
 			t.Fatalf("it does not come to rest: %d rolls, scaling %v, %+v", w.rolls, w.scaling, w.m.s)
 		}
 		w.now += 5 * time.Second
