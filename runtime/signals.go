@@ -21,6 +21,16 @@ func heed(up *atomic.Pointer[Runtime], stop func()) {
 		}
 	}
 	stopping := false
+	// One reload that waits does for all that are asked for meanwhile: it will find
+	// what they were to find.
+	waits := make(chan *Runtime, 1)
+	go func() { // ends with the program
+		for rt := range waits {
+			if err := rt.Reload(context.Background()); err != nil { // bounded by the tree's end
+				rt.log.Error("reload by signal", "err", err)
+			}
+		}
+	}()
 	for sig := range signals {
 		switch rt := up.Load(); {
 		case (sig == syscall.SIGTERM || sig == syscall.SIGINT) && !stopping:
@@ -33,9 +43,12 @@ func heed(up *atomic.Pointer[Runtime], stop func()) {
 		case rt == nil:
 			fmt.Fprintf(os.Stderr, "coppice: %v before the tree is up: ignored\n", sig)
 		case sig == syscall.SIGHUP:
-			go func() { _ = rt.Reload(context.Background()) }() // bounded by the tree's end; its outcome stands in the log
+			select {
+			case waits <- rt:
+			default:
+			}
 		case sig == syscall.SIGTTIN:
-			go rt.scaleBySignal(+1) // likewise
+			go rt.scaleBySignal(+1) // ends with the scaling, or the tree
 		case sig == syscall.SIGTTOU:
 			go rt.scaleBySignal(-1)
 		case sig == syscall.SIGUSR1:
