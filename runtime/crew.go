@@ -38,12 +38,14 @@ type crew struct {
 	alarm    *time.Timer
 	sup      *supervisor.Supervisor  // nil until it is up
 	notes    []note                  // what happened before
-	fallen   map[pool.Worker]*member // of another generation, ended: one of them may be why a roll fails
+	rolling  int                     // the generation of the roll that goes on; 0 = none
+	fallen   map[pool.Worker]*member // of rolling, ended: one of them may be why it fails
 	unscaled error                   // why the latest slot that was added did not come up
 
 	generation atomic.Int64 // that all slots have, or are to have
 
-	gone chan struct{} // closed when the pool has stopped and no worker is left
+	supplied chan struct{} // closed when sup is set
+	gone     chan struct{} // closed when the pool has stopped and no worker is left
 }
 
 // member is one worker, from its launch to its end.
@@ -82,7 +84,7 @@ func newCrew(rt *Runtime, path string, role role, p Pool) *crew {
 		rules:   pool.New(p.rules(), pool.Generation(generation)),
 		members: map[pool.Worker]*member{}, seats: map[int]*seat{}, starts: map[int][]chan<- started{},
 		counts: map[int]int{}, answers: map[pool.EffectKind][]chan<- pool.Effect{},
-		fallen: map[pool.Worker]*member{}, gone: make(chan struct{}),
+		fallen: map[pool.Worker]*member{}, supplied: make(chan struct{}), gone: make(chan struct{}),
 	}
 	c.generation.Store(int64(generation))
 	c.limit, c.end = context.WithCancel(context.Background())
@@ -94,6 +96,11 @@ func newCrew(rt *Runtime, path string, role role, p Pool) *crew {
 // Nothing here waits for a child.
 func (c *crew) step(ev pool.Event) {
 	c.mu.Lock()
+	c.stepLocked(ev)
+}
+
+// stepLocked is step for who has something to note before; it unlocks mu.
+func (c *crew) stepLocked(ev pool.Event) {
 	c.todo = append(c.todo, c.rules.Step(time.Since(c.began), ev)...)
 	if ev.Kind == pool.Ended {
 		c.todo = append(c.todo, pool.Effect{Kind: forget, Worker: ev.Worker})
@@ -349,17 +356,24 @@ func (c *crew) life(m *member) {
 		<-p.done
 		c.mourn(m, p)
 	}
+	final := c.bury(m, p, err)
+	c.step(pool.Event{Kind: pool.Ended, Worker: m.id, Final: final})
+}
+
+// bury keeps of a worker that has ended what a roll may have to blame, and tells
+// whether nobody restarts it.
+func (c *crew) bury(m *member, p *peer, err error) (final bool) {
 	m.gen.release()
 	c.mu.Lock()
 	if m.err == nil {
 		m.err = err
 	}
-	if int64(m.gen.number) != c.generation.Load() {
+	if m.gen.number == c.rolling {
 		c.fallen[m.id] = m
 	}
-	final := p != nil && m.seated && c.final(p.reason)
+	final = p != nil && m.seated && c.final(p.reason)
 	c.mu.Unlock()
-	c.step(pool.Event{Kind: pool.Ended, Worker: m.id, Final: final})
+	return final
 }
 
 // final tells whether the supervisor leaves it at that.
@@ -515,6 +529,7 @@ func (c *crew) note(slot int, ev PoolEvent) {
 func (c *crew) supervised(sup *supervisor.Supervisor) {
 	c.mu.Lock()
 	c.sup = sup
+	close(c.supplied)
 	notes := c.notes
 	c.notes = nil
 	c.mu.Unlock()

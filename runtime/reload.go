@@ -73,6 +73,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 		return fmt.Errorf("coppice: reload: %w", err)
 	}
 	if s := rt.tree.Snapshot().Status; s == supervisor.Stopping || s == supervisor.Down {
+		_ = exe.Close() // a file that was only read
 		return fmt.Errorf("coppice: reload: %w", ErrEnding)
 	}
 	defer rt.manager.Load().reloading()()
@@ -137,6 +138,10 @@ func (rt *Runtime) behind(generation int, but []*crew) []*crew {
 func (c *crew) roll(ctx context.Context, to int, back bool) error {
 	began := time.Now()
 	c.note(pool.Spare, PoolEvent{Kind: PoolReloading, Generation: to})
+	if !back {
+		c.expect(to)
+		defer c.expect(0)
+	}
 	e, _ := c.ask(ctx, pool.Event{Kind: pool.Roll, Gen: pool.Generation(to), Back: back}, pool.Rolled, &pool.Event{Kind: pool.Abort})
 	var err error
 	switch e.Outcome {
@@ -153,12 +158,19 @@ func (c *crew) roll(ctx context.Context, to int, back bool) error {
 	return err
 }
 
+// expect has the workers of a generation kept when they end, or with 0 none.
+func (c *crew) expect(generation int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rolling = generation
+	clear(c.fallen)
+}
+
 // blame makes the error of a worker that has failed a roll.
 func (c *crew) blame(e pool.Effect, to int) error {
 	err := &ReloadError{Generation: to, Worker: c.name(e.Slot), Err: errors.New("coppice: a worker failed")}
 	c.mu.Lock()
 	m := c.fallen[e.Worker]
-	clear(c.fallen)
 	c.mu.Unlock()
 	if m == nil {
 		return err
@@ -181,8 +193,7 @@ func (c *crew) ask(ctx context.Context, q pool.Event, kind pool.EffectKind, give
 	ch := make(chan pool.Effect, 1)
 	c.mu.Lock()
 	c.answers[kind] = append(c.answers[kind], ch)
-	c.mu.Unlock()
-	c.step(q)
+	c.stepLocked(q) // in the order of answers
 	cancelled := ctx.Done()
 	for {
 		select {

@@ -42,7 +42,7 @@ func (rt *Runtime) Scale(ctx context.Context, path string, size int) error {
 	if size < 1 || size > maxPool {
 		return &InvalidError{c.path, "Size", size, fmt.Sprintf("is not between 1 and %d", maxPool)}
 	}
-	return c.scale(ctx, size)
+	return c.scale(ctx, func(int) int { return size })
 }
 
 // ScaleBy is Scale by a difference; a pool keeps at least one slot.
@@ -51,7 +51,7 @@ func (rt *Runtime) scaleBy(ctx context.Context, path string, by int) error {
 	if err != nil {
 		return err
 	}
-	return c.scale(ctx, min(max(rt.crews.size(c)+by, 1), maxPool))
+	return c.scale(ctx, func(now int) int { return min(max(now+by, 1), maxPool) })
 }
 
 func (cs *crews) find(path string) (*crew, error) {
@@ -70,26 +70,44 @@ func (cs *crews) find(path string) (*crew, error) {
 func (cs *crews) size(c *crew) int {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+	return cs.sizeLocked(c)
+}
+
+func (cs *crews) sizeLocked(c *crew) int {
 	if n, ok := cs.sizes[c.path]; ok {
 		return n
 	}
 	return c.pool.Size
 }
 
-func (cs *crews) resize(c *crew, size int) {
+// resize changes how many slots a pool is to have, and returns how many it had and
+// has. Of two at once the second goes on from the first.
+func (cs *crews) resize(c *crew, to func(now int) int) (before, size int) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+	before = cs.sizeLocked(c)
 	if cs.sizes == nil {
 		cs.sizes = map[string]int{}
 	}
+	size = to(before)
 	cs.sizes[c.path] = size
+	return before, size
 }
 
-func (c *crew) scale(ctx context.Context, size int) (err error) {
+// scale changes the size of a pool. One that is still starting is waited for: its
+// slots are not all known, and its supervisor takes no others yet.
+func (c *crew) scale(ctx context.Context, to func(now int) int) (err error) {
 	began := time.Now()
-	op := c.rt.life.operate(tracing.SpanScale, c.path, tracing.KeyScaleFrom.Int(c.rt.crews.size(c)), tracing.KeyScaleTo.Int(size))
+	select {
+	case <-c.supplied:
+	case <-c.gone:
+		return fmt.Errorf("coppice: scale %s: %w", c.path, ErrEnding)
+	case <-ctx.Done():
+		return fmt.Errorf("coppice: scale %s: %w", c.path, ctx.Err())
+	}
+	before, size := c.rt.crews.resize(c, to)
+	op := c.rt.life.operate(tracing.SpanScale, c.path, tracing.KeyScaleFrom.Int(before), tracing.KeyScaleTo.Int(size))
 	defer func() { op.end(err) }()
-	c.rt.crews.resize(c, size)
 	q := pool.Event{Kind: pool.Scale, Size: size}
 	if c.pool.Cull == LeastBusy {
 		q.Busy = c.busySlots(ctx)

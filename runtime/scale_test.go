@@ -1,0 +1,78 @@
+package coppice
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+)
+
+// startingCrew is a pool of two whose supervisor is not up yet.
+func startingCrew(t *testing.T) *crew {
+	t.Helper()
+	rt := &Runtime{log: slog.New(slog.DiscardHandler)}
+	rt.gens.current = newGeneration(1, nil, nil)
+	c := newCrew(rt, "web", roleWorker, Pool{Size: 2}.complete())
+	t.Cleanup(c.end)
+	return c
+}
+
+// A pool that its supervisor restarts is found by Scale before its own supervisor is
+// there to take another slot.
+func TestScaleWhileStarting(t *testing.T) {
+	c := startingCrew(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.scale(ctx, func(int) int { return 4 }); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	if n := c.rt.crews.size(c); n != 2 {
+		t.Errorf("size %d: it was changed before it could be", n)
+	}
+	close(c.gone) // it did not come up
+	if err := c.scale(t.Context(), func(int) int { return 4 }); !errors.Is(err, ErrEnding) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// Two signals at once are two steps.
+func TestResizeAtOnce(t *testing.T) {
+	c := startingCrew(t)
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() { c.rt.crews.resize(c, func(now int) int { return now + 1 }) })
+	}
+	all.Wait()
+	if n := c.rt.crews.size(c); n != 52 {
+		t.Errorf("size %d, want 52", n)
+	}
+}
+
+// Who ends when no roll goes on is not kept: a tree that is reloaded for years has
+// many workers behind it.
+func TestEndedWorkersAreForgotten(t *testing.T) {
+	c := startingCrew(t)
+	for _, tt := range []struct {
+		name    string
+		rolling int
+		kept    bool
+	}{
+		{"no roll", 0, false},
+		{"of the generation that comes", 2, true},
+		{"of another", 3, false},
+	} {
+		c.expect(tt.rolling)
+		m := &member{id: 1, gen: &generation{number: 2}}
+		m.gen.hold()
+		m.gen.hold()
+		c.bury(m, nil, errors.New("no process"))
+		if _, kept := c.fallen[1]; kept != tt.kept {
+			t.Errorf("%s: kept %v", tt.name, kept)
+		}
+	}
+	c.expect(0)
+	if len(c.fallen) != 0 {
+		t.Error("kept beyond the roll")
+	}
+}
