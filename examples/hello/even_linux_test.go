@@ -26,7 +26,7 @@ func TestEvenShares(t *testing.T) {
 	for _, tt := range []struct {
 		policy string
 		least  float64
-	}{{"round-robin", .99}, {"least-loaded", .99}, {"shared", 0}} {
+	}{{"round-robin", .99}, {"least-loaded", .99}, {"shared", 0}, {"reuseport", 0}} {
 		t.Run(tt.policy, func(t *testing.T) {
 			if _, err := coppice.ParsePolicy(tt.policy); err != nil {
 				t.Skip(err)

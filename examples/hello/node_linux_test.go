@@ -10,7 +10,7 @@ import (
 // TestMasterStopped: X6: while the master does nothing connections are served, whatever the policy: it takes no part
 // in handing them over.
 func TestMasterStopped(t *testing.T) {
-	for _, policy := range []string{"round-robin", "shared"} {
+	for _, policy := range []string{"round-robin", "shared", "reuseport"} {
 		t.Run("X6 "+policy, func(t *testing.T) {
 			h := start(t, "-workers", "2", "-quiet", "-policy", policy)
 			runtimetest.Freeze(t, h.PID())

@@ -19,7 +19,7 @@ func TestStorm(t *testing.T) {
 	if soak {
 		blows, between = 200, 150*time.Millisecond // within the restart budgets; some 100,000 connections
 	}
-	for _, policy := range []string{"round-robin", "least-loaded", "hash", "shared"} {
+	for _, policy := range []string{"round-robin", "least-loaded", "hash", "shared", "reuseport"} {
 		t.Run(policy, func(t *testing.T) {
 			if _, err := coppice.ParsePolicy(policy); err != nil {
 				t.Skip(err)
@@ -33,10 +33,11 @@ func TestStorm(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(5, 6))
 			killed, listeners, stopped := 0, 0, 0
 			for tick := time.NewTicker(between); killed+listeners+stopped < blows; <-tick.C {
-				procs := h.processes()
-				if len(procs) == 0 {
-					continue // the question was cut, or all are being replaced
-				}
+				var procs []coppice.Tree
+				runtimetest.Eventually(t, "an answer that was not cut, with processes that run", func() bool {
+					procs = h.processes()
+					return len(procs) > 0
+				})
 				p := procs[rnd.IntN(len(procs))]
 				if rnd.IntN(4) == 0 {
 					runtimetest.Freeze(t, p.PID)
