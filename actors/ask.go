@@ -17,8 +17,9 @@ import (
 // the actor does not exist, with a [DownError] when it or its process ends, also
 // after it has taken the message, with [ErrType] or [ErrMalformed] when
 // the message or the answer can not cross, with [ErrFull] or [ErrBusy] at a bound.
-// An actor that passed the message on to another (ctx.Forward) fails the ask no more by
-// ending; the other one does, if it lives in the process that was asked.
+// An actor that passed the message on (ctx.Forward) within its process fails the ask by
+// ending as the one that has it then does; one that passed a question of another process
+// on to a third fails it no more, nor does the end of who has it then.
 //
 // An actor that asks itself waits for itself, until ctx ends.
 func (s *System) Ask(ctx context.Context, pid *actor.PID, msg any) (any, error) {
