@@ -43,6 +43,7 @@ type generations struct {
 	last    int // the newest number
 	current *generation
 	next    *generation
+	ended   bool // the tree has: current is let go
 }
 
 // begin makes the first generation.
@@ -91,9 +92,17 @@ func (gs *generations) settle(done bool) {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	old := gs.next
-	if done {
+	if done && !gs.ended {
 		old, gs.current = gs.current, gs.next
 	}
 	gs.next = nil
 	old.release()
+}
+
+// end lets go of the current generation. A reload that still goes on drops the next.
+func (gs *generations) end() {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	gs.ended = true
+	gs.current.release()
 }

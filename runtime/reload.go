@@ -84,6 +84,9 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	op := rt.life.operate(tracing.SpanReload, "", tracing.KeyReloadFrom.Int(old), tracing.KeyReloadTo.Int(gen.number))
 	defer func() { op.end(err) }()
 	err = rt.rollAll(ctx, old, gen.number)
+	if s := rt.tree.Snapshot().Status; err == nil && s == supervisor.Down { // there was nobody left to roll
+		err = &ReloadError{Generation: gen.number, Err: ErrEnding}
+	}
 	rt.gens.settle(err == nil)
 	if err != nil {
 		rt.log.Error("reload failed", "generation", gen.number, "took", time.Since(began), "err", err)

@@ -209,7 +209,7 @@ func (rt *Runtime) live() {
 	bounded(rt.system.Shutdown)
 	rt.life.wait()
 	bounded(rt.pipeline.Shutdown)
-	rt.gens.current.release()
+	rt.gens.end()
 	rt.endReaper()
 	rt.endOutput()
 	running.CompareAndSwap(rt, nil)
