@@ -405,7 +405,7 @@ func (c *crew) bring(m *member) (*peer, error) {
 	ctx, cancel := context.WithTimeoutCause(c.limit, c.pool.StartTimeout, supervisor.ErrStartTimeout)
 	defer cancel()
 	p, err := c.rt.hatch(w, c.pool.Isolation, m.gen)
-	if p == nil {
+	if err != nil {
 		return nil, err
 	}
 	spent := sync.OnceFunc(func() { c.due(m, "requests") })
@@ -417,9 +417,7 @@ func (c *crew) bring(m *member) (*peer, error) {
 	if unfit {
 		p.killFor(KilledUnwanted)
 	}
-	if err == nil {
-		err = c.rt.bringUp(ctx, p)
-	}
+	err = c.rt.bringUp(ctx, p)
 	if err == nil && w.Slot == pool.Spare {
 		c.mu.Lock()
 		m.warm = true

@@ -2,6 +2,7 @@ package coppice
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -65,8 +66,8 @@ func (rt *Runtime) poolSpec(n *node, p Pool) supervisor.ChildSpec {
 }
 
 // hatch starts the child w of a generation: it has its body, its channel and its place
-// in the book when hatch returns. It lives from then on, and is the caller's to end,
-// also when there is an error beside it.
+// in the book when hatch returns. It lives from then on, and is the caller's to bring
+// up, and to end.
 func (rt *Runtime) hatch(w welcome, isolation Isolation, gen *generation) (*peer, error) {
 	w.Protocol, w.Tree = protocol, rt.described
 	p := newPeer(rt, w)
@@ -80,15 +81,18 @@ func (rt *Runtime) hatch(w welcome, isolation Isolation, gen *generation) (*peer
 		p.telemetry.Ended(tracing.End{At: time.Now()})
 		return nil, err
 	}
-	err := rt.hub.enter(p)
-	go p.live() // ends with the child; after enter, which what it does at the end undoes
-	return p, err
+	rt.hub.book(p)
+	go p.live() // ends with the child
+	return p, nil
 }
 
-// bringUp tells a child that has a channel who it is, and waits until it is ready; a
-// spare, until it is warm. On an error the child is as far as it came.
+// bringUp tells a child that hatched who it is, and waits until it is ready; a spare,
+// until it is warm. On an error the child is as far as it came. To be called once.
 func (rt *Runtime) bringUp(ctx context.Context, p *peer) error {
-	if err := p.sayWelcome(ctx); err != nil {
+	// The welcome comes first: whoever knows the child may send it something.
+	err := errors.Join(p.sayWelcome(ctx), rt.hub.enter(p))
+	close(p.entered)
+	if err != nil {
 		return p.beforeReady(err)
 	}
 	if p.welcome.Slot == pool.Spare {

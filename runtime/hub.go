@@ -33,13 +33,17 @@ func (h *hub) number(p *peer) {
 	p.welcome.ID = h.last
 }
 
-// enter gives a child that has its body and its channel its place in the book,
-// where others find it, and makes it known to the actors, and to the sockets unless
-// it is a spare. What it sent before would be refused. forget undoes it.
-func (h *hub) enter(p *peer) error {
+// book gives a child that has its body and its channel its place in the book.
+func (h *hub) book(p *peer) {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.peers[p.welcome.ID] = p
-	h.mu.Unlock()
+}
+
+// enter makes a child known to the actors, and to the sockets unless it is a spare.
+// What it sent before would be refused, and what they send it must not come before
+// its welcome. forget undoes it, and book.
+func (h *hub) enter(p *peer) error {
 	h.rt.wires.add(p.conn)
 	if p.welcome.Role == roleWorker && p.welcome.Slot >= 0 {
 		h.rt.sockets.AddWorker(p.sibling().Worker, p.conn)

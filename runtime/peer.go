@@ -63,6 +63,7 @@ type peer struct {
 
 	warm      chan struct{} // of a spare: closed when it waits for a place
 	sayWarm   func()
+	entered   chan struct{} // closed when its welcome is sent and it is known to the others, or has ended before
 	ready     chan struct{} // closed when it said that it does its work
 	sayReady  func()
 	accepts   chan struct{} // of the listener process: closed when it has its links and sockets, or never will
@@ -83,7 +84,7 @@ type peer struct {
 
 func newPeer(rt *Runtime, w welcome) *peer {
 	p := &peer{
-		rt: rt, welcome: w, warm: make(chan struct{}),
+		rt: rt, welcome: w, entered: make(chan struct{}), warm: make(chan struct{}),
 		ready: make(chan struct{}), accepts: make(chan struct{}), quiet: make(chan struct{}), done: make(chan struct{}),
 	}
 	if n := rt.root.find(w.Path); n != nil {
@@ -129,6 +130,7 @@ func (p *peer) transport() fdipc.Config {
 // handle takes a frame of the child's, on the channel's reader. The child is not
 // trusted: what it sends can be refused, and costs nobody else anything.
 func (p *peer) handle(conn *fdipc.Conn, f *fdipc.Frame) {
+	<-p.entered // the child has its welcome and may speak before others know of it
 	var err error
 	switch {
 	case f.Kind == frameReady:
@@ -204,6 +206,7 @@ func (p *peer) live() {
 	})
 	p.rt.life.ended(p.name(), at)
 	p.crashed(had, at)
+	<-p.entered // which forget undoes
 	p.rt.hub.forget(p)
 	close(p.done)
 }

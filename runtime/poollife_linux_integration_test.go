@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -287,6 +288,26 @@ func (p *planted) dueNow(events *supervisor.Subscription) *coppice.PoolEvent {
 		}
 		if e, ok := ev.Info.(coppice.PoolEvent); ok && e.Kind == coppice.WorkerDue {
 			return &e
+		}
+	}
+}
+
+// TestScaleAgain: a worker's first frame is its welcome, whatever others have to send
+// it as soon as they know of it. A change of a name that came first left it waiting
+// for its welcome until its start timed out, once in some hundred starts.
+// COPPICE_SOAK=1 scales 6,000 times.
+func TestScaleAgain(t *testing.T) {
+	p := plant(t, "served")
+	times := 100
+	if os.Getenv("COPPICE_SOAK") != "" {
+		times = 6000
+	}
+	for i := range times {
+		ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience/3) // StartTimeout is 30 s
+		err := p.Scale(ctx, "web", 3+(i+1)%2)
+		cancel()
+		if err != nil {
+			t.Fatalf("scaling %d: %v\n%v", i, err, p.Snapshot())
 		}
 	}
 }
