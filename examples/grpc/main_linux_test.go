@@ -19,9 +19,9 @@ import (
 
 func TestMain(m *testing.M) { runtimetest.Main(m, main) }
 
-// retries has a client ask again when its connection is lost: what every gRPC
-// client of a service that is ever restarted should do.
-const retries = `{"methodConfig": [{"name": [{}], "retryPolicy": {
+// retries has a client wait for a connection, and ask again when it is lost: what
+// every gRPC client of a service that is ever restarted should do.
+const retries = `{"methodConfig": [{"name": [{}], "waitForReady": true, "retryPolicy": {
 	"maxAttempts": 5, "initialBackoff": "0.01s", "maxBackoff": "0.1s", "backoffMultiplier": 2,
 	"retryableStatusCodes": ["UNAVAILABLE"]}}]}`
 
