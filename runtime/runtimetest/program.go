@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"regexp"
 	"sync"
 	"syscall"
@@ -38,6 +39,17 @@ func Main(m *testing.M, program func()) {
 	os.Exit(m.Run())
 }
 
+// heed has the programs of [Start] heed the signals that this process was started
+// to ignore, by nohup or as a background job: what is handled here is at its default
+// after their exec.
+var heed = sync.OnceFunc(func() {
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
+	}
+})
+
 // A Program is a running program and the lines it has printed.
 type Program struct {
 	t   testing.TB
@@ -63,6 +75,7 @@ func Start(t testing.TB, env []string, args ...string) *Program {
 // borrowed until it returns.
 func StartWith(t testing.TB, env []string, files []*os.File, args ...string) *Program {
 	t.Helper()
+	heed()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
