@@ -16,6 +16,7 @@ import (
 func TestLyingChild(t *testing.T) {
 	var b bytes.Buffer
 	p := newPeer(&Runtime{log: slog.New(slog.NewTextHandler(&b, nil)), root: &node{}}, welcome{Name: "web/0", ID: 3})
+	close(p.entered)
 	const frames = 100_000
 	for range frames {
 		p.handle(nil, &fdipc.Frame{Kind: frameBye, Payload: []byte("{")})
