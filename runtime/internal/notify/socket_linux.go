@@ -21,7 +21,7 @@ type Sender struct{ PID, UID int }
 type Socket struct {
 	conn *net.UnixConn
 	buf  [maxDatagram]byte
-	oob  [64]byte // room for credentials; descriptors that come with them are closed by the kernel
+	oob  []byte // room for the sender's credentials and nothing else: the kernel drops descriptors that come with them (unix(7), MSG_CTRUNC)
 }
 
 // Listen opens a socket. The caller owns it.
@@ -41,7 +41,7 @@ func Listen() (*Socket, error) {
 	}); err != nil || serr != nil {
 		return nil, errors.Join(err, os.NewSyscallError("setsockopt", serr), conn.Close())
 	}
-	return &Socket{conn: conn}, nil
+	return &Socket{conn: conn, oob: make([]byte, unix.CmsgSpace(unix.SizeofUcred))}, nil
 }
 
 // Environ is the variable by which a program finds the socket, "KEY=value".
@@ -55,7 +55,7 @@ func (s *Socket) Receive(deadline time.Time) (Message, Sender, error) {
 		return Message{}, Sender{}, err
 	}
 	for {
-		n, oobn, _, _, err := s.conn.ReadMsgUnix(s.buf[:], s.oob[:])
+		n, oobn, _, _, err := s.conn.ReadMsgUnix(s.buf[:], s.oob)
 		if err != nil {
 			return Message{}, Sender{}, err
 		}
