@@ -2,6 +2,7 @@ package process
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -39,5 +40,33 @@ func TestFinish(t *testing.T) {
 				<-l.done
 			}
 		})
+	}
+}
+
+// TestFinishReadsWhatIsThere: what a process wrote before its end is read, however
+// late the lines before it are taken, while a descendant has the pipe.
+func TestFinishReadsWhatIsThere(t *testing.T) {
+	r, w, err := OutputPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	const lines, length = 40, 1000 // more than the reader has at once, less than a pipe holds
+	for range lines {
+		fmt.Fprintln(w, strings.Repeat("x", length-1))
+	}
+	taken, free := 0, make(chan struct{})
+	l := ReadLines(r, func(line []byte) {
+		<-free
+		if len(line) != length-1 {
+			t.Errorf("a line of %d bytes", len(line))
+		}
+		taken++
+	})
+	Finish(l)
+	close(free)
+	<-l.done
+	if taken != lines {
+		t.Errorf("%d lines, want %d", taken, lines)
 	}
 }

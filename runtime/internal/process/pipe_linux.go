@@ -1,6 +1,7 @@
 package process
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -20,4 +21,39 @@ func OutputPipe() (r, w *os.File, err error) {
 		return nil, nil, os.NewSyscallError("fcntl", err)
 	}
 	return os.NewFile(uintptr(p[0]), "output"), os.NewFile(uintptr(p[1]), "output"), nil
+}
+
+// untilDeadline reads a pipe until its read deadline, and after that what is in it
+// at that time, without waiting: a reader that comes late, because nobody took the
+// lines before, still finds it. For one goroutine.
+type untilDeadline struct {
+	r    *os.File
+	late bool
+	left int // bytes to read yet, once late
+}
+
+func (u *untilDeadline) Read(b []byte) (n int, err error) {
+	if !u.late {
+		if n, err = u.r.Read(b); !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+	}
+	rc, err := u.r.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	cerr := rc.Control(func(fd uintptr) { // Read would look at the deadline first
+		if !u.late {
+			u.late = true
+			u.left, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) // FIONREAD, see pipe(7)
+		}
+		if err == nil && u.left > 0 {
+			n, err = unix.Read(int(fd), b[:min(len(b), u.left)]) // it does not block, so no signal interrupts it
+		}
+	})
+	if err = errors.Join(cerr, err); err != nil || n <= 0 {
+		return 0, errors.Join(os.ErrDeadlineExceeded, err)
+	}
+	u.left -= n
+	return n, nil
 }
