@@ -2,6 +2,7 @@ package process
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -88,23 +89,38 @@ func (r *Reaper) run() {
 		case <-r.ended:
 		case <-timer.C:
 		}
-		zombies, err := peek()
-		if err != nil {
+		next, err := r.look()
+		if err != nil { // of descriptors, most likely; nobody is reaped on half the truth
 			r.log.Error("cannot see which children have ended", "err", err)
-		}
-		ripe, next := r.core.step(time.Now(), zombies)
-		if len(ripe) > 0 {
-			held := heldByPidfd()
-			for _, z := range ripe {
-				if !held[z.PID] {
-					r.reap(z)
-				}
-			}
+			next = time.Now().Add(r.core.grace)
 		}
 		if !next.IsZero() {
 			timer.Reset(time.Until(next))
 		}
 	}
+}
+
+// look reaps those that are ripe and says when to look again; zero when nothing
+// waits.
+func (r *Reaper) look() (next time.Time, err error) {
+	zombies, err := peek()
+	if err != nil {
+		return next, err
+	}
+	ripe, next := r.core.step(time.Now(), zombies)
+	if len(ripe) == 0 {
+		return next, nil
+	}
+	held, err := heldByPidfd()
+	if err != nil {
+		return next, err
+	}
+	for _, z := range ripe {
+		if !held[z.PID] {
+			r.reap(z)
+		}
+	}
+	return next, nil
 }
 
 // reap takes the status of one stranger. It is known by a pidfd while that is done:
@@ -115,7 +131,7 @@ func (r *Reaper) reap(z Zombie) {
 		return // it is gone
 	}
 	defer unix.Close(fd)
-	if state, start, name := stat(z.PID); state == 'Z' && start == z.Start {
+	if state, start, name, _ := stat(z.PID); state == 'Z' && start == z.Start {
 		if e, ended := reap(fd, 0); ended && e.Lost == nil {
 			r.reaped.Add(1)
 			r.log.Debug("reaped a process that was left behind", "pid", z.PID, "command", name, "code", e.Code, "signal", int(e.Signal))
@@ -138,7 +154,11 @@ func peek() ([]Zombie, error) {
 	}
 	var zombies []Zombie
 	for _, pid := range kids {
-		if state, start, _ := stat(pid); state == 'Z' {
+		state, start, _, err := stat(pid)
+		if err != nil {
+			return nil, err
+		}
+		if state == 'Z' {
 			zombies = append(zombies, Zombie{pid, start})
 		}
 	}
@@ -154,8 +174,11 @@ func children() ([]int, error) {
 	}
 	for _, task := range tasks {
 		b, err := os.ReadFile(task)
-		if err != nil {
+		if gone(err) {
 			continue // the thread has ended; its children are another's now
+		}
+		if err != nil {
+			return nil, err
 		}
 		for f := range strings.FieldsSeq(string(b)) {
 			if pid, err := strconv.Atoi(f); err == nil {
@@ -178,7 +201,11 @@ func childrenByParent() ([]int, error) {
 		if err != nil {
 			continue
 		}
-		if f, _ := statFields(pid); len(f) > 1 && f[1] == strconv.Itoa(os.Getpid()) {
+		f, _, err := statFields(pid)
+		if err != nil {
+			return nil, err
+		}
+		if len(f) > 1 && f[1] == strconv.Itoa(os.Getpid()) {
 			kids = append(kids, pid)
 		}
 	}
@@ -186,48 +213,62 @@ func childrenByParent() ([]int, error) {
 }
 
 // stat returns the state of a process, when it was started and what it is called;
-// 0 when there is none.
-func stat(pid int) (state byte, start uint64, name string) {
+// state 0 when there is none.
+func stat(pid int) (state byte, start uint64, name string, err error) {
 	const startTime = 19 // field 22 of proc_pid_stat(5), of those from state on
-	f, name := statFields(pid)
+	f, name, err := statFields(pid)
 	if len(f) <= startTime {
-		return 0, 0, ""
+		return 0, 0, "", err
 	}
 	start, _ = strconv.ParseUint(f[startTime], 10, 64)
-	return f[0][0], start, name
+	return f[0][0], start, name, nil
 }
 
 // statFields returns what stands in a process's stat behind its name, and the name,
-// which may hold anything.
-func statFields(pid int) (fields []string, name string) {
+// which may hold anything; nothing when there is no such process.
+func statFields(pid int) (fields []string, name string, err error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if gone(err) {
+		return nil, "", nil
+	}
 	if err != nil {
-		return nil, ""
+		return nil, "", err
 	}
 	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
 	if open < 0 || end < open {
-		return nil, ""
+		return nil, "", nil
 	}
-	return strings.Fields(string(b[end+1:])), string(b[open+1 : end])
+	return strings.Fields(string(b[end+1:])), string(b[open+1 : end]), nil
 }
 
-// heldByPidfd returns the processes that this program has a pidfd of.
-func heldByPidfd() map[int]bool {
-	held := map[int]bool{}
+// gone tells whether err, of a file in /proc, says that what it was about has ended
+// or was closed meanwhile.
+func gone(err error) bool { return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) }
+
+// heldByPidfd returns the processes that this program has a pidfd of. With an error
+// there may be more.
+func heldByPidfd() (map[int]bool, error) {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
-		return held
+		return nil, err
 	}
+	held := map[int]bool{}
 	for _, e := range entries {
 		to, err := os.Readlink("/proc/self/fd/" + e.Name())
-		if err != nil || !strings.Contains(to, "pidfd") {
+		if err == nil && !strings.Contains(to, "pidfd") {
 			continue
 		}
-		b, err := os.ReadFile("/proc/self/fdinfo/" + e.Name())
-		if err != nil {
-			continue // closed meanwhile
+		var info []byte
+		if err == nil {
+			info, err = os.ReadFile("/proc/self/fdinfo/" + e.Name())
 		}
-		for line := range strings.Lines(string(b)) {
+		if gone(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(info)) {
 			if v, ok := strings.CutPrefix(line, "Pid:"); ok {
 				if pid, err := strconv.Atoi(strings.TrimSpace(v)); err == nil && pid > 0 {
 					held[pid] = true
@@ -235,5 +276,5 @@ func heldByPidfd() map[int]bool {
 			}
 		}
 	}
-	return held
+	return held, nil
 }

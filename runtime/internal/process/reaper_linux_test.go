@@ -2,6 +2,7 @@ package process
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -45,7 +46,7 @@ func TestSubreaper(t *testing.T) {
 	if err := own.Close(); err != nil {
 		t.Error(err)
 	}
-	if state, _, _ := stat(late.Process.Pid); state != 'Z' {
+	if state, _, _, _ := stat(late.Process.Pid); state != 'Z' {
 		t.Errorf("the child that is waited for late is in state %c", state)
 	}
 	var exit *exec.ExitError
@@ -78,7 +79,64 @@ func TestChildren(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %d", name, kids, err, cmd.Process.Pid)
 		}
 	}
-	if !heldByPidfd()[cmd.Process.Pid] {
+	held, err := heldByPidfd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !held[cmd.Process.Pid] {
 		t.Skip("os/exec holds its children by their numbers only: this kernel has no pidfds for it")
+	}
+}
+
+func init() {
+	// starves has a child that it holds, and one that it does not and is taken for a
+	// stranger's, and at first no descriptor to look around with.
+	programs["starves"] = func() {
+		start := func() (pid, pidfd int) {
+			pid, err := syscall.ForkExec("/bin/true", []string{"true"}, &syscall.ProcAttr{Sys: &syscall.SysProcAttr{PidFD: &pidfd}})
+			must(err)
+			must(unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil))
+			return pid, pidfd
+		}
+		mine, _ := start()
+		stranger, pidfd := start()
+		must(unix.Close(pidfd))
+		r := &Reaper{log: slog.New(slog.DiscardHandler)} // a grace of 0: who is seen is ripe
+		look := func() {
+			_, err := r.look()
+			fmt.Println(errors.Is(err, unix.EMFILE), r.Reaped())
+		}
+		var had unix.Rlimit
+		must(unix.Getrlimit(unix.RLIMIT_NOFILE, &had))
+		next, err := unix.Dup(0)
+		must(err)
+		must(unix.Close(next))
+		must(unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(next), Max: had.Max}))
+		_, err = heldByPidfd()
+		fmt.Println(errors.Is(err, unix.EMFILE))
+		look()
+		must(unix.Setrlimit(unix.RLIMIT_NOFILE, &had))
+		look()
+		for _, pid := range []int{mine, stranger} {
+			_, err := unix.Wait4(pid, nil, 0, nil)
+			fmt.Println(err)
+		}
+	}
+}
+
+// TestReaperStarves: without descriptors to look around with nobody is reaped, rather
+// than a child that somebody holds; later it is made good.
+func TestReaperStarves(t *testing.T) {
+	c := run(t, "starves", Command{})
+	for _, want := range []string{
+		"true", "true 0", // starved
+		"false 1", "<nil>", "no child processes", // and later
+	} {
+		if l := c.line(); l != want {
+			t.Errorf("%q, want %q", l, want)
+		}
+	}
+	if e := c.wait(); e.Code != 0 {
+		t.Errorf("ended with %+v", e)
 	}
 }
