@@ -72,6 +72,7 @@ func TestStarvedReceiver(t *testing.T) {
 	defer unix.Close(src)
 	stop := make(chan struct{})
 	var stopper sync.WaitGroup
+	pauses := rand.New(rand.NewPCG(rnd.Uint64(), 2))
 	stopper.Go(func() { // the pauses are the test's load, not its clock
 		for {
 			for _, sig := range []unix.Signal{unix.SIGSTOP, unix.SIGCONT} {
@@ -79,7 +80,7 @@ func TestStarvedReceiver(t *testing.T) {
 				select {
 				case <-stop:
 					return
-				case <-time.After(time.Duration(rnd.IntN(3000)) * time.Microsecond):
+				case <-time.After(time.Duration(pauses.IntN(3000)) * time.Microsecond):
 				}
 			}
 		}
