@@ -2,6 +2,7 @@ package netactor
 
 import (
 	"errors"
+	"math"
 	"net/netip"
 	"time"
 
@@ -18,6 +19,7 @@ type acceptor struct {
 	kick          chan struct{} // capacity 1: look again
 	closed        chan struct{} // closed when the socket is, at the end of run
 	idle          chan struct{} // closed when, after that, nothing is in our hands
+	peeks         *peeks        // of a listener that looks at first bytes; else nil
 
 	// Guarded by d.mu.
 	parked   bool        // waits for kick
@@ -31,6 +33,7 @@ type acceptor struct {
 	// Of run's goroutine.
 	batch   []arrival
 	tickets []*ticket
+	early   []*ticket // those that have not said enough
 	turn    turn
 	backoff time.Duration
 	away    limit     // why what is accepted now is to be turned away
@@ -228,8 +231,9 @@ func (a *acceptor) lookLocked(w *turn) {
 		for t := a.d.books.drop(a.l); t != nil; t = a.d.books.drop(a.l) {
 			w.dropped = append(w.dropped, t)
 		}
+		a.peeks.drop()
 	}
-	if a.ended && !a.over && a.l.counts.Waiting+a.l.counts.Offered == 0 {
+	if a.ended && !a.over && a.l.counts.Peeking+a.l.counts.Waiting+a.l.counts.Offered == 0 {
 		a.over = true
 		a.d.books.removeListener(a.l)
 		delete(a.d.acceptors, a.l.number)
@@ -252,14 +256,32 @@ func (a *acceptor) take(batch []arrival) {
 		a.tickets = append(a.tickets, t)
 		batch[i] = arrival{}
 	}
-	a.turn.placed = a.turn.placed[:0]
+	a.peeks.first(a.tickets)
+	a.turn.placed, a.early = a.turn.placed[:0], a.early[:0]
 	d.mu.Lock()
 	for _, t := range a.tickets {
+		switch t.seen {
+		case seenEarly:
+			if d.books.peeking(t, a.l, a.peeks.limit) {
+				a.early = append(a.early, t)
+				continue
+			}
+			t.seen = seenOver
+		case seenGone:
+			d.books.peeking(t, a.l, math.MaxInt)
+			d.books.unpeeked(t, true)
+			a.turn.dropped = append(a.turn.dropped, t)
+			continue
+		case seenNothing, seenKey, seenNoKey, seenLate, seenOver:
+		}
+		a.l.counts.saw(t.seen)
 		d.books.accepted(t, a.l)
 	}
 	d.lookLocked(&a.turn, a.l)
 	d.mu.Unlock()
+	a.peeks.await(a.early)
 	clear(a.tickets)
+	clear(a.early)
 	d.do(&a.turn)
 }
 

@@ -15,7 +15,7 @@ import (
 // the ticket; a refusal or a return makes it wait, and it is placed again as
 // soon as a worker has room. So a ticket is with one worker at most, and
 //
-//	accepted = claimed + reset + dropped + turned away + waiting + offered
+//	accepted = claimed + reset + dropped + turned away + peeking + waiting + offered
 //
 // at every moment, per listener. For a worker at a listener
 //
@@ -23,7 +23,8 @@ import (
 //	claimed + inherited = finished + died + open
 //
 // Tickets wait only when no worker has room, and while one waits nothing is
-// accepted: the queue is the kernel's backlog.
+// accepted: the queue is the kernel's backlog. Where a policy looks at the first bytes, a
+// ticket is peeking until it has them: no worker's room is taken up by it, and none kept for it.
 type books struct {
 	workers map[uint64]*account
 	ledgers map[uint64]*ledger
@@ -184,6 +185,46 @@ func (b *books) accepted(t *ticket, l *ledger) {
 	l.counts.Accepted++
 	l.load++
 	l.wait(t)
+}
+
+// peeking takes a new connection in whose first bytes are waited for. It is false when too many
+// are: then it was not taken in.
+func (b *books) peeking(t *ticket, l *ledger, limit int) bool {
+	if l.counts.Peeking >= limit {
+		return false
+	}
+	t.l = l
+	l.counts.Accepted++
+	l.counts.Peeking++
+	l.load++
+	return true
+}
+
+// peeked ends the wait for the first bytes of t, which now waits to be placed; unless a limit was
+// reached meanwhile at which it is to be turned away.
+func (b *books) peeked(t *ticket) (away bool) {
+	l := t.l
+	l.counts.Peeking--
+	if l.limits.AtLimit != WaitAtLimit && l.able > 0 && l.sated == l.able {
+		l.counts.AtPerWorker++
+		l.load--
+		return true
+	}
+	l.wait(t)
+	return false
+}
+
+// unpeeked takes out for good a ticket whose first bytes were waited for: its client has gone, or
+// it is closed by us.
+func (b *books) unpeeked(t *ticket, reset bool) {
+	l := t.l
+	l.counts.Peeking--
+	l.load--
+	if reset {
+		l.counts.Reset++
+	} else {
+		l.counts.Dropped++
+	}
 }
 
 // place takes the first ticket that waits and gives it to a worker, t.s. Nil

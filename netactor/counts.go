@@ -8,17 +8,22 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// Counts of a listener. All but the last two only grow.
+// Counts of a listener. All but the last three only grow.
 type Counts struct {
 	Accepted    uint64
 	Claimed     uint64 // a worker's application took it
-	Reset       uint64 // the client had gone when it was to be offered again
+	Reset       uint64 // the client had gone when it was to be offered again, or before it had said enough
 	Dropped     uint64 // closed by us: the listener ended before a worker took it
 	AtTotal     uint64 // turned away at the limit over all workers
 	AtPerWorker uint64 // turned away when every worker was at its limit
 	Errors      uint64 // accept failed for one connection, as ECONNABORTED
 	Exhausted   uint64 // accept stopped for want of descriptors or memory
 	Faults      uint64 // the user's function panicked, or picked nobody; the connection was placed all the same
+	Peeked      uint64 // placed by what the client said first, see Peek
+	PeekNone    uint64 // placed by the default: what the client said makes no key
+	PeekLate    uint64 // placed by the default: the client had not said enough in time
+	PeekOver    uint64 // placed by the default: as many as may were waiting to be peeked at
+	Peeking     int    // accepted, and the client has not said enough yet
 	Waiting     int    // accepted, and with no worker at the moment
 	Offered     int    // with a worker, not yet settled
 }
@@ -28,7 +33,22 @@ func (c Counts) TurnedAway() uint64 { return c.AtTotal + c.AtPerWorker }
 
 // Balanced reports whether every accepted connection is accounted for.
 func (c Counts) Balanced() bool {
-	return c.Accepted == c.Claimed+c.Reset+c.Dropped+c.TurnedAway()+uint64(c.Waiting)+uint64(c.Offered)
+	return c.Accepted == c.Claimed+c.Reset+c.Dropped+c.TurnedAway()+uint64(c.Peeking)+uint64(c.Waiting)+uint64(c.Offered)
+}
+
+// saw counts what came of peeking at a connection that is to be placed.
+func (c *Counts) saw(s seen) {
+	switch s {
+	case seenKey:
+		c.Peeked++
+	case seenNoKey:
+		c.PeekNone++
+	case seenLate:
+		c.PeekLate++
+	case seenOver:
+		c.PeekOver++
+	case seenNothing, seenEarly, seenGone:
+	}
 }
 
 // SeatCounts are the counts of one worker at one listener.

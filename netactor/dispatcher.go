@@ -52,6 +52,8 @@ type Dispatcher struct {
 	gate      gate        // of what peers can cause to be logged
 	push      *time.Timer // tells the master the counts
 	dirty     bool        // there are some to tell
+
+	peekers sync.WaitGroup // goroutines of listeners that peek
 }
 
 // NewDispatcher returns a Dispatcher without listeners and workers. It has no
@@ -165,7 +167,7 @@ func (d *Dispatcher) HandleFrame(from Worker, c *fdipc.Conn, f *fdipc.Frame) boo
 func (d *Dispatcher) openFrame(c *fdipc.Conn, f *fdipc.Frame) {
 	var o opening
 	err := decode(f.Payload, &o)
-	if err == nil && (len(f.Handles) != 1 || !o.Policy.dispatched() || o.Limits.Validate() != nil) {
+	if err == nil && (len(f.Handles) != 1 || !o.Policy.dispatched() || o.Limits.Validate() != nil || o.Peek.Validate() != nil) {
 		err = errors.New("netactor: malformed opening")
 	}
 	if err == nil {
@@ -198,6 +200,10 @@ func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o opening, h *fdipc
 	if o.Policy == Custom && f.Picker == nil {
 		d.cfg.Logger.Error("this process has no picker for the listener, using round-robin", "listener", o.Name, "functions", o.Functions)
 	}
+	if o.Peek.By == PeekFirst && f.First == nil {
+		d.cfg.Logger.Error("this process has no function for the listener's first bytes, using addresses", "listener", o.Name, "functions", o.Functions)
+		o.Peek.By = PeekNone
+	}
 	src, err := newSource(h)
 	if err != nil {
 		return fmt.Errorf("netactor: open: %w", err)
@@ -226,6 +232,12 @@ func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o opening, h *fdipc
 		return nil
 	}
 	a := newAcceptor(d, o, src)
+	if o.Peek.enabled() {
+		if a.peeks, err = newPeeks(a, o.Peek, f.First); err != nil {
+			src.close()
+			return fmt.Errorf("netactor: open: %w", err)
+		}
+	}
 	d.mu.Lock()
 	if !d.closed {
 		a.l = d.books.addListener(number, o, f)
@@ -233,9 +245,13 @@ func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o opening, h *fdipc
 	if a.l == nil {
 		d.mu.Unlock()
 		src.close()
+		a.peeks.close()
 		return ErrClosed
 	}
 	d.acceptors[number] = a
+	if a.peeks != nil {
+		d.peekers.Go(a.peeks.run) // ends when the listener has, and nobody's first bytes are waited for
+	}
 	d.mu.Unlock()
 	d.quieten(a.l)
 	go a.run() // owned by the acceptor: ends after shut, which Shutdown and Close wait for
@@ -359,6 +375,7 @@ func (d *Dispatcher) ended(a *acceptor) {
 	c := a.announce
 	d.lookLocked(&w, a.l)
 	d.mu.Unlock()
+	a.peeks.seal()
 	close(a.closed)
 	if c != nil {
 		_ = c.TrySend(&fdipc.Frame{Kind: KindShutAck, Target: a.l.number})
@@ -396,6 +413,7 @@ func (d *Dispatcher) Close() error {
 	for _, a := range all {
 		<-a.closed
 	}
+	d.peekers.Wait()
 	d.timer.Stop()
 	d.push.Stop()
 	return nil

@@ -36,6 +36,8 @@
 //
 // # What a connection can count on
 //
+//   - Where [Peek] asks for that, it is placed by what it says first. Until it has said enough, or its time is
+//     over, no worker knows of it, and it takes up nobody's room.
 //   - It is accepted only when a worker has room for it. Until then it is in the
 //     kernel's backlog: with no worker, at a limit, or while paused. Nothing spins.
 //   - It is offered to one worker at a time, and served once: the claim is fdipc's.
@@ -46,8 +48,8 @@
 //   - If its client has reset it meanwhile, it is closed and counted.
 //   - What was claimed dies with its worker, and is counted.
 //   - The death of the listener process loses what it had accepted and not yet
-//     offered: at most 64 connections a listener, and those that waited for
-//     another worker. What lies in a worker's queue stays claimable.
+//     offered: at most 64 connections a listener, those that waited for
+//     another worker, and those that had not said enough to be placed. What lies in a worker's queue stays claimable.
 //
 // Less formally: no client pays for a worker's death but those being served.
 //

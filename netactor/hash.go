@@ -85,6 +85,9 @@ func (h *hashRing) pick(t *ticket) *seat {
 
 // keyOf is what a connection is placed by.
 func (h *hashRing) keyOf(t *ticket) (key uint64) {
+	if t.keyed {
+		return t.key
+	}
 	if h.key == nil {
 		return addrKey(t.peer.Addr())
 	}

@@ -6,12 +6,13 @@ import (
 )
 
 // Functions are what a user adds to a policy. They are never sent: the process that
-// accepts finds its own, see [DispatcherConfig]. They run there, under the dispatcher's
+// accepts finds its own, see [DispatcherConfig]. They run there, Picker and Key under the dispatcher's
 // lock: they must be quick, must not block, and must not call the dispatcher. One
 // that panics is counted and reported, and the connection is placed without it.
 type Functions struct {
-	Picker Picker  // of policy Custom
-	Key    KeyFunc // of policy Hash; nil: the client's IP address
+	Picker Picker    // of policy Custom
+	Key    KeyFunc   // of policy Hash; nil: the client's IP address
+	First  FirstFunc // of policy Hash with Peek.By PeekFirst
 }
 
 // KeyFunc says what Hash places a connection by: those with equal keys go to one

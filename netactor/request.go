@@ -26,7 +26,7 @@ type Worker struct {
 // and compared there with what is open already.
 //
 // Two requests for the same socket share it. The first one's Backlog, Mode,
-// Policy, Functions and Limits hold; those of the others are ignored, as
+// Policy, Functions, Peek and Limits hold; those of the others are ignored, as
 // Node's cluster does with the backlog.
 type Request struct {
 	// Name is what workers can ask for instead of an address. Empty is none.
@@ -62,8 +62,11 @@ type Request struct {
 	Policy Policy `json:",omitzero"`
 	Limits Limits `json:",omitzero"`
 
+	// Peek is what policy Hash looks at of a connection, besides its addresses.
+	Peek Peek `json:",omitzero"`
+
 	// Functions says where the process that accepts finds the user's functions for this
-	// listener: see [DispatcherConfig]. Policy Custom needs one. Empty is none.
+	// listener: see [DispatcherConfig]. Policy Custom needs one, and PeekFirst. Empty is none.
 	Functions string `json:",omitzero"`
 
 	// joins says that the socket is a further member of a ReusePort listener.
@@ -110,6 +113,15 @@ func (r Request) validate() error {
 	}
 	if r.Policy == Custom && r.Functions == "" {
 		bad("Functions", `""`, "is empty, and Policy custom needs a Picker")
+	}
+	if err := r.Peek.Validate(); err != nil {
+		bad("Peek", fmt.Sprintf("%+v", r.Peek), err.Error())
+	}
+	if r.Peek != (Peek{}) && r.Policy != Hash {
+		bad("Peek", fmt.Sprintf("%+v", r.Peek), "goes with Policy hash alone")
+	}
+	if r.Peek.By == PeekFirst && r.Functions == "" {
+		bad("Functions", `""`, "is empty, and Peek.By first needs a First")
 	}
 	if r.Policy == ReusePort && (r.FD != 0 || r.Network == "unix") {
 		errs = append(errs, os.NewSyscallError("setsockopt", syscall.EOPNOTSUPP)) // as Node: ENOTSUP
@@ -256,6 +268,7 @@ type opening struct {
 	Limits  Limits `json:",omitzero"`
 	Paused  bool   `json:",omitzero"`
 
+	Peek      Peek   `json:",omitzero"`
 	Functions string `json:",omitzero"`
 	Foreign   bool   `json:",omitzero"` // others than this tree may have the socket
 	Renew     bool   `json:",omitzero"` // it takes the place of one that was shut down

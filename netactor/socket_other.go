@@ -21,7 +21,7 @@ type socket struct {
 // openSocket opens the listening socket of r, which is resolved and valid. The
 // result is owned by the caller.
 func openSocket(r Request) (*socket, error) {
-	if r.FD != 0 || r.Policy == ReusePort {
+	if r.FD != 0 || r.Policy == ReusePort || r.Peek != (Peek{}) {
 		return nil, os.NewSyscallError("listen", syscall.EINVAL)
 	}
 	ln, err := net.Listen(r.Network, r.Address)

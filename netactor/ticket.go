@@ -11,12 +11,15 @@ type ticket struct {
 	l          *ledger
 	s          *seat   // where it is offered; nil while it waits
 	next, prev *ticket // in the list of those that wait, or in its seat's
-	at         int64   // when it was accepted, by the clock of monotonic
+	at         int64   // when it was accepted, or had said enough, by the clock of monotonic
+	key        uint64  // what Hash places it by, if keyed
+	keyed      bool
 
 	// What follows is the driver's but for peer, by which policies pick.
 	peer  netip.AddrPort
 	local netip.AddrPort // for a KeyFunc
-	fd    int            // of h while t waits; -1 where there is none
+	seen  seen
+	fd    int // of h while t waits; -1 where there is none
 	h     *fdipc.Handle
 	trace *ticketTrace // nil when tracing is off
 }

@@ -90,7 +90,7 @@ func (d *Dispatcher) lookLocked(w *turn, l *ledger) {
 // What cannot be sent is placed anew. It does not block.
 func (d *Dispatcher) do(w *turn) {
 	if w.fault != "" {
-		d.gate.warn("the listener's function failed, connections are placed without it", "listener", w.at.name, "err", w.fault)
+		d.gate.warn(functionFailed, "listener", w.at.name, "err", w.fault)
 		w.fault, w.at = "", nil
 	}
 	for len(w.placed)+len(w.dropped) > 0 {
@@ -127,6 +127,14 @@ func (d *Dispatcher) do(w *turn) {
 		w.placed, w.dropped = append(w.placed[:0], again.placed...), again.dropped
 	}
 }
+
+// faulty counts a failure of a user's function that was called without the lock, and reports it.
+func (d *Dispatcher) faulty(l *ledger, what string) {
+	d.count(func() { l.counts.Faults++ })
+	d.gate.warn(functionFailed, "listener", l.name, "err", what)
+}
+
+const functionFailed = "the listener's function failed, connections are placed without it"
 
 // unsent takes back offers that could not be sent. The handles are still ours.
 func (d *Dispatcher) unsent(w *turn, s *seat, handles []*fdipc.Handle, err error) {

@@ -1,0 +1,74 @@
+package netactor
+
+import (
+	"bytes"
+	"strings"
+)
+
+// cookie finds the value of a cookie in the head of an HTTP/1 request, of which b is the
+// beginning: RFC 9112 sections 2 to 5, RFC 6265 section 4.2. A cookie with an empty value counts
+// as none. HTTP/2 keeps its cookies in a form that cannot be read in passing: there is none then.
+func cookie(b []byte, name string) ([]byte, PeekVerdict) {
+	line, rest, whole := bytes.Cut(b, []byte("\n"))
+	if !whole {
+		if !method(line) {
+			return nil, PeekUnkeyed
+		}
+		return nil, PeekMore
+	}
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	if !method(line) || !bytes.HasSuffix(line, []byte(" HTTP/1.1")) && !bytes.HasSuffix(line, []byte(" HTTP/1.0")) {
+		return nil, PeekUnkeyed
+	}
+	for {
+		if line, rest, whole = bytes.Cut(rest, []byte("\n")); !whole {
+			return nil, PeekMore
+		}
+		if line = bytes.TrimSuffix(line, []byte("\r")); len(line) == 0 {
+			return nil, PeekUnkeyed
+		}
+		field, value, _ := bytes.Cut(line, []byte(":"))
+		if !bytes.EqualFold(field, []byte("cookie")) {
+			continue
+		}
+		if v := pair(value, name); len(v) > 0 {
+			return v, PeekKeyed
+		}
+	}
+}
+
+// method reports whether line may begin a request line.
+func method(line []byte) bool {
+	name, _, _ := bytes.Cut(line, []byte(" "))
+	return token(string(name)) && (len(line) == 0 || len(name) > 0)
+}
+
+// pair finds the value of one of the pairs of a Cookie field, without its quotes.
+func pair(field []byte, name string) []byte {
+	for len(field) > 0 {
+		var p []byte
+		p, field, _ = bytes.Cut(field, []byte(";"))
+		n, v, _ := bytes.Cut(bytes.Trim(p, " \t"), []byte("="))
+		if string(n) != name {
+			continue
+		}
+		if len(v) >= 2 && v[0] == '"' && v[len(v)-1] == '"' {
+			v = v[1 : len(v)-1]
+		}
+		return v
+	}
+	return nil
+}
+
+// token reports whether s has no other characters than a token may have: RFC 9110 section 5.6.2.
+func token(s string) bool {
+	for _, c := range []byte(s) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0:
+		default:
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,197 @@
+package netactor
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Peek says what a Hash listener looks at before it places a connection: the bytes that the
+// client sends first. They are looked at in the listener process, with MSG_PEEK: the worker reads
+// all of them again. The zero value looks at nothing.
+//
+// A connection that has said nothing yet waits, without taking up a worker's room, until it has,
+// for Timeout at most. It is then placed by its default, as without Peek: by Functions.Key, or by
+// the client's IP address. So are those that say nothing that makes a key, and those that come
+// while 1,024 of the listener wait already (fewer where the process may open few descriptors).
+// Each is counted, see [Counts].
+//
+// At most 8,192 bytes are looked at. What stands further back is not found.
+type Peek struct {
+	By PeekBy `json:",omitzero"`
+
+	// Cookie is the name of the cookie of PeekCookie.
+	Cookie string `json:",omitzero"`
+
+	// Bytes is how many bytes PeekBytes compares, 1 to 8192.
+	Bytes int `json:",omitzero"`
+
+	// Proxy says that each connection begins with a header of the PROXY protocol, version 1 or
+	// 2, as a load balancer writes it. The addresses in it stand for the client's and for the one it
+	// connected to, in Functions.Key too, and By looks at what comes after it. With Proxy alone the
+	// client's IP address is the key. The header is not checked against who sends it, since
+	// it says only who serves the connection; nor is it taken off: that is for the worker to do.
+	Proxy bool `json:",omitzero"`
+
+	// Timeout is how long a connection may take to say enough; 0 means 1 s, at most 1 min.
+	Timeout time.Duration `json:",omitzero"`
+}
+
+// PeekBy is what Hash makes a key of.
+type PeekBy uint8
+
+const (
+	// PeekNone is the client's address, or Functions.Key.
+	PeekNone PeekBy = iota
+	// PeekSNI is the server name in a TLS ClientHello (RFC 6066 section 3), without regard to case.
+	PeekSNI
+	// PeekCookie is the value of the cookie Peek.Cookie in the first request of an HTTP/1 connection.
+	// Those that follow on the same connection go where the first one went.
+	PeekCookie
+	// PeekBytes is the first Peek.Bytes bytes.
+	PeekBytes
+	// PeekFirst is what Functions.First says.
+	PeekFirst
+
+	peekBys // how many there are
+)
+
+var peekNames = [peekBys]string{"none", "sni", "cookie", "bytes", "first"}
+
+// String returns none, sni, cookie, bytes or first.
+func (p PeekBy) String() string {
+	if p < peekBys {
+		return peekNames[p]
+	}
+	return fmt.Sprintf("PeekBy(%d)", uint8(p))
+}
+
+// FirstFunc makes a key of the first bytes of a connection, at most 8,192, which it borrows
+// until it returns. It is called again, with all of them, when more have come; and for the
+// last time when no more come, or too many have: then [PeekMore] counts as [PeekUnkeyed].
+// It may be called by two goroutines at once. One that panics is counted and reported, and the
+// connection is placed by its default.
+type FirstFunc func(first []byte) (key uint64, v PeekVerdict)
+
+// PeekVerdict is what a FirstFunc makes of what there is.
+type PeekVerdict uint8
+
+const (
+	PeekMore    PeekVerdict = iota // it depends on what comes next
+	PeekKeyed                      // the key is found
+	PeekUnkeyed                    // there is none, whatever comes next
+)
+
+const (
+	maxPeek        = 8192 // bytes that are looked at
+	maxPeeking     = 1024 // connections of one listener whose first bytes are waited for
+	defaultPeek    = time.Second
+	maxPeekTimeout = time.Minute
+)
+
+// Validate returns what cannot be meant, or nil.
+func (p Peek) Validate() error {
+	switch {
+	case p.By >= peekBys:
+		return errors.New("By is none of none, sni, cookie, bytes, first")
+	case (p.By == PeekCookie) != (p.Cookie != ""):
+		return errors.New("Cookie goes with By cookie, and only with it")
+	case !token(p.Cookie):
+		return errors.New("Cookie is not the name of a cookie (RFC 6265)")
+	case (p.By == PeekBytes) != (p.Bytes != 0):
+		return errors.New("Bytes goes with By bytes, and only with it")
+	case p.Bytes < 0 || p.Bytes > maxPeek:
+		return fmt.Errorf("Bytes is not between 1 and %d", maxPeek)
+	case p.Timeout < 0 || p.Timeout > maxPeekTimeout:
+		return fmt.Errorf("Timeout is not between 0 (= %v) and %v", defaultPeek, maxPeekTimeout)
+	case p.Timeout != 0 && p.By == PeekNone && !p.Proxy:
+		return errors.New("Timeout stands there without By or Proxy")
+	}
+	return nil
+}
+
+// enabled reports whether anything is looked at.
+func (p Peek) enabled() bool { return p.By != PeekNone || p.Proxy }
+
+func (p Peek) timeout() time.Duration {
+	if p.Timeout == 0 {
+		return defaultPeek
+	}
+	return p.Timeout
+}
+
+// sight is what the first bytes of a connection say.
+type sight struct {
+	verdict PeekVerdict
+	hashed  bool           // by key, and not by the addresses
+	key     uint64         // where hashed
+	peer    netip.AddrPort // by a PROXY header; the zero value when there is none
+	local   netip.AddrPort
+}
+
+// read looks at what there is. It does not keep b. first is the function of PeekFirst.
+func (p Peek) read(b []byte, first FirstFunc) (s sight) {
+	if p.Proxy {
+		var rest []byte
+		s.peer, s.local, rest, s.verdict = proxyHeader(b)
+		if p.By == PeekNone && s.verdict == PeekKeyed && !s.peer.IsValid() {
+			s.verdict = PeekUnkeyed
+		}
+		if p.By == PeekNone || s.verdict != PeekKeyed {
+			return s
+		}
+		if rest == nil {
+			s.verdict = PeekMore
+			return s
+		}
+		b = rest
+	}
+	var what []byte
+	switch p.By {
+	case PeekSNI:
+		what, s.verdict = serverName(b)
+		what = bytes.ToLower(what)
+	case PeekCookie:
+		what, s.verdict = cookie(b, p.Cookie)
+	case PeekBytes:
+		s.verdict = PeekMore
+		if len(b) >= p.Bytes {
+			what, s.verdict = b[:p.Bytes], PeekKeyed
+		}
+	case PeekFirst:
+		s.key, s.verdict = first(b)
+		s.hashed = s.verdict == PeekKeyed
+		return s
+	case PeekNone, peekBys:
+		s.verdict = PeekUnkeyed
+	}
+	if s.verdict == PeekKeyed {
+		s.key, s.hashed = bytesKey(what), true
+	}
+	return s
+}
+
+// bytesKey is FNV-1a, of 64 bits. Like the circle it must be the same after a restart of the listener
+// process, so it has no secret.
+func bytesKey(b []byte) uint64 {
+	h := uint64(0xcbf29ce484222325)
+	for _, c := range b {
+		h = (h ^ uint64(c)) * 0x100000001b3
+	}
+	return h
+}
+
+// seen is how far peeking at a connection has got.
+type seen uint8
+
+const (
+	seenNothing seen = iota // nothing is to be looked at
+	seenEarly               // it has not said enough
+	seenKey                 // the rest is what came of it
+	seenNoKey
+	seenLate
+	seenOver
+	seenGone // the client has reset it
+)

@@ -1,0 +1,178 @@
+package netactor
+
+import "encoding/binary"
+
+// serverName finds the host name of the server_name extension in a TLS ClientHello, of which b
+// is the beginning: RFC 8446 sections 4.1.2 and 5.1, RFC 6066 section 3. The hello may be
+// spread over several records. It decides as soon as it can: the name may stand long before
+// the hello's end.
+func serverName(b []byte) ([]byte, PeekVerdict) {
+	hello, v := handshake(b)
+	if v != PeekKeyed {
+		return nil, v
+	}
+	return hello.serverName()
+}
+
+const (
+	recordHandshake = 22
+	maxRecord       = 1 << 14 // bytes of a record in the clear
+	clientHello     = 1
+	helloStart      = 4 // bytes: the kind, and the length of what follows
+	hostName        = 0
+	maxHostName     = 255
+)
+
+// handshake returns the first handshake message, or what there is of it. What cannot be a record of it
+// ends it.
+func handshake(b []byte) (r clientReader, v PeekVerdict) {
+	msg := b[:0:0]
+	short := PeekMore
+	for {
+		part, more, v := record(b)
+		if v == PeekUnkeyed {
+			short = v
+			break
+		}
+		if len(msg) == 0 {
+			msg = part[:len(part):len(part)] // b itself where one record is all, as it is but for rare clients
+		} else {
+			msg = append(msg, part...)
+		}
+		if v == PeekMore || len(msg) >= helloStart && len(msg) >= helloSize(msg) {
+			break
+		}
+		b = more
+	}
+	switch {
+	case len(msg) > 0 && msg[0] != clientHello:
+		return r, PeekUnkeyed
+	case len(msg) < helloStart:
+		return r, short
+	}
+	size := helloSize(msg)
+	return clientReader{b: msg[:min(len(msg), size)], size: size, at: helloStart, short: short}, PeekKeyed
+}
+
+// record returns what there is of the handshake record that b begins with. PeekKeyed says that it is
+// whole, and that more comes after it.
+func record(b []byte) (part, more []byte, v PeekVerdict) {
+	if len(b) > 0 && b[0] != recordHandshake || len(b) > 1 && b[1] != 3 {
+		return nil, nil, PeekUnkeyed
+	}
+	if len(b) < 5 {
+		return nil, nil, PeekMore
+	}
+	n := int(binary.BigEndian.Uint16(b[3:]))
+	switch {
+	case n == 0 || n > maxRecord:
+		return nil, nil, PeekUnkeyed
+	case len(b) < 5+n:
+		return b[5:], nil, PeekMore
+	}
+	return b[5 : 5+n], b[5+n:], PeekKeyed
+}
+
+func helloSize(msg []byte) int { return helloStart + int(msg[1])<<16 + int(msg[2])<<8 + int(msg[3]) }
+
+// clientReader reads a hello of which only the beginning may be there.
+type clientReader struct {
+	b       []byte // what there is
+	size    int    // of the whole
+	at      int
+	short   PeekVerdict // PeekMore: the rest may come; PeekUnkeyed: it will not
+	verdict PeekVerdict // PeekMore or PeekUnkeyed, once next was false
+}
+
+// next reports whether n more bytes are there. When they are not it says why: they have not come,
+// or cannot be, for the hello ends before.
+func (r *clientReader) next(n int) bool {
+	switch {
+	case r.at+n > r.size:
+		r.verdict = PeekUnkeyed
+	case r.at+n > len(r.b):
+		r.verdict = r.short
+	default:
+		return true
+	}
+	return false
+}
+
+// skip passes over n bytes.
+func (r *clientReader) skip(n int) bool {
+	if !r.next(n) {
+		return false
+	}
+	r.at += n
+	return true
+}
+
+// vector passes over a vector whose length takes up width bytes.
+func (r *clientReader) vector(width int) bool {
+	n, ok := r.number(width)
+	return ok && r.skip(n)
+}
+
+func (r *clientReader) number(width int) (n int, ok bool) {
+	if !r.next(width) {
+		return 0, false
+	}
+	for _, c := range r.b[r.at : r.at+width] {
+		n = n<<8 | int(c)
+	}
+	r.at += width
+	return n, true
+}
+
+func (r *clientReader) serverName() ([]byte, PeekVerdict) {
+	const version, random = 2, 32
+	if !r.skip(version+random) || !r.vector(1) || !r.vector(2) || !r.vector(1) {
+		return nil, r.verdict // session ID, cipher suites, compression methods
+	}
+	n, ok := r.number(2)
+	if !ok {
+		return nil, r.verdict
+	}
+	if r.at+n != r.size {
+		return nil, PeekUnkeyed
+	}
+	for r.at < r.size {
+		kind, ok := r.number(2)
+		if !ok {
+			return nil, r.verdict
+		}
+		if kind != 0 { // server_name
+			if !r.vector(2) {
+				return nil, r.verdict
+			}
+			continue
+		}
+		n, ok := r.number(2)
+		if !ok || !r.next(n) {
+			return nil, r.verdict
+		}
+		return nameList(r.b[r.at : r.at+n])
+	}
+	return nil, PeekUnkeyed
+}
+
+// nameList reads a whole server_name extension. Only one name of each kind may stand there.
+func nameList(b []byte) ([]byte, PeekVerdict) {
+	if len(b) < 2 || int(binary.BigEndian.Uint16(b)) != len(b)-2 {
+		return nil, PeekUnkeyed
+	}
+	for b = b[2:]; len(b) >= 3; {
+		n := int(binary.BigEndian.Uint16(b[1:]))
+		if len(b) < 3+n {
+			break
+		}
+		if b[0] == hostName {
+			if n == 0 || n > maxHostName {
+				break
+			}
+			return b[3 : 3+n], PeekKeyed
+		}
+		b = b[3+n:]
+	}
+	return nil, PeekUnkeyed
+}
