@@ -65,6 +65,10 @@
 // death, and none is served twice; one that was claimed dies with its worker.
 // With [Shared] what a worker's kernel queue had given it dies with it.
 //
+// With [Hash] the connections of one client address have one worker; with a [Peek] those of one TLS
+// server name, cookie, or beginning. They are looked at in the listener process, and the worker reads every
+// byte.
+//
 // Less formally: kill -9 of a worker costs the requests that it was answering.
 // Kill of the listener process costs at most the connections that it holds at
 // that moment and that no worker has claimed.

@@ -20,7 +20,7 @@ func (h held) Start(ctx context.Context, _ supervisor.Incarnation) (supervisor.I
 		return nil, err
 	}
 	r := spec.request()
-	if spec.Functions.Picker != nil || spec.Functions.Key != nil {
+	if spec.hasFunctions() {
 		r.Functions = h.path
 	}
 	addr, err := h.rt.sockets.Open(ctx, h.path, r)

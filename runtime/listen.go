@@ -114,7 +114,7 @@ func (rt *Runtime) AddListener(ctx context.Context, l Listener) (net.Addr, error
 		errs = append(errs, &InvalidError{path, field, value, why})
 	}
 	branch(bad, "", []ChildSpec{l})
-	if l.Functions.Picker != nil || l.Functions.Key != nil {
+	if l.hasFunctions() {
 		bad(l.Name, "Functions", "func", "stand in the tree from its start, where the listener process finds them")
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -34,7 +34,11 @@ type Listener struct {
 	Mode    fs.FileMode // permission bits of a Unix path; 0 = the master's umask decides
 	Limits  Limits      // how many connections, and what becomes of the next; for policies that hand over
 
-	// Functions are the user's part in a policy: Picker with Custom, Key with Hash. They run in the
+	// Peek is what Hash looks at of a connection besides its addresses: a TLS server name, a cookie,
+	// the first bytes, a PROXY header.
+	Peek Peek
+
+	// Functions are the user's part in a policy: Picker with Custom, Key and First with Hash. They run in the
 	// listener process, which has them from its own copy of the tree: so a Listener with
 	// Functions stands in the tree.
 	Functions Functions
@@ -55,6 +59,27 @@ const (
 
 // Functions are what a user adds to a policy. See netactor.
 type Functions = netactor.Functions
+
+// Peek is what Hash looks at before it places a connection. See netactor.
+type Peek = netactor.Peek
+
+// What Hash makes a key of.
+const (
+	PeekSNI    = netactor.PeekSNI    // the server name of a TLS ClientHello
+	PeekCookie = netactor.PeekCookie // the value of the cookie Peek.Cookie in the first HTTP/1 request
+	PeekBytes  = netactor.PeekBytes  // the first Peek.Bytes bytes
+	PeekFirst  = netactor.PeekFirst  // what Functions.First says
+)
+
+// PeekVerdict is what a Functions.First makes of the first bytes. See netactor.
+type PeekVerdict = netactor.PeekVerdict
+
+// The verdicts.
+const (
+	PeekMore    = netactor.PeekMore    // it depends on what comes next
+	PeekKeyed   = netactor.PeekKeyed   // the key is found
+	PeekUnkeyed = netactor.PeekUnkeyed // there is none, whatever comes next
+)
 
 // Load is what a Picker sees of a worker. See netactor.
 type Load = netactor.Load
@@ -86,6 +111,14 @@ func (l Listener) validate(bad report, path string) {
 	}
 	if l.Functions.Key != nil && l.Policy != Hash {
 		bad(path, "Functions.Key", "func", "goes with Policy hash alone")
+	}
+	if err := l.Peek.Validate(); err != nil {
+		bad(path, "Peek", fmt.Sprintf("%+v", l.Peek), err.Error())
+	} else if l.Peek != (Peek{}) && l.Policy != Hash {
+		bad(path, "Peek", fmt.Sprintf("%+v", l.Peek), "goes with Policy hash alone")
+	}
+	if (l.Peek.By == PeekFirst) != (l.Functions.First != nil) {
+		bad(path, "Functions.First", "func", "goes with Peek.By first, and only with it")
 	}
 	if err := l.Limits.Validate(); err != nil {
 		bad(path, "Limits", fmt.Sprintf("%+v", l.Limits), err.Error())
@@ -130,9 +163,12 @@ func (l Listener) byName() bool {
 func (l Listener) request() netactor.Request {
 	return netactor.Request{
 		Name: l.Name, Network: l.Network, Address: l.Address, FD: l.FD,
-		Policy: l.Policy, Backlog: l.Backlog, Mode: l.Mode, Limits: l.Limits, Wait: l.Wait,
+		Policy: l.Policy, Peek: l.Peek, Backlog: l.Backlog, Mode: l.Mode, Limits: l.Limits, Wait: l.Wait,
 	}
 }
+
+// hasFunctions reports whether l has what cannot be sent.
+func (l Listener) hasFunctions() bool { return !reflect.ValueOf(l.Functions).IsZero() }
 
 // functions returns the user's functions of the Listener at path in the tree.
 func (n *node) functions(path string) netactor.Functions {

@@ -70,6 +70,12 @@ func TestBadSpecs(t *testing.T) {
 		{"policy", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{Name: "l", Network: "tcp", Address: ":0", Policy: 99}}}, []string{`child "l": Policy`}},
 		{"descriptor and address", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{Name: "l", Network: "tcp", Address: ":0", FD: 7}}}, []string{`child "l": FD 7`}},
 		{"negative descriptor", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{Name: "l", FD: -7}}}, []string{`child "l": FD -7`}},
+		{"peek of another policy", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{
+			Name: "l", Network: "tcp", Address: ":0", Peek: coppice.Peek{By: coppice.PeekSNI},
+		}}}, []string{`child "l": Peek {By:sni`}},
+		{"peek of no bytes, function for nothing", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{
+			Name: "l", Network: "tcp", Address: ":0", Policy: coppice.Hash, Peek: coppice.Peek{By: coppice.PeekBytes}, Functions: coppice.Functions{First: func([]byte) (uint64, coppice.PeekVerdict) { return 0, coppice.PeekMore }},
+		}}}, []string{`child "l": Peek {By:bytes`, `child "l": Functions.First`}},
 		{"strategy", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Worker: fn, Strategy: 9}}}, []string{`child "web": Strategy`}},
 		{"restart", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Worker: fn, Restart: 9}}}, []string{`child "web": Restart`}},
 		{"intensity", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Worker: fn, Intensity: struct {

@@ -112,7 +112,7 @@ func (w *Worker) ListenOn(ctx context.Context, l Listener) (net.Listener, error)
 	if l.SystemdName != "" {
 		errs = append(errs, &InvalidError{"listener " + l.Name, "SystemdName", l.SystemdName, "stands in the tree only: ask for its Listener by Name"})
 	}
-	if l.Functions.Picker != nil || l.Functions.Key != nil {
+	if l.hasFunctions() {
 		errs = append(errs, &InvalidError{"listener " + l.Name, "Functions", "func", "stand in the tree only, functions are not sent: ask for its Listener by Name"})
 	}
 	if err := errors.Join(errs...); err != nil {
