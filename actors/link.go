@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -24,12 +23,7 @@ type link struct {
 	opened      chan struct{} // closed when conn is there
 	done        chan struct{} // closed by close
 
-	// The target of the last frame of each lane of the Conn, which is that of the
-	// next one most often: its bytes, and what they mean. Each is its reader's.
-	targets [2]struct {
-		bytes []byte
-		pid   *actor.PID
-	}
+	latest [2]latest      // by lane of the Conn; each is its reader's
 	ended  atomic.Bool    // closed, for readers
 	direct [2]atomic.Bool // by lane of the Conn: it is there and nothing waits for it
 	asking atomic.Int32   // asks on this link that wait
@@ -99,15 +93,25 @@ func isLost(err error) bool {
 // send takes f, with its payload, to the channel. It waits under ctx; under
 // noContext for at most SendWait.
 func (l *link) send(ctx context.Context, f *fdipc.Frame) error {
-	tried := false
-	if l.direct[f.Lane].Load() { // what the caller posted before went this way too
-		if err := l.conn.TrySend(f); !errors.Is(err, fdipc.ErrFull) {
-			return l.verdict(err)
-		}
-		tried = true
+	if !l.direct[f.Lane].Load() {
+		return l.sendInTurn(ctx, f, false)
 	}
+	// What the caller posted before went this way too.
+	err := l.conn.TrySend(f)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fdipc.ErrFull):
+		return l.sendInTurn(ctx, f, true)
+	}
+	return l.verdict(err)
+}
+
+// sendInTurn sends f after the notices that wait, and waits for room. full says that
+// there was none just now.
+func (l *link) sendInTurn(ctx context.Context, f *fdipc.Frame, full bool) error {
 	var cancel context.CancelFunc
-	for first := !tried; ; first = false {
+	for first := !full; ; first = false {
 		// The caller has noted what waits for this process. If it is detached before
 		// this look we see it here, if after it, detach sees the note.
 		l.mu.Lock()

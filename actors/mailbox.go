@@ -131,14 +131,24 @@ func (m *mailbox) post(ctx context.Context, message any, self bool) error {
 			m.PostUserMessage(item)
 		}
 	}
+	m.mu.Lock()
+	if !m.closed && (m.bound == 0 || self || m.user.len() < m.bound || isPill(message)) {
+		m.pushLocked(message)
+		return nil
+	}
+	return m.overflowLocked(ctx, message)
+}
+
+// overflowLocked queues message when there is room, or does what the policy says. It
+// unlocks m.mu.
+func (m *mailbox) overflowLocked(ctx context.Context, message any) error {
 	var cancel context.CancelFunc
 	for {
-		m.mu.Lock()
 		if m.closed {
 			m.mu.Unlock()
 			return m.cell.downError()
 		}
-		if m.bound == 0 || self || m.user.len() < m.bound || isPill(message) {
+		if m.user.len() < m.bound {
 			m.pushLocked(message)
 			return nil
 		}
@@ -187,6 +197,7 @@ func (m *mailbox) post(ctx context.Context, message any, self bool) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+		m.mu.Lock()
 	}
 }
 
