@@ -26,6 +26,7 @@ const (
 // codec encodes and decodes a registered type.
 type codec struct {
 	name   string
+	head   []byte // as it stands in a frame
 	typ    reflect.Type
 	shape  shape
 	append func(b []byte, msg any) ([]byte, error)
@@ -81,7 +82,7 @@ func RegisterType[T any](name string) {
 	case reflect.Interface, reflect.Func, reflect.Chan, reflect.UnsafePointer, reflect.Pointer:
 		panic(fmt.Sprintf("actors: RegisterType[%s]: a %s can not cross processes", typ, elem.Kind()))
 	}
-	c := &codec{name: name, typ: typ, shape: shapeOf(typ), append: appendCBOR}
+	c := &codec{name: name, head: appendString([]byte{codecCBOR}, name), typ: typ, shape: shapeOf(typ), append: appendCBOR}
 	if typ.Kind() == reflect.Pointer {
 		c.decode = func(b []byte) (any, error) {
 			v := reflect.New(elem).Interface()
@@ -145,7 +146,9 @@ var (
 )
 
 // unreadable tells what is of another version from what is broken.
-func unreadable(name []byte, err error) error {
+func unreadable(head []byte, err error) error {
+	r := &reader{b: head[1:]}
+	name := r.bytes(maxType)
 	var unknown *cbor.UnknownFieldError
 	var other *cbor.UnmarshalTypeError
 	if errors.As(err, &unknown) || errors.As(err, &other) {
@@ -247,15 +250,31 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// appendMessage appends codec, type name and body of msg.
-func appendMessage(b []byte, msg any) (_ []byte, err error) {
+// messageWriter encodes messages. It keeps the type of the last one, which is that of the
+// next one most often. The zero value is ready.
+type messageWriter struct {
+	types *typeTable // in which codec was found
+	typ   reflect.Type
+	codec *codec // nil: typ is not registered
+}
+
+// codecOf returns the codec of a registered type; nil: it is none.
+func (w *messageWriter) codecOf(msg any) *codec {
+	if typ, now := reflect.TypeOf(msg), types.now.Load(); typ != w.typ || now != w.types {
+		w.types, w.typ, w.codec = now, typ, now.byType[typ]
+	}
+	return w.codec
+}
+
+// append appends codec, type name and body of msg.
+func (w *messageWriter) append(b []byte, msg any) (_ []byte, err error) {
 	defer func() { // a user's marshaler
 		if v := recover(); v != nil {
 			err = fmt.Errorf("%w: encoding %T panicked: %v", ErrMalformed, msg, v)
 		}
 	}()
-	if c := registered().byType[reflect.TypeOf(msg)]; c != nil {
-		return c.append(appendString(append(b, codecCBOR), c.name), msg)
+	if c := w.codecOf(msg); c != nil {
+		return c.append(append(b, c.head...), msg)
 	}
 	m, ok := msg.(proto.Message)
 	if !ok {
@@ -272,38 +291,60 @@ func appendMessage(b []byte, msg any) (_ []byte, err error) {
 	return b, fmt.Errorf("%w: encode %T: %w", ErrMalformed, msg, err)
 }
 
-// readMessage decodes what appendMessage wrote. b is borrowed: the message has no
-// part of it.
-func readMessage(b []byte) (msg any, err error) {
+// messageReader decodes what messageWriter wrote. It keeps the type of the last
+// message, which is that of the next one most often.
+type messageReader struct {
+	head   []byte // codec and name
+	decode func(b []byte) (any, error)
+}
+
+// read decodes a message. b is borrowed: the message has no part of it.
+func (t *messageReader) read(b []byte) (msg any, err error) {
 	defer func() { // a user's unmarshaler
 		if v := recover(); v != nil {
 			msg, err = nil, fmt.Errorf("%w: decoding panicked: %v", ErrMalformed, v)
 		}
 	}()
+	n := len(t.head)
+	if n == 0 || n > len(b) || string(t.head) != string(b[:n]) {
+		if n, err = t.find(b); err != nil {
+			return nil, err
+		}
+	}
+	if msg, err = t.decode(b[n:]); err != nil {
+		return nil, unreadable(t.head, err)
+	}
+	return msg, nil
+}
+
+// find finds the type of the message in b and returns the length of its head.
+func (t *messageReader) find(b []byte) (n int, err error) {
 	r := &reader{b: b}
 	how, name := r.byte(), r.bytes(maxType)
 	if r.bad {
-		return nil, fmt.Errorf("%w: no type", ErrMalformed)
+		return 0, fmt.Errorf("%w: no type", ErrMalformed)
 	}
+	var decode func(b []byte) (any, error)
 	switch how {
 	case codecCBOR:
 		c := registered().byName[string(name)]
 		if c == nil {
-			return nil, fmt.Errorf("%w: %q", ErrType, name)
+			return 0, fmt.Errorf("%w: %q", ErrType, name)
 		}
-		msg, err = c.decode(r.b)
+		decode = c.decode
 	case codecProto:
-		t, e := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(name))
-		if e != nil {
-			return nil, fmt.Errorf("%w: %q", ErrType, name)
+		typ, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(name))
+		if err != nil {
+			return 0, fmt.Errorf("%w: %q", ErrType, name)
 		}
-		m := t.New().Interface()
-		msg, err = m, proto.Unmarshal(r.b, m)
+		decode = func(b []byte) (any, error) {
+			m := typ.New().Interface()
+			return m, proto.Unmarshal(b, m)
+		}
 	default:
-		return nil, fmt.Errorf("%w: codec %d", ErrMalformed, how)
+		return 0, fmt.Errorf("%w: codec %d", ErrMalformed, how)
 	}
-	if err != nil {
-		return nil, unreadable(name, err)
-	}
-	return msg, nil
+	n = len(b) - len(r.b)
+	t.head, t.decode = append(t.head[:0], b[:n]...), decode
+	return n, nil
 }

@@ -41,7 +41,7 @@ func (s *System) handleFrom(l *link, f *fdipc.Frame) bool {
 		return true
 	}
 	r := &reader{b: f.Payload}
-	target := l.target(r, f.Lane)
+	target := l.last(f.Lane).target(r, s.cfg.Address)
 	if r.bad || !s.local(target) { // nobody passes frames on
 		s.bad(l, f.Kind)
 		f.Refuse(fdipc.ReasonUnknown)
@@ -49,25 +49,6 @@ func (s *System) handleFrom(l *link, f *fdipc.Frame) bool {
 	}
 	s.handle(l, f, r, target)
 	return true
-}
-
-// target reads the target of a frame.
-func (l *link) target(r *reader, lane fdipc.Lane) *actor.PID {
-	if lane > fdipc.Data {
-		return r.pid(l.s.cfg.Address)
-	}
-	last := &l.targets[lane]
-	if n := len(last.bytes); n > 0 && n <= len(r.b) && string(last.bytes) == string(r.b[:n]) {
-		r.b = r.b[n:]
-		return last.pid
-	}
-	before := r.b
-	pid := r.pid(l.s.cfg.Address)
-	if !r.bad && pid.RequestId == 0 { // not the answer to an ask
-		last.bytes = append(last.bytes[:0], before[:len(before)-len(r.b)]...)
-		last.pid = pid
-	}
-	return pid
 }
 
 // handle does what a frame for this process says.
@@ -132,12 +113,14 @@ func (s *System) onUser(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
 			s.inbound.drop(sender.Address) // nobody will tell us of its end
 		}
 	}
-	if reserved(target.Id) {
+	last := l.last(f.Lane)
+	c := last.actor(s, target)
+	if c == nil && reserved(target.Id) {
 		f.Refuse(fdipc.ReasonUnknown)
 		s.undeliverable(target, nil, sender, ErrNoActor)
 		return
 	}
-	msg, err := readMessage(r.b)
+	msg, err := last.types.read(r.b)
 	if err == nil {
 		err = giveHandles(msg, f.Handles)
 	}
@@ -156,7 +139,7 @@ func (s *System) onUser(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
 	if sender != nil || header != nil {
 		m = &actor.MessageEnvelope{Header: header, Message: msg, Sender: sender}
 	}
-	if err := s.deliverSafely(target, m); err != nil {
+	if err := s.deliverSafely(c, target, m); err != nil {
 		s.undeliverable(target, msg, sender, err)
 	}
 }
@@ -168,12 +151,15 @@ func reserved(id string) bool {
 }
 
 // deliverSafely delivers for a peer: whatever it sends, a panic stays here.
-func (s *System) deliverSafely(target *actor.PID, message any) (err error) {
+func (s *System) deliverSafely(c *cell, target *actor.PID, message any) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("%w: %v", ErrMalformed, v)
 		}
 	}()
+	if c != nil {
+		return c.box.post(noContext, message, false)
+	}
 	return s.deliverLocal(noContext, target, message)
 }
 

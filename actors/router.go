@@ -140,7 +140,7 @@ func (s *System) encode(p *parcel, target *actor.PID, message any) (err error) {
 			b = appendHeader(b, m)
 		}
 	}
-	b, err = appendMessage(b, msg)
+	b, err = p.types.append(b, msg)
 	p.buf, f.Payload = b, b
 	if err == nil {
 		f.Handles, err = takeHandles(msg)
@@ -221,6 +221,7 @@ func (s *System) sendDown(address string, ref uint64, r supervisor.Reason, how e
 type parcel struct {
 	buf   []byte
 	frame fdipc.Frame
+	types messageWriter
 }
 
 var parcels = sync.Pool{New: func() any { return &parcel{buf: make([]byte, 0, 512)} }}

@@ -89,7 +89,7 @@ func TestSkewAtTheReceiver(t *testing.T) {
 			if row.sent == nil {
 				b = append(appendString([]byte{codecCBOR}, row.as), 0xff)
 			}
-			if _, err := readMessage(b); !errors.Is(err, row.want) {
+			if _, err := new(messageReader).read(b); !errors.Is(err, row.want) {
 				t.Fatalf("error %v, want %v", err, row.want)
 			}
 		})

@@ -104,7 +104,7 @@ func TestLateFramesAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	frame := func(incarnation uint64, text string) *fdipc.Frame {
-		b, err := appendMessage(appendPID(nil, actor.NewPID("0", "a")), text)
+		b, err := new(messageWriter).append(appendPID(nil, actor.NewPID("0", "a")), text)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -288,25 +288,25 @@ func FuzzHandleFrame(f *testing.F) {
 // FuzzMessage decodes what a peer calls a message; what can be decoded encodes again.
 func FuzzMessage(f *testing.F) {
 	for _, m := range []any{"x", []byte("x"), 1, 1.5, true, wrapperspb.String("x"), &actor.PID{Address: "a", Id: "b"}} {
-		b, err := appendMessage(nil, m)
+		b, err := new(messageWriter).append(nil, m)
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := readMessage(b)
+		m, err := new(messageReader).read(b)
 		if err != nil {
 			if !errors.Is(err, ErrType) && !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrSkew) {
 				t.Fatalf("untyped error %v", err)
 			}
 			return
 		}
-		again, err := appendMessage(nil, m)
+		again, err := new(messageWriter).append(nil, m)
 		if err != nil {
 			t.Fatalf("%T: %v", m, err)
 		}
-		if _, err := readMessage(again); err != nil {
+		if _, err := new(messageReader).read(again); err != nil {
 			t.Fatalf("%T: %v", m, err)
 		}
 	})

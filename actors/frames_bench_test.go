@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"context"
 	"testing"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -25,7 +26,7 @@ func BenchmarkReceive64(b *testing.B) {
 	if err := s.Attach("1", 0, &sink{}); err != nil {
 		b.Fatal(err)
 	}
-	payload, err := appendMessage(appendPID(nil, actor.NewPID("0", "a")), make([]byte, 64))
+	payload, err := new(messageWriter).append(appendPID(nil, actor.NewPID("0", "a")), make([]byte, 64))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -36,5 +37,27 @@ func BenchmarkReceive64(b *testing.B) {
 	}
 	if v, err := s.Ask(b.Context(), actor.NewPID("0", "a"), []byte{1}); err != nil || v.(int) != b.N+1 {
 		b.Fatal(v, err)
+	}
+}
+
+// discard is a Conn on which everything arrives nowhere.
+type discard struct{}
+
+func (discard) TrySend(*fdipc.Frame) error               { return nil }
+func (discard) Send(context.Context, *fdipc.Frame) error { return nil }
+
+// One op is one message of 64 bytes made a frame.
+func BenchmarkSend64(b *testing.B) {
+	s := quietSystem(b, Config{Address: "0"})
+	if err := s.Attach("1", 0, discard{}); err != nil {
+		b.Fatal(err)
+	}
+	pid, ctx := actor.NewPID("1", "a"), context.Background()
+	var msg any = make([]byte, 64)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := s.Send(ctx, pid, msg); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
