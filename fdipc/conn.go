@@ -145,8 +145,6 @@ func (c *Conn) send(ctx context.Context, f *Frame) error {
 // put queues f as soon as there is room and credit; ctx nil means at once or not at all.
 func (c *Conn) put(ctx context.Context, f *Frame) error {
 	l := c.lanes[f.Lane]
-	var few [8]ref
-	refs := few[:0]
 	for {
 		l.mu.Lock()
 		if l.err != nil || l.closed {
@@ -164,10 +162,9 @@ func (c *Conn) put(ctx context.Context, f *Frame) error {
 			}
 			continue
 		}
-		if len(f.Handles) > 0 {
-			var wait chan struct{}
-			var err error
-			if refs, wait, err = c.offers.reserve(refs, f.Handles, ctx != nil); err != nil {
+		entries := l.describeLocked(f.Handles)
+		if len(entries) > 0 {
+			if wait, err := c.offers.reserve(entries, f.Handles, ctx != nil); err != nil {
 				l.mu.Unlock()
 				if !errors.Is(err, errAgain) {
 					return err
@@ -183,7 +180,7 @@ func (c *Conn) put(ctx context.Context, f *Frame) error {
 				continue
 			}
 		}
-		l.putLocked(f, refs)
+		l.putLocked(f, entries)
 		l.sendLocked(f.More)
 		return nil
 	}

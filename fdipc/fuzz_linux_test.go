@@ -16,7 +16,7 @@ func seedPackets() [][]byte {
 	l := newLane(c, Data)
 	hs := []*Handle{HandleFD(0).Named("name"), HandleFD(0)}
 	hs[1].Trace[3] = 1
-	l.putLocked(&Frame{Kind: 0x40, Flags: 1, Target: 2, Trace: TraceContext{1}, Payload: []byte("payload"), Handles: hs}, []ref{{1, 1}, {2, 1}})
+	l.putLocked(&Frame{Kind: 0x40, Flags: 1, Target: 2, Trace: TraceContext{1}, Payload: []byte("payload"), Handles: hs}, describe(l, hs, ref{1, 1}, ref{2, 1}))
 	l.putLocked(&Frame{Kind: 0x41}, nil)
 	l.putLocked(&Frame{Kind: 0x42, Payload: make([]byte, 2*sendPacket)}, nil)
 	l = func() *lane { k := newLane(c, Control); k.queue = l.queue; return k }()

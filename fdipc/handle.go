@@ -156,16 +156,11 @@ func (h *Handle) kindLocked() HandleKind {
 	return h.kind
 }
 
+// entry describes h to the peer. The slot is not known yet.
 func (h *Handle) entry() entry {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	return entry{kind: h.kind, trace: h.Trace, name: h.name}
-}
-
-func (h *Handle) entrySize() int {
-	n := entryHead + len(h.name)
-	if !h.Trace.none() {
-		n += traceLen
-	}
-	return n
 }
 
 // depart takes h from its owner, for a Conn.

@@ -35,6 +35,7 @@ type lane struct {
 	sent    uint64        // packets ever sent
 	room    chan struct{} // closed when there is room again; nil if nobody waits
 	wake    chan struct{} // to the writer
+	entries []entry       // see describeLocked
 }
 
 var epoch = time.Now()
@@ -139,9 +140,19 @@ func (l *lane) join(f *Frame) bool {
 	return true
 }
 
-// putLocked queues a frame, in as many pieces as it takes. refs are the offers of its
-// handles; it cannot fail.
-func (l *lane) putLocked(f *Frame, refs []ref) {
+// describeLocked writes down what the peer is told of hs, until the next call. It must come before
+// they are offered: an offer may run out at once, and then its handle is its owner's again, who may change it.
+func (l *lane) describeLocked(hs []*Handle) []entry {
+	l.entries = l.entries[:0]
+	for _, h := range hs {
+		l.entries = append(l.entries, h.entry())
+	}
+	return l.entries
+}
+
+// putLocked queues a frame, in as many pieces as it takes. entries describe its handles, which are
+// not looked at; it cannot fail.
+func (l *lane) putLocked(f *Frame, entries []entry) {
 	l.frames++
 	bits := uint8(0)
 	if l.id == Data {
@@ -152,11 +163,11 @@ func (l *lane) putLocked(f *Frame, refs []ref) {
 	if traced {
 		size += traceLen
 	}
-	for _, h := range f.Handles {
-		size += h.entrySize()
+	for i := range entries {
+		size += entries[i].size()
 	}
 	// A frame that fits a packet is not cut in two, unless it has too many handles.
-	p := l.tailLocked(min(size, sendPacket), len(refs) > 0)
+	p := l.tailLocked(min(size, sendPacket), len(entries) > 0)
 	p.frames++
 	payload, next := f.Payload, 0
 	for {
@@ -168,20 +179,19 @@ func (l *lane) putLocked(f *Frame, refs []ref) {
 			b = append(b, f.Trace[:]...)
 		}
 		first := next
-		for next < len(refs) && len(p.refs) < maxFDs && len(b)+f.Handles[next].entrySize() <= sendPacket {
-			e := f.Handles[next].entry()
-			e.slot, e.seq = refs[next].slot, refs[next].seq
-			b = appendEntry(b, &e)
-			p.refs, p.off = append(p.refs, refs[next]), &l.c.offers
+		for next < len(entries) && len(p.refs) < maxFDs && len(b)+entries[next].size() <= sendPacket {
+			e := &entries[next]
+			b = appendEntry(b, e)
+			p.refs, p.off = append(p.refs, ref{e.slot, e.seq}), &l.c.offers
 			next++
 		}
 		n := 0
-		if next == len(refs) {
+		if next == len(entries) {
 			n = min(len(payload), sendPacket-len(b))
 		}
 		b = append(b, payload[:n]...)
 		payload = payload[n:]
-		more := len(payload) > 0 || next < len(refs)
+		more := len(payload) > 0 || next < len(entries)
 		if more {
 			pb |= pieceMore
 		}

@@ -84,16 +84,16 @@ func (o *offers) availableLocked() int {
 	return len(o.free)
 }
 
-// reserve offers all of hs and appends their refs, or none and answers false. wait is then
-// closed when it is worth another attempt.
-func (o *offers) reserve(refs []ref, hs []*Handle, want bool) (_ []ref, wait chan struct{}, err error) {
+// reserve offers all of hs and says where in their entries, or none. After errAgain, wait is closed
+// when it is worth another attempt.
+func (o *offers) reserve(entries []entry, hs []*Handle, want bool) (wait chan struct{}, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.ended {
-		return refs, nil, ErrClosed
+		return nil, ErrClosed
 	}
 	if o.slots != nil && len(hs) > len(o.slots) {
-		return refs, nil, ErrTooManyHandles
+		return nil, ErrTooManyHandles
 	}
 	t := now()
 	o.elapseLocked(t)
@@ -104,13 +104,13 @@ func (o *offers) reserve(refs []ref, hs []*Handle, want bool) (_ []ref, wait cha
 			}
 			wait = o.credit
 		}
-		return refs, wait, errAgain
+		return wait, errAgain
 	}
 	deadline := int64(0)
 	if d := o.c.cfg.ClaimTimeout; d > 0 {
 		deadline = o.clock + int64(d)
 	}
-	for _, h := range hs {
+	for i, h := range hs {
 		s := o.free[len(o.free)-1]
 		o.free = o.free[:len(o.free)-1]
 		f := &o.slots[s]
@@ -119,11 +119,11 @@ func (o *offers) reserve(refs []ref, hs []*Handle, want bool) (_ []ref, wait cha
 		if o.t != nil {
 			o.t.store(s, word(f.seq, 0, wordOffered))
 		}
-		refs = append(refs, ref{s, f.seq})
+		entries[i].slot, entries[i].seq = s, f.seq
 	}
 	o.c.stats.offered.Add(uint64(len(hs)))
 	o.armLocked(o.c.cfg.tick)
-	return refs, nil, nil
+	return nil, nil
 }
 
 // gatherLocked looks for answers until n handles may be offered, or says that it is worth waiting for more. The

@@ -15,7 +15,7 @@ func TestDeadlineCountsPresence(t *testing.T) {
 	c := newConn(cfg)
 	o := &c.offers
 	o.open(newTable(make([]uint64, tableWords+4)), 4)
-	if _, _, err := o.reserve(nil, []*Handle{HandleFD(-1), HandleFD(-1)}, false); err != nil {
+	if _, err := o.reserve(make([]entry, 2), []*Handle{HandleFD(-1), HandleFD(-1)}, false); err != nil {
 		t.Fatal(err)
 	}
 	defer o.timer.Stop()
@@ -45,6 +45,36 @@ func TestDeadlineCountsPresence(t *testing.T) {
 	// Looking often does not make time pass sooner.
 	if before := o.clock; look(0) != 0 || o.clock != before {
 		t.Errorf("the clock went from %d to %d", before, o.clock)
+	}
+}
+
+// describe is what the entries of hs are once they are on offer at refs.
+func describe(l *lane, hs []*Handle, refs ...ref) []entry {
+	entries := l.describeLocked(hs)
+	for i, r := range refs {
+		entries[i].slot, entries[i].seq = r.slot, r.seq
+	}
+	return entries
+}
+
+// An offer may run out before its frame is queued. Its handle is then its owner's again, who looks at it, names it
+// anew and sends it elsewhere, while the frame is still being written.
+func TestOfferRunsOutBeforeItIsQueued(t *testing.T) {
+	l := newLane(&Conn{}, Data)
+	h := HandleFD(0).Named("before")
+	h.Trace[0] = 1
+	entries := describe(l, []*Handle{h}, ref{2, 3})
+	h.Named("after").Known(HandleTCP)
+	h.Trace = TraceContext{}
+	l.putLocked(&Frame{Kind: 0x40, Handles: []*Handle{h}}, entries)
+	var pc piece
+	if _, err := decodePiece(l.queue[0].buf, &pc); err != nil {
+		t.Fatal(err)
+	}
+	var e entry
+	decodeEntry(pc.entries, &e)
+	if want := (entry{slot: 2, seq: 3, trace: TraceContext{1}, name: "before"}); e != want {
+		t.Errorf("the peer is told %+v, want %+v", e, want)
 	}
 }
 
@@ -78,12 +108,12 @@ func TestGather(t *testing.T) {
 		for i := range hs {
 			hs[i] = HandleFD(-1)
 		}
-		refs, _, err := o.reserve(nil, hs, false)
-		if err != nil {
+		entries := make([]entry, slots)
+		if _, err := o.reserve(entries, hs, false); err != nil {
 			t.Fatal(err)
 		}
 		o.timer.Stop()
-		for _, r := range refs[:row.answered] {
+		for _, r := range entries[:row.answered] {
 			if won, wake := tbl.settle(r.slot, r.seq, 0, wordClaimed); !won || wake {
 				t.Fatalf("%+v: won %v, wake %v", row, won, wake)
 			}
@@ -95,7 +125,7 @@ func TestGather(t *testing.T) {
 			t.Errorf("%+v: %v, to be told after %d", row, ok, tbl.wake.Load())
 		}
 		told := 0
-		for i, r := range refs[row.answered:] {
+		for i, r := range entries[row.answered:] {
 			if _, wake := tbl.settle(r.slot, r.seq, 0, wordClaimed); wake {
 				if told++; uint32(i+1) != row.after {
 					t.Errorf("%+v: told after %d", row, i+1)

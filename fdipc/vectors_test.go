@@ -23,9 +23,9 @@ func TestVectors(t *testing.T) {
 			}
 		}
 	}
-	frame := func(lane Lane, f *Frame, refs []ref) []byte {
+	frame := func(lane Lane, f *Frame, refs ...ref) []byte {
 		l := newLane(&Conn{}, lane)
-		l.putLocked(f, refs)
+		l.putLocked(f, describe(l, f.Handles, refs...))
 		return l.queue[0].buf
 	}
 	var trace TraceContext
@@ -36,10 +36,10 @@ func TestVectors(t *testing.T) {
 	named.kind = HandleTCP
 	hi := hello{1, 1, featAll, 0, 1 << 20, 256}.append(nil)
 	want := map[string][]byte{
-		"hello":   frame(Control, &Frame{Kind: kindHello, Payload: hi}, nil),
-		"frame":   frame(Control, &Frame{Kind: 0x40, Flags: 5, Target: 7, Payload: []byte("hi")}, nil),
-		"handles": frame(Data, &Frame{Kind: 0x41, Trace: trace, Handles: []*Handle{named, HandleFD(0)}}, []ref{{3, 9}, {4, 1}}),
-		"refusal": frame(Control, &Frame{Kind: kindClaims, Payload: appendClaim(nil, ref{2, 1}, 16, wordRefused)}, nil),
+		"hello":   frame(Control, &Frame{Kind: kindHello, Payload: hi}),
+		"frame":   frame(Control, &Frame{Kind: 0x40, Flags: 5, Target: 7, Payload: []byte("hi")}),
+		"handles": frame(Data, &Frame{Kind: 0x41, Trace: trace, Handles: []*Handle{named, HandleFD(0)}}, ref{3, 9}, ref{4, 1}),
+		"refusal": frame(Control, &Frame{Kind: kindClaims, Payload: appendClaim(nil, ref{2, 1}, 16, wordRefused)}),
 	}
 	for name, b := range want {
 		if !bytes.Equal(vectors[name], b) {
