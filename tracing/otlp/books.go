@@ -1,232 +1,350 @@
 package otlp
 
 import (
-	"encoding/json"
-	"fmt"
+	"errors"
+	"math"
+	"slices"
 	"sync"
-	"time"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// Bounds on what one child can make the master keep.
+// Bounds on what the master keeps of what others have counted. The bytes are those
+// of names, attributes and buckets.
 const (
-	maxPoints = 512     // series of one child
-	maxLabels = 8       // attributes of a series
-	maxLabel  = 256     // bytes of a key or a value
-	maxSeries = 8 << 10 // series of the whole tree
+	accountSeries = 4 << 10 // of one child
+	accountBytes  = 2 << 20
+	bookSeries    = 16 << 10 // of the whole tree, over all its children that ever were
+	bookBytes     = 16 << 20
+	spareSeries   = 256 // beyond bookSeries, for what did not find room
 )
 
-// books add up what the processes of the tree have counted. A child sends the
-// whole of its counts each time, so a payload that is lost loses nothing, and
-// what a child had counted when it ended is carried over: sums never go back.
+// kind says how the values of an instrument add up over processes.
+type kind uint8
+
+const (
+	counter   kind = iota // only grows: what a process had counted stays when it ends
+	level                 // goes up and down: the sum over the processes that live
+	gauge                 // of one process, whose path is added to its attributes
+	histogram             // only grows
+)
+
+// instrument is what is counted. Its values over all processes are one metric.
+type instrument struct {
+	scope scope
+	name  string
+	unit  string
+	kind  kind
+}
+
+// scope is who counts: the name of a library or of a part of the program.
+type scope struct{ name, version, schema string }
+
+// coppiceScope is ours.
+var coppiceScope = scope{name: tracing.ScopeName, schema: tracing.SchemaURL}
+
+// metric is an instrument with the values of its series.
+type metric struct {
+	instrument
+	description string
+	points      []point
+}
+
+// point is the value of one series. What is not a float is counted exactly.
+type point struct {
+	labels attribute.Set
+	n      int64
+	f      float64 // beside n: the value is their sum
+	float  bool    // the instrument is one of floats
+
+	// Of a histogram, whose sum of values is f.
+	bounds    []float64
+	buckets   []uint64 // one more than bounds
+	exemplars []metricdata.Exemplar[float64]
+}
+
+type seriesKey struct {
+	instrument
+	labels attribute.Distinct
+}
+
+// cost is what a series is charged with, in bytes.
+func cost(m metric, p point) int {
+	n := len(m.name) + 16*len(p.buckets)
+	for it := p.labels.Iter(); it.Next(); {
+		kv := it.Attribute()
+		n += len(kv.Key) + len(kv.Value.String())
+	}
+	return n
+}
+
+// books add up what the processes of the tree count. Each tells the whole of its
+// counts each time, so what is lost on the way is in what comes next. What a series
+// has grown by since is added to its sum, so sums cannot go back, whatever a child
+// says and whenever it ends.
 type books struct {
-	own *tracing.Meter // the master's
-
-	mu       sync.Mutex
-	accounts map[*account]struct{} // of children that live
-	past     map[pointKey]tracing.Point
+	mu           sync.Mutex
+	accounts     []*account // of processes that live, the youngest last
+	sums         map[seriesKey]*point
+	descriptions map[instrument]string // the first that was heard
+	size         int
 }
 
-type pointKey struct {
-	instrument *tracing.Instrument
-	labels     attribute.Distinct
+func newBooks() *books {
+	return &books{sums: make(map[seriesKey]*point), descriptions: make(map[instrument]string)}
 }
 
-func newBooks(own *tracing.Meter) *books {
-	return &books{own: own, accounts: make(map[*account]struct{}), past: make(map[pointKey]tracing.Point)}
-}
-
-// account is what one child has counted, as it said last.
+// account is what one process has counted, as it said last.
 type account struct {
-	books  *books // nil when metrics are off
-	points []tracing.Point
+	books   *books // nil when metrics are off
+	process string // its path
+
+	last   map[seriesKey]*point   // of what only grows: the most that was heard
+	levels map[seriesKey]*reading // of the rest
+	size   int
+	full   bool // was reported
+
+	round, before int64 // of the newest values, and of those before them
 }
 
-func (b *books) open() *account {
-	a := &account{books: b}
+// reading is a level as it was said in a round.
+type reading struct {
+	point
+	round int64
+}
+
+func (b *books) open(process string) *account {
+	a := &account{books: b, process: process, last: make(map[seriesKey]*point), levels: make(map[seriesKey]*reading)}
 	if b != nil {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		b.accounts[a] = struct{}{}
+		b.accounts = append(b.accounts, a)
 	}
 	return a
 }
 
-func (a *account) receive(payload []byte) error {
-	points, err := readPoints(payload)
-	if err != nil || a.books == nil {
-		return err
-	}
-	a.books.mu.Lock()
-	defer a.books.mu.Unlock()
-	if _, live := a.books.accounts[a]; live {
-		a.points = points
-	}
-	return nil
-}
+var errFull = errors.New("tracing/otlp: a process has more series than the master keeps: new ones are left out")
 
-// close carries over what only grows. A level ends with its process.
-func (a *account) close() {
+// receive takes in what a process says. One round of it may come in several parts; a
+// level that neither of the last two rounds has said anything of is gone.
+func (a *account) receive(round int64, said []metric) {
 	b := a.books
 	if b == nil {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if _, live := b.accounts[a]; !live {
-		return
+	if a.last == nil {
+		return // it is closed
 	}
-	delete(b.accounts, a)
-	for _, p := range a.points {
-		if p.Instrument.Kind != tracing.Level {
-			p.Exemplars = nil // of a process that is gone
-			add(b.past, p)
+	if round != a.round {
+		a.before, a.round = a.round, round
+		for key, l := range a.levels {
+			if l.round != a.before {
+				a.size -= cost(metric{instrument: key.instrument}, l.point)
+				delete(a.levels, key)
+			}
+		}
+	}
+	for _, m := range said {
+		b.describe(m)
+		for _, p := range m.points {
+			key := seriesKey{m.instrument, p.labels.Equivalent()}
+			if m.kind == counter || m.kind == histogram {
+				a.count(key, m, p)
+			} else if l := a.levels[key]; l != nil {
+				*l = reading{p, round}
+			} else if a.room(m, p) {
+				a.levels[key] = &reading{p, round}
+			}
 		}
 	}
 }
 
-// total returns the sum of everything.
-func (b *books) total() []tracing.Point {
-	own := b.own.Collect()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	sum := make(map[pointKey]tracing.Point, len(b.past))
-	for _, p := range b.past {
-		add(sum, p)
-	}
-	for a := range b.accounts {
-		for _, p := range a.points {
-			add(sum, p)
+// room makes room for a new series, or says that there is none.
+func (a *account) room(m metric, p point) bool {
+	n := cost(m, p)
+	if len(a.last)+len(a.levels) >= accountSeries || a.size+n > accountBytes {
+		if !a.full {
+			a.full = true
+			otel.Handle(errFull)
 		}
+		return false
 	}
-	for _, p := range own {
-		add(sum, p)
-	}
-	points := make([]tracing.Point, 0, len(sum))
-	for _, p := range sum {
-		points = append(points, p)
-	}
-	return points
+	a.size += n
+	return true
 }
 
-// add adds p to its series. Beyond maxSeries a series that is new is left out.
-func add(sum map[pointKey]tracing.Point, p tracing.Point) {
-	key := pointKey{p.Instrument, p.Labels.Equivalent()}
-	q, ok := sum[key]
-	if !ok {
-		if len(sum) >= maxSeries {
+// count adds to the sum what a series has grown by.
+func (a *account) count(key seriesKey, m metric, p point) {
+	old := a.last[key]
+	if old == nil {
+		if !a.room(m, p) {
 			return
 		}
-		p.Buckets = append([]uint64(nil), p.Buckets...)
-		sum[key] = p
+		old = &point{labels: p.labels, bounds: p.bounds, buckets: make([]uint64, len(p.buckets))}
+		a.last[key] = old
+	}
+	if !slices.Equal(old.bounds, p.bounds) {
+		return // they cannot change while a process lives
+	}
+	grown := point{labels: p.labels, n: max(p.n-old.n, 0), f: max(p.f-old.f, 0), float: p.float, bounds: p.bounds}
+	old.n, old.f = max(old.n, p.n), max(old.f, p.f)
+	for i, n := range p.buckets {
+		n = max(min(n, maxCount), old.buckets[i])
+		grown.buckets = append(grown.buckets, n-old.buckets[i])
+		old.buckets[i] = n
+	}
+	old.exemplars = p.exemplars
+	a.books.add(key, m, grown)
+}
+
+func (b *books) describe(m metric) {
+	if _, known := b.descriptions[m.instrument]; !known && len(b.descriptions) < bookSeries {
+		b.descriptions[m.instrument] = m.description
+	}
+}
+
+// overflow is the series of what found no room, by OpenTelemetry's specification.
+var overflow = attribute.NewSet(attribute.Bool("otel.metric.overflow", true))
+
+// add adds to a sum. A series that is new where there is no more room is added to
+// that of the overflow.
+func (b *books) add(key seriesKey, m metric, grown point) {
+	s := b.sums[key]
+	if s == nil {
+		n := cost(m, grown)
+		if len(b.sums) >= bookSeries || b.size+n > bookBytes {
+			grown.labels = overflow
+			key.labels = overflow.Equivalent()
+			if s = b.sums[key]; s == nil && len(b.sums) >= bookSeries+spareSeries {
+				return
+			}
+		}
+		if s == nil {
+			b.sums[key] = &grown
+			b.size += n
+			return
+		}
+	}
+	sum(s, grown)
+}
+
+// The bounds of numbers: beyond them a sum stays where it is.
+const maxCount = 1 << 54 // of a bucket, of which there are maxBuckets
+
+func sum(s *point, p point) {
+	s.n = plus(s.n, p.n)
+	s.f = min(max(s.f+p.f, -math.MaxFloat64), math.MaxFloat64)
+	s.float = s.float || p.float
+	bounds := common(s.bounds, p.bounds)
+	s.buckets = regroup(s.bounds, s.buckets, bounds)
+	for i, n := range regroup(p.bounds, p.buckets, bounds) {
+		s.buckets[i] = min(s.buckets[i]+min(n, maxCount), maxCount)
+	}
+	s.bounds = bounds
+	s.exemplars = append(s.exemplars, p.exemplars...)
+}
+
+// plus adds without going around.
+func plus(a, b int64) int64 {
+	switch c := a + b; {
+	case a > 0 && b > 0 && c < 0:
+		return math.MaxInt64
+	case a < 0 && b < 0 && c >= 0:
+		return math.MinInt64
+	default:
+		return c
+	}
+}
+
+// common returns the bounds that both have. At those, what both have counted is
+// known: a release that has other buckets than the one before does no harm to sums.
+func common(a, b []float64) []float64 {
+	if slices.Equal(a, b) {
+		return a
+	}
+	both := []float64{}
+	for _, bound := range a {
+		if _, ok := slices.BinarySearch(b, bound); ok {
+			both = append(both, bound)
+		}
+	}
+	return both
+}
+
+// regroup puts the counts into the buckets of some of their bounds.
+func regroup(from []float64, buckets []uint64, to []float64) []uint64 {
+	if len(from) == len(to) {
+		return buckets
+	}
+	grouped := make([]uint64, len(to)+1)
+	for i, n := range buckets {
+		at := len(to)
+		if i < len(from) {
+			at, _ = slices.BinarySearch(to, from[i])
+		}
+		grouped[at] = min(grouped[at]+n, maxCount)
+	}
+	return grouped
+}
+
+// close ends an account. A level ends with its process.
+func (a *account) close() {
+	if a.books == nil {
 		return
 	}
-	q.Value += p.Value
-	q.Total += p.Total
-	for i, n := range p.Buckets {
-		q.Buckets[i] += n
+	a.books.mu.Lock()
+	defer a.books.mu.Unlock()
+	a.books.accounts = slices.DeleteFunc(a.books.accounts, func(other *account) bool { return other == a })
+	a.last, a.levels = nil, nil
+}
+
+// total returns the sum of everything, in no order.
+func (b *books) total() []metric {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := make(map[seriesKey]*point, len(b.sums))
+	for key, s := range b.sums {
+		p := *s
+		p.buckets = slices.Clone(s.buckets)
+		all[key] = &p
 	}
-	q.Exemplars = append(q.Exemplars[:len(q.Exemplars):len(q.Exemplars)], p.Exemplars...)
-	sum[key] = q
-}
-
-// wirePoint is a point as it travels. Payloads are few, one a second for each
-// child, so they are JSON.
-type wirePoint struct {
-	Name      string            `json:"n"`
-	Labels    map[string]string `json:"l,omitempty"`
-	Value     int64             `json:"v,omitempty"`
-	Buckets   []uint64          `json:"b,omitempty"`
-	Total     int64             `json:"t,omitempty"`
-	Exemplars []wireExemplar    `json:"x,omitempty"`
-}
-
-type wireExemplar struct {
-	Value int64  `json:"v"`
-	At    int64  `json:"at"`
-	Span  []byte `json:"s"` // a carrier
-}
-
-var instruments = func() map[string]*tracing.Instrument {
-	m := make(map[string]*tracing.Instrument)
-	for _, i := range tracing.Instruments {
-		m[i.Name] = i
-	}
-	return m
-}()
-
-// writePoints is the payload of what a process has counted so far.
-func writePoints(points []tracing.Point) ([]byte, error) {
-	wire := make([]wirePoint, 0, len(points))
-	for _, p := range points {
-		w := wirePoint{Name: p.Instrument.Name, Value: p.Value, Buckets: p.Buckets, Total: int64(p.Total)}
-		if p.Labels.Len() > 0 {
-			w.Labels = make(map[string]string, p.Labels.Len())
-			for it := p.Labels.Iter(); it.Next(); {
-				kv := it.Attribute()
-				w.Labels[string(kv.Key)] = kv.Value.String()
+	for _, a := range b.accounts {
+		for key, l := range a.levels {
+			p := l.point
+			if key.kind == gauge { // of two that have one name, the younger holds it
+				p.labels = attribute.NewSet(append(p.labels.ToSlice(), tracing.KeyActorPath.String(a.process))...)
+				key.labels = p.labels.Equivalent()
+				all[key] = &p
+			} else if s := all[key]; s != nil {
+				sum(s, p)
+			} else {
+				all[key] = &p
 			}
 		}
-		for _, e := range p.Exemplars {
-			c := tracing.Encode(e.Span)
-			w.Exemplars = append(w.Exemplars, wireExemplar{int64(e.Value), e.At.UnixNano(), c[:]})
-		}
-		wire = append(wire, w)
-	}
-	return json.Marshal(wire)
-}
-
-// readPoints is the inverse, for bytes of a child, which is not trusted: what this
-// release does not know is left out, what is out of bounds is an error.
-func readPoints(payload []byte) ([]tracing.Point, error) {
-	bad := func(why string) ([]tracing.Point, error) {
-		return nil, fmt.Errorf("%w: metrics: %s", tracing.ErrPayload, why)
-	}
-	var wire []wirePoint
-	if err := json.Unmarshal(payload, &wire); err != nil {
-		return bad(err.Error())
-	}
-	if len(wire) > maxPoints {
-		return bad("too many series")
-	}
-	points := make([]tracing.Point, 0, len(wire))
-	for _, w := range wire {
-		p := tracing.Point{Instrument: instruments[w.Name], Value: w.Value, Buckets: w.Buckets, Total: time.Duration(w.Total)}
-		if p.Instrument == nil {
-			continue
-		}
-		want := 0
-		if p.Instrument.Kind == tracing.Duration {
-			want = len(tracing.Bounds) + 1
-		}
-		if p.Instrument.Kind != tracing.Level && (w.Value < 0 || w.Total < 0) { // sums never go back
-			return bad(w.Name)
-		}
-		if len(w.Buckets) != want || len(w.Exemplars) > want || len(w.Labels) > maxLabels {
-			return bad(w.Name)
-		}
-		var labels []attribute.KeyValue
-		for k, v := range w.Labels {
-			if len(k) > maxLabel || len(v) > maxLabel {
-				return bad(w.Name)
+		for key, p := range a.last {
+			if s := all[key]; s != nil { // else it is in the overflow
+				s.exemplars = append(s.exemplars, p.exemplars...)
 			}
-			labels = append(labels, attribute.String(k, v))
 		}
-		p.Labels = attribute.NewSet(labels...)
-		for _, e := range w.Exemplars {
-			var c [tracing.Size]byte
-			if copy(c[:], e.Span) != tracing.Size || !tracing.Decode(c).IsValid() {
-				return bad(w.Name)
-			}
-			p.Exemplars = append(p.Exemplars, tracing.Exemplar{
-				Value: time.Duration(e.Value), At: time.Unix(0, e.At), Span: trace.SpanContext(tracing.Decode(c)),
-			})
-		}
-		points = append(points, p)
 	}
-	return points, nil
+	by := make(map[instrument]*metric)
+	for key, p := range all {
+		m := by[key.instrument]
+		if m == nil {
+			m = &metric{instrument: key.instrument, description: b.descriptions[key.instrument]}
+			by[key.instrument] = m
+		}
+		m.points = append(m.points, *p)
+	}
+	metrics := make([]metric, 0, len(by))
+	for _, m := range by {
+		metrics = append(metrics, *m)
+	}
+	return metrics
 }

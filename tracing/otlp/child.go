@@ -24,8 +24,10 @@ import (
 type child struct {
 	p       *pipeline
 	process tracing.Process
-	metrics *account
+	metrics *account      // of what Coppice counts
+	own     *account      // of the program's own instruments
 	taken   atomic.Uint64 // payloads of spans received
+	rounds  atomic.Int64  // payloads of our metrics received
 
 	mu    sync.Mutex
 	mem   mapping  // nil when there is none, and after the end
@@ -34,7 +36,7 @@ type child struct {
 
 // Adopt makes the table of a child that is to be a process.
 func (p *pipeline) Adopt(process tracing.Process) tracing.Child {
-	c := &child{p: p, process: process, metrics: p.books.open()}
+	c := &child{p: p, process: process, metrics: p.books.open(process.Name), own: p.books.open(process.Name)}
 	if p.payloads == nil || process.Shared {
 		return c
 	}
@@ -70,7 +72,18 @@ func (c *child) Receive(kind tracing.Payload, b []byte) error {
 		}
 		return nil
 	case tracing.Metrics:
-		return c.metrics.receive(b)
+		if len(b) > 0 && b[0] == metricsDataTag {
+			round, metrics, err := readInstruments(b)
+			if err == nil {
+				c.own.receive(round, metrics)
+			}
+			return err
+		}
+		points, err := readPoints(b)
+		if err == nil {
+			c.metrics.receive(c.rounds.Add(1), metricsOf(points))
+		}
+		return err
 	}
 	return fmt.Errorf("%w: kind %d", tracing.ErrPayload, kind)
 }
@@ -78,6 +91,7 @@ func (c *child) Receive(kind tracing.Payload, b []byte) error {
 // Ended exports what the table holds and closes it.
 func (c *child) Ended(e tracing.End) []trace.SpanContext {
 	c.metrics.close()
+	c.own.close()
 	c.mu.Lock()
 	mem, f := c.mem, c.table
 	c.mem, c.table = nil, nil
@@ -166,18 +180,24 @@ func outermost(open map[string]*tracepb.Span) []trace.SpanContext {
 func resourceMessage(set *attribute.Set) *resourcepb.Resource {
 	r := new(resourcepb.Resource)
 	for _, kv := range set.ToSlice() {
-		var v *commonpb.KeyValue
-		switch kv.Value.Type() {
-		case attribute.INT64:
-			v = &commonpb.KeyValue{Key: string(kv.Key), Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: kv.Value.AsInt64()}}}
-		case attribute.BOOL:
-			v = boolean(string(kv.Key), kv.Value.AsBool())
-		default:
-			v = text(string(kv.Key), kv.Value.String())
-		}
-		r.Attributes = append(r.Attributes, v)
+		r.Attributes = append(r.Attributes, message(kv))
 	}
 	return r
+}
+
+// message keeps numbers and booleans; what is none of these is text.
+func message(kv attribute.KeyValue) *commonpb.KeyValue {
+	key := string(kv.Key)
+	switch kv.Value.Type() {
+	case attribute.INT64:
+		return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: kv.Value.AsInt64()}}}
+	case attribute.FLOAT64:
+		return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_DoubleValue{DoubleValue: kv.Value.AsFloat64()}}}
+	case attribute.BOOL:
+		return boolean(key, kv.Value.AsBool())
+	default:
+		return text(key, kv.Value.String())
+	}
 }
 
 func text(key, value string) *commonpb.KeyValue {

@@ -28,15 +28,15 @@
 // # What happens in a process
 //
 // The first pipeline of a process becomes OpenTelemetry's global TracerProvider,
-// with the propagators tracecontext and baggage, so that a worker's own
-// instrumentation needs no set-up. In the master it becomes the global
-// MeterProvider as well.
+// with the propagators tracecontext and baggage, and its global MeterProvider, so that
+// a worker's own instrumentation needs no set-up.
 //
 // Only the master has a connection to the collector. A child marshals what has
 // ended and hands it to the master, which forwards the bytes as they are: it
-// looks at their outermost framing and at nothing else. What a child counts it
-// sends whole, every second; the master adds up, and keeps the sums of those that
-// have ended.
+// looks at their outermost framing and at nothing else. What a child counts, by
+// Coppice's instruments and by the program's own, it sends whole, every second; the
+// master adds up, and keeps the sums of those that have ended. docs/adr/0053 has the
+// rules.
 //
 // # A child that dies
 //
@@ -49,7 +49,7 @@
 //
 // Ended spans wait in a queue of 2048, and leave it after 200 ms or when 256 are
 // there. 4096 spans of a child are noted at once. Payloads wait in the master in a
-// queue of 8 MiB. What finds a queue full, what the relay or the collector refuses,
+// queue of 8 MiB. Of a process's own instruments the master keeps 4096 series. What finds a queue full, what the relay or the collector refuses,
 // and what is left when Shutdown's context ends is dropped and counted
 // ([tracing.Stats]). Nothing that a program does with a span ever waits for any of
 // this. The first failure in a row is reported to OpenTelemetry's error handler.

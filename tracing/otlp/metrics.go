@@ -2,9 +2,11 @@ package otlp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,12 +28,15 @@ var current atomic.Pointer[pipeline]
 // startMetrics makes what counts go through: in a child the uplink, in the master
 // the readers.
 func (p *pipeline) startMetrics(ctx context.Context, cfg Config, s settings, process tracing.Process, up *tracing.Uplink) error {
+	p.reader = sdkmetric.NewManualReader() // cumulative, with the buckets that the instrument names
+	p.instruments = sdkmetric.NewMeterProvider(sdkmetric.WithReader(p.reader))
 	if up != nil {
-		p.ticker = newTicker(p.meter, func(b []byte) error { return up.Send(tracing.Metrics, b) })
+		send := func(b []byte) error { return up.Send(tracing.Metrics, b) }
+		p.tickers = []*ticker{newTicker(p.points, send), newTicker(p.ownPayloads, send)}
 		return nil
 	}
-	p.books = newBooks(p.meter)
-	from := producer{p.books, time.Now()}
+	p.books = newBooks()
+	from := producer{p.ownBooks(process), p.books, time.Now()}
 	opts := []sdkmetric.Option{sdkmetric.WithResource(newResourceOf(ctx, cfg, process, os.Getpid()))}
 	if s.pushMetrics {
 		exporter, err := newMetricExporter(ctx, cfg, s.metricsProtocol)
@@ -47,10 +52,62 @@ func (p *pipeline) startMetrics(ctx context.Context, cfg Config, s settings, pro
 	if err != nil {
 		return fmt.Errorf("tracing/otlp: metrics: %w", err)
 	}
-	p.scrape = promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
-	p.meters = sdkmetric.NewMeterProvider(append(opts, sdkmetric.WithReader(reader))...)
+	p.scrape = promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		EnableOpenMetrics: true,
+		// Series that say the same of different scopes are in each other's way; the
+		// others are none the worse for it.
+		ErrorHandling: promhttp.ContinueOnError,
+	})
+	p.shown = sdkmetric.NewMeterProvider(append(opts, sdkmetric.WithReader(reader))...)
 	current.Store(p)
 	return nil
+}
+
+// points is the payload of what Coppice counts.
+func (p *pipeline) points(context.Context) ([][]byte, error) {
+	b, err := writePoints(p.meter.Collect())
+	if err != nil {
+		return nil, err
+	}
+	return [][]byte{b}, nil
+}
+
+// ownPayloads are those of the program's own instruments. Callbacks of the program
+// run here.
+func (p *pipeline) ownPayloads(ctx context.Context) ([][]byte, error) {
+	metrics, err := p.collect(ctx)
+	payloads, err2 := writeInstruments(metrics, time.Now().UnixNano())
+	return payloads, errors.Join(err, err2)
+}
+
+func (p *pipeline) collect(ctx context.Context) ([]metric, error) {
+	var rm metricdata.ResourceMetrics
+	err := p.reader.Collect(ctx, &rm)
+	if errors.Is(err, sdkmetric.ErrReaderShutdown) {
+		return nil, nil
+	}
+	metrics, err2 := checked(fromSDK(&rm))
+	return metrics, errors.Join(err, err2)
+}
+
+// ownBooks returns what puts the master's own counts into the books, which the
+// readers call.
+func (p *pipeline) ownBooks(process tracing.Process) func(context.Context) {
+	ours, own := p.books.open(process.Name), p.books.open(process.Name)
+	var mu sync.Mutex // what was collected first is put in first
+	var round int64
+	var failed sync.Once
+	return func(ctx context.Context) {
+		mu.Lock()
+		defer mu.Unlock()
+		round++
+		ours.receive(round, metricsOf(p.meter.Collect()))
+		metrics, err := p.collect(ctx)
+		own.receive(round, metrics)
+		if err != nil {
+			failed.Do(func() { otel.Handle(fmt.Errorf("tracing/otlp: metrics: %w", err)) })
+		}
+	}
 }
 
 func newMetricExporter(ctx context.Context, cfg Config, protocol string) (sdkmetric.Exporter, error) {

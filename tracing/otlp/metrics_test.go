@@ -129,13 +129,15 @@ func FuzzPoints(f *testing.F) {
 	f.Add(b)
 	f.Add([]byte(`[{"n":"coppice.child.exits","l":{"":""},"v":-1},{"n":"coppice.child.exits"}]`))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		books := newBooks(tracing.NewMeter())
+		books := newBooks()
 		for range 2 {
-			a := books.open()
-			if err := a.receive(in); err != nil && !errors.Is(err, tracing.ErrPayload) {
+			a := books.open("web/0")
+			points, err := readPoints(in)
+			if err != nil && !errors.Is(err, tracing.ErrPayload) {
 				t.Fatal(err)
 			}
-			if _, err := (producer{books, time.Now()}).Produce(t.Context()); err != nil {
+			a.receive(1, metricsOf(points))
+			if _, err := (producer{books: books, began: time.Now()}).Produce(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			a.close()

@@ -77,8 +77,8 @@ func (backend) Start(ctx context.Context, p tracing.Process, up *tracing.Uplink)
 		if pl.sdk != nil {
 			otel.SetTracerProvider(pl.sdk)
 		}
-		if pl.meters != nil {
-			otel.SetMeterProvider(pl.meters)
+		if pl.instruments != nil {
+			otel.SetMeterProvider(pl.instruments)
 		}
 		otel.SetTextMapPropagator(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}))
 	}
@@ -152,7 +152,8 @@ func newClient(ctx context.Context, cfg Config, protocol string) (otlptrace.Clie
 // pipeline is spans → marshaller → relay in a child, and
 // spans → marshaller → export → payloads → client in the master, where children's
 // payloads join at export. Metrics go from the meter to the uplink in a child, and
-// to the books in the master, where the readers find them.
+// to the books in the master, where the readers find them; those of the program's own
+// instruments go the same way.
 type pipeline struct {
 	provider trace.TracerProvider
 	life     trace.TracerProvider
@@ -162,11 +163,15 @@ type pipeline struct {
 	client   otlptrace.Client         // nil in a child
 	notes    *notes                   // nil in the master, and without a table
 
-	meter  *tracing.Meter // nil when metrics are off
-	books  *books         // nil in a child
-	meters *sdkmetric.MeterProvider
-	ticker *ticker      // nil in the master
-	scrape http.Handler // nil in a child
+	meter   *tracing.Meter           // nil when metrics are off
+	books   *books                   // nil in a child
+	tickers []*ticker                // none in the master
+	shown   *sdkmetric.MeterProvider // has the readers; nil in a child
+	scrape  http.Handler             // nil in a child
+
+	// The program's own instruments; nil when metrics are off.
+	instruments *sdkmetric.MeterProvider
+	reader      *sdkmetric.ManualReader
 
 	recovered      atomic.Uint64 // spans from tables
 	metricsDropped atomic.Uint64 // requests that the collector did not take
@@ -215,11 +220,17 @@ func (p *pipeline) Shutdown(ctx context.Context) error {
 			<-p.payloads.done // the client returns when its context ends
 			errs = append(errs, p.client.Stop(ctx))
 		}
-		if p.ticker != nil {
-			p.ticker.close()
+		for _, t := range p.tickers {
+			t.stop()
 		}
-		if p.meters != nil {
-			errs = append(errs, p.meters.Shutdown(ctx))
+		for _, t := range p.tickers {
+			errs = append(errs, t.wait(ctx))
+		}
+		if p.shown != nil {
+			errs = append(errs, p.shown.Shutdown(ctx))
+		}
+		if p.instruments != nil {
+			errs = append(errs, p.instruments.Shutdown(ctx))
 		}
 		current.CompareAndSwap(p, nil)
 		installed.CompareAndSwap(p, nil)

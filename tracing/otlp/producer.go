@@ -1,68 +1,86 @@
 package otlp
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/sdk/instrumentation"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
-
-	"github.com/coppice-go/coppice/tracing"
 )
 
 // producer gives the books to the SDK's readers, in its own form.
 type producer struct {
-	books *books
-	began time.Time
+	update func(context.Context) // of what the master itself has counted
+	books  *books
+	began  time.Time
 }
 
 var _ sdkmetric.Producer = producer{}
 
-// Produce returns the sum over the tree, by instrument.
-func (p producer) Produce(context.Context) ([]metricdata.ScopeMetrics, error) {
-	now := time.Now()
-	by := make(map[*tracing.Instrument][]tracing.Point)
-	for _, pt := range p.books.total() {
-		by[pt.Instrument] = append(by[pt.Instrument], pt)
+// Produce returns the sum over the tree, by scope and instrument; ours come first.
+func (p producer) Produce(ctx context.Context) ([]metricdata.ScopeMetrics, error) {
+	if p.update != nil {
+		p.update(ctx)
 	}
-	sm := metricdata.ScopeMetrics{Scope: instrumentation.Scope{Name: tracing.ScopeName, SchemaURL: tracing.SchemaURL}}
-	for _, i := range tracing.Instruments {
-		if len(by[i]) > 0 {
-			sm.Metrics = append(sm.Metrics, metricdata.Metrics{
-				Name: i.Name, Unit: i.Unit, Description: i.Description, Data: p.data(i, by[i], now),
+	now := time.Now()
+	all := p.books.total()
+	slices.SortFunc(all, func(a, b metric) int {
+		ours := func(m metric) int {
+			if m.scope == coppiceScope {
+				return 0
+			}
+			return 1
+		}
+		return cmp.Or(ours(a)-ours(b), cmp.Compare(a.scope.name, b.scope.name), cmp.Compare(a.scope.version, b.scope.version),
+			cmp.Compare(a.scope.schema, b.scope.schema), cmp.Compare(a.name, b.name), cmp.Compare(a.unit, b.unit), int(a.kind)-int(b.kind))
+	})
+	var scopes []metricdata.ScopeMetrics
+	for i, m := range all {
+		if i == 0 || m.scope != all[i-1].scope {
+			scopes = append(scopes, metricdata.ScopeMetrics{
+				Scope: instrumentation.Scope{Name: m.scope.name, Version: m.scope.version, SchemaURL: m.scope.schema},
 			})
 		}
+		sm := &scopes[len(scopes)-1]
+		sm.Metrics = append(sm.Metrics, metricdata.Metrics{
+			Name: m.name, Unit: m.unit, Description: m.description, Data: p.data(m, now),
+		})
 	}
-	return []metricdata.ScopeMetrics{sm}, nil
+	return scopes, nil
 }
 
-func (p producer) data(i *tracing.Instrument, points []tracing.Point, now time.Time) metricdata.Aggregation {
-	if i.Kind == tracing.Duration {
+func (p producer) data(m metric, now time.Time) metricdata.Aggregation {
+	if m.kind == histogram {
 		h := metricdata.Histogram[float64]{Temporality: metricdata.CumulativeTemporality}
-		for _, pt := range points {
+		for _, pt := range m.points {
 			dp := metricdata.HistogramDataPoint[float64]{
-				Attributes: pt.Labels, StartTime: p.began, Time: now,
-				Bounds: tracing.Bounds, BucketCounts: pt.Buckets, Sum: pt.Total.Seconds(),
+				Attributes: pt.labels, StartTime: p.began, Time: now,
+				Bounds: pt.bounds, BucketCounts: pt.buckets, Sum: pt.f, Exemplars: pt.exemplars,
 			}
-			for _, n := range pt.Buckets {
+			for _, n := range pt.buckets {
 				dp.Count += n
-			}
-			for _, e := range pt.Exemplars {
-				tid, sid := e.Span.TraceID(), e.Span.SpanID()
-				dp.Exemplars = append(dp.Exemplars, metricdata.Exemplar[float64]{
-					Value: e.Value.Seconds(), Time: e.At, TraceID: tid[:], SpanID: sid[:],
-				})
 			}
 			h.DataPoints = append(h.DataPoints, dp)
 		}
 		return h
 	}
-	s := metricdata.Sum[int64]{Temporality: metricdata.CumulativeTemporality, IsMonotonic: i.Kind == tracing.Sum}
-	for _, pt := range points {
-		s.DataPoints = append(s.DataPoints, metricdata.DataPoint[int64]{
-			Attributes: pt.Labels, StartTime: p.began, Time: now, Value: pt.Value,
-		})
+	// One of floats somewhere in the tree makes it one of floats.
+	if slices.ContainsFunc(m.points, func(pt point) bool { return pt.float }) {
+		return numbers(p, m, now, func(pt point) float64 { return float64(pt.n) + pt.f })
 	}
-	return s
+	return numbers(p, m, now, func(pt point) int64 { return pt.n })
+}
+
+func numbers[N int64 | float64](p producer, m metric, now time.Time, value func(point) N) metricdata.Aggregation {
+	points := make([]metricdata.DataPoint[N], 0, len(m.points))
+	for _, pt := range m.points {
+		points = append(points, metricdata.DataPoint[N]{Attributes: pt.labels, StartTime: p.began, Time: now, Value: value(pt)})
+	}
+	if m.kind == gauge {
+		return metricdata.Gauge[N]{DataPoints: points}
+	}
+	return metricdata.Sum[N]{DataPoints: points, Temporality: metricdata.CumulativeTemporality, IsMonotonic: m.kind == counter}
 }

@@ -1,12 +1,12 @@
 package otlp
 
 import (
+	"context"
+	"errors"
 	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel"
-
-	"github.com/coppice-go/coppice/tracing"
 )
 
 // metricsEvery is how often a child tells the master what it has counted. The
@@ -15,18 +15,23 @@ const metricsEvery = time.Second
 
 // ticker sends what a child counts, from a goroutine of its own.
 type ticker struct {
-	once sync.Once
-	stop chan struct{}
-	done chan struct{}
+	collect func(context.Context) ([][]byte, error)
+	send    func([]byte) error
+
+	once     sync.Once
+	stopping chan struct{}
+	done     chan struct{}
 }
 
-func newTicker(m *tracing.Meter, send func([]byte) error) *ticker {
-	t := &ticker{stop: make(chan struct{}), done: make(chan struct{})}
-	go t.run(m, send) // ends by close, which waits for it
+// newTicker starts the goroutine, which ends by stop. What collect returns beside an
+// error is sent all the same.
+func newTicker(collect func(context.Context) ([][]byte, error), send func([]byte) error) *ticker {
+	t := &ticker{collect: collect, send: send, stopping: make(chan struct{}), done: make(chan struct{})}
+	go t.run() // ends after stop; wait waits for it
 	return t
 }
 
-func (t *ticker) run(m *tracing.Meter, send func([]byte) error) {
+func (t *ticker) run() {
 	defer close(t.done)
 	every := time.NewTicker(metricsEvery)
 	defer every.Stop()
@@ -34,12 +39,14 @@ func (t *ticker) run(m *tracing.Meter, send func([]byte) error) {
 	for last := false; !last; {
 		select {
 		case <-every.C:
-		case <-t.stop:
+		case <-t.stopping:
 			last = true
 		}
-		b, err := writePoints(m.Collect())
-		if err == nil {
-			err = send(b)
+		ctx, cancel := context.WithTimeout(context.Background(), metricsEvery)
+		payloads, err := t.collect(ctx)
+		cancel()
+		for _, b := range payloads {
+			err = errors.Join(err, t.send(b))
 		}
 		if err != nil && !failing {
 			otel.Handle(err)
@@ -48,8 +55,15 @@ func (t *ticker) run(m *tracing.Meter, send func([]byte) error) {
 	}
 }
 
-// close sends a last time, and waits for it.
-func (t *ticker) close() {
-	t.once.Do(func() { close(t.stop) })
-	<-t.done
+// stop has it send a last time, and does not wait.
+func (t *ticker) stop() { t.once.Do(func() { close(t.stopping) }) }
+
+// wait waits until it has, or ctx ends.
+func (t *ticker) wait(ctx context.Context) error {
+	select {
+	case <-t.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

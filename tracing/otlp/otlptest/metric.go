@@ -35,6 +35,11 @@ func DecodeMetrics(otlp []byte) ([]Metric, error) {
 						Attributes: attributes(dp.Attributes), Value: float64(dp.GetAsInt()) + dp.GetAsDouble(),
 					})
 				}
+				for _, dp := range m.GetGauge().GetDataPoints() {
+					points = append(points, Metric{
+						Name: m.Name, Unit: m.Unit, Attributes: attributes(dp.Attributes), Value: float64(dp.GetAsInt()) + dp.GetAsDouble(),
+					})
+				}
 				for _, dp := range m.GetHistogram().GetDataPoints() {
 					p := Metric{
 						Name: m.Name, Unit: m.Unit, Monotonic: true,

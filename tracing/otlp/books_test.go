@@ -1,0 +1,192 @@
+package otlp
+
+import (
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"testing"
+
+	"go.opentelemetry.io/otel/attribute"
+)
+
+// valueOf returns the value of a series that has one attribute, or none.
+func valueOf(b *books, name, label string) (found point, ok bool) {
+	for _, m := range b.total() {
+		for _, p := range m.points {
+			value := ""
+			if p.labels.Len() > 0 {
+				kv, _ := p.labels.Get(0)
+				value = kv.Value.String()
+			}
+			if m.name == name && value == label {
+				return p, true
+			}
+		}
+	}
+	return point{}, false
+}
+
+func orders(n int64) []metric {
+	return []metric{{instrument: instrument{name: "orders"}, points: []point{{n: n}}}}
+}
+
+// FuzzBooks: each two bytes are what a process does: it counts, says what it has
+// counted, says less than that, dies, or is begun. The sum is what all have said, each
+// at its most, whoever lives, and it never goes back.
+func FuzzBooks(f *testing.F) {
+	f.Add([]byte{0, 0, 1, 5, 1, 9, 3, 0, 0, 0, 1, 2, 2, 1, 4, 0})
+	f.Add([]byte{0, 0, 0, 0, 1, 200, 17, 200, 2, 7, 18, 7, 3, 0, 19, 0, 1, 1})
+	f.Fuzz(func(t *testing.T, ops []byte) {
+		b := newBooks()
+		var accounts []*account
+		var most []int64
+		before := int64(0)
+		for i := 0; i+1 < len(ops) && i < 400; i += 2 {
+			what, n := ops[i]%5, int64(ops[i+1])
+			if what == 0 || len(accounts) == 0 {
+				accounts, most = append(accounts, b.open("web/0")), append(most, 0)
+				continue
+			}
+			at := int(ops[i]/5) % len(accounts)
+			switch a := accounts[at]; what {
+			case 1, 2: // 2 is less than before, as a rule
+				if what == 1 {
+					n += most[at]
+				}
+				if a.last != nil {
+					most[at] = max(most[at], n)
+				}
+				a.receive(int64(i), orders(n))
+			case 3:
+				a.close()
+			case 4:
+				a.receive(int64(i), []metric{{instrument: instrument{name: "busy", kind: level}, points: []point{{n: n}}}})
+			}
+			want := int64(0)
+			for _, n := range most {
+				want += n
+			}
+			got, _ := valueOf(b, "orders", "")
+			if got.n != want || got.n < before {
+				t.Fatalf("after step %d the sum is %d, and was %d; want %d", i/2, got.n, before, want)
+			}
+			before = got.n
+		}
+	})
+}
+
+// What a child says may be anything that readInstruments takes. No sum goes back, or
+// around.
+func TestSumsStayAtTheirBounds(t *testing.T) {
+	b := newBooks()
+	said := func(n int64, f float64, bucket uint64) []metric {
+		return []metric{
+			{instrument: instrument{name: "n"}, points: []point{{n: n}}},
+			{instrument: instrument{name: "f"}, points: []point{{f: f, float: true}}},
+			{instrument: instrument{name: "h", kind: histogram}, points: []point{{f: f, float: true, bounds: []float64{1}, buckets: []uint64{bucket, 1}}}},
+		}
+	}
+	for range 3 {
+		a := b.open("web/0")
+		a.receive(1, said(math.MaxInt64, math.MaxFloat64, math.MaxUint64))
+		a.receive(2, said(1, 1, 1))
+		a.close()
+	}
+	if p, _ := valueOf(b, "n", ""); p.n != math.MaxInt64 {
+		t.Errorf("n is %d", p.n)
+	}
+	if p, _ := valueOf(b, "f", ""); p.f != math.MaxFloat64 {
+		t.Errorf("f is %g", p.f)
+	}
+	if p, _ := valueOf(b, "h", ""); !slices.Equal(p.buckets, []uint64{maxCount, 3}) {
+		t.Errorf("buckets %v", p.buckets)
+	}
+}
+
+// A level is the sum of those that live, a gauge that of the youngest with the name,
+// and both are gone when they are no longer said.
+func TestLevelsAndGauges(t *testing.T) {
+	b := newBooks()
+	say := func(a *account, round, n int64) {
+		var said []metric
+		for _, k := range []kind{level, gauge} {
+			said = append(said, metric{instrument: instrument{name: fmt.Sprint(k), kind: k}, points: []point{{n: n}}})
+		}
+		a.receive(round, said)
+	}
+	level, gauge := fmt.Sprint(level), fmt.Sprint(gauge)
+	old, other := b.open("web/0"), b.open("web/1")
+	say(old, 1, 5)
+	say(other, 1, 7)
+	young := b.open("web/0") // a reload: both live for a while
+	say(young, 1, 100)
+	want := func(when string, sum, first, second int64) {
+		t.Helper()
+		l, _ := valueOf(b, level, "")
+		g0, _ := valueOf(b, gauge, "web/0")
+		g1, _ := valueOf(b, gauge, "web/1")
+		if l.n != sum || g0.n != first || g1.n != second {
+			t.Errorf("%s: the level is %d, the gauges %d and %d; want %d, %d, %d", when, l.n, g0.n, g1.n, sum, first, second)
+		}
+	}
+	want("two of a name", 112, 100, 7)
+	old.close()
+	want("one has ended", 107, 100, 7)
+	other.receive(2, orders(1))
+	want("a round without", 107, 100, 7) // the other part of a round may still come
+	other.receive(3, orders(2))
+	want("two rounds without", 100, 100, 0)
+}
+
+// A release counts in other buckets than the one before: what both know stays.
+func TestOtherBuckets(t *testing.T) {
+	b := newBooks()
+	say := func(bounds []float64, buckets []uint64) {
+		a := b.open("web/0")
+		a.receive(1, []metric{{instrument: instrument{name: "h", kind: histogram}, points: []point{{f: 10, float: true, bounds: bounds, buckets: buckets}}}})
+		a.close()
+	}
+	say([]float64{1, 2, 5, 10}, []uint64{1, 2, 4, 8, 16})
+	say([]float64{2, 3, 10}, []uint64{100, 200, 400, 800})
+	p, _ := valueOf(b, "h", "")
+	if !slices.Equal(p.bounds, []float64{2, 10}) || !slices.Equal(p.buckets, []uint64{103, 612, 816}) || p.f != 20 {
+		t.Errorf("bounds %v, buckets %v, sum %v", p.bounds, p.buckets, p.f)
+	}
+}
+
+// Children that invent series cost what has its bound, and their counts stay counted.
+func TestSeriesBeyondTheBounds(t *testing.T) {
+	b := newBooks()
+	next := 0
+	invent := func(a *account, n int) {
+		m := metric{instrument: instrument{name: "orders"}}
+		for range n {
+			m.points = append(m.points, point{labels: attribute.NewSet(attribute.Int("at", next)), n: 1})
+			next++
+		}
+		a.receive(1, []metric{m})
+	}
+	const children = bookSeries/accountSeries + 1 // one more than find room
+	for range children {
+		a := b.open("web/0")
+		invent(a, accountSeries+10)
+		if n := len(a.last); n != accountSeries {
+			t.Fatalf("an account of %d series, want %d", n, accountSeries)
+		}
+		a.close()
+	}
+	a := b.open("web/0")
+	invent(a, 100)
+	series := len(b.sums)
+	invent(a, 100)
+	if len(b.sums) != series || series != bookSeries+1 {
+		t.Errorf("%d series, then %d", series, len(b.sums))
+	}
+	if p, ok := valueOf(b, "orders", "true"); !ok || p.n != accountSeries+200 || !reflect.DeepEqual(p.labels.ToSlice(), overflow.ToSlice()) {
+		t.Errorf("the overflow is %d, with %v", p.n, p.labels)
+	}
+	if b.size > bookBytes {
+		t.Errorf("%d bytes", b.size)
+	}
+}

@@ -1,0 +1,362 @@
+package otlp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http/httptest"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	otelmetric "go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+	metricspb "go.opentelemetry.io/proto/otlp/metrics/v1"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/coppice-go/coppice/tracing"
+	"github.com/coppice-go/coppice/tracing/otlp/otlptest"
+)
+
+// shop counts as a program does, by OpenTelemetry's API alone.
+type shop struct {
+	orders  otelmetric.Int64Counter
+	revenue otelmetric.Float64Counter
+	open    otelmetric.Int64UpDownCounter
+	weight  otelmetric.Float64Histogram
+	heat    otelmetric.Float64Gauge
+}
+
+func newShop(t *testing.T, p otelmetric.MeterProvider) (s shop) {
+	t.Helper()
+	m := p.Meter("example.com/shop", otelmetric.WithInstrumentationVersion("1.2"))
+	var errs [6]error
+	s.orders, errs[0] = m.Int64Counter("shop.orders", otelmetric.WithUnit("{order}"), otelmetric.WithDescription("Orders taken."))
+	s.revenue, errs[1] = m.Float64Counter("shop.revenue", otelmetric.WithUnit("EUR"))
+	s.open, errs[2] = m.Int64UpDownCounter("shop.open")
+	s.weight, errs[3] = m.Float64Histogram("shop.weight", otelmetric.WithUnit("kg"), otelmetric.WithExplicitBucketBoundaries(1, 10))
+	s.heat, errs[4] = m.Float64Gauge("shop.heat", otelmetric.WithUnit("Cel"))
+	_, errs[5] = m.Int64ObservableCounter("shop.turns", otelmetric.WithInt64Callback(func(_ context.Context, o otelmetric.Int64Observer) error {
+		o.Observe(40)
+		return nil
+	}))
+	if err := errors.Join(errs[:]...); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (s shop) order(ctx context.Context, kg float64) {
+	card := otelmetric.WithAttributes(attribute.String("card", "visa"), attribute.Int("tier", 2), attribute.Bool("new", true))
+	s.orders.Add(ctx, 1, card)
+	s.revenue.Add(ctx, 2.5)
+	s.open.Add(ctx, 1)
+	s.weight.Record(ctx, kg)
+	s.heat.Record(ctx, kg)
+}
+
+func scrapeText(accept string) (int, string) {
+	w, req := httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil)
+	req.Header.Set("Accept", accept)
+	PrometheusHandler().ServeHTTP(w, req)
+	return w.Code, w.Body.String()
+}
+
+// The same instruments in the master and two workers are one metric, with the sums
+// of all, also once a worker has ended.
+func TestInstrumentsOfTheProgram(t *testing.T) {
+	r := otlptest.NewReceiver(t)
+	r.Setenv(t)
+	master := start(t, masterProcess, nil)
+	inMaster := newShop(t, master.(*pipeline).instruments)
+	inMaster.order(t.Context(), 5)
+	sampled := tracing.New(master.TracerProvider()).Accept(tracing.Accepted{})
+	traced := trace.ContextWithSpanContext(t.Context(), sampled.Context())
+	var children []tracing.Child
+	for i := range 2 {
+		process := workerProcess
+		process.Name = fmt.Sprintf("web/%d", i)
+		c := master.Adopt(process)
+		worker := start(t, process, uplink(c))
+		s := newShop(t, worker.(*pipeline).instruments)
+		s.order(traced, 0.5)
+		s.order(traced, float64(20+i))
+		shutdown(t, worker) // sends a last time
+		children = append(children, c)
+	}
+	for _, row := range []struct {
+		end  int // this child ends first; or none
+		want []string
+	}{
+		{-1, []string{`shop_open 5`, `shop_heat_celsius{coppice_actor_path="web/0"} 20`}},
+		{0, []string{`shop_open 3`}},
+		{1, []string{`shop_open 1`, `shop_heat_celsius{coppice_actor_path="master"} 5`}},
+	} {
+		if row.end >= 0 {
+			children[row.end].Ended(killed)
+		}
+		code, got := scrapeText("text/plain")
+		for _, want := range append(row.want,
+			"# HELP shop_orders_total Orders taken.",
+			`shop_orders_total{card="visa",new="true",tier="2"} 5`,
+			"shop_revenue_EUR_total 12.5",
+			`shop_weight_kg_bucket{le="1"} 2`,
+			`shop_weight_kg_bucket{le="10"} 3`,
+			"shop_weight_kg_count 5",
+			"shop_weight_kg_sum 47",
+			"shop_turns_total 120",
+		) {
+			if code != 200 || !strings.Contains(got, want+"\n") {
+				t.Errorf("child %d has ended: a scrape (%d) lacks %s\n%s", row.end, code, want, got)
+			}
+		}
+		if gone := fmt.Sprintf(`"web/%d"`, row.end); strings.Contains(got, gone) {
+			t.Errorf("a gauge of %s, which has ended", gone)
+		}
+	}
+	shutdown(t, master)
+	points := map[string]int{}
+	for _, m := range r.Metrics() {
+		points[m.Name]++
+		switch m.Name {
+		case "shop.orders":
+			if m.Value != 5 || !m.Monotonic || m.Unit != "{order}" || m.Attributes["tier"] != "2" {
+				t.Errorf("by OTLP: %+v", m)
+			}
+		case "shop.weight":
+			if m.Count != 5 || m.Value != 47 {
+				t.Errorf("by OTLP: %+v", m)
+			}
+		}
+	}
+	for _, name := range []string{"shop.orders", "shop.revenue", "shop.open", "shop.weight", "shop.heat", "shop.turns"} {
+		if points[name] != 1 {
+			t.Errorf("%d points of %s by OTLP, want 1", points[name], name)
+		}
+	}
+}
+
+// An exemplar of a worker that lives is shown.
+func TestExemplarOfAWorker(t *testing.T) {
+	otlptest.NewReceiver(t).Setenv(t)
+	master := start(t, masterProcess, nil)
+	worker := start(t, workerProcess, uplink(master.Adopt(workerProcess)))
+	sampled := tracing.New(worker.TracerProvider()).Accept(tracing.Accepted{})
+	newShop(t, worker.(*pipeline).instruments).order(trace.ContextWithSpanContext(t.Context(), sampled.Context()), 5)
+	shutdown(t, worker)
+	if _, got := scrapeText("application/openmetrics-text; version=1.0.0"); !strings.Contains(got, `trace_id="`+sampled.Context().TraceID().String()+`"`) {
+		t.Errorf("a scrape without its exemplar:\n%s", got)
+	}
+}
+
+// What is too much for one payload comes in several, and is the same.
+func TestInstrumentsInSeveralPayloads(t *testing.T) {
+	var said []metric
+	for i := range 10 {
+		m := metric{instrument: instrument{scope{"shop", "1", "https://example.com/1"}, fmt.Sprintf("m%d", i), "s", histogram}, description: "d"}
+		for n := range 300 {
+			m.points = append(m.points, point{
+				labels: attribute.NewSet(attribute.Int("n", n), attribute.Float64("x", 0.5), attribute.StringSlice("many", []string{"a", "b"})),
+				f:      float64(n), float: true, bounds: []float64{1, 2, 3, 4, 5}, buckets: []uint64{1, 2, 3, 4, 5, uint64(n)},
+			})
+		}
+		said = append(said, m)
+	}
+	payloads, err := writeInstruments(said, 42)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(payloads) < 2 {
+		t.Errorf("%d payloads", len(payloads))
+	}
+	whole, parts := newBooks(), newBooks()
+	whole.open("web/0").receive(42, said)
+	a := parts.open("web/0")
+	for _, b := range payloads {
+		if len(b) > payloadMax+payloadMax/4 || b[0] != metricsDataTag {
+			t.Errorf("a payload of %d bytes that begins with %d", len(b), b[0])
+		}
+		round, metrics, err := readInstruments(b)
+		if err != nil || round != 42 {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		a.receive(round, metrics)
+	}
+	if len(whole.sums) != 3000 || len(parts.sums) != 3000 {
+		t.Fatalf("%d and %d series", len(whole.sums), len(parts.sums))
+	}
+	for _, m := range said {
+		for _, p := range m.points {
+			// A list has become text on the way.
+			labels := attribute.NewSet(append(p.labels.ToSlice(), attribute.String("many", `["a","b"]`))...)
+			got := parts.sums[seriesKey{m.instrument, labels.Equivalent()}]
+			if got == nil || got.f != p.f || !reflect.DeepEqual(got.buckets, p.buckets) {
+				t.Fatalf("%s: %+v, want %+v", m.name, got, p)
+			}
+		}
+	}
+}
+
+// What cannot be kept is left out where it is counted, with a word, and is refused of
+// a child that sends it all the same.
+func TestInstrumentsOutOfBounds(t *testing.T) {
+	good := metric{instrument: instrument{name: "good"}, points: []point{{n: 1}}}
+	labelled := func(k kind, kvs ...attribute.KeyValue) metric {
+		return metric{instrument: instrument{name: "m", kind: k}, points: []point{{n: 1, labels: attribute.NewSet(kvs...), buckets: []uint64{1}}}}
+	}
+	var many []attribute.KeyValue
+	for i := range ownLabels + 1 {
+		many = append(many, attribute.Int(fmt.Sprint("k", i), i))
+	}
+	of := func(k kind, p point) metric {
+		return metric{instrument: instrument{name: "m", kind: k}, points: []point{p}}
+	}
+	for name, m := range map[string]metric{
+		"a name that is none":       {instrument: instrument{name: "1 2"}, points: good.points},
+		"a name of ours":            {instrument: instrument{name: "Coppice_handoff.offers"}, points: good.points},
+		"a long unit":               {instrument: instrument{name: "m", unit: strings.Repeat("u", ownText+1)}, points: good.points},
+		"many attributes":           labelled(counter, many...),
+		"a long attribute":          labelled(counter, attribute.String("k", strings.Repeat("v", ownLabel+1))),
+		"an attribute without name": labelled(counter, attribute.String("", "v")),
+		"le of a histogram":         labelled(histogram, attribute.String("le", "1")),
+		"a counter below zero":      of(counter, point{n: -1}),
+		"not a number":              of(gauge, point{f: math.NaN(), float: true}),
+		"no end":                    of(histogram, point{f: math.Inf(1), buckets: []uint64{1}}),
+		"buckets without bounds":    of(histogram, point{buckets: []uint64{1, 2}}),
+		"bounds that fall":          of(histogram, point{bounds: []float64{2, 1}, buckets: []uint64{1, 2, 3}}),
+		"many buckets":              of(histogram, point{bounds: make([]float64, maxBuckets), buckets: make([]uint64, maxBuckets+1)}),
+	} {
+		left, err := checked([]metric{m, good})
+		if len(left) != 1 || left[0].name != "good" || !errors.Is(err, errInstrument) {
+			t.Errorf("%s: %v, and %d are left", name, err, len(left))
+		}
+		payloads, err := writeInstruments([]metric{m}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := readInstruments(payloads[0]); !errors.Is(err, tracing.ErrPayload) {
+			t.Errorf("%s, of a child: %v, want ErrPayload", name, err)
+		}
+	}
+	if _, err := checked([]metric{labelled(counter, attribute.String("k", "\xff"))}); !errors.Is(err, errInstrument) {
+		t.Errorf("not UTF-8: %v", err) // which the message cannot hold
+	}
+	deltas := &metricspb.MetricsData{ResourceMetrics: []*metricspb.ResourceMetrics{{ScopeMetrics: []*metricspb.ScopeMetrics{{Metrics: []*metricspb.Metric{{
+		Name: "m", Data: &metricspb.Metric_Sum{Sum: &metricspb.Sum{AggregationTemporality: metricspb.AggregationTemporality_AGGREGATION_TEMPORALITY_DELTA}},
+	}}}}}}}
+	b, err := proto.Marshal(deltas)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{"deltas": b, "too much": append(b, make([]byte, 2*payloadMax)...), "half": b[:len(b)-1]} {
+		if _, _, err := readInstruments(b); !errors.Is(err, tracing.ErrPayload) {
+			t.Errorf("%s: %v, want ErrPayload", name, err)
+		}
+	}
+}
+
+// FuzzInstruments: what is accepted of a child can be added up and shown, by both
+// ways out.
+func FuzzInstruments(f *testing.F) {
+	seed := []metric{
+		{instrument: instrument{scope: scope{name: "shop"}, name: "orders", kind: counter}, points: []point{{n: 3, labels: attribute.NewSet(attribute.String("a", "b"))}}},
+		{instrument: instrument{name: "heat", kind: gauge}, points: []point{{f: 0.5, float: true}}},
+		{instrument: instrument{name: "open", kind: level}, points: []point{{n: -7}}},
+		{instrument: instrument{name: "weight", unit: "kg", kind: histogram}, points: []point{{f: 3, bounds: []float64{1}, buckets: []uint64{1, 2}}}},
+	}
+	payloads, err := writeInstruments(seed, time.Now().UnixNano())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(payloads[0])
+	f.Add([]byte("\n\x00"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		round, metrics, err := readInstruments(in)
+		if err != nil {
+			if !errors.Is(err, tracing.ErrPayload) {
+				t.Fatal(err)
+			}
+			return
+		}
+		books := newBooks()
+		for range 2 {
+			a := books.open("web/0")
+			a.receive(round, metrics)
+			if _, err := (producer{books: books, began: time.Now()}).Produce(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := checked(books.total()); err != nil { // sums stay what they were made of
+			t.Fatal(err)
+		}
+	})
+}
+
+// A callback of the program that never returns holds up its own metrics, and nothing
+// else: neither Coppice's nor the end.
+func TestCallbackThatHangs(t *testing.T) {
+	otlptest.NewReceiver(t).Setenv(t)
+	master := start(t, masterProcess, nil)
+	worker, err := tracing.Start(t.Context(), workerProcess, uplink(master.Adopt(workerProcess)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, entered := make(chan struct{}), make(chan struct{}, 10)
+	_, err = worker.(*pipeline).instruments.Meter("shop").Int64ObservableGauge("hangs",
+		otelmetric.WithInt64Callback(func(context.Context, otelmetric.Int64Observer) error {
+			entered <- struct{}{}
+			<-release
+			return nil
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	worker.Meter().Counter(tracing.TransportBytes).Add(100)
+	<-entered
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { ended <- worker.Shutdown(ctx) }() // ends with ctx
+	for deadline := time.Now().Add(patience); ; {
+		if _, got := scrapeText("text/plain"); strings.Contains(got, "coppice_transport_io_bytes_total 100\n") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("what the worker has counted does not come")
+		}
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("Shutdown: %v, want its context's error", err)
+	}
+	close(release)
+	for _, ticker := range worker.(*pipeline).tickers {
+		<-ticker.done
+	}
+}
+
+// A master that does not read what a child has counted does not hold up its end.
+func TestMasterThatDoesNotRead(t *testing.T) {
+	otlptest.NewReceiver(t).Setenv(t)
+	release, entered := make(chan struct{}), make(chan struct{}, 10)
+	worker, err := tracing.Start(t.Context(), workerProcess, &tracing.Uplink{Send: func(tracing.Payload, []byte) error {
+		entered <- struct{}{}
+		<-release
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-entered
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := worker.Shutdown(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Shutdown: %v, want its context's error", err)
+	}
+	close(release)
+	for _, ticker := range worker.(*pipeline).tickers {
+		<-ticker.done
+	}
+}
