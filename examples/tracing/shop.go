@@ -12,6 +12,7 @@ import (
 
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
 	coppice "github.com/coppice-go/coppice/runtime"
@@ -26,8 +27,13 @@ func shop(addr string) coppice.WorkerFunc {
 		if err != nil {
 			return err
 		}
+		// Counted here, added up over all workers, and shown by the master.
+		pages, err := otel.Meter("shop").Int64Counter("shop.pages", metric.WithUnit("{page}"), metric.WithDescription("Pages shown."))
+		if err != nil {
+			return err
+		}
 		mux := http.NewServeMux()
-		mux.HandleFunc("GET /{$}", page)
+		mux.HandleFunc("GET /{$}", page(pages))
 		mux.HandleFunc("GET /charge", charge)
 		srv := &http.Server{Handler: otelhttp.NewHandler(mux, "request", otelhttp.WithSpanNameFormatter(route))}
 		srv.SetKeepAlivesEnabled(false)
@@ -37,11 +43,14 @@ func shop(addr string) coppice.WorkerFunc {
 
 func route(_ string, r *http.Request) string { return r.Method + " " + r.URL.Path }
 
-func page(rw http.ResponseWriter, r *http.Request) {
-	_, span := otel.Tracer("shop").Start(r.Context(), "render")
-	defer span.End()
-	slog.InfoContext(r.Context(), "page")
-	identify(rw, r)
+func page(shown metric.Int64Counter) http.HandlerFunc {
+	return func(rw http.ResponseWriter, r *http.Request) {
+		ctx, span := otel.Tracer("shop").Start(r.Context(), "render")
+		defer span.End()
+		slog.InfoContext(ctx, "page")
+		shown.Add(ctx, 1)
+		identify(rw, r)
+	}
 }
 
 // charge takes a card, and its time.

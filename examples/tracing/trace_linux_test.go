@@ -295,7 +295,7 @@ func freePort(t *testing.T) int {
 }
 
 // Twenty workers die; what a scraper sees never goes back, and nothing that was
-// counted where nobody died is missing.
+// counted where nobody died is missing, nor what the dead had told.
 func TestCountersNeverGoBack(t *testing.T) {
 	const deaths = 20
 	ctx, cancel := context.WithTimeout(t.Context(), 2*runtimetest.Patience)
@@ -315,14 +315,23 @@ func TestCountersNeverGoBack(t *testing.T) {
 		before = now
 		return now
 	}
+	const pages = `shop_pages_total` // counted by the workers, with OpenTelemetry's API
 	asked := 0
-	for range deaths {
+	for death := range deaths {
 		a, body, err := ask(ctx, url+"/")
 		if err != nil {
 			t.Fatal(err)
 		}
 		body.Close()
 		asked++
+		if death < 4 { // a worker tells once a second
+			if err := poll(ctx, "count the page", func() (bool, error) {
+				now := look()
+				return now[pages] == float64(asked), fmt.Errorf("%v pages, want %d", now[pages], asked)
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
 		look()
 		if err := syscall.Kill(a.pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
@@ -341,10 +350,10 @@ func TestCountersNeverGoBack(t *testing.T) {
 	)
 	if err := poll(ctx, "count what happened", func() (bool, error) {
 		now := look()
-		if now[restarts] == deaths && now[claimed] == float64(asked) && now[duration] == float64(asked) {
+		if now[restarts] == deaths && now[claimed] == float64(asked) && now[duration] == float64(asked) && now[pages] >= 4 && now[pages] <= float64(asked) {
 			return true, nil
 		}
-		return false, fmt.Errorf("%v restarts, %v claimed, %v timed; want %d, %d", now[restarts], now[claimed], now[duration], deaths, asked)
+		return false, fmt.Errorf("%v restarts, %v claimed, %v timed, %v pages; want %d, %d", now[restarts], now[claimed], now[duration], now[pages], deaths, asked)
 	}); err != nil {
 		t.Fatal(err)
 	}
