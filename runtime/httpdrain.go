@@ -15,16 +15,19 @@ import (
 // "Connection: close", and is closed when its client has not asked by the end of
 // the wait.
 //
-// HTTP/2 has a frame for it, GOAWAY: a connection gets it with its next answer, and
-// those that do not ask get it of the Shutdown that follows.
+// HTTP/2 has a frame for it, GOAWAY, which every connection gets as the drain
+// begins. One that becomes HTTP/2 only then has a request on its way: it gets its
+// GOAWAY with the first answer, or, when it does not ask, of the Shutdown that
+// follows. So do all of an HTTP/2 that the user has set up himself.
 type httpDrain struct {
 	inner    http.Handler
 	force    func(n int) // counts connections that are closed in their clients' faces
 	count    func(n int) // counts requests
+	goaway   goaway
 	draining atomic.Bool
 
 	mu    sync.Mutex
-	conns map[net.Conn]http.ConnState // HTTP/1, and those that have not asked yet
+	conns map[net.Conn]http.ConnState // HTTP/1, and those that have not said yet what they are
 	over  bool                        // nobody waits any more: what becomes idle is closed
 	empty chan struct{}               // one token: conns may be empty
 }
@@ -53,13 +56,14 @@ func drainHTTP(s *http.Server, force, count func(n int)) *httpDrain {
 		}
 		return context.WithValue(ctx, connKey{}, c)
 	}
+	d.goaway = separate(s, d.forget)
 	return d
 }
 
 // ServeHTTP asks the client of a draining connection to open another one. A
 // handler may overwrite it, as it may without us.
 func (d *httpDrain) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	if r.ProtoMajor >= 2 {
+	if r.ProtoMajor >= 2 { // here at the latest it shows, with whatever HTTP/2
 		if c, ok := r.Context().Value(connKey{}).(net.Conn); ok {
 			d.forget(c)
 		}
@@ -67,8 +71,8 @@ func (d *httpDrain) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if d.draining.Load() {
 		rw.Header().Set("Connection", "close") // of HTTP/2 too: net/http sends GOAWAY for it
 	}
+	defer d.count(1) // a handler that panics has served, too
 	d.inner.ServeHTTP(rw, r)
-	d.count(1)
 }
 
 // note takes a connection's change of state, on the connection's goroutine.
@@ -89,6 +93,7 @@ func (d *httpDrain) note(c net.Conn, st http.ConnState) {
 	}
 }
 
+// forget takes a connection out: it has ended, been taken over, or is HTTP/2.
 func (d *httpDrain) forget(c net.Conn) {
 	d.mu.Lock()
 	delete(d.conns, c)
@@ -106,8 +111,12 @@ func (d *httpDrain) signal() {
 	}
 }
 
-// begin has every further response ask its client to open another connection.
-func (d *httpDrain) begin() { d.draining.Store(true) }
+// begin has every further response ask its client to open another connection, and
+// tells those of HTTP/2 now.
+func (d *httpDrain) begin() {
+	d.draining.Store(true)
+	d.goaway.send()
+}
 
 // wait waits until every HTTP/1 connection has gone of itself, or idle ends. Those
 // that then have no request are counted and closed, by it or by the Shutdown that

@@ -27,7 +27,8 @@ type drained struct {
 
 const patience = 60 * time.Second // of these tests: running into it is a defect
 
-func serveDrained(t *testing.T, s *http.Server) *drained {
+// serveDrained serves with s until the test's end. What is not nil wraps the listener.
+func serveDrained(t *testing.T, s *http.Server, wrap func(net.Listener) net.Listener) *drained {
 	t.Helper()
 	c := newChild(Config{Logger: slog.New(slog.DiscardHandler)}, nil)
 	c.accept = netactor.NewListeners(netactor.ListenersConfig{})
@@ -40,6 +41,9 @@ func serveDrained(t *testing.T, s *http.Server) *drained {
 	w := &Worker{c}
 	d := &drained{t: t, c: c, addr: ln.Addr().String(), served: make(chan error, 1)}
 	own := w.Adopt(ln)
+	if wrap != nil {
+		own = wrap(own)
+	}
 	go func() { d.served <- w.Serve(c.ctx, own, s) }() // awaited by end
 	t.Cleanup(func() {
 		c.beginDrain(errAsked, 0, 0)
@@ -135,7 +139,7 @@ func ok(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "ok
 // TestDrainIdle: an idle connection is not closed when the drain begins. It answers
 // one more request, which says that it was the last.
 func TestDrainIdle(t *testing.T) {
-	d := serveDrained(t, &http.Server{Handler: http.HandlerFunc(ok)})
+	d := serveDrained(t, &http.Server{Handler: http.HandlerFunc(ok)}, nil)
 	asked, silent := d.dial(), d.dial()
 	asked.ask("/")
 	if asked.answer() {
@@ -171,7 +175,7 @@ func TestDrainIdleForced(t *testing.T) {
 				accepted <- struct{}{}
 			}
 		},
-	})
+	}, nil)
 	idle, silent := d.dial(), d.dial()
 	<-accepted
 	<-accepted
@@ -198,7 +202,7 @@ func TestDrainInFlight(t *testing.T) {
 		_, _ = io.WriteString(rw, "half")
 	})
 	mux.HandleFunc("/", ok)
-	d := serveDrained(t, &http.Server{Handler: mux})
+	d := serveDrained(t, &http.Server{Handler: mux}, nil)
 	c := d.dial()
 	c.ask("/slow")
 	<-begun
@@ -232,7 +236,7 @@ func TestDrainDeadline(t *testing.T) {
 		}
 		begun <- struct{}{}
 	})
-	d := serveDrained(t, &http.Server{Handler: mux})
+	d := serveDrained(t, &http.Server{Handler: mux}, nil)
 	d.dial().ask("/stuck")
 	d.dial().ask("/hijack")
 	<-begun
@@ -253,7 +257,7 @@ func TestDrainHijacked(t *testing.T) {
 			t.Error(err)
 		}
 		conns <- c
-	})})
+	})}, nil)
 	d.dial().ask("/")
 	c := <-conns
 	d.drain()
@@ -263,74 +267,6 @@ func TestDrainHijacked(t *testing.T) {
 	case <-d.c.ctx.Done():
 	}
 	c.Close()
-	if n := d.end(); n != 0 {
-		t.Errorf("%d connections forced, want 0", n)
-	}
-}
-
-// TestDrainHTTP2: connections of HTTP/2 are told by GOAWAY, at once: they do not
-// keep the drain waiting as an idle one of HTTP/1 does.
-func TestDrainHTTP2(t *testing.T) {
-	var protocols http.Protocols
-	protocols.SetUnencryptedHTTP2(true)
-	s := &http.Server{Handler: http.HandlerFunc(ok), Protocols: &protocols}
-	d := serveDrained(t, s)
-	tr := &http.Transport{Protocols: &protocols}
-	defer tr.CloseIdleConnections()
-	c := http.Client{Transport: tr, Timeout: patience}
-	resp, err := c.Get("http://" + d.addr)
-	if err != nil || resp.ProtoMajor != 2 {
-		t.Fatalf("no HTTP/2: %v, %v", resp, err)
-	}
-	resp.Body.Close()
-	d.drain()
-	if n := d.end(); n != 0 {
-		t.Errorf("%d connections forced, want 0", n)
-	}
-}
-
-// An idle connection of HTTP/1 holds the drain up until its deadline. One of HTTP/2
-// beside it gets its GOAWAY with the next answer, and not only then, when what it has
-// under way would be cut.
-func TestDrainHTTP2BesideHTTP1(t *testing.T) {
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true)
-	closed := make(chan struct{}, 2)
-	s := &http.Server{Handler: http.HandlerFunc(ok), Protocols: &protocols, ConnState: func(_ net.Conn, st http.ConnState) {
-		if st == http.StateClosed {
-			closed <- struct{}{}
-		}
-	}}
-	d := serveDrained(t, s)
-	idle := d.dial()
-	idle.ask("/")
-	idle.answer()
-	var second http.Protocols
-	second.SetUnencryptedHTTP2(true)
-	tr := &http.Transport{Protocols: &second}
-	defer tr.CloseIdleConnections()
-	c := http.Client{Transport: tr, Timeout: patience}
-	get := func() {
-		t.Helper()
-		resp, err := c.Get("http://" + d.addr)
-		if err != nil || resp.ProtoMajor != 2 {
-			t.Fatalf("no HTTP/2: %v, %v", resp, err)
-		}
-		resp.Body.Close()
-	}
-	get()
-	d.drain()
-	get()
-	select {
-	case <-closed:
-	case <-time.After(patience):
-		t.Fatal("the connection of HTTP/2 is kept")
-	}
-	idle.ask("/")
-	if !idle.answer() {
-		t.Error("the idle connection is not told to close")
-	}
 	if n := d.end(); n != 0 {
 		t.Errorf("%d connections forced, want 0", n)
 	}

@@ -217,13 +217,15 @@ type Server interface {
 // does not ask is closed, and counted as forced: at the drain's deadline when
 // another worker has taken this one's place, within a twentieth of the drain when
 // the pool itself stops, since nobody is there to ask again. HTTP/2 connections get
-// GOAWAY. What should end a hijacked connection, a WebSocket say, is ctx;
-// functions of RegisterOnShutdown run only when the HTTP/1 connections are gone.
+// GOAWAY as the drain begins, with TLS and without, and finish what they are at. What
+// should end a hijacked connection, a WebSocket say, is ctx; functions of
+// RegisterOnShutdown run only when the HTTP/1 connections are gone.
 //
-// Serve sets Handler, ConnState and ConnContext of an *http.Server to its own,
-// which call the user's. One without a ConnContext gets one that continues each
+// Serve sets Handler, ConnState, ConnContext and TLSNextProto of an *http.Server to its
+// own, which call the user's. One without a ConnContext gets one that continues each
 // connection's trace in its requests' contexts. A server may serve several
-// listeners, each by a Serve of its own.
+// listeners, each by a Serve of its own. For TLS give it a [crypto/tls.NewListener],
+// whose configuration has "h2" in NextProtos for HTTP/2: ServeTLS cannot be called.
 func (w *Worker) Serve(ctx context.Context, ln net.Listener, s Server) error {
 	var drain *httpDrain
 	if hs, ok := s.(*http.Server); ok && w.c != nil {
