@@ -69,7 +69,7 @@ type child struct {
 	ctx      context.Context // the worker's: ends when the drain begins
 	stop     context.CancelCauseFunc
 	drain    context.Context // ends at the drain's deadline
-	endDrain context.CancelFunc
+	endDrain func()          // counts what is open as forced, and ends drain
 	linger   context.Context // ends when idle connections are closed, at the latest with drain
 	endWait  context.CancelFunc
 	forced   atomic.Int64 // connections cut at a deadline
@@ -92,7 +92,11 @@ func newChild(cfg Config, root *node) *child {
 	}
 	c.post.appointed = make(chan appointment, 1)
 	c.ctx, c.stop = context.WithCancelCause(context.Background())
-	c.drain, c.endDrain = context.WithCancel(context.Background())
+	drain, end := context.WithCancel(context.Background())
+	c.drain, c.endDrain = drain, sync.OnceFunc(func() {
+		c.forceOpen()
+		end()
+	})
 	c.linger, c.endWait = context.WithCancel(c.drain)
 	c.ready = sync.OnceValue(c.sayReady)
 	return c
@@ -177,7 +181,30 @@ func (c *child) lost(*fdipc.Conn, error) { c.beginDrain(errOrphan, c.cfg.OrphanD
 func (c *child) beginDrain(why error, d, idle time.Duration) {
 	c.stop(why)
 	time.AfterFunc(max(d, 0), c.endDrain)
-	time.AfterFunc(max(idle, 0), c.endWait)
+	if idle < d { // else the one ends with the other: who is cut then is counted there
+		time.AfterFunc(max(idle, 0), c.endWait)
+	}
+}
+
+// forceEarly is force for what is cut before the drain's end, when all that is open
+// counts.
+func (c *child) forceEarly(n int) {
+	if c.drain.Err() == nil {
+		c.force(n)
+	}
+}
+
+// forceOpen counts the connections that are open. At the drain's end it comes before
+// anybody knows of the end: who is cut by it is not to close them first.
+func (c *child) forceOpen() {
+	select {
+	case <-c.set:
+	default:
+		return // it is not equipped yet
+	}
+	if c.accept != nil {
+		c.force(c.accept.Conns())
+	}
 }
 
 // force counts connections that the drain has cut.

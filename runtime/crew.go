@@ -464,6 +464,9 @@ func (c *crew) mourn(m *member, p *peer) {
 		if bye := p.bye.Load(); bye != nil {
 			ev.Forced = bye.Forced
 		}
+		if ev.Forced > 0 {
+			c.rt.log.Warn("drain: connections cut", "name", p.name(), "forced", ev.Forced, "after", ev.Took.Round(time.Millisecond))
+		}
 		c.note(slot, p.event(ev))
 	} else if !seated {
 		c.note(slot, p.event(PoolEvent{Kind: WorkerFailed, Why: m.why.String(), Reason: p.reason}))

@@ -34,6 +34,7 @@ func serveDrained(t *testing.T, s *http.Server, wrap func(net.Listener) net.List
 	c.accept = netactor.NewListeners(netactor.ListenersConfig{})
 	c.ready = func() error { return nil }
 	c.post.now.Store(&appointment{Name: "web/0"})
+	close(c.set)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -242,6 +243,38 @@ func TestDrainDeadline(t *testing.T) {
 	<-begun
 	<-begun
 	d.c.beginDrain(errAsked, 0, 0)
+	if n := d.end(); n != 2 {
+		t.Errorf("%d connections forced, want 2", n)
+	}
+}
+
+// TestDrainDeadlineOfItself: a handler that ends with DrainContext may close its connection before Serve comes to count:
+// it was cut by the deadline all the same. So was an idle connection that the drain has waited for, and is counted once.
+func TestDrainDeadlineOfItself(t *testing.T) {
+	begun, closed := make(chan struct{}), make(chan struct{})
+	var d *drained
+	mux := http.NewServeMux()
+	mux.HandleFunc("/hijack", func(rw http.ResponseWriter, _ *http.Request) {
+		c, _, err := http.NewResponseController(rw).Hijack()
+		if err != nil {
+			t.Error(err)
+		}
+		context.AfterFunc((&Worker{d.c}).DrainContext(), func() {
+			c.Close()
+			close(closed)
+		})
+		close(begun)
+	})
+	mux.HandleFunc("/", ok)
+	d = serveDrained(t, &http.Server{Handler: mux}, nil)
+	idle := d.dial()
+	idle.ask("/")
+	idle.answer()
+	d.dial().ask("/hijack")
+	<-begun
+	d.drain()
+	d.c.beginDrain(errAsked, 0, time.Hour)
+	<-closed
 	if n := d.end(); n != 2 {
 		t.Errorf("%d connections forced, want 2", n)
 	}

@@ -252,10 +252,11 @@ func (w *Worker) Serve(ctx context.Context, ln net.Listener, s Server) error {
 	if err == nil && w.c != nil {
 		_ = w.c.accept.Drain(w.DrainContext()) // the hijacked ones; how many are cut is counted at the end
 	}
-	if err != nil || w.DrainContext().Err() != nil {
-		if w.c != nil {
-			w.c.force(w.c.accept.Conns())
-		}
+	late := w.DrainContext().Err() != nil
+	if err != nil && !late && w.c != nil {
+		w.c.forceOpen() // it has not waited
+	}
+	if err != nil || late {
 		err = errors.Join(err, cut(s, ln))
 	}
 	if err != nil {
@@ -273,7 +274,7 @@ func (c *child) drainOf(s *http.Server) *httpDrain {
 		if s.ConnContext == nil {
 			s.ConnContext = tracing.ConnContext
 		}
-		d = drainHTTP(s, c.force, c.count)
+		d = drainHTTP(s, c.forceEarly, c.count)
 		c.servers[s] = d
 	}
 	return d
