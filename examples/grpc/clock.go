@@ -22,9 +22,11 @@ type clock struct {
 }
 
 const (
-	clockName  = "coppice.examples.Clock"
-	methodNow  = "/" + clockName + "/Now"
-	methodTick = "/" + clockName + "/Tick"
+	clockName = "coppice.examples.Clock"
+
+	methodNow   = "/" + clockName + "/Now"
+	methodTick  = "/" + clockName + "/Tick"
+	methodCount = "/" + clockName + "/Count"
 )
 
 // Now answers with the worker's name and the time.
@@ -32,14 +34,14 @@ func (c clock) Now(context.Context, *emptypb.Empty) (*wrapperspb.StringValue, er
 	return wrapperspb.String(fmt.Sprintf("%s %s", c.w.Name(), time.Now().Format(time.TimeOnly))), nil
 }
 
-// Tick sends the worker's name at each interval. A stream without an end would
-// hold up the drain until its deadline: this one ends by a status that tells the
-// client to ask again, which reaches another worker.
+// Tick sends the worker's name and generation at each interval. A stream without an
+// end would hold up the drain until its deadline: this one ends by a status that
+// tells the client to ask again, which reaches another worker.
 func (c clock) Tick(s grpc.ServerStream) error {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
-		if err := s.SendMsg(wrapperspb.String(c.w.Name())); err != nil {
+		if err := s.SendMsg(c.who()); err != nil {
 			return err
 		}
 		select {
@@ -50,6 +52,28 @@ func (c clock) Tick(s grpc.ServerStream) error {
 			return status.Error(codes.Unavailable, "draining: ask again")
 		}
 	}
+}
+
+// Count sends n ticks. A stream that has an end needs no word on the drain: GOAWAY
+// lets it finish.
+func (c clock) Count(n int, s grpc.ServerStream) error {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for range n {
+		if err := s.SendMsg(c.who()); err != nil {
+			return err
+		}
+		select {
+		case <-ticker.C:
+		case <-s.Context().Done():
+			return s.Context().Err()
+		}
+	}
+	return nil
+}
+
+func (c clock) who() *wrapperspb.StringValue {
+	return wrapperspb.String(fmt.Sprintf("%s of generation %d", c.w.Name(), c.w.Generation()))
 }
 
 func registerClock(s *grpc.Server, c clock) {
@@ -73,6 +97,15 @@ func registerClock(s *grpc.Server, c clock) {
 					return err
 				}
 				return srv.(clock).Tick(s)
+			},
+		}, {
+			StreamName: "Count", ServerStreams: true,
+			Handler: func(srv any, s grpc.ServerStream) error {
+				n := new(wrapperspb.UInt32Value)
+				if err := s.RecvMsg(n); err != nil {
+					return err
+				}
+				return srv.(clock).Count(int(n.Value), s)
 			},
 		}},
 	}, c)

@@ -23,12 +23,13 @@ import (
 func main() {
 	addr := flag.String("addr", "127.0.0.1:9000", "listen `address`; port 0 picks one")
 	workers := flag.Int("workers", 2, "worker processes")
+	shutdown := flag.Duration("shutdown", 10*time.Second, "how long a worker may take to end")
 	flag.Parse()
 
 	coppice.Main(coppice.Config{
 		Hooks: coppice.Hooks{Started: announce},
 		Children: []coppice.ChildSpec{coppice.Pool{
-			Name: "rpc", Size: *workers,
+			Name: "rpc", Size: *workers, Shutdown: *shutdown,
 			Worker: func(ctx context.Context, w *coppice.Worker) error {
 				ln, err := w.Listen("tcp", *addr)
 				if err != nil {
@@ -49,13 +50,20 @@ type server struct{ *grpc.Server }
 // Serve serves until Shutdown or Close.
 func (s server) Serve(ln net.Listener) error { return s.Server.Serve(ln) }
 
-// Shutdown sends GOAWAY on every connection and waits for the calls that run. At
-// the end of ctx they are cut.
+// Shutdown sends GOAWAY on every connection and waits for the calls that run, until
+// ctx ends. What then still runs Worker.Serve counts, and cuts by Close.
 func (s server) Shutdown(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, s.Stop)
-	defer stop()
-	s.GracefulStop()
-	return ctx.Err()
+	done := make(chan struct{})
+	go func() { // ends with the last call, or by Close
+		defer close(done)
+		s.GracefulStop()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Close cuts every call.

@@ -9,7 +9,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -24,16 +23,6 @@ func TestMain(m *testing.M) { runtimetest.Main(m, main) }
 const retries = `{"methodConfig": [{"name": [{}], "waitForReady": true, "retryPolicy": {
 	"maxAttempts": 5, "initialBackoff": "0.01s", "maxBackoff": "0.1s", "backoffMultiplier": 2,
 	"retryableStatusCodes": ["UNAVAILABLE"]}}]}`
-
-func dial(t *testing.T, addr string) *grpc.ClientConn {
-	t.Helper()
-	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultServiceConfig(retries))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return conn
-}
 
 // now asks who answers on that connection.
 func now(ctx context.Context, conn *grpc.ClientConn) (worker string, err error) {
@@ -92,14 +81,8 @@ func TestDrain(t *testing.T) {
 	defer cancel()
 	var streams []grpc.ClientStream
 	for range 8 {
-		s, err := dial(t, addr).NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, methodTick)
+		s, err := open(ctx, dial(t, addr), methodTick, new(emptypb.Empty))
 		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.SendMsg(new(emptypb.Empty)); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.CloseSend(); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.RecvMsg(new(wrapperspb.StringValue)); err != nil {
