@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -79,12 +78,11 @@ func (c *streamer) run(ctx context.Context, t *testing.T) {
 
 // TestReloads: the program is reloaded again and again under streams, some without an
 // end and some that take no notice. Each ends by its worker's word or of itself, each
-// connection of a worker that goes has a GOAWAY, and nothing is reset. 3 reloads,
-// and 20 with COPPICE_SOAK=1.
+// connection of a worker that goes has a GOAWAY, and nothing is reset.
 func TestReloads(t *testing.T) {
-	reloads := 3
-	if os.Getenv("COPPICE_SOAK") != "" {
-		reloads = 20
+	reloads := 20
+	if testing.Short() {
+		reloads = 3
 	}
 	const clients = 8 // of each kind
 	p := runtimetest.Start(t, nil, "-addr", "127.0.0.1:0")
@@ -100,7 +98,7 @@ func TestReloads(t *testing.T) {
 	for i := range 2 * clients {
 		c := &streamer{conn: dial(t, addr, grpc.WithContextDialer(w.dial)), method: methodTick, request: new(emptypb.Empty), ends: &ended}
 		if i >= clients {
-			c.method, c.request = methodCount, wrapperspb.UInt32(7)
+			c.method, c.request = methodCount, wrapperspb.UInt32(3)
 		}
 		all = append(all, c)
 		running.Go(func() { c.run(ctx, t) })

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -20,12 +21,13 @@ import (
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8000", "listen `address`; port 0 picks one")
 	workers := flag.Int("workers", 2, "worker processes")
+	shutdown := flag.Duration("shutdown", 10*time.Second, "how long a worker may take to end")
 	flag.Parse()
 
 	coppice.Main(coppice.Config{
 		Hooks: coppice.Hooks{Started: announce},
 		Children: []coppice.ChildSpec{coppice.Pool{
-			Name: "chat", Size: *workers,
+			Name: "chat", Size: *workers, Shutdown: *shutdown,
 			Worker: func(ctx context.Context, w *coppice.Worker) error {
 				ln, err := w.Listen("tcp", *addr)
 				if err != nil {
@@ -59,7 +61,7 @@ func (e echo) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return
 		}
-		if err := c.Write(ctx, kind, fmt.Appendf(nil, "%s: %s", e.w.Name(), text)); err != nil {
+		if err := c.Write(ctx, kind, fmt.Appendf(nil, "%s of generation %d: %s", e.w.Name(), e.w.Generation(), text)); err != nil {
 			return
 		}
 	}

@@ -36,7 +36,7 @@ func say(ctx context.Context, c *websocket.Conn) (worker string, err error) {
 		return "", err
 	}
 	_, text, err := c.Read(ctx)
-	worker, _, _ = strings.Cut(string(text), ":")
+	worker, _, _ = strings.Cut(string(text), " ")
 	return worker, err
 }
 
