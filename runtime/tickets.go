@@ -12,6 +12,9 @@ import (
 	"github.com/coppice-go/coppice/actors"
 )
 
+// ticketsTimeout bounds a renewal: the next one comes in time.
+const ticketsTimeout = time.Minute
+
 // ticketsName is the master's actor that answers a ticketsRequest with the tree's
 // session ticket keys.
 const ticketsName = "tickets"
@@ -27,6 +30,9 @@ type (
 	ticketsRequest struct{}
 	tickets        struct{ Keys [][32]byte }
 )
+
+// Format keeps the keys out of whatever prints a message.
+func (t tickets) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "%d session ticket keys", len(t.Keys)) }
 
 func init() {
 	actors.RegisterType[ticketsRequest]("coppice.tickets.request")
@@ -67,13 +73,24 @@ func (r *ticketRing) Receive(ctx actor.Context) {
 
 // ShareTickets gives cfg the TLS session ticket keys of the whole tree and keeps
 // them up to date until the worker ends, so that a client may resume its session
-// with any worker, of any generation (N105, P40). The master makes the keys, a new
-// one each day, and keeps them in its memory alone: after a restart of the master
-// clients begin anew.
+// with any worker, of any generation (N105, P40), in TLS 1.2 and 1.3. ctx ends the
+// wait for the first ones.
+//
+// The master makes the keys: a new one each day, which every worker knows a day
+// before the first may use it, and accepts for 7 days after the last did; crypto/tls
+// resumes no session that is older. The keys are in the memory of the master and of
+// the workers that ask, and on the channel between them: in no file, argument,
+// variable or log. After a restart of the master clients begin anew.
+//
+// Every pool of the tree has the same keys. A session of another pool is held
+// against cfg.ClientCAs again, as crypto/tls does, but not against what a handler
+// knows of its client. Let pools whose clients must be kept apart have keys of their
+// own.
 //
 // cfg must be the configuration that serves: tls.NewListener(ln, cfg) takes it as
-// it is, while http.Server.ServeTLS serves with a copy. Without a master it does
-// nothing: a single process has keys of its own.
+// it is, while http.Server.ServeTLS serves with a copy, and a copy has the keys of
+// its moment. Without a master ShareTickets does nothing: a single process has keys
+// of its own.
 func (w *Worker) ShareTickets(ctx context.Context, cfg *tls.Config) error {
 	if w.c == nil {
 		return nil
@@ -109,8 +126,10 @@ func (c *child) keepTickets(cfg *tls.Config) {
 			return
 		case <-ticker.C:
 		}
-		if err := c.renewTickets(c.drain, cfg); err != nil {
+		ctx, cancel := context.WithTimeout(c.drain, ticketsTimeout)
+		if err := c.renewTickets(ctx, cfg); err != nil {
 			c.log.Warn("tls", "err", err)
 		}
+		cancel()
 	}
 }

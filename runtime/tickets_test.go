@@ -1,7 +1,12 @@
 package coppice
 
 import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -27,5 +32,101 @@ func TestTicketRing(t *testing.T) {
 	}
 	if idle := r.at(start.Add(1000 * time.Hour)); len(idle) != ticketsKept+2 {
 		t.Errorf("after weeks in which nobody asked: %d keys", len(idle))
+	}
+}
+
+// handshake connects client to server and tells whether the session was resumed.
+func handshake(t *testing.T, server, client *tls.Config) (resumed bool) {
+	t.Helper()
+	a, b := net.Pipe()
+	served := make(chan error, 1)
+	go func() { // ends with the pipe
+		c := tls.Server(a, server)
+		_, err := c.Write([]byte{1}) // a ticket of TLS 1.3 comes after the handshake, before this
+		served <- err
+	}()
+	c := tls.Client(b, client)
+	defer c.NetConn().Close()
+	if _, err := c.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-served; err != nil {
+		t.Fatal(err)
+	}
+	return c.ConnectionState().DidResume
+}
+
+// TestTicketsRotate: a session that one worker has begun is resumed by another, though
+// either has asked for the keys a while ago, and for as long as a session lasts.
+func TestTicketsRotate(t *testing.T) {
+	certificate := httptest.NewTLSServer(nil)
+	certificate.Close()
+	const day = 24 * time.Hour
+	for _, tt := range []struct {
+		name                        string
+		began                       time.Duration // the session, since the master's start
+		asked                       time.Duration // when its worker had asked for the keys
+		again                       time.Duration // the session, with the other worker
+		askedToo                    time.Duration
+		restarted, doesNotResumeNow bool
+	}{
+		{name: "at once"},
+		{name: "the one who writes has the newer keys", began: 9 * day, asked: 9 * day, again: 9 * day, askedToo: 8*day + 1},
+		{name: "the one who reads has the newer keys", began: 9 * day, asked: 8*day + 1, again: 9 * day, askedToo: 9 * day},
+		{name: "after a week", again: 7*day - time.Minute, askedToo: 7*day - time.Minute},
+		{name: "after a week, with a key on its last day", began: 2*day - time.Minute, asked: day, again: 9*day - 2*time.Minute, askedToo: 9*day - 2*time.Minute},
+		{name: "after more than a week", again: 7*day + time.Minute, askedToo: 7*day + time.Minute, doesNotResumeNow: true},
+		{name: "the master has started anew", again: day, askedToo: day, restarted: true, doesNotResumeNow: true},
+	} {
+		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+			t.Run(fmt.Sprintf("%s/%s", tls.VersionName(version), tt.name), func(t *testing.T) {
+				start := time.Now()
+				var now time.Time
+				clock := func() time.Time { return now }
+				keys := map[time.Duration][][32]byte{}
+				var ring ticketRing
+				for _, at := range slices.Sorted(slices.Values([]time.Duration{0, tt.asked, tt.askedToo})) { // its clock goes one way
+					keys[at] = slices.Clone(ring.at(start.Add(at)))
+				}
+				if tt.restarted {
+					keys[tt.askedToo] = new(ticketRing).at(start)
+				}
+				worker := func(asked, at time.Duration) *tls.Config {
+					now = start.Add(at)
+					conf := &tls.Config{Certificates: certificate.TLS.Certificates, Time: clock, MaxVersion: version}
+					conf.SetSessionTicketKeys(keys[asked])
+					return conf
+				}
+				client := &tls.Config{InsecureSkipVerify: true, Time: clock, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+				if handshake(t, worker(tt.asked, tt.began), client) {
+					t.Fatal("the first session is resumed")
+				}
+				other := worker(tt.askedToo, tt.again)
+				if got := handshake(t, other, client); got == tt.doesNotResumeNow {
+					t.Errorf("resumed: %v", got)
+				}
+				if !handshake(t, other, client) {
+					t.Error("a session that began now is not resumed")
+				}
+			})
+		}
+	}
+}
+
+// TestTicketsAreNotPrinted: whatever prints the message with the keys prints none of them.
+func TestTicketsAreNotPrinted(t *testing.T) {
+	var r ticketRing
+	msg := tickets{r.at(time.Now())}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
+		for _, v := range []any{msg, &msg, []any{msg}} {
+			out := fmt.Sprintf(verb, v)
+			for _, key := range msg.Keys {
+				for _, part := range []string{string(key[:4]), fmt.Sprintf("%x", key[:4]), fmt.Sprintf("%d %d %d", key[0], key[1], key[2]), fmt.Sprintf("%#x, %#x", key[0], key[1])} {
+					if strings.Contains(out, part) {
+						t.Errorf("%s of %T prints a key: %s", verb, v, out)
+					}
+				}
+			}
+		}
 	}
 }

@@ -40,7 +40,7 @@ func main() {
 				if err != nil {
 					return err
 				}
-				conf := &tls.Config{Certificates: []tls.Certificate{pair}}
+				conf := &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2", "http/1.1"}}
 				if err := w.ShareTickets(ctx, conf); err != nil {
 					return err
 				}
@@ -61,7 +61,7 @@ func handler(w *coppice.Worker) http.Handler {
 		if r.TLS.DidResume {
 			session = "resumed"
 		}
-		fmt.Fprintf(rw, "%s: %s\n", w.Name(), session)
+		fmt.Fprintf(rw, "%s of generation %d: %s, %s, %s\n", w.Name(), w.Generation(), session, tls.VersionName(r.TLS.Version), r.Proto)
 	})
 }
 

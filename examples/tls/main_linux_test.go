@@ -2,8 +2,13 @@ package main
 
 import (
 	"crypto/tls"
+	"fmt"
+	"io"
 	"net/http"
-	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -12,45 +17,188 @@ import (
 
 func TestMain(m *testing.M) { runtimetest.Main(m, main) }
 
-// TestResume makes a client's connections to four workers, one after another, and
-// kills each worker in the middle: a replacement reads the tickets of its
-// predecessor. 1,000 connections with COPPICE_SOAK=1.
-func TestResume(t *testing.T) {
-	connections := 40
-	if os.Getenv("COPPICE_SOAK") != "" {
-		connections = 1000
-	}
-	p := runtimetest.Start(t, nil, "-addr", "127.0.0.1:0")
-	url := p.Await(`^(https://[^/]+/)`)[1]
-	client := http.Client{Timeout: runtimetest.Patience, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1)},
-	}}
+const workers = 4
+
+func start(t *testing.T) (p *runtimetest.Program, url string) {
+	t.Helper()
+	p = runtimetest.Start(t, nil, "-addr", "127.0.0.1:0")
+	return p, p.Await(`^(https://[^/]+/)`)[1]
+}
+
+// kill ends a worker with −9 and waits for its replacement.
+func kill(t *testing.T, p *runtimetest.Program) {
+	t.Helper()
 	kids := runtimetest.Children(t, p.PID()) // the listener process, and the workers
-	resumed := 0
-	for i := range connections {
-		if i == connections/2 {
-			for _, pid := range kids[1:] {
-				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-					t.Fatal(err)
-				}
-				runtimetest.Eventually(t, "a replacement", func() bool {
-					return !runtimetest.Alive(pid) && len(runtimetest.Children(t, p.PID())) == len(kids)
-				})
-			}
+	pid := kids[len(kids)-1]
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	runtimetest.Eventually(t, "a replacement", func() bool {
+		return !runtimetest.Alive(pid) && len(runtimetest.Children(t, p.PID())) == len(kids)
+	})
+}
+
+// visitor is a client that remembers its session, and has one connection at a time.
+type visitor struct {
+	http.Client
+	resumed int
+	met     map[string]bool // "web/0 of generation 1"
+}
+
+func newVisitor(version uint16) *visitor {
+	return &visitor{met: map[string]bool{}, Client: http.Client{Timeout: runtimetest.Patience, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		TLSClientConfig: &tls.Config{
+			InsecureSkipVerify: true, MaxVersion: version, ClientSessionCache: tls.NewLRUClientSessionCache(1),
+		},
+	}}}
+}
+
+// visit makes n connections.
+func (v *visitor) visit(t *testing.T, url string, n int) {
+	for i := range n {
+		resp, err := v.Get(url)
+		if err != nil {
+			t.Errorf("connection %d: %v", i, err)
+			return
 		}
+		answer, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		who, _, ok := strings.Cut(string(answer), ":")
+		if err != nil || !ok {
+			t.Errorf("connection %d: %q, %v", i, answer, err)
+			return
+		}
+		v.met[who] = true
+		if resp.TLS.DidResume {
+			v.resumed++
+		}
+	}
+}
+
+// TestResume makes 1,000 connections of eight clients to four workers. Between the
+// quarters a worker is killed, the program is reloaded, and another is killed: every
+// connection but each client's first resumes a session.
+func TestResume(t *testing.T) {
+	const connections, clients = 1000, 8
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			p, url := start(t)
+			var visitors []*visitor
+			for range clients {
+				visitors = append(visitors, newVisitor(version))
+			}
+			quarter := func() {
+				var running sync.WaitGroup
+				for _, v := range visitors {
+					running.Go(func() { v.visit(t, url, connections/clients/4) })
+				}
+				running.Wait()
+			}
+			quarter()
+			kill(t, p)
+			quarter()
+			p.Signal(syscall.SIGHUP)
+			p.Await(`reloaded generation=2 `)
+			quarter()
+			kill(t, p)
+			for _, v := range visitors { // the rest
+				v.visit(t, url, connections/clients-3*(connections/clients/4))
+			}
+			resumed, met := 0, map[string]bool{}
+			for _, v := range visitors {
+				resumed += v.resumed
+				for who := range v.met {
+					met[who] = true
+				}
+			}
+			t.Logf("%d of %d connections resumed, with %d workers of two generations", resumed, connections, len(met))
+			if resumed != connections-clients {
+				t.Errorf("%d of %d resumed, want all but %d", resumed, connections, clients)
+			}
+			if len(met) != 2*workers {
+				t.Errorf("met %v, want %d workers of each generation", met, workers)
+			}
+			p.Signal(syscall.SIGTERM)
+			if code := p.Wait(); code != 0 {
+				t.Errorf("exit code %d", code)
+			}
+		})
+	}
+}
+
+// TestHTTP2: a client that speaks HTTP/2 does, and a reload moves it to a new worker
+// without an error.
+func TestHTTP2(t *testing.T) {
+	p, url := start(t)
+	client := http.Client{Timeout: runtimetest.Patience, Transport: &http.Transport{
+		ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+	}}
+	defer client.CloseIdleConnections()
+	generation := func() (g int) {
+		t.Helper()
 		resp, err := client.Get(url)
 		if err != nil {
-			t.Fatalf("connection %d: %v", i, err)
+			t.Fatal(err)
 		}
-		resp.Body.Close()
-		if resp.TLS.DidResume {
-			resumed++
+		defer resp.Body.Close()
+		answer, err := io.ReadAll(resp.Body)
+		if err != nil || resp.ProtoMajor != 2 {
+			t.Fatalf("%s: %v", resp.Proto, err)
 		}
+		var who string
+		if _, err := fmt.Sscanf(string(answer), "%s of generation %d:", &who, &g); err != nil {
+			t.Fatalf("%q: %v", answer, err)
+		}
+		return g
 	}
-	t.Logf("%d of %d resumed", resumed, connections)
-	if resumed != connections-1 {
-		t.Errorf("%d of %d resumed, want all but the first", resumed, connections)
+	if g := generation(); g != 1 {
+		t.Fatalf("generation %d answers", g)
+	}
+	p.Signal(syscall.SIGHUP)
+	p.Await(`reloaded generation=2 `)
+	runtimetest.Eventually(t, "the client is with the new generation", func() bool { return generation() == 2 })
+	p.Signal(syscall.SIGTERM)
+	if code := p.Wait(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestOpenSSL: a client that is not Go's resumes, too, with whichever worker answers.
+func TestOpenSSL(t *testing.T) {
+	openssl, err := exec.LookPath("openssl")
+	if err != nil {
+		t.Skip("no openssl here")
+	}
+	p, url := start(t)
+	addr := strings.TrimSuffix(strings.TrimPrefix(url, "https://"), "/")
+	for _, version := range []string{"-tls1_2", "-tls1_3"} {
+		session := t.TempDir() + "/session"
+		ask := func(args ...string) string {
+			t.Helper()
+			cmd := exec.Command(openssl, append([]string{"s_client", "-connect", addr, version, "-ign_eof", "-sess_out", session}, args...)...)
+			cmd.Stdin = strings.NewReader("GET / HTTP/1.0\r\n\r\n")
+			out, err := cmd.CombinedOutput()
+			answer := regexp.MustCompile(`web/\d of generation \d: .*`).FindString(string(out))
+			if err != nil || answer == "" {
+				t.Fatalf("openssl %s: %v: %s", version, err, out)
+			}
+			return answer
+		}
+		if a := ask(); !strings.Contains(a, "new session") {
+			t.Errorf("%s: the first says %q", version, a)
+		}
+		for range 2 * workers {
+			if a := ask("-sess_in", session); !strings.Contains(a, "resumed") {
+				t.Errorf("%s: %q", version, a)
+			}
+		}
+		kill(t, p)
+		for range workers {
+			if a := ask("-sess_in", session); !strings.Contains(a, "resumed") {
+				t.Errorf("%s, after a kill: %q", version, a)
+			}
+		}
 	}
 	p.Signal(syscall.SIGTERM)
 	if code := p.Wait(); code != 0 {
