@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"sync/atomic"
 
 	"github.com/coppice-go/coppice/fdipc"
 )
@@ -38,6 +37,8 @@ func Serve(n int, fn WorkerFunc) {
 //	SIGUSR2          reserved: ignored, with a line in the log
 //	SIGQUIT, others  what Go does with them; the children drain as orphans
 //
+// Those that are about a tree that runs wait until it is up.
+//
 // Children lead process groups of their own, so that what a terminal sends reaches
 // the master alone. A worker takes SIGTERM as the order to drain and end, which an
 // operator may send it too: it is then replaced.
@@ -46,12 +47,12 @@ func Serve(n int, fn WorkerFunc) {
 // docs/systemd.md.
 func Main(cfg Config) {
 	ctx, stop := context.WithCancel(context.Background())
-	var up atomic.Pointer[Runtime]
+	up := make(chan *Runtime, 1)
 	if !InChild() {
-		go heed(&up, stop) // ends with the process
+		go heed(up, stop) // ends with the process
 	}
 	err := run(ctx, cfg, func(rt *Runtime) func() {
-		up.Store(rt)
+		up <- rt
 		return rt.tellSystemd()
 	})
 	if err != nil {

@@ -5,14 +5,17 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"sync/atomic"
 	"syscall"
 )
 
+// early is how many signals may wait until the tree is up. A reload and a few
+// workers more or less is all that anybody has asked for.
+const early = 16
+
 // heed acts on the signals of the program for as long as it lives, as Main's text
-// has it. up is the tree once it has started; stop asks it to end. A signal that
+// has it. up brings the tree once it has started; stop asks it to end. A signal that
 // was ignored when the program began (nohup(1), a shell's background job) stays so.
-func heed(up *atomic.Pointer[Runtime], stop func()) {
+func heed(up <-chan *Runtime, stop func()) {
 	heeded := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR1, syscall.SIGUSR2}
 	signals := make(chan os.Signal, len(heeded))
 	for _, sig := range heeded {
@@ -21,18 +24,20 @@ func heed(up *atomic.Pointer[Runtime], stop func()) {
 		}
 	}
 	stopping := false
+	var rt *Runtime         // nil until the tree is up
+	var waiting []os.Signal // for it
 	// One reload that waits does for all that are asked for meanwhile: it will find
 	// what they were to find.
-	waits := make(chan *Runtime, 1)
+	reloads := make(chan *Runtime, 1)
 	go func() { // ends with the program
-		for rt := range waits {
+		for rt := range reloads {
 			if err := rt.Reload(context.Background()); err != nil { // bounded by the tree's end
 				rt.log.Error("reload by signal", "err", err)
 			}
 		}
 	}()
-	for sig := range signals {
-		switch rt := up.Load(); {
+	act := func(sig os.Signal) {
+		switch {
 		case (sig == syscall.SIGTERM || sig == syscall.SIGINT) && !stopping:
 			stopping = true
 			stop()
@@ -41,10 +46,12 @@ func heed(up *atomic.Pointer[Runtime], stop func()) {
 			killAll()
 			os.Exit(exitFailed)
 		case rt == nil:
-			fmt.Fprintf(os.Stderr, "coppice: %v before the tree is up: ignored\n", sig)
+			if len(waiting) < early {
+				waiting = append(waiting, sig)
+			}
 		case sig == syscall.SIGHUP:
 			select {
-			case waits <- rt:
+			case reloads <- rt:
 			default:
 			}
 		case sig == syscall.SIGTTIN:
@@ -55,6 +62,16 @@ func heed(up *atomic.Pointer[Runtime], stop func()) {
 			fmt.Fprint(os.Stderr, rt.Snapshot())
 		case sig == syscall.SIGUSR2:
 			rt.log.Warn("SIGUSR2 has no meaning yet: ignored")
+		}
+	}
+	for {
+		select {
+		case sig := <-signals:
+			act(sig)
+		case rt = <-up:
+			for _, sig := range waiting {
+				act(sig)
+			}
 		}
 	}
 }

@@ -248,7 +248,7 @@ func (w *Worker) Serve(ctx context.Context, ln net.Listener, s Server) error {
 		drain.wait(w.c.linger)
 		served <- err
 	}
-	err := s.Shutdown(w.DrainContext())
+	err := ended(s.Shutdown(w.DrainContext())) // it may find ln closed
 	if err == nil && w.c != nil {
 		_ = w.c.accept.Drain(w.DrainContext()) // the hijacked ones; how many are cut is counted at the end
 	}
