@@ -19,39 +19,30 @@ import (
 func main() {
 	addr := flag.String("addr", "127.0.0.1:8000", "listen `address`; port 0 picks one")
 	workers := flag.Int("workers", 2, "worker processes")
+	shutdown := flag.Duration("shutdown", 10*time.Second, "how long a worker may take to end")
+	idle := flag.Duration("idle", time.Second, "how much of it idle connections may take to ask once more")
 	flag.Parse()
 
 	coppice.Main(coppice.Config{
 		Hooks: coppice.Hooks{Started: announce},
 		Children: []coppice.ChildSpec{coppice.Pool{
-			Name: "web", Size: *workers,
+			Name: "web", Size: *workers, Shutdown: *shutdown,
 			Worker: func(ctx context.Context, w *coppice.Worker) error {
 				ln, err := w.Listen("tcp", *addr)
 				if err != nil {
 					return err
 				}
-				return w.Serve(ctx, ln, server{&fasthttp.Server{
-					CloseOnShutdown: true, // answer with "Connection: close" while draining
-					IdleTimeout:     time.Minute,
-					Handler: func(c *fasthttp.RequestCtx) {
-						if string(c.Path()) == "/slow" {
-							fmt.Println("answering slowly")
-							<-time.After(200 * time.Millisecond)
-						}
-						fmt.Fprintf(c, "%s\n", w.Name())
-					},
-				}})
+				return w.Serve(ctx, ln, drained(ctx, *idle, func(c *fasthttp.RequestCtx) {
+					if string(c.Path()) == "/slow" {
+						fmt.Println("answering slowly")
+						<-time.After(200 * time.Millisecond)
+					}
+					fmt.Fprintf(c, "%s of generation %d\n", w.Name(), w.Generation())
+				}))
 			},
 		}},
 	})
 }
-
-// server is a fasthttp server as Worker.Serve wants it.
-type server struct{ *fasthttp.Server }
-
-// Shutdown refuses new connections and waits for the open ones: those that are
-// idle it closes.
-func (s server) Shutdown(ctx context.Context) error { return s.ShutdownWithContext(ctx) }
 
 func announce(rt *coppice.Runtime) {
 	for _, l := range rt.Listeners() {

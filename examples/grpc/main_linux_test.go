@@ -109,4 +109,9 @@ func end(t *testing.T, p *runtimetest.Program) {
 	if code := p.Wait(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
+	for _, line := range p.Lines() {
+		if strings.Contains(line, " ERROR ") && !strings.Contains(line, "(killed)") { // by the test
+			t.Error(line)
+		}
+	}
 }

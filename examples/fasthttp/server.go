@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+// server is a fasthttp server as Worker.Serve wants it.
+//
+// fasthttp's own shutdown closes idle connections at once, and a client that is
+// writing its next request gets a reset. So this one first closes the listener and has
+// each further answer say "Connection: close", and shuts down when every connection
+// has gone or idle is over.
+type server struct {
+	fasthttp.Server
+	idle time.Duration
+	ln   atomic.Pointer[net.Listener]
+	open atomic.Int64 // connections
+}
+
+// drained returns a server that begins to drain when ctx, the worker's, ends.
+func drained(ctx context.Context, idle time.Duration, handler fasthttp.RequestHandler) *server {
+	s := &server{idle: idle}
+	s.CloseOnShutdown = true
+	s.IdleTimeout = time.Minute
+	s.Handler = func(c *fasthttp.RequestCtx) {
+		handler(c)
+		if ctx.Err() != nil { // also when the drain has begun meanwhile
+			c.SetConnectionClose()
+		}
+	}
+	s.ConnState = func(_ net.Conn, st fasthttp.ConnState) {
+		switch st {
+		case fasthttp.StateNew:
+			s.open.Add(1)
+		case fasthttp.StateClosed, fasthttp.StateHijacked:
+			s.open.Add(-1)
+		}
+	}
+	return s
+}
+
+// Serve serves until Shutdown.
+func (s *server) Serve(ln net.Listener) error {
+	s.ln.Store(&ln)
+	return s.Server.Serve(ln)
+}
+
+// Shutdown refuses new connections and waits for the open ones.
+func (s *server) Shutdown(ctx context.Context) error {
+	if ln := s.ln.Load(); ln != nil {
+		_ = (*ln).Close() // again below, which is harmless
+	}
+	wait, cancel := context.WithTimeout(ctx, s.idle)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for s.open.Load() > 0 && wait.Err() == nil {
+		select {
+		case <-tick.C:
+		case <-wait.Done():
+		}
+	}
+	return s.ShutdownWithContext(ctx)
+}
