@@ -175,7 +175,9 @@ func (d *Dispatcher) openFrame(c *fdipc.Conn, f *fdipc.Frame) {
 	}
 	if err != nil {
 		f.Refuse(fdipc.ReasonUnknown)
-		d.cfg.Logger.Error("listener not opened", "listener", o.Name, "err", err)
+		if !errors.Is(err, ErrClosed) { // that is no news: the listener process ends
+			d.cfg.Logger.Error("listener not opened", "listener", o.Name, "err", err)
+		}
 		_ = c.TrySend(&fdipc.Frame{Kind: KindBroken, Target: f.Target, Payload: []byte(err.Error())})
 	}
 }
