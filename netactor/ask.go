@@ -76,7 +76,24 @@ func (ls *Listeners) Listen(ctx context.Context, r Request) (net.Listener, error
 	if ls.cfg.Master == nil {
 		return ls.listenAlone(ctx, r)
 	}
-	return ls.ask(ctx, r, nil)
+	if packet(r.Network) {
+		return nil, wrongKind(ctx, r)
+	}
+	m, err := ls.ask(ctx, r, nil)
+	if err != nil {
+		return nil, err
+	}
+	return m.(net.Listener), nil
+}
+
+// wrongKind is the error of a Listen for datagrams, or of a ListenPacket for connections: that of package net.
+func wrongKind(ctx context.Context, asked Request) error {
+	r, err := asked.resolve(ctx)
+	if err != nil {
+		return err
+	}
+	addr, _ := parseAddr(r.Network, r.Address)
+	return listenError(asked.Network, addr, &net.AddrError{Err: "unexpected address type", Addr: asked.Address})
 }
 
 // Share gives the master a listening socket that this worker has opened, under
@@ -98,7 +115,11 @@ func (ls *Listeners) Share(ctx context.Context, r Request, ln net.Listener) (net
 	}
 	a := ln.Addr()
 	r.FD, r.Network, r.Address = 0, a.Network(), a.String()
-	return ls.ask(ctx, r, h)
+	m, err := ls.ask(ctx, r, h)
+	if err != nil {
+		return nil, err
+	}
+	return m.(net.Listener), nil
 }
 
 // listenAlone is Listen without a master, as in a test of a worker's function.
@@ -117,9 +138,9 @@ func (ls *Listeners) listenAlone(ctx context.Context, r Request) (net.Listener, 
 	return ls.Adopt(ln), nil
 }
 
-// ask sends a request and makes a listener of the reply. h is a socket to go
+// ask sends a request and makes a listener of the reply, or a packet socket. h is a socket to go
 // with it, or nil; it is consumed.
-func (ls *Listeners) ask(ctx context.Context, asked Request, h *fdipc.Handle) (net.Listener, error) {
+func (ls *Listeners) ask(ctx context.Context, asked Request, h *fdipc.Handle) (member, error) {
 	r, err := asked.resolve(ctx)
 	if err != nil {
 		if h != nil {
@@ -177,12 +198,18 @@ func (ls *Listeners) member(r reply, h *fdipc.Handle, done func()) (m member, er
 	if err != nil {
 		return nil, err
 	}
-	if r.Policy.dispatched() {
+	switch {
+	case r.Policy.dispatched():
 		m = newQueueListener(ls, r, addr, done)
-	} else {
-		if h == nil {
-			return nil, errors.New("netactor: listen: reply without a socket")
+	case h == nil:
+		return nil, errors.New("netactor: listen: reply without a socket")
+	case packet(r.Network):
+		pc, err := h.PacketConn()
+		if err != nil {
+			return nil, fmt.Errorf("netactor: listen: %w", err)
 		}
+		m = &packetMember{ls: ls, pc: pc, addr: addr, number: r.Number, done: done}
+	default:
 		ln, err := h.Listener()
 		if err != nil {
 			return nil, fmt.Errorf("netactor: listen: %w", err)

@@ -62,6 +62,15 @@
 //
 // Counts balance at every moment, see [Counts.Balanced] and [SeatCounts.Balanced].
 //
+// # Packet sockets
+//
+// A UDP or Unix datagram socket has no connections to hand over: whatever the policy, each worker gets a duplicate
+// of the one socket ([Listeners.ListenPacket]), and a datagram goes to whoever reads first. The master holds it
+// and never reads. So a worker's death loses the datagrams that it had read and not answered; what
+// is queued in the socket waits for the others, or for the replacement. With ReusePort each slot has a socket of its
+// own, and the kernel sends all datagrams of one client's address to one of them. There are no limits, no counts, and
+// no pause. [UDPConn] says what else is shared with the socket.
+//
 // # Order of duties
 //
 // For whoever puts the parts together (package coppice does). W is a [Worker];
@@ -86,13 +95,13 @@
 //     by themselves.
 //  6. A listener spec: Table.Open at its start, Table.StopOwner at its stop.
 //  7. A worker's drain: Listeners.Drain(ctx) closes its listeners, so that its share
-//     goes to others, and waits for its connections.
+//     goes to others, and waits for its connections; at its end Listeners.Close closes its packet sockets.
 //  8. The tree's end: Dispatcher.Shutdown(ctx) while the workers still accept, so
 //     that the backlog is served; then drain and stop the workers; then Table.Close.
 //
 // # Limits
 //
-// TCP and Unix stream sockets. Workers of one tree trust each other with
+// TCP, UDP and Unix sockets; no raw IP. Workers of one tree trust each other with
 // connections: one that knows a listener's number may join it. One worker may have 1,024 sockets
 // open. Under ReusePort the socket of a worker that is not replaced resets what is in its backlog,
 // unless net.ipv4.tcp_migrate_req is 1. Off Linux the package works within one process:

@@ -201,6 +201,7 @@ func (w *testWorker) gone(retired bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = w.ls.Drain(ctx) // closes what the kernel closes for a process
+	_ = w.ls.Close()
 }
 
 func (w *testWorker) listen(r Request) (net.Listener, error) {
@@ -221,6 +222,7 @@ func (tr *tree) close() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		_ = w.ls.Drain(ctx)
+		_ = w.ls.Close()
 	}
 	tr.disp.Close()
 	for _, w := range tr.workers {

@@ -43,8 +43,11 @@ func newQueueListener(ls *Listeners, r reply, addr net.Addr, done func()) *queue
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	kind := fdipc.HandleTCP
-	if r.Network == "unix" {
+	switch r.Network {
+	case "unix":
 		kind = fdipc.HandleUnix
+	case "unixpacket":
+		kind = fdipc.HandleUnixPacket
 	}
 	return &queueListener{
 		kind: kind, ls: ls, number: r.Number, address: addr, tally: ls.tallyLocked(r.Number), done: done,

@@ -37,9 +37,9 @@ type Listeners struct {
 	load     int64 // the worker's own word on it; -1 when it gave none
 }
 
-// member is one open listener of a worker.
+// member is one open listener, or packet socket, of a worker.
 type member interface {
-	net.Listener
+	Close() error
 	shut() // the master has closed it
 	// joins reports whether its connections come from the listener process.
 	joins() bool
@@ -271,20 +271,39 @@ func (ls *Listeners) Conns() int { return int(ls.conns.n.Load()) }
 
 // Drain closes all listeners, so that what they have not accepted goes to other
 // workers, and waits until every connection is closed, or ctx ends; then it
-// returns ctx's error. A later Listen fails.
+// returns ctx's error. Packet sockets stay open: who serves one drains by it, and closes it.
+// A later Listen or ListenPacket fails.
 func (ls *Listeners) Drain(ctx context.Context) error {
+	ls.closeAll(func(m member) bool {
+		_, packets := m.(*packetMember)
+		return !packets
+	})
+	return ls.conns.wait(ctx)
+}
+
+// Close closes all listeners and packet sockets. It does not wait. A later Listen or ListenPacket
+// fails.
+func (ls *Listeners) Close() error {
+	ls.closeAll(func(member) bool { return true })
+	return nil
+}
+
+func (ls *Listeners) closeAll(which func(member) bool) {
 	ls.mu.Lock()
 	ls.closed = true
 	var all []member
 	for _, m := range ls.byNumber {
-		all = append(all, m)
+		if which(m) {
+			all = append(all, m)
+		}
 	}
 	for m := range ls.own {
-		all = append(all, m)
+		if which(m) {
+			all = append(all, m)
+		}
 	}
 	ls.mu.Unlock()
 	for _, m := range all {
 		_ = m.Close()
 	}
-	return ls.conns.wait(ctx)
 }

@@ -22,7 +22,7 @@ type Worker struct {
 	Incarnation int
 }
 
-// Request asks for a listening socket. It is data: it is sent to the master,
+// Request asks for a listening socket, or for one that takes datagrams. It is data: it is sent to the master,
 // and compared there with what is open already.
 //
 // Two requests for the same socket share it. The first one's Backlog, Mode,
@@ -32,9 +32,10 @@ type Request struct {
 	// Name is what workers can ask for instead of an address. Empty is none.
 	Name string `json:",omitzero"`
 
-	// Network is "tcp", "tcp4", "tcp6" or "unix"; empty with FD or with Name
+	// Network is "tcp", "tcp4", "tcp6", "unix" or "unixpacket"; of a packet socket "udp",
+	// "udp4", "udp6" or "unixgram"; empty with FD or with Name
 	// alone. "tcp" without a host, or with an unspecified one, is dual stack,
-	// "tcp6" is IPv6 alone: the rules of net.Listen.
+	// "tcp6" is IPv6 alone: the rules of net.Listen; and so for udp.
 	Network string `json:",omitzero"`
 
 	// Address is host:port, a path, or "@name" for an abstract Unix socket.
@@ -42,9 +43,12 @@ type Request struct {
 	// to the master it is resolved: an IP address, an absolute path.
 	Address string `json:",omitzero"`
 
-	// FD is the number of a listening socket in the *master*. 0 is none, so
+	// FD is the number of a listening socket in the *master*, or of a bound packet socket. 0 is none, so
 	// that descriptor 0 cannot be named.
 	FD int `json:",omitzero"`
+
+	// Packet says that what FD, or Name alone, means is a packet socket. It is set by [Listeners].
+	Packet bool `json:",omitzero"`
 
 	// Backlog is the length of the kernel's accept queue; 0 means the system's
 	// maximum (somaxconn).
@@ -91,8 +95,8 @@ func (r Request) validate() error {
 		bad("FD", r.FD, "is negative")
 	case r.FD != 0:
 	case r.Network == "" && r.Address == "" && r.Name != "":
-	case r.Network == "tcp", r.Network == "tcp4", r.Network == "tcp6":
-	case r.Network == "unix":
+	case internet(r.Network):
+	case local(r.Network):
 		if r.Address == "" {
 			bad("Address", `""`, "is empty")
 		}
@@ -102,7 +106,19 @@ func (r Request) validate() error {
 	if r.Backlog < 0 {
 		bad("Backlog", r.Backlog, "is negative")
 	}
-	if r.Mode&^fs.ModePerm != 0 || r.Mode != 0 && r.Network != "unix" {
+	if r.Packet && r.Network != "" {
+		bad("Packet", r.Packet, "goes with FD, or Name alone")
+	}
+	if r.packet() && r.Backlog != 0 {
+		bad("Backlog", r.Backlog, "is of connections, and a packet socket has none")
+	}
+	if r.packet() && r.Peek != (Peek{}) {
+		bad("Peek", fmt.Sprintf("%+v", r.Peek), "is of connections, and a packet socket has none")
+	}
+	if r.packet() && r.Policy == Custom {
+		bad("Policy", r.Policy, "has a Picker, and a packet socket asks none")
+	}
+	if r.Mode&^fs.ModePerm != 0 || r.Mode != 0 && !local(r.Network) {
 		bad("Mode", r.Mode, "is not the permissions of a Unix path")
 	}
 	if r.Ordinal < 0 {
@@ -123,14 +139,14 @@ func (r Request) validate() error {
 	if r.Peek.By == PeekFirst && r.Functions == "" {
 		bad("Functions", `""`, "is empty, and Peek.By first needs a First")
 	}
-	if r.Policy == ReusePort && (r.FD != 0 || r.Network == "unix") {
+	if r.Policy == ReusePort && (r.FD != 0 || local(r.Network)) {
 		errs = append(errs, os.NewSyscallError("setsockopt", syscall.EOPNOTSUPP)) // as Node: ENOTSUP
 	}
 	if err := r.Limits.Validate(); err != nil {
 		bad("Limits", fmt.Sprintf("%+v", r.Limits), err.Error())
 	}
-	if r.Limits != (Limits{}) && !r.Policy.dispatched() {
-		bad("Limits", fmt.Sprintf("%+v", r.Limits), "need a policy that dispatches")
+	if r.Limits != (Limits{}) && (!r.Policy.dispatched() || r.packet()) {
+		bad("Limits", fmt.Sprintf("%+v", r.Limits), "need connections, and a policy that dispatches")
 	}
 	if r.Wait && (r.Name == "" || r.Network != "" || r.FD != 0) {
 		bad("Wait", r.Wait, "goes with Name alone")
@@ -147,9 +163,12 @@ func (r Request) key() string {
 	return fmt.Sprintf("%s:%s:%d", r.Network, r.Address, r.Ordinal)
 }
 
-// port returns the port of a resolved TCP request, or -1.
+// packet reports whether r asks for a packet socket.
+func (r Request) packet() bool { return r.Packet || packet(r.Network) }
+
+// port returns the port of a resolved TCP or UDP request, or -1.
 func (r Request) port() int {
-	if r.FD != 0 || r.Network == "unix" {
+	if r.FD != 0 || !internet(r.Network) {
 		return -1
 	}
 	ap, err := netip.ParseAddrPort(r.Address)
@@ -198,8 +217,8 @@ func decodeRequest(b []byte) (Request, error) {
 	if err := r.validate(); err != nil {
 		return Request{}, err
 	}
-	if r.Network == "unix" && !strings.HasPrefix(r.Address, "@") && !strings.HasPrefix(r.Address, "/") ||
-		strings.HasPrefix(r.Network, "tcp") && r.port() < 0 {
+	if local(r.Network) && !strings.HasPrefix(r.Address, "@") && !strings.HasPrefix(r.Address, "/") ||
+		internet(r.Network) && r.port() < 0 {
 		return Request{}, fmt.Errorf("netactor: address %q is not resolved", r.Address)
 	}
 	return r, nil
@@ -209,7 +228,7 @@ func decodeRequest(b []byte) (Request, error) {
 type reply struct {
 	Number  uint64 // the listener's, in further frames
 	Name    string `json:",omitzero"`
-	Network string // of the socket: tcp or unix
+	Network string // of the socket: tcp, udp, unix, unixpacket or unixgram
 	Address string // of the socket, as getsockname has it; a Unix path as asked
 	Policy  Policy `json:",omitzero"`
 	Paused  bool   `json:",omitzero"` // the worker is not to accept for now, if it accepts itself
@@ -249,12 +268,15 @@ func (r reply) addr() (net.Addr, error) { return parseAddr(r.Network, r.Address)
 
 // parseAddr makes a net.Addr from a resolved address.
 func parseAddr(network, address string) (net.Addr, error) {
-	if network == "unix" {
-		return &net.UnixAddr{Net: "unix", Name: address}, nil
+	if local(network) {
+		return &net.UnixAddr{Net: network, Name: address}, nil
 	}
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return nil, fmt.Errorf("netactor: %s address: %w", network, err)
+	}
+	if packet(network) {
+		return net.UDPAddrFromAddrPort(ap), nil
 	}
 	return net.TCPAddrFromAddrPort(ap), nil
 }
@@ -262,7 +284,7 @@ func parseAddr(network, address string) (net.Addr, error) {
 // opening tells the listener process about a socket to accept on.
 type opening struct {
 	Name    string // for people: the listener's name or its address
-	Network string `json:",omitzero"` // tcp or unix
+	Network string `json:",omitzero"` // tcp, unix or unixpacket
 	Pool    string `json:",omitzero"`
 	Policy  Policy `json:",omitzero"`
 	Limits  Limits `json:",omitzero"`

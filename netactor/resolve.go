@@ -22,7 +22,7 @@ func (r Request) resolve(ctx context.Context) (Request, error) {
 	if r.Network == "" {
 		return r, nil
 	}
-	if r.Network == "unix" {
+	if local(r.Network) {
 		if strings.HasPrefix(r.Address, "@") {
 			return r, nil
 		}
@@ -33,7 +33,7 @@ func (r Request) resolve(ctx context.Context) (Request, error) {
 		r.Address = path
 		return r, nil
 	}
-	ap, err := resolveTCP(ctx, r.Network, r.Address)
+	ap, err := lookUp(ctx, r.Network, r.Address)
 	if err != nil {
 		return r, listenError(r.Network, nil, err)
 	}
@@ -43,16 +43,15 @@ func (r Request) resolve(ctx context.Context) (Request, error) {
 }
 
 func unknownNetwork(network string) (error, bool) {
-	switch network {
-	case "", "tcp", "tcp4", "tcp6", "unix":
+	if network == "" || internet(network) || local(network) {
 		return nil, false
 	}
 	return net.UnknownNetworkError(network), true
 }
 
-// resolveTCP looks host and port up. No host gives the zero Addr. Of several
+// lookUp looks host and port up. No host gives the zero Addr. Of several
 // addresses IPv4 wins, as in net.Listen.
-func resolveTCP(ctx context.Context, network, address string) (netip.AddrPort, error) {
+func lookUp(ctx context.Context, network, address string) (netip.AddrPort, error) {
 	host, service, err := net.SplitHostPort(address)
 	if address == "" {
 		host, service, err = "", "0", nil // net.Listen allows it; so does listen() in Node (N42)
@@ -73,9 +72,9 @@ func resolveTCP(ctx context.Context, network, address string) (netip.AddrPort, e
 	}
 	var v6 netip.Addr
 	for _, ip := range ips {
-		if ip = ip.Unmap(); ip.Is4() && network != "tcp6" {
+		if ip = ip.Unmap(); ip.Is4() && !strings.HasSuffix(network, "6") {
 			return netip.AddrPortFrom(ip, uint16(port)), nil
-		} else if ip.Is6() && network != "tcp4" && !v6.IsValid() {
+		} else if ip.Is6() && !strings.HasSuffix(network, "4") && !v6.IsValid() {
 			v6 = ip
 		}
 	}
@@ -85,21 +84,22 @@ func resolveTCP(ctx context.Context, network, address string) (netip.AddrPort, e
 	return netip.AddrPortFrom(v6, uint16(port)), nil
 }
 
-// canonical gives equal sockets equal names, by the rules of net.Listen: "tcp"
+// canonical gives equal sockets equal names, by the rules of net.Listen: "tcp", or "udp",
 // without a specific host is one dual-stack socket, however it is written.
 func canonical(network string, ap netip.AddrPort) (string, netip.AddrPort) {
 	a := ap.Addr()
+	either := network == "tcp" || network == "udp"
 	switch {
-	case network == "tcp" && (!a.IsValid() || a.IsUnspecified()):
+	case either && (!a.IsValid() || a.IsUnspecified()):
 		a = netip.IPv6Unspecified()
-	case network == "tcp4" && !a.IsValid():
+	case strings.HasSuffix(network, "4") && !a.IsValid():
 		a = netip.IPv4Unspecified()
-	case network == "tcp6" && !a.IsValid():
+	case strings.HasSuffix(network, "6") && !a.IsValid():
 		a = netip.IPv6Unspecified()
-	case network == "tcp" && a.Is4():
-		network = "tcp4"
-	case network == "tcp":
-		network = "tcp6"
+	case either && a.Is4():
+		network += "4"
+	case either:
+		network += "6"
 	}
 	return network, netip.AddrPortFrom(a, ap.Port())
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// socket is a listening socket that the master holds. It is a bare descriptor
+// socket is a listening socket that the master holds, or a packet socket. It is a bare descriptor
 // on purpose: in the runtime's poller it would wake the master for every
 // connection that others accept.
 type socket struct {
@@ -26,38 +26,44 @@ type socket struct {
 	dev  uint64
 }
 
-// openSocket opens the listening socket of r, which is resolved and valid. The
+// openSocket opens the socket of r, which is resolved and valid. The
 // result is owned by the caller. Errors wrap os.SyscallError, as net.Listen's.
 func openSocket(r Request) (*socket, error) {
 	switch {
 	case r.FD != 0:
-		return dupSocket(r.FD)
-	case r.Network == "unix":
+		return dupSocket(r.FD, r.Packet)
+	case local(r.Network):
 		return openUnix(r)
+	case packet(r.Network):
+		return openUDP(r)
 	default:
 		return openTCP(r)
 	}
 }
 
 // dupSocket takes a duplicate of the process's descriptor fd, which must be a
-// listening socket.
-func dupSocket(fd int) (*socket, error) {
+// listening socket, or a bound packet socket.
+func dupSocket(fd int, packet bool) (*socket, error) {
 	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("listen", unix.EINVAL) // as Node: any bad number is EINVAL (N100)
 	}
+	if packet {
+		return takePacketSocket(&socket{fd: n})
+	}
 	return takeSocket(n)
 }
 
-// takeSocket takes ownership of fd, which must be a listening stream socket;
-// else it is closed.
+// takeSocket takes ownership of fd, which must be a listening stream socket, or one of
+// unixpacket; else it is closed.
 func takeSocket(fd int) (*socket, error) {
 	s := &socket{fd: fd}
 	if v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || v == 0 {
 		s.close()
 		return nil, os.NewSyscallError("listen", unix.EINVAL)
 	}
-	if typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || typ != unix.SOCK_STREAM {
+	network, _, err := s.address()
+	if err != nil || network != "tcp" && network != "unix" && network != "unixpacket" {
 		s.close()
 		return nil, os.NewSyscallError("listen", unix.EINVAL)
 	}
@@ -67,7 +73,7 @@ func takeSocket(fd int) (*socket, error) {
 		s.close()
 		return nil, os.NewSyscallError("setnonblock", err)
 	}
-	if network, _, err := s.address(); err == nil && network == "tcp" {
+	if network == "tcp" {
 		setInherited(fd)
 	}
 	return s, nil
@@ -174,6 +180,14 @@ func (r Request) backlog() int {
 	return r.Backlog
 }
 
+// serve makes s listen, if it takes connections.
+func (s *socket) serve(r Request) (*socket, error) {
+	if packet(r.Network) {
+		return s, nil
+	}
+	return s.listen(r)
+}
+
 // listen makes s listen, or closes it.
 func (s *socket) listen(r Request) (*socket, error) {
 	if err := unix.Listen(s.fd, r.backlog()); err != nil {
@@ -193,26 +207,32 @@ var maxBacklog = sync.OnceValue(func() int {
 	return unix.SOMAXCONN
 })
 
-// address returns where the socket listens, as getsockname has it.
+// address returns where the socket is bound, as getsockname has it.
 func (s *socket) address() (network, address string, err error) {
+	typ, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return "", "", os.NewSyscallError("getsockopt", err)
+	}
+	internet := map[int]string{unix.SOCK_STREAM: "tcp", unix.SOCK_DGRAM: "udp"}[typ]
+	local := map[int]string{unix.SOCK_STREAM: "unix", unix.SOCK_SEQPACKET: "unixpacket", unix.SOCK_DGRAM: "unixgram"}[typ]
 	sa, err := unix.Getsockname(s.fd)
 	if err != nil {
 		return "", "", os.NewSyscallError("getsockname", err)
 	}
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
-		return "tcp", netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)).String(), nil
+		return internet, netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)).String(), nil
 	case *unix.SockaddrInet6:
 		a := netip.AddrFrom16(sa.Addr)
 		if sa.ZoneId != 0 {
 			a = a.WithZone(strconv.Itoa(int(sa.ZoneId)))
 		}
-		return "tcp", netip.AddrPortFrom(a, uint16(sa.Port)).String(), nil
+		return internet, netip.AddrPortFrom(a, uint16(sa.Port)).String(), nil
 	case *unix.SockaddrUnix:
 		if s.path != "" {
-			return "unix", s.path, nil
+			return local, s.path, nil
 		}
-		return "unix", sa.Name, nil
+		return local, sa.Name, nil
 	}
 	return "", "", os.NewSyscallError("getsockname", unix.EAFNOSUPPORT)
 }
@@ -261,14 +281,14 @@ func receiveSocket(h *fdipc.Handle) (*socket, error) {
 		return nil, os.NewSyscallError("listen", syscall.EINVAL)
 	}
 	var s *socket
-	if cerr := rc.Control(func(fd uintptr) { s, err = dupSocket(int(fd)) }); cerr != nil {
+	if cerr := rc.Control(func(fd uintptr) { s, err = dupSocket(int(fd), false) }); cerr != nil {
 		return nil, os.NewSyscallError("listen", syscall.EINVAL)
 	}
 	if err != nil {
 		return nil, err
 	}
 	// A path is the master's to remove from now on.
-	if network, path, err := s.address(); err == nil && network == "unix" && filepath.IsAbs(path) {
+	if network, path, err := s.address(); err == nil && network != "tcp" && filepath.IsAbs(path) {
 		var st unix.Stat_t
 		if unix.Lstat(path, &st) == nil {
 			s.path, s.dev, s.ino = path, st.Dev, st.Ino

@@ -11,25 +11,31 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// socket is a listening socket that the master holds. Off Linux it is a
-// net.Listener; Backlog and FD are not supported.
+// socket is a listening socket that the master holds, or a packet socket. Off Linux it is a
+// net.Listener, or a net.PacketConn; Backlog and FD are not supported.
 type socket struct {
 	ln   net.Listener
+	pc   net.PacketConn // in place of ln
 	path string
 }
 
-// openSocket opens the listening socket of r, which is resolved and valid. The
+// openSocket opens the socket of r, which is resolved and valid. The
 // result is owned by the caller.
 func openSocket(r Request) (*socket, error) {
 	if r.FD != 0 || r.Policy == ReusePort || r.Peek != (Peek{}) {
 		return nil, os.NewSyscallError("listen", syscall.EINVAL)
 	}
-	ln, err := net.Listen(r.Network, r.Address)
+	s := new(socket)
+	var err error
+	if packet(r.Network) {
+		s.pc, err = net.ListenPacket(r.Network, r.Address)
+	} else {
+		s.ln, err = net.Listen(r.Network, r.Address)
+	}
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{ln: ln}
-	if r.Network == "unix" {
+	if local(r.Network) {
 		s.path = r.Address
 		if r.Mode != 0 {
 			if err := os.Chmod(r.Address, r.Mode.Perm()); err != nil {
@@ -43,15 +49,26 @@ func openSocket(r Request) (*socket, error) {
 
 // address returns where the socket listens.
 func (s *socket) address() (network, address string, err error) {
-	a := s.ln.Addr()
+	var a net.Addr
+	if s.pc != nil {
+		a = s.pc.LocalAddr()
+	} else {
+		a = s.ln.Addr()
+	}
 	return a.Network(), a.String(), nil
 }
+
+func isPacket(int) bool { return false }
 
 func (s *socket) v6only() bool { return false }
 
 // handle returns a duplicate to send, owned by the caller.
 func (s *socket) handle() (*fdipc.Handle, error) {
-	d, ok := s.ln.(interface{ File() (*os.File, error) })
+	var v any = s.ln
+	if s.pc != nil {
+		v = s.pc
+	}
+	d, ok := v.(interface{ File() (*os.File, error) })
 	if !ok {
 		return nil, errors.ErrUnsupported
 	}
@@ -60,6 +77,13 @@ func (s *socket) handle() (*fdipc.Handle, error) {
 		return nil, err
 	}
 	defer f.Close()
+	if s.pc != nil {
+		pc, err := net.FilePacketConn(f)
+		if err != nil {
+			return nil, err
+		}
+		return fdipc.HandleOf(pc)
+	}
 	ln, err := net.FileListener(f)
 	if err != nil {
 		return nil, err
@@ -72,7 +96,16 @@ func (s *socket) listening() bool { return true }
 
 func (s *socket) relisten(Request) error { return errors.ErrUnsupported }
 
-func (s *socket) close() { _ = s.ln.Close() }
+func (s *socket) close() {
+	if s.pc == nil {
+		_ = s.ln.Close()
+		return
+	}
+	_ = s.pc.Close()
+	if s.path != "" {
+		_ = os.Remove(s.path) // package net leaves it
+	}
+}
 
 // receiveSocket claims a listening socket that a worker sent. The handle is
 // consumed.

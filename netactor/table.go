@@ -120,6 +120,9 @@ func (s *socketState) title() string {
 // it got is returned. Errors are those of net.Listen, or ctx's.
 func (t *Table) Open(ctx context.Context, owner string, r Request) (net.Addr, error) {
 	asked := r
+	if r.FD != 0 {
+		r.Packet = isPacket(r.FD)
+	}
 	r, err := r.resolve(ctx)
 	if err != nil {
 		return nil, err

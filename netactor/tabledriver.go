@@ -89,7 +89,7 @@ func (t *Table) openSocket(e effect) (*socket, reply) {
 		s.close()
 		return nil, failed(err)
 	}
-	if e.req.Network == "unix" {
+	if local(e.req.Network) {
 		address = e.req.Address // the kernel knows a long path by a shorter name
 	}
 	return s, reply{Network: network, Address: address}

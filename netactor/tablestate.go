@@ -3,7 +3,6 @@ package netactor
 import (
 	"maps"
 	"slices"
-	"strings"
 	"syscall"
 )
 
@@ -151,6 +150,12 @@ func (t *tableState) forget(s *socketState) {
 // share gives an open socket to one more asker. A worker has a socket once: to
 // listen again on what it has is EADDRINUSE, as without us.
 func (t *tableState) share(s *socketState, a ask) []effect {
+	if a.worker != 0 && a.req.packet() != packet(s.addr.Network) {
+		if a.req.FD != 0 {
+			return refuse(a, "listen", syscall.EINVAL) // N100
+		}
+		return refuse(a, "listen", syscall.EPROTOTYPE) // a name of the other kind
+	}
 	o := s.owners[a.owner]
 	if o != nil && (o.spec && a.worker == 0 || o.has(a.worker)) {
 		return refuse(a, "bind", syscall.EADDRINUSE)
@@ -248,10 +253,13 @@ func (t *tableState) opened(number uint64, r reply) []effect {
 		return out
 	}
 	s.phase, s.parked = open, false
+	if packet(r.Network) && s.req.Policy != ReusePort {
+		s.req.Policy = Shared // there are no connections to hand over, whatever was asked for (as Node)
+	}
 	r.Number, r.Name, r.Policy = number, s.req.Name, s.req.Policy
 	s.addr = r
 	// The number that a request for port 0 got is an alias (N134, X10).
-	if strings.HasPrefix(s.req.Network, "tcp") && s.req.port() == 0 {
+	if internet(s.req.Network) && s.req.port() == 0 {
 		alias := s.req
 		alias.Address, alias.Ordinal = r.Address, 0
 		t.claimKey(s, alias.key())
@@ -272,11 +280,12 @@ func (t *tableState) opened(number uint64, r reply) []effect {
 	return append(out, t.closeUnowned(s)...) // all who asked may be gone
 }
 
-// portClosing reports whether a closing socket may hold the port of r.
+// portClosing reports whether a closing socket may hold the port of r. Those that close are of dispatching
+// policies, hence of TCP.
 func (t *tableState) portClosing(r Request) bool {
 	p := r.port()
 	for _, s := range t.sockets {
-		if s.phase == closing && p > 0 && (Request{Network: "tcp", Address: s.addr.Address}).port() == p {
+		if s.phase == closing && p > 0 && !packet(r.Network) && (Request{Network: "tcp", Address: s.addr.Address}).port() == p {
 			return true
 		}
 	}
@@ -481,7 +490,7 @@ func (t *tableState) inOrder() []*socketState {
 // such socket.
 func (t *tableState) pause(number uint64, paused bool) ([]effect, bool) {
 	s := t.sockets[number]
-	if s == nil || s.phase != open {
+	if s == nil || s.phase != open || packet(s.addr.Network) {
 		return nil, false
 	}
 	s.paused = paused

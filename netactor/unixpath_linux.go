@@ -13,7 +13,8 @@ import (
 
 // openUnix opens a Unix socket at a path, or an abstract one.
 func openUnix(r Request) (*socket, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	typ := map[string]int{"unix": unix.SOCK_STREAM, "unixpacket": unix.SOCK_SEQPACKET, "unixgram": unix.SOCK_DGRAM}[r.Network]
+	fd, err := unix.Socket(unix.AF_UNIX, typ|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
@@ -23,7 +24,7 @@ func openUnix(r Request) (*socket, error) {
 			s.close()
 			return nil, os.NewSyscallError("bind", err)
 		}
-		return s.listen(r)
+		return s.serve(r)
 	}
 	name, done, err := shortPath(r.Address)
 	if err != nil {
@@ -50,7 +51,7 @@ func openUnix(r Request) (*socket, error) {
 			return nil, os.NewSyscallError("chmod", err)
 		}
 	}
-	return s.listen(r)
+	return s.serve(r)
 }
 
 // maxUnixPath is the room in sockaddr_un, less the final zero (unix(7)).
@@ -72,7 +73,7 @@ func shortPath(path string) (name string, done func(), err error) {
 }
 
 // removeStale removes the socket at path if nobody listens on it any more, and
-// reports whether it did. The only way to know is to connect; a server that
+// reports whether it did. Of what type it is does not matter: the kernel refuses only where nobody has it. The only way to know is to connect; a server that
 // lives sees one empty connection. It is not atomic: two programs that start at
 // once on one stale path can take it from each other.
 func removeStale(path string) bool {

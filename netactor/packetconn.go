@@ -1,0 +1,152 @@
+package netactor
+
+import (
+	"context"
+	"net"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+)
+
+// UDPConn is the worker's part of a UDP socket. It is a *net.UDPConn in all but Close, so that what looks for
+// one by its methods finds it: ReadMsgUDP, WriteMsgUDP, SyscallConn, SetReadBuffer. What asks
+// for the concrete type is given the field.
+//
+// The socket is shared with other processes, and what belongs to the socket, not to the descriptor, is so too:
+//
+//   - Its options. A buffer size, a TTL, a group that one joins hold for all; to join again is EADDRINUSE.
+//   - O_NONBLOCK. Whoever clears it, by File and then Fd for instance, makes reads block in all processes, past
+//     their deadlines. SyscallConn does not.
+//   - Its peer. Whoever connects it (SyscallConn and connect(2)) connects it for all.
+//   - The order: each datagram goes to one reader, whichever is first.
+//
+// Deadlines are each process's own. With [ReusePort] the others are the workers of one slot alone: two in a
+// reload, else one.
+//
+// Close closes this process's copy. The socket, and what it has queued, live on as its listener does.
+type UDPConn struct {
+	*net.UDPConn
+	part *packetMember
+}
+
+// Close closes this worker's copy of the socket. Reads that wait return an error that is net.ErrClosed, and
+// so does a second Close.
+func (c *UDPConn) Close() error { return c.part.Close() }
+
+// UnixgramConn is the worker's part of a Unix datagram socket. It is a *net.UnixConn in all but Close and
+// LocalAddr; what [UDPConn] says of sharing holds for it.
+type UnixgramConn struct {
+	*net.UnixConn
+	part *packetMember
+}
+
+// Close closes this worker's copy of the socket. Reads that wait return an error that is net.ErrClosed, and
+// so does a second Close. The path is removed when nobody has the socket any more.
+func (c *UnixgramConn) Close() error { return c.part.Close() }
+
+// LocalAddr returns the path that was asked for; the kernel knows a long one by a shorter name.
+func (c *UnixgramConn) LocalAddr() net.Addr { return c.part.addr }
+
+// packetMember is a packet socket of this process.
+type packetMember struct {
+	ls     *Listeners
+	pc     net.PacketConn // a *net.UDPConn or *net.UnixConn
+	addr   net.Addr
+	number uint64 // 0: there is no master
+	done   func() // gives the ordinal back, or removes the path where there is no master; nil: neither
+	closed atomic.Bool
+}
+
+// conn is what the user has of m.
+func (m *packetMember) conn() net.PacketConn {
+	switch pc := m.pc.(type) {
+	case *net.UDPConn:
+		return &UDPConn{pc, m}
+	case *net.UnixConn:
+		return &UnixgramConn{pc, m}
+	}
+	return m.pc // there is no other
+}
+
+func (m *packetMember) joins() bool { return false }
+
+// Close closes this process's copy of the socket.
+func (m *packetMember) Close() error {
+	closed, err := m.close(true)
+	if !closed {
+		return &net.OpError{Op: "close", Net: m.addr.Network(), Addr: m.addr, Err: net.ErrClosed}
+	}
+	return err
+}
+
+func (m *packetMember) shut() { _, _ = m.close(false) }
+
+// close closes m once. tell says that the master is to hear of it.
+func (m *packetMember) close(tell bool) (closed bool, err error) {
+	if m.closed.Swap(true) {
+		return false, nil
+	}
+	err = m.pc.Close()
+	m.ls.forget(m, m.number)
+	if m.number != 0 && tell {
+		m.ls.tell(m.ls.cfg.Master, KindClosed, m.number)
+	}
+	if m.done != nil {
+		m.done()
+	}
+	return true, err
+}
+
+// ListenPacket is [Listeners.Listen] for packet sockets: what comes back is a *[UDPConn] or a *[UnixgramConn].
+// Whatever r.Policy, the one socket is shared, and each datagram goes to one of those who read; but with
+// [ReusePort] each worker has a socket of its own, which is its slot's: it outlives the worker, with what is
+// queued in it. Errors are those of net.ListenPacket. The conn is to be closed by the caller, or by
+// [Listeners.Close].
+func (ls *Listeners) ListenPacket(ctx context.Context, r Request) (net.PacketConn, error) {
+	r.Packet = r.Network == ""
+	var m member
+	var err error
+	switch {
+	case ls.cfg.Master == nil:
+		m, err = ls.listenPacketAlone(ctx, r)
+	case r.Network != "" && !packet(r.Network):
+		err = wrongKind(ctx, r)
+	default:
+		m, err = ls.ask(ctx, r, nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m.(*packetMember).conn(), nil
+}
+
+// listenPacketAlone is ListenPacket without a master.
+func (ls *Listeners) listenPacketAlone(ctx context.Context, r Request) (member, error) {
+	if err := r.validate(); err != nil {
+		return nil, listenError(r.Network, nil, err)
+	}
+	if r.Network == "" {
+		return nil, listenError(r.Network, nil, os.NewSyscallError("listen", syscall.ENOENT))
+	}
+	var lc net.ListenConfig
+	pc, err := lc.ListenPacket(ctx, r.Network, r.Address)
+	if err != nil {
+		return nil, err
+	}
+	m := &packetMember{ls: ls, pc: pc, addr: pc.LocalAddr()}
+	if local(r.Network) && !strings.HasPrefix(r.Address, "@") {
+		m.done = func() { _ = os.Remove(r.Address) } // package net leaves it, the master does not
+	}
+	ls.mu.Lock()
+	closed := ls.closed
+	if !closed {
+		ls.own[m] = true
+	}
+	ls.mu.Unlock()
+	if closed {
+		m.shut()
+		return nil, listenError(r.Network, m.addr, net.ErrClosed)
+	}
+	return m, nil
+}

@@ -1,0 +1,93 @@
+package netactor
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// openUDP opens a UDP socket with the options that net.ListenPacket sets.
+func openUDP(r Request) (*socket, error) {
+	ap, err := netip.ParseAddrPort(r.Address)
+	if err != nil {
+		return nil, os.NewSyscallError("bind", unix.EINVAL)
+	}
+	s, err := bindUDP(r, ap)
+	if r.Network == "udp" && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
+		// No IPv6 on this machine: dual stack is IPv4 then.
+		return bindUDP(r, netip.AddrPortFrom(netip.IPv4Unspecified(), ap.Port()))
+	}
+	return s, err
+}
+
+func bindUDP(r Request, ap netip.AddrPort) (*socket, error) {
+	group := ap.Addr().IsMulticast()
+	if group { // as net.ListenPacket: the datagrams of a group come to whoever has the port and joined it
+		any := netip.IPv6Unspecified()
+		if ap.Addr().Is4() {
+			any = netip.IPv4Unspecified()
+		}
+		ap = netip.AddrPortFrom(any, ap.Port())
+	}
+	sa, family, err := sockaddr(ap)
+	if err != nil {
+		return nil, os.NewSyscallError("bind", err)
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	s := &socket{fd: fd}
+	if family == unix.AF_INET6 {
+		only := 0
+		if r.Network == "udp6" {
+			only = 1
+		}
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only) // some systems have no choice; net ignores it too
+	}
+	err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1))
+	if err == nil && group {
+		err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	}
+	// See bindTCP.
+	if err == nil && r.joins {
+		err = s.reusePort()
+	}
+	if err == nil {
+		err = os.NewSyscallError("bind", unix.Bind(fd, sa))
+	}
+	if err == nil && r.Policy == ReusePort {
+		err = s.reusePort()
+	}
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// takePacketSocket takes ownership of s, which must be a bound packet socket; else it is closed.
+func takePacketSocket(s *socket) (*socket, error) {
+	network, address, err := s.address()
+	bound := err == nil && packet(network)
+	if ap, e := netip.ParseAddrPort(address); e == nil && ap.Port() == 0 || address == "" {
+		bound = false
+	}
+	if !bound {
+		s.close()
+		return nil, os.NewSyscallError("listen", unix.EINVAL)
+	}
+	if err := unix.SetNonblock(s.fd, true); err != nil {
+		s.close()
+		return nil, os.NewSyscallError("setnonblock", err)
+	}
+	return s, nil
+}
+
+// isPacket reports whether the process's descriptor fd is a packet socket.
+func isPacket(fd int) bool {
+	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	return err == nil && typ == unix.SOCK_DGRAM
+}
