@@ -315,6 +315,7 @@ func (c *child) work() farewell {
 	asked := c.ctx.Err() != nil
 	c.endDrain() // what the worker function has not waited for is cut
 	_ = c.accept.Drain(c.drain)
+	_ = c.accept.Close() // packet sockets
 	bye := farewell{Kind: byeNormal, Forced: int(c.forced.Load())}
 	switch {
 	case asked && (err == nil || errors.Is(err, context.Canceled)):

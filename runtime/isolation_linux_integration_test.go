@@ -25,6 +25,8 @@ func TestGoroutines(t *testing.T) {
 	t.Run("share", TestShare)
 	t.Run("listen errors", TestListenErrors)
 	t.Run("listener in the tree", TestListenerInTree)
+	t.Run("packets", TestListenPacket)
+	t.Run("packet listener in the tree", TestPacketListenerInTree)
 	t.Run("ask", func(t *testing.T) {
 		p := plant(t, "asks")
 		p.reported(1)

@@ -18,6 +18,10 @@ func (c *child) listen(ctx context.Context, l Listener) (net.Listener, error) {
 	return c.accept.Listen(ctx, l.request())
 }
 
+func (c *child) listenPacket(ctx context.Context, l Listener) (net.PacketConn, error) {
+	return c.accept.ListenPacket(ctx, l.request())
+}
+
 func (c *child) adopt(ln net.Listener) net.Listener { return c.accept.Adopt(ln) }
 
 func (c *child) share(ctx context.Context, l Listener, ln net.Listener) (net.Listener, error) {
@@ -161,7 +165,8 @@ func (rt *Runtime) RemoveListener(ctx context.Context, name string) error {
 }
 
 // PauseListener stops accepting on a listener, in every process, until ResumeListener: connections wait in
-// the kernel's backlog. name is a listener's Name or its address.
+// the kernel's backlog. name is a listener's Name or its address. A packet socket cannot be paused: that is
+// ErrUnsupported.
 func (rt *Runtime) PauseListener(name string) error { return rt.withListener(name, rt.sockets.Pause) }
 
 // ResumeListener ends PauseListener.
@@ -169,8 +174,14 @@ func (rt *Runtime) ResumeListener(name string) error { return rt.withListener(na
 
 func (rt *Runtime) withListener(name string, f func(number uint64) bool) error {
 	for _, s := range rt.sockets.Sockets() {
-		if (s.Name == name || s.Address == name) && f(s.Number) {
+		if s.Name != name && s.Address != name {
+			continue
+		}
+		if f(s.Number) {
 			return nil
+		}
+		if (Listener{Network: s.Network}).packet() {
+			return fmt.Errorf("%w: %s takes datagrams, and is read by its workers", ErrUnsupported, name)
 		}
 	}
 	return fmt.Errorf("%w: %s", ErrNoListener, name)

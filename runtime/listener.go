@@ -9,18 +9,19 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 )
 
-// A Listener is a socket that the master holds. In the tree it lives as long as
+// A Listener is a socket that the master holds: one that takes connections, or with a network of
+// datagrams a packet socket, which workers get by [Worker.ListenPacketOn]. In the tree it lives as long as
 // its supervisor keeps it, whatever becomes of the workers, and workers reach it
 // by name: w.ListenOn(ctx, Listener{Name: "http"}). Given to [Worker.ListenOn]
 // with an address it is opened by the first worker that asks and shared with
 // those that ask for the same.
 type Listener struct {
 	Name    string // "" = network:address
-	Network string // tcp, tcp4, tcp6, unix
+	Network string // tcp, tcp4, tcp6, unix, unixpacket; or udp, udp4, udp6, unixgram
 	Address string // as for net.Listen
 
-	// FD, when above 0, names a listening socket by the number it has in the
-	// master (N96); Network and Address are then left out.
+	// FD, when above 0, names a listening socket, or a bound packet socket, by the number
+	// it has in the master (N96, N13); Network and Address are then left out.
 	FD int
 
 	// SystemdName names a socket that systemd opened and started the program with,
@@ -29,7 +30,9 @@ type Listener struct {
 	// it: they are used when the program was started without sockets.
 	SystemdName string
 
-	Policy  Policy      // who gets a connection; RoundRobin by default
+	// Policy is who gets a connection; RoundRobin by default. A packet socket is shared whatever stands
+	// here, but with ReusePort.
+	Policy  Policy
 	Backlog int         // of the kernel; 0 = net.core.somaxconn
 	Mode    fs.FileMode // permission bits of a Unix path; 0 = the master's umask decides
 	Limits  Limits      // how many connections, and what becomes of the next; for policies that hand over
@@ -125,7 +128,21 @@ func (l Listener) validate(bad report, path string) {
 	} else if l.Limits != (Limits{}) && (l.Policy == Shared || l.Policy == ReusePort) {
 		bad(path, "Limits", fmt.Sprintf("%+v", l.Limits), "need a policy that hands over: "+l.Policy.String()+" does not")
 	}
-	if l.Mode&^fs.ModePerm != 0 || l.Mode != 0 && l.Network != "unix" {
+	if l.packet() {
+		if l.Policy == Custom {
+			bad(path, "Policy", l.Policy, "has a Picker, and a packet socket asks none")
+		}
+		if l.Functions.Key != nil {
+			bad(path, "Functions.Key", "func", "is of connections, and a packet socket has none")
+		}
+		if l.Limits != (Limits{}) {
+			bad(path, "Limits", fmt.Sprintf("%+v", l.Limits), "are of connections, and a packet socket has none")
+		}
+		if l.Backlog > 0 {
+			bad(path, "Backlog", l.Backlog, "is of connections, and a packet socket has none")
+		}
+	}
+	if l.Mode&^fs.ModePerm != 0 || l.Mode != 0 && l.Network != "unix" && l.Network != "unixpacket" && l.Network != "unixgram" {
 		bad(path, "Mode", l.Mode, "is not the permission bits of a Unix path")
 	}
 	if l.Backlog < 0 {
@@ -139,17 +156,27 @@ func (l Listener) validate(bad report, path string) {
 	case l.SystemdName != "" && l.FD > 0:
 		bad(path, "SystemdName", l.SystemdName, "stands beside an FD")
 	case l.FD > 0, l.SystemdName != "" && l.Network == "" && l.Address == "":
-	case l.Network == "unix":
+	case l.Network == "unix", l.Network == "unixpacket", l.Network == "unixgram":
 		if l.Address == "" {
 			bad(path, "Address", `""`, "a Unix socket needs a path")
 		}
-	case l.Network == "tcp", l.Network == "tcp4", l.Network == "tcp6":
+	case l.Network == "tcp", l.Network == "tcp4", l.Network == "tcp6",
+		l.Network == "udp", l.Network == "udp4", l.Network == "udp6":
 		if _, _, err := net.SplitHostPort(l.Address); err != nil {
 			bad(path, "Address", fmt.Sprintf("%q", l.Address), err.Error())
 		}
 	default:
-		bad(path, "Network", fmt.Sprintf("%q", l.Network), "is none of tcp, tcp4, tcp6, unix")
+		bad(path, "Network", fmt.Sprintf("%q", l.Network), "is none of tcp, tcp4, tcp6, unix, unixpacket, udp, udp4, udp6, unixgram")
 	}
+}
+
+// packet tells whether l is a packet socket by its Network.
+func (l Listener) packet() bool {
+	switch l.Network {
+	case "udp", "udp4", "udp6", "unixgram":
+		return true
+	}
+	return false
 }
 
 // byName tells whether l means a listener that somebody else opens.

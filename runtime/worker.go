@@ -10,6 +10,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -103,6 +104,45 @@ func (w *Worker) Listen(network, address string) (net.Listener, error) {
 // has shared; while there is none the error wraps ENOENT, or with Wait it waits. ctx
 // ends the wait; a socket that comes later is given back.
 func (w *Worker) ListenOn(ctx context.Context, l Listener) (net.Listener, error) {
+	if err := w.mayListen(l); err != nil {
+		return nil, err
+	}
+	if w.c == nil {
+		var lc net.ListenConfig
+		return lc.Listen(ctx, l.Network, l.Address)
+	}
+	return w.c.listen(ctx, l)
+}
+
+// ListenPacket asks the master for a packet socket, as net.ListenPacket asks the kernel: networks are udp, udp4, udp6
+// and unixgram. What [Worker.Listen] says of sharing, of port 0, of errors and of the life of the socket holds here
+// too: the workers share the one socket, and each datagram goes to one of those who read.
+//
+// The result is a *netactor.UDPConn, which is a *net.UDPConn in all but Close, or a *netactor.UnixgramConn;
+// netactor says there what sharing means for options, groups and deadlines. Without a master it is the same over
+// net.ListenPacket. The caller closes it, once ctx has ended and what was read is answered; when the worker function
+// returns it is closed in any case, and not before: [Worker.Serve] leaves it alone. What nobody has read waits in
+// the socket for the other workers, or for the next.
+func (w *Worker) ListenPacket(network, address string) (net.PacketConn, error) {
+	return w.ListenPacketOn(context.Background(), Listener{Network: network, Address: address})
+}
+
+// ListenPacketOn is [Worker.ListenOn] for packet sockets. With Policy ReusePort each worker reads a socket of its own,
+// over which the kernel spreads the clients by a hash of the addresses: datagrams of one client go to one
+// worker. The socket is its slot's, and outlives it with what is queued there; in a reload the
+// old worker of a slot and the new one share it.
+func (w *Worker) ListenPacketOn(ctx context.Context, l Listener) (net.PacketConn, error) {
+	if err := w.mayListen(l); err != nil {
+		return nil, err
+	}
+	if w.c == nil {
+		return netactor.NewListeners(netactor.ListenersConfig{}).ListenPacket(ctx, l.request())
+	}
+	return w.c.listenPacket(ctx, l)
+}
+
+// mayListen says what is wrong with asking for l, if anything is.
+func (w *Worker) mayListen(l Listener) error {
 	var errs []error
 	if !l.byName() {
 		l.validate(func(_, field string, value any, why string) {
@@ -115,20 +155,18 @@ func (w *Worker) ListenOn(ctx context.Context, l Listener) (net.Listener, error)
 	if l.hasFunctions() {
 		errs = append(errs, &InvalidError{"listener " + l.Name, "Functions", "func", "stand in the tree only, functions are not sent: ask for its Listener by Name"})
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, &net.OpError{Op: "listen", Net: l.Network, Err: err}
+	err := errors.Join(errs...)
+	switch {
+	case err != nil:
+	case w.c != nil:
+		err = w.c.placed("Listen")
+	case l.FD != 0 || l.Network == "":
+		err = fmt.Errorf("%w without a master: a listener by number or by name", ErrUnsupported)
 	}
-	if w.c == nil {
-		if l.FD != 0 || l.Network == "" {
-			return nil, &net.OpError{Op: "listen", Net: l.Network, Err: fmt.Errorf("%w without a master: a listener by number or by name", ErrUnsupported)}
-		}
-		var lc net.ListenConfig
-		return lc.Listen(ctx, l.Network, l.Address)
+	if err != nil {
+		return &net.OpError{Op: "listen", Net: l.Network, Err: err}
 	}
-	if err := w.c.placed("Listen"); err != nil {
-		return nil, &net.OpError{Op: "listen", Net: l.Network, Err: err}
-	}
-	return w.c.listen(ctx, l)
+	return nil
 }
 
 // Adopt takes a listener that the worker opened itself into the worker's drain:
