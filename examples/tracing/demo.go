@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
 )
 
 // demonstrate kills the worker that is charging a card while another connection
-// waits behind it, and prints what became of both, from Jaeger.
-func demonstrate(ctx context.Context, shop string, jaeger jaegerAPI, out io.Writer) error {
+// waits behind it, and prints what became of both, from Jaeger. It returns the
+// traces.
+func demonstrate(ctx context.Context, shop string, jaeger jaegerAPI, out io.Writer) ([]panel, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	defer http.DefaultClient.CloseIdleConnections()
@@ -21,30 +23,46 @@ func demonstrate(ctx context.Context, shop string, jaeger jaegerAPI, out io.Writ
 		_, err := jaeger.get(ctx, "/api/traces/1")
 		return err == nil, err
 	}); err != nil {
-		return err
+		return nil, err
 	}
 	began := time.Now()
 	died, waited, err := accident(ctx, shop)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	fmt.Fprintf(out, "\nThe card that was being charged when worker %d was killed:\n\n", died.pid)
-	if err := show(ctx, out, jaeger, died.trace, "charge card", "GET /charge", "serve", "hand-off", "accept"); err != nil {
-		return err
+	charge, err := whole(ctx, jaeger, died.trace, "charge card", "GET /charge", "serve", "hand-off", "accept")
+	if err != nil {
+		return nil, err
 	}
-	fmt.Fprintf(out, "\nThe connection that waited behind it, and was served by worker %d:\n\n", waited.pid)
-	if err := show(ctx, out, jaeger, waited.trace, "GET /", "serve", "accept"); err != nil {
-		return err
+	page, err := whole(ctx, jaeger, waited.trace, "GET /", "serve", "accept")
+	if err != nil {
+		return nil, err
 	}
-	fmt.Fprintf(out, "\nWhat the supervisor did; the arrows lead to what the worker was at:\n\n")
-	return poll(ctx, "find the restart", func() (bool, error) {
+	var restart []span
+	if err := poll(ctx, "find the restart", func() (bool, error) {
 		traces, err := jaeger.find(ctx, "restart", began)
-		if err != nil || len(traces) == 0 {
-			return false, err
+		if len(traces) > 0 {
+			restart = traces[0]
 		}
-		waterfall(out, traces[0])
-		return true, nil
-	})
+		return len(traces) > 0, err
+	}); err != nil {
+		return nil, err
+	}
+	panels := story(died.pid, waited.pid, charge, page, restart)
+	for _, p := range panels {
+		fmt.Fprintf(out, "\n%s:\n\n", p.title)
+		waterfall(out, p.spans)
+	}
+	return panels, nil
+}
+
+// story tells what the traces are of.
+func story(died, waited int, charge, page, restart []span) []panel {
+	return []panel{
+		{fmt.Sprintf("The card that was being charged when worker %d was killed", died), charge},
+		{fmt.Sprintf("The connection that waited behind it, and was served by worker %d", waited), page},
+		{"What the supervisor did; the arrows lead to what the worker was at", restart},
+	}
 }
 
 // answered is a request that was begun by a worker.
@@ -118,23 +136,19 @@ func ask(ctx context.Context, url string) (answered, io.Closer, error) {
 	return answered{pid, resp.Header.Get("X-Trace")}, resp.Body, err
 }
 
-// show prints a trace once it has the spans that its end consists of.
-func show(ctx context.Context, out io.Writer, jaeger jaegerAPI, id string, names ...string) error {
-	return poll(ctx, "wait for trace "+id, func() (bool, error) {
-		spans, err := jaeger.trace(ctx, id)
+// whole returns a trace once it has the spans that its end consists of.
+func whole(ctx context.Context, jaeger jaegerAPI, id string, names ...string) (spans []span, err error) {
+	err = poll(ctx, "wait for trace "+id, func() (bool, error) {
+		spans, err = jaeger.trace(ctx, id)
 		if err != nil {
 			return false, err
 		}
 		for _, name := range names {
-			found := false
-			for _, s := range spans {
-				found = found || s.Name == name
-			}
-			if !found {
+			if !slices.ContainsFunc(spans, func(s span) bool { return s.Name == name }) {
 				return false, fmt.Errorf("%d spans, and no %q", len(spans), name)
 			}
 		}
-		waterfall(out, spans)
 		return true, nil
 	})
+	return spans, err
 }

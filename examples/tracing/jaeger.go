@@ -32,14 +32,19 @@ func jaegerBinary() string {
 
 // buildJaeger builds the program at bin, unless it is there, and tells progress how
 // far it is. It takes some ten minutes of two cores, once.
-func buildJaeger(ctx context.Context, bin string, progress io.Writer) error {
+func buildJaeger(ctx context.Context, bin string, progress io.Writer) (err error) {
 	if _, err := os.Stat(bin); err == nil {
 		return nil
 	}
-	src := filepath.Join(filepath.Dir(bin), "src")
-	if err := os.MkdirAll(src, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(bin), 0o755); err != nil {
 		return err
 	}
+	// A directory of its own: two that build at a time are not in each other's way.
+	src, err := os.MkdirTemp(filepath.Dir(bin), "build-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(src)) }()
 	fmt.Fprintf(progress, "building Jaeger %s from its modules, once, in %s: some ten minutes\n", jaegerVersion, filepath.Dir(bin))
 	step := func(args ...string) ([]byte, error) {
 		cmd := exec.CommandContext(ctx, "go", args...)
@@ -52,11 +57,6 @@ func buildJaeger(ctx context.Context, bin string, progress io.Writer) error {
 			return nil, fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, tail(stderr.String(), 20))
 		}
 		return out, nil
-	}
-	for _, old := range []string{"go.mod", "go.sum"} {
-		if err := os.Remove(filepath.Join(src, old)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
 	}
 	if _, err := step("mod", "init", "jaeger.local/tool"); err != nil {
 		return err
@@ -86,17 +86,18 @@ func buildJaeger(ctx context.Context, bin string, progress io.Writer) error {
 	if _, err := step("get", "-tool", jaegerModule+"/cmd/jaeger@"+jaegerVersion); err != nil {
 		return err
 	}
+	built := filepath.Join(src, "jaeger")
 	began := time.Now()
 	stop := tick(func() {
 		fmt.Fprintf(progress, "  compiling for %v\n", time.Since(began).Round(time.Second))
 	})
-	_, err = step("build", "-trimpath", "-ldflags", "-s -w", "-o", bin+".new", jaegerModule+"/cmd/jaeger")
+	_, err = step("build", "-trimpath", "-ldflags", "-s -w", "-o", built, jaegerModule+"/cmd/jaeger")
 	stop()
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(progress, "  done in %v\n", time.Since(began).Round(time.Second))
-	return errors.Join(os.Rename(bin+".new", bin), os.RemoveAll(src))
+	return os.Rename(built, bin)
 }
 
 // tick calls f every 15 s, on a goroutine of its own, until stop.
@@ -128,7 +129,8 @@ var defaultPorts = ports{4318, 16686, 16685}
 
 // jaegerCommand is the command line of a Jaeger that keeps 10,000 traces in memory
 // and listens where nobody else can reach it. (Its own default listens on all
-// interfaces, at 14 ports.)
+// interfaces, at 14 ports. By default it also traces itself, to a port where nobody
+// listens, and takes ten seconds to end for it.)
 func jaegerCommand(bin string, p ports) []string {
 	return []string{bin, "--config", fmt.Sprintf(`yaml:
 service:
@@ -138,6 +140,7 @@ service:
 extensions:
   jaeger_query:
     storage: {traces: memory}
+    enable_tracing: false
     http: {endpoint: "127.0.0.1:%d"}
     grpc: {endpoint: "127.0.0.1:%d"}
   jaeger_storage: {backends: {memory: {memory: {max_traces: 10000}}}}

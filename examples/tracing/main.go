@@ -36,6 +36,7 @@ func main() {
 		metrics  = flag.String("metrics", "", "serve metrics for Prometheus at this `address`")
 		ratio    = flag.Float64("sample", 1, "part of the connections that is traced, 0 to 1")
 		jaeger   = flag.Bool("jaeger", false, "run a Jaeger as a part of the tree, built first if it must be")
+		svg      = flag.String("svg", "", "with -print: draw the traces in this `file`, too")
 		print    = flag.Bool("print", false, "kill a worker in the middle of a request, print the traces, and end")
 	)
 	flag.Parse()
@@ -57,7 +58,7 @@ func main() {
 				fail(err)
 			}
 		}
-		children = append(children, coppice.Process{Name: "jaeger", Command: jaegerCommand(bin, defaultPorts), Shutdown: time.Second})
+		children = append(children, coppice.Process{Name: "jaeger", Command: jaegerCommand(bin, defaultPorts), Shutdown: 5 * time.Second})
 	}
 	if *metrics != "" {
 		children = append(children, coppice.Func{Name: "metrics", Run: func(ctx context.Context) error {
@@ -78,7 +79,11 @@ func main() {
 			if *print {
 				go func() { // ends with the demonstration, which ends the tree
 					defer stop()
-					if err := demonstrate(ctx, url, jaegerAPI{*query}, os.Stdout); err != nil {
+					panels, err := demonstrate(ctx, url, jaegerAPI{*query}, os.Stdout)
+					if err == nil && *svg != "" {
+						err = paint(*svg, panels)
+					}
+					if err != nil {
 						fail(err)
 					}
 				}()
@@ -91,6 +96,15 @@ func main() {
 	if err := coppice.Run(ctx, cfg); err != nil {
 		fail(err)
 	}
+}
+
+// paint draws the traces in a file.
+func paint(file string, panels []panel) error {
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	return errors.Join(picture(f, panels), f.Close())
 }
 
 func fail(err error) {

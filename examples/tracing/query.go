@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -110,6 +111,16 @@ func (j jaegerAPI) get(ctx context.Context, path string) ([][]span, error) {
 	if resp.StatusCode == http.StatusNotFound {
 		return nil, nil
 	}
+	traces, err := readTraces(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", path, resp.Status, err)
+	}
+	return traces, nil
+}
+
+// readTraces reads an answer of the query service: its traces that have spans, each by
+// their start.
+func readTraces(r io.Reader) ([][]span, error) {
 	var answer struct {
 		Data []struct {
 			Spans     []span `json:"spans"`
@@ -118,8 +129,8 @@ func (j jaegerAPI) get(ctx context.Context, path string) ([][]span, error) {
 			} `json:"processes"`
 		} `json:"data"`
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", path, resp.Status, err)
+	if err := json.NewDecoder(r).Decode(&answer); err != nil {
+		return nil, err
 	}
 	var traces [][]span
 	for _, d := range answer.Data {

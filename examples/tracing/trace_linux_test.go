@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -252,7 +251,7 @@ func startJaeger(t *testing.T) (endpoint string, api jaegerAPI) {
 			t.Skipf("no Jaeger at %s: COPPICE_JAEGER=1 builds it, in some ten minutes (go test -timeout 30m)", bin)
 		}
 		if err := buildJaeger(t.Context(), bin, os.Stderr); err != nil {
-			t.Skipf("Jaeger cannot be built here: %v", err)
+			t.Fatal(err)
 		}
 	}
 	p := ports{freePort(t), freePort(t), freePort(t)}
@@ -409,32 +408,4 @@ func scrapeAll(t *testing.T, ctx context.Context, url, types string) map[string]
 		t.Fatal(err)
 	}
 	return series
-}
-
-// The README's picture is what is printed of a trace that Jaeger answered with.
-func TestWaterfall(t *testing.T) {
-	b, err := os.ReadFile("testdata/trace.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var d struct {
-		Spans     []span
-		Processes map[string]struct{ Tags []tag }
-	}
-	if err := json.Unmarshal(b, &d); err != nil {
-		t.Fatal(err)
-	}
-	for i := range d.Spans {
-		d.Spans[i].process = d.Processes[d.Spans[i].ProcessID].Tags
-	}
-	slices.SortFunc(d.Spans, func(a, b span) int { return int(a.Start - b.Start) })
-	var out strings.Builder
-	waterfall(&out, d.Spans)
-	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if indented := "    " + strings.ReplaceAll(strings.TrimSpace(out.String()), "\n", "\n    "); !strings.Contains(string(readme), indented) {
-		t.Errorf("the README does not have\n%s", indented)
-	}
 }

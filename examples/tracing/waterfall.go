@@ -18,17 +18,39 @@ const (
 // parents, each with its process, its bar on the trace's time line and how long it
 // lasted. Bars of failed spans are of x, and the reason stands behind them.
 func waterfall(w io.Writer, spans []span) {
-	first, last := spans[0].Start, int64(0)
-	known := map[string]bool{}
-	for _, s := range spans {
-		first, last = min(first, s.Start), max(last, s.Start+s.Duration)
-		known[s.ID] = true
-	}
+	first, last := extent(spans)
 	whole := max(last-first, 1)
 	fmt.Fprintf(w, "trace %s  %s  %d spans\n", spans[0].TraceID, lasted(whole), len(spans))
+	for _, r := range rows(spans) {
+		draw(w, r, first, whole, spans)
+	}
+}
 
-	var draw func(parent, lead string)
-	draw = func(parent, lead string) {
+// extent returns when the first of the spans began and the last ended, in µs.
+func extent(spans []span) (first, last int64) {
+	first = spans[0].Start
+	for _, s := range spans {
+		first, last = min(first, s.Start), max(last, s.Start+s.Duration)
+	}
+	return first, last
+}
+
+// row is the line of a span in a picture of its trace.
+type row struct {
+	span
+	depth int
+	lead  string // what leads to it from its parent
+}
+
+// rows puts the spans of a trace below their parents. Those whose parent is not
+// there are roots.
+func rows(spans []span) (all []row) {
+	known := map[string]bool{}
+	for _, s := range spans {
+		known[s.ID] = true
+	}
+	var below func(parent, lead string, depth int)
+	below = func(parent, lead string, depth int) {
 		var children []span
 		for _, s := range spans {
 			if p := s.parent(); p == parent || parent == "" && !known[p] {
@@ -36,23 +58,24 @@ func waterfall(w io.Writer, spans []span) {
 			}
 		}
 		for i, s := range children {
-			branch, below := "├ ", "│ "
+			branch, on := "├ ", "│ "
 			if i == len(children)-1 {
-				branch, below = "└ ", "  "
+				branch, on = "└ ", "  "
 			}
 			if parent == "" {
-				branch, below = "", ""
+				branch, on = "", ""
 			}
-			draw1(w, s, lead+branch, first, whole, spans)
-			draw(s.ID, lead+below)
+			all = append(all, row{s, depth, lead + branch})
+			below(s.ID, lead+on, depth+1)
 		}
 	}
-	draw("", "")
+	below("", "", 0)
+	return all
 }
 
-// draw1 writes the line of one span.
-func draw1(w io.Writer, s span, lead string, first, whole int64, spans []span) {
-	label := lead + s.Name
+// draw writes the line of one span.
+func draw(w io.Writer, s row, first, whole int64, spans []span) {
+	label := s.lead + s.Name
 	process := "[" + s.resource("coppice.actor.path") + "]"
 	gap := max(1, nameColumn-utf8.RuneCountInString(label)-len(process))
 	from := int((s.Start - first) * barColumn / whole)
@@ -66,7 +89,7 @@ func draw1(w io.Writer, s span, lead string, first, whole int64, spans []span) {
 	bar := strings.Repeat("·", from) + strings.Repeat(mark, length) + strings.Repeat("·", barColumn-from-length)
 	line := label + strings.Repeat(" ", gap) + process + " " + bar + " " + lasted(s.Duration)
 	if s.failed() {
-		line += "  " + why(s)
+		line += "  " + why(s.span)
 	}
 	for _, l := range s.links() {
 		line += "  → " + target(l, spans)
