@@ -215,7 +215,7 @@ func (ls *Listeners) member(r reply, h *fdipc.Handle, done func()) (m member, er
 			return nil, fmt.Errorf("netactor: listen: %w", err)
 		}
 		o := newOwnListener(ls, ln, addr, r.Number, r.Name)
-		o.done = done
+		o.done, o.options = done, r.Options
 		if r.Paused {
 			o.pause(true)
 		}

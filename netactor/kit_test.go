@@ -41,19 +41,20 @@ func until(t testing.TB, what string, cond func() bool) {
 // tree is a master, a listener process and workers in one process, joined by
 // Conns in memory or over socket pairs.
 type tree struct {
-	t       testing.TB
-	mem     bool
-	table   *Table
-	disp    *Dispatcher
-	up      [2]*fdipc.Conn // master's and listener's end
-	mu      sync.Mutex
-	workers map[uint64]*testWorker
-	last    uint64
-	cfg     DispatcherConfig
-	claim   time.Duration
-	hook    func(*source)
-	second  bool // of two trees: the first counts what leaks
-	after   func(time.Duration) <-chan time.Time
+	t        testing.TB
+	mem      bool
+	table    *Table
+	disp     *Dispatcher
+	up       [2]*fdipc.Conn // master's and listener's end
+	mu       sync.Mutex
+	workers  map[uint64]*testWorker
+	last     uint64
+	cfg      DispatcherConfig
+	tableCfg TableConfig
+	claim    time.Duration
+	hook     func(*source)
+	second   bool // of two trees: the first counts what leaks
+	after    func(time.Duration) <-chan time.Time
 }
 
 type testWorker struct {
@@ -75,7 +76,8 @@ func newTree(t testing.TB, mem bool, change ...func(*tree)) *tree {
 	if !tr.second {
 		checkLeaks(t)
 	}
-	tr.table = NewTable(TableConfig{Logger: quiet})
+	tr.tableCfg.Logger = quiet
+	tr.table = NewTable(tr.tableCfg)
 	tr.startListener()
 	t.Cleanup(tr.close)
 	return tr

@@ -19,6 +19,7 @@ type ownListener struct {
 	number  uint64 // 0: the master knows nothing of it
 	name    string
 	done    func()        // gives the ordinal back; nil without
+	options SocketOptions // of connections, where they are not package net's own
 	ended   chan struct{} // closed by close
 
 	mu      sync.Mutex
@@ -120,6 +121,9 @@ func (l *ownListener) replace(ln net.Listener) {
 
 // wrap counts a connection, and begins its trace.
 func (l *ownListener) wrap(c net.Conn) net.Conn {
+	if l.options != (SocketOptions{}) {
+		l.options.set(c)
+	}
 	tracer := l.ls.cfg.Tracer
 	s := served{conns: &l.ls.conns}
 	if tracer != nil {

@@ -47,6 +47,9 @@ func bindUDP(r Request, ap netip.AddrPort) (*socket, error) {
 		}
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only) // some systems have no choice; net ignores it too
 	}
+	if s, err = s.applied(r); err != nil {
+		return nil, err
+	}
 	err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1))
 	if err == nil && group {
 		err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))

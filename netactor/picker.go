@@ -13,6 +13,9 @@ type Functions struct {
 	Picker Picker    // of policy Custom
 	Key    KeyFunc   // of policy Hash; nil: the client's IP address
 	First  FirstFunc // of policy Hash with Peek.By PeekFirst
+
+	// Control is called in the master, and not where connections are accepted: see [TableConfig].
+	Control ControlFunc
 }
 
 // KeyFunc says what Hash places a connection by: those with equal keys go to one

@@ -26,7 +26,7 @@ type Worker struct {
 // and compared there with what is open already.
 //
 // Two requests for the same socket share it. The first one's Backlog, Mode,
-// Policy, Functions, Peek and Limits hold; those of the others are ignored, as
+// Policy, Options, Functions, Peek and Limits hold; those of the others are ignored, as
 // Node's cluster does with the backlog.
 type Request struct {
 	// Name is what workers can ask for instead of an address. Empty is none.
@@ -72,6 +72,11 @@ type Request struct {
 	// Functions says where the process that accepts finds the user's functions for this
 	// listener: see [DispatcherConfig]. Policy Custom needs one, and PeekFirst. Empty is none.
 	Functions string `json:",omitzero"`
+
+	// Options are set on the socket. FreeBind and Transparent conflict with FD.
+	Options SocketOptions `json:",omitzero"`
+
+	user *Functions // in the master, whose Control is called; nil without
 
 	// joins says that the socket is a further member of a ReusePort listener.
 	joins bool
@@ -129,6 +134,15 @@ func (r Request) validate() error {
 	}
 	if r.Policy == Custom && r.Functions == "" {
 		bad("Functions", `""`, "is empty, and Policy custom needs a Picker")
+	}
+	if err := r.Options.Validate(); err != nil {
+		bad("Options", fmt.Sprintf("%+v", r.Options), err.Error())
+	}
+	if local(r.Network) && r.Options != (SocketOptions{}) {
+		bad("Options", fmt.Sprintf("%+v", r.Options), "are for TCP and UDP")
+	}
+	if r.FD != 0 && (r.Options.FreeBind || r.Options.Transparent) {
+		bad("Options", fmt.Sprintf("%+v", r.Options), "FreeBind and Transparent conflict with FD, which is bound")
 	}
 	if err := r.Peek.Validate(); err != nil {
 		bad("Peek", fmt.Sprintf("%+v", r.Peek), err.Error())
@@ -232,6 +246,8 @@ type reply struct {
 	Address string // of the socket, as getsockname has it; a Unix path as asked
 	Policy  Policy `json:",omitzero"`
 	Paused  bool   `json:",omitzero"` // the worker is not to accept for now, if it accepts itself
+
+	Options SocketOptions `json:",omitzero"` // of connections, if it accepts itself
 
 	Errno int    `json:",omitzero"` // not zero: it failed, and the rest is empty
 	Call  string `json:",omitzero"` // the system call that failed, as "bind"

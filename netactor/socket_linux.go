@@ -31,7 +31,11 @@ type socket struct {
 func openSocket(r Request) (*socket, error) {
 	switch {
 	case r.FD != 0:
-		return dupSocket(r.FD, r.Packet)
+		s, err := dupSocket(r.FD, r.Packet)
+		if err != nil {
+			return nil, err
+		}
+		return s.applied(r)
 	case local(r.Network):
 		return openUnix(r)
 	case packet(r.Network):
@@ -73,8 +77,14 @@ func takeSocket(fd int) (*socket, error) {
 		s.close()
 		return nil, os.NewSyscallError("setnonblock", err)
 	}
-	if network == "tcp" {
-		setInherited(fd)
+	return s, nil
+}
+
+// applied returns s with the options of r; or closes it.
+func (s *socket) applied(r Request) (*socket, error) {
+	if err := s.apply(r); err != nil {
+		s.close()
+		return nil, err
 	}
 	return s, nil
 }
@@ -114,7 +124,9 @@ func bindTCP(r Request, ap netip.AddrPort) (*socket, error) {
 		s.close()
 		return nil, os.NewSyscallError("setsockopt", err)
 	}
-	setInherited(fd)
+	if s, err = s.applied(r); err != nil {
+		return nil, err
+	}
 	// Whoever else has the port, with SO_REUSEPORT or not, is EADDRINUSE: so the first
 	// socket is bound without it, and those that join it with.
 	if r.joins {
@@ -135,17 +147,6 @@ func bindTCP(r Request, ap netip.AddrPort) (*socket, error) {
 
 func (s *socket) reusePort() error {
 	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
-}
-
-// setInherited sets what accepted TCP connections inherit from the listening
-// socket: no-delay, and the keep-alive times of package net. Set here they cost
-// nothing per connection. A failure is not worth a failed listen.
-func setInherited(fd int) {
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15)
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15)
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9)
 }
 
 func sockaddr(ap netip.AddrPort) (sa unix.Sockaddr, family int, err error) {

@@ -25,6 +25,9 @@ func openSocket(r Request) (*socket, error) {
 	if r.FD != 0 || r.Policy == ReusePort || r.Peek != (Peek{}) {
 		return nil, os.NewSyscallError("listen", syscall.EINVAL)
 	}
+	if r.Options != (SocketOptions{}) || r.user != nil && r.user.Control != nil {
+		return nil, os.NewSyscallError("setsockopt Options", syscall.EOPNOTSUPP)
+	}
 	s := new(socket)
 	var err error
 	if packet(r.Network) {
@@ -90,6 +93,8 @@ func (s *socket) handle() (*fdipc.Handle, error) {
 	}
 	return fdipc.HandleOf(ln)
 }
+
+func (s *socket) applied(Request) (*socket, error) { return s, nil }
 
 // listening is not known off Linux, and never asked for good reason.
 func (s *socket) listening() bool { return true }

@@ -15,6 +15,10 @@ import (
 // TableConfig configures a Table. Zero fields mean the default.
 type TableConfig struct {
 	Logger *slog.Logger // default slog.Default
+
+	// Functions returns the user's functions of a listener, by [Request].Functions, of which
+	// Control is called here. Default: none.
+	Functions func(string) Functions
 }
 
 // Table is the master's side: it holds every listening socket of the tree,

@@ -77,12 +77,15 @@ func (t *Table) perform(e effect) (then func() []effect) {
 
 // openSocket opens or takes the socket of a doOpen.
 func (t *Table) openSocket(e effect) (*socket, reply) {
-	s := e.given
-	if s == nil {
-		var err error
-		if s, err = openSocket(e.req); err != nil {
-			return nil, failed(err)
-		}
+	var s *socket
+	var err error
+	if r := t.controlled(e.req); e.given == nil {
+		s, err = openSocket(r)
+	} else {
+		s, err = e.given.applied(r)
+	}
+	if err != nil {
+		return nil, failed(err)
 	}
 	network, address, err := s.address()
 	if err != nil {
@@ -93,6 +96,15 @@ func (t *Table) openSocket(e effect) (*socket, reply) {
 		address = e.req.Address // the kernel knows a long path by a shorter name
 	}
 	return s, reply{Network: network, Address: address}
+}
+
+// controlled returns r with the user's function, if there is one.
+func (t *Table) controlled(r Request) Request {
+	if r.Functions != "" && t.cfg.Functions != nil {
+		f := t.cfg.Functions(r.Functions)
+		r.user = &f
+	}
+	return r
 }
 
 // answer sends a reply, with the socket if the worker is to accept itself.

@@ -257,6 +257,9 @@ func (t *tableState) opened(number uint64, r reply) []effect {
 		s.req.Policy = Shared // there are no connections to hand over, whatever was asked for (as Node)
 	}
 	r.Number, r.Name, r.Policy = number, s.req.Name, s.req.Policy
+	if !r.Policy.dispatched() {
+		r.Options = s.req.Options.ofConns()
+	}
 	s.addr = r
 	// The number that a request for port 0 got is an alias (N134, X10).
 	if internet(s.req.Network) && s.req.port() == 0 {

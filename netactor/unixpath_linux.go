@@ -19,6 +19,9 @@ func openUnix(r Request) (*socket, error) {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	s := &socket{fd: fd}
+	if s, err = s.applied(r); err != nil {
+		return nil, err
+	}
 	if strings.HasPrefix(r.Address, "@") {
 		if err := unix.Bind(fd, &unix.SockaddrUnix{Name: r.Address}); err != nil {
 			s.close()

@@ -1,0 +1,117 @@
+package netactor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+	"time"
+)
+
+// SocketOptions are options of a listening socket. The connections that it gives have those that are marked
+// so, under every policy. The zero value is what package net sets. A Unix socket takes none; a UDP socket
+// takes the buffers, FreeBind and Transparent. For what is not here there is [Functions].Control.
+//
+// One that the kernel refuses is the error of the Listen, which names the field. Off Linux all are refused.
+type SocketOptions struct {
+	// Keep-alive (connections too): after Idle of silence a probe, then one each Interval, and after Count
+	// of them without an answer the connection ends. 0 means 15 s, 15 s and 9. Whole seconds up to
+	// 32767, rounded up; a Count up to 127. A negative KeepAliveIdle means no keep-alive.
+	KeepAliveIdle     time.Duration `json:",omitzero"`
+	KeepAliveInterval time.Duration `json:",omitzero"`
+	KeepAliveCount    int           `json:",omitzero"`
+
+	// Delay (connections too) leaves Nagle's algorithm on: TCP_NODELAY is not set.
+	Delay bool `json:",omitzero"`
+
+	// ReceiveBuffer and SendBuffer (connections too) are SO_RCVBUF and SO_SNDBUF in bytes; 0 leaves the size
+	// to the kernel, which then changes it as it sees fit. The kernel takes no more than
+	// net.core.rmem_max and wmem_max, without an error, and getsockopt tells twice the size: socket(7).
+	ReceiveBuffer int `json:",omitzero"`
+	SendBuffer    int `json:",omitzero"`
+
+	// DeferAccept is TCP_DEFER_ACCEPT: for about so long a connection is not accepted before its client has
+	// sent something. Whole seconds up to 600, rounded up; 0 is off.
+	DeferAccept time.Duration `json:",omitzero"`
+
+	// FastOpen is TCP_FASTOPEN: how many connections may be open with the client's data in its first packet.
+	// It needs net.ipv4.tcp_fastopen to allow for servers (2). 0 is off.
+	FastOpen int `json:",omitzero"`
+
+	// FreeBind is IP_FREEBIND: Address need not be one of this host yet.
+	FreeBind bool `json:",omitzero"`
+
+	// Transparent is IP_TRANSPARENT: Address need not be one of this host at all. It needs CAP_NET_ADMIN or CAP_NET_RAW.
+	Transparent bool `json:",omitzero"`
+}
+
+// ControlFunc changes a listening socket before it is bound, as in net.ListenConfig; one that comes from
+// outside (Request.FD) as it is. network and address are as asked for, resolved. It is called in the
+// master, each time that a socket of the listener is opened: for each member with policy ReusePort, and
+// again where a broken one is replaced. It runs on whichever goroutine works for the Table, which does nothing
+// else meanwhile: it must not block. Its error is that of the Listen, and so is a panic.
+type ControlFunc func(network, address string, c syscall.RawConn) error
+
+const (
+	defaultKeepAlive      = 15 * time.Second
+	defaultKeepAliveCount = 9
+	maxKeepAlive          = 32767 * time.Second // MAX_TCP_KEEPIDLE
+	maxKeepAliveCount     = 127                 // MAX_TCP_KEEPCNT
+	maxBuffer             = 1 << 30
+	maxDeferAccept        = 600 * time.Second
+)
+
+// Validate returns what cannot be meant, or nil.
+func (o SocketOptions) Validate() error {
+	switch {
+	case o.KeepAliveIdle > maxKeepAlive:
+		return fmt.Errorf("KeepAliveIdle is longer than %v", maxKeepAlive)
+	case o.KeepAliveInterval < 0 || o.KeepAliveInterval > maxKeepAlive:
+		return fmt.Errorf("KeepAliveInterval is not between 0 (= %v) and %v", defaultKeepAlive, maxKeepAlive)
+	case o.KeepAliveCount < 0 || o.KeepAliveCount > maxKeepAliveCount:
+		return fmt.Errorf("KeepAliveCount is not between 0 (= %d) and %d", defaultKeepAliveCount, maxKeepAliveCount)
+	case o.KeepAliveIdle < 0 && (o.KeepAliveInterval != 0 || o.KeepAliveCount != 0):
+		return errors.New("KeepAliveIdle is negative, which is no keep-alive, beside an Interval or a Count")
+	case o.ReceiveBuffer < 0 || o.ReceiveBuffer > maxBuffer:
+		return fmt.Errorf("ReceiveBuffer is not between 0 and %d", maxBuffer)
+	case o.SendBuffer < 0 || o.SendBuffer > maxBuffer:
+		return fmt.Errorf("SendBuffer is not between 0 and %d", maxBuffer)
+	case o.DeferAccept < 0 || o.DeferAccept > maxDeferAccept:
+		return fmt.Errorf("DeferAccept is not between 0 and %v", maxDeferAccept)
+	case o.FastOpen < 0 || o.FastOpen > 1<<16:
+		return fmt.Errorf("FastOpen is not between 0 and %d", 1<<16)
+	}
+	return nil
+}
+
+// ofConns is the part that package net sets anew for each connection that it accepts.
+func (o SocketOptions) ofConns() SocketOptions {
+	return SocketOptions{KeepAliveIdle: o.KeepAliveIdle, KeepAliveInterval: o.KeepAliveInterval, KeepAliveCount: o.KeepAliveCount, Delay: o.Delay}
+}
+
+// set undoes what package net has set on a connection that it accepted. A failure, on a connection that has
+// ended, is not worth a word.
+func (o SocketOptions) set(c net.Conn) {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	if o.Delay {
+		_ = tcp.SetNoDelay(false)
+	}
+	if o.KeepAliveIdle < 0 {
+		_ = tcp.SetKeepAlive(false)
+	} else if o.KeepAliveIdle+o.KeepAliveInterval > 0 || o.KeepAliveCount > 0 {
+		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{
+			Enable: true, Idle: o.KeepAliveIdle, Interval: o.KeepAliveInterval, Count: o.KeepAliveCount, // 0 is package net's default, which is ours
+		})
+	}
+}
+
+// seconds rounds up; 0 is the default.
+func seconds(d, byDefault time.Duration) int {
+	if d == 0 {
+		d = byDefault
+	}
+	return int((d + time.Second - 1) / time.Second)
+}
