@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"net"
 	"reflect"
+	"strings"
 
 	"github.com/coppice-go/coppice/netactor"
 )
@@ -33,9 +34,10 @@ type Listener struct {
 	// Policy is who gets a connection; RoundRobin by default. A packet socket is shared whatever stands
 	// here, but with ReusePort.
 	Policy  Policy
-	Backlog int         // of the kernel; 0 = net.core.somaxconn
-	Mode    fs.FileMode // permission bits of a Unix path; 0 = the master's umask decides
-	Limits  Limits      // how many connections, and what becomes of the next; for policies that hand over
+	Backlog int           // of the kernel; 0 = net.core.somaxconn
+	Mode    fs.FileMode   // permission bits of a Unix path; 0 = the master's umask decides
+	Options SocketOptions // keep-alive, buffers and the like
+	Limits  Limits        // how many connections, and what becomes of the next; for policies that hand over
 
 	// Peek is what Hash looks at of a connection besides its addresses: a TLS server name, a cookie,
 	// the first bytes, a PROXY header.
@@ -43,7 +45,8 @@ type Listener struct {
 
 	// Functions are the user's part in a policy: Picker with Custom, Key and First with Hash. They run in the
 	// listener process, which has them from its own copy of the tree: so a Listener with
-	// Functions stands in the tree.
+	// Functions stands in the tree. Control runs in the master, each time that a socket of the Listener is
+	// opened, and must not block.
 	Functions Functions
 
 	// Wait makes ListenOn with a Name alone wait until there is a listener of that name.
@@ -65,6 +68,9 @@ type Functions = netactor.Functions
 
 // Peek is what Hash looks at before it places a connection. See netactor.
 type Peek = netactor.Peek
+
+// SocketOptions are options of a listening socket and its connections. See netactor.
+type SocketOptions = netactor.SocketOptions
 
 // What Hash makes a key of.
 const (
@@ -123,6 +129,13 @@ func (l Listener) validate(bad report, path string) {
 	if (l.Peek.By == PeekFirst) != (l.Functions.First != nil) {
 		bad(path, "Functions.First", "func", "goes with Peek.By first, and only with it")
 	}
+	if err := l.Options.Validate(); err != nil {
+		bad(path, "Options", fmt.Sprintf("%+v", l.Options), err.Error())
+	} else if l.Options != (SocketOptions{}) && strings.HasPrefix(l.Network, "unix") {
+		bad(path, "Options", fmt.Sprintf("%+v", l.Options), "are for TCP and UDP")
+	} else if l.FD > 0 && (l.Options.FreeBind || l.Options.Transparent) {
+		bad(path, "Options", fmt.Sprintf("%+v", l.Options), "FreeBind and Transparent stand beside an FD, which is bound")
+	}
 	if err := l.Limits.Validate(); err != nil {
 		bad(path, "Limits", fmt.Sprintf("%+v", l.Limits), err.Error())
 	} else if l.Limits != (Limits{}) && (l.Policy == Shared || l.Policy == ReusePort) {
@@ -131,6 +144,9 @@ func (l Listener) validate(bad report, path string) {
 	if l.packet() {
 		if l.Policy == Custom {
 			bad(path, "Policy", l.Policy, "has a Picker, and a packet socket asks none")
+		}
+		if l.Peek != (Peek{}) {
+			bad(path, "Peek", fmt.Sprintf("%+v", l.Peek), "is of connections, and a packet socket has none")
 		}
 		if l.Functions.Key != nil {
 			bad(path, "Functions.Key", "func", "is of connections, and a packet socket has none")
@@ -190,7 +206,7 @@ func (l Listener) byName() bool {
 func (l Listener) request() netactor.Request {
 	return netactor.Request{
 		Name: l.Name, Network: l.Network, Address: l.Address, FD: l.FD,
-		Policy: l.Policy, Peek: l.Peek, Backlog: l.Backlog, Mode: l.Mode, Limits: l.Limits, Wait: l.Wait,
+		Policy: l.Policy, Peek: l.Peek, Backlog: l.Backlog, Mode: l.Mode, Options: l.Options, Limits: l.Limits, Wait: l.Wait,
 	}
 }
 

@@ -157,7 +157,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 		return err
 	}
 	undo = append(undo, func() { bounded(rt.system.Shutdown) })
-	rt.sockets = netactor.NewTable(netactor.TableConfig{Logger: rt.log})
+	rt.sockets = netactor.NewTable(netactor.TableConfig{Logger: rt.log, Functions: rt.root.functions})
 	undo = append(undo, func() { rt.sockets.Close() })
 	if err := rt.ownActors(ctx); err != nil {
 		return err

@@ -76,6 +76,11 @@ func TestBadSpecs(t *testing.T) {
 		{"peek of no bytes, function for nothing", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{
 			Name: "l", Network: "tcp", Address: ":0", Policy: coppice.Hash, Peek: coppice.Peek{By: coppice.PeekBytes}, Functions: coppice.Functions{First: func([]byte) (uint64, coppice.PeekVerdict) { return 0, coppice.PeekMore }},
 		}}}, []string{`child "l": Peek {By:bytes`, `child "l": Functions.First`}},
+		{"options", coppice.Config{Children: []coppice.ChildSpec{
+			coppice.Listener{Name: "l", Network: "tcp", Address: ":0", Options: coppice.SocketOptions{KeepAliveCount: 1000}},
+			coppice.Listener{Name: "u", Network: "unix", Address: "/x", Options: coppice.SocketOptions{Delay: true}},
+			coppice.Listener{Name: "f", FD: 7, Options: coppice.SocketOptions{FreeBind: true}},
+		}}, []string{`child "l": Options`, "KeepAliveCount is not between", `child "u": Options`, `child "f": Options`}},
 		{"strategy", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Worker: fn, Strategy: 9}}}, []string{`child "web": Strategy`}},
 		{"restart", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Worker: fn, Restart: 9}}}, []string{`child "web": Restart`}},
 		{"intensity", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Worker: fn, Intensity: struct {
