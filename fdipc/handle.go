@@ -266,7 +266,7 @@ func (h *Handle) Close() error {
 		h.dropLocked()
 	case handleOwned:
 		h.state = handleGone
-		if h.kept() {
+		if h.kept() && connectedFD(int(h.fd)) {
 			shutdownFD(int(h.fd))
 		}
 		h.release()

@@ -218,3 +218,62 @@ func TestUnclaimedCloseLeavesConnection(t *testing.T) {
 		t.Errorf("%q, %v", b, err)
 	}
 }
+
+// A listening socket that somebody has shut down looks like a connection. Whoever claims it and closes it leaves it
+// as it was: when it listens again, what it accepts is not shut down.
+func TestCloseShutListener(t *testing.T) {
+	got := make(chan *fdipc.Handle, 1)
+	a, _ := pair(t, fdipc.Config{Handler: ignore}, fdipc.Config{Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { got <- f.Handles[0] }})
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "listener")
+	defer f.Close()
+	listen := func() {
+		t.Helper()
+		if err := unix.Listen(fd, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	listen()
+	if err := unix.Shutdown(fd, unix.SHUT_RDWR); err != nil {
+		t.Fatal(err)
+	}
+	dup, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Send(context.Background(), &fdipc.Frame{Kind: 0x40, Handles: []*fdipc.Handle{fdipc.HandleFD(dup)}}); err != nil {
+		t.Fatal(err)
+	}
+	h := wait(t, "handle", got)
+	if _, err := h.Listener(); !errors.Is(err, fdipc.ErrHandleKind) {
+		t.Fatalf("a socket that does not listen as a listener: %v", err)
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	listen()
+	ln, err := net.FileListener(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := io.WriteString(s, "x"); err != nil {
+		t.Errorf("what it accepts: %v", err)
+	}
+}

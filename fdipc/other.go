@@ -27,6 +27,8 @@ func closeFDs(lo, hi int) {
 	}
 }
 
+func connectedFD(int) bool { return false }
+
 func shutdownFD(int) {}
 
 func detectKind(int) HandleKind { return HandleOther }

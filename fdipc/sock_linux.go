@@ -222,6 +222,14 @@ func closeFDs(lo, hi int) {
 	}
 }
 
+// connectedFD says whether a socket has a peer. To shut down one that has none is worse than useless: a listening
+// socket that somebody has shut down looks like a connection, and what it accepts when it listens again would be shut
+// down from birth.
+func connectedFD(fd int) bool {
+	_, err := unix.Getpeername(fd)
+	return err == nil
+}
+
 func shutdownFD(fd int) {
 	_, _, _ = syscall.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_RDWR, 0)
 }

@@ -3,6 +3,7 @@ package netactor
 import (
 	"net/netip"
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,6 +20,15 @@ func (s *socket) listening() bool {
 	return err != nil || n == 0 || fds[0].Revents&unix.POLLHUP == 0
 }
 
+// disconnect makes a TCP socket one without a past, as connect(2) says of AF_UNSPEC.
+func disconnect(fd int) error {
+	sa := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	if _, _, e := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa)); e != 0 {
+		return e
+	}
+	return nil
+}
+
 // relisten makes a TCP socket that was shut down listen again, for all who have it. A port that
 // was the kernel's choice has been given back meanwhile: it is asked for by number, r's. With an
 // error a new socket is needed.
@@ -26,6 +36,11 @@ func (s *socket) relisten(r Request) error {
 	ap, err := netip.ParseAddrPort(r.Address)
 	if err != nil {
 		return unix.EOPNOTSUPP // a Unix socket stays shut down
+	}
+	// A shutdown of a socket that does not listen, as of one that was shut down already, would be
+	// inherited by all that it accepts later. This takes it back.
+	if err := disconnect(s.fd); err != nil {
+		return os.NewSyscallError("connect", err)
 	}
 	sa, _, err := sockaddr(ap)
 	if err == nil {

@@ -27,12 +27,18 @@ func (tr *tree) shutDown(key memberKey) {
 		if s == nil || !s.listening() {
 			return false
 		}
-		fd = s.fd
+		var err error
+		if fd, err = unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+			tr.t.Fatal(err)
+		}
 		return true
 	})
+	defer unix.Close(fd)
 	if err := unix.Shutdown(fd, unix.SHUT_RDWR); err != nil {
 		tr.t.Fatalf("shutdown of descriptor %d: %v", fd, err)
 	}
+	// Most often before the socket listens again, so that it would pass on to what it accepts that it is shut down.
+	_ = unix.Shutdown(fd, unix.SHUT_RDWR)
 }
 
 // quiet waits until the master has done all there is to do.

@@ -131,7 +131,9 @@ func (t *Table) later(number uint64, r *repairing, wait time.Duration) {
 	})
 }
 
-// relisten makes a socket listen that does not any more; or a new one in its place.
+// relisten makes a socket listen that does not any more. One of our own making is replaced: whoever shut the old one
+// down may do so again at any moment, and what it accepted after that would be shut down from birth. One
+// that was given to us stays, for others may have it too, unless it cannot listen.
 func (t *Table) relisten(key memberKey, s *socket) error {
 	t.mu.Lock()
 	state := t.state.sockets[key.number]
@@ -144,11 +146,12 @@ func (t *Table) relisten(key memberKey, s *socket) error {
 	if state.req.FD == 0 {
 		r.Network = state.req.Network
 	}
+	given := state.given || state.req.FD != 0
 	t.mu.Unlock()
-	if s.relisten(r) == nil {
+	if given && s.relisten(r) == nil {
 		return nil
 	}
-	r.FD, r.joins = 0, state.req.Policy == ReusePort
+	r.FD, r.joins = 0, r.Policy == ReusePort
 	t.drop(key) // its path must be free, and its port
 	fresh, err := openSocket(t.controlled(r))
 	if err != nil {
