@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"time"
 
 	"google.golang.org/grpc"
@@ -31,7 +32,7 @@ const (
 
 // Now answers with the worker's name and the time.
 func (c clock) Now(context.Context, *emptypb.Empty) (*wrapperspb.StringValue, error) {
-	return wrapperspb.String(fmt.Sprintf("%s %s", c.w.Name(), time.Now().Format(time.TimeOnly))), nil
+	return wrapperspb.String(fmt.Sprintf("%s (pid %d) %s", c.w.Name(), os.Getpid(), time.Now().Format(time.TimeOnly))), nil
 }
 
 // Tick sends the worker's name and generation at each interval. A stream without an

@@ -24,7 +24,15 @@ func main() {
 	addr := flag.String("addr", "127.0.0.1:9000", "listen `address`; port 0 picks one")
 	workers := flag.Int("workers", 2, "worker processes")
 	shutdown := flag.Duration("shutdown", 10*time.Second, "how long a worker may take to end")
+	client := flag.String("ask", "", "be a client of this `address` instead, for ten seconds")
 	flag.Parse()
+	if *client != "" {
+		if err := ask(*client, 10, time.Second); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 
 	coppice.Main(coppice.Config{
 		Hooks: coppice.Hooks{Started: announce},

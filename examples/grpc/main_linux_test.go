@@ -18,12 +18,6 @@ import (
 
 func TestMain(m *testing.M) { runtimetest.Main(m, main) }
 
-// retries has a client wait for a connection, and ask again when it is lost: what
-// every gRPC client of a service that is ever restarted should do.
-const retries = `{"methodConfig": [{"name": [{}], "waitForReady": true, "retryPolicy": {
-	"maxAttempts": 5, "initialBackoff": "0.01s", "maxBackoff": "0.1s", "backoffMultiplier": 2,
-	"retryableStatusCodes": ["UNAVAILABLE"]}}]}`
-
 // now asks who answers on that connection.
 func now(ctx context.Context, conn *grpc.ClientConn) (worker string, err error) {
 	answer := new(wrapperspb.StringValue)
