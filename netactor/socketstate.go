@@ -1,6 +1,7 @@
 package netactor
 
 import (
+	"net/netip"
 	"syscall"
 )
 
@@ -27,6 +28,16 @@ type socketState struct {
 
 	members []*memberState // ReusePort: the sockets behind the one name
 	last    int            // index of the newest of them
+}
+
+// numbered is the address that was asked for, with the port that it got.
+func (s *socketState) numbered() string {
+	asked, err := netip.ParseAddrPort(s.req.Address)
+	got, e := netip.ParseAddrPort(s.addr.Address)
+	if err != nil || e != nil {
+		return s.addr.Address
+	}
+	return netip.AddrPortFrom(asked.Addr(), got.Port()).String()
 }
 
 // ownership is what one pool, or one spec, has in a socket.

@@ -56,7 +56,7 @@ func (t *Table) member(key memberKey) (*fdipc.Handle, error) {
 			return nil, errors.New("netactor: socket is closed")
 		}
 		r := state.req
-		r.Address, r.joins = state.addr.Address, true // the port that it got
+		r.Address, r.joins = state.numbered(), true
 		t.mu.Unlock()
 		var err error
 		if s, err = openSocket(t.controlled(r)); err != nil {

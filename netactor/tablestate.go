@@ -264,7 +264,7 @@ func (t *tableState) opened(number uint64, r reply) []effect {
 	// The number that a request for port 0 got is an alias (N134, X10).
 	if internet(s.req.Network) && s.req.port() == 0 {
 		alias := s.req
-		alias.Address, alias.Ordinal = r.Address, 0
+		alias.Address, alias.Ordinal = s.numbered(), 0
 		t.claimKey(s, alias.key())
 	}
 	asks := s.asks
