@@ -70,6 +70,18 @@ func (k *bookkeeper) WriteTo(b []byte, to net.Addr) (int, error) {
 	return n, err
 }
 
+// livingWorkers are the processes that keep books and live.
+func livingWorkers(dir string) (pids []int) {
+	names, _ := filepath.Glob(filepath.Join(dir, "took-*"))
+	for _, name := range names {
+		pid, _ := strconv.Atoi(name[strings.LastIndexByte(name, '-')+1:])
+		if runtimetest.Alive(pid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
 // readBooks returns the numbers in the books of that kind, for each process.
 func readBooks(t *testing.T, dir, what string) map[int][]uint64 {
 	t.Helper()
@@ -233,17 +245,7 @@ func testKill(t *testing.T, policy string) {
 	p := runtimetest.Start(t, []string{booksVar + "=" + dir}, "-addr", "127.0.0.1:0", "-workers", strconv.Itoa(workers), "-policy", policy)
 	addr := p.Await(`^udp://(\S+)`)[1]
 	_, port, _ := strings.Cut(addr, ":")
-	// Processes with books are workers, and ready.
-	living := func() (pids []int) {
-		names, _ := filepath.Glob(filepath.Join(dir, "took-*"))
-		for _, name := range names {
-			pid, _ := strconv.Atoi(name[strings.LastIndexByte(name, '-')+1:])
-			if runtimetest.Alive(pid) {
-				pids = append(pids, pid)
-			}
-		}
-		return pids
-	}
+	living := func() []int { return livingWorkers(dir) }
 	runtimetest.Eventually(t, "four workers", func() bool { return len(living()) == workers })
 
 	c := newClient(t, addr)
@@ -360,6 +362,52 @@ func testKill(t *testing.T, policy string) {
 		t.Errorf("the port is taken still: %v", err)
 	} else {
 		left.Close()
+	}
+}
+
+// TestReload: workers are replaced under load, three times over, and every datagram is answered once; counted by the
+// client, and by the kernel's drops.
+func TestReload(t *testing.T) {
+	for _, policy := range []string{"shared", "reuseport"} {
+		t.Run(policy, func(t *testing.T) {
+			dir := t.TempDir()
+			const workers = 2
+			p := runtimetest.Start(t, []string{booksVar + "=" + dir}, "-addr", "127.0.0.1:0", "-workers", strconv.Itoa(workers), "-policy", policy)
+			addr := p.Await(`^udp://(\S+)`)[1]
+			_, port, _ := strings.Cut(addr, ":")
+			c := newClient(t, addr)
+			defer c.conn.Close()
+			sending := make(chan struct{})
+			go func() { defer close(sending); c.run(func() int { return 0 }) }()
+			for range 3 {
+				old := livingWorkers(dir)
+				p.Signal(syscall.SIGHUP)
+				runtimetest.Eventually(t, "other workers", func() bool {
+					now := livingWorkers(dir)
+					return len(now) == workers && !slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(old, pid) })
+				})
+				before := c.answered()
+				runtimetest.Eventually(t, "answers after the reload", func() bool { return c.answered() > before+100 })
+			}
+			c.halt()
+			<-sending
+			runtimetest.Eventually(t, "every answer", func() bool { return c.answered() == int(c.sent) })
+			if _, dropped := kernel(t, port); dropped != 0 {
+				t.Errorf("the kernel has dropped %d datagrams", dropped)
+			}
+			c.conn.Close()
+			<-c.done
+			for seq, n := range c.got {
+				if n != 1 {
+					t.Errorf("datagram %d was answered %d times", seq, n)
+				}
+			}
+			t.Logf("sent %d, answered %d", c.sent, len(c.got))
+			p.Signal(syscall.SIGTERM)
+			if code := p.Wait(); code != 0 {
+				t.Errorf("exit code %d", code)
+			}
+		})
 	}
 }
 
