@@ -69,6 +69,10 @@
 // server name, cookie, or beginning. They are looked at in the listener process, and the worker reads every
 // byte.
 //
+// A packet socket ([Worker.ListenPacket]) belongs to its pool in the same way. Nobody hands datagrams over: each goes
+// to the worker that reads first, and one that was read dies with its worker. What is queued in the socket is
+// there for the others, or for the replacement, as far as the kernel has room for it.
+//
 // Less formally: kill -9 of a worker costs the requests that it was answering.
 // Kill of the listener process costs at most the connections that it holds at
 // that moment and that no worker has claimed.

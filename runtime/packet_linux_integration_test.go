@@ -55,6 +55,22 @@ func init() {
 			})
 		}
 	}
+	trees["a packet service of systemd's"] = func() coppice.Config {
+		if !coppice.InChild() && os.Getenv("LISTEN_FDS") != "" {
+			os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid())) // as systemd does, between fork and exec
+		}
+		return coppice.Config{Children: []coppice.ChildSpec{
+			coppice.Listener{Name: "dns", SystemdName: "dns", Network: "udp", Address: "127.0.0.1:0"},
+			coppice.Pool{Name: "web", Size: 1, Worker: func(ctx context.Context, w *coppice.Worker) error {
+				pc, err := w.ListenPacketOn(ctx, coppice.Listener{Name: "dns"})
+				if err != nil {
+					return err
+				}
+				fmt.Println("serving")
+				return errors.Join(w.Ready(), echoPackets(ctx, w, pc))
+			}},
+		}}
+	}
 	trees["packets of the tree"] = func() coppice.Config {
 		fd, _ := strconv.Atoi(os.Getenv("COPPICE_TEST_FD"))
 		return coppice.Config{Children: []coppice.ChildSpec{
@@ -89,7 +105,37 @@ func init() {
 	}
 }
 
-// said sends a datagram and returns the answer; it sends again while nobody answers.
+// TestPacketActivation: a datagram socket of systemd's is served by its name.
+func TestPacketActivation(t *testing.T) {
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	f, err := udp.(*net.UDPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	p := runtimetest.StartWith(t, []string{
+		treeVar + "=a packet service of systemd's", "LISTEN_FDS=1", "LISTEN_FDNAMES=dns",
+	}, []*os.File{f})
+	p.Await("serving")
+	c, err := net.Dial("udp", udp.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if s := said(t, c); s != "web/0 1" {
+		t.Errorf("answer %q", s)
+	}
+	p.Signal(unix.SIGTERM)
+	if code := p.Wait(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// said sends a datagram and returns the answer.
 func said(t *testing.T, c net.Conn) string {
 	t.Helper()
 	b := make([]byte, 2048)

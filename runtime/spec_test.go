@@ -46,6 +46,13 @@ func TestBadSpecs(t *testing.T) {
 		}}}, []string{
 			`child "p": Stop 99`, `child "p": Shutdown`, `child "p": StartTimeout`, "Ready [Notify Address Line Alive]", `Ready.Line "("`, `Ready.Network "udp"`, "Ready.Alive",
 		}},
+		{"a packet socket", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{
+			Name: "dns", Network: "udp", Address: ":0", Policy: coppice.Custom, Backlog: 5, Limits: coppice.Limits{Total: 1},
+			Peek: coppice.Peek{By: coppice.PeekSNI},
+		}}}, []string{`child "dns": Policy custom`, `child "dns": Backlog 5`, `child "dns": Limits`, `child "dns": Peek`}},
+		{"a datagram path", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{
+			Name: "log", Network: "unixgram", Mode: 0o7777,
+		}}}, []string{`child "log": Address`, `child "log": Mode`}},
 		{"a program's port", coppice.Config{Children: []coppice.ChildSpec{coppice.Process{
 			Name: "p", Command: []string{"true"}, Ready: coppice.Ready{Network: "tcp", Address: "localhost:0"},
 		}}}, []string{`child "p": Ready.Address "localhost:0"`}},
