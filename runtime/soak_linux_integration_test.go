@@ -4,7 +4,6 @@ package coppice_test
 
 import (
 	"os"
-	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -38,7 +37,8 @@ func (p *planted) running(name string) (pid int) {
 
 // TestKilledAgainAndAgain kills each process of a tree in turn, 1,000 in all with
 // COPPICE_SOAK=1. The master's descriptors, goroutines and children, and the
-// process groups, are as after the first.
+// process groups, are as after the first, and neither it nor the listener process, which
+// had a channel to each of those that are gone, is bigger.
 func TestKilledAgainAndAgain(t *testing.T) {
 	rounds := 10
 	switch {
@@ -49,35 +49,37 @@ func TestKilledAgainAndAgain(t *testing.T) {
 	}
 	p := plant(t, "killed")
 	names := []string{"web/0", "web/1", "sleep", "script", "settled"}
-	var fds, goroutines int
+	var before, now rest
+	var listener int64 // bytes
 	var killed []int
 	for round := range rounds + 1 {
 		for _, name := range names {
-			before := p.running(name)
-			if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
+			was := p.running(name)
+			if err := syscall.Kill(was, syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
-			killed = append(killed, before)
+			killed = append(killed, was)
 			runtimetest.Eventually(t, name+" replaced", func() bool {
-				now := p.running(name)
-				return now != 0 && now != before
+				pid := p.running(name)
+				return pid != 0 && pid != was
 			})
 		}
 		if round == 0 {
-			runtimetest.Eventually(t, "settled", func() bool {
-				had := goroutines
-				fds, goroutines = len(runtimetest.Descriptors(t, os.Getpid())), runtime.NumGoroutine()
-				return goroutines == had
-			})
+			before = p.atRest()
+			listener = runtimetest.Resident(t, p.running("listener"))
 		}
 	}
-	runtimetest.Eventually(t, "descriptors, goroutines and children as after the first round", func() bool {
-		kids := len(runtimetest.Children(t, os.Getpid()))
-		ok := len(runtimetest.Descriptors(t, os.Getpid())) <= fds && runtime.NumGoroutine() <= goroutines && kids == len(names)+1 // the listener process
-		return ok
-	})
+	now = p.atRest()
+	now.mustBe(t, before)
+	if kids := len(names) + 1; now.kids != kids { // the listener process
+		t.Errorf("%d children, want %d", now.kids, kids)
+	}
+	if grew := runtimetest.Resident(t, p.running("listener")) - listener; grew > 2*slack && !raced() {
+		t.Errorf("the listener process is %d KiB bigger", grew>>10)
+	}
 	for _, pid := range killed {
 		runtimetest.Eventually(t, "its group has ended", func() bool { return !runtimetest.GroupAlive(t, pid) })
 	}
-	t.Logf("%d kills, %d descriptors, %d goroutines", len(killed), fds, goroutines)
+	t.Logf("%d kills: %v before, %v after; the listener process had %d KiB, and has %d", len(killed), before, now,
+		listener>>10, runtimetest.Resident(t, p.running("listener"))>>10)
 }

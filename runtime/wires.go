@@ -21,9 +21,12 @@ type wires struct {
 	past  fdipc.Stats // of channels that have ended
 }
 
+// add counts a channel too. Those that have ended are let go of: nobody may ever ask
+// for the total, and a process may see the end of a great many.
 func (w *wires) add(c *fdipc.Conn) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.settleLocked()
 	w.conns = append(w.conns, c)
 }
 
@@ -31,21 +34,23 @@ func (w *wires) add(c *fdipc.Conn) {
 func (w *wires) total() fdipc.Stats {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.settleLocked()
 	sum := w.past
-	live := w.conns[:0]
 	for _, c := range w.conns {
-		select {
-		case <-c.Done(): // its counters stand still
-			addStats(&w.past, c.Stats())
-			addStats(&sum, c.Stats())
-		default:
-			addStats(&sum, c.Stats())
-			live = append(live, c)
-		}
+		addStats(&sum, c.Stats())
 	}
-	clear(w.conns[len(live):])
-	w.conns = live
 	return sum
+}
+
+// settleLocked keeps of the channels that have ended what they counted.
+func (w *wires) settleLocked() {
+	w.conns = slices.DeleteFunc(w.conns, func(c *fdipc.Conn) bool {
+		over := closed(c)
+		if over { // its counters stand still
+			addStats(&w.past, c.Stats())
+		}
+		return over
+	})
 }
 
 func addStats(sum *fdipc.Stats, s fdipc.Stats) {

@@ -56,6 +56,27 @@ func Descriptors(t testing.TB, pid int) map[int]string {
 	return fds
 }
 
+// Resident returns the memory in bytes that pid has in RAM and shares with no file:
+// its own and what it has of memory files. 0 when there is no such process.
+func Resident(t testing.TB, pid int) (bytes int64) {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) == 3 && (f[0] == "RssAnon:" || f[0] == "RssShmem:") { // proc_pid_status(5)
+			kb, err := strconv.ParseInt(f[1], 10, 64)
+			if err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+			bytes += kb << 10
+		}
+	}
+	return bytes
+}
+
 // Alive tells whether pid is there and not a zombie.
 func Alive(pid int) bool {
 	s := state(fmt.Sprintf("/proc/%d/stat", pid))
