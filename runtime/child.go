@@ -104,7 +104,7 @@ func newChild(cfg Config, root *node) *child {
 
 // transport is the configuration of the child's end of its channel.
 func (c *child) transport() fdipc.Config {
-	return fdipc.Config{Handler: c.handle, Closed: c.lost, Credits: channelCredits}
+	return channel(c.handle, c.lost)
 }
 
 // handle takes a frame of the master's, on the channel's reader.

@@ -46,6 +46,13 @@ const (
 // listener process is sent every socket of the tree at once.
 const channelCredits = 1024
 
+// channel is the configuration of either end of the channel between the master and a
+// child. What is offered on it is for that child and nobody else, so it is never taken
+// back: a child that was stopped for a while would lack a socket or a link for ever.
+func channel(handle func(*fdipc.Conn, *fdipc.Frame), lost func(*fdipc.Conn, error)) fdipc.Config {
+	return fdipc.Config{Handler: handle, Closed: lost, Credits: channelCredits, ClaimTimeout: -1}
+}
+
 // role is what a child is.
 type role string
 

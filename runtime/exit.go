@@ -62,7 +62,7 @@ const (
 	KilledEnd      KillReason = "the tree had to end"         // Runtime.Shutdown's deadline, a second signal
 	KilledChannel  KillReason = "its channel was lost"        // and it lived on
 	KilledHung     KillReason = "it hung"                     // and did not end at SIGABRT
-	KilledUnread   KillReason = "it did not read its channel" // the listener process
+	KilledUnread   KillReason = "it did not read its channel" // and had to be told something
 	KilledUnlinked KillReason = "a worker has no link to it"  // the listener process
 	KilledMemory   KillReason = "over its memory limit"       // Recycle.HardMemory
 )

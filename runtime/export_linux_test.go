@@ -13,3 +13,13 @@ func init() {
 		strangersGrace = d
 	}
 }
+
+// Deafen fills the queue of what the master has to say to a child that does not read.
+func (rt *Runtime) Deafen(name string) {
+	for _, p := range rt.hub.all() {
+		if p.name() == name {
+			for p.conn.TrySend(control(frameWarm, struct{}{})) == nil { // means nothing to who has its place
+			}
+		}
+	}
+}

@@ -5,11 +5,14 @@ package coppice_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/coppice-go/coppice/fdipc"
 	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 	"github.com/coppice-go/coppice/supervisor"
@@ -19,6 +22,13 @@ func init() {
 	trees["no orphan drain"] = func() coppice.Config {
 		cfg := pool(1, idle)
 		cfg.OrphanDrain = -1
+		return cfg
+	}
+	trees["served, no heartbeat"] = func() coppice.Config {
+		cfg := trees["served"]()
+		web := cfg.Children[0].(coppice.Pool)
+		web.Heartbeat.Every = -1
+		cfg.Children[0] = web
 		return cfg
 	}
 	trees["served"] = func() coppice.Config {
@@ -143,4 +153,107 @@ func TestEndedDuringStart(t *testing.T) {
 	if err != nil {
 		t.Errorf("error %v", err)
 	}
+}
+
+// TestStoppedWhileLinked: workers are stopped while the listener process is replaced, for
+// longer than a descriptor is offered on other channels, and then go on: they get
+// connections again. They were passed over for ever.
+func TestStoppedWhileLinked(t *testing.T) {
+	p := plant(t, "served, no heartbeat")
+	addr := p.Listeners()[0].Addr.String()
+	pids := p.processes()
+	for slot := range 2 {
+		runtimetest.Freeze(t, pids[fmt.Sprintf("web/%d", slot)])
+	}
+	p.killListener()
+	awaitClaimTimeout(t)
+	if got := get(t, addr); got != "2" {
+		t.Errorf("slot %s answers, which is stopped", got)
+	}
+	for slot := range 2 {
+		if err := syscall.Kill(pids[fmt.Sprintf("web/%d", slot)], syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.everybodyAnswers(3)
+	for name, pid := range p.processes() {
+		if name != "listener" && pid != pids[name] {
+			t.Errorf("%s was replaced", name)
+		}
+	}
+}
+
+// TestDeafWorker: the listener process is replaced while a worker, that no heartbeat
+// watches, does not read what the master says. Nobody waits for it: it is replaced. The
+// start of the listener process waited for it, without end, and nobody was accepted.
+func TestDeafWorker(t *testing.T) {
+	p := plant(t, "served, no heartbeat")
+	sub := p.Subscribe(256)
+	defer sub.Close()
+	pid := p.processes()["web/1"]
+	runtimetest.Freeze(t, pid)
+	runtimetest.Eventually(t, "the worker is killed", func() bool {
+		p.Deafen("web/1") // until its queue is full, which the kernel may empty once more
+		p.killListener()
+		return !runtimetest.Alive(pid)
+	})
+	for {
+		if ev := next(t, sub, supervisor.ChildExited); strings.HasSuffix(ev.Path, "web/1") {
+			if !strings.Contains(ev.Reason.String(), string(coppice.KilledUnread)) {
+				t.Errorf("it ended with %v", ev.Reason)
+			}
+			break
+		}
+	}
+	p.everybodyAnswers(3)
+}
+
+// killListener kills the listener process, and waits until another accepts.
+func (p *planted) killListener() {
+	p.t.Helper()
+	pid := p.processes()["listener"]
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		p.t.Fatal(err)
+	}
+	runtimetest.Eventually(p.t, "the listener process is replaced", func() bool {
+		now := p.running("listener")
+		return now != 0 && now != pid
+	})
+}
+
+// everybodyAnswers waits until as many slots have answered.
+func (p *planted) everybodyAnswers(slots int) {
+	p.t.Helper()
+	answered := map[string]bool{}
+	runtimetest.Eventually(p.t, "everybody answers", func() bool {
+		answered[p.get()] = true
+		return len(answered) == slots
+	})
+}
+
+// awaitClaimTimeout waits for as long as package fdipc lets a descriptor be offered by
+// default: until one that nobody claims has come back.
+func awaitClaimTimeout(t *testing.T) {
+	t.Helper()
+	heard, back := make(chan *fdipc.Handle, 1), make(chan fdipc.Outcome, 1)
+	mine, its := fdipc.Pipe(fdipc.Config{
+		Handler: func(*fdipc.Conn, *fdipc.Frame) {},
+		Settled: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { _ = h.Close(); back <- o },
+	}, fdipc.Config{Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { heard <- f.Handles[0] }})
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := fdipc.HandleOf(null)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := mine.Send(t.Context(), &fdipc.Frame{Kind: fdipc.FirstUserKind, Handles: []*fdipc.Handle{h}}); err != nil {
+		t.Fatal(err)
+	}
+	<-heard
+	if o := <-back; o != fdipc.Returned {
+		t.Fatal(o)
+	}
+	_, _ = mine.Close(), its.Close()
 }

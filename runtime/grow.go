@@ -116,6 +116,9 @@ func (rt *Runtime) appoint(ctx context.Context, p *peer, a appointment) error {
 // it its name.
 func (rt *Runtime) settle(ctx context.Context, p *peer) error {
 	if p.welcome.Role == roleWorker {
+		if err := p.await(ctx, p.met); err != nil {
+			return err
+		}
 		if err := rt.hub.welcomed(ctx, p); err != nil {
 			return p.beforeReady(err)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"time"
 
@@ -62,8 +61,9 @@ func (h *hub) all() []*peer {
 	return peers
 }
 
-// welcomed gives a worker that knows its place a link to the listener process. Each
-// pair gets one link, and none before both can use it: who comes second makes it.
+// welcomed gives a worker that has met its master and knows its place a link to the
+// listener process. Each pair gets one link, and none before both can use it: who comes
+// second makes it.
 func (h *hub) welcomed(ctx context.Context, p *peer) error {
 	h.mu.Lock()
 	p.welcomed = true
@@ -101,7 +101,7 @@ func (h *hub) appoint(ctx context.Context, p *peer) {
 	}
 	h.mu.Unlock()
 	for _, w := range workers {
-		if err := h.introduce(ctx, p, w); err != nil && ctx.Err() == nil {
+		if err := h.introduce(ctx, p, w); err != nil {
 			h.rt.log.Error("a worker has no link to the listener process, which is replaced", "name", w.name(), "err", err)
 			p.killFor(KilledUnlinked) // it would pass that worker over, and nobody would know
 			break
@@ -117,7 +117,8 @@ func (h *hub) appoint(ctx context.Context, p *peer) {
 }
 
 // introduce gives the listener process and a worker a channel of their own, over
-// which connections go without passing the master.
+// which connections go without passing the master. It waits for neither: who does not
+// read what the master says is replaced, and the other gets its link to who comes next.
 func (h *hub) introduce(ctx context.Context, listener, worker *peer) error {
 	l, lok := listener.body.(*goroutineBody)
 	w, wok := worker.body.(*goroutineBody)
@@ -135,14 +136,10 @@ func (h *hub) introduce(ctx context.Context, listener, worker *peer) error {
 	if err != nil {
 		return fmt.Errorf("coppice: link %s to %s: %w", listener.name(), worker.name(), err)
 	}
-	err = errors.Join(
-		listener.sendLink(ctx, worker, a),
-		worker.sendLink(ctx, listener, b),
-	)
-	if err != nil && !errors.Is(err, fdipc.ErrPeerLost) && !errors.Is(err, fdipc.ErrClosed) && !errors.Is(err, io.EOF) {
+	if err := errors.Join(listener.sendLink(worker, a), worker.sendLink(listener, b)); err != nil {
 		return fmt.Errorf("coppice: link %s to %s: %w", listener.name(), worker.name(), err)
 	}
-	return nil // a peer that has died meanwhile needs no link
+	return nil
 }
 
 // forget strikes out a child that has ended: its monitors fire, its asks fail,
@@ -164,11 +161,7 @@ func (h *hub) forget(p *peer) {
 	case p.welcome.Role == roleWorker:
 		h.rt.sockets.RemoveWorker(uint64(p.welcome.ID), p.retired.Load())
 		if listener != nil { // it is the master's word that the worker is reaped
-			err := listener.conn.TrySend(control(frameGone, p.sibling()))
-			if errors.Is(err, fdipc.ErrFull) {
-				h.rt.log.Error("the listener process does not read what the master says: it is replaced", "id", listener.welcome.ID)
-				listener.killFor(KilledUnread)
-			} // another error is its own end
+			_ = listener.tell(control(frameGone, p.sibling())) // an error is its own end
 		}
 	}
 }

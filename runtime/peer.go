@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -63,6 +64,7 @@ type peer struct {
 
 	warm      chan struct{} // of a spare: closed when it waits for a place
 	sayWarm   func()
+	met       chan struct{} // closed when the channel's handshake is over: descriptors can be offered
 	entered   chan struct{} // closed when its welcome is sent and it is known to the others, or has ended before
 	ready     chan struct{} // closed when it said that it does its work
 	sayReady  func()
@@ -84,7 +86,7 @@ type peer struct {
 
 func newPeer(rt *Runtime, w welcome) *peer {
 	p := &peer{
-		rt: rt, welcome: w, entered: make(chan struct{}), warm: make(chan struct{}),
+		rt: rt, welcome: w, entered: make(chan struct{}), met: make(chan struct{}), warm: make(chan struct{}),
 		ready: make(chan struct{}), accepts: make(chan struct{}), quiet: make(chan struct{}), done: make(chan struct{}),
 	}
 	if n := rt.root.find(w.Path); n != nil {
@@ -124,7 +126,10 @@ func (p *peer) address() string { return strconv.Itoa(p.welcome.ID) }
 
 // transport is the configuration of the master's end of the channel.
 func (p *peer) transport() fdipc.Config {
-	return fdipc.Config{Handler: p.handle, Closed: p.lost, Credits: channelCredits}
+	cfg := channel(p.handle, p.lost)
+	cfg.HandshakeTimeout = -1 // a start has a deadline of its own, and perhaps a long one
+	cfg.Ready = func(*fdipc.Conn) { close(p.met) }
+	return cfg
 }
 
 // handle takes a frame of the child's, on the channel's reader. The child is not
@@ -285,15 +290,32 @@ func (p *peer) ended() error {
 	return errors.New(p.reason.String())
 }
 
+// tell sends what the child has to hear, without waiting. One that reads so little that
+// there is no room for it is replaced: what it was told was not all.
+func (p *peer) tell(f *fdipc.Frame) error {
+	err := p.conn.TrySend(f)
+	if errors.Is(err, fdipc.ErrFull) {
+		p.rt.log.Error("a child does not read what the master says: it is replaced", "name", p.name(), "id", p.welcome.ID)
+		p.killFor(KilledUnread)
+	}
+	return err
+}
+
 // sendLink gives the child its end of a channel to a sibling. It takes ownership
-// of end.
-func (p *peer) sendLink(ctx context.Context, to *peer, end *os.File) error {
+// of end. A child that has ended meanwhile, or does now, needs no link.
+func (p *peer) sendLink(to *peer, end *os.File) error {
 	h, err := fdipc.HandleOf(end)
 	if err != nil {
 		return errors.Join(err, end.Close())
 	}
-	if err := p.conn.Send(ctx, control(frameLink, to.sibling(), h)); err != nil {
-		return errors.Join(err, h.Close())
+	if err := p.tell(control(frameLink, to.sibling(), h)); err != nil {
+		err = errors.Join(err, h.Close())
+		for _, over := range []error{fdipc.ErrFull, fdipc.ErrPeerLost, fdipc.ErrClosed, io.EOF} {
+			if errors.Is(err, over) {
+				return nil
+			}
+		}
+		return err
 	}
 	return nil
 }
