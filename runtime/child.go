@@ -180,10 +180,17 @@ func (c *child) lost(*fdipc.Conn, error) { c.beginDrain(errOrphan, c.cfg.OrphanD
 // connections after idle. A later call may bring a deadline nearer, never further.
 func (c *child) beginDrain(why error, d, idle time.Duration) {
 	c.stop(why)
-	time.AfterFunc(max(d, 0), c.endDrain)
+	endAfter(c.drain, d, c.endDrain)
 	if idle < d { // else the one ends with the other: who is cut then is counted there
-		time.AfterFunc(max(idle, 0), c.endWait)
+		endAfter(c.linger, idle, c.endWait)
 	}
+}
+
+// endAfter ends ctx after d, by cancel. A timer would keep hold of a worker that is a
+// goroutine, and of all it had, when that has long ended.
+func endAfter(ctx context.Context, d time.Duration, cancel func()) {
+	t := time.AfterFunc(max(d, 0), cancel)
+	context.AfterFunc(ctx, func() { t.Stop() })
 }
 
 // forceEarly is force for what is cut before the drain's end, when all that is open
@@ -348,4 +355,5 @@ func (c *child) part(bye farewell) {
 	c.parting.Store(true)
 	_ = c.conn.Close()
 	c.unlink()
+	c.endDrain()
 }

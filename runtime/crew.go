@@ -78,17 +78,20 @@ type note struct {
 }
 
 func newCrew(rt *Runtime, path string, role role, p Pool) *crew {
-	generation := rt.gens.now()
 	c := &crew{
 		rt: rt, path: path, role: role, pool: p, began: time.Now(),
-		rules:   pool.New(p.rules(), pool.Generation(generation)),
 		members: map[pool.Worker]*member{}, seats: map[int]*seat{}, starts: map[int][]chan<- started{},
 		counts: map[int]int{}, answers: map[pool.EffectKind][]chan<- pool.Effect{},
 		fallen: map[pool.Worker]*member{}, supplied: make(chan struct{}), gone: make(chan struct{}),
 	}
-	c.generation.Store(int64(generation))
 	c.limit, c.end = context.WithCancel(context.Background())
 	return c
+}
+
+// begin sets the generation that the pool's first workers are of.
+func (c *crew) begin(generation int) {
+	c.rules = pool.New(c.pool.rules(), pool.Generation(generation))
+	c.generation.Store(int64(generation))
 }
 
 // step tells the rules what happened, and does what follows: in order, and by one
@@ -165,6 +168,9 @@ func (c *crew) perform(e pool.Effect) {
 	case pool.Remove:
 		go c.remove(e.Slot) // ends when the slot is gone, which does not wait for its worker
 	case pool.Rolled, pool.Scaled:
+		if e.Kind == pool.Scaled && e.Outcome == pool.Failed {
+			c.rt.crews.fell(c, e.Size)
+		}
 		c.mu.Lock()
 		ch := c.answers[e.Kind][0]
 		c.answers[e.Kind] = c.answers[e.Kind][1:]

@@ -52,11 +52,13 @@ type crews struct {
 	sizes map[string]int // of pools that were scaled, by path
 }
 
-// enlist takes note of a pool that starts, and returns its size.
+// enlist takes note of a pool that starts, and returns its size. It begins with the
+// generation of now: one that a reload has not seen in the list has seen its end.
 func (rt *Runtime) enlist(c *crew) int {
 	cs := &rt.crews
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+	c.begin(rt.gens.now())
 	cs.all = append(cs.all, c)
 	if n, scaled := cs.sizes[c.path]; scaled && c.role == roleWorker {
 		return n

@@ -11,7 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"syscall"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,7 +39,7 @@ func init() {
 				if err != nil {
 					return err
 				}
-				return w.Serve(ctx, ln, name(w))
+				return serveUntilAsked(ctx, w, ln)
 			},
 		}}}
 	}
@@ -122,68 +122,83 @@ func (p *planted) spare() (id int) {
 
 // TestSpare: a worker that is warm takes a dead one's slot, and another grows behind it.
 func TestSpare(t *testing.T) {
-	for _, isolation := range []string{"process", "goroutine"} {
-		t.Run(isolation, func(t *testing.T) {
-			t.Setenv("COPPICE_ISOLATION", isolation)
-			p := plant(t, "spares")
-			events := p.Subscribe(256)
-			defer events.Close()
-			for range 3 {
-				runtimetest.Eventually(t, "there is a spare", func() bool { return p.spare() != 0 })
-				before, spare := p.slots()["web/0"], p.spare()
-				if isolation == "process" {
-					if err := syscall.Kill(before.PID, syscall.SIGKILL); err != nil {
-						t.Fatal(err)
-					}
-				} else if err := p.Reload(t.Context()); err != nil { // nothing else ends a goroutine from outside
-					t.Fatal(err)
-				}
-				runtimetest.Eventually(t, "somebody else is in the slot", func() bool {
-					n := p.slots()["web/0"]
-					return n.ID != before.ID && n.State == "running"
-				})
-				if now := p.slots()["web/0"]; isolation == "process" && (now.ID != spare || now.Incarnation != before.Incarnation+1) {
-					t.Errorf("%+v has the slot, want the spare #%d", now, spare)
-				}
-				p.get()
+	inBoth(t, func(t *testing.T) {
+		p := plant(t, "spares")
+		events := p.Subscribe(256)
+		defer events.Close()
+		for range 3 {
+			runtimetest.Eventually(t, "there is a spare", func() bool { return p.spare() != 0 })
+			before, spare := p.slots()["web/0"], p.spare()
+			p.crash()
+			runtimetest.Eventually(t, "somebody else is in the slot", func() bool {
+				n := p.slots()["web/0"]
+				return n.ID != before.ID && n.State == "running"
+			})
+			if now := p.slots()["web/0"]; now.ID != spare || now.Incarnation != before.Incarnation+1 {
+				t.Errorf("%+v has the slot, want the spare #%d", now, spare)
 			}
-		})
-	}
+			p.get()
+		}
+	})
 }
 
 // TestScale (P65): slots come and go while the others serve, and a scaled pool keeps its
 // size.
 func TestScale(t *testing.T) {
-	for _, isolation := range []string{"process", "goroutine"} {
-		t.Run(isolation, func(t *testing.T) {
-			t.Setenv("COPPICE_ISOLATION", isolation)
-			p := plant(t, "scaled")
-			for _, size := range []int{4, 1, 3} {
-				if err := p.Scale(t.Context(), "web", size); err != nil {
-					t.Fatal(err)
-				}
-				if n := len(p.slots()) - 1; n != size { // without the listener process
-					t.Errorf("%d slots, want %d:\n%v", n, size, p.Snapshot())
-				}
-				for slot := range size {
-					if _, ok := p.slots()[fmt.Sprintf("web/%d", slot)]; !ok {
-						t.Errorf("the youngest are to go, and slot %d is not there", slot)
-					}
-				}
-				p.get()
+	inBoth(t, func(t *testing.T) {
+		p := plant(t, "scaled")
+		for _, size := range []int{4, 1, 3} {
+			if err := p.Scale(t.Context(), "web", size); err != nil {
+				t.Fatal(err)
 			}
-			if err := p.Scale(t.Context(), "nobody", 3); !errors.Is(err, coppice.ErrNoPool) {
-				t.Errorf("error %v", err)
+			if n := len(p.slots()) - 1; n != size { // without the listener process
+				t.Errorf("%d slots, want %d:\n%v", n, size, p.Snapshot())
 			}
-			if _, ok := errors.AsType[*coppice.InvalidError](p.Scale(t.Context(), "", 0)); !ok {
-				t.Error("0 slots are no error")
+			for slot := range size {
+				if _, ok := p.slots()[fmt.Sprintf("web/%d", slot)]; !ok {
+					t.Errorf("the youngest are to go, and slot %d is not there", slot)
+				}
 			}
+			p.get()
+		}
+		if err := p.Scale(t.Context(), "nobody", 3); !errors.Is(err, coppice.ErrNoPool) {
+			t.Errorf("error %v", err)
+		}
+		if _, ok := errors.AsType[*coppice.InvalidError](p.Scale(t.Context(), "", 0)); !ok {
+			t.Error("0 slots are no error")
+		}
+	})
+}
+
+// TestScaleFails: a slot that does not come up is not kept, also when the pool is
+// restarted by its supervisor. It was started with the size that had failed, and ended
+// the tree.
+func TestScaleFails(t *testing.T) {
+	inBoth(t, func(t *testing.T) {
+		setOrder("fail@3")
+		p := plant(t, "reloads, gives up")
+		if err := p.Scale(t.Context(), "web", 4); err == nil || !strings.Contains(err.Error(), "slot 3") || !strings.Contains(err.Error(), "no such database") {
+			t.Errorf("error %v", err)
+		}
+		if n := len(p.slots()) - 1; n != 3 {
+			t.Errorf("%d slots, want 3:\n%v", n, p.Snapshot())
+		}
+		sub := p.Subscribe(64)
+		defer sub.Close()
+		p.crash()
+		next(t, sub, supervisor.SupervisorGaveUp)
+		runtimetest.Eventually(t, "the pool is back", func() bool {
+			n := p.slots()["web/2"]
+			return len(p.slots()) == 4 && n.State == "running" && n.Incarnation == 1
 		})
-	}
+		p.get()
+	})
 }
 
 // TestScaleLeastBusy: who has no connection goes, though it is older.
-func TestScaleLeastBusy(t *testing.T) {
+func TestScaleLeastBusy(t *testing.T) { inBoth(t, testScaleLeastBusy) }
+
+func testScaleLeastBusy(t *testing.T) {
 	p := plant(t, "scaled, least busy")
 	addr := p.Listeners()[0].Addr.String()
 	// Four connections each; then those of slot 0 are closed. However late the listener
@@ -225,34 +240,14 @@ func TestScaleLeastBusy(t *testing.T) {
 // TestRecycle: who has done its share is replaced without its supervisor's doing. The
 // pool's workers are not all due at once (P58).
 func TestRecycle(t *testing.T) {
-	t.Run("requests", func(t *testing.T) {
-		p := plant(t, "recycles by requests")
-		events := p.Subscribe(1024)
-		defer events.Close()
-		due := map[int]int{} // requests until it was due, by slot
-		for n := 1; len(due) < 2; n++ {
-			p.get()
-			e := p.dueNow(events)
-			if e != nil {
-				due[e.Slot] = n
-			}
-			if n > 200 {
-				t.Fatalf("after %d requests due are %v", n, due)
-			}
-		}
-		p.await(events, "one is replaced", kindOf(coppice.WorkerReplaced))
-		if e := p.await(events, "one has drained", kindOf(coppice.WorkerDrained)); e.Why != "recycle" {
-			t.Errorf("drained for %q", e.Why)
-		}
-		if due[0] == due[1] {
-			t.Errorf("both were due at once: %v", due)
-		}
-	})
+	t.Run("requests", func(t *testing.T) { inBoth(t, recycleByRequests) })
 	t.Run("age", func(t *testing.T) {
-		p := plant(t, "recycles by age")
-		runtimetest.Eventually(t, "both are at least third", func() bool {
-			s := p.slots()
-			return s["web/0"].Incarnation >= 3 && s["web/1"].Incarnation >= 3
+		inBoth(t, func(t *testing.T) {
+			p := plant(t, "recycles by age")
+			runtimetest.Eventually(t, "both are at least third", func() bool {
+				s := p.slots()
+				return s["web/0"].Incarnation >= 3 && s["web/1"].Incarnation >= 3
+			})
 		})
 	})
 	t.Run("soft memory", func(t *testing.T) {
@@ -277,6 +272,30 @@ func TestRecycle(t *testing.T) {
 	})
 }
 
+func recycleByRequests(t *testing.T) {
+	p := plant(t, "recycles by requests")
+	events := p.Subscribe(1024)
+	defer events.Close()
+	due := map[int]int{} // requests until it was due, by slot
+	for n := 1; len(due) < 2; n++ {
+		p.get()
+		e := p.dueNow(events)
+		if e != nil {
+			due[e.Slot] = n
+		}
+		if n > 200 {
+			t.Fatalf("after %d requests due are %v", n, due)
+		}
+	}
+	p.await(events, "one is replaced", kindOf(coppice.WorkerReplaced))
+	if e := p.await(events, "one has drained", kindOf(coppice.WorkerDrained)); e.Why != "recycle" {
+		t.Errorf("drained for %q", e.Why)
+	}
+	if due[0] == due[1] {
+		t.Errorf("both were due at once: %v", due)
+	}
+}
+
 // dueNow returns the next event that says who is due, if one has come.
 func (p *planted) dueNow(events *supervisor.Subscription) *coppice.PoolEvent {
 	ctx, cancel := context.WithCancel(p.t.Context())
@@ -296,7 +315,9 @@ func (p *planted) dueNow(events *supervisor.Subscription) *coppice.PoolEvent {
 // it as soon as they know of it. A change of a name that came first left it waiting
 // for its welcome until its start timed out, once in some hundred starts.
 // COPPICE_SOAK=1 scales 6,000 times.
-func TestScaleAgain(t *testing.T) {
+func TestScaleAgain(t *testing.T) { inBoth(t, testScaleAgain) }
+
+func testScaleAgain(t *testing.T) {
 	p := plant(t, "served")
 	times := 100
 	if os.Getenv("COPPICE_SOAK") != "" {

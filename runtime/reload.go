@@ -53,6 +53,10 @@ func (e *ReloadError) Unwrap() error { return e.Err }
 // old configuration; one whose way back fails keeps its new worker, and that one's
 // replacement will be of the old generation. Reload then returns a [ReloadError].
 //
+// A pool that gives up meanwhile because of its old workers does not fail the reload. The
+// one that its supervisor starts in its place is reloaded too, or begins with the new
+// generation if it comes when the reload is over.
+//
 // The end of ctx ends the reload in the same way. A reload waits for one that goes on.
 // When the tree is about to end the error wraps [ErrEnding].
 func (rt *Runtime) Reload(ctx context.Context) (err error) {
@@ -72,7 +76,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("coppice: reload: %w", err)
 	}
-	if s := rt.tree.Snapshot().Status; s == supervisor.Stopping || s == supervisor.Down {
+	if rt.ending() {
 		_ = exe.Close() // a file that was only read
 		return fmt.Errorf("coppice: reload: %w", ErrEnding)
 	}
@@ -84,7 +88,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	op := rt.life.operate(tracing.SpanReload, "", tracing.KeyReloadFrom.Int(old), tracing.KeyReloadTo.Int(gen.number))
 	defer func() { op.end(err) }()
 	err = rt.rollAll(ctx, old, gen.number)
-	if s := rt.tree.Snapshot().Status; err == nil && s == supervisor.Down { // there was nobody left to roll
+	if err == nil && rt.ending() { // there was nobody left to roll
 		err = &ReloadError{Generation: gen.number, Err: ErrEnding}
 	}
 	rt.gens.settle(err == nil)
@@ -103,6 +107,12 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	return err
 }
 
+// ending tells whether the tree is.
+func (rt *Runtime) ending() bool {
+	s := rt.tree.Snapshot().Status
+	return s == supervisor.Stopping || s == supervisor.Down
+}
+
 // rollAll rolls every pool to generation to, or all back to from.
 func (rt *Runtime) rollAll(ctx context.Context, from, to int) error {
 	var rolled []*crew
@@ -113,7 +123,9 @@ func (rt *Runtime) rollAll(ctx context.Context, from, to int) error {
 		}
 		c := behind[0]
 		err := c.roll(ctx, to, false)
-		if err == nil {
+		// A pool that ends meanwhile has not failed the reload: it gave up for the sake of
+		// workers of before, or its group is restarted. What comes in its place is behind.
+		if err == nil || errors.Is(err, ErrEnding) && !rt.ending() {
 			rolled = append(rolled, c)
 			continue
 		}

@@ -94,6 +94,13 @@ func (cs *crews) resize(c *crew, to func(now int) int) (before, size int) {
 	return before, size
 }
 
+// fell corrects what resize has noted, when not every slot came up.
+func (cs *crews) fell(c *crew, size int) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.sizes[c.path] = size
+}
+
 // scale changes the size of a pool. One that is still starting is waited for: its
 // slots are not all known, and its supervisor takes no others yet.
 func (c *crew) scale(ctx context.Context, to func(now int) int) (err error) {

@@ -14,6 +14,7 @@ func startingCrew(t *testing.T) *crew {
 	rt := &Runtime{log: slog.New(slog.DiscardHandler)}
 	rt.gens.current = newGeneration(1, nil, nil)
 	c := newCrew(rt, "web", roleWorker, Pool{Size: 2}.complete())
+	c.begin(1)
 	t.Cleanup(c.end)
 	return c
 }

@@ -190,6 +190,9 @@ func (e Effect) String() string {
 		if e.Worker != 0 {
 			s += fmt.Sprintf(": w%d in%s", e.Worker, slot)
 		}
+		if e.Kind == Scaled && e.Outcome == Failed {
+			s += fmt.Sprintf(":%s, size %d", slot, e.Size)
+		}
 	case Wake:
 		s += fmt.Sprintf(" at %v", e.At)
 	case Gone:

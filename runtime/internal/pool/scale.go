@@ -91,6 +91,7 @@ func (s *State) remove(n int) {
 
 func (s *State) scaled() {
 	if s.scale.open == 0 {
+		s.scale.result.Size = len(s.slots)
 		s.do(s.scale.result)
 		s.scale = nil
 	}

@@ -158,7 +158,8 @@ const (
 	Remove
 	// Rolled: the roll is over. Worker: the one that failed it, of Slot; Outcome.
 	Rolled
-	// Scaled: the scaling is over. Outcome; Slot is the one that failed.
+	// Scaled: the scaling is over. Outcome; Slot is the one that failed, Size how many
+	// there are now.
 	Scaled
 	// Wake: a Tick is wanted At; earlier wishes are void.
 	Wake
@@ -196,6 +197,7 @@ type Effect struct {
 	Why     Why
 	Brief   bool
 	Outcome Outcome
+	Size    int
 	At      Time
 }
 
