@@ -9,11 +9,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,7 +32,7 @@ type story struct {
 
 // stories are all, in the order of the usage text. A new one is a new file, and a line
 // here.
-var stories = []story{leak, crashLoop, reload, badReload, scale, spare, recycle}
+var stories = []story{hang, leak, crashLoop, reload, badReload, scale, spare, recycle}
 
 func main() {
 	var s *story
@@ -62,16 +64,19 @@ func run(s *story) error {
 	s.pool(&p)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	crashes := make(chan coppice.CrashReport, 16)
 	rt, err := coppice.Start(ctx, coppice.Config{
+		Output:    io.Discard, // the stories print what they need of it
 		Logger:    slog.New(slog.DiscardHandler),
 		Intensity: supervisor.Intensity{Period: 10 * time.Second}, // no second chance for a pool that gave up
 		Load:      func(context.Context) ([]byte, error) { return []byte(release.Load().(string)), nil },
+		Hooks:     coppice.Hooks{Crash: func(r coppice.CrashReport) { crashes <- r }},
 		Children:  []coppice.ChildSpec{p},
 	})
 	if err != nil {
 		return err
 	}
-	t := &teller{Runtime: rt, ctx: ctx, events: rt.Subscribe(1024), began: time.Now()}
+	t := &teller{Runtime: rt, ctx: ctx, events: rt.Subscribe(1024), crashes: crashes, began: time.Now()}
 	err = s.tell(t)
 	t.events.Close()
 	if down := rt.Shutdown(ctx); !t.over {
@@ -94,37 +99,77 @@ func serve(ctx context.Context, w *coppice.Worker) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprintln(rw, w.Name(), string(w.Config())) })
 	mux.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) { os.Exit(3) })
+	mux.HandleFunc("/healthz", func(http.ResponseWriter, *http.Request) { database.Lock(); database.Unlock() })
+	mux.HandleFunc("/hang", func(http.ResponseWriter, *http.Request) { waitForever() })
 	mux.HandleFunc("/leak", func(http.ResponseWriter, *http.Request) {
 		leaked = append(leaked, []byte(strings.Repeat("x", 64<<20)))
 	})
 	return w.Serve(ctx, ln, &http.Server{Handler: mux})
 }
 
+// database is what a request that hangs does not give back.
+var database sync.Mutex
+
+func waitForever() {
+	database.Lock()
+	select {}
+}
+
 // teller tells a story: it prints events, and waits for those that must come.
 type teller struct {
 	*coppice.Runtime
-	ctx    context.Context
-	events *supervisor.Subscription
-	began  time.Time
-	over   bool // the tree ends in this story
+	ctx     context.Context
+	events  *supervisor.Subscription
+	crashes <-chan coppice.CrashReport
+	began   time.Time
+	told    []string // the events printed since until has returned
+	over    bool     // the tree ends in this story
 }
 
+// say prints a line of the story's own, after what happened before it.
 func (t *teller) say(format string, args ...any) {
-	fmt.Printf("%7.3fs  %s\n", time.Since(t.began).Seconds(), fmt.Sprintf(format, args...))
+	now, cancel := context.WithCancel(t.ctx)
+	cancel()
+	for t.next(now) == nil {
+	}
+	t.print(time.Now(), fmt.Sprintf(format, args...))
 }
 
-// until prints events until one contains each of the words, in any order.
+// print prints a line under its time, from the beginning of the story.
+func (t *teller) print(at time.Time, line string) {
+	fmt.Printf("%7.3fs  %s\n", max(0, at.Sub(t.began)).Seconds(), line)
+}
+
+// next prints the next event.
+func (t *teller) next(ctx context.Context) error {
+	ev, err := t.events.Next(ctx)
+	if err != nil {
+		return err
+	}
+	line := ev.String()
+	if pool, ok := ev.Info.(coppice.PoolEvent); ok {
+		line = pool.String() // it names the worker
+	}
+	t.print(ev.Time, line)
+	t.told = append(t.told, line)
+	return nil
+}
+
+// until prints events until each of the words has been in one, in any order, since it
+// was called last.
 func (t *teller) until(words ...string) error {
-	for len(words) > 0 {
-		ev, err := t.events.Next(t.ctx)
-		if err != nil {
+	for {
+		words = slices.DeleteFunc(words, func(w string) bool {
+			return slices.ContainsFunc(t.told, func(line string) bool { return strings.Contains(line, w) })
+		})
+		if len(words) == 0 {
+			t.told = nil
+			return nil
+		}
+		if err := t.next(t.ctx); err != nil {
 			return fmt.Errorf("waiting for %q: %w", words, err)
 		}
-		line := ev.String()
-		t.say("%s", line)
-		words = slices.DeleteFunc(words, func(w string) bool { return strings.Contains(line, w) })
 	}
-	return nil
 }
 
 // get asks the service. An answer that does not come is part of some stories.

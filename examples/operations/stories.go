@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	coppice "github.com/coppice-go/coppice/runtime"
@@ -10,6 +12,31 @@ import (
 )
 
 func asIs(*coppice.Pool) {}
+
+var hang = story{
+	"hang", "a request keeps a lock for ever: the worker is found, shows its stacks, and is replaced",
+	func(p *coppice.Pool) {
+		p.Size, p.Heartbeat = 1, coppice.Heartbeat{Every: 50 * time.Millisecond, Timeout: 500 * time.Millisecond, Path: "/healthz"}
+	},
+	func(t *teller) error {
+		t.say("a request hangs with the lock that everybody needs")
+		go t.get("/hang") // it is never answered
+		if err := t.until("hung", "exited", "restarting", "started"); err != nil {
+			return err
+		}
+		report := <-t.crashes
+		lines := slices.Collect(strings.Lines(report.Dump))
+		at := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, "waitForever") })
+		if at < 0 {
+			return fmt.Errorf("the report does not tell where it hung:\n%v", report)
+		}
+		t.say("its crash report has %d lines of stacks, among them", len(lines))
+		for _, l := range lines[at:min(at+4, len(lines))] {
+			fmt.Print("          | ", l)
+		}
+		return nil
+	},
+}
 
 var leak = story{
 	"leak", "a worker leaks memory: it is replaced before anybody notices",
@@ -31,9 +58,14 @@ var crashLoop = story{
 	func(t *teller) error {
 		for range 3 {
 			t.get("/crash")
-			if err := t.until("restarting"); err != nil && !errors.Is(err, supervisor.ErrClosed) {
-				break
+			if err := t.until("restarting"); errors.Is(err, supervisor.ErrClosed) {
+				break // it has given up
+			} else if err != nil {
+				return err
 			}
+		}
+		if err := t.until("the end"); !errors.Is(err, supervisor.ErrClosed) {
+			return fmt.Errorf("the events have not ended: %w", err)
 		}
 		t.over = true
 		if err := t.Wait(); err == nil {
