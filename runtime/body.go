@@ -19,6 +19,7 @@ const leakAfter = 100 * time.Millisecond
 // goroutineBody is a child that is a goroutine of the master.
 type goroutineBody struct {
 	child    *child
+	conn     *fdipc.Conn // its end of the channel: it may be killed before it knows of it
 	began    time.Time
 	returned chan struct{} // closed when the goroutine has ended
 
@@ -31,7 +32,7 @@ type goroutineBody struct {
 // goChild starts a child as a goroutine, with conn as its end of the channel. It
 // shares the master's tracing. The goroutine ends with its worker function.
 func goChild(c *child, conn *fdipc.Conn, shared tracing.Pipeline) *goroutineBody {
-	b := &goroutineBody{child: c, began: time.Now(), returned: make(chan struct{}), ended: make(chan struct{})}
+	b := &goroutineBody{child: c, conn: conn, began: time.Now(), returned: make(chan struct{}), ended: make(chan struct{})}
 	go func() {
 		var how Exit
 		defer func() { // runs after runtime.Goexit, too
@@ -82,7 +83,7 @@ func (b *goroutineBody) terminate() { b.child.beginDrain(errAsked, 0, 0) }
 // child goes on living has no part in the tree any more, and is leaked.
 func (b *goroutineBody) kill() {
 	b.terminate()
-	go b.child.conn.Close() // ends by itself; kill does not wait
+	go b.conn.Close() // ends by itself; kill does not wait
 	time.AfterFunc(leakAfter, func() { b.end(Exit{}, true) })
 }
 

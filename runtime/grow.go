@@ -126,18 +126,25 @@ func (rt *Runtime) settle(ctx context.Context, p *peer) error {
 	if err := p.await(ctx, p.ready); err != nil {
 		return err
 	}
-	return rt.hub.rename(p)
+	_ = rt.hub.rename(p) // it may have ended by now; it was ready nevertheless
+	return nil
 }
 
-// await waits until the child has said what closes said, or has ended.
+// await waits until the child has said what closes said, or has ended without that: its
+// last word is heard before its end is known.
 func (p *peer) await(ctx context.Context, said <-chan struct{}) error {
 	select {
 	case <-said:
 		return nil
 	case <-p.done:
-		return p.beforeReady(nil)
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+	select {
+	case <-said:
+		return nil
+	default:
+		return p.beforeReady(nil)
 	}
 }
 

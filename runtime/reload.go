@@ -98,7 +98,9 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	}
 	// A pool that started meanwhile has begun with the old generation.
 	for _, c := range rt.behind(gen.number, nil) {
-		err = errors.Join(err, c.roll(ctx, gen.number, false))
+		if late := c.roll(ctx, gen.number, false); !errors.Is(late, ErrEnding) {
+			err = errors.Join(err, late)
+		}
 	}
 	for _, c := range rt.crews.list() {
 		rt.sockets.Sweep(c.path, gen.number)

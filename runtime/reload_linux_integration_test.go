@@ -287,6 +287,7 @@ func testReloadFails(t *testing.T) {
 	p.wantGenerations(5, 5, 5)
 	// The replacement of a worker is of its generation (P14: whatever Load returns now).
 	setOrder("fail")
+	p.atRest() // a connection that one who drains has taken would be his crash
 	before := p.slots()
 	p.crash()
 	runtimetest.Eventually(t, "one is replaced", func() bool {

@@ -1,0 +1,28 @@
+package coppice
+
+import (
+	"testing"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// A worker that is a goroutine may be killed before it has begun, as one that is no
+// longer wanted when it is hatched. It ended the program.
+func TestKilledAtOnce(t *testing.T) {
+	for range 100 {
+		c := newChild(Config{}.defaults(), &node{})
+		mine, its := fdipc.Pipe(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, c.transport())
+		b := goChild(c, its, tracing.Pipeline(nil))
+		b.kill()
+		select {
+		case <-b.returned:
+		case <-time.After(time.Minute):
+			t.Fatal("it lives on")
+		}
+		if err := mine.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
