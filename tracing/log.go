@@ -3,32 +3,59 @@ package tracing
 import (
 	"context"
 	"log/slog"
+	"slices"
 
 	"go.opentelemetry.io/otel/trace"
 )
 
 // LogHandler returns a handler that adds trace_id and span_id to each record whose
-// context has a span, sampled or not, and gives it to h. So write
-// InfoContext(ctx, …): without the context there is nothing to correlate.
+// context has a span, sampled or not, and gives it to h. They are never in a group,
+// whatever groups the logger has opened: one search by trace_id finds them all. So
+// write InfoContext(ctx, …): without the context there is nothing to correlate.
 //
 // In a worker the record's line reaches the master's output like any other line:
 // a log store finds the lines of a trace by its id, whichever processes wrote them.
-func LogHandler(h slog.Handler) slog.Handler { return logHandler{h} }
+func LogHandler(h slog.Handler) slog.Handler { return logHandler{Handler: h, root: h} }
 
-type logHandler struct{ slog.Handler }
+type logHandler struct {
+	slog.Handler
+	root    slog.Handler                      // before the first group was opened
+	grouped []func(slog.Handler) slog.Handler // what was done to it since
+}
 
 func (h logHandler) Handle(ctx context.Context, r slog.Record) error {
-	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
-		r = r.Clone()
-		r.AddAttrs(slog.String("trace_id", sc.TraceID().String()), slog.String("span_id", sc.SpanID().String()))
+	sc := trace.SpanContextFromContext(ctx)
+	if !sc.IsValid() {
+		return h.Handler.Handle(ctx, r)
 	}
-	return h.Handler.Handle(ctx, r)
+	ids := []slog.Attr{slog.String("trace_id", sc.TraceID().String()), slog.String("span_id", sc.SpanID().String())}
+	if len(h.grouped) == 0 {
+		r = r.Clone()
+		r.AddAttrs(ids...)
+		return h.Handler.Handle(ctx, r)
+	}
+	with := h.root.WithAttrs(ids)
+	for _, f := range h.grouped {
+		with = f(with)
+	}
+	return with.Handle(ctx, r)
 }
 
 func (h logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return logHandler{h.Handler.WithAttrs(attrs)}
+	if len(h.grouped) == 0 {
+		with := h.Handler.WithAttrs(attrs)
+		return logHandler{Handler: with, root: with}
+	}
+	return h.then(func(to slog.Handler) slog.Handler { return to.WithAttrs(attrs) })
 }
 
 func (h logHandler) WithGroup(name string) slog.Handler {
-	return logHandler{h.Handler.WithGroup(name)}
+	if name == "" {
+		return h // as slog wants it
+	}
+	return h.then(func(to slog.Handler) slog.Handler { return to.WithGroup(name) })
+}
+
+func (h logHandler) then(f func(slog.Handler) slog.Handler) slog.Handler {
+	return logHandler{f(h.Handler), h.root, append(slices.Clip(h.grouped), f)}
 }
