@@ -125,6 +125,25 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
+// BenchmarkOff: one op is every call of tracing that one connection makes in both
+// processes, with tracing off: what a build without tracing would not do.
+func BenchmarkOff(b *testing.B) {
+	d := newDeskWith(b, opening{}, 1, Functions{})
+	acc := &acceptor{d: NewDispatcher(DispatcherConfig{}), l: d.l}
+	l := &queueListener{ls: &Listeners{}}
+	tk, h := &ticket{fd: -1}, &fdipc.Handle{}
+	b.ReportAllocs()
+	for b.Loop() {
+		tk.traceAccepted(acc)
+		tk.traceOffer()
+		claim := l.startClaim(h)
+		s := served{span: claim.Serve()}
+		claim.End()
+		tk.traceSettled(fdipc.Claimed, 0)
+		s.span.End()
+	}
+}
+
 // BenchmarkHandOver: one op is one connection: connect, accept, offer over a
 // socket pair, claim, write a byte, close; client and all in one process, with
 // tracing off and at several ratios, and what is sampled given to nobody.
