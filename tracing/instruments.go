@@ -15,6 +15,8 @@ var (
 	TransportFrames = &Instrument{"coppice.transport.frames", "{frame}", Sum, "Frames between the processes of the tree."}
 	TransportFDs    = &Instrument{"coppice.transport.descriptors", "{descriptor}", Sum, "Descriptors sent between the processes of the tree, by outcome."}
 	SpansDropped    = &Instrument{"coppice.telemetry.spans.dropped", "{span}", Sum, "Sampled spans that were dropped."}
+	PayloadsDropped = &Instrument{"coppice.telemetry.payloads.dropped", "{payload}", Sum, "Payloads of spans, each of up to 256 or 256 KiB, that the collector did not get."}
+	MetricsDropped  = &Instrument{"coppice.telemetry.metrics.dropped", "{request}", Sum, "Requests of metrics that the collector did not take; the next one has all again."}
 	SpansRecovered  = &Instrument{"coppice.telemetry.spans.recovered", "{span}", Sum, "Spans of processes that had ended, taken from their tables."}
 	TableFull       = &Instrument{"coppice.telemetry.table.full", "{span}", Sum, "Spans that would not have survived a kill, for want of room."}
 )
@@ -22,5 +24,5 @@ var (
 // Instruments are all of them.
 var Instruments = []*Instrument{
 	HandoffDuration, QueueDuration, HandoffCount, PoolWorkers, PoolSize, Restarts, Exits, MailboxDepth,
-	TransportBytes, TransportFrames, TransportFDs, SpansDropped, SpansRecovered, TableFull,
+	TransportBytes, TransportFrames, TransportFDs, SpansDropped, PayloadsDropped, MetricsDropped, SpansRecovered, TableFull,
 }

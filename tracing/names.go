@@ -92,7 +92,7 @@ const (
 const (
 	KeyState     = attribute.Key("coppice.child.state") // ours: a supervisor.Status, in lower case
 	KeyReason    = attribute.Key("coppice.exit.kind")   // ours: a kind of exit reason: killed, signaled, error
-	KeyDirection = semconv.NetworkIODirectionKey        // stable name: transmit or receive
+	KeyDirection = semconv.NetworkIODirectionKey        // release candidate: transmit or receive
 	KeyOutcome   = KeyHandoffOutcome                    // ours: what became of a descriptor
 )
 

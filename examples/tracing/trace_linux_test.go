@@ -138,6 +138,7 @@ func testKilledWorker(t *testing.T, endpoint string, src source) {
 			t.Errorf("%s starts %d µs before %s", s.Name, chain[i].Start-s.Start, chain[i].Name)
 		}
 	}
+	documented(t, spans)
 	processes := map[string]bool{}
 	for _, s := range spans {
 		processes[s.resource("process.pid")] = true
@@ -183,6 +184,7 @@ func testKilledWorker(t *testing.T, endpoint string, src source) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	documented(t, restart)
 	r := named(restart, "restart")[0]
 	serving := [2]string{died.trace, named(spans, "serve")[0].ID}
 	if !slices.Contains(r.links(), serving) || r.resource("coppice.process.role") != "master" ||
@@ -201,6 +203,30 @@ func testKilledWorker(t *testing.T, endpoint string, src source) {
 	p.Signal(syscall.SIGTERM)
 	if code := p.Wait(); code != 0 {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// documented sees to it that the manual has every attribute of Coppice's spans and of
+// their processes.
+func documented(t *testing.T, spans []span) {
+	t.Helper()
+	manual, err := os.ReadFile("../../docs/observability.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := []string{"span.kind", "error", "otel.", "internal.", "w3c.", "deployment."} // Jaeger's, and the shop's
+	known := func(tags []tag) {
+		for _, tag := range tags {
+			if !bytes.Contains(manual, []byte("`"+tag.Key+"`")) && !slices.ContainsFunc(theirs, func(p string) bool { return strings.HasPrefix(tag.Key, p) }) {
+				t.Errorf("docs/observability.md does not name %s", tag.Key)
+			}
+		}
+	}
+	for _, s := range spans {
+		if slices.Contains([]string{"accept", "queue", "hand-off", "claim", "serve", "restart", "start"}, s.Name) {
+			known(s.Tags)
+			known(s.process)
+		}
 	}
 }
 
@@ -408,4 +434,66 @@ func scrapeAll(t *testing.T, ctx context.Context, url, types string) map[string]
 		t.Fatal(err)
 	}
 	return series
+}
+
+// Who is told to end sends what it has first: the whole trace of a request that was
+// answered just before is there when the program has ended.
+func TestDrainFlushes(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)
+	defer cancel()
+	r := otlptest.NewReceiver(t)
+	p := runtimetest.Start(t, nil, "-addr", "127.0.0.1:0", "-endpoint", r.URL())
+	url := p.Await(`^(http://\S+)/  master`)[1]
+	a, body, err := ask(ctx, url+"/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body.Close()
+	p.Signal(syscall.SIGTERM)
+	if code := p.Wait(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	spans, _ := receiver{r}.trace(ctx, a.trace)
+	for _, name := range []string{"accept", "queue", "hand-off", "claim", "serve", "GET /", "render"} {
+		if len(named(spans, name)) != 1 {
+			t.Errorf("%d of %s:\n%s", len(named(spans, name)), name, show1(spans))
+		}
+	}
+}
+
+// A collector that is not there, or takes a request and never answers, costs counters;
+// and the program ends when it is told to.
+func TestNoCollector(t *testing.T) {
+	for name, stalled := range map[string]bool{"absent": false, "stalled": true} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)
+			defer cancel()
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			if !stalled {
+				ln.Close()
+			}
+			scraped := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+			p := runtimetest.Start(t, nil, "-addr", "127.0.0.1:0", "-endpoint", "http://"+ln.Addr().String(), "-metrics", scraped)
+			url := p.Await(`^(http://\S+)/  master`)[1]
+			_, body, err := ask(ctx, url+"/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			body.Close()
+			if err := poll(ctx, "count what was dropped", func() (bool, error) {
+				now := scrape(t, ctx, "http://"+scraped+"/metrics")
+				return stalled || now["coppice_telemetry_payloads_dropped_total"] > 0, fmt.Errorf("%v", now)
+			}); err != nil {
+				t.Fatal(err)
+			}
+			p.Signal(syscall.SIGTERM)
+			if code := p.Wait(); code != 0 {
+				t.Errorf("exit code %d", code)
+			}
+		})
+	}
 }

@@ -259,6 +259,10 @@ func (p *pipeline) Stats() tracing.Stats {
 func (p *pipeline) watch(emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
 	s := p.Stats()
 	emit(tracing.SpansDropped, int64(s.SpansDropped))
+	if p.books != nil { // the others have none
+		emit(tracing.PayloadsDropped, int64(s.PayloadsDropped))
+		emit(tracing.MetricsDropped, int64(s.MetricsDropped))
+	}
 	emit(tracing.SpansRecovered, int64(s.Recovered))
 	emit(tracing.TableFull, int64(s.TableFull))
 }
