@@ -63,6 +63,9 @@ func (h *hangups) remove(s *socket) { h.control(unix.EPOLL_CTL_DEL, s, 0) }
 
 func (h *hangups) control(op int, s *socket, n uint64) {
 	e := unix.EpollEvent{Events: 1 << 31} // EPOLLET alone: once for each shutdown, not as long as it lasts
+	if isPacket(s.fd) {
+		e.Events |= unix.EPOLLRDHUP // one direction is enough to end reading
+	}
 	*number(&e) = n
 	_ = h.rc.Control(func(fd uintptr) { _ = unix.EpollCtl(int(fd), op, s.fd, &e) })
 }

@@ -19,6 +19,8 @@ import (
 //   - O_NONBLOCK. Whoever clears it, by File and then Fd for instance, makes reads block in all processes, past
 //     their deadlines. SyscallConn does not.
 //   - Its peer. Whoever connects it (SyscallConn and connect(2)) connects it for all.
+//   - Its end. Whoever shuts it down (shutdown(2)) does so for all: the master notices and opens another, and reads of
+//     this one return net.ErrClosed. Who asks again gets the new one.
 //   - The order: each datagram goes to one reader, whichever is first.
 //
 // Deadlines are each process's own. With [ReusePort] the others are the workers of one slot alone: two in a

@@ -492,6 +492,58 @@ func TestPacketConnected(t *testing.T) {
 	})
 }
 
+// TestPacketShutDown: a worker shuts the socket down for all who have it. The master notices, though nobody says so: they
+// get net.ErrClosed, in place of empty reads without end, and who asks again gets another socket at the same address.
+func TestPacketShutDown(t *testing.T) {
+	for _, p := range []Policy{Shared, ReusePort} {
+		for _, how := range []int{unix.SHUT_RD, unix.SHUT_RDWR} {
+			t.Run(fmt.Sprint(p, " ", how), func(t *testing.T) {
+				tr := newTree(t, false)
+				r := datagrams
+				r.Policy = p
+				a, b := tr.worker(0), tr.worker(1)
+				x, y := a.mustListenPacket(r), b.mustListenPacket(r)
+				r.Address = x.LocalAddr().String()
+				other := echo(y, "b")
+				withFD(t, x, func(fd int) error {
+					if err := unix.Shutdown(fd, how); err != unix.ENOTCONN { // it says so, and does it
+						return fmt.Errorf("shutdown: %w", err)
+					}
+					return nil
+				})
+				until(t, "the reader to be told", func() bool {
+					_, _, err := x.ReadFrom(make([]byte, 1))
+					return errors.Is(err, net.ErrClosed)
+				})
+				if p == Shared {
+					<-other
+				}
+				var fresh net.PacketConn
+				until(t, "another socket", func() bool { // EADDRINUSE until the other one is closed everywhere
+					var err error
+					fresh, err = a.listenPacket(r)
+					return err == nil
+				})
+				if fresh.LocalAddr().String() != r.Address {
+					t.Errorf("at %v, before at %s", fresh.LocalAddr(), r.Address)
+				}
+				until(t, "the old sockets to be closed", func() bool {
+					return bound(t, x.LocalAddr()) == map[Policy]int{Shared: 1, ReusePort: 2}[p]
+				})
+				echo(fresh, "a")
+				for range 10 {
+					if s := say(t, sender(t, fresh.LocalAddr()), "1"); s != "1 from a" && (p == Shared || s != "1 from b") {
+						t.Errorf("%q", s)
+					}
+				}
+				if n := len(tr.table.Sockets()); n != 1 {
+					t.Errorf("%d sockets", n)
+				}
+			})
+		}
+	}
+}
+
 // TestPacketReusePort: a client's datagrams go to one slot, and stay with it through the worker's death; a slot that is
 // scaled away leaves its clients to the others.
 func TestPacketReusePort(t *testing.T) {

@@ -8,8 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listening reports whether the socket listens still, and lets anybody in.
+// listening reports whether the socket listens still, and lets anybody in; of a packet socket, whether it can be read.
 func (s *socket) listening() bool {
+	if isPacket(s.fd) {
+		fds := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLRDHUP}}
+		n, err := unix.Poll(fds, 0)
+		return err != nil || n == 0 || fds[0].Revents&(unix.POLLHUP|unix.POLLRDHUP) == 0
+	}
 	v, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	if err != nil || v == 0 {
 		return false
@@ -31,11 +36,11 @@ func disconnect(fd int) error {
 
 // relisten makes a TCP socket that was shut down listen again, for all who have it. A port that
 // was the kernel's choice has been given back meanwhile: it is asked for by number, r's. With an
-// error a new socket is needed.
+// error a new socket is needed, as always for a packet socket.
 func (s *socket) relisten(r Request) error {
 	ap, err := netip.ParseAddrPort(r.Address)
-	if err != nil {
-		return unix.EOPNOTSUPP // a Unix socket stays shut down
+	if err != nil || s.packets() {
+		return unix.EOPNOTSUPP // a Unix socket, or one of datagrams, stays shut down
 	}
 	// A shutdown of a socket that does not listen, as of one that was shut down already, would be
 	// inherited by all that it accepts later. This takes it back.

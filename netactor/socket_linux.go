@@ -244,6 +244,12 @@ func (s *socket) v6only() bool {
 	return err == nil && v != 0
 }
 
+// packets reports whether it is a packet socket; a closed one is not.
+func (s *socket) packets() bool { return isPacket(s.fd) }
+
+// gone reports whether the socket is closed.
+func (s *socket) gone() bool { return s.fd < 0 }
+
 // handle returns a duplicate to send, owned by the caller.
 func (s *socket) handle() (*fdipc.Handle, error) {
 	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)

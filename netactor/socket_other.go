@@ -63,6 +63,10 @@ func (s *socket) address() (network, address string, err error) {
 
 func isPacket(int) bool { return false }
 
+func (s *socket) packets() bool { return s.pc != nil }
+
+func (s *socket) gone() bool { return false }
+
 func (s *socket) v6only() bool { return false }
 
 // handle returns a duplicate to send, owned by the caller.

@@ -64,6 +64,12 @@ func (t *Table) member(key memberKey) (*fdipc.Handle, error) {
 		}
 		t.keep(key, s)
 	}
+	if s.gone() { // and is to be opened again later, but why wait
+		if err := t.relisten(key, s); err != nil {
+			return nil, err
+		}
+		s = t.sockets[key]
+	}
 	return s.handle()
 }
 
@@ -96,9 +102,13 @@ func (t *Table) repair(number uint64) (then func() []effect) {
 	r.last = now
 	var err error
 	did := false
+	var evict []int // members that are packet sockets
 	for key, s := range t.sockets {
 		if key.number != number || s.listening() {
 			continue
+		}
+		if s.packets() {
+			evict = append(evict, key.index)
 		}
 		e := t.relisten(key, s)
 		err = errors.Join(err, e)
@@ -110,9 +120,16 @@ func (t *Table) repair(number uint64) (then func() []effect) {
 	}
 	if err != nil {
 		t.later(number, r, r.pause)
-		return nil
 	}
-	return func() []effect { return t.state.repaired(number) }
+	return func() (out []effect) {
+		for _, index := range evict {
+			out = append(out, t.state.evict(number, index)...)
+		}
+		if err == nil {
+			out = append(out, t.state.repaired(number)...)
+		}
+		return out
+	}
 }
 
 // later has a socket repaired after a while.

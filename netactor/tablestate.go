@@ -540,11 +540,37 @@ func (t *tableState) broken(number uint64) []effect {
 	return []effect{{do: doRepair, number: number}}
 }
 
+// evict says that a packet socket, or one member of it, was shut down and is replaced. The duplicates of the workers that
+// have it cannot be: they are told that it is closed, and whoever asks again, they or their
+// replacements, gets the new one.
+func (t *tableState) evict(number uint64, member int) (out []effect) {
+	s := t.sockets[number]
+	if s == nil || s.phase != open {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.owners)) {
+		o := s.owners[name]
+		for _, id := range slices.Sorted(maps.Keys(o.held)) {
+			if s.memberOf(id) != member {
+				continue
+			}
+			delete(o.held, id)
+			o.vacancies++
+			out = append(out, s.release(id, false)...)
+			out = append(out, effect{do: doTell, number: number, worker: id})
+		}
+	}
+	return out
+}
+
 // repaired says that a socket listens: whoever accepts on it gets it anew.
 func (t *tableState) repaired(number uint64) []effect {
 	s := t.sockets[number]
 	if s == nil || s.phase != open {
 		return nil
+	}
+	if packet(s.addr.Network) {
+		return nil // see evict
 	}
 	if s.req.Policy.dispatched() {
 		if t.attached {

@@ -34,6 +34,9 @@ func (m *master) do(effects []effect) {
 		switch e.do {
 		case doOpen:
 			r := reply{Network: "tcp", Address: e.req.Address}
+			if packet(e.req.Network) {
+				r.Network = "udp"
+			}
 			if e.req.port() == 0 {
 				m.port++
 				r.Address = strings.TrimSuffix(e.req.Address, "0") + fmt.Sprint(m.port)
@@ -196,6 +199,91 @@ func TestTableShare(t *testing.T) {
 		m.do(m.s.listen(ask{worker: 2, owner: "web", seq: 51, req: r, given: &socket{}}))
 		if errno(m.reply[51]) != syscall.EADDRINUSE || !slices.Contains(m.log, "discard") {
 			t.Errorf("a second one: %+v %v", m.reply[51], m.log)
+		}
+	})
+}
+
+func TestTablePackets(t *testing.T) {
+	udp := func(p Policy) Request {
+		return Request{Network: "udp4", Address: "127.0.0.1:0", Name: "dns", Policy: p}
+	}
+	pools := func(t *testing.T, p Policy) (m *master, s *socketState) {
+		m = newMaster(t)
+		for id := range uint64(2) {
+			m.s.addWorker(Worker{ID: id + 1, Pool: "web", Slot: int(id)})
+		}
+		m.ask(1, udp(p))
+		m.ask(2, udp(p))
+		return m, m.s.sockets[1]
+	}
+	t.Run("N11 shared whatever the policy, and not published", func(t *testing.T) {
+		for p := range policies {
+			m, s := pools(t, p)
+			want := Shared
+			if p == ReusePort {
+				want = ReusePort
+			}
+			if s.req.Policy != want || s.addr.Policy != want || len(s.holders()) != 2 || slices.Contains(m.log, "publish 1") {
+				t.Errorf("%v: %v, %v %v", p, s.req.Policy, s.holders(), m.log)
+			}
+		}
+	})
+	t.Run("a socket of the other kind is refused, and stays as it is", func(t *testing.T) {
+		m, s := pools(t, RoundRobin)
+		m.worker(3, 0)
+		if e := errno(m.ask(3, Request{Name: "dns"})); e != syscall.EPROTOTYPE {
+			t.Errorf("by name: %v", e)
+		}
+		if e := errno(m.ask(3, Request{FD: 7})); e != 0 {
+			t.Errorf("a listener by number: %v", e)
+		}
+		m.worker(4, 0)
+		if e := errno(m.ask(4, Request{FD: 7, Packet: true})); e != syscall.EINVAL {
+			t.Errorf("by number: %v", e)
+		}
+		if len(s.holders()) != 2 {
+			t.Errorf("holders %v", s.holders())
+		}
+	})
+	t.Run("the first asker's mistake leaves no socket", func(t *testing.T) {
+		m := newMaster(t)
+		m.worker(1, 0)
+		if e := errno(m.ask(1, Request{FD: 7, Packet: true})); e != syscall.EINVAL || len(m.s.keys) != 0 || len(m.closed) != 1 {
+			t.Errorf("%v, keys %v, closed %v", e, m.s.keys, m.closed)
+		}
+	})
+	t.Run("no pause", func(t *testing.T) {
+		m, s := pools(t, Shared)
+		if out, ok := m.s.pause(1, true); ok || out != nil || s.paused {
+			t.Error("paused")
+		}
+	})
+	t.Run("one that was shut down is taken from the workers, and kept for them", func(t *testing.T) {
+		m, s := pools(t, Shared)
+		m.do(m.s.evict(1, 0))
+		if !slices.Equal(m.log[len(m.log)-2:], []string{"tell 1 of 1", "tell 2 of 1"}) || len(s.holders()) != 0 || len(m.closed) != 0 {
+			t.Errorf("%v, %v", m.log, s.holders())
+		}
+		m.do(m.s.closed(1, 1)) // its word that came too late
+		if r := m.ask(1, udp(Shared)); r.Number != 1 {
+			t.Errorf("asked again: %+v", r)
+		}
+		m.do(m.s.removeWorker(2, false))
+		m.worker(3, 0)
+		if r := m.ask(3, udp(Shared)); r.Number != 1 || s.owners["web"].vacancies != 0 {
+			t.Errorf("the replacement: %+v, %d vacancies", r, s.owners["web"].vacancies)
+		}
+		m.do(m.s.closed(1, 1))
+		m.do(m.s.closed(3, 1))
+		if !slices.Equal(m.closed, []uint64{1}) {
+			t.Errorf("closed %v", m.closed)
+		}
+	})
+	t.Run("with ReusePort only those of the member", func(t *testing.T) {
+		m, s := pools(t, ReusePort)
+		m.do(m.s.evict(1, s.memberOf(2)))
+		if !slices.Equal(s.holders(), []uint64{1}) || len(s.members) != 2 {
+			t.Errorf("holders %v, %d members", s.holders(), len(s.members))
 		}
 	})
 }
