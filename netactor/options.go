@@ -10,7 +10,8 @@ import (
 
 // SocketOptions are options of a listening socket. The connections that it gives have those that are marked
 // so, under every policy. The zero value is what package net sets. A Unix socket takes none; a UDP socket
-// takes the buffers, FreeBind and Transparent. For what is not here there is [Functions].Control.
+// takes the buffers, FreeBind and Transparent. On a socket that comes from outside (Request.FD) they hold for
+// the clients who come after it was opened here. For what is not here there is [Functions].Control.
 //
 // One that the kernel refuses is the error of the Listen, which names the field. Off Linux all are refused.
 type SocketOptions struct {
