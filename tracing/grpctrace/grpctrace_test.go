@@ -61,6 +61,22 @@ func (s server) Check(ctx context.Context, r *healthpb.HealthCheckRequest) (*hea
 	return s.Server.Check(ctx, r)
 }
 
+// Watch answers twice on a stream that the client ends.
+func (s server) Watch(_ *healthpb.HealthCheckRequest, stream healthpb.Health_WatchServer) error {
+	if !tracing.FromContext(stream.Context()).Context().IsValid() {
+		s.t.Error("the handler of a stream does not find its connection's span")
+	}
+	_, span := trace.SpanFromContext(stream.Context()).TracerProvider().Tracer("app").Start(stream.Context(), "work")
+	defer span.End()
+	for range 2 {
+		if err := stream.Send(&healthpb.HealthCheckResponse{Status: healthpb.HealthCheckResponse_SERVING}); err != nil {
+			return err
+		}
+	}
+	<-stream.Context().Done()
+	return nil
+}
+
 func TestCallsOfOneConnection(t *testing.T) {
 	sr := tracetest.NewSpanRecorder()
 	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(sr))
@@ -89,6 +105,20 @@ func TestCallsOfOneConnection(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// Two streams at a time, on the same connection.
+	for range 2 {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		stream, err := healthpb.NewHealthClient(client).Watch(ctx, &healthpb.HealthCheckRequest{})
+		for range 2 {
+			if err == nil {
+				_, err = stream.Recv()
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	client.Close()
 	srv.GracefulStop()
 	if err := <-served; err != nil {
@@ -105,8 +135,8 @@ func TestCallsOfOneConnection(t *testing.T) {
 		}
 	}
 	slices.SortFunc(calls, func(a, b sdktrace.ReadOnlySpan) int { return a.StartTime().Compare(b.StartTime()) })
-	if len(calls) != 3 {
-		t.Fatalf("%d calls recorded, want 3", len(calls))
+	if len(calls) != 5 {
+		t.Fatalf("%d calls recorded, want 5", len(calls))
 	}
 	linked := func(s sdktrace.ReadOnlySpan) bool {
 		return len(s.Links()) == 1 && s.Links()[0].SpanContext.SpanID() == serve.SpanID()
@@ -119,5 +149,19 @@ func TestCallsOfOneConnection(t *testing.T) {
 	}
 	if calls[2].SpanContext().TraceID().String() != theirs || !linked(calls[2]) {
 		t.Errorf("the client's call is in trace %v, with links %v", calls[2].SpanContext().TraceID(), calls[2].Links())
+	}
+	for _, stream := range calls[3:] {
+		if stream.Parent().IsValid() || !linked(stream) {
+			t.Errorf("a stream is under %v, with links %v", stream.Parent(), stream.Links())
+		}
+		work := 0
+		for _, s := range sr.Ended() {
+			if s.Name() == "work" && s.Parent().SpanID() == stream.SpanContext().SpanID() {
+				work++
+			}
+		}
+		if work != 1 {
+			t.Errorf("%d spans of the handler under its stream, want 1", work)
+		}
 	}
 }
