@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	otelmetric "go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
@@ -358,5 +359,42 @@ func TestMasterThatDoesNotRead(t *testing.T) {
 	close(release)
 	for _, ticker := range worker.(*pipeline).tickers {
 		<-ticker.done
+	}
+}
+
+// Two parts of a program that count different things by one name are in each other's
+// way in a scrape; the rest of it is not, and OTLP has both.
+func TestOneNameInTwoScopes(t *testing.T) {
+	r := otlptest.NewReceiver(t)
+	r.Setenv(t)
+	var told []string
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { told = append(told, err.Error()) }))
+	t.Cleanup(func() { otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {})) })
+	master := start(t, masterProcess, nil)
+	for _, scope := range []string{"a", "b"} {
+		c, err := master.(*pipeline).instruments.Meter(scope).Int64Counter("jobs")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Add(t.Context(), 1)
+	}
+	newShop(t, master.(*pipeline).instruments).order(t.Context(), 1)
+	for range 2 {
+		if code, got := scrapeText("text/plain"); code != 200 || !strings.Contains(got, "shop_revenue_EUR_total 2.5\n") {
+			t.Errorf("a scrape (%d):\n%s", code, got)
+		}
+	}
+	if len(told) != 1 || !strings.Contains(told[0], "jobs") {
+		t.Errorf("told: %q, want one thing", told)
+	}
+	shutdown(t, master)
+	jobs := 0
+	for _, m := range r.Metrics() {
+		if m.Name == "jobs" {
+			jobs++
+		}
+	}
+	if jobs != 2 {
+		t.Errorf("%d of them by OTLP, want 2", jobs)
 	}
 }

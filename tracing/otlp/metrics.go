@@ -57,10 +57,19 @@ func (p *pipeline) startMetrics(ctx context.Context, cfg Config, s settings, pro
 		// Series that say the same of different scopes are in each other's way; the
 		// others are none the worse for it.
 		ErrorHandling: promhttp.ContinueOnError,
+		ErrorLog:      new(scrapeLog),
 	})
 	p.shown = sdkmetric.NewMeterProvider(append(opts, sdkmetric.WithReader(reader))...)
 	current.Store(p)
 	return nil
+}
+
+// scrapeLog tells the first thing that is wrong with what is scraped; the next scrape
+// has the same.
+type scrapeLog struct{ once sync.Once }
+
+func (l *scrapeLog) Println(v ...any) {
+	l.once.Do(func() { otel.Handle(fmt.Errorf("tracing/otlp: a scrape: %s", fmt.Sprintln(v...))) })
 }
 
 // points is the payload of what Coppice counts.
