@@ -1,6 +1,7 @@
 package tracing_test
 
 import (
+	"context"
 	"fmt"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -38,4 +39,23 @@ func Example() {
 	// hand-off producer true
 	// accept internal true
 	// serve internal true
+}
+
+// A program with a TracerProvider of its own gives it to Coppice before the tree is
+// started, in every process, and shuts it down itself.
+func ExampleOwn() {
+	ended := tracetest.NewSpanRecorder() // or an exporter
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(ended))
+	tracing.Register(tracing.Own(provider))
+	defer tracing.Register(nil)
+
+	// What the runtime does in each process.
+	pipeline, err := tracing.Start(context.Background(), tracing.Process{Role: "listener", Name: "listener"}, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	tracing.New(pipeline.TracerProvider()).Accept(tracing.Accepted{Listener: "http"}).End()
+	fmt.Println(pipeline.Shutdown(context.Background()), ended.Ended()[0].Name())
+	// Output: <nil> accept
 }
