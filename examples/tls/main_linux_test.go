@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -127,37 +129,82 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// TestHTTP2: a client that speaks HTTP/2 does, and a reload moves it to a new worker
-// without an error.
+// TestHTTP2: clients that keep a connection of HTTP/2 ask and send over it, several at once,
+// while the program is reloaded again and again. Each reload moves them to new workers by
+// GOAWAY: what the old ones had not begun is asked again of the new ones, and nothing fails.
 func TestHTTP2(t *testing.T) {
+	const clients, atOnce = 4, 3
+	reloads := 5
+	if os.Getenv("COPPICE_SOAK") != "" {
+		reloads = 20
+	}
 	p, url := start(t)
-	client := http.Client{Timeout: runtimetest.Patience, Transport: &http.Transport{
-		ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
-	}}
-	defer client.CloseIdleConnections()
-	generation := func() (g int) {
+	var (
+		running    sync.WaitGroup
+		answers    atomic.Int64
+		generation [clients]atomic.Int64 // that each client has heard last
+		done       = make(chan struct{})
+	)
+	for i := range clients {
+		client := http.Client{Timeout: runtimetest.Patience, Transport: &http.Transport{
+			ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		}}
+		t.Cleanup(client.CloseIdleConnections)
+		ask := func() error {
+			resp, err := client.Post(url, "text/plain", strings.NewReader("hello"))
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			answer, err := io.ReadAll(resp.Body)
+			if err != nil || resp.ProtoMajor != 2 {
+				return fmt.Errorf("%s: %w", resp.Proto, err)
+			}
+			var who string
+			var g int64
+			if _, err := fmt.Sscanf(string(answer), "%s of generation %d:", &who, &g); err != nil {
+				return fmt.Errorf("%q: %w", answer, err)
+			}
+			answers.Add(1)
+			generation[i].Store(g)
+			return nil
+		}
+		for range atOnce {
+			running.Go(func() {
+				for {
+					select {
+					case <-done:
+						return
+					default:
+					}
+					if err := ask(); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+	}
+	heard := func(g int64) {
 		t.Helper()
-		resp, err := client.Get(url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		answer, err := io.ReadAll(resp.Body)
-		if err != nil || resp.ProtoMajor != 2 {
-			t.Fatalf("%s: %v", resp.Proto, err)
-		}
-		var who string
-		if _, err := fmt.Sscanf(string(answer), "%s of generation %d:", &who, &g); err != nil {
-			t.Fatalf("%q: %v", answer, err)
-		}
-		return g
+		runtimetest.Eventually(t, fmt.Sprintf("every client hears generation %d", g), func() bool {
+			for i := range generation {
+				if generation[i].Load() != g {
+					return t.Failed()
+				}
+			}
+			return true
+		})
 	}
-	if g := generation(); g != 1 {
-		t.Fatalf("generation %d answers", g)
+	for i := range reloads {
+		heard(int64(i + 1))
+		p.Signal(syscall.SIGHUP)
+		p.Await(fmt.Sprintf(`reloaded generation=%d `, i+2))
 	}
-	p.Signal(syscall.SIGHUP)
-	p.Await(`reloaded generation=2 `)
-	runtimetest.Eventually(t, "the client is with the new generation", func() bool { return generation() == 2 })
+	heard(int64(reloads + 1))
+	close(done)
+	running.Wait()
+	t.Logf("%d reloads: %d answers over HTTP/2", reloads, answers.Load())
 	p.Signal(syscall.SIGTERM)
 	if code := p.Wait(); code != 0 {
 		t.Errorf("exit code %d", code)
