@@ -34,6 +34,9 @@
 // complete in which nobody asked for it ([Table.Sweep]). Meanwhile clients wait
 // in the kernel's backlog, whoever is dead.
 //
+// What the first asker says of a socket holds: its [SocketOptions] are set before it is bound, and are those of
+// the connections too.
+//
 // # What a connection can count on
 //
 //   - Where [Peek] asks for that, it is placed by what it says first. Until it has said enough, or its time is

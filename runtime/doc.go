@@ -67,7 +67,10 @@
 //
 // With [Hash] the connections of one client address have one worker; with a [Peek] those of one TLS
 // server name, cookie, or beginning. They are looked at in the listener process, and the worker reads every
-// byte.
+// byte. Behind a load balancer that writes a PROXY header the worker takes it off, with a listener around
+// the one it was given: examples/proxy.
+//
+// [SocketOptions] of a listener hold for what workers accept, under each policy.
 //
 // A packet socket ([Worker.ListenPacket]) belongs to its pool in the same way. Nobody hands datagrams over: each goes
 // to the worker that reads first, and one that was read dies with its worker. What is queued in the socket is
