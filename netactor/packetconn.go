@@ -15,10 +15,15 @@ import (
 //
 // The socket is shared with other processes, and what belongs to the socket, not to the descriptor, is so too:
 //
-//   - Its options. A buffer size, a TTL, a group that one joins hold for all; to join again is EADDRINUSE.
+//   - Its options. A buffer size, a TTL hold for all.
+//   - Its groups. Membership outlives the worker that joined; to join again is EADDRINUSE, which says that it is done. A
+//     datagram to the group goes to one worker. With [ReusePort] each socket has to be joined, once, and each gets
+//     a copy. Without IP_MULTICAST_ALL = 0 a socket also gets what any other of the machine joined (ip(7)).
 //   - O_NONBLOCK. Whoever clears it, by File and then Fd for instance, makes reads block in all processes, past
 //     their deadlines. SyscallConn does not.
-//   - Its peer. Whoever connects it (SyscallConn and connect(2)) connects it for all.
+//   - Its peer. Whoever connects it (SyscallConn and connect(2)) connects it for all. For a peer of one's own there is a
+//     socket of one's own: net.Dial from any port; from this one only with ReusePort, where SO_REUSEPORT, bind and connect
+//     make a socket that gets all of that peer's datagrams, but between bind and connect others' too.
 //   - Its end. Whoever shuts it down (shutdown(2)) does so for all: the master notices and opens another, and reads of
 //     this one return net.ErrClosed. Who asks again gets the new one.
 //   - The order: each datagram goes to one reader, whichever is first.

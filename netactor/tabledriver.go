@@ -64,7 +64,9 @@ func (t *Table) perform(e effect) (then func() []effect) {
 			}
 		}
 	case doRetire:
-		if !migrates() {
+		if s := t.sockets[memberKey{e.number, e.member}]; s != nil && s.packets() {
+			t.gate.warn("the socket of a worker that is not replaced is closed: what is queued in it is lost", "listener", t.title(e.number))
+		} else if !migrates() {
 			t.gate.warn("the socket of a worker that is not replaced is closed: what waits in its backlog is reset, for net.ipv4.tcp_migrate_req is 0",
 				"listener", t.title(e.number))
 		}
