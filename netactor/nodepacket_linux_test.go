@@ -326,12 +326,6 @@ func TestNodePacket(t *testing.T) {
 			if s := tr.table.Sockets(); len(s) != 1 || len(s[0].Workers) != 2 {
 				t.Errorf("sockets %+v", s)
 			}
-			// The same number for connections is another socket.
-			ln := a.mustListen(loopback2(pc.LocalAddr().String()))
-			go serveID(ln, "tcp")
-			if s := ask1(t, "tcp", ln.Addr().String()); s != "tcp" {
-				t.Errorf("%q", s)
-			}
 		})},
 	})
 }

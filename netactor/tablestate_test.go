@@ -228,6 +228,17 @@ func TestTablePackets(t *testing.T) {
 			}
 		}
 	})
+	t.Run("N134 the number of port 0, but not for connections", func(t *testing.T) {
+		m, s := pools(t, Shared)
+		r := Request{Network: "udp4", Address: s.addr.Address}
+		if found, _ := m.s.find(r); found != s {
+			t.Errorf("%+v is %+v", r, found)
+		}
+		r.Network = "tcp4"
+		if found, _ := m.s.find(r); found != nil {
+			t.Errorf("%+v is %+v", r, found)
+		}
+	})
 	t.Run("a socket of the other kind is refused, and stays as it is", func(t *testing.T) {
 		m, s := pools(t, RoundRobin)
 		m.worker(3, 0)
