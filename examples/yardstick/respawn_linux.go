@@ -24,13 +24,20 @@ import (
 // respawnWorkers is the size of the pool of respawn: one is killed, the other serves on.
 var respawnWorkers int
 
+// respawnSpare has respawn serve the tree of respawn_spare.
+var respawnSpare bool
+
 func respawnFlags(fs *flag.FlagSet) {
 	fs.IntVar(&respawnWorkers, "workers", 2, "worker processes")
+	fs.BoolVar(&respawnSpare, "spare", false, "with -serve: one worker and a warm spare")
 }
 
 // serveRespawn is the tree of respawn: HTTP servers on one address. It prints "ready PID" each time that a worker
 // has taken the place of another.
 func serveRespawn() {
+	if respawnSpare {
+		serveSpare()
+	}
 	coppice.Main(coppice.Config{
 		Logger: slog.New(slog.DiscardHandler), // each kill is an error to it
 		Hooks: coppice.Hooks{Started: func(rt *coppice.Runtime) {
@@ -75,6 +82,8 @@ func respawnRows() []row {
 			}
 			return respawned(d, exec.Command(exe, "respawn", "-serve", "-workers", strconv.Itoa(respawnWorkers)))
 		}},
+		{"respawn_spare", spareRow(false)},
+		{"respawn_spare_kill", spareRow(true)},
 		{"node_respawn", func(d time.Duration) (result, error) {
 			node, err := exec.LookPath("node")
 			if err != nil {
@@ -91,6 +100,16 @@ func respawnRows() []row {
 			}
 			return respawned(d, exec.Command(node, script, strconv.Itoa(respawnWorkers)))
 		}},
+	}
+}
+
+func spareRow(fromKill bool) func(time.Duration) (result, error) {
+	return func(d time.Duration) (result, error) {
+		exe, err := os.Executable()
+		if err != nil {
+			return result{}, err
+		}
+		return respawnedSpare(d, exec.Command(exe, "respawn", "-serve", "-spare"), fromKill)
 	}
 }
 
