@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/tracing"
@@ -35,6 +36,8 @@ type Listeners struct {
 	ordinals map[string]map[int]bool
 	closed   bool
 	load     int64 // the worker's own word on it; -1 when it gave none
+
+	failing atomic.Bool // see Fail
 }
 
 // member is one open listener, or packet socket, of a worker.
@@ -192,6 +195,9 @@ func (ls *Listeners) renewFrame(f *fdipc.Frame) {
 // tell sends a frame without a payload, if that is possible. What cannot be
 // sent need not be: the peer is gone, or is cut off for not reading.
 func (ls *Listeners) tell(c *fdipc.Conn, k fdipc.Kind, number uint64) {
+	if k == KindClosed && ls.failing.Load() {
+		return // the master will see the worker's end
+	}
 	ls.send(c, &fdipc.Frame{Kind: k, Target: number})
 }
 
@@ -280,6 +286,11 @@ func (ls *Listeners) Drain(ctx context.Context) error {
 	})
 	return ls.conns.wait(ctx)
 }
+
+// Fail says that the worker ends by itself and is to be replaced: what is closed from now
+// on the master does not count as closed. Like the death of a process it leaves the
+// sockets open, for the replacement.
+func (ls *Listeners) Fail() { ls.failing.Store(true) }
 
 // Close closes all listeners and packet sockets. It does not wait. A later Listen or ListenPacket
 // fails.

@@ -15,6 +15,7 @@ import (
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -320,6 +321,10 @@ func (c *child) work() farewell {
 		err = c.pool.Worker(c.ctx, &Worker{c})
 	}
 	asked := c.ctx.Err() != nil
+	again := c.pool.Restart == supervisor.Permanent || c.pool.Restart == supervisor.Transient && err != nil
+	if !asked && again {
+		c.accept.Fail()
+	}
 	c.endDrain() // what the worker function has not waited for is cut
 	_ = c.accept.Drain(c.drain)
 	_ = c.accept.Close() // packet sockets

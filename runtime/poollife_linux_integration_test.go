@@ -121,6 +121,7 @@ func (p *planted) spare() (id int) {
 }
 
 // TestSpare: a worker that is warm takes a dead one's slot, and another grows behind it.
+// The socket stays, though the one that had it has returned an error, and not just died.
 func TestSpare(t *testing.T) {
 	inBoth(t, func(t *testing.T) {
 		p := plant(t, "spares")
@@ -128,7 +129,7 @@ func TestSpare(t *testing.T) {
 		defer events.Close()
 		for range 3 {
 			runtimetest.Eventually(t, "there is a spare", func() bool { return p.spare() != 0 })
-			before, spare := p.slots()["web/0"], p.spare()
+			before, spare, addr := p.slots()["web/0"], p.spare(), p.Listeners()[0].Addr.String()
 			p.crash()
 			runtimetest.Eventually(t, "somebody else is in the slot", func() bool {
 				n := p.slots()["web/0"]
@@ -136,6 +137,9 @@ func TestSpare(t *testing.T) {
 			})
 			if now := p.slots()["web/0"]; now.ID != spare || now.Incarnation != before.Incarnation+1 {
 				t.Errorf("%+v has the slot, want the spare #%d", now, spare)
+			}
+			if now := p.Listeners()[0].Addr.String(); now != addr { // nobody else had it
+				t.Errorf("it listens on %s, and listened on %s", now, addr)
 			}
 			p.get()
 		}
