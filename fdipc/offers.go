@@ -31,6 +31,7 @@ type offers struct {
 	claimed  uint64 // ever; under mu like the rest, for it is the common case
 
 	callback sync.Mutex // held around Settled, never with mu
+	told     []settled  // empty, for done to be filled anew; under callback
 }
 
 type offer struct {

@@ -143,12 +143,14 @@ func (o *offers) settle() {
 	o.elapseLocked(now())
 	o.sweepLocked()
 	done := o.done
-	o.done = nil
+	o.done, o.told = o.told, nil
 	if len(o.live) > 0 || o.stalled && o.t != nil && o.availableLocked() == 0 {
 		o.armLocked(o.c.cfg.tick)
 	}
 	o.mu.Unlock()
 	o.call(done)
+	clear(done)
+	o.told = done[:0]
 }
 
 // releases are claimed handles whose copies here are yet to be closed: neighbours at one stroke.
