@@ -22,7 +22,9 @@ var (
 //	starting --Started handled--> up --Stop, panic, Exit--> stopping --Stopped handled--> ended
 //	    any --kill--> ended, with the handler that may still run leaked
 //
-// The reason is decided once, by the first of them.
+// The reason is the first that the actor gives itself, by a panic or Exit or by being
+// killed; else the one for which it was first asked to end. So it is with a process of
+// Erlang: one that is shut down and fails on its way out has failed.
 type cell struct {
 	s        *System
 	id       string
@@ -46,6 +48,7 @@ type cell struct {
 	mu       sync.Mutex
 	started  bool
 	decided  bool
+	its      bool // reason is the actor's own
 	reason   supervisor.Reason
 	ended    bool
 	leaked   chan struct{} // set by kill; closed when no handler runs
@@ -84,11 +87,20 @@ func (c *cell) born(ctx actor.Context) {
 	c.s.cells.add(c)
 }
 
-// decide fixes the reason of the actor's end, if nothing has before.
+// decide fixes the reason for which the actor was asked to end, if nothing has before.
 func (c *cell) decide(r supervisor.Reason) {
 	c.mu.Lock()
 	if !c.decided {
 		c.decided, c.reason = true, r
+	}
+	c.mu.Unlock()
+}
+
+// exit fixes the reason that the actor gives itself, if it has not before.
+func (c *cell) exit(r supervisor.Reason) {
+	c.mu.Lock()
+	if !c.its && !c.ended {
+		c.decided, c.its, c.reason = true, true, r
 	}
 	c.mu.Unlock()
 }
@@ -123,7 +135,7 @@ func (c *cell) finish(how byte) {
 
 // crash ends the actor: Stopping and Stopped still run, user messages do not.
 func (c *cell) crash(r supervisor.Reason) {
-	c.decide(r)
+	c.exit(r)
 	c.box.hold()
 	c.box.PostSystemMessage(&actor.Stop{})
 }
@@ -132,7 +144,7 @@ func (c *cell) crash(r supervisor.Reason) {
 // middle of stopping protoactor can not be made to go on, so that we end it here.
 func (c *cell) backstop(r supervisor.Reason) {
 	if c.guard.stopping {
-		c.decide(r)
+		c.exit(r)
 		c.abandon()
 		return
 	}
@@ -150,7 +162,7 @@ func (c *cell) settle() {
 // fire, its queue becomes dead letters. A handler that is running goes on, leaked,
 // until it returns; then the actor's children are stopped and no more callbacks run.
 func (c *cell) kill(r supervisor.Reason) {
-	c.decide(r)
+	c.exit(r)
 	c.abandon()
 }
 

@@ -24,6 +24,9 @@
 //	Panic      a panic, with its stack
 //	Killed     it did not end in time; the handler that goes on is leaked, see [Stats]
 //
+// Who was asked to end and panics or calls Exit before it has ended leaves for that
+// reason, as a process of Erlang does.
+//
 // Do not use, in actors that are to be supervised: Props.WithGuardian, stash,
 // SetReceiveTimeout (it races; use time.AfterFunc and a message), protoactor's
 // bounded mailboxes ([Spec].Bound). A Future is for one goroutine; [System.Ask] is for all.

@@ -111,8 +111,11 @@ func (g *guard) guarded(ctx actor.Context, f func()) {
 			g.c.crash(r)
 			return
 		}
-		// On the way out a failure has no further effect, but it is said.
-		g.c.decide(r)
+		// On the way out it is the reason, and said: whoever asked for the end may not look.
+		g.c.exit(r)
+		if r.IsNormal() {
+			return
+		}
 		g.c.s.log.Warn("actor failed while stopping", slog.String("actor", g.c.id), slog.String("reason", r.String()))
 	}()
 	f()

@@ -104,6 +104,29 @@ func TestSpawnIsGivenUpWithItsContext(t *testing.T) {
 	}
 }
 
+// Who was asked to end and fails before it has, has failed.
+func TestReasonOfAFailureAfterStop(t *testing.T) {
+	s := local(t)
+	busy, release := make(chan struct{}), make(chan struct{})
+	pid := spawn(t, s, "a", receive(func(actor.Context) {
+		close(busy)
+		<-release
+		panic("in the last message")
+	}))
+	m := s.Monitor(pid)
+	if err := s.Send(t.Context(), pid, 1); err != nil {
+		t.Fatal(err)
+	}
+	actorstest.Next(t, busy)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	wantErr(t, s.Stop(ctx, pid), context.Canceled) // the actor has been asked
+	close(release)
+	if d := actorstest.Next(t, m.C); d.Reason.Kind != supervisor.Panic || d.Reason.Value != "in the last message" {
+		t.Fatalf("reason %v, want the panic", d.Reason)
+	}
+}
+
 func TestReasons(t *testing.T) {
 	cause := errors.New("cause")
 	rows := []struct {
@@ -230,7 +253,7 @@ func TestKillLeaksAStuckHandlerVisibly(t *testing.T) {
 	inst.Kill()
 	inst.Kill()
 	actorstest.Next(t, inst.Done())
-	wantKind(t, inst.Reason(), supervisor.Shutdown)
+	wantKind(t, inst.Reason(), supervisor.Killed)
 	leaked := inst.(interface{ Leaked() <-chan struct{} }).Leaked()
 	if total, latest := s.DeadLetters(); total != 1 || latest[0].Type != "string" {
 		t.Fatalf("dead letters %v", latest)
