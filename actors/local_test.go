@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"sync"
 	"testing"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -266,5 +267,39 @@ func TestKillLeaksAStuckHandlerVisibly(t *testing.T) {
 	actorstest.Next(t, leaked)
 	if v := ask(t, s, pid, "x"); v != "x" || s.Stats().Leaked != 0 {
 		t.Fatalf("%v, %+v", v, s.Stats())
+	}
+}
+
+// A monitor is cancelled while its Down is on its way: it is there when Cancel returns,
+// or never.
+func TestCancelAgainstDown(t *testing.T) {
+	s := local(t)
+	was, never := 0, 0
+	for i := range 2000 {
+		pid := spawn(t, s, "a", echo)
+		m, end := s.Monitor(pid), s.Monitor(pid)
+		var race sync.WaitGroup
+		race.Go(func() {
+			for range i % 64 {
+				runtime.Gosched()
+			}
+			m.Cancel()
+			n := len(m.C)
+			actorstest.Next(t, end.C)
+			if len(m.C) != n {
+				t.Errorf("round %d: Down came after Cancel had returned", i)
+			}
+			if n == 0 {
+				never++
+			} else {
+				was++
+			}
+		})
+		stop(t, s, pid)
+		race.Wait()
+	}
+	t.Logf("%d came, %d did not", was, never)
+	if n := s.Stats().Monitors; n != 0 {
+		t.Errorf("%d monitors left", n)
 	}
 }

@@ -20,12 +20,13 @@ type Monitor struct {
 	// C delivers the Down of [System.Monitor]. Nil for [System.MonitorFrom].
 	C <-chan Down
 
+	c     chan Down // C, for who fires; 1 entry, written once
 	s     *System
 	ref   uint64
 	pid   *actor.PID
 	owner *cell              // the actor with which the monitor ends; may be nil
 	stop  byte               // also ask it to end: stopShutdown, stopPoison
-	fired func(Down, ending) // called by who took the monitor out of the table
+	fired func(Down, ending) // called by who took the monitor out of the table; nil: c is all
 
 	// Guarded by monitors.mu.
 	to      string // the process it is at
@@ -50,7 +51,7 @@ const (
 // Down comes after all that the actor sent to this process.
 func (s *System) Monitor(pid *actor.PID) *Monitor {
 	c := make(chan Down, 1)
-	m := &Monitor{C: c, s: s, pid: pid, fired: func(d Down, _ ending) { c <- d }}
+	m := &Monitor{C: c, c: c, s: s, pid: pid}
 	s.monitors.start(m)
 	return m
 }
@@ -67,10 +68,10 @@ func (s *System) MonitorFrom(ctx actor.Context, pid *actor.PID) *Monitor {
 	return m
 }
 
-// Cancel ends the monitor. When it returns, no Down will be sent; one that was
-// sent before may still be in C or in the mailbox.
+// Cancel ends the monitor. When it returns, the Down is in C or never will be. To the
+// actor of a [System.MonitorFrom] one that is on its way at that moment still comes.
 func (m *Monitor) Cancel() {
-	if undo, ok := m.s.monitors.take(m); ok && undo != nil {
+	if undo, ok := m.s.monitors.take(m, nil); ok && undo != nil {
 		undo()
 	}
 }
@@ -93,11 +94,15 @@ func (t *monitors) count() int {
 	return len(t.open)
 }
 
-// take removes m and returns how to undo its start; false when it had ended.
-func (t *monitors) take(m *Monitor) (undo func(), ok bool) {
+// take removes m and returns how to undo its start; false when it had ended. d is its
+// end; nil: it was cancelled.
+func (t *monitors) take(m *Monitor, d *Down) (undo func(), ok bool) {
 	t.mu.Lock()
 	_, ok = t.open[m.ref]
 	delete(t.open, m.ref)
+	if ok && d != nil && m.c != nil {
+		m.c <- *d // has room. Under the lock: who cancels after this finds it
+	}
 	if t.watches[m.watch] == m {
 		delete(t.watches, m.watch)
 	}
@@ -110,8 +115,9 @@ func (t *monitors) take(m *Monitor) (undo func(), ok bool) {
 }
 
 func (t *monitors) fire(m *Monitor, r supervisor.Reason, how ending) {
-	if _, ok := t.take(m); ok {
-		m.fired(Down{PID: m.pid, Reason: r}, how)
+	d := Down{PID: m.pid, Reason: r}
+	if _, ok := t.take(m, &d); ok && m.fired != nil {
+		m.fired(d, how)
 	}
 }
 
@@ -178,7 +184,7 @@ func (t *monitors) start(m *Monitor) {
 	t.open[m.ref] = m
 	t.mu.Unlock()
 	if m.owner != nil && !m.owner.own(m) {
-		t.take(m) // the watcher has ended
+		t.take(m, nil) // the watcher has ended
 		return
 	}
 	if s.closed.Load() {

@@ -73,7 +73,7 @@ func (s *System) finish(ctx context.Context, pid *actor.PID, how byte) error {
 		return ErrNoActor
 	}
 	c := make(chan Down, 1)
-	m := &Monitor{C: c, s: s, pid: pid, stop: how, fired: func(d Down, _ ending) { c <- d }}
+	m := &Monitor{C: c, c: c, s: s, pid: pid, stop: how}
 	s.monitors.start(m)
 	defer m.Cancel()
 	select {
