@@ -31,11 +31,12 @@ func (s *System) Ask(ctx context.Context, pid *actor.PID, msg any) (any, error) 
 }
 
 func (s *System) ask(ctx context.Context, pid *actor.PID, msg any) (any, error) {
-	if s.closed.Load() {
-		return nil, ErrClosed
-	}
 	if msg == nil {
 		return nil, errNil
+	}
+	if s.closed.Load() {
+		s.undeliverable(pid, msg, nil, ErrClosed)
+		return nil, ErrClosed
 	}
 	a := s.asks.begin(pid)
 	err := s.deliver(ctx, pid, &actor.MessageEnvelope{

@@ -106,3 +106,11 @@ func Remembered(s *System) int {
 	defer s.names.moves.mu.Unlock()
 	return len(s.names.moves.who)
 }
+
+// Waiting says whether a sender waits for room with an actor.
+func Waiting(s *System, pid *actor.PID) bool {
+	c := s.cells.find(pid.Id)
+	c.box.mu.Lock()
+	defer c.box.mu.Unlock()
+	return c.box.room != nil
+}

@@ -1,9 +1,11 @@
 package actors_test
 
 import (
+	"context"
 	"io"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
@@ -75,6 +77,97 @@ func TestHandlesMoveWithAMessage(t *testing.T) {
 				t.Fatal(err)
 			}
 			if b, err := io.ReadAll(client); err != nil || string(b) != "hello there" {
+				t.Fatalf("read %q, %v", b, err)
+			}
+		})
+	}
+}
+
+// What an actor never handles has its handles closed, however it came to that.
+func TestHandlesOfWhatIsNotHandledAreClosed(t *testing.T) {
+	for _, row := range []struct {
+		name     string
+		overflow actors.Overflow
+		run      func(t *testing.T, s *actors.System, pid *actor.PID, msg any)
+	}{
+		{"queued when the actor is killed", actors.Wait, func(t *testing.T, s *actors.System, pid *actor.PID, msg any) {
+			_ = s.Send(t.Context(), pid, msg)
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			if err := s.Shutdown(ctx); err == nil { // it is stuck
+				t.Error("the actor ended")
+			}
+		}},
+		{"in no room", actors.Fail, func(t *testing.T, s *actors.System, pid *actor.PID, msg any) {
+			_ = s.Send(t.Context(), pid, 1)
+			wantErr(t, s.Send(t.Context(), pid, msg), actors.ErrFull)
+		}},
+		{"in no room, asked", actors.Fail, func(t *testing.T, s *actors.System, pid *actor.PID, msg any) {
+			_ = s.Send(t.Context(), pid, 1)
+			_, err := s.Ask(t.Context(), pid, msg)
+			wantErr(t, err, actors.ErrFull)
+		}},
+		{"in no room in time", actors.Wait, func(t *testing.T, s *actors.System, pid *actor.PID, msg any) {
+			_ = s.Send(t.Context(), pid, 1)
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			wantErr(t, s.Send(ctx, pid, msg), context.Canceled)
+		}},
+		{"waiting for room when the system shuts down", actors.Wait, func(t *testing.T, s *actors.System, pid *actor.PID, msg any) {
+			_ = s.Send(t.Context(), pid, 1)
+			sent := make(chan error, 1)
+			go func() { sent <- s.Send(context.Background(), pid, msg) }()
+			settled(t, "the sender waits", func() bool { return actors.Waiting(s, pid) })
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			_ = s.Shutdown(ctx)
+			wantErr(t, actorstest.Next(t, sent), actors.ErrDown)
+		}},
+		{"the newest", actors.DropNewest, func(t *testing.T, s *actors.System, pid *actor.PID, msg any) {
+			_ = s.Send(t.Context(), pid, 1)
+			_ = s.Send(t.Context(), pid, msg)
+		}},
+		{"the oldest", actors.DropOldest, func(t *testing.T, s *actors.System, pid *actor.PID, msg any) {
+			_ = s.Send(t.Context(), pid, msg)
+			_ = s.Send(t.Context(), pid, 1)
+		}},
+		{"told after the end of the system", actors.Wait, func(t *testing.T, s *actors.System, pid *actor.PID, msg any) {
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			_ = s.Shutdown(ctx)
+			wantErr(t, s.Send(t.Context(), pid, msg), actors.ErrClosed)
+		}},
+		{"asked after the end of the system", actors.Wait, func(t *testing.T, s *actors.System, pid *actor.PID, msg any) {
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			_ = s.Shutdown(ctx)
+			_, err := s.Ask(t.Context(), pid, msg)
+			wantErr(t, err, actors.ErrClosed)
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			s := local(t)
+			busy, release := make(chan struct{}), make(chan struct{})
+			defer close(release)
+			pid, err := s.SpawnSpec(t.Context(), actors.Spec{Name: "stuck", Bound: 1, Overflow: row.overflow, New: receive(func(ctx actor.Context) {
+				if ctx.Message() == "stick" {
+					close(busy)
+					<-release
+				}
+			})})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Send(t.Context(), pid, "stick"); err != nil {
+				t.Fatal(err)
+			}
+			actorstest.Next(t, busy)
+			client, server := tcpPair(t)
+			row.run(t, s, pid, &connMessage{"x", server})
+			if err := client.SetReadDeadline(time.Now().Add(actorstest.Patience)); err != nil {
+				t.Fatal(err)
+			}
+			if b, err := io.ReadAll(client); err != nil || len(b) != 0 {
 				t.Fatalf("read %q, %v", b, err)
 			}
 		})

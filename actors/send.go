@@ -26,11 +26,12 @@ func (s *System) Send(ctx context.Context, pid *actor.PID, msg any) error {
 }
 
 func (s *System) send(ctx context.Context, pid *actor.PID, msg any) error {
-	if s.closed.Load() {
-		return ErrClosed
-	}
 	if msg == nil {
 		return errNil
+	}
+	if s.closed.Load() {
+		s.undeliverable(pid, msg, nil, ErrClosed)
+		return ErrClosed
 	}
 	var m any = msg
 	if h := traceHeader(ctx); h != nil {
