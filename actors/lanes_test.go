@@ -12,6 +12,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/actors/actorstest"
+	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -534,4 +535,73 @@ func TestLaneOfAChildThatLies(t *testing.T) {
 	_, err := a.Ask(actorstest.Context(t), actor.NewPID(b.Address(), "echo"), 1)
 	wantErr(t, err, actors.ErrLane)
 	wantErr(t, err, actors.ErrBusy)
+}
+
+// keeper is the channel to a child that takes what it is sent, and does nothing.
+type keeper struct {
+	mu      sync.Mutex
+	handles []*fdipc.Handle
+	got     chan struct{} // closed with the first handle
+}
+
+func (k *keeper) TrySend(f *fdipc.Frame) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(f.Handles) > 0 && len(k.handles) == 0 {
+		close(k.got)
+	}
+	k.handles = append(k.handles, f.Handles...)
+	return nil
+}
+
+func (k *keeper) Send(_ context.Context, f *fdipc.Frame) error { return k.TrySend(f) }
+
+func (k *keeper) close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, h := range k.handles {
+		h.Close()
+	}
+}
+
+// The master dies when it has given one child its end of a lane, and the other end dies
+// with it: what waits for the lane ends, in whichever order the two are heard of.
+func TestLaneOfWhichTheMasterGaveOneEnd(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		die  func(a *actors.System, k *keeper)
+	}{
+		{"its end first", func(a *actors.System, k *keeper) { a.Detach("0", killedBy9); k.close() }},
+		{"the lane's end first", func(a *actors.System, k *keeper) { k.close(); a.Detach("0", killedBy9) }},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			tree := actorstest.NewTree(t, 1)
+			a, ctx := tree.Child(0), actorstest.Context(t)
+			k := &keeper{got: make(chan struct{})}
+			if err := tree.Master.Attach("77", 0, k); err != nil {
+				t.Fatal(err)
+			}
+			pid := actor.NewPID("77", "echo")
+			asked := make(chan error, 1)
+			go func() {
+				_, err := a.Ask(ctx, pid, "x")
+				asked <- err
+			}()
+			m := a.Monitor(pid)
+			actorstest.Next(t, k.got)
+			settled(t, "the child has its end", func() bool { return a.Stats().Lanes == 1 })
+			row.die(a, k)
+			if err := actorstest.Next(t, asked); !errors.Is(err, actors.ErrDown) && !errors.Is(err, actors.ErrLane) {
+				t.Errorf("the ask: %v", err)
+			}
+			actorstest.Next(t, m.C)
+			if err := a.Send(ctx, pid, "x"); err == nil {
+				t.Error("sent to nobody")
+			}
+			settled(t, "nothing is left", func() bool {
+				st := a.Stats()
+				return st.Lanes == 0 && st.Asks == 0 && st.Monitors == 0
+			})
+		})
+	}
 }
