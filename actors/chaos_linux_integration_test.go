@@ -102,6 +102,17 @@ type chaosRole struct {
 	me     int
 	asks   sync.WaitGroup
 	flight chan struct{}
+	pulse  atomic.Int64 // see beat
+}
+
+// chaosBeat is the pulse of a process: the clock by which it is late. One that the machine
+// does not let run for a while has none meanwhile.
+const chaosBeat = time.Millisecond
+
+func (r *chaosRole) beat() {
+	for range time.Tick(chaosBeat) {
+		r.pulse.Add(1)
+	}
 }
 
 func (r *chaosRole) receive(ctx actor.Context) {
@@ -167,8 +178,11 @@ func (r *chaosRole) ask(to *actor.PID, n int) {
 		defer func() { <-r.flight }()
 		ctx, cancel := context.WithTimeout(context.Background(), chaosDeadline)
 		defer cancel()
+		var over atomic.Int64 // the pulse at the deadline
+		stop := context.AfterFunc(ctx, func() { over.Store(r.pulse.Load()) })
 		v, err := r.s.Ask(ctx, to, chaosAsk{n})
-		if deadline, _ := ctx.Deadline(); time.Since(deadline) > chaosDeadline {
+		stop()
+		if at := over.Load(); at != 0 && r.pulse.Load()-at > int64(chaosDeadline/chaosBeat) {
 			r.c.late[r.me].Add(1) // as late again as it was allowed to take
 		}
 		switch {
@@ -209,8 +223,10 @@ func chaos(s *actors.System) error {
 	if _, err := s.Spawn(context.Background(), "sender", receive(func(actor.Context) {})); err != nil {
 		return err
 	}
+	r.pulse.Store(1)
+	go r.beat() // ends with the process, as all below
 	for i := range chaosActors {
-		go r.keep("c" + strconv.Itoa(i)) // ends with the process, as all below
+		go r.keep("c" + strconv.Itoa(i))
 	}
 	var drivers sync.WaitGroup
 	for range 2 {
