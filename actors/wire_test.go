@@ -278,8 +278,11 @@ func FuzzHandleFrame(f *testing.F) {
 			for _, a := range []string{"1", "2"} {
 				s.Detach(a, killed)
 			}
-			if len(s.inbound.asks) != 0 || len(s.inbound.monitors) != 0 {
-				t.Fatalf("left of a dead process: %v, %v", s.inbound.asks, s.inbound.monitors)
+			s.inbound.mu.Lock() // an actor that a frame has stopped may just end
+			asks, monitors := len(s.inbound.asks), len(s.inbound.monitors)
+			s.inbound.mu.Unlock()
+			if asks != 0 || monitors != 0 {
+				t.Fatalf("left of a dead process: %d asks, %d monitors", asks, monitors)
 			}
 		}
 	})
