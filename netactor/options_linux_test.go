@@ -54,8 +54,10 @@ func TestOptions(t *testing.T) {
 	const socket, tcp = unix.SOL_SOCKET, unix.IPPROTO_TCP
 	rows := func(keepAlive, noDelay, idle, interval, count int) []row {
 		return []row{
-			{option{"KeepAliveIdle", socket, unix.SO_KEEPALIVE, keepAlive}, true}, {option{"Delay", tcp, unix.TCP_NODELAY, noDelay}, true},
-			{option{"KeepAliveIdle", tcp, unix.TCP_KEEPIDLE, idle}, true}, {option{"KeepAliveInterval", tcp, unix.TCP_KEEPINTVL, interval}, true},
+			{option{"KeepAliveIdle", socket, unix.SO_KEEPALIVE, keepAlive}, true},
+			{option{"Delay", tcp, unix.TCP_NODELAY, noDelay}, true},
+			{option{"KeepAliveIdle", tcp, unix.TCP_KEEPIDLE, idle}, true},
+			{option{"KeepAliveInterval", tcp, unix.TCP_KEEPINTVL, interval}, true},
 			{option{"KeepAliveCount", tcp, unix.TCP_KEEPCNT, count}, true},
 		}
 	}
@@ -213,7 +215,7 @@ func TestOptionRefused(t *testing.T) {
 func TestControl(t *testing.T) {
 	var calls atomic.Int64
 	var fail atomic.Pointer[error]
-	control := func(network, address string, c syscall.RawConn) error {
+	control := func(network, _ string, c syscall.RawConn) error {
 		if e := fail.Load(); e != nil {
 			if *e == nil {
 				panic("on purpose")

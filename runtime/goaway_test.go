@@ -48,12 +48,12 @@ func (c *h2client) send(kind, flags byte, stream uint32, payload []byte) {
 	}
 }
 
-// ask makes a request without a body, its headers in HPACK (RFC 7541): GET, http, the
+// ask makes the first request, without a body, its headers in HPACK (RFC 7541): GET, http, the
 // path and the authority x.
-func (c *h2client) ask(stream uint32, path string) {
+func (c *h2client) ask(path string) {
 	c.t.Helper()
 	block := append([]byte{0x82, 0x86, 0x44, byte(len(path))}, path...)
-	c.send(h2Headers, h2Flag|4, stream, append(block, 0x41, 1, 'x'))
+	c.send(h2Headers, h2Flag|4, 1, append(block, 0x41, 1, 'x'))
 }
 
 // await reads up to a frame of that kind that has the flag, and returns its
@@ -151,10 +151,10 @@ func TestDrainHTTP2(t *testing.T) {
 			}
 			busy, idle, silent, late, later := second(), second(), second(), second(), second()
 			busy.greet()
-			busy.ask(1, "/slow")
+			busy.ask("/slow")
 			<-begun
 			idle.greet()
-			idle.ask(1, "/")
+			idle.ask("/")
 			idle.await(h2Data, h2Flag)
 			silent.greet()
 
@@ -167,7 +167,7 @@ func TestDrainHTTP2(t *testing.T) {
 				t.Errorf("the answer under way is %q", busy.body)
 			}
 			late.greet()
-			late.ask(1, "/")
+			late.ask("/")
 			late.goaway()
 			if len(late.body) == 0 { // the two come in either order
 				late.await(h2Data, 0)
@@ -208,7 +208,7 @@ func TestDrainHTTP2Deadline(t *testing.T) {
 	c := d.dial()
 	stuck := &h2client{t: t, Conn: c.Conn, r: c.r}
 	stuck.greet()
-	stuck.ask(1, "/")
+	stuck.ask("/")
 	d.drain()
 	stuck.goaway()
 	d.c.beginDrain(errAsked, 0, 0)

@@ -30,7 +30,8 @@ func init() {
 			},
 			coppice.Pool{Name: "web", Size: 3, Worker: func(ctx context.Context, w *coppice.Worker) error {
 				for _, l := range []coppice.Listener{
-					{Name: "bytes"}, {Name: "line"},
+					{Name: "bytes"},
+					{Name: "line"},
 					{Name: "own", Network: "tcp", Address: "127.0.0.2:0", Policy: coppice.Hash, Peek: coppice.Peek{By: coppice.PeekBytes, Bytes: 4, Timeout: time.Minute}},
 				} {
 					ln, err := w.ListenOn(ctx, l)

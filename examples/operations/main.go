@@ -99,7 +99,11 @@ func serve(ctx context.Context, w *coppice.Worker) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprintln(rw, w.Name(), string(w.Config())) })
 	mux.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) { os.Exit(3) })
-	mux.HandleFunc("/healthz", func(http.ResponseWriter, *http.Request) { database.Lock(); database.Unlock() })
+	mux.HandleFunc("/healthz", func(rw http.ResponseWriter, _ *http.Request) {
+		database.Lock()
+		defer database.Unlock()
+		fmt.Fprintln(rw, "the database answers")
+	})
 	mux.HandleFunc("/hang", func(http.ResponseWriter, *http.Request) { waitForever() })
 	mux.HandleFunc("/leak", func(http.ResponseWriter, *http.Request) {
 		leaked = append(leaked, []byte(strings.Repeat("x", 64<<20)))
