@@ -301,6 +301,42 @@ func TestControl(t *testing.T) {
 	}
 }
 
+// A worker cannot have a Control called, neither for what it asks for nor for a socket that it opened: Control is of
+// the listeners that the master opens by itself.
+func TestControlNotForWorkers(t *testing.T) {
+	tr := newTree(t, false, func(tr *tree) {
+		tr.tableCfg.Functions = func(string) Functions {
+			return Functions{Control: func(network, address string, _ syscall.RawConn) error {
+				t.Errorf("called for %s %s", network, address)
+				return nil
+			}}
+		}
+	})
+	w := tr.worker(0)
+	for _, p := range []Policy{RoundRobin, ReusePort} {
+		ln := w.mustListen(Request{Network: "tcp", Address: "127.0.0.1:0", Policy: p, Functions: "front"})
+		tr.worker(1).mustListen(Request{Network: "tcp", Address: ln.Addr().String(), Functions: "front"})
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.ls.Share(testContext(t), Request{Name: "x", Functions: "front"}, ln); err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range tr.everySocket() {
+		_ = unix.Shutdown(fd, unix.SHUT_RDWR)
+	}
+	until(t, "other sockets", func() bool {
+		for _, fd := range tr.everySocket() {
+			if v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); v == 0 || err != nil {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // A socket that takes the place of one that was shut down has the options, and Control is asked.
 func TestOptionsOfRepaired(t *testing.T) {
 	var calls atomic.Int64

@@ -76,7 +76,7 @@ type Request struct {
 	// Options are set on the socket. FreeBind and Transparent conflict with FD.
 	Options SocketOptions `json:",omitzero"`
 
-	user *Functions // in the master, whose Control is called; nil without
+	user *Functions // in the master, of what Table.Open opens, whose Control is called; nil without
 
 	// joins says that the socket is a further member of a ReusePort listener.
 	joins bool

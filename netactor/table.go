@@ -17,7 +17,7 @@ type TableConfig struct {
 	Logger *slog.Logger // default slog.Default
 
 	// Functions returns the user's functions of a listener, by [Request].Functions, of which
-	// Control is called here. Default: none.
+	// Control is called here: for what [Table.Open] opens alone, since a worker is not believed. Default: none.
 	Functions func(string) Functions
 }
 
@@ -130,6 +130,10 @@ func (t *Table) Open(ctx context.Context, owner string, r Request) (net.Addr, er
 	r, err := r.resolve(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if r.Functions != "" && t.cfg.Functions != nil {
+		f := t.cfg.Functions(r.Functions)
+		r.user = &f
 	}
 	ch := make(chan reply, 1)
 	var seq uint64

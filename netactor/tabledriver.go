@@ -81,10 +81,10 @@ func (t *Table) perform(e effect) (then func() []effect) {
 func (t *Table) openSocket(e effect) (*socket, reply) {
 	var s *socket
 	var err error
-	if r := t.controlled(e.req); e.given == nil {
-		s, err = openSocket(r)
+	if e.given == nil {
+		s, err = openSocket(e.req)
 	} else {
-		s, err = e.given.applied(r)
+		s, err = e.given.applied(e.req)
 	}
 	if err != nil {
 		return nil, failed(err)
@@ -98,15 +98,6 @@ func (t *Table) openSocket(e effect) (*socket, reply) {
 		address = e.req.Address // the kernel knows a long path by a shorter name
 	}
 	return s, reply{Network: network, Address: address}
-}
-
-// controlled returns r with the user's function, if there is one.
-func (t *Table) controlled(r Request) Request {
-	if r.Functions != "" && t.cfg.Functions != nil {
-		f := t.cfg.Functions(r.Functions)
-		r.user = &f
-	}
-	return r
 }
 
 // answer sends a reply, with the socket if the worker is to accept itself.

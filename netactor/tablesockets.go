@@ -59,7 +59,7 @@ func (t *Table) member(key memberKey) (*fdipc.Handle, error) {
 		r.Address, r.joins = state.numbered(), true
 		t.mu.Unlock()
 		var err error
-		if s, err = openSocket(t.controlled(r)); err != nil {
+		if s, err = openSocket(r); err != nil {
 			return nil, err
 		}
 		t.keep(key, s)
@@ -170,7 +170,7 @@ func (t *Table) relisten(key memberKey, s *socket) error {
 	}
 	r.FD, r.joins = 0, r.Policy == ReusePort
 	t.drop(key) // its path must be free, and its port
-	fresh, err := openSocket(t.controlled(r))
+	fresh, err := openSocket(r)
 	if err != nil {
 		t.sockets[key] = s // closed: it is tried again
 		return err
