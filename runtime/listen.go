@@ -173,6 +173,7 @@ func (rt *Runtime) PauseListener(name string) error { return rt.withListener(nam
 func (rt *Runtime) ResumeListener(name string) error { return rt.withListener(name, rt.sockets.Resume) }
 
 func (rt *Runtime) withListener(name string, f func(number uint64) bool) error {
+	err := fmt.Errorf("%w: %s", ErrNoListener, name)
 	for _, s := range rt.sockets.Sockets() {
 		if s.Name != name && s.Address != name {
 			continue
@@ -180,11 +181,11 @@ func (rt *Runtime) withListener(name string, f func(number uint64) bool) error {
 		if f(s.Number) {
 			return nil
 		}
-		if (Listener{Network: s.Network}).packet() {
-			return fmt.Errorf("%w: %s takes datagrams, and is read by its workers", ErrUnsupported, name)
+		if (Listener{Network: s.Network}).packet() { // there may be a TCP listener at the same address
+			err = fmt.Errorf("%w: %s takes datagrams, and is read by its workers", ErrUnsupported, name)
 		}
 	}
-	return fmt.Errorf("%w: %s", ErrNoListener, name)
+	return err
 }
 
 // listeners returns the names of the Listeners below n.

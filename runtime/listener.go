@@ -151,9 +151,6 @@ func (l Listener) validate(bad report, path string) {
 		if l.Functions.Key != nil {
 			bad(path, "Functions.Key", "func", "is of connections, and a packet socket has none")
 		}
-		if l.Peek != (Peek{}) {
-			bad(path, "Peek", fmt.Sprintf("%+v", l.Peek), "is of connections, and a packet socket has none")
-		}
 		if l.Limits != (Limits{}) {
 			bad(path, "Limits", fmt.Sprintf("%+v", l.Limits), "are of connections, and a packet socket has none")
 		}

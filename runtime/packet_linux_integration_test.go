@@ -167,6 +167,19 @@ func TestListenPacket(t *testing.T) {
 			if err := p.PauseListener(got[0].Addr); !errors.Is(err, coppice.ErrUnsupported) {
 				t.Errorf("pause: %v", err)
 			}
+			// As DNS has it: the same address twice. The one that can be paused is meant.
+			switch _, err := p.AddListener(t.Context(), coppice.Listener{Name: "both", Network: "tcp", Address: got[0].Addr}); {
+			case errors.Is(err, unix.EADDRINUSE): // another program's
+			case err != nil:
+				t.Fatal(err)
+			default:
+				if err := p.PauseListener(got[0].Addr); err != nil {
+					t.Errorf("pause of the TCP listener at the same address: %v", err)
+				}
+				if err := p.RemoveListener(t.Context(), "both"); err != nil {
+					t.Fatal(err)
+				}
+			}
 			c, err := net.Dial("udp", got[0].Addr)
 			if err != nil {
 				t.Fatal(err)
