@@ -427,6 +427,37 @@ func TestPacketGroup(t *testing.T) {
 	}
 }
 
+// TestPacketGroupRepaired: the socket of a group's address lives beside others of its port, also the one that takes its
+// place after somebody has shut it down.
+func TestPacketGroupRepaired(t *testing.T) {
+	for _, p := range []Policy{Shared, ReusePort} {
+		t.Run(p.String(), func(t *testing.T) {
+			tr := newTree(t, false)
+			w := tr.worker(0)
+			r := Request{Network: "udp4", Address: "224.0.0.251:0", Policy: p}
+			pc := w.mustListenPacket(r)
+			port := pc.LocalAddr().(*net.UDPAddr).Port
+			r.Address = fmt.Sprint("224.0.0.251:", port)
+			other, err := net.ListenPacket("udp4", r.Address) // another program
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer other.Close()
+			withFD(t, pc, func(fd int) error { _ = unix.Shutdown(fd, unix.SHUT_RDWR); return nil })
+			until(t, "the reader to be told", func() bool {
+				_, _, err := pc.ReadFrom(make([]byte, 1))
+				return errors.Is(err, net.ErrClosed)
+			})
+			if pc, err = w.listenPacket(r); err != nil {
+				t.Fatal(err)
+			}
+			if got := pc.LocalAddr().(*net.UDPAddr).Port; got != port {
+				t.Errorf("port %d, before %d", got, port)
+			}
+		})
+	}
+}
+
 // queued returns the size of the first datagram that waits, 0 without any.
 func queued(t *testing.T, pc net.PacketConn) (n int) {
 	t.Helper()

@@ -164,6 +164,9 @@ func (t *Table) relisten(key memberKey, s *socket) error {
 		r.Network = state.req.Network
 	}
 	given := state.given || state.req.FD != 0
+	if !given {
+		r.Address = state.numbered() // of a group, which a socket's own address does not tell
+	}
 	t.mu.Unlock()
 	if given && s.relisten(r) == nil {
 		return nil
