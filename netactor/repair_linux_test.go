@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/fdipc"
 )
 
 // shutDown shuts the socket of a listener down, as code of a worker's that has it can.
@@ -96,6 +98,23 @@ func TestShutDownSocket(t *testing.T) {
 				lnb.Close()
 			})
 		}
+	}
+}
+
+// What is remembered of repairs goes with the socket: a worker that has many repaired, one after the other, leaves nothing
+// behind.
+func TestRepairsForgotten(t *testing.T) {
+	tr := newTree(t, true)
+	w := tr.worker(0)
+	for range 20 {
+		ln := w.mustListen(loopback)
+		w.ls.send(w.master[1], &fdipc.Frame{Kind: KindBroken, Target: tr.table.Sockets()[0].Number})
+		ln.Close()
+		until(t, "the socket to be closed", func() bool { return len(tr.table.Sockets()) == 0 })
+	}
+	tr.quiet()
+	if n := len(tr.table.repairs); n > 0 {
+		t.Errorf("%d are remembered", n)
 	}
 }
 

@@ -63,6 +63,7 @@ func (t *Table) perform(e effect) (then func() []effect) {
 				t.drop(key)
 			}
 		}
+		delete(t.repairs, e.number)
 	case doRetire:
 		if s := t.sockets[memberKey{e.number, e.member}]; s != nil && s.packets() {
 			t.gate.warn("the socket of a worker that is not replaced is closed: what is queued in it is lost", "listener", t.title(e.number))
