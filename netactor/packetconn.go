@@ -25,7 +25,8 @@ import (
 //     socket of one's own: net.Dial from any port; from this one only with ReusePort, where SO_REUSEPORT, bind and connect
 //     make a socket that gets all of that peer's datagrams, but between bind and connect others' too.
 //   - Its end. Whoever shuts it down (shutdown(2)) does so for all: the master notices and opens another, and reads of
-//     this one return net.ErrClosed. Who asks again gets the new one.
+//     this one return net.ErrClosed. Who asks again gets the new one. Of the sending half alone (SHUT_WR) the kernel
+//     tells nobody: writes are EPIPE in all processes until the socket is closed.
 //   - The order: each datagram goes to one reader, whichever is first.
 //
 // Deadlines are each process's own. With [ReusePort] the others are the workers of one slot alone: two in a

@@ -16,7 +16,8 @@ import (
 // for Timeout at most. It is then placed by its default, as without Peek: by Functions.Key, or by
 // the client's IP address. So are those that say nothing that makes a key, and those that come
 // while 1,024 of the listener wait already (fewer where the process may open few descriptors).
-// Each is counted, see [Counts].
+// Each is counted, see [Counts]. Those that wait are lost with the listener process, and go on being placed while the
+// listener is paused.
 //
 // At most 8,192 bytes are looked at. What stands further back is not found.
 type Peek struct {
