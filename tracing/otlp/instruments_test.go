@@ -201,6 +201,44 @@ func TestInstrumentsInSeveralPayloads(t *testing.T) {
 	}
 }
 
+// Wide series go in payloads that the master takes, few to each.
+func TestWideSeriesInSeveralPayloads(t *testing.T) {
+	m := metric{instrument: instrument{name: "wide", kind: histogram}}
+	for n := range 100 {
+		p := point{f: 1, float: true, buckets: make([]uint64, maxBuckets)}
+		kvs := []attribute.KeyValue{attribute.Int("n", n)}
+		for i := range ownLabels - 1 {
+			kvs = append(kvs, attribute.String(fmt.Sprintf("k%0*d", ownLabel-1, i), strings.Repeat("v", ownLabel)))
+		}
+		p.labels = attribute.NewSet(kvs...)
+		for i := range maxBuckets - 1 {
+			p.bounds = append(p.bounds, float64(i))
+		}
+		m.points = append(m.points, p)
+	}
+	said, err := checked([]metric{m})
+	if err != nil {
+		t.Fatal(err)
+	}
+	payloads, err := writeInstruments(said, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, b := range payloads {
+		_, metrics, err := readInstruments(b)
+		if err != nil {
+			t.Fatalf("a payload of %d bytes: %v", len(b), err)
+		}
+		for _, m := range metrics {
+			n += len(m.points)
+		}
+	}
+	if n != len(m.points) {
+		t.Errorf("%d series, want %d", n, len(m.points))
+	}
+}
+
 // What cannot be kept is left out where it is counted, with a word, and is refused of
 // a child that sends it all the same.
 func TestInstrumentsOutOfBounds(t *testing.T) {

@@ -21,7 +21,7 @@ import (
 const metricsDataTag = 1<<3 | 2
 
 // writeInstruments is what a process has counted by round, a time in ns: payloads of
-// at most payloadMax, more or less.
+// at most payloadMax, and a little more.
 func writeInstruments(metrics []metric, round int64) (payloads [][]byte, err error) {
 	var parts []*metricspb.ScopeMetrics
 	size := 0
@@ -37,16 +37,29 @@ func writeInstruments(metrics []metric, round int64) (payloads [][]byte, err err
 		parts, size = nil, 0
 		return nil
 	}
+	var add func(m metric, points []point) error
+	add = func(m metric, points []point) error {
+		part := m.message(points, uint64(round))
+		n := proto.Size(part)
+		if half := len(points) / 2; n > payloadMax && half > 0 { // one series is far below it
+			if err := add(m, points[:half]); err != nil {
+				return err
+			}
+			return add(m, points[half:])
+		}
+		if size+n > payloadMax {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		parts, size = append(parts, part), size+n
+		return nil
+	}
 	for _, m := range metrics {
 		for points := range slices.Chunk(m.points, 128) {
-			part := m.message(points, uint64(round))
-			n := proto.Size(part)
-			if size+n > payloadMax {
-				if err := flush(); err != nil {
-					return payloads, err
-				}
+			if err := add(m, points); err != nil {
+				return payloads, err
 			}
-			parts, size = append(parts, part), size+n
 		}
 	}
 	return payloads, flush()
