@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	otelmetric "go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	metricspb "go.opentelemetry.io/proto/otlp/metrics/v1"
 	"google.golang.org/protobuf/proto"
 
@@ -289,6 +290,24 @@ func TestInstrumentsOutOfBounds(t *testing.T) {
 	b, err := proto.Marshal(deltas)
 	if err != nil {
 		t.Fatal(err)
+	}
+	// They are counted as they come: a set of a thousand costs before it is refused.
+	var same []*commonpb.KeyValue
+	for range ownLabels + 1 {
+		same = append(same, text("k", "v"))
+	}
+	for name, data := range map[string]*metricspb.Metric{
+		"of a gauge":     {Data: &metricspb.Metric_Gauge{Gauge: &metricspb.Gauge{DataPoints: []*metricspb.NumberDataPoint{{Attributes: same}}}}},
+		"of a histogram": {Data: &metricspb.Metric_Histogram{Histogram: &metricspb.Histogram{AggregationTemporality: metricspb.AggregationTemporality_AGGREGATION_TEMPORALITY_CUMULATIVE, DataPoints: []*metricspb.HistogramDataPoint{{Attributes: same}}}}},
+	} {
+		data.Name = "m"
+		b, err := proto.Marshal(&metricspb.MetricsData{ResourceMetrics: []*metricspb.ResourceMetrics{{ScopeMetrics: []*metricspb.ScopeMetrics{{Metrics: []*metricspb.Metric{data}}}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := readInstruments(b); !errors.Is(err, tracing.ErrPayload) {
+			t.Errorf("too many times one attribute %s: %v, want ErrPayload", name, err)
+		}
 	}
 	for name, b := range map[string][]byte{"deltas": b, "too much": append(b, make([]byte, 2*payloadMax)...), "half": b[:len(b)-1]} {
 		if _, _, err := readInstruments(b); !errors.Is(err, tracing.ErrPayload) {

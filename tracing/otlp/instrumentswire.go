@@ -168,6 +168,12 @@ func (m *metric) read(in *metricspb.Metric) (at int64, err error) {
 		m.kind = histogram
 		err = m.cumulative(d.Histogram.GetAggregationTemporality())
 		for _, dp := range d.Histogram.GetDataPoints() {
+			if err == nil {
+				err = few(m.name, dp.GetAttributes())
+			}
+			if err != nil {
+				return 0, err
+			}
 			at = max(at, int64(dp.GetTimeUnixNano()))
 			p := point{labels: setOf(dp.GetAttributes()), f: dp.GetSum(), float: true, bounds: dp.GetExplicitBounds(), buckets: dp.GetBucketCounts()}
 			if len(p.buckets) == 0 && len(p.bounds) == 0 {
@@ -184,6 +190,12 @@ func (m *metric) read(in *metricspb.Metric) (at int64, err error) {
 		}
 	}
 	for _, dp := range dps {
+		if err == nil {
+			err = few(m.name, dp.GetAttributes())
+		}
+		if err != nil {
+			return 0, err
+		}
 		at = max(at, int64(dp.GetTimeUnixNano()))
 		_, float := dp.GetValue().(*metricspb.NumberDataPoint_AsDouble)
 		m.points = append(m.points, point{labels: setOf(dp.GetAttributes()), n: dp.GetAsInt(), f: dp.GetAsDouble(), float: float})
@@ -194,6 +206,15 @@ func (m *metric) read(in *metricspb.Metric) (at int64, err error) {
 func (m *metric) cumulative(t metricspb.AggregationTemporality) error {
 	if t != metricspb.AggregationTemporality_AGGREGATION_TEMPORALITY_CUMULATIVE {
 		return fmt.Errorf("%w: %s: not cumulative", errInstrument, clip(m.name, 64))
+	}
+	return nil
+}
+
+// few says that attributes are too many, before a set is made of them: of each number
+// of attributes a type of array is made, and never forgotten.
+func few(name string, kvs []*commonpb.KeyValue) error {
+	if len(kvs) > ownLabels {
+		return fmt.Errorf("%w: %s: %d attributes", errInstrument, clip(name, 64), len(kvs))
 	}
 	return nil
 }
