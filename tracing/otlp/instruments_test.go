@@ -395,6 +395,54 @@ func TestCallbackThatHangs(t *testing.T) {
 	}
 }
 
+// In the master it holds up neither a scrape nor the end, either.
+func TestCallbackThatHangsInTheMaster(t *testing.T) {
+	otlptest.NewReceiver(t).Setenv(t)
+	master, err := tracing.Start(t.Context(), masterProcess, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release := make(chan struct{})
+	_, err = master.(*pipeline).instruments.Meter("shop").Int64ObservableGauge("hangs",
+		otelmetric.WithInt64Callback(func(context.Context, otelmetric.Int64Observer) error {
+			<-release
+			return nil
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	master.Meter().Counter(tracing.TransportBytes).Add(100)
+	ended := make(chan string)
+	go func() { // ends with release at the latest
+		for range 2 {
+			_, got := scrapeText("text/plain")
+			ended <- got
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+		defer cancel()
+		_ = master.Shutdown(ctx)
+		close(ended)
+	}()
+	late := time.After(2 * patience)
+	for n := 0; ; n++ {
+		select {
+		case got, more := <-ended:
+			if more && !strings.Contains(got, "coppice_transport_io_bytes_total 100\n") {
+				t.Errorf("a scrape:\n%s", got)
+			}
+			if more {
+				continue
+			}
+		case <-late:
+			t.Errorf("held up after %d scrapes", n)
+		}
+		break
+	}
+	close(release)
+	for range ended {
+	}
+}
+
 // A master that does not read what a child has counted does not hold up its end.
 func TestMasterThatDoesNotRead(t *testing.T) {
 	otlptest.NewReceiver(t).Setenv(t)

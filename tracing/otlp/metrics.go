@@ -100,21 +100,41 @@ func (p *pipeline) collect(ctx context.Context) ([]metric, error) {
 }
 
 // ownBooks returns what puts the master's own counts into the books, which the
-// readers call.
+// readers call. A callback of the program that hangs costs each of them metricsEvery,
+// and what the program's instruments count in the master, but no more than that.
 func (p *pipeline) ownBooks(process tracing.Process) func(context.Context) {
 	ours, own := p.books.open(process.Name), p.books.open(process.Name)
 	var mu sync.Mutex // what was collected first is put in first
 	var round int64
+	collecting := make(chan struct{}, 1) // guards ownRound
+	var ownRound int64
 	var failed sync.Once
 	return func(ctx context.Context) {
 		mu.Lock()
-		defer mu.Unlock()
 		round++
 		ours.receive(round, metricsOf(p.meter.Collect()))
-		metrics, err := p.collect(ctx)
-		own.receive(round, metrics)
-		if err != nil {
-			failed.Do(func() { otel.Handle(fmt.Errorf("tracing/otlp: metrics: %w", err)) })
+		mu.Unlock()
+
+		ctx, cancel := context.WithTimeout(ctx, metricsEvery)
+		defer cancel()
+		select {
+		case collecting <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		done := make(chan struct{})
+		go func() { // the only one; ends when the program's callbacks have returned
+			defer func() { <-collecting; close(done) }()
+			ownRound++
+			metrics, err := p.collect(ctx)
+			own.receive(ownRound, metrics)
+			if err != nil {
+				failed.Do(func() { otel.Handle(fmt.Errorf("tracing/otlp: metrics: %w", err)) })
+			}
+		}()
+		select {
+		case <-done:
+		case <-ctx.Done():
 		}
 	}
 }
