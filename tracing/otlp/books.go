@@ -189,9 +189,10 @@ func (a *account) count(key seriesKey, m metric, p point) {
 		old = &point{labels: p.labels, bounds: p.bounds, buckets: make([]uint64, len(p.buckets))}
 		a.last[key] = old
 	}
-	if !slices.Equal(old.bounds, p.bounds) {
-		return // they cannot change while a process lives
-	}
+	// Bounds change when a part of the process makes the instrument anew, with others.
+	bounds := common(old.bounds, p.bounds)
+	old.buckets, p.buckets = regroup(old.bounds, old.buckets, bounds), regroup(p.bounds, p.buckets, bounds)
+	old.bounds, p.bounds = bounds, bounds
 	grown := point{labels: p.labels, n: max(p.n-old.n, 0), f: max(p.f-old.f, 0), float: p.float, bounds: p.bounds}
 	old.n, old.f = max(old.n, p.n), max(old.f, p.f)
 	for i, n := range p.buckets {

@@ -155,6 +155,24 @@ func TestOtherBuckets(t *testing.T) {
 	}
 }
 
+// A histogram whose buckets change while its process lives goes on counting, at the
+// bounds that stay.
+func TestOtherBucketsOfOneProcess(t *testing.T) {
+	b := newBooks()
+	a := b.open("web/0")
+	for round, p := range []point{
+		{f: 3, float: true, bounds: []float64{1, 10}, buckets: []uint64{1, 1, 1}},
+		{f: 9, float: true, bounds: []float64{2, 10}, buckets: []uint64{2, 3, 1}},
+		{f: 12, float: true, bounds: []float64{1, 10}, buckets: []uint64{3, 3, 2}},
+	} {
+		a.receive(int64(round), []metric{{instrument: instrument{name: "weight", kind: histogram}, points: []point{p}}})
+	}
+	p := b.total()[0].points[0]
+	if !reflect.DeepEqual(p.bounds, []float64{10}) || !reflect.DeepEqual(p.buckets, []uint64{6, 2}) || p.f != 12 {
+		t.Errorf("%v at %v, %v in all", p.buckets, p.bounds, p.f)
+	}
+}
+
 // Children that invent series cost what has its bound, and their counts stay counted.
 func TestSeriesBeyondTheBounds(t *testing.T) {
 	b := newBooks()

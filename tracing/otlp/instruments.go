@@ -112,6 +112,37 @@ func checked(metrics []metric) (good []metric, err error) {
 	return good, err
 }
 
+// merged adds up the series that come twice: the SDK keeps apart what two parts of a
+// process count by instruments that differ in their description, by meters that differ
+// in their attributes. Of two gauges it has one.
+func merged(metrics []metric) (all []metric) {
+	at := make(map[instrument]int) // in all
+	series := make(map[seriesKey]int)
+	for _, m := range metrics {
+		i, known := at[m.instrument]
+		if !known {
+			i = len(all)
+			at[m.instrument] = i
+			all = append(all, metric{instrument: m.instrument, description: m.description})
+		}
+		to := &all[i]
+		for _, p := range m.points {
+			key := seriesKey{m.instrument, p.labels.Equivalent()}
+			n, twice := series[key]
+			switch {
+			case !twice:
+				series[key] = len(to.points)
+				to.points = append(to.points, p)
+			case m.kind != gauge:
+				first := &to.points[n]
+				sum(first, p)
+				first.exemplars = first.exemplars[:min(len(first.exemplars), len(first.buckets))]
+			}
+		}
+	}
+	return all
+}
+
 // fromSDK puts what the SDK has collected, cumulatively, into the form of the books.
 func fromSDK(rm *metricdata.ResourceMetrics) []metric {
 	var metrics []metric

@@ -467,6 +467,45 @@ func TestMasterThatDoesNotRead(t *testing.T) {
 	}
 }
 
+// Two parts of a process that have the same instrument with other words, or of meters
+// with other attributes, count into one sum.
+func TestOneInstrumentMadeTwice(t *testing.T) {
+	otlptest.NewReceiver(t).Setenv(t)
+	master := start(t, masterProcess, nil)
+	worker := start(t, workerProcess, uplink(master.Adopt(workerProcess)))
+	for i, p := range []tracing.Pipeline{worker, master} {
+		for n, m := range []otelmetric.Meter{
+			p.(*pipeline).instruments.Meter("shop"),
+			p.(*pipeline).instruments.Meter("shop", otelmetric.WithInstrumentationAttributes(attribute.String("part", "till"))),
+		} {
+			for _, d := range []string{"Orders.", "Orders taken."} {
+				orders, err := m.Int64Counter("orders", otelmetric.WithDescription(d))
+				if err != nil {
+					t.Fatal(err)
+				}
+				open, err := m.Int64UpDownCounter("open", otelmetric.WithDescription(d))
+				if err != nil {
+					t.Fatal(err)
+				}
+				kg, err := m.Float64Histogram("weight", otelmetric.WithDescription(d), otelmetric.WithExplicitBucketBoundaries(float64(n+1), 10))
+				if err != nil {
+					t.Fatal(err)
+				}
+				orders.Add(t.Context(), int64(1+10*i))
+				open.Add(t.Context(), 1)
+				kg.Record(t.Context(), 5)
+			}
+		}
+	}
+	shutdown(t, worker)
+	_, got := scrapeText("text/plain")
+	for _, want := range []string{"orders_total 48", "open 8", `weight_bucket{le="10"} 8`, "weight_count 8"} {
+		if !strings.Contains(got, want+"\n") {
+			t.Errorf("a scrape lacks %s\n%s", want, got)
+		}
+	}
+}
+
 // Two parts of a program that count different things by one name are in each other's
 // way in a scrape; the rest of it is not, and OTLP has both.
 func TestOneNameInTwoScopes(t *testing.T) {

@@ -96,7 +96,7 @@ func (p *pipeline) collect(ctx context.Context) ([]metric, error) {
 		return nil, nil
 	}
 	metrics, err2 := checked(fromSDK(&rm))
-	return metrics, errors.Join(err, err2)
+	return merged(metrics), errors.Join(err, err2)
 }
 
 // ownBooks returns what puts the master's own counts into the books, which the
