@@ -531,7 +531,7 @@ func TestPeekDoesNotSpin(t *testing.T) {
 
 // A worker that dies gives back what it was offered: it is served by another, by the same key.
 func TestPeekDeath(t *testing.T) {
-	tr := newTree(t, false)
+	tr := newTree(t, false, func(tr *tree) { tr.claim = -1 }) // only death brings back
 	r := loopback
 	r.Policy, r.Peek = Hash, Peek{By: PeekBytes, Bytes: 4, Timeout: maxPeekTimeout}
 	workers := make([]*testWorker, 3)
