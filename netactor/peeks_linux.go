@@ -235,7 +235,7 @@ func (k *peeks) flush(dropped bool) {
 	clear(k.ready)
 	k.ready = k.ready[:0]
 	for _, t := range away {
-		t.traceDropped()
+		t.traceUnserved(errTurnedAway)
 		(&arrival{h: t.h, fd: t.fd}).turnAway(l.limits.Answer, &k.a.last)
 	}
 	d.do(&k.turn)

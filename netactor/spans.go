@@ -22,7 +22,12 @@ type ticketTrace struct {
 	revoked uint64                // what its link had revoked when it was offered
 }
 
-var errDropped = errors.New("netactor: listener ended before a worker took the connection")
+// Why no worker took a connection.
+var (
+	errDropped    = errors.New("netactor: listener ended before a worker took the connection")
+	errReset      = errors.New("netactor: client reset the connection before a worker took it")
+	errTurnedAway = errors.New("netactor: connection was turned away at a limit")
+)
 
 // traceAccepted starts the connection's trace. Off, it does nothing.
 func (t *ticket) traceAccepted(a *acceptor) {
@@ -94,11 +99,11 @@ func (t *ticket) traceSettled(o fdipc.Outcome, reason uint8) {
 	tr.queue = tr.accept.Queue(tr.pool)
 }
 
-// traceDropped ends the trace of a connection that no worker took.
-func (t *ticket) traceDropped() {
+// traceUnserved ends the trace of a connection that no worker took.
+func (t *ticket) traceUnserved(why error) {
 	if tr := t.trace; tr != nil {
 		tr.queue.End()
-		tr.accept.EndError(errDropped)
+		tr.accept.EndError(why)
 	}
 }
 

@@ -2,6 +2,8 @@ package netactor
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -79,6 +81,49 @@ func TestTrace(t *testing.T) {
 			t.Error("no queue span")
 		}
 	})
+}
+
+// The trace of a connection that no worker has had says why.
+func TestTraceUnserved(t *testing.T) {
+	tracer, spans := recording(sdktrace.AlwaysSample())
+	tr := newTree(t, false, func(tr *tree) { tr.cfg.Tracer = tracer })
+	r := loopback
+	r.Policy, r.Peek = Hash, Peek{By: PeekBytes, Bytes: 1, Timeout: maxPeekTimeout}
+	r.Limits = Limits{PerWorker: 1, AtLimit: CloseAtLimit}
+	ln := tr.worker(0).mustListen(r)
+	tr.joined(1)
+	held := hold(ln)
+	silent := func() net.Conn {
+		c := dial(t, ln.Addr())
+		until(t, "it to be waited for", func() bool { return tr.stats().Counts.Peeking == 1 })
+		return c
+	}
+	said := func(want error) {
+		t.Helper()
+		until(t, want.Error(), func() bool {
+			for _, s := range spans.Ended() {
+				if s.Name() == tracing.SpanAccept && s.Status().Description == want.Error() {
+					return true
+				}
+			}
+			return false
+		})
+	}
+	c := silent()
+	_ = c.(*net.TCPConn).SetLinger(0)
+	c.Close()
+	said(errReset)
+	c = silent()
+	_, _ = io.WriteString(dial(t, ln.Addr()), "x")
+	served := <-held
+	tr.settled(1)
+	_, _ = io.WriteString(c, "x")
+	said(errTurnedAway)
+	served.Close()
+	until(t, "its end to be heard of", func() bool { return tr.stats().Workers[0].Counts.Open() == 0 })
+	silent()
+	tr.disp.Close()
+	said(errDropped)
 }
 
 // A trace that is not sampled goes along, and records nothing.

@@ -29,6 +29,7 @@ func (d *Dispatcher) Settled(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) bo
 	all := d.books.settled(t, o, reason, reset, now)
 	suspended := a.until.After(before)
 	if reset {
+		t.seen = seenGone
 		w.dropped = append(w.dropped, t)
 	}
 	if all {
@@ -97,7 +98,11 @@ func (d *Dispatcher) do(w *turn) {
 		dropped := w.dropped
 		w.dropped = nil
 		for _, t := range dropped {
-			t.traceDropped()
+			why := errDropped
+			if t.seen == seenGone {
+				why = errReset
+			}
+			t.traceUnserved(why)
 			_ = t.h.Close()
 		}
 		var again turn
