@@ -68,7 +68,7 @@ func (s *System) DeadLetters() (total uint64, latest []DeadLetter) {
 // is the answer to an ask, the ask fails.
 func (s *System) undeliverable(target *actor.PID, msg any, sender *actor.PID, err error) {
 	s.record(newDeadLetter(target, msg, sender, err))
-	closeHandles(msg)
+	s.closeHandles(msg)
 	if target != nil && target.Id == askID {
 		s.failAsk(target, err) // an answer that can not get there
 	}
@@ -102,7 +102,7 @@ func (s *System) protoactorDeadLetter(event any) {
 		return
 	}
 	s.record(newDeadLetter(e.PID, e.Message, e.Sender, ErrNoActor))
-	closeHandles(e.Message)
+	s.closeHandles(e.Message)
 }
 
 // protect runs a user's callback and logs its panic.

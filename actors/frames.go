@@ -125,6 +125,7 @@ func (s *System) onUser(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
 		err = giveHandles(msg, f.Handles)
 	}
 	if err != nil {
+		s.closeHandles(msg)
 		s.malformed.Add(1)
 		f.Refuse(fdipc.ReasonUnknown)
 		if target.Id == askID { // an answer that can not be read

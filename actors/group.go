@@ -80,7 +80,7 @@ func (g Group) Members(ctx context.Context) ([]*actor.PID, error) {
 // handles can have one receiver only and is refused with [ErrMalformed].
 func (g Group) Send(ctx context.Context, msg any) (int, error) {
 	if carrier, ok := msg.(HandleCarrier); ok {
-		closeHandles(carrier)
+		g.s.closeHandles(carrier)
 		return 0, fmt.Errorf("actors: send to all of %s: %w: %T carries handles", g.pool, ErrMalformed, msg)
 	}
 	list, err := g.members(ctx)

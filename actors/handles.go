@@ -21,8 +21,9 @@ type HandleCarrier interface {
 	// [fdipc.HandleOf] takes, or *fdipc.Handle. The message has none afterwards.
 	TakeHandles() []any
 	// SetHandles takes ownership of the handles in that order and puts them into the
-	// message, converted with Handle.Conn and the like, which is the claim. On an
-	// error the message is refused, with all handles that were not converted.
+	// message, converted with Handle.Conn and the like, which is the claim. How many there
+	// are is the peer's word. On an error, or a panic, the message is refused, with all handles
+	// that were not converted, and those that TakeHandles then gives up are closed.
 	SetHandles(handles []*fdipc.Handle) error
 }
 
@@ -50,8 +51,9 @@ func takeHandles(msg any) ([]*fdipc.Handle, error) {
 	return handles, nil
 }
 
-// giveHandles puts received handles into msg.
-func giveHandles(msg any, handles []*fdipc.Handle) error {
+// giveHandles puts received handles into msg. On an error msg may have taken some; the others
+// are still on offer.
+func giveHandles(msg any, handles []*fdipc.Handle) (err error) {
 	carrier, ok := msg.(HandleCarrier)
 	if !ok {
 		if len(handles) > 0 {
@@ -59,6 +61,11 @@ func giveHandles(msg any, handles []*fdipc.Handle) error {
 		}
 		return nil
 	}
+	defer func() { // a user's method: fewer may have come than it wants
+		if v := recover(); v != nil {
+			err = fmt.Errorf("%w: handles of %T: panic: %v", ErrMalformed, msg, v)
+		}
+	}()
 	if err := carrier.SetHandles(handles); err != nil {
 		return fmt.Errorf("%w: handles of %T: %w", ErrMalformed, msg, err)
 	}
@@ -73,9 +80,9 @@ func recoverHandles(handles []*fdipc.Handle) {
 }
 
 // closeHandles closes the handles of a message that reaches nobody.
-func closeHandles(msg any) {
+func (s *System) closeHandles(msg any) {
 	if carrier, ok := msg.(HandleCarrier); ok {
-		closeValues(carrier.TakeHandles())
+		s.protect("TakeHandles", func() { closeValues(carrier.TakeHandles()) })
 	}
 }
 

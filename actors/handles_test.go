@@ -191,3 +191,37 @@ func TestHandlesOfADeadLetterAreClosed(t *testing.T) {
 		})
 	}
 }
+
+// careless takes what it is given to be what it wants.
+type careless struct{ conn net.Conn }
+
+func (m *careless) TakeHandles() []any {
+	c := m.conn
+	m.conn = nil
+	return []any{c}
+}
+
+func (m *careless) SetHandles(hs []*fdipc.Handle) (err error) {
+	if m.conn, err = hs[0].Conn(); err == nil {
+		_ = hs[1].Name()
+	}
+	return err
+}
+
+func init() { actors.RegisterType[*careless]("test.careless") }
+
+// A message that comes with fewer handles than its type wants is malformed, however careless
+// the type is: what it took is closed.
+func TestHandlesFewerThanWanted(t *testing.T) {
+	tree := actorstest.NewTree(t, 1)
+	child := tree.Child(0)
+	pid := spawn(t, child, "", receive(func(actor.Context) { t.Error("handled") }))
+	client, server := tcpPair(t)
+	if err := tree.Master.Send(t.Context(), pid, &careless{server}); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(client); err != nil || len(b) != 0 {
+		t.Fatalf("read %q, %v", b, err)
+	}
+	settled(t, "it is counted", func() bool { return child.Stats().Malformed == 1 && child.Stats().DeadLetters == 1 })
+}
