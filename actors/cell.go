@@ -39,7 +39,7 @@ type cell struct {
 	up     chan struct{} // closed when Started was handled or has failed
 	done   chan struct{} // closed when the actor has ended
 	killed atomic.Bool
-	over   atomic.Bool   // messages for its id are for a later incarnation; set before the id is free
+	over   atomic.Bool   // its id may be a later incarnation's: who has kept the cell looks it up again; set before the id is free
 	work   atomic.Uint32 // workNone, workBusy, workLeaked
 
 	system  bool // the message being handled is a system message; the actor's goroutine only

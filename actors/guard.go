@@ -42,6 +42,7 @@ func (g *guard) Receive(ctx actor.Context) {
 			return
 		case *actor.Stopping:
 			g.stopping = true
+			g.c.over.Store(true) // protoactor frees the id before Stopped
 			g.call(ctx)
 			return
 		case *actor.Stopped:

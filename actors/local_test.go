@@ -128,6 +128,38 @@ func TestReasonOfAFailureAfterStop(t *testing.T) {
 	}
 }
 
+// An actor that is handling Stopped has a successor by its name already: what is sent from
+// then on is the successor's, whoever has found the first one before.
+func TestNameOfAnActorInStopped(t *testing.T) {
+	tree := actorstest.NewTree(t, 1)
+	s := tree.Child(0)
+	stopped, release := make(chan struct{}), make(chan struct{})
+	defer close(release)
+	pid := spawn(t, s, "a", all(func(ctx actor.Context) {
+		switch ctx.Message().(type) {
+		case *actor.Stopped:
+			close(stopped)
+			<-release
+		case string:
+			ctx.Respond("first")
+		}
+	}))
+	from := map[string]*actors.System{"its own process": s, "another": tree.Master}
+	for _, s := range from {
+		ask(t, s, pid, "x") // finds it
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	wantErr(t, s.Stop(ctx, pid), context.Canceled) // the actor has been asked
+	actorstest.Next(t, stopped)
+	spawn(t, s, "a", echo)
+	for name, s := range from {
+		if v, err := s.Ask(actorstest.Context(t), pid, "second"); v != "second" {
+			t.Errorf("asked from %s: %v, %v", name, v, err)
+		}
+	}
+}
+
 func TestReasons(t *testing.T) {
 	cause := errors.New("cause")
 	rows := []struct {
