@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -69,15 +70,18 @@ func (s strategist) HandleFailure(_ *actor.ActorSystem, sup actor.Supervisor, _ 
 
 // guardian.go:69-75: Escalate, or a look at the children, at the root ends the OS process.
 func TestTrap03FailureOfAChildNeverReachesAGuardian(t *testing.T) {
-	for name, handle := range map[string]func(actor.Supervisor){
-		"escalates": func(sup actor.Supervisor) { sup.EscalateFailure("x", "y") },
-		"panics":    func(actor.Supervisor) { panic("strategy") },
-		"all for one": func(sup actor.Supervisor) {
+	for name, row := range map[string]struct {
+		handle func(actor.Supervisor)
+		reason string
+	}{
+		"escalates": {func(sup actor.Supervisor) { sup.EscalateFailure("x", "y") }, "escalated: x"},
+		"panics":    {func(actor.Supervisor) { panic("strategy") }, "strategy"},
+		"all for one": {func(sup actor.Supervisor) {
 			for _, c := range sup.Children() {
 				sup.StopChildren(c)
 			}
 			panic("and then")
-		},
+		}, "and then"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := local(t)
@@ -93,7 +97,7 @@ func TestTrap03FailureOfAChildNeverReachesAGuardian(t *testing.T) {
 							ctx.Send(child, "fail")
 						}
 					},
-					handle: handle,
+					handle: row.handle,
 				}
 			})
 			if err != nil {
@@ -103,8 +107,8 @@ func TestTrap03FailureOfAChildNeverReachesAGuardian(t *testing.T) {
 			if err := s.Send(t.Context(), pid, "go"); err != nil {
 				t.Fatal(err)
 			}
-			if d := actorstest.Next(t, m.C); d.Reason.IsNormal() {
-				t.Fatalf("reason %v", d.Reason)
+			if d := actorstest.Next(t, m.C); !strings.Contains(d.Reason.String(), row.reason) {
+				t.Fatalf("reason %v, want %q", d.Reason, row.reason)
 			}
 		})
 	}
@@ -313,16 +317,44 @@ func TestTrap09AnswersRaceWithTheEndOfTheContext(t *testing.T) {
 
 // root_context.go:204-226: the wait for a stop has a fixed bound of 10 s.
 func TestTrap10StopWaitsUnderItsContext(t *testing.T) {
-	s := local(t)
-	busy, release := make(chan struct{}), make(chan struct{})
-	pid := spawn(t, s, "a", receive(func(actor.Context) { close(busy); <-release }))
-	_ = s.Send(t.Context(), pid, "x")
-	<-busy
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	wantErr(t, s.Stop(ctx, pid), context.Canceled)
-	close(release)
-	stop(t, s, pid)
+	const busy = 30 * time.Second
+	for _, row := range []struct {
+		name  string
+		wait  time.Duration // of the context; 0: it has ended, negative: for ever
+		takes time.Duration
+		want  error
+	}{
+		{"none left", 0, 0, context.DeadlineExceeded},
+		{"shorter than 10 s", 3 * time.Second, 3 * time.Second, context.DeadlineExceeded},
+		{"longer than 10 s", 20 * time.Second, 20 * time.Second, context.DeadlineExceeded},
+		{"longer than the actor", time.Minute, busy, nil},
+		{"for ever", -1, busy, nil},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := local(t)
+				pid := spawn(t, s, "a", receive(func(actor.Context) { time.Sleep(busy) })) // of the bubble's time
+				if err := s.Send(t.Context(), pid, "x"); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait() // until it is busy
+				ctx := t.Context()
+				if row.wait >= 0 {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, row.wait)
+					defer cancel()
+				}
+				begun := time.Now()
+				wantErr(t, s.Stop(ctx, pid), row.want)
+				if took := time.Since(begun); took != row.takes {
+					t.Errorf("it took %v, want %v", took, row.takes)
+				}
+				if err := s.Stop(t.Context(), pid); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
 }
 
 // bounded.go:20: a full mailbox spins its senders, and an actor that sends to itself for ever.
@@ -427,7 +459,7 @@ func TestTrap15PropsOfChildrenAreNotChanged(t *testing.T) {
 	var runs atomic.Int64
 	props := actor.PropsFromFunc(func(ctx actor.Context) {
 		if ctx.Message() == "x" {
-			ctx.Respond("y")
+			ctx.Respond(runtime.Callers(0, make([]uintptr, 256)))
 		}
 	}, actor.WithReceiverMiddleware(func(next actor.ReceiverFunc) actor.ReceiverFunc {
 		return func(ctx actor.ReceiverContext, m *actor.MessageEnvelope) {
@@ -438,10 +470,14 @@ func TestTrap15PropsOfChildrenAreNotChanged(t *testing.T) {
 		}
 	}))
 	pid := spawn(t, s, "parent", receive(func(ctx actor.Context) { ctx.Respond(ctx.Spawn(props)) }))
-	for range 10 {
+	var first any
+	for i := range 10 {
 		child := ask(t, s, pid, "spawn").(*actor.PID)
-		if v := ask(t, s, child, "x"); v != "y" {
-			t.Fatalf("got %v", v)
+		switch depth := ask(t, s, child, "x"); {
+		case i == 0:
+			first = depth
+		case depth != first: // each layer around the actor is a call
+			t.Fatalf("a message goes through %v calls to child %d, through %v to the first", depth, i, first)
 		}
 	}
 	if n := runs.Load(); n != 10 {
@@ -463,7 +499,7 @@ func TestTrap16TakenName(t *testing.T) {
 // root_context.go:180: ids of protoactor's own.
 func TestTrap17ReservedNames(t *testing.T) {
 	s := local(t)
-	for _, name := range []string{"$1", "future$1", "guardian$1", "ask$", "process$", "a@b", "a\nb", "\xff", strings.Repeat("x", 256)} {
+	for _, name := range []string{"$1", "future$1", "guardian$1", "ask$", "process$", "a@b", "a\nb", "a\x7fb", "\xff", strings.Repeat("x", 256)} {
 		_, err := s.Spawn(actorstest.Context(t), name, echo)
 		wantErr(t, err, actors.ErrName)
 	}
@@ -471,8 +507,10 @@ func TestTrap17ReservedNames(t *testing.T) {
 		_, err := s.Spawn(actorstest.Context(t), name, echo)
 		wantErr(t, err, actors.ErrNameTaken)
 	}
-	_, err := actors.NewSystem(actors.Config{Address: "a@b", SendWait: -1})
-	wantErr(t, err, actors.ErrName)
+	for _, address := range []string{"", "a@b"} {
+		_, err := actors.NewSystem(actors.Config{Address: address, SendWait: -1})
+		wantErr(t, err, actors.ErrName)
+	}
 }
 
 // pidset.go:95-97: Children is the live slice; half of the children are left when it is ranged over.
@@ -542,11 +580,31 @@ func TestTrap20DownNamesThePIDAsGiven(t *testing.T) {
 func TestTrap21MonitorAndStopBindToTheIncarnation(t *testing.T) {
 	tree := actorstest.NewTree(t, 1)
 	s := tree.Child(0)
-	pid := spawn(t, s, "a", echo)
+	stopped := make(chan chan struct{}, 1) // by who is in Stopped; closed when it has a successor
+	mortal := all(func(ctx actor.Context) {
+		switch m := ctx.Message().(type) {
+		case *actor.Stopped:
+			c := make(chan struct{})
+			stopped <- c
+			<-c
+		case string:
+			ctx.Respond(m)
+		}
+	})
+	pid := spawn(t, s, "a", mortal)
 	old := tree.Master.Monitor(pid)
-	for range 20 {
-		stop(t, tree.Master, pid) // leaves nothing behind that could reach the next
-		spawn(t, s, "a", echo)
+	for i := range 20 {
+		end := make(chan error, 1)
+		go func() { end <- tree.Master.Stop(actorstest.Context(t), pid) }()
+		succeeded := actorstest.Next(t, stopped)
+		if i == 19 {
+			mortal = echo
+		}
+		spawn(t, s, "a", mortal)
+		close(succeeded)
+		if err := actorstest.Next(t, end); err != nil { // leaves nothing behind that could reach the next
+			t.Fatal(err)
+		}
 		if v := ask(t, tree.Master, pid, "x"); v != "x" {
 			t.Fatal(v)
 		}
@@ -560,6 +618,8 @@ func TestTrap21MonitorAndStopBindToTheIncarnation(t *testing.T) {
 		t.Fatalf("the new incarnation's monitor fired: %v", d)
 	default:
 	}
+	stop(t, tree.Master, pid)
+	actorstest.Next(t, fresh.C) // Cancel has left it alone
 }
 
 // deadletter.go:45: dead letters are logged with their contents.
