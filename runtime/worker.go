@@ -235,8 +235,8 @@ func (w *Worker) Tree(ctx context.Context) (Tree, error) {
 }
 
 // A Server serves a listener until Shutdown: *http.Server is one. Serve returns
-// when the listener is closed; Shutdown refuses new work, waits for what is under
-// way, and returns early with ctx's error when that ends first.
+// when the listener is closed, which it is before Shutdown is called; Shutdown waits
+// for what is under way, and returns early with ctx's error when that ends first.
 type Server interface {
 	Serve(net.Listener) error
 	Shutdown(context.Context) error
@@ -281,7 +281,9 @@ func (w *Worker) Serve(ctx context.Context, ln net.Listener, s Server) error {
 	}
 	if drain != nil {
 		drain.begin()
-		_ = ln.Close()         // refuse what is new; a second Close, by the user or by s, is harmless
+	}
+	_ = ln.Close() // refuse what is new, also of an s that has not begun to serve; a second Close, by the user or by s, is harmless
+	if drain != nil {
 		err := ended(<-served) // every connection that was accepted is known to drain from here on
 		drain.wait(w.c.linger)
 		served <- err

@@ -12,13 +12,11 @@ import (
 // server is a fasthttp server as Worker.Serve wants it.
 //
 // fasthttp's own shutdown closes idle connections at once, and a client that is
-// writing its next request gets a reset. So this one first closes the listener and has
-// each further answer say "Connection: close", and shuts down when every connection
-// has gone or idle is over.
+// writing its next request gets a reset. So this one has each further answer say
+// "Connection: close", and shuts down when every connection has gone or idle is over.
 type server struct {
 	fasthttp.Server
 	idle time.Duration
-	ln   atomic.Pointer[net.Listener]
 	open atomic.Int64 // connections
 }
 
@@ -44,17 +42,8 @@ func drained(ctx context.Context, idle time.Duration, handler fasthttp.RequestHa
 	return s
 }
 
-// Serve serves until Shutdown.
-func (s *server) Serve(ln net.Listener) error {
-	s.ln.Store(&ln)
-	return s.Server.Serve(ln)
-}
-
-// Shutdown refuses new connections and waits for the open ones.
+// Shutdown waits for the open connections. The listener is closed already.
 func (s *server) Shutdown(ctx context.Context) error {
-	if ln := s.ln.Load(); ln != nil {
-		_ = (*ln).Close() // again below, which is harmless
-	}
 	wait, cancel := context.WithTimeout(ctx, s.idle)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
