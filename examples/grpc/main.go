@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -55,8 +56,13 @@ func main() {
 // server is a gRPC server as Worker.Serve wants it.
 type server struct{ *grpc.Server }
 
-// Serve serves until Shutdown or Close.
-func (s server) Serve(ln net.Listener) error { return s.Server.Serve(ln) }
+// Serve serves until Shutdown or Close, which may come first.
+func (s server) Serve(ln net.Listener) error {
+	if err := s.Server.Serve(ln); !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil
+}
 
 // Shutdown sends GOAWAY on every connection and waits for the calls that run, until
 // ctx ends. What then still runs Worker.Serve counts, and cuts by Close.
