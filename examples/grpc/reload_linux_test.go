@@ -138,7 +138,7 @@ func TestReloads(t *testing.T) {
 // TestDeadline: a stream that outlasts the drain is cut at its deadline, and not
 // before; its connection had a GOAWAY long since, and is counted as forced.
 func TestDeadline(t *testing.T) {
-	const shutdown = time.Second
+	const shutdown = 3 * time.Second
 	p := runtimetest.Start(t, nil, "-addr", "127.0.0.1:0", "-workers", "1", "-shutdown", shutdown.String())
 	addr := p.Await(`^grpc://([^/]+)/`)[1]
 	ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)

@@ -155,7 +155,7 @@ func TestReloads(t *testing.T) {
 // TestDeadline: a client that gets its close frame and does not answer it holds the
 // worker up until the drain's deadline, and is then cut and counted.
 func TestDeadline(t *testing.T) {
-	p, url := start(t, "-workers", "1", "-shutdown", time.Second.String())
+	p, url := start(t, "-workers", "1", "-shutdown", (3 * time.Second).String())
 	ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)
 	defer cancel()
 	c := dial(ctx, t, url) // nobody reads it
