@@ -1,6 +1,7 @@
 package coppice
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -22,6 +23,9 @@ func (c *child) link(f *fdipc.Frame) error {
 		return fmt.Errorf("coppice: link to %s: %d channels in the frame", to.Worker.Name, len(f.Handles))
 	}
 	end, err := f.Handles[0].File()
+	if errors.Is(err, fdipc.ErrRevoked) {
+		return nil // the channel has ended: there is nobody to link any more
+	}
 	if err != nil {
 		return fmt.Errorf("coppice: link to %s: %w", to.Worker.Name, err)
 	}
