@@ -63,7 +63,7 @@ func (ls *Listeners) discard(r reply, h *fdipc.Handle) {
 		_ = h.Close()
 	}
 	if r.Errno == 0 {
-		ls.tell(ls.cfg.Master, KindClosed, r.Number)
+		ls.sayClosed(r.Number)
 	}
 }
 
@@ -161,6 +161,7 @@ func (ls *Listeners) ask(ctx context.Context, asked Request, h *fdipc.Handle) (m
 	seq := ls.seq
 	ls.asks[seq] = a
 	ls.mu.Unlock()
+	ls.closes.flush()
 	f := &fdipc.Frame{Kind: KindListen, Target: seq, Payload: encode(r)}
 	if h != nil {
 		f.Kind, f.Handles = KindShare, []*fdipc.Handle{h}

@@ -30,8 +30,8 @@
 //
 // A socket lives as long as it has an owner. A listener spec owns until it is
 // stopped. A pool owns until it is stopped ([Table.StopOwner]), until every
-// live worker has closed it (a death is not a close), or until a reload is
-// complete in which nobody asked for it ([Table.Sweep]). Meanwhile clients wait
+// live worker has closed it (a death is not a close, nor is what a worker closes as it
+// fails: [Listeners.Fail]), or until a reload is complete in which nobody asked for it ([Table.Sweep]). Meanwhile clients wait
 // in the kernel's backlog, whoever is dead.
 //
 // What the first asker says of a socket holds: its [SocketOptions] are set before it is bound, and are those of

@@ -189,7 +189,7 @@ func (l *queueListener) close(tell bool) bool {
 		o.h.Refuse(ReasonClosed)
 	}
 	if tell {
-		l.ls.tell(l.ls.cfg.Master, KindClosed, l.number)
+		l.ls.sayClosed(l.number)
 	}
 	l.done()
 	return true

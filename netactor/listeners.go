@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-	"sync/atomic"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/tracing"
@@ -17,6 +16,11 @@ type ListenersConfig struct {
 	Pool   string          // the worker's pool, for spans
 	Logger *slog.Logger    // default slog.Default
 	Tracer *tracing.Tracer // default nil: no spans
+
+	// Stopping is closed when the worker is asked to stop. Of what it closes from then on
+	// the master hears at once; of what it closes before, when it has lived on for a quarter
+	// of a second: a worker that fails may close an instant before. nil: it is never asked.
+	Stopping <-chan struct{}
 }
 
 // Listeners is the worker's side: it asks the master for listeners, takes the
@@ -37,7 +41,7 @@ type Listeners struct {
 	closed   bool
 	load     int64 // the worker's own word on it; -1 when it gave none
 
-	failing atomic.Bool // see Fail
+	closes closes // that the master is to hear of
 }
 
 // member is one open listener, or packet socket, of a worker.
@@ -53,7 +57,7 @@ func NewListeners(cfg ListenersConfig) *Listeners {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &Listeners{
+	ls := &Listeners{
 		cfg:      cfg,
 		conns:    gauge{zero: make(chan struct{}, 1)},
 		asks:     make(map[uint64]asking),
@@ -63,6 +67,8 @@ func NewListeners(cfg ListenersConfig) *Listeners {
 		ordinals: make(map[string]map[int]bool),
 		load:     -1,
 	}
+	ls.closes.tell = func(number uint64) { ls.tell(cfg.Master, KindClosed, number) }
+	return ls
 }
 
 // AddLink says that a listener process is there, with the Conn to it, at the
@@ -195,9 +201,6 @@ func (ls *Listeners) renewFrame(f *fdipc.Frame) {
 // tell sends a frame without a payload, if that is possible. What cannot be
 // sent need not be: the peer is gone, or is cut off for not reading.
 func (ls *Listeners) tell(c *fdipc.Conn, k fdipc.Kind, number uint64) {
-	if k == KindClosed && ls.failing.Load() {
-		return // the master will see the worker's end
-	}
 	ls.send(c, &fdipc.Frame{Kind: k, Target: number})
 }
 
@@ -288,9 +291,20 @@ func (ls *Listeners) Drain(ctx context.Context) error {
 }
 
 // Fail says that the worker ends by itself and is to be replaced: what is closed from now
-// on the master does not count as closed. Like the death of a process it leaves the
+// on, or was just now, the master does not count as closed. Like the death of a process it leaves the
 // sockets open, for the replacement.
-func (ls *Listeners) Fail() { ls.failing.Store(true) }
+func (ls *Listeners) Fail() { ls.closes.fail() }
+
+// sayClosed tells the master of a close, now or later.
+func (ls *Listeners) sayClosed(number uint64) {
+	now := false
+	select {
+	case <-ls.cfg.Stopping:
+		now = true
+	default:
+	}
+	ls.closes.add(number, now)
+}
 
 // Close closes all listeners and packet sockets. It does not wait. A later Listen or ListenPacket
 // fails.
@@ -317,4 +331,5 @@ func (ls *Listeners) closeAll(which func(member) bool) {
 	for _, m := range all {
 		_ = m.Close()
 	}
+	ls.closes.flush()
 }

@@ -161,7 +161,7 @@ func (l *ownListener) close(tell bool) (first bool) {
 	close(l.ended)
 	l.ls.forget(l, l.number)
 	if l.number != 0 && tell {
-		l.ls.tell(l.ls.cfg.Master, KindClosed, l.number)
+		l.ls.sayClosed(l.number)
 	}
 	if l.done != nil {
 		l.done()

@@ -98,7 +98,7 @@ func (m *packetMember) close(tell bool) (closed bool, err error) {
 	err = m.pc.Close()
 	m.ls.forget(m, m.number)
 	if m.number != 0 && tell {
-		m.ls.tell(m.ls.cfg.Master, KindClosed, m.number)
+		m.ls.sayClosed(m.number)
 	}
 	if m.done != nil {
 		m.done()

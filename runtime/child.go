@@ -304,7 +304,7 @@ func (c *child) equip() error {
 		c.dispatch = netactor.NewDispatcher(netactor.DispatcherConfig{Logger: c.log, Tracer: tracer, Functions: c.root.functions})
 	case roleWorker:
 		c.accept = netactor.NewListeners(netactor.ListenersConfig{
-			Logger: c.log, Tracer: tracer, Master: c.conn, Pool: c.welcome.Path,
+			Logger: c.log, Tracer: tracer, Master: c.conn, Pool: c.welcome.Path, Stopping: c.ctx.Done(),
 		})
 	}
 	c.system = system

@@ -59,10 +59,12 @@
 //
 // A socket that a worker asked for belongs to its pool, not to the worker: it is
 // closed when the pool is stopped, or when every live worker has closed it. A
-// death is not a close. So while every worker is dead clients wait in the
-// kernel's backlog, and nobody is refused. With [RoundRobin] a connection that
-// no worker has claimed (Accept has not returned it) is never lost by a worker's
-// death, and none is served twice; one that was claimed dies with its worker.
+// death is not a close, nor is what a worker closes as it fails, by a deferred ln.Close
+// say: less than a quarter of a second before it is gone, or has returned to be
+// restarted. Cleaning up that takes longer belongs before the close. So while every worker is
+// dead clients wait in the kernel's backlog, and nobody is refused. With [RoundRobin] a
+// connection that no worker has claimed (Accept has not returned it) is never lost by a
+// worker's death, and none is served twice; one that was claimed dies with its worker.
 // With [Shared] what a worker's kernel queue had given it dies with it.
 //
 // With [Hash] the connections of one client address have one worker; with a [Peek] those of one TLS

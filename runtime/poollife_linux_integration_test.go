@@ -43,6 +43,23 @@ func init() {
 			},
 		}}}
 	}
+	trees["closes as it fails"] = func() coppice.Config {
+		return coppice.Config{Load: loadOrder, Children: []coppice.ChildSpec{coppice.Pool{
+			Name: "web", Size: 1, Intensity: supervisor.Intensity{Max: 100, Period: time.Second},
+			Worker: func(ctx context.Context, w *coppice.Worker) error {
+				ln, err := w.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					return err
+				}
+				defer ln.Close()
+				err = serveUntilAsked(ctx, w, ln)
+				if err != nil && string(w.Config()) == "panic" {
+					panic(err)
+				}
+				return err
+			},
+		}}}
+	}
 	scaled := func(cull coppice.Cull) func() coppice.Config {
 		return func() coppice.Config {
 			cfg := pool(2, func(ctx context.Context, w *coppice.Worker) error {
@@ -144,6 +161,32 @@ func TestSpare(t *testing.T) {
 			p.get()
 		}
 	})
+}
+
+// TestClosesAsItFails: a death is not a close, though the only worker has closed its
+// listener by a deferred call as it failed. The socket was closed, clients were refused, and
+// the replacement had another port.
+func TestClosesAsItFails(t *testing.T) {
+	for _, how := range []string{"error", "panic"} {
+		t.Run(how, func(t *testing.T) {
+			inBoth(t, func(t *testing.T) {
+				setOrder(how)
+				p := plant(t, "closes as it fails")
+				addr := p.Listeners()[0].Addr.String()
+				for incarnation := 2; incarnation < 5; incarnation++ {
+					p.crash()
+					runtimetest.Eventually(t, "it is replaced", func() bool {
+						n := p.slots()["web/0"]
+						return n.Incarnation == incarnation && n.State == "running"
+					})
+					if now := p.Listeners()[0].Addr.String(); now != addr {
+						t.Fatalf("it listens on %s, and listened on %s", now, addr)
+					}
+					p.get()
+				}
+			})
+		})
+	}
 }
 
 // TestScale (P65): slots come and go while the others serve, and a scaled pool keeps its
