@@ -123,8 +123,9 @@ func TestChaos(t *testing.T) {
 	counts := map[string]chan runtimetest.Counts{}
 	for name, l := range loads {
 		l.Timeout = runtimetest.Patience
-		counts[name] = make(chan runtimetest.Counts, 1)
-		go func() { counts[name] <- l.Run(ctx) }()
+		ch := make(chan runtimetest.Counts, 1)
+		counts[name] = ch
+		go func() { ch <- l.Run(ctx) }() // ends with ctx
 	}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
