@@ -55,7 +55,8 @@ func (e *ReloadError) Unwrap() error { return e.Err }
 //
 // A pool that gives up meanwhile because of its old workers does not fail the reload. The
 // one that its supervisor starts in its place is reloaded too, or begins with the new
-// generation if it comes when the reload is over.
+// generation if it comes when the reload is over: Reload does not wait for it, and that
+// the generation works was then proved by other pools only, if there are any.
 //
 // The end of ctx ends the reload in the same way. A reload waits for one that goes on.
 // When the tree is about to end the error wraps [ErrEnding].
