@@ -20,7 +20,8 @@ const (
 	accountBytes  = 2 << 20
 	bookSeries    = 16 << 10 // of the whole tree, over all its children that ever were
 	bookBytes     = 16 << 20
-	spareSeries   = 256 // beyond bookSeries, for what did not find room
+	spareSeries   = 256     // beyond bookSeries, for what did not find room
+	textBytes     = 4 << 20 // of the texts of all instruments that ever were
 )
 
 // kind says how the values of an instrument add up over processes.
@@ -67,6 +68,11 @@ type point struct {
 	exemplars []metricdata.Exemplar[float64]
 }
 
+// texts is the length of what is said of an instrument, in bytes.
+func (m metric) texts() int {
+	return len(m.scope.name) + len(m.scope.version) + len(m.scope.schema) + len(m.name) + len(m.unit) + len(m.description)
+}
+
 type seriesKey struct {
 	instrument
 	labels attribute.Distinct
@@ -87,15 +93,23 @@ func cost(m metric, p point) int {
 // has grown by since is added to its sum, so sums cannot go back, whatever a child
 // says and whenever it ends.
 type books struct {
-	mu           sync.Mutex
-	accounts     []*account // of processes that live, the youngest last
-	sums         map[seriesKey]*point
-	descriptions map[instrument]string // the first that was heard
-	size         int
+	mu       sync.Mutex
+	accounts []*account // of processes that live, the youngest last
+	sums     map[seriesKey]*point
+	size     int
+	known    map[instrument]heard
+	texts    int // of known, in bytes
+}
+
+// heard is an instrument as it was heard of first. What refers to it does so by these
+// strings, so that they are kept once, and not for each series of each process.
+type heard struct {
+	instrument
+	description string
 }
 
 func newBooks() *books {
-	return &books{sums: make(map[seriesKey]*point), descriptions: make(map[instrument]string)}
+	return &books{sums: make(map[seriesKey]*point), known: make(map[instrument]heard)}
 }
 
 // account is what one process has counted, as it said last.
@@ -127,7 +141,7 @@ func (b *books) open(process string) *account {
 	return a
 }
 
-var errFull = errors.New("tracing/otlp: a process has more series than the master keeps: new ones are left out")
+var errFull = errors.New("tracing/otlp: a process has more series or instruments than the master keeps: new ones are left out")
 
 // receive takes in what a process says. One round of it may come in several parts; a
 // level that neither of the last two rounds has said anything of is gone.
@@ -151,24 +165,24 @@ func (a *account) receive(round int64, said []metric) {
 		}
 	}
 	for _, m := range said {
-		b.describe(m)
 		for _, p := range m.points {
 			key := seriesKey{m.instrument, p.labels.Equivalent()}
 			if m.kind == counter || m.kind == histogram {
 				a.count(key, m, p)
 			} else if l := a.levels[key]; l != nil {
 				*l = reading{p, round}
-			} else if a.room(m, p) {
+			} else if a.room(&key, m, p) {
 				a.levels[key] = &reading{p, round}
 			}
 		}
 	}
 }
 
-// room makes room for a new series, or says that there is none.
-func (a *account) room(m metric, p point) bool {
+// room makes room for a new series, whose key has the known instrument then, or says
+// that there is none.
+func (a *account) room(key *seriesKey, m metric, p point) bool {
 	n := cost(m, p)
-	if len(a.last)+len(a.levels) >= accountSeries || a.size+n > accountBytes {
+	if len(a.last)+len(a.levels) >= accountSeries || a.size+n > accountBytes || !a.books.know(key, m) {
 		if !a.full {
 			a.full = true
 			otel.Handle(errFull)
@@ -183,7 +197,7 @@ func (a *account) room(m metric, p point) bool {
 func (a *account) count(key seriesKey, m metric, p point) {
 	old := a.last[key]
 	if old == nil {
-		if !a.room(m, p) {
+		if !a.room(&key, m, p) {
 			return
 		}
 		old = &point{labels: p.labels, bounds: p.bounds, buckets: make([]uint64, len(p.buckets))}
@@ -204,10 +218,21 @@ func (a *account) count(key seriesKey, m metric, p point) {
 	a.books.add(key, m, grown)
 }
 
-func (b *books) describe(m metric) {
-	if _, known := b.descriptions[m.instrument]; !known && len(b.descriptions) < bookSeries {
-		b.descriptions[m.instrument] = m.description
+// know puts the instrument of a key as it was heard first. One that is new has to find
+// room for its texts.
+func (b *books) know(key *seriesKey, m metric) bool {
+	h, known := b.known[m.instrument]
+	if !known {
+		n := m.texts()
+		if b.texts+n > textBytes {
+			return false
+		}
+		b.texts += n
+		h = heard{m.instrument, m.description}
+		b.known[m.instrument] = h
 	}
+	key.instrument = h.instrument
+	return true
 }
 
 // overflow is the series of what found no room, by OpenTelemetry's specification.
@@ -338,7 +363,7 @@ func (b *books) total() []metric {
 	for key, p := range all {
 		m := by[key.instrument]
 		if m == nil {
-			m = &metric{instrument: key.instrument, description: b.descriptions[key.instrument]}
+			m = &metric{instrument: key.instrument, description: b.known[key.instrument].description}
 			by[key.instrument] = m
 		}
 		m.points = append(m.points, *p)

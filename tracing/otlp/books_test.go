@@ -5,6 +5,7 @@ import (
 	"math"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -170,6 +171,40 @@ func TestOtherBucketsOfOneProcess(t *testing.T) {
 	p := b.total()[0].points[0]
 	if !reflect.DeepEqual(p.bounds, []float64{10}) || !reflect.DeepEqual(p.buckets, []uint64{6, 2}) || p.f != 12 {
 		t.Errorf("%v at %v, %v in all", p.buckets, p.bounds, p.f)
+	}
+}
+
+// Children that invent instruments cost what has its bound, too, and those that were
+// known before count on.
+func TestInstrumentsBeyondTheBounds(t *testing.T) {
+	b := newBooks()
+	long := strings.Repeat("x", ownText)
+	b.open("web/1").receive(1, orders(1))
+	for child := range 5 {
+		var said []metric
+		for i := range accountSeries {
+			said = append(said, metric{
+				instrument: instrument{scope{long, long, long}, fmt.Sprintf("m%d.%d", child, i), long, kind(i % 2)}, description: long,
+				points: []point{{n: 1}},
+			})
+		}
+		a := b.open("web/0")
+		a.receive(1, said)
+		a.close()
+	}
+	b.open("web/2").receive(1, orders(1))
+	bytes := 0
+	for _, m := range b.total() {
+		bytes += m.texts()
+	}
+	for i := range b.known {
+		bytes += metric{instrument: i}.texts()
+	}
+	if bytes > 2*textBytes {
+		t.Errorf("%d instruments have %d bytes of text", len(b.known), bytes)
+	}
+	if p, _ := valueOf(b, "orders", ""); p.n != 2 {
+		t.Errorf("%d orders", p.n)
 	}
 }
 
