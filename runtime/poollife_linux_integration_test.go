@@ -232,11 +232,12 @@ func TestScaleFails(t *testing.T) {
 		}
 		sub := p.Subscribe(64)
 		defer sub.Close()
+		before := p.slots()["web/2"]
 		p.crash()
 		next(t, sub, supervisor.SupervisorGaveUp)
 		runtimetest.Eventually(t, "the pool is back", func() bool {
 			n := p.slots()["web/2"]
-			return len(p.slots()) == 4 && n.State == "running" && n.Incarnation == 1
+			return len(p.slots()) == 4 && n.State == "running" && n.ID != before.ID && n.Incarnation == 1
 		})
 		p.get()
 	})
