@@ -136,7 +136,8 @@ func init() {
 		}
 	}
 	trees["reloads"] = reloads(func(p *coppice.Pool) {})
-	trees["reloads, impatient"] = reloads(func(p *coppice.Pool) { p.StartTimeout = 500 * time.Millisecond })
+	// Long enough for whoever does not hang, on a machine that is busy.
+	trees["reloads, impatient"] = reloads(func(p *coppice.Pool) { p.StartTimeout = 3 * time.Second })
 	trees["reloads, stop first"] = reloads(func(p *coppice.Pool) { p.StopFirst = true })
 	trees["reloads, backs off"] = reloads(func(p *coppice.Pool) {
 		p.Backoff = supervisor.Backoff{Initial: time.Hour, NoJitter: true}
