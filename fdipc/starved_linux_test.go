@@ -22,15 +22,15 @@ const kindTake fdipc.Kind = 0x44
 // starved is the role of a receiver that hardly gets to run.
 func starved(f *os.File, _ map[string]string) {
 	runtime.GOMAXPROCS(1)
-	n := uint64(0)
+	var n atomic.Uint64 // each lane has a goroutine of its own
 	c, err := fdipc.New(f, fdipc.Config{Credits: 64, Handler: func(c *fdipc.Conn, f *fdipc.Frame) {
 		if f.Kind == kindCount {
-			_ = c.TrySend(&fdipc.Frame{Kind: kindCount, Target: n})
+			_ = c.TrySend(&fdipc.Frame{Kind: kindCount, Target: n.Load()})
 			return
 		}
 		for _, h := range f.Handles {
 			if h.Claim() == nil {
-				n++
+				n.Add(1)
 			}
 			h.Close()
 		}
