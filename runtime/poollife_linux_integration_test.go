@@ -249,8 +249,7 @@ func TestScaleLeastBusy(t *testing.T) { inBoth(t, testScaleLeastBusy) }
 func testScaleLeastBusy(t *testing.T) {
 	p := plant(t, "scaled, least busy")
 	addr := p.Listeners()[0].Addr.String()
-	// Four connections each; then those of slot 0 are closed. However late the listener
-	// process hears of the last of them, slot 0 has fewer.
+	// Four connections each at least; then those of slot 0 are closed, and the listener process hears of it.
 	conns := map[string][]net.Conn{}
 	for len(conns["0"]) < 4 || len(conns["1"]) < 4 {
 		c, err := net.Dial("tcp", addr)
@@ -276,7 +275,18 @@ func testScaleLeastBusy(t *testing.T) {
 	for _, c := range conns["0"] {
 		c.Close()
 	}
-	p.get() // a fresh one: what comes after it at the listener process is the newer
+	runtimetest.Eventually(t, "slot 0 has none open", func() bool {
+		infos, err := p.ListenerStats(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range infos[0].Stats.Workers {
+			if w.Worker.Slot == 0 {
+				return w.Counts.Claimed >= 4 && w.Counts.Open() == 0
+			}
+		}
+		return false
+	})
 	if err := p.Scale(t.Context(), "", 1); err != nil {
 		t.Fatal(err)
 	}
