@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"net"
 	"net/http"
 	"os"
@@ -37,19 +36,7 @@ func TestKill(t *testing.T) {
 		resp.Body.Close()
 		return len(kids) == 1+workers
 	})
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	load := make(chan runtimetest.Counts, 1)
-	go func() { load <- runtimetest.Load{URL: "http://" + addr + "/you", InFlight: 8}.Run(ctx) }()
-	if err := syscall.Kill(kids[1], syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	runtimetest.Eventually(t, "a replacement", func() bool {
-		return !runtimetest.Alive(kids[1]) && len(runtimetest.Children(t, p.PID())) == 1+workers
-	})
-	stop()
-	c := <-load
-	t.Log(c)
+	c := runtimetest.Load{URL: "http://" + addr + "/you", InFlight: 8}.RunOverKills(t, p, kids[1:2])
 	if c.Refused != 0 || c.Hung != 0 || c.Other != 0 || c.Cut > 8 {
 		t.Errorf("%v (%v)", c, c.First)
 	}

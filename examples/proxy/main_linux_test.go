@@ -245,23 +245,9 @@ func balancer(t *testing.T, addr string) (url string) {
 func TestKill(t *testing.T) {
 	p, addr := start(t)
 	url := balancer(t, addr)
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	load := make(chan runtimetest.Counts, 1)
-	go func() { load <- runtimetest.Load{URL: url, InFlight: 8}.Run(ctx) }()
 	kids := runtimetest.Children(t, p.PID()) // the listener process, web/0, web/1
-	for _, pid := range kids[1:] {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		runtimetest.Eventually(t, "a replacement", func() bool {
-			return !runtimetest.Alive(pid) && len(runtimetest.Children(t, p.PID())) == len(kids)
-		})
-	}
-	stop()
-	c := <-load
-	t.Log(c)
-	if c.Refused != 0 || c.Hung != 0 || c.Other != 0 || c.OK == 0 || c.Cut > 2*8 {
+	c := runtimetest.Load{URL: url, InFlight: 8}.RunOverKills(t, p, kids[1:])
+	if c.Refused != 0 || c.Hung != 0 || c.Other != 0 || c.Cut > 2*8 {
 		t.Errorf("%v (%v)", c, c.First)
 	}
 	end(t, p)
