@@ -135,10 +135,6 @@ func die(name string) {
 // addressSpace is a limit that a Go program lives with, and hoard does not fit in.
 var addressSpace = []coppice.Rlimit{{Name: "as", Soft: 16 << 30, Hard: 16 << 30}}
 
-// noRaceReports is for those who write a map concurrently: under the race detector its reports would be the last lines,
-// and push out those that are looked for.
-const noRaceReports = "GORACE=report_bugs=0 atexit_sleep_ms=10"
-
 func init() {
 	programs["die"] = func() { die(os.Getenv(dieVar)) }
 	trees["dies"] = func() coppice.Config {
@@ -158,7 +154,6 @@ func init() {
 		web := cfg.Children[0].(coppice.Pool)
 		web.Intensity = supervisor.Intensity{Max: 100, Period: time.Hour}
 		web.Environment.Rlimits = addressSpace
-		web.Environment.Env = append(web.Environment.Env, noRaceReports)
 		cfg.Children[0] = web
 		cfg.Hooks.Crash = crashed.add
 		return cfg
@@ -183,7 +178,7 @@ func init() {
 		for _, d := range deaths {
 			p := coppice.Process{
 				Name: strings.ReplaceAll(d.name, " ", "-"), Command: []string{os.Args[0]}, Restart: supervisor.Temporary,
-				Environment: coppice.Environment{Env: []string{programVar + "=die", dieVar + "=" + d.name, noRaceReports}},
+				Environment: coppice.Environment{Env: []string{programVar + "=die", dieVar + "=" + d.name}},
 			}
 			if d.oomed {
 				p.Environment.Rlimits = addressSpace
