@@ -154,7 +154,7 @@ func (c *crew) busySlots(ctx context.Context) map[int]int {
 	for _, l := range stats {
 		for _, w := range l.Workers {
 			if slot, ok := byID[w.Worker.ID]; ok {
-				busy[slot] += w.Counts.Open()
+				busy[slot] += w.Counts.Open() + w.Counts.Offered // claims are heard of late
 			}
 		}
 	}
