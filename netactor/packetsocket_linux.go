@@ -31,38 +31,19 @@ func bindUDP(r Request, ap netip.AddrPort) (*socket, error) {
 		}
 		ap = netip.AddrPortFrom(any, ap.Port())
 	}
-	sa, family, err := sockaddr(ap)
+	s, sa, err := inetSocket(r, ap, unix.SOCK_DGRAM, unix.IPPROTO_UDP)
 	if err != nil {
-		return nil, os.NewSyscallError("bind", err)
-	}
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
-	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
-	}
-	s := &socket{fd: fd}
-	if family == unix.AF_INET6 {
-		only := 0
-		if r.Network == "udp6" {
-			only = 1
-		}
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only) // some systems have no choice; net ignores it too
+		return nil, err
 	}
 	if s, err = s.applied(r); err != nil {
 		return nil, err
 	}
-	err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1))
+	err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1))
 	if err == nil && group {
-		err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
-	}
-	// See bindTCP.
-	if err == nil && r.joins {
-		err = s.reusePort()
+		err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
 	}
 	if err == nil {
-		err = os.NewSyscallError("bind", unix.Bind(fd, sa))
-	}
-	if err == nil && r.Policy == ReusePort {
-		err = s.reusePort()
+		err = s.bind(r, sa)
 	}
 	if err != nil {
 		s.close()

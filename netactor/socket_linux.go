@@ -103,46 +103,61 @@ func openTCP(r Request) (*socket, error) {
 	return s, err
 }
 
-func bindTCP(r Request, ap netip.AddrPort) (*socket, error) {
+// inetSocket makes a socket that is to be bound to sa, which is ap. One of IPv6 is dual stack, unless the network is
+// tcp6 or udp6.
+func inetSocket(r Request, ap netip.AddrPort, kind, protocol int) (s *socket, sa unix.Sockaddr, err error) {
 	sa, family, err := sockaddr(ap)
 	if err != nil {
-		return nil, os.NewSyscallError("bind", err)
+		return nil, nil, os.NewSyscallError("bind", err)
 	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	fd, err := unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+		return nil, nil, os.NewSyscallError("socket", err)
 	}
-	s := &socket{fd: fd}
 	if family == unix.AF_INET6 {
 		only := 0
-		if r.Network == "tcp6" {
+		if strings.HasSuffix(r.Network, "6") {
 			only = 1
 		}
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only) // some systems have no choice; net ignores it too
 	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+	return &socket{fd: fd}, sa, nil
+}
+
+func bindTCP(r Request, ap netip.AddrPort) (*socket, error) {
+	s, sa, err := inetSocket(r, ap, unix.SOCK_STREAM, unix.IPPROTO_TCP)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 		s.close()
 		return nil, os.NewSyscallError("setsockopt", err)
 	}
 	if s, err = s.applied(r); err != nil {
 		return nil, err
 	}
-	// Whoever else has the port, with SO_REUSEPORT or not, is EADDRINUSE: so the first
-	// socket is bound without it, and those that join it with.
-	if r.joins {
-		err = s.reusePort()
-	}
-	if err == nil {
-		err = os.NewSyscallError("bind", unix.Bind(fd, sa))
-	}
-	if err == nil && r.Policy == ReusePort {
-		err = s.reusePort()
-	}
-	if err != nil {
+	if err := s.bind(r, sa); err != nil {
 		s.close()
 		return nil, err
 	}
 	return s.listen(r)
+}
+
+// bind gives s its address. Whoever else has the port, with SO_REUSEPORT or not, is EADDRINUSE: so the
+// first socket is bound without it, and those that join it with.
+func (s *socket) bind(r Request, sa unix.Sockaddr) error {
+	if r.joins {
+		if err := s.reusePort(); err != nil {
+			return err
+		}
+	}
+	if err := unix.Bind(s.fd, sa); err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	if r.Policy == ReusePort {
+		return s.reusePort()
+	}
+	return nil
 }
 
 func (s *socket) reusePort() error {
