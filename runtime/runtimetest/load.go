@@ -12,7 +12,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"testing"
 	"time"
 )
 
@@ -46,35 +45,6 @@ type Load struct {
 	Timeout   time.Duration // of one request; zero = 10 s
 
 	answered *atomic.Int64 // what went well so far
-}
-
-// RunOverKills runs l while each of pids, workers of the program p that have the listener process and nobody else
-// beside them, is killed with −9: one after the other, each between answers and when the one before it is replaced.
-func (l Load) RunOverKills(t testing.TB, p *Program, pids []int) Counts {
-	t.Helper()
-	l.answered = new(atomic.Int64)
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	end := make(chan Counts, 1)
-	go func() { end <- l.Run(ctx) }() // ends with ctx
-	all := len(Children(t, p.PID()))
-	flows := func() {
-		t.Helper()
-		before := l.answered.Load()
-		Eventually(t, "answers", func() bool { return l.answered.Load() >= before+int64(2*l.InFlight) })
-	}
-	for _, pid := range pids {
-		flows()
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		Eventually(t, "a replacement", func() bool { return !Alive(pid) && len(Children(t, p.PID())) == all })
-	}
-	flows()
-	stop()
-	c := <-end
-	t.Log(c)
-	return c
 }
 
 // closedIdle is what net/http says, by an error that it does not export, of a
