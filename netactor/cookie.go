@@ -17,7 +17,7 @@ func cookie(b []byte, name string) ([]byte, PeekVerdict) {
 		return nil, PeekMore
 	}
 	line = bytes.TrimSuffix(line, []byte("\r"))
-	if !method(line) || !bytes.HasSuffix(line, []byte(" HTTP/1.1")) && !bytes.HasSuffix(line, []byte(" HTTP/1.0")) {
+	if !method(line) || !version1(line) {
 		return nil, PeekUnkeyed
 	}
 	for {
@@ -41,6 +41,13 @@ func cookie(b []byte, name string) ([]byte, PeekVerdict) {
 func method(line []byte) bool {
 	name, _, _ := bytes.Cut(line, []byte(" "))
 	return token(string(name)) && (len(line) == 0 || len(name) > 0)
+}
+
+// version1 reports whether a request line ends with a version 1 of HTTP.
+func version1(line []byte) bool {
+	const last = " HTTP/1.x"
+	at := len(line) - len(last)
+	return at >= 0 && string(line[at:len(line)-1]) == last[:len(last)-1] && '0' <= line[len(line)-1] && line[len(line)-1] <= '9'
 }
 
 // pair finds the value of one of the pairs of a Cookie field, without its quotes.
