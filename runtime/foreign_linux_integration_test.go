@@ -202,7 +202,7 @@ func TestReadiness(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.program.Ready = tt.ready
 			if tt.short {
-				tt.program.StartTimeout = 300 * time.Millisecond
+				tt.program.StartTimeout = time.Second // in which one of them is to print its line
 			}
 			cfg, _ := forest(t, tt.program)
 			rt, err := coppice.Start(t.Context(), cfg)
@@ -239,7 +239,7 @@ func TestReadiness(t *testing.T) {
 // the socket's name.
 func TestNotifyStranger(t *testing.T) {
 	program := itself("gives its socket away")
-	program.Ready, program.StartTimeout = coppice.Ready{Notify: true}, time.Second
+	program.Ready, program.StartTimeout = coppice.Ready{Notify: true}, 3*time.Second
 	cfg, out := forest(t, program)
 	started := make(chan error)
 	go func() {
