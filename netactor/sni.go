@@ -55,9 +55,9 @@ func handshake(b []byte) (r clientReader, v PeekVerdict) {
 }
 
 // record returns what there is of the handshake record that b begins with. PeekKeyed says that it is
-// whole, and that more comes after it.
+// whole, and that more comes after it. The version of a record counts for nothing: RFC 8446 section 5.1.
 func record(b []byte) (part, more []byte, v PeekVerdict) {
-	if len(b) > 0 && b[0] != recordHandshake || len(b) > 1 && b[1] != 3 {
+	if len(b) > 0 && b[0] != recordHandshake {
 		return nil, nil, PeekUnkeyed
 	}
 	if len(b) < 5 {
