@@ -596,8 +596,8 @@ func TestNodeHandOver(t *testing.T) {
 					for range limit {
 						defer (<-held).Close()
 					}
-					tr.settled(limit)
-					if c := tr.stats().Counts; c.AtPerWorker != uint64(10-limit) {
+					until(t, "all are accepted", func() bool { return tr.stats().Counts.Accepted == 10 })
+					if c := tr.settled(limit).Counts; c.AtPerWorker != uint64(10-limit) {
 						t.Errorf("%+v", c)
 					}
 					closed := 0
