@@ -10,7 +10,7 @@ import (
 // served is what a worker keeps of a connection that it accepted, beside the
 // connection itself.
 type served struct {
-	conns *gauge
+	conns *openConns
 	tally *tally // nil: no dispatcher counts it
 	span  tracing.Span
 }
@@ -26,7 +26,7 @@ func (s *served) ending() {
 // end counts the end of the connection here. It is called once, after ending.
 func (s *served) end() {
 	s.span.End()
-	s.conns.done()
+	s.conns.done(s)
 }
 
 // TraceSpan returns the serve span of the connection; see [tracing.ConnContext].
@@ -36,7 +36,12 @@ func (s *served) TraceSpan() tracing.Span { return s.span }
 // type, so that the fast paths that others look for (ReadFrom, CloseWrite,
 // SyscallConn) are still there; NetConn returns c.
 func wrap(c net.Conn, s served) net.Conn {
-	s.conns.n.Add(1)
+	w := wrapper(c, s)
+	s.conns.add(w, w.kept())
+	return w
+}
+
+func wrapper(c net.Conn, s served) servedConn {
 	if w := wrapSocket(c, s); w != nil {
 		return w
 	}
@@ -48,6 +53,14 @@ func wrap(c net.Conn, s served) net.Conn {
 	}
 	return &otherConn{Conn: c, served: s}
 }
+
+// servedConn is a wrapper.
+type servedConn interface {
+	net.Conn
+	kept() *served
+}
+
+func (s *served) kept() *served { return s }
 
 type tcpConn struct {
 	*net.TCPConn

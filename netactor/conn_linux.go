@@ -8,7 +8,7 @@ import (
 )
 
 // wrapSocket is wrap for a connection that was handed over; nil if c is not one.
-func wrapSocket(c net.Conn, s served) net.Conn {
+func wrapSocket(c net.Conn, s served) servedConn {
 	if c, ok := c.(*fdipc.Socket); ok {
 		return &socketConn{Socket: c, served: s}
 	}

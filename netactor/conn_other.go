@@ -4,4 +4,4 @@ package netactor
 
 import "net"
 
-func wrapSocket(net.Conn, served) net.Conn { return nil }
+func wrapSocket(net.Conn, served) servedConn { return nil }

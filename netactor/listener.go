@@ -146,7 +146,7 @@ func (l *queueListener) claim(o offered) net.Conn {
 		}
 		return nil
 	}
-	s := served{conns: &l.ls.conns, span: o.claim.Serve()}
+	s := served{conns: l.ls.conns, span: o.claim.Serve()}
 	if l.tally.claimed(o.via, o.accepted) {
 		s.tally = l.tally
 	}

@@ -28,7 +28,7 @@ type ListenersConfig struct {
 // that the worker can be drained. All methods may be called by any goroutine.
 type Listeners struct {
 	cfg   ListenersConfig
-	conns gauge
+	conns *openConns
 
 	mu       sync.Mutex
 	link     *fdipc.Conn // to the listener process; nil without
@@ -59,7 +59,7 @@ func NewListeners(cfg ListenersConfig) *Listeners {
 	}
 	ls := &Listeners{
 		cfg:      cfg,
-		conns:    gauge{zero: make(chan struct{}, 1)},
+		conns:    newOpenConns(),
 		asks:     make(map[uint64]asking),
 		byNumber: make(map[uint64]member),
 		own:      make(map[member]bool),
@@ -276,7 +276,7 @@ func (ls *Listeners) Joined(ctx context.Context) error {
 
 // Conns is the number of connections that are open: accepted from any listener
 // here, and not yet closed.
-func (ls *Listeners) Conns() int { return int(ls.conns.n.Load()) }
+func (ls *Listeners) Conns() int { return ls.conns.count() }
 
 // Drain closes all listeners, so that what they have not accepted goes to other
 // workers, and waits until every connection is closed, or ctx ends; then it
@@ -305,6 +305,10 @@ func (ls *Listeners) sayClosed(number uint64) {
 	}
 	ls.closes.add(number, now)
 }
+
+// Cut closes every connection that is open, and each that is accepted from now on: as the end
+// of a process does, of which nothing is left. It is for a worker that is a goroutine and has ended.
+func (ls *Listeners) Cut() { ls.conns.cut() }
 
 // Close closes all listeners and packet sockets. It does not wait. A later Listen or ListenPacket
 // fails.

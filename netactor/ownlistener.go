@@ -125,7 +125,7 @@ func (l *ownListener) wrap(c net.Conn) net.Conn {
 		l.options.set(c)
 	}
 	tracer := l.ls.cfg.Tracer
-	s := served{conns: &l.ls.conns}
+	s := served{conns: l.ls.conns}
 	if tracer != nil {
 		accepted := tracing.Accepted{Listener: l.name, Transport: l.address.Network()}
 		if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {

@@ -48,6 +48,7 @@ func goChild(c *child, conn *fdipc.Conn, shared tracing.Pipeline) *goroutineBody
 				c.accept.Fail() // as a process, which has no time to say more
 			}
 		}
+		c.leaveNothing()
 		c.part(bye)
 	}()
 	return b
@@ -82,12 +83,15 @@ func (b *goroutineBody) printedLast() []string { return nil }
 // terminate ends the drain. A goroutine can be told more, but not made to obey.
 func (b *goroutineBody) terminate() { b.child.beginDrain(errAsked, 0, 0) }
 
-// kill does what terminate does and takes the channel away: whatever of the
-// child goes on living has no part in the tree any more, and is leaked.
+// kill does what terminate does and takes the channel away, and soon the sockets too: whatever
+// of the child goes on living has no part in the tree any more, and is leaked.
 func (b *goroutineBody) kill() {
 	b.terminate()
 	go b.conn.Close() // ends by itself; kill does not wait
-	time.AfterFunc(leakAfter, func() { b.end(Exit{}, true) })
+	time.AfterFunc(leakAfter, func() {
+		b.end(Exit{}, true)
+		b.child.leaveNothing()
+	})
 }
 
 // leaked returns a channel that is closed when what was leaked has ended; nil

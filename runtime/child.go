@@ -338,6 +338,21 @@ func (c *child) work() farewell {
 	return bye
 }
 
+// leaveNothing closes the sockets of a worker that is a goroutine and has ended, or is given
+// up: a process takes its own with it.
+func (c *child) leaveNothing() {
+	select {
+	case <-c.set:
+	default:
+		return // it is not equipped yet
+	}
+	if c.accept != nil {
+		c.accept.Fail() // what is a close to the master was told before
+		_ = c.accept.Close()
+		c.accept.Cut()
+	}
+}
+
 // sayReady tells the master that the worker does its work: what it listens on
 // brings it connections from now on.
 func (c *child) sayReady() error {

@@ -5,6 +5,9 @@ package coppice_test
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -94,5 +97,65 @@ func TestStuckGoroutine(t *testing.T) {
 	}
 	if !leaked {
 		t.Error("no event tells of the leak")
+	}
+}
+
+// TestEndedGoroutineLeavesNoConnection: a worker that is a goroutine and ends, or is given
+// up, takes its connections with it, as a process does. Their clients waited for
+// ever, and the master kept the descriptors.
+func TestEndedGoroutineLeavesNoConnection(t *testing.T) {
+	t.Setenv("COPPICE_ISOLATION", "goroutine")
+	for _, how := range []string{"returns", "panics", "is given up"} {
+		t.Run(how, func(t *testing.T) {
+			free := make(chan struct{})
+			rt, err := coppice.Start(t.Context(), pool(1, func(ctx context.Context, w *coppice.Worker) error {
+				ln, err := w.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					return err
+				}
+				context.AfterFunc(ctx, func() { _ = ln.Close() }) // of a replacement, which nobody asks
+				if err := w.Ready(); err != nil {
+					return err
+				}
+				c, err := ln.Accept() // closed by nobody here
+				if err != nil {
+					return err
+				}
+				if _, err := c.Write([]byte("hello")); err != nil {
+					return err
+				}
+				switch how {
+				case "panics":
+					panic("boom")
+				case "is given up":
+					<-free
+				}
+				return errors.New("boom")
+			}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = rt.Shutdown(context.Background()) }() // what it had to say is not of interest
+			defer close(free)
+			c, err := net.Dial("tcp", rt.Listeners()[0].Addr.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if err := c.SetDeadline(time.Now().Add(runtimetest.Patience)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(c, make([]byte, len("hello"))); err != nil {
+				t.Fatal(err)
+			}
+			if how == "is given up" {
+				now, cancel := context.WithCancel(t.Context())
+				cancel()
+				_ = rt.Shutdown(now) // it cannot end well
+			}
+			if _, err := c.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("the connection is still open")
+			}
+		})
 	}
 }

@@ -88,7 +88,10 @@ func serveUntilAsked(ctx context.Context, w *coppice.Worker, ln net.Listener) er
 	go func() { // ends with the worker
 		served <- w.Serve(ctx, ln, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/crash" {
-				crash <- struct{}{}
+				select {
+				case crash <- struct{}{}:
+				default: // it has been asked to already
+				}
 			}
 			name(w).Handler.ServeHTTP(rw, r)
 		})})

@@ -173,7 +173,8 @@ const (
 	// GoroutineIsolation runs each worker as a goroutine of the master, with its
 	// own channel, actor system and listeners: for debuggers, tests and other
 	// systems. A panic is still only the worker's end, but what recover cannot
-	// catch ends the program, and a worker that will not stop is leaked.
+	// catch ends the program, and a worker that will not stop is leaked. However a worker
+	// ends, the connections that it accepted end with it, as those of a process.
 	GoroutineIsolation
 )
 
