@@ -50,13 +50,14 @@ func version1(line []byte) bool {
 	return at >= 0 && string(line[at:len(line)-1]) == last[:len(last)-1] && '0' <= line[len(line)-1] && line[len(line)-1] <= '9'
 }
 
-// pair finds the value of one of the pairs of a Cookie field, without its quotes.
+// pair finds the value of one of the pairs of a Cookie field, without its quotes. Blanks around a name are
+// not a part of it, as net/http has it; RFC 6265 section 4.2.1 has none.
 func pair(field []byte, name string) []byte {
 	for len(field) > 0 {
 		var p []byte
 		p, field, _ = bytes.Cut(field, []byte(";"))
 		n, v, _ := bytes.Cut(bytes.Trim(p, " \t"), []byte("="))
-		if string(n) != name {
+		if string(bytes.TrimRight(n, " \t")) != name {
 			continue
 		}
 		if len(v) >= 2 && v[0] == '"' && v[len(v)-1] == '"' {

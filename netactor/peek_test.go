@@ -132,6 +132,7 @@ func TestCookie(t *testing.T) {
 		{"in quotes", first + "Cookie: sid=\"abc\"\r\n\r\n", "abc", PeekKeyed},
 		{"field in other case, no blanks", first + "cOOKIE:a=1;sid=abc\r\n\r\n", "abc", PeekKeyed},
 		{"in a second field", first + "Cookie: a=1\r\nCookie: sid=abc\r\n\r\n", "abc", PeekKeyed},
+		{"blanks around the name", first + "Cookie: a=1;\t sid\t =abc\r\n\r\n", "abc", PeekKeyed},
 		{"value with =", first + "Cookie: sid=a=b\r\n\r\n", "a=b", PeekKeyed},
 		{"HTTP/1.0, bare newlines", "GET / HTTP/1.0\nCookie: sid=abc\n\n", "abc", PeekKeyed},
 		{"names differ by case", first + "Cookie: SID=abc\r\n\r\n", "", PeekUnkeyed},
@@ -303,7 +304,7 @@ func FuzzServerName(f *testing.F) {
 }
 
 // FuzzCookie: the answer for the beginning is that for the whole; and where net/http finds the cookie, so do
-// we.
+// we, with the same value where there is no other: net/http passes over those that RFC 6265 does not allow.
 func FuzzCookie(f *testing.F) {
 	f.Add([]byte("GET / HTTP/1.1\r\nHost: x\r\nCookie: a=1; sid=abc\r\n\r\n"))
 	f.Add([]byte("GET / HTTP/1.0\nCookie: sid=\"abc\"\n\n"))
@@ -318,7 +319,7 @@ func FuzzCookie(f *testing.F) {
 			return // lines that go on in the next, which nobody sends
 		}
 		got, v := read(b)
-		if c := r.CookiesNamed("sid")[0]; c.Value != "" && (v != PeekKeyed || !strings.Contains(string(b), got)) {
+		if c := r.CookiesNamed("sid")[0]; c.Value != "" && (v != PeekKeyed || got != c.Value && bytes.Count(b, []byte("sid")) == 1) {
 			t.Fatalf("%q, %d; net/http has %q", got, v, c.Value)
 		}
 	})
