@@ -26,10 +26,13 @@ type memberState struct {
 	held  map[uint64]bool // live workers that have it: two of one slot in a reload
 }
 
-// memberFor returns the member that a worker is to accept on: that of its slot, else one that is
-// nobody's, else a new one.
+// memberFor returns the member that a worker is to accept on: the one that it has, though it was
+// shut down, else that of its slot, else one that is nobody's, else a new one.
 func (s *socketState) memberFor(w Worker) *memberState {
-	i := slices.IndexFunc(s.members, func(m *memberState) bool { return w.Slot >= 0 && m.slot == w.Slot })
+	i := slices.IndexFunc(s.members, func(m *memberState) bool { return m.held[w.ID] })
+	if i < 0 {
+		i = slices.IndexFunc(s.members, func(m *memberState) bool { return w.Slot >= 0 && m.slot == w.Slot })
+	}
 	if i < 0 {
 		i = slices.IndexFunc(s.members, func(m *memberState) bool { return m.slot < 0 && len(m.held) == 0 })
 	}

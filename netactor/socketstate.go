@@ -43,16 +43,29 @@ func (s *socketState) numbered() string {
 // ownership is what one pool, or one spec, has in a socket.
 type ownership struct {
 	spec       bool
-	held       map[uint64]uint64 // live workers that have it open, by which request of theirs
+	held       map[uint64]uint64 // live workers that have it, by which request of theirs
+	shut       map[uint64]bool   // those of them whose copy somebody has shut down: they may ask again
 	vacancies  int               // workers that died with it, not yet replaced
 	first      int               // the generation that asked first; 0: a spec, or one that is gone
 	generation int               // the newest that asked
 }
 
+// has reports whether a worker has it open.
 func (o *ownership) has(worker uint64) bool {
 	_, ok := o.held[worker]
+	return ok && !o.shut[worker]
+}
+
+// leave takes a worker out; false when it was not there.
+func (o *ownership) leave(worker uint64) bool {
+	_, ok := o.held[worker]
+	delete(o.held, worker)
+	delete(o.shut, worker)
 	return ok
 }
+
+// over reports whether nobody is left, nor to come.
+func (o *ownership) over() bool { return !o.spec && len(o.held) == 0 && o.vacancies == 0 }
 
 // ask is one waiting request.
 type ask struct {

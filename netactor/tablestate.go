@@ -165,15 +165,17 @@ func (t *tableState) share(s *socketState, a ask) []effect {
 		return refuse(a, "listen", syscall.ECANCELED) // it died while it waited
 	}
 	if o == nil {
-		o = &ownership{held: make(map[uint64]uint64), first: w.Generation}
+		o = &ownership{held: make(map[uint64]uint64), shut: make(map[uint64]bool), first: w.Generation}
 		s.owners[a.owner] = o
 	}
 	switch {
 	case a.worker == 0:
 		o.spec = true
 	case alive:
+		if !o.leave(a.worker) {
+			o.vacancies = max(0, o.vacancies-1)
+		}
 		o.held[a.worker] = a.seq
-		o.vacancies = max(0, o.vacancies-1)
 		o.generation = max(o.generation, w.Generation)
 	default:
 		o.vacancies++ // the first asker died while it waited: a death is not a close
@@ -302,11 +304,7 @@ func (t *tableState) closed(worker, number uint64) []effect {
 		return nil
 	}
 	for name, o := range s.owners {
-		if !o.has(worker) {
-			continue
-		}
-		delete(o.held, worker)
-		if len(o.held) == 0 && o.vacancies == 0 && !o.spec {
+		if o.leave(worker) && o.over() {
 			delete(s.owners, name)
 		}
 	}
@@ -344,13 +342,12 @@ func (t *tableState) removeWorker(id uint64, retired bool) []effect {
 	var out []effect
 	for _, s := range t.inOrder() {
 		for name, o := range s.owners {
-			if !o.has(id) {
+			if !o.leave(id) {
 				continue
 			}
-			delete(o.held, id)
 			if !retired {
 				o.vacancies++
-			} else if len(o.held) == 0 && o.vacancies == 0 && !o.spec {
+			} else if o.over() {
 				delete(s.owners, name)
 			}
 		}
@@ -507,11 +504,13 @@ func (t *tableState) pause(number uint64, paused bool) ([]effect, bool) {
 	return out, true
 }
 
-// holders returns the live workers that have the socket.
+// holders returns the live workers that have the socket open.
 func (s *socketState) holders() (ids []uint64) {
 	for _, o := range s.owners {
 		for id := range o.held {
-			ids = append(ids, id)
+			if o.has(id) {
+				ids = append(ids, id)
+			}
 		}
 	}
 	slices.Sort(ids)
@@ -542,7 +541,7 @@ func (t *tableState) broken(number uint64) []effect {
 
 // evict says that a packet socket, or one member of it, was shut down and is replaced. The duplicates of the workers that
 // have it cannot be: they are told that it is closed, and whoever asks again, they or their
-// replacements, gets the new one.
+// replacements, gets the new one. Until then it stays theirs, to be closed or left by their death.
 func (t *tableState) evict(number uint64, member int) (out []effect) {
 	s := t.sockets[number]
 	if s == nil || s.phase != open {
@@ -551,12 +550,10 @@ func (t *tableState) evict(number uint64, member int) (out []effect) {
 	for _, name := range slices.Sorted(maps.Keys(s.owners)) {
 		o := s.owners[name]
 		for _, id := range slices.Sorted(maps.Keys(o.held)) {
-			if s.memberOf(id) != member {
+			if o.shut[id] || s.memberOf(id) != member {
 				continue
 			}
-			delete(o.held, id)
-			o.vacancies++
-			out = append(out, s.release(id, false)...)
+			o.shut[id] = true
 			out = append(out, effect{do: doTell, number: number, worker: id})
 		}
 	}

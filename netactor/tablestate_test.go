@@ -290,11 +290,48 @@ func TestTablePackets(t *testing.T) {
 			t.Errorf("closed %v", m.closed)
 		}
 	})
+	for name, leave := range map[string]func(*master, uint64){
+		"closed":             func(m *master, id uint64) { m.do(m.s.closed(id, 1)) },
+		"given up":           func(m *master, id uint64) { m.do(m.s.giveUp(id, id)) },
+		"left by who retire": func(m *master, id uint64) { m.do(m.s.removeWorker(id, true)) },
+	} {
+		t.Run("one that was shut down, and then "+name+", is nobody's", func(t *testing.T) {
+			for _, p := range []Policy{Shared, ReusePort} {
+				m, s := pools(t, p)
+				for id := range uint64(2) {
+					m.do(m.s.evict(1, s.memberOf(id+1)))
+				}
+				leave(m, 1)
+				if len(m.closed) != 0 || p == ReusePort && len(s.members) != 1 {
+					t.Errorf("%v: closed %v, %d members, while 2 may ask again", p, m.closed, len(s.members))
+				}
+				leave(m, 2)
+				if !slices.Equal(m.closed, []uint64{1}) {
+					t.Errorf("%v: owned by %+v", p, s.owners["web"])
+				}
+			}
+		})
+	}
 	t.Run("with ReusePort only those of the member", func(t *testing.T) {
 		m, s := pools(t, ReusePort)
 		m.do(m.s.evict(1, s.memberOf(2)))
 		if !slices.Equal(s.holders(), []uint64{1}) || len(s.members) != 2 {
 			t.Errorf("holders %v, %d members", s.holders(), len(s.members))
+		}
+	})
+	t.Run("with ReusePort who asks again has the member it had, with a slot or without", func(t *testing.T) {
+		m, s := pools(t, ReusePort)
+		m.s.addWorker(Worker{ID: 3, Pool: "web", Slot: -1})
+		for _, id := range []uint64{2, 3} {
+			if id == 3 {
+				m.ask(3, udp(ReusePort))
+			}
+			before := s.memberOf(id)
+			m.do(m.s.evict(1, before))
+			m.ask(id, udp(ReusePort))
+			if after := s.memberOf(id); after != before || len(s.members) != int(id) || !slices.Contains(s.holders(), id) {
+				t.Errorf("%d: member %d, then %d, of %d; holders %v", id, before, after, len(s.members), s.holders())
+			}
 		}
 	})
 }
