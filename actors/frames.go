@@ -203,7 +203,8 @@ func (s *System) onMonitor(l *link, f *fdipc.Frame, r *reader, target *actor.PID
 
 func (s *System) serveMonitor(l *link, target *actor.PID, watcher string, ref uint64, stop byte) {
 	k := watchKey{address: watcher, ref: ref}
-	if !s.inbound.addMonitor(watcher, ref, func() { s.unwatchLocal(target.Id, k) }) {
+	off := func() { s.unwatchLocal(target.Id, k) }
+	if !s.inbound.addMonitor(watcher, ref, off) {
 		s.bad(l, kindMonitor)
 		return
 	}
@@ -212,8 +213,11 @@ func (s *System) serveMonitor(l *link, target *actor.PID, watcher string, ref ui
 			s.sendDown(watcher, ref, reason, how)
 		}
 	})
-	if !ok && s.inbound.takeMonitor(watcher, ref) != nil {
+	switch {
+	case !ok && s.inbound.takeMonitor(watcher, ref) != nil:
 		s.sendDown(watcher, ref, noActor, endNobody)
+	case ok && !s.inbound.hasMonitor(watcher, ref): // dropped meanwhile, with its process
+		off()
 	}
 }
 

@@ -66,6 +66,13 @@ func (in *inbound) addMonitor(address string, ref uint64, off func()) bool {
 	return true
 }
 
+// hasMonitor reports whether a monitor has neither ended nor been taken back.
+func (in *inbound) hasMonitor(address string, ref uint64) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.monitors[address][ref] != nil
+}
+
 // takeMonitor removes a monitor and returns its off; nil when there is none.
 func (in *inbound) takeMonitor(address string, ref uint64) func() {
 	in.mu.Lock()

@@ -130,6 +130,14 @@ func (t *monitors) setWay(m *Monitor, target *actor.PID, undo func()) bool {
 	return t.open[m.ref] == m
 }
 
+// over reports whether m has ended. Who cancels undoes only what is done by then, so whoever
+// goes on asks once more, and undoes the rest.
+func (t *monitors) over(m *Monitor) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.open[m.ref] != m
+}
+
 // get returns the monitor ref if it is at the process with an address.
 func (t *monitors) get(ref uint64, address string) *Monitor {
 	t.mu.Lock()
@@ -215,12 +223,15 @@ func endOf(err error) supervisor.Reason {
 func (s *System) monitorLocal(m *Monitor, target *actor.PID) {
 	t := &s.monitors
 	k := watchKey{ref: m.ref}
-	if !t.setWay(m, target, func() { s.unwatchLocal(target.Id, k) }) {
+	undo := func() { s.unwatchLocal(target.Id, k) }
+	if !t.setWay(m, target, undo) {
 		return
 	}
 	fire := func(r supervisor.Reason, how ending) { t.fire(m, r, how) }
 	if !s.watchLocal(target.Id, k, m.stop, s.cfg.Address, fire) {
 		t.fire(m, noActor, endNobody)
+	} else if t.over(m) {
+		undo()
 	}
 }
 

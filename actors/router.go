@@ -183,7 +183,8 @@ func (s *System) monitorRemote(m *Monitor, target *actor.PID) {
 		return binary.AppendUvarint(appendString(b, s.cfg.Address), m.ref)
 	}
 	attached := target.Id == processID
-	if !attached && !t.setWay(m, target, func() { _ = s.postTo(target, kindDemonitor, more) }) {
+	undo := func() { _ = s.postTo(target, kindDemonitor, more) }
+	if !attached && !t.setWay(m, target, undo) {
 		return
 	}
 	switch {
@@ -195,6 +196,9 @@ func (s *System) monitorRemote(m *Monitor, target *actor.PID) {
 		l.post(f, func(b []byte) []byte { return more(append(appendPID(b, target), m.stop)) })
 	case !attached:
 		l.post(s.frame(kindMonitor, fdipc.Data), func(b []byte) []byte { return more(appendPID(b, target)) })
+	}
+	if !attached && t.over(m) { // its undo may have gone before
+		undo()
 	}
 	if l.isClosed() { // in between: its monitors have been fired, perhaps without this one
 		s.mu.RLock()

@@ -1,0 +1,115 @@
+package actors
+
+import (
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// patience bounds every wait of this package's own tests.
+const patience = time.Minute
+
+// await waits until f holds.
+func await(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !f(); runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatal("waited in vain: ", what)
+		}
+	}
+}
+
+// onlyMonitor takes the one monitor of s out, as Cancel does; false while there is none, or it is not
+// known where. What Cancel would undo is not done yet.
+func onlyMonitor(s *System) bool {
+	t := &s.monitors
+	t.mu.Lock()
+	var only *Monitor
+	for _, m := range t.open {
+		if m.undo != nil {
+			only = m
+		}
+	}
+	t.mu.Unlock()
+	if only == nil {
+		return false
+	}
+	_, ok := t.take(only, nil)
+	return ok
+}
+
+// A Cancel, or the end of who watches, that comes while the monitor is on its way to the actor has nothing to
+// undo there. The actor keeps nothing of it all the same, wherever it is.
+func TestMonitorCancelledOnItsWay(t *testing.T) {
+	newWatched := func(t *testing.T) (*System, *cell) {
+		s := quietSystem(t, Config{Address: "0"})
+		if _, err := s.Spawn(t.Context(), "a", func() actor.Actor { return actor.ReceiveFunc(func(actor.Context) {}) }); err != nil {
+			t.Fatal(err)
+		}
+		return s, s.cells.find("a")
+	}
+	// held does what watches, with the actor held up until meanwhile is true.
+	held := func(t *testing.T, c *cell, watch func(), meanwhile func() bool) {
+		t.Helper()
+		c.mu.Lock()
+		done := make(chan struct{})
+		go func() { // ends with watch, which waits for the lock alone
+			defer close(done)
+			watch()
+		}()
+		await(t, "the monitor on its way", meanwhile)
+		c.mu.Unlock()
+		<-done
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if n := len(c.watchers); n != 0 {
+			t.Errorf("the actor has %d watchers", n)
+		}
+	}
+	t.Run("in this process", func(t *testing.T) {
+		s, c := newWatched(t)
+		held(t, c, func() { s.Monitor(c.pid) }, func() bool { return onlyMonitor(s) })
+	})
+	t.Run("of another process that ends", func(t *testing.T) {
+		s, c := newWatched(t)
+		if err := s.Attach("1", 0, &sink{}); err != nil {
+			t.Fatal(err)
+		}
+		b := appendString(appendPID(nil, c.pid), "1")
+		f := fdipc.Frame{Kind: kindMonitor, Lane: fdipc.Data, Payload: append(b, 7)}
+		held(t, c, func() { s.HandleFrame("1", &f) }, func() bool { return s.inbound.takeMonitor("1", 7) != nil })
+	})
+	t.Run("to another process", func(t *testing.T) {
+		s := quietSystem(t, Config{Address: "0"})
+		c := &cancelling{s: s}
+		if err := s.Attach("1", 0, c); err != nil {
+			t.Fatal(err)
+		}
+		s.Monitor(actor.NewPID("1", "a"))
+		var kinds []fdipc.Kind
+		for _, f := range c.list() {
+			if f.Kind == kindMonitor || f.Kind == kindDemonitor {
+				kinds = append(kinds, f.Kind)
+			}
+		}
+		if len(kinds) != 2 || kinds[0] != kindMonitor || kinds[1] != kindDemonitor {
+			t.Errorf("sent kinds %v, want the monitor, then its end", kinds)
+		}
+	})
+}
+
+// cancelling is a Conn on which monitors are cancelled just as they leave.
+type cancelling struct {
+	sink
+	s *System
+}
+
+func (c *cancelling) TrySend(f *fdipc.Frame) error {
+	if f.Kind == kindMonitor {
+		onlyMonitor(c.s)
+	}
+	return c.sink.TrySend(f)
+}
