@@ -195,8 +195,7 @@ func TestLostChannelWaitsForTheExitReason(t *testing.T) {
 		_, err := s.Ask(t.Context(), pid, "x")
 		end <- err
 	}()
-	for s.Stats().Asks == 0 {
-	}
+	await(t, "the Ask", func() bool { return s.Stats().Asks != 0 })
 	s.Detach("1", supervisor.Reason{Kind: supervisor.Signaled, Signal: 9})
 	var down *DownError
 	if err := <-end; !errors.As(err, &down) || down.Reason.Signal != 9 {
