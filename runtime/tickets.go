@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -33,6 +34,9 @@ type (
 
 // Format keeps the keys out of whatever prints a message.
 func (t tickets) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "%d session ticket keys", len(t.Keys)) }
+
+// MarshalJSON keeps them out of logs in JSON.
+func (t tickets) MarshalJSON() ([]byte, error) { return json.Marshal(fmt.Sprint(t)) }
 
 func init() {
 	actors.RegisterType[ticketsRequest]("coppice.tickets.request")

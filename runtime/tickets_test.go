@@ -2,7 +2,10 @@ package coppice
 
 import (
 	"crypto/tls"
+	"encoding/base64"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"net/http/httptest"
 	"slices"
@@ -113,19 +116,35 @@ func TestTicketsRotate(t *testing.T) {
 	}
 }
 
-// TestTicketsAreNotPrinted: whatever prints the message with the keys prints none of them.
+// TestTicketsAreNotPrinted: whatever prints or logs the message with the keys prints none of them.
 func TestTicketsAreNotPrinted(t *testing.T) {
 	var r ticketRing
 	msg := tickets{r.at(time.Now())}
-	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
-		for _, v := range []any{msg, &msg, []any{msg}} {
-			out := fmt.Sprintf(verb, v)
+	logged := func(make func(io.Writer, *slog.HandlerOptions) slog.Handler, v any) string {
+		var b strings.Builder
+		slog.New(make(&b, nil)).Info("dead letter", "message", v)
+		return b.String()
+	}
+	text := func(w io.Writer, o *slog.HandlerOptions) slog.Handler { return slog.NewTextHandler(w, o) }
+	asJSON := func(w io.Writer, o *slog.HandlerOptions) slog.Handler { return slog.NewJSONHandler(w, o) }
+	for _, v := range []any{msg, &msg, []any{msg}, struct{ Message any }{msg}} {
+		outs := map[string]string{"a text log": logged(text, v), "a JSON log": logged(asJSON, v)}
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
+			outs[verb] = fmt.Sprintf(verb, v)
+		}
+		for how, out := range outs {
 			for _, key := range msg.Keys {
-				for _, part := range []string{string(key[:4]), fmt.Sprintf("%x", key[:4]), fmt.Sprintf("%d %d %d", key[0], key[1], key[2]), fmt.Sprintf("%#x, %#x", key[0], key[1])} {
+				for _, part := range []string{
+					string(key[:4]), fmt.Sprintf("%x", key[:4]), fmt.Sprintf("%d %d %d", key[0], key[1], key[2]), fmt.Sprintf("%d,%d,%d", key[0], key[1], key[2]),
+					fmt.Sprintf("%#x, %#x", key[0], key[1]), base64.StdEncoding.EncodeToString(key[:3]),
+				} {
 					if strings.Contains(out, part) {
-						t.Errorf("%s of %T prints a key: %s", verb, v, out)
+						t.Errorf("%s of %T prints a key: %s", how, v, out)
 					}
 				}
+			}
+			if !strings.Contains(out, "session ticket keys") {
+				t.Errorf("%s of %T says nothing: %s", how, v, out)
 			}
 		}
 	}
