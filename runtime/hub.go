@@ -92,6 +92,10 @@ func (h *hub) rename(p *peer) error {
 func (h *hub) appoint(ctx context.Context, p *peer) {
 	defer close(p.accepts)
 	h.mu.Lock()
+	if h.peers[p.welcome.ID] != p {
+		h.mu.Unlock()
+		return // it has ended: nobody would take it out again
+	}
 	h.listener = p
 	var workers []*peer
 	for _, w := range h.peers {

@@ -54,3 +54,15 @@ func TestLinkTakenBack(t *testing.T) {
 		t.Errorf("%d links", len(c.links))
 	}
 }
+
+// TestAppointWhoHasEnded: a listener process may end before its appointment is dealt with. It
+// stood in the book as the one that accepts, until the next was appointed.
+func TestAppointWhoHasEnded(t *testing.T) {
+	h := newHub(nil)
+	p := &peer{accepts: make(chan struct{})}
+	h.appoint(t.Context(), p)
+	<-p.accepts // who waits for it goes on
+	if h.accepting() != nil {
+		t.Error("a process that has ended is the listener process")
+	}
+}
