@@ -125,7 +125,7 @@ func (h *Handle) asFile() (f *os.File, done func(error) error, err error) {
 		return nil, nil, ErrHandleKind
 	}
 	fd := h.fd
-	f = os.NewFile(uintptr(fd), h.name)
+	f = os.NewFile(uintptr(fd), h.Name())
 	return f, func(err error) error {
 		if err != nil {
 			// The file owns the descriptor now; h is closed with it.

@@ -58,8 +58,11 @@ func appendClaim(b []byte, at ref, reason, state uint8) []byte {
 // had taken it back, or cannot be told any more.
 func (c *Conn) answer(h *Handle, reason, state uint8) bool {
 	c.held.Add(-1)
+	if !h.Trace.none() {
+		h.at = time.Now().UnixNano()
+	}
 	if c.peer != nil {
-		won, wake := c.peer.settle(h.ref.slot, h.ref.seq, reason, state)
+		won, wake := c.peer.settle(h.ref.slot, h.ref.seq, reason, state, h.at)
 		if wake {
 			c.transport(kindWake, 0)
 		}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // HandleKind is what a handle turns out to be.
@@ -62,7 +63,8 @@ type Handle struct {
 	fd     int32      // -1: none
 	mu     sync.Mutex
 	v      any // the Go value around fd, if there is one; on offer in memory: contents
-	name   string
+	name   *string
+	at     int64 // when it was claimed or refused last, in Unix nanoseconds; 0: not known
 
 	// of a received handle, also after the claim
 	from *Conn
@@ -116,15 +118,38 @@ func HandleFD(fd int) *Handle { return &Handle{fd: int32(fd)} }
 
 // Named gives h a name of at most 255 bytes, which travels with it, and returns h.
 func (h *Handle) Named(name string) *Handle {
-	h.name = name[:min(len(name), maxName)]
+	h.name = nameOf(name[:min(len(name), maxName)])
 	return h
 }
 
+func nameOf(s string) *string {
+	if s == "" {
+		return nil
+	}
+	kept := s // only a name is worth an allocation
+	return &kept
+}
+
 // Name is the name the sender gave it, or empty.
-func (h *Handle) Name() string { return h.name }
+func (h *Handle) Name() string {
+	if h.name == nil {
+		return ""
+	}
+	return *h.name
+}
 
 // Reason says why the handle was last refused.
 func (h *Handle) Reason() uint8 { return h.reason }
+
+// SettledAt is when a handle that has a trace context was claimed or refused, by the clock of the
+// machine and the word of who did; the same on both sides. The sender has it from the claim table, for
+// Settled. It is the zero time if the handle was taken back, and for the sender without a table.
+func (h *Handle) SettledAt() time.Time {
+	if h.at == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, h.at)
+}
 
 // Kind looks at the descriptor itself, once; it does not trust the sender.
 func (h *Handle) Kind() HandleKind {
@@ -160,7 +185,7 @@ func (h *Handle) kindLocked() HandleKind {
 func (h *Handle) entry() entry {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return entry{kind: h.kind, trace: h.Trace, name: h.name}
+	return entry{kind: h.kind, trace: h.Trace, name: h.Name()}
 }
 
 // depart takes h from its owner, for a Conn.

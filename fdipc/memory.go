@@ -222,7 +222,7 @@ func (e *memEnd) adopt(g cargo) (end, error) {
 }
 
 func (e *memEnd) newTable(slots int) (*table, cargo, error) {
-	t := newTable(make([]uint64, tableWords+slots))
+	t := newTable(make([]uint64, tableLen(slots)))
 	return t, cargo{fd: -1, v: t}, nil
 }
 

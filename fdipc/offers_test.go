@@ -14,7 +14,7 @@ func TestDeadlineCountsPresence(t *testing.T) {
 	}
 	c := newConn(cfg)
 	o := &c.offers
-	o.open(newTable(make([]uint64, tableWords+4)), 4)
+	o.open(newTable(make([]uint64, tableLen(4))), 4)
 	if _, err := o.reserve(make([]entry, 2), []*Handle{HandleFD(-1), HandleFD(-1)}, false); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestGather(t *testing.T) {
 	for _, row := range rows {
 		c := newConn(cfg)
 		o := &c.offers
-		tbl := newTable(make([]uint64, tableWords+slots))
+		tbl := newTable(make([]uint64, tableLen(slots)))
 		o.open(tbl, slots)
 		hs := make([]*Handle, slots)
 		for i := range hs {
@@ -114,7 +114,7 @@ func TestGather(t *testing.T) {
 		}
 		o.timer.Stop()
 		for _, r := range entries[:row.answered] {
-			if won, wake := tbl.settle(r.slot, r.seq, 0, wordClaimed); !won || wake {
+			if won, wake := tbl.settle(r.slot, r.seq, 0, wordClaimed, 0); !won || wake {
 				t.Fatalf("%+v: won %v, wake %v", row, won, wake)
 			}
 		}
@@ -126,7 +126,7 @@ func TestGather(t *testing.T) {
 		}
 		told := 0
 		for i, r := range entries[row.answered:] {
-			if _, wake := tbl.settle(r.slot, r.seq, 0, wordClaimed); wake {
+			if _, wake := tbl.settle(r.slot, r.seq, 0, wordClaimed, 0); wake {
 				if told++; uint32(i+1) != row.after {
 					t.Errorf("%+v: told after %d", row, i+1)
 				}

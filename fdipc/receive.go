@@ -260,7 +260,7 @@ func (r *receiver) receiveHandles(t *part, p *piece, g []cargo) error {
 			return wireError("slot %d of %d", e.slot, len(c.peer.words))
 		}
 		h := &hs[i]
-		h.state, h.fd, h.stated, h.name, h.Trace = handleReceived, -1, e.kind, e.name, e.trace
+		h.state, h.fd, h.stated, h.name, h.Trace = handleReceived, -1, e.kind, nameOf(e.name), e.trace
 		h.from, h.ref = c, ref{e.slot, e.seq}
 		if i < len(g) {
 			h.fd, h.v = int32(g[i].fd), g[i].v

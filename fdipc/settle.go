@@ -26,6 +26,10 @@ func (o *offers) endLocked(s uint32, out Outcome) {
 	o.live = o.live[:len(o.live)-1]
 	f.h = nil
 	o.free = append(o.free, s)
+	h.at = 0
+	if o.t != nil && out != Returned && !h.Trace.none() {
+		h.at = o.t.time(s)
+	}
 	st := &o.c.stats
 	switch out {
 	case Claimed:

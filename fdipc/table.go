@@ -26,18 +26,23 @@ import (
 //	128  u32  wake: after how many further attempts the sender wants to hear of them; each takes 1 off, and
 //	          the one that reaches 0 sends kindWake
 //	192  u64  words: sequence<<32 | reason<<8 | state
+//	...  u64  times: when the receiver moved each word on, in Unix nanoseconds, of offers with a trace context
 //
 // The sender trusts nothing in it: what it offered to whom stands in its own memory.
 type table struct {
 	magic, slots *uint32
 	beat, wake   *atomic.Uint32
 	words        []atomic.Uint64
+	times        []atomic.Int64
 }
 
 const (
-	tableMagic = 0x42544343
-	tableWords = 24 // the words before words
+	tableMagic = 0x43544343
+	tableHead  = 24 // eight-byte units before words
 )
+
+// tableLen is the length of a table in units of eight bytes.
+func tableLen(slots int) int { return tableHead + 2*slots }
 
 const (
 	wordOffered  = 1
@@ -51,7 +56,7 @@ func word(seq uint32, reason, state uint8) uint64 {
 	return uint64(seq)<<32 | uint64(reason)<<8 | uint64(state)
 }
 
-// newTable lays a table over m, which the table keeps alive. The words are m[tableWords:].
+// newTable lays a table over m, which the table keeps alive.
 func newTable(m []uint64) *table {
 	t := tableAt(m)
 	*t.magic, *t.slots = tableMagic, uint32(len(t.words))
@@ -60,13 +65,14 @@ func newTable(m []uint64) *table {
 
 func tableAt(m []uint64) *table {
 	at := func(i int) unsafe.Pointer { return unsafe.Pointer(&m[i]) }
-	w := m[tableWords:]
+	slots := (len(m) - tableHead) / 2
 	return &table{
 		magic: (*uint32)(at(0)),
 		slots: (*uint32)(unsafe.Add(at(0), 4)),
 		beat:  (*atomic.Uint32)(at(8)),
 		wake:  (*atomic.Uint32)(at(16)),
-		words: unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(unsafe.SliceData(w))), len(w)),
+		words: unsafe.Slice((*atomic.Uint64)(at(tableHead)), slots),
+		times: unsafe.Slice((*atomic.Int64)(at(tableHead+slots)), slots),
 	}
 }
 
@@ -89,10 +95,21 @@ func (t *table) swap(slot uint32, old, new uint64) bool {
 	return ok
 }
 
-// settle is the receiver's attempt to move an offer on. It beats in any case: that it
-// tried is the sign of life.
-func (t *table) settle(slot, seq uint32, reason, state uint8) (won, wake bool) {
-	won = t.words[slot].CompareAndSwap(word(seq, 0, wordOffered), word(seq, reason, state))
+// time is when the receiver moved slot on, in its own words.
+func (t *table) time(slot uint32) int64 {
+	at := t.times[slot].Load()
+	runtime.KeepAlive(t)
+	return at
+}
+
+// settle is the receiver's attempt to move an offer on, at a time that is noted unless it is 0.
+// It beats in any case: that it tried is the sign of life.
+func (t *table) settle(slot, seq uint32, reason, state uint8, at int64) (won, wake bool) {
+	offered := word(seq, 0, wordOffered)
+	if at != 0 && t.words[slot].Load() == offered { // else the time would be another offer's
+		t.times[slot].Store(at)
+	}
+	won = t.words[slot].CompareAndSwap(offered, word(seq, reason, state))
 	t.beat.Add(1)
 	for w := t.wake.Load(); w != 0; w = t.wake.Load() {
 		if t.wake.CompareAndSwap(w, w-1) {

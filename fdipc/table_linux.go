@@ -11,7 +11,7 @@ import (
 const tableSeals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 
 func (s *socket) newTable(slots int) (*table, cargo, error) {
-	size := (tableWords + slots) * 8
+	size := tableLen(slots) * 8
 	fd, err := unix.MemfdCreate("fdipc-claims", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, noCargo, os.NewSyscallError("memfd_create", err)
@@ -45,7 +45,7 @@ func (s *socket) adoptTable(g cargo) (*table, error) {
 	if err := unix.Fstat(g.fd, &st); err != nil {
 		return nil, os.NewSyscallError("fstat", err)
 	}
-	if st.Size < (tableWords+1)*8 || st.Size > (tableWords+maxCredits)*8 || st.Size%8 != 0 {
+	if n := int(st.Size / 8); st.Size%8 != 0 || n < tableLen(1) || n > tableLen(maxCredits) || (n-tableHead)%2 != 0 {
 		return nil, wireError("claim table of %d bytes", st.Size)
 	}
 	m, err := mapTable(g.fd, int(st.Size))

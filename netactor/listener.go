@@ -150,7 +150,7 @@ func (l *queueListener) claim(o offered) net.Conn {
 	if l.tally.claimed(o.via, o.accepted) {
 		s.tally = l.tally
 	}
-	o.claim.End()
+	o.claim.EndAt(o.h.SettledAt(), "", "") // to the nanosecond when the hand-off ends
 	return wrap(c, s)
 }
 

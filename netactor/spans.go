@@ -19,6 +19,7 @@ type ticketTrace struct {
 	at      time.Time             // when it was accepted
 	waiting time.Time             // since when no worker has it; zero while one has
 	queued  time.Duration         // how long no worker had it, until waiting
+	offered time.Time             // the last time
 	revoked uint64                // what its link had revoked when it was offered
 }
 
@@ -48,16 +49,20 @@ func (t *ticket) traceAccepted(a *acceptor) {
 	t.h.Trace = t.trace.accept.Carrier()
 }
 
+// idle says that nobody is told of this connection.
+func (tr *ticketTrace) idle() bool { return tr == nil || tr.meter == nil && !tr.accept.Sampled() }
+
 // traceOffer starts the span of an offer to t.s.
 func (t *ticket) traceOffer() {
 	tr := t.trace
-	if tr == nil {
+	if tr.idle() {
 		return
 	}
+	tr.offered = time.Now()
 	if tr.meter != nil {
-		tr.queued += time.Since(tr.waiting)
+		tr.queued += tr.offered.Sub(tr.waiting)
 	}
-	if link := t.s.a.link; link != nil && (tr.meter != nil || tr.accept.Sampled()) {
+	if link := t.s.a.link; link != nil {
 		tr.revoked = link.Stats().Revoked
 	}
 	if !tr.accept.Sampled() {
@@ -71,32 +76,43 @@ func (t *ticket) traceOffer() {
 	t.h.Trace = tr.handoff.Carrier()
 }
 
-// traceSettled ends the span of an offer.
+// traceSettled ends the span of an offer, when the worker answered it.
 func (t *ticket) traceSettled(o fdipc.Outcome, reason uint8) {
 	tr := t.trace
-	if tr == nil {
+	if tr.idle() {
 		return
 	}
+	at := tr.settledAt(t.h.SettledAt())
 	switch o {
 	case fdipc.Claimed:
 		if tr.meter != nil {
-			tr.meter.Claimed(time.Since(tr.at), tr.queued, tr.accept)
+			tr.meter.Claimed(at.Sub(tr.at), tr.queued, tr.accept)
 		}
-		tr.handoff.EndOutcome(tracing.Claimed, "")
-		tr.accept.End()
+		tr.handoff.EndOutcome(at, tracing.Claimed, "")
+		tr.accept.EndAt(at, "", "")
 		return
 	case fdipc.Refused:
 		tr.meter.Failed(tracing.Refused, reasonText(reason))
-		tr.handoff.EndOutcome(tracing.Refused, reasonText(reason))
+		tr.handoff.EndOutcome(at, tracing.Refused, reasonText(reason))
 	default:
 		why := t.returnedText()
 		tr.meter.Failed(tracing.Returned, why)
-		tr.handoff.EndOutcome(tracing.Returned, why)
+		tr.handoff.EndOutcome(at, tracing.Returned, why)
 	}
 	if tr.meter != nil {
-		tr.waiting = time.Now()
+		tr.waiting = at
 	}
 	tr.queue = tr.accept.Queue(tr.pool)
+}
+
+// settledAt is when the worker answered, if what it says can be: after the offer, and not to
+// come. Otherwise it is now.
+func (tr *ticketTrace) settledAt(said time.Time) time.Time {
+	now := time.Now()
+	if said.Before(tr.offered) || said.After(now) {
+		return now
+	}
+	return said
 }
 
 // traceUnserved ends the trace of a connection that no worker took.

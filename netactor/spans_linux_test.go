@@ -10,6 +10,7 @@ import (
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/tracing"
@@ -81,6 +82,65 @@ func TestTrace(t *testing.T) {
 			t.Error("no queue span")
 		}
 	})
+}
+
+// TestHandoffEndsAtTheClaim: a hand-off ends when the worker claims the connection, and not when the
+// listener process looks, which on an idle listener is milliseconds later.
+func TestHandoffEndsAtTheClaim(t *testing.T) {
+	bothLinks(t, func(t *testing.T, mem bool) {
+		tracer, spans := recording(sdktrace.AlwaysSample())
+		tr := newTree(t, mem, func(tr *tree) { tr.cfg.Tracer = tracer })
+		ln := tr.worker(0).mustListen(loopback)
+		go serveID(ln, "a")
+		tr.joined(1)
+		const asks = 3 // one at a time: nothing else gives the listener process occasion to look
+		for range asks {
+			ask1(t, "tcp", ln.Addr().String())
+		}
+		tr.settled(asks)
+		ended := map[trace.SpanID]sdktrace.ReadOnlySpan{}
+		until(t, "the claims", func() bool {
+			claims := 0
+			for _, s := range spans.Ended() {
+				ended[s.SpanContext().SpanID()] = s
+				if s.Name() == tracing.SpanClaim {
+					claims++
+				}
+			}
+			return claims == asks
+		})
+		for _, claim := range ended {
+			if claim.Name() != tracing.SpanClaim {
+				continue
+			}
+			handoff := ended[claim.Parent().SpanID()]
+			if handoff == nil {
+				t.Fatal("a claim without a hand-off")
+			}
+			accept := ended[handoff.Parent().SpanID()]
+			if handoff.EndTime().Before(handoff.StartTime()) || !claim.EndTime().Equal(handoff.EndTime()) || !accept.EndTime().Equal(handoff.EndTime()) {
+				t.Errorf("hand-off from %v to %v; claim until %v; accept until %v",
+					handoff.StartTime(), handoff.EndTime(), claim.EndTime(), accept.EndTime())
+			}
+		}
+	})
+}
+
+// TestSettledAt: what a worker says of the time counts as far as it can be true.
+func TestSettledAt(t *testing.T) {
+	offered := time.Now()
+	tr := &ticketTrace{offered: offered}
+	for name, said := range map[string]time.Time{
+		"nothing": {}, "before the offer": offered.Add(-time.Second), "to come": offered.Add(time.Hour), "the end of time": time.Unix(0, 1<<63-1),
+	} {
+		if at := tr.settledAt(said); at.Before(offered) || at.After(time.Now()) {
+			t.Errorf("%s: %v", name, at)
+		}
+	}
+	said := time.Unix(0, time.Now().UnixNano())
+	if at := tr.settledAt(said); !at.Equal(said) {
+		t.Errorf("%v, said was %v", at, said)
+	}
 }
 
 // The trace of a connection that no worker has had says why.

@@ -22,14 +22,14 @@
 //	handoff := accept.Handoff(tracing.Handoff{Pool: "web", Target: "web/0", Kind: "conn"})
 //	frame.Trace = handoff.Carrier()
 //	…
-//	handoff.EndOutcome(tracing.Claimed, "")
-//	accept.End()
+//	handoff.EndOutcome(at, tracing.Claimed, "") // when the worker claimed it
+//	accept.EndAt(at, "", "")
 //
 // In the worker:
 //
 //	claim := tracer.Claim(frame.Trace, tracing.Claim{Kind: "conn"})
 //	serve := claim.Serve()
-//	claim.End() // before the claim is answered, so that it ends within the hand-off
+//	claim.EndAt(at, "", "") // the same time
 //	…
 //	serve.End() // when the connection is closed
 //

@@ -3,6 +3,7 @@ package tracing_test
 import (
 	"context"
 	"fmt"
+	"time"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
@@ -27,7 +28,7 @@ func Example() {
 	claim.End()
 
 	// In the listener, once it hears of the claim.
-	handoff.EndOutcome(tracing.Claimed, "")
+	handoff.EndOutcome(time.Time{}, tracing.Claimed, "")
 	accept.End()
 
 	serve.End()

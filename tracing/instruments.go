@@ -3,7 +3,7 @@ package tracing
 // The instruments. OpenTelemetry has none for what is counted here; names and
 // units follow its rules: no _total, seconds and bytes, {things} for the rest.
 var (
-	HandoffDuration = &Instrument{"coppice.handoff.duration", "s", Duration, "From accept until the claim of a worker was seen, at most 5 ms after it."}
+	HandoffDuration = &Instrument{"coppice.handoff.duration", "s", Duration, "From accept to the claim of a worker."}
 	QueueDuration   = &Instrument{"coppice.handoff.queue.duration", "s", Duration, "How long a connection waited for a worker before an offer that was claimed."}
 	HandoffCount    = &Instrument{"coppice.handoff.offers", "{offer}", Sum, "Offers settled, by outcome and, where not claimed, by reason."}
 	PoolWorkers     = &Instrument{"coppice.pool.workers", "{worker}", Level, "Workers of a pool, by state."}

@@ -52,8 +52,8 @@ func (s Span) Set(attrs ...attribute.KeyValue) {
 	}
 }
 
-// EndAt ends the span at a time that has passed, as failed unless errType is "":
-// then that is its error.type, and message its status.
+// EndAt ends the span at a time that has passed, at the zero time now, as failed unless errType
+// is "": then that is its error.type, and message its status.
 func (s Span) EndAt(at time.Time, errType, message string) {
 	if s.s == nil {
 		return
@@ -62,5 +62,5 @@ func (s Span) EndAt(at time.Time, errType, message string) {
 		s.s.SetAttributes(KeyErrorType.String(errType))
 		s.s.SetStatus(codes.Error, message)
 	}
-	s.s.End(trace.WithTimestamp(at))
+	s.endAt(at)
 }

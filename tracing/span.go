@@ -3,6 +3,7 @@ package tracing
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
@@ -129,16 +130,16 @@ func (s Span) endError(err error) {
 	s.s.End()
 }
 
-// EndOutcome ends a hand-off. Any outcome but [Claimed] makes the span failed,
+// EndOutcome ends a hand-off, at the zero time now. Any outcome but [Claimed] makes the span failed,
 // with the outcome as its error.type; reason says why, in a few words of low
 // cardinality, and may be empty.
-func (s Span) EndOutcome(o Outcome, reason string) {
+func (s Span) EndOutcome(at time.Time, o Outcome, reason string) {
 	if s.s != nil {
-		s.endOutcome(o, reason)
+		s.endOutcome(at, o, reason)
 	}
 }
 
-func (s Span) endOutcome(o Outcome, reason string) {
+func (s Span) endOutcome(at time.Time, o Outcome, reason string) {
 	s.s.SetAttributes(KeyHandoffOutcome.String(string(o)))
 	if reason != "" {
 		s.s.SetAttributes(KeyHandoffReason.String(reason))
@@ -147,7 +148,16 @@ func (s Span) endOutcome(o Outcome, reason string) {
 		s.s.SetAttributes(KeyErrorType.String(string(o)))
 		s.s.SetStatus(codes.Error, reason)
 	}
-	s.s.End()
+	s.endAt(at)
+}
+
+// endAt ends the span at a time that has passed, at the zero time now.
+func (s Span) endAt(at time.Time) {
+	if at.IsZero() {
+		s.s.End()
+		return
+	}
+	s.s.End(trace.WithTimestamp(at))
 }
 
 // errorType returns the Go type of the innermost error that err wraps.

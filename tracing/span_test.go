@@ -54,14 +54,14 @@ func TestChainWithAReturnedHandoff(t *testing.T) {
 	queue := accept.Queue("web")
 	queue.End()
 	first := accept.Handoff(tracing.Handoff{Pool: "web", Target: "web/0", Incarnation: 1, Kind: "conn", ID: 7})
-	first.EndOutcome(tracing.Returned, "signal: killed")
+	first.EndOutcome(time.Time{}, tracing.Returned, "signal: killed")
 	second := accept.Handoff(tracing.Handoff{Pool: "web", Target: "web/1", Incarnation: 4, Kind: "conn", ID: 8, Repeats: first})
 
 	claim := worker.Claim(second.Carrier(), tracing.Claim{Pool: "web", Kind: "conn", ID: 8})
 	serve := claim.Serve()
 	claim.End()
 
-	second.EndOutcome(tracing.Claimed, "")
+	second.EndOutcome(time.Time{}, tracing.Claimed, "")
 	accept.End()
 	serve.EndError(fmt.Errorf("read: %w", syscall.ECONNRESET))
 
@@ -186,7 +186,7 @@ func connection(accept tracing.Span, worker *tracing.Tracer) {
 	claim := worker.Claim(handoff.Carrier(), tracing.Claim{Pool: "web", Kind: "conn", ID: 7})
 	serve := claim.Serve()
 	claim.End()
-	handoff.EndOutcome(tracing.Claimed, "")
+	handoff.EndOutcome(time.Time{}, tracing.Claimed, "")
 	serve.EndError(os.ErrDeadlineExceeded)
 }
 

@@ -86,6 +86,41 @@ func testRefused(t *testing.T, join Join) {
 	}
 }
 
+// testSettledAt: the sender looks when it has occasion to, but the moment is the peer's.
+func testSettledAt(t *testing.T, join Join) {
+	type span struct{ before, after, said time.Time }
+	did := make(chan span, 1)
+	a, _ := oneWay(t, join, func(_ *fdipc.Conn, f *fdipc.Frame) {
+		s := span{before: time.Now().Round(0)} // as the clock of the machine has it
+		if f.Target == uint64(fdipc.Claimed) {
+			_ = readHandle(t, f.Handles[0])
+		} else {
+			f.Refuse(42)
+		}
+		s.after = time.Now()
+		s.said = f.Handles[0].SettledAt()
+		did <- s
+	})
+	for _, o := range []fdipc.Outcome{fdipc.Claimed, fdipc.Refused} {
+		for _, traced := range []bool{true, false} {
+			h := pipeHandle(t, "mine")
+			if traced {
+				h.Trace[0] = 1
+			}
+			a.send(t, &fdipc.Frame{Kind: kind, Target: uint64(o), Handles: []*fdipc.Handle{h}})
+			s := Wait(t, "answer", did)
+			if got := Wait(t, "outcome", a.outcomes); got.o != o {
+				t.Fatal(got.o)
+			}
+			at := h.SettledAt()
+			if traced && (at.Before(s.before) || at.After(s.after)) || !traced && !at.IsZero() || !at.Equal(s.said) {
+				t.Errorf("%v, traced %v: settled at %v, it was between %v and %v, and %v on the other side", o, traced, at, s.before, s.after, s.said)
+			}
+			_ = h.Close()
+		}
+	}
+}
+
 func testReturnedOnDeadline(t *testing.T, join Join) {
 	held := make(chan *fdipc.Handle, 2)
 	var a, b side

@@ -84,7 +84,7 @@ func serveOne(listener, worker tracing.Pipeline) {
 	claim := tracing.New(worker.TracerProvider()).Claim(handoff.Carrier(), tracing.Claim{Pool: "web"})
 	serve := claim.Serve()
 	claim.End()
-	handoff.EndOutcome(tracing.Claimed, "")
+	handoff.EndOutcome(time.Time{}, tracing.Claimed, "")
 	accept.End()
 	serve.End()
 }
