@@ -42,7 +42,8 @@ type SocketOptions struct {
 	// FreeBind is IP_FREEBIND: Address need not be one of this host yet.
 	FreeBind bool `json:",omitzero"`
 
-	// Transparent is IP_TRANSPARENT: Address need not be one of this host at all. It needs CAP_NET_ADMIN or CAP_NET_RAW.
+	// Transparent is IP_TRANSPARENT: Address need not be one of this host at all. It needs CAP_NET_ADMIN or
+	// CAP_NET_RAW, in the master alone.
 	Transparent bool `json:",omitzero"`
 }
 

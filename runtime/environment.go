@@ -52,7 +52,9 @@ type Environment struct {
 
 	// User, Group and Groups are who the process is, by name or number; they take
 	// privileges. With a User and no Group the group is the user's own, and with
-	// nil Groups the supplementary groups are the user's own: as a login has it.
+	// nil Groups the supplementary groups are the user's own: as a login has it. What
+	// a worker asks to listen on is opened by the master all the same, with the rights
+	// that the master has: docs/processes.md.
 	User   string
 	Group  string
 	Groups []string
