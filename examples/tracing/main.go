@@ -17,6 +17,8 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -54,7 +56,10 @@ func main() {
 	if *jaeger {
 		bin := jaegerBinary()
 		if !coppice.InChild() { // what stands here runs in every process
-			if err := buildJaeger(context.Background(), bin, os.Stderr); err != nil {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			err := buildJaeger(ctx, bin, os.Stderr)
+			stop()
+			if err != nil {
 				fail(err)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -306,6 +307,29 @@ func startJaeger(t *testing.T) (endpoint string, api jaegerAPI) {
 		t.Fatal(err)
 	}
 	return fmt.Sprintf("http://127.0.0.1:%d", p.otlp), api
+}
+
+// TestInterruptedBuild: a Ctrl-C while Jaeger is being built leaves nothing of it behind.
+func TestInterruptedBuild(t *testing.T) {
+	for name, sig := range map[string]syscall.Signal{"Ctrl-C": syscall.SIGINT, "SIGTERM": syscall.SIGTERM} {
+		t.Run(name, func(t *testing.T) {
+			bin, cache := t.TempDir(), t.TempDir()
+			// In place of go: it takes its time until it is interrupted.
+			if err := os.WriteFile(filepath.Join(bin, "go"), []byte("#!/bin/sh\nexec sleep 600\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			p := runtimetest.Start(t, []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "XDG_CACHE_HOME=" + cache}, "-jaeger")
+			p.Await(`building Jaeger`)
+			p.Signal(sig)
+			if code := p.Wait(); code != 1 {
+				t.Errorf("exit code %d", code)
+			}
+			left, err := filepath.Glob(filepath.Join(cache, "coppice", "*", "*"))
+			if err != nil || len(left) != 0 {
+				t.Errorf("left behind: %q, %v", left, err)
+			}
+		})
+	}
 }
 
 // freePort returns a port that nobody listens on. Somebody else may take it before
