@@ -50,6 +50,17 @@ type crews struct {
 	mu    sync.Mutex
 	all   []*crew        // in the order of their start
 	sizes map[string]int // of pools that were scaled, by path
+	came  chan struct{}  // closed when the next starts; nil when nobody waits
+}
+
+// next returns a channel that is closed when another crew starts.
+func (cs *crews) next() <-chan struct{} {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.came == nil {
+		cs.came = make(chan struct{})
+	}
+	return cs.came
 }
 
 // enlist takes note of a pool that starts, and returns its size. It begins with the
@@ -60,6 +71,10 @@ func (rt *Runtime) enlist(c *crew) int {
 	defer cs.mu.Unlock()
 	c.begin(rt.gens.now())
 	cs.all = append(cs.all, c)
+	if cs.came != nil {
+		close(cs.came)
+		cs.came = nil
+	}
 	if n, scaled := cs.sizes[c.path]; scaled && c.role == roleWorker {
 		return n
 	}

@@ -55,8 +55,8 @@ func (e *ReloadError) Unwrap() error { return e.Err }
 //
 // A pool that gives up meanwhile because of its old workers does not fail the reload. The
 // one that its supervisor starts in its place is reloaded too, or begins with the new
-// generation if it comes when the reload is over: Reload does not wait for it, and that
-// the generation works was then proved by other pools only, if there are any.
+// generation if it comes when the reload is over. Reload waits for it, for as long as the
+// pool's StartTimeout at most, when no other pool has shown that the generation works.
 //
 // The end of ctx ends the reload in the same way. A reload waits for one that goes on.
 // When the tree is about to end the error wraps [ErrEnding].
@@ -119,29 +119,85 @@ func (rt *Runtime) ending() bool {
 // rollAll rolls every pool to generation to, or all back to from.
 func (rt *Runtime) rollAll(ctx context.Context, from, to int) error {
 	var rolled []*crew
+	var lost loss
 	for {
+		enlisted := rt.crews.next()
 		behind := rt.behind(to, rolled)
-		if len(behind) == 0 {
+		var err error
+		switch {
+		case lost.matters() && (len(behind) == 0 || behind[0].role == roleListener):
+			err = lost.await(ctx, enlisted, rt.ended, to)
+		case len(behind) == 0:
 			return nil
-		}
-		c := behind[0]
-		err := c.roll(ctx, to, false)
-		// A pool that ends meanwhile has not failed the reload: it gave up for the sake of
-		// workers of before, or its group is restarted. What comes in its place is behind.
-		if err == nil || errors.Is(err, ErrEnding) && !rt.ending() {
+		default:
+			c := behind[0]
+			err = c.roll(ctx, to, false)
 			rolled = append(rolled, c)
-			continue
-		}
-		for _, r := range slices.Backward(rolled) {
-			if back := r.roll(context.WithoutCancel(ctx), from, true); back != nil && !errors.Is(back, ErrEnding) {
-				err = errors.Join(err, back)
+			// A pool that ends meanwhile has not failed the reload: it gave up for the sake of
+			// workers of before, or its group is restarted. What comes in its place is behind.
+			if errors.Is(err, ErrEnding) && !rt.ending() {
+				lost.note(c)
+				err = nil
+			} else if err == nil && c.role == roleWorker {
+				lost.proved = true
 			}
 		}
-		for _, r := range append(rolled, c) {
-			rt.sockets.Unroll(r.path, to)
+		if err != nil {
+			return rt.rollBack(ctx, rolled, from, to, err)
 		}
-		return err
 	}
+}
+
+// rollBack has those that were rolled, or begun with, go back, and adds to err what fails of it.
+func (rt *Runtime) rollBack(ctx context.Context, rolled []*crew, from, to int, err error) error {
+	for _, c := range slices.Backward(rolled) {
+		if int(c.generation.Load()) != to {
+			continue // it has not come to it, or gone back by itself
+		}
+		if back := c.roll(context.WithoutCancel(ctx), from, true); back != nil && !errors.Is(back, ErrEnding) {
+			err = errors.Join(err, back)
+		}
+	}
+	for _, c := range rolled {
+		rt.sockets.Unroll(c.path, to)
+	}
+	return err
+}
+
+// loss is what a reload knows of pools that ended while they were rolled.
+type loss struct {
+	path   string // of the latest; "" = there was none
+	over   <-chan time.Time
+	limit  time.Duration
+	proved bool // some pool has shown that the generation works
+}
+
+// note takes note of a pool that has ended. The first begins the wait, which has one end.
+func (l *loss) note(c *crew) {
+	l.path = c.path
+	if l.over == nil {
+		l.limit = c.pool.StartTimeout
+		l.over = time.After(l.limit)
+	}
+}
+
+// matters says that nobody has shown that the generation works, for want of a pool.
+func (l *loss) matters() bool { return l.path != "" && !l.proved }
+
+// await waits until a pool starts, which is perhaps the one that was lost.
+func (l *loss) await(ctx context.Context, enlisted, ended <-chan struct{}, to int) error {
+	err := &ReloadError{Generation: to}
+	select {
+	case <-enlisted:
+		return nil
+	case <-ctx.Done():
+		err.Err = context.Cause(ctx)
+	case <-ended:
+		err.Err = ErrEnding
+	case <-l.over:
+		err.Err = fmt.Errorf("coppice: pool %s gave up before it had a new worker, and was not started again within %v", l.path, l.limit)
+	}
+	return err
 }
 
 // behind returns the crews that are not of a generation, without those given.

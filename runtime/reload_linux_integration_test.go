@@ -147,6 +147,17 @@ func init() {
 		p.Size = 1
 	})
 	trees["reloads, gives up"] = reloads(func(p *coppice.Pool) { p.Intensity = supervisor.Intensity{Period: time.Second} })
+	forGood := func(limit time.Duration) func() coppice.Config {
+		return func() coppice.Config {
+			cfg := reloads(func(p *coppice.Pool) { p.Intensity, p.StartTimeout = supervisor.Intensity{Period: time.Second}, limit })()
+			cfg.Children = []coppice.ChildSpec{coppice.Supervisor{
+				Name: "group", Restart: supervisor.Temporary, Intensity: supervisor.Intensity{Period: time.Second}, Children: cfg.Children,
+			}}
+			return cfg
+		}
+	}
+	trees["reloads, gives up for good"] = forGood(runtimetest.Patience)
+	trees["reloads, gives up for good soon"] = forGood(3 * time.Second)
 	trees["reloads another tree"] = func() coppice.Config {
 		cfg := reloads(func(*coppice.Pool) {})()
 		p := cfg.Children[0].(coppice.Pool)
@@ -427,6 +438,83 @@ func TestGivesUpInReload(t *testing.T) {
 		return slices.Equal(p.generations(), []int{2, 2, 2})
 	})
 	p.get()
+}
+
+// TestGivesUpInBadReload: the same, and the new generation does not work. Nobody had shown that
+// it does, yet it could become the one to restart from, if the pool came back late: who was
+// in its place then failed for ever.
+func TestGivesUpInBadReload(t *testing.T) {
+	gate := filepath.Join(t.TempDir(), "gate")
+	if err := syscall.Mkfifo(gate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(gateVar, gate)
+	setOrder("serve")
+	p := plant(t, "reloads, gives up")
+	sub := p.Subscribe(256)
+	defer sub.Close()
+	setOrder("wait@1")
+	done := make(chan error, 1)
+	go func() { done <- p.Reload(t.Context()) }()
+	runtimetest.Eventually(t, "web/1 is on its way", func() bool { return p.candidate("web/1") })
+	if err := os.Remove(gate); err != nil { // who looks for it from now on fails
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(p.slots()["web/1"].PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	next(t, sub, supervisor.SupervisorGaveUp)
+	err := <-done
+	if failed, ok := errors.AsType[*coppice.ReloadError](err); !ok || failed.Worker != "web/1" || !strings.Contains(failed.Error(), gate) {
+		t.Errorf("error %v", err)
+	}
+	runtimetest.Eventually(t, "everybody is of the old generation", func() bool {
+		return slices.Equal(p.generations(), []int{1, 1, 1})
+	})
+	p.get()
+}
+
+// TestGivesUpForGoodInReload: the same, and nothing comes in the pool's place: there is nobody
+// who could show that the new generation works, and the reload says so.
+func TestGivesUpForGoodInReload(t *testing.T) {
+	gate := filepath.Join(t.TempDir(), "gate")
+	if err := syscall.Mkfifo(gate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(gateVar, gate)
+	for _, tt := range []struct {
+		name, tree string
+		err        error // nil: that it has waited for long enough
+	}{
+		{"the caller waits no longer", "reloads, gives up for good", context.Canceled},
+		{"it is not started again", "reloads, gives up for good soon", nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			setOrder("serve")
+			p := plant(t, tt.tree)
+			sub := p.Subscribe(256)
+			defer sub.Close()
+			setOrder("wait@1")
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			done := make(chan error, 1)
+			go func() { done <- p.Reload(ctx) }()
+			runtimetest.Eventually(t, "web/1 is on its way", func() bool { return p.candidate("group/web/1") })
+			if err := syscall.Kill(p.slots()["group/web/1"].PID, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			next(t, sub, supervisor.SupervisorGaveUp)
+			if tt.err != nil {
+				runtimetest.Eventually(t, "the pool is gone", func() bool { return len(p.slots()) == 1 })
+				cancel()
+			}
+			err := <-done
+			failed, ok := errors.AsType[*coppice.ReloadError](err)
+			if !ok || failed.Worker != "" || tt.err != nil && !errors.Is(err, tt.err) || tt.err == nil && !strings.Contains(err.Error(), "pool group/web gave up") {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
 }
 
 // candidate tells whether a successor of the worker of that name is on its way.
