@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/coppice-go/coppice/netactor/internal/peek"
 )
 
 // Peek says what a Hash listener looks at before it places a connection: the bytes that the
@@ -85,6 +87,9 @@ const (
 	PeekUnkeyed                    // there is none, whatever comes next
 )
 
+// verdicts are those of the parsers.
+var verdicts = [...]PeekVerdict{peek.More: PeekMore, peek.Found: PeekKeyed, peek.None: PeekUnkeyed}
+
 const (
 	maxPeek        = 8192 // bytes that are looked at
 	maxPeeking     = 1024 // connections of one listener whose first bytes are waited for
@@ -99,7 +104,7 @@ func (p Peek) Validate() error {
 		return errors.New("By is none of none, sni, cookie, bytes, first")
 	case (p.By == PeekCookie) != (p.Cookie != ""):
 		return errors.New("Cookie goes with By cookie, and only with it")
-	case !token(p.Cookie):
+	case !peek.Token(p.Cookie):
 		return errors.New("Cookie is not the name of a cookie (RFC 6265)")
 	case (p.By == PeekBytes) != (p.Bytes != 0):
 		return errors.New("Bytes goes with By bytes, and only with it")
@@ -135,27 +140,28 @@ type sight struct {
 // read looks at what there is. It does not keep b. first is the function of PeekFirst.
 func (p Peek) read(b []byte, first FirstFunc) (s sight) {
 	if p.Proxy {
-		var rest []byte
-		s.peer, s.local, rest, s.verdict = proxyHeader(b)
+		h, v := peek.ProxyHeader(b)
+		s.peer, s.local, s.verdict = h.Source, h.Destination, verdicts[v]
 		if p.By == PeekNone && s.verdict == PeekKeyed && !s.peer.IsValid() {
 			s.verdict = PeekUnkeyed
 		}
 		if p.By == PeekNone || s.verdict != PeekKeyed {
 			return s
 		}
-		if rest == nil {
+		if h.Rest == nil {
 			s.verdict = PeekMore
 			return s
 		}
-		b = rest
+		b = h.Rest
 	}
 	var what []byte
 	switch p.By {
 	case PeekSNI:
-		what, s.verdict = serverName(b)
-		what = bytes.ToLower(what)
+		name, v := peek.ServerName(b)
+		what, s.verdict = bytes.ToLower(name), verdicts[v]
 	case PeekCookie:
-		what, s.verdict = cookie(b, p.Cookie)
+		value, v := peek.Cookie(b, p.Cookie)
+		what, s.verdict = value, verdicts[v]
 	case PeekBytes:
 		s.verdict = PeekMore
 		if len(b) >= p.Bytes {

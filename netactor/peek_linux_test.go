@@ -20,6 +20,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/coppice-go/coppice/netactor/internal/peek"
 )
 
 // peekTree has n workers on a listener that peeks. serve is run in each, with its slot.
@@ -329,7 +331,7 @@ func serveProxied(ln net.Listener, id string) {
 			defer c.Close()
 			var b []byte
 			for one := make([]byte, 1); ; b = append(b, one[0]) {
-				if _, _, rest, v := proxyHeader(b); v == PeekKeyed && bytes.HasSuffix(rest, []byte("\n")) {
+				if h, _ := peek.ProxyHeader(b); bytes.HasSuffix(h.Rest, []byte("\n")) {
 					break
 				}
 				if _, err := c.Read(one); err != nil {

@@ -243,7 +243,7 @@ func (k *peeks) flush(dropped bool) {
 
 // look peeks at a connection, and says how far that has got. events are those of epoll, or 0.
 func (k *peeks) look(t *ticket, area *peekArea, events uint32) seen {
-	n, err := peek(t.fd, area[:])
+	n, err := recvPeek(t.fd, area[:])
 	last := n == len(area) || events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
 	switch {
 	case err == unix.EAGAIN:
@@ -287,8 +287,8 @@ func (k *peeks) read(b []byte) (s sight) {
 	return k.peek.read(b, k.f)
 }
 
-// peek is recv(2) that leaves what it returns where it was.
-func peek(fd int, b []byte) (int, error) {
+// recvPeek is recv(2) that leaves what it returns where it was.
+func recvPeek(fd int, b []byte) (int, error) {
 	for {
 		n, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
 			unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)

@@ -1,14 +1,14 @@
-package netactor
+package peek
 
 import "encoding/binary"
 
-// serverName finds the host name of the server_name extension in a TLS ClientHello, of which b
+// ServerName finds the host name of the server_name extension in a TLS ClientHello, of which b
 // is the beginning: RFC 8446 sections 4.1.2 and 5.1, RFC 6066 section 3. The hello may be
 // spread over several records. It decides as soon as it can: the name may stand long before
 // the hello's end.
-func serverName(b []byte) ([]byte, PeekVerdict) {
+func ServerName(b []byte) ([]byte, Verdict) {
 	hello, v := handshake(b)
-	if v != PeekKeyed {
+	if v != Found {
 		return nil, v
 	}
 	return hello.serverName()
@@ -25,12 +25,12 @@ const (
 
 // handshake returns the first handshake message, or what there is of it. What cannot be a record of it
 // ends it.
-func handshake(b []byte) (r clientReader, v PeekVerdict) {
+func handshake(b []byte) (r clientReader, v Verdict) {
 	msg := b[:0:0]
-	short := PeekMore
+	short := More
 	for {
 		part, more, v := record(b)
-		if v == PeekUnkeyed {
+		if v == None {
 			short = v
 			break
 		}
@@ -39,38 +39,38 @@ func handshake(b []byte) (r clientReader, v PeekVerdict) {
 		} else {
 			msg = append(msg, part...)
 		}
-		if v == PeekMore || len(msg) >= helloStart && len(msg) >= helloSize(msg) {
+		if v == More || len(msg) >= helloStart && len(msg) >= helloSize(msg) {
 			break
 		}
 		b = more
 	}
 	switch {
 	case len(msg) > 0 && msg[0] != clientHello:
-		return r, PeekUnkeyed
+		return r, None
 	case len(msg) < helloStart:
 		return r, short
 	}
 	size := helloSize(msg)
-	return clientReader{b: msg[:min(len(msg), size)], size: size, at: helloStart, short: short}, PeekKeyed
+	return clientReader{b: msg[:min(len(msg), size)], size: size, at: helloStart, short: short}, Found
 }
 
-// record returns what there is of the handshake record that b begins with. PeekKeyed says that it is
+// record returns what there is of the handshake record that b begins with. Found says that it is
 // whole, and that more comes after it. The version of a record counts for nothing: RFC 8446 section 5.1.
-func record(b []byte) (part, more []byte, v PeekVerdict) {
+func record(b []byte) (part, more []byte, v Verdict) {
 	if len(b) > 0 && b[0] != recordHandshake {
-		return nil, nil, PeekUnkeyed
+		return nil, nil, None
 	}
 	if len(b) < 5 {
-		return nil, nil, PeekMore
+		return nil, nil, More
 	}
 	n := int(binary.BigEndian.Uint16(b[3:]))
 	switch {
 	case n == 0 || n > maxRecord:
-		return nil, nil, PeekUnkeyed
+		return nil, nil, None
 	case len(b) < 5+n:
-		return b[5:], nil, PeekMore
+		return b[5:], nil, More
 	}
-	return b[5 : 5+n], b[5+n:], PeekKeyed
+	return b[5 : 5+n], b[5+n:], Found
 }
 
 func helloSize(msg []byte) int { return helloStart + int(msg[1])<<16 + int(msg[2])<<8 + int(msg[3]) }
@@ -80,8 +80,8 @@ type clientReader struct {
 	b       []byte // what there is
 	size    int    // of the whole
 	at      int
-	short   PeekVerdict // PeekMore: the rest may come; PeekUnkeyed: it will not
-	verdict PeekVerdict // PeekMore or PeekUnkeyed, once next was false
+	short   Verdict // More: the rest may come; None: it will not
+	verdict Verdict // More or None, once next was false
 }
 
 // next reports whether n more bytes are there. When they are not it says why: they have not come,
@@ -89,7 +89,7 @@ type clientReader struct {
 func (r *clientReader) next(n int) bool {
 	switch {
 	case r.at+n > r.size:
-		r.verdict = PeekUnkeyed
+		r.verdict = None
 	case r.at+n > len(r.b):
 		r.verdict = r.short
 	default:
@@ -124,7 +124,7 @@ func (r *clientReader) number(width int) (n int, ok bool) {
 	return n, true
 }
 
-func (r *clientReader) serverName() ([]byte, PeekVerdict) {
+func (r *clientReader) serverName() ([]byte, Verdict) {
 	const version, random = 2, 32
 	if !r.skip(version+random) || !r.vector(1) || !r.vector(2) || !r.vector(1) {
 		return nil, r.verdict // session ID, cipher suites, compression methods
@@ -134,7 +134,7 @@ func (r *clientReader) serverName() ([]byte, PeekVerdict) {
 		return nil, r.verdict
 	}
 	if r.at+n != r.size {
-		return nil, PeekUnkeyed
+		return nil, None
 	}
 	for r.at < r.size {
 		kind, ok := r.number(2)
@@ -153,13 +153,13 @@ func (r *clientReader) serverName() ([]byte, PeekVerdict) {
 		}
 		return nameList(r.b[r.at : r.at+n])
 	}
-	return nil, PeekUnkeyed
+	return nil, None
 }
 
 // nameList reads a whole server_name extension. Only one name of each kind may stand there.
-func nameList(b []byte) ([]byte, PeekVerdict) {
+func nameList(b []byte) ([]byte, Verdict) {
 	if len(b) < 2 || int(binary.BigEndian.Uint16(b)) != len(b)-2 {
-		return nil, PeekUnkeyed
+		return nil, None
 	}
 	for b = b[2:]; len(b) >= 3; {
 		n := int(binary.BigEndian.Uint16(b[1:]))
@@ -170,9 +170,9 @@ func nameList(b []byte) ([]byte, PeekVerdict) {
 			if n == 0 || n > maxHostName {
 				break
 			}
-			return b[3 : 3+n], PeekKeyed
+			return b[3 : 3+n], Found
 		}
 		b = b[3+n:]
 	}
-	return nil, PeekUnkeyed
+	return nil, None
 }

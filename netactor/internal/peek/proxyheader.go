@@ -1,4 +1,4 @@
-package netactor
+package peek
 
 import (
 	"bytes"
@@ -8,11 +8,17 @@ import (
 	"strings"
 )
 
-// proxyHeader reads the header of the PROXY protocol, version 1 or 2, that b begins with, by
-// the specification of HAProxy's authors (proxy-protocol.txt). PeekKeyed says that it is
-// one. Its addresses are the zero value where it names none: UNKNOWN, LOCAL, Unix sockets.
-// rest is what comes after the header; nil when that has not come.
-func proxyHeader(b []byte) (source, destination netip.AddrPort, rest []byte, v PeekVerdict) {
+// Header is a header of the PROXY protocol.
+type Header struct {
+	// Source and Destination are the zero value where it names none: UNKNOWN, LOCAL, Unix sockets.
+	Source, Destination netip.AddrPort
+
+	Rest []byte // what comes after it; nil when that has not come
+}
+
+// ProxyHeader reads the header of the PROXY protocol, version 1 or 2, that b begins with, by
+// the specification of HAProxy's authors (proxy-protocol.txt).
+func ProxyHeader(b []byte) (Header, Verdict) {
 	switch {
 	case bytes.HasPrefix(b, []byte(proxyV2)):
 		return proxyBinary(b)
@@ -20,11 +26,9 @@ func proxyHeader(b []byte) (source, destination netip.AddrPort, rest []byte, v P
 		return proxyText(b)
 	case strings.HasPrefix(proxyV1, string(b[:min(len(b), len(proxyV1))])),
 		strings.HasPrefix(proxyV2, string(b[:min(len(b), len(proxyV2))])):
-		v = PeekMore
-	default:
-		v = PeekUnkeyed
+		return Header{}, More
 	}
-	return source, destination, nil, v
+	return Header{}, None
 }
 
 const (
@@ -41,28 +45,29 @@ const (
 )
 
 // proxyText reads version 1: "PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n".
-func proxyText(b []byte) (source, destination netip.AddrPort, rest []byte, v PeekVerdict) {
+func proxyText(b []byte) (Header, Verdict) {
 	end := bytes.Index(b[:min(len(b), maxProxyV1)], []byte("\r\n"))
-	if end < 0 {
-		if len(b) >= maxProxyV1 {
-			return source, destination, nil, PeekUnkeyed
-		}
-		return source, destination, nil, PeekMore
+	switch {
+	case end < 0 && len(b) < maxProxyV1:
+		return Header{}, More
+	case end < 0:
+		return Header{}, None
 	}
+	h := Header{Rest: b[end+2:]}
 	f := strings.Split(string(b[len(proxyV1):end]), " ")
-	rest = b[end+2:]
 	if f[0] == "UNKNOWN" {
-		return source, destination, rest, PeekKeyed
+		return h, Found
 	}
 	if len(f) != 5 || f[0] != "TCP4" && f[0] != "TCP6" {
-		return source, destination, nil, PeekUnkeyed
+		return Header{}, None
 	}
-	source, ok := textAddr(f[1], f[3], f[0] == "TCP4")
-	destination, ok2 := textAddr(f[2], f[4], f[0] == "TCP4")
+	var ok, ok2 bool
+	h.Source, ok = textAddr(f[1], f[3], f[0] == "TCP4")
+	h.Destination, ok2 = textAddr(f[2], f[4], f[0] == "TCP4")
 	if !ok || !ok2 {
-		return netip.AddrPort{}, netip.AddrPort{}, nil, PeekUnkeyed
+		return Header{}, None
 	}
-	return source, destination, rest, PeekKeyed
+	return h, Found
 }
 
 func textAddr(addr, port string, four bool) (netip.AddrPort, bool) {
@@ -75,16 +80,16 @@ func textAddr(addr, port string, four bool) (netip.AddrPort, bool) {
 }
 
 // proxyBinary reads version 2. Its addresses are enough where nobody asks for the rest.
-func proxyBinary(b []byte) (source, destination netip.AddrPort, rest []byte, v PeekVerdict) {
+func proxyBinary(b []byte) (Header, Verdict) {
 	if len(b) < proxyFixed {
-		return source, destination, nil, PeekMore
+		return Header{}, More
 	}
 	command, family, n := b[12], b[13], int(binary.BigEndian.Uint16(b[14:]))
 	size := 0 // of the addresses
 	switch {
 	case command == proxyLocal: // the balancer's own, for its health checks
 	case command != proxyProxy:
-		return source, destination, nil, PeekUnkeyed
+		return Header{}, None
 	case family == proxyTCP4:
 		size = proxyBytes4
 	case family == proxyTCP6:
@@ -92,22 +97,23 @@ func proxyBinary(b []byte) (source, destination netip.AddrPort, rest []byte, v P
 	}
 	switch {
 	case n < size:
-		return source, destination, nil, PeekUnkeyed
+		return Header{}, None
 	case len(b) < proxyFixed+size:
-		return source, destination, nil, PeekMore
+		return Header{}, More
 	}
+	var h Header
 	switch a := b[proxyFixed:]; size {
 	case proxyBytes4:
-		source = binaryAddr(netip.AddrFrom4([4]byte(a[:4])), a[8:])
-		destination = binaryAddr(netip.AddrFrom4([4]byte(a[4:8])), a[10:])
+		h.Source = binaryAddr(netip.AddrFrom4([4]byte(a[:4])), a[8:])
+		h.Destination = binaryAddr(netip.AddrFrom4([4]byte(a[4:8])), a[10:])
 	case proxyBytes6:
-		source = binaryAddr(netip.AddrFrom16([16]byte(a[:16])), a[32:])
-		destination = binaryAddr(netip.AddrFrom16([16]byte(a[16:32])), a[34:])
+		h.Source = binaryAddr(netip.AddrFrom16([16]byte(a[:16])), a[32:])
+		h.Destination = binaryAddr(netip.AddrFrom16([16]byte(a[16:32])), a[34:])
 	}
 	if len(b) >= proxyFixed+n {
-		rest = b[proxyFixed+n:]
+		h.Rest = b[proxyFixed+n:]
 	}
-	return source, destination, rest, PeekKeyed
+	return h, Found
 }
 
 func binaryAddr(a netip.Addr, port []byte) netip.AddrPort {

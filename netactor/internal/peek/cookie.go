@@ -1,38 +1,38 @@
-package netactor
+package peek
 
 import (
 	"bytes"
 	"strings"
 )
 
-// cookie finds the value of a cookie in the head of an HTTP/1 request, of which b is the
+// Cookie finds the value of a cookie in the head of an HTTP/1 request, of which b is the
 // beginning: RFC 9112 sections 2 to 5, RFC 6265 section 4.2. A cookie with an empty value counts
 // as none. HTTP/2 keeps its cookies in a form that cannot be read in passing: there is none then.
-func cookie(b []byte, name string) ([]byte, PeekVerdict) {
+func Cookie(b []byte, name string) ([]byte, Verdict) {
 	line, rest, whole := bytes.Cut(b, []byte("\n"))
 	if !whole {
 		if !method(line) {
-			return nil, PeekUnkeyed
+			return nil, None
 		}
-		return nil, PeekMore
+		return nil, More
 	}
 	line = bytes.TrimSuffix(line, []byte("\r"))
 	if !method(line) || !version1(line) {
-		return nil, PeekUnkeyed
+		return nil, None
 	}
 	for {
 		if line, rest, whole = bytes.Cut(rest, []byte("\n")); !whole {
-			return nil, PeekMore
+			return nil, More
 		}
 		if line = bytes.TrimSuffix(line, []byte("\r")); len(line) == 0 {
-			return nil, PeekUnkeyed
+			return nil, None
 		}
 		field, value, _ := bytes.Cut(line, []byte(":"))
 		if !bytes.EqualFold(field, []byte("cookie")) {
 			continue
 		}
 		if v := pair(value, name); len(v) > 0 {
-			return v, PeekKeyed
+			return v, Found
 		}
 	}
 }
@@ -40,7 +40,7 @@ func cookie(b []byte, name string) ([]byte, PeekVerdict) {
 // method reports whether line may begin a request line.
 func method(line []byte) bool {
 	name, _, _ := bytes.Cut(line, []byte(" "))
-	return token(string(name)) && (len(line) == 0 || len(name) > 0)
+	return Token(string(name)) && (len(line) == 0 || len(name) > 0)
 }
 
 // version1 reports whether a request line ends with a version 1 of HTTP.
@@ -68,8 +68,8 @@ func pair(field []byte, name string) []byte {
 	return nil
 }
 
-// token reports whether s has no other characters than a token may have: RFC 9110 section 5.6.2.
-func token(s string) bool {
+// Token reports whether s has no other characters than a token may have: RFC 9110 section 5.6.2.
+func Token(s string) bool {
 	for _, c := range []byte(s) {
 		switch {
 		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
