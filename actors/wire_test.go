@@ -292,7 +292,8 @@ func FuzzHandleFrame(f *testing.F) {
 // that a peer gives in seconds, of a year that our form of it (RFC 3339) does not have.
 func FuzzMessage(f *testing.F) {
 	for _, m := range []any{
-		"x", []byte("x"), []byte(nil), 1, int64(-1), uint64(1) << 63, 1.5, true, time.Second, time.Unix(1, 5), time.Time{},
+		"x", []byte("x"), []byte(nil), 1, int64(-1), uint64(1 << 63), 1.5, true,
+		time.Second, time.Unix(1, 5), time.Time{},
 		wrapperspb.String("x"), &actor.PID{Address: "a", Id: "b"},
 	} {
 		b, err := new(messageWriter).append(nil, m)
