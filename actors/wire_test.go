@@ -293,7 +293,9 @@ func FuzzHandleFrame(f *testing.F) {
 func FuzzMessage(f *testing.F) {
 	for _, m := range []any{
 		"x", []byte("x"), []byte(nil), 1, int64(-1), uint64(1 << 63), 1.5, true,
-		time.Second, time.Unix(1, 5), time.Time{},
+		time.Second,
+		time.Time{},
+		time.Unix(1, 5),
 		wrapperspb.String("x"), &actor.PID{Address: "a", Id: "b"},
 	} {
 		b, err := new(messageWriter).append(nil, m)
