@@ -140,6 +140,11 @@ func (c *child) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 		if b, err = decode[beat](f); err == nil {
 			c.answerBeat(b)
 		}
+	case f.Kind == frameStacks:
+		var s stacks
+		if s, err = decode[stacks](f); err == nil {
+			go c.sendStacks(s.N) // bounded
+		}
 	case c.system.HandleFrame(masterAddress, f):
 	case c.accept != nil && c.accept.HandleFrame(conn, f):
 	case c.dispatch != nil && c.dispatch.HandleFrame(netactor.Worker{}, conn, f):

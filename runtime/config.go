@@ -101,6 +101,9 @@ var (
 	// ErrNoPool is wrapped by the error of Scale for a pool that does not run.
 	ErrNoPool = errors.New("coppice: no such pool runs")
 
+	// ErrNoChild is what a call about a process of the tree wraps when there is none of that ID.
+	ErrNoChild = errors.New("coppice: no such child")
+
 	// ErrNoListener is what a call about a listener wraps when there is none of that name.
 	ErrNoListener = errors.New("coppice: no such listener")
 

@@ -36,6 +36,7 @@ const (
 	frameWarm                             // child, a spare: I wait for a place
 	frameAppoint                          // master, to a spare: your place
 	frameSpent                            // child: I have had my share of requests
+	frameStacks                           // master: where do your goroutines stand; child, with the same number: there
 
 	// The child's telemetry, each kind of payload one frame; see payloadFrame.
 	frameSpans   fdipc.Kind = 0x50 // child: finished spans

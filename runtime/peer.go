@@ -78,6 +78,7 @@ type peer struct {
 	bye       atomic.Pointer[farewell]
 	bad       atomic.Uint64 // frames that could not be understood
 	heart     heart
+	stacks    questions
 
 	done   chan struct{} // closed when it has ended and is forgotten
 	reason supervisor.Reason
@@ -157,6 +158,11 @@ func (p *peer) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 		var b beat
 		if b, err = decode[beat](f); err == nil {
 			p.heart.answer(b)
+		}
+	case f.Kind == frameStacks:
+		var s stacks
+		if s, err = decode[stacks](f); err == nil {
+			p.stacks.answer(s)
 		}
 	case f.Kind == frameSpans:
 		err = p.telemetry.Receive(tracing.Spans, bytes.Clone(f.Payload))

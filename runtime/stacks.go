@@ -1,0 +1,113 @@
+package coppice
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// maxStacks bounds what one process tells of its goroutines, in bytes.
+const maxStacks = 1 << 20
+
+// Stacks returns where each goroutine of a process stands, as a crash would print it, and
+// the process goes on: its goroutines stand still while they are written down, some
+// milliseconds for a thousand. id is the [Tree.ID] of a worker, with a slot or without, or
+// of the listener process; 0 is the master. For a worker that is a goroutine of the master
+// it is the master's. What is beyond 1 MiB is cut off.
+//
+// It is an error that wraps [ErrNoChild] when there is none of that ID, the program of
+// a [Process] included, and ctx's when the process does not answer: one that hangs so badly
+// is ended for it, with its stacks in the crash report; see [Heartbeat].
+func (rt *Runtime) Stacks(ctx context.Context, id int) ([]byte, error) {
+	if id == 0 {
+		return goroutines(), nil
+	}
+	p := rt.hub.peer(id)
+	if p == nil {
+		return nil, fmt.Errorf("%w: %d", ErrNoChild, id)
+	}
+	text, err := p.stacks.ask(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("coppice: stacks of %s: %w", p.name(), err)
+	}
+	return []byte(text), nil
+}
+
+// peer returns the child of an ID; nil if there is none.
+func (h *hub) peer(id int) *peer {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.peers[id]
+}
+
+// goroutines returns the stacks of all goroutines of this process.
+func goroutines() []byte {
+	b := make([]byte, maxStacks)
+	return b[:runtime.Stack(b, true)]
+}
+
+// stacks is both the question and the answer.
+type stacks struct {
+	N    uint64
+	Text string `json:",omitempty"`
+}
+
+// questions are those for a child's stacks that wait for an answer. The zero value has none.
+type questions struct {
+	mu      sync.Mutex
+	last    uint64
+	waiting map[uint64]chan<- string
+}
+
+func (q *questions) ask(ctx context.Context, p *peer) (string, error) {
+	ch := make(chan string, 1)
+	q.mu.Lock()
+	q.last++
+	n := q.last
+	if q.waiting == nil {
+		q.waiting = map[uint64]chan<- string{}
+	}
+	q.waiting[n] = ch
+	q.mu.Unlock()
+	defer q.take(n)
+	if err := p.conn.Send(ctx, control(frameStacks, stacks{N: n})); err != nil {
+		return "", err
+	}
+	select {
+	case text := <-ch:
+		return text, nil
+	case <-p.done:
+		return "", p.ended()
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+// take returns who waits for answer n, once; nil if nobody does.
+func (q *questions) take(n uint64) chan<- string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	ch := q.waiting[n]
+	delete(q.waiting, n)
+	return ch
+}
+
+func (q *questions) answer(s stacks) {
+	if ch := q.take(s.N); ch != nil {
+		ch <- s.Text // capacity 1, and the only one
+	}
+}
+
+// sendStacks answers on the data lane: it is much, and what the master says comes first.
+func (c *child) sendStacks(n uint64) {
+	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
+	defer cancel()
+	f := control(frameStacks, stacks{n, string(goroutines())})
+	f.Lane = fdipc.Data
+	if err := c.conn.Send(ctx, f); err != nil {
+		c.log.Warn("child: the master does not take the stacks it asked for", "err", err)
+	}
+}
