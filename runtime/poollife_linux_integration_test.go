@@ -390,3 +390,99 @@ func testScaleAgain(t *testing.T) {
 		}
 	}
 }
+
+// TestDrainInReload: a connection without a request outlives the reload of its worker: it
+// answers once more and says that it closes then, or is closed at the drain's deadline and
+// counted. Two generations drain at once; a third is more than may.
+func TestDrainInReload(t *testing.T) { inBoth(t, testDrainInReload) }
+
+func testDrainInReload(t *testing.T) {
+	setOrder("serve")
+	p := plant(t, "reloads, drains two")
+	events := p.Subscribe(256)
+	defer events.Close()
+	web := func(k coppice.PoolEventKind) func(coppice.PoolEvent) bool { // and not the listener process
+		return func(e coppice.PoolEvent) bool { return e.Kind == k && e.Pool == "web" }
+	}
+	replaced := func() *keptAlive { // a connection of a worker that drains
+		c := p.keepAlive()
+		for c.closes() { // it came to the one that was just asked to drain
+			c.mustEnd()
+			c = p.keepAlive()
+		}
+		p.mustReload()
+		began := p.await(events, "the drain begins", web(coppice.DrainBegan))
+		if began.Why != "reload" || began.Limit <= 0 {
+			t.Errorf("%v", began)
+		}
+		return c
+	}
+	asks, first := replaced(), replaced()
+	if !asks.closes() {
+		t.Error("an answer in a drain does not say that the connection closes")
+	}
+	asks.mustEnd()
+	if e := p.await(events, "the first has drained", web(coppice.WorkerDrained)); e.Forced != 0 || e.Generation != 1 {
+		t.Errorf("%v", e)
+	}
+	second, third := replaced(), replaced() // nobody of these asks again: the oldest goes
+	first.mustEnd()
+	if e := p.await(events, "one is cut", web(coppice.DrainCut)); e.Generation != 2 {
+		t.Errorf("%v", e)
+	}
+	if e := p.await(events, "it has ended", web(coppice.WorkerDrained)); e.Forced != 1 || e.Generation != 2 {
+		t.Errorf("%v", e)
+	}
+	second.mustEnd()
+	third.mustEnd()
+	for generation := 3; generation <= 4; generation++ {
+		if e := p.await(events, "its deadline", web(coppice.WorkerDrained)); e.Forced != 1 || e.Generation != generation || e.Took <= 0 {
+			t.Errorf("%v", e)
+		}
+	}
+}
+
+// keptAlive is an HTTP/1 connection, used by hand.
+type keptAlive struct {
+	t *testing.T
+	net.Conn
+	r *bufio.Reader
+}
+
+func (p *planted) keepAlive() *keptAlive {
+	p.t.Helper()
+	c, err := net.Dial("tcp", p.Listeners()[0].Addr.String())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(runtimetest.Patience)); err != nil {
+		p.t.Fatal(err)
+	}
+	return &keptAlive{p.t, c, bufio.NewReader(c)}
+}
+
+// closes asks, and tells whether the answer says that the connection closes.
+func (c *keptAlive) closes() bool {
+	c.t.Helper()
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		c.t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(c.r, nil)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		c.t.Fatal(err)
+	}
+	return resp.Close
+}
+
+// mustEnd waits for the orderly end of the connection.
+func (c *keptAlive) mustEnd() {
+	c.t.Helper()
+	if b, err := c.r.ReadByte(); !errors.Is(err, io.EOF) {
+		c.t.Errorf("read %q, %v: want EOF", b, err)
+	}
+}

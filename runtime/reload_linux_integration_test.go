@@ -146,6 +146,7 @@ func init() {
 		p.Backoff = supervisor.Backoff{Initial: time.Hour, NoJitter: true}
 		p.Size = 1
 	})
+	trees["reloads, drains two"] = reloads(func(p *coppice.Pool) { p.Size, p.MaxDraining, p.Shutdown = 1, 2, 6*time.Second })
 	trees["reloads, gives up"] = reloads(func(p *coppice.Pool) { p.Intensity = supervisor.Intensity{Period: time.Second} })
 	forGood := func(limit time.Duration) func() coppice.Config {
 		return func() coppice.Config {
