@@ -21,6 +21,9 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor/internal/peek"
 )
 
@@ -716,5 +719,40 @@ func TestPeekAtLimit(t *testing.T) {
 	c.Close()
 	if st := tr.settled(1).Counts; st.AtPerWorker != 1 || st.Accepted != 2 || st.Peeking != 0 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// TestPeeksTakeTurns: whoever is waited for is looked at in each round, also in one that brings others:
+// under a stream of new clients those who had spoken were seen when their time was over.
+func TestPeeksTakeTurns(t *testing.T) {
+	d := NewDispatcher(DispatcherConfig{})
+	p := Peek{By: PeekBytes, Bytes: 1}
+	l := d.books.addListener(1, opening{Peek: p}, Functions{})
+	k, err := newPeeks(&acceptor{d: d, l: l}, p, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.close()
+	var clients []int
+	for range 2 {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fds[0])
+		defer unix.Close(fds[1])
+		for _, fd := range clients { // those of before speak, and one more comes
+			if _, err := unix.Write(fd, []byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		clients = append(clients, fds[0])
+		tk := &ticket{fd: fds[1], h: fdipc.HandleFD(fds[1]), at: monotonic()}
+		d.books.peeking(tk, l, 2)
+		k.await([]*ticket{tk})
+		k.round()
+	}
+	if n := l.counts.Peeking; n != 1 {
+		t.Errorf("%d are waited for, want the one that has not spoken", n)
 	}
 }

@@ -122,35 +122,44 @@ func (k *peeks) wakeLocked() { _ = k.epoll.SetReadDeadline(time.Unix(1, 0)) }
 
 // run waits for first bytes.
 func (k *peeks) run() {
-	for {
-		k.mu.Lock()
-		in, dropped := k.inbox, k.dropped
-		k.inbox = nil
-		over := k.sealed && len(in) == 0 && k.queue.head == nil
-		if len(in) == 0 {
-			_ = k.epoll.SetReadDeadline(k.next())
-		}
-		k.mu.Unlock()
-		if over {
-			break
-		}
-		for _, t := range in {
-			k.begin(t)
-		}
-		n := 0
-		if len(in) == 0 && !(dropped && k.queue.head != nil) {
-			n = k.wait()
-		}
-		for i := range n {
-			e := &k.events[i]
-			if t := k.waits[e.Fd]; t != nil && k.look(t, &k.own, e.Events) != seenEarly {
-				k.end(t)
-			}
-		}
-		k.expire(dropped)
-		k.flush(dropped)
+	for k.round() {
 	}
 	_ = k.epoll.Close()
+}
+
+// round takes what is new, and looks at who has spoken: however many come, those that wait have their
+// turn. It waits if there is nothing to do, and is false when there will be nothing.
+func (k *peeks) round() bool {
+	k.mu.Lock()
+	in, dropped := k.inbox, k.dropped
+	k.inbox = nil
+	over := k.sealed && len(in) == 0 && k.queue.head == nil
+	if len(in) == 0 {
+		_ = k.epoll.SetReadDeadline(k.next())
+	}
+	k.mu.Unlock()
+	if over {
+		return false
+	}
+	for _, t := range in {
+		k.begin(t)
+	}
+	n := 0
+	switch {
+	case len(in) > 0:
+		n = k.poll()
+	case !dropped || k.queue.head == nil:
+		n = k.wait()
+	}
+	for i := range n {
+		e := &k.events[i]
+		if t := k.waits[e.Fd]; t != nil && k.look(t, &k.own, e.Events) != seenEarly {
+			k.end(t)
+		}
+	}
+	k.expire(dropped)
+	k.flush(dropped)
+	return true
 }
 
 // next is when the first of those that are waited for has had its time.
@@ -171,6 +180,12 @@ func (k *peeks) wait() (n int) {
 		n, _ = unix.EpollWait(int(fd), k.events[:], 0)
 		return n > 0
 	})
+	return max(0, n)
+}
+
+// poll is wait without waiting.
+func (k *peeks) poll() (n int) {
+	_ = k.rc.Control(func(fd uintptr) { n, _ = unix.EpollWait(int(fd), k.events[:], 0) })
 	return max(0, n)
 }
 
