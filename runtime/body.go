@@ -90,6 +90,10 @@ func (b *goroutineBody) kill() {
 	go b.conn.Close() // ends by itself; kill does not wait
 	time.AfterFunc(leakAfter, func() {
 		b.end(Exit{}, true)
+		select {
+		case <-b.child.set: // it may be given up while it is being equipped
+		case <-b.returned:
+		}
 		b.child.leaveNothing()
 	})
 }

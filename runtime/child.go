@@ -76,6 +76,7 @@ type child struct {
 	forced   atomic.Int64 // connections cut at a deadline
 	post     post
 	ready    func() error
+	telling  sync.Mutex  // held while its stacks are told
 	parting  atomic.Bool // it has said all that it had to say and ends
 }
 

@@ -135,10 +135,15 @@ func (rt *Runtime) rollAll(ctx context.Context, from, to int) error {
 			rolled = append(rolled, c)
 			// A pool that ends meanwhile has not failed the reload: it gave up for the sake of
 			// workers of before, or its group is restarted. What comes in its place is behind.
-			if errors.Is(err, ErrEnding) && !rt.ending() {
-				lost.note(c)
+			ended := errors.Is(err, ErrEnding) && !rt.ending()
+			if ended {
 				err = nil
-			} else if err == nil && c.role == roleWorker {
+			}
+			switch {
+			case c.role != roleWorker: // it shows no more than that the program starts
+			case ended:
+				lost.note(c)
+			case err == nil:
 				lost.proved = true
 			}
 		}
@@ -195,6 +200,11 @@ func (l *loss) await(ctx context.Context, enlisted, ended <-chan struct{}, to in
 	case <-ended:
 		err.Err = ErrEnding
 	case <-l.over:
+		select {
+		case <-enlisted:
+			return nil
+		default:
+		}
 		err.Err = fmt.Errorf("coppice: pool %s gave up before it had a new worker, and was not started again within %v", l.path, l.limit)
 	}
 	return err

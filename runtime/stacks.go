@@ -103,6 +103,8 @@ func (q *questions) answer(s stacks) {
 
 // sendStacks answers on the data lane: it is much, and what the master says comes first.
 func (c *child) sendStacks(n uint64) {
+	c.telling.Lock() // whoever asks often does not have a MiB for each question
+	defer c.telling.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
 	defer cancel()
 	f := control(frameStacks, stacks{n, string(goroutines())})

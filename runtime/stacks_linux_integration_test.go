@@ -47,6 +47,24 @@ func testStacks(t *testing.T) {
 	}
 }
 
+// TestStacksOfMany: what a process tells is bounded, and arrives.
+func TestStacksOfMany(t *testing.T) {
+	t.Setenv("COPPICE_ISOLATION", coppice.GoroutineIsolation.String())
+	setOrder("serve")
+	p := plant(t, "reloads")
+	free := make(chan struct{})
+	defer close(free)
+	for range 10_000 { // of the same process as the worker
+		go func() { <-free }()
+	}
+	for range 3 {
+		stacks, err := p.Stacks(t.Context(), p.slots()["web/0"].ID)
+		if err != nil || len(stacks) != 1<<20 {
+			t.Errorf("%d bytes, %v", len(stacks), err)
+		}
+	}
+}
+
 // TestStacksOfSilent: a process that does not answer costs whom asks his context, and one that
 // ends meanwhile not even that.
 func TestStacksOfSilent(t *testing.T) {
