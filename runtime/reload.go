@@ -220,6 +220,12 @@ func (rt *Runtime) behind(generation int, but []*crew) []*crew {
 // roll rolls a crew to a generation. back: it comes from there, and goes as far as it
 // can.
 func (c *crew) roll(ctx context.Context, to int, back bool) error {
+	select { // a pool that starts has no slots yet to roll
+	case <-c.supplied:
+	case <-c.gone: // it says so itself
+	case <-ctx.Done():
+		return &ReloadError{Generation: to, Err: context.Cause(ctx)}
+	}
 	began := time.Now()
 	c.note(pool.Spare, PoolEvent{Kind: PoolReloading, Generation: to})
 	if !back {

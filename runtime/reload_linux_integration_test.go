@@ -467,7 +467,7 @@ func TestGivesUpInBadReload(t *testing.T) {
 	next(t, sub, supervisor.SupervisorGaveUp)
 	err := <-done
 	if failed, ok := errors.AsType[*coppice.ReloadError](err); !ok || failed.Worker != "web/1" || !strings.Contains(failed.Error(), gate) {
-		t.Errorf("error %v", err)
+		t.Fatalf("error %v", err)
 	}
 	runtimetest.Eventually(t, "everybody is of the old generation", func() bool {
 		return slices.Equal(p.generations(), []int{1, 1, 1})
