@@ -44,9 +44,6 @@ func goChild(c *child, conn *fdipc.Conn, shared tracing.Pipeline) *goroutineBody
 		})
 		if bye.Kind == byePanic {
 			how = Exit{Code: 2, Words: bye.Text}
-			if c.accept != nil {
-				c.accept.Fail() // as a process, which has no time to say more
-			}
 		}
 		c.leaveNothing()
 		c.part(bye)

@@ -211,13 +211,18 @@ func (c *child) forceEarly(n int) {
 // forceOpen counts the connections that are open. At the drain's end it comes before
 // anybody knows of the end: who is cut by it is not to close them first.
 func (c *child) forceOpen() {
+	if own := c.listeners(); own != nil {
+		c.force(own.Conns())
+	}
+}
+
+// listeners is what a worker listens on; nil of another child, and before it is equipped.
+func (c *child) listeners() *netactor.Listeners {
 	select {
 	case <-c.set:
+		return c.accept
 	default:
-		return // it is not equipped yet
-	}
-	if c.accept != nil {
-		c.force(c.accept.Conns())
+		return nil
 	}
 }
 
@@ -347,15 +352,10 @@ func (c *child) work() farewell {
 // leaveNothing closes the sockets of a worker that is a goroutine and has ended, or is given
 // up: a process takes its own with it.
 func (c *child) leaveNothing() {
-	select {
-	case <-c.set:
-	default:
-		return // it is not equipped yet
-	}
-	if c.accept != nil {
-		c.accept.Fail() // what is a close to the master was told before
-		_ = c.accept.Close()
-		c.accept.Cut()
+	if own := c.listeners(); own != nil {
+		own.Fail() // what is a close to the master was told before: it has no time to say more, as a process
+		_ = own.Close()
+		own.Cut()
 	}
 }
 
