@@ -268,18 +268,10 @@ func tellEnd(how string) func(p *planted) error {
 // never ends is cut at the deadline, so that a drain ends.
 func TestNodeBusyKeepAlive(t *testing.T) {
 	p := plant(t, "keep-alive")
-	addr := p.Listeners()[0].Addr.String()
 	request := func(path string) (net.Conn, *bufio.Reader) {
-		c, err := net.Dial("tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		if err := c.SetDeadline(time.Now().Add(runtimetest.Patience)); err != nil {
-			t.Fatal(err)
-		}
+		c := p.keepAlive()
 		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path)
-		return c, bufio.NewReader(c)
+		return c, c.r
 	}
 	_, stuck := request("/stuck")
 	if line, err := stuck.ReadString('\n'); !strings.Contains(line, "200") {

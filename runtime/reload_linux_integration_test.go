@@ -406,83 +406,80 @@ func testCrashInReload(t *testing.T) {
 	}
 }
 
+// givenUp is a reload whose pool has used its budget up, by one of its old workers, while the
+// successor of web/1 waits for the gate.
+type givenUp struct {
+	*planted
+	gate string
+	done chan error // what Reload returns
+}
+
+// giveUpInReload plants a tree whose pool is at path, and reloads it under ctx. before is done when
+// the successor is on its way.
+func giveUpInReload(ctx context.Context, t *testing.T, tree, path string, before func(gate string) error) *givenUp {
+	t.Helper()
+	g := &givenUp{gate: filepath.Join(t.TempDir(), "gate"), done: make(chan error, 1)}
+	if err := syscall.Mkfifo(g.gate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(gateVar, g.gate)
+	setOrder("serve")
+	g.planted = plant(t, tree)
+	sub := g.Subscribe(256)
+	defer sub.Close()
+	setOrder("wait@1")
+	go func() { g.done <- g.Reload(ctx) }()
+	name := path + "/1"
+	runtimetest.Eventually(t, name+" is on its way", func() bool { return g.candidate(name) })
+	if before != nil {
+		if err := before(g.gate); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := syscall.Kill(g.slots()[name].PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	next(t, sub, supervisor.SupervisorGaveUp)
+	return g
+}
+
 // TestGivesUpInReload: the pool's budget is used up by its old workers while their
 // successors start. That does not fail the reload, and who comes in the pool's place is of
 // the new generation.
 func TestGivesUpInReload(t *testing.T) {
-	gate := filepath.Join(t.TempDir(), "gate")
-	if err := syscall.Mkfifo(gate, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv(gateVar, gate)
-	setOrder("serve")
-	p := plant(t, "reloads, gives up")
-	sub := p.Subscribe(256)
-	defer sub.Close()
-	setOrder("wait@1")
-	done := make(chan error, 1)
-	go func() { done <- p.Reload(t.Context()) }()
-	runtimetest.Eventually(t, "web/1 is on its way", func() bool { return p.candidate("web/1") })
-	if err := syscall.Kill(p.slots()["web/1"].PID, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	next(t, sub, supervisor.SupervisorGaveUp)
-	open, err := os.OpenFile(gate, os.O_RDWR, 0) // which waits for nobody
+	g := giveUpInReload(t.Context(), t, "reloads, gives up", "web", nil)
+	open, err := os.OpenFile(g.gate, os.O_RDWR, 0) // which waits for nobody
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer open.Close()
-	if err := <-done; err != nil {
+	if err := <-g.done; err != nil {
 		t.Error(err)
 	}
 	runtimetest.Eventually(t, "everybody is of the new generation", func() bool {
-		return slices.Equal(p.generations(), []int{2, 2, 2})
+		return slices.Equal(g.generations(), []int{2, 2, 2})
 	})
-	p.get()
+	g.get()
 }
 
 // TestGivesUpInBadReload: the same, and the new generation does not work. Nobody had shown that
 // it does, yet it could become the one to restart from, if the pool came back late: who was
 // in its place then failed for ever.
 func TestGivesUpInBadReload(t *testing.T) {
-	gate := filepath.Join(t.TempDir(), "gate")
-	if err := syscall.Mkfifo(gate, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv(gateVar, gate)
-	setOrder("serve")
-	p := plant(t, "reloads, gives up")
-	sub := p.Subscribe(256)
-	defer sub.Close()
-	setOrder("wait@1")
-	done := make(chan error, 1)
-	go func() { done <- p.Reload(t.Context()) }()
-	runtimetest.Eventually(t, "web/1 is on its way", func() bool { return p.candidate("web/1") })
-	if err := os.Remove(gate); err != nil { // who looks for it from now on fails
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(p.slots()["web/1"].PID, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	next(t, sub, supervisor.SupervisorGaveUp)
-	err := <-done
-	if failed, ok := errors.AsType[*coppice.ReloadError](err); !ok || failed.Worker != "web/1" || !strings.Contains(failed.Error(), gate) {
+	g := giveUpInReload(t.Context(), t, "reloads, gives up", "web", os.Remove) // who looks for the gate from then on fails
+	err := <-g.done
+	if failed, ok := errors.AsType[*coppice.ReloadError](err); !ok || failed.Worker != "web/1" || !strings.Contains(failed.Error(), g.gate) {
 		t.Fatalf("error %v", err)
 	}
 	runtimetest.Eventually(t, "everybody is of the old generation", func() bool {
-		return slices.Equal(p.generations(), []int{1, 1, 1})
+		return slices.Equal(g.generations(), []int{1, 1, 1})
 	})
-	p.get()
+	g.get()
 }
 
 // TestGivesUpForGoodInReload: the same, and nothing comes in the pool's place: there is nobody
 // who could show that the new generation works, and the reload says so.
 func TestGivesUpForGoodInReload(t *testing.T) {
-	gate := filepath.Join(t.TempDir(), "gate")
-	if err := syscall.Mkfifo(gate, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv(gateVar, gate)
 	for _, tt := range []struct {
 		name, tree string
 		err        error // nil: that it has waited for long enough
@@ -491,25 +488,14 @@ func TestGivesUpForGoodInReload(t *testing.T) {
 		{"it is not started again", "reloads, gives up for good soon", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			setOrder("serve")
-			p := plant(t, tt.tree)
-			sub := p.Subscribe(256)
-			defer sub.Close()
-			setOrder("wait@1")
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			done := make(chan error, 1)
-			go func() { done <- p.Reload(ctx) }()
-			runtimetest.Eventually(t, "web/1 is on its way", func() bool { return p.candidate("group/web/1") })
-			if err := syscall.Kill(p.slots()["group/web/1"].PID, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
-			next(t, sub, supervisor.SupervisorGaveUp)
+			g := giveUpInReload(ctx, t, tt.tree, "group/web", nil)
 			if tt.err != nil {
-				runtimetest.Eventually(t, "the pool is gone", func() bool { return len(p.slots()) == 1 })
+				runtimetest.Eventually(t, "the pool is gone", func() bool { return len(g.slots()) == 1 })
 				cancel()
 			}
-			err := <-done
+			err := <-g.done
 			failed, ok := errors.AsType[*coppice.ReloadError](err)
 			if !ok || failed.Worker != "" || tt.err != nil && !errors.Is(err, tt.err) || tt.err == nil && !strings.Contains(err.Error(), "pool group/web gave up") {
 				t.Errorf("error %v", err)
