@@ -129,14 +129,6 @@ func (r *reader) error(target *actor.PID) error {
 	return r.coded(code)
 }
 
-// clip bounds a text that goes onto the wire.
-func clip(s string) string {
-	if len(s) > maxText {
-		return s[:maxText]
-	}
-	return s
-}
-
 // pidString names pid for people: web/0/cache for a name, 3/cache for an address.
 func pidString(pid *actor.PID) string {
 	switch {

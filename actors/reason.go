@@ -41,13 +41,13 @@ func appendReason(b []byte, r supervisor.Reason) []byte {
 	b = append(b, byte(r.Kind), core)
 	b = binary.AppendVarint(b, int64(r.Code))
 	b = binary.AppendVarint(b, int64(r.Signal))
-	b = appendString(b, clip(r.Detail))
-	b = appendString(b, clip(r.Stack))
+	b = appendString(b, supervisor.Cut(r.Detail))
+	b = appendString(b, supervisor.Cut(r.Stack))
 	switch {
 	case r.Cause != nil:
 		return appendText(append(b, 1), r.Cause)
 	case r.Kind == supervisor.Panic:
-		return appendString(append(b, 2), clip(fmt.Sprint(r.Value)))
+		return appendString(append(b, 2), supervisor.Cut(fmt.Sprint(r.Value)))
 	}
 	return append(b, 0)
 }
@@ -84,7 +84,7 @@ func appendText(b []byte, err error) []byte {
 			break
 		}
 	}
-	return appendString(append(b, code), clip(err.Error()))
+	return appendString(append(b, code), supervisor.Cut(err.Error()))
 }
 
 // text reads what appendText wrote.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/supervisor"
 )
 
 // Frames between two systems. Integers are unsigned varints, strings a varint
@@ -68,7 +69,7 @@ const (
 const (
 	maxAddress = 255
 	maxID      = 4096
-	maxText    = 4096
+	maxText    = supervisor.MaxText
 	maxType    = 512
 	maxHeaders = 1024
 	maxValue   = 64 << 10

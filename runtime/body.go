@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -43,7 +44,7 @@ func goChild(c *child, conn *fdipc.Conn, shared tracing.Pipeline) *goroutineBody
 			return c.run(conn, func(welcome) tracing.Pipeline { return borrowed{shared} })
 		})
 		if bye.Kind == byePanic {
-			how = Exit{Code: 2, Words: bye.Text}
+			how = Exit{Code: 2, Words: bye.cut().Text}
 		}
 		c.leaveNothing()
 		c.part(bye)
@@ -62,7 +63,7 @@ func (b *goroutineBody) end(how Exit, leak bool) {
 func protect(f func() farewell) (bye farewell) {
 	defer func() {
 		if v := recover(); v != nil {
-			bye = farewell{Kind: byePanic, Text: fmt.Sprintf("panic: %v\n\n%s", v, debug.Stack())}
+			bye = farewell{Kind: byePanic, Text: panicMark + supervisor.Cut(fmt.Sprint(v)) + "\n\n" + string(debug.Stack())}
 		}
 	}()
 	return f()

@@ -377,7 +377,7 @@ func (c *child) sayReady() error {
 func (c *child) part(bye farewell) {
 	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
 	defer cancel()
-	_ = c.conn.Send(ctx, control(frameBye, bye)) // when it fails there is nobody to tell
+	_ = c.conn.Send(ctx, control(frameBye, bye.cut())) // when it fails there is nobody to tell
 	c.parting.Store(true)
 	_ = c.conn.Close()
 	c.unlink()

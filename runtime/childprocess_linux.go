@@ -33,9 +33,10 @@ func spendChild(cfg Config, root *node, channel *os.File) error {
 	go c.outliveNoMaster(conn) // ends with the process
 	bye := c.run(conn, c.ownPipeline)
 	c.part(bye)
+	flushLog(c.log)
 	switch bye.Kind {
 	case byeUnfit:
-		fmt.Fprintln(os.Stderr, bye.Text)
+		say(os.Stderr, bye.Text)
 		os.Exit(exitUsage)
 	case byeError, byePanic:
 		os.Exit(exitFailed)

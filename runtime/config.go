@@ -58,7 +58,12 @@ type Config struct {
 	// nothing.
 	Output io.Writer
 
-	// Logger takes the tree's log; nil = slog.Default().
+	// Logger takes the tree's log; nil = slog.Default(). Its handler is called by one
+	// goroutine and may block: what waits for it is bounded (4 MiB), beyond that
+	// records are lost, and one record says how many once it goes on. Texts are cut at
+	// [supervisor.MaxText]. The tree's end waits for the last records, at most 1 s.
+	// Where the master is to outlive the reader of a standard error that it logs to,
+	// Run and Start leave SIGPIPE to the program (signal.Notify); Main sees to it.
 	Logger *slog.Logger
 
 	Hooks Hooks

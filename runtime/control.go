@@ -3,10 +3,12 @@ package coppice
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -110,6 +112,26 @@ const (
 	byeUnfit    farewellKind = "unfit"    // this program cannot be that child
 )
 
+// maxForced bounds how many connections a child can say that it has cut.
+const maxForced = 1 << 30
+
+// cut returns the farewell with its text within bounds: the value of a panic and the
+// stack each by itself.
+func (bye farewell) cut() farewell {
+	bye.Forced = min(max(bye.Forced, 0), maxForced)
+	if bye.Kind != byePanic {
+		bye.Text = supervisor.Cut(bye.Text)
+		return bye
+	}
+	value, stack, _ := strings.Cut(strings.TrimPrefix(bye.Text, panicMark), "\n\n")
+	bye.Text = panicMark + supervisor.Cut(value) + "\n\n" + supervisor.Cut(stack)
+	return bye
+}
+
+// panicMark begins the text of a farewell of kind byePanic. The value follows, an empty
+// line, and the stack.
+const panicMark = "panic: "
+
 // agrees tells whether a child that said so ends like that.
 func (k farewellKind) agrees(e Exit) bool {
 	if e.PID == 0 || e.Lost != nil { // a goroutine, or nobody knows better
@@ -139,6 +161,38 @@ func control(kind fdipc.Kind, v any, handles ...*fdipc.Handle) *fdipc.Frame {
 		panic(fmt.Sprintf("coppice: %T does not encode: %v", v, err)) // our own types always do
 	}
 	return &fdipc.Frame{Kind: kind, Lane: fdipc.Control, Payload: payload, Handles: handles}
+}
+
+// maxTelemetry bounds a payload of a child's pipeline, in bytes: package tracing/otlp
+// sends 256 KiB, and one span that is longer by itself.
+const maxTelemetry = 2 << 20
+
+// maxPayload bounds what a child sends in a frame of this package, in bytes: texts of
+// supervisor.MaxText, written as JSON, which makes up to six bytes of one. What is
+// longer is refused before it is read.
+func maxPayload(kind fdipc.Kind) int {
+	switch kind {
+	case frameStacks:
+		return 6*maxStacks + 1024
+	case frameSpans, frameMetrics:
+		return maxTelemetry
+	default:
+		return 4*6*supervisor.MaxText + 1024
+	}
+}
+
+// ownKind reports whether frames of that kind are of this package.
+func ownKind(k fdipc.Kind) bool {
+	return k >= frameWelcome && k <= frameStacks || k == frameSpans || k == frameMetrics
+}
+
+// withinBounds returns an error for a frame that is longer than maxPayload. It is asked
+// of the frames of process life, and of telemetry.
+func withinBounds(f *fdipc.Frame) error {
+	if n := maxPayload(f.Kind); len(f.Payload) > n {
+		return fmt.Errorf("coppice: frame %#x of %d bytes is longer than %d", uint8(f.Kind), len(f.Payload), n)
+	}
+	return nil
 }
 
 // decode reads what control wrote.

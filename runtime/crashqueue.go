@@ -4,13 +4,12 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/coppice-go/coppice/runtime/internal/process"
+	"github.com/coppice-go/coppice/runtime/internal/queue"
 )
 
 const (
@@ -25,45 +24,18 @@ const (
 	crashFlush = time.Second
 )
 
-// crashQueue brings crash reports to Hooks.Crash, which may block: on a goroutine of
-// its own, in order, bounded.
-type crashQueue struct {
-	reports chan CrashReport
-	done    chan struct{} // closed when the last report is delivered
-	lost    atomic.Uint64
-
-	mu     sync.Mutex
-	closed bool
-}
+// crashQueue brings crash reports to Hooks.Crash, which may block.
+type crashQueue struct{ q *queue.Queue[CrashReport] }
 
 // newCrashQueue returns nil when nobody wants to know.
 func newCrashQueue(to func(CrashReport)) *crashQueue {
 	if to == nil {
 		return nil
 	}
-	c := &crashQueue{reports: make(chan CrashReport, maxCrashes), done: make(chan struct{})}
-	go func() { // ends after close, once the hook lets it
-		defer close(c.done)
-		for r := range c.reports {
-			to(r)
-		}
-	}()
-	return c
+	return &crashQueue{queue.New(queue.Config[CrashReport]{Take: to, Max: maxCrashes + 1})} // and the one that the hook has
 }
 
-func (c *crashQueue) report(r CrashReport) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		c.lost.Add(1)
-		return
-	}
-	select {
-	case c.reports <- r:
-	default:
-		c.lost.Add(1)
-	}
-}
+func (c *crashQueue) report(r CrashReport) { c.q.Put(r) }
 
 // close waits for the last reports, at most crashFlush, and returns how many were
 // not delivered.
@@ -71,20 +43,7 @@ func (c *crashQueue) close() uint64 {
 	if c == nil {
 		return 0
 	}
-	c.mu.Lock()
-	if !c.closed {
-		c.closed = true
-		close(c.reports)
-	}
-	c.mu.Unlock()
-	timer := time.NewTimer(crashFlush)
-	defer timer.Stop()
-	select {
-	case <-c.done:
-	case <-timer.C:
-		c.lost.Add(uint64(len(c.reports)) + 1) // and the one that the hook has
-	}
-	return c.lost.Load()
+	return c.q.Close(crashFlush)
 }
 
 // belongings are what a child had when it ended. They are looked up before the

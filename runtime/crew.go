@@ -29,7 +29,8 @@ type crew struct {
 	mu       sync.Mutex
 	rules    *pool.State
 	todo     []pool.Effect
-	busy     bool // somebody works on todo
+	busy     bool              // somebody works on todo
+	turns    []chan<- struct{} // closed by the effects turn, in order
 	members  map[pool.Worker]*member
 	seats    map[int]*seat                            // the supervisor's latest instance of each slot
 	starts   map[int][]chan<- started                 // the supervisor's starts that wait
@@ -108,6 +109,11 @@ func (c *crew) stepLocked(ev pool.Event) {
 	if ev.Kind == pool.Ended {
 		c.todo = append(c.todo, pool.Effect{Kind: forget, Worker: ev.Worker})
 	}
+	c.workLocked()
+}
+
+// workLocked does what is to do, unless another goroutine is at it; it unlocks mu.
+func (c *crew) workLocked() {
 	if c.busy {
 		c.mu.Unlock()
 		return
@@ -122,6 +128,25 @@ func (c *crew) stepLocked(ev pool.Event) {
 	}
 	c.busy = false
 	c.mu.Unlock()
+}
+
+// turn is an effect of our own: it proves that whoever works on todo does.
+const turn = pool.EffectKind(254)
+
+// Turn waits until everything that the rules have said is done: see
+// [supervisor.Supervisor.Turn].
+func (c *crew) Turn(ctx context.Context) error {
+	ch := make(chan struct{})
+	c.mu.Lock()
+	c.turns = append(c.turns, ch)
+	c.todo = append(c.todo, pool.Effect{Kind: turn})
+	c.workLocked()
+	select {
+	case <-ch:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("coppice: pool %s: %w", c.path, ctx.Err())
+	}
 }
 
 // forget is an effect of our own: what became of a worker is told, it is known no more.
@@ -183,6 +208,11 @@ func (c *crew) perform(e pool.Effect) {
 			c.alarm.Stop()
 		}
 		c.alarm = time.AfterFunc(d, func() { c.step(pool.Event{Kind: pool.Tick}) })
+		c.mu.Unlock()
+	case turn:
+		c.mu.Lock()
+		close(c.turns[0])
+		c.turns = c.turns[1:]
 		c.mu.Unlock()
 	case forget:
 		c.mu.Lock()

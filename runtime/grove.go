@@ -98,3 +98,11 @@ func (p *poolInstance) Snapshot() supervisor.Node {
 	n.Children = append(n.Children, p.crew.outside()...)
 	return n
 }
+
+// Turn is looked for by package supervisor.
+func (p *poolInstance) Turn(ctx context.Context) error {
+	if err := p.sup.Turn(ctx); err != nil {
+		return err
+	}
+	return p.crew.Turn(ctx)
+}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/pulse"
+	"github.com/coppice-go/coppice/supervisor"
 )
 
 // Defaults of a Heartbeat.
@@ -208,7 +209,7 @@ func (c *child) answerBeat(b beat) {
 		ctx, cancel := context.WithTimeout(c.ctx, c.pool.Heartbeat.defaults().Timeout)
 		defer cancel()
 		if err := c.checkHealth(ctx); err != nil {
-			b.Unwell = err.Error()
+			b.Unwell = supervisor.Cut(err.Error())
 		}
 		c.sendBeat(b)
 	}()

@@ -3,7 +3,6 @@ package coppice
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"sync"
 
@@ -34,8 +33,12 @@ func Serve(n int, fn WorkerFunc) {
 //	SIGHUP           reload (Runtime.Reload); one that comes meanwhile waits
 //	SIGTTIN, SIGTTOU one worker more, or less, in the only pool, or the first of several (Runtime.Scale)
 //	SIGUSR1          print the tree to standard error
+//	SIGPIPE          ignored: a standard output or error whose reader has gone costs the lines
 //	SIGUSR2          reserved: ignored, with a line in the log
 //	SIGQUIT, others  what Go does with them; the children drain as orphans
+//
+// SIGTTOU that the terminal sends, to a background job that writes to it (stty tostop),
+// is no order: it is ignored from then on, and what is written appears.
 //
 // Those that are about a tree that runs wait until it is up.
 //
@@ -49,6 +52,7 @@ func Main(cfg Config) {
 	ctx, stop := context.WithCancel(context.Background())
 	up := make(chan *Runtime, 1)
 	if !InChild() {
+		outliveReaders()
 		go heed(up, stop) // ends with the process
 	}
 	err := run(ctx, cfg, func(rt *Runtime) func() {
@@ -56,7 +60,7 @@ func Main(cfg Config) {
 		return rt.tellSystemd()
 	})
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
+		say(os.Stderr, err)
 	}
 	os.Exit(exitCode(err))
 }

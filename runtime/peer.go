@@ -138,7 +138,11 @@ func (p *peer) transport() fdipc.Config {
 func (p *peer) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	<-p.entered // the child has its welcome and may speak before others know of it
 	var err error
+	if ownKind(f.Kind) {
+		err = withinBounds(f)
+	}
 	switch {
+	case err != nil:
 	case f.Kind == frameReady:
 		p.sayReady()
 	case f.Kind == frameWarm:
@@ -150,6 +154,7 @@ func (p *peer) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	case f.Kind == frameBye:
 		var bye farewell
 		if bye, err = decode[farewell](f); err == nil {
+			bye = bye.cut()
 			p.bye.CompareAndSwap(nil, &bye)
 		}
 	case f.Kind == frameQuiet:
@@ -157,11 +162,13 @@ func (p *peer) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	case f.Kind == frameBeat:
 		var b beat
 		if b, err = decode[beat](f); err == nil {
+			b.Unwell = supervisor.Cut(b.Unwell)
 			p.heart.answer(b)
 		}
 	case f.Kind == frameStacks:
 		var s stacks
 		if s, err = decode[stacks](f); err == nil {
+			s.Text = s.Text[:min(len(s.Text), maxStacks)]
 			p.stacks.answer(s)
 		}
 	case f.Kind == frameSpans:
@@ -249,7 +256,7 @@ func (p *peer) words() supervisor.Reason {
 	case byeShutdown:
 		return supervisor.Reason{Kind: supervisor.Shutdown, Cause: r.Cause}
 	case byePanic:
-		value, stack, _ := strings.Cut(strings.TrimPrefix(bye.Text, "panic: "), "\n\n")
+		value, stack, _ := strings.Cut(strings.TrimPrefix(bye.Text, panicMark), "\n\n")
 		return supervisor.Reason{Kind: supervisor.Panic, Value: value, Stack: stack}
 	case byeError, byeUnfit:
 		return supervisor.Reason{Kind: supervisor.Error, Cause: &saying{p.exit, bye.Text}}

@@ -58,7 +58,7 @@ var running atomic.Pointer[Runtime]
 // In a child process Start does not return: it finds the child's part in cfg by
 // its path, lives its life, and exits.
 func Start(ctx context.Context, cfg Config) (*Runtime, error) {
-	cfg = cfg.override().defaults()
+	cfg = cfg.override().defaults().queued()
 	root, err := plant(cfg)
 	if err != nil {
 		return nil, err
@@ -82,6 +82,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	up := false
 	defer func() { // also when Config.Load panics
 		if !up {
+			flushLog(rt.log)
 			close(rt.ended)
 			running.Store(nil)
 		}
@@ -212,6 +213,7 @@ func (rt *Runtime) live() {
 	rt.gens.end()
 	rt.endReaper()
 	rt.endOutput()
+	flushLog(rt.log)
 	running.CompareAndSwap(rt, nil)
 	close(rt.ended)
 }

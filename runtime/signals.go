@@ -6,11 +6,20 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/coppice-go/coppice/runtime/internal/queue"
 )
 
 // early is how many signals may wait until the tree is up. A reload and a few
 // workers more or less is all that anybody has asked for.
 const early = 16
+
+// heedTurns asks the goroutine of heed to close what is sent: it takes its turns.
+var heedTurns = make(chan chan<- struct{})
+
+// maxPrints bounds the trees that SIGUSR1 has asked for and that are not printed yet;
+// what is asked for beyond it is not printed.
+const maxPrints = 4
 
 // heed acts on the signals of the program for as long as it lives, as Main's text
 // has it. up brings the tree once it has started; stop asks it to end. A signal that
@@ -23,6 +32,9 @@ func heed(up <-chan *Runtime, stop func()) {
 			signal.Notify(signals, sig)
 		}
 	}
+	prints := queue.New(queue.Config[Tree]{ // standard error may be stuck
+		Max: maxPrints, Take: func(t Tree) { fmt.Fprint(os.Stderr, t) },
+	})
 	stopping := false
 	var rt *Runtime         // nil until the tree is up
 	var waiting []os.Signal // for it
@@ -42,9 +54,13 @@ func heed(up <-chan *Runtime, stop func()) {
 			stopping = true
 			stop()
 		case sig == syscall.SIGTERM || sig == syscall.SIGINT:
-			fmt.Fprintln(os.Stderr, "coppice: second signal: killing what is left")
 			killAll()
+			say(os.Stderr, "coppice: second signal: killing what is left")
 			os.Exit(exitFailed)
+		case sig == syscall.SIGTTOU && outlaw():
+			// The terminal's, not an operator's: caught, it is sent for each try to write,
+			// without end; ignored, the write succeeds.
+			signal.Ignore(sig)
 		case rt == nil:
 			if len(waiting) < early {
 				waiting = append(waiting, sig)
@@ -59,7 +75,7 @@ func heed(up <-chan *Runtime, stop func()) {
 		case sig == syscall.SIGTTOU:
 			go rt.scaleBySignal(-1)
 		case sig == syscall.SIGUSR1:
-			fmt.Fprint(os.Stderr, rt.Snapshot())
+			prints.Put(rt.Snapshot())
 		case sig == syscall.SIGUSR2:
 			rt.log.Warn("SIGUSR2 has no meaning yet: ignored")
 		}
@@ -68,6 +84,8 @@ func heed(up <-chan *Runtime, stop func()) {
 		select {
 		case sig := <-signals:
 			act(sig)
+		case turned := <-heedTurns:
+			close(turned)
 		case rt = <-up:
 			for _, sig := range waiting {
 				act(sig)
@@ -81,4 +99,11 @@ func (rt *Runtime) scaleBySignal(by int) {
 	if err := rt.scaleBy(context.Background(), "", by); err != nil {
 		rt.log.Error("scale by signal", "by", by, "err", err)
 	}
+}
+
+// outliveReaders has a write to a standard output or error whose reader has gone fail,
+// where it would end the program (os/signal, SIGPIPE): the reader of a log is not worth
+// a tree. What this program starts still has the signal at its default.
+func outliveReaders() {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // nobody reads it: it is enough that there is one
 }

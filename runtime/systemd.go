@@ -2,7 +2,6 @@ package coppice
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -11,15 +10,21 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
+	"github.com/coppice-go/coppice/runtime/internal/notify"
 	"github.com/coppice-go/coppice/supervisor"
 )
+
+// tellTimeout bounds how long the end of the tree waits for a service manager that does
+// not read.
+const tellTimeout = 100 * time.Millisecond
 
 // serviceManager tells systemd of the tree, by sd_notify(3). The nil one is where
 // nobody wants to hear.
 type serviceManager struct {
-	rt   *Runtime
-	stop context.CancelFunc
-	live sync.WaitGroup // what stop ends
+	rt     *Runtime
+	teller *notify.Teller
+	stop   context.CancelFunc
+	live   sync.WaitGroup // what stop ends
 
 	mu     sync.Mutex
 	status string // told last
@@ -32,6 +37,7 @@ func (rt *Runtime) tellSystemd() (ending func()) {
 		return func() {}
 	}
 	m := &serviceManager{rt: rt}
+	m.teller = notify.NewTeller(os.Getenv("NOTIFY_SOCKET"), func(err error) { rt.log.Warn("systemd does not hear", "err", err) })
 	watchdog, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
 		rt.log.Warn("systemd's watchdog", "err", err)
@@ -56,7 +62,8 @@ func (m *serviceManager) keepStatus(ctx context.Context) {
 	}
 }
 
-// signsOfLife tells at intervals that the tree is supervised.
+// signsOfLife tells at intervals that the tree is supervised. A proof that does not get
+// through is not followed by others, which would come when they are not true any more.
 func (m *serviceManager) signsOfLife(ctx context.Context, every time.Duration) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
@@ -66,19 +73,23 @@ func (m *serviceManager) signsOfLife(ctx context.Context, every time.Duration) {
 			return
 		case <-ticker.C:
 		}
-		if m.turns(ctx) {
+		if m.turns(ctx) && m.teller.Idle() {
 			m.tell(daemon.SdNotifyWatchdog)
 		}
 	}
 }
 
-// nobody is not the name of a child: it holds what names may not.
-const nobody = "/"
-
-// turns tells whether the root supervisor still takes its turns. It waits for one.
+// turns reports whether all that decides takes its turns: each supervisor of the tree,
+// each pool, and the goroutine that heeds the signals. It waits for a turn of each.
 func (m *serviceManager) turns(ctx context.Context) bool {
-	_, err := m.rt.tree.RestartChild(ctx, nobody)
-	return errors.Is(err, supervisor.ErrNotFound)
+	turned := make(chan struct{})
+	select {
+	case heedTurns <- turned:
+		<-turned
+	case <-ctx.Done():
+		return false
+	}
+	return m.rt.tree.Turn(ctx) == nil
 }
 
 // reloading says that a reload begins. The function that it returns says that it
@@ -96,9 +107,10 @@ func (m *serviceManager) ending() {
 	m.stop()
 	m.live.Wait()
 	m.tell(daemon.SdNotifyStopping, fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", m.rt.cfg.Shutdown.Microseconds()))
+	m.teller.Flush(tellTimeout)
 }
 
-// tell sends states, and the status where it has changed.
+// tell sends states, and the status where it has changed. It does not wait.
 func (m *serviceManager) tell(states ...string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -109,9 +121,7 @@ func (m *serviceManager) tell(states ...string) {
 	if len(states) == 0 {
 		return
 	}
-	if _, err := daemon.SdNotify(false, strings.Join(states, "\n")); err != nil {
-		m.rt.log.Warn("systemd does not hear", "err", err)
-	}
+	m.teller.Tell(strings.Join(states, "\n"))
 }
 
 // status is the tree in a few words: "web 3 of 4 ready".

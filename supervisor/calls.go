@@ -228,3 +228,29 @@ func (l *loop) answer(e *rules.Effect) {
 	}
 	l.answers = append(l.answers, answered{c, r})
 }
+
+// Turn waits until this supervisor, and each one below it, has taken a turn: until what
+// it was told before is done. It is the proof that all of them work, and the error of
+// ctx if they do not. A child whose instance has a method of this name and shape is
+// asked for its own. One that has ended, meanwhile too, has nothing to prove.
+func (s *Supervisor) Turn(ctx context.Context) error {
+	turned := make(chan struct{})
+	if !s.box.post(message{do: func() { close(turned) }}) {
+		return nil
+	}
+	select {
+	case <-turned:
+	case <-s.done:
+		return nil
+	case <-ctx.Done():
+		return &CallError{Op: "Turn", Path: s.path, Err: ctx.Err()}
+	}
+	for c := range s.view.Load().table.all() {
+		if t, ok := c.inst.(turner); ok {
+			if err := t.Turn(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

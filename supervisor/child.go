@@ -66,6 +66,7 @@ type leaker interface{ Leaked() <-chan struct{} }
 type (
 	informer    interface{ Info() any }
 	snapshotter interface{ Snapshot() Node }
+	turner      interface{ Turn(context.Context) error }
 )
 
 // notifier is implemented by this package's own instances: it saves the

@@ -243,7 +243,7 @@ func logEvent(log *slog.Logger, level slog.Level, ev *Event) {
 	case ChildExited, ChildStopped, ChildStartFailed, SupervisorGaveUp, SupervisorDown:
 		attrs = append(attrs, slog.String("reason", ev.Reason.String()))
 		if ev.Reason.Kind == Panic {
-			attrs = append(attrs, slog.String("stack", ev.Reason.Stack))
+			attrs = append(attrs, slog.String("stack", Cut(ev.Reason.Stack)))
 		}
 	case ChildRestarting:
 		attrs = append(attrs, slog.Int("attempt", ev.Attempt), slog.Int("left", ev.Left),

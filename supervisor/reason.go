@@ -94,8 +94,11 @@ func (r Reason) Err() error {
 	return Exit(r)
 }
 
-// String returns the reason on one line; the stack of a panic is left out.
-func (r Reason) String() string {
+// String returns the reason on one line, of at most [MaxText] bytes; the stack of a
+// panic is left out.
+func (r Reason) String() string { return Cut(r.text()) }
+
+func (r Reason) text() string {
 	switch r.Kind {
 	case ShutdownDetail:
 		return "shutdown:" + r.Detail
@@ -158,7 +161,7 @@ func (r Reason) class() rules.Class {
 
 func firstLine(s string) string {
 	s, _, _ = strings.Cut(s, "\n")
-	return s
+	return Cut(s)
 }
 
 // name returns the name of an enum's value.

@@ -1,0 +1,46 @@
+package notify
+
+import (
+	"net"
+	"time"
+
+	"github.com/coppice-go/coppice/runtime/internal/queue"
+)
+
+// maxTold bounds the datagrams that wait for a service manager that does not read.
+// Those that come beyond it are lost.
+const maxTold = 64
+
+// A Teller sends datagrams to a service manager, in order, and makes nobody wait: a
+// socket may be full, as long as the service manager stands still.
+type Teller struct{ q *queue.Queue[string] }
+
+// NewTeller returns a Teller for the socket at address, as it stands in NOTIFY_SOCKET.
+// failed is called, on a goroutine of the Teller's, with what cannot be sent.
+func NewTeller(address string, failed func(error)) *Teller {
+	return &Teller{queue.New(queue.Config[string]{Max: maxTold, Take: func(state string) {
+		if err := send(address, state); err != nil {
+			failed(err)
+		}
+	}})}
+}
+
+// Tell hands over a datagram. It never blocks.
+func (t *Teller) Tell(state string) { t.q.Put(state) }
+
+// Idle reports whether everything is sent.
+func (t *Teller) Idle() bool { return t.q.Flush(0) }
+
+// Flush waits until everything is sent, at most d, and reports whether it is.
+func (t *Teller) Flush(d time.Duration) bool { return t.q.Flush(d) }
+
+// send sends one datagram, and waits for room.
+func send(address, state string) error {
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Write([]byte(state))
+	return err
+}

@@ -1,0 +1,138 @@
+// Package queue stands between what decides and what may block: a log, a file, a
+// user's callback.
+package queue
+
+import (
+	"sync"
+	"time"
+)
+
+// Config describes a Queue.
+type Config[T any] struct {
+	// Take takes one value after another, on a goroutine of the queue's. It may block.
+	Take func(T)
+	// Max bounds the sum of the costs of what waits and of what is being taken.
+	Max int
+	// Cost is what a value costs; nil = 1 each.
+	Cost func(T) int
+	// Lost returns what is taken in the place of n values that were lost; nil = nothing.
+	Lost func(n uint64) T
+}
+
+// Queue brings values to Config.Take in order. What there is no room for is dropped
+// and counted. It has a goroutine only while there is something to take, so one that
+// is not closed costs nothing. Its methods may be called by any goroutine.
+type Queue[T any] struct {
+	cfg Config[T]
+
+	mu     sync.Mutex // held for moments, never while a value is taken
+	values []T
+	used   int
+	idle   chan struct{} // closed when all is taken; nil while nothing is to take
+	closed bool
+	owed   uint64 // lost, and not yet told
+	lost   uint64
+}
+
+// New returns an empty queue.
+func New[T any](cfg Config[T]) *Queue[T] {
+	if cfg.Cost == nil {
+		cfg.Cost = func(T) int { return 1 }
+	}
+	return &Queue[T]{cfg: cfg}
+}
+
+// Put hands a value over and reports whether it is kept. It never blocks.
+func (q *Queue[T]) Put(v T) bool {
+	cost := q.cfg.Cost(v)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed || q.used+cost > q.cfg.Max {
+		q.owed++
+		q.lost++
+		return false
+	}
+	q.tellLocked()
+	q.values = append(q.values, v)
+	q.used += cost
+	if q.idle == nil {
+		q.idle = make(chan struct{})
+		go q.run() // ends when all is taken
+	}
+	return true
+}
+
+// tellLocked puts in the place of lost values that they were.
+func (q *Queue[T]) tellLocked() {
+	if q.owed > 0 && q.cfg.Lost != nil {
+		note := q.cfg.Lost(q.owed)
+		q.values = append(q.values, note)
+		q.used += q.cfg.Cost(note)
+	}
+	q.owed = 0
+}
+
+func (q *Queue[T]) run() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for {
+		if len(q.values) == 0 {
+			q.tellLocked()
+		}
+		if len(q.values) == 0 {
+			q.values = nil
+			close(q.idle)
+			q.idle = nil
+			return
+		}
+		v := q.values[0]
+		var zero T
+		q.values[0] = zero
+		q.values = q.values[1:]
+		q.mu.Unlock()
+		q.cfg.Take(v)
+		q.mu.Lock()
+		q.used -= q.cfg.Cost(v)
+	}
+}
+
+// Flush waits until all is taken, at most d, and reports whether it is.
+func (q *Queue[T]) Flush(d time.Duration) bool {
+	q.mu.Lock()
+	idle := q.idle
+	q.mu.Unlock()
+	if idle == nil {
+		return true
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-idle:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// Close refuses further values and waits until all is taken, at most d. It returns
+// how many values were lost in all: those that are not taken by then are.
+func (q *Queue[T]) Close(d time.Duration) uint64 {
+	q.mu.Lock()
+	q.closed = true
+	q.mu.Unlock()
+	done := q.Flush(d)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !done && q.idle != nil {
+		q.lost += uint64(len(q.values)) + 1 // and the one that is being taken
+		q.values = nil
+	}
+	return q.lost
+}
+
+// Lost returns how many values were lost.
+func (q *Queue[T]) Lost() uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.lost
+}
