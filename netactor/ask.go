@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 
@@ -105,8 +106,9 @@ func (ls *Listeners) Share(ctx context.Context, r Request, ln net.Listener) (net
 	if ls.cfg.Master == nil {
 		return ls.Adopt(ln), nil
 	}
-	if u, ok := ln.(*net.UnixListener); ok {
-		u.SetUnlinkOnClose(false) // the path is the master's from now on
+	u, isUnix := ln.(*net.UnixListener)
+	if isUnix {
+		u.SetUnlinkOnClose(false) // the path is the master's, if it takes the socket
 	}
 	h, err := fdipc.HandleOf(ln)
 	if err != nil {
@@ -117,6 +119,9 @@ func (ls *Listeners) Share(ctx context.Context, r Request, ln net.Listener) (net
 	r.FD, r.Network, r.Address = 0, a.Network(), a.String()
 	m, err := ls.ask(ctx, r, h)
 	if err != nil {
+		if _, refused := errors.AsType[syscall.Errno](err); refused && isUnix && filepath.IsAbs(a.String()) {
+			_ = syscall.Unlink(a.String()) // as its Close would; the master does not touch what it did not take
+		}
 		return nil, err
 	}
 	return m.(net.Listener), nil

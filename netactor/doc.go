@@ -105,8 +105,7 @@
 // # Limits
 //
 // TCP, UDP and Unix sockets; no raw IP. A worker's request is served with the rights of the
-// master, whoever the worker runs as: any address and port, FreeBind and Transparent, a
-// path, a listening socket of the master's by its FD. Workers of one tree trust each other with
+// master, whoever the worker runs as; [TableConfig].Rules says what may be asked for. Workers of one tree trust each other with
 // connections: one that knows a listener's number may join it. One worker may have 1,024 sockets
 // open. Under ReusePort the socket of a worker that is not replaced resets what is in its backlog,
 // unless net.ipv4.tcp_migrate_req is 1. Off Linux the package works within one process:

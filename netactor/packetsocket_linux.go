@@ -52,11 +52,18 @@ func bindUDP(r Request, ap netip.AddrPort) (*socket, error) {
 	return s, nil
 }
 
-// takePacketSocket takes ownership of s, which must be a bound packet socket; else it is closed.
+// takePacketSocket takes ownership of s, which must be a packet socket, of UDP or Unix, that is bound and
+// not connected: what is connected is somebody's conversation. Else it is closed.
 func takePacketSocket(s *socket) (*socket, error) {
 	network, address, err := s.address()
 	bound := err == nil && packet(network)
 	if ap, e := netip.ParseAddrPort(address); e == nil && ap.Port() == 0 || address == "" {
+		bound = false
+	}
+	if p, e := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); e != nil || network == "udp" && p != unix.IPPROTO_UDP {
+		bound = false // of ICMP, for instance
+	}
+	if _, err := unix.Getpeername(s.fd); err != unix.ENOTCONN {
 		bound = false
 	}
 	if !bound {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 )
@@ -231,11 +232,38 @@ func decodeRequest(b []byte) (Request, error) {
 	if err := r.validate(); err != nil {
 		return Request{}, err
 	}
-	if local(r.Network) && !strings.HasPrefix(r.Address, "@") && !strings.HasPrefix(r.Address, "/") ||
-		internet(r.Network) && r.port() < 0 {
+	if !r.resolved() {
 		return Request{}, fmt.Errorf("netactor: address %q is not resolved", r.Address)
 	}
 	return r, nil
+}
+
+// resolved reports whether the address of r is written as resolve writes it, so that it means to
+// the kernel what it means to whoever compares it.
+func (r Request) resolved() bool {
+	switch {
+	case local(r.Network):
+		return strings.HasPrefix(r.Address, "@") || cleanPath(r.Address)
+	case internet(r.Network):
+		ap, err := netip.ParseAddrPort(r.Address)
+		if err != nil || ap.Addr().Is4In6() || len(ap.Addr().Zone()) > maxZone {
+			return false
+		}
+		if ap.Addr().Is4() && strings.HasSuffix(r.Network, "6") || ap.Addr().Is6() && strings.HasSuffix(r.Network, "4") {
+			return false
+		}
+		network, same := canonical(r.Network, ap)
+		return network == r.Network && same == ap
+	}
+	return true
+}
+
+// maxZone is the length of an interface's name, less the final zero (IFNAMSIZ).
+const maxZone = 15
+
+// cleanPath reports whether a path is absolute, and there is no shorter one that means the same.
+func cleanPath(path string) bool {
+	return strings.HasPrefix(path, "/") && path == filepath.Clean(path) && !strings.ContainsRune(path, 0)
 }
 
 // reply answers a Request.
@@ -248,6 +276,8 @@ type reply struct {
 	Paused  bool   `json:",omitzero"` // the worker is not to accept for now, if it accepts itself
 
 	Options SocketOptions `json:",omitzero"` // of connections, if it accepts itself
+
+	Denied string `json:",omitzero"` // what was asked for, where the rules are why Errno is EACCES
 
 	Errno int    `json:",omitzero"` // not zero: it failed, and the rest is empty
 	Call  string `json:",omitzero"` // the system call that failed, as "bind"
@@ -270,6 +300,13 @@ func failed(err error) reply {
 func (r reply) err(network string, addr net.Addr) error {
 	if r.Errno == 0 {
 		return nil
+	}
+	if r.Denied != "" {
+		what := r.Denied + ": "
+		if addr != nil && !strings.Contains(r.Denied, " with ") {
+			what = "" // the address says it
+		}
+		return listenError(network, addr, &listenDenied{what})
 	}
 	return listenError(network, addr, os.NewSyscallError(r.Call, syscall.Errno(r.Errno)))
 }

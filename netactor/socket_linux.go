@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,9 +20,8 @@ import (
 // connection that others accept.
 type socket struct {
 	fd   int
-	path string // a Unix path that we created, to be removed at the end
-	ino  uint64 // of that path
-	dev  uint64
+	path string // the Unix path, as it was asked for
+	at   *place // where its file stands, which is removed at the end; nil without one
 }
 
 // openSocket opens the socket of r, which is resolved and valid. The
@@ -274,17 +272,13 @@ func (s *socket) handle() (*fdipc.Handle, error) {
 	return fdipc.HandleFD(fd), nil
 }
 
-// close closes the master's copy. A path that is still the one we created is
-// removed first.
+// close closes the master's copy. The file of a Unix socket is removed first, if it is still the one that was
+// created, or adopted.
 func (s *socket) close() {
-	if s.path != "" {
-		if name, done, err := shortPath(s.path); err == nil {
-			var st unix.Stat_t
-			if unix.Lstat(name, &st) == nil && st.Dev == s.dev && st.Ino == s.ino {
-				_ = unix.Unlink(name)
-			}
-			done()
-		}
+	if s.at != nil {
+		s.at.remove()
+		s.at.close()
+		s.at = nil
 	}
 	_ = unix.Close(s.fd)
 	s.fd = -1
@@ -308,13 +302,6 @@ func receiveSocket(h *fdipc.Handle) (*socket, error) {
 	}
 	if err != nil {
 		return nil, err
-	}
-	// A path is the master's to remove from now on.
-	if network, path, err := s.address(); err == nil && network != "tcp" && filepath.IsAbs(path) {
-		var st unix.Stat_t
-		if unix.Lstat(path, &st) == nil {
-			s.path, s.dev, s.ino = path, st.Dev, st.Ino
-		}
 	}
 	return s, nil
 }

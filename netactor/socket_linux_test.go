@@ -125,7 +125,7 @@ func TestSocketErrors(t *testing.T) {
 		{"address of another host", Request{Network: "tcp", Address: "203.0.113.1:0"}, "bind", syscall.EADDRNOTAVAIL},
 		{"N100 no such descriptor", Request{FD: 1 << 19}, "listen", syscall.EINVAL},
 		{"N100 not a socket", Request{FD: int(file.Fd())}, "listen", syscall.EINVAL},
-		{"path is a plain file", Request{Network: "unix", Address: plain}, "bind", syscall.EADDRINUSE},
+		{"path is a plain file", Request{Network: "unix", Address: plain}, "bind: the path is that of a regular file", syscall.EADDRINUSE},
 		{"no such directory", Request{Network: "unix", Address: dir + "/no/such"}, "bind", syscall.ENOENT},
 	} {
 		r, err := tt.r.resolve(context.Background())
@@ -210,7 +210,7 @@ func TestSocketUnix(t *testing.T) {
 	t.Run("stale path is replaced", func(t *testing.T) {
 		path := filepath.Join(dir, "stale")
 		s := opened(t, Request{Network: "unix", Address: path})
-		s.path = "" // as a crash leaves it
+		s.at.ino = 0 // as a crash leaves it
 		s.close()
 		s.fd = -1
 		opened(t, Request{Network: "unix", Address: path})

@@ -100,6 +100,9 @@ func (s *socket) handle() (*fdipc.Handle, error) {
 
 func (s *socket) applied(Request) (*socket, error) { return s, nil }
 
+// adopt does nothing: who is behind the file of a socket is not known.
+func (s *socket) adopt() {}
+
 // listening is not known off Linux, and never asked for good reason.
 func (s *socket) listening() bool { return true }
 

@@ -73,7 +73,8 @@ type ask struct {
 	owner  string
 	seq    uint64 // the worker's number for its request; for a spec, the driver's
 	req    Request
-	given  *socket // a socket that the worker sent; owned by whoever holds the ask
+	given  *socket      // a socket that the worker sent; owned by whoever holds the ask
+	rules  *ListenRules // of the worker's pool; nil: anything
 }
 
 // effect is one thing to do. The driver does them in the order given, and tells
@@ -109,9 +110,18 @@ const (
 
 // refuse answers a with an error, and closes what came with it.
 func refuse(a ask, call string, errno syscall.Errno) []effect {
+	return refuseWith(a, reply{Errno: int(errno), Call: call})
+}
+
+// deny answers a that the rules are against it.
+func deny(a ask) []effect {
+	return refuseWith(a, reply{Errno: int(syscall.EACCES), Call: "listen", Denied: a.req.asked()})
+}
+
+func refuseWith(a ask, r reply) []effect {
 	given := a.given
 	a.given = nil
-	out := []effect{{do: doReply, ask: a, reply: reply{Errno: int(errno), Call: call}}}
+	out := []effect{{do: doReply, ask: a, reply: r}}
 	if given != nil {
 		out = append(out, effect{do: doDiscard, given: given})
 	}

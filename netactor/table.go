@@ -19,6 +19,14 @@ type TableConfig struct {
 	// Functions returns the user's functions of a listener, by [Request].Functions, of which
 	// Control is called here: for what [Table.Open] opens alone, since a worker is not believed. Default: none.
 	Functions func(string) Functions
+
+	// Rules returns what the workers of a pool may ask for, by the pool's name. It is called for each
+	// request, and must not block. Default: anything.
+	Rules func(pool string) ListenRules
+
+	// Listeners are those of the tree, which [Table.Open] is to open: every worker may ask for them, also
+	// before they are open, and none can take their names.
+	Listeners []Request
 }
 
 // Table is the master's side: it holds every listening socket of the tree,
@@ -59,11 +67,13 @@ func NewTable(cfg TableConfig) *Table {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
+	state := newTableState()
+	state.specs = resolvedSpecs(cfg.Listeners)
 	return &Table{
 		gate:    gate{logger: cfg.Logger},
 		repairs: make(map[uint64]*repairing),
 		cfg:     cfg,
-		state:   newTableState(),
+		state:   state,
 		conns:   make(map[uint64]*post),
 		waits:   make(map[uint64]chan reply),
 		stats:   make(map[uint64]chan []byte),

@@ -85,7 +85,9 @@ func (t *Table) openSocket(e effect) (*socket, reply) {
 	if e.given == nil {
 		s, err = openSocket(e.req)
 	} else {
-		s, err = e.given.applied(e.req)
+		if s, err = e.given.applied(e.req); err == nil {
+			s.adopt()
+		}
 	}
 	if err != nil {
 		return nil, failed(err)
@@ -115,6 +117,10 @@ func (t *Table) answer(e effect) {
 		return
 	}
 	f := &fdipc.Frame{Kind: KindReply, Target: a.seq}
+	if e.reply.Denied != "" {
+		t.gate.warn("a worker asks for what its pool may not listen on: neither a listener of the tree nor in Pool.Listen",
+			"pool", a.owner, "worker", a.worker, "asked", e.reply.Denied)
+	}
 	if e.reply.Errno == 0 && !e.reply.Policy.dispatched() {
 		h, err := t.member(memberKey{e.number, e.member})
 		if err != nil {

@@ -45,6 +45,10 @@ func (t *Table) listenFrame(from Worker, f *fdipc.Frame, given *socket) {
 		r, err = given.request(r)
 	}
 	a := ask{worker: from.ID, owner: from.Pool, seq: f.Target, req: r, given: given}
+	if t.cfg.Rules != nil {
+		rules := t.cfg.Rules(from.Pool)
+		a.rules = &rules
+	}
 	t.step(func() []effect {
 		if _, known := t.conns[from.ID]; !known {
 			err = errors.Join(err, fmt.Errorf("netactor: worker %d is not known", from.ID))

@@ -28,8 +28,9 @@ type tableState struct {
 	names    map[string]uint64
 	wanted   map[string][]ask // requests that wait until somebody opens that name
 	workers  map[uint64]Worker
-	attached bool   // a listener process is there
-	freed    uint64 // counts the sockets that have been closing and are gone
+	attached bool      // a listener process is there
+	freed    uint64    // counts the sockets that have been closing and are gone
+	specs    []Request // the tree's listeners, from its start
 }
 
 func newTableState() *tableState {
@@ -56,7 +57,9 @@ func (t *tableState) listen(a ask) []effect {
 	}
 	s, taken := t.find(a.req)
 	switch {
-	case taken || s != nil && a.given != nil:
+	case t.denied(a, s):
+		return deny(a)
+	case taken || s != nil && a.given != nil || s == nil && t.reserved(a):
 		return refuse(a, "bind", syscall.EADDRINUSE)
 	case s != nil && s.phase == pending:
 		s.asks = append(s.asks, a)
@@ -150,6 +153,9 @@ func (t *tableState) forget(s *socketState) {
 // share gives an open socket to one more asker. A worker has a socket once: to
 // listen again on what it has is EADDRINUSE, as without us.
 func (t *tableState) share(s *socketState, a ask) []effect {
+	if t.denied(a, s) {
+		return deny(a) // it waited for a name
+	}
 	if a.worker != 0 && a.req.packet() != packet(s.addr.Network) {
 		if a.req.FD != 0 {
 			return refuse(a, "listen", syscall.EINVAL) // N100

@@ -3,7 +3,6 @@ package netactor
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,73 +22,207 @@ func openUnix(r Request) (*socket, error) {
 		return nil, err
 	}
 	if strings.HasPrefix(r.Address, "@") {
-		if err := unix.Bind(fd, &unix.SockaddrUnix{Name: r.Address}); err != nil {
-			s.close()
-			return nil, os.NewSyscallError("bind", err)
-		}
-		return s.serve(r)
+		err = os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrUnix{Name: r.Address}))
+	} else {
+		err = s.bindPath(r)
 	}
-	name, done, err := shortPath(r.Address)
 	if err != nil {
 		s.close()
 		return nil, err
 	}
-	defer done()
-	err = unix.Bind(fd, &unix.SockaddrUnix{Name: name})
-	if errors.Is(err, unix.EADDRINUSE) && r.Ordinal == 0 && removeStale(name) {
-		err = unix.Bind(fd, &unix.SockaddrUnix{Name: name})
+	return s.serve(r)
+}
+
+// bindPath binds s at the path of r, and takes note of the file. Its mode is set before s listens, so
+// that nobody connects in between.
+func (s *socket) bindPath(r Request) error {
+	at, err := placeOf(r.Address, "bind")
+	if err != nil {
+		return err
+	}
+	sa := &unix.SockaddrUnix{Name: at.address(r.Address)}
+	err = unix.Bind(s.fd, sa)
+	if errors.Is(err, unix.EADDRINUSE) && r.Ordinal == 0 {
+		if err := at.removeStale(); err != nil {
+			at.close()
+			return err
+		}
+		err = unix.Bind(s.fd, sa)
 	}
 	if err != nil {
-		s.close()
-		return nil, os.NewSyscallError("bind", err)
+		at.close()
+		return os.NewSyscallError("bind", err)
 	}
-	var st unix.Stat_t
-	if err := unix.Lstat(name, &st); err == nil {
-		s.path, s.dev, s.ino = r.Address, st.Dev, st.Ino
+	if err := at.own(r); err != nil {
+		at.remove()
+		at.close()
+		return err
 	}
-	if r.Mode != 0 {
-		// Before listen, so that nobody connects in between.
-		if err := unix.Chmod(name, uint32(r.Mode.Perm())); err != nil {
-			s.close()
-			return nil, os.NewSyscallError("chmod", err)
-		}
+	s.path, s.at = r.Address, at
+	return nil
+}
+
+// adopt takes charge of the file of a Unix socket that a worker has made and the kernel calls by
+// the path name: it is removed with the socket. What stands there must be a socket, of the user
+// who made s listen, which is the kernel's word; else it is left alone.
+func (s *socket) adopt() {
+	network, name, err := s.address()
+	if err != nil || !local(network) || !filepath.IsAbs(name) {
+		return
 	}
-	return s.serve(r)
+	listener, err := unix.GetsockoptUcred(s.fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return
+	}
+	at, err := placeOf(name, "share")
+	if err != nil {
+		return
+	}
+	file, st, err := at.open()
+	if err != nil {
+		at.close()
+		return
+	}
+	_ = unix.Close(file)
+	if !isSocket(st) || st.Uid != listener.Uid {
+		at.close()
+		return
+	}
+	at.dev, at.ino = st.Dev, st.Ino
+	s.path, s.at = name, at
+}
+
+// own takes charge of the file that was just made there, and gives it the mode of r.
+func (p *place) own(r Request) error {
+	file, st, err := p.open()
+	if err == nil {
+		defer unix.Close(file)
+	}
+	if err != nil || !isSocket(st) {
+		return os.NewSyscallError("bind: what was made there was taken away", unix.EBUSY)
+	}
+	mine := int(st.Uid) == os.Geteuid() // not on a network file system that maps users; there it stays
+	if mine {
+		p.dev, p.ino = st.Dev, st.Ino
+	}
+	switch {
+	case r.Mode == 0:
+		return nil
+	case !mine:
+		return os.NewSyscallError("chmod", unix.EPERM)
+	}
+	return os.NewSyscallError("chmod", unix.Chmod(magic(file), uint32(r.Mode.Perm())))
+}
+
+// place is where the file of a Unix socket stands: its directory, which is held open, and the name
+// there. What the name means is looked at anew each time.
+type place struct {
+	dir  *directory
+	name string
+	dev  uint64 // of the file, once it is ours to remove
+	ino  uint64 // 0: it is not
 }
 
 // maxUnixPath is the room in sockaddr_un, less the final zero (unix(7)).
 const maxUnixPath = 107
 
-// shortPath returns a name for path that fits into a socket address: a long one
-// is named through a descriptor of its directory. done is to be called when the
-// name has been used.
-func shortPath(path string) (name string, done func(), err error) {
-	if len(path) <= maxUnixPath {
-		return path, func() {}, nil
+// placeOf opens the directory of a path. call is what errors are about.
+func placeOf(path, call string) (*place, error) {
+	name := filepath.Base(path)
+	if !cleanPath(path) || name == "/" {
+		return nil, os.NewSyscallError(call, unix.EINVAL)
 	}
-	dir, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir, err := openDirectory(filepath.Dir(path), call)
 	if err != nil {
-		return "", nil, os.NewSyscallError("bind", err)
+		return nil, err
 	}
-	name = fmt.Sprintf("/proc/self/fd/%d/%s", dir, filepath.Base(path))
-	return name, func() { _ = unix.Close(dir) }, nil
+	return &place{dir: dir, name: name}, nil
 }
 
-// removeStale removes the socket at path if nobody listens on it any more, and
-// reports whether it did. Of what type it is does not matter: the kernel refuses only where nobody has it. The only way to know is to connect; a server that
-// lives sees one empty connection. It is not atomic: two programs that start at
-// once on one stale path can take it from each other.
-func removeStale(path string) bool {
-	if fi, err := os.Lstat(path); err != nil || fi.Mode().Type() != fs.ModeSocket {
-		return false
+// address is what the socket is bound to: the path, by which its clients know it. Through the directory that
+// is held open goes one that is too long, and one that might lead elsewhere by now.
+func (p *place) address(path string) string {
+	if p.dir.firm && len(path) <= maxUnixPath {
+		return path
+	}
+	return magic(p.dir.fd) + "/" + p.name
+}
+
+// open opens what stands there, without the right to do anything with it; also a link.
+func (p *place) open() (fd int, st unix.Stat_t, err error) {
+	fd, err = unix.Openat(p.dir.fd, p.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, st, err
+	}
+	if err = unix.Fstat(fd, &st); err != nil {
+		_ = unix.Close(fd)
+		return -1, st, err
+	}
+	return fd, st, nil
+}
+
+// remove removes the file, if it is the one that is ours to remove.
+func (p *place) remove() {
+	var st unix.Stat_t
+	if p.ino == 0 || unix.Fstatat(p.dir.fd, p.name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return
+	}
+	if isSocket(st) && st.Dev == p.dev && st.Ino == p.ino {
+		_ = unix.Unlinkat(p.dir.fd, p.name, 0)
+	}
+	p.ino = 0
+}
+
+func (p *place) close() { p.dir.close() }
+
+// removeStale removes what stands there if it is a socket of this process's user on which nobody listens any more. Of
+// what type it is does not matter: the kernel refuses only where nobody has it. The only way to know is to connect; a
+// server that lives sees one empty connection. It is not atomic: two programs that start at once on one stale path
+// can take it from each other. Anything else is left alone, and is an error that says what it is.
+func (p *place) removeStale() error {
+	file, st, err := p.open()
+	if errors.Is(err, unix.ENOENT) {
+		return nil // it has gone just now
+	}
+	if err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	defer unix.Close(file)
+	taken := func(why string) error {
+		return os.NewSyscallError("bind: the path is that of "+why, unix.EADDRINUSE)
+	}
+	if !isSocket(st) {
+		return taken(kindOf(st))
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return false
+		return os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(fd)
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); !errors.Is(err, unix.ECONNREFUSED) {
-		return false
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: magic(file)}); !errors.Is(err, unix.ECONNREFUSED) {
+		return os.NewSyscallError("bind", unix.EADDRINUSE) // it is in use, or not ours to ask
 	}
-	return unix.Unlink(path) == nil
+	if int(st.Uid) != os.Geteuid() {
+		return taken(fmt.Sprintf("a socket that nobody listens on, but it is user %d's: remove it", st.Uid))
+	}
+	p.dev, p.ino = st.Dev, st.Ino
+	p.remove()
+	return nil
+}
+
+func isSocket(st unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFSOCK }
+
+// kindOf says what a file is.
+func kindOf(st unix.Stat_t) string {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return "a regular file"
+	case unix.S_IFDIR:
+		return "a directory"
+	case unix.S_IFLNK:
+		return "a symbolic link"
+	case unix.S_IFIFO:
+		return "a pipe"
+	}
+	return "a device"
 }

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/coppice-go/coppice/netactor"
 )
 
 // CrashFiles returns a Hooks.Crash that writes each report into dir, as a text and
@@ -53,8 +55,13 @@ func writeCrash(dir string, keep int, r CrashReport) error {
 // writeWhole writes a file that is there whole or not at all.
 func writeWhole(name string, b []byte) error {
 	part := name + ".part"
-	if err := os.WriteFile(part, b, 0o600); err != nil {
-		_ = os.Remove(part) // it may not even be there
+	f, err := netactor.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) // never what is there, or is linked there
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err := errors.Join(err, f.Close()); err != nil {
+		_ = os.Remove(part)
 		return err
 	}
 	return os.Rename(part, name)

@@ -53,8 +53,8 @@ type Environment struct {
 	// User, Group and Groups are who the process is, by name or number; they take
 	// privileges. With a User and no Group the group is the user's own, and with
 	// nil Groups the supplementary groups are the user's own: as a login has it. What
-	// a worker asks to listen on is opened by the master all the same, with the rights
-	// that the master has: docs/processes.md.
+	// a worker asks to listen on is opened by the master, with the rights that the master
+	// has: so such a pool may ask for the tree's Listeners alone, and for what Pool.Listen allows.
 	User   string
 	Group  string
 	Groups []string
@@ -81,7 +81,9 @@ type File struct {
 	FD int
 
 	// Path is opened by the master at each start of the process, for reading, or
-	// with Append for writing at its end; it is created if need be (mode 0640).
+	// with Append for writing at its end; it is created if need be (mode 0640). Where others
+	// than root and the master's user can change the path, it is a regular file without another
+	// name, and reached by no symbolic link of theirs: else the start fails.
 	Path   string
 	Append bool
 }
@@ -114,6 +116,9 @@ func (e Environment) isZero() bool {
 	return e.Env == nil && e.Dir == "" && e.Files == nil && e.MaxProcs == 0 && e.MemoryLimit == 0 &&
 		e.Rlimits == nil && e.Nice == 0 && e.User == "" && e.Group == "" && e.Groups == nil && e.Cgroup == ""
 }
+
+// anotherUser reports whether the process is to be another user, or of other groups, than the master.
+func (e Environment) anotherUser() bool { return e.User != "" || e.Group != "" || e.Groups != nil }
 
 func (e Environment) validate(bad report, path string) {
 	const in = "Environment."

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 )
 
@@ -90,9 +91,9 @@ func (f File) open() (*os.File, error) {
 		return dupFile(f.FD, f.Name)
 	}
 	if f.Append {
-		return os.OpenFile(f.Path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+		return netactor.OpenFile(f.Path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
 	}
-	return os.Open(f.Path)
+	return netactor.OpenFile(f.Path, os.O_RDONLY, 0)
 }
 
 // dupFile returns a file of its own for what is open as fd.
@@ -106,7 +107,7 @@ func dupFile(fd int, name string) (*os.File, error) {
 
 // credential looks up who the process is to be; nil = who the master is.
 func (e Environment) credential() (*syscall.Credential, error) {
-	if e.User == "" && e.Group == "" && e.Groups == nil {
+	if !e.anotherUser() {
 		return nil, nil
 	}
 	c := &syscall.Credential{Uid: uint32(os.Geteuid()), Gid: uint32(os.Getegid())}

@@ -57,6 +57,9 @@ func init() {
 			if err != nil {
 				return err
 			}
+			if _, err := w.Listen("tcp", "127.0.0.1:0"); !errors.Is(err, coppice.ErrListenDenied) {
+				return fmt.Errorf("a port that is no listener's of the tree: %w", err)
+			}
 			groups, err := os.Getgroups()
 			if err != nil {
 				return err
@@ -72,7 +75,7 @@ func init() {
 		})
 		web := cfg.Children[0].(coppice.Pool)
 		web.Environment = coppice.Environment{User: "nobody", Groups: []string{"7"}}
-		cfg.Children[0] = web
+		cfg.Children = []coppice.ChildSpec{coppice.Listener{Name: "http", Network: "tcp", Address: os.Getenv("ADDRESS")}, web}
 		return cfg
 	}
 	for name, e := range refused {

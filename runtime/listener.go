@@ -53,6 +53,16 @@ type Listener struct {
 	Wait bool
 }
 
+// ListenRules are what a pool's workers may ask for. See netactor.
+type ListenRules = netactor.ListenRules
+
+// ListenRule allows some networks, addresses, ports or paths. See netactor.
+type ListenRule = netactor.ListenRule
+
+// ErrListenDenied is wrapped, beside EACCES, by the error of a Listen, ListenOn, ListenPacket or Share that
+// neither a Listener of the tree nor [Pool.Listen] allows.
+var ErrListenDenied = netactor.ErrListenDenied
+
 // Limits bounds the connections of a listener. See netactor.
 type Limits = netactor.Limits
 
@@ -212,6 +222,28 @@ func (l Listener) request() netactor.Request {
 
 // hasFunctions reports whether l has what cannot be sent.
 func (l Listener) hasFunctions() bool { return !reflect.ValueOf(l.Functions).IsZero() }
+
+// requests are what the Listeners below n ask for.
+func (n *node) requests() (rs []netactor.Request) {
+	if l, ok := n.spec.(Listener); ok {
+		rs = append(rs, l.request())
+	}
+	for _, c := range n.children {
+		rs = append(rs, c.requests()...)
+	}
+	return rs
+}
+
+// listenRules returns what the workers of the pool at path may ask for.
+func (n *node) listenRules(path string) ListenRules {
+	if at := n.find(path); at != nil {
+		if p, ok := at.spec.(Pool); ok {
+			less := p.Environment.anotherUser()
+			return p.Listen.Or(ListenRules{Any: !less, None: less})
+		}
+	}
+	return ListenRules{None: true}
+}
 
 // functions returns the user's functions of the Listener at path in the tree.
 func (n *node) functions(path string) netactor.Functions {

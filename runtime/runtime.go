@@ -158,7 +158,9 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 		return err
 	}
 	undo = append(undo, func() { bounded(rt.system.Shutdown) })
-	rt.sockets = netactor.NewTable(netactor.TableConfig{Logger: rt.log, Functions: rt.root.functions})
+	rt.sockets = netactor.NewTable(netactor.TableConfig{
+		Logger: rt.log, Functions: rt.root.functions, Rules: rt.root.listenRules, Listeners: rt.root.requests(),
+	})
 	undo = append(undo, func() { rt.sockets.Close() })
 	if err := rt.ownActors(ctx); err != nil {
 		return err

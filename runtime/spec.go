@@ -58,6 +58,12 @@ type Pool struct {
 
 	Environment Environment // what each process is started with, besides the program
 
+	// Listen is what the workers may ask the master to listen on, besides the Listeners of the
+	// tree, which they may have all. Zero = nothing more where Environment has a User, a Group or
+	// Groups, so that the workers may do less than the master, who opens the socket; else
+	// anything. What is not allowed fails with an error that wraps ErrListenDenied and EACCES.
+	Listen ListenRules
+
 	// Isolation is what a worker is: a process of its own (the default), or a
 	// goroutine of the master with everything else the same.
 	Isolation Isolation

@@ -67,6 +67,9 @@ func TestBadSpecs(t *testing.T) {
 		{"an environment of goroutines", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{
 			Name: "web", Worker: fn, Isolation: coppice.GoroutineIsolation, Environment: coppice.Environment{Nice: 1},
 		}}}, []string{`child "web": Environment of goroutines`}},
+		{"what a pool may listen on", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{
+			Name: "web", Worker: fn, Listen: coppice.ListenRules{Allow: []coppice.ListenRule{{Network: "tcp", Ports: "80-"}}},
+		}}}, []string{`child "web": Listen`, `Allow[0] Ports "80-"`}},
 		{"nil run", coppice.Config{Children: []coppice.ChildSpec{coppice.Func{Name: "f"}}}, []string{`child "f": Run`}},
 		{"nil actor", coppice.Config{Children: []coppice.ChildSpec{coppice.Actor{Name: "a"}}}, []string{`child "a": New`}},
 		{"below", coppice.Config{Children: []coppice.ChildSpec{coppice.Supervisor{Name: "s", Children: []coppice.ChildSpec{

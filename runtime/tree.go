@@ -159,6 +159,9 @@ func (p Pool) validate(bad report, path string) {
 		notNegative(bad, path, "Shutdown", p.Shutdown)
 	}
 	p.Environment.validate(bad, path)
+	if err := p.Listen.Validate(); err != nil {
+		bad(path, "Listen", fmt.Sprintf("%+v", p.Listen), err.Error())
+	}
 	if p.Isolation == GoroutineIsolation && !p.Environment.isZero() {
 		bad(path, "Environment", "of goroutines", "is the master's own: only processes can have another")
 	}
