@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"sync"
@@ -76,7 +77,7 @@ func newCell(s *System, spec Spec) *cell {
 		done:    make(chan struct{}),
 		prune:   32,
 	}
-	c.box = &mailbox{cell: c, bound: spec.Bound, overflow: spec.Overflow}
+	c.box = &mailbox{cell: c, bound: spec.Bound, peers: cmp.Or(spec.Bound, DefaultBound), overflow: spec.Overflow}
 	c.guard = &guard{c: c}
 	return c
 }

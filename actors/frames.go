@@ -159,7 +159,7 @@ func (s *System) deliverSafely(c *cell, target *actor.PID, message any) (err err
 		}
 	}()
 	if c != nil {
-		return c.box.post(noContext, message, false)
+		return c.box.postPeer(message)
 	}
 	return s.deliverLocal(noContext, target, message)
 }

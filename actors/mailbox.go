@@ -66,7 +66,8 @@ const throughput = 300
 // mailbox and ends when nothing is queued.
 type mailbox struct {
 	cell     *cell
-	bound    int // 0: none
+	bound    int // of all senders but the actor itself; 0: none
+	peers    int // of senders in other processes
 	overflow Overflow
 
 	invoker    actor.MessageInvoker // set once, before run
@@ -136,19 +137,30 @@ func (m *mailbox) post(ctx context.Context, message any, self bool) error {
 		m.pushLocked(message)
 		return nil
 	}
-	return m.overflowLocked(ctx, message)
+	return m.overflowLocked(ctx, message, m.bound)
 }
 
-// overflowLocked queues message when there is room, or does what the policy says. It
-// unlocks m.mu.
-func (m *mailbox) overflowLocked(ctx context.Context, message any) error {
+// postPeer queues a message of another process, for which every mailbox has a bound.
+// It waits for at most the system's SendWait; after an error the message is the caller's.
+func (m *mailbox) postPeer(message any) error {
+	m.mu.Lock()
+	if !m.closed && (m.user.len() < m.peers || isPill(message)) {
+		m.pushLocked(message)
+		return nil
+	}
+	return m.overflowLocked(noContext, message, m.peers)
+}
+
+// overflowLocked queues message when there is room below bound, or does what the policy
+// says. It unlocks m.mu.
+func (m *mailbox) overflowLocked(ctx context.Context, message any, bound int) error {
 	var cancel context.CancelFunc
 	for {
 		if m.closed {
 			m.mu.Unlock()
 			return m.cell.downError()
 		}
-		if m.user.len() < m.bound {
+		if m.user.len() < bound {
 			m.pushLocked(message)
 			return nil
 		}
@@ -179,7 +191,7 @@ func (m *mailbox) overflowLocked(ctx context.Context, message any) error {
 		// Said before the last look at the queue: the actor, which takes without
 		// the lock, looks here after it took.
 		m.waiting.Store(true)
-		if m.user.len() < m.bound {
+		if m.user.len() < bound {
 			m.pushLocked(message)
 			return nil
 		}

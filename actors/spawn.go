@@ -10,6 +10,10 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 )
 
+// DefaultBound is how many user messages may wait in the mailbox of an actor whose [Spec]
+// has no Bound before a message from another process finds it full.
+const DefaultBound = 1024
+
 // Spec describes an actor. It is plain data but for New.
 type Spec struct {
 	// Name is the actor's id in its process; see [ErrName]. Empty: a generated one.
@@ -18,7 +22,9 @@ type Spec struct {
 	// once for each Spawn.
 	New func() actor.Actor
 
-	// Bound is how many user messages may wait in the mailbox; 0 means no bound.
+	// Bound is how many user messages may wait in the mailbox. Zero means [DefaultBound]
+	// for those from other processes and no bound for those of this one; math.MaxInt
+	// means no bound.
 	Bound int
 	// Overflow is what happens at the bound.
 	Overflow Overflow

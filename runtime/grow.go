@@ -44,7 +44,7 @@ func (rt *Runtime) childSpec(n *node) supervisor.ChildSpec {
 	case Func:
 		return supervisor.ChildSpec{ID: s.Name, Start: supervisor.Func(s.Run), Restart: s.Restart, Shutdown: s.Shutdown}
 	case Actor:
-		return supervisor.ChildSpec{ID: s.Name, Start: actors.Child(rt.system, n.path, s.New), Restart: s.Restart, Shutdown: s.Shutdown}
+		return supervisor.ChildSpec{ID: s.Name, Start: actors.ChildSpec(rt.system, actors.Spec{Name: n.path, New: s.New, Bound: s.Bound}), Restart: s.Restart, Shutdown: s.Shutdown}
 	case Process:
 		return supervisor.ChildSpec{ID: s.Name, Start: foreign{rt, s, n.path}, Restart: s.Restart, Shutdown: s.Shutdown}
 	case Listener:

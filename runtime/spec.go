@@ -118,9 +118,16 @@ type Func struct {
 // An Actor is a protoactor-go actor in the master, reachable from every process
 // of the tree by its path, for example Lookup("sessions").
 type Actor struct {
-	Name     string
-	New      func() actor.Actor // required; called once for each incarnation
-	Restart  supervisor.Restart
+	Name    string
+	New     func() actor.Actor // required; called once for each incarnation
+	Restart supervisor.Restart
+
+	// Bound is how many messages may wait in its mailbox: at the bound the senders wait,
+	// in whatever process they are (see [actors.Wait]). Zero means [actors.DefaultBound]
+	// for those in other processes and no bound for those in the master; math.MaxInt
+	// means no bound.
+	Bound int
+
 	Shutdown time.Duration // zero = 5 s
 }
 

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/asynkron/protoactor-go/actor"
+
 	coppice "github.com/coppice-go/coppice/runtime"
 )
 
@@ -71,6 +73,7 @@ func TestBadSpecs(t *testing.T) {
 			Name: "web", Worker: fn, Listen: coppice.ListenRules{Allow: []coppice.ListenRule{{Network: "tcp", Ports: "80-"}}},
 		}}}, []string{`child "web": Listen`, `Allow[0] Ports "80-"`}},
 		{"nil run", coppice.Config{Children: []coppice.ChildSpec{coppice.Func{Name: "f"}}}, []string{`child "f": Run`}},
+		{"actor's bound", coppice.Config{Children: []coppice.ChildSpec{coppice.Actor{Name: "a", New: func() actor.Actor { return nil }, Bound: -1}}}, []string{`child "a": Bound -1`}},
 		{"nil actor", coppice.Config{Children: []coppice.ChildSpec{coppice.Actor{Name: "a"}}}, []string{`child "a": New`}},
 		{"below", coppice.Config{Children: []coppice.ChildSpec{coppice.Supervisor{Name: "s", Children: []coppice.ChildSpec{
 			coppice.Pool{Name: "web", Size: -2, Worker: fn}, coppice.Supervisor{Name: "empty"},

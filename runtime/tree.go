@@ -100,6 +100,9 @@ func branch(bad report, parent string, specs []ChildSpec) []*node {
 			notNegative(bad, path, "Shutdown", s.Shutdown)
 		case Actor:
 			notNil(bad, path, "New", s.New == nil)
+			if s.Bound < 0 {
+				bad(path, "Bound", s.Bound, "is negative")
+			}
 			checkRestart(bad, path, s.Restart)
 			notNegative(bad, path, "Shutdown", s.Shutdown)
 		case Process:
