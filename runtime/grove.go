@@ -18,7 +18,7 @@ type grove struct {
 
 func (g *grove) Start(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
 	c := newCrew(g.rt, g.path, g.role, g.pool)
-	spec := supervisor.Spec{Strategy: g.pool.Strategy, Intensity: g.pool.Intensity, Backoff: g.pool.Backoff}
+	spec := supervisor.Spec{Strategy: g.pool.Strategy, Intensity: g.pool.Intensity, Backoff: g.pool.Backoff, StopTogether: !g.pool.StopInOrder}
 	for slot := range g.rt.enlist(c) {
 		spec.Children = append(spec.Children, c.slotSpec(slot))
 	}

@@ -77,6 +77,11 @@ type Pool struct {
 	// process gets SIGTERM. supervisor.BrutalKill kills at once.
 	Shutdown time.Duration
 
+	// StopInOrder stops the workers one after the other, highest slot first, as OTP stops the
+	// children of a supervisor: the times add up. By default all are asked at once when the
+	// pool ends, and each has Shutdown.
+	StopInOrder bool
+
 	// SuccessExit are exit codes that are as good as 0, besides 0: their reason is
 	// Normal, and a transient worker stays down.
 	SuccessExit []int

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -329,6 +330,28 @@ func TestDynamicStopsTogether(t *testing.T) {
 			t.Errorf("took %v", d)
 		}
 	})
+}
+
+// TestStopTogether: children of any strategy share one shutdown time where the spec says so,
+// and each is asked and has its own; otherwise their times add up, in reverse order.
+func TestStopTogether(t *testing.T) {
+	for _, strategy := range []Strategy{OneForOne, OneForAll, RestForOne} {
+		for together, want := range map[bool]time.Duration{true: 3 * time.Second, false: 9 * time.Second} {
+			t.Run(fmt.Sprintf("%v together %v", strategy, together), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					slow := Func(func(ctx context.Context) error { <-ctx.Done(); time.Sleep(3 * time.Second); return nil })
+					s := mustStart(t, Spec{Strategy: strategy, StopTogether: together, Children: []ChildSpec{
+						{ID: "a", Start: slow}, {ID: "b", Start: slow}, {ID: "c", Start: slow},
+					}})
+					began := time.Now()
+					shutdown(t, s)
+					if d := time.Since(began); d != want {
+						t.Errorf("took %v, want %v", d, want)
+					}
+				})
+			})
+		}
+	}
 }
 
 func TestShutdownIsBoundedByContext(t *testing.T) {

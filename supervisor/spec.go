@@ -162,6 +162,11 @@ type Spec struct {
 	// Backoff conflicts with OTP.
 	Backoff Backoff
 	Leak    LeakPolicy
+	// StopTogether asks all children to stop at once when the supervisor ends, as Dynamic
+	// does, instead of one after the other in reverse start order: for children that are
+	// equal, such as the slots of a pool. Each has its own Shutdown; the end takes the
+	// longest of them, not their sum. A group's restart keeps the order. Conflicts with OTP.
+	StopTogether bool
 	// OTP chooses Erlang's rules to the letter where this package has others
 	// by default: a supervisor that gives up ends with Shutdown, which a
 	// transient child spec takes for a normal end, so nobody restarts it.
@@ -224,5 +229,6 @@ func (s Spec) flags() rules.Flags {
 		AutoShutdown:  rules.AutoShutdown(s.AutoShutdown),
 		Backoff:       rules.Backoff(s.Backoff),
 		LeakEscalates: s.Leak == LeakGiveUp,
+		StopTogether:  s.StopTogether,
 	}.Resolve()
 }

@@ -74,6 +74,9 @@ func (v *validator) backoff(path string, s Spec) {
 	if b.Initial == 0 && b != (Backoff{}) {
 		v.add(path, "Backoff.Initial", nil, "must be set when another field of Backoff is")
 	}
+	if s.OTP && s.StopTogether {
+		v.add(path, "StopTogether", s.StopTogether, "conflicts with OTP, which stops in reverse order")
+	}
 	if s.OTP && b != (Backoff{}) {
 		v.add(path, "Backoff", nil, "conflicts with OTP, which restarts at once")
 	}

@@ -140,6 +140,7 @@ func chaosPlay(t testing.TB, data []byte) {
 	f := Flags{
 		Strategy: Strategy(data[0] & 3), AutoShutdown: AutoShutdown(data[0] >> 2 & 3 % 3),
 		Max: int(data[1] & 15), Period: time.Minute, LeakEscalates: data[1]&16 != 0,
+		StopTogether: data[0]&128 != 0,
 	}
 	if data[1]&32 != 0 {
 		f.Backoff = Backoff{Initial: time.Second, Max: time.Minute, Factor: 2, Attempts: int(data[1] >> 6)}

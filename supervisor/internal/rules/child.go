@@ -38,7 +38,7 @@ func (s *State) startEnded(ev *Event) {
 			s.store(c)
 		}
 		s.answer(ticket, OK, c.Key)
-		if s.Work == StopWork && s.Flags.Strategy == Dynamic {
+		if s.Work == StopWork && s.together() {
 			s.beginStop(c, s.Culprit)
 		}
 	case Ignored:

@@ -21,6 +21,6 @@
 // # Cost
 //
 // A step costs O(log n) in the number of children, amortised over the steps,
-// but for the one step that stops all children of a Dynamic supervisor at
-// once, which returns n effects.
+// but for the one step that stops all children at once (Dynamic, StopTogether), which
+// returns n effects.
 package rules

@@ -49,8 +49,8 @@ func (s *State) advance() {
 			s.Work = Idle
 		}
 	case StopWork:
-		if s.Flags.Strategy == Dynamic {
-			if s.Order.Count > 0 {
+		if s.together() {
+			if s.Order.Active.next(0) >= 0 {
 				return
 			}
 		} else if !s.stopDown(0, s.Culprit) {
@@ -107,7 +107,7 @@ func (s *State) stop(why Why, culprit Key) {
 		return
 	}
 	s.enterStop(why, culprit)
-	if s.Flags.Strategy == Dynamic {
+	if s.together() {
 		s.stopAll()
 	}
 	s.advance()
@@ -150,8 +150,11 @@ func (s *State) enterStop(why Why, culprit Key) {
 	}
 }
 
-// stopAll stops the children of a Dynamic supervisor all at once. Their
-// timers are due at the same time: OTP's one shared timeout.
+// together reports whether the end stops all children at once.
+func (s *State) together() bool { return s.Flags.Strategy == Dynamic || s.Flags.StopTogether }
+
+// stopAll stops all children at once. Their timers are due at the same time: OTP's
+// one shared timeout of a Dynamic supervisor.
 func (s *State) stopAll() {
 	for p := s.Order.Active.next(0); p >= 0; p = s.Order.Active.next(p + 1) {
 		switch c := s.Children[s.Order.Keys[p]]; c.Phase {

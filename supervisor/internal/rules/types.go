@@ -87,6 +87,7 @@ type Flags struct {
 	AutoShutdown  AutoShutdown
 	Backoff       Backoff // zero: restart at once, as OTP does
 	LeakEscalates bool    // a child that leaked makes the supervisor give up
+	StopTogether  bool    // at its end the children are stopped at once, not in reverse order
 }
 
 // Phase is where a child stands.
