@@ -1,6 +1,7 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -25,6 +26,9 @@ func Self() (*Executable, error) { return OpenExecutable("/proc/self/exe") }
 // OpenExecutable holds the program at path. The caller owns it.
 func OpenExecutable(path string) (*Executable, error) {
 	f, err := os.Open(path)
+	if errors.Is(err, os.ErrPermission) { // mode 0711: it may be run, not read
+		f, err = os.OpenFile(path, unix.O_PATH, 0)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("hold the executable: %w", err)
 	}

@@ -64,12 +64,13 @@ func launch(cmd Command, path string, fds []uintptr) (pid, pidfd int, err error)
 func closeAllOnExec() error {
 	const first = 3
 	err := unix.CloseRange(first, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC)
-	if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINVAL) {
-		return os.NewSyscallError("close_range", err)
+	if err == nil {
+		return nil
 	}
-	entries, err := os.ReadDir("/proc/self/fd") // Linux before 5.11
-	if err != nil {
-		return err
+	// Linux before 5.11, or a seccomp filter, which refuses with whatever errno it likes.
+	entries, readErr := os.ReadDir("/proc/self/fd")
+	if readErr != nil {
+		return errors.Join(os.NewSyscallError("close_range", err), readErr)
 	}
 	for _, e := range entries {
 		if fd, err := strconv.Atoi(e.Name()); err == nil && fd >= first {

@@ -1,13 +1,19 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // programs are what the test binary is when it is started by a test: by the name
@@ -32,6 +38,40 @@ var programs = map[string]func(){
 		fmt.Println("deaf")
 		time.Sleep(time.Hour)
 	},
+	// refused is a program with system calls refused by a seccomp filter. It starts a
+	// process, prints whether that has a descriptor that is not its own, and signals it.
+	"refused": func() {
+		e, err := strconv.Atoi(os.Getenv("REFUSE"))
+		must(err)
+		_, err = unix.Open(os.DevNull, unix.O_RDONLY, 0) // not close-on-exec
+		must(err)
+		refuse(syscall.Errno(e), unix.SYS_CLOSE_RANGE, unix.SYS_PIDFD_OPEN, unix.SYS_PIDFD_SEND_SIGNAL)
+		p, err := Start(Command{Path: "/bin/sleep", Args: []string{"sleep", "3600"}})
+		must(err)
+		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.PID()))
+		must(err)
+		fmt.Println(len(entries))
+		must(p.Signal(syscall.SIGTERM))
+		<-p.Done()
+		fmt.Println(p.Exit().Signal == syscall.SIGTERM)
+	},
+	// unreadable starts the program at RUN, which it may run and not read, as a user
+	// without rights.
+	"unreadable": func() {
+		if os.Getuid() == 0 {
+			must(syscall.Setgroups(nil))
+			must(syscall.Setgid(65534))
+			must(syscall.Setuid(65534))
+		}
+		_, err := os.ReadFile(os.Getenv("RUN"))
+		fmt.Println(errors.Is(err, os.ErrPermission))
+		exe, err := OpenExecutable(os.Getenv("RUN"))
+		must(err)
+		p, err := Start(Command{Executable: exe, Args: []string{"sh", "-c", "exit 7"}})
+		must(err)
+		<-p.Done()
+		fmt.Println(p.Exit().Code)
+	},
 	"starts": func() { // what it says of its own start of another, at a limit
 		spareThreads()
 		limit(os.Getenv("LIMIT"))
@@ -53,6 +93,27 @@ func TestMain(m *testing.M) {
 		return
 	}
 	os.Exit(m.Run())
+}
+
+// refuse has all threads of this program, and what it starts, get an error from
+// system calls.
+func refuse(e syscall.Errno, calls ...uint32) {
+	filter := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}} // seccomp_data.nr
+	for _, nr := range calls {
+		filter = append(filter,
+			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: nr},
+			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(e)})
+	}
+	filter = append(filter, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	must(unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC,
+		uintptr(unsafe.Pointer(&prog)))
+	if errno != 0 {
+		panic(errno)
+	}
 }
 
 const patience = 60 * time.Second

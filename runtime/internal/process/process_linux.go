@@ -175,6 +175,10 @@ func (p *Process) send(sig syscall.Signal, flags int) error {
 	case !p.reaped:
 		err = os.NewSyscallError("kill", unix.Kill(-p.pid, sig))
 	}
+	if flags == 0 && !p.reaped && err != nil && !errors.Is(err, unix.ESRCH) {
+		// Perhaps a seccomp filter's word. The number is the process's until it is reaped.
+		err = os.NewSyscallError("kill", unix.Kill(p.pid, sig))
+	}
 	if errors.Is(err, unix.ESRCH) {
 		return nil
 	}

@@ -2,6 +2,7 @@ package process
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -152,5 +153,53 @@ func TestStartErrors(t *testing.T) {
 				t.Errorf("error %v, want %q", err, tt.says)
 			}
 		})
+	}
+}
+
+// TestRefusedSystemCalls: a seccomp filter that refuses what is newer than its
+// author's kernel, by whatever errno, costs no start: a process gets no descriptor
+// that is not its own, and is signalled.
+func TestRefusedSystemCalls(t *testing.T) {
+	for _, e := range []syscall.Errno{syscall.EPERM, syscall.EACCES, syscall.EINVAL, syscall.ENOSYS} {
+		t.Run(unix.ErrnoName(e), func(t *testing.T) {
+			c := run(t, "refused", Command{Env: []string{fmt.Sprintf("REFUSE=%d", e)}})
+			if n := c.line(); n != "0" {
+				t.Errorf("%s descriptors reached a process that is given none", n)
+			}
+			if ended := c.line(); ended != "true" {
+				t.Errorf("it did not end by the signal")
+			}
+		})
+	}
+}
+
+// TestUnreadableExecutable: a program that this one may run and not read, as with
+// mode 0711, is held and run.
+func TestUnreadableExecutable(t *testing.T) {
+	dir, err := os.MkdirTemp("", "") // t.TempDir is in a directory that only its owner may enter
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile("/bin/sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mode := os.FileMode(0o711)
+	if os.Getuid() != 0 { // it is the owner
+		mode = 0o111
+	}
+	if err := os.WriteFile(dir+"/sh", b, mode); err != nil {
+		t.Fatal(err)
+	}
+	c := run(t, "unreadable", Command{Env: []string{"RUN=" + dir + "/sh"}})
+	if refused := c.line(); refused != "true" {
+		t.Fatal("the program may be read: the test shows nothing")
+	}
+	if code := c.line(); code != "7" {
+		t.Errorf("exit code %s, want 7", code)
 	}
 }
