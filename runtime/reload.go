@@ -69,6 +69,8 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	case <-rt.ended:
 		return fmt.Errorf("coppice: reload: %w", ErrEnding)
 	}
+	reloaded := rt.manager.Load().reloading()
+	defer func() { reloaded(err) }() // also of one that does not begin: systemd waits for it
 	config, err := rt.cfg.load(ctx)
 	if err != nil {
 		return err
@@ -81,7 +83,6 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 		_ = exe.Close() // a file that was only read
 		return fmt.Errorf("coppice: reload: %w", ErrEnding)
 	}
-	defer rt.manager.Load().reloading()()
 	old := rt.gens.now()
 	gen := rt.gens.prepare(exe, config)
 	rt.log.Info("reloading", "generation", gen.number, "program", rt.program)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,7 +28,8 @@ type serviceManager struct {
 	live   sync.WaitGroup // what stop ends
 
 	mu     sync.Mutex
-	status string // told last
+	status string // of the tree, told last
+	failed bool   // the last reload's error was told in its place
 }
 
 // tellSystemd says that the tree is up, if systemd wants to know, and goes on
@@ -93,13 +95,24 @@ func (m *serviceManager) turns(ctx context.Context) bool {
 }
 
 // reloading says that a reload begins. The function that it returns says that it
-// has ended, well or not: the tree serves.
-func (m *serviceManager) reloading() (reloaded func()) {
+// has ended, well or not: the tree serves. The status is an error's text until the
+// tree's changes or a reload succeeds.
+func (m *serviceManager) reloading() (reloaded func(error)) {
 	if m == nil {
-		return func() {}
+		return func(error) {}
 	}
 	m.tell(daemon.SdNotifyReloading, strings.TrimSpace(daemon.SdNotifyMonotonicUsec()))
-	return func() { m.tell(daemon.SdNotifyReady) }
+	return func(err error) {
+		if err == nil {
+			m.tell(daemon.SdNotifyReady)
+			return
+		}
+		reason, _, _ := strings.Cut(err.Error(), "\n") // one line is one variable of sd_notify(3)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.failed = true
+		m.teller.Tell(daemon.SdNotifyReady + "\nSTATUS=" + supervisor.Cut(reason))
+	}
 }
 
 // ending says that the tree is about to end, and how long that takes at most.
@@ -114,8 +127,9 @@ func (m *serviceManager) ending() {
 func (m *serviceManager) tell(states ...string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if status := m.rt.Snapshot().status(); status != m.status {
-		m.status = status
+	again := m.failed && slices.Contains(states, daemon.SdNotifyReady)
+	if status := m.rt.Snapshot().status(); status != m.status || again {
+		m.status, m.failed = status, false
 		states = append(states, "STATUS="+status)
 	}
 	if len(states) == 0 {

@@ -49,6 +49,17 @@ func init() {
 			},
 		}}
 	}
+	trees["loads what is there"] = func() coppice.Config {
+		cfg := pool(1, func(ctx context.Context, w *coppice.Worker) error {
+			if err := w.Ready(); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			return nil
+		})
+		cfg.Load = func(context.Context) ([]byte, error) { return os.ReadFile(os.Getenv("LOADS")) }
+		return cfg
+	}
 	trees["asks for systemd's"] = func() coppice.Config {
 		return pool(1, func(ctx context.Context, w *coppice.Worker) error {
 			_, err := w.ListenOn(ctx, coppice.Listener{SystemdName: "http"})
@@ -137,6 +148,34 @@ func TestSystemd(t *testing.T) {
 			t.Errorf("ready again: %q", msg)
 		}
 	}
+	if code := p.Wait(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestSystemdReloadThatDoesNotBegin: systemd, which waits for it, hears of a reload
+// whose configuration cannot be loaded: that it is over, that the tree serves, and why.
+func TestSystemdReloadThatDoesNotBegin(t *testing.T) {
+	n := newNotifySocket(t)
+	config := filepath.Join(t.TempDir(), "config")
+	if err := os.WriteFile(config, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := runtimetest.Start(t, []string{treeVar + "=loads what is there", "NOTIFY_SOCKET=" + n.path, "LOADS=" + config})
+	n.await(`^READY=1\n`)
+	if err := os.Remove(config); err != nil {
+		t.Fatal(err)
+	}
+	p.Signal(syscall.SIGHUP)
+	n.await(`^RELOADING=1\nMONOTONIC_USEC=\d+$`)
+	n.await(`^READY=1\nSTATUS=coppice: load the configuration: open .*: no such file or directory$`)
+	if err := os.WriteFile(config, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.Signal(syscall.SIGHUP) // the status is the tree's again
+	n.await(`^RELOADING=1\nMONOTONIC_USEC=\d+`)
+	n.await(`STATUS=.* 1 of 1 ready$`)
+	p.Signal(syscall.SIGTERM)
 	if code := p.Wait(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
