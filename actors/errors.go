@@ -35,6 +35,9 @@ var (
 	ErrName = errors.New("unusable name")
 	// ErrNameTaken: another live actor or process has the name.
 	ErrNameTaken = errors.New("name taken")
+	// ErrReserved: the name is that of an actor of the master, or the tree's own
+	// ([Hooks].Reserved): a child cannot have it.
+	ErrReserved = errors.New("name reserved for the tree")
 	// ErrClosed: the system was shut down.
 	ErrClosed = errors.New("actor system closed")
 	// ErrLane: the channel between two live processes broke, or could not be made.
@@ -93,6 +96,7 @@ const (
 	codeClosed    = 9
 	codeSkew      = 10
 	codeLane      = 11
+	codeReserved  = 12
 )
 
 var errorCodes = []struct {
@@ -109,6 +113,7 @@ var errorCodes = []struct {
 	{codeClosed, ErrClosed},
 	{codeSkew, ErrSkew},
 	{codeLane, ErrLane},
+	{codeReserved, ErrReserved},
 }
 
 // appendError appends err: a code, then for ErrDown its reason, else its text.

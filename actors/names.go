@@ -43,7 +43,8 @@ func (s *System) Whereis(ctx context.Context, name string) (*actor.PID, error) {
 
 // Register gives a name to a live actor or process. The name is free again when
 // its holder ends, or with [System.Unregister]. A name that another one holds is [ErrNameTaken].
-// In a child process it asks the master, under ctx; a child names its own actors only.
+// In a child process it asks the master, under ctx; a child names its own actors only, and
+// a name that is the tree's own is [ErrReserved].
 func (s *System) Register(ctx context.Context, name string, pid *actor.PID) error {
 	if _, err := s.names.call(ctx, nameRegister, name, pid); err != nil {
 		return fmt.Errorf("actors: register %q: %w", name, err)
@@ -133,6 +134,12 @@ func (n *names) call(ctx context.Context, op byte, name string, pid *actor.PID) 
 	return s.await(ctx, a)
 }
 
+// reserved reports whether a name is not for children to register: that of an actor of
+// the master, which it would hide, or one that the hook says.
+func (n *names) reserved(name string) bool {
+	return n.s.cells.find(name) != nil || n.s.cfg.Hooks.Reserved != nil && n.s.cfg.Hooks.Reserved(name)
+}
+
 // do does op for the process from and calls done, once, perhaps later.
 func (n *names) do(op byte, name string, pid *actor.PID, from string, done func(any, error)) {
 	if err := checkName(name); err != nil {
@@ -167,6 +174,8 @@ func (n *names) do(op byte, name string, pid *actor.PID, from string, done func(
 		done(nil, ErrNoActor)
 	case pid.Address != from && from != n.s.cfg.Address:
 		done(nil, fmt.Errorf("%w: %s is not an actor of the process that asks", ErrName, pidString(pid)))
+	case from != n.s.cfg.Address && n.reserved(name):
+		done(nil, fmt.Errorf("%w: choose one that does not begin with that of a child of the tree", ErrReserved))
 	case op == nameUnregister:
 		n.drop(name, func(h *holding) bool { return h.pid.Equal(pid) }, func() { done(nil, nil) })
 	default:

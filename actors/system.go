@@ -50,6 +50,9 @@ type Hooks struct {
 	// to stop by a Stop of its process PID; from is the address of the process that
 	// asked, so that a master can refuse its children. It may block.
 	Stop func(from string)
+	// Reserved, in a master, reports whether a name is the tree's own: a child that
+	// registers it gets [ErrReserved]. It is called by any goroutine, and must not block.
+	Reserved func(name string) bool
 	// DeadLetter is called for each dead letter, on the goroutine that made it.
 	// It must not block.
 	DeadLetter func(d DeadLetter)

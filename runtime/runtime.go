@@ -152,7 +152,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	}
 	undo = append(undo, func() { bounded(rt.pipeline.Shutdown) })
 	rt.system, err = actors.NewSystem(actors.Config{
-		Address: masterAddress, Logger: rt.log, Hooks: actors.Hooks{Stop: rt.stopAsked},
+		Address: masterAddress, Logger: rt.log, Hooks: actors.Hooks{Stop: rt.stopAsked, Reserved: rt.root.reserves},
 	})
 	if err != nil {
 		return err

@@ -64,6 +64,17 @@ func plant(cfg Config) (*node, error) {
 	return root, errors.Join(errs...)
 }
 
+// reserves reports whether a name is the tree's own, which no child may register: it is,
+// or is below, the master's, the listener process's or that of a child of the root n.
+func (n *node) reserves(name string) bool {
+	first, _, _ := strings.Cut(name, "/")
+	switch first {
+	case masterName, listenersName, listenerName:
+		return true
+	}
+	return slices.ContainsFunc(n.children, func(c *node) bool { return c.path == first })
+}
+
 type report func(path, field string, value any, why string)
 
 func branch(bad report, parent string, specs []ChildSpec) []*node {
