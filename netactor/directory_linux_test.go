@@ -329,9 +329,15 @@ func TestOpenFile(t *testing.T) {
 // TestUnresolved: the master takes no address that a worker has not written as the kernel will read it.
 func TestUnresolved(t *testing.T) {
 	for _, r := range []Request{
-		{Network: "unix", Address: "relative"}, {Network: "unix", Address: "/a/../b"}, {Network: "unix", Address: "/a//b"},
-		{Network: "unix", Address: "/a\x00b"}, {Network: "tcp", Address: "127.0.0.1:80"}, {Network: "tcp6", Address: "127.0.0.1:80"},
-		{Network: "tcp6", Address: "[::ffff:127.0.0.1]:80"}, {Network: "tcp6", Address: "[fe80::1%aaaaaaaaaaaaaaaaaaaa]:80"}, {Network: "tcp4", Address: "localhost:80"},
+		{Network: "unix", Address: "relative"},
+		{Network: "unix", Address: "/a/../b"},
+		{Network: "unix", Address: "/a//b"},
+		{Network: "unix", Address: "/a\x00b"},
+		{Network: "tcp", Address: "127.0.0.1:80"},
+		{Network: "tcp6", Address: "127.0.0.1:80"},
+		{Network: "tcp6", Address: "[::ffff:127.0.0.1]:80"},
+		{Network: "tcp6", Address: "[fe80::1%aaaaaaaaaaaaaaaaaaaa]:80"},
+		{Network: "tcp4", Address: "localhost:80"},
 	} {
 		if _, err := decodeRequest(encode(r)); err == nil {
 			t.Errorf("%s %q was taken", r.Network, r.Address)

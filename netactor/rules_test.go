@@ -77,8 +77,10 @@ func TestListenRules(t *testing.T) {
 func TestRulesOfTree(t *testing.T) {
 	m := newMaster(t)
 	m.s.specs = resolvedSpecs([]Request{
-		{Name: "http", Network: "tcp", Address: "127.0.0.1:80"}, {Name: "later", Network: "tcp", Address: ":81"},
-		{Name: "elsewhere", Network: "tcp", Address: "a.host:82"}, {Name: "given", FD: 7},
+		{Name: "http", Network: "tcp", Address: "127.0.0.1:80"},
+		{Name: "later", Network: "tcp", Address: ":81"},
+		{Name: "elsewhere", Network: "tcp", Address: "a.host:82"},
+		{Name: "given", FD: 7},
 	})
 	m.do(m.s.listen(ask{owner: "http", seq: 1000, req: Request{Name: "http", Network: "tcp4", Address: "127.0.0.1:80"}}))
 	m.do(m.s.listen(ask{owner: "elsewhere", seq: 1001, req: Request{Name: "elsewhere", Network: "tcp4", Address: "10.0.0.9:82"}}))
@@ -114,8 +116,11 @@ func TestRulesOfTree(t *testing.T) {
 		{"another pool's, by address", none, tcp("127.0.0.1:9000"), syscall.EACCES, "tcp4 127.0.0.1:9000"},
 		{"another pool's that a rule allows", &ListenRules{Allow: []ListenRule{{Network: "tcp", Ports: "9000"}}}, Request{Name: "inner"}, 0, ""},
 		{"a name of the tree's for something else", nil, Request{Name: "later", Network: "tcp4", Address: "127.0.0.1:99"}, syscall.EADDRINUSE, ""},
-		{"the tree's, too early with an option of the tree's", none,
-			Request{Network: "tcp", Address: "[::]:81", Ordinal: 2, Options: SocketOptions{FreeBind: true}}, syscall.EACCES, "tcp [::]:81 with FreeBind or Transparent"},
+		{
+			"the tree's, too early with an option of the tree's", none,
+			Request{Network: "tcp", Address: "[::]:81", Ordinal: 2, Options: SocketOptions{FreeBind: true}},
+			syscall.EACCES, "tcp [::]:81 with FreeBind or Transparent",
+		},
 	} {
 		if r := asks(tt.rules, tt.r); syscall.Errno(r.Errno) != tt.errno || r.Denied != tt.denied {
 			t.Errorf("%s: %v, denied %q", tt.name, syscall.Errno(r.Errno), r.Denied)
