@@ -94,8 +94,8 @@ func init() {
 			Output: &outputLines, Intensity: supervisor.Intensity{Max: 1, Period: time.Hour},
 			Children: []coppice.ChildSpec{coppice.Process{
 				// The grandchild is in a session of its own, so that nothing of ours kills it,
-				// and keeps both pipes.
-				Name: "daemon", Command: []string{"sh", "-c", `setsid sleep 3600 & echo $!; trap "exit 3" USR1; echo "last words" >&2; sleep 3600 & wait`},
+				// and keeps both pipes. It speaks once that is so.
+				Name: "daemon", Command: []string{"sh", "-c", `trap "exit 3" USR1; setsid sh -c 'echo $$; exec sleep 3600' & echo "last words" >&2; sleep 3600 & wait`},
 				Restart: supervisor.Temporary,
 			}},
 		}
@@ -175,7 +175,9 @@ func TestOutputOfGrandchild(t *testing.T) {
 	p := plant(t, "leaves its output to others")
 	sub := p.Subscribe(16)
 	defer sub.Close()
-	runtimetest.Eventually(t, "its lines", func() bool { return len(outputLines.texts("daemon", "stderr")) > 0 })
+	runtimetest.Eventually(t, "its lines", func() bool {
+		return len(outputLines.texts("daemon", "stderr")) > 0 && len(outputLines.texts("daemon", "stdout")) > 0
+	})
 	grandchild, err := strconv.Atoi(outputLines.texts("daemon", "stdout")[0])
 	if err != nil {
 		t.Fatal(err)
