@@ -176,7 +176,7 @@ func TestRefusedSystemCalls(t *testing.T) {
 // TestUnreadableExecutable: a program that this one may run and not read, as with
 // mode 0711, is held and run.
 func TestUnreadableExecutable(t *testing.T) {
-	dir, err := os.MkdirTemp("", "") // t.TempDir is in a directory that only its owner may enter
+	dir, err := os.MkdirTemp("", "") //nolint:usetesting // t.TempDir is in a directory that only its owner may enter
 	if err != nil {
 		t.Fatal(err)
 	}
