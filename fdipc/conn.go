@@ -20,14 +20,15 @@ type Conn struct {
 	allow  func(Credentials) bool // nil: the channel itself is trust enough
 	stats  counters
 
-	control  end
-	memory   bool          // control is within this process
-	spare    cargo         // a stand-in for descriptors that were taken back: the claim table's, or none
-	peer     *table        // the peer's claim table, if it has one; set by the handshake
-	data     end           // the socket of the peer's data lane, if it has one; set by the handshake
-	dataOver chan struct{} // closed when nothing more comes on data
-	held     atomic.Int64  // received handles neither claimed nor refused
-	maxFrame atomic.Int64  // the lower of both sides' limits
+	control       end
+	memory        bool          // control is within this process
+	spare         cargo         // a stand-in for descriptors that were taken back: the claim table's, or none
+	peer          *table        // the peer's claim table, if it has one; set by the handshake
+	data          end           // the socket of the peer's data lane, if it has one; set by the handshake
+	dataOver      chan struct{} // closed when nothing more comes on data
+	held          atomic.Int64  // received handles neither claimed nor refused
+	maxFrame      atomic.Int64  // the lower of both sides' limits
+	tellsAccepted atomic.Bool   // the peer knows featAccepted
 
 	mu       sync.Mutex
 	err      error

@@ -3,8 +3,9 @@ package fdipc
 import "time"
 
 // The fall-backs, for tests.
-func WithoutTable(cfg Config) Config { cfg.without |= featTable; return cfg }
-func WithoutLane(cfg Config) Config  { cfg.without |= featData; return cfg }
+func WithoutTable(cfg Config) Config    { cfg.without |= featTable; return cfg }
+func WithoutAccepted(cfg Config) Config { cfg.without |= featAccepted; return cfg }
+func WithoutLane(cfg Config) Config     { cfg.without |= featData; return cfg }
 
 // WithoutTick has a sender hear of answers only when its peer says so.
 func WithoutTick(cfg Config) Config { cfg.tick = time.Hour; return cfg }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"testing"
 
@@ -13,9 +14,11 @@ import (
 // seedPackets are packets as our sender makes them.
 func seedPackets() [][]byte {
 	c := &Conn{}
+	c.tellsAccepted.Store(true)
 	l := newLane(c, Data)
 	hs := []*Handle{HandleFD(0).Named("name"), HandleFD(0)}
 	hs[1].Trace[3] = 1
+	hs[1].SetAccepted(Accepted{RemoteName: "@x", Local: netip.MustParseAddrPort("[fe80::1%3]:80"), Credentials: &Credentials{UID: 1}})
 	l.putLocked(&Frame{Kind: 0x40, Flags: 1, Target: 2, Trace: TraceContext{1}, Payload: []byte("payload"), Handles: hs}, describe(l, hs, ref{1, 1}, ref{2, 1}))
 	l.putLocked(&Frame{Kind: 0x41}, nil)
 	l.putLocked(&Frame{Kind: 0x42, Payload: make([]byte, 2*sendPacket)}, nil)
@@ -53,7 +56,7 @@ func FuzzPacket(f *testing.F) {
 				n := len(out)
 				out = appendEntry(out, &e)
 				// A trace context of zeros is legal, and left out by our encoder.
-				canonical = canonical && len(out)-n == e.size() && !(e.trace == TraceContext{} && p.entries[9] != 0)
+				canonical = canonical && len(out)-n == e.size() && !(e.trace == TraceContext{} && p.entries[9]&entryTrace != 0)
 				if i == p.handles-1 && len(es) != 0 {
 					t.Fatalf("%d bytes behind the entries", len(es))
 				}

@@ -55,16 +55,17 @@ type Handle struct {
 	Tag   any          // this process's; never sent
 	Trace TraceContext // travels with the handle; zero: none
 
-	state  uint8
-	kind   HandleKind
-	stated HandleKind // received: what the sender called it
-	reason uint8      // of the last refusal
-	moved  bool       // it was sent on
-	fd     int32      // -1: none
-	mu     sync.Mutex
-	v      any // the Go value around fd, if there is one; on offer in memory: contents
-	name   *string
-	at     int64 // when it was claimed or refused last, in Unix nanoseconds; 0: not known
+	state    uint8
+	kind     HandleKind
+	stated   HandleKind // received: what the sender called it
+	reason   uint8      // of the last refusal
+	moved    bool       // it was sent on
+	fd       int32      // -1: none
+	mu       sync.Mutex
+	v        any // the Go value around fd, if there is one; on offer in memory: contents
+	name     *string
+	accepted string // see Accepted, as on the wire; empty: not known
+	at       int64  // when it was claimed or refused last, in Unix nanoseconds; 0: not known
 
 	// of a received handle, also after the claim
 	from *Conn
@@ -89,6 +90,9 @@ const (
 // a descriptor can only be sent within the process.
 func HandleOf(v any) (*Handle, error) {
 	h := &Handle{fd: -1, v: v}
+	if c, ok := v.(net.Conn); ok {
+		h.accepted = acceptedOf(c)
+	}
 	if fd, ok, err := socketFD(v); ok {
 		if err != nil {
 			return nil, fmt.Errorf("fdipc: handle: %w", err)
@@ -185,7 +189,7 @@ func (h *Handle) kindLocked() HandleKind {
 func (h *Handle) entry() entry {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return entry{kind: h.kind, trace: h.Trace, name: h.Name()}
+	return entry{kind: h.kind, trace: h.Trace, accepted: h.accepted, name: h.Name()}
 }
 
 // depart takes h from its owner, for a Conn.

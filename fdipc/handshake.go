@@ -107,6 +107,7 @@ func (c *Conn) handshake(p *piece, cargos []cargo, t *table, data end) error {
 	if h.knows&featTable == 0 {
 		t = nil
 	}
+	c.tellsAccepted.Store(h.knows&featAccepted&^c.cfg.without != 0)
 	c.maxFrame.Store(min(c.maxFrame.Load(), int64(h.maxFrame)))
 	c.offers.open(t, max(1, min(c.cfg.Credits, int(min(h.credits, maxCredits)))))
 	if data != nil && h.knows&featData != 0 {

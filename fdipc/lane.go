@@ -145,7 +145,11 @@ func (l *lane) join(f *Frame) bool {
 func (l *lane) describeLocked(hs []*Handle) []entry {
 	l.entries = l.entries[:0]
 	for _, h := range hs {
-		l.entries = append(l.entries, h.entry())
+		e := h.entry()
+		if !l.c.tellsAccepted.Load() {
+			e.accepted = ""
+		}
+		l.entries = append(l.entries, e)
 	}
 	return l.entries
 }

@@ -36,6 +36,9 @@ func detectKind(int) HandleKind { return HandleOther }
 func (h *Handle) netConn() (net.Conn, error) { return nil, ErrHandleKind }
 
 // Socket is the net.Conn that [Handle.Conn] makes of a descriptor; on this system there is none.
-type Socket struct{ net.Conn }
+type Socket struct {
+	net.Conn
+	accepted string
+}
 
 func socketFD(any) (fd int, ok bool, err error) { return -1, false, nil }

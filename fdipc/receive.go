@@ -262,6 +262,12 @@ func (r *receiver) receiveHandles(t *part, p *piece, g []cargo) error {
 		h := &hs[i]
 		h.state, h.fd, h.stated, h.name, h.Trace = handleReceived, -1, e.kind, nameOf(e.name), e.trace
 		h.from, h.ref = c, ref{e.slot, e.seq}
+		if h.accepted = e.accepted; h.accepted != "" {
+			if _, ok := decodeAccepted(h.accepted); !ok {
+				closeAll(g[min(i, len(g)):])
+				return wireError("what was known at accept makes no sense")
+			}
+		}
 		if i < len(g) {
 			h.fd, h.v = int32(g[i].fd), g[i].v
 		} else {

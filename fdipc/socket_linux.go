@@ -1,6 +1,7 @@
 package fdipc
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"net"
@@ -22,7 +23,8 @@ import (
 // poller at the first call that would block. A short connection never does.
 //
 // Errors are *net.OpError; they satisfy net.Error and match os.ErrDeadlineExceeded and net.ErrClosed.
-// Addresses are *net.TCPAddr or *net.UnixAddr, asked for when they are wanted. Close shuts the connection down if the process
+// Addresses are *net.TCPAddr or *net.UnixAddr: those of the accept, where the sender has said them, else what the
+// kernel says when the Socket is made. Close shuts the connection down if the process
 // it came from still has its copy, unless SyscallConn or File was used. With SetLinger(0) at such a moment the client
 // sees a FIN where it would have seen a reset.
 //
@@ -47,7 +49,8 @@ type Socket struct {
 	readAt  time.Time  // deadlines as given, until there is a file
 	writeAt time.Time
 
-	local, remote atomic.Pointer[net.Addr] // once they were asked for
+	accepted      string                   // see Accepted, as on the wire
+	local, remote atomic.Pointer[net.Addr] // of it, once they were asked for
 }
 
 const closing = 1
@@ -286,7 +289,8 @@ func (s *Socket) File() (*os.File, error) {
 }
 
 // Standard returns the connection as package net makes it, a *net.TCPConn or *net.UnixConn owned
-// by the caller, and ends s. Its FIN may be late by the few milliseconds until the
+// by the caller, and ends s. If the client has reset the connection it is an error that wraps ENOTCONN: the kernel has
+// forgotten the client's address. Its FIN may be late by the few milliseconds until the
 // process it came from has closed its copy.
 func (s *Socket) Standard() (net.Conn, error) {
 	f, err := s.File()
@@ -297,6 +301,9 @@ func (s *Socket) Standard() (net.Conn, error) {
 	c, err := net.FileConn(f)
 	if err != nil {
 		return nil, err
+	}
+	if c.RemoteAddr() == nil { // package net has asked the kernel, which has forgotten it
+		return nil, errors.Join(s.opError("standard", os.NewSyscallError("getpeername", syscall.ENOTCONN)), c.Close(), s.Close())
 	}
 	return c, s.Close()
 }
@@ -321,7 +328,10 @@ func (h *Handle) netConn() (net.Conn, error) {
 	switch kind {
 	case HandleTCP, HandleUnix, HandleUnixPacket:
 		if h.v == nil {
-			s := &Socket{fd: int(h.fd), kind: kind, ref: h.ref}
+			s := &Socket{fd: int(h.fd), kind: kind, ref: h.ref, accepted: h.accepted}
+			if s.accepted == "" {
+				s.accepted = askAccepted(s.fd)
+			}
 			if !h.moved {
 				s.table = h.table()
 			}

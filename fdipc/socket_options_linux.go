@@ -3,7 +3,9 @@ package fdipc
 import (
 	"math"
 	"net"
+	"net/netip"
 	"os"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -20,46 +22,64 @@ func (s *Socket) network() string {
 	return "unix"
 }
 
-// LocalAddr asks the kernel once. After Close it knows only what was asked before.
-func (s *Socket) LocalAddr() net.Addr { return s.addr(&s.local, unix.Getsockname) }
+// LocalAddr returns the address that the client connected to, as it was when the connection was accepted.
+func (s *Socket) LocalAddr() net.Addr {
+	return s.addr(&s.local, func(a *Accepted) (netip.AddrPort, string) { return a.Local, a.LocalName })
+}
 
-// RemoteAddr is as LocalAddr.
-func (s *Socket) RemoteAddr() net.Addr { return s.addr(&s.remote, unix.Getpeername) }
+// RemoteAddr returns the client's address, as it was when the connection was accepted: also when the
+// client has reset it, and after Close.
+func (s *Socket) RemoteAddr() net.Addr {
+	return s.addr(&s.remote, func(a *Accepted) (netip.AddrPort, string) { return a.Remote, a.RemoteName })
+}
 
-func (s *Socket) addr(cache *atomic.Pointer[net.Addr], ask func(int) (unix.Sockaddr, error)) net.Addr {
+// PeerCredentials returns the credentials of the client of a Unix connection, where the listener was told to
+// ask for them.
+func (s *Socket) PeerCredentials() (Credentials, bool) {
+	a, _ := decodeAccepted(s.accepted)
+	if a.Credentials == nil {
+		return Credentials{}, false
+	}
+	return *a.Credentials, true
+}
+
+func (s *Socket) addr(cache *atomic.Pointer[net.Addr], end func(*Accepted) (netip.AddrPort, string)) net.Addr {
 	if a := cache.Load(); a != nil {
 		return *a
 	}
-	if !s.enter() {
-		return s.toAddr(nil)
-	}
-	defer s.leave()
-	sa, err := ask(s.fd)
-	if err != nil {
-		return s.toAddr(nil)
-	}
-	a := s.toAddr(sa)
+	known, _ := decodeAccepted(s.accepted)
+	ap, name := end(&known)
+	a := toAddr(ap, name, s.network())
 	cache.Store(&a)
 	return a
 }
 
-func (s *Socket) toAddr(sa unix.Sockaddr) net.Addr {
+// askAccepted asks the kernel, now, for what the sender of a connection has not said.
+func askAccepted(fd int) string {
+	var a Accepted
+	if sa, err := unix.Getpeername(fd); err == nil {
+		a.Remote, a.RemoteName = endOfSockaddr(sa)
+	}
+	if sa, err := unix.Getsockname(fd); err == nil {
+		a.Local, a.LocalName = endOfSockaddr(sa)
+	}
+	return a.encode()
+}
+
+func endOfSockaddr(sa unix.Sockaddr) (netip.AddrPort, string) {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
-		return &net.TCPAddr{IP: append(net.IP(nil), sa.Addr[:]...), Port: sa.Port}
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)), ""
 	case *unix.SockaddrInet6:
-		a := &net.TCPAddr{IP: append(net.IP(nil), sa.Addr[:]...), Port: sa.Port}
+		ip := netip.AddrFrom16(sa.Addr).Unmap()
 		if sa.ZoneId != 0 {
-			a.Zone = zone(int(sa.ZoneId))
+			ip = ip.WithZone(strconv.Itoa(int(sa.ZoneId)))
 		}
-		return a
+		return netip.AddrPortFrom(ip, uint16(sa.Port)), ""
 	case *unix.SockaddrUnix:
-		return &net.UnixAddr{Name: sa.Name, Net: s.network()}
+		return netip.AddrPort{}, sa.Name
 	}
-	if s.kind == HandleTCP {
-		return &net.TCPAddr{}
-	}
-	return &net.UnixAddr{Net: s.network()}
+	return netip.AddrPort{}, ""
 }
 
 // CloseRead shuts down the reading half.
@@ -111,13 +131,6 @@ func (s *Socket) control(name string, f func() error) error {
 		return s.opError("set", os.NewSyscallError(name, err))
 	}
 	return nil
-}
-
-func zone(index int) string {
-	if i, err := net.InterfaceByIndex(index); err == nil {
-		return i.Name
-	}
-	return ""
 }
 
 func passed(by *atomic.Int64) bool {

@@ -3,6 +3,7 @@ package fdipc
 import (
 	"bytes"
 	"encoding/hex"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -24,7 +25,9 @@ func TestVectors(t *testing.T) {
 		}
 	}
 	frame := func(lane Lane, f *Frame, refs ...ref) []byte {
-		l := newLane(&Conn{}, lane)
+		c := &Conn{}
+		c.tellsAccepted.Store(true)
+		l := newLane(c, lane)
 		l.putLocked(f, describe(l, f.Handles, refs...))
 		return l.queue[0].buf
 	}
@@ -34,12 +37,15 @@ func TestVectors(t *testing.T) {
 	}
 	named := HandleFD(0).Named("c")
 	named.kind = HandleTCP
+	tcp := HandleFD(0).SetAccepted(Accepted{Remote: netip.MustParseAddrPort("192.0.2.1:258"), Local: netip.MustParseAddrPort("[2001:db8::1]:80")})
+	unix := HandleFD(0).SetAccepted(Accepted{LocalName: "/s", Credentials: &Credentials{PID: 7, UID: 8, GID: 9}})
 	hi := hello{1, 1, featAll, 0, 1 << 20, 256}.append(nil)
 	want := map[string][]byte{
-		"hello":   frame(Control, &Frame{Kind: kindHello, Payload: hi}),
-		"frame":   frame(Control, &Frame{Kind: 0x40, Flags: 5, Target: 7, Payload: []byte("hi")}),
-		"handles": frame(Data, &Frame{Kind: 0x41, Trace: trace, Handles: []*Handle{named, HandleFD(0)}}, ref{3, 9}, ref{4, 1}),
-		"refusal": frame(Control, &Frame{Kind: kindClaims, Payload: appendClaim(nil, ref{2, 1}, 16, wordRefused)}),
+		"hello":    frame(Control, &Frame{Kind: kindHello, Payload: hi}),
+		"frame":    frame(Control, &Frame{Kind: 0x40, Flags: 5, Target: 7, Payload: []byte("hi")}),
+		"handles":  frame(Data, &Frame{Kind: 0x41, Trace: trace, Handles: []*Handle{named, HandleFD(0)}}, ref{3, 9}, ref{4, 1}),
+		"accepted": frame(Data, &Frame{Kind: 0x41, Handles: []*Handle{tcp, unix}}, ref{3, 9}, ref{4, 1}),
+		"refusal":  frame(Control, &Frame{Kind: kindClaims, Payload: appendClaim(nil, ref{2, 1}, 16, wordRefused)}),
 	}
 	for name, b := range want {
 		if !bytes.Equal(vectors[name], b) {

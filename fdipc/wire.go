@@ -26,10 +26,11 @@ import (
 //	 0  u32  slot
 //	 4  u32  sequence
 //	 8  u8   kind of handle, as the sender sees it
-//	 9  u8   bits     entryTrace
+//	 9  u8   bits     entry* below
 //	10  u8   length of the name
 //	11  u8   reserved, 0
 //	12  [26]          trace context, if entryTrace
+//	                  what was known at accept, if entryAccepted: see Accepted
 //	    name
 const (
 	pieceHead = 16
@@ -58,7 +59,12 @@ const (
 	pieceBits  = 1<<iota - 1
 )
 
-const entryTrace = 1
+// bits of an entry
+const (
+	entryTrace    = 1 << iota // a trace context follows the head
+	entryAccepted             // what was known at accept follows; only to a peer that knows featAccepted
+	entryBits     = 1<<iota - 1
+)
 
 // kinds of the transport
 const (
@@ -90,11 +96,12 @@ type entry struct {
 	slot, seq uint32
 	kind      HandleKind
 	trace     TraceContext
+	accepted  string // see Accepted
 	name      string
 }
 
 func (e *entry) size() int {
-	n := entryHead + len(e.name)
+	n := entryHead + len(e.accepted) + len(e.name)
 	if !e.trace.none() {
 		n += traceLen
 	}
@@ -106,14 +113,18 @@ func appendEntry(b []byte, e *entry) []byte {
 	if !e.trace.none() {
 		bits = entryTrace
 	}
+	if e.accepted != "" {
+		bits |= entryAccepted
+	}
 	var head [entryHead]byte
 	binary.LittleEndian.PutUint32(head[0:], e.slot)
 	binary.LittleEndian.PutUint32(head[4:], e.seq)
 	head[8], head[9], head[10] = byte(e.kind), bits, byte(len(e.name))
 	b = append(b, head[:]...)
-	if bits != 0 {
+	if bits&entryTrace != 0 {
 		b = append(b, e.trace[:]...)
 	}
+	b = append(b, e.accepted...)
 	return append(b, e.name...)
 }
 
@@ -164,14 +175,21 @@ func decodePiece(b []byte, p *piece) (rest []byte, err error) {
 		if len(b) < n+entryHead {
 			return nil, wireError("entry cut off")
 		}
-		if b[n+9]&^entryTrace != 0 || b[n+11] != 0 {
+		bits, name := b[n+9], int(b[n+10])
+		if bits&^entryBits != 0 || b[n+11] != 0 {
 			return nil, wireError("unknown bits in an entry")
 		}
-		size := entryHead + int(b[n+10])
-		if b[n+9]&entryTrace != 0 {
-			size += traceLen
+		n += entryHead
+		if bits&entryTrace != 0 {
+			n += traceLen
 		}
-		n += size
+		if bits&entryAccepted != 0 {
+			if n >= len(b) {
+				return nil, wireError("entry cut off")
+			}
+			n += 1 + int(b[n])
+		}
+		n += name
 	}
 	if len(b) < n {
 		return nil, wireError("entry cut off")
@@ -194,6 +212,11 @@ func decodeEntry(b []byte, e *entry) (rest []byte) {
 	if bits&entryTrace != 0 {
 		b = b[copy(e.trace[:], b):]
 	}
+	e.accepted = ""
+	if bits&entryAccepted != 0 {
+		size := 1 + int(b[0])
+		e.accepted, b = string(b[:size]), b[size:]
+	}
 	e.name = ""
 	if n > 0 {
 		e.name = string(b[:n])
@@ -202,13 +225,15 @@ func decodeEntry(b []byte, e *entry) (rest []byte) {
 }
 
 // features are negotiated in the handshake: a feature of a direction is on if
-// its sender offers it and its receiver knows it.
+// its sender offers it and its receiver knows it. featAccepted needs no descriptor: its receiver
+// knows it, or is not told.
 type features uint32
 
 const (
-	featTable features = 1 << iota // the sender's claim table, a sealed memfd
-	featData                       // a socket of its own for the data lane
-	featAll   = 1<<iota - 1
+	featTable    features = 1 << iota // the sender's claim table, a sealed memfd
+	featData                          // a socket of its own for the data lane
+	featAccepted                      // entries say what was known at accept
+	featAll      = 1<<iota - 1
 )
 
 // hello is the payload of kindHello:

@@ -221,7 +221,7 @@ func (ls *Listeners) member(r reply, h *fdipc.Handle, done func()) (m member, er
 			return nil, fmt.Errorf("netactor: listen: %w", err)
 		}
 		o := newOwnListener(ls, ln, addr, r.Number, r.Name)
-		o.done, o.options = done, r.Options
+		o.done, o.options, o.credentials = done, r.Options, r.Credentials
 		if r.Paused {
 			o.pause(true)
 		}

@@ -4,6 +4,7 @@ import (
 	"net"
 	"sync/atomic"
 
+	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -13,6 +14,8 @@ type served struct {
 	conns *openConns
 	tally *tally // nil: no dispatcher counts it
 	span  tracing.Span
+
+	credentials *fdipc.Credentials // of the client, where this worker asked for them as it accepted
 }
 
 // ending counts the end of the connection for the listener process: before it is closed,
@@ -27,6 +30,25 @@ func (s *served) ending() {
 func (s *served) end() {
 	s.span.End()
 	s.conns.done(s)
+}
+
+// PeerCredentials returns the credentials of the client of a Unix connection, from when it was accepted. It looks
+// through wrappers that have a NetConn method, as *tls.Conn has. ok is false where the listener was not told to ask:
+// see [Request].Credentials.
+func PeerCredentials(c net.Conn) (who fdipc.Credentials, ok bool) {
+	for c != nil {
+		switch w := c.(type) {
+		case interface {
+			PeerCredentials() (fdipc.Credentials, bool)
+		}:
+			return w.PeerCredentials()
+		case interface{ NetConn() net.Conn }:
+			c = w.NetConn()
+		default:
+			return fdipc.Credentials{}, false
+		}
+	}
+	return fdipc.Credentials{}, false
 }
 
 // TraceSpan returns the serve span of the connection; see [tracing.ConnContext].
@@ -82,6 +104,14 @@ type unixConn struct {
 
 // Close closes the connection and counts its end.
 func (c *unixConn) Close() error { return c.once.close(c.UnixConn, &c.served) }
+
+// PeerCredentials returns the client's credentials from when it was accepted; see [PeerCredentials].
+func (c *unixConn) PeerCredentials() (fdipc.Credentials, bool) {
+	if c.credentials == nil {
+		return fdipc.Credentials{}, false
+	}
+	return *c.credentials, true
+}
 
 // NetConn returns the connection without the counting.
 func (c *unixConn) NetConn() net.Conn { return c.UnixConn }

@@ -2,6 +2,12 @@
 
 package netactor
 
-import "net"
+import (
+	"net"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
 
 func wrapSocket(net.Conn, served) servedConn { return nil }
+
+func credentialsOf(net.Conn) *fdipc.Credentials { return nil }

@@ -213,8 +213,7 @@ func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o opening, h *fdipc
 	if o.Foreign {
 		src.foreign()
 	}
-	src.peers = o.Policy == Hash || o.Policy == Custom || d.cfg.Tracer != nil
-	src.locals = o.Policy == Hash && f.Key != nil
+	src.creds = o.Credentials
 	if d.hook != nil {
 		d.hook(src)
 	}

@@ -137,6 +137,12 @@ func (l *queueListener) Accept() (net.Conn, error) {
 
 // claim makes a connection of an offer; nil if it cannot be had.
 func (l *queueListener) claim(o offered) net.Conn {
+	if l.kind != fdipc.HandleTCP {
+		if a := o.h.Accepted(); a.LocalName != "" { // bound by another name, perhaps, than was asked for
+			a.LocalName = l.address.String()
+			o.h.SetAccepted(a)
+		}
+	}
 	c, err := o.h.Known(l.kind).Conn()
 	if err != nil {
 		o.claim.EndError(err)

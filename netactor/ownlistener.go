@@ -14,13 +14,14 @@ import (
 // ownListener is a net.Listener over a socket of this process: shared with
 // other workers, or adopted.
 type ownListener struct {
-	ls      *Listeners
-	address net.Addr
-	number  uint64 // 0: the master knows nothing of it
-	name    string
-	done    func()        // gives the ordinal back; nil without
-	options SocketOptions // of connections, where they are not package net's own
-	ended   chan struct{} // closed by close
+	ls          *Listeners
+	address     net.Addr
+	number      uint64 // 0: the master knows nothing of it
+	name        string
+	done        func()        // gives the ordinal back; nil without
+	options     SocketOptions // of connections, where they are not package net's own
+	credentials bool          // clients are asked for theirs
+	ended       chan struct{} // closed by close
 
 	mu      sync.Mutex
 	ln      net.Listener
@@ -126,6 +127,9 @@ func (l *ownListener) wrap(c net.Conn) net.Conn {
 	}
 	tracer := l.ls.cfg.Tracer
 	s := served{conns: l.ls.conns}
+	if l.credentials {
+		s.credentials = credentialsOf(c)
+	}
 	if tracer != nil {
 		accepted := tracing.Accepted{Listener: l.name, Transport: l.address.Network()}
 		if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {

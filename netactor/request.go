@@ -27,7 +27,7 @@ type Worker struct {
 // and compared there with what is open already.
 //
 // Two requests for the same socket share it. The first one's Backlog, Mode,
-// Policy, Options, Functions, Peek and Limits hold; those of the others are ignored, as
+// Policy, Credentials, Options, Functions, Peek and Limits hold; those of the others are ignored, as
 // Node's cluster does with the backlog.
 type Request struct {
 	// Name is what workers can ask for instead of an address. Empty is none.
@@ -73,6 +73,10 @@ type Request struct {
 	// Functions says where the process that accepts finds the user's functions for this
 	// listener: see [DispatcherConfig]. Policy Custom needs one, and PeekFirst. Empty is none.
 	Functions string `json:",omitzero"`
+
+	// Credentials has the kernel asked for the process, user and group of each client as it is accepted. They
+	// travel with the connection: see [PeerCredentials]. For Unix sockets of connections.
+	Credentials bool `json:",omitzero"`
 
 	// Options are set on the socket. FreeBind and Transparent conflict with FD.
 	Options SocketOptions `json:",omitzero"`
@@ -141,6 +145,9 @@ func (r Request) validate() error {
 	}
 	if local(r.Network) && r.Options != (SocketOptions{}) {
 		bad("Options", fmt.Sprintf("%+v", r.Options), "are for TCP and UDP")
+	}
+	if r.Credentials && (internet(r.Network) || r.packet()) {
+		bad("Credentials", r.Credentials, "are of the clients of a Unix socket of connections")
 	}
 	if r.FD != 0 && (r.Options.FreeBind || r.Options.Transparent) {
 		bad("Options", fmt.Sprintf("%+v", r.Options), "FreeBind and Transparent conflict with FD, which is bound")
@@ -275,7 +282,8 @@ type reply struct {
 	Policy  Policy `json:",omitzero"`
 	Paused  bool   `json:",omitzero"` // the worker is not to accept for now, if it accepts itself
 
-	Options SocketOptions `json:",omitzero"` // of connections, if it accepts itself
+	Options     SocketOptions `json:",omitzero"` // of connections, if it accepts itself
+	Credentials bool          `json:",omitzero"` // of clients are to be asked for, if it accepts itself
 
 	Denied string `json:",omitzero"` // what was asked for, where the rules are why Errno is EACCES
 
@@ -343,8 +351,9 @@ type opening struct {
 	Limits  Limits `json:",omitzero"`
 	Paused  bool   `json:",omitzero"`
 
-	Peek      Peek   `json:",omitzero"`
-	Functions string `json:",omitzero"`
-	Foreign   bool   `json:",omitzero"` // others than this tree may have the socket
-	Renew     bool   `json:",omitzero"` // it takes the place of one that was shut down
+	Peek        Peek   `json:",omitzero"`
+	Functions   string `json:",omitzero"`
+	Credentials bool   `json:",omitzero"` // of clients are to be told
+	Foreign     bool   `json:",omitzero"` // others than this tree may have the socket
+	Renew       bool   `json:",omitzero"` // it takes the place of one that was shut down
 }

@@ -301,7 +301,6 @@ func TestSourceAccept(t *testing.T) {
 	room := func(n int) func() int { return func() int { return n } }
 	t.Run("takes no more than there is room for", func(t *testing.T) {
 		src, addr := newTestSource(t)
-		src.peers = true
 		var clients []net.Conn
 		for range 5 {
 			c, err := net.Dial("tcp", addr)

@@ -1,10 +1,12 @@
 package netactor
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"net/netip"
 	"os"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -27,9 +29,11 @@ type source struct {
 	into    []arrival
 	n       int
 	err     error
-	peers   bool // fill in arrival.peer
-	locals  bool // fill in arrival.local
-	ceiling int  // a descriptor from here on says that they run short
+	name    fdipc.Accepted // Local and LocalName: of the socket itself
+	asks    bool           // each connection is asked for its local address: it may not be the socket's
+	unix    bool           // clients may have names
+	creds   bool           // clients are asked for their credentials
+	ceiling int            // a descriptor from here on says that they run short
 	sa      unix.RawSockaddrAny
 	ready   func(fd uintptr) bool
 
@@ -62,6 +66,7 @@ func newSource(h *fdipc.Handle) (*source, error) {
 	}
 	s := &source{f: f, rc: rc, ceiling: ceiling(), accept4: rawAccept4}
 	s.ready = s.readable
+	_ = rc.Control(func(fd uintptr) { s.look(int(fd)) })
 	return s, nil
 }
 
@@ -102,16 +107,13 @@ func (s *source) readable(fd uintptr) bool {
 		return true
 	}
 	for s.n < limit {
+		if s.unix {
+			s.sa = unix.RawSockaddrAny{} // the kernel writes no more than there is of a name
+		}
 		nfd, err := s.accept4(int(fd), &s.sa)
 		switch err {
 		case nil:
-			s.into[s.n] = arrival{h: fdipc.HandleFD(nfd), fd: nfd}
-			if s.peers {
-				s.into[s.n].peer = peerOf(&s.sa)
-			}
-			if s.locals {
-				s.into[s.n].local = localOf(nfd)
-			}
+			s.into[s.n] = s.arrived(nfd)
 			s.n++
 			if nfd >= s.ceiling {
 				s.err = unix.EMFILE // nearly: what is left is for control traffic
@@ -126,6 +128,54 @@ func (s *source) readable(fd uintptr) bool {
 		}
 	}
 	return true
+}
+
+// look asks the listening socket once what need not be asked of each connection.
+func (s *source) look(fd int) {
+	switch sa, _ := unix.Getsockname(fd); sa := sa.(type) {
+	case *unix.SockaddrUnix:
+		s.unix, s.name.LocalName = true, sa.Name
+	default:
+		s.name.Local = localOf(fd)
+		transparent, _ := unix.GetsockoptInt(fd, unix.SOL_IP, unix.IP_TRANSPARENT)
+		s.asks = !s.name.Local.IsValid() || s.name.Local.Addr().IsUnspecified() || transparent != 0
+	}
+}
+
+// arrived takes down what the kernel says of a connection at this moment: later it may have forgotten.
+func (s *source) arrived(fd int) arrival {
+	a := arrival{h: fdipc.HandleFD(fd), fd: fd}
+	known := s.name
+	if s.unix {
+		known.RemoteName = nameOf(&s.sa)
+		if s.creds {
+			if c, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+				known.Credentials = &fdipc.Credentials{PID: int(c.Pid), UID: int(c.Uid), GID: int(c.Gid)}
+			}
+		}
+	} else {
+		known.Remote = peerOf(&s.sa)
+		if s.asks {
+			known.Local = localOf(fd)
+		}
+	}
+	a.peer, a.local = known.Remote, known.Local
+	a.h.SetAccepted(known)
+	return a
+}
+
+// nameOf reads the name of a Unix client as package net does; most have none.
+func nameOf(sa *unix.RawSockaddrAny) string {
+	raw := (*unix.RawSockaddrUnix)(unsafe.Pointer(sa)).Path
+	var path [len(raw)]byte
+	for i, c := range raw {
+		path[i] = byte(c)
+	}
+	if path[0] == 0 && path[1] != 0 {
+		path[0] = '@' // an abstract name
+	}
+	name, _, _ := bytes.Cut(path[:], []byte{0})
+	return string(name)
 }
 
 // listening reports whether the socket listens, whatever accept said.
@@ -171,7 +221,10 @@ func rawAccept4(fd int, sa *unix.RawSockaddrAny) (int, error) {
 }
 
 // foreign says that others than this tree may have the socket.
-func (s *source) foreign() { s.accept4 = patientAccept4 }
+func (s *source) foreign() {
+	s.accept4 = patientAccept4
+	s.asks = !s.unix // they may make it transparent later
+}
 
 // patientAccept4 is the same for a socket that others have too, and may make blocking.
 func patientAccept4(fd int, sa *unix.RawSockaddrAny) (int, error) {
@@ -203,7 +256,11 @@ func peerOf(sa *unix.RawSockaddrAny) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom4(in.Addr), ntohs(in.Port))
 	case unix.AF_INET6:
 		in := (*unix.RawSockaddrInet6)(unsafe.Pointer(sa))
-		return netip.AddrPortFrom(netip.AddrFrom16(in.Addr).Unmap(), ntohs(in.Port))
+		ip := netip.AddrFrom16(in.Addr).Unmap()
+		if in.Scope_id != 0 {
+			ip = ip.WithZone(strconv.Itoa(int(in.Scope_id)))
+		}
+		return netip.AddrPortFrom(ip, ntohs(in.Port))
 	}
 	return netip.AddrPort{}
 }

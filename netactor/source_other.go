@@ -19,8 +19,7 @@ import (
 type source struct {
 	ln       net.Listener
 	draining atomic.Bool
-	peers    bool
-	locals   bool
+	creds    bool
 }
 
 // newSource claims a listening socket. The handle is consumed, also on an error.
@@ -46,7 +45,7 @@ func (s *source) accept(room func() int, into []arrival) (n int, err error) {
 		return 0, err
 	}
 	into[0] = arrival{fd: -1}
-	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok && s.peers {
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 		into[0].peer = a.AddrPort()
 	}
 	if into[0].h, err = fdipc.HandleOf(c); err != nil {

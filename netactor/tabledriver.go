@@ -146,7 +146,7 @@ func (t *Table) publish(number uint64, renew bool) {
 	}
 	o := opening{
 		Name: s.title(), Network: s.addr.Network, Policy: s.req.Policy, Peek: s.req.Peek, Functions: s.req.Functions,
-		Limits: s.req.Limits, Paused: s.paused, Foreign: s.given || s.req.FD != 0, Renew: renew,
+		Limits: s.req.Limits, Credentials: s.req.Credentials, Paused: s.paused, Foreign: s.given || s.req.FD != 0, Renew: renew,
 	}
 	for owner := range s.owners {
 		o.Pool = max(o.Pool, owner)

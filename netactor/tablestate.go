@@ -266,7 +266,7 @@ func (t *tableState) opened(number uint64, r reply) []effect {
 	}
 	r.Number, r.Name, r.Policy = number, s.req.Name, s.req.Policy
 	if !r.Policy.dispatched() {
-		r.Options = s.req.Options.ofConns()
+		r.Options, r.Credentials = s.req.Options.ofConns(), s.req.Credentials
 	}
 	s.addr = r
 	// The number that a request for port 0 got is an alias (N134, X10).

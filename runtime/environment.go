@@ -23,7 +23,7 @@ type Environment struct {
 	// values for one key counts. "KEY" alone takes the key away.
 	Env []string
 
-	Dir string // working directory; "" = the master's
+	Dir string // working directory; "" = that in which the program was started
 
 	// Files are open files that the process is given by name, besides standard
 	// input, output and error: at most 32. A worker asks for them with

@@ -42,7 +42,7 @@ func (o *outfit) close() error {
 }
 
 func (o *outfit) add(e Environment) error {
-	o.cmd.Dir, o.cmd.Nice = e.Dir, e.Nice
+	o.cmd.Dir, o.cmd.Nice = workingDir(e.Dir), e.Nice
 	for _, l := range e.Rlimits {
 		o.cmd.Rlimits = append(o.cmd.Rlimits, process.Rlimit(l))
 	}

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 
+	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
 )
 
@@ -42,6 +43,10 @@ type Listener struct {
 	// Peek is what Hash looks at of a connection besides its addresses: a TLS server name, a cookie,
 	// the first bytes, a PROXY header.
 	Peek Peek
+
+	// Credentials has each client of a Unix socket asked for its process, user and group as it is accepted:
+	// [PeerCredentials] returns them in the worker.
+	Credentials bool
 
 	// Functions are the user's part in a policy: Picker with Custom, Key and First with Hash. They run in the
 	// listener process, which has them from its own copy of the tree: so a Listener with
@@ -100,6 +105,13 @@ const (
 	PeekUnkeyed = netactor.PeekUnkeyed // there is none, whatever comes next
 )
 
+// Credentials are those of a process at the other end of a Unix socket. See fdipc.
+type Credentials = fdipc.Credentials
+
+// PeerCredentials returns the credentials of the client of a connection that was accepted from a [Listener] with
+// Credentials, as they were then; also of a *tls.Conn over one, or whatever else has a NetConn method.
+func PeerCredentials(c net.Conn) (who Credentials, ok bool) { return netactor.PeerCredentials(c) }
+
 // Load is what a Picker sees of a worker. See netactor.
 type Load = netactor.Load
 
@@ -145,6 +157,9 @@ func (l Listener) validate(bad report, path string) {
 		bad(path, "Options", fmt.Sprintf("%+v", l.Options), "are for TCP and UDP")
 	} else if l.FD > 0 && (l.Options.FreeBind || l.Options.Transparent) {
 		bad(path, "Options", fmt.Sprintf("%+v", l.Options), "FreeBind and Transparent stand beside an FD, which is bound")
+	}
+	if l.Credentials && (l.packet() || strings.HasPrefix(l.Network, "tcp")) {
+		bad(path, "Credentials", l.Credentials, "are of the clients of a Unix socket of connections")
 	}
 	if err := l.Limits.Validate(); err != nil {
 		bad(path, "Limits", fmt.Sprintf("%+v", l.Limits), err.Error())
@@ -216,7 +231,7 @@ func (l Listener) byName() bool {
 func (l Listener) request() netactor.Request {
 	return netactor.Request{
 		Name: l.Name, Network: l.Network, Address: l.Address, FD: l.FD,
-		Policy: l.Policy, Peek: l.Peek, Backlog: l.Backlog, Mode: l.Mode, Options: l.Options, Limits: l.Limits, Wait: l.Wait,
+		Policy: l.Policy, Peek: l.Peek, Backlog: l.Backlog, Mode: l.Mode, Credentials: l.Credentials, Options: l.Options, Limits: l.Limits, Wait: l.Wait,
 	}
 }
 

@@ -67,7 +67,7 @@ func (rt *Runtime) fork(p *peer, exe *executable) error {
 	channel := max(channelFD, firstFile+len(env.Files))
 	marks := fdipc.Environ(channel, map[string]string{filesVar: env.fileNames()}) // none too: it tells whose child this is
 	b, err := rt.spawn(process.Command{
-		Executable: exe, Args: os.Args, Env: env.variables(os.Environ(), share, append(marks, deeper())...),
+		Executable: exe, Args: startedArgs, Env: env.variables(os.Environ(), share, append(marks, deeper())...),
 		Files:       slices.Insert(make([]*os.File, channel), channel, remote),
 		DeathSignal: syscall.SIGTERM, // workers drain when the master is gone
 	}, env, spawning{grace: groupGrace, place: p.place.Load, who: OutputLine{

@@ -1,0 +1,144 @@
+package netactor
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// A client that resets at once has its true address in the worker, and so has the address that it connected to:
+// under each policy, also behind a wildcard, and with a header that says something else.
+func TestAddressesOfAccept(t *testing.T) {
+	rows := []struct {
+		name string
+		req  Request
+		f    Functions
+	}{
+		{name: "round-robin"},
+		{name: "least-loaded", req: Request{Policy: LeastLoaded}},
+		{name: "hash", req: Request{Policy: Hash}},
+		{name: "peek", req: Request{Policy: Hash, Peek: Peek{By: PeekBytes, Bytes: 1}}},
+		{name: "proxy", req: Request{Policy: Hash, Peek: Peek{Proxy: true}}},
+		{name: "custom", req: Request{Policy: Custom, Functions: "f"}, f: Functions{
+			Picker: pickFunc(func(netip.AddrPort, []Load) int { return 0 }),
+		}},
+		{name: "shared", req: Request{Policy: Shared}},
+		{name: "reuseport", req: Request{Policy: ReusePort}},
+		{name: "wildcard", req: Request{Address: ":0"}},
+		{name: "wildcard, shared", req: Request{Address: ":0", Policy: Shared}},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			tr := newTree(t, false, func(tr *tree) {
+				tr.cfg.Functions = func(string) Functions { return row.f }
+			})
+			row.req.Network = "tcp"
+			if row.req.Address == "" {
+				row.req.Address = "127.0.0.1:0"
+			}
+			ln, err := tr.worker(0).ls.Listen(testContext(t), row.req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			port := ln.Addr().(*net.TCPAddr).Port
+			for range 20 {
+				client, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if row.req.Peek.Proxy {
+					fmt.Fprintf(client, "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n")
+				}
+				fmt.Fprintf(client, "GET / HTTP/1.1\r\n\r\n")
+				remote, local := client.LocalAddr().String(), client.RemoteAddr().String()
+				_ = client.(*net.TCPConn).SetLinger(0)
+				if row.req.Peek == (Peek{}) { // who looks at first bytes sees the reset, and drops it
+					client.Close()
+				}
+				c, err := ln.Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				client.Close()
+				waitReset(t, c)
+				if c.RemoteAddr().String() != remote || c.LocalAddr().String() != local {
+					t.Errorf("%v to %v, want %s to %s", c.RemoteAddr(), c.LocalAddr(), remote, local)
+				}
+				c.Close()
+			}
+		})
+	}
+}
+
+// waitReset waits until the kernel has forgotten the client of c.
+func waitReset(t *testing.T, c net.Conn) {
+	t.Helper()
+	_, err := c.Read(make([]byte, 1024))
+	for err == nil {
+		_, err = c.Read(make([]byte, 1024))
+	}
+}
+
+// The client of a Unix socket has its name and its credentials from when it was accepted, where the listener asks
+// for them, whoever accepts.
+func TestUnixClients(t *testing.T) {
+	who := fdipc.Credentials{PID: os.Getpid(), UID: os.Getuid(), GID: os.Getgid()}
+	for _, policy := range []Policy{RoundRobin, Shared} {
+		for _, network := range []string{"unix", "unixpacket"} {
+			for _, asked := range []bool{true, false} {
+				t.Run(fmt.Sprint(policy, " ", network, " asked ", asked), func(t *testing.T) {
+					dir := t.TempDir()
+					path := filepath.Join(dir, "s")
+					ln, err := newTree(t, false).worker(0).ls.Listen(testContext(t), Request{Network: network, Address: path, Policy: policy, Credentials: asked})
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer ln.Close()
+					for _, name := range []string{"", filepath.Join(dir, "c"), "@coppice"} {
+						d := net.Dialer{}
+						if name != "" {
+							d.LocalAddr = &net.UnixAddr{Net: network, Name: name}
+						}
+						client, err := d.Dial(network, path)
+						if err != nil {
+							t.Fatal(err)
+						}
+						client.Close()
+						c, err := ln.Accept()
+						if err != nil {
+							t.Fatal(err)
+						}
+						got, ok := PeerCredentials(struct{ net.Conn }{c})
+						if ok {
+							t.Error("found through a wrapper without NetConn")
+						}
+						if got, ok = PeerCredentials(netConner{inner: c}); ok != asked || asked && got != who {
+							t.Errorf("credentials %+v, %v", got, ok)
+						}
+						c.Close()
+						if addr := c.RemoteAddr().(*net.UnixAddr); addr.Name != name && (addr.Name != "@" || policy != Shared) {
+							t.Errorf("client %q, want %q", addr.Name, name)
+						}
+						if c.LocalAddr().String() != path {
+							t.Errorf("local %q, want %q", c.LocalAddr(), path)
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
+// netConner is a wrapper as *tls.Conn is one.
+type netConner struct {
+	net.Conn
+	inner net.Conn
+}
+
+func (n netConner) NetConn() net.Conn { return n.inner }
