@@ -114,11 +114,10 @@ func TestUnixClients(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						got, ok := PeerCredentials(struct{ net.Conn }{c})
-						if ok {
+						if _, ok := PeerCredentials(struct{ net.Conn }{c}); ok {
 							t.Error("found through a wrapper without NetConn")
 						}
-						if got, ok = PeerCredentials(netConner{inner: c}); ok != asked || asked && got != who {
+						if got, ok := PeerCredentials(netConner{inner: c}); ok != asked || asked && got != who {
 							t.Errorf("credentials %+v, %v", got, ok)
 						}
 						c.Close()
