@@ -168,7 +168,7 @@ func (l *life) tell(e supervisor.Event) {
 		if ev, ok := e.Info.(PoolEvent); ok {
 			l.tellPool(ev, at)
 		}
-	case supervisor.ChildIgnored, supervisor.ChildLeaked, supervisor.ChildLeakEnded, supervisor.SupervisorUp:
+	case supervisor.ChildIgnored, supervisor.ChildLeaked, supervisor.ChildLeakEnded, supervisor.SupervisorUp, supervisor.SupervisorPersists:
 	}
 }
 

@@ -46,12 +46,16 @@ const (
 	// SupervisorDown: the supervisor and all its children have ended. Reason.
 	// It is a supervisor's last event.
 	SupervisorDown
+	// SupervisorPersists: the restart budget is exceeded, and it goes on, see
+	// Spec.Persist. Reason (as a GaveUp), Cause, Attempt (restarts within the period),
+	// Max, Left (children that are up). Error level.
+	SupervisorPersists
 )
 
 // String returns the kind's name, as in "child exited".
 func (k EventKind) String() string {
 	return name(k, "started", "ignored", "start failed", "exited", "restarting", "stopping", "stopped",
-		"removed", "leaked", "leak ended", "noted", "up", "gave up", "down")
+		"removed", "leaked", "leak ended", "noted", "up", "gave up", "down", "goes on over its budget")
 }
 
 // Event is one change in a supervision tree. Events of one supervisor come in
@@ -87,7 +91,7 @@ type Event struct {
 // IsError reports whether OTP would log this event at error level.
 func (e Event) IsError() bool {
 	switch e.Kind {
-	case ChildLeaked, SupervisorGaveUp:
+	case ChildLeaked, SupervisorGaveUp, SupervisorPersists:
 		return true
 	case ChildExited, ChildStopped, ChildStartFailed:
 		return e.Fault
@@ -108,8 +112,11 @@ func (e Event) String() string {
 	switch e.Kind {
 	case ChildStartFailed, ChildExited, ChildStopped, SupervisorDown:
 		fmt.Fprintf(&b, ": %v", e.Reason)
-	case SupervisorGaveUp: // the kind's name and the reason's are the same
+	case SupervisorGaveUp, SupervisorPersists: // the kind's name says what the reason's does
 		b.WriteString(strings.TrimPrefix(e.Reason.String(), "gave up"))
+		if e.Kind == SupervisorPersists {
+			fmt.Fprintf(&b, "; %d restarts, %d up", e.Attempt, e.Left)
+		}
 	case ChildRestarting:
 		fmt.Fprintf(&b, ": attempt %d, %d of %d left", e.Attempt, e.Left, e.Max)
 		if e.Delay > 0 {

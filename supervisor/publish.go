@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/coppice-go/coppice/supervisor/internal/rules"
@@ -147,6 +148,14 @@ func (l *loop) report(k *kid, e *rules.Effect) {
 		l.event(Event{Kind: SupervisorGaveUp, Path: l.s.path, Reason: l.lastStraw, Cause: l.causePath(e.Key)})
 		return
 	}
+	if e.Context == rules.Persisted {
+		st := l.state
+		l.event(Event{
+			Kind: SupervisorPersists, Path: l.s.path, Reason: l.gaveUp(e.Key), Cause: l.causePath(e.Key),
+			Attempt: st.Window.Len, Max: st.Flags.Max, Left: l.alive(),
+		})
+		return
+	}
 	for i := len(l.events) - 1; i >= 0; i-- {
 		ev := &l.events[i]
 		if ev.Path != k.path {
@@ -159,10 +168,20 @@ func (l *loop) report(k *kid, e *rules.Effect) {
 				l.startError = &StartError{Path: k.path, Err: k.err}
 			}
 			return
-		case ChildStarted, ChildIgnored, ChildRestarting, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, ChildNoted, SupervisorUp, SupervisorGaveUp, SupervisorDown:
+		case ChildStarted, ChildIgnored, ChildRestarting, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, ChildNoted, SupervisorUp, SupervisorGaveUp, SupervisorDown, SupervisorPersists:
 		}
 	}
 	l.event(Event{Kind: ChildStopped, Path: k.path, Incarnation: e.Inc, Reason: k.reason, Fault: true})
+}
+
+// alive counts the children that are up.
+func (l *loop) alive() (n int) {
+	for _, c := range l.state.Children {
+		if c.Phase == rules.Running && !c.Dead {
+			n++
+		}
+	}
+	return n
 }
 
 // gaveUp says which limit was exceeded, from what the state shows.
@@ -248,6 +267,9 @@ func logEvent(log *slog.Logger, level slog.Level, ev *Event) {
 	case ChildRestarting:
 		attrs = append(attrs, slog.Int("attempt", ev.Attempt), slog.Int("left", ev.Left),
 			slog.Int("max", ev.Max), slog.Duration("delay", ev.Delay))
+	case SupervisorPersists:
+		attrs = append(attrs, slog.String("reason", strings.TrimPrefix(ev.Reason.String(), "gave up: ")),
+			slog.Int("restarts", ev.Attempt), slog.Int("max", ev.Max), slog.Int("up", ev.Left))
 	case ChildStarted, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, ChildNoted, SupervisorUp:
 	}
 	if ev.Cause != "" {

@@ -128,6 +128,9 @@ type Backoff struct {
 	ResetAfter time.Duration // default 0: twice the bound alone decides
 	Attempts   int           // consecutive failures before giving up; 0: no limit
 	NoJitter   bool          // wait the bound itself, for tests and for single children
+	// AtOnce restarts at once a child that was up, as long as the budget of Intensity
+	// lasts: delays are for starts that fail, and for what exceeds the budget.
+	AtOnce bool
 }
 
 // LeakPolicy says what follows when a function child had to be abandoned
@@ -171,6 +174,11 @@ type Spec struct {
 	// by default: a supervisor that gives up ends with Shutdown, which a
 	// transient child spec takes for a normal end, so nobody restarts it.
 	OTP bool
+	// Persist goes on when the budget of Intensity is used up, for as long as the children
+	// show that they can live: another child is up, or some child was within Period. Each
+	// attempt then waits by Backoff, and is reported as SupervisorPersists: the first,
+	// the second, the fourth, and so on. With OneForOne and a Backoff only. Conflicts with OTP.
+	Persist bool
 	// Children are started in this order and stopped in the reverse order.
 	// For Dynamic: exactly one, the template.
 	Children []ChildSpec
@@ -230,5 +238,6 @@ func (s Spec) flags() rules.Flags {
 		Backoff:       rules.Backoff(s.Backoff),
 		LeakEscalates: s.Leak == LeakGiveUp,
 		StopTogether:  s.StopTogether,
+		Persist:       s.Persist,
 	}.Resolve()
 }

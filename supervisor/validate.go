@@ -77,6 +77,15 @@ func (v *validator) backoff(path string, s Spec) {
 	if s.OTP && s.StopTogether {
 		v.add(path, "StopTogether", s.StopTogether, "conflicts with OTP, which stops in reverse order")
 	}
+	if s.Persist && b.Initial == 0 {
+		v.add(path, "Persist", nil, "needs a Backoff: without a budget nothing else holds a crash loop back")
+	}
+	if s.Persist && s.Strategy != OneForOne {
+		v.add(path, "Persist", nil, "is for OneForOne, not for %v", s.Strategy)
+	}
+	if s.OTP && s.Persist {
+		v.add(path, "Persist", nil, "conflicts with OTP, which gives up")
+	}
 	if s.OTP && b != (Backoff{}) {
 		v.add(path, "Backoff", nil, "conflicts with OTP, which restarts at once")
 	}

@@ -21,6 +21,7 @@ type Backoff struct {
 	ResetAfter time.Duration // at least this long healthy before a reset
 	Attempts   int           // give up after this many consecutive failures; zero: no limit
 	NoJitter   bool          // wait the bound itself
+	AtOnce     bool          // what was up is restarted at once as long as no more than Flags.Max were
 }
 
 func (b Backoff) on() bool { return b.Initial > 0 }

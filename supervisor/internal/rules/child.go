@@ -122,6 +122,7 @@ func (s *State) exited(ev *Event) {
 		}
 		s.settled(c)
 	case Running:
+		s.LastUp = s.now
 		if !c.Dead { // a deferred notice comes by a second time
 			c.Dead, c.End = true, ev.End
 		}
@@ -183,7 +184,10 @@ func (s *State) restart(c *Child) {
 	if !s.admit(c) {
 		return
 	}
-	d := s.delay(c)
+	var d time.Duration
+	if !s.Flags.Backoff.AtOnce || s.Window.Len > s.Flags.Max {
+		d = s.delay(c)
+	}
 	s.announce(c, d, s.Flags.Max-s.Window.Len)
 	if s.grouped() {
 		s.beginGroup(c, d)
@@ -258,15 +262,40 @@ func (s *State) delay(c *Child) time.Duration {
 func (s *State) admit(c *Child) bool {
 	s.Window.drop(s.now, s.Flags.Period)
 	s.Window.add(s.now)
-	if s.Window.Len > s.Flags.Max {
+	switch {
+	case s.Window.Len <= s.Flags.Max:
+		s.Excess = 0
+	case !s.persists(c):
 		s.giveUp(c, ByIntensity)
 		return false
+	default:
+		if s.Excess++; s.Excess&(s.Excess-1) == 0 { // the first, second, fourth, eighth …
+			s.report(Persisted, c)
+		}
 	}
 	if n := s.Flags.Backoff.Attempts; n > 0 && c.Fails > n {
 		s.giveUp(c, ByAttempts)
 		return false
 	}
 	return true
+}
+
+// persists reports whether the supervisor goes on though c's attempt is one too
+// many: another child is up, or some child was within Period. What can come up is
+// worth another attempt.
+func (s *State) persists(c *Child) bool {
+	if !s.Flags.Persist || s.grouped() {
+		return false
+	}
+	if s.LastUp > 0 && s.now-s.LastUp <= Time(s.Flags.Period) {
+		return true
+	}
+	for p := s.Order.Active.next(0); p >= 0; p = s.Order.Active.next(p + 1) {
+		if o := s.Children[s.Order.Keys[p]]; o != c && o.Phase == Running && !o.Dead {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *State) giveUp(c *Child, why Why) {

@@ -73,6 +73,7 @@ const (
 	StartError
 	ShutdownError
 	GaveUp
+	Persisted // no report of OTP's: it would have given up here, but for Flags.Persist
 )
 
 // Reply is the answer to a request.

@@ -24,6 +24,8 @@ type State struct {
 	LastKey  Key
 	LastRun  uint64
 	Window   Window
+	LastUp   Time // the latest end of an instance that was up; zero: none has ended
+	Excess   int  // Persist: attempts in a row that were more than Max
 
 	Specs, Live, Supers int // for count_children: kept specs, running, labelled supervisor
 	Significant         int // significant children that are not Down
