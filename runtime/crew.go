@@ -54,16 +54,17 @@ type member struct {
 	id     pool.Worker
 	gen    *generation
 	why    pool.Why
-	begun  time.Time // launched, or appointed
-	placed chan int  // a spare's slot; capacity 1
-	warm   bool      // a spare that waits; guarded by crew.mu
-	seated bool      // it is, or was, a slot's worker; guarded by crew.mu
-	unfit  bool      // to be killed as soon as there is something to kill; likewise
-	peer   *peer     // nil until it is forked; likewise
-	err    error     // why it did not become ready; likewise
-	asked  time.Time // when it was asked to drain; likewise
-	leaves pool.Why  // why it was asked; likewise
-	slot   int       // likewise
+	begun  time.Time     // launched, or appointed
+	placed chan int      // a spare's slot; capacity 1
+	warm   bool          // a spare that waits; guarded by crew.mu
+	seated bool          // it is, or was, a slot's worker; guarded by crew.mu
+	unfit  bool          // to be killed as soon as there is something to kill; likewise
+	drop   chan struct{} // closed when unfit is set
+	peer   *peer         // nil until it is forked; likewise
+	err    error         // why it did not become ready; likewise
+	asked  time.Time     // when it was asked to drain; likewise
+	leaves pool.Why      // why it was asked; likewise
+	slot   int           // likewise
 }
 
 // started answers the supervisor's start of a slot.
@@ -158,7 +159,7 @@ func (c *crew) perform(e pool.Effect) {
 	case pool.Launch:
 		m := &member{
 			id: e.Worker, gen: c.rt.gens.take(int(e.Gen)), why: e.Why, slot: e.Slot,
-			begun: time.Now(), placed: make(chan int, 1),
+			begun: time.Now(), placed: make(chan int, 1), drop: make(chan struct{}),
 		}
 		c.mu.Lock()
 		c.members[m.id] = m
@@ -373,7 +374,10 @@ func (c *crew) drain(e pool.Effect) {
 func (c *crew) kill(e pool.Effect) {
 	m := c.member(e.Worker)
 	c.mu.Lock()
-	m.unfit = true
+	if !m.unfit {
+		m.unfit = true
+		close(m.drop)
+	}
 	p, seated := m.peer, m.seated
 	c.mu.Unlock()
 	switch {
@@ -393,7 +397,7 @@ func (c *crew) life(m *member) {
 		c.mourn(m, p)
 	}
 	final := c.bury(m, p, err)
-	c.step(pool.Event{Kind: pool.Ended, Worker: m.id, Final: final})
+	c.step(pool.Event{Kind: pool.Ended, Worker: m.id, Final: final, Struck: p != nil && p.struck()})
 }
 
 // bury keeps of a worker that has ended what a roll may have to blame, and tells
@@ -438,12 +442,12 @@ func (c *crew) bring(m *member) (*peer, error) {
 	if m.slot != pool.Spare {
 		w.Incarnation = c.incarnation(m.slot)
 	}
-	ctx, cancel := context.WithTimeoutCause(c.limit, c.pool.StartTimeout, supervisor.ErrStartTimeout)
-	defer cancel()
-	p, err := c.rt.hatch(w, c.pool.Isolation, m.gen)
+	p, err := c.hatch(m, w)
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeoutCause(c.limit, c.pool.StartTimeout, supervisor.ErrStartTimeout)
+	defer cancel()
 	spent := sync.OnceFunc(func() { c.due(m, "requests") })
 	p.spent.Store(&spent)
 	c.mu.Lock()
@@ -487,6 +491,25 @@ func (c *crew) bring(m *member) (*peer, error) {
 	p.killFor(KilledUnwanted)
 	<-p.done
 	return p, err
+}
+
+// hatch starts m. While the master lacks what that takes it tries again: for as long as it
+// takes when the slot had a worker before, else for StartTimeout, as there are those who
+// wait for the outcome. With Pool.OTP the start fails.
+func (c *crew) hatch(m *member, w welcome) (p *peer, err error) {
+	try := func() error {
+		p, err = c.rt.hatch(w, c.pool.Isolation, m.gen)
+		return err
+	}
+	if c.pool.OTP {
+		return p, try()
+	}
+	ctx, cancel := c.limit, context.CancelFunc(func() {})
+	if m.why != pool.ForStart || w.Incarnation == 1 {
+		ctx, cancel = context.WithTimeout(ctx, c.pool.StartTimeout)
+	}
+	defer cancel()
+	return p, c.rt.whileShort(ctx, m.drop, w.Name, try)
 }
 
 // mourn says how a worker ended, and gives its name back to who is in its place.

@@ -25,6 +25,9 @@ func (p Pool) complete() Pool {
 	}
 	p.StartTimeout = cmp.Or(p.StartTimeout, defaultStartTimeout)
 	p.Shutdown = cmp.Or(p.Shutdown, defaultPoolShutdown)
+	if !p.OTP && p.Backoff == (supervisor.Backoff{}) {
+		p.Backoff = poolBackoff
+	}
 	p.MaxDraining = cmp.Or(p.MaxDraining, 2*p.Size+1)
 	p.Recycle = p.Recycle.complete()
 	switch {
@@ -36,13 +39,30 @@ func (p Pool) complete() Pool {
 	return p
 }
 
+// persists tells whether the pool goes on over its budget while its workers show that
+// they can live. A budget of none says that the first failure is its supervisor's.
+func (p Pool) persists() bool {
+	return !p.OTP && p.Strategy == supervisor.OneForOne && p.Intensity.Max > 0
+}
+
 // rules is what internal/pool needs to know of a complete p.
 func (p Pool) rules() pool.Config {
 	return pool.Config{
 		Surge: max(p.MaxSurge, 0), Unavailable: p.MaxUnavailable, Spares: p.Spares,
 		Draining: p.MaxDraining, Recycling: p.Recycle.Max, Cull: pool.Cull(p.Cull),
-		Retry: spareRetry, MaxRetry: maxSpareRetry,
+		Retry: spareRetry, MaxRetry: maxSpareRetry, Struck: p.mayBeStruck(),
 	}
+}
+
+// maxStruck is how often a worker that is on its way to a slot is started again, when it
+// is killed from outside, before the slot's start has failed.
+const maxStruck = 5
+
+func (p Pool) mayBeStruck() int {
+	if p.OTP {
+		return 0
+	}
+	return maxStruck
 }
 
 // crews are the pools that run, and the listener process.

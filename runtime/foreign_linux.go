@@ -1,6 +1,7 @@
 package coppice
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,21 +31,30 @@ type program struct {
 
 // startForeign starts another program and returns when it is ready.
 func (rt *Runtime) startForeign(ctx context.Context, spec Process, name string, incarnation int) (supervisor.Instance, error) {
-	ready, err := newReadiness(spec.Ready)
-	if err != nil {
-		return nil, fmt.Errorf("coppice: start %s: %w", name, err)
+	timeout := cmp.Or(spec.StartTimeout, defaultStartTimeout)
+	var ready *readiness
+	var body *processBody
+	try := func() (err error) {
+		if ready, err = newReadiness(spec.Ready); err != nil {
+			return short(fmt.Errorf("coppice: start %s: %w", name, err))
+		}
+		if body, err = rt.forkForeign(spec, OutputLine{Name: name, Incarnation: incarnation}, ready.see, ready.variables()...); err != nil {
+			ready.close()
+		}
+		return err
 	}
-	defer ready.close()
-	body, err := rt.forkForeign(spec, OutputLine{Name: name, Incarnation: incarnation}, ready.see, ready.variables()...)
+	wait, cancel := ctx, context.CancelFunc(func() {})
+	if incarnation == 1 { // who starts the tree, or adds a child, wants to know
+		wait, cancel = context.WithTimeout(ctx, timeout)
+	}
+	err := rt.whileShort(wait, nil, name, try)
+	cancel()
 	if err != nil {
 		return nil, err
 	}
+	defer ready.close()
 	p := &program{rt: rt, spec: spec, body: body, name: name, inc: incarnation, done: make(chan struct{})}
 	go p.live() // ends with the process
-	timeout := spec.StartTimeout
-	if timeout == 0 {
-		timeout = defaultStartTimeout
-	}
 	began := time.Now()
 	switch err := ready.await(ctx, body, timeout); {
 	case err == nil:

@@ -18,7 +18,10 @@ type grove struct {
 
 func (g *grove) Start(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
 	c := newCrew(g.rt, g.path, g.role, g.pool)
-	spec := supervisor.Spec{Strategy: g.pool.Strategy, Intensity: g.pool.Intensity, Backoff: g.pool.Backoff, StopTogether: !g.pool.StopInOrder}
+	spec := supervisor.Spec{
+		Strategy: g.pool.Strategy, Intensity: g.pool.Intensity, Backoff: g.pool.Backoff,
+		StopTogether: !g.pool.StopInOrder && !g.pool.OTP, Persist: g.pool.persists(),
+	}
 	for slot := range g.rt.enlist(c) {
 		spec.Children = append(spec.Children, c.slotSpec(slot))
 	}
@@ -40,7 +43,7 @@ func (g *grove) Start(ctx context.Context, inc supervisor.Incarnation) (supervis
 func (c *crew) slotSpec(slot int) supervisor.ChildSpec {
 	return supervisor.ChildSpec{
 		ID: c.seatID(slot), Start: seatStarter{c, slot},
-		Restart: c.pool.Restart, Shutdown: c.pool.Shutdown, StartTimeout: c.pool.StartTimeout,
+		Restart: c.pool.Restart, Shutdown: c.pool.Shutdown, // the crew minds StartTimeout, from the fork on
 	}
 }
 

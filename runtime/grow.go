@@ -20,6 +20,10 @@ const defaultStartTimeout = 30 * time.Second
 // milliseconds; OTP's 1 in 5 s is for one process's actors.
 var poolIntensity = supervisor.Intensity{Max: 10, Period: 10 * time.Second}
 
+// poolBackoff holds starts that fail, and crashes over the budget, so far apart that a
+// machine can bear them, and no further than a client in the backlog can wait.
+var poolBackoff = supervisor.Backoff{Initial: 50 * time.Millisecond, Max: time.Second, AtOnce: true}
+
 // listenerShutdown bounds the stop of the listener process, which has nothing
 // under way by then.
 const listenerShutdown = 2 * time.Second

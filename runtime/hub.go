@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -120,6 +121,8 @@ func (h *hub) appoint(ctx context.Context, p *peer) {
 	}
 }
 
+var errNoPair = errors.New("one of the two has ended")
+
 // introduce gives the listener process and a worker a channel of their own, over
 // which connections go without passing the master. It waits for neither: who does not
 // read what the master says is replaced, and the other gets its link to who comes next.
@@ -136,7 +139,17 @@ func (h *hub) introduce(ctx context.Context, listener, worker *peer) error {
 		w.child.linked(from, b)
 		return nil
 	}
-	a, b, err := fdipc.Socketpair()
+	var a, b *os.File
+	err := h.rt.whileShort(ctx, nil, listener.name(), func() (err error) {
+		if listener.finished() || worker.finished() {
+			return errNoPair
+		}
+		a, b, err = fdipc.Socketpair()
+		return short(err)
+	})
+	if errors.Is(err, errNoPair) {
+		return nil // nobody is there to be linked
+	}
 	if err != nil {
 		return fmt.Errorf("coppice: link %s to %s: %w", listener.name(), worker.name(), err)
 	}

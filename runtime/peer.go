@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
@@ -267,12 +268,46 @@ func (p *peer) words() supervisor.Reason {
 // beforeReady is the error of a child that did not become ready. When it has
 // ended that is why, and not err, which is what the master met meanwhile.
 func (p *peer) beforeReady(err error) error {
-	select {
-	case <-p.done:
+	if p.endsAfter(err) {
 		return fmt.Errorf("coppice: %s ended before it was ready: %w", p.name(), p.ended())
-	default:
-		return fmt.Errorf("coppice: %s: %w", p.name(), err)
 	}
+	return fmt.Errorf("coppice: %s: %w", p.name(), err)
+}
+
+// deathKnown bounds how long the death of a child is waited for whose channel broke.
+const deathKnown = 2 * time.Second
+
+// endsAfter tells whether the child has ended, of which err, that the master met, is then
+// but a sign. A channel breaks before the end is known: that is waited for.
+func (p *peer) endsAfter(err error) bool {
+	if channelOver(err) {
+		timer := time.NewTimer(deathKnown)
+		defer timer.Stop()
+		select {
+		case <-p.done:
+		case <-timer.C:
+		}
+	}
+	return p.finished()
+}
+
+// channelOver tells whether err says that a channel has ended.
+func channelOver(err error) bool {
+	for _, over := range []error{fdipc.ErrPeerLost, fdipc.ErrClosed, io.EOF, syscall.EPIPE, syscall.ECONNRESET} {
+		if errors.Is(err, over) {
+			return true
+		}
+	}
+	return false
+}
+
+// struck tells whether somebody outside the tree has ended the child.
+func (p *peer) struck() bool {
+	switch p.exit.Signal {
+	case syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT:
+		return p.killed.Load() == nil && p.hung.Load() == nil && !p.body.sent().has(p.exit.Signal)
+	}
+	return false
 }
 
 // sayWelcome sends the first frame: who the child is, and the table in which it
@@ -323,10 +358,8 @@ func (p *peer) sendLink(to *peer, end *os.File) error {
 	}
 	if err := p.tell(control(frameLink, to.sibling(), h)); err != nil {
 		err = errors.Join(err, h.Close())
-		for _, over := range []error{fdipc.ErrFull, fdipc.ErrPeerLost, fdipc.ErrClosed, io.EOF} {
-			if errors.Is(err, over) {
-				return nil
-			}
+		if errors.Is(err, fdipc.ErrFull) || channelOver(err) {
+			return nil
 		}
 		return err
 	}

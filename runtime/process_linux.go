@@ -55,7 +55,7 @@ type processBody struct {
 func (rt *Runtime) fork(p *peer, exe *executable) error {
 	local, remote, err := fdipc.Socketpair()
 	if err != nil {
-		return err
+		return short(err)
 	}
 	defer remote.Close()
 	env, share := Environment{}, 1
@@ -81,7 +81,7 @@ func (rt *Runtime) fork(p *peer, exe *executable) error {
 		b.kill()
 		<-b.done()
 	}
-	return err
+	return short(err) // it takes a table of shared memory
 }
 
 // forkForeign starts another program. vars are added to its environment, and line,
@@ -125,22 +125,22 @@ type spawning struct {
 func (rt *Runtime) spawn(cmd process.Command, env Environment, how spawning) (*processBody, error) {
 	out, err := env.outfit(&cmd)
 	if err != nil {
-		return nil, fmt.Errorf("coppice: start %s: %w", how.who.Name, err)
+		return nil, short(fmt.Errorf("coppice: start %s: %w", how.who.Name, err))
 	}
 	defer out.close()
 	stdin, err := os.Open(os.DevNull)
 	if err != nil {
-		return nil, err
+		return nil, short(err)
 	}
 	defer stdin.Close()
 	outR, outW, err := process.OutputPipe()
 	if err != nil {
-		return nil, err
+		return nil, short(err)
 	}
 	defer outW.Close()
 	errR, errW, err := process.OutputPipe()
 	if err != nil {
-		return nil, errors.Join(err, outR.Close())
+		return nil, short(errors.Join(err, outR.Close()))
 	}
 	defer errW.Close()
 	cmd.Files[0], cmd.Files[1], cmd.Files[2] = stdin, outW, errW
@@ -151,7 +151,7 @@ func (rt *Runtime) spawn(cmd process.Command, env Environment, how spawning) (*p
 	}
 	proc, err := process.Start(cmd)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("coppice: %s: %w", how.who.Name, err), outR.Close(), errR.Close())
+		return nil, short(errors.Join(fmt.Errorf("coppice: %s: %w", how.who.Name, err), outR.Close(), errR.Close()))
 	}
 	b := &processBody{rt: rt, proc: proc, began: time.Now(), oom: process.WatchOOM(proc.PID()), grace: how.grace, ended: make(chan struct{}), killed: make(chan struct{})}
 	b.stopping.log, b.stopping.name, b.stopping.pid = rt.log, how.who.Name, proc.PID()

@@ -29,6 +29,7 @@ type Runtime struct {
 	crews        crews
 	reload       chan struct{} // holds one token while a reload goes on
 	output       *outputQueue
+	scarce       scarcity
 	stopsRefused atomic.Uint64 // a child's requests that the master stop
 	crashes      *crashQueue   // nil when nobody wants to know
 	reaper       *reaper       // nil where orphans are somebody else's

@@ -44,10 +44,25 @@ type Pool struct {
 	// is -1, and Listen and Ready are refused. An error is that of the start. nil = nothing.
 	Warm WorkerFunc
 
-	Strategy  supervisor.Strategy  // over the slots; OneForOne by default
-	Restart   supervisor.Restart   // of each worker; Permanent by default
-	Intensity supervisor.Intensity // zero = 10 restarts in 10 s (OTP's 1 in 5 s suits no pool)
-	Backoff   supervisor.Backoff   // between restarts; zero = none
+	Strategy supervisor.Strategy // over the slots; OneForOne by default
+	Restart  supervisor.Restart  // of each worker; Permanent by default
+
+	// Intensity is how many restarts are made at once; zero = 10 in 10 s (OTP's 1 in 5 s
+	// suits no pool). Beyond it Backoff holds them apart, and an error in the log says so,
+	// at the first, the second, the fourth, and so on. The pool gives up when the budget is
+	// used up and no worker is ready, nor was within the Period: it cannot live. With a Max
+	// of 0, with a Strategy other than OneForOne and with OTP it gives up in any case.
+	Intensity supervisor.Intensity
+
+	// Backoff is between starts that fail, and between restarts beyond Intensity; zero =
+	// 50 ms, doubling up to 1 s. One of your own holds every restart back, unless its
+	// AtOnce is set. What the master lacks for a start counts nowhere: it waits for that.
+	Backoff supervisor.Backoff
+
+	// OTP chooses Erlang's rules to the letter: every attempt counts, those included for
+	// which the master lacks something, there is no back-off, the pool gives up when the
+	// budget is used up, and workers are stopped one by one. Conflicts with Backoff.
+	OTP bool
 
 	// Check, if set, is asked at each heartbeat whether the worker does its work:
 	// an error is a beat that was missed, and so is no answer. It runs in the

@@ -74,6 +74,9 @@ func (q *questions) ask(ctx context.Context, p *peer) (string, error) {
 	q.mu.Unlock()
 	defer q.take(n)
 	if err := p.conn.Send(ctx, control(frameStacks, stacks{N: n})); err != nil {
+		if p.endsAfter(err) {
+			return "", p.ended()
+		}
 		return "", err
 	}
 	select {

@@ -164,6 +164,9 @@ func (p Pool) validate(bad report, path string) {
 	if p.MaxDraining < 0 {
 		bad(path, "MaxDraining", p.MaxDraining, "is negative")
 	}
+	if p.OTP && p.Backoff != (supervisor.Backoff{}) {
+		bad(path, "Backoff", p.Backoff, "stands beside OTP, which restarts at once")
+	}
 	if p.Cull > LeastBusy {
 		bad(path, "Cull", p.Cull, "is none of youngest, oldest, least-busy")
 	}

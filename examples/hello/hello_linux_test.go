@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
@@ -393,10 +395,10 @@ func TestSecondSignal(t *testing.T) {
 	}
 }
 
-// TestGivesUp: a worker that cannot live ends the program, which says which child
-// it was, why, and what the budget was.
+// TestGivesUp: by Erlang's rules a worker that crashes too often ends the program, which
+// says which child it was, why, and what the budget was.
 func TestGivesUp(t *testing.T) {
-	h := start(t, "-workers", "1", "-restarts", "3")
+	h := start(t, "-workers", "1", "-restarts", "3", "-otp")
 	for running := true; running; {
 		if _, err := h.get("/crash?how=exit"); err == nil {
 			t.Fatal("a crash was answered")
@@ -411,6 +413,69 @@ func TestGivesUp(t *testing.T) {
 		t.Errorf("exit code %d, want 1", code)
 	}
 	h.Await(`^coppice: .*master/web: gave up: more than 3 restarts in 10s: .*web/0.*exit code 3`)
+}
+
+// TestShortage: the master cannot start a process, because it is out of descriptors,
+// while workers are killed: who lives goes on, it is told once that it begins and once
+// that it ends, and the slots have their workers then. No budget, here of 3, is touched.
+func TestShortage(t *testing.T) {
+	h := start(t, "-workers", "3", "-restarts", "3")
+	lives := h.root().PID
+	var limit unix.Rlimit
+	if err := unix.Prlimit(h.PID(), unix.RLIMIT_NOFILE, nil, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := unix.Rlimit{Cur: 3, Max: limit.Max} // descriptors that are open stay open
+	if err := unix.Prlimit(h.PID(), unix.RLIMIT_NOFILE, &none, nil); err != nil {
+		t.Fatal(err)
+	}
+	killed := map[int]bool{}
+	for len(killed) < 2 {
+		if pid := h.root().PID; pid != lives && !killed[pid] {
+			killed[pid] = true
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	h.Await(`level=ERROR msg="the master is short of what a start takes.* name=web/`)
+	for range 20 {
+		if pid := h.root().PID; pid != lives {
+			t.Fatalf("process %d answers, only %d lives", pid, lives)
+		}
+	}
+	if err := unix.Prlimit(h.PID(), unix.RLIMIT_NOFILE, &limit, nil); err != nil {
+		t.Fatal(err)
+	}
+	h.Await(`level=WARN msg="the shortage is over.* starts=2 attempts=`)
+	pids := map[int]bool{}
+	runtimetest.Eventually(t, "three workers answer", func() bool {
+		pids[h.root().PID] = true
+		return len(pids) == 3
+	})
+	for _, line := range h.Lines() {
+		if strings.Contains(line, "start failed") {
+			t.Error(line)
+		}
+	}
+}
+
+// TestCrashStorm: requests that kill the worker that answers them do not end a service,
+// beyond its budget neither: those that wait are answered by who comes back, and it is
+// told.
+func TestCrashStorm(t *testing.T) {
+	h := start(t, "-workers", "4", "-restarts", "16")
+	for range 22 {
+		if _, err := h.get("/crash?how=segv"); err == nil {
+			t.Fatal("a crash was answered")
+		}
+	}
+	h.root()
+	h.Await(`level=ERROR msg="supervisor: goes on over its budget" path=master/web .*more than 16 restarts in 10s: .*web/\d: exit code 2`)
+	h.Signal(syscall.SIGTERM)
+	if code := h.Wait(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
 }
 
 // TestWaysToDie: each end is told apart, in one line.

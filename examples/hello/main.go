@@ -27,7 +27,8 @@ func main() {
 		workers   = flag.Int("workers", 2, "worker processes")
 		policy    = flag.String("policy", "round-robin", "who gets a connection: round-robin, least-loaded, hash, shared or reuseport")
 		isolation = flag.String("isolation", "process", "what a worker is: process or goroutine")
-		restarts  = flag.Int("restarts", 250, "restarts within 10 s before the pool gives up, and the program with it")
+		restarts  = flag.Int("restarts", 250, "restarts within 10 s that are made at once")
+		otp       = flag.Bool("otp", false, "beyond -restarts the pool gives up, and the program with it, as in OTP")
 		boot      = flag.Duration("start-timeout", 30*time.Second, "how long a worker may take until it is ready")
 		quiet     = flag.Bool("quiet", false, "print and log errors only")
 	)
@@ -61,6 +62,7 @@ func main() {
 			Isolation: iso,
 
 			StartTimeout: *boot,
+			OTP:          *otp,
 			Intensity:    supervisor.Intensity{Max: *restarts, Period: 10 * time.Second},
 			Worker: func(ctx context.Context, w *coppice.Worker) error {
 				ln, err := w.ListenOn(ctx, coppice.Listener{

@@ -16,9 +16,9 @@ var rewrite = flag.Bool("rewrite", false, "write what the scenarios in testdata 
 
 // TestScenarios plays testdata/*.txt. A line that is not indented is a command:
 //
-//	config surge=1 unavailable=0 spares=0 draining=4 recycling=1 cull=youngest
+//	config surge=1 unavailable=0 spares=0 draining=4 recycling=1 cull=youngest struck=0
 //	start 0, cancel 0, ask 0, slay 0          the supervisor, for a slot
-//	warm 1, ready 1, ended 1 [final], due 1   a worker
+//	warm 1, ready 1, ended 1 [final] [struck], due 1  a worker
 //	roll 2 [back], abort, scale 3 [busy 0=5,1=2], added 2 [failed], removed 2
 //	at 5s                                     the time from now on
 //	tick, stop, slay-all
@@ -101,6 +101,8 @@ func parseConfig(t *testing.T, fields []string) Config {
 			cfg.Spares = n
 		case "draining":
 			cfg.Draining = n
+		case "struck":
+			cfg.Struck = n
 		case "recycling":
 			cfg.Recycling = n
 		case "cull":
@@ -138,6 +140,8 @@ func parseEvent(t *testing.T, f []string) Event {
 		switch word {
 		case "final":
 			ev.Final = true
+		case "struck":
+			ev.Struck = true
 		case "back":
 			ev.Back = true
 		case "failed":

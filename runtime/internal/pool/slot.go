@@ -45,12 +45,12 @@ func (s *State) launch(slot int, gen Generation, why Why) Worker {
 
 // bringUp answers the supervisor's start of a slot that has its worker.
 func (s *State) bringUp(l *slot) {
-	l.asked, l.up, l.going = false, true, false
+	l.asked, l.up, l.going, l.struck = false, true, false, 0
 	s.do(Effect{Kind: Up, Slot: l.n, Worker: l.cur, Gen: s.workers[l.cur].gen})
 }
 
 func (s *State) failStart(l *slot, because Worker) {
-	l.asked, l.void = false, false
+	l.asked, l.void, l.struck = false, false, 0
 	s.do(Effect{Kind: Fail, Slot: l.n, Worker: because})
 }
 
@@ -204,7 +204,7 @@ func (s *State) ended(ev Event) {
 	case w.id == l.next && l.held:
 		l.next, l.held = 0, false
 	case w.id == l.next:
-		s.notReady(l, w)
+		s.notReady(l, w, ev.Struck)
 	case l.up && l.going:
 		l.cur = 0
 		s.down(l, w.id)
@@ -221,7 +221,7 @@ func (s *State) ended(ev Event) {
 }
 
 // notReady takes note that the worker that was on its way to l has ended before.
-func (s *State) notReady(l *slot, w *worker) {
+func (s *State) notReady(l *slot, w *worker, struck bool) {
 	l.next = 0
 	if l.step != still {
 		s.stepFailed(l, w)
@@ -231,6 +231,9 @@ func (s *State) notReady(l *slot, w *worker) {
 	case !l.asked:
 	case w.phase == appointed && !s.stopping: // the spare was no good: that is not the slot's fault
 		s.spareFailed()
+		l.next = s.launch(l.n, l.gen, ForStart)
+	case struck && w.phase == launching && l.struck < s.cfg.Struck && !s.stopping: // that says nothing of it
+		l.struck++
 		l.next = s.launch(l.n, l.gen, ForStart)
 	default:
 		s.failStart(l, w.id)

@@ -59,6 +59,7 @@ type slot struct {
 	due      bool // to be recycled
 	failures int  // of recycling, in a row
 	retry    Time
+	struck   int // workers of this start that were killed from outside
 }
 
 // ready tells whether somebody works in the slot, and nobody has asked him to go.

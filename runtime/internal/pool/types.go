@@ -25,6 +25,7 @@ type Config struct {
 	Draining    int // workers that may drain at once
 	Recycling   int // slots at once that are recycled
 	Cull        Cull
+	Struck      int // times that a start survives a kill from outside
 
 	// Retry is the first delay after a spare has failed, or a recycling; it doubles
 	// with each failure in a row up to MaxRetry.
@@ -64,7 +65,7 @@ const (
 	// Ready: Worker does its work.
 	Ready
 	// Ended: Worker is no more. Final: its restart type says that nobody will
-	// restart it.
+	// restart it. Struck: it was killed from outside.
 	Ended
 	// Roll: replace every worker by one of Gen. Answered by Rolled. Back: it is the
 	// way back from a roll that has failed elsewhere, and does not fail.
@@ -104,6 +105,7 @@ type Event struct {
 	Final  bool
 	Back   bool
 	Failed bool
+	Struck bool
 }
 
 // Why is the purpose of a worker that is launched or appointed, or the cause of its

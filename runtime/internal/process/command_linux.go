@@ -45,17 +45,6 @@ type Command struct {
 // what a fork cannot.
 func (cmd *Command) settles() bool { return len(cmd.Rlimits) > 0 || cmd.Nice != 0 }
 
-// An OptionError says which part of a [Command] the system does not honour.
-type OptionError struct {
-	Option string // the field's name and its value
-	Err    error
-}
-
-func (e *OptionError) Error() string { return e.Option + ": " + e.Err.Error() }
-
-// Unwrap returns what the system said.
-func (e *OptionError) Unwrap() error { return e.Err }
-
 // Start forks and execs cmd as the leader of a process group of its own, so that
 // a Ctrl-C at the terminal is this program's alone. It returns once the exec has
 // succeeded. An error is an *os.PathError with argv[0] as its path, around the
@@ -132,6 +121,9 @@ func raise(fds []uintptr, above int) (raised int, err error) {
 			continue
 		}
 		raised, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, above+1)
+		if errors.Is(err, unix.EINVAL) { // fcntl(2): the number is beyond RLIMIT_NOFILE
+			err = fmt.Errorf("%w: a number above %d is needed (RLIMIT_NOFILE)", unix.EMFILE, above)
+		}
 		if err != nil {
 			return -1, os.NewSyscallError("fcntl", err)
 		}

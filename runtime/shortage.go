@@ -1,0 +1,114 @@
+package coppice
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/coppice-go/coppice/runtime/internal/process"
+)
+
+// A shortage is the error of a start for which the master lacked something: a
+// descriptor, a process, memory, room for a file. It says nothing of the child. It is
+// made where such a thing is taken, so that the same errno in a worker's own error is
+// the worker's.
+type shortage struct{ err error }
+
+func (s *shortage) Error() string { return s.err.Error() }
+
+// Unwrap returns what the kernel said.
+func (s *shortage) Unwrap() error { return s.err }
+
+// short makes a shortage of the error of taking something, if it is one.
+func short(err error) error {
+	if _, option := errors.AsType[*process.OptionError](err); option {
+		return err // of what was asked for
+	}
+	for _, e := range []syscall.Errno{
+		syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.ENOSPC, syscall.EDQUOT, syscall.ENOBUFS,
+		syscall.ETXTBSY, // the program is being written
+	} {
+		if errors.Is(err, e) {
+			return &shortage{err}
+		}
+	}
+	return err
+}
+
+func isShort(err error) bool {
+	_, ok := errors.AsType[*shortage](err)
+	return ok
+}
+
+// Between two attempts at something that is short.
+const (
+	firstShortRetry = 20 * time.Millisecond
+	maxShortRetry   = time.Second
+)
+
+// whileShort calls try until it is no shortage that it returns, with growing pauses. The
+// end of ctx, or unwanted, ends that: the error is try's latest then. A shortage is told
+// in a line when it begins and in one when it is over, however many wait for that.
+func (rt *Runtime) whileShort(ctx context.Context, unwanted <-chan struct{}, name string, try func() error) error {
+	err := try()
+	if !isShort(err) {
+		return err
+	}
+	rt.scarce.begin(rt.log, name, err)
+	defer rt.scarce.end(rt.log)
+	for pause := firstShortRetry; isShort(err); pause = min(2*pause, maxShortRetry) {
+		timer := time.NewTimer(pause/2 + rand.N(pause/2))
+		select {
+		case <-timer.C:
+		case <-unwanted:
+			timer.Stop()
+			return err
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		}
+		rt.scarce.tried()
+		err = try()
+	}
+	return err
+}
+
+// scarcity is the starts that wait for what is short.
+type scarcity struct {
+	mu       sync.Mutex
+	waiting  int
+	starts   int
+	attempts int
+	since    time.Time
+}
+
+func (s *scarcity) begin(log *slog.Logger, name string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting++
+	s.starts++
+	s.attempts++
+	if s.waiting == 1 {
+		s.since = time.Now()
+		log.Error("the master is short of what a start takes: starts are tried again, and count in no budget", "name", name, "err", err)
+	}
+}
+
+func (s *scarcity) tried() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.attempts++
+}
+
+func (s *scarcity) end(log *slog.Logger) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting--; s.waiting == 0 {
+		log.Warn("the shortage is over, or no start waits for its end", "starts", s.starts, "attempts", s.attempts, "took", time.Since(s.since).Round(time.Millisecond))
+		s.starts, s.attempts = 0, 0
+	}
+}
