@@ -305,7 +305,7 @@ func channelOver(err error) bool {
 func (p *peer) struck() bool {
 	switch p.exit.Signal {
 	case syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT:
-		return p.killed.Load() == nil && p.hung.Load() == nil && !p.body.sent().has(p.exit.Signal)
+		return p.exit.Killed == "" && p.hung.Load() == nil && !p.body.sent().has(p.exit.Signal)
 	}
 	return false
 }
