@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -301,13 +302,12 @@ func channelOver(err error) bool {
 	return false
 }
 
-// struck tells whether somebody outside the tree has ended the child.
+// strikes are the signals by which something outside the tree ends a process.
+var strikes = []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT}
+
+// struck reports whether something outside the tree has ended the child.
 func (p *peer) struck() bool {
-	switch p.exit.Signal {
-	case syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT:
-		return p.exit.Killed == "" && p.hung.Load() == nil && !p.body.sent().has(p.exit.Signal)
-	}
-	return false
+	return slices.Contains(strikes, p.exit.Signal) && p.exit.Killed == "" && p.hung.Load() == nil && !p.body.sent().has(p.exit.Signal)
 }
 
 // sayWelcome sends the first frame: who the child is, and the table in which it

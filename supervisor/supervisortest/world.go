@@ -384,6 +384,7 @@ func (s *sup) report(e *rules.Effect, k *slot) {
 		s.log("shutdown_error %s %s", who, k.reason)
 	case rules.GaveUp:
 		s.log("shutdown %s reached_max_restart_intensity", who)
+	case rules.Persisted: // beyond OTP, which never does
 	}
 }
 
