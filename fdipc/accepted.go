@@ -154,10 +154,15 @@ func (h *Handle) Accepted() Accepted {
 	return a
 }
 
-// acceptedOf returns what is known of a connection that is to be sent.
-func acceptedOf(c net.Conn) string {
-	if s, ok := c.(*Socket); ok {
+// acceptedOf returns what is known of v, which has a descriptor that is to be sent, if it is
+// a connection. One without a descriptor is handed over as it is and knows its own.
+func acceptedOf(v any) string {
+	if s, ok := v.(*Socket); ok {
 		return s.accepted
+	}
+	c, ok := v.(net.Conn)
+	if !ok {
+		return ""
 	}
 	var a Accepted
 	a.Remote, a.RemoteName = endOf(c.RemoteAddr())

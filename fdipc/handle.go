@@ -90,14 +90,12 @@ const (
 // a descriptor can only be sent within the process.
 func HandleOf(v any) (*Handle, error) {
 	h := &Handle{fd: -1, v: v}
-	if c, ok := v.(net.Conn); ok {
-		h.accepted = acceptedOf(c)
-	}
 	if fd, ok, err := socketFD(v); ok {
 		if err != nil {
 			return nil, fmt.Errorf("fdipc: handle: %w", err)
 		}
 		h.fd = int32(fd)
+		h.accepted = acceptedOf(v)
 		return h, nil
 	}
 	switch x := v.(type) {
@@ -109,6 +107,7 @@ func HandleOf(v any) (*Handle, error) {
 		if err := rc.Control(func(fd uintptr) { h.fd = int32(fd) }); err != nil {
 			return nil, fmt.Errorf("fdipc: handle: %w", err)
 		}
+		h.accepted = acceptedOf(v)
 	case net.Conn, net.Listener, net.PacketConn:
 		h.kind = HandleValue
 	default:
