@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -25,11 +24,11 @@ func spendChild(cfg Config, root *node, channel *os.File) error {
 	}
 	c := newChild(cfg, root)
 	c.process = true
-	go c.heedSignals() // ends with the process
 	conn, err := fdipc.New(channel, c.transport())
 	if err != nil {
 		return fmt.Errorf("coppice: the channel to the master: %w", err)
 	}
+	obeyers <- obeyer{c, conn}
 	go c.outliveNoMaster(conn) // ends with the process
 	bye := c.run(conn, c.ownPipeline)
 	c.part(bye)
@@ -44,22 +43,6 @@ func spendChild(cfg Config, root *node, channel *os.File) error {
 	}
 	os.Exit(exitOK)
 	return nil
-}
-
-// heedSignals takes SIGTERM as what it is here: the master has died (the
-// parent-death signal, which may come before or after the end of the channel), or
-// an operator wants this child to end: both begin an orphan's drain. In a drain
-// that the master has asked for it is the master's last warning.
-func (c *child) heedSignals() {
-	terms := make(chan os.Signal, 1)
-	signal.Notify(terms, syscall.SIGTERM)
-	for range terms {
-		d := c.cfg.OrphanDrain
-		if context.Cause(c.ctx) == errAsked {
-			d = 0
-		}
-		c.beginDrain(errOrphan, d, 0)
-	}
 }
 
 // outliveNoMaster makes sure that no child stays behind: one whose drain is over

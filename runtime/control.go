@@ -39,6 +39,7 @@ const (
 	frameAppoint                          // master, to a spare: your place
 	frameSpent                            // child: I have had my share of requests
 	frameStacks                           // master: where do your goroutines stand; child, with the same number: there
+	frameOrder                            // child: I was told by a signal to end, and not by you
 
 	// The child's telemetry, each kind of payload one frame; see payloadFrame.
 	frameSpans   fdipc.Kind = 0x50 // child: finished spans
@@ -87,6 +88,9 @@ type appointment struct {
 	Incarnation int
 	Requests    int64 `json:",omitempty"` // as in welcome
 }
+
+// order is a signal from outside that told a child to end.
+type order struct{ Signal string }
 
 // stopRequest begins a child's drain.
 type stopRequest struct {
@@ -183,7 +187,7 @@ func maxPayload(kind fdipc.Kind) int {
 
 // ownKind reports whether frames of that kind are of this package.
 func ownKind(k fdipc.Kind) bool {
-	return k >= frameWelcome && k <= frameStacks || k == frameSpans || k == frameMetrics
+	return k >= frameWelcome && k <= frameOrder || k == frameSpans || k == frameMetrics
 }
 
 // withinBounds returns an error for a frame that is longer than maxPayload. It is asked

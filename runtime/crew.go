@@ -65,6 +65,7 @@ type member struct {
 	asked  time.Time     // when it was asked to drain; likewise
 	leaves pool.Why      // why it was asked; likewise
 	slot   int           // likewise
+	told   bool          // by a signal from outside to end; likewise
 }
 
 // started answers the supervisor's start of a slot.
@@ -314,8 +315,12 @@ func (c *crew) place(m *member, slot int) {
 	c.mu.Lock()
 	m.seated = true
 	c.counts[slot]++
+	told := m.told
 	c.mu.Unlock()
 	c.watchLimits(m)
+	if told {
+		c.endByOrder(m)
+	}
 }
 
 // down ends a slot's instance as its worker ended.
@@ -450,6 +455,8 @@ func (c *crew) bring(m *member) (*peer, error) {
 	defer cancel()
 	spent := sync.OnceFunc(func() { c.due(m, "requests") })
 	p.spent.Store(&spent)
+	ordered := c.onOrder(m, p)
+	p.ordered.Store(&ordered)
 	c.mu.Lock()
 	m.peer = p
 	unfit := m.unfit

@@ -93,9 +93,9 @@ func (h *hub) rename(p *peer) error {
 func (h *hub) appoint(ctx context.Context, p *peer) {
 	defer close(p.accepts)
 	h.mu.Lock()
-	if h.peers[p.welcome.ID] != p {
+	if h.peers[p.welcome.ID] != p || h.rt.closing.Load() {
 		h.mu.Unlock()
-		return // it has ended: nobody would take it out again
+		return // it has ended: nobody would take it out again; or nothing is accepted any more
 	}
 	h.listener = p
 	var workers []*peer
@@ -202,6 +202,19 @@ func (h *hub) quiet(ctx context.Context, l *peer) {
 	case <-timer.C:
 		h.rt.log.Warn("the listener process ends with connections that no worker has claimed", "waited", quietTimeout)
 	}
+}
+
+// quietAll is quiet of every listener process that accepts: while one is replaced there
+// are two.
+func (h *hub) quietAll(ctx context.Context) {
+	now := h.accepting()
+	var all sync.WaitGroup
+	for _, p := range h.all() {
+		if p == now || p.welcome.Role == roleListener && p.retired.Load() {
+			all.Go(func() { h.quiet(ctx, p) })
+		}
+	}
+	all.Wait()
 }
 
 // accepting returns the listener process, or nil.

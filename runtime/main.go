@@ -29,13 +29,15 @@ func Serve(n int, fn WorkerFunc) {
 //
 // The signals of the master:
 //
-//	SIGTERM, SIGINT  shut down in order (Runtime.Shutdown); the second one kills what is left and exits with 1
+//	SIGTERM, SIGINT  shut down in order (Runtime.Shutdown); the second one kills what is left and exits with 1,
+//	                 but for a SIGTERM within 1 s of the first, which is the same order by another sender
+//	SIGQUIT          print the stacks of the master's goroutines, and shut down like SIGTERM
 //	SIGHUP           reload (Runtime.Reload); one that comes meanwhile waits
 //	SIGTTIN, SIGTTOU one worker more, or less, in the only pool, or the first of several (Runtime.Scale)
 //	SIGUSR1          print the tree to standard error
 //	SIGPIPE          ignored: a standard output or error whose reader has gone costs the lines
 //	SIGUSR2          reserved: ignored, with a line in the log
-//	SIGQUIT, others  what Go does with them; the children drain as orphans
+//	others           what Go does with them: SIGABRT ends it with a dump; the children drain as orphans
 //
 // SIGTTOU that the terminal sends, to a background job that writes to it (stty tostop),
 // is no order: it is ignored from then on, and what is written appears.
@@ -43,8 +45,11 @@ func Serve(n int, fn WorkerFunc) {
 // Those that are about a tree that runs wait until it is up.
 //
 // Children lead process groups of their own, so that what a terminal sends reaches
-// the master alone. A worker takes SIGTERM as the order to drain and end, which an
-// operator may send it too: it is then replaced.
+// the master alone. What is sent to all processes (systemd's KillMode=control-group,
+// pkill) has the same effect as if the master alone had got it, in whatever order it
+// arrives: children pass on to the master what tells them to end, and ignore the rest.
+// An operator's SIGTERM to one worker has it replaced, without a gap and without
+// counting as a failure; one that is not Permanent drains, and nobody takes its place.
 //
 // Started by systemd, Main tells it of the tree: see [Listener] for sockets, and
 // docs/systemd.md.

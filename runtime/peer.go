@@ -60,9 +60,10 @@ type peer struct {
 
 	telemetry tracing.Child // ended by live, or by whoever finds that there is no body
 
-	welcomed bool                   // a worker that knows its place; guarded by hub.mu
-	retired  atomic.Bool            // nobody takes its place, or somebody has: its end leaves no gap
-	spent    atomic.Pointer[func()] // called when it has had its share of requests
+	welcomed bool                                // a worker that knows its place; guarded by hub.mu
+	retired  atomic.Bool                         // nobody takes its place, or somebody has: its end leaves no gap
+	spent    atomic.Pointer[func()]              // called when it has had its share of requests
+	ordered  atomic.Pointer[func(signal string)] // called when a signal from outside has told it to end
 
 	warm      chan struct{} // of a spare: closed when it waits for a place
 	sayWarm   func()
@@ -152,6 +153,13 @@ func (p *peer) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	case f.Kind == frameSpent:
 		if spent := p.spent.Load(); spent != nil {
 			(*spent)()
+		}
+	case f.Kind == frameOrder:
+		var o order
+		if o, err = decode[order](f); err == nil {
+			if ordered := p.ordered.Load(); ordered != nil {
+				(*ordered)(supervisor.Cut(o.Signal))
+			}
 		}
 	case f.Kind == frameBye:
 		var bye farewell
@@ -385,12 +393,19 @@ func (p *peer) ask(idle time.Duration) {
 		return
 	}
 	p.body.asked("asked by frame")
-	p.unlessEnded(p.welcome.Drain, p.body.terminate)
+	p.unlessEnded(p.welcome.Drain, p.warn)
 }
 
-// hurry ends the child's drain now: what is under way is cut.
-func (p *peer) hurry() {
+// warn ends the child's drain: what is under way is cut. The frame says so to the child,
+// for which a signal alone is one from outside, and the signal to the rest of its group.
+func (p *peer) warn() {
+	_ = p.conn.TrySend(control(frameStop, stopRequest{})) // a child that is deaf to it is killed
 	p.body.terminate()
+}
+
+// hurry ends the child's drain now.
+func (p *peer) hurry() {
+	p.warn()
 	p.unlessEnded(hurryTimeout, p.Kill)
 }
 

@@ -114,7 +114,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 // ending tells whether the tree is.
 func (rt *Runtime) ending() bool {
 	s := rt.tree.Snapshot().Status
-	return s == supervisor.Stopping || s == supervisor.Down
+	return rt.closing.Load() || s == supervisor.Stopping || s == supervisor.Down
 }
 
 // rollAll rolls every pool to generation to, or all back to from.

@@ -31,6 +31,7 @@ type Runtime struct {
 	output       *outputQueue
 	scarce       scarcity
 	stopsRefused atomic.Uint64 // a child's requests that the master stop
+	closing      atomic.Bool   // Shutdown has been called
 	crashes      *crashQueue   // nil when nobody wants to know
 	reaper       *reaper       // nil where orphans are somebody else's
 	pipeline     tracing.Pipeline
@@ -257,9 +258,8 @@ func (rt *Runtime) Wait() error {
 // wraps ctx's. Calls at the same time wait for the one shutdown.
 func (rt *Runtime) Shutdown(ctx context.Context) error {
 	rt.log.Info("shutting down")
-	if l := rt.hub.accepting(); l != nil {
-		rt.hub.quiet(ctx, l)
-	}
+	rt.closing.Store(true)
+	rt.hub.quietAll(ctx)
 	rt.sockets.Close()
 	rt.tree.Stop()
 	select {

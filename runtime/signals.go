@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/queue"
 )
@@ -17,6 +18,11 @@ const early = 16
 // heedTurns asks the goroutine of heed to close what is sent: it takes its turns.
 var heedTurns = make(chan chan<- struct{})
 
+// sameOrder is how long after the first signal to end a SIGTERM is taken for the same
+// order by another sender: a service manager sends one to the program and one to each
+// process of the service, and a wrapper passes on what the terminal has sent to both.
+const sameOrder = time.Second
+
 // maxPrints bounds the trees that SIGUSR1 has asked for and that are not printed yet;
 // what is asked for beyond it is not printed.
 const maxPrints = 4
@@ -25,7 +31,7 @@ const maxPrints = 4
 // has it. up brings the tree once it has started; stop asks it to end. A signal that
 // was ignored when the program began (nohup(1), a shell's background job) stays so.
 func heed(up <-chan *Runtime, stop func()) {
-	heeded := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR1, syscall.SIGUSR2}
+	heeded := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR1, syscall.SIGUSR2}
 	signals := make(chan os.Signal, len(heeded))
 	for _, sig := range heeded {
 		if sig == syscall.SIGTERM || !signal.Ignored(sig) {
@@ -35,7 +41,7 @@ func heed(up <-chan *Runtime, stop func()) {
 	prints := queue.New(queue.Config[Tree]{ // standard error may be stuck
 		Max: maxPrints, Take: func(t Tree) { fmt.Fprint(os.Stderr, t) },
 	})
-	stopping := false
+	var stopped time.Time   // when it was asked to end
 	var rt *Runtime         // nil until the tree is up
 	var waiting []os.Signal // for it
 	// One reload that waits does for all that are asked for meanwhile: it will find
@@ -49,11 +55,16 @@ func heed(up <-chan *Runtime, stop func()) {
 		}
 	}()
 	act := func(sig os.Signal) {
+		ends := sig == syscall.SIGTERM || sig == syscall.SIGINT || sig == syscall.SIGQUIT
+		if sig == syscall.SIGQUIT {
+			go showGoroutines() // ends by itself, or with the program
+		}
 		switch {
-		case (sig == syscall.SIGTERM || sig == syscall.SIGINT) && !stopping:
-			stopping = true
+		case ends && stopped.IsZero():
+			stopped = time.Now()
 			stop()
-		case sig == syscall.SIGTERM || sig == syscall.SIGINT:
+		case sig == syscall.SIGTERM && time.Since(stopped) < sameOrder:
+		case ends:
 			killAll()
 			say(os.Stderr, "coppice: second signal: killing what is left")
 			os.Exit(exitFailed)

@@ -3,6 +3,7 @@ package coppice
 import (
 	"context"
 	"fmt"
+	"os"
 	"runtime"
 	"sync"
 
@@ -102,6 +103,11 @@ func (q *questions) answer(s stacks) {
 	if ch := q.take(s.N); ch != nil {
 		ch <- s.Text // capacity 1, and the only one
 	}
+}
+
+// showGoroutines prints where all goroutines stand to standard error.
+func showGoroutines() {
+	say(os.Stderr, fmt.Sprintf("coppice: SIGQUIT: the goroutines of process %d\n\n%s", os.Getpid(), goroutines()))
 }
 
 // sendStacks answers on the data lane: it is much, and what the master says comes first.

@@ -1,11 +1,22 @@
 package pool
 
-// isDue takes note that a slot's worker is to be replaced.
+// isDue takes note that a slot's worker is to be replaced. A spare just goes: grow sees to
+// another.
 func (s *State) isDue(id Worker) {
-	if w := s.workers[id]; w != nil && w.phase == holding {
+	w := s.workers[id]
+	if w == nil {
+		return
+	}
+	switch w.phase {
+	case holding:
 		if l := s.slots[w.slot]; l.cur == id && l.up {
 			l.due = true
 		}
+	case spare:
+		s.retire(w, ForRecycle, true)
+	case warming:
+		s.discard(w, ForRecycle)
+	case launching, appointed, draining, dying:
 	}
 }
 
