@@ -93,25 +93,44 @@ func (p *told) kill(sig syscall.Signal, pids ...int) {
 // it; finish ends it and returns the answer.
 func (p *told) begin() (finish func() error) {
 	p.t.Helper()
+	finish, _ = p.send("POST / HTTP/1.0\r\nContent-Length: 1\r\n\r\n")
+	return finish
+}
+
+// beginInWorker is begin, and returns when a worker has the request: its handler asks for
+// the body.
+func (p *told) beginInWorker() (finish func() error) {
+	p.t.Helper()
+	finish, c := p.send("POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n")
+	want := "HTTP/1.1 100 Continue\r\n\r\n"
+	b := make([]byte, len(want))
+	if _, err := io.ReadFull(c, b); err != nil || string(b) != want {
+		p.t.Fatalf("the request has no worker: %q, %v", b, err)
+	}
+	return finish
+}
+
+// send sends head on a connection of its own; finish sends the body of one byte and returns
+// what became of the request.
+func (p *told) send(head string) (finish func() error, c net.Conn) {
+	p.t.Helper()
 	c, err := net.Dial("tcp", p.addr)
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	p.t.Cleanup(func() { c.Close() })
-	fmt.Fprint(c, "POST / HTTP/1.0\r\nContent-Length: 1\r\n\r\n")
+	_ = c.SetDeadline(time.Now().Add(runtimetest.Patience))
+	fmt.Fprint(c, head)
 	return func() error {
-		if err := c.SetDeadline(time.Now().Add(runtimetest.Patience)); err != nil {
-			return err
-		}
 		if _, err := c.Write([]byte("x")); err != nil {
 			return err
 		}
 		b, err := io.ReadAll(c)
-		if err == nil && !strings.HasPrefix(string(b), "HTTP/1.0 200 ") {
+		if err == nil && !strings.HasPrefix(string(b), "HTTP/1.0 200 ") && !strings.HasPrefix(string(b), "HTTP/1.1 200 ") {
 			err = fmt.Errorf("answer %q", b)
 		}
 		return err
-	}
+	}, c
 }
 
 // TestSignalToAll: a signal that every process of a service gets ends it as if the master
@@ -142,14 +161,18 @@ func TestSignalToAll(t *testing.T) {
 				t.Parallel()
 				p := startTold(t, row.policy.String())
 				var finish []func() error
+				begin := p.begin
+				if row.policy == coppice.Shared { // its backlog ends with the last of those who share it
+					begin = p.beginInWorker
+				}
 				for range 4 {
-					finish = append(finish, p.begin())
+					finish = append(finish, begin())
 				}
 				groups := order[name](p)
 				for i, pids := range groups {
 					p.kill(row.sig, pids...)
 					if i == 0 && pids[0] != p.PID() && len(groups) > 1 { // the service goes on until its master is told
-						finish = append(finish, p.begin(), p.begin())
+						finish = append(finish, begin(), begin())
 					}
 				}
 				p.Await("shutting down")
