@@ -63,6 +63,8 @@ type Config struct {
 
 	// tick replaces the constant; for tests that are not to be helped by it.
 	tick time.Duration
+
+	wholeTick time.Duration // default 1 s; see wholeIn
 }
 
 const (
@@ -100,6 +102,9 @@ func (cfg *Config) validate() error {
 	}
 	if cfg.tick == 0 {
 		cfg.tick = tick
+	}
+	if cfg.wholeTick == 0 {
+		cfg.wholeTick = time.Second
 	}
 	if cfg.HandshakeTimeout == 0 {
 		cfg.HandshakeTimeout = defaultHandshakeTimeout

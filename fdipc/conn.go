@@ -27,6 +27,7 @@ type Conn struct {
 	data          end           // the socket of the peer's data lane, if it has one; set by the handshake
 	dataOver      chan struct{} // closed when nothing more comes on data
 	held          atomic.Int64  // received handles neither claimed nor refused
+	maxHeld       int64         // of those
 	maxFrame      atomic.Int64  // the lower of both sides' limits
 	tellsAccepted atomic.Bool   // the peer knows featAccepted
 
@@ -80,6 +81,7 @@ func newConn(cfg Config) *Conn {
 
 		dataOver: make(chan struct{}),
 	}
+	c.maxHeld = maxHeld(cfg.Credits)
 	c.maxFrame.Store(int64(cfg.MaxFrame))
 	c.offers.init(c)
 	c.hsTimer = time.AfterFunc(time.Hour, func() { c.fail(ErrHandshake) })
@@ -187,12 +189,24 @@ func (c *Conn) put(ctx context.Context, f *Frame) error {
 	}
 }
 
-// transport sends a frame of the transport's own on the control lane, past the queue's bounds: there
-// are few of them, each answers something.
+// maxAnswers is how many frames of the transport's own may wait beyond a full queue. Each answers something; a peer
+// that asks for more of them, and does not read, is cut off.
+const maxAnswers = 1 << 14
+
+// tooManyAnswersLocked reports whether the peer is to be cut off for that, which is begun.
+func (l *lane) tooManyAnswersLocked() bool {
+	over := l.frames > l.c.cfg.QueueFrames+maxAnswers
+	if over {
+		go l.c.fail(fmt.Errorf("%w: it does not read %d answers", ErrExcess, l.frames))
+	}
+	return over
+}
+
+// transport sends a frame of the transport's own on the control lane, past the queue's bounds.
 func (c *Conn) transport(kind Kind, target uint64) {
 	l := c.lanes[Control]
 	l.mu.Lock()
-	if l.err != nil {
+	if l.err != nil || l.tooManyAnswersLocked() {
 		l.mu.Unlock()
 		return
 	}

@@ -70,7 +70,7 @@ func (c *Conn) answer(h *Handle, reason, state uint8) bool {
 	}
 	l := c.lanes[Control]
 	l.mu.Lock()
-	if l.err != nil {
+	if l.err != nil || l.tooManyAnswersLocked() {
 		l.mu.Unlock()
 		return false
 	}

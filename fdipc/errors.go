@@ -9,6 +9,9 @@ var (
 	ErrPeerLost = errors.New("peer lost")
 	// ErrProtocol: the peer broke the rules of docs/protocol.md.
 	ErrProtocol = errors.New("protocol error")
+	// ErrExcess: the peer takes more than its share: of descriptors, of frames that do not become whole, of
+	// closes that do not end.
+	ErrExcess = errors.New("the peer takes more than its share")
 	// ErrVersion: the two sides have no protocol version in common.
 	ErrVersion = errors.New("no common protocol version")
 	// ErrHandshake: the peer did not finish the handshake in time.

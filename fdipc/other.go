@@ -21,6 +21,8 @@ func (*packetIO) init(*packet) {}
 
 func closeFD(fd int) { os.NewFile(uintptr(fd), "").Close() }
 
+func maxFiles() int { return 1024 }
+
 func closeFDs(lo, hi int) {
 	for fd := lo; fd <= hi; fd++ {
 		closeFD(fd)

@@ -3,6 +3,7 @@ package fdipc
 import (
 	"encoding/binary"
 	"fmt"
+	"time"
 )
 
 // receiver turns the packets of one end into frames. One goroutine owns it.
@@ -27,7 +28,9 @@ type part struct {
 	trace   TraceContext
 	payload []byte
 	handles []*Handle
-	lost    uint8 // why its handles must be refused; 0: they need not
+	given   int           // handles that came, those that were refused at once too
+	lost    uint8         // why its handles must be refused; 0: they need not
+	whole   chan struct{} // closed when it is, or is given up; nil if nobody waits for that
 }
 
 // run receives until the end. It returns io.EOF when the peer closed.
@@ -192,11 +195,14 @@ func (r *receiver) piece(p *piece, g []cargo) error {
 		return wireError("piece of another frame")
 	}
 	if !t.active {
-		t.first, t.trace, t.lost = p.pieceHeader, TraceContext{}, 0
+		t.first, t.trace, t.lost, t.given = p.pieceHeader, TraceContext{}, 0, 0
 		copy(t.trace[:], p.trace)
 		t.handles = nil
 		if p.bits&pieceMore == 0 {
 			t.handles = r.handles[:0]
+		} else {
+			t.whole = make(chan struct{})
+			go c.expect(t.whole) // ends with the frame, or the Conn
 		}
 	}
 	t.active = true
@@ -221,6 +227,7 @@ func (r *receiver) piece(p *piece, g []cargo) error {
 		f.Payload = p.payload
 	}
 	t.active, t.payload, t.handles = false, nil, nil
+	t.done()
 	if t.lost != 0 {
 		f.Refuse(t.lost)
 		return nil
@@ -246,9 +253,9 @@ func (f *Frame) setTrace(b []byte) {
 // receiveHandles makes handles of the cargo of one piece.
 func (r *receiver) receiveHandles(t *part, p *piece, g []cargo) error {
 	c := r.c
-	if len(t.handles)+p.handles > maxCredits {
+	if t.given += p.handles; t.given > c.cfg.Credits {
 		closeAll(g)
-		return wireError("frame of more than %d handles", maxCredits)
+		return fmt.Errorf("%w: a frame of more than %d handles, which are its credits", ErrExcess, c.cfg.Credits)
 	}
 	hs := make([]Handle, p.handles)
 	b := p.entries
@@ -275,18 +282,60 @@ func (r *receiver) receiveHandles(t *part, p *piece, g []cargo) error {
 		}
 		t.handles = append(t.handles, h)
 	}
-	if c.held.Add(int64(p.handles)) > int64(c.cfg.Credits)*heldFactor && t.lost == 0 {
+	if c.held.Add(int64(p.handles)) > c.maxHeld && t.lost == 0 {
 		t.lost = ReasonOverload
+	}
+	if t.lost != 0 { // not when the frame is whole, which it may never be
+		for i, h := range t.handles {
+			h.Refuse(t.lost)
+			t.handles[i] = nil
+		}
+		t.handles = t.handles[:0]
 	}
 	return nil
 }
 
-// heldFactor times Credits is what a receiver holds unclaimed. It is more than one because an offer that was
+// heldFactor times Credits is what a receiver holds unclaimed, at most. It is more than one because an offer that was
 // revoked still has its descriptor here until somebody tries to claim it.
 const heldFactor = 4
 
+// fileShare is the part of a process's descriptors that one peer may take up so, unless its credits are more.
+const fileShare = 8
+
+func maxHeld(credits int) int64 {
+	return int64(min(heldFactor*credits, max(credits, maxFiles()/fileShare)))
+}
+
+// A frame must be whole within wholeIn ticks, of a second each, from its first piece on. Time in which this process
+// was stopped itself counts for one tick.
+const wholeIn = 30
+
+// expect ends the Conn if the frame of which whole is does not become so in time.
+func (c *Conn) expect(whole <-chan struct{}) {
+	tick := time.NewTicker(c.cfg.wholeTick)
+	defer tick.Stop()
+	for range wholeIn {
+		select {
+		case <-whole:
+			return
+		case <-c.dying:
+			return
+		case <-tick.C:
+		}
+	}
+	c.fail(fmt.Errorf("%w: a frame has not become whole in %v", ErrExcess, wholeIn*c.cfg.wholeTick))
+}
+
+func (t *part) done() {
+	if t.whole != nil {
+		close(t.whole)
+		t.whole = nil
+	}
+}
+
 // drop gives up a frame that will never be whole.
 func (t *part) drop() {
+	t.done()
 	for _, h := range t.handles {
 		h.Close()
 	}

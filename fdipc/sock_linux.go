@@ -208,6 +208,15 @@ func (s *socket) adopt(g cargo) (end, error) {
 	return newSocket(os.NewFile(uintptr(g.fd), "fdipc data"))
 }
 
+// maxFiles is how many descriptors this process may have.
+func maxFiles() int {
+	var l unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil {
+		return 1024
+	}
+	return int(min(l.Cur, 1<<30))
+}
+
 func closeFD(fd int) { _, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 
 // closeFDs closes lo to hi, all of which are the caller's.

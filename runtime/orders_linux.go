@@ -30,7 +30,7 @@ type obeyer struct {
 var forMasters = []os.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2}
 
 func init() { // early: until then a signal ends the process
-	if !InChild() {
+	if _, child := fdipc.InheritedVar(filesVar); !child { // InChild would take the channel
 		return
 	}
 	signal.Notify(orders, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)

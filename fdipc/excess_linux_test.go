@@ -1,0 +1,112 @@
+package fdipc
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// hostile returns the receiver of one end of a channel whose peer does what the test says.
+func hostile(t *testing.T, credits int) *receiver {
+	t.Helper()
+	local, remote, err := Socketpair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { remote.Close() })
+	c, err := New(local, Config{
+		Handler: func(*Conn, *Frame) {}, Credits: credits, HandshakeTimeout: -1, wholeTick: time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return &receiver{c: c}
+}
+
+// send has the receiver take a piece of a frame that goes on, with n descriptors, and
+// returns them.
+func (r *receiver) send(t *testing.T, first bool, n int) ([]int, error) {
+	t.Helper()
+	p := &piece{pieceHeader: pieceHeader{kind: 100, bits: pieceMore | pieceCont, handles: n}, entries: make([]byte, n*entryHead)}
+	if first {
+		p.bits = pieceMore
+	}
+	var fds []int
+	var g []cargo
+	for range n {
+		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fds, g = append(fds, fd), append(g, cargo{fd: fd})
+	}
+	return fds, r.piece(p, g)
+}
+
+func open(fds []int) (n int) {
+	for _, fd := range fds {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// TestFrameOfTooManyHandles: a frame that never becomes whole holds no more descriptors
+// than the peer's credits allow; the peer is cut off with its next, and nothing stays open.
+func TestFrameOfTooManyHandles(t *testing.T) {
+	r := hostile(t, 8)
+	first, err := r.send(t, true, 8)
+	if err != nil || open(first) != 8 {
+		t.Fatalf("%d of 8 open, error %v", open(first), err)
+	}
+	more, err := r.send(t, false, 1)
+	if !errors.Is(err, ErrExcess) || open(more) != 0 {
+		t.Errorf("%d more open, error %v, want ErrExcess", open(more), err)
+	}
+	r.parts[Control].drop()
+	if n := open(first); n != 0 {
+		t.Errorf("%d open after the frame was given up", n)
+	}
+}
+
+// TestUnclaimedHandlesAreRefusedAtOnce: beyond what one peer may hold here unclaimed,
+// descriptors are closed as they come, not when their frame is whole.
+func TestUnclaimedHandlesAreRefusedAtOnce(t *testing.T) {
+	r := hostile(t, 8)
+	r.c.maxHeld = 2
+	fds, err := r.send(t, true, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := open(fds); n != 0 {
+		t.Errorf("%d of 4 open", n)
+	}
+	r.parts[Control].drop()
+}
+
+// TestFrameThatDoesNotBecomeWhole: its peer is cut off when its time is over.
+func TestFrameThatDoesNotBecomeWhole(t *testing.T) {
+	r := hostile(t, 8)
+	if _, err := r.send(t, true, 0); err != nil {
+		t.Fatal(err)
+	}
+	<-r.c.Done()
+	if !errors.Is(r.c.Err(), ErrExcess) {
+		t.Errorf("error %v, want ErrExcess", r.c.Err())
+	}
+}
+
+// TestShareOfDescriptors: one peer may hold an eighth of a process's descriptors, or its
+// credits, and never more than four times these.
+func TestShareOfDescriptors(t *testing.T) {
+	if got, most := maxHeld(8), int64(4*8); got > most || got < 8 {
+		t.Errorf("of 8 credits: %d, want 8 to %d", got, most)
+	}
+	if got, most := maxHeld(maxCredits), int64(max(maxCredits, maxFiles()/fileShare)); got > most {
+		t.Errorf("of %d credits: %d, want at most %d", maxCredits, got, most)
+	}
+}
