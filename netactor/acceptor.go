@@ -36,6 +36,7 @@ type acceptor struct {
 	early   []*ticket // those that have not said enough
 	turn    turn
 	backoff time.Duration
+	trouble trouble
 	away    limit     // why what is accepted now is to be turned away
 	last    lingering // those that were answered
 }
@@ -73,6 +74,9 @@ func (a *acceptor) run() {
 		n, err := a.src.accept(a.room, a.batch)
 		if n > 0 {
 			a.backoff = 0
+			if !exhausted(err) {
+				a.trouble.over(a.d.cfg.Logger, a.l.name)
+			}
 			a.take(a.batch[:n])
 			a.d.hear(a.l, false)
 		}
@@ -85,19 +89,21 @@ func (a *acceptor) run() {
 		case errors.Is(err, errDrained):
 			ok = a.swap()
 		case exhausted(err):
-			a.d.count(func() { a.l.counts.Exhausted++ })
 			// The connection stays in the backlog. A descriptor may come free any
 			// time, here or in another process, and nothing tells.
-			a.backoff = min(max(2*a.backoff, firstBackoff), maxBackoff)
-			ok = a.park(a.backoff)
+			a.d.count(func() { a.l.counts.Exhausted++ })
+			ok = a.retry(err)
 		case broken(err):
 			if ok = a.src.listening(); !ok { // else it was shut down, and listens again
 				a.d.broken(a, err)
 				ok = a.parkBroken()
 			}
-		default: // of one connection, as ECONNABORTED: accept(2) says to go on
+		case ofConnection(err): // accept(2) says to go on
 			a.d.count(func() { a.l.counts.Errors++ })
 			ok = a.park(time.Nanosecond)
+		default: // refused by a policy, as EACCES and EPERM, which may last
+			a.d.count(func() { a.l.counts.Errors++ })
+			ok = a.retry(err)
 		}
 		if !ok {
 			break
@@ -107,6 +113,14 @@ func (a *acceptor) run() {
 	a.swap() // one that came too late is closed
 	a.last.close()
 	a.d.ended(a)
+}
+
+// retry waits before the next try after err, which may last: longer each time until a
+// connection comes. It is false when run is to end.
+func (a *acceptor) retry(err error) bool {
+	a.trouble.begin(a.d.cfg.Logger, a.l.name, err)
+	a.backoff = min(max(2*a.backoff, firstBackoff), maxBackoff)
+	return a.park(a.backoff)
 }
 
 // room is asked by the source when there may be a connection to accept.

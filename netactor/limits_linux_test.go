@@ -1,11 +1,13 @@
 package netactor
 
 import (
+	"bytes"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -95,9 +97,18 @@ func TestNobodyThereDoesNotSpin(t *testing.T) {
 	}
 }
 
-// EMFILE in the listener process: one call of accept4 for each time the back-off ends, the
+// accept4 fails in the listener process, for want or by a policy: one call of accept4 for each time the back-off ends, the
 // back-off doubles, the connections wait, and none is lost.
 func TestExhaustedDoesNotSpin(t *testing.T) {
+	for _, e := range []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EACCES, unix.EPERM} {
+		t.Run(unix.ErrnoName(e), func(t *testing.T) { testAcceptFails(t, e) })
+	}
+}
+
+// testAcceptFails: while accept4 answers e the acceptor waits, longer each time, and says so
+// in one line; in another that it is over.
+func testAcceptFails(t *testing.T, e unix.Errno) {
+	var log lines
 	var calls atomic.Int64
 	var full atomic.Bool
 	full.Store(true)
@@ -108,11 +119,12 @@ func TestExhaustedDoesNotSpin(t *testing.T) {
 			s.accept4 = func(fd int, sa *unix.RawSockaddrAny) (int, error) {
 				calls.Add(1)
 				if full.Load() {
-					return -1, unix.EMFILE
+					return -1, e
 				}
 				return next(fd, sa)
 			}
 		}
+		tr.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		tr.after = func(d time.Duration) <-chan time.Time { waits <- d; return fire }
 	})
 	ln := tr.worker(0).mustListen(loopback)
@@ -139,9 +151,33 @@ func TestExhaustedDoesNotSpin(t *testing.T) {
 	for range n {
 		(<-held).Close()
 	}
-	if st := tr.settled(n); st.Counts.Exhausted != 10 {
+	if st := tr.settled(n); st.Counts.Exhausted+st.Counts.Errors != 10 || (st.Counts.Exhausted == 10) != exhausted(e) {
 		t.Errorf("%+v", st.Counts)
 	}
+	if n := log.count("cannot accept"); n != 1 || log.count(e.Error()) != 1 {
+		t.Errorf("%d lines that it begins", n)
+	}
+	if n := log.count("accepts again"); n != 1 || log.count("failures=10") != 1 {
+		t.Errorf("%d lines that it is over", n)
+	}
+}
+
+// lines is what a logger has written.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *lines) count(what string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.b.String(), what)
 }
 
 // Accepting leaves some descriptors to control traffic: it waits when their numbers come

@@ -281,6 +281,17 @@ func exhausted(err error) bool {
 	return false
 }
 
+// ofConnection reports whether accept failed for one connection, which is gone: the errors
+// of the network that accept(2) names, and of a client that has left.
+func ofConnection(err error) bool {
+	switch err {
+	case unix.ECONNABORTED, unix.EPROTO, unix.ENOPROTOOPT, unix.ENETDOWN, unix.ENETUNREACH, unix.EHOSTDOWN,
+		unix.EHOSTUNREACH, unix.ENONET, unix.ETIMEDOUT, unix.EINTR, unix.EAGAIN:
+		return true
+	}
+	return false
+}
+
 // broken reports whether accept will fail for ever: the socket was shut down,
 // or is no listening socket.
 func broken(err error) bool {

@@ -73,6 +73,8 @@ func exhausted(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
+func ofConnection(err error) bool { return errors.Is(err, syscall.ECONNABORTED) }
+
 func broken(err error) bool {
 	return errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.EINVAL)
 }
