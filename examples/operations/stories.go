@@ -51,9 +51,9 @@ var leak = story{
 }
 
 var crashLoop = story{
-	"crashloop", "every request crashes: the budget is used up, and the program says so and ends",
+	"crashloop", "every request crashes: the budget is used up, and as in OTP the program says so and ends",
 	func(p *coppice.Pool) {
-		p.Size, p.Intensity = 1, supervisor.Intensity{Max: 2, Period: time.Minute}
+		p.Size, p.OTP, p.Intensity = 1, true, supervisor.Intensity{Max: 2, Period: time.Minute}
 	},
 	func(t *teller) error {
 		for range 3 {
