@@ -45,7 +45,8 @@ type child struct {
 	log  *slog.Logger
 	conn *fdipc.Conn
 
-	process bool // it has a process of its own
+	process bool   // it has a process of its own
+	config  []byte // of a goroutine: the master's, which a welcome may be too small for
 
 	greeted chan greeting // one value: the handler's to run
 	set     chan struct{} // closed when the fields below are; the handler waits for it
@@ -158,15 +159,35 @@ func (c *child) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	}
 }
 
+// readConfig takes a configuration of n bytes that came beside the welcome.
+func readConfig(h *fdipc.Handle, n int) ([]byte, error) {
+	f, err := h.File()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return unsealed(f, n)
+}
+
 func (c *child) greet(f *fdipc.Frame) {
 	w, err := decode[welcome](f)
 	if err != nil {
 		c.log.Error("bad frame from the master", "err", err)
 		return
 	}
+	handles := f.Handles
+	if n := len(handles) - 1; w.ConfigSize > 0 && !c.process {
+		w.Config = c.config
+	} else if w.ConfigSize > 0 && n >= 0 {
+		if w.Config, err = readConfig(handles[n], w.ConfigSize); err != nil {
+			c.log.Error("no configuration", "err", err)
+			return // the master waits in vain, and says so
+		}
+		handles = handles[:n]
+	}
 	var table *os.File
-	if len(f.Handles) == 1 {
-		if table, err = f.Handles[0].File(); err != nil {
+	if len(handles) == 1 {
+		if table, err = handles[0].File(); err != nil {
 			c.log.Warn("no table of open spans", "err", err)
 		}
 	}

@@ -24,7 +24,8 @@ type Config struct {
 
 	// Load returns the configuration that every worker of a generation gets from
 	// Worker.Config, replacements included. It runs in the master, at the start and
-	// at each reload, which its error ends. nil = no configuration.
+	// at each reload, which its error ends. At most 256 MiB; the processes of a generation
+	// share the memory of a long one. nil = no configuration.
 	Load func(ctx context.Context) ([]byte, error)
 
 	// Shutdown bounds the whole shutdown that a signal or the end of Run's

@@ -76,7 +76,8 @@ type welcome struct {
 	Generation  int
 	Incarnation int
 	Tree        []string      `json:",omitempty"` // the master's, to compare
-	Config      []byte        `json:",omitempty"`
+	Config      []byte        `json:",omitempty"` // up to inlineConfig
+	ConfigSize  int           `json:",omitempty"` // of a longer one: of a process the last handle, see sealed
 	Drain       time.Duration // given to it when it is asked to stop
 	Requests    int64         `json:",omitempty"` // after which it is spent; 0 = never
 }

@@ -2,9 +2,13 @@ package coppice
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
+
+	"github.com/coppice-go/coppice/fdipc"
 )
 
 // A generation is what a reload replaces as one: the executable that workers run, held
@@ -14,7 +18,46 @@ type generation struct {
 	number int
 	exe    *executable
 	config []byte
-	uses   atomic.Int32 // who holds it; the last closes exe
+	uses   atomic.Int32 // who holds it; the last closes exe and bulk
+
+	bulkMu sync.Mutex
+	bulk   *os.File // config for other processes, if it is long; nil until the first asks
+}
+
+// inlineConfig is how many bytes of configuration go in the welcome. A longer one is
+// written to memory once a generation, which all its processes share.
+const inlineConfig = 64 << 10
+
+// maxConfig bounds what Config.Load may return: each process has it in its address space.
+const maxConfig = 256 << 20
+
+// handle returns a handle of a long configuration, owned by the caller.
+func (g *generation) handle() (*fdipc.Handle, error) {
+	f, err := g.sharedConfig()
+	if err != nil {
+		return nil, short(err)
+	}
+	another, err := duplicate(f)
+	if err != nil {
+		return nil, short(err)
+	}
+	h, err := fdipc.HandleOf(another)
+	if err != nil {
+		return nil, errors.Join(err, another.Close())
+	}
+	return h, nil
+}
+
+// sharedConfig returns the file with a long configuration. It stays the generation's.
+func (g *generation) sharedConfig() (*os.File, error) {
+	g.bulkMu.Lock()
+	defer g.bulkMu.Unlock()
+	if g.bulk != nil {
+		return g.bulk, nil
+	}
+	var err error
+	g.bulk, err = sealed("configuration", g.config)
+	return g.bulk, err
 }
 
 // newGeneration takes ownership of exe. The caller holds the generation.
@@ -33,6 +76,9 @@ func (g *generation) hold() *generation {
 func (g *generation) release() {
 	if g.uses.Add(-1) == 0 {
 		_ = g.exe.Close() // a file that was only read
+		if g.bulk != nil {
+			_ = g.bulk.Close()
+		}
 	}
 }
 

@@ -75,6 +75,9 @@ func (rt *Runtime) poolSpec(n *node, p Pool) supervisor.ChildSpec {
 func (rt *Runtime) hatch(w welcome, isolation Isolation, gen *generation) (*peer, error) {
 	w.Protocol, w.Tree = protocol, rt.described
 	p := newPeer(rt, w)
+	if isolation == ProcessIsolation {
+		p.shared = gen
+	}
 	rt.hub.number(p)
 	about := p.welcome.process()
 	about.Shared = isolation == GoroutineIsolation
@@ -155,6 +158,7 @@ func (p *peer) await(ctx context.Context, said <-chan struct{}) error {
 // branchOff starts p as a goroutine.
 func (rt *Runtime) branchOff(p *peer) {
 	c := newChild(rt.cfg, rt.root)
+	c.config = p.welcome.Config
 	mine, its := fdipc.Pipe(p.transport(), c.transport())
 	p.conn = mine
 	p.body = goChild(c, its, rt.pipeline)

@@ -54,6 +54,7 @@ type body interface {
 type peer struct {
 	rt      *Runtime
 	welcome welcome
+	shared  *generation           // of a process: where it has a long configuration from
 	place   atomic.Pointer[place] // where it sits; a spare's changes once
 	conn    *fdipc.Conn
 	body    body
@@ -318,24 +319,36 @@ func (p *peer) struck() bool {
 	return slices.Contains(strikes, p.exit.Signal) && p.exit.Killed == "" && p.hung.Load() == nil && !p.body.sent().has(p.exit.Signal)
 }
 
-// sayWelcome sends the first frame: who the child is, and the table in which it
-// notes its open spans, if it is to have one.
-func (p *peer) sayWelcome(ctx context.Context) error {
-	f := control(frameWelcome, p.welcome)
+// sayWelcome sends the first frame: who the child is, the table in which it notes its open
+// spans, if it is to have one, and a configuration that is too long for a frame.
+func (p *peer) sayWelcome(ctx context.Context) (err error) {
+	w := p.welcome
+	var handles []*fdipc.Handle
+	defer func() {
+		if err != nil {
+			for _, h := range handles {
+				_ = h.Close()
+			}
+		}
+	}()
 	if table := p.telemetry.Table(); table != nil {
 		h, err := fdipc.HandleOf(table)
 		if err != nil {
 			return errors.Join(err, table.Close())
 		}
-		f.Handles = []*fdipc.Handle{h}
+		handles = append(handles, h)
 	}
-	err := p.conn.Send(ctx, f)
-	if err != nil {
-		for _, h := range f.Handles {
-			_ = h.Close()
+	if len(w.Config) > inlineConfig {
+		if p.shared != nil {
+			h, err := p.shared.handle()
+			if err != nil {
+				return err
+			}
+			handles = append(handles, h)
 		}
+		w.ConfigSize, w.Config = len(w.Config), nil
 	}
-	return err
+	return p.conn.Send(ctx, control(frameWelcome, w, handles...))
 }
 
 // ended is the reason of a child that has ended where it should not have, as an error.

@@ -319,5 +319,8 @@ func (cfg Config) load(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("coppice: load the configuration: %w", err)
 	}
+	if len(b) > maxConfig {
+		return nil, fmt.Errorf("coppice: load the configuration: Config.Load returned %d bytes, at most %d", len(b), maxConfig)
+	}
 	return b, nil
 }

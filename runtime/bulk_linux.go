@@ -1,0 +1,46 @@
+package coppice
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// sealed returns a file in memory with b, which nobody can change any more: for what is too
+// much for a frame, written once and read by many processes. The file is owned by the caller.
+func sealed(name string, b []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("coppice: %s of %d bytes: %w", name, len(b), os.NewSyscallError("memfd_create", err))
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if _, err = f.WriteAt(b, 0); err == nil {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE|unix.F_SEAL_SEAL)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("coppice: %s of %d bytes: %w", name, len(b), err), f.Close())
+	}
+	return f, nil
+}
+
+// unsealed returns the n bytes of such a file. Their memory is shared by the processes that
+// have the file, until one writes to its own. It is this process's for good. f stays the
+// caller's.
+func unsealed(f *os.File, n int) ([]byte, error) {
+	b, err := unix.Mmap(int(f.Fd()), 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+	if err != nil {
+		return nil, fmt.Errorf("coppice: %s of %d bytes: %w", f.Name(), n, os.NewSyscallError("mmap", err))
+	}
+	return b, nil
+}
+
+// duplicate returns another descriptor of f, owned by the caller.
+func duplicate(f *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("coppice: %s: %w", f.Name(), os.NewSyscallError("fcntl", err))
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
