@@ -2,6 +2,8 @@ package actors_test
 
 import (
 	"context"
+	"errors"
+	"strconv"
 	"testing"
 	"time"
 
@@ -196,5 +198,31 @@ func TestOverflowPoison(t *testing.T) {
 				wantKind(t, actorstest.Next(t, m.C).Reason, supervisor.Normal)
 			})
 		}
+	}
+}
+
+// TestShareOfNames: a process that registers names without end is told so at its share;
+// another registers its own, and a name that is given back makes room.
+func TestShareOfNames(t *testing.T) {
+	tree := actorstest.NewTree(t, 2)
+	leaks, other := tree.Child(0), tree.Child(1)
+	pid := actorstest.NewProbe(t, leaks, "holder").PID
+	ctx := actorstest.Context(t)
+	registered := 0
+	var err error
+	for ; err == nil; registered++ {
+		err = leaks.Register(ctx, "leak-"+strconv.Itoa(registered), pid)
+	}
+	if !errors.Is(err, actors.ErrTooMany) || registered-1 > 1<<14 {
+		t.Fatalf("error %v after %d names", err, registered-1)
+	}
+	if err := other.Register(ctx, "own", actorstest.NewProbe(t, other, "other").PID); err != nil {
+		t.Errorf("another process: %v", err)
+	}
+	if err := leaks.Unregister(ctx, "leak-0", pid); err != nil {
+		t.Error(err)
+	}
+	if err := leaks.Register(ctx, "late", pid); err != nil {
+		t.Errorf("with room again: %v", err)
 	}
 }

@@ -38,6 +38,9 @@ var (
 	// ErrReserved: the name is that of an actor of the master, or the tree's own
 	// ([Hooks].Reserved): a child cannot have it.
 	ErrReserved = errors.New("name reserved for the tree")
+	// ErrTooMany: the process has as many asks that are not answered, monitors, or names
+	// as one process may have in another: 65,536, 65,536, and 16,384.
+	ErrTooMany = errors.New("too many for one process")
 	// ErrClosed: the system was shut down.
 	ErrClosed = errors.New("actor system closed")
 	// ErrLane: the channel between two live processes broke, or could not be made.
@@ -97,6 +100,7 @@ const (
 	codeSkew      = 10
 	codeLane      = 11
 	codeReserved  = 12
+	codeTooMany   = 13
 )
 
 var errorCodes = []struct {
@@ -114,6 +118,7 @@ var errorCodes = []struct {
 	{codeSkew, ErrSkew},
 	{codeLane, ErrLane},
 	{codeReserved, ErrReserved},
+	{codeTooMany, ErrTooMany},
 }
 
 // appendError appends err: a code, then for ErrDown its reason, else its text.

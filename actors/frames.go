@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -108,7 +109,11 @@ func (s *System) onUser(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
 	}
 	asked := sender != nil && sender.Id == askID && !s.local(sender)
 	if asked {
-		s.inbound.beginAsk(sender)
+		if !s.inbound.beginAsk(sender) {
+			f.Refuse(fdipc.ReasonOverload)
+			s.failAsk(sender, ErrTooMany)
+			return
+		}
 		if s.attached(sender.Address) == nil && !s.hasUplink() {
 			s.inbound.drop(sender.Address) // nobody will tell us of its end
 		}
@@ -204,7 +209,11 @@ func (s *System) onMonitor(l *link, f *fdipc.Frame, r *reader, target *actor.PID
 func (s *System) serveMonitor(l *link, target *actor.PID, watcher string, ref uint64, stop byte) {
 	k := watchKey{address: watcher, ref: ref}
 	off := func() { s.unwatchLocal(target.Id, k) }
-	if !s.inbound.addMonitor(watcher, ref, off) {
+	switch err := s.inbound.addMonitor(watcher, ref, off); {
+	case errors.Is(err, ErrTooMany):
+		s.sendDown(watcher, ref, errorReason(err), endNobody)
+		return
+	case err != nil:
 		s.bad(l, kindMonitor)
 		return
 	}

@@ -8,6 +8,14 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 )
 
+// What one other process may have here. Beyond it, it gets ErrTooMany: a leak in one
+// process is answered there, and does not fill this one.
+const (
+	maxAsks     = 1 << 16 // that are not answered
+	maxMonitors = 1 << 16
+	maxNames    = 1 << 14
+)
+
 // inbound is what other processes wait for here.
 type inbound struct {
 	mu       sync.Mutex
@@ -20,15 +28,20 @@ func (in *inbound) init() {
 	in.monitors = make(map[string]map[uint64]func())
 }
 
-func (in *inbound) beginAsk(pid *actor.PID) {
+// beginAsk takes note of an ask; false when its process has too many.
+func (in *inbound) beginAsk(pid *actor.PID) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	set := in.asks[pid.Address]
+	if len(set) >= maxAsks {
+		return false
+	}
 	if set == nil {
 		set = make(map[uint32]struct{})
 		in.asks[pid.Address] = set
 	}
 	set[pid.RequestId] = struct{}{}
+	return true
 }
 
 // endAsk returns how many of that process are left.
@@ -50,8 +63,9 @@ func (in *inbound) hasAsk(pid *actor.PID) bool {
 	return ok
 }
 
-// addMonitor keeps off for a monitor; false when there is one with this ref.
-func (in *inbound) addMonitor(address string, ref uint64, off func()) bool {
+// addMonitor keeps off for a monitor. The error is ErrTooMany, or ErrMalformed when there
+// is one with this ref.
+func (in *inbound) addMonitor(address string, ref uint64, off func()) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	set := in.monitors[address]
@@ -60,10 +74,13 @@ func (in *inbound) addMonitor(address string, ref uint64, off func()) bool {
 		in.monitors[address] = set
 	}
 	if _, ok := set[ref]; ok {
-		return false
+		return ErrMalformed
+	}
+	if len(set) >= maxMonitors {
+		return ErrTooMany
 	}
 	set[ref] = off
-	return true
+	return nil
 }
 
 // hasMonitor reports whether a monitor has neither ended nor been taken back.

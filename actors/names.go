@@ -84,6 +84,7 @@ type names struct {
 	s  *System
 	mu sync.RWMutex
 	m  map[string]*holding
+	of map[string]int // address -> how many of m its actors hold
 
 	moves moves // of the master
 	known known // of a child
@@ -94,7 +95,7 @@ type holding struct {
 	mon *Monitor // frees the name; nil in the moment before it is set
 }
 
-func (n *names) init(s *System) { n.s, n.m = s, make(map[string]*holding) }
+func (n *names) init(s *System) { n.s, n.m, n.of = s, make(map[string]*holding), make(map[string]int) }
 
 // call does op here or, in a child, at the master. It returns a *actor.PID, a
 // []member, or nil.
@@ -198,6 +199,15 @@ func (n *names) register(name string, pid *actor.PID, replace bool, done func(er
 		done(ErrNameTaken)
 		return
 	}
+	if pid.Address != n.s.cfg.Address && n.of[pid.Address] >= maxNames {
+		n.mu.Unlock()
+		done(ErrTooMany)
+		return
+	}
+	if old != nil {
+		n.countLocked(old.pid.Address, -1)
+	}
+	n.countLocked(pid.Address, +1)
 	n.m[name] = h
 	n.mu.Unlock()
 	if old != nil && old.mon != nil {
@@ -228,6 +238,13 @@ func (n *names) register(name string, pid *actor.PID, replace bool, done func(er
 	}
 }
 
+// countLocked counts the names of a process.
+func (n *names) countLocked(address string, by int) {
+	if n.of[address] += by; n.of[address] == 0 {
+		delete(n.of, address)
+	}
+}
+
 // drop frees name if the holding is the one meant, and calls done when all know it.
 func (n *names) drop(name string, meant func(*holding) bool, done func()) {
 	n.mu.Lock()
@@ -238,6 +255,7 @@ func (n *names) drop(name string, meant func(*holding) bool, done func()) {
 		return
 	}
 	delete(n.m, name)
+	n.countLocked(h.pid.Address, -1)
 	n.mu.Unlock()
 	if h.mon != nil {
 		h.mon.Cancel()
