@@ -3,6 +3,7 @@ package actors_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -224,5 +225,21 @@ func TestShareOfNames(t *testing.T) {
 	}
 	if err := leaks.Register(ctx, "late", pid); err != nil {
 		t.Errorf("with room again: %v", err)
+	}
+}
+
+// TestLongMessageForNoActor: it is not decoded, as it might take far more memory than it has
+// bytes: its dead letter does not know its type, and the ask fails as for a short one.
+func TestLongMessageForNoActor(t *testing.T) {
+	tree := actorstest.NewTree(t, 1)
+	for size, typ := range map[int]string{1 << 10: "[]uint8", 1 << 20: "<nil>"} {
+		_, err := tree.Child(0).Ask(actorstest.Context(t), actor.NewPID(tree.Master.Address(), "not-there"), make([]byte, size))
+		if !errors.Is(err, actors.ErrNoActor) {
+			t.Errorf("%d bytes: error %v, want ErrNoActor", size, err)
+		}
+		_, latest := tree.Master.DeadLetters()
+		if !slices.ContainsFunc(latest, func(d actors.DeadLetter) bool { return d.Type == typ }) {
+			t.Errorf("%d bytes: no dead letter of type %s in %v", size, typ, latest)
+		}
 	}
 }

@@ -23,6 +23,10 @@ const (
 	codecCBOR  byte = 1 // RFC 8949; the type's name is that given to RegisterType
 )
 
+// maxElements is how many elements an array, a slice or a map of a message may have, strings
+// and byte slices apart: an element of one byte may take 24 times that in memory.
+const maxElements = 1 << 20
+
 // codec encodes and decodes a registered type.
 type codec struct {
 	name   string
@@ -66,6 +70,9 @@ func registered() *typeTable {
 // is zero is not sent and does no harm. Protobuf messages follow protobuf's rules and need not be
 // registered. Strings, byte slices, bool, int, int64, uint64, float64, time.Time
 // and time.Duration are registered.
+//
+// A slice or a map has at most 1,048,576 elements, nested at most 64 deep; a []byte or a
+// string is bounded by the message alone. What has more is [ErrMalformed].
 //
 // It panics, as gob.Register does, when the name or the type is registered
 // otherwise, or when T is an interface, a function or a channel.
@@ -138,8 +145,8 @@ var (
 	encoding = must(cbor.EncOptions{Time: cbor.TimeRFC3339Nano}.EncMode())
 	decoding = must(cbor.DecOptions{
 		MaxNestedLevels:   64,
-		MaxArrayElements:  1 << 24,
-		MaxMapPairs:       1 << 24,
+		MaxArrayElements:  maxElements,
+		MaxMapPairs:       maxElements,
 		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
 		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
 	}.DecMode())

@@ -120,7 +120,7 @@ func (s *System) onUser(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
 	}
 	last := l.last(f.Lane)
 	c := last.actor(s, target)
-	if c == nil && reserved(target.Id) {
+	if c == nil && (reserved(target.Id) || len(r.b) > maxDeadLetter && !s.reaches(target)) {
 		f.Refuse(fdipc.ReasonUnknown)
 		s.undeliverable(target, nil, sender, ErrNoActor)
 		return
@@ -148,6 +148,28 @@ func (s *System) onUser(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
 	if err := s.deliverSafely(c, target, m); err != nil {
 		s.undeliverable(target, msg, sender, err)
 	}
+}
+
+// maxDeadLetter is how long a message of another process may be, in bytes, to be decoded for
+// its dead letter alone: decoded it may take many times that. A longer one is a dead letter
+// without content.
+const maxDeadLetter = 64 << 10
+
+// reaches reports whether there is something here that takes messages for target, other
+// than an actor of this package.
+func (s *System) reaches(target *actor.PID) bool {
+	switch target.Id {
+	case askID:
+		return s.asks.has(target.RequestId)
+	case processID:
+		return false
+	}
+	sys := s.made()
+	if sys == nil {
+		return false
+	}
+	_, ok := sys.ProcessRegistry.GetLocal(target.Id)
+	return ok
 }
 
 // reserved says whether an id is one of protoactor's own processes. Some of
