@@ -18,7 +18,7 @@ import (
 func Socketpair() (local, remote *os.File, err error) {
 	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return nil, nil, fmt.Errorf("fdipc: %w", os.NewSyscallError("socketpair", err))
+		return nil, nil, fmt.Errorf("fdipc: %w", refused("socketpair", err, needsUnix))
 	}
 	return os.NewFile(uintptr(p[0]), "fdipc"), os.NewFile(uintptr(p[1]), "fdipc"), nil
 }
@@ -190,7 +190,7 @@ func (s *socket) close() error { return s.f.Close() }
 func (s *socket) pair() (end, cargo, error) {
 	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, noCargo, os.NewSyscallError("socketpair", err)
+		return nil, noCargo, refused("socketpair", err, needsUnix)
 	}
 	e, err := newSender(p[0])
 	if err != nil {

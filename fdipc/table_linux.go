@@ -12,9 +12,9 @@ const tableSeals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 
 func (s *socket) newTable(slots int) (*table, cargo, error) {
 	size := tableLen(slots) * 8
-	fd, err := unix.MemfdCreate("fdipc-claims", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	fd, err := Memory("fdipc-claims")
 	if err != nil {
-		return nil, noCargo, os.NewSyscallError("memfd_create", err)
+		return nil, noCargo, err
 	}
 	if err = unix.Ftruncate(fd, int64(size)); err == nil {
 		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, tableSeals)

@@ -14,9 +14,9 @@ const sheetSeals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 
 // newSheet makes a sheet, and a handle on it for the listener process.
 func newSheet() (*sheet, *fdipc.Handle, error) {
-	fd, err := unix.MemfdCreate("coppice-counts", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	fd, err := fdipc.Memory("coppice-counts")
 	if err != nil {
-		return nil, nil, os.NewSyscallError("memfd_create", err)
+		return nil, nil, err
 	}
 	if err = unix.Ftruncate(fd, sheetBytes); err == nil {
 		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, sheetSeals)

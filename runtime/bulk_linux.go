@@ -6,14 +6,16 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/fdipc"
 )
 
 // sealed returns a file in memory with b, which nobody can change any more: for what is too
 // much for a frame, written once and read by many processes. The file is owned by the caller.
 func sealed(name string, b []byte) (*os.File, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	fd, err := fdipc.Memory(name)
 	if err != nil {
-		return nil, fmt.Errorf("coppice: %s of %d bytes: %w", name, len(b), os.NewSyscallError("memfd_create", err))
+		return nil, fmt.Errorf("coppice: %s of %d bytes: %w", name, len(b), err)
 	}
 	f := os.NewFile(uintptr(fd), name)
 	if _, err = f.WriteAt(b, 0); err == nil {

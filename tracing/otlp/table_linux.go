@@ -11,7 +11,12 @@ import (
 // are owned by the caller. Nobody can change its size: a child that shrank it
 // would kill its master by SIGBUS (fcntl(2), F_ADD_SEALS).
 func newTable() (mapping, *os.File, error) {
-	fd, err := unix.MemfdCreate("coppice-spans", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	// Where vm.memfd_noexec is 2 a file that could be run is refused; before Linux 6.3 the flag is.
+	fd, err := unix.MemfdCreate("coppice-spans", flags|unix.MFD_NOEXEC_SEAL)
+	if err != nil {
+		fd, err = unix.MemfdCreate("coppice-spans", flags)
+	}
 	if err != nil {
 		return nil, nil, os.NewSyscallError("memfd_create", err)
 	}

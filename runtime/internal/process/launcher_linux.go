@@ -47,13 +47,22 @@ func launch(cmd Command, path string, fds []uintptr) (pid, pidfd int, err error)
 	if err != nil {
 		return 0, 0, err
 	}
-	pid, err = syscall.ForkExec(path, cmd.Args, &syscall.ProcAttr{Dir: cmd.Dir, Env: cmd.Env, Files: fds, Sys: sys})
+	pidfd = -1
+	attr := &syscall.ProcAttr{Dir: cmd.Dir, Env: cmd.Env, Files: fds, Sys: sys}
+	if pid, err = syscall.ForkExec(path, cmd.Args, attr); err != nil {
+		err = explain(err, cmd, path, attr)
+	} else if pidfd < 0 {
+		err = withoutPidfd()
+	}
 	err = errors.Join(err, restore())
 	if err == nil && cmd.settles() {
 		err = settle(pid, cmd)
 	}
 	if err != nil && pid > 0 {
-		err = errors.Join(err, discard(pid), unix.Close(pidfd))
+		err = errors.Join(err, discard(pid))
+		if pidfd >= 0 {
+			err = errors.Join(err, unix.Close(pidfd))
+		}
 	}
 	return pid, pidfd, err
 }

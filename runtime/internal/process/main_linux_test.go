@@ -61,6 +61,69 @@ var programs = map[string]func(){
 		<-p.Done()
 		fmt.Println(p.Exit().Signal == syscall.SIGTERM)
 	},
+	// refusal is a program with one system call refused. It says what it has of a start,
+	// and of its children.
+	"refusal": func() {
+		e, err := strconv.Atoi(os.Getenv("REFUSE"))
+		must(err)
+		cmd := Command{Path: "/bin/true", Args: []string{"/bin/true"}, DeathSignal: syscall.SIGKILL}
+		settled := cmd
+		settled.Rlimits, settled.Nice = []Rlimit{{"nofile", 128, 256}}, 5
+		spareThreads()
+		switch name := os.Getenv("CALL"); name {
+		case "clone": // as a process is made by it, not a thread
+			refuseIf(syscall.Errno(e), unix.SYS_CLONE, 0, unix.CLONE_VFORK)
+		case "pidfd":
+			refuseIf(syscall.Errno(e), unix.SYS_CLONE, 0, unix.CLONE_PIDFD)
+		case "waitid":
+			refuse(syscall.Errno(e), unix.SYS_WAITID)
+		case "setpgid":
+			refuse(syscall.Errno(e), unix.SYS_SETPGID)
+		case "prctl":
+			refuse(syscall.Errno(e), unix.SYS_PRCTL)
+		case "ptrace":
+			refuse(syscall.Errno(e), unix.SYS_PTRACE)
+			cmd = settled
+		case "prlimit":
+			refuseIf(syscall.Errno(e), unix.SYS_PRLIMIT64, 0, ^uint32(0))
+			cmd = settled
+		case "priority":
+			refuse(syscall.Errno(e), unix.SYS_SETPRIORITY)
+			cmd = settled
+		}
+		_, err = Start(cmd)
+		fmt.Println(err)
+		_, err = unix.Wait4(-1, nil, unix.WNOHANG, nil)
+		fmt.Println(err)
+	},
+	// few starts itself with as many descriptors, from few on, as the errors say, until that
+	// does.
+	"few": func() {
+		null, err := os.Open(os.DevNull)
+		must(err)
+		n, err := strconv.Atoi(os.Getenv("FILES"))
+		must(err)
+		files := make([]*os.File, n)
+		files[0], files[n-1] = null, null
+		exe, err := Self()
+		must(err)
+		for few := uint64(8); few < 100; few++ {
+			must(unix.Prlimit(0, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: few, Max: 1000}, nil))
+			p, err := Start(Command{Executable: exe, Args: []string{"few"}, Env: []string{programVar + "=nothing"}, Files: files})
+			if err == nil {
+				<-p.Done()
+				if p.Exit().Code != 0 {
+					err = fmt.Errorf("%+v", p.Exit())
+				}
+			}
+			if err == nil {
+				fmt.Println("started")
+				return
+			}
+			fmt.Println(err)
+		}
+	},
+	"nothing": func() {},
 	// unreadable starts the program at RUN, which it may run and not read, as a user
 	// without rights.
 	"unreadable": func() {
@@ -80,7 +143,7 @@ var programs = map[string]func(){
 	},
 	"starts": func() { // what it says of its own start of another, at a limit
 		spareThreads()
-		limit(os.Getenv("LIMIT"))
+		setLimit(os.Getenv("LIMIT"))
 		_, err := Start(Command{Path: "/bin/true", Args: []string{"/bin/true"}})
 		fmt.Println(err)
 		for _, e := range []syscall.Errno{syscall.EAGAIN, syscall.EMFILE} {
@@ -110,7 +173,22 @@ func refuse(e syscall.Errno, calls ...uint32) {
 			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: nr},
 			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(e)})
 	}
-	filter = append(filter, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
+	install(append(filter, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}))
+}
+
+// refuseIf refuses one system call, where the argument of that number has one of bits.
+func refuseIf(e syscall.Errno, nr, arg, bits uint32) {
+	install([]unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 3, K: nr},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 16 + 8*arg}, // the lower half of seccomp_data.args
+		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, Jf: 1, K: bits},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(e)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	})
+}
+
+func install(filter []unix.SockFilter) {
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -37,6 +37,11 @@ func hold(pid, pidfd int) (*Process, error) {
 		unix.Close(pidfd)
 		return nil, errors.Join(os.NewSyscallError("fcntl", err), discard(pid))
 	}
+	// Asked in vain later, the kernel would seem to say that the process has ended.
+	if e, _ := reap(pidfd, unix.WNOWAIT); e.Lost != nil && !errors.Is(e.Lost, unix.ECHILD) {
+		unix.Close(pidfd)
+		return nil, errors.Join(fmt.Errorf("%w: %s", e.Lost, needsPidfd), discard(pid))
+	}
 	p := &Process{pid: pid, done: make(chan struct{}), fd: pidfd}
 	p.file = os.NewFile(uintptr(pidfd), fmt.Sprintf("pid %d", pid))
 	rc, err := p.file.SyscallConn()

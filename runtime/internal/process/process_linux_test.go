@@ -211,12 +211,12 @@ func TestExecutableIsNotMet(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer exe.Close()
-	for below := range 4 {
+	for above := range 8 {
 		null, err := os.Open(os.DevNull)
 		if err != nil {
 			t.Fatal(err)
 		}
-		fd, err := unix.FcntlInt(null.Fd(), unix.F_DUPFD_CLOEXEC, exe.fd-1-below)
+		fd, err := unix.FcntlInt(null.Fd(), unix.F_DUPFD_CLOEXEC, 7+above)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -224,7 +224,7 @@ func TestExecutableIsNotMet(t *testing.T) {
 		files := []*os.File{null, null, null, high, null, null, null}
 		p, err := Start(Command{Executable: exe, Args: []string{"true"}, Files: files})
 		if err != nil {
-			t.Fatalf("highest descriptor %d, executable %d: %v", fd, exe.fd, err)
+			t.Fatalf("highest descriptor %d: %v", fd, err)
 		}
 		<-p.Done()
 		if e := p.Exit(); e.Code != 0 || e.Signal != 0 {

@@ -35,23 +35,23 @@ func settle(pid int, cmd Command) error {
 	for _, l := range cmd.Rlimits {
 		resource, ok := rlimits[l.Name]
 		if !ok {
-			return &OptionError{"Rlimits " + l.Name, syscall.EINVAL}
+			return &OptionError{l.String(), fmt.Errorf("%w: there is no such limit", syscall.EINVAL)}
 		}
 		if err := unix.Prlimit(pid, resource, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}, nil); err != nil {
-			return &OptionError{"Rlimits " + l.Name, os.NewSyscallError("prlimit", err)}
+			return &OptionError{l.String(), fmt.Errorf("%w: %s", os.NewSyscallError("prlimit", err), l.remedy(err))}
 		}
 	}
 	if cmd.Nice != 0 {
 		if err := unix.Setpriority(unix.PRIO_PROCESS, pid, cmd.Nice); err != nil {
-			return &OptionError{fmt.Sprintf("Nice %d", cmd.Nice), os.NewSyscallError("setpriority", err)}
+			return &OptionError{fmt.Sprintf("Nice %d", cmd.Nice), fmt.Errorf("%w: a value below the master's takes CAP_SYS_NICE, or a limit of nice (RLIMIT_NICE)", os.NewSyscallError("setpriority", err))}
 		}
 	}
 	var none unix.Sigset_t // see maskForFork
 	if _, _, errno := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_SETSIGMASK, uintptr(pid), 8, uintptr(unsafe.Pointer(&none)), 0, 0); errno != 0 {
-		return &OptionError{cmd.settled(), os.NewSyscallError("ptrace", errno)}
+		return option(cmd.settled(), "ptrace", needsTracing)(errno)
 	}
 	if err := unix.PtraceDetach(pid); err != nil && !errors.Is(err, unix.ESRCH) { // ESRCH: killed meanwhile
-		return &OptionError{cmd.settled(), os.NewSyscallError("ptrace", err)}
+		return option(cmd.settled(), "ptrace", needsTracing)(err)
 	}
 	return nil
 }
@@ -77,10 +77,21 @@ func awaitStop(pid int) (standing bool, err error) {
 func (cmd *Command) settled() string {
 	var names []string
 	for _, l := range cmd.Rlimits {
-		names = append(names, "Rlimits "+l.Name)
+		names = append(names, l.String())
 	}
 	if cmd.Nice != 0 {
 		names = append(names, fmt.Sprintf("Nice %d", cmd.Nice))
 	}
 	return strings.Join(names, ", ")
+}
+
+// remedy says what helps when the limit cannot be set.
+func (l Rlimit) remedy(err error) string {
+	switch {
+	case errors.Is(err, syscall.EINVAL):
+		return "the soft limit is above the hard one"
+	case l.Name == "nofile":
+		return "to raise the hard limit takes CAP_SYS_RESOURCE, and it is at most fs.nr_open"
+	}
+	return "to raise the hard limit takes CAP_SYS_RESOURCE"
 }

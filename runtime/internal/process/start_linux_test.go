@@ -19,8 +19,8 @@ func errno(err error) syscall.Errno {
 	return e
 }
 
-// limit sets a limit of this process, by name, to what is in use.
-func limit(name string) {
+// setLimit sets a limit of this process, by name, to what is in use.
+func setLimit(name string) {
 	switch name {
 	case "nproc": // counts the threads of a user, ours among them
 		must(unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: 1, Max: 1}))
@@ -160,7 +160,7 @@ func TestStartErrors(t *testing.T) {
 // author's kernel, by whatever errno, costs no start: a process gets no descriptor
 // that is not its own, and is signalled.
 func TestRefusedSystemCalls(t *testing.T) {
-	for _, e := range []syscall.Errno{syscall.EPERM, syscall.EACCES, syscall.EINVAL, syscall.ENOSYS} {
+	for _, e := range refusals {
 		t.Run(unix.ErrnoName(e), func(t *testing.T) {
 			c := run(t, "refused", Command{Env: []string{fmt.Sprintf("REFUSE=%d", e)}})
 			if n := c.line(); n != "0" {
@@ -170,6 +170,67 @@ func TestRefusedSystemCalls(t *testing.T) {
 				t.Errorf("it did not end by the signal")
 			}
 		})
+	}
+}
+
+// refusals are the errnos by which seccomp profiles refuse.
+var refusals = []syscall.Errno{syscall.EPERM, syscall.EACCES, syscall.EINVAL, syscall.ENOSYS}
+
+// TestRefusalIsNamed: a system call that a start cannot do without, and that a seccomp
+// filter refuses by whatever errno, is named in the error, with what helps, and so is the
+// option that takes it. Nothing is left of the attempt.
+func TestRefusalIsNamed(t *testing.T) {
+	for name, says := range map[string][]string{
+		"clone":    {"clone: ", needsClone},
+		"pidfd":    {"clone with CLONE_PIDFD: ", needsPidfd},
+		"waitid":   {"waitid: ", needsPidfd},
+		"setpgid":  {"setpgid: ", needsGroup},
+		"prctl":    {"prctl with PR_SET_PDEATHSIG: ", needsDeath},
+		"ptrace":   {"Rlimits nofile 128:256, Nice 5: ptrace: ", needsTracing},
+		"prlimit":  {"Rlimits nofile 128:256: prlimit: ", "CAP_SYS_RESOURCE"},
+		"priority": {"Nice 5: setpriority: ", "CAP_SYS_NICE"},
+	} {
+		for _, e := range refusals {
+			t.Run(name+"/"+unix.ErrnoName(e), func(t *testing.T) {
+				t.Parallel()
+				c := run(t, "refusal", Command{Env: []string{"CALL=" + name, fmt.Sprintf("REFUSE=%d", e)}})
+				said := c.line()
+				for _, part := range append(says, "start /bin/true: ", e.Error()) {
+					if !strings.Contains(said, part) && (name != "prlimit" || e != syscall.EINVAL || part != "CAP_SYS_RESOURCE") {
+						t.Errorf("error %q, want %q in it", said, part)
+					}
+				}
+				if children := c.line(); children != "no child processes" {
+					t.Errorf("a child is left: %s", children)
+				}
+			})
+		}
+	}
+}
+
+// TestFewDescriptors: a start takes what numbers there are, below its own files' too, and
+// when these do not do the error says what the limit is, and what is needed at least: with
+// that it does. So it is with a limit that is lowered while the program runs.
+func TestFewDescriptors(t *testing.T) {
+	c := run(t, "few", Command{Env: []string{"FILES=11"}})
+	least := 0
+	for {
+		said := c.line()
+		if said == "started" {
+			break
+		}
+		var limit, need int
+		_, text, _ := strings.Cut(said, "start few: too many open files: RLIMIT_NOFILE (ulimit -n, LimitNOFILE= of systemd) is ")
+		if n, err := fmt.Sscanf(text, "%d, this start takes %d at least", &limit, &need); n != 2 || err != nil {
+			t.Fatalf("error %q", said)
+		}
+		if need <= limit || need > 40 {
+			t.Fatalf("it fails with %d descriptors, and says that it takes %d", limit, need)
+		}
+		least = need
+	}
+	if least < 13 {
+		t.Errorf("11 files were had with %d descriptors", least)
 	}
 }
 

@@ -1,0 +1,108 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// nowhere is a path at which no program can be, as it is too long: an exec of it fails with
+// ENAMETOOLONG, which nothing says that comes before.
+var nowhere = strings.Repeat("/", unix.PathMax)
+
+// A step is a part of a start between fork and exec that the system may refuse.
+type step struct {
+	taken func(to *syscall.ProcAttr, from *syscall.ProcAttr) // adds it to a start that has those before
+	error func(err error) error                              // says what was refused, and what helps
+}
+
+// call is the error of a call that a start cannot do without.
+func call(name, remedy string) func(error) error {
+	return func(err error) error { return fmt.Errorf("%w: %s", os.NewSyscallError(name, err), remedy) }
+}
+
+// option is the error of an option that is not honoured.
+func option(name, call, remedy string) func(error) error {
+	return func(err error) error {
+		return &OptionError{name, fmt.Errorf("%w: %s", os.NewSyscallError(call, err), remedy)}
+	}
+}
+
+// What helps.
+const (
+	needsClone   = "what this program runs under (a seccomp profile, a container) must let it start processes"
+	needsPidfd   = "Linux 5.4 or later is needed, and a seccomp profile that allows clone with CLONE_PIDFD and waitid with P_PIDFD"
+	needsGroup   = "a process is stopped and killed with its group: a seccomp profile must allow setpgid"
+	needsDeath   = "no process may outlive its master: a seccomp profile must allow prctl with PR_SET_PDEATHSIG"
+	needsCgroup  = "it takes Linux 5.7, clone3, and the right to write cgroup.procs there and in the common ancestor"
+	needsUser    = "it takes CAP_SETUID and CAP_SETGID, and a number that the user namespace knows"
+	needsTracing = "such values are set while the process is traced: nothing may trace the master (strace -f, a debugger), and what it runs under must allow ptrace"
+)
+
+// steps returns what a start of cmd takes before its exec, in the order in which it is done.
+func (cmd *Command) steps() []step {
+	all := []step{
+		{func(_, _ *syscall.ProcAttr) {}, call("clone", needsClone)},
+		{func(to, from *syscall.ProcAttr) { to.Sys.PidFD = from.Sys.PidFD }, call("clone with CLONE_PIDFD", needsPidfd)},
+	}
+	if cmd.Cgroup != nil {
+		all = append(all, step{func(to, from *syscall.ProcAttr) {
+			to.Sys.UseCgroupFD, to.Sys.CgroupFD = true, from.Sys.CgroupFD
+		}, option("Cgroup "+cmd.Cgroup.Name(), "clone3", needsCgroup)})
+	}
+	all = append(all, step{func(to, _ *syscall.ProcAttr) { to.Sys.Setpgid = true }, call("setpgid", needsGroup)})
+	if c := cmd.Credential; c != nil {
+		all = append(all, step{func(to, _ *syscall.ProcAttr) { to.Sys.Credential = c },
+			option(fmt.Sprintf("user %d, group %d, groups %d", c.Uid, c.Gid, c.Groups), "setgroups, setgid or setuid", needsUser)})
+	}
+	if cmd.Dir != "" {
+		all = append(all, step{func(to, from *syscall.ProcAttr) { to.Dir = from.Dir },
+			func(err error) error { return &OptionError{"Dir " + cmd.Dir, os.NewSyscallError("chdir", err)} }})
+	}
+	if cmd.DeathSignal != 0 {
+		all = append(all, step{func(to, from *syscall.ProcAttr) { to.Sys.Pdeathsig = from.Sys.Pdeathsig },
+			call("prctl with PR_SET_PDEATHSIG", needsDeath)})
+	}
+	if cmd.settles() {
+		all = append(all, step{func(to, _ *syscall.ProcAttr) { to.Sys.Ptrace = true },
+			option(cmd.settled(), "ptrace", needsTracing)})
+	}
+	return all
+}
+
+// lacking are errors that say nothing of a step: something is short.
+var lacking = []syscall.Errno{syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.ETXTBSY}
+
+// explain says what of a start of cmd, with those attributes, has failed. The kernel's
+// word is one errno for everything from fork to exec, and a seccomp profile may use any.
+// So the start is tried again with one step, with two, and so on, and a program that
+// cannot be there: the first that fails otherwise is refused. It is called by the
+// launcher.
+func explain(err error, cmd Command, path string, attr *syscall.ProcAttr) error {
+	errno, ok := errors.AsType[syscall.Errno](err)
+	switch {
+	case !ok:
+		return err
+	case errno == syscall.EAGAIN:
+		return fmt.Errorf("%w: too many processes (RLIMIT_NPROC, pids.max, threads-max)", err)
+	case slices.Contains(lacking, errno):
+		return err
+	}
+	try := &syscall.ProcAttr{Env: []string{}, Sys: &syscall.SysProcAttr{}}
+	for _, s := range cmd.steps() {
+		s.taken(try, attr)
+		_, tried := syscall.ForkExec(nowhere, []string{nowhere}, try)
+		if e, ok := errors.AsType[syscall.Errno](tried); ok && e != syscall.ENAMETOOLONG && !slices.Contains(lacking, e) {
+			return s.error(e)
+		}
+	}
+	return reason(err, path, cmd.Dir)
+}
+
+// withoutPidfd is the error of a kernel that passes over CLONE_PIDFD.
+func withoutPidfd() error { return call("clone with CLONE_PIDFD", needsPidfd)(unix.ENOSYS) }
