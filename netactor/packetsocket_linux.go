@@ -2,6 +2,7 @@ package netactor
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 
@@ -12,7 +13,7 @@ import (
 func openUDP(r Request) (*socket, error) {
 	ap, err := netip.ParseAddrPort(r.Address)
 	if err != nil {
-		return nil, os.NewSyscallError("bind", unix.EINVAL)
+		return nil, os.NewSyscallError("bind: "+err.Error(), unix.EINVAL)
 	}
 	s, err := bindUDP(r, ap)
 	if r.Network == "udp" && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
@@ -68,7 +69,7 @@ func takePacketSocket(s *socket) (*socket, error) {
 	}
 	if !bound {
 		s.close()
-		return nil, os.NewSyscallError("listen", unix.EINVAL)
+		return nil, fmt.Errorf("it is no packet socket of UDP or Unix that is bound and not connected: %w", os.NewSyscallError("listen", unix.EINVAL))
 	}
 	if err := unix.SetNonblock(s.fd, true); err != nil {
 		s.close()

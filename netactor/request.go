@@ -291,13 +291,17 @@ type reply struct {
 	Call  string `json:",omitzero"` // the system call that failed, as "bind"
 }
 
+// maxReason bounds what a reply says of an error, in runes.
+const maxReason = 1024
+
 // failed returns the reply that carries err.
 func failed(err error) reply {
 	r := reply{Errno: int(syscall.EINVAL), Call: "listen"}
-	if sys, ok := errors.AsType[*os.SyscallError](err); ok {
-		r.Call = sys.Syscall
+	errno, ok := errors.AsType[syscall.Errno](err)
+	if _, call := errors.AsType[*os.SyscallError](err); call && ok { // with what stands before it
+		r.Call = fmt.Sprintf("%.*s", maxReason, strings.TrimSuffix(err.Error(), ": "+errno.Error()))
 	}
-	if errno, ok := errors.AsType[syscall.Errno](err); ok && errno != 0 {
+	if ok && errno != 0 {
 		r.Errno = int(errno)
 	}
 	return r

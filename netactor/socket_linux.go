@@ -2,6 +2,7 @@ package netactor
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -47,8 +48,11 @@ func openSocket(r Request) (*socket, error) {
 // listening socket, or a bound packet socket.
 func dupSocket(fd int, packet bool) (*socket, error) {
 	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("listen", unix.EINVAL) // as Node: any bad number is EINVAL (N100)
+	switch {
+	case errors.Is(err, unix.EBADF):
+		return nil, fmt.Errorf("descriptor %d is not open: %w", fd, os.NewSyscallError("listen", unix.EINVAL)) // as Node: any bad number is EINVAL (N100)
+	case err != nil:
+		return nil, os.NewSyscallError("dup", err)
 	}
 	if packet {
 		return takePacketSocket(&socket{fd: n})
@@ -60,14 +64,11 @@ func dupSocket(fd int, packet bool) (*socket, error) {
 // unixpacket; else it is closed.
 func takeSocket(fd int) (*socket, error) {
 	s := &socket{fd: fd}
-	if v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || v == 0 {
+	v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	network, _, aerr := s.address()
+	if err != nil || v == 0 || aerr != nil || network != "tcp" && network != "unix" && network != "unixpacket" {
 		s.close()
-		return nil, os.NewSyscallError("listen", unix.EINVAL)
-	}
-	network, _, err := s.address()
-	if err != nil || network != "tcp" && network != "unix" && network != "unixpacket" {
-		s.close()
-		return nil, os.NewSyscallError("listen", unix.EINVAL)
+		return nil, fmt.Errorf("it is no listening socket of TCP or Unix: %w", os.NewSyscallError("listen", unix.EINVAL))
 	}
 	// O_NONBLOCK belongs to the open file description: whoever else has this
 	// socket sees it too. We cannot accept on a blocking one.
@@ -91,7 +92,7 @@ func (s *socket) applied(r Request) (*socket, error) {
 func openTCP(r Request) (*socket, error) {
 	ap, err := netip.ParseAddrPort(r.Address)
 	if err != nil {
-		return nil, os.NewSyscallError("bind", unix.EINVAL)
+		return nil, os.NewSyscallError("bind: "+err.Error(), unix.EINVAL)
 	}
 	s, err := bindTCP(r, ap)
 	if r.Network == "tcp" && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
@@ -106,7 +107,7 @@ func openTCP(r Request) (*socket, error) {
 func inetSocket(r Request, ap netip.AddrPort, kind, protocol int) (s *socket, sa unix.Sockaddr, err error) {
 	sa, family, err := sockaddr(ap)
 	if err != nil {
-		return nil, nil, os.NewSyscallError("bind", err)
+		return nil, nil, os.NewSyscallError("bind: "+err.Error(), unix.EINVAL)
 	}
 	fd, err := unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
@@ -168,7 +169,7 @@ func sockaddr(ap netip.AddrPort) (sa unix.Sockaddr, family int, err error) {
 	}
 	zone, err := zoneID(ap.Addr().Zone())
 	if err != nil {
-		return nil, 0, unix.EINVAL
+		return nil, 0, fmt.Errorf("zone %q: %w", ap.Addr().Zone(), err)
 	}
 	return &unix.SockaddrInet6{Port: int(ap.Port()), Addr: ap.Addr().As16(), ZoneId: zone}, unix.AF_INET6, nil
 }

@@ -427,3 +427,24 @@ func failNext(src *source, n int) {
 		return real(fd, sa)
 	}
 }
+
+// TestErrorsNameWhatWasAsked: what a worker is told of a descriptor or an address that cannot be
+// had says which, and why, and not only that an argument is invalid.
+func TestErrorsNameWhatWasAsked(t *testing.T) {
+	for want, r := range map[string]Request{
+		"listen: descriptor 524288 is not open: listen: invalid argument":                                         {FD: 1 << 19},
+		"listen: descriptor 524288 is not open: listen: invalid argument ":                                        {FD: 1 << 19, Packet: true},
+		"listen tcp: bind: zone \"nowhere0\": route ip+net: no such network interface: invalid argument":          {Network: "tcp", Address: "[fe80::1%nowhere0]:0"},
+		"listen unix: bind: the path is not absolute and clean: invalid argument":                                 {Network: "unix", Address: "/a/../b"},
+		"listen: it is no listening socket of TCP or Unix: listen: invalid argument":                              {FD: 1},
+		"listen: it is no packet socket of UDP or Unix that is bound and not connected: listen: invalid argument": {FD: 1, Packet: true},
+	} {
+		_, err := openSocket(r)
+		if err == nil {
+			t.Fatalf("%+v is had", r)
+		}
+		if got := failed(err).err(r.Network, nil); got.Error() != strings.TrimSpace(want) || !errors.Is(got, syscall.EINVAL) {
+			t.Errorf("%+v: %v, want %s", r, got, want)
+		}
+	}
+}

@@ -130,7 +130,7 @@ const maxUnixPath = 107
 func placeOf(path, call string) (*place, error) {
 	name := filepath.Base(path)
 	if !cleanPath(path) || name == "/" {
-		return nil, os.NewSyscallError(call, unix.EINVAL)
+		return nil, os.NewSyscallError(call+": the path is not absolute and clean", unix.EINVAL)
 	}
 	dir, err := openDirectory(filepath.Dir(path), call)
 	if err != nil {

@@ -20,6 +20,7 @@ func sealed(name string, b []byte) (*os.File, error) {
 	f := os.NewFile(uintptr(fd), name)
 	if _, err = f.WriteAt(b, 0); err == nil {
 		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE|unix.F_SEAL_SEAL)
+		err = os.NewSyscallError("fcntl", err)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("coppice: %s of %d bytes: %w", name, len(b), err), f.Close())

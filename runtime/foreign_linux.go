@@ -36,7 +36,7 @@ func (rt *Runtime) startForeign(ctx context.Context, spec Process, name string, 
 	var body *processBody
 	try := func() (err error) {
 		if ready, err = newReadiness(spec.Ready); err != nil {
-			return short(fmt.Errorf("coppice: start %s: %w", name, err))
+			return starting(name, err)
 		}
 		if body, err = rt.forkForeign(spec, OutputLine{Name: name, Incarnation: incarnation}, ready.see, ready.variables()...); err != nil {
 			ready.close()

@@ -29,6 +29,8 @@ type executable = process.Executable
 
 func openExecutable() (*executable, error) { return process.Self() }
 
+func fileLimit() int { return process.FileLimit() }
+
 func executableAt(path string) (*executable, error) { return process.OpenExecutable(path) }
 
 // processBody is a child that is a process of its own, and what it prints.
@@ -53,9 +55,10 @@ type processBody struct {
 
 // fork starts p as a process: this program once more.
 func (rt *Runtime) fork(p *peer, exe *executable) error {
+	at := p.name()
 	local, remote, err := fdipc.Socketpair()
 	if err != nil {
-		return short(err)
+		return starting(at, err)
 	}
 	defer remote.Close()
 	env, share := Environment{}, 1
@@ -81,7 +84,7 @@ func (rt *Runtime) fork(p *peer, exe *executable) error {
 		b.kill()
 		<-b.done()
 	}
-	return short(err) // it takes a table of shared memory
+	return starting(at, err) // it takes a table of shared memory
 }
 
 // forkForeign starts another program. vars are added to its environment, and line,
@@ -125,22 +128,22 @@ type spawning struct {
 func (rt *Runtime) spawn(cmd process.Command, env Environment, how spawning) (*processBody, error) {
 	out, err := env.outfit(&cmd)
 	if err != nil {
-		return nil, short(fmt.Errorf("coppice: start %s: %w", how.who.Name, err))
+		return nil, starting(how.who.Name, err)
 	}
 	defer out.close()
 	stdin, err := os.Open(os.DevNull)
 	if err != nil {
-		return nil, short(err)
+		return nil, starting(how.who.Name, err)
 	}
 	defer stdin.Close()
 	outR, outW, err := process.OutputPipe()
 	if err != nil {
-		return nil, short(err)
+		return nil, starting(how.who.Name, err)
 	}
 	defer outW.Close()
 	errR, errW, err := process.OutputPipe()
 	if err != nil {
-		return nil, short(errors.Join(err, outR.Close()))
+		return nil, starting(how.who.Name, errors.Join(err, outR.Close()))
 	}
 	defer errW.Close()
 	cmd.Files[0], cmd.Files[1], cmd.Files[2] = stdin, outW, errW

@@ -21,7 +21,7 @@ func (rt *Runtime) startReaper() (*reaper, error) {
 	}
 	r, err := process.StartReaper(rt.log, rt.cfg.Subreaper, strangersGrace)
 	if err != nil {
-		return nil, fmt.Errorf("coppice: reap orphans: %w", err)
+		return nil, fmt.Errorf("coppice: reap orphans (Config.Subreaper): %w", err)
 	}
 	return r, nil
 }

@@ -74,6 +74,9 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	if _, err := depth(); err != nil {
 		return nil, err
 	}
+	if err := cfg.checkDescriptors(root); err != nil {
+		return nil, err
+	}
 
 	rt := &Runtime{cfg: cfg, log: cfg.Logger, root: root, described: root.describe(), reload: make(chan struct{}, 1), ended: make(chan struct{})}
 	rt.program = programPath()

@@ -3,6 +3,7 @@ package coppice
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -37,6 +38,14 @@ func short(err error) error {
 		}
 	}
 	return err
+}
+
+// starting is the error of taking something for the start of a child.
+func starting(name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return short(fmt.Errorf("coppice: start %s: %w", name, err))
 }
 
 func isShort(err error) bool {

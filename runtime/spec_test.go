@@ -66,6 +66,9 @@ func TestBadSpecs(t *testing.T) {
 			`Env "=1"`, `Env "COPPICE_CHANNEL=3"`, "MaxProcs -2", "MemoryLimit -2", "Nice 20", `Rlimits "love": is none of as, `, "Rlimits core: has a soft limit",
 			`Files "a:b"`, "Files a: is there twice", "Files b: needs one of", "Files c: has an FD below 3",
 		}},
+		{"few descriptors", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Worker: fn, Environment: coppice.Environment{
+			Rlimits: []coppice.Rlimit{{Name: "nofile", Soft: 8, Hard: 19}},
+		}}}}, []string{`child "web": Environment.Rlimits nofile 8:19: a worker takes 20 descriptors`}},
 		{"an environment of goroutines", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{
 			Name: "web", Worker: fn, Isolation: coppice.GoroutineIsolation, Environment: coppice.Environment{Nice: 1},
 		}}}, []string{`child "web": Environment of goroutines`}},

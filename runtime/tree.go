@@ -176,6 +176,11 @@ func (p Pool) validate(bad report, path string) {
 		notNegative(bad, path, "Shutdown", p.Shutdown)
 	}
 	p.Environment.validate(bad, path)
+	for _, l := range p.Environment.Rlimits {
+		if l.Name == "nofile" && l.Hard < workerDescriptors { // Go raises the soft limit to the hard one
+			bad(path, "Environment.Rlimits", fmt.Sprintf("nofile %d:%d", l.Soft, l.Hard), fmt.Sprintf("a worker takes %d descriptors", workerDescriptors))
+		}
+	}
 	if err := p.Listen.Validate(); err != nil {
 		bad(path, "Listen", fmt.Sprintf("%+v", p.Listen), err.Error())
 	}

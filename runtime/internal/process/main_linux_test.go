@@ -3,17 +3,18 @@ package process
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/runtime/internal/seccomptest"
 )
 
 // programs are what the test binary is when it is started by a test: by the name
@@ -45,7 +46,8 @@ var programs = map[string]func(){
 		must(err)
 		_, err = unix.Open(os.DevNull, unix.O_RDONLY, 0) // not close-on-exec
 		must(err)
-		refuse(syscall.Errno(e), unix.SYS_CLOSE_RANGE, unix.SYS_PIDFD_OPEN, unix.SYS_PIDFD_SEND_SIGNAL)
+		seccomptest.Refuse(syscall.Errno(e), seccomptest.Call{Number: unix.SYS_CLOSE_RANGE},
+			seccomptest.Call{Number: unix.SYS_PIDFD_OPEN}, seccomptest.Call{Number: unix.SYS_PIDFD_SEND_SIGNAL})
 		p, err := Start(Command{Path: "/bin/sleep", Args: []string{"sleep", "3600"}})
 		must(err)
 		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.PID()))
@@ -67,34 +69,40 @@ var programs = map[string]func(){
 		e, err := strconv.Atoi(os.Getenv("REFUSE"))
 		must(err)
 		cmd := Command{Path: "/bin/true", Args: []string{"/bin/true"}, DeathSignal: syscall.SIGKILL}
-		settled := cmd
-		settled.Rlimits, settled.Nice = []Rlimit{{"nofile", 128, 256}}, 5
 		spareThreads()
-		switch name := os.Getenv("CALL"); name {
-		case "clone": // as a process is made by it, not a thread
-			refuseIf(syscall.Errno(e), unix.SYS_CLONE, 0, unix.CLONE_VFORK)
-		case "pidfd":
-			refuseIf(syscall.Errno(e), unix.SYS_CLONE, 0, unix.CLONE_PIDFD)
-		case "waitid":
-			refuse(syscall.Errno(e), unix.SYS_WAITID)
-		case "setpgid":
-			refuse(syscall.Errno(e), unix.SYS_SETPGID)
-		case "prctl":
-			refuse(syscall.Errno(e), unix.SYS_PRCTL)
-		case "ptrace":
-			refuse(syscall.Errno(e), unix.SYS_PTRACE)
-			cmd = settled
-		case "prlimit":
-			refuseIf(syscall.Errno(e), unix.SYS_PRLIMIT64, 0, ^uint32(0))
-			cmd = settled
-		case "priority":
-			refuse(syscall.Errno(e), unix.SYS_SETPRIORITY)
-			cmd = settled
+		call := map[string]seccomptest.Call{
+			"clone":    {Number: unix.SYS_CLONE, Bits: unix.CLONE_VFORK}, // of a process, not of a thread
+			"pidfd":    {Number: unix.SYS_CLONE, Bits: unix.CLONE_PIDFD},
+			"waitid":   {Number: unix.SYS_WAITID},
+			"setpgid":  {Number: unix.SYS_SETPGID},
+			"prctl":    {Number: unix.SYS_PRCTL},
+			"ptrace":   {Number: unix.SYS_PTRACE},
+			"prlimit":  {Number: unix.SYS_PRLIMIT64, Bits: ^uint32(0)}, // of another process
+			"priority": {Number: unix.SYS_SETPRIORITY},
+		}[os.Getenv("CALL")]
+		if call.Number == unix.SYS_PTRACE || call.Number == unix.SYS_PRLIMIT64 || call.Number == unix.SYS_SETPRIORITY {
+			cmd.Rlimits, cmd.Nice = []Rlimit{{"nofile", 128, 256}}, 5
 		}
+		seccomptest.Refuse(syscall.Errno(e), call)
 		_, err = Start(cmd)
 		fmt.Println(err)
 		_, err = unix.Wait4(-1, nil, unix.WNOHANG, nil)
 		fmt.Println(err)
+	},
+	// reaper is a program without pidfd_open that reaps an orphan.
+	"reaper": func() {
+		e, err := strconv.Atoi(os.Getenv("REFUSE"))
+		must(err)
+		seccomptest.Refuse(syscall.Errno(e), seccomptest.Call{Number: unix.SYS_PIDFD_OPEN})
+		r, err := StartReaper(slog.New(slog.DiscardHandler), true, time.Millisecond)
+		must(err)
+		p, err := Start(Command{Path: "/bin/sh", Args: []string{"sh", "-c", "( true & )"}})
+		must(err)
+		<-p.Done()
+		for r.Reaped() == 0 { // the test has a deadline
+			time.Sleep(time.Millisecond)
+		}
+		fmt.Println("reaped")
 	},
 	// few starts itself with as many descriptors, from few on, as the errors say, until that
 	// does.
@@ -162,42 +170,6 @@ func TestMain(m *testing.M) {
 		return
 	}
 	os.Exit(m.Run())
-}
-
-// refuse has all threads of this program, and what it starts, get an error from
-// system calls.
-func refuse(e syscall.Errno, calls ...uint32) {
-	filter := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}} // seccomp_data.nr
-	for _, nr := range calls {
-		filter = append(filter,
-			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: nr},
-			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(e)})
-	}
-	install(append(filter, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}))
-}
-
-// refuseIf refuses one system call, where the argument of that number has one of bits.
-func refuseIf(e syscall.Errno, nr, arg, bits uint32) {
-	install([]unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 3, K: nr},
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 16 + 8*arg}, // the lower half of seccomp_data.args
-		{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, Jf: 1, K: bits},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(e)},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
-	})
-}
-
-func install(filter []unix.SockFilter) {
-	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	must(unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC,
-		uintptr(unsafe.Pointer(&prog)))
-	if errno != 0 {
-		panic(errno)
-	}
 }
 
 const patience = 60 * time.Second

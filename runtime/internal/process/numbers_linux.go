@@ -67,7 +67,7 @@ func number(cmd Command) (n numbers, err error) {
 		}
 	}
 	// Above the highest are that by which the child says that it failed, and those moved.
-	if need := top + 2 + moved; fileLimit() < need {
+	if need := top + 2 + moved; FileLimit() < need {
 		return n, beyondLimit(need)
 	}
 	return n, nil
@@ -79,7 +79,7 @@ func (n *numbers) above(fd uintptr, least, more int) (int, error) {
 	dup, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, least)
 	switch {
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EMFILE): // fcntl(2): from least on none is below the limit
-		return -1, beyondLimit(max(least, fileLimit()) + 1 + more)
+		return -1, beyondLimit(max(least, FileLimit()) + 1 + more)
 	case err != nil:
 		return -1, os.NewSyscallError("fcntl", err)
 	}
@@ -93,8 +93,8 @@ func (n *numbers) close() {
 	}
 }
 
-// limit returns how many descriptors this program may have now.
-func fileLimit() int {
+// FileLimit returns how many descriptors this program may have now.
+func FileLimit() int {
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
 		return 1 << 20
@@ -104,7 +104,7 @@ func fileLimit() int {
 
 // beyondLimit is the error of a start that takes more descriptors than there may be.
 func beyondLimit(need int) error {
-	return fmt.Errorf("%w: RLIMIT_NOFILE (ulimit -n, LimitNOFILE= of systemd) is %d, this start takes %d at least", unix.EMFILE, fileLimit(), need)
+	return fmt.Errorf("%w: RLIMIT_NOFILE (ulimit -n, LimitNOFILE= of systemd) is %d, this start takes %d at least", unix.EMFILE, FileLimit(), need)
 }
 
 // rawFDs returns the numbers of files, borrowed until the caller lets go of

@@ -108,13 +108,16 @@ const (
 
 // reap asks whether the process has ended and takes its status if so; with
 // WNOWAIT in flags it stays a zombie.
-func reap(pidfd int, flags uintptr) (Exit, bool) {
+func reap(pidfd int, flags uintptr) (Exit, bool) { return reapBy(unix.P_PIDFD, pidfd, flags) }
+
+// reapBy is reap for a process that is known by an id of that type (waitid(2)).
+func reapBy(idType, id int, flags uintptr) (Exit, bool) {
 	var (
 		info  siginfo
 		usage unix.Rusage
 	)
 	for {
-		_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_PIDFD, uintptr(pidfd), uintptr(unsafe.Pointer(&info)),
+		_, _, errno := unix.Syscall6(unix.SYS_WAITID, uintptr(idType), uintptr(id), uintptr(unsafe.Pointer(&info)),
 			unix.WEXITED|unix.WNOHANG|flags, uintptr(unsafe.Pointer(&usage)), 0)
 		switch errno {
 		case 0:

@@ -127,12 +127,17 @@ func (r *Reaper) look() (next time.Time, err error) {
 // should somebody reap it meanwhile, another process that gets its number is safe.
 func (r *Reaper) reap(z Zombie) {
 	fd, err := unix.PidfdOpen(z.PID, 0)
-	if err != nil {
+	if errors.Is(err, unix.ESRCH) {
 		return // it is gone
 	}
-	defer unix.Close(fd)
+	by, id := unix.P_PIDFD, fd
+	if err != nil { // perhaps a seccomp profile's word: then it is known by its number alone
+		by, id = unix.P_PID, z.PID
+	} else {
+		defer unix.Close(fd)
+	}
 	if state, start, name, _ := stat(z.PID); state == 'Z' && start == z.Start {
-		if e, ended := reap(fd, 0); ended && e.Lost == nil {
+		if e, ended := reapBy(by, id, 0); ended && e.Lost == nil {
 			r.reaped.Add(1)
 			r.log.Debug("reaped a process that was left behind", "pid", z.PID, "command", name, "code", e.Code, "signal", int(e.Signal))
 		}

@@ -64,6 +64,16 @@ func TestSubreaper(t *testing.T) {
 	}
 }
 
+// TestSubreaperWithoutPidfd: orphans are reaped where a seccomp profile refuses pidfd_open.
+func TestSubreaperWithoutPidfd(t *testing.T) {
+	for _, e := range refusals {
+		c := run(t, "reaper", Command{Env: []string{fmt.Sprintf("REFUSE=%d", e)}})
+		if said := c.line(); said != "reaped" {
+			t.Errorf("%v: %s", e, said)
+		}
+	}
+}
+
 // TestChildren: both ways to find them find the same.
 func TestChildren(t *testing.T) {
 	cmd := exec.Command("sleep", "3600")
