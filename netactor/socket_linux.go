@@ -276,10 +276,12 @@ func (s *socket) handle() (*fdipc.Handle, error) {
 // close closes the master's copy. The file of a Unix socket is removed first, if it is still the one that was
 // created, or adopted.
 func (s *socket) close() {
-	if s.at != nil {
-		s.at.remove()
-		s.at.close()
+	if at := s.at; at != nil {
 		s.at = nil
+		inTime(func() {
+			at.remove()
+			at.close()
+		})
 	}
 	_ = unix.Close(s.fd)
 	s.fd = -1

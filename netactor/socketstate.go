@@ -78,14 +78,15 @@ type ask struct {
 }
 
 // effect is one thing to do. The driver does them in the order given, and tells
-// the state about the outcome of an open before it does the next.
+// the state about the outcome of an open before it does the next, but for a socket that
+// is a file: of that it tells in its own time.
 type effect struct {
 	do     action
 	number uint64
 	req    Request // doOpen
-	given  *socket // doOpen, doDiscard
+	given  *socket // doOpen, doOpened, doDiscard
 	ask    ask     // doReply
-	reply  reply   // doReply
+	reply  reply   // doReply, doOpened
 	worker uint64  // doTell, doRenew
 	renew  bool    // doPublish: in place of the one it has
 	member int     // doReply, doRenew, doRetire: which socket of a ReusePort listener
@@ -95,6 +96,7 @@ type action uint8
 
 const (
 	doOpen    action = iota // open the socket of req, or take given; then call opened
+	doOpened                // take the outcome of a doOpen; then call opened
 	doReply                 // answer ask; with a duplicate of the socket when the worker is to accept itself
 	doPublish               // send the socket to the listener process
 	doShut                  // tell the listener process to drain and close its copy

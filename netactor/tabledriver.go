@@ -33,11 +33,14 @@ func (t *Table) step(f func() []effect) {
 func (t *Table) perform(e effect) (then func() []effect) {
 	switch e.do {
 	case doOpen:
-		s, r := t.openSocket(e)
-		if s != nil {
-			t.keep(memberKey{e.number, 0}, s)
+		if e.req.onFile() {
+			go t.openAside(e) // ends when the file system answers
+			return nil
 		}
-		return func() []effect { return t.state.opened(e.number, r) }
+		s, r := t.openSocket(e)
+		return t.opened(e.number, s, r)
+	case doOpened:
+		return t.opened(e.number, e.given, e.reply)
 	case doReply:
 		t.answer(e)
 	case doPublish:
@@ -101,6 +104,21 @@ func (t *Table) openSocket(e effect) (*socket, reply) {
 		address = e.req.Address // the kernel knows a long path by a shorter name
 	}
 	return s, reply{Network: network, Address: address}
+}
+
+// opened takes in the socket of a doOpen, nil if there is none.
+func (t *Table) opened(number uint64, s *socket, r reply) (then func() []effect) {
+	if s != nil {
+		t.mu.Lock()
+		closed := t.closed
+		t.mu.Unlock()
+		if closed { // while it was being opened
+			s.close()
+			return nil
+		}
+		t.keep(memberKey{number, 0}, s)
+	}
+	return func() []effect { return t.state.opened(number, r) }
 }
 
 // answer sends a reply, with the socket if the worker is to accept itself.

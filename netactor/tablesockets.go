@@ -173,7 +173,7 @@ func (t *Table) relisten(key memberKey, s *socket) error {
 	}
 	r.FD, r.joins = 0, r.Policy == ReusePort
 	t.drop(key) // its path must be free, and its port
-	fresh, err := openSocket(r)
+	fresh, err := openInTime(r)
 	if err != nil {
 		t.sockets[key] = s // closed: it is tried again
 		return err

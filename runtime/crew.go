@@ -505,7 +505,7 @@ func (c *crew) bring(m *member) (*peer, error) {
 // wait for the outcome. With Pool.OTP the start fails.
 func (c *crew) hatch(m *member, w welcome) (p *peer, err error) {
 	try := func() error {
-		p, err = c.rt.hatch(w, c.pool.Isolation, m.gen)
+		p, err = c.rt.hatch(c.limit, w, c.pool.Isolation, m.gen)
 		return err
 	}
 	if c.pool.OTP {

@@ -83,7 +83,8 @@ type File struct {
 	// Path is opened by the master at each start of the process, for reading, or
 	// with Append for writing at its end; it is created if need be (mode 0640). Where others
 	// than root and the master's user can change the path, it is a regular file without another
-	// name, and reached by no symbolic link of theirs: else the start fails.
+	// name, and reached by no symbolic link of theirs: else the start fails. So it does where
+	// Path is a pipe to write to that nobody reads: ENXIO.
 	Path   string
 	Append bool
 }

@@ -1,6 +1,7 @@
 package coppice
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -73,6 +74,31 @@ func (o *outfit) add(e Environment) error {
 	return err
 }
 
+// answered returns an error when something that e names does not answer: then add would
+// wait for it, for good.
+func (e Environment) answered(ctx context.Context) error {
+	stat := func(path string) func() { return func() { _, _ = os.Stat(path) } }
+	for _, f := range e.Files {
+		if f.Path == "" {
+			continue
+		}
+		if err := process.Answered(ctx, f.Path, stat(f.Path)); err != nil {
+			return environmentError("Files", f.Path, err)
+		}
+	}
+	if e.Cgroup != "" {
+		if err := process.Answered(ctx, e.Cgroup, stat(e.Cgroup)); err != nil {
+			return environmentError("Cgroup", e.Cgroup, err)
+		}
+	}
+	if e.anotherUser() {
+		if err := process.Answered(ctx, "user/"+e.User+"/"+e.Group, func() { _, _ = e.credential() }); err != nil {
+			return environmentError("User", e.User, err)
+		}
+	}
+	return nil
+}
+
 // cgroupMount is where the hierarchy of version 2 is mounted: on systems that have
 // both versions one level down (systemd calls them hybrid).
 func cgroupMount() string {
@@ -90,10 +116,21 @@ func (f File) open() (*os.File, error) {
 	if f.Path == "" {
 		return dupFile(f.FD, f.Name)
 	}
+	flag := os.O_RDONLY
 	if f.Append {
-		return netactor.OpenFile(f.Path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+		flag = os.O_WRONLY | os.O_APPEND | os.O_CREATE
 	}
-	return netactor.OpenFile(f.Path, os.O_RDONLY, 0)
+	file, err := netactor.OpenFile(f.Path, flag|unix.O_NONBLOCK, 0o640) // a pipe's other end need not be there: fifo(7)
+	if errors.Is(err, unix.ENXIO) {
+		return nil, fmt.Errorf("%w: a pipe that nobody reads", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(int(file.Fd()), false); err != nil { // the process expects it to block
+		return nil, errors.Join(os.NewSyscallError("fcntl", err), file.Close())
+	}
+	return file, nil
 }
 
 // dupFile returns a file of its own for what is open as fd.

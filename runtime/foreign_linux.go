@@ -38,7 +38,7 @@ func (rt *Runtime) startForeign(ctx context.Context, spec Process, name string, 
 		if ready, err = newReadiness(spec.Ready); err != nil {
 			return starting(name, err)
 		}
-		if body, err = rt.forkForeign(spec, OutputLine{Name: name, Incarnation: incarnation}, ready.see, ready.variables()...); err != nil {
+		if body, err = rt.forkForeign(ctx, spec, OutputLine{Name: name, Incarnation: incarnation}, ready.see, ready.variables()...); err != nil {
 			ready.close()
 		}
 		return err

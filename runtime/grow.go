@@ -72,7 +72,7 @@ func (rt *Runtime) poolSpec(n *node, p Pool) supervisor.ChildSpec {
 // hatch starts the child w of a generation: it has its body, its channel and its place
 // in the book when hatch returns. It lives from then on, and is the caller's to bring
 // up, and to end.
-func (rt *Runtime) hatch(w welcome, isolation Isolation, gen *generation) (*peer, error) {
+func (rt *Runtime) hatch(ctx context.Context, w welcome, isolation Isolation, gen *generation) (*peer, error) {
 	w.Protocol, w.Tree = protocol, rt.described
 	p := newPeer(rt, w)
 	if isolation == ProcessIsolation {
@@ -84,7 +84,7 @@ func (rt *Runtime) hatch(w welcome, isolation Isolation, gen *generation) (*peer
 	p.telemetry = rt.pipeline.Adopt(about)
 	if isolation == GoroutineIsolation {
 		rt.branchOff(p)
-	} else if err := rt.fork(p, gen.exe); err != nil {
+	} else if err := rt.fork(ctx, p, gen.exe); err != nil {
 		p.telemetry.Ended(tracing.End{At: time.Now()})
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -54,7 +53,7 @@ type processBody struct {
 }
 
 // fork starts p as a process: this program once more.
-func (rt *Runtime) fork(p *peer, exe *executable) error {
+func (rt *Runtime) fork(ctx context.Context, p *peer, exe *executable) error {
 	at := p.name()
 	local, remote, err := fdipc.Socketpair()
 	if err != nil {
@@ -69,7 +68,7 @@ func (rt *Runtime) fork(p *peer, exe *executable) error {
 	}
 	channel := max(channelFD, firstFile+len(env.Files))
 	marks := fdipc.Environ(channel, map[string]string{filesVar: env.fileNames()}) // none too: it tells whose child this is
-	b, err := rt.spawn(process.Command{
+	b, err := rt.spawn(ctx, process.Command{
 		Executable: exe, Args: startedArgs, Env: env.variables(os.Environ(), share, append(marks, deeper())...),
 		Files:       slices.Insert(make([]*os.File, channel), channel, remote),
 		DeathSignal: syscall.SIGTERM, // workers drain when the master is gone
@@ -89,11 +88,11 @@ func (rt *Runtime) fork(p *peer, exe *executable) error {
 
 // forkForeign starts another program. vars are added to its environment, and line,
 // if not nil, is called with each line that it prints.
-func (rt *Runtime) forkForeign(p Process, who OutputLine, line func([]byte), vars ...string) (*processBody, error) {
+func (rt *Runtime) forkForeign(ctx context.Context, p Process, who OutputLine, line func([]byte), vars ...string) (*processBody, error) {
 	path := p.Command[0]
 	if !strings.Contains(path, "/") {
 		var err error
-		if path, err = exec.LookPath(path); err != nil {
+		if path, err = process.LookPath(ctx, path); err != nil {
 			return nil, fmt.Errorf("coppice: start %s: %w", who.Name, err)
 		}
 	}
@@ -101,7 +100,7 @@ func (rt *Runtime) forkForeign(p Process, who OutputLine, line func([]byte), var
 	if len(env.Files) > 0 {
 		vars = append(vars, "COPPICE_"+filesVar+"="+env.fileNames())
 	}
-	return rt.spawn(process.Command{
+	return rt.spawn(ctx, process.Command{
 		Path: path, Args: p.Command, Env: env.variables(merge(os.Environ(), mastersOwn), 1, append(vars, deeper())...),
 		Files:       make([]*os.File, firstFile),
 		DeathSignal: syscall.SIGKILL,
@@ -125,12 +124,18 @@ type spawning struct {
 // spawn starts cmd in the environment env, but for the variables, which it has,
 // with the null device as its input and its output read. The first three of
 // cmd.Files are filled in.
-func (rt *Runtime) spawn(cmd process.Command, env Environment, how spawning) (*processBody, error) {
+func (rt *Runtime) spawn(ctx context.Context, cmd process.Command, env Environment, how spawning) (*processBody, error) {
+	if err := env.answered(ctx); err != nil {
+		return nil, starting(how.who.Name, err)
+	}
 	out, err := env.outfit(&cmd)
 	if err != nil {
 		return nil, starting(how.who.Name, err)
 	}
 	defer out.close()
+	if err := process.Reachable(ctx, cmd); err != nil {
+		return nil, starting(how.who.Name, err)
+	}
 	stdin, err := os.Open(os.DevNull)
 	if err != nil {
 		return nil, starting(how.who.Name, err)

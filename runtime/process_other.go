@@ -25,7 +25,7 @@ func executableAt(string) (*executable, error) { return &executable{}, nil }
 
 var errNoProcesses = fmt.Errorf("%w: process isolation needs Linux", ErrUnsupported)
 
-func (rt *Runtime) fork(*peer, *executable) error { return errNoProcesses }
+func (rt *Runtime) fork(context.Context, *peer, *executable) error { return errNoProcesses }
 
 func (rt *Runtime) startForeign(context.Context, Process, string, int) (supervisor.Instance, error) {
 	return nil, errNoProcesses

@@ -42,8 +42,9 @@ func (cmd *Command) settles() bool { return len(cmd.Rlimits) > 0 || cmd.Nice != 
 // Start forks and execs cmd as the leader of a process group of its own, so that
 // a Ctrl-C at the terminal is this program's alone. It returns once the exec has
 // succeeded. An error is an *os.PathError with argv[0] as its path, around the
-// errno of what failed, or an *OptionError around it. Any goroutine may call it;
-// starts happen one after another.
+// errno of what failed, or an *OptionError around it. Any goroutine may call it; starts
+// happen one after another, and this whole program may stand still until the exec: see
+// [Reachable].
 func Start(cmd Command) (*Process, error) {
 	p, err := start(cmd)
 	if err != nil {

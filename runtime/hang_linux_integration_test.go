@@ -1,0 +1,320 @@
+//go:build linux
+
+package coppice_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/runtimetest"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// outsideVar names the directory that the tree "outside" has to do with.
+const outsideVar = "COPPICE_TEST_OUTSIDE"
+
+func init() {
+	trees["outside"] = func() coppice.Config {
+		often := supervisor.Intensity{Max: 1000, Period: time.Second}
+		dir := os.Getenv(outsideVar)
+		return coppice.Config{
+			Intensity: often,
+			Hooks:     coppice.Hooks{Crash: coppice.CrashFiles(filepath.Join(dir, "crashes"), 0)},
+			Children: []coppice.ChildSpec{
+				coppice.Pool{Name: "web", Size: 2, Intensity: often, Worker: func(ctx context.Context, w *coppice.Worker) error {
+					ln, err := w.Listen("unix", filepath.Join(dir, "web"))
+					if err != nil {
+						return err
+					}
+					mux := http.NewServeMux()
+					mux.HandleFunc("/listen", func(http.ResponseWriter, *http.Request) {
+						go func() { // ends with the worker
+							_, _ = w.ListenOn(ctx, coppice.Listener{Network: "unix", Address: filepath.Join(dir, "hangs", "socket")})
+						}()
+					})
+					mux.HandleFunc("/", func(rw http.ResponseWriter, _ *http.Request) {
+						_, _ = io.WriteString(rw, w.Name())
+					})
+					return w.Serve(ctx, ln, &http.Server{Handler: mux})
+				}},
+				coppice.Process{Name: "program", Command: []string{filepath.Join(dir, "program", "sleep"), "3600"}},
+				coppice.Process{Name: "in", Command: []string{"sleep", "3600"}, Environment: coppice.Environment{Dir: filepath.Join(dir, "in")}},
+				coppice.Process{Name: "logs", Command: []string{"sleep", "3600"}, Environment: coppice.Environment{
+					Files: []coppice.File{{Name: "log", Path: filepath.Join(dir, "logs", "log"), Append: true}},
+				}},
+			},
+		}
+	}
+}
+
+// outsideDir makes the directory of the tree "outside".
+func outsideDir(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	t.Setenv(outsideVar, dir)
+	for _, sub := range []string{"crashes", "hangs", "program", "in", "logs"} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sleep, err := exec.LookPath("sleep")
+	if err == nil {
+		err = exec.Command("cp", sleep, filepath.Join(dir, "program")).Run()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// askOutside has the tree "outside" answer a request.
+func askOutside(t *testing.T, path string) {
+	t.Helper()
+	client := http.Client{Timeout: runtimetest.Patience, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", filepath.Join(os.Getenv(outsideVar), "web"))
+		},
+	}}
+	resp, err := client.Get("http://outside" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// hangDirectory has dir answer nothing until the test ends, as the file system of a server that
+// has gone away: whatever looks into it waits. It is for root, who may mount one there;
+// without, the test is skipped.
+func hangDirectory(t *testing.T, dir string) {
+	t.Helper()
+	fuse, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Skipf("a file system that hangs: /dev/fuse: %v", err)
+	}
+	// fuse(4): the first request, which nobody reads, is to be answered before any other.
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse)
+	if err := unix.Mount("hung", dir, "fuse", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		_ = unix.Close(fuse)
+		t.Skipf("a file system that hangs: mount: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Close(fuse); err != nil { // what waits gets ENOTCONN
+			t.Error(err)
+		}
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmount: %v", err)
+		}
+	})
+}
+
+// TestFileSystemHangs: a directory that the tree has to do with does not answer any
+// more, or the name servers do not, and then every process is killed, twice. Those that
+// have nothing to do with it are replaced and answer, and the tree ends in order.
+func TestFileSystemHangs(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		sub  string                     // the directory that hangs
+		then func(*testing.T, *planted) // has something wait for it
+		lost []string                   // which processes need it
+	}{
+		{name: "crash reports", sub: "crashes"},
+		{name: "socket that a worker asks for", sub: "hangs", then: func(t *testing.T, _ *planted) { askOutside(t, "/listen") }},
+		{name: "program", sub: "program", lost: []string{"program"}},
+		{name: "working directory", sub: "in", lost: []string{"in"}},
+		{name: "file of a process", sub: "logs", lost: []string{"logs"}},
+		{name: "name servers", sub: "hangs", then: func(t *testing.T, p *planted) {
+			asked := make(chan struct{})
+			once := sync.OnceFunc(func() { close(asked) })
+			before := net.DefaultResolver
+			net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				once()
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() { // ends with ctx
+				defer close(done)
+				_, _ = p.AddListener(ctx, coppice.Listener{Name: "far", Network: "tcp", Address: "a.name.invalid:0"})
+			}()
+			t.Cleanup(func() {
+				cancel()
+				<-done
+				net.DefaultResolver = before
+			})
+			<-asked
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := outsideDir(t)
+			p := plant(t, "outside")
+			askOutside(t, "/")
+			hangDirectory(t, filepath.Join(dir, tt.sub))
+			if tt.then != nil {
+				tt.then(t, p)
+			}
+			for range 2 {
+				before := p.processes()
+				for _, name := range tt.lost {
+					if pid := before[name]; pid != 0 {
+						runtimetest.Eventually(t, name+" ends", func() bool {
+							_ = syscall.Kill(pid, syscall.SIGKILL)
+							return !runtimetest.Alive(pid)
+						})
+					}
+				}
+				p.killAll()
+				for _, name := range tt.lost {
+					delete(before, name)
+				}
+				runtimetest.Eventually(t, "everybody replaced", func() bool {
+					after := p.processes()
+					for name, pid := range before {
+						if name != "master" && (after[name] == 0 || after[name] == pid) {
+							return false
+						}
+					}
+					return true
+				})
+				askOutside(t, "/")
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), runtimetest.Patience)
+			defer cancel()
+			if err := p.Shutdown(ctx); err != nil {
+				t.Errorf("shutdown: %v", err)
+			}
+		})
+	}
+}
+
+// TestNobodyReads: what the master writes to takes nothing, and then every process is
+// killed, twice. They are replaced and answer, and the tree ends in order.
+func TestNobodyReads(t *testing.T) {
+	for _, stuck := range []string{"stdout", "stderr", "NOTIFY_SOCKET"} {
+		t.Run(stuck, func(t *testing.T) {
+			outsideDir(t)
+			self, err := os.Executable()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command(self)
+			cmd.Env = append(os.Environ(), "COPPICE_TEST_PROGRAM=1", treeVar+"=outside")
+			switch stuck {
+			case "stdout":
+				cmd.Stdout = fullPipe(t)
+			case "stderr":
+				cmd.Stderr = fullPipe(t)
+			case "NOTIFY_SOCKET":
+				cmd.Env = append(cmd.Env, "WATCHDOG_USEC=200000", "NOTIFY_SOCKET="+fullSocket(t))
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.Wait() }() // ends with the program
+			t.Cleanup(func() { _ = cmd.Process.Kill() })
+			up := func() []int {
+				t.Helper()
+				var kids []int
+				runtimetest.Eventually(t, "six children and a socket", func() bool {
+					kids = runtimetest.Children(t, cmd.Process.Pid)
+					_, err := os.Stat(filepath.Join(os.Getenv(outsideVar), "web"))
+					return len(kids) == 6 && err == nil
+				})
+				askOutside(t, "/")
+				return kids
+			}
+			for range 2 {
+				for _, pid := range up() {
+					// One that came up for the listener process just killed may have gone with it.
+					if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+						t.Fatal(err)
+					}
+					runtimetest.Eventually(t, "it has ended", func() bool { return !runtimetest.Alive(pid) })
+				}
+			}
+			up()
+			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case err := <-ended:
+				if err != nil {
+					t.Errorf("the program ended: %v", err)
+				}
+			case <-time.After(runtimetest.Patience):
+				t.Errorf("the program still runs %v after SIGTERM", runtimetest.Patience)
+			}
+		})
+	}
+}
+
+// TestPipeThatNobodyReads: a pipe that a process is to write to, and that nobody reads, is
+// an error that says so; its opening would wait.
+func TestPipeThatNobodyReads(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := coppice.Start(t.Context(), coppice.Config{Children: []coppice.ChildSpec{coppice.Process{
+		Name: "program", Command: []string{"sleep", "3600"},
+		Environment: coppice.Environment{Files: []coppice.File{{Name: "log", Path: path, Append: true}}},
+	}}})
+	if !errors.Is(err, syscall.ENXIO) || !strings.Contains(err.Error(), "Environment.Files log: ") || !strings.Contains(err.Error(), "a pipe that nobody reads") {
+		t.Errorf("error %v", err)
+	}
+	noneLeft(t)
+}
+
+// fullPipe returns the writing end of a pipe that is full, and that nobody reads.
+func fullPipe(t *testing.T) *os.File {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = r.Close(), w.Close() })
+	for err == nil {
+		if err = w.SetWriteDeadline(time.Now().Add(10 * time.Millisecond)); err == nil {
+			_, err = w.Write([]byte(strings.Repeat("x", 4096)))
+		}
+	}
+	return w
+}
+
+// fullSocket returns the path of a socket of datagrams that takes no more.
+func fullSocket(t *testing.T) (path string) {
+	t.Helper()
+	n := newNotifySocket(t)
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for err == nil {
+		if err = c.SetWriteDeadline(time.Now().Add(10 * time.Millisecond)); err == nil {
+			_, err = c.Write([]byte("x"))
+		}
+	}
+	return n.path
+}
