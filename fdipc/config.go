@@ -24,6 +24,10 @@ type Config struct {
 	// for Claimed it is already closed here. Nil: refused and returned handles are closed.
 	Settled func(c *Conn, h *Handle, o Outcome)
 
+	// NoFiles gets each frame whose handles did not come, for this process is out of descriptors, instead of
+	// Handler and under its rules. Its handles are refused with [ReasonNoFiles], and the frame has none. Nil: such a frame is dropped.
+	NoFiles func(c *Conn, f *Frame)
+
 	// Ready is called once, when the handshake is over, before the first frame is handled.
 	// On the goroutine of the control lane. Optional.
 	Ready func(c *Conn)

@@ -22,6 +22,8 @@ type end interface {
 	drain()
 	// hangup waits, after recv has answered io.EOF, until the peer has closed both halves, or drain, stop or close.
 	hangup()
+	// ended reports whether the peer has closed its writing half. It does not block.
+	ended() bool
 	closeWrite() error
 	// stop refuses whatever either side would still send; recv gives what is there and
 	// then io.EOF.

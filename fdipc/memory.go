@@ -181,6 +181,12 @@ func (e *memEnd) hangup() {
 	e.out.mu.Unlock()
 }
 
+func (e *memEnd) ended() bool {
+	e.in.mu.Lock()
+	defer e.in.mu.Unlock()
+	return e.in.eof
+}
+
 func (e *memEnd) noWait() {
 	e.out.mu.Lock()
 	e.over = true

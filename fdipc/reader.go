@@ -2,7 +2,9 @@ package fdipc
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"time"
 )
 
 // readControl is the reader of the control lane. It ends with the Conn, or when the peer closes.
@@ -52,11 +54,27 @@ func (c *Conn) lost(half bool) error {
 	return ErrPeerLost
 }
 
-// readData is the reader of the data lane.
+// dataGrace is how long a data lane may have ended before control has. A peer that closes, or dies, ends
+// control first or at the same moment.
+const dataGrace = 250 * time.Millisecond
+
+// readData is the reader of the data lane. Where that alone ends, because something has closed its socket or shut it
+// down, the Conn ends too: each end then hears of it by its own readers, though it may never send.
 func (c *Conn) readData() {
-	defer close(c.dataOver)
 	r := &receiver{c: c, end: c.data}
-	if err := r.run(); !errors.Is(err, io.EOF) {
+	err := r.run()
+	close(c.dataOver)
+	if !errors.Is(err, io.EOF) {
 		c.fail(err)
+		return
+	}
+	timer := time.NewTimer(dataGrace)
+	defer timer.Stop()
+	select {
+	case <-c.dying:
+	case <-timer.C:
+		if !c.control.ended() {
+			c.fail(fmt.Errorf("%w: its data lane has ended, and control has not", ErrPeerLost))
+		}
 	}
 }

@@ -230,6 +230,10 @@ func (r *receiver) piece(p *piece, g []cargo) error {
 	t.done()
 	if t.lost != 0 {
 		f.Refuse(t.lost)
+		if tell := c.cfg.NoFiles; tell != nil && t.lost == ReasonNoFiles && f.Kind >= FirstUserKind && !c.ended.Load() {
+			f.Handles = nil
+			tell(c, f)
+		}
 		return nil
 	}
 	r.frames++

@@ -171,6 +171,16 @@ func (s *socket) hangup() {
 	})
 }
 
+func (s *socket) ended() bool {
+	p := [1]unix.PollFd{{Events: unix.POLLRDHUP}}
+	n := 0
+	_ = s.rc.Control(func(fd uintptr) {
+		p[0].Fd = int32(fd)
+		n, _ = unix.Poll(p[:], 0)
+	})
+	return n > 0 && p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
+}
+
 func (s *socket) closeWrite() error {
 	var err error
 	if cerr := s.rc.Control(func(fd uintptr) { err = unix.Shutdown(int(fd), unix.SHUT_WR) }); cerr != nil {

@@ -92,25 +92,29 @@ func TestCutEverywhere(t *testing.T) {
 	}
 }
 
-// A packet that loses descriptors is a refusal of the whole frame; the next one arrives.
+// A packet that loses descriptors is a refusal of the whole frame, of which the receiver is told; the next one arrives.
 func TestTruncate(t *testing.T) {
 	outcomes := make(chan outcome, 10)
+	lost := make(chan fdipc.Frame, 10)
 	got := make(chan int, 10)
 	var l fdipctest.Link
 	struck := l.Truncate(fdipctest.A, fdipctest.Handles, 0, 1)
 	a, b := l.Join(fdipc.Config{
 		Handler: func(*fdipc.Conn, *fdipc.Frame) {},
 		Settled: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { outcomes <- outcome{h, o} },
-	}, fdipc.Config{Handler: func(_ *fdipc.Conn, f *fdipc.Frame) {
-		for _, h := range f.Handles {
-			_ = h.Claim()
-		}
-		got <- len(f.Handles)
-	}})
+	}, fdipc.Config{
+		Handler: func(_ *fdipc.Conn, f *fdipc.Frame) {
+			for _, h := range f.Handles {
+				_ = h.Claim()
+			}
+			got <- len(f.Handles)
+		},
+		NoFiles: func(_ *fdipc.Conn, f *fdipc.Frame) { lost <- *f },
+	})
 	defer a.Close()
 	hs := []*fdipc.Handle{value(t), value(t), value(t)}
-	for _, want := range []fdipc.Outcome{fdipc.Refused, fdipc.Claimed} {
-		if err := a.Send(context.Background(), &fdipc.Frame{Kind: kind, Handles: hs}); err != nil {
+	for i, want := range []fdipc.Outcome{fdipc.Refused, fdipc.Claimed} {
+		if err := a.Send(context.Background(), &fdipc.Frame{Kind: kind, Target: uint64(i), Handles: hs}); err != nil {
 			t.Fatal(err)
 		}
 		for range hs {
@@ -120,6 +124,9 @@ func TestTruncate(t *testing.T) {
 		}
 	}
 	fdipctest.Wait(t, "fault", struck)
+	if f := fdipctest.Wait(t, "frame without its handles", lost); f.Kind != kind || f.Target != 0 || f.Handles != nil {
+		t.Errorf("%+v", f)
+	}
 	if n := fdipctest.Wait(t, "frame", got); n != 3 || len(got) != 0 || b.Stats().Truncated != 1 {
 		t.Errorf("%d handles, %d more frames, %+v", n, len(got), b.Stats())
 	}
