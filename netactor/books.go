@@ -84,7 +84,7 @@ func (b *books) settleEnds(s *seat) {
 	s.l.load -= c.Open()
 	has := c.Inherited + c.Claimed
 	ended := c.Finished
-	if n, ok := s.sheet.ended(); ok {
+	if n, ok := s.ended(); ok {
 		ended = max(ended, min(n, has+uint64(c.Offered)))
 	}
 	c.Finished = min(ended, has)
@@ -123,7 +123,7 @@ func (b *books) removeListener(l *ledger) {
 }
 
 // join lets a worker take part in a listener; open is how many connections of
-// it the worker has already, which counts at its first join only. The listener
+// it the worker has already, which counts at its first join by a link only. The listener
 // may still be unknown: the worker's word and the master's take different ways.
 // It is false if the worker takes part in too many.
 func (b *books) join(a *account, number uint64, open uint64) bool {
@@ -138,6 +138,9 @@ func (b *books) join(a *account, number uint64, open uint64) bool {
 	}
 	if s.joined {
 		return true
+	}
+	if s.unlinked {
+		b.relink(s, open)
 	}
 	s.joined = true
 	if s.l != nil {
@@ -157,6 +160,31 @@ func (b *books) sit(s *seat, l *ledger) {
 	if s.joined {
 		b.take(s)
 	}
+}
+
+// unlink says that the link to a worker has ended, whose process goes on: it takes part in nothing
+// until it joins by a new one.
+func (b *books) unlink(a *account) {
+	a.until, a.strikes, a.trial = time.Time{}, 0, false
+	for _, s := range a.seats {
+		b.leave(s)
+		s.unlinked = true
+	}
+}
+
+// relink brings a worker's seat up to date that joins by a new link, where it begins to count anew: open is
+// what it has.
+func (b *books) relink(s *seat, open uint64) {
+	c := &s.counts
+	has := c.Inherited + c.Claimed
+	ended := max(c.Finished, has-min(open, has))
+	if s.l != nil {
+		s.l.load -= int(ended - c.Finished)
+		s.l.handOver.add(s.sheet.latency())
+	}
+	s.a.since -= int(ended - c.Finished)
+	c.Finished, s.before = ended, ended
+	s.sheet, s.unlinked = nil, false
 }
 
 // take lets a seat that is joined take part.
@@ -369,7 +397,10 @@ func (b *books) wake(now time.Time) (next time.Time) {
 // ignored, and s is nil. all says that more seats of the worker than s have changed.
 func (b *books) finished(a *account, number, total uint64) (s *seat, all bool) {
 	s = a.seats[number]
-	if s == nil || s.l == nil || total <= s.counts.Finished {
+	if s == nil || s.l == nil {
+		return nil, false
+	}
+	if total += s.before; total <= s.counts.Finished {
 		return nil, false
 	}
 	n := total - s.counts.Finished

@@ -400,6 +400,43 @@ func TestBooksDied(t *testing.T) {
 	}
 }
 
+// A worker that joins by another link begins to count its ends anew: what it has open by then is its own word,
+// which can take back nothing that it has said before.
+func TestBooksRelink(t *testing.T) {
+	for _, tt := range []struct {
+		name           string
+		reported, open uint64 // before the new link; at its join
+		then           uint64 // reported by the new link
+		finished, load int
+	}{
+		{"nothing has ended", 0, 3, 0, 0, 3},
+		{"some had ended and were reported", 2, 1, 0, 2, 1},
+		{"some have ended meanwhile", 1, 1, 0, 2, 1},
+		{"and go on to end", 1, 2, 2, 3, 0},
+		{"all have ended", 0, 0, 0, 3, 0},
+		{"it says more than it had", 2, 1 << 60, 0, 2, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := newDesk(t, opening{Policy: LeastLoaded}, 1)
+			d.run(3)
+			for range 3 {
+				d.settle(1, fdipc.Claimed, 0)
+			}
+			s := d.first()
+			d.b.finished(s.a, 1, tt.reported)
+			d.b.unlink(s.a)
+			if s.joined || d.l.joined() != 0 {
+				t.Error("it takes part without a link")
+			}
+			d.b.join(s.a, 1, tt.open)
+			d.b.finished(s.a, 1, tt.then)
+			if !s.joined || int(s.counts.Finished) != tt.finished || d.l.load != tt.load || s.load() != tt.load {
+				t.Errorf("load %d, %+v", d.l.load, s.counts)
+			}
+		})
+	}
+}
+
 func TestBooksPolicies(t *testing.T) {
 	t.Run("least loaded by a worker's own word", func(t *testing.T) {
 		d := newDesk(t, opening{Policy: LeastLoaded}, 2)

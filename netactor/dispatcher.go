@@ -92,6 +92,25 @@ func (d *Dispatcher) accountLocked(w Worker, link *fdipc.Conn) *account {
 	return a
 }
 
+// RemoveLink says that a link to a worker has ended, while its process lives as far as is known. What it was
+// offered over it has come back by then, or is claimed. The worker gets nothing until it joins by
+// another link, which AddWorker gives; what it has open then is counted on. A link that is not the worker's
+// present one is no news.
+func (d *Dispatcher) RemoveLink(id uint64, link *fdipc.Conn) {
+	var w turn
+	d.mu.Lock()
+	a := d.books.workers[id]
+	if a == nil || a.link != link {
+		d.mu.Unlock()
+		return
+	}
+	a.link = nil
+	d.books.unlink(a)
+	d.followLocked(&w, a, nil)
+	d.mu.Unlock()
+	d.do(&w)
+}
+
 // RemoveWorker says that the process of a worker is gone: it was reaped. What
 // it had not claimed comes back and is offered to others; what it had open is
 // counted as died. It ends the link by [fdipc.Conn.PeerGone].
@@ -104,10 +123,13 @@ func (d *Dispatcher) RemoveWorker(id uint64) {
 	}
 	d.books.removeWorker(a)
 	var t turn
+	link := a.link
 	d.followLocked(&t, a, nil)
 	d.mu.Unlock()
 	d.do(&t)
-	a.link.PeerGone()
+	if link != nil {
+		link.PeerGone()
+	}
 }
 
 // HandleFrame handles a frame of this package's kinds from a peer; the master's

@@ -10,7 +10,7 @@ import (
 type account struct {
 	worker  Worker
 	seats   map[uint64]*seat // by listener
-	link    *fdipc.Conn      // the driver's
+	link    *fdipc.Conn      // the driver's; nil between two
 	credit  int              // offers that its link carries at once; 1 until that is known
 	offered int
 	widest  int       // the largest window of its listeners
@@ -37,6 +37,9 @@ type seat struct {
 	counts SeatCounts
 	sheet  *sheet // what the worker counts itself; nil: nothing
 
+	unlinked bool   // the link by which it joined has ended
+	before   uint64 // of counts.Finished: by earlier links, which the worker does not count
+
 	offers  tickets // the longest offered first
 	busy    int     // place in the ledger's busy; -1 when it has no offers
 	prev    *seat   // roundRobin's list
@@ -44,6 +47,12 @@ type seat struct {
 	ringed  bool
 	index   int    // place in leastLoaded's heap, or in custom's list; -1 when not in it
 	lastUse uint64 // leastLoaded: when it was last picked
+}
+
+// ended is how many connections the worker says in its sheet that it has closed.
+func (s *seat) ended() (n uint64, ok bool) {
+	n, ok = s.sheet.ended()
+	return s.before + n, ok
 }
 
 // load is what the worker has of the listener: offered, or claimed and open.

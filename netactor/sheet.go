@@ -85,10 +85,10 @@ func (d *Dispatcher) sheetFrame(id, number uint64, f *fdipc.Frame) {
 	}
 	seat := a.seats[number]
 	seat.sheet = s
-	enough := seat.l != nil && !seat.l.needsEnds
+	link, enough := a.link, seat.l != nil && !seat.l.needsEnds
 	d.mu.Unlock()
-	if enough {
-		_ = a.link.TrySend(&fdipc.Frame{Kind: KindSheet, Target: number})
+	if link != nil && enough {
+		_ = link.TrySend(&fdipc.Frame{Kind: KindSheet, Target: number})
 	}
 }
 
@@ -100,7 +100,7 @@ func (d *Dispatcher) quieten(l *ledger) {
 	var links []*fdipc.Conn
 	d.mu.Lock()
 	for _, s := range l.seats {
-		if s.sheet != nil {
+		if s.sheet != nil && s.a.link != nil {
 			links = append(links, s.a.link)
 		}
 	}
@@ -113,7 +113,7 @@ func (d *Dispatcher) quieten(l *ledger) {
 // refresh reads what the worker of s has closed, where it does not report it.
 func (b *books) refresh(s *seat) {
 	c := &s.counts
-	n, ok := s.sheet.ended()
+	n, ok := s.ended()
 	if !ok || s.l.needsEnds || n <= c.Finished || n-c.Finished > uint64(s.load()) {
 		return
 	}

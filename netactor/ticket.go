@@ -21,6 +21,7 @@ type ticket struct {
 	seen  seen
 	fd    int // of h while t waits; -1 where there is none
 	h     *fdipc.Handle
+	via   *fdipc.Conn  // the link by which it is offered
 	trace *ticketTrace // nil when tracing is off
 }
 

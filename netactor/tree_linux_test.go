@@ -480,6 +480,65 @@ func TestListenerProcessRestart(t *testing.T) {
 	})
 }
 
+// The link between a worker and the listener process breaks while both live: by another one the worker takes part
+// again, and what it has open is counted to its end, whether it ends between the two links or later.
+func TestLinkMadeAnew(t *testing.T) {
+	bothLinks(t, func(t *testing.T, mem bool) {
+		for _, p := range []Policy{RoundRobin, LeastLoaded} { // with the worker's page, and with its reports
+			t.Run(p.String(), func(t *testing.T) {
+				tr := newTree(t, mem)
+				w := tr.worker(0)
+				r := loopback
+				r.Policy = p
+				ln := w.mustListen(r)
+				held := hold(ln)
+				tr.joined(1)
+				var conns []net.Conn
+				for range 4 {
+					dial(t, ln.Addr())
+					conns = append(conns, <-held)
+				}
+				tr.settled(4)
+				load := func(n int) {
+					t.Helper()
+					until(t, fmt.Sprint("the load to be ", n), func() bool {
+						tr.stats() // reads the worker's page
+						tr.disp.mu.Lock()
+						defer tr.disp.mu.Unlock()
+						return tr.disp.books.ledgers[1].load == n
+					})
+				}
+				conns[0].Close()
+				load(3)
+				old := w.link
+				for _, c := range old {
+					c.Close()
+					<-c.Done()
+				}
+				tr.disp.RemoveLink(w.ID, old[0])
+				if st := tr.stats(); st.Workers[0].Joined {
+					t.Error("it takes part without a link")
+				}
+				conns[1].Close()
+				answered := make(chan net.Conn)
+				go func() { answered <- dial(t, ln.Addr()) }() // waits for it
+				w.connect()
+				conns = append(conns, <-held)
+				<-answered
+				load(3)
+				tr.disp.RemoveLink(w.ID, old[0]) // late news
+				for _, c := range conns[2:] {
+					c.Close()
+				}
+				load(0)
+				if c := tr.settled(5).Workers[0].Counts; c.Open() != 0 || c.Inherited != 0 || c.Finished != 5 {
+					t.Errorf("%+v", c)
+				}
+			})
+		}
+	})
+}
+
 // Shutdown serves what is in the backlog, then closes the socket.
 func TestShutdownDrainsBacklog(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {

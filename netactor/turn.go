@@ -76,6 +76,7 @@ func (d *Dispatcher) lookLocked(w *turn, l *ledger) {
 		return
 	}
 	for t := d.books.place(l); t != nil; t = d.books.place(l) {
+		t.via = t.s.a.link
 		w.placed = append(w.placed, t)
 	}
 	if l.fault != "" {
@@ -113,19 +114,19 @@ func (d *Dispatcher) do(w *turn) {
 			// Once an offer is under way its ticket is no longer ours: it may be
 			// settled and placed again before TrySend returns. So all of a group
 			// are taken out first.
-			s := t.s
+			s, via := t.s, t.via
 			w.handles, w.times = w.handles[:0], w.times[:0]
 			for j, t := range w.placed[i:] {
-				if t != nil && t.s == s {
+				if t != nil && t.s == s && t.via == via {
 					t.traceOffer()
 					w.handles = append(w.handles, t.h)
 					w.times = binary.LittleEndian.AppendUint64(w.times, uint64(t.at))
 					w.placed[i+j] = nil
 				}
 			}
-			err := s.a.link.TrySend(&fdipc.Frame{Kind: KindOffer, Target: s.l.number, Payload: w.times, Handles: w.handles})
+			err := via.TrySend(&fdipc.Frame{Kind: KindOffer, Target: s.l.number, Payload: w.times, Handles: w.handles})
 			if err != nil {
-				d.unsent(&again, s, w.handles, err)
+				d.unsent(&again, s, via, w.handles, err)
 			}
 			clear(w.handles)
 		}
@@ -141,15 +142,16 @@ func (d *Dispatcher) faulty(l *ledger, what string) {
 
 const functionFailed = "the listener's function failed, connections are placed without it"
 
-// unsent takes back offers that could not be sent. The handles are still ours.
-func (d *Dispatcher) unsent(w *turn, s *seat, handles []*fdipc.Handle, err error) {
+// unsent takes back offers that could not be sent by a link. The handles are still ours.
+func (d *Dispatcher) unsent(w *turn, s *seat, via *fdipc.Conn, handles []*fdipc.Handle, err error) {
 	for _, h := range handles {
 		h.Tag.(*ticket).traceSettled(fdipc.Returned, fdipc.ReasonNone)
 	}
 	full := errors.Is(err, fdipc.ErrFull)
 	d.mu.Lock()
+	over := !full && s.a.link == via // else the worker has another by now
 	for _, h := range handles {
-		d.books.unsent(h.Tag.(*ticket), !full, time.Now())
+		d.books.unsent(h.Tag.(*ticket), over, time.Now())
 	}
 	d.followLocked(w, s.a, s.l)
 	d.mu.Unlock()
@@ -182,7 +184,7 @@ func (d *Dispatcher) hear(l *ledger, all bool) {
 	links := few[:0]
 	d.mu.Lock()
 	for _, s := range l.busy {
-		if all || s.counts.Offered > l.limits.Window/2 {
+		if s.a.link != nil && (all || s.counts.Offered > l.limits.Window/2) {
 			links = append(links, s.a.link)
 		}
 	}
