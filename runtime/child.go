@@ -64,9 +64,9 @@ type child struct {
 	servers  map[*http.Server]*httpDrain // that Worker.Serve serves
 
 	linkMu   sync.Mutex
-	links    []*fdipc.Conn // that are open
-	unlinked bool          // it has ended: no more links
-	listener uint64        // of a worker: the ID of the newest listener process it has a link to
+	links    []ownLink // that are open
+	unlinked bool      // it has ended: no more links
+	listener uint64    // of a worker: the ID of the newest listener process it has a link to
 
 	ctx      context.Context // the worker's: ends when the drain begins
 	stop     context.CancelCauseFunc

@@ -31,6 +31,7 @@ func spendChild(cfg Config, root *node, channel *os.File) error {
 	obeyers <- obeyer{c, conn}
 	go c.outliveNoMaster(conn) // ends with the process
 	bye := c.run(conn, c.ownPipeline)
+	cut := errors.Is(context.Cause(c.ctx), ErrMasterGone) // part ends the channel too
 	c.part(bye)
 	flushLog(c.log)
 	switch bye.Kind {
@@ -40,6 +41,9 @@ func spendChild(cfg Config, root *node, channel *os.File) error {
 	case byeError, byePanic:
 		os.Exit(exitFailed)
 	case byeNormal, byeShutdown:
+		if cut {
+			os.Exit(exitCut) // a master that lives all the same is to replace it, also one that is transient
+		}
 	}
 	os.Exit(exitOK)
 	return nil

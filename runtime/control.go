@@ -27,19 +27,20 @@ const (
 // They are few and rare, so their payloads are JSON. docs/protocol.md has the
 // sequence.
 const (
-	frameWelcome fdipc.Kind = 0x10 + iota // master: who you are; the first frame of all
-	frameReady                            // child: I do my work
-	frameStop                             // master: drain and end
-	frameBye                              // child: I end, and why; the last frame of all
-	frameLink                             // master: a channel to a sibling, as the one handle
-	frameGone                             // master, to the listener process: that worker is reaped
-	frameQuiet                            // master: accept no more; listener process: nothing is unclaimed now
-	frameBeat                             // master: are you there; child, with the same number: yes, or what is wrong
-	frameWarm                             // child, a spare: I wait for a place
-	frameAppoint                          // master, to a spare: your place
-	frameSpent                            // child: I have had my share of requests
-	frameStacks                           // master: where do your goroutines stand; child, with the same number: there
-	frameOrder                            // child: I was told by a signal to end, and not by you
+	frameWelcome  fdipc.Kind = 0x10 + iota // master: who you are; the first frame of all
+	frameReady                             // child: I do my work
+	frameStop                              // master: drain and end
+	frameBye                               // child: I end, and why; the last frame of all
+	frameLink                              // master: a channel to a sibling, as the one handle
+	frameGone                              // master, to the listener process: that worker is reaped
+	frameQuiet                             // master: accept no more; listener process: nothing is unclaimed now
+	frameBeat                              // master: are you there; child, with the same number: yes, or what is wrong
+	frameWarm                              // child, a spare: I wait for a place
+	frameAppoint                           // master, to a spare: your place
+	frameSpent                             // child: I have had my share of requests
+	frameStacks                            // master: where do your goroutines stand; child, with the same number: there
+	frameOrder                             // child: I was told by a signal to end, and not by you
+	frameUnlinked                          // child: a link has ended, and I have not ended it
 
 	// The child's telemetry, each kind of payload one frame; see payloadFrame.
 	frameSpans   fdipc.Kind = 0x50 // child: finished spans
@@ -157,6 +158,16 @@ func (k farewellKind) agrees(e Exit) bool {
 type sibling struct {
 	Role   role
 	Worker netactor.Worker
+	Link   uint64 `json:",omitempty"` // the number of the link to it, of a frameLink
+}
+
+// unlinked says that the link of a number, to the child with an ID, has ended or could not be
+// used, and why: for one that lacked descriptors, Short.
+type unlinked struct {
+	ID    uint64
+	Link  uint64
+	Short bool   `json:",omitempty"`
+	Why   string `json:",omitempty"`
 }
 
 // control returns the frame that carries v on the control lane.
@@ -188,7 +199,7 @@ func maxPayload(kind fdipc.Kind) int {
 
 // ownKind reports whether frames of that kind are of this package.
 func ownKind(k fdipc.Kind) bool {
-	return k >= frameWelcome && k <= frameOrder || k == frameSpans || k == frameMetrics
+	return k >= frameWelcome && k <= frameUnlinked || k == frameSpans || k == frameMetrics
 }
 
 // withinBounds returns an error for a frame that is longer than maxPayload. It is asked
@@ -227,7 +238,7 @@ func (w welcome) process() tracing.Process {
 
 // sibling is what the others are told of a child.
 func (w welcome) sibling() sibling {
-	return sibling{w.Role, netactor.Worker{
+	return sibling{Role: w.Role, Worker: netactor.Worker{
 		ID: uint64(w.ID), Name: w.Name, Pool: w.Path, Slot: w.Slot,
 		Generation: w.Generation, Incarnation: w.Incarnation,
 	}}

@@ -64,7 +64,8 @@ const (
 	KilledHung     KillReason = "it hung"                     // and did not end at SIGABRT
 	KilledUnread   KillReason = "it did not read its channel" // and had to be told something
 	KilledUnlinked KillReason = "a worker has no link to it"  // the listener process
-	KilledMemory   KillReason = "over its memory limit"       // Recycle.HardMemory
+	KilledLinks    KillReason = "its links to the listener process do not hold"
+	KilledMemory   KillReason = "over its memory limit" // Recycle.HardMemory
 )
 
 // OOM is whether the kernel's out-of-memory killer ended a process: an inference

@@ -1,7 +1,10 @@
 package coppice
 
 import (
+	"context"
+	"errors"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -20,6 +23,23 @@ func (rt *Runtime) Deafen(name string) {
 		if p.name() == name {
 			for p.conn.TrySend(control(frameWarm, struct{}{})) == nil { // means nothing to who has its place
 			}
+		}
+	}
+}
+
+// SayUnlinked has a worker say of each link that it has ended, until ctx ends.
+func SayUnlinked(ctx context.Context, w *Worker) {
+	for tick := time.Tick(5 * time.Millisecond); ; {
+		select {
+		case <-tick:
+		case <-ctx.Done():
+			return
+		}
+		w.c.linkMu.Lock()
+		links := slices.Clone(w.c.links)
+		w.c.linkMu.Unlock()
+		for _, l := range links {
+			w.c.noLink(l.to, errors.New("so the test says"))
 		}
 	}
 }

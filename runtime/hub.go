@@ -18,7 +18,8 @@ type hub struct {
 	rt *Runtime
 
 	mu       sync.Mutex
-	last     int // the newest ID
+	last     int    // the newest ID
+	links    uint64 // the newest number of one
 	peers    map[int]*peer
 	listener *peer // the listener process, from its first frame to its end
 }
@@ -129,11 +130,16 @@ var errNoPair = errors.New("one of the two has ended")
 func (h *hub) introduce(ctx context.Context, listener, worker *peer) error {
 	l, lok := listener.body.(*goroutineBody)
 	w, wok := worker.body.(*goroutineBody)
+	to, from := worker.sibling(), listener.sibling()
+	h.mu.Lock()
+	h.links++
+	to.Link, from.Link = h.links, h.links
+	worker.linkage.made(h.links)
+	h.mu.Unlock()
 	if lok && wok {
 		if !l.child.await(ctx) || !w.child.await(ctx) {
 			return nil // one of them is ending
 		}
-		to, from := worker.sibling(), listener.sibling()
 		a, b := fdipc.Pipe(l.child.linkConfig(to), w.child.linkConfig(from))
 		l.child.linked(to, a)
 		w.child.linked(from, b)
@@ -153,7 +159,7 @@ func (h *hub) introduce(ctx context.Context, listener, worker *peer) error {
 	if err != nil {
 		return fmt.Errorf("coppice: link %s to %s: %w", listener.name(), worker.name(), err)
 	}
-	if err := errors.Join(listener.sendLink(worker, a), worker.sendLink(listener, b)); err != nil {
+	if err := errors.Join(listener.sendLink(to, a), worker.sendLink(from, b)); err != nil {
 		return fmt.Errorf("coppice: link %s to %s: %w", listener.name(), worker.name(), err)
 	}
 	return nil

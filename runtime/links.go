@@ -3,15 +3,24 @@ package coppice
 import (
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"slices"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/supervisor"
 )
 
 // A link is a channel between the listener process and a worker. The master
-// makes it and has no part in it: connections do not pass the master.
+// makes it and has no part in it: connections do not pass the master. One that breaks
+// while both live is told to the master, by either of the two, which makes another: see hub.unlinked.
+
+// ownLink is one end of a link.
+type ownLink struct {
+	to   sibling
+	conn *fdipc.Conn
+}
 
 // link takes this child's end of a link from a frame of the master's.
 func (c *child) link(f *fdipc.Frame) error {
@@ -22,6 +31,7 @@ func (c *child) link(f *fdipc.Frame) error {
 	if len(f.Handles) != 1 {
 		return fmt.Errorf("coppice: link to %s: %d channels in the frame", to.Worker.Name, len(f.Handles))
 	}
+	c.replaceLink(to)
 	end, err := f.Handles[0].File()
 	if errors.Is(err, fdipc.ErrRevoked) {
 		return nil // the channel has ended: there is nobody to link any more
@@ -31,34 +41,77 @@ func (c *child) link(f *fdipc.Frame) error {
 	}
 	conn, err := fdipc.New(end, c.linkConfig(to))
 	if err != nil {
-		return fmt.Errorf("coppice: link to %s: %w", to.Worker.Name, err)
+		c.noLink(to, err)
+		return nil
 	}
 	c.linked(to, conn)
 	return nil
 }
 
+// replaceLink ends the links to a child that is to have a new one: a link may have broken in
+// a way that this end has not noticed.
+func (c *child) replaceLink(to sibling) {
+	c.linkMu.Lock()
+	var old []*fdipc.Conn
+	for _, l := range c.links {
+		if l.to.Worker.ID == to.Worker.ID {
+			old = append(old, l.conn)
+		}
+	}
+	c.linkMu.Unlock()
+	for _, conn := range old {
+		_ = conn.Close()
+		<-conn.Done() // what was offered over it is settled
+		if c.dispatch != nil {
+			c.dispatch.RemoveLink(to.Worker.ID, conn)
+		}
+	}
+}
+
 // linkConfig is the configuration of this child's end of a link.
 func (c *child) linkConfig(to sibling) fdipc.Config {
+	cfg := fdipc.Config{
+		Credits: netactor.LinkCredits,
+		Closed:  func(conn *fdipc.Conn, err error) { c.linkOver(to, conn, err) },
+	}
 	if c.dispatch == nil { // a worker: to is the listener process
-		return fdipc.Config{Credits: netactor.LinkCredits, Handler: func(conn *fdipc.Conn, f *fdipc.Frame) {
+		cfg.Handler = func(conn *fdipc.Conn, f *fdipc.Frame) {
 			if !c.accept.HandleFrame(conn, f) {
 				f.Refuse(fdipc.ReasonUnknown)
 			}
-		}}
+		}
+		return cfg
 	}
-	return fdipc.Config{
-		Credits: netactor.LinkCredits,
-		Handler: func(conn *fdipc.Conn, f *fdipc.Frame) {
-			if !c.dispatch.HandleFrame(to.Worker, conn, f) {
-				f.Refuse(fdipc.ReasonUnknown)
-			}
-		},
-		Settled: func(conn *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
-			if !c.dispatch.Settled(conn, h, o) && o != fdipc.Claimed {
-				_ = h.Close() // not one of ours
-			}
-		},
+	cfg.Handler = func(conn *fdipc.Conn, f *fdipc.Frame) {
+		if !c.dispatch.HandleFrame(to.Worker, conn, f) {
+			f.Refuse(fdipc.ReasonUnknown)
+		}
 	}
+	cfg.Settled = func(conn *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
+		if !c.dispatch.Settled(conn, h, o) && o != fdipc.Claimed {
+			_ = h.Close() // not one of ours
+		}
+	}
+	return cfg
+}
+
+// linkOver is told that a link has ended. Unless one of the two has closed it, the other has
+// died, or the link is broken: the master knows which.
+func (c *child) linkOver(to sibling, conn *fdipc.Conn, err error) {
+	if c.dispatch != nil {
+		c.dispatch.RemoveLink(to.Worker.ID, conn)
+	}
+	if !errors.Is(err, fdipc.ErrClosed) && !errors.Is(err, io.EOF) {
+		c.noLink(to, err)
+	}
+}
+
+// noLink tells the master that there is no link to a child, and why. A word that finds no
+// room is lost: the other end has its own.
+func (c *child) noLink(to sibling, err error) {
+	_ = c.conn.TrySend(control(frameUnlinked, unlinked{
+		ID: to.Worker.ID, Link: to.Link, Short: isShort(short(err)), Why: supervisor.Cut(err.Error()),
+	}))
 }
 
 // linked begins to use a link. It lasts as long as the two that it joins.
@@ -66,7 +119,7 @@ func (c *child) linked(to sibling, conn *fdipc.Conn) {
 	c.linkMu.Lock()
 	over := c.unlinked
 	if !over {
-		c.links = append(slices.DeleteFunc(c.links, closed), conn)
+		c.links = append(slices.DeleteFunc(c.links, func(l ownLink) bool { return closed(l.conn) }), ownLink{to, conn})
 	}
 	c.linkMu.Unlock()
 	if over {
@@ -106,8 +159,8 @@ func (c *child) unlink() {
 	links := c.links
 	c.links, c.unlinked = nil, true
 	c.linkMu.Unlock()
-	for _, conn := range links {
-		_ = conn.Close()
+	for _, l := range links {
+		_ = l.conn.Close()
 	}
 }
 

@@ -12,8 +12,9 @@ import (
 // Exit codes of Main, and of every child of the tree.
 const (
 	exitOK     = 0
-	exitFailed = 1 // the tree gave up, or could not start
-	exitUsage  = 2 // a spec, a flag or an environment that cannot be used
+	exitFailed = 1  // the tree gave up, or could not start
+	exitCut    = 69 // of a child: its channel to the master has ended, and nothing else is wrong with it (EX_UNAVAILABLE of sysexits.h)
+	exitUsage  = 2  // a spec, a flag or an environment that cannot be used
 )
 
 // Serve is [Main] with one pool of n workers named "workers" and defaults

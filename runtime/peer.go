@@ -62,6 +62,8 @@ type peer struct {
 	telemetry tracing.Child // ended by live, or by whoever finds that there is no body
 
 	welcomed bool                                // a worker that knows its place; guarded by hub.mu
+	linkage  linkage                             // of a worker; likewise
+	relinked atomic.Int64                        // times that it got another link for a broken one
 	retired  atomic.Bool                         // nobody takes its place, or somebody has: its end leaves no gap
 	spent    atomic.Pointer[func()]              // called when it has had its share of requests
 	ordered  atomic.Pointer[func(signal string)] // called when a signal from outside has told it to end
@@ -162,6 +164,12 @@ func (p *peer) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 				(*ordered)(supervisor.Cut(o.Signal))
 			}
 		}
+	case f.Kind == frameUnlinked:
+		var u unlinked
+		if u, err = decode[unlinked](f); err == nil {
+			u.Why = supervisor.Cut(u.Why)
+			p.rt.hub.unlinked(p, u)
+		}
 	case f.Kind == frameBye:
 		var bye farewell
 		if bye, err = decode[farewell](f); err == nil {
@@ -258,6 +266,9 @@ func (p *peer) why() supervisor.Reason {
 func (p *peer) words() supervisor.Reason {
 	r := p.exit.reason(ending{p.askedStop.Load(), p.body.sent(), p.success})
 	bye := p.bye.Load()
+	if bye == nil && p.exit.Code == exitCut && p.exit.Signal == 0 {
+		return supervisor.Reason{Kind: supervisor.Error, Cause: &saying{p.exit, "the channel to the master has ended"}}
+	}
 	if bye == nil || !bye.Kind.agrees(p.exit) {
 		return r
 	}
@@ -372,12 +383,12 @@ func (p *peer) tell(f *fdipc.Frame) error {
 
 // sendLink gives the child its end of a channel to a sibling. It takes ownership
 // of end. A child that has ended meanwhile, or does now, needs no link.
-func (p *peer) sendLink(to *peer, end *os.File) error {
+func (p *peer) sendLink(to sibling, end *os.File) error {
 	h, err := fdipc.HandleOf(end)
 	if err != nil {
 		return errors.Join(err, end.Close())
 	}
-	if err := p.tell(control(frameLink, to.sibling(), h)); err != nil {
+	if err := p.tell(control(frameLink, to, h)); err != nil {
 		err = errors.Join(err, h.Close())
 		if errors.Is(err, fdipc.ErrFull) || channelOver(err) {
 			return nil

@@ -33,6 +33,9 @@ type Tree struct {
 	LastExit string `json:"last_exit,omitempty"` // why the incarnation before ended
 	Leaked   int    `json:"leaked,omitempty"`    // goroutines that were told to end and run on
 
+	// Of a worker: how often it got another link to the listener process, for the one before was broken.
+	Relinked int `json:"relinked,omitempty"`
+
 	// Of an actor: its mailbox, and how often it has failed.
 	Actor *actors.ActorInfo `json:"actor,omitempty"`
 
@@ -113,6 +116,7 @@ type info struct {
 	id, pid     int
 	generation  int
 	incarnation int
+	relinked    int
 }
 
 // LogValue is how a child shows in the log.
@@ -142,7 +146,7 @@ func (i info) String() string {
 // info is what the child is now.
 func (p *peer) info() info {
 	at := p.place.Load()
-	return info{string(p.welcome.Role), at.name, p.welcome.ID, p.body.pid(), p.welcome.Generation, at.incarnation}
+	return info{string(p.welcome.Role), at.name, p.welcome.ID, p.body.pid(), p.welcome.Generation, at.incarnation, int(p.relinked.Load())}
 }
 
 // Snapshot returns the whole tree as it is now. It never waits: what is being
@@ -172,7 +176,7 @@ func (rt *Runtime) branch(n supervisor.Node, path string, listeners []ListenerIn
 		t.Actor = &i
 	}
 	if i, ok := n.Info.(info); ok {
-		t.Role, t.Name, t.ID, t.PID, t.Generation = i.role, i.name, i.id, i.pid, i.generation
+		t.Role, t.Name, t.ID, t.PID, t.Generation, t.Relinked = i.role, i.name, i.id, i.pid, i.generation, i.relinked
 		if i.incarnation != 0 { // the pool's count: the supervisor does not see who comes between
 			t.Incarnation = i.incarnation
 		}

@@ -1,0 +1,104 @@
+package coppice
+
+import (
+	"context"
+	"time"
+)
+
+// linkage is the link of one worker to the listener process, as the master knows it: what
+// to do when it breaks while both live. It has no clock; time comes in with the calls.
+type linkage struct {
+	number uint64 // of the link that was made last; 0: none
+	broken bool   // that one has ended, and another is to be made
+	short  bool   // for an end lacked what it takes
+	breaks int    // since it broke first, but for shortages
+	last   time.Time
+	pause  time.Duration // before the latest one was made anew
+}
+
+const (
+	firstRelink = 50 * time.Millisecond // by then it is known which of the two has died
+	maxRelink   = time.Second
+	calmLink    = time.Minute // a link that has lasted so long breaks for the first time
+	maxBreaks   = 3           // in a row, of one worker's links; it is replaced at the next
+)
+
+// made takes note of a link that is being made.
+func (l *linkage) made(number uint64) { l.number, l.broken, l.short = number, false, false }
+
+// broke takes an end's word that a link has ended. When it is news, it returns after
+// what pause the other end's death, if it was that, is known, and mend is to be asked.
+func (l *linkage) broke(number uint64, short bool, now time.Time) (pause time.Duration, news bool) {
+	if number != l.number || number == 0 {
+		return 0, false // it is replaced
+	}
+	l.short = l.short || short
+	if l.broken {
+		return 0, false // the other end has said so
+	}
+	if now.Sub(l.last) > calmLink {
+		l.breaks, l.pause = 0, 0
+	}
+	l.broken, l.last = true, now
+	l.pause = min(max(2*l.pause, firstRelink), maxRelink)
+	return l.pause, true
+}
+
+// mend reports whether another link is to be made; else the worker is to be replaced. What
+// an end lacks for a link for a time is no reason for that.
+func (l *linkage) mend() bool {
+	if !l.short {
+		l.breaks++
+	}
+	return l.breaks <= maxBreaks
+}
+
+// unlinked takes a child's word that its link to a sibling has ended. If both live, after a
+// while, they get another.
+func (h *hub) unlinked(p *peer, u unlinked) {
+	h.mu.Lock()
+	worker := p
+	if p == h.listener {
+		worker = h.peers[int(min(u.ID, 1<<31))]
+	}
+	if worker == nil || worker.welcome.Role != roleWorker {
+		h.mu.Unlock()
+		return
+	}
+	pause, news := worker.linkage.broke(u.Link, u.Short, time.Now())
+	h.mu.Unlock()
+	if news {
+		time.AfterFunc(pause, func() { h.relink(worker, u) }) // does nothing once one of the two has ended
+	}
+}
+
+// relink makes the link of a worker anew, or ends a worker whose links do not hold.
+func (h *hub) relink(worker *peer, u unlinked) {
+	h.mu.Lock()
+	l := &worker.linkage
+	listener := h.listener
+	if listener == nil || l.number != u.Link || h.peers[worker.welcome.ID] != worker ||
+		worker.askedStop.Load() || listener.finished() || worker.finished() {
+		h.mu.Unlock()
+		return
+	}
+	mend, breaks, short := l.mend(), l.breaks, l.short
+	first := !short || l.pause == firstRelink
+	h.mu.Unlock()
+	if !mend {
+		h.rt.log.Error("the links of a worker to the listener process break again and again: it is replaced",
+			"name", worker.name(), "id", worker.welcome.ID, "links", breaks, "err", u.Why)
+		worker.killFor(KilledLinks)
+		return
+	}
+	if first {
+		h.rt.log.Warn("the link between the listener process and a worker is broken: another is made",
+			"name", worker.name(), "id", worker.welcome.ID, "breaks", breaks, "err", u.Why)
+	}
+	if err := h.introduce(context.Background(), listener, worker); err != nil { // ends with one of the two
+		h.rt.log.Error("a worker has no link to the listener process, and is replaced", "name", worker.name(), "err", err)
+		worker.killFor(KilledLinks)
+		return
+	}
+	worker.relinked.Add(1)
+}

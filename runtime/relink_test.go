@@ -1,0 +1,76 @@
+package coppice
+
+import (
+	"testing"
+	"time"
+)
+
+// What follows when an end says that a link has ended: which word counts, how long it takes until the
+// next link, and when the worker is replaced.
+func TestLinkage(t *testing.T) {
+	type say struct {
+		at     time.Duration
+		number uint64
+		short  bool
+		pause  time.Duration // 0: it is no news
+		mend   bool
+	}
+	const s, ms = time.Second, time.Millisecond
+	for _, tt := range []struct {
+		name string
+		says []say
+	}{
+		{"both ends say so", []say{{0, 1, false, 50 * ms, true}, {1 * ms, 1, false, 0, false}}},
+		{"one says so late", []say{{0, 1, false, 50 * ms, true}, {60 * ms, 1, false, 0, false}}},
+		{"a link of the future", []say{{0, 2, false, 0, false}}},
+		{"none yet", []say{{0, 0, false, 0, false}}},
+		{"again and again", []say{
+			{0, 1, false, 50 * ms, true}, {s, 2, false, 100 * ms, true}, {2 * s, 3, false, 200 * ms, true},
+			{3 * s, 4, false, 400 * ms, false},
+		}},
+		{"now and then", []say{
+			{0, 1, false, 50 * ms, true}, {61 * s, 2, false, 50 * ms, true}, {122 * s, 3, false, 50 * ms, true},
+			{183 * s, 4, false, 50 * ms, true}, {244 * s, 5, false, 50 * ms, true},
+		}},
+		{"out of descriptors for long", []say{
+			{0, 1, true, 50 * ms, true}, {s, 2, true, 100 * ms, true}, {2 * s, 3, true, 200 * ms, true}, {3 * s, 4, true, 400 * ms, true},
+			{4 * s, 5, true, 800 * ms, true}, {5 * s, 6, true, s, true}, {6 * s, 7, true, s, true}, {7 * s, 8, true, s, true},
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var l linkage
+			last := uint64(0)
+			begin := time.Now()
+			if tt.says[0].number != 0 {
+				last = 1
+				l.made(last)
+			}
+			for i, x := range tt.says {
+				pause, news := l.broke(x.number, x.short, begin.Add(x.at))
+				if pause != x.pause || news != (x.pause > 0) {
+					t.Errorf("word %d: after %v, news %v", i, pause, news)
+				}
+				if !news {
+					continue
+				}
+				mend := l.mend()
+				if mend != x.mend {
+					t.Errorf("word %d: mend %v", i, mend)
+				}
+				if mend {
+					last++
+					l.made(last)
+				}
+			}
+		})
+	}
+
+	var l linkage
+	l.made(1)
+	now := time.Now()
+	l.broke(1, false, now)
+	l.broke(1, true, now) // the other end knows more
+	if l.mend(); l.breaks != 0 {
+		t.Errorf("%d breaks counted for a shortage", l.breaks)
+	}
+}
