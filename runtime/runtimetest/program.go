@@ -36,6 +36,7 @@ func Main(m *testing.M, program func()) {
 		program()
 		return
 	}
+	endAtOnce()
 	os.Exit(m.Run())
 }
 
