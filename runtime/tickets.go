@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -16,8 +17,8 @@ import (
 // ticketsTimeout bounds a renewal: the next one comes in time.
 const ticketsTimeout = time.Minute
 
-// ticketsName is the master's actor that answers a ticketsRequest with the tree's
-// session ticket keys.
+// ticketsName is the master's actor that answers a ticketsRequest with the session ticket
+// keys of the asker's pool.
 const ticketsName = "tickets"
 
 // Rotation of the session ticket keys: that of crypto/tls, for which a ticket is
@@ -43,7 +44,7 @@ func init() {
 	actors.RegisterType[tickets]("coppice.tickets")
 }
 
-// ticketRing are the keys of the tree: the one in use, the one that is next, and
+// ticketRing are the keys of a pool: the one in use, the one that is next, and
 // those that were. Every worker knows the next one a day before another worker may
 // use it, so that no ticket is met by a worker that cannot read it.
 type ticketRing struct {
@@ -68,16 +69,37 @@ func newTicketKey() (key [32]byte) {
 	return key
 }
 
-// Receive answers who asks for the keys: processes of the tree, nobody else can.
-func (r *ticketRing) Receive(ctx actor.Context) {
-	if _, ok := ctx.Message().(ticketsRequest); ok {
-		ctx.Respond(tickets{r.at(time.Now())})
-	}
+// ticketActor has the keys of each pool that has asked for them, by the pool's path.
+type ticketActor struct {
+	hub   *hub
+	rings map[string]*ticketRing
 }
 
-// ShareTickets gives cfg the TLS session ticket keys of the whole tree and keeps
+// Receive answers a worker with the keys of its pool. Whose word the question is does not
+// matter: the answer goes to the process that stands there as its sender.
+func (a *ticketActor) Receive(ctx actor.Context) {
+	if _, ok := ctx.Message().(ticketsRequest); !ok || ctx.Sender() == nil {
+		return
+	}
+	id, err := strconv.Atoi(ctx.Sender().Address)
+	if err != nil {
+		return
+	}
+	p := a.hub.peer(id)
+	if p == nil || p.welcome.Role != roleWorker {
+		return
+	}
+	r := a.rings[p.welcome.Path]
+	if r == nil {
+		r = new(ticketRing)
+		a.rings[p.welcome.Path] = r
+	}
+	ctx.Respond(tickets{r.at(time.Now())})
+}
+
+// ShareTickets gives cfg the TLS session ticket keys of the worker's pool and keeps
 // them up to date until the worker ends, so that a client may resume its session
-// with any worker, of any generation (N105, P40), in TLS 1.2 and 1.3. ctx ends the
+// with any worker of it, of any generation (N105, P40), in TLS 1.2 and 1.3. ctx ends the
 // wait for the first ones.
 //
 // The master makes the keys: a new one each day, which every worker knows a day
@@ -86,10 +108,9 @@ func (r *ticketRing) Receive(ctx actor.Context) {
 // the workers that ask, and on the channel between them: in no file, argument,
 // variable or log. After a restart of the master clients begin anew.
 //
-// Every pool of the tree has the same keys. A session of another pool is held
-// against cfg.ClientCAs again, as crypto/tls does, but not against what a handler
-// knows of its client. Let pools whose clients must be kept apart have keys of their
-// own.
+// Each pool has keys of its own, which no worker of another gets: it could read what is
+// in the tickets, and resume their sessions. Pools that serve the same clients can share keys from
+// Config.Load.
 //
 // cfg must be the configuration that serves: tls.NewListener(ln, cfg) takes it as
 // it is, while http.Server.ServeTLS serves with a copy, and a copy has the keys of

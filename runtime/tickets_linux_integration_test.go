@@ -15,6 +15,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,24 +24,38 @@ import (
 
 func init() {
 	trees["tls"] = func() coppice.Config {
-		cfg := pool(4, func(ctx context.Context, w *coppice.Worker) error {
-			cert, err := tls.X509KeyPair(w.Config(), w.Config())
-			if err != nil {
-				return err
-			}
-			conf := &tls.Config{Certificates: []tls.Certificate{cert}}
-			if err := w.ShareTickets(ctx, conf); err != nil {
-				return err
-			}
-			ln, err := w.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				return err
-			}
-			return w.Serve(ctx, tls.NewListener(ln, conf), name(w))
-		})
+		cfg := pool(4, serveTLS)
 		cfg.Load = selfSigned // every worker has the same certificate
 		return cfg
 	}
+	trees["tls, two pools"] = func() coppice.Config {
+		cfg := pool(2, serveTLS)
+		cfg.Children = append(cfg.Children, coppice.Pool{Name: "other", Size: 2, Worker: serveTLS})
+		cfg.Load = selfSigned
+		return cfg
+	}
+}
+
+// serveTLS answers with its slot, at an address of its pool's own.
+func serveTLS(ctx context.Context, w *coppice.Worker) error {
+	cert, err := tls.X509KeyPair(w.Config(), w.Config())
+	if err != nil {
+		return err
+	}
+	conf := &tls.Config{Certificates: []tls.Certificate{cert}}
+	if err := w.ShareTickets(ctx, conf); err != nil {
+		return err
+	}
+	host := "127.0.0.1"
+	pool, _, _ := strings.Cut(w.Name(), "/")
+	if pool == "other" {
+		host = "127.0.0.2"
+	}
+	ln, err := w.ListenOn(ctx, coppice.Listener{Name: pool, Network: "tcp", Address: host + ":0"})
+	if err != nil {
+		return err
+	}
+	return w.Serve(ctx, tls.NewListener(ln, conf), name(w))
 }
 
 // selfSigned returns a certificate for 127.0.0.1 and its key, in PEM.
@@ -95,5 +110,38 @@ func TestTickets(t *testing.T) {
 	}
 	if resumed != n-1 || len(workers) != 4 {
 		t.Errorf("%d of %d resumed, with %d workers", resumed, n, len(workers))
+	}
+}
+
+// TestTicketsOfAnotherPool: a session is resumed by the workers of its pool, and by no
+// other's.
+func TestTicketsOfAnotherPool(t *testing.T) {
+	p := plant(t, "tls, two pools")
+	addrs := map[string]string{}
+	for _, l := range p.Listeners() {
+		addrs[l.Name] = l.Addr.String()
+	}
+	conf := &tls.Config{InsecureSkipVerify: true, ServerName: "one", ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+	resumed := func(pool string) bool {
+		t.Helper()
+		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: conf}}
+		defer client.CloseIdleConnections()
+		resp, err := client.Get("https://" + addrs[pool] + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if _, err := io.ReadAll(resp.Body); err != nil {
+			t.Fatal(err)
+		}
+		return resp.TLS.DidResume
+	}
+	for i, want := range []struct {
+		pool    string
+		resumes bool
+	}{{"web", false}, {"web", true}, {"web", true}, {"other", false}, {"other", true}, {"web", false}} {
+		if got := resumed(want.pool); got != want.resumes {
+			t.Errorf("request %d, at %s: resumed %v, want %v", i, want.pool, got, want.resumes)
+		}
 	}
 }

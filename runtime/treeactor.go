@@ -37,7 +37,9 @@ func (rt *Runtime) ownActors(ctx context.Context) error {
 	if _, err := rt.system.Spawn(ctx, treeName, func() actor.Actor { return treeActor{rt} }); err != nil {
 		return err
 	}
-	_, err := rt.system.Spawn(ctx, ticketsName, func() actor.Actor { return &ticketRing{} })
+	_, err := rt.system.Spawn(ctx, ticketsName, func() actor.Actor {
+		return &ticketActor{rt.hub, make(map[string]*ticketRing)}
+	})
 	return err
 }
 
