@@ -72,8 +72,8 @@ type Config struct {
 
 // Hooks are called by the master. A panic in one is the program's.
 type Hooks struct {
-	// Started runs once, on the goroutine that starts the tree, when every child
-	// is up and before Start returns. It may block, and delays only that.
+	// Started runs once, when every child is up. Start returns after it, or when its
+	// context ends: it may block, and delays only that.
 	Started func(rt *Runtime)
 
 	// Crash is given a report of each child that ended otherwise than it should

@@ -98,9 +98,23 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	up = true
 	go rt.live() // ends with the tree
 	if f := cfg.Hooks.Started; f != nil {
-		f(rt)
+		rt.started(ctx, f)
 	}
 	return rt, nil
+}
+
+// started calls the hook, and waits for it until ctx ends: where it is stuck, the order to
+// end must be heard.
+func (rt *Runtime) started(ctx context.Context, hook func(*Runtime)) {
+	done := make(chan struct{})
+	go func() { // ends with the hook
+		defer close(done)
+		hook(rt)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
 }
 
 // override applies COPPICE_ISOLATION, which is for debugging.
@@ -260,8 +274,14 @@ func (rt *Runtime) Wait() error {
 // process is reaped. When ctx ends first, what is left is killed, and the error
 // wraps ctx's. Calls at the same time wait for the one shutdown.
 func (rt *Runtime) Shutdown(ctx context.Context) error {
-	rt.log.Info("shutting down")
-	rt.closing.Store(true)
+	select {
+	case <-rt.ended:
+		return rt.err
+	default:
+	}
+	if !rt.closing.Swap(true) {
+		rt.log.Info("shutting down")
+	}
 	rt.hub.quietAll(ctx)
 	rt.sockets.Close()
 	rt.tree.Stop()
