@@ -72,7 +72,9 @@ type child struct {
 	stop     context.CancelCauseFunc
 	drain    context.Context // ends at the drain's deadline
 	endDrain func()          // counts what is open as forced, and ends drain
-	linger   context.Context // ends when idle connections are closed, at the latest with drain
+	fade     context.Context // ends when the first idle connections are closed, at the latest with linger
+	endKeep  context.CancelFunc
+	linger   context.Context // ends when the last idle connections are closed, at the latest with drain
 	endWait  context.CancelFunc
 	forced   atomic.Int64 // connections cut at a deadline
 	post     post
@@ -99,8 +101,10 @@ func newChild(cfg Config, root *node) *child {
 	c.drain, c.endDrain = drain, sync.OnceFunc(func() {
 		c.forceOpen()
 		end()
+		c.sayForced()
 	})
 	c.linger, c.endWait = context.WithCancel(c.drain)
+	c.fade, c.endKeep = context.WithCancel(c.linger)
 	c.ready = sync.OnceValue(c.sayReady)
 	return c
 }
@@ -209,9 +213,19 @@ func (c *child) lost(*fdipc.Conn, error) { c.beginDrain(errOrphan, c.cfg.OrphanD
 func (c *child) beginDrain(why error, d, idle time.Duration) {
 	c.stop(why)
 	endAfter(c.drain, d, c.endDrain)
-	if idle < d { // else the one ends with the other: who is cut then is counted there
-		endAfter(c.linger, idle, c.endWait)
+	keep, last := idleTimes(d, idle)
+	endAfter(c.fade, keep, c.endKeep)
+	if last < d { // else the one ends with the other: who is cut then is counted there
+		endAfter(c.linger, last, c.endWait)
 	}
+}
+
+// idleTimes returns for how long connections without a request are kept in a drain of d that
+// is to close them after idle: until then all, and when the last one is closed. Thousands of
+// them take a while on a busy machine, and the worker has to end by itself.
+func idleTimes(d, idle time.Duration) (keep, last time.Duration) {
+	last = min(idle, d*3/4)
+	return last * 2 / 3, last
 }
 
 // endAfter ends ctx after d, by cancel. A timer would keep hold of a worker that is a
@@ -234,6 +248,14 @@ func (c *child) forceEarly(n int) {
 func (c *child) forceOpen() {
 	if own := c.listeners(); own != nil {
 		c.force(own.Conns())
+	}
+}
+
+// sayForced tells the master what the drain has cut by its deadline: the last word, which has
+// the same, may be late, when there is much to close and little time.
+func (c *child) sayForced() {
+	if n := int(c.forced.Load()); n > 0 && c.conn != nil {
+		_ = c.conn.TrySend(control(frameForced, farewell{Forced: n})) // a master that is gone counts nothing
 	}
 }
 

@@ -41,6 +41,7 @@ const (
 	frameStacks                            // master: where do your goroutines stand; child, with the same number: there
 	frameOrder                             // child: I was told by a signal to end, and not by you
 	frameUnlinked                          // child: a link has ended, and I have not ended it
+	frameForced                            // child: the drain is over, and has cut so much
 
 	// The child's telemetry, each kind of payload one frame; see payloadFrame.
 	frameSpans   fdipc.Kind = 0x50 // child: finished spans
@@ -199,7 +200,7 @@ func maxPayload(kind fdipc.Kind) int {
 
 // ownKind reports whether frames of that kind are of this package.
 func ownKind(k fdipc.Kind) bool {
-	return k >= frameWelcome && k <= frameUnlinked || k == frameSpans || k == frameMetrics
+	return k >= frameWelcome && k <= frameForced || k == frameSpans || k == frameMetrics
 }
 
 // withinBounds returns an error for a frame that is longer than maxPayload. It is asked

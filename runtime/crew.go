@@ -526,7 +526,7 @@ func (c *crew) mourn(m *member, p *peer) {
 	seat := c.seats[slot]
 	c.mu.Unlock()
 	if !asked.IsZero() {
-		ev := PoolEvent{Kind: WorkerDrained, Why: leaves.String(), Took: time.Since(asked), Reason: p.reason}
+		ev := PoolEvent{Kind: WorkerDrained, Why: leaves.String(), Took: time.Since(asked), Reason: p.reason, Forced: int(p.forced.Load())}
 		if bye := p.bye.Load(); bye != nil {
 			ev.Forced = bye.Forced
 		}

@@ -6,14 +6,16 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // httpDrain ends an *http.Server without closing a connection in its client's
 // face. http.Server.Shutdown closes idle connections at once, and so does
 // SetKeepAlivesEnabled(false): a client that has just written its next request
 // gets a reset. Here an idle connection stays, answers one more request with
-// "Connection: close", and is closed when its client has not asked by the end of
-// the wait.
+// "Connection: close", and is closed when its client has not asked for most of
+// the wait. Those are closed a few at a time, so that thousands of them are gone before
+// the drain's deadline also where the processors are busy.
 //
 // HTTP/2 has a frame for it, GOAWAY, which every connection gets as the drain
 // begins. One that becomes HTTP/2 only then has a request on its way: it gets its
@@ -118,10 +120,20 @@ func (d *httpDrain) begin() {
 	d.goaway.send()
 }
 
-// wait waits until every HTTP/1 connection has gone of itself, or idle ends. Those
-// that then have no request are counted and closed, by it or by the Shutdown that
-// follows.
-func (d *httpDrain) wait(idle context.Context) {
+// fadeEvery is the pause between two rounds in which idle connections are closed. Each round
+// closes fadeLeast, or a fadeShare of those that are left if that is more: 10,000 in 2 s.
+const (
+	fadeEvery = 50 * time.Millisecond
+	fadeShare = 8
+	fadeLeast = 32
+)
+
+// wait waits until every HTTP/1 connection has gone of itself, or idle ends. From the end of
+// fade on it closes those that have no request, bit by bit. What has none at the end of idle is counted and
+// closed, by it or by the Shutdown that follows.
+func (d *httpDrain) wait(fade, idle context.Context) {
+	fading := fade.Done()
+	var round <-chan time.Time
 	for {
 		d.mu.Lock()
 		n := len(d.conns)
@@ -132,10 +144,38 @@ func (d *httpDrain) wait(idle context.Context) {
 		}
 		select {
 		case <-d.empty:
+		case <-fading:
+			fading = nil
+			ticker := time.NewTicker(fadeEvery)
+			defer ticker.Stop()
+			round = ticker.C
+		case <-round:
+			d.cutSome(max(fadeLeast, n/fadeShare))
 		case <-idle.Done():
 			d.cutIdle()
 			return
 		}
+	}
+}
+
+// cutSome closes up to n connections that have no request, and counts them. One of which
+// there is something to read is about to have one.
+func (d *httpDrain) cutSome(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for c, st := range d.conns {
+		if n == 0 {
+			return
+		}
+		if (st == http.StateIdle || st == http.StateNew) && !readable(c) {
+			_ = c.Close()
+			d.force(1)
+			delete(d.conns, c)
+			n--
+		}
+	}
+	if len(d.conns) == 0 {
+		d.signal()
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -187,6 +188,85 @@ func TestDrainIdleForced(t *testing.T) {
 	silent.closed()
 	if n := d.end(); n != 2 {
 		t.Errorf("%d connections forced, want 2", n)
+	}
+}
+
+// gated is a connection of which the server reads nothing while the gate is shut.
+type gated struct {
+	net.Conn
+	gate *sync.RWMutex
+}
+
+func (c gated) NetConn() net.Conn { return c.Conn }
+
+func (c gated) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b[:1])
+	if n > 0 {
+		c.gate.RLock()
+		defer c.gate.RUnlock()
+	}
+	return n, err
+}
+
+type gatedListener struct {
+	net.Listener
+	gate *sync.RWMutex
+}
+
+func (l gatedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return gated{c, l.gate}, nil
+}
+
+// TestDrainFade: towards the end of the wait connections without a request are closed a few at a time, and counted;
+// long before the drain's deadline they are gone. One whose request has arrived, and is not read yet, is answered.
+func TestDrainFade(t *testing.T) {
+	var gate sync.RWMutex
+	d := serveDrained(t, &http.Server{Handler: http.HandlerFunc(ok)}, func(ln net.Listener) net.Listener { return gatedListener{ln, &gate} })
+	var idle []*client
+	for range fadeLeast + 10 {
+		c := d.dial()
+		c.ask("/")
+		c.answer()
+		idle = append(idle, c)
+	}
+	asking := d.dial()
+	asking.ask("/")
+	asking.answer()
+	d.drain()
+	gate.Lock()
+	asking.ask("/")
+	d.c.endKeep()
+	for _, c := range idle {
+		c.closed()
+	}
+	gate.Unlock()
+	if !asking.answer() {
+		t.Error("an answer in the drain does not close its connection")
+	}
+	asking.closed()
+	if n := d.end(); n != int64(len(idle)) {
+		t.Errorf("%d connections forced, want %d", n, len(idle))
+	}
+	if d.c.drain.Err() != nil {
+		t.Error("the drain took until its deadline")
+	}
+}
+
+func TestIdleTimes(t *testing.T) {
+	const s = time.Second
+	for _, tt := range []struct{ drain, idle, keep, last time.Duration }{
+		{8 * s, 8 * s, 4 * s, 6 * s},                            // another worker has taken the place
+		{9 * s, 450 * s / 1000, 300 * s / 1000, 450 * s / 1000}, // none takes it
+		{8 * s, 0, 0, 0},
+		{0, 0, 0, 0},
+	} {
+		if keep, last := idleTimes(tt.drain, tt.idle); keep != tt.keep || last != tt.last {
+			t.Errorf("drain %v, idle %v: %v, %v", tt.drain, tt.idle, keep, last)
+		}
 	}
 }
 

@@ -63,6 +63,7 @@ type peer struct {
 
 	welcomed bool                                // a worker that knows its place; guarded by hub.mu
 	linkage  linkage                             // of a worker; likewise
+	forced   atomic.Int64                        // connections that its drain had cut by its deadline
 	relinked atomic.Int64                        // times that it got another link for a broken one
 	retired  atomic.Bool                         // nobody takes its place, or somebody has: its end leaves no gap
 	spent    atomic.Pointer[func()]              // called when it has had its share of requests
@@ -175,6 +176,11 @@ func (p *peer) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 		if bye, err = decode[farewell](f); err == nil {
 			bye = bye.cut()
 			p.bye.CompareAndSwap(nil, &bye)
+		}
+	case f.Kind == frameForced:
+		var bye farewell
+		if bye, err = decode[farewell](f); err == nil {
+			p.forced.Store(int64(bye.cut().Forced))
 		}
 	case f.Kind == frameQuiet:
 		p.sayQuiet()

@@ -442,6 +442,55 @@ func testDrainInReload(t *testing.T) {
 	}
 }
 
+func init() {
+	trees["a drain without end"] = func() coppice.Config {
+		cfg := pool(1, func(ctx context.Context, w *coppice.Worker) error {
+			ln, err := w.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			begun := make(chan struct{}, 1)
+			go func() {
+				<-begun
+				_ = tell(ctx, w, report{Slot: w.Slot()})
+			}()
+			err = w.Serve(ctx, ln, &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+				begun <- struct{}{}
+				select {}
+			})})
+			if w.Generation() == 1 {
+				select {}
+			}
+			return err
+		})
+		web := cfg.Children[0].(coppice.Pool)
+		web.Shutdown = 500 * time.Millisecond
+		cfg.Children[0] = web
+		return cfg
+	}
+}
+
+// TestForcedOfKilled: what a worker had cut at its drain's deadline is counted although it does not end in time, and is killed.
+func TestForcedOfKilled(t *testing.T) {
+	p := plant(t, "a drain without end")
+	events := p.Subscribe(256)
+	defer events.Close()
+	c, err := net.Dial("tcp", p.Listeners()[0].Addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	p.reported(1)
+	p.mustReload()
+	e := p.await(events, "it has ended", func(e coppice.PoolEvent) bool { return e.Kind == coppice.WorkerDrained && e.Pool == "web" })
+	if e.Forced != 1 || e.Reason.Kind != supervisor.Killed {
+		t.Errorf("%v", e)
+	}
+}
+
 // keptAlive is an HTTP/1 connection, used by hand.
 type keptAlive struct {
 	t *testing.T

@@ -252,8 +252,8 @@ type Server interface {
 //
 // With an *http.Server an idle HTTP/1 connection is not closed in its client's
 // face: it answers one more request, with "Connection: close". One whose client
-// does not ask is closed, and counted as forced: at the drain's deadline when
-// another worker has taken this one's place, within a twentieth of the drain when
+// does not ask is closed, and counted as forced: from half of the drain to three
+// quarters of it when another worker has taken this one's place, within a twentieth of the drain when
 // the pool itself stops, since nobody is there to ask again. HTTP/2 connections get
 // GOAWAY as the drain begins, with TLS and without, and finish what they are at. What
 // should end a hijacked connection, a WebSocket say, is ctx; functions of
@@ -285,7 +285,7 @@ func (w *Worker) Serve(ctx context.Context, ln net.Listener, s Server) error {
 	_ = ln.Close() // refuse what is new, also of an s that has not begun to serve; a second Close, by the user or by s, is harmless
 	if drain != nil {
 		err := ended(<-served) // every connection that was accepted is known to drain from here on
-		drain.wait(w.c.linger)
+		drain.wait(w.c.fade, w.c.linger)
 		served <- err
 	}
 	err := ended(s.Shutdown(w.DrainContext())) // it may find ln closed

@@ -1,0 +1,27 @@
+package coppice
+
+import (
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// readable reports whether bytes of the client's wait to be read from a connection, or from
+// the one below.
+func readable(c net.Conn) bool {
+	for {
+		if sc, ok := c.(syscall.Conn); ok {
+			n := 0
+			if rc, err := sc.SyscallConn(); err == nil {
+				_ = rc.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCINQ) })
+			}
+			return n > 0
+		}
+		below, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return false
+		}
+		c = below.NetConn()
+	}
+}
