@@ -341,6 +341,9 @@ func (c *child) await(ctx context.Context) bool {
 
 // equip gives the child what it needs before frames arrive for it.
 func (c *child) equip() error {
+	if c.process {
+		keepThreads(spareThreads)
+	}
 	system, err := actors.NewSystem(actors.Config{
 		Address: strconv.Itoa(c.welcome.ID), Logger: c.log,
 		Hooks: actors.Hooks{Stop: func(string) { c.beginDrain(errAsked, c.welcome.Drain, c.welcome.Drain) }},

@@ -147,6 +147,7 @@ func inGoroutines(specs []ChildSpec) []ChildSpec {
 // start brings up what the tree needs, and then the tree. On an error everything
 // is down again.
 func (rt *Runtime) start(ctx context.Context) (err error) {
+	keepThreads(spareThreads)
 	var undo []func()
 	defer func() {
 		if err != nil {

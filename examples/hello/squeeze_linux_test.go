@@ -85,6 +85,43 @@ func TestSqueezed(t *testing.T) {
 	}
 }
 
+// TestTooManyProcesses: the cgroup allows no further thread when a worker dies. Those that
+// live answer, the master and the listener process too, and once it does the worker is replaced.
+func TestTooManyProcesses(t *testing.T) {
+	h := start(t, "-workers", "3")
+	group := pidsGroup(t, h.PID())
+	if group == "" {
+		t.Skip("it takes root, and a cgroup that bounds processes")
+	}
+	for _, pid := range runtimetest.Children(t, h.PID()) { // those that it starts from now on are in it
+		if err := os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bound := func(s string) {
+		if err := os.WriteFile(filepath.Join(group, "pids.max"), []byte(s), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { bound("max") })
+	dead := h.root().PID
+	bound("1") // there are more, and they stay
+	signal(t, dead, syscall.SIGKILL)
+	h.Await(`level=ERROR msg="the master is short of what a start takes.* name=web/`)
+	for range 100 {
+		if pid := h.root().PID; pid == dead {
+			t.Fatalf("process %d answers, which is dead", pid)
+		}
+	}
+	bound("max")
+	h.Await(`level=WARN msg="the shortage is over`)
+	pids := map[int]bool{}
+	runtimetest.Eventually(t, "three workers answer", func() bool {
+		pids[h.root().PID] = true
+		return len(pids) == 3
+	})
+}
+
 // outsider is a hello whose standard error nobody need read.
 type outsider struct {
 	*hello

@@ -1,0 +1,29 @@
+package coppice
+
+import (
+	"runtime"
+	"sync"
+)
+
+// spareThreads is how many threads each process of the tree has for times
+// when the kernel gives them no more (pids.max, RLIMIT_NPROC, memory): the Go runtime
+// ends a program that is refused one. It needs one where system calls take long, and that is
+// when processes are started in vain.
+const spareThreads = 8
+
+// keepThreads has as many threads made. The Go runtime keeps those that it has.
+func keepThreads(n int) {
+	var made sync.WaitGroup
+	over := make(chan struct{})
+	made.Add(n)
+	for range n {
+		go func() { // ends when all have their thread
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			made.Done()
+			<-over
+		}()
+	}
+	made.Wait()
+	close(over)
+}
