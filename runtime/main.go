@@ -57,17 +57,21 @@ func Serve(n int, fn WorkerFunc) {
 func Main(cfg Config) {
 	ctx, stop := context.WithCancel(context.Background())
 	up := make(chan *Runtime, 1)
+	var systemd *serviceManager
 	if !InChild() {
+		cfg = cfg.defaults().queued()
+		systemd = newServiceManager(cfg.Logger)
 		outliveReaders()
-		go heed(up, stop) // ends with the process
+		go heed(up, stop, systemd.ended) // ends with the process
 	}
 	err := run(ctx, cfg, func(rt *Runtime) func() {
 		up <- rt
-		return rt.tellSystemd()
+		return systemd.up(rt)
 	})
 	if err != nil {
 		say(os.Stderr, err)
 	}
+	systemd.ended(err)
 	os.Exit(exitCode(err))
 }
 

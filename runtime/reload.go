@@ -70,7 +70,13 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 		return fmt.Errorf("coppice: reload: %w", ErrEnding)
 	}
 	reloaded := rt.manager.Load().reloading()
-	defer func() { reloaded(err) }() // also of one that does not begin: systemd waits for it
+	began := time.Now()
+	defer func() { // also of one that does not begin: systemd waits for it
+		reloaded(err)
+		if err != nil {
+			rt.log.Error("reload failed", "took", time.Since(began), "err", err)
+		}
+	}()
 	config, err := rt.cfg.load(ctx)
 	if err != nil {
 		return err
@@ -86,7 +92,6 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	old := rt.gens.now()
 	gen := rt.gens.prepare(exe, config)
 	rt.log.Info("reloading", "generation", gen.number, "program", rt.program)
-	began := time.Now()
 	op := rt.life.operate(tracing.SpanReload, "", tracing.KeyReloadFrom.Int(old), tracing.KeyReloadTo.Int(gen.number))
 	defer func() { op.end(err) }()
 	err = rt.rollAll(ctx, old, gen.number)
@@ -95,7 +100,6 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	}
 	rt.gens.settle(err == nil)
 	if err != nil {
-		rt.log.Error("reload failed", "generation", gen.number, "took", time.Since(began), "err", err)
 		return err
 	}
 	// A pool that started meanwhile has begun with the old generation.
@@ -107,7 +111,9 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	for _, c := range rt.crews.list() {
 		rt.sockets.Sweep(c.path, gen.number)
 	}
-	rt.log.Info("reloaded", "generation", gen.number, "took", time.Since(began))
+	if err == nil {
+		rt.log.Info("reloaded", "generation", gen.number, "took", time.Since(began))
+	}
 	return err
 }
 

@@ -291,6 +291,7 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 		return rt.err
 	case <-ctx.Done():
 	}
+	rt.manager.Load().forced()
 	for _, p := range rt.hub.all() {
 		p.killFor(KilledEnd)
 	}

@@ -2,6 +2,7 @@ package coppice
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -28,9 +29,9 @@ const sameOrder = time.Second
 const maxPrints = 4
 
 // heed acts on the signals of the program for as long as it lives, as Main's text
-// has it. up brings the tree once it has started; stop asks it to end. A signal that
-// was ignored when the program began (nohup(1), a shell's background job) stays so.
-func heed(up <-chan *Runtime, stop func()) {
+// has it. up brings the tree once it has started; stop asks it to end; ended tells why the
+// program is about to exit. A signal that was ignored when the program began (nohup(1), a shell's background job) stays so.
+func heed(up <-chan *Runtime, stop func(), ended func(error)) {
 	heeded := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR1, syscall.SIGUSR2}
 	signals := make(chan os.Signal, len(heeded))
 	for _, sig := range heeded {
@@ -49,9 +50,7 @@ func heed(up <-chan *Runtime, stop func()) {
 	reloads := make(chan *Runtime, 1)
 	go func() { // ends with the program
 		for rt := range reloads {
-			if err := rt.Reload(context.Background()); err != nil { // bounded by the tree's end
-				rt.log.Error("reload by signal", "err", err)
-			}
+			_ = rt.Reload(context.Background()) // bounded by the tree's end; one that fails is in the log
 		}
 	}()
 	act := func(sig os.Signal) {
@@ -66,7 +65,9 @@ func heed(up <-chan *Runtime, stop func()) {
 		case sig == syscall.SIGTERM && time.Since(stopped) < sameOrder:
 		case ends:
 			killAll()
-			say(os.Stderr, "coppice: second signal: killing what is left")
+			err := errors.New("coppice: second signal: killing what is left")
+			say(os.Stderr, err)
+			ended(err)
 			os.Exit(exitFailed)
 		case sig == syscall.SIGTTOU && outlaw():
 			// The terminal's, not an operator's: caught, it is sent for each try to write,

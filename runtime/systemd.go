@@ -2,11 +2,15 @@ package coppice
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -19,40 +23,61 @@ import (
 // not read.
 const tellTimeout = 100 * time.Millisecond
 
-// serviceManager tells systemd of the tree, by sd_notify(3). The nil one is where
-// nobody wants to hear.
+// killedTimeout is what the end takes at most once what was left is killed.
+const killedTimeout = 10 * time.Second
+
+// serviceManager tells systemd of the program and its tree, by sd_notify(3). The nil one is
+// where nobody wants to hear.
 type serviceManager struct {
-	rt     *Runtime
+	log    *slog.Logger
 	teller *notify.Teller
-	stop   context.CancelFunc
-	live   sync.WaitGroup // what stop ends
+	lost   atomic.Uint64 // messages that could not be sent
 
 	mu     sync.Mutex
+	stop   context.CancelFunc // of the signs of life; nil before the tree is up
+	rt     *Runtime
 	status string // of the tree, told last
 	failed bool   // the last reload's error was told in its place
+	ending bool   // the status is not the tree's any more
 }
 
-// tellSystemd says that the tree is up, if systemd wants to know, and goes on
-// telling. The function that it returns says that the tree is about to end.
-func (rt *Runtime) tellSystemd() (ending func()) {
-	if os.Getenv("NOTIFY_SOCKET") == "" {
+// newServiceManager returns nil where systemd has not started this program, or does not want
+// to know.
+func newServiceManager(log *slog.Logger) *serviceManager {
+	address := os.Getenv("NOTIFY_SOCKET")
+	if address == "" {
+		return nil
+	}
+	m := &serviceManager{log: log}
+	m.teller = notify.NewTeller(address, func(err error) {
+		if n := m.lost.Add(1); worthTelling(n) {
+			m.log.Warn("systemd does not hear", "messages", n, "err", err)
+		}
+	})
+	return m
+}
+
+// up says that the tree is up, and goes on telling of it until it has ended. What it returns
+// says that the tree is about to end.
+func (m *serviceManager) up(rt *Runtime) (stopping func()) {
+	if m == nil {
 		return func() {}
 	}
-	m := &serviceManager{rt: rt}
-	m.teller = notify.NewTeller(os.Getenv("NOTIFY_SOCKET"), func(err error) { rt.log.Warn("systemd does not hear", "err", err) })
 	watchdog, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
-		rt.log.Warn("systemd's watchdog", "err", err)
+		m.log.Warn("systemd's watchdog", "err", err)
 	}
-	var ctx context.Context
-	ctx, m.stop = context.WithCancel(context.Background())
+	ctx, stop := context.WithCancel(context.Background())
+	m.mu.Lock()
+	m.rt, m.stop = rt, stop
+	m.mu.Unlock()
 	m.tell(daemon.SdNotifyReady)
-	m.live.Go(func() { m.keepStatus(ctx) })
+	go m.keepStatus(ctx) // ends with stop, as the next
 	if watchdog > 0 {
-		m.live.Go(func() { m.signsOfLife(ctx, watchdog/2) }) // half of it: sd_watchdog_enabled(3)
+		go m.signsOfLife(ctx, watchdog/2) // half of it: sd_watchdog_enabled(3)
 	}
 	rt.manager.Store(m)
-	return m.ending
+	return m.stopping
 }
 
 // keepStatus tells the status whenever it changes.
@@ -76,7 +101,7 @@ func (m *serviceManager) signsOfLife(ctx context.Context, every time.Duration) {
 		case <-ticker.C:
 		}
 		if m.turns(ctx) && m.teller.Idle() {
-			m.tell(daemon.SdNotifyWatchdog)
+			m.teller.Tell(daemon.SdNotifyWatchdog)
 		}
 	}
 }
@@ -87,7 +112,11 @@ func (m *serviceManager) turns(ctx context.Context) bool {
 	turned := make(chan struct{})
 	select {
 	case heedTurns <- turned:
-		<-turned
+	case <-ctx.Done():
+		return false
+	}
+	select {
+	case <-turned:
 	case <-ctx.Done():
 		return false
 	}
@@ -107,26 +136,75 @@ func (m *serviceManager) reloading() (reloaded func(error)) {
 			m.tell(daemon.SdNotifyReady)
 			return
 		}
-		reason, _, _ := strings.Cut(err.Error(), "\n") // one line is one variable of sd_notify(3)
 		m.mu.Lock()
 		defer m.mu.Unlock()
+		if m.ending {
+			return
+		}
 		m.failed = true
-		m.teller.Tell(daemon.SdNotifyReady + "\nSTATUS=" + supervisor.Cut(reason))
+		m.teller.Tell(daemon.SdNotifyReady + "\n" + statusOf(err))
 	}
 }
 
-// ending says that the tree is about to end, and how long that takes at most.
-func (m *serviceManager) ending() {
-	m.stop()
-	m.live.Wait()
-	m.tell(daemon.SdNotifyStopping, fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", m.rt.cfg.Shutdown.Microseconds()))
+// stopping says that the tree is about to end, and how long that takes at most. There are
+// signs of life until it has.
+func (m *serviceManager) stopping() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ending = true
+	m.teller.Tell(fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyStopping, m.rt.cfg.Shutdown.Microseconds()))
+	m.teller.Tell("STATUS=shutting down")
+}
+
+// forced says that the time to end is over, and what is left is killed.
+func (m *serviceManager) forced() {
+	if m == nil {
+		return
+	}
+	m.teller.Tell(fmt.Sprintf("STATUS=shutting down: killing what is left\nEXTEND_TIMEOUT_USEC=%d", killedTimeout.Microseconds()))
+}
+
+// ended says that the program ends, and with an error why: its tree has ended, or not started. It
+// waits until systemd has that, for a moment.
+func (m *serviceManager) ended(err error) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	if m.stop != nil {
+		m.stop()
+	}
+	var states []string
+	if !m.ending {
+		states = append(states, daemon.SdNotifyStopping)
+	}
+	m.ending = true
+	if err != nil {
+		states = append(states, statusOf(err))
+		if errno, ok := errors.AsType[syscall.Errno](err); ok && errno != 0 {
+			states = append(states, fmt.Sprintf("ERRNO=%d", int(errno)))
+		}
+	}
+	if len(states) > 0 {
+		m.teller.Tell(strings.Join(states, "\n"))
+	}
+	m.mu.Unlock()
 	m.teller.Flush(tellTimeout)
+}
+
+// statusOf is an error as a status: one line is one variable of sd_notify(3).
+func statusOf(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return "STATUS=" + supervisor.Cut(line)
 }
 
 // tell sends states, and the status where it has changed. It does not wait.
 func (m *serviceManager) tell(states ...string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.ending {
+		return
+	}
 	again := m.failed && slices.Contains(states, daemon.SdNotifyReady)
 	if status := m.rt.Snapshot().status(); status != m.status || again {
 		m.status, m.failed = status, false

@@ -60,6 +60,30 @@ func init() {
 		cfg.Load = func(context.Context) ([]byte, error) { return os.ReadFile(os.Getenv("LOADS")) }
 		return cfg
 	}
+	trees["ends badly"] = func() coppice.Config {
+		cfg := pool(1, func(ctx context.Context, w *coppice.Worker) error {
+			if err := w.Ready(); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			<-make(chan struct{}) // it does not end
+			return nil
+		})
+		cfg.Shutdown = time.Minute
+		switch os.Getenv("HOW") {
+		case "gives up":
+			up := make(chan struct{})
+			cfg.Hooks.Started = func(*coppice.Runtime) { close(up) }
+			cfg.Intensity = supervisor.Intensity{Max: 0, Period: time.Second}
+			cfg.Children = []coppice.ChildSpec{coppice.Func{Name: "fails", Run: func(context.Context) error {
+				<-up
+				return &os.PathError{Op: "open", Path: "/data", Err: syscall.EIO}
+			}}}
+		case "forced":
+			cfg.Shutdown = 100 * time.Millisecond
+		}
+		return cfg
+	}
 	trees["asks for systemd's"] = func() coppice.Config {
 		return pool(1, func(ctx context.Context, w *coppice.Worker) error {
 			_, err := w.ListenOn(ctx, coppice.Listener{SystemdName: "http"})
@@ -178,6 +202,82 @@ func TestSystemdReloadThatDoesNotBegin(t *testing.T) {
 	p.Signal(syscall.SIGTERM)
 	if code := p.Wait(); code != 0 {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestSystemdOfErrors: systemd, which shows it, hears why the program ends where it does not as it
+// should: that it stops, the reason, and the errno if there is one; and as long as it stops,
+// that it is alive. The exit code tells it from an orderly end.
+func TestSystemdOfErrors(t *testing.T) {
+	const stopping, shutting = "STOPPING=1\nEXTEND_TIMEOUT_USEC=60000000", "STATUS=shutting down"
+	for _, tt := range []struct {
+		name, tree string
+		signals    []syscall.Signal // each but the first is sent after a sign of life
+		says       []string         // after READY=1, if there is one, but for that
+		code       int
+	}{
+		{"does not start", "loads what is there", nil, []string{
+			"STOPPING=1\nSTATUS=coppice: load the configuration: open : no such file or directory\nERRNO=2",
+		}, 1},
+		{"gives up", "ends badly", nil, []string{stopping, shutting, `STATUS=coppice: the tree ended: .*/data: input/output error.*`}, 1},
+		{"forced", "ends badly", []syscall.Signal{syscall.SIGTERM}, []string{
+			"STOPPING=1\nEXTEND_TIMEOUT_USEC=100000", shutting,
+			"STATUS=shutting down: killing what is left\nEXTEND_TIMEOUT_USEC=10000000",
+			"STATUS=coppice: shutdown: killed what was left: context deadline exceeded",
+		}, 1},
+		{"second signal", "ends badly", []syscall.Signal{syscall.SIGTERM, syscall.SIGINT}, []string{
+			stopping, shutting, "STATUS=coppice: second signal: killing what is left",
+		}, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := newNotifySocket(t)
+			p := runtimetest.Start(t, []string{treeVar + "=" + tt.tree, "NOTIFY_SOCKET=" + n.path, "HOW=" + tt.name, "WATCHDOG_USEC=40000"})
+			if tt.tree == "ends badly" {
+				n.await(`^READY=1\n`)
+			}
+			for i, sig := range tt.signals {
+				if i > 0 {
+					n.await("^" + shutting + "$")
+					n.await("^WATCHDOG=1$")
+					n.await("^WATCHDOG=1$")
+					tt.says = tt.says[2:]
+				}
+				p.Signal(sig)
+			}
+			for _, want := range tt.says {
+				for _, other := range n.await("^" + want) {
+					if !strings.HasPrefix(other, "WATCHDOG=1") && !strings.HasPrefix(other, "STATUS=web ") {
+						t.Errorf("%q, not %q", other, want)
+					}
+				}
+			}
+			if code := p.Wait(); code != tt.code {
+				t.Errorf("exit code %d, want %d", code, tt.code)
+			}
+		})
+	}
+}
+
+// TestReloadIsToldOnce: why a reload failed that a signal asked for stands in the log once.
+func TestReloadIsToldOnce(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "config")
+	if err := os.WriteFile(config, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := newNotifySocket(t)
+	p := runtimetest.Start(t, []string{treeVar + "=loads what is there", "NOTIFY_SOCKET=" + n.path, "LOADS=" + config})
+	n.await(`^READY=1\n`)
+	if err := os.Remove(config); err != nil {
+		t.Fatal(err)
+	}
+	p.Signal(syscall.SIGHUP)
+	n.await(`^READY=1\nSTATUS=coppice: load the configuration`)
+	p.Signal(syscall.SIGTERM)
+	if code := p.Wait(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if said := strings.Join(p.Lines(), "\n"); strings.Count(said, "no such file or directory") != 1 {
+		t.Errorf("it says %s", said)
 	}
 }
 
