@@ -205,8 +205,15 @@ func (c *child) greet(f *fdipc.Frame) {
 }
 
 // lost is told that the channel is gone. Unless a stop was asked for before, the
-// master has died.
-func (c *child) lost(*fdipc.Conn, error) { c.beginDrain(errOrphan, c.cfg.OrphanDrain, 0) }
+// master has died, or is none that can be understood.
+func (c *child) lost(_ *fdipc.Conn, err error) {
+	why := errOrphan
+	if err != nil && !channelOver(err) {
+		why = fmt.Errorf("%w: the channel to it is ended: %w", ErrMasterGone, err)
+		c.log.Error("the channel to the master is ended", "err", err)
+	}
+	c.beginDrain(why, c.cfg.OrphanDrain, 0)
+}
 
 // beginDrain ends the worker's context, the drain's after d, and the wait for idle
 // connections after idle. A later call may bring a deadline nearer, never further.

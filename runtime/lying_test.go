@@ -2,6 +2,8 @@ package coppice
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -42,4 +44,19 @@ func TestSilentMaster(t *testing.T) {
 		c.endDrain()
 		time.Sleep(time.Hour) // what begins with the loss of the channel is over
 	})
+}
+
+// TestUnknownMaster: a worker whose channel cannot be understood says what is wrong with it, and
+// not only that the master is gone.
+func TestUnknownMaster(t *testing.T) {
+	var b bytes.Buffer
+	c := newChild(Config{OrphanDrain: time.Hour, Logger: slog.New(slog.NewTextHandler(&b, nil))}, &node{})
+	c.lost(nil, fdipc.ErrVersion)
+	defer c.endDrain()
+	if err := context.Cause(c.ctx); !errors.Is(err, ErrMasterGone) || !errors.Is(err, fdipc.ErrVersion) {
+		t.Errorf("the worker's context ends with %v", err)
+	}
+	if !strings.Contains(b.String(), fdipc.ErrVersion.Error()) {
+		t.Errorf("the log has %s", b.String())
+	}
 }

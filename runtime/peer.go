@@ -81,6 +81,7 @@ type peer struct {
 	askedStop atomic.Bool
 	killed    atomic.Pointer[KillReason] // why we did; nil = we did not
 	hung      atomic.Pointer[error]      // why, when it hangs and is ended for it
+	broken    atomic.Pointer[error]      // what ended its channel, if not the child
 	success   []int                      // exit codes that are as good as 0
 	bye       atomic.Pointer[farewell]
 	bad       atomic.Uint64 // frames that could not be understood
@@ -217,8 +218,13 @@ func (p *peer) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 // is told, the second, the fourth, the eighth, and so on.
 func worthTelling(n uint64) bool { return n&(n-1) == 0 }
 
-// lost is told that the channel is gone. That is not yet the child's end.
-func (p *peer) lost(*fdipc.Conn, error) {
+// lost is told that the channel is gone. That is not yet the child's end. What ended it, if
+// not the child, is said: the child cannot be asked any more.
+func (p *peer) lost(_ *fdipc.Conn, err error) {
+	if err != nil && !channelOver(err) {
+		p.broken.Store(&err)
+		p.rt.log.Error("the channel of a child is ended", "name", p.name(), "id", p.welcome.ID, "err", err)
+	}
 	p.unlessEnded(max(p.rt.cfg.OrphanDrain, 0)+killAfterLoss, func() { p.killFor(KilledChannel) })
 }
 
@@ -263,6 +269,9 @@ func (p *peer) why() supervisor.Reason {
 		if r.IsNormal() {
 			r.Kind = supervisor.Error
 		}
+	}
+	if broken := p.broken.Load(); broken != nil && p.exit.Killed == KilledChannel {
+		r.Cause = &saying{p.exit, fmt.Sprintf("%s: %v", KilledChannel, *broken)}
 	}
 	return r
 }

@@ -170,14 +170,14 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	if rt.pipeline, err = tracing.Start(ctx, tracing.Process{Role: masterName, Name: masterName, Slot: -1, Generation: 1, Incarnation: 1}, nil); err != nil {
 		rt.log.Warn("no tracing", "err", err) // no reason to refuse service
 	}
-	undo = append(undo, func() { bounded(rt.pipeline.Shutdown) })
+	undo = append(undo, func() { _ = bounded(rt.pipeline.Shutdown) })
 	rt.system, err = actors.NewSystem(actors.Config{
 		Address: masterAddress, Logger: rt.log, Hooks: actors.Hooks{Stop: rt.stopAsked, Reserved: rt.root.reserves},
 	})
 	if err != nil {
 		return err
 	}
-	undo = append(undo, func() { bounded(rt.system.Shutdown) })
+	undo = append(undo, func() { _ = bounded(rt.system.Shutdown) })
 	rt.sockets = netactor.NewTable(netactor.TableConfig{
 		Logger: rt.log, Functions: rt.root.functions, Rules: rt.root.listenRules, Listeners: rt.root.requests(),
 	})
@@ -229,9 +229,11 @@ func (rt *Runtime) live() {
 		rt.err = fmt.Errorf("coppice: the tree ended: %w", r.Err())
 	}
 	rt.sockets.Close()
-	bounded(rt.system.Shutdown)
+	_ = bounded(rt.system.Shutdown) // what it could not send is counted there
 	rt.life.wait()
-	bounded(rt.pipeline.Shutdown)
+	if err := bounded(rt.pipeline.Shutdown); err != nil {
+		rt.log.Warn("telemetry was lost at the end of the tree", "err", err)
+	}
 	rt.gens.end()
 	rt.endReaper()
 	rt.endOutput()
@@ -334,10 +336,9 @@ func killAll() {
 	}
 }
 
-// bounded runs an orderly end that has partingTimeout for it. What it could not
-// bring in order is counted where it belongs.
-func bounded(end func(context.Context) error) {
+// bounded runs an orderly end that has partingTimeout for it.
+func bounded(end func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
 	defer cancel()
-	_ = end(ctx)
+	return end(ctx)
 }
