@@ -122,6 +122,9 @@ func (s *System) postTo(target *actor.PID, kind fdipc.Kind, more func([]byte) []
 // encode makes the frame of a message.
 func (s *System) encode(p *parcel, target *actor.PID, message any) (err error) {
 	h, msg, sender := actor.UnwrapEnvelope(message)
+	if err := checkPIDs(target, sender); err != nil {
+		return err
+	}
 	f := &p.frame
 	*f = s.frame(kindUser, fdipc.Data)
 	b := appendPID(p.buf[:0], target)
@@ -148,6 +151,16 @@ func (s *System) encode(p *parcel, target *actor.PID, message any) (err error) {
 	return err
 }
 
+// checkPIDs says no to PIDs that the other end would refuse.
+func checkPIDs(pids ...*actor.PID) error {
+	for _, pid := range pids {
+		if pid != nil && (len(pid.Id) > maxID || len(pid.Address) > maxAddress) {
+			return fmt.Errorf("%w: PID %.40q of %.40q is longer than %d bytes, or its address than %d", ErrMalformed, pid.Id, pid.Address, maxID, maxAddress)
+		}
+	}
+	return nil
+}
+
 // checkHeader says no to headers that the other end would refuse.
 func checkHeader(h map[string]string) error {
 	if len(h) > maxHeaders {
@@ -171,6 +184,9 @@ func (s *System) monitorRemote(m *Monitor, target *actor.PID) {
 		return
 	}
 	l, err := s.route(target.Address)
+	if err == nil {
+		err = checkPIDs(target)
+	}
 	if err != nil {
 		how := endNobody
 		if errors.Is(err, ErrDown) {

@@ -486,3 +486,14 @@ func TestNamesWithoutEnd(t *testing.T) {
 		t.Fatal(v)
 	}
 }
+
+// TestLongPID: a PID that is too long to travel is refused where it is used: who asks and who
+// monitors hears of it, and does not wait for an answer that cannot come.
+func TestLongPID(t *testing.T) {
+	tree := actorstest.NewTree(t, 1)
+	long := actor.NewPID(tree.Master.Process().Address, strings.Repeat("x", 5000))
+	_, err := tree.Child(0).Ask(actorstest.Context(t), long, &wrapperspb.StringValue{Value: "x"})
+	wantErr(t, err, actors.ErrMalformed)
+	down := actorstest.Next(t, tree.Child(0).Monitor(long).C)
+	wantErr(t, down.Reason.Err(), actors.ErrMalformed)
+}

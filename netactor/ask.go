@@ -153,7 +153,13 @@ func (ls *Listeners) ask(ctx context.Context, asked Request, h *fdipc.Handle) (m
 		}
 		return nil, err
 	}
-	addr, _ := parseAddr(r.Network, r.Address) // none for a name alone
+	addr, _ := parseAddr(r.Network, r.Address)  // none for a name alone
+	if n := len(encode(r)); n > maxControl-64 { // an ordinal is to be added
+		if h != nil {
+			_ = h.Close()
+		}
+		return nil, listenError(asked.Network, nil, fmt.Errorf("netactor: a request of %d bytes is longer than %d: its Limits.Answer, or the path of its pool", n, maxControl))
+	}
 	base := r.key()
 	r.Ordinal = ls.takeOrdinal(base)
 	a := asking{

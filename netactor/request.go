@@ -91,6 +91,12 @@ type Request struct {
 	Wait bool `json:",omitzero"`
 }
 
+// Bounds of what a request says, in bytes: they keep it within maxControl.
+const (
+	maxRequestName    = 255
+	maxRequestAddress = 4096 // PATH_MAX
+)
+
 // validate returns every field that cannot be meant, joined. It is called by
 // the worker before it asks, and by the master, which does not trust it.
 func (r Request) validate() error {
@@ -112,6 +118,12 @@ func (r Request) validate() error {
 		}
 	default:
 		errs = append(errs, net.UnknownNetworkError(r.Network))
+	}
+	if len(r.Name) > maxRequestName {
+		bad("Name", fmt.Sprintf("of %d bytes", len(r.Name)), fmt.Sprintf("is longer than %d", maxRequestName))
+	}
+	if len(r.Address) > maxRequestAddress {
+		bad("Address", fmt.Sprintf("of %d bytes", len(r.Address)), fmt.Sprintf("is longer than %d", maxRequestAddress))
 	}
 	if r.Backlog < 0 {
 		bad("Backlog", r.Backlog, "is negative")

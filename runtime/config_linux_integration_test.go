@@ -38,6 +38,27 @@ func init() {
 	}
 }
 
+func init() {
+	trees["long specs"] = func() coppice.Config {
+		cfg := pool(3, func(ctx context.Context, w *coppice.Worker) error {
+			if err := tell(ctx, w, report{}); err != nil {
+				return err
+			}
+			return idle(ctx, w)
+		})
+		web := cfg.Children[0].(coppice.Pool)
+		for i := range 10 {
+			web.Environment.Env = append(web.Environment.Env, fmt.Sprintf("LONG%d=\xff", i)+strings.Repeat("x", 120_000))
+		}
+		cfg.Children[0] = web
+		return cfg
+	}
+}
+
+// TestLongSpecs: a tree whose specs are longer than what fits a queue starts, and its children are
+// found to be of the same tree.
+func TestLongSpecs(t *testing.T) { plant(t, "long specs").reported(3) }
+
 // TestLongConfiguration: a configuration is no frame's payload: 65 MiB reach every worker,
 // and its replacement.
 func TestLongConfiguration(t *testing.T) { inBoth(t, testLongConfiguration) }

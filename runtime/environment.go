@@ -125,7 +125,9 @@ func (e Environment) validate(bad report, path string) {
 	const in = "Environment."
 	for _, kv := range e.Env {
 		if k, _, _ := strings.Cut(kv, "="); k == "" || strings.ContainsRune(kv, 0) {
-			bad(path, in+"Env", fmt.Sprintf("%q", kv), `is not "KEY=value"`)
+			bad(path, in+"Env", fmt.Sprintf("%.100q", kv), `is not "KEY=value"`)
+		} else if len(kv) > maxString {
+			bad(path, in+"Env", k, tooLong(kv))
 		} else if strings.HasPrefix(k, "COPPICE_CHANNEL") || strings.HasPrefix(k, "COPPICE_CHILD_") {
 			bad(path, in+"Env", fmt.Sprintf("%q", kv), "is the tree's own")
 		}
@@ -166,6 +168,14 @@ func (e Environment) validate(bad report, path string) {
 	if e.Nice < -20 || e.Nice > 19 {
 		bad(path, in+"Nice", e.Nice, "is not between -20 and 19")
 	}
+}
+
+// maxString bounds one argument or variable of a program, in bytes: MAX_ARG_STRLEN of
+// execve(2), which counts the final zero.
+const maxString = 32*4096 - 1
+
+func tooLong(s string) string {
+	return fmt.Sprintf("has %d bytes, more than %d: no program can be given it; use a file, or Config.Load", len(s), maxString)
 }
 
 // variables returns the environment of a process that is one of n: the master's,

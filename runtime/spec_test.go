@@ -66,6 +66,10 @@ func TestBadSpecs(t *testing.T) {
 			`Env "=1"`, `Env "COPPICE_CHANNEL=3"`, "MaxProcs -2", "MemoryLimit -2", "Nice 20", `Rlimits "love": is none of as, `, "Rlimits core: has a soft limit",
 			`Files "a:b"`, "Files a: is there twice", "Files b: needs one of", "Files c: has an FD below 3",
 		}},
+		{"long strings", coppice.Config{Children: []coppice.ChildSpec{
+			coppice.Pool{Name: "web", Worker: fn, Environment: coppice.Environment{Env: []string{"LONG=" + strings.Repeat("x", 1<<17)}}},
+			coppice.Process{Name: "p", Command: []string{"true", strings.Repeat("x", 1<<17)}},
+		}}, []string{`child "web": Environment.Env LONG: has 131077 bytes, more than 131071`, `child "p": Command[1] "xxx`, "has 131072 bytes, more than 131071"}},
 		{"few descriptors", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Worker: fn, Environment: coppice.Environment{
 			Rlimits: []coppice.Rlimit{{Name: "nofile", Soft: 8, Hard: 19}},
 		}}}}, []string{`child "web": Environment.Rlimits nofile 8:19: a worker takes 20 descriptors`}},

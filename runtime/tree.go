@@ -2,6 +2,7 @@ package coppice
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"reflect"
@@ -193,6 +194,11 @@ func (p Process) validate(bad report, path string) {
 	if len(p.Command) == 0 || p.Command[0] == "" {
 		bad(path, "Command", p.Command, "names no program")
 	}
+	for i, arg := range p.Command {
+		if len(arg) > maxString {
+			bad(path, fmt.Sprintf("Command[%d]", i), fmt.Sprintf("%.100q", arg), tooLong(arg))
+		}
+	}
 	checkExitCodes(bad, path, p.SuccessExit)
 	checkRestart(bad, path, p.Restart)
 	p.Environment.validate(bad, path)
@@ -274,13 +280,15 @@ func (n *node) find(path string) *node {
 // describe returns the tree's data, one line a spec, for a child to compare with
 // its own: a child that was started with another tree than its master has must
 // not run. Functions are left out; they cannot be compared.
-func (n *node) describe() []string {
+func (n *node) describe() []string { return shortened(n.lines()) }
+
+func (n *node) lines() []string {
 	var out []string
 	if n.path != "" {
 		out = append(out, n.path+": "+describeSpec(reflect.ValueOf(n.spec)))
 	}
 	for _, c := range n.children {
-		out = append(out, c.describe()...)
+		out = append(out, c.lines()...)
 	}
 	return out
 }
@@ -296,6 +304,37 @@ func describeSpec(v reflect.Value) string {
 		fmt.Fprintf(&b, " %s=%v", f.Name, v.Field(i))
 	}
 	return b.String()
+}
+
+// maxTreeText bounds the tree's data in a welcome, in bytes.
+const maxTreeText = 64 << 10
+
+// shortened returns lines as they are compared: within maxTreeText, and with what JSON
+// leaves as it is. A long line ends with its digest then, and the digest of all stands for
+// too many lines.
+func shortened(lines []string) []string {
+	const long, kept = 256, 192
+	out := make([]string, len(lines))
+	size, all := 0, sha256.New()
+	for i, line := range lines {
+		out[i] = strings.ToValidUTF8(line, "\uFFFD")
+		size += len(out[i])
+		fmt.Fprintf(all, "%d %s", len(line), line)
+	}
+	if size <= maxTreeText {
+		return out
+	}
+	size = 0
+	for i, line := range lines {
+		if len(line) > long {
+			out[i] = fmt.Sprintf("%s… (%d bytes, sha256 %x)", strings.ToValidUTF8(line[:kept], "\uFFFD"), len(line), sha256.Sum256([]byte(line)))
+		}
+		size += len(out[i])
+	}
+	if size <= maxTreeText {
+		return out
+	}
+	return []string{fmt.Sprintf("%d children, sha256 %x", len(lines), all.Sum(nil))}
 }
 
 // difference names the first line in which two trees differ, or returns "".

@@ -24,6 +24,7 @@ const resourceSpansField = 1
 
 const (
 	payloadMax = 256 << 10 // bytes; it is one frame to the master, and others wait behind it
+	frameMax   = 2 << 20   // bytes of a payload with one span, which cannot be halved; a master takes no more
 	partsMax   = 64        // resources in one payload; a process has one
 )
 

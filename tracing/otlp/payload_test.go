@@ -13,6 +13,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/coppice-go/coppice/tracing"
 	"github.com/coppice-go/coppice/tracing/otlp/otlptest"
 )
 
@@ -146,4 +147,38 @@ func FuzzSplitPayload(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A span that is longer than what a master takes is refused in its child: it is counted there, and
+// those beside it arrive.
+func TestSpanTooLongForAFrame(t *testing.T) {
+	otlptest.NewReceiver(t).Setenv(t)
+	var frames [][]byte
+	pl := start(t, workerProcess, &tracing.Uplink{Send: func(kind tracing.Payload, b []byte) error {
+		if kind == tracing.Spans {
+			frames = append(frames, b)
+		}
+		return nil
+	}})
+	for _, length := range []int{10, frameMax, 10} {
+		_, s := pl.TracerProvider().Tracer("test").Start(t.Context(), "span")
+		s.SetAttributes(attribute.String("big", strings.Repeat("x", length)))
+		s.End()
+	}
+	shutdown(t, pl) // all is sent
+	spans := 0
+	for _, b := range frames {
+		var data tracepb.TracesData
+		if err := proto.Unmarshal(b, &data); err != nil || len(b) > frameMax {
+			t.Fatalf("a payload of %d bytes: %v", len(b), err)
+		}
+		for _, rs := range data.ResourceSpans {
+			for _, ss := range rs.ScopeSpans {
+				spans += len(ss.Spans)
+			}
+		}
+	}
+	if got := pl.Stats().SpansDropped; spans != 2 || got != 1 {
+		t.Errorf("%d spans arrive, %d are counted as dropped", spans, got)
+	}
 }

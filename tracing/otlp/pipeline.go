@@ -101,7 +101,12 @@ func (p *pipeline) startSpans(ctx context.Context, cfg Config, s settings, proce
 			send:   p.upload,
 		})
 	} else {
-		relay = func(otlp []byte) error { return up.Send(tracing.Spans, otlp) }
+		relay = func(otlp []byte) error {
+			if len(otlp) > frameMax {
+				return fmt.Errorf("tracing/otlp: a span of %d bytes is lost: its master takes %d at most (OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT)", len(otlp), frameMax)
+			}
+			return up.Send(tracing.Spans, otlp)
+		}
 		if up.Table != nil {
 			if mem, err := openTable(up.Table); err != nil {
 				otel.Handle(fmt.Errorf("tracing/otlp: the table of open spans: %w", err))

@@ -88,6 +88,8 @@ func reason(err error, path, dir string) error {
 	switch {
 	case errors.Is(err, syscall.ENOENT) && missing == nil:
 		return fmt.Errorf("%w: the interpreter that its first line names", err)
+	case errors.Is(err, syscall.E2BIG):
+		return fmt.Errorf("%w: an argument or variable of more than 128 KiB, or all together of more than a quarter of the stack's limit (ulimit -s)", err)
 	case errors.Is(err, syscall.ENOEXEC):
 		return fmt.Errorf("%w: neither a program for this machine nor a script that begins with #!", err)
 	}

@@ -94,7 +94,7 @@ func TestStartErrors(t *testing.T) {
 		{"a directory", cmd(dir), syscall.EACCES, "", false},
 		{"no program", cmd(file("words", "echo hello\n", 0o755)), syscall.ENOEXEC, "#!", false},
 		{"being written", cmd(busy.Name()), syscall.ETXTBSY, "", false},
-		{"too many arguments", with(func(c *Command) { c.Args = append(c.Args, strings.Repeat("a", 1<<18)) }), syscall.E2BIG, "", false},
+		{"too many arguments", with(func(c *Command) { c.Args = append(c.Args, strings.Repeat("a", 1<<18)) }), syscall.E2BIG, "ulimit -s", false},
 		{"too many files", with(func(c *Command) { c.Files = make([]*os.File, MaxFiles+1) }), syscall.EMFILE, "Files", false},
 		{"no directory", with(func(c *Command) { c.Dir = dir + "/nothing" }), syscall.ENOENT, "Dir " + dir + "/nothing", false},
 		{"a file as directory", with(func(c *Command) { c.Dir = busy.Name() }), syscall.ENOTDIR, "Dir " + busy.Name(), false},
