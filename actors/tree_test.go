@@ -496,4 +496,6 @@ func TestLongPID(t *testing.T) {
 	wantErr(t, err, actors.ErrMalformed)
 	down := actorstest.Next(t, tree.Child(0).Monitor(long).C)
 	wantErr(t, down.Reason.Err(), actors.ErrMalformed)
+	err = tree.Child(0).Register(actorstest.Context(t), strings.Repeat("n", 256), long)
+	wantErr(t, err, actors.ErrName)
 }

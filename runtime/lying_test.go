@@ -46,6 +46,27 @@ func TestSilentMaster(t *testing.T) {
 	})
 }
 
+// TestUnfitChild: a program that cannot be the child that its master wants says why: of another
+// protocol, of a role that it does not know, with another tree.
+func TestUnfitChild(t *testing.T) {
+	for want, w := range map[string]welcome{
+		"the master speaks protocol 9, this program 1": {Protocol: 9},
+		`role "cook" is not known to this release`:     {Protocol: protocol, Role: "cook"},
+		"this program's tree is not its master's: the master has {web: Pool Size=9}, this process {nothing}": {
+			Protocol: protocol, Role: roleWorker, Tree: []string{"web: Pool Size=9"},
+		},
+	} {
+		c := newChild(Config{}.defaults(), &node{})
+		mine, its := fdipc.Pipe(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, c.transport())
+		c.greeted <- greeting{welcome: w}
+		if bye := c.run(its, nil); bye.Kind != byeUnfit || bye.Text != "coppice: "+want {
+			t.Errorf("%+v, want %q", bye, want)
+		}
+		_, _ = its.Close(), mine.Close()
+		c.endDrain()
+	}
+}
+
 // TestUnknownMaster: a worker whose channel cannot be understood says what is wrong with it, and
 // not only that the master is gone.
 func TestUnknownMaster(t *testing.T) {
