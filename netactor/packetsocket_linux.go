@@ -1,7 +1,6 @@
 package netactor
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -16,7 +15,7 @@ func openUDP(r Request) (*socket, error) {
 		return nil, os.NewSyscallError("bind: "+err.Error(), unix.EINVAL)
 	}
 	s, err := bindUDP(r, ap)
-	if r.Network == "udp" && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
+	if r.Network == "udp" && withoutIPv6(err) {
 		// No IPv6 on this machine: dual stack is IPv4 then.
 		return bindUDP(r, netip.AddrPortFrom(netip.IPv4Unspecified(), ap.Port()))
 	}

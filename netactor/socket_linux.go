@@ -95,11 +95,26 @@ func openTCP(r Request) (*socket, error) {
 		return nil, os.NewSyscallError("bind: "+err.Error(), unix.EINVAL)
 	}
 	s, err := bindTCP(r, ap)
-	if r.Network == "tcp" && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
+	if r.Network == "tcp" && withoutIPv6(err) {
 		// No IPv6 on this machine: dual stack is IPv4 then.
 		return bindTCP(r, netip.AddrPortFrom(netip.IPv4Unspecified(), ap.Port()))
 	}
 	return s, err
+}
+
+// withoutIPv6 reports whether err says that there is no IPv6 here: not its address, or not its socket, for
+// which a seccomp profile has whatever errno it likes.
+func withoutIPv6(err error) bool {
+	if errors.Is(err, unix.EADDRNOTAVAIL) {
+		return true
+	}
+	for _, short := range []error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM} {
+		if errors.Is(err, short) {
+			return false
+		}
+	}
+	sys, ok := errors.AsType[*os.SyscallError](err)
+	return ok && sys.Syscall == "socket"
 }
 
 // inetSocket makes a socket that is to be bound to sa, which is ap. One of IPv6 is dual stack, unless the network is

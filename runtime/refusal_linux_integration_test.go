@@ -29,6 +29,7 @@ var refusedCalls = map[string][]seccomptest.Call{
 	"memfd_noexec": {{Number: unix.SYS_MEMFD_CREATE, Arg: 1, Bits: unix.MFD_NOEXEC_SEAL, None: true}}, // vm.memfd_noexec=2
 	"old kernel":   {{Number: unix.SYS_MEMFD_CREATE, Arg: 1, Bits: unix.MFD_NOEXEC_SEAL}},             // before 6.3
 	"socketpair":   {{Number: unix.SYS_SOCKETPAIR}},
+	"ipv6":         {{Number: unix.SYS_SOCKET, Bits: unix.AF_INET6 &^ unix.AF_INET}}, // no other family has that bit here
 }
 
 func init() {
@@ -44,6 +45,14 @@ func init() {
 			}
 		}
 		cfg := pool(1, func(ctx context.Context, w *coppice.Worker) error {
+			for _, network := range []string{"tcp", "tcp4"} {
+				if _, err := w.Listen(network, ":0"); err != nil {
+					return err
+				}
+			}
+			if _, err := w.ListenPacket("udp", ":0"); err != nil {
+				return err
+			}
 			if err := w.Ready(); err != nil {
 				return err
 			}
@@ -68,6 +77,19 @@ func TestRefusedMemory(t *testing.T) {
 				t.Errorf("exit code %d", code)
 			}
 		})
+	}
+}
+
+// TestRefusedIPv6: where a socket of IPv6 is refused, by whatever errno, what would have been dual stack
+// is IPv4, as with net.Listen.
+func TestRefusedIPv6(t *testing.T) {
+	for _, e := range []syscall.Errno{syscall.EPERM, syscall.EACCES, syscall.EINVAL, syscall.EAFNOSUPPORT} {
+		p := runtimetest.Start(t, []string{treeVar + "=refused", refuseVar + "=ipv6", errnoVar + "=" + strconv.Itoa(int(e))})
+		p.Await("^started$")
+		p.Signal(syscall.SIGTERM)
+		if code := p.Wait(); code != 0 {
+			t.Errorf("%v: exit code %d", e, code)
+		}
 	}
 }
 

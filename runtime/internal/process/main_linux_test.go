@@ -68,11 +68,15 @@ var programs = map[string]func(){
 	"refusal": func() {
 		e, err := strconv.Atoi(os.Getenv("REFUSE"))
 		must(err)
-		cmd := Command{Path: "/bin/true", Args: []string{"/bin/true"}, DeathSignal: syscall.SIGKILL}
+		null, err := os.Open(os.DevNull)
+		must(err)
+		cmd := Command{Path: "/bin/true", Args: []string{"/bin/true"}, DeathSignal: syscall.SIGKILL, Files: []*os.File{null}}
 		spareThreads()
 		call := map[string]seccomptest.Call{
 			"clone":    {Number: unix.SYS_CLONE, Bits: unix.CLONE_VFORK}, // of a process, not of a thread
 			"pidfd":    {Number: unix.SYS_CLONE, Bits: unix.CLONE_PIDFD},
+			"execve":   {Number: unix.SYS_EXECVE},
+			"dup3":     {Number: unix.SYS_DUP3},
 			"waitid":   {Number: unix.SYS_WAITID},
 			"setpgid":  {Number: unix.SYS_SETPGID},
 			"prctl":    {Number: unix.SYS_PRCTL},

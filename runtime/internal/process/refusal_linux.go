@@ -39,6 +39,7 @@ const (
 	needsPidfd   = "Linux 5.4 or later is needed, and a seccomp profile that allows clone with CLONE_PIDFD and waitid with P_PIDFD"
 	needsGroup   = "a process is stopped and killed with its group: a seccomp profile must allow setpgid"
 	needsDeath   = "no process may outlive its master: a seccomp profile must allow prctl with PR_SET_PDEATHSIG"
+	needsFiles   = "a seccomp profile must allow them"
 	needsCgroup  = "it takes Linux 5.7, clone3, and the right to write cgroup.procs there and in the common ancestor"
 	needsUser    = "it takes CAP_SETUID and CAP_SETGID, and a number that the user namespace knows"
 	needsTracing = "such values are set while the process is traced: nothing may trace the master (strace -f, a debugger), and what it runs under must allow ptrace"
@@ -47,7 +48,7 @@ const (
 // steps returns what a start of cmd takes before its exec, in the order in which it is done.
 func (cmd *Command) steps() []step {
 	all := []step{
-		{func(_, _ *syscall.ProcAttr) {}, call("clone", needsClone)},
+		{func(_, _ *syscall.ProcAttr) {}, call("clone or execve", needsClone)},
 		{func(to, from *syscall.ProcAttr) { to.Sys.PidFD = from.Sys.PidFD }, call("clone with CLONE_PIDFD", needsPidfd)},
 	}
 	if cmd.Cgroup != nil {
@@ -68,6 +69,7 @@ func (cmd *Command) steps() []step {
 		all = append(all, step{func(to, from *syscall.ProcAttr) { to.Sys.Pdeathsig = from.Sys.Pdeathsig },
 			call("prctl with PR_SET_PDEATHSIG", needsDeath)})
 	}
+	all = append(all, step{func(to, from *syscall.ProcAttr) { to.Files = from.Files }, call("dup3 or fcntl", needsFiles)})
 	if cmd.settles() {
 		all = append(all, step{func(to, _ *syscall.ProcAttr) { to.Sys.Ptrace = true },
 			option(cmd.settled(), "ptrace", needsTracing)})

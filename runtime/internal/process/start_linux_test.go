@@ -181,7 +181,9 @@ var refusals = []syscall.Errno{syscall.EPERM, syscall.EACCES, syscall.EINVAL, sy
 // option that takes it. Nothing is left of the attempt.
 func TestRefusalIsNamed(t *testing.T) {
 	for name, says := range map[string][]string{
-		"clone":    {"clone: ", needsClone},
+		"clone":    {"clone or execve: ", needsClone},
+		"execve":   {"clone or execve: ", needsClone},
+		"dup3":     {"dup3 or fcntl: ", needsFiles},
 		"pidfd":    {"clone with CLONE_PIDFD: ", needsPidfd},
 		"waitid":   {"waitid: ", needsPidfd},
 		"setpgid":  {"setpgid: ", needsGroup},
