@@ -32,7 +32,7 @@ var (
 	ErrHandleKind = errors.New("wrong kind of handle")
 	// ErrUnsupported: not possible on this operating system.
 	ErrUnsupported = errors.New("not supported on this system")
-	// ErrNoFiles: this process has no room for the descriptors of the handshake.
+	// ErrNoFiles: a process has no room for the descriptors that came: of the handshake, or of a frame.
 	ErrNoFiles = errors.New("descriptor table full")
 	// ErrStranger: the peer's credentials are not those expected.
 	ErrStranger = errors.New("peer is a stranger")

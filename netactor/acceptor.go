@@ -75,7 +75,7 @@ func (a *acceptor) run() {
 		if n > 0 {
 			a.backoff = 0
 			if !exhausted(err) {
-				a.trouble.over(a.d.cfg.Logger, a.l.name)
+				a.trouble.over(a.d.cfg.Logger, "listener accepts again", "listener", a.l.name)
 			}
 			a.take(a.batch[:n])
 			a.d.hear(a.l, false)
@@ -118,7 +118,7 @@ func (a *acceptor) run() {
 // retry waits before the next try after err, which may last: longer each time until a
 // connection comes. It is false when run is to end.
 func (a *acceptor) retry(err error) bool {
-	a.trouble.begin(a.d.cfg.Logger, a.l.name, err)
+	a.trouble.begin(a.d.cfg.Logger, "listener cannot accept: clients wait in the backlog", "listener", a.l.name, "err", err)
 	a.backoff = min(max(2*a.backoff, firstBackoff), maxBackoff)
 	return a.park(a.backoff)
 }

@@ -28,7 +28,8 @@ type result struct {
 
 // replyFrame makes the listener that was asked for. It does so here, and not in
 // Listen, so that what the master says next finds it.
-func (ls *Listeners) replyFrame(f *fdipc.Frame) {
+// lost says that a socket came with it, and did not arrive.
+func (ls *Listeners) replyFrame(f *fdipc.Frame, lost bool) {
 	var r reply
 	if err := decode(f.Payload, &r); err != nil {
 		r = failed(err)
@@ -48,7 +49,10 @@ func (ls *Listeners) replyFrame(f *fdipc.Frame) {
 		return
 	}
 	var res result
-	if res.err = r.err(a.network, a.addr); res.err == nil {
+	if res.err = r.err(a.network, a.addr); res.err == nil && lost {
+		res.err = listenError(a.network, a.addr, os.NewSyscallError("recvmsg", syscall.EMFILE))
+	}
+	if res.err == nil {
 		res.m, res.err = ls.member(r, h, a.done)
 	}
 	if res.err != nil {

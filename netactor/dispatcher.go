@@ -53,6 +53,9 @@ type Dispatcher struct {
 	push      *time.Timer // tells the master the counts
 	dirty     bool        // there are some to tell
 
+	starved starved
+	telling sync.Mutex // guards account.trouble
+
 	peekers sync.WaitGroup // goroutines of listeners that peek
 }
 
@@ -188,6 +191,7 @@ func (d *Dispatcher) HandleFrame(from Worker, c *fdipc.Conn, f *fdipc.Frame) boo
 // this one takes the place of the other.
 func (d *Dispatcher) openFrame(c *fdipc.Conn, f *fdipc.Frame) {
 	var o opening
+	d.starved.arrived(func(t *trouble) { t.over(d.cfg.Logger, handlesArrived) })
 	err := decode(f.Payload, &o)
 	if err == nil && (len(f.Handles) != 1 || !o.Policy.dispatched() || o.Limits.Validate() != nil || o.Peek.Validate() != nil) {
 		err = errors.New("netactor: malformed opening")

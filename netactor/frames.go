@@ -21,7 +21,7 @@ const (
 	KindResume  fdipc.Kind = 0x46 // M→L  accept again
 	KindShut    fdipc.Kind = 0x47 // M→L  drain the backlog, close the socket. M→W  the listener is closed
 	KindShutAck fdipc.Kind = 0x48 // L→M  the socket is closed here: its port is free
-	KindBroken  fdipc.Kind = 0x49 // L→M  accept fails for good: somebody shut the socket down. Payload: the error's text
+	KindBroken  fdipc.Kind = 0x49 // L→M  accept fails for good: somebody shut the socket down. Payload: the error's text; none says that the socket did not arrive, for want of descriptors
 	KindStats   fdipc.Kind = 0x4a // M→L  asks for counts; L→M answers. Target: the request. Payload: []ListenerStats
 	KindJoin    fdipc.Kind = 0x4b // W→L  offer me this listener's connections. Payload: 8 bytes, connections open already. L→W answers: it is in the rotation
 	KindLeave   fdipc.Kind = 0x4c // W→L  offer me no more

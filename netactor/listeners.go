@@ -41,6 +41,8 @@ type Listeners struct {
 	closed   bool
 	load     int64 // the worker's own word on it; -1 when it gave none
 
+	starved starved
+
 	closes closes // that the master is to hear of
 }
 
@@ -120,7 +122,7 @@ func (ls *Listeners) HandleFrame(c *fdipc.Conn, f *fdipc.Frame) bool {
 	case KindReply:
 		if c == ls.cfg.Master {
 			c.Settle() // our copy of a socket that went with the request holds the port
-			ls.replyFrame(f)
+			ls.replyFrame(f, false)
 			return true
 		}
 	case KindShut:
@@ -164,6 +166,7 @@ func (ls *Listeners) offerFrame(c *fdipc.Conn, f *fdipc.Frame) {
 		f.Refuse(ReasonClosed)
 		return
 	}
+	ls.starved.arrived(func(t *trouble) { t.over(ls.cfg.Logger, handlesArrived) })
 	l.push(c, f.Handles, f.Payload)
 }
 
@@ -195,6 +198,7 @@ func (ls *Listeners) renewFrame(f *fdipc.Frame) {
 		_ = f.Handles[0].Close()
 		return
 	}
+	ls.starved.arrived(func(t *trouble) { t.over(ls.cfg.Logger, handlesArrived) })
 	l.replace(ln)
 }
 

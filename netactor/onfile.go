@@ -18,7 +18,11 @@ func (r Request) onFile() bool { return local(r.Network) && !strings.HasPrefix(r
 // openAside opens the socket of a doOpen and enters the outcome into todo.
 func (t *Table) openAside(e effect) {
 	s, r := t.openSocket(e)
-	t.step(func() []effect { return []effect{{do: doOpened, number: e.number, given: s, reply: r}} })
+	if e.given != nil {
+		e.req = Request{} // it is gone, if it could not be taken
+	}
+	e.do, e.given, e.reply = doOpened, s, r
+	t.step(func() []effect { return []effect{e} })
 }
 
 // fileTimeout is how long a file system has to answer.

@@ -22,6 +22,7 @@ type ownListener struct {
 	options     SocketOptions // of connections, where they are not package net's own
 	credentials bool          // clients are asked for theirs
 	ended       chan struct{} // closed by close
+	starved     starved
 
 	mu      sync.Mutex
 	ln      net.Listener
@@ -41,7 +42,8 @@ func newOwnListener(ls *Listeners, ln net.Listener, addr net.Addr, number uint64
 
 func (l *ownListener) joins() bool { return false }
 
-// Accept waits for a connection.
+// Accept waits for a connection. While it cannot have one for want of descriptors, or because a policy
+// refuses it, it waits too, if the socket is the master's: that is told as of the listener process.
 func (l *ownListener) Accept() (net.Conn, error) {
 	for {
 		l.mu.Lock()
@@ -56,12 +58,28 @@ func (l *ownListener) Accept() (net.Conn, error) {
 		}
 		c, err := ln.Accept()
 		if err == nil {
+			l.starved.arrived(func(t *trouble) { t.over(l.ls.cfg.Logger, "listener accepts again", "listener", l.address) })
 			return l.wrap(c), nil
 		}
-		if !l.goOn(ln, err) {
+		switch {
+		case l.goOn(ln, err):
+		case l.number != 0 && lasting(err):
+			pause := l.starved.lost(func(t *trouble) {
+				t.begin(l.ls.cfg.Logger, "listener cannot accept: clients wait in the backlog", "listener", l.address, "err", err)
+			})
+			select {
+			case <-time.After(pause):
+			case <-l.ended:
+			}
+		default:
 			return nil, err
 		}
 	}
+}
+
+// lasting reports whether an error of accept may last, and says nothing of the socket.
+func lasting(err error) bool {
+	return shortage(err) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM)
 }
 
 // goOn reports whether Accept is to try again after err from ln: the listener was paused, or its

@@ -18,6 +18,7 @@ type account struct {
 	until   time.Time // suspended until then; zero is not
 	why     uint8     // the reason of the last refusal; ReasonNone when an offer ran out
 	strikes int       // suspensions in a row
+	trouble trouble   // the driver's: that it is suspended
 	trial   bool      // back from a suspension, and has claimed nothing since: one offer at a time
 	report  int       // its own word on its load; -1 when it gave none
 	since   int       // connections offered since that, less those that ended

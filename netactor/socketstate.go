@@ -90,6 +90,7 @@ type effect struct {
 	worker uint64  // doTell, doRenew
 	renew  bool    // doPublish: in place of the one it has
 	member int     // doReply, doRenew, doRetire: which socket of a ReusePort listener
+	tries  int     // the driver's: how often it has failed for want of something
 }
 
 type action uint8
@@ -108,6 +109,7 @@ const (
 	doRenew                 // send a worker its socket again
 	doEnd                   // stop watching: everything is closed
 	doDiscard               // close given
+	doWatch                 // the driver's: begin to watch, which has failed before
 )
 
 // refuse answers a with an error, and closes what came with it.

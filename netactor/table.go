@@ -54,6 +54,8 @@ type Table struct {
 	sockets map[memberKey]*socket
 	repairs map[uint64]*repairing
 	hangups *hangups // made with the first socket
+	short   trouble  // what again waits for
+	waiting int      // effects that do
 	ended   sync.WaitGroup
 
 	gate   gate

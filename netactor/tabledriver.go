@@ -1,6 +1,8 @@
 package netactor
 
 import (
+	"syscall"
+
 	"github.com/coppice-go/coppice/fdipc"
 )
 
@@ -31,26 +33,35 @@ func (t *Table) step(f func() []effect) {
 
 // perform does one effect. What it returns is to be called under the lock.
 func (t *Table) perform(e effect) (then func() []effect) {
+	if e.tries > 0 && e.do != doOpened {
+		t.waiting--
+		defer t.retried()
+	}
 	switch e.do {
 	case doOpen:
+		if e.tries > 0 && !t.pending(e.number) {
+			return nil // nothing waits for it any more
+		}
 		if e.req.onFile() {
 			go t.openAside(e) // ends when the file system answers
 			return nil
 		}
 		s, r := t.openSocket(e)
-		return t.opened(e.number, s, r)
+		return t.opened(e, s, r)
 	case doOpened:
-		return t.opened(e.number, e.given, e.reply)
+		return t.opened(e, e.given, e.reply)
 	case doReply:
 		t.answer(e)
 	case doPublish:
-		t.publish(e.number, e.renew)
+		t.publish(e)
 	case doPause:
 		t.pause(e.number, e.worker)
 	case doRepair:
 		return t.repair(e.number)
 	case doRenew:
 		t.renew(e)
+	case doWatch:
+		t.watch(e)
 	case doEnd:
 		if t.hangups != nil {
 			t.hangups.close()
@@ -106,8 +117,23 @@ func (t *Table) openSocket(e effect) (*socket, reply) {
 	return s, reply{Network: network, Address: address}
 }
 
+// pending reports whether a socket is to be opened still.
+func (t *Table) pending(number uint64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.state.sockets[number]
+	return s != nil && s.phase == pending
+}
+
 // opened takes in the socket of a doOpen, nil if there is none.
-func (t *Table) opened(number uint64, s *socket, r reply) (then func() []effect) {
+func (t *Table) opened(e effect, s *socket, r reply) (then func() []effect) {
+	number := e.number
+	if s == nil && e.own() {
+		e.do, e.reply = doOpen, reply{}
+		if t.again(e, syscall.Errno(r.Errno), maxTries) {
+			return nil
+		}
+	}
 	if s != nil {
 		t.mu.Lock()
 		closed := t.closed
@@ -141,6 +167,9 @@ func (t *Table) answer(e effect) {
 	}
 	if e.reply.Errno == 0 && !e.reply.Policy.dispatched() {
 		h, err := t.member(memberKey{e.number, e.member})
+		if err != nil && t.again(e, err, maxTries) {
+			return
+		}
 		if err != nil {
 			e.reply = failed(err)
 			t.mu.Lock()
@@ -155,7 +184,8 @@ func (t *Table) answer(e effect) {
 }
 
 // publish sends a socket to the listener process; renew says in place of the one it has.
-func (t *Table) publish(number uint64, renew bool) {
+func (t *Table) publish(e effect) {
+	number, renew := e.number, e.renew
 	t.mu.Lock()
 	s := t.state.sockets[number]
 	if s == nil || s.phase != open {
@@ -171,6 +201,9 @@ func (t *Table) publish(number uint64, renew bool) {
 	}
 	t.mu.Unlock()
 	h, err := t.member(memberKey{number, 0})
+	if err != nil && t.again(e, err, 0) {
+		return
+	}
 	if err != nil {
 		t.cfg.Logger.Error("listening socket not sent to the listener process", "listener", o.Name, "err", err)
 		return

@@ -141,7 +141,9 @@ func (t *Table) brokenFrame(from Worker, c *fdipc.Conn, f *fdipc.Frame) {
 	if !known {
 		return
 	}
-	t.gate.warn("listener cannot accept", "listener", t.title(f.Target), "worker", from.Name, "err", string(f.Payload[:min(len(f.Payload), 200)]))
+	if len(f.Payload) > 0 { // else it did not arrive, which its receiver has told
+		t.gate.warn("listener cannot accept", "listener", t.title(f.Target), "worker", from.Name, "err", string(f.Payload[:min(len(f.Payload), 200)]))
+	}
 	number := f.Target
 	t.step(func() []effect { return t.state.broken(number) })
 }

@@ -19,16 +19,30 @@ type memberKey struct {
 // keep takes a socket in, and has it watched.
 func (t *Table) keep(key memberKey, s *socket) {
 	t.sockets[key] = s
-	if t.hangups == nil {
-		h, err := newHangups(func(number uint64) { t.step(func() []effect { return t.state.broken(number) }) })
-		if err != nil {
-			t.cfg.Logger.Warn("a listening socket that is shut down will not be noticed", "err", err)
-			return
-		}
-		t.hangups = h
-		t.ended.Go(h.run) // ends with Close
+	if t.hangups != nil {
+		t.hangups.add(s, key.number)
+		return
 	}
-	t.hangups.add(s, key.number)
+	t.watch(effect{do: doWatch})
+}
+
+// watch begins to watch all sockets.
+func (t *Table) watch(e effect) {
+	if t.hangups != nil {
+		return
+	}
+	h, err := newHangups(func(number uint64) { t.step(func() []effect { return t.state.broken(number) }) })
+	if err != nil {
+		if !t.again(e, err, 0) {
+			t.cfg.Logger.Warn("a listening socket that is shut down will not be noticed", "err", err)
+		}
+		return
+	}
+	t.hangups = h
+	t.ended.Go(h.run) // ends with Close
+	for key, s := range t.sockets {
+		h.add(s, key.number)
+	}
 }
 
 // drop closes a socket.
@@ -198,6 +212,9 @@ func (t *Table) renew(e effect) {
 		return
 	}
 	h, err := t.member(memberKey{e.number, e.member})
+	if err != nil && t.again(e, err, 0) {
+		return
+	}
 	if err != nil {
 		t.cfg.Logger.Error("listening socket not sent to a worker", "listener", t.title(e.number), "err", err)
 		return

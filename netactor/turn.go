@@ -25,9 +25,9 @@ func (d *Dispatcher) Settled(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) bo
 	var w turn
 	d.mu.Lock()
 	a, l := t.s.a, t.l
-	before := a.until
+	before, strikes := a.until, a.strikes
 	all := d.books.settled(t, o, reason, reset, now)
-	suspended := a.until.After(before)
+	suspended, well := a.until.After(before), strikes > 0 && a.strikes == 0
 	if reset {
 		t.seen = seenGone
 		w.dropped = append(w.dropped, t)
@@ -37,12 +37,24 @@ func (d *Dispatcher) Settled(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) bo
 	} else {
 		d.lookLocked(&w, l)
 	}
+	why := a.why
 	d.mu.Unlock()
-	if suspended {
-		d.gate.warn("worker left alone for a while", "worker", a.worker.Name, "listener", l.name, "why", suspendedText(a.why))
+	if suspended || well {
+		d.tellSuspended(a, suspended, l.name, suspendedText(why))
 	}
 	d.do(&w)
 	return true
+}
+
+// tellSuspended says that a worker does not take what it is offered, and when it does again.
+func (d *Dispatcher) tellSuspended(a *account, suspended bool, listener, why string) {
+	d.telling.Lock()
+	defer d.telling.Unlock()
+	if suspended {
+		a.trouble.begin(d.cfg.Logger, "worker left alone for a while, and again as long as that goes on", "worker", a.worker.Name, "listener", listener, "why", why)
+	} else {
+		a.trouble.over(d.cfg.Logger, "worker takes connections again", "worker", a.worker.Name)
+	}
 }
 
 // turn is what is to be done once the lock is released.
@@ -150,11 +162,16 @@ func (d *Dispatcher) unsent(w *turn, s *seat, via *fdipc.Conn, handles []*fdipc.
 	full := errors.Is(err, fdipc.ErrFull)
 	d.mu.Lock()
 	over := !full && s.a.link == via // else the worker has another by now
+	before := s.a.until
 	for _, h := range handles {
 		d.books.unsent(h.Tag.(*ticket), over, time.Now())
 	}
+	suspended := s.a.until.After(before)
 	d.followLocked(w, s.a, s.l)
 	d.mu.Unlock()
+	if suspended {
+		d.tellSuspended(s.a, true, s.l.name, "its link takes no more")
+	}
 	if !full {
 		d.gate.warn("worker cannot be reached", "worker", s.a.worker.Name, "listener", s.l.name, "err", err)
 	}
