@@ -52,6 +52,55 @@ func (s *System) handleFrom(l *link, f *fdipc.Frame) bool {
 	return true
 }
 
+// HandlesLost takes a frame of a process whose handles did not arrive, for [fdipc.Config].NoFiles of the channel that
+// was attached. What waits for it fails with an error that wraps [fdipc.ErrNoFiles]. It is false for a kind that is not
+// of this package.
+func (s *System) HandlesLost(from string, f *fdipc.Frame) bool {
+	if f.Kind < firstKind || f.Kind > lastKind {
+		return false
+	}
+	if l := s.attached(from); l != nil && !l.lane {
+		s.lostFrom(l, f)
+	}
+	return true
+}
+
+// lostFrom takes a frame that arrived on a link without its handles.
+func (s *System) lostFrom(l *link, f *fdipc.Frame) {
+	r := &reader{b: f.Payload}
+	target := l.last(f.Lane).target(r, s.cfg.Address)
+	if f.Target != l.incarnation || l.ended.Load() || r.bad || !s.local(target) {
+		s.refused.Add(1)
+		return
+	}
+	switch f.Kind {
+	case kindUser:
+		var sender *actor.PID
+		if f.Flags&flagSender != 0 {
+			sender = r.pid(s.cfg.Address)
+		}
+		if r.bad {
+			s.bad(l, f.Kind)
+			return
+		}
+		if target.Id == askID {
+			s.asks.finish(target.RequestId, nil, fdipc.ErrNoFiles)
+			return
+		}
+		s.undeliverable(target, nil, sender, fdipc.ErrNoFiles)
+	case kindLane:
+		op, address := r.byte(), r.string(maxAddress)
+		incarnation, number := r.uint(), r.uint()
+		if r.bad || op != laneGrant || l.address != s.uplinkAddress() {
+			s.bad(l, f.Kind)
+			return
+		}
+		s.loseLane(address, incarnation, number)
+	default:
+		s.bad(l, f.Kind) // no other has handles
+	}
+}
+
 // handle does what a frame for this process says.
 func (s *System) handle(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
 	if f.Kind != kindUser && f.Kind != kindLane {

@@ -302,6 +302,10 @@ func (s *System) takeLane(address string, incarnation, number uint64, h *fdipc.H
 				f.Refuse(fdipc.ReasonUnknown)
 			}
 		},
+		NoFiles: func(_ *fdipc.Conn, f *fdipc.Frame) {
+			<-ready
+			s.lostFrom(l, f)
+		},
 		Closed: func(*fdipc.Conn, error) {
 			<-ready
 			s.laneOver(l)
@@ -321,6 +325,18 @@ func (s *System) takeLane(address string, incarnation, number uint64, h *fdipc.H
 		return
 	}
 	s.tellTypes(l)
+}
+
+// loseLane gives up a lane whose end did not arrive. The next message asks for another.
+func (s *System) loseLane(address string, incarnation, number uint64) {
+	l := s.expectLane(address, number)
+	if l == nil {
+		return
+	}
+	s.mu.Lock()
+	l.incarnation, l.number = incarnation, number
+	s.mu.Unlock()
+	s.dropLane(l, errorReason(fmt.Errorf("%w: %w", ErrLane, fdipc.ErrNoFiles)))
 }
 
 // expectLane returns the link that a new lane is for; nil: it is not wanted.
