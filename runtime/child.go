@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/coppice-go/coppice/actors"
@@ -111,7 +112,32 @@ func newChild(cfg Config, root *node) *child {
 
 // transport is the configuration of the child's end of its channel.
 func (c *child) transport() fdipc.Config {
-	return channel(c.handle, c.lost)
+	cfg := channel(c.handle, c.lost)
+	cfg.NoFiles = c.handlesLost
+	return cfg
+}
+
+// handlesLost takes a frame of the master's whose descriptors did not arrive: this process has
+// no room for them. Who waits for them hears of it.
+func (c *child) handlesLost(conn *fdipc.Conn, f *fdipc.Frame) {
+	if f.Kind == frameWelcome {
+		c.log.Error("out of descriptors: what the master's welcome brings is lost")
+		c.greet(f)
+		return
+	}
+	<-c.set
+	switch {
+	case c.system == nil: // unfit
+	case f.Kind == frameLink:
+		if to, err := decode[sibling](f); err == nil {
+			c.noLink(to, os.NewSyscallError("recvmsg", syscall.EMFILE))
+		}
+	case c.system.HandlesLost(masterAddress, f):
+	case c.accept != nil:
+		c.accept.HandlesLost(conn, f)
+	default:
+		c.dispatch.HandlesLost(conn, f)
+	}
 }
 
 // handle takes a frame of the master's, on the channel's reader.
@@ -188,6 +214,9 @@ func (c *child) greet(f *fdipc.Frame) {
 			return // the master waits in vain, and says so
 		}
 		handles = handles[:n]
+	} else if w.ConfigSize > 0 {
+		c.log.Error("no configuration came with the welcome")
+		return // likewise
 	}
 	var table *os.File
 	if len(handles) == 1 {

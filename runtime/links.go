@@ -75,6 +75,7 @@ func (c *child) linkConfig(to sibling) fdipc.Config {
 		Closed:  func(conn *fdipc.Conn, err error) { c.linkOver(to, conn, err) },
 	}
 	if c.dispatch == nil { // a worker: to is the listener process
+		cfg.NoFiles = func(conn *fdipc.Conn, f *fdipc.Frame) { c.accept.HandlesLost(conn, f) }
 		cfg.Handler = func(conn *fdipc.Conn, f *fdipc.Frame) {
 			if !c.accept.HandleFrame(conn, f) {
 				f.Refuse(fdipc.ReasonUnknown)

@@ -61,13 +61,14 @@ type peer struct {
 
 	telemetry tracing.Child // ended by live, or by whoever finds that there is no body
 
-	welcomed bool                                // a worker that knows its place; guarded by hub.mu
-	linkage  linkage                             // of a worker; likewise
-	forced   atomic.Int64                        // connections that its drain had cut by its deadline
-	relinked atomic.Int64                        // times that it got another link for a broken one
-	retired  atomic.Bool                         // nobody takes its place, or somebody has: its end leaves no gap
-	spent    atomic.Pointer[func()]              // called when it has had its share of requests
-	ordered  atomic.Pointer[func(signal string)] // called when a signal from outside has told it to end
+	welcomed   bool                                // a worker that knows its place; guarded by hub.mu
+	linkage    linkage                             // of a worker; likewise
+	unreceived atomic.Uint64                       // frames whose descriptors the master had no room for
+	forced     atomic.Int64                        // connections that its drain had cut by its deadline
+	relinked   atomic.Int64                        // times that it got another link for a broken one
+	retired    atomic.Bool                         // nobody takes its place, or somebody has: its end leaves no gap
+	spent      atomic.Pointer[func()]              // called when it has had its share of requests
+	ordered    atomic.Pointer[func(signal string)] // called when a signal from outside has told it to end
 
 	warm      chan struct{} // of a spare: closed when it waits for a place
 	sayWarm   func()
@@ -138,6 +139,7 @@ func (p *peer) transport() fdipc.Config {
 	cfg := channel(p.handle, p.lost)
 	cfg.HandshakeTimeout = -1 // a start has a deadline of its own, and perhaps a long one
 	cfg.Ready = func(*fdipc.Conn) { close(p.met) }
+	cfg.NoFiles = p.handlesLost
 	return cfg
 }
 
@@ -211,6 +213,17 @@ func (p *peer) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 		if n := p.bad.Add(1); worthTelling(n) {
 			p.rt.log.Error("bad frame from a child", "name", p.name(), "id", p.welcome.ID, "frames", n, "err", err)
 		}
+	}
+}
+
+// handlesLost takes a frame whose descriptors did not arrive: the master has no room for them.
+func (p *peer) handlesLost(_ *fdipc.Conn, f *fdipc.Frame) {
+	<-p.entered
+	if n := p.unreceived.Add(1); worthTelling(n) {
+		p.rt.log.Error("out of descriptors: what a child has sent is lost, and it is told so", "name", p.name(), "id", p.welcome.ID, "frames", n)
+	}
+	if !p.rt.system.HandlesLost(p.address(), f) {
+		p.rt.sockets.HandlesLost(p.sibling().Worker, f)
 	}
 }
 

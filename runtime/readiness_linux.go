@@ -217,12 +217,12 @@ func (r *readiness) awaitPort(ctx context.Context, deadline time.Time) error {
 		if err == nil {
 			return conn.Close()
 		}
-		err = await(ctx, time.After(min(pause, time.Until(deadline))), deadline)
-		if err == nil && !time.Now().Before(deadline) {
-			err = os.ErrDeadlineExceeded
+		late := await(ctx, time.After(min(pause, time.Until(deadline))), deadline)
+		if late == nil && !time.Now().Before(deadline) {
+			late = os.ErrDeadlineExceeded
 		}
-		if err != nil {
-			return err
+		if late != nil {
+			return fmt.Errorf("%w: the last attempt: %w", late, err)
 		}
 	}
 }

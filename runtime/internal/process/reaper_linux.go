@@ -82,6 +82,7 @@ func (r *Reaper) run() {
 	defer close(r.done)
 	timer := time.NewTimer(0) // those that ended before
 	defer timer.Stop()
+	failures := 0 // in a row
 	for {
 		select {
 		case <-r.stop:
@@ -90,9 +91,15 @@ func (r *Reaper) run() {
 		case <-timer.C:
 		}
 		next, err := r.look()
-		if err != nil { // of descriptors, most likely; nobody is reaped on half the truth
-			r.log.Error("cannot see which children have ended", "err", err)
+		switch {
+		case err != nil: // of descriptors, most likely; nobody is reaped on half the truth
+			if failures++; failures == 1 {
+				r.log.Error("cannot see which children have ended: it is tried again", "err", err)
+			}
 			next = time.Now().Add(r.core.grace)
+		case failures > 0:
+			r.log.Info("children that have ended are seen again", "failures", failures)
+			failures = 0
 		}
 		if !next.IsZero() {
 			timer.Reset(time.Until(next))
