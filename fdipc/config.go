@@ -59,7 +59,9 @@ type Config struct {
 	HandshakeTimeout time.Duration
 
 	// MaxFrame bounds the payload of one frame in bytes, in both directions.
-	// At most 1 GiB, default 64 MiB. Memory for a frame grows as it arrives.
+	// At most 1 GiB, default 64 MiB. On the control lane it is 4 MiB at most. Memory for a
+	// frame grows as it arrives: a peer that means harm has the receiver hold some two
+	// of the largest frames.
 	MaxFrame int
 
 	// without are features this side does without; for tests of the fall-backs.
@@ -80,6 +82,7 @@ const (
 	defaultMaxFrame         = 64 << 20
 
 	maxCredits  = 1 << 16
+	maxControl  = 4 << 20 // of one frame of the control lane
 	maxMaxFrame = 1 << 30
 )
 

@@ -122,7 +122,7 @@ func (c *Conn) send(ctx context.Context, f *Frame) error {
 	if f.Kind < FirstUserKind || f.Lane >= lanes {
 		return ErrKind
 	}
-	if int64(len(f.Payload)) > c.maxFrame.Load() {
+	if len(f.Payload) > f.Lane.limit(int(c.maxFrame.Load())) {
 		return ErrTooBig
 	}
 	if len(f.Handles) == 0 && c.lanes[f.Lane].join(f) {

@@ -2,6 +2,7 @@ package fdipc
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -98,6 +99,30 @@ func TestFrameThatDoesNotBecomeWhole(t *testing.T) {
 	if !errors.Is(r.c.Err(), ErrExcess) {
 		t.Errorf("error %v, want ErrExcess", r.c.Err())
 	}
+}
+
+// TestLongFrameForControl: a frame of the control lane, which is for small ones, has 4 MiB at
+// most, at the sender and at the receiver, which keeps no more of one that does not end.
+func TestLongFrameForControl(t *testing.T) {
+	r := hostile(t, 8)
+	f := &Frame{Kind: 100, Payload: make([]byte, maxControl+1)}
+	if err := r.c.TrySend(f); !errors.Is(err, ErrTooBig) {
+		t.Errorf("sent: %v, want ErrTooBig", err)
+	}
+	if f.Lane = Data; errors.Is(r.c.TrySend(f), ErrTooBig) {
+		t.Error("it is too big for the data lane")
+	}
+	p := &piece{pieceHeader: pieceHeader{kind: 100, bits: pieceMore}, payload: make([]byte, maxControl/2)}
+	for i := range 2 {
+		if err := r.piece(p, nil); err != nil {
+			t.Fatalf("piece %d: %v", i, err)
+		}
+		p.bits = pieceMore | pieceCont
+	}
+	if err := r.piece(p, nil); err == nil || !strings.Contains(err.Error(), "frame of more than 4194304 bytes") {
+		t.Errorf("beyond the bound: %v", err)
+	}
+	r.parts[Control].drop()
 }
 
 // TestShareOfDescriptors: one peer may hold an eighth of a process's descriptors, or its

@@ -25,6 +25,14 @@ const (
 	lanes = 2
 )
 
+// limit returns the bound of a frame's payload in bytes, of which most is what the sides allow.
+func (l Lane) limit(most int) int {
+	if l == Control {
+		return min(most, maxControl)
+	}
+	return most
+}
+
 func (l Lane) String() string {
 	switch l {
 	case Control:

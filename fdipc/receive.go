@@ -154,7 +154,7 @@ func (r *receiver) small(b []byte) ([]byte, error) {
 	f.setTrace(nil)
 	for len(b) >= pieceHead && b[5] == bits && b[7] == 0 {
 		n := int(binary.LittleEndian.Uint32(b))
-		if n > len(b)-pieceHead || n > c.cfg.MaxFrame {
+		if n > len(b)-pieceHead || n > lane.limit(c.cfg.MaxFrame) {
 			break
 		}
 		f.Kind, f.Flags, f.Target, f.Payload = Kind(b[4]), b[6], binary.LittleEndian.Uint64(b[8:]), b[pieceHead:pieceHead+n:pieceHead+n]
@@ -180,8 +180,8 @@ func (r *receiver) piece(p *piece, g []cargo) error {
 	if !t.active && p.bits&(pieceMore|pieceCont) == 0 && p.handles == 0 { // as most are
 		f.Kind, f.Lane, f.Flags, f.Target, f.Payload, f.Handles = p.kind, lane, p.flags, p.target, p.payload, nil
 		f.setTrace(p.trace)
-		if len(p.payload) > c.cfg.MaxFrame {
-			return wireError("frame of more than %d bytes", c.cfg.MaxFrame)
+		if limit := lane.limit(c.cfg.MaxFrame); len(p.payload) > limit {
+			return wireError("frame of more than %d bytes", limit)
 		}
 		r.frames++
 		return r.deliver(f)
@@ -206,9 +206,9 @@ func (r *receiver) piece(p *piece, g []cargo) error {
 		}
 	}
 	t.active = true
-	if len(t.payload)+len(p.payload) > c.cfg.MaxFrame {
+	if limit := lane.limit(c.cfg.MaxFrame); len(t.payload)+len(p.payload) > limit {
 		closeAll(g)
-		return wireError("frame of more than %d bytes", c.cfg.MaxFrame)
+		return wireError("frame of more than %d bytes", limit)
 	}
 	if p.handles > 0 {
 		if err := r.receiveHandles(t, p, g); err != nil {
