@@ -30,7 +30,12 @@ func openExecutable() (*executable, error) { return process.Self() }
 
 func fileLimit() int { return process.FileLimit() }
 
-func executableAt(path string) (*executable, error) { return process.OpenExecutable(path) }
+func executableAt(ctx context.Context, path string) (*executable, error) {
+	if err := process.Answered(ctx, path, func() { _, _ = os.Stat(path) }); err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return process.OpenExecutable(path)
+}
 
 // processBody is a child that is a process of its own, and what it prints.
 type processBody struct {

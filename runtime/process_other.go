@@ -21,7 +21,7 @@ func (*executable) Close() error           { return nil }
 
 func fileLimit() int { return math.MaxInt }
 
-func executableAt(string) (*executable, error) { return &executable{}, nil }
+func executableAt(context.Context, string) (*executable, error) { return &executable{}, nil }
 
 var errNoProcesses = fmt.Errorf("%w: process isolation needs Linux", ErrUnsupported)
 

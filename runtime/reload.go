@@ -81,7 +81,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	exe, err := executableAt(rt.program)
+	exe, err := executableAt(ctx, rt.program)
 	if err != nil {
 		return fmt.Errorf("coppice: reload: %w", err)
 	}

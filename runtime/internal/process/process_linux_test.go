@@ -1,6 +1,7 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -199,6 +200,20 @@ func TestCredential(t *testing.T) {
 	} {
 		if got := status(c.PID(), key); got != want {
 			t.Errorf("%s %s, want %s", key, got, want)
+		}
+	}
+}
+
+// TestOpenExecutableOfNone: what is no program file is an error, at once: a pipe in a
+// program's place does not hold up a reload until somebody writes to it.
+func TestOpenExecutableOfNone(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{pipe, t.TempDir(), os.DevNull} {
+		if _, err := OpenExecutable(path); !errors.Is(err, syscall.EACCES) || !strings.Contains(err.Error(), path+": no regular file") {
+			t.Errorf("%s: error %v", path, err)
 		}
 	}
 }
