@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -34,6 +35,9 @@ func short(err error) error {
 		syscall.ETXTBSY, // the program is being written
 	} {
 		if errors.Is(err, e) {
+			if e == syscall.EMFILE && !strings.Contains(err.Error(), "RLIMIT_NOFILE") {
+				err = fmt.Errorf("%w: RLIMIT_NOFILE (ulimit -n, LimitNOFILE= of systemd) is %d", err, fileLimit())
+			}
 			return &shortage{err}
 		}
 	}

@@ -438,7 +438,7 @@ func TestShortage(t *testing.T) {
 			}
 		}
 	}
-	h.Await(`level=ERROR msg="the master is short of what a start takes.* name=web/`)
+	h.Await(`level=ERROR msg="the master is short of what a start takes.* name=web/.*RLIMIT_NOFILE .* is 3`)
 	for range 20 {
 		if pid := h.root().PID; pid != lives {
 			t.Fatalf("process %d answers, only %d lives", pid, lives)
