@@ -30,7 +30,8 @@ const maxPrints = 4
 
 // heed acts on the signals of the program for as long as it lives, as Main's text
 // has it. up brings the tree once it has started; stop asks it to end; ended tells why the
-// program is about to exit. A signal that was ignored when the program began (nohup(1), a shell's background job) stays so.
+// program is about to exit. A signal that was ignored when the program began (nohup(1), a
+// shell's background job) stays so.
 func heed(up <-chan *Runtime, stop func(), ended func(error)) {
 	heeded := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR1, syscall.SIGUSR2}
 	signals := make(chan os.Signal, len(heeded))

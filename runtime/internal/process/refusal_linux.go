@@ -17,8 +17,8 @@ var nowhere = strings.Repeat("/", unix.PathMax)
 
 // A step is a part of a start between fork and exec that the system may refuse.
 type step struct {
-	taken func(to *syscall.ProcAttr, from *syscall.ProcAttr) // adds it to a start that has those before
-	error func(err error) error                              // says what was refused, and what helps
+	taken func(to, from *syscall.ProcAttr) // adds it to a start that has those before
+	error func(err error) error            // says what was refused, and what helps
 }
 
 // call is the error of a call that a start cannot do without.
@@ -46,33 +46,31 @@ const (
 )
 
 // steps returns what a start of cmd takes before its exec, in the order in which it is done.
-func (cmd *Command) steps() []step {
-	all := []step{
-		{func(_, _ *syscall.ProcAttr) {}, call("clone or execve", needsClone)},
-		{func(to, from *syscall.ProcAttr) { to.Sys.PidFD = from.Sys.PidFD }, call("clone with CLONE_PIDFD", needsPidfd)},
+func (cmd *Command) steps() (all []step) {
+	add := func(taken func(to, from *syscall.ProcAttr), err func(error) error) {
+		all = append(all, step{taken, err})
 	}
+	add(func(_, _ *syscall.ProcAttr) {}, call("clone or execve", needsClone))
+	add(func(to, from *syscall.ProcAttr) { to.Sys.PidFD = from.Sys.PidFD }, call("clone with CLONE_PIDFD", needsPidfd))
 	if cmd.Cgroup != nil {
-		all = append(all, step{func(to, from *syscall.ProcAttr) {
-			to.Sys.UseCgroupFD, to.Sys.CgroupFD = true, from.Sys.CgroupFD
-		}, option("Cgroup "+cmd.Cgroup.Name(), "clone3", needsCgroup)})
+		add(func(to, from *syscall.ProcAttr) { to.Sys.UseCgroupFD, to.Sys.CgroupFD = true, from.Sys.CgroupFD },
+			option("Cgroup "+cmd.Cgroup.Name(), "clone3", needsCgroup))
 	}
-	all = append(all, step{func(to, _ *syscall.ProcAttr) { to.Sys.Setpgid = true }, call("setpgid", needsGroup)})
+	add(func(to, _ *syscall.ProcAttr) { to.Sys.Setpgid = true }, call("setpgid", needsGroup))
 	if c := cmd.Credential; c != nil {
-		all = append(all, step{func(to, _ *syscall.ProcAttr) { to.Sys.Credential = c },
-			option(fmt.Sprintf("user %d, group %d, groups %d", c.Uid, c.Gid, c.Groups), "setgroups, setgid or setuid", needsUser)})
+		add(func(to, _ *syscall.ProcAttr) { to.Sys.Credential = c },
+			option(fmt.Sprintf("user %d, group %d, groups %d", c.Uid, c.Gid, c.Groups), "setgroups, setgid or setuid", needsUser))
 	}
 	if cmd.Dir != "" {
-		all = append(all, step{func(to, from *syscall.ProcAttr) { to.Dir = from.Dir },
-			func(err error) error { return &OptionError{"Dir " + cmd.Dir, os.NewSyscallError("chdir", err)} }})
+		add(func(to, from *syscall.ProcAttr) { to.Dir = from.Dir },
+			func(err error) error { return &OptionError{"Dir " + cmd.Dir, os.NewSyscallError("chdir", err)} })
 	}
 	if cmd.DeathSignal != 0 {
-		all = append(all, step{func(to, from *syscall.ProcAttr) { to.Sys.Pdeathsig = from.Sys.Pdeathsig },
-			call("prctl with PR_SET_PDEATHSIG", needsDeath)})
+		add(func(to, from *syscall.ProcAttr) { to.Sys.Pdeathsig = from.Sys.Pdeathsig }, call("prctl with PR_SET_PDEATHSIG", needsDeath))
 	}
-	all = append(all, step{func(to, from *syscall.ProcAttr) { to.Files = from.Files }, call("dup3 or fcntl", needsFiles)})
+	add(func(to, from *syscall.ProcAttr) { to.Files = from.Files }, call("dup3 or fcntl", needsFiles))
 	if cmd.settles() {
-		all = append(all, step{func(to, _ *syscall.ProcAttr) { to.Sys.Ptrace = true },
-			option(cmd.settled(), "ptrace", needsTracing)})
+		add(func(to, _ *syscall.ProcAttr) { to.Sys.Ptrace = true }, option(cmd.settled(), "ptrace", needsTracing))
 	}
 	return all
 }
