@@ -25,16 +25,27 @@ func TestLinkage(t *testing.T) {
 		{"a link of the future", []say{{0, 2, false, 0, false}}},
 		{"none yet", []say{{0, 0, false, 0, false}}},
 		{"again and again", []say{
-			{0, 1, false, 50 * ms, true}, {s, 2, false, 100 * ms, true}, {2 * s, 3, false, 200 * ms, true},
+			{0, 1, false, 50 * ms, true},
+			{s, 2, false, 100 * ms, true},
+			{2 * s, 3, false, 200 * ms, true},
 			{3 * s, 4, false, 400 * ms, false},
 		}},
 		{"now and then", []say{
-			{0, 1, false, 50 * ms, true}, {61 * s, 2, false, 50 * ms, true}, {122 * s, 3, false, 50 * ms, true},
-			{183 * s, 4, false, 50 * ms, true}, {244 * s, 5, false, 50 * ms, true},
+			{0, 1, false, 50 * ms, true},
+			{61 * s, 2, false, 50 * ms, true},
+			{122 * s, 3, false, 50 * ms, true},
+			{183 * s, 4, false, 50 * ms, true},
+			{244 * s, 5, false, 50 * ms, true},
 		}},
 		{"out of descriptors for long", []say{
-			{0, 1, true, 50 * ms, true}, {s, 2, true, 100 * ms, true}, {2 * s, 3, true, 200 * ms, true}, {3 * s, 4, true, 400 * ms, true},
-			{4 * s, 5, true, 800 * ms, true}, {5 * s, 6, true, s, true}, {6 * s, 7, true, s, true}, {7 * s, 8, true, s, true},
+			{0, 1, true, 50 * ms, true},
+			{s, 2, true, 100 * ms, true},
+			{2 * s, 3, true, 200 * ms, true},
+			{3 * s, 4, true, 400 * ms, true},
+			{4 * s, 5, true, 800 * ms, true},
+			{5 * s, 6, true, s, true},
+			{6 * s, 7, true, s, true},
+			{7 * s, 8, true, s, true},
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
