@@ -48,6 +48,7 @@ func init() {
 						}()
 					})
 					mux.HandleFunc("/", func(rw http.ResponseWriter, _ *http.Request) {
+						fmt.Println("asked")
 						_, _ = io.WriteString(rw, w.Name())
 					})
 					return w.Serve(ctx, ln, &http.Server{Handler: mux})
@@ -207,10 +208,10 @@ func TestFileSystemHangs(t *testing.T) {
 	}
 }
 
-// TestNobodyReads: what the master writes to takes nothing, and then every process is
-// killed, twice. They are replaced and answer, and the tree ends in order.
+// TestNobodyReads: what the master writes to takes nothing, or has no reader any more, and
+// then every process is killed, twice. They are replaced and answer, and the tree ends in order.
 func TestNobodyReads(t *testing.T) {
-	for _, stuck := range []string{"stdout", "stderr", "NOTIFY_SOCKET"} {
+	for _, stuck := range []string{"stdout", "stderr", "NOTIFY_SOCKET", "stdout without a reader", "stderr without a reader"} {
 		t.Run(stuck, func(t *testing.T) {
 			outsideDir(t)
 			self, err := os.Executable()
@@ -224,6 +225,10 @@ func TestNobodyReads(t *testing.T) {
 				cmd.Stdout = fullPipe(t)
 			case "stderr":
 				cmd.Stderr = fullPipe(t)
+			case "stdout without a reader":
+				cmd.Stdout = brokenPipe(t)
+			case "stderr without a reader":
+				cmd.Stderr = brokenPipe(t)
 			case "NOTIFY_SOCKET":
 				cmd.Env = append(cmd.Env, "WATCHDOG_USEC=200000", "NOTIFY_SOCKET="+fullSocket(t))
 			}
@@ -300,6 +305,84 @@ func fullPipe(t *testing.T) *os.File {
 		}
 	}
 	return w
+}
+
+// brokenPipe returns the writing end of a pipe that has no reader any more.
+func brokenPipe(t *testing.T) *os.File {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	t.Cleanup(func() { w.Close() })
+	return w
+}
+
+// TestBackgroundJob: a program that is a background job of a terminal which wants none to
+// write (stty tostop) gets no worker less for what it writes, and what it writes appears.
+func TestBackgroundJob(t *testing.T) {
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skipf("no terminal can be made here: %v", err)
+	}
+	defer master.Close()
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	if err != nil {
+		t.Skipf("no terminal can be made here: %v", err)
+	}
+	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	outsideDir(t)
+	cmd := exec.Command("sh", "-c", `set -m; stty tostop; "$0" & wait`, self) // -m: a job has a group of its own
+	cmd.Env = append(os.Environ(), "COPPICE_TEST_PROGRAM=1", treeVar+"=outside")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, terminal, terminal
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	terminal.Close()
+	shown := make(chan string, 1)
+	go func() { // ends with the program, whose terminal this is
+		b, _ := io.ReadAll(master) // EIO at the end: pty(7)
+		shown <- string(b)
+	}()
+	var program int
+	runtimetest.Eventually(t, "the program", func() bool {
+		kids := runtimetest.Children(t, cmd.Process.Pid)
+		if len(kids) != 1 {
+			return false
+		}
+		program = kids[0]
+		_, err := os.Stat(filepath.Join(os.Getenv(outsideVar), "web"))
+		return err == nil && len(runtimetest.Children(t, program)) == 6
+	})
+	if err := syscall.Kill(program, syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	askOutside(t, "/")
+	if kids := runtimetest.Children(t, program); len(kids) != 6 {
+		t.Errorf("%d children, of 6", len(kids))
+	}
+	if err := syscall.Kill(program, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	if out := <-shown; !strings.Contains(out, "web/1") || !strings.Contains(out, "shutting down") {
+		t.Errorf("the terminal shows %q", out)
+	}
 }
 
 // fullSocket returns the path of a socket of datagrams that takes no more.

@@ -1,0 +1,74 @@
+package notify
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const patience = time.Minute
+
+// TestTellerOfOneThatStandsStill: what a service manager that stands still is told waits,
+// up to a bound, and reaches it in order once it goes on; nobody waits for that.
+func TestTellerOfOneThatStandsStill(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	tl := NewTeller(path, func(err error) { t.Error(err) })
+	const told = 2000 // beyond what any socket holds (net.unix.max_dgram_qlen) and what waits for it
+	for i := range told {
+		tl.Tell(fmt.Sprint(i))
+	}
+	if tl.Idle() {
+		t.Fatal("everything is sent, to a socket that nobody reads")
+	}
+	over := make(chan struct{})
+	go func() { // ends when all that waits is sent
+		defer close(over)
+		if tl.Flush(patience) {
+			tl.Tell("over")
+		}
+	}()
+	last, n := -1, 0
+	for b := make([]byte, 64); ; n++ {
+		if err := manager.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		size, err := manager.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(b[:size]) == "over" {
+			break
+		}
+		var i int
+		if _, err := fmt.Sscan(string(b[:size]), &i); err != nil || i <= last {
+			t.Fatalf("%q came after %d: %v", b[:size], last, err)
+		}
+		last = i
+	}
+	<-over
+	if n < maxTold || n == told {
+		t.Errorf("%d of %d arrived, %d may wait", n, told, maxTold)
+	}
+}
+
+// TestTellerOfNone: what cannot be sent is told, once for each.
+func TestTellerOfNone(t *testing.T) {
+	failures := make(chan error, 1)
+	tl := NewTeller(filepath.Join(t.TempDir(), "nobody"), func(err error) { failures <- err })
+	tl.Tell("READY=1")
+	if err := <-failures; !errors.Is(err, syscall.ENOENT) {
+		t.Error(err)
+	}
+	if !tl.Flush(patience) {
+		t.Error("it is not over")
+	}
+}
