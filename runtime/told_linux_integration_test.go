@@ -66,6 +66,7 @@ func TestUnknownProtocol(t *testing.T) {
 		"protocol error": hello(0x12345678, 1),
 	} {
 		t.Run(why, func(t *testing.T) {
+			t.Parallel()
 			p := runtimetest.Start(t, []string{treeVar + "=of another version", "HELLO=" + hex.EncodeToString([]byte(hello))})
 			if code := p.Wait(); code != 1 {
 				t.Errorf("exit code %d", code)
