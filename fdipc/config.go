@@ -21,7 +21,7 @@ type Config struct {
 
 	// Settled hears once of every handle that was sent: on a goroutine of the Conn, one
 	// call at a time, never from within Send. For Refused and Returned the handle belongs to the callback;
-	// for Claimed it is already closed here. Nil: refused and returned handles are closed.
+	// for Claimed it is about to be closed here. Nil: refused and returned handles are closed.
 	Settled func(c *Conn, h *Handle, o Outcome)
 
 	// NoFiles gets each frame whose handles did not come, for this process is out of descriptors, instead of

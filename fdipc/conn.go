@@ -28,6 +28,8 @@ type Conn struct {
 	dataOver      chan struct{} // closed when nothing more comes on data
 	held          atomic.Int64  // received handles neither claimed nor refused
 	maxHeld       int64         // of those
+	closers       closers       // of what came from the peer, and of what it has claimed
+	answers       bool          // the peer's claims are read to the last; set before ended
 	maxFrame      atomic.Int64  // the lower of both sides' limits
 	tellsAccepted atomic.Bool   // the peer knows featAccepted
 
@@ -81,6 +83,7 @@ func newConn(cfg Config) *Conn {
 
 		dataOver: make(chan struct{}),
 	}
+	c.closers.init(maxClosers, c.fail)
 	c.maxHeld = maxHeld(cfg.Credits)
 	c.maxFrame.Store(int64(cfg.MaxFrame))
 	c.offers.init(c)

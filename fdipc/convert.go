@@ -124,8 +124,14 @@ func (h *Handle) asFile() (f *os.File, done func(error) error, err error) {
 	if h.fd < 0 {
 		return nil, nil, ErrHandleKind
 	}
-	fd := h.fd
-	f = os.NewFile(uintptr(fd), h.Name())
+	if h.from != nil && h.kindLocked() == HandleFile {
+		f, err = h.blockingFile()
+	} else {
+		f = os.NewFile(uintptr(h.fd), h.Name())
+	}
+	if err != nil {
+		return nil, nil, err
+	}
 	return f, func(err error) error {
 		if err != nil {
 			// The file owns the descriptor now; h is closed with it.

@@ -90,13 +90,15 @@ const (
 // own notes an end that fail has to close. If the Conn has ended it closes e at once.
 func (c *Conn) own(e end) bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err != nil {
-		e.close()
-		return false
+	open := c.err == nil
+	if open {
+		c.ends = append(c.ends, e)
 	}
-	c.ends = append(c.ends, e)
-	return true
+	c.mu.Unlock()
+	if !open {
+		e.close()
+	}
+	return open
 }
 
 // fail ends the Conn, for the first reason that comes.
@@ -113,26 +115,27 @@ func (c *Conn) fail(err error) {
 	for _, l := range c.lanes {
 		l.fail(err)
 	}
+	last := c.offers.byFrames()
+	c.answers = last
 	c.ended.Store(true)
 	close(c.dying)
-	last := c.offers.byFrames()
 	for _, e := range ends {
-		if e == c.control && last {
-			e.stop() // claims that are on their way must be read: finish closes it
+		if c.memory && !(e == c.control && last) {
+			e.close()
 			continue
 		}
-		e.close()
+		e.stop() // finish closes it, for that may take its time; claims that are on their way must be read
 	}
-	go c.finish(err, last) // ends when the readers and writers have, and the last callback
+	go c.finish(err, last, ends) // ends when the readers and writers have, and the last callback
 }
 
 // finish waits for the goroutines and gives the last calls.
-func (c *Conn) finish(err error, last bool) {
+func (c *Conn) finish(err error, last bool, ends []end) {
 	if !last {
 		c.offers.end(false) // not to be held up by a Handler that blocks
 	}
 	c.wg.Wait()
-	c.control.close()
+	c.closeEnds(ends)
 	c.spare.close() // senders may have used it until here
 	all := c.offers.end(false)
 	close(c.done)
@@ -142,6 +145,22 @@ func (c *Conn) finish(err error, last bool) {
 	}
 	if c.cfg.Closed != nil {
 		c.cfg.Closed(c, err)
+	}
+}
+
+// closeEnds closes the Conn's sockets. What the peer has put into them is closed with them, and may take its time: that
+// is not waited for longer than closeLinger.
+func (c *Conn) closeEnds(ends []end) {
+	closed := make(chan struct{})
+	go func() { // ends when what is queued lets it
+		for _, e := range ends {
+			_ = e.close()
+		}
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(closeLinger):
 	}
 }
 

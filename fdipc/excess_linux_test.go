@@ -2,6 +2,7 @@ package fdipc
 
 import (
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -47,7 +48,18 @@ func (r *receiver) send(t *testing.T, first bool, n int) ([]int, error) {
 	return fds, r.piece(p, g)
 }
 
-func open(fds []int) (n int) {
+// open returns how many of fds are open, when as many are as there should be, or never will.
+func open(t *testing.T, fds []int, want int) (n int) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); runtime.Gosched() {
+		if n = opened(fds); n == want {
+			break
+		}
+	}
+	return n
+}
+
+func opened(fds []int) (n int) {
 	for _, fd := range fds {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {
 			n++
@@ -61,15 +73,15 @@ func open(fds []int) (n int) {
 func TestFrameOfTooManyHandles(t *testing.T) {
 	r := hostile(t, 8)
 	first, err := r.send(t, true, 8)
-	if err != nil || open(first) != 8 {
-		t.Fatalf("%d of 8 open, error %v", open(first), err)
+	if err != nil || opened(first) != 8 {
+		t.Fatalf("%d of 8 open, error %v", opened(first), err)
 	}
 	more, err := r.send(t, false, 1)
-	if !errors.Is(err, ErrExcess) || open(more) != 0 {
-		t.Errorf("%d more open, error %v, want ErrExcess", open(more), err)
+	if n := open(t, more, 0); !errors.Is(err, ErrExcess) || n != 0 {
+		t.Errorf("%d more open, error %v, want ErrExcess", n, err)
 	}
 	r.parts[Control].drop()
-	if n := open(first); n != 0 {
+	if n := open(t, first, 0); n != 0 {
 		t.Errorf("%d open after the frame was given up", n)
 	}
 }
@@ -83,7 +95,7 @@ func TestUnclaimedHandlesAreRefusedAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := open(fds); n != 0 {
+	if n := open(t, fds, 0); n != 0 {
 		t.Errorf("%d of 4 open", n)
 	}
 	r.parts[Control].drop()

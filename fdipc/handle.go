@@ -220,15 +220,36 @@ func (h *Handle) back(o Outcome) {
 	h.mu.Unlock()
 }
 
-// release closes the sender's copy.
-func (h *Handle) release() {
-	if c, ok := h.v.(io.Closer); ok {
-		c.Close()
-		return
+// toClose returns what is to be closed of h, if there is anything.
+func (h *Handle) toClose() (x toClose, ok bool) {
+	x.fd, x.tcp = h.fd, h.kind == HandleTCP
+	x.v, ok = h.v.(io.Closer)
+	return x, ok || h.fd >= 0
+}
+
+// bound reports whether h is known to hold an address, which is to be free as soon as h is closed. Such a close does not
+// wait.
+func (h *Handle) bound() bool {
+	switch h.kind {
+	case HandleTCPListener, HandleUDP, HandleUnixListener, HandleUnixPacketListener:
+		return true
 	}
-	if h.fd >= 0 {
-		closeFD(int(h.fd))
+	return false
+}
+
+// disposeLocked closes what this side has of h, without waiting for what is behind it.
+func (h *Handle) disposeLocked() {
+	x, ok := h.toClose()
+	switch {
+	case !ok:
+	case h.bound():
+		x.close()
+	case h.from != nil:
+		h.from.closers.add(x)
+	default:
+		strays.add(x)
 	}
+	h.fd, h.v = -1, nil
 }
 
 // Claim takes a received handle for good: from now on no other process can get it. It
@@ -267,10 +288,8 @@ func (h *Handle) claimLocked() error {
 // shuts a connection down: another process may be serving it.
 func (h *Handle) dropLocked() {
 	h.state = handleGone
-	if h.fd >= 0 {
-		closeFD(int(h.fd))
-	}
-	h.fd, h.v = -1, nil
+	h.v = nil // contents are the sender's
+	h.disposeLocked()
 }
 
 // Refuse gives a received handle back to its sender. A handle that is no longer on offer is left as it is.
@@ -284,8 +303,9 @@ func (h *Handle) Refuse(reason uint8) {
 }
 
 // Close ends h: what is owned is closed, what is on offer is refused. It may be called
-// more than once; a handle that was sent is left to the Conn. A claimed connection whose kind was
-// never asked for ends when its sender has closed its copy too, some milliseconds later.
+// more than once; a handle that was sent is left to the Conn. Close does not wait for the descriptor's own close, which
+// a file system or another process may hold up. A claimed connection whose kind was never asked for ends when its sender
+// has closed its copy too, some milliseconds later.
 func (h *Handle) Close() error {
 	h.mu.Lock()
 	switch h.state {
@@ -297,8 +317,7 @@ func (h *Handle) Close() error {
 		if h.kept() && connectedFD(int(h.fd)) {
 			shutdownFD(int(h.fd))
 		}
-		h.release()
-		h.fd, h.v = -1, nil
+		h.disposeLocked()
 	}
 	h.mu.Unlock()
 	return nil

@@ -93,15 +93,19 @@ func (c *Conn) handshake(p *piece, cargos []cargo, t *table, data end) error {
 		next++
 		switch {
 		case f == featTable && c.cfg.without&f == 0:
-			if c.peer, err = c.control.adoptTable(g); err != nil {
-				return err
-			}
+			c.peer, err = c.control.adoptTable(g)
+			c.discard(g)
 		case f == featData && c.cfg.without&f == 0:
-			if c.data, err = c.control.adopt(g); err != nil {
+			if err = c.check(g); err != nil {
+				c.discard(g)
 				return err
 			}
+			c.data, err = c.control.adopt(g)
 		default:
-			g.close()
+			c.discard(g)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	if h.knows&featTable == 0 {
@@ -132,6 +136,18 @@ func (c *Conn) handshake(p *piece, cargos []cargo, t *table, data end) error {
 	}
 	for _, l := range c.lanes {
 		l.wakeWriter()
+	}
+	return nil
+}
+
+// check reports whether g can be the peer's data lane. It is looked at before the runtime's poller is: that asks
+// whatever it is given, by a raw call, and a file of the peer's may keep it waiting.
+func (c *Conn) check(g cargo) error {
+	if c.memory {
+		return nil
+	}
+	if k := detectKind(g.fd); k != HandleUnixPacket {
+		return wireError("a data lane that is a descriptor of kind %v", k)
 	}
 	return nil
 }

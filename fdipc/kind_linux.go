@@ -8,19 +8,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// detectKind asks the kernel what fd is.
+// detectKind asks the kernel what fd is. It asks no file system, for the peer may run the one that the file is on.
 func detectKind(fd int) HandleKind {
 	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err == nil {
 		return socketKind(fd, domain)
 	}
-	var st unix.Stat_t
-	if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
-		return HandlePipe
-	}
 	link, _ := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	_, sealErr := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
 	switch {
-	case strings.HasPrefix(link, "/memfd:"):
+	case strings.HasPrefix(link, "/memfd:") && sealErr == nil: // the name alone could be any file's
 		return HandleMemfd
 	case link == "anon_inode:[eventfd]":
 		return HandleEventfd
@@ -29,11 +26,25 @@ func detectKind(fd int) HandleKind {
 	case strings.HasPrefix(link, "anon_inode:"): // since Linux 6.17 these count as regular files
 		return HandleOther
 	}
-	switch st.Mode & unix.S_IFMT {
+	switch fileType(fd) {
+	case unix.S_IFIFO:
+		return HandlePipe
 	case unix.S_IFREG, unix.S_IFDIR:
 		return HandleFile
 	}
 	return HandleOther
+}
+
+// fileType is the type as in st_mode, or 0. It is the one that the kernel knows.
+func fileType(fd int) uint32 {
+	var x unix.Statx_t
+	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &x)
+	if err == nil {
+		return uint32(x.Mode) & unix.S_IFMT
+	}
+	var st unix.Stat_t // a filter refuses statx: this may wait
+	_ = unix.Fstat(fd, &st)
+	return st.Mode & unix.S_IFMT
 }
 
 func socketKind(fd, domain int) HandleKind {

@@ -31,9 +31,10 @@ type end interface {
 	close() error
 	// pair makes a further link and gives its two ends, the second as cargo for the peer.
 	pair() (local end, remote cargo, err error)
-	// adopt makes an end of cargo that pair made on the other side. It takes ownership.
+	// adopt makes an end of cargo that pair made on the other side, which was looked at: see Conn.check. It takes
+	// ownership.
 	adopt(cargo) (end, error)
-	// newTable makes a claim table and its cargo for the peer; adoptTable maps it.
+	// newTable makes a claim table and its cargo for the peer; adoptTable maps it, and leaves it to the caller to close.
 	newTable(slots int) (*table, cargo, error)
 	adoptTable(cargo) (*table, error)
 }
@@ -46,6 +47,7 @@ type cargo struct {
 
 var noCargo = cargo{fd: -1}
 
+// close closes cargo of this side's own making. What a peer sent is closed by closers.
 func (g cargo) close() {
 	if g.fd >= 0 {
 		closeFD(g.fd)

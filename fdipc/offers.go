@@ -27,8 +27,8 @@ type offers struct {
 	armed   bool
 	ended   bool
 
-	releases releases
-	claimed  uint64 // ever; under mu like the rest, for it is the common case
+	releases []toClose // claimed handles whose copies here are to be closed
+	claimed  uint64    // ever; under mu like the rest, for it is the common case
 
 	callback sync.Mutex // held around Settled, never with mu
 	told     []settled  // empty, for done to be filled anew; under callback
@@ -50,7 +50,6 @@ const tick = 5 * time.Millisecond
 func (o *offers) init(c *Conn) {
 	o.c = c
 	o.idle.L = &o.mu
-	o.releases.hi = -1
 	o.timer = time.AfterFunc(time.Hour, o.settle)
 	o.timer.Stop()
 }

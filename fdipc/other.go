@@ -21,11 +21,13 @@ func (*packetIO) init(*packet) {}
 
 func closeFD(fd int) { os.NewFile(uintptr(fd), "").Close() }
 
+func (h *Handle) blockingFile() (*os.File, error) { return nil, ErrUnsupported }
+
 func maxFiles() int { return 1024 }
 
-func closeFDs(lo, hi int) {
-	for fd := lo; fd <= hi; fd++ {
-		closeFD(fd)
+func closeAll(xs []toClose, _ bool) {
+	for i := range xs {
+		xs[i].close()
 	}
 }
 

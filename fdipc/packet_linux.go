@@ -85,7 +85,7 @@ func (p *packet) recvmsg(fd uintptr) {
 // happened before what follows its receipt.
 var raceEdge atomic.Uint32
 
-// parse takes over what recvmsg brought. Descriptors are in the packet's cargo or closed.
+// parse takes over what recvmsg brought. Descriptors are in the packet's cargo, also on an error.
 func (p *packet) parse() error {
 	h := &p.io.hdr
 	p.buf = p.buf[:p.io.n]
@@ -112,11 +112,9 @@ func (p *packet) parse() error {
 	}
 	if len(p.buf) == 0 {
 		// The peer's end. An empty packet reads the same and is never sent by a peer in good order.
-		closeAll(p.cargo)
 		return io.EOF
 	}
 	if h.Flags&unix.MSG_TRUNC != 0 {
-		closeAll(p.cargo)
 		return wireError("packet of more than %d bytes", maxPacket)
 	}
 	return nil

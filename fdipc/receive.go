@@ -43,11 +43,21 @@ func (r *receiver) run() error {
 		}
 	}()
 	for {
+		clear(r.packet.cargo)
+		r.packet.cargo = r.packet.cargo[:0]
 		if err := r.end.recv(r.packet); err != nil {
+			r.c.discard(r.packet.cargo...) // of a packet that makes no sense
 			return err
+		}
+		if r.c.ended.Load() && !r.c.answers {
+			r.c.discard(r.packet.cargo...)
+			return ErrClosed
 		}
 		if err := r.take(); err != nil {
 			return err
+		}
+		if len(r.packet.cargo) > 0 {
+			r.c.closers.throttle(r.c.dying)
 		}
 	}
 }
@@ -62,7 +72,7 @@ func (r *receiver) take() error {
 		st.truncated.Add(1)
 	}
 	g, err := r.pieces(r.packet.buf, r.packet.cargo)
-	closeAll(g)
+	c.discard(g...)
 	st.framesReceived.Add(r.frames)
 	r.frames = 0
 	return err
@@ -120,9 +130,7 @@ func (r *receiver) pieces(b []byte, g []cargo) ([]cargo, error) {
 			} else {
 				err = hello(p, mine)
 			}
-			for _, x := range mine {
-				x.close()
-			}
+			c.discard(mine...)
 			if err != nil {
 				return g, err
 			}
@@ -172,7 +180,7 @@ func (r *receiver) piece(p *piece, g []cargo) error {
 	c := r.c
 	lane := p.lane()
 	if c.data != nil && (lane == Data) != (r.end == c.data) {
-		closeAll(g)
+		c.discard(g...)
 		return wireError("frame on the wrong lane")
 	}
 	t := &r.parts[lane]
@@ -187,11 +195,11 @@ func (r *receiver) piece(p *piece, g []cargo) error {
 		return r.deliver(f)
 	}
 	if (p.bits&pieceCont != 0) != t.active {
-		closeAll(g)
+		c.discard(g...)
 		return wireError("piece out of place")
 	}
 	if t.active && (p.kind != t.first.kind || p.flags != t.first.flags || p.target != t.first.target) {
-		closeAll(g)
+		c.discard(g...)
 		return wireError("piece of another frame")
 	}
 	if !t.active {
@@ -207,7 +215,7 @@ func (r *receiver) piece(p *piece, g []cargo) error {
 	}
 	t.active = true
 	if limit := lane.limit(c.cfg.MaxFrame); len(t.payload)+len(p.payload) > limit {
-		closeAll(g)
+		c.discard(g...)
 		return wireError("frame of more than %d bytes", limit)
 	}
 	if p.handles > 0 {
@@ -258,7 +266,7 @@ func (f *Frame) setTrace(b []byte) {
 func (r *receiver) receiveHandles(t *part, p *piece, g []cargo) error {
 	c := r.c
 	if t.given += p.handles; t.given > c.cfg.Credits {
-		closeAll(g)
+		c.discard(g...)
 		return fmt.Errorf("%w: a frame of more than %d handles, which are its credits", ErrExcess, c.cfg.Credits)
 	}
 	hs := make([]Handle, p.handles)
@@ -267,7 +275,7 @@ func (r *receiver) receiveHandles(t *part, p *piece, g []cargo) error {
 		var e entry
 		b = decodeEntry(b, &e)
 		if c.peer != nil && int(e.slot) >= len(c.peer.words) {
-			closeAll(g[min(i, len(g)):])
+			c.discard(g[min(i, len(g)):]...)
 			return wireError("slot %d of %d", e.slot, len(c.peer.words))
 		}
 		h := &hs[i]
@@ -275,7 +283,7 @@ func (r *receiver) receiveHandles(t *part, p *piece, g []cargo) error {
 		h.from, h.ref = c, ref{e.slot, e.seq}
 		if h.accepted = e.accepted; h.accepted != "" {
 			if _, ok := decodeAccepted(h.accepted); !ok {
-				closeAll(g[min(i, len(g)):])
+				c.discard(g[min(i, len(g)):]...)
 				return wireError("what was known at accept makes no sense")
 			}
 		}
@@ -346,8 +354,11 @@ func (t *part) drop() {
 	*t = part{}
 }
 
-func closeAll(g []cargo) {
+// discard closes cargo that came from the peer.
+func (c *Conn) discard(g ...cargo) {
 	for _, x := range g {
-		x.close()
+		if x.fd >= 0 {
+			c.closers.close(x.fd)
+		}
 	}
 }

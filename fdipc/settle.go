@@ -34,9 +34,18 @@ func (o *offers) endLocked(s uint32, out Outcome) {
 	switch out {
 	case Claimed:
 		o.claimed++
-		o.releases.slots = append(o.releases.slots, s)
-		if !o.c.memory { // in memory there is but one copy, and the receiver has it
-			o.releases.add(h)
+		if o.c.memory { // there is but one copy, and the receiver has it
+			if o.t != nil {
+				o.t.store(s, word(f.seq, 0, wordReleased))
+			}
+		} else if x, ok := h.toClose(); ok {
+			x.t, x.at = o.t, ref{s, f.seq}
+			if h.bound() {
+				x.close()
+				x.released()
+			} else {
+				o.releases = append(o.releases, x)
+			}
 		}
 		if o.c.cfg.Settled == nil {
 			return
@@ -157,41 +166,11 @@ func (o *offers) settle() {
 	o.told = done[:0]
 }
 
-// releases are claimed handles whose copies here are yet to be closed: neighbours at one stroke.
-type releases struct {
-	slots  []uint32
-	lo, hi int32 // a run of descriptors; empty if hi is lower
-}
-
-func (r *releases) add(h *Handle) {
-	switch {
-	case h.v != nil || h.fd < 0:
-		h.release()
-	case r.hi < r.lo:
-		r.lo, r.hi = h.fd, h.fd
-	case h.fd == r.hi+1:
-		r.hi++
-	case h.fd == r.lo-1:
-		r.lo--
-	default:
-		closeFDs(int(r.lo), int(r.hi))
-		r.lo, r.hi = h.fd, h.fd
-	}
-}
-
-// releaseLocked closes them, and then says so in the table.
+// releaseLocked has the copies of claimed handles closed.
 func (o *offers) releaseLocked() {
-	r := &o.releases
-	if r.lo <= r.hi {
-		closeFDs(int(r.lo), int(r.hi))
-		r.lo, r.hi = 0, -1
-	}
-	for _, s := range r.slots {
-		if o.t != nil {
-			o.t.store(s, word(o.slots[s].seq, 0, wordReleased))
-		}
-	}
-	r.slots = r.slots[:0]
+	o.c.closers.later(o.releases...)
+	clear(o.releases)
+	o.releases = o.releases[:0]
 }
 
 func (o *offers) call(done []settled) {

@@ -227,20 +227,6 @@ func maxFiles() int {
 	return int(min(l.Cur, 1<<30))
 }
 
-func closeFD(fd int) { _, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
-
-// closeFDs closes lo to hi, all of which are the caller's.
-func closeFDs(lo, hi int) {
-	if hi > lo {
-		if _, _, e := syscall.RawSyscall(unix.SYS_CLOSE_RANGE, uintptr(lo), uintptr(hi), 0); e == 0 {
-			return
-		} // before Linux 5.9
-	}
-	for fd := lo; fd <= hi; fd++ {
-		closeFD(fd)
-	}
-}
-
 // connectedFD says whether a socket has a peer. To shut down one that has none is worse than useless: a listening
 // socket that somebody has shut down looks like a connection, and what it accepts when it listens again would be shut
 // down from birth.

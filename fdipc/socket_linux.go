@@ -73,18 +73,25 @@ func (s *Socket) leave() {
 // destroy closes the descriptor of a Socket that never met the poller. It is reached once:
 // see the swap.
 func (s *Socket) destroy() {
-	if s.users.CompareAndSwap(closing, closing-1<<40) {
-		s.finish()
-		closeFD(s.fd)
+	if !s.users.CompareAndSwap(closing, closing-1<<40) {
+		return
 	}
+	kept := s.finish()
+	if s.kind == HandleTCP && preempts && (kept || !lingers(s.fd)) { // what is kept elsewhere does not linger here
+		rawClose(s.fd)
+		return
+	}
+	closeFD(s.fd)
 }
 
 // finish sends the FIN that closing alone would not send, because the process that handed
-// the connection over has not yet closed its copy.
-func (s *Socket) finish() {
-	if s.table != nil && !s.plain.Load() && s.table.load(s.ref.slot) == word(s.ref.seq, 0, wordClaimed) {
+// the connection over has not yet closed its copy. It reports whether that was so.
+func (s *Socket) finish() bool {
+	kept := s.table != nil && !s.plain.Load() && s.table.load(s.ref.slot) == word(s.ref.seq, 0, wordClaimed)
+	if kept {
 		shutdownFD(s.fd)
 	}
+	return kept
 }
 
 // Close closes the connection. Calls that block return with net.ErrClosed.
@@ -213,22 +220,26 @@ func (s *Socket) Write(p []byte) (int, error) {
 	return done + n, err
 }
 
-// call chooses how the kernel is asked. The descriptor is non-blocking, so the scheduler need not hear of the call: that
+// call chooses how the kernel is asked. A raw call does not wait for the network, whatever others that have the
+// connection have made of its O_NONBLOCK, so the scheduler need not hear of it: that
 // would wake its monitor thread, which costs a process that comes and goes to rest for each connection more than
-// the call does. Once others may use the descriptor they may have made it blocking.
+// the call does. It hears of a Unix socket's: a read closes the descriptors that come with the bytes, and a close may wait.
+// Once this process may use the descriptor otherwise, it may want to wait.
 func (s *Socket) call(raw, told func(int, []byte) (int, error)) func(int, []byte) (int, error) {
-	if s.plain.Load() {
+	if s.plain.Load() || s.kind != HandleTCP {
 		return told
 	}
 	return raw
 }
 
-func rawRead(fd int, p []byte) (int, error) { return rawCall(unix.SYS_READ, fd, p) }
+func rawRead(fd int, p []byte) (int, error) { return rawCall(unix.SYS_RECVFROM, fd, p, 0) }
 
-func rawWrite(fd int, p []byte) (int, error) { return rawCall(unix.SYS_WRITE, fd, p) }
+func rawWrite(fd int, p []byte) (int, error) {
+	return rawCall(unix.SYS_SENDTO, fd, p, unix.MSG_NOSIGNAL)
+}
 
-func rawCall(nr uintptr, fd int, p []byte) (int, error) {
-	n, _, errno := syscall.RawSyscall(nr, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+func rawCall(nr uintptr, fd int, p []byte, flags uintptr) (int, error) {
+	n, _, errno := syscall.RawSyscall6(nr, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), flags|unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
 		return -1, errno
 	}

@@ -36,7 +36,6 @@ func (s *socket) newTable(slots int) (*table, cargo, error) {
 // adoptTable maps the peer's table. Its size cannot change any more: without that a peer could
 // cut it off and kill us with SIGBUS.
 func (s *socket) adoptTable(g cargo) (*table, error) {
-	defer g.close()
 	seals, err := unix.FcntlInt(uintptr(g.fd), unix.F_GET_SEALS, 0)
 	if err != nil || seals&tableSeals != tableSeals {
 		return nil, wireError("claim table is not a sealed memfd")

@@ -2,6 +2,7 @@ package netactor
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 
@@ -36,6 +37,10 @@ func newSheet() (*sheet, *fdipc.Handle, error) {
 // openSheet maps a sheet that a worker made. Its size cannot change any more: without that a
 // worker could cut it off and kill us with SIGBUS. The handle is consumed.
 func openSheet(h *fdipc.Handle) (*sheet, error) {
+	if k := h.Kind(); k != fdipc.HandleMemfd {
+		_ = h.Close()
+		return nil, fmt.Errorf("netactor: counts in a descriptor of kind %v", k)
+	}
 	f, err := h.File()
 	if err != nil {
 		_ = h.Close()

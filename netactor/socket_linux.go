@@ -285,7 +285,9 @@ func (s *socket) handle() (*fdipc.Handle, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("dup", err)
 	}
-	return fdipc.HandleFD(fd), nil
+	h := fdipc.HandleFD(fd)
+	h.Kind() // by which its close frees the address at once
+	return h, nil
 }
 
 // close closes the master's copy. The file of a Unix socket is removed first, if it is still the one that was
@@ -305,6 +307,12 @@ func (s *socket) close() {
 // receiveSocket claims a listening socket that a worker sent. The handle is
 // consumed.
 func receiveSocket(h *fdipc.Handle) (*socket, error) {
+	switch h.Kind() { // looked at before anything is asked of it that a file system could keep waiting
+	case fdipc.HandleTCPListener, fdipc.HandleUnixListener, fdipc.HandleUnixPacketListener, fdipc.HandleUDP, fdipc.HandleUnixgram:
+	default:
+		_ = h.Close()
+		return nil, os.NewSyscallError("listen", syscall.EINVAL)
+	}
 	f, err := h.File()
 	if err != nil {
 		return nil, os.NewSyscallError("listen", syscall.EINVAL)

@@ -154,6 +154,7 @@ func (s *source) arrived(fd int) arrival {
 			}
 		}
 	} else {
+		a.h.Known(fdipc.HandleTCP)
 		known.Remote = peerOf(&s.sa)
 		if s.asks {
 			known.Local = localOf(fd)

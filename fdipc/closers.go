@@ -1,0 +1,205 @@
+package fdipc
+
+import (
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// closers close descriptors on goroutines of their own. What a descriptor is, or is made to be by another process that
+// has it too, decides whether its close waits, and for how long: for a file system that the peer runs (FUSE), for a
+// connection that lingers, for what is queued in a Unix socket and is closed with it. So nothing else waits with
+// it: no reader, no lock, no thread that the scheduler counts on. One goroutine closes all, several at one stroke.
+// While it does not get on for stuckAfter another takes its place, up to most; what comes then stays open and waits.
+//
+// init must be called first.
+type closers struct {
+	most   int         // goroutines
+	excess func(error) // told that the peer is to be cut off; nil: there is none
+	kernel func(xs []toClose, patient bool)
+
+	mu      sync.Mutex
+	waiting []toClose
+	empty   []toClose // for waiting to be filled anew
+	running int
+	began   time.Time     // when one of them went on last
+	timer   *time.Timer   // calls look
+	watched bool          // it will
+	room    chan struct{} // closed when waiting is short again; nil if nothing waits for that
+}
+
+// toClose is a descriptor, or the Go value around it, that is to be closed.
+type toClose struct {
+	fd  int32
+	tcp bool      // fd is known to be of TCP
+	v   io.Closer // nil: fd is bare
+	t   *table    // what is to be told when it is closed: that at was released; nil if nothing is
+	at  ref
+}
+
+const (
+	maxClosers = 8   // goroutines for one peer, each a thread if what it closes waits
+	maxStrays  = 256 // for what has no peer
+	maxToClose = 256 // descriptors of one peer that wait; its reader waits with those beyond
+	stuckAfter = 50 * time.Millisecond
+	// A peer whose descriptors have held up all of the goroutines for so long, while more than maxToClose wait, is cut off.
+	closePatience = 2 * time.Second
+)
+
+// strays close what came from no peer.
+var strays = newStrays()
+
+func newStrays() *closers {
+	cs := new(closers)
+	cs.init(maxStrays, nil)
+	return cs
+}
+
+func (cs *closers) init(most int, excess func(error)) {
+	cs.most, cs.excess, cs.kernel = most, excess, closeAll
+	cs.timer = time.AfterFunc(time.Hour, cs.look)
+	cs.timer.Stop()
+}
+
+// close closes fd, as soon as it can.
+func (cs *closers) close(fd int) { cs.add(toClose{fd: int32(fd)}) }
+
+// add closes xs, as soon as it can. It takes ownership of what is in them.
+func (cs *closers) add(xs ...toClose) {
+	if len(xs) == 0 {
+		return
+	}
+	cs.mu.Lock()
+	cs.waiting = append(cs.waiting, xs...)
+	if cs.running == 0 {
+		cs.startLocked()
+	} else {
+		cs.watchLocked(stuckAfter)
+	}
+	cs.mu.Unlock()
+}
+
+// later is add for what need not be closed before others have come together, or a tick is over: it costs less.
+func (cs *closers) later(xs ...toClose) {
+	if len(xs) == 0 {
+		return
+	}
+	cs.mu.Lock()
+	cs.waiting = append(cs.waiting, xs...)
+	switch {
+	case cs.running > 0:
+		cs.watchLocked(stuckAfter)
+	case len(cs.waiting) >= maxToClose:
+		cs.startLocked()
+	default:
+		cs.watchLocked(tick)
+	}
+	cs.mu.Unlock()
+}
+
+func (cs *closers) startLocked() {
+	cs.running++
+	cs.began = time.Now()
+	go cs.run(cs.running > 1) // ends when nothing waits and what is behind the descriptors has let it
+}
+
+// watchLocked has look called in d, unless it will be anyway.
+func (cs *closers) watchLocked(d time.Duration) {
+	if !cs.watched {
+		cs.watched = true
+		cs.timer.Reset(d)
+	}
+}
+
+// look begins with what waits, or helps those that do not get on with it.
+func (cs *closers) look() {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.watched = false
+	if len(cs.waiting) == 0 {
+		return
+	}
+	switch stuck := time.Since(cs.began); {
+	case cs.running == 0, cs.running < cs.most && stuck >= stuckAfter:
+		cs.startLocked()
+	case cs.running == cs.most && stuck >= closePatience && len(cs.waiting) > maxToClose && cs.excess != nil:
+		go cs.excess(fmt.Errorf("%w: the close of %d of its descriptors does not end, and %d more wait", ErrExcess, cs.running, len(cs.waiting)))
+		return
+	}
+	cs.watchLocked(stuckAfter)
+}
+
+// run closes what waits. One that is patient does so one by one, so that it holds nothing else up.
+func (cs *closers) run(patient bool) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	for len(cs.waiting) > 0 {
+		now := cs.waiting
+		if patient {
+			now = append([]toClose(nil), now[:1]...)
+			cs.waiting = cs.waiting[1:]
+		} else {
+			cs.waiting, cs.empty = cs.empty, nil
+		}
+		cs.roomLocked()
+		cs.began = time.Now()
+		cs.mu.Unlock()
+		cs.kernel(now, patient)
+		for i := range now {
+			now[i].released()
+		}
+		cs.mu.Lock()
+		if !patient {
+			clear(now)
+			cs.empty = now[:0]
+			patient = cs.running > 1
+		}
+	}
+	if cs.running--; cs.running == 0 {
+		cs.watched = false // for that was longer than later can wait
+	}
+}
+
+func (x *toClose) close() {
+	if x.v != nil {
+		x.v.Close()
+	} else {
+		closeFD(int(x.fd))
+	}
+}
+
+// released says in the table that the sender's copy is closed, unless the slot is in use for the next already.
+func (x *toClose) released() {
+	if x.t != nil {
+		x.t.swap(x.at.slot, word(x.at.seq, 0, wordClaimed), word(x.at.seq, 0, wordReleased))
+	}
+}
+
+func (cs *closers) roomLocked() {
+	if cs.room != nil && len(cs.waiting) <= maxToClose {
+		close(cs.room)
+		cs.room = nil
+	}
+}
+
+// throttle waits while more than maxToClose wait, until over.
+func (cs *closers) throttle(over <-chan struct{}) {
+	for {
+		cs.mu.Lock()
+		if len(cs.waiting) <= maxToClose {
+			cs.mu.Unlock()
+			return
+		}
+		if cs.room == nil {
+			cs.room = make(chan struct{})
+		}
+		room := cs.room
+		cs.mu.Unlock()
+		select {
+		case <-room:
+		case <-over:
+			return
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package fdipc
+
+import (
+	"os"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// closeAll closes xs; neighbours at one stroke, unless it is to be patient. It may wait for as long as it likes.
+func closeAll(xs []toClose, patient bool) {
+	var run toClose
+	n := 0 // neighbours from run.fd on
+	for i := range xs {
+		switch x := &xs[i]; {
+		case x.v != nil:
+			x.v.Close()
+		case patient:
+			// Others that have the connection may have it linger; that is not for this copy to wait for.
+			_ = unix.SetsockoptLinger(int(x.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
+			closeFD(int(x.fd))
+		case n > 0 && x.tcp == run.tcp && x.fd == run.fd+int32(n):
+			n++
+		case n > 0 && x.tcp == run.tcp && x.fd == run.fd-1:
+			run.fd--
+			n++
+		default:
+			closeFDs(int(run.fd), n, run.tcp)
+			run, n = *x, 1
+		}
+	}
+	closeFDs(int(run.fd), n, run.tcp)
+}
+
+// closeFD closes any descriptor. It may wait, and the scheduler knows: a raw call that waits would hold up the
+// garbage collector, and with it the whole process.
+func closeFD(fd int) { _ = unix.Close(fd) }
+
+// closeFDs closes n neighbours from fd on, all of which are the caller's, and tells the scheduler unless they are known to
+// be of TCP. That one may linger, if another process wants it to; but then the signal by which the scheduler
+// preempts what runs for long ends the wait, and the close goes on. To be told costs more than the close does: it wakes the
+// scheduler's monitor thread, which then looks around every 20 µs for a while.
+func closeFDs(fd, n int, tcp bool) {
+	raw := tcp && preempts
+	if n > 1 { // since Linux 5.9
+		lo, hi := uintptr(fd), uintptr(fd+n-1)
+		var e syscall.Errno
+		if raw {
+			_, _, e = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, lo, hi, 0)
+		} else {
+			_, _, e = syscall.Syscall(unix.SYS_CLOSE_RANGE, lo, hi, 0)
+		}
+		if e == 0 {
+			return
+		}
+	}
+	for ; n > 0; n-- {
+		if raw {
+			rawClose(fd)
+		} else {
+			closeFD(fd)
+		}
+		fd++
+	}
+}
+
+// preempts says that the scheduler interrupts threads by signals, which see os/signal.
+var preempts = !strings.Contains(os.Getenv("GODEBUG"), "asyncpreemptoff=1")
+
+// rawClose closes what is known not to wait.
+func rawClose(fd int) { _, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
+
+// blockingFile returns a file over a duplicate of the descriptor, which stays out of the runtime's poller: a file system that the
+// peer runs could keep the poller waiting, in a raw call. os.NewFile alone would ask the descriptor whether it is
+// non-blocking, and the peer can change that at any moment. The descriptor itself is closed.
+func (h *Handle) blockingFile() (*os.File, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	f := os.NewFile(uintptr(fd), h.Name())
+	if err := unix.Dup3(int(h.fd), fd, unix.O_CLOEXEC); err != nil {
+		f.Close()
+		return nil, os.NewSyscallError("dup3", err)
+	}
+	h.from.closers.close(int(h.fd))
+	return f, nil
+}
+
+// lingers reports whether the close of a connection waits until what was written is on its way, as far as can
+// be told now.
+func lingers(fd int) bool {
+	var l unix.Linger
+	n := uint32(unsafe.Sizeof(l))
+	_, _, e := syscall.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER,
+		uintptr(unsafe.Pointer(&l)), uintptr(unsafe.Pointer(&n)), 0)
+	return e != 0 || l.Onoff != 0
+}
