@@ -19,9 +19,11 @@ type closers struct {
 	excess func(error) // told that the peer is to be cut off; nil: there is none
 	kernel func(xs []toClose, patient bool)
 
+	stuckAfter, patience time.Duration // the constants below; tests are quicker
+
 	mu      sync.Mutex
 	waiting []toClose
-	empty   []toClose // for waiting to be filled anew
+	empty   []toClose // the beginning of waiting, to be filled anew
 	running int
 	began   time.Time     // when one of them went on last
 	timer   *time.Timer   // calls look
@@ -58,6 +60,7 @@ func newStrays() *closers {
 
 func (cs *closers) init(most int, excess func(error)) {
 	cs.most, cs.excess, cs.kernel = most, excess, closeAll
+	cs.stuckAfter, cs.patience = stuckAfter, closePatience
 	cs.timer = time.AfterFunc(time.Hour, cs.look)
 	cs.timer.Stop()
 }
@@ -71,11 +74,11 @@ func (cs *closers) add(xs ...toClose) {
 		return
 	}
 	cs.mu.Lock()
-	cs.waiting = append(cs.waiting, xs...)
+	cs.waitLocked(xs)
 	if cs.running == 0 {
 		cs.startLocked()
 	} else {
-		cs.watchLocked(stuckAfter)
+		cs.watchLocked(cs.stuckAfter)
 	}
 	cs.mu.Unlock()
 }
@@ -86,16 +89,24 @@ func (cs *closers) later(xs ...toClose) {
 		return
 	}
 	cs.mu.Lock()
-	cs.waiting = append(cs.waiting, xs...)
+	cs.waitLocked(xs)
 	switch {
 	case cs.running > 0:
-		cs.watchLocked(stuckAfter)
+		cs.watchLocked(cs.stuckAfter)
 	case len(cs.waiting) >= maxToClose:
 		cs.startLocked()
 	default:
 		cs.watchLocked(tick)
 	}
 	cs.mu.Unlock()
+}
+
+func (cs *closers) waitLocked(xs []toClose) {
+	fresh := len(cs.waiting) == 0
+	cs.waiting = append(cs.waiting, xs...)
+	if fresh {
+		cs.empty = cs.waiting[:0]
+	}
 }
 
 func (cs *closers) startLocked() {
@@ -121,26 +132,29 @@ func (cs *closers) look() {
 		return
 	}
 	switch stuck := time.Since(cs.began); {
-	case cs.running == 0, cs.running < cs.most && stuck >= stuckAfter:
+	case cs.running == 0, cs.running < cs.most && stuck >= cs.stuckAfter:
 		cs.startLocked()
-	case cs.running == cs.most && stuck >= closePatience && len(cs.waiting) > maxToClose && cs.excess != nil:
+	case cs.running == cs.most && stuck >= cs.patience && len(cs.waiting) > maxToClose && cs.excess != nil:
 		go cs.excess(fmt.Errorf("%w: the close of %d of its descriptors does not end, and %d more wait", ErrExcess, cs.running, len(cs.waiting)))
 		return
 	}
-	cs.watchLocked(stuckAfter)
+	cs.watchLocked(cs.stuckAfter)
 }
 
-// run closes what waits. One that is patient does so one by one, so that it holds nothing else up.
+// run closes what waits, in groups. One that is patient does so one by one, so that it holds nothing else up.
 func (cs *closers) run(patient bool) {
+	var now []toClose
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	for len(cs.waiting) > 0 {
-		now := cs.waiting
-		if patient {
-			now = append([]toClose(nil), now[:1]...)
-			cs.waiting = cs.waiting[1:]
-		} else {
-			cs.waiting, cs.empty = cs.empty, nil
+		n := 1
+		if !patient {
+			n = cs.groupLocked()
+		}
+		now = append(now[:0], cs.waiting[:n]...)
+		clear(cs.waiting[:n])
+		if cs.waiting = cs.waiting[n:]; len(cs.waiting) == 0 {
+			cs.waiting = cs.empty
 		}
 		cs.roomLocked()
 		cs.began = time.Now()
@@ -150,15 +164,22 @@ func (cs *closers) run(patient bool) {
 			now[i].released()
 		}
 		cs.mu.Lock()
-		if !patient {
-			clear(now)
-			cs.empty = now[:0]
-			patient = cs.running > 1
-		}
+		patient = patient || cs.running > 1
 	}
 	if cs.running--; cs.running == 0 {
 		cs.watched = false // for that was longer than later can wait
 	}
+}
+
+// groupLocked returns how many of what waits are closed at one stroke: all that are of TCP, or neighbours, which may
+// hold up each other, but not another peer's.
+func (cs *closers) groupLocked() int {
+	xs := cs.waiting
+	n := 1
+	for n < len(xs) && xs[n].tcp == xs[0].tcp && (xs[0].tcp || cs.excess != nil && xs[n].v == nil && xs[n].fd == xs[n-1].fd+1) {
+		n++
+	}
+	return n
 }
 
 func (x *toClose) close() {

@@ -20,5 +20,15 @@ func HelloOf(low, high uint16) []byte {
 	return hello{minVersion: low, maxVersion: high}.append(b)
 }
 
+// HelloWith is the first packet of a peer that sends one descriptor: n 0 its claim table, 1 its data lane.
+func HelloWith(n int) []byte {
+	b := make([]byte, pieceHead)
+	b = appendEntry(b, &entry{})
+	f := featTable << n
+	h := hello{minVersion: version, maxVersion: version, knows: featAll, attached: f, maxFrame: 1 << 20, credits: 8}
+	putPieceHeader(b, pieceHeader{n: helloLen, kind: kindHello, handles: 1})
+	return h.append(b)
+}
+
 // Scribble does to the claim table what a hostile receiver can.
 func Scribble(h *Handle) { h.table().store(h.ref.slot, word(h.ref.seq, 7, 99)) }
