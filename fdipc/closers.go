@@ -176,7 +176,7 @@ func (cs *closers) run(patient bool) {
 func (cs *closers) groupLocked() int {
 	xs := cs.waiting
 	n := 1
-	for n < len(xs) && xs[n].tcp == xs[0].tcp && (xs[0].tcp || cs.excess != nil && xs[n].v == nil && xs[n].fd == xs[n-1].fd+1) {
+	for n < len(xs) && xs[n].tcp == xs[0].tcp && (xs[0].tcp || cs.excess != nil && xs[n].v == nil && (xs[n].fd == xs[n-1].fd+1 || xs[n].fd == xs[n-1].fd-1)) {
 		n++
 	}
 	return n
