@@ -70,11 +70,11 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 		return fmt.Errorf("coppice: reload: %w", ErrEnding)
 	}
 	reloaded := rt.manager.Load().reloading()
-	began := time.Now()
+	began, generation := time.Now(), 0 // until it has one
 	defer func() { // also of one that does not begin: systemd waits for it
 		reloaded(err)
 		if err != nil {
-			rt.log.Error("reload failed", "took", time.Since(began), "err", err)
+			rt.log.Error("reload failed", "generation", generation, "took", time.Since(began), "err", err)
 		}
 	}()
 	config, err := rt.cfg.load(ctx)
@@ -91,6 +91,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	}
 	old := rt.gens.now()
 	gen := rt.gens.prepare(exe, config)
+	generation = gen.number
 	rt.log.Info("reloading", "generation", gen.number, "program", rt.program)
 	op := rt.life.operate(tracing.SpanReload, "", tracing.KeyReloadFrom.Int(old), tracing.KeyReloadTo.Int(gen.number))
 	defer func() { op.end(err) }()
