@@ -11,7 +11,7 @@ import (
 )
 
 // hostile returns the receiver of one end of a channel whose peer does what the test says.
-func hostile(t *testing.T, credits int) *receiver {
+func hostile(t *testing.T) *receiver {
 	t.Helper()
 	local, remote, err := Socketpair()
 	if err != nil {
@@ -19,7 +19,7 @@ func hostile(t *testing.T, credits int) *receiver {
 	}
 	t.Cleanup(func() { remote.Close() })
 	c, err := New(local, Config{
-		Handler: func(*Conn, *Frame) {}, Credits: credits, HandshakeTimeout: -1, wholeTick: time.Millisecond,
+		Handler: func(*Conn, *Frame) {}, Credits: 8, HandshakeTimeout: -1, wholeTick: time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +71,7 @@ func opened(fds []int) (n int) {
 // TestFrameOfTooManyHandles: a frame that never becomes whole holds no more descriptors
 // than the peer's credits allow; the peer is cut off with its next, and nothing stays open.
 func TestFrameOfTooManyHandles(t *testing.T) {
-	r := hostile(t, 8)
+	r := hostile(t)
 	first, err := r.send(t, true, 8)
 	if err != nil || opened(first) != 8 {
 		t.Fatalf("%d of 8 open, error %v", opened(first), err)
@@ -89,7 +89,7 @@ func TestFrameOfTooManyHandles(t *testing.T) {
 // TestUnclaimedHandlesAreRefusedAtOnce: beyond what one peer may hold here unclaimed,
 // descriptors are closed as they come, not when their frame is whole.
 func TestUnclaimedHandlesAreRefusedAtOnce(t *testing.T) {
-	r := hostile(t, 8)
+	r := hostile(t)
 	r.c.maxHeld = 2
 	fds, err := r.send(t, true, 4)
 	if err != nil {
@@ -103,7 +103,7 @@ func TestUnclaimedHandlesAreRefusedAtOnce(t *testing.T) {
 
 // TestFrameThatDoesNotBecomeWhole: its peer is cut off when its time is over.
 func TestFrameThatDoesNotBecomeWhole(t *testing.T) {
-	r := hostile(t, 8)
+	r := hostile(t)
 	if _, err := r.send(t, true, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestFrameThatDoesNotBecomeWhole(t *testing.T) {
 // TestLongFrameForControl: a frame of the control lane, which is for small ones, has 4 MiB at
 // most, at the sender and at the receiver, which keeps no more of one that does not end.
 func TestLongFrameForControl(t *testing.T) {
-	r := hostile(t, 8)
+	r := hostile(t)
 	f := &Frame{Kind: 100, Payload: make([]byte, maxControl+1)}
 	if err := r.c.TrySend(f); !errors.Is(err, ErrTooBig) {
 		t.Errorf("sent: %v, want ErrTooBig", err)

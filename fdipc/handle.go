@@ -230,11 +230,8 @@ func (h *Handle) toClose() (x toClose, ok bool) {
 // bound reports whether h is known to hold an address, which is to be free as soon as h is closed. Such a close does not
 // wait.
 func (h *Handle) bound() bool {
-	switch h.kind {
-	case HandleTCPListener, HandleUDP, HandleUnixListener, HandleUnixPacketListener:
-		return true
-	}
-	return false
+	k := h.kind
+	return k == HandleTCPListener || k == HandleUDP || k == HandleUnixListener || k == HandleUnixPacketListener
 }
 
 // disposeLocked closes what this side has of h, without waiting for what is behind it.
