@@ -3,6 +3,7 @@ package actors
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync/atomic"
 
 	"github.com/coppice-go/coppice/fdipc"
@@ -104,11 +105,9 @@ func (s *System) detach(l *link, reason supervisor.Reason) {
 		})
 	}
 	if orphaned { // of whose end we shall not hear, we shall not hear
-		for _, a := range s.inbound.addresses() {
-			if s.attached(a) == nil {
-				s.inbound.drop(a)
-			}
-		}
+		lost := s.inbound.addresses()
+		maps.DeleteFunc(lost, func(a string, _ struct{}) bool { return s.attached(a) != nil })
+		s.inbound.drop(func(a string) bool { _, ok := lost[a]; return ok })
 	}
 }
 
@@ -146,7 +145,7 @@ func (s *System) ended(address string, reason supervisor.Reason) {
 	s.names.processEnded(address)
 	s.asks.failAt(address, reason)
 	s.monitors.fireAt(address, reason, true)
-	s.inbound.drop(address)
+	s.inbound.dropOne(address)
 }
 
 // Uplink names the attached process, the master, that resolves names, makes

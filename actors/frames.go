@@ -158,13 +158,13 @@ func (s *System) onUser(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
 	}
 	asked := sender != nil && sender.Id == askID && !s.local(sender)
 	if asked {
-		if !s.inbound.beginAsk(sender) {
+		if !s.inbound.beginAsk(l, sender) {
 			f.Refuse(fdipc.ReasonOverload)
 			s.failAsk(sender, ErrTooMany)
 			return
 		}
-		if s.attached(sender.Address) == nil && !s.hasUplink() {
-			s.inbound.drop(sender.Address) // nobody will tell us of its end
+		if l.ended.Load() || s.attached(sender.Address) == nil && !s.hasUplink() {
+			s.inbound.endAsk(sender) // nobody will tell us of its end
 		}
 	}
 	last := l.last(f.Lane)

@@ -11,7 +11,7 @@ import (
 // What one other process may have here. Beyond it, it gets ErrTooMany: a leak in one
 // process is answered there, and does not fill this one.
 const (
-	maxAsks     = 1 << 16 // that are not answered
+	maxAsks     = 1 << 16 // that it sent, its own or passed on, and that are not answered
 	maxMonitors = 1 << 16
 	maxNames    = 1 << 14
 )
@@ -19,48 +19,59 @@ const (
 // inbound is what other processes wait for here.
 type inbound struct {
 	mu       sync.Mutex
-	asks     map[string]map[uint32]struct{} // address -> request: taken, not answered yet
-	monitors map[string]map[uint64]func()   // address -> ref -> takes the monitor back
+	asks     map[askKey]*link             // taken, not answered yet -> the link that it came by
+	monitors map[string]map[uint64]func() // address -> ref -> takes the monitor back
 }
 
+// askKey names an ask of another process. The process that sent it here may have passed it on
+// for the asker, or may have made the address up.
+type askKey struct {
+	address string
+	request uint32
+}
+
+func keyOf(pid *actor.PID) askKey { return askKey{pid.Address, pid.RequestId} }
+
 func (in *inbound) init() {
-	in.asks = make(map[string]map[uint32]struct{})
+	in.asks = make(map[askKey]*link)
 	in.monitors = make(map[string]map[uint64]func())
 }
 
-// beginAsk takes note of an ask; false when its process has too many.
-func (in *inbound) beginAsk(pid *actor.PID) bool {
+// beginAsk takes note of an ask that came by l, whose share it counts in; false when that is
+// used up.
+func (in *inbound) beginAsk(l *link, pid *actor.PID) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	set := in.asks[pid.Address]
-	if len(set) >= maxAsks {
+	if l.taken >= maxAsks {
 		return false
 	}
-	if set == nil {
-		set = make(map[uint32]struct{})
-		in.asks[pid.Address] = set
+	k := keyOf(pid)
+	if old := in.asks[k]; old != nil {
+		old.taken--
 	}
-	set[pid.RequestId] = struct{}{}
+	in.asks[k] = l
+	l.taken++
 	return true
 }
 
-// endAsk returns how many of that process are left.
+// endAsk returns how many are left of those that came by the same link.
 func (in *inbound) endAsk(pid *actor.PID) int {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	set := in.asks[pid.Address]
-	delete(set, pid.RequestId)
-	if len(set) == 0 {
-		delete(in.asks, pid.Address)
+	k := keyOf(pid)
+	l := in.asks[k]
+	if l == nil {
+		return 0
 	}
-	return len(set)
+	delete(in.asks, k)
+	l.taken--
+	return l.taken
 }
 
 func (in *inbound) hasAsk(pid *actor.PID) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	_, ok := in.asks[pid.Address][pid.RequestId]
-	return ok
+	return in.asks[keyOf(pid)] != nil
 }
 
 // addMonitor keeps off for a monitor. The error is ErrTooMany, or ErrMalformed when there
@@ -103,22 +114,42 @@ func (in *inbound) takeMonitor(address string, ref uint64) func() {
 	return off
 }
 
-// addresses returns the processes that wait for something here.
-func (in *inbound) addresses() []string {
+// addresses returns the processes that wait for something here, or have sent it.
+func (in *inbound) addresses() map[string]struct{} {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	list := slices.Collect(maps.Keys(in.asks))
-	return slices.AppendSeq(list, maps.Keys(in.monitors))
+	set := make(map[string]struct{})
+	for k, l := range in.asks {
+		set[k.address], set[l.address] = struct{}{}, struct{}{}
+	}
+	for a := range in.monitors {
+		set[a] = struct{}{}
+	}
+	return set
 }
 
-// drop forgets what a process waited for.
-func (in *inbound) drop(address string) {
+// drop forgets what processes that have ended waited for, and the asks that came by way of
+// them: only they knew whether those askers live.
+func (in *inbound) drop(ended func(address string) bool) {
+	var offs []func()
 	in.mu.Lock()
-	set := in.monitors[address]
-	delete(in.monitors, address)
-	delete(in.asks, address)
+	for k, l := range in.asks {
+		if ended(k.address) || ended(l.address) {
+			delete(in.asks, k)
+			l.taken--
+		}
+	}
+	for a, set := range in.monitors {
+		if ended(a) {
+			delete(in.monitors, a)
+			offs = slices.AppendSeq(offs, maps.Values(set))
+		}
+	}
 	in.mu.Unlock()
-	for _, off := range set {
+	for _, off := range offs {
 		off()
 	}
 }
+
+// dropOne is drop for one process.
+func (in *inbound) dropOne(address string) { in.drop(func(a string) bool { return a == address }) }

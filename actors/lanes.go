@@ -455,5 +455,5 @@ func (s *System) dropLane(l *link, reason supervisor.Reason) {
 	l.close(reason)
 	s.asks.failAt(l.address, reason)
 	s.monitors.fireAt(l.address, reason, nobody(reason))
-	s.inbound.drop(l.address)
+	s.inbound.dropOne(l.address)
 }

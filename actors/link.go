@@ -27,6 +27,7 @@ type link struct {
 	ended  atomic.Bool    // closed, for readers
 	direct [2]atomic.Bool // by lane of the Conn: it is there and nothing waits for it
 	asking atomic.Int32   // asks on this link that wait
+	taken  int            // asks that came by it and are not answered; guarded by inbound.mu
 
 	mu      sync.Mutex
 	conn    Conn

@@ -2,9 +2,11 @@ package actors
 
 import (
 	"errors"
+	"strconv"
 	"testing"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/fdipc"
 )
 
 // TestShareOfAsksAndMonitors: one process may have so many of them here and no more; what
@@ -12,19 +14,17 @@ import (
 func TestShareOfAsksAndMonitors(t *testing.T) {
 	var in inbound
 	in.init()
-	ask := func(address string, id uint32) *actor.PID {
-		return &actor.PID{Address: address, Id: askID, RequestId: id}
-	}
+	one, two := &link{address: "1"}, &link{address: "2"}
 	for i := range uint32(maxAsks) {
-		if !in.beginAsk(ask("1", i)) {
+		if !in.beginAsk(one, askOf("1", i)) {
 			t.Fatalf("ask %d refused", i)
 		}
 	}
-	if in.beginAsk(ask("1", maxAsks)) || !in.beginAsk(ask("2", maxAsks)) {
+	if in.beginAsk(one, askOf("1", maxAsks)) || !in.beginAsk(two, askOf("2", maxAsks)) {
 		t.Error("not refused, or not only to the one who has too many")
 	}
-	in.endAsk(ask("1", 7))
-	if !in.beginAsk(ask("1", maxAsks)) {
+	in.endAsk(askOf("1", 7))
+	if !in.beginAsk(one, askOf("1", maxAsks)) {
 		t.Error("refused when there was room again")
 	}
 
@@ -42,5 +42,81 @@ func TestShareOfAsksAndMonitors(t *testing.T) {
 	in.takeMonitor("1", 7)
 	if err := in.addMonitor("1", maxMonitors, func() {}); err != nil {
 		t.Error(err)
+	}
+}
+
+func askOf(address string, request uint32) *actor.PID {
+	return &actor.PID{Address: address, Id: askID, RequestId: request}
+}
+
+// TestForgedAsksAreTheSenders: asks that name another process as asker, or one that there is
+// not, use up the share of the process that sends them, and end with it.
+func TestForgedAsksAreTheSenders(t *testing.T) {
+	for _, row := range []struct{ name, uplink, asker string }{
+		{"a sibling, in the master", "", "2"},
+		{"a sibling, in a child", "2", "2"},
+		{"one that there is not, in a child", "2", ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			s := quietSystem(t, Config{Address: "0"})
+			if row.uplink != "" {
+				s.Uplink(row.uplink)
+			}
+			for _, a := range []string{"1", "2"} {
+				if err := s.Attach(a, 0, discard{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := s.Spawn(t.Context(), "deaf", func() actor.Actor {
+				return actor.ReceiveFunc(func(actor.Context) {})
+			}); err != nil {
+				t.Fatal(err)
+			}
+			send := func(from, asker string, request uint32) bool {
+				pid := askOf(asker, request)
+				b, err := new(messageWriter).append(appendPID(appendPID(nil, actor.NewPID("0", "deaf")), pid), 7)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.HandleFrame(from, &fdipc.Frame{Kind: kindUser, Lane: fdipc.Data, Flags: flagSender, Payload: b})
+				return s.inbound.hasAsk(pid)
+			}
+			for i := range uint32(maxAsks + 100) {
+				asker := row.asker
+				if asker == "" {
+					asker = strconv.Itoa(int(i) + 100)
+				}
+				if ok := send("1", asker, i); ok != (i < maxAsks) {
+					t.Fatalf("ask %d is taken: %v", i, ok)
+				}
+			}
+			if !send("2", "2", 1<<30) {
+				t.Error("an ask of the process whose address was forged is refused")
+			}
+			s.Detach("1", killed)
+			if n := Inbound(s); n != 1 {
+				t.Errorf("%d asks are left, want that of the other process", n)
+			}
+		})
+	}
+}
+
+// TestAskTwiceCountsOnce: an ask that comes by two processes is one, of the later's share.
+func TestAskTwiceCountsOnce(t *testing.T) {
+	var in inbound
+	in.init()
+	one, two := &link{address: "1"}, &link{address: "2"}
+	for _, l := range []*link{one, two, one, two} {
+		if !in.beginAsk(l, askOf("1", 7)) {
+			t.Fatal("refused")
+		}
+	}
+	if one.taken != 0 || two.taken != 1 {
+		t.Errorf("%d and %d asks count, want 0 and 1", one.taken, two.taken)
+	}
+	in.endAsk(askOf("1", 7))
+	in.endAsk(askOf("1", 7))
+	if two.taken != 0 || in.hasAsk(askOf("1", 7)) {
+		t.Errorf("%d asks count at the end", two.taken)
 	}
 }
