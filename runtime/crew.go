@@ -54,18 +54,19 @@ type member struct {
 	id     pool.Worker
 	gen    *generation
 	why    pool.Why
-	begun  time.Time     // launched, or appointed
-	placed chan int      // a spare's slot; capacity 1
-	warm   bool          // a spare that waits; guarded by crew.mu
-	seated bool          // it is, or was, a slot's worker; guarded by crew.mu
-	unfit  bool          // to be killed as soon as there is something to kill; likewise
-	drop   chan struct{} // closed when unfit is set
-	peer   *peer         // nil until it is forked; likewise
-	err    error         // why it did not become ready; likewise
-	asked  time.Time     // when it was asked to drain; likewise
-	leaves pool.Why      // why it was asked; likewise
-	slot   int           // likewise
-	told   bool          // by a signal from outside to end; likewise
+	begun  time.Time          // launched, or appointed
+	placed chan int           // a spare's slot; capacity 1
+	warm   bool               // a spare that waits; guarded by crew.mu
+	seated bool               // it is, or was, a slot's worker; guarded by crew.mu
+	unfit  bool               // to be killed as soon as there is something to kill; likewise
+	wanted context.Context    // ends when unfit is set, or it has ended
+	drop   context.CancelFunc // ends wanted
+	peer   *peer              // nil until it is forked; likewise
+	err    error              // why it did not become ready; likewise
+	asked  time.Time          // when it was asked to drain; likewise
+	leaves pool.Why           // why it was asked; likewise
+	slot   int                // likewise
+	told   bool               // by a signal from outside to end; likewise
 }
 
 // started answers the supervisor's start of a slot.
@@ -160,8 +161,9 @@ func (c *crew) perform(e pool.Effect) {
 	case pool.Launch:
 		m := &member{
 			id: e.Worker, gen: c.rt.gens.take(int(e.Gen)), why: e.Why, slot: e.Slot,
-			begun: time.Now(), placed: make(chan int, 1), drop: make(chan struct{}),
+			begun: time.Now(), placed: make(chan int, 1),
 		}
+		m.wanted, m.drop = context.WithCancel(c.limit)
 		c.mu.Lock()
 		c.members[m.id] = m
 		c.mu.Unlock()
@@ -379,10 +381,8 @@ func (c *crew) drain(e pool.Effect) {
 func (c *crew) kill(e pool.Effect) {
 	m := c.member(e.Worker)
 	c.mu.Lock()
-	if !m.unfit {
-		m.unfit = true
-		close(m.drop)
-	}
+	m.unfit = true
+	m.drop()
 	p, seated := m.peer, m.seated
 	c.mu.Unlock()
 	switch {
@@ -408,6 +408,7 @@ func (c *crew) life(m *member) {
 // bury keeps of a worker that has ended what a roll may have to blame, and tells
 // whether nobody restarts it.
 func (c *crew) bury(m *member, p *peer, err error) (final bool) {
+	m.drop()
 	m.gen.release()
 	c.mu.Lock()
 	if m.err == nil {
@@ -447,11 +448,11 @@ func (c *crew) bring(m *member) (*peer, error) {
 	if m.slot != pool.Spare {
 		w.Incarnation = c.incarnation(m.slot)
 	}
-	p, err := c.hatch(m, w)
+	p, limit, err := c.hatch(m, w)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(c.limit, c.pool.StartTimeout, supervisor.ErrStartTimeout)
+	ctx, cancel := context.WithDeadlineCause(c.limit, limit, supervisor.ErrStartTimeout)
 	defer cancel()
 	spent := sync.OnceFunc(func() { c.due(m, "requests") })
 	p.spent.Store(&spent)
@@ -502,21 +503,27 @@ func (c *crew) bring(m *member) (*peer, error) {
 
 // hatch starts m. While the master lacks what that takes it tries again: for as long as it
 // takes when the slot had a worker before, else for StartTimeout, as there are those who
-// wait for the outcome. With Pool.OTP the start fails.
-func (c *crew) hatch(m *member, w welcome) (p *peer, err error) {
+// wait for the outcome. With Pool.OTP the start fails. It returns when StartTimeout ends, of
+// which each try has its own.
+func (c *crew) hatch(m *member, w welcome) (p *peer, limit time.Time, err error) {
 	try := func() error {
-		p, err = c.rt.hatch(c.limit, w, c.pool.Isolation, m.gen)
+		limit = time.Now().Add(c.pool.StartTimeout)
+		ctx, cancel := context.WithDeadlineCause(m.wanted, limit, supervisor.ErrStartTimeout)
+		defer cancel()
+		p, err = c.rt.hatch(ctx, w, c.pool.Isolation, m.gen)
 		return err
 	}
 	if c.pool.OTP {
-		return p, try()
+		err = try()
+		return p, limit, err
 	}
-	ctx, cancel := c.limit, context.CancelFunc(func() {})
+	ctx, cancel := m.wanted, context.CancelFunc(func() {})
 	if m.why != pool.ForStart || w.Incarnation == 1 {
 		ctx, cancel = context.WithTimeout(ctx, c.pool.StartTimeout)
 	}
 	defer cancel()
-	return p, c.rt.whileShort(ctx, m.drop, w.Name, try)
+	err = c.rt.whileShort(ctx, w.Name, try)
+	return p, limit, err
 }
 
 // mourn says how a worker ended, and gives its name back to who is in its place.

@@ -1,13 +1,14 @@
 package coppice
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -17,24 +18,25 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/process"
 )
 
-// outfit is what a process is started with besides its program, and what must be
-// let go of after the start.
+// outfit is what a process is started with, and what must be let go of after the start.
 type outfit struct {
-	cmd  *process.Command
+	cmd  process.Command
 	held []*os.File
 }
 
-// outfit adds e to cmd, but for the variables. What it holds is to be closed after
-// the start.
-func (e Environment) outfit(cmd *process.Command) (*outfit, error) {
+// outfit completes cmd: its program is looked for in PATH, and e is added but for the
+// variables. It may wait for good: it is for [process.Apart]. What it holds is to be closed
+// after the start.
+func (e Environment) outfit(cmd process.Command, at *process.Look) (*outfit, error) {
 	o := &outfit{cmd: cmd}
-	if err := o.add(e); err != nil {
-		return nil, errors.Join(err, o.close())
+	if err := o.add(e, at); err != nil {
+		return nil, errors.Join(err, o.Close())
 	}
+	process.Reach(at, &o.cmd)
 	return o, nil
 }
 
-func (o *outfit) close() error {
+func (o *outfit) Close() error {
 	var errs []error
 	for _, f := range o.held {
 		errs = append(errs, f.Close())
@@ -42,12 +44,20 @@ func (o *outfit) close() error {
 	return errors.Join(errs...)
 }
 
-func (o *outfit) add(e Environment) error {
+func (o *outfit) add(e Environment, at *process.Look) (err error) {
+	if o.cmd.Executable == nil && !strings.Contains(o.cmd.Path, "/") {
+		at.At("PATH")
+		if o.cmd.Path, err = exec.LookPath(o.cmd.Path); err != nil {
+			return err
+		}
+	}
+	at.At("the working directory")
 	o.cmd.Dir, o.cmd.Nice = workingDir(e.Dir), e.Nice
 	for _, l := range e.Rlimits {
 		o.cmd.Rlimits = append(o.cmd.Rlimits, process.Rlimit(l))
 	}
 	for i, f := range e.Files {
+		at.At("Environment.Files " + f.Name + " " + f.Path)
 		file, err := f.open()
 		if err != nil {
 			return environmentError("Files", f.Name, err)
@@ -59,6 +69,7 @@ func (o *outfit) add(e Environment) error {
 		o.cmd.Files[firstFile+i] = file
 	}
 	if e.Cgroup != "" {
+		at.At("Environment.Cgroup " + e.Cgroup)
 		dir := e.Cgroup
 		if !filepath.IsAbs(dir) {
 			dir = filepath.Join(cgroupMount(), dir)
@@ -69,34 +80,9 @@ func (o *outfit) add(e Environment) error {
 		}
 		o.held, o.cmd.Cgroup = append(o.held, f), f
 	}
-	var err error
+	at.At(fmt.Sprintf("the directory of users (Environment.User %q, Group %q, Groups %q)", e.User, e.Group, e.Groups))
 	o.cmd.Credential, err = e.credential()
 	return err
-}
-
-// answered returns an error when something that e names does not answer: then add would
-// wait for it, for good.
-func (e Environment) answered(ctx context.Context) error {
-	stat := func(path string) func() { return func() { _, _ = os.Stat(path) } }
-	for _, f := range e.Files {
-		if f.Path == "" {
-			continue
-		}
-		if err := process.Answered(ctx, f.Path, stat(f.Path)); err != nil {
-			return environmentError("Files", f.Path, err)
-		}
-	}
-	if e.Cgroup != "" {
-		if err := process.Answered(ctx, e.Cgroup, stat(e.Cgroup)); err != nil {
-			return environmentError("Cgroup", e.Cgroup, err)
-		}
-	}
-	if e.anotherUser() {
-		if err := process.Answered(ctx, "user/"+e.User+"/"+e.Group, func() { _, _ = e.credential() }); err != nil {
-			return environmentError("User", e.User, err)
-		}
-	}
-	return nil
 }
 
 // cgroupMount is where the hierarchy of version 2 is mounted: on systems that have

@@ -34,7 +34,11 @@ func (rt *Runtime) startForeign(ctx context.Context, spec Process, name string, 
 	timeout := cmp.Or(spec.StartTimeout, defaultStartTimeout)
 	var ready *readiness
 	var body *processBody
+	var began time.Time
 	try := func() (err error) {
+		began = time.Now()
+		ctx, cancel := context.WithTimeoutCause(ctx, timeout, supervisor.ErrStartTimeout)
+		defer cancel()
 		if ready, err = newReadiness(spec.Ready); err != nil {
 			return starting(name, err)
 		}
@@ -47,7 +51,7 @@ func (rt *Runtime) startForeign(ctx context.Context, spec Process, name string, 
 	if incarnation == 1 { // who starts the tree, or adds a child, wants to know
 		wait, cancel = context.WithTimeout(ctx, timeout)
 	}
-	err := rt.whileShort(wait, nil, name, try)
+	err := rt.whileShort(wait, name, try)
 	cancel()
 	if err != nil {
 		return nil, err
@@ -55,8 +59,7 @@ func (rt *Runtime) startForeign(ctx context.Context, spec Process, name string, 
 	defer ready.close()
 	p := &program{rt: rt, spec: spec, body: body, name: name, inc: incarnation, done: make(chan struct{})}
 	go p.live() // ends with the process
-	began := time.Now()
-	switch err := ready.await(ctx, body, timeout); {
+	switch err := ready.await(ctx, body, timeout-time.Since(began)); {
 	case err == nil:
 		p.ready.Store(true)
 		return p, nil

@@ -43,7 +43,7 @@ func (g *grove) Start(ctx context.Context, inc supervisor.Incarnation) (supervis
 func (c *crew) slotSpec(slot int) supervisor.ChildSpec {
 	return supervisor.ChildSpec{
 		ID: c.seatID(slot), Start: seatStarter{c, slot},
-		Restart: c.pool.Restart, Shutdown: c.pool.Shutdown, // the crew minds StartTimeout, from the fork on
+		Restart: c.pool.Restart, Shutdown: c.pool.Shutdown, // the crew minds StartTimeout
 	}
 }
 

@@ -208,6 +208,55 @@ func TestFileSystemHangs(t *testing.T) {
 	}
 }
 
+// TestHungStart: what a start needs does not answer. The start has its StartTimeout and no
+// other bound, the fork included, and says what it waited for; the end of the start ends the
+// wait at once.
+func TestHungStart(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hangs")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	hangDirectory(t, dir)
+	in := coppice.Environment{Dir: filepath.Join(dir, "in")}
+	idle := func(ctx context.Context, _ *coppice.Worker) error { <-ctx.Done(); return nil }
+	for name, child := range map[string]func(time.Duration) coppice.ChildSpec{
+		"process": func(d time.Duration) coppice.ChildSpec {
+			return coppice.Process{Name: "child", Command: []string{"sleep", "3600"}, Environment: in, StartTimeout: d}
+		},
+		"pool": func(d time.Duration) coppice.ChildSpec {
+			return coppice.Pool{Name: "child", Size: 1, Worker: idle, Environment: in, StartTimeout: d}
+		},
+		"file": func(d time.Duration) coppice.ChildSpec {
+			files := []coppice.File{{Name: "in", Path: in.Dir}}
+			return coppice.Process{Name: "child", Command: []string{"sleep", "3600"}, Environment: coppice.Environment{Files: files}, StartTimeout: d}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			start := func(ctx context.Context, limit time.Duration) error {
+				_, err := coppice.Start(ctx, coppice.Config{ListenerIsolation: coppice.GoroutineIsolation, Children: []coppice.ChildSpec{child(limit)}})
+				return err
+			}
+			if err := start(t.Context(), 50*time.Millisecond); !errors.Is(err, syscall.ETIMEDOUT) ||
+				!errors.Is(err, supervisor.ErrStartTimeout) || !strings.Contains(err.Error(), in.Dir) {
+				t.Errorf("error %v", err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			ended := make(chan error, 1)
+			go func() { ended <- start(ctx, time.Hour) }() // ends with ctx
+			select {
+			case err := <-ended:
+				if err == nil {
+					t.Error("the start has succeeded")
+				}
+			case <-time.After(runtimetest.Patience):
+				t.Fatal("the start goes on after its end")
+			}
+			noneLeft(t)
+		})
+	}
+}
+
 // TestNobodyReads: what the master writes to takes nothing, or has no reader any more, and
 // then every process is killed, twice. They are replaced and answer, and the tree ends in order.
 func TestNobodyReads(t *testing.T) {

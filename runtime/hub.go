@@ -146,7 +146,7 @@ func (h *hub) introduce(ctx context.Context, listener, worker *peer) error {
 		return nil
 	}
 	var a, b *os.File
-	err := h.rt.whileShort(ctx, nil, listener.name(), func() (err error) {
+	err := h.rt.whileShort(ctx, listener.name(), func() (err error) {
 		if listener.finished() || worker.finished() {
 			return errNoPair
 		}

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -31,10 +30,12 @@ func openExecutable() (*executable, error) { return process.Self() }
 func fileLimit() int { return process.FileLimit() }
 
 func executableAt(ctx context.Context, path string) (*executable, error) {
-	if err := process.Answered(ctx, path, func() { _, _ = os.Stat(path) }); err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	return process.OpenExecutable(path)
+	ctx, cancel := context.WithTimeout(ctx, defaultStartTimeout)
+	defer cancel()
+	return process.Apart(ctx, path, func(at *process.Look) (*executable, error) {
+		at.At("program " + path)
+		return process.OpenExecutable(path)
+	})
 }
 
 // processBody is a child that is a process of its own, and what it prints.
@@ -94,19 +95,12 @@ func (rt *Runtime) fork(ctx context.Context, p *peer, exe *executable) error {
 // forkForeign starts another program. vars are added to its environment, and line,
 // if not nil, is called with each line that it prints.
 func (rt *Runtime) forkForeign(ctx context.Context, p Process, who OutputLine, line func([]byte), vars ...string) (*processBody, error) {
-	path := p.Command[0]
-	if !strings.Contains(path, "/") {
-		var err error
-		if path, err = process.LookPath(ctx, path); err != nil {
-			return nil, fmt.Errorf("coppice: start %s: %w", who.Name, err)
-		}
-	}
 	env := p.Environment
 	if len(env.Files) > 0 {
 		vars = append(vars, "COPPICE_"+filesVar+"="+env.fileNames())
 	}
 	return rt.spawn(ctx, process.Command{
-		Path: path, Args: p.Command, Env: env.variables(merge(os.Environ(), mastersOwn), 1, append(vars, deeper())...),
+		Path: p.Command[0], Args: p.Command, Env: env.variables(merge(os.Environ(), mastersOwn), 1, append(vars, deeper())...),
 		Files:       make([]*os.File, firstFile),
 		DeathSignal: syscall.SIGKILL,
 	}, env, spawning{who: who, grace: p.grace(), line: line})
@@ -127,20 +121,16 @@ type spawning struct {
 }
 
 // spawn starts cmd in the environment env, but for the variables, which it has,
-// with the null device as its input and its output read. The first three of
-// cmd.Files are filled in.
+// with the null device as its input and its output read. The first three of cmd.Files are
+// filled in. What need not answer is waited for until ctx ends.
 func (rt *Runtime) spawn(ctx context.Context, cmd process.Command, env Environment, how spawning) (*processBody, error) {
-	if err := env.answered(ctx); err != nil {
-		return nil, starting(how.who.Name, err)
-	}
-	out, err := env.outfit(&cmd)
+	key := fmt.Sprintf("%s %p %q %v", how.who.Name, cmd.Executable, cmd.Args, env)
+	out, err := process.Apart(ctx, key, func(at *process.Look) (*outfit, error) { return env.outfit(cmd, at) })
 	if err != nil {
 		return nil, starting(how.who.Name, err)
 	}
-	defer out.close()
-	if err := process.Reachable(ctx, cmd); err != nil {
-		return nil, starting(how.who.Name, err)
-	}
+	defer out.Close()
+	cmd = out.cmd
 	stdin, err := os.Open(os.DevNull)
 	if err != nil {
 		return nil, starting(how.who.Name, err)

@@ -64,9 +64,9 @@ const (
 )
 
 // whileShort calls try until it is no shortage that it returns, with growing pauses. The
-// end of ctx, or unwanted, ends that: the error is try's latest then. A shortage is told
+// end of ctx ends that: the error is try's latest then. A shortage is told
 // in a line when it begins and in one when it is over, however many wait for that.
-func (rt *Runtime) whileShort(ctx context.Context, unwanted <-chan struct{}, name string, try func() error) error {
+func (rt *Runtime) whileShort(ctx context.Context, name string, try func() error) error {
 	err := try()
 	if !isShort(err) {
 		return err
@@ -77,9 +77,6 @@ func (rt *Runtime) whileShort(ctx context.Context, unwanted <-chan struct{}, nam
 		timer := time.NewTimer(pause/2 + rand.N(pause/2))
 		select {
 		case <-timer.C:
-		case <-unwanted:
-			timer.Stop()
-			return err
 		case <-ctx.Done():
 			timer.Stop()
 			return err

@@ -83,8 +83,9 @@ type Pool struct {
 	// goroutine of the master with everything else the same.
 	Isolation Isolation
 
-	// StartTimeout bounds the time from fork to ready; zero = 30 s. A worker
-	// that is not ready by then is killed, and its start has failed.
+	// StartTimeout bounds the time to ready; zero = 30 s. It begins before the fork, with
+	// the look for what Environment names. A worker that is not ready by then is killed, and
+	// its start has failed.
 	StartTimeout time.Duration
 
 	// Shutdown bounds the time from the request to stop until the kill; zero =
@@ -168,8 +169,9 @@ type Process struct {
 	// it runs. The next child is started then.
 	Ready Ready
 
-	// StartTimeout bounds the time from fork to ready; zero = 30 s. A program that is
-	// not ready by then is killed, and its start has failed.
+	// StartTimeout bounds the time to ready; zero = 30 s. It begins before the fork, with
+	// the look for the program and what Environment names. A program that is not ready by
+	// then is killed, and its start has failed.
 	StartTimeout time.Duration
 
 	Restart supervisor.Restart

@@ -2,84 +2,127 @@ package process
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
-	"time"
 )
 
-// answerTimeout bounds how long a start waits for a file system, or a directory of users.
-// It need not answer: that of a server that has gone away does not.
-const answerTimeout = 5 * time.Second
+// A Look is at what is outside, and need not answer: a file system whose server has gone
+// away, or a directory of users.
+type Look struct {
+	at   atomic.Pointer[string]
+	done chan struct{} // closed when it has returned, and what came too late is closed
+}
 
-// looks are those that no file system has answered yet, by what is looked at.
+// At says what is looked at from now on, for the error when that does not answer.
+func (l *Look) At(what string) { l.at.Store(&what) }
+
+// looks are those that have not returned yet, by their key.
 var looks struct {
 	sync.Mutex
-	at map[string]chan struct{}
+	at map[string]*Look
 }
 
-// Answered has look look at the file of that name, or whatever else is outside, on a
-// goroutine of its own, and returns nil when that has returned in time; otherwise
-// ETIMEDOUT, or the end of ctx. While one look at a name has not returned, none is begun:
-// each takes up a thread.
-func Answered(ctx context.Context, name string, look func()) error {
-	looks.Lock()
-	done := looks.at[name]
-	if done == nil {
-		done = make(chan struct{})
-		if looks.at == nil {
-			looks.at = make(map[string]chan struct{})
+// Apart has look look on a goroutine of its own and returns what it returns, in time: when
+// ctx ends first, an error that says at what it was looking, ETIMEDOUT if that was a
+// deadline; then the result is closed when it comes. While one look of a key has not
+// returned, none is begun: each takes up a thread.
+func Apart[T io.Closer](ctx context.Context, key string, look func(*Look) (T, error)) (T, error) {
+	var none T
+	l := &Look{done: make(chan struct{})}
+	for before := enter(key, l); before != nil; before = enter(key, l) {
+		select {
+		case <-before.done:
+		case <-ctx.Done():
+			return none, before.late(ctx)
 		}
-		looks.at[name] = done
-		go func() { // ends when the file system answers
-			look()
-			looks.Lock()
-			delete(looks.at, name)
-			looks.Unlock()
-			close(done)
-		}()
 	}
-	looks.Unlock()
-	timer := time.NewTimer(answerTimeout)
-	defer timer.Stop()
+	type result struct {
+		of  T
+		err error
+	}
+	results := make(chan result)
+	go func() { // ends when what it looks at answers
+		defer l.end(key)
+		of, err := look(l)
+		select {
+		case results <- result{of, err}:
+		case <-ctx.Done(): // nothing else ends the wait for it
+			if err == nil {
+				_ = of.Close()
+			}
+		}
+	}()
 	select {
-	case <-done:
-		return nil
+	case r := <-results:
+		return r.of, r.err
 	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return fmt.Errorf("has not answered for %v: %w", answerTimeout, syscall.ETIMEDOUT)
+		return none, l.late(ctx)
 	}
 }
 
-// Reachable returns an error when the directory and the program of cmd cannot be looked at
-// in time. The child does so between fork and exec, when this whole program waits for it:
-// the thread that has forked does, and the garbage collection for that thread.
-func Reachable(ctx context.Context, cmd Command) error {
-	path := cmd.Path
-	if cmd.Executable != nil {
-		path = fmt.Sprintf("/proc/self/fd/%d", cmd.Executable.file.Fd())
+// enter makes l the look of a key, or returns the one that has not returned yet.
+func enter(key string, l *Look) (before *Look) {
+	looks.Lock()
+	defer looks.Unlock()
+	if before := looks.at[key]; before != nil {
+		return before
 	}
-	if cmd.Dir != "" {
-		if err := Answered(ctx, cmd.Dir, func() { _, _ = os.Stat(cmd.Dir) }); err != nil {
-			return &OptionError{"Dir " + cmd.Dir, err}
-		}
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(cmd.Dir, path)
-		}
+	if looks.at == nil {
+		looks.at = make(map[string]*Look)
 	}
-	if err := Answered(ctx, path, func() { readHead(path) }); err != nil {
-		return &os.PathError{Op: "start", Path: cmd.Args[0], Err: err}
-	}
+	looks.at[key] = l
 	return nil
 }
 
-// readHead reads the beginning of a program, as exec does. What is wrong with the file is
-// for exec to say.
+func (l *Look) end(key string) {
+	looks.Lock()
+	delete(looks.at, key)
+	looks.Unlock()
+	close(l.done)
+}
+
+// late is the error of a look that has not returned before the end of ctx.
+func (l *Look) late(ctx context.Context) error {
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return ctx.Err()
+	}
+	what := "what it takes"
+	if at := l.at.Load(); at != nil {
+		what = *at
+	}
+	return fmt.Errorf("%s has not answered in time: %w; %w", what, syscall.ETIMEDOUT, context.Cause(ctx))
+}
+
+// Reach looks at the directory and the program of cmd, as the child does between fork and
+// exec. Then this whole program waits for it: the thread that has forked does, and the
+// garbage collection for that thread. What is wrong with them is for exec to say.
+func Reach(l *Look, cmd *Command) {
+	if cmd.Dir != "" {
+		l.At("Dir " + cmd.Dir)
+		_, _ = os.Stat(cmd.Dir)
+	}
+	l.At("program " + cmd.Args[0])
+	switch {
+	case cmd.Executable != nil:
+		rc, err := cmd.Executable.file.SyscallConn()
+		if err != nil {
+			return
+		}
+		_ = rc.Control(func(fd uintptr) { readHead(fmt.Sprintf("/proc/self/fd/%d", fd)) }) // no other file meanwhile
+	case filepath.IsAbs(cmd.Path):
+		readHead(cmd.Path)
+	default:
+		readHead(filepath.Join(cmd.Dir, cmd.Path))
+	}
+}
+
+// readHead reads the beginning of a program, as exec does.
 func readHead(path string) {
 	if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() { // to open another may do something
 		return
@@ -90,12 +133,4 @@ func readHead(path string) {
 	}
 	defer f.Close()
 	_, _ = io.ReadFull(f, make([]byte, 256)) // up to the end of an interpreter's line: execve(2)
-}
-
-// LookPath is exec.LookPath, with an error when a directory of PATH does not answer in time.
-func LookPath(ctx context.Context, file string) (string, error) {
-	if err := Answered(ctx, "PATH/"+file, func() { _, _ = exec.LookPath(file) }); err != nil {
-		return "", fmt.Errorf("PATH: %w", err)
-	}
-	return exec.LookPath(file)
 }

@@ -3,37 +3,69 @@ package process
 import (
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 )
 
+// thing is what a look returns.
+type thing struct{ closed chan struct{} }
+
+func (t *thing) Close() error {
+	close(t.closed)
+	return nil
+}
+
 // TestLookThatHangs: a file system that does not answer holds up neither whoever asks,
-// longer than it wants, nor more than one thread however often it is asked.
+// longer than it wants, nor more than one thread however often it is asked. What it answers
+// too late is closed.
 func TestLookThatHangs(t *testing.T) {
 	answer, looks := make(chan struct{}), atomic.Int64{}
-	look := func() {
-		looks.Add(1)
-		<-answer
-	}
-	name := filepath.Join(t.TempDir(), "hangs")
+	late := &thing{make(chan struct{})}
+	key := filepath.Join(t.TempDir(), "hangs")
 	gone, cancel := context.WithCancel(t.Context())
-	cancel()
+	look := func(at *Look) (*thing, error) {
+		at.At("the moon")
+		looks.Add(1)
+		cancel()
+		<-answer
+		return late, nil
+	}
 	for range 3 {
-		if err := Answered(gone, name, look); !errors.Is(err, context.Canceled) {
+		if _, err := Apart(gone, key, look); !errors.Is(err, context.Canceled) {
 			t.Fatal(err)
 		}
 	}
-	close(answer)
-	if err := Answered(t.Context(), name, look); err != nil {
-		t.Error(err)
+	over, cancelOver := context.WithDeadline(t.Context(), time.Now())
+	defer cancelOver()
+	if _, err := Apart(over, key, look); !errors.Is(err, syscall.ETIMEDOUT) || !strings.Contains(err.Error(), "the moon") {
+		t.Errorf("error %v", err)
 	}
-	if n := looks.Load(); n > 2 { // the last may have found the first still there, or not
+	if n := looks.Load(); n != 1 {
 		t.Errorf("%d looks", n)
 	}
-	missing := Command{Path: "/nonexistent", Args: []string{"x"}, Dir: os.DevNull}
-	if err := Reachable(t.Context(), missing); err != nil { // it answers: what is wrong is for exec to say
-		t.Error(err)
+	close(answer)
+	now := &thing{make(chan struct{})}
+	got, err := Apart(t.Context(), key, func(*Look) (*thing, error) { return now, nil })
+	if got != now || err != nil {
+		t.Errorf("returned %v, %v, want the result of the look itself", got, err)
 	}
+	select {
+	case <-late.closed: // before the next look began
+	default:
+		t.Error("what came too late was not closed")
+	}
+	select {
+	case <-now.closed:
+		t.Error("what came in time was closed")
+	default:
+	}
+}
+
+// TestReachOfNothing: what is wrong with a program that answers is for exec to say.
+func TestReachOfNothing(t *testing.T) {
+	Reach(&Look{}, &Command{Path: "/nonexistent", Args: []string{"x"}, Dir: "/dev/null"})
 }

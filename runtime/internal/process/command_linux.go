@@ -44,7 +44,7 @@ func (cmd *Command) settles() bool { return len(cmd.Rlimits) > 0 || cmd.Nice != 
 // succeeded. An error is an *os.PathError with argv[0] as its path, around the
 // errno of what failed, or an *OptionError around it. Any goroutine may call it; starts
 // happen one after another, and this whole program may stand still until the exec: see
-// [Reachable].
+// [Reach].
 func Start(cmd Command) (*Process, error) {
 	p, err := start(cmd)
 	if err != nil {
