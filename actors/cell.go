@@ -77,7 +77,8 @@ func newCell(s *System, spec Spec) *cell {
 		done:    make(chan struct{}),
 		prune:   32,
 	}
-	c.box = &mailbox{cell: c, bound: spec.Bound, peers: cmp.Or(spec.Bound, DefaultBound), overflow: spec.Overflow}
+	peers := cmp.Or(spec.Bound, DefaultBound)
+	c.box = &mailbox{cell: c, bound: spec.Bound, peers: peers, weight: weightOf(peers), overflow: spec.Overflow}
 	c.guard = &guard{c: c}
 	return c
 }

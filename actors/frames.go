@@ -194,7 +194,7 @@ func (s *System) onUser(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
 	if sender != nil || header != nil {
 		m = &actor.MessageEnvelope{Header: header, Message: msg, Sender: sender}
 	}
-	if err := s.deliverSafely(c, target, m); err != nil {
+	if err := s.deliverSafely(c, target, m, len(f.Payload)); err != nil {
 		s.undeliverable(target, msg, sender, err)
 	}
 }
@@ -228,14 +228,14 @@ func reserved(id string) bool {
 }
 
 // deliverSafely delivers for a peer: whatever it sends, a panic stays here.
-func (s *System) deliverSafely(c *cell, target *actor.PID, message any) (err error) {
+func (s *System) deliverSafely(c *cell, target *actor.PID, message any, bytes int) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("%w: %v", ErrMalformed, v)
 		}
 	}()
 	if c != nil {
-		return c.box.postPeer(message)
+		return c.box.postPeer(message, bytes)
 	}
 	return s.deliverLocal(noContext, target, message)
 }

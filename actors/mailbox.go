@@ -2,6 +2,7 @@ package actors
 
 import (
 	"context"
+	"math"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -13,7 +14,8 @@ import (
 )
 
 // Overflow says what happens to a user message for which a bounded mailbox has
-// no room. System messages (Stop, Terminated) and Poison are never bounded, nor dropped.
+// no room. System messages (Stop, Terminated) and Poison are never bounded, nor dropped; of
+// those Stops and Poisons that wait for one actor, one is kept.
 type Overflow uint8
 
 const (
@@ -68,6 +70,7 @@ type mailbox struct {
 	cell     *cell
 	bound    int // of all senders but the actor itself; 0: none
 	peers    int // of senders in other processes
+	weight   int // of what they sent and waits, in bytes
 	overflow Overflow
 
 	invoker    actor.MessageInvoker // set once, before run
@@ -79,9 +82,10 @@ type mailbox struct {
 	// attention says that run has to look under the lock before its next message:
 	// a system message waits, the actor is held, or to be reaped.
 	attention atomic.Bool
-	waiting   atomic.Bool // senders wait for room
-	cur       *chunk      // where run takes from; run's own
-	seen      uint32      // how many messages cur had when run last looked; run's own
+	waiting   atomic.Bool  // senders wait for room
+	heavy     atomic.Int64 // bytes of what waits and is heavy
+	cur       *chunk       // where run takes from; run's own
+	seen      uint32       // how many messages cur had when run last looked; run's own
 	_         cacheLine
 
 	mu      sync.Mutex
@@ -94,6 +98,31 @@ type mailbox struct {
 	reaping bool          // the actor was killed and has not stopped its children yet
 	room    chan struct{} // closed when a waiting sender should look again; nil: nobody waits
 	dropped uint64        // taken out of the queue other than by the actor
+	pill    bool          // a Poison was queued: no second one does anything
+	stop    bool          // a Stop waits in system
+}
+
+// A mailbox holds messages of other processes of up to maxWeight bytes, as they stood in
+// their frames, or of lightMessage for each place of its bound if that is more. A message of
+// more bytes than that finds room when no other heavy one waits. Those of at most lightMessage
+// are bounded by their number, and not weighed.
+const (
+	maxWeight    = DefaultBound * lightMessage
+	lightMessage = 16 << 10
+)
+
+// heavyMessage is how a message of more than lightMessage bytes stands in the queue.
+type heavyMessage struct {
+	message any
+	bytes   int
+}
+
+// weightOf returns how many bytes may wait in a mailbox with a bound.
+func weightOf(bound int) int {
+	if bound > math.MaxInt/lightMessage {
+		return math.MaxInt
+	}
+	return max(maxWeight, bound*lightMessage)
 }
 
 var _ actor.Mailbox = (*mailbox)(nil)
@@ -140,15 +169,43 @@ func (m *mailbox) post(ctx context.Context, message any, self bool) error {
 	return m.overflowLocked(ctx, message, m.bound)
 }
 
-// postPeer queues a message of another process, for which every mailbox has a bound.
-// It waits for at most the system's SendWait; after an error the message is the caller's.
-func (m *mailbox) postPeer(message any) error {
+// postPeer queues a message of another process, for which every mailbox has a bound, by
+// number and by the bytes of their frames. It waits for at most the system's SendWait; after
+// an error the message is the caller's.
+func (m *mailbox) postPeer(message any, bytes int) error {
+	if bytes > lightMessage {
+		message = &heavyMessage{message, bytes}
+	}
 	m.mu.Lock()
-	if !m.closed && (m.user.len() < m.peers || isPill(message)) {
+	if !m.closed && (m.roomLocked(message, m.peers) || isPill(message)) {
 		m.pushLocked(message)
 		return nil
 	}
 	return m.overflowLocked(noContext, message, m.peers)
+}
+
+// roomLocked reports whether there is room for message, below bound and by its weight.
+func (m *mailbox) roomLocked(message any, bound int) bool {
+	return m.user.len() < bound && m.bearable(message)
+}
+
+// bearable reports whether there is room for message by its weight.
+func (m *mailbox) bearable(message any) bool {
+	h, ok := message.(*heavyMessage)
+	if !ok {
+		return true
+	}
+	waits := m.heavy.Load()
+	return waits == 0 || waits+int64(h.bytes) <= int64(m.weight)
+}
+
+// unweigh returns the message of an entry that was taken out of the queue.
+func (m *mailbox) unweigh(entry any) any {
+	if h, ok := entry.(*heavyMessage); ok {
+		m.heavy.Add(-int64(h.bytes))
+		return h.message
+	}
+	return entry
 }
 
 // overflowLocked queues message when there is room below bound, or does what the policy
@@ -160,27 +217,19 @@ func (m *mailbox) overflowLocked(ctx context.Context, message any, bound int) er
 			m.mu.Unlock()
 			return m.cell.downError()
 		}
-		if m.user.len() < bound {
+		if m.roomLocked(message, bound) {
 			m.pushLocked(message)
 			return nil
 		}
 		switch m.overflow {
 		case DropOldest:
-			oldest, ok := m.user.pop()
-			if !ok { // the actor was quicker
-				m.pushLocked(message)
-				return nil
-			}
-			m.dropped++
-			m.pushLocked(message)
-			if isPill(oldest) { // what stood before it is handled: now is its time
-				m.cell.stop(normal)
-				return nil
-			}
-			m.cell.dead(oldest, ErrFull)
+			m.dropOldestLocked(message)
 			return nil
 		case DropNewest:
 			m.mu.Unlock()
+			if h, ok := message.(*heavyMessage); ok {
+				message = h.message
+			}
 			m.cell.dead(message, ErrFull)
 			return nil
 		case Fail:
@@ -191,7 +240,7 @@ func (m *mailbox) overflowLocked(ctx context.Context, message any, bound int) er
 		// Said before the last look at the queue: the actor, which takes without
 		// the lock, looks here after it took.
 		m.waiting.Store(true)
-		if m.user.len() < bound {
+		if m.roomLocked(message, bound) {
 			m.pushLocked(message)
 			return nil
 		}
@@ -213,6 +262,28 @@ func (m *mailbox) overflowLocked(ctx context.Context, message any, bound int) er
 	}
 }
 
+// dropOldestLocked queues message in the place of the one that waited longest, or of as many
+// as its weight takes. It unlocks m.mu.
+func (m *mailbox) dropOldestLocked(message any) {
+	var oldest []any
+	for len(oldest) == 0 || !m.bearable(message) {
+		v, ok := m.user.pop()
+		if !ok { // the actor was quicker
+			break
+		}
+		m.dropped++
+		oldest = append(oldest, m.unweigh(v))
+	}
+	m.pushLocked(message)
+	for _, v := range oldest {
+		if isPill(v) { // what stood before it is handled: now is its time
+			m.cell.stop(normal)
+			continue
+		}
+		m.cell.dead(v, ErrFull)
+	}
+}
+
 // isPill says whether message is the end of the actor, in its turn. It is let in
 // above the bound, and never dropped.
 func isPill(message any) bool {
@@ -220,8 +291,19 @@ func isPill(message any) bool {
 	return ok
 }
 
-// pushLocked queues message, wakes the actor and unlocks m.mu.
+// pushLocked queues message, wakes the actor and unlocks m.mu. Of Poison one is queued: it
+// is the last message that the actor takes.
 func (m *mailbox) pushLocked(message any) {
+	switch v := message.(type) {
+	case *actor.PoisonPill:
+		if m.pill {
+			m.mu.Unlock()
+			return
+		}
+		m.pill = true
+	case *heavyMessage:
+		m.heavy.Add(int64(v.bytes))
+	}
 	m.user.push(message)
 	start := m.ready && !m.running && !m.held
 	m.running = m.running || start
@@ -250,10 +332,12 @@ func (m *mailbox) PostSystemMessage(message any) {
 		c.decide(normal)
 	}
 	m.mu.Lock()
-	if c.killed.Load() {
+	_, stop := message.(*actor.Stop)
+	if c.killed.Load() || stop && m.stop { // one that waits is as good as two
 		m.mu.Unlock()
 		return
 	}
+	m.stop = m.stop || stop
 	if _, ok := message.(*actor.Started); ok && !m.ready {
 		m.ready = true
 		m.system = slices.Insert(m.system, 0, message)
@@ -328,6 +412,7 @@ func (m *mailbox) burst() (again bool) {
 func (m *mailbox) next() (message any, system, ok bool) {
 	if m.cur != nil && !m.attention.Load() {
 		if message, ok = m.cur.take(&m.seen); ok {
+			message = m.unweigh(message)
 			if m.waiting.Load() {
 				m.wake()
 			}
@@ -349,12 +434,16 @@ func (m *mailbox) next() (message any, system, ok bool) {
 		if m.system = m.system[:n-1]; n > 1 {
 			m.attention.Store(true)
 		}
+		if _, ok := message.(*actor.Stop); ok {
+			m.stop = false
+		}
 		return message, true, true
 	}
 	if !m.held {
 		if m.cur = m.user.advance(m.cur); m.cur != nil {
 			m.seen = 0
 			if message, ok = m.cur.take(&m.seen); ok {
+				message = m.unweigh(message)
 				m.wakeLocked()
 				return message, false, true
 			}
@@ -398,7 +487,7 @@ func (m *mailbox) close() (queued []any) {
 		if !ok {
 			break
 		}
-		queued = append(queued, v)
+		queued = append(queued, m.unweigh(v))
 	}
 	m.dropped += uint64(len(queued))
 	m.wakeLocked()

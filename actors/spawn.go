@@ -25,6 +25,11 @@ type Spec struct {
 	// Bound is how many user messages may wait in the mailbox. Zero means [DefaultBound]
 	// for those from other processes and no bound for those of this one; math.MaxInt
 	// means no bound.
+	//
+	// Those from other processes are bounded by their bytes too: the mailbox counts as full for
+	// one of more than 16 KiB that would bring such ones to more than 16 MiB together, or to
+	// more than 16 KiB times Bound if that is more. One that is longer than that finds room when
+	// it is the only one.
 	Bound int
 	// Overflow is what happens at the bound.
 	Overflow Overflow
