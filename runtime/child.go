@@ -88,6 +88,7 @@ type child struct {
 type greeting struct {
 	welcome welcome
 	table   *os.File
+	err     error // why the child lacks what the frame brought
 }
 
 func newChild(cfg Config, root *node) *child {
@@ -210,14 +211,13 @@ func (c *child) greet(f *fdipc.Frame) {
 		w.Config = c.config
 	} else if w.ConfigSize > 0 && n >= 0 {
 		if w.Config, err = readConfig(handles[n], w.ConfigSize); err != nil {
-			c.log.Error("no configuration", "err", err)
-			return // the master waits in vain, and says so
+			err = fmt.Errorf("coppice: the configuration that came with the welcome: %w", err)
 		}
 		handles = handles[:n]
 	} else if w.ConfigSize > 0 {
-		c.log.Error("no configuration came with the welcome")
-		return // likewise
+		err = fmt.Errorf("coppice: no configuration came with the welcome: %w", os.NewSyscallError("recvmsg", syscall.EMFILE))
 	}
+	lacks := err
 	var table *os.File
 	if len(handles) == 1 {
 		if table, err = handles[0].File(); err != nil {
@@ -225,7 +225,7 @@ func (c *child) greet(f *fdipc.Frame) {
 		}
 	}
 	select {
-	case c.greeted <- greeting{w, table}:
+	case c.greeted <- greeting{w, table, lacks}:
 	default: // a second welcome changes nothing
 		if table != nil {
 			table.Close()
@@ -315,6 +315,10 @@ func (c *child) run(conn *fdipc.Conn, newPipeline func(welcome) tracing.Pipeline
 	c.wires.add(conn)
 	select {
 	case g := <-c.greeted:
+		if g.err != nil {
+			close(c.set)
+			return farewell{Kind: byeError, Text: g.err.Error()}
+		}
 		c.welcome, c.table = g.welcome, g.table
 	case <-c.ctx.Done():
 		close(c.set)

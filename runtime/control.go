@@ -114,7 +114,7 @@ type farewellKind string
 const (
 	byeNormal   farewellKind = "normal"   // the worker function returned nil
 	byeShutdown farewellKind = "shutdown" // it returned after it was asked to
-	byeError    farewellKind = "error"    // it returned an error
+	byeError    farewellKind = "error"    // it returned an error, or lacks what the master gave it
 	byePanic    farewellKind = "panic"    // it panicked, as a goroutine of the master
 	byeUnfit    farewellKind = "unfit"    // this program cannot be that child
 )

@@ -35,11 +35,11 @@ const maxConfig = 256 << 20
 func (g *generation) handle() (*fdipc.Handle, error) {
 	f, err := g.sharedConfig()
 	if err != nil {
-		return nil, short(err)
+		return nil, err
 	}
 	another, err := duplicate(f)
 	if err != nil {
-		return nil, short(err)
+		return nil, err
 	}
 	h, err := fdipc.HandleOf(another)
 	if err != nil {

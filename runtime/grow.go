@@ -71,12 +71,15 @@ func (rt *Runtime) poolSpec(n *node, p Pool) supervisor.ChildSpec {
 
 // hatch starts the child w of a generation: it has its body, its channel and its place
 // in the book when hatch returns. It lives from then on, and is the caller's to bring
-// up, and to end.
+// up, and to end. What it takes for that is taken here, where it may be short.
 func (rt *Runtime) hatch(ctx context.Context, w welcome, isolation Isolation, gen *generation) (*peer, error) {
 	w.Protocol, w.Tree = protocol, rt.described
 	p := newPeer(rt, w)
-	if isolation == ProcessIsolation {
-		p.shared = gen
+	if isolation == ProcessIsolation && len(w.Config) > inlineConfig {
+		var err error
+		if p.config, err = gen.handle(); err != nil {
+			return nil, starting(w.Name, err)
+		}
 	}
 	rt.hub.number(p)
 	about := p.welcome.process()
@@ -86,6 +89,9 @@ func (rt *Runtime) hatch(ctx context.Context, w welcome, isolation Isolation, ge
 		rt.branchOff(p)
 	} else if err := rt.fork(ctx, p, gen.exe); err != nil {
 		p.telemetry.Ended(tracing.End{At: time.Now()})
+		if p.config != nil {
+			_ = p.config.Close() // a file in memory
+		}
 		return nil, err
 	}
 	rt.hub.book(p)

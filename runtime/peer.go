@@ -54,7 +54,7 @@ type body interface {
 type peer struct {
 	rt      *Runtime
 	welcome welcome
-	shared  *generation           // of a process: where it has a long configuration from
+	config  *fdipc.Handle         // a long configuration for a process; sayWelcome's
 	place   atomic.Pointer[place] // where it sits; a spare's changes once
 	conn    *fdipc.Conn
 	body    body
@@ -359,10 +359,14 @@ func (p *peer) struck() bool {
 }
 
 // sayWelcome sends the first frame: who the child is, the table in which it notes its open
-// spans, if it is to have one, and a configuration that is too long for a frame.
+// spans, if it is to have one, and a configuration that is too long for a frame. To be called
+// once.
 func (p *peer) sayWelcome(ctx context.Context) (err error) {
 	w := p.welcome
 	var handles []*fdipc.Handle
+	if p.config != nil {
+		handles = append(handles, p.config)
+	}
 	defer func() {
 		if err != nil {
 			for _, h := range handles {
@@ -375,16 +379,9 @@ func (p *peer) sayWelcome(ctx context.Context) (err error) {
 		if err != nil {
 			return errors.Join(err, table.Close())
 		}
-		handles = append(handles, h)
+		handles = slices.Insert(handles, 0, h)
 	}
 	if len(w.Config) > inlineConfig {
-		if p.shared != nil {
-			h, err := p.shared.handle()
-			if err != nil {
-				return err
-			}
-			handles = append(handles, h)
-		}
 		w.ConfigSize, w.Config = len(w.Config), nil
 	}
 	return p.conn.Send(ctx, control(frameWelcome, w, handles...))
