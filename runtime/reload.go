@@ -71,7 +71,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	}
 	reloaded := rt.manager.Load().reloading()
 	began, generation := time.Now(), 0 // until it has one
-	defer func() { // also of one that does not begin: systemd waits for it
+	defer func() {                     // also of one that does not begin: systemd waits for it
 		reloaded(err)
 		if err != nil {
 			rt.log.Error("reload failed", "generation", generation, "took", time.Since(began), "err", err)
