@@ -4,6 +4,7 @@ package coppice_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -108,24 +109,118 @@ func askOutside(t *testing.T, path string) {
 // without, the test is skipped.
 func hangDirectory(t *testing.T, dir string) {
 	t.Helper()
-	fuse, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	mountFuse(t, dir) // fuse(4): the first request, which nobody reads, is to be answered before any other
+}
+
+// mountFuse mounts a file system at dir and returns where its requests come, for the test.
+func mountFuse(t *testing.T, dir string) *os.File {
+	t.Helper()
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		t.Skipf("a file system that hangs: /dev/fuse: %v", err)
 	}
-	// fuse(4): the first request, which nobody reads, is to be answered before any other.
-	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse)
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd)
 	if err := unix.Mount("hung", dir, "fuse", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
-		_ = unix.Close(fuse)
+		_ = unix.Close(fd)
 		t.Skipf("a file system that hangs: mount: %v", err)
 	}
+	fuse := os.NewFile(uintptr(fd), "/dev/fuse")
 	t.Cleanup(func() {
-		if err := unix.Close(fuse); err != nil { // what waits gets ENOTCONN
+		if err := fuse.Close(); err != nil { // what waits gets ENOTCONN
 			t.Error(err)
 		}
 		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
 			t.Errorf("unmount: %v", err)
 		}
 	})
+	return fuse
+}
+
+// hangOpen has dir answer whoever looks at a file in it, and no one who opens one: linux/fuse.h.
+func hangOpen(t *testing.T, dir string) {
+	t.Helper()
+	const lookup, forget, getattr, open, start, interrupt = 1, 2, 3, 14, 26, 36
+	fuse := mountFuse(t, dir)
+	attr := func(node uint64) []byte {
+		b := make([]byte, 88) // struct fuse_attr
+		binary.NativeEndian.PutUint64(b, node)
+		mode := uint32(unix.S_IFREG | 0o644)
+		if node == 1 {
+			mode = unix.S_IFDIR | 0o755
+		}
+		binary.NativeEndian.PutUint32(b[60:], mode)
+		binary.NativeEndian.PutUint32(b[64:], 1)
+		return b
+	}
+	go func() { // ends with the test, which closes fuse
+		in := make([]byte, 1<<17)
+		for {
+			n, err := fuse.Read(in)
+			if err != nil || n < 40 {
+				return
+			}
+			out := make([]byte, 16) // struct fuse_out_header
+			copy(out[8:], in[8:16])
+			switch binary.NativeEndian.Uint32(in[4:]) {
+			case open, forget, interrupt:
+				continue
+			case start:
+				var b [64]byte // struct fuse_init_out
+				binary.NativeEndian.PutUint32(b[:], 7)
+				binary.NativeEndian.PutUint32(b[4:], 31)
+				binary.NativeEndian.PutUint32(b[20:], 4096)
+				out = append(out, b[:]...)
+			case lookup:
+				var b [40]byte // struct fuse_entry_out, valid for no time
+				binary.NativeEndian.PutUint64(b[:], 2)
+				out = append(append(out, b[:]...), attr(2)...)
+			case getattr:
+				out = append(append(out, make([]byte, 16)...), attr(binary.NativeEndian.Uint64(in[16:]))...)
+			default:
+				binary.NativeEndian.PutUint32(out[4:], ^uint32(unix.ENOSYS)+1)
+			}
+			binary.NativeEndian.PutUint32(out, uint32(len(out)))
+			if _, err := fuse.Write(out); err != nil && !errors.Is(err, unix.ENOENT) { // it waits no more
+				return
+			}
+		}
+	}()
+}
+
+// TestHungOpen: a file that can be looked at and not be opened holds up no start for longer than
+// that has.
+func TestHungOpen(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hangs")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	hangOpen(t, dir)
+	path := filepath.Join(dir, "file")
+	if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() {
+		t.Fatal(st, err)
+	}
+	for name, program := range map[string]coppice.Process{
+		"file":    {Command: []string{"sleep", "3600"}, Environment: coppice.Environment{Files: []coppice.File{{Name: "in", Path: path}}}},
+		"program": {Command: []string{path}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			program.Name, program.StartTimeout = "child", 50*time.Millisecond
+			ended := make(chan error, 1)
+			go func() { // ends with the start
+				_, err := coppice.Start(context.Background(), coppice.Config{Children: []coppice.ChildSpec{program}})
+				ended <- err
+			}()
+			select {
+			case err := <-ended:
+				if !errors.Is(err, syscall.ETIMEDOUT) || !strings.Contains(err.Error(), path) {
+					t.Errorf("error %v", err)
+				}
+			case <-time.After(runtimetest.Patience):
+				t.Fatal("the start waits for the file system")
+			}
+			noneLeft(t)
+		})
+	}
 }
 
 // TestFileSystemHangs: a directory that the tree has to do with does not answer any
