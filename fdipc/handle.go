@@ -227,11 +227,10 @@ func (h *Handle) toClose() (x toClose, ok bool) {
 	return x, ok || h.fd >= 0
 }
 
-// bound reports whether h is known to hold an address, which is to be free as soon as h is closed. Such a close does not
-// wait.
+// bound reports whether h is known to hold a port, which is to be free as soon as h is closed. Such a close does not
+// wait. That of a Unix listener may: for what its clients have sent to it, descriptors too, is closed with it.
 func (h *Handle) bound() bool {
-	k := h.kind
-	return k == HandleTCPListener || k == HandleUDP || k == HandleUnixListener || k == HandleUnixPacketListener
+	return h.kind == HandleTCPListener || h.kind == HandleUDP
 }
 
 // disposeLocked closes what this side has of h, without waiting for what is behind it.

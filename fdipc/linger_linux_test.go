@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"testing"
 
@@ -84,4 +85,52 @@ func TestReceiverMakesConnectionsLinger(t *testing.T) {
 	}
 	c.Close()
 	fdipctest.Wait(t, "end of the sender's Conn", c.Done())
+}
+
+// TestQueuedInListenerHandle: what a client has queued in a Unix listener, a connection that lingers for an hour, does not hold up
+// the close of a handle on it.
+func TestQueuedInListenerHandle(t *testing.T) {
+	for typ, kind := range map[int]fdipc.HandleKind{unix.SOCK_STREAM: fdipc.HandleUnixListener, unix.SOCK_SEQPACKET: fdipc.HandleUnixPacketListener} {
+		ln, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close() // which ends the wait
+		var fds [3]int   // the listener, its client, what that sends
+		for i, family := range []int{unix.AF_UNIX, unix.AF_UNIX, unix.AF_INET} {
+			typ := typ
+			if family == unix.AF_INET {
+				typ = unix.SOCK_STREAM
+			}
+			if fds[i], err = unix.Socket(family, typ|unix.SOCK_CLOEXEC, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		at := &unix.SockaddrUnix{Name: filepath.Join(t.TempDir(), "s")}
+		err = errors.Join(
+			unix.Bind(fds[0], at), unix.Listen(fds[0], 1), unix.SetNonblock(fds[0], true), unix.Connect(fds[1], at),
+			unix.Connect(fds[2], &unix.SockaddrInet4{Port: ln.Addr().(*net.TCPAddr).Port, Addr: [4]byte{127, 0, 0, 1}}),
+			unix.SetNonblock(fds[2], true),
+		)
+		for err == nil { // until there is no room
+			_, err = unix.Write(fds[2], make([]byte, 1<<16))
+		}
+		if err != unix.EAGAIN {
+			t.Fatal(err)
+		}
+		if err := errors.Join(
+			unix.SetsockoptLinger(fds[2], unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 3600}),
+			unix.Sendmsg(fds[1], []byte("x"), unix.UnixRights(fds[2]), nil, 0),
+			unix.Close(fds[2]), unix.Close(fds[1]),
+		); err != nil {
+			t.Fatal(err)
+		}
+		h := fdipc.HandleFD(fds[0])
+		if k := h.Kind(); k != kind {
+			t.Fatalf("kind %v, want %v", k, kind)
+		}
+		closed := make(chan struct{})
+		go func() { h.Close(); close(closed) }() // ends with ln
+		fdipctest.Wait(t, "close of the handle", closed)
+	}
 }
