@@ -45,7 +45,7 @@ const (
 	maxStrays  = 256 // for what has no peer
 	maxToClose = 256 // descriptors of one peer that wait; its reader waits with those beyond
 	stuckAfter = 50 * time.Millisecond
-	// A peer whose descriptors have held up all of the goroutines for so long, while more than maxToClose wait, is cut off.
+	// A peer whose descriptors have held up all of the goroutines for so long, while more wait, is cut off.
 	closePatience = 2 * time.Second
 )
 
@@ -134,7 +134,7 @@ func (cs *closers) look() {
 	switch stuck := time.Since(cs.began); {
 	case cs.running == 0, cs.running < cs.most && stuck >= cs.stuckAfter:
 		cs.startLocked()
-	case cs.running == cs.most && stuck >= cs.patience && len(cs.waiting) > maxToClose && cs.excess != nil:
+	case cs.running == cs.most && stuck >= cs.patience && cs.excess != nil:
 		go cs.excess(fmt.Errorf("%w: the close of %d of its descriptors does not end, and %d more wait", ErrExcess, cs.running, len(cs.waiting)))
 		return
 	}
