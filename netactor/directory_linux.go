@@ -91,7 +91,9 @@ func (d *directory) link(name string) (target string, err error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
 		return "", nil
 	}
-	if !d.firm || !ours(st.Uid) {
+	// Where others can add names, a link of root's may be a second name that they gave it (link(2)), unless the kernel
+	// forbids that: fs.protected_hardlinks.
+	if !d.firm || !ours(st.Uid) || !d.private && st.Nlink != 1 {
 		return foreignLink, nil
 	}
 	b := make([]byte, unix.PathMax)
@@ -146,13 +148,13 @@ func OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	fail := func(err error) (*os.File, error) { return nil, &fs.PathError{Op: "open", Path: path, Err: err} }
 	for range maxPathLinks {
 		i := strings.LastIndexByte(at, '/')
-		f, target, err := openIn(at[:i+1], at[i+1:], flag, perm)
+		fd, target, err := openIn(at[:i+1], at[i+1:], flag, perm)
 		switch {
 		case err == unix.EEXIST && flag&os.O_EXCL == 0: // it is there by now
 		case err != nil:
 			return fail(err)
-		case f != nil:
-			return f, nil
+		case target == "":
+			return os.NewFile(uintptr(fd), path), nil
 		case target[0] == '/':
 			at = target
 		default:
@@ -163,47 +165,44 @@ func OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 }
 
 // openIn opens a file in a directory; or it returns where a link leads.
-func openIn(dir, name string, flag int, perm fs.FileMode) (f *os.File, target string, err error) {
+func openIn(dir, name string, flag int, perm fs.FileMode) (fd int, target string, err error) {
 	d, err := openDirectory(dir, "open")
 	if err != nil {
-		return nil, "", err
+		return -1, "", err
 	}
 	defer d.close()
-	open := func(name string, flag int) (*os.File, string, error) {
+	open := func(name string, flag int) (int, string, error) {
 		fd, err := unix.Openat(d.fd, name, flag|unix.O_CLOEXEC, uint32(perm.Perm()))
-		if err != nil {
-			return nil, "", err
-		}
-		return os.NewFile(uintptr(fd), name), "", nil
+		return fd, "", err
 	}
 	target, err = d.link(name)
 	switch {
 	case err == unix.ENOENT && flag&os.O_CREATE != 0:
 		return open(name, flag|unix.O_EXCL|unix.O_NOFOLLOW)
 	case err != nil:
-		return nil, "", err
+		return -1, "", err
 	case flag&os.O_EXCL != 0:
-		return nil, "", unix.EEXIST
+		return -1, "", unix.EEXIST
 	case target == foreignLink:
-		return nil, "", fmt.Errorf("a symbolic link that others than root and the master's user can change: %w", unix.ELOOP)
+		return -1, "", fmt.Errorf("a symbolic link that others than root and the master's user can change: %w", unix.ELOOP)
 	case target != "" && d.isProc():
 		return open(name, flag&^os.O_CREATE) // of an open file, which need not have a name
 	case target != "":
-		return nil, target, nil
+		return -1, target, nil
 	}
-	fd, err := unix.Openat(d.fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	file, err := unix.Openat(d.fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, "", err
+		return -1, "", err
 	}
-	defer unix.Close(fd)
+	defer unix.Close(file)
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, "", err
+	if err := unix.Fstat(file, &st); err != nil {
+		return -1, "", err
 	}
 	if !d.private && (st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1) {
-		return nil, "", fmt.Errorf("no regular file, or one with another name, where others than root and the master's user can put it: %w", unix.EPERM)
+		return -1, "", fmt.Errorf("no regular file, or one with another name, where others than root and the master's user can put it: %w", unix.EPERM)
 	}
-	return open(magic(fd), flag&^os.O_CREATE)
+	return open(magic(file), flag&^os.O_CREATE)
 }
 
 func (d *directory) isProc() bool {

@@ -300,6 +300,15 @@ func TestOpenFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	link(t, "other", filepath.Join(roots, "to other"), 0)
+	common := filepath.Join(filepath.Dir(roots), "common")
+	if err := errors.Join(os.Mkdir(common, 0o777), os.Chmod(common, 0o777|os.ModeSticky)); err != nil {
+		t.Fatal(err)
+	}
+	link(t, other, filepath.Join(common, "link"), 0)
+	link(t, other, filepath.Join(roots, "twice"), 0)
+	if err := unix.Linkat(unix.AT_FDCWD, filepath.Join(roots, "twice"), unix.AT_FDCWD, filepath.Join(common, "hard"), 0); err != nil {
+		t.Fatal(err) // as others can without fs.protected_hardlinks
+	}
 	for path, want := range map[string]error{
 		filepath.Join(theirs, "log"):     syscall.ELOOP,
 		filepath.Join(theirs, "hard"):    syscall.EPERM,
@@ -307,6 +316,9 @@ func TestOpenFile(t *testing.T) {
 		filepath.Join(theirs, "new"):     nil,
 		filepath.Join(roots, "to other"): nil,
 		filepath.Join(roots, "log"):      nil,
+		filepath.Join(roots, "twice"):    nil,
+		filepath.Join(common, "link"):    nil,
+		filepath.Join(common, "hard"):    syscall.ELOOP,
 		"/dev/null":                      nil,
 		"/dev/stdout":                    nil,
 	} {
@@ -315,6 +327,9 @@ func TestOpenFile(t *testing.T) {
 			t.Errorf("%s: %v, want %v", path, err, want)
 		}
 		if err == nil {
+			if f.Name() != path {
+				t.Errorf("%s: its name is %q", path, f.Name())
+			}
 			f.Close()
 		}
 	}
