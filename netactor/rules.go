@@ -212,7 +212,7 @@ func (t *tableState) denied(a ask, s *socketState) bool {
 		return false
 	case a.req.byName():
 		return s != nil && !a.rules.allow(s.asked())
-	case a.given == nil && !a.req.Options.privileged() && t.specAt(a.req):
+	case a.given == nil && !a.req.Options.privileged() && t.specAt(a.req) != nil:
 		return false
 	}
 	return !a.rules.allow(a.req)
@@ -221,7 +221,7 @@ func (t *tableState) denied(a ask, s *socketState) bool {
 // asked is the request that s would be allowed by.
 func (s *socketState) asked() Request {
 	r := s.req
-	if internet(r.Network) {
+	if internet(r.Network) && s.phase == open {
 		r.Address = s.numbered()
 	}
 	return r
@@ -229,6 +229,9 @@ func (s *socketState) asked() Request {
 
 // ofSpec reports whether s is a listener of the tree's own, or about to be.
 func (s *socketState) ofSpec() bool {
+	if s.spec {
+		return true
+	}
 	for _, o := range s.owners {
 		if o.spec {
 			return true
@@ -237,9 +240,26 @@ func (s *socketState) ofSpec() bool {
 	return slices.ContainsFunc(s.asks, func(a ask) bool { return a.worker == 0 })
 }
 
-// specAt reports whether the tree has a listener that asks for the same socket as r.
-func (t *tableState) specAt(r Request) bool {
-	return slices.ContainsFunc(t.specs, func(spec Request) bool { return !spec.byName() && spec.key() == r.key() })
+// specAt returns the request of the tree's listener that asks for the same socket as r, or nil.
+func (t *tableState) specAt(r Request) *Request {
+	i := slices.IndexFunc(t.specs, func(spec Request) bool { return !spec.byName() && spec.key() == r.key() })
+	if i < 0 {
+		return nil
+	}
+	return &t.specs[i]
+}
+
+// settingsOfSpec has a socket of the tree's own, which a worker asks for before it is open, opened as the tree
+// wants it. A port of the kernel's choice is another one for each.
+func (t *tableState) settingsOfSpec(a *ask) (ok bool) {
+	spec := t.specAt(a.req)
+	if spec == nil || a.worker == 0 || a.given != nil || a.req.port() == 0 {
+		return false
+	}
+	packet := a.req.Packet // of a descriptor
+	a.req = *spec
+	a.req.Packet = packet
+	return true
 }
 
 // reserved reports whether the name that a worker gives to what it opens is that of a listener of the tree,
@@ -254,7 +274,7 @@ func (t *tableState) reserved(a ask) bool {
 // that has its name alone, and is known by its address once it is open.
 func resolvedSpecs(specs []Request) (out []Request) {
 	for _, r := range specs {
-		known := Request{Name: r.Name, FD: r.FD, Network: r.Network, Address: r.Address}
+		known := r
 		if internet(r.Network) {
 			host, port, err := net.SplitHostPort(r.Address)
 			var a netip.Addr

@@ -2,6 +2,7 @@ package netactor
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
 	"syscall"
@@ -137,5 +138,74 @@ func TestRulesOfTree(t *testing.T) {
 	err := reply{Errno: int(syscall.EACCES), Denied: "tcp4 127.0.0.1:83"}.err("tcp", nil)
 	if !errors.Is(err, ErrListenDenied) || !errors.Is(err, syscall.EACCES) || !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "Pool.Listen") {
 		t.Error(err)
+	}
+}
+
+// TestSpecFirstAskedByWorker: a worker that asks for a listener of the tree before that is open gets it as the tree wants it, not
+// as the worker does; and by its name and address so do others.
+func TestSpecFirstAskedByWorker(t *testing.T) {
+	m := newMaster(t)
+	spec := Request{Name: "admin", Network: "unix", Address: "/run/admin", Mode: 0o600, Policy: RoundRobin, Credentials: true, Backlog: 5, Limits: Limits{PerWorker: 7}}
+	m.s.specs = resolvedSpecs([]Request{spec})
+	none := &ListenRules{None: true}
+	for i, rules := range []*ListenRules{none, none, nil} {
+		m.s.addWorker(Worker{ID: uint64(i + 1), Pool: fmt.Sprint(i)})
+		r := Request{Network: "unix", Address: "/run/admin", Mode: 0o777, Policy: Shared}
+		if i == 1 {
+			r = Request{Name: "admin"}
+		}
+		effects := m.s.listen(ask{worker: uint64(i + 1), owner: fmt.Sprint(i), seq: uint64(i + 1), req: r, rules: rules})
+		if i == 0 && (len(effects) != 1 || effects[0].do != doOpen || effects[0].req != spec) {
+			t.Errorf("asked is %+v, want to open %+v", effects, spec)
+		}
+		m.do(effects)
+		if r := m.reply[uint64(i+1)]; r.Errno != 0 || r.Number != 1 || r.Policy != RoundRobin {
+			t.Errorf("worker %d is told %+v", i+1, r)
+		}
+	}
+	m.do(m.s.listen(ask{owner: "admin", seq: 1000, req: spec}))
+	if r := m.reply[1000]; r.Errno != 0 || r.Number != 1 {
+		t.Errorf("the tree is told %+v", r)
+	}
+}
+
+// TestAllowedWhilePending: a rule that allows an address allows who asks for it by name also while it is being opened.
+func TestAllowedWhilePending(t *testing.T) {
+	m := newMaster(t)
+	rules := &ListenRules{Allow: []ListenRule{{Network: "tcp", Address: "127.0.0.1", Ports: "9000"}}}
+	for id := range uint64(2) {
+		m.s.addWorker(Worker{ID: id + 1, Pool: "web"})
+	}
+	effects := m.s.listen(ask{worker: 1, owner: "other", seq: 1, req: Request{Name: "inner", Network: "tcp4", Address: "127.0.0.1:9000"}})
+	m.do(m.s.listen(ask{worker: 2, owner: "web", seq: 2, req: Request{Name: "inner"}, rules: rules}))
+	m.do(effects)
+	if r := m.reply[2]; r.Errno != 0 || r.Number != 1 {
+		t.Errorf("it is told %+v", r)
+	}
+}
+
+// TestOpeningBound: a pool whose Unix sockets are not opened, as of a file system that does not answer, gets EAGAIN beyond a bound,
+// and others do not.
+func TestOpeningBound(t *testing.T) {
+	m := newMaster(t)
+	m.worker(1, 0)
+	m.s.addWorker(Worker{ID: 2, Pool: "other"})
+	at := func(worker uint64, owner string, i int) []effect {
+		m.seq++
+		return m.s.listen(ask{worker: worker, owner: owner, seq: m.seq, req: Request{Network: "unix", Address: fmt.Sprint("/run/", i)}})
+	}
+	var open []effect
+	for i := range maxOpening {
+		open = append(open, at(1, "web", i)...)
+	}
+	if m.do(at(1, "web", maxOpening)); errno(m.reply[m.seq]) != syscall.EAGAIN {
+		t.Errorf("one more: %+v", m.reply[m.seq])
+	}
+	if e := at(2, "other", maxOpening); len(e) != 1 || e[0].do != doOpen {
+		t.Errorf("another pool's: %+v", e)
+	}
+	m.do(open)
+	if m.do(at(1, "web", maxOpening+1)); m.reply[m.seq].Errno != 0 {
+		t.Errorf("once they are open: %+v", m.reply[m.seq])
 	}
 }

@@ -23,6 +23,7 @@ type socket struct {
 	fd   int
 	path string // the Unix path, as it was asked for
 	at   *place // where its file stands, which is removed at the end; nil without one
+	mending
 }
 
 // openSocket opens the socket of r, which is resolved and valid. The
@@ -291,17 +292,39 @@ func (s *socket) handle() (*fdipc.Handle, error) {
 }
 
 // close closes the master's copy. The file of a Unix socket is removed first, if it is still the one that was
-// created, or adopted.
+// created, or adopted. The close of a Unix socket may wait, for what its clients have queued in it is closed with
+// it, descriptors too; and so may the file system.
 func (s *socket) close() {
-	if at := s.at; at != nil {
-		s.at = nil
-		inTime(func() {
-			at.remove()
-			at.close()
-		})
-	}
+	s.removeFile()
 	_ = unix.Close(s.fd)
 	s.fd = -1
+}
+
+func (s *socket) removeFile() {
+	if s.at != nil {
+		s.at.remove()
+		s.at.close()
+		s.at = nil
+	}
+}
+
+// closeAside is close without a wait: a port is free when it returns, and the rest is done aside.
+func (s *socket) closeAside() {
+	if domain, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || domain != unix.AF_UNIX {
+		s.close()
+		return
+	}
+	old := &socket{at: s.at}
+	fd := fdipc.HandleFD(s.fd)
+	s.fd, s.at = -1, nil
+	if old.at == nil {
+		_ = fd.Close() // which does not wait
+		return
+	}
+	aside.remove(s.path, func() {
+		old.removeFile()
+		_ = fd.Close()
+	})
 }
 
 // receiveSocket claims a listening socket that a worker sent. The handle is
@@ -317,7 +340,7 @@ func receiveSocket(h *fdipc.Handle) (*socket, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("listen", syscall.EINVAL)
 	}
-	defer f.Close()
+	defer func() { go f.Close() }() // ends when what is queued in it is closed, should it be the last copy
 	rc, err := f.SyscallConn()
 	if err != nil {
 		return nil, os.NewSyscallError("listen", syscall.EINVAL)

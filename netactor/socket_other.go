@@ -17,6 +17,7 @@ type socket struct {
 	ln   net.Listener
 	pc   net.PacketConn // in place of ln
 	path string
+	mending
 }
 
 // openSocket opens the socket of r, which is resolved and valid. The
@@ -107,6 +108,8 @@ func (s *socket) adopt() {}
 func (s *socket) listening() bool { return true }
 
 func (s *socket) relisten(Request) error { return errors.ErrUnsupported }
+
+func (s *socket) closeAside() { s.close() }
 
 func (s *socket) close() {
 	if s.pc == nil {

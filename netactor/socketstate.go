@@ -20,7 +20,9 @@ type socketState struct {
 	parked bool   // pending: waits for a closing socket to free the port
 	freed  uint64 // pending: as it was when the opening began
 	paused bool
-	given  bool // a worker opened it
+	given  bool   // a worker opened it
+	spec   bool   // it is the tree's own, though a worker asked first
+	first  string // the owner that asked first
 	asks   []ask
 	keys   []string // its key, and the alias of the port it got
 	owners map[string]*ownership
@@ -78,38 +80,40 @@ type ask struct {
 }
 
 // effect is one thing to do. The driver does them in the order given, and tells
-// the state about the outcome of an open before it does the next, but for a socket that
-// is a file: of that it tells in its own time.
+// the state about the outcome of an open before it does the next, but for a Unix
+// socket: of that it tells in its own time.
 type effect struct {
 	do     action
 	number uint64
 	req    Request // doOpen
-	given  *socket // doOpen, doOpened, doDiscard
+	given  *socket // doOpen, doOpened, doReopened, doDiscard
+	old    *socket // doReopened: in place of which given is
 	ask    ask     // doReply
-	reply  reply   // doReply, doOpened
+	reply  reply   // doReply, doOpened, doReopened
 	worker uint64  // doTell, doRenew
 	renew  bool    // doPublish: in place of the one it has
-	member int     // doReply, doRenew, doRetire: which socket of a ReusePort listener
+	member int     // doReply, doRenew, doRetire, doReopened: which socket of a ReusePort listener
 	tries  int     // the driver's: how often it has failed for want of something
 }
 
 type action uint8
 
 const (
-	doOpen    action = iota // open the socket of req, or take given; then call opened
-	doOpened                // take the outcome of a doOpen; then call opened
-	doReply                 // answer ask; with a duplicate of the socket when the worker is to accept itself
-	doPublish               // send the socket to the listener process
-	doShut                  // tell the listener process to drain and close its copy
-	doClose                 // close the master's copy, remove the path
-	doPause                 // tell whoever accepts to pause, or to resume: the listener process, or worker
-	doTell                  // tell a worker that the listener is closed
-	doRetire                // close the master's copy of one member
-	doRepair                // see to it that the socket listens; then call repaired
-	doRenew                 // send a worker its socket again
-	doEnd                   // stop watching: everything is closed
-	doDiscard               // close given
-	doWatch                 // the driver's: begin to watch, which has failed before
+	doOpen     action = iota // open the socket of req, or take given; then call opened
+	doOpened                 // take the outcome of a doOpen; then call opened
+	doReopened               // the driver's: take the outcome of opening a socket again that was shut down
+	doReply                  // answer ask; with a duplicate of the socket when the worker is to accept itself
+	doPublish                // send the socket to the listener process
+	doShut                   // tell the listener process to drain and close its copy
+	doClose                  // close the master's copy, remove the path
+	doPause                  // tell whoever accepts to pause, or to resume: the listener process, or worker
+	doTell                   // tell a worker that the listener is closed
+	doRetire                 // close the master's copy of one member
+	doRepair                 // see to it that the socket listens; then call repaired
+	doRenew                  // send a worker its socket again
+	doEnd                    // stop watching: everything is closed
+	doDiscard                // close given
+	doWatch                  // the driver's: begin to watch, which has failed before
 )
 
 // refuse answers a with an error, and closes what came with it.

@@ -71,6 +71,9 @@ func NewTable(cfg TableConfig) *Table {
 	}
 	state := newTableState()
 	state.specs = resolvedSpecs(cfg.Listeners)
+	for i := range state.specs {
+		state.specs[i].user = cfg.user(state.specs[i])
+	}
 	return &Table{
 		gate:    gate{logger: cfg.Logger},
 		repairs: make(map[uint64]*repairing),
@@ -81,6 +84,15 @@ func NewTable(cfg TableConfig) *Table {
 		stats:   make(map[uint64]chan []byte),
 		sockets: make(map[memberKey]*socket),
 	}
+}
+
+// user returns the user's functions for a listener of the tree, or nil.
+func (cfg TableConfig) user(r Request) *Functions {
+	if r.Functions == "" || cfg.Functions == nil {
+		return nil
+	}
+	f := cfg.Functions(r.Functions)
+	return &f
 }
 
 // Attach says that a listener process is there, with the Conn to it. It is sent
@@ -143,10 +155,7 @@ func (t *Table) Open(ctx context.Context, owner string, r Request) (net.Addr, er
 	if err != nil {
 		return nil, err
 	}
-	if r.Functions != "" && t.cfg.Functions != nil {
-		f := t.cfg.Functions(r.Functions)
-		r.user = &f
-	}
+	r.user = t.cfg.user(r)
 	ch := make(chan reply, 1)
 	var seq uint64
 	t.step(func() []effect {
@@ -172,6 +181,7 @@ func (t *Table) Open(ctx context.Context, owner string, r Request) (net.Addr, er
 // owns are closed; workers that still have them open are told.
 func (t *Table) StopOwner(owner string) {
 	t.step(func() []effect { return t.state.stopOwner(owner) })
+	aside.removed(removalTimeout)
 }
 
 // Remove closes a socket for everybody. Workers that have it open are told. It is false if there is no
@@ -182,6 +192,7 @@ func (t *Table) Remove(number uint64) (ok bool) {
 		ok = s != nil && s.phase == open
 		return t.state.remove(number)
 	})
+	aside.removed(removalTimeout)
 	return ok
 }
 
@@ -314,5 +325,6 @@ func (t *Table) Close() error {
 		return append(out, effect{do: doEnd})
 	})
 	t.ended.Wait() // the watcher
+	aside.removed(lastTimeout)
 	return nil
 }

@@ -33,23 +33,26 @@ func (t *Table) step(f func() []effect) {
 
 // perform does one effect. What it returns is to be called under the lock.
 func (t *Table) perform(e effect) (then func() []effect) {
-	if e.tries > 0 && e.do != doOpened {
+	isAside := e.do == doOpen && local(e.req.Network) && (e.tries == 0 || t.pending(e.number))
+	if e.tries > 0 && !isAside { // then doOpened is the end of the try
 		t.waiting--
 		defer t.retried()
 	}
 	switch e.do {
 	case doOpen:
+		if isAside {
+			t.openAside(e)
+			return nil
+		}
 		if e.tries > 0 && !t.pending(e.number) {
 			return nil // nothing waits for it any more
-		}
-		if e.req.onFile() {
-			go t.openAside(e) // ends when the file system answers
-			return nil
 		}
 		s, r := t.openSocket(e)
 		return t.opened(e, s, r)
 	case doOpened:
 		return t.opened(e, e.given, e.reply)
+	case doReopened:
+		return t.reopened(e)
 	case doReply:
 		t.answer(e)
 	case doPublish:
@@ -72,12 +75,18 @@ func (t *Table) perform(e effect) (then func() []effect) {
 	case doTell:
 		t.tell(t.conn(e.worker), &fdipc.Frame{Kind: KindShut, Target: e.number})
 	case doClose:
-		for key := range t.sockets {
-			if key.number == e.number {
-				t.drop(key)
+		var after []effect
+		for key, s := range t.sockets {
+			if key.number != e.number {
+				continue
 			}
+			if !s.now { // or reopened sees to them
+				after = append(after, s.after...)
+			}
+			t.drop(key)
 		}
 		delete(t.repairs, e.number)
+		return func() []effect { return t.unserved(after, reply{Errno: int(syscall.ECANCELED), Call: "listen"}) }
 	case doRetire:
 		if s := t.sockets[memberKey{e.number, e.member}]; s != nil && s.packets() {
 			t.gate.warn("the socket of a worker that is not replaced is closed: what is queued in it is lost", "listener", t.title(e.number))
@@ -87,7 +96,7 @@ func (t *Table) perform(e effect) (then func() []effect) {
 		}
 		t.drop(memberKey{e.number, e.member})
 	case doDiscard:
-		e.given.close()
+		e.given.closeAside()
 	}
 	return nil
 }
@@ -139,7 +148,7 @@ func (t *Table) opened(e effect, s *socket, r reply) (then func() []effect) {
 		closed := t.closed
 		t.mu.Unlock()
 		if closed { // while it was being opened
-			s.close()
+			s.closeAside()
 			return nil
 		}
 		t.keep(memberKey{number, 0}, s)
@@ -166,6 +175,9 @@ func (t *Table) answer(e effect) {
 			"pool", a.owner, "worker", a.worker, "asked", e.reply.Denied)
 	}
 	if e.reply.Errno == 0 && !e.reply.Policy.dispatched() {
+		if t.waitsFor(memberKey{e.number, e.member}, e) {
+			return
+		}
 		h, err := t.member(memberKey{e.number, e.member})
 		if err != nil && t.again(e, err, maxTries) {
 			return
@@ -200,6 +212,9 @@ func (t *Table) publish(e effect) {
 		o.Pool = max(o.Pool, owner)
 	}
 	t.mu.Unlock()
+	if t.waitsFor(memberKey{number, 0}, e) {
+		return
+	}
 	h, err := t.member(memberKey{number, 0})
 	if err != nil && t.again(e, err, 0) {
 		return

@@ -55,7 +55,7 @@ func (t *Table) drop(key memberKey) {
 	if t.hangups != nil {
 		t.hangups.remove(s)
 	}
-	s.close()
+	s.closeAside()
 }
 
 // member returns a handle on a duplicate of a socket; a further member of a ReusePort listener is
@@ -115,10 +115,11 @@ func (t *Table) repair(number uint64) (then func() []effect) {
 	again := !r.last.IsZero()
 	r.last = now
 	var err error
-	did := false
+	mended := true
 	var evict []int // members that are packet sockets
 	for key, s := range t.sockets {
-		if key.number != number || s.listening() {
+		if key.number != number || s.now || !s.gone() && s.listening() {
+			mended = mended && !s.now
 			continue
 		}
 		if s.packets() {
@@ -126,10 +127,10 @@ func (t *Table) repair(number uint64) (then func() []effect) {
 		}
 		e := t.relisten(key, s)
 		err = errors.Join(err, e)
-		did = true
+		mended = mended && !s.now
 		t.gate.warn("a listening socket was shut down, listening again", "listener", t.title(number), "err", e)
 	}
-	if did && again {
+	if again {
 		r.pause = min(2*r.pause, maxRepair)
 	}
 	if err != nil {
@@ -139,7 +140,7 @@ func (t *Table) repair(number uint64) (then func() []effect) {
 		for _, index := range evict {
 			out = append(out, t.state.evict(number, index)...)
 		}
-		if err == nil {
+		if err == nil && mended {
 			out = append(out, t.state.repaired(number)...)
 		}
 		return out
@@ -162,7 +163,8 @@ func (t *Table) later(number uint64, r *repairing, wait time.Duration) {
 	})
 }
 
-// relisten makes a socket listen that does not any more. One of our own making is replaced: whoever shut the old one
+// relisten makes a socket listen that does not any more; that of a Unix socket goes on aside, and reopened takes in
+// the outcome. One of our own making is replaced: whoever shut the old one
 // down may do so again at any moment, and what it accepted after that would be shut down from birth. One
 // that was given to us stays, for others may have it too, unless it cannot listen.
 func (t *Table) relisten(key memberKey, s *socket) error {
@@ -186,10 +188,14 @@ func (t *Table) relisten(key memberKey, s *socket) error {
 		return nil
 	}
 	r.FD, r.joins = 0, r.Policy == ReusePort
-	t.drop(key) // its path must be free, and its port
-	fresh, err := openInTime(r)
+	t.drop(key)        // its path must be free, and its port
+	t.sockets[key] = s // closed: it is tried again
+	if local(r.Network) {
+		t.reopenAside(key, s, r)
+		return nil
+	}
+	fresh, err := openSocket(r)
 	if err != nil {
-		t.sockets[key] = s // closed: it is tried again
 		return err
 	}
 	t.keep(key, fresh)
@@ -209,6 +215,9 @@ func (t *Table) title(number uint64) string {
 func (t *Table) renew(e effect) {
 	p := t.conn(e.worker)
 	if p == nil {
+		return
+	}
+	if t.waitsFor(memberKey{e.number, e.member}, e) {
 		return
 	}
 	h, err := t.member(memberKey{e.number, e.member})

@@ -73,8 +73,12 @@ func (t *tableState) listen(a ask) []effect {
 		}
 		return refuse(a, "listen", syscall.ENOENT) // a name that nobody has opened
 	}
+	if a.worker != 0 && local(a.req.Network) && t.opening(a.owner) >= maxOpening {
+		return refuse(a, "bind", syscall.EAGAIN)
+	}
 	t.last++
-	s = &socketState{number: t.last, req: a.req, freed: t.freed, asks: []ask{a}, owners: make(map[string]*ownership)}
+	spec := t.settingsOfSpec(&a)
+	s = &socketState{number: t.last, req: a.req, spec: spec, first: a.owner, freed: t.freed, asks: []ask{a}, owners: make(map[string]*ownership)}
 	t.sockets[s.number] = s
 	t.claimKey(s, a.req.key())
 	if a.req.Name != "" {
@@ -88,6 +92,20 @@ func (t *tableState) listen(a ask) []effect {
 // maxSockets bounds what one worker may have open and ask for at a time, so that one that
 // has gone wrong does not use up the descriptors of all.
 const maxSockets = 1024
+
+// maxOpening bounds the Unix sockets of one pool that are being opened at a time: a file system that does not answer keeps
+// a thread for each.
+const maxOpening = 64
+
+// opening is how many Unix sockets are being opened that the workers of a pool ask for.
+func (t *tableState) opening(owner string) (n int) {
+	for _, s := range t.sockets {
+		if s.phase == pending && local(s.req.Network) && s.first == owner {
+			n++
+		}
+	}
+	return n
+}
 
 // has is how many sockets a worker has open or waits for.
 func (t *tableState) has(worker uint64) (n int) {

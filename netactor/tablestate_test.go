@@ -60,7 +60,7 @@ func (m *master) do(effects []effect) {
 			m.log = append(m.log, fmt.Sprintf("tell %d of %d", e.worker, e.number))
 		case doDiscard:
 			m.log = append(m.log, "discard")
-		case doOpened, doPause, doRetire, doRepair, doRenew, doEnd, doWatch:
+		case doOpened, doReopened, doPause, doRetire, doRepair, doRenew, doEnd, doWatch:
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,44 +23,70 @@ func openUnix(r Request) (*socket, error) {
 		return nil, err
 	}
 	if strings.HasPrefix(r.Address, "@") {
-		err = os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrUnix{Name: r.Address}))
-	} else {
-		err = s.bindPath(r)
+		if err := s.bindAbstract(r); err != nil {
+			s.close()
+			return nil, err
+		}
+		return s.serve(r)
 	}
+	at, err := s.bindPath(r)
 	if err != nil {
 		s.close()
 		return nil, err
 	}
-	return s.serve(r)
+	if s, err = s.serve(r); err != nil {
+		at.remove()
+		at.close()
+		return nil, err
+	}
+	s.path, s.at = r.Address, at
+	return s, nil
 }
 
-// bindPath binds s at the path of r, and takes note of the file. Its mode is set before s listens, so
+// An abstract name is taken until the last copy of its socket is closed, for which nothing waits: so it is
+// asked for again and again for a while, some 250 ms.
+const (
+	nameTries = 25
+	namePause = 10 * time.Millisecond
+)
+
+// bindAbstract binds s at the abstract name of r. It may wait for that to be free.
+func (s *socket) bindAbstract(r Request) (err error) {
+	for range nameTries {
+		if err = unix.Bind(s.fd, &unix.SockaddrUnix{Name: r.Address}); !errors.Is(err, unix.EADDRINUSE) {
+			break
+		}
+		time.Sleep(namePause)
+	}
+	return os.NewSyscallError("bind", err)
+}
+
+// bindPath binds s at the path of r. It returns where the file is. Its mode is set before s listens, so
 // that nobody connects in between.
-func (s *socket) bindPath(r Request) error {
+func (s *socket) bindPath(r Request) (*place, error) {
 	at, err := placeOf(r.Address, "bind")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	sa := &unix.SockaddrUnix{Name: at.address(r.Address)}
 	err = unix.Bind(s.fd, sa)
 	if errors.Is(err, unix.EADDRINUSE) && r.Ordinal == 0 {
 		if err := at.removeStale(); err != nil {
 			at.close()
-			return err
+			return nil, err
 		}
 		err = unix.Bind(s.fd, sa)
 	}
 	if err != nil {
 		at.close()
-		return os.NewSyscallError("bind", err)
+		return nil, os.NewSyscallError("bind", err)
 	}
 	if err := at.own(r); err != nil {
 		at.remove()
 		at.close()
-		return err
+		return nil, err
 	}
-	s.path, s.at = r.Address, at
-	return nil
+	return at, nil
 }
 
 // adopt takes charge of the file of a Unix socket that a worker has made and the kernel calls by
