@@ -23,9 +23,12 @@ const (
 	codecCBOR  byte = 1 // RFC 8949; the type's name is that given to RegisterType
 )
 
-// maxElements is how many elements an array, a slice or a map of a message may have, strings
-// and byte slices apart: an element of one byte may take 24 times that in memory.
+// maxElements is how many elements one array, slice or map of a message may have, strings and
+// byte slices apart. What all of them may take together is bounded in footprint.go.
 const maxElements = 1 << 20
+
+// maxNesting is how deep arrays and maps of a message may be nested.
+const maxNesting = 64
 
 // codec encodes and decodes a registered type.
 type codec struct {
@@ -72,7 +75,9 @@ func registered() *typeTable {
 // and time.Duration are registered.
 //
 // A slice or a map has at most 1,048,576 elements, nested at most 64 deep; a []byte or a
-// string is bounded by the message alone. What has more is [ErrMalformed].
+// string is bounded by the message alone. Decoded, a message may take 64 MiB of memory, or 16
+// times its length if that is more, by the sizes of its slices' elements, its maps' entries and
+// what its pointers point to. What has more is [ErrMalformed].
 //
 // It panics, as gob.Register does, when the name or the type is registered
 // otherwise, or when T is an interface, a function or a channel.
@@ -90,15 +95,16 @@ func RegisterType[T any](name string) {
 		panic(fmt.Sprintf("actors: RegisterType[%s]: a %s can not cross processes", typ, elem.Kind()))
 	}
 	c := &codec{name: name, head: appendString([]byte{codecCBOR}, name), typ: typ, shape: shapeOf(typ), append: appendCBOR}
+	unmarshal := decoderOf(typ)
 	if typ.Kind() == reflect.Pointer {
 		c.decode = func(b []byte) (any, error) {
 			v := reflect.New(elem).Interface()
-			return v, decoding.Unmarshal(b, v)
+			return v, unmarshal(b, v)
 		}
 	} else {
 		c.decode = func(b []byte) (any, error) {
 			var v T
-			err := decoding.Unmarshal(b, &v)
+			err := unmarshal(b, &v)
 			return v, err
 		}
 	}
@@ -139,12 +145,12 @@ func init() {
 	RegisterType[time.Duration]("duration")
 }
 
-// Times keep nanoseconds and zone. What a peer sends is bounded by its length:
-// the decoder checks the whole before it allocates.
+// Times keep nanoseconds and zone. The decoder checks that the whole is well-formed before it
+// allocates; what it may allocate then is bounded by decoderOf.
 var (
 	encoding = must(cbor.EncOptions{Time: cbor.TimeRFC3339Nano}.EncMode())
 	decoding = must(cbor.DecOptions{
-		MaxNestedLevels:   64,
+		MaxNestedLevels:   maxNesting,
 		MaxArrayElements:  maxElements,
 		MaxMapPairs:       maxElements,
 		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
