@@ -41,6 +41,7 @@ type crew struct {
 	notes    []note                  // what happened before
 	rolling  int                     // the generation of the roll that goes on; 0 = none
 	fallen   map[pool.Worker]*member // of rolling, ended: one of them may be why it fails
+	tellings map[int]time.Time       // when a slot's worker was told to end by a signal
 	unscaled error                   // why the latest slot that was added did not come up
 
 	generation atomic.Int64 // that all slots have, or are to have
@@ -86,7 +87,7 @@ func newCrew(rt *Runtime, path string, role role, p Pool) *crew {
 		rt: rt, path: path, role: role, pool: p, began: time.Now(),
 		members: map[pool.Worker]*member{}, seats: map[int]*seat{}, starts: map[int][]chan<- started{},
 		counts: map[int]int{}, answers: map[pool.EffectKind][]chan<- pool.Effect{},
-		fallen: map[pool.Worker]*member{}, supplied: make(chan struct{}), gone: make(chan struct{}),
+		fallen: map[pool.Worker]*member{}, tellings: map[int]time.Time{}, supplied: make(chan struct{}), gone: make(chan struct{}),
 	}
 	c.limit, c.end = context.WithCancel(context.Background())
 	return c

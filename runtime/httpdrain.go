@@ -168,7 +168,7 @@ func (d *httpDrain) cutSome(n int) {
 			return
 		}
 		if (st == http.StateIdle || st == http.StateNew) && !readable(c) {
-			_ = c.Close()
+			closeBelow(c)
 			d.force(1)
 			delete(d.conns, c)
 			n--
@@ -188,12 +188,23 @@ func (d *httpDrain) cutIdle() {
 	d.over = true
 	for c, st := range d.conns {
 		switch st {
-		case http.StateNew: // Shutdown would wait 5 s for its request
-			_ = c.Close()
-			d.force(1)
-		case http.StateIdle:
+		case http.StateNew, http.StateIdle: // Shutdown would wait 5 s for a new one's request
+			closeBelow(c)
 			d.force(1)
 		case http.StateActive, http.StateClosed, http.StateHijacked:
 		}
 	}
+}
+
+// closeBelow closes what is below c: the close of a tls.Conn waits, up to 5 s, for a client that
+// does not read. That of c, by package http, finds it closed.
+func closeBelow(c net.Conn) {
+	for {
+		wrapper, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		c = wrapper.NetConn()
+	}
+	_ = c.Close()
 }

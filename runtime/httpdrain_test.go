@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -254,6 +255,63 @@ func TestDrainFade(t *testing.T) {
 	if d.c.drain.Err() != nil {
 		t.Error("the drain took until its deadline")
 	}
+}
+
+// TestDrainOfClosesThatWait: connections whose close takes its time, as that of TLS does for a client that
+// does not read, hold up neither the drain nor the requests of others.
+func TestDrainOfClosesThatWait(t *testing.T) {
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	var wait atomic.Bool
+	d := serveDrained(t, &http.Server{Handler: http.HandlerFunc(ok)}, func(ln net.Listener) net.Listener {
+		return slowClosing{ln, &wait, release}
+	})
+	wait.Store(true)
+	for range 3 {
+		c := d.dial()
+		c.ask("/")
+		c.answer()
+	}
+	wait.Store(false)
+	asking := d.dial()
+	asking.ask("/")
+	asking.answer()
+	d.drain()
+	d.c.endKeep()
+	asking.closed()
+	if n := d.end(); n != 4 {
+		t.Errorf("%d connections forced, want 4", n)
+	}
+}
+
+// slowClosing accepts connections that, if wait says so by then, are closed when they are released.
+type slowClosing struct {
+	net.Listener
+	wait    *atomic.Bool
+	release chan struct{}
+}
+
+func (l slowClosing) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil && l.wait.Load() {
+		c = &slowToClose{Conn: c, release: l.release}
+	}
+	return c, err
+}
+
+type slowToClose struct {
+	net.Conn
+	release chan struct{}
+}
+
+func (c *slowToClose) NetConn() net.Conn { return c.Conn }
+
+// Close waits, if the connection below it is open, as that of a tls.Conn does.
+func (c *slowToClose) Close() error {
+	if c.SetDeadline(time.Time{}) == nil {
+		<-c.release
+	}
+	return c.Conn.Close()
 }
 
 func TestIdleTimes(t *testing.T) {

@@ -31,7 +31,8 @@ func Serve(n int, fn WorkerFunc) {
 // The signals of the master:
 //
 //	SIGTERM, SIGINT  shut down in order (Runtime.Shutdown); the second one kills what is left and exits with 1,
-//	                 but for a SIGTERM within 1 s of the first, which is the same order by another sender
+//	                 but for a SIGTERM within 1 s of the first, or the first again within 0.1 s, which is the
+//	                 same order by another sender
 //	SIGQUIT          print the stacks of the master's goroutines, and shut down like SIGTERM
 //	SIGHUP           reload (Runtime.Reload); one that comes meanwhile waits
 //	SIGTTIN, SIGTTOU one worker more, or less, in the only pool, or the first of several (Runtime.Scale)

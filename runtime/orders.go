@@ -36,12 +36,23 @@ func (c *crew) onOrder(m *member, p *peer) func(signal string) {
 }
 
 // endByOrder ends a worker because an operator said so: as if it were due, which is no
-// failure; one that no restart would follow drains, and nobody takes its place.
+// failure; one that no restart would follow drains, and nobody takes its place. A worker that is told
+// so soon after the one before it in its slot is no operator's affair: it may tell itself. It ends, and
+// what follows counts, as it always does by OTP's rules.
 func (c *crew) endByOrder(m *member) {
-	if c.pool.Restart == supervisor.Permanent {
+	if c.pool.Restart == supervisor.Permanent && !c.pool.OTP && !c.toldAgain(m) {
 		c.due(m, "signal")
 		return
 	}
 	m.peer.Stop()
 	m.peer.unlessEnded(c.pool.Shutdown, m.peer.Kill)
+}
+
+// toldAgain reports whether a worker of m's slot was told to end within the pool's period before.
+func (c *crew) toldAgain(m *member) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	last, now := c.tellings[m.slot], time.Now()
+	c.tellings[m.slot] = now
+	return now.Sub(last) < c.pool.Intensity.Period
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,6 +26,27 @@ func init() {
 	}
 	trees["told by signals: transient"] = func() coppice.Config {
 		return toldBySignals(coppice.RoundRobin, supervisor.Transient)
+	}
+	for _, otp := range []bool{false, true} {
+		name := "tells itself"
+		if otp {
+			name += ", OTP"
+		}
+		trees[name] = func() coppice.Config {
+			return coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{
+				Name: "web", Size: 1, OTP: otp, Intensity: supervisor.Intensity{Max: 1, Period: time.Minute},
+				Worker: func(ctx context.Context, w *coppice.Worker) error {
+					if err := w.Ready(); err != nil {
+						return err
+					}
+					if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+						return err
+					}
+					<-ctx.Done()
+					return nil
+				},
+			}}}
+		}
 	}
 }
 
@@ -152,7 +174,7 @@ func TestSignalToAll(t *testing.T) {
 	}{
 		{syscall.SIGTERM, coppice.RoundRobin, []string{"master first", "workers first", "listener first", "at once", "twice"}},
 		{syscall.SIGTERM, coppice.Shared, []string{"master first", "workers first", "at once"}},
-		{syscall.SIGINT, coppice.RoundRobin, []string{"master first", "workers first", "listener first"}},
+		{syscall.SIGINT, coppice.RoundRobin, []string{"master first", "workers first", "listener first", "twice"}},
 		{syscall.SIGQUIT, coppice.RoundRobin, []string{"master first", "workers first", "listener first"}},
 	}
 	for _, row := range rows {
@@ -276,5 +298,32 @@ func TestSignalsForTheMaster(t *testing.T) {
 		if strings.Contains(line, "generation=3") || strings.Contains(line, "restart") {
 			t.Error(line)
 		}
+	}
+}
+
+// TestSignalsOfAWorkerToItself: a worker that tells itself to end, as soon as it is up, is no
+// operator: its ends count, and the pool gives up by its rules, OTP's or its own.
+func TestSignalsOfAWorkerToItself(t *testing.T) {
+	for _, name := range []string{"tells itself", "tells itself, OTP"} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(treeVar, name)
+			rt, err := coppice.Start(t.Context(), withReports(trees[name](), nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			sub := rt.Subscribe(256)
+			defer sub.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)
+			defer cancel()
+			for ev := range sub.Events(ctx) {
+				if ev.Kind == supervisor.SupervisorGaveUp || ev.Kind == supervisor.SupervisorPersists {
+					break
+				}
+			}
+			if ctx.Err() != nil {
+				t.Error("it is restarted without end, and nothing is said")
+			}
+			_ = rt.Shutdown(ctx) // the tree may have ended
+		})
 	}
 }

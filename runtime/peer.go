@@ -294,7 +294,7 @@ func (p *peer) why() supervisor.Reason {
 func (p *peer) words() supervisor.Reason {
 	r := p.exit.reason(ending{p.askedStop.Load(), p.body.sent(), p.success})
 	bye := p.bye.Load()
-	if bye == nil && p.exit.Code == exitCut && p.exit.Signal == 0 {
+	if bye == nil && p.exit.Code == exitCut && p.exit.Signal == 0 && !r.IsNormal() {
 		return supervisor.Reason{Kind: supervisor.Error, Cause: &saying{p.exit, "the channel to the master has ended"}}
 	}
 	if bye == nil || !bye.Kind.agrees(p.exit) {

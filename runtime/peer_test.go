@@ -35,10 +35,11 @@ func TestWhy(t *testing.T) {
 		{"nothing", "", Exit{PID: 1}, supervisor.Normal},
 		{"error of a goroutine", byeError, Exit{}, supervisor.Error},
 		{"panic of a goroutine", byePanic, Exit{Code: 2}, supervisor.Panic},
+		{"a code that counts as success", "", Exit{PID: 1, Code: exitCut}, supervisor.Normal},
 		{"status stolen", byeShutdown, Exit{PID: 1, Lost: errors.New("waitid")}, supervisor.Shutdown},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := &peer{exit: tt.exit, body: &goroutineBody{}}
+			p := &peer{exit: tt.exit, body: &goroutineBody{}, success: []int{exitCut}}
 			if tt.bye != "" {
 				p.bye.Store(&farewell{Kind: tt.bye, Text: "words"})
 			}

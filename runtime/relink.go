@@ -10,8 +10,10 @@ import (
 type linkage struct {
 	number uint64 // of the link that was made last; 0: none
 	broken bool   // that one has ended, and another is to be made
-	short  bool   // for an end lacked what it takes
+	short  bool   // for the listener process lacked what it takes
+	lacked bool   // for the worker did, by its own word
 	breaks int    // since it broke first, but for shortages
+	lacks  int    // shortages of the worker's, since it broke first
 	last   time.Time
 	pause  time.Duration // before the latest one was made anew
 }
@@ -21,23 +23,27 @@ const (
 	maxRelink   = time.Second
 	calmLink    = time.Minute // a link that has lasted so long breaks for the first time
 	maxBreaks   = 3           // in a row, of one worker's links; it is replaced at the next
+	maxLacks    = 10          // likewise, of those for which the worker had no descriptors
 )
 
 // made takes note of a link that is being made.
-func (l *linkage) made(number uint64) { l.number, l.broken, l.short = number, false, false }
+func (l *linkage) made(number uint64) {
+	l.number, l.broken, l.short, l.lacked = number, false, false, false
+}
 
-// broke takes an end's word that a link has ended. When it is news, it returns after
-// what pause the other end's death, if it was that, is known, and mend is to be asked.
-func (l *linkage) broke(number uint64, short bool, now time.Time) (pause time.Duration, news bool) {
+// broke takes an end's word that a link has ended: the worker's, if own. When it is news, it
+// returns after what pause the other end's death, if it was that, is known, and mend is to be asked.
+func (l *linkage) broke(number uint64, short, own bool, now time.Time) (pause time.Duration, news bool) {
 	if number != l.number || number == 0 {
 		return 0, false // it is replaced
 	}
-	l.short = l.short || short
+	l.short = l.short || short && !own
+	l.lacked = l.lacked || short && own
 	if l.broken {
 		return 0, false // the other end has said so
 	}
 	if now.Sub(l.last) > calmLink {
-		l.breaks, l.pause = 0, 0
+		l.breaks, l.lacks, l.pause = 0, 0, 0
 	}
 	l.broken, l.last = true, now
 	l.pause = min(max(2*l.pause, firstRelink), maxRelink)
@@ -45,12 +51,17 @@ func (l *linkage) broke(number uint64, short bool, now time.Time) (pause time.Du
 }
 
 // mend reports whether another link is to be made; else the worker is to be replaced. What
-// an end lacks for a link for a time is no reason for that.
+// the listener process lacks for a link is no reason for that, and what the worker lacks for
+// a time is none: one that leaks descriptors gets well by its end alone.
 func (l *linkage) mend() bool {
-	if !l.short {
+	switch {
+	case l.short:
+	case l.lacked:
+		l.lacks++
+	default:
 		l.breaks++
 	}
-	return l.breaks <= maxBreaks
+	return l.breaks <= maxBreaks && l.lacks <= maxLacks
 }
 
 // unlinked takes a child's word that its link to a sibling has ended. If both live, after a
@@ -65,7 +76,7 @@ func (h *hub) unlinked(p *peer, u unlinked) {
 		h.mu.Unlock()
 		return
 	}
-	pause, news := worker.linkage.broke(u.Link, u.Short, time.Now())
+	pause, news := worker.linkage.broke(u.Link, u.Short, worker == p, time.Now())
 	h.mu.Unlock()
 	if news {
 		time.AfterFunc(pause, func() { h.relink(worker, u) }) // does nothing once one of the two has ended
@@ -82,8 +93,8 @@ func (h *hub) relink(worker *peer, u unlinked) {
 		h.mu.Unlock()
 		return
 	}
-	mend, breaks, short := l.mend(), l.breaks, l.short
-	first := !short || l.pause == firstRelink
+	mend, breaks := l.mend(), l.breaks+l.lacks
+	first := !l.short && !l.lacked || l.pause == firstRelink
 	h.mu.Unlock()
 	if !mend {
 		h.rt.log.Error("the links of a worker to the listener process break again and again: it is replaced",

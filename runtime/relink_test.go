@@ -18,26 +18,40 @@ func TestLinkage(t *testing.T) {
 	const s, ms = time.Second, time.Millisecond
 	for _, tt := range []struct {
 		name string
+		own  bool // the worker's word
 		says []say
 	}{
-		{"both ends say so", []say{{0, 1, false, 50 * ms, true}, {1 * ms, 1, false, 0, false}}},
-		{"one says so late", []say{{0, 1, false, 50 * ms, true}, {60 * ms, 1, false, 0, false}}},
-		{"a link of the future", []say{{0, 2, false, 0, false}}},
-		{"none yet", []say{{0, 0, false, 0, false}}},
-		{"again and again", []say{
+		{"both ends say so", false, []say{{0, 1, false, 50 * ms, true}, {1 * ms, 1, false, 0, false}}},
+		{"one says so late", false, []say{{0, 1, false, 50 * ms, true}, {60 * ms, 1, false, 0, false}}},
+		{"a link of the future", false, []say{{0, 2, false, 0, false}}},
+		{"none yet", false, []say{{0, 0, false, 0, false}}},
+		{"again and again", false, []say{
 			{0, 1, false, 50 * ms, true},
 			{s, 2, false, 100 * ms, true},
 			{2 * s, 3, false, 200 * ms, true},
 			{3 * s, 4, false, 400 * ms, false},
 		}},
-		{"now and then", []say{
+		{"now and then", false, []say{
 			{0, 1, false, 50 * ms, true},
 			{61 * s, 2, false, 50 * ms, true},
 			{122 * s, 3, false, 50 * ms, true},
 			{183 * s, 4, false, 50 * ms, true},
 			{244 * s, 5, false, 50 * ms, true},
 		}},
-		{"out of descriptors for long", []say{
+		{"a worker that lacks descriptors for good", true, []say{
+			{0, 1, true, 50 * ms, true},
+			{s, 2, true, 100 * ms, true},
+			{2 * s, 3, true, 200 * ms, true},
+			{3 * s, 4, true, 400 * ms, true},
+			{4 * s, 5, true, 800 * ms, true},
+			{5 * s, 6, true, s, true},
+			{6 * s, 7, true, s, true},
+			{7 * s, 8, true, s, true},
+			{8 * s, 9, true, s, true},
+			{9 * s, 10, true, s, true},
+			{10 * s, 11, true, s, false},
+		}},
+		{"a listener process out of descriptors for long", false, []say{
 			{0, 1, true, 50 * ms, true},
 			{s, 2, true, 100 * ms, true},
 			{2 * s, 3, true, 200 * ms, true},
@@ -57,7 +71,7 @@ func TestLinkage(t *testing.T) {
 				l.made(last)
 			}
 			for i, x := range tt.says {
-				pause, news := l.broke(x.number, x.short, begin.Add(x.at))
+				pause, news := l.broke(x.number, x.short, tt.own, begin.Add(x.at))
 				if pause != x.pause || news != (x.pause > 0) {
 					t.Errorf("word %d: after %v, news %v", i, pause, news)
 				}
@@ -79,8 +93,8 @@ func TestLinkage(t *testing.T) {
 	var l linkage
 	l.made(1)
 	now := time.Now()
-	l.broke(1, false, now)
-	l.broke(1, true, now) // the other end knows more
+	l.broke(1, false, false, now)
+	l.broke(1, true, false, now) // the other end knows more
 	if l.mend(); l.breaks != 0 {
 		t.Errorf("%d breaks counted for a shortage", l.breaks)
 	}

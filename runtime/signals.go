@@ -24,6 +24,10 @@ var heedTurns = make(chan chan<- struct{})
 // process of the service, and a wrapper passes on what the terminal has sent to both.
 const sameOrder = time.Second
 
+// sameKey is how long after the first signal the same one is taken for its echo: the
+// terminal sends Ctrl-C to the program and to a wrapper, which passes it on. No hand is that quick.
+const sameKey = 100 * time.Millisecond
+
 // maxPrints bounds the trees that SIGUSR1 has asked for and that are not printed yet;
 // what is asked for beyond it is not printed.
 const maxPrints = 4
@@ -44,6 +48,7 @@ func heed(up <-chan *Runtime, stop func(), ended func(error)) {
 		Max: maxPrints, Take: func(t Tree) { fmt.Fprint(os.Stderr, t) },
 	})
 	var stopped time.Time   // when it was asked to end
+	var first os.Signal     // by which
 	var rt *Runtime         // nil until the tree is up
 	var waiting []os.Signal // for it
 	// One reload that waits does for all that are asked for meanwhile: it will find
@@ -61,9 +66,9 @@ func heed(up <-chan *Runtime, stop func(), ended func(error)) {
 		}
 		switch {
 		case ends && stopped.IsZero():
-			stopped = time.Now()
+			stopped, first = time.Now(), sig
 			stop()
-		case sig == syscall.SIGTERM && time.Since(stopped) < sameOrder:
+		case sig == syscall.SIGTERM && time.Since(stopped) < sameOrder, sig == first && time.Since(stopped) < sameKey:
 		case ends:
 			killAll()
 			err := errors.New("coppice: second signal: killing what is left")

@@ -90,7 +90,8 @@ func (m *serviceManager) keepStatus(ctx context.Context) {
 }
 
 // signsOfLife tells at intervals that the tree is supervised. A proof that does not get
-// through is not followed by others, which would come when they are not true any more.
+// through is not followed by others, which would come when they are not true any more; what
+// else is on its way may take half of an interval.
 func (m *serviceManager) signsOfLife(ctx context.Context, every time.Duration) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
@@ -100,7 +101,7 @@ func (m *serviceManager) signsOfLife(ctx context.Context, every time.Duration) {
 			return
 		case <-ticker.C:
 		}
-		if m.turns(ctx) && m.teller.Idle() {
+		if m.turns(ctx) && m.teller.Flush(every/2) {
 			m.teller.Tell(daemon.SdNotifyWatchdog)
 		}
 	}

@@ -386,7 +386,7 @@ func TestSecondSignal(t *testing.T) {
 	kids := runtimetest.Children(t, h.PID())
 	h.Signal(syscall.SIGINT)
 	h.Await("shutting down")
-	h.Signal(syscall.SIGINT)
+	h.Signal(syscall.SIGQUIT)
 	if code := h.Wait(); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}

@@ -74,7 +74,6 @@ func (q *Queue[T]) tellLocked() {
 
 func (q *Queue[T]) run() {
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	for {
 		if len(q.values) == 0 {
 			q.tellLocked()
@@ -83,6 +82,7 @@ func (q *Queue[T]) run() {
 			q.values = nil
 			close(q.idle)
 			q.idle = nil
+			q.mu.Unlock()
 			return
 		}
 		v := q.values[0]
