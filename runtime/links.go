@@ -31,7 +31,9 @@ func (c *child) link(f *fdipc.Frame) error {
 	if len(f.Handles) != 1 {
 		return fmt.Errorf("coppice: link to %s: %d channels in the frame", to.Worker.Name, len(f.Handles))
 	}
-	c.replaceLink(to)
+	if !c.replaceLink(to) {
+		return nil
+	}
 	end, err := f.Handles[0].File()
 	if errors.Is(err, fdipc.ErrRevoked) {
 		return nil // the channel has ended: there is nobody to link any more
@@ -49,16 +51,22 @@ func (c *child) link(f *fdipc.Frame) error {
 }
 
 // replaceLink ends the links to a child that is to have a new one: a link may have broken in
-// a way that this end has not noticed.
-func (c *child) replaceLink(to sibling) {
-	c.linkMu.Lock()
+// a way that this end has not noticed. It is false when there is a newer one: two may have
+// crossed on their way here, and not on that to the other end.
+func (c *child) replaceLink(to sibling) bool {
 	var old []*fdipc.Conn
+	newer := false
+	c.linkMu.Lock()
 	for _, l := range c.links {
 		if l.to.Worker.ID == to.Worker.ID {
 			old = append(old, l.conn)
+			newer = newer || l.to.Link > to.Link && !closed(l.conn)
 		}
 	}
 	c.linkMu.Unlock()
+	if newer {
+		return false
+	}
 	for _, conn := range old {
 		_ = conn.Close()
 		<-conn.Done() // what was offered over it is settled
@@ -66,6 +74,7 @@ func (c *child) replaceLink(to sibling) {
 			c.dispatch.RemoveLink(to.Worker.ID, conn)
 		}
 	}
+	return true
 }
 
 // linkConfig is the configuration of this child's end of a link.
