@@ -509,7 +509,7 @@ func (c *crew) bring(m *member) (*peer, error) {
 func (c *crew) hatch(m *member, w welcome) (p *peer, limit time.Time, err error) {
 	try := func() error {
 		limit = time.Now().Add(c.pool.StartTimeout)
-		ctx, cancel := context.WithDeadlineCause(m.wanted, limit, supervisor.ErrStartTimeout)
+		ctx, cancel := context.WithDeadlineCause(m.wanted, limit, errNotForked)
 		defer cancel()
 		p, err = c.rt.hatch(ctx, w, c.pool.Isolation, m.gen)
 		return err

@@ -37,7 +37,7 @@ func (rt *Runtime) startForeign(ctx context.Context, spec Process, name string, 
 	var began time.Time
 	try := func() (err error) {
 		began = time.Now()
-		ctx, cancel := context.WithTimeoutCause(ctx, timeout, supervisor.ErrStartTimeout)
+		ctx, cancel := context.WithTimeoutCause(ctx, timeout, errNotForked)
 		defer cancel()
 		if ready, err = newReadiness(spec.Ready); err != nil {
 			return starting(name, err)

@@ -16,6 +16,9 @@ import (
 // defaultStartTimeout is that of a pool, and of the listener process.
 const defaultStartTimeout = 30 * time.Second
 
+// errNotForked is the cause of the end of a fork that has taken the whole StartTimeout.
+var errNotForked = fmt.Errorf("%w: %w", ErrNotReady, supervisor.ErrStartTimeout)
+
 // poolIntensity suits what is killed from outside and grows back in
 // milliseconds; OTP's 1 in 5 s is for one process's actors.
 var poolIntensity = supervisor.Intensity{Max: 10, Period: 10 * time.Second}

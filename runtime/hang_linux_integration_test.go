@@ -332,7 +332,7 @@ func TestHungStart(t *testing.T) {
 				return err
 			}
 			if err := start(t.Context(), 50*time.Millisecond); !errors.Is(err, syscall.ETIMEDOUT) ||
-				!errors.Is(err, supervisor.ErrStartTimeout) || !strings.Contains(err.Error(), in.Dir) {
+				!errors.Is(err, supervisor.ErrStartTimeout) || !errors.Is(err, coppice.ErrNotReady) || !strings.Contains(err.Error(), in.Dir) {
 				t.Errorf("error %v", err)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
