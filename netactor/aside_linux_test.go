@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -63,8 +64,11 @@ func TestQueuedInListener(t *testing.T) {
 			"removed": func(tr *tree) { tr.table.Remove(1) },
 			"stopped": func(tr *tree) { tr.table.StopOwner("l") },
 			"shut down": func(tr *tree) { // without a copy, whose close would wait in place of the table's
-				tr.quiet()
-				_ = unix.Shutdown(tr.table.sockets[memberKey{1, 0}].fd, unix.SHUT_RDWR)
+				until(t, "the socket", func() bool {
+					tr.table.mu.Lock()
+					defer tr.table.mu.Unlock()
+					return !tr.table.busy && unix.Shutdown(tr.table.sockets[memberKey{1, 0}].fd, unix.SHUT_RDWR) == nil
+				})
 			},
 			"all removed": func(tr *tree) { tr.table.Close() },
 		} {
@@ -110,12 +114,7 @@ func hangFile(t *testing.T, path string) (answer func()) {
 	held, end := make(chan struct{}), make(chan struct{})
 	aside.do(path, func() { close(held); <-end })
 	<-held
-	answer = func() {
-		if end != nil {
-			close(end)
-			end = nil
-		}
-	}
+	answer = sync.OnceFunc(func() { close(end) })
 	t.Cleanup(answer)
 	return answer
 }
@@ -125,8 +124,11 @@ func (tr *tree) reopening(key memberKey) {
 	until(tr.t, "it to be opened again", func() bool {
 		tr.table.mu.Lock()
 		defer tr.table.mu.Unlock()
+		if tr.table.busy {
+			return false
+		}
 		s := tr.table.sockets[key]
-		return !tr.table.busy && s != nil && s.now
+		return s != nil && s.now
 	})
 }
 

@@ -132,7 +132,7 @@ func (l *ownListener) replace(ln net.Listener) {
 	}
 	paused := l.paused
 	l.mu.Unlock()
-	_ = old.Close()
+	go old.Close() // ends when what clients have queued in a Unix one is closed
 	if paused {
 		l.pause(true)
 	}
@@ -179,7 +179,11 @@ func (l *ownListener) close(tell bool) (first bool) {
 	l.closed = true
 	ln := l.ln
 	l.mu.Unlock()
-	l.err = ln.Close()
+	if tell || !local(l.address.Network()) {
+		l.err = ln.Close()
+	} else { // on the channel's reader: it ends when what clients have queued is closed
+		go ln.Close()
+	}
 	close(l.ended)
 	l.ls.forget(l, l.number)
 	if l.number != 0 && tell {
