@@ -402,8 +402,11 @@ func (c *crew) life(m *member) {
 		<-p.done
 		c.mourn(m, p)
 	}
-	final := c.bury(m, p, err)
-	c.step(pool.Event{Kind: pool.Ended, Worker: m.id, Final: final, Struck: p != nil && p.struck()})
+	final, struck := c.bury(m, p, err), p != nil && p.struck()
+	if struck && err != nil && !c.pool.OTP { // the supervisor may not hear of it
+		c.rt.log.Error("a start failed: the worker was killed from outside", "name", p.name(), "id", p.welcome.ID, "reason", p.reason.String())
+	}
+	c.step(pool.Event{Kind: pool.Ended, Worker: m.id, Final: final, Struck: struck})
 }
 
 // bury keeps of a worker that has ended what a roll may have to blame, and tells

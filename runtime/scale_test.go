@@ -64,7 +64,7 @@ func TestEndedWorkersAreForgotten(t *testing.T) {
 		{"of another", 3, false},
 	} {
 		c.expect(tt.rolling)
-		m := &member{id: 1, gen: &generation{number: 2}}
+		m := &member{id: 1, gen: &generation{number: 2}, drop: func() {}}
 		m.gen.hold()
 		m.gen.hold()
 		c.bury(m, nil, errors.New("no process"))
