@@ -67,7 +67,13 @@ func init() {
 // outsideDir makes the directory of the tree "outside".
 func outsideDir(t *testing.T) (dir string) {
 	t.Helper()
-	dir = t.TempDir()
+	dir, err := os.MkdirTemp("", "outside") //nolint:usetesting // it is removed once nothing is written there any more
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		runtimetest.Eventually(t, "the directory can be removed", func() bool { return os.RemoveAll(dir) == nil })
+	})
 	t.Setenv(outsideVar, dir)
 	for _, sub := range []string{"crashes", "hangs", "program", "in", "logs"} {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
