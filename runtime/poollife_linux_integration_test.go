@@ -435,10 +435,15 @@ func testDrainInReload(t *testing.T) {
 	}
 	second.mustEnd()
 	third.mustEnd()
-	for generation := 3; generation <= 4; generation++ {
-		if e := p.await(events, "its deadline", web(coppice.WorkerDrained)); e.Forced != 1 || e.Generation != generation || e.Took <= 0 {
+	drained := map[int]bool{}
+	for range 2 { // in either order: their deadlines may be moments apart
+		e := p.await(events, "its deadline", web(coppice.WorkerDrained))
+		if drained[e.Generation] = true; e.Forced != 1 || e.Took <= 0 {
 			t.Errorf("%v", e)
 		}
+	}
+	if !drained[3] || !drained[4] {
+		t.Errorf("drained: generations %v", drained)
 	}
 }
 
