@@ -109,13 +109,8 @@ func withoutIPv6(err error) bool {
 	if errors.Is(err, unix.EADDRNOTAVAIL) {
 		return true
 	}
-	for _, short := range []error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM} {
-		if errors.Is(err, short) {
-			return false
-		}
-	}
 	sys, ok := errors.AsType[*os.SyscallError](err)
-	return ok && sys.Syscall == "socket"
+	return ok && sys.Syscall == "socket" && !shortage(err)
 }
 
 // inetSocket makes a socket that is to be bound to sa, which is ap. One of IPv6 is dual stack, unless the network is

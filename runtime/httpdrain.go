@@ -199,12 +199,16 @@ func (d *httpDrain) cutIdle() {
 // closeBelow closes what is below c: the close of a tls.Conn waits, up to 5 s, for a client that
 // does not read. That of c, by package http, finds it closed.
 func closeBelow(c net.Conn) {
-	for {
-		wrapper, ok := c.(interface{ NetConn() net.Conn })
-		if !ok {
-			break
-		}
-		c = wrapper.NetConn()
+	for b := below(c); b != nil; b = below(b) {
+		c = b
 	}
 	_ = c.Close()
+}
+
+// below returns what a wrapper of a connection wraps, if it says so as tls.Conn does; nil otherwise.
+func below(c net.Conn) net.Conn {
+	if w, ok := c.(interface{ NetConn() net.Conn }); ok {
+		return w.NetConn()
+	}
+	return nil
 }

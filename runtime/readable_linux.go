@@ -10,7 +10,7 @@ import (
 // readable reports whether bytes of the client's wait to be read from a connection, or from
 // the one below.
 func readable(c net.Conn) bool {
-	for {
+	for ; c != nil; c = below(c) {
 		if sc, ok := c.(syscall.Conn); ok {
 			n := 0
 			if rc, err := sc.SyscallConn(); err == nil {
@@ -18,10 +18,6 @@ func readable(c net.Conn) bool {
 			}
 			return n > 0
 		}
-		below, ok := c.(interface{ NetConn() net.Conn })
-		if !ok {
-			return false
-		}
-		c = below.NetConn()
 	}
+	return false
 }
