@@ -202,7 +202,7 @@ func TestOverflowPoison(t *testing.T) {
 	}
 }
 
-// TestShareOfNames: a process that registers names without end is told so at its share;
+// TestShareOfNames: a process that registers names without end gets ErrTooMany at its share;
 // another registers its own, and a name that is given back makes room.
 func TestShareOfNames(t *testing.T) {
 	tree := actorstest.NewTree(t, 2)

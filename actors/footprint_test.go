@@ -148,7 +148,7 @@ func TestLongMessagesCross(t *testing.T) {
 	}
 }
 
-// TestLongMalformedMessages: what is not well-formed is told as such.
+// TestLongMalformedMessages: a long message that is not well-formed gets the error that says so.
 func TestLongMalformedMessages(t *testing.T) {
 	head := appendString([]byte{codecCBOR}, "test.wide")
 	for name, body := range map[string]string{

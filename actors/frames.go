@@ -164,7 +164,7 @@ func (s *System) onUser(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
 			return
 		}
 		if l.ended.Load() || s.attached(sender.Address) == nil && !s.hasUplink() {
-			s.inbound.endAsk(sender) // nobody will tell us of its end
+			s.inbound.endAsk(sender) // no process tells this one of its end
 		}
 	}
 	last := l.last(f.Lane)

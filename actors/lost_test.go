@@ -12,7 +12,7 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// strait carries the frames of one system to another, which has room for the handles of those that it is told.
+// strait carries the frames of one system to another, which has room for the handles of some of them.
 type strait struct {
 	from   string
 	to     *actors.System

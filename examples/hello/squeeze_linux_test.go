@@ -20,9 +20,9 @@ import (
 
 var squeezedFor = flag.Duration("squeezed", 0, "how long each part of TestSqueezed lasts; 0 = 3s")
 
-// TestSqueezed: processes are killed at random while nobody reads the master's standard
-// error, or while it and they are short of descriptors and processes now and then. Nobody
-// is refused, nobody hangs, what is cut was in the hands of a process that was killed, and the
+// TestSqueezed: processes are killed at random while the master's standard error has no
+// reader, or while it and they are short of descriptors and processes now and then. No client
+// is refused or hangs, what is cut was in the hands of a process that was killed, and the
 // master is no bigger for it.
 func TestSqueezed(t *testing.T) {
 	lasts := *squeezedFor
