@@ -21,7 +21,7 @@ func TestNodeCluster(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	row := regexp.MustCompile(`^\| ([NX]\d+) \| .* \| (.+) \|$`)
-	name := regexp.MustCompile("^`([a-z/]+)\\.(Test\\w+)(?:/([\\w-]+))?`$")
+	name := regexp.MustCompile("^`([a-z./]+)\\.(Test\\w+)(?:/([\\w-]+))?`$")
 	for line := range strings.Lines(string(b)) {
 		m := row.FindStringSubmatch(strings.TrimSpace(line))
 		if m == nil {

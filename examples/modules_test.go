@@ -1,5 +1,5 @@
-// Package examples tests the example programs that are modules of their own, for
-// the sake of the dependencies they have; the others test themselves.
+// Package examples tests the example programs that are modules of their own, because
+// of their dependencies, and the benchmarks in .bench; the others test themselves.
 package examples
 
 import (
@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestModules runs the tests of each module below this folder.
+// TestModules runs the tests of each module below this folder, and of .bench.
 func TestModules(t *testing.T) {
 	mods, err := filepath.Glob("*/go.mod")
 	if err != nil {
@@ -18,9 +18,9 @@ func TestModules(t *testing.T) {
 	if len(mods) == 0 {
 		t.Fatal("no modules found")
 	}
-	for _, mod := range mods {
+	for _, mod := range append(mods, "../.bench/go.mod") {
 		dir := filepath.Dir(mod)
-		t.Run(dir, func(t *testing.T) {
+		t.Run(filepath.Base(dir), func(t *testing.T) {
 			run := func(args ...string) error {
 				cmd := exec.Command("go", args...)
 				cmd.Dir = dir

@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/coppice-go/coppice/examples/yardstick/peers"
+	"github.com/coppice-go/coppice/bench/yardstick/peers"
 	coppice "github.com/coppice-go/coppice/runtime"
 )
 

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/coppice-go/coppice/examples/yardstick/peers"
+	"github.com/coppice-go/coppice/bench/yardstick/peers"
 	"github.com/coppice-go/coppice/fdipc"
 )
 

@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/coppice-go/coppice/examples/yardstick/peers"
+	"github.com/coppice-go/coppice/bench/yardstick/peers"
 	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/supervisor"
 )

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/coppice-go/coppice/examples/yardstick/peers"
+	"github.com/coppice-go/coppice/bench/yardstick/peers"
 	"github.com/coppice-go/coppice/fdipc"
 )
 
