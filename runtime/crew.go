@@ -31,7 +31,7 @@ type crew struct {
 	todo     []pool.Effect
 	busy     bool              // somebody works on todo
 	turns    []chan<- struct{} // closed by the effects turn, in order
-	members  map[pool.Worker]*member
+	members  map[pool.WorkerSeq]*member
 	seats    map[int]*seat                            // the supervisor's latest instance of each slot
 	starts   map[int][]chan<- started                 // the supervisor's starts that wait
 	counts   map[int]int                              // workers that each slot has had
@@ -40,7 +40,7 @@ type crew struct {
 	sup      *supervisor.Supervisor  // nil until it is up
 	notes    []note                  // what happened before
 	rolling  int                     // the generation of the roll that goes on; 0 = none
-	fallen   map[pool.Worker]*member // of rolling, ended: one of them may be why it fails
+	fallen   map[pool.WorkerSeq]*member // of rolling, ended: one of them may be why it fails
 	tellings map[int]time.Time       // when a slot's worker was told to end by a signal
 	unscaled error                   // why the latest slot that was added did not come up
 
@@ -52,9 +52,9 @@ type crew struct {
 
 // member is one worker, from its launch to its end.
 type member struct {
-	id     pool.Worker
+	id     pool.WorkerSeq
 	gen    *generation
-	why    pool.Why
+	why    pool.Purpose
 	begun  time.Time          // launched, or appointed
 	placed chan int           // a spare's slot; capacity 1
 	warm   bool               // a spare that waits; guarded by crew.mu
@@ -65,7 +65,7 @@ type member struct {
 	peer   *peer              // nil until it is forked; likewise
 	err    error              // why it did not become ready; likewise
 	asked  time.Time          // when it was asked to drain; likewise
-	leaves pool.Why           // why it was asked; likewise
+	leaves pool.Purpose           // why it was asked; likewise
 	slot   int                // likewise
 	told   bool               // by a signal from outside to end; likewise
 }
@@ -85,9 +85,9 @@ type note struct {
 func newCrew(rt *Runtime, path string, role role, p Pool) *crew {
 	c := &crew{
 		rt: rt, path: path, role: role, pool: p, began: time.Now(),
-		members: map[pool.Worker]*member{}, seats: map[int]*seat{}, starts: map[int][]chan<- started{},
+		members: map[pool.WorkerSeq]*member{}, seats: map[int]*seat{}, starts: map[int][]chan<- started{},
 		counts: map[int]int{}, answers: map[pool.EffectKind][]chan<- pool.Effect{},
-		fallen: map[pool.Worker]*member{}, tellings: map[int]time.Time{}, supplied: make(chan struct{}), gone: make(chan struct{}),
+		fallen: map[pool.WorkerSeq]*member{}, tellings: map[int]time.Time{}, supplied: make(chan struct{}), gone: make(chan struct{}),
 	}
 	c.limit, c.end = context.WithCancel(context.Background())
 	return c
@@ -170,7 +170,7 @@ func (c *crew) perform(e pool.Effect) {
 		c.mu.Unlock()
 		c.note(e.Slot, PoolEvent{Kind: WorkerStarting, Why: e.Why.String(), Generation: m.gen.number})
 		go c.life(m) // ends with the worker, for which the pool's end waits
-	case pool.Appoint:
+	case pool.Assign:
 		m := c.member(e.Worker)
 		c.mu.Lock()
 		m.slot, m.why, m.begun = e.Slot, e.Why, time.Now()
@@ -186,7 +186,7 @@ func (c *crew) perform(e pool.Effect) {
 		c.down(e)
 	case pool.Drain:
 		c.drain(e)
-	case pool.Cut:
+	case pool.ForceDrain:
 		if p := c.member(e.Worker).peer; p != nil {
 			c.note(e.Slot, p.event(PoolEvent{Kind: DrainCut, Why: e.Why.String()}))
 			p.hurry()
@@ -198,7 +198,7 @@ func (c *crew) perform(e pool.Effect) {
 	case pool.Remove:
 		go c.remove(e.Slot) // ends when the slot is gone, which does not wait for its worker
 	case pool.Rolled, pool.Scaled:
-		if e.Kind == pool.Scaled && e.Outcome == pool.Failed {
+		if e.Kind == pool.Scaled && e.Result == pool.Failed {
 			c.rt.crews.fell(c, e.Size)
 		}
 		c.mu.Lock()
@@ -234,7 +234,7 @@ func (c *crew) perform(e pool.Effect) {
 	}
 }
 
-func (c *crew) member(id pool.Worker) *member {
+func (c *crew) member(id pool.WorkerSeq) *member {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.members[id]
@@ -274,7 +274,7 @@ func (c *crew) answer(slot int, r started) {
 }
 
 // because returns why a worker did not become ready.
-func (c *crew) because(id pool.Worker) error {
+func (c *crew) because(id pool.WorkerSeq) error {
 	if m := c.member(id); m != nil && m.err != nil {
 		return m.err
 	}
@@ -406,7 +406,7 @@ func (c *crew) life(m *member) {
 	if struck && err != nil && !c.pool.OTP { // the supervisor may not hear of it
 		c.rt.log.Error("a start failed: the worker was killed from outside", "name", p.name(), "id", p.welcome.ID, "reason", p.reason.String())
 	}
-	c.step(pool.Event{Kind: pool.Ended, Worker: m.id, Final: final, Struck: struck})
+	c.step(pool.Event{Kind: pool.Ended, Worker: m.id, Final: final, KilledOutside: struck})
 }
 
 // bury keeps of a worker that has ended what a roll may have to blame, and tells

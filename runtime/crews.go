@@ -49,8 +49,8 @@ func (p Pool) persists() bool {
 func (p Pool) rules() pool.Config {
 	return pool.Config{
 		Surge: max(p.MaxSurge, 0), Unavailable: p.MaxUnavailable, Spares: p.Spares,
-		Draining: p.MaxDraining, Recycling: p.Recycle.Max, Cull: pool.Cull(p.Cull),
-		Retry: spareRetry, MaxRetry: maxSpareRetry, Struck: p.mayBeStruck(),
+		Draining: p.MaxDraining, Recycling: p.Recycle.Max, RemovalOrder: pool.RemovalOrder(p.Cull),
+		Retry: spareRetry, MaxRetry: maxSpareRetry, KillRetries: p.mayBeStruck(),
 	}
 }
 

@@ -83,7 +83,7 @@ func (p *poolInstance) Kill() {
 	p.once.Do(func() { p.told = true })
 	p.sup.Kill()
 	p.crew.step(pool.Event{Kind: pool.Stop})
-	p.crew.step(pool.Event{Kind: pool.SlayAll})
+	p.crew.step(pool.Event{Kind: pool.KillAll})
 }
 
 func (p *poolInstance) Done() <-chan struct{}     { return p.done }

@@ -242,7 +242,7 @@ func (c *crew) roll(ctx context.Context, to int, back bool) error {
 	}
 	e, _ := c.ask(ctx, pool.Event{Kind: pool.Roll, Gen: pool.Generation(to), Back: back}, pool.Rolled, &pool.Event{Kind: pool.Abort})
 	var err error
-	switch e.Outcome {
+	switch e.Result {
 	case pool.Done:
 		c.generation.Store(int64(to))
 	case pool.Failed:
@@ -302,7 +302,7 @@ func (c *crew) ask(ctx context.Context, q pool.Event, kind pool.EffectKind, give
 			case e := <-ch:
 				return e, true
 			default:
-				return pool.Effect{Kind: kind, Outcome: pool.Stopped}, true
+				return pool.Effect{Kind: kind, Result: pool.Stopped}, true
 			}
 		case <-cancelled:
 			if giveUp == nil {

@@ -24,7 +24,7 @@ const (
 )
 
 // String returns youngest, oldest or least-busy.
-func (c Cull) String() string { return pool.Cull(c).String() }
+func (c Cull) String() string { return pool.RemovalOrder(c).String() }
 
 // Scale gives a pool another number of slots, 1 to 4096, by its path in the tree; ""
 // is the only pool, or the first of several. New slots get the lowest numbers that are
@@ -123,7 +123,7 @@ func (c *crew) scale(ctx context.Context, to func(now int) int) (err error) {
 	if !ok {
 		return fmt.Errorf("coppice: scale %s: %w", c.path, ctx.Err())
 	}
-	switch e.Outcome {
+	switch e.Result {
 	case pool.Failed:
 		c.mu.Lock()
 		err = fmt.Errorf("coppice: scale %s: slot %d: %w", c.path, e.Slot, c.unscaled)

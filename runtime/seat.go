@@ -59,8 +59,8 @@ func (s *seat) close(r supervisor.Reason, leaked <-chan struct{}) {
 }
 
 func (s *seat) Done() <-chan struct{} { return s.done }
-func (s *seat) Stop()                 { s.crew.step(pool.Event{Kind: pool.Ask, Slot: s.slot}) }
-func (s *seat) Kill()                 { s.crew.step(pool.Event{Kind: pool.Slay, Slot: s.slot}) }
+func (s *seat) Stop()                 { s.crew.step(pool.Event{Kind: pool.StopSlot, Slot: s.slot}) }
+func (s *seat) Kill()                 { s.crew.step(pool.Event{Kind: pool.KillSlot, Slot: s.slot}) }
 
 func (s *seat) Reason() supervisor.Reason {
 	s.mu.Lock()

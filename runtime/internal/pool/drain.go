@@ -3,15 +3,15 @@ package pool
 import "slices"
 
 // undrain forgets a worker that has drained.
-func (s *State) undrain(id Worker) {
-	s.drains = slices.DeleteFunc(s.drains, func(w Worker) bool { return w == id })
+func (s *State) drained(id WorkerSeq) {
+	s.drains = slices.DeleteFunc(s.drains, func(w WorkerSeq) bool { return w == id })
 }
 
 // capDrains cuts those that drain longest when too many do.
 func (s *State) capDrains() {
 	n := 0
 	for _, id := range s.drains {
-		if !s.workers[id].cut {
+		if !s.workers[id].forced {
 			n++
 		}
 	}
@@ -19,10 +19,10 @@ func (s *State) capDrains() {
 		if n <= s.cfg.Draining {
 			return
 		}
-		if w := s.workers[id]; !w.cut {
-			w.cut = true
+		if w := s.workers[id]; !w.forced {
+			w.forced = true
 			n--
-			s.do(Effect{Kind: Cut, Worker: id, Slot: w.slot, Why: ForCap})
+			s.do(Effect{Kind: ForceDrain, Worker: id, Slot: w.slot, Why: ForCap})
 		}
 	}
 }

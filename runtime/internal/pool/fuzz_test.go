@@ -13,12 +13,12 @@ type world struct {
 	gen Generation
 
 	pending []Event // answers that are under way
-	up      map[int]Worker
+	up      map[int]WorkerSeq
 	asked   map[int]bool // starts that wait
 	going   map[int]bool
-	busy    map[Worker]bool // launched or appointed, not ready, not ended
-	spares  map[Worker]bool // launched as spares, not warm
-	alive   []Worker
+	busy    map[WorkerSeq]bool // launched or appointed, not ready, not ended
+	spares  map[WorkerSeq]bool // launched as spares, not warm
+	alive   []WorkerSeq
 	rolls   int
 	scaling bool
 	stopped bool
@@ -39,7 +39,7 @@ func (w *world) step(ev Event) {
 				} else {
 					w.busy[e.Worker] = true
 				}
-			case Appoint:
+			case Assign:
 				w.busy[e.Worker] = true
 			case Up:
 				w.asked[e.Slot] = false
@@ -57,7 +57,7 @@ func (w *world) step(ev Event) {
 			case Remove:
 				if _, up := w.up[e.Slot]; up && !w.going[e.Slot] {
 					w.going[e.Slot] = true
-					todo = append(todo, Event{Kind: Ask, Slot: e.Slot})
+					todo = append(todo, Event{Kind: StopSlot, Slot: e.Slot})
 				} else if w.asked[e.Slot] {
 					todo = append(todo, Event{Kind: Cancel, Slot: e.Slot})
 				}
@@ -68,7 +68,7 @@ func (w *world) step(ev Event) {
 				w.scaling = false
 			case Gone:
 				w.gone = true
-			case Drain, Cut, Kill, Wake:
+			case Drain, ForceDrain, Kill, Wake:
 			}
 		}
 	}
@@ -99,14 +99,14 @@ func FuzzStep(f *testing.F) {
 		}
 		cfg := Config{
 			Surge: int(b[0] & 3), Spares: int(b[0] >> 2 & 3), Unavailable: int(b[0] >> 4 & 3), Draining: int(b[0] >> 6),
-			Recycling: 1 + int(b[1]>>6), Cull: Cull(b[1] >> 4 & 1), Retry: time.Second, MaxRetry: 4 * time.Second,
+			Recycling: 1 + int(b[1]>>6), RemovalOrder: RemovalOrder(b[1] >> 4 & 1), Retry: time.Second, MaxRetry: 4 * time.Second,
 		}
 		if cfg.Surge == 0 {
 			cfg.Unavailable = max(cfg.Unavailable, 1)
 		}
 		w := &world{
-			m: &monitor{t: t}, gen: 1, up: map[int]Worker{}, asked: map[int]bool{}, going: map[int]bool{},
-			busy: map[Worker]bool{}, spares: map[Worker]bool{},
+			m: &monitor{t: t}, gen: 1, up: map[int]WorkerSeq{}, asked: map[int]bool{}, going: map[int]bool{},
+			busy: map[WorkerSeq]bool{}, spares: map[WorkerSeq]bool{},
 		}
 		w.m.begin(cfg)
 		size := 1 + int(b[1]&3)
@@ -172,7 +172,7 @@ func (w *world) act(what, which int) {
 	case 9:
 		if _, up := w.up[n]; up && !w.going[n] {
 			w.going[n] = true
-			w.step(Event{Kind: Ask, Slot: n})
+			w.step(Event{Kind: StopSlot, Slot: n})
 		}
 	case 10:
 		if !w.scaling && !w.stopped {
@@ -199,7 +199,7 @@ func (w *world) act(what, which int) {
 		}
 	case 15:
 		if _, up := w.up[n]; up {
-			w.step(Event{Kind: Slay, Slot: n})
+			w.step(Event{Kind: KillSlot, Slot: n})
 		}
 	}
 }
@@ -220,21 +220,21 @@ func (w *world) rest(t *testing.T) {
 		}
 		for i := 0; i < len(w.alive); {
 			x := w.m.s.workers[w.alive[i]]
-			l := w.m.s.slots[x.slot]
-			if x.phase == draining || x.phase == dying || l != nil && l.cur == x.id && (l.let || l.going) {
+			sl := w.m.s.slots[x.slot]
+			if x.phase == draining || x.phase == dying || sl != nil && sl.current == x.id && (sl.stopRequested || sl.stopping) {
 				w.ended(i, false)
 				continue
 			}
 			i++
 		}
 		if w.stopped {
-			for _, l := range w.m.s.inOrder() {
-				if _, up := w.up[l.n]; up && !w.going[l.n] {
-					w.going[l.n] = true
-					w.step(Event{Kind: Ask, Slot: l.n})
+			for _, sl := range w.m.s.inOrder() {
+				if _, up := w.up[sl.n]; up && !w.going[sl.n] {
+					w.going[sl.n] = true
+					w.step(Event{Kind: StopSlot, Slot: sl.n})
 				}
-				if w.asked[l.n] {
-					w.step(Event{Kind: Cancel, Slot: l.n})
+				if w.asked[sl.n] {
+					w.step(Event{Kind: Cancel, Slot: sl.n})
 				}
 			}
 		} else {
@@ -255,13 +255,13 @@ func (w *world) rest(t *testing.T) {
 			continue
 		}
 		settled := w.rolls == 0 && !w.scaling && w.m.s.sparesWanted() <= 0
-		for _, l := range w.m.s.slots {
-			settled = settled && l.up && l.cur != 0 && l.next == 0 && l.gen == w.m.s.gen && !l.due
+		for _, sl := range w.m.s.slots {
+			settled = settled && sl.running && sl.current != 0 && sl.next == 0 && sl.gen == w.m.s.gen && !sl.due
 		}
 		for _, x := range w.m.s.workers {
 			// A slot whose way back has failed keeps the worker that it has.
-			kept := x.phase == holding && w.m.s.slots[x.slot].why == ForBack
-			settled = settled && (x.phase == holding || x.phase == spare) && (x.gen == w.m.s.gen || kept)
+			kept := x.phase == active && w.m.s.slots[x.slot].why == ForBack
+			settled = settled && (x.phase == active || x.phase == spare) && (x.gen == w.m.s.gen || kept)
 		}
 		if settled {
 			return

@@ -16,12 +16,12 @@ var rewrite = flag.Bool("rewrite", false, "write what the scenarios in testdata 
 
 // TestScenarios plays testdata/*.txt. A line that is not indented is a command:
 //
-//	config surge=1 unavailable=0 spares=0 draining=4 recycling=1 cull=youngest struck=0
-//	start 0, cancel 0, ask 0, slay 0          the supervisor, for a slot
-//	warm 1, ready 1, ended 1 [final] [struck], due 1  a worker
+//	config surge=1 unavailable=0 spares=0 draining=4 recycling=1 remove=youngest retries=0
+//	start 0, cancel 0, stop-slot 0, kill-slot 0  the supervisor, for a slot
+//	warm 1, ready 1, ended 1 [final] [outside], due 1  a worker
 //	roll 2 [back], abort, scale 3 [busy 0=5,1=2], added 2 [failed], removed 2
 //	at 5s                                     the time from now on
-//	tick, stop, slay-all
+//	tick, stop, kill-all
 //
 // What follows indented is what is to be done about it. "#" begins a comment.
 func TestScenarios(t *testing.T) {
@@ -101,14 +101,14 @@ func parseConfig(t *testing.T, fields []string) Config {
 			cfg.Spares = n
 		case "draining":
 			cfg.Draining = n
-		case "struck":
-			cfg.Struck = n
+		case "retries":
+			cfg.KillRetries = n
 		case "recycling":
 			cfg.Recycling = n
-		case "cull":
-			for _, c := range []Cull{Youngest, Oldest, LeastBusy} {
+		case "remove":
+			for _, c := range []RemovalOrder{Youngest, Oldest, LeastBusy} {
 				if c.String() == value {
-					cfg.Cull = c
+					cfg.RemovalOrder = c
 				}
 			}
 		default:
@@ -120,9 +120,9 @@ func parseConfig(t *testing.T, fields []string) Config {
 
 func parseEvent(t *testing.T, f []string) Event {
 	kinds := map[string]EventKind{
-		"start": Start, "cancel": Cancel, "ask": Ask, "slay": Slay, "warm": Warmed, "ready": Ready,
+		"start": Start, "cancel": Cancel, "stop-slot": StopSlot, "kill-slot": KillSlot, "warm": Warmed, "ready": Ready,
 		"ended": Ended, "roll": Roll, "abort": Abort, "scale": Scale, "added": Added, "removed": Removed,
-		"due": Due, "tick": Tick, "stop": Stop, "slay-all": SlayAll,
+		"due": Due, "tick": Tick, "stop": Stop, "kill-all": KillAll,
 	}
 	kind, ok := kinds[f[0]]
 	if !ok {
@@ -134,14 +134,14 @@ func parseEvent(t *testing.T, f []string) Event {
 		if err != nil {
 			t.Fatalf("%v: %v", f, err)
 		}
-		ev.Slot, ev.Worker, ev.Gen, ev.Size = n, Worker(n), Generation(n), n
+		ev.Slot, ev.Worker, ev.Gen, ev.Size = n, WorkerSeq(n), Generation(n), n
 	}
 	for i, word := range f {
 		switch word {
 		case "final":
 			ev.Final = true
-		case "struck":
-			ev.Struck = true
+		case "outside":
+			ev.KilledOutside = true
 		case "back":
 			ev.Back = true
 		case "failed":
@@ -168,7 +168,7 @@ func (e Effect) String() string {
 		slot = " as spare"
 	}
 	switch e.Kind {
-	case Launch, Appoint:
+	case Launch, Assign:
 		s += fmt.Sprintf(" w%d%s gen %d for %s", e.Worker, slot, e.Gen, e.Why)
 	case Up:
 		s += fmt.Sprintf("%s w%d", slot, e.Worker)
@@ -182,7 +182,7 @@ func (e Effect) String() string {
 		if e.Old != 0 {
 			s += fmt.Sprintf(" in place of w%d", e.Old)
 		}
-	case Drain, Cut, Kill:
+	case Drain, ForceDrain, Kill:
 		s += fmt.Sprintf(" w%d for %s", e.Worker, e.Why)
 		if e.Brief {
 			s += ", briefly"
@@ -190,11 +190,11 @@ func (e Effect) String() string {
 	case Add, Remove:
 		s += slot
 	case Rolled, Scaled:
-		s += " " + e.Outcome.String()
+		s += " " + e.Result.String()
 		if e.Worker != 0 {
 			s += fmt.Sprintf(": w%d in%s", e.Worker, slot)
 		}
-		if e.Kind == Scaled && e.Outcome == Failed {
+		if e.Kind == Scaled && e.Result == Failed {
 			s += fmt.Sprintf(":%s, size %d", slot, e.Size)
 		}
 	case Wake:

@@ -9,9 +9,9 @@ type monitor struct {
 	cfg Config
 	s   *State
 
-	alive    map[Worker]string // launched and not ended: way, slot, spare, drain, dying
-	inSlot   map[int]Worker    // ready in the slot
-	launched Worker
+	alive    map[WorkerSeq]string // launched and not ended: way, slot, spare, drain, dying
+	inSlot   map[int]WorkerSeq    // ready in the slot
+	launched WorkerSeq
 	slots    map[int]bool
 	stopped  bool
 	gone     bool
@@ -23,7 +23,7 @@ type monitor struct {
 func (m *monitor) begin(cfg Config) {
 	*m = monitor{
 		t: m.t, cfg: cfg, s: New(cfg, 1),
-		alive: map[Worker]string{}, inSlot: map[int]Worker{}, slots: map[int]bool{}, asked: map[int]bool{},
+		alive: map[WorkerSeq]string{}, inSlot: map[int]WorkerSeq{}, slots: map[int]bool{}, asked: map[int]bool{},
 	}
 }
 
@@ -73,7 +73,7 @@ func (m *monitor) effect(e Effect) {
 		}
 		m.launched = e.Worker
 		m.alive[e.Worker] = "way"
-	case Appoint, Up, Swap, Drain, Cut, Kill:
+	case Assign, Up, Swap, Drain, ForceDrain, Kill:
 		if _, ok := m.alive[e.Worker]; !ok {
 			m.t.Errorf("%v: that worker is not there", e)
 		}
@@ -97,33 +97,33 @@ func (m *monitor) check() {
 	if len(s.workers) != len(m.alive) {
 		m.t.Errorf("%d workers are known, %d alive", len(s.workers), len(m.alive))
 	}
-	places := map[Worker]int{}
+	places := map[WorkerSeq]int{}
 	let, slots := 0, 0
-	for _, l := range s.slots {
+	for _, sl := range s.slots {
 		slots++
-		if l.cur != 0 {
-			places[l.cur]++
-			if w := s.workers[l.cur]; w == nil || w.phase != holding {
-				m.t.Errorf("slot %d has w%d, which is no ready worker", l.n, l.cur)
+		if sl.current != 0 {
+			places[sl.current]++
+			if w := s.workers[sl.current]; w == nil || w.phase != active {
+				m.t.Errorf("slot %d has w%d, which is no ready worker", sl.n, sl.current)
 			}
 		}
-		if l.next != 0 {
-			places[l.next]++
-			if s.workers[l.next] == nil {
-				m.t.Errorf("slot %d waits for w%d, which is not there", l.n, l.next)
+		if sl.next != 0 {
+			places[sl.next]++
+			if s.workers[sl.next] == nil {
+				m.t.Errorf("slot %d waits for w%d, which is not there", sl.n, sl.next)
 			}
 		}
-		if l.step == stopFirst && (l.let || l.up && l.cur == 0) {
+		if sl.replacing == stopFirst && (sl.stopRequested || sl.running && sl.current == 0) {
 			let++
 		}
-		if l.step != still && l.next == 0 && !l.let {
-			m.t.Errorf("slot %d: nothing happens in its step", l.n)
+		if sl.replacing != notReplacing && sl.next == 0 && !sl.stopRequested {
+			m.t.Errorf("slot %d: nothing happens in its step", sl.n)
 		}
-		if l.up && l.cur == 0 && l.next == 0 && !s.stopping {
-			m.t.Errorf("slot %d is up with nobody", l.n)
+		if sl.running && sl.current == 0 && sl.next == 0 && !s.stopping {
+			m.t.Errorf("slot %d is up with nobody", sl.n)
 		}
-		if l.asked && l.next == 0 {
-			m.t.Errorf("slot %d: its start waits for nobody", l.n)
+		if sl.startPending && sl.next == 0 {
+			m.t.Errorf("slot %d: its start waits for nobody", sl.n)
 		}
 	}
 	if let > m.cfg.Unavailable {
@@ -137,8 +137,8 @@ func (m *monitor) check() {
 		case spare, warming:
 			places[id]++
 			busy++
-		case launching, appointed, holding:
-			if l := s.slots[w.slot]; l.cur != id || !l.let && !l.going { // else it has been asked to end
+		case launching, assigned, active:
+			if sl := s.slots[w.slot]; sl.current != id || !sl.stopRequested && !sl.stopping { // else it has been asked to end
 				busy++
 			}
 		case dying:
@@ -153,7 +153,7 @@ func (m *monitor) check() {
 	}
 	uncut := 0
 	for _, id := range s.drains {
-		if !s.workers[id].cut {
+		if !s.workers[id].forced {
 			uncut++
 		}
 	}

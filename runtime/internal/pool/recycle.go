@@ -2,21 +2,21 @@ package pool
 
 // isDue takes note that a slot's worker is to be replaced. A spare just goes: grow sees to
 // another.
-func (s *State) isDue(id Worker) {
+func (s *State) markDue(id WorkerSeq) {
 	w := s.workers[id]
 	if w == nil {
 		return
 	}
 	switch w.phase {
-	case holding:
-		if l := s.slots[w.slot]; l.cur == id && l.up {
-			l.due = true
+	case active:
+		if sl := s.slots[w.slot]; sl.current == id && sl.running {
+			sl.due = true
 		}
 	case spare:
 		s.retire(w, ForRecycle, true)
 	case warming:
 		s.discard(w, ForRecycle)
-	case launching, appointed, draining, dying:
+	case launching, assigned, draining, dying:
 	}
 }
 
@@ -26,16 +26,16 @@ func (s *State) recycle() {
 		return
 	}
 	busy := 0
-	for _, l := range s.slots {
-		if l.step != still {
+	for _, sl := range s.slots {
+		if sl.replacing != notReplacing {
 			busy++
 		}
 	}
-	for _, l := range s.inOrder() {
+	for _, sl := range s.inOrder() {
 		if busy >= s.cfg.Recycling {
 			return
 		}
-		if l.due && l.step == still && l.ready() && l.retry <= s.now && s.begin(l, l.gen, ForRecycle) {
+		if sl.due && sl.replacing == notReplacing && sl.ready() && sl.retry <= s.now && s.beginReplace(sl, sl.gen, ForRecycle) {
 			busy++
 		}
 	}

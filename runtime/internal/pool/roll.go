@@ -6,7 +6,7 @@ import "slices"
 type roll struct {
 	to     Generation
 	back   bool   // to is what they come from
-	result Effect // Rolled
+	answer Effect // Rolled
 }
 
 // advance begins what the roll may begin, and ends it when all is done.
@@ -23,104 +23,104 @@ func (s *State) advance() {
 	// Slots without a ready worker come first: that costs nobody anything, and may
 	// be what cures them.
 	for _, up := range []bool{false, true} {
-		for _, l := range s.inOrder() {
-			if l.step != still {
+		for _, sl := range s.inOrder() {
+			if sl.replacing != notReplacing {
 				open = true
 				continue
 			}
-			if l.gen == r.to || l.off || l.removing {
+			if sl.gen == r.to || sl.done || sl.removing {
 				continue
 			}
 			open = true
-			if l.ready() == up {
-				s.begin(l, r.to, why)
+			if sl.ready() == up {
+				s.beginReplace(sl, r.to, why)
 			}
 		}
 	}
 	if !open {
 		s.gen, s.roll = r.to, nil
-		s.do(r.result)
+		s.do(r.answer)
 	}
 }
 
-// begin gives l another worker if it may be now.
-func (s *State) begin(l *slot, to Generation, why Why) bool {
-	if l.next != 0 || l.going || l.void {
+// begin gives sl another worker if it may be now.
+func (s *State) beginReplace(sl *slot, to Generation, why Purpose) bool {
+	if sl.next != 0 || sl.stopping || sl.startCancelled {
 		return false // first what goes on there
 	}
 	var steps [3]int
 	unready := 0
 	for _, o := range s.slots {
-		steps[o.step]++
-		if !o.ready() && !o.off && !o.removing {
+		steps[o.replacing]++
+		if !o.ready() && !o.done && !o.removing {
 			unready++
 		}
 	}
-	how := still
+	how := notReplacing
 	switch {
-	case l.cur == 0: // nothing to stop
+	case sl.current == 0: // nothing to stop
 		if steps[stopFirst] < max(s.cfg.Surge, s.cfg.Unavailable, 1) {
 			how = stopFirst
 		}
-	case steps[surge] < s.cfg.Surge:
-		how = surge
+	case steps[startFirst] < s.cfg.Surge:
+		how = startFirst
 	case unready < s.cfg.Unavailable:
 		how = stopFirst
 	}
-	if how == still {
+	if how == notReplacing {
 		return false
 	}
-	l.step, l.to, l.why = how, to, why
-	if how == stopFirst && l.cur != 0 {
-		l.let = true
-		s.do(Effect{Kind: Drain, Worker: l.cur, Slot: l.n, Why: why})
+	sl.replacing, sl.to, sl.why = how, to, why
+	if how == stopFirst && sl.current != 0 {
+		sl.stopRequested = true
+		s.do(Effect{Kind: Drain, Worker: sl.current, Slot: sl.n, Why: why})
 		return true
 	}
 	if w := s.spareOf(to); w != nil {
-		s.appoint(l, w, why)
+		s.assign(sl, w, why)
 	} else {
-		l.next = s.launch(l.n, to, why)
+		sl.next = s.launch(sl.n, to, why)
 	}
 	return true
 }
 
-// stepFailed takes note that the worker that was to have l's place has ended before.
-func (s *State) stepFailed(l *slot, w *worker) {
-	why := l.why
-	l.step = still
+// stepFailed takes note that the worker that was to have sl's place has ended before.
+func (s *State) replaceFailed(sl *slot, w *worker) {
+	why := sl.why
+	sl.replacing = notReplacing
 	switch {
 	case why == ForRecycle:
-		l.failures++
-		l.retry = s.now + s.delay(l.failures)
+		sl.failures++
+		sl.retry = s.now + s.delay(sl.failures)
 	case why == ForBack: // it keeps what it has; its replacement will be as before
-		l.gen = l.to
+		sl.gen = sl.to
 	case why == ForRoll && w.phase != dying:
-		s.fail(Effect{Kind: Rolled, Outcome: Failed, Worker: w.id, Slot: l.n})
+		s.turnBack(Effect{Kind: Rolled, Result: Failed, Worker: w.id, Slot: sl.n})
 	}
 	switch {
-	case s.stopping && l.asked:
-		s.failStart(l, w.id)
+	case s.stopping && sl.startPending:
+		s.failStart(sl, w.id)
 	case s.stopping:
-	case l.asked:
-		s.startFor(l)
-	case l.up && l.cur == 0 && why == ForRefill:
-		s.down(l, w.id)
-	case l.up && l.cur == 0: // it was stopped first
-		l.step, l.to, l.why = stopFirst, l.gen, ForRefill
-		l.next = s.launch(l.n, l.gen, ForRefill)
+	case sl.startPending:
+		s.startFor(sl)
+	case sl.running && sl.current == 0 && why == ForRefill:
+		s.slotEnded(sl, w.id)
+	case sl.running && sl.current == 0: // it was stopped first
+		sl.replacing, sl.to, sl.why = stopFirst, sl.gen, ForRefill
+		sl.next = s.launch(sl.n, sl.gen, ForRefill)
 	}
 }
 
 // abort ends the roll that goes on, or else the one that is next.
 func (s *State) abort() {
 	if s.roll != nil {
-		s.fail(Effect{Kind: Rolled, Outcome: Cancelled})
+		s.turnBack(Effect{Kind: Rolled, Result: Cancelled})
 		return
 	}
 	for i, ev := range s.waiting {
 		if ev.Kind == Roll && !ev.Back {
 			s.waiting = slices.Delete(s.waiting, i, i+1)
-			s.do(Effect{Kind: Rolled, Outcome: Cancelled})
+			s.do(Effect{Kind: Rolled, Result: Cancelled})
 			return
 		}
 	}
@@ -128,21 +128,21 @@ func (s *State) abort() {
 
 // fail turns the roll round: the first failure is its result, what is on its way is
 // given up, and what had been replaced gets its generation back.
-func (s *State) fail(result Effect) {
+func (s *State) turnBack(result Effect) {
 	r := s.roll
 	if r.back {
 		return
 	}
 	bad := r.to
-	r.result, r.back, r.to = result, true, s.gen
-	for _, l := range s.inOrder() {
-		if l.step == still || l.to != bad || bad == s.gen {
+	r.answer, r.back, r.to = result, true, s.gen
+	for _, sl := range s.inOrder() {
+		if sl.replacing == notReplacing || sl.to != bad || bad == s.gen {
 			continue
 		}
-		if l.let { // its worker goes already
-			l.to, l.why = l.gen, ForRefill
+		if sl.stopRequested { // its worker goes already
+			sl.to, sl.why = sl.gen, ForRefill
 			continue
 		}
-		s.discard(s.workers[l.next], ForBack)
+		s.discard(s.workers[sl.next], ForBack)
 	}
 }

@@ -8,20 +8,20 @@ import (
 // scaling is a change of size under way.
 type scaling struct {
 	open   int // slots to be added or removed yet
-	result Effect
+	answer Effect
 }
 
 // rescale begins to add or to remove slots.
 func (s *State) rescale(ev Event) {
-	s.scale = &scaling{result: Effect{Kind: Scaled}}
-	victims := s.victims(ev.Busy)
+	s.scale = &scaling{answer: Effect{Kind: Scaled}}
+	victims := s.removalOrder(ev.Busy)
 	size := len(victims)
-	for _, l := range victims {
-		if size > ev.Size || l.off { // one that has ended for good makes room for another
-			l.removing, l.due = true, false
+	for _, sl := range victims {
+		if size > ev.Size || sl.done { // one that has ended for good makes room for another
+			sl.removing, sl.due = true, false
 			s.scale.open++
 			size--
-			s.do(Effect{Kind: Remove, Slot: l.n})
+			s.do(Effect{Kind: Remove, Slot: sl.n})
 		}
 	}
 	for n := 0; size < ev.Size; n++ {
@@ -36,7 +36,7 @@ func (s *State) rescale(ev Event) {
 }
 
 // victims returns the slots in the order in which they go.
-func (s *State) victims(busy map[int]int) []*slot {
+func (s *State) removalOrder(busy map[int]int) []*slot {
 	all := s.inOrder()
 	slices.SortStableFunc(all, func(a, b *slot) int {
 		if a.ready() != b.ready() {
@@ -45,8 +45,8 @@ func (s *State) victims(busy map[int]int) []*slot {
 			}
 			return 1
 		}
-		youngest := cmp.Or(cmp.Compare(b.cur, a.cur), cmp.Compare(b.n, a.n))
-		switch s.cfg.Cull {
+		youngest := cmp.Or(cmp.Compare(b.current, a.current), cmp.Compare(b.n, a.n))
+		switch s.cfg.RemovalOrder {
 		case Oldest:
 			return -youngest
 		case LeastBusy:
@@ -62,7 +62,7 @@ func (s *State) victims(busy map[int]int) []*slot {
 func (s *State) added(ev Event) {
 	if ev.Failed {
 		if s.scale != nil {
-			s.scale.result.Outcome, s.scale.result.Slot = Failed, ev.Slot
+			s.scale.answer.Result, s.scale.answer.Slot = Failed, ev.Slot
 		}
 		s.remove(ev.Slot)
 	}
@@ -83,16 +83,16 @@ func (s *State) removed(n int) {
 
 // remove forgets a slot. Whoever is left in it goes.
 func (s *State) remove(n int) {
-	if l := s.slots[n]; l != nil {
-		s.vacate(l)
+	if sl := s.slots[n]; sl != nil {
+		s.clearSlot(sl)
 		delete(s.slots, n)
 	}
 }
 
 func (s *State) scaled() {
 	if s.scale.open == 0 {
-		s.scale.result.Size = len(s.slots)
-		s.do(s.scale.result)
+		s.scale.answer.Size = len(s.slots)
+		s.do(s.scale.answer)
 		s.scale = nil
 	}
 }

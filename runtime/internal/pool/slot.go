@@ -4,35 +4,35 @@ package pool
 
 // start takes the supervisor's wish to have a slot up.
 func (s *State) start(n int) {
-	l := s.slots[n]
-	if l == nil {
-		l = &slot{n: n, gen: s.gen}
-		s.slots[n] = l
+	sl := s.slots[n]
+	if sl == nil {
+		sl = &slot{n: n, gen: s.gen}
+		s.slots[n] = sl
 	}
-	if l.off { // no roll has touched it while it was down for good
-		l.gen = s.gen
+	if sl.done { // no roll has touched it while it was down for good
+		sl.gen = s.gen
 	}
-	l.off, l.void, l.asked = false, false, true
+	sl.done, sl.startCancelled, sl.startPending = false, false, true
 	switch {
-	case s.stopping || l.removing:
-		s.failStart(l, 0)
-	case l.cur != 0: // it came up while the supervisor was waiting
-		s.bringUp(l)
-	case l.next == 0:
-		s.startFor(l)
+	case s.stopping || sl.removing:
+		s.failStart(sl, 0)
+	case sl.current != 0: // it came up while the supervisor was waiting
+		s.startDone(sl)
+	case sl.next == 0:
+		s.startFor(sl)
 	} // else what is on its way is what is wanted
 }
 
-// startFor has a worker started for l by the supervisor's wish.
-func (s *State) startFor(l *slot) {
-	if w := s.spareOf(l.gen); w != nil {
-		s.appoint(l, w, ForStart)
+// startFor has a worker started for sl by the supervisor's wish.
+func (s *State) startFor(sl *slot) {
+	if w := s.spareOf(sl.gen); w != nil {
+		s.assign(sl, w, ForStart)
 		return
 	}
-	l.next = s.launch(l.n, l.gen, ForStart)
+	sl.next = s.launch(sl.n, sl.gen, ForStart)
 }
 
-func (s *State) launch(slot int, gen Generation, why Why) Worker {
+func (s *State) launch(slot int, gen Generation, why Purpose) WorkerSeq {
 	s.last++
 	w := &worker{id: s.last, gen: gen, slot: slot}
 	if slot == Spare {
@@ -44,101 +44,101 @@ func (s *State) launch(slot int, gen Generation, why Why) Worker {
 }
 
 // bringUp answers the supervisor's start of a slot that has its worker.
-func (s *State) bringUp(l *slot) {
-	l.asked, l.up, l.going, l.struck = false, true, false, 0
-	s.do(Effect{Kind: Up, Slot: l.n, Worker: l.cur, Gen: s.workers[l.cur].gen})
+func (s *State) startDone(sl *slot) {
+	sl.startPending, sl.running, sl.stopping, sl.outsideKills = false, true, false, 0
+	s.do(Effect{Kind: Up, Slot: sl.n, Worker: sl.current, Gen: s.workers[sl.current].gen})
 }
 
-func (s *State) failStart(l *slot, because Worker) {
-	l.asked, l.void, l.struck = false, false, 0
-	s.do(Effect{Kind: Fail, Slot: l.n, Worker: because})
+func (s *State) failStart(sl *slot, because WorkerSeq) {
+	sl.startPending, sl.startCancelled, sl.outsideKills = false, false, 0
+	s.do(Effect{Kind: Fail, Slot: sl.n, Worker: because})
 }
 
 // cancel takes back the supervisor's wish.
 func (s *State) cancel(n int) {
-	l := s.slots[n]
-	if l == nil || !l.asked {
+	sl := s.slots[n]
+	if sl == nil || !sl.startPending {
 		return
 	}
-	if l.step != still { // what is on its way was not started for the supervisor
-		s.failStart(l, 0)
+	if sl.replacing != notReplacing { // what is on its way was not started for the supervisor
+		s.failStart(sl, 0)
 		return
 	}
-	if l.next == 0 {
-		s.failStart(l, 0)
+	if sl.next == 0 {
+		s.failStart(sl, 0)
 		return
 	}
-	l.void = true
-	s.discard(s.workers[l.next], ForStart)
+	sl.startCancelled = true
+	s.discard(s.workers[sl.next], ForStart)
 }
 
 // ask has the slot's instance go, at the supervisor's wish.
-func (s *State) ask(n int) {
-	l := s.slots[n]
-	if l == nil || !l.up || l.going {
+func (s *State) stopSlot(n int) {
+	sl := s.slots[n]
+	if sl == nil || !sl.running || sl.stopping {
 		return
 	}
-	l.going = true
+	sl.stopping = true
 	switch {
-	case l.removing:
-		s.vacate(l)
-	case l.cur == 0: // its worker was stopped first, and the next is not there yet
-		s.discard(s.workers[l.next], ForStop)
-		s.down(l, 0)
+	case sl.removing:
+		s.clearSlot(sl)
+	case sl.current == 0: // its worker was stopped first, and the next is not there yet
+		s.discard(s.workers[sl.next], ForStop)
+		s.slotEnded(sl, 0)
 	default:
-		s.do(Effect{Kind: Drain, Worker: l.cur, Slot: n, Why: ForStop, Brief: true})
+		s.do(Effect{Kind: Drain, Worker: sl.current, Slot: n, Why: ForStop, Brief: true})
 	}
 }
 
 // slay kills the slot's instance.
-func (s *State) slay(n int) {
-	l := s.slots[n]
-	if l == nil || !l.up {
+func (s *State) killSlot(n int) {
+	sl := s.slots[n]
+	if sl == nil || !sl.running {
 		return
 	}
-	l.going = true
-	if l.cur == 0 {
-		s.discard(s.workers[l.next], ForStop)
-		s.down(l, 0)
+	sl.stopping = true
+	if sl.current == 0 {
+		s.discard(s.workers[sl.next], ForStop)
+		s.slotEnded(sl, 0)
 		return
 	}
-	s.do(Effect{Kind: Kill, Worker: l.cur, Slot: n, Why: ForStop})
+	s.do(Effect{Kind: Kill, Worker: sl.current, Slot: n, Why: ForStop})
 }
 
 // vacate takes the worker out of a slot that goes: it drains outside.
-func (s *State) vacate(l *slot) {
-	if l.next != 0 {
-		if w := s.workers[l.next]; l.held {
-			l.next, l.held = 0, false
+func (s *State) clearSlot(sl *slot) {
+	if sl.next != 0 {
+		if w := s.workers[sl.next]; sl.nextReady {
+			sl.next, sl.nextReady = 0, false
 			s.retire(w, ForScale, false)
 		} else {
 			s.discard(w, ForScale)
 		}
 	}
-	if l.cur != 0 {
-		w := s.workers[l.cur]
-		l.cur = 0
+	if sl.current != 0 {
+		w := s.workers[sl.current]
+		sl.current = 0
 		s.retire(w, ForScale, false)
 	}
-	if l.up {
-		s.down(l, 0)
+	if sl.running {
+		s.slotEnded(sl, 0)
 	}
 }
 
 // down tells the supervisor that its instance has ended.
-func (s *State) down(l *slot, because Worker) {
-	l.up, l.going, l.due = false, false, false
-	if l.let {
-		l.step, l.let = still, false // its worker went, but not for the step
+func (s *State) slotEnded(sl *slot, because WorkerSeq) {
+	sl.running, sl.stopping, sl.due = false, false, false
+	if sl.stopRequested {
+		sl.replacing, sl.stopRequested = notReplacing, false // its worker went, but not for the step
 	}
-	s.do(Effect{Kind: Down, Slot: l.n, Worker: because})
-	if l.held { // it was ready before its predecessor had gone
-		l.cur, l.next, l.held = l.next, 0, false
+	s.do(Effect{Kind: Down, Slot: sl.n, Worker: because})
+	if sl.nextReady { // it was ready before its predecessor had gone
+		sl.current, sl.next, sl.nextReady = sl.next, 0, false
 	}
 }
 
 // retire has a ready worker, or a spare, drain outside.
-func (s *State) retire(w *worker, why Why, brief bool) {
+func (s *State) retire(w *worker, why Purpose, brief bool) {
 	if w.phase != draining {
 		s.drains = append(s.drains, w.id)
 	}
@@ -147,7 +147,7 @@ func (s *State) retire(w *worker, why Why, brief bool) {
 }
 
 // discard kills a worker that is not of use yet.
-func (s *State) discard(w *worker, why Why) {
+func (s *State) discard(w *worker, why Purpose) {
 	if w == nil || w.phase == dying {
 		return
 	}
@@ -156,34 +156,34 @@ func (s *State) discard(w *worker, why Why) {
 }
 
 // ready takes note of a worker that does its work.
-func (s *State) ready(id Worker) {
+func (s *State) ready(id WorkerSeq) {
 	w := s.workers[id]
-	if w == nil || w.phase != launching && w.phase != appointed {
+	if w == nil || w.phase != launching && w.phase != assigned {
 		return
 	}
-	if w.phase == appointed {
+	if w.phase == assigned {
 		s.failures = 0
 	}
-	l := s.slots[w.slot]
-	w.phase = holding
+	sl := s.slots[w.slot]
+	w.phase = active
 	switch {
-	case l.going: // the supervisor has the one before stop
-		l.held = true
-	case l.asked:
-		l.cur, l.next = id, 0
-		s.bringUp(l)
+	case sl.stopping: // the supervisor has the one before stop
+		sl.nextReady = true
+	case sl.startPending:
+		sl.current, sl.next = id, 0
+		s.startDone(sl)
 	default:
-		old := l.cur
-		l.cur, l.next = id, 0
-		if l.up {
-			s.do(Effect{Kind: Swap, Slot: l.n, Worker: id, Old: old, Gen: w.gen, Why: l.why})
+		old := sl.current
+		sl.current, sl.next = id, 0
+		if sl.running {
+			s.do(Effect{Kind: Swap, Slot: sl.n, Worker: id, Old: old, Gen: w.gen, Why: sl.why})
 		}
 		if old != 0 {
-			s.retire(s.workers[old], l.why, false)
+			s.retire(s.workers[old], sl.why, false)
 		}
 	}
-	if l.step != still {
-		l.gen, l.step, l.let, l.due, l.failures = l.to, still, false, false, 0
+	if sl.replacing != notReplacing {
+		sl.gen, sl.replacing, sl.stopRequested, sl.due, sl.failures = sl.to, notReplacing, false, false, 0
 	}
 }
 
@@ -194,65 +194,65 @@ func (s *State) ended(ev Event) {
 		return
 	}
 	delete(s.workers, w.id)
-	l := s.slots[w.slot]
+	sl := s.slots[w.slot]
 	switch {
 	case w.phase == spare || w.phase == warming:
 		s.spareFailed()
 	case w.phase == draining:
-		s.undrain(w.id)
-	case l == nil || w.id != l.cur && w.id != l.next: // discarded
-	case w.id == l.next && l.held:
-		l.next, l.held = 0, false
-	case w.id == l.next:
-		s.notReady(l, w, ev.Struck)
-	case l.up && l.going:
-		l.cur = 0
-		s.down(l, w.id)
-	case l.let:
-		l.cur, l.let = 0, false
+		s.drained(w.id)
+	case sl == nil || w.id != sl.current && w.id != sl.next: // discarded
+	case w.id == sl.next && sl.nextReady:
+		sl.next, sl.nextReady = 0, false
+	case w.id == sl.next:
+		s.notReady(sl, w, ev.KilledOutside)
+	case sl.running && sl.stopping:
+		sl.current = 0
+		s.slotEnded(sl, w.id)
+	case sl.stopRequested:
+		sl.current, sl.stopRequested = 0, false
 		if s.stopping {
-			l.step = still
+			sl.replacing = notReplacing
 			return
 		}
-		l.next = s.launch(l.n, l.to, l.why)
+		sl.next = s.launch(sl.n, sl.to, sl.why)
 	default:
-		s.crashed(l, w, ev.Final)
+		s.crashed(sl, w, ev.Final)
 	}
 }
 
-// notReady takes note that the worker that was on its way to l has ended before.
-func (s *State) notReady(l *slot, w *worker, struck bool) {
-	l.next = 0
-	if l.step != still {
-		s.stepFailed(l, w)
+// notReady takes note that the worker that was on its way to sl has ended before.
+func (s *State) notReady(sl *slot, w *worker, struck bool) {
+	sl.next = 0
+	if sl.replacing != notReplacing {
+		s.replaceFailed(sl, w)
 		return
 	}
 	switch {
-	case !l.asked:
-	case w.phase == appointed && !s.stopping: // the spare was no good: that is not the slot's fault
+	case !sl.startPending:
+	case w.phase == assigned && !s.stopping: // the spare was no good: that is not the slot's fault
 		s.spareFailed()
-		l.next = s.launch(l.n, l.gen, ForStart)
-	case struck && w.phase == launching && l.struck < s.cfg.Struck && !s.stopping: // that says nothing of it
-		l.struck++
-		l.next = s.launch(l.n, l.gen, ForStart)
+		sl.next = s.launch(sl.n, sl.gen, ForStart)
+	case struck && w.phase == launching && sl.outsideKills < s.cfg.KillRetries && !s.stopping: // that says nothing of it
+		sl.outsideKills++
+		sl.next = s.launch(sl.n, sl.gen, ForStart)
 	default:
-		s.failStart(l, w.id)
+		s.failStart(sl, w.id)
 	}
 }
 
 // crashed takes note that a slot's worker has ended by itself.
-func (s *State) crashed(l *slot, w *worker, final bool) {
-	l.cur, l.due = 0, false
-	if l.up {
-		s.down(l, w.id)
+func (s *State) crashed(sl *slot, w *worker, final bool) {
+	sl.current, sl.due = 0, false
+	if sl.running {
+		s.slotEnded(sl, w.id)
 	}
 	if final {
-		l.off = true
-		if l.next != 0 {
-			s.discard(s.workers[l.next], ForStop)
+		sl.done = true
+		if sl.next != 0 {
+			s.discard(s.workers[sl.next], ForStop)
 		}
 	}
 	if r := s.roll; r != nil && !r.back && w.gen == r.to && w.gen != s.gen {
-		s.fail(Effect{Kind: Rolled, Outcome: Failed, Worker: w.id, Slot: l.n})
+		s.turnBack(Effect{Kind: Rolled, Result: Failed, Worker: w.id, Slot: sl.n})
 	}
 }

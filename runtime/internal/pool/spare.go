@@ -16,10 +16,10 @@ func (s *State) spareOf(gen Generation) *worker {
 }
 
 // appoint gives a spare a slot.
-func (s *State) appoint(l *slot, w *worker, why Why) {
-	w.phase, w.slot = appointed, l.n
-	l.next = w.id
-	s.do(Effect{Kind: Appoint, Worker: w.id, Slot: l.n, Gen: w.gen, Why: why})
+func (s *State) assign(sl *slot, w *worker, why Purpose) {
+	w.phase, w.slot = assigned, sl.n
+	sl.next = w.id
+	s.do(Effect{Kind: Assign, Worker: w.id, Slot: sl.n, Gen: w.gen, Why: why})
 }
 
 // sparesWanted is how many spares are missing.
@@ -35,7 +35,7 @@ func (s *State) sparesWanted() int {
 
 // grow launches the spares that are missing, and lets go of those of a generation
 // before. It waits while a slot waits for its worker: that comes first.
-func (s *State) grow() {
+func (s *State) refillSpares() {
 	if s.roll == nil {
 		for _, id := range slices.Sorted(maps.Keys(s.workers)) {
 			w := s.workers[id]
@@ -51,8 +51,8 @@ func (s *State) grow() {
 	if s.now < s.retry {
 		return
 	}
-	for _, l := range s.slots {
-		if l.asked {
+	for _, sl := range s.slots {
+		if sl.startPending {
 			return
 		}
 	}

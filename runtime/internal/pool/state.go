@@ -6,81 +6,81 @@ import (
 )
 
 // phase is where a worker stands.
-type phase uint8
+type workerPhase uint8
 
 const (
-	launching phase = iota // on its way to a slot
-	appointed              // a spare on its way to a slot
-	warming                // on its way to be a spare
-	spare                  // warm, without a slot
-	holding                // a slot's ready worker
-	draining               // asked to end, and in nobody's place
-	dying                  // killed before it was of use
+	launching workerPhase = iota // on its way to a slot
+	assigned                     // a spare on its way to a slot
+	warming                      // on its way to be a spare
+	spare                        // warm, without a slot
+	active                       // a slot's ready worker
+	draining                     // asked to end, and in nobody's place
+	dying                        // killed before it was of use
 )
 
 // worker is what is kept of one worker until it has ended.
 type worker struct {
-	id    Worker
-	gen   Generation
-	slot  int
-	phase phase
-	cut   bool // draining, and told to end at once
+	id     WorkerSeq
+	gen    Generation
+	slot   int
+	phase  workerPhase
+	forced bool // draining, and told to end at once
 }
 
 // step is how a slot is being given another worker.
-type step uint8
+type replaceMode uint8
 
 const (
-	still     step = iota
-	surge          // the new one first
-	stopFirst      // the old one first
+	notReplacing replaceMode = iota
+	startFirst               // the new one first
+	stopFirst                // the old one first
 )
 
 // slot is one place. Its start is under way while asked or next is set.
 type slot struct {
-	n     int
-	gen   Generation // of its next worker, if the supervisor starts it
-	up    bool       // the supervisor has an instance of it
-	asked bool       // the supervisor's start waits
-	void  bool       // that start is cancelled
-	going bool       // the supervisor has asked the instance to stop
+	n              int
+	gen            Generation // of its next worker, if the supervisor starts it
+	running        bool       // the supervisor has an instance of it
+	startPending   bool       // the supervisor's start waits
+	startCancelled bool       // that start is cancelled
+	stopping       bool       // the supervisor has asked the instance to stop
 
-	cur  Worker // its ready worker; also while the supervisor does not know of it yet
-	next Worker // on its way to be cur
-	held bool   // next is ready, and waits for the end of cur, which goes
+	current   WorkerSeq // its ready worker; also while the supervisor does not know of it yet
+	next      WorkerSeq // on its way to be cur
+	nextReady bool      // next is ready, and waits for the end of cur, which goes
 
-	step step
-	why  Why        // of step
-	to   Generation // of step
-	let  bool       // step has asked cur to go
+	replacing     replaceMode
+	why           Purpose    // of step
+	to            Generation // of step
+	stopRequested bool       // step has asked cur to go
 
-	off      bool // ended for good, by its restart type
-	removing bool
-	due      bool // to be recycled
-	failures int  // of recycling, in a row
-	retry    Time
-	struck   int // workers of this start that were killed from outside
+	done         bool // ended for good, by its restart type
+	removing     bool
+	due          bool // to be recycled
+	failures     int  // of recycling, in a row
+	retry        Time
+	outsideKills int // workers of this start that were killed from outside
 }
 
 // ready tells whether somebody works in the slot, and nobody has asked him to go.
-func (s *slot) ready() bool { return s.cur != 0 && !s.let && !s.going }
+func (s *slot) ready() bool { return s.current != 0 && !s.stopRequested && !s.stopping }
 
 // State is a pool's workers and slots.
 type State struct {
 	cfg     Config
 	gen     Generation // of spares, of new slots, of what no roll has touched
 	slots   map[int]*slot
-	workers map[Worker]*worker
-	last    Worker
+	workers map[WorkerSeq]*worker
+	last    WorkerSeq
 
 	roll    *roll
 	scale   *scaling
 	waiting []Event // rolls and scalings that wait for their turn
 
-	drains   []Worker // in the order in which they began
-	failures int      // of spares, in a row
-	retry    Time     // of spares
-	wake     Time     // what was asked for
+	drains   []WorkerSeq // in the order in which they began
+	failures int         // of spares, in a row
+	retry    Time        // of spares
+	wake     Time        // what was asked for
 	stopping bool
 	gone     bool
 
@@ -90,7 +90,7 @@ type State struct {
 
 // New returns a pool without slots: they come by Start. cfg is complete.
 func New(cfg Config, gen Generation) *State {
-	return &State{cfg: cfg, gen: gen, slots: map[int]*slot{}, workers: map[Worker]*worker{}}
+	return &State{cfg: cfg, gen: gen, slots: map[int]*slot{}, workers: map[WorkerSeq]*worker{}}
 }
 
 // Step takes an event and returns what is to be done about it, in order.
@@ -101,10 +101,10 @@ func (s *State) Step(now Time, ev Event) []Effect {
 		s.start(ev.Slot)
 	case Cancel:
 		s.cancel(ev.Slot)
-	case Ask:
-		s.ask(ev.Slot)
-	case Slay:
-		s.slay(ev.Slot)
+	case StopSlot:
+		s.stopSlot(ev.Slot)
+	case KillSlot:
+		s.killSlot(ev.Slot)
 	case Warmed:
 		if w := s.workers[ev.Worker]; w != nil && w.phase == warming {
 			w.phase = spare
@@ -122,12 +122,12 @@ func (s *State) Step(now Time, ev Event) []Effect {
 	case Removed:
 		s.removed(ev.Slot)
 	case Due:
-		s.isDue(ev.Worker)
+		s.markDue(ev.Worker)
 	case Tick:
 		s.wake = 0
 	case Stop:
 		s.stop()
-	case SlayAll:
+	case KillAll:
 		for _, id := range slices.Sorted(maps.Keys(s.workers)) {
 			s.do(Effect{Kind: Kill, Worker: id, Slot: s.workers[id].slot})
 		}
@@ -142,7 +142,7 @@ func (s *State) do(e Effect) { s.out = append(s.out, e) }
 // not matter which event has made it possible.
 func (s *State) settle() {
 	if s.stopping {
-		if len(s.workers) == 0 && !s.gone && !slices.ContainsFunc(s.inOrder(), func(l *slot) bool { return l.up || l.asked }) {
+		if len(s.workers) == 0 && !s.gone && !slices.ContainsFunc(s.inOrder(), func(sl *slot) bool { return sl.running || sl.startPending }) {
 			s.gone = true
 			s.do(Effect{Kind: Gone})
 		}
@@ -152,7 +152,7 @@ func (s *State) settle() {
 	s.advance()
 	s.recycle()
 	s.next()
-	s.grow()
+	s.refillSpares()
 	s.capDrains()
 	s.setWake()
 }
@@ -163,7 +163,7 @@ func (s *State) next() {
 		ev := s.waiting[0]
 		s.waiting = s.waiting[1:]
 		if ev.Kind == Roll {
-			s.roll = &roll{to: ev.Gen, back: ev.Back, result: Effect{Kind: Rolled}}
+			s.roll = &roll{to: ev.Gen, back: ev.Back, answer: Effect{Kind: Rolled}}
 			s.advance()
 		} else {
 			s.rescale(ev)
@@ -182,9 +182,9 @@ func (s *State) setWake() {
 	if s.sparesWanted() > 0 {
 		sooner(s.retry)
 	}
-	for _, l := range s.slots {
-		if l.due {
-			sooner(l.retry)
+	for _, sl := range s.slots {
+		if sl.due {
+			sooner(sl.retry)
 		}
 	}
 	if at != s.wake && at != 0 {
@@ -220,14 +220,14 @@ func (s *State) stop() {
 	}
 	s.stopping = true
 	if s.roll != nil {
-		if s.roll.result.Outcome == Done {
-			s.roll.result.Outcome = Stopped
+		if s.roll.answer.Result == Done {
+			s.roll.answer.Result = Stopped
 		}
-		s.do(s.roll.result)
+		s.do(s.roll.answer)
 		s.roll = nil
 	}
 	if s.scale != nil {
-		s.do(Effect{Kind: Scaled, Outcome: Stopped})
+		s.do(Effect{Kind: Scaled, Result: Stopped})
 		s.scale = nil
 	}
 	for _, ev := range s.waiting {
@@ -235,28 +235,28 @@ func (s *State) stop() {
 		if ev.Kind == Scale {
 			kind = Scaled
 		}
-		s.do(Effect{Kind: kind, Outcome: Stopped})
+		s.do(Effect{Kind: kind, Result: Stopped})
 	}
 	s.waiting = nil
 	for _, id := range slices.Sorted(maps.Keys(s.workers)) {
 		w := s.workers[id]
-		l := s.slots[w.slot]
+		sl := s.slots[w.slot]
 		switch w.phase {
 		case spare, draining:
 			s.retire(w, ForStop, true)
 		case warming:
 			s.discard(w, ForStop)
-		case launching, appointed:
-			if l.step != still {
+		case launching, assigned:
+			if sl.replacing != notReplacing {
 				s.discard(w, ForStop)
 			} // else the supervisor cancels its start
-		case holding:
+		case active:
 			switch {
-			case l.next == id:
-				l.next, l.held = 0, false
+			case sl.next == id:
+				sl.next, sl.nextReady = 0, false
 				s.retire(w, ForStop, true)
-			case !l.up:
-				l.cur = 0
+			case !sl.running:
+				sl.current = 0
 				s.retire(w, ForStop, true)
 			}
 		case dying:

@@ -9,7 +9,7 @@ import (
 type Time = time.Duration
 
 // Worker numbers a pool's workers from 1, in the order of their launch; 0 is none.
-type Worker uint64
+type WorkerSeq uint64
 
 // Generation is the reload that a worker belongs to.
 type Generation int
@@ -19,13 +19,13 @@ const Spare = -1
 
 // Config is what the user has set. It does not change.
 type Config struct {
-	Surge       int // slots at once whose new worker is started before the old one is asked to go
-	Unavailable int // slots at once whose old worker ends before the new one is started
-	Spares      int // warm workers without a slot
-	Draining    int // workers that may drain at once
-	Recycling   int // slots at once that are recycled
-	Cull        Cull
-	Struck      int // times that a start survives a kill from outside
+	Surge        int // slots at once whose new worker is started before the old one is asked to go
+	Unavailable  int // slots at once whose old worker ends before the new one is started
+	Spares       int // warm workers without a slot
+	Draining     int // workers that may drain at once
+	Recycling    int // slots at once that are recycled
+	RemovalOrder RemovalOrder
+	KillRetries  int // times that a start survives a kill from outside
 
 	// Retry is the first delay after a spare has failed, or a recycling; it doubles
 	// with each failure in a row up to MaxRetry.
@@ -33,17 +33,17 @@ type Config struct {
 }
 
 // Cull says which slots go when a pool is scaled down.
-type Cull uint8
+type RemovalOrder uint8
 
 // The values of Cull. A slot without a ready worker goes first in any case.
 const (
-	Youngest  Cull = iota // the one whose worker was started last
-	Oldest                // the one whose worker was started first
-	LeastBusy             // the one with the fewest open connections, then the youngest
+	Youngest  RemovalOrder = iota // the one whose worker was started last
+	Oldest                        // the one whose worker was started first
+	LeastBusy                     // the one with the fewest open connections, then the youngest
 )
 
 // String returns youngest, oldest or least-busy.
-func (c Cull) String() string {
+func (c RemovalOrder) String() string {
 	return name(c, "youngest", "oldest", "least-busy")
 }
 
@@ -57,9 +57,9 @@ const (
 	// Cancel: the start of Slot is no longer wanted. It is still answered.
 	Cancel
 	// Ask: the supervisor asks the instance of Slot to stop.
-	Ask
+	StopSlot
 	// Slay: the supervisor kills the instance of Slot.
-	Slay
+	KillSlot
 	// Warmed: Worker, launched as a spare, is warm.
 	Warmed
 	// Ready: Worker does its work.
@@ -85,48 +85,48 @@ const (
 	// Stop: the pool ends. The supervisor asks the slots by itself. Answered by Gone.
 	Stop
 	// SlayAll: everything is killed. Stop comes too.
-	SlayAll
+	KillAll
 )
 
 // String returns the kind's name.
 func (k EventKind) String() string {
-	return name(k, "start", "cancel", "ask", "slay", "warmed", "ready", "ended", "roll", "abort",
-		"scale", "added", "removed", "due", "tick", "stop", "slay-all")
+	return name(k, "start", "cancel", "stop-slot", "kill-slot", "warmed", "ready", "ended", "roll", "abort",
+		"scale", "added", "removed", "due", "tick", "stop", "kill-all")
 }
 
 // Event is something that happened. Which fields count says the kind.
 type Event struct {
-	Kind   EventKind
-	Slot   int
-	Worker Worker
-	Gen    Generation
-	Size   int
-	Busy   map[int]int
-	Final  bool
-	Back   bool
-	Failed bool
-	Struck bool
+	Kind          EventKind
+	Slot          int
+	Worker        WorkerSeq
+	Gen           Generation
+	Size          int
+	Busy          map[int]int
+	Final         bool
+	Back          bool
+	Failed        bool
+	KilledOutside bool
 }
 
 // Why is the purpose of a worker that is launched or appointed, or the cause of its
 // going.
-type Why uint8
+type Purpose uint8
 
 // The values of Why.
 const (
-	ForStart   Why = iota // the supervisor wants its slot up
-	ForRoll               // a reload
-	ForBack               // the way back from a reload
-	ForRecycle            // its predecessor is due
-	ForRefill             // its slot was stopped first, and its successor failed
-	ForSpare              // to be warm
-	ForScale              // its slot goes
-	ForStop               // the pool goes
-	ForCap                // too many drain
+	ForStart   Purpose = iota // the supervisor wants its slot up
+	ForRoll                   // a reload
+	ForBack                   // the way back from a reload
+	ForRecycle                // its predecessor is due
+	ForRefill                 // its slot was stopped first, and its successor failed
+	ForSpare                  // to be warm
+	ForScale                  // its slot goes
+	ForStop                   // the pool goes
+	ForCap                    // too many drain
 )
 
 // String returns the word for it.
-func (w Why) String() string {
+func (w Purpose) String() string {
 	return name(w, "start", "reload", "roll back", "recycle", "refill", "spare", "scale", "stop", "cap")
 }
 
@@ -139,7 +139,7 @@ const (
 	// and in any case Ended.
 	Launch EffectKind = iota
 	// Appoint: give the spare Worker its Slot. Ready follows, or Ended.
-	Appoint
+	Assign
 	// Up: the start of Slot has succeeded; Worker is its instance.
 	Up
 	// Fail: the start of Slot has failed because Worker ended; 0: it was cancelled.
@@ -151,7 +151,7 @@ const (
 	// Drain: ask Worker to drain and end. Brief: nobody takes its place.
 	Drain
 	// Cut: end a Worker that drains now.
-	Cut
+	ForceDrain
 	// Kill: kill Worker.
 	Kill
 	// Add: have the supervisor start Slot. Added follows.
@@ -171,36 +171,36 @@ const (
 
 // String returns the kind's name.
 func (k EffectKind) String() string {
-	return name(k, "launch", "appoint", "up", "fail", "swap", "down", "drain", "cut", "kill",
+	return name(k, "launch", "assign", "up", "fail", "swap", "down", "drain", "force-drain", "kill",
 		"add", "remove", "rolled", "scaled", "wake", "gone")
 }
 
 // Outcome is how a roll, or a scaling, ended.
-type Outcome uint8
+type Result uint8
 
 // The values of Outcome.
 const (
-	Done      Outcome = iota
-	Failed            // a worker failed
-	Cancelled         // Abort
-	Stopped           // the pool ended
+	Done      Result = iota
+	Failed           // a worker failed
+	Cancelled        // Abort
+	Stopped          // the pool ended
 )
 
 // String returns the word for it.
-func (o Outcome) String() string { return name(o, "done", "failed", "cancelled", "stopped") }
+func (o Result) String() string { return name(o, "done", "failed", "cancelled", "stopped") }
 
 // Effect is something to be done, in the order given. Which fields count says the kind.
 type Effect struct {
-	Kind    EffectKind
-	Slot    int
-	Worker  Worker
-	Old     Worker // of Swap: who had the slot; 0: it had ended
-	Gen     Generation
-	Why     Why
-	Brief   bool
-	Outcome Outcome
-	Size    int
-	At      Time
+	Kind   EffectKind
+	Slot   int
+	Worker WorkerSeq
+	Old    WorkerSeq // of Swap: who had the slot; 0: it had ended
+	Gen    Generation
+	Why    Purpose
+	Brief  bool
+	Result Result
+	Size   int
+	At     Time
 }
 
 func name[T ~uint8](v T, names ...string) string {
