@@ -44,6 +44,11 @@
 // and a goroutine of its own; between them there is no order, and a full [Data] lane does not
 // hold up [Control].
 //
+// # Requests and kinds
+//
+// A frame is one-way. [Calls] match replies with requests, and end them with a context or a Conn.
+// [Mux] gives each range of kinds to a handler of its own.
+//
 // # Duties
 //
 // A Handler claims or refuses every handle it is given. A sender's Settled callback closes or sends on every

@@ -16,7 +16,7 @@ var (
 	ErrVersion = errors.New("no common protocol version")
 	// ErrHandshake: the peer did not finish the handshake in time.
 	ErrHandshake = errors.New("handshake timed out")
-	// ErrFull: the lane's queue is full, or there are not enough credits.
+	// ErrFull: the lane's queue is full, there are not enough credits, or too many [Calls] wait.
 	ErrFull = errors.New("queue full")
 	// ErrTooBig: the frame is longer than the limit of one of the two sides.
 	ErrTooBig = errors.New("frame too big")
