@@ -104,7 +104,7 @@ func TestChaos(t *testing.T) {
 	}
 	setOrder("serve")
 	c := &chaos{
-		planted: plant(t, "chaos"), rnd: rand.New(rand.NewPCG(*chaosSeed, 1)), done: map[string]int{},
+		planted: parseTree(t, "chaos"), rnd: rand.New(rand.NewPCG(*chaosSeed, 1)), done: map[string]int{},
 		busy: map[string]chan struct{}{"reload": make(chan struct{}, 1), "scale": make(chan struct{}, 1)},
 	}
 	c.mustReload() // what is made once is made

@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	// welcomeTimeout bounds a child's wait for the master's first frame.
-	welcomeTimeout = 30 * time.Second
+	// helloTimeout bounds a child's wait for the master's first frame.
+	helloTimeout = 30 * time.Second
 
 	// partingTimeout bounds what a child does after its worker function has
 	// returned: flush spans, say goodbye.
@@ -34,8 +34,8 @@ const (
 
 // Why a child stops: the causes of its worker's context.
 var (
-	errAsked  = errors.New("coppice: asked to stop")
-	errOrphan = fmt.Errorf("%w: finishing what was begun", ErrMasterGone)
+	errStopRequested = errors.New("coppice: asked to stop")
+	errOrphan        = fmt.Errorf("%w: finishing what was begun", ErrMasterGone)
 )
 
 // child is the life of one child of the tree from its own side, in a process of
@@ -47,73 +47,73 @@ type child struct {
 	conn *fdipc.Conn
 
 	process bool   // it has a process of its own
-	config  []byte // of a goroutine: the master's, which a welcome may be too small for
+	config  []byte // of a goroutine: the master's, which a hello may be too small for
 
-	greeted chan greeting // one value: the handler's to run
-	set     chan struct{} // closed when the fields below are; the handler waits for it
+	hello    chan receivedHello // one value: the handler's to run
+	equipped chan struct{}      // closed when the fields below are; the handler waits for it
 
-	welcome  welcome
-	pool     Pool     // of a worker
-	table    *os.File // for open spans; nil without tracing, and once the pipeline has it
-	pipeline tracing.Pipeline
-	wires    wires
-	system   *actors.System
-	accept   *netactor.Listeners  // of a worker
-	dispatch *netactor.Dispatcher // of the listener process
+	identity     hello
+	pool         Pool     // of a worker
+	spanTable    *os.File // for open spans; nil without tracing, and once the pipeline has it
+	pipeline     tracing.Pipeline
+	channelStats transportStats
+	system       *actors.System
+	netListeners *netactor.Listeners  // of a worker
+	dispatcher   *netactor.Dispatcher // of the listener process
 
 	serverMu sync.Mutex
 	servers  map[*http.Server]*httpDrain // that Worker.Serve serves
 
-	linkMu   sync.Mutex
-	links    []ownLink // that are open
-	unlinked bool      // it has ended: no more links
-	listener uint64    // of a worker: the ID of the newest listener process it has a link to
+	linkMu      sync.Mutex
+	links       []siblingLink // that are open
+	linksClosed bool          // it has ended: no more links
+	listenerID  uint64        // of a worker: the ID of the newest listener process it has a link to
 
-	ctx      context.Context // the worker's: ends when the drain begins
-	stop     context.CancelCauseFunc
-	drain    context.Context // ends at the drain's deadline
-	endDrain func()          // counts what is open as forced, and ends drain
-	fade     context.Context // ends when the first idle connections are closed, at the latest with linger
-	endKeep  context.CancelFunc
-	linger   context.Context // ends when the last idle connections are closed, at the latest with drain
-	endWait  context.CancelFunc
-	forced   atomic.Int64 // connections cut at a deadline
-	post     post
-	ready    func() error
-	telling  sync.Mutex  // held while its stacks are told
-	parting  atomic.Bool // it has said all that it had to say and ends
+	ctx          context.Context // the worker's: ends when the drain begins
+	stop         context.CancelCauseFunc
+	drain        context.Context // ends at the drain's deadline
+	endDrain     func()          // counts what is open as forced, and ends drain
+	idleGrace    context.Context // ends when the first idle connections are closed, at the latest with linger
+	endIdleGrace context.CancelFunc
+	idleLimit    context.Context // ends when the last idle connections are closed, at the latest with drain
+	endIdleLimit context.CancelFunc
+	forced       atomic.Int64 // connections cut at a deadline
+	spare        spareSlot
+	ready        func() error
+	stacksMu     sync.Mutex  // held while its stacks are told
+	exiting      atomic.Bool // it has said all that it had to say and ends
 }
 
-// greeting is the master's first frame.
-type greeting struct {
-	welcome welcome
-	table   *os.File
-	err     error // why the child lacks what the frame brought
+// receivedHello is the master's first frame.
+type receivedHello struct {
+	hello     hello
+	spanTable *os.File
+	err       error // why the child lacks what the frame brought
 }
 
 func newChild(cfg Config, root *node) *child {
 	c := &child{
 		cfg: cfg, root: root, log: cfg.Logger,
-		greeted: make(chan greeting, 1), set: make(chan struct{}),
+		hello: make(chan receivedHello, 1), equipped: make(chan struct{}),
 		servers: map[*http.Server]*httpDrain{},
 	}
-	c.post.appointed = make(chan appointment, 1)
+	c.spare.assigned = make(chan assignFrame, 1)
 	c.ctx, c.stop = context.WithCancelCause(context.Background())
 	drain, end := context.WithCancel(context.Background())
 	c.drain, c.endDrain = drain, sync.OnceFunc(func() {
-		c.forceOpen()
+		c.countOpenForced()
 		end()
-		c.sayForced()
+		c.sendForced()
 	})
-	c.linger, c.endWait = context.WithCancel(c.drain)
-	c.fade, c.endKeep = context.WithCancel(c.linger)
-	c.ready = sync.OnceValue(c.sayReady)
+	c.idleLimit, c.endIdleLimit = context.WithCancel(c.drain)
+	c.idleGrace, c.endIdleGrace = context.WithCancel(c.idleLimit)
+	c.ready = sync.OnceValue(c.sendReady)
 	return c
 }
 
 // transport is the configuration of the child's end of its channel.
 func (c *child) transport() fdipc.Config {
-	cfg := channel(c.handle, c.lost)
+	cfg := channel(c.handle, c.channelLost)
 	cfg.NoFiles = c.handlesLost
 	return cfg
 }
@@ -121,33 +121,33 @@ func (c *child) transport() fdipc.Config {
 // handlesLost takes a frame of the master's whose descriptors did not arrive: this process has
 // no room for them. Who waits for them hears of it.
 func (c *child) handlesLost(conn *fdipc.Conn, f *fdipc.Frame) {
-	if f.Kind == frameWelcome {
+	if f.Kind == frameHello {
 		c.log.Error("out of descriptors: what the master's welcome brings is lost")
-		c.greet(f)
+		c.receiveHello(f)
 		return
 	}
-	<-c.set
+	<-c.equipped
 	switch {
 	case c.system == nil: // unfit
 	case f.Kind == frameLink:
 		if to, err := decode[sibling](f); err == nil {
-			c.noLink(to, os.NewSyscallError("recvmsg", syscall.EMFILE))
+			c.reportNoLink(to, os.NewSyscallError("recvmsg", syscall.EMFILE))
 		}
 	case c.system.HandlesLost(masterAddress, f):
-	case c.accept != nil:
-		c.accept.HandlesLost(conn, f)
+	case c.netListeners != nil:
+		c.netListeners.HandlesLost(conn, f)
 	default:
-		c.dispatch.HandlesLost(conn, f)
+		c.dispatcher.HandlesLost(conn, f)
 	}
 }
 
 // handle takes a frame of the master's, on the channel's reader.
 func (c *child) handle(conn *fdipc.Conn, f *fdipc.Frame) {
-	if f.Kind == frameWelcome {
-		c.greet(f)
+	if f.Kind == frameHello {
+		c.receiveHello(f)
 		return
 	}
-	<-c.set // the master may speak on before run has read the welcome
+	<-c.equipped // the master may speak on before run has read the hello
 	var err error
 	switch {
 	case c.system == nil: // unfit: nothing is for this child
@@ -155,32 +155,32 @@ func (c *child) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	case f.Kind == frameStop:
 		var s stopRequest
 		if s, err = decode[stopRequest](f); err == nil {
-			c.beginDrain(errAsked, s.Drain, s.Idle)
+			c.beginDrain(errStopRequested, s.Drain, s.Idle)
 		}
 	case f.Kind == frameLink:
 		err = c.link(f)
-	case f.Kind == frameGone:
-		err = c.gone(f)
-	case f.Kind == frameQuiet:
-		c.quiet()
-	case f.Kind == frameAppoint:
-		var a appointment
-		if a, err = decode[appointment](f); err == nil {
-			c.appoint(a)
+	case f.Kind == frameWorkerGone:
+		err = c.workerGone(f)
+	case f.Kind == frameStopAccepting:
+		c.stopAccepting()
+	case f.Kind == frameAssign:
+		var a assignFrame
+		if a, err = decode[assignFrame](f); err == nil {
+			c.assign(a)
 		}
-	case f.Kind == frameBeat:
-		var b beat
-		if b, err = decode[beat](f); err == nil {
-			c.answerBeat(b)
+	case f.Kind == frameHeartbeat:
+		var b heartbeatFrame
+		if b, err = decode[heartbeatFrame](f); err == nil {
+			c.answerHeartbeat(b)
 		}
 	case f.Kind == frameStacks:
-		var s stacks
-		if s, err = decode[stacks](f); err == nil {
+		var s stacksFrame
+		if s, err = decode[stacksFrame](f); err == nil {
 			go c.sendStacks(s.N) // bounded
 		}
 	case c.system.HandleFrame(masterAddress, f):
-	case c.accept != nil && c.accept.HandleFrame(conn, f):
-	case c.dispatch != nil && c.dispatch.HandleFrame(netactor.Worker{}, conn, f):
+	case c.netListeners != nil && c.netListeners.HandleFrame(conn, f):
+	case c.dispatcher != nil && c.dispatcher.HandleFrame(netactor.Worker{}, conn, f):
 	default:
 		f.Refuse(fdipc.ReasonUnknown) // a newer master's: skipped by rule
 	}
@@ -190,7 +190,7 @@ func (c *child) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	}
 }
 
-// readConfig takes a configuration of n bytes that came beside the welcome.
+// readConfig takes a configuration of n bytes that came beside the hello.
 func readConfig(h *fdipc.Handle, n int) ([]byte, error) {
 	f, err := h.File()
 	if err != nil {
@@ -200,8 +200,8 @@ func readConfig(h *fdipc.Handle, n int) ([]byte, error) {
 	return unsealed(f, n)
 }
 
-func (c *child) greet(f *fdipc.Frame) {
-	w, err := decode[welcome](f)
+func (c *child) receiveHello(f *fdipc.Frame) {
+	w, err := decode[hello](f)
 	if err != nil {
 		c.log.Error("bad frame from the master", "err", err)
 		return
@@ -225,17 +225,17 @@ func (c *child) greet(f *fdipc.Frame) {
 		}
 	}
 	select {
-	case c.greeted <- greeting{w, table, lacks}:
-	default: // a second welcome changes nothing
+	case c.hello <- receivedHello{w, table, lacks}:
+	default: // a second hello changes nothing
 		if table != nil {
 			table.Close()
 		}
 	}
 }
 
-// lost is told that the channel is gone. Unless a stop was asked for before, the
+// channelLost is told that the channel is gone. Unless a stop was asked for before, the
 // master has died, or is none that can be understood.
-func (c *child) lost(_ *fdipc.Conn, err error) {
+func (c *child) channelLost(_ *fdipc.Conn, err error) {
 	why := errOrphan
 	if err != nil && !channelOver(err) {
 		why = fmt.Errorf("%w: the channel to it is ended: %w", ErrMasterGone, err)
@@ -250,9 +250,9 @@ func (c *child) beginDrain(why error, d, idle time.Duration) {
 	c.stop(why)
 	endAfter(c.drain, d, c.endDrain)
 	keep, last := idleTimes(d, idle)
-	endAfter(c.fade, keep, c.endKeep)
+	endAfter(c.idleGrace, keep, c.endIdleGrace)
 	if last < d { // else the one ends with the other: who is cut then is counted there
-		endAfter(c.linger, last, c.endWait)
+		endAfter(c.idleLimit, last, c.endIdleLimit)
 	}
 }
 
@@ -271,70 +271,70 @@ func endAfter(ctx context.Context, d time.Duration, cancel func()) {
 	context.AfterFunc(ctx, func() { t.Stop() })
 }
 
-// forceEarly is force for what is cut before the drain's end, when all that is open
+// countForcedEarly is force for what is cut before the drain's end, when all that is open
 // counts.
-func (c *child) forceEarly(n int) {
+func (c *child) countForcedEarly(n int) {
 	if c.drain.Err() == nil {
-		c.force(n)
+		c.countForced(n)
 	}
 }
 
-// forceOpen counts the connections that are open. At the drain's end it comes before
+// countOpenForced counts the connections that are open. At the drain's end it comes before
 // anybody knows of the end: who is cut by it is not to close them first.
-func (c *child) forceOpen() {
+func (c *child) countOpenForced() {
 	if own := c.listeners(); own != nil {
-		c.force(own.Conns())
+		c.countForced(own.Conns())
 	}
 }
 
-// sayForced tells the master what the drain has cut by its deadline: the last word, which has
+// sendForced tells the master what the drain has cut by its deadline: the last word, which has
 // the same, may be late, when there is much to close and little time.
-func (c *child) sayForced() {
+func (c *child) sendForced() {
 	if n := int(c.forced.Load()); n > 0 && c.conn != nil {
-		_ = c.conn.TrySend(control(frameForced, farewell{Forced: n})) // a master that is gone counts nothing
+		_ = c.conn.TrySend(control(frameForcedConns, exitNotice{Forced: n})) // a master that is gone counts nothing
 	}
 }
 
 // listeners is what a worker listens on; nil of another child, and before it is equipped.
 func (c *child) listeners() *netactor.Listeners {
 	select {
-	case <-c.set:
-		return c.accept
+	case <-c.equipped:
+		return c.netListeners
 	default:
 		return nil
 	}
 }
 
-// force counts connections that the drain has cut.
-func (c *child) force(n int) { c.forced.Add(int64(n)) }
+// countForced counts connections that the drain has cut.
+func (c *child) countForced(n int) { c.forced.Add(int64(n)) }
 
 // run lives the child's life over conn and returns why it ended. newPipeline
 // makes the process's tracing once it is known which process this is.
-func (c *child) run(conn *fdipc.Conn, newPipeline func(welcome) tracing.Pipeline) farewell {
+func (c *child) run(conn *fdipc.Conn, newPipeline func(hello) tracing.Pipeline) exitNotice {
 	c.conn = conn
-	c.wires.add(conn)
+	c.channelStats.add(conn)
 	select {
-	case g := <-c.greeted:
+	case g := <-c.hello:
 		if g.err != nil {
-			close(c.set)
-			return farewell{Kind: byeError, Text: g.err.Error()}
+			close(c.equipped)
+			return exitNotice{Kind: noticeError, Text: g.err.Error()}
 		}
-		c.welcome, c.table = g.welcome, g.table
+		c.identity, c.spanTable = g.hello, g.spanTable
 	case <-c.ctx.Done():
-		close(c.set)
-		return farewell{Kind: byeUnfit, Text: context.Cause(c.ctx).Error()}
-	case <-time.After(welcomeTimeout):
-		close(c.set)
-		return farewell{Kind: byeUnfit, Text: fmt.Sprintf("coppice: no welcome from the master within %v", welcomeTimeout)}
+		close(c.equipped)
+		return exitNotice{Kind: noticeUnfit, Text: context.Cause(c.ctx).Error()}
+	case <-time.After(helloTimeout):
+		close(c.equipped)
+		return exitNotice{Kind: noticeUnfit, Text: fmt.Sprintf("coppice: no welcome from the master within %v", helloTimeout)}
 	}
-	life, err := c.fit()
+	life, err := c.checkHello()
 	if err == nil {
-		c.pipeline = newPipeline(c.welcome)
+		c.pipeline = newPipeline(c.identity)
 		err = c.equip()
 	}
-	close(c.set)
+	close(c.equipped)
 	if err != nil {
-		return farewell{Kind: byeUnfit, Text: err.Error()}
+		return exitNotice{Kind: noticeUnfit, Text: err.Error()}
 	}
 
 	bye := life()
@@ -342,14 +342,14 @@ func (c *child) run(conn *fdipc.Conn, newPipeline func(welcome) tracing.Pipeline
 	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
 	defer cancel()
 	if err := errors.Join(c.system.Shutdown(ctx), c.pipeline.Shutdown(ctx)); err != nil {
-		c.log.Warn("child: ending", "name", c.welcome.Name, "err", err)
+		c.log.Warn("child: ending", "name", c.identity.Name, "err", err)
 	}
 	return bye
 }
 
-// fit finds what the welcome asks this program to be, or why it cannot.
-func (c *child) fit() (life func() farewell, err error) {
-	w := c.welcome
+// checkHello finds what the hello asks this program to be, or why it cannot.
+func (c *child) checkHello() (life func() exitNotice, err error) {
+	w := c.identity
 	if w.Protocol != protocol {
 		return nil, fmt.Errorf("coppice: the master speaks protocol %d, this program %d", w.Protocol, protocol)
 	}
@@ -369,10 +369,10 @@ func (c *child) fit() (life func() farewell, err error) {
 	return nil, fmt.Errorf("coppice: role %q is not known to this release", w.Role)
 }
 
-// await waits until the child is equipped, and tells whether it is.
-func (c *child) await(ctx context.Context) bool {
+// awaitEquipped waits until the child is equipped, and tells whether it is.
+func (c *child) awaitEquipped(ctx context.Context) bool {
 	select {
-	case <-c.set:
+	case <-c.equipped:
 		return c.system != nil
 	case <-ctx.Done():
 		return false
@@ -385,8 +385,8 @@ func (c *child) equip() error {
 		keepThreads(spareThreads)
 	}
 	system, err := actors.NewSystem(actors.Config{
-		Address: strconv.Itoa(c.welcome.ID), Logger: c.log,
-		Hooks: actors.Hooks{Stop: func(string) { c.beginDrain(errAsked, c.welcome.Drain, c.welcome.Drain) }},
+		Address: strconv.Itoa(c.identity.ID), Logger: c.log,
+		Hooks: actors.Hooks{Stop: func(string) { c.beginDrain(errStopRequested, c.identity.Drain, c.identity.Drain) }},
 	})
 	if err != nil {
 		return err
@@ -396,48 +396,48 @@ func (c *child) equip() error {
 	}
 	system.Uplink(masterAddress)
 	tracer := tracing.New(c.pipeline.TracerProvider()).WithMeter(c.pipeline.Meter())
-	switch c.welcome.Role {
+	switch c.identity.Role {
 	case roleListener:
-		c.dispatch = netactor.NewDispatcher(netactor.DispatcherConfig{Logger: c.log, Tracer: tracer, Functions: c.root.functions})
+		c.dispatcher = netactor.NewDispatcher(netactor.DispatcherConfig{Logger: c.log, Tracer: tracer, Functions: c.root.functions})
 	case roleWorker:
-		c.accept = netactor.NewListeners(netactor.ListenersConfig{
-			Logger: c.log, Tracer: tracer, Master: c.conn, Pool: c.welcome.Path, Stopping: c.ctx.Done(),
+		c.netListeners = netactor.NewListeners(netactor.ListenersConfig{
+			Logger: c.log, Tracer: tracer, Master: c.conn, Pool: c.identity.Path, Stopping: c.ctx.Done(),
 		})
 	}
 	c.system = system
 	if c.process {
-		measure(c.pipeline.Meter(), &c.wires, system)
+		registerMetrics(c.pipeline.Meter(), &c.channelStats, system)
 	}
 	return nil
 }
 
 // work runs the worker function to its end.
-func (c *child) work() farewell {
-	err := c.warmUp()
+func (c *child) work() exitNotice {
+	err := c.awaitSlot()
 	if err == nil {
 		err = c.pool.Worker(c.ctx, &Worker{c})
 	}
 	asked := c.ctx.Err() != nil
 	again := c.pool.Restart == supervisor.Permanent || c.pool.Restart == supervisor.Transient && err != nil
 	if !asked && again {
-		c.accept.Fail()
+		c.netListeners.Fail()
 	}
 	c.endDrain() // what the worker function has not waited for is cut
-	_ = c.accept.Drain(c.drain)
-	_ = c.accept.Close() // packet sockets
-	bye := farewell{Kind: byeNormal, Forced: int(c.forced.Load())}
+	_ = c.netListeners.Drain(c.drain)
+	_ = c.netListeners.Close() // packet sockets
+	bye := exitNotice{Kind: noticeNormal, Forced: int(c.forced.Load())}
 	switch {
 	case asked && (err == nil || errors.Is(err, context.Canceled)):
-		bye.Kind = byeShutdown
+		bye.Kind = noticeShutdown
 	case err != nil:
-		bye.Kind, bye.Text = byeError, err.Error()
+		bye.Kind, bye.Text = noticeError, err.Error()
 	}
 	return bye
 }
 
-// leaveNothing closes the sockets of a worker that is a goroutine and has ended, or is given
+// closeSockets closes the sockets of a worker that is a goroutine and has ended, or is given
 // up: a process takes its own with it.
-func (c *child) leaveNothing() {
+func (c *child) closeSockets() {
 	if own := c.listeners(); own != nil {
 		own.Fail() // what is a close to the master was told before: it has no time to say more, as a process
 		_ = own.Close()
@@ -445,11 +445,11 @@ func (c *child) leaveNothing() {
 	}
 }
 
-// sayReady tells the master that the worker does its work: what it listens on
+// sendReady tells the master that the worker does its work: what it listens on
 // brings it connections from now on.
-func (c *child) sayReady() error {
-	if c.accept != nil {
-		if err := c.accept.Joined(c.ctx); err != nil {
+func (c *child) sendReady() error {
+	if c.netListeners != nil {
+		if err := c.netListeners.Joined(c.ctx); err != nil {
 			return fmt.Errorf("coppice: ready: %w", context.Cause(c.ctx))
 		}
 	}
@@ -459,13 +459,13 @@ func (c *child) sayReady() error {
 	return nil
 }
 
-// part says goodbye and closes the channel.
-func (c *child) part(bye farewell) {
+// sendExitNotice says goodbye and closes the channel.
+func (c *child) sendExitNotice(bye exitNotice) {
 	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
 	defer cancel()
-	_ = c.conn.Send(ctx, control(frameBye, bye.cut())) // when it fails there is nobody to tell
-	c.parting.Store(true)
+	_ = c.conn.Send(ctx, control(frameExitNotice, bye.cut())) // when it fails there is nobody to tell
+	c.exiting.Store(true)
 	_ = c.conn.Close()
-	c.unlink()
+	c.closeLinks()
 	c.endDrain()
 }

@@ -13,13 +13,13 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// spent is set once this process has begun its life as a child.
-var spent atomic.Bool
+// childBegun is set once this process has begun its life as a child.
+var childBegun atomic.Bool
 
-// spendChild lives the life of a child process and exits. It returns only when
+// runChild lives the life of a child process and exits. It returns only when
 // this process cannot begin it.
-func spendChild(cfg Config, root *node, channel *os.File) error {
-	if !spent.CompareAndSwap(false, true) {
+func runChild(cfg Config, root *node, channel *os.File) error {
+	if !childBegun.CompareAndSwap(false, true) {
 		return ErrInChild
 	}
 	c := newChild(cfg, root)
@@ -28,19 +28,19 @@ func spendChild(cfg Config, root *node, channel *os.File) error {
 	if err != nil {
 		return fmt.Errorf("coppice: the channel to the master: %w", err)
 	}
-	obeyers <- obeyer{c, conn}
-	go c.outliveNoMaster(conn) // ends with the process
+	connectedChildren <- connectedChild{c, conn}
+	go c.killOrphan(conn) // ends with the process
 	bye := c.run(conn, c.ownPipeline)
 	cut := errors.Is(context.Cause(c.ctx), ErrMasterGone) // part ends the channel too
-	c.part(bye)
+	c.sendExitNotice(bye)
 	flushLog(c.log)
 	switch bye.Kind {
-	case byeUnfit:
-		say(os.Stderr, bye.Text)
+	case noticeUnfit:
+		printLine(os.Stderr, bye.Text)
 		os.Exit(exitUsage)
-	case byeError, byePanic:
+	case noticeError, noticePanic:
 		os.Exit(exitFailed)
-	case byeNormal, byeShutdown:
+	case noticeNormal, noticeShutdown:
 		if cut {
 			os.Exit(exitCut) // a master that lives all the same is to replace it, also one that is transient
 		}
@@ -49,13 +49,13 @@ func spendChild(cfg Config, root *node, channel *os.File) error {
 	return nil
 }
 
-// outliveNoMaster makes sure that no child stays behind: one whose drain is over
+// killOrphan makes sure that no child stays behind: one whose drain is over
 // and whose master is gone is killed, whatever its worker function does. A worker
 // that only a SIGTERM has told to go is left to its master, and one that has
 // closed the channel itself exits by itself.
-func (c *child) outliveNoMaster(conn *fdipc.Conn) {
+func (c *child) killOrphan(conn *fdipc.Conn) {
 	<-conn.Done()
-	if c.parting.Load() {
+	if c.exiting.Load() {
 		return
 	}
 	<-c.ctx.Done()
@@ -64,14 +64,14 @@ func (c *child) outliveNoMaster(conn *fdipc.Conn) {
 }
 
 // ownPipeline starts the tracing of this process. Its spans leave by the master.
-func (c *child) ownPipeline(w welcome) tracing.Pipeline {
+func (c *child) ownPipeline(w hello) tracing.Pipeline {
 	p, err := tracing.Start(context.Background(), w.process(), &tracing.Uplink{
-		Table: c.table,
+		Table: c.spanTable,
 		Send: func(kind tracing.Payload, b []byte) error {
 			return c.conn.Send(context.Background(), &fdipc.Frame{Kind: payloadFrame(kind), Lane: fdipc.Data, Payload: b})
 		},
 	})
-	c.table = nil
+	c.spanTable = nil
 	if err != nil && !errors.Is(err, context.Canceled) {
 		c.log.Warn("no tracing in this process", "name", w.Name, "err", err)
 	}

@@ -29,7 +29,7 @@ func init() {
 				if len(w.Config()) != longSize || !bytes.HasSuffix(w.Config(), longEnd) {
 					return fmt.Errorf("a configuration of %d bytes that is not the master's", len(w.Config()))
 				}
-				if err := tell(ctx, w, report{}); err != nil {
+				if err := tell(ctx, w, reportInvalid{}); err != nil {
 					return err
 				}
 				return idle(ctx, w)
@@ -41,7 +41,7 @@ func init() {
 func init() {
 	trees["long specs"] = func() coppice.Config {
 		cfg := pool(3, func(ctx context.Context, w *coppice.Worker) error {
-			if err := tell(ctx, w, report{}); err != nil {
+			if err := tell(ctx, w, reportInvalid{}); err != nil {
 				return err
 			}
 			return idle(ctx, w)
@@ -57,14 +57,14 @@ func init() {
 
 // TestLongSpecs: a tree whose specs are longer than what fits a queue starts, and its children are
 // found to be of the same tree.
-func TestLongSpecs(t *testing.T) { plant(t, "long specs").reported(3) }
+func TestLongSpecs(t *testing.T) { parseTree(t, "long specs").reported(3) }
 
 // TestLongConfiguration: a configuration is no frame's payload: 65 MiB reach every worker,
 // and its replacement.
 func TestLongConfiguration(t *testing.T) { inBoth(t, testLongConfiguration) }
 
 func testLongConfiguration(t *testing.T) {
-	p := plant(t, "long configuration")
+	p := parseTree(t, "long configuration")
 	p.reported(3)
 	if inProcess() {
 		if err := syscall.Kill(p.pid("web/0"), syscall.SIGKILL); err != nil {

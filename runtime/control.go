@@ -27,21 +27,21 @@ const (
 // They are few and rare, so their payloads are JSON. docs/protocol.md has the
 // sequence.
 const (
-	frameWelcome  fdipc.Kind = 0x10 + iota // master: who you are; the first frame of all
-	frameReady                             // child: I do my work
-	frameStop                              // master: drain and end
-	frameBye                               // child: I end, and why; the last frame of all
-	frameLink                              // master: a channel to a sibling, as the one handle
-	frameGone                              // master, to the listener process: that worker is reaped
-	frameQuiet                             // master: accept no more; listener process: nothing is unclaimed now
-	frameBeat                              // master: are you there; child, with the same number: yes, or what is wrong
-	frameWarm                              // child, a spare: I wait for a place
-	frameAppoint                           // master, to a spare: your place
-	frameSpent                             // child: I have had my share of requests
-	frameStacks                            // master: where do your goroutines stand; child, with the same number: there
-	frameOrder                             // child: I was told by a signal to end, and not by you
-	frameUnlinked                          // child: a link has ended, and I have not ended it
-	frameForced                            // child: the drain is over, and has cut so much
+	frameHello         fdipc.Kind = 0x10 + iota // master: who you are; the first frame of all
+	frameReady                                  // child: I do my work
+	frameStop                                   // master: drain and end
+	frameExitNotice                             // child: I end, and why; the last frame of all
+	frameLink                                   // master: a channel to a sibling, as the one handle
+	frameWorkerGone                             // master, to the listener process: that worker is reaped
+	frameStopAccepting                          // master: accept no more; listener process: nothing is unclaimed now
+	frameHeartbeat                              // master: are you there; child, with the same number: yes, or what is wrong
+	frameSpareReady                             // child, a spare: I wait for a place
+	frameAssign                                 // master, to a spare: your place
+	frameRequestsSpent                          // child: I have had my share of requests
+	frameStacks                                 // master: where do your goroutines stand; child, with the same number: there
+	frameStopSignal                             // child: I was told by a signal to end, and not by you
+	frameLinkLost                               // child: a link has ended, and I have not ended it
+	frameForcedConns                            // child: the drain is over, and has cut so much
 
 	// The child's telemetry, each kind of payload one frame; see payloadFrame.
 	frameSpans   fdipc.Kind = 0x50 // child: finished spans
@@ -67,8 +67,8 @@ const (
 	roleListener role = "listener"
 )
 
-// welcome tells a child who it is.
-type welcome struct {
+// hello tells a child who it is.
+type hello struct {
 	Protocol    int
 	Role        role
 	ID          int
@@ -84,16 +84,16 @@ type welcome struct {
 	Requests    int64         `json:",omitempty"` // after which it is spent; 0 = never
 }
 
-// appointment gives a spare its place.
-type appointment struct {
+// assignFrame gives a spare its place.
+type assignFrame struct {
 	Name        string
 	Slot        int
 	Incarnation int
-	Requests    int64 `json:",omitempty"` // as in welcome
+	Requests    int64 `json:",omitempty"` // as in hello
 }
 
-// order is a signal from outside that told a child to end.
-type order struct{ Signal string }
+// stopSignalFrame is a signal from outside that told a child to end.
+type stopSignalFrame struct{ Signal string }
 
 // stopRequest begins a child's drain.
 type stopRequest struct {
@@ -101,32 +101,32 @@ type stopRequest struct {
 	Idle  time.Duration // until connections without a request are closed
 }
 
-// farewell is why a child ends, in its own words.
-type farewell struct {
-	Kind farewellKind
+// exitNotice is why a child ends, in its own words.
+type exitNotice struct {
+	Kind exitNoticeKind
 	Text string `json:",omitempty"`
 
 	Forced int `json:",omitempty"` // connections that the drain has cut at its deadline
 }
 
-type farewellKind string
+type exitNoticeKind string
 
 const (
-	byeNormal   farewellKind = "normal"   // the worker function returned nil
-	byeShutdown farewellKind = "shutdown" // it returned after it was asked to
-	byeError    farewellKind = "error"    // it returned an error, or lacks what the master gave it
-	byePanic    farewellKind = "panic"    // it panicked, as a goroutine of the master
-	byeUnfit    farewellKind = "unfit"    // this program cannot be that child
+	noticeNormal   exitNoticeKind = "normal"   // the worker function returned nil
+	noticeShutdown exitNoticeKind = "shutdown" // it returned after it was asked to
+	noticeError    exitNoticeKind = "error"    // it returned an error, or lacks what the master gave it
+	noticePanic    exitNoticeKind = "panic"    // it panicked, as a goroutine of the master
+	noticeUnfit    exitNoticeKind = "unfit"    // this program cannot be that child
 )
 
 // maxForced bounds how many connections a child can say that it has cut.
 const maxForced = 1 << 30
 
-// cut returns the farewell with its text within bounds: the value of a panic and the
+// cut returns the exit notice with its text within bounds: the value of a panic and the
 // stack each by itself.
-func (bye farewell) cut() farewell {
+func (bye exitNotice) cut() exitNotice {
 	bye.Forced = min(max(bye.Forced, 0), maxForced)
-	if bye.Kind != byePanic {
+	if bye.Kind != noticePanic {
 		bye.Text = supervisor.Cut(bye.Text)
 		return bye
 	}
@@ -135,21 +135,21 @@ func (bye farewell) cut() farewell {
 	return bye
 }
 
-// panicMark begins the text of a farewell of kind byePanic. The value follows, an empty
+// panicMark begins the text of a exit notice of kind noticePanic. The value follows, an empty
 // line, and the stack.
 const panicMark = "panic: "
 
 // agrees tells whether a child that said so ends like that.
-func (k farewellKind) agrees(e Exit) bool {
+func (k exitNoticeKind) agrees(e Exit) bool {
 	if e.PID == 0 || e.Lost != nil { // a goroutine, or nobody knows better
 		return true
 	}
 	switch k {
-	case byeNormal, byeShutdown:
+	case noticeNormal, noticeShutdown:
 		return e.Signal == 0 && e.Code == exitOK
-	case byeError, byePanic:
+	case noticeError, noticePanic:
 		return e.Signal == 0 && e.Code == exitFailed
-	case byeUnfit:
+	case noticeUnfit:
 		return e.Signal == 0 && e.Code == exitUsage
 	}
 	return false
@@ -162,9 +162,9 @@ type sibling struct {
 	Link   uint64 `json:",omitempty"` // the number of the link to it, of a frameLink
 }
 
-// unlinked says that the link of a number, to the child with an ID, has ended or could not be
+// linkLostFrame says that the link of a number, to the child with an ID, has ended or could not be
 // used, and why: for one that lacked descriptors, Short.
-type unlinked struct {
+type linkLostFrame struct {
 	ID    uint64
 	Link  uint64
 	Short bool   `json:",omitempty"`
@@ -200,7 +200,7 @@ func maxPayload(kind fdipc.Kind) int {
 
 // ownKind reports whether frames of that kind are of this package.
 func ownKind(k fdipc.Kind) bool {
-	return k >= frameWelcome && k <= frameForced || k == frameSpans || k == frameMetrics
+	return k >= frameHello && k <= frameForcedConns || k == frameSpans || k == frameMetrics
 }
 
 // withinBounds returns an error for a frame that is longer than maxPayload. It is asked
@@ -230,7 +230,7 @@ func payloadFrame(p tracing.Payload) fdipc.Kind {
 }
 
 // process is what tracing is told of a child.
-func (w welcome) process() tracing.Process {
+func (w hello) process() tracing.Process {
 	return tracing.Process{
 		Role: string(w.Role), Name: w.Name, ID: w.ID, Slot: w.Slot,
 		Generation: w.Generation, Incarnation: w.Incarnation,
@@ -238,7 +238,7 @@ func (w welcome) process() tracing.Process {
 }
 
 // sibling is what the others are told of a child.
-func (w welcome) sibling() sibling {
+func (w hello) sibling() sibling {
 	return sibling{Role: w.Role, Worker: netactor.Worker{
 		ID: uint64(w.ID), Name: w.Name, Pool: w.Path, Slot: w.Slot,
 		Generation: w.Generation, Incarnation: w.Incarnation,

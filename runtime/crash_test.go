@@ -36,7 +36,7 @@ func reports() map[string]CrashReport {
 	return map[string]CrashReport{
 		"panic": {
 			Time: at, Name: "web/0", Role: "worker", ID: 3, Slot: 0, Incarnation: 2, Generation: 1, Ready: true,
-			Uptime: 63250 * time.Millisecond, Reason: panicked.reason(ending{}), Exit: panicked,
+			Uptime: 63250 * time.Millisecond, Reason: panicked.reason(endContext{}), Exit: panicked,
 			Lines: []OutputLine{line(2*time.Second, streamOut, "served /"), line(time.Second, streamErr, `level=WARN msg="odd <input>"`)}, Before: 40, Lost: 3,
 			Dump: "panic: boom\n\ngoroutine 7 [running]:\nmain.main.func1()\n\t/src/main.go:7 +0x25\n", Cut: 1200,
 			Held:  []HeldConns{{"http", 3, 1}},
@@ -44,7 +44,7 @@ func reports() map[string]CrashReport {
 		},
 		"program": {
 			Time: at, Name: "below/sleep", Role: "process", Incarnation: 1, Uptime: 5 * time.Second,
-			Reason: stopped.reason(ending{asked: true}), Exit: stopped,
+			Reason: stopped.reason(endContext{stopRequested: true}), Exit: stopped,
 		},
 		"goroutine": {
 			Time: at, Name: "web/1", Role: "worker", ID: 4, Slot: 1, Incarnation: 1, Generation: 1, Ready: true, Uptime: time.Second,

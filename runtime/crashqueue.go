@@ -46,17 +46,17 @@ func (c *crashQueue) close() uint64 {
 	return c.q.Close(crashFlush)
 }
 
-// belongings are what a child had when it ended. They are looked up before the
+// crashContext are what a child had when it ended. They are looked up before the
 // others are told of its end, which changes them.
-type belongings struct {
+type crashContext struct {
 	held  []HeldConns
 	asked []string
 }
 
-// belongings are asked for only when somebody wants to know: it costs a question
+// crashContext are asked for only when somebody wants to know: it costs a question
 // to the listener process.
-func (p *peer) belongings() (b belongings) {
-	if p.rt.crashes == nil || p.welcome.Role != roleWorker {
+func (p *childHandle) crashContext() (b crashContext) {
+	if p.rt.crashes == nil || p.hello.Role != roleWorker {
 		return b
 	}
 	byName := p.rt.system.Lookup("").Address
@@ -76,7 +76,7 @@ func (p *peer) belongings() (b belongings) {
 	}
 	for _, l := range stats {
 		for _, w := range l.Workers {
-			if open := w.Counts.Open(); w.Worker.ID == uint64(p.welcome.ID) && open+w.Counts.Offered > 0 {
+			if open := w.Counts.Open(); w.Worker.ID == uint64(p.hello.ID) && open+w.Counts.Offered > 0 {
 				b.held = append(b.held, HeldConns{l.Name, open, w.Counts.Offered})
 			}
 		}
@@ -84,15 +84,15 @@ func (p *peer) belongings() (b belongings) {
 	return b
 }
 
-// crashed reports the end of p if it is one to report.
-func (p *peer) crashed(b belongings, spans []trace.SpanContext) {
+// reportCrash reports the end of p if it is one to report.
+func (p *childHandle) reportCrash(b crashContext, spans []trace.SpanContext) {
 	if p.rt.crashes == nil || !isCrash(p.reason, p.exit) {
 		return
 	}
-	at := p.place.Load()
+	at := p.assigned.Load()
 	r := CrashReport{
-		Name: at.name, Role: string(p.welcome.Role), ID: p.welcome.ID, Slot: at.slot,
-		Incarnation: at.incarnation, Generation: p.welcome.Generation,
+		Name: at.name, Role: string(p.hello.Role), ID: p.hello.ID, Slot: at.slot,
+		Incarnation: at.incarnation, Generation: p.hello.Generation,
 		Reason: p.reason, Exit: p.exit, Held: b.held, Asked: b.asked,
 	}
 	select {
@@ -105,12 +105,12 @@ func (p *peer) crashed(b belongings, spans []trace.SpanContext) {
 			r.Traces = append(r.Traces, id)
 		}
 	}
-	p.body.testify(&r)
+	p.backend.fillReport(&r)
 	p.rt.crashes.report(r)
 }
 
-// testify adds what a goroutine left: the stack of its panic.
-func (b *goroutineBody) testify(r *CrashReport) {
+// fillReport adds what a goroutine left: the stack of its panic.
+func (b *goroutineChild) fillReport(r *CrashReport) {
 	r.Time = time.Now()
 	r.Uptime = r.Time.Sub(b.began)
 	r.Dump = r.Reason.Stack

@@ -222,7 +222,7 @@ func TestWaysToDie(t *testing.T) {
 	// The race detector's word on the maps would take the place of the last lines.
 	t.Setenv("GORACE", os.Getenv("GORACE")+" report_bugs=0")
 	t.Run("worker", func(t *testing.T) {
-		p := plant(t, "dies")
+		p := parseTree(t, "dies")
 		for _, d := range deaths {
 			if d.alone {
 				continue
@@ -250,7 +250,7 @@ func TestWaysToDie(t *testing.T) {
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("build a program: %v\n%s", err, out)
 		}
-		plant(t, "programs die")
+		parseTree(t, "programs die")
 		reports := map[string]coppice.CrashReport{}
 		for range deaths {
 			r := crashed.await(t)
@@ -307,7 +307,7 @@ func checkDeath(t *testing.T, name string, reason supervisor.Reason, r coppice.C
 // whom in it the master was asking.
 func TestCrashHeld(t *testing.T) {
 	crashed.ch = make(chan coppice.CrashReport, 1)
-	p := plant(t, "holds")
+	p := parseTree(t, "holds")
 	conn, err := net.Dial("tcp", p.Listeners()[0].Addr.String())
 	if err != nil {
 		t.Fatal(err)

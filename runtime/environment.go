@@ -121,7 +121,7 @@ func (e Environment) isZero() bool {
 // anotherUser reports whether the process is to be another user, or of other groups, than the master.
 func (e Environment) anotherUser() bool { return e.User != "" || e.Group != "" || e.Groups != nil }
 
-func (e Environment) validate(bad report, path string) {
+func (e Environment) validate(bad reportInvalid, path string) {
 	const in = "Environment."
 	for _, kv := range e.Env {
 		if k, _, _ := strings.Cut(kv, "="); k == "" || strings.ContainsRune(kv, 0) {

@@ -18,8 +18,8 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/process"
 )
 
-// outfit is what a process is started with, and what must be let go of after the start.
-type outfit struct {
+// appliedEnvironment is what a process is started with, and what must be let go of after the start.
+type appliedEnvironment struct {
 	cmd  process.Command
 	held []*os.File
 }
@@ -27,8 +27,8 @@ type outfit struct {
 // outfit completes cmd: its program is looked for in PATH, and e is added but for the
 // variables. It may wait for good: it is for [process.Apart]. What it holds is to be closed
 // after the start.
-func (e Environment) outfit(cmd process.Command, at *process.Look) (*outfit, error) {
-	o := &outfit{cmd: cmd}
+func (e Environment) outfit(cmd process.Command, at *process.Look) (*appliedEnvironment, error) {
+	o := &appliedEnvironment{cmd: cmd}
 	if err := o.add(e, at); err != nil {
 		return nil, errors.Join(err, o.Close())
 	}
@@ -36,7 +36,7 @@ func (e Environment) outfit(cmd process.Command, at *process.Look) (*outfit, err
 	return o, nil
 }
 
-func (o *outfit) Close() error {
+func (o *appliedEnvironment) Close() error {
 	var errs []error
 	for _, f := range o.held {
 		errs = append(errs, f.Close())
@@ -44,7 +44,7 @@ func (o *outfit) Close() error {
 	return errors.Join(errs...)
 }
 
-func (o *outfit) add(e Environment, at *process.Look) (err error) {
+func (o *appliedEnvironment) add(e Environment, at *process.Look) (err error) {
 	if o.cmd.Executable == nil && !strings.Contains(o.cmd.Path, "/") {
 		at.At("PATH")
 		if o.cmd.Path, err = exec.LookPath(o.cmd.Path); err != nil {

@@ -32,7 +32,7 @@ func init() {
 	trees["environment"] = func() coppice.Config {
 		dir := os.Getenv(fileVar)
 		cfg := pool(2, func(ctx context.Context, w *coppice.Worker) error {
-			if err := tell(ctx, w, report{Text: describeSelf(w)}); err != nil {
+			if err := tell(ctx, w, reportInvalid{Text: describeSelf(w)}); err != nil {
 				return err
 			}
 			<-ctx.Done()
@@ -178,7 +178,7 @@ func TestEnvironment(t *testing.T) {
 	}
 	defer unix.Close(fd)
 
-	p := plant(t, "environment")
+	p := parseTree(t, "environment")
 	procs := (runtime.GOMAXPROCS(0) + 1) / 2
 	name := filepath.Base(os.Args[0])
 	want := fmt.Sprintf(`name %s <nil>
@@ -267,7 +267,7 @@ func TestPrivilegedPort(t *testing.T) {
 			t.Skip(err)
 		}
 	}
-	p := plant(t, "nobody")
+	p := parseTree(t, "nobody")
 	want := fmt.Sprintf("uid %s, gid %s, groups [7]", nobody.Uid, nobody.Gid)
 	for range 4 { // workers in turn, from a process that is root
 		if got := get(t, os.Getenv("ADDRESS")); got != want {

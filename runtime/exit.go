@@ -147,63 +147,63 @@ func (s signals) has(sig syscall.Signal) bool {
 	return sig > 0 && sig < 64 && s&(1<<uint(sig)) != 0
 }
 
-// ending is what the reason of an end depends on besides the end.
-type ending struct {
-	asked   bool    // to end, before it did
-	sent    signals // by the master
-	success []int   // exit codes that are as good as 0
+// endContext is what the reason of an end depends on besides the end.
+type endContext struct {
+	stopRequested bool    // to end, before it did
+	sent          signals // by the master
+	success       []int   // exit codes that are as good as 0
 }
 
 // reason is the exit reason in OTP's words; docs/processes.md has the table. What
 // was asked to end and ends with a success code, by a signal that the asking used,
 // or with the code that shells make of one, was shut down.
-func (e Exit) reason(by ending) supervisor.Reason {
+func (e Exit) reason(by endContext) supervisor.Reason {
 	var r supervisor.Reason
 	if why := e.why(); e.PID != 0 || why != "" {
-		r.Cause = &saying{e, why}
+		r.Cause = &exitError{e, why}
 	}
 	switch {
 	case e.Lost != nil:
-		r.Kind, r.Cause = supervisor.Error, &saying{e, e.Lost.Error()}
+		r.Kind, r.Cause = supervisor.Error, &exitError{e, e.Lost.Error()}
 	case e.Killed != "":
 		r.Kind = supervisor.Killed
-	case by.asked && (by.sent.has(e.Signal) || by.sent.has(syscall.Signal(e.Code-128))):
+	case by.stopRequested && (by.sent.has(e.Signal) || by.sent.has(syscall.Signal(e.Code-128))):
 		r.Kind = supervisor.Shutdown
 	case e.Signal != 0:
 		r.Kind, r.Signal, r.Core = supervisor.Signaled, int(e.Signal), e.Core
 	case e.Code != 0 && !slices.Contains(by.success, e.Code):
 		r.Kind, r.Code = supervisor.Exited, e.Code
-	case by.asked:
+	case by.stopRequested:
 		r.Kind = supervisor.Shutdown
 	}
 	return r
 }
 
-// saying is the cause in the reason of a process's end: the Exit, as far as it is
+// exitError is the cause in the reason of a process's end: the Exit, as far as it is
 // not in the reason's other fields.
-type saying struct {
+type exitError struct {
 	exit Exit
 	text string
 }
 
-func (s *saying) Error() string { return s.text }
+func (s *exitError) Error() string { return s.text }
 
-func (s *saying) Unwrap() error {
+func (s *exitError) Unwrap() error {
 	if s.exit.PID == 0 {
 		return nil // of a goroutine
 	}
 	return &s.exit
 }
 
-// hanging is the cause in the reason of what was ended because it hung.
-type hanging struct {
+// hangError is the cause in the reason of what was ended because it hung.
+type hangError struct {
 	exit Exit
 	why  error
 }
 
-func (h *hanging) Error() string { return h.why.Error() }
+func (h *hangError) Error() string { return h.why.Error() }
 
-func (h *hanging) Unwrap() []error {
+func (h *hangError) Unwrap() []error {
 	if h.exit.PID == 0 {
 		return []error{h.why}
 	}

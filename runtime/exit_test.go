@@ -20,44 +20,44 @@ func TestReasonTable(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		exit   Exit
-		by     ending
+		by     endContext
 		reason string
 		normal bool
 	}{
-		{"exit 0", code(0), ending{}, "normal", true},
-		{"exit 3", code(3), ending{}, "exit code 3", false},
-		{"exit 3, a success", code(3), ending{success: []int{2, 3}}, "normal", true},
-		{"exit 4, not a success", code(4), ending{success: []int{2, 3}}, "exit code 4", false},
-		{"exit 0 when asked", code(0), ending{asked: true, sent: term}, "shutdown", true},
-		{"exit 3, a success, when asked", code(3), ending{asked: true, sent: term, success: []int{3}}, "shutdown", true},
-		{"exit 3 when asked", code(3), ending{asked: true, sent: term}, "exit code 3", false},
-		{"exit 143 when asked by SIGTERM", code(143), ending{asked: true, sent: term}, "shutdown", true},
-		{"exit 143, not asked", code(143), ending{}, "exit code 143", false},
-		{"exit 143 when asked by another signal", code(143), ending{asked: true, sent: signals(0).with(syscall.SIGINT)}, "exit code 143", false},
-		{"the signal that asked", signal(syscall.SIGTERM), ending{asked: true, sent: term}, "shutdown", true},
-		{"the same, not asked", signal(syscall.SIGTERM), ending{}, "signal 15 (terminated)", false},
-		{"asked, but another signal", signal(syscall.SIGSEGV), ending{asked: true, sent: term}, "signal 11 (segmentation fault)", false},
+		{"exit 0", code(0), endContext{}, "normal", true},
+		{"exit 3", code(3), endContext{}, "exit code 3", false},
+		{"exit 3, a success", code(3), endContext{success: []int{2, 3}}, "normal", true},
+		{"exit 4, not a success", code(4), endContext{success: []int{2, 3}}, "exit code 4", false},
+		{"exit 0 when asked", code(0), endContext{stopRequested: true, sent: term}, "shutdown", true},
+		{"exit 3, a success, when asked", code(3), endContext{stopRequested: true, sent: term, success: []int{3}}, "shutdown", true},
+		{"exit 3 when asked", code(3), endContext{stopRequested: true, sent: term}, "exit code 3", false},
+		{"exit 143 when asked by SIGTERM", code(143), endContext{stopRequested: true, sent: term}, "shutdown", true},
+		{"exit 143, not asked", code(143), endContext{}, "exit code 143", false},
+		{"exit 143 when asked by another signal", code(143), endContext{stopRequested: true, sent: signals(0).with(syscall.SIGINT)}, "exit code 143", false},
+		{"the signal that asked", signal(syscall.SIGTERM), endContext{stopRequested: true, sent: term}, "shutdown", true},
+		{"the same, not asked", signal(syscall.SIGTERM), endContext{}, "signal 15 (terminated)", false},
+		{"asked, but another signal", signal(syscall.SIGSEGV), endContext{stopRequested: true, sent: term}, "signal 11 (segmentation fault)", false},
 		{
 			"core", with(signal(syscall.SIGSEGV), func(e *Exit) { e.Core = true }),
-			ending{},
+			endContext{},
 			"signal 11 (segmentation fault, core dumped)", false,
 		},
 		{
 			"killed at the deadline", with(signal(syscall.SIGKILL), func(e *Exit) { e.Killed = KilledStop }),
-			ending{asked: true, sent: both},
+			endContext{stopRequested: true, sent: both},
 			"killed: not stopped in time", false,
 		},
 		{
 			"killed, and it spoke", with(signal(syscall.SIGKILL), func(e *Exit) { e.Killed, e.Words = KilledStop, "SIGABRT: abort" }),
-			ending{sent: both},
+			endContext{sent: both},
 			"killed: not stopped in time: SIGABRT: abort", false,
 		},
-		{"killed by somebody else", signal(syscall.SIGKILL), ending{}, "signal 9 (killed)", false},
-		{"killed by the kernel", with(signal(syscall.SIGKILL), func(e *Exit) { e.OOM = OOMCertain }), ending{}, "signal 9 (killed): out of memory", false},
-		{"by the kernel, perhaps", with(signal(syscall.SIGKILL), func(e *Exit) { e.OOM = OOMPossible }), ending{}, "signal 9 (killed): possibly out of memory", false},
-		{"panic", with(code(2), func(e *Exit) { e.Words = "panic: boom" }), ending{}, "exit code 2: panic: boom", false},
-		{"panic when asked", with(code(2), func(e *Exit) { e.Words = "panic: boom" }), ending{asked: true, sent: term}, "exit code 2: panic: boom", false},
-		{"status lost", with(code(0), func(e *Exit) { e.Lost = syscall.ECHILD }), ending{}, "error: no child processes", false},
+		{"killed by somebody else", signal(syscall.SIGKILL), endContext{}, "signal 9 (killed)", false},
+		{"killed by the kernel", with(signal(syscall.SIGKILL), func(e *Exit) { e.OOM = OOMCertain }), endContext{}, "signal 9 (killed): out of memory", false},
+		{"by the kernel, perhaps", with(signal(syscall.SIGKILL), func(e *Exit) { e.OOM = OOMPossible }), endContext{}, "signal 9 (killed): possibly out of memory", false},
+		{"panic", with(code(2), func(e *Exit) { e.Words = "panic: boom" }), endContext{}, "exit code 2: panic: boom", false},
+		{"panic when asked", with(code(2), func(e *Exit) { e.Words = "panic: boom" }), endContext{stopRequested: true, sent: term}, "exit code 2: panic: boom", false},
+		{"status lost", with(code(0), func(e *Exit) { e.Lost = syscall.ECHILD }), endContext{}, "error: no child processes", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := tt.exit.reason(tt.by)
@@ -74,7 +74,7 @@ func TestReasonTable(t *testing.T) {
 			}
 		})
 	}
-	if r := (Exit{}).reason(ending{asked: true}); r.Kind != supervisor.Shutdown || r.Cause != nil {
+	if r := (Exit{}).reason(endContext{stopRequested: true}); r.Kind != supervisor.Shutdown || r.Cause != nil {
 		t.Errorf("a goroutine: %v, cause %v", r, r.Cause)
 	}
 }

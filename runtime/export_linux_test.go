@@ -13,15 +13,15 @@ const GraceVar = "COPPICE_TEST_GRACE"
 
 func init() {
 	if d, err := time.ParseDuration(os.Getenv(GraceVar)); err == nil {
-		strangersGrace = d
+		orphansGrace = d
 	}
 }
 
 // Deafen fills the queue of what the master has to say to a child that does not read.
 func (rt *Runtime) Deafen(name string) {
-	for _, p := range rt.hub.all() {
+	for _, p := range rt.children.all() {
 		if p.name() == name {
-			for p.conn.TrySend(control(frameWarm, struct{}{})) == nil { // means nothing to who has its place
+			for p.conn.TrySend(control(frameSpareReady, struct{}{})) == nil { // means nothing to who has its place
 			}
 		}
 	}
@@ -39,7 +39,7 @@ func SayUnlinked(ctx context.Context, w *Worker) {
 		links := slices.Clone(w.c.links)
 		w.c.linkMu.Unlock()
 		for _, l := range links {
-			w.c.noLink(l.to, errors.New("so the test says"))
+			w.c.reportNoLink(l.to, errors.New("so the test says"))
 		}
 	}
 }

@@ -61,9 +61,9 @@ func (p *planted) killAll() map[string]int {
 
 // TestEverythingKilled: the listener process and every worker are killed at the
 // same moment, so that they start anew side by side. A worker that got its link to
-// the listener process before its welcome, or two of them, was never ready.
+// the listener process before its hello, or two of them, was never ready.
 func TestEverythingKilled(t *testing.T) {
-	p := plant(t, "served")
+	p := parseTree(t, "served")
 	addr := p.Listeners()[0].Addr.String()
 	rounds := 20
 	if testing.Short() {
@@ -121,7 +121,7 @@ func TestShutdownDuringRestart(t *testing.T) {
 // TestNoOrphanDrain: a child that ends in order ends by itself, however short the
 // time is that it would have as an orphan. It killed itself while it exited.
 func TestNoOrphanDrain(t *testing.T) {
-	p := plant(t, "no orphan drain")
+	p := parseTree(t, "no orphan drain")
 	sub := p.Subscribe(64)
 	if err := p.Shutdown(t.Context()); err != nil {
 		t.Error(err)
@@ -159,7 +159,7 @@ func TestEndedDuringStart(t *testing.T) {
 // longer than a descriptor is offered on other channels, and then go on: they get
 // connections again. They were passed over for ever.
 func TestStoppedWhileLinked(t *testing.T) {
-	p := plant(t, "served, no heartbeat")
+	p := parseTree(t, "served, no heartbeat")
 	addr := p.Listeners()[0].Addr.String()
 	pids := p.processes()
 	for slot := range 2 {
@@ -187,7 +187,7 @@ func TestStoppedWhileLinked(t *testing.T) {
 // watches, does not read what the master says. Nobody waits for it: it is replaced. The
 // start of the listener process waited for it, without end, and nobody was accepted.
 func TestDeafWorker(t *testing.T) {
-	p := plant(t, "served, no heartbeat")
+	p := parseTree(t, "served, no heartbeat")
 	sub := p.Subscribe(256)
 	defer sub.Close()
 	pid := p.processes()["web/1"]

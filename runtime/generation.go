@@ -24,7 +24,7 @@ type generation struct {
 	bulk   *os.File // config for other processes, if it is long; nil until the first asks
 }
 
-// inlineConfig is how many bytes of configuration go in the welcome. A longer one is
+// inlineConfig is how many bytes of configuration go in the hello. A longer one is
 // written to memory once a generation, which all its processes share.
 const inlineConfig = 64 << 10
 
@@ -102,7 +102,7 @@ func (rt *Runtime) firstGeneration(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("coppice: %w", err)
 	}
-	rt.gens.last, rt.gens.current = 1, newGeneration(1, exe, config)
+	rt.generations.last, rt.generations.current = 1, newGeneration(1, exe, config)
 	return nil
 }
 
@@ -113,8 +113,8 @@ func (gs *generations) now() int {
 	return gs.current.number
 }
 
-// take returns the generation of a number, held, or the current one if that is gone.
-func (gs *generations) take(number int) *generation {
+// use returns the generation of a number, held, or the current one if that is gone.
+func (gs *generations) use(number int) *generation {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	if gs.next != nil && gs.next.number == number {
@@ -133,8 +133,8 @@ func (gs *generations) prepare(exe *executable, config []byte) *generation {
 	return gs.next
 }
 
-// settle ends a reload: the next generation becomes the current one, or is dropped.
-func (gs *generations) settle(done bool) {
+// finish ends a reload: the next generation becomes the current one, or is dropped.
+func (gs *generations) finish(done bool) {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	old := gs.next

@@ -17,7 +17,7 @@ func TestGenerationsEndInReload(t *testing.T) {
 		gs.last, gs.current = 1, now
 		next := gs.prepare(open(), nil)
 		gs.end()
-		gs.settle(done)
+		gs.finish(done)
 		if a, b := now.uses.Load(), next.uses.Load(); a != 0 || b != 0 {
 			t.Errorf("settled with %v: %d and %d still hold", done, a, b)
 		}

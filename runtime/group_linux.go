@@ -19,7 +19,7 @@ const (
 // endGroup ends what the process has left behind in its group: a helper of a
 // worker that crashed, what a shell script has started. It gets SIGTERM, unless it
 // has had it, and SIGKILL when grace is over or the child is killed.
-func (b *processBody) endGroup() {
+func (b *processChild) endGroup() {
 	if !b.proc.GroupAlive() {
 		return
 	}

@@ -269,7 +269,7 @@ func TestFileSystemHangs(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := outsideDir(t)
-			p := plant(t, "outside")
+			p := parseTree(t, "outside")
 			askOutside(t, "/")
 			hangDirectory(t, filepath.Join(dir, tt.sub))
 			if tt.then != nil {

@@ -44,7 +44,7 @@ func (c *child) ask(ctx context.Context, path string) error {
 			return err
 		}
 		r.RequestURI = path
-		answer := statusOnly{header: http.Header{}}
+		answer := statusRecorder{header: http.Header{}}
 		h.ServeHTTP(&answer, r)
 		if answer.status >= http.StatusBadRequest {
 			return fmt.Errorf("status %d", answer.status)
@@ -53,22 +53,22 @@ func (c *child) ask(ctx context.Context, path string) error {
 	return nil
 }
 
-// statusOnly is an http.ResponseWriter that keeps the status. (That of httptest
+// statusRecorder is an http.ResponseWriter that keeps the status. (That of httptest
 // would give the program a flag.)
-type statusOnly struct {
+type statusRecorder struct {
 	header http.Header
 	status int
 }
 
-func (s *statusOnly) Header() http.Header { return s.header }
+func (s *statusRecorder) Header() http.Header { return s.header }
 
-func (s *statusOnly) WriteHeader(status int) {
+func (s *statusRecorder) WriteHeader(status int) {
 	if s.status < http.StatusOK { // 1xx may come before
 		s.status = status
 	}
 }
 
-func (s *statusOnly) Write(b []byte) (int, error) {
+func (s *statusRecorder) Write(b []byte) (int, error) {
 	s.WriteHeader(http.StatusOK)
 	return len(b), nil
 }

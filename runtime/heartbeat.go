@@ -13,8 +13,8 @@ import (
 
 // Defaults of a Heartbeat.
 const (
-	defaultBeatEvery   = time.Second
-	defaultBeatTimeout = 10 * time.Second
+	defaultHeartbeatEvery   = time.Second
+	defaultHeartbeatTimeout = 10 * time.Second
 )
 
 // abortGrace is how long a process that hangs has to print its goroutines.
@@ -54,15 +54,15 @@ type Heartbeat struct {
 
 func (h Heartbeat) defaults() Heartbeat {
 	if h.Every == 0 {
-		h.Every = defaultBeatEvery
+		h.Every = defaultHeartbeatEvery
 	}
 	if h.Timeout == 0 {
-		h.Timeout = max(defaultBeatTimeout, h.Every)
+		h.Timeout = max(defaultHeartbeatTimeout, h.Every)
 	}
 	return h
 }
 
-func (h Heartbeat) validate(bad report, path string) {
+func (h Heartbeat) validate(bad reportInvalid, path string) {
 	if h.Timeout < 0 {
 		bad(path, "Heartbeat.Timeout", h.Timeout, "is negative")
 	}
@@ -74,33 +74,33 @@ func (h Heartbeat) validate(bad report, path string) {
 	}
 }
 
-// beat is both the question and the answer.
-type beat struct {
+// heartbeatFrame is both the question and the answer.
+type heartbeatFrame struct {
 	N      uint64
 	Unwell string `json:",omitempty"` // the answer: what Pool.Check said, or ""
 }
 
-// heart is what the master has heard of a child's heartbeat.
-type heart struct {
-	heard atomic.Uint64          // the newest beat that was answered
-	says  atomic.Pointer[string] // what is wrong, in the child's words
+// heartbeatAnswers is what the master has heard of a child's heartbeat.
+type heartbeatAnswers struct {
+	newest    atomic.Uint64          // the newest beat that was answered
+	complaint atomic.Pointer[string] // what is wrong, in the child's words
 }
 
-func (h *heart) answer(b beat) {
+func (h *heartbeatAnswers) record(b heartbeatFrame) {
 	if b.Unwell == "" {
-		h.says.Store(nil)
+		h.complaint.Store(nil)
 	} else {
-		h.says.Store(&b.Unwell)
+		h.complaint.Store(&b.Unwell)
 	}
-	h.heard.Store(b.N)
+	h.newest.Store(b.N)
 }
 
-// heartbeat is how p is watched.
-func (p *peer) heartbeat() Heartbeat {
-	if p.welcome.Role == roleListener {
+// heartbeatSpec is how p is watched.
+func (p *childHandle) heartbeatSpec() Heartbeat {
+	if p.hello.Role == roleListener {
 		return listenerHeartbeat.defaults()
 	}
-	if pool, ok := p.rt.root.find(p.welcome.Path).spec.(Pool); ok {
+	if pool, ok := p.rt.root.find(p.hello.Path).spec.(Pool); ok {
 		return pool.Heartbeat.defaults()
 	}
 	return Heartbeat{Every: -1}
@@ -108,8 +108,8 @@ func (p *peer) heartbeat() Heartbeat {
 
 // watch asks p for signs of life until it ends or is asked to. What hangs is
 // ended.
-func (p *peer) watch() {
-	h := p.heartbeat()
+func (p *childHandle) watch() {
+	h := p.heartbeatSpec()
 	if h.Every < 0 {
 		return
 	}
@@ -118,7 +118,7 @@ func (p *peer) watch() {
 	var (
 		sent   uint64 // the newest beat that is on its way
 		silent pulse.Pulse
-		waited waits
+		waited cpuWaits
 		cfg    = pulse.Config{Every: h.Every, Timeout: h.Timeout}
 		last   = time.Now()
 	)
@@ -133,9 +133,9 @@ func (p *peer) watch() {
 		}
 		turn := pulse.Turn{Elapsed: time.Since(last), Answered: true}
 		last = last.Add(turn.Elapsed)
-		if heard := p.heart.heard.Load(); heard == sent { // the next one; before the first there is nothing to miss
-			turn.Answered = p.heart.says.Load() == nil
-			if p.conn.TrySend(control(frameBeat, beat{N: sent + 1})) == nil {
+		if heard := p.heartbeats.newest.Load(); heard == sent { // the next one; before the first there is nothing to miss
+			turn.Answered = p.heartbeats.complaint.Load() == nil
+			if p.conn.TrySend(control(frameHeartbeat, heartbeatFrame{N: sent + 1})) == nil {
 				sent++
 			} else {
 				turn.Answered = false // it does not even read
@@ -144,18 +144,18 @@ func (p *peer) watch() {
 			turn.Answered = false
 		}
 		if turn.Answered {
-			waited = waits{}
+			waited = cpuWaits{}
 		} else {
-			turn.Starved = waited.most(p.body, turn.Elapsed)
+			turn.Starved = waited.most(p.backend, turn.Elapsed)
 		}
 		switch silent.Step(cfg, turn) {
 		case pulse.Fine:
 		case pulse.Late:
-			p.rt.log.Warn("late with its heartbeat", "name", p.name(), "id", p.welcome.ID, "silent", silent.Silence(), "says", p.unwell())
+			p.rt.log.Warn("late with its heartbeat", "name", p.name(), "id", p.hello.ID, "silent", silent.Silence(), "says", p.complaint())
 		case pulse.Recovered:
-			p.rt.log.Info("its heartbeat is back", "name", p.name(), "id", p.welcome.ID)
+			p.rt.log.Info("its heartbeat is back", "name", p.name(), "id", p.hello.ID)
 		case pulse.Hung:
-			if p.body.traced() {
+			if p.backend.traced() {
 				silent = pulse.Pulse{}
 				continue
 			}
@@ -165,44 +165,44 @@ func (p *peer) watch() {
 	}
 }
 
-func (p *peer) unwell() string {
-	if s := p.heart.says.Load(); s != nil {
+func (p *childHandle) complaint() string {
+	if s := p.heartbeats.complaint.Load(); s != nil {
 		return *s
 	}
 	return ""
 }
 
 // endHung ends a child that has been silent for that long.
-func (p *peer) endHung(silence time.Duration) {
+func (p *childHandle) endHung(silence time.Duration) {
 	why := fmt.Errorf("%w: no heartbeat for %v", ErrHung, silence)
-	if says := p.unwell(); says != "" {
+	if says := p.complaint(); says != "" {
 		why = fmt.Errorf("%w: unwell for %v: %s", ErrHung, silence, says)
 	}
-	p.rt.log.Error("hung: aborting it", "name", p.name(), "id", p.welcome.ID, "pid", p.body.pid(), "why", why)
+	p.rt.log.Error("hung: aborting it", "name", p.name(), "id", p.hello.ID, "pid", p.backend.pid(), "why", why)
 	p.hung.Store(&why)
-	p.body.abort()
+	p.backend.abort()
 	p.unlessEnded(abortGrace, func() { p.killFor(KilledHung) })
 }
 
-// waits follows how long a body has waited for CPUs.
-type waits struct {
+// cpuWaits follows how long a backend has waited for CPUs.
+type cpuWaits struct {
 	known bool
 	sum   time.Duration
 }
 
-// most tells whether the body waited for most of the elapsed time since the call
+// most tells whether the backend waited for most of the elapsed time since the call
 // before. The first call only looks.
-func (w *waits) most(b body, elapsed time.Duration) bool {
+func (w *cpuWaits) most(b backend, elapsed time.Duration) bool {
 	sum, err := b.waited()
 	before := *w
-	*w = waits{err == nil, sum}
+	*w = cpuWaits{err == nil, sum}
 	return before.known && w.known && sum-before.sum > elapsed/2
 }
 
-// answerBeat answers a beat, now or when the check is through. It does not block.
-func (c *child) answerBeat(b beat) {
+// answerHeartbeat answers a beat, now or when the check is through. It does not block.
+func (c *child) answerHeartbeat(b heartbeatFrame) {
 	if c.pool.Check == nil && c.pool.Heartbeat.Path == "" {
-		c.sendBeat(b)
+		c.sendHeartbeat(b)
 		return
 	}
 	go func() { // ends with the check; the master sends no other beat until then
@@ -211,12 +211,12 @@ func (c *child) answerBeat(b beat) {
 		if err := c.checkHealth(ctx); err != nil {
 			b.Unwell = supervisor.Cut(err.Error())
 		}
-		c.sendBeat(b)
+		c.sendHeartbeat(b)
 	}()
 }
 
-// sendBeat answers. An answer that there is no room for is one that the master
+// sendHeartbeat answers. An answer that there is no room for is one that the master
 // misses: it reads them one by one.
-func (c *child) sendBeat(b beat) {
-	_ = c.conn.TrySend(control(frameBeat, b))
+func (c *child) sendHeartbeat(b heartbeatFrame) {
+	_ = c.conn.TrySend(control(frameHeartbeat, b))
 }

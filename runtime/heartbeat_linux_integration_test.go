@@ -153,7 +153,7 @@ func TestHang(t *testing.T) {
 			}
 			t.Run(isolation.String()+"/"+tt.name, func(t *testing.T) {
 				t.Setenv("COPPICE_ISOLATION", isolation.String())
-				p := plant(t, "hangs once told")
+				p := parseTree(t, "hangs once told")
 				sub := p.Subscribe(64)
 				defer sub.Close()
 				if _, err := p.System().Ask(t.Context(), p.Lookup("web/0/fuse"), strconv.Itoa(int(tt.way))); err != nil {
@@ -190,7 +190,7 @@ func TestHang(t *testing.T) {
 // TestStopped: a worker that is stopped by SIGSTOP is replaced, and so is the
 // listener process, without which nobody would be accepted.
 func TestStopped(t *testing.T) {
-	p := plant(t, "served and beating")
+	p := parseTree(t, "served and beating")
 	for _, name := range []string{"web/0", "listener"} {
 		sub := p.Subscribe(64)
 		pid := p.processes()[name]
@@ -218,7 +218,7 @@ func TestStoppedTree(t *testing.T) {
 	for _, pid := range pids {
 		runtimetest.Freeze(t, pid)
 	}
-	control := plant(t, "beats")
+	control := parseTree(t, "beats")
 	sub := control.Subscribe(64)
 	defer sub.Close()
 	runtimetest.Freeze(t, control.processes()["web/0"])

@@ -123,15 +123,15 @@ func (d *httpDrain) begin() {
 // fadeEvery is the pause between two rounds in which idle connections are closed. Each round
 // closes fadeLeast, or a fadeShare of those that are left if that is more: 10,000 in 2 s.
 const (
-	fadeEvery = 50 * time.Millisecond
-	fadeShare = 8
-	fadeLeast = 32
+	idleCloseEvery = 50 * time.Millisecond
+	idleCloseShare = 8
+	idleCloseLeast = 32
 )
 
-// wait waits until every HTTP/1 connection has gone of itself, or idle ends. From the end of
+// closeIdle waits until every HTTP/1 connection has gone of itself, or idle ends. From the end of
 // fade on it closes those that have no request, bit by bit. What has none at the end of idle is counted and
 // closed, by it or by the Shutdown that follows.
-func (d *httpDrain) wait(fade, idle context.Context) {
+func (d *httpDrain) closeIdle(fade, idle context.Context) {
 	fading := fade.Done()
 	var round <-chan time.Time
 	for {
@@ -146,11 +146,11 @@ func (d *httpDrain) wait(fade, idle context.Context) {
 		case <-d.empty:
 		case <-fading:
 			fading = nil
-			ticker := time.NewTicker(fadeEvery)
+			ticker := time.NewTicker(idleCloseEvery)
 			defer ticker.Stop()
 			round = ticker.C
 		case <-round:
-			d.cutSome(max(fadeLeast, n/fadeShare))
+			d.cutSome(max(idleCloseLeast, n/idleCloseShare))
 		case <-idle.Done():
 			d.cutIdle()
 			return

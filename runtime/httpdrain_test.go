@@ -33,10 +33,10 @@ const patience = 60 * time.Second // of these tests: running into it is a defect
 func serveDrained(t *testing.T, s *http.Server, wrap func(net.Listener) net.Listener) *drained {
 	t.Helper()
 	c := newChild(Config{Logger: slog.New(slog.DiscardHandler)}, nil)
-	c.accept = netactor.NewListeners(netactor.ListenersConfig{})
+	c.netListeners = netactor.NewListeners(netactor.ListenersConfig{})
 	c.ready = func() error { return nil }
-	c.post.now.Store(&appointment{Name: "web/0"})
-	close(c.set)
+	c.spare.current.Store(&assignFrame{Name: "web/0"})
+	close(c.equipped)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +49,7 @@ func serveDrained(t *testing.T, s *http.Server, wrap func(net.Listener) net.List
 	}
 	go func() { d.served <- w.Serve(c.ctx, own, s) }() // awaited by end
 	t.Cleanup(func() {
-		c.beginDrain(errAsked, 0, 0)
+		c.beginDrain(errStopRequested, 0, 0)
 		_ = s.Close()
 	})
 	return d
@@ -59,7 +59,7 @@ func serveDrained(t *testing.T, s *http.Server, wrap func(net.Listener) net.List
 // comes before is answered as ever.
 func (d *drained) drain() {
 	d.t.Helper()
-	d.c.beginDrain(errAsked, time.Hour, time.Hour)
+	d.c.beginDrain(errStopRequested, time.Hour, time.Hour)
 	for deadline := time.Now().Add(patience); ; runtime.Gosched() {
 		d.c.serverMu.Lock()
 		begun := len(d.c.servers) > 0
@@ -184,7 +184,7 @@ func TestDrainIdleForced(t *testing.T) {
 	<-accepted
 	idle.ask("/")
 	idle.answer()
-	d.c.beginDrain(errAsked, time.Hour, 0)
+	d.c.beginDrain(errStopRequested, time.Hour, 0)
 	idle.closed()
 	silent.closed()
 	if n := d.end(); n != 2 {
@@ -228,7 +228,7 @@ func TestDrainFade(t *testing.T) {
 	var gate sync.RWMutex
 	d := serveDrained(t, &http.Server{Handler: http.HandlerFunc(ok)}, func(ln net.Listener) net.Listener { return gatedListener{ln, &gate} })
 	var idle []*client
-	for range fadeLeast + 10 {
+	for range idleCloseLeast + 10 {
 		c := d.dial()
 		c.ask("/")
 		c.answer()
@@ -240,7 +240,7 @@ func TestDrainFade(t *testing.T) {
 	d.drain()
 	gate.Lock()
 	asking.ask("/")
-	d.c.endKeep()
+	d.c.endIdleGrace()
 	for _, c := range idle {
 		c.closed()
 	}
@@ -277,7 +277,7 @@ func TestDrainOfClosesThatWait(t *testing.T) {
 	asking.ask("/")
 	asking.answer()
 	d.drain()
-	d.c.endKeep()
+	d.c.endIdleGrace()
 	asking.closed()
 	if n := d.end(); n != 4 {
 		t.Errorf("%d connections forced, want 4", n)
@@ -380,7 +380,7 @@ func TestDrainDeadline(t *testing.T) {
 	d.dial().ask("/hijack")
 	<-begun
 	<-begun
-	d.c.beginDrain(errAsked, 0, 0)
+	d.c.beginDrain(errStopRequested, 0, 0)
 	if n := d.end(); n != 2 {
 		t.Errorf("%d connections forced, want 2", n)
 	}
@@ -411,7 +411,7 @@ func TestDrainDeadlineOfItself(t *testing.T) {
 	d.dial().ask("/hijack")
 	<-begun
 	d.drain()
-	d.c.beginDrain(errAsked, 0, time.Hour)
+	d.c.beginDrain(errStopRequested, 0, time.Hour)
 	<-closed
 	if n := d.end(); n != 2 {
 		t.Errorf("%d connections forced, want 2", n)

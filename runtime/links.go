@@ -14,10 +14,10 @@ import (
 
 // A link is a channel between the listener process and a worker. The master
 // makes it and has no part in it: connections do not pass the master. One that breaks
-// while both live is told to the master, by either of the two, which makes another: see hub.unlinked.
+// while both live is told to the master, by either of the two, which makes another: see children.linkLost.
 
-// ownLink is one end of a link.
-type ownLink struct {
+// siblingLink is one end of a link.
+type siblingLink struct {
 	to   sibling
 	conn *fdipc.Conn
 }
@@ -43,10 +43,10 @@ func (c *child) link(f *fdipc.Frame) error {
 	}
 	conn, err := fdipc.New(end, c.linkConfig(to))
 	if err != nil {
-		c.noLink(to, err)
+		c.reportNoLink(to, err)
 		return nil
 	}
-	c.linked(to, conn)
+	c.addLink(to, conn)
 	return nil
 }
 
@@ -70,8 +70,8 @@ func (c *child) replaceLink(to sibling) bool {
 	for _, conn := range old {
 		_ = conn.Close()
 		<-conn.Done() // what was offered over it is settled
-		if c.dispatch != nil {
-			c.dispatch.RemoveLink(to.Worker.ID, conn)
+		if c.dispatcher != nil {
+			c.dispatcher.RemoveLink(to.Worker.ID, conn)
 		}
 	}
 	return true
@@ -81,76 +81,76 @@ func (c *child) replaceLink(to sibling) bool {
 func (c *child) linkConfig(to sibling) fdipc.Config {
 	cfg := fdipc.Config{
 		Credits: netactor.LinkCredits,
-		Closed:  func(conn *fdipc.Conn, err error) { c.linkOver(to, conn, err) },
+		Closed:  func(conn *fdipc.Conn, err error) { c.linkEnded(to, conn, err) },
 	}
-	if c.dispatch == nil { // a worker: to is the listener process
-		cfg.NoFiles = func(conn *fdipc.Conn, f *fdipc.Frame) { c.accept.HandlesLost(conn, f) }
+	if c.dispatcher == nil { // a worker: to is the listener process
+		cfg.NoFiles = func(conn *fdipc.Conn, f *fdipc.Frame) { c.netListeners.HandlesLost(conn, f) }
 		cfg.Handler = func(conn *fdipc.Conn, f *fdipc.Frame) {
-			if !c.accept.HandleFrame(conn, f) {
+			if !c.netListeners.HandleFrame(conn, f) {
 				f.Refuse(fdipc.ReasonUnknown)
 			}
 		}
 		return cfg
 	}
 	cfg.Handler = func(conn *fdipc.Conn, f *fdipc.Frame) {
-		if !c.dispatch.HandleFrame(to.Worker, conn, f) {
+		if !c.dispatcher.HandleFrame(to.Worker, conn, f) {
 			f.Refuse(fdipc.ReasonUnknown)
 		}
 	}
 	cfg.Settled = func(conn *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
-		if !c.dispatch.Settled(conn, h, o) && o != fdipc.Claimed {
+		if !c.dispatcher.Settled(conn, h, o) && o != fdipc.Claimed {
 			_ = h.Close() // not one of ours
 		}
 	}
 	return cfg
 }
 
-// linkOver is told that a link has ended. Unless one of the two has closed it, the other has
+// linkEnded is told that a link has ended. Unless one of the two has closed it, the other has
 // died, or the link is broken: the master knows which.
-func (c *child) linkOver(to sibling, conn *fdipc.Conn, err error) {
-	if c.dispatch != nil {
-		c.dispatch.RemoveLink(to.Worker.ID, conn)
+func (c *child) linkEnded(to sibling, conn *fdipc.Conn, err error) {
+	if c.dispatcher != nil {
+		c.dispatcher.RemoveLink(to.Worker.ID, conn)
 	}
 	if !errors.Is(err, fdipc.ErrClosed) && !errors.Is(err, io.EOF) {
-		c.noLink(to, err)
+		c.reportNoLink(to, err)
 	}
 }
 
-// noLink tells the master that there is no link to a child, and why. A word that finds no
+// reportNoLink tells the master that there is no link to a child, and why. A word that finds no
 // room is lost: the other end has its own.
-func (c *child) noLink(to sibling, err error) {
-	_ = c.conn.TrySend(control(frameUnlinked, unlinked{
-		ID: to.Worker.ID, Link: to.Link, Short: isShort(short(err)), Why: supervisor.Cut(err.Error()),
+func (c *child) reportNoLink(to sibling, err error) {
+	_ = c.conn.TrySend(control(frameLinkLost, linkLostFrame{
+		ID: to.Worker.ID, Link: to.Link, Short: isShort(asShortage(err)), Why: supervisor.Cut(err.Error()),
 	}))
 }
 
-// linked begins to use a link. It lasts as long as the two that it joins.
-func (c *child) linked(to sibling, conn *fdipc.Conn) {
+// addLink begins to use a link. It lasts as long as the two that it joins.
+func (c *child) addLink(to sibling, conn *fdipc.Conn) {
 	c.linkMu.Lock()
-	over := c.unlinked
+	over := c.linksClosed
 	if !over {
-		c.links = append(slices.DeleteFunc(c.links, func(l ownLink) bool { return closed(l.conn) }), ownLink{to, conn})
+		c.links = append(slices.DeleteFunc(c.links, func(l siblingLink) bool { return closed(l.conn) }), siblingLink{to, conn})
 	}
 	c.linkMu.Unlock()
 	if over {
 		_ = conn.Close()
 		return
 	}
-	c.wires.add(conn)
-	if c.dispatch != nil {
-		c.dispatch.AddWorker(to.Worker, conn)
+	c.channelStats.add(conn)
+	if c.dispatcher != nil {
+		c.dispatcher.AddWorker(to.Worker, conn)
 		return
 	}
 	// While the listener process is replaced the link to its successor may come
 	// before the one to who has died meanwhile.
 	c.linkMu.Lock()
 	defer c.linkMu.Unlock()
-	if to.Worker.ID < c.listener {
+	if to.Worker.ID < c.listenerID {
 		_ = conn.Close()
 		return
 	}
-	c.listener = to.Worker.ID
-	c.accept.AddLink(conn)
+	c.listenerID = to.Worker.ID
+	c.netListeners.AddLink(conn)
 }
 
 func closed(conn *fdipc.Conn) bool {
@@ -162,55 +162,55 @@ func closed(conn *fdipc.Conn) bool {
 	}
 }
 
-// unlink closes the links of a child that has ended: a process takes its own with it,
+// closeLinks closes the links of a child that has ended: a process takes its own with it,
 // a goroutine would leave them behind.
-func (c *child) unlink() {
+func (c *child) closeLinks() {
 	c.linkMu.Lock()
 	links := c.links
-	c.links, c.unlinked = nil, true
+	c.links, c.linksClosed = nil, true
 	c.linkMu.Unlock()
 	for _, l := range links {
 		_ = l.conn.Close()
 	}
 }
 
-// gone takes the master's word that a worker is reaped.
-func (c *child) gone(f *fdipc.Frame) error {
+// workerGone takes the master's word that a worker is reaped.
+func (c *child) workerGone(f *fdipc.Frame) error {
 	who, err := decode[sibling](f)
-	if err == nil && c.dispatch != nil {
-		c.dispatch.RemoveWorker(who.Worker.ID)
+	if err == nil && c.dispatcher != nil {
+		c.dispatcher.RemoveWorker(who.Worker.ID)
 	}
 	return err
 }
 
 // dispatchConnections is the life of the listener process: it accepts what the
 // master's sockets bring, hands it over, and decides nothing else.
-func (c *child) dispatchConnections() farewell {
+func (c *child) dispatchConnections() exitNotice {
 	if c.process {
 		// One thread does all there is to do, and a second costs a wake-up for most
 		// connections: ADR 0034.
 		runtime.GOMAXPROCS(1)
 	}
 	if err := c.ready(); err != nil {
-		return farewell{Kind: byeError, Text: err.Error()}
+		return exitNotice{Kind: noticeError, Text: err.Error()}
 	}
 	<-c.ctx.Done() // the master has seen to it that nothing is under way
-	if err := c.dispatch.Shutdown(c.drain); err != nil {
-		return farewell{Kind: byeError, Text: err.Error()}
+	if err := c.dispatcher.Shutdown(c.drain); err != nil {
+		return exitNotice{Kind: noticeError, Text: err.Error()}
 	}
-	return farewell{Kind: byeShutdown}
+	return exitNotice{Kind: noticeShutdown}
 }
 
-// quiet stops accepting for good: the tree is to end. What waits in a backlog is
+// stopAccepting stops accepting for good: the tree is to end. What waits in a backlog is
 // still accepted, and when all that was accepted is claimed the master is told.
-func (c *child) quiet() {
-	if c.dispatch == nil {
+func (c *child) stopAccepting() {
+	if c.dispatcher == nil {
 		return
 	}
 	go func() { // ends when the dispatcher has shut down, at the latest with the drain
-		if err := c.dispatch.Shutdown(c.drain); err != nil {
+		if err := c.dispatcher.Shutdown(c.drain); err != nil {
 			c.log.Warn("listener: connections were cut", "err", err)
 		}
-		_ = c.conn.TrySend(control(frameQuiet, struct{}{})) // a master that is gone waits for nothing
+		_ = c.conn.TrySend(control(frameStopAccepting, struct{}{})) // a master that is gone waits for nothing
 	}()
 }

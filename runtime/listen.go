@@ -15,17 +15,17 @@ import (
 )
 
 func (c *child) listen(ctx context.Context, l Listener) (net.Listener, error) {
-	return c.accept.Listen(ctx, l.request())
+	return c.netListeners.Listen(ctx, l.request())
 }
 
 func (c *child) listenPacket(ctx context.Context, l Listener) (net.PacketConn, error) {
-	return c.accept.ListenPacket(ctx, l.request())
+	return c.netListeners.ListenPacket(ctx, l.request())
 }
 
-func (c *child) adopt(ln net.Listener) net.Listener { return c.accept.Adopt(ln) }
+func (c *child) adopt(ln net.Listener) net.Listener { return c.netListeners.Adopt(ln) }
 
 func (c *child) share(ctx context.Context, l Listener, ln net.Listener) (net.Listener, error) {
-	return c.accept.Share(ctx, l.request(), ln)
+	return c.netListeners.Share(ctx, l.request(), ln)
 }
 
 // ListenerInfo is one socket that the master holds.
@@ -117,14 +117,14 @@ func (rt *Runtime) AddListener(ctx context.Context, l Listener) (net.Addr, error
 	bad := func(path, field string, value any, why string) {
 		errs = append(errs, &InvalidError{path, field, value, why})
 	}
-	branch(bad, "", []ChildSpec{l})
+	validateChildren(bad, "", []ChildSpec{l})
 	if l.hasFunctions() {
 		bad(l.Name, "Functions", "func", "stand in the tree from its start, where the listener process finds them")
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	_, err := rt.tree.StartChild(ctx, supervisor.ChildSpec{ID: l.Name, Start: held{rt, l, l.Name}})
+	_, err := rt.tree.StartChild(ctx, supervisor.ChildSpec{ID: l.Name, Start: listenerStarter{rt, l, l.Name}})
 	if err != nil {
 		return nil, fmt.Errorf("coppice: add listener %s: %w", l.Name, err)
 	}
@@ -141,7 +141,7 @@ func (rt *Runtime) AddListener(ctx context.Context, l Listener) (net.Addr, error
 // workers take it.
 func (rt *Runtime) RemoveListener(ctx context.Context, name string) error {
 	c, err := rt.tree.ChildSpec(ctx, name)
-	if _, is := c.Start.(held); err == nil && !is {
+	if _, is := c.Start.(listenerStarter); err == nil && !is {
 		err = supervisor.ErrNotFound
 	}
 	if err == nil {

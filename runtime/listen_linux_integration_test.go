@@ -20,8 +20,8 @@ import (
 )
 
 // failed is a report of an error from Listen.
-func failed(err error) report {
-	r := report{Error: err.Error()}
+func failed(err error) reportInvalid {
+	r := reportInvalid{Error: err.Error()}
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		r.Errno = uint64(errno)
 	}
@@ -39,7 +39,7 @@ func init() {
 				if err != nil {
 					return err
 				}
-				if err := tell(ctx, w, report{Addr: ln.Addr().String()}); err != nil {
+				if err := tell(ctx, w, reportInvalid{Addr: ln.Addr().String()}); err != nil {
 					return err
 				}
 				return w.Serve(ctx, ln, name(w))
@@ -56,7 +56,7 @@ func init() {
 			if err != nil {
 				return err
 			}
-			if err := tell(ctx, w, report{Addr: ln.Addr().String()}); err != nil {
+			if err := tell(ctx, w, reportInvalid{Addr: ln.Addr().String()}); err != nil {
 				return err
 			}
 			return w.Serve(ctx, ln, name(w))
@@ -81,7 +81,7 @@ func init() {
 			if err != nil {
 				return err
 			}
-			if err := tell(ctx, w, report{Addr: ln.Addr().String()}); err != nil {
+			if err := tell(ctx, w, reportInvalid{Addr: ln.Addr().String()}); err != nil {
 				return err
 			}
 			return w.Serve(ctx, ln, name(w))
@@ -94,7 +94,7 @@ func init() {
 				return err
 			}
 			ln := w.Adopt(own)
-			if err := tell(ctx, w, report{Addr: ln.Addr().String()}); err != nil {
+			if err := tell(ctx, w, reportInvalid{Addr: ln.Addr().String()}); err != nil {
 				return err
 			}
 			return w.Serve(ctx, ln, name(w))
@@ -127,7 +127,7 @@ func init() {
 			if err != nil {
 				return err
 			}
-			if err := tell(ctx, w, report{Addr: ln.Addr().String()}); err != nil {
+			if err := tell(ctx, w, reportInvalid{Addr: ln.Addr().String()}); err != nil {
 				return err
 			}
 			if w.Slot() != 0 {
@@ -177,7 +177,7 @@ func init() {
 func TestPortZero(t *testing.T) {
 	for _, policy := range []coppice.Policy{coppice.RoundRobin, coppice.Shared} {
 		t.Run(policy.String(), func(t *testing.T) {
-			p := plant(t, "port zero "+policy.String())
+			p := parseTree(t, "port zero "+policy.String())
 			got := p.reported(2)
 			if got[0].Addr != got[1].Addr {
 				t.Errorf("the workers listen on %s and %s", got[0].Addr, got[1].Addr)
@@ -191,7 +191,7 @@ func TestPortZero(t *testing.T) {
 func TestPortBySlot(t *testing.T) {
 	base := freePorts(t)
 	t.Setenv("COPPICE_TEST_PORT", strconv.Itoa(base))
-	p := plant(t, "port by slot")
+	p := parseTree(t, "port by slot")
 	got := p.reported(2)
 	for slot := range 2 {
 		if want := strconv.Itoa(slot); got[slot].Addr != fmt.Sprintf("127.0.0.1:%d", base+slot) || get(t, got[slot].Addr) != want {
@@ -239,7 +239,7 @@ func TestMasterDescriptor(t *testing.T) {
 	ln.Close()
 	t.Cleanup(func() { unix.Close(fd) })
 	t.Setenv("COPPICE_TEST_FD", strconv.Itoa(fd))
-	p := plant(t, "master's descriptor")
+	p := parseTree(t, "master's descriptor")
 	got := p.reported(1)[0]
 	if got.Addr != ln.Addr().String() || get(t, got.Addr) != "0" {
 		t.Errorf("the worker listens on %s, the master's %d is %s", got.Addr, fd, ln.Addr())
@@ -249,7 +249,7 @@ func TestMasterDescriptor(t *testing.T) {
 // TestAdopt: an explicit handle is used as it is, and the master never hears of it
 // (N103).
 func TestAdopt(t *testing.T) {
-	p := plant(t, "adopt")
+	p := parseTree(t, "adopt")
 	got := p.reported(2)
 	if got[0].Addr == got[1].Addr {
 		t.Errorf("both listen on %s", got[0].Addr)
@@ -266,7 +266,7 @@ func TestAdopt(t *testing.T) {
 
 // TestShare: a worker gives the master a listener, and a sibling serves it.
 func TestShare(t *testing.T) {
-	p := plant(t, "share")
+	p := parseTree(t, "share")
 	got := p.reported(2)
 	if got[0].Addr != got[1].Addr {
 		t.Errorf("shared %s, the sibling listens on %s", got[0].Addr, got[1].Addr)
@@ -309,7 +309,7 @@ func TestListenErrors(t *testing.T) {
 				t.Skip(tt.skip)
 			}
 			t.Setenv("COPPICE_TEST_LISTEN", tt.listen)
-			p := plant(t, "listen errors")
+			p := parseTree(t, "listen errors")
 			if r := p.reported(1)[0]; syscall.Errno(r.Errno) != tt.errno || strings.HasPrefix(r.Error, "not a") {
 				t.Errorf("error %q, want %v", r.Error, tt.errno)
 			}
@@ -319,7 +319,7 @@ func TestListenErrors(t *testing.T) {
 
 // TestListenerInTree: a socket may be a child of the tree.
 func TestListenerInTree(t *testing.T) {
-	p := plant(t, "listener in the tree")
+	p := parseTree(t, "listener in the tree")
 	held := p.Listeners()
 	if len(held) != 1 || held[0].Name != "http" {
 		t.Fatalf("the master holds %v", held)

@@ -133,7 +133,7 @@ func ParsePolicy(s string) (Policy, error) { return netactor.ParsePolicy(s) }
 
 // validate checks what can be known without opening anything. A listener in a
 // worker's hand may have a name alone: it then means one that is in the tree.
-func (l Listener) validate(bad report, path string) {
+func (l Listener) validate(bad reportInvalid, path string) {
 	if l.Policy > ReusePort {
 		bad(path, "Policy", l.Policy, "is none of round-robin, least-loaded, hash, custom, shared, reuseport")
 	}

@@ -136,7 +136,7 @@ func answerOf(addr string) (string, error) {
 // TestListenersAtRunTime: a listener is added, paused, resumed and removed while the tree runs, and all
 // workers see it; its counts are in the tree.
 func TestListenersAtRunTime(t *testing.T) {
-	p := plant(t, "listeners at run time")
+	p := parseTree(t, "listeners at run time")
 	ctx := t.Context()
 	late := coppice.Listener{Name: "late", Network: "tcp", Address: "127.0.0.1:0"}
 	for round := range 2 {
@@ -231,7 +231,7 @@ func TestListenersAtRunTime(t *testing.T) {
 // TestFunctionsOfPolicy: the user's Picker and Key run in the listener process, which finds them by the
 // Listener's path.
 func TestFunctionsOfPolicy(t *testing.T) {
-	p := plant(t, "functions of a policy")
+	p := parseTree(t, "functions of a policy")
 	for _, l := range p.Listeners() {
 		home := ""
 		for range 12 {
@@ -261,7 +261,7 @@ func TestFunctionsOfPolicy(t *testing.T) {
 // TestLimitsAndModes: what a Listener in the tree says of limits and of the mode of its path (X8) holds.
 func TestLimitsAndModes(t *testing.T) {
 	t.Setenv("COPPICE_TEST_DIR", t.TempDir())
-	p := plant(t, "limits and modes")
+	p := parseTree(t, "limits and modes")
 	for _, l := range p.Listeners() {
 		if l.Addr.Network() == "unix" {
 			if fi, err := os.Stat(l.Addr.String()); err != nil || fi.Mode().Perm() != 0o707 {

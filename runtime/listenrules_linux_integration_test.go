@@ -21,7 +21,7 @@ import (
 func init() {
 	trees["listen rules"] = func() coppice.Config {
 		cfg := pool(1, func(ctx context.Context, w *coppice.Worker) error {
-			if err := tell(ctx, w, report{Addr: strings.Join(tryAll(ctx, w, os.Getenv("COPPICE_TEST_DIR")), "\n")}); err != nil {
+			if err := tell(ctx, w, reportInvalid{Addr: strings.Join(tryAll(ctx, w, os.Getenv("COPPICE_TEST_DIR")), "\n")}); err != nil {
 				return err
 			}
 			<-ctx.Done()
@@ -86,7 +86,7 @@ func TestPoolListen(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("COPPICE_TEST_DIR", dir)
-	p := plant(t, "listen rules")
+	p := parseTree(t, "listen rules")
 	got := strings.Split(p.reported(1)[0].Addr, "\n")
 	want := []string{"Listen", "FreeBind", "FD", "path", "abstract", "ListenPacket", "Share"}
 	if !slices.Equal(got, want) {

@@ -29,8 +29,8 @@ func flushLog(log *slog.Logger) {
 	}
 }
 
-// say prints to w, which may be stuck: it waits for that no longer than logFlush.
-func say(w io.Writer, what any) {
+// printLine prints to w, which may be stuck: it waits for that no longer than logFlush.
+func printLine(w io.Writer, what any) {
 	done := make(chan struct{})
 	go func() { // ends when it has printed, or with the program
 		defer close(done)

@@ -17,11 +17,11 @@ import (
 // nothing grow with the logarithm of their number.
 func TestLyingChild(t *testing.T) {
 	var b bytes.Buffer
-	p := newPeer(&Runtime{log: slog.New(slog.NewTextHandler(&b, nil)), root: &node{}}, welcome{Name: "web/0", ID: 3})
-	close(p.entered)
+	p := newChildHandle(&Runtime{log: slog.New(slog.NewTextHandler(&b, nil)), root: &node{}}, hello{Name: "web/0", ID: 3})
+	close(p.attached)
 	const frames = 100_000
 	for range frames {
-		p.handle(nil, &fdipc.Frame{Kind: frameBye, Payload: []byte("{")})
+		p.handle(nil, &fdipc.Frame{Kind: frameExitNotice, Payload: []byte("{")})
 	}
 	lines := strings.Count(b.String(), "\n")
 	if lines != 17 || !strings.Contains(b.String(), "frames=65536") {
@@ -37,7 +37,7 @@ func TestSilentMaster(t *testing.T) {
 		mine, its := fdipc.Pipe(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, c.transport())
 		began := time.Now()
 		bye := c.run(its, nil)
-		if bye.Kind != byeUnfit || !strings.Contains(bye.Text, "no welcome") || time.Since(began) != welcomeTimeout {
+		if bye.Kind != noticeUnfit || !strings.Contains(bye.Text, "no welcome") || time.Since(began) != helloTimeout {
 			t.Errorf("after %v: %+v", time.Since(began), bye)
 		}
 		_, _ = its.Close(), mine.Close()
@@ -49,7 +49,7 @@ func TestSilentMaster(t *testing.T) {
 // TestUnfitChild: a program that cannot be the child that its master wants says why: of another
 // protocol, of a role that it does not know, with another tree.
 func TestUnfitChild(t *testing.T) {
-	for want, w := range map[string]welcome{
+	for want, w := range map[string]hello{
 		"the master speaks protocol 9, this program 1": {Protocol: 9},
 		`role "cook" is not known to this release`:     {Protocol: protocol, Role: "cook"},
 		"this program's tree is not its master's: the master has {web: Pool Size=9}, this process {nothing}": {
@@ -58,8 +58,8 @@ func TestUnfitChild(t *testing.T) {
 	} {
 		c := newChild(Config{}.defaults(), &node{})
 		mine, its := fdipc.Pipe(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, c.transport())
-		c.greeted <- greeting{welcome: w}
-		if bye := c.run(its, nil); bye.Kind != byeUnfit || bye.Text != "coppice: "+want {
+		c.hello <- receivedHello{hello: w}
+		if bye := c.run(its, nil); bye.Kind != noticeUnfit || bye.Text != "coppice: "+want {
 			t.Errorf("%+v, want %q", bye, want)
 		}
 		_, _ = its.Close(), mine.Close()
@@ -72,7 +72,7 @@ func TestUnfitChild(t *testing.T) {
 func TestUnknownMaster(t *testing.T) {
 	var b bytes.Buffer
 	c := newChild(Config{OrphanDrain: time.Hour, Logger: slog.New(slog.NewTextHandler(&b, nil))}, &node{})
-	c.lost(nil, fdipc.ErrVersion)
+	c.channelLost(nil, fdipc.ErrVersion)
 	defer c.endDrain()
 	if err := context.Cause(c.ctx); !errors.Is(err, ErrMasterGone) || !errors.Is(err, fdipc.ErrVersion) {
 		t.Errorf("the worker's context ends with %v", err)

@@ -62,15 +62,15 @@ func Main(cfg Config) {
 	if !InChild() {
 		cfg = cfg.defaults().queued()
 		systemd = newServiceManager(cfg.Logger)
-		outliveReaders()
-		go heed(up, stop, systemd.ended) // ends with the process
+		survivePipeSignal()
+		go handleSignals(up, stop, systemd.ended) // ends with the process
 	}
 	err := run(ctx, cfg, func(rt *Runtime) func() {
 		up <- rt
 		return systemd.up(rt)
 	})
 	if err != nil {
-		say(os.Stderr, err)
+		printLine(os.Stderr, err)
 	}
 	systemd.ended(err)
 	os.Exit(exitCode(err))

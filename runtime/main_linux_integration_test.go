@@ -49,11 +49,11 @@ func TestMain(m *testing.M) {
 	if os.Getenv(masterVar) != "" {
 		runMaster()
 	}
-	runtimetest.Main(m, func() { coppice.Main(withReports(trees[os.Getenv(treeVar)](), make(chan report, 64))) })
+	runtimetest.Main(m, func() { coppice.Main(withReports(trees[os.Getenv(treeVar)](), make(chan reportInvalid, 64))) })
 }
 
-// report is what a worker tells the test: an actor message to the name "report".
-type report struct {
+// reportInvalid is what a worker tells the test: an actor message to the name "report".
+type reportInvalid struct {
 	From  string
 	Slot  int
 	Text  string
@@ -62,10 +62,10 @@ type report struct {
 	Errno uint64
 }
 
-func init() { actors.RegisterType[report]("coppice_test.report") }
+func init() { actors.RegisterType[reportInvalid]("coppice_test.report") }
 
 // tell sends a report, and is the worker's ready too.
-func tell(ctx context.Context, w *coppice.Worker, r report) error {
+func tell(ctx context.Context, w *coppice.Worker, r reportInvalid) error {
 	r.From, r.Slot = w.Name(), w.Slot()
 	if err := w.System().Send(ctx, w.Lookup("report"), r); err != nil {
 		return err
@@ -74,10 +74,10 @@ func tell(ctx context.Context, w *coppice.Worker, r report) error {
 }
 
 // withReports puts an actor before the children of cfg that passes reports on.
-func withReports(cfg coppice.Config, to chan<- report) coppice.Config {
+func withReports(cfg coppice.Config, to chan<- reportInvalid) coppice.Config {
 	reports := coppice.Actor{Name: "report", New: func() actor.Actor {
 		return actor.ReceiveFunc(func(ctx actor.Context) {
-			if r, ok := ctx.Message().(report); ok {
+			if r, ok := ctx.Message().(reportInvalid); ok {
 				to <- r
 			}
 		})
@@ -90,18 +90,18 @@ func withReports(cfg coppice.Config, to chan<- report) coppice.Config {
 type planted struct {
 	*coppice.Runtime
 	t       *testing.T
-	reports chan report
+	reports chan reportInvalid
 	output  *printed // by its processes
 }
 
-// plant starts the tree of that name, and when the test ends shuts it down and
+// parseTree starts the tree of that name, and when the test ends shuts it down and
 // sees to it that nothing is left. wait is how many reports to wait for.
-func plant(t *testing.T, name string) *planted {
+func parseTree(t *testing.T, name string) *planted {
 	t.Helper()
 	t.Setenv(treeVar, name)
 	base := runtime.NumGoroutine()
 	fds := len(runtimetest.Descriptors(t, os.Getpid()))
-	p := &planted{t: t, reports: make(chan report, 64), output: &printed{to: testWriter{t}}}
+	p := &planted{t: t, reports: make(chan reportInvalid, 64), output: &printed{to: testWriter{t}}}
 	cfg := withReports(trees[name](), p.reports)
 	cfg.Logger = slog.New(slog.NewTextHandler(testWriter{t}, nil))
 	if cfg.Output == nil {
@@ -134,9 +134,9 @@ func plant(t *testing.T, name string) *planted {
 }
 
 // reported waits for n reports, by slot.
-func (p *planted) reported(n int) map[int]report {
+func (p *planted) reported(n int) map[int]reportInvalid {
 	p.t.Helper()
-	got := map[int]report{}
+	got := map[int]reportInvalid{}
 	for deadline := time.After(runtimetest.Patience); len(got) < n; {
 		select {
 		case r := <-p.reports:

@@ -66,7 +66,7 @@ func steal(ctx context.Context, w *coppice.Worker) error {
 // A worker cannot take a name of the tree, taken or free, from whom others would ask;
 // the master names the workers, and a name of their own they may have.
 func TestWorkerCannotTakeNamesOfTheTree(t *testing.T) {
-	p := plant(t, "thief")
+	p := parseTree(t, "thief")
 	runtimetest.Eventually(t, "its own name", func() bool { return strings.Contains(p.output.String(), "its own: <nil>") })
 	if out := p.output.String(); strings.Contains(out, "stole") {
 		t.Error(out)

@@ -67,7 +67,7 @@ func init() {
 				if err != nil {
 					return err
 				}
-				if err := tell(ctx, w, report{Addr: ln.Addr().String(), Text: fmt.Sprint(marked)}); err != nil {
+				if err := tell(ctx, w, reportInvalid{Addr: ln.Addr().String(), Text: fmt.Sprint(marked)}); err != nil {
 					return err
 				}
 				served := make(chan error, 1)
@@ -159,7 +159,7 @@ func TestNodeEnds(t *testing.T) {
 		{"N34 N48 the function returns", tellEnd("return"), func(r supervisor.Reason) bool { return r.Kind == supervisor.Normal }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := plant(t, "ends as told")
+			p := parseTree(t, "ends as told")
 			first := p.reported(1)[0]
 			if first.Text != "false" {
 				t.Error("the marker variable is in the worker's environment") // N3
@@ -193,7 +193,7 @@ func TestNodeEnds(t *testing.T) {
 	}
 	t.Run("N18 N19 N72 X5 X12 a stop that was asked for", func(t *testing.T) {
 		t.Setenv(treeVar, "ends as told")
-		rt, err := coppice.Start(t.Context(), withReports(trees["ends as told"](), make(chan report, 8)))
+		rt, err := coppice.Start(t.Context(), withReports(trees["ends as told"](), make(chan reportInvalid, 8)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -267,7 +267,7 @@ func tellEnd(how string) func(p *planted) error {
 // TestNodeBusyKeepAlive: X4: a client that never lets its connection rest is told to close it, and a request that
 // never ends is cut at the deadline, so that a drain ends.
 func TestNodeBusyKeepAlive(t *testing.T) {
-	p := plant(t, "keep-alive")
+	p := parseTree(t, "keep-alive")
 	request := func(path string) (net.Conn, *bufio.Reader) {
 		c := p.keepAlive()
 		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path)

@@ -18,17 +18,17 @@ const maxOperations = 16
 // reload, a change of size. What begins to start or stop under its path meanwhile
 // is part of its trace. A nil *operation does nothing.
 type operation struct {
-	l     *life
+	l     *lifecycleSpans
 	name  string // of the span
 	path  string
 	span  tracing.Span
 	began time.Time
-	ended time.Time // zero while it is under way; guarded by life.mu
+	ended time.Time // zero while it is under way; guarded by lifecycleSpans.mu
 }
 
-// operate begins an operation on the branch at path; "" is the whole tree. The
+// beginOperation begins an operation on the branch at path; "" is the whole tree. The
 // caller ends it.
-func (l *life) operate(name, path string, attrs ...attribute.KeyValue) *operation {
+func (l *lifecycleSpans) beginOperation(name, path string, attrs ...attribute.KeyValue) *operation {
 	if l == nil {
 		return nil
 	}
@@ -56,14 +56,14 @@ func (o *operation) end(err error) {
 
 // operation returns the span of the newest operation that what began at path, then,
 // is part of.
-func (l *life) operation(path string, then time.Time) tracing.Span {
+func (l *lifecycleSpans) operation(path string, then time.Time) tracing.Span {
 	return l.operationFor("", path, then)
 }
 
 // operationFor is operation for what a pool does for a reason of its own. What is
 // done for an operation may begin when that has just ended: the last drain of a
 // reload does.
-func (l *life) operationFor(why, path string, then time.Time) tracing.Span {
+func (l *lifecycleSpans) operationFor(why, path string, then time.Time) tracing.Span {
 	name := ""
 	switch why {
 	case pool.ForRoll.String(), pool.ForBack.String():

@@ -87,7 +87,7 @@ func tellOptions(ln net.Listener) {
 // what its Control does, which runs in the master alone.
 func TestSocketOptions(t *testing.T) {
 	before := controls.Load()
-	p := plant(t, "socket options")
+	p := parseTree(t, "socket options")
 	for _, l := range p.Listeners() {
 		for range 4 {
 			if s, err := answerOf(l.Addr.String()); s != "71 0 40000 4321 0" {

@@ -172,7 +172,7 @@ func TestOutputBlocked(t *testing.T) {
 // of the process from being known, and what was printed before is there.
 func TestOutputOfGrandchild(t *testing.T) {
 	outputLines = gathered{}
-	p := plant(t, "leaves its output to others")
+	p := parseTree(t, "leaves its output to others")
 	sub := p.Subscribe(16)
 	defer sub.Close()
 	runtimetest.Eventually(t, "its lines", func() bool {

@@ -48,7 +48,7 @@ func init() {
 				if err != nil {
 					return err
 				}
-				if err := tell(ctx, w, report{Addr: pc.LocalAddr().String(), Text: fmt.Sprintf("%T", pc)}); err != nil {
+				if err := tell(ctx, w, reportInvalid{Addr: pc.LocalAddr().String(), Text: fmt.Sprintf("%T", pc)}); err != nil {
 					return err
 				}
 				return echoPackets(ctx, w, pc)
@@ -94,7 +94,7 @@ func init() {
 				if err != nil {
 					return err
 				}
-				if err := tell(ctx, w, report{Addr: number.LocalAddr().String(), Text: gram.LocalAddr().String()}); err != nil {
+				if err := tell(ctx, w, reportInvalid{Addr: number.LocalAddr().String(), Text: gram.LocalAddr().String()}); err != nil {
 					return err
 				}
 				done := make(chan error, 1)
@@ -155,7 +155,7 @@ func said(t *testing.T, c net.Conn) string {
 func TestListenPacket(t *testing.T) {
 	for _, policy := range []coppice.Policy{coppice.RoundRobin, coppice.ReusePort} {
 		t.Run(policy.String(), func(t *testing.T) {
-			p := plant(t, "packets "+policy.String())
+			p := parseTree(t, "packets "+policy.String())
 			got := p.reported(2)
 			if got[0].Addr != got[1].Addr || got[0].Text != "*netactor.UDPConn" {
 				t.Errorf("the workers have %s %s and %s", got[0].Text, got[0].Addr, got[1].Addr)
@@ -223,7 +223,7 @@ func TestPacketListenerInTree(t *testing.T) {
 	path := filepath.Join(dir, "gram")
 	t.Setenv("COPPICE_TEST_FD", strconv.Itoa(fd))
 	t.Setenv("COPPICE_TEST_GRAM", path)
-	p := plant(t, "packets of the tree")
+	p := parseTree(t, "packets of the tree")
 	got := p.reported(1)[0]
 	if got.Addr != udp.LocalAddr().String() || got.Text != path {
 		t.Errorf("the worker has %s and %s", got.Addr, got.Text)

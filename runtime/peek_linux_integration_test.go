@@ -101,7 +101,7 @@ func homeOf(t *testing.T, addr, line string) string {
 // a user's function. A kill of the listener process cuts the client that it waited for, and nobody else; the
 // next one places by the same circle. A worker's replacement has the keys of the one before.
 func TestPeek(t *testing.T) {
-	p := plant(t, "peeks")
+	p := parseTree(t, "peeks")
 	addrs := map[string]string{}
 	for _, l := range p.Listeners() {
 		addrs[l.Name] = l.Addr.String()

@@ -141,7 +141,7 @@ func (p *planted) spare() (id int) {
 // The socket stays, though the one that had it has returned an error, and not just died.
 func TestSpare(t *testing.T) {
 	inBoth(t, func(t *testing.T) {
-		p := plant(t, "spares")
+		p := parseTree(t, "spares")
 		events := p.Subscribe(256)
 		defer events.Close()
 		for range 3 {
@@ -171,7 +171,7 @@ func TestClosesAsItFails(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			inBoth(t, func(t *testing.T) {
 				setOrder(how)
-				p := plant(t, "closes as it fails")
+				p := parseTree(t, "closes as it fails")
 				addr := p.Listeners()[0].Addr.String()
 				for incarnation := 2; incarnation < 5; incarnation++ {
 					p.crash()
@@ -193,7 +193,7 @@ func TestClosesAsItFails(t *testing.T) {
 // size.
 func TestScale(t *testing.T) {
 	inBoth(t, func(t *testing.T) {
-		p := plant(t, "scaled")
+		p := parseTree(t, "scaled")
 		for _, size := range []int{4, 1, 3} {
 			if err := p.Scale(t.Context(), "web", size); err != nil {
 				t.Fatal(err)
@@ -223,7 +223,7 @@ func TestScale(t *testing.T) {
 func TestScaleFails(t *testing.T) {
 	inBoth(t, func(t *testing.T) {
 		setOrder("fail@3")
-		p := plant(t, "reloads, gives up")
+		p := parseTree(t, "reloads, gives up")
 		if err := p.Scale(t.Context(), "web", 4); err == nil || !strings.Contains(err.Error(), "slot 3") || !strings.Contains(err.Error(), "no such database") {
 			t.Errorf("error %v", err)
 		}
@@ -247,7 +247,7 @@ func TestScaleFails(t *testing.T) {
 func TestScaleLeastBusy(t *testing.T) { inBoth(t, testScaleLeastBusy) }
 
 func testScaleLeastBusy(t *testing.T) {
-	p := plant(t, "scaled, least busy")
+	p := parseTree(t, "scaled, least busy")
 	addr := p.Listeners()[0].Addr.String()
 	// Four connections each at least; then those of slot 0 are closed, and the listener process hears of it.
 	conns := map[string][]net.Conn{}
@@ -301,7 +301,7 @@ func TestRecycle(t *testing.T) {
 	t.Run("requests", func(t *testing.T) { inBoth(t, recycleByRequests) })
 	t.Run("age", func(t *testing.T) {
 		inBoth(t, func(t *testing.T) {
-			p := plant(t, "recycles by age")
+			p := parseTree(t, "recycles by age")
 			runtimetest.Eventually(t, "both are at least third", func() bool {
 				s := p.slots()
 				return s["web/0"].Incarnation >= 3 && s["web/1"].Incarnation >= 3
@@ -309,7 +309,7 @@ func TestRecycle(t *testing.T) {
 		})
 	})
 	t.Run("soft memory", func(t *testing.T) {
-		p := plant(t, "recycles by memory")
+		p := parseTree(t, "recycles by memory")
 		events := p.Subscribe(256)
 		defer events.Close()
 		runtimetest.Eventually(t, "the one that grows is replaced", func() bool {
@@ -321,7 +321,7 @@ func TestRecycle(t *testing.T) {
 		}
 	})
 	t.Run("hard memory", func(t *testing.T) {
-		p := plant(t, "ended by memory")
+		p := parseTree(t, "ended by memory")
 		runtimetest.Eventually(t, "the one that grows is killed", func() bool {
 			n := p.slots()["web/0"]
 			return n.Incarnation == 2 && n.LastExit != ""
@@ -331,7 +331,7 @@ func TestRecycle(t *testing.T) {
 }
 
 func recycleByRequests(t *testing.T) {
-	p := plant(t, "recycles by requests")
+	p := parseTree(t, "recycles by requests")
 	events := p.Subscribe(1024)
 	defer events.Close()
 	due := map[int]int{} // requests until it was due, by slot
@@ -369,14 +369,14 @@ func (p *planted) dueNow(events *supervisor.Subscription) *coppice.PoolEvent {
 	}
 }
 
-// TestScaleAgain: a worker's first frame is its welcome, whatever others have to send
+// TestScaleAgain: a worker's first frame is its hello, whatever others have to send
 // it as soon as they know of it. A change of a name that came first left it waiting
-// for its welcome until its start timed out, once in some hundred starts.
+// for its hello until its start timed out, once in some hundred starts.
 // COPPICE_SOAK=1 scales 6,000 times.
 func TestScaleAgain(t *testing.T) { inBoth(t, testScaleAgain) }
 
 func testScaleAgain(t *testing.T) {
-	p := plant(t, "served")
+	p := parseTree(t, "served")
 	times := 100
 	if os.Getenv("COPPICE_SOAK") != "" {
 		times = 6000
@@ -398,7 +398,7 @@ func TestDrainInReload(t *testing.T) { inBoth(t, testDrainInReload) }
 
 func testDrainInReload(t *testing.T) {
 	setOrder("serve")
-	p := plant(t, "reloads, drains two")
+	p := parseTree(t, "reloads, drains two")
 	events := p.Subscribe(256)
 	defer events.Close()
 	web := func(k coppice.PoolEventKind) func(coppice.PoolEvent) bool { // and not the listener process
@@ -457,7 +457,7 @@ func init() {
 			begun := make(chan struct{}, 1)
 			go func() {
 				<-begun
-				_ = tell(ctx, w, report{Slot: w.Slot()})
+				_ = tell(ctx, w, reportInvalid{Slot: w.Slot()})
 			}()
 			err = w.Serve(ctx, ln, &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 				begun <- struct{}{}
@@ -477,7 +477,7 @@ func init() {
 
 // TestForcedOfKilled: what a worker had cut at its drain's deadline is counted although it does not end in time, and is killed.
 func TestForcedOfKilled(t *testing.T) {
-	p := plant(t, "a drain without end")
+	p := parseTree(t, "a drain without end")
 	events := p.Subscribe(256)
 	defer events.Close()
 	c, err := net.Dial("tcp", p.Listeners()[0].Addr.String())

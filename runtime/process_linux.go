@@ -38,8 +38,8 @@ func executableAt(ctx context.Context, path string) (*executable, error) {
 	})
 }
 
-// processBody is a child that is a process of its own, and what it prints.
-type processBody struct {
+// processChild is a child that is a process of its own, and what it prints.
+type processChild struct {
 	rt     *Runtime
 	proc   *process.Process
 	grace  time.Duration // of its group, once its leader has ended
@@ -59,15 +59,15 @@ type processBody struct {
 }
 
 // fork starts p as a process: this program once more.
-func (rt *Runtime) fork(ctx context.Context, p *peer, exe *executable) error {
+func (rt *Runtime) fork(ctx context.Context, p *childHandle, exe *executable) error {
 	at := p.name()
 	local, remote, err := fdipc.Socketpair()
 	if err != nil {
-		return starting(at, err)
+		return startError(at, err)
 	}
 	defer remote.Close()
 	env, share := Environment{}, 1
-	if n := rt.root.find(p.welcome.Path); n != nil {
+	if n := rt.root.find(p.hello.Path); n != nil {
 		if pool, ok := n.spec.(Pool); ok {
 			env, share = pool.Environment, pool.size()
 		}
@@ -78,72 +78,72 @@ func (rt *Runtime) fork(ctx context.Context, p *peer, exe *executable) error {
 		Executable: exe, Args: startedArgs, Env: env.variables(os.Environ(), share, append(marks, deeper())...),
 		Files:       slices.Insert(make([]*os.File, channel), channel, remote),
 		DeathSignal: syscall.SIGTERM, // workers drain when the master is gone
-	}, env, spawning{grace: groupGrace, place: p.place.Load, who: OutputLine{
-		ID: p.welcome.ID, Generation: p.welcome.Generation, Name: p.welcome.Name,
+	}, env, spawnRequest{grace: groupGrace, place: p.assigned.Load, label: OutputLine{
+		ID: p.hello.ID, Generation: p.hello.Generation, Name: p.hello.Name,
 	}})
 	if err != nil {
 		return errors.Join(err, local.Close())
 	}
-	p.body = b
+	p.backend = b
 	if p.conn, err = fdipc.New(local, p.transport()); err != nil {
 		b.kill()
 		<-b.done()
 	}
-	return starting(at, err) // it takes a table of shared memory
+	return startError(at, err) // it takes a table of shared memory
 }
 
-// forkForeign starts another program. vars are added to its environment, and line,
+// forkProgram starts another program. vars are added to its environment, and line,
 // if not nil, is called with each line that it prints.
-func (rt *Runtime) forkForeign(ctx context.Context, p Process, who OutputLine, line func([]byte), vars ...string) (*processBody, error) {
+func (rt *Runtime) forkProgram(ctx context.Context, p Process, who OutputLine, line func([]byte), vars ...string) (*processChild, error) {
 	env := p.Environment
 	if len(env.Files) > 0 {
 		vars = append(vars, "COPPICE_"+filesVar+"="+env.fileNames())
 	}
 	return rt.spawn(ctx, process.Command{
-		Path: p.Command[0], Args: p.Command, Env: env.variables(merge(os.Environ(), mastersOwn), 1, append(vars, deeper())...),
+		Path: p.Command[0], Args: p.Command, Env: env.variables(merge(os.Environ(), reservedVars), 1, append(vars, deeper())...),
 		Files:       make([]*os.File, firstFile),
 		DeathSignal: syscall.SIGKILL,
-	}, env, spawning{who: who, grace: p.grace(), line: line})
+	}, env, spawnRequest{label: who, grace: p.grace(), line: line})
 }
 
-// mastersOwn are variables that mean the master: what its service manager gave it.
-var mastersOwn = []string{
+// reservedVars are variables that mean the master: what its service manager gave it.
+var reservedVars = []string{
 	"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES",
 	"COPPICE_" + filesVar,
 }
 
-// spawning is what the master does with a process besides starting it.
-type spawning struct {
-	who   OutputLine    // whose lines are: name and numbers
-	grace time.Duration // of its group, once its leader has ended
-	place func() *place // of the tree's own children: what they are called by then
-	line  func([]byte)  // is called with each line, of either output; nil = nothing
+// spawnRequest is what the master does with a process besides starting it.
+type spawnRequest struct {
+	label OutputLine         // whose lines are: name and numbers
+	grace time.Duration      // of its group, once its leader has ended
+	place func() *assignment // of the tree's own children: what they are called by then
+	line  func([]byte)       // is called with each line, of either output; nil = nothing
 }
 
 // spawn starts cmd in the environment env, but for the variables, which it has,
 // with the null device as its input and its output read. The first three of cmd.Files are
 // filled in. What need not answer is waited for until ctx ends.
-func (rt *Runtime) spawn(ctx context.Context, cmd process.Command, env Environment, how spawning) (*processBody, error) {
-	key := fmt.Sprintf("%s %p %q %v", how.who.Name, cmd.Executable, cmd.Args, env)
-	out, err := process.Apart(ctx, key, func(at *process.Look) (*outfit, error) { return env.outfit(cmd, at) })
+func (rt *Runtime) spawn(ctx context.Context, cmd process.Command, env Environment, how spawnRequest) (*processChild, error) {
+	key := fmt.Sprintf("%s %p %q %v", how.label.Name, cmd.Executable, cmd.Args, env)
+	out, err := process.Apart(ctx, key, func(at *process.Look) (*appliedEnvironment, error) { return env.outfit(cmd, at) })
 	if err != nil {
-		return nil, starting(how.who.Name, err)
+		return nil, startError(how.label.Name, err)
 	}
 	defer out.Close()
 	cmd = out.cmd
 	stdin, err := os.Open(os.DevNull)
 	if err != nil {
-		return nil, starting(how.who.Name, err)
+		return nil, startError(how.label.Name, err)
 	}
 	defer stdin.Close()
 	outR, outW, err := process.OutputPipe()
 	if err != nil {
-		return nil, starting(how.who.Name, err)
+		return nil, startError(how.label.Name, err)
 	}
 	defer outW.Close()
 	errR, errW, err := process.OutputPipe()
 	if err != nil {
-		return nil, starting(how.who.Name, errors.Join(err, outR.Close()))
+		return nil, startError(how.label.Name, errors.Join(err, outR.Close()))
 	}
 	defer errW.Close()
 	cmd.Files[0], cmd.Files[1], cmd.Files[2] = stdin, outW, errW
@@ -154,11 +154,11 @@ func (rt *Runtime) spawn(ctx context.Context, cmd process.Command, env Environme
 	}
 	proc, err := process.Start(cmd)
 	if err != nil {
-		return nil, short(errors.Join(fmt.Errorf("coppice: %s: %w", how.who.Name, err), outR.Close(), errR.Close()))
+		return nil, asShortage(errors.Join(fmt.Errorf("coppice: %s: %w", how.label.Name, err), outR.Close(), errR.Close()))
 	}
-	b := &processBody{rt: rt, proc: proc, began: time.Now(), oom: process.WatchOOM(proc.PID()), grace: how.grace, ended: make(chan struct{}), killed: make(chan struct{})}
-	b.stopping.log, b.stopping.name, b.stopping.pid = rt.log, how.who.Name, proc.PID()
-	how.who.PID = proc.PID()
+	b := &processChild{rt: rt, proc: proc, began: time.Now(), oom: process.WatchOOM(proc.PID()), grace: how.grace, ended: make(chan struct{}), killed: make(chan struct{})}
+	b.stopping.log, b.stopping.name, b.stopping.pid = rt.log, how.label.Name, proc.PID()
+	how.label.PID = proc.PID()
 	b.stdout = process.ReadLines(outR, func(line []byte) { b.printed(how, streamOut, line, false) })
 	b.stderr = process.ReadLines(errR, func(line []byte) {
 		b.printed(how, streamErr, line, b.words.Note(time.Now(), line))
@@ -169,11 +169,11 @@ func (rt *Runtime) spawn(ctx context.Context, cmd process.Command, env Environme
 
 // printed keeps a line and passes it on; begins says that it begins last words. It
 // waits for Config.Output, with measure.
-func (b *processBody) printed(how spawning, stream string, line []byte, begins bool) {
+func (b *processChild) printed(how spawnRequest, stream string, line []byte, begins bool) {
 	if how.line != nil {
 		how.line(line)
 	}
-	who := how.who
+	who := how.label
 	if how.place != nil {
 		at := how.place()
 		who.Name, who.Incarnation = at.name, at.incarnation
@@ -185,7 +185,7 @@ func (b *processBody) printed(how spawning, stream string, line []byte, begins b
 	}
 }
 
-func (b *processBody) wait() {
+func (b *processChild) wait() {
 	defer close(b.ended)
 	b.await()
 	b.at = time.Now()
@@ -202,7 +202,7 @@ func (b *processBody) wait() {
 const lookOOM = 10 * time.Second
 
 // await waits for the process's end.
-func (b *processBody) await() {
+func (b *processChild) await() {
 	look := time.NewTicker(lookOOM)
 	defer look.Stop()
 	for {
@@ -215,10 +215,10 @@ func (b *processBody) await() {
 	}
 }
 
-func (b *processBody) pid() int              { return b.proc.PID() }
-func (b *processBody) done() <-chan struct{} { return b.ended }
+func (b *processChild) pid() int              { return b.proc.PID() }
+func (b *processChild) done() <-chan struct{} { return b.ended }
 
-func (b *processBody) exit() Exit {
+func (b *processChild) exit() Exit {
 	e := exitOf(b.proc.PID(), b.proc.Exit())
 	e.Steps = b.stopping.steps()
 	if e.Code != 0 {
@@ -236,8 +236,8 @@ func (b *processBody) exit() Exit {
 	return e
 }
 
-// testify adds to a report when the process lived and what it has printed.
-func (b *processBody) testify(r *CrashReport) {
+// fillReport adds to a report when the process lived and what it has printed.
+func (b *processChild) fillReport(r *CrashReport) {
 	r.Time, r.Uptime = b.at, b.at.Sub(b.began)
 	r.Lost = b.tail.losses()
 	if r.Exit.Words == "" {
@@ -249,12 +249,12 @@ func (b *processBody) testify(r *CrashReport) {
 	r.Lines, r.Before = b.tail.besides()
 }
 
-func (b *processBody) sent() signals { return signals(b.sigs.Load()) }
+func (b *processChild) sent() signals { return signals(b.sigs.Load()) }
 
-func (b *processBody) leaked() <-chan struct{} { return nil }
+func (b *processChild) leaked() <-chan struct{} { return nil }
 
 // printedLast returns the last lines that the process has printed.
-func (b *processBody) printedLast() []string {
+func (b *processChild) printedLast() []string {
 	lines, _ := b.tail.last()
 	texts := make([]string, len(lines))
 	for i, l := range lines {
@@ -263,31 +263,31 @@ func (b *processBody) printedLast() []string {
 	return texts
 }
 
-func (b *processBody) waited() (time.Duration, error) { return b.proc.Waited() }
-func (b *processBody) traced() bool                   { return b.proc.Traced() }
+func (b *processChild) waited() (time.Duration, error) { return b.proc.Waited() }
+func (b *processChild) traced() bool                   { return b.proc.Traced() }
 
-func (b *processBody) abort() {
+func (b *processChild) abort() {
 	b.stopping.step(unix.SignalName(unix.SIGABRT))
 	b.failed(syscall.SIGABRT, b.proc.Abort())
 }
 
 // asked notes that the process was asked to end, otherwise than by a signal.
-func (b *processBody) asked(how string) { b.stopping.step(how) }
+func (b *processChild) asked(how string) { b.stopping.step(how) }
 
 // ask sends sig to the process, not to its group.
-func (b *processBody) ask(sig syscall.Signal) { b.send(sig, b.proc.Signal) }
+func (b *processChild) ask(sig syscall.Signal) { b.send(sig, b.proc.Signal) }
 
-func (b *processBody) terminate() { b.signal(syscall.SIGTERM) }
+func (b *processChild) terminate() { b.signal(syscall.SIGTERM) }
 
-func (b *processBody) kill() {
+func (b *processChild) kill() {
 	b.signal(syscall.SIGKILL)
 	b.once.Do(func() { close(b.killed) })
 }
 
 // signal sends sig to the process's group.
-func (b *processBody) signal(sig syscall.Signal) { b.send(sig, b.proc.SignalGroup) }
+func (b *processChild) signal(sig syscall.Signal) { b.send(sig, b.proc.SignalGroup) }
 
-func (b *processBody) send(sig syscall.Signal, to func(syscall.Signal) error) {
+func (b *processChild) send(sig syscall.Signal, to func(syscall.Signal) error) {
 	name := unix.SignalName(sig)
 	select {
 	case <-b.proc.Done(): // it is for those that the process has left behind
@@ -299,7 +299,7 @@ func (b *processBody) send(sig syscall.Signal, to func(syscall.Signal) error) {
 	b.failed(sig, to(sig))
 }
 
-func (b *processBody) failed(sig syscall.Signal, err error) {
+func (b *processChild) failed(sig syscall.Signal, err error) {
 	if err != nil {
 		b.rt.log.LogAttrs(context.Background(), slog.LevelError, "signal failed",
 			slog.Int("pid", b.proc.PID()), slog.String("signal", unix.SignalName(sig)), slog.Any("err", err))

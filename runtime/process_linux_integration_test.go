@@ -48,7 +48,7 @@ func init() {
 			if err != nil {
 				return err
 			}
-			if err := tell(ctx, w, report{Text: tree.Name}); err != nil {
+			if err := tell(ctx, w, reportInvalid{Text: tree.Name}); err != nil {
 				return err
 			}
 			<-ctx.Done()
@@ -68,7 +68,7 @@ func init() {
 			if err != nil {
 				return err
 			}
-			if err := tell(ctx, w, report{}); err != nil {
+			if err := tell(ctx, w, reportInvalid{}); err != nil {
 				return err
 			}
 			select {
@@ -82,7 +82,7 @@ func init() {
 	trees["tree within the tree"] = func() coppice.Config {
 		return pool(1, func(ctx context.Context, w *coppice.Worker) error {
 			_, err := coppice.Start(ctx, pool(1, idle))
-			r := report{Text: "no error"}
+			r := reportInvalid{Text: "no error"}
 			if err != nil {
 				r.Text = err.Error()
 			}
@@ -118,7 +118,7 @@ func init() {
 			if err != nil {
 				return err
 			}
-			if err := tell(ctx, w, report{Text: string(out)}); err != nil {
+			if err := tell(ctx, w, reportInvalid{Text: string(out)}); err != nil {
 				return err
 			}
 			<-ctx.Done()
@@ -143,7 +143,7 @@ func init() {
 // TestAsk: a worker asks the master, the master asks an actor in a worker by its
 // path, and an ask that is in flight when the process is killed fails at once.
 func TestAsk(t *testing.T) {
-	p := plant(t, "asks")
+	p := parseTree(t, "asks")
 	if r := p.reported(1)[0]; r.Text != "master" {
 		t.Errorf("the worker asked the master for the tree and got %q", r.Text)
 	}
@@ -196,7 +196,7 @@ func (p *planted) pid(name string) int {
 
 // TestTreeWithinTree: a worker that starts a tree by mistake is told so (P69).
 func TestTreeWithinTree(t *testing.T) {
-	p := plant(t, "tree within the tree")
+	p := parseTree(t, "tree within the tree")
 	if r := p.reported(1)[0]; r.Error != "" {
 		t.Errorf("Start in a worker: %s: %s", r.Error, r.Text)
 	}
@@ -227,7 +227,7 @@ func TestNeverReady(t *testing.T) {
 // TestGrandchild: what a worker starts inherits neither descriptors nor marker
 // variables (P15, P32).
 func TestGrandchild(t *testing.T) {
-	p := plant(t, "grandchild")
+	p := parseTree(t, "grandchild")
 	out := p.reported(1)[0].Text
 	for line := range strings.Lines(out) {
 		name, _, _ := strings.Cut(strings.TrimSpace(line), "=")
@@ -243,7 +243,7 @@ func TestGrandchild(t *testing.T) {
 // TestMixedTree: programs, functions, supervisors and pools under one root; what
 // is killed comes back, the others stay.
 func TestMixedTree(t *testing.T) {
-	p := plant(t, "programs")
+	p := parseTree(t, "programs")
 	before := p.processes()
 	sub := p.Subscribe(64)
 	defer sub.Close()
@@ -284,7 +284,7 @@ func TestMissingProgram(t *testing.T) {
 
 // TestRunning: one tree a program.
 func TestRunning(t *testing.T) {
-	p := plant(t, "programs")
+	p := parseTree(t, "programs")
 	if _, err := coppice.Start(t.Context(), pool(1, idle)); !errors.Is(err, coppice.ErrRunning) {
 		t.Errorf("error %v, want ErrRunning", err)
 	}

@@ -25,13 +25,13 @@ func executableAt(context.Context, string) (*executable, error) { return &execut
 
 var errNoProcesses = fmt.Errorf("%w: process isolation needs Linux", ErrUnsupported)
 
-func (rt *Runtime) fork(context.Context, *peer, *executable) error { return errNoProcesses }
+func (rt *Runtime) fork(context.Context, *childHandle, *executable) error { return errNoProcesses }
 
-func (rt *Runtime) startForeign(context.Context, Process, string, int) (supervisor.Instance, error) {
+func (rt *Runtime) startProgram(context.Context, Process, string, int) (supervisor.Instance, error) {
 	return nil, errNoProcesses
 }
 
-func spendChild(Config, *node, *os.File) error { return errNoProcesses }
+func runChild(Config, *node, *os.File) error { return errNoProcesses }
 
 func keepFiles(int) {}
 func keepName()     {}

@@ -100,10 +100,10 @@ func (r *readiness) last() string {
 	return s
 }
 
-// await waits until the program with body b is ready, and returns nil, or the end
+// await waits until the program with backend b is ready, and returns nil, or the end
 // of the time it has, os.ErrDeadlineExceeded, or ctx's error. When the program ends
 // first it returns errEnded.
-func (r *readiness) await(ctx context.Context, b *processBody, timeout time.Duration) error {
+func (r *readiness) await(ctx context.Context, b *processChild, timeout time.Duration) error {
 	deadline := time.Now().Add(timeout)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -163,7 +163,7 @@ func (r *readiness) wake() {
 }
 
 // awaitNotice waits for READY=1. The program may ask for more time.
-func (r *readiness) awaitNotice(ctx context.Context, b *processBody, deadline time.Time) error {
+func (r *readiness) awaitNotice(ctx context.Context, b *processChild, deadline time.Time) error {
 	for {
 		m, from, err := r.socket.Receive(deadline)
 		if err != nil {

@@ -28,7 +28,7 @@ type Ready struct {
 	Alive time.Duration
 }
 
-func (r Ready) validate(bad report, path string) {
+func (r Ready) validate(bad reportInvalid, path string) {
 	var ways []string
 	for _, way := range []struct {
 		field string

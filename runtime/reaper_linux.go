@@ -11,15 +11,15 @@ import (
 // reaper reaps what others have left behind.
 type reaper = process.Reaper
 
-// strangersGrace is how long a zombie that nobody holds stays one; 0 = 5 s.
-var strangersGrace time.Duration
+// orphansGrace is how long a zombie that nobody holds stays one; 0 = 5 s.
+var orphansGrace time.Duration
 
 // startReaper returns nil where the kernel gives the orphans to somebody else.
 func (rt *Runtime) startReaper() (*reaper, error) {
 	if os.Getpid() != 1 && !rt.cfg.Subreaper {
 		return nil, nil
 	}
-	r, err := process.StartReaper(rt.log, rt.cfg.Subreaper, strangersGrace)
+	r, err := process.StartReaper(rt.log, rt.cfg.Subreaper, orphansGrace)
 	if err != nil {
 		return nil, fmt.Errorf("coppice: reap orphans (Config.Subreaper): %w", err)
 	}

@@ -44,7 +44,7 @@ func (r Recycle) complete() Recycle {
 	return r
 }
 
-func (r Recycle) validate(bad report, path string) {
+func (r Recycle) validate(bad reportInvalid, path string) {
 	if r.SoftMemory < 0 {
 		bad(path, "Recycle.SoftMemory", r.SoftMemory, "is negative")
 	}
@@ -68,12 +68,12 @@ func (r Recycle) validate(bad report, path string) {
 }
 
 // limit is a slot's own, of one that is set for all; 0 stays 0.
-func (c *crew) limitOf(limit float64, slot int) float64 {
-	return pool.Spread(limit, c.pool.Recycle.Jitter, slot, c.rt.crews.size(c), rand.Float64())
+func (c *poolDriver) limitOf(limit float64, slot int) float64 {
+	return pool.Spread(limit, c.pool.Recycle.Jitter, slot, c.rt.pools.size(c), rand.Float64())
 }
 
 // requests is after how many requests the next worker of a slot is spent; 0 = never.
-func (c *crew) requests(slot int) int64 {
+func (c *poolDriver) requests(slot int) int64 {
 	if c.pool.Recycle.Requests == 0 || slot == pool.Spare {
 		return 0
 	}
@@ -81,24 +81,24 @@ func (c *crew) requests(slot int) int64 {
 }
 
 // watchLimits watches a worker that has taken its slot until it is due or ends.
-func (c *crew) watchLimits(m *member) {
+func (c *poolDriver) watchLimits(m *poolWorker) {
 	r := c.pool.Recycle
 	if r.Age > 0 {
-		m.peer.unlessEnded(time.Duration(c.limitOf(float64(r.Age), m.slot)), func() { c.due(m, "age") })
+		m.child.unlessEnded(time.Duration(c.limitOf(float64(r.Age), m.slot)), func() { c.markDue(m, "age") })
 	}
 	if r.SoftMemory > 0 || r.HardMemory > 0 {
 		go c.watchMemory(m) // ends with the worker
 	}
 }
 
-// due has a worker replaced when its turn comes.
-func (c *crew) due(m *member, why string) {
-	c.note(m.slot, m.peer.event(PoolEvent{Kind: WorkerDue, Why: why}))
+// markDue has a worker replaced when its turn comes.
+func (c *poolDriver) markDue(m *poolWorker, why string) {
+	c.note(m.slot, m.child.event(PoolEvent{Kind: WorkerDue, Why: why}))
 	c.step(pool.Event{Kind: pool.Due, Worker: m.id})
 }
 
-func (c *crew) watchMemory(m *member) {
-	r, p := c.pool.Recycle, m.peer
+func (c *poolDriver) watchMemory(m *poolWorker) {
+	r, p := c.pool.Recycle, m.child
 	soft := int64(c.limitOf(float64(r.SoftMemory), m.slot))
 	tick := time.NewTicker(r.Every)
 	defer tick.Stop()
@@ -108,14 +108,14 @@ func (c *crew) watchMemory(m *member) {
 			return
 		case <-tick.C:
 		}
-		rss, ok := residentMemory(p.body.pid())
+		rss, ok := residentMemory(p.backend.pid())
 		switch {
 		case !ok:
 		case r.HardMemory > 0 && rss > r.HardMemory:
 			p.killFor(KilledMemory)
 			return
 		case soft > 0 && rss > soft:
-			c.due(m, "memory")
+			c.markDue(m, "memory")
 			soft = 0
 			if r.HardMemory == 0 {
 				return

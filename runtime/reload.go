@@ -89,17 +89,17 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 		_ = exe.Close() // a file that was only read
 		return fmt.Errorf("coppice: reload: %w", ErrEnding)
 	}
-	old := rt.gens.now()
-	gen := rt.gens.prepare(exe, config)
+	old := rt.generations.now()
+	gen := rt.generations.prepare(exe, config)
 	generation = gen.number
 	rt.log.Info("reloading", "generation", gen.number, "program", rt.program)
-	op := rt.life.operate(tracing.SpanReload, "", tracing.KeyReloadFrom.Int(old), tracing.KeyReloadTo.Int(gen.number))
+	op := rt.lifecycle.beginOperation(tracing.SpanReload, "", tracing.KeyReloadFrom.Int(old), tracing.KeyReloadTo.Int(gen.number))
 	defer func() { op.end(err) }()
 	err = rt.rollAll(ctx, old, gen.number)
 	if err == nil && rt.ending() { // there was nobody left to roll
 		err = &ReloadError{Generation: gen.number, Err: ErrEnding}
 	}
-	rt.gens.settle(err == nil)
+	rt.generations.finish(err == nil)
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 			err = errors.Join(err, late)
 		}
 	}
-	for _, c := range rt.crews.list() {
+	for _, c := range rt.pools.list() {
 		rt.sockets.Sweep(c.path, gen.number)
 	}
 	if err == nil {
@@ -126,14 +126,14 @@ func (rt *Runtime) ending() bool {
 
 // rollAll rolls every pool to generation to, or all back to from.
 func (rt *Runtime) rollAll(ctx context.Context, from, to int) error {
-	var rolled []*crew
-	var lost loss
+	var rolled []*poolDriver
+	var lost gaveUpPools
 	for {
-		enlisted := rt.crews.next()
+		enlisted := rt.pools.next()
 		behind := rt.behind(to, rolled)
 		var err error
 		switch {
-		case lost.matters() && (len(behind) == 0 || behind[0].role == roleListener):
+		case lost.unproved() && (len(behind) == 0 || behind[0].role == roleListener):
 			err = lost.await(ctx, enlisted, rt.ended, to)
 		case len(behind) == 0:
 			return nil
@@ -150,7 +150,7 @@ func (rt *Runtime) rollAll(ctx context.Context, from, to int) error {
 			switch {
 			case c.role != roleWorker: // it shows no more than that the program starts
 			case ended:
-				lost.note(c)
+				lost.add(c)
 			case err == nil:
 				lost.proved = true
 			}
@@ -162,7 +162,7 @@ func (rt *Runtime) rollAll(ctx context.Context, from, to int) error {
 }
 
 // rollBack has those that were rolled, or begun with, go back, and adds to err what fails of it.
-func (rt *Runtime) rollBack(ctx context.Context, rolled []*crew, from, to int, err error) error {
+func (rt *Runtime) rollBack(ctx context.Context, rolled []*poolDriver, from, to int, err error) error {
 	for _, c := range slices.Backward(rolled) {
 		if int(c.generation.Load()) != to {
 			continue // it has not come to it, or gone back by itself
@@ -177,16 +177,16 @@ func (rt *Runtime) rollBack(ctx context.Context, rolled []*crew, from, to int, e
 	return err
 }
 
-// loss is what a reload knows of pools that ended while they were rolled.
-type loss struct {
+// gaveUpPools is what a reload knows of pools that ended while they were rolled.
+type gaveUpPools struct {
 	path   string // of the latest; "" = there was none
 	over   <-chan time.Time
 	limit  time.Duration
 	proved bool // some pool has shown that the generation works
 }
 
-// note takes note of a pool that has ended. The first begins the wait, which has one end.
-func (l *loss) note(c *crew) {
+// add takes note of a pool that has ended. The first begins the wait, which has one end.
+func (l *gaveUpPools) add(c *poolDriver) {
 	l.path = c.path
 	if l.over == nil {
 		l.limit = c.pool.StartTimeout
@@ -194,11 +194,11 @@ func (l *loss) note(c *crew) {
 	}
 }
 
-// matters says that nobody has shown that the generation works, for want of a pool.
-func (l *loss) matters() bool { return l.path != "" && !l.proved }
+// unproved says that nobody has shown that the generation works, for want of a pool.
+func (l *gaveUpPools) unproved() bool { return l.path != "" && !l.proved }
 
 // await waits until a pool starts, which is perhaps the one that was lost.
-func (l *loss) await(ctx context.Context, enlisted, ended <-chan struct{}, to int) error {
+func (l *gaveUpPools) await(ctx context.Context, enlisted, ended <-chan struct{}, to int) error {
 	err := &ReloadError{Generation: to}
 	select {
 	case <-enlisted:
@@ -218,18 +218,18 @@ func (l *loss) await(ctx context.Context, enlisted, ended <-chan struct{}, to in
 	return err
 }
 
-// behind returns the crews that are not of a generation, without those given.
-func (rt *Runtime) behind(generation int, but []*crew) []*crew {
-	return slices.DeleteFunc(rt.crews.list(), func(c *crew) bool {
+// behind returns the pool drivers that are not of a generation, without those given.
+func (rt *Runtime) behind(generation int, but []*poolDriver) []*poolDriver {
+	return slices.DeleteFunc(rt.pools.list(), func(c *poolDriver) bool {
 		return int(c.generation.Load()) == generation || slices.Contains(but, c)
 	})
 }
 
-// roll rolls a crew to a generation. back: it comes from there, and goes as far as it
+// roll rolls a pool to a generation. back: it comes from there, and goes as far as it
 // can.
-func (c *crew) roll(ctx context.Context, to int, back bool) error {
+func (c *poolDriver) roll(ctx context.Context, to int, back bool) error {
 	select { // a pool that starts has no slots yet to roll
-	case <-c.supplied:
+	case <-c.supervisorSet:
 	case <-c.gone: // it says so itself
 	case <-ctx.Done():
 		return &ReloadError{Generation: to, Err: context.Cause(ctx)}
@@ -237,16 +237,16 @@ func (c *crew) roll(ctx context.Context, to int, back bool) error {
 	began := time.Now()
 	c.note(pool.Spare, PoolEvent{Kind: PoolReloading, Generation: to})
 	if !back {
-		c.expect(to)
-		defer c.expect(0)
+		c.keepFailures(to)
+		defer c.keepFailures(0)
 	}
-	e, _ := c.ask(ctx, pool.Event{Kind: pool.Roll, Gen: pool.Generation(to), Back: back}, pool.Rolled, &pool.Event{Kind: pool.Abort})
+	e, _ := c.query(ctx, pool.Event{Kind: pool.Roll, Gen: pool.Generation(to), Back: back}, pool.Rolled, &pool.Event{Kind: pool.Abort})
 	var err error
 	switch e.Result {
 	case pool.Done:
 		c.generation.Store(int64(to))
 	case pool.Failed:
-		err = c.blame(e, to)
+		err = c.rollError(e, to)
 	case pool.Cancelled:
 		err = &ReloadError{Generation: to, Err: context.Cause(ctx)}
 	case pool.Stopped:
@@ -256,19 +256,19 @@ func (c *crew) roll(ctx context.Context, to int, back bool) error {
 	return err
 }
 
-// expect has the workers of a generation kept when they end, or with 0 none.
-func (c *crew) expect(generation int) {
+// keepFailures has the workers of a generation kept when they end, or with 0 none.
+func (c *poolDriver) keepFailures(generation int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.rolling = generation
-	clear(c.fallen)
+	clear(c.failedInRoll)
 }
 
-// blame makes the error of a worker that has failed a roll.
-func (c *crew) blame(e pool.Effect, to int) error {
+// rollError makes the error of a worker that has failed a roll.
+func (c *poolDriver) rollError(e pool.Effect, to int) error {
 	err := &ReloadError{Generation: to, Worker: c.name(e.Slot), Err: errors.New("coppice: a worker failed")}
 	c.mu.Lock()
-	m := c.fallen[e.Worker]
+	m := c.failedInRoll[e.Worker]
 	c.mu.Unlock()
 	if m == nil {
 		return err
@@ -276,21 +276,21 @@ func (c *crew) blame(e pool.Effect, to int) error {
 	if m.err != nil {
 		err.Err = m.err
 	}
-	if p := m.peer; p != nil {
-		err.ID, err.Lines = p.welcome.ID, p.body.printedLast()
+	if p := m.child; p != nil {
+		err.ID, err.Lines = p.hello.ID, p.backend.printedLast()
 		if m.err == nil {
-			err.Err = fmt.Errorf("coppice: %s ended before the reload was over: %w", err.Worker, p.ended())
+			err.Err = fmt.Errorf("coppice: %s ended before the reload was over: %w", err.Worker, p.endError())
 		}
 	}
 	return err
 }
 
-// ask puts a question to the rules that they answer by an effect of a kind, and waits
+// query puts a question to the rules that they answer by an effect of a kind, and waits
 // for it. The end of ctx has giveUp put to them, or without one ends the wait.
-func (c *crew) ask(ctx context.Context, q pool.Event, kind pool.EffectKind, giveUp *pool.Event) (e pool.Effect, ok bool) {
+func (c *poolDriver) query(ctx context.Context, q pool.Event, kind pool.EffectKind, giveUp *pool.Event) (e pool.Effect, ok bool) {
 	ch := make(chan pool.Effect, 1)
 	c.mu.Lock()
-	c.answers[kind] = append(c.answers[kind], ch)
+	c.pendingAnswers[kind] = append(c.pendingAnswers[kind], ch)
 	c.stepLocked(q) // in the order of answers
 	cancelled := ctx.Done()
 	for {

@@ -24,14 +24,14 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// order is what Config.Load of the trees below returns: how workers of the next
+// stopSignalFrame is what Config.Load of the trees below returns: how workers of the next
 // generation behave.
-var order atomic.Pointer[string]
+var stopSignalFrame atomic.Pointer[string]
 
-func setOrder(s string) { order.Store(&s) }
+func setOrder(s string) { stopSignalFrame.Store(&s) }
 
 func loadOrder(context.Context) ([]byte, error) {
-	s := *order.Load()
+	s := *stopSignalFrame.Load()
 	if what, bad := strings.CutPrefix(s, "load: "); bad {
 		return nil, errors.New(what)
 	}
@@ -227,7 +227,7 @@ func (p *planted) get() string { return get(p.t, p.Listeners()[0].Addr.String())
 func TestReload(t *testing.T) {
 	inBoth(t, func(t *testing.T) {
 		setOrder("serve")
-		p := plant(t, "reloads")
+		p := parseTree(t, "reloads")
 		before, socket := p.slots(), p.Listeners()[0]
 		events := p.Subscribe(256)
 		defer events.Close()
@@ -272,7 +272,7 @@ func TestReloadFails(t *testing.T) { inBoth(t, testReloadFails) }
 
 func testReloadFails(t *testing.T) {
 	setOrder("serve")
-	p := plant(t, "reloads")
+	p := parseTree(t, "reloads")
 	for _, tt := range []struct{ order, worker, why string }{
 		{"fail", "web/0", "no such database"},
 		{"fail@1", "web/1", "no such database"},
@@ -320,7 +320,7 @@ func TestReloadHangs(t *testing.T) { inBoth(t, testReloadHangs) }
 func testReloadHangs(t *testing.T) {
 	t.Run("start timeout", func(t *testing.T) {
 		setOrder("serve")
-		p := plant(t, "reloads, impatient")
+		p := parseTree(t, "reloads, impatient")
 		setOrder("hang@1")
 		if failed := p.failReload(); !errors.Is(failed, coppice.ErrNotReady) || failed.Worker != "web/1" {
 			t.Errorf("%+v", failed)
@@ -329,7 +329,7 @@ func testReloadHangs(t *testing.T) {
 	})
 	t.Run("context", func(t *testing.T) {
 		setOrder("serve")
-		p := plant(t, "reloads")
+		p := parseTree(t, "reloads")
 		setOrder("hang@1")
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
@@ -349,7 +349,7 @@ func TestReloadsInTurn(t *testing.T) { inBoth(t, testReloadsInTurn) }
 
 func testReloadsInTurn(t *testing.T) {
 	setOrder("serve")
-	p := plant(t, "reloads")
+	p := parseTree(t, "reloads")
 	errs := make(chan error)
 	const n = 4
 	for range n {
@@ -369,7 +369,7 @@ func TestReloadInCrashLoop(t *testing.T) { inBoth(t, testReloadInCrashLoop) }
 
 func testReloadInCrashLoop(t *testing.T) {
 	setOrder("crash")
-	p := plant(t, "reloads, backs off")
+	p := parseTree(t, "reloads, backs off")
 	runtimetest.Eventually(t, "the slot is down", func() bool {
 		down := false
 		p.Snapshot().Walk(func(n coppice.Tree) { down = down || n.State == "restarting" })
@@ -388,7 +388,7 @@ func TestCrashInReload(t *testing.T) { inBoth(t, testCrashInReload) }
 
 func testCrashInReload(t *testing.T) {
 	setOrder("serve")
-	p := plant(t, "reloads")
+	p := parseTree(t, "reloads")
 	setOrder("crash@0")
 	// Whether it crashes before the last slot has its turn is the machine's to decide;
 	// that there is somebody in every slot in the end is not.
@@ -424,7 +424,7 @@ func giveUpInReload(ctx context.Context, t *testing.T, tree, path string, before
 	}
 	t.Setenv(gateVar, g.gate)
 	setOrder("serve")
-	g.planted = plant(t, tree)
+	g.planted = parseTree(t, tree)
 	sub := g.Subscribe(256)
 	defer sub.Close()
 	setOrder("wait@1")
@@ -516,7 +516,7 @@ func TestStopInReload(t *testing.T) { inBoth(t, testStopInReload) }
 
 func testStopInReload(t *testing.T) {
 	setOrder("serve")
-	p := plant(t, "reloads")
+	p := parseTree(t, "reloads")
 	setOrder("hang@1")
 	done := make(chan error, 1)
 	go func() { done <- p.Reload(t.Context()) }()
@@ -536,7 +536,7 @@ func testStopInReload(t *testing.T) {
 // and the error names the difference.
 func TestReloadAnotherTree(t *testing.T) {
 	setOrder("serve")
-	p := plant(t, "reloads another tree")
+	p := parseTree(t, "reloads another tree")
 	t.Setenv("COPPICE_TEST_SIZE", "3") // P15: children get the environment of now
 	failed := p.failReload()
 	if !strings.Contains(failed.Error(), "Size=2") || !strings.Contains(failed.Error(), "Size=3") {
@@ -551,7 +551,7 @@ func TestReloadSockets(t *testing.T) { inBoth(t, testReloadSockets) }
 
 func testReloadSockets(t *testing.T) {
 	setOrder("serve")
-	p := plant(t, "reloads")
+	p := parseTree(t, "reloads")
 	old := p.Listeners()[0].Addr.String()
 	setOrder("other socket")
 	p.mustReload()
@@ -574,7 +574,7 @@ func TestReloadStopFirst(t *testing.T) { inBoth(t, testReloadStopFirst) }
 
 func testReloadStopFirst(t *testing.T) {
 	setOrder("serve")
-	p := plant(t, "reloads, stop first")
+	p := parseTree(t, "reloads, stop first")
 	socket := p.Listeners()[0].Addr.String()
 	setOrder("fail@1")
 	_ = p.failReload()
@@ -595,7 +595,7 @@ func TestReloadsLeaveNothing(t *testing.T) { inBoth(t, testReloadsLeaveNothing) 
 
 func testReloadsLeaveNothing(t *testing.T) {
 	setOrder("serve")
-	p := plant(t, "reloads")
+	p := parseTree(t, "reloads")
 	reloads := 30
 	if os.Getenv("COPPICE_SOAK") != "" {
 		reloads = 1000

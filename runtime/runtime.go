@@ -25,23 +25,23 @@ type Runtime struct {
 	root *node
 
 	program      string // the path that a reload opens
-	gens         generations
-	crews        crews
+	generations  generations
+	pools        pools
 	reload       chan struct{} // holds one token while a reload goes on
 	output       *outputQueue
-	scarce       scarcity
+	shortages    shortageLog
 	stopsRefused atomic.Uint64 // a child's requests that the master stop
 	closing      atomic.Bool   // Shutdown has been called
 	crashes      *crashQueue   // nil when nobody wants to know
 	reaper       *reaper       // nil where orphans are somebody else's
 	pipeline     tracing.Pipeline
-	life         *life // nil when nobody wants to know
-	wires        wires
+	lifecycle    *lifecycleSpans // nil when nobody wants to know
+	channelStats transportStats
 	system       *actors.System
 	tree         *supervisor.Supervisor
 
 	described []string // the tree, for the children to compare with theirs
-	hub       *hub
+	children  *children
 	manager   atomic.Pointer[serviceManager] // of services: systemd, where it wants to know
 	sockets   *netactor.Table
 
@@ -61,7 +61,7 @@ var running atomic.Pointer[Runtime]
 // its path, lives its life, and exits.
 func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	cfg = cfg.override().defaults().queued()
-	root, err := plant(cfg)
+	root, err := parseTree(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +69,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	case in.err != nil:
 		return nil, fmt.Errorf("coppice: %w", in.err)
 	case in.ok:
-		return nil, spendChild(cfg, root, in.channel)
+		return nil, runChild(cfg, root, in.channel)
 	}
 	if _, err := depth(); err != nil {
 		return nil, err
@@ -80,7 +80,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 
 	rt := &Runtime{cfg: cfg, log: cfg.Logger, root: root, described: root.describe(), reload: make(chan struct{}, 1), ended: make(chan struct{})}
 	rt.program = programPath()
-	rt.hub = newHub(rt) // before a second signal may look for it
+	rt.children = newChildren(rt) // before a second signal may look for it
 	if !running.CompareAndSwap(nil, rt) {
 		return nil, ErrRunning
 	}
@@ -96,7 +96,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 		return nil, err
 	}
 	up = true
-	go rt.live() // ends with the tree
+	go rt.awaitEnd() // ends with the tree
 	if f := cfg.Hooks.Started; f != nil {
 		rt.started(ctx, f)
 	}
@@ -159,7 +159,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	if err := rt.firstGeneration(ctx); err != nil {
 		return err
 	}
-	undo = append(undo, func() { rt.gens.current.release() })
+	undo = append(undo, func() { rt.generations.current.release() })
 	rt.output = newOutputQueue(lineWriter(rt.cfg.Output))
 	rt.crashes = newCrashQueue(rt.cfg.Hooks.Crash)
 	undo = append(undo, rt.endOutput)
@@ -170,14 +170,14 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	if rt.pipeline, err = tracing.Start(ctx, tracing.Process{Role: masterName, Name: masterName, Slot: -1, Generation: 1, Incarnation: 1}, nil); err != nil {
 		rt.log.Warn("no tracing", "err", err) // no reason to refuse service
 	}
-	undo = append(undo, func() { _ = bounded(rt.pipeline.Shutdown) })
+	undo = append(undo, func() { _ = withPartingTimeout(rt.pipeline.Shutdown) })
 	rt.system, err = actors.NewSystem(actors.Config{
 		Address: masterAddress, Logger: rt.log, Hooks: actors.Hooks{Stop: rt.stopAsked, Reserved: rt.root.reserves},
 	})
 	if err != nil {
 		return err
 	}
-	undo = append(undo, func() { _ = bounded(rt.system.Shutdown) })
+	undo = append(undo, func() { _ = withPartingTimeout(rt.system.Shutdown) })
 	rt.sockets = netactor.NewTable(netactor.TableConfig{
 		Logger: rt.log, Functions: rt.root.functions, Rules: rt.root.listenRules, Listeners: rt.root.requests(),
 	})
@@ -192,13 +192,13 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	rt.life = newLife(rt.pipeline, rt.tree)
-	measure(rt.pipeline.Meter(), &rt.wires, rt.system)
+	rt.lifecycle = newLifecycleSpans(rt.pipeline, rt.tree)
+	registerMetrics(rt.pipeline.Meter(), &rt.channelStats, rt.system)
 	rt.measurePools()
 	undo = append(undo, func() {
 		rt.tree.Stop()
 		<-rt.tree.Done()
-		rt.life.wait()
+		rt.lifecycle.wait()
 	})
 	for _, c := range append(rt.ownChildren(), rt.childSpecs(rt.root.children)...) {
 		if _, err := rt.tree.StartChild(ctx, c); err != nil {
@@ -216,25 +216,25 @@ func (rt *Runtime) ownChildren() []supervisor.ChildSpec {
 	}
 	return []supervisor.ChildSpec{{
 		ID: listenersName, Type: supervisor.TypeSupervisor,
-		Start: &grove{rt: rt, path: listenersName, role: roleListener, pool: Pool{
+		Start: &poolStarter{rt: rt, path: listenersName, role: roleListener, pool: Pool{
 			Size: 1, Isolation: rt.cfg.ListenerIsolation, Intensity: listenerIntensity, Shutdown: listenerShutdown,
 		}.complete()},
 	}}
 }
 
-// live waits for the tree's end and takes down what it stood on.
-func (rt *Runtime) live() {
+// awaitEnd waits for the tree's end and takes down what it stood on.
+func (rt *Runtime) awaitEnd() {
 	<-rt.tree.Done()
 	if r := rt.tree.Reason(); !r.IsNormal() {
 		rt.err = fmt.Errorf("coppice: the tree ended: %w", r.Err())
 	}
 	rt.sockets.Close()
-	_ = bounded(rt.system.Shutdown) // what it could not send is counted there
-	rt.life.wait()
-	if err := bounded(rt.pipeline.Shutdown); err != nil {
+	_ = withPartingTimeout(rt.system.Shutdown) // what it could not send is counted there
+	rt.lifecycle.wait()
+	if err := withPartingTimeout(rt.pipeline.Shutdown); err != nil {
 		rt.log.Warn("telemetry was lost at the end of the tree", "err", err)
 	}
-	rt.gens.end()
+	rt.generations.end()
 	rt.endReaper()
 	rt.endOutput()
 	flushLog(rt.log)
@@ -285,7 +285,7 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 	if !rt.closing.Swap(true) {
 		rt.log.Info("shutting down")
 	}
-	rt.hub.quietAll(ctx)
+	rt.children.drainListeners(ctx)
 	rt.sockets.Close()
 	rt.tree.Stop()
 	select {
@@ -294,11 +294,11 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	rt.manager.Load().forced()
-	for _, p := range rt.hub.all() {
+	for _, p := range rt.children.all() {
 		p.killFor(KilledEnd)
 	}
 	rt.tree.Kill()
-	for _, p := range rt.hub.all() { // who came meanwhile
+	for _, p := range rt.children.all() { // who came meanwhile
 		p.killFor(KilledEnd)
 	}
 	<-rt.ended
@@ -308,7 +308,7 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 // stopAsked answers a Stop of the master's PID. A child cannot end its tree.
 func (rt *Runtime) stopAsked(from string) {
 	if from != masterAddress {
-		if n := rt.stopsRefused.Add(1); worthTelling(n) {
+		if n := rt.stopsRefused.Add(1); isPowerOfTwo(n) {
 			rt.log.Warn("a child asked the master to stop: refused", "id", from, "times", n)
 		}
 		return
@@ -330,14 +330,14 @@ func (rt *Runtime) Subscribe(n int) *supervisor.Subscription { return rt.tree.Su
 // at once.
 func killAll() {
 	if rt := running.Load(); rt != nil {
-		for _, p := range rt.hub.all() {
+		for _, p := range rt.children.all() {
 			p.killFor(KilledEnd)
 		}
 	}
 }
 
-// bounded runs an orderly end that has partingTimeout for it.
-func bounded(end func(context.Context) error) error {
+// withPartingTimeout runs an orderly end that has partingTimeout for it.
+func withPartingTimeout(end func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
 	defer cancel()
 	return end(ctx)

@@ -35,7 +35,7 @@ func (c Cull) String() string { return pool.RemovalOrder(c).String() }
 // error, and is not kept. It waits for a reload of the pool that goes on. The end of ctx
 // ends the wait, not the scaling.
 func (rt *Runtime) Scale(ctx context.Context, path string, size int) error {
-	c, err := rt.crews.find(path)
+	c, err := rt.pools.find(path)
 	if err != nil {
 		return err
 	}
@@ -47,17 +47,17 @@ func (rt *Runtime) Scale(ctx context.Context, path string, size int) error {
 
 // ScaleBy is Scale by a difference; a pool keeps at least one slot.
 func (rt *Runtime) scaleBy(ctx context.Context, path string, by int) error {
-	c, err := rt.crews.find(path)
+	c, err := rt.pools.find(path)
 	if err != nil {
 		return err
 	}
 	return c.scale(ctx, func(now int) int { return min(max(now+by, 1), maxPool) })
 }
 
-func (cs *crews) find(path string) (*crew, error) {
+func (cs *pools) find(path string) (*poolDriver, error) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	i := slices.IndexFunc(cs.all, func(c *crew) bool {
+	i := slices.IndexFunc(cs.all, func(c *poolDriver) bool {
 		return c.role == roleWorker && (path == "" || c.path == path)
 	})
 	if i < 0 {
@@ -67,13 +67,13 @@ func (cs *crews) find(path string) (*crew, error) {
 }
 
 // size is how many slots a pool is to have.
-func (cs *crews) size(c *crew) int {
+func (cs *pools) size(c *poolDriver) int {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	return cs.sizeLocked(c)
 }
 
-func (cs *crews) sizeLocked(c *crew) int {
+func (cs *pools) sizeLocked(c *poolDriver) int {
 	if n, ok := cs.sizes[c.path]; ok {
 		return n
 	}
@@ -82,7 +82,7 @@ func (cs *crews) sizeLocked(c *crew) int {
 
 // resize changes how many slots a pool is to have, and returns how many it had and
 // has. Of two at once the second goes on from the first.
-func (cs *crews) resize(c *crew, to func(now int) int) (before, size int) {
+func (cs *pools) resize(c *poolDriver, to func(now int) int) (before, size int) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	before = cs.sizeLocked(c)
@@ -94,8 +94,8 @@ func (cs *crews) resize(c *crew, to func(now int) int) (before, size int) {
 	return before, size
 }
 
-// fell corrects what resize has noted, when not every slot came up.
-func (cs *crews) fell(c *crew, size int) {
+// setSize corrects what resize has noted, when not every slot came up.
+func (cs *pools) setSize(c *poolDriver, size int) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	cs.sizes[c.path] = size
@@ -103,30 +103,30 @@ func (cs *crews) fell(c *crew, size int) {
 
 // scale changes the size of a pool. One that is still starting is waited for: its
 // slots are not all known, and its supervisor takes no others yet.
-func (c *crew) scale(ctx context.Context, to func(now int) int) (err error) {
+func (c *poolDriver) scale(ctx context.Context, to func(now int) int) (err error) {
 	began := time.Now()
 	select {
-	case <-c.supplied:
+	case <-c.supervisorSet:
 	case <-c.gone:
 		return fmt.Errorf("coppice: scale %s: %w", c.path, ErrEnding)
 	case <-ctx.Done():
 		return fmt.Errorf("coppice: scale %s: %w", c.path, ctx.Err())
 	}
-	before, size := c.rt.crews.resize(c, to)
-	op := c.rt.life.operate(tracing.SpanScale, c.path, tracing.KeyScaleFrom.Int(before), tracing.KeyScaleTo.Int(size))
+	before, size := c.rt.pools.resize(c, to)
+	op := c.rt.lifecycle.beginOperation(tracing.SpanScale, c.path, tracing.KeyScaleFrom.Int(before), tracing.KeyScaleTo.Int(size))
 	defer func() { op.end(err) }()
 	q := pool.Event{Kind: pool.Scale, Size: size}
 	if c.pool.Cull == LeastBusy {
 		q.Busy = c.busySlots(ctx)
 	}
-	e, ok := c.ask(ctx, q, pool.Scaled, nil)
+	e, ok := c.query(ctx, q, pool.Scaled, nil)
 	if !ok {
 		return fmt.Errorf("coppice: scale %s: %w", c.path, ctx.Err())
 	}
 	switch e.Result {
 	case pool.Failed:
 		c.mu.Lock()
-		err = fmt.Errorf("coppice: scale %s: slot %d: %w", c.path, e.Slot, c.unscaled)
+		err = fmt.Errorf("coppice: scale %s: slot %d: %w", c.path, e.Slot, c.scaleErr)
 		c.mu.Unlock()
 	case pool.Stopped:
 		err = fmt.Errorf("coppice: scale %s: %w", c.path, ErrEnding)
@@ -138,7 +138,7 @@ func (c *crew) scale(ctx context.Context, to func(now int) int) (err error) {
 
 // busySlots counts the connections that the listener process has handed to the
 // workers of each slot and that are still open.
-func (c *crew) busySlots(ctx context.Context) map[int]int {
+func (c *poolDriver) busySlots(ctx context.Context) map[int]int {
 	busy := map[int]int{}
 	stats, err := c.rt.sockets.Stats(ctx)
 	if err != nil {
@@ -147,8 +147,8 @@ func (c *crew) busySlots(ctx context.Context) map[int]int {
 	}
 	byID := map[uint64]int{}
 	c.mu.Lock()
-	for slot, s := range c.seats {
-		byID[uint64(s.current().welcome.ID)] = slot
+	for slot, s := range c.slots {
+		byID[uint64(s.current().hello.ID)] = slot
 	}
 	c.mu.Unlock()
 	for _, l := range stats {
@@ -162,23 +162,23 @@ func (c *crew) busySlots(ctx context.Context) map[int]int {
 }
 
 // add has the supervisor start a new slot.
-func (c *crew) add(slot int) {
-	_, err := c.sup.StartChild(c.limit, c.slotSpec(slot))
+func (c *poolDriver) add(slot int) {
+	_, err := c.sup.StartChild(c.alive, c.slotSpec(slot))
 	if err != nil {
 		c.mu.Lock()
-		c.unscaled = err
+		c.scaleErr = err
 		c.mu.Unlock()
 	}
 	c.step(pool.Event{Kind: pool.Added, Slot: slot, Failed: err != nil})
 }
 
 // remove has the supervisor stop and delete a slot. Its worker is out of it by then.
-func (c *crew) remove(slot int) {
-	id := c.seatID(slot)
+func (c *poolDriver) remove(slot int) {
+	id := c.slotID(slot)
 	for {
-		err := c.sup.TerminateChild(c.limit, id)
+		err := c.sup.TerminateChild(c.alive, id)
 		if err == nil {
-			err = c.sup.DeleteChild(c.limit, id)
+			err = c.sup.DeleteChild(c.alive, id)
 		}
 		// A restart of its group may have come between the two.
 		if !errors.Is(err, supervisor.ErrRunning) && !errors.Is(err, supervisor.ErrRestarting) {

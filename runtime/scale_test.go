@@ -9,13 +9,13 @@ import (
 )
 
 // startingCrew is a pool of two whose supervisor is not up yet.
-func startingCrew(t *testing.T) *crew {
+func startingCrew(t *testing.T) *poolDriver {
 	t.Helper()
 	rt := &Runtime{log: slog.New(slog.DiscardHandler)}
-	rt.gens.current = newGeneration(1, nil, nil)
-	c := newCrew(rt, "web", roleWorker, Pool{Size: 2}.complete())
+	rt.generations.current = newGeneration(1, nil, nil)
+	c := newPoolDriver(rt, "web", roleWorker, Pool{Size: 2}.complete())
 	c.begin(1)
-	t.Cleanup(c.end)
+	t.Cleanup(c.endAlive)
 	return c
 }
 
@@ -28,7 +28,7 @@ func TestScaleWhileStarting(t *testing.T) {
 	if err := c.scale(ctx, func(int) int { return 4 }); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
-	if n := c.rt.crews.size(c); n != 2 {
+	if n := c.rt.pools.size(c); n != 2 {
 		t.Errorf("size %d: it was changed before it could be", n)
 	}
 	close(c.gone) // it did not come up
@@ -42,10 +42,10 @@ func TestResizeAtOnce(t *testing.T) {
 	c := startingCrew(t)
 	var all sync.WaitGroup
 	for range 50 {
-		all.Go(func() { c.rt.crews.resize(c, func(now int) int { return now + 1 }) })
+		all.Go(func() { c.rt.pools.resize(c, func(now int) int { return now + 1 }) })
 	}
 	all.Wait()
-	if n := c.rt.crews.size(c); n != 52 {
+	if n := c.rt.pools.size(c); n != 52 {
 		t.Errorf("size %d, want 52", n)
 	}
 }
@@ -63,17 +63,17 @@ func TestEndedWorkersAreForgotten(t *testing.T) {
 		{"of the generation that comes", 2, true},
 		{"of another", 3, false},
 	} {
-		c.expect(tt.rolling)
-		m := &member{id: 1, gen: &generation{number: 2}, drop: func() {}}
+		c.keepFailures(tt.rolling)
+		m := &poolWorker{id: 1, gen: &generation{number: 2}, cancel: func() {}}
 		m.gen.hold()
 		m.gen.hold()
-		c.bury(m, nil, errors.New("no process"))
-		if _, kept := c.fallen[1]; kept != tt.kept {
+		c.recordExit(m, nil, errors.New("no process"))
+		if _, kept := c.failedInRoll[1]; kept != tt.kept {
 			t.Errorf("%s: kept %v", tt.name, kept)
 		}
 	}
-	c.expect(0)
-	if len(c.fallen) != 0 {
+	c.keepFailures(0)
+	if len(c.failedInRoll) != 0 {
 		t.Error("kept beyond the roll")
 	}
 }

@@ -25,8 +25,8 @@ func (s *shortage) Error() string { return s.err.Error() }
 // Unwrap returns what the kernel said.
 func (s *shortage) Unwrap() error { return s.err }
 
-// short makes a shortage of the error of taking something, if it is one.
-func short(err error) error {
+// asShortage makes a shortage of the error of taking something, if it is one.
+func asShortage(err error) error {
 	if _, option := errors.AsType[*process.OptionError](err); option {
 		return err // of what was asked for
 	}
@@ -44,12 +44,12 @@ func short(err error) error {
 	return err
 }
 
-// starting is the error of taking something for the start of a child.
-func starting(name string, err error) error {
+// startError is the error of taking something for the start of a child.
+func startError(name string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return short(fmt.Errorf("coppice: start %s: %w", name, err))
+	return asShortage(fmt.Errorf("coppice: start %s: %w", name, err))
 }
 
 func isShort(err error) bool {
@@ -63,16 +63,16 @@ const (
 	maxShortRetry   = time.Second
 )
 
-// whileShort calls try until it is no shortage that it returns, with growing pauses. The
+// retryShortage calls try until it is no shortage that it returns, with growing pauses. The
 // end of ctx ends that: the error is try's latest then. A shortage is told
 // in a line when it begins and in one when it is over, however many wait for that.
-func (rt *Runtime) whileShort(ctx context.Context, name string, try func() error) error {
+func (rt *Runtime) retryShortage(ctx context.Context, name string, try func() error) error {
 	err := try()
 	if !isShort(err) {
 		return err
 	}
-	rt.scarce.begin(rt.log, name, err)
-	defer rt.scarce.end(rt.log)
+	rt.shortages.begin(rt.log, name, err)
+	defer rt.shortages.end(rt.log)
 	for pause := firstShortRetry; isShort(err); pause = min(2*pause, maxShortRetry) {
 		timer := time.NewTimer(pause/2 + rand.N(pause/2))
 		select {
@@ -81,14 +81,14 @@ func (rt *Runtime) whileShort(ctx context.Context, name string, try func() error
 			timer.Stop()
 			return err
 		}
-		rt.scarce.tried()
+		rt.shortages.tried()
 		err = try()
 	}
 	return err
 }
 
-// scarcity is the starts that wait for what is short.
-type scarcity struct {
+// shortageLog is the starts that wait for what is short.
+type shortageLog struct {
 	mu       sync.Mutex
 	waiting  int
 	starts   int
@@ -96,7 +96,7 @@ type scarcity struct {
 	since    time.Time
 }
 
-func (s *scarcity) begin(log *slog.Logger, name string, err error) {
+func (s *shortageLog) begin(log *slog.Logger, name string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waiting++
@@ -108,13 +108,13 @@ func (s *scarcity) begin(log *slog.Logger, name string, err error) {
 	}
 }
 
-func (s *scarcity) tried() {
+func (s *shortageLog) tried() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.attempts++
 }
 
-func (s *scarcity) end(log *slog.Logger) {
+func (s *shortageLog) end(log *slog.Logger) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.waiting--; s.waiting == 0 {

@@ -48,7 +48,7 @@ func TestStartStruck(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("killed", func(t *testing.T) {
-		p := plant(t, "struck")
+		p := parseTree(t, "struck")
 		if _, err := os.Stat(order); !os.IsNotExist(err) {
 			t.Fatal("no worker was killed")
 		}

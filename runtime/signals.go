@@ -12,31 +12,31 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/queue"
 )
 
-// early is how many signals may wait until the tree is up. A reload and a few
+// maxEarlySignals is how many signals may wait until the tree is up. A reload and a few
 // workers more or less is all that anybody has asked for.
-const early = 16
+const maxEarlySignals = 16
 
-// heedTurns asks the goroutine of heed to close what is sent: it takes its turns.
-var heedTurns = make(chan chan<- struct{})
+// handleSignalTurns asks the goroutine of handleSignals to close what is sent: it takes its turns.
+var handleSignalTurns = make(chan chan<- struct{})
 
-// sameOrder is how long after the first signal to end a SIGTERM is taken for the same
+// sameStopSignal is how long after the first signal to end a SIGTERM is taken for the same
 // order by another sender: a service manager sends one to the program and one to each
 // process of the service, and a wrapper passes on what the terminal has sent to both.
-const sameOrder = time.Second
+const sameStopSignal = time.Second
 
-// sameKey is how long after the first signal the same one is taken for its echo: the
+// sameKeystroke is how long after the first signal the same one is taken for its echo: the
 // terminal sends Ctrl-C to the program and to a wrapper, which passes it on. No hand is that quick.
-const sameKey = 100 * time.Millisecond
+const sameKeystroke = 100 * time.Millisecond
 
-// maxPrints bounds the trees that SIGUSR1 has asked for and that are not printed yet;
+// maxQueuedTrees bounds the trees that SIGUSR1 has asked for and that are not printed yet;
 // what is asked for beyond it is not printed.
-const maxPrints = 4
+const maxQueuedTrees = 4
 
-// heed acts on the signals of the program for as long as it lives, as Main's text
+// handleSignals acts on the signals of the program for as long as it lives, as Main's text
 // has it. up brings the tree once it has started; stop asks it to end; ended tells why the
 // program is about to exit. A signal that was ignored when the program began (nohup(1), a
 // shell's background job) stays so.
-func heed(up <-chan *Runtime, stop func(), ended func(error)) {
+func handleSignals(up <-chan *Runtime, stop func(), ended func(error)) {
 	heeded := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR1, syscall.SIGUSR2}
 	signals := make(chan os.Signal, len(heeded))
 	for _, sig := range heeded {
@@ -45,7 +45,7 @@ func heed(up <-chan *Runtime, stop func(), ended func(error)) {
 		}
 	}
 	prints := queue.New(queue.Config[Tree]{ // standard error may be stuck
-		Max: maxPrints, Take: func(t Tree) { fmt.Fprint(os.Stderr, t) },
+		Max: maxQueuedTrees, Take: func(t Tree) { fmt.Fprint(os.Stderr, t) },
 	})
 	var stopped time.Time   // when it was asked to end
 	var first os.Signal     // by which
@@ -68,19 +68,19 @@ func heed(up <-chan *Runtime, stop func(), ended func(error)) {
 		case ends && stopped.IsZero():
 			stopped, first = time.Now(), sig
 			stop()
-		case sig == syscall.SIGTERM && time.Since(stopped) < sameOrder, sig == first && time.Since(stopped) < sameKey:
+		case sig == syscall.SIGTERM && time.Since(stopped) < sameStopSignal, sig == first && time.Since(stopped) < sameKeystroke:
 		case ends:
 			killAll()
 			err := errors.New("coppice: second signal: killing what is left")
-			say(os.Stderr, err)
+			printLine(os.Stderr, err)
 			ended(err)
 			os.Exit(exitFailed)
-		case sig == syscall.SIGTTOU && outlaw():
+		case sig == syscall.SIGTTOU && sentByTerminal():
 			// The terminal's, not an operator's: caught, it is sent for each try to write,
 			// without end; ignored, the write succeeds.
 			signal.Ignore(sig)
 		case rt == nil:
-			if len(waiting) < early {
+			if len(waiting) < maxEarlySignals {
 				waiting = append(waiting, sig)
 			}
 		case sig == syscall.SIGHUP:
@@ -102,7 +102,7 @@ func heed(up <-chan *Runtime, stop func(), ended func(error)) {
 		select {
 		case sig := <-signals:
 			act(sig)
-		case turned := <-heedTurns:
+		case turned := <-handleSignalTurns:
 			close(turned)
 		case rt = <-up:
 			for _, sig := range waiting {
@@ -119,9 +119,9 @@ func (rt *Runtime) scaleBySignal(by int) {
 	}
 }
 
-// outliveReaders has a write to a standard output or error whose reader has gone fail,
+// survivePipeSignal has a write to a standard output or error whose reader has gone fail,
 // where it would end the program (os/signal, SIGPIPE): the reader of a log is not worth
 // a tree. What this program starts still has the signal at its default.
-func outliveReaders() {
+func survivePipeSignal() {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // nobody reads it: it is enough that there is one
 }

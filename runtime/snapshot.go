@@ -144,9 +144,9 @@ func (i info) String() string {
 }
 
 // info is what the child is now.
-func (p *peer) info() info {
-	at := p.place.Load()
-	return info{string(p.welcome.Role), at.name, p.welcome.ID, p.body.pid(), p.welcome.Generation, at.incarnation, int(p.relinked.Load())}
+func (p *childHandle) info() info {
+	at := p.assigned.Load()
+	return info{string(p.hello.Role), at.name, p.hello.ID, p.backend.pid(), p.hello.Generation, at.incarnation, int(p.relinked.Load())}
 }
 
 // Snapshot returns the whole tree as it is now. It never waits: what is being

@@ -47,7 +47,7 @@ func TestKilledAgainAndAgain(t *testing.T) {
 	case testing.Short():
 		rounds = 3
 	}
-	p := plant(t, "killed")
+	p := parseTree(t, "killed")
 	names := []string{"web/0", "web/1", "sleep", "script", "settled"}
 	var before, now rest
 	var listener int64 // bytes

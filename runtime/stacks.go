@@ -26,7 +26,7 @@ func (rt *Runtime) Stacks(ctx context.Context, id int) ([]byte, error) {
 	if id == 0 {
 		return goroutines(), nil
 	}
-	p := rt.hub.peer(id)
+	p := rt.children.child(id)
 	if p == nil {
 		return nil, fmt.Errorf("%w: %d", ErrNoChild, id)
 	}
@@ -37,11 +37,11 @@ func (rt *Runtime) Stacks(ctx context.Context, id int) ([]byte, error) {
 	return []byte(text), nil
 }
 
-// peer returns the child of an ID; nil if there is none.
-func (h *hub) peer(id int) *peer {
+// child returns the child of an ID; nil if there is none.
+func (h *children) child(id int) *childHandle {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.peers[id]
+	return h.byID[id]
 }
 
 // goroutines returns the stacks of all goroutines of this process.
@@ -50,20 +50,20 @@ func goroutines() []byte {
 	return b[:runtime.Stack(b, true)]
 }
 
-// stacks is both the question and the answer.
-type stacks struct {
+// stacksFrame is both the question and the answer.
+type stacksFrame struct {
 	N    uint64
 	Text string `json:",omitempty"`
 }
 
-// questions are those for a child's stacks that wait for an answer. The zero value has none.
-type questions struct {
+// stackCalls are those for a child's stacks that wait for an answer. The zero value has none.
+type stackCalls struct {
 	mu      sync.Mutex
 	last    uint64
 	waiting map[uint64]chan<- string
 }
 
-func (q *questions) ask(ctx context.Context, p *peer) (string, error) {
+func (q *stackCalls) ask(ctx context.Context, p *childHandle) (string, error) {
 	ch := make(chan string, 1)
 	q.mu.Lock()
 	q.last++
@@ -74,9 +74,9 @@ func (q *questions) ask(ctx context.Context, p *peer) (string, error) {
 	q.waiting[n] = ch
 	q.mu.Unlock()
 	defer q.take(n)
-	if err := p.conn.Send(ctx, control(frameStacks, stacks{N: n})); err != nil {
-		if p.endsAfter(err) {
-			return "", p.ended()
+	if err := p.conn.Send(ctx, control(frameStacks, stacksFrame{N: n})); err != nil {
+		if p.endedAfter(err) {
+			return "", p.endError()
 		}
 		return "", err
 	}
@@ -84,14 +84,14 @@ func (q *questions) ask(ctx context.Context, p *peer) (string, error) {
 	case text := <-ch:
 		return text, nil
 	case <-p.done:
-		return "", p.ended()
+		return "", p.endError()
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
 }
 
 // take returns who waits for answer n, once; nil if nobody does.
-func (q *questions) take(n uint64) chan<- string {
+func (q *stackCalls) take(n uint64) chan<- string {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	ch := q.waiting[n]
@@ -99,7 +99,7 @@ func (q *questions) take(n uint64) chan<- string {
 	return ch
 }
 
-func (q *questions) answer(s stacks) {
+func (q *stackCalls) answer(s stacksFrame) {
 	if ch := q.take(s.N); ch != nil {
 		ch <- s.Text // capacity 1, and the only one
 	}
@@ -107,16 +107,16 @@ func (q *questions) answer(s stacks) {
 
 // showGoroutines prints where all goroutines stand to standard error.
 func showGoroutines() {
-	say(os.Stderr, fmt.Sprintf("coppice: SIGQUIT: the goroutines of process %d\n\n%s", os.Getpid(), goroutines()))
+	printLine(os.Stderr, fmt.Sprintf("coppice: SIGQUIT: the goroutines of process %d\n\n%s", os.Getpid(), goroutines()))
 }
 
 // sendStacks answers on the data lane: it is much, and what the master says comes first.
 func (c *child) sendStacks(n uint64) {
-	c.telling.Lock() // whoever asks often does not have a MiB for each question
-	defer c.telling.Unlock()
+	c.stacksMu.Lock() // whoever asks often does not have a MiB for each question
+	defer c.stacksMu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
 	defer cancel()
-	f := control(frameStacks, stacks{n, string(goroutines())})
+	f := control(frameStacks, stacksFrame{n, string(goroutines())})
 	f.Lane = fdipc.Data
 	if err := c.conn.Send(ctx, f); err != nil {
 		c.log.Warn("child: the master does not take the stacks it asked for", "err", err)

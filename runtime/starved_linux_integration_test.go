@@ -25,7 +25,7 @@ func init() {
 			}
 			go echoSlot(w, ln)
 			if w.Slot() == 0 {
-				if err := tell(ctx, w, report{Slot: 0, Text: listenStarved(ctx, w)}); err != nil {
+				if err := tell(ctx, w, reportInvalid{Slot: 0, Text: listenStarved(ctx, w)}); err != nil {
 					return err
 				}
 			}
@@ -64,7 +64,7 @@ func listenStarved(ctx context.Context, w *coppice.Worker) string {
 // TestOutOfDescriptors: a process has no descriptor for what another sends it. A worker's Listen says so, as package net's
 // would. A link is tried again until there are some, a socket for the listener process too, and nothing is replaced for it.
 func TestOutOfDescriptors(t *testing.T) {
-	p := plant(t, "starved")
+	p := parseTree(t, "starved")
 	if s := p.reported(1)[0].Text; s != "" {
 		t.Error(s)
 	}

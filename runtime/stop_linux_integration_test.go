@@ -49,7 +49,7 @@ func testPoolStopsTogether(t *testing.T) {
 	}
 	defer ln.Close()
 	t.Setenv(holderVar, ln.Addr().String())
-	p := plant(t, "stops held")
+	p := parseTree(t, "stops held")
 	stopped := make(chan error, 1)
 	go func() { // ends with the tree
 		ctx, cancel := context.WithTimeout(context.Background(), runtimetest.Patience)

@@ -43,7 +43,7 @@ func init() {
 func TestStopStepsOfWorker(t *testing.T) {
 	for name, tt := range stops {
 		t.Run(name, func(t *testing.T) {
-			p := plant(t, "stop: "+name)
+			p := parseTree(t, "stop: "+name)
 			sub := p.Subscribe(64)
 			defer sub.Close()
 			if err := p.Shutdown(t.Context()); err != nil {

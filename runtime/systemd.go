@@ -50,7 +50,7 @@ func newServiceManager(log *slog.Logger) *serviceManager {
 	}
 	m := &serviceManager{log: log}
 	m.teller = notify.NewTeller(address, func(err error) {
-		if n := m.lost.Add(1); worthTelling(n) {
+		if n := m.lost.Add(1); isPowerOfTwo(n) {
 			m.log.Warn("systemd does not hear", "messages", n, "err", err)
 		}
 	})
@@ -108,11 +108,11 @@ func (m *serviceManager) signsOfLife(ctx context.Context, every time.Duration) {
 }
 
 // turns reports whether all that decides takes its turns: each supervisor of the tree,
-// each pool, and the goroutine that heeds the signals. It waits for a turn of each.
+// each pool, and the goroutine that handles the signals. It waits for a turn of each.
 func (m *serviceManager) turns(ctx context.Context) bool {
 	turned := make(chan struct{})
 	select {
-	case heedTurns <- turned:
+	case handleSignalTurns <- turned:
 	case <-ctx.Done():
 		return false
 	}

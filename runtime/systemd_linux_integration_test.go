@@ -87,7 +87,7 @@ func init() {
 	trees["asks for systemd's"] = func() coppice.Config {
 		return pool(1, func(ctx context.Context, w *coppice.Worker) error {
 			_, err := w.ListenOn(ctx, coppice.Listener{SystemdName: "http"})
-			return tell(ctx, w, report{Error: errorText(err)})
+			return tell(ctx, w, reportInvalid{Error: errorText(err)})
 		})
 	}
 }
@@ -345,7 +345,7 @@ func TestNotActivated(t *testing.T) {
 		t.Errorf("printed %s", out)
 	}
 
-	if r := plant(t, "asks for systemd's").reported(1)[0]; !strings.Contains(r.Error, "stands in the tree only") {
+	if r := parseTree(t, "asks for systemd's").reported(1)[0]; !strings.Contains(r.Error, "stands in the tree only") {
 		t.Errorf("error %q", r.Error)
 	}
 

@@ -4,10 +4,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// outlaw reports whether this process is a background job that may not write to its
+// sentByTerminal reports whether this process is a background job that may not write to its
 // terminal (stty tostop): each try is answered by a SIGTTOU, and with that caught,
 // tried again for ever.
-func outlaw() bool {
+func sentByTerminal() bool {
 	fd, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false // it has none

@@ -2,4 +2,4 @@
 
 package coppice
 
-func outlaw() bool { return false }
+func sentByTerminal() bool { return false }

@@ -71,8 +71,8 @@ func newTicketKey() (key [32]byte) {
 
 // ticketActor has the keys of each pool that has asked for them, by the pool's path.
 type ticketActor struct {
-	hub   *hub
-	rings map[string]*ticketRing
+	children *children
+	rings    map[string]*ticketRing
 }
 
 // Receive answers a worker with the keys of its pool. Whose word the question is does not
@@ -85,14 +85,14 @@ func (a *ticketActor) Receive(ctx actor.Context) {
 	if err != nil {
 		return
 	}
-	p := a.hub.peer(id)
-	if p == nil || p.welcome.Role != roleWorker {
+	p := a.children.child(id)
+	if p == nil || p.hello.Role != roleWorker {
 		return
 	}
-	r := a.rings[p.welcome.Path]
+	r := a.rings[p.hello.Path]
 	if r == nil {
 		r = new(ticketRing)
-		a.rings[p.welcome.Path] = r
+		a.rings[p.hello.Path] = r
 	}
 	ctx.Respond(tickets{r.at(time.Now())})
 }

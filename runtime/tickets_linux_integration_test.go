@@ -84,7 +84,7 @@ func selfSigned(context.Context) ([]byte, error) {
 // TestTickets is N105 and P40: of n connections that a client makes to four
 // workers all but the first resume its session.
 func TestTickets(t *testing.T) {
-	p := plant(t, "tls")
+	p := parseTree(t, "tls")
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1)},
@@ -116,7 +116,7 @@ func TestTickets(t *testing.T) {
 // TestTicketsOfAnotherPool: a session is resumed by the workers of its pool, and by no
 // other's.
 func TestTicketsOfAnotherPool(t *testing.T) {
-	p := plant(t, "tls, two pools")
+	p := parseTree(t, "tls, two pools")
 	addrs := map[string]string{}
 	for _, l := range p.Listeners() {
 		addrs[l.Name] = l.Addr.String()

@@ -46,8 +46,8 @@ type node struct {
 	children []*node
 }
 
-// plant validates cfg as a whole and returns its tree, or every error in it.
-func plant(cfg Config) (*node, error) {
+// parseTree validates cfg as a whole and returns its tree, or every error in it.
+func parseTree(cfg Config) (*node, error) {
 	var errs []error
 	bad := func(path, field string, value any, why string) {
 		errs = append(errs, &InvalidError{path, field, value, why})
@@ -61,7 +61,7 @@ func plant(cfg Config) (*node, error) {
 	checkIsolation(bad, "", "ListenerIsolation", cfg.ListenerIsolation)
 	checkStrategy(bad, "", cfg.Strategy, cfg.Intensity)
 	root := &node{}
-	root.children = branch(bad, "", cfg.Children)
+	root.children = validateChildren(bad, "", cfg.Children)
 	return root, errors.Join(errs...)
 }
 
@@ -76,9 +76,9 @@ func (n *node) reserves(name string) bool {
 	return slices.ContainsFunc(n.children, func(c *node) bool { return c.path == first })
 }
 
-type report func(path, field string, value any, why string)
+type reportInvalid func(path, field string, value any, why string)
 
-func branch(bad report, parent string, specs []ChildSpec) []*node {
+func validateChildren(bad reportInvalid, parent string, specs []ChildSpec) []*node {
 	seen := map[string]bool{}
 	var nodes []*node
 	for i, spec := range specs {
@@ -125,7 +125,7 @@ func branch(bad report, parent string, specs []ChildSpec) []*node {
 			}
 			checkStrategy(bad, path, s.Strategy, s.Intensity)
 			checkRestart(bad, path, s.Restart)
-			n.children = branch(bad, path, s.Children)
+			n.children = validateChildren(bad, path, s.Children)
 		case Listener:
 			s.validate(bad, path)
 			if s.Wait {
@@ -137,7 +137,7 @@ func branch(bad report, parent string, specs []ChildSpec) []*node {
 	return nodes
 }
 
-func (p Pool) validate(bad report, path string) {
+func (p Pool) validate(bad reportInvalid, path string) {
 	if p.Size < 0 || p.Size > maxPool {
 		bad(path, "Size", p.Size, fmt.Sprintf("is not between 1 and %d (0 = one for each CPU)", maxPool))
 	}
@@ -190,7 +190,7 @@ func (p Pool) validate(bad report, path string) {
 	}
 }
 
-func (p Process) validate(bad report, path string) {
+func (p Process) validate(bad reportInvalid, path string) {
 	if len(p.Command) == 0 || p.Command[0] == "" {
 		bad(path, "Command", p.Command, "names no program")
 	}
@@ -212,7 +212,7 @@ func (p Process) validate(bad report, path string) {
 	}
 }
 
-func checkIsolation(bad report, path, field string, i Isolation) {
+func checkIsolation(bad reportInvalid, path, field string, i Isolation) {
 	if i > GoroutineIsolation {
 		bad(path, field, i, "is neither process nor goroutine")
 	}
@@ -220,7 +220,7 @@ func checkIsolation(bad report, path, field string, i Isolation) {
 
 // checkStrategy checks what supervisor would refuse later, and at a path that the
 // user has not written.
-func checkStrategy(bad report, path string, s supervisor.Strategy, i supervisor.Intensity) {
+func checkStrategy(bad reportInvalid, path string, s supervisor.Strategy, i supervisor.Intensity) {
 	if s > supervisor.RestForOne {
 		bad(path, "Strategy", s, "is none of one_for_one, one_for_all, rest_for_one")
 	}
@@ -229,13 +229,13 @@ func checkStrategy(bad report, path string, s supervisor.Strategy, i supervisor.
 	}
 }
 
-func checkRestart(bad report, path string, r supervisor.Restart) {
+func checkRestart(bad reportInvalid, path string, r supervisor.Restart) {
 	if r > supervisor.Temporary {
 		bad(path, "Restart", r, "is none of permanent, transient, temporary")
 	}
 }
 
-func checkExitCodes(bad report, path string, codes []int) {
+func checkExitCodes(bad reportInvalid, path string, codes []int) {
 	for _, c := range codes {
 		if c < 0 || c > 255 {
 			bad(path, "SuccessExit", c, "is not between 0 and 255")
@@ -243,13 +243,13 @@ func checkExitCodes(bad report, path string, codes []int) {
 	}
 }
 
-func notNil(bad report, path, field string, isNil bool) {
+func notNil(bad reportInvalid, path, field string, isNil bool) {
 	if isNil {
 		bad(path, field, nil, "is nil")
 	}
 }
 
-func notNegative(bad report, path, field string, d time.Duration) {
+func notNegative(bad reportInvalid, path, field string, d time.Duration) {
 	if d < 0 {
 		bad(path, field, d, "is negative")
 	}
@@ -306,7 +306,7 @@ func describeSpec(v reflect.Value) string {
 	return b.String()
 }
 
-// maxTreeText bounds the tree's data in a welcome, in bytes.
+// maxTreeText bounds the tree's data in a hello, in bytes.
 const maxTreeText = 64 << 10
 
 // shortened returns lines as they are compared: within maxTreeText, and with what JSON

@@ -38,7 +38,7 @@ func (rt *Runtime) ownActors(ctx context.Context) error {
 		return err
 	}
 	_, err := rt.system.Spawn(ctx, ticketsName, func() actor.Actor {
-		return &ticketActor{rt.hub, make(map[string]*ticketRing)}
+		return &ticketActor{rt.children, make(map[string]*ticketRing)}
 	})
 	return err
 }

@@ -46,12 +46,12 @@ func (w *Worker) Name() string { return w.self().Name }
 // by all callers: do not change them.
 func (w *Worker) Config() []byte { return w.self().Config }
 
-func (w *Worker) self() welcome {
+func (w *Worker) self() hello {
 	if w.c == nil {
-		return welcome{Name: "worker"}
+		return hello{Name: "worker"}
 	}
-	self := w.c.welcome
-	if a := w.c.post.now.Load(); a != nil {
+	self := w.c.identity
+	if a := w.c.spare.current.Load(); a != nil {
 		self.Name, self.Slot, self.Incarnation = a.Name, a.Slot, a.Incarnation
 	} else {
 		self.Name, self.Slot, self.Incarnation = self.Path+"/spare", pool.Spare, 0
@@ -65,7 +65,7 @@ func (w *Worker) Ready() error {
 	if w.c == nil {
 		return nil
 	}
-	if err := w.c.placed("Ready"); err != nil {
+	if err := w.c.requireSlot("Ready"); err != nil {
 		return err
 	}
 	return w.c.ready()
@@ -74,7 +74,7 @@ func (w *Worker) Ready() error {
 // Served counts n requests for Recycle.Requests, of work that Serve does not see.
 func (w *Worker) Served(n int) {
 	if w.c != nil {
-		w.c.count(n)
+		w.c.countRequests(n)
 	}
 }
 
@@ -159,7 +159,7 @@ func (w *Worker) mayListen(l Listener) error {
 	switch {
 	case err != nil:
 	case w.c != nil:
-		err = w.c.placed("Listen")
+		err = w.c.requireSlot("Listen")
 	case l.FD != 0 || l.Network == "":
 		err = fmt.Errorf("%w without a master: a listener by number or by name", ErrUnsupported)
 	}
@@ -189,7 +189,7 @@ func (w *Worker) Share(ctx context.Context, l Listener, ln net.Listener) (net.Li
 	if w.c == nil {
 		return ln, nil
 	}
-	if err := w.c.placed("Share"); err != nil {
+	if err := w.c.requireSlot("Share"); err != nil {
 		return nil, errors.Join(err, ln.Close())
 	}
 	return w.c.share(ctx, l, ln)
@@ -201,7 +201,7 @@ func (w *Worker) Share(ctx context.Context, l Listener, ln net.Listener) (net.Li
 // less. Without any report the number of connections is compared.
 func (w *Worker) ReportLoad(load int) {
 	if w.c != nil {
-		w.c.accept.Report(load)
+		w.c.netListeners.Report(load)
 	}
 }
 
@@ -285,16 +285,16 @@ func (w *Worker) Serve(ctx context.Context, ln net.Listener, s Server) error {
 	_ = ln.Close() // refuse what is new, also of an s that has not begun to serve; a second Close, by the user or by s, is harmless
 	if drain != nil {
 		err := ended(<-served) // every connection that was accepted is known to drain from here on
-		drain.wait(w.c.fade, w.c.linger)
+		drain.closeIdle(w.c.idleGrace, w.c.idleLimit)
 		served <- err
 	}
 	err := ended(s.Shutdown(w.DrainContext())) // it may find ln closed
 	if err == nil && w.c != nil {
-		_ = w.c.accept.Drain(w.DrainContext()) // the hijacked ones; how many are cut is counted at the end
+		_ = w.c.netListeners.Drain(w.DrainContext()) // the hijacked ones; how many are cut is counted at the end
 	}
 	late := w.DrainContext().Err() != nil
 	if err != nil && !late && w.c != nil {
-		w.c.forceOpen() // it has not waited
+		w.c.countOpenForced() // it has not waited
 	}
 	if err != nil || late {
 		err = errors.Join(err, cut(s, ln))
@@ -314,7 +314,7 @@ func (c *child) drainOf(s *http.Server) *httpDrain {
 		if s.ConnContext == nil {
 			s.ConnContext = tracing.ConnContext
 		}
-		d = drainHTTP(s, c.forceEarly, c.count)
+		d = drainHTTP(s, c.countForcedEarly, c.countRequests)
 		c.servers[s] = d
 	}
 	return d

@@ -54,46 +54,46 @@ func (p Pool) rules() pool.Config {
 	}
 }
 
-// maxStruck is how often a worker that is on its way to a slot is started again, when it
+// maxKilledStarts is how often a worker that is on its way to a slot is started again, when it
 // is killed from outside, before the slot's start has failed.
-const maxStruck = 5
+const maxKilledStarts = 5
 
 func (p Pool) mayBeStruck() int {
 	if p.OTP {
 		return 0
 	}
-	return maxStruck
+	return maxKilledStarts
 }
 
-// crews are the pools that run, and the listener process.
-type crews struct {
+// pools are the pools that run, and the listener process.
+type pools struct {
 	mu    sync.Mutex
-	all   []*crew        // in the order of their start
+	all   []*poolDriver  // in the order of their start
 	sizes map[string]int // of pools that were scaled, by path
-	came  chan struct{}  // closed when the next starts; nil when nobody waits
+	added chan struct{}  // closed when the next starts; nil when nobody waits
 }
 
-// next returns a channel that is closed when another crew starts.
-func (cs *crews) next() <-chan struct{} {
+// next returns a channel that is closed when another pool starts.
+func (cs *pools) next() <-chan struct{} {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if cs.came == nil {
-		cs.came = make(chan struct{})
+	if cs.added == nil {
+		cs.added = make(chan struct{})
 	}
-	return cs.came
+	return cs.added
 }
 
-// enlist takes note of a pool that starts, and returns its size. It begins with the
+// addPool takes note of a pool that starts, and returns its size. It begins with the
 // generation of now: one that a reload has not seen in the list has seen its end.
-func (rt *Runtime) enlist(c *crew) int {
-	cs := &rt.crews
+func (rt *Runtime) addPool(c *poolDriver) int {
+	cs := &rt.pools
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	c.begin(rt.gens.now())
+	c.begin(rt.generations.now())
 	cs.all = append(cs.all, c)
-	if cs.came != nil {
-		close(cs.came)
-		cs.came = nil
+	if cs.added != nil {
+		close(cs.added)
+		cs.added = nil
 	}
 	if n, scaled := cs.sizes[c.path]; scaled && c.role == roleWorker {
 		return n
@@ -101,71 +101,71 @@ func (rt *Runtime) enlist(c *crew) int {
 	return c.pool.Size
 }
 
-// dismiss forgets a pool that has ended.
-func (rt *Runtime) dismiss(c *crew) {
-	cs := &rt.crews
+// removePool forgets a pool that has ended.
+func (rt *Runtime) removePool(c *poolDriver) {
+	cs := &rt.pools
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	cs.all = slices.DeleteFunc(cs.all, func(o *crew) bool { return o == c })
+	cs.all = slices.DeleteFunc(cs.all, func(o *poolDriver) bool { return o == c })
 }
 
-// list returns the crews that run, the listener process last: it is proved by then
+// list returns the pool drivers that run, the listener process last: it is proved by then
 // that what it is to be reloaded with starts.
-func (cs *crews) list() []*crew {
+func (cs *pools) list() []*poolDriver {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	out := slices.Clone(cs.all)
-	slices.SortStableFunc(out, func(a, b *crew) int {
-		return cmp.Compare(a.last(), b.last())
+	slices.SortStableFunc(out, func(a, b *poolDriver) int {
+		return cmp.Compare(a.reloadOrder(), b.reloadOrder())
 	})
 	return out
 }
 
-func (c *crew) last() int {
+func (c *poolDriver) reloadOrder() int {
 	if c.role == roleListener {
 		return 1
 	}
 	return 0
 }
 
-// sitting is who is in the slot that the supervisor knows by id, or was last; nil when
+// occupant is who is in the slot that the supervisor knows by id, or was last; nil when
 // nobody ever was.
-func (c *crew) sitting(id string) any {
+func (c *poolDriver) occupant(id string) any {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for slot, s := range c.seats {
-		if c.seatID(slot) == id {
+	for slot, s := range c.slots {
+		if c.slotID(slot) == id {
 			return s.Info()
 		}
 	}
 	return nil
 }
 
-// outside is who runs without a slot, for the snapshot: spares, and those that drain.
-func (c *crew) outside() []supervisor.Node {
+// unslotted is who runs without a slot, for the snapshot: spares, and those that drain.
+func (c *poolDriver) unslotted() []supervisor.Node {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var nodes []supervisor.Node
-	for _, m := range c.members {
-		p := m.peer
+	for _, m := range c.workers {
+		p := m.child
 		if p == nil || p.finished() {
 			continue
 		}
-		if s := c.seats[m.slot]; s != nil && s.has(p) {
+		if s := c.slots[m.slot]; s != nil && s.has(p) {
 			continue
 		}
-		n := supervisor.Node{Path: p.name(), ID: p.name(), Restart: supervisor.Temporary, Status: supervisor.Running, Since: m.begun}
+		n := supervisor.Node{Path: p.name(), ID: p.name(), Restart: supervisor.Temporary, Status: supervisor.Running, Since: m.startedAt}
 		i := p.info()
 		switch {
-		case !m.asked.IsZero():
-			n.Status, n.Since = supervisor.Stopping, m.asked
+		case !m.drainAsked.IsZero():
+			n.Status, n.Since = supervisor.Stopping, m.drainAsked
 			i.role = roleDraining
 		case m.slot == pool.Spare:
 			i.role = roleSpare
-			if !m.warm {
+			if !m.standby {
 				n.Status = supervisor.Starting
 			}
-		case !m.seated:
+		case !m.hadSlot:
 			n.Status = supervisor.Starting
 			i.role = roleCandidate
 		}
@@ -179,7 +179,7 @@ func (c *crew) outside() []supervisor.Node {
 }
 
 // finished tells whether the child has ended.
-func (p *peer) finished() bool {
+func (p *childHandle) finished() bool {
 	select {
 	case <-p.done:
 		return true

@@ -17,7 +17,7 @@ import (
 )
 
 // recording is a life whose spans and counts can be looked at, told events by hand.
-func recording(t *testing.T) (*life, *tracetest.SpanRecorder) {
+func recording(t *testing.T) (*lifecycleSpans, *tracetest.SpanRecorder) {
 	sr := tracetest.NewSpanRecorder()
 	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(sr))
 	tracing.Register(tracing.Own(tp))
@@ -30,7 +30,7 @@ func recording(t *testing.T) (*life, *tracetest.SpanRecorder) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := newLife(p, tree)
+	l := newLifecycleSpans(p, tree)
 	l.meter = tracing.NewMeter()
 	tree.Stop()
 	l.wait() // the rest is told by the test, on its own goroutine
@@ -144,10 +144,10 @@ func TestLifeAsSpans(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			l, sr := recording(t)
 			if row.served != "" {
-				l.ended(row.served, []trace.SpanContext{openSpan(1)})
+				l.keepServed(row.served, []trace.SpanContext{openSpan(1)})
 			}
 			for _, e := range row.tell {
-				l.tell(e)
+				l.record(e)
 			}
 			l.flush()
 			var got []string
@@ -170,13 +170,13 @@ func TestLifeAsSpans(t *testing.T) {
 // What happens to a branch during an operation on it is part of the operation's trace.
 func TestOperation(t *testing.T) {
 	l, sr := recording(t)
-	reload := l.operate(tracing.SpanReload, "", tracing.KeyReloadFrom.Int(1), tracing.KeyReloadTo.Int(2))
-	scale := l.operate(tracing.SpanScale, "web", tracing.KeyScaleFrom.Int(2), tracing.KeyScaleTo.Int(3))
+	reload := l.beginOperation(tracing.SpanReload, "", tracing.KeyReloadFrom.Int(1), tracing.KeyReloadTo.Int(2))
+	scale := l.beginOperation(tracing.SpanScale, "web", tracing.KeyScaleFrom.Int(2), tracing.KeyScaleTo.Int(3))
 	pool := func(k PoolEventKind, worker string, id int, why string) {
-		l.tell(supervisor.Event{Kind: supervisor.ChildNoted, Path: "master/web", Supervisor: "master", Time: time.Now(), Info: PoolEvent{Kind: k, Pool: "web", Worker: worker, ID: id, Why: why}})
+		l.record(supervisor.Event{Kind: supervisor.ChildNoted, Path: "master/web", Supervisor: "master", Time: time.Now(), Info: PoolEvent{Kind: k, Pool: "web", Worker: worker, ID: id, Why: why}})
 	}
 	started := func(path string) {
-		l.tell(supervisor.Event{Kind: supervisor.ChildStarted, Path: "master/" + path, Supervisor: "master", Time: time.Now()})
+		l.record(supervisor.Event{Kind: supervisor.ChildStarted, Path: "master/" + path, Supervisor: "master", Time: time.Now()})
 	}
 	started("web/2")
 	started("webbing/0")
@@ -202,9 +202,9 @@ func TestOperation(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	var none *life // nobody wants to know
-	o := none.operate(tracing.SpanReload, "")
+	var none *lifecycleSpans // nobody wants to know
+	o := none.beginOperation(tracing.SpanReload, "")
 	o.end(context.Canceled)
-	none.ended("web/0", nil)
+	none.keepServed("web/0", nil)
 	none.wait()
 }

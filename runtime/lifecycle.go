@@ -13,13 +13,13 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// lifeEvents is how many events of the tree may wait to become spans. What is
+// lifecycleEvents is how many events of the tree may wait to become spans. What is
 // lost beyond that is a span, never a restart.
-const lifeEvents = 1024
+const lifecycleEvents = 1024
 
-// life turns what supervisors decide into spans, one for each thing that lasts,
+// lifecycleSpans turns what supervisors decide into spans, one for each thing that lasts,
 // and counts it. It follows the tree's events and holds nobody up.
-type life struct {
+type lifecycleSpans struct {
 	tracer *tracing.Tracer // nil when spans are off
 	meter  *tracing.Meter  // nil when metrics are
 	done   chan struct{}   // closed when the tree has ended and its last event is told
@@ -36,10 +36,10 @@ type life struct {
 	drains   map[int]tracing.Span // of workers that are no slot's any more, by ID
 }
 
-// newLife begins to follow the events of tree, or returns nil when nobody wants
+// newLifecycleSpans begins to follow the events of tree, or returns nil when nobody wants
 // to know. Its goroutine ends with the tree.
-func newLife(p tracing.Pipeline, tree *supervisor.Supervisor) *life {
-	l := &life{
+func newLifecycleSpans(p tracing.Pipeline, tree *supervisor.Supervisor) *lifecycleSpans {
+	l := &lifecycleSpans{
 		tracer: tracing.New(p.LifeProvider()), meter: p.Meter(), done: make(chan struct{}),
 		served: map[string][]trace.SpanContext{},
 		exits:  map[string]supervisor.Event{}, restarts: map[string]tracing.Span{},
@@ -49,11 +49,11 @@ func newLife(p tracing.Pipeline, tree *supervisor.Supervisor) *life {
 	if l.tracer == nil && l.meter == nil {
 		return nil
 	}
-	events := tree.Subscribe(lifeEvents)
+	events := tree.Subscribe(lifecycleEvents)
 	go func() {
 		defer close(l.done)
 		for e := range events.Events(context.Background()) {
-			l.tell(e)
+			l.record(e)
 		}
 		l.flush()
 	}()
@@ -61,15 +61,15 @@ func newLife(p tracing.Pipeline, tree *supervisor.Supervisor) *life {
 }
 
 // wait waits until the last event is told.
-func (l *life) wait() {
+func (l *lifecycleSpans) wait() {
 	if l != nil {
 		<-l.done
 	}
 }
 
-// ended keeps what a child was at when it ended, for the spans that tell of it. To
+// keepServed keeps what a child was at when it ended, for the spans that tell of it. To
 // be called before the supervisor can know.
-func (l *life) ended(name string, served []trace.SpanContext) {
+func (l *lifecycleSpans) keepServed(name string, served []trace.SpanContext) {
 	if l == nil || len(served) == 0 {
 		return
 	}
@@ -78,8 +78,8 @@ func (l *life) ended(name string, served []trace.SpanContext) {
 	l.served[name] = served
 }
 
-// crash takes what was kept of a child.
-func (l *life) crash(path string) []trace.SpanContext {
+// takeServed takes what was kept of a child.
+func (l *lifecycleSpans) takeServed(path string) []trace.SpanContext {
 	name := inTree(path)
 	if i := strings.LastIndexByte(name, '/'); i >= 0 && name[:i] == listenersName {
 		name = name[i+1:]
@@ -94,8 +94,8 @@ func (l *life) crash(path string) []trace.SpanContext {
 // inTree is the path of a supervisor's event without the root, as users write it.
 func inTree(path string) string { return strings.TrimPrefix(path, masterName+"/") }
 
-// tell turns one event into what is seen of it.
-func (l *life) tell(e supervisor.Event) {
+// record turns one event into what is seen of it.
+func (l *lifecycleSpans) record(e supervisor.Event) {
 	path := inTree(e.Path)
 	at := e.Time
 	switch e.Kind {
@@ -126,17 +126,17 @@ func (l *life) tell(e supervisor.Event) {
 		l.count(tracing.Exits, e.Supervisor, e.Reason)
 		l.exits[e.Path] = e
 		if !e.Fault && e.Reason.IsNormal() {
-			l.settle(e.Path)
+			l.exitSpan(e.Path)
 		}
 	case supervisor.ChildRestarting:
 		l.restarting(e)
 	case supervisor.ChildRemoved:
-		l.settle(e.Path)
+		l.exitSpan(e.Path)
 	case supervisor.ChildStopping:
-		l.settle(e.Path)
+		l.exitSpan(e.Path)
 		l.stops[e.Path] = l.begin(tracing.SpanStop, path, at, l.operation(path, at), nil, causeOf(e)...)
 	case supervisor.ChildStopped:
-		l.crash(e.Path) // nobody links to what a stop has cut
+		l.takeServed(e.Path) // nobody links to what a stop has cut
 		l.count(tracing.Exits, e.Supervisor, e.Reason)
 		s, ok := l.stops[e.Path]
 		if !ok {
@@ -153,28 +153,28 @@ func (l *life) tell(e supervisor.Event) {
 		}
 		s.EndAt(at, "", "")
 	case supervisor.SupervisorGaveUp:
-		ends := l.settleUnder(e.Path)
+		ends := l.exitSpansUnder(e.Path)
 		s := l.begin(tracing.SpanGiveUp, path, at, tracing.Span{}, ends, causeOf(e)...)
 		s.Set(tracing.KeyExitReason.String(e.Reason.String()))
 		l.giveUps[e.Path] = s
 	case supervisor.SupervisorDown:
-		l.settleUnder(e.Path)
+		l.exitSpansUnder(e.Path)
 		if s, ok := l.giveUps[e.Path]; ok {
 			delete(l.giveUps, e.Path)
-			l.ended(path, []trace.SpanContext{s.Context()}) // the restart above links to it
+			l.keepServed(path, []trace.SpanContext{s.Context()}) // the restart above links to it
 			s.EndAt(at, supervisor.GaveUp.String(), e.Reason.String())
 		}
 	case supervisor.ChildNoted:
 		if ev, ok := e.Info.(PoolEvent); ok {
-			l.tellPool(ev, at)
+			l.recordPool(ev, at)
 		}
 	case supervisor.ChildIgnored, supervisor.ChildLeaked, supervisor.ChildLeakEnded, supervisor.SupervisorUp, supervisor.SupervisorPersists:
 	}
 }
 
-// tellPool turns what happens inside a pool, where its supervisor sees nothing,
+// recordPool turns what happens inside a pool, where its supervisor sees nothing,
 // into spans: who takes a place from whom, and who drains then.
-func (l *life) tellPool(e PoolEvent, at time.Time) {
+func (l *lifecycleSpans) recordPool(e PoolEvent, at time.Time) {
 	path := e.Worker
 	if path == "" {
 		path = e.Pool
@@ -189,7 +189,7 @@ func (l *life) tellPool(e PoolEvent, at time.Time) {
 		s.Event(tracing.EventReady, at)
 		s.EndAt(at, "", "")
 	case WorkerFailed:
-		l.begin(tracing.SpanStart, path, at, l.operationFor(e.Why, path, at), l.crash(path), attrs...).EndAt(at, e.Reason.Kind.String(), e.Reason.String())
+		l.begin(tracing.SpanStart, path, at, l.operationFor(e.Why, path, at), l.takeServed(path), attrs...).EndAt(at, e.Reason.Kind.String(), e.Reason.String())
 	case DrainBegan:
 		if _, ok := l.stops[masterName+"/"+path]; ok || e.Why == "stop" {
 			return // its supervisor's to tell
@@ -201,7 +201,7 @@ func (l *life) tellPool(e PoolEvent, at time.Time) {
 			return
 		}
 		delete(l.drains, e.ID)
-		l.crash(path) // nobody links to what a stop has cut
+		l.takeServed(path) // nobody links to what a stop has cut
 		s.Set(tracing.KeyExitReason.String(e.Reason.String()))
 		if e.Reason.IsNormal() {
 			s.EndAt(at, "", "")
@@ -214,7 +214,7 @@ func (l *life) tellPool(e PoolEvent, at time.Time) {
 
 // restarting begins the span of a restart, at the end of the child that is
 // restarted. It links to what that child was at.
-func (l *life) restarting(e supervisor.Event) {
+func (l *lifecycleSpans) restarting(e supervisor.Event) {
 	path := inTree(e.Path)
 	began, reason := e.Time, supervisor.Reason{}
 	exit, own := l.exits[e.Path]
@@ -233,15 +233,15 @@ func (l *life) restarting(e supervisor.Event) {
 		tracing.KeyRestartAttempt.Int(e.Attempt), tracing.KeyRestartDelay.Float64(e.Delay.Seconds()),
 		tracing.KeyRestartLeft.Int(e.Left), tracing.KeyRestartMax.Int(e.Max),
 		tracing.KeyExitReason.String(reason.String()))
-	s := l.begin(tracing.SpanRestart, path, began, l.operation(path, began), l.crash(e.Path), attrs...)
+	s := l.begin(tracing.SpanRestart, path, began, l.operation(path, began), l.takeServed(e.Path), attrs...)
 	if own {
 		s.Event(tracing.EventExit, began, tracing.KeyExitReason.String(reason.String()))
 	}
 	l.restarts[e.Path] = s
 }
 
-// settle tells of an end that no restart follows. It returns the span that does.
-func (l *life) settle(path string) trace.SpanContext {
+// exitSpan tells of an end that no restart follows. It returns the span that does.
+func (l *lifecycleSpans) exitSpan(path string) trace.SpanContext {
 	e, ok := l.exits[path]
 	if !ok {
 		return trace.SpanContext{}
@@ -251,18 +251,18 @@ func (l *life) settle(path string) trace.SpanContext {
 	if !e.Reason.IsNormal() {
 		errType, text = e.Reason.Kind.String(), e.Reason.String()
 	}
-	s := l.begin(tracing.SpanExit, inTree(path), e.Time, l.operation(inTree(path), e.Time), l.crash(path),
+	s := l.begin(tracing.SpanExit, inTree(path), e.Time, l.operation(inTree(path), e.Time), l.takeServed(path),
 		append(instanceOf(e), tracing.KeyExitReason.String(e.Reason.String()))...)
 	s.EndAt(e.Time, errType, text)
 	return s.Context()
 }
 
-// settleUnder tells of everything below a supervisor that is ending. It returns
+// exitSpansUnder tells of everything below a supervisor that is ending. It returns
 // the spans of the ends.
-func (l *life) settleUnder(path string) (ends []trace.SpanContext) {
+func (l *lifecycleSpans) exitSpansUnder(path string) (ends []trace.SpanContext) {
 	for p := range l.exits {
 		if strings.HasPrefix(p, path+"/") {
-			if sc := l.settle(p); sc.IsValid() && len(ends) < tracing.MaxServed {
+			if sc := l.exitSpan(p); sc.IsValid() && len(ends) < tracing.MaxServed {
 				ends = append(ends, sc)
 			}
 		}
@@ -277,9 +277,9 @@ func (l *life) settleUnder(path string) (ends []trace.SpanContext) {
 }
 
 // flush ends what is still open when the tree has ended.
-func (l *life) flush() {
+func (l *lifecycleSpans) flush() {
 	for p := range l.exits {
-		l.settle(p)
+		l.exitSpan(p)
 	}
 	for _, open := range []map[string]tracing.Span{l.restarts, l.stops, l.giveUps} {
 		for _, s := range open {
@@ -291,11 +291,11 @@ func (l *life) flush() {
 	}
 }
 
-func (l *life) begin(name, path string, at time.Time, parent tracing.Span, links []trace.SpanContext, attrs ...attribute.KeyValue) tracing.Span {
+func (l *lifecycleSpans) begin(name, path string, at time.Time, parent tracing.Span, links []trace.SpanContext, attrs ...attribute.KeyValue) tracing.Span {
 	return l.tracer.Begin(name, tracing.Begun{Path: path, At: at, Parent: parent, Links: links, Attributes: attrs})
 }
 
-func (l *life) count(i *tracing.Instrument, supervisorPath string, r supervisor.Reason) {
+func (l *lifecycleSpans) count(i *tracing.Instrument, supervisorPath string, r supervisor.Reason) {
 	l.meter.Counter(i, tracing.KeyChildPath.String(inTree(supervisorPath)), tracing.KeyReason.String(r.Kind.String())).Add(1)
 }
 

@@ -9,7 +9,7 @@ import (
 
 // Channels that have ended are counted and not kept, though nobody asks for the total.
 func TestWiresLetGo(t *testing.T) {
-	var w wires
+	var w transportStats
 	var sent uint64
 	heard := make(chan struct{}, 1)
 	cfg := fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) { heard <- struct{}{} }}

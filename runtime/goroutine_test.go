@@ -14,7 +14,7 @@ func TestKilledAtOnce(t *testing.T) {
 	for range 100 {
 		c := newChild(Config{}.defaults(), &node{})
 		mine, its := fdipc.Pipe(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, c.transport())
-		b := goChild(c, its, tracing.Pipeline(nil))
+		b := startGoroutineChild(c, its, tracing.Pipeline(nil))
 		b.kill()
 		select {
 		case <-b.returned:

@@ -16,8 +16,8 @@ import (
 // defaultStartTimeout is that of a pool, and of the listener process.
 const defaultStartTimeout = 30 * time.Second
 
-// errNotForked is the cause of the end of a fork that has taken the whole StartTimeout.
-var errNotForked = fmt.Errorf("%w: %w", ErrNotReady, supervisor.ErrStartTimeout)
+// errForkTimeout is the cause of the end of a fork that has taken the whole StartTimeout.
+var errForkTimeout = fmt.Errorf("%w: %w", ErrNotReady, supervisor.ErrStartTimeout)
 
 // poolIntensity suits what is killed from outside and grows back in
 // milliseconds; OTP's 1 in 5 s is for one process's actors.
@@ -53,9 +53,9 @@ func (rt *Runtime) childSpec(n *node) supervisor.ChildSpec {
 	case Actor:
 		return supervisor.ChildSpec{ID: s.Name, Start: actors.ChildSpec(rt.system, actors.Spec{Name: n.path, New: s.New, Bound: s.Bound}), Restart: s.Restart, Shutdown: s.Shutdown}
 	case Process:
-		return supervisor.ChildSpec{ID: s.Name, Start: foreign{rt, s, n.path}, Restart: s.Restart, Shutdown: s.Shutdown}
+		return supervisor.ChildSpec{ID: s.Name, Start: programStarter{rt, s, n.path}, Restart: s.Restart, Shutdown: s.Shutdown}
 	case Listener:
-		return supervisor.ChildSpec{ID: s.Name, Start: held{rt, s, n.path}}
+		return supervisor.ChildSpec{ID: s.Name, Start: listenerStarter{rt, s, n.path}}
 	case Supervisor:
 		return supervisor.ChildSpec{ID: s.Name, Restart: s.Restart, Start: supervisor.Spec{
 			Strategy: s.Strategy, Intensity: s.Intensity, Children: rt.childSpecs(n.children),
@@ -68,28 +68,28 @@ func (rt *Runtime) childSpec(n *node) supervisor.ChildSpec {
 func (rt *Runtime) poolSpec(n *node, p Pool) supervisor.ChildSpec {
 	return supervisor.ChildSpec{
 		ID: p.Name, Type: supervisor.TypeSupervisor,
-		Start: &grove{rt: rt, path: n.path, role: roleWorker, pool: p.complete()},
+		Start: &poolStarter{rt: rt, path: n.path, role: roleWorker, pool: p.complete()},
 	}
 }
 
-// hatch starts the child w of a generation: it has its body, its channel and its place
-// in the book when hatch returns. It lives from then on, and is the caller's to bring
+// startChild starts the child w of a generation: it has its backend, its channel and its place
+// in the registry when startChild returns. It lives from then on, and is the caller's to bring
 // up, and to end. What it takes for that is taken here, where it may be short.
-func (rt *Runtime) hatch(ctx context.Context, w welcome, isolation Isolation, gen *generation) (*peer, error) {
+func (rt *Runtime) startChild(ctx context.Context, w hello, isolation Isolation, gen *generation) (*childHandle, error) {
 	w.Protocol, w.Tree = protocol, rt.described
-	p := newPeer(rt, w)
+	p := newChildHandle(rt, w)
 	if isolation == ProcessIsolation && len(w.Config) > inlineConfig {
 		var err error
 		if p.config, err = gen.handle(); err != nil {
-			return nil, starting(w.Name, err)
+			return nil, startError(w.Name, err)
 		}
 	}
-	rt.hub.number(p)
-	about := p.welcome.process()
+	rt.children.assignID(p)
+	about := p.hello.process()
 	about.Shared = isolation == GoroutineIsolation
 	p.telemetry = rt.pipeline.Adopt(about)
 	if isolation == GoroutineIsolation {
-		rt.branchOff(p)
+		rt.startGoroutine(p)
 	} else if err := rt.fork(ctx, p, gen.exe); err != nil {
 		p.telemetry.Ended(tracing.End{At: time.Now()})
 		if p.config != nil {
@@ -97,58 +97,58 @@ func (rt *Runtime) hatch(ctx context.Context, w welcome, isolation Isolation, ge
 		}
 		return nil, err
 	}
-	rt.hub.book(p)
-	go p.live() // ends with the child
+	rt.children.add(p)
+	go p.awaitEnd() // ends with the child
 	return p, nil
 }
 
-// bringUp tells a child that hatched who it is, and waits until it is ready; a spare,
+// awaitReady tells a child that hatched who it is, and waits until it is ready; a spare,
 // until it is warm. On an error the child is as far as it came. To be called once.
-func (rt *Runtime) bringUp(ctx context.Context, p *peer) error {
-	// The welcome comes first: whoever knows the child may send it something.
-	err := errors.Join(p.sayWelcome(ctx), rt.hub.enter(p))
-	close(p.entered)
+func (rt *Runtime) awaitReady(ctx context.Context, p *childHandle) error {
+	// The hello comes first: whoever knows the child may send it something.
+	err := errors.Join(p.sendHello(ctx), rt.children.attach(p))
+	close(p.attached)
 	if err != nil {
-		return p.beforeReady(err)
+		return p.notReadyError(err)
 	}
-	if p.welcome.Slot == pool.Spare {
-		return p.await(ctx, p.warm)
+	if p.hello.Slot == pool.Spare {
+		return p.await(ctx, p.standby)
 	}
-	return rt.settle(ctx, p)
+	return rt.linkAndName(ctx, p)
 }
 
-// appoint gives a spare that is warm its place, and waits until it is ready.
-func (rt *Runtime) appoint(ctx context.Context, p *peer, a appointment) error {
-	at := place{name: a.Name, slot: a.Slot, incarnation: a.Incarnation}
-	p.place.Store(&at)
+// assignSlot gives a spare that is warm its place, and waits until it is ready.
+func (rt *Runtime) assignSlot(ctx context.Context, p *childHandle, a assignFrame) error {
+	at := assignment{name: a.Name, slot: a.Slot, incarnation: a.Incarnation}
+	p.assigned.Store(&at)
 	rt.sockets.AddWorker(p.sibling().Worker, p.conn) // it may ask for one from now on
-	if err := p.conn.Send(ctx, control(frameAppoint, a)); err != nil {
-		return p.beforeReady(err)
+	if err := p.conn.Send(ctx, control(frameAssign, a)); err != nil {
+		return p.notReadyError(err)
 	}
-	return rt.settle(ctx, p)
+	return rt.linkAndName(ctx, p)
 }
 
-// settle gives a child that knows its place a link, waits until it is ready, and gives
+// linkAndName gives a child that knows its place a link, waits until it is ready, and gives
 // it its name.
-func (rt *Runtime) settle(ctx context.Context, p *peer) error {
-	if p.welcome.Role == roleWorker {
-		if err := p.await(ctx, p.met); err != nil {
+func (rt *Runtime) linkAndName(ctx context.Context, p *childHandle) error {
+	if p.hello.Role == roleWorker {
+		if err := p.await(ctx, p.handshaken); err != nil {
 			return err
 		}
-		if err := rt.hub.welcomed(ctx, p); err != nil {
-			return p.beforeReady(err)
+		if err := rt.children.linkWorker(ctx, p); err != nil {
+			return p.notReadyError(err)
 		}
 	}
 	if err := p.await(ctx, p.ready); err != nil {
 		return err
 	}
-	_ = rt.hub.rename(p) // it may have ended by now; it was ready nevertheless
+	_ = rt.children.registerName(p) // it may have ended by now; it was ready nevertheless
 	return nil
 }
 
 // await waits until the child has said what closes said, or has ended without that: its
 // last word is heard before its end is known.
-func (p *peer) await(ctx context.Context, said <-chan struct{}) error {
+func (p *childHandle) await(ctx context.Context, said <-chan struct{}) error {
 	select {
 	case <-said:
 		return nil
@@ -160,26 +160,26 @@ func (p *peer) await(ctx context.Context, said <-chan struct{}) error {
 	case <-said:
 		return nil
 	default:
-		return p.beforeReady(nil)
+		return p.notReadyError(nil)
 	}
 }
 
-// branchOff starts p as a goroutine.
-func (rt *Runtime) branchOff(p *peer) {
+// startGoroutine starts p as a goroutine.
+func (rt *Runtime) startGoroutine(p *childHandle) {
 	c := newChild(rt.cfg, rt.root)
-	c.config = p.welcome.Config
+	c.config = p.hello.Config
 	mine, its := fdipc.Pipe(p.transport(), c.transport())
 	p.conn = mine
-	p.body = goChild(c, its, rt.pipeline)
+	p.backend = startGoroutineChild(c, its, rt.pipeline)
 }
 
-// foreign starts another program.
-type foreign struct {
+// programStarter starts another program.
+type programStarter struct {
 	rt   *Runtime
 	spec Process
 	path string
 }
 
-func (f foreign) Start(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
-	return f.rt.startForeign(ctx, f.spec, f.path, int(inc.N))
+func (f programStarter) Start(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
+	return f.rt.startProgram(ctx, f.spec, f.path, int(inc.N))
 }

@@ -63,7 +63,7 @@ func TestLinkage(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			var l linkage
+			var l linkHealth
 			last := uint64(0)
 			begin := time.Now()
 			if tt.says[0].number != 0 {
@@ -78,7 +78,7 @@ func TestLinkage(t *testing.T) {
 				if !news {
 					continue
 				}
-				mend := l.mend()
+				mend := l.repair()
 				if mend != x.mend {
 					t.Errorf("word %d: mend %v", i, mend)
 				}
@@ -90,12 +90,12 @@ func TestLinkage(t *testing.T) {
 		})
 	}
 
-	var l linkage
+	var l linkHealth
 	l.made(1)
 	now := time.Now()
 	l.broke(1, false, false, now)
 	l.broke(1, true, false, now) // the other end knows more
-	if l.mend(); l.breaks != 0 {
+	if l.repair(); l.breaks != 0 {
 		t.Errorf("%d breaks counted for a shortage", l.breaks)
 	}
 }

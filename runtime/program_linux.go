@@ -12,13 +12,13 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// program is a running program that is not this one. It is a
+// programInstance is a running program that is not this one. It is a
 // supervisor.Instance: asked to stop by a signal of its own choice, then by SIGTERM
 // to its process group, killed by SIGKILL to the group.
-type program struct {
+type programInstance struct {
 	rt     *Runtime
 	spec   Process
-	body   *processBody
+	body   *processChild
 	name   string
 	inc    int
 	ready  atomic.Bool
@@ -29,20 +29,20 @@ type program struct {
 	reason supervisor.Reason
 }
 
-// startForeign starts another program and returns when it is ready.
-func (rt *Runtime) startForeign(ctx context.Context, spec Process, name string, incarnation int) (supervisor.Instance, error) {
+// startProgram starts another program and returns when it is ready.
+func (rt *Runtime) startProgram(ctx context.Context, spec Process, name string, incarnation int) (supervisor.Instance, error) {
 	timeout := cmp.Or(spec.StartTimeout, defaultStartTimeout)
 	var ready *readiness
-	var body *processBody
+	var body *processChild
 	var began time.Time
 	try := func() (err error) {
 		began = time.Now()
-		ctx, cancel := context.WithTimeoutCause(ctx, timeout, errNotForked)
+		ctx, cancel := context.WithTimeoutCause(ctx, timeout, errForkTimeout)
 		defer cancel()
 		if ready, err = newReadiness(spec.Ready); err != nil {
-			return starting(name, err)
+			return startError(name, err)
 		}
-		if body, err = rt.forkForeign(ctx, spec, OutputLine{Name: name, Incarnation: incarnation}, ready.see, ready.variables()...); err != nil {
+		if body, err = rt.forkProgram(ctx, spec, OutputLine{Name: name, Incarnation: incarnation}, ready.see, ready.variables()...); err != nil {
 			ready.close()
 		}
 		return err
@@ -51,13 +51,13 @@ func (rt *Runtime) startForeign(ctx context.Context, spec Process, name string, 
 	if incarnation == 1 { // who starts the tree, or adds a child, wants to know
 		wait, cancel = context.WithTimeout(ctx, timeout)
 	}
-	err := rt.whileShort(wait, name, try)
+	err := rt.retryShortage(wait, name, try)
 	cancel()
 	if err != nil {
 		return nil, err
 	}
 	defer ready.close()
-	p := &program{rt: rt, spec: spec, body: body, name: name, inc: incarnation, done: make(chan struct{})}
+	p := &programInstance{rt: rt, spec: spec, body: body, name: name, inc: incarnation, done: make(chan struct{})}
 	go p.live() // ends with the process
 	switch err := ready.await(ctx, body, timeout-time.Since(began)); {
 	case err == nil:
@@ -97,14 +97,14 @@ func (p Process) grace() time.Duration {
 	}
 }
 
-func (p *program) live() {
+func (p *programInstance) live() {
 	<-p.body.done()
 	exit := p.body.exit()
 	exit.killedFor(&p.killed)
-	p.reason = exit.reason(ending{p.asked.Load(), p.body.sent(), p.spec.SuccessExit})
+	p.reason = exit.reason(endContext{p.asked.Load(), p.body.sent(), p.spec.SuccessExit})
 	if p.rt.crashes != nil && isCrash(p.reason, exit) {
 		r := CrashReport{Name: p.name, Role: "process", Incarnation: p.inc, Ready: p.ready.Load(), Reason: p.reason, Exit: exit}
-		p.body.testify(&r)
+		p.body.fillReport(&r)
 		p.rt.crashes.report(r)
 	}
 	close(p.done)
@@ -112,7 +112,7 @@ func (p *program) live() {
 
 // Stop asks the program to end, by the signal that it has chosen for that. Towards
 // the end of its time, or without such a signal at once, its group gets SIGTERM.
-func (p *program) Stop() {
+func (p *programInstance) Stop() {
 	if p.asked.Swap(true) {
 		return
 	}
@@ -137,7 +137,7 @@ func (p *program) Stop() {
 }
 
 // Kill ends it: after it was asked in vain, or without.
-func (p *program) Kill() {
+func (p *programInstance) Kill() {
 	if p.asked.Load() {
 		p.killFor(KilledStop)
 	} else {
@@ -145,11 +145,11 @@ func (p *program) Kill() {
 	}
 }
 
-func (p *program) killFor(why KillReason) {
+func (p *programInstance) killFor(why KillReason) {
 	p.killed.CompareAndSwap(nil, &why)
 	p.body.kill()
 }
 
-func (p *program) Done() <-chan struct{}     { return p.done }
-func (p *program) Reason() supervisor.Reason { return p.reason }
-func (p *program) Info() any                 { return info{role: "process", name: p.name, pid: p.body.pid()} }
+func (p *programInstance) Done() <-chan struct{}     { return p.done }
+func (p *programInstance) Reason() supervisor.Reason { return p.reason }
+func (p *programInstance) Info() any                 { return info{role: "process", name: p.name, pid: p.body.pid()} }

@@ -141,7 +141,7 @@ func (p *planted) serving() {
 // has taken it for its own does; each of those of a worker's channel to the master and of its link to the listener process, each in
 // another worker, and one of the listener process. The link is made anew, or the process replaced, and all serve.
 func TestBrokenSockets(t *testing.T) {
-	p := plant(t, "broken sockets")
+	p := parseTree(t, "broken sockets")
 	p.serving()
 	before := p.workers()
 	for i := range 2 * channelSockets {
@@ -183,7 +183,7 @@ func TestBrokenSockets(t *testing.T) {
 
 // TestLinkThatDoesNotHold: a worker whose links break again and again, or that says so, is replaced.
 func TestLinkThatDoesNotHold(t *testing.T) {
-	p := plant(t, "links that do not hold")
+	p := parseTree(t, "links that do not hold")
 	runtimetest.Eventually(t, "another worker, for that reason", func() bool {
 		w := p.workers()["web/0"]
 		return w.Incarnation > 1 && w.State == supervisor.Running.String() && strings.Contains(w.LastExit, string(coppice.KilledLinks))

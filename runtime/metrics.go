@@ -13,9 +13,9 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// wires are the channels of one process, for what is counted of them. A channel
+// transportStats are the channels of one process, for what is counted of them. A channel
 // that has ended stays in the sum.
-type wires struct {
+type transportStats struct {
 	mu    sync.Mutex
 	conns []*fdipc.Conn
 	past  fdipc.Stats // of channels that have ended
@@ -23,18 +23,18 @@ type wires struct {
 
 // add counts a channel too. Those that have ended are let go of: nobody may ever ask
 // for the total, and a process may see the end of a great many.
-func (w *wires) add(c *fdipc.Conn) {
+func (w *transportStats) add(c *fdipc.Conn) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.settleLocked()
+	w.foldEndedLocked()
 	w.conns = append(w.conns, c)
 }
 
 // total adds up all channels so far.
-func (w *wires) total() fdipc.Stats {
+func (w *transportStats) total() fdipc.Stats {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.settleLocked()
+	w.foldEndedLocked()
 	sum := w.past
 	for _, c := range w.conns {
 		addStats(&sum, c.Stats())
@@ -42,8 +42,8 @@ func (w *wires) total() fdipc.Stats {
 	return sum
 }
 
-// settleLocked keeps of the channels that have ended what they counted.
-func (w *wires) settleLocked() {
+// foldEndedLocked keeps of the channels that have ended what they counted.
+func (w *transportStats) foldEndedLocked() {
 	w.conns = slices.DeleteFunc(w.conns, func(c *fdipc.Conn) bool {
 		over := closed(c)
 		if over { // its counters stand still
@@ -63,8 +63,8 @@ func addStats(sum *fdipc.Stats, s fdipc.Stats) {
 	sum.Returned += s.Returned
 }
 
-// measure emits what the runtime knows of a process: its channels and mailboxes.
-func measure(m *tracing.Meter, w *wires, system *actors.System) {
+// registerMetrics emits what the runtime knows of a process: its channels and mailboxes.
+func registerMetrics(m *tracing.Meter, w *transportStats, system *actors.System) {
 	if m == nil {
 		return
 	}
@@ -86,9 +86,9 @@ func measure(m *tracing.Meter, w *wires, system *actors.System) {
 // measurePools emits the sizes of the tree's pools and what their workers do.
 func (rt *Runtime) measurePools() {
 	rt.pipeline.Meter().Watch(func(emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
-		for _, c := range rt.crews.list() {
+		for _, c := range rt.pools.list() {
 			if c.role == roleWorker {
-				emit(tracing.PoolSize, int64(rt.crews.size(c)), tracing.KeyPool.String(c.path))
+				emit(tracing.PoolSize, int64(rt.pools.size(c)), tracing.KeyPool.String(c.path))
 			}
 		}
 		rt.countWorkers(rt.Snapshot(), "", emit)

@@ -8,63 +8,63 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// grove starts a pool: its supervisor, with a child for each slot, and its crew.
-type grove struct {
+// poolStarter starts a pool: its supervisor, with a child for each slot, and its driver.
+type poolStarter struct {
 	rt   *Runtime
 	path string
 	role role
 	pool Pool // complete
 }
 
-func (g *grove) Start(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
-	c := newCrew(g.rt, g.path, g.role, g.pool)
+func (g *poolStarter) Start(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
+	c := newPoolDriver(g.rt, g.path, g.role, g.pool)
 	spec := supervisor.Spec{
 		Strategy: g.pool.Strategy, Intensity: g.pool.Intensity, Backoff: g.pool.Backoff,
 		StopTogether: !g.pool.StopInOrder && !g.pool.OTP, Persist: g.pool.persists(),
 	}
-	for slot := range g.rt.enlist(c) {
+	for slot := range g.rt.addPool(c) {
 		spec.Children = append(spec.Children, c.slotSpec(slot))
 	}
 	inst, err := spec.Start(ctx, inc)
 	if err != nil {
 		c.step(pool.Event{Kind: pool.Stop})
 		<-c.gone
-		g.rt.dismiss(c)
+		g.rt.removePool(c)
 		g.rt.sockets.StopOwner(g.path)
 		return nil, err
 	}
-	p := &poolInstance{crew: c, sup: inst.(*supervisor.Supervisor), done: make(chan struct{})}
-	c.supervised(p.sup)
-	go p.live() // ends with the pool
+	p := &poolInstance{driver: c, sup: inst.(*supervisor.Supervisor), done: make(chan struct{})}
+	c.setSupervisor(p.sup)
+	go p.awaitEnd() // ends with the pool
 	return p, nil
 }
 
 // slotSpec is a slot as a child of the pool's supervisor.
-func (c *crew) slotSpec(slot int) supervisor.ChildSpec {
+func (c *poolDriver) slotSpec(slot int) supervisor.ChildSpec {
 	return supervisor.ChildSpec{
-		ID: c.seatID(slot), Start: seatStarter{c, slot},
-		Restart: c.pool.Restart, Shutdown: c.pool.Shutdown, // the crew minds StartTimeout
+		ID: c.slotID(slot), Start: slotStarter{c, slot},
+		Restart: c.pool.Restart, Shutdown: c.pool.Shutdown, // the driver minds StartTimeout
 	}
 }
 
 // poolInstance is a running pool. It has ended when its supervisor has, and every
 // worker: those, too, that drain outside their slots.
 type poolInstance struct {
-	crew *crew
-	sup  *supervisor.Supervisor
-	done chan struct{}
-	once sync.Once
-	told bool // to end; set in once, read after sup has ended
+	driver        *poolDriver
+	sup           *supervisor.Supervisor
+	done          chan struct{}
+	once          sync.Once
+	stopRequested bool // to end; set in once, read after sup has ended
 }
 
-func (p *poolInstance) live() {
+func (p *poolInstance) awaitEnd() {
 	<-p.sup.Done()
-	p.crew.step(pool.Event{Kind: pool.Stop})
-	<-p.crew.gone
-	p.crew.rt.dismiss(p.crew)
+	p.driver.step(pool.Event{Kind: pool.Stop})
+	<-p.driver.gone
+	p.driver.rt.removePool(p.driver)
 	p.once.Do(func() {}) // who tells it to end now is too late: that it ended is known
-	if p.told {
-		p.crew.rt.sockets.StopOwner(p.crew.path)
+	if p.stopRequested {
+		p.driver.rt.sockets.StopOwner(p.driver.path)
 	}
 	close(p.done)
 }
@@ -73,17 +73,17 @@ func (p *poolInstance) live() {
 // given up: whether its sockets are of use to another incarnation, or end with
 // the tree, is decided above it, and until then clients wait in the backlog.
 func (p *poolInstance) Stop() {
-	p.once.Do(func() { p.told = true })
-	p.crew.step(pool.Event{Kind: pool.Stop})
+	p.once.Do(func() { p.stopRequested = true })
+	p.driver.step(pool.Event{Kind: pool.Stop})
 	p.sup.Stop()
 }
 
 // Kill ends the pool and everybody in it.
 func (p *poolInstance) Kill() {
-	p.once.Do(func() { p.told = true })
+	p.once.Do(func() { p.stopRequested = true })
 	p.sup.Kill()
-	p.crew.step(pool.Event{Kind: pool.Stop})
-	p.crew.step(pool.Event{Kind: pool.KillAll})
+	p.driver.step(pool.Event{Kind: pool.Stop})
+	p.driver.step(pool.Event{Kind: pool.KillAll})
 }
 
 func (p *poolInstance) Done() <-chan struct{}     { return p.done }
@@ -94,11 +94,11 @@ func (p *poolInstance) Reason() supervisor.Reason { return p.sup.Reason() }
 func (p *poolInstance) Snapshot() supervisor.Node {
 	n := p.sup.Snapshot()
 	for i := range n.Children {
-		if now := p.crew.sitting(n.Children[i].ID); now != nil {
+		if now := p.driver.occupant(n.Children[i].ID); now != nil {
 			n.Children[i].Info = now
 		}
 	}
-	n.Children = append(n.Children, p.crew.outside()...)
+	n.Children = append(n.Children, p.driver.unslotted()...)
 	return n
 }
 
@@ -107,5 +107,5 @@ func (p *poolInstance) Turn(ctx context.Context) error {
 	if err := p.sup.Turn(ctx); err != nil {
 		return err
 	}
-	return p.crew.Turn(ctx)
+	return p.driver.Turn(ctx)
 }

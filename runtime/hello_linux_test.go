@@ -16,12 +16,12 @@ import (
 // TestNoConfiguration: a child that has no room for the configuration that its master sends
 // ends at once, and says why.
 func TestNoConfiguration(t *testing.T) {
-	w := welcome{Protocol: protocol, Role: roleWorker, ConfigSize: inlineConfig + 1}
+	w := hello{Protocol: protocol, Role: roleWorker, ConfigSize: inlineConfig + 1}
 	for name, tt := range map[string]struct {
 		welcome func(c *child)
 		errno   error
 	}{
-		"out of descriptors": {func(c *child) { c.handlesLost(nil, control(frameWelcome, w)) }, syscall.EMFILE},
+		"out of descriptors": {func(c *child) { c.handlesLost(nil, control(frameHello, w)) }, syscall.EMFILE},
 		"refused by mmap": {func(c *child) {
 			r, _, err := os.Pipe() // no memory to map
 			if err != nil {
@@ -31,7 +31,7 @@ func TestNoConfiguration(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c.handle(nil, control(frameWelcome, w, h))
+			c.handle(nil, control(frameHello, w, h))
 		}, syscall.ENODEV},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -40,7 +40,7 @@ func TestNoConfiguration(t *testing.T) {
 			mine, its := fdipc.Pipe(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, c.transport())
 			tt.welcome(c)
 			bye := c.run(its, nil)
-			if bye.Kind != byeError || !strings.Contains(bye.Text, "configuration") || !strings.Contains(bye.Text, tt.errno.Error()) {
+			if bye.Kind != noticeError || !strings.Contains(bye.Text, "configuration") || !strings.Contains(bye.Text, tt.errno.Error()) {
 				t.Errorf("%+v", bye)
 			}
 			_, _ = its.Close(), mine.Close()
@@ -61,7 +61,7 @@ func TestShortOfConfiguration(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1, Max: old.Max}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := rt.hatch(t.Context(), welcome{Name: "web/0", Config: gen.config}, ProcessIsolation, gen)
+	_, err := rt.startChild(t.Context(), hello{Name: "web/0", Config: gen.config}, ProcessIsolation, gen)
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,87 @@
+package coppice
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// TestWhy: what a child says of its end counts when it ends like that. One that
+// said goodbye and then crashed was taken at its word, and a transient one not
+// restarted.
+func TestWhy(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		bye  exitNoticeKind
+		exit Exit
+		want supervisor.ReasonKind
+	}{
+		{"normal", noticeNormal, Exit{PID: 1}, supervisor.Normal},
+		{"normal, then a panic", noticeNormal, Exit{PID: 1, Code: 2}, supervisor.Exited},
+		{"shutdown", noticeShutdown, Exit{PID: 1}, supervisor.Shutdown},
+		{"shutdown, then a signal", noticeShutdown, Exit{PID: 1, Code: -1, Signal: syscall.SIGSEGV}, supervisor.Signaled},
+		{"error", noticeError, Exit{PID: 1, Code: exitFailed}, supervisor.Error},
+		{"error, then another code", noticeError, Exit{PID: 1, Code: 7}, supervisor.Exited},
+		{"unfit", noticeUnfit, Exit{PID: 1, Code: exitUsage}, supervisor.Error},
+		{"no such word", "fine", Exit{PID: 1, Code: 3}, supervisor.Exited},
+		{"nothing", "", Exit{PID: 1}, supervisor.Normal},
+		{"error of a goroutine", noticeError, Exit{}, supervisor.Error},
+		{"panic of a goroutine", noticePanic, Exit{Code: 2}, supervisor.Panic},
+		{"a code that counts as success", "", Exit{PID: 1, Code: exitCut}, supervisor.Normal},
+		{"status stolen", noticeShutdown, Exit{PID: 1, Lost: errors.New("waitid")}, supervisor.Shutdown},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := &childHandle{exit: tt.exit, backend: &goroutineChild{}, success: []int{exitCut}}
+			if tt.bye != "" {
+				p.exitNotice.Store(&exitNotice{Kind: tt.bye, Text: "words"})
+			}
+			if got := p.exitReason(); got.Kind != tt.want {
+				t.Errorf("%v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestDeathBeatsItsSigns: when a channel breaks, the child's end is known a moment later:
+// that is the reason of a failed start, and not the channel. Where it does not end, and
+// where the error is no sign of an end, the error is the reason.
+func TestDeathBeatsItsSigns(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		met  error
+		dies time.Duration // after that; 0: never
+		want string
+	}{
+		{"peer lost", fdipc.ErrPeerLost, deathKnownTimeout / 2, "signal 11"},
+		{"closed", fdipc.ErrClosed, deathKnownTimeout / 2, "signal 11"},
+		{"end of the channel", io.EOF, deathKnownTimeout / 2, "signal 11"},
+		{"broken pipe", syscall.EPIPE, deathKnownTimeout / 2, "signal 11"},
+		{"lives on", fdipc.ErrPeerLost, 0, "peer lost"},
+		{"nobody waits for it", context.Canceled, deathKnownTimeout / 2, "context canceled"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &childHandle{done: make(chan struct{})}
+				p.assigned.Store(&assignment{name: "web/0"})
+				if tt.dies > 0 {
+					time.AfterFunc(tt.dies, func() {
+						p.reason = supervisor.Reason{Kind: supervisor.Signaled, Signal: 11}
+						close(p.done)
+					})
+				}
+				if err := p.notReadyError(tt.met); !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("%v, want %s", err, tt.want)
+				}
+				time.Sleep(deathKnownTimeout) // the timer is done, too
+			})
+		})
+	}
+}

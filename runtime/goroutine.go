@@ -1,0 +1,118 @@
+package coppice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/supervisor"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// leakAfter is how long a goroutine that is killed has to return, before it is
+// counted as leaked and nobody waits for it any more.
+const leakAfter = 100 * time.Millisecond
+
+// goroutineChild is a child that is a goroutine of the master.
+type goroutineChild struct {
+	child    *child
+	conn     *fdipc.Conn // its end of the channel: it may be killed before it knows of it
+	began    time.Time
+	returned chan struct{} // closed when the goroutine has ended
+
+	once  sync.Once
+	ended chan struct{} // closed when it has returned, or is leaked
+	how   Exit          // set before ended
+	leak  bool          // likewise
+}
+
+// startGoroutineChild starts a child as a goroutine, with conn as its end of the channel. It
+// shares the master's tracing. The goroutine ends with its worker function.
+func startGoroutineChild(c *child, conn *fdipc.Conn, shared tracing.Pipeline) *goroutineChild {
+	b := &goroutineChild{child: c, conn: conn, began: time.Now(), returned: make(chan struct{}), ended: make(chan struct{})}
+	go func() {
+		var how Exit
+		defer func() { // runs after runtime.Goexit, too
+			close(b.returned)
+			b.end(how, false)
+		}()
+		bye := recoverPanic(func() exitNotice {
+			return c.run(conn, func(hello) tracing.Pipeline { return sharedPipeline{shared} })
+		})
+		if bye.Kind == noticePanic {
+			how = Exit{Code: 2, Words: bye.cut().Text}
+		}
+		c.closeSockets()
+		c.sendExitNotice(bye)
+	}()
+	return b
+}
+
+func (b *goroutineChild) end(how Exit, leak bool) {
+	b.once.Do(func() {
+		b.how, b.leak = how, leak
+		close(b.ended)
+	})
+}
+
+// recoverPanic turns a panic of f into a exit notice.
+func recoverPanic(f func() exitNotice) (bye exitNotice) {
+	defer func() {
+		if v := recover(); v != nil {
+			bye = exitNotice{Kind: noticePanic, Text: panicMark + supervisor.Cut(fmt.Sprint(v)) + "\n\n" + string(debug.Stack())}
+		}
+	}()
+	return f()
+}
+
+// sharedPipeline is a pipeline that its user must not end.
+type sharedPipeline struct{ tracing.Pipeline }
+
+func (sharedPipeline) Shutdown(ctx context.Context) error { return nil }
+
+func (b *goroutineChild) pid() int              { return 0 }
+func (b *goroutineChild) asked(string)          {}
+func (b *goroutineChild) printedLast() []string { return nil }
+
+// terminate ends the drain. A goroutine can be told more, but not made to obey.
+func (b *goroutineChild) terminate() { b.child.beginDrain(errStopRequested, 0, 0) }
+
+// kill does what terminate does and takes the channel away, and soon the sockets too: whatever
+// of the child goes on living has no part in the tree any more, and is leaked.
+func (b *goroutineChild) kill() {
+	b.terminate()
+	go b.conn.Close() // ends by itself; kill does not wait
+	time.AfterFunc(leakAfter, func() {
+		b.end(Exit{}, true)
+		select {
+		case <-b.child.equipped: // it may be given up while it is being equipped
+		case <-b.returned:
+		}
+		b.child.closeSockets()
+	})
+}
+
+// leaked returns a channel that is closed when what was leaked has ended; nil
+// when nothing was. To be asked after done.
+func (b *goroutineChild) leaked() <-chan struct{} {
+	if b.leak {
+		return b.returned
+	}
+	return nil
+}
+
+// abort cannot show one child's goroutines apart from the master's.
+func (b *goroutineChild) abort() { b.kill() }
+
+var errNotOfGoroutine = errors.New("not known of a goroutine")
+
+func (b *goroutineChild) waited() (time.Duration, error) { return 0, errNotOfGoroutine }
+func (b *goroutineChild) traced() bool                   { return false }
+
+func (b *goroutineChild) done() <-chan struct{} { return b.ended }
+func (b *goroutineChild) exit() Exit            { return b.how }
+func (b *goroutineChild) sent() signals         { return 0 }

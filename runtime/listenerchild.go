@@ -1,0 +1,55 @@
+package coppice
+
+import (
+	"context"
+	"sync"
+
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// listenerStarter opens the socket of a Listener in the tree.
+type listenerStarter struct {
+	rt   *Runtime
+	spec Listener
+	path string
+}
+
+func (h listenerStarter) Start(ctx context.Context, _ supervisor.Incarnation) (supervisor.Instance, error) {
+	spec, err := h.spec.resolveSystemd()
+	if err != nil {
+		return nil, err
+	}
+	r := spec.request()
+	if spec.hasFunctions() {
+		r.Functions = h.path
+	}
+	addr, err := h.rt.sockets.Open(ctx, h.path, r)
+	if err != nil {
+		return nil, err
+	}
+	h.rt.log.Info("listening", "listener", h.spec.Name, "addr", addr.String())
+	return &openListener{listenerStarter: h, done: make(chan struct{})}, nil
+}
+
+// openListener is an open socket in the tree. It ends only when it is stopped.
+type openListener struct {
+	listenerStarter
+	once sync.Once
+	done chan struct{}
+}
+
+func (h *openListener) Stop() {
+	h.once.Do(func() {
+		h.rt.sockets.StopOwner(h.path)
+		close(h.done)
+	})
+}
+
+// Info is looked for by package supervisor.
+func (h *openListener) Info() any { return info{role: "listener", name: h.spec.Name} }
+
+func (h *openListener) Kill()                 { h.Stop() }
+func (h *openListener) Done() <-chan struct{} { return h.done }
+func (h *openListener) Reason() supervisor.Reason {
+	return supervisor.Reason{Kind: supervisor.Shutdown}
+}

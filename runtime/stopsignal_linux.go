@@ -1,0 +1,86 @@
+package coppice
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// A child is told to end by its master alone, over the channel. A signal that says so
+// comes from elsewhere: a service manager that sends it to every process of the service,
+// pkill, an operator who means this child. The child passes it on, and the master decides:
+// it may have got the signal too, or be about to.
+
+// stopSignals are the signals that tell a child to end.
+var stopSignals = make(chan os.Signal, 4)
+
+// connectedChildren takes the child that this process is, once it can talk to its master.
+var connectedChildren = make(chan connectedChild, 1)
+
+type connectedChild struct {
+	*child
+	conn *fdipc.Conn
+}
+
+// masterSignals are signals that mean something to a master and would end a child.
+var masterSignals = []os.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2}
+
+func init() { // early: until then a signal ends the process
+	if _, child := fdipc.InheritedVar(filesVar); !child { // InChild would take the channel
+		return
+	}
+	signal.Notify(stopSignals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
+	signal.Notify(make(chan os.Signal, 1), masterSignals...) // nobody reads it; ignored, they would be so in what the child starts
+	signal.Ignore(syscall.SIGTTIN, syscall.SIGTTOU)          // caught, they come for each try to read or write, without end
+	go forwardStopSignals(os.Getppid())                      // ends with the process
+}
+
+// forwardStopSignals passes on what tells this process to end. master is its parent.
+func forwardStopSignals(master int) {
+	var c connectedChild
+	var waiting []os.Signal // for c
+	for {
+		select {
+		case c = <-connectedChildren:
+			for _, sig := range waiting {
+				c.forwardStopSignal(sig)
+			}
+		case sig := <-stopSignals:
+			orphan := os.Getppid() != master // the signal of the parent's death, most likely
+			switch {
+			case orphan && c.child == nil:
+				os.Exit(exitFailed) // before it could do anything
+			case orphan:
+				c.beginDrain(errOrphan, c.cfg.OrphanDrain, 0)
+			case c.child == nil:
+				if len(waiting) < cap(stopSignals) {
+					waiting = append(waiting, sig)
+				}
+			default:
+				c.forwardStopSignal(sig)
+			}
+		}
+	}
+}
+
+// forwardStopSignal tells the master of a signal to end. A master that has died is noticed by the end
+// of the channel; one that does not read cannot decide.
+func (c connectedChild) forwardStopSignal(sig os.Signal) {
+	name := sig.String()
+	if s, ok := sig.(syscall.Signal); ok {
+		name = unix.SignalName(s)
+	}
+	if sig == syscall.SIGQUIT {
+		go showGoroutines() // ends by itself, or with the process
+	}
+	if err := c.conn.TrySend(control(frameStopSignal, stopSignalFrame{name})); err != nil {
+		c.log.Warn("the master does not hear of a signal to end", "signal", name, "err", err)
+		if c.awaitEquipped(c.ctx) {
+			c.beginDrain(errStopRequested, c.identity.Drain, c.identity.Drain/idleShare)
+		}
+	}
+}
