@@ -27,7 +27,7 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// The tests of this file are scenarios of Node's own tests of its cluster module; docs/node-cluster.md has the
+// The tests of this file are scenarios of Node's own tests of its cluster module; docs/node-cluster-tests.md has the
 // list. Each is named by its number there. Master, listener process and workers are in one process, joined by socket
 // pairs; what needs a process of its own is in files named integration_test.go.
 

@@ -26,7 +26,7 @@ import (
 )
 
 // The tests of this file are scenarios of Node's own tests of its cluster module that need processes;
-// docs/node-cluster.md has the list. Others are in package netactor.
+// docs/node-cluster-tests.md has the list. Others are in package netactor.
 
 func init() {
 	trees["inherited"] = func() coppice.Config {

@@ -24,7 +24,7 @@ var tree struct {
 
 func treeFlags(fs *flag.FlagSet) {
 	fs.IntVar(&tree.workers, "workers", 2, "worker processes")
-	fs.TextVar(&tree.policy, "policy", coppice.RoundRobin, "who gets a connection: round-robin, least-loaded, hash, shared or reuseport")
+	fs.TextVar(&tree.policy, "policy", coppice.RoundRobin, "how connections are shared out: round-robin, least-loaded, hash, shared or reuseport")
 	fs.StringVar(&tree.addr, "addr", "127.0.0.1:0", "with -serve: listen `address`")
 }
 

@@ -217,7 +217,7 @@ func actorChild(s *actors.System, id int) (*process, *fdipc.Conn, error) {
 	return p, c, <-ready
 }
 
-// actorsChild is the life of such a child: a counter, and who measures its sibling.
+// actorsChild runs such a child: an actor that counts, and one that measures the sibling.
 func actorsChild(address string) func(*os.File) {
 	return func(f *os.File) {
 		if err := playActors(address, f); err != nil {

@@ -25,7 +25,7 @@ func main() {
 	var (
 		addr      = flag.String("addr", "127.0.0.1:8000", "listen `address`; port 0 picks one")
 		workers   = flag.Int("workers", 2, "worker processes")
-		policy    = flag.String("policy", "round-robin", "who gets a connection: round-robin, least-loaded, hash, shared or reuseport")
+		policy    = flag.String("policy", "round-robin", "how connections are shared out: round-robin, least-loaded, hash, shared or reuseport")
 		isolation = flag.String("isolation", "process", "what a worker is: process or goroutine")
 		restarts  = flag.Int("restarts", 250, "restarts within 10 s that are made at once")
 		otp       = flag.Bool("otp", false, "beyond -restarts the pool gives up, and the program with it, as in OTP")

@@ -19,7 +19,7 @@ var hang = story{
 		p.Size, p.Heartbeat = 1, coppice.Heartbeat{Every: 50 * time.Millisecond, Timeout: 500 * time.Millisecond, Path: "/healthz"}
 	},
 	func(t *teller) error {
-		t.say("a request hangs with the lock that everybody needs")
+		t.say("a request hangs with the lock that every request needs")
 		go t.get("/hang") // it is never answered
 		if err := t.until("hung", "exited", "restarting", "started"); err != nil {
 			return err
@@ -39,7 +39,7 @@ var hang = story{
 }
 
 var leak = story{
-	"leak", "a worker leaks memory: it is replaced before anybody notices",
+	"leak", "a worker leaks memory: it is replaced before it runs out",
 	func(p *coppice.Pool) {
 		p.Recycle = coppice.Recycle{SoftMemory: 50 << 20, Every: 20 * time.Millisecond}
 	},
@@ -89,7 +89,7 @@ var reload = story{
 }
 
 var badReload = story{
-	"badreload", "a release that fails in one slot: everybody gets the one before back", asIs,
+	"badreload", "a release that fails in one slot: all slots get the one before back", asIs,
 	func(t *teller) error {
 		release.Store("bad")
 		err := t.Reload(t.ctx)

@@ -82,8 +82,8 @@ func pages(w *coppice.Worker) http.Handler {
 	return mux
 }
 
-// behind reads the header off each connection of ln: who of the trusted does not send one is closed, and so
-// is anybody else who does.
+// behind reads the header off each connection of ln. It closes a connection of a trusted address without
+// a header, and one of another address with a header.
 func behind(ln net.Listener, trusted []string, timeout time.Duration) (net.Listener, error) {
 	policy, err := proxyproto.TrustProxyHeaderFromRanges(trusted)
 	if err != nil {

@@ -20,8 +20,8 @@ import (
 // resetBlock is the PEM type of the key of stateless resets.
 const resetBlock = "QUIC STATELESS RESET KEY"
 
-// secrets returns what makes, at the first call, what all workers of all generations
-// have: a certificate that nobody should trust, its key, and the key of stateless resets.
+// secrets returns a function that makes the secrets of all workers of all generations at its first
+// call: a certificate for tests only, its key, and the key of stateless resets.
 func secrets() func(context.Context) ([]byte, error) {
 	once := sync.OnceValues(makeSecrets)
 	return func(context.Context) ([]byte, error) { return once() }

@@ -52,7 +52,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// answer says who keeps the session, and its value.
+// answer writes the names of the session's keepers, and its value.
 func (a *api) answer(ctx context.Context, w http.ResponseWriter, key string, version uint64, value string, err error) {
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)

@@ -22,8 +22,8 @@ type client struct {
 	group actors.Group
 }
 
-// each asks the keepers of a key, at once, and returns their answers. If one of
-// them has died meanwhile it asks those who are the keepers then.
+// each asks the keepers of a key, all at once, and returns their answers. If one of
+// them dies it asks the new keepers.
 func (c *client) each(ctx context.Context, key string, msg any) ([]entry, error) {
 	for {
 		keepers, err := c.group.Rank(ctx, key)
@@ -38,7 +38,7 @@ func (c *client) each(ctx context.Context, key string, msg any) ([]entry, error)
 		case err != nil && !errors.Is(err, actors.ErrDown) && !errors.Is(err, actors.ErrNoActor):
 			return nil, err
 		}
-		select { // until the master has said who is left
+		select { // until the master has announced the end
 		case <-time.After(5 * time.Millisecond):
 		case <-ctx.Done():
 			return nil, errors.Join(err, context.Cause(ctx))
@@ -67,8 +67,8 @@ func (c *client) ask(ctx context.Context, keepers []*actor.PID, msg any) ([]entr
 	return got, errors.Join(errs...)
 }
 
-// read returns the latest that the keepers of a key have, and gives it to those
-// who have an older one: a worker that was replaced may have missed it.
+// read returns the latest version that the keepers of a key have, and gives it to keepers with an
+// older one: the replacement of a worker may have missed it.
 func (c *client) read(ctx context.Context, key string) (entry, error) {
 	got, err := c.each(ctx, key, get{key})
 	if err != nil {

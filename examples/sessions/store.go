@@ -44,7 +44,7 @@ func init() {
 	actors.RegisterType[[]entry]("sessions.entries")
 }
 
-// store keeps sessions. It asks nobody and so never waits.
+// store keeps sessions. It asks no other actor and so never waits.
 type store struct{ entries map[string]entry }
 
 func newStore() *store { return &store{make(map[string]entry)} }

@@ -1,6 +1,6 @@
 // Supervision shows a supervision tree of functions, an actor and nested
 // supervisors. It makes each of them fail in turn and prints what happens, one
-// line an event: who, why, which attempt, what is left of the restart budget,
+// line an event: which child, why, which attempt, what is left of the restart budget,
 // and the delay before the next start.
 //
 //	go run ./examples/supervision             # the story
@@ -138,7 +138,7 @@ func run(ctx context.Context, out io.Writer, explain bool) error {
 	if err := t.until(ctx, supervisor.ChildStarted, "shop/mail"); err != nil {
 		return err
 	}
-	t.act("A temporary child ends: nobody minds.")
+	t.act("A temporary child ends: nothing follows.")
 	l["report"] <- nil
 	if err := t.until(ctx, supervisor.ChildRemoved, "shop/mail/report"); err != nil {
 		return err

@@ -77,7 +77,7 @@ func (l life) String() string {
 	return fmt.Sprintf("start %d", l.incarnation)
 }
 
-// lives returns who lives below branch, by the name without it.
+// lives returns the running children below branch, by their names without it.
 func lives(rt *coppice.Runtime, branch string) map[string]life {
 	all := map[string]life{}
 	for _, b := range rt.Snapshot().Children {
@@ -94,8 +94,8 @@ func lives(rt *coppice.Runtime, branch string) map[string]life {
 	return all
 }
 
-// replaced are the children of a branch, in start order, that OTP replaces when one
-// of them is killed, by strategy; group are the siblings of who is killed.
+// replaced returns the children that OTP replaces under strategy s, in start order, when one of
+// group is killed.
 func replaced(s supervisor.Strategy, group []string, killed string) []string {
 	at := slices.Index(group, killed)
 	switch s {
@@ -109,7 +109,7 @@ func replaced(s supervisor.Strategy, group []string, killed string) []string {
 }
 
 // processes kills slot 1 of 3, once of the pool and once of the branch's own
-// processes, under each strategy, and prints who was replaced.
+// processes, under each strategy, and prints what was replaced.
 func processes(ctx context.Context, out io.Writer) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -147,8 +147,8 @@ func kills(ctx context.Context, rt *coppice.Runtime, out io.Writer) error {
 	return nil
 }
 
-// killOne kills one child, waits until all of want have been replaced, and prints
-// everybody. It is an error when others have been replaced, too.
+// killOne kills one child, waits until all of want have been replaced, and prints all
+// children. It is an error when others have been replaced, too.
 func killOne(ctx context.Context, rt *coppice.Runtime, out io.Writer, s supervisor.Strategy, name string, want []string) error {
 	branch := s.String()
 	before := lives(rt, branch)

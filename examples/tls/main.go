@@ -54,7 +54,7 @@ func main() {
 	})
 }
 
-// handler says who answers, and whether the client had been here before.
+// handler answers with the worker's name, and whether the session was resumed.
 func handler(w *coppice.Worker) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		session := "new session"
@@ -65,7 +65,7 @@ func handler(w *coppice.Worker) http.Handler {
 	})
 }
 
-// certificate makes one for this machine, that nobody should trust, and its key.
+// certificate makes a self-signed certificate for this machine, for tests only, and its key.
 func certificate(context.Context) ([]byte, error) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

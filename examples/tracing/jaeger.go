@@ -130,9 +130,9 @@ type ports struct{ otlp, query, queryGRPC int }
 var defaultPorts = ports{4318, 16686, 16685}
 
 // jaegerCommand is the command line of a Jaeger that keeps 10,000 traces in memory
-// and listens where nobody else can reach it. (Its own default listens on all
-// interfaces, at 14 ports. By default it also traces itself, to a port where nobody
-// listens, and takes ten seconds to end for it.)
+// and listens where no other machine can reach it. (By default it listens on all interfaces,
+// at 14 ports. It also traces itself, to a port without a listener, and needs ten seconds
+// to end for that.)
 func jaegerCommand(bin string, p ports) []string {
 	return []string{bin, "--config", fmt.Sprintf(`yaml:
 service:

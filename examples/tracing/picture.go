@@ -29,8 +29,8 @@ const (
 	pictureFoot  = 24
 )
 
-// Each process has a colour, in the order in which they first come. They can be told
-// apart by those who do not see all colours (Okabe and Ito).
+// Each process has a colour, in the order of their first spans. Colour-blind readers can tell
+// them apart (Okabe and Ito).
 var colours = []string{"#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#f0e442", "#999999"}
 
 const failure = "#c62828"

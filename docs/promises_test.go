@@ -1,0 +1,152 @@
+package docs_test
+
+import (
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var (
+	testName = regexp.MustCompile(`\bTest[A-Z]\w*`)
+	numbered = regexp.MustCompile(`\d\d$`)
+)
+
+// TestPromises: each row of promises.md, and of the README's table, names at least one test, each
+// behind its package, and the package has it.
+func TestPromises(t *testing.T) {
+	tests := declaredTests(t)
+	for _, doc := range []string{"promises.md", "../README.md"} {
+		b, err := os.ReadFile(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows := 0
+		for line := range strings.Lines(string(b)) {
+			cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), " | ")
+			if len(cells) != 2 || !testName.MatchString(line) {
+				continue
+			}
+			rows++
+			pkg := ""
+			for word := range strings.FieldsSeq(strings.ReplaceAll(cells[1], ",", " ")) {
+				switch name := strings.Trim(word, "`"); {
+				case name != word:
+					pkg = name
+				case !tests[pkg][name]:
+					t.Errorf("%s: %s has no %s", filepath.Base(doc), pkg, name)
+				}
+			}
+		}
+		if rows == 0 {
+			t.Errorf("%s: no rows found", filepath.Base(doc))
+		}
+	}
+}
+
+// TestNamesOfTests: each test that a document names exists in some package. TestTrap01 stands for
+// the test that begins so.
+func TestNamesOfTests(t *testing.T) {
+	all := make(map[string]bool)
+	for _, tests := range declaredTests(t) {
+		for name := range tests {
+			all[name] = true
+		}
+	}
+	err := filepath.WalkDir("..", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if base := d.Name(); d.IsDir() && (base == "testdata" || base != ".." && base[0] == '.') {
+			return filepath.SkipDir
+		}
+		if filepath.Ext(name) != ".md" {
+			return nil
+		}
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		for _, test := range testName.FindAllString(string(b), -1) {
+			if !all[test] && !slices.ContainsFunc(slices.Collect(maps.Keys(all)), func(name string) bool {
+				return numbered.MatchString(test) && strings.HasPrefix(name, test)
+			}) {
+				t.Errorf("%s: there is no %s", strings.TrimPrefix(name, "../"), test)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// declaredTests returns the tests of each directory of the repository, the modules in it included.
+func declaredTests(t *testing.T) map[string]map[string]bool {
+	t.Helper()
+	declaration := regexp.MustCompile(`(?m)^func (Test[A-Z]\w*)[(\[]`)
+	tests := make(map[string]map[string]bool)
+	err := filepath.WalkDir("..", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.Name() == ".git" {
+			return filepath.SkipDir
+		}
+		if filepath.Ext(name) != ".go" {
+			return nil
+		}
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		dir := filepath.ToSlash(strings.TrimPrefix(filepath.Dir(name), ".."+string(filepath.Separator)))
+		for _, m := range declaration.FindAllStringSubmatch(string(b), -1) {
+			if tests[dir] == nil {
+				tests[dir] = make(map[string]bool)
+			}
+			tests[dir][m[1]] = true
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tests
+}
+
+// TestNamesOfAPI: each name of a package of ours that a document outside adr spells with its
+// package, as in coppice.Pool, is exported by it, or is a test.
+func TestNamesOfAPI(t *testing.T) {
+	exported := make(map[string]bool)
+	line := regexp.MustCompile(`^pkg (\S+), (?:func|type|const|var) ([A-Z]\w*)`)
+	for _, l := range api(t) {
+		if m := line.FindStringSubmatch(l); m != nil {
+			pkg := filepath.Base(m[1])
+			if pkg == "runtime" {
+				pkg = "coppice"
+			}
+			exported[pkg+"."+m[2]] = true
+		}
+	}
+	name := regexp.MustCompile(`\b(coppice|supervisor|actors|fdipc|netactor|tracing|otlp)\.([A-Z]\w*)`)
+	docs, err := filepath.Glob("*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, doc := range append(docs, "../README.md") {
+		b, err := os.ReadFile(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range name.FindAllStringSubmatch(string(b), -1) {
+			if !exported[m[0]] && !testName.MatchString(m[2]) {
+				t.Errorf("%s: there is no %s", doc, m[0])
+			}
+		}
+	}
+}
