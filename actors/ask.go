@@ -44,7 +44,7 @@ func (s *System) ask(ctx context.Context, pid *actor.PID, msg any) (any, error) 
 		Message: msg,
 		Sender:  s.askPID(a.id),
 	})
-	if err != nil && !isLost(err) { // lost: Detach will say why
+	if err != nil && !isChannelLost(err) { // lost: Detach will say why
 		if s.asks.end(a.id) != nil {
 			s.undeliverable(pid, msg, nil, err)
 			return nil, err
@@ -58,7 +58,7 @@ func (s *System) askPID(id uint32) *actor.PID {
 }
 
 // await waits for the outcome of a.
-func (s *System) await(ctx context.Context, a *ask) (any, error) {
+func (s *System) await(ctx context.Context, a *pendingAsk) (any, error) {
 	select {
 	case r := <-a.done:
 		return r.value, r.err
@@ -79,32 +79,32 @@ func (s *System) await(ctx context.Context, a *ask) (any, error) {
 	return nil, context.Cause(ctx)
 }
 
-// ask is a question that waits for its answer.
-type ask struct {
+// pendingAsk is a question that waits for its answer.
+type pendingAsk struct {
 	id     uint32
 	target *actor.PID
-	done   chan outcome // 1 entry; written by who took the ask out of the table
+	done   chan askResult // 1 entry; written by who took the ask out of the table
 
 	// Guarded by asks.mu; written before the message leaves.
 	to   string // the process that has the message
-	link *link  // on which it went; nil: none
+	link *peer  // on which it went; nil: none
 }
 
-type outcome struct {
+type askResult struct {
 	value any
 	err   error
 }
 
-// asks are the questions of this process. Who takes one out answers it: so each
+// askTable are the questions of this process. Who takes one out answers it: so each
 // has one outcome.
-type asks struct {
+type askTable struct {
 	mu   sync.Mutex
 	last uint32
-	open map[uint32]*ask
+	open map[uint32]*pendingAsk
 }
 
-func (t *asks) begin(target *actor.PID) *ask {
-	a := &ask{target: target, done: make(chan outcome, 1)}
+func (t *askTable) begin(target *actor.PID) *pendingAsk {
+	a := &pendingAsk{target: target, done: make(chan askResult, 1)}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for {
@@ -119,7 +119,7 @@ func (t *asks) begin(target *actor.PID) *ask {
 }
 
 // end takes the ask out; nil when it is not there (any more).
-func (t *asks) end(id uint32) *ask {
+func (t *askTable) end(id uint32) *pendingAsk {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	a := t.open[id]
@@ -129,16 +129,16 @@ func (t *asks) end(id uint32) *ask {
 	return a
 }
 
-func (t *asks) removeLocked(a *ask) {
+func (t *askTable) removeLocked(a *pendingAsk) {
 	delete(t.open, a.id)
 	if a.link != nil {
-		a.link.asking.Add(-1)
+		a.link.asksWaiting.Add(-1)
 		a.link = nil
 	}
 }
 
 // target returns who was asked; nil when the ask has ended.
-func (t *asks) target(id uint32) *actor.PID {
+func (t *askTable) target(id uint32) *actor.PID {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if a := t.open[id]; a != nil {
@@ -147,14 +147,14 @@ func (t *asks) target(id uint32) *actor.PID {
 	return nil
 }
 
-func (t *asks) has(id uint32) bool {
+func (t *askTable) has(id uint32) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	_, ok := t.open[id]
 	return ok
 }
 
-func (t *asks) count() int {
+func (t *askTable) count() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.open)
@@ -162,30 +162,30 @@ func (t *asks) count() int {
 
 // route notes where an ask goes. It comes before the message is sent, so that the
 // end of that process finds it.
-func (t *asks) route(id uint32, to string, l *link) {
+func (t *askTable) route(id uint32, to string, p *peer) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if a := t.open[id]; a != nil {
-		if a.to = to; l != nil && a.link == nil {
-			a.link = l
-			l.asking.Add(1)
+		if a.to = to; p != nil && a.link == nil {
+			a.link = p
+			p.asksWaiting.Add(1)
 		}
 	}
 }
 
-func (t *asks) finish(id uint32, value any, err error) bool {
+func (t *askTable) finish(id uint32, value any, err error) bool {
 	a := t.end(id)
 	if a == nil {
 		return false
 	}
-	a.done <- outcome{value, err}
+	a.done <- askResult{value, err}
 	return true
 }
 
 // failAt fails the asks that are at a process.
-func (t *asks) failAt(address string, reason supervisor.Reason) {
+func (t *askTable) failAt(address string, reason supervisor.Reason) {
 	t.mu.Lock()
-	var failed []*ask
+	var failed []*pendingAsk
 	for _, a := range t.open {
 		if a.to == address {
 			t.removeLocked(a)
@@ -194,7 +194,7 @@ func (t *asks) failAt(address string, reason supervisor.Reason) {
 	}
 	t.mu.Unlock()
 	for _, a := range failed {
-		a.done <- outcome{err: downError(a.target, reason)}
+		a.done <- askResult{err: downError(a.target, reason)}
 	}
 }
 
@@ -212,24 +212,24 @@ func (s *System) AskedAt(address string) []*actor.PID {
 	return pids
 }
 
-func (t *asks) failAll(err error) {
+func (t *askTable) failAll(err error) {
 	t.mu.Lock()
 	open := t.open
-	t.open = make(map[uint32]*ask)
+	t.open = make(map[uint32]*pendingAsk)
 	t.mu.Unlock()
 	for _, a := range open {
-		a.done <- outcome{err: err}
+		a.done <- askResult{err: err}
 	}
 }
 
-// replies is the Process behind the sender PIDs of asks.
-type replies struct{ s *System }
+// askReplies is the Process behind the sender PIDs of asks.
+type askReplies struct{ s *System }
 
-var _ actor.Process = replies{}
+var _ actor.Process = askReplies{}
 
-func (p replies) SendUserMessage(pid *actor.PID, message any) { p.s.answer(pid, message) }
-func (p replies) SendSystemMessage(*actor.PID, any)           {}
-func (p replies) Stop(*actor.PID)                             {}
+func (p askReplies) SendUserMessage(pid *actor.PID, message any) { p.s.answer(pid, message) }
+func (p askReplies) SendSystemMessage(*actor.PID, any)           {}
+func (p askReplies) Stop(*actor.PID)                             {}
 
 // answer takes an answer to the ask that waits for it. One that comes too late
 // is a dead letter.

@@ -29,11 +29,11 @@ func Child(s *System, name string, producer func() actor.Actor) supervisor.Start
 func ChildSpec(s *System, spec Spec) supervisor.Starter {
 	failures := new(atomic.Uint64)
 	return supervisor.StarterFunc(func(ctx context.Context, _ supervisor.Incarnation) (supervisor.Instance, error) {
-		c, err := s.spawnFor(ctx, spec, failures)
+		inc, err := s.spawnFor(ctx, spec, failures)
 		if err != nil {
 			return nil, err
 		}
-		return instance{c}, nil
+		return actorInstance{inc}, nil
 	})
 }
 
@@ -63,43 +63,43 @@ func (i ActorInfo) String() string {
 // by id.
 func (s *System) Actors() []ActorInfo {
 	var list []ActorInfo
-	s.cells.each(func(c *cell) { list = append(list, c.info()) })
+	s.incarnations.each(func(inc *incarnation) { list = append(list, inc.info()) })
 	slices.SortFunc(list, func(a, b ActorInfo) int { return strings.Compare(a.PID, b.PID) })
 	return list
 }
 
-func (c *cell) info() ActorInfo {
-	f := c.box.figures()
-	info := ActorInfo{PID: pidString(c.pid), Queue: f.queue, Oldest: f.oldest, Processed: f.processed}
-	if c.failures != nil {
-		info.Failures = c.failures.Load()
+func (inc *incarnation) info() ActorInfo {
+	f := inc.box.stats()
+	info := ActorInfo{PID: pidString(inc.pid), Queue: f.queue, Oldest: f.oldest, Processed: f.processed}
+	if inc.failures != nil {
+		info.Failures = inc.failures.Load()
 	}
 	return info
 }
 
-// instance is an incarnation of an actor under a supervisor.
-type instance struct{ c *cell }
+// actorInstance is an incarnation of an actor under a supervisor.
+type actorInstance struct{ c *incarnation }
 
-func (i instance) Done() <-chan struct{}     { return i.c.done }
-func (i instance) Reason() supervisor.Reason { return i.c.exitReason() }
-func (i instance) Stop()                     { i.c.stop(shutdown) }
-func (i instance) Kill()                     { i.c.kill(killed) }
+func (i actorInstance) Done() <-chan struct{}     { return i.c.done }
+func (i actorInstance) Reason() supervisor.Reason { return i.c.exitReason() }
+func (i actorInstance) Stop()                     { i.c.stop(shutdown) }
+func (i actorInstance) Kill()                     { i.c.kill(killed) }
 
 // Leaked returns nil, or a channel that is closed when the handler that went on
 // after Kill has returned.
-func (i instance) Leaked() <-chan struct{} {
+func (i actorInstance) Leaked() <-chan struct{} {
 	i.c.mu.Lock()
 	defer i.c.mu.Unlock()
 	return i.c.leaked
 }
 
 // Info is looked for by package supervisor.
-func (i instance) Info() any { return ActorView(i) }
+func (i actorInstance) Info() any { return ActorView(i) }
 
 // ActorView is an incarnation of an actor as it stands in the snapshot of its
 // supervisor. The snapshot never changes; the figures are those of the moment in
 // which they are asked for.
-type ActorView struct{ c *cell }
+type ActorView struct{ c *incarnation }
 
 // Now returns the figures.
 func (v ActorView) Now() ActorInfo { return v.c.info() }

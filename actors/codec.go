@@ -35,7 +35,7 @@ type codec struct {
 	name   string
 	head   []byte // as it stands in a frame
 	typ    reflect.Type
-	shape  shape
+	fields typeFields
 	append func(b []byte, msg any) ([]byte, error)
 	decode func(b []byte) (any, error)
 }
@@ -94,7 +94,7 @@ func RegisterType[T any](name string) {
 	case reflect.Interface, reflect.Func, reflect.Chan, reflect.UnsafePointer, reflect.Pointer:
 		panic(fmt.Sprintf("actors: RegisterType[%s]: a %s can not cross processes", typ, elem.Kind()))
 	}
-	c := &codec{name: name, head: appendString([]byte{codecCBOR}, name), typ: typ, shape: shapeOf(typ), append: appendCBOR}
+	c := &codec{name: name, head: appendString([]byte{codecCBOR}, name), typ: typ, fields: typeFieldsOf(typ), append: appendCBOR}
 	unmarshal := decoderOf(typ)
 	if typ.Kind() == reflect.Pointer {
 		c.decode = func(b []byte) (any, error) {
@@ -108,7 +108,7 @@ func RegisterType[T any](name string) {
 			return v, err
 		}
 	}
-	defer retellTypes() // without the lock
+	defer announceToAll() // without the lock
 	types.mu.Lock()
 	defer types.mu.Unlock()
 	t := registered()
@@ -130,7 +130,7 @@ func RegisterType[T any](name string) {
 	}
 	t.byType[typ], t.byName[name] = c, c
 	types.now.Store(t)
-	told.bytes.Store(nil)
+	announcers.bytes.Store(nil)
 }
 
 func init() {

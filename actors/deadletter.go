@@ -90,7 +90,7 @@ func (s *System) record(d DeadLetter) {
 	s.dead.add(d)
 	s.log.Debug("dead letter", slog.String("target", pidString(d.Target)), slog.String("type", d.Type), slog.Any("error", d.Err))
 	if s.cfg.Hooks.DeadLetter != nil {
-		s.protect("DeadLetter hook", func() { s.cfg.Hooks.DeadLetter(d) })
+		s.recoverHook("DeadLetter hook", func() { s.cfg.Hooks.DeadLetter(d) })
 	}
 }
 
@@ -105,8 +105,8 @@ func (s *System) protoactorDeadLetter(event any) {
 	s.closeHandles(e.Message)
 }
 
-// protect runs a user's callback and logs its panic.
-func (s *System) protect(what string, f func()) {
+// recoverHook runs a user's callback and logs its panic.
+func (s *System) recoverHook(what string, f func()) {
 	defer func() {
 		if v := recover(); v != nil {
 			s.log.Error("panic in "+what, slog.Any("panic", v))

@@ -70,7 +70,7 @@ func (e *DownError) Unwrap() error { return e.Reason.Cause }
 // downError is what waited for pid gets when it ended for reason. Where there was
 // nobody, it did not end.
 func downError(pid *actor.PID, reason supervisor.Reason) error {
-	if nobody(reason) {
+	if isNoActor(reason) {
 		return ErrNoActor
 	}
 	return &DownError{PID: pid, Reason: reason}

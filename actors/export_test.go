@@ -9,21 +9,21 @@ import (
 )
 
 // Made says whether protoactor's system exists.
-func Made(s *System) bool { return s.made() != nil }
+func Made(s *System) bool { return s.protoIfMade() != nil }
 
 // Queue returns how many messages wait for an actor.
 func Queue(s *System, pid *actor.PID) int {
-	if c := s.cells.find(pid.Id); c != nil {
-		return c.box.UserMessageCount()
+	if inc := s.incarnations.find(pid.Id); inc != nil {
+		return inc.box.UserMessageCount()
 	}
 	return 0
 }
 
 // Foreign returns the ids of the actors that protoactor's ctx.Spawn has made.
 func Foreign(s *System) (ids []string) {
-	for _, bucket := range s.made().ProcessRegistry.LocalPIDs.LocalPIDs {
+	for _, bucket := range s.protoIfMade().ProcessRegistry.LocalPIDs.LocalPIDs {
 		for _, id := range bucket.Keys() {
-			if _, ok := s.foreign(id); ok && strings.Contains(id, "/") {
+			if _, ok := s.foreignActor(id); ok && strings.Contains(id, "/") {
 				ids = append(ids, id)
 			}
 		}
@@ -32,7 +32,7 @@ func Foreign(s *System) (ids []string) {
 }
 
 // BreakLane ends the channel to a sibling as a protocol error would: both live.
-func BreakLane(s *System, address string) { _ = s.attached(address).own.Close() }
+func BreakLane(s *System, address string) { _ = s.attached(address).laneConn.Close() }
 
 // SetLaneGrace shortens the wait for the reason of a lane's end.
 func SetLaneGrace(s *System, d time.Duration) { s.laneGrace = d }
@@ -56,37 +56,37 @@ func FailLanes(s *System, f func() error) {
 
 // LoseLane makes it that a lane is found and is closed when it is used.
 func LoseLane(s *System, address string, why error) {
-	l := newLink(s, address)
-	l.lane = true
+	p := newPeer(s, address)
+	p.lane = true
 	s.mu.Lock()
-	s.links[address] = l
+	s.peers[address] = p
 	s.mu.Unlock()
-	l.close(errorReason(why))
+	p.close(errorReason(why))
 }
 
 // WantLane asks the master for a lane as a child that has lost one with a number.
 func WantLane(s *System, address string, lost uint64) {
 	s.mu.Lock()
-	delete(s.links, address)
-	s.broken[address] = lost
+	delete(s.peers, address)
+	s.brokenLanes[address] = lost
 	s.mu.Unlock()
 	_, _ = s.askLane(address)
 }
 
 // Fill makes it look as if n notices waited for a process that does not read.
 func Fill(s *System, address string, n int) (empty func()) {
-	l := s.attached(address)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.direct[fdipc.Control].Store(false)
-	l.backlog[fdipc.Control] = backlog{notices: make([]fdipc.Frame, n), flushing: make(chan struct{})}
+	p := s.attached(address)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sendDirect[fdipc.Control].Store(false)
+	p.backlog[fdipc.Control] = backlog{notices: make([]fdipc.Frame, n), flushing: make(chan struct{})}
 	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		b := &l.backlog[fdipc.Control]
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		b := &p.backlog[fdipc.Control]
 		b.notices = b.notices[n:]
 		close(b.flushing)
-		l.flushLocked(fdipc.Control)
+		p.flushLocked(fdipc.Control)
 	}
 }
 
@@ -99,15 +99,15 @@ const MaxRemembered = maxRemembered
 
 // Remembered returns how many names the master keeps for its children.
 func Remembered(s *System) int {
-	s.names.moves.mu.Lock()
-	defer s.names.moves.mu.Unlock()
-	return len(s.names.moves.who)
+	s.names.changes.mu.Lock()
+	defer s.names.changes.mu.Unlock()
+	return len(s.names.changes.remembering)
 }
 
 // Waiting says whether a sender waits for room with an actor.
 func Waiting(s *System, pid *actor.PID) bool {
-	c := s.cells.find(pid.Id)
-	c.box.mu.Lock()
-	defer c.box.mu.Unlock()
-	return c.box.room != nil
+	inc := s.incarnations.find(pid.Id)
+	inc.box.mu.Lock()
+	defer inc.box.mu.Unlock()
+	return inc.box.room != nil
 }

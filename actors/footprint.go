@@ -209,8 +209,8 @@ const (
 	breakCode = 0xff
 )
 
-// over reports whether there is nothing more to add up.
-func (f *footprint) over() bool { return f.bad || f.left < 0 }
+// stop reports whether there is nothing more to add up.
+func (f *footprint) stop() bool { return f.bad || f.left < 0 }
 
 // item adds the next item, of which the decoder makes a value with a layout, whose own size is
 // counted; nil: it skips it.
@@ -233,7 +233,7 @@ func (f *footprint) item(l *layout) {
 	if f.depth++; f.depth > maxDepth {
 		f.bad = true
 	}
-	if f.over() {
+	if f.stop() {
 		return
 	}
 	switch major {
@@ -326,7 +326,7 @@ func (f *footprint) name(l *layout) *layout {
 // more reports whether there is another element i of n, or before the break.
 func (f *footprint) more(i, n uint64, endless bool) bool {
 	switch {
-	case f.over():
+	case f.stop():
 		return false
 	case !endless:
 		return i < n

@@ -23,32 +23,32 @@ func (s *System) HandleFrame(from string, f *fdipc.Frame) bool {
 	if f.Kind < firstKind || f.Kind > lastKind {
 		return false
 	}
-	if l := s.attached(from); l != nil && !l.lane {
-		return s.handleFrom(l, f)
+	if p := s.attached(from); p != nil && !p.lane {
+		return s.handleFrom(p, f)
 	}
 	s.refused.Add(1)
 	f.Refuse(fdipc.ReasonUnknown)
 	return true
 }
 
-// handleFrom takes a frame that arrived on a link.
-func (s *System) handleFrom(l *link, f *fdipc.Frame) bool {
+// handleFrom takes a frame that arrived on a peer.
+func (s *System) handleFrom(p *peer, f *fdipc.Frame) bool {
 	if f.Kind < firstKind || f.Kind > lastKind {
 		return false
 	}
-	if f.Target != l.incarnation || l.ended.Load() {
+	if f.Target != p.incarnation || p.ended.Load() {
 		s.refused.Add(1)
 		f.Refuse(fdipc.ReasonUnknown)
 		return true
 	}
 	r := &reader{b: f.Payload}
-	target := l.last(f.Lane).target(r, s.cfg.Address)
+	target := p.lastTarget(f.Lane).target(r, s.cfg.Address)
 	if r.bad || !s.local(target) { // nobody passes frames on
-		s.bad(l, f.Kind)
+		s.countMalformed(p, f.Kind)
 		f.Refuse(fdipc.ReasonUnknown)
 		return true
 	}
-	s.handle(l, f, r, target)
+	s.handle(p, f, r, target)
 	return true
 }
 
@@ -59,17 +59,17 @@ func (s *System) HandlesLost(from string, f *fdipc.Frame) bool {
 	if f.Kind < firstKind || f.Kind > lastKind {
 		return false
 	}
-	if l := s.attached(from); l != nil && !l.lane {
-		s.lostFrom(l, f)
+	if p := s.attached(from); p != nil && !p.lane {
+		s.lostFrom(p, f)
 	}
 	return true
 }
 
-// lostFrom takes a frame that arrived on a link without its handles.
-func (s *System) lostFrom(l *link, f *fdipc.Frame) {
+// lostFrom takes a frame that arrived on a peer without its handles.
+func (s *System) lostFrom(p *peer, f *fdipc.Frame) {
 	r := &reader{b: f.Payload}
-	target := l.last(f.Lane).target(r, s.cfg.Address)
-	if f.Target != l.incarnation || l.ended.Load() || r.bad || !s.local(target) {
+	target := p.lastTarget(f.Lane).target(r, s.cfg.Address)
+	if f.Target != p.incarnation || p.ended.Load() || r.bad || !s.local(target) {
 		s.refused.Add(1)
 		return
 	}
@@ -80,7 +80,7 @@ func (s *System) lostFrom(l *link, f *fdipc.Frame) {
 			sender = r.pid(s.cfg.Address)
 		}
 		if r.bad {
-			s.bad(l, f.Kind)
+			s.countMalformed(p, f.Kind)
 			return
 		}
 		if target.Id == askID {
@@ -91,58 +91,58 @@ func (s *System) lostFrom(l *link, f *fdipc.Frame) {
 	case kindLane:
 		op, address := r.byte(), r.string(maxAddress)
 		incarnation, number := r.uint(), r.uint()
-		if r.bad || op != laneGrant || l.address != s.uplinkAddress() {
-			s.bad(l, f.Kind)
+		if r.bad || op != laneGrant || p.address != s.uplinkAddress() {
+			s.countMalformed(p, f.Kind)
 			return
 		}
-		s.loseLane(address, incarnation, number)
+		s.laneHandleLost(address, incarnation, number)
 	default:
-		s.bad(l, f.Kind) // no other has handles
+		s.countMalformed(p, f.Kind) // no other has handles
 	}
 }
 
 // handle does what a frame for this process says.
-func (s *System) handle(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
+func (s *System) handle(p *peer, f *fdipc.Frame, r *reader, target *actor.PID) {
 	if f.Kind != kindUser && f.Kind != kindLane {
 		f.Refuse(fdipc.ReasonUnknown) // no other frame has handles
 	}
 	switch f.Kind {
 	case kindUser:
-		s.onUser(l, f, r, target)
+		s.onUser(p, f, r, target)
 	case kindStop:
-		s.onStop(l, f, r, target)
+		s.onStop(p, f, r, target)
 	case kindMonitor, kindDemonitor:
-		s.onMonitor(l, f, r, target)
+		s.onMonitor(p, f, r, target)
 	case kindDown:
-		s.onDown(l, r)
+		s.onDown(p, r)
 	case kindFailed:
-		s.onFailed(l, r, target)
+		s.onFailed(p, r, target)
 	case kindLane:
-		s.onLane(l, f, r)
-	case kindGone:
-		s.onGone(l, r)
+		s.onLane(p, f, r)
+	case kindProcessEnded:
+		s.onProcessEnded(p, r)
 	case kindAskEnd:
-		s.onAskEnd(l, r)
-	case kindName:
-		s.onName(l, r)
-	case kindNamed:
-		s.onNamed(l, r)
-	case kindMoved:
-		s.onMoved(l, r)
+		s.onAskEnd(p, r)
+	case kindNameRequest:
+		s.onNameRequest(p, r)
+	case kindNameReply:
+		s.onNameReply(p, r)
+	case kindNameChanged:
+		s.onNameChanged(p, r)
 	case kindTypes:
-		s.onTypes(l, r)
+		s.onTypes(p, r)
 	default:
-		s.bad(l, f.Kind) // of a later release
+		s.countMalformed(p, f.Kind) // of a later release
 	}
 }
 
-// bad counts a frame that can not be read.
-func (s *System) bad(l *link, kind fdipc.Kind) {
+// countMalformed counts a frame that can not be read.
+func (s *System) countMalformed(p *peer, kind fdipc.Kind) {
 	s.malformed.Add(1)
-	s.log.Debug("malformed frame", slog.String("from", l.address), slog.Int("kind", int(kind)))
+	s.log.Debug("malformed frame", slog.String("from", p.address), slog.Int("kind", int(kind)))
 }
 
-func (s *System) onUser(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
+func (s *System) onUser(p *peer, f *fdipc.Frame, r *reader, target *actor.PID) {
 	var sender *actor.PID
 	var header map[string]string
 	if f.Flags&flagSender != 0 {
@@ -152,24 +152,24 @@ func (s *System) onUser(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
 		header = r.header()
 	}
 	if r.bad {
-		s.bad(l, f.Kind)
+		s.countMalformed(p, f.Kind)
 		f.Refuse(fdipc.ReasonUnknown)
 		return
 	}
 	asked := sender != nil && sender.Id == askID && !s.local(sender)
 	if asked {
-		if !s.inbound.beginAsk(l, sender) {
+		if !s.inbound.beginAsk(p, sender) {
 			f.Refuse(fdipc.ReasonOverload)
 			s.failAsk(sender, ErrTooMany)
 			return
 		}
-		if l.ended.Load() || s.attached(sender.Address) == nil && !s.hasUplink() {
+		if p.ended.Load() || s.attached(sender.Address) == nil && !s.hasUplink() {
 			s.inbound.endAsk(sender) // no process tells this one of its end
 		}
 	}
-	last := l.last(f.Lane)
-	c := last.actor(s, target)
-	if c == nil && (reserved(target.Id) || len(r.b) > maxDeadLetter && !s.reaches(target)) {
+	last := p.lastTarget(f.Lane)
+	inc := last.actor(s, target)
+	if inc == nil && (reserved(target.Id) || len(r.b) > maxDeadLetter && !s.reaches(target)) {
 		f.Refuse(fdipc.ReasonUnknown)
 		s.undeliverable(target, nil, sender, ErrNoActor)
 		return
@@ -194,7 +194,7 @@ func (s *System) onUser(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
 	if sender != nil || header != nil {
 		m = &actor.MessageEnvelope{Header: header, Message: msg, Sender: sender}
 	}
-	if err := s.deliverSafely(c, target, m, len(f.Payload)); err != nil {
+	if err := s.deliverSafely(inc, target, m, len(f.Payload)); err != nil {
 		s.undeliverable(target, msg, sender, err)
 	}
 }
@@ -213,7 +213,7 @@ func (s *System) reaches(target *actor.PID) bool {
 	case processID:
 		return false
 	}
-	sys := s.made()
+	sys := s.protoIfMade()
 	if sys == nil {
 		return false
 	}
@@ -224,48 +224,48 @@ func (s *System) reaches(target *actor.PID) bool {
 // reserved says whether an id is one of protoactor's own processes. Some of
 // them panic at a user message, one publishes it to all.
 func reserved(id string) bool {
-	return id == "deadletter" || id == "eventstream" || id == hubID || strings.HasPrefix(id, "guardian$")
+	return id == "deadletter" || id == "eventstream" || id == foreignWatcherID || strings.HasPrefix(id, "guardian$")
 }
 
 // deliverSafely delivers for a peer: whatever it sends, a panic stays here.
-func (s *System) deliverSafely(c *cell, target *actor.PID, message any, bytes int) (err error) {
+func (s *System) deliverSafely(inc *incarnation, target *actor.PID, message any, bytes int) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("%w: %v", ErrMalformed, v)
 		}
 	}()
-	if c != nil {
-		return c.box.postPeer(message, bytes)
+	if inc != nil {
+		return inc.box.postPeer(message, bytes)
 	}
 	return s.deliverLocal(noContext, target, message)
 }
 
 // onStop serves a Stop or Poison; one with a ref waits for the end.
-func (s *System) onStop(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
+func (s *System) onStop(p *peer, f *fdipc.Frame, r *reader, target *actor.PID) {
 	how, watcher, ref := r.byte(), r.string(maxAddress), r.uint()
-	if r.bad || how > stopPoison || watcher != l.address {
-		s.bad(l, f.Kind)
+	if r.bad || how > stopPoison || watcher != p.address {
+		s.countMalformed(p, f.Kind)
 		return
 	}
 	switch {
 	case reserved(target.Id):
 		if ref != 0 {
-			s.sendDown(watcher, ref, noActor, endNobody)
+			s.sendDown(watcher, ref, noActor, endNoActor)
 		}
 	case ref == 0 || target.Id == processID:
 		s.stopLocal(target.Id, how, watcher)
 	case how == stopNormal:
-		s.bad(l, f.Kind)
+		s.countMalformed(p, f.Kind)
 	default:
-		s.serveMonitor(l, target, watcher, ref, how)
+		s.serveMonitor(p, target, watcher, ref, how)
 	}
 }
 
 // onMonitor serves the monitor of another process.
-func (s *System) onMonitor(l *link, f *fdipc.Frame, r *reader, target *actor.PID) {
+func (s *System) onMonitor(p *peer, f *fdipc.Frame, r *reader, target *actor.PID) {
 	watcher, ref := r.string(maxAddress), r.uint()
-	if r.bad || ref == 0 || watcher != l.address {
-		s.bad(l, f.Kind)
+	if r.bad || ref == 0 || watcher != p.address {
+		s.countMalformed(p, f.Kind)
 		return
 	}
 	if f.Kind == kindDemonitor {
@@ -274,90 +274,90 @@ func (s *System) onMonitor(l *link, f *fdipc.Frame, r *reader, target *actor.PID
 		}
 		return
 	}
-	s.serveMonitor(l, target, watcher, ref, stopNormal)
+	s.serveMonitor(p, target, watcher, ref, stopNormal)
 }
 
-func (s *System) serveMonitor(l *link, target *actor.PID, watcher string, ref uint64, stop byte) {
+func (s *System) serveMonitor(p *peer, target *actor.PID, watcher string, ref uint64, stop byte) {
 	k := watchKey{address: watcher, ref: ref}
 	off := func() { s.unwatchLocal(target.Id, k) }
 	switch err := s.inbound.addMonitor(watcher, ref, off); {
 	case errors.Is(err, ErrTooMany):
-		s.sendDown(watcher, ref, errorReason(err), endNobody)
+		s.sendDown(watcher, ref, errorReason(err), endNoActor)
 		return
 	case err != nil:
-		s.bad(l, kindMonitor)
+		s.countMalformed(p, kindMonitor)
 		return
 	}
-	ok := s.watchLocal(target.Id, k, stop, watcher, func(reason supervisor.Reason, how ending) {
+	ok := s.watchLocal(target.Id, k, stop, watcher, func(reason supervisor.Reason, how endCause) {
 		if s.inbound.takeMonitor(watcher, ref) != nil {
 			s.sendDown(watcher, ref, reason, how)
 		}
 	})
 	switch {
 	case !ok && s.inbound.takeMonitor(watcher, ref) != nil:
-		s.sendDown(watcher, ref, noActor, endNobody)
+		s.sendDown(watcher, ref, noActor, endNoActor)
 	case ok && !s.inbound.hasMonitor(watcher, ref): // dropped meanwhile, with its process
 		off()
 	}
 }
 
-func (s *System) onDown(l *link, r *reader) {
-	ref, how, reason := r.uint(), ending(r.byte()), r.reason()
+func (s *System) onDown(p *peer, r *reader) {
+	ref, how, reason := r.uint(), endCause(r.byte()), r.reason()
 	if r.bad || how > endProcess {
-		s.bad(l, kindDown)
+		s.countMalformed(p, kindDown)
 		return
 	}
-	if m := s.monitors.get(ref, l.address); m != nil {
+	if m := s.monitors.get(ref, p.address); m != nil {
 		s.monitors.fire(m, reason, how)
 	}
 }
 
-func (s *System) onFailed(l *link, r *reader, target *actor.PID) {
+func (s *System) onFailed(p *peer, r *reader, target *actor.PID) {
 	if target.Id != askID {
-		s.bad(l, kindFailed)
+		s.countMalformed(p, kindFailed)
 		return
 	}
 	err := r.error(s.asks.target(target.RequestId))
 	if r.bad {
-		s.bad(l, kindFailed)
+		s.countMalformed(p, kindFailed)
 		return
 	}
 	s.asks.finish(target.RequestId, nil, err)
 }
 
-// onGone hears from the master that a process has ended.
-func (s *System) onGone(l *link, r *reader) {
+// onProcessEnded hears from the master that a process has ended.
+func (s *System) onProcessEnded(p *peer, r *reader) {
 	address, reason := r.string(maxAddress), r.reason()
-	if r.bad || l.address != s.uplinkAddress() || checkName(address) != nil || address == l.address {
-		s.bad(l, kindGone)
+	if r.bad || p.address != s.uplinkAddress() || checkName(address) != nil || address == p.address {
+		s.countMalformed(p, kindProcessEnded)
 		return
 	}
 	s.mu.Lock()
-	s.gone.add(address, reason)
-	delete(s.broken, address)
-	to := s.links[address]
+	s.endedProcesses.add(address, reason)
+	delete(s.brokenLanes, address)
+	to := s.peers[address]
 	s.mu.Unlock()
 	switch {
 	case to == nil:
 		s.ended(address, reason)
 	case to.lane:
-		s.laneGone(to, reason)
+		s.laneProcessEnded(to, reason)
 	}
 	// What was attached here is left to Detach, which comes after its last messages.
 }
 
-// isGone says whether a process is known to have ended.
-func (s *System) isGone(address string) bool {
+// hasEnded says whether a process is known to have ended.
+func (s *System) hasEnded(address string) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	_, ok := s.gone.find(address)
+	_, ok := s.endedProcesses.find(address)
 	return ok
 }
 
-func (s *System) onAskEnd(l *link, r *reader) {
+func (s *System) onAskEnd(p *peer, r *reader) {
 	asker := r.pid("")
-	if r.bad || asker.Address != l.address {
-		s.bad(l, kindAskEnd)
+	if r.bad || asker.Address != p.address {
+		s.countMalformed(p, kindAskEnd)
 		return
 	}
 	s.inbound.endAsk(asker)

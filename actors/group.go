@@ -25,22 +25,22 @@ type Group struct {
 // Group returns the actors called id in the processes of a pool.
 func (s *System) Group(pool, id string) Group { return Group{s, pool, id} }
 
-// member is a process of a pool.
-type member struct{ name, address string }
+// poolMember is a process of a pool.
+type poolMember struct{ name, address string }
 
 // members returns the processes of a pool, shortest name first, so that slot 10
 // comes after slot 9.
-func (n *names) members(pool string) []member {
+func (n *names) members(pool string) []poolMember {
 	n.mu.RLock()
-	list := []member{}
-	for name, h := range n.m {
+	list := []poolMember{}
+	for name, reg := range n.registered {
 		rest, ok := strings.CutPrefix(name, pool+"/")
-		if ok && !strings.Contains(rest, "/") && h.pid.Id == processID {
-			list = append(list, member{name, h.pid.Address})
+		if ok && !strings.Contains(rest, "/") && reg.pid.Id == processID {
+			list = append(list, poolMember{name, reg.pid.Address})
 		}
 	}
 	n.mu.RUnlock()
-	slices.SortFunc(list, func(a, b member) int {
+	slices.SortFunc(list, func(a, b poolMember) int {
 		if d := len(a.name) - len(b.name); d != 0 {
 			return d
 		}
@@ -49,7 +49,7 @@ func (n *names) members(pool string) []member {
 	return list
 }
 
-func (g Group) members(ctx context.Context) ([]member, error) {
+func (g Group) members(ctx context.Context) ([]poolMember, error) {
 	if !g.s.hasUplink() {
 		return g.s.names.members(g.pool), nil
 	}
@@ -58,7 +58,7 @@ func (g Group) members(ctx context.Context) ([]member, error) {
 }
 
 // name is the PID that follows the holder of a member's name.
-func (g Group) name(m member) *actor.PID { return g.s.Lookup(m.name + "/" + g.id) }
+func (g Group) name(m poolMember) *actor.PID { return g.s.Lookup(m.name + "/" + g.id) }
 
 // Members returns the names of the members, by slot. In a child process it may
 // ask the master, under ctx. No member is an empty list.
@@ -128,7 +128,7 @@ func (g Group) Rank(ctx context.Context, key string) ([]*actor.PID, error) {
 	for _, m := range list {
 		weight[m.name] = rendezvous(m.name, key)
 	}
-	slices.SortFunc(list, func(a, b member) int {
+	slices.SortFunc(list, func(a, b poolMember) int {
 		switch x, y := weight[a.name], weight[b.name]; {
 		case x > y:
 			return -1

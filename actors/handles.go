@@ -82,7 +82,7 @@ func recoverHandles(handles []*fdipc.Handle) {
 // closeHandles closes the handles of a message that reaches nobody.
 func (s *System) closeHandles(msg any) {
 	if carrier, ok := msg.(HandleCarrier); ok {
-		s.protect("TakeHandles", func() { closeValues(carrier.TakeHandles()) })
+		s.recoverHook("TakeHandles", func() { closeValues(carrier.TakeHandles()) })
 	}
 }
 

@@ -19,7 +19,7 @@ const (
 // inbound is what other processes wait for here.
 type inbound struct {
 	mu       sync.Mutex
-	asks     map[askKey]*link             // taken, not answered yet -> the link that it came by
+	asks     map[askKey]*peer             // taken, not answered yet -> the peer that it came by
 	monitors map[string]map[uint64]func() // address -> ref -> takes the monitor back
 }
 
@@ -33,39 +33,39 @@ type askKey struct {
 func keyOf(pid *actor.PID) askKey { return askKey{pid.Address, pid.RequestId} }
 
 func (in *inbound) init() {
-	in.asks = make(map[askKey]*link)
+	in.asks = make(map[askKey]*peer)
 	in.monitors = make(map[string]map[uint64]func())
 }
 
 // beginAsk takes note of an ask that came by l, whose share it counts in; false when that is
 // used up.
-func (in *inbound) beginAsk(l *link, pid *actor.PID) bool {
+func (in *inbound) beginAsk(p *peer, pid *actor.PID) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if l.taken >= maxAsks {
+	if p.unanswered >= maxAsks {
 		return false
 	}
 	k := keyOf(pid)
 	if old := in.asks[k]; old != nil {
-		old.taken--
+		old.unanswered--
 	}
-	in.asks[k] = l
-	l.taken++
+	in.asks[k] = p
+	p.unanswered++
 	return true
 }
 
-// endAsk returns how many are left of those that came by the same link.
+// endAsk returns how many are left of those that came by the same peer.
 func (in *inbound) endAsk(pid *actor.PID) int {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	k := keyOf(pid)
-	l := in.asks[k]
-	if l == nil {
+	p := in.asks[k]
+	if p == nil {
 		return 0
 	}
 	delete(in.asks, k)
-	l.taken--
-	return l.taken
+	p.unanswered--
+	return p.unanswered
 }
 
 func (in *inbound) hasAsk(pid *actor.PID) bool {
@@ -119,8 +119,8 @@ func (in *inbound) addresses() map[string]struct{} {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	set := make(map[string]struct{})
-	for k, l := range in.asks {
-		set[k.address], set[l.address] = struct{}{}, struct{}{}
+	for k, p := range in.asks {
+		set[k.address], set[p.address] = struct{}{}, struct{}{}
 	}
 	for a := range in.monitors {
 		set[a] = struct{}{}
@@ -133,10 +133,10 @@ func (in *inbound) addresses() map[string]struct{} {
 func (in *inbound) drop(ended func(address string) bool) {
 	var offs []func()
 	in.mu.Lock()
-	for k, l := range in.asks {
-		if ended(k.address) || ended(l.address) {
+	for k, p := range in.asks {
+		if ended(k.address) || ended(p.address) {
 			delete(in.asks, k)
-			l.taken--
+			p.unanswered--
 		}
 	}
 	for a, set := range in.monitors {

@@ -61,12 +61,12 @@ func (a *instrumented) Receive(ctx actor.Context) {
 		}
 		span.End()
 	}()
-	a.inner.Receive(traced{ctx, span})
+	a.inner.Receive(tracedContext{ctx, span})
 	returned = true
 }
 
-// traced is the context of a message that has a span.
-type traced struct {
+// tracedContext is the context of a message that has a span.
+type tracedContext struct {
 	actor.Context
 	span trace.Span
 }

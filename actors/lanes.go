@@ -32,19 +32,19 @@ import (
 
 // Operations of lane frames.
 const (
-	laneAsk    byte = 1 // child to master: address, number lost
-	laneGrant  byte = 2 // master to child: address, incarnation, number; one handle
-	laneNobody byte = 3 // master to child: address
-	laneFailed byte = 4 // master to child: address, error
+	laneAsk       byte = 1 // child to master: address, number lost
+	laneGrant     byte = 2 // master to child: address, incarnation, number; one handle
+	laneNoProcess byte = 3 // master to child: address
+	laneFailed    byte = 4 // master to child: address, error
 )
 
 const (
 	// defaultLaneGrace is how long the end of a sibling's process may come after the end
 	// of its lane, before the lane is taken for broken.
 	defaultLaneGrace = 2 * time.Second
-	// laneLinger is how long what a dead sibling has sent may keep its end from
+	// laneReadWait is how long what a dead sibling has sent may keep its end from
 	// being known.
-	laneLinger = time.Second
+	laneReadWait = time.Second
 	// maxGrants bounds the ends of lanes, which are descriptors of the master, that
 	// wait for a child which does not read. Beyond it a lane is refused.
 	maxGrants = 1024
@@ -52,56 +52,56 @@ const (
 	laneCredits = 256
 )
 
-// pair names two processes, the lower address first.
-type pair struct{ a, b string }
+// addressPair names two processes, the lower address first.
+type addressPair struct{ a, b string }
 
-func pairOf(a, b string) pair {
+func pairOf(a, b string) addressPair {
 	if a > b {
 		a, b = b, a
 	}
-	return pair{a, b}
+	return addressPair{a, b}
 }
 
-// askLane returns a link that opens when the master has made a lane.
-func (s *System) askLane(address string) (*link, error) {
+// askLane returns a peer that opens when the master has made a lane.
+func (s *System) askLane(address string) (*peer, error) {
 	s.mu.Lock()
-	if l := s.links[address]; l != nil {
+	if p := s.peers[address]; p != nil {
 		s.mu.Unlock()
-		return l, nil
+		return p, nil
 	}
 	for _, a := range []string{address, s.uplink} {
-		if r, ok := s.gone.find(a); ok {
+		if r, ok := s.endedProcesses.find(a); ok {
 			s.mu.Unlock()
 			return nil, downError(ProcessPID(a), r)
 		}
 	}
-	up := s.links[s.uplink]
+	up := s.peers[s.uplink]
 	if up == nil || checkName(address) != nil || s.closed.Load() {
 		s.mu.Unlock()
 		return nil, ErrNoActor
 	}
-	l := newLink(s, address)
-	l.lane = true
-	s.links[address] = l
-	lost := s.broken[address]
+	p := newPeer(s, address)
+	p.lane = true
+	s.peers[address] = p
+	lost := s.brokenLanes[address]
 	s.mu.Unlock()
 	up.post(s.frame(kindLane, fdipc.Control), func(b []byte) []byte {
 		b = append(appendPID(b, ProcessPID(up.address)), laneAsk)
 		return binary.AppendUvarint(appendString(b, address), lost)
 	})
-	return l, nil
+	return p, nil
 }
 
 // onLane serves a child's request, or takes the master's answer.
-func (s *System) onLane(l *link, f *fdipc.Frame, r *reader) {
+func (s *System) onLane(p *peer, f *fdipc.Frame, r *reader) {
 	op, address := r.byte(), r.string(maxAddress)
-	if master := !s.hasUplink(); master != (op == laneAsk) || !master && l.address != s.uplinkAddress() {
+	if master := !s.hasUplink(); master != (op == laneAsk) || !master && p.address != s.uplinkAddress() {
 		r.fail()
 	}
 	switch op {
 	case laneAsk:
 		if lost := r.uint(); !r.bad {
-			s.makeLane(l, address, lost)
+			s.makeLane(p, address, lost)
 		}
 	case laneGrant:
 		incarnation, number := r.uint(), r.uint()
@@ -109,44 +109,44 @@ func (s *System) onLane(l *link, f *fdipc.Frame, r *reader) {
 			r.fail()
 			break
 		}
-		s.takeLane(address, incarnation, number, f.Handles[0])
+		s.openLane(address, incarnation, number, f.Handles[0])
 		return
-	case laneNobody:
-		s.noLane(address, noActor)
+	case laneNoProcess:
+		s.laneRefused(address, noActor)
 	case laneFailed:
 		if err := r.error(nil); !r.bad {
-			s.noLane(address, errorReason(fmt.Errorf("%w: %w", ErrLane, err)))
+			s.laneRefused(address, errorReason(fmt.Errorf("%w: %w", ErrLane, err)))
 		}
 	default:
 		r.fail()
 	}
 	f.Refuse(fdipc.ReasonUnknown)
 	if r.bad {
-		s.bad(l, kindLane)
+		s.countMalformed(p, kindLane)
 	}
 }
 
 // makeLane joins from and the process with an address, in the master.
-func (s *System) makeLane(from *link, address string, lost uint64) {
+func (s *System) makeLane(from *peer, address string, lost uint64) {
 	key := pairOf(from.address, address)
 	busy := from.waiting(fdipc.Control) >= maxGrants
-	if l := s.attached(address); l != nil && l.waiting(fdipc.Control) >= maxGrants {
+	if p := s.attached(address); p != nil && p.waiting(fdipc.Control) >= maxGrants {
 		busy = true
 	}
 	s.mu.Lock()
-	to := s.links[address]
-	reason, gone := s.gone.find(address)
+	to := s.peers[address]
+	reason, gone := s.endedProcesses.find(address)
 	switch {
-	case s.links[from.address] != from || from == to:
+	case s.peers[from.address] != from || from == to:
 		s.mu.Unlock()
 		return
 	case to == nil:
 		s.mu.Unlock()
 		from.post(s.frame(kindLane, fdipc.Control), func(b []byte) []byte {
-			return appendString(append(appendPID(b, ProcessPID(from.address)), laneNobody), address)
+			return appendString(append(appendPID(b, ProcessPID(from.address)), laneNoProcess), address)
 		})
 		if gone { // it may have missed the news
-			from.post(s.frame(kindGone, fdipc.Control), func(b []byte) []byte {
+			from.post(s.frame(kindProcessEnded, fdipc.Control), func(b []byte) []byte {
 				return appendReason(appendString(appendPID(b, ProcessPID(from.address)), address), reason)
 			})
 		}
@@ -156,7 +156,7 @@ func (s *System) makeLane(from *link, address string, lost uint64) {
 		return
 	case lost > s.laneNumber:
 		s.mu.Unlock()
-		s.bad(from, kindLane)
+		s.countMalformed(from, kindLane)
 		return
 	case busy:
 		s.mu.Unlock()
@@ -186,19 +186,19 @@ func (s *System) makeLane(from *link, address string, lost uint64) {
 }
 
 // refuseLane tells l that there is no lane to the process with an address.
-func (s *System) refuseLane(l *link, address string, err error) {
-	l.post(s.frame(kindLane, fdipc.Control), func(b []byte) []byte {
-		b = append(appendPID(b, ProcessPID(l.address)), laneFailed)
+func (s *System) refuseLane(p *peer, address string, err error) {
+	p.post(s.frame(kindLane, fdipc.Control), func(b []byte) []byte {
+		b = append(appendPID(b, ProcessPID(p.address)), laneFailed)
 		return appendError(appendString(b, address), err)
 	})
 }
 
 // grant gives l its end of a lane to peer.
-func (s *System) grant(l, peer *link, number uint64, h *fdipc.Handle) {
+func (s *System) grant(p, peer *peer, number uint64, h *fdipc.Handle) {
 	f := s.frame(kindLane, fdipc.Control)
 	f.Handles = []*fdipc.Handle{h}
-	l.post(f, func(b []byte) []byte {
-		b = append(appendPID(b, ProcessPID(l.address)), laneGrant)
+	p.post(f, func(b []byte) []byte {
+		b = append(appendPID(b, ProcessPID(p.address)), laneGrant)
 		b = binary.AppendUvarint(appendString(b, peer.address), peer.incarnation)
 		return binary.AppendUvarint(b, number)
 	})
@@ -283,93 +283,93 @@ func (e *memoryEnd) Close() error {
 	return e.conn.Close()
 }
 
-// takeLane takes this process's end of a lane.
-func (s *System) takeLane(address string, incarnation, number uint64, h *fdipc.Handle) {
-	l := s.expectLane(address, number)
-	if l == nil {
+// openLane takes this process's end of a lane.
+func (s *System) openLane(address string, incarnation, number uint64, h *fdipc.Handle) {
+	p := s.expectLane(address, number)
+	if p == nil {
 		h.Refuse(fdipc.ReasonClosed)
 		return
 	}
 	s.mu.Lock()
-	l.incarnation, l.number = incarnation, number
+	p.incarnation, p.number = incarnation, number
 	s.mu.Unlock()
 	ready := make(chan struct{}) // its frames wait until it is open
 	cfg := fdipc.Config{
 		Credits: laneCredits,
 		Handler: func(_ *fdipc.Conn, f *fdipc.Frame) {
 			<-ready
-			if !s.handleFrom(l, f) {
+			if !s.handleFrom(p, f) {
 				f.Refuse(fdipc.ReasonUnknown)
 			}
 		},
 		NoFiles: func(_ *fdipc.Conn, f *fdipc.Frame) {
 			<-ready
-			s.lostFrom(l, f)
+			s.lostFrom(p, f)
 		},
 		Closed: func(*fdipc.Conn, error) {
 			<-ready
-			s.laneOver(l)
+			s.laneConnEnded(p)
 		},
 	}
 	c, err := connOf(h, cfg)
 	if err != nil {
 		close(ready)
 		s.log.Error("no channel to a sibling", slog.String("to", address), slog.Any("error", err))
-		s.dropLane(l, errorReason(fmt.Errorf("%w: %w", ErrLane, err)))
+		s.dropLane(p, errorReason(fmt.Errorf("%w: %w", ErrLane, err)))
 		return
 	}
-	opened := l.open(c)
+	opened := p.open(c)
 	close(ready)
 	if !opened { // detached meanwhile
 		_ = c.Close()
 		return
 	}
-	s.tellTypes(l)
+	s.announceTypes(p)
 }
 
-// loseLane gives up a lane whose end did not arrive. The next message asks for another.
-func (s *System) loseLane(address string, incarnation, number uint64) {
-	l := s.expectLane(address, number)
-	if l == nil {
+// laneHandleLost gives up a lane whose end did not arrive. The next message asks for another.
+func (s *System) laneHandleLost(address string, incarnation, number uint64) {
+	p := s.expectLane(address, number)
+	if p == nil {
 		return
 	}
 	s.mu.Lock()
-	l.incarnation, l.number = incarnation, number
+	p.incarnation, p.number = incarnation, number
 	s.mu.Unlock()
-	s.dropLane(l, errorReason(fmt.Errorf("%w: %w", ErrLane, fdipc.ErrNoFiles)))
+	s.dropLane(p, errorReason(fmt.Errorf("%w: %w", ErrLane, fdipc.ErrNoFiles)))
 }
 
-// expectLane returns the link that a new lane is for; nil: it is not wanted.
-func (s *System) expectLane(address string, number uint64) *link {
+// expectLane returns the peer that a new lane is for; nil: it is not wanted.
+func (s *System) expectLane(address string, number uint64) *peer {
 	for {
 		s.mu.Lock()
-		_, gone := s.gone.find(address)
-		l := s.links[address]
+		_, gone := s.endedProcesses.find(address)
+		p := s.peers[address]
 		switch {
-		case gone || s.closed.Load() || l != nil && !l.lane:
+		case gone || s.closed.Load() || p != nil && !p.lane:
 			s.mu.Unlock()
 			return nil
-		case l == nil:
-			l = newLink(s, address)
-			l.lane = true
-			s.links[address] = l
+		case p == nil:
+			p = newPeer(s, address)
+			p.lane = true
+			s.peers[address] = p
 			fallthrough
-		case l.pending():
+		case p.pending():
 			s.mu.Unlock()
-			return l
-		case l.number >= number:
+			return p
+		case p.number >= number:
 			s.mu.Unlock()
 			return nil
 		}
 		s.mu.Unlock()
-		s.dropLane(l, errorReason(ErrLane)) // the other end has lost it
+		s.dropLane(p, errorReason(ErrLane)) // the other end has lost it
 	}
 }
 
-// pending says that the link has not been opened.
-func (l *link) pending() bool {
+// pending says that the peer has not been opened.
+func (p *peer) pending() bool {
 	select {
-	case <-l.opened:
+	case <-p.opened:
 		return false
 	default:
 		return true
@@ -395,65 +395,65 @@ func connOf(h *fdipc.Handle, cfg fdipc.Config) (*fdipc.Conn, error) {
 	return fdipc.New(f, cfg)
 }
 
-// laneOver is told that a lane's Conn has ended and all that came was handled.
-func (s *System) laneOver(l *link) {
+// laneConnEnded is told that a lane's Conn has ended and all that came was handled.
+func (s *System) laneConnEnded(p *peer) {
 	orphan := s.attached(s.uplinkAddress()) == nil
-	l.mu.Lock()
-	l.over = true
-	reason := l.reason
-	if reason == nil && !orphan && !l.closed {
-		l.timer = time.AfterFunc(s.laneGrace, func() { s.dropLane(l, errorReason(ErrLane)) })
+	p.mu.Lock()
+	p.connEnded = true
+	reason := p.endReason
+	if reason == nil && !orphan && !p.closed {
+		p.timer = time.AfterFunc(s.laneGrace, func() { s.dropLane(p, errorReason(ErrLane)) })
 	}
-	l.mu.Unlock()
+	p.mu.Unlock()
 	switch {
 	case reason != nil:
-		s.detach(l, *reason)
+		s.detach(p, *reason)
 	case orphan: // nobody will say why
-		s.detach(l, errorReason(fdipc.ErrPeerLost))
+		s.detach(p, errorReason(fdipc.ErrPeerLost))
 	}
 }
 
-// laneGone is told that a sibling's process has ended. The end is known when its
+// laneProcessEnded is told that a sibling's process has ended. The end is known when its
 // last messages are handled, or do not let themselves be.
-func (s *System) laneGone(l *link, reason supervisor.Reason) {
-	l.mu.Lock()
-	over := l.over || l.conn == nil
-	own := l.own
-	l.reason = &reason
-	if !over && !l.closed {
-		l.timer = time.AfterFunc(laneLinger, func() { s.detach(l, reason) })
+func (s *System) laneProcessEnded(p *peer, reason supervisor.Reason) {
+	p.mu.Lock()
+	over := p.connEnded || p.conn == nil
+	own := p.laneConn
+	p.endReason = &reason
+	if !over && !p.closed {
+		p.timer = time.AfterFunc(laneReadWait, func() { s.detach(p, reason) })
 	}
-	l.mu.Unlock()
+	p.mu.Unlock()
 	if over {
-		s.detach(l, reason)
+		s.detach(p, reason)
 		return
 	}
 	own.PeerGone()
 }
 
-// noLane ends what waits for a lane that will not be.
-func (s *System) noLane(address string, reason supervisor.Reason) {
-	if l := s.attached(address); l != nil && l.lane && l.pending() {
-		s.dropLane(l, reason)
+// laneRefused ends what waits for a lane that will not be.
+func (s *System) laneRefused(address string, reason supervisor.Reason) {
+	if p := s.attached(address); p != nil && p.lane && p.pending() {
+		s.dropLane(p, reason)
 	}
 }
 
 // dropLane gives up a lane. Its other process lives, for all we know, unless the
 // reason is that there is none: what waits for an actor there ends, what waits for
 // the process goes on waiting.
-func (s *System) dropLane(l *link, reason supervisor.Reason) {
+func (s *System) dropLane(p *peer, reason supervisor.Reason) {
 	s.mu.Lock()
-	if s.links[l.address] != l {
+	if s.peers[p.address] != p {
 		s.mu.Unlock()
 		return
 	}
-	delete(s.links, l.address)
-	if l.number != 0 {
-		s.broken[l.address] = l.number
+	delete(s.peers, p.address)
+	if p.number != 0 {
+		s.brokenLanes[p.address] = p.number
 	}
 	s.mu.Unlock()
-	l.close(reason)
-	s.asks.failAt(l.address, reason)
-	s.monitors.fireAt(l.address, reason, nobody(reason))
-	s.inbound.dropOne(l.address)
+	p.close(reason)
+	s.asks.failAt(p.address, reason)
+	s.monitors.fireAt(p.address, reason, isNoActor(reason))
+	s.inbound.dropOne(p.address)
 }

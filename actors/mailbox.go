@@ -50,14 +50,14 @@ func (o Overflow) String() string {
 
 // noContext is the context of a Send that has none, an actor's or a peer's. It
 // waits for at most SendWait.
-var noContext context.Context = none{context.Background()}
+var noContext context.Context = withoutContext{context.Background()}
 
-type none struct{ context.Context }
+type withoutContext struct{ context.Context }
 
 // throughput is how many messages an actor handles before it lets others run.
 const throughput = 300
 
-// mailbox is the actor.Mailbox of one incarnation of an actor.
+// actorMailbox is the actor.Mailbox of one incarnation of an actor.
 //
 // It differs from protoactor's in what happens at the edges: a bound that does
 // not spin, messages that the actor will never handle become dead letters, a
@@ -66,12 +66,12 @@ const throughput = 300
 //
 // At most one goroutine runs at a time; it is started by a post to an idle
 // mailbox and ends when nothing is queued.
-type mailbox struct {
-	cell     *cell
-	bound    int // of all senders but the actor itself; 0: none
-	peers    int // of senders in other processes
-	weight   int // of what they sent and waits, in bytes
-	overflow Overflow
+type actorMailbox struct {
+	incarnation *incarnation
+	bound       int // of all senders but the actor itself; 0: none
+	peerBound   int // of senders in other processes
+	peerWeight  int // of what they sent and waits, in bytes
+	overflow    Overflow
 
 	invoker    actor.MessageInvoker // set once, before run
 	dispatcher actor.Dispatcher
@@ -79,27 +79,27 @@ type mailbox struct {
 	// What the actor's goroutine reads for each message stands apart from what
 	// senders write for each: on one cache line they would slow each other.
 	_ cacheLine
-	// attention says that run has to look under the lock before its next message:
-	// a system message waits, the actor is held, or to be reaped.
-	attention atomic.Bool
-	waiting   atomic.Bool  // senders wait for room
-	heavy     atomic.Int64 // bytes of what waits and is heavy
-	cur       *chunk       // where run takes from; run's own
-	seen      uint32       // how many messages cur had when run last looked; run's own
-	_         cacheLine
+	// interrupt says that run has to look under the lock before its next message:
+	// a system message waits, the actor is suspended, or has to stop its children.
+	interrupt  atomic.Bool
+	waiting    atomic.Bool  // senders wait for room
+	heavyBytes atomic.Int64 // bytes of what waits and is heavy
+	cur        *chunk       // where run takes from; run's own
+	seen       uint32       // how many messages cur had when run last looked; run's own
+	_          cacheLine
 
-	mu      sync.Mutex
-	ready   bool // Started is queued; before that nothing runs
-	user    queue
-	system  []any // few at a time
-	running bool
-	held    bool          // the actor has failed: user messages stay where they are
-	closed  bool          // the actor has ended: user messages are dead letters
-	reaping bool          // the actor was killed and has not stopped its children yet
-	room    chan struct{} // closed when a waiting sender should look again; nil: nobody waits
-	dropped uint64        // taken out of the queue other than by the actor
-	pill    bool          // a Poison was queued: no second one does anything
-	stop    bool          // a Stop waits in system
+	mu            sync.Mutex
+	ready         bool // Started is queued; before that nothing runs
+	user          messageQueue
+	system        []any // few at a time
+	running       bool
+	suspended     bool          // the actor has failed: user messages stay where they are
+	closed        bool          // the actor has ended: user messages are dead letters
+	stopsChildren bool          // the actor was killed and has not stopped its children yet
+	room          chan struct{} // closed when a waiting sender should look again; nil: nobody waits
+	dropped       uint64        // taken out of the queue other than by the actor
+	poisoned      bool          // a Poison was queued: no second one does anything
+	stopQueued    bool          // a Stop waits in system
 }
 
 // A mailbox holds messages of other processes of up to maxWeight bytes, as they stood in
@@ -125,20 +125,20 @@ func weightOf(bound int) int {
 	return max(maxWeight, bound*lightMessage)
 }
 
-var _ actor.Mailbox = (*mailbox)(nil)
+var _ actor.Mailbox = (*actorMailbox)(nil)
 
 // RegisterHandlers is called by protoactor when the actor has its PID. Others may
 // have found it by then and sent to it; protoactor's own mailbox is not ready for that.
-func (m *mailbox) RegisterHandlers(invoker actor.MessageInvoker, dispatcher actor.Dispatcher) {
+func (m *actorMailbox) RegisterHandlers(invoker actor.MessageInvoker, dispatcher actor.Dispatcher) {
 	m.invoker, m.dispatcher = invoker, dispatcher
-	m.cell.born(invoker.(actor.Context))
+	m.incarnation.registered(invoker.(actor.Context))
 }
 
 // Start is called by protoactor after RegisterHandlers.
-func (m *mailbox) Start() {}
+func (m *actorMailbox) Start() {}
 
 // UserMessageCount returns how many user messages are queued.
-func (m *mailbox) UserMessageCount() int {
+func (m *actorMailbox) UserMessageCount() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.user.len()
@@ -146,16 +146,16 @@ func (m *mailbox) UserMessageCount() int {
 
 // PostUserMessage queues a message of a sender that has no context: an actor's
 // Send or a frame. It may wait under the policy Wait.
-func (m *mailbox) PostUserMessage(message any) {
+func (m *actorMailbox) PostUserMessage(message any) {
 	err := m.post(noContext, message, false)
 	if err != nil {
-		m.cell.dead(message, err)
+		m.incarnation.deadLetter(message, err)
 	}
 }
 
 // post queues message. When it returns an error the message is the caller's to
 // make a dead letter of. Under noContext it waits for at most the system's SendWait.
-func (m *mailbox) post(ctx context.Context, message any, self bool) error {
+func (m *actorMailbox) post(ctx context.Context, message any, self bool) error {
 	if batch, ok := actor.UnwrapEnvelopeMessage(message).(actor.MessageBatch); ok {
 		for _, item := range batch.GetMessages() {
 			m.PostUserMessage(item)
@@ -172,37 +172,37 @@ func (m *mailbox) post(ctx context.Context, message any, self bool) error {
 // postPeer queues a message of another process, for which every mailbox has a bound, by
 // number and by the bytes of their frames. It waits for at most the system's SendWait; after
 // an error the message is the caller's.
-func (m *mailbox) postPeer(message any, bytes int) error {
+func (m *actorMailbox) postPeer(message any, bytes int) error {
 	if bytes > lightMessage {
 		message = &heavyMessage{message, bytes}
 	}
 	m.mu.Lock()
-	if !m.closed && (m.roomLocked(message, m.peers) || isPill(message)) {
+	if !m.closed && (m.roomLocked(message, m.peerBound) || isPill(message)) {
 		m.pushLocked(message)
 		return nil
 	}
-	return m.overflowLocked(noContext, message, m.peers)
+	return m.overflowLocked(noContext, message, m.peerBound)
 }
 
 // roomLocked reports whether there is room for message, below bound and by its weight.
-func (m *mailbox) roomLocked(message any, bound int) bool {
-	return m.user.len() < bound && m.bearable(message)
+func (m *actorMailbox) roomLocked(message any, bound int) bool {
+	return m.user.len() < bound && m.fitsWeight(message)
 }
 
-// bearable reports whether there is room for message by its weight.
-func (m *mailbox) bearable(message any) bool {
+// fitsWeight reports whether there is room for message by its weight.
+func (m *actorMailbox) fitsWeight(message any) bool {
 	h, ok := message.(*heavyMessage)
 	if !ok {
 		return true
 	}
-	waits := m.heavy.Load()
-	return waits == 0 || waits+int64(h.bytes) <= int64(m.weight)
+	waits := m.heavyBytes.Load()
+	return waits == 0 || waits+int64(h.bytes) <= int64(m.peerWeight)
 }
 
-// unweigh returns the message of an entry that was taken out of the queue.
-func (m *mailbox) unweigh(entry any) any {
+// unwrap returns the message of an entry that was taken out of the queue.
+func (m *actorMailbox) unwrap(entry any) any {
 	if h, ok := entry.(*heavyMessage); ok {
-		m.heavy.Add(-int64(h.bytes))
+		m.heavyBytes.Add(-int64(h.bytes))
 		return h.message
 	}
 	return entry
@@ -210,12 +210,12 @@ func (m *mailbox) unweigh(entry any) any {
 
 // overflowLocked queues message when there is room below bound, or does what the policy
 // says. It unlocks m.mu.
-func (m *mailbox) overflowLocked(ctx context.Context, message any, bound int) error {
+func (m *actorMailbox) overflowLocked(ctx context.Context, message any, bound int) error {
 	var cancel context.CancelFunc
 	for {
 		if m.closed {
 			m.mu.Unlock()
-			return m.cell.downError()
+			return m.incarnation.downError()
 		}
 		if m.roomLocked(message, bound) {
 			m.pushLocked(message)
@@ -230,7 +230,7 @@ func (m *mailbox) overflowLocked(ctx context.Context, message any, bound int) er
 			if h, ok := message.(*heavyMessage); ok {
 				message = h.message
 			}
-			m.cell.dead(message, ErrFull)
+			m.incarnation.deadLetter(message, ErrFull)
 			return nil
 		case Fail:
 			m.mu.Unlock()
@@ -250,7 +250,7 @@ func (m *mailbox) overflowLocked(ctx context.Context, message any, bound int) er
 		room := m.room
 		m.mu.Unlock()
 		if ctx == noContext {
-			ctx, cancel = context.WithTimeoutCause(context.Background(), m.cell.s.cfg.SendWait, ErrFull)
+			ctx, cancel = context.WithTimeoutCause(context.Background(), m.incarnation.s.cfg.SendWait, ErrFull)
 			defer cancel()
 		}
 		select {
@@ -264,23 +264,23 @@ func (m *mailbox) overflowLocked(ctx context.Context, message any, bound int) er
 
 // dropOldestLocked queues message in the place of the one that waited longest, or of as many
 // as its weight takes. It unlocks m.mu.
-func (m *mailbox) dropOldestLocked(message any) {
+func (m *actorMailbox) dropOldestLocked(message any) {
 	var oldest []any
-	for len(oldest) == 0 || !m.bearable(message) {
+	for len(oldest) == 0 || !m.fitsWeight(message) {
 		v, ok := m.user.pop()
 		if !ok { // the actor was quicker
 			break
 		}
 		m.dropped++
-		oldest = append(oldest, m.unweigh(v))
+		oldest = append(oldest, m.unwrap(v))
 	}
 	m.pushLocked(message)
 	for _, v := range oldest {
 		if isPill(v) { // what stood before it is handled: now is its time
-			m.cell.stop(normal)
+			m.incarnation.stop(normal)
 			continue
 		}
-		m.cell.dead(v, ErrFull)
+		m.incarnation.deadLetter(v, ErrFull)
 	}
 }
 
@@ -293,19 +293,19 @@ func isPill(message any) bool {
 
 // pushLocked queues message, wakes the actor and unlocks m.mu. Of Poison one is queued: it
 // is the last message that the actor takes.
-func (m *mailbox) pushLocked(message any) {
+func (m *actorMailbox) pushLocked(message any) {
 	switch v := message.(type) {
 	case *actor.PoisonPill:
-		if m.pill {
+		if m.poisoned {
 			m.mu.Unlock()
 			return
 		}
-		m.pill = true
+		m.poisoned = true
 	case *heavyMessage:
-		m.heavy.Add(int64(v.bytes))
+		m.heavyBytes.Add(int64(v.bytes))
 	}
 	m.user.push(message)
-	start := m.ready && !m.running && !m.held
+	start := m.ready && !m.running && !m.suspended
 	m.running = m.running || start
 	m.mu.Unlock()
 	if start {
@@ -314,37 +314,37 @@ func (m *mailbox) pushLocked(message any) {
 }
 
 // PostSystemMessage queues a message that overtakes user messages.
-func (m *mailbox) PostSystemMessage(message any) {
-	c := m.cell
+func (m *actorMailbox) PostSystemMessage(message any) {
+	inc := m.incarnation
 	switch msg := message.(type) {
 	case *actor.Watch:
-		c.watch(msg.Watcher)
+		inc.protoWatch(msg.Watcher)
 		return
 	case *actor.Unwatch:
-		c.unwatch(msg.Watcher)
+		inc.protoUnwatch(msg.Watcher)
 		return
 	case *actor.SuspendMailbox, *actor.ResumeMailbox:
 		return
 	case *actor.Restart:
-		c.crash(errorReason(errRestart))
+		inc.crash(errorReason(errRestart))
 		return
 	case *actor.Stop:
-		c.decide(normal)
+		inc.setStopReason(normal)
 	}
 	m.mu.Lock()
 	_, stop := message.(*actor.Stop)
-	if c.killed.Load() || stop && m.stop { // one that waits is as good as two
+	if inc.killed.Load() || stop && m.stopQueued { // one that waits is as good as two
 		m.mu.Unlock()
 		return
 	}
-	m.stop = m.stop || stop
+	m.stopQueued = m.stopQueued || stop
 	if _, ok := message.(*actor.Started); ok && !m.ready {
 		m.ready = true
 		m.system = slices.Insert(m.system, 0, message)
 	} else {
 		m.system = append(m.system, message)
 	}
-	m.attention.Store(true)
+	m.interrupt.Store(true)
 	start := m.ready && !m.running
 	m.running = m.running || start
 	m.mu.Unlock()
@@ -355,18 +355,18 @@ func (m *mailbox) PostSystemMessage(message any) {
 
 // run handles what is queued. It is the actor's goroutine; it ends when nothing
 // is left, or after Goexit in a handler, which hands over to a new one.
-func (m *mailbox) run() {
-	m.cell.enter()
+func (m *actorMailbox) run() {
+	m.incarnation.workBegins()
 	for m.burst() {
 	}
 }
 
 // burst handles messages until none is left, or until one fails; then it returns
-// true. The guard catches what the actor's Receive panics with; what is caught
+// true. The wrapper catches what the actor's Receive panics with; what is caught
 // here came from around it: a continuation of ReenterAfter, an automatic response, a
 // strategy.
-func (m *mailbox) burst() (again bool) {
-	c := m.cell
+func (m *actorMailbox) burst() (again bool) {
+	inc := m.incarnation
 	returned := false
 	defer func() {
 		if returned {
@@ -374,15 +374,15 @@ func (m *mailbox) burst() (again bool) {
 		}
 		v := recover()
 		if v != nil {
-			c.backstop(panicReason(v, debug.Stack()))
+			inc.crashOutsideReceive(panicReason(v, debug.Stack()))
 		} else { // runtime.Goexit: this goroutine is lost, the actor's queue is not
-			c.backstop(errorReason(errGoexit))
+			inc.crashOutsideReceive(errorReason(errGoexit))
 		}
-		if c.system {
-			c.settle()
+		if inc.handlesSystemMessage {
+			inc.endIfStopped()
 		}
 		if again = v != nil; !again {
-			c.leave()
+			inc.workEnds()
 			m.dispatcher.Schedule(m.run)
 		}
 	}()
@@ -395,12 +395,12 @@ func (m *mailbox) burst() (again bool) {
 			returned = true
 			return false
 		}
-		if c.system != system {
-			c.system = system // written seldom: senders read what stands beside it
+		if inc.handlesSystemMessage != system {
+			inc.handlesSystemMessage = system // written seldom: senders read what stands beside it
 		}
 		if system {
 			m.invoker.InvokeSystemMessage(message)
-			c.settle()
+			inc.endIfStopped()
 		} else {
 			m.invoker.InvokeUserMessage(message)
 		}
@@ -409,10 +409,10 @@ func (m *mailbox) burst() (again bool) {
 
 // next takes the next message, system messages first. When there is none, the
 // actor's goroutine is to end.
-func (m *mailbox) next() (message any, system, ok bool) {
-	if m.cur != nil && !m.attention.Load() {
+func (m *actorMailbox) next() (message any, system, ok bool) {
+	if m.cur != nil && !m.interrupt.Load() {
 		if message, ok = m.cur.take(&m.seen); ok {
-			message = m.unweigh(message)
+			message = m.unwrap(message)
 			if m.waiting.Load() {
 				m.wake()
 			}
@@ -421,47 +421,47 @@ func (m *mailbox) next() (message any, system, ok bool) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.attention.Store(m.held)
-	if m.reaping {
-		m.reaping = false
-		m.attention.Store(m.held || len(m.system) > 0)
-		return reaping{}, false, true
+	m.interrupt.Store(m.suspended)
+	if m.stopsChildren {
+		m.stopsChildren = false
+		m.interrupt.Store(m.suspended || len(m.system) > 0)
+		return stopChildrenMessage{}, false, true
 	}
 	if n := len(m.system); n > 0 {
 		message = m.system[0]
 		copy(m.system, m.system[1:])
 		m.system[n-1] = nil
 		if m.system = m.system[:n-1]; n > 1 {
-			m.attention.Store(true)
+			m.interrupt.Store(true)
 		}
 		if _, ok := message.(*actor.Stop); ok {
-			m.stop = false
+			m.stopQueued = false
 		}
 		return message, true, true
 	}
-	if !m.held {
+	if !m.suspended {
 		if m.cur = m.user.advance(m.cur); m.cur != nil {
 			m.seen = 0
 			if message, ok = m.cur.take(&m.seen); ok {
-				message = m.unweigh(message)
+				message = m.unwrap(message)
 				m.wakeLocked()
 				return message, false, true
 			}
 		}
 	}
 	m.running = false
-	m.cell.leave()
+	m.incarnation.workEnds()
 	return nil, false, false
 }
 
 // wake lets waiting senders look again.
-func (m *mailbox) wake() {
+func (m *actorMailbox) wake() {
 	m.mu.Lock()
 	m.wakeLocked()
 	m.mu.Unlock()
 }
 
-func (m *mailbox) wakeLocked() {
+func (m *actorMailbox) wakeLocked() {
 	m.waiting.Store(false)
 	if m.room != nil {
 		close(m.room)
@@ -469,16 +469,16 @@ func (m *mailbox) wakeLocked() {
 	}
 }
 
-// hold keeps user messages in the queue: the actor has failed and is stopping.
-func (m *mailbox) hold() {
+// suspend keeps user messages in the queue: the actor has failed and is stopping.
+func (m *actorMailbox) suspend() {
 	m.mu.Lock()
-	m.held = true
-	m.attention.Store(true)
+	m.suspended = true
+	m.interrupt.Store(true)
 	m.mu.Unlock()
 }
 
 // close refuses user messages from now on and returns those that are queued.
-func (m *mailbox) close() (queued []any) {
+func (m *actorMailbox) close() (queued []any) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = true
@@ -487,19 +487,19 @@ func (m *mailbox) close() (queued []any) {
 		if !ok {
 			break
 		}
-		queued = append(queued, m.unweigh(v))
+		queued = append(queued, m.unwrap(v))
 	}
 	m.dropped += uint64(len(queued))
 	m.wakeLocked()
 	return queued
 }
 
-// reap has a killed actor stop its children, as soon as its goroutine is free.
-func (m *mailbox) reap() {
+// stopChildren has a killed actor stop its children, as soon as its goroutine is free.
+func (m *actorMailbox) stopChildren() {
 	m.mu.Lock()
-	m.reaping = true
+	m.stopsChildren = true
 	m.system = nil
-	m.attention.Store(true)
+	m.interrupt.Store(true)
 	start := m.ready && !m.running
 	m.running = m.running || start
 	m.mu.Unlock()
@@ -508,16 +508,16 @@ func (m *mailbox) reap() {
 	}
 }
 
-// figures are what is counted of a mailbox.
-type figures struct {
+// mailboxStats are what is counted of a mailbox.
+type mailboxStats struct {
 	queue     int
 	oldest    time.Duration
 	processed uint64
 }
 
-func (m *mailbox) figures() figures {
+func (m *actorMailbox) stats() mailboxStats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n := m.user.len()
-	return figures{n, m.user.age(), m.user.written - uint64(n) - m.dropped}
+	return mailboxStats{n, m.user.age(), m.user.written - uint64(n) - m.dropped}
 }

@@ -20,28 +20,28 @@ type Monitor struct {
 	// C delivers the Down of [System.Monitor]. Nil for [System.MonitorFrom].
 	C <-chan Down
 
-	c     chan Down // C, for who fires; 1 entry, written once
-	s     *System
-	ref   uint64
-	pid   *actor.PID
-	owner *cell              // the actor with which the monitor ends; may be nil
-	stop  byte               // also ask it to end: stopShutdown, stopPoison
-	fired func(Down, ending) // called by who took the monitor out of the table; nil: c is all
+	c      chan Down // C, for who fires; 1 entry, written once
+	s      *System
+	ref    uint64
+	pid    *actor.PID
+	owner  *incarnation         // the actor with which the monitor ends; may be nil
+	stop   byte                 // also ask it to end: stopShutdown, stopPoison
+	onDown func(Down, endCause) // called by who took the monitor out of the table; nil: c is all
 
 	// Guarded by monitors.mu.
-	to      string // the process it is at
-	process bool   // it watches that itself
-	undo    func() // takes back what start did; nil: nothing to take back
-	watch   watch  // the Watch that the monitor stands for; zero: none
+	address    string        // the process it is at
+	ofProcess  bool          // it watches that itself
+	undo       func()        // takes back what start did; nil: nothing to take back
+	protoWatch protoWatchKey // the Watch that the monitor stands for; zero: none
 }
 
-// ending says how an end became known.
-type ending byte
+// endCause says how an end became known.
+type endCause byte
 
 const (
-	endActor   ending = 0 // the actor ended
-	endNobody  ending = 1 // there was none
-	endProcess ending = 2 // its process ended
+	endActor   endCause = 0 // the actor ended
+	endNoActor endCause = 1 // there was none
+	endProcess endCause = 2 // its process ended
 )
 
 // Monitor watches pid and delivers its Down on the channel C of the result. It
@@ -60,9 +60,9 @@ func (s *System) Monitor(pid *actor.PID) *Monitor {
 // message. The monitor ends with the actor. To be called from Receive.
 func (s *System) MonitorFrom(ctx actor.Context, pid *actor.PID) *Monitor {
 	self := ctx.Self()
-	m := &Monitor{s: s, pid: pid, fired: func(d Down, _ ending) { s.notify(self, &d) }}
+	m := &Monitor{s: s, pid: pid, onDown: func(d Down, _ endCause) { s.notify(self, &d) }}
 	if s.local(self) {
-		m.owner = s.cells.find(self.Id)
+		m.owner = s.incarnations.find(self.Id)
 	}
 	s.monitors.start(m)
 	return m
@@ -79,14 +79,14 @@ func (m *Monitor) Cancel() {
 // monitors are those of this process, that is its watching side. Who takes one
 // out fires it: so each fires once.
 type monitors struct {
-	mu      sync.Mutex
-	last    uint64
-	open    map[uint64]*Monitor
-	watches map[watch]*Monitor // protoactor's Watch of a remote actor
+	mu           sync.Mutex
+	last         uint64
+	open         map[uint64]*Monitor
+	protoWatches map[protoWatchKey]*Monitor // protoactor's Watch of a remote actor
 }
 
-// watch is a Watch by an actor of this process.
-type watch struct{ watcher, address, id string }
+// protoWatch is a Watch by an actor of this process.
+type protoWatchKey struct{ watcher, address, id string }
 
 func (t *monitors) count() int {
 	t.mu.Lock()
@@ -103,36 +103,36 @@ func (t *monitors) take(m *Monitor, d *Down) (undo func(), ok bool) {
 	if ok && d != nil && m.c != nil {
 		m.c <- *d // has room. Under the lock: who cancels after this finds it
 	}
-	if t.watches[m.watch] == m {
-		delete(t.watches, m.watch)
+	if t.protoWatches[m.protoWatch] == m {
+		delete(t.protoWatches, m.protoWatch)
 	}
 	undo = m.undo
 	t.mu.Unlock()
 	if ok && m.owner != nil {
-		m.owner.disown(m)
+		m.owner.removeMonitor(m)
 	}
 	return undo, ok
 }
 
-func (t *monitors) fire(m *Monitor, r supervisor.Reason, how ending) {
+func (t *monitors) fire(m *Monitor, r supervisor.Reason, how endCause) {
 	d := Down{PID: m.pid, Reason: r}
-	if _, ok := t.take(m, &d); ok && m.fired != nil {
-		m.fired(d, how)
+	if _, ok := t.take(m, &d); ok && m.onDown != nil {
+		m.onDown(d, how)
 	}
 }
 
-// setWay notes where the monitor is and how to undo it, before the request
+// setTarget notes where the monitor is and how to undo it, before the request
 // leaves. It returns false when the monitor was cancelled meanwhile.
-func (t *monitors) setWay(m *Monitor, target *actor.PID, undo func()) bool {
+func (t *monitors) setTarget(m *Monitor, target *actor.PID, undo func()) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	m.to, m.process, m.undo = target.Address, target.Id == processID, undo
+	m.address, m.ofProcess, m.undo = target.Address, target.Id == processID, undo
 	return t.open[m.ref] == m
 }
 
-// over reports whether m has ended. Who cancels undoes only what is done by then, so whoever
+// hasEnded reports whether m has ended. Who cancels undoes only what is done by then, so whoever
 // goes on asks once more, and undoes the rest.
-func (t *monitors) over(m *Monitor) bool {
+func (t *monitors) hasEnded(m *Monitor) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.open[m.ref] != m
@@ -142,7 +142,7 @@ func (t *monitors) over(m *Monitor) bool {
 func (t *monitors) get(ref uint64, address string) *Monitor {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if m := t.open[ref]; m != nil && m.to == address {
+	if m := t.open[ref]; m != nil && m.address == address {
 		return m
 	}
 	return nil
@@ -154,7 +154,7 @@ func (t *monitors) fireAt(address string, r supervisor.Reason, ended bool) {
 	t.mu.Lock()
 	var found []*Monitor
 	for _, m := range t.open {
-		if m.to == address && (ended || !m.process) {
+		if m.address == address && (ended || !m.ofProcess) {
 			found = append(found, m)
 		}
 	}
@@ -165,9 +165,9 @@ func (t *monitors) fireAt(address string, r supervisor.Reason, ended bool) {
 }
 
 // endingOf says how what was at a process has ended, which ended for a reason.
-func endingOf(r supervisor.Reason) ending {
-	if nobody(r) {
-		return endNobody
+func endingOf(r supervisor.Reason) endCause {
+	if isNoActor(r) {
+		return endNoActor
 	}
 	return endProcess
 }
@@ -191,7 +191,7 @@ func (t *monitors) start(m *Monitor) {
 	m.ref = t.last
 	t.open[m.ref] = m
 	t.mu.Unlock()
-	if m.owner != nil && !m.owner.own(m) {
+	if m.owner != nil && !m.owner.addMonitor(m) {
 		t.take(m, nil) // the watcher has ended
 		return
 	}
@@ -202,7 +202,7 @@ func (t *monitors) start(m *Monitor) {
 	s.locate(m.pid, func(target *actor.PID, err error) {
 		switch {
 		case err != nil:
-			t.fire(m, endOf(err), endNobody)
+			t.fire(m, endOf(err), endNoActor)
 		case s.local(target):
 			s.monitorLocal(m, target)
 		default:
@@ -224,13 +224,13 @@ func (s *System) monitorLocal(m *Monitor, target *actor.PID) {
 	t := &s.monitors
 	k := watchKey{ref: m.ref}
 	undo := func() { s.unwatchLocal(target.Id, k) }
-	if !t.setWay(m, target, undo) {
+	if !t.setTarget(m, target, undo) {
 		return
 	}
-	fire := func(r supervisor.Reason, how ending) { t.fire(m, r, how) }
+	fire := func(r supervisor.Reason, how endCause) { t.fire(m, r, how) }
 	if !s.watchLocal(target.Id, k, m.stop, s.cfg.Address, fire) {
-		t.fire(m, noActor, endNobody)
-	} else if t.over(m) {
+		t.fire(m, noActor, endNoActor)
+	} else if t.hasEnded(m) {
 		undo()
 	}
 }
@@ -239,15 +239,15 @@ func (s *System) monitorLocal(m *Monitor, target *actor.PID) {
 // unwatchLocal comes before. With a stop other than stopNormal it also asks this
 // incarnation to end, for the process from. It returns false when there is no such
 // actor. The process itself never ends for its own actors.
-func (s *System) watchLocal(id string, k watchKey, stop byte, from string, fire func(supervisor.Reason, ending)) bool {
-	if c := s.cells.find(id); c != nil {
-		ok := c.onEnd(k, func(r supervisor.Reason) { fire(r, endActor) })
+func (s *System) watchLocal(id string, k watchKey, stop byte, from string, fire func(supervisor.Reason, endCause)) bool {
+	if inc := s.incarnations.find(id); inc != nil {
+		ok := inc.addWatcher(k, func(r supervisor.Reason) { fire(r, endActor) })
 		if ok && stop != stopNormal {
-			c.finish(stop)
+			inc.finish(stop)
 		}
 		return ok
 	}
-	if id != processID && !s.hub.watch(id, k, fire) {
+	if id != processID && !s.foreignWatcher.watch(id, k, fire) {
 		return false
 	}
 	if stop != stopNormal {
@@ -257,39 +257,39 @@ func (s *System) watchLocal(id string, k watchKey, stop byte, from string, fire 
 }
 
 func (s *System) unwatchLocal(id string, k watchKey) {
-	if c := s.cells.find(id); c != nil {
-		c.offEnd(k)
+	if inc := s.incarnations.find(id); inc != nil {
+		inc.removeWatcher(k)
 	}
-	s.hub.unwatch(id, k)
+	s.foreignWatcher.unwatch(id, k)
 }
 
-// watch is protoactor's Watch for an actor of another process: a monitor whose
+// protoWatch is protoactor's Watch for an actor of another process: a monitor whose
 // Down becomes a Terminated.
 func (s *System) watch(watcher, pid *actor.PID) {
 	if !s.local(watcher) {
 		return
 	}
-	k := watch{watcher.Id, pid.Address, pid.Id}
+	k := protoWatchKey{watcher.Id, pid.Address, pid.Id}
 	who := &actor.PID{Address: pid.Address, Id: pid.Id, RequestId: pid.RequestId}
-	m := &Monitor{s: s, pid: who, watch: k}
-	m.fired = func(_ Down, how ending) {
+	m := &Monitor{s: s, pid: who, protoWatch: k}
+	m.onDown = func(_ Down, how endCause) {
 		why := actor.TerminatedReason_Stopped
 		switch {
-		case how == endNobody:
+		case how == endNoActor:
 			why = actor.TerminatedReason_NotFound
 		case how == endProcess:
 			why = actor.TerminatedReason_AddressTerminated
 		}
 		s.terminated(watcher, who, why)
 	}
-	m.owner = s.cells.find(watcher.Id)
+	m.owner = s.incarnations.find(watcher.Id)
 	if s.monitors.addWatch(m) {
 		s.monitors.start(m)
 	}
 }
 
 func (s *System) unwatch(watcher, pid *actor.PID) {
-	if m := s.monitors.watched(watch{watcher.Id, pid.Address, pid.Id}); m != nil {
+	if m := s.monitors.watched(protoWatchKey{watcher.Id, pid.Address, pid.Id}); m != nil {
 		m.Cancel()
 	}
 }
@@ -298,91 +298,91 @@ func (s *System) unwatch(watcher, pid *actor.PID) {
 func (t *monitors) addWatch(m *Monitor) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.watches[m.watch] != nil {
+	if t.protoWatches[m.protoWatch] != nil {
 		return false
 	}
-	if t.watches == nil {
-		t.watches = make(map[watch]*Monitor)
+	if t.protoWatches == nil {
+		t.protoWatches = make(map[protoWatchKey]*Monitor)
 	}
-	t.watches[m.watch] = m
+	t.protoWatches[m.protoWatch] = m
 	return true
 }
 
-func (t *monitors) watched(k watch) *Monitor {
+func (t *monitors) watched(k protoWatchKey) *Monitor {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.watches[k]
+	return t.protoWatches[k]
 }
 
 // terminated tells a watcher of this process, as protoactor does.
 func (s *System) terminated(watcher, who *actor.PID, why actor.TerminatedReason) {
-	if sys := s.made(); sys != nil && s.local(watcher) {
+	if sys := s.protoIfMade(); sys != nil && s.local(watcher) {
 		if ref, ok := sys.ProcessRegistry.GetLocal(watcher.Id); ok {
 			ref.SendSystemMessage(watcher, &actor.Terminated{Who: who, Why: why})
 		}
 	}
 }
 
-// hub watches actors of this process that were spawned by protoactor's
+// foreignWatcher watches actors of this process that were spawned by protoactor's
 // functions. It is the watcher that protoactor knows of.
-type hub struct {
-	s    *System
-	pid  *actor.PID
-	mu   sync.Mutex
-	want map[string]map[watchKey]func(supervisor.Reason, ending) // by the watched actor's id
+type foreignWatcher struct {
+	s       *System
+	pid     *actor.PID
+	mu      sync.Mutex
+	watched map[string]map[watchKey]func(supervisor.Reason, endCause) // by the watched actor's id
 }
 
-var _ actor.Process = (*hub)(nil)
+var _ actor.Process = (*foreignWatcher)(nil)
 
-func (h *hub) init(s *System) {
-	h.s, h.pid = s, actor.NewPID(s.cfg.Address, hubID)
-	h.want = make(map[string]map[watchKey]func(supervisor.Reason, ending))
+func (w *foreignWatcher) init(s *System) {
+	w.s, w.pid = s, actor.NewPID(s.cfg.Address, foreignWatcherID)
+	w.watched = make(map[string]map[watchKey]func(supervisor.Reason, endCause))
 }
 
-func (h *hub) watch(id string, k watchKey, fire func(supervisor.Reason, ending)) bool {
-	ref, ok := h.s.foreign(id)
+func (w *foreignWatcher) watch(id string, k watchKey, fire func(supervisor.Reason, endCause)) bool {
+	ref, ok := w.s.foreignActor(id)
 	if !ok {
 		return false
 	}
-	h.mu.Lock()
-	set := h.want[id]
+	w.mu.Lock()
+	set := w.watched[id]
 	first := set == nil
 	if first {
-		set = make(map[watchKey]func(supervisor.Reason, ending))
-		h.want[id] = set
+		set = make(map[watchKey]func(supervisor.Reason, endCause))
+		w.watched[id] = set
 	}
 	set[k] = fire
-	h.mu.Unlock()
+	w.mu.Unlock()
 	if first {
-		ref.SendSystemMessage(h.s.made().NewLocalPID(id), &actor.Watch{Watcher: h.pid})
+		ref.SendSystemMessage(w.s.protoIfMade().NewLocalPID(id), &actor.Watch{Watcher: w.pid})
 	}
 	return true
 }
 
-func (h *hub) unwatch(id string, k watchKey) {
-	h.mu.Lock()
-	delete(h.want[id], k) // the set stays: protoactor's watch does too
-	h.mu.Unlock()
+func (w *foreignWatcher) unwatch(id string, k watchKey) {
+	w.mu.Lock()
+	delete(w.watched[id], k) // the set stays: protoactor's watch does too
+	w.mu.Unlock()
 }
 
 // SendSystemMessage hears Terminated. The reason is not known: protoactor has none.
-func (h *hub) SendSystemMessage(_ *actor.PID, message any) {
+func (w *foreignWatcher) SendSystemMessage(_ *actor.PID, message any) {
 	t, ok := message.(*actor.Terminated)
 	if !ok || t.Who == nil {
 		return
 	}
-	h.mu.Lock()
-	set := h.want[t.Who.Id]
-	delete(h.want, t.Who.Id)
-	h.mu.Unlock()
+	w.mu.Lock()
+	set := w.watched[t.Who.Id]
+	delete(w.watched, t.Who.Id)
+	w.mu.Unlock()
 	for _, fire := range set {
 		if t.Why == actor.TerminatedReason_NotFound {
-			fire(noActor, endNobody)
+			fire(noActor, endNoActor)
 		} else {
 			fire(normal, endActor)
 		}
 	}
 }
 
-func (h *hub) SendUserMessage(*actor.PID, any) {}
-func (h *hub) Stop(*actor.PID)                 {}
+func (w *foreignWatcher) SendUserMessage(*actor.PID, any) {}
+func (w *foreignWatcher) Stop(*actor.PID)                 {}

@@ -44,43 +44,43 @@ func onlyMonitor(s *System) bool {
 // A Cancel, or the end of who watches, that comes while the monitor is on its way to the actor has nothing to
 // undo there. The actor keeps nothing of it all the same, wherever it is.
 func TestMonitorCancelledOnItsWay(t *testing.T) {
-	newWatched := func(t *testing.T) (*System, *cell) {
+	newWatched := func(t *testing.T) (*System, *incarnation) {
 		s := quietSystem(t, Config{Address: "0"})
 		if _, err := s.Spawn(t.Context(), "a", func() actor.Actor { return actor.ReceiveFunc(func(actor.Context) {}) }); err != nil {
 			t.Fatal(err)
 		}
-		return s, s.cells.find("a")
+		return s, s.incarnations.find("a")
 	}
 	// held does what watches, with the actor held up until meanwhile is true.
-	held := func(t *testing.T, c *cell, watch func(), meanwhile func() bool) {
+	held := func(t *testing.T, inc *incarnation, watch func(), meanwhile func() bool) {
 		t.Helper()
-		c.mu.Lock()
+		inc.mu.Lock()
 		done := make(chan struct{})
 		go func() { // ends with watch, which waits for the lock alone
 			defer close(done)
 			watch()
 		}()
 		await(t, "the monitor on its way", meanwhile)
-		c.mu.Unlock()
+		inc.mu.Unlock()
 		<-done
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if n := len(c.watchers); n != 0 {
+		inc.mu.Lock()
+		defer inc.mu.Unlock()
+		if n := len(inc.watchers); n != 0 {
 			t.Errorf("the actor has %d watchers", n)
 		}
 	}
 	t.Run("in this process", func(t *testing.T) {
-		s, c := newWatched(t)
-		held(t, c, func() { s.Monitor(c.pid) }, func() bool { return onlyMonitor(s) })
+		s, inc := newWatched(t)
+		held(t, inc, func() { s.Monitor(inc.pid) }, func() bool { return onlyMonitor(s) })
 	})
 	t.Run("of another process that ends", func(t *testing.T) {
-		s, c := newWatched(t)
+		s, inc := newWatched(t)
 		if err := s.Attach("1", 0, &sink{}); err != nil {
 			t.Fatal(err)
 		}
-		b := appendString(appendPID(nil, c.pid), "1")
+		b := appendString(appendPID(nil, inc.pid), "1")
 		f := fdipc.Frame{Kind: kindMonitor, Lane: fdipc.Data, Payload: append(b, 7)}
-		held(t, c, func() { s.HandleFrame("1", &f) }, func() bool { return s.inbound.takeMonitor("1", 7) != nil })
+		held(t, inc, func() { s.HandleFrame("1", &f) }, func() bool { return s.inbound.takeMonitor("1", 7) != nil })
 	})
 	t.Run("to another process", func(t *testing.T) {
 		s := quietSystem(t, Config{Address: "0"})

@@ -81,21 +81,23 @@ const (
 
 // names is the registry. The master's is the tree's; a child's holds nothing.
 type names struct {
-	s  *System
-	mu sync.RWMutex
-	m  map[string]*holding
-	of map[string]int // address -> how many of m its actors hold
+	s          *System
+	mu         sync.RWMutex
+	registered map[string]*registration
+	perProcess map[string]int // address -> how many of m its actors hold
 
-	moves moves // of the master
-	known known // of a child
+	changes nameChanges // of the master
+	cache   nameCache   // of a child
 }
 
-type holding struct {
+type registration struct {
 	pid *actor.PID
 	mon *Monitor // frees the name; nil in the moment before it is set
 }
 
-func (n *names) init(s *System) { n.s, n.m, n.of = s, make(map[string]*holding), make(map[string]int) }
+func (n *names) init(s *System) {
+	n.s, n.registered, n.perProcess = s, make(map[string]*registration), make(map[string]int)
+}
 
 // call does op here or, in a child, at the master. It returns a *actor.PID, a
 // []member, or nil.
@@ -106,8 +108,8 @@ func (n *names) call(ctx context.Context, op byte, name string, pid *actor.PID) 
 	}
 	up := s.uplinkAddress()
 	if up == "" {
-		done := make(chan outcome, 1)
-		n.do(op, name, pid, s.cfg.Address, func(v any, err error) { done <- outcome{v, err} })
+		done := make(chan askResult, 1)
+		n.do(op, name, pid, s.cfg.Address, func(v any, err error) { done <- askResult{v, err} })
 		select {
 		case r := <-done:
 			return r.value, r.err
@@ -121,7 +123,7 @@ func (n *names) call(ctx context.Context, op byte, name string, pid *actor.PID) 
 	master := ProcessPID(up)
 	a := s.asks.begin(master)
 	s.asks.route(a.id, up, nil)
-	err := s.postTo(master, kindName, func(b []byte) []byte {
+	err := s.postTo(master, kindNameRequest, func(b []byte) []byte {
 		b = binary.AppendUvarint(append(b, op), uint64(a.id))
 		b = appendString(b, name)
 		if pid == nil {
@@ -138,7 +140,7 @@ func (n *names) call(ctx context.Context, op byte, name string, pid *actor.PID) 
 // reserved reports whether a name is not for children to register: that of an actor of
 // the master, which it would hide, or one that the hook says.
 func (n *names) reserved(name string) bool {
-	return n.s.cells.find(name) != nil || n.s.cfg.Hooks.Reserved != nil && n.s.cfg.Hooks.Reserved(name)
+	return n.s.incarnations.find(name) != nil || n.s.cfg.Hooks.Reserved != nil && n.s.cfg.Hooks.Reserved(name)
 }
 
 // do does op for the process from and calls done, once, perhaps later.
@@ -159,7 +161,7 @@ func (n *names) do(op byte, name string, pid *actor.PID, from string, done func(
 		}
 		return
 	case nameMembers:
-		n.remember(from, queryKey(op, name))
+		n.remember(from, cacheKey(op, name))
 		done(n.members(name), nil)
 		return
 	case nameRegister, nameReregister, nameUnregister:
@@ -178,16 +180,16 @@ func (n *names) do(op byte, name string, pid *actor.PID, from string, done func(
 	case from != n.s.cfg.Address && n.reserved(name):
 		done(nil, fmt.Errorf("%w: choose one that does not begin with that of a child of the tree", ErrReserved))
 	case op == nameUnregister:
-		n.drop(name, func(h *holding) bool { return h.pid.Equal(pid) }, func() { done(nil, nil) })
+		n.drop(name, func(reg *registration) bool { return reg.pid.Equal(pid) }, func() { done(nil, nil) })
 	default:
 		n.register(name, pid, op == nameReregister, func(err error) { done(nil, err) })
 	}
 }
 
 func (n *names) register(name string, pid *actor.PID, replace bool, done func(error)) {
-	h := &holding{pid: pid}
+	reg := &registration{pid: pid}
 	n.mu.Lock()
-	old := n.m[name]
+	old := n.registered[name]
 	switch {
 	case old == nil:
 	case old.pid.Equal(pid):
@@ -199,7 +201,7 @@ func (n *names) register(name string, pid *actor.PID, replace bool, done func(er
 		done(ErrNameTaken)
 		return
 	}
-	if pid.Address != n.s.cfg.Address && n.of[pid.Address] >= maxNames {
+	if pid.Address != n.s.cfg.Address && n.perProcess[pid.Address] >= maxNames {
 		n.mu.Unlock()
 		done(ErrTooMany)
 		return
@@ -208,7 +210,7 @@ func (n *names) register(name string, pid *actor.PID, replace bool, done func(er
 		n.countLocked(old.pid.Address, -1)
 	}
 	n.countLocked(pid.Address, +1)
-	n.m[name] = h
+	n.registered[name] = reg
 	n.mu.Unlock()
 	if old != nil && old.mon != nil {
 		old.mon.Cancel()
@@ -217,16 +219,16 @@ func (n *names) register(name string, pid *actor.PID, replace bool, done func(er
 	// The name is held before its holder is watched, so that the end of the
 	// holder finds it.
 	mon := &Monitor{s: n.s, pid: pid}
-	mon.fired = func(Down, ending) { n.drop(name, func(now *holding) bool { return now == h }, func() {}) }
+	mon.onDown = func(Down, endCause) { n.drop(name, func(now *registration) bool { return now == reg }, func() {}) }
 	n.s.monitors.start(mon)
 
 	n.mu.Lock()
-	held := n.m[name] == h
+	held := n.registered[name] == reg
 	if held {
-		h.mon = mon
+		reg.mon = mon
 	}
 	n.mu.Unlock()
-	n.moved(name, func() {
+	n.tellChanged(name, func() {
 		if !held && n.whereis(name) == nil {
 			done(ErrNoActor)
 			return
@@ -240,135 +242,135 @@ func (n *names) register(name string, pid *actor.PID, replace bool, done func(er
 
 // countLocked counts the names of a process.
 func (n *names) countLocked(address string, by int) {
-	if n.of[address] += by; n.of[address] == 0 {
-		delete(n.of, address)
+	if n.perProcess[address] += by; n.perProcess[address] == 0 {
+		delete(n.perProcess, address)
 	}
 }
 
 // drop frees name if the holding is the one meant, and calls done when all know it.
-func (n *names) drop(name string, meant func(*holding) bool, done func()) {
+func (n *names) drop(name string, meant func(*registration) bool, done func()) {
 	n.mu.Lock()
-	h := n.m[name]
-	if h == nil || !meant(h) {
+	reg := n.registered[name]
+	if reg == nil || !meant(reg) {
 		n.mu.Unlock()
 		done()
 		return
 	}
-	delete(n.m, name)
-	n.countLocked(h.pid.Address, -1)
+	delete(n.registered, name)
+	n.countLocked(reg.pid.Address, -1)
 	n.mu.Unlock()
-	if h.mon != nil {
-		h.mon.Cancel()
+	if reg.mon != nil {
+		reg.mon.Cancel()
 	}
-	n.moved(name, done)
+	n.tellChanged(name, done)
 }
 
 // whereis returns the holder of a name as this process knows it; nil: nobody.
 func (n *names) whereis(name string) *actor.PID {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	if h := n.m[name]; h != nil {
-		return h.pid
+	if reg := n.registered[name]; reg != nil {
+		return reg.pid
 	}
 	for i := len(name); ; {
 		i = strings.LastIndexByte(name[:i], '/')
 		if i < 0 {
 			break
 		}
-		if h := n.m[name[:i]]; h != nil && h.pid.Id == processID {
-			return actor.NewPID(h.pid.Address, name[i+1:])
+		if reg := n.registered[name[:i]]; reg != nil && reg.pid.Id == processID {
+			return actor.NewPID(reg.pid.Address, name[i+1:])
 		}
 	}
-	if n.s.cells.find(name) != nil {
+	if n.s.incarnations.find(name) != nil {
 		return actor.NewPID(n.s.cfg.Address, name)
 	}
-	if _, ok := n.s.foreign(name); ok {
+	if _, ok := n.s.foreignActor(name); ok {
 		return actor.NewPID(n.s.cfg.Address, name)
 	}
 	return nil
 }
 
 // onName serves a child's request; in the master only.
-func (s *System) onName(l *link, r *reader) {
+func (s *System) onNameRequest(p *peer, r *reader) {
 	op, ref := r.byte(), r.uint32()
 	name := r.string(maxText)
 	pid := r.pid("")
 	if r.bad || s.hasUplink() {
-		s.bad(l, kindName)
+		s.countMalformed(p, kindNameRequest)
 		return
 	}
-	s.names.do(op, name, pid, l.address, func(v any, err error) {
-		l.post(s.frame(kindNamed, fdipc.Control), func(b []byte) []byte {
-			b = appendPID(b, ProcessPID(l.address))
+	s.names.do(op, name, pid, p.address, func(v any, err error) {
+		p.post(s.frame(kindNameReply, fdipc.Control), func(b []byte) []byte {
+			b = appendPID(b, ProcessPID(p.address))
 			b = binary.AppendUvarint(b, uint64(ref))
 			if err != nil {
-				return appendError(append(b, namedError), err)
+				return appendError(append(b, replyError), err)
 			}
 			switch v := v.(type) {
 			case *actor.PID:
-				return appendPID(append(b, namedPID), v)
-			case []member:
-				b = binary.AppendUvarint(append(b, namedMembers), uint64(len(v)))
+				return appendPID(append(b, replyPID), v)
+			case []poolMember:
+				b = binary.AppendUvarint(append(b, replyMembers), uint64(len(v)))
 				for _, m := range v {
 					b = appendString(appendString(b, m.name), m.address)
 				}
 				return b
 			}
-			return append(b, namedDone)
+			return append(b, replyDone)
 		})
 	})
 }
 
 // What an answer to a name frame holds.
 const (
-	namedDone    byte = 0
-	namedError   byte = 1
-	namedPID     byte = 2
-	namedMembers byte = 3
+	replyDone    byte = 0
+	replyError   byte = 1
+	replyPID     byte = 2
+	replyMembers byte = 3
 )
 
-// onNamed takes the master's answer.
-func (s *System) onNamed(l *link, r *reader) {
+// onNameReply takes the master's answer.
+func (s *System) onNameReply(p *peer, r *reader) {
 	ref := r.uint32()
 	var err error
 	var v any
 	switch r.byte() {
-	case namedDone:
-	case namedError:
+	case replyDone:
+	case replyError:
 		err = r.error(nil)
-	case namedPID:
+	case replyPID:
 		v = r.pid(s.cfg.Address)
-	case namedMembers:
+	case replyMembers:
 		count := r.uint()
-		var list []member
+		var list []poolMember
 		for ; count > 0 && !r.bad; count-- {
-			list = append(list, member{r.string(maxText), r.string(maxAddress)})
+			list = append(list, poolMember{r.string(maxText), r.string(maxAddress)})
 		}
 		v = list
 	default:
 		r.fail()
 	}
-	if r.bad || l.address != s.uplinkAddress() {
-		s.bad(l, kindNamed)
+	if r.bad || p.address != s.uplinkAddress() {
+		s.countMalformed(p, kindNameReply)
 		return
 	}
 	s.asks.finish(ref, v, err)
 }
 
-// self is the actor.Process of this process's own PID, for protoactor's functions.
-type self struct{ s *System }
+// ownProcess is the actor.Process of this process's own PID, for protoactor's functions.
+type ownProcess struct{ s *System }
 
-var _ actor.Process = self{}
+var _ actor.Process = ownProcess{}
 
-func (p self) SendUserMessage(pid *actor.PID, message any) {
+func (p ownProcess) SendUserMessage(pid *actor.PID, message any) {
 	_, msg, sender := actor.UnwrapEnvelope(message)
 	p.s.undeliverable(pid, msg, sender, ErrNoActor)
 }
 
-func (p self) SendSystemMessage(_ *actor.PID, message any) {
+func (p ownProcess) SendSystemMessage(_ *actor.PID, message any) {
 	if _, ok := message.(*actor.Stop); ok {
 		p.s.stopLocal(processID, stopNormal, p.s.cfg.Address)
 	}
 }
 
-func (p self) Stop(*actor.PID) { p.SendSystemMessage(nil, &actor.Stop{}) }
+func (p ownProcess) Stop(*actor.PID) { p.SendSystemMessage(nil, &actor.Stop{}) }

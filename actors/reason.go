@@ -16,9 +16,9 @@ var (
 	noActor  = errorReason(ErrNoActor)
 )
 
-// nobody says whether r is noActor, and not the reason of one who ended because
+// isNoActor says whether r is noActor, and not the reason of one who ended because
 // somebody else was not there.
-func nobody(r supervisor.Reason) bool {
+func isNoActor(r supervisor.Reason) bool {
 	return r.Kind == supervisor.Error && r.Cause == ErrNoActor //nolint:errorlint // it and no other
 }
 

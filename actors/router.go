@@ -51,29 +51,29 @@ func (s *System) frame(kind fdipc.Kind, lane fdipc.Lane) fdipc.Frame {
 
 // sendRemote sends a message, bare or in its envelope, to a PID of another process.
 func (s *System) sendRemote(ctx context.Context, target *actor.PID, message any) error {
-	l, err := s.route(target.Address)
+	p, err := s.route(target.Address)
 	if err != nil {
 		return err
 	}
-	if err := l.canRead(actor.UnwrapEnvelopeMessage(message)); err != nil {
+	if err := p.canRead(actor.UnwrapEnvelopeMessage(message)); err != nil {
 		return err
 	}
-	p := getParcel()
-	defer p.free()
-	if err := s.encode(p, target, message); err != nil {
+	fb := getFrameBuffer()
+	defer fb.free()
+	if err := s.encode(fb, target, message); err != nil {
 		return err
 	}
-	f := &p.frame
+	f := &fb.frame
 	sender := actor.UnwrapEnvelopeSender(message)
 	ask := sender != nil && sender.Id == askID
 	if ask && s.local(sender) {
-		s.asks.route(sender.RequestId, target.Address, l)
-		f.More = l.asking.Load() > crowd
+		s.asks.route(sender.RequestId, target.Address, p)
+		f.More = p.asksWaiting.Load() > batchFrom
 	}
 	if target.Id == askID {
-		f.More = s.inbound.endAsk(target) > crowd
+		f.More = s.inbound.endAsk(target) > batchFrom
 	}
-	if err := l.send(ctx, f); err != nil {
+	if err := p.send(ctx, f); err != nil {
 		recoverHandles(f.Handles)
 		return err
 	}
@@ -83,21 +83,21 @@ func (s *System) sendRemote(ctx context.Context, target *actor.PID, message any)
 	return nil
 }
 
-// crowd is how many asks of another process, or to it, must be in flight for one
+// batchFrom is how many asks of another process, or to it, must be in flight for one
 // more to wait for company on its way: with as many, others are about to be sent too.
-const crowd = 3
+const batchFrom = 3
 
 // postMessage sends an answer or a notice that is a user message.
 func (s *System) postMessage(target *actor.PID, msg any) {
-	l, err := s.route(target.Address)
+	p, err := s.route(target.Address)
 	if err == nil {
-		err = l.canRead(msg)
+		err = p.canRead(msg)
 	}
 	if err == nil {
-		p := getParcel()
-		defer p.free()
-		if err = s.encode(p, target, msg); err == nil {
-			l.post(p.frame, func(b []byte) []byte { return append(b, p.buf...) })
+		fb := getFrameBuffer()
+		defer fb.free()
+		if err = s.encode(fb, target, msg); err == nil {
+			p.post(fb.frame, func(b []byte) []byte { return append(b, fb.buf...) })
 			return
 		}
 	}
@@ -107,27 +107,27 @@ func (s *System) postMessage(target *actor.PID, msg any) {
 // postTo sends a notice to a PID of another process. more appends what follows
 // the target.
 func (s *System) postTo(target *actor.PID, kind fdipc.Kind, more func([]byte) []byte) error {
-	l, err := s.route(target.Address)
+	p, err := s.route(target.Address)
 	if err != nil {
 		return err
 	}
 	lane := fdipc.Data
-	if kind == kindStop || kind == kindName {
+	if kind == kindStop || kind == kindNameRequest {
 		lane = fdipc.Control
 	}
-	l.post(s.frame(kind, lane), func(b []byte) []byte { return more(appendPID(b, target)) })
+	p.post(s.frame(kind, lane), func(b []byte) []byte { return more(appendPID(b, target)) })
 	return nil
 }
 
 // encode makes the frame of a message.
-func (s *System) encode(p *parcel, target *actor.PID, message any) (err error) {
+func (s *System) encode(fb *frameBuffer, target *actor.PID, message any) (err error) {
 	h, msg, sender := actor.UnwrapEnvelope(message)
 	if err := checkPIDs(target, sender); err != nil {
 		return err
 	}
-	f := &p.frame
+	f := &fb.frame
 	*f = s.frame(kindUser, fdipc.Data)
-	b := appendPID(p.buf[:0], target)
+	b := appendPID(fb.buf[:0], target)
 	if sender != nil {
 		f.Flags |= flagSender
 		b = appendPID(b, sender)
@@ -143,8 +143,8 @@ func (s *System) encode(p *parcel, target *actor.PID, message any) (err error) {
 			b = appendHeader(b, m)
 		}
 	}
-	b, err = p.types.append(b, msg)
-	p.buf, f.Payload = b, b
+	b, err = fb.types.append(b, msg)
+	fb.buf, f.Payload = b, b
 	if err == nil {
 		f.Handles, err = takeHandles(msg)
 	}
@@ -180,15 +180,15 @@ func (s *System) monitorRemote(m *Monitor, target *actor.PID) {
 	t := &s.monitors
 	// Noted before the way is looked for: if the process ends after that, its end
 	// finds the monitor.
-	if !t.setWay(m, target, nil) {
+	if !t.setTarget(m, target, nil) {
 		return
 	}
-	l, err := s.route(target.Address)
+	p, err := s.route(target.Address)
 	if err == nil {
 		err = checkPIDs(target)
 	}
 	if err != nil {
-		how := endNobody
+		how := endNoActor
 		if errors.Is(err, ErrDown) {
 			how = endProcess
 		}
@@ -200,7 +200,7 @@ func (s *System) monitorRemote(m *Monitor, target *actor.PID) {
 	}
 	attached := target.Id == processID
 	undo := func() { _ = s.postTo(target, kindDemonitor, more) }
-	if !attached && !t.setWay(m, target, undo) {
+	if !attached && !t.setTarget(m, target, undo) {
 		return
 	}
 	switch {
@@ -209,50 +209,50 @@ func (s *System) monitorRemote(m *Monitor, target *actor.PID) {
 		if m.stop == stopPoison {
 			f.Lane = fdipc.Data
 		}
-		l.post(f, func(b []byte) []byte { return more(append(appendPID(b, target), m.stop)) })
+		p.post(f, func(b []byte) []byte { return more(append(appendPID(b, target), m.stop)) })
 	case !attached:
-		l.post(s.frame(kindMonitor, fdipc.Data), func(b []byte) []byte { return more(appendPID(b, target)) })
+		p.post(s.frame(kindMonitor, fdipc.Data), func(b []byte) []byte { return more(appendPID(b, target)) })
 	}
-	if !attached && t.over(m) { // its undo may have gone before
+	if !attached && t.hasEnded(m) { // its undo may have gone before
 		undo()
 	}
-	if l.isClosed() { // in between: its monitors have been fired, perhaps without this one
+	if p.isClosed() { // in between: its monitors have been fired, perhaps without this one
 		s.mu.RLock()
-		r, ended := s.gone.find(l.address)
+		r, ended := s.endedProcesses.find(p.address)
 		s.mu.RUnlock()
 		if !ended { // a lane that was dropped, see dropLane
-			r = l.reasonClosed()
+			r = p.reasonOfClose()
 		}
-		if ended || !m.process || nobody(r) {
+		if ended || !m.ofProcess || isNoActor(r) {
 			t.fire(m, r, endingOf(r))
 		}
 	}
 }
 
 // sendDown tells the system at an address that what its monitor ref watched has ended.
-func (s *System) sendDown(address string, ref uint64, r supervisor.Reason, how ending) {
+func (s *System) sendDown(address string, ref uint64, r supervisor.Reason, how endCause) {
 	_ = s.postTo(ProcessPID(address), kindDown, func(b []byte) []byte { // gone: nobody waits
 		b = binary.AppendUvarint(b, ref)
 		return appendReason(append(b, byte(how)), r)
 	})
 }
 
-// parcel is a frame and its payload, which a Conn borrows only until Send returns.
-type parcel struct {
+// frameBuffer is a frame and its payload, which a Conn borrows only until Send returns.
+type frameBuffer struct {
 	buf   []byte
 	frame fdipc.Frame
 	types messageWriter
 }
 
-var parcels = sync.Pool{New: func() any { return &parcel{buf: make([]byte, 0, 512)} }}
+var frameBuffers = sync.Pool{New: func() any { return &frameBuffer{buf: make([]byte, 0, 512)} }}
 
 const keepBuffer = 64 << 10 // larger ones are left to the collector
 
-func getParcel() *parcel { return parcels.Get().(*parcel) }
+func getFrameBuffer() *frameBuffer { return frameBuffers.Get().(*frameBuffer) }
 
-func (p *parcel) free() {
-	if cap(p.buf) <= keepBuffer {
-		p.frame = fdipc.Frame{}
-		parcels.Put(p)
+func (fb *frameBuffer) free() {
+	if cap(fb.buf) <= keepBuffer {
+		fb.frame = fdipc.Frame{}
+		frameBuffers.Put(fb)
 	}
 }

@@ -106,17 +106,17 @@ func (s *System) stopLocal(id string, how byte, from string) {
 		s.stopOnce.Do(func() {
 			if s.cfg.Hooks.Stop != nil {
 				// Ends when the hook returns; the process ends after it.
-				go s.protect("Stop hook", func() { s.cfg.Hooks.Stop(from) })
+				go s.recoverHook("Stop hook", func() { s.cfg.Hooks.Stop(from) })
 			}
 		})
 		return
 	}
-	if c := s.cells.find(id); c != nil {
-		c.finish(how)
+	if inc := s.incarnations.find(id); inc != nil {
+		inc.finish(how)
 		return
 	}
-	if ref, ok := s.foreign(id); ok {
-		pid := s.made().NewLocalPID(id)
+	if ref, ok := s.foreignActor(id); ok {
+		pid := s.protoIfMade().NewLocalPID(id)
 		if how == stopPoison {
 			ref.SendUserMessage(pid, &actor.PoisonPill{})
 		} else {
@@ -125,10 +125,10 @@ func (s *System) stopLocal(id string, how byte, from string) {
 	}
 }
 
-// foreign finds an actor of this process that this package did not spawn: one
+// foreignActor finds an actor of this process that this package did not spawn: one
 // spawned by protoactor's functions.
-func (s *System) foreign(id string) (*actor.ActorProcess, bool) {
-	sys := s.made()
+func (s *System) foreignActor(id string) (*actor.ActorProcess, bool) {
+	sys := s.protoIfMade()
 	if sys == nil {
 		return nil, false
 	}
@@ -174,14 +174,14 @@ func (s *System) locate(pid *actor.PID, f func(target *actor.PID, err error)) {
 }
 
 func (s *System) deliverLocal(ctx context.Context, target *actor.PID, message any) error {
-	if c := s.cells.find(target.Id); c != nil {
-		return c.box.post(ctx, message, false)
+	if inc := s.incarnations.find(target.Id); inc != nil {
+		return inc.box.post(ctx, message, false)
 	}
 	if target.Id == askID {
 		s.answer(target, message)
 		return nil
 	}
-	sys := s.made()
+	sys := s.protoIfMade()
 	if sys == nil || target.Id == processID {
 		return ErrNoActor
 	}
@@ -201,8 +201,8 @@ func (s *System) notify(pid *actor.PID, msg any) {
 		case !s.local(target):
 			s.postMessage(target, msg)
 		default:
-			if c := s.cells.find(target.Id); c != nil {
-				if c.box.post(noContext, msg, true) == nil {
+			if inc := s.incarnations.find(target.Id); inc != nil {
+				if inc.box.post(noContext, msg, true) == nil {
 					return
 				}
 			} else if s.deliverLocal(noContext, target, msg) == nil {

@@ -14,7 +14,7 @@ import (
 func TestShareOfAsksAndMonitors(t *testing.T) {
 	var in inbound
 	in.init()
-	one, two := &link{address: "1"}, &link{address: "2"}
+	one, two := &peer{address: "1"}, &peer{address: "2"}
 	for i := range uint32(maxAsks) {
 		if !in.beginAsk(one, askOf("1", i)) {
 			t.Fatalf("ask %d refused", i)
@@ -105,18 +105,18 @@ func TestForgedAsksAreTheSenders(t *testing.T) {
 func TestAskTwiceCountsOnce(t *testing.T) {
 	var in inbound
 	in.init()
-	one, two := &link{address: "1"}, &link{address: "2"}
-	for _, l := range []*link{one, two, one, two} {
-		if !in.beginAsk(l, askOf("1", 7)) {
+	one, two := &peer{address: "1"}, &peer{address: "2"}
+	for _, p := range []*peer{one, two, one, two} {
+		if !in.beginAsk(p, askOf("1", 7)) {
 			t.Fatal("refused")
 		}
 	}
-	if one.taken != 0 || two.taken != 1 {
-		t.Errorf("%d and %d asks count, want 0 and 1", one.taken, two.taken)
+	if one.unanswered != 0 || two.unanswered != 1 {
+		t.Errorf("%d and %d asks count, want 0 and 1", one.unanswered, two.unanswered)
 	}
 	in.endAsk(askOf("1", 7))
 	in.endAsk(askOf("1", 7))
-	if two.taken != 0 || in.hasAsk(askOf("1", 7)) {
-		t.Errorf("%d asks count at the end", two.taken)
+	if two.unanswered != 0 || in.hasAsk(askOf("1", 7)) {
+		t.Errorf("%d asks count at the end", two.unanswered)
 	}
 }

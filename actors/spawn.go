@@ -68,48 +68,48 @@ func (s *System) Spawn(ctx context.Context, name string, producer func() actor.A
 // The actor has no parent and no supervisor: it lives until it is stopped or
 // fails, and is not restarted. [Child] puts it under one.
 func (s *System) SpawnSpec(ctx context.Context, spec Spec) (*actor.PID, error) {
-	c, err := s.spawn(ctx, spec)
+	inc, err := s.spawn(ctx, spec)
 	if err != nil {
 		return nil, fmt.Errorf("actors: spawn %q: %w", spec.Name, err)
 	}
-	return c.pid, nil
+	return inc.pid, nil
 }
 
-func (s *System) spawn(ctx context.Context, spec Spec) (*cell, error) {
+func (s *System) spawn(ctx context.Context, spec Spec) (*incarnation, error) {
 	return s.spawnFor(ctx, spec, nil)
 }
 
 // spawnFor spawns and counts in failures, if it is not nil, when the actor fails.
-func (s *System) spawnFor(ctx context.Context, spec Spec, failures *atomic.Uint64) (*cell, error) {
+func (s *System) spawnFor(ctx context.Context, spec Spec, failures *atomic.Uint64) (*incarnation, error) {
 	if err := spec.validate(); err != nil {
 		return nil, err
 	}
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	c, err := s.register(spec, failures)
+	inc, err := s.register(spec, failures)
 	if err != nil {
 		return nil, err
 	}
 	select {
-	case <-c.up:
-	case <-c.done: // killed meanwhile
+	case <-inc.startDone:
+	case <-inc.done: // killed meanwhile
 	case <-ctx.Done():
-		c.kill(killed)
+		inc.kill(killed)
 		return nil, context.Cause(ctx)
 	}
-	c.mu.Lock()
-	started := c.started
-	c.mu.Unlock()
+	inc.mu.Lock()
+	started := inc.started
+	inc.mu.Unlock()
 	if started {
-		return c, nil
+		return inc, nil
 	}
 	select {
-	case <-c.done:
+	case <-inc.done:
 	case <-ctx.Done():
-		c.kill(killed)
+		inc.kill(killed)
 	}
-	r := c.exitReason()
+	r := inc.exitReason()
 	if err := r.Err(); err != nil {
 		return nil, err
 	}
@@ -117,7 +117,7 @@ func (s *System) spawnFor(ctx context.Context, spec Spec, failures *atomic.Uint6
 }
 
 // register makes the actor known; its Started is queued. No user code runs here.
-func (s *System) register(spec Spec, failures *atomic.Uint64) (*cell, error) {
+func (s *System) register(spec Spec, failures *atomic.Uint64) (*incarnation, error) {
 	s.spawning.RLock()
 	defer s.spawning.RUnlock()
 	if s.closed.Load() {
@@ -127,55 +127,55 @@ func (s *System) register(spec Spec, failures *atomic.Uint64) (*cell, error) {
 	if spec.Name == "" {
 		spec.Name = sys.ProcessRegistry.NextId()
 	}
-	c := newCell(s, spec)
-	c.failures = failures
-	_, err := sys.Root.SpawnNamed(c.props(), spec.Name)
+	inc := newIncarnation(s, spec)
+	inc.failures = failures
+	_, err := sys.Root.SpawnNamed(inc.props(), spec.Name)
 	if errors.Is(err, actor.ErrNameExists) {
 		return nil, ErrNameTaken // the PID that comes with it is the other actor's
 	}
-	return c, err
+	return inc, err
 }
 
 // props are made anew for each incarnation: protoactor's are mutable and shared.
-func (c *cell) props() *actor.Props {
+func (inc *incarnation) props() *actor.Props {
 	opts := []actor.PropsOption{
-		actor.WithMailbox(func() actor.Mailbox { return c.box }),
-		actor.WithSpawnMiddleware(c.s.guardChildren),
+		actor.WithMailbox(func() actor.Mailbox { return inc.box }),
+		actor.WithSpawnMiddleware(inc.s.wrapChildren),
 	}
-	if c.box.bound > 0 && c.box.overflow == Wait {
-		opts = append(opts, actor.WithSenderMiddleware(c.sendToSelf))
+	if inc.box.bound > 0 && inc.box.overflow == Wait {
+		opts = append(opts, actor.WithSenderMiddleware(inc.sendToSelf))
 	}
-	return actor.PropsFromProducer(func() actor.Actor { return c.guard }, opts...)
+	return actor.PropsFromProducer(func() actor.Actor { return inc.wrapper }, opts...)
 }
 
 // sendToSelf lets what a bounded actor sends to itself pass its bound: it would
 // wait for itself.
-func (c *cell) sendToSelf(next actor.SenderFunc) actor.SenderFunc {
+func (inc *incarnation) sendToSelf(next actor.SenderFunc) actor.SenderFunc {
 	return func(ctx actor.SenderContext, target *actor.PID, m *actor.MessageEnvelope) {
-		if target.Id != c.id || !c.s.local(target) {
+		if target.Id != inc.id || !inc.s.local(target) {
 			next(ctx, target, m)
 			return
 		}
-		if err := c.box.post(noContext, m, true); err != nil {
-			c.dead(m, err)
+		if err := inc.box.post(noContext, m, true); err != nil {
+			inc.deadLetter(m, err)
 		}
 	}
 }
 
-// guardChildren sees to it that an actor which its parent spawned with
+// wrapChildren sees to it that an actor which its parent spawned with
 // protoactor's ctx.Spawn can not keep the parent from stopping: a panic in its
 // Stopping or Stopped ends there. All else is as under protoactor.
-func (s *System) guardChildren(next actor.SpawnFunc) actor.SpawnFunc {
+func (s *System) wrapChildren(next actor.SpawnFunc) actor.SpawnFunc {
 	return func(sys *actor.ActorSystem, id string, props *actor.Props, parent actor.SpawnerContext) (*actor.PID, error) {
 		props = props.Clone( // the caller's are shared
-			actor.WithReceiverMiddleware(s.guardStopping),
-			actor.WithSpawnMiddleware(s.guardChildren),
+			actor.WithReceiverMiddleware(s.recoverStopping),
+			actor.WithSpawnMiddleware(s.wrapChildren),
 		)
 		return next(sys, id, props, parent)
 	}
 }
 
-func (s *System) guardStopping(next actor.ReceiverFunc) actor.ReceiverFunc {
+func (s *System) recoverStopping(next actor.ReceiverFunc) actor.ReceiverFunc {
 	return func(ctx actor.ReceiverContext, m *actor.MessageEnvelope) {
 		switch m.Message.(type) {
 		case *actor.Stopping, *actor.Stopped:

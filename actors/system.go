@@ -17,10 +17,10 @@ import (
 
 // Addresses and ids with a meaning of their own.
 const (
-	nameAddress = "@"        // the PID's id is a registered name
-	askID       = "ask$"     // the PID's RequestId is an ask that waits for its answer
-	processID   = "process$" // the process itself
-	hubID       = "monitor$" // watches local actors that this package did not spawn
+	nameAddress      = "@"        // the PID's id is a registered name
+	askID            = "ask$"     // the PID's RequestId is an ask that waits for its answer
+	processID        = "process$" // the process itself
+	foreignWatcherID = "monitor$" // watches local actors that this package did not spawn
 )
 
 // Config configures a System. It is plain data; the zero value of each field
@@ -96,32 +96,32 @@ func checkName(s string) error {
 // System is the actor system of one process. All methods may be called by any
 // goroutine at any time, from within actors too; those with a context may block.
 //
-// Locks: mu, asks.mu, monitors.mu, dead.mu, each cell's, mailbox's and link's are
+// Locks: mu, asks.mu, monitors.mu, dead.mu, those of each incarnation, mailbox and peer are
 // leaves: none is held while another is taken, nor across a callback.
 type System struct {
 	cfg Config
 	log *slog.Logger
 
-	once  sync.Once // makes sys
-	sys   atomic.Pointer[actor.ActorSystem]
-	cells directory
-	hub   hub
+	once           sync.Once // makes sys
+	sys            atomic.Pointer[actor.ActorSystem]
+	incarnations   incarnationTable
+	foreignWatcher foreignWatcher
 
-	asks     asks
+	asks     askTable
 	monitors monitors
 	inbound  inbound
 	dead     deadLetters
 	names    names
 
-	mu     sync.RWMutex
-	links  map[string]*link  // attached processes, and lanes, by address
-	uplink string            // the master; "": this is it
-	gone   goneList          // processes that have ended, with their exit reasons
-	broken map[string]uint64 // address -> number of the newest lane that was given up
+	mu             sync.RWMutex
+	peers          map[string]*peer  // attached processes, and lanes, by address
+	uplink         string            // the master; "": this is it
+	endedProcesses endedProcesses    // processes that have ended, with their exit reasons
+	brokenLanes    map[string]uint64 // address -> number of the newest lane that was given up
 
-	recent [16]atomic.Pointer[link] // some of links
+	recentPeers [16]atomic.Pointer[peer] // some of peers
 
-	lanes      map[pair]uint64 // of the master: the newest lane between two children
+	lanes      map[addressPair]uint64 // of the master: the newest lane between two children
 	laneNumber uint64
 	laneEnds   func(a, b Conn) (*fdipc.Handle, *fdipc.Handle, error)
 	laneGrace  time.Duration
@@ -142,14 +142,14 @@ func NewSystem(cfg Config) (*System, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	s := &System{cfg: cfg, log: cfg.Logger, links: make(map[string]*link), broken: make(map[string]uint64), lanes: make(map[pair]uint64), laneGrace: defaultLaneGrace, laneEnds: laneEnds}
-	s.asks.open = make(map[uint32]*ask)
+	s := &System{cfg: cfg, log: cfg.Logger, peers: make(map[string]*peer), brokenLanes: make(map[string]uint64), lanes: make(map[addressPair]uint64), laneGrace: defaultLaneGrace, laneEnds: laneEnds}
+	s.asks.open = make(map[uint32]*pendingAsk)
 	s.monitors.open = make(map[uint64]*Monitor)
-	s.cells.init()
+	s.incarnations.init()
 	s.inbound.init()
 	s.names.init(s)
 	s.dead.limit = cfg.DeadLetters
-	s.hub.init(s)
+	s.foreignWatcher.init(s)
 	return s, nil
 }
 
@@ -169,7 +169,7 @@ func (s *System) Actor() *actor.ActorSystem {
 		sys := actor.NewActorSystem(
 			// Protoactor's own logger prints dead letters with their contents.
 			actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger {
-				return slog.New(quiet{s.log.Handler()}).With(slog.String("lib", "protoactor"))
+				return slog.New(warnHandler{s.log.Handler()}).With(slog.String("lib", "protoactor"))
 			}),
 			actor.WithDeadLetterThrottleCount(0),
 			actor.WithDeadLetterThrottleInterval(time.Nanosecond),
@@ -178,17 +178,17 @@ func (s *System) Actor() *actor.ActorSystem {
 		// not synchronised.
 		sys.ProcessRegistry.Address = s.cfg.Address
 		sys.ProcessRegistry.RegisterAddressResolver(s.resolve)
-		sys.ProcessRegistry.Add(replies{s}, askID)
-		sys.ProcessRegistry.Add(self{s}, processID)
-		sys.ProcessRegistry.Add(&s.hub, hubID)
+		sys.ProcessRegistry.Add(askReplies{s}, askID)
+		sys.ProcessRegistry.Add(ownProcess{s}, processID)
+		sys.ProcessRegistry.Add(&s.foreignWatcher, foreignWatcherID)
 		sys.EventStream.Subscribe(s.protoactorDeadLetter)
 		s.sys.Store(sys)
 	})
 	return s.sys.Load()
 }
 
-// made returns protoactor's system if there is one.
-func (s *System) made() *actor.ActorSystem { return s.sys.Load() }
+// protoIfMade returns protoactor's system if there is one.
+func (s *System) protoIfMade() *actor.ActorSystem { return s.sys.Load() }
 
 // resolve is the AddressResolver: one Process for every PID that is not ours.
 // A PID keeps what it resolved to for ever, so that it must hold for ever;
@@ -222,15 +222,15 @@ func (s *System) Stats() Stats {
 		Malformed:   s.malformed.Load(),
 		Lost:        s.lost.Load(),
 	}
-	s.cells.each(func(c *cell) {
+	s.incarnations.each(func(inc *incarnation) {
 		st.Actors++
-		st.Waiting += c.box.UserMessageCount()
+		st.Waiting += inc.box.UserMessageCount()
 	})
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	st.Lanes = len(s.lanes)
-	for _, l := range s.links {
-		if l.lane && !l.pending() {
+	for _, p := range s.peers {
+		if p.lane && !p.pending() {
 			st.Lanes++
 		}
 	}
@@ -249,32 +249,32 @@ func (s *System) Shutdown(ctx context.Context) error {
 	if again {
 		return nil
 	}
-	var cells []*cell
-	s.cells.each(func(c *cell) { cells = append(cells, c) })
-	for _, c := range cells {
-		c.stop(shutdown)
+	var cells []*incarnation
+	s.incarnations.each(func(inc *incarnation) { cells = append(cells, inc) })
+	for _, inc := range cells {
+		inc.stop(shutdown)
 	}
 	var errs []error
-	for _, c := range cells {
+	for _, inc := range cells {
 		select {
-		case <-c.done:
+		case <-inc.done:
 			continue
 		default:
 		}
 		select {
-		case <-c.done:
+		case <-inc.done:
 		case <-ctx.Done():
-			c.kill(killed)
-			errs = append(errs, fmt.Errorf("actor %s: %w", c.id, context.Cause(ctx)))
+			inc.kill(killed)
+			errs = append(errs, fmt.Errorf("actor %s: %w", inc.id, context.Cause(ctx)))
 		}
 	}
 	s.mu.Lock()
-	links := s.links
-	s.links = make(map[string]*link)
+	links := s.peers
+	s.peers = make(map[string]*peer)
 	s.mu.Unlock()
 	var lanes []*fdipc.Conn
-	for _, l := range links {
-		if c := l.close(errorReason(ErrClosed)); c != nil {
+	for _, p := range links {
+		if c := p.close(errorReason(ErrClosed)); c != nil {
 			lanes = append(lanes, c)
 		}
 	}
@@ -285,10 +285,10 @@ func (s *System) Shutdown(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("a lane: %w", context.Cause(ctx)))
 		}
 	}
-	s.forgetTold()
+	s.stopAnnouncing()
 	s.asks.failAll(ErrClosed)
 	s.monitors.fireAll(errorReason(ErrClosed))
-	if sys := s.made(); sys != nil {
+	if sys := s.protoIfMade(); sys != nil {
 		sys.Shutdown()
 	}
 	if len(errs) > 0 {
@@ -297,13 +297,17 @@ func (s *System) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// quiet passes on what protoactor says at level Warn and above. Below that it
+// warnHandler passes on what protoactor says at level Warn and above. Below that it
 // speaks of dead letters and panics, which this package reports itself.
-type quiet struct{ slog.Handler }
+type warnHandler struct{ slog.Handler }
 
-func (q quiet) Enabled(ctx context.Context, l slog.Level) bool {
+func (q warnHandler) Enabled(ctx context.Context, l slog.Level) bool {
 	return l >= slog.LevelWarn && q.Handler.Enabled(ctx, l)
 }
 
-func (q quiet) WithAttrs(as []slog.Attr) slog.Handler { return quiet{q.Handler.WithAttrs(as)} }
-func (q quiet) WithGroup(name string) slog.Handler    { return quiet{q.Handler.WithGroup(name)} }
+func (q warnHandler) WithAttrs(as []slog.Attr) slog.Handler {
+	return warnHandler{q.Handler.WithAttrs(as)}
+}
+func (q warnHandler) WithGroup(name string) slog.Handler {
+	return warnHandler{q.Handler.WithGroup(name)}
+}

@@ -18,7 +18,7 @@ const traceparent = "traceparent"
 // handling, for spans, [System.Send] and [System.Ask]. It has no deadline.
 func Context(ctx actor.Context) context.Context {
 	out := context.Background()
-	if t, ok := ctx.(traced); ok {
+	if t, ok := ctx.(tracedContext); ok {
 		return trace.ContextWithSpan(out, t.span)
 	}
 	h := ctx.MessageHeader()

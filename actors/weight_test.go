@@ -15,7 +15,7 @@ import (
 
 // busyActor spawns an actor that is busy until release. What it takes then, or the number of
 // its bytes, is in got.
-func busyActor(t *testing.T, s *System, spec Spec) (box *mailbox, got chan any, release func()) {
+func busyActor(t *testing.T, s *System, spec Spec) (box *actorMailbox, got chan any, release func()) {
 	t.Helper()
 	busy, released := make(chan struct{}), make(chan struct{})
 	got = make(chan any, 100)
@@ -43,10 +43,10 @@ func busyActor(t *testing.T, s *System, spec Spec) (box *mailbox, got chan any, 
 	<-busy
 	release = sync.OnceFunc(func() { close(released) })
 	t.Cleanup(release)
-	return s.cells.find("busy").box, got, release
+	return s.incarnations.find("busy").box, got, release
 }
 
-func wantQueue(t *testing.T, box *mailbox, want int) {
+func wantQueue(t *testing.T, box *actorMailbox, want int) {
 	t.Helper()
 	if n := box.UserMessageCount(); n != want {
 		t.Errorf("%d messages wait, want %d", n, want)
@@ -90,7 +90,7 @@ func TestMailboxIsBoundedByBytes(t *testing.T) {
 					t.Errorf("got %v, want %v", v, want)
 				}
 			}
-			if n := box.heavy.Load(); n != 0 {
+			if n := box.heavyBytes.Load(); n != 0 {
 				t.Errorf("%d bytes count of what was taken", n)
 			}
 		})

@@ -23,12 +23,12 @@ import (
 //	down       data     ref, how, reason                     target: the watcher's process
 //	failed     data     error                                target: the ask
 //	lane       control  op, address ... (lanes.go)           between master and child
-//	gone       control  address, reason                      from the master: a process has ended
+//	ended      control  address, reason                      from the master: a process has ended
 //	askEnd     data     the ask's pid                        target: the process that was asked
 //	name       control  op, ref, name, pid                   child to master
 //	named      control  ref, what, error, pid or members     the answer
-//	moved      control  seq, name                            from the master, "" is all names; the answer has no name
-//	types      data     count, name and field names of each  what the writer can read (skew.go)
+//	changed    control  seq, name                            from the master, "" is all names; the answer has no name
+//	types      data     count, name and field names of each  what the writer can read (compat.go)
 //
 // A stop with a ref other than 0 is a monitor too, of the incarnation it stops.
 //
@@ -42,11 +42,11 @@ const (
 	kindDown
 	kindFailed
 	kindLane
-	kindGone
+	kindProcessEnded
 	kindAskEnd
-	kindName
-	kindNamed
-	kindMoved
+	kindNameRequest
+	kindNameReply
+	kindNameChanged
 	kindTypes
 
 	firstKind fdipc.Kind = 0x30

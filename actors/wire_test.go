@@ -227,8 +227,8 @@ func seeds(t testing.TB) []fdipc.Frame {
 	s.sendDown("0", 1, shutdown, endActor)
 	s.failAsk(&actor.PID{Address: "0", Id: askID, RequestId: 1}, ErrType)
 	s.failAsk(&actor.PID{Address: "0", Id: askID, RequestId: 1}, &DownError{Reason: killed})
-	l := s.links["0"]
-	l.post(s.frame(kindGone, fdipc.Control), func(b []byte) []byte {
+	p := s.peers["0"]
+	p.post(s.frame(kindProcessEnded, fdipc.Control), func(b []byte) []byte {
 		return appendReason(appendString(appendPID(b, ProcessPID("0")), "2"), killed)
 	})
 	master := quietSystem(t, Config{Address: "0"})
@@ -238,8 +238,8 @@ func seeds(t testing.TB) []fdipc.Frame {
 	for _, f := range c.list() { // what a master answers
 		master.HandleFrame("1", &f)
 	}
-	master.makeLane(master.links["1"], "2", 0)
-	master.makeLane(master.links["1"], "9", 0)
+	master.makeLane(master.peers["1"], "2", 0)
+	master.makeLane(master.peers["1"], "9", 0)
 	master.Detach("2", killed)
 	return append(c.list(), to.list()...)
 }

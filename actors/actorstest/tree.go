@@ -57,10 +57,10 @@ type Tree struct {
 	t     testing.TB
 	mu    sync.Mutex
 	last  int
-	child map[int]*member
+	child map[int]*treeChild
 }
 
-type member struct {
+type treeChild struct {
 	sys    *actors.System
 	conn   *fdipc.Conn // the child's end
 	gone   chan struct{}
@@ -70,7 +70,7 @@ type member struct {
 // NewTree returns a tree with n children in the slots 0 to n-1.
 func NewTree(t testing.TB, n int) *Tree {
 	t.Helper()
-	tree := &Tree{t: t, child: make(map[int]*member)}
+	tree := &Tree{t: t, child: make(map[int]*treeChild)}
 	tree.Master = NewSystem(t, actors.Config{Address: "0"})
 	for i := range n {
 		tree.Start(i)
@@ -93,7 +93,7 @@ func (tree *Tree) Start(slot int) *actors.System {
 	address, incarnation := strconv.Itoa(tree.last), uint64(tree.last)
 	tree.mu.Unlock()
 	sys := NewSystem(tree.t, actors.Config{Address: address, Incarnation: incarnation})
-	m := &member{sys: sys, gone: make(chan struct{})}
+	m := &treeChild{sys: sys, gone: make(chan struct{})}
 	var up sync.WaitGroup
 	up.Add(2)
 	_, m.conn = fdipc.Pipe(

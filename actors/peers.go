@@ -28,21 +28,21 @@ func (s *System) Attach(address string, incarnation uint64, c Conn) error {
 	if err := checkName(address); err != nil || address == s.cfg.Address {
 		return fmt.Errorf("actors: attach %q: %w", address, ErrName)
 	}
-	l := newLink(s, address)
-	l.incarnation = incarnation
-	l.open(c)
+	p := newPeer(s, address)
+	p.incarnation = incarnation
+	p.open(c)
 	for {
 		s.mu.Lock()
-		old := s.links[address]
+		old := s.peers[address]
 		switch {
 		case s.closed.Load():
 			s.mu.Unlock()
 			return fmt.Errorf("actors: attach %q: %w", address, ErrClosed)
 		case old == nil:
-			s.links[address] = l
-			s.gone.forget(address)
+			s.peers[address] = p
+			s.endedProcesses.forget(address)
 			s.mu.Unlock()
-			s.tellTypes(l)
+			s.announceTypes(p)
 			return nil
 		case !old.lane && old.incarnation == incarnation && old.conn == c:
 			s.mu.Unlock()
@@ -64,44 +64,44 @@ func (s *System) Attach(address string, incarnation uint64, c Conn) error {
 // Call it after the Conn's Closed, so that the process's last messages are in,
 // and when the exit reason is known. Detach of what is not attached does nothing.
 func (s *System) Detach(address string, reason supervisor.Reason) {
-	if l := s.attached(address); l != nil {
-		s.detach(l, reason)
+	if p := s.attached(address); p != nil {
+		s.detach(p, reason)
 	}
 }
 
-func (s *System) detach(l *link, reason supervisor.Reason) {
+func (s *System) detach(p *peer, reason supervisor.Reason) {
 	s.mu.Lock()
-	if s.links[l.address] != l {
+	if s.peers[p.address] != p {
 		s.mu.Unlock()
 		return
 	}
-	delete(s.links, l.address)
-	delete(s.broken, l.address)
-	s.gone.add(l.address, reason)
+	delete(s.peers, p.address)
+	delete(s.brokenLanes, p.address)
+	s.endedProcesses.add(p.address, reason)
 	master := s.uplink == ""
-	orphaned := !master && l.address == s.uplink
-	var rest []*link
-	for _, other := range s.links {
+	orphaned := !master && p.address == s.uplink
+	var rest []*peer
+	for _, other := range s.peers {
 		if master || orphaned && other.pending() {
 			rest = append(rest, other)
 		}
 	}
 	for pair := range s.lanes {
-		if pair.a == l.address || pair.b == l.address {
+		if pair.a == p.address || pair.b == p.address {
 			delete(s.lanes, pair)
 		}
 	}
 	s.mu.Unlock()
-	l.close(reason)
-	s.ended(l.address, reason)
+	p.close(reason)
+	s.ended(p.address, reason)
 	for _, other := range rest {
 		if orphaned { // nobody will give it a lane
 			s.detach(other, reason)
 			continue
 		}
-		other.post(s.frame(kindGone, fdipc.Control), func(b []byte) []byte {
+		other.post(s.frame(kindProcessEnded, fdipc.Control), func(b []byte) []byte {
 			b = appendPID(b, ProcessPID(other.address))
-			return appendReason(appendString(b, l.address), reason)
+			return appendReason(appendString(b, p.address), reason)
 		})
 	}
 	if orphaned { // of whose end we shall not hear, we shall not hear
@@ -111,33 +111,33 @@ func (s *System) detach(l *link, reason supervisor.Reason) {
 	}
 }
 
-// attached returns the link of a process, attached or by lane. What was found last
+// attached returns the peer of a process, attached or by lane. What was found last
 // stands before the map: each message asks.
-func (s *System) attached(address string) *link {
-	at := s.recently(address)
-	if l := at.Load(); l != nil && l.address == address && !l.ended.Load() {
-		return l
+func (s *System) attached(address string) *peer {
+	at := s.recentPeer(address)
+	if p := at.Load(); p != nil && p.address == address && !p.ended.Load() {
+		return p
 	}
 	s.mu.RLock()
-	l := s.links[address]
+	p := s.peers[address]
 	s.mu.RUnlock()
-	if l == nil {
+	if p == nil {
 		return nil
 	}
-	at.Store(l)
-	// Who closes the link sets ended, then forgets it here: one of us sees the other.
-	if l.ended.Load() {
-		at.CompareAndSwap(l, nil)
+	at.Store(p)
+	// Who closes the peer sets ended, then forgets it here: one of us sees the other.
+	if p.ended.Load() {
+		at.CompareAndSwap(p, nil)
 	}
-	return l
+	return p
 }
 
-// recently is where a link to an address was left when it was last looked up.
-func (s *System) recently(address string) *atomic.Pointer[link] {
+// recentPeer is where a peer to an address was left when it was last looked up.
+func (s *System) recentPeer(address string) *atomic.Pointer[peer] {
 	if address == "" {
-		return &s.recent[0]
+		return &s.recentPeers[0]
 	}
-	return &s.recent[address[len(address)-1]%byte(len(s.recent))]
+	return &s.recentPeers[address[len(address)-1]%byte(len(s.recentPeers))]
 }
 
 // ended ends all that waits for a process, or came from it.
@@ -165,24 +165,24 @@ func (s *System) uplinkAddress() string {
 
 func (s *System) hasUplink() bool { return s.uplinkAddress() != "" }
 
-// route returns the link on which a frame for an address leaves. In a child it
+// route returns the peer on which a frame for an address leaves. In a child it
 // asks for a lane where there is none yet.
-func (s *System) route(address string) (*link, error) {
-	if l := s.attached(address); l != nil {
-		return l, nil
+func (s *System) route(address string) (*peer, error) {
+	if p := s.attached(address); p != nil {
+		return p, nil
 	}
 	return s.askLane(address)
 }
 
-// goneList keeps the exit reasons of the latest processes that have ended.
-type goneList struct {
+// endedProcesses keeps the exit reasons of the latest processes that have ended.
+type endedProcesses struct {
 	reasons map[string]supervisor.Reason
 	order   []string
 }
 
-const maxGone = 1024
+const maxEndedProcesses = 1024
 
-func (g *goneList) add(address string, r supervisor.Reason) {
+func (g *endedProcesses) add(address string, r supervisor.Reason) {
 	if g.reasons == nil {
 		g.reasons = make(map[string]supervisor.Reason)
 	}
@@ -190,13 +190,13 @@ func (g *goneList) add(address string, r supervisor.Reason) {
 		g.order = append(g.order, address)
 	}
 	g.reasons[address] = r
-	if len(g.order) > maxGone {
+	if len(g.order) > maxEndedProcesses {
 		delete(g.reasons, g.order[0])
 		g.order = append(g.order[:0], g.order[1:]...)
 	}
 }
 
-func (g *goneList) forget(address string) {
+func (g *endedProcesses) forget(address string) {
 	if _, ok := g.reasons[address]; !ok {
 		return
 	}
@@ -209,7 +209,7 @@ func (g *goneList) forget(address string) {
 	}
 }
 
-func (g *goneList) find(address string) (supervisor.Reason, bool) {
+func (g *endedProcesses) find(address string) (supervisor.Reason, bool) {
 	r, ok := g.reasons[address]
 	return r, ok
 }

@@ -46,10 +46,10 @@ func (c *chunk) take(seen *uint32) (v any, ok bool) {
 	}
 }
 
-// queue holds an actor's user messages. Many push under the lock of the mailbox;
+// messageQueue holds an actor's user messages. Many push under the lock of the mailbox;
 // one goroutine, the actor's, takes without it. It is made of chunks, so that
 // neither a burst nor its end copies anything, and that an idle actor has none.
-type queue struct {
+type messageQueue struct {
 	first   *chunk // the oldest with something in it, perhaps; nil: nothing was pushed
 	last    *chunk
 	written uint64 // pushed to all chunks that ever were
@@ -57,7 +57,7 @@ type queue struct {
 }
 
 // len returns how many messages wait. The lock is held.
-func (q *queue) len() int {
+func (q *messageQueue) len() int {
 	n := q.written - q.retired
 	if q.first != nil {
 		n -= uint64(q.first.taken.Load())
@@ -66,7 +66,7 @@ func (q *queue) len() int {
 }
 
 // push appends v. The lock is held.
-func (q *queue) push(v any) {
+func (q *messageQueue) push(v any) {
 	c := q.last
 	if c == nil || c.n.Load() == chunkLen {
 		c = chunks.Get().(*chunk)
@@ -87,7 +87,7 @@ func (q *queue) push(v any) {
 }
 
 // pop takes the oldest message. The lock is held.
-func (q *queue) pop() (v any, ok bool) {
+func (q *messageQueue) pop() (v any, ok bool) {
 	for q.first != nil {
 		var seen uint32
 		if v, ok = q.first.take(&seen); ok {
@@ -103,7 +103,7 @@ func (q *queue) pop() (v any, ok bool) {
 
 // retire unlinks the first chunk, of which everything is taken. The actor's
 // goroutine may still have it. The lock is held.
-func (q *queue) retire() {
+func (q *messageQueue) retire() {
 	c := q.first
 	q.retired += uint64(c.n.Load())
 	if q.first = c.next; q.first == nil {
@@ -113,7 +113,7 @@ func (q *queue) retire() {
 
 // advance gives the actor's goroutine, which alone may call it, the chunk to
 // take from after its last one, cur. Nil: nothing is queued. The lock is held.
-func (q *queue) advance(cur *chunk) *chunk {
+func (q *messageQueue) advance(cur *chunk) *chunk {
 	for c := q.first; c != nil; c = q.first {
 		if c.taken.Load() < c.n.Load() {
 			break
@@ -139,7 +139,7 @@ func recycle(c *chunk) {
 
 // age returns how long the oldest message has waited, give or take a stretch.
 // The lock is held.
-func (q *queue) age() time.Duration {
+func (q *messageQueue) age() time.Duration {
 	for c := q.first; c != nil; c = c.next {
 		if i := c.taken.Load(); i < c.n.Load() {
 			return time.Since(epoch) - time.Duration(c.came[i/stampLen].Load())

@@ -10,7 +10,7 @@ import (
 func TestQueueGivesEachMessageOnce(t *testing.T) {
 	const senders, each = 4, 20000
 	var mu sync.Mutex
-	var q queue
+	var q messageQueue
 	var dropped []any
 	var wg sync.WaitGroup
 	for s := range senders {

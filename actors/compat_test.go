@@ -30,7 +30,7 @@ type shaped struct {
 }
 
 func TestShape(t *testing.T) {
-	s := shapeOf(reflect.TypeOf(shaped{hidden: 1}))
+	s := typeFieldsOf(reflect.TypeOf(shaped{hidden: 1}))
 	wantAll := []string{".Many", ".Many.deep", ".Many.maybe", ".Next", ".One", ".One.deep", ".One.maybe", ".Plain", ".When", ".deep", ".maybe", ".tagged"}
 	if !slices.Equal(s.fields, wantAll) {
 		t.Errorf("fields %v", s.fields)
@@ -138,8 +138,8 @@ func TestSkewAtTheSender(t *testing.T) {
 		t.Error(err)
 	}
 	// Who runs the same program has the same bytes, and nothing is kept.
-	s.HandleFrame("1", &fdipc.Frame{Kind: kindTypes, Lane: fdipc.Data, Payload: append(appendPID(nil, ProcessPID("0")), announcement()...)})
-	if s.attached("1").peer.Load() != nil {
+	s.HandleFrame("1", &fdipc.Frame{Kind: kindTypes, Lane: fdipc.Data, Payload: append(appendPID(nil, ProcessPID("0")), ownTypes()...)})
+	if s.attached("1").readable.Load() != nil {
 		t.Error("kept what is the same")
 	}
 	if st := s.Stats(); st.Malformed != 0 {

@@ -26,26 +26,26 @@ const (
 	maxFields = 1 << 16
 )
 
-// shape is what decides whether another version can read a type.
-type shape struct {
+// typeFields is what decides whether another version can read a type.
+type typeFields struct {
 	fields []string // paths of all fields, sorted: what can be read
 	always []string // those that are always written: without omitempty
 }
 
-// shapeOf lists the fields of t as the codec sees them. A type that encodes
+// typeFieldsOf lists the fields of t as the codec sees them. A type that encodes
 // itself has none.
-func shapeOf(t reflect.Type) shape {
+func typeFieldsOf(t reflect.Type) typeFields {
 	all, always := make(map[string]bool), make(map[string]bool)
-	walkShape(t, "", true, nil, all, always)
-	return shape{slices.Sorted(maps.Keys(all)), slices.Sorted(maps.Keys(always))}
+	walkFields(t, "", true, nil, all, always)
+	return typeFields{slices.Sorted(maps.Keys(all)), slices.Sorted(maps.Keys(always))}
 }
 
-var ownEncodings = []reflect.Type{
+var encodesItself = []reflect.Type{
 	reflect.TypeFor[cbor.Marshaler](), reflect.TypeFor[stdencoding.BinaryMarshaler](), reflect.TypeFor[stdencoding.TextMarshaler](),
 }
 
-func walkShape(t reflect.Type, path string, written bool, above []reflect.Type, all, always map[string]bool) {
-	for _, own := range ownEncodings {
+func walkFields(t reflect.Type, path string, written bool, above []reflect.Type, all, always map[string]bool) {
+	for _, own := range encodesItself {
 		if t.Implements(own) || reflect.PointerTo(t).Implements(own) {
 			return
 		}
@@ -53,10 +53,10 @@ func walkShape(t reflect.Type, path string, written bool, above []reflect.Type, 
 	switch t.Kind() {
 	case reflect.Pointer:
 		// What it points to may not be there, but then nothing of it is written.
-		walkShape(t.Elem(), path, written, above, all, always)
+		walkFields(t.Elem(), path, written, above, all, always)
 		return
 	case reflect.Slice, reflect.Array, reflect.Map:
-		walkShape(t.Elem(), path, false, above, all, always)
+		walkFields(t.Elem(), path, false, above, all, always)
 		return
 	case reflect.Struct:
 	default:
@@ -78,7 +78,7 @@ func walkShape(t reflect.Type, path string, written bool, above []reflect.Type, 
 		}
 		omitted := strings.Contains(options, "omitempty") || strings.Contains(options, "omitzero")
 		if f.Anonymous && name == "" {
-			walkShape(f.Type, path, written && f.Type.Kind() != reflect.Pointer, above, all, always)
+			walkFields(f.Type, path, written && f.Type.Kind() != reflect.Pointer, above, all, always)
 			continue
 		}
 		if name == "" {
@@ -89,22 +89,22 @@ func walkShape(t reflect.Type, path string, written bool, above []reflect.Type, 
 		if written && !omitted {
 			always[at] = true
 		}
-		walkShape(f.Type, at, written && !omitted && f.Type.Kind() != reflect.Pointer, above, all, always)
+		walkFields(f.Type, at, written && !omitted && f.Type.Kind() != reflect.Pointer, above, all, always)
 	}
 }
 
-// told are the systems that have told others of their types, and what they told.
-var told struct {
+// announcers are the systems that have told others of their types, and what they told.
+var announcers struct {
 	mu      sync.Mutex
 	systems map[*System]struct{}
 	bytes   atomic.Pointer[[]byte] // nil: to be made
 
-	order sync.Mutex // held across a post: the last that a link is told is all; before any other lock
+	order sync.Mutex // held across a post: the last that a peer is told is all; before any other lock
 }
 
-// announcement returns what this process tells of its types.
-func announcement() []byte {
-	if b := told.bytes.Load(); b != nil {
+// ownTypes returns what this process tells of its types.
+func ownTypes() []byte {
+	if b := announcers.bytes.Load(); b != nil {
 		return *b
 	}
 	types.mu.Lock()
@@ -114,67 +114,67 @@ func announcement() []byte {
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
 		c := byName[name]
 		b = appendString(b, name)
-		b = binary.AppendUvarint(b, uint64(len(c.shape.fields)))
-		for _, f := range c.shape.fields {
+		b = binary.AppendUvarint(b, uint64(len(c.fields.fields)))
+		for _, f := range c.fields.fields {
 			b = appendString(b, f)
 		}
 	}
-	told.bytes.Store(&b) // under the lock: what is registered after it resets this
+	announcers.bytes.Store(&b) // under the lock: what is registered after it resets this
 	return b
 }
 
-// tellTypes tells the process behind l which types this one has.
-func (s *System) tellTypes(l *link) {
-	told.mu.Lock()
-	if told.systems == nil {
-		told.systems = make(map[*System]struct{})
+// announceTypes tells the process behind l which types this one has.
+func (s *System) announceTypes(p *peer) {
+	announcers.mu.Lock()
+	if announcers.systems == nil {
+		announcers.systems = make(map[*System]struct{})
 	}
-	told.systems[s] = struct{}{}
-	told.mu.Unlock()
-	told.order.Lock()
-	defer told.order.Unlock()
-	l.post(s.frame(kindTypes, fdipc.Data), func(b []byte) []byte {
-		return append(appendPID(b, ProcessPID(l.address)), announcement()...)
+	announcers.systems[s] = struct{}{}
+	announcers.mu.Unlock()
+	announcers.order.Lock()
+	defer announcers.order.Unlock()
+	p.post(s.frame(kindTypes, fdipc.Data), func(b []byte) []byte {
+		return append(appendPID(b, ProcessPID(p.address)), ownTypes()...)
 	})
 }
 
-// retellTypes tells all of a type that was registered late.
-func retellTypes() {
-	told.mu.Lock()
-	systems := slices.Collect(maps.Keys(told.systems))
-	told.mu.Unlock()
+// announceToAll tells all of a type that was registered late.
+func announceToAll() {
+	announcers.mu.Lock()
+	systems := slices.Collect(maps.Keys(announcers.systems))
+	announcers.mu.Unlock()
 	for _, s := range systems {
 		s.mu.RLock()
-		links := slices.Collect(maps.Values(s.links))
+		links := slices.Collect(maps.Values(s.peers))
 		s.mu.RUnlock()
-		for _, l := range links {
-			s.tellTypes(l)
+		for _, p := range links {
+			s.announceTypes(p)
 		}
 	}
 }
 
-func (s *System) forgetTold() {
-	told.mu.Lock()
-	delete(told.systems, s)
-	told.mu.Unlock()
+func (s *System) stopAnnouncing() {
+	announcers.mu.Lock()
+	delete(announcers.systems, s)
+	announcers.mu.Unlock()
 }
 
-// readable is what a peer can read.
-type readable struct {
+// peerTypes is what a peer can read.
+type peerTypes struct {
 	fields   map[string][]string // by type name; sorted
 	verdicts sync.Map            // *codec -> error, or nil
 }
 
-func (s *System) onTypes(l *link, r *reader) {
-	if bytes.Equal(r.b, announcement()) {
-		l.peer.Store(nil) // as this one: nothing to check
+func (s *System) onTypes(p *peer, r *reader) {
+	if bytes.Equal(r.b, ownTypes()) {
+		p.readable.Store(nil) // as this one: nothing to check
 		return
 	}
 	count := r.uint()
 	if count > maxTypes {
 		r.fail()
 	}
-	p := &readable{fields: make(map[string][]string)}
+	pt := &peerTypes{fields: make(map[string][]string)}
 	left := uint64(maxFields)
 	for ; count > 0 && !r.bad; count-- {
 		name, n := r.string(maxType), r.uint()
@@ -186,40 +186,40 @@ func (s *System) onTypes(l *link, r *reader) {
 		for ; n > 0 && !r.bad; n-- {
 			fields = append(fields, r.string(maxText))
 		}
-		p.fields[name] = fields
+		pt.fields[name] = fields
 	}
 	if r.bad {
-		s.bad(l, kindTypes)
+		s.countMalformed(p, kindTypes)
 		return
 	}
-	l.peer.Store(p)
+	p.readable.Store(pt)
 }
 
 // canRead says why the process behind l could not read msg, as far as is known here.
-func (l *link) canRead(msg any) error {
-	p := l.peer.Load()
-	if p == nil {
+func (p *peer) canRead(msg any) error {
+	pt := p.readable.Load()
+	if pt == nil {
 		return nil
 	}
 	c := registered().byType[reflect.TypeOf(msg)]
 	if c == nil {
 		return nil // protobuf, or refused anyway
 	}
-	if v, ok := p.verdicts.Load(c); ok {
+	if v, ok := pt.verdicts.Load(c); ok {
 		err, _ := v.(error)
 		return err
 	}
 	var err error
-	fields, ok := p.fields[c.name]
+	fields, ok := pt.fields[c.name]
 	if !ok {
-		err = fmt.Errorf("%w in process %s: %q", ErrType, l.address, c.name)
+		err = fmt.Errorf("%w in process %s: %q", ErrType, p.address, c.name)
 	}
-	for _, f := range c.shape.always {
+	for _, f := range c.fields.always {
 		if _, has := slices.BinarySearch(fields, f); ok && !has {
-			err = fmt.Errorf("%w: %q in process %s has no field %s", ErrSkew, c.name, l.address, f[1:])
+			err = fmt.Errorf("%w: %q in process %s has no field %s", ErrSkew, c.name, p.address, f[1:])
 			break
 		}
 	}
-	p.verdicts.Store(c, err)
+	pt.verdicts.Store(c, err)
 	return err
 }

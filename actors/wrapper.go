@@ -10,90 +10,90 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// guard stands between protoactor and a user's actor. It runs on the actor's
+// wrapper stands between protoactor and a user's actor. It runs on the actor's
 // goroutine only. No panic of a callback passes it: the first one is the
 // actor's exit reason, and after it only Stopping and Stopped are let through.
-type guard struct {
-	c        *cell
-	inner    actor.Actor // nil until Started, and when the producer failed
+type wrapper struct {
+	c        *incarnation
+	user     actor.Actor // nil until Started, and when the producer failed
 	stopping bool        // Stopping was begun
 	failed   bool        // a callback has panicked: no more user messages
 }
 
-// reaping is the message with which a killed actor stops its children.
-type reaping struct{}
+// stopChildrenMessage is the message with which a killed actor stops its children.
+type stopChildrenMessage struct{}
 
 var (
-	_ actor.Actor              = (*guard)(nil)
-	_ actor.SupervisorStrategy = (*guard)(nil)
+	_ actor.Actor              = (*wrapper)(nil)
+	_ actor.SupervisorStrategy = (*wrapper)(nil)
 )
 
-func (g *guard) Receive(ctx actor.Context) {
-	if g.c.killed.Load() {
-		g.stopChildren(ctx)
+func (w *wrapper) Receive(ctx actor.Context) {
+	if w.c.killed.Load() {
+		w.stopChildren(ctx)
 		return
 	}
 	// Lifecycle messages count only when protoactor sends them: anybody can
 	// send an actor.Stopped as an ordinary message.
-	if g.c.system {
+	if w.c.handlesSystemMessage {
 		switch ctx.Message().(type) {
 		case *actor.Started:
-			g.start(ctx)
+			w.start(ctx)
 			return
 		case *actor.Stopping:
-			g.stopping = true
-			g.c.over.Store(true) // protoactor frees the id before Stopped
-			g.call(ctx)
+			w.stopping = true
+			w.c.stale.Store(true) // protoactor frees the id before Stopped
+			w.call(ctx)
 			return
 		case *actor.Stopped:
-			g.call(ctx)
-			g.c.stopped = true
+			w.call(ctx)
+			w.c.stoppedHandled = true
 			return
 		case *actor.Restarting:
 			return
 		}
 	}
-	if g.failed {
+	if w.failed {
 		// Only messages that protoactor's Poison or a child's end bring by.
 		return
 	}
 	if sender := ctx.Sender(); sender != nil && sender.Id == askID {
-		g.c.owe(sender)
+		w.c.addUnanswered(sender)
 	}
-	g.call(ctx)
+	w.call(ctx)
 }
 
 // start makes the user's actor and lets it handle Started.
-func (g *guard) start(ctx actor.Context) {
+func (w *wrapper) start(ctx actor.Context) {
 	defer func() {
-		g.c.mu.Lock()
-		g.c.started = !g.failed
-		g.c.mu.Unlock()
-		close(g.c.up)
+		w.c.mu.Lock()
+		w.c.started = !w.failed
+		w.c.mu.Unlock()
+		close(w.c.startDone)
 	}()
-	g.guarded(ctx, func() {
-		g.inner = g.c.produce()
-		if g.inner == nil {
-			panic(exit{errorReason(fmt.Errorf("New of actor %q returned nil", g.c.id))})
+	w.recovering(ctx, func() {
+		w.user = w.c.produce()
+		if w.user == nil {
+			panic(exitPanic{errorReason(fmt.Errorf("New of actor %q returned nil", w.c.id))})
 		}
-		g.inner.Receive(ctx)
+		w.user.Receive(ctx)
 	})
 }
 
-func (g *guard) call(ctx actor.Context) {
-	if g.inner == nil {
+func (w *wrapper) call(ctx actor.Context) {
+	if w.user == nil {
 		return
 	}
-	g.guarded(ctx, func() { g.inner.Receive(ctx) })
+	w.recovering(ctx, func() { w.user.Receive(ctx) })
 }
 
-// guarded runs f and turns what it panics with into the actor's exit.
-func (g *guard) guarded(ctx actor.Context, f func()) {
+// recovering runs f and turns what it panics with into the actor's exit.
+func (w *wrapper) recovering(ctx actor.Context, f func()) {
 	returned := false
 	defer func() {
 		if returned {
-			if g.c.killed.Load() {
-				g.stopChildren(ctx)
+			if w.c.killed.Load() {
+				w.stopChildren(ctx)
 			}
 			return
 		}
@@ -102,29 +102,29 @@ func (g *guard) guarded(ctx actor.Context, f func()) {
 		case nil:
 			// runtime.Goexit can not be held back. The mailbox takes over.
 			r = errorReason(errGoexit)
-		case exit:
+		case exitPanic:
 			r = v.reason
 		default:
 			r = panicReason(v, debug.Stack())
 		}
-		g.failed = true
-		if !g.stopping {
-			g.c.crash(r)
+		w.failed = true
+		if !w.stopping {
+			w.c.crash(r)
 			return
 		}
 		// On the way out it is the reason, and said: whoever asked for the end may not look.
-		g.c.exit(r)
+		w.c.setOwnReason(r)
 		if r.IsNormal() {
 			return
 		}
-		g.c.s.log.Warn("actor failed while stopping", slog.String("actor", g.c.id), slog.String("reason", r.String()))
+		w.c.s.log.Warn("actor failed while stopping", slog.String("actor", w.c.id), slog.String("reason", r.String()))
 	}()
 	f()
 	returned = true
 }
 
 // stopChildren stops the protoactor children of a killed actor.
-func (g *guard) stopChildren(ctx actor.Context) {
+func (w *wrapper) stopChildren(ctx actor.Context) {
 	for _, child := range slices.Clone(ctx.Children()) { // the live slice changes under us
 		ctx.Stop(child)
 	}
@@ -134,31 +134,31 @@ func (g *guard) stopChildren(ctx actor.Context) {
 // ctx.Spawn, as under protoactor: by the actor itself where it is a strategy,
 // else by the default one, which restarts in place. What differs is the
 // escalation: it ends this actor, and not the OS process.
-func (g *guard) HandleFailure(sys *actor.ActorSystem, sup actor.Supervisor, child *actor.PID, rs *actor.RestartStatistics, reason, message any) {
-	strategy, ok := g.inner.(actor.SupervisorStrategy)
+func (w *wrapper) HandleFailure(sys *actor.ActorSystem, sup actor.Supervisor, child *actor.PID, rs *actor.RestartStatistics, reason, message any) {
+	strategy, ok := w.user.(actor.SupervisorStrategy)
 	if !ok {
 		strategy = actor.DefaultSupervisorStrategy()
 	}
-	strategy.HandleFailure(sys, fence{sup, g.c}, child, rs, reason, message)
+	strategy.HandleFailure(sys, supervisorShim{sup, w.c}, child, rs, reason, message)
 }
 
-// fence is what a strategy sees of protoactor's supervisor.
-type fence struct {
+// supervisorShim is what a strategy sees of protoactor's supervisor.
+type supervisorShim struct {
 	actor.Supervisor
-	c *cell
+	c *incarnation
 }
 
-func (f fence) EscalateFailure(reason, _ any) {
+func (f supervisorShim) EscalateFailure(reason, _ any) {
 	f.c.crash(errorReason(fmt.Errorf("%w: %v", errEscalate, reason)))
 }
 
-func (f fence) Children() []*actor.PID { return slices.Clone(f.Supervisor.Children()) }
+func (f supervisorShim) Children() []*actor.PID { return slices.Clone(f.Supervisor.Children()) }
 
-// exit is what Exit panics with.
-type exit struct{ reason supervisor.Reason }
+// exitPanic is what Exit panics with.
+type exitPanic struct{ reason supervisor.Reason }
 
 // Exit ends the calling actor, as exit/1 does in Erlang: for the reason that
 // [supervisor.ReasonOf] gives for err, so Normal for nil. From Started it makes
 // [System.Spawn] fail. It must be called on the actor's goroutine, that is from Receive,
 // and does not return. Deferred calls run; Stopping and Stopped follow.
-func Exit(err error) { panic(exit{supervisor.ReasonOf(err)}) }
+func Exit(err error) { panic(exitPanic{supervisor.ReasonOf(err)}) }

@@ -1,0 +1,329 @@
+package actors
+
+import (
+	"cmp"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+var (
+	errRestart  = errors.New("restart directive: actors are restarted by their supervisor, as new incarnations")
+	errGoexit   = errors.New("handler called runtime.Goexit")
+	errEscalate = errors.New("failure of a child escalated")
+)
+
+// incarnation is one incarnation of an actor: what this package knows of it besides
+// what protoactor does.
+//
+//	starting --Started handled--> up --Stop, panic, Exit--> stopping --Stopped handled--> ended
+//	    any --kill--> ended, with the handler that may still run leaked
+//
+// The reason is the first that the actor gives itself, by a panic or Exit or by being
+// killed; else the one for which it was first asked to end. So it is with a process of
+// Erlang: one that is shut down and fails on its way out has failed.
+type incarnation struct {
+	s        *System
+	id       string
+	produce  func() actor.Actor
+	box      *actorMailbox
+	wrapper  *wrapper
+	failures *atomic.Uint64 // of all incarnations of the child; nil: not counted
+
+	pid     *actor.PID
+	process actor.Process // this incarnation's entry in protoactor's registry; set by born
+
+	startDone chan struct{} // closed when Started was handled or has failed
+	done      chan struct{} // closed when the actor has ended
+	killed    atomic.Bool
+	stale     atomic.Bool   // its id may be a later incarnation's: a holder of the pointer looks the actor up again; set before the id is free
+	work      atomic.Uint32 // workNone, workBusy, workLeaked
+
+	handlesSystemMessage bool // the message being handled is a system message; the actor's goroutine only
+	stoppedHandled       bool // Stopped was handled; the actor's goroutine only
+
+	mu         sync.Mutex
+	started    bool
+	reasonSet  bool
+	ownReason  bool // reason is the actor's own
+	reason     supervisor.Reason
+	ended      bool
+	leaked     chan struct{} // set by kill; closed when no handler runs
+	watchers   map[watchKey]func(supervisor.Reason)
+	monitors   map[*Monitor]struct{} // monitors that end with the actor
+	unanswered []*actor.PID          // asks taken and, for all we know, not answered
+	pruneAt    int                   // length of owed at which to look for answered ones
+}
+
+// watchKey names who wants to know of an actor's end: a watcher's PID, a remote
+// system's monitor, or a local one (by its pointer).
+type watchKey struct {
+	address string
+	id      string
+	ref     uint64
+}
+
+func newIncarnation(s *System, spec Spec) *incarnation {
+	inc := &incarnation{
+		s:         s,
+		id:        spec.Name,
+		pid:       actor.NewPID(s.cfg.Address, spec.Name),
+		produce:   spec.New,
+		startDone: make(chan struct{}),
+		done:      make(chan struct{}),
+		pruneAt:   32,
+	}
+	peers := cmp.Or(spec.Bound, DefaultBound)
+	inc.box = &actorMailbox{incarnation: inc, bound: spec.Bound, peerBound: peers, peerWeight: weightOf(peers), overflow: spec.Overflow}
+	inc.wrapper = &wrapper{c: inc}
+	return inc
+}
+
+// registered is called when protoactor has registered the actor.
+func (inc *incarnation) registered(ctx actor.Context) {
+	inc.process, _ = ctx.ActorSystem().ProcessRegistry.GetLocal(inc.id)
+	inc.s.incarnations.add(inc)
+}
+
+// setStopReason fixes the reason for which the actor was asked to end, if nothing has before.
+func (inc *incarnation) setStopReason(r supervisor.Reason) {
+	inc.mu.Lock()
+	if !inc.reasonSet {
+		inc.reasonSet, inc.reason = true, r
+	}
+	inc.mu.Unlock()
+}
+
+// setOwnReason fixes the reason that the actor gives itself, if it has not before.
+func (inc *incarnation) setOwnReason(r supervisor.Reason) {
+	inc.mu.Lock()
+	if !inc.ownReason && !inc.ended {
+		inc.reasonSet, inc.ownReason, inc.reason = true, true, r
+	}
+	inc.mu.Unlock()
+}
+
+func (inc *incarnation) exitReason() supervisor.Reason {
+	inc.mu.Lock()
+	defer inc.mu.Unlock()
+	return inc.reason
+}
+
+func (inc *incarnation) downError() error { return &DownError{PID: inc.pid, Reason: inc.exitReason()} }
+
+// stop asks the actor to end.
+func (inc *incarnation) stop(r supervisor.Reason) {
+	inc.setStopReason(r)
+	inc.box.PostSystemMessage(&actor.Stop{})
+}
+
+// finish asks the actor to end as a stop frame says.
+func (inc *incarnation) finish(how byte) {
+	switch how {
+	case stopPoison:
+		if err := inc.box.post(noContext, &actor.PoisonPill{}, true); err != nil {
+			return // it has ended
+		}
+	case stopShutdown:
+		inc.stop(shutdown)
+	default:
+		inc.stop(normal)
+	}
+}
+
+// crash ends the actor: Stopping and Stopped still run, user messages do not.
+func (inc *incarnation) crash(r supervisor.Reason) {
+	inc.setOwnReason(r)
+	inc.box.suspend()
+	inc.box.PostSystemMessage(&actor.Stop{})
+}
+
+// crashOutsideReceive ends an actor after a panic that went around its wrapper. In the
+// middle of stopping protoactor can not be made to go on, so that we end it here.
+func (inc *incarnation) crashOutsideReceive(r supervisor.Reason) {
+	if inc.wrapper.stopping {
+		inc.setOwnReason(r)
+		inc.abandon()
+		return
+	}
+	inc.crash(r)
+}
+
+// endIfStopped ends the incarnation when protoactor has finished stopping it. On the actor's goroutine.
+func (inc *incarnation) endIfStopped() {
+	if inc.stoppedHandled && !inc.killed.Load() {
+		inc.end()
+	}
+}
+
+// kill ends the actor at once, for the world: its name is free, its monitors
+// fire, its queue becomes dead letters. A handler that is running goes on, leaked,
+// until it returns; then the actor's children are stopped and no more callbacks run.
+func (inc *incarnation) kill(r supervisor.Reason) {
+	inc.setOwnReason(r)
+	inc.abandon()
+}
+
+func (inc *incarnation) abandon() {
+	inc.mu.Lock()
+	if inc.ended || inc.killed.Swap(true) {
+		inc.mu.Unlock()
+		return
+	}
+	inc.leaked = make(chan struct{})
+	inc.mu.Unlock()
+	if inc.work.CompareAndSwap(workBusy, workLeaked) {
+		inc.s.leaked.Add(1)
+		inc.s.log.Warn("actor killed in a handler that goes on", slog.String("actor", inc.id))
+	} else {
+		close(inc.leaked)
+	}
+	inc.stale.Store(true)
+	inc.freeName()
+	inc.end()
+	// The wrapper sees killed and stops the children on the actor's own goroutine.
+	inc.box.stopChildren()
+}
+
+// freeName frees the id in protoactor's registry, unless a later incarnation has it.
+func (inc *incarnation) freeName() {
+	reg := inc.s.Actor().ProcessRegistry
+	if p, ok := reg.GetLocal(inc.id); ok && p == inc.process {
+		reg.Remove(inc.pid)
+	}
+}
+
+// end makes the end known, once: dead letters, unanswered asks, monitors.
+func (inc *incarnation) end() {
+	inc.stale.Store(true)
+	queued := inc.box.close()
+	inc.mu.Lock()
+	if inc.ended {
+		inc.mu.Unlock()
+		return
+	}
+	inc.ended = true
+	reason, watchers, owned, owed := inc.reason, inc.watchers, inc.monitors, inc.unanswered
+	inc.watchers, inc.monitors, inc.unanswered = nil, nil, nil
+	inc.mu.Unlock()
+
+	inc.s.incarnations.remove(inc)
+	if inc.failures != nil && !reason.IsNormal() {
+		inc.failures.Add(1)
+	}
+	for _, m := range queued {
+		inc.deadLetter(m, inc.downError())
+	}
+	for _, ask := range owed {
+		if inc.s.askOpen(ask) {
+			inc.s.failAsk(ask, inc.downError())
+		}
+	}
+	for m := range owned {
+		m.Cancel()
+	}
+	for _, fire := range watchers {
+		fire(reason)
+	}
+	close(inc.done)
+}
+
+// deadLetter makes a dead letter of a message for this actor.
+func (inc *incarnation) deadLetter(message any, err error) {
+	_, msg, sender := actor.UnwrapEnvelope(message)
+	inc.s.undeliverable(inc.pid, msg, sender, err)
+}
+
+// addWatcher arranges for fire to be called once, at the actor's end, on any
+// goroutine. It returns false when the actor has ended.
+func (inc *incarnation) addWatcher(k watchKey, fire func(supervisor.Reason)) bool {
+	inc.mu.Lock()
+	defer inc.mu.Unlock()
+	if inc.ended {
+		return false
+	}
+	if inc.watchers == nil {
+		inc.watchers = make(map[watchKey]func(supervisor.Reason))
+	}
+	inc.watchers[k] = fire
+	return true
+}
+
+func (inc *incarnation) removeWatcher(k watchKey) {
+	inc.mu.Lock()
+	delete(inc.watchers, k)
+	inc.mu.Unlock()
+}
+
+// protoWatch is protoactor's Watch: a Terminated to watcher at the end.
+func (inc *incarnation) protoWatch(watcher *actor.PID) {
+	k := watchKey{watcher.Address, watcher.Id, 0}
+	fire := func(supervisor.Reason) { inc.s.terminated(watcher, inc.pid, actor.TerminatedReason_Stopped) }
+	if !inc.addWatcher(k, fire) {
+		inc.s.terminated(watcher, inc.pid, actor.TerminatedReason_NotFound)
+	}
+}
+
+func (inc *incarnation) protoUnwatch(watcher *actor.PID) {
+	inc.removeWatcher(watchKey{watcher.Address, watcher.Id, 0})
+}
+
+// addMonitor ties m to the life of the actor. It returns false when the actor has ended.
+func (inc *incarnation) addMonitor(m *Monitor) bool {
+	inc.mu.Lock()
+	defer inc.mu.Unlock()
+	if inc.ended {
+		return false
+	}
+	if inc.monitors == nil {
+		inc.monitors = make(map[*Monitor]struct{})
+	}
+	inc.monitors[m] = struct{}{}
+	return true
+}
+
+func (inc *incarnation) removeMonitor(m *Monitor) {
+	inc.mu.Lock()
+	delete(inc.monitors, m)
+	inc.mu.Unlock()
+}
+
+// addUnanswered remembers an ask that the actor took, so that its end fails the ask.
+func (inc *incarnation) addUnanswered(ask *actor.PID) {
+	inc.mu.Lock()
+	defer inc.mu.Unlock()
+	if len(inc.unanswered) >= inc.pruneAt {
+		open := inc.unanswered[:0]
+		for _, a := range inc.unanswered {
+			if inc.s.askOpen(a) {
+				open = append(open, a)
+			}
+		}
+		clear(inc.unanswered[len(open):])
+		inc.unanswered = open
+		inc.pruneAt = max(32, 2*len(open))
+	}
+	inc.unanswered = append(inc.unanswered, ask)
+}
+
+// What the actor's goroutine is doing, for kill to know whether it leaks a
+// handler. It counts as busy from its first message to its last: one that is killed
+// between two messages is leaked for that moment.
+const (
+	workNone uint32 = iota
+	workBusy
+	workLeaked
+)
+
+func (inc *incarnation) workBegins() { inc.work.Store(workBusy) }
+
+func (inc *incarnation) workEnds() {
+	if inc.work.Swap(workNone) == workLeaked {
+		inc.s.leaked.Add(-1)
+		close(inc.leaked)
+	}
+}

@@ -1,0 +1,317 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// peer is the way to one incarnation of another process: a channel that was
+// attached, or a lane of its own.
+type peer struct {
+	s           *System
+	address     string
+	incarnation uint64        // of a lane: set before opened
+	lane        bool          // made and closed by this package
+	opened      chan struct{} // closed when conn is there
+	done        chan struct{} // closed by close
+
+	lastTargets [2]lastTarget  // by lane of the Conn; each is its reader's
+	ended       atomic.Bool    // closed, for readers
+	sendDirect  [2]atomic.Bool // by lane of the Conn: it is there and nothing waits for it
+	asksWaiting atomic.Int32   // asks on their way to it that wait
+	unanswered  int            // asks that came by it and are not answered; guarded by inbound.mu
+
+	mu          sync.Mutex
+	conn        Conn
+	laneConn    *fdipc.Conn // of a lane: conn, to be closed with the peer
+	number      uint64      // of a lane
+	closed      bool
+	closeReason supervisor.Reason         // of close
+	readable    atomic.Pointer[peerTypes] // what the peer can read; nil: all, as far as is known
+	backlog     [2]backlog                // by lane of the Conn
+
+	// Of a lane that is ending.
+	connEnded bool               // its Conn has ended: all that came was handled
+	endReason *supervisor.Reason // the master has said why its process ended
+	timer     *time.Timer        // ends the wait for the other of the two
+}
+
+// backlog is what found no room, or no Conn yet, and must not be lost, in order.
+type backlog struct {
+	notices  []fdipc.Frame // their payloads are the backlog's
+	flushing chan struct{} // closed when the backlog is empty; nil: nobody sends it now
+}
+
+// maxBacklog bounds the notices for a process that does not read. They are in the
+// number of monitors and asks; a process that leaves so many unread hangs.
+const maxBacklog = 1 << 16
+
+func newPeer(s *System, address string) *peer {
+	return &peer{s: s, address: address, opened: make(chan struct{}), done: make(chan struct{})}
+}
+
+// open gives the peer its Conn. What waited for it goes first.
+func (p *peer) open(c Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || p.conn != nil {
+		return false
+	}
+	p.conn = c
+	p.laneConn, _ = c.(*fdipc.Conn)
+	for lane := range p.backlog {
+		if len(p.backlog[lane].notices) > 0 {
+			p.flushLocked(fdipc.Lane(lane))
+		} else {
+			p.sendDirect[lane].Store(true)
+		}
+	}
+	close(p.opened)
+	return true
+}
+
+// channelLostError wraps the error of a channel that has ended while the process is
+// not known to have: its exit reason will come with Detach.
+type channelLostError struct{ err error }
+
+func (e *channelLostError) Error() string        { return "channel lost: " + e.err.Error() }
+func (e *channelLostError) Unwrap() error        { return e.err }
+func (e *channelLostError) Is(target error) bool { return target == ErrDown }
+
+func isChannelLost(err error) bool {
+	var e *channelLostError
+	return errors.As(err, &e)
+}
+
+// send takes f, with its payload, to the channel. It waits under ctx; under
+// noContext for at most SendWait.
+func (p *peer) send(ctx context.Context, f *fdipc.Frame) error {
+	if !p.sendDirect[f.Lane].Load() {
+		return p.sendInTurn(ctx, f, false)
+	}
+	// What the caller posted before went this way too.
+	err := p.conn.TrySend(f)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fdipc.ErrFull):
+		return p.sendInTurn(ctx, f, true)
+	}
+	return p.sendError(err)
+}
+
+// sendInTurn sends f after the notices that wait, and waits for room. full says that
+// there was none just now.
+func (p *peer) sendInTurn(ctx context.Context, f *fdipc.Frame, full bool) error {
+	var cancel context.CancelFunc
+	for first := !full; ; first = false {
+		// The caller has noted what waits for this process. If it is detached before
+		// this look we see it here, if after it, detach sees the note.
+		p.mu.Lock()
+		closed, conn, wait := p.closed, p.conn, p.backlog[f.Lane].flushing
+		p.mu.Unlock()
+		if closed {
+			return p.sendError(fdipc.ErrClosed)
+		}
+		if conn == nil {
+			wait = p.opened
+		}
+		if wait == nil && first {
+			if err := conn.TrySend(f); !errors.Is(err, fdipc.ErrFull) {
+				return p.sendError(err)
+			}
+		}
+		if cancel == nil {
+			if ctx == noContext {
+				ctx, cancel = context.WithTimeoutCause(context.Background(), p.s.cfg.SendWait, ErrBusy)
+			} else {
+				ctx, cancel = context.WithCancel(ctx)
+			}
+			defer cancel()
+		}
+		if wait == nil {
+			err := conn.Send(ctx, f)
+			if err != nil && ctx.Err() != nil && !p.isClosed() {
+				return context.Cause(ctx)
+			}
+			return p.sendError(err)
+		}
+		select { // notices go first: a Monitor must not be overtaken by what follows it
+		case <-wait:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-p.done:
+		}
+	}
+}
+
+// sendError turns an error of the channel into one of ours.
+func (p *peer) sendError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fdipc.ErrTooBig), errors.Is(err, fdipc.ErrTooManyHandles), errors.Is(err, fdipc.ErrHandleKind):
+		return fmt.Errorf("%w: %w", ErrMalformed, err)
+	case errors.Is(err, fdipc.ErrFull):
+		return ErrBusy
+	}
+	if p.isClosed() {
+		return downError(ProcessPID(p.address), p.reasonOfClose())
+	}
+	return &channelLostError{err}
+}
+
+// reasonOfClose returns why the peer is closed.
+func (p *peer) reasonOfClose() supervisor.Reason {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closeReason
+}
+
+func (p *peer) isClosed() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// post sends a notice, without waiting, in order, and without losing it while
+// the process lives. payload appends what follows f's header. Its handles are the
+// peer's.
+func (p *peer) post(f fdipc.Frame, payload func([]byte) []byte) {
+	fb := getFrameBuffer()
+	defer fb.free()
+	f.Payload = payload(fb.buf[:0])
+	fb.buf, fb.frame = f.Payload, f
+
+	// The lock is held across TrySend, which does not wait, to keep notices in order.
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := &p.backlog[f.Lane]
+	if p.closed {
+		recoverHandles(f.Handles)
+		return
+	}
+	if p.conn != nil && b.flushing == nil {
+		if err := p.conn.TrySend(&fb.frame); !errors.Is(err, fdipc.ErrFull) {
+			p.recoverUnsent(&fb.frame, err)
+			return
+		}
+		p.flushLocked(f.Lane)
+	}
+	if len(b.notices) == maxBacklog {
+		p.s.lost.Add(1)
+		recoverHandles(f.Handles)
+		return
+	}
+	f.Payload = append([]byte(nil), f.Payload...)
+	b.notices = append(b.notices, f)
+}
+
+// waiting returns how many notices wait on a lane of the Conn.
+func (p *peer) waiting(lane fdipc.Lane) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.backlog[lane].notices)
+}
+
+// recoverUnsent takes back what a Conn did not.
+func (p *peer) recoverUnsent(f *fdipc.Frame, err error) {
+	if err == nil {
+		return
+	}
+	recoverHandles(f.Handles)
+	if !errors.Is(err, fdipc.ErrClosed) {
+		p.s.log.Debug("notice not sent", slog.String("to", p.address), slog.Any("error", err))
+	}
+}
+
+func (p *peer) flushLocked(lane fdipc.Lane) {
+	p.backlog[lane].flushing = make(chan struct{})
+	p.sendDirect[lane].Store(false)
+	// Ends when the backlog is empty or the peer is closed.
+	go p.flush(lane, p.conn)
+}
+
+func (p *peer) flush(lane fdipc.Lane, conn Conn) {
+	b := &p.backlog[lane]
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	stop := context.AfterFunc(doneContext{ctx, p.done}, cancel)
+	defer stop()
+	for {
+		p.mu.Lock()
+		if len(b.notices) == 0 {
+			b.notices = nil
+			close(b.flushing)
+			b.flushing = nil
+			p.sendDirect[lane].Store(!p.closed)
+			p.mu.Unlock()
+			return
+		}
+		f := b.notices[0]
+		b.notices[0] = fdipc.Frame{}
+		b.notices = b.notices[1:]
+		p.mu.Unlock()
+		p.recoverUnsent(&f, conn.Send(ctx, &f))
+	}
+}
+
+// doneContext is a context that ends with a channel.
+type doneContext struct {
+	context.Context
+	done <-chan struct{}
+}
+
+func (c doneContext) Done() <-chan struct{} { return c.done }
+func (c doneContext) Err() error {
+	select {
+	case <-c.done:
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// close ends the peer for a reason: nothing more is sent, waiting senders return.
+// A lane's Conn is closed and returned.
+func (p *peer) close(why supervisor.Reason) *fdipc.Conn {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil
+	}
+	p.closed, p.closeReason = true, why
+	p.ended.Store(true)
+	for i := range p.sendDirect {
+		p.sendDirect[i].Store(false)
+	}
+	p.s.recentPeer(p.address).CompareAndSwap(p, nil)
+	close(p.done)
+	for i := range p.backlog {
+		for _, f := range p.backlog[i].notices {
+			recoverHandles(f.Handles)
+		}
+		p.backlog[i].notices = nil
+	}
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	own := p.laneConn
+	p.mu.Unlock()
+	if !p.lane || own == nil {
+		return nil
+	}
+	_ = own.Close()
+	return own
+}
