@@ -14,10 +14,10 @@ import (
 type call struct {
 	rules.Call
 	spec  ChildSpec
-	reply chan callResult // has room for one
+	reply chan callReply // has room for one
 }
 
-type callResult struct {
+type callReply struct {
 	child Child
 	err   error
 }
@@ -92,8 +92,8 @@ func (s *Supervisor) WhichChildren(ctx context.Context) ([]Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	nodes := make([]Node, 0, v.table.len())
-	for c := range v.table.all() {
+	nodes := make([]Node, 0, v.children.len())
+	for c := range v.children.all() {
 		nodes = append(nodes, c.node)
 	}
 	return nodes, nil
@@ -115,7 +115,7 @@ func (s *Supervisor) ChildSpec(ctx context.Context, id string) (ChildSpec, error
 	if err != nil {
 		return ChildSpec{}, err
 	}
-	for c := range v.table.all() {
+	for c := range v.children.all() {
 		if c.spec.ID == id {
 			return c.spec, nil
 		}
@@ -137,8 +137,8 @@ func (s *Supervisor) read(ctx context.Context, op string) (*view, error) {
 
 // call sends a request and waits for its answer.
 func (s *Supervisor) call(ctx context.Context, op, id string, c *call) (Child, error) {
-	c.reply = make(chan callResult, 1)
-	if !s.box.post(message{kind: rules.Request, call: c}) {
+	c.reply = make(chan callReply, 1)
+	if !s.inbox.post(message{kind: rules.Request, call: c}) {
 		return Child{}, &CallError{Op: op, Path: s.path, ID: id, Err: ErrStopped}
 	}
 	select {
@@ -154,7 +154,7 @@ func (s *Supervisor) call(ctx context.Context, op, id string, c *call) (Child, e
 
 // address finds the key of a Dynamic supervisor's child, and answers what the
 // rules, which know such children by key alone, cannot.
-func (l *loop) address(c *call) bool {
+func (l *loop) resolveKey(c *call) bool {
 	if l.ids == nil {
 		return true
 	}
@@ -162,17 +162,17 @@ func (l *loop) address(c *call) bool {
 	c.Key = key
 	switch {
 	case c.Op == rules.StartChild && here:
-		l.answers = append(l.answers, answered{c, callResult{err: ErrAlreadyStarted}})
+		l.answers = append(l.answers, pendingReply{c, callReply{err: ErrAlreadyStarted}})
 		return false
-	case c.Op == rules.TerminateChild && !here && l.wasHere(c.ID):
-		l.answers = append(l.answers, answered{c, callResult{}})
+	case c.Op == rules.TerminateChild && !here && l.issued(c.ID):
+		l.answers = append(l.answers, pendingReply{c, callReply{}})
 		return false
 	}
 	return true
 }
 
 // wasHere reports whether id is one this supervisor gave out.
-func (l *loop) wasHere(id string) bool {
+func (l *loop) issued(id string) bool {
 	n, ok := strings.CutPrefix(id, l.s.spec.Children[0].ID+"-")
 	if !ok {
 		return false
@@ -182,25 +182,25 @@ func (l *loop) wasHere(id string) bool {
 }
 
 // adopt makes the driver's record of a child that StartChild brought.
-func (l *loop) adopt(e *rules.Effect) *kid {
+func (l *loop) addChild(e *rules.Effect) *childRecord {
 	spec := l.calls[e.Ticket].spec
 	if spec.ID == "" {
 		spec.ID = fmt.Sprintf("%s-%d", l.s.spec.Children[0].ID, e.Key)
 	}
-	k := l.newKid(e.Key, spec)
+	child := l.newChild(e.Key, spec)
 	if l.ids != nil {
 		l.ids[spec.ID] = e.Key
 	}
-	return k
+	return child
 }
 
 // answer translates an answer of the rules.
 func (l *loop) answer(e *rules.Effect) {
 	c := l.calls[e.Ticket]
 	delete(l.calls, e.Ticket)
-	var r callResult
-	if k := l.kids[e.Key]; k != nil {
-		r.child = Child{Path: k.path, ID: k.spec.ID, Incarnation: l.inc(k), Info: k.info}
+	var r callReply
+	if child := l.children[e.Key]; child != nil {
+		r.child = Child{Path: child.path, ID: child.spec.ID, Incarnation: l.incarnation(child), Info: child.info}
 	}
 	switch e.Reply {
 	case rules.OK:
@@ -220,13 +220,13 @@ func (l *loop) answer(e *rules.Effect) {
 		r.err = ErrDynamic
 	case rules.Failure:
 		r.err = ErrStopped
-		if k := l.kids[e.Key]; k != nil {
-			r.err = &StartError{Path: k.path, Err: k.err}
+		if child := l.children[e.Key]; child != nil {
+			r.err = &StartError{Path: child.path, Err: child.startErr}
 		}
 	case rules.NoProc:
 		r.err = ErrStopped
 	}
-	l.answers = append(l.answers, answered{c, r})
+	l.answers = append(l.answers, pendingReply{c, r})
 }
 
 // Turn waits until this supervisor, and each one below it, has taken a turn: until what
@@ -235,7 +235,7 @@ func (l *loop) answer(e *rules.Effect) {
 // asked for its own. One that has ended, meanwhile too, has nothing to prove.
 func (s *Supervisor) Turn(ctx context.Context) error {
 	turned := make(chan struct{})
-	if !s.box.post(message{do: func() { close(turned) }}) {
+	if !s.inbox.post(message{do: func() { close(turned) }}) {
 		return nil
 	}
 	select {
@@ -245,7 +245,7 @@ func (s *Supervisor) Turn(ctx context.Context) error {
 	case <-ctx.Done():
 		return &CallError{Op: "Turn", Path: s.path, Err: ctx.Err()}
 	}
-	for c := range s.view.Load().table.all() {
+	for c := range s.view.Load().children.all() {
 		if t, ok := c.inst.(turner); ok {
 			if err := t.Turn(ctx); err != nil {
 				return err

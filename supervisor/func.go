@@ -47,13 +47,13 @@ type funcInstance struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
-	mu       sync.Mutex
-	asked    bool // Stop or Kill was called
-	ended    bool // done is closed, reason is set
-	reason   Reason
-	notify   func()
-	leaked   chan struct{} // not nil: abandoned; closed when run has returned
-	deadline *time.Timer   // Kill's grace
+	mu            sync.Mutex
+	stopRequested bool // Stop or Kill was called
+	ended         bool // done is closed, reason is set
+	reason        Reason
+	notify        func()
+	leaked        chan struct{} // not nil: abandoned; closed when run has returned
+	deadline      *time.Timer   // Kill's grace
 }
 
 func (i *funcInstance) serve(ctx context.Context, run func(context.Context) error) {
@@ -81,7 +81,7 @@ func (i *funcInstance) returned(r Reason) {
 		i.mu.Unlock()
 		return
 	}
-	if i.asked && (r.Kind == Normal || r.Kind == Error && errors.Is(r.Cause, context.Canceled)) {
+	if i.stopRequested && (r.Kind == Normal || r.Kind == Error && errors.Is(r.Cause, context.Canceled)) {
 		r = Reason{Kind: Shutdown}
 	}
 	if i.deadline != nil {
@@ -112,7 +112,7 @@ func (i *funcInstance) Reason() Reason {
 
 func (i *funcInstance) Stop() {
 	i.mu.Lock()
-	i.asked = true
+	i.stopRequested = true
 	i.mu.Unlock()
 	i.cancel()
 }
@@ -124,11 +124,11 @@ func (i *funcInstance) Kill() {
 	switch {
 	case i.ended || i.deadline != nil:
 		i.mu.Unlock()
-	case i.asked:
+	case i.stopRequested:
 		i.leaked = make(chan struct{})
 		i.end(Reason{Kind: Killed})
 	default:
-		i.asked = true
+		i.stopRequested = true
 		i.deadline = time.AfterFunc(killGrace, i.abandon)
 		i.mu.Unlock()
 		i.cancel()

@@ -14,68 +14,68 @@ import (
 // effects into calls. It decides nothing and never waits for a child. All of
 // it is owned by the one goroutine in run.
 type loop struct {
-	s      *Supervisor
-	state  *rules.State
-	kids   map[rules.Key]*kid
-	ids    map[string]rules.Key // Dynamic: the children by ID; else nil, the rules know
-	calls  map[uint64]*call
-	ticket uint64
-	timers timers
-	alarm  interface{ Stop() bool } // the clock timer for the top of timers
-	alarmT rules.Time               // what alarm is set to; 0: none
-	notify []func()
+	s          *Supervisor
+	state      *rules.State
+	children   map[rules.Key]*childRecord
+	ids        map[string]rules.Key // Dynamic: the children by ID; else nil, the rules know
+	calls      map[uint64]*call
+	lastTicket uint64
+	timers     timers
+	alarm      interface{ Stop() bool } // the clock timer for the top of timers
+	alarmAt    rules.Time               // what alarm is set to; 0: none
+	notify     []func()
 
 	// What one batch of messages has brought about, done together: first the
 	// snapshot is published, then the events, then the answers, and last
 	// children are acted on, so that what they do comes after in the story.
-	inline  []message // results of starts that do not block: taken before the mailbox
-	dirty   []*kid
+	results []message // results of starts that do not block: taken before the mailbox
+	dirty   []*childRecord
 	events  []Event
-	answers []answered
-	acts    []func()
+	answers []pendingReply
+	actions []func()
 
-	table  table[childView]
+	views  persistentMap[childView]
 	gen    uint64
 	leaked int
 	// abandoned holds the starts that nobody waits for any more.
-	abandoned map[uint64]*kid
-	began     time.Time
-	now       time.Time
-	ended     bool
-	end       rules.Effect // Terminated
+	abandoned  map[uint64]*childRecord
+	began      time.Time
+	now        time.Time
+	done       bool
+	terminated rules.Effect // Terminated
 	// lastStraw is why it gave up; startError is what the first start failed of.
-	lastStraw  Reason
-	startError error
+	gaveUpReason Reason
+	startError   error
 }
 
-// kid is what the driver keeps of one child beside the rules' record.
-type kid struct {
-	key    rules.Key
-	path   string
-	spec   ChildSpec
-	inst   Instance
-	run    uint64 // inst's
-	cancel context.CancelCauseFunc
-	reason Reason // of the latest end
-	ended  bool   // reason holds
-	err    error  // of the latest start
-	given  error  // why the latest start was cancelled
-	cause  string // path of the child whose failure led to the latest start
-	info   any
-	leaked int
-	due    rules.Time
-	slot   int // in timers; -1: none
+// childRecord is what the driver keeps of a child. The rules have a record of their own.
+type childRecord struct {
+	key         rules.Key
+	path        string
+	spec        ChildSpec
+	inst        Instance
+	run         uint64 // inst's
+	cancel      context.CancelCauseFunc
+	reason      Reason // of the latest end
+	exited      bool   // reason holds
+	startErr    error  // of the latest start
+	cancelCause error  // why the latest start was cancelled
+	causePath   string // path of the child whose failure led to the latest start
+	info        any
+	leaked      int
+	due         rules.Time
+	timerIndex  int // in timers; -1: none
 
-	status Status
-	since  time.Time
-	from   time.Time // when the latest start, or instance, began
-	dirty  bool
-	gone   bool
+	status  Status
+	since   time.Time
+	began   time.Time // when the latest start, or instance, began
+	dirty   bool
+	removed bool
 }
 
-type answered struct {
-	c *call
-	r callResult
+type pendingReply struct {
+	call   *call
+	result callReply
 }
 
 // batch bounds how many messages are taken before the outcome is published.
@@ -83,9 +83,9 @@ const batch = 256
 
 func (l *loop) init(s *Supervisor) {
 	l.s = s
-	l.kids = make(map[rules.Key]*kid)
+	l.children = make(map[rules.Key]*childRecord)
 	l.calls = make(map[uint64]*call)
-	l.abandoned = make(map[uint64]*kid)
+	l.abandoned = make(map[uint64]*childRecord)
 	l.gen = 1
 	l.now = s.epoch
 	l.began = l.now
@@ -100,16 +100,16 @@ func (l *loop) init(s *Supervisor) {
 	}
 	l.state = rules.New(s.spec.flags(), params)
 	for i, c := range declared {
-		l.newKid(rules.Key(i+1), c)
+		l.newChild(rules.Key(i+1), c)
 	}
 	l.publish()
 }
 
-func (l *loop) newKid(key rules.Key, spec ChildSpec) *kid {
-	k := &kid{key: key, path: l.s.path + "/" + spec.ID, spec: spec, slot: -1, since: l.now}
-	l.kids[key] = k
-	l.touch(k)
-	return k
+func (l *loop) newChild(key rules.Key, spec ChildSpec) *childRecord {
+	child := &childRecord{key: key, path: l.s.path + "/" + spec.ID, spec: spec, timerIndex: -1, since: l.now}
+	l.children[key] = child
+	l.markDirty(child)
+	return child
 }
 
 // run is the supervisor's goroutine.
@@ -117,26 +117,26 @@ func (l *loop) run() {
 	var spare []message
 	l.step(rules.Event{Kind: rules.Begin})
 	for {
-		l.drain()
+		l.takeResults()
 		l.flush()
-		if l.ended {
+		if l.done {
 			break
 		}
-		q := l.s.box.take(spare)
+		q := l.s.inbox.take(spare)
 		for i := range q {
 			l.now = l.s.cfg.Clock.Now()
-			l.message(&q[i])
-			l.drain()
+			l.handle(&q[i])
+			l.takeResults()
 			if i%batch == batch-1 {
 				l.flush()
 			}
 		}
 		clear(q)
 		spare = q
-		l.fire()
-		l.drain()
+		l.fireTimers()
+		l.takeResults()
 		l.flush()
-		if l.ended {
+		if l.done {
 			break
 		}
 		if len(q) == 0 {
@@ -153,43 +153,43 @@ func (l *loop) sleep() {
 	if len(l.timers) > 0 {
 		due = l.timers[0].due
 	}
-	if due != l.alarmT {
+	if due != l.alarmAt {
 		if l.alarm != nil {
 			l.alarm.Stop()
 		}
-		l.alarm, l.alarmT = nil, due
+		l.alarm, l.alarmAt = nil, due
 		if due != 0 {
 			d := time.Duration(due - l.rulesNow())
-			l.alarm = l.s.cfg.Clock.AfterFunc(max(d, 0), l.s.box.signal)
+			l.alarm = l.s.cfg.Clock.AfterFunc(max(d, 0), l.s.inbox.signal)
 		}
 	}
-	<-l.s.box.wake
+	<-l.s.inbox.wake
 	l.now = l.s.cfg.Clock.Now()
 }
 
 // fire delivers the timers that are due.
-func (l *loop) fire() {
-	for !l.ended {
-		k := l.timers.pop(l.rulesNow())
-		if k == nil {
+func (l *loop) fireTimers() {
+	for !l.done {
+		child := l.timers.pop(l.rulesNow())
+		if child == nil {
 			return
 		}
-		if k.due == l.alarmT {
-			l.alarmT = 0
+		if child.due == l.alarmAt {
+			l.alarmAt = 0
 		}
-		l.step(rules.Event{Kind: rules.Timer, Key: k.key})
-		l.drain()
+		l.step(rules.Event{Kind: rules.Timer, Key: child.key})
+		l.takeResults()
 	}
 }
 
 // drain takes the results of starts that did not block, which come before
 // everything that is in the mailbox.
-func (l *loop) drain() {
-	for len(l.inline) > 0 {
-		q := l.inline
-		l.inline = nil
+func (l *loop) takeResults() {
+	for len(l.results) > 0 {
+		q := l.results
+		l.results = nil
 		for i := range q {
-			l.message(&q[i])
+			l.handle(&q[i])
 		}
 	}
 }
@@ -197,39 +197,39 @@ func (l *loop) drain() {
 func (l *loop) rulesNow() rules.Time { return rules.Time(l.now.Sub(l.s.epoch)) + 1 }
 
 // message turns a message into an event.
-func (l *loop) message(m *message) {
+func (l *loop) handle(m *message) {
 	if m.do != nil {
 		m.do()
 		return
 	}
 	ev := rules.Event{Kind: m.kind, Key: m.key, Run: m.run}
-	k := l.kids[m.key]
+	child := l.children[m.key]
 	switch m.kind {
 	case rules.Started:
-		if l.late(m) {
+		if l.fromAbandonedStart(m) {
 			m.inst.Kill()
 			return
 		}
-		l.up(k, m)
+		l.started(child, m)
 	case rules.StartFailed, rules.Ignored:
-		if l.late(m) {
+		if l.fromAbandonedStart(m) {
 			return
 		}
-		l.notUp(k, m)
+		l.notStarted(child, m)
 	case rules.Exited:
-		if k == nil || k.run != m.run || k.inst == nil {
+		if child == nil || child.run != m.run || child.inst == nil {
 			return
 		}
-		l.down(k, m)
-		ev.End, ev.Leaked = k.reason.class(), m.leaked != nil
+		l.exited(child, m)
+		ev.End, ev.Leaked = child.reason.class(), m.leaked != nil
 	case rules.Request:
-		if !l.address(m.call) {
+		if !l.resolveKey(m.call) {
 			return
 		}
-		l.ticket++
+		l.lastTicket++
 		ev.Call = m.call.Call
-		ev.Call.Ticket = l.ticket
-		l.calls[l.ticket] = m.call
+		ev.Call.Ticket = l.lastTicket
+		l.calls[l.lastTicket] = m.call
 	case rules.Begin, rules.Timer, rules.Stop, rules.Kill:
 	}
 	l.step(ev)
@@ -237,31 +237,31 @@ func (l *loop) message(m *message) {
 
 // late reports whether a start's outcome is that of an abandoned start, which
 // thereby is no longer leaked.
-func (l *loop) late(m *message) bool {
-	k := l.abandoned[m.run]
-	if k == nil {
+func (l *loop) fromAbandonedStart(m *message) bool {
+	child := l.abandoned[m.run]
+	if child == nil {
 		return false
 	}
 	delete(l.abandoned, m.run)
-	l.unleak(k, 0, k.from)
+	l.unleak(child, 0, child.began)
 	return true
 }
 
 // up takes note of an instance that came up.
-func (l *loop) up(k *kid, m *message) {
-	k.inst, k.run, k.info, k.err = m.inst, m.run, nil, nil
+func (l *loop) started(child *childRecord, m *message) {
+	child.inst, child.run, child.info, child.startErr = m.inst, m.run, nil, nil
 	if i, ok := m.inst.(informer); ok {
-		k.info = i.Info()
+		child.info = i.Info()
 	}
-	l.event(Event{Kind: ChildStarted, Path: k.path, Incarnation: l.inc(k) + 1, Took: l.now.Sub(k.from), Cause: k.cause, Info: k.info})
-	k.from = l.now
-	k.cancel(nil)
-	l.touch(k)
-	watch(&l.s.box, m.key, m.run, m.inst)
+	l.event(Event{Kind: ChildStarted, Path: child.path, Incarnation: l.incarnation(child) + 1, Took: l.now.Sub(child.began), Cause: child.causePath, Info: child.info})
+	child.began = l.now
+	child.cancel(nil)
+	l.markDirty(child)
+	watch(&l.s.inbox, m.key, m.run, m.inst)
 }
 
 // watch posts a message when the instance has ended.
-func watch(box *mailbox, key rules.Key, run uint64, inst Instance) {
+func watch(box *inbox, key rules.Key, run uint64, inst Instance) {
 	ended := func() {
 		m := message{kind: rules.Exited, key: key, run: run}
 		if lk, ok := inst.(leaker); ok {
@@ -281,62 +281,62 @@ func watch(box *mailbox, key rules.Key, run uint64, inst Instance) {
 }
 
 // notUp takes note of a start that failed or was ignored.
-func (l *loop) notUp(k *kid, m *message) {
-	k.err = m.err
-	if k.given != nil && m.err != nil && !errors.Is(m.err, k.given) { // the reason why the context ended says more
-		k.err = fmt.Errorf("%w: %w", k.given, m.err)
+func (l *loop) notStarted(child *childRecord, m *message) {
+	child.startErr = m.err
+	if child.cancelCause != nil && m.err != nil && !errors.Is(m.err, child.cancelCause) { // the reason why the context ended says more
+		child.startErr = fmt.Errorf("%w: %w", child.cancelCause, m.err)
 	}
 	kind, r := ChildIgnored, Reason{}
 	if m.kind == rules.StartFailed {
-		kind, r = ChildStartFailed, ReasonOf(k.err)
+		kind, r = ChildStartFailed, ReasonOf(child.startErr)
 	}
-	l.event(Event{Kind: kind, Path: k.path, Incarnation: l.inc(k) + 1, Reason: r, Took: l.now.Sub(k.from)})
-	k.cancel(nil)
-	l.touch(k)
+	l.event(Event{Kind: kind, Path: child.path, Incarnation: l.incarnation(child) + 1, Reason: r, Took: l.now.Sub(child.began)})
+	child.cancel(nil)
+	l.markDirty(child)
 }
 
 // down takes note of an instance that has ended.
-func (l *loop) down(k *kid, m *message) {
-	k.reason, k.ended = k.inst.Reason(), true
+func (l *loop) exited(child *childRecord, m *message) {
+	child.reason, child.exited = child.inst.Reason(), true
 	kind := ChildExited
-	if c := l.state.Children[k.key]; c != nil && c.Phase == rules.Stopping {
+	if c := l.state.Children[child.key]; c != nil && c.Phase == rules.Stopping {
 		kind = ChildStopped
 	}
-	l.event(Event{Kind: kind, Path: k.path, Incarnation: l.inc(k), Reason: k.reason, Took: l.now.Sub(k.from), Info: k.info})
+	l.event(Event{Kind: kind, Path: child.path, Incarnation: l.incarnation(child), Reason: child.reason, Took: l.now.Sub(child.began), Info: child.info})
 	if m.leaked != nil {
-		l.leak(k, m)
+		l.trackLeak(child, m)
 	}
-	k.inst = nil
-	l.touch(k)
+	child.inst = nil
+	l.markDirty(child)
 }
 
 // leak counts what an instance has left behind, until that has ended.
-func (l *loop) leak(k *kid, m *message) {
-	inc, since, ch := l.inc(k), l.now, m.leaked
-	l.addLeak(k, inc)
+func (l *loop) trackLeak(child *childRecord, m *message) {
+	inc, since, ch := l.incarnation(child), l.now, m.leaked
+	l.addLeak(child, inc)
 	// Nobody can end this goroutine before the leaked one ends: it is part of the leak.
 	go func() {
 		<-ch
-		l.s.box.post(message{do: func() { l.unleak(k, inc, since) }})
+		l.s.inbox.post(message{do: func() { l.unleak(child, inc, since) }})
 	}()
 }
 
-func (l *loop) addLeak(k *kid, inc uint64) {
-	k.leaked++
+func (l *loop) addLeak(child *childRecord, inc uint64) {
+	child.leaked++
 	l.leaked++
-	l.event(Event{Kind: ChildLeaked, Path: k.path, Incarnation: inc})
-	l.touch(k)
+	l.event(Event{Kind: ChildLeaked, Path: child.path, Incarnation: inc})
+	l.markDirty(child)
 }
 
-func (l *loop) unleak(k *kid, inc uint64, since time.Time) {
-	k.leaked--
+func (l *loop) unleak(child *childRecord, inc uint64, since time.Time) {
+	child.leaked--
 	l.leaked--
-	l.event(Event{Kind: ChildLeakEnded, Path: k.path, Incarnation: inc, Took: l.now.Sub(since)})
-	l.touch(k)
+	l.event(Event{Kind: ChildLeakEnded, Path: child.path, Incarnation: inc, Took: l.now.Sub(since)})
+	l.markDirty(child)
 }
 
-func (l *loop) inc(k *kid) uint64 {
-	if c := l.state.Children[k.key]; c != nil {
+func (l *loop) incarnation(child *childRecord) uint64 {
+	if c := l.state.Children[child.key]; c != nil {
 		return c.Inc
 	}
 	return 0
@@ -354,85 +354,85 @@ func (l *loop) step(ev rules.Event) {
 
 // effect carries out one effect.
 func (l *loop) effect(e *rules.Effect) {
-	k := l.kids[e.Key]
+	child := l.children[e.Key]
 	switch e.Kind {
 	case rules.Start:
-		if k == nil { // StartChild: the rules have just made the record
-			k = l.adopt(e)
+		if child == nil { // StartChild: the rules have just made the record
+			child = l.addChild(e)
 		}
-		l.start(k, e)
+		l.start(child, e)
 	case rules.Cancel:
-		k.given = ErrStartCancelled
-		if e.Late {
-			k.given = ErrStartTimeout
+		child.cancelCause = ErrStartCancelled
+		if e.TimedOut {
+			child.cancelCause = ErrStartTimeout
 		}
-		k.cancel(k.given)
+		child.cancel(child.cancelCause)
 	case rules.Abandon:
-		k.err = k.given
-		l.abandoned[e.Run] = k
-		l.event(Event{Kind: ChildStartFailed, Path: k.path, Incarnation: l.inc(k) + 1, Reason: ReasonOf(k.err), Took: l.now.Sub(k.from)})
-		l.addLeak(k, 0)
-	case rules.Ask:
-		l.event(Event{Kind: ChildStopping, Path: k.path, Incarnation: l.inc(k), Cause: l.causePath(e.Cause)})
-		l.acts = append(l.acts, k.inst.Stop)
-	case rules.Slay:
-		if k != nil && k.inst != nil && k.run == e.Run {
-			l.acts = append(l.acts, k.inst.Kill)
+		child.startErr = child.cancelCause
+		l.abandoned[e.Run] = child
+		l.event(Event{Kind: ChildStartFailed, Path: child.path, Incarnation: l.incarnation(child) + 1, Reason: ReasonOf(child.startErr), Took: l.now.Sub(child.began)})
+		l.addLeak(child, 0)
+	case rules.StopInstance:
+		l.event(Event{Kind: ChildStopping, Path: child.path, Incarnation: l.incarnation(child), Cause: l.causePath(e.Cause)})
+		l.actions = append(l.actions, child.inst.Stop)
+	case rules.KillInstance:
+		if child != nil && child.inst != nil && child.run == e.Run {
+			l.actions = append(l.actions, child.inst.Kill)
 		}
 	case rules.SetTimer:
-		l.timers.set(k, e.At)
-		l.touch(k)
+		l.timers.set(child, e.At)
+		l.markDirty(child)
 	case rules.Answer:
 		l.answer(e)
 	case rules.Report:
-		l.report(k, e)
+		l.report(child, e)
 	case rules.Retry:
 		l.event(Event{
-			Kind: ChildRestarting, Path: k.path, Incarnation: e.Inc, Attempt: e.Attempt,
-			Left: e.Left, Max: l.state.Flags.Max, Delay: time.Duration(e.Delay), Reason: k.reason,
+			Kind: ChildRestarting, Path: child.path, Incarnation: e.Inc, Attempt: e.Attempt,
+			Left: e.Left, Max: l.state.Flags.Max, Delay: time.Duration(e.Delay), Reason: child.reason,
 		})
 	case rules.Moved:
-		if k != nil { // else its Start follows, which makes it
-			l.touch(k)
+		if child != nil { // else its Start follows, which makes it
+			l.markDirty(child)
 		}
 	case rules.Forget:
-		k.gone = true
-		delete(l.kids, k.key)
+		child.removed = true
+		delete(l.children, child.key)
 		if l.ids != nil {
-			delete(l.ids, k.spec.ID)
+			delete(l.ids, child.spec.ID)
 		}
-		l.touch(k)
-		l.event(Event{Kind: ChildRemoved, Path: k.path})
+		l.markDirty(child)
+		l.event(Event{Kind: ChildRemoved, Path: child.path})
 	case rules.Up:
 		l.event(Event{Kind: SupervisorUp, Path: l.s.path, Took: l.now.Sub(l.began)})
 	case rules.Terminated:
-		l.ended, l.end = true, *e
+		l.done, l.terminated = true, *e
 	}
 }
 
-func (l *loop) causePath(k rules.Key) string {
-	if c := l.kids[k]; c != nil {
+func (l *loop) causePath(key rules.Key) string {
+	if c := l.children[key]; c != nil {
 		return c.path
 	}
 	return ""
 }
 
 // start calls the child's Start: on a goroutine of its own, unless it is known not to block.
-func (l *loop) start(k *kid, e *rules.Effect) {
+func (l *loop) start(child *childRecord, e *rules.Effect) {
 	base, cancel := context.WithCancelCause(l.s.base)
-	k.cancel, k.given = cancel, nil
-	k.from, k.cause = l.now, l.causePath(e.Cause)
-	inc := Incarnation{Path: k.path, ID: k.spec.ID, N: e.Inc}
-	if _, ok := k.spec.Start.(instant); ok {
+	child.cancel, child.cancelCause = cancel, nil
+	child.began, child.causePath = l.now, l.causePath(e.Cause)
+	inc := Incarnation{Path: child.path, ID: child.spec.ID, N: e.Inc}
+	if _, ok := child.spec.Start.(instant); ok {
 		m := startMessage(e)
-		callStart(base, k.spec.Start, inc, &m)
-		l.inline = append(l.inline, m)
+		callStart(base, child.spec.Start, inc, &m)
+		l.results = append(l.results, m)
 		return
 	}
-	starter, m, box := k.spec.Start, startMessage(e), &l.s.box
+	starter, m, box := child.spec.Start, startMessage(e), &l.s.inbox
 	// Owned by the loop, which waits for the message; Cancel asks it to end,
 	// and what is abandoned kills its instance itself.
-	l.acts = append(l.acts, func() {
+	l.actions = append(l.actions, func() {
 		go func() {
 			defer func() { // runs after runtime.Goexit, too
 				if !box.post(m) && m.inst != nil {

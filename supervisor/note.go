@@ -7,19 +7,19 @@ package supervisor
 // there any more. It does not wait. It is for the packages that make children of other things,
 // whose instances may change inside.
 func (s *Supervisor) Note(id string, info any) {
-	s.box.post(message{do: func() { s.loop.note(id, info) }})
+	s.inbox.post(message{do: func() { s.loop.note(id, info) }})
 }
 
 func (l *loop) note(id string, info any) {
-	for _, k := range l.kids {
-		if k.spec.ID != id {
+	for _, child := range l.children {
+		if child.spec.ID != id {
 			continue
 		}
-		if i, ok := k.inst.(informer); ok {
-			k.info = i.Info()
-			l.touch(k)
+		if i, ok := child.inst.(informer); ok {
+			child.info = i.Info()
+			l.markDirty(child)
 		}
-		l.event(Event{Kind: ChildNoted, Path: k.path, Incarnation: l.inc(k), Info: info})
+		l.event(Event{Kind: ChildNoted, Path: child.path, Incarnation: l.incarnation(child), Info: info})
 		return
 	}
 	l.event(Event{Kind: ChildNoted, Path: l.s.path, Info: info})

@@ -20,10 +20,10 @@ func (l *loop) event(ev Event) {
 }
 
 // touch notes that a child's part of the snapshot is to be made anew.
-func (l *loop) touch(k *kid) {
-	if !k.dirty {
-		k.dirty = true
-		l.dirty = append(l.dirty, k)
+func (l *loop) markDirty(child *childRecord) {
+	if !child.dirty {
+		child.dirty = true
+		l.dirty = append(l.dirty, child)
 	}
 }
 
@@ -32,11 +32,11 @@ func (l *loop) flush() {
 	if len(l.dirty)+len(l.events)+len(l.answers) > 0 {
 		l.publish()
 	}
-	heard, log := l.s.hub.heard(), l.s.cfg.Logger
+	heard, log := l.s.publisher.hasSubscribers(), l.s.cfg.Logger
 	for i := range l.events {
 		ev := &l.events[i]
 		if heard {
-			l.s.hub.publish(*ev)
+			l.s.publisher.publish(*ev)
 		}
 		level := slog.LevelDebug
 		if ev.IsError() {
@@ -46,39 +46,39 @@ func (l *loop) flush() {
 			logEvent(log, level, ev)
 		}
 		if ev.Kind == SupervisorUp {
-			close(l.s.up)
+			close(l.s.allUp)
 		}
 	}
 	clear(l.events)
 	l.events = l.events[:0]
 	for i := range l.answers {
 		a := &l.answers[i]
-		a.c.reply <- a.r // has room for one
+		a.call.reply <- a.result // has room for one
 	}
 	clear(l.answers)
 	l.answers = l.answers[:0]
-	for _, act := range l.acts {
+	for _, act := range l.actions {
 		act()
 	}
-	clear(l.acts)
-	l.acts = l.acts[:0]
+	clear(l.actions)
+	l.actions = l.actions[:0]
 }
 
 // publish makes the snapshot anew where it changed.
 func (l *loop) publish() {
-	for _, k := range l.dirty {
-		k.dirty = false
-		if k.gone {
-			l.table.set(l.gen, uint64(k.key), nil)
+	for _, child := range l.dirty {
+		child.dirty = false
+		if child.removed {
+			l.views.set(l.gen, uint64(child.key), nil)
 			continue
 		}
-		l.table.set(l.gen, uint64(k.key), l.viewOf(k))
+		l.views.set(l.gen, uint64(child.key), l.viewOf(child))
 	}
 	clear(l.dirty)
 	l.dirty = l.dirty[:0]
 
 	st := l.state
-	v := &view{table: l.table, node: Node{
+	v := &view{children: l.views, node: Node{
 		Path:     l.s.path,
 		ID:       l.s.id(),
 		Type:     TypeSupervisor,
@@ -112,29 +112,29 @@ func (l *loop) counts() Counts {
 	return c
 }
 
-func (l *loop) viewOf(k *kid) *childView {
-	c := l.state.Children[k.key]
-	if now := status(l.state, c); now != k.status {
-		k.status, k.since = now, l.now
+func (l *loop) viewOf(child *childRecord) *childView {
+	c := l.state.Children[child.key]
+	if now := status(l.state, c); now != child.status {
+		child.status, child.since = now, l.now
 	}
-	v := &childView{spec: k.spec, inst: k.inst, node: Node{
-		Path:        k.path,
-		ID:          k.spec.ID,
-		Type:        k.spec.kind(),
-		Restart:     k.spec.Restart,
-		Significant: k.spec.Significant,
-		Status:      k.status,
+	v := &childView{spec: child.spec, inst: child.inst, node: Node{
+		Path:        child.path,
+		ID:          child.spec.ID,
+		Type:        child.spec.kind(),
+		Restart:     child.spec.Restart,
+		Significant: child.spec.Significant,
+		Status:      child.status,
 		Incarnation: c.Inc,
-		Since:       k.since,
-		Failures:    c.Fails,
-		Leaked:      k.leaked,
-		Info:        k.info,
+		Since:       child.since,
+		Failures:    c.Failures,
+		Leaked:      child.leaked,
+		Info:        child.info,
 	}}
 	if c.Phase == rules.Waiting && c.At > 0 {
 		v.node.NextAttempt = l.s.epoch.Add(time.Duration(c.At - 1))
 	}
-	if k.ended {
-		r := k.reason
+	if child.exited {
+		r := child.reason
 		v.node.LastExit = &r
 	}
 	return v
@@ -142,42 +142,42 @@ func (l *loop) viewOf(k *kid) *childView {
 
 // report marks the event that OTP would log at error level, or makes one where
 // the end itself was published before its turn came.
-func (l *loop) report(k *kid, e *rules.Effect) {
+func (l *loop) report(child *childRecord, e *rules.Effect) {
 	if e.Context == rules.GaveUp {
-		l.lastStraw = l.gaveUp(e.Key)
-		l.event(Event{Kind: SupervisorGaveUp, Path: l.s.path, Reason: l.lastStraw, Cause: l.causePath(e.Key)})
+		l.gaveUpReason = l.giveUpReason(e.Key)
+		l.event(Event{Kind: SupervisorGaveUp, Path: l.s.path, Reason: l.gaveUpReason, Cause: l.causePath(e.Key)})
 		return
 	}
 	if e.Context == rules.Persisted {
 		st := l.state
 		l.event(Event{
-			Kind: SupervisorPersists, Path: l.s.path, Reason: l.gaveUp(e.Key), Cause: l.causePath(e.Key),
-			Attempt: st.Window.Len, Max: st.Flags.Max, Left: l.alive(),
+			Kind: SupervisorPersists, Path: l.s.path, Reason: l.giveUpReason(e.Key), Cause: l.causePath(e.Key),
+			Attempt: st.Window.Len, Max: st.Flags.Max, Left: l.runningChildren(),
 		})
 		return
 	}
 	for i := len(l.events) - 1; i >= 0; i-- {
 		ev := &l.events[i]
-		if ev.Path != k.path {
+		if ev.Path != child.path {
 			continue
 		}
 		switch ev.Kind {
 		case ChildExited, ChildStopped, ChildStartFailed:
 			ev.Fault = true
 			if ev.Kind == ChildStartFailed && l.startError == nil {
-				l.startError = &StartError{Path: k.path, Err: k.err}
+				l.startError = &StartError{Path: child.path, Err: child.startErr}
 			}
 			return
 		case ChildStarted, ChildIgnored, ChildRestarting, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, ChildNoted, SupervisorUp, SupervisorGaveUp, SupervisorDown, SupervisorPersists:
 		}
 	}
-	l.event(Event{Kind: ChildStopped, Path: k.path, Incarnation: e.Inc, Reason: k.reason, Fault: true})
+	l.event(Event{Kind: ChildStopped, Path: child.path, Incarnation: e.Inc, Reason: child.reason, Fault: true})
 }
 
 // alive counts the children that are up.
-func (l *loop) alive() (n int) {
+func (l *loop) runningChildren() (n int) {
 	for _, c := range l.state.Children {
-		if c.Phase == rules.Running && !c.Dead {
+		if c.Phase == rules.Running && !c.Exited {
 			n++
 		}
 	}
@@ -185,20 +185,20 @@ func (l *loop) alive() (n int) {
 }
 
 // gaveUp says which limit was exceeded, from what the state shows.
-func (l *loop) gaveUp(key rules.Key) Reason {
-	f, k := l.state.Flags, l.kids[key]
+func (l *loop) giveUpReason(key rules.Key) Reason {
+	f, child := l.state.Flags, l.children[key]
 	r := Reason{Kind: GaveUp}
-	if k != nil {
-		if k.err != nil {
-			r.Cause = &StartError{Path: k.path, Err: k.err}
-		} else if k.ended {
-			r.Cause = fmt.Errorf("%s: %w", k.path, Exit(k.reason))
+	if child != nil {
+		if child.startErr != nil {
+			r.Cause = &StartError{Path: child.path, Err: child.startErr}
+		} else if child.exited {
+			r.Cause = fmt.Errorf("%s: %w", child.path, Exit(child.reason))
 		}
 	}
 	if l.state.Window.Len > f.Max {
 		r.Detail = fmt.Sprintf("more than %d restarts in %v", f.Max, f.Period)
-	} else if c := l.state.Children[key]; c != nil && f.Backoff.Attempts > 0 && c.Fails > f.Backoff.Attempts {
-		r.Detail = fmt.Sprintf("%s failed %d times in a row", k.path, c.Fails)
+	} else if c := l.state.Children[key]; c != nil && f.Backoff.Attempts > 0 && c.Failures > f.Backoff.Attempts {
+		r.Detail = fmt.Sprintf("%s failed %d times in a row", child.path, c.Failures)
 	} else {
 		r.Detail = "a child leaked"
 	}
@@ -208,14 +208,14 @@ func (l *loop) gaveUp(key rules.Key) Reason {
 // finish ends the supervisor: the last snapshot, the last event, the last answers.
 func (l *loop) finish() {
 	s := l.s
-	switch l.end.Why {
+	switch l.terminated.Why {
 	case rules.ByKill:
 		s.reason = Reason{Kind: Killed}
 	case rules.ByStart:
 		s.failed = l.startError
 		s.reason = Reason{Kind: Error, Cause: s.failed}
 	case rules.ByIntensity, rules.ByAttempts, rules.ByLeak:
-		s.reason = l.lastStraw
+		s.reason = l.gaveUpReason
 		if s.spec.OTP {
 			s.reason = Reason{Kind: Shutdown}
 		}
@@ -227,7 +227,7 @@ func (l *loop) finish() {
 	}
 	l.event(Event{Kind: SupervisorDown, Path: s.path, Reason: s.reason})
 	l.flush()
-	left := s.box.close()
+	left := s.inbox.close()
 	for i := range left {
 		switch m := &left[i]; {
 		case m.do != nil:
@@ -235,13 +235,13 @@ func (l *loop) finish() {
 		case m.kind == rules.Started: // of an abandoned start
 			m.inst.Kill()
 		case m.kind == rules.Request:
-			m.call.reply <- callResult{err: ErrStopped}
+			m.call.reply <- callReply{err: ErrStopped}
 		}
 	}
 	for _, c := range l.calls {
-		c.reply <- callResult{err: ErrStopped}
+		c.reply <- callReply{err: ErrStopped}
 	}
-	s.hub.close()
+	s.publisher.close()
 	close(s.done)
 	for _, f := range l.notify {
 		f()

@@ -114,24 +114,24 @@ func (r Reason) text() string {
 		if r.Detail != "" {
 			s += ": " + r.Detail
 		}
-		return s + r.words()
+		return s + r.causeText()
 	case Exited:
-		return "exit code " + strconv.Itoa(r.Code) + r.words()
+		return "exit code " + strconv.Itoa(r.Code) + r.causeText()
 	case Signaled:
 		s := "signal " + strconv.Itoa(r.Signal) + " (" + syscall.Signal(r.Signal).String()
 		if r.Core {
 			s += ", core dumped"
 		}
-		return s + ")" + r.words()
+		return s + ")" + r.causeText()
 	case Killed:
-		return "killed" + r.words()
+		return "killed" + r.causeText()
 	default:
 		return r.Kind.String()
 	}
 }
 
 // words returns the cause, behind a colon, or "".
-func (r Reason) words() string {
+func (r Reason) causeText() string {
 	if r.Cause == nil || r.Cause.Error() == "" {
 		return ""
 	}

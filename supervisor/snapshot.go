@@ -117,8 +117,8 @@ func (n *Node) print(w io.Writer, first, rest string) {
 
 // view is what a supervisor publishes: immutable.
 type view struct {
-	node  Node // without Children
-	table table[childView]
+	node     Node // without Children
+	children persistentMap[childView]
 }
 
 // childView is one child's part of a view: immutable.
@@ -130,11 +130,11 @@ type childView struct {
 
 func (v *view) tree() Node {
 	n := v.node
-	if v.table.len() == 0 {
+	if v.children.len() == 0 {
 		return n
 	}
-	n.Children = make([]Node, 0, v.table.len())
-	for c := range v.table.all() {
+	n.Children = make([]Node, 0, v.children.len())
+	for c := range v.children.all() {
 		n.Children = append(n.Children, c.tree())
 	}
 	return n
@@ -155,7 +155,7 @@ func (c *childView) tree() Node {
 func status(s *rules.State, c *rules.Child) Status {
 	switch c.Phase {
 	case rules.Starting:
-		if c.Auto {
+		if c.Automatic {
 			return Restarting
 		}
 		return Starting

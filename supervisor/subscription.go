@@ -12,12 +12,12 @@ import (
 // below it, to one reader. It never holds a supervisor up: when its buffer is
 // full the oldest event is dropped, and the next one delivered says how many were.
 type Subscription struct {
-	from *hub
+	publisher *publisher
 
 	mu     sync.Mutex
 	ring   []Event // guarded by mu; len is the capacity
 	first  int
-	n      int
+	count  int
 	lost   uint64 // since the last delivery
 	total  uint64
 	closed bool
@@ -64,7 +64,7 @@ func (s *Subscription) Lost() uint64 {
 
 // Close ends the subscription. Idempotent.
 func (s *Subscription) Close() {
-	s.from.remove(s)
+	s.publisher.remove(s)
 	s.end()
 }
 
@@ -78,7 +78,7 @@ func (s *Subscription) end() {
 func (s *Subscription) pop() (ev Event, ok, closed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.n == 0 {
+	if s.count == 0 {
 		if s.closed {
 			s.signal() // for other readers
 		}
@@ -87,9 +87,9 @@ func (s *Subscription) pop() (ev Event, ok, closed bool) {
 	ev = s.ring[s.first]
 	s.ring[s.first] = Event{}
 	s.first = (s.first + 1) % len(s.ring)
-	s.n--
+	s.count--
 	ev.Lost, s.lost = s.lost, 0
-	if s.n > 0 {
+	if s.count > 0 {
 		s.signal()
 	}
 	return ev, true, false
@@ -101,14 +101,14 @@ func (s *Subscription) push(ev Event) {
 		s.mu.Unlock()
 		return
 	}
-	if s.n == len(s.ring) {
+	if s.count == len(s.ring) {
 		s.first = (s.first + 1) % len(s.ring)
-		s.n--
+		s.count--
 		s.lost++
 		s.total++
 	}
-	s.ring[(s.first+s.n)%len(s.ring)] = ev
-	s.n++
+	s.ring[(s.first+s.count)%len(s.ring)] = ev
+	s.count++
 	s.mu.Unlock()
 	s.signal()
 }
@@ -122,15 +122,15 @@ func (s *Subscription) signal() {
 
 // hub is a supervisor's list of subscriptions. Events go to the hubs of all
 // supervisors above, too.
-type hub struct {
-	parent *hub
+type publisher struct {
+	parent *publisher
 	mu     sync.Mutex // guards writers of subs and closed
 	closed bool
 	subs   atomic.Pointer[[]*Subscription]
 }
 
-func (h *hub) subscribe(n int) *Subscription {
-	s := &Subscription{from: h, ring: make([]Event, max(n, 1)), wake: make(chan struct{}, 1)}
+func (h *publisher) subscribe(n int) *Subscription {
+	s := &Subscription{publisher: h, ring: make([]Event, max(n, 1)), wake: make(chan struct{}, 1)}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -147,7 +147,7 @@ func (h *hub) subscribe(n int) *Subscription {
 	return s
 }
 
-func (h *hub) remove(s *Subscription) {
+func (h *publisher) remove(s *Subscription) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p := h.subs.Load()
@@ -163,7 +163,7 @@ func (h *hub) remove(s *Subscription) {
 }
 
 // heard reports whether anybody listens here or above.
-func (h *hub) heard() bool {
+func (h *publisher) hasSubscribers() bool {
 	for ; h != nil; h = h.parent {
 		if h.subs.Load() != nil {
 			return true
@@ -172,7 +172,7 @@ func (h *hub) heard() bool {
 	return false
 }
 
-func (h *hub) publish(ev Event) {
+func (h *publisher) publish(ev Event) {
 	for ; h != nil; h = h.parent {
 		if subs := h.subs.Load(); subs != nil {
 			for _, s := range *subs {
@@ -183,7 +183,7 @@ func (h *hub) publish(ev Event) {
 }
 
 // close ends the subscriptions made here, after the last event.
-func (h *hub) close() {
+func (h *publisher) close() {
 	h.mu.Lock()
 	h.closed = true
 	subs := h.subs.Swap(nil)

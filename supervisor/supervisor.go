@@ -36,16 +36,16 @@ type Config struct {
 //
 // A Supervisor is an [Instance] of the supervisor above it.
 type Supervisor struct {
-	cfg   Config
-	spec  Spec
-	path  string
-	epoch time.Time       // rules.Time is counted from here
-	base  context.Context // values for the children; never ends
-	hub   hub
-	box   mailbox
-	view  atomic.Pointer[view] // the latest snapshot; written by the loop
+	cfg       Config
+	spec      Spec
+	path      string
+	epoch     time.Time       // rules.Time is counted from here
+	base      context.Context // values for the children; never ends
+	publisher publisher
+	inbox     inbox
+	view      atomic.Pointer[view] // the latest snapshot; written by the loop
 
-	up     chan struct{} // closed when all declared children are up
+	allUp  chan struct{} // closed when all declared children are up
 	done   chan struct{} // closed when all has ended
 	reason Reason        // set before done is closed
 	failed error         // a *StartError, set before done is closed
@@ -88,7 +88,7 @@ func (spec Spec) Start(ctx context.Context, inc Incarnation) (Instance, error) {
 		}
 		return s, nil
 	}
-	s, err := start(ctx, spec, up.cfg, inc.Path, &up.hub)
+	s, err := start(ctx, spec, up.cfg, inc.Path, &up.publisher)
 	if err != nil {
 		return nil, err
 	}
@@ -102,25 +102,25 @@ func Tree(spec Spec) Starter { return spec }
 type parentKey struct{}
 
 // start starts a supervisor whose spec is valid.
-func start(ctx context.Context, spec Spec, cfg Config, path string, above *hub) (*Supervisor, error) {
+func start(ctx context.Context, spec Spec, cfg Config, path string, above *publisher) (*Supervisor, error) {
 	s := &Supervisor{
 		cfg:   cfg,
 		spec:  spec,
 		path:  path,
 		epoch: cfg.Clock.Now(),
-		up:    make(chan struct{}),
+		allUp: make(chan struct{}),
 		done:  make(chan struct{}),
 	}
 	s.base = context.WithValue(context.WithoutCancel(ctx), parentKey{}, s)
-	s.hub.parent = above
-	s.box.wake = make(chan struct{}, 1)
+	s.publisher.parent = above
+	s.inbox.wake = make(chan struct{}, 1)
 	s.loop.init(s)
 	// Owned by the caller through s: ends with the supervisor, which Stop
 	// or Kill bring about, and closes done as its last act.
 	go s.loop.run()
 
 	select {
-	case <-s.up:
+	case <-s.allUp:
 		return s, nil
 	case <-s.done:
 	case <-ctx.Done():
@@ -181,11 +181,11 @@ func (s *Supervisor) Shutdown(ctx context.Context) error {
 }
 
 // Stop asks the supervisor to end, as Shutdown does, and does not wait. Idempotent.
-func (s *Supervisor) Stop() { s.box.post(message{kind: rules.Stop}) }
+func (s *Supervisor) Stop() { s.inbox.post(message{kind: rules.Stop}) }
 
 // Kill ends the supervisor and all below it by force, in no order, asking
 // nobody, and does not wait. Idempotent.
-func (s *Supervisor) Kill() { s.box.post(message{kind: rules.Kill}) }
+func (s *Supervisor) Kill() { s.inbox.post(message{kind: rules.Kill}) }
 
 // Snapshot returns the whole tree as it stands: this supervisor's part as of
 // its latest change, likewise each supervisor's below it. It never waits.
@@ -194,11 +194,11 @@ func (s *Supervisor) Snapshot() Node { return s.view.Load().tree() }
 // Subscribe returns a subscription to the events of this supervisor and those
 // below it, with room for n events, at least 1. The caller closes it, unless
 // it reads to the end.
-func (s *Supervisor) Subscribe(n int) *Subscription { return s.hub.subscribe(n) }
+func (s *Supervisor) Subscribe(n int) *Subscription { return s.publisher.subscribe(n) }
 
 // onDone calls f once when the supervisor has ended.
 func (s *Supervisor) onDone(f func()) {
-	if !s.box.post(message{do: func() { s.loop.notify = append(s.loop.notify, f) }}) {
+	if !s.inbox.post(message{do: func() { s.loop.notify = append(s.loop.notify, f) }}) {
 		<-s.done // closed soon after the mailbox
 		f()
 	}

@@ -23,50 +23,50 @@ func (systemClock) AfterFunc(d time.Duration, f func()) interface{ Stop() bool }
 
 // timers is the heap of the children's timers, at most one each; the one
 // clock timer stands at its top.
-type timers []*kid
+type timers []*childRecord
 
 func (t timers) Len() int           { return len(t) }
 func (t timers) Less(i, j int) bool { return t[i].due < t[j].due }
 func (t timers) Swap(i, j int) {
 	t[i], t[j] = t[j], t[i]
-	t[i].slot, t[j].slot = i, j
+	t[i].timerIndex, t[j].timerIndex = i, j
 }
 
 // Push is heap.Interface's.
 func (t *timers) Push(x any) {
-	k := x.(*kid)
-	k.slot = len(*t)
-	*t = append(*t, k)
+	child := x.(*childRecord)
+	child.timerIndex = len(*t)
+	*t = append(*t, child)
 }
 
 // Pop is heap.Interface's.
 func (t *timers) Pop() any {
 	old := *t
-	k := old[len(old)-1]
+	child := old[len(old)-1]
 	old[len(old)-1] = nil
 	*t = old[:len(old)-1]
-	k.slot = -1
-	return k
+	child.timerIndex = -1
+	return child
 }
 
 // set arms, moves or clears (at zero) a child's timer.
-func (t *timers) set(k *kid, at rules.Time) {
-	k.due = at
+func (t *timers) set(child *childRecord, at rules.Time) {
+	child.due = at
 	switch {
-	case at == 0 && k.slot >= 0:
-		heap.Remove(t, k.slot)
+	case at == 0 && child.timerIndex >= 0:
+		heap.Remove(t, child.timerIndex)
 	case at == 0:
-	case k.slot >= 0:
-		heap.Fix(t, k.slot)
+	case child.timerIndex >= 0:
+		heap.Fix(t, child.timerIndex)
 	default:
-		heap.Push(t, k)
+		heap.Push(t, child)
 	}
 }
 
 // pop removes and returns a child whose timer is due at now, or nil.
-func (t *timers) pop(now rules.Time) *kid {
+func (t *timers) pop(now rules.Time) *childRecord {
 	if len(*t) == 0 || (*t)[0].due > now {
 		return nil
 	}
-	return heap.Pop(t).(*kid)
+	return heap.Pop(t).(*childRecord)
 }

@@ -14,18 +14,18 @@ import (
 type decl struct {
 	path   string
 	params rules.Params
-	sup    *supDecl
+	sup    *supervisorDecl
 	onstop string // what a worker does when asked to stop: "" shutdown, ignore, or a reason
 	added  bool   // by start_child
 	bad    string // OTP's error for the spec, if there is one
 }
 
 // supDecl is a supervisor's part of a declaration.
-type supDecl struct {
-	flags rules.Flags
-	otp   bool // giving up ends with shutdown, not with gave_up
-	bad   string
-	kids  []*decl
+type supervisorDecl struct {
+	flags    rules.Flags
+	otp      bool // giving up ends with shutdown, not with gave_up
+	bad      string
+	children []*decl
 }
 
 func leaf(path string) string   { return path[strings.LastIndexByte(path, '/')+1:] }
@@ -39,8 +39,8 @@ func join(path, id string) string {
 }
 
 // fromSpec makes declarations of a user's spec.
-func fromSpec(path string, s supervisor.Spec) *supDecl {
-	d := &supDecl{
+func fromSpec(path string, s supervisor.Spec) *supervisorDecl {
+	d := &supervisorDecl{
 		otp: s.OTP,
 		flags: rules.Flags{
 			Strategy:      rules.Strategy(s.Strategy),
@@ -65,7 +65,7 @@ func fromSpec(path string, s supervisor.Spec) *supDecl {
 			k.sup = fromSpec(k.path, sub)
 		}
 		k.params = k.params.Resolve()
-		d.kids = append(d.kids, k)
+		d.children = append(d.children, k)
 	}
 	return d
 }
@@ -179,15 +179,15 @@ func (d *decl) check(auto rules.AutoShutdown) string {
 }
 
 // check returns OTP's error for a supervisor's flags and children, or "".
-func (s *supDecl) check() string {
+func (s *supervisorDecl) check() string {
 	if s.bad != "" {
 		return s.bad
 	}
-	if s.flags.Strategy == rules.Dynamic && len(s.kids) != 1 {
+	if s.flags.Strategy == rules.Dynamic && len(s.children) != 1 {
 		return "bad_start_spec"
 	}
 	seen := map[string]bool{}
-	for _, k := range s.kids {
+	for _, k := range s.children {
 		if bad := k.check(s.flags.AutoShutdown); bad != "" {
 			return "start_spec " + bad
 		}

@@ -44,8 +44,8 @@ func (s Step) String() string {
 // Stage is a tree of supervisors with fake children and a fake clock, on which
 // scripts are played. It is used by one goroutine.
 type Stage struct {
-	w    *world
-	root *supDecl
+	w    *simulation
+	root *supervisorDecl
 }
 
 // NewStage returns a stage for a tree: supervisors as the spec says, every other
@@ -63,7 +63,7 @@ func NewStage(tree supervisor.Spec) (*Stage, error) {
 // follow OTP to the letter.
 func NewScript() *Stage {
 	flags, _ := parseFlags(nil)
-	root := &supDecl{otp: true, flags: flags}
+	root := &supervisorDecl{otp: true, flags: flags}
 	return &Stage{root: root, w: newWorld(root)}
 }
 
@@ -165,7 +165,7 @@ func (g *Stage) declare(a []string) (bool, error) {
 		if err != nil {
 			return true, err
 		}
-		d.sup = &supDecl{otp: true}
+		d.sup = &supervisorDecl{otp: true}
 		d.sup.flags, d.sup.bad = parseFlags(a[2:6])
 		return true, g.place(d)
 	default:
@@ -182,12 +182,12 @@ func (g *Stage) place(d *decl) error {
 			return fmt.Errorf("supervisortest: %s: no supervisor %s is declared", d.path, p)
 		}
 	}
-	up.kids = append(up.kids, d)
+	up.children = append(up.children, d)
 	return nil
 }
 
-func find(s *supDecl, path string) *supDecl {
-	for _, k := range s.kids {
+func find(s *supervisorDecl, path string) *supervisorDecl {
+	for _, k := range s.children {
 		if k.sup == nil {
 			continue
 		}
@@ -306,7 +306,7 @@ func (g *Stage) supkill() string {
 }
 
 // exit makes the latest instance at path end.
-func (w *world) exit(path, reason string) string {
+func (w *simulation) exit(path, reason string) string {
 	p := w.current[path]
 	if p == nil || !p.alive {
 		return "dead"
@@ -320,7 +320,7 @@ func (w *world) exit(path, reason string) string {
 }
 
 // supOf returns the running supervisor that path's child belongs to.
-func (w *world) supOf(path string) *sup {
+func (w *simulation) supOf(path string) *fakeSupervisor {
 	up := parent(path)
 	if up == "" {
 		return w.rootUp
@@ -440,14 +440,14 @@ func (g *Stage) call(a []string) string {
 }
 
 // answered returns the reply to a ticket, letting time pass until it is there.
-func (w *world) answered(ticket uint64) string {
+func (w *simulation) answered(ticket uint64) string {
 	for w.replies[ticket] == "" && (w.gate == nil || w.gate.hit == nil) {
 		w.wait()
 	}
 	return w.replies[ticket]
 }
 
-func (s *sup) startChild(d *decl) string {
+func (s *fakeSupervisor) startChild(d *decl) string {
 	if s.d.flags.Strategy == rules.Dynamic {
 		return "error simple_one_for_one"
 	}
@@ -458,20 +458,20 @@ func (s *sup) startChild(d *decl) string {
 	return s.w.answered(s.request(rules.Call{Op: rules.StartChild, ID: d.params.ID, Params: d.params}, d))
 }
 
-func (g *Stage) spawn(s *sup, label string) string {
+func (g *Stage) spawn(s *fakeSupervisor, label string) string {
 	if s.d.flags.Strategy != rules.Dynamic {
 		return fmt.Sprintf("error invalid_child_spec [%s]", strings.ReplaceAll(fmt.Sprint([]byte(label)), " ", ","))
 	}
-	d := *s.d.kids[0]
+	d := *s.d.children[0]
 	d.path = label
 	return s.w.answered(s.request(rules.Call{Op: rules.StartChild, Params: d.params}, &d))
 }
 
 // get renders a child's spec. A dynamic supervisor knows its template by id and
 // its children by what they are, the dead ones included.
-func (s *sup) get(path string) string {
+func (s *fakeSupervisor) get(path string) string {
 	if s.d.flags.Strategy == rules.Dynamic {
-		t := s.d.kids[0]
+		t := s.d.children[0]
 		if s.w.current[path] != nil || leaf(path) == t.params.ID {
 			return t.spec()
 		}

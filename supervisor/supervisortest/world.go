@@ -13,21 +13,21 @@ import (
 // variable. Everything happens on the caller's goroutine: what a fake does at
 // once (start, or end when asked) is told to its supervisor at once; what
 // takes time waits in queue, and when that is empty the clock moves on.
-type world struct {
-	root     *supDecl
+type simulation struct {
+	root     *supervisorDecl
 	rootDone string // how the root ended; "": never came up
-	rootUp   *sup
+	rootUp   *fakeSupervisor
 	now      rules.Time
 	queue    []queued
 	timers   []timer
-	held     *sup // its queue entries wait (burst)
+	held     *fakeSupervisor // its queue entries wait (burst)
 	tickets  uint64
 	replies  map[uint64]string
 	adding   map[uint64]*decl // start_child under way, by ticket
 
 	plans   map[string][]string // outcomes of the next starts, by path
 	starts  map[string]int      // incarnations so far, by path
-	current map[string]*proc    // the latest instance, by path
+	current map[string]*fakeProcess    // the latest instance, by path
 	onstop  map[string]string   // overrides, by path
 
 	gate  *gate
@@ -40,12 +40,12 @@ type world struct {
 }
 
 type queued struct {
-	to *sup
+	to *fakeSupervisor
 	ev rules.Event
 }
 
 type timer struct {
-	to *sup
+	to *fakeSupervisor
 	k  rules.Key
 	at rules.Time
 }
@@ -53,32 +53,32 @@ type timer struct {
 // gate holds the next start of path by one supervisor.
 type gate struct {
 	path string
-	by   *sup
+	by   *fakeSupervisor
 	hit  *rules.Effect // the start that is held
 }
 
 // proc is one instance: of a worker, or of a supervisor.
-type proc struct {
+type fakeProcess struct {
 	d     *decl
 	path  string
 	inc   int
 	alive bool
-	by    *sup
+	by    *fakeSupervisor
 	key   rules.Key
 	run   uint64
-	sup   *sup // if it is a supervisor
+	sup   *fakeSupervisor // if it is a supervisor
 }
 
-func (p *proc) name() string { return fmt.Sprintf("%s#%d", p.path, p.inc) }
+func (p *fakeProcess) name() string { return fmt.Sprintf("%s#%d", p.path, p.inc) }
 
 // sup is one instance of a supervisor.
-type sup struct {
-	w      *world
+type fakeSupervisor struct {
+	w      *simulation
 	path   string
-	d      *supDecl
-	self   *proc // nil for the root
+	d      *supervisorDecl
+	self   *fakeProcess // nil for the root
 	state  *rules.State
-	slots  map[rules.Key]*slot
+	slots  map[rules.Key]*childState
 	sync   []rules.Event // what fakes did at once
 	busy   bool
 	up     bool
@@ -88,37 +88,37 @@ type sup struct {
 }
 
 // slot is what the world keeps of a child beside the rules' record.
-type slot struct {
+type childState struct {
 	d      *decl
 	path   string
-	proc   *proc
+	proc   *fakeProcess
 	reason string // of the latest end
 	why    string // of the latest failed start
 	info   bool
 }
 
-func newWorld(root *supDecl) *world {
-	return &world{
+func newWorld(root *supervisorDecl) *simulation {
+	return &simulation{
 		root: root, now: rules.Time(time.Hour),
 		replies: map[uint64]string{}, adding: map[uint64]*decl{}, plans: map[string][]string{}, starts: map[string]int{},
-		current: map[string]*proc{}, onstop: map[string]string{},
+		current: map[string]*fakeProcess{}, onstop: map[string]string{},
 	}
 }
 
-func (w *world) note(format string, a ...any) { w.ev = append(w.ev, fmt.Sprintf(format, a...)) }
+func (w *simulation) note(format string, a ...any) { w.ev = append(w.ev, fmt.Sprintf(format, a...)) }
 
 // newSup makes a supervisor and starts its children. It returns OTP's error if
 // that failed, and "" while a start is held.
-func (w *world) newSup(path string, d *supDecl, self *proc) (*sup, string) {
+func (w *simulation) newSup(path string, d *supervisorDecl, self *fakeProcess) (*fakeSupervisor, string) {
 	if bad := d.check(); bad != "" {
 		return nil, bad
 	}
-	s := &sup{w: w, path: path, d: d, self: self, slots: map[rules.Key]*slot{}}
+	s := &fakeSupervisor{w: w, path: path, d: d, self: self, slots: map[rules.Key]*childState{}}
 	var params []rules.Params
 	if d.flags.Strategy != rules.Dynamic {
-		for i, k := range d.kids {
+		for i, k := range d.children {
 			params = append(params, k.params)
-			s.slots[rules.Key(i+1)] = &slot{d: k, path: k.path}
+			s.slots[rules.Key(i+1)] = &childState{d: k, path: k.path}
 		}
 	}
 	s.state = rules.New(d.flags, params)
@@ -133,7 +133,7 @@ func (w *world) newSup(path string, d *supDecl, self *proc) (*sup, string) {
 }
 
 // step gives one event to the rules, and then what the fakes did about it.
-func (s *sup) step(ev rules.Event) {
+func (s *fakeSupervisor) step(ev rules.Event) {
 	s.sync = append(s.sync, ev)
 	if s.busy {
 		return
@@ -154,14 +154,14 @@ func (s *sup) step(ev rules.Event) {
 }
 
 // effect does what an effect says.
-func (s *sup) effect(e *rules.Effect) {
+func (s *fakeSupervisor) effect(e *rules.Effect) {
 	w, k := s.w, s.slots[e.Key]
 	switch e.Kind {
 	case rules.Start:
 		s.start(e)
-	case rules.Ask:
+	case rules.StopInstance:
 		k.proc.ask()
-	case rules.Slay:
+	case rules.KillInstance:
 		if k.proc != nil && k.proc.run == e.Run {
 			k.proc.kill()
 		}
@@ -187,11 +187,11 @@ func (s *sup) effect(e *rules.Effect) {
 }
 
 // start plays a start of a child by its plan.
-func (s *sup) start(e *rules.Effect) {
+func (s *fakeSupervisor) start(e *rules.Effect) {
 	w, k := s.w, s.slots[e.Key]
 	if k == nil { // a start_child: the rules have just made the record
 		d := w.adding[e.Ticket]
-		k = &slot{d: d, path: d.path}
+		k = &childState{d: d, path: d.path}
 		s.slots[e.Key] = k
 	}
 	if g := w.gate; g != nil && g.hit == nil && g.by == s && g.path == k.path {
@@ -223,10 +223,10 @@ func (s *sup) start(e *rules.Effect) {
 }
 
 // launch makes the instance that came up.
-func (s *sup) launch(e *rules.Effect, k *slot, child *sup) {
+func (s *fakeSupervisor) launch(e *rules.Effect, k *childState, child *fakeSupervisor) {
 	w := s.w
 	w.starts[k.path]++
-	k.proc = &proc{d: k.d, path: k.path, inc: w.starts[k.path], alive: true, by: s, key: e.Key, run: e.Run, sup: child}
+	k.proc = &fakeProcess{d: k.d, path: k.path, inc: w.starts[k.path], alive: true, by: s, key: e.Key, run: e.Run, sup: child}
 	if child != nil {
 		child.self = k.proc
 	}
@@ -234,7 +234,7 @@ func (s *sup) launch(e *rules.Effect, k *slot, child *sup) {
 	w.note("start %s", k.proc.name())
 }
 
-func (s *sup) startSup(e *rules.Effect, k *slot) {
+func (s *fakeSupervisor) startSup(e *rules.Effect, k *childState) {
 	child, why := s.w.newSup(k.path, k.d.sup, nil)
 	ev := rules.Event{Kind: rules.Started, Key: e.Key, Run: e.Run}
 	if why != "" {
@@ -247,7 +247,7 @@ func (s *sup) startSup(e *rules.Effect, k *slot) {
 }
 
 // ask is the stop request.
-func (p *proc) ask() {
+func (p *fakeProcess) ask() {
 	switch {
 	case !p.alive: // its end is on the way
 	case p.d.params.Shutdown == 0 && (p.by.d.flags.Strategy != rules.Dynamic || p.by.state.Work != rules.StopWork):
@@ -273,7 +273,7 @@ func (p *proc) ask() {
 
 // kill ends an instance by force. A supervisor's children end with it: workers
 // killed, supervisors in order, as when their parent dies (otp.md 1.7).
-func (p *proc) kill() {
+func (p *fakeProcess) kill() {
 	if !p.alive {
 		return
 	}
@@ -286,7 +286,7 @@ func (p *proc) kill() {
 }
 
 // orphan is what follows for the children of a supervisor that was killed.
-func (s *sup) orphan() {
+func (s *fakeSupervisor) orphan() {
 	s.ended = true
 	s.w.timers = slices.DeleteFunc(s.w.timers, func(t timer) bool { return t.to == s })
 	s.w.queue = slices.DeleteFunc(s.w.queue, func(q queued) bool { return q.to == s })
@@ -308,7 +308,7 @@ func (s *sup) orphan() {
 
 // die ends an instance and tells its supervisor: at once if that waits for it,
 // else by its mailbox.
-func (p *proc) die(reason string) {
+func (p *fakeProcess) die(reason string) {
 	p.alive = false
 	w := p.world()
 	w.note("stop %s %s", p.name(), reason)
@@ -327,7 +327,7 @@ func (p *proc) die(reason string) {
 	w.queue = append(w.queue, queued{s, ev})
 }
 
-func (p *proc) world() *world {
+func (p *fakeProcess) world() *simulation {
 	if p.sup != nil {
 		return p.sup.w
 	}
@@ -335,7 +335,7 @@ func (p *proc) world() *world {
 }
 
 // terminated is the end of a supervisor of its own or by order.
-func (s *sup) terminated(e *rules.Effect) {
+func (s *fakeSupervisor) terminated(e *rules.Effect) {
 	s.ended = true
 	switch e.Why {
 	case rules.ByOrder: // reason was set with the order
@@ -363,7 +363,7 @@ func (s *sup) terminated(e *rules.Effect) {
 }
 
 // report records what OTP logs at error level.
-func (s *sup) report(e *rules.Effect, k *slot) {
+func (s *fakeSupervisor) report(e *rules.Effect, k *childState) {
 	who := k.d.params.ID
 	if e.Known {
 		who = k.path
@@ -390,7 +390,7 @@ func (s *sup) report(e *rules.Effect, k *slot) {
 
 // aggregate reports the children of a dynamic supervisor that did not stop as
 // asked: one report a reason.
-func (s *sup) aggregate() {
+func (s *fakeSupervisor) aggregate() {
 	n := map[string]int{}
 	for _, r := range s.errs {
 		n[r]++
@@ -404,10 +404,10 @@ func (s *sup) aggregate() {
 	s.errs = nil
 }
 
-func (s *sup) log(format string, a ...any) { s.w.rep = append(s.w.rep, fmt.Sprintf(format, a...)) }
+func (s *fakeSupervisor) log(format string, a ...any) { s.w.rep = append(s.w.rep, fmt.Sprintf(format, a...)) }
 
 // reply renders an answer as the recordings do.
-func (s *sup) reply(e *rules.Effect, k *slot) string {
+func (s *fakeSupervisor) reply(e *rules.Effect, k *childState) string {
 	switch e.Reply {
 	case rules.OK:
 		if k == nil || k.proc == nil || !k.proc.alive {
@@ -439,7 +439,7 @@ func (s *sup) reply(e *rules.Effect, k *slot) string {
 }
 
 // pump lets everything happen that is due, up to now.
-func (w *world) pump() {
+func (w *simulation) pump() {
 	for {
 		i := slices.IndexFunc(w.queue, func(q queued) bool { return q.to != w.held })
 		if i < 0 || w.gate != nil && w.gate.hit != nil {
@@ -453,7 +453,7 @@ func (w *world) pump() {
 
 // settle pumps until nobody waits for anything, moving the clock on for
 // shutdown times and back-off delays.
-func (w *world) settle() {
+func (w *simulation) settle() {
 	for {
 		w.pump()
 		if len(w.timers) == 0 || w.gate != nil && w.gate.hit != nil {
@@ -464,7 +464,7 @@ func (w *world) settle() {
 }
 
 // wait lets the next thing happen that somebody waits for.
-func (w *world) wait() {
+func (w *simulation) wait() {
 	if i := slices.IndexFunc(w.queue, func(q queued) bool { return q.ev.Kind == rules.Timer }); i >= 0 {
 		q := w.queue[i]
 		w.queue = slices.Delete(w.queue, i, i+1)
@@ -474,7 +474,7 @@ func (w *world) wait() {
 	w.fire(w.nextTimer())
 }
 
-func (w *world) nextTimer() int {
+func (w *simulation) nextTimer() int {
 	first := 0
 	for i, t := range w.timers {
 		if t.at < w.timers[first].at {
@@ -484,7 +484,7 @@ func (w *world) nextTimer() int {
 	return first
 }
 
-func (w *world) fire(i int) {
+func (w *simulation) fire(i int) {
 	t := w.timers[i]
 	w.timers = slices.Delete(w.timers, i, i+1)
 	w.now = max(w.now, t.at)
@@ -492,7 +492,7 @@ func (w *world) fire(i int) {
 }
 
 // advance moves the clock, firing what falls due on the way.
-func (w *world) advance(d time.Duration) {
+func (w *simulation) advance(d time.Duration) {
 	end := w.now + rules.Time(d)
 	for w.pump(); len(w.timers) > 0 && w.timers[w.nextTimer()].at <= end; w.pump() {
 		w.fire(w.nextTimer())
@@ -501,7 +501,7 @@ func (w *world) advance(d time.Duration) {
 }
 
 // request sends a call and returns its ticket. Added is the new child, if any.
-func (s *sup) request(c rules.Call, added *decl) uint64 {
+func (s *fakeSupervisor) request(c rules.Call, added *decl) uint64 {
 	s.w.tickets++
 	c.Ticket = s.w.tickets
 	s.w.adding[c.Ticket] = added
@@ -510,7 +510,7 @@ func (s *sup) request(c rules.Call, added *decl) uint64 {
 }
 
 // inOrder returns the children's keys in start order.
-func (s *sup) inOrder() []rules.Key {
+func (s *fakeSupervisor) inOrder() []rules.Key {
 	keys := make([]rules.Key, 0, len(s.slots))
 	for k := range s.slots {
 		keys = append(keys, k)
@@ -520,7 +520,7 @@ func (s *sup) inOrder() []rules.Key {
 }
 
 // render shows the children as the recordings do; deep descends.
-func (s *sup) render(deep bool) string {
+func (s *fakeSupervisor) render(deep bool) string {
 	var out []string
 	for _, key := range s.inOrder() {
 		c, k := s.state.Children[key], s.slots[key]
@@ -532,7 +532,7 @@ func (s *sup) render(deep bool) string {
 			id = "undefined"
 		}
 		switch {
-		case c.Phase == rules.Waiting || c.Phase == rules.Starting && c.Auto:
+		case c.Phase == rules.Waiting || c.Phase == rules.Starting && c.Automatic:
 			out = append(out, id+"~")
 		case c.Phase == rules.Down:
 			out = append(out, id+"-")
@@ -548,7 +548,7 @@ func (s *sup) render(deep bool) string {
 	return strings.Join(out, " ")
 }
 
-func (s *sup) counts() []int {
+func (s *fakeSupervisor) counts() []int {
 	st := s.state
 	specs := st.Specs
 	if st.Flags.Strategy == rules.Dynamic {

@@ -37,7 +37,7 @@ func (c *chaos) step(ev Event) {
 }
 
 func (c *chaos) effect(e Effect) {
-	if c.ended && e.Kind != Slay {
+	if c.ended && e.Kind != KillInstance {
 		c.t.Fatalf("effect %+v after Terminated", e)
 	}
 	same := func(r chaosRun) bool { return r.key == e.Key && r.run == e.Run }
@@ -62,7 +62,7 @@ func (c *chaos) effect(e Effect) {
 		}
 		c.late = append(c.late, c.starting[i])
 		c.starting = slices.Delete(c.starting, i, i+1)
-	case Ask, Slay:
+	case StopInstance, KillInstance:
 		if i := slices.IndexFunc(c.running, same); i >= 0 {
 			c.running[i].asked = true
 		} else if i := slices.IndexFunc(c.late, same); i < 0 {

@@ -24,7 +24,7 @@ type Backoff struct {
 	AtOnce     bool          // what was up is restarted at once as long as no more than Flags.Max were
 }
 
-func (b Backoff) on() bool { return b.Initial > 0 }
+func (b Backoff) enabled() bool { return b.Initial > 0 }
 
 // bound returns the longest wait after the n-th consecutive failure, n ≥ 1.
 func (b Backoff) bound(n int) time.Duration {

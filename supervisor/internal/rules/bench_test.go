@@ -34,9 +34,9 @@ func crash(s *State, now Time, k Key) {
 			switch e.Kind {
 			case Start:
 				ev = Event{Kind: Started, Key: e.Key, Run: e.Run}
-			case Ask:
+			case StopInstance:
 				ev = Event{Kind: Exited, Key: e.Key, Run: e.Run, End: Shutdown}
-			case Cancel, Abandon, Slay, SetTimer, Answer, Report, Retry, Moved, Forget, Up, Terminated:
+			case Cancel, Abandon, KillInstance, SetTimer, Answer, Report, Retry, Moved, Forget, Up, Terminated:
 			}
 		}
 		if ev.Key == 0 {

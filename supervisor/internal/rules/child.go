@@ -8,9 +8,9 @@ import "time"
 func (s *State) start(c *Child, auto bool, ticket uint64, cause Key) {
 	s.setPhase(c, Starting)
 	s.LastRun++
-	c.Run, c.Auto, c.Ticket = s.LastRun, auto, ticket
-	c.Dead, c.Late, c.Counted = false, false, false
-	s.emit(Effect{Kind: Start, Key: c.Key, Run: c.Run, Inc: c.Inc + 1, Auto: auto, Cause: cause, Ticket: ticket})
+	c.Run, c.Automatic, c.Ticket = s.LastRun, auto, ticket
+	c.Exited, c.Cancelled, c.Counted = false, false, false
+	s.emit(Effect{Kind: Start, Key: c.Key, Run: c.Run, Inc: c.Inc + 1, Automatic: auto, Cause: cause, Ticket: ticket})
 	if c.StartTimeout > 0 {
 		s.setTimer(c, s.now+Time(c.StartTimeout))
 	}
@@ -21,7 +21,7 @@ func (s *State) startEnded(ev *Event) {
 	c := s.Children[ev.Key]
 	if c == nil || c.Phase != Starting || c.Run != ev.Run {
 		if ev.Kind == Started { // of a start that was abandoned
-			s.emit(Effect{Kind: Slay, Key: ev.Key, Run: ev.Run})
+			s.emit(Effect{Kind: KillInstance, Key: ev.Key, Run: ev.Run})
 		}
 		return
 	}
@@ -38,24 +38,24 @@ func (s *State) startEnded(ev *Event) {
 			s.store(c)
 		}
 		s.answer(ticket, OK, c.Key)
-		if s.Work == StopWork && s.together() {
-			s.beginStop(c, s.Culprit)
+		if s.Work == StopWork && s.stopsTogether() {
+			s.beginStop(c, s.FailedChild)
 		}
 	case Ignored:
 		if c.New && c.Restart != Temporary && s.Flags.Strategy != Dynamic {
 			s.store(c)
 		}
 		s.answer(ticket, OKUndefined, c.Key)
-		s.rest(c)
+		s.takeDown(c)
 	default:
-		if ticket != 0 || !c.Auto && s.Work != InitWork {
+		if ticket != 0 || !c.Automatic && s.Work != InitWork {
 			s.answer(ticket, Failure, c.Key)
-			s.rest(c)
+			s.takeDown(c)
 		} else {
 			s.attemptFailed(c)
 		}
 	}
-	s.settled(c)
+	s.afterTransition(c)
 }
 
 // attemptFailed is a failed start of the supervisor's own: at the beginning it
@@ -63,12 +63,12 @@ func (s *State) startEnded(ev *Event) {
 func (s *State) attemptFailed(c *Child) {
 	switch s.Work {
 	case StopWork:
-		s.rest(c)
+		s.takeDown(c)
 		return
 	case InitWork:
 		c.Known = false
 		s.report(StartError, c)
-		s.rest(c)
+		s.takeDown(c)
 		s.stop(ByStart, c.Key)
 		return
 	case Group:
@@ -90,7 +90,7 @@ func (s *State) attemptFailed(c *Child) {
 
 // settled runs after a child has left Starting or Stopping: the group or the
 // shutdown goes on, and the requests that waited for this child are taken.
-func (s *State) settled(c *Child) {
+func (s *State) afterTransition(c *Child) {
 	calls := c.Calls
 	c.Calls = nil
 	for i := range calls {
@@ -120,11 +120,11 @@ func (s *State) exited(ev *Event) {
 			c.Calls = nil
 			s.giveUp(c, ByLeak)
 		}
-		s.settled(c)
+		s.afterTransition(c)
 	case Running:
 		s.LastUp = s.now
-		if !c.Dead { // a deferred notice comes by a second time
-			c.Dead, c.End = true, ev.End
+		if !c.Exited { // a deferred notice comes by a second time
+			c.Exited, c.End = true, ev.End
 		}
 		if s.Work != Idle {
 			// The group may get to this child before the notice is taken;
@@ -152,7 +152,7 @@ func (s *State) ended(c *Child, leaked bool) {
 		s.restart(c)
 	default:
 		significant := c.Significant
-		s.rest(c)
+		s.takeDown(c)
 		if significant && s.autoShutdown() {
 			s.stop(ByAuto, c.Key)
 		}
@@ -178,7 +178,7 @@ func (s *State) autoShutdown() bool {
 // restart is the first attempt after a child has ended.
 func (s *State) restart(c *Child) {
 	if up := time.Duration(s.now - c.UpSince); s.healthy(c, up) {
-		c.Fails = 0
+		c.Failures = 0
 	}
 	s.failure(c)
 	if !s.admit(c) {
@@ -202,8 +202,8 @@ func (s *State) restart(c *Child) {
 // healthy reports whether a child that was up this long has shaken off its
 // earlier failures.
 func (s *State) healthy(c *Child, up time.Duration) bool {
-	if b := s.Flags.Backoff; b.on() {
-		return up > 2*c.Base && up > b.ResetAfter
+	if b := s.Flags.Backoff; b.enabled() {
+		return up > 2*c.Bound && up > b.ResetAfter
 	}
 	return up > s.Flags.Period
 }
@@ -228,7 +228,7 @@ func (s *State) grouped() bool {
 // announce tells of an attempt that was decided.
 func (s *State) announce(c *Child, d time.Duration, left int) {
 	s.emit(Effect{
-		Kind: Retry, Key: c.Key, Run: c.Run, Inc: c.Inc, Attempt: c.Fails,
+		Kind: Retry, Key: c.Key, Run: c.Run, Inc: c.Inc, Attempt: c.Failures,
 		Left: max(left, 0), Delay: int64(d), Cause: c.Key,
 	})
 }
@@ -237,22 +237,22 @@ func (s *State) announce(c *Child, d time.Duration, left int) {
 // zero is a wait, too: what is already in the mailbox comes first (otp.md 1.6).
 func (s *State) wait(c *Child, d time.Duration) {
 	s.setPhase(c, Waiting)
-	c.Dead = false
+	c.Exited = false
 	s.setTimer(c, s.now+Time(d))
 }
 
 // failure counts a consecutive failure and moves the delay's bound.
 func (s *State) failure(c *Child) {
-	c.Fails++
-	if b := s.Flags.Backoff; b.on() {
-		c.Base = b.bound(c.Fails)
+	c.Failures++
+	if b := s.Flags.Backoff; b.enabled() {
+		c.Bound = b.bound(c.Failures)
 	}
 }
 
 // delay draws the wait before the next attempt.
 func (s *State) delay(c *Child) time.Duration {
-	if b := s.Flags.Backoff; b.on() {
-		return b.jitter(c.Base, s.rand)
+	if b := s.Flags.Backoff; b.enabled() {
+		return b.jitter(c.Bound, s.rand)
 	}
 	return 0
 }
@@ -273,7 +273,7 @@ func (s *State) admit(c *Child) bool {
 			s.report(Persisted, c)
 		}
 	}
-	if n := s.Flags.Backoff.Attempts; n > 0 && c.Fails > n {
+	if n := s.Flags.Backoff.Attempts; n > 0 && c.Failures > n {
 		s.giveUp(c, ByAttempts)
 		return false
 	}
@@ -291,7 +291,7 @@ func (s *State) persists(c *Child) bool {
 		return true
 	}
 	for p := s.Order.Active.next(0); p >= 0; p = s.Order.Active.next(p + 1) {
-		if o := s.Children[s.Order.Keys[p]]; o != c && o.Phase == Running && !o.Dead {
+		if o := s.Children[s.Order.Keys[p]]; o != c && o.Phase == Running && !o.Exited {
 			return true
 		}
 	}
@@ -300,8 +300,8 @@ func (s *State) persists(c *Child) bool {
 
 func (s *State) giveUp(c *Child, why Why) {
 	s.report(GaveUp, c)
-	if s.Children[c.Key] == c && (c.Phase == Running && c.Dead || c.Phase == Waiting) {
-		s.rest(c)
+	if s.Children[c.Key] == c && (c.Phase == Running && c.Exited || c.Phase == Waiting) {
+		s.takeDown(c)
 	}
 	s.stop(why, c.Key)
 }
@@ -314,7 +314,7 @@ func (s *State) timer(ev *Event) {
 	}
 	switch c.Phase {
 	case Starting:
-		if !c.Late {
+		if !c.Cancelled {
 			s.cancel(c, true)
 			return
 		}
@@ -323,7 +323,7 @@ func (s *State) timer(ev *Event) {
 		s.startEnded(&Event{Kind: StartFailed, Key: c.Key, Run: c.Run})
 	case Stopping:
 		s.setTimer(c, 0)
-		s.emit(Effect{Kind: Slay, Key: c.Key, Run: c.Run})
+		s.emit(Effect{Kind: KillInstance, Key: c.Key, Run: c.Run})
 	case Waiting:
 		if s.Work != Idle {
 			s.Deferred = append(s.Deferred, *ev)
@@ -338,11 +338,11 @@ func (s *State) timer(ev *Event) {
 // cancel tells a start that is going on to end. It is abandoned if it does
 // not within StartGrace.
 func (s *State) cancel(c *Child, late bool) {
-	if c.Late {
+	if c.Cancelled {
 		return
 	}
-	c.Late = true
-	s.emit(Effect{Kind: Cancel, Key: c.Key, Run: c.Run, Late: late})
+	c.Cancelled = true
+	s.emit(Effect{Kind: Cancel, Key: c.Key, Run: c.Run, TimedOut: late})
 	if c.StartGrace > 0 {
 		s.setTimer(c, s.now+Time(c.StartGrace))
 	} else {
@@ -354,12 +354,12 @@ func (s *State) cancel(c *Child, late bool) {
 func (s *State) beginStop(c *Child, cause Key) {
 	s.setPhase(c, Stopping)
 	switch {
-	case c.Dead:
+	case c.Exited:
 		s.stopped(c)
 	case c.Shutdown == BrutalKill || s.Work == StopWork && s.Why == ByKill:
-		s.emit(Effect{Kind: Slay, Key: c.Key, Run: c.Run, Cause: cause})
+		s.emit(Effect{Kind: KillInstance, Key: c.Key, Run: c.Run, Cause: cause})
 	default:
-		s.emit(Effect{Kind: Ask, Key: c.Key, Run: c.Run, Cause: cause})
+		s.emit(Effect{Kind: StopInstance, Key: c.Key, Run: c.Run, Cause: cause})
 		if c.Shutdown != Infinity {
 			s.setTimer(c, s.now+Time(c.Shutdown))
 		}
@@ -383,6 +383,6 @@ func (s *State) stopped(c *Child) {
 	}
 	ticket := c.Ticket
 	c.Ticket = 0
-	s.rest(c)
+	s.takeDown(c)
 	s.answer(ticket, OK, c.Key)
 }

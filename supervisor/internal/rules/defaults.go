@@ -38,7 +38,7 @@ func (f Flags) Resolve() Flags {
 	if f.Period == 0 {
 		f.Period = DefaultPeriod
 	}
-	if b := &f.Backoff; b.on() {
+	if b := &f.Backoff; b.enabled() {
 		if b.Max == 0 {
 			b.Max = max(time.Minute, b.Initial)
 		}

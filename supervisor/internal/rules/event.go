@@ -42,9 +42,9 @@ const (
 	// all, it must be killed. Key, Run.
 	Abandon
 	// Ask asks the instance to stop. Key, Run, Cause.
-	Ask
+	StopInstance
 	// Slay kills the instance. Key, Run, Cause.
-	Slay
+	KillInstance
 	// SetTimer sets (At) or clears (At zero) the child's one timer. Key.
 	SetTimer
 	// Answer replies to a request. Ticket, Reply, Key.
@@ -109,20 +109,20 @@ const (
 
 // Effect is one thing to be done.
 type Effect struct {
-	Kind    EffectKind
-	Key     Key
-	Run     uint64
-	Inc     uint64
-	Cause   Key // the child whose failure led to this; zero: an order or a request
-	At      Time
-	Delay   int64 // nanoseconds
-	Attempt int
-	Left    int
-	Ticket  uint64
-	Reply   Reply
-	Context Context
-	Why     Why
-	Auto    bool
-	Known   bool
-	Late    bool
+	Kind      EffectKind
+	Key       Key
+	Run       uint64
+	Inc       uint64
+	Cause     Key // the child whose failure led to this; zero: an order or a request
+	At        Time
+	Delay     int64 // nanoseconds
+	Attempt   int
+	Left      int
+	Ticket    uint64
+	Reply     Reply
+	Context   Context
+	Why       Why
+	Automatic bool
+	Known     bool
+	TimedOut  bool
 }

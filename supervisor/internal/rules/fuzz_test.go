@@ -71,7 +71,7 @@ func (p *play) effect(e Effect) {
 			p.say(tIgnored, int(e.Key))
 		}
 		p.sync = append(p.sync, ev)
-	case Ask, Slay:
+	case StopInstance, KillInstance:
 		in := p.at(e.Key)
 		if in.live {
 			in.live = false

@@ -16,7 +16,7 @@ func (s *State) beginGroup(trigger *Child, delay time.Duration) {
 	if s.Flags.Strategy == RestForOne {
 		s.Bound = trigger.Pos
 	}
-	trigger.Dead, trigger.Known = false, false
+	trigger.Exited, trigger.Known = false, false
 	s.setTimer(trigger, 0)
 	s.setPhase(trigger, Down)
 	s.advance()
@@ -49,15 +49,15 @@ func (s *State) advance() {
 			s.Work = Idle
 		}
 	case StopWork:
-		if s.together() {
+		if s.stopsTogether() {
 			if s.Order.Active.next(0) >= 0 {
 				return
 			}
-		} else if !s.stopDown(0, s.Culprit) {
+		} else if !s.stopDown(0, s.FailedChild) {
 			return
 		}
 		s.Work = Ended
-		s.emit(Effect{Kind: Terminated, Why: s.Why, Key: s.Culprit})
+		s.emit(Effect{Kind: Terminated, Why: s.Why, Key: s.FailedChild})
 	case Idle, Fresh, Ended:
 	}
 }
@@ -90,7 +90,7 @@ func (s *State) stopDown(bound int, cause Key) bool {
 		}
 		switch c := s.Children[s.Order.Keys[p]]; c.Phase {
 		case Waiting:
-			s.rest(c)
+			s.takeDown(c)
 		case Running:
 			if s.beginStop(c, cause); c.Phase == Stopping {
 				return false
@@ -107,7 +107,7 @@ func (s *State) stop(why Why, culprit Key) {
 		return
 	}
 	s.enterStop(why, culprit)
-	if s.together() {
+	if s.stopsTogether() {
 		s.stopAll()
 	}
 	s.advance()
@@ -118,16 +118,16 @@ func (s *State) kill() {
 	if s.Work != StopWork {
 		s.enterStop(ByKill, 0)
 	}
-	s.Why, s.Culprit = ByKill, 0
+	s.Why, s.FailedChild = ByKill, 0
 	for p := s.Order.Active.next(0); p >= 0; p = s.Order.Active.next(p + 1) {
 		switch c := s.Children[s.Order.Keys[p]]; {
 		case c.Phase == Running:
 			s.beginStop(c, 0)
 		case c.Phase == Stopping:
 			s.setTimer(c, 0)
-			s.emit(Effect{Kind: Slay, Key: c.Key, Run: c.Run})
+			s.emit(Effect{Kind: KillInstance, Key: c.Key, Run: c.Run})
 		case c.Phase == Waiting:
-			s.rest(c)
+			s.takeDown(c)
 		}
 	}
 	s.advance()
@@ -136,7 +136,7 @@ func (s *State) kill() {
 // enterStop refuses the requests that wait and hurries the starts that are
 // going on, so that an end need not wait longer than they need to notice.
 func (s *State) enterStop(why Why, culprit Key) {
-	s.Work, s.Why, s.Culprit = StopWork, why, culprit
+	s.Work, s.Why, s.FailedChild = StopWork, why, culprit
 	for _, ev := range s.Deferred {
 		if ev.Kind == Request {
 			s.answer(ev.Call.Ticket, NoProc, 0)
@@ -151,7 +151,7 @@ func (s *State) enterStop(why Why, culprit Key) {
 }
 
 // together reports whether the end stops all children at once.
-func (s *State) together() bool { return s.Flags.Strategy == Dynamic || s.Flags.StopTogether }
+func (s *State) stopsTogether() bool { return s.Flags.Strategy == Dynamic || s.Flags.StopTogether }
 
 // stopAll stops all children at once. Their timers are due at the same time: OTP's
 // one shared timeout of a Dynamic supervisor.
@@ -159,9 +159,9 @@ func (s *State) stopAll() {
 	for p := s.Order.Active.next(0); p >= 0; p = s.Order.Active.next(p + 1) {
 		switch c := s.Children[s.Order.Keys[p]]; c.Phase {
 		case Running:
-			s.beginStop(c, s.Culprit)
+			s.beginStop(c, s.FailedChild)
 		case Waiting:
-			s.rest(c)
+			s.takeDown(c)
 		case Down, Starting, Stopping:
 		}
 	}

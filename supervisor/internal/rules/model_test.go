@@ -11,7 +11,7 @@ const (
 	restarting
 )
 
-type mchild struct {
+type modelChild struct {
 	p     Params
 	key   Key
 	state mstate
@@ -27,16 +27,16 @@ type mmsg struct {
 }
 
 type model struct {
-	f       Flags
-	kids    []*mchild
-	window  []Time
-	now     Time
-	mailbox []mmsg
-	lastKey Key
-	up      bool
-	plan    []byte
-	next    int
-	trace   []int
+	f        Flags
+	children []*modelChild
+	window   []Time
+	now      Time
+	mailbox  []mmsg
+	lastKey  Key
+	up       bool
+	plan     []byte
+	next     int
+	trace    []int
 }
 
 // The traces of model and rules are lists of numbers: a code and its arguments.
@@ -89,7 +89,7 @@ func askedEnd(p Params) Class {
 	return Shutdown
 }
 
-func (m *model) start(c *mchild) byte {
+func (m *model) start(c *modelChild) byte {
 	o := m.outcome()
 	switch o {
 	case 0:
@@ -104,24 +104,24 @@ func (m *model) start(c *mchild) byte {
 	return o
 }
 
-func (m *model) remove(c *mchild) {
-	for i, k := range m.kids {
+func (m *model) remove(c *modelChild) {
+	for i, k := range m.children {
 		if k == c {
-			m.kids = append(m.kids[:i:i], m.kids[i+1:]...)
+			m.children = append(m.children[:i:i], m.children[i+1:]...)
 			return
 		}
 	}
 }
 
 // del is del_child.
-func (m *model) del(c *mchild) {
+func (m *model) del(c *modelChild) {
 	if c.p.Restart == Temporary || m.f.Strategy == Dynamic {
 		m.remove(c)
 	}
 	c.state = undefined
 }
 
-func (m *model) ask(c *mchild) {
+func (m *model) ask(c *modelChild) {
 	if c.state == pid && !c.dead {
 		c.dead, c.end = true, askedEnd(c.p)
 		m.say(tStop, int(c.key), c.inc, int(c.end))
@@ -129,7 +129,7 @@ func (m *model) ask(c *mchild) {
 }
 
 // shutdown is do_terminate.
-func (m *model) shutdown(c *mchild) {
+func (m *model) shutdown(c *modelChild) {
 	if c.state != pid {
 		return
 	}
@@ -151,21 +151,21 @@ func (m *model) shutdown(c *mchild) {
 }
 
 // terminateChildren stops these in reverse order; temporary ones are deleted.
-func (m *model) terminateChildren(cs []*mchild) (left []*mchild) {
+func (m *model) terminateChildren(cs []*modelChild) (left []*modelChild) {
 	for i := len(cs) - 1; i >= 0; i-- {
 		m.shutdown(cs[i])
 		cs[i].state = undefined
 		if cs[i].p.Restart == Temporary {
 			m.remove(cs[i])
 		} else {
-			left = append([]*mchild{cs[i]}, left...)
+			left = append([]*modelChild{cs[i]}, left...)
 		}
 	}
 	return left
 }
 
 // startChildren starts these in order; it returns the one that failed, if any.
-func (m *model) startChildren(cs []*mchild) *mchild {
+func (m *model) startChildren(cs []*modelChild) *modelChild {
 	for _, c := range cs {
 		switch m.start(c) {
 		case 0:
@@ -184,15 +184,15 @@ func (m *model) startChildren(cs []*mchild) *mchild {
 
 func (m *model) down(why Why) {
 	if m.f.Strategy == Dynamic {
-		for _, c := range m.kids { // all at once
+		for _, c := range m.children { // all at once
 			m.ask(c)
 		}
-		for _, c := range m.kids {
+		for _, c := range m.children {
 			m.shutdown(c)
 		}
-		m.kids = nil
+		m.children = nil
 	} else {
-		m.terminateChildren(append([]*mchild(nil), m.kids...))
+		m.terminateChildren(append([]*modelChild(nil), m.children...))
 	}
 	m.up = false
 	m.say(tDown, int(why))
@@ -201,16 +201,16 @@ func (m *model) down(why Why) {
 func (m *model) begin(ps []Params) {
 	for _, p := range ps {
 		m.lastKey++
-		m.kids = append(m.kids, &mchild{p: p, key: m.lastKey})
+		m.children = append(m.children, &modelChild{p: p, key: m.lastKey})
 	}
 	m.up = true
-	if m.startChildren(append([]*mchild(nil), m.kids...)) != nil {
+	if m.startChildren(append([]*modelChild(nil), m.children...)) != nil {
 		m.down(ByStart)
 	}
 }
 
-func (m *model) find(k Key) *mchild {
-	for _, c := range m.kids {
+func (m *model) find(k Key) *modelChild {
+	for _, c := range m.children {
 		if c.key == k {
 			return c
 		}
@@ -236,7 +236,7 @@ func (m *model) run() {
 	}
 }
 
-func (m *model) doRestart(c *mchild) {
+func (m *model) doRestart(c *modelChild) {
 	fails := c.end.Fails()
 	switch {
 	case c.p.Restart == Permanent, c.p.Restart == Transient && fails:
@@ -254,7 +254,7 @@ func (m *model) doRestart(c *mchild) {
 	case AnySignificant:
 		m.down(ByAuto)
 	case AllSignificant:
-		for _, o := range m.kids {
+		for _, o := range m.children {
 			if m.f.Strategy == Dynamic || o.p.Significant && o.state != undefined {
 				return
 			}
@@ -264,7 +264,7 @@ func (m *model) doRestart(c *mchild) {
 	}
 }
 
-func (m *model) restart(c *mchild) {
+func (m *model) restart(c *modelChild) {
 	m.window = append([]Time{m.now}, m.window...)
 	var kept []Time
 	for _, t := range m.window {
@@ -279,14 +279,14 @@ func (m *model) restart(c *mchild) {
 		m.down(ByIntensity)
 		return
 	}
-	var group []*mchild
+	var group []*modelChild
 	switch m.f.Strategy {
 	case OneForAll:
-		group = append(group, m.kids...)
+		group = append(group, m.children...)
 	case RestForOne:
-		for i, o := range m.kids {
+		for i, o := range m.children {
 			if o == c {
-				group = append(group, m.kids[i:]...)
+				group = append(group, m.children[i:]...)
 			}
 		}
 	default:
@@ -310,8 +310,8 @@ func (m *model) restart(c *mchild) {
 }
 
 func (m *model) call(op Op, p Params, key Key) {
-	var c *mchild
-	for _, o := range m.kids {
+	var c *modelChild
+	for _, o := range m.children {
 		if m.f.Strategy == Dynamic && op != StartChild && o.key == key || m.f.Strategy != Dynamic && o.p.ID == p.ID {
 			c = o
 		}
@@ -331,17 +331,17 @@ func (m *model) call(op Op, p Params, key Key) {
 	switch {
 	case op == StartChild && c == nil:
 		m.lastKey++
-		c = &mchild{p: p, key: m.lastKey}
+		c = &modelChild{p: p, key: m.lastKey}
 		switch m.start(c) {
 		case 0:
 			c.state = pid
-			m.kids = append(m.kids, c)
+			m.children = append(m.children, c)
 			m.say(tAnswer, int(OK))
 		case 1:
 			m.say(tAnswer, int(Failure))
 		default:
 			if p.Restart != Temporary && m.f.Strategy != Dynamic {
-				m.kids = append(m.kids, c)
+				m.children = append(m.children, c)
 			}
 			m.say(tAnswer, int(OKUndefined))
 		}
@@ -385,7 +385,7 @@ func (m *model) exit(key Key, end Class) {
 }
 
 func (m *model) snapshot() {
-	for _, c := range m.kids {
+	for _, c := range m.children {
 		m.say(tChild, int(c.key), int(c.state), c.inc)
 	}
 }

@@ -27,12 +27,12 @@ func (s *State) request(ev *Event) {
 	case c.Phase == Starting || c.Phase == Stopping:
 		s.postpone(c, call)
 	default:
-		s.settledRequest(c, call)
+		s.requestNow(c, call)
 	}
 }
 
 // settledRequest answers a call for a child that is Down, Running or Waiting.
-func (s *State) settledRequest(c *Child, call *Call) {
+func (s *State) requestNow(c *Child, call *Call) {
 	switch call.Op {
 	case StartChild:
 		if c.Phase == Running {
@@ -46,19 +46,19 @@ func (s *State) settledRequest(c *Child, call *Call) {
 		if c.Phase == Down {
 			s.start(c, false, call.Ticket, 0)
 		} else {
-			s.answer(call.Ticket, busy(c), c.Key)
+			s.answer(call.Ticket, busyReply(c), c.Key)
 		}
 	case DeleteChild:
 		if c.Phase == Down {
 			s.forget(c)
 			s.answer(call.Ticket, OK, c.Key)
 		} else {
-			s.answer(call.Ticket, busy(c), c.Key)
+			s.answer(call.Ticket, busyReply(c), c.Key)
 		}
 	}
 }
 
-func busy(c *Child) Reply {
+func busyReply(c *Child) Reply {
 	if c.Phase == Waiting {
 		return IsRestarting
 	}
@@ -72,7 +72,7 @@ func (s *State) terminate(c *Child, call *Call) {
 		s.beginStop(c, 0)
 		return
 	}
-	s.rest(c)
+	s.takeDown(c)
 	s.answer(call.Ticket, OK, c.Key)
 }
 

@@ -39,7 +39,7 @@ type State struct {
 	Pause               bool // Group: wait for the back-off delay before starting
 	PauseUntil          Time // Group: the end of that delay
 	Why                 Why  // StopWork, Ended: the reason
-	Culprit             Key  // StopWork, Ended: whose failure it was, or 0
+	FailedChild         Key  // StopWork, Ended: whose failure it was, or 0
 	out                 []Effect
 	now                 Time
 	rand                uint64
@@ -80,7 +80,7 @@ func (s *State) Step(now Time, ev Event) []Effect {
 func (s *State) handle(ev *Event) {
 	if s.Work == Ended {
 		if ev.Kind == Started { // of a start that was abandoned
-			s.emit(Effect{Kind: Slay, Key: ev.Key, Run: ev.Run})
+			s.emit(Effect{Kind: KillInstance, Key: ev.Key, Run: ev.Run})
 		}
 		return
 	}
@@ -201,14 +201,14 @@ func (s *State) forget(c *Child) {
 
 // rest puts a child to rest: its spec is kept with nothing running, or
 // deleted if it is temporary or of a Dynamic supervisor (otp.md 1.3, 1.4).
-func (s *State) rest(c *Child) {
+func (s *State) takeDown(c *Child) {
 	if c.Restart == Temporary || s.Flags.Strategy == Dynamic || c.New {
 		s.forget(c)
 		return
 	}
 	s.setPhase(c, Down)
 	s.setTimer(c, 0)
-	c.Known, c.Dead, c.Late, c.Counted = false, false, false, false
+	c.Known, c.Exited, c.Cancelled, c.Counted = false, false, false, false
 }
 
 // compact closes the gaps in the order. Positions change, so it must not run

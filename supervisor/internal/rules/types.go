@@ -107,23 +107,23 @@ const (
 // Child is one child's record.
 type Child struct {
 	Params
-	Key   Key
-	Pos   int    // place in the start order
-	Phase Phase  //
-	Run   uint64 // number of the latest start, unique in this supervisor; tags answers
-	Inc   uint64 // how many starts succeeded: the incarnation
-	Auto  bool   // Starting: by the supervisor itself, not by a request
-	New   bool   // Starting: the record goes away if the start fails
-	Dead  bool   // Running: Exited came, and End is its class
-	End   Class
-	Known bool // a former instance is still on the books: OTP's {restarting, Pid}
-	Late  bool // Starting: cancelled because its start timeout passed
+	Key       Key
+	Pos       int    // place in the start order
+	Phase     Phase  //
+	Run       uint64 // number of the latest start, unique in this supervisor; tags answers
+	Inc       uint64 // how many starts succeeded: the incarnation
+	Automatic bool   // Starting: by the supervisor itself, not by a request
+	New       bool   // Starting: the record goes away if the start fails
+	Exited    bool   // Running: Exited came, and End is its class
+	End       Class
+	Known     bool // a former instance is still on the books: OTP's {restarting, Pid}
+	Cancelled bool // Starting: cancelled because its start timeout passed
 
-	At      Time          // when the timer is due; zero: no timer
-	UpSince Time          // when the latest instance came up
-	Fails   int           // consecutive failures
-	Base    time.Duration // the current delay before jitter
-	Counted bool          // Waiting: the coming attempt is in the window already
+	At       Time          // when the timer is due; zero: no timer
+	UpSince  Time          // when the latest instance came up
+	Failures int           // consecutive failures
+	Bound    time.Duration // the current delay before jitter
+	Counted  bool          // Waiting: the coming attempt is in the window already
 
 	Ticket uint64 // Starting: the request to answer; zero: none
 	Calls  []Call // requests for this child that wait until it leaves Starting or Stopping

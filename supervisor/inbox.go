@@ -21,7 +21,7 @@ type message struct {
 // mailbox is the queue before a supervisor's goroutine. Its bound is its
 // senders: each child has at most two messages in it, each caller one, and
 // Stop and Kill one each.
-type mailbox struct {
+type inbox struct {
 	mu     sync.Mutex
 	queue  []message // guarded by mu
 	closed bool      // guarded by mu
@@ -29,7 +29,7 @@ type mailbox struct {
 }
 
 // post enters a message and reports whether it will be read. It never waits.
-func (b *mailbox) post(m message) bool {
+func (b *inbox) post(m message) bool {
 	b.mu.Lock()
 	if b.closed {
 		b.mu.Unlock()
@@ -42,7 +42,7 @@ func (b *mailbox) post(m message) bool {
 }
 
 // signal wakes the goroutine.
-func (b *mailbox) signal() {
+func (b *inbox) signal() {
 	select {
 	case b.wake <- struct{}{}:
 	default:
@@ -50,7 +50,7 @@ func (b *mailbox) signal() {
 }
 
 // take returns what is there and leaves spare as the new, empty queue.
-func (b *mailbox) take(spare []message) []message {
+func (b *inbox) take(spare []message) []message {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	q := b.queue
@@ -59,7 +59,7 @@ func (b *mailbox) take(spare []message) []message {
 }
 
 // close refuses further messages and returns those that were not read.
-func (b *mailbox) close() []message {
+func (b *inbox) close() []message {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.closed = true

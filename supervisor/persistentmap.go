@@ -6,49 +6,49 @@ import "iter"
 // tree of 32-way nodes. An edit copies the path to the changed place, once
 // per generation, so a published table never changes, and the cost of a
 // change does not grow with the number of children.
-type table[T any] struct {
-	root   *tableNode[T]
+type persistentMap[T any] struct {
+	root   *mapNode[T]
 	height int // levels below the root
 	n      int
 }
 
-type tableNode[T any] struct {
+type mapNode[T any] struct {
 	gen uint64 // nodes of the current generation are edited in place
 	n   int    // slots in use
-	sub *[tableWidth]*tableNode[T]
-	val *[tableWidth]*T
+	sub *[mapWidth]*mapNode[T]
+	val *[mapWidth]*T
 }
 
 const (
-	tableBits  = 5
-	tableWidth = 1 << tableBits
+	mapBits  = 5
+	mapWidth = 1 << mapBits
 )
 
-func (t *table[T]) len() int { return t.n }
+func (t *persistentMap[T]) len() int { return t.n }
 
 // set enters v, or removes the key if v is nil. Nodes of generation gen belong
 // to the caller: no published table holds them.
-func (t *table[T]) set(gen, key uint64, v *T) {
-	for v != nil && (t.root == nil || key>>(tableBits*(t.height+1)) != 0) {
+func (t *persistentMap[T]) set(gen, key uint64, v *T) {
+	for v != nil && (t.root == nil || key>>(mapBits*(t.height+1)) != 0) {
 		if t.root == nil {
-			t.root = newTableNode[T](gen, 0)
+			t.root = newMapNode[T](gen, 0)
 			continue
 		}
-		up := newTableNode[T](gen, t.height+1)
+		up := newMapNode[T](gen, t.height+1)
 		if t.root.n > 0 {
 			up.sub[0], up.n = t.root, 1
 		}
 		t.root = up
 		t.height++
 	}
-	if t.root == nil || key>>(tableBits*(t.height+1)) != 0 {
+	if t.root == nil || key>>(mapBits*(t.height+1)) != 0 {
 		return
 	}
 	t.root = t.edit(t.root, gen, key, t.height, v)
 }
 
-func (t *table[T]) edit(n *tableNode[T], gen, key uint64, level int, v *T) *tableNode[T] {
-	i := key >> (tableBits * level) & (tableWidth - 1)
+func (t *persistentMap[T]) edit(n *mapNode[T], gen, key uint64, level int, v *T) *mapNode[T] {
+	i := key >> (mapBits * level) & (mapWidth - 1)
 	n = n.own(gen)
 	if level == 0 {
 		switch old := n.val[i]; {
@@ -67,7 +67,7 @@ func (t *table[T]) edit(n *tableNode[T], gen, key uint64, level int, v *T) *tabl
 		if v == nil {
 			return n
 		}
-		sub = newTableNode[T](gen, level-1)
+		sub = newMapNode[T](gen, level-1)
 		n.n++
 	}
 	sub = t.edit(sub, gen, key, level-1, v)
@@ -79,18 +79,18 @@ func (t *table[T]) edit(n *tableNode[T], gen, key uint64, level int, v *T) *tabl
 	return n
 }
 
-func newTableNode[T any](gen uint64, level int) *tableNode[T] {
+func newMapNode[T any](gen uint64, level int) *mapNode[T] {
 	if level == 0 {
-		return &tableNode[T]{gen: gen, val: new([tableWidth]*T)}
+		return &mapNode[T]{gen: gen, val: new([mapWidth]*T)}
 	}
-	return &tableNode[T]{gen: gen, sub: new([tableWidth]*tableNode[T])}
+	return &mapNode[T]{gen: gen, sub: new([mapWidth]*mapNode[T])}
 }
 
-func (n *tableNode[T]) own(gen uint64) *tableNode[T] {
+func (n *mapNode[T]) own(gen uint64) *mapNode[T] {
 	if n.gen == gen {
 		return n
 	}
-	c := &tableNode[T]{gen: gen, n: n.n}
+	c := &mapNode[T]{gen: gen, n: n.n}
 	if n.sub != nil {
 		sub := *n.sub
 		c.sub = &sub
@@ -102,7 +102,7 @@ func (n *tableNode[T]) own(gen uint64) *tableNode[T] {
 }
 
 // all returns the values in key order.
-func (t *table[T]) all() iter.Seq[*T] {
+func (t *persistentMap[T]) all() iter.Seq[*T] {
 	return func(yield func(*T) bool) {
 		if t.root != nil {
 			t.root.walk(yield)
@@ -110,7 +110,7 @@ func (t *table[T]) all() iter.Seq[*T] {
 	}
 }
 
-func (n *tableNode[T]) walk(yield func(*T) bool) bool {
+func (n *mapNode[T]) walk(yield func(*T) bool) bool {
 	if n.val != nil {
 		for _, v := range n.val {
 			if v != nil && !yield(v) {
