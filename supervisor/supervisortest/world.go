@@ -25,10 +25,10 @@ type simulation struct {
 	replies  map[uint64]string
 	adding   map[uint64]*decl // start_child under way, by ticket
 
-	plans   map[string][]string // outcomes of the next starts, by path
-	starts  map[string]int      // incarnations so far, by path
-	current map[string]*fakeProcess    // the latest instance, by path
-	onstop  map[string]string   // overrides, by path
+	plans   map[string][]string     // outcomes of the next starts, by path
+	starts  map[string]int          // incarnations so far, by path
+	current map[string]*fakeProcess // the latest instance, by path
+	onstop  map[string]string       // overrides, by path
 
 	gate  *gate
 	early bool // race: the operation comes before the attempt has failed
@@ -404,7 +404,9 @@ func (s *fakeSupervisor) aggregate() {
 	s.errs = nil
 }
 
-func (s *fakeSupervisor) log(format string, a ...any) { s.w.rep = append(s.w.rep, fmt.Sprintf(format, a...)) }
+func (s *fakeSupervisor) log(format string, a ...any) {
+	s.w.rep = append(s.w.rep, fmt.Sprintf(format, a...))
+}
 
 // reply renders an answer as the recordings do.
 func (s *fakeSupervisor) reply(e *rules.Effect, k *childState) string {
