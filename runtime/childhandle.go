@@ -52,7 +52,7 @@ type backend interface {
 // childHandle is one child of the tree from the master's side: asked to stop by a frame,
 // warned by SIGTERM at the end of its drain, killed when its time is over.
 type childHandle struct {
-	rt       *Runtime
+	driver   *poolDriver // of its pool
 	hello    hello
 	config   *fdipc.Handle              // a long configuration for a process; sayWelcome's
 	assigned atomic.Pointer[assignment] // where it sits; a spare's changes once
@@ -94,15 +94,10 @@ type childHandle struct {
 	exit   Exit
 }
 
-func newChildHandle(rt *Runtime, w hello) *childHandle {
+func newChildHandle(c *poolDriver, w hello) *childHandle {
 	p := &childHandle{
-		rt: rt, hello: w, attached: make(chan struct{}), handshaken: make(chan struct{}), standby: make(chan struct{}),
+		driver: c, hello: w, success: c.pool.SuccessExit, attached: make(chan struct{}), handshaken: make(chan struct{}), standby: make(chan struct{}),
 		ready: make(chan struct{}), linkedToAll: make(chan struct{}), drained: make(chan struct{}), done: make(chan struct{}),
-	}
-	if n := rt.root.find(w.Path); n != nil {
-		if pool, ok := n.spec.(Pool); ok {
-			p.success = pool.SuccessExit
-		}
 	}
 	p.assigned.Store(&assignment{name: w.Name, slot: w.Slot, incarnation: w.Incarnation})
 	p.setStandby = sync.OnceFunc(func() { close(p.standby) })
@@ -172,7 +167,7 @@ func (p *childHandle) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 		var u linkLostFrame
 		if u, err = decode[linkLostFrame](f); err == nil {
 			u.Why = supervisor.Cut(u.Why)
-			p.rt.children.linkLost(p, u)
+			p.driver.children.linkLost(p, u)
 		}
 	case f.Kind == frameExitNotice:
 		var bye exitNotice
@@ -203,15 +198,15 @@ func (p *childHandle) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 		err = p.telemetry.Receive(tracing.Spans, bytes.Clone(f.Payload))
 	case f.Kind == frameMetrics:
 		err = p.telemetry.Receive(tracing.Metrics, bytes.Clone(f.Payload))
-	case p.rt.system.HandleFrame(p.address(), f):
-	case p.rt.sockets.HandleFrame(p.sibling().Worker, conn, f):
+	case p.driver.children.system.HandleFrame(p.address(), f):
+	case p.driver.children.sockets.HandleFrame(p.sibling().Worker, conn, f):
 	default:
 		f.Refuse(fdipc.ReasonUnknown) // a newer child's: skipped by rule
 	}
 	if err != nil {
 		f.Refuse(fdipc.ReasonUnknown)
 		if n := p.badFrames.Add(1); isPowerOfTwo(n) {
-			p.rt.log.Error("bad frame from a child", "name", p.name(), "id", p.hello.ID, "frames", n, "err", err)
+			p.driver.log.Error("bad frame from a child", "name", p.name(), "id", p.hello.ID, "frames", n, "err", err)
 		}
 	}
 }
@@ -220,10 +215,10 @@ func (p *childHandle) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 func (p *childHandle) handlesLost(_ *fdipc.Conn, f *fdipc.Frame) {
 	<-p.attached
 	if n := p.framesLost.Add(1); isPowerOfTwo(n) {
-		p.rt.log.Error("out of descriptors: what a child has sent is lost, and it is told so", "name", p.name(), "id", p.hello.ID, "frames", n)
+		p.driver.log.Error("out of descriptors: what a child has sent is lost, and it is told so", "name", p.name(), "id", p.hello.ID, "frames", n)
 	}
-	if !p.rt.system.HandlesLost(p.address(), f) {
-		p.rt.sockets.HandlesLost(p.sibling().Worker, f)
+	if !p.driver.children.system.HandlesLost(p.address(), f) {
+		p.driver.children.sockets.HandlesLost(p.sibling().Worker, f)
 	}
 }
 
@@ -236,9 +231,9 @@ func isPowerOfTwo(n uint64) bool { return n&(n-1) == 0 }
 func (p *childHandle) channelLost(_ *fdipc.Conn, err error) {
 	if err != nil && !channelOver(err) {
 		p.channelErr.Store(&err)
-		p.rt.log.Error("the channel of a child is ended", "name", p.name(), "id", p.hello.ID, "err", err)
+		p.driver.log.Error("the channel of a child is ended", "name", p.name(), "id", p.hello.ID, "err", err)
 	}
-	p.unlessEnded(max(p.rt.cfg.OrphanDrain, 0)+killAfterLoss, func() { p.killFor(KilledChannel) })
+	p.unlessEnded(max(p.driver.orphanDrain, 0)+killAfterLoss, func() { p.killFor(KilledChannel) })
 }
 
 // unlessEnded calls f after d, if the child lives until then.
@@ -266,10 +261,10 @@ func (p *childHandle) awaitEnd() {
 	at := p.telemetry.Ended(tracing.End{
 		At: time.Now(), PID: p.backend.pid(), Type: p.reason.Kind.String(), Reason: p.reason.String(),
 	})
-	p.rt.lifecycle.keepServed(p.name(), at)
+	p.driver.lifecycle.keepServed(p.name(), at)
 	p.reportCrash(had, at)
 	<-p.attached // which forget undoes
-	p.rt.children.remove(p)
+	p.driver.children.remove(p)
 	close(p.done)
 }
 
@@ -400,7 +395,7 @@ func (p *childHandle) endError() error {
 func (p *childHandle) sendOrReplace(f *fdipc.Frame) error {
 	err := p.conn.TrySend(f)
 	if errors.Is(err, fdipc.ErrFull) {
-		p.rt.log.Error("a child does not read what the master says: it is replaced", "name", p.name(), "id", p.hello.ID)
+		p.driver.log.Error("a child does not read what the master says: it is replaced", "name", p.name(), "id", p.hello.ID)
 		p.killFor(KilledUnread)
 	}
 	return err

@@ -4,27 +4,39 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"time"
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
 )
 
 // children is the registry of the running child processes. It numbers the children, gives them
 // their channels and names, and introduces the workers to the listener process.
 type children struct {
-	rt *Runtime
+	log       *slog.Logger
+	shortages *shortages
+	stats     *transportStats
+
+	// Set before the first child is started.
+	system  *actors.System
+	sockets *netactor.Table
+	names   []string // of the listeners in the tree
 
 	mu       sync.Mutex
+	closing  bool   // nothing is accepted any more
 	last     int    // the newest ID
 	links    uint64 // the newest number of one
 	byID     map[int]*childHandle
 	listener *childHandle // the listener process, from its first frame to its end
 }
 
-func newChildren(rt *Runtime) *children { return &children{rt: rt, byID: map[int]*childHandle{}} }
+func newChildren(log *slog.Logger, shortages *shortages, stats *transportStats) *children {
+	return &children{log: log, shortages: shortages, stats: stats, byID: map[int]*childHandle{}}
+}
 
 // assignID gives a child its ID.
 func (h *children) assignID(p *childHandle) {
@@ -45,11 +57,27 @@ func (h *children) add(p *childHandle) {
 // What it sent before would be refused, and what they send it must not come before
 // its hello. remove undoes it, and add.
 func (h *children) attach(p *childHandle) error {
-	h.rt.channelStats.add(p.conn)
+	h.stats.add(p.conn)
 	if p.hello.Role == roleWorker && p.hello.Slot >= 0 {
-		h.rt.sockets.AddWorker(p.sibling().Worker, p.conn)
+		h.sockets.AddWorker(p.sibling().Worker, p.conn)
 	}
-	return h.rt.system.Attach(p.address(), 0, p.conn)
+	return h.system.Attach(p.address(), 0, p.conn)
+}
+
+// child returns the child of an ID; nil if there is none.
+func (h *children) child(id int) *childHandle {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.byID[id]
+}
+
+// poolOf returns the path of the pool of the worker with an ID.
+func (h *children) poolOf(id int) (path string, ok bool) {
+	p := h.child(id)
+	if p == nil || p.hello.Role != roleWorker {
+		return "", false
+	}
+	return p.hello.Path, true
 }
 
 // all returns the children that are in the registry.
@@ -80,10 +108,10 @@ func (h *children) linkWorker(ctx context.Context, p *childHandle) error {
 // registerName gives a child that does its work its name, which leaves who had it.
 func (h *children) registerName(p *childHandle) error {
 	pid := actors.ProcessPID(p.address())
-	errs := []error{h.rt.system.Reregister(context.Background(), p.name(), pid)}
+	errs := []error{h.system.Reregister(context.Background(), p.name(), pid)}
 	if p.hello.Role == roleListener { // who looks for a listener finds who accepts for it
-		for _, name := range h.rt.root.listeners() {
-			errs = append(errs, h.rt.system.Reregister(context.Background(), listenerName+"/"+name, pid))
+		for _, name := range h.names {
+			errs = append(errs, h.system.Reregister(context.Background(), listenerName+"/"+name, pid))
 		}
 	}
 	return errors.Join(errs...)
@@ -94,7 +122,7 @@ func (h *children) registerName(p *childHandle) error {
 func (h *children) setListener(ctx context.Context, p *childHandle) {
 	defer close(p.linkedToAll)
 	h.mu.Lock()
-	if h.byID[p.hello.ID] != p || h.rt.closing.Load() {
+	if h.byID[p.hello.ID] != p || h.closing {
 		h.mu.Unlock()
 		return // it has ended: nobody would take it out again; or nothing is accepted any more
 	}
@@ -108,17 +136,17 @@ func (h *children) setListener(ctx context.Context, p *childHandle) {
 	h.mu.Unlock()
 	for _, w := range workers {
 		if err := h.linkPair(ctx, p, w); err != nil {
-			h.rt.log.Error("a worker has no link to the listener process, which is replaced", "name", w.name(), "err", err)
+			h.log.Error("a worker has no link to the listener process, which is replaced", "name", w.name(), "err", err)
 			p.killFor(KilledUnlinked) // it would pass that worker over, and nobody would know
 			break
 		}
 	}
-	h.rt.sockets.Attach(p.conn)
+	h.sockets.Attach(p.conn)
 	h.mu.Lock()
 	gone := h.listener == nil
 	h.mu.Unlock()
 	if gone { // p is, and perhaps it was before the sockets were attached
-		h.rt.sockets.Detach()
+		h.sockets.Detach()
 	}
 }
 
@@ -146,7 +174,7 @@ func (h *children) linkPair(ctx context.Context, listener, worker *childHandle) 
 		return nil
 	}
 	var a, b *os.File
-	err := h.rt.retryShortage(ctx, listener.name(), func() (err error) {
+	err := h.shortages.retry(ctx, listener.name(), func() (err error) {
 		if listener.finished() || worker.finished() {
 			return errNoPair
 		}
@@ -177,12 +205,12 @@ func (h *children) remove(p *childHandle) {
 	listener := h.listener
 	h.mu.Unlock()
 
-	h.rt.system.Detach(p.address(), p.reason)
+	h.system.Detach(p.address(), p.reason)
 	switch {
 	case wasListener:
-		h.rt.sockets.Detach()
+		h.sockets.Detach()
 	case p.hello.Role == roleWorker:
-		h.rt.sockets.RemoveWorker(uint64(p.hello.ID), p.retired.Load())
+		h.sockets.RemoveWorker(uint64(p.hello.ID), p.retired.Load())
 		if listener != nil { // it is the master's word that the worker is reaped
 			_ = listener.sendOrReplace(control(frameWorkerGone, p.sibling())) // an error is its own end
 		}
@@ -206,14 +234,17 @@ func (h *children) drainListener(ctx context.Context, l *childHandle) {
 	case <-l.done:
 	case <-ctx.Done():
 	case <-timer.C:
-		h.rt.log.Warn("the listener process ends with connections that no worker has claimed", "waited", stopAcceptingTimeout)
+		h.log.Warn("the listener process ends with connections that no worker has claimed", "waited", stopAcceptingTimeout)
 	}
 }
 
 // drainListeners is drainListener of every listener process that accepts: while one is replaced there
-// are two.
+// are two. None begins to accept after that.
 func (h *children) drainListeners(ctx context.Context) {
-	now := h.listenerProcess()
+	h.mu.Lock()
+	h.closing = true
+	now := h.listener
+	h.mu.Unlock()
 	var all sync.WaitGroup
 	for _, p := range h.all() {
 		if p == now || p.hello.Role == roleListener && p.retired.Load() {
@@ -221,11 +252,4 @@ func (h *children) drainListeners(ctx context.Context) {
 		}
 	}
 	all.Wait()
-}
-
-// listenerProcess returns the listener process, or nil.
-func (h *children) listenerProcess() *childHandle {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.listener
 }

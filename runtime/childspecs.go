@@ -53,9 +53,9 @@ func (rt *Runtime) childSpec(n *node) supervisor.ChildSpec {
 	case Actor:
 		return supervisor.ChildSpec{ID: s.Name, Start: actors.ChildSpec(rt.system, actors.Spec{Name: n.path, New: s.New, Bound: s.Bound}), Restart: s.Restart, Shutdown: s.Shutdown}
 	case Process:
-		return supervisor.ChildSpec{ID: s.Name, Start: programStarter{rt, s, n.path}, Restart: s.Restart, Shutdown: s.Shutdown}
+		return supervisor.ChildSpec{ID: s.Name, Start: programStarter{rt.backends.spawner, rt.shortages, rt.crashes, s, n.path}, Restart: s.Restart, Shutdown: s.Shutdown}
 	case Listener:
-		return supervisor.ChildSpec{ID: s.Name, Start: listenerStarter{rt, s, n.path}}
+		return supervisor.ChildSpec{ID: s.Name, Start: listenerStarter{rt.sockets, rt.log, s, n.path}}
 	case Supervisor:
 		return supervisor.ChildSpec{ID: s.Name, Restart: s.Restart, Start: supervisor.Spec{
 			Strategy: s.Strategy, Intensity: s.Intensity, Children: rt.childSpecs(n.children),
@@ -68,45 +68,57 @@ func (rt *Runtime) childSpec(n *node) supervisor.ChildSpec {
 func (rt *Runtime) poolSpec(n *node, p Pool) supervisor.ChildSpec {
 	return supervisor.ChildSpec{
 		ID: p.Name, Type: supervisor.TypeSupervisor,
-		Start: &poolStarter{rt: rt, path: n.path, role: roleWorker, pool: p.complete()},
+		Start: &poolStarter{parts: rt.poolParts(), path: n.path, role: roleWorker, pool: p.complete()},
 	}
+}
+
+// backends starts what children consist of.
+type backends struct {
+	spawner
+	pipeline tracing.Pipeline
+	tree     []string // for the children to compare with theirs
+
+	// Of goroutines, which live by the same as a process.
+	cfg  Config
+	root *node
 }
 
 // startChild starts the child w of a generation: it has its backend, its channel and its place
 // in the registry when startChild returns. It lives from then on, and is the caller's to bring
 // up, and to end. What it takes for that is taken here, where it may be short.
-func (rt *Runtime) startChild(ctx context.Context, w hello, isolation Isolation, gen *generation) (*childHandle, error) {
-	w.Protocol, w.Tree = protocol, rt.described
-	p := newChildHandle(rt, w)
-	if isolation == ProcessIsolation && len(w.Config) > inlineConfig {
+func (c *poolDriver) startChild(ctx context.Context, w hello, gen *generation) (*childHandle, error) {
+	w.Protocol, w.Tree = protocol, c.backends.tree
+	p := newChildHandle(c, w)
+	inProcess := c.pool.Isolation == ProcessIsolation
+	if inProcess && len(w.Config) > inlineConfig {
 		var err error
 		if p.config, err = gen.handle(); err != nil {
 			return nil, startError(w.Name, err)
 		}
 	}
-	rt.children.assignID(p)
+	c.children.assignID(p)
 	about := p.hello.process()
-	about.Shared = isolation == GoroutineIsolation
-	p.telemetry = rt.pipeline.Adopt(about)
-	if isolation == GoroutineIsolation {
-		rt.startGoroutine(p)
-	} else if err := rt.fork(ctx, p, gen.exe); err != nil {
+	about.Shared = !inProcess
+	p.telemetry = c.backends.pipeline.Adopt(about)
+	if !inProcess {
+		c.backends.startGoroutine(p)
+	} else if err := c.backends.fork(ctx, p, gen.exe); err != nil {
 		p.telemetry.Ended(tracing.End{At: time.Now()})
 		if p.config != nil {
 			_ = p.config.Close() // a file in memory
 		}
 		return nil, err
 	}
-	rt.children.add(p)
+	c.children.add(p)
 	go p.awaitEnd() // ends with the child
 	return p, nil
 }
 
 // awaitReady tells a child that hatched who it is, and waits until it is ready; a spare,
 // until it is warm. On an error the child is as far as it came. To be called once.
-func (rt *Runtime) awaitReady(ctx context.Context, p *childHandle) error {
+func (p *childHandle) awaitReady(ctx context.Context) error {
 	// The hello comes first: whoever knows the child may send it something.
-	err := errors.Join(p.sendHello(ctx), rt.children.attach(p))
+	err := errors.Join(p.sendHello(ctx), p.driver.children.attach(p))
 	close(p.attached)
 	if err != nil {
 		return p.notReadyError(err)
@@ -114,35 +126,35 @@ func (rt *Runtime) awaitReady(ctx context.Context, p *childHandle) error {
 	if p.hello.Slot == pool.Spare {
 		return p.await(ctx, p.standby)
 	}
-	return rt.linkAndName(ctx, p)
+	return p.linkAndName(ctx)
 }
 
 // assignSlot gives a spare that is warm its place, and waits until it is ready.
-func (rt *Runtime) assignSlot(ctx context.Context, p *childHandle, a assignFrame) error {
+func (p *childHandle) assignSlot(ctx context.Context, a assignFrame) error {
 	at := assignment{name: a.Name, slot: a.Slot, incarnation: a.Incarnation}
 	p.assigned.Store(&at)
-	rt.sockets.AddWorker(p.sibling().Worker, p.conn) // it may ask for one from now on
+	p.driver.children.sockets.AddWorker(p.sibling().Worker, p.conn) // it may ask for one from now on
 	if err := p.conn.Send(ctx, control(frameAssign, a)); err != nil {
 		return p.notReadyError(err)
 	}
-	return rt.linkAndName(ctx, p)
+	return p.linkAndName(ctx)
 }
 
 // linkAndName gives a child that knows its place a link, waits until it is ready, and gives
 // it its name.
-func (rt *Runtime) linkAndName(ctx context.Context, p *childHandle) error {
+func (p *childHandle) linkAndName(ctx context.Context) error {
 	if p.hello.Role == roleWorker {
 		if err := p.await(ctx, p.handshaken); err != nil {
 			return err
 		}
-		if err := rt.children.linkWorker(ctx, p); err != nil {
+		if err := p.driver.children.linkWorker(ctx, p); err != nil {
 			return p.notReadyError(err)
 		}
 	}
 	if err := p.await(ctx, p.ready); err != nil {
 		return err
 	}
-	_ = rt.children.registerName(p) // it may have ended by now; it was ready nevertheless
+	_ = p.driver.children.registerName(p) // it may have ended by now; it was ready nevertheless
 	return nil
 }
 
@@ -165,21 +177,23 @@ func (p *childHandle) await(ctx context.Context, said <-chan struct{}) error {
 }
 
 // startGoroutine starts p as a goroutine.
-func (rt *Runtime) startGoroutine(p *childHandle) {
-	c := newChild(rt.cfg, rt.root)
+func (b *backends) startGoroutine(p *childHandle) {
+	c := newChild(b.cfg, b.root)
 	c.config = p.hello.Config
 	mine, its := fdipc.Pipe(p.transport(), c.transport())
 	p.conn = mine
-	p.backend = startGoroutineChild(c, its, rt.pipeline)
+	p.backend = startGoroutineChild(c, its, b.pipeline)
 }
 
 // programStarter starts another program.
 type programStarter struct {
-	rt   *Runtime
-	spec Process
-	path string
+	spawner
+	shortages *shortages
+	crashes   *crashQueue // nil: nobody wants to know
+	spec      Process
+	path      string
 }
 
 func (f programStarter) Start(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
-	return f.rt.startProgram(ctx, f.spec, f.path, int(inc.N))
+	return f.start(ctx, int(inc.N))
 }

@@ -56,11 +56,11 @@ type crashContext struct {
 // crashContext are asked for only when somebody wants to know: it costs a question
 // to the listener process.
 func (p *childHandle) crashContext() (b crashContext) {
-	if p.rt.crashes == nil || p.hello.Role != roleWorker {
+	if p.driver.crashes == nil || p.hello.Role != roleWorker {
 		return b
 	}
-	byName := p.rt.system.Lookup("").Address
-	for _, pid := range p.rt.system.AskedAt(p.address()) {
+	byName := p.driver.children.system.Lookup("").Address
+	for _, pid := range p.driver.children.system.AskedAt(p.address()) {
 		name := pid.Id
 		if pid.Address != byName {
 			name = pid.Address + "/" + name
@@ -70,7 +70,7 @@ func (p *childHandle) crashContext() (b crashContext) {
 	slices.Sort(b.asked)
 	ctx, cancel := context.WithTimeout(context.Background(), heldTimeout)
 	defer cancel()
-	stats, err := p.rt.sockets.Stats(ctx)
+	stats, err := p.driver.children.sockets.Stats(ctx)
 	if err != nil {
 		return b // there is no listener process just now, or it is busy
 	}
@@ -86,7 +86,7 @@ func (p *childHandle) crashContext() (b crashContext) {
 
 // reportCrash reports the end of p if it is one to report.
 func (p *childHandle) reportCrash(b crashContext, spans []trace.SpanContext) {
-	if p.rt.crashes == nil || !isCrash(p.reason, p.exit) {
+	if p.driver.crashes == nil || !isCrash(p.reason, p.exit) {
 		return
 	}
 	at := p.assigned.Load()
@@ -106,7 +106,7 @@ func (p *childHandle) reportCrash(b crashContext, spans []trace.SpanContext) {
 		}
 	}
 	p.backend.fillReport(&r)
-	p.rt.crashes.report(r)
+	p.driver.crashes.report(r)
 }
 
 // fillReport adds what a goroutine left: the stack of its panic.

@@ -1,7 +1,6 @@
 package coppice
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -92,17 +91,13 @@ type generations struct {
 	ended   bool // the tree has: current is let go
 }
 
-// begin makes the first generation.
-func (rt *Runtime) firstGeneration(ctx context.Context) error {
-	config, err := rt.cfg.load(ctx)
-	if err != nil {
-		return err
-	}
+// first makes the first generation, with that configuration.
+func (gs *generations) first(config []byte) error {
 	exe, err := openExecutable()
 	if err != nil {
 		return fmt.Errorf("coppice: %w", err)
 	}
-	rt.generations.last, rt.generations.current = 1, newGeneration(1, exe, config)
+	gs.last, gs.current = 1, newGeneration(1, exe, config)
 	return nil
 }
 

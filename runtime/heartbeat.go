@@ -100,10 +100,7 @@ func (p *childHandle) heartbeatSpec() Heartbeat {
 	if p.hello.Role == roleListener {
 		return listenerHeartbeat.defaults()
 	}
-	if pool, ok := p.rt.root.find(p.hello.Path).spec.(Pool); ok {
-		return pool.Heartbeat.defaults()
-	}
-	return Heartbeat{Every: -1}
+	return p.driver.pool.Heartbeat.defaults()
 }
 
 // watch asks p for signs of life until it ends or is asked to. What hangs is
@@ -151,9 +148,9 @@ func (p *childHandle) watch() {
 		switch silent.Step(cfg, turn) {
 		case pulse.Fine:
 		case pulse.Late:
-			p.rt.log.Warn("late with its heartbeat", "name", p.name(), "id", p.hello.ID, "silent", silent.Silence(), "says", p.complaint())
+			p.driver.log.Warn("late with its heartbeat", "name", p.name(), "id", p.hello.ID, "silent", silent.Silence(), "says", p.complaint())
 		case pulse.Recovered:
-			p.rt.log.Info("its heartbeat is back", "name", p.name(), "id", p.hello.ID)
+			p.driver.log.Info("its heartbeat is back", "name", p.name(), "id", p.hello.ID)
 		case pulse.Hung:
 			if p.backend.traced() {
 				silent = pulse.Pulse{}
@@ -178,7 +175,7 @@ func (p *childHandle) endHung(silence time.Duration) {
 	if says := p.complaint(); says != "" {
 		why = fmt.Errorf("%w: unwell for %v: %s", ErrHung, silence, says)
 	}
-	p.rt.log.Error("hung: aborting it", "name", p.name(), "id", p.hello.ID, "pid", p.backend.pid(), "why", why)
+	p.driver.log.Error("hung: aborting it", "name", p.name(), "id", p.hello.ID, "pid", p.backend.pid(), "why", why)
 	p.hung.Store(&why)
 	p.backend.abort()
 	p.unlessEnded(abortGrace, func() { p.killFor(KilledHung) })

@@ -57,11 +57,11 @@ func TestShortOfConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	gen := newGeneration(1, nil, make([]byte, inlineConfig+1))
-	rt := &Runtime{root: &node{}}
+	c := newPoolDriver(poolParts{backends: &backends{}}, "web", roleWorker, Pool{Size: 1})
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1, Max: old.Max}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := rt.startChild(t.Context(), hello{Name: "web/0", Config: gen.config}, ProcessIsolation, gen)
+	_, err := c.startChild(t.Context(), hello{Name: "web/0", Config: gen.config}, gen)
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
 		t.Fatal(err)
 	}

@@ -97,17 +97,17 @@ func (h *children) repairLink(worker *childHandle, u linkLostFrame) {
 	first := !l.short && !l.workerShort || l.pause == firstRelink
 	h.mu.Unlock()
 	if !mend {
-		h.rt.log.Error("the links of a worker to the listener process break again and again: it is replaced",
+		h.log.Error("the links of a worker to the listener process break again and again: it is replaced",
 			"name", worker.name(), "id", worker.hello.ID, "links", breaks, "err", u.Why)
 		worker.killFor(KilledLinks)
 		return
 	}
 	if first {
-		h.rt.log.Warn("the link between the listener process and a worker is broken: another is made",
+		h.log.Warn("the link between the listener process and a worker is broken: another is made",
 			"name", worker.name(), "id", worker.hello.ID, "breaks", breaks, "err", u.Why)
 	}
 	if err := h.linkPair(context.Background(), listener, worker); err != nil { // ends with one of the two
-		h.rt.log.Error("a worker has no link to the listener process, and is replaced", "name", worker.name(), "err", err)
+		h.log.Error("a worker has no link to the listener process, and is replaced", "name", worker.name(), "err", err)
 		worker.killFor(KilledLinks)
 		return
 	}

@@ -124,7 +124,7 @@ func (rt *Runtime) AddListener(ctx context.Context, l Listener) (net.Addr, error
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	_, err := rt.tree.StartChild(ctx, supervisor.ChildSpec{ID: l.Name, Start: listenerStarter{rt, l, l.Name}})
+	_, err := rt.tree.StartChild(ctx, supervisor.ChildSpec{ID: l.Name, Start: listenerStarter{rt.sockets, rt.log, l, l.Name}})
 	if err != nil {
 		return nil, fmt.Errorf("coppice: add listener %s: %w", l.Name, err)
 	}

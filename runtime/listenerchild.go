@@ -2,16 +2,19 @@ package coppice
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 
+	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
 // listenerStarter opens the socket of a Listener in the tree.
 type listenerStarter struct {
-	rt   *Runtime
-	spec Listener
-	path string
+	sockets *netactor.Table
+	log     *slog.Logger
+	spec    Listener
+	path    string
 }
 
 func (h listenerStarter) Start(ctx context.Context, _ supervisor.Incarnation) (supervisor.Instance, error) {
@@ -23,11 +26,11 @@ func (h listenerStarter) Start(ctx context.Context, _ supervisor.Incarnation) (s
 	if spec.hasFunctions() {
 		r.Functions = h.path
 	}
-	addr, err := h.rt.sockets.Open(ctx, h.path, r)
+	addr, err := h.sockets.Open(ctx, h.path, r)
 	if err != nil {
 		return nil, err
 	}
-	h.rt.log.Info("listening", "listener", h.spec.Name, "addr", addr.String())
+	h.log.Info("listening", "listener", h.spec.Name, "addr", addr.String())
 	return &openListener{listenerStarter: h, done: make(chan struct{})}, nil
 }
 
@@ -40,7 +43,7 @@ type openListener struct {
 
 func (h *openListener) Stop() {
 	h.once.Do(func() {
-		h.rt.sockets.StopOwner(h.path)
+		h.sockets.StopOwner(h.path)
 		close(h.done)
 	})
 }

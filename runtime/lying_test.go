@@ -17,7 +17,7 @@ import (
 // nothing grow with the logarithm of their number.
 func TestLyingChild(t *testing.T) {
 	var b bytes.Buffer
-	p := newChildHandle(&Runtime{log: slog.New(slog.NewTextHandler(&b, nil)), root: &node{}}, hello{Name: "web/0", ID: 3})
+	p := newChildHandle(&poolDriver{poolParts: poolParts{log: slog.New(slog.NewTextHandler(&b, nil))}}, hello{Name: "web/0", ID: 3})
 	close(p.attached)
 	const frames = 100_000
 	for range frames {

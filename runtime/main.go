@@ -67,7 +67,9 @@ func Main(cfg Config) {
 	}
 	err := run(ctx, cfg, func(rt *Runtime) func() {
 		up <- rt
-		return systemd.up(rt)
+		stopping := systemd.up(rt.managed())
+		rt.manager.Store(systemd) // a reload is told of from now on
+		return stopping
 	})
 	if err != nil {
 		printLine(os.Stderr, err)

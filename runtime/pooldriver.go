@@ -18,7 +18,7 @@ import (
 // drives the rules of internal/pool, and decides nothing. The listener process is a
 // pool of one.
 type poolDriver struct {
-	rt       *Runtime
+	poolParts
 	path     string // of the pool in the tree
 	role     role
 	pool     Pool // complete
@@ -48,6 +48,20 @@ type poolDriver struct {
 
 	supervisorSet chan struct{} // closed when sup is set
 	gone          chan struct{} // closed when the pool has stopped and no worker is left
+}
+
+// poolParts are what the driver of a pool, and its workers, use of the master.
+type poolParts struct {
+	log         *slog.Logger
+	pools       *pools
+	generations *generations
+	children    *children
+	shortages   *shortages
+	backends    *backends
+	lifecycle   *lifecycleSpans // nil: nobody wants to know
+	crashes     *crashQueue     // likewise
+	ending      func() bool     // the tree is
+	orphanDrain time.Duration   // Config.OrphanDrain
 }
 
 // poolWorker is one worker, from its launch to its end.
@@ -82,9 +96,9 @@ type poolNote struct {
 	ev PoolEvent
 }
 
-func newPoolDriver(rt *Runtime, path string, role role, p Pool) *poolDriver {
+func newPoolDriver(parts poolParts, path string, role role, p Pool) *poolDriver {
 	c := &poolDriver{
-		rt: rt, path: path, role: role, pool: p, began: time.Now(),
+		poolParts: parts, path: path, role: role, pool: p, began: time.Now(),
 		workers: map[pool.WorkerSeq]*poolWorker{}, slots: map[int]*slotInstance{}, pendingStarts: map[int][]chan<- startResult{},
 		incarnations: map[int]int{}, pendingAnswers: map[pool.EffectKind][]chan<- pool.Effect{},
 		failedInRoll: map[pool.WorkerSeq]*poolWorker{}, signalledAt: map[int]time.Time{}, supervisorSet: make(chan struct{}), gone: make(chan struct{}),
@@ -161,7 +175,7 @@ func (c *poolDriver) perform(e pool.Effect) {
 	switch e.Kind {
 	case pool.Launch:
 		m := &poolWorker{
-			id: e.Worker, gen: c.rt.generations.use(int(e.Gen)), why: e.Why, slot: e.Slot,
+			id: e.Worker, gen: c.generations.use(int(e.Gen)), why: e.Why, slot: e.Slot,
 			startedAt: time.Now(), assigned: make(chan int, 1),
 		}
 		m.ctx, m.cancel = context.WithCancel(c.alive)
@@ -199,7 +213,7 @@ func (c *poolDriver) perform(e pool.Effect) {
 		go c.remove(e.Slot) // ends when the slot is gone, which does not wait for its worker
 	case pool.Rolled, pool.Scaled:
 		if e.Kind == pool.Scaled && e.Result == pool.Failed {
-			c.rt.pools.setSize(c, e.Size)
+			c.pools.setSize(c, e.Size)
 		}
 		c.mu.Lock()
 		ch := c.pendingAnswers[e.Kind][0]
@@ -294,7 +308,7 @@ func (c *poolDriver) slotUp(e pool.Effect) {
 		return
 	}
 	go func() { // ends with its sends to the workers, which the listener process's end cuts short
-		c.rt.children.setListener(c.alive, m.child)
+		c.children.setListener(c.alive, m.child)
 		c.answer(e.Slot, startResult{slot: s})
 	}()
 }
@@ -306,7 +320,7 @@ func (c *poolDriver) slotSwap(e pool.Effect) {
 	s := c.slots[e.Slot]
 	c.mu.Unlock()
 	if c.role == roleListener {
-		go c.rt.children.setListener(c.alive, m.child) // ends as in up
+		go c.children.setListener(c.alive, m.child) // ends as in up
 	}
 	s.setChild(m.child)
 	c.occupySlot(m, e.Slot)
@@ -357,7 +371,7 @@ func (c *poolDriver) drain(e pool.Effect) {
 	c.note(e.Slot, p.event(PoolEvent{Kind: DrainBegan, Why: e.Why.String(), Limit: p.hello.Drain}))
 	inSeat := seat != nil && seat.has(p)
 	if inSeat {
-		c.rt.sockets.RemoveWorker(uint64(p.hello.ID), false)
+		c.children.sockets.RemoveWorker(uint64(p.hello.ID), false)
 	} else {
 		p.retired.Store(true)
 	}
@@ -368,7 +382,7 @@ func (c *poolDriver) drain(e pool.Effect) {
 	case c.role == roleListener && !e.Brief:
 		go func() { // ends with the wait, which is bounded
 			<-seat.current().linkedToAll // who comes after goes on by then
-			c.rt.children.drainListener(c.alive, p)
+			c.children.drainListener(c.alive, p)
 			p.Stop()
 		}()
 	case e.Brief:
@@ -404,7 +418,7 @@ func (c *poolDriver) runWorker(m *poolWorker) {
 	}
 	final, struck := c.recordExit(m, p, err), p != nil && p.killedFromOutside()
 	if struck && err != nil && !c.pool.OTP { // the supervisor may not hear of it
-		c.rt.log.Error("a start failed: the worker was killed from outside", "name", p.name(), "id", p.hello.ID, "reason", p.reason.String())
+		c.log.Error("a start failed: the worker was killed from outside", "name", p.name(), "id", p.hello.ID, "reason", p.reason.String())
 	}
 	c.step(pool.Event{Kind: pool.Ended, Worker: m.id, Final: final, KilledOutside: struck})
 }
@@ -469,7 +483,7 @@ func (c *poolDriver) startWorker(m *poolWorker) (*childHandle, error) {
 	if unfit {
 		p.killFor(KilledUnwanted)
 	}
-	err = c.rt.awaitReady(ctx, p)
+	err = p.awaitReady(ctx)
 	if err == nil && w.Slot == pool.Spare {
 		c.mu.Lock()
 		m.standby = true
@@ -480,7 +494,7 @@ func (c *poolDriver) startWorker(m *poolWorker) (*childHandle, error) {
 		case slot := <-m.assigned:
 			ctx, cancel = context.WithTimeoutCause(c.alive, c.pool.StartTimeout, supervisor.ErrStartTimeout)
 			defer cancel()
-			err = c.rt.assignSlot(ctx, p, assignFrame{
+			err = p.assignSlot(ctx, assignFrame{
 				Name: c.name(slot), Slot: slot, Incarnation: c.incarnation(slot), Requests: c.requests(slot),
 			})
 		case <-p.done:
@@ -514,7 +528,7 @@ func (c *poolDriver) startProcess(m *poolWorker, w hello) (p *childHandle, limit
 		limit = time.Now().Add(c.pool.StartTimeout)
 		ctx, cancel := context.WithDeadlineCause(m.ctx, limit, errForkTimeout)
 		defer cancel()
-		p, err = c.rt.startChild(ctx, w, c.pool.Isolation, m.gen)
+		p, err = c.startChild(ctx, w, m.gen)
 		return err
 	}
 	if c.pool.OTP {
@@ -526,7 +540,7 @@ func (c *poolDriver) startProcess(m *poolWorker, w hello) (p *childHandle, limit
 		ctx, cancel = context.WithTimeout(ctx, c.pool.StartTimeout)
 	}
 	defer cancel()
-	err = c.rt.retryShortage(ctx, w.Name, try)
+	err = c.shortages.retry(ctx, w.Name, try)
 	return p, limit, err
 }
 
@@ -542,7 +556,7 @@ func (c *poolDriver) reportExit(m *poolWorker, p *childHandle) {
 			ev.Forced = bye.Forced
 		}
 		if ev.Forced > 0 {
-			c.rt.log.Warn("drain: connections cut", "name", p.name(), "forced", ev.Forced, "after", ev.Took.Round(time.Millisecond))
+			c.log.Warn("drain: connections cut", "name", p.name(), "forced", ev.Forced, "after", ev.Took.Round(time.Millisecond))
 		}
 		c.note(slot, p.event(ev))
 	} else if !seated {
@@ -550,7 +564,7 @@ func (c *poolDriver) reportExit(m *poolWorker, p *childHandle) {
 	}
 	if !seated && slot != pool.Spare && seat != nil { // it may have had the name
 		if now := seat.current(); now != nil && now != p {
-			_ = c.rt.children.registerName(now) // the master's own names are always there
+			_ = c.children.registerName(now) // the master's own names are always there
 		}
 	}
 }
@@ -590,7 +604,7 @@ func (c *poolDriver) note(slot int, ev PoolEvent) {
 	if c.role == roleListener {
 		ev.Pool = listenersName
 	}
-	c.rt.log.LogAttrs(context.Background(), slog.LevelDebug, "pool: "+ev.String())
+	c.log.LogAttrs(context.Background(), slog.LevelDebug, "pool: "+ev.String())
 	n := poolNote{c.slotID(slot), ev}
 	c.mu.Lock()
 	sup := c.sup

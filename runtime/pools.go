@@ -67,6 +67,8 @@ func (p Pool) mayBeStruck() int {
 
 // pools are the pools that run, and the listener process.
 type pools struct {
+	generations *generations
+
 	mu    sync.Mutex
 	all   []*poolDriver  // in the order of their start
 	sizes map[string]int // of pools that were scaled, by path
@@ -83,13 +85,12 @@ func (cs *pools) next() <-chan struct{} {
 	return cs.added
 }
 
-// addPool takes note of a pool that starts, and returns its size. It begins with the
+// add takes note of a pool that starts, and returns its size. It begins with the
 // generation of now: one that a reload has not seen in the list has seen its end.
-func (rt *Runtime) addPool(c *poolDriver) int {
-	cs := &rt.pools
+func (cs *pools) add(c *poolDriver) int {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	c.begin(rt.generations.now())
+	c.begin(cs.generations.now())
 	cs.all = append(cs.all, c)
 	if cs.added != nil {
 		close(cs.added)
@@ -101,9 +102,8 @@ func (rt *Runtime) addPool(c *poolDriver) int {
 	return c.pool.Size
 }
 
-// removePool forgets a pool that has ended.
-func (rt *Runtime) removePool(c *poolDriver) {
-	cs := &rt.pools
+// remove forgets a pool that has ended.
+func (cs *pools) remove(c *poolDriver) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	cs.all = slices.DeleteFunc(cs.all, func(o *poolDriver) bool { return o == c })

@@ -10,27 +10,27 @@ import (
 
 // poolStarter starts a pool: its supervisor, with a child for each slot, and its driver.
 type poolStarter struct {
-	rt   *Runtime
-	path string
-	role role
-	pool Pool // complete
+	parts poolParts
+	path  string
+	role  role
+	pool  Pool // complete
 }
 
 func (g *poolStarter) Start(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
-	c := newPoolDriver(g.rt, g.path, g.role, g.pool)
+	c := newPoolDriver(g.parts, g.path, g.role, g.pool)
 	spec := supervisor.Spec{
 		Strategy: g.pool.Strategy, Intensity: g.pool.Intensity, Backoff: g.pool.Backoff,
 		StopTogether: !g.pool.StopInOrder && !g.pool.OTP, Persist: g.pool.persists(),
 	}
-	for slot := range g.rt.addPool(c) {
+	for slot := range g.parts.pools.add(c) {
 		spec.Children = append(spec.Children, c.slotSpec(slot))
 	}
 	inst, err := spec.Start(ctx, inc)
 	if err != nil {
 		c.step(pool.Event{Kind: pool.Stop})
 		<-c.gone
-		g.rt.removePool(c)
-		g.rt.sockets.StopOwner(g.path)
+		g.parts.pools.remove(c)
+		g.parts.children.sockets.StopOwner(g.path)
 		return nil, err
 	}
 	p := &poolInstance{driver: c, sup: inst.(*supervisor.Supervisor), done: make(chan struct{})}
@@ -61,10 +61,10 @@ func (p *poolInstance) awaitEnd() {
 	<-p.sup.Done()
 	p.driver.step(pool.Event{Kind: pool.Stop})
 	<-p.driver.gone
-	p.driver.rt.removePool(p.driver)
+	p.driver.pools.remove(p.driver)
 	p.once.Do(func() {}) // who tells it to end now is too late: that it ended is known
 	if p.stopRequested {
-		p.driver.rt.sockets.StopOwner(p.driver.path)
+		p.driver.children.sockets.StopOwner(p.driver.path)
 	}
 	close(p.done)
 }

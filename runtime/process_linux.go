@@ -40,7 +40,7 @@ func executableAt(ctx context.Context, path string) (*executable, error) {
 
 // processChild is a child that is a process of its own, and what it prints.
 type processChild struct {
-	rt     *Runtime
+	spawner
 	proc   *process.Process
 	grace  time.Duration // of its group, once its leader has ended
 	stdout *process.Lines
@@ -58,24 +58,25 @@ type processChild struct {
 	stopping stopping
 }
 
+// spawner starts processes.
+type spawner struct {
+	log    *slog.Logger
+	output *outputQueue // takes what they print
+}
+
 // fork starts p as a process: this program once more.
-func (rt *Runtime) fork(ctx context.Context, p *childHandle, exe *executable) error {
+func (s spawner) fork(ctx context.Context, p *childHandle, exe *executable) error {
 	at := p.name()
 	local, remote, err := fdipc.Socketpair()
 	if err != nil {
 		return startError(at, err)
 	}
 	defer remote.Close()
-	env, share := Environment{}, 1
-	if n := rt.root.find(p.hello.Path); n != nil {
-		if pool, ok := n.spec.(Pool); ok {
-			env, share = pool.Environment, pool.size()
-		}
-	}
+	env := p.driver.pool.Environment
 	channel := max(channelFD, firstFile+len(env.Files))
 	marks := fdipc.Environ(channel, map[string]string{filesVar: env.fileNames()}) // none too: it tells whose child this is
-	b, err := rt.spawn(ctx, process.Command{
-		Executable: exe, Args: startedArgs, Env: env.variables(os.Environ(), share, append(marks, deeper())...),
+	b, err := s.spawn(ctx, process.Command{
+		Executable: exe, Args: startedArgs, Env: env.variables(os.Environ(), p.driver.pool.Size, append(marks, deeper())...),
 		Files:       slices.Insert(make([]*os.File, channel), channel, remote),
 		DeathSignal: syscall.SIGTERM, // workers drain when the master is gone
 	}, env, spawnRequest{grace: groupGrace, place: p.assigned.Load, label: OutputLine{
@@ -94,12 +95,12 @@ func (rt *Runtime) fork(ctx context.Context, p *childHandle, exe *executable) er
 
 // forkProgram starts another program. vars are added to its environment, and line,
 // if not nil, is called with each line that it prints.
-func (rt *Runtime) forkProgram(ctx context.Context, p Process, who OutputLine, line func([]byte), vars ...string) (*processChild, error) {
+func (s spawner) forkProgram(ctx context.Context, p Process, who OutputLine, line func([]byte), vars ...string) (*processChild, error) {
 	env := p.Environment
 	if len(env.Files) > 0 {
 		vars = append(vars, "COPPICE_"+filesVar+"="+env.fileNames())
 	}
-	return rt.spawn(ctx, process.Command{
+	return s.spawn(ctx, process.Command{
 		Path: p.Command[0], Args: p.Command, Env: env.variables(merge(os.Environ(), reservedVars), 1, append(vars, deeper())...),
 		Files:       make([]*os.File, firstFile),
 		DeathSignal: syscall.SIGKILL,
@@ -123,7 +124,7 @@ type spawnRequest struct {
 // spawn starts cmd in the environment env, but for the variables, which it has,
 // with the null device as its input and its output read. The first three of cmd.Files are
 // filled in. What need not answer is waited for until ctx ends.
-func (rt *Runtime) spawn(ctx context.Context, cmd process.Command, env Environment, how spawnRequest) (*processChild, error) {
+func (s spawner) spawn(ctx context.Context, cmd process.Command, env Environment, how spawnRequest) (*processChild, error) {
 	key := fmt.Sprintf("%s %p %q %v", how.label.Name, cmd.Executable, cmd.Args, env)
 	out, err := process.Apart(ctx, key, func(at *process.Look) (*appliedEnvironment, error) { return env.outfit(cmd, at) })
 	if err != nil {
@@ -156,8 +157,8 @@ func (rt *Runtime) spawn(ctx context.Context, cmd process.Command, env Environme
 	if err != nil {
 		return nil, asShortage(errors.Join(fmt.Errorf("coppice: %s: %w", how.label.Name, err), outR.Close(), errR.Close()))
 	}
-	b := &processChild{rt: rt, proc: proc, began: time.Now(), oom: process.WatchOOM(proc.PID()), grace: how.grace, ended: make(chan struct{}), killed: make(chan struct{})}
-	b.stopping.log, b.stopping.name, b.stopping.pid = rt.log, how.label.Name, proc.PID()
+	b := &processChild{spawner: s, proc: proc, began: time.Now(), oom: process.WatchOOM(proc.PID()), grace: how.grace, ended: make(chan struct{}), killed: make(chan struct{})}
+	b.stopping.log, b.stopping.name, b.stopping.pid = s.log, how.label.Name, proc.PID()
 	how.label.PID = proc.PID()
 	b.stdout = process.ReadLines(outR, func(line []byte) { b.printed(how, streamOut, line, false) })
 	b.stderr = process.ReadLines(errR, func(line []byte) {
@@ -180,7 +181,7 @@ func (b *processChild) printed(how spawnRequest, stream string, line []byte, beg
 	}
 	who.Time, who.Stream, who.Text = time.Now(), stream, string(line)
 	b.tail.add(who, begins)
-	if !b.rt.output.put(who) {
+	if !b.output.put(who) {
 		b.tail.lose()
 	}
 }
@@ -193,7 +194,7 @@ func (b *processChild) wait() {
 	process.Finish(b.stdout, b.stderr)
 	b.stopping.ended()
 	if err := b.proc.Close(); err != nil {
-		b.rt.log.LogAttrs(context.Background(), slog.LevelError, "close a pidfd", slog.Int("pid", b.pid()), slog.Any("err", err))
+		b.log.LogAttrs(context.Background(), slog.LevelError, "close a pidfd", slog.Int("pid", b.pid()), slog.Any("err", err))
 	}
 }
 
@@ -301,7 +302,7 @@ func (b *processChild) send(sig syscall.Signal, to func(syscall.Signal) error) {
 
 func (b *processChild) failed(sig syscall.Signal, err error) {
 	if err != nil {
-		b.rt.log.LogAttrs(context.Background(), slog.LevelError, "signal failed",
+		b.log.LogAttrs(context.Background(), slog.LevelError, "signal failed",
 			slog.Int("pid", b.proc.PID()), slog.String("signal", unix.SignalName(sig)), slog.Any("err", err))
 	}
 }

@@ -5,6 +5,7 @@ package coppice
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math"
 	"os"
 
@@ -25,9 +26,15 @@ func executableAt(context.Context, string) (*executable, error) { return &execut
 
 var errNoProcesses = fmt.Errorf("%w: process isolation needs Linux", ErrUnsupported)
 
-func (rt *Runtime) fork(context.Context, *childHandle, *executable) error { return errNoProcesses }
+// spawner starts processes.
+type spawner struct {
+	log    *slog.Logger
+	output *outputQueue
+}
 
-func (rt *Runtime) startProgram(context.Context, Process, string, int) (supervisor.Instance, error) {
+func (spawner) fork(context.Context, *childHandle, *executable) error { return errNoProcesses }
+
+func (programStarter) start(context.Context, int) (supervisor.Instance, error) {
 	return nil, errNoProcesses
 }
 

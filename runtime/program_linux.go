@@ -16,21 +16,22 @@ import (
 // supervisor.Instance: asked to stop by a signal of its own choice, then by SIGTERM
 // to its process group, killed by SIGKILL to the group.
 type programInstance struct {
-	rt     *Runtime
-	spec   Process
-	body   *processChild
-	name   string
-	inc    int
-	ready  atomic.Bool
-	asked  atomic.Bool
-	killed atomic.Pointer[KillReason]
+	crashes *crashQueue
+	spec    Process
+	body    *processChild
+	name    string
+	inc     int
+	ready   atomic.Bool
+	asked   atomic.Bool
+	killed  atomic.Pointer[KillReason]
 
 	done   chan struct{}
 	reason supervisor.Reason
 }
 
-// startProgram starts another program and returns when it is ready.
-func (rt *Runtime) startProgram(ctx context.Context, spec Process, name string, incarnation int) (supervisor.Instance, error) {
+// start starts another program and returns when it is ready.
+func (f programStarter) start(ctx context.Context, incarnation int) (supervisor.Instance, error) {
+	spec, name := f.spec, f.path
 	timeout := cmp.Or(spec.StartTimeout, defaultStartTimeout)
 	var ready *readiness
 	var body *processChild
@@ -42,7 +43,7 @@ func (rt *Runtime) startProgram(ctx context.Context, spec Process, name string, 
 		if ready, err = newReadiness(spec.Ready); err != nil {
 			return startError(name, err)
 		}
-		if body, err = rt.forkProgram(ctx, spec, OutputLine{Name: name, Incarnation: incarnation}, ready.see, ready.variables()...); err != nil {
+		if body, err = f.forkProgram(ctx, spec, OutputLine{Name: name, Incarnation: incarnation}, ready.see, ready.variables()...); err != nil {
 			ready.close()
 		}
 		return err
@@ -51,13 +52,13 @@ func (rt *Runtime) startProgram(ctx context.Context, spec Process, name string, 
 	if incarnation == 1 { // who starts the tree, or adds a child, wants to know
 		wait, cancel = context.WithTimeout(ctx, timeout)
 	}
-	err := rt.retryShortage(wait, name, try)
+	err := f.shortages.retry(wait, name, try)
 	cancel()
 	if err != nil {
 		return nil, err
 	}
 	defer ready.close()
-	p := &programInstance{rt: rt, spec: spec, body: body, name: name, inc: incarnation, done: make(chan struct{})}
+	p := &programInstance{crashes: f.crashes, spec: spec, body: body, name: name, inc: incarnation, done: make(chan struct{})}
 	go p.live() // ends with the process
 	switch err := ready.await(ctx, body, timeout-time.Since(began)); {
 	case err == nil:
@@ -102,10 +103,10 @@ func (p *programInstance) live() {
 	exit := p.body.exit()
 	exit.killedFor(&p.killed)
 	p.reason = exit.reason(endContext{p.asked.Load(), p.body.sent(), p.spec.SuccessExit})
-	if p.rt.crashes != nil && isCrash(p.reason, exit) {
+	if p.crashes != nil && isCrash(p.reason, exit) {
 		r := CrashReport{Name: p.name, Role: "process", Incarnation: p.inc, Ready: p.ready.Load(), Reason: p.reason, Exit: exit}
 		p.body.fillReport(&r)
-		p.rt.crashes.report(r)
+		p.crashes.report(r)
 	}
 	close(p.done)
 }

@@ -69,7 +69,7 @@ func (r Recycle) validate(bad reportInvalid, path string) {
 
 // limit is a slot's own, of one that is set for all; 0 stays 0.
 func (c *poolDriver) limitOf(limit float64, slot int) float64 {
-	return pool.Spread(limit, c.pool.Recycle.Jitter, slot, c.rt.pools.size(c), rand.Float64())
+	return pool.Spread(limit, c.pool.Recycle.Jitter, slot, c.pools.size(c), rand.Float64())
 }
 
 // requests is after how many requests the next worker of a slot is spent; 0 = never.

@@ -26,10 +26,11 @@ type Runtime struct {
 
 	program      string // the path that a reload opens
 	generations  generations
-	pools        pools
+	pools        *pools
 	reload       chan struct{} // holds one token while a reload goes on
 	output       *outputQueue
-	shortages    shortageLog
+	shortages    *shortages
+	backends     *backends
 	stopsRefused atomic.Uint64 // a child's requests that the master stop
 	closing      atomic.Bool   // Shutdown has been called
 	crashes      *crashQueue   // nil when nobody wants to know
@@ -40,10 +41,9 @@ type Runtime struct {
 	system       *actors.System
 	tree         *supervisor.Supervisor
 
-	described []string // the tree, for the children to compare with theirs
-	children  *children
-	manager   atomic.Pointer[serviceManager] // of services: systemd, where it wants to know
-	sockets   *netactor.Table
+	children *children
+	manager  atomic.Pointer[serviceManager] // of services: systemd, where it wants to know
+	sockets  *netactor.Table
 
 	ended chan struct{} // closed when the tree has ended and everything is closed
 	err   error         // why, after ended
@@ -78,9 +78,11 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 		return nil, err
 	}
 
-	rt := &Runtime{cfg: cfg, log: cfg.Logger, root: root, described: root.describe(), reload: make(chan struct{}, 1), ended: make(chan struct{})}
+	rt := &Runtime{cfg: cfg, log: cfg.Logger, root: root, reload: make(chan struct{}, 1), ended: make(chan struct{})}
 	rt.program = programPath()
-	rt.children = newChildren(rt) // before a second signal may look for it
+	rt.shortages = &shortages{log: rt.log}
+	rt.pools = &pools{generations: &rt.generations}
+	rt.children = newChildren(rt.log, rt.shortages, &rt.channelStats) // before a second signal may look for it
 	if !running.CompareAndSwap(nil, rt) {
 		return nil, ErrRunning
 	}
@@ -156,7 +158,11 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 			}
 		}
 	}()
-	if err := rt.firstGeneration(ctx); err != nil {
+	config, err := rt.cfg.load(ctx)
+	if err != nil {
+		return err
+	}
+	if err := rt.generations.first(config); err != nil {
 		return err
 	}
 	undo = append(undo, func() { rt.generations.current.release() })
@@ -182,6 +188,10 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 		Logger: rt.log, Functions: rt.root.functions, Rules: rt.root.listenRules, Listeners: rt.root.requests(),
 	})
 	undo = append(undo, func() { rt.sockets.Close() })
+	rt.children.system, rt.children.sockets, rt.children.names = rt.system, rt.sockets, rt.root.listeners()
+	rt.backends = &backends{
+		spawner: spawner{rt.log, rt.output}, pipeline: rt.pipeline, tree: rt.root.describe(), cfg: rt.cfg, root: rt.root,
+	}
 	if err := rt.ownActors(ctx); err != nil {
 		return err
 	}
@@ -216,10 +226,18 @@ func (rt *Runtime) ownChildren() []supervisor.ChildSpec {
 	}
 	return []supervisor.ChildSpec{{
 		ID: listenersName, Type: supervisor.TypeSupervisor,
-		Start: &poolStarter{rt: rt, path: listenersName, role: roleListener, pool: Pool{
+		Start: &poolStarter{parts: rt.poolParts(), path: listenersName, role: roleListener, pool: Pool{
 			Size: 1, Isolation: rt.cfg.ListenerIsolation, Intensity: listenerIntensity, Shutdown: listenerShutdown,
 		}.complete()},
 	}}
+}
+
+// poolParts are the parts of the master for a pool.
+func (rt *Runtime) poolParts() poolParts {
+	return poolParts{
+		log: rt.log, pools: rt.pools, generations: &rt.generations, children: rt.children, shortages: rt.shortages,
+		backends: rt.backends, lifecycle: rt.lifecycle, crashes: rt.crashes, ending: rt.ending, orphanDrain: rt.cfg.OrphanDrain,
+	}
 }
 
 // awaitEnd waits for the tree's end and takes down what it stood on.
@@ -259,6 +277,11 @@ func (rt *Runtime) endOutput() {
 	if lost := rt.output.close(); lost > 0 {
 		rt.log.Warn("lines of output were lost: Config.Output has not taken them", "lines", lost)
 	}
+}
+
+// managed is what a service manager is told of the tree.
+func (rt *Runtime) managed() managedTree {
+	return managedTree{rt.tree, func() string { return rt.Snapshot().status() }, rt.cfg.Shutdown}
 }
 
 // Done is closed when the tree has ended, whoever asked for it.

@@ -112,8 +112,8 @@ func (c *poolDriver) scale(ctx context.Context, to func(now int) int) (err error
 	case <-ctx.Done():
 		return fmt.Errorf("coppice: scale %s: %w", c.path, ctx.Err())
 	}
-	before, size := c.rt.pools.resize(c, to)
-	op := c.rt.lifecycle.beginOperation(tracing.SpanScale, c.path, tracing.KeyScaleFrom.Int(before), tracing.KeyScaleTo.Int(size))
+	before, size := c.pools.resize(c, to)
+	op := c.lifecycle.beginOperation(tracing.SpanScale, c.path, tracing.KeyScaleFrom.Int(before), tracing.KeyScaleTo.Int(size))
 	defer func() { op.end(err) }()
 	q := pool.Event{Kind: pool.Scale, Size: size}
 	if c.pool.Cull == LeastBusy {
@@ -140,9 +140,9 @@ func (c *poolDriver) scale(ctx context.Context, to func(now int) int) (err error
 // workers of each slot and that are still open.
 func (c *poolDriver) busySlots(ctx context.Context) map[int]int {
 	busy := map[int]int{}
-	stats, err := c.rt.sockets.Stats(ctx)
+	stats, err := c.children.sockets.Stats(ctx)
 	if err != nil {
-		c.rt.log.Warn("which workers are busy is not known", "err", err)
+		c.log.Warn("which workers are busy is not known", "err", err)
 		return busy
 	}
 	byID := map[uint64]int{}

@@ -8,12 +8,11 @@ import (
 	"testing"
 )
 
-// startingCrew is a pool of two whose supervisor is not up yet.
-func startingCrew(t *testing.T) *poolDriver {
+// startingPool is a pool of two whose supervisor is not up yet.
+func startingPool(t *testing.T) *poolDriver {
 	t.Helper()
-	rt := &Runtime{log: slog.New(slog.DiscardHandler)}
-	rt.generations.current = newGeneration(1, nil, nil)
-	c := newPoolDriver(rt, "web", roleWorker, Pool{Size: 2}.complete())
+	gs := &generations{current: newGeneration(1, nil, nil)}
+	c := newPoolDriver(poolParts{log: slog.New(slog.DiscardHandler), generations: gs, pools: &pools{generations: gs}}, "web", roleWorker, Pool{Size: 2}.complete())
 	c.begin(1)
 	t.Cleanup(c.endAlive)
 	return c
@@ -22,13 +21,13 @@ func startingCrew(t *testing.T) *poolDriver {
 // A pool that its supervisor restarts is found by Scale before its own supervisor is
 // there to take another slot.
 func TestScaleWhileStarting(t *testing.T) {
-	c := startingCrew(t)
+	c := startingPool(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := c.scale(ctx, func(int) int { return 4 }); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
-	if n := c.rt.pools.size(c); n != 2 {
+	if n := c.pools.size(c); n != 2 {
 		t.Errorf("size %d: it was changed before it could be", n)
 	}
 	close(c.gone) // it did not come up
@@ -39,13 +38,13 @@ func TestScaleWhileStarting(t *testing.T) {
 
 // Two signals at once are two steps.
 func TestResizeAtOnce(t *testing.T) {
-	c := startingCrew(t)
+	c := startingPool(t)
 	var all sync.WaitGroup
 	for range 50 {
-		all.Go(func() { c.rt.pools.resize(c, func(now int) int { return now + 1 }) })
+		all.Go(func() { c.pools.resize(c, func(now int) int { return now + 1 }) })
 	}
 	all.Wait()
-	if n := c.rt.pools.size(c); n != 52 {
+	if n := c.pools.size(c); n != 52 {
 		t.Errorf("size %d, want 52", n)
 	}
 }
@@ -53,7 +52,7 @@ func TestResizeAtOnce(t *testing.T) {
 // Who ends when no roll goes on is not kept: a tree that is reloaded for years has
 // many workers behind it.
 func TestEndedWorkersAreForgotten(t *testing.T) {
-	c := startingCrew(t)
+	c := startingPool(t)
 	for _, tt := range []struct {
 		name    string
 		rolling int

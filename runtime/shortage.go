@@ -63,16 +63,16 @@ const (
 	maxShortRetry   = time.Second
 )
 
-// retryShortage calls try until it is no shortage that it returns, with growing pauses. The
+// retry calls try until it is no shortage that it returns, with growing pauses. The
 // end of ctx ends that: the error is try's latest then. A shortage is told
 // in a line when it begins and in one when it is over, however many wait for that.
-func (rt *Runtime) retryShortage(ctx context.Context, name string, try func() error) error {
+func (s *shortages) retry(ctx context.Context, name string, try func() error) error {
 	err := try()
 	if !isShort(err) {
 		return err
 	}
-	rt.shortages.begin(rt.log, name, err)
-	defer rt.shortages.end(rt.log)
+	s.begin(name, err)
+	defer s.end()
 	for pause := firstShortRetry; isShort(err); pause = min(2*pause, maxShortRetry) {
 		timer := time.NewTimer(pause/2 + rand.N(pause/2))
 		select {
@@ -81,14 +81,16 @@ func (rt *Runtime) retryShortage(ctx context.Context, name string, try func() er
 			timer.Stop()
 			return err
 		}
-		rt.shortages.tried()
+		s.tried()
 		err = try()
 	}
 	return err
 }
 
-// shortageLog is the starts that wait for what is short.
-type shortageLog struct {
+// shortages are the starts that wait for what is short.
+type shortages struct {
+	log *slog.Logger
+
 	mu       sync.Mutex
 	waiting  int
 	starts   int
@@ -96,7 +98,7 @@ type shortageLog struct {
 	since    time.Time
 }
 
-func (s *shortageLog) begin(log *slog.Logger, name string, err error) {
+func (s *shortages) begin(name string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waiting++
@@ -104,21 +106,21 @@ func (s *shortageLog) begin(log *slog.Logger, name string, err error) {
 	s.attempts++
 	if s.waiting == 1 {
 		s.since = time.Now()
-		log.Error("the master is short of what a start takes: starts are tried again, and count in no budget", "name", name, "err", err)
+		s.log.Error("the master is short of what a start takes: starts are tried again, and count in no budget", "name", name, "err", err)
 	}
 }
 
-func (s *shortageLog) tried() {
+func (s *shortages) tried() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.attempts++
 }
 
-func (s *shortageLog) end(log *slog.Logger) {
+func (s *shortages) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.waiting--; s.waiting == 0 {
-		log.Warn("the shortage is over, or no start waits for its end", "starts", s.starts, "attempts", s.attempts, "took", time.Since(s.since).Round(time.Millisecond))
+		s.log.Warn("the shortage is over, or no start waits for its end", "starts", s.starts, "attempts", s.attempts, "took", time.Since(s.since).Round(time.Millisecond))
 		s.starts, s.attempts = 0, 0
 	}
 }

@@ -37,13 +37,6 @@ func (rt *Runtime) Stacks(ctx context.Context, id int) ([]byte, error) {
 	return []byte(text), nil
 }
 
-// child returns the child of an ID; nil if there is none.
-func (h *children) child(id int) *childHandle {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.byID[id]
-}
-
 // goroutines returns the stacks of all goroutines of this process.
 func goroutines() []byte {
 	b := make([]byte, maxStacks)

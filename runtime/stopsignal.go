@@ -19,10 +19,10 @@ func (c *poolDriver) onStopSignal(m *poolWorker, p *childHandle) func(signal str
 	return func(signal string) {
 		once.Do(func() {
 			p.unlessEnded(stopSignalDelay, func() {
-				if c.rt.ending() || p.askedStop.Load() {
+				if c.ending() || p.askedStop.Load() {
 					return
 				}
-				c.rt.log.Info("a signal from outside tells a child to end", "name", p.name(), "id", p.hello.ID, "signal", signal)
+				c.log.Info("a signal from outside tells a child to end", "name", p.name(), "id", p.hello.ID, "signal", signal)
 				c.mu.Lock()
 				m.stopSignalled = true
 				early := !m.hadSlot && m.slot != pool.Spare // place comes to it

@@ -35,10 +35,17 @@ type serviceManager struct {
 
 	mu     sync.Mutex
 	stop   context.CancelFunc // of the signs of life; nil before the tree is up
-	rt     *Runtime
-	status string // of the tree, told last
-	failed bool   // the last reload's error was told in its place
-	ending bool   // the status is not the tree's any more
+	tree   managedTree        // once it is up
+	status string             // of the tree, told last
+	failed bool               // the last reload's error was told in its place
+	ending bool               // the status is not the tree's any more
+}
+
+// managedTree is what a service manager is told of.
+type managedTree struct {
+	*supervisor.Supervisor
+	status   func() string // in a few words
+	shutdown time.Duration // that its end takes at most
 }
 
 // newServiceManager returns nil where systemd has not started this program, or does not want
@@ -59,7 +66,7 @@ func newServiceManager(log *slog.Logger) *serviceManager {
 
 // up says that the tree is up, and goes on telling of it until it has ended. What it returns
 // says that the tree is about to end.
-func (m *serviceManager) up(rt *Runtime) (stopping func()) {
+func (m *serviceManager) up(tree managedTree) (stopping func()) {
 	if m == nil {
 		return func() {}
 	}
@@ -69,20 +76,19 @@ func (m *serviceManager) up(rt *Runtime) (stopping func()) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	m.mu.Lock()
-	m.rt, m.stop = rt, stop
+	m.tree, m.stop = tree, stop
 	m.mu.Unlock()
 	m.tell(daemon.SdNotifyReady)
 	go m.keepStatus(ctx) // ends with stop, as the next
 	if watchdog > 0 {
 		go m.signsOfLife(ctx, watchdog/2) // half of it: sd_watchdog_enabled(3)
 	}
-	rt.manager.Store(m)
 	return m.stopping
 }
 
 // keepStatus tells the status whenever it changes.
 func (m *serviceManager) keepStatus(ctx context.Context) {
-	sub := m.rt.Subscribe(1) // what the newest event left behind is the status
+	sub := m.tree.Subscribe(1) // what the newest event left behind is the status
 	defer sub.Close()
 	for range sub.Events(ctx) {
 		m.tell()
@@ -121,7 +127,7 @@ func (m *serviceManager) turns(ctx context.Context) bool {
 	case <-ctx.Done():
 		return false
 	}
-	return m.rt.tree.Turn(ctx) == nil
+	return m.tree.Turn(ctx) == nil
 }
 
 // reloading says that a reload begins. The function that it returns says that it
@@ -153,7 +159,7 @@ func (m *serviceManager) stopping() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.ending = true
-	m.teller.Tell(fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyStopping, m.rt.cfg.Shutdown.Microseconds()))
+	m.teller.Tell(fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyStopping, m.tree.shutdown.Microseconds()))
 	m.teller.Tell("STATUS=shutting down")
 }
 
@@ -207,7 +213,7 @@ func (m *serviceManager) tell(states ...string) {
 		return
 	}
 	again := m.failed && slices.Contains(states, daemon.SdNotifyReady)
-	if status := m.rt.Snapshot().status(); status != m.status || again {
+	if status := m.tree.status(); status != m.status || again {
 		m.status, m.failed = status, false
 		states = append(states, "STATUS="+status)
 	}

@@ -71,8 +71,8 @@ func newTicketKey() (key [32]byte) {
 
 // ticketActor has the keys of each pool that has asked for them, by the pool's path.
 type ticketActor struct {
-	children *children
-	rings    map[string]*ticketRing
+	poolOf func(id int) (path string, ok bool) // of a worker
+	rings  map[string]*ticketRing
 }
 
 // Receive answers a worker with the keys of its pool. Whose word the question is does not
@@ -85,14 +85,14 @@ func (a *ticketActor) Receive(ctx actor.Context) {
 	if err != nil {
 		return
 	}
-	p := a.children.child(id)
-	if p == nil || p.hello.Role != roleWorker {
+	path, ok := a.poolOf(id)
+	if !ok {
 		return
 	}
-	r := a.rings[p.hello.Path]
+	r := a.rings[path]
 	if r == nil {
 		r = new(ticketRing)
-		a.rings[p.hello.Path] = r
+		a.rings[path] = r
 	}
 	ctx.Respond(tickets{r.at(time.Now())})
 }

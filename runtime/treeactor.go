@@ -21,11 +21,11 @@ func init() {
 }
 
 // treeActor answers for the tree. Reading it never waits, so neither does this.
-type treeActor struct{ rt *Runtime }
+type treeActor struct{ snapshot func() Tree }
 
 func (a treeActor) Receive(ctx actor.Context) {
 	if _, ok := ctx.Message().(treeRequest); ok {
-		ctx.Respond(a.rt.Snapshot())
+		ctx.Respond(a.snapshot())
 	}
 }
 
@@ -34,11 +34,11 @@ func (rt *Runtime) ownActors(ctx context.Context) error {
 	if err := rt.system.Register(ctx, masterName, rt.system.Process()); err != nil {
 		return err
 	}
-	if _, err := rt.system.Spawn(ctx, treeName, func() actor.Actor { return treeActor{rt} }); err != nil {
+	if _, err := rt.system.Spawn(ctx, treeName, func() actor.Actor { return treeActor{rt.Snapshot} }); err != nil {
 		return err
 	}
 	_, err := rt.system.Spawn(ctx, ticketsName, func() actor.Actor {
-		return &ticketActor{rt.children, make(map[string]*ticketRing)}
+		return &ticketActor{rt.children.poolOf, make(map[string]*ticketRing)}
 	})
 	return err
 }
