@@ -35,7 +35,7 @@
 // ended and hands it to the master, which forwards the bytes as they are: it
 // looks at their outermost framing and at nothing else. What a child counts, by
 // Coppice's instruments and by the program's own, it sends whole, every second; the
-// master adds up, and keeps the sums of those that have ended. docs/adr/0053 has the
+// master adds up, and keeps the sums of those that have ended. docs/adr/0052 has the
 // rules.
 //
 // # A child that dies
