@@ -12,45 +12,45 @@ import (
 // acceptor is the accept loop of one listener. Its goroutine takes connections
 // while there is room for them, and sends them off in the same turn.
 type acceptor struct {
-	d             *Dispatcher
-	l             *ledger
+	dispatcher    *Dispatcher
+	listener      *listenerState
 	network, pool string
-	src           *source       // changed by run alone, under d.mu
-	kick          chan struct{} // capacity 1: look again
+	src           *acceptSocket // changed by run alone, under d.mu
+	wake          chan struct{} // capacity 1: look again
 	closed        chan struct{} // closed when the socket is, at the end of run
 	idle          chan struct{} // closed when, after that, nothing is in our hands
-	peeks         *peeks        // of a listener that looks at first bytes; else nil
+	peeker        *peeker       // of a listener that looks at first bytes; else nil
 
 	// Guarded by d.mu.
-	parked   bool        // waits for kick
-	draining bool        // take what is in the backlog, then end
-	quit     bool        // end at once
-	ended    bool        // the socket is closed
-	over     bool        // idle is closed
-	announce *fdipc.Conn // who waits to hear that the socket is closed
-	fresh    *source     // to take the place of src
+	parked       bool          // waits for kick
+	draining     bool          // take what is in the backlog, then end
+	quit         bool          // end at once
+	ended        bool          // the socket is closed
+	idleClosed   bool          // idle is closed
+	notifyClosed *fdipc.Conn   // who waits to hear that the socket is closed
+	replacement  *acceptSocket // to take the place of src
 
 	// Of run's goroutine.
-	batch   []arrival
-	tickets []*ticket
-	early   []*ticket // those that have not said enough
-	turn    turn
-	backoff time.Duration
-	trouble trouble
-	away    limit     // why what is accepted now is to be turned away
-	last    lingering // those that were answered
+	batch       []acceptedConn
+	conns       []*pendingConn
+	incomplete  []*pendingConn // those that have not said enough
+	actions     actions
+	backoff     time.Duration
+	trouble     trouble
+	turnAwayFor limit       // why what is accepted now is to be turned away
+	lingering   lingerQueue // those that were answered
 }
 
-func newAcceptor(d *Dispatcher, o opening, src *source) *acceptor {
+func newAcceptor(d *Dispatcher, o opening, src *acceptSocket) *acceptor {
 	return &acceptor{
-		d: d, src: src, network: o.Network, pool: o.Pool,
-		kick: make(chan struct{}, 1), closed: make(chan struct{}), idle: make(chan struct{}),
-		batch: make([]arrival, maxBatch), tickets: make([]*ticket, 0, maxBatch),
+		dispatcher: d, src: src, network: o.Network, pool: o.Pool,
+		wake: make(chan struct{}, 1), closed: make(chan struct{}), idle: make(chan struct{}),
+		batch: make([]acceptedConn, maxBatch), conns: make([]*pendingConn, 0, maxBatch),
 	}
 }
 
-// arrival is one connection as the source hands it over.
-type arrival struct {
+// acceptedConn is one connection as the source hands it over.
+type acceptedConn struct {
 	h     *fdipc.Handle
 	fd    int
 	peer  netip.AddrPort
@@ -74,11 +74,11 @@ func (a *acceptor) run() {
 		n, err := a.src.accept(a.room, a.batch)
 		if n > 0 {
 			a.backoff = 0
-			if !exhausted(err) {
-				a.trouble.over(a.d.cfg.Logger, "listener accepts again", "listener", a.l.name)
+			if !isExhausted(err) {
+				a.trouble.over(a.dispatcher.cfg.Logger, "listener accepts again", "listener", a.listener.name)
 			}
-			a.take(a.batch[:n])
-			a.d.hear(a.l, false)
+			a.dispatch(a.batch[:n])
+			a.dispatcher.settleLinks(a.listener, false)
 		}
 		var ok bool
 		switch {
@@ -87,22 +87,22 @@ func (a *acceptor) run() {
 		case errors.Is(err, errNoRoom):
 			ok = a.park(0)
 		case errors.Is(err, errDrained):
-			ok = a.swap()
-		case exhausted(err):
+			ok = a.swapSocket()
+		case isExhausted(err):
 			// The connection stays in the backlog. A descriptor may come free any
 			// time, here or in another process, and nothing tells.
-			a.d.count(func() { a.l.counts.Exhausted++ })
+			a.dispatcher.count(func() { a.listener.counts.Exhausted++ })
 			ok = a.retry(err)
 		case broken(err):
 			if ok = a.src.listening(); !ok { // else it was shut down, and listens again
-				a.d.broken(a, err)
-				ok = a.parkBroken()
+				a.dispatcher.reportBroken(a, err)
+				ok = a.waitForSocket()
 			}
 		case ofConnection(err): // accept(2) says to go on
-			a.d.count(func() { a.l.counts.Errors++ })
+			a.dispatcher.count(func() { a.listener.counts.Errors++ })
 			ok = a.park(time.Nanosecond)
 		default: // refused by a policy, as EACCES and EPERM, which may last
-			a.d.count(func() { a.l.counts.Errors++ })
+			a.dispatcher.count(func() { a.listener.counts.Errors++ })
 			ok = a.retry(err)
 		}
 		if !ok {
@@ -110,30 +110,30 @@ func (a *acceptor) run() {
 		}
 	}
 	a.src.close()
-	a.swap() // one that came too late is closed
-	a.last.close()
-	a.d.ended(a)
+	a.swapSocket() // one that came too late is closed
+	a.lingering.close()
+	a.dispatcher.acceptorEnded(a)
 }
 
 // retry waits before the next try after err, which may last: longer each time until a
 // connection comes. It is false when run is to end.
 func (a *acceptor) retry(err error) bool {
-	a.trouble.begin(a.d.cfg.Logger, "listener cannot accept: clients wait in the backlog", "listener", a.l.name, "err", err)
+	a.trouble.begin(a.dispatcher.cfg.Logger, "listener cannot accept: clients wait in the backlog", "listener", a.listener.name, "err", err)
 	a.backoff = min(max(2*a.backoff, firstBackoff), maxBackoff)
 	return a.park(a.backoff)
 }
 
 // room is asked by the source when there may be a connection to accept.
 func (a *acceptor) room() int {
-	a.d.mu.Lock()
-	defer a.d.mu.Unlock()
+	a.dispatcher.mu.Lock()
+	defer a.dispatcher.mu.Unlock()
 	if a.quit {
 		return 0
 	}
-	n := a.l.admits()
-	a.away = limitNone
+	n := a.listener.canAccept()
+	a.turnAwayFor = limitNone
 	if n == 0 {
-		if a.away = a.l.turnsAway(); a.away != limitNone {
+		if a.turnAwayFor = a.listener.limitReached(); a.turnAwayFor != limitNone {
 			n = maxBatch
 		}
 	}
@@ -144,64 +144,66 @@ func (a *acceptor) room() int {
 // when run is to end.
 func (a *acceptor) park(d time.Duration) bool {
 	if d == 0 {
-		a.d.hear(a.l, true)
+		a.dispatcher.settleLinks(a.listener, true)
 	}
-	a.d.mu.Lock()
-	if a.quit || a.draining && a.l.joined() == 0 {
-		a.d.mu.Unlock()
+	a.dispatcher.mu.Lock()
+	if a.quit || a.draining && a.listener.joinedCount() == 0 {
+		a.dispatcher.mu.Unlock()
 		return false
 	}
-	if d == 0 && a.canGoOnLocked() {
-		a.d.mu.Unlock()
+	if d == 0 && a.canAcceptLocked() {
+		a.dispatcher.mu.Unlock()
 		return true
 	}
 	a.parked = true
-	a.d.mu.Unlock()
+	a.dispatcher.mu.Unlock()
 	var timer <-chan time.Time
-	if d > 0 && a.d.after != nil {
-		timer = a.d.after(d)
+	if d > 0 && a.dispatcher.after != nil {
+		timer = a.dispatcher.after(d)
 	} else if d > 0 {
 		t := time.NewTimer(d)
 		defer t.Stop()
 		timer = t.C
 	}
 	select {
-	case <-a.kick:
+	case <-a.wake:
 	case <-timer:
 	}
-	a.d.mu.Lock()
-	defer a.d.mu.Unlock()
+	a.dispatcher.mu.Lock()
+	defer a.dispatcher.mu.Unlock()
 	a.parked = false
 	return !a.quit
 }
 
-// canGoOnLocked reports whether there is something to accept for.
-func (a *acceptor) canGoOnLocked() bool { return a.l.admits() > 0 || a.l.turnsAway() != limitNone }
+// canAcceptLocked reports whether there is something to accept for.
+func (a *acceptor) canAcceptLocked() bool {
+	return a.listener.canAccept() > 0 || a.listener.limitReached() != limitNone
+}
 
-// parkBroken waits until there is a socket that accepts. It is false when run is to end.
-func (a *acceptor) parkBroken() bool {
-	for !a.swap() {
-		a.d.mu.Lock()
+// waitForSocket waits until there is a socket that accepts. It is false when run is to end.
+func (a *acceptor) waitForSocket() bool {
+	for !a.swapSocket() {
+		a.dispatcher.mu.Lock()
 		over := a.quit || a.draining
-		a.d.mu.Unlock()
+		a.dispatcher.mu.Unlock()
 		if over {
 			return false
 		}
-		<-a.kick
+		<-a.wake
 	}
 	return true
 }
 
-// swap goes on with another socket, if there is one. When run is to end there is none.
-func (a *acceptor) swap() bool {
-	a.d.mu.Lock()
-	fresh, old := a.fresh, a.src
-	a.fresh = nil
+// swapSocket goes on with another socket, if there is one. When run is to end there is none.
+func (a *acceptor) swapSocket() bool {
+	a.dispatcher.mu.Lock()
+	fresh, old := a.replacement, a.src
+	a.replacement = nil
 	over := a.quit || a.draining
 	if fresh != nil && !over {
 		a.src = fresh
 	}
-	a.d.mu.Unlock()
+	a.dispatcher.mu.Unlock()
 	switch {
 	case fresh == nil:
 		return false
@@ -216,105 +218,105 @@ func (a *acceptor) swap() bool {
 // drainLocked makes run take what is in the backlog and end. The caller then
 // interrupts the source.
 func (a *acceptor) drainLocked() {
-	a.draining, a.l.paused = true, false
-	a.kickLocked()
+	a.draining, a.listener.paused = true, false
+	a.wakeLocked()
 }
 
 // quitLocked makes run end at once. The caller then interrupts the source.
 func (a *acceptor) quitLocked() {
 	a.draining, a.quit = true, true
-	a.kickLocked()
+	a.wakeLocked()
 }
 
-// kickLocked makes run look again if it waits.
-func (a *acceptor) kickLocked() {
+// wakeLocked makes run look again if it waits.
+func (a *acceptor) wakeLocked() {
 	select {
-	case a.kick <- struct{}{}:
+	case a.wake <- struct{}{}:
 	default:
 	}
 }
 
-// lookLocked follows up on a change at the listener.
-func (a *acceptor) lookLocked(w *turn) {
-	alone := a.l.joined() == 0
-	if a.parked && (a.quit || a.draining && alone || a.canGoOnLocked()) {
-		a.kickLocked()
+// updateLocked follows up on a change at the listener.
+func (a *acceptor) updateLocked(acts *actions) {
+	alone := a.listener.joinedCount() == 0
+	if a.parked && (a.quit || a.draining && alone || a.canAcceptLocked()) {
+		a.wakeLocked()
 	}
 	// A listener that ends with nobody left to take what waits drops it.
 	if a.quit || a.ended && alone {
-		for t := a.d.books.drop(a.l); t != nil; t = a.d.books.drop(a.l) {
-			w.dropped = append(w.dropped, t)
+		for p := a.dispatcher.balancer.dropWaiting(a.listener); p != nil; p = a.dispatcher.balancer.dropWaiting(a.listener) {
+			acts.drops = append(acts.drops, p)
 		}
-		a.peeks.drop()
+		a.peeker.drop()
 	}
-	if a.ended && !a.over && a.l.counts.Peeking+a.l.counts.Waiting+a.l.counts.Offered == 0 {
-		a.over = true
-		a.d.books.removeListener(a.l)
-		delete(a.d.acceptors, a.l.number)
+	if a.ended && !a.idleClosed && a.listener.counts.Peeking+a.listener.counts.Waiting+a.listener.counts.Offered == 0 {
+		a.idleClosed = true
+		a.dispatcher.balancer.removeListener(a.listener)
+		delete(a.dispatcher.acceptors, a.listener.number)
 		close(a.idle)
 	}
 }
 
-// take brings new connections onto the books and offers them; or turns them away.
-func (a *acceptor) take(batch []arrival) {
-	d := a.d
-	if a.away != limitNone && a.turnAway(batch) {
+// dispatch brings new connections to the balancer and offers them; or turns them away.
+func (a *acceptor) dispatch(batch []acceptedConn) {
+	d := a.dispatcher
+	if a.turnAwayFor != limitNone && a.turnAway(batch) {
 		return
 	}
 	at := monotonic()
-	a.tickets = a.tickets[:0]
+	a.conns = a.conns[:0]
 	for i := range batch {
-		t := &ticket{h: batch[i].h, fd: batch[i].fd, peer: batch[i].peer, local: batch[i].local, at: at}
-		t.h.Tag = t
-		t.traceAccepted(a)
-		a.tickets = append(a.tickets, t)
-		batch[i] = arrival{}
+		p := &pendingConn{h: batch[i].h, fd: batch[i].fd, peer: batch[i].peer, local: batch[i].local, at: at}
+		p.h.Tag = p
+		p.traceAccepted(a)
+		a.conns = append(a.conns, p)
+		batch[i] = acceptedConn{}
 	}
-	a.peeks.first(a.tickets)
-	a.turn.placed, a.early = a.turn.placed[:0], a.early[:0]
+	a.peeker.lookAtNew(a.conns)
+	a.actions.offers, a.incomplete = a.actions.offers[:0], a.incomplete[:0]
 	d.mu.Lock()
-	for _, t := range a.tickets {
-		switch t.seen {
-		case seenEarly:
-			if d.books.peeking(t, a.l, a.peeks.limit) {
-				a.early = append(a.early, t)
+	for _, p := range a.conns {
+		switch p.peek {
+		case peekIncomplete:
+			if d.balancer.startPeek(p, a.listener, a.peeker.limit) {
+				a.incomplete = append(a.incomplete, p)
 				continue
 			}
-			t.seen = seenOver
-		case seenGone:
-			d.books.peeking(t, a.l, math.MaxInt)
-			d.books.unpeeked(t, true)
-			a.turn.dropped = append(a.turn.dropped, t)
+			p.peek = peekTooMany
+		case peekReset:
+			d.balancer.startPeek(p, a.listener, math.MaxInt)
+			d.balancer.dropPeeking(p, true)
+			a.actions.drops = append(a.actions.drops, p)
 			continue
-		case seenNothing, seenKey, seenNoKey, seenLate, seenOver:
+		case peekNotNeeded, peekKey, peekNoKey, peekTimedOut, peekTooMany:
 		}
-		a.l.counts.saw(t.seen)
-		d.books.accepted(t, a.l)
+		a.listener.counts.countPeek(p.peek)
+		d.balancer.accepted(p, a.listener)
 	}
-	d.lookLocked(&a.turn, a.l)
+	d.updateListenerLocked(&a.actions, a.listener)
 	d.mu.Unlock()
-	a.peeks.await(a.early)
-	clear(a.tickets)
-	clear(a.early)
-	d.do(&a.turn)
+	a.peeker.await(a.incomplete)
+	clear(a.conns)
+	clear(a.incomplete)
+	d.run(&a.actions)
 }
 
 // turnAway refuses what was accepted at a limit. It is false when there is room
 // for it after all.
-func (a *acceptor) turnAway(batch []arrival) bool {
-	a.d.mu.Lock()
-	if a.l.admits() >= len(batch) {
-		a.d.mu.Unlock()
+func (a *acceptor) turnAway(batch []acceptedConn) bool {
+	a.dispatcher.mu.Lock()
+	if a.listener.canAccept() >= len(batch) {
+		a.dispatcher.mu.Unlock()
 		return false
 	}
 	for range batch {
-		a.l.refused(a.away)
+		a.listener.countTurnedAway(a.turnAwayFor)
 	}
-	a.d.dirtyLocked()
-	a.d.mu.Unlock()
+	a.dispatcher.statsChangedLocked()
+	a.dispatcher.mu.Unlock()
 	for i := range batch {
-		batch[i].turnAway(a.l.limits.Answer, &a.last)
-		batch[i] = arrival{}
+		batch[i].turnAway(a.listener.limits.Answer, &a.lingering)
+		batch[i] = acceptedConn{}
 	}
 	return true
 }

@@ -8,28 +8,28 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// served is what a worker keeps of a connection that it accepted, beside the
+// connRecord is what a worker keeps of a connection that it accepted, beside the
 // connection itself.
-type served struct {
-	conns *openConns
-	tally *tally // nil: no dispatcher counts it
-	span  tracing.Span
+type connRecord struct {
+	conns    *openConns
+	reporter *reporter // nil: no dispatcher counts it
+	span     tracing.Span
 
 	credentials *fdipc.Credentials // of the client, where this worker asked for them as it accepted
 }
 
-// ending counts the end of the connection for the listener process: before it is closed,
+// beforeClose counts the end of the connection for the listener process: before it is closed,
 // so that a kill in between does not make it one that died. It is called once.
-func (s *served) ending() {
-	if s.tally != nil {
-		s.tally.closed()
+func (r *connRecord) beforeClose() {
+	if r.reporter != nil {
+		r.reporter.closed()
 	}
 }
 
-// end counts the end of the connection here. It is called once, after ending.
-func (s *served) end() {
-	s.span.End()
-	s.conns.done(s)
+// afterClose counts the end of the connection here. It is called once, after ending.
+func (r *connRecord) afterClose() {
+	r.span.End()
+	r.conns.done(r)
 }
 
 // PeerCredentials returns the credentials of the client of a Unix connection, from when it was accepted. It looks
@@ -52,58 +52,58 @@ func PeerCredentials(c net.Conn) (who fdipc.Credentials, ok bool) {
 }
 
 // TraceSpan returns the serve span of the connection; see [tracing.ConnContext].
-func (s *served) TraceSpan() tracing.Span { return s.span }
+func (r *connRecord) TraceSpan() tracing.Span { return r.span }
 
 // wrap returns c with what is counted about it. The wrapper embeds the concrete
 // type, so that the fast paths that others look for (ReadFrom, CloseWrite,
 // SyscallConn) are still there; NetConn returns c.
-func wrap(c net.Conn, s served) net.Conn {
-	w := wrapper(c, s)
-	s.conns.add(w, w.kept())
+func wrap(c net.Conn, r connRecord) net.Conn {
+	w := wrapper(c, r)
+	r.conns.add(w, w.record())
 	return w
 }
 
-func wrapper(c net.Conn, s served) servedConn {
-	if w := wrapSocket(c, s); w != nil {
+func wrapper(c net.Conn, r connRecord) countedConn {
+	if w := wrapSocket(c, r); w != nil {
 		return w
 	}
 	switch c := c.(type) {
 	case *net.TCPConn:
-		return &tcpConn{TCPConn: c, served: s}
+		return &tcpConn{TCPConn: c, connRecord: r}
 	case *net.UnixConn:
-		return &unixConn{UnixConn: c, served: s}
+		return &unixConn{UnixConn: c, connRecord: r}
 	}
-	return &otherConn{Conn: c, served: s}
+	return &otherConn{Conn: c, connRecord: r}
 }
 
-// servedConn is a wrapper.
-type servedConn interface {
+// countedConn is a wrapper.
+type countedConn interface {
 	net.Conn
-	kept() *served
+	record() *connRecord
 }
 
-func (s *served) kept() *served { return s }
+func (r *connRecord) record() *connRecord { return r }
 
 type tcpConn struct {
 	*net.TCPConn
-	served
+	connRecord
 	once closeOnce
 }
 
 // Close closes the connection and counts its end.
-func (c *tcpConn) Close() error { return c.once.close(c.TCPConn, &c.served) }
+func (c *tcpConn) Close() error { return c.once.close(c.TCPConn, &c.connRecord) }
 
 // NetConn returns the connection without the counting.
 func (c *tcpConn) NetConn() net.Conn { return c.TCPConn }
 
 type unixConn struct {
 	*net.UnixConn
-	served
+	connRecord
 	once closeOnce
 }
 
 // Close closes the connection and counts its end.
-func (c *unixConn) Close() error { return c.once.close(c.UnixConn, &c.served) }
+func (c *unixConn) Close() error { return c.once.close(c.UnixConn, &c.connRecord) }
 
 // PeerCredentials returns the client's credentials from when it was accepted; see [PeerCredentials].
 func (c *unixConn) PeerCredentials() (fdipc.Credentials, bool) {
@@ -118,12 +118,12 @@ func (c *unixConn) NetConn() net.Conn { return c.UnixConn }
 
 type otherConn struct {
 	net.Conn
-	served
+	connRecord
 	once closeOnce
 }
 
 // Close closes the connection and counts its end.
-func (c *otherConn) Close() error { return c.once.close(c.Conn, &c.served) }
+func (c *otherConn) Close() error { return c.once.close(c.Conn, &c.connRecord) }
 
 // NetConn returns the connection without the counting.
 func (c *otherConn) NetConn() net.Conn { return c.Conn }
@@ -131,14 +131,14 @@ func (c *otherConn) NetConn() net.Conn { return c.Conn }
 // closeOnce counts the first Close; every Close goes through.
 type closeOnce struct{ closed atomic.Bool }
 
-func (o *closeOnce) close(c net.Conn, s *served) error {
+func (o *closeOnce) close(c net.Conn, r *connRecord) error {
 	first := !o.closed.Swap(true)
 	if first {
-		s.ending()
+		r.beforeClose()
 	}
 	err := c.Close()
 	if first {
-		s.end()
+		r.afterClose()
 	}
 	return err
 }

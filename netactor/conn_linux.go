@@ -10,21 +10,21 @@ import (
 )
 
 // wrapSocket is wrap for a connection that was handed over; nil if c is not one.
-func wrapSocket(c net.Conn, s served) servedConn {
+func wrapSocket(c net.Conn, r connRecord) countedConn {
 	if c, ok := c.(*fdipc.Socket); ok {
-		return &socketConn{Socket: c, served: s}
+		return &socketConn{Socket: c, connRecord: r}
 	}
 	return nil
 }
 
 type socketConn struct {
 	*fdipc.Socket
-	served
+	connRecord
 	once closeOnce
 }
 
 // Close closes the connection and counts its end.
-func (c *socketConn) Close() error { return c.once.close(c.Socket, &c.served) }
+func (c *socketConn) Close() error { return c.once.close(c.Socket, &c.connRecord) }
 
 // NetConn returns the connection without the counting.
 func (c *socketConn) NetConn() net.Conn { return c.Socket }

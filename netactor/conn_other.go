@@ -8,6 +8,6 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-func wrapSocket(net.Conn, served) servedConn { return nil }
+func wrapSocket(net.Conn, connRecord) countedConn { return nil }
 
 func credentialsOf(net.Conn) *fdipc.Credentials { return nil }

@@ -36,23 +36,23 @@ func (c Counts) Balanced() bool {
 	return c.Accepted == c.Claimed+c.Reset+c.Dropped+c.TurnedAway()+uint64(c.Peeking)+uint64(c.Waiting)+uint64(c.Offered)
 }
 
-// saw counts what came of peeking at a connection that is to be placed.
-func (c *Counts) saw(s seen) {
+// countPeek counts what came of peeking at a connection that is to be placed.
+func (c *Counts) countPeek(s peekState) {
 	switch s {
-	case seenKey:
+	case peekKey:
 		c.Peeked++
-	case seenNoKey:
+	case peekNoKey:
 		c.PeekNone++
-	case seenLate:
+	case peekTimedOut:
 		c.PeekLate++
-	case seenOver:
+	case peekTooMany:
 		c.PeekOver++
-	case seenNothing, seenEarly, seenGone:
+	case peekNotNeeded, peekIncomplete, peekReset:
 	}
 }
 
-// SeatCounts are the counts of one worker at one listener.
-type SeatCounts struct {
+// WorkerCounts are the counts of one worker at one listener.
+type WorkerCounts struct {
 	Given     uint64 // offers made
 	Claimed   uint64
 	Refused   uint64 // by the worker, for whatever reason; some reasons follow
@@ -69,16 +69,16 @@ type SeatCounts struct {
 
 // Open is the number of connections that the worker has claimed and not yet
 // closed. While a claim is still to be heard of it may be too low.
-func (c SeatCounts) Open() int {
+func (c WorkerCounts) Open() int {
 	return int(c.Inherited) + int(c.Claimed) - int(c.Finished) - int(c.Died)
 }
 
 // Balanced reports whether every offer is accounted for.
-func (c SeatCounts) Balanced() bool {
+func (c WorkerCounts) Balanced() bool {
 	return c.Given == c.Claimed+c.Refused+c.Returned+c.Unsent+uint64(c.Offered)
 }
 
-func (c *SeatCounts) refused(reason uint8) {
+func (c *WorkerCounts) refused(reason uint8) {
 	c.Refused++
 	switch reason {
 	case fdipc.ReasonNoFiles:
@@ -90,7 +90,7 @@ func (c *SeatCounts) refused(reason uint8) {
 	}
 }
 
-func (c *SeatCounts) add(o SeatCounts) {
+func (c *WorkerCounts) add(o WorkerCounts) {
 	c.Given += o.Given
 	c.Claimed += o.Claimed
 	c.Refused += o.Refused
@@ -114,7 +114,7 @@ type ListenerStats struct {
 	QueueAge time.Duration `json:",omitzero"` // of what waits for a worker, the longest
 	HandOver Histogram     // of all workers
 	Workers  []WorkerStats
-	Gone     SeatCounts // of workers that are no longer there, added up
+	Gone     WorkerCounts // of workers that are no longer there, added up
 }
 
 // WorkerStats is what a dispatcher knows of one worker at one listener.
@@ -125,7 +125,7 @@ type WorkerStats struct {
 	Load      int           // what LeastLoaded compares
 	QueueAge  time.Duration `json:",omitzero"` // of what it was offered and has not claimed, the longest
 	HandOver  Histogram
-	Counts    SeatCounts
+	Counts    WorkerCounts
 }
 
 // Jain is Jain's index of fairness over the claims of the workers that take
@@ -152,27 +152,27 @@ func (d *Dispatcher) Stats() []ListenerStats {
 	defer d.mu.Unlock()
 	out := make([]ListenerStats, 0, len(d.acceptors))
 	for _, a := range d.acceptors {
-		for _, s := range a.l.seats {
-			d.books.refresh(s)
+		for _, m := range a.listener.members {
+			d.balancer.refresh(m)
 		}
-		out = append(out, a.l.stats(now))
+		out = append(out, a.listener.stats(now))
 	}
 	slices.SortFunc(out, func(a, b ListenerStats) int { return cmp.Compare(a.Number, b.Number) })
 	return out
 }
 
-func (l *ledger) stats(now int64) ListenerStats {
+func (l *listenerState) stats(now int64) ListenerStats {
 	st := ListenerStats{
 		Number: l.number, Name: l.name, Paused: l.paused, Counts: l.counts,
-		QueueAge: time.Duration(l.waiting.age(now)), HandOver: l.handOver, Gone: l.gone,
+		QueueAge: time.Duration(l.waiting.age(now)), HandOver: l.handOver, Gone: l.goneCounts,
 	}
-	for _, s := range l.seats {
+	for _, m := range l.members {
 		w := WorkerStats{
-			Worker: s.a.worker, Joined: s.joined, Load: s.weight(), Counts: s.counts,
-			QueueAge: time.Duration(s.offers.age(now)), HandOver: s.sheet.latency(),
+			Worker: m.worker.worker, Joined: m.joined, Load: m.weight(), Counts: m.counts,
+			QueueAge: time.Duration(m.offers.age(now)), HandOver: m.counters.latency(),
 		}
-		if !s.a.until.IsZero() {
-			w.Suspended = suspendedText(s.a.why)
+		if !m.worker.suspendedUntil.IsZero() {
+			w.Suspended = suspendedText(m.worker.suspendReason)
 		}
 		st.HandOver.add(w.HandOver)
 		st.Workers = append(st.Workers, w)
@@ -182,18 +182,18 @@ func (l *ledger) stats(now int64) ListenerStats {
 }
 
 // pushEvery is how often a dispatcher tells the master its counts, when they change.
-const pushEvery = time.Second
+const statsEvery = time.Second
 
-// dirtyLocked sees to it that the master is told the counts.
-func (d *Dispatcher) dirtyLocked() {
-	if !d.dirty && d.master != nil && !d.closed {
-		d.dirty = true
-		d.push.Reset(pushEvery)
+// statsChangedLocked sees to it that the master is told the counts.
+func (d *Dispatcher) statsChangedLocked() {
+	if !d.statsChanged && d.master != nil && !d.closed {
+		d.statsChanged = true
+		d.statsTimer.Reset(statsEvery)
 	}
 }
 
-// tellCounts tells the master the counts. Those of very many workers are told less often.
-func (d *Dispatcher) tellCounts() {
+// sendStats tells the master the counts. Those of very many workers are told less often.
+func (d *Dispatcher) sendStats() {
 	stats := d.Stats()
 	rows := 0
 	for _, l := range stats {
@@ -201,10 +201,10 @@ func (d *Dispatcher) tellCounts() {
 	}
 	d.mu.Lock()
 	master, closed := d.master, d.closed
-	d.dirty = false
-	if wait := time.Duration(rows) * 10 * time.Millisecond; wait > pushEvery && !closed {
-		d.dirty = true
-		d.push.Reset(wait)
+	d.statsChanged = false
+	if wait := time.Duration(rows) * 10 * time.Millisecond; wait > statsEvery && !closed {
+		d.statsChanged = true
+		d.statsTimer.Reset(wait)
 	}
 	d.mu.Unlock()
 	if master != nil && !closed {

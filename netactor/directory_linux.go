@@ -15,12 +15,12 @@ import (
 type directory struct {
 	fd int
 
-	// firm says that no user but root and this process's own can change a name on the way to it, nor
+	// trusted says that no user but root and this process's own can change a name on the way to it, nor
 	// one in it that is theirs. Elsewhere a name may mean something else by the time it is used.
-	firm bool
+	trusted bool
 
-	// private says that no such user can add a name to it either.
-	private bool
+	// exclusive says that no such user can add a name to it either.
+	exclusive bool
 }
 
 // maxPathLinks is how many symbolic links a path may have: path_resolution(7).
@@ -31,7 +31,7 @@ const maxPathLinks = 40
 // put one: theirs, in a directory that is firm. Another link is ELOOP. The error names
 // the system call that this is done for.
 func openDirectory(path, call string) (*directory, error) {
-	d := &directory{fd: -1, firm: true}
+	d := &directory{fd: -1, trusted: true}
 	if err := d.enter(unix.AT_FDCWD, "/"); err != nil {
 		return nil, os.NewSyscallError(call, err)
 	}
@@ -93,7 +93,7 @@ func (d *directory) link(name string) (target string, err error) {
 	}
 	// Where others can add names, a link of root's may be a second name that they gave it (link(2)), unless the kernel
 	// forbids that: fs.protected_hardlinks.
-	if !d.firm || !ours(st.Uid) || !d.private && st.Nlink != 1 {
+	if !d.trusted || !ours(st.Uid) || !d.exclusive && st.Nlink != 1 {
 		return foreignLink, nil
 	}
 	b := make([]byte, unix.PathMax)
@@ -118,8 +118,8 @@ func (d *directory) enter(at int, name string) error {
 	d.close()
 	d.fd = fd
 	// In a sticky directory, as /tmp, others cannot touch the names of what is not theirs.
-	d.firm = d.firm && ours(st.Uid) && (st.Mode&0o022 == 0 || st.Mode&unix.S_ISVTX != 0)
-	d.private = d.firm && st.Mode&0o022 == 0
+	d.trusted = d.trusted && ours(st.Uid) && (st.Mode&0o022 == 0 || st.Mode&unix.S_ISVTX != 0)
+	d.exclusive = d.trusted && st.Mode&0o022 == 0
 	return nil
 }
 
@@ -133,8 +133,8 @@ func (d *directory) close() {
 // ours reports whether a file's owner is root, or the user of this process.
 func ours(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
 
-// magic is a name for the file that fd is open on, whatever its own name means by now: proc_pid_fd(5).
-func magic(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+// procPath is a name for the file that fd is open on, whatever its own name means by now: proc_pid_fd(5).
+func procPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
 // OpenFile is os.OpenFile for a process with more rights than those who may change the path. It follows no
 // symbolic link that another user than root and this process's own could have put there, and
@@ -199,10 +199,10 @@ func openIn(dir, name string, flag int, perm fs.FileMode) (fd int, target string
 	if err := unix.Fstat(file, &st); err != nil {
 		return -1, "", err
 	}
-	if !d.private && (st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1) {
+	if !d.exclusive && (st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1) {
 		return -1, "", fmt.Errorf("no regular file, or one with another name, where others than root and the master's user can put it: %w", unix.EPERM)
 	}
-	return open(magic(file), flag&^os.O_CREATE)
+	return open(procPath(file), flag&^os.O_CREATE)
 }
 
 func (d *directory) isProc() bool {

@@ -69,7 +69,7 @@ func TestForeignLink(t *testing.T) {
 		roots + "/shadow/s":       syscall.ENOTDIR,
 		dir + "/ours/../theirs/t": syscall.EINVAL, // not as a worker resolves it
 	} {
-		s, err := openSocket(Request{Network: "unix", Address: path, Mode: 0o666})
+		s, err := newSocket(Request{Network: "unix", Address: path, Mode: 0o666})
 		if !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", path, err, want)
 		}
@@ -212,7 +212,7 @@ func TestStalePath(t *testing.T) {
 		if err := make(path); err != nil {
 			t.Fatal(err)
 		}
-		_, err := openSocket(Request{Network: "unix", Address: path})
+		_, err := newSocket(Request{Network: "unix", Address: path})
 		if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -37,24 +37,24 @@ var ErrClosed = errors.New("netactor: closed")
 // [Dispatcher.AddWorker]; both come to it through [Dispatcher.HandleFrame]. All
 // methods may be called by any goroutine. None blocks but Shutdown and Close.
 type Dispatcher struct {
-	cfg  DispatcherConfig
-	hook func(*source) // tests change a source before it is used
+	cfg        DispatcherConfig
+	sourceHook func(*acceptSocket) // tests change a source before it is used
 
 	after func(time.Duration) <-chan time.Time // tests have a clock of their own for back-offs
 
-	mu        sync.Mutex // held for moments: never over a send or a system call
-	books     *books
-	acceptors map[uint64]*acceptor
-	master    *fdipc.Conn // the last to send an Open
-	timer     *time.Timer // ends suspensions
-	wakeAt    time.Time   // when the timer fires; zero is never
-	closed    bool
-	gate      gate        // of what peers can cause to be logged
-	push      *time.Timer // tells the master the counts
-	dirty     bool        // there are some to tell
+	mu           sync.Mutex // held for moments: never over a send or a system call
+	balancer     *balancer
+	acceptors    map[uint64]*acceptor
+	master       *fdipc.Conn // the last to send an Open
+	timer        *time.Timer // ends suspensions
+	timerAt      time.Time   // when the timer fires; zero is never
+	closed       bool
+	logs         logLimiter  // of what peers can cause to be logged
+	statsTimer   *time.Timer // tells the master the counts
+	statsChanged bool        // there are some to tell
 
-	starved starved
-	telling sync.Mutex // guards account.trouble
+	starved     starved
+	suspendedMu sync.Mutex // guards workerState.trouble
 
 	peekers sync.WaitGroup // goroutines of listeners that peek
 }
@@ -65,12 +65,12 @@ func NewDispatcher(cfg DispatcherConfig) *Dispatcher {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	d := &Dispatcher{cfg: cfg, books: newBooks(), acceptors: make(map[uint64]*acceptor)}
-	d.timer = time.AfterFunc(time.Hour, d.wake)
+	d := &Dispatcher{cfg: cfg, balancer: newBalancer(), acceptors: make(map[uint64]*acceptor)}
+	d.timer = time.AfterFunc(time.Hour, d.endSuspensions)
 	d.timer.Stop()
-	d.push = time.AfterFunc(time.Hour, d.tellCounts)
-	d.push.Stop()
-	d.gate.logger = cfg.Logger
+	d.statsTimer = time.AfterFunc(time.Hour, d.sendStats)
+	d.statsTimer.Stop()
+	d.logs.logger = cfg.Logger
 	return d
 }
 
@@ -84,11 +84,11 @@ func NewDispatcher(cfg DispatcherConfig) *Dispatcher {
 func (d *Dispatcher) AddWorker(w Worker, link *fdipc.Conn) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.accountLocked(w, link)
+	d.workerLocked(w, link)
 }
 
-func (d *Dispatcher) accountLocked(w Worker, link *fdipc.Conn) *account {
-	a := d.books.addWorker(w)
+func (d *Dispatcher) workerLocked(w Worker, link *fdipc.Conn) *workerState {
+	a := d.balancer.addWorker(w)
 	if a.link == nil {
 		a.link = link
 	}
@@ -100,18 +100,18 @@ func (d *Dispatcher) accountLocked(w Worker, link *fdipc.Conn) *account {
 // another link, which AddWorker gives; what it has open then is counted on. A link that is not the worker's
 // present one is no news.
 func (d *Dispatcher) RemoveLink(id uint64, link *fdipc.Conn) {
-	var w turn
+	var acts actions
 	d.mu.Lock()
-	a := d.books.workers[id]
-	if a == nil || a.link != link {
+	w := d.balancer.workers[id]
+	if w == nil || w.link != link {
 		d.mu.Unlock()
 		return
 	}
-	a.link = nil
-	d.books.unlink(a)
-	d.followLocked(&w, a, nil)
+	w.link = nil
+	d.balancer.linkEnded(w)
+	d.updateWorkerLocked(&acts, w, nil)
 	d.mu.Unlock()
-	d.do(&w)
+	d.run(&acts)
 }
 
 // RemoveWorker says that the process of a worker is gone: it was reaped. What
@@ -119,17 +119,17 @@ func (d *Dispatcher) RemoveLink(id uint64, link *fdipc.Conn) {
 // counted as died. It ends the link by [fdipc.Conn.PeerGone].
 func (d *Dispatcher) RemoveWorker(id uint64) {
 	d.mu.Lock()
-	a := d.books.workers[id]
-	if a == nil {
+	w := d.balancer.workers[id]
+	if w == nil {
 		d.mu.Unlock()
 		return
 	}
-	d.books.removeWorker(a)
-	var t turn
-	link := a.link
-	d.followLocked(&t, a, nil)
+	d.balancer.removeWorker(w)
+	var acts actions
+	link := w.link
+	d.updateWorkerLocked(&acts, w, nil)
 	d.mu.Unlock()
-	d.do(&t)
+	d.run(&acts)
 	if link != nil {
 		link.PeerGone()
 	}
@@ -158,8 +158,8 @@ func (d *Dispatcher) HandleFrame(from Worker, c *fdipc.Conn, f *fdipc.Frame) boo
 		f.Refuse(fdipc.ReasonUnknown)
 		return true
 	}
-	if f.Kind == KindSheet {
-		d.sheetFrame(from.ID, f.Target, f)
+	if f.Kind == KindCounters {
+		d.countersFrame(from.ID, f.Target, f)
 		f.Refuse(fdipc.ReasonUnknown)
 		return true
 	}
@@ -173,11 +173,11 @@ func (d *Dispatcher) HandleFrame(from Worker, c *fdipc.Conn, f *fdipc.Frame) boo
 		d.leave(from.ID, f.Target)
 	case KindDone:
 		if ok {
-			d.done(from.ID, f.Target, n)
+			d.connsFinished(from.ID, f.Target, n)
 		}
 	case KindLoad:
 		if ok {
-			d.reports(from.ID, n)
+			d.loadReported(from.ID, n)
 		}
 	default:
 		return false
@@ -232,25 +232,25 @@ func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o opening, h *fdipc
 		d.cfg.Logger.Error("this process has no function for the listener's first bytes, using addresses", "listener", o.Name, "functions", o.Functions)
 		o.Peek.By = PeekNone
 	}
-	src, err := newSource(h)
+	src, err := newAcceptSocket(h)
 	if err != nil {
 		return fmt.Errorf("netactor: open: %w", err)
 	}
 	if o.Foreign {
-		src.foreign()
+		src.setForeign()
 	}
-	src.creds = o.Credentials
-	if d.hook != nil {
-		d.hook(src)
+	src.askCredentials = o.Credentials
+	if d.sourceHook != nil {
+		d.sourceHook(src)
 	}
 	if known != nil {
 		d.mu.Lock()
-		stale, old := known.fresh, known.src
+		stale, old := known.replacement, known.src
 		if known.draining || d.closed {
 			stale, src = src, nil // it ends: nobody would take it
 		}
-		known.fresh = src
-		known.kickLocked()
+		known.replacement = src
+		known.wakeLocked()
 		d.mu.Unlock()
 		if stale != nil {
 			stale.close()
@@ -260,27 +260,27 @@ func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o opening, h *fdipc
 	}
 	a := newAcceptor(d, o, src)
 	if o.Peek.enabled() {
-		if a.peeks, err = newPeeks(a, o.Peek, f.First); err != nil {
+		if a.peeker, err = newPeeker(a, o.Peek, f.First); err != nil {
 			src.close()
 			return fmt.Errorf("netactor: open: %w", err)
 		}
 	}
 	d.mu.Lock()
 	if !d.closed {
-		a.l = d.books.addListener(number, o, f)
+		a.listener = d.balancer.addListener(number, o, f)
 	}
-	if a.l == nil {
+	if a.listener == nil {
 		d.mu.Unlock()
 		src.close()
-		a.peeks.close()
+		a.peeker.close()
 		return ErrClosed
 	}
 	d.acceptors[number] = a
-	if a.peeks != nil {
-		d.peekers.Go(a.peeks.run) // ends when the listener has, and nobody's first bytes are waited for
+	if a.peeker != nil {
+		d.peekers.Go(a.peeker.run) // ends when the listener has, and nobody's first bytes are waited for
 	}
 	d.mu.Unlock()
-	d.quieten(a.l)
+	d.stopReports(a.listener)
 	go a.run() // owned by the acceptor: ends after shut, which Shutdown and Close wait for
 	return nil
 }
@@ -288,72 +288,72 @@ func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o opening, h *fdipc
 func (d *Dispatcher) join(w Worker, link *fdipc.Conn, number, open uint64) {
 	credit := link.Credit() // known by now: the link's handshake is over
 	d.mu.Lock()
-	a := d.accountLocked(w, link)
+	a := d.workerLocked(w, link)
 	a.credit = max(a.credit, credit)
 	if a.link != link {
 		d.mu.Unlock()
 		return
 	}
-	ok := d.books.join(a, number, open)
-	var t turn
-	d.followLocked(&t, a, nil)
+	ok := d.balancer.join(a, number, open)
+	var acts actions
+	d.updateWorkerLocked(&acts, a, nil)
 	d.mu.Unlock()
 	if ok {
 		_ = link.TrySend(&fdipc.Frame{Kind: KindJoin, Target: number})
 	} else {
-		d.gate.warn("worker joins too many listeners", "worker", w.Name)
+		d.logs.warn("worker joins too many listeners", "worker", w.Name)
 	}
-	d.do(&t)
+	d.run(&acts)
 }
 
 func (d *Dispatcher) leave(id, number uint64) {
-	var t turn
+	var acts actions
 	d.mu.Lock()
-	if a := d.books.workers[id]; a != nil {
-		d.books.leave(a.seats[number])
-		d.followLocked(&t, a, nil)
+	if w := d.balancer.workers[id]; w != nil {
+		d.balancer.leave(w.memberships[number])
+		d.updateWorkerLocked(&acts, w, nil)
 	}
 	d.mu.Unlock()
-	d.do(&t)
+	d.run(&acts)
 }
 
-func (d *Dispatcher) done(id, number, total uint64) {
+func (d *Dispatcher) connsFinished(id, number, total uint64) {
 	d.mu.Lock()
-	a := d.books.workers[id]
-	if a == nil {
+	w := d.balancer.workers[id]
+	if w == nil {
 		d.mu.Unlock()
 		return
 	}
-	var t turn
-	if s, all := d.books.finished(a, number, total); all {
-		d.followLocked(&t, a, nil)
-	} else if s != nil {
-		d.lookLocked(&t, s.l)
+	var acts actions
+	if m, all := d.balancer.finished(w, number, total); all {
+		d.updateWorkerLocked(&acts, w, nil)
+	} else if m != nil {
+		d.updateListenerLocked(&acts, m.listener)
 	}
 	d.mu.Unlock()
-	d.do(&t)
+	d.run(&acts)
 }
 
-func (d *Dispatcher) reports(id, load uint64) {
-	var t turn
+func (d *Dispatcher) loadReported(id, load uint64) {
+	var acts actions
 	d.mu.Lock()
-	if a := d.books.workers[id]; a != nil {
-		d.books.reports(a, int(min(load, 1<<30)))
-		d.followLocked(&t, a, nil)
+	if w := d.balancer.workers[id]; w != nil {
+		d.balancer.setLoad(w, int(min(load, 1<<30)))
+		d.updateWorkerLocked(&acts, w, nil)
 	}
 	d.mu.Unlock()
-	d.do(&t)
+	d.run(&acts)
 }
 
 func (d *Dispatcher) pause(number uint64, paused bool) {
-	var t turn
+	var acts actions
 	d.mu.Lock()
 	if a := d.acceptors[number]; a != nil && !a.draining {
-		a.l.paused = paused
-		d.lookLocked(&t, a.l)
+		a.listener.paused = paused
+		d.updateListenerLocked(&acts, a.listener)
 	}
 	d.mu.Unlock()
-	d.do(&t)
+	d.run(&acts)
 }
 
 // count changes a count.
@@ -363,13 +363,13 @@ func (d *Dispatcher) count(f func()) {
 	f()
 }
 
-// broken reports a listener whose socket does not accept any more.
-func (d *Dispatcher) broken(a *acceptor, err error) {
+// reportBroken reports a listener whose socket does not accept any more.
+func (d *Dispatcher) reportBroken(a *acceptor, err error) {
 	d.mu.Lock()
 	master, quiet := d.master, a.quit || a.draining
 	d.mu.Unlock()
 	if !quiet && master != nil { // who says so to people
-		_ = master.TrySend(&fdipc.Frame{Kind: KindBroken, Target: a.l.number, Payload: []byte(err.Error())})
+		_ = master.TrySend(&fdipc.Frame{Kind: KindBroken, Target: a.listener.number, Payload: []byte(err.Error())})
 	}
 }
 
@@ -378,11 +378,11 @@ func (d *Dispatcher) broken(a *acceptor, err error) {
 func (d *Dispatcher) shut(c *fdipc.Conn, number uint64) {
 	d.mu.Lock()
 	a := d.acceptors[number]
-	var src *source
+	var src *acceptSocket
 	if a != nil {
 		src = a.src
 		if !a.ended {
-			a.announce = c
+			a.notifyClosed = c
 			a.drainLocked()
 		}
 	}
@@ -394,20 +394,20 @@ func (d *Dispatcher) shut(c *fdipc.Conn, number uint64) {
 	src.interrupt()
 }
 
-// ended is told by an acceptor that its socket is closed.
-func (d *Dispatcher) ended(a *acceptor) {
-	var w turn
+// acceptorEnded is told by an acceptor that its socket is closed.
+func (d *Dispatcher) acceptorEnded(a *acceptor) {
+	var acts actions
 	d.mu.Lock()
 	a.ended = true
-	c := a.announce
-	d.lookLocked(&w, a.l)
+	c := a.notifyClosed
+	d.updateListenerLocked(&acts, a.listener)
 	d.mu.Unlock()
-	a.peeks.seal()
+	a.peeker.seal()
 	close(a.closed)
 	if c != nil {
-		_ = c.TrySend(&fdipc.Frame{Kind: KindShutAck, Target: a.l.number})
+		_ = c.TrySend(&fdipc.Frame{Kind: KindShutAck, Target: a.listener.number})
 	}
-	d.do(&w)
+	d.run(&acts)
 }
 
 // Shutdown stops all listeners: each takes what is in its backlog at that
@@ -430,19 +430,19 @@ func (d *Dispatcher) Shutdown(ctx context.Context) error {
 // that wait for a worker are closed, and those that come back later.
 func (d *Dispatcher) Close() error {
 	all := d.stop((*acceptor).quitLocked)
-	var w turn
+	var acts actions
 	d.mu.Lock()
 	for _, a := range all {
-		d.lookLocked(&w, a.l)
+		d.updateListenerLocked(&acts, a.listener)
 	}
 	d.mu.Unlock()
-	d.do(&w)
+	d.run(&acts)
 	for _, a := range all {
 		<-a.closed
 	}
 	d.peekers.Wait()
 	d.timer.Stop()
-	d.push.Stop()
+	d.statsTimer.Stop()
 	return nil
 }
 
@@ -451,7 +451,7 @@ func (d *Dispatcher) stop(f func(*acceptor)) []*acceptor {
 	d.mu.Lock()
 	d.closed = true
 	all := make([]*acceptor, 0, len(d.acceptors))
-	sources := make([]*source, 0, len(d.acceptors))
+	sources := make([]*acceptSocket, 0, len(d.acceptors))
 	for _, a := range d.acceptors {
 		f(a)
 		all, sources = append(all, a), append(sources, a.src)

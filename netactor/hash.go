@@ -7,17 +7,17 @@ import (
 	"slices"
 )
 
-// hashRing is consistent hashing: each seat has ringPoints points on a circle,
-// and a client belongs to the first point at or after its own. A seat's points
+// hashRing is consistent hashing: each member has ringPoints points on a circle,
+// and a client belongs to the first point at or after its own. A member's points
 // come from its worker's slot, so that a replacement takes over the clients of
-// the one it replaces. A seat without room is passed over: that client goes to
+// the one it replaces. A member without room is passed over: that client goes to
 // the next point, and comes back later; after maxWalk such points, to whoever has room.
 // O(log n).
 //
 // The hash has no secret: the circle must be the same after a restart of the
 // listener process, and a client chooses only who serves itself.
 type hashRing struct {
-	l      *ledger
+	l      *listenerState
 	key    KeyFunc // nil: by the client's IP address
 	points []ringPoint
 	free   roundRobin // those that have room
@@ -25,7 +25,7 @@ type hashRing struct {
 
 type ringPoint struct {
 	at uint64
-	s  *seat
+	s  *membership
 }
 
 const (
@@ -35,18 +35,18 @@ const (
 
 func byPlace(a, b ringPoint) int {
 	// Two workers of one slot, in a reload: the newer comes first.
-	return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(b.s.a.worker.ID, a.s.a.worker.ID))
+	return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(b.s.worker.worker.ID, a.s.worker.worker.ID))
 }
 
-func (h *hashRing) join(s *seat) {
-	at := uint64(s.a.worker.Slot)
-	if s.a.worker.Slot < 0 {
-		at = ^s.a.worker.ID
+func (h *hashRing) join(m *membership) {
+	at := uint64(m.worker.worker.Slot)
+	if m.worker.worker.Slot < 0 {
+		at = ^m.worker.worker.ID
 	}
 	var own [ringPoints]ringPoint
 	for i := range own {
 		at = mix(at)
-		own[i] = ringPoint{at, s}
+		own[i] = ringPoint{at, m}
 	}
 	slices.SortFunc(own[:], byPlace)
 	// Merged from the end: sorting all again would cost a thousand workers seconds.
@@ -63,13 +63,13 @@ func (h *hashRing) join(s *seat) {
 	}
 }
 
-func (h *hashRing) leave(s *seat) {
-	h.points = slices.DeleteFunc(h.points, func(p ringPoint) bool { return p.s == s })
+func (h *hashRing) leave(m *membership) {
+	h.points = slices.DeleteFunc(h.points, func(p ringPoint) bool { return p.s == m })
 }
 
-func (h *hashRing) update(s *seat) { h.free.update(s) }
+func (h *hashRing) update(m *membership) { h.free.update(m) }
 
-func (h *hashRing) pick(t *ticket) *seat {
+func (h *hashRing) pick(t *pendingConn) *membership {
 	if h.free.head == nil {
 		return nil
 	}
@@ -84,7 +84,7 @@ func (h *hashRing) pick(t *ticket) *seat {
 }
 
 // keyOf is what a connection is placed by.
-func (h *hashRing) keyOf(t *ticket) (key uint64) {
+func (h *hashRing) keyOf(t *pendingConn) (key uint64) {
 	if t.keyed {
 		return t.key
 	}
@@ -93,7 +93,7 @@ func (h *hashRing) keyOf(t *ticket) (key uint64) {
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			h.l.faulty(p)
+			h.l.recordFault(p)
 			key = addrKey(t.peer.Addr())
 		}
 	}()

@@ -52,7 +52,7 @@ type tree struct {
 	cfg      DispatcherConfig
 	tableCfg TableConfig
 	claim    time.Duration
-	hook     func(*source)
+	hook     func(*acceptSocket)
 	second   bool // of two trees: the first counts what leaks
 	after    func(time.Duration) <-chan time.Time
 }
@@ -123,7 +123,7 @@ func orRefuse(f *fdipc.Frame, handled bool) {
 func (tr *tree) startListener() {
 	tr.disp = NewDispatcher(tr.cfg)
 	d := tr.disp
-	d.hook, d.after = tr.hook, tr.after
+	d.sourceHook, d.after = tr.hook, tr.after
 	tr.up = tr.pair(
 		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) {
 			orRefuse(f, tr.table.HandleFrame(Worker{ID: 1 << 40}, c, f))

@@ -16,8 +16,8 @@ import (
 )
 
 // counting counts the accept4 calls of a source.
-func counting(n *atomic.Int64) func(*source) {
-	return func(s *source) {
+func counting(n *atomic.Int64) func(*acceptSocket) {
+	return func(s *acceptSocket) {
 		next := s.accept4
 		s.accept4 = func(fd int, sa *unix.RawSockaddrAny) (int, error) {
 			n.Add(1)
@@ -114,7 +114,7 @@ func testAcceptFails(t *testing.T, e unix.Errno) {
 	full.Store(true)
 	fire, waits := make(chan time.Time), make(chan time.Duration, 100)
 	tr := newTree(t, false, func(tr *tree) {
-		tr.hook = func(s *source) {
+		tr.hook = func(s *acceptSocket) {
 			next := s.accept4
 			s.accept4 = func(fd int, sa *unix.RawSockaddrAny) (int, error) {
 				calls.Add(1)
@@ -151,7 +151,7 @@ func testAcceptFails(t *testing.T, e unix.Errno) {
 	for range n {
 		(<-held).Close()
 	}
-	if st := tr.settled(n); st.Counts.Exhausted+st.Counts.Errors != 10 || (st.Counts.Exhausted == 10) != exhausted(e) {
+	if st := tr.settled(n); st.Counts.Exhausted+st.Counts.Errors != 10 || (st.Counts.Exhausted == 10) != isExhausted(e) {
 		t.Errorf("%+v", st.Counts)
 	}
 	if n := log.count("cannot accept"); n != 1 || log.count(e.Error()) != 1 {
@@ -185,7 +185,7 @@ func (l *lines) count(what string) int {
 func TestReservedDescriptors(t *testing.T) {
 	fire, waits := make(chan time.Time), make(chan time.Duration, 100)
 	tr := newTree(t, false, func(tr *tree) {
-		tr.hook = func(s *source) { s.ceiling = 0 }
+		tr.hook = func(s *acceptSocket) { s.ceiling = 0 }
 		tr.after = func(d time.Duration) <-chan time.Time { waits <- d; return fire }
 	})
 	ln := tr.worker(0).mustListen(loopback)
@@ -366,7 +366,7 @@ func TestPicker(t *testing.T) {
 	if st := tr.settled(20 + n); st.Counts.Faults != n {
 		t.Errorf("%+v", st.Counts)
 	}
-	if l := lines.Load(); l == 0 || l > gateLines {
+	if l := lines.Load(); l == 0 || l > maxLines {
 		t.Errorf("%d log lines", l)
 	}
 	broken.Store(false)
@@ -444,19 +444,19 @@ func TestHistogram(t *testing.T) {
 	}
 }
 
-func TestGate(t *testing.T) {
-	var g gate
+func TestLogLimiter(t *testing.T) {
+	var l logLimiter
 	now := time.Unix(0, 0)
 	passed := 0
 	for range 1000 {
-		if _, ok := g.pass("a", now); ok {
+		if _, ok := l.pass("a", now); ok {
 			passed++
 		}
 	}
-	if _, ok := g.pass("b", now); !ok || passed != gateLines {
+	if _, ok := l.pass("b", now); !ok || passed != maxLines {
 		t.Errorf("%d passed; another kind: %v", passed, ok)
 	}
-	if held, ok := g.pass("a", now.Add(gatePeriod)); !ok || held != 1000-gateLines {
+	if held, ok := l.pass("a", now.Add(linesPeriod)); !ok || held != 1000-maxLines {
 		t.Errorf("after the period: %v, %d held back", ok, held)
 	}
 }

@@ -30,28 +30,28 @@ type Listeners struct {
 	cfg   ListenersConfig
 	conns *openConns
 
-	mu       sync.Mutex
-	link     *fdipc.Conn // to the listener process; nil without
-	seq      uint64
-	asks     map[uint64]asking // requests that wait for a reply
-	byNumber map[uint64]member // what the master gave us
-	own      map[member]bool   // what nobody else knows of
-	tallies  map[uint64]*tally // by number; they stay, see tally
-	ordinals map[string]map[int]bool
-	closed   bool
-	load     int64 // the worker's own word on it; -1 when it gave none
+	mu              sync.Mutex
+	link            *fdipc.Conn // to the listener process; nil without
+	seq             uint64
+	requests        map[uint64]pendingReply // requests that wait for a reply
+	byNumber        map[uint64]openSocket   // what the master gave us
+	unknownToMaster map[openSocket]bool     // what nobody else knows of
+	reporters       map[uint64]*reporter    // by number; they stay, see reporter
+	ordinals        map[string]map[int]bool
+	closed          bool
+	load            int64 // the worker's own word on it; -1 when it gave none
 
 	starved starved
 
-	closes closes // that the master is to hear of
+	closes pendingCloses // that the master is to hear of
 }
 
-// member is one open listener, or packet socket, of a worker.
-type member interface {
+// openSocket is one open listener, or packet socket, of a worker.
+type openSocket interface {
 	Close() error
-	shut() // the master has closed it
-	// joins reports whether its connections come from the listener process.
-	joins() bool
+	closedByMaster() // the master has closed it
+	// dispatched reports whether its connections come from the listener process.
+	dispatched() bool
 }
 
 // NewListeners returns a worker's Listeners, without any yet.
@@ -60,16 +60,16 @@ func NewListeners(cfg ListenersConfig) *Listeners {
 		cfg.Logger = slog.Default()
 	}
 	ls := &Listeners{
-		cfg:      cfg,
-		conns:    newOpenConns(),
-		asks:     make(map[uint64]asking),
-		byNumber: make(map[uint64]member),
-		own:      make(map[member]bool),
-		tallies:  make(map[uint64]*tally),
-		ordinals: make(map[string]map[int]bool),
-		load:     -1,
+		cfg:             cfg,
+		conns:           newOpenConns(),
+		requests:        make(map[uint64]pendingReply),
+		byNumber:        make(map[uint64]openSocket),
+		unknownToMaster: make(map[openSocket]bool),
+		reporters:       make(map[uint64]*reporter),
+		ordinals:        make(map[string]map[int]bool),
+		load:            -1,
 	}
-	ls.closes.tell = func(number uint64) { ls.tell(cfg.Master, KindClosed, number) }
+	ls.closes.send = func(number uint64) { ls.sendKind(cfg.Master, KindClosed, number) }
 	return ls
 }
 
@@ -81,18 +81,18 @@ func (ls *Listeners) AddLink(c *fdipc.Conn) {
 	ls.mu.Lock()
 	ls.link = c
 	load := ls.load
-	var join []*tally
-	for number, m := range ls.byNumber {
-		if m.joins() {
-			join = append(join, ls.tallyLocked(number))
+	var join []*reporter
+	for number, s := range ls.byNumber {
+		if s.dispatched() {
+			join = append(join, ls.reporterLocked(number))
 		}
 	}
 	ls.mu.Unlock()
 	if load >= 0 {
 		_ = c.TrySend(&fdipc.Frame{Kind: KindLoad, Payload: count8(uint64(load))})
 	}
-	for _, t := range join {
-		t.join(c)
+	for _, r := range join {
+		r.join(c)
 	}
 }
 
@@ -134,22 +134,22 @@ func (ls *Listeners) HandleFrame(c *fdipc.Conn, f *fdipc.Frame) bool {
 			ls.renewFrame(f)
 		}
 	case KindPause, KindResume:
-		if l := ls.ownOf(f.Target); l != nil && c == ls.cfg.Master {
+		if l := ls.directListener(f.Target); l != nil && c == ls.cfg.Master {
 			l.pause(f.Kind == KindPause)
 		}
 	case KindJoin:
 		ls.mu.Lock()
-		t := ls.tallies[f.Target]
+		r := ls.reporters[f.Target]
 		ls.mu.Unlock()
-		if t != nil && c != ls.cfg.Master {
-			t.inRotation()
+		if r != nil && c != ls.cfg.Master {
+			r.inRotation()
 		}
-	case KindSheet:
+	case KindCounters:
 		ls.mu.Lock()
-		t := ls.tallies[f.Target]
+		r := ls.reporters[f.Target]
 		ls.mu.Unlock()
-		if t != nil && c != ls.cfg.Master {
-			t.quieten(c)
+		if r != nil && c != ls.cfg.Master {
+			r.turnOff(c)
 		}
 	default:
 		return false
@@ -160,7 +160,7 @@ func (ls *Listeners) HandleFrame(c *fdipc.Conn, f *fdipc.Frame) bool {
 
 func (ls *Listeners) offerFrame(c *fdipc.Conn, f *fdipc.Frame) {
 	ls.mu.Lock()
-	l, ok := ls.byNumber[f.Target].(*queueListener)
+	l, ok := ls.byNumber[f.Target].(*queuedListener)
 	ls.mu.Unlock()
 	if !ok {
 		f.Refuse(ReasonClosed)
@@ -172,24 +172,24 @@ func (ls *Listeners) offerFrame(c *fdipc.Conn, f *fdipc.Frame) {
 
 func (ls *Listeners) shutFrame(number uint64) {
 	ls.mu.Lock()
-	m := ls.byNumber[number]
+	s := ls.byNumber[number]
 	ls.mu.Unlock()
-	if m != nil {
-		m.shut()
+	if s != nil {
+		s.closedByMaster()
 	}
 }
 
-// ownOf returns the listener of that number if this worker accepts on it itself.
-func (ls *Listeners) ownOf(number uint64) *ownListener {
+// directListener returns the listener of that number if this worker accepts on it itself.
+func (ls *Listeners) directListener(number uint64) *directListener {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	l, _ := ls.byNumber[number].(*ownListener)
+	l, _ := ls.byNumber[number].(*directListener)
 	return l
 }
 
 // renewFrame takes the socket of a listener again, after the one before was shut down.
 func (ls *Listeners) renewFrame(f *fdipc.Frame) {
-	l := ls.ownOf(f.Target)
+	l := ls.directListener(f.Target)
 	if l == nil || len(f.Handles) != 1 {
 		return
 	}
@@ -202,9 +202,9 @@ func (ls *Listeners) renewFrame(f *fdipc.Frame) {
 	l.replace(ln)
 }
 
-// tell sends a frame without a payload, if that is possible. What cannot be
+// sendKind sends a frame without a payload, if that is possible. What cannot be
 // sent need not be: the peer is gone, or is cut off for not reading.
-func (ls *Listeners) tell(c *fdipc.Conn, k fdipc.Kind, number uint64) {
+func (ls *Listeners) sendKind(c *fdipc.Conn, k fdipc.Kind, number uint64) {
 	ls.send(c, &fdipc.Frame{Kind: k, Target: number})
 }
 
@@ -217,43 +217,43 @@ func (ls *Listeners) send(c *fdipc.Conn, f *fdipc.Frame) {
 // Adopt returns a listener over ln, of which nobody else is told: it is closed
 // with the worker, and its connections are counted. It takes ownership of ln.
 func (ls *Listeners) Adopt(ln net.Listener) net.Listener {
-	m := newOwnListener(ls, ln, ln.Addr(), 0, "")
+	m := newDirectListener(ls, ln, ln.Addr(), 0, "")
 	ls.mu.Lock()
 	closed := ls.closed
 	if !closed {
-		ls.own[m] = true
+		ls.unknownToMaster[m] = true
 	}
 	ls.mu.Unlock()
 	if closed {
-		m.shut()
+		m.closedByMaster()
 	}
 	return m
 }
 
 // forget takes a closed listener off the list. It returns the link that it had
 // joined, or nil.
-func (ls *Listeners) forget(m member, number uint64) *fdipc.Conn {
+func (ls *Listeners) forget(s openSocket, number uint64) *fdipc.Conn {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	delete(ls.own, m)
-	if number == 0 || ls.byNumber[number] != m {
+	delete(ls.unknownToMaster, s)
+	if number == 0 || ls.byNumber[number] != s {
 		return nil
 	}
 	delete(ls.byNumber, number)
-	if !m.joins() {
+	if !s.dispatched() {
 		return nil
 	}
 	return ls.link
 }
 
-// tallyLocked returns the tally of a listener.
-func (ls *Listeners) tallyLocked(number uint64) *tally {
-	t := ls.tallies[number]
-	if t == nil {
-		t = newTally(number)
-		ls.tallies[number] = t
+// reporterLocked returns the reporter of a listener.
+func (ls *Listeners) reporterLocked(number uint64) *reporter {
+	r := ls.reporters[number]
+	if r == nil {
+		r = newReporter(number)
+		ls.reporters[number] = r
 	}
-	return t
+	return r
 }
 
 // Joined waits until every listener that gets its connections from the listener
@@ -261,16 +261,16 @@ func (ls *Listeners) tallyLocked(number uint64) *tally {
 // that says it is ready after that gets its turn from then on.
 func (ls *Listeners) Joined(ctx context.Context) error {
 	ls.mu.Lock()
-	var wait []*tally
-	for number, m := range ls.byNumber {
-		if m.joins() {
-			wait = append(wait, ls.tallyLocked(number))
+	var wait []*reporter
+	for number, s := range ls.byNumber {
+		if s.dispatched() {
+			wait = append(wait, ls.reporterLocked(number))
 		}
 	}
 	ls.mu.Unlock()
-	for _, t := range wait {
+	for _, r := range wait {
 		select {
-		case <-t.joined:
+		case <-r.joined:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -287,8 +287,8 @@ func (ls *Listeners) Conns() int { return ls.conns.count() }
 // returns ctx's error. Packet sockets stay open: who serves one drains by it, and closes it.
 // A later Listen or ListenPacket fails.
 func (ls *Listeners) Drain(ctx context.Context) error {
-	ls.closeAll(func(m member) bool {
-		_, packets := m.(*packetMember)
+	ls.closeAll(func(s openSocket) bool {
+		_, packets := s.(*packetSocket)
 		return !packets
 	})
 	return ls.conns.wait(ctx)
@@ -299,8 +299,8 @@ func (ls *Listeners) Drain(ctx context.Context) error {
 // sockets open, for the replacement.
 func (ls *Listeners) Fail() { ls.closes.fail() }
 
-// sayClosed tells the master of a close, now or later.
-func (ls *Listeners) sayClosed(number uint64) {
+// reportClosed tells the master of a close, now or later.
+func (ls *Listeners) reportClosed(number uint64) {
 	now := false
 	select {
 	case <-ls.cfg.Stopping:
@@ -312,32 +312,32 @@ func (ls *Listeners) sayClosed(number uint64) {
 
 // Cut closes every connection that is open, and each that is accepted from now on: as the end
 // of a process does, of which nothing is left. It is for a worker that is a goroutine and has ended.
-func (ls *Listeners) Cut() { ls.conns.cut() }
+func (ls *Listeners) Cut() { ls.conns.closeAll() }
 
 // Close closes all listeners and packet sockets. It does not wait. A later Listen or ListenPacket
 // fails.
 func (ls *Listeners) Close() error {
-	ls.closeAll(func(member) bool { return true })
+	ls.closeAll(func(openSocket) bool { return true })
 	return nil
 }
 
-func (ls *Listeners) closeAll(which func(member) bool) {
+func (ls *Listeners) closeAll(which func(openSocket) bool) {
 	ls.mu.Lock()
 	ls.closed = true
-	var all []member
-	for _, m := range ls.byNumber {
-		if which(m) {
-			all = append(all, m)
+	var all []openSocket
+	for _, s := range ls.byNumber {
+		if which(s) {
+			all = append(all, s)
 		}
 	}
-	for m := range ls.own {
-		if which(m) {
-			all = append(all, m)
+	for s := range ls.unknownToMaster {
+		if which(s) {
+			all = append(all, s)
 		}
 	}
 	ls.mu.Unlock()
-	for _, m := range all {
-		_ = m.Close()
+	for _, s := range all {
+		_ = s.Close()
 	}
 	ls.closes.flush()
 }

@@ -207,7 +207,7 @@ func TestNodeListen(t *testing.T) {
 			addr := tr.worker(0).mustListen(r).Addr().String()
 			r.Backlog = 50
 			tr.worker(1).mustListen(r.at("tcp", addr))
-			ti, err := unix.GetsockoptTCPInfo(tr.table.sockets[memberKey{1, 0}].fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+			ti, err := unix.GetsockoptTCPInfo(tr.table.sockets[socketKey{1, 0}].fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 			if err != nil || ti.Sacked != 5 {
 				t.Errorf("backlog %d, %v; want 5", ti.Sacked, err)
 			}
@@ -558,7 +558,7 @@ func TestNodeHandOver(t *testing.T) {
 		{"N1 a failed accept costs one connection at most", func(t *testing.T) {
 			fail := []error{unix.ECONNABORTED, unix.EMFILE, unix.EPROTO, unix.ENFILE, unix.EINTR}
 			tr := newTree(t, false, func(tr *tree) {
-				tr.hook = func(src *source) {
+				tr.hook = func(src *acceptSocket) {
 					src.accept4 = func(fd int, sa *unix.RawSockaddrAny) (int, error) {
 						if len(fail) > 0 {
 							err := fail[0]
@@ -714,7 +714,7 @@ func TestNodeHandOver(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				b, err := io.ReadAll(c) // and the ticket for the next
+				b, err := io.ReadAll(c) // and the connection for the next
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -84,7 +84,7 @@ func TestNodePacket(t *testing.T) {
 				}
 				echo(pc, fmt.Sprint(i))
 			}
-			if s := tr.table.Sockets(); len(s) != 1 || len(s[0].Workers) != 3 || s[0].Policy == ReusePort && s[0].Members != 3 {
+			if s := tr.table.Sockets(); len(s) != 1 || len(s[0].Workers) != 3 || s[0].Policy == ReusePort && s[0].Group != 3 {
 				t.Errorf("sockets %+v", s)
 			}
 			for range clients {

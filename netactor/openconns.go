@@ -8,30 +8,30 @@ import (
 
 // openConns are the connections that a worker has open.
 type openConns struct {
-	mu   sync.Mutex
-	all  map[*served]net.Conn
-	over bool          // what comes is closed
-	zero chan struct{} // capacity 1: there may be none left
+	mu      sync.Mutex
+	all     map[*connRecord]net.Conn
+	closing bool          // what comes is closed
+	none    chan struct{} // capacity 1: there may be none left
 }
 
 func newOpenConns() *openConns {
-	return &openConns{all: map[*served]net.Conn{}, zero: make(chan struct{}, 1)}
+	return &openConns{all: map[*connRecord]net.Conn{}, none: make(chan struct{}, 1)}
 }
 
 // add counts c, of which s is kept.
-func (o *openConns) add(c net.Conn, s *served) {
+func (o *openConns) add(c net.Conn, r *connRecord) {
 	o.mu.Lock()
-	over := o.over
-	o.all[s] = c
+	over := o.closing
+	o.all[r] = c
 	o.mu.Unlock()
 	if over {
 		_ = c.Close() // nobody is there to serve it
 	}
 }
 
-func (o *openConns) done(s *served) {
+func (o *openConns) done(r *connRecord) {
 	o.mu.Lock()
-	delete(o.all, s)
+	delete(o.all, r)
 	none := len(o.all) == 0
 	o.mu.Unlock()
 	if none {
@@ -45,10 +45,10 @@ func (o *openConns) count() int {
 	return len(o.all)
 }
 
-// cut closes all of them, and what comes from now on.
-func (o *openConns) cut() {
+// closeAll closes all of them, and what comes from now on.
+func (o *openConns) closeAll() {
 	o.mu.Lock()
-	o.over = true
+	o.closing = true
 	all := make([]net.Conn, 0, len(o.all))
 	for _, c := range o.all {
 		all = append(all, c)
@@ -61,7 +61,7 @@ func (o *openConns) cut() {
 
 func (o *openConns) signal() {
 	select {
-	case o.zero <- struct{}{}:
+	case o.none <- struct{}{}:
 	default:
 	}
 }
@@ -70,7 +70,7 @@ func (o *openConns) signal() {
 func (o *openConns) wait(ctx context.Context) error {
 	for o.count() > 0 {
 		select {
-		case <-o.zero:
+		case <-o.none:
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -49,7 +49,7 @@ type SocketOptions struct {
 
 // ControlFunc changes a listening socket before it is bound, as in net.ListenConfig; one that comes from
 // outside (Request.FD) as it is. network and address are as asked for, resolved. It is called in the
-// master, each time that a socket of the listener is opened: for each member with policy ReusePort, and
+// master, each time that a socket of the listener is opened: for each socket of its group with policy ReusePort, and
 // again where a broken one is replaced. It is for the listeners of [Table.Open] alone: what a worker asks for never
 // calls it. It runs on whichever goroutine works for the Table, which does nothing
 // else meanwhile: it must not block. Its error is that of the Listen, and so is a panic.

@@ -198,7 +198,7 @@ func TestOptionRefused(t *testing.T) {
 			got <- err
 			return
 		}
-		s, err := openSocket(Request{Network: "tcp4", Address: "127.0.0.1:0", Options: SocketOptions{Transparent: true}})
+		s, err := newSocket(Request{Network: "tcp4", Address: "127.0.0.1:0", Options: SocketOptions{Transparent: true}})
 		if err == nil {
 			s.close()
 		}
@@ -325,8 +325,8 @@ func TestControlNotForWorkers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range tr.table.Sockets() {
-		tr.shutDown(memberKey{s.Number, 0})
-		tr.shutDown(memberKey{s.Number, 0}) // once another one is there
+		tr.shutDown(socketKey{s.Number, 0})
+		tr.shutDown(socketKey{s.Number, 0}) // once another one is there
 	}
 	tr.quiet()
 }

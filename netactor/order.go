@@ -5,17 +5,17 @@ import (
 	"container/heap"
 )
 
-// order keeps the seats of one listener in the order in which its policy picks
-// them. It decides among seats that have room and knows nothing else.
+// order keeps the members of one listener in the order in which its policy picks
+// them. It decides among members that have room and knows nothing else.
 type order interface {
-	join(s *seat)   // the seat takes part
-	leave(s *seat)  // it does no longer; update(s) with no room came before
-	update(s *seat) // its room or its load may have changed
-	// pick returns the seat for one connection, with room; nil if none has.
-	pick(t *ticket) *seat
+	join(m *membership)   // the member takes part
+	leave(m *membership)  // it does no longer; update(s) with no room came before
+	update(m *membership) // its room or its load may have changed
+	// pick returns the member for one connection, with room; nil if none has.
+	pick(p *pendingConn) *membership
 }
 
-func newOrder(l *ledger, p Policy, f Functions) order {
+func newOrder(l *listenerState, p Policy, f Functions) order {
 	switch p {
 	case LeastLoaded:
 		return new(leastLoaded)
@@ -23,119 +23,119 @@ func newOrder(l *ledger, p Policy, f Functions) order {
 		return &hashRing{l: l, key: f.Key}
 	case Custom:
 		if f.Picker != nil {
-			return &custom{l: l, picker: f.Picker}
+			return &pickerOrder{l: l, picker: f.Picker}
 		}
 	case RoundRobin, Shared, ReusePort, policies:
 	}
 	return new(roundRobin)
 }
 
-// roundRobin keeps the seats that have room in a ring. The head is picked and
+// roundRobin keeps the members that have room in a ring. The head is picked and
 // goes to the end; one that gets room again enters at the end. So the order is
 // that of Node's cluster, least recently freed first, and strictly cyclic as
 // long as all have room. O(1).
-type roundRobin struct{ head, tail *seat }
+type roundRobin struct{ head, tail *membership }
 
-func (r *roundRobin) join(*seat)  {}
-func (r *roundRobin) leave(*seat) {}
+func (r *roundRobin) join(*membership)  {}
+func (r *roundRobin) leave(*membership) {}
 
-func (r *roundRobin) update(s *seat) {
+func (r *roundRobin) update(m *membership) {
 	switch {
-	case s.room > 0 && !s.ringed:
-		r.push(s)
-	case s.room == 0 && s.ringed:
-		r.remove(s)
+	case m.room > 0 && !m.inRing:
+		r.push(m)
+	case m.room == 0 && m.inRing:
+		r.remove(m)
 	}
 }
 
-func (r *roundRobin) pick(*ticket) *seat {
-	s := r.head
-	if s != nil {
-		r.remove(s)
-		r.push(s)
+func (r *roundRobin) pick(*pendingConn) *membership {
+	m := r.head
+	if m != nil {
+		r.remove(m)
+		r.push(m)
 	}
-	return s
+	return m
 }
 
-func (r *roundRobin) push(s *seat) {
-	s.prev, s.next, s.ringed = r.tail, nil, true
+func (r *roundRobin) push(m *membership) {
+	m.prev, m.next, m.inRing = r.tail, nil, true
 	if r.tail != nil {
-		r.tail.next = s
+		r.tail.next = m
 	} else {
-		r.head = s
+		r.head = m
 	}
-	r.tail = s
+	r.tail = m
 }
 
-func (r *roundRobin) remove(s *seat) {
-	if s.prev != nil {
-		s.prev.next = s.next
+func (r *roundRobin) remove(m *membership) {
+	if m.prev != nil {
+		m.prev.next = m.next
 	} else {
-		r.head = s.next
+		r.head = m.next
 	}
-	if s.next != nil {
-		s.next.prev = s.prev
+	if m.next != nil {
+		m.next.prev = m.prev
 	} else {
-		r.tail = s.prev
+		r.tail = m.prev
 	}
-	s.prev, s.next, s.ringed = nil, nil, false
+	m.prev, m.next, m.inRing = nil, nil, false
 }
 
-// leastLoaded keeps the seats that have room in a heap by weight; of equals, the
+// leastLoaded keeps the members that have room in a heap by weight; of equals, the
 // one picked the longest ago. O(log n).
 type leastLoaded struct {
-	seats []*seat
-	turn  uint64
+	members []*membership
+	picks   uint64
 }
 
-func (l *leastLoaded) join(*seat)  {}
-func (l *leastLoaded) leave(*seat) {}
+func (l *leastLoaded) join(*membership)  {}
+func (l *leastLoaded) leave(*membership) {}
 
-func (l *leastLoaded) update(s *seat) {
-	switch in := s.index >= 0; {
-	case s.room > 0 && in:
-		heap.Fix(l, s.index)
-	case s.room > 0:
-		heap.Push(l, s)
+func (l *leastLoaded) update(m *membership) {
+	switch in := m.index >= 0; {
+	case m.room > 0 && in:
+		heap.Fix(l, m.index)
+	case m.room > 0:
+		heap.Push(l, m)
 	case in:
-		heap.Remove(l, s.index)
+		heap.Remove(l, m.index)
 	}
 }
 
-func (l *leastLoaded) pick(*ticket) *seat {
-	if len(l.seats) == 0 {
+func (l *leastLoaded) pick(*pendingConn) *membership {
+	if len(l.members) == 0 {
 		return nil
 	}
-	s := l.seats[0]
-	l.turn++
-	s.lastUse = l.turn
+	m := l.members[0]
+	l.picks++
+	m.lastUse = l.picks
 	heap.Fix(l, 0)
-	return s
+	return m
 }
 
 // Len, Less, Swap, Push and Pop are heap.Interface.
 
-func (l *leastLoaded) Len() int { return len(l.seats) }
+func (l *leastLoaded) Len() int { return len(l.members) }
 
 func (l *leastLoaded) Less(i, j int) bool {
-	a, b := l.seats[i], l.seats[j]
+	a, b := l.members[i], l.members[j]
 	return cmp.Or(cmp.Compare(a.weight(), b.weight()), cmp.Compare(a.lastUse, b.lastUse)) < 0
 }
 
 func (l *leastLoaded) Swap(i, j int) {
-	l.seats[i], l.seats[j] = l.seats[j], l.seats[i]
-	l.seats[i].index, l.seats[j].index = i, j
+	l.members[i], l.members[j] = l.members[j], l.members[i]
+	l.members[i].index, l.members[j].index = i, j
 }
 
 func (l *leastLoaded) Push(x any) {
-	s := x.(*seat)
-	s.index = len(l.seats)
-	l.seats = append(l.seats, s)
+	m := x.(*membership)
+	m.index = len(l.members)
+	l.members = append(l.members, m)
 }
 
 func (l *leastLoaded) Pop() any {
-	s := l.seats[len(l.seats)-1]
-	l.seats = l.seats[:len(l.seats)-1]
-	s.index = -1
-	return s
+	m := l.members[len(l.members)-1]
+	l.members = l.members[:len(l.members)-1]
+	m.index = -1
+	return m
 }

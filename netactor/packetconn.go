@@ -35,29 +35,29 @@ import (
 // Close closes this process's copy. The socket, and what it has queued, live on as its listener does.
 type UDPConn struct {
 	*net.UDPConn
-	part *packetMember
+	socket *packetSocket
 }
 
 // Close closes this worker's copy of the socket. Reads that wait return an error that is net.ErrClosed, and
 // so does a second Close.
-func (c *UDPConn) Close() error { return c.part.Close() }
+func (c *UDPConn) Close() error { return c.socket.Close() }
 
 // UnixgramConn is the worker's part of a Unix datagram socket. It is a *net.UnixConn in all but Close and
 // LocalAddr; what [UDPConn] says of sharing holds for it.
 type UnixgramConn struct {
 	*net.UnixConn
-	part *packetMember
+	socket *packetSocket
 }
 
 // Close closes this worker's copy of the socket. Reads that wait return an error that is net.ErrClosed, and
 // so does a second Close. The path is removed when nobody has the socket any more.
-func (c *UnixgramConn) Close() error { return c.part.Close() }
+func (c *UnixgramConn) Close() error { return c.socket.Close() }
 
 // LocalAddr returns the path that was asked for; the kernel knows a long one by a shorter name.
-func (c *UnixgramConn) LocalAddr() net.Addr { return c.part.addr }
+func (c *UnixgramConn) LocalAddr() net.Addr { return c.socket.addr }
 
-// packetMember is a packet socket of this process.
-type packetMember struct {
+// packetSocket is a packet socket of this process.
+type packetSocket struct {
 	ls     *Listeners
 	pc     net.PacketConn // a *net.UDPConn or *net.UnixConn
 	addr   net.Addr
@@ -67,41 +67,41 @@ type packetMember struct {
 }
 
 // conn is what the user has of m.
-func (m *packetMember) conn() net.PacketConn {
-	switch pc := m.pc.(type) {
+func (s *packetSocket) conn() net.PacketConn {
+	switch pc := s.pc.(type) {
 	case *net.UDPConn:
-		return &UDPConn{pc, m}
+		return &UDPConn{pc, s}
 	case *net.UnixConn:
-		return &UnixgramConn{pc, m}
+		return &UnixgramConn{pc, s}
 	}
-	return m.pc // there is no other
+	return s.pc // there is no other
 }
 
-func (m *packetMember) joins() bool { return false }
+func (s *packetSocket) dispatched() bool { return false }
 
 // Close closes this process's copy of the socket.
-func (m *packetMember) Close() error {
-	closed, err := m.close(true)
+func (s *packetSocket) Close() error {
+	closed, err := s.close(true)
 	if !closed {
-		return &net.OpError{Op: "close", Net: m.addr.Network(), Addr: m.addr, Err: net.ErrClosed}
+		return &net.OpError{Op: "close", Net: s.addr.Network(), Addr: s.addr, Err: net.ErrClosed}
 	}
 	return err
 }
 
-func (m *packetMember) shut() { _, _ = m.close(false) }
+func (s *packetSocket) closedByMaster() { _, _ = s.close(false) }
 
 // close closes m once. tell says that the master is to hear of it.
-func (m *packetMember) close(tell bool) (closed bool, err error) {
-	if m.closed.Swap(true) {
+func (s *packetSocket) close(tell bool) (closed bool, err error) {
+	if s.closed.Swap(true) {
 		return false, nil
 	}
-	err = m.pc.Close()
-	m.ls.forget(m, m.number)
-	if m.number != 0 && tell {
-		m.ls.sayClosed(m.number)
+	err = s.pc.Close()
+	s.ls.forget(s, s.number)
+	if s.number != 0 && tell {
+		s.ls.reportClosed(s.number)
 	}
-	if m.done != nil {
-		m.done()
+	if s.done != nil {
+		s.done()
 	}
 	return true, err
 }
@@ -113,24 +113,24 @@ func (m *packetMember) close(tell bool) (closed bool, err error) {
 // [Listeners.Close].
 func (ls *Listeners) ListenPacket(ctx context.Context, r Request) (net.PacketConn, error) {
 	r.Packet = r.Network == ""
-	var m member
+	var s openSocket
 	var err error
 	switch {
 	case ls.cfg.Master == nil:
-		m, err = ls.listenPacketAlone(ctx, r)
+		s, err = ls.listenPacketAlone(ctx, r)
 	case r.Network != "" && !packet(r.Network):
 		err = wrongKind(ctx, r)
 	default:
-		m, err = ls.ask(ctx, r, nil)
+		s, err = ls.ask(ctx, r, nil)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return m.(*packetMember).conn(), nil
+	return s.(*packetSocket).conn(), nil
 }
 
 // listenPacketAlone is ListenPacket without a master.
-func (ls *Listeners) listenPacketAlone(ctx context.Context, r Request) (member, error) {
+func (ls *Listeners) listenPacketAlone(ctx context.Context, r Request) (openSocket, error) {
 	if err := r.validate(); err != nil {
 		return nil, listenError(r.Network, nil, err)
 	}
@@ -142,19 +142,19 @@ func (ls *Listeners) listenPacketAlone(ctx context.Context, r Request) (member, 
 	if err != nil {
 		return nil, err
 	}
-	m := &packetMember{ls: ls, pc: pc, addr: pc.LocalAddr()}
+	s := &packetSocket{ls: ls, pc: pc, addr: pc.LocalAddr()}
 	if local(r.Network) && !strings.HasPrefix(r.Address, "@") {
-		m.done = func() { _ = os.Remove(r.Address) } // package net leaves it, the master does not
+		s.done = func() { _ = os.Remove(r.Address) } // package net leaves it, the master does not
 	}
 	ls.mu.Lock()
 	closed := ls.closed
 	if !closed {
-		ls.own[m] = true
+		ls.unknownToMaster[s] = true
 	}
 	ls.mu.Unlock()
 	if closed {
-		m.shut()
-		return nil, listenError(r.Network, m.addr, net.ErrClosed)
+		s.closedByMaster()
+		return nil, listenError(r.Network, s.addr, net.ErrClosed)
 	}
-	return m, nil
+	return s, nil
 }

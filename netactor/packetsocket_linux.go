@@ -77,8 +77,8 @@ func takePacketSocket(s *socket) (*socket, error) {
 	return s, nil
 }
 
-// isPacket reports whether the process's descriptor fd is a packet socket.
-func isPacket(fd int) bool {
+// isPacketFD reports whether the process's descriptor fd is a packet socket.
+func isPacketFD(fd int) bool {
 	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	return err == nil && typ == unix.SOCK_DGRAM
 }

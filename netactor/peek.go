@@ -128,8 +128,8 @@ func (p Peek) timeout() time.Duration {
 	return p.Timeout
 }
 
-// sight is what the first bytes of a connection say.
-type sight struct {
+// peekResult is what the first bytes of a connection say.
+type peekResult struct {
 	verdict PeekVerdict
 	hashed  bool           // by key, and not by the addresses
 	key     uint64         // where hashed
@@ -138,7 +138,7 @@ type sight struct {
 }
 
 // read looks at what there is. It does not keep b. first is the function of PeekFirst.
-func (p Peek) read(b []byte, first FirstFunc) (s sight) {
+func (p Peek) read(b []byte, first FirstFunc) (s peekResult) {
 	if p.Proxy {
 		h, v := peek.ProxyHeader(b)
 		s.peer, s.local, s.verdict = h.Source, h.Destination, verdicts[v]
@@ -190,15 +190,15 @@ func bytesKey(b []byte) uint64 {
 	return h
 }
 
-// seen is how far peeking at a connection has got.
-type seen uint8
+// peekState is how far peeking at a connection has got.
+type peekState uint8
 
 const (
-	seenNothing seen = iota // nothing is to be looked at
-	seenEarly               // it has not said enough
-	seenKey                 // the rest is what came of it
-	seenNoKey
-	seenLate
-	seenOver
-	seenGone // the client has reset it
+	peekNotNeeded  peekState = iota // nothing is to be looked at
+	peekIncomplete                  // it has not said enough
+	peekKey                         // the rest is what came of it
+	peekNoKey
+	peekTimedOut
+	peekTooMany
+	peekReset // the client has reset it
 )

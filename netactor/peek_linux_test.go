@@ -469,7 +469,7 @@ func TestPeekSlowloris(t *testing.T) {
 		tr.hook = counting(&calls)
 	})
 	tr.disp.mu.Lock()
-	tr.disp.acceptors[1].peeks.limit = limit
+	tr.disp.acceptors[1].peeker.limit = limit
 	tr.disp.mu.Unlock()
 	for range limit {
 		dial(t, netAddr(addr))
@@ -623,7 +623,7 @@ func TestPeekDrain(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		if c := a.l.counts; c.Claimed != n || c.Peeked != n || !c.Balanced() {
+		if c := a.listener.counts; c.Claimed != n || c.Peeked != n || !c.Balanced() {
 			t.Errorf("%+v", c)
 		}
 	})
@@ -633,7 +633,7 @@ func TestPeekDrain(t *testing.T) {
 		if err := tr.disp.Shutdown(testContext(t)); err != nil {
 			t.Error(err)
 		}
-		if c := a.l.counts; c.Claimed != n || c.PeekLate != n || !c.Balanced() {
+		if c := a.listener.counts; c.Claimed != n || c.PeekLate != n || !c.Balanced() {
 			t.Errorf("%+v", c)
 		}
 		for _, c := range conns {
@@ -649,9 +649,9 @@ func TestPeekDrain(t *testing.T) {
 				t.Errorf("answer %q, %v", b, err)
 			}
 		}
-		a.d.mu.Lock()
-		defer a.d.mu.Unlock()
-		if c := a.l.counts; c.Dropped != n || !c.Balanced() {
+		a.dispatcher.mu.Lock()
+		defer a.dispatcher.mu.Unlock()
+		if c := a.listener.counts; c.Dropped != n || !c.Balanced() {
 			t.Errorf("%+v", c)
 		}
 	}
@@ -727,8 +727,8 @@ func TestPeekAtLimit(t *testing.T) {
 func TestPeeksTakeTurns(t *testing.T) {
 	d := NewDispatcher(DispatcherConfig{})
 	p := Peek{By: PeekBytes, Bytes: 1}
-	l := d.books.addListener(1, opening{Peek: p}, Functions{})
-	k, err := newPeeks(&acceptor{d: d, l: l}, p, nil)
+	l := d.balancer.addListener(1, opening{Peek: p}, Functions{})
+	k, err := newPeeker(&acceptor{dispatcher: d, listener: l}, p, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -747,9 +747,9 @@ func TestPeeksTakeTurns(t *testing.T) {
 			}
 		}
 		clients = append(clients, fds[0])
-		tk := &ticket{fd: fds[1], h: fdipc.HandleFD(fds[1]), at: monotonic()}
-		d.books.peeking(tk, l, 2)
-		k.await([]*ticket{tk})
+		tk := &pendingConn{fd: fds[1], h: fdipc.HandleFD(fds[1]), at: monotonic()}
+		d.balancer.startPeek(tk, l, 2)
+		k.await([]*pendingConn{tk})
 		k.round()
 	}
 	if n := l.counts.Peeking; n != 1 {

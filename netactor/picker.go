@@ -42,70 +42,70 @@ type Load struct {
 	Room     int // connections it may be offered now
 }
 
-// custom asks the user's Picker. What the Picker sees is kept up to date, so that asking
+// pickerOrder asks the user's Picker. What the Picker sees is kept up to date, so that asking
 // costs O(1), whatever the Picker makes of it.
-type custom struct {
-	l      *ledger
-	picker Picker
-	seats  []*seat
-	loads  []Load     // of seats
-	free   roundRobin // the same, for want of a pick
+type pickerOrder struct {
+	l       *listenerState
+	picker  Picker
+	members []*membership
+	loads   []Load     // of members
+	free    roundRobin // the same, for want of a pick
 }
 
-func (c *custom) join(*seat)  {}
-func (c *custom) leave(*seat) {}
+func (c *pickerOrder) join(*membership)  {}
+func (c *pickerOrder) leave(*membership) {}
 
-func (c *custom) update(s *seat) {
-	c.free.update(s)
-	switch in := s.index >= 0; {
-	case s.room > 0 && !in:
-		s.index = len(c.seats)
-		c.seats, c.loads = append(c.seats, s), append(c.loads, s.seen())
-	case s.room > 0:
-		c.loads[s.index] = s.seen()
+func (c *pickerOrder) update(m *membership) {
+	c.free.update(m)
+	switch in := m.index >= 0; {
+	case m.room > 0 && !in:
+		m.index = len(c.members)
+		c.members, c.loads = append(c.members, m), append(c.loads, m.asLoad())
+	case m.room > 0:
+		c.loads[m.index] = m.asLoad()
 	case in:
-		last := len(c.seats) - 1
-		c.seats[s.index], c.loads[s.index] = c.seats[last], c.loads[last]
-		c.seats[s.index].index = s.index
-		c.seats[last] = nil
-		c.seats, c.loads = c.seats[:last], c.loads[:last]
-		s.index = -1
+		last := len(c.members) - 1
+		c.members[m.index], c.loads[m.index] = c.members[last], c.loads[last]
+		c.members[m.index].index = m.index
+		c.members[last] = nil
+		c.members, c.loads = c.members[:last], c.loads[:last]
+		m.index = -1
 	}
 }
 
-// seen is what a Picker sees of s.
-func (s *seat) seen() Load {
-	return Load{Worker: s.a.worker, Offered: s.counts.Offered, Open: s.counts.Open(), Reported: s.a.report, Room: s.room}
+// asLoad is what a Picker sees of s.
+func (m *membership) asLoad() Load {
+	return Load{Worker: m.worker.worker, Offered: m.counts.Offered, Open: m.counts.Open(), Reported: m.worker.reportedLoad, Room: m.room}
 }
 
-func (c *custom) pick(t *ticket) *seat {
-	if len(c.seats) == 0 {
+func (c *pickerOrder) pick(p *pendingConn) *membership {
+	if len(c.members) == 0 {
 		return nil
 	}
-	if i := c.ask(t.peer); i >= 0 {
-		return c.seats[i]
+	if i := c.callPicker(p.peer); i >= 0 {
+		return c.members[i]
 	}
-	return c.free.pick(t)
+	return c.free.pick(p)
 }
 
-// ask returns the Picker's choice, or -1.
-func (c *custom) ask(peer netip.AddrPort) (i int) {
+// callPicker returns the Picker's choice, or -1.
+func (c *pickerOrder) callPicker(peer netip.AddrPort) (i int) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.l.faulty(p)
+			c.l.recordFault(p)
 			i = -1
 		}
 	}()
 	i = c.picker.Pick(peer, c.loads)
-	if i < 0 || i >= len(c.seats) {
-		c.l.faulty(fmt.Sprintf("picked %d of %d", i, len(c.seats)))
+	if i < 0 || i >= len(c.members) {
+		c.l.recordFault(fmt.Sprintf("picked %d of %d", i, len(c.members)))
 		return -1
 	}
 	return i
 }
 
-// faulty counts a failure of the user's function, and keeps it for the driver to report.
-func (l *ledger) faulty(what any) {
+// recordFault counts a failure of the user's function, and keeps it for the driver to report.
+func (l *listenerState) recordFault(what any) {
 	l.counts.Faults++
 	l.fault = fmt.Sprint(what)
 }

@@ -31,7 +31,7 @@ func TestStruckAtEachPoint(t *testing.T) {
 				vars := map[string]string{"ADDRESS": addr.String(), "POLICY": r.Policy.String()}
 				struck := tr.startProc(0, vars)
 				tr.joined(1)
-				of := func() SeatCounts {
+				of := func() WorkerCounts {
 					st := tr.stats()
 					for _, w := range st.Workers {
 						if w.Worker.ID == struck.ID {

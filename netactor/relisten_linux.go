@@ -10,7 +10,7 @@ import (
 
 // listening reports whether the socket listens still, and lets anybody in; of a packet socket, whether it can be read.
 func (s *socket) listening() bool {
-	if isPacket(s.fd) {
+	if isPacketFD(s.fd) {
 		fds := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLRDHUP}}
 		n, err := unix.Poll(fds, 0)
 		return err != nil || n == 0 || fds[0].Revents&(unix.POLLHUP|unix.POLLRDHUP) == 0
@@ -39,7 +39,7 @@ func disconnect(fd int) error {
 // error a new socket is needed, as always for a packet socket.
 func (s *socket) relisten(r Request) error {
 	ap, err := netip.ParseAddrPort(r.Address)
-	if err != nil || s.packets() {
+	if err != nil || s.isPacket() {
 		return unix.EOPNOTSUPP // a Unix socket, or one of datagrams, stays shut down
 	}
 	// A shutdown of a socket that does not listen, as of one that was shut down already, would be

@@ -18,7 +18,7 @@ import (
 )
 
 // shutDown shuts the socket of a listener down, as code of a worker's that has it can.
-func (tr *tree) shutDown(key memberKey) {
+func (tr *tree) shutDown(key socketKey) {
 	tr.t.Helper()
 	fd := -1
 	until(tr.t, "the socket to listen", func() bool {
@@ -74,7 +74,7 @@ func TestShutDownSocket(t *testing.T) {
 					t.Helper()
 					until(t, what, func() bool { s, err := tryAsk(addr.Network(), addr.String()); return err == nil && s != "" })
 				}
-				tr.shutDown(memberKey{1, 0}) // nobody accepts: the master alone can notice
+				tr.shutDown(socketKey{1, 0}) // nobody accepts: the master alone can notice
 				until(t, "it to listen", func() bool {
 					c, err := net.Dial(addr.Network(), addr.String())
 					if err == nil {
@@ -86,7 +86,7 @@ func TestShutDownSocket(t *testing.T) {
 				go serveID(lnb, "b")
 				check("an answer")
 				for i := range 2 {
-					tr.shutDown(memberKey{1, 0})
+					tr.shutDown(socketKey{1, 0})
 					for range 20 {
 						check(fmt.Sprintf("an answer after shutdown %d", i+2))
 					}
@@ -121,18 +121,18 @@ func TestRepairsForgotten(t *testing.T) {
 // The watch for shutdowns costs nothing: connections wake nobody in the master.
 func TestWatchSleeps(t *testing.T) {
 	var told atomic.Int64
-	h, err := newHangups(func(uint64) { told.Add(1) })
+	w, err := newShutdownWatcher(func(uint64) { told.Add(1) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := openSocket(Request{Network: "tcp4", Address: "127.0.0.1:0"})
+	s, err := newSocket(Request{Network: "tcp4", Address: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.close()
-	h.add(s, 7)
+	w.add(s, 7)
 	ended := make(chan struct{})
-	go func() { h.run(); close(ended) }()
+	go func() { w.run(); close(ended) }()
 	_, addr, _ := s.address()
 	for range 50 {
 		if err := connects("tcp", addr); err != nil {
@@ -144,8 +144,8 @@ func TestWatchSleeps(t *testing.T) {
 	}
 	_ = unix.Shutdown(s.fd, unix.SHUT_RDWR)
 	until(t, "the hang-up", func() bool { return told.Load() > 0 })
-	h.remove(s)
-	h.close()
+	w.remove(s)
+	w.close()
 	<-ended
 	if n := told.Load(); n != 1 {
 		t.Errorf("told %d times of one shutdown", n)
@@ -168,7 +168,7 @@ func TestPauseOwn(t *testing.T) {
 				t.Fatal("not paused")
 			}
 			until(t, "the pause", func() bool {
-				l := tr.workers[1].ls.ownOf(1)
+				l := tr.workers[1].ls.directListener(1)
 				l.mu.Lock()
 				defer l.mu.Unlock()
 				return l.paused
@@ -222,7 +222,7 @@ func TestReusePortDeath(t *testing.T) {
 		lns[i] = tr.worker(i).mustListen(r)
 	}
 	addr := lns[0].Addr().String()
-	if got := tr.table.Sockets()[0]; got.Members != 2 {
+	if got := tr.table.Sockets()[0]; got.Group != 2 {
 		t.Fatalf("%+v", got)
 	}
 	const n = 40
@@ -248,7 +248,7 @@ func TestReusePortDeath(t *testing.T) {
 			t.Errorf("answer %q", s)
 		}
 	}
-	if got := tr.table.Sockets()[0]; got.Members != 2 {
+	if got := tr.table.Sockets()[0]; got.Group != 2 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -263,7 +263,7 @@ func TestReusePortRetire(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	members := func() int { return tr.table.Sockets()[0].Members }
+	members := func() int { return tr.table.Sockets()[0].Group }
 	if err := connects("tcp", addr.String()); err != nil {
 		t.Fatalf("before the first worker: %v", err)
 	}
@@ -310,16 +310,16 @@ func TestReusePortReload(t *testing.T) {
 	m.s.addWorker(Worker{ID: 3, Pool: "web", Slot: 0, Generation: 2})
 	number := m.ask(3, r).Number
 	s := m.s.sockets[number]
-	if len(s.members) != 2 || s.memberOf(3) != s.memberOf(1) || s.memberOf(2) == s.memberOf(1) {
-		t.Fatalf("members %+v", s.members)
+	if len(s.group) != 2 || s.groupIndexOf(3) != s.groupIndexOf(1) || s.groupIndexOf(2) == s.groupIndexOf(1) {
+		t.Fatalf("members %+v", s.group)
 	}
 	for _, e := range m.s.closed(1, number) {
-		if e.do == doRetire {
+		if e.kind == doRetire {
 			t.Error("the old worker took the socket along")
 		}
 	}
-	if len(s.members) != 2 {
-		t.Errorf("%d members", len(s.members))
+	if len(s.group) != 2 {
+		t.Errorf("%d members", len(s.group))
 	}
 }
 
@@ -419,7 +419,7 @@ func TestReusePortTaken(t *testing.T) {
 	r.Policy = ReusePort
 	addr := tr.worker(0).mustListen(r).Addr().String()
 	for _, p := range []Policy{ReusePort, RoundRobin} {
-		if _, err := openSocket(Request{Network: "tcp4", Address: addr, Policy: p}); !errors.Is(err, syscall.EADDRINUSE) {
+		if _, err := newSocket(Request{Network: "tcp4", Address: addr, Policy: p}); !errors.Is(err, syscall.EADDRINUSE) {
 			t.Errorf("%v: %v", p, err)
 		}
 	}
@@ -444,7 +444,11 @@ func TestListenWaits(t *testing.T) {
 		}
 		given := tr.worker(2)
 		ctx, cancel := context.WithCancel(context.Background())
-		waits := func() int { tr.table.mu.Lock(); defer tr.table.mu.Unlock(); return len(tr.table.state.wanted["late"]) }
+		waits := func() int {
+			tr.table.mu.Lock()
+			defer tr.table.mu.Unlock()
+			return len(tr.table.state.awaitingName["late"])
+		}
 		ended := make(chan error, 1)
 		go func() {
 			_, err := given.ls.Listen(ctx, r)
@@ -471,7 +475,11 @@ func TestListenWaits(t *testing.T) {
 			_, err := given.listen(Request{Name: "never", Wait: true})
 			ended <- err
 		}()
-		until(t, "one to wait", func() bool { tr.table.mu.Lock(); defer tr.table.mu.Unlock(); return len(tr.table.state.wanted) == 1 })
+		until(t, "one to wait", func() bool {
+			tr.table.mu.Lock()
+			defer tr.table.mu.Unlock()
+			return len(tr.table.state.awaitingName) == 1
+		})
 		tr.table.StopOwner("web")
 		if err := <-ended; !errors.Is(err, syscall.ECANCELED) {
 			t.Error(err)

@@ -10,9 +10,9 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// shortage reports whether err says that something runs short which may come free any time: descriptors,
+// isShortage reports whether err says that something runs short which may come free any time: descriptors,
 // or the kernel's memory.
-func shortage(err error) bool {
+func isShortage(err error) bool {
 	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
 		if errors.Is(err, e) {
 			return true
@@ -30,16 +30,16 @@ const (
 // backoff is the pause before a try, after so many.
 func backoff(tries int) time.Duration { return min(firstRetry<<min(tries, 10), maxRetry) }
 
-// again has an effect that failed done once more after a while, if the master is short of what
+// retryLater has an effect that failed done once more after a while, if the master is short of what
 // it takes. patient says for how many tries; 0 is without end.
-func (t *Table) again(e effect, err error, patient int) bool {
-	if !shortage(err) || patient > 0 && e.tries >= patient {
+func (t *Table) retryLater(e effect, err error, patient int) bool {
+	if !isShortage(err) || patient > 0 && e.tries >= patient {
 		return false
 	}
-	t.short.begin(t.cfg.Logger, "the master is short of what a socket takes: it is tried again", "err", err)
+	t.shortage.begin(t.cfg.Logger, "the master is short of what a socket takes: it is tried again", "err", err)
 	pause := backoff(e.tries)
 	e.tries++
-	t.waiting++
+	t.retries++
 	time.AfterFunc(pause, func() { // does nothing once the Table is closed
 		t.step(func() []effect {
 			if t.closed {
@@ -51,13 +51,13 @@ func (t *Table) again(e effect, err error, patient int) bool {
 	return true
 }
 
-// own reports whether the master opens the socket of a doOpen itself, and so can do it again.
-func (e effect) own() bool { return e.given == nil && (e.req.FD != 0 || e.req.Network != "") }
+// reopenable reports whether the master opens the socket of a doOpen itself, and so can do it again.
+func (e effect) reopenable() bool { return e.socket == nil && (e.req.FD != 0 || e.req.Network != "") }
 
-// retried ends what again has begun.
-func (t *Table) retried() {
-	if t.waiting == 0 {
-		t.short.over(t.cfg.Logger, "the master has what sockets take again")
+// retryEnded ends what again has begun.
+func (t *Table) retryEnded() {
+	if t.retries == 0 {
+		t.shortage.over(t.cfg.Logger, "the master has what sockets take again")
 	}
 }
 
@@ -124,7 +124,7 @@ func (ls *Listeners) HandlesLost(c *fdipc.Conn, f *fdipc.Frame) bool {
 // channel. It is false for a kind that is not handled here.
 func (d *Dispatcher) HandlesLost(c *fdipc.Conn, f *fdipc.Frame) bool {
 	if f.Kind != KindOpen {
-		return f.Kind == KindSheet // without it a worker's ends are known by its frames
+		return f.Kind == KindCounters // without it a worker's ends are known by its frames
 	}
 	pause := d.starved.lost(func(t *trouble) { t.begin(d.cfg.Logger, handlesLost) })
 	ask := &fdipc.Frame{Kind: KindBroken, Target: f.Target}
@@ -138,9 +138,9 @@ func (t *Table) HandlesLost(from Worker, f *fdipc.Frame) bool {
 	if f.Kind != KindShare {
 		return false
 	}
-	a := ask{worker: from.ID, seq: f.Target}
+	p := pendingRequest{worker: from.ID, seq: f.Target}
 	t.step(func() []effect {
-		return []effect{{do: doReply, ask: a, reply: reply{Errno: int(syscall.EMFILE), Call: "recvmsg"}}}
+		return []effect{{kind: doReply, request: p, reply: reply{Errno: int(syscall.EMFILE), Call: "recvmsg"}}}
 	})
 	return true
 }

@@ -92,7 +92,7 @@ func TestMasterOutOfDescriptors(t *testing.T) {
 			}
 			tr.table.mu.Lock()
 			defer tr.table.mu.Unlock()
-			if tr.table.hangups == nil {
+			if tr.table.watcher == nil {
 				t.Error("the socket is not watched")
 			}
 		})
@@ -132,7 +132,7 @@ func TestMasterOutOfDescriptors(t *testing.T) {
 			t.Error("it listens")
 		}
 		over()
-		until(t, "nothing to be open", func() bool { return len(tr.table.Sockets()) == 0 && !tr.table.pending(1) })
+		until(t, "nothing to be open", func() bool { return len(tr.table.Sockets()) == 0 && !tr.table.isPending(1) })
 	})
 }
 
@@ -161,7 +161,7 @@ func TestSharedOutOfDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, errs := range [][]error{{unix.EMFILE, unix.ENFILE, unix.EMFILE}, {unix.EPERM}} {
-		ln := newOwnListener(ls, &failing{tcp, errs}, tcp.Addr(), 1, "")
+		ln := newDirectListener(ls, &failing{tcp, errs}, tcp.Addr(), 1, "")
 		dial(t, tcp.Addr())
 		c, err := ln.Accept()
 		if err != nil {
@@ -174,11 +174,11 @@ func TestSharedOutOfDescriptors(t *testing.T) {
 			t.Errorf("told too: %s", <-log)
 		}
 	}
-	broken := newOwnListener(ls, &failing{tcp, []error{unix.EBADF}}, tcp.Addr(), 1, "")
+	broken := newDirectListener(ls, &failing{tcp, []error{unix.EBADF}}, tcp.Addr(), 1, "")
 	if _, err := broken.Accept(); !errors.Is(err, unix.EBADF) {
 		t.Errorf("of another error: %v", err)
 	}
-	waits := newOwnListener(ls, &failing{tcp, slices.Repeat([]error{unix.EMFILE}, 100)}, tcp.Addr(), 1, "")
+	waits := newDirectListener(ls, &failing{tcp, slices.Repeat([]error{unix.EMFILE}, 100)}, tcp.Addr(), 1, "")
 	accepted := make(chan error, 1)
 	go func() { _, err := waits.Accept(); accepted <- err }()
 	log.next(t, "listener cannot accept")

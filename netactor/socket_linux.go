@@ -21,14 +21,14 @@ import (
 // connection that others accept.
 type socket struct {
 	fd   int
-	path string // the Unix path, as it was asked for
-	at   *place // where its file stands, which is removed at the end; nil without one
-	mending
+	path string      // the Unix path, as it was asked for
+	file *socketFile // where its file stands, which is removed at the end; nil without one
+	reopenState
 }
 
-// openSocket opens the socket of r, which is resolved and valid. The
+// newSocket opens the socket of r, which is resolved and valid. The
 // result is owned by the caller. Errors wrap os.SyscallError, as net.Listen's.
-func openSocket(r Request) (*socket, error) {
+func newSocket(r Request) (*socket, error) {
 	switch {
 	case r.FD != 0:
 		s, err := dupSocket(r.FD, r.Packet)
@@ -110,7 +110,7 @@ func withoutIPv6(err error) bool {
 		return true
 	}
 	sys, ok := errors.AsType[*os.SyscallError](err)
-	return ok && sys.Syscall == "socket" && !shortage(err)
+	return ok && sys.Syscall == "socket" && !isShortage(err)
 }
 
 // inetSocket makes a socket that is to be bound to sa, which is ap. One of IPv6 is dual stack, unless the network is
@@ -206,8 +206,8 @@ func (r Request) backlog() int {
 	return r.Backlog
 }
 
-// serve makes s listen, if it takes connections.
-func (s *socket) serve(r Request) (*socket, error) {
+// listenIfStream makes s listen, if it takes connections.
+func (s *socket) listenIfStream(r Request) (*socket, error) {
 	if packet(r.Network) {
 		return s, nil
 	}
@@ -269,11 +269,11 @@ func (s *socket) v6only() bool {
 	return err == nil && v != 0
 }
 
-// packets reports whether it is a packet socket; a closed one is not.
-func (s *socket) packets() bool { return isPacket(s.fd) }
+// isPacket reports whether it is a packet socket; a closed one is not.
+func (s *socket) isPacket() bool { return isPacketFD(s.fd) }
 
-// gone reports whether the socket is closed.
-func (s *socket) gone() bool { return s.fd < 0 }
+// closed reports whether the socket is closed.
+func (s *socket) closed() bool { return s.fd < 0 }
 
 // handle returns a duplicate to send, owned by the caller.
 func (s *socket) handle() (*fdipc.Handle, error) {
@@ -296,27 +296,27 @@ func (s *socket) close() {
 }
 
 func (s *socket) removeFile() {
-	if s.at != nil {
-		s.at.remove()
-		s.at.close()
-		s.at = nil
+	if s.file != nil {
+		s.file.remove()
+		s.file.close()
+		s.file = nil
 	}
 }
 
-// closeAside is close without a wait: a port is free when it returns, and the rest is done aside.
-func (s *socket) closeAside() {
+// closeInBackground is close without a wait: a port is free when it returns, and the rest is done aside.
+func (s *socket) closeInBackground() {
 	if domain, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || domain != unix.AF_UNIX {
 		s.close()
 		return
 	}
-	old := &socket{at: s.at}
+	old := &socket{file: s.file}
 	fd := fdipc.HandleFD(s.fd)
-	s.fd, s.at = -1, nil
-	if old.at == nil {
+	s.fd, s.file = -1, nil
+	if old.file == nil {
 		_ = fd.Close() // which does not wait
 		return
 	}
-	aside.remove(s.path, func() {
+	files.doRemoval(s.path, func() {
 		old.removeFile()
 		_ = fd.Close()
 	})

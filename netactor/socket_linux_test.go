@@ -23,7 +23,7 @@ func opened(t *testing.T, r Request) *socket {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := openSocket(r)
+	s, err := newSocket(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestSocketErrors(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = openSocket(r)
+		_, err = newSocket(r)
 		sys, ok := errors.AsType[*os.SyscallError](err)
 		if !ok || sys.Syscall != tt.call || !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %s: %v", tt.name, err, tt.call, tt.want)
@@ -146,7 +146,7 @@ func TestSocketPrivilegedPortN4(t *testing.T) {
 	if os.Geteuid() == 0 || err != nil || strings.TrimSpace(string(b)) == "0" {
 		t.Skip("needs an ordinary user")
 	}
-	_, err = openSocket(Request{Network: "tcp4", Address: "127.0.0.1:42"})
+	_, err = newSocket(Request{Network: "tcp4", Address: "127.0.0.1:42"})
 	if !errors.Is(err, syscall.EACCES) {
 		t.Errorf("%v, want EACCES", err)
 	}
@@ -210,7 +210,7 @@ func TestSocketUnix(t *testing.T) {
 	t.Run("stale path is replaced", func(t *testing.T) {
 		path := filepath.Join(dir, "stale")
 		s := opened(t, Request{Network: "unix", Address: path})
-		s.at.ino = 0 // as a crash leaves it
+		s.file.ino = 0 // as a crash leaves it
 		s.close()
 		s.fd = -1
 		opened(t, Request{Network: "unix", Address: path})
@@ -225,7 +225,7 @@ func TestSocketUnix(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer ln.Close()
-		if _, err := openSocket(Request{Network: "unix", Address: path}); !errors.Is(err, syscall.EADDRINUSE) {
+		if _, err := newSocket(Request{Network: "unix", Address: path}); !errors.Is(err, syscall.EADDRINUSE) {
 			t.Errorf("%v", err)
 		}
 	})
@@ -282,14 +282,14 @@ func TestSocketFD(t *testing.T) {
 
 // source with faults: the system call is replaced.
 
-func newTestSource(t *testing.T) (*source, string) {
+func newTestSource(t *testing.T) (*acceptSocket, string) {
 	t.Helper()
 	s := opened(t, Request{Network: "tcp", Address: "127.0.0.1:0"})
 	h, err := s.handle()
 	if err != nil {
 		t.Fatal(err)
 	}
-	src, err := newSource(h)
+	src, err := newAcceptSocket(h)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,7 +310,7 @@ func TestSourceAccept(t *testing.T) {
 			defer c.Close()
 			clients = append(clients, c)
 		}
-		got := make([]arrival, 64)
+		got := make([]acceptedConn, 64)
 		n, err := src.accept(room(3), got)
 		if n != 3 || err != nil {
 			t.Fatalf("took %d, %v", n, err)
@@ -349,11 +349,11 @@ func TestSourceAccept(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		got := make([]arrival, 64)
-		if n, err := src.accept(room(64), got); n != 0 || !exhausted(err) {
+		got := make([]acceptedConn, 64)
+		if n, err := src.accept(room(64), got); n != 0 || !isExhausted(err) {
 			t.Fatalf("took %d, %v", n, err)
 		}
-		if n, err := src.accept(room(64), got); n != 0 || err != unix.ECONNABORTED || exhausted(err) || broken(err) {
+		if n, err := src.accept(room(64), got); n != 0 || err != unix.ECONNABORTED || isExhausted(err) || broken(err) {
 			t.Fatalf("took %d, %v", n, err)
 		}
 		n, err := src.accept(room(64), got)
@@ -365,7 +365,7 @@ func TestSourceAccept(t *testing.T) {
 	t.Run("a socket that was shut down is broken", func(t *testing.T) {
 		src, _ := newTestSource(t)
 		_ = src.rc.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
-		if n, err := src.accept(room(64), make([]arrival, 64)); n != 0 || !broken(err) {
+		if n, err := src.accept(room(64), make([]acceptedConn, 64)); n != 0 || !broken(err) {
 			t.Errorf("took %d, %v", n, err)
 		}
 	})
@@ -375,7 +375,7 @@ func TestSourceAccept(t *testing.T) {
 			t.Fatal(err)
 		}
 		h := mustHandle(t, f)
-		if _, err := newSource(h); !errors.Is(err, syscall.EINVAL) {
+		if _, err := newAcceptSocket(h); !errors.Is(err, syscall.EINVAL) {
 			t.Errorf("%v", err)
 		}
 	})
@@ -387,7 +387,7 @@ func TestClientReset(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	accepted := func() (net.Conn, *net.TCPConn, *ticket) {
+	accepted := func() (net.Conn, *net.TCPConn, *pendingConn) {
 		c, err := net.Dial("tcp", ln.Addr().String())
 		if err != nil {
 			t.Fatal(err)
@@ -396,7 +396,7 @@ func TestClientReset(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tk := new(ticket)
+		tk := new(pendingConn)
 		rc, _ := s.(*net.TCPConn).SyscallConn()
 		_ = rc.Control(func(fd uintptr) { tk.fd = int(fd) })
 		return s, c.(*net.TCPConn), tk
@@ -417,7 +417,7 @@ func TestClientReset(t *testing.T) {
 }
 
 // failNext lets the next n calls of accept4 fail for want of descriptors.
-func failNext(src *source, n int) {
+func failNext(src *acceptSocket, n int) {
 	real := src.accept4
 	src.accept4 = func(fd int, sa *unix.RawSockaddrAny) (int, error) {
 		if n > 0 {
@@ -439,7 +439,7 @@ func TestErrorsNameWhatWasAsked(t *testing.T) {
 		"listen: it is no listening socket of TCP or Unix: listen: invalid argument":                              {FD: 1},
 		"listen: it is no packet socket of UDP or Unix that is bound and not connected: listen: invalid argument": {FD: 1, Packet: true},
 	} {
-		_, err := openSocket(r)
+		_, err := newSocket(r)
 		if err == nil {
 			t.Fatalf("%+v is had", r)
 		}

@@ -17,12 +17,12 @@ type socket struct {
 	ln   net.Listener
 	pc   net.PacketConn // in place of ln
 	path string
-	mending
+	reopenState
 }
 
-// openSocket opens the socket of r, which is resolved and valid. The
+// newSocket opens the socket of r, which is resolved and valid. The
 // result is owned by the caller.
-func openSocket(r Request) (*socket, error) {
+func newSocket(r Request) (*socket, error) {
 	if r.FD != 0 || r.Policy == ReusePort || r.Peek != (Peek{}) {
 		return nil, os.NewSyscallError("listen", syscall.EINVAL)
 	}
@@ -62,11 +62,11 @@ func (s *socket) address() (network, address string, err error) {
 	return a.Network(), a.String(), nil
 }
 
-func isPacket(int) bool { return false }
+func isPacketFD(int) bool { return false }
 
-func (s *socket) packets() bool { return s.pc != nil }
+func (s *socket) isPacket() bool { return s.pc != nil }
 
-func (s *socket) gone() bool { return false }
+func (s *socket) closed() bool { return false }
 
 func (s *socket) v6only() bool { return false }
 
@@ -101,15 +101,15 @@ func (s *socket) handle() (*fdipc.Handle, error) {
 
 func (s *socket) applied(Request) (*socket, error) { return s, nil }
 
-// adopt does nothing: who is behind the file of a socket is not known.
-func (s *socket) adopt() {}
+// adoptFile does nothing: who is behind the file of a socket is not known.
+func (s *socket) adoptFile() {}
 
 // listening is not known off Linux, and never asked for good reason.
 func (s *socket) listening() bool { return true }
 
 func (s *socket) relisten(Request) error { return errors.ErrUnsupported }
 
-func (s *socket) closeAside() { s.close() }
+func (s *socket) closeInBackground() { s.close() }
 
 func (s *socket) close() {
 	if s.pc == nil {

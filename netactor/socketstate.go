@@ -14,26 +14,26 @@ const (
 )
 
 type socketState struct {
-	number uint64
-	req    Request
-	phase  phase
-	parked bool   // pending: waits for a closing socket to free the port
-	freed  uint64 // pending: as it was when the opening began
-	paused bool
-	given  bool   // a worker opened it
-	spec   bool   // it is the tree's own, though a worker asked first
-	first  string // the owner that asked first
-	asks   []ask
-	keys   []string // its key, and the alias of the port it got
-	owners map[string]*ownership
-	addr   reply // open: what every asker is told
+	number     uint64
+	req        Request
+	phase      phase
+	awaitsPort bool   // pending: waits for a closing socket to free the port
+	freedPorts uint64 // pending: as it was when the opening began
+	paused     bool
+	fromWorker bool   // a worker opened it
+	ofTree     bool   // it is the tree's own, though a worker asked first
+	firstOwner string // the owner that asked first
+	waiting    []pendingRequest
+	keys       []string // its key, and the alias of the port it got
+	owners     map[string]*ownership
+	addr       reply // open: what every asker is told
 
-	members []*memberState // ReusePort: the sockets behind the one name
-	last    int            // index of the newest of them
+	group      []*groupSocket // ReusePort: the sockets behind the one name
+	lastMember int            // index of the newest of them
 }
 
-// numbered is the address that was asked for, with the port that it got.
-func (s *socketState) numbered() string {
+// boundAddress is the address that was asked for, with the port that it got.
+func (s *socketState) boundAddress() string {
 	asked, err := netip.ParseAddrPort(s.req.Address)
 	got, e := netip.ParseAddrPort(s.addr.Address)
 	if err != nil || e != nil {
@@ -44,38 +44,38 @@ func (s *socketState) numbered() string {
 
 // ownership is what one pool, or one spec, has in a socket.
 type ownership struct {
-	spec       bool
-	held       map[uint64]uint64 // live workers that have it, by which request of theirs
-	shut       map[uint64]bool   // those of them whose copy somebody has shut down: they may ask again
-	vacancies  int               // workers that died with it, not yet replaced
-	first      int               // the generation that asked first; 0: a spec, or one that is gone
-	generation int               // the newest that asked
+	spec            bool
+	holders         map[uint64]uint64 // live workers that have it, by which request of theirs
+	shutDown        map[uint64]bool   // those of them whose copy somebody has shut down: they may ask again
+	vacancies       int               // workers that died with it, not yet replaced
+	firstGeneration int               // the generation that asked first; 0: a spec, or one that is gone
+	lastGeneration  int               // the newest that asked
 }
 
 // has reports whether a worker has it open.
 func (o *ownership) has(worker uint64) bool {
-	_, ok := o.held[worker]
-	return ok && !o.shut[worker]
+	_, ok := o.holders[worker]
+	return ok && !o.shutDown[worker]
 }
 
 // leave takes a worker out; false when it was not there.
 func (o *ownership) leave(worker uint64) bool {
-	_, ok := o.held[worker]
-	delete(o.held, worker)
-	delete(o.shut, worker)
+	_, ok := o.holders[worker]
+	delete(o.holders, worker)
+	delete(o.shutDown, worker)
 	return ok
 }
 
-// over reports whether nobody is left, nor to come.
-func (o *ownership) over() bool { return !o.spec && len(o.held) == 0 && o.vacancies == 0 }
+// ended reports whether nobody is left, nor to come.
+func (o *ownership) ended() bool { return !o.spec && len(o.holders) == 0 && o.vacancies == 0 }
 
-// ask is one waiting request.
-type ask struct {
+// pendingRequest is one waiting request.
+type pendingRequest struct {
 	worker uint64 // 0: a listener spec, owner
 	owner  string
 	seq    uint64 // the worker's number for its request; for a spec, the driver's
 	req    Request
-	given  *socket      // a socket that the worker sent; owned by whoever holds the ask
+	socket *socket      // a socket that the worker sent; owned by whoever holds the ask
 	rules  *ListenRules // of the worker's pool; nil: anything
 }
 
@@ -83,55 +83,55 @@ type ask struct {
 // the state about the outcome of an open before it does the next, but for a Unix
 // socket: of that it tells in its own time.
 type effect struct {
-	do     action
-	number uint64
-	req    Request // doOpen
-	given  *socket // doOpen, doOpened, doReopened, doDiscard
-	old    *socket // doReopened: in place of which given is
-	ask    ask     // doReply
-	reply  reply   // doReply, doOpened, doReopened
-	worker uint64  // doTell, doRenew
-	renew  bool    // doPublish: in place of the one it has
-	member int     // doReply, doRenew, doRetire, doReopened: which socket of a ReusePort listener
-	tries  int     // the driver's: how often it has failed for want of something
+	kind       effectKind
+	number     uint64
+	req        Request        // doOpen
+	socket     *socket        // doOpen, doOpened, doReopened, doDiscard
+	old        *socket        // doReopened: in place of which given is
+	request    pendingRequest // doReply
+	reply      reply          // doReply, doOpened, doReopened
+	worker     uint64         // doTell, doRenew
+	renew      bool           // doPublish: in place of the one it has
+	groupIndex int            // doReply, doRenew, doRetire, doReopened: which socket of a ReusePort listener
+	tries      int            // the driver's: how often it has failed for want of something
 }
 
-type action uint8
+type effectKind uint8
 
 const (
-	doOpen     action = iota // open the socket of req, or take given; then call opened
-	doOpened                 // take the outcome of a doOpen; then call opened
-	doReopened               // the driver's: take the outcome of opening a socket again that was shut down
-	doReply                  // answer ask; with a duplicate of the socket when the worker is to accept itself
-	doPublish                // send the socket to the listener process
-	doShut                   // tell the listener process to drain and close its copy
-	doClose                  // close the master's copy, remove the path
-	doPause                  // tell whoever accepts to pause, or to resume: the listener process, or worker
-	doTell                   // tell a worker that the listener is closed
-	doRetire                 // close the master's copy of one member
-	doRepair                 // see to it that the socket listens; then call repaired
-	doRenew                  // send a worker its socket again
-	doEnd                    // stop watching: everything is closed
-	doDiscard                // close given
-	doWatch                  // the driver's: begin to watch, which has failed before
+	doOpen     effectKind = iota // open the socket of req, or take given; then call opened
+	doOpened                     // take the outcome of a doOpen; then call opened
+	doReopened                   // the driver's: take the outcome of opening a socket again that was shut down
+	doReply                      // answer request; with a duplicate of the socket when the worker is to accept itself
+	doPublish                    // send the socket to the listener process
+	doShut                       // tell the listener process to drain and close its copy
+	doClose                      // close the master's copy, remove the path
+	doPause                      // tell whoever accepts to pause, or to resume: the listener process, or worker
+	doTell                       // tell a worker that the listener is closed
+	doRetire                     // close the master's copy of one member
+	doRepair                     // see to it that the socket listens; then call repaired
+	doRenew                      // send a worker its socket again
+	doEnd                        // stop watching: everything is closed
+	doDiscard                    // close given
+	doWatch                      // the driver's: begin to watch, which has failed before
 )
 
 // refuse answers a with an error, and closes what came with it.
-func refuse(a ask, call string, errno syscall.Errno) []effect {
-	return refuseWith(a, reply{Errno: int(errno), Call: call})
+func refuse(p pendingRequest, call string, errno syscall.Errno) []effect {
+	return refuseWith(p, reply{Errno: int(errno), Call: call})
 }
 
 // deny answers a that the rules are against it.
-func deny(a ask) []effect {
-	return refuseWith(a, reply{Errno: int(syscall.EACCES), Call: "listen", Denied: a.req.asked()})
+func deny(p pendingRequest) []effect {
+	return refuseWith(p, reply{Errno: int(syscall.EACCES), Call: "listen", Denied: p.req.description()})
 }
 
-func refuseWith(a ask, r reply) []effect {
-	given := a.given
-	a.given = nil
-	out := []effect{{do: doReply, ask: a, reply: r}}
+func refuseWith(p pendingRequest, r reply) []effect {
+	given := p.socket
+	p.socket = nil
+	out := []effect{{kind: doReply, request: p, reply: r}}
 	if given != nil {
-		out = append(out, effect{do: doDiscard, given: given})
+		out = append(out, effect{kind: doDiscard, socket: given})
 	}
 	return out
 }

@@ -223,7 +223,7 @@ func newStorm(t *testing.T, p Policy) *aStorm {
 	}
 	s.tr = newTree(t, false, func(tr *tree) {
 		tr.claim = 100 * time.Millisecond
-		tr.hook = func(src *source) {
+		tr.hook = func(src *acceptSocket) {
 			real := src.accept4
 			src.accept4 = func(fd int, sa *unix.RawSockaddrAny) (int, error) {
 				if s.exhaust.Load() > 0 && s.exhaust.Add(-1) >= 0 {
@@ -410,13 +410,13 @@ func TestOutOfDescriptorsX2(t *testing.T) {
 	vars["FILES"] = "24"
 	tight := tr.startProc(1, vars)
 	tr.joined(2)
-	of := func() SeatCounts {
+	of := func() WorkerCounts {
 		for _, w := range tr.stats().Workers {
 			if w.Worker.ID == tight.ID {
 				return w.Counts
 			}
 		}
-		return SeatCounts{}
+		return WorkerCounts{}
 	}
 	const n = 60
 	var clients []net.Conn

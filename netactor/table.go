@@ -39,28 +39,28 @@ type TableConfig struct {
 type Table struct {
 	cfg TableConfig
 
-	mu       sync.Mutex // held for moments: never over a send or a system call
-	state    *tableState
-	conns    map[uint64]*post       // to workers
-	listener *post                  // to the listener process; nil without
-	waits    map[uint64]chan reply  // of Open, by ask.seq
-	stats    map[uint64]chan []byte // of Stats, by request
-	seq      uint64
-	todo     []effect
-	busy     bool // somebody works on todo
-	closed   bool
+	mu              sync.Mutex // held for moments: never over a send or a system call
+	state           *tableState
+	workers         map[uint64]*outbox     // to workers
+	listenerProcess *outbox                // to the listener process; nil without
+	opens           map[uint64]chan reply  // of Open, by pendingRequest.seq
+	stats           map[uint64]chan []byte // of Stats, by request
+	seq             uint64
+	todo            []effect
+	busy            bool // somebody works on todo
+	closed          bool
 
 	// Of whoever works on todo.
-	sockets map[memberKey]*socket
-	repairs map[uint64]*repairing
-	hangups *hangups // made with the first socket
-	short   trouble  // what again waits for
-	waiting int      // effects that do
-	ended   sync.WaitGroup
+	sockets  map[socketKey]*socket
+	repairs  map[uint64]*repairState
+	watcher  *shutdownWatcher // made with the first socket
+	shortage trouble          // what again waits for
+	retries  int              // effects that do
+	ended    sync.WaitGroup
 
-	gate   gate
-	pushed []byte    // the counts that the listener process told last
-	at     time.Time // when
+	logs        logLimiter
+	lastStats   []byte    // the counts that the listener process told last
+	lastStatsAt time.Time // when
 }
 
 // NewTable returns an empty Table. It has a goroutine of its own from its first socket until
@@ -75,14 +75,14 @@ func NewTable(cfg TableConfig) *Table {
 		state.specs[i].user = cfg.user(state.specs[i])
 	}
 	return &Table{
-		gate:    gate{logger: cfg.Logger},
-		repairs: make(map[uint64]*repairing),
+		logs:    logLimiter{logger: cfg.Logger},
+		repairs: make(map[uint64]*repairState),
 		cfg:     cfg,
 		state:   state,
-		conns:   make(map[uint64]*post),
-		waits:   make(map[uint64]chan reply),
+		workers: make(map[uint64]*outbox),
+		opens:   make(map[uint64]chan reply),
 		stats:   make(map[uint64]chan []byte),
-		sockets: make(map[memberKey]*socket),
+		sockets: make(map[socketKey]*socket),
 	}
 }
 
@@ -100,7 +100,7 @@ func (cfg TableConfig) user(r Request) *Functions {
 // with Detach in between.
 func (t *Table) Attach(c *fdipc.Conn) {
 	t.step(func() []effect {
-		t.listener = &post{c: c, logger: t.cfg.Logger}
+		t.listenerProcess = &outbox{c: c, logger: t.cfg.Logger}
 		return t.state.attach()
 	})
 }
@@ -108,7 +108,7 @@ func (t *Table) Attach(c *fdipc.Conn) {
 // Detach says that the listener process is gone: it was reaped.
 func (t *Table) Detach() {
 	t.step(func() []effect {
-		t.listener = nil
+		t.listenerProcess = nil
 		for id, ch := range t.stats {
 			delete(t.stats, id)
 			close(ch)
@@ -122,7 +122,7 @@ func (t *Table) Detach() {
 // refused.
 func (t *Table) AddWorker(w Worker, c *fdipc.Conn) {
 	t.step(func() []effect {
-		t.conns[w.ID] = &post{c: c, logger: t.cfg.Logger}
+		t.workers[w.ID] = &outbox{c: c, logger: t.cfg.Logger}
 		t.state.addWorker(w)
 		return nil
 	})
@@ -133,7 +133,7 @@ func (t *Table) AddWorker(w Worker, c *fdipc.Conn) {
 // Otherwise what it had listened on stays open for its replacement.
 func (t *Table) RemoveWorker(id uint64, retired bool) {
 	t.step(func() []effect {
-		delete(t.conns, id)
+		delete(t.workers, id)
 		return t.state.removeWorker(id, retired)
 	})
 }
@@ -149,7 +149,7 @@ func (s *socketState) title() string {
 func (t *Table) Open(ctx context.Context, owner string, r Request) (net.Addr, error) {
 	asked := r
 	if r.FD != 0 {
-		r.Packet = isPacket(r.FD)
+		r.Packet = isPacketFD(r.FD)
 	}
 	r, err := r.resolve(ctx)
 	if err != nil {
@@ -161,8 +161,8 @@ func (t *Table) Open(ctx context.Context, owner string, r Request) (net.Addr, er
 	t.step(func() []effect {
 		t.seq++
 		seq = t.seq
-		t.waits[seq] = ch
-		return t.state.listen(ask{owner: owner, seq: seq, req: r})
+		t.opens[seq] = ch
+		return t.state.listen(pendingRequest{owner: owner, seq: seq, req: r})
 	})
 	select {
 	case rep := <-ch:
@@ -181,7 +181,7 @@ func (t *Table) Open(ctx context.Context, owner string, r Request) (net.Addr, er
 // owns are closed; workers that still have them open are told.
 func (t *Table) StopOwner(owner string) {
 	t.step(func() []effect { return t.state.stopOwner(owner) })
-	aside.removed(removalTimeout)
+	files.waitRemoved(removalTimeout)
 }
 
 // Remove closes a socket for everybody. Workers that have it open are told. It is false if there is no
@@ -192,7 +192,7 @@ func (t *Table) Remove(number uint64) (ok bool) {
 		ok = s != nil && s.phase == open
 		return t.state.remove(number)
 	})
-	aside.removed(removalTimeout)
+	files.waitRemoved(removalTimeout)
 	return ok
 }
 
@@ -228,8 +228,8 @@ func (t *Table) control(k fdipc.Kind, number uint64) (ok bool) {
 func (t *Table) Stats(ctx context.Context) ([]ListenerStats, error) {
 	t.mu.Lock()
 	var c *fdipc.Conn
-	if t.listener != nil {
-		c = t.listener.c
+	if t.listenerProcess != nil {
+		c = t.listenerProcess.c
 	}
 	ch := make(chan []byte, 1)
 	t.seq++
@@ -267,7 +267,7 @@ func (t *Table) Stats(ctx context.Context) ([]ListenerStats, error) {
 // not wait.
 func (t *Table) LastStats() ([]ListenerStats, time.Time) {
 	t.mu.Lock()
-	b, at := t.pushed, t.at
+	b, at := t.lastStats, t.lastStatsAt
 	t.mu.Unlock()
 	var out []ListenerStats
 	if b == nil || decodeStats(b, &out) != nil {
@@ -286,7 +286,7 @@ type SocketInfo struct {
 	Paused  bool
 	Owners  []string // pools and specs
 	Workers []uint64 // that have it open
-	Members int      // ReusePort: how many sockets there are behind the one address
+	Group   int      // ReusePort: how many sockets there are behind the one address
 }
 
 // Sockets returns the open sockets, by number.
@@ -298,7 +298,7 @@ func (t *Table) Sockets() []SocketInfo {
 		if s.phase != open {
 			continue
 		}
-		info := SocketInfo{Number: s.number, Name: s.req.Name, Network: s.addr.Network, Address: s.addr.Address, Policy: s.req.Policy, Paused: s.paused, Workers: s.holders(), Members: len(s.members)}
+		info := SocketInfo{Number: s.number, Name: s.req.Name, Network: s.addr.Network, Address: s.addr.Address, Policy: s.req.Policy, Paused: s.paused, Workers: s.holders(), Group: len(s.group)}
 		for name := range s.owners {
 			info.Owners = append(info.Owners, name)
 		}
@@ -316,15 +316,15 @@ func (t *Table) Close() error {
 		var out []effect
 		for _, s := range t.state.inOrder() {
 			if s.phase == open {
-				out = append(out, effect{do: doClose, number: s.number})
+				out = append(out, effect{kind: doClose, number: s.number})
 			}
 		}
 		last := t.state.last
 		t.state = newTableState()
 		t.state.last = last // numbers stay unique: a late frame finds nothing
-		return append(out, effect{do: doEnd})
+		return append(out, effect{kind: doEnd})
 	})
 	t.ended.Wait() // the watcher
-	aside.removed(lastTimeout)
+	files.waitRemoved(lastTimeout)
 	return nil
 }

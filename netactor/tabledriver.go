@@ -33,28 +33,28 @@ func (t *Table) step(f func() []effect) {
 
 // perform does one effect. What it returns is to be called under the lock.
 func (t *Table) perform(e effect) (then func() []effect) {
-	isAside := e.do == doOpen && local(e.req.Network) && (e.tries == 0 || t.pending(e.number))
+	isAside := e.kind == doOpen && local(e.req.Network) && (e.tries == 0 || t.isPending(e.number))
 	if e.tries > 0 && !isAside { // then doOpened is the end of the try
-		t.waiting--
-		defer t.retried()
+		t.retries--
+		defer t.retryEnded()
 	}
-	switch e.do {
+	switch e.kind {
 	case doOpen:
 		if isAside {
-			t.openAside(e)
+			t.openInBackground(e)
 			return nil
 		}
-		if e.tries > 0 && !t.pending(e.number) {
+		if e.tries > 0 && !t.isPending(e.number) {
 			return nil // nothing waits for it any more
 		}
-		s, r := t.openSocket(e)
+		s, r := t.openRequested(e)
 		return t.opened(e, s, r)
 	case doOpened:
-		return t.opened(e, e.given, e.reply)
+		return t.opened(e, e.socket, e.reply)
 	case doReopened:
 		return t.reopened(e)
 	case doReply:
-		t.answer(e)
+		t.sendReply(e)
 	case doPublish:
 		t.publish(e)
 	case doPause:
@@ -66,50 +66,50 @@ func (t *Table) perform(e effect) (then func() []effect) {
 	case doWatch:
 		t.watch(e)
 	case doEnd:
-		if t.hangups != nil {
-			t.hangups.close()
-			t.hangups = nil
+		if t.watcher != nil {
+			t.watcher.close()
+			t.watcher = nil
 		}
 	case doShut:
-		t.tell(t.listenerConn(), &fdipc.Frame{Kind: KindShut, Target: e.number})
+		t.send(t.listenerOutbox(), &fdipc.Frame{Kind: KindShut, Target: e.number})
 	case doTell:
-		t.tell(t.conn(e.worker), &fdipc.Frame{Kind: KindShut, Target: e.number})
+		t.send(t.workerOutbox(e.worker), &fdipc.Frame{Kind: KindShut, Target: e.number})
 	case doClose:
 		var after []effect
 		for key, s := range t.sockets {
 			if key.number != e.number {
 				continue
 			}
-			if !s.now { // or reopened sees to them
-				after = append(after, s.after...)
+			if !s.reopening { // or reopened sees to them
+				after = append(after, s.waiting...)
 			}
-			t.drop(key)
+			t.dropSocket(key)
 		}
 		delete(t.repairs, e.number)
-		return func() []effect { return t.unserved(after, reply{Errno: int(syscall.ECANCELED), Call: "listen"}) }
+		return func() []effect { return t.failWaiting(after, reply{Errno: int(syscall.ECANCELED), Call: "listen"}) }
 	case doRetire:
-		if s := t.sockets[memberKey{e.number, e.member}]; s != nil && s.packets() {
-			t.gate.warn("the socket of a worker that is not replaced is closed: what is queued in it is lost", "listener", t.title(e.number))
+		if s := t.sockets[socketKey{e.number, e.groupIndex}]; s != nil && s.isPacket() {
+			t.logs.warn("the socket of a worker that is not replaced is closed: what is queued in it is lost", "listener", t.title(e.number))
 		} else if !migrates() {
-			t.gate.warn("the socket of a worker that is not replaced is closed: what waits in its backlog is reset, for net.ipv4.tcp_migrate_req is 0",
+			t.logs.warn("the socket of a worker that is not replaced is closed: what waits in its backlog is reset, for net.ipv4.tcp_migrate_req is 0",
 				"listener", t.title(e.number))
 		}
-		t.drop(memberKey{e.number, e.member})
+		t.dropSocket(socketKey{e.number, e.groupIndex})
 	case doDiscard:
-		e.given.closeAside()
+		e.socket.closeInBackground()
 	}
 	return nil
 }
 
-// openSocket opens or takes the socket of a doOpen.
-func (t *Table) openSocket(e effect) (*socket, reply) {
+// openRequested opens or takes the socket of a doOpen.
+func (t *Table) openRequested(e effect) (*socket, reply) {
 	var s *socket
 	var err error
-	if e.given == nil {
-		s, err = openSocket(e.req)
+	if e.socket == nil {
+		s, err = newSocket(e.req)
 	} else {
-		if s, err = e.given.applied(e.req); err == nil {
-			s.adopt()
+		if s, err = e.socket.applied(e.req); err == nil {
+			s.adoptFile()
 		}
 	}
 	if err != nil {
@@ -126,8 +126,8 @@ func (t *Table) openSocket(e effect) (*socket, reply) {
 	return s, reply{Network: network, Address: address}
 }
 
-// pending reports whether a socket is to be opened still.
-func (t *Table) pending(number uint64) bool {
+// isPending reports whether a socket is to be opened still.
+func (t *Table) isPending(number uint64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.state.sockets[number]
@@ -137,9 +137,9 @@ func (t *Table) pending(number uint64) bool {
 // opened takes in the socket of a doOpen, nil if there is none.
 func (t *Table) opened(e effect, s *socket, r reply) (then func() []effect) {
 	number := e.number
-	if s == nil && e.own() {
-		e.do, e.reply = doOpen, reply{}
-		if t.again(e, syscall.Errno(r.Errno), maxTries) {
+	if s == nil && e.reopenable() {
+		e.kind, e.reply = doOpen, reply{}
+		if t.retryLater(e, syscall.Errno(r.Errno), maxTries) {
 			return nil
 		}
 	}
@@ -148,51 +148,51 @@ func (t *Table) opened(e effect, s *socket, r reply) (then func() []effect) {
 		closed := t.closed
 		t.mu.Unlock()
 		if closed { // while it was being opened
-			s.closeAside()
+			s.closeInBackground()
 			return nil
 		}
-		t.keep(memberKey{number, 0}, s)
+		t.addSocket(socketKey{number, 0}, s)
 	}
 	return func() []effect { return t.state.opened(number, r) }
 }
 
-// answer sends a reply, with the socket if the worker is to accept itself.
-func (t *Table) answer(e effect) {
-	a := e.ask
-	if a.worker == 0 {
+// sendReply sends a reply, with the socket if the worker is to accept itself.
+func (t *Table) sendReply(e effect) {
+	p := e.request
+	if p.worker == 0 {
 		t.mu.Lock()
-		ch := t.waits[a.seq]
-		delete(t.waits, a.seq)
+		ch := t.opens[p.seq]
+		delete(t.opens, p.seq)
 		t.mu.Unlock()
 		if ch != nil {
 			ch <- e.reply // capacity 1, and the only one
 		}
 		return
 	}
-	f := &fdipc.Frame{Kind: KindReply, Target: a.seq}
+	f := &fdipc.Frame{Kind: KindReply, Target: p.seq}
 	if e.reply.Denied != "" {
-		t.gate.warn("a worker asks for what its pool may not listen on: neither a listener of the tree nor in Pool.Listen",
-			"pool", a.owner, "worker", a.worker, "asked", e.reply.Denied)
+		t.logs.warn("a worker asks for what its pool may not listen on: neither a listener of the tree nor in Pool.Listen",
+			"pool", p.owner, "worker", p.worker, "asked", e.reply.Denied)
 	}
 	if e.reply.Errno == 0 && !e.reply.Policy.dispatched() {
-		if t.waitsFor(memberKey{e.number, e.member}, e) {
+		if t.waitForReopen(socketKey{e.number, e.groupIndex}, e) {
 			return
 		}
-		h, err := t.member(memberKey{e.number, e.member})
-		if err != nil && t.again(e, err, maxTries) {
+		h, err := t.memberHandle(socketKey{e.number, e.groupIndex})
+		if err != nil && t.retryLater(e, err, maxTries) {
 			return
 		}
 		if err != nil {
 			e.reply = failed(err)
 			t.mu.Lock()
-			t.todo = append(t.todo, t.state.closed(a.worker, e.number)...)
+			t.todo = append(t.todo, t.state.closed(p.worker, e.number)...)
 			t.mu.Unlock()
 		} else {
 			f.Handles = []*fdipc.Handle{h}
 		}
 	}
 	f.Payload = encode(e.reply)
-	t.tell(t.conn(a.worker), f)
+	t.send(t.workerOutbox(p.worker), f)
 }
 
 // publish sends a socket to the listener process; renew says in place of the one it has.
@@ -206,24 +206,24 @@ func (t *Table) publish(e effect) {
 	}
 	o := opening{
 		Name: s.title(), Network: s.addr.Network, Policy: s.req.Policy, Peek: s.req.Peek, Functions: s.req.Functions,
-		Limits: s.req.Limits, Credentials: s.req.Credentials, Paused: s.paused, Foreign: s.given || s.req.FD != 0, Renew: renew,
+		Limits: s.req.Limits, Credentials: s.req.Credentials, Paused: s.paused, Foreign: s.fromWorker || s.req.FD != 0, Renew: renew,
 	}
 	for owner := range s.owners {
 		o.Pool = max(o.Pool, owner)
 	}
 	t.mu.Unlock()
-	if t.waitsFor(memberKey{number, 0}, e) {
+	if t.waitForReopen(socketKey{number, 0}, e) {
 		return
 	}
-	h, err := t.member(memberKey{number, 0})
-	if err != nil && t.again(e, err, 0) {
+	h, err := t.memberHandle(socketKey{number, 0})
+	if err != nil && t.retryLater(e, err, 0) {
 		return
 	}
 	if err != nil {
 		t.cfg.Logger.Error("listening socket not sent to the listener process", "listener", o.Name, "err", err)
 		return
 	}
-	t.tell(t.listenerConn(), &fdipc.Frame{Kind: KindOpen, Target: number, Payload: encode(o), Handles: []*fdipc.Handle{h}})
+	t.send(t.listenerOutbox(), &fdipc.Frame{Kind: KindOpen, Target: number, Payload: encode(o), Handles: []*fdipc.Handle{h}})
 }
 
 // pause tells the listener process whether a listener is to pause; or the worker that accepts
@@ -235,31 +235,31 @@ func (t *Table) pause(number, worker uint64) {
 	if s != nil && s.paused {
 		k = KindPause
 	}
-	p := t.listener
+	o := t.listenerProcess
 	if worker != 0 {
-		p = t.conns[worker]
+		o = t.workers[worker]
 	}
 	t.mu.Unlock()
-	t.tell(p, &fdipc.Frame{Kind: k, Target: number})
+	t.send(o, &fdipc.Frame{Kind: k, Target: number})
 }
 
-func (t *Table) conn(worker uint64) *post {
+func (t *Table) workerOutbox(worker uint64) *outbox {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.conns[worker]
+	return t.workers[worker]
 }
 
-func (t *Table) listenerConn() *post {
+func (t *Table) listenerOutbox() *outbox {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.listener
+	return t.listenerProcess
 }
 
-// tell sends a control frame and does not wait.
-func (t *Table) tell(p *post, f *fdipc.Frame) {
-	if p == nil {
+// send sends a control frame and does not wait.
+func (t *Table) send(o *outbox, f *fdipc.Frame) {
+	if o == nil {
 		closeHandles(f)
 		return
 	}
-	p.send(f)
+	o.send(f)
 }

@@ -44,24 +44,24 @@ func (t *Table) listenFrame(from Worker, f *fdipc.Frame, given *socket) {
 	if given != nil && err == nil {
 		r, err = given.request(r)
 	}
-	a := ask{worker: from.ID, owner: from.Pool, seq: f.Target, req: r, given: given}
+	p := pendingRequest{worker: from.ID, owner: from.Pool, seq: f.Target, req: r, socket: given}
 	if t.cfg.Rules != nil {
 		rules := t.cfg.Rules(from.Pool)
-		a.rules = &rules
+		p.rules = &rules
 	}
 	t.step(func() []effect {
-		if _, known := t.conns[from.ID]; !known {
+		if _, known := t.workers[from.ID]; !known {
 			err = errors.Join(err, fmt.Errorf("netactor: worker %d is not known", from.ID))
 		}
 		if t.closed {
 			err = ErrClosed
 		}
 		if err == nil {
-			return t.state.listen(a)
+			return t.state.listen(p)
 		}
-		out := []effect{{do: doReply, ask: ask{worker: a.worker, seq: a.seq}, reply: failed(err)}}
+		out := []effect{{kind: doReply, request: pendingRequest{worker: p.worker, seq: p.seq}, reply: failed(err)}}
 		if given != nil {
-			out = append(out, effect{do: doDiscard, given: given})
+			out = append(out, effect{kind: doDiscard, socket: given})
 		}
 		return out
 	})
@@ -75,8 +75,8 @@ func (t *Table) shareFrame(from Worker, f *fdipc.Frame) {
 		s, err = receiveSocket(f.Handles[0])
 	}
 	if err != nil {
-		a := ask{worker: from.ID, seq: f.Target}
-		t.step(func() []effect { return []effect{{do: doReply, ask: a, reply: failed(err)}} })
+		p := pendingRequest{worker: from.ID, seq: f.Target}
+		t.step(func() []effect { return []effect{{kind: doReply, request: p, reply: failed(err)}} })
 		return
 	}
 	t.listenFrame(from, f, s)
@@ -107,7 +107,7 @@ func (s *socket) request(r Request) (Request, error) {
 // listenerFrame handles what the listener process says.
 func (t *Table) listenerFrame(c *fdipc.Conn, f *fdipc.Frame) {
 	t.mu.Lock()
-	known := t.listener != nil && c == t.listener.c
+	known := t.listenerProcess != nil && c == t.listenerProcess.c
 	var waiting chan []byte
 	if known {
 		if f.Kind == KindStats {
@@ -126,7 +126,7 @@ func (t *Table) listenerFrame(c *fdipc.Conn, f *fdipc.Frame) {
 		waiting <- slices.Clone(f.Payload)
 	case f.Kind == KindStats && f.Target == 0:
 		t.mu.Lock()
-		t.pushed, t.at = slices.Clone(f.Payload), time.Now()
+		t.lastStats, t.lastStatsAt = slices.Clone(f.Payload), time.Now()
 		t.mu.Unlock()
 	}
 }
@@ -136,13 +136,13 @@ func (t *Table) listenerFrame(c *fdipc.Conn, f *fdipc.Frame) {
 func (t *Table) brokenFrame(from Worker, c *fdipc.Conn, f *fdipc.Frame) {
 	t.mu.Lock()
 	s := t.state.sockets[f.Target]
-	known := s != nil && (t.listener != nil && c == t.listener.c || slices.Contains(s.holders(), from.ID))
+	known := s != nil && (t.listenerProcess != nil && c == t.listenerProcess.c || slices.Contains(s.holders(), from.ID))
 	t.mu.Unlock()
 	if !known {
 		return
 	}
 	if len(f.Payload) > 0 { // else it did not arrive, which its receiver has told
-		t.gate.warn("listener cannot accept", "listener", t.title(f.Target), "worker", from.Name, "err", string(f.Payload[:min(len(f.Payload), 200)]))
+		t.logs.warn("listener cannot accept", "listener", t.title(f.Target), "worker", from.Name, "err", string(f.Payload[:min(len(f.Payload), 200)]))
 	}
 	number := f.Target
 	t.step(func() []effect { return t.state.broken(number) })

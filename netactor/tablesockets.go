@@ -7,60 +7,60 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// memberKey names a socket that the master holds: of a listener, or one member of a ReusePort
+// socketKey names a socket that the master holds: of a listener, or one member of a ReusePort
 // listener.
-type memberKey struct {
+type socketKey struct {
 	number uint64
 	index  int
 }
 
 // What follows is for whoever works on todo.
 
-// keep takes a socket in, and has it watched.
-func (t *Table) keep(key memberKey, s *socket) {
+// addSocket takes a socket in, and has it watched.
+func (t *Table) addSocket(key socketKey, s *socket) {
 	t.sockets[key] = s
-	if t.hangups != nil {
-		t.hangups.add(s, key.number)
+	if t.watcher != nil {
+		t.watcher.add(s, key.number)
 		return
 	}
-	t.watch(effect{do: doWatch})
+	t.watch(effect{kind: doWatch})
 }
 
 // watch begins to watch all sockets.
 func (t *Table) watch(e effect) {
-	if t.hangups != nil {
+	if t.watcher != nil {
 		return
 	}
-	h, err := newHangups(func(number uint64) { t.step(func() []effect { return t.state.broken(number) }) })
+	w, err := newShutdownWatcher(func(number uint64) { t.step(func() []effect { return t.state.broken(number) }) })
 	if err != nil {
-		if !t.again(e, err, 0) {
+		if !t.retryLater(e, err, 0) {
 			t.cfg.Logger.Warn("a listening socket that is shut down will not be noticed", "err", err)
 		}
 		return
 	}
-	t.hangups = h
-	t.ended.Go(h.run) // ends with Close
+	t.watcher = w
+	t.ended.Go(w.run) // ends with Close
 	for key, s := range t.sockets {
-		h.add(s, key.number)
+		w.add(s, key.number)
 	}
 }
 
-// drop closes a socket.
-func (t *Table) drop(key memberKey) {
+// dropSocket closes a socket.
+func (t *Table) dropSocket(key socketKey) {
 	s := t.sockets[key]
 	if s == nil {
 		return
 	}
 	delete(t.sockets, key)
-	if t.hangups != nil {
-		t.hangups.remove(s)
+	if t.watcher != nil {
+		t.watcher.remove(s)
 	}
-	s.closeAside()
+	s.closeInBackground()
 }
 
-// member returns a handle on a duplicate of a socket; a further member of a ReusePort listener is
+// memberHandle returns a handle on a duplicate of a socket; a further member of a ReusePort listener is
 // opened now.
-func (t *Table) member(key memberKey) (*fdipc.Handle, error) {
+func (t *Table) memberHandle(key socketKey) (*fdipc.Handle, error) {
 	s := t.sockets[key]
 	if s == nil {
 		t.mu.Lock()
@@ -70,15 +70,15 @@ func (t *Table) member(key memberKey) (*fdipc.Handle, error) {
 			return nil, errors.New("netactor: socket is closed")
 		}
 		r := state.req
-		r.Address, r.joins = state.numbered(), true
+		r.Address, r.joins = state.boundAddress(), true
 		t.mu.Unlock()
 		var err error
-		if s, err = openSocket(r); err != nil {
+		if s, err = newSocket(r); err != nil {
 			return nil, err
 		}
-		t.keep(key, s)
+		t.addSocket(key, s)
 	}
-	if s.gone() { // and is to be opened again later, but why wait
+	if s.closed() { // and is to be opened again later, but why wait
 		if err := t.relisten(key, s); err != nil {
 			return nil, err
 		}
@@ -87,8 +87,8 @@ func (t *Table) member(key memberKey) (*fdipc.Handle, error) {
 	return s.handle()
 }
 
-// repairing is how often a socket was repaired.
-type repairing struct {
+// repairState is how often a socket was repaired.
+type repairState struct {
 	last  time.Time
 	pause time.Duration // until the next
 	armed bool          // it is to come; guarded by Table.mu
@@ -106,10 +106,10 @@ func (t *Table) repair(number uint64) (then func() []effect) {
 	r := t.repairs[number]
 	now := time.Now()
 	if r == nil || now.Sub(r.last) > 4*maxRepair {
-		r = &repairing{pause: firstRepair}
+		r = &repairState{pause: firstRepair}
 		t.repairs[number] = r
 	} else if wait := r.last.Add(r.pause).Sub(now); wait > 0 {
-		t.later(number, r, wait)
+		t.repairLater(number, r, wait)
 		return nil
 	}
 	again := !r.last.IsZero()
@@ -118,23 +118,23 @@ func (t *Table) repair(number uint64) (then func() []effect) {
 	mended := true
 	var evict []int // members that are packet sockets
 	for key, s := range t.sockets {
-		if key.number != number || s.now || !s.gone() && s.listening() {
-			mended = mended && !s.now
+		if key.number != number || s.reopening || !s.closed() && s.listening() {
+			mended = mended && !s.reopening
 			continue
 		}
-		if s.packets() {
+		if s.isPacket() {
 			evict = append(evict, key.index)
 		}
 		e := t.relisten(key, s)
 		err = errors.Join(err, e)
-		mended = mended && !s.now
-		t.gate.warn("a listening socket was shut down, listening again", "listener", t.title(number), "err", e)
+		mended = mended && !s.reopening
+		t.logs.warn("a listening socket was shut down, listening again", "listener", t.title(number), "err", e)
 	}
 	if again {
 		r.pause = min(2*r.pause, maxRepair)
 	}
 	if err != nil {
-		t.later(number, r, r.pause)
+		t.repairLater(number, r, r.pause)
 	}
 	return func() (out []effect) {
 		for _, index := range evict {
@@ -147,8 +147,8 @@ func (t *Table) repair(number uint64) (then func() []effect) {
 	}
 }
 
-// later has a socket repaired after a while.
-func (t *Table) later(number uint64, r *repairing, wait time.Duration) {
+// repairLater has a socket repaired after a while.
+func (t *Table) repairLater(number uint64, r *repairState, wait time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if r.armed || t.closed {
@@ -167,7 +167,7 @@ func (t *Table) later(number uint64, r *repairing, wait time.Duration) {
 // the outcome. One of our own making is replaced: whoever shut the old one
 // down may do so again at any moment, and what it accepted after that would be shut down from birth. One
 // that was given to us stays, for others may have it too, unless it cannot listen.
-func (t *Table) relisten(key memberKey, s *socket) error {
+func (t *Table) relisten(key socketKey, s *socket) error {
 	t.mu.Lock()
 	state := t.state.sockets[key.number]
 	if state == nil {
@@ -179,26 +179,26 @@ func (t *Table) relisten(key memberKey, s *socket) error {
 	if state.req.FD == 0 {
 		r.Network = state.req.Network
 	}
-	given := state.given || state.req.FD != 0
+	given := state.fromWorker || state.req.FD != 0
 	if !given {
-		r.Address = state.numbered() // of a group, which a socket's own address does not tell
+		r.Address = state.boundAddress() // of a group, which a socket's own address does not tell
 	}
 	t.mu.Unlock()
 	if given && s.relisten(r) == nil {
 		return nil
 	}
 	r.FD, r.joins = 0, r.Policy == ReusePort
-	t.drop(key)        // its path must be free, and its port
+	t.dropSocket(key)  // its path must be free, and its port
 	t.sockets[key] = s // closed: it is tried again
 	if local(r.Network) {
-		t.reopenAside(key, s, r)
+		t.reopenInBackground(key, s, r)
 		return nil
 	}
-	fresh, err := openSocket(r)
+	fresh, err := newSocket(r)
 	if err != nil {
 		return err
 	}
-	t.keep(key, fresh)
+	t.addSocket(key, fresh)
 	return nil
 }
 
@@ -213,20 +213,20 @@ func (t *Table) title(number uint64) string {
 
 // renew sends a worker its socket again.
 func (t *Table) renew(e effect) {
-	p := t.conn(e.worker)
-	if p == nil {
+	o := t.workerOutbox(e.worker)
+	if o == nil {
 		return
 	}
-	if t.waitsFor(memberKey{e.number, e.member}, e) {
+	if t.waitForReopen(socketKey{e.number, e.groupIndex}, e) {
 		return
 	}
-	h, err := t.member(memberKey{e.number, e.member})
-	if err != nil && t.again(e, err, 0) {
+	h, err := t.memberHandle(socketKey{e.number, e.groupIndex})
+	if err != nil && t.retryLater(e, err, 0) {
 		return
 	}
 	if err != nil {
 		t.cfg.Logger.Error("listening socket not sent to a worker", "listener", t.title(e.number), "err", err)
 		return
 	}
-	t.tell(p, &fdipc.Frame{Kind: KindOpen, Target: e.number, Handles: []*fdipc.Handle{h}})
+	t.send(o, &fdipc.Frame{Kind: KindOpen, Target: e.number, Handles: []*fdipc.Handle{h}})
 }

@@ -22,71 +22,71 @@ import (
 // socket has closed it. A death is not a close: it leaves a vacancy, which the
 // replacement's request fills.
 type tableState struct {
-	last     uint64 // number of the newest socket
-	sockets  map[uint64]*socketState
-	keys     map[string]uint64 // share key → pending or open socket
-	names    map[string]uint64
-	wanted   map[string][]ask // requests that wait until somebody opens that name
-	workers  map[uint64]Worker
-	attached bool      // a listener process is there
-	freed    uint64    // counts the sockets that have been closing and are gone
-	specs    []Request // the tree's listeners, from its start
+	last         uint64 // number of the newest socket
+	sockets      map[uint64]*socketState
+	keys         map[string]uint64 // share key → pending or open socket
+	names        map[string]uint64
+	awaitingName map[string][]pendingRequest // requests that wait until somebody opens that name
+	workers      map[uint64]Worker
+	attached     bool      // a listener process is there
+	freedPorts   uint64    // counts the sockets that have been closing and are gone
+	specs        []Request // the tree's listeners, from its start
 }
 
 func newTableState() *tableState {
 	return &tableState{
-		sockets: make(map[uint64]*socketState),
-		keys:    make(map[string]uint64),
-		names:   make(map[string]uint64),
-		wanted:  make(map[string][]ask),
-		workers: make(map[uint64]Worker),
+		sockets:      make(map[uint64]*socketState),
+		keys:         make(map[string]uint64),
+		names:        make(map[string]uint64),
+		awaitingName: make(map[string][]pendingRequest),
+		workers:      make(map[uint64]Worker),
 	}
 }
 
 // listen handles a request. a.req is resolved and valid; when a.given is set it
 // names that socket's address.
-func (t *tableState) listen(a ask) []effect {
-	if a.worker != 0 && t.has(a.worker) >= maxSockets {
-		return refuse(a, "socket", syscall.EMFILE)
+func (t *tableState) listen(p pendingRequest) []effect {
+	if p.worker != 0 && t.socketsOf(p.worker) >= maxSockets {
+		return refuse(p, "socket", syscall.EMFILE)
 	}
-	if a.worker == 0 && a.req.port() == 0 {
+	if p.worker == 0 && p.req.port() == 0 {
 		// Two specs that leave the port to the kernel want two sockets.
-		for t.keys[a.req.key()] != 0 {
-			a.req.Ordinal++
+		for t.keys[p.req.key()] != 0 {
+			p.req.Ordinal++
 		}
 	}
-	s, taken := t.find(a.req)
+	s, taken := t.find(p.req)
 	switch {
-	case t.denied(a, s):
-		return deny(a)
-	case taken || s != nil && a.given != nil || s == nil && t.reserved(a):
-		return refuse(a, "bind", syscall.EADDRINUSE)
+	case t.denied(p, s):
+		return deny(p)
+	case taken || s != nil && p.socket != nil || s == nil && t.reserved(p):
+		return refuse(p, "bind", syscall.EADDRINUSE)
 	case s != nil && s.phase == pending:
-		s.asks = append(s.asks, a)
+		s.waiting = append(s.waiting, p)
 		return nil
 	case s != nil:
-		return t.share(s, a)
-	case a.req.FD == 0 && a.req.Network == "":
-		if a.req.Wait {
-			t.wanted[a.req.Name] = append(t.wanted[a.req.Name], a)
+		return t.share(s, p)
+	case p.req.FD == 0 && p.req.Network == "":
+		if p.req.Wait {
+			t.awaitingName[p.req.Name] = append(t.awaitingName[p.req.Name], p)
 			return nil
 		}
-		return refuse(a, "listen", syscall.ENOENT) // a name that nobody has opened
+		return refuse(p, "listen", syscall.ENOENT) // a name that nobody has opened
 	}
-	if a.worker != 0 && local(a.req.Network) && t.opening(a.owner) >= maxOpening {
-		return refuse(a, "bind", syscall.EAGAIN)
+	if p.worker != 0 && local(p.req.Network) && t.openingFor(p.owner) >= maxOpening {
+		return refuse(p, "bind", syscall.EAGAIN)
 	}
 	t.last++
-	spec := t.settingsOfSpec(&a)
-	s = &socketState{number: t.last, req: a.req, spec: spec, first: a.owner, freed: t.freed, asks: []ask{a}, owners: make(map[string]*ownership)}
+	spec := t.settingsOfSpec(&p)
+	s = &socketState{number: t.last, req: p.req, ofTree: spec, firstOwner: p.owner, freedPorts: t.freedPorts, waiting: []pendingRequest{p}, owners: make(map[string]*ownership)}
 	t.sockets[s.number] = s
-	t.claimKey(s, a.req.key())
-	if a.req.Name != "" {
-		t.names[a.req.Name] = s.number
+	t.claimKey(s, p.req.key())
+	if p.req.Name != "" {
+		t.names[p.req.Name] = s.number
 	}
-	given := a.given
-	s.asks[0].given, s.given = nil, given != nil
-	return []effect{{do: doOpen, number: s.number, req: a.req, given: given}}
+	given := p.socket
+	s.waiting[0].socket, s.fromWorker = nil, given != nil
+	return []effect{{kind: doOpen, number: s.number, req: p.req, socket: given}}
 }
 
 // maxSockets bounds what one worker may have open and ask for at a time, so that one that
@@ -97,34 +97,34 @@ const maxSockets = 1024
 // a thread for each.
 const maxOpening = 64
 
-// opening is how many Unix sockets are being opened that the workers of a pool ask for.
-func (t *tableState) opening(owner string) (n int) {
+// openingFor is how many Unix sockets are being opened that the workers of a pool ask for.
+func (t *tableState) openingFor(owner string) (n int) {
 	for _, s := range t.sockets {
-		if s.phase == pending && local(s.req.Network) && s.first == owner {
+		if s.phase == pending && local(s.req.Network) && s.firstOwner == owner {
 			n++
 		}
 	}
 	return n
 }
 
-// has is how many sockets a worker has open or waits for.
-func (t *tableState) has(worker uint64) (n int) {
-	count := func(asks []ask) {
-		for _, a := range asks {
-			if a.worker == worker {
+// socketsOf is how many sockets a worker has open or waits for.
+func (t *tableState) socketsOf(worker uint64) (n int) {
+	count := func(asks []pendingRequest) {
+		for _, p := range asks {
+			if p.worker == worker {
 				n++
 			}
 		}
 	}
 	for _, s := range t.sockets {
-		count(s.asks)
+		count(s.waiting)
 		for _, o := range s.owners {
 			if o.has(worker) {
 				n++
 			}
 		}
 	}
-	for _, asks := range t.wanted {
+	for _, asks := range t.awaitingName {
 		count(asks)
 	}
 	return n
@@ -170,83 +170,83 @@ func (t *tableState) forget(s *socketState) {
 
 // share gives an open socket to one more asker. A worker has a socket once: to
 // listen again on what it has is EADDRINUSE, as without us.
-func (t *tableState) share(s *socketState, a ask) []effect {
-	if t.denied(a, s) {
-		return deny(a) // it waited for a name
+func (t *tableState) share(s *socketState, p pendingRequest) []effect {
+	if t.denied(p, s) {
+		return deny(p) // it waited for a name
 	}
-	if a.worker != 0 && a.req.packet() != packet(s.addr.Network) {
-		if a.req.FD != 0 {
-			return refuse(a, "listen", syscall.EINVAL) // N100
+	if p.worker != 0 && p.req.packet() != packet(s.addr.Network) {
+		if p.req.FD != 0 {
+			return refuse(p, "listen", syscall.EINVAL) // N100
 		}
-		return refuse(a, "listen", syscall.EPROTOTYPE) // a name of the other kind
+		return refuse(p, "listen", syscall.EPROTOTYPE) // a name of the other kind
 	}
-	o := s.owners[a.owner]
-	if o != nil && (o.spec && a.worker == 0 || o.has(a.worker)) {
-		return refuse(a, "bind", syscall.EADDRINUSE)
+	o := s.owners[p.owner]
+	if o != nil && (o.spec && p.worker == 0 || o.has(p.worker)) {
+		return refuse(p, "bind", syscall.EADDRINUSE)
 	}
-	w, alive := t.workers[a.worker]
-	if a.worker != 0 && !alive && o != nil {
-		return refuse(a, "listen", syscall.ECANCELED) // it died while it waited
+	w, alive := t.workers[p.worker]
+	if p.worker != 0 && !alive && o != nil {
+		return refuse(p, "listen", syscall.ECANCELED) // it died while it waited
 	}
 	if o == nil {
-		o = &ownership{held: make(map[uint64]uint64), shut: make(map[uint64]bool), first: w.Generation}
-		s.owners[a.owner] = o
+		o = &ownership{holders: make(map[uint64]uint64), shutDown: make(map[uint64]bool), firstGeneration: w.Generation}
+		s.owners[p.owner] = o
 	}
 	switch {
-	case a.worker == 0:
+	case p.worker == 0:
 		o.spec = true
 	case alive:
-		if !o.leave(a.worker) {
+		if !o.leave(p.worker) {
 			o.vacancies = max(0, o.vacancies-1)
 		}
-		o.held[a.worker] = a.seq
-		o.generation = max(o.generation, w.Generation)
+		o.holders[p.worker] = p.seq
+		o.lastGeneration = max(o.lastGeneration, w.Generation)
 	default:
 		o.vacancies++ // the first asker died while it waited: a death is not a close
 	}
-	e := effect{do: doReply, number: s.number, ask: a, reply: s.addr}
+	e := effect{kind: doReply, number: s.number, request: p, reply: s.addr}
 	e.reply.Paused = s.paused
 	if s.req.Policy == ReusePort && alive {
-		e.member = s.memberFor(w).index
+		e.groupIndex = s.groupSocketFor(w).index
 	}
 	out := []effect{e}
-	if a.req.Name != "" {
-		if _, named := t.names[a.req.Name]; !named {
-			t.names[a.req.Name] = s.number
-			out = append(out, t.serveWanted(s)...)
+	if p.req.Name != "" {
+		if _, named := t.names[p.req.Name]; !named {
+			t.names[p.req.Name] = s.number
+			out = append(out, t.serveAwaitingName(s)...)
 		}
 	}
 	return out
 }
 
-// serveWanted gives s to those that wait for one of its names.
-func (t *tableState) serveWanted(s *socketState) []effect {
+// serveAwaitingName gives s to those that wait for one of its names.
+func (t *tableState) serveAwaitingName(s *socketState) []effect {
 	var out []effect
-	for _, name := range slices.Sorted(maps.Keys(t.wanted)) {
+	for _, name := range slices.Sorted(maps.Keys(t.awaitingName)) {
 		if t.names[name] != s.number {
 			continue
 		}
-		asks := t.wanted[name]
-		delete(t.wanted, name)
-		for _, a := range asks {
-			out = append(out, t.share(s, a)...)
+		asks := t.awaitingName[name]
+		delete(t.awaitingName, name)
+		for _, p := range asks {
+			out = append(out, t.share(s, p)...)
 		}
 	}
 	return out
 }
 
-// forgetWanted drops the requests by name alone for which drop is true, and returns them.
-func (t *tableState) forgetWanted(drop func(ask) bool) (dropped []ask) {
-	for _, name := range slices.Sorted(maps.Keys(t.wanted)) {
-		t.wanted[name] = slices.DeleteFunc(t.wanted[name], func(a ask) bool {
-			if drop(a) {
-				dropped = append(dropped, a)
+// forgetAwaitingName drops the requests by name alone for which drop is true, and returns them.
+func (t *tableState) forgetAwaitingName(drop func(pendingRequest) bool) (dropped []pendingRequest) {
+	for _, name := range slices.Sorted(maps.Keys(t.awaitingName)) {
+		t.awaitingName[name] = slices.DeleteFunc(t.awaitingName[name], func(p pendingRequest) bool {
+			if drop(p) {
+				dropped = append(dropped, p)
 				return true
 			}
 			return false
 		})
-		if len(t.wanted[name]) == 0 {
-			delete(t.wanted, name)
+		if len(t.awaitingName[name]) == 0 {
+			delete(t.awaitingName, name)
 		}
 	}
 	return dropped
@@ -263,22 +263,22 @@ func (t *tableState) opened(number uint64, r reply) []effect {
 	}
 	if r.Errno != 0 {
 		if syscall.Errno(r.Errno) == syscall.EADDRINUSE && t.portClosing(s.req) {
-			s.parked = true
+			s.awaitsPort = true
 			return nil
 		}
-		if syscall.Errno(r.Errno) == syscall.EADDRINUSE && s.freed != t.freed {
-			s.freed = t.freed // one went while it was being opened
-			return []effect{{do: doOpen, number: number, req: s.req}}
+		if syscall.Errno(r.Errno) == syscall.EADDRINUSE && s.freedPorts != t.freedPorts {
+			s.freedPorts = t.freedPorts // one went while it was being opened
+			return []effect{{kind: doOpen, number: number, req: s.req}}
 		}
 		t.forget(s)
 		delete(t.sockets, number)
 		var out []effect
-		for _, a := range s.asks {
-			out = append(out, effect{do: doReply, ask: a, reply: r})
+		for _, p := range s.waiting {
+			out = append(out, effect{kind: doReply, request: p, reply: r})
 		}
 		return out
 	}
-	s.phase, s.parked = open, false
+	s.phase, s.awaitsPort = open, false
 	if packet(r.Network) && s.req.Policy != ReusePort {
 		s.req.Policy = Shared // there are no connections to hand over, whatever was asked for (as Node)
 	}
@@ -290,22 +290,22 @@ func (t *tableState) opened(number uint64, r reply) []effect {
 	// The number that a request for port 0 got is an alias (N134, X10).
 	if internet(s.req.Network) && s.req.port() == 0 {
 		alias := s.req
-		alias.Address, alias.Ordinal = s.numbered(), 0
+		alias.Address, alias.Ordinal = s.boundAddress(), 0
 		t.claimKey(s, alias.key())
 	}
-	asks := s.asks
-	s.asks = nil
+	asks := s.waiting
+	s.waiting = nil
 	var out []effect
 	if s.req.Policy.dispatched() && t.attached {
-		out = append(out, effect{do: doPublish, number: number}) // before anybody can close it
+		out = append(out, effect{kind: doPublish, number: number}) // before anybody can close it
 	}
 	if s.req.Policy == ReusePort {
-		s.members = append(s.members, s.newMember())
+		s.group = append(s.group, s.newGroupSocket())
 	}
-	for _, a := range asks {
-		out = append(out, t.share(s, a)...)
+	for _, p := range asks {
+		out = append(out, t.share(s, p)...)
 	}
-	out = append(out, t.serveWanted(s)...)
+	out = append(out, t.serveAwaitingName(s)...)
 	return append(out, t.closeUnowned(s)...) // all who asked may be gone
 }
 
@@ -328,7 +328,7 @@ func (t *tableState) closed(worker, number uint64) []effect {
 		return nil
 	}
 	for name, o := range s.owners {
-		if o.leave(worker) && o.over() {
+		if o.leave(worker) && o.ended() {
 			delete(s.owners, name)
 		}
 	}
@@ -338,16 +338,16 @@ func (t *tableState) closed(worker, number uint64) []effect {
 // giveUp says that a worker does not want what it asked for by its request seq,
 // whether it was answered or not.
 func (t *tableState) giveUp(worker, seq uint64) []effect {
-	t.forgetWanted(func(a ask) bool { return a.worker == worker && a.seq == seq })
+	t.forgetAwaitingName(func(p pendingRequest) bool { return p.worker == worker && p.seq == seq })
 	for _, s := range t.inOrder() {
-		s.asks = slices.DeleteFunc(s.asks, func(a ask) bool { return a.worker == worker && a.seq == seq })
-		if s.parked && len(s.asks) == 0 {
+		s.waiting = slices.DeleteFunc(s.waiting, func(p pendingRequest) bool { return p.worker == worker && p.seq == seq })
+		if s.awaitsPort && len(s.waiting) == 0 {
 			t.forget(s)
 			delete(t.sockets, s.number)
 			continue
 		}
 		for _, o := range s.owners {
-			if n, ok := o.held[worker]; ok && n == seq {
+			if n, ok := o.holders[worker]; ok && n == seq {
 				return t.closed(worker, s.number)
 			}
 		}
@@ -362,7 +362,7 @@ func (t *tableState) addWorker(w Worker) { t.workers[w.ID] = w }
 // place: it was scaled away or replaced, and what it still had counts as closed.
 func (t *tableState) removeWorker(id uint64, retired bool) []effect {
 	delete(t.workers, id)
-	t.forgetWanted(func(a ask) bool { return a.worker == id })
+	t.forgetAwaitingName(func(p pendingRequest) bool { return p.worker == id })
 	var out []effect
 	for _, s := range t.inOrder() {
 		for name, o := range s.owners {
@@ -371,7 +371,7 @@ func (t *tableState) removeWorker(id uint64, retired bool) []effect {
 			}
 			if !retired {
 				o.vacancies++
-			} else if o.over() {
+			} else if o.ended() {
 				delete(s.owners, name)
 			}
 		}
@@ -384,20 +384,20 @@ func (t *tableState) removeWorker(id uint64, retired bool) []effect {
 // stopOwner ends what a pool, or a spec, has in every socket.
 func (t *tableState) stopOwner(owner string) []effect {
 	var out []effect
-	for _, a := range t.forgetWanted(func(a ask) bool { return a.owner == owner }) {
-		out = append(out, refuse(a, "listen", syscall.ECANCELED)...)
+	for _, p := range t.forgetAwaitingName(func(p pendingRequest) bool { return p.owner == owner }) {
+		out = append(out, refuse(p, "listen", syscall.ECANCELED)...)
 	}
 	for _, s := range t.inOrder() {
-		asks := s.asks
-		s.asks = nil
-		for _, a := range asks {
-			if a.owner == owner {
-				out = append(out, refuse(a, "listen", syscall.ECANCELED)...)
+		asks := s.waiting
+		s.waiting = nil
+		for _, p := range asks {
+			if p.owner == owner {
+				out = append(out, refuse(p, "listen", syscall.ECANCELED)...)
 			} else {
-				s.asks = append(s.asks, a)
+				s.waiting = append(s.waiting, p)
 			}
 		}
-		if s.parked && len(s.asks) == 0 {
+		if s.awaitsPort && len(s.waiting) == 0 {
 			t.forget(s)
 			delete(t.sockets, s.number)
 		}
@@ -413,7 +413,7 @@ func (t *tableState) stopOwner(owner string) []effect {
 func (t *tableState) unroll(owner string, generation int) []effect {
 	var out []effect
 	for _, s := range t.inOrder() {
-		if o := s.owners[owner]; o != nil && !o.spec && o.first >= generation {
+		if o := s.owners[owner]; o != nil && !o.spec && o.firstGeneration >= generation {
 			out = append(out, t.disown(s, owner)...)
 		}
 	}
@@ -425,7 +425,7 @@ func (t *tableState) unroll(owner string, generation int) []effect {
 func (t *tableState) sweep(owner string, generation int) []effect {
 	var out []effect
 	for _, s := range t.inOrder() {
-		if o := s.owners[owner]; o != nil && !o.spec && o.generation < generation {
+		if o := s.owners[owner]; o != nil && !o.spec && o.lastGeneration < generation {
 			out = append(out, t.disown(s, owner)...)
 		}
 	}
@@ -434,8 +434,8 @@ func (t *tableState) sweep(owner string, generation int) []effect {
 
 func (t *tableState) disown(s *socketState, owner string) []effect {
 	var out []effect
-	for _, id := range slices.Sorted(maps.Keys(s.owners[owner].held)) {
-		out = append(out, effect{do: doTell, number: s.number, worker: id})
+	for _, id := range slices.Sorted(maps.Keys(s.owners[owner].holders)) {
+		out = append(out, effect{kind: doTell, number: s.number, worker: id})
 		out = append(out, s.release(id, true)...)
 	}
 	delete(s.owners, owner)
@@ -448,10 +448,10 @@ func (t *tableState) closeUnowned(s *socketState) []effect {
 		return nil
 	}
 	t.forget(s)
-	out := []effect{{do: doClose, number: s.number}}
+	out := []effect{{kind: doClose, number: s.number}}
 	if s.req.Policy.dispatched() && t.attached {
 		s.phase = closing
-		return append(out, effect{do: doShut, number: s.number})
+		return append(out, effect{kind: doShut, number: s.number})
 	}
 	delete(t.sockets, s.number)
 	return out
@@ -463,8 +463,8 @@ func (t *tableState) shutAcked(number uint64) []effect {
 		return nil
 	}
 	delete(t.sockets, number)
-	t.freed++
-	return t.retryParked()
+	t.freedPorts++
+	return t.retryAwaitingPort()
 }
 
 // attach says that a listener process has come: it gets every socket that it is
@@ -474,7 +474,7 @@ func (t *tableState) attach() []effect {
 	var out []effect
 	for _, s := range t.inOrder() {
 		if s.phase == open && s.req.Policy.dispatched() {
-			out = append(out, effect{do: doPublish, number: s.number})
+			out = append(out, effect{kind: doPublish, number: s.number})
 		}
 	}
 	return out
@@ -486,18 +486,18 @@ func (t *tableState) detach() []effect {
 	for _, s := range t.inOrder() {
 		if s.phase == closing {
 			delete(t.sockets, s.number)
-			t.freed++
+			t.freedPorts++
 		}
 	}
-	return t.retryParked()
+	return t.retryAwaitingPort()
 }
 
-func (t *tableState) retryParked() []effect {
+func (t *tableState) retryAwaitingPort() []effect {
 	var out []effect
 	for _, s := range t.inOrder() {
-		if s.phase == pending && s.parked {
-			s.parked, s.freed = false, t.freed
-			out = append(out, effect{do: doOpen, number: s.number, req: s.req})
+		if s.phase == pending && s.awaitsPort {
+			s.awaitsPort, s.freedPorts = false, t.freedPorts
+			out = append(out, effect{kind: doOpen, number: s.number, req: s.req})
 		}
 	}
 	return out
@@ -519,11 +519,11 @@ func (t *tableState) pause(number uint64, paused bool) ([]effect, bool) {
 	}
 	s.paused = paused
 	if s.req.Policy.dispatched() {
-		return []effect{{do: doPause, number: number}}, true
+		return []effect{{kind: doPause, number: number}}, true
 	}
 	var out []effect
 	for _, id := range s.holders() {
-		out = append(out, effect{do: doPause, number: number, worker: id})
+		out = append(out, effect{kind: doPause, number: number, worker: id})
 	}
 	return out, true
 }
@@ -531,7 +531,7 @@ func (t *tableState) pause(number uint64, paused bool) ([]effect, bool) {
 // holders returns the live workers that have the socket open.
 func (s *socketState) holders() (ids []uint64) {
 	for _, o := range s.owners {
-		for id := range o.held {
+		for id := range o.holders {
 			if o.has(id) {
 				ids = append(ids, id)
 			}
@@ -560,7 +560,7 @@ func (t *tableState) broken(number uint64) []effect {
 	if s := t.sockets[number]; s == nil || s.phase != open {
 		return nil
 	}
-	return []effect{{do: doRepair, number: number}}
+	return []effect{{kind: doRepair, number: number}}
 }
 
 // evict says that a packet socket, or one member of it, was shut down and is replaced. The duplicates of the workers that
@@ -573,12 +573,12 @@ func (t *tableState) evict(number uint64, member int) (out []effect) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.owners)) {
 		o := s.owners[name]
-		for _, id := range slices.Sorted(maps.Keys(o.held)) {
-			if o.shut[id] || s.memberOf(id) != member {
+		for _, id := range slices.Sorted(maps.Keys(o.holders)) {
+			if o.shutDown[id] || s.groupIndexOf(id) != member {
 				continue
 			}
-			o.shut[id] = true
-			out = append(out, effect{do: doTell, number: number, worker: id})
+			o.shutDown[id] = true
+			out = append(out, effect{kind: doTell, number: number, worker: id})
 		}
 	}
 	return out
@@ -595,13 +595,13 @@ func (t *tableState) repaired(number uint64) []effect {
 	}
 	if s.req.Policy.dispatched() {
 		if t.attached {
-			return []effect{{do: doPublish, number: number, renew: true}}
+			return []effect{{kind: doPublish, number: number, renew: true}}
 		}
 		return nil
 	}
 	var out []effect
 	for _, id := range s.holders() {
-		out = append(out, effect{do: doRenew, number: number, worker: id, member: s.memberOf(id)})
+		out = append(out, effect{kind: doRenew, number: number, worker: id, groupIndex: s.groupIndexOf(id)})
 	}
 	return out
 }

@@ -31,7 +31,7 @@ func (m *master) do(effects []effect) {
 	for len(effects) > 0 {
 		e := effects[0]
 		effects = effects[1:]
-		switch e.do {
+		switch e.kind {
 		case doOpen:
 			r := reply{Network: "tcp", Address: e.req.Address}
 			if packet(e.req.Network) {
@@ -49,7 +49,7 @@ func (m *master) do(effects []effect) {
 			m.log = append(m.log, fmt.Sprintf("open %d", e.number))
 			effects = append(effects, m.s.opened(e.number, r)...)
 		case doReply:
-			m.reply[e.ask.seq] = e.reply
+			m.reply[e.request.seq] = e.reply
 		case doClose:
 			m.closed = append(m.closed, e.number)
 		case doPublish:
@@ -75,7 +75,7 @@ func tcp(address string) Request { return Request{Network: "tcp4", Address: addr
 func (m *master) ask(worker uint64, r Request) reply {
 	m.seq++
 	seq := m.seq
-	m.do(m.s.listen(ask{worker: worker, owner: "web", seq: seq, req: r}))
+	m.do(m.s.listen(pendingRequest{worker: worker, owner: "web", seq: seq, req: r}))
 	return m.reply[seq]
 }
 
@@ -149,10 +149,10 @@ func TestTableShare(t *testing.T) {
 		m := newMaster(t)
 		m.worker(1, 0)
 		m.worker(2, 0)
-		a := ask{worker: 1, owner: "web", seq: 1, req: tcp("127.0.0.1:80")}
-		effects := m.s.listen(a)
-		a.worker, a.seq = 2, 2
-		if e := m.s.listen(a); e != nil {
+		p := pendingRequest{worker: 1, owner: "web", seq: 1, req: tcp("127.0.0.1:80")}
+		effects := m.s.listen(p)
+		p.worker, p.seq = 2, 2
+		if e := m.s.listen(p); e != nil {
 			t.Fatalf("the second opens too: %v", e)
 		}
 		m.busy["127.0.0.1:80"] = syscall.EADDRINUSE
@@ -169,7 +169,7 @@ func TestTableShare(t *testing.T) {
 		}
 		spec := tcp("127.0.0.1:80")
 		spec.Name = "http"
-		m.do(m.s.listen(ask{owner: "listener/http", seq: 100, req: spec}))
+		m.do(m.s.listen(pendingRequest{owner: "listener/http", seq: 100, req: spec}))
 		if r := m.ask(1, Request{Name: "http"}); r.Number != m.reply[100].Number {
 			t.Errorf("by name: %+v", r)
 		}
@@ -189,14 +189,14 @@ func TestTableShare(t *testing.T) {
 		m.worker(2, 0)
 		r := tcp("127.0.0.1:90")
 		r.Name = "own"
-		m.do(m.s.listen(ask{worker: 1, owner: "web", seq: 50, req: r, given: &socket{}}))
+		m.do(m.s.listen(pendingRequest{worker: 1, owner: "web", seq: 50, req: r, socket: &socket{}}))
 		if m.reply[50].Errno != 0 {
 			t.Fatalf("%+v", m.reply[50])
 		}
 		if b := m.ask(2, Request{Name: "own"}); b.Number != m.reply[50].Number {
 			t.Errorf("%+v", b)
 		}
-		m.do(m.s.listen(ask{worker: 2, owner: "web", seq: 51, req: r, given: &socket{}}))
+		m.do(m.s.listen(pendingRequest{worker: 2, owner: "web", seq: 51, req: r, socket: &socket{}}))
 		if errno(m.reply[51]) != syscall.EADDRINUSE || !slices.Contains(m.log, "discard") {
 			t.Errorf("a second one: %+v %v", m.reply[51], m.log)
 		}
@@ -299,11 +299,11 @@ func TestTablePackets(t *testing.T) {
 			for _, p := range []Policy{Shared, ReusePort} {
 				m, s := pools(t, p)
 				for id := range uint64(2) {
-					m.do(m.s.evict(1, s.memberOf(id+1)))
+					m.do(m.s.evict(1, s.groupIndexOf(id+1)))
 				}
 				leave(m, 1)
-				if len(m.closed) != 0 || p == ReusePort && len(s.members) != 1 {
-					t.Errorf("%v: closed %v, %d members, while 2 may ask again", p, m.closed, len(s.members))
+				if len(m.closed) != 0 || p == ReusePort && len(s.group) != 1 {
+					t.Errorf("%v: closed %v, %d members, while 2 may ask again", p, m.closed, len(s.group))
 				}
 				leave(m, 2)
 				if !slices.Equal(m.closed, []uint64{1}) {
@@ -314,9 +314,9 @@ func TestTablePackets(t *testing.T) {
 	}
 	t.Run("with ReusePort only those of the member", func(t *testing.T) {
 		m, s := pools(t, ReusePort)
-		m.do(m.s.evict(1, s.memberOf(2)))
-		if !slices.Equal(s.holders(), []uint64{1}) || len(s.members) != 2 {
-			t.Errorf("holders %v, %d members", s.holders(), len(s.members))
+		m.do(m.s.evict(1, s.groupIndexOf(2)))
+		if !slices.Equal(s.holders(), []uint64{1}) || len(s.group) != 2 {
+			t.Errorf("holders %v, %d members", s.holders(), len(s.group))
 		}
 	})
 	t.Run("with ReusePort who asks again has the member it had, with a slot or without", func(t *testing.T) {
@@ -326,11 +326,11 @@ func TestTablePackets(t *testing.T) {
 			if id == 3 {
 				m.ask(3, udp(ReusePort))
 			}
-			before := s.memberOf(id)
+			before := s.groupIndexOf(id)
 			m.do(m.s.evict(1, before))
 			m.ask(id, udp(ReusePort))
-			if after := s.memberOf(id); after != before || len(s.members) != int(id) || !slices.Contains(s.holders(), id) {
-				t.Errorf("%d: member %d, then %d, of %d; holders %v", id, before, after, len(s.members), s.holders())
+			if after := s.groupIndexOf(id); after != before || len(s.group) != int(id) || !slices.Contains(s.holders(), id) {
+				t.Errorf("%d: member %d, then %d, of %d; holders %v", id, before, after, len(s.group), s.holders())
 			}
 		}
 	})
@@ -400,7 +400,7 @@ func TestTableLife(t *testing.T) {
 	t.Run("a spec holds it without workers", func(t *testing.T) {
 		m := newMaster(t)
 		m.worker(1, 0)
-		m.do(m.s.listen(ask{owner: "listener/http", seq: 100, req: tcp(addr)}))
+		m.do(m.s.listen(pendingRequest{owner: "listener/http", seq: 100, req: tcp(addr)}))
 		n := m.ask(1, tcp(addr)).Number
 		m.do(m.s.closed(1, n))
 		m.do(m.s.stopOwner("web"))
@@ -463,7 +463,7 @@ func TestTableLife(t *testing.T) {
 		m.do(m.s.closed(1, n))
 		m.do(m.s.closed(2, n))
 		m.seq++
-		begun := m.s.listen(ask{worker: 1, owner: "web", seq: m.seq, req: tcp(addr)})
+		begun := m.s.listen(pendingRequest{worker: 1, owner: "web", seq: m.seq, req: tcp(addr)})
 		m.ack(n)
 		m.do(m.s.opened(begun[0].number, reply{Errno: int(syscall.EADDRINUSE), Call: "bind"}))
 		if r := m.reply[m.seq]; r.Errno != 0 || r.Number == 0 {

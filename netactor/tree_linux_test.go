@@ -471,7 +471,7 @@ func TestListenerProcessRestart(t *testing.T) {
 			tr.stats() // reads the worker's page
 			tr.disp.mu.Lock()
 			defer tr.disp.mu.Unlock()
-			return tr.disp.books.ledgers[1].load
+			return tr.disp.balancer.listeners[1].load
 		}
 		until(t, "the load to be 1", func() bool { return load() == 1 })
 		s.Close()
@@ -505,7 +505,7 @@ func TestLinkMadeAnew(t *testing.T) {
 						tr.stats() // reads the worker's page
 						tr.disp.mu.Lock()
 						defer tr.disp.mu.Unlock()
-						return tr.disp.books.ledgers[1].load == n
+						return tr.disp.balancer.listeners[1].load == n
 					})
 				}
 				conns[0].Close()
@@ -906,7 +906,7 @@ func TestLeastLoaded(t *testing.T) {
 
 // EMFILE: the accept loop backs off and loses nothing.
 func TestExhausted(t *testing.T) {
-	tr := newTree(t, true, func(tr *tree) { tr.hook = func(s *source) { failNext(s, 3) } })
+	tr := newTree(t, true, func(tr *tree) { tr.hook = func(s *acceptSocket) { failNext(s, 3) } })
 	w := tr.worker(0)
 	ln := w.mustListen(loopback)
 	tr.joined(1)

@@ -27,19 +27,19 @@ func openUnix(r Request) (*socket, error) {
 			s.close()
 			return nil, err
 		}
-		return s.serve(r)
+		return s.listenIfStream(r)
 	}
 	at, err := s.bindPath(r)
 	if err != nil {
 		s.close()
 		return nil, err
 	}
-	if s, err = s.serve(r); err != nil {
+	if s, err = s.listenIfStream(r); err != nil {
 		at.remove()
 		at.close()
 		return nil, err
 	}
-	s.path, s.at = r.Address, at
+	s.path, s.file = r.Address, at
 	return s, nil
 }
 
@@ -63,8 +63,8 @@ func (s *socket) bindAbstract(r Request) (err error) {
 
 // bindPath binds s at the path of r. It returns where the file is. Its mode is set before s listens, so
 // that nobody connects in between.
-func (s *socket) bindPath(r Request) (*place, error) {
-	at, err := placeOf(r.Address, "bind")
+func (s *socket) bindPath(r Request) (*socketFile, error) {
+	at, err := openSocketFile(r.Address, "bind")
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func (s *socket) bindPath(r Request) (*place, error) {
 		at.close()
 		return nil, os.NewSyscallError("bind", err)
 	}
-	if err := at.own(r); err != nil {
+	if err := at.claim(r); err != nil {
 		at.remove()
 		at.close()
 		return nil, err
@@ -89,10 +89,10 @@ func (s *socket) bindPath(r Request) (*place, error) {
 	return at, nil
 }
 
-// adopt takes charge of the file of a Unix socket that a worker has made and the kernel calls by
+// adoptFile takes charge of the file of a Unix socket that a worker has made and the kernel calls by
 // the path name: it is removed with the socket. What stands there must be a socket, of the user
 // who made s listen, which is the kernel's word; else it is left alone.
-func (s *socket) adopt() {
+func (s *socket) adoptFile() {
 	network, name, err := s.address()
 	if err != nil || !local(network) || !filepath.IsAbs(name) {
 		return
@@ -101,7 +101,7 @@ func (s *socket) adopt() {
 	if err != nil {
 		return
 	}
-	at, err := placeOf(name, "share")
+	at, err := openSocketFile(name, "share")
 	if err != nil {
 		return
 	}
@@ -116,12 +116,12 @@ func (s *socket) adopt() {
 		return
 	}
 	at.dev, at.ino = st.Dev, st.Ino
-	s.path, s.at = name, at
+	s.path, s.file = name, at
 }
 
-// own takes charge of the file that was just made there, and gives it the mode of r.
-func (p *place) own(r Request) error {
-	file, st, err := p.open()
+// claim takes charge of the file that was just made there, and gives it the mode of r.
+func (f *socketFile) claim(r Request) error {
+	file, st, err := f.open()
 	if err == nil {
 		defer unix.Close(file)
 	}
@@ -130,7 +130,7 @@ func (p *place) own(r Request) error {
 	}
 	mine := int(st.Uid) == os.Geteuid() // not on a network file system that maps users; there it stays
 	if mine {
-		p.dev, p.ino = st.Dev, st.Ino
+		f.dev, f.ino = st.Dev, st.Ino
 	}
 	switch {
 	case r.Mode == 0:
@@ -138,12 +138,12 @@ func (p *place) own(r Request) error {
 	case !mine:
 		return os.NewSyscallError("chmod", unix.EPERM)
 	}
-	return os.NewSyscallError("chmod", unix.Chmod(magic(file), uint32(r.Mode.Perm())))
+	return os.NewSyscallError("chmod", unix.Chmod(procPath(file), uint32(r.Mode.Perm())))
 }
 
-// place is where the file of a Unix socket stands: its directory, which is held open, and the name
+// socketFile is where the file of a Unix socket stands: its directory, which is held open, and the name
 // there. What the name means is looked at anew each time.
-type place struct {
+type socketFile struct {
 	dir  *directory
 	name string
 	dev  uint64 // of the file, once it is ours to remove
@@ -153,8 +153,8 @@ type place struct {
 // maxUnixPath is the room in sockaddr_un, less the final zero (unix(7)).
 const maxUnixPath = 107
 
-// placeOf opens the directory of a path. call is what errors are about.
-func placeOf(path, call string) (*place, error) {
+// openSocketFile opens the directory of a path. call is what errors are about.
+func openSocketFile(path, call string) (*socketFile, error) {
 	name := filepath.Base(path)
 	if !cleanPath(path) || name == "/" {
 		return nil, os.NewSyscallError(call+": the path is not absolute and clean", unix.EINVAL)
@@ -163,21 +163,21 @@ func placeOf(path, call string) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &place{dir: dir, name: name}, nil
+	return &socketFile{dir: dir, name: name}, nil
 }
 
 // address is what the socket is bound to: the path, by which its clients know it. Through the directory that
 // is held open goes one that is too long, and one that might lead elsewhere by now.
-func (p *place) address(path string) string {
-	if p.dir.firm && len(path) <= maxUnixPath {
+func (f *socketFile) address(path string) string {
+	if f.dir.trusted && len(path) <= maxUnixPath {
 		return path
 	}
-	return magic(p.dir.fd) + "/" + p.name
+	return procPath(f.dir.fd) + "/" + f.name
 }
 
 // open opens what stands there, without the right to do anything with it; also a link.
-func (p *place) open() (fd int, st unix.Stat_t, err error) {
-	fd, err = unix.Openat(p.dir.fd, p.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func (f *socketFile) open() (fd int, st unix.Stat_t, err error) {
+	fd, err = unix.Openat(f.dir.fd, f.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, st, err
 	}
@@ -189,25 +189,25 @@ func (p *place) open() (fd int, st unix.Stat_t, err error) {
 }
 
 // remove removes the file, if it is the one that is ours to remove.
-func (p *place) remove() {
+func (f *socketFile) remove() {
 	var st unix.Stat_t
-	if p.ino == 0 || unix.Fstatat(p.dir.fd, p.name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+	if f.ino == 0 || unix.Fstatat(f.dir.fd, f.name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
 		return
 	}
-	if isSocket(st) && st.Dev == p.dev && st.Ino == p.ino {
-		_ = unix.Unlinkat(p.dir.fd, p.name, 0)
+	if isSocket(st) && st.Dev == f.dev && st.Ino == f.ino {
+		_ = unix.Unlinkat(f.dir.fd, f.name, 0)
 	}
-	p.ino = 0
+	f.ino = 0
 }
 
-func (p *place) close() { p.dir.close() }
+func (f *socketFile) close() { f.dir.close() }
 
 // removeStale removes what stands there if it is a socket of this process's user on which nobody listens any more. Of
 // what type it is does not matter: the kernel refuses only where nobody has it. The only way to know is to connect; a
 // server that lives sees one empty connection. It is not atomic: two programs that start at once on one stale path
 // can take it from each other. Anything else is left alone, and is an error that says what it is.
-func (p *place) removeStale() error {
-	file, st, err := p.open()
+func (f *socketFile) removeStale() error {
+	file, st, err := f.open()
 	if errors.Is(err, unix.ENOENT) {
 		return nil // it has gone just now
 	}
@@ -226,14 +226,14 @@ func (p *place) removeStale() error {
 		return os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(fd)
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: magic(file)}); !errors.Is(err, unix.ECONNREFUSED) {
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: procPath(file)}); !errors.Is(err, unix.ECONNREFUSED) {
 		return os.NewSyscallError("bind", unix.EADDRINUSE) // it is in use, or not ours to ask
 	}
 	if int(st.Uid) != os.Geteuid() {
 		return taken(fmt.Sprintf("a socket that nobody listens on, but it is user %d's: remove it", st.Uid))
 	}
-	p.dev, p.ino = st.Dev, st.Ino
-	p.remove()
+	f.dev, f.ino = st.Dev, st.Ino
+	f.remove()
 	return nil
 }
 

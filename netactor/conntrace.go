@@ -1,0 +1,158 @@
+package netactor
+
+import (
+	"errors"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// connTrace holds the spans of one connection in the listener process.
+type connTrace struct {
+	pool    string
+	accept  tracing.Span
+	queue   tracing.Span // while no worker has it
+	handoff tracing.Span // the last; while it is offered
+
+	meter   *tracing.HandoffMeter // nil when metrics are off
+	at      time.Time             // when it was accepted
+	waiting time.Time             // since when no worker has it; zero while one has
+	queued  time.Duration         // how long no worker had it, until waiting
+	offered time.Time             // the last time
+	revoked uint64                // what its link had revoked when it was offered
+}
+
+// Why no worker took a connection.
+var (
+	errDropped    = errors.New("netactor: listener ended before a worker took the connection")
+	errReset      = errors.New("netactor: client reset the connection before a worker took it")
+	errTurnedAway = errors.New("netactor: connection was turned away at a limit")
+)
+
+// traceAccepted starts the connection's trace. Off, it does nothing.
+func (p *pendingConn) traceAccepted(a *acceptor) {
+	tracer := a.dispatcher.cfg.Tracer
+	if tracer == nil {
+		return
+	}
+	tr := &connTrace{pool: a.pool, meter: tracer.Handoffs(a.pool), accept: tracer.Accept(tracing.Accepted{
+		Listener: a.listener.name, Transport: a.network, Peer: p.peer,
+	})}
+	p.trace = tr
+	if tr.meter != nil {
+		tr.at = time.Now()
+		tr.waiting = tr.at
+	}
+	tr.queue = tr.accept.Queue(tr.pool)
+	// A trace that is not sampled goes along too: its decision holds in the worker.
+	p.h.Trace = p.trace.accept.Carrier()
+}
+
+// idle says that nobody is told of this connection.
+func (tr *connTrace) idle() bool { return tr == nil || tr.meter == nil && !tr.accept.Sampled() }
+
+// traceOffer starts the span of an offer to t.s.
+func (p *pendingConn) traceOffer() {
+	tr := p.trace
+	if tr.idle() {
+		return
+	}
+	tr.offered = time.Now()
+	if tr.meter != nil {
+		tr.queued += tr.offered.Sub(tr.waiting)
+	}
+	if link := p.offeredTo.worker.link; link != nil {
+		tr.revoked = link.Stats().Revoked
+	}
+	if !tr.accept.Sampled() {
+		return
+	}
+	tr.queue.End()
+	w := p.offeredTo.worker.worker
+	tr.handoff = tr.accept.Handoff(tracing.Handoff{
+		Pool: w.Pool, Target: w.Name, Incarnation: w.Incarnation, Kind: "conn", Repeats: tr.handoff,
+	})
+	p.h.Trace = tr.handoff.Carrier()
+}
+
+// traceSettled ends the span of an offer, when the worker answered it.
+func (p *pendingConn) traceSettled(o fdipc.Outcome, reason uint8) {
+	tr := p.trace
+	if tr.idle() {
+		return
+	}
+	at := tr.settledAt(p.h.SettledAt())
+	switch o {
+	case fdipc.Claimed:
+		if tr.meter != nil {
+			tr.meter.Claimed(at.Sub(tr.at), tr.queued, tr.accept)
+		}
+		tr.handoff.EndOutcome(at, tracing.Claimed, "")
+		tr.accept.EndAt(at, "", "")
+		return
+	case fdipc.Refused:
+		tr.meter.Failed(tracing.Refused, reasonText(reason))
+		tr.handoff.EndOutcome(at, tracing.Refused, reasonText(reason))
+	default:
+		why := p.returnedText()
+		tr.meter.Failed(tracing.Returned, why)
+		tr.handoff.EndOutcome(at, tracing.Returned, why)
+	}
+	if tr.meter != nil {
+		tr.waiting = at
+	}
+	tr.queue = tr.accept.Queue(tr.pool)
+}
+
+// settledAt is when the worker answered, if what it says can be: after the offer, and not to
+// come. Otherwise it is now.
+func (tr *connTrace) settledAt(said time.Time) time.Time {
+	now := time.Now()
+	if said.Before(tr.offered) || said.After(now) {
+		return now
+	}
+	return said
+}
+
+// traceUnserved ends the trace of a connection that no worker took.
+func (p *pendingConn) traceUnserved(why error) {
+	if tr := p.trace; tr != nil {
+		tr.queue.End()
+		tr.accept.EndError(why)
+	}
+}
+
+// returnedText says why an offer came back without the worker's word: the link
+// has revoked something since, or it has ended.
+func (p *pendingConn) returnedText() string {
+	link := p.offeredTo.worker.link
+	switch {
+	case link == nil:
+		return ""
+	case link.Stats().Revoked > p.trace.revoked:
+		return "not claimed in time"
+	}
+	return "worker ended"
+}
+
+// reasonText says why a handle was refused, in few words.
+func reasonText(reason uint8) string {
+	switch reason {
+	case fdipc.ReasonNoFiles:
+		return "out of descriptors"
+	case fdipc.ReasonOverload, ReasonFull:
+		return "queue full"
+	case fdipc.ReasonClosed, ReasonClosed:
+		return "listener closed"
+	}
+	return "refused"
+}
+
+// suspendedText says why a worker is left alone.
+func suspendedText(reason uint8) string {
+	if reason == fdipc.ReasonNone {
+		return "stalled"
+	}
+	return reasonText(reason)
+}

@@ -1,0 +1,313 @@
+package netactor
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+func recording(s sdktrace.Sampler) (*tracing.Tracer, *tracetest.SpanRecorder) {
+	sr := tracetest.NewSpanRecorder()
+	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(sr), sdktrace.WithSampler(s))
+	return tracing.New(tp), sr
+}
+
+// Issue 3, item 6: accept, hand-off, claim and serve are one trace, each a child
+// of the one before; a hand-off that came back is followed by a linked one.
+func TestTrace(t *testing.T) {
+	bothLinks(t, func(t *testing.T, mem bool) {
+		tracer, spans := recording(sdktrace.AlwaysSample())
+		tr := newTree(t, mem, func(tr *tree) {
+			tr.cfg.Tracer = tracer
+			tr.claim = 30 * time.Millisecond
+		})
+		a := tr.worker(0)
+		addr := a.mustListen(loopback).Addr().String() // never accepts
+		tr.joined(1)
+		answer := make(chan string, 1)
+		go func() {
+			s, _ := tryAsk("tcp", addr)
+			answer <- s
+		}()
+		until(t, "the offer to come back", func() bool { return tr.stats().Workers[0].Counts.Returned > 0 })
+		go serveID(tr.worker(1).mustListen(loopback2(addr)), "b")
+		if s := <-answer; s != "b" {
+			t.Fatalf("answer %q", s)
+		}
+		tr.settled(1)
+		byName := func(name string) (out []sdktrace.ReadOnlySpan) {
+			for _, s := range spans.Ended() {
+				if s.Name() == name {
+					out = append(out, s)
+				}
+			}
+			return out
+		}
+		until(t, "the serve span", func() bool { return len(byName(tracing.SpanServe)) == 1 && len(byName(tracing.SpanAccept)) == 1 })
+		accept, serve, handoffs := byName(tracing.SpanAccept)[0], byName(tracing.SpanServe)[0], byName(tracing.SpanHandoff)
+		if len(handoffs) < 2 {
+			t.Fatalf("%d hand-offs", len(handoffs))
+		}
+		last := handoffs[len(handoffs)-1]
+		var claim sdktrace.ReadOnlySpan
+		for _, s := range byName(tracing.SpanClaim) {
+			if s.SpanContext().SpanID() == serve.Parent().SpanID() {
+				claim = s
+			}
+		}
+		if claim == nil || claim.Parent().SpanID() != last.SpanContext().SpanID() ||
+			last.Parent().SpanID() != accept.SpanContext().SpanID() ||
+			serve.SpanContext().TraceID() != accept.SpanContext().TraceID() {
+			t.Error("accept, hand-off, claim and serve are not one chain")
+		}
+		if l := last.Links(); len(l) != 1 || l[0].SpanContext.SpanID() != handoffs[len(handoffs)-2].SpanContext().SpanID() {
+			t.Errorf("links of the second hand-off: %v", l)
+		}
+		for _, kv := range handoffs[0].Attributes() {
+			if kv.Key == tracing.KeyHandoffReason && kv.Value.AsString() != "not claimed in time" {
+				t.Errorf("the first hand-off came back because it was %q", kv.Value.AsString())
+			}
+		}
+		if len(byName(tracing.SpanQueue)) == 0 {
+			t.Error("no queue span")
+		}
+	})
+}
+
+// TestHandoffEndsAtTheClaim: a hand-off ends when the worker claims the connection, and not when the
+// listener process looks, which on an idle listener is milliseconds later.
+func TestHandoffEndsAtTheClaim(t *testing.T) {
+	bothLinks(t, func(t *testing.T, mem bool) {
+		tracer, spans := recording(sdktrace.AlwaysSample())
+		tr := newTree(t, mem, func(tr *tree) { tr.cfg.Tracer = tracer })
+		ln := tr.worker(0).mustListen(loopback)
+		go serveID(ln, "a")
+		tr.joined(1)
+		const asks = 3 // one at a time: nothing else gives the listener process occasion to look
+		for range asks {
+			ask1(t, "tcp", ln.Addr().String())
+		}
+		tr.settled(asks)
+		ended := map[trace.SpanID]sdktrace.ReadOnlySpan{}
+		until(t, "the claims", func() bool {
+			claims := 0
+			for _, s := range spans.Ended() {
+				ended[s.SpanContext().SpanID()] = s
+				if s.Name() == tracing.SpanClaim {
+					claims++
+				}
+			}
+			return claims == asks
+		})
+		for _, claim := range ended {
+			if claim.Name() != tracing.SpanClaim {
+				continue
+			}
+			handoff := ended[claim.Parent().SpanID()]
+			if handoff == nil {
+				t.Fatal("a claim without a hand-off")
+			}
+			accept := ended[handoff.Parent().SpanID()]
+			if handoff.EndTime().Before(handoff.StartTime()) || !claim.EndTime().Equal(handoff.EndTime()) || !accept.EndTime().Equal(handoff.EndTime()) {
+				t.Errorf("hand-off from %v to %v; claim until %v; accept until %v",
+					handoff.StartTime(), handoff.EndTime(), claim.EndTime(), accept.EndTime())
+			}
+		}
+	})
+}
+
+// TestSettledAt: what a worker says of the time counts as far as it can be true.
+func TestSettledAt(t *testing.T) {
+	offered := time.Now()
+	tr := &connTrace{offered: offered}
+	for name, said := range map[string]time.Time{
+		"nothing": {}, "before the offer": offered.Add(-time.Second), "to come": offered.Add(time.Hour), "the end of time": time.Unix(0, 1<<63-1),
+	} {
+		if at := tr.settledAt(said); at.Before(offered) || at.After(time.Now()) {
+			t.Errorf("%s: %v", name, at)
+		}
+	}
+	said := time.Unix(0, time.Now().UnixNano())
+	if at := tr.settledAt(said); !at.Equal(said) {
+		t.Errorf("%v, said was %v", at, said)
+	}
+}
+
+// The trace of a connection that no worker has had says why.
+func TestTraceUnserved(t *testing.T) {
+	tracer, spans := recording(sdktrace.AlwaysSample())
+	tr := newTree(t, false, func(tr *tree) { tr.cfg.Tracer = tracer })
+	r := loopback
+	r.Policy, r.Peek = Hash, Peek{By: PeekBytes, Bytes: 1, Timeout: maxPeekTimeout}
+	r.Limits = Limits{PerWorker: 1, AtLimit: CloseAtLimit}
+	ln := tr.worker(0).mustListen(r)
+	tr.joined(1)
+	held := hold(ln)
+	silent := func() net.Conn {
+		c := dial(t, ln.Addr())
+		until(t, "it to be waited for", func() bool { return tr.stats().Counts.Peeking == 1 })
+		return c
+	}
+	said := func(want error) {
+		t.Helper()
+		until(t, want.Error(), func() bool {
+			for _, s := range spans.Ended() {
+				if s.Name() == tracing.SpanAccept && s.Status().Description == want.Error() {
+					return true
+				}
+			}
+			return false
+		})
+	}
+	c := silent()
+	_ = c.(*net.TCPConn).SetLinger(0)
+	c.Close()
+	said(errReset)
+	c = silent()
+	_, _ = io.WriteString(dial(t, ln.Addr()), "x")
+	served := <-held
+	tr.settled(1)
+	_, _ = io.WriteString(c, "x")
+	said(errTurnedAway)
+	served.Close()
+	until(t, "its end to be heard of", func() bool { return tr.stats().Workers[0].Counts.Open() == 0 })
+	silent()
+	tr.disp.Close()
+	said(errDropped)
+}
+
+// A trace that is not sampled goes along, and records nothing.
+func TestTraceUnsampled(t *testing.T) {
+	tracer, spans := recording(sdktrace.NeverSample())
+	tr := newTree(t, true, func(tr *tree) { tr.cfg.Tracer = tracer })
+	ln := tr.worker(0).mustListen(loopback)
+	tr.joined(1)
+	answer := make(chan string, 1)
+	go func() {
+		s, _ := tryAsk("tcp", ln.Addr().String())
+		answer <- s
+	}()
+	c, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := c.(tracing.Conn).TraceSpan()
+	if s.Sampled() || !s.Context().IsValid() {
+		t.Errorf("sampled %v, context %v", s.Sampled(), s.Context())
+	}
+	c.Close()
+	<-answer
+	if n := len(spans.Ended()); n != 0 {
+		t.Errorf("%d spans", n)
+	}
+}
+
+// Off, tracing costs no allocation; nor do the books, once they have grown.
+func TestAllocations(t *testing.T) {
+	d := newDesk(t, opening{}, 3)
+	tk := &pendingConn{fd: -1}
+	acc := &acceptor{dispatcher: NewDispatcher(DispatcherConfig{}), listener: d.l}
+	if n := testing.AllocsPerRun(100, func() {
+		tk.traceAccepted(acc)
+		d.b.accepted(tk, d.l)
+		d.b.place(d.l)
+		tk.traceOffer()
+		tk.traceSettled(fdipc.Claimed, 0)
+		d.b.settled(tk, fdipc.Claimed, 0, false, d.now)
+		d.b.finished(tk.listener.members[1].worker, 1, d.first().counts.Claimed)
+	}); n != 0 {
+		t.Errorf("%v allocations a connection", n)
+	}
+}
+
+// BenchmarkOff: one op is every call of tracing that one connection makes in both
+// processes, with tracing off: what a build without tracing would not do.
+func BenchmarkOff(b *testing.B) {
+	d := newDeskWith(b, opening{}, 1, Functions{})
+	acc := &acceptor{dispatcher: NewDispatcher(DispatcherConfig{}), listener: d.l}
+	l := &queuedListener{ls: &Listeners{}}
+	tk, h := &pendingConn{fd: -1}, &fdipc.Handle{}
+	b.ReportAllocs()
+	for b.Loop() {
+		tk.traceAccepted(acc)
+		tk.traceOffer()
+		claim := l.startClaim(h)
+		r := connRecord{span: claim.Serve()}
+		claim.End()
+		tk.traceSettled(fdipc.Claimed, 0)
+		r.span.End()
+	}
+}
+
+// BenchmarkHandOver: one op is one connection: connect, accept, offer over a
+// socket pair, claim, write a byte, close; client and all in one process, with
+// tracing off and at several ratios, and what is sampled given to nobody.
+func BenchmarkHandOver(b *testing.B) {
+	ratio := func(r float64) *tracing.Tracer {
+		return tracing.New(sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(r)))))
+	}
+	var off *tracing.Tracer
+	for _, row := range []struct {
+		name   string
+		tracer *tracing.Tracer
+	}{
+		{"off", off},
+		{"metrics", off.WithMeter(tracing.NewMeter())},
+		{"unsampled", ratio(0)},
+		{"1%", ratio(0.01)},
+		{"100%", ratio(1)},
+	} {
+		b.Run(row.name, func(b *testing.B) {
+			tr := newTree(b, false, func(tr *tree) { tr.cfg.Tracer = row.tracer })
+			var addr string
+			for i := range 2 {
+				ln := tr.worker(i).mustListen(loopback)
+				addr = ln.Addr().String()
+				go serveID(ln, "x")
+			}
+			tr.joined(2)
+			b.ReportAllocs()
+			for b.Loop() {
+				if s, err := tryAsk("tcp", addr); s != "x" || err != nil {
+					b.Fatal(s, err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkPick: one op is what the books do about one connection: connection, place among the
+// workers, settle, end. O(log n) or better: a thousand workers cost about what ten do.
+func BenchmarkPick(b *testing.B) {
+	picker := pickFunc(func(p netip.AddrPort, free []Load) int { return int(p.Port()) % len(free) })
+	for p := range Shared {
+		for _, workers := range []int{10, 1000} {
+			b.Run(fmt.Sprintf("%v/%d", p, workers), func(b *testing.B) {
+				d := newDeskWith(b, opening{Policy: p, Limits: Limits{Window: maxWindow}}, workers, Functions{Picker: picker})
+				b.ReportAllocs()
+				t := &pendingConn{fd: -1}
+				ends := make([]uint64, workers+1)
+				n := uint32(0)
+				for b.Loop() {
+					n++
+					t.peer = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), uint16(n))
+					d.b.accepted(t, d.l)
+					w := d.b.place(d.l).offeredTo.worker
+					d.b.settled(t, fdipc.Claimed, 0, false, d.now)
+					ends[w.worker.ID]++
+					d.b.finished(w, 1, ends[w.worker.ID])
+				}
+			})
+		}
+	}
+}

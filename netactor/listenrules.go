@@ -1,0 +1,296 @@
+package netactor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// ErrListenDenied is wrapped, beside EACCES, by the error of a Listen, ListenPacket or Share that the rules of the
+// worker's pool do not allow.
+var ErrListenDenied = errors.New("the pool may not listen there")
+
+// ListenRules say what the workers of a pool may ask the master to listen on, which it does with its own rights. Of what
+// the tree's own listeners have they may have all, by name and by address, whatever stands here.
+//
+// The zero value is for whoever makes the Table to replace by a default.
+type ListenRules struct {
+	Any   bool         // anything that the master may; conflicts with the others
+	None  bool         // nothing more; conflicts with the others
+	Allow []ListenRule // and what one of these allows
+}
+
+// ListenRule allows some sockets.
+//
+//	{Network: "tcp", Address: "127.0.0.1", Ports: "0,8000-8099"}
+//	{Network: "unix", Address: "/run/app/"}
+type ListenRule struct {
+	// Network is one of net.Listen's or net.ListenPacket's. tcp stands for tcp4 and tcp6 too, udp likewise.
+	Network string
+
+	// Address is an IP address, or some as 10.0.0.0/8; the unspecified address, 0.0.0.0 or ::, is in no
+	// range but those of all. Of a Unix socket it is the path, or with / at the end all paths below;
+	// or an abstract name behind @, which may end in / likewise. Empty is every address.
+	Address string
+
+	// Ports are numbers and ranges, as "0,443,8000-8099"; 0 is one of the kernel's choice. Empty is every port.
+	Ports string
+
+	// FD is the number of a socket that the master was started with, or opened; the rest is then empty.
+	FD int
+}
+
+func (rs ListenRules) isZero() bool { return !rs.Any && !rs.None && len(rs.Allow) == 0 }
+
+// Or returns rs, or with nothing in it the default.
+func (rs ListenRules) Or(byDefault ListenRules) ListenRules {
+	if rs.isZero() {
+		return byDefault
+	}
+	return rs
+}
+
+// Validate returns what cannot be meant, joined, or nil.
+func (rs ListenRules) Validate() error {
+	var errs []error
+	if rs.Any && (rs.None || len(rs.Allow) > 0) || rs.None && len(rs.Allow) > 0 {
+		errs = append(errs, errors.New("more than one of Any, None and Allow is set"))
+	}
+	for i, r := range rs.Allow {
+		if err := r.validate(); err != nil {
+			errs = append(errs, fmt.Errorf("Allow[%d] %w", i, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (r ListenRule) validate() error {
+	if r.FD != 0 {
+		if r.FD < 0 || r != (ListenRule{FD: r.FD}) {
+			return fmt.Errorf("FD %d: is negative, or stands beside a Network, an Address or Ports", r.FD)
+		}
+		return nil
+	}
+	switch {
+	case internet(r.Network):
+		if _, err := r.prefix(); err != nil {
+			return fmt.Errorf("Address %q: is neither an IP address nor a range of some, as 10.0.0.0/8", r.Address)
+		}
+		if _, err := r.port(0); err != nil {
+			return err
+		}
+	case local(r.Network):
+		path := strings.TrimSuffix(r.Address, "/")
+		if r.Address != "" && r.Address != "/" && !strings.HasPrefix(path, "@") && !cleanPath(path) {
+			return fmt.Errorf("Address %q: is neither an absolute path nor an abstract name", r.Address)
+		}
+		if r.Ports != "" {
+			return fmt.Errorf("Ports %q: a Unix socket has none", r.Ports)
+		}
+	default:
+		return fmt.Errorf("Network %q: is none of tcp, tcp4, tcp6, unix, unixpacket, udp, udp4, udp6, unixgram", r.Network)
+	}
+	return nil
+}
+
+// allow reports whether a resolved request is allowed.
+func (rs ListenRules) allow(q Request) bool {
+	return rs.Any || !q.Options.privileged() && slices.ContainsFunc(rs.Allow, func(r ListenRule) bool { return r.allows(q) })
+}
+
+// privileged reports whether o has what is for the tree's own listeners, and for workers that may ask for anything.
+func (o SocketOptions) privileged() bool { return o.FreeBind || o.Transparent }
+
+func (r ListenRule) allows(q Request) bool {
+	if r.FD != 0 || q.FD != 0 {
+		return r.FD == q.FD
+	}
+	if r.Network != q.Network && (r.Network != strings.TrimRight(q.Network, "46") || !internet(r.Network)) {
+		return false
+	}
+	if local(q.Network) {
+		switch {
+		case !strings.HasPrefix(q.Address, "@") && !cleanPath(q.Address):
+			return false
+		case r.Address == "" || r.Address == q.Address:
+			return true
+		}
+		return strings.HasSuffix(r.Address, "/") && strings.HasPrefix(q.Address, r.Address)
+	}
+	ap, err := netip.ParseAddrPort(q.Address)
+	if err != nil {
+		return false
+	}
+	in, err := r.port(int(ap.Port()))
+	if err != nil || !in {
+		return false
+	}
+	p, err := r.prefix()
+	a := ap.Addr().WithZone("").Unmap()
+	switch {
+	case err != nil:
+		return false
+	case !p.IsValid():
+		return true
+	case a.IsUnspecified(): // which is every address
+		return p.Bits() == 0 || p.Addr().IsUnspecified() && p.IsSingleIP()
+	}
+	return p.Contains(a)
+}
+
+// prefix returns the addresses of r; not a valid one for all.
+func (r ListenRule) prefix() (netip.Prefix, error) {
+	if r.Address == "" {
+		return netip.Prefix{}, nil
+	}
+	if a, err := netip.ParseAddr(r.Address); err == nil {
+		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(r.Address)
+	return p.Masked(), err
+}
+
+// port reports whether a port is among those of r.
+func (r ListenRule) port(n int) (in bool, err error) {
+	if r.Ports == "" {
+		return true, nil
+	}
+	for s := range strings.SplitSeq(r.Ports, ",") {
+		first, last, isRange := strings.Cut(s, "-")
+		if !isRange {
+			last = first
+		}
+		a, errA := strconv.ParseUint(first, 10, 16)
+		b, errB := strconv.ParseUint(last, 10, 16)
+		if errA != nil || errB != nil || a > b {
+			return false, fmt.Errorf("Ports %q: %q is neither a port nor a range of some, as 8000-8099", r.Ports, s)
+		}
+		in = in || int(a) <= n && n <= int(b)
+	}
+	return in, nil
+}
+
+// listenDenied is what a worker is told.
+type listenDenied struct{ what string }
+
+func (e *listenDenied) Error() string {
+	return fmt.Sprintf("%sneither a listener of the tree nor in Pool.Listen: %v", e.what, ErrListenDenied)
+}
+
+func (*listenDenied) Unwrap() []error { return []error{ErrListenDenied, syscall.EACCES} }
+
+// description is what people call what r asks for.
+func (r Request) description() string {
+	what := fmt.Sprintf("%s %.200s", r.Network, r.Address)
+	switch {
+	case r.FD != 0:
+		what = fmt.Sprintf("descriptor %d of the master", r.FD)
+	case r.byName():
+		what = fmt.Sprintf("listener %.200q", r.Name)
+	}
+	if r.Options.privileged() {
+		what += " with FreeBind or Transparent"
+	}
+	return what
+}
+
+// byName reports whether r asks for what has its name, whatever it is.
+func (r Request) byName() bool { return r.FD == 0 && r.Network == "" }
+
+// denied reports whether the rules of a worker's pool are against giving it s, or with nil against opening what it asks
+// for. One that asks by name alone may wait for what comes: then it is asked again.
+func (t *tableState) denied(p pendingRequest, s *socketState) bool {
+	switch {
+	case p.worker == 0 || p.rules == nil || p.rules.Any:
+		return false
+	case s != nil && p.socket == nil && s.ofSpec():
+		return false
+	case p.req.byName():
+		return s != nil && !p.rules.allow(s.asRequest())
+	case p.socket == nil && !p.req.Options.privileged() && t.specAt(p.req) != nil:
+		return false
+	}
+	return !p.rules.allow(p.req)
+}
+
+// asRequest is the request that s would be allowed by.
+func (s *socketState) asRequest() Request {
+	r := s.req
+	if internet(r.Network) && s.phase == open {
+		r.Address = s.boundAddress()
+	}
+	return r
+}
+
+// ofSpec reports whether s is a listener of the tree's own, or about to be.
+func (s *socketState) ofSpec() bool {
+	if s.ofTree {
+		return true
+	}
+	for _, o := range s.owners {
+		if o.spec {
+			return true
+		}
+	}
+	return slices.ContainsFunc(s.waiting, func(p pendingRequest) bool { return p.worker == 0 })
+}
+
+// specAt returns the request of the tree's listener that asks for the same socket as r, or nil.
+func (t *tableState) specAt(r Request) *Request {
+	i := slices.IndexFunc(t.specs, func(spec Request) bool { return !spec.byName() && spec.key() == r.key() })
+	if i < 0 {
+		return nil
+	}
+	return &t.specs[i]
+}
+
+// settingsOfSpec has a socket of the tree's own, which a worker asks for before it is open, opened as the tree
+// wants it. A port of the kernel's choice is another one for each.
+func (t *tableState) settingsOfSpec(p *pendingRequest) (ok bool) {
+	spec := t.specAt(p.req)
+	if spec == nil || p.worker == 0 || p.socket != nil || p.req.port() == 0 {
+		return false
+	}
+	packet := p.req.Packet // of a descriptor
+	p.req = *spec
+	p.req.Packet = packet
+	return true
+}
+
+// reserved reports whether the name that a worker gives to what it opens is that of a listener of the tree,
+// which is somewhere else.
+func (t *tableState) reserved(p pendingRequest) bool {
+	return p.worker != 0 && p.req.Name != "" && !p.req.byName() && slices.ContainsFunc(t.specs, func(spec Request) bool {
+		return spec.Name == p.req.Name && (spec.byName() || spec.key() != p.req.key() || p.socket != nil)
+	})
+}
+
+// resolvedSpecs returns what is known of the tree's listeners without asking a name server. One whose address needs
+// that has its name alone, and is known by its address once it is open.
+func resolvedSpecs(specs []Request) (out []Request) {
+	for _, r := range specs {
+		known := r
+		if internet(r.Network) {
+			host, port, err := net.SplitHostPort(r.Address)
+			var a netip.Addr
+			if err == nil && host != "" {
+				a, err = netip.ParseAddr(host)
+			}
+			n, perr := strconv.ParseUint(port, 10, 16)
+			if err != nil || perr != nil {
+				known.Network, known.Address = "", ""
+			} else {
+				var ap netip.AddrPort
+				known.Network, ap = canonical(r.Network, netip.AddrPortFrom(a.Unmap(), uint16(n)))
+				known.Address = ap.String()
+			}
+		}
+		out = append(out, known)
+	}
+	return out
+}
