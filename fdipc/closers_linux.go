@@ -10,8 +10,8 @@ import (
 )
 
 // closeAll closes xs; neighbours at one stroke, unless it is to be patient. It may wait for as long as it likes.
-func closeAll(xs []toClose, patient bool) {
-	var run toClose
+func closeAll(xs []closeJob, patient bool) {
+	var run closeJob
 	n := 0 // neighbours from run.fd on
 	for i := range xs {
 		switch x := &xs[i]; {

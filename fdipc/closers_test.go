@@ -10,7 +10,7 @@ import (
 
 // doors are descriptors for closers: one that is a multiple of ten closes only once it is opened.
 type doors struct {
-	closers
+	closePool
 	mu     sync.Mutex
 	closed []int32
 	some   chan struct{} // one may have been closed
@@ -22,7 +22,7 @@ func newDoors(excess func(error)) *doors {
 	d := &doors{some: make(chan struct{}, 1), stuck: make(chan struct{}, 2), opened: make(chan struct{})}
 	d.init(2, excess)
 	d.stuckAfter, d.patience = time.Millisecond, 2*time.Millisecond
-	d.kernel = func(xs []toClose, _ bool) {
+	d.kernel = func(xs []closeJob, _ bool) {
 		for _, x := range xs {
 			if x.fd%10 == 0 {
 				select {
@@ -66,11 +66,11 @@ func TestClosersStuck(t *testing.T) {
 	d := newDoors(nil)
 	d.close(10)
 	d.close(1)
-	d.later(toClose{fd: 2}, toClose{fd: 3})
+	d.addLazily(closeJob{fd: 2}, closeJob{fd: 3})
 	d.wait(t, 1, 2, 3)
 	close(d.opened)
 	d.wait(t, 1, 2, 3, 10)
-	d.later(toClose{fd: 4})
+	d.addLazily(closeJob{fd: 4})
 	d.wait(t, 1, 2, 3, 4, 10)
 }
 

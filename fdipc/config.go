@@ -19,10 +19,10 @@ type Config struct {
 	// wait until their contexts end. A panic is not caught. Required.
 	Handler func(c *Conn, f *Frame)
 
-	// Settled hears once of every handle that was sent: on a goroutine of the Conn, one
+	// Resolved hears once of every handle that was sent: on a goroutine of the Conn, one
 	// call at a time, never from within Send. For Refused and Returned the handle belongs to the callback;
 	// for Claimed it is about to be closed here. Nil: refused and returned handles are closed.
-	Settled func(c *Conn, h *Handle, o Outcome)
+	Resolved func(c *Conn, h *Handle, o Outcome)
 
 	// NoFiles gets each frame whose handles did not come, for this process is out of descriptors, instead of
 	// Handler and under its rules. Its handles are refused with [ReasonNoFiles], and the frame has none. Nil: such a frame is dropped.
@@ -70,7 +70,7 @@ type Config struct {
 	// tick replaces the constant; for tests that are not to be helped by it.
 	tick time.Duration
 
-	wholeTick time.Duration // default 1 s; see wholeIn
+	assemblyTick time.Duration // default 1 s; see wholeIn
 }
 
 const (
@@ -110,8 +110,8 @@ func (cfg *Config) validate() error {
 	if cfg.tick == 0 {
 		cfg.tick = tick
 	}
-	if cfg.wholeTick == 0 {
-		cfg.wholeTick = time.Second
+	if cfg.assemblyTick == 0 {
+		cfg.assemblyTick = time.Second
 	}
 	if cfg.HandshakeTimeout == 0 {
 		cfg.HandshakeTimeout = defaultHandshakeTimeout

@@ -20,28 +20,28 @@ type Conn struct {
 	allow  func(Credentials) bool // nil: the channel itself is trust enough
 	stats  counters
 
-	control       end
+	control       endpoint
 	memory        bool          // control is within this process
-	spare         cargo         // a stand-in for descriptors that were taken back: the claim table's, or none
+	standIn       attachment    // a stand-in for descriptors that were taken back: the claim table's, or none
 	peer          *table        // the peer's claim table, if it has one; set by the handshake
-	data          end           // the socket of the peer's data lane, if it has one; set by the handshake
-	dataOver      chan struct{} // closed when nothing more comes on data
+	data          endpoint      // the socket of the peer's data lane, if it has one; set by the handshake
+	dataEnded     chan struct{} // closed when nothing more comes on data
 	held          atomic.Int64  // received handles neither claimed nor refused
 	maxHeld       int64         // of those
-	closers       closers       // of what came from the peer, and of what it has claimed
+	closers       closePool     // of what came from the peer, and of what it has claimed
 	answers       bool          // the peer's claims are read to the last; set before ended
 	maxFrame      atomic.Int64  // the lower of both sides' limits
 	tellsAccepted atomic.Bool   // the peer knows featAccepted
 
-	mu       sync.Mutex
-	err      error
-	ends     []end
-	ready    bool  // the handshake is over
-	wrote    bool  // CloseWrite is done
-	readOver bool  // the peer has closed its writing half, and only that
-	parting  error // once this side has begun to say goodbye: why it ends if the peer is quicker to close
+	mu         sync.Mutex
+	err        error
+	endpoints  []endpoint
+	ready      bool  // the handshake is over
+	wrote      bool  // CloseWrite is done
+	readOver   bool  // the peer has closed its writing half, and only that
+	goodbyeErr error // once this side has begun to say goodbye: why it ends if the peer is quicker to close
 
-	dying   chan struct{} // closed by fail
+	ending  chan struct{} // closed by fail
 	ended   atomic.Bool   // the same, cheaper to ask
 	done    chan struct{} // closed when readers and writers have ended
 	gone    chan struct{} // closed by PeerGone
@@ -62,7 +62,7 @@ func newOver(f *os.File, cfg Config, allow func(Credentials) bool) (*Conn, error
 		f.Close()
 		return nil, err
 	}
-	e, err := newSocket(f)
+	e, err := newSocketEnd(f)
 	if err != nil {
 		return nil, fmt.Errorf("fdipc: new: %w", err)
 	}
@@ -76,12 +76,12 @@ func newOver(f *os.File, cfg Config, allow func(Credentials) bool) (*Conn, error
 
 func newConn(cfg Config) *Conn {
 	c := &Conn{
-		cfg:   cfg,
-		dying: make(chan struct{}),
-		done:  make(chan struct{}),
-		gone:  make(chan struct{}),
+		cfg:    cfg,
+		ending: make(chan struct{}),
+		done:   make(chan struct{}),
+		gone:   make(chan struct{}),
 
-		dataOver: make(chan struct{}),
+		dataEnded: make(chan struct{}),
 	}
 	c.closers.init(maxClosers, c.fail)
 	c.maxHeld = maxHeld(cfg.Credits)
@@ -97,7 +97,7 @@ func newConn(cfg Config) *Conn {
 
 // Send queues f, and waits under ctx while there is no room or too little credit. When it
 // returns nil the payload may be reused and the handles belong to the Conn; on an error they belong to the
-// caller. That f was queued does not mean that it arrives: what becomes of a handle, Settled tells.
+// caller. That f was queued does not mean that it arrives: what becomes of a handle, Resolved tells.
 //
 // Errors: ctx's, [ErrClosed], [ErrPeerLost] and other ends of the Conn, [ErrTooBig], [ErrTooManyHandles],
 // [ErrKind], [ErrHandleUsed].
@@ -128,13 +128,13 @@ func (c *Conn) send(ctx context.Context, f *Frame) error {
 	if len(f.Payload) > f.Lane.limit(int(c.maxFrame.Load())) {
 		return ErrTooBig
 	}
-	if len(f.Handles) == 0 && c.lanes[f.Lane].join(f) {
+	if len(f.Handles) == 0 && c.lanes[f.Lane].tryAppend(f) {
 		return nil
 	}
 	for i, h := range f.Handles {
-		if err := h.depart(c.memory); err != nil {
+		if err := h.take(c.memory); err != nil {
 			for _, h := range f.Handles[:i] {
-				h.back(Returned)
+				h.resolve(Returned)
 			}
 			return err
 		}
@@ -142,7 +142,7 @@ func (c *Conn) send(ctx context.Context, f *Frame) error {
 	err := c.put(ctx, f)
 	if err != nil {
 		for _, h := range f.Handles {
-			h.back(Returned)
+			h.resolve(Returned)
 		}
 	}
 	return err
@@ -218,7 +218,7 @@ func (c *Conn) transport(kind Kind, target uint64) {
 }
 
 // Credit is the number of handles that may be offered now. While it is too low,
-// TrySend of a frame with handles answers ErrFull; the next Settled is the sign to try again.
+// TrySend of a frame with handles answers ErrFull; the next Resolved is the sign to try again.
 func (c *Conn) Credit() int {
 	o := &c.offers
 	o.mu.Lock()
@@ -226,17 +226,17 @@ func (c *Conn) Credit() int {
 	if o.ended {
 		return 0
 	}
-	o.elapseLocked(now())
+	o.advanceLocked(now())
 	if len(o.free) < (len(o.slots)+1)/2 || o.stalled {
 		o.gatherLocked(1)
 	}
 	return o.availableLocked()
 }
 
-// Settle looks for what became of offers now, and calls Settled for it on this goroutine,
+// ResolveOffers looks for what became of offers now, and calls Resolved for it on this goroutine,
 // instead of at the next tick. A sender calls it that is short of room and wants to
-// keep its turn. It waits for a call of Settled that is under way, so it must not be called from one.
-func (c *Conn) Settle() { c.offers.settle() }
+// keep its turn. It waits for a call of Resolved that is under way, so it must not be called from one.
+func (c *Conn) ResolveOffers() { c.offers.poll() }
 
 // Stalled says that the peer let the deadline of an offer pass and has shown no sign of
 // life since. Nothing is offered to it meanwhile.

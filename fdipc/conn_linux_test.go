@@ -71,7 +71,7 @@ func tcpPair(t *testing.T) (client, server net.Conn) {
 func TestHandOver(t *testing.T) {
 	outcome := make(chan fdipc.Outcome, 1)
 	a, _ := pair(t,
-		fdipc.Config{Handler: ignore, Settled: func(_ *fdipc.Conn, _ *fdipc.Handle, o fdipc.Outcome) { outcome <- o }},
+		fdipc.Config{Handler: ignore, Resolved: func(_ *fdipc.Conn, _ *fdipc.Handle, o fdipc.Outcome) { outcome <- o }},
 		fdipc.Config{Handler: func(_ *fdipc.Conn, f *fdipc.Frame) {
 			c, err := f.Handles[0].Conn()
 			if err != nil {
@@ -136,7 +136,7 @@ func TestStream(t *testing.T) {
 func TestHostileTable(t *testing.T) {
 	outcomes := make(chan fdipc.Outcome, 2)
 	held := make(chan *fdipc.Handle, 2)
-	a, _ := pair(t, fdipc.Config{Handler: ignore, Settled: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
+	a, _ := pair(t, fdipc.Config{Handler: ignore, Resolved: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
 		outcomes <- o
 		h.Close()
 	}}, fdipc.Config{Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { held <- f.Handles[0] }})

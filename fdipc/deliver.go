@@ -27,13 +27,13 @@ func (r *receiver) deliver(f *Frame) error {
 			if len(b) < claimLen {
 				return wireError("claims cut off")
 			}
-			at := ref{binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])}
+			at := offerID{binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])}
 			if err := c.offers.answer(at, b[8], b[9]); err != nil {
 				return err
 			}
 		}
 	case kindWake:
-		c.offers.settle()
+		c.offers.poll()
 	case kindPing:
 		c.transport(kindPong, f.Target)
 	case kindHello:
@@ -48,7 +48,7 @@ func (r *receiver) deliver(f *Frame) error {
 // An element of kindClaims: slot u32, sequence u32, reason u8, state u8, reserved u16.
 const claimLen = 12
 
-func appendClaim(b []byte, at ref, reason, state uint8) []byte {
+func appendClaim(b []byte, at offerID, reason, state uint8) []byte {
 	b = binary.LittleEndian.AppendUint32(b, at.slot)
 	b = binary.LittleEndian.AppendUint32(b, at.seq)
 	return append(b, reason, state, 0, 0)
@@ -59,10 +59,10 @@ func appendClaim(b []byte, at ref, reason, state uint8) []byte {
 func (c *Conn) answer(h *Handle, reason, state uint8) bool {
 	c.held.Add(-1)
 	if !h.Trace.none() {
-		h.at = time.Now().UnixNano()
+		h.resolvedAt = time.Now().UnixNano()
 	}
 	if c.peer != nil {
-		won, wake := c.peer.settle(h.ref.slot, h.ref.seq, reason, state, h.at)
+		won, wake := c.peer.resolve(h.ref.slot, h.ref.seq, reason, state, h.resolvedAt)
 		if wake {
 			c.transport(kindWake, 0)
 		}

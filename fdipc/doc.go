@@ -28,7 +28,7 @@
 //   - Released: the sender has closed its copy.
 //
 // What was not claimed when the receiver dies, refuses it, or lets [Config.ClaimTimeout] pass,
-// comes back to the sender through [Config.Settled]. The claim is one compare-and-swap in
+// comes back to the sender through [Config.Resolved]. The claim is one compare-and-swap in
 // memory that both processes share, so a handle is either claimed or comes back; never
 // both, whatever happens to either process, however long it was stopped. Less formally: a
 // connection that no worker has taken up is never lost by the death of a worker, and
@@ -51,7 +51,7 @@
 //
 // # Duties
 //
-// A Handler claims or refuses every handle it is given. A sender's Settled callback closes or sends on every
+// A Handler claims or refuses every handle it is given. A sender's Resolved callback closes or sends on every
 // handle that comes back. The owner of the peer process calls PeerGone once it was reaped.
 //
 // # Locks

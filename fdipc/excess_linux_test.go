@@ -19,7 +19,7 @@ func hostile(t *testing.T) *receiver {
 	}
 	t.Cleanup(func() { remote.Close() })
 	c, err := New(local, Config{
-		Handler: func(*Conn, *Frame) {}, Credits: 8, HandshakeTimeout: -1, wholeTick: time.Millisecond,
+		Handler: func(*Conn, *Frame) {}, Credits: 8, HandshakeTimeout: -1, assemblyTick: time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -37,15 +37,15 @@ func (r *receiver) send(t *testing.T, first bool, n int) ([]int, error) {
 		p.bits = pieceMore
 	}
 	var fds []int
-	var g []cargo
+	var g []attachment
 	for range n {
 		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 		if err != nil {
 			t.Fatal(err)
 		}
-		fds, g = append(fds, fd), append(g, cargo{fd: fd})
+		fds, g = append(fds, fd), append(g, attachment{fd: fd})
 	}
-	return fds, r.piece(p, g)
+	return fds, r.handlePiece(p, g)
 }
 
 // open returns how many of fds are open, when as many are as there should be, or never will.
@@ -126,12 +126,12 @@ func TestLongFrameForControl(t *testing.T) {
 	}
 	p := &piece{pieceHeader: pieceHeader{kind: 100, bits: pieceMore}, payload: make([]byte, maxControl/2)}
 	for i := range 2 {
-		if err := r.piece(p, nil); err != nil {
+		if err := r.handlePiece(p, nil); err != nil {
 			t.Fatalf("piece %d: %v", i, err)
 		}
 		p.bits = pieceMore | pieceCont
 	}
-	if err := r.piece(p, nil); err == nil || !strings.Contains(err.Error(), "frame of more than 4194304 bytes") {
+	if err := r.handlePiece(p, nil); err == nil || !strings.Contains(err.Error(), "frame of more than 4194304 bytes") {
 		t.Errorf("beyond the bound: %v", err)
 	}
 	r.parts[Control].drop()

@@ -19,11 +19,11 @@ func seedPackets() [][]byte {
 	hs := []*Handle{HandleFD(0).Named("name"), HandleFD(0)}
 	hs[1].Trace[3] = 1
 	hs[1].SetAccepted(Accepted{RemoteName: "@x", Local: netip.MustParseAddrPort("[fe80::1%3]:80"), Credentials: &Credentials{UID: 1}})
-	l.putLocked(&Frame{Kind: 0x40, Flags: 1, Target: 2, Trace: TraceContext{1}, Payload: []byte("payload"), Handles: hs}, describe(l, hs, ref{1, 1}, ref{2, 1}))
+	l.putLocked(&Frame{Kind: 0x40, Flags: 1, Target: 2, Trace: TraceContext{1}, Payload: []byte("payload"), Handles: hs}, describe(l, hs, offerID{1, 1}, offerID{2, 1}))
 	l.putLocked(&Frame{Kind: 0x41}, nil)
 	l.putLocked(&Frame{Kind: 0x42, Payload: make([]byte, 2*sendPacket)}, nil)
 	l = func() *lane { k := newLane(c, Control); k.queue = l.queue; return k }()
-	l.putLocked(&Frame{Kind: kindClaims, Payload: appendClaim(nil, ref{1, 2}, 3, wordClaimed)}, nil)
+	l.putLocked(&Frame{Kind: kindClaims, Payload: appendClaim(nil, offerID{1, 2}, 3, wordClaimed)}, nil)
 	l.putLocked(&Frame{Kind: kindGoodbye}, nil)
 	l.putLocked(&Frame{Kind: kindWake}, nil)
 	l.putLocked(&Frame{Kind: kindPing, Target: 7}, nil)

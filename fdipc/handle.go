@@ -45,7 +45,7 @@ func (k HandleKind) String() string {
 }
 
 // Handle is an open descriptor, or within one process a Go value, on its way. It has one
-// owner at a time: whoever made it, the Conn it was sent on, the Settled callback it came back
+// owner at a time: whoever made it, the Conn it was sent on, the Resolved callback it came back
 // to, or the Handler that received it. Methods may be called concurrently.
 //
 // A received handle is on offer: it is used by [Handle.Claim] or one of the conversions, which
@@ -55,21 +55,21 @@ type Handle struct {
 	Tag   any          // this process's; never sent
 	Trace TraceContext // travels with the handle; zero: none
 
-	state    uint8
-	kind     HandleKind
-	stated   HandleKind // received: what the sender called it
-	reason   uint8      // of the last refusal
-	moved    bool       // it was sent on
-	fd       int32      // -1: none
-	mu       sync.Mutex
-	v        any // the Go value around fd, if there is one; on offer in memory: contents
-	name     *string
-	accepted string // see Accepted, as on the wire; empty: not known
-	at       int64  // when it was claimed or refused last, in Unix nanoseconds; 0: not known
+	state      uint8
+	kind       HandleKind
+	stated     HandleKind // received: what the sender called it
+	reason     uint8      // of the last refusal
+	wasSent    bool       // it was sent on
+	fd         int32      // -1: none
+	mu         sync.Mutex
+	v          any // the Go value around fd, if there is one; on offer in memory: contents
+	name       *string
+	accepted   string // see Accepted, as on the wire; empty: not known
+	resolvedAt int64  // when it was claimed or refused last, in Unix nanoseconds; 0: not known
 
 	// of a received handle, also after the claim
 	from *Conn
-	ref  ref
+	ref  offerID
 }
 
 // contents is what a handle holds, on its way through memory.
@@ -144,14 +144,14 @@ func (h *Handle) Name() string {
 // Reason says why the handle was last refused.
 func (h *Handle) Reason() uint8 { return h.reason }
 
-// SettledAt is when a handle that has a trace context was claimed or refused, by the clock of the
+// ResolvedAt is when a handle that has a trace context was claimed or refused, by the clock of the
 // machine and the word of who did; the same on both sides. The sender has it from the claim table, for
-// Settled. It is the zero time if the handle was taken back, and for the sender without a table.
-func (h *Handle) SettledAt() time.Time {
-	if h.at == 0 {
+// Resolved. It is the zero time if the handle was taken back, and for the sender without a table.
+func (h *Handle) ResolvedAt() time.Time {
+	if h.resolvedAt == 0 {
 		return time.Time{}
 	}
-	return time.Unix(0, h.at)
+	return time.Unix(0, h.resolvedAt)
 }
 
 // Kind looks at the descriptor itself, once; it does not trust the sender.
@@ -192,7 +192,7 @@ func (h *Handle) entry() entry {
 }
 
 // depart takes h from its owner, for a Conn.
-func (h *Handle) depart(memory bool) error {
+func (h *Handle) take(memory bool) error {
 	h.mu.Lock()
 	var err error
 	switch {
@@ -211,7 +211,7 @@ func (h *Handle) depart(memory bool) error {
 }
 
 // back gives h back to its owner, or ends it.
-func (h *Handle) back(o Outcome) {
+func (h *Handle) resolve(o Outcome) {
 	h.mu.Lock()
 	h.state = handleOwned
 	if o == Claimed {
@@ -221,7 +221,7 @@ func (h *Handle) back(o Outcome) {
 }
 
 // toClose returns what is to be closed of h, if there is anything.
-func (h *Handle) toClose() (x toClose, ok bool) {
+func (h *Handle) closeJob() (x closeJob, ok bool) {
 	x.fd, x.tcp = h.fd, h.kind == HandleTCP
 	x.v, ok = h.v.(io.Closer)
 	return x, ok || h.fd >= 0
@@ -229,21 +229,21 @@ func (h *Handle) toClose() (x toClose, ok bool) {
 
 // bound reports whether h is known to hold a port, which is to be free as soon as h is closed. Such a close does not
 // wait. That of a Unix listener may: for what its clients have sent to it, descriptors too, is closed with it.
-func (h *Handle) bound() bool {
+func (h *Handle) holdsPort() bool {
 	return h.kind == HandleTCPListener || h.kind == HandleUDP
 }
 
 // disposeLocked closes what this side has of h, without waiting for what is behind it.
 func (h *Handle) disposeLocked() {
-	x, ok := h.toClose()
+	x, ok := h.closeJob()
 	switch {
 	case !ok:
-	case h.bound():
+	case h.holdsPort():
 		x.close()
 	case h.from != nil:
 		h.from.closers.add(x)
 	default:
-		strays.add(x)
+		localCloser.add(x)
 	}
 	h.fd, h.v = -1, nil
 }
@@ -310,7 +310,7 @@ func (h *Handle) Close() error {
 		h.dropLocked()
 	case handleOwned:
 		h.state = handleGone
-		if h.kept() && connectedFD(int(h.fd)) {
+		if h.senderHasCopy() && connectedFD(int(h.fd)) {
 			shutdownFD(int(h.fd))
 		}
 		h.disposeLocked()
@@ -321,9 +321,9 @@ func (h *Handle) Close() error {
 
 // kept says that h is a connection of which the sender still has a copy, so that closing ours would not end it.
 // Only what is known to be a connection counts: shutting down a listener would break it for all who share it.
-func (h *Handle) kept() bool {
+func (h *Handle) senderHasCopy() bool {
 	connection := h.kind == HandleTCP || h.kind == HandleUnix || h.kind == HandleUnixPacket
-	return connection && h.fd >= 0 && !h.moved &&
+	return connection && h.fd >= 0 && !h.wasSent &&
 		h.table() != nil && h.table().load(h.ref.slot) == word(h.ref.seq, 0, wordClaimed)
 }
 

@@ -6,18 +6,18 @@ import (
 )
 
 // start sends the hello over e and starts the goroutines. It takes ownership of e.
-func (c *Conn) start(e end) (err error) {
+func (c *Conn) start(e endpoint) (err error) {
 	c.control = e
 	_, c.memory = e.(*memEnd)
-	c.spare = noCargo
+	c.standIn = noAttachment
 	defer func() {
 		if err != nil {
-			c.spare.close()
+			c.standIn.close()
 		}
 	}()
-	c.own(e)
-	c.lanes[Control].end = e
-	c.lanes[Data].end = e
+	c.addEndpoint(e)
+	c.lanes[Control].endpoint = e
+	c.lanes[Data].endpoint = e
 	h := hello{
 		minVersion: version, maxVersion: version, knows: featAll &^ c.cfg.without,
 		maxFrame: uint32(c.cfg.MaxFrame), credits: uint32(c.cfg.Credits),
@@ -33,11 +33,11 @@ func (c *Conn) start(e end) (err error) {
 		}
 		table, h.attached = t, h.attached|featTable
 		if !c.memory {
-			c.spare = g
+			c.standIn = g
 		}
-		p.cargo = append(p.cargo, g)
+		p.attachments = append(p.attachments, g)
 	}
-	var data end
+	var data endpoint
 	if h.knows&featData != 0 {
 		d, g, err := e.pair()
 		if err != nil {
@@ -45,19 +45,19 @@ func (c *Conn) start(e end) (err error) {
 			return err
 		}
 		defer g.close()
-		c.own(d)
+		c.addEndpoint(d)
 		data, h.attached = d, h.attached|featData
-		p.cargo = append(p.cargo, g)
+		p.attachments = append(p.attachments, g)
 	}
 	p.buf = p.buf[:pieceHead]
-	for range p.cargo {
+	for range p.attachments {
 		p.buf = appendEntry(p.buf, &entry{})
 	}
 	p.buf = h.append(p.buf)
-	putPieceHeader(p.buf, pieceHeader{n: helloLen, kind: kindHello, handles: len(p.cargo)})
+	putPieceHeader(p.buf, pieceHeader{n: helloLen, kind: kindHello, handles: len(p.attachments)})
 	p.frames = 1
 	if err := e.try(p); err != nil && !errors.Is(err, ErrPeerLost) {
-		for _, e := range c.ends {
+		for _, e := range c.endpoints {
 			e.close()
 		}
 		return err
@@ -72,7 +72,7 @@ func (c *Conn) start(e end) (err error) {
 }
 
 // handshake works on the peer's hello. table and data are what our own hello offered.
-func (c *Conn) handshake(p *piece, cargos []cargo, t *table, data end) error {
+func (c *Conn) handshake(p *piece, cargos []attachment, t *table, data endpoint) error {
 	h, err := decodeHello(p.payload)
 	if err != nil {
 		return err
@@ -89,14 +89,14 @@ func (c *Conn) handshake(p *piece, cargos []cargo, t *table, data end) error {
 			return wireError("hello without its descriptors")
 		}
 		g := cargos[next]
-		cargos[next] = noCargo
+		cargos[next] = noAttachment
 		next++
 		switch {
 		case f == featTable && c.cfg.without&f == 0:
 			c.peer, err = c.control.adoptTable(g)
 			c.discard(g)
 		case f == featData && c.cfg.without&f == 0:
-			if err = c.check(g); err != nil {
+			if err = c.checkDataLane(g); err != nil {
 				c.discard(g)
 				return err
 			}
@@ -115,9 +115,9 @@ func (c *Conn) handshake(p *piece, cargos []cargo, t *table, data end) error {
 	c.maxFrame.Store(min(c.maxFrame.Load(), int64(h.maxFrame)))
 	c.offers.open(t, max(1, min(c.cfg.Credits, int(min(h.credits, maxCredits)))))
 	if data != nil && h.knows&featData != 0 {
-		c.lanes[Data].end = data
+		c.lanes[Data].endpoint = data
 	}
-	if c.data != nil && !c.own(c.data) {
+	if c.data != nil && !c.addEndpoint(c.data) {
 		return ErrClosed
 	}
 	c.hsTimer.Stop()
@@ -132,7 +132,7 @@ func (c *Conn) handshake(p *piece, cargos []cargo, t *table, data end) error {
 	if c.data != nil {
 		c.wg.Go(c.readData)
 	} else {
-		close(c.dataOver)
+		close(c.dataEnded)
 	}
 	for _, l := range c.lanes {
 		l.wakeWriter()
@@ -142,7 +142,7 @@ func (c *Conn) handshake(p *piece, cargos []cargo, t *table, data end) error {
 
 // check reports whether g can be the peer's data lane. It is looked at before the runtime's poller is: that asks
 // whatever it is given, by a raw call, and a file of the peer's may keep it waiting.
-func (c *Conn) check(g cargo) error {
+func (c *Conn) checkDataLane(g attachment) error {
 	if c.memory {
 		return nil
 	}

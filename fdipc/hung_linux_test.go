@@ -156,7 +156,7 @@ func TestHungFile(t *testing.T) {
 	told := make(chan struct{}, 1)
 	c := spawn(t, fdipc.Config{
 		Handler: func(*fdipc.Conn, *fdipc.Frame) { told <- struct{}{} },
-		Settled: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
+		Resolved: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
 			if o != fdipc.Claimed {
 				h.Close()
 			}

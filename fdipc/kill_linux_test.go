@@ -93,7 +93,7 @@ func killWorker(t *testing.T, point string, at, n int, delay time.Duration, sum 
 	b := newBook(n)
 	again := make(chan *fdipc.Handle, n)
 	first := make(map[*client]bool) // claimed by the worker that dies
-	second := spawn(t, fdipc.Config{Handler: b.handle, ClaimTimeout: -1, Settled: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
+	second := spawn(t, fdipc.Config{Handler: b.handle, ClaimTimeout: -1, Resolved: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
 		b.settled(h, o)
 		if o != fdipc.Claimed {
 			t.Errorf("second worker: %v", o)
@@ -104,7 +104,7 @@ func killWorker(t *testing.T, point string, at, n int, delay time.Duration, sum 
 	dying := spawn(t, fdipc.Config{
 		Handler:      b.handle,
 		ClaimTimeout: -1, // only death brings back
-		Settled: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
+		Resolved: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
 			c := b.settled(h, o)
 			if o == fdipc.Claimed {
 				first[c] = true
@@ -190,7 +190,7 @@ func killDispatcher(t *testing.T, point string, at, n int, delay time.Duration, 
 	dying := spawn(t, fdipc.Config{
 		Handler:      b.handle,
 		ClaimTimeout: -1, // only death brings back
-		Settled: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
+		Resolved: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
 			if h.Tag == nil { // the link
 				return
 			}

@@ -198,7 +198,7 @@ func TestFIN(t *testing.T) {
 func TestUnclaimedCloseLeavesConnection(t *testing.T) {
 	back := make(chan *fdipc.Handle, 1)
 	a, _ := pair(t,
-		fdipc.Config{Handler: ignore, Settled: func(_ *fdipc.Conn, h *fdipc.Handle, _ fdipc.Outcome) { back <- h }},
+		fdipc.Config{Handler: ignore, Resolved: func(_ *fdipc.Conn, h *fdipc.Handle, _ fdipc.Outcome) { back <- h }},
 		fdipc.Config{Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { f.Handles[0].Kind(); f.Handles[0].Close() }})
 	client, server := tcpPair(t)
 	defer client.Close()

@@ -15,13 +15,13 @@ import (
 // next one. So a single frame is never delayed, and a stream of them is never
 // sent one by one.
 type lane struct {
-	c   *Conn
-	id  Lane
-	end end // set by the handshake, before sending is cleared
+	c        *Conn
+	id       Lane
+	endpoint endpoint // set by the handshake, before sending is cleared
 
 	mu      sync.Mutex
 	queue   []*packet // waiting; the last one takes further frames
-	spare   []*packet // empty
+	free    []*packet // empty
 	cur     *packet   // in the hands of the sender
 	bytes   int       // in queue and cur
 	frames  int
@@ -57,7 +57,7 @@ func (l *lane) fitsLocked(n int) bool {
 	return l.bytes+n <= l.c.cfg.QueueBytes && l.frames < l.c.cfg.QueueFrames
 }
 
-func (l *lane) fullLocked() {
+func (l *lane) wakeSendersLocked() {
 	if l.room != nil {
 		close(l.room)
 		l.room = nil
@@ -88,13 +88,13 @@ func (l *lane) tailLocked(min int, handles bool) *packet {
 			return p
 		}
 	}
-	return l.addLocked()
+	return l.addPacketLocked()
 }
 
-func (l *lane) addLocked() *packet {
+func (l *lane) addPacketLocked() *packet {
 	var p *packet
-	if n := len(l.spare); n > 0 {
-		p, l.spare = l.spare[n-1], l.spare[:n-1]
+	if n := len(l.free); n > 0 {
+		p, l.free = l.free[n-1], l.free[:n-1]
 	} else {
 		p = newPacket()
 	}
@@ -105,11 +105,11 @@ func (l *lane) addLocked() *packet {
 
 // spares is how many empty packets a lane keeps. The last one put back is the first one
 // taken, so that a stream stays in the processor's cache.
-const spares = 4
+const maxFreePackets = 4
 
 // join puts a frame without handles into the packet that is being filled, if somebody is about to send that and the
 // frame fits: the short way for a stream of small frames. It says whether it did.
-func (l *lane) join(f *Frame) bool {
+func (l *lane) tryAppend(f *Frame) bool {
 	size := pieceHead + len(f.Payload)
 	bits := uint8(0)
 	if l.id == Data {
@@ -186,7 +186,7 @@ func (l *lane) putLocked(f *Frame, entries []entry) {
 		for next < len(entries) && len(p.refs) < maxFDs && len(b)+entries[next].size() <= sendPacket {
 			e := &entries[next]
 			b = appendEntry(b, e)
-			p.refs, p.off = append(p.refs, ref{e.slot, e.seq}), &l.c.offers
+			p.refs, p.off = append(p.refs, offerID{e.slot, e.seq}), &l.c.offers
 			next++
 		}
 		n := 0
@@ -206,6 +206,6 @@ func (l *lane) putLocked(f *Frame, entries []entry) {
 			return
 		}
 		bits |= pieceCont
-		p = l.addLocked()
+		p = l.addPacketLocked()
 	}
 }

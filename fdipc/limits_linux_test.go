@@ -27,7 +27,7 @@ func TestReceiverOutOfFiles(t *testing.T) {
 				got <- f.Target
 			}
 		},
-		Settled: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
+		Resolved: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
 			if o == fdipc.Claimed {
 				claimed <- true
 				return
@@ -114,7 +114,7 @@ func TestTooManyInFlight(t *testing.T) {
 	gate, entered := make(chan struct{}), make(chan struct{}, 300)
 	claimed := make(chan fdipc.Outcome, 300)
 	a, _ := pair(t,
-		fdipc.Config{Handler: ignore, Credits: 300, ClaimTimeout: -1, Settled: func(_ *fdipc.Conn, _ *fdipc.Handle, o fdipc.Outcome) { claimed <- o }},
+		fdipc.Config{Handler: ignore, Credits: 300, ClaimTimeout: -1, Resolved: func(_ *fdipc.Conn, _ *fdipc.Handle, o fdipc.Outcome) { claimed <- o }},
 		fdipc.Config{Credits: 300, Handler: func(_ *fdipc.Conn, f *fdipc.Frame) {
 			entered <- struct{}{}
 			<-gate

@@ -42,20 +42,20 @@ type memEnd struct {
 	link    *memLink
 	side    int
 	in, out *memQueue
-	over    bool // hangup is not to wait; guarded by out.mu
+	stopped bool // hangup is not to wait; guarded by out.mu
 }
 
 // memQueueLen bounds a direction of a lane in memory, in packets.
 const memQueueLen = 64
 
 type memQueue struct {
-	mu     sync.Mutex
-	cond   sync.Cond
-	items  []*packet
-	holds  []<-chan struct{} // of items; nil: none
-	eof    bool              // the writer has ended
-	broken bool              // the reader has ended
-	last   bool              // what is there is all there will be
+	mu       sync.Mutex
+	cond     sync.Cond
+	items    []*packet
+	holds    []<-chan struct{} // of items; nil: none
+	eof      bool              // the writer has ended
+	broken   bool              // the reader has ended
+	draining bool              // what is there is all there will be
 }
 
 func newMemQueue() *memQueue {
@@ -78,19 +78,19 @@ func (l *memLink) cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, q := range l.queues {
-		q.end()
-		q.leave()
+		q.closeWrite()
+		q.closeRead()
 	}
 }
 
-func (q *memQueue) end() {
+func (q *memQueue) closeWrite() {
 	q.mu.Lock()
 	q.eof = true
 	q.cond.Broadcast()
 	q.mu.Unlock()
 }
 
-func (q *memQueue) leave() {
+func (q *memQueue) closeRead() {
 	q.mu.Lock()
 	q.broken = true
 	q.cond.Broadcast()
@@ -101,7 +101,7 @@ func (q *memQueue) leave() {
 func (e *memEnd) put(p *packet, wait bool) error {
 	var act fault.Action
 	if h := e.link.hook; h != nil {
-		act = h(fault.Event{Side: e.side, Kind: p.buf[4], Count: len(p.cargo) + len(p.refs)})
+		act = h(fault.Event{Side: e.side, Kind: p.buf[4], Count: len(p.attachments) + len(p.refs)})
 		if act.Cut {
 			e.link.cut()
 		}
@@ -127,10 +127,10 @@ func (e *memEnd) put(p *packet, wait bool) error {
 		n.buf = append(n.buf[:0], act.Write[:min(len(act.Write), maxPacket)]...)
 	}
 	p.load()
-	n.cargo = append(n.cargo, p.cargo...)
+	n.attachments = append(n.attachments, p.attachments...)
 	p.unload(true)
 	if act.Trunc {
-		n.cargo, n.cut = n.cargo[:min(act.Keep, len(n.cargo))], true
+		n.attachments, n.truncated = n.attachments[:min(act.Keep, len(n.attachments))], true
 	}
 	q.items, q.holds = append(q.items, n), append(q.holds, act.Hold)
 	q.cond.Broadcast()
@@ -144,7 +144,7 @@ func (e *memEnd) recv(p *packet) error {
 	q := e.in
 	q.mu.Lock()
 	for len(q.items) == 0 {
-		if q.eof || q.broken || q.last {
+		if q.eof || q.broken || q.draining {
 			q.mu.Unlock()
 			return io.EOF
 		}
@@ -159,23 +159,23 @@ func (e *memEnd) recv(p *packet) error {
 		<-hold
 	}
 	p.buf = append(p.buf[:0], n.buf...)
-	clear(p.cargo)
-	p.cargo, p.cut = append(p.cargo[:0], n.cargo...), n.cut
+	clear(p.attachments)
+	p.attachments, p.truncated = append(p.attachments[:0], n.attachments...), n.truncated
 	n.free()
 	return nil
 }
 
 func (e *memEnd) drain() {
 	e.in.mu.Lock()
-	e.in.last = true
+	e.in.draining = true
 	e.in.cond.Broadcast()
 	e.in.mu.Unlock()
-	e.noWait()
+	e.stopWaiting()
 }
 
 func (e *memEnd) hangup() {
 	e.out.mu.Lock()
-	for !e.over && !e.out.broken {
+	for !e.stopped && !e.out.broken {
 		e.out.cond.Wait()
 	}
 	e.out.mu.Unlock()
@@ -187,52 +187,52 @@ func (e *memEnd) ended() bool {
 	return e.in.eof
 }
 
-func (e *memEnd) noWait() {
+func (e *memEnd) stopWaiting() {
 	e.out.mu.Lock()
-	e.over = true
+	e.stopped = true
 	e.out.cond.Broadcast()
 	e.out.mu.Unlock()
 }
 
 func (e *memEnd) closeWrite() error {
-	e.out.end()
+	e.out.closeWrite()
 	return nil
 }
 
 func (e *memEnd) stop() {
-	e.in.end()
-	e.out.end()
-	e.noWait()
+	e.in.closeWrite()
+	e.out.closeWrite()
+	e.stopWaiting()
 }
 
 func (e *memEnd) close() error {
-	e.out.end()
-	e.noWait()
+	e.out.closeWrite()
+	e.stopWaiting()
 	e.in.mu.Lock()
 	e.in.items, e.in.holds = nil, nil
 	e.in.mu.Unlock()
-	e.in.leave()
+	e.in.closeRead()
 	return nil
 }
 
-func (e *memEnd) pair() (end, cargo, error) {
+func (e *memEnd) pair() (endpoint, attachment, error) {
 	a, b := e.link.pair(e.side)
-	return a, cargo{fd: -1, v: b}, nil
+	return a, attachment{fd: -1, v: b}, nil
 }
 
-func (e *memEnd) adopt(g cargo) (end, error) {
+func (e *memEnd) adopt(g attachment) (endpoint, error) {
 	if b, ok := g.v.(*memEnd); ok {
 		return b, nil
 	}
 	return nil, wireError("not a lane")
 }
 
-func (e *memEnd) newTable(slots int) (*table, cargo, error) {
+func (e *memEnd) newTable(slots int) (*table, attachment, error) {
 	t := newTable(make([]uint64, tableLen(slots)))
-	return t, cargo{fd: -1, v: t}, nil
+	return t, attachment{fd: -1, v: t}, nil
 }
 
-func (e *memEnd) adoptTable(g cargo) (*table, error) {
+func (e *memEnd) adoptTable(g attachment) (*table, error) {
 	if t, ok := g.v.(*table); ok {
 		return t, nil
 	}

@@ -10,28 +10,28 @@ import (
 type offers struct {
 	c *Conn
 
-	mu      sync.Mutex
-	t       *table  // nil: the peer claims by frames
-	slots   []offer // the capacity is fixed by the handshake: zero before it
-	free    []uint32
-	live    []uint32 // slots in use, in no order
-	loaded  int      // offers whose descriptor is in a system call
-	idle    sync.Cond
-	clock   int64  // what deadlines are measured by: see elapseLocked
-	seen    int64  // when it was last moved on
-	stalled bool   // an offer ran out, and the peer has shown no life since
-	beatAt  uint32 // the peer's beat, read before the revocation
-	done    []settled
-	credit  chan struct{} // closed when there may be credit; nil if nobody waits
-	timer   *time.Timer
-	armed   bool
-	ended   bool
+	mu       sync.Mutex
+	table    *table  // nil: the peer claims by frames
+	slots    []offer // the capacity is fixed by the handshake: zero before it
+	free     []uint32
+	live     []uint32 // slots in use, in no order
+	loaded   int      // offers whose descriptor is in a system call
+	idle     sync.Cond
+	clock    int64  // what deadlines are measured by: see elapseLocked
+	clockAt  int64  // when it was last moved on
+	stalled  bool   // an offer ran out, and the peer has shown no life since
+	beatAt   uint32 // the peer's beat, read before the revocation
+	resolved []resolution
+	credit   chan struct{} // closed when there may be credit; nil if nobody waits
+	timer    *time.Timer
+	armed    bool
+	ended    bool
 
-	releases []toClose // claimed handles whose copies here are to be closed
-	claimed  uint64    // ever; under mu like the rest, for it is the common case
+	releases []closeJob // claimed handles whose copies here are to be closed
+	claimed  uint64     // ever; under mu like the rest, for it is the common case
 
-	callback sync.Mutex // held around Settled, never with mu
-	told     []settled  // empty, for done to be filled anew; under callback
+	callback sync.Mutex   // held around Resolved, never with mu
+	reuse    []resolution // empty, for done to be filled anew; under callback
 }
 
 type offer struct {
@@ -50,14 +50,14 @@ const tick = 5 * time.Millisecond
 func (o *offers) init(c *Conn) {
 	o.c = c
 	o.idle.L = &o.mu
-	o.timer = time.AfterFunc(time.Hour, o.settle)
+	o.timer = time.AfterFunc(time.Hour, o.poll)
 	o.timer.Stop()
 }
 
 // open makes n slots, when the handshake is over.
 func (o *offers) open(t *table, n int) {
 	o.mu.Lock()
-	o.t = t
+	o.table = t
 	o.slots = make([]offer, n)
 	for i := n - 1; i >= 0; i-- {
 		o.free = append(o.free, uint32(i))
@@ -76,7 +76,7 @@ func (o *offers) creditLocked() {
 // availableLocked is the number of handles that may be offered now.
 func (o *offers) availableLocked() int {
 	if o.stalled {
-		if o.t == nil || o.t.beat.Load() == o.beatAt {
+		if o.table == nil || o.table.beat.Load() == o.beatAt {
 			return 0
 		}
 		o.stalled = false
@@ -96,7 +96,7 @@ func (o *offers) reserve(entries []entry, hs []*Handle, want bool) (wait chan st
 		return nil, ErrTooManyHandles
 	}
 	t := now()
-	o.elapseLocked(t)
+	o.advanceLocked(t)
 	if o.availableLocked() < len(hs) && !o.gatherLocked(len(hs)) {
 		if want {
 			if o.credit == nil {
@@ -116,8 +116,8 @@ func (o *offers) reserve(entries []entry, hs []*Handle, want bool) (wait chan st
 		f := &o.slots[s]
 		f.h, f.seq, f.at, f.deadline, f.sent = h, f.seq+1, int32(len(o.live)), deadline, false
 		o.live = append(o.live, s)
-		if o.t != nil {
-			o.t.store(s, word(f.seq, 0, wordOffered))
+		if o.table != nil {
+			o.table.store(s, word(f.seq, 0, wordOffered))
 		}
 		entries[i].slot, entries[i].seq = s, f.seq
 	}
@@ -132,14 +132,14 @@ func (o *offers) reserve(entries []entry, hs []*Handle, want bool) (wait chan st
 func (o *offers) gatherLocked(n int) bool {
 	o.sweepLocked()
 	for o.availableLocked() < n {
-		if o.t == nil {
+		if o.table == nil {
 			return false
 		}
 		after := 1
 		if !o.stalled {
 			after = max(1, n-len(o.free), len(o.live)/2)
 		}
-		o.t.wake.Store(uint32(after))
+		o.table.wake.Store(uint32(after))
 		o.sweepLocked()                               // what was answered before the peer could see that
 		if len(o.live) >= after || len(o.live) == 0 { // so many answers are to come, or late attempts of a stalled peer
 			return o.availableLocked() >= n
@@ -157,7 +157,7 @@ func (o *offers) armLocked(d time.Duration) {
 
 // kickLocked has the callbacks of what is done run soon.
 func (o *offers) kickLocked() {
-	if len(o.done) > 0 && !o.ended {
+	if len(o.resolved) > 0 && !o.ended {
 		o.armed = true
 		o.timer.Reset(0)
 	}
@@ -167,19 +167,19 @@ func (o *offers) kickLocked() {
 func (o *offers) load(p *packet) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	p.cargo = p.cargo[:0]
+	p.attachments = p.attachments[:0]
 	for _, r := range p.refs {
 		f := &o.slots[r.slot]
 		if f.h == nil || f.seq != r.seq {
-			p.cargo = append(p.cargo, o.c.spare)
+			p.attachments = append(p.attachments, o.c.standIn)
 			continue
 		}
 		f.loading = true
-		f.h.moved = true
+		f.h.wasSent = true
 		if o.c.memory {
-			p.cargo = append(p.cargo, cargo{fd: -1, v: contents{f.h.fd, f.h.v}})
+			p.attachments = append(p.attachments, attachment{fd: -1, v: contents{f.h.fd, f.h.v}})
 		} else {
-			p.cargo = append(p.cargo, cargo{fd: int(f.h.fd)})
+			p.attachments = append(p.attachments, attachment{fd: int(f.h.fd)})
 		}
 	}
 	o.loaded++

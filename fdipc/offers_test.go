@@ -24,7 +24,7 @@ func TestDeadlineCountsPresence(t *testing.T) {
 	at := now()
 	look := func(after time.Duration) (offered int) {
 		at += int64(after)
-		o.elapseLocked(at)
+		o.advanceLocked(at)
 		o.sweepLocked()
 		return len(o.live)
 	}
@@ -49,7 +49,7 @@ func TestDeadlineCountsPresence(t *testing.T) {
 }
 
 // describe is what the entries of hs are once they are on offer at refs.
-func describe(l *lane, hs []*Handle, refs ...ref) []entry {
+func describe(l *lane, hs []*Handle, refs ...offerID) []entry {
 	entries := l.describeLocked(hs)
 	for i, r := range refs {
 		entries[i].slot, entries[i].seq = r.slot, r.seq
@@ -63,7 +63,7 @@ func TestOfferRunsOutBeforeItIsQueued(t *testing.T) {
 	l := newLane(&Conn{}, Data)
 	h := HandleFD(0).Named("before")
 	h.Trace[0] = 1
-	entries := describe(l, []*Handle{h}, ref{2, 3})
+	entries := describe(l, []*Handle{h}, offerID{2, 3})
 	h.Named("after").Known(HandleTCP)
 	h.Trace = TraceContext{}
 	l.putLocked(&Frame{Kind: 0x40, Handles: []*Handle{h}}, entries)
@@ -114,7 +114,7 @@ func TestGather(t *testing.T) {
 		}
 		o.timer.Stop()
 		for _, r := range entries[:row.answered] {
-			if won, wake := tbl.settle(r.slot, r.seq, 0, wordClaimed, 0); !won || wake {
+			if won, wake := tbl.resolve(r.slot, r.seq, 0, wordClaimed, 0); !won || wake {
 				t.Fatalf("%+v: won %v, wake %v", row, won, wake)
 			}
 		}
@@ -126,7 +126,7 @@ func TestGather(t *testing.T) {
 		}
 		told := 0
 		for i, r := range entries[row.answered:] {
-			if _, wake := tbl.settle(r.slot, r.seq, 0, wordClaimed, 0); wake {
+			if _, wake := tbl.resolve(r.slot, r.seq, 0, wordClaimed, 0); wake {
 				if told++; uint32(i+1) != row.after {
 					t.Errorf("%+v: told after %d", row, i+1)
 				}

@@ -10,7 +10,7 @@ import (
 // Socketpair answers [ErrUnsupported]: only Linux passes descriptors as this package needs it.
 func Socketpair() (local, remote *os.File, err error) { return nil, nil, ErrUnsupported }
 
-func newSocket(f *os.File) (end, error) {
+func newSocketEnd(f *os.File) (endpoint, error) {
 	f.Close()
 	return nil, ErrUnsupported
 }
@@ -25,7 +25,7 @@ func (h *Handle) blockingFile() (*os.File, error) { return nil, ErrUnsupported }
 
 func maxFiles() int { return 1024 }
 
-func closeAll(xs []toClose, _ bool) {
+func closeAll(xs []closeJob, _ bool) {
 	for i := range xs {
 		xs[i].close()
 	}

@@ -38,12 +38,12 @@ func (p *packet) sendmsg(fd uintptr) {
 	io.iov.SetLen(len(p.buf))
 	io.hdr = unix.Msghdr{Iov: &io.iov}
 	io.hdr.SetIovlen(1)
-	if n := len(p.cargo); n > 0 {
+	if n := len(p.attachments); n > 0 {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&io.oob[0]))
 		h.Level, h.Type = unix.SOL_SOCKET, unix.SCM_RIGHTS
 		h.SetLen(unix.CmsgLen(n * 4))
 		fds := unsafe.Slice((*int32)(unsafe.Pointer(&io.oob[unix.CmsgLen(0)])), n)
-		for i, g := range p.cargo {
+		for i, g := range p.attachments {
 			fds[i] = int32(g.fd)
 		}
 		io.hdr.Control = &io.oob[0]
@@ -89,8 +89,8 @@ var raceEdge atomic.Uint32
 func (p *packet) parse() error {
 	h := &p.io.hdr
 	p.buf = p.buf[:p.io.n]
-	p.cargo = p.cargo[:0]
-	p.cut = h.Flags&unix.MSG_CTRUNC != 0
+	p.attachments = p.attachments[:0]
+	p.truncated = h.Flags&unix.MSG_CTRUNC != 0
 	p.cred = nil
 	oob := p.io.oob[:h.Controllen]
 	for len(oob) >= unix.SizeofCmsghdr {
@@ -101,7 +101,7 @@ func (p *packet) parse() error {
 		}
 		if c.Level == unix.SOL_SOCKET && c.Type == unix.SCM_RIGHTS {
 			for b := oob[unix.CmsgLen(0):n]; len(b) >= 4; b = b[4:] {
-				p.cargo = append(p.cargo, cargo{fd: int(*(*int32)(unsafe.Pointer(&b[0])))})
+				p.attachments = append(p.attachments, attachment{fd: int(*(*int32)(unsafe.Pointer(&b[0])))})
 			}
 		}
 		if c.Level == unix.SOL_SOCKET && c.Type == unix.SCM_CREDENTIALS && n >= unix.CmsgLen(unix.SizeofUcred) {

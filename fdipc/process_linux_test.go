@@ -196,7 +196,7 @@ func (d *dispatcher) handle(_ *fdipc.Conn, f *fdipc.Frame) {
 		settled := 0
 		link, err := joinLink(f.Handles[0], fdipc.Config{
 			Handler: func(*fdipc.Conn, *fdipc.Frame) {},
-			Settled: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
+			Resolved: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
 				settled++
 				d.point("settled", settled)
 				if o != fdipc.Claimed {

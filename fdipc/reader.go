@@ -8,9 +8,9 @@ import (
 )
 
 // readControl is the reader of the control lane. It ends with the Conn, or when the peer closes.
-func (c *Conn) readControl(t *table, data end) {
-	r := &receiver{c: c, end: c.control}
-	r.hello = func(p *piece, g []cargo) error { return c.handshake(p, g, t, data) }
+func (c *Conn) readControl(t *table, data endpoint) {
+	r := &receiver{c: c, endpoint: c.control}
+	r.hello = func(p *piece, g []attachment) error { return c.handshake(p, g, t, data) }
 	err := r.run()
 	if !errors.Is(err, io.EOF) {
 		c.fail(err)
@@ -28,28 +28,28 @@ func (c *Conn) readControl(t *table, data end) {
 		c.control.hangup() // nothing more comes; that the peer ends still shows
 	}
 	if !r.goodbye || r.half {
-		err = c.lost(r.half)
+		err = c.endErr(r.half)
 	}
 	for _, l := range c.lanes {
 		l.fail(err)
 	}
-	c.offers.end(false)
+	c.offers.close(false)
 	if c.data != nil { // what the peer sent before it went
 		c.data.drain()
 		select {
-		case <-c.dataOver:
-		case <-c.dying:
+		case <-c.dataEnded:
+		case <-c.ending:
 		}
 	}
 	c.fail(err)
 }
 
 // lost says what the end of the control lane means that no goodbye announced.
-func (c *Conn) lost(half bool) error {
+func (c *Conn) endErr(half bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if errors.Is(c.parting, ErrClosed) || half && c.parting != nil {
-		return c.parting
+	if errors.Is(c.goodbyeErr, ErrClosed) || half && c.goodbyeErr != nil {
+		return c.goodbyeErr
 	}
 	return ErrPeerLost
 }
@@ -61,9 +61,9 @@ const dataGrace = 250 * time.Millisecond
 // readData is the reader of the data lane. Where that alone ends, because something has closed its socket or shut it
 // down, the Conn ends too: each end then hears of it by its own readers, though it may never send.
 func (c *Conn) readData() {
-	r := &receiver{c: c, end: c.data}
+	r := &receiver{c: c, endpoint: c.data}
 	err := r.run()
-	close(c.dataOver)
+	close(c.dataEnded)
 	if !errors.Is(err, io.EOF) {
 		c.fail(err)
 		return
@@ -71,7 +71,7 @@ func (c *Conn) readData() {
 	timer := time.NewTimer(dataGrace)
 	defer timer.Stop()
 	select {
-	case <-c.dying:
+	case <-c.ending:
 	case <-timer.C:
 		if !c.control.ended() {
 			c.fail(fmt.Errorf("%w: its data lane has ended, and control has not", ErrPeerLost))

@@ -8,29 +8,29 @@ import (
 
 // receiver turns the packets of one end into frames. One goroutine owns it.
 type receiver struct {
-	c       *Conn
-	end     end
-	hello   func(*piece, []cargo) error // control, before the handshake
-	packet  *packet
-	now     piece // being worked on
-	frame   Frame
-	frames  uint64 // of this packet
-	handles []*Handle
-	parts   [lanes]part
-	goodbye bool
-	half    bool
+	c        *Conn
+	endpoint endpoint
+	hello    func(*piece, []attachment) error // control, before the handshake
+	packet   *packet
+	piece    piece // being worked on
+	frame    Frame
+	frames   uint64 // of this packet
+	handles  []*Handle
+	parts    [lanes]partialFrame
+	goodbye  bool
+	half     bool
 }
 
 // part is a frame that has not yet arrived whole.
-type part struct {
-	active  bool
-	first   pieceHeader
-	trace   TraceContext
-	payload []byte
-	handles []*Handle
-	given   int           // handles that came, those that were refused at once too
-	lost    uint8         // why its handles must be refused; 0: they need not
-	whole   chan struct{} // closed when it is, or is given up; nil if nobody waits for that
+type partialFrame struct {
+	active      bool
+	first       pieceHeader
+	trace       TraceContext
+	payload     []byte
+	handles     []*Handle
+	handleCount int           // handles that came, those that were refused at once too
+	lost        uint8         // why its handles must be refused; 0: they need not
+	done        chan struct{} // closed when it is, or is given up; nil if nobody waits for that
 }
 
 // run receives until the end. It returns io.EOF when the peer closed.
@@ -43,35 +43,35 @@ func (r *receiver) run() error {
 		}
 	}()
 	for {
-		clear(r.packet.cargo)
-		r.packet.cargo = r.packet.cargo[:0]
-		if err := r.end.recv(r.packet); err != nil {
-			r.c.discard(r.packet.cargo...) // of a packet that makes no sense
+		clear(r.packet.attachments)
+		r.packet.attachments = r.packet.attachments[:0]
+		if err := r.endpoint.recv(r.packet); err != nil {
+			r.c.discard(r.packet.attachments...) // of a packet that makes no sense
 			return err
 		}
 		if r.c.ended.Load() && !r.c.answers {
-			r.c.discard(r.packet.cargo...)
+			r.c.discard(r.packet.attachments...)
 			return ErrClosed
 		}
-		if err := r.take(); err != nil {
+		if err := r.handlePacket(); err != nil {
 			return err
 		}
-		if len(r.packet.cargo) > 0 {
-			r.c.closers.throttle(r.c.dying)
+		if len(r.packet.attachments) > 0 {
+			r.c.closers.throttle(r.c.ending)
 		}
 	}
 }
 
 // take works on one packet. All its cargo is owned by a handle or closed when it returns.
-func (r *receiver) take() error {
+func (r *receiver) handlePacket() error {
 	c := r.c
 	st := &c.stats
 	st.packetsReceived.Add(1)
 	st.bytesReceived.Add(uint64(len(r.packet.buf)))
-	if r.packet.cut {
+	if r.packet.truncated {
 		st.truncated.Add(1)
 	}
-	g, err := r.pieces(r.packet.buf, r.packet.cargo)
+	g, err := r.handlePieces(r.packet.buf, r.packet.attachments)
 	c.discard(g...)
 	st.framesReceived.Add(r.frames)
 	r.frames = 0
@@ -79,13 +79,13 @@ func (r *receiver) take() error {
 }
 
 // pieces works on the pieces in b. It returns the cargo it has not come to.
-func (r *receiver) pieces(b []byte, g []cargo) ([]cargo, error) {
+func (r *receiver) handlePieces(b []byte, g []attachment) ([]attachment, error) {
 	c := r.c
 	// The number of descriptors is checked before any is used. Where there are none, each piece is
 	// checked when its turn comes.
 	n := 0
-	p := &r.now
-	bare := len(g) == 0 && !r.packet.cut && r.hello == nil
+	p := &r.piece
+	bare := len(g) == 0 && !r.packet.truncated && r.hello == nil
 	for rest := b; len(rest) > 0 && !bare; n += p.handles {
 		var err error
 		if rest, err = decodePiece(rest, p); err != nil {
@@ -93,14 +93,14 @@ func (r *receiver) pieces(b []byte, g []cargo) ([]cargo, error) {
 		}
 	}
 	if r.hello != nil {
-		if r.packet.cut {
+		if r.packet.truncated {
 			return g, fmt.Errorf("hello: %w", ErrNoFiles)
 		}
 		if allow := c.allow; allow != nil && (r.packet.cred == nil || !allow(*r.packet.cred)) {
 			return g, ErrStranger
 		}
 	}
-	if len(g) > n || len(g) < n && !r.packet.cut {
+	if len(g) > n || len(g) < n && !r.packet.truncated {
 		return g, wireError("%d descriptors, %d announced", len(g), n)
 	}
 	if len(b) == 0 {
@@ -108,7 +108,7 @@ func (r *receiver) pieces(b []byte, g []cargo) ([]cargo, error) {
 	}
 	if bare {
 		var err error
-		if b, err = r.small(b); err != nil {
+		if b, err = r.handleSmall(b); err != nil {
 			return nil, err
 		}
 	}
@@ -136,7 +136,7 @@ func (r *receiver) pieces(b []byte, g []cargo) ([]cargo, error) {
 			}
 			continue
 		}
-		if err := r.piece(p, mine); err != nil {
+		if err := r.handlePiece(p, mine); err != nil {
 			return g, err
 		}
 	}
@@ -145,10 +145,10 @@ func (r *receiver) pieces(b []byte, g []cargo) ([]cargo, error) {
 
 // small delivers the whole frames without handles and trace context at the head of b, which is most of what comes,
 // and returns what follows them. It decides nothing by itself: what it does not know it leaves.
-func (r *receiver) small(b []byte) ([]byte, error) {
+func (r *receiver) handleSmall(b []byte) ([]byte, error) {
 	c, f := r.c, &r.frame
 	lane := Control
-	if r.end == c.data {
+	if r.endpoint == c.data {
 		lane = Data
 	}
 	if c.data == nil || r.parts[lane].active {
@@ -176,10 +176,10 @@ func (r *receiver) small(b []byte) ([]byte, error) {
 }
 
 // piece works on one piece after the hello. It owns g.
-func (r *receiver) piece(p *piece, g []cargo) error {
+func (r *receiver) handlePiece(p *piece, g []attachment) error {
 	c := r.c
 	lane := p.lane()
-	if c.data != nil && (lane == Data) != (r.end == c.data) {
+	if c.data != nil && (lane == Data) != (r.endpoint == c.data) {
 		c.discard(g...)
 		return wireError("frame on the wrong lane")
 	}
@@ -203,14 +203,14 @@ func (r *receiver) piece(p *piece, g []cargo) error {
 		return wireError("piece of another frame")
 	}
 	if !t.active {
-		t.first, t.trace, t.lost, t.given = p.pieceHeader, TraceContext{}, 0, 0
+		t.first, t.trace, t.lost, t.handleCount = p.pieceHeader, TraceContext{}, 0, 0
 		copy(t.trace[:], p.trace)
 		t.handles = nil
 		if p.bits&pieceMore == 0 {
 			t.handles = r.handles[:0]
 		} else {
-			t.whole = make(chan struct{})
-			go c.expect(t.whole) // ends with the frame, or the Conn
+			t.done = make(chan struct{})
+			go c.limitAssembly(t.done) // ends with the frame, or the Conn
 		}
 	}
 	t.active = true
@@ -235,7 +235,7 @@ func (r *receiver) piece(p *piece, g []cargo) error {
 		f.Payload = p.payload
 	}
 	t.active, t.payload, t.handles = false, nil, nil
-	t.done()
+	t.finish()
 	if t.lost != 0 {
 		f.Refuse(t.lost)
 		if tell := c.cfg.NoFiles; tell != nil && t.lost == ReasonNoFiles && f.Kind >= FirstUserKind && !c.ended.Load() {
@@ -263,9 +263,9 @@ func (f *Frame) setTrace(b []byte) {
 }
 
 // receiveHandles makes handles of the cargo of one piece.
-func (r *receiver) receiveHandles(t *part, p *piece, g []cargo) error {
+func (r *receiver) receiveHandles(t *partialFrame, p *piece, g []attachment) error {
 	c := r.c
-	if t.given += p.handles; t.given > c.cfg.Credits {
+	if t.handleCount += p.handles; t.handleCount > c.cfg.Credits {
 		c.discard(g...)
 		return fmt.Errorf("%w: a frame of more than %d handles, which are its credits", ErrExcess, c.cfg.Credits)
 	}
@@ -280,7 +280,7 @@ func (r *receiver) receiveHandles(t *part, p *piece, g []cargo) error {
 		}
 		h := &hs[i]
 		h.state, h.fd, h.stated, h.name, h.Trace = handleReceived, -1, e.kind, nameOf(e.name), e.trace
-		h.from, h.ref = c, ref{e.slot, e.seq}
+		h.from, h.ref = c, offerID{e.slot, e.seq}
 		if h.accepted = e.accepted; h.accepted != "" {
 			if _, ok := decodeAccepted(h.accepted); !ok {
 				c.discard(g[min(i, len(g)):]...)
@@ -320,42 +320,42 @@ func maxHeld(credits int) int64 {
 
 // A frame must be whole within wholeIn ticks, of a second each, from its first piece on. Time in which this process
 // was stopped itself counts for one tick.
-const wholeIn = 30
+const assemblyTicks = 30
 
 // expect ends the Conn if the frame of which whole is does not become so in time.
-func (c *Conn) expect(whole <-chan struct{}) {
-	tick := time.NewTicker(c.cfg.wholeTick)
+func (c *Conn) limitAssembly(whole <-chan struct{}) {
+	tick := time.NewTicker(c.cfg.assemblyTick)
 	defer tick.Stop()
-	for range wholeIn {
+	for range assemblyTicks {
 		select {
 		case <-whole:
 			return
-		case <-c.dying:
+		case <-c.ending:
 			return
 		case <-tick.C:
 		}
 	}
-	c.fail(fmt.Errorf("%w: a frame has not become whole in %v", ErrExcess, wholeIn*c.cfg.wholeTick))
+	c.fail(fmt.Errorf("%w: a frame has not become whole in %v", ErrExcess, assemblyTicks*c.cfg.assemblyTick))
 }
 
-func (t *part) done() {
-	if t.whole != nil {
-		close(t.whole)
-		t.whole = nil
+func (t *partialFrame) finish() {
+	if t.done != nil {
+		close(t.done)
+		t.done = nil
 	}
 }
 
 // drop gives up a frame that will never be whole.
-func (t *part) drop() {
-	t.done()
+func (t *partialFrame) drop() {
+	t.finish()
 	for _, h := range t.handles {
 		h.Close()
 	}
-	*t = part{}
+	*t = partialFrame{}
 }
 
 // discard closes cargo that came from the peer.
-func (c *Conn) discard(g ...cargo) {
+func (c *Conn) discard(g ...attachment) {
 	for _, x := range g {
 		if x.fd >= 0 {
 			c.closers.close(x.fd)

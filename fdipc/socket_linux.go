@@ -36,7 +36,7 @@ type Socket struct {
 
 	// What remains of the hand-over; table is nil for a connection that has nothing to do with one.
 	table *table
-	ref   ref
+	ref   offerID
 
 	users   atomic.Int64            // 2 * calls in progress + closing
 	file    atomic.Pointer[os.File] // set once, when the poller is needed; it owns fd then
@@ -343,7 +343,7 @@ func (h *Handle) netConn() (net.Conn, error) {
 			if s.accepted == "" {
 				s.accepted = askAccepted(s.fd)
 			}
-			if !h.moved {
+			if !h.wasSent {
 				s.table = h.table()
 			}
 			return s, nil

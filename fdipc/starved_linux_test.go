@@ -58,7 +58,7 @@ func TestStarvedReceiver(t *testing.T) {
 	w := spawn(t, fdipc.WithoutTick(fdipc.Config{
 		ClaimTimeout: -1, Credits: 64, QueueBytes: 8 << 10,
 		Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { count <- f.Target },
-		Settled: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
+		Resolved: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
 			if o != fdipc.Claimed {
 				t.Errorf("%v", o)
 				h.Close()
@@ -126,7 +126,7 @@ func TestStarvedReceiver(t *testing.T) {
 		}
 		got = fdipctest.Wait(t, "count", count)
 	}
-	w.Settle()
+	w.ResolveOffers()
 	if st := w.Stats(); got != want || st.Claimed != want || st.Outstanding != 0 || st.Returned != 0 {
 		t.Errorf("%d sent, %d claimed there: %+v", want, got, st)
 	}

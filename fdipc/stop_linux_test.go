@@ -26,8 +26,8 @@ func TestStop(t *testing.T) {
 	ends := make(chan end, 1<<10)
 	w := spawn(t, fdipc.Config{
 		ClaimTimeout: 3 * time.Millisecond, Credits: 64,
-		Handler: b.handle,
-		Settled: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { ends <- end{h, o} },
+		Handler:  b.handle,
+		Resolved: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { ends <- end{h, o} },
 	}, map[string]string{"ROLE": "worker", "MARK": mark})
 	stop := make(chan struct{})
 	var wg sync.WaitGroup

@@ -102,9 +102,9 @@ func (t *table) time(slot uint32) int64 {
 	return at
 }
 
-// settle is the receiver's attempt to move an offer on, at a time that is noted unless it is 0.
+// resolve is the receiver's attempt to move an offer on, at a time that is noted unless it is 0.
 // It beats in any case: that it tried is the sign of life.
-func (t *table) settle(slot, seq uint32, reason, state uint8, at int64) (won, wake bool) {
+func (t *table) resolve(slot, seq uint32, reason, state uint8, at int64) (won, wake bool) {
 	offered := word(seq, 0, wordOffered)
 	if at != 0 && t.words[slot].Load() == offered { // else the time would be another offer's
 		t.times[slot].Store(at)

@@ -10,32 +10,32 @@ import (
 
 const tableSeals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 
-func (s *socket) newTable(slots int) (*table, cargo, error) {
+func (s *socketEnd) newTable(slots int) (*table, attachment, error) {
 	size := tableLen(slots) * 8
 	fd, err := Memory("fdipc-claims")
 	if err != nil {
-		return nil, noCargo, err
+		return nil, noAttachment, err
 	}
 	if err = unix.Ftruncate(fd, int64(size)); err == nil {
 		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, tableSeals)
 	}
 	if err != nil {
 		unix.Close(fd)
-		return nil, noCargo, os.NewSyscallError("memfd", err)
+		return nil, noAttachment, os.NewSyscallError("memfd", err)
 	}
 	m, err := mapTable(fd, size)
 	if err != nil {
 		unix.Close(fd)
-		return nil, noCargo, err
+		return nil, noAttachment, err
 	}
 	t := newTable(m)
 	ownTable(t, m)
-	return t, cargo{fd: fd}, nil
+	return t, attachment{fd: fd}, nil
 }
 
 // adoptTable maps the peer's table. Its size cannot change any more: without that a peer could
 // cut it off and kill us with SIGBUS.
-func (s *socket) adoptTable(g cargo) (*table, error) {
+func (s *socketEnd) adoptTable(g attachment) (*table, error) {
 	seals, err := unix.FcntlInt(uintptr(g.fd), unix.F_GET_SEALS, 0)
 	if err != nil || seals&tableSeals != tableSeals {
 		return nil, wireError("claim table is not a sealed memfd")

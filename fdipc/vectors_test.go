@@ -24,7 +24,7 @@ func TestVectors(t *testing.T) {
 			}
 		}
 	}
-	frame := func(lane Lane, f *Frame, refs ...ref) []byte {
+	frame := func(lane Lane, f *Frame, refs ...offerID) []byte {
 		c := &Conn{}
 		c.tellsAccepted.Store(true)
 		l := newLane(c, lane)
@@ -43,9 +43,9 @@ func TestVectors(t *testing.T) {
 	want := map[string][]byte{
 		"hello":    frame(Control, &Frame{Kind: kindHello, Payload: hi}),
 		"frame":    frame(Control, &Frame{Kind: 0x40, Flags: 5, Target: 7, Payload: []byte("hi")}),
-		"handles":  frame(Data, &Frame{Kind: 0x41, Trace: trace, Handles: []*Handle{named, HandleFD(0)}}, ref{3, 9}, ref{4, 1}),
-		"accepted": frame(Data, &Frame{Kind: 0x41, Handles: []*Handle{tcp, unix}}, ref{3, 9}, ref{4, 1}),
-		"refusal":  frame(Control, &Frame{Kind: kindClaims, Payload: appendClaim(nil, ref{2, 1}, 16, wordRefused)}),
+		"handles":  frame(Data, &Frame{Kind: 0x41, Trace: trace, Handles: []*Handle{named, HandleFD(0)}}, offerID{3, 9}, offerID{4, 1}),
+		"accepted": frame(Data, &Frame{Kind: 0x41, Handles: []*Handle{tcp, unix}}, offerID{3, 9}, offerID{4, 1}),
+		"refusal":  frame(Control, &Frame{Kind: kindClaims, Payload: appendClaim(nil, offerID{2, 1}, 16, wordRefused)}),
 	}
 	for name, b := range want {
 		if !bytes.Equal(vectors[name], b) {

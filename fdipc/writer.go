@@ -27,7 +27,7 @@ func (l *lane) sendLocked(more bool) {
 	l.nextLocked()
 	l.calling = true
 	l.mu.Unlock()
-	err := l.end.try(l.cur)
+	err := l.endpoint.try(l.cur)
 	l.mu.Lock()
 	l.calledLocked(err)
 	switch {
@@ -45,7 +45,7 @@ func (l *lane) sendLocked(more bool) {
 		l.wakeWriter()
 	default:
 		l.mu.Unlock()
-		l.c.broken(err)
+		l.c.sendFailed(err)
 	}
 }
 
@@ -86,14 +86,14 @@ func (l *lane) doneLocked() {
 	st.framesSent.Add(uint64(p.frames))
 	st.packetsSent.Add(1)
 	st.bytesSent.Add(uint64(len(p.buf)))
-	if len(l.spare) < spares {
+	if len(l.free) < maxFreePackets {
 		p.reset()
-		l.spare = append(l.spare, p)
+		l.free = append(l.free, p)
 	} else {
 		p.free()
 	}
 	if l.room != nil && l.bytes <= l.c.cfg.QueueBytes/2 {
-		l.fullLocked()
+		l.wakeSendersLocked()
 	}
 }
 
@@ -103,7 +103,7 @@ func (l *lane) write() {
 	for {
 		select {
 		case <-l.wake:
-		case <-l.c.dying:
+		case <-l.c.ending:
 			return
 		}
 		runtime.Gosched() // others may have something for the same packet
@@ -118,7 +118,7 @@ func (l *lane) write() {
 			}
 			l.calling = true
 			l.mu.Unlock()
-			err := l.end.send(l.cur)
+			err := l.endpoint.send(l.cur)
 			l.mu.Lock()
 			l.calledLocked(err)
 			if err == nil {
@@ -133,11 +133,11 @@ func (l *lane) write() {
 				pause = min(max(2*pause, time.Millisecond), 50*time.Millisecond)
 				select {
 				case <-time.After(pause):
-				case <-l.c.dying:
+				case <-l.c.ending:
 					return
 				}
 			} else {
-				l.c.broken(err)
+				l.c.sendFailed(err)
 				return
 			}
 			l.mu.Lock()
@@ -147,10 +147,10 @@ func (l *lane) write() {
 }
 
 // shut refuses further frames of the application.
-func (l *lane) shut() {
+func (l *lane) refuse() {
 	l.mu.Lock()
 	l.closed = true
-	l.fullLocked()
+	l.wakeSendersLocked()
 	l.mu.Unlock()
 }
 
@@ -187,13 +187,13 @@ func (l *lane) took(want uint64) bool {
 }
 
 // fail refuses all further frames and wakes who waits. A packet in the hands of a sender is
-// left to it; the others are dropped, their offers are settled by offers.end.
+// left to it; the others are dropped, offers.close resolves their offers.
 func (l *lane) fail(err error) {
 	l.mu.Lock()
 	if l.err == nil {
 		l.err = err
 	}
 	l.queue = nil
-	l.fullLocked()
+	l.wakeSendersLocked()
 	l.mu.Unlock()
 }

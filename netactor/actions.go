@@ -8,7 +8,7 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// Settled takes the outcome of an offer, for fdipc.Config.Settled of every
+// Settled takes the outcome of an offer, for fdipc.Config.Resolved of every
 // link. It is false, and does nothing, for a handle that is not from here.
 func (d *Dispatcher) Settled(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) bool {
 	p, ok := h.Tag.(*pendingConn)
@@ -207,6 +207,6 @@ func (d *Dispatcher) settleLinks(l *listenerState, all bool) {
 	}
 	d.mu.Unlock()
 	for _, c := range links {
-		c.Settle()
+		c.ResolveOffers()
 	}
 }

@@ -82,7 +82,7 @@ func (p *pendingConn) traceSettled(o fdipc.Outcome, reason uint8) {
 	if tr.idle() {
 		return
 	}
-	at := tr.settledAt(p.h.SettledAt())
+	at := tr.settledAt(p.h.ResolvedAt())
 	switch o {
 	case fdipc.Claimed:
 		if tr.meter != nil {

@@ -76,7 +76,7 @@ func NewDispatcher(cfg DispatcherConfig) *Dispatcher {
 
 // AddWorker makes a worker known, and the link over which it is to be offered
 // connections. The link stays the caller's. It must have been made with
-// Settled calling [Dispatcher.Settled], and its Handler giving this package's
+// Resolved calling [Dispatcher.Settled], and its Handler giving this package's
 // kinds to HandleFrame. The worker gets nothing until it joins a listener.
 //
 // A frame of a worker that is not known yet has the same effect, so that it

@@ -15,7 +15,7 @@
 //	  listener ◀─ KindReply ──────┘
 //	  └────────── KindJoin ─────────────────────────────────────▶ in the rotation, says so
 //	  Accept   ◀─ KindOffer + connections ───────────────────────── accept4, pick, offer
-//	  (claim)  ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ▶ Settled: copy closed
+//	  (claim)  ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ▶ Resolved: copy closed
 //	  Close    ── KindDone (coalesced) ─────────────────────────▶ one less at that worker
 //	              or on a page of memory that both see, where that is soon enough
 //
@@ -87,7 +87,7 @@
 //  2. Start of the listener process: Table.Attach(conn). It is sent the sockets.
 //  3. Start of a worker: Table.AddWorker(W, conn), before frames of that Conn are
 //     handled. Make a Socketpair; send one end to the listener process, the other to
-//     the worker. There: fdipc.New with Settled calling Dispatcher.Settled and
+//     the worker. There: fdipc.New with Resolved calling Dispatcher.Settled and
 //     Credits = [LinkCredits], then Dispatcher.AddWorker(W, link). Here: fdipc.New,
 //     then Listeners.AddLink(link). The worker is ready once Listeners.Joined says so.
 //  4. Death of a worker, once reaped: Table.RemoveWorker(id, retired), and tell the

@@ -174,7 +174,7 @@ func (w *testWorker) connect() {
 	w.link = w.tree.pair(
 		fdipc.Config{
 			Handler:      func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, d.HandleFrame(w.Worker, c, f)) },
-			Settled:      func(c *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { d.Settled(c, h, o) },
+			Resolved:     func(c *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { d.Settled(c, h, o) },
 			Credits:      LinkCredits,
 			ClaimTimeout: w.tree.claim,
 		},

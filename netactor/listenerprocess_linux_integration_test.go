@@ -36,9 +36,9 @@ func dispatcherMain(f *os.File) {
 		}
 		w := Worker{ID: f.Target, Name: fmt.Sprint("web/", f.Target), Pool: "web", Slot: int(f.Target)}
 		link, err := fdipc.New(file, fdipc.Config{
-			Handler: func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, d.HandleFrame(w, c, f)) },
-			Settled: func(c *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { d.Settled(c, h, o) },
-			Credits: LinkCredits,
+			Handler:  func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, d.HandleFrame(w, c, f)) },
+			Resolved: func(c *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { d.Settled(c, h, o) },
+			Credits:  LinkCredits,
 		})
 		if err != nil {
 			panic(err)

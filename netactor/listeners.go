@@ -121,7 +121,7 @@ func (ls *Listeners) HandleFrame(c *fdipc.Conn, f *fdipc.Frame) bool {
 		return true
 	case KindReply:
 		if c == ls.cfg.Master {
-			c.Settle() // our copy of a socket that went with the request holds the port
+			c.ResolveOffers() // our copy of a socket that went with the request holds the port
 			ls.replyFrame(f, false)
 			return true
 		}

@@ -156,7 +156,7 @@ func (l *queuedListener) claim(o offeredConn) net.Conn {
 	if l.reporter.claimed(o.via, o.accepted) {
 		r.reporter = l.reporter
 	}
-	o.claim.EndAt(o.h.SettledAt(), "", "") // to the nanosecond when the hand-off ends
+	o.claim.EndAt(o.h.ResolvedAt(), "", "") // to the nanosecond when the hand-off ends
 	return wrap(c, r)
 }
 

@@ -150,7 +150,7 @@ func (tr *tree) startProc(slot int, vars map[string]string) *proc {
 	d := tr.disp
 	link, err := fdipc.New(mine, fdipc.Config{
 		Handler:      func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, d.HandleFrame(w.Worker, c, f)) },
-		Settled:      func(c *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { d.Settled(c, h, o) },
+		Resolved:     func(c *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { d.Settled(c, h, o) },
 		Credits:      LinkCredits,
 		ClaimTimeout: tr.claim,
 	})

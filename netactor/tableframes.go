@@ -20,11 +20,11 @@ func (t *Table) HandleFrame(from Worker, c *fdipc.Conn, f *fdipc.Frame) bool {
 	case KindShare:
 		t.shareFrame(from, f)
 	case KindClosed:
-		c.Settle() // a copy of the socket that went to the worker is closed here too
+		c.ResolveOffers() // a copy of the socket that went to the worker is closed here too
 		number := f.Target
 		t.step(func() []effect { return t.state.closed(from.ID, number) })
 	case KindGiveUp:
-		c.Settle()
+		c.ResolveOffers()
 		seq := f.Target
 		t.step(func() []effect { return t.state.giveUp(from.ID, seq) })
 	case KindBroken:
@@ -119,7 +119,7 @@ func (t *Table) listenerFrame(c *fdipc.Conn, f *fdipc.Frame) {
 	switch {
 	case !known:
 	case f.Kind == KindShutAck:
-		c.Settle() // our copy of what we sent holds the port too, until the claim is heard of
+		c.ResolveOffers() // our copy of what we sent holds the port too, until the claim is heard of
 		number := f.Target
 		t.step(func() []effect { return t.state.shutAcked(number) })
 	case waiting != nil:

@@ -237,8 +237,8 @@ func awaitClaimTimeout(t *testing.T) {
 	t.Helper()
 	heard, back := make(chan *fdipc.Handle, 1), make(chan fdipc.Outcome, 1)
 	mine, its := fdipc.Pipe(fdipc.Config{
-		Handler: func(*fdipc.Conn, *fdipc.Frame) {},
-		Settled: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { _ = h.Close(); back <- o },
+		Handler:  func(*fdipc.Conn, *fdipc.Frame) {},
+		Resolved: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { _ = h.Close(); back <- o },
 	}, fdipc.Config{Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { heard <- f.Handles[0] }})
 	null, err := os.Open(os.DevNull)
 	if err != nil {

@@ -69,7 +69,7 @@ func (c *child) replaceLink(to sibling) bool {
 	}
 	for _, conn := range old {
 		_ = conn.Close()
-		<-conn.Done() // what was offered over it is settled
+		<-conn.Done() // what was offered over it is resolved
 		if c.dispatcher != nil {
 			c.dispatcher.RemoveLink(to.Worker.ID, conn)
 		}
@@ -97,7 +97,7 @@ func (c *child) linkConfig(to sibling) fdipc.Config {
 			f.Refuse(fdipc.ReasonUnknown)
 		}
 	}
-	cfg.Settled = func(conn *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
+	cfg.Resolved = func(conn *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
 		if !c.dispatcher.Settled(conn, h, o) && o != fdipc.Claimed {
 			_ = h.Close() // not one of ours
 		}

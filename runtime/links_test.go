@@ -16,7 +16,7 @@ func TestLinkTakenBack(t *testing.T) {
 	here, back := make(chan struct{}), make(chan struct{}) // closed when the link is
 	mine, its := fdipc.Pipe(fdipc.Config{
 		ClaimTimeout: -1, Handler: func(*fdipc.Conn, *fdipc.Frame) {},
-		Settled: func(_ *fdipc.Conn, h *fdipc.Handle, _ fdipc.Outcome) {
+		Resolved: func(_ *fdipc.Conn, h *fdipc.Handle, _ fdipc.Outcome) {
 			_ = h.Close()
 			close(back)
 		},

@@ -89,7 +89,7 @@ type flow struct {
 func drive(d time.Duration, w flow) (r result, err error) {
 	total := make(chan uint64, 1)
 	c, p, err := spawn(w.role, fdipc.Config{
-		Credits: credits, Settled: w.settled, ClaimTimeout: w.claimTimeout,
+		Credits: credits, Resolved: w.settled, ClaimTimeout: w.claimTimeout,
 		Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { total <- f.Target },
 	})
 	if err != nil {
@@ -125,7 +125,7 @@ func drive(d time.Duration, w flow) (r result, err error) {
 	}
 	got, err := ask()
 	for err == nil && w.resend != nil {
-		c.Settle() // the child has tried all, so now all is heard of
+		c.ResolveOffers() // the child has tried all, so now all is heard of
 		var k int
 		if k, err = w.resend(c); k == 0 || err != nil {
 			break
@@ -138,7 +138,7 @@ func drive(d time.Duration, w flow) (r result, err error) {
 	}
 	took := time.Since(started)
 	c.Close()
-	<-c.Done() // Settled has heard of all
+	<-c.Done() // Resolved has heard of all
 	cpu := p.end()
 	if st := c.Stats(); w.resend == nil && got < uint64(n) { // what came back was closed
 		again = int(st.Returned)

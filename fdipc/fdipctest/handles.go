@@ -86,8 +86,8 @@ func testRefused(t *testing.T, join Join) {
 	}
 }
 
-// testSettledAt: the sender looks when it has occasion to, but the moment is the peer's.
-func testSettledAt(t *testing.T, join Join) {
+// testResolvedAt: the sender looks when it has occasion to, but the moment is the peer's.
+func testResolvedAt(t *testing.T, join Join) {
 	type span struct{ before, after, said time.Time }
 	did := make(chan span, 1)
 	a, _ := oneWay(t, join, func(_ *fdipc.Conn, f *fdipc.Frame) {
@@ -98,7 +98,7 @@ func testSettledAt(t *testing.T, join Join) {
 			f.Refuse(42)
 		}
 		s.after = time.Now()
-		s.said = f.Handles[0].SettledAt()
+		s.said = f.Handles[0].ResolvedAt()
 		did <- s
 	})
 	for _, o := range []fdipc.Outcome{fdipc.Claimed, fdipc.Refused} {
@@ -112,9 +112,9 @@ func testSettledAt(t *testing.T, join Join) {
 			if got := Wait(t, "outcome", a.outcomes); got.o != o {
 				t.Fatal(got.o)
 			}
-			at := h.SettledAt()
+			at := h.ResolvedAt()
 			if traced && (at.Before(s.before) || at.After(s.after)) || !traced && !at.IsZero() || !at.Equal(s.said) {
-				t.Errorf("%v, traced %v: settled at %v, it was between %v and %v, and %v on the other side", o, traced, at, s.before, s.after, s.said)
+				t.Errorf("%v, traced %v: resolved at %v, it was between %v and %v, and %v on the other side", o, traced, at, s.before, s.after, s.said)
 			}
 			_ = h.Close()
 		}

@@ -27,7 +27,7 @@ type outcome struct {
 }
 
 // The link is cut at every point, from either side, at the first, second and third occasion: nothing hangs,
-// nothing is settled twice, and every handle is claimed or comes back.
+// nothing is resolved twice, and every handle is claimed or comes back.
 func TestCutEverywhere(t *testing.T) {
 	for _, side := range []fdipctest.Side{fdipctest.A, fdipctest.B} {
 		for _, point := range fdipctest.Points {
@@ -40,10 +40,10 @@ func TestCutEverywhere(t *testing.T) {
 					var l fdipctest.Link
 					l.Cut(side, point, n)
 					a, b := l.Join(fdipc.Config{
-						Credits: 2, // so that Wake is needed
-						Handler: func(*fdipc.Conn, *fdipc.Frame) {},
-						Settled: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { outcomes <- outcome{h, o} },
-						Closed:  func(_ *fdipc.Conn, err error) { ends <- err },
+						Credits:  2, // so that Wake is needed
+						Handler:  func(*fdipc.Conn, *fdipc.Frame) {},
+						Resolved: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { outcomes <- outcome{h, o} },
+						Closed:   func(_ *fdipc.Conn, err error) { ends <- err },
 					}, fdipc.Config{
 						Handler: func(c *fdipc.Conn, f *fdipc.Frame) {
 							for _, h := range f.Handles {
@@ -100,8 +100,8 @@ func TestTruncate(t *testing.T) {
 	var l fdipctest.Link
 	struck := l.Truncate(fdipctest.A, fdipctest.Handles, 0, 1)
 	a, b := l.Join(fdipc.Config{
-		Handler: func(*fdipc.Conn, *fdipc.Frame) {},
-		Settled: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { outcomes <- outcome{h, o} },
+		Handler:  func(*fdipc.Conn, *fdipc.Frame) {},
+		Resolved: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { outcomes <- outcome{h, o} },
 	}, fdipc.Config{
 		Handler: func(_ *fdipc.Conn, f *fdipc.Frame) {
 			for _, h := range f.Handles {

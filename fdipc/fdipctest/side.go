@@ -29,7 +29,7 @@ func (s *side) config(handler func(*fdipc.Conn, *fdipc.Frame)) fdipc.Config {
 	return fdipc.Config{
 		Handler:      handler,
 		ClaimTimeout: -1, // a slow machine is no fault; the test of the deadline sets one
-		Settled:      func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { s.outcomes <- outcome{h, o} },
+		Resolved:     func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { s.outcomes <- outcome{h, o} },
 		Closed:       func(_ *fdipc.Conn, err error) { s.closed <- err },
 	}
 }

@@ -32,7 +32,7 @@ func TestConn(t *testing.T, join Join, lacks Lacks) {
 		{"ManyHandles", testManyHandles, 0},
 		{"Claimed", testClaimed, 0},
 		{"Refused", testRefused, 0},
-		{"SettledAt", testSettledAt, NoTable},
+		{"ResolvedAt", testResolvedAt, NoTable},
 		{"ReturnedOnDeadline", testReturnedOnDeadline, NoTable},
 		{"ReturnedOnClose", testReturnedOnClose, NoTable},
 		{"ReturnedOnPeerClose", testReturnedOnPeerClose, NoTable},

@@ -1,6 +1,6 @@
 package fdipc
 
-type settled struct {
+type resolution struct {
 	h *Handle
 	o Outcome
 }
@@ -11,13 +11,13 @@ const maxStep = 4 * tick
 // elapseLocked moves the clock of the deadlines on. It is the time in which this process was there to see an
 // answer: when it was stopped itself, or the whole machine was, the peer may have had no chance to
 // answer either, and is not called stalled for it.
-func (o *offers) elapseLocked(t int64) {
-	o.clock += min(max(t-o.seen, 0), int64(maxStep))
-	o.seen = max(t, o.seen)
+func (o *offers) advanceLocked(t int64) {
+	o.clock += min(max(t-o.clockAt, 0), int64(maxStep))
+	o.clockAt = max(t, o.clockAt)
 }
 
 // endLocked ends the offer in slot s. If it was claimed, releaseLocked must follow.
-func (o *offers) endLocked(s uint32, out Outcome) {
+func (o *offers) resolveLocked(s uint32, out Outcome) {
 	f := &o.slots[s]
 	h := f.h
 	last := o.live[len(o.live)-1]
@@ -26,28 +26,28 @@ func (o *offers) endLocked(s uint32, out Outcome) {
 	o.live = o.live[:len(o.live)-1]
 	f.h = nil
 	o.free = append(o.free, s)
-	h.at = 0
-	if o.t != nil && out != Returned && !h.Trace.none() {
-		h.at = o.t.time(s)
+	h.resolvedAt = 0
+	if o.table != nil && out != Returned && !h.Trace.none() {
+		h.resolvedAt = o.table.time(s)
 	}
 	st := &o.c.stats
 	switch out {
 	case Claimed:
 		o.claimed++
 		if o.c.memory { // there is but one copy, and the receiver has it
-			if o.t != nil {
-				o.t.store(s, word(f.seq, 0, wordReleased))
+			if o.table != nil {
+				o.table.store(s, word(f.seq, 0, wordReleased))
 			}
-		} else if x, ok := h.toClose(); ok {
-			x.t, x.at = o.t, ref{s, f.seq}
-			if h.bound() {
+		} else if x, ok := h.closeJob(); ok {
+			x.t, x.at = o.table, offerID{s, f.seq}
+			if h.holdsPort() {
 				x.close()
-				x.released()
+				x.markReleased()
 			} else {
 				o.releases = append(o.releases, x)
 			}
 		}
-		if o.c.cfg.Settled == nil {
+		if o.c.cfg.Resolved == nil {
 			return
 		}
 	case Refused:
@@ -55,13 +55,13 @@ func (o *offers) endLocked(s uint32, out Outcome) {
 	case Returned:
 		st.returned.Add(1)
 	}
-	o.done = append(o.done, settled{h, out})
+	o.resolved = append(o.resolved, resolution{h, out})
 }
 
 // sweepLocked reads the peer's answers and takes back what has run out.
 func (o *offers) sweepLocked() {
 	t := o.clock
-	if o.t == nil {
+	if o.table == nil {
 		for i := len(o.live) - 1; i >= 0; i-- {
 			f := &o.slots[o.live[i]]
 			if f.deadline != 0 && t > f.deadline && !f.loading {
@@ -82,15 +82,15 @@ func (o *offers) sweepLocked() {
 		if f.loading {
 			continue
 		}
-		switch w := o.t.load(s); {
+		switch w := o.table.load(s); {
 		case w == word(f.seq, 0, wordOffered):
 			if f.deadline == 0 || t <= f.deadline {
 				continue
 			}
 			// The sign of life is read first: whatever the peer does after it lost
 			// the offer must show.
-			beat := o.t.beat.Load()
-			if !o.t.swap(s, w, word(f.seq, 0, wordRevoked)) {
+			beat := o.table.beat.Load()
+			if !o.table.swap(s, w, word(f.seq, 0, wordRevoked)) {
 				i++ // it answered just now: look again
 				continue
 			}
@@ -99,16 +99,16 @@ func (o *offers) sweepLocked() {
 				o.c.stats.stalls.Add(1)
 			}
 			o.c.stats.revoked.Add(1)
-			o.endLocked(s, Returned)
+			o.resolveLocked(s, Returned)
 		case w == word(f.seq, 0, wordClaimed):
-			o.endLocked(s, Claimed)
+			o.resolveLocked(s, Claimed)
 		case uint32(w>>32) == f.seq && w&0xffff00ff == wordRefused:
 			f.h.reason = uint8(w >> 8)
-			o.endLocked(s, Refused)
+			o.resolveLocked(s, Refused)
 		default:
 			// The peer wrote what it may not write. The descriptor may be in use
 			// there, so it is not offered again.
-			o.endLocked(s, Claimed)
+			o.resolveLocked(s, Claimed)
 			o.c.stats.corrupt.Add(1)
 			go o.c.fail(wireError("claim table: word %#x in slot %d", w, s))
 		}
@@ -120,10 +120,10 @@ func (o *offers) sweepLocked() {
 }
 
 // answer is the peer's answer by frame, without a table.
-func (o *offers) answer(r ref, reason, state uint8) error {
+func (o *offers) answer(r offerID, reason, state uint8) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.t != nil || int(r.slot) >= len(o.slots) {
+	if o.table != nil || int(r.slot) >= len(o.slots) {
 		return wireError("claim of slot %d", r.slot)
 	}
 	f := &o.slots[r.slot]
@@ -132,11 +132,11 @@ func (o *offers) answer(r ref, reason, state uint8) error {
 	}
 	switch state {
 	case wordClaimed:
-		o.endLocked(r.slot, Claimed)
+		o.resolveLocked(r.slot, Claimed)
 		o.releaseLocked()
 	case wordRefused:
 		f.h.reason = reason
-		o.endLocked(r.slot, Refused)
+		o.resolveLocked(r.slot, Refused)
 	default:
 		return wireError("claim with state %d", state)
 	}
@@ -148,37 +148,37 @@ func (o *offers) answer(r ref, reason, state uint8) error {
 
 // settle sweeps and runs the callbacks. It runs on the timer's goroutine and on that of the
 // control lane.
-func (o *offers) settle() {
+func (o *offers) poll() {
 	o.callback.Lock()
 	defer o.callback.Unlock()
 	o.mu.Lock()
 	o.armed = false
-	o.elapseLocked(now())
+	o.advanceLocked(now())
 	o.sweepLocked()
-	done := o.done
-	o.done, o.told = o.told, nil
-	if len(o.live) > 0 || o.stalled && o.t != nil && o.availableLocked() == 0 {
+	done := o.resolved
+	o.resolved, o.reuse = o.reuse, nil
+	if len(o.live) > 0 || o.stalled && o.table != nil && o.availableLocked() == 0 {
 		o.armLocked(o.c.cfg.tick)
 	}
 	o.mu.Unlock()
-	o.call(done)
+	o.notify(done)
 	clear(done)
-	o.told = done[:0]
+	o.reuse = done[:0]
 }
 
 // releaseLocked has the copies of claimed handles closed.
 func (o *offers) releaseLocked() {
-	o.c.closers.later(o.releases...)
+	o.c.closers.addLazily(o.releases...)
 	clear(o.releases)
 	o.releases = o.releases[:0]
 }
 
-func (o *offers) call(done []settled) {
+func (o *offers) notify(done []resolution) {
 	for _, d := range done {
-		d.h.back(d.o)
+		d.h.resolve(d.o)
 		switch {
-		case o.c.cfg.Settled != nil:
-			o.c.cfg.Settled(o.c, d.h, d.o)
+		case o.c.cfg.Resolved != nil:
+			o.c.cfg.Resolved(o.c, d.h, d.o)
 		case d.o != Claimed:
 			d.h.Close()
 		}
@@ -189,12 +189,12 @@ func (o *offers) call(done []settled) {
 func (o *offers) byFrames() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.t == nil && len(o.live) > 0
+	return o.table == nil && len(o.live) > 0
 }
 
 // end settles what can be settled, when the Conn has ended. It says whether all is.
 // gone says that the peer is known to be dead.
-func (o *offers) end(gone bool) (all bool) {
+func (o *offers) close(gone bool) (all bool) {
 	o.callback.Lock()
 	defer o.callback.Unlock()
 	o.mu.Lock()
@@ -207,24 +207,24 @@ func (o *offers) end(gone bool) (all bool) {
 	for i := len(o.live) - 1; i >= 0; i-- {
 		s := o.live[i]
 		f := &o.slots[s]
-		if o.t == nil {
+		if o.table == nil {
 			if gone || !f.sent {
-				o.endLocked(s, Returned)
+				o.resolveLocked(s, Returned)
 			}
 			continue
 		}
-		if o.t.swap(s, word(f.seq, 0, wordOffered), word(f.seq, 0, wordRevoked)) {
-			o.endLocked(s, Returned)
+		if o.table.swap(s, word(f.seq, 0, wordOffered), word(f.seq, 0, wordRevoked)) {
+			o.resolveLocked(s, Returned)
 		} else {
 			o.sweepLocked() // it answered just now
 			i = len(o.live)
 		}
 	}
 	o.creditLocked()
-	done := o.done
-	o.done = nil
+	done := o.resolved
+	o.resolved = nil
 	all = len(o.live) == 0
 	o.mu.Unlock()
-	o.call(done)
+	o.notify(done)
 	return all
 }

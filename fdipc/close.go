@@ -30,14 +30,14 @@ func (c *Conn) CloseWrite() error {
 		return c.Close()
 	}
 	for _, l := range c.lanes {
-		l.shut()
+		l.refuse()
 	}
 	c.lanes[Data].flush(context.Background())
-	c.part(io.EOF)
+	c.setGoodbyeErr(io.EOF)
 	c.transport(kindGoodbye, goodbyeHalf)
 	c.lanes[Control].flush(context.Background())
 	for _, l := range c.lanes {
-		_ = l.end.closeWrite()
+		_ = l.endpoint.closeWrite()
 	}
 	c.mu.Lock()
 	c.wrote = true
@@ -50,7 +50,7 @@ func (c *Conn) CloseWrite() error {
 }
 
 // Close ends the Conn. What is queued is still sent as long as the peer takes it without delay;
-// handles nobody claimed come back through Settled. Close does not wait for callbacks
+// handles nobody claimed come back through Resolved. Close does not wait for callbacks
 // that run, so it may be called from one: [Conn.Done] waits for them. It returns nil.
 func (c *Conn) Close() error {
 	c.mu.Lock()
@@ -58,12 +58,12 @@ func (c *Conn) Close() error {
 	c.mu.Unlock()
 	if talk {
 		for _, l := range c.lanes {
-			l.shut()
+			l.refuse()
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), closeLinger)
 		defer cancel()
 		if c.lanes[Data].flush(ctx) {
-			c.part(ErrClosed)
+			c.setGoodbyeErr(ErrClosed)
 			c.transport(kindGoodbye, goodbyeFull)
 			c.lanes[Control].flush(ctx)
 		}
@@ -72,9 +72,9 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-func (c *Conn) part(err error) {
+func (c *Conn) setGoodbyeErr(err error) {
 	c.mu.Lock()
-	c.parting = err
+	c.goodbyeErr = err
 	c.mu.Unlock()
 }
 
@@ -88,11 +88,11 @@ const (
 )
 
 // own notes an end that fail has to close. If the Conn has ended it closes e at once.
-func (c *Conn) own(e end) bool {
+func (c *Conn) addEndpoint(e endpoint) bool {
 	c.mu.Lock()
 	open := c.err == nil
 	if open {
-		c.ends = append(c.ends, e)
+		c.endpoints = append(c.endpoints, e)
 	}
 	c.mu.Unlock()
 	if !open {
@@ -109,7 +109,7 @@ func (c *Conn) fail(err error) {
 		return
 	}
 	c.err = err
-	ends := c.ends
+	ends := c.endpoints
 	c.mu.Unlock()
 	c.hsTimer.Stop()
 	for _, l := range c.lanes {
@@ -118,7 +118,7 @@ func (c *Conn) fail(err error) {
 	last := c.offers.byFrames()
 	c.answers = last
 	c.ended.Store(true)
-	close(c.dying)
+	close(c.ending)
 	for _, e := range ends {
 		if c.memory && !(e == c.control && last) {
 			e.close()
@@ -130,18 +130,18 @@ func (c *Conn) fail(err error) {
 }
 
 // finish waits for the goroutines and gives the last calls.
-func (c *Conn) finish(err error, last bool, ends []end) {
+func (c *Conn) finish(err error, last bool, ends []endpoint) {
 	if !last {
-		c.offers.end(false) // not to be held up by a Handler that blocks
+		c.offers.close(false) // not to be held up by a Handler that blocks
 	}
 	c.wg.Wait()
 	c.closeEnds(ends)
-	c.spare.close() // senders may have used it until here
-	all := c.offers.end(false)
+	c.standIn.close() // senders may have used it until here
+	all := c.offers.close(false)
 	close(c.done)
 	if !all {
 		<-c.gone
-		c.offers.end(true)
+		c.offers.close(true)
 	}
 	if c.cfg.Closed != nil {
 		c.cfg.Closed(c, err)
@@ -150,7 +150,7 @@ func (c *Conn) finish(err error, last bool, ends []end) {
 
 // closeEnds closes the Conn's sockets. What the peer has put into them is closed with them, and may take its time: that
 // is not waited for longer than closeLinger.
-func (c *Conn) closeEnds(ends []end) {
+func (c *Conn) closeEnds(ends []endpoint) {
 	closed := make(chan struct{})
 	go func() { // ends when what is queued lets it
 		for _, e := range ends {
@@ -166,7 +166,7 @@ func (c *Conn) closeEnds(ends []end) {
 
 // broken is told of an error of sending. If it is the peer that has closed, what it sent
 // before is still read, and the end of the control lane ends the Conn.
-func (c *Conn) broken(err error) {
+func (c *Conn) sendFailed(err error) {
 	if !errors.Is(err, ErrPeerLost) {
 		c.fail(err)
 		return

@@ -10,20 +10,20 @@ import (
 
 // sender is the end of a socket that is only sent on. It stays out of the runtime's poller, which would be woken for each
 // packet that the peer takes; only while there is no room a duplicate joins it.
-type sender struct {
-	socket
-	mu     sync.Mutex
-	waiter *os.File // in the poller, since there was no room; nil: none
-	over   bool     // nobody may wait any more
-	calm   int      // packets sent without waiting since there was a waiter
+type sendEnd struct {
+	socketEnd
+	mu            sync.Mutex
+	waiter        *os.File // in the poller, since there was no room; nil: none
+	stopped       bool     // nobody may wait any more
+	sentSinceWait int      // packets sent without waiting since there was a waiter
 }
 
 // calmAfter is how many packets in a row find room before the waiter leaves the poller.
-const calmAfter = 64
+const leavePollerAfter = 64
 
 // newSender takes ownership of fd, which must be blocking: that keeps it out of the poller.
-func newSender(fd int) (*sender, error) {
-	s := &sender{socket: socket{f: os.NewFile(uintptr(fd), "fdipc data")}}
+func newSendEnd(fd int) (*sendEnd, error) {
+	s := &sendEnd{socketEnd: socketEnd{f: os.NewFile(uintptr(fd), "fdipc data")}}
 	rc, err := s.f.SyscallConn()
 	if err == nil {
 		growBuffer(fd)
@@ -37,28 +37,28 @@ func newSender(fd int) (*sender, error) {
 	return s, nil
 }
 
-func (s *sender) try(p *packet) error {
-	err := s.socket.try(p)
+func (s *sendEnd) try(p *packet) error {
+	err := s.socketEnd.try(p)
 	if err == nil && s.waiter != nil {
-		if s.calm++; s.calm == calmAfter {
-			s.part(false)
+		if s.sentSinceWait++; s.sentSinceWait == leavePollerAfter {
+			s.dropWaiter(false)
 		}
 	}
 	return err
 }
 
-func (s *sender) send(p *packet) error {
+func (s *sendEnd) send(p *packet) error {
 	if err := s.try(p); !errors.Is(err, errAgain) || p.io.errno != unix.EAGAIN {
 		return err
 	}
-	s.calm = 0
+	s.sentSinceWait = 0
 	if s.waiter == nil {
 		w, err := duplicate(s.f)
 		if err != nil {
 			return errAgain // no descriptor for that: it is tried again after a while
 		}
 		s.mu.Lock()
-		if s.over {
+		if s.stopped {
 			s.mu.Unlock()
 			w.Close()
 			return ErrClosed
@@ -73,25 +73,25 @@ func (s *sender) send(p *packet) error {
 	return s.sent(p, rc.Write(p.io.send))
 }
 
-func (s *sender) stop() {
-	s.socket.stop()
-	s.part(true)
+func (s *sendEnd) stop() {
+	s.socketEnd.stop()
+	s.dropWaiter(true)
 }
 
-func (s *sender) close() error {
-	s.part(true)
-	return s.socket.close()
+func (s *sendEnd) close() error {
+	s.dropWaiter(true)
+	return s.socketEnd.close()
 }
 
 // part closes the waiter, which ends a wait.
-func (s *sender) part(over bool) {
+func (s *sendEnd) dropWaiter(over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.over = s.over || over
+	s.stopped = s.stopped || over
 	if s.waiter != nil {
 		s.waiter.Close()
 	}
-	if !s.over {
+	if !s.stopped {
 		s.waiter = nil // else it is left to its user to find closed
 	}
 }

@@ -10,7 +10,7 @@ var errAgain = errors.New("no room")
 
 // end is one side of one lane's link: packets go out and come in whole. One goroutine
 // sends at a time per packet and one receives.
-type end interface {
+type endpoint interface {
 	// try sends p without blocking, or answers errAgain.
 	try(p *packet) error
 	// send sends p and blocks while there is no room.
@@ -30,25 +30,25 @@ type end interface {
 	stop()
 	close() error
 	// pair makes a further link and gives its two ends, the second as cargo for the peer.
-	pair() (local end, remote cargo, err error)
+	pair() (local endpoint, remote attachment, err error)
 	// adopt makes an end of cargo that pair made on the other side, which was looked at: see Conn.check. It takes
 	// ownership.
-	adopt(cargo) (end, error)
+	adopt(attachment) (endpoint, error)
 	// newTable makes a claim table and its cargo for the peer; adoptTable maps it, and leaves it to the caller to close.
-	newTable(slots int) (*table, cargo, error)
-	adoptTable(cargo) (*table, error)
+	newTable(slots int) (*table, attachment, error)
+	adoptTable(attachment) (*table, error)
 }
 
 // cargo travels beside the bytes of a packet: a descriptor through a socket, a Go value in memory.
-type cargo struct {
+type attachment struct {
 	fd int // -1: none
 	v  any
 }
 
-var noCargo = cargo{fd: -1}
+var noAttachment = attachment{fd: -1}
 
 // close closes cargo of this side's own making. What a peer sent is closed by closers.
-func (g cargo) close() {
+func (g attachment) close() {
 	if g.fd >= 0 {
 		closeFD(g.fd)
 	}
@@ -56,21 +56,21 @@ func (g cargo) close() {
 
 // packet is what one sendmsg or recvmsg moves. A packet has one owner at a time.
 type packet struct {
-	buf    []byte // capacity maxPacket
-	frames int    // frames that begin in it
-	cargo  []cargo
-	cut    bool         // received: descriptors were lost (MSG_CTRUNC)
-	cred   *Credentials // received: the sender's, if they were asked for
+	buf         []byte // capacity maxPacket
+	frames      int    // frames that begin in it
+	attachments []attachment
+	truncated   bool         // received: descriptors were lost (MSG_CTRUNC)
+	cred        *Credentials // received: the sender's, if they were asked for
 
 	// refs are the offers behind the cargo. They are looked up anew at every attempt to send,
 	// because an offer can be taken back while its packet waits.
-	refs []ref
+	refs []offerID
 	off  *offers
 
 	io packetIO
 }
 
-type ref struct{ slot, seq uint32 }
+type offerID struct{ slot, seq uint32 }
 
 var packets = sync.Pool{New: func() any {
 	p := &packet{buf: make([]byte, 0, maxPacket)}
@@ -87,9 +87,9 @@ func (p *packet) free() {
 }
 
 func (p *packet) reset() {
-	p.buf, p.frames, p.cut, p.off = p.buf[:0], 0, false, nil
-	clear(p.cargo)
-	p.cargo, p.refs = p.cargo[:0], p.refs[:0]
+	p.buf, p.frames, p.truncated, p.off = p.buf[:0], 0, false, nil
+	clear(p.attachments)
+	p.attachments, p.refs = p.attachments[:0], p.refs[:0]
 }
 
 // load fills in the cargo before an attempt to send; unload must follow.

@@ -24,15 +24,15 @@ func Socketpair() (local, remote *os.File, err error) {
 }
 
 // socket is an end over a SOCK_SEQPACKET socket.
-type socket struct {
+type socketEnd struct {
 	f        *os.File
 	rc       syscall.RawConn
 	draining atomic.Bool
 }
 
 // newSocket takes ownership of f.
-func newSocket(f *os.File) (end, error) {
-	s := &socket{f: f}
+func newSocketEnd(f *os.File) (endpoint, error) {
+	s := &socketEnd{f: f}
 	rc, err := f.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -61,7 +61,7 @@ func newSocket(f *os.File) (end, error) {
 	default:
 		if f.SetReadDeadline(time.Time{}) != nil {
 			// It was blocking when f was made, so f is not in the poller: make it anew.
-			return renewSocket(f)
+			return renewSocketEnd(f)
 		}
 		return s, nil
 	}
@@ -90,7 +90,7 @@ func duplicate(c syscall.Conn) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "fdipc"), nil
 }
 
-func renewSocket(f *os.File) (end, error) {
+func renewSocketEnd(f *os.File) (endpoint, error) {
 	defer f.Close()
 	n, err := duplicate(f)
 	if err != nil {
@@ -100,12 +100,12 @@ func renewSocket(f *os.File) (end, error) {
 		n.Close()
 		return nil, err
 	}
-	s := &socket{f: n}
+	s := &socketEnd{f: n}
 	s.rc, err = n.SyscallConn()
 	return s, err
 }
 
-func (s *socket) sent(p *packet, err error) error {
+func (s *socketEnd) sent(p *packet, err error) error {
 	switch {
 	case err != nil:
 		return s.closed(err)
@@ -119,17 +119,17 @@ func (s *socket) sent(p *packet, err error) error {
 	return os.NewSyscallError("sendmsg", p.io.errno)
 }
 
-func (s *socket) closed(err error) error {
+func (s *socketEnd) closed(err error) error {
 	if errors.Is(err, os.ErrClosed) {
 		return ErrClosed
 	}
 	return err
 }
 
-func (s *socket) try(p *packet) error  { return s.sent(p, s.rc.Control(p.io.try)) }
-func (s *socket) send(p *packet) error { return s.sent(p, s.rc.Write(p.io.send)) }
+func (s *socketEnd) try(p *packet) error  { return s.sent(p, s.rc.Control(p.io.try)) }
+func (s *socketEnd) send(p *packet) error { return s.sent(p, s.rc.Write(p.io.send)) }
 
-func (s *socket) recv(p *packet) error {
+func (s *socketEnd) recv(p *packet) error {
 	for {
 		var err error
 		if s.draining.Load() {
@@ -158,12 +158,12 @@ func (s *socket) recv(p *packet) error {
 	}
 }
 
-func (s *socket) drain() {
+func (s *socketEnd) drain() {
 	s.draining.Store(true)
 	s.f.SetReadDeadline(time.Unix(1, 0)) // wakes recv
 }
 
-func (s *socket) hangup() {
+func (s *socketEnd) hangup() {
 	_ = s.rc.Read(func(fd uintptr) bool {
 		p := [1]unix.PollFd{{Fd: int32(fd)}}
 		_, err := unix.Poll(p[:], 0)
@@ -171,7 +171,7 @@ func (s *socket) hangup() {
 	})
 }
 
-func (s *socket) ended() bool {
+func (s *socketEnd) ended() bool {
 	p := [1]unix.PollFd{{Events: unix.POLLRDHUP}}
 	n := 0
 	_ = s.rc.Control(func(fd uintptr) {
@@ -181,7 +181,7 @@ func (s *socket) ended() bool {
 	return n > 0 && p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
 }
 
-func (s *socket) closeWrite() error {
+func (s *socketEnd) closeWrite() error {
 	var err error
 	if cerr := s.rc.Control(func(fd uintptr) { err = unix.Shutdown(int(fd), unix.SHUT_WR) }); cerr != nil {
 		return cerr
@@ -189,33 +189,33 @@ func (s *socket) closeWrite() error {
 	return os.NewSyscallError("shutdown", err)
 }
 
-func (s *socket) stop() {
+func (s *socketEnd) stop() {
 	_ = s.rc.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
 	s.drain()
 	s.f.SetWriteDeadline(time.Unix(1, 0))
 }
 
-func (s *socket) close() error { return s.f.Close() }
+func (s *socketEnd) close() error { return s.f.Close() }
 
-func (s *socket) pair() (end, cargo, error) {
+func (s *socketEnd) pair() (endpoint, attachment, error) {
 	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, noCargo, refused("socketpair", err, needsUnix)
+		return nil, noAttachment, refused("socketpair", err, needsUnix)
 	}
-	e, err := newSender(p[0])
+	e, err := newSendEnd(p[0])
 	if err != nil {
 		unix.Close(p[1])
-		return nil, noCargo, err
+		return nil, noAttachment, err
 	}
-	return e, cargo{fd: p[1]}, nil
+	return e, attachment{fd: p[1]}, nil
 }
 
-func (s *socket) adopt(g cargo) (end, error) {
+func (s *socketEnd) adopt(g attachment) (endpoint, error) {
 	if err := unix.SetNonblock(g.fd, true); err != nil {
 		g.close()
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	return newSocket(os.NewFile(uintptr(g.fd), "fdipc data"))
+	return newSocketEnd(os.NewFile(uintptr(g.fd), "fdipc data"))
 }
 
 // maxFiles is how many descriptors this process may have.
