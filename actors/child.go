@@ -33,7 +33,7 @@ func ChildSpec(s *System, spec Spec) supervisor.Starter {
 		if err != nil {
 			return nil, err
 		}
-		return actorInstance{inc}, nil
+		return actorInstance{c: inc}, nil
 	})
 }
 
@@ -78,7 +78,10 @@ func (inc *incarnation) info() ActorInfo {
 }
 
 // actorInstance is an incarnation of an actor under a supervisor.
-type actorInstance struct{ c *incarnation }
+type actorInstance struct {
+	supervisor.Base
+	c *incarnation
+}
 
 func (i actorInstance) Done() <-chan struct{}     { return i.c.done }
 func (i actorInstance) Reason() supervisor.Reason { return i.c.exitReason() }
@@ -93,8 +96,8 @@ func (i actorInstance) Leaked() <-chan struct{} {
 	return i.c.leaked
 }
 
-// Info is looked for by package supervisor.
-func (i actorInstance) Info() any { return ActorView(i) }
+// Info returns an [ActorView].
+func (i actorInstance) Info() any { return ActorView{i.c} }
 
 // ActorView is an incarnation of an actor as it stands in the snapshot of its
 // supervisor. The snapshot never changes; the figures are those of the moment in

@@ -119,17 +119,14 @@ type player struct {
 }
 
 type supervisorPart struct {
-	s    *supervisor.Supervisor // not embedded: the supervisor above would know its own kind
+	*supervisor.Supervisor
 	done chan struct{}
 }
 
-func (p *player) Done() <-chan struct{} { return p.done }
+func (p *player) Done() <-chan struct{}   { return p.done }
+func (p *player) Leaked() <-chan struct{} { return nil } // Done waits for it
 
-func (p supervisorPart) Done() <-chan struct{}     { return p.done }
-func (p supervisorPart) Reason() supervisor.Reason { return p.s.Reason() }
-func (p supervisorPart) Stop()                     { p.s.Stop() }
-func (p supervisorPart) Kill()                     { p.s.Kill() }
-func (p supervisorPart) Snapshot() supervisor.Node { return p.s.Snapshot() }
+func (p supervisorPart) Done() <-chan struct{} { return p.done }
 
 func (p *player) Stop() {
 	p.asked.Store(true)
@@ -243,7 +240,7 @@ func (th *theatre) starter(d *part) supervisor.Starter {
 		th.mu.Unlock()
 		go func() { // ends with the actor
 			<-inst.Done()
-			if leaked := inst.(interface{ Leaked() <-chan struct{} }).Leaked(); leaked != nil {
+			if leaked := inst.Leaked(); leaked != nil {
 				<-leaked
 			}
 			th.note("stop %s %s", name, word(inst.Reason()))
@@ -542,7 +539,7 @@ func (th *theatre) do(a []string) string {
 		if !ok {
 			return "noproc"
 		}
-		sup = s.s
+		sup = s.Supervisor
 	}
 	id := path[len(above(path)):]
 	id = strings.TrimPrefix(id, "/")
@@ -576,7 +573,7 @@ func (th *theatre) end(path, reason string) string {
 	th.mu.Unlock()
 	var i supervisor.Instance = p
 	if p == nil {
-		if sup.s == nil {
+		if sup.Supervisor == nil {
 			return "dead"
 		}
 		i = sup

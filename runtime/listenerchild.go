@@ -36,6 +36,7 @@ func (h listenerStarter) Start(ctx context.Context, _ supervisor.Incarnation) (s
 
 // openListener is an open socket in the tree. It ends only when it is stopped.
 type openListener struct {
+	supervisor.Base
 	listenerStarter
 	once sync.Once
 	done chan struct{}
@@ -48,7 +49,6 @@ func (h *openListener) Stop() {
 	})
 }
 
-// Info is looked for by package supervisor.
 func (h *openListener) Info() any { return info{role: "listener", name: h.spec.Name} }
 
 func (h *openListener) Kill()                 { h.Stop() }

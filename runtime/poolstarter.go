@@ -50,6 +50,7 @@ func (c *poolDriver) slotSpec(slot int) supervisor.ChildSpec {
 // poolInstance is a running pool. It has ended when its supervisor has, and every
 // worker: those, too, that drain outside their slots.
 type poolInstance struct {
+	supervisor.Base
 	driver        *poolDriver
 	sup           *supervisor.Supervisor
 	done          chan struct{}
@@ -89,8 +90,8 @@ func (p *poolInstance) Kill() {
 func (p *poolInstance) Done() <-chan struct{}     { return p.done }
 func (p *poolInstance) Reason() supervisor.Reason { return p.sup.Reason() }
 
-// Snapshot is looked for by package supervisor. It shows who is in each slot at this
-// moment, and beside the slots who has none.
+// Snapshot shows the worker that is in each slot now and, after the slots, the workers
+// that have none.
 func (p *poolInstance) Snapshot() supervisor.Node {
 	n := p.sup.Snapshot()
 	for i := range n.Children {
@@ -102,7 +103,7 @@ func (p *poolInstance) Snapshot() supervisor.Node {
 	return n
 }
 
-// Turn is looked for by package supervisor.
+// Turn waits for the pool's supervisor and for its driver.
 func (p *poolInstance) Turn(ctx context.Context) error {
 	if err := p.sup.Turn(ctx); err != nil {
 		return err

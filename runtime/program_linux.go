@@ -16,6 +16,7 @@ import (
 // supervisor.Instance: asked to stop by a signal of its own choice, then by SIGTERM
 // to its process group, killed by SIGKILL to the group.
 type programInstance struct {
+	supervisor.Base
 	crashes *crashQueue
 	spec    Process
 	body    *processChild

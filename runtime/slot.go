@@ -11,6 +11,7 @@ import (
 // slotInstance is a slot of a pool as its supervisor sees it: an instance that runs as long as
 // somebody sits in it. Who that is may change while it runs.
 type slotInstance struct {
+	supervisor.Base
 	driver *poolDriver
 	slot   int
 	done   chan struct{}
@@ -68,12 +69,10 @@ func (s *slotInstance) Reason() supervisor.Reason {
 	return s.reason
 }
 
-// Leaked is looked for by package supervisor, and asked after Done.
 func (s *slotInstance) Leaked() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.leaked
 }
 
-// Info is looked for by package supervisor.
 func (s *slotInstance) Info() any { return s.current().info() }

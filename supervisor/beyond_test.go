@@ -40,7 +40,7 @@ func TestFuncReasons(t *testing.T) {
 			}
 			i.Stop()
 			i.Kill() // after the end: nothing
-			if i.Reason().String() != tt.want || i.(leaker).Leaked() != nil {
+			if i.Reason().String() != tt.want || i.Leaked() != nil {
 				t.Errorf("reason changed to %v", i.Reason())
 			}
 		})
@@ -59,8 +59,8 @@ func TestFuncReasons(t *testing.T) {
 	i, _ := Func(idle).Start(t.Context(), Incarnation{})
 	i.Kill() // not asked before: it has a moment to notice
 	<-i.Done()
-	if i.Reason().Kind != Killed || i.(leaker).Leaked() != nil {
-		t.Errorf("after Kill: %v, leaked %v", i.Reason(), i.(leaker).Leaked())
+	if i.Reason().Kind != Killed || i.Leaked() != nil {
+		t.Errorf("after Kill: %v, leaked %v", i.Reason(), i.Leaked())
 	}
 }
 

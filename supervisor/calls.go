@@ -246,10 +246,11 @@ func (s *Supervisor) Turn(ctx context.Context) error {
 		return &CallError{Op: "Turn", Path: s.path, Err: ctx.Err()}
 	}
 	for c := range s.view.Load().children.all() {
-		if t, ok := c.inst.(turner); ok {
-			if err := t.Turn(ctx); err != nil {
-				return err
-			}
+		if c.inst == nil {
+			continue
+		}
+		if err := c.inst.Turn(ctx); err != nil {
+			return err
 		}
 	}
 	return nil

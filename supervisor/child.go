@@ -38,44 +38,57 @@ type Incarnation struct {
 	N    uint64 // 1 for the first instance that comes up under this spec, then 2, 3, …
 }
 
-// Instance is a child that is up. All methods may be called from any
-// goroutine, and none may block or panic: they are called on the supervisor's
-// own goroutine, where a panic ends the program.
+// Instance is a child that is up. Done, Reason, Stop and Kill are its life. The
+// other methods describe it: embed [Base] and write only those that have something
+// to say. A wrapper around another instance embeds that instead.
 //
-// An instance may offer more by these methods:
-//
-//	Info() any                    // immutable; shown in the snapshot; asked again at each Note
-//	Snapshot() Node               // its own part of the tree, for what has children; must not wait
-//	Leaked() <-chan struct{}      // asked after Done: nil, or a channel that is closed when what was left running has ended
+// All methods may be called from any goroutine. All but Turn are called on the
+// supervisor's own goroutine too, so they must not block, nor panic, which would end
+// the program.
 type Instance interface {
-	// Done is closed when the instance has ended for good; nothing of it runs
-	// any more (an operating system process: reaped).
+	// Done is closed when the instance has ended for good and nothing of it runs
+	// any more. An operating system process has been reaped by then.
 	Done() <-chan struct{}
-	// Reason says how it ended. Valid after Done.
+	// Reason returns how it ended. It is called after Done.
 	Reason() Reason
 	// Stop asks it to end. Idempotent.
 	Stop()
-	// Kill ends it by force, and Done follows without its help. Idempotent.
+	// Kill ends it by force: Done follows without its help. Idempotent.
 	Kill()
+
+	// Info returns what the snapshot and the events show of it, or nil. The value
+	// is immutable. Info is called when the instance is up, and at each
+	// [Supervisor.Note] of the child.
+	Info() any
+	// Leaked is called after Done. It returns nil, or, for an instance that could
+	// not be killed, a channel that is closed when what it left running has ended.
+	Leaked() <-chan struct{}
+	// Snapshot returns the tree below it: Children, Strategy, Max, Used, Counts and
+	// Leaked are looked at. It is called for each snapshot of a supervisor above.
+	Snapshot() Node
+	// Turn returns nil once the goroutines that run it have done what they were
+	// told before, or the error of ctx, which ends the wait. See [Supervisor.Turn].
+	Turn(ctx context.Context) error
 }
 
-// leaker is the optional part of Instance for what cannot be killed.
-type leaker interface{ Leaked() <-chan struct{} }
+// Base is the part of an [Instance] that describes it, for one with nothing to say: no
+// info, nothing leaked, no children, and its turn taken at once.
+type Base struct{}
 
-// informer and snapshotter are the optional parts of Instance for the snapshot.
-type (
-	informer    interface{ Info() any }
-	snapshotter interface{ Snapshot() Node }
-	turner      interface{ Turn(context.Context) error }
-)
+// Info returns nil.
+func (Base) Info() any { return nil }
 
-// notifier is implemented by this package's own instances: it saves the
-// goroutine that waits for Done. The function is called once, after Done.
-type notifier interface{ onDone(func()) }
+// Leaked returns nil.
+func (Base) Leaked() <-chan struct{} { return nil }
 
-// instant is implemented by starters of this package whose Start does not
-// block: it saves the goroutine for the start.
-type instant interface{ startsAtOnce() }
+// Snapshot returns an empty node.
+func (Base) Snapshot() Node { return Node{} }
+
+// Turn returns nil.
+func (Base) Turn(context.Context) error { return nil }
+
+// base is embedded where the field is not to be exported.
+type base = Base
 
 // Child names a child that was started.
 type Child struct {

@@ -28,7 +28,8 @@
 //
 // A child function has suture's form, func(ctx) error: it runs until it fails,
 // is done, or its ctx ends; see [Func]. What it returns, or that it panicked,
-// becomes its [Reason].
+// becomes its [Reason]. A child of another kind is a [Starter] whose Start returns an
+// [Instance]: four methods, and [Base] for the rest.
 //
 // # Which ends lead to a restart
 //

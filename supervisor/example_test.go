@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"os/exec"
 	"time"
 
 	"github.com/coppice-go/coppice/supervisor"
@@ -122,4 +124,58 @@ func ExampleValidate() {
 	// supervisor: spec app/db: Start must be set
 	// supervisor: spec app/jobs/mail: Significant = true: conflicts with the supervisor's AutoShutdown never
 	// supervisor: spec app/jobs/mail: Significant = true: conflicts with Restart permanent
+}
+
+// filter is another program as a child: it ends when its input does.
+type filter struct {
+	supervisor.Base // Leaked, Snapshot, Turn: nothing to say
+	cmd             *exec.Cmd
+	input           io.Closer
+	done            chan struct{}
+	err             error // set before done is closed
+}
+
+func (f *filter) Done() <-chan struct{}     { return f.done }
+func (f *filter) Reason() supervisor.Reason { return supervisor.ReasonOf(f.err) }
+func (f *filter) Stop()                     { _ = f.input.Close() }
+func (f *filter) Kill()                     { _ = f.cmd.Process.Kill() }
+func (f *filter) Info() any                 { return f.cmd.String() }
+
+func startFilter(context.Context, supervisor.Incarnation) (supervisor.Instance, error) {
+	f := &filter{cmd: exec.Command("/bin/cat"), done: make(chan struct{})}
+	var err error
+	if f.input, err = f.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	if err := f.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		f.err = f.cmd.Wait()
+		close(f.done)
+	}()
+	return f, nil
+}
+
+// A child of one's own needs a start and four methods.
+func ExampleStarterFunc() {
+	ctx := context.Background()
+	s, err := supervisor.Start(ctx, supervisor.Spec{
+		Children: []supervisor.ChildSpec{
+			{ID: "filter", Start: supervisor.StarterFunc(startFilter), Restart: supervisor.Transient},
+		},
+	}, supervisor.Config{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Print(s.Snapshot())
+	if err := s.Shutdown(ctx); err != nil {
+		fmt.Println(err)
+	}
+	fmt.Println("it ended:", s.Reason())
+	// Output:
+	// root running, one_for_one, 1 of 1 restarts left
+	// └── filter#1 running, transient, /bin/cat
+	// it ended: shutdown
 }

@@ -31,8 +31,6 @@ type funcStarter struct {
 	run func(ctx context.Context) error
 }
 
-func (f *funcStarter) startsAtOnce() {}
-
 func (f *funcStarter) Start(ctx context.Context, _ Incarnation) (Instance, error) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	i := &funcInstance{cancel: cancel, done: make(chan struct{})}
@@ -44,6 +42,7 @@ func (f *funcStarter) Start(ctx context.Context, _ Incarnation) (Instance, error
 
 // funcInstance is one run of a function.
 type funcInstance struct {
+	base
 	cancel context.CancelFunc
 	done   chan struct{}
 

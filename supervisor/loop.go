@@ -167,7 +167,7 @@ func (l *loop) sleep() {
 	l.now = l.s.cfg.Clock.Now()
 }
 
-// fire delivers the timers that are due.
+// fireTimers delivers the timers that are due.
 func (l *loop) fireTimers() {
 	for !l.done {
 		child := l.timers.pop(l.rulesNow())
@@ -182,7 +182,7 @@ func (l *loop) fireTimers() {
 	}
 }
 
-// drain takes the results of starts that did not block, which come before
+// takeResults takes the results of starts that did not block, which come before
 // everything that is in the mailbox.
 func (l *loop) takeResults() {
 	for len(l.results) > 0 {
@@ -196,7 +196,7 @@ func (l *loop) takeResults() {
 
 func (l *loop) rulesNow() rules.Time { return rules.Time(l.now.Sub(l.s.epoch)) + 1 }
 
-// message turns a message into an event.
+// handle turns a message into an event.
 func (l *loop) handle(m *message) {
 	if m.do != nil {
 		m.do()
@@ -235,7 +235,7 @@ func (l *loop) handle(m *message) {
 	l.step(ev)
 }
 
-// late reports whether a start's outcome is that of an abandoned start, which
+// fromAbandonedStart reports whether a start's outcome is that of an abandoned start, which
 // thereby is no longer leaked.
 func (l *loop) fromAbandonedStart(m *message) bool {
 	child := l.abandoned[m.run]
@@ -247,12 +247,9 @@ func (l *loop) fromAbandonedStart(m *message) bool {
 	return true
 }
 
-// up takes note of an instance that came up.
+// started takes note of an instance that came up.
 func (l *loop) started(child *childRecord, m *message) {
-	child.inst, child.run, child.info, child.startErr = m.inst, m.run, nil, nil
-	if i, ok := m.inst.(informer); ok {
-		child.info = i.Info()
-	}
+	child.inst, child.run, child.info, child.startErr = m.inst, m.run, m.inst.Info(), nil
 	l.event(Event{Kind: ChildStarted, Path: child.path, Incarnation: l.incarnation(child) + 1, Took: l.now.Sub(child.began), Cause: child.causePath, Info: child.info})
 	child.began = l.now
 	child.cancel(nil)
@@ -260,27 +257,27 @@ func (l *loop) started(child *childRecord, m *message) {
 	watch(&l.s.inbox, m.key, m.run, m.inst)
 }
 
-// watch posts a message when the instance has ended.
+// watch posts a message when the instance has ended. This package's own instances
+// call back, which saves a goroutine for each.
 func watch(box *inbox, key rules.Key, run uint64, inst Instance) {
 	ended := func() {
-		m := message{kind: rules.Exited, key: key, run: run}
-		if lk, ok := inst.(leaker); ok {
-			m.leaked = lk.Leaked()
-		}
-		box.post(m)
+		box.post(message{kind: rules.Exited, key: key, run: run, leaked: inst.Leaked()})
 	}
-	if n, ok := inst.(notifier); ok {
-		n.onDone(ended)
-		return
+	switch i := inst.(type) {
+	case *Supervisor:
+		i.onDone(ended)
+	case *funcInstance:
+		i.onDone(ended)
+	default:
+		// Owned by the loop; ends with the instance, for which the loop waits.
+		go func() {
+			<-inst.Done()
+			ended()
+		}()
 	}
-	// Owned by the loop; ends with the instance, for which the loop waits.
-	go func() {
-		<-inst.Done()
-		ended()
-	}()
 }
 
-// notUp takes note of a start that failed or was ignored.
+// notStarted takes note of a start that failed or was ignored.
 func (l *loop) notStarted(child *childRecord, m *message) {
 	child.startErr = m.err
 	if child.cancelCause != nil && m.err != nil && !errors.Is(m.err, child.cancelCause) { // the reason why the context ended says more
@@ -295,7 +292,7 @@ func (l *loop) notStarted(child *childRecord, m *message) {
 	l.markDirty(child)
 }
 
-// down takes note of an instance that has ended.
+// exited takes note of an instance that has ended.
 func (l *loop) exited(child *childRecord, m *message) {
 	child.reason, child.exited = child.inst.Reason(), true
 	kind := ChildExited
@@ -310,7 +307,7 @@ func (l *loop) exited(child *childRecord, m *message) {
 	l.markDirty(child)
 }
 
-// leak counts what an instance has left behind, until that has ended.
+// trackLeak counts what an instance has left behind, until that has ended.
 func (l *loop) trackLeak(child *childRecord, m *message) {
 	inc, since, ch := l.incarnation(child), l.now, m.leaked
 	l.addLeak(child, inc)
@@ -417,13 +414,14 @@ func (l *loop) causePath(key rules.Key) string {
 	return ""
 }
 
-// start calls the child's Start: on a goroutine of its own, unless it is known not to block.
+// start calls the child's Start on a new goroutine. That of a function does not block, and
+// is called at once.
 func (l *loop) start(child *childRecord, e *rules.Effect) {
-	base, cancel := context.WithCancelCause(l.s.base)
+	base, cancel := context.WithCancelCause(l.s.childCtx)
 	child.cancel, child.cancelCause = cancel, nil
 	child.began, child.causePath = l.now, l.causePath(e.Cause)
 	inc := Incarnation{Path: child.path, ID: child.spec.ID, N: e.Inc}
-	if _, ok := child.spec.Start.(instant); ok {
+	if _, ok := child.spec.Start.(*funcStarter); ok {
 		m := startMessage(e)
 		callStart(base, child.spec.Start, inc, &m)
 		l.results = append(l.results, m)

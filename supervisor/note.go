@@ -15,8 +15,8 @@ func (l *loop) note(id string, info any) {
 		if child.spec.ID != id {
 			continue
 		}
-		if i, ok := child.inst.(informer); ok {
-			child.info = i.Info()
+		if child.inst != nil {
+			child.info = child.inst.Info()
 			l.markDirty(child)
 		}
 		l.event(Event{Kind: ChildNoted, Path: child.path, Incarnation: l.incarnation(child), Info: info})

@@ -9,6 +9,7 @@ import (
 
 // house is an instance whose Info changes while it lives.
 type house struct {
+	Base
 	holder atomic.Value
 	done   chan struct{}
 }

@@ -142,8 +142,8 @@ func (v *view) tree() Node {
 
 func (c *childView) tree() Node {
 	n := c.node
-	if s, ok := c.inst.(snapshotter); ok {
-		below := s.Snapshot()
+	if c.inst != nil {
+		below := c.inst.Snapshot()
 		n.Strategy, n.Max, n.Used, n.Counts = below.Strategy, below.Max, below.Used, below.Counts
 		n.Leaked += below.Leaked
 		n.Children = below.Children

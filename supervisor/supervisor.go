@@ -36,11 +36,12 @@ type Config struct {
 //
 // A Supervisor is an [Instance] of the supervisor above it.
 type Supervisor struct {
+	base
 	cfg       Config
 	spec      Spec
 	path      string
 	epoch     time.Time       // rules.Time is counted from here
-	base      context.Context // values for the children; never ends
+	childCtx  context.Context // values for the children; never ends
 	publisher publisher
 	inbox     inbox
 	view      atomic.Pointer[view] // the latest snapshot; written by the loop
@@ -111,7 +112,7 @@ func start(ctx context.Context, spec Spec, cfg Config, path string, above *publi
 		allUp: make(chan struct{}),
 		done:  make(chan struct{}),
 	}
-	s.base = context.WithValue(context.WithoutCancel(ctx), parentKey{}, s)
+	s.childCtx = context.WithValue(context.WithoutCancel(ctx), parentKey{}, s)
 	s.publisher.parent = above
 	s.inbox.wake = make(chan struct{}, 1)
 	s.loop.init(s)

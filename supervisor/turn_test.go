@@ -8,7 +8,10 @@ import (
 )
 
 // blocker is an instance whose Stop blocks, and with it the supervisor that calls it.
-type blocker struct{ stopping, release, done chan struct{} }
+type blocker struct {
+	Base
+	stopping, release, done chan struct{}
+}
 
 func (b *blocker) Done() <-chan struct{} { return b.done }
 func (b *blocker) Reason() Reason        { return Reason{Kind: Shutdown} }
@@ -23,7 +26,7 @@ func (b *blocker) Stop() {
 // others do, and it does once it goes on.
 func TestTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &blocker{make(chan struct{}), make(chan struct{}), make(chan struct{})}
+		b := &blocker{stopping: make(chan struct{}), release: make(chan struct{}), done: make(chan struct{})}
 		var below *Supervisor
 		s := mustStart(t, Spec{Name: "app", Children: []ChildSpec{
 			{ID: "below", Type: TypeSupervisor, Start: StarterFunc(func(ctx context.Context, inc Incarnation) (Instance, error) {

@@ -99,6 +99,7 @@ func (c *Child) Start(context.Context, supervisor.Incarnation) (supervisor.Insta
 
 // instance is one life of a Child.
 type instance struct {
+	supervisor.Base
 	c      *Child
 	once   sync.Once
 	done   chan struct{}
