@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -72,8 +73,8 @@ func (s *System) await(ctx context.Context, a *pendingAsk) (any, error) {
 	to := a.to
 	s.asks.mu.Unlock()
 	if to != "" { // another process has it, and may forget it
-		_ = s.postTo(ProcessPID(to), kindAskEnd, func(b []byte) []byte {
-			return appendPID(b, s.askPID(a.id))
+		_ = s.postTo(ProcessPID(to), wire.KindAskEnd, func(b []byte) []byte {
+			return wire.AppendPID(b, s.askPID(a.id))
 		})
 	}
 	return nil, context.Cause(ctx)
@@ -260,5 +261,5 @@ func (s *System) failAsk(pid *actor.PID, err error) {
 		return
 	}
 	s.inbound.endAsk(pid)
-	_ = s.postTo(pid, kindFailed, func(b []byte) []byte { return appendError(b, err) })
+	_ = s.postTo(pid, wire.KindFailed, func(b []byte) []byte { return appendError(b, err) })
 }

@@ -7,7 +7,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
-	"github.com/coppice-go/coppice/actors/actorstest"
+	"github.com/coppice-go/coppice/actors/internal/actorstest"
 )
 
 func BenchmarkProcessAsk1(b *testing.B)  { benchProcessAsk(b, 1) }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
-	"github.com/coppice-go/coppice/actors/actorstest"
+	"github.com/coppice-go/coppice/actors/internal/actorstest"
 )
 
 // counter counts what it is told and answers when it is asked.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/codec"
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -23,13 +25,13 @@ var (
 	ErrBusy = errors.New("channel to the process full")
 	// ErrType: the message's type can not cross processes: it is neither a protobuf
 	// message nor registered with [RegisterType], here or at the other end.
-	ErrType = errors.New("message type not registered")
+	ErrType = codec.ErrType
 	// ErrMalformed: the bytes of a message are not what its type says, or the
 	// message could not be encoded.
-	ErrMalformed = errors.New("malformed message")
+	ErrMalformed = codec.ErrMalformed
 	// ErrSkew: the two processes run versions of the program in which the message's
 	// type has different fields, and the receiver's can not hold what was sent.
-	ErrSkew = errors.New("message type differs between versions")
+	ErrSkew = codec.ErrSkew
 	// ErrName: the name can not be used. Names are 1 to 255 bytes of UTF-8
 	// without '$', '@' and control characters.
 	ErrName = errors.New("unusable name")
@@ -131,12 +133,12 @@ func appendError(b []byte, err error) []byte {
 }
 
 // error reads what appendError wrote; target is the PID a DownError names.
-func (r *reader) error(target *actor.PID) error {
-	code := r.byte()
+func readError(r *wire.Reader, target *actor.PID) error {
+	code := r.Byte()
 	if code == codeDown {
-		return &DownError{PID: target, Reason: r.reason()}
+		return &DownError{PID: target, Reason: readReason(r)}
 	}
-	return r.coded(code)
+	return readCoded(r, code)
 }
 
 // pidString names pid for people: web/0/cache for a name, 3/cache for an address.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -20,7 +21,7 @@ import (
 // SendWait. No content of a frame makes it panic; what can not be read, or may
 // not be sent by this process, is counted in [Stats] and answered where an asker can be told.
 func (s *System) HandleFrame(from string, f *fdipc.Frame) bool {
-	if f.Kind < firstKind || f.Kind > lastKind {
+	if f.Kind < wire.FirstKind || f.Kind > wire.LastKind {
 		return false
 	}
 	if p := s.attached(from); p != nil && !p.lane {
@@ -33,7 +34,7 @@ func (s *System) HandleFrame(from string, f *fdipc.Frame) bool {
 
 // handleFrom takes a frame that arrived on a peer.
 func (s *System) handleFrom(p *peer, f *fdipc.Frame) bool {
-	if f.Kind < firstKind || f.Kind > lastKind {
+	if f.Kind < wire.FirstKind || f.Kind > wire.LastKind {
 		return false
 	}
 	if f.Target != p.incarnation || p.ended.Load() {
@@ -41,9 +42,9 @@ func (s *System) handleFrom(p *peer, f *fdipc.Frame) bool {
 		f.Refuse(fdipc.ReasonUnknown)
 		return true
 	}
-	r := &reader{b: f.Payload}
+	r := &wire.Reader{B: f.Payload}
 	target := p.lastTarget(f.Lane).target(r, s.cfg.Address)
-	if r.bad || !s.local(target) { // nobody passes frames on
+	if r.Bad || !s.local(target) { // nobody passes frames on
 		s.countMalformed(p, f.Kind)
 		f.Refuse(fdipc.ReasonUnknown)
 		return true
@@ -56,7 +57,7 @@ func (s *System) handleFrom(p *peer, f *fdipc.Frame) bool {
 // was attached. What waits for it fails with an error that wraps [fdipc.ErrNoFiles]. It is false for a kind that is not
 // of this package.
 func (s *System) HandlesLost(from string, f *fdipc.Frame) bool {
-	if f.Kind < firstKind || f.Kind > lastKind {
+	if f.Kind < wire.FirstKind || f.Kind > wire.LastKind {
 		return false
 	}
 	if p := s.attached(from); p != nil && !p.lane {
@@ -67,19 +68,19 @@ func (s *System) HandlesLost(from string, f *fdipc.Frame) bool {
 
 // lostFrom takes a frame that arrived on a peer without its handles.
 func (s *System) lostFrom(p *peer, f *fdipc.Frame) {
-	r := &reader{b: f.Payload}
+	r := &wire.Reader{B: f.Payload}
 	target := p.lastTarget(f.Lane).target(r, s.cfg.Address)
-	if f.Target != p.incarnation || p.ended.Load() || r.bad || !s.local(target) {
+	if f.Target != p.incarnation || p.ended.Load() || r.Bad || !s.local(target) {
 		s.refused.Add(1)
 		return
 	}
 	switch f.Kind {
-	case kindUser:
+	case wire.KindUser:
 		var sender *actor.PID
-		if f.Flags&flagSender != 0 {
-			sender = r.pid(s.cfg.Address)
+		if f.Flags&wire.FlagSender != 0 {
+			sender = r.PID(s.cfg.Address)
 		}
-		if r.bad {
+		if r.Bad {
 			s.countMalformed(p, f.Kind)
 			return
 		}
@@ -88,10 +89,10 @@ func (s *System) lostFrom(p *peer, f *fdipc.Frame) {
 			return
 		}
 		s.undeliverable(target, nil, sender, fdipc.ErrNoFiles)
-	case kindLane:
-		op, address := r.byte(), r.string(maxAddress)
-		incarnation, number := r.uint(), r.uint()
-		if r.bad || op != laneGrant || p.address != s.uplinkAddress() {
+	case wire.KindLane:
+		op, address := r.Byte(), r.Text(wire.MaxAddress)
+		incarnation, number := r.Uint(), r.Uint()
+		if r.Bad || op != laneGrant || p.address != s.uplinkAddress() {
 			s.countMalformed(p, f.Kind)
 			return
 		}
@@ -102,34 +103,34 @@ func (s *System) lostFrom(p *peer, f *fdipc.Frame) {
 }
 
 // handle does what a frame for this process says.
-func (s *System) handle(p *peer, f *fdipc.Frame, r *reader, target *actor.PID) {
-	if f.Kind != kindUser && f.Kind != kindLane {
+func (s *System) handle(p *peer, f *fdipc.Frame, r *wire.Reader, target *actor.PID) {
+	if f.Kind != wire.KindUser && f.Kind != wire.KindLane {
 		f.Refuse(fdipc.ReasonUnknown) // no other frame has handles
 	}
 	switch f.Kind {
-	case kindUser:
+	case wire.KindUser:
 		s.onUser(p, f, r, target)
-	case kindStop:
+	case wire.KindStop:
 		s.onStop(p, f, r, target)
-	case kindMonitor, kindDemonitor:
+	case wire.KindMonitor, wire.KindDemonitor:
 		s.onMonitor(p, f, r, target)
-	case kindDown:
+	case wire.KindDown:
 		s.onDown(p, r)
-	case kindFailed:
+	case wire.KindFailed:
 		s.onFailed(p, r, target)
-	case kindLane:
+	case wire.KindLane:
 		s.onLane(p, f, r)
-	case kindProcessEnded:
+	case wire.KindProcessEnded:
 		s.onProcessEnded(p, r)
-	case kindAskEnd:
+	case wire.KindAskEnd:
 		s.onAskEnd(p, r)
-	case kindNameRequest:
+	case wire.KindNameRequest:
 		s.onNameRequest(p, r)
-	case kindNameReply:
+	case wire.KindNameReply:
 		s.onNameReply(p, r)
-	case kindNameChanged:
+	case wire.KindNameChanged:
 		s.onNameChanged(p, r)
-	case kindTypes:
+	case wire.KindTypes:
 		s.onTypes(p, r)
 	default:
 		s.countMalformed(p, f.Kind) // of a later release
@@ -142,16 +143,16 @@ func (s *System) countMalformed(p *peer, kind fdipc.Kind) {
 	s.log.Debug("malformed frame", slog.String("from", p.address), slog.Int("kind", int(kind)))
 }
 
-func (s *System) onUser(p *peer, f *fdipc.Frame, r *reader, target *actor.PID) {
+func (s *System) onUser(p *peer, f *fdipc.Frame, r *wire.Reader, target *actor.PID) {
 	var sender *actor.PID
 	var header map[string]string
-	if f.Flags&flagSender != 0 {
-		sender = r.pid(s.cfg.Address)
+	if f.Flags&wire.FlagSender != 0 {
+		sender = r.PID(s.cfg.Address)
 	}
-	if f.Flags&flagHeader != 0 {
-		header = r.header()
+	if f.Flags&wire.FlagHeader != 0 {
+		header = r.Header()
 	}
-	if r.bad {
+	if r.Bad {
 		s.countMalformed(p, f.Kind)
 		f.Refuse(fdipc.ReasonUnknown)
 		return
@@ -169,12 +170,12 @@ func (s *System) onUser(p *peer, f *fdipc.Frame, r *reader, target *actor.PID) {
 	}
 	last := p.lastTarget(f.Lane)
 	inc := last.actor(s, target)
-	if inc == nil && (reserved(target.Id) || len(r.b) > maxDeadLetter && !s.reaches(target)) {
+	if inc == nil && (reserved(target.Id) || len(r.B) > maxDeadLetter && !s.reaches(target)) {
 		f.Refuse(fdipc.ReasonUnknown)
 		s.undeliverable(target, nil, sender, ErrNoActor)
 		return
 	}
-	msg, err := last.types.read(r.b)
+	msg, err := last.types.Read(r.B)
 	if err == nil {
 		err = giveHandles(msg, f.Handles)
 	}
@@ -241,9 +242,9 @@ func (s *System) deliverSafely(inc *incarnation, target *actor.PID, message any,
 }
 
 // onStop serves a Stop or Poison; one with a ref waits for the end.
-func (s *System) onStop(p *peer, f *fdipc.Frame, r *reader, target *actor.PID) {
-	how, watcher, ref := r.byte(), r.string(maxAddress), r.uint()
-	if r.bad || how > stopPoison || watcher != p.address {
+func (s *System) onStop(p *peer, f *fdipc.Frame, r *wire.Reader, target *actor.PID) {
+	how, watcher, ref := r.Byte(), r.Text(wire.MaxAddress), r.Uint()
+	if r.Bad || how > wire.StopPoison || watcher != p.address {
 		s.countMalformed(p, f.Kind)
 		return
 	}
@@ -254,7 +255,7 @@ func (s *System) onStop(p *peer, f *fdipc.Frame, r *reader, target *actor.PID) {
 		}
 	case ref == 0 || target.Id == processID:
 		s.stopLocal(target.Id, how, watcher)
-	case how == stopNormal:
+	case how == wire.StopNormal:
 		s.countMalformed(p, f.Kind)
 	default:
 		s.serveMonitor(p, target, watcher, ref, how)
@@ -262,19 +263,19 @@ func (s *System) onStop(p *peer, f *fdipc.Frame, r *reader, target *actor.PID) {
 }
 
 // onMonitor serves the monitor of another process.
-func (s *System) onMonitor(p *peer, f *fdipc.Frame, r *reader, target *actor.PID) {
-	watcher, ref := r.string(maxAddress), r.uint()
-	if r.bad || ref == 0 || watcher != p.address {
+func (s *System) onMonitor(p *peer, f *fdipc.Frame, r *wire.Reader, target *actor.PID) {
+	watcher, ref := r.Text(wire.MaxAddress), r.Uint()
+	if r.Bad || ref == 0 || watcher != p.address {
 		s.countMalformed(p, f.Kind)
 		return
 	}
-	if f.Kind == kindDemonitor {
+	if f.Kind == wire.KindDemonitor {
 		if off := s.inbound.takeMonitor(watcher, ref); off != nil {
 			off()
 		}
 		return
 	}
-	s.serveMonitor(p, target, watcher, ref, stopNormal)
+	s.serveMonitor(p, target, watcher, ref, wire.StopNormal)
 }
 
 func (s *System) serveMonitor(p *peer, target *actor.PID, watcher string, ref uint64, stop byte) {
@@ -285,7 +286,7 @@ func (s *System) serveMonitor(p *peer, target *actor.PID, watcher string, ref ui
 		s.sendDown(watcher, ref, errorReason(err), endNoActor)
 		return
 	case err != nil:
-		s.countMalformed(p, kindMonitor)
+		s.countMalformed(p, wire.KindMonitor)
 		return
 	}
 	ok := s.watchLocal(target.Id, k, stop, watcher, func(reason supervisor.Reason, how endCause) {
@@ -301,10 +302,10 @@ func (s *System) serveMonitor(p *peer, target *actor.PID, watcher string, ref ui
 	}
 }
 
-func (s *System) onDown(p *peer, r *reader) {
-	ref, how, reason := r.uint(), endCause(r.byte()), r.reason()
-	if r.bad || how > endProcess {
-		s.countMalformed(p, kindDown)
+func (s *System) onDown(p *peer, r *wire.Reader) {
+	ref, how, reason := r.Uint(), endCause(r.Byte()), readReason(r)
+	if r.Bad || how > endProcess {
+		s.countMalformed(p, wire.KindDown)
 		return
 	}
 	if m := s.monitors.get(ref, p.address); m != nil {
@@ -312,24 +313,24 @@ func (s *System) onDown(p *peer, r *reader) {
 	}
 }
 
-func (s *System) onFailed(p *peer, r *reader, target *actor.PID) {
+func (s *System) onFailed(p *peer, r *wire.Reader, target *actor.PID) {
 	if target.Id != askID {
-		s.countMalformed(p, kindFailed)
+		s.countMalformed(p, wire.KindFailed)
 		return
 	}
-	err := r.error(s.asks.target(target.RequestId))
-	if r.bad {
-		s.countMalformed(p, kindFailed)
+	err := readError(r, s.asks.target(target.RequestId))
+	if r.Bad {
+		s.countMalformed(p, wire.KindFailed)
 		return
 	}
 	s.asks.finish(target.RequestId, nil, err)
 }
 
 // onProcessEnded hears from the master that a process has ended.
-func (s *System) onProcessEnded(p *peer, r *reader) {
-	address, reason := r.string(maxAddress), r.reason()
-	if r.bad || p.address != s.uplinkAddress() || checkName(address) != nil || address == p.address {
-		s.countMalformed(p, kindProcessEnded)
+func (s *System) onProcessEnded(p *peer, r *wire.Reader) {
+	address, reason := r.Text(wire.MaxAddress), readReason(r)
+	if r.Bad || p.address != s.uplinkAddress() || checkName(address) != nil || address == p.address {
+		s.countMalformed(p, wire.KindProcessEnded)
 		return
 	}
 	s.mu.Lock()
@@ -354,10 +355,10 @@ func (s *System) hasEnded(address string) bool {
 	return ok
 }
 
-func (s *System) onAskEnd(p *peer, r *reader) {
-	asker := r.pid("")
-	if r.bad || asker.Address != p.address {
-		s.countMalformed(p, kindAskEnd)
+func (s *System) onAskEnd(p *peer, r *wire.Reader) {
+	asker := r.PID("")
+	if r.Bad || asker.Address != p.address {
+		s.countMalformed(p, wire.KindAskEnd)
 		return
 	}
 	s.inbound.endAsk(asker)

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/codec"
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 )
 
@@ -26,11 +28,11 @@ func BenchmarkReceive64(b *testing.B) {
 	if err := s.Attach("1", 0, &sink{}); err != nil {
 		b.Fatal(err)
 	}
-	payload, err := new(messageWriter).append(appendPID(nil, actor.NewPID("0", "a")), make([]byte, 64))
+	payload, err := new(codec.MessageWriter).Append(wire.AppendPID(nil, actor.NewPID("0", "a")), make([]byte, 64))
 	if err != nil {
 		b.Fatal(err)
 	}
-	f := &fdipc.Frame{Kind: kindUser, Lane: fdipc.Data, Payload: payload}
+	f := &fdipc.Frame{Kind: wire.KindUser, Lane: fdipc.Data, Payload: payload}
 	b.ReportAllocs()
 	for b.Loop() {
 		s.HandleFrame("1", f)

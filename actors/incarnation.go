@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -124,11 +125,11 @@ func (inc *incarnation) stop(r supervisor.Reason) {
 // finish asks the actor to end as a stop frame says.
 func (inc *incarnation) finish(how byte) {
 	switch how {
-	case stopPoison:
+	case wire.StopPoison:
 		if err := inc.box.post(noContext, &actor.PoisonPill{}, true); err != nil {
 			return // it has ended
 		}
-	case stopShutdown:
+	case wire.StopShutdown:
 		inc.stop(shutdown)
 	default:
 		inc.stop(normal)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -85,28 +86,28 @@ func (s *System) askLane(address string) (*peer, error) {
 	s.peers[address] = p
 	lost := s.brokenLanes[address]
 	s.mu.Unlock()
-	up.post(s.frame(kindLane, fdipc.Control), func(b []byte) []byte {
-		b = append(appendPID(b, ProcessPID(up.address)), laneAsk)
-		return binary.AppendUvarint(appendString(b, address), lost)
+	up.post(s.frame(wire.KindLane, fdipc.Control), func(b []byte) []byte {
+		b = append(wire.AppendPID(b, ProcessPID(up.address)), laneAsk)
+		return binary.AppendUvarint(wire.AppendString(b, address), lost)
 	})
 	return p, nil
 }
 
 // onLane serves a child's request, or takes the master's answer.
-func (s *System) onLane(p *peer, f *fdipc.Frame, r *reader) {
-	op, address := r.byte(), r.string(maxAddress)
+func (s *System) onLane(p *peer, f *fdipc.Frame, r *wire.Reader) {
+	op, address := r.Byte(), r.Text(wire.MaxAddress)
 	if master := !s.hasUplink(); master != (op == laneAsk) || !master && p.address != s.uplinkAddress() {
-		r.fail()
+		r.Fail()
 	}
 	switch op {
 	case laneAsk:
-		if lost := r.uint(); !r.bad {
+		if lost := r.Uint(); !r.Bad {
 			s.makeLane(p, address, lost)
 		}
 	case laneGrant:
-		incarnation, number := r.uint(), r.uint()
-		if r.bad || len(f.Handles) != 1 {
-			r.fail()
+		incarnation, number := r.Uint(), r.Uint()
+		if r.Bad || len(f.Handles) != 1 {
+			r.Fail()
 			break
 		}
 		s.openLane(address, incarnation, number, f.Handles[0])
@@ -114,15 +115,15 @@ func (s *System) onLane(p *peer, f *fdipc.Frame, r *reader) {
 	case laneNoProcess:
 		s.laneRefused(address, noActor)
 	case laneFailed:
-		if err := r.error(nil); !r.bad {
+		if err := readError(r, nil); !r.Bad {
 			s.laneRefused(address, errorReason(fmt.Errorf("%w: %w", ErrLane, err)))
 		}
 	default:
-		r.fail()
+		r.Fail()
 	}
 	f.Refuse(fdipc.ReasonUnknown)
-	if r.bad {
-		s.countMalformed(p, kindLane)
+	if r.Bad {
+		s.countMalformed(p, wire.KindLane)
 	}
 }
 
@@ -142,12 +143,12 @@ func (s *System) makeLane(from *peer, address string, lost uint64) {
 		return
 	case to == nil:
 		s.mu.Unlock()
-		from.post(s.frame(kindLane, fdipc.Control), func(b []byte) []byte {
-			return appendString(append(appendPID(b, ProcessPID(from.address)), laneNoProcess), address)
+		from.post(s.frame(wire.KindLane, fdipc.Control), func(b []byte) []byte {
+			return wire.AppendString(append(wire.AppendPID(b, ProcessPID(from.address)), laneNoProcess), address)
 		})
 		if gone { // it may have missed the news
-			from.post(s.frame(kindProcessEnded, fdipc.Control), func(b []byte) []byte {
-				return appendReason(appendString(appendPID(b, ProcessPID(from.address)), address), reason)
+			from.post(s.frame(wire.KindProcessEnded, fdipc.Control), func(b []byte) []byte {
+				return appendReason(wire.AppendString(wire.AppendPID(b, ProcessPID(from.address)), address), reason)
 			})
 		}
 		return
@@ -156,7 +157,7 @@ func (s *System) makeLane(from *peer, address string, lost uint64) {
 		return
 	case lost > s.laneNumber:
 		s.mu.Unlock()
-		s.countMalformed(from, kindLane)
+		s.countMalformed(from, wire.KindLane)
 		return
 	case busy:
 		s.mu.Unlock()
@@ -187,19 +188,19 @@ func (s *System) makeLane(from *peer, address string, lost uint64) {
 
 // refuseLane tells l that there is no lane to the process with an address.
 func (s *System) refuseLane(p *peer, address string, err error) {
-	p.post(s.frame(kindLane, fdipc.Control), func(b []byte) []byte {
-		b = append(appendPID(b, ProcessPID(p.address)), laneFailed)
-		return appendError(appendString(b, address), err)
+	p.post(s.frame(wire.KindLane, fdipc.Control), func(b []byte) []byte {
+		b = append(wire.AppendPID(b, ProcessPID(p.address)), laneFailed)
+		return appendError(wire.AppendString(b, address), err)
 	})
 }
 
 // grant gives l its end of a lane to peer.
 func (s *System) grant(p, peer *peer, number uint64, h *fdipc.Handle) {
-	f := s.frame(kindLane, fdipc.Control)
+	f := s.frame(wire.KindLane, fdipc.Control)
 	f.Handles = []*fdipc.Handle{h}
 	p.post(f, func(b []byte) []byte {
-		b = append(appendPID(b, ProcessPID(p.address)), laneGrant)
-		b = binary.AppendUvarint(appendString(b, peer.address), peer.incarnation)
+		b = append(wire.AppendPID(b, ProcessPID(p.address)), laneGrant)
+		b = binary.AppendUvarint(wire.AppendString(b, peer.address), peer.incarnation)
 		return binary.AppendUvarint(b, number)
 	})
 }

@@ -2,6 +2,8 @@ package actors
 
 import (
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/codec"
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 )
 
@@ -11,7 +13,7 @@ type lastTarget struct {
 	bytes       []byte       // of the target in the frame
 	pid         *actor.PID   // what they mean
 	incarnation *incarnation // who that was when it was last looked up; nil: nobody
-	types       messageReader
+	types       codec.MessageReader
 }
 
 // lastTarget returns what the last message on a lane of the Conn was.
@@ -23,15 +25,15 @@ func (p *peer) lastTarget(lane fdipc.Lane) *lastTarget {
 }
 
 // target reads the target of a frame.
-func (last *lastTarget) target(r *reader, here string) *actor.PID {
-	if n := len(last.bytes); n > 0 && n <= len(r.b) && string(last.bytes) == string(r.b[:n]) {
-		r.b = r.b[n:]
+func (last *lastTarget) target(r *wire.Reader, here string) *actor.PID {
+	if n := len(last.bytes); n > 0 && n <= len(r.B) && string(last.bytes) == string(r.B[:n]) {
+		r.B = r.B[n:]
 		return last.pid
 	}
-	before := r.b
-	pid := r.pid(here)
-	if !r.bad && pid.RequestId == 0 { // not the answer to an ask
-		last.bytes = append(last.bytes[:0], before[:len(before)-len(r.b)]...)
+	before := r.B
+	pid := r.PID(here)
+	if !r.Bad && pid.RequestId == 0 { // not the answer to an ask
+		last.bytes = append(last.bytes[:0], before[:len(before)-len(r.B)]...)
 		last.pid, last.incarnation = pid, nil
 	}
 	return pid

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/mailqueue"
 )
 
 // Overflow says what happens to a user message for which a bounded mailbox has
@@ -78,19 +79,19 @@ type actorMailbox struct {
 
 	// What the actor's goroutine reads for each message stands apart from what
 	// senders write for each: on one cache line they would slow each other.
-	_ cacheLine
+	_ mailqueue.CacheLine
 	// interrupt says that run has to look under the lock before its next message:
 	// a system message waits, the actor is suspended, or has to stop its children.
 	interrupt  atomic.Bool
-	waiting    atomic.Bool  // senders wait for room
-	heavyBytes atomic.Int64 // bytes of what waits and is heavy
-	cur        *chunk       // where run takes from; run's own
-	seen       uint32       // how many messages cur had when run last looked; run's own
-	_          cacheLine
+	waiting    atomic.Bool      // senders wait for room
+	heavyBytes atomic.Int64     // bytes of what waits and is heavy
+	cur        *mailqueue.Chunk // where run takes from; run's own
+	seen       uint32           // how many messages cur had when run last looked; run's own
+	_          mailqueue.CacheLine
 
 	mu            sync.Mutex
 	ready         bool // Started is queued; before that nothing runs
-	user          messageQueue
+	user          mailqueue.MessageQueue
 	system        []any // few at a time
 	running       bool
 	suspended     bool          // the actor has failed: user messages stay where they are
@@ -141,7 +142,7 @@ func (m *actorMailbox) Start() {}
 func (m *actorMailbox) UserMessageCount() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.user.len()
+	return m.user.Len()
 }
 
 // PostUserMessage queues a message of a sender that has no context: an actor's
@@ -162,7 +163,7 @@ func (m *actorMailbox) post(ctx context.Context, message any, self bool) error {
 		}
 	}
 	m.mu.Lock()
-	if !m.closed && (m.bound == 0 || self || m.user.len() < m.bound || isPill(message)) {
+	if !m.closed && (m.bound == 0 || self || m.user.Len() < m.bound || isPill(message)) {
 		m.pushLocked(message)
 		return nil
 	}
@@ -186,7 +187,7 @@ func (m *actorMailbox) postPeer(message any, bytes int) error {
 
 // roomLocked reports whether there is room for message, below bound and by its weight.
 func (m *actorMailbox) roomLocked(message any, bound int) bool {
-	return m.user.len() < bound && m.fitsWeight(message)
+	return m.user.Len() < bound && m.fitsWeight(message)
 }
 
 // fitsWeight reports whether there is room for message by its weight.
@@ -267,7 +268,7 @@ func (m *actorMailbox) overflowLocked(ctx context.Context, message any, bound in
 func (m *actorMailbox) dropOldestLocked(message any) {
 	var oldest []any
 	for len(oldest) == 0 || !m.fitsWeight(message) {
-		v, ok := m.user.pop()
+		v, ok := m.user.Pop()
 		if !ok { // the actor was quicker
 			break
 		}
@@ -304,7 +305,7 @@ func (m *actorMailbox) pushLocked(message any) {
 	case *heavyMessage:
 		m.heavyBytes.Add(int64(v.bytes))
 	}
-	m.user.push(message)
+	m.user.Push(message)
 	start := m.ready && !m.running && !m.suspended
 	m.running = m.running || start
 	m.mu.Unlock()
@@ -411,7 +412,7 @@ func (m *actorMailbox) burst() (again bool) {
 // actor's goroutine is to end.
 func (m *actorMailbox) next() (message any, system, ok bool) {
 	if m.cur != nil && !m.interrupt.Load() {
-		if message, ok = m.cur.take(&m.seen); ok {
+		if message, ok = m.cur.Take(&m.seen); ok {
 			message = m.unwrap(message)
 			if m.waiting.Load() {
 				m.wake()
@@ -440,9 +441,9 @@ func (m *actorMailbox) next() (message any, system, ok bool) {
 		return message, true, true
 	}
 	if !m.suspended {
-		if m.cur = m.user.advance(m.cur); m.cur != nil {
+		if m.cur = m.user.Advance(m.cur); m.cur != nil {
 			m.seen = 0
-			if message, ok = m.cur.take(&m.seen); ok {
+			if message, ok = m.cur.Take(&m.seen); ok {
 				message = m.unwrap(message)
 				m.wakeLocked()
 				return message, false, true
@@ -483,7 +484,7 @@ func (m *actorMailbox) close() (queued []any) {
 	defer m.mu.Unlock()
 	m.closed = true
 	for {
-		v, ok := m.user.pop()
+		v, ok := m.user.Pop()
 		if !ok {
 			break
 		}
@@ -518,6 +519,6 @@ type mailboxStats struct {
 func (m *actorMailbox) stats() mailboxStats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	n := m.user.len()
-	return mailboxStats{n, m.user.age(), m.user.written - uint64(n) - m.dropped}
+	n := m.user.Len()
+	return mailboxStats{n, m.user.Age(), m.user.Taken() - m.dropped}
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -242,7 +243,7 @@ func (s *System) monitorLocal(m *Monitor, target *actor.PID) {
 func (s *System) watchLocal(id string, k watchKey, stop byte, from string, fire func(supervisor.Reason, endCause)) bool {
 	if inc := s.incarnations.find(id); inc != nil {
 		ok := inc.addWatcher(k, func(r supervisor.Reason) { fire(r, endActor) })
-		if ok && stop != stopNormal {
+		if ok && stop != wire.StopNormal {
 			inc.finish(stop)
 		}
 		return ok
@@ -250,7 +251,7 @@ func (s *System) watchLocal(id string, k watchKey, stop byte, from string, fire 
 	if id != processID && !s.foreignWatcher.watch(id, k, fire) {
 		return false
 	}
-	if stop != stopNormal {
+	if stop != wire.StopNormal {
 		s.stopLocal(id, stop, from)
 	}
 	return true

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 )
 
@@ -78,8 +79,8 @@ func TestMonitorCancelledOnItsWay(t *testing.T) {
 		if err := s.Attach("1", 0, &sink{}); err != nil {
 			t.Fatal(err)
 		}
-		b := appendString(appendPID(nil, inc.pid), "1")
-		f := fdipc.Frame{Kind: kindMonitor, Lane: fdipc.Data, Payload: append(b, 7)}
+		b := wire.AppendString(wire.AppendPID(nil, inc.pid), "1")
+		f := fdipc.Frame{Kind: wire.KindMonitor, Lane: fdipc.Data, Payload: append(b, 7)}
 		held(t, inc, func() { s.HandleFrame("1", &f) }, func() bool { return s.inbound.takeMonitor("1", 7) != nil })
 	})
 	t.Run("to another process", func(t *testing.T) {
@@ -91,11 +92,11 @@ func TestMonitorCancelledOnItsWay(t *testing.T) {
 		s.Monitor(actor.NewPID("1", "a"))
 		var kinds []fdipc.Kind
 		for _, f := range c.list() {
-			if f.Kind == kindMonitor || f.Kind == kindDemonitor {
+			if f.Kind == wire.KindMonitor || f.Kind == wire.KindDemonitor {
 				kinds = append(kinds, f.Kind)
 			}
 		}
-		if len(kinds) != 2 || kinds[0] != kindMonitor || kinds[1] != kindDemonitor {
+		if len(kinds) != 2 || kinds[0] != wire.KindMonitor || kinds[1] != wire.KindDemonitor {
 			t.Errorf("sent kinds %v, want the monitor, then its end", kinds)
 		}
 	})
@@ -108,7 +109,7 @@ type cancelling struct {
 }
 
 func (c *cancelling) TrySend(f *fdipc.Frame) error {
-	if f.Kind == kindMonitor {
+	if f.Kind == wire.KindMonitor {
 		onlyMonitor(c.s)
 	}
 	return c.sink.TrySend(f)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 )
 
@@ -197,10 +198,10 @@ func (n *names) processEnded(address string) {
 
 // onNameChanged hears that what a name stands for has changed, in a child; or that a
 // child has heard it, in the master.
-func (s *System) onNameChanged(p *peer, r *reader) {
-	seq, key := r.uint(), r.string(maxText)
-	if r.bad {
-		s.countMalformed(p, kindNameChanged)
+func (s *System) onNameChanged(p *peer, r *wire.Reader) {
+	seq, key := r.Uint(), r.Text(wire.MaxText)
+	if r.Bad {
+		s.countMalformed(p, wire.KindNameChanged)
 		return
 	}
 	if !s.hasUplink() {
@@ -208,7 +209,7 @@ func (s *System) onNameChanged(p *peer, r *reader) {
 		return
 	}
 	if p.address != s.uplinkAddress() {
-		s.countMalformed(p, kindNameChanged)
+		s.countMalformed(p, wire.KindNameChanged)
 		return
 	}
 	n := &s.names
@@ -217,9 +218,9 @@ func (s *System) onNameChanged(p *peer, r *reader) {
 		return key == "" || k == key || strings.HasPrefix(k, key+"/")
 	})
 	n.cache.mu.Unlock()
-	p.post(s.frame(kindNameChanged, fdipc.Control), func(b []byte) []byte {
-		b = binary.AppendUvarint(appendPID(b, ProcessPID(p.address)), seq)
-		return appendString(b, "")
+	p.post(s.frame(wire.KindNameChanged, fdipc.Control), func(b []byte) []byte {
+		b = binary.AppendUvarint(wire.AppendPID(b, ProcessPID(p.address)), seq)
+		return wire.AppendString(b, "")
 	})
 }
 
@@ -285,8 +286,8 @@ func (n *names) remember(address, name string) {
 		return
 	}
 	if p := n.s.attached(address); p != nil {
-		p.post(n.s.frame(kindNameChanged, fdipc.Control), func(b []byte) []byte {
-			return appendString(binary.AppendUvarint(appendPID(b, ProcessPID(address)), 0), "") // all
+		p.post(n.s.frame(wire.KindNameChanged, fdipc.Control), func(b []byte) []byte {
+			return wire.AppendString(binary.AppendUvarint(wire.AppendPID(b, ProcessPID(address)), 0), "") // all
 		})
 	}
 }
@@ -330,9 +331,9 @@ func (n *names) tellChanged(name string, done func()) {
 				c.acknowledged(seq, a)
 				continue
 			}
-			p.post(n.s.frame(kindNameChanged, fdipc.Control), func(b []byte) []byte {
-				b = binary.AppendUvarint(appendPID(b, ProcessPID(a)), seq)
-				return appendString(b, key)
+			p.post(n.s.frame(wire.KindNameChanged, fdipc.Control), func(b []byte) []byte {
+				b = binary.AppendUvarint(wire.AppendPID(b, ProcessPID(a)), seq)
+				return wire.AppendString(b, key)
 			})
 		}
 	}

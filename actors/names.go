@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 )
 
@@ -123,13 +124,13 @@ func (n *names) call(ctx context.Context, op byte, name string, pid *actor.PID) 
 	master := ProcessPID(up)
 	a := s.asks.begin(master)
 	s.asks.route(a.id, up, nil)
-	err := s.postTo(master, kindNameRequest, func(b []byte) []byte {
+	err := s.postTo(master, wire.KindNameRequest, func(b []byte) []byte {
 		b = binary.AppendUvarint(append(b, op), uint64(a.id))
-		b = appendString(b, name)
+		b = wire.AppendString(b, name)
 		if pid == nil {
 			pid = &actor.PID{}
 		}
-		return appendPID(b, pid)
+		return wire.AppendPID(b, pid)
 	})
 	if err != nil && s.asks.end(a.id) != nil {
 		return nil, err
@@ -291,28 +292,28 @@ func (n *names) whereis(name string) *actor.PID {
 }
 
 // onName serves a child's request; in the master only.
-func (s *System) onNameRequest(p *peer, r *reader) {
-	op, ref := r.byte(), r.uint32()
-	name := r.string(maxText)
-	pid := r.pid("")
-	if r.bad || s.hasUplink() {
-		s.countMalformed(p, kindNameRequest)
+func (s *System) onNameRequest(p *peer, r *wire.Reader) {
+	op, ref := r.Byte(), r.Uint32()
+	name := r.Text(wire.MaxText)
+	pid := r.PID("")
+	if r.Bad || s.hasUplink() {
+		s.countMalformed(p, wire.KindNameRequest)
 		return
 	}
 	s.names.do(op, name, pid, p.address, func(v any, err error) {
-		p.post(s.frame(kindNameReply, fdipc.Control), func(b []byte) []byte {
-			b = appendPID(b, ProcessPID(p.address))
+		p.post(s.frame(wire.KindNameReply, fdipc.Control), func(b []byte) []byte {
+			b = wire.AppendPID(b, ProcessPID(p.address))
 			b = binary.AppendUvarint(b, uint64(ref))
 			if err != nil {
 				return appendError(append(b, replyError), err)
 			}
 			switch v := v.(type) {
 			case *actor.PID:
-				return appendPID(append(b, replyPID), v)
+				return wire.AppendPID(append(b, replyPID), v)
 			case []poolMember:
 				b = binary.AppendUvarint(append(b, replyMembers), uint64(len(v)))
 				for _, m := range v {
-					b = appendString(appendString(b, m.name), m.address)
+					b = wire.AppendString(wire.AppendString(b, m.name), m.address)
 				}
 				return b
 			}
@@ -330,28 +331,28 @@ const (
 )
 
 // onNameReply takes the master's answer.
-func (s *System) onNameReply(p *peer, r *reader) {
-	ref := r.uint32()
+func (s *System) onNameReply(p *peer, r *wire.Reader) {
+	ref := r.Uint32()
 	var err error
 	var v any
-	switch r.byte() {
+	switch r.Byte() {
 	case replyDone:
 	case replyError:
-		err = r.error(nil)
+		err = readError(r, nil)
 	case replyPID:
-		v = r.pid(s.cfg.Address)
+		v = r.PID(s.cfg.Address)
 	case replyMembers:
-		count := r.uint()
+		count := r.Uint()
 		var list []poolMember
-		for ; count > 0 && !r.bad; count-- {
-			list = append(list, poolMember{r.string(maxText), r.string(maxAddress)})
+		for ; count > 0 && !r.Bad; count-- {
+			list = append(list, poolMember{r.Text(wire.MaxText), r.Text(wire.MaxAddress)})
 		}
 		v = list
 	default:
-		r.fail()
+		r.Fail()
 	}
-	if r.bad || p.address != s.uplinkAddress() {
-		s.countMalformed(p, kindNameReply)
+	if r.Bad || p.address != s.uplinkAddress() {
+		s.countMalformed(p, wire.KindNameReply)
 		return
 	}
 	s.asks.finish(ref, v, err)
@@ -369,7 +370,7 @@ func (p ownProcess) SendUserMessage(pid *actor.PID, message any) {
 
 func (p ownProcess) SendSystemMessage(_ *actor.PID, message any) {
 	if _, ok := message.(*actor.Stop); ok {
-		p.s.stopLocal(processID, stopNormal, p.s.cfg.Address)
+		p.s.stopLocal(processID, wire.StopNormal, p.s.cfg.Address)
 	}
 }
 

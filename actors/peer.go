@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/coppice-go/coppice/actors/internal/codec"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -34,9 +35,9 @@ type peer struct {
 	laneConn    *fdipc.Conn // of a lane: conn, to be closed with the peer
 	number      uint64      // of a lane
 	closed      bool
-	closeReason supervisor.Reason         // of close
-	readable    atomic.Pointer[peerTypes] // what the peer can read; nil: all, as far as is known
-	backlog     [2]backlog                // by lane of the Conn
+	closeReason supervisor.Reason               // of close
+	readable    atomic.Pointer[codec.PeerTypes] // what the peer can read; nil: all, as far as is known
+	backlog     [2]backlog                      // by lane of the Conn
 
 	// Of a lane that is ending.
 	connEnded bool               // its Conn has ended: all that came was handled

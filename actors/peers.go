@@ -6,6 +6,7 @@ import (
 	"maps"
 	"sync/atomic"
 
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -99,9 +100,9 @@ func (s *System) detach(p *peer, reason supervisor.Reason) {
 			s.detach(other, reason)
 			continue
 		}
-		other.post(s.frame(kindProcessEnded, fdipc.Control), func(b []byte) []byte {
-			b = appendPID(b, ProcessPID(other.address))
-			return appendReason(appendString(b, p.address), reason)
+		other.post(s.frame(wire.KindProcessEnded, fdipc.Control), func(b []byte) []byte {
+			b = wire.AppendPID(b, ProcessPID(other.address))
+			return appendReason(wire.AppendString(b, p.address), reason)
 		})
 	}
 	if orphaned { // of whose end we shall not hear, we shall not hear

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -41,35 +42,35 @@ func appendReason(b []byte, r supervisor.Reason) []byte {
 	b = append(b, byte(r.Kind), core)
 	b = binary.AppendVarint(b, int64(r.Code))
 	b = binary.AppendVarint(b, int64(r.Signal))
-	b = appendString(b, supervisor.Cut(r.Detail))
-	b = appendString(b, supervisor.Cut(r.Stack))
+	b = wire.AppendString(b, supervisor.Cut(r.Detail))
+	b = wire.AppendString(b, supervisor.Cut(r.Stack))
 	switch {
 	case r.Cause != nil:
 		return appendText(append(b, 1), r.Cause)
 	case r.Kind == supervisor.Panic:
-		return appendString(append(b, 2), supervisor.Cut(fmt.Sprint(r.Value)))
+		return wire.AppendString(append(b, 2), supervisor.Cut(fmt.Sprint(r.Value)))
 	}
 	return append(b, 0)
 }
 
 // reason reads what appendReason wrote.
-func (r *reader) reason() supervisor.Reason {
-	out := supervisor.Reason{Kind: supervisor.ReasonKind(r.byte()), Core: r.byte() == 1}
+func readReason(r *wire.Reader) supervisor.Reason {
+	out := supervisor.Reason{Kind: supervisor.ReasonKind(r.Byte()), Core: r.Byte() == 1}
 	if out.Kind > supervisor.Signaled {
-		r.fail()
+		r.Fail()
 	}
-	out.Code, out.Signal = int(r.int()), int(r.int())
-	out.Detail, out.Stack = r.string(maxText), r.string(maxText)
-	switch r.byte() {
+	out.Code, out.Signal = int(r.Int()), int(r.Int())
+	out.Detail, out.Stack = r.Text(wire.MaxText), r.Text(wire.MaxText)
+	switch r.Byte() {
 	case 0:
 	case 1:
-		out.Cause = r.text()
+		out.Cause = readText(r)
 	case 2:
-		out.Value = r.string(maxText)
+		out.Value = r.Text(wire.MaxText)
 	default:
-		r.fail()
+		r.Fail()
 	}
-	if r.bad {
+	if r.Bad {
 		return supervisor.Reason{}
 	}
 	return out
@@ -84,14 +85,14 @@ func appendText(b []byte, err error) []byte {
 			break
 		}
 	}
-	return appendString(append(b, code), supervisor.Cut(err.Error()))
+	return wire.AppendString(append(b, code), supervisor.Cut(err.Error()))
 }
 
 // text reads what appendText wrote.
-func (r *reader) text() error { return r.coded(r.byte()) }
+func readText(r *wire.Reader) error { return readCoded(r, r.Byte()) }
 
-func (r *reader) coded(code byte) error {
-	e := &remoteError{text: r.string(maxText)}
+func readCoded(r *wire.Reader, code byte) error {
+	e := &remoteError{text: r.Text(wire.MaxText)}
 	for _, c := range errorCodes {
 		if c.code == code {
 			e.kind = c.err

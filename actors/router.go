@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/codec"
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -112,10 +114,10 @@ func (s *System) postTo(target *actor.PID, kind fdipc.Kind, more func([]byte) []
 		return err
 	}
 	lane := fdipc.Data
-	if kind == kindStop || kind == kindNameRequest {
+	if kind == wire.KindStop || kind == wire.KindNameRequest {
 		lane = fdipc.Control
 	}
-	p.post(s.frame(kind, lane), func(b []byte) []byte { return more(appendPID(b, target)) })
+	p.post(s.frame(kind, lane), func(b []byte) []byte { return more(wire.AppendPID(b, target)) })
 	return nil
 }
 
@@ -126,11 +128,11 @@ func (s *System) encode(fb *frameBuffer, target *actor.PID, message any) (err er
 		return err
 	}
 	f := &fb.frame
-	*f = s.frame(kindUser, fdipc.Data)
-	b := appendPID(fb.buf[:0], target)
+	*f = s.frame(wire.KindUser, fdipc.Data)
+	b := wire.AppendPID(fb.buf[:0], target)
 	if sender != nil {
-		f.Flags |= flagSender
-		b = appendPID(b, sender)
+		f.Flags |= wire.FlagSender
+		b = wire.AppendPID(b, sender)
 	}
 	if h != nil && h.Length() > 0 { // h may be a non-nil interface of a nil map
 		m := h.ToMap()
@@ -139,11 +141,11 @@ func (s *System) encode(fb *frameBuffer, target *actor.PID, message any) (err er
 			if err := checkHeader(m); err != nil {
 				return err
 			}
-			f.Flags |= flagHeader
-			b = appendHeader(b, m)
+			f.Flags |= wire.FlagHeader
+			b = wire.AppendHeader(b, m)
 		}
 	}
-	b, err = fb.types.append(b, msg)
+	b, err = fb.types.Append(b, msg)
 	fb.buf, f.Payload = b, b
 	if err == nil {
 		f.Handles, err = takeHandles(msg)
@@ -154,8 +156,8 @@ func (s *System) encode(fb *frameBuffer, target *actor.PID, message any) (err er
 // checkPIDs says no to PIDs that the other end would refuse.
 func checkPIDs(pids ...*actor.PID) error {
 	for _, pid := range pids {
-		if pid != nil && (len(pid.Id) > maxID || len(pid.Address) > maxAddress) {
-			return fmt.Errorf("%w: PID %.40q of %.40q is longer than %d bytes, or its address than %d", ErrMalformed, pid.Id, pid.Address, maxID, maxAddress)
+		if pid != nil && (len(pid.Id) > wire.MaxID || len(pid.Address) > wire.MaxAddress) {
+			return fmt.Errorf("%w: PID %.40q of %.40q is longer than %d bytes, or its address than %d", ErrMalformed, pid.Id, pid.Address, wire.MaxID, wire.MaxAddress)
 		}
 	}
 	return nil
@@ -163,12 +165,12 @@ func checkPIDs(pids ...*actor.PID) error {
 
 // checkHeader says no to headers that the other end would refuse.
 func checkHeader(h map[string]string) error {
-	if len(h) > maxHeaders {
-		return fmt.Errorf("%w: %d headers, at most %d", ErrMalformed, len(h), maxHeaders)
+	if len(h) > wire.MaxHeaders {
+		return fmt.Errorf("%w: %d headers, at most %d", ErrMalformed, len(h), wire.MaxHeaders)
 	}
 	for k, v := range h {
-		if len(k) > maxValue || len(v) > maxValue {
-			return fmt.Errorf("%w: header %.40q is longer than %d bytes", ErrMalformed, k, maxValue)
+		if len(k) > wire.MaxValue || len(v) > wire.MaxValue {
+			return fmt.Errorf("%w: header %.40q is longer than %d bytes", ErrMalformed, k, wire.MaxValue)
 		}
 	}
 	return nil
@@ -196,22 +198,22 @@ func (s *System) monitorRemote(m *Monitor, target *actor.PID) {
 		return
 	}
 	more := func(b []byte) []byte {
-		return binary.AppendUvarint(appendString(b, s.cfg.Address), m.ref)
+		return binary.AppendUvarint(wire.AppendString(b, s.cfg.Address), m.ref)
 	}
 	attached := target.Id == processID
-	undo := func() { _ = s.postTo(target, kindDemonitor, more) }
+	undo := func() { _ = s.postTo(target, wire.KindDemonitor, more) }
 	if !attached && !t.setTarget(m, target, undo) {
 		return
 	}
 	switch {
-	case m.stop != stopNormal:
-		f := s.frame(kindStop, fdipc.Control)
-		if m.stop == stopPoison {
+	case m.stop != wire.StopNormal:
+		f := s.frame(wire.KindStop, fdipc.Control)
+		if m.stop == wire.StopPoison {
 			f.Lane = fdipc.Data
 		}
-		p.post(f, func(b []byte) []byte { return more(append(appendPID(b, target), m.stop)) })
+		p.post(f, func(b []byte) []byte { return more(append(wire.AppendPID(b, target), m.stop)) })
 	case !attached:
-		p.post(s.frame(kindMonitor, fdipc.Data), func(b []byte) []byte { return more(appendPID(b, target)) })
+		p.post(s.frame(wire.KindMonitor, fdipc.Data), func(b []byte) []byte { return more(wire.AppendPID(b, target)) })
 	}
 	if !attached && t.hasEnded(m) { // its undo may have gone before
 		undo()
@@ -231,7 +233,7 @@ func (s *System) monitorRemote(m *Monitor, target *actor.PID) {
 
 // sendDown tells the system at an address that what its monitor ref watched has ended.
 func (s *System) sendDown(address string, ref uint64, r supervisor.Reason, how endCause) {
-	_ = s.postTo(ProcessPID(address), kindDown, func(b []byte) []byte { // gone: nobody waits
+	_ = s.postTo(ProcessPID(address), wire.KindDown, func(b []byte) []byte { // gone: nobody waits
 		b = binary.AppendUvarint(b, ref)
 		return appendReason(append(b, byte(how)), r)
 	})
@@ -241,7 +243,7 @@ func (s *System) sendDown(address string, ref uint64, r supervisor.Reason, how e
 type frameBuffer struct {
 	buf   []byte
 	frame fdipc.Frame
-	types messageWriter
+	types codec.MessageWriter
 }
 
 var frameBuffers = sync.Pool{New: func() any { return &frameBuffer{buf: make([]byte, 0, 512)} }}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/wire"
 )
 
 var errNil = fmt.Errorf("%w: message is nil", ErrMalformed)
@@ -47,7 +48,7 @@ func (s *System) send(ctx context.Context, pid *actor.PID, msg any) error {
 // Poison asks the actor to end after the messages that are queued, and waits for
 // its end under ctx. Its reason is Normal. Poison of an actor that does not exist returns nil.
 func (s *System) Poison(ctx context.Context, pid *actor.PID) error {
-	if err := s.finish(ctx, pid, stopPoison); err != nil {
+	if err := s.finish(ctx, pid, wire.StopPoison); err != nil {
 		return fmt.Errorf("actors: poison %s: %w", pidString(pid), err)
 	}
 	return nil
@@ -62,7 +63,7 @@ func (s *System) Poison(ctx context.Context, pid *actor.PID) error {
 // return can not be ended. Stop of a process (see [ProcessPID]) asks it to drain and waits for
 // its death to be known.
 func (s *System) Stop(ctx context.Context, pid *actor.PID) error {
-	if err := s.finish(ctx, pid, stopShutdown); err != nil {
+	if err := s.finish(ctx, pid, wire.StopShutdown); err != nil {
 		return fmt.Errorf("actors: stop %s: %w", pidString(pid), err)
 	}
 	return nil
@@ -91,10 +92,10 @@ func (s *System) postStop(pid *actor.PID) {
 		switch {
 		case err != nil: // stopped already, as far as anybody can tell
 		case s.local(target):
-			s.stopLocal(target.Id, stopNormal, s.cfg.Address)
+			s.stopLocal(target.Id, wire.StopNormal, s.cfg.Address)
 		default:
-			_ = s.postTo(target, kindStop, func(b []byte) []byte {
-				return binary.AppendUvarint(appendString(append(b, stopNormal), s.cfg.Address), 0)
+			_ = s.postTo(target, wire.KindStop, func(b []byte) []byte {
+				return binary.AppendUvarint(wire.AppendString(append(b, wire.StopNormal), s.cfg.Address), 0)
 			})
 		}
 	})
@@ -117,7 +118,7 @@ func (s *System) stopLocal(id string, how byte, from string) {
 	}
 	if ref, ok := s.foreignActor(id); ok {
 		pid := s.protoIfMade().NewLocalPID(id)
-		if how == stopPoison {
+		if how == wire.StopPoison {
 			ref.SendUserMessage(pid, &actor.PoisonPill{})
 		} else {
 			ref.Stop(pid)

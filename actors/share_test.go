@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/codec"
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 )
 
@@ -74,11 +76,11 @@ func TestForgedAsksAreTheSenders(t *testing.T) {
 			}
 			send := func(from, asker string, request uint32) bool {
 				pid := askOf(asker, request)
-				b, err := new(messageWriter).append(appendPID(appendPID(nil, actor.NewPID("0", "deaf")), pid), 7)
+				b, err := new(codec.MessageWriter).Append(wire.AppendPID(wire.AppendPID(nil, actor.NewPID("0", "deaf")), pid), 7)
 				if err != nil {
 					t.Fatal(err)
 				}
-				s.HandleFrame(from, &fdipc.Frame{Kind: kindUser, Lane: fdipc.Data, Flags: flagSender, Payload: b})
+				s.HandleFrame(from, &fdipc.Frame{Kind: wire.KindUser, Lane: fdipc.Data, Flags: wire.FlagSender, Payload: b})
 				return s.inbound.hasAsk(pid)
 			}
 			for i := range uint32(maxAsks + 100) {

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 )
 
@@ -60,7 +61,7 @@ type Hooks struct {
 
 func (cfg *Config) validate() error {
 	var errs []error
-	if err := checkName(cfg.Address); err != nil || len(cfg.Address) > maxAddress {
+	if err := checkName(cfg.Address); err != nil || len(cfg.Address) > wire.MaxAddress {
 		errs = append(errs, fmt.Errorf("Address %q: %w", cfg.Address, cmp.Or(err, ErrName)))
 	}
 	if cfg.SendWait < 0 {

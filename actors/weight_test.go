@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/codec"
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 )
 
@@ -137,7 +139,7 @@ func TestFrameWeighsWhatItTook(t *testing.T) {
 	box, got, release := busyActor(t, s, Spec{Overflow: DropNewest})
 	payload := userFrame(t, bytes.Repeat([]byte{1}, maxWeight/4))
 	for range 10 {
-		s.HandleFrame("1", &fdipc.Frame{Kind: kindUser, Lane: fdipc.Data, Payload: payload})
+		s.HandleFrame("1", &fdipc.Frame{Kind: wire.KindUser, Lane: fdipc.Data, Payload: payload})
 	}
 	wantQueue(t, box, 3) // with their heads they are a little longer than a fourth
 	release()
@@ -158,16 +160,16 @@ func TestEndersDoNotPileUp(t *testing.T) {
 	box, _, release := busyActor(t, s, Spec{})
 	pill := userFrame(t, &actor.PoisonPill{})
 	ender := func(how byte) []byte {
-		return append(appendString(append(appendPID(nil, actor.NewPID("0", "busy")), how), "1"), 0)
+		return append(wire.AppendString(append(wire.AppendPID(nil, actor.NewPID("0", "busy")), how), "1"), 0)
 	}
 	for range 100 {
-		s.HandleFrame("1", &fdipc.Frame{Kind: kindUser, Lane: fdipc.Data, Payload: pill})
-		s.HandleFrame("1", &fdipc.Frame{Kind: kindStop, Lane: fdipc.Data, Payload: ender(stopPoison)})
+		s.HandleFrame("1", &fdipc.Frame{Kind: wire.KindUser, Lane: fdipc.Data, Payload: pill})
+		s.HandleFrame("1", &fdipc.Frame{Kind: wire.KindStop, Lane: fdipc.Data, Payload: ender(wire.StopPoison)})
 	}
 	wantQueue(t, box, 1)
 	for range 100 {
-		s.HandleFrame("1", &fdipc.Frame{Kind: kindStop, Lane: fdipc.Control, Payload: ender(stopNormal)})
-		s.HandleFrame("1", &fdipc.Frame{Kind: kindStop, Lane: fdipc.Control, Payload: ender(stopShutdown)})
+		s.HandleFrame("1", &fdipc.Frame{Kind: wire.KindStop, Lane: fdipc.Control, Payload: ender(wire.StopNormal)})
+		s.HandleFrame("1", &fdipc.Frame{Kind: wire.KindStop, Lane: fdipc.Control, Payload: ender(wire.StopShutdown)})
 	}
 	box.mu.Lock()
 	n := len(box.system)
@@ -184,7 +186,7 @@ func TestEndersDoNotPileUp(t *testing.T) {
 // userFrame is the payload of a message for busy.
 func userFrame(t *testing.T, msg any) []byte {
 	t.Helper()
-	b, err := new(messageWriter).append(appendPID(nil, actor.NewPID("0", "busy")), msg)
+	b, err := new(codec.MessageWriter).Append(wire.AppendPID(nil, actor.NewPID("0", "busy")), msg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,9 +8,10 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/codec"
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -64,8 +65,8 @@ func quietSystem(t testing.TB, cfg Config) *System {
 func TestErrorsCross(t *testing.T) {
 	pid := actor.NewPID("1", "a")
 	for _, c := range errorCodes {
-		r := &reader{b: appendError(nil, errors.Join(errors.New("wrapped"), c.err))}
-		if err := r.error(pid); !errors.Is(err, c.err) || r.bad {
+		r := &wire.Reader{B: appendError(nil, errors.Join(errors.New("wrapped"), c.err))}
+		if err := readError(r, pid); !errors.Is(err, c.err) || r.Bad {
 			t.Errorf("%v became %v", c.err, err)
 		}
 	}
@@ -79,10 +80,10 @@ func TestErrorsCross(t *testing.T) {
 		{Kind: supervisor.Panic, Value: "boom", Stack: "goroutine 1"},
 	}
 	for _, want := range rows {
-		r := &reader{b: appendError(nil, &DownError{PID: pid, Reason: want})}
-		err := r.error(pid)
+		r := &wire.Reader{B: appendError(nil, &DownError{PID: pid, Reason: want})}
+		err := readError(r, pid)
 		var down *DownError
-		if !errors.As(err, &down) || r.bad || len(r.b) != 0 {
+		if !errors.As(err, &down) || r.Bad || len(r.B) != 0 {
 			t.Fatalf("%v became %v", want, err)
 		}
 		got := down.Reason
@@ -105,11 +106,11 @@ func TestLateFramesAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	frame := func(incarnation uint64, text string) *fdipc.Frame {
-		b, err := new(messageWriter).append(appendPID(nil, actor.NewPID("0", "a")), text)
+		b, err := new(codec.MessageWriter).Append(wire.AppendPID(nil, actor.NewPID("0", "a")), text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return &fdipc.Frame{Kind: kindUser, Lane: fdipc.Data, Target: incarnation, Payload: b}
+		return &fdipc.Frame{Kind: wire.KindUser, Lane: fdipc.Data, Target: incarnation, Payload: b}
 	}
 	c1, c2 := &sink{}, &sink{}
 	s.HandleFrame("1", frame(1, "before attach"))
@@ -228,8 +229,8 @@ func seeds(t testing.TB) []fdipc.Frame {
 	s.failAsk(&actor.PID{Address: "0", Id: askID, RequestId: 1}, ErrType)
 	s.failAsk(&actor.PID{Address: "0", Id: askID, RequestId: 1}, &DownError{Reason: killed})
 	p := s.peers["0"]
-	p.post(s.frame(kindProcessEnded, fdipc.Control), func(b []byte) []byte {
-		return appendReason(appendString(appendPID(b, ProcessPID("0")), "2"), killed)
+	p.post(s.frame(wire.KindProcessEnded, fdipc.Control), func(b []byte) []byte {
+		return appendReason(wire.AppendString(wire.AppendPID(b, ProcessPID("0")), "2"), killed)
 	})
 	master := quietSystem(t, Config{Address: "0"})
 	to := &sink{}
@@ -284,43 +285,6 @@ func FuzzHandleFrame(f *testing.F) {
 			if asks != 0 || monitors != 0 {
 				t.Fatalf("left of a dead process: %d asks, %d monitors", asks, monitors)
 			}
-		}
-	})
-}
-
-// FuzzMessage decodes what a peer calls a message; what can be decoded encodes again. So does not a time
-// that a peer gives in seconds, of a year that our form of it (RFC 3339) does not have.
-func FuzzMessage(f *testing.F) {
-	for _, m := range []any{
-		"x", []byte("x"), []byte(nil), 1, int64(-1), uint64(1 << 63), 1.5, true,
-		time.Second,
-		time.Time{},
-		time.Unix(1, 5),
-		wrapperspb.String("x"), &actor.PID{Address: "a", Id: "b"},
-	} {
-		b, err := new(messageWriter).append(nil, m)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b)
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := new(messageReader).read(b)
-		if err != nil {
-			if !errors.Is(err, ErrType) && !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrSkew) {
-				t.Fatalf("untyped error %v", err)
-			}
-			return
-		}
-		if at, ok := m.(time.Time); ok && (at.Year() < 0 || at.Year() > 9999) {
-			return
-		}
-		again, err := new(messageWriter).append(nil, m)
-		if err != nil {
-			t.Fatalf("%T: %v", m, err)
-		}
-		if _, err := new(messageReader).read(again); err != nil {
-			t.Fatalf("%T: %v", m, err)
 		}
 	})
 }

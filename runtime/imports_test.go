@@ -109,8 +109,8 @@ func TestMayImport(t *testing.T) {
 		{"runtime/runtimetest/kit.go", module + "/examples/hello", false},
 		{"supervisor/driver_test.go", module + "/tracing/otlp/otlptest", false},
 		{"examples/hello/main.go", module + "/tracing/otlp", true},
-		{"netactor/link_test.go", module + "/actors/actorstest", true},
-		{"netactor/link.go", module + "/actors/actorstest", false},
+		{"netactor/link_test.go", module + "/tracing/otlp/otlptest", true},
+		{"netactor/link.go", module + "/tracing/otlp/otlptest", false},
 		{"unknown/x.go", "fmt", false},
 	} {
 		if got := mayImport(row.file, row.imports); got != row.want {

@@ -1,4 +1,4 @@
-package actors
+package mailqueue
 
 import (
 	"sync"
@@ -10,16 +10,16 @@ import (
 func TestQueueGivesEachMessageOnce(t *testing.T) {
 	const senders, each = 4, 20000
 	var mu sync.Mutex
-	var q messageQueue
+	var q MessageQueue
 	var dropped []any
 	var wg sync.WaitGroup
 	for s := range senders {
 		wg.Go(func() {
 			for n := range each {
 				mu.Lock()
-				q.push([2]int{s, n})
+				q.Push([2]int{s, n})
 				if n%7 == 0 {
-					if v, ok := q.pop(); ok {
+					if v, ok := q.Pop(); ok {
 						dropped = append(dropped, v)
 					}
 				}
@@ -29,7 +29,7 @@ func TestQueueGivesEachMessageOnce(t *testing.T) {
 	}
 	pushed := make(chan struct{})
 	go func() { wg.Wait(); close(pushed) }()
-	var cur *chunk
+	var cur *Chunk
 	var seen uint32
 	count := 0
 	var last [senders]int
@@ -38,7 +38,7 @@ func TestQueueGivesEachMessageOnce(t *testing.T) {
 	}
 	for done := false; ; {
 		if cur != nil {
-			if v, ok := cur.take(&seen); ok {
+			if v, ok := cur.Take(&seen); ok {
 				m := v.([2]int)
 				if m[1] <= last[m[0]] {
 					t.Fatalf("message %d of sender %d after %d", m[1], m[0], last[m[0]])
@@ -54,8 +54,8 @@ func TestQueueGivesEachMessageOnce(t *testing.T) {
 		default:
 		}
 		mu.Lock()
-		cur, seen = q.advance(cur), 0
-		n := q.len()
+		cur, seen = q.Advance(cur), 0
+		n := q.Len()
 		mu.Unlock()
 		if cur == nil && done && n == 0 {
 			break
@@ -64,7 +64,7 @@ func TestQueueGivesEachMessageOnce(t *testing.T) {
 	if count+len(dropped) != senders*each {
 		t.Fatalf("%d taken and %d dropped of %d", count, len(dropped), senders*each)
 	}
-	if q.len() != 0 || q.first != nil || q.last != nil || q.age() != 0 {
+	if q.Len() != 0 || q.first != nil || q.last != nil || q.Age() != 0 {
 		t.Fatalf("left: %+v", q)
 	}
 }

@@ -1,8 +1,7 @@
-package actors
+package codec
 
 import (
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"reflect"
@@ -195,14 +194,6 @@ type footprint struct {
 	bad   bool // not well-formed, or nested too deep
 }
 
-// Major types of CBOR that are not in codec.go, as they stand in a head's first three bits.
-const (
-	majorArray  = 4 << 5
-	majorMap    = 5 << 5
-	majorTag    = 6 << 5
-	majorSimple = 7 << 5
-)
-
 const (
 	null      = 0xf6
 	undefined = 0xf7
@@ -311,10 +302,10 @@ func (f *footprint) name(l *layout) *layout {
 	case majorText:
 		major, n, endless := f.head()
 		return l.field(f.text(major, n, endless))
-	case 0, 1 << 5:
+	case majorUnsigned, majorNegative:
 		major, n, _ := f.head()
 		number := int64(n)
-		if major != 0 {
+		if major == majorNegative {
 			number = ^number
 		}
 		return l.field(strconv.AppendInt(nil, number, 10))
@@ -361,26 +352,11 @@ func (f *footprint) text(major byte, n uint64, endless bool) (s []byte) {
 	return s
 }
 
-// head takes a head: an item's major type, and its value, or that it ends with a break.
+// head takes the head of an item: see readHead.
 func (f *footprint) head() (major byte, n uint64, endless bool) {
-	if len(f.b) == 0 {
+	major, n, endless, rest, ok := readHead(f.b)
+	if f.b = rest; !ok {
 		f.bad = true
-		return 0, 0, false
 	}
-	major, n = f.b[0]&0xe0, uint64(f.b[0]&0x1f)
-	f.b = f.b[1:]
-	switch {
-	case n < 24:
-		return major, n, false
-	case n <= 27 && len(f.b) >= 1<<(n-24):
-		size := 1 << (n - 24)
-		var v [8]byte
-		copy(v[8-size:], f.b)
-		f.b = f.b[size:]
-		return major, binary.BigEndian.Uint64(v[:]), false
-	case n == 31 && major != 0 && major != 1<<5 && major != majorTag && major != majorSimple:
-		return major, 0, true
-	}
-	f.bad = true
-	return 0, 0, false
+	return major, n, endless
 }

@@ -1,4 +1,5 @@
-package actors
+// Package mailqueue has the queue of an actor's mailbox.
+package mailqueue
 
 import (
 	"sync"
@@ -11,10 +12,10 @@ const (
 	stampLen = 16 // messages that share a time of arrival
 )
 
-// chunk is a piece of a queue. A slot is written once, under the queue's lock,
+// Chunk is a piece of a queue. A slot is written once, under the queue's lock,
 // before n says so; who moves taken past it owns it.
-type chunk struct {
-	next  *chunk // guarded by the lock
+type Chunk struct {
+	next  *Chunk // guarded by the lock
 	n     atomic.Uint32
 	came  [chunkLen / stampLen]atomic.Int64 // since epoch, of the first message of each stretch
 	items [chunkLen]any
@@ -22,16 +23,16 @@ type chunk struct {
 }
 
 var (
-	chunks = sync.Pool{New: func() any { return new(chunk) }}
+	chunks = sync.Pool{New: func() any { return new(Chunk) }}
 	epoch  = time.Now()
 )
 
-// cacheLine keeps its neighbours apart.
-type cacheLine [64]byte
+// CacheLine keeps its neighbours apart.
+type CacheLine [64]byte
 
-// take takes the oldest message in the chunk. seen is how many the caller knows
+// Take takes the oldest message in the chunk. seen is how many the caller knows
 // to be in it.
-func (c *chunk) take(seen *uint32) (v any, ok bool) {
+func (c *Chunk) Take(seen *uint32) (v any, ok bool) {
 	for {
 		i := c.taken.Load()
 		if i >= *seen {
@@ -46,18 +47,18 @@ func (c *chunk) take(seen *uint32) (v any, ok bool) {
 	}
 }
 
-// messageQueue holds an actor's user messages. Many push under the lock of the mailbox;
+// MessageQueue holds an actor's user messages. Many push under the lock of the mailbox;
 // one goroutine, the actor's, takes without it. It is made of chunks, so that
 // neither a burst nor its end copies anything, and that an idle actor has none.
-type messageQueue struct {
-	first   *chunk // the oldest with something in it, perhaps; nil: nothing was pushed
-	last    *chunk
+type MessageQueue struct {
+	first   *Chunk // the oldest with something in it, perhaps; nil: nothing was pushed
+	last    *Chunk
 	written uint64 // pushed to all chunks that ever were
 	retired uint64 // taken from chunks that are no longer here
 }
 
-// len returns how many messages wait. The lock is held.
-func (q *messageQueue) len() int {
+// Len returns how many messages wait. The lock is held.
+func (q *MessageQueue) Len() int {
 	n := q.written - q.retired
 	if q.first != nil {
 		n -= uint64(q.first.taken.Load())
@@ -65,11 +66,14 @@ func (q *messageQueue) len() int {
 	return int(n)
 }
 
-// push appends v. The lock is held.
-func (q *messageQueue) push(v any) {
+// Taken returns how many messages were taken, by Pop too. The lock is held.
+func (q *MessageQueue) Taken() uint64 { return q.written - uint64(q.Len()) }
+
+// Push appends v. The lock is held.
+func (q *MessageQueue) Push(v any) {
 	c := q.last
 	if c == nil || c.n.Load() == chunkLen {
-		c = chunks.Get().(*chunk)
+		c = chunks.Get().(*Chunk)
 		if q.last == nil {
 			q.first = c
 		} else {
@@ -86,11 +90,11 @@ func (q *messageQueue) push(v any) {
 	q.written++
 }
 
-// pop takes the oldest message. The lock is held.
-func (q *messageQueue) pop() (v any, ok bool) {
+// Pop takes the oldest message. The lock is held.
+func (q *MessageQueue) Pop() (v any, ok bool) {
 	for q.first != nil {
 		var seen uint32
-		if v, ok = q.first.take(&seen); ok {
+		if v, ok = q.first.Take(&seen); ok {
 			return v, true
 		}
 		if q.first.n.Load() < chunkLen {
@@ -103,7 +107,7 @@ func (q *messageQueue) pop() (v any, ok bool) {
 
 // retire unlinks the first chunk, of which everything is taken. The actor's
 // goroutine may still have it. The lock is held.
-func (q *messageQueue) retire() {
+func (q *MessageQueue) retire() {
 	c := q.first
 	q.retired += uint64(c.n.Load())
 	if q.first = c.next; q.first == nil {
@@ -111,9 +115,9 @@ func (q *messageQueue) retire() {
 	}
 }
 
-// advance gives the actor's goroutine, which alone may call it, the chunk to
+// Advance gives the actor's goroutine, which alone may call it, the chunk to
 // take from after its last one, cur. Nil: nothing is queued. The lock is held.
-func (q *messageQueue) advance(cur *chunk) *chunk {
+func (q *MessageQueue) Advance(cur *Chunk) *Chunk {
 	for c := q.first; c != nil; c = q.first {
 		if c.taken.Load() < c.n.Load() {
 			break
@@ -130,16 +134,16 @@ func (q *messageQueue) advance(cur *chunk) *chunk {
 }
 
 // recycle gives back a chunk that nobody else has.
-func recycle(c *chunk) {
+func recycle(c *Chunk) {
 	c.next = nil
 	c.n.Store(0)
 	c.taken.Store(0)
 	chunks.Put(c)
 }
 
-// age returns how long the oldest message has waited, give or take a stretch.
+// Age returns how long the oldest message has waited, give or take a stretch.
 // The lock is held.
-func (q *messageQueue) age() time.Duration {
+func (q *MessageQueue) Age() time.Duration {
 	for c := q.first; c != nil; c = c.next {
 		if i := c.taken.Load(); i < c.n.Load() {
 			return time.Since(epoch) - time.Duration(c.came[i/stampLen].Load())

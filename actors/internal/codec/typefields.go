@@ -1,4 +1,4 @@
-package actors
+package codec
 
 import (
 	"bytes"
@@ -12,15 +12,15 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/fxamacker/cbor/v2"
 )
 
-// Two processes of one tree can run two versions of a program, during a reload.
-// Each tells the other once which types it has registered, and which fields they
-// have, so that a message which the other end could not read fails at its sender.
+// Two processes of one tree can run two versions of a program, during a reload. Each sends the
+// other the types that it has registered, with their fields, so that a message which the other
+// end could not read fails at its sender.
 
-// Limits of what a peer may tell.
+// Limits of the list of types that a peer sends.
 const (
 	maxTypes  = 1 << 14
 	maxFields = 1 << 16
@@ -28,7 +28,7 @@ const (
 
 // typeFields is what decides whether another version can read a type.
 type typeFields struct {
-	fields []string // paths of all fields, sorted: what can be read
+	all    []string // paths of all fields, sorted: what can be read
 	always []string // those that are always written: without omitempty
 }
 
@@ -93,18 +93,13 @@ func walkFields(t reflect.Type, path string, written bool, above []reflect.Type,
 	}
 }
 
-// announcers are the systems that have told others of their types, and what they told.
-var announcers struct {
-	mu      sync.Mutex
-	systems map[*System]struct{}
-	bytes   atomic.Pointer[[]byte] // nil: to be made
+// ownTypesBytes caches what ownTypes returns. Nil: to be made.
+var ownTypesBytes atomic.Pointer[[]byte]
 
-	order sync.Mutex // held across a post: the last that a peer is told is all; before any other lock
-}
-
-// ownTypes returns what this process tells of its types.
-func ownTypes() []byte {
-	if b := announcers.bytes.Load(); b != nil {
+// OwnTypes returns the list of this process's registered types and their fields, as it is sent
+// to a peer.
+func OwnTypes() []byte {
+	if b := ownTypesBytes.Load(); b != nil {
 		return *b
 	}
 	types.mu.Lock()
@@ -113,94 +108,52 @@ func ownTypes() []byte {
 	b := binary.AppendUvarint(nil, uint64(len(byName)))
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
 		c := byName[name]
-		b = appendString(b, name)
-		b = binary.AppendUvarint(b, uint64(len(c.fields.fields)))
-		for _, f := range c.fields.fields {
-			b = appendString(b, f)
+		b = wire.AppendString(b, name)
+		b = binary.AppendUvarint(b, uint64(len(c.fields.all)))
+		for _, f := range c.fields.all {
+			b = wire.AppendString(b, f)
 		}
 	}
-	announcers.bytes.Store(&b) // under the lock: what is registered after it resets this
+	ownTypesBytes.Store(&b) // under the lock: a later registration resets it
 	return b
 }
 
-// announceTypes tells the process behind l which types this one has.
-func (s *System) announceTypes(p *peer) {
-	announcers.mu.Lock()
-	if announcers.systems == nil {
-		announcers.systems = make(map[*System]struct{})
-	}
-	announcers.systems[s] = struct{}{}
-	announcers.mu.Unlock()
-	announcers.order.Lock()
-	defer announcers.order.Unlock()
-	p.post(s.frame(kindTypes, fdipc.Data), func(b []byte) []byte {
-		return append(appendPID(b, ProcessPID(p.address)), ownTypes()...)
-	})
-}
-
-// announceToAll tells all of a type that was registered late.
-func announceToAll() {
-	announcers.mu.Lock()
-	systems := slices.Collect(maps.Keys(announcers.systems))
-	announcers.mu.Unlock()
-	for _, s := range systems {
-		s.mu.RLock()
-		links := slices.Collect(maps.Values(s.peers))
-		s.mu.RUnlock()
-		for _, p := range links {
-			s.announceTypes(p)
-		}
-	}
-}
-
-func (s *System) stopAnnouncing() {
-	announcers.mu.Lock()
-	delete(announcers.systems, s)
-	announcers.mu.Unlock()
-}
-
-// peerTypes is what a peer can read.
-type peerTypes struct {
+// PeerTypes are the types and fields that a peer can read. It may be used concurrently.
+type PeerTypes struct {
 	fields   map[string][]string // by type name; sorted
 	verdicts sync.Map            // *codec -> error, or nil
 }
 
-func (s *System) onTypes(p *peer, r *reader) {
-	if bytes.Equal(r.b, ownTypes()) {
-		p.readable.Store(nil) // as this one: nothing to check
-		return
+// ReadPeerTypes reads what ownTypes of the peer returned. It returns nil if the peer has the
+// same types as this process, so that there is nothing to check.
+func ReadPeerTypes(r *wire.Reader) *PeerTypes {
+	if bytes.Equal(r.B, OwnTypes()) {
+		return nil
 	}
-	count := r.uint()
+	count := r.Uint()
 	if count > maxTypes {
-		r.fail()
+		r.Fail()
 	}
-	pt := &peerTypes{fields: make(map[string][]string)}
+	pt := &PeerTypes{fields: make(map[string][]string)}
 	left := uint64(maxFields)
-	for ; count > 0 && !r.bad; count-- {
-		name, n := r.string(maxType), r.uint()
+	for ; count > 0 && !r.Bad; count-- {
+		name, n := r.Text(wire.MaxType), r.Uint()
 		if n > left {
-			r.fail()
+			r.Fail()
 		}
 		left -= n
 		var fields []string
-		for ; n > 0 && !r.bad; n-- {
-			fields = append(fields, r.string(maxText))
+		for ; n > 0 && !r.Bad; n-- {
+			fields = append(fields, r.Text(wire.MaxText))
 		}
 		pt.fields[name] = fields
 	}
-	if r.bad {
-		s.countMalformed(p, kindTypes)
-		return
-	}
-	p.readable.Store(pt)
+	return pt
 }
 
-// canRead says why the process behind l could not read msg, as far as is known here.
-func (p *peer) canRead(msg any) error {
-	pt := p.readable.Load()
-	if pt == nil {
-		return nil
-	}
+// Check returns why the peer, the process with an address, could not read msg: errType or
+// errSkew. It returns nil if it can, as far as this process knows.
+func (pt *PeerTypes) Check(msg any, address string) error {
 	c := registered().byType[reflect.TypeOf(msg)]
 	if c == nil {
 		return nil // protobuf, or refused anyway
@@ -212,11 +165,11 @@ func (p *peer) canRead(msg any) error {
 	var err error
 	fields, ok := pt.fields[c.name]
 	if !ok {
-		err = fmt.Errorf("%w in process %s: %q", ErrType, p.address, c.name)
+		err = fmt.Errorf("%w in process %s: %q", ErrType, address, c.name)
 	}
 	for _, f := range c.fields.always {
 		if _, has := slices.BinarySearch(fields, f); ok && !has {
-			err = fmt.Errorf("%w: %q in process %s has no field %s", ErrSkew, c.name, p.address, f[1:])
+			err = fmt.Errorf("%w: %q in process %s has no field %s", ErrSkew, c.name, address, f[1:])
 			break
 		}
 	}

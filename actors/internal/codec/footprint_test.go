@@ -1,4 +1,4 @@
-package actors
+package codec
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/fxamacker/cbor/v2"
 )
 
@@ -37,19 +38,19 @@ type rowItem struct {
 }
 
 func init() {
-	RegisterType[[][]wideItem]("test.wide")
-	RegisterType[[]*wideItem]("test.pointers")
-	RegisterType[[]map[string]wideItem]("test.maps")
-	RegisterType[[][4]wideItem]("test.fixed")
-	RegisterType[*linkItem]("test.link")
-	RegisterType[[]rowItem]("test.rows")
-	RegisterType[[]any]("test.any")
-	RegisterType[cbor.Tag]("test.tag")
-	RegisterType[[]int]("test.ints")
-	RegisterType[[][]int]("test.lists")
-	RegisterType[map[string]int]("test.map")
-	RegisterType[[]wideItem]("test.items")
-	RegisterType[[]map[string]string]("test.labels")
+	Register[[][]wideItem]("test.wide")
+	Register[[]*wideItem]("test.pointers")
+	Register[[]map[string]wideItem]("test.maps")
+	Register[[][4]wideItem]("test.fixed")
+	Register[*linkItem]("test.link")
+	Register[[]rowItem]("test.rows")
+	Register[[]any]("test.any")
+	Register[cbor.Tag]("test.tag")
+	Register[[]int]("test.ints")
+	Register[[][]int]("test.lists")
+	Register[map[string]int]("test.map")
+	Register[[]wideItem]("test.items")
+	Register[[]map[string]string]("test.labels")
 }
 
 // many is the CBOR of an array of arrays of n items in all.
@@ -93,8 +94,8 @@ func TestSmallFrameDoesNotGrow(t *testing.T) {
 		{"struct that is an array", "test.rows", "\x81\x82" + text("x") + nulls},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			b := append(appendString([]byte{codecCBOR}, row.typ), row.body...)
-			_, err := new(messageReader).read(b)
+			b := append(wire.AppendString([]byte{codecCBOR}, row.typ), row.body...)
+			_, err := new(MessageReader).Read(b)
 			if !errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), "in memory") {
 				t.Fatalf("%d KiB: error %.200v", len(b)>>10, err)
 			}
@@ -133,15 +134,15 @@ func TestLongMessagesCross(t *testing.T) {
 		{"list", list},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			b, err := new(messageWriter).append(nil, row.msg)
+			b, err := new(MessageWriter).Append(nil, row.msg)
 			if err != nil {
 				t.Fatal(err)
 			}
-			msg, err := new(messageReader).read(b)
+			msg, err := new(MessageReader).Read(b)
 			if err != nil {
 				t.Fatalf("%d KiB: %v", len(b)>>10, err)
 			}
-			if again, err := new(messageWriter).append(nil, msg); err != nil || len(again) != len(b) {
+			if again, err := new(MessageWriter).Append(nil, msg); err != nil || len(again) != len(b) {
 				t.Errorf("another message: %v", err)
 			}
 		})
@@ -150,7 +151,7 @@ func TestLongMessagesCross(t *testing.T) {
 
 // TestLongMalformedMessages: a long message that is not well-formed gets the error that says so.
 func TestLongMalformedMessages(t *testing.T) {
-	head := appendString([]byte{codecCBOR}, "test.wide")
+	head := wire.AppendString([]byte{codecCBOR}, "test.wide")
 	for name, body := range map[string]string{
 		"cut":             many("\xa0", 1<<17)[:1<<17],
 		"more":            many("\xa0", 1<<17) + "\x00",
@@ -160,7 +161,7 @@ func TestLongMalformedMessages(t *testing.T) {
 		"break for value": "\x81\xff" + strings.Repeat("\x00", 1<<19),
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := new(messageReader).read(append(bytes.Clone(head), body...))
+			_, err := new(MessageReader).Read(append(bytes.Clone(head), body...))
 			if !errors.Is(err, ErrMalformed) || strings.Contains(err.Error(), "in memory") {
 				t.Errorf("error %.200v", err)
 			}
@@ -184,15 +185,15 @@ func BenchmarkDecodeShort(b *testing.B) { benchDecode(b, 100) }
 
 func benchDecode(b *testing.B, n int) {
 	item := wideItem{A: "a", B: "some text", J: "more", K: []string{"x", "y"}, L: time.Unix(1, 0).UTC()}
-	payload, err := new(messageWriter).append(nil, slicesOf(item, n))
+	payload, err := new(MessageWriter).Append(nil, slicesOf(item, n))
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.SetBytes(int64(len(payload)))
 	b.ReportAllocs()
-	r := new(messageReader)
+	r := new(MessageReader)
 	for b.Loop() {
-		if _, err := r.read(payload); err != nil {
+		if _, err := r.Read(payload); err != nil {
 			b.Fatal(err)
 		}
 	}
