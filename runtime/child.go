@@ -16,6 +16,7 @@ import (
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -27,9 +28,6 @@ const (
 	// partingTimeout bounds what a child does after its worker function has
 	// returned: flush spans, say goodbye.
 	partingTimeout = 2 * time.Second
-
-	// masterAddress is the actor address of the master. Children have their ID.
-	masterAddress = "0"
 )
 
 // Why a child stops: the causes of its worker's context.
@@ -52,7 +50,7 @@ type child struct {
 	hello    chan receivedHello // one value: the handler's to run
 	equipped chan struct{}      // closed when the fields below are; the handler waits for it
 
-	identity     hello
+	identity     childproto.Hello
 	pool         Pool     // of a worker
 	spanTable    *os.File // for open spans; nil without tracing, and once the pipeline has it
 	pipeline     tracing.Pipeline
@@ -86,7 +84,7 @@ type child struct {
 
 // receivedHello is the master's first frame.
 type receivedHello struct {
-	hello     hello
+	hello     childproto.Hello
 	spanTable *os.File
 	err       error // why the child lacks what the frame brought
 }
@@ -97,7 +95,7 @@ func newChild(cfg Config, root *node) *child {
 		hello: make(chan receivedHello, 1), equipped: make(chan struct{}),
 		servers: map[*http.Server]*httpDrain{},
 	}
-	c.spare.assigned = make(chan assignFrame, 1)
+	c.spare.assigned = make(chan childproto.AssignFrame, 1)
 	c.ctx, c.stop = context.WithCancelCause(context.Background())
 	drain, end := context.WithCancel(context.Background())
 	c.drain, c.endDrain = drain, sync.OnceFunc(func() {
@@ -113,7 +111,7 @@ func newChild(cfg Config, root *node) *child {
 
 // transport is the configuration of the child's end of its channel.
 func (c *child) transport() fdipc.Config {
-	cfg := channel(c.handle, c.channelLost)
+	cfg := childproto.ConnConfig(c.handle, c.channelLost)
 	cfg.NoFiles = c.handlesLost
 	return cfg
 }
@@ -121,7 +119,7 @@ func (c *child) transport() fdipc.Config {
 // handlesLost takes a frame of the master's whose descriptors did not arrive: this process has
 // no room for them. Who waits for them hears of it.
 func (c *child) handlesLost(conn *fdipc.Conn, f *fdipc.Frame) {
-	if f.Kind == frameHello {
+	if f.Kind == childproto.FrameHello {
 		c.log.Error("out of descriptors: what the master's welcome brings is lost")
 		c.receiveHello(f)
 		return
@@ -129,11 +127,11 @@ func (c *child) handlesLost(conn *fdipc.Conn, f *fdipc.Frame) {
 	<-c.equipped
 	switch {
 	case c.system == nil: // unfit
-	case f.Kind == frameLink:
-		if to, err := decode[sibling](f); err == nil {
+	case f.Kind == childproto.FrameLink:
+		if to, err := childproto.Decode[childproto.Sibling](f); err == nil {
 			c.reportNoLink(to, os.NewSyscallError("recvmsg", syscall.EMFILE))
 		}
-	case c.system.HandlesLost(masterAddress, f):
+	case c.system.HandlesLost(childproto.MasterAddress, f):
 	case c.netListeners != nil:
 		c.netListeners.HandlesLost(conn, f)
 	default:
@@ -143,7 +141,7 @@ func (c *child) handlesLost(conn *fdipc.Conn, f *fdipc.Frame) {
 
 // handle takes a frame of the master's, on the channel's reader.
 func (c *child) handle(conn *fdipc.Conn, f *fdipc.Frame) {
-	if f.Kind == frameHello {
+	if f.Kind == childproto.FrameHello {
 		c.receiveHello(f)
 		return
 	}
@@ -152,33 +150,33 @@ func (c *child) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	switch {
 	case c.system == nil: // unfit: nothing is for this child
 		f.Refuse(fdipc.ReasonClosed)
-	case f.Kind == frameStop:
-		var s stopRequest
-		if s, err = decode[stopRequest](f); err == nil {
+	case f.Kind == childproto.FrameStop:
+		var s childproto.StopRequest
+		if s, err = childproto.Decode[childproto.StopRequest](f); err == nil {
 			c.beginDrain(errStopRequested, s.Drain, s.Idle)
 		}
-	case f.Kind == frameLink:
+	case f.Kind == childproto.FrameLink:
 		err = c.link(f)
-	case f.Kind == frameWorkerGone:
+	case f.Kind == childproto.FrameWorkerGone:
 		err = c.workerGone(f)
-	case f.Kind == frameStopAccepting:
+	case f.Kind == childproto.FrameStopAccepting:
 		c.stopAccepting()
-	case f.Kind == frameAssign:
-		var a assignFrame
-		if a, err = decode[assignFrame](f); err == nil {
+	case f.Kind == childproto.FrameAssign:
+		var a childproto.AssignFrame
+		if a, err = childproto.Decode[childproto.AssignFrame](f); err == nil {
 			c.assign(a)
 		}
-	case f.Kind == frameHeartbeat:
-		var b heartbeatFrame
-		if b, err = decode[heartbeatFrame](f); err == nil {
+	case f.Kind == childproto.FrameHeartbeat:
+		var b childproto.HeartbeatFrame
+		if b, err = childproto.Decode[childproto.HeartbeatFrame](f); err == nil {
 			c.answerHeartbeat(b)
 		}
-	case f.Kind == frameStacks:
-		var s stacksFrame
-		if s, err = decode[stacksFrame](f); err == nil {
+	case f.Kind == childproto.FrameStacks:
+		var s childproto.StacksFrame
+		if s, err = childproto.Decode[childproto.StacksFrame](f); err == nil {
 			go c.sendStacks(s.N) // bounded
 		}
-	case c.system.HandleFrame(masterAddress, f):
+	case c.system.HandleFrame(childproto.MasterAddress, f):
 	case c.netListeners != nil && c.netListeners.HandleFrame(conn, f):
 	case c.dispatcher != nil && c.dispatcher.HandleFrame(netactor.Worker{}, conn, f):
 	default:
@@ -201,7 +199,7 @@ func readConfig(h *fdipc.Handle, n int) ([]byte, error) {
 }
 
 func (c *child) receiveHello(f *fdipc.Frame) {
-	w, err := decode[hello](f)
+	w, err := childproto.Decode[childproto.Hello](f)
 	if err != nil {
 		c.log.Error("bad frame from the master", "err", err)
 		return
@@ -291,7 +289,7 @@ func (c *child) countOpenForced() {
 // the same, may be late, when there is much to close and little time.
 func (c *child) sendForced() {
 	if n := int(c.forced.Load()); n > 0 && c.conn != nil {
-		_ = c.conn.TrySend(control(frameForcedConns, exitNotice{Forced: n})) // a master that is gone counts nothing
+		_ = c.conn.TrySend(childproto.NewFrame(childproto.FrameForcedConns, childproto.ExitNotice{Forced: n})) // a master that is gone counts nothing
 	}
 }
 
@@ -310,22 +308,22 @@ func (c *child) countForced(n int) { c.forced.Add(int64(n)) }
 
 // run lives the child's life over conn and returns why it ended. newPipeline
 // makes the process's tracing once it is known which process this is.
-func (c *child) run(conn *fdipc.Conn, newPipeline func(hello) tracing.Pipeline) exitNotice {
+func (c *child) run(conn *fdipc.Conn, newPipeline func(childproto.Hello) tracing.Pipeline) childproto.ExitNotice {
 	c.conn = conn
 	c.channelStats.add(conn)
 	select {
 	case g := <-c.hello:
 		if g.err != nil {
 			close(c.equipped)
-			return exitNotice{Kind: noticeError, Text: g.err.Error()}
+			return childproto.ExitNotice{Kind: childproto.NoticeError, Text: g.err.Error()}
 		}
 		c.identity, c.spanTable = g.hello, g.spanTable
 	case <-c.ctx.Done():
 		close(c.equipped)
-		return exitNotice{Kind: noticeUnfit, Text: context.Cause(c.ctx).Error()}
+		return childproto.ExitNotice{Kind: childproto.NoticeUnfit, Text: context.Cause(c.ctx).Error()}
 	case <-time.After(helloTimeout):
 		close(c.equipped)
-		return exitNotice{Kind: noticeUnfit, Text: fmt.Sprintf("coppice: no welcome from the master within %v", helloTimeout)}
+		return childproto.ExitNotice{Kind: childproto.NoticeUnfit, Text: fmt.Sprintf("coppice: no welcome from the master within %v", helloTimeout)}
 	}
 	life, err := c.checkHello()
 	if err == nil {
@@ -334,7 +332,7 @@ func (c *child) run(conn *fdipc.Conn, newPipeline func(hello) tracing.Pipeline) 
 	}
 	close(c.equipped)
 	if err != nil {
-		return exitNotice{Kind: noticeUnfit, Text: err.Error()}
+		return childproto.ExitNotice{Kind: childproto.NoticeUnfit, Text: err.Error()}
 	}
 
 	bye := life()
@@ -348,15 +346,15 @@ func (c *child) run(conn *fdipc.Conn, newPipeline func(hello) tracing.Pipeline) 
 }
 
 // checkHello finds what the hello asks this program to be, or why it cannot.
-func (c *child) checkHello() (life func() exitNotice, err error) {
+func (c *child) checkHello() (life func() childproto.ExitNotice, err error) {
 	w := c.identity
-	if w.Protocol != protocol {
-		return nil, fmt.Errorf("coppice: the master speaks protocol %d, this program %d", w.Protocol, protocol)
+	if w.Protocol != childproto.Version {
+		return nil, fmt.Errorf("coppice: the master speaks protocol %d, this program %d", w.Protocol, childproto.Version)
 	}
 	switch w.Role {
-	case roleListener:
+	case childproto.RoleListener:
 		return c.dispatchConnections, nil
-	case roleWorker:
+	case childproto.RoleWorker:
 		if d := difference(w.Tree, c.root.describe()); d != "" {
 			return nil, fmt.Errorf("coppice: this program's tree is not its master's: %s", d)
 		}
@@ -391,15 +389,15 @@ func (c *child) equip() error {
 	if err != nil {
 		return err
 	}
-	if err := system.Attach(masterAddress, 0, c.conn); err != nil {
+	if err := system.Attach(childproto.MasterAddress, 0, c.conn); err != nil {
 		return err
 	}
-	system.Uplink(masterAddress)
+	system.Uplink(childproto.MasterAddress)
 	tracer := tracing.New(c.pipeline.TracerProvider()).WithMeter(c.pipeline.Meter())
 	switch c.identity.Role {
-	case roleListener:
+	case childproto.RoleListener:
 		c.dispatcher = netactor.NewDispatcher(netactor.DispatcherConfig{Logger: c.log, Tracer: tracer, Functions: c.root.functions})
-	case roleWorker:
+	case childproto.RoleWorker:
 		c.netListeners = netactor.NewListeners(netactor.ListenersConfig{
 			Logger: c.log, Tracer: tracer, Master: c.conn, Pool: c.identity.Path, Stopping: c.ctx.Done(),
 		})
@@ -412,7 +410,7 @@ func (c *child) equip() error {
 }
 
 // work runs the worker function to its end.
-func (c *child) work() exitNotice {
+func (c *child) work() childproto.ExitNotice {
 	err := c.awaitSlot()
 	if err == nil {
 		err = c.pool.Worker(c.ctx, &Worker{c})
@@ -425,12 +423,12 @@ func (c *child) work() exitNotice {
 	c.endDrain() // what the worker function has not waited for is cut
 	_ = c.netListeners.Drain(c.drain)
 	_ = c.netListeners.Close() // packet sockets
-	bye := exitNotice{Kind: noticeNormal, Forced: int(c.forced.Load())}
+	bye := childproto.ExitNotice{Kind: childproto.NoticeNormal, Forced: int(c.forced.Load())}
 	switch {
 	case asked && (err == nil || errors.Is(err, context.Canceled)):
-		bye.Kind = noticeShutdown
+		bye.Kind = childproto.NoticeShutdown
 	case err != nil:
-		bye.Kind, bye.Text = noticeError, err.Error()
+		bye.Kind, bye.Text = childproto.NoticeError, err.Error()
 	}
 	return bye
 }
@@ -453,17 +451,17 @@ func (c *child) sendReady() error {
 			return fmt.Errorf("coppice: ready: %w", context.Cause(c.ctx))
 		}
 	}
-	if err := c.conn.Send(c.ctx, control(frameReady, struct{}{})); err != nil {
+	if err := c.conn.Send(c.ctx, childproto.NewFrame(childproto.FrameReady, struct{}{})); err != nil {
 		return fmt.Errorf("coppice: ready: %w", err)
 	}
 	return nil
 }
 
 // sendExitNotice says goodbye and closes the channel.
-func (c *child) sendExitNotice(bye exitNotice) {
+func (c *child) sendExitNotice(bye childproto.ExitNotice) {
 	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
 	defer cancel()
-	_ = c.conn.Send(ctx, control(frameExitNotice, bye.cut())) // when it fails there is nobody to tell
+	_ = c.conn.Send(ctx, childproto.NewFrame(childproto.FrameExitNotice, bye.Cut())) // when it fails there is nobody to tell
 	c.exiting.Store(true)
 	_ = c.conn.Close()
 	c.closeLinks()

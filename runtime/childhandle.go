@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
@@ -53,7 +54,7 @@ type backend interface {
 // warned by SIGTERM at the end of its drain, killed when its time is over.
 type childHandle struct {
 	driver   *poolDriver // of its pool
-	hello    hello
+	hello    childproto.Hello
 	config   *fdipc.Handle              // a long configuration for a process; sayWelcome's
 	assigned atomic.Pointer[assignment] // where it sits; a spare's changes once
 	conn     *fdipc.Conn
@@ -84,7 +85,7 @@ type childHandle struct {
 	hung        atomic.Pointer[error]      // why, when it hangs and is ended for it
 	channelErr  atomic.Pointer[error]      // what ended its channel, if not the child
 	success     []int                      // exit codes that are as good as 0
-	exitNotice  atomic.Pointer[exitNotice]
+	exitNotice  atomic.Pointer[childproto.ExitNotice]
 	badFrames   atomic.Uint64 // frames that could not be understood
 	heartbeats  heartbeatAnswers
 	stacks      stackCalls
@@ -94,7 +95,7 @@ type childHandle struct {
 	exit   Exit
 }
 
-func newChildHandle(c *poolDriver, w hello) *childHandle {
+func newChildHandle(c *poolDriver, w childproto.Hello) *childHandle {
 	p := &childHandle{
 		driver: c, hello: w, success: c.pool.SuccessExit, attached: make(chan struct{}), handshaken: make(chan struct{}), standby: make(chan struct{}),
 		ready: make(chan struct{}), linkedToAll: make(chan struct{}), drained: make(chan struct{}), done: make(chan struct{}),
@@ -120,10 +121,10 @@ type assignment struct {
 func (p *childHandle) name() string { return p.assigned.Load().name }
 
 // sibling is what the others are told of the child.
-func (p *childHandle) sibling() sibling {
+func (p *childHandle) sibling() childproto.Sibling {
 	w, at := p.hello, p.assigned.Load()
 	w.Name, w.Slot, w.Incarnation = at.name, at.slot, at.incarnation
-	return w.sibling()
+	return w.Sibling()
 }
 
 // address is the child's actor address.
@@ -131,7 +132,7 @@ func (p *childHandle) address() string { return strconv.Itoa(p.hello.ID) }
 
 // transport is the configuration of the master's end of the channel.
 func (p *childHandle) transport() fdipc.Config {
-	cfg := channel(p.handle, p.channelLost)
+	cfg := childproto.ConnConfig(p.handle, p.channelLost)
 	cfg.HandshakeTimeout = -1 // a start has a deadline of its own, and perhaps a long one
 	cfg.Ready = func(*fdipc.Conn) { close(p.handshaken) }
 	cfg.NoFiles = p.handlesLost
@@ -143,60 +144,60 @@ func (p *childHandle) transport() fdipc.Config {
 func (p *childHandle) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	<-p.attached // the child has its hello and may speak before others know of it
 	var err error
-	if ownKind(f.Kind) {
-		err = withinBounds(f)
+	if childproto.OwnKind(f.Kind) {
+		err = childproto.WithinBounds(f)
 	}
 	switch {
 	case err != nil:
-	case f.Kind == frameReady:
+	case f.Kind == childproto.FrameReady:
 		p.setReady()
-	case f.Kind == frameSpareReady:
+	case f.Kind == childproto.FrameSpareReady:
 		p.setStandby()
-	case f.Kind == frameRequestsSpent:
+	case f.Kind == childproto.FrameRequestsSpent:
 		if spent := p.onRequestsSpent.Load(); spent != nil {
 			(*spent)()
 		}
-	case f.Kind == frameStopSignal:
-		var o stopSignalFrame
-		if o, err = decode[stopSignalFrame](f); err == nil {
+	case f.Kind == childproto.FrameStopSignal:
+		var o childproto.StopSignalFrame
+		if o, err = childproto.Decode[childproto.StopSignalFrame](f); err == nil {
 			if ordered := p.onStopSignal.Load(); ordered != nil {
 				(*ordered)(supervisor.Cut(o.Signal))
 			}
 		}
-	case f.Kind == frameLinkLost:
-		var u linkLostFrame
-		if u, err = decode[linkLostFrame](f); err == nil {
+	case f.Kind == childproto.FrameLinkLost:
+		var u childproto.LinkLostFrame
+		if u, err = childproto.Decode[childproto.LinkLostFrame](f); err == nil {
 			u.Why = supervisor.Cut(u.Why)
 			p.driver.children.linkLost(p, u)
 		}
-	case f.Kind == frameExitNotice:
-		var bye exitNotice
-		if bye, err = decode[exitNotice](f); err == nil {
-			bye = bye.cut()
+	case f.Kind == childproto.FrameExitNotice:
+		var bye childproto.ExitNotice
+		if bye, err = childproto.Decode[childproto.ExitNotice](f); err == nil {
+			bye = bye.Cut()
 			p.exitNotice.CompareAndSwap(nil, &bye)
 		}
-	case f.Kind == frameForcedConns:
-		var bye exitNotice
-		if bye, err = decode[exitNotice](f); err == nil {
-			p.forced.Store(int64(bye.cut().Forced))
+	case f.Kind == childproto.FrameForcedConns:
+		var bye childproto.ExitNotice
+		if bye, err = childproto.Decode[childproto.ExitNotice](f); err == nil {
+			p.forced.Store(int64(bye.Cut().Forced))
 		}
-	case f.Kind == frameStopAccepting:
+	case f.Kind == childproto.FrameStopAccepting:
 		p.setDrained()
-	case f.Kind == frameHeartbeat:
-		var b heartbeatFrame
-		if b, err = decode[heartbeatFrame](f); err == nil {
+	case f.Kind == childproto.FrameHeartbeat:
+		var b childproto.HeartbeatFrame
+		if b, err = childproto.Decode[childproto.HeartbeatFrame](f); err == nil {
 			b.Unwell = supervisor.Cut(b.Unwell)
 			p.heartbeats.record(b)
 		}
-	case f.Kind == frameStacks:
-		var s stacksFrame
-		if s, err = decode[stacksFrame](f); err == nil {
-			s.Text = s.Text[:min(len(s.Text), maxStacks)]
+	case f.Kind == childproto.FrameStacks:
+		var s childproto.StacksFrame
+		if s, err = childproto.Decode[childproto.StacksFrame](f); err == nil {
+			s.Text = s.Text[:min(len(s.Text), childproto.MaxStacks)]
 			p.stacks.answer(s)
 		}
-	case f.Kind == frameSpans:
+	case f.Kind == childproto.FrameSpans:
 		err = p.telemetry.Receive(tracing.Spans, bytes.Clone(f.Payload))
-	case f.Kind == frameMetrics:
+	case f.Kind == childproto.FrameMetrics:
 		err = p.telemetry.Receive(tracing.Metrics, bytes.Clone(f.Payload))
 	case p.driver.children.system.HandleFrame(p.address(), f):
 	case p.driver.children.sockets.HandleFrame(p.sibling().Worker, conn, f):
@@ -292,18 +293,18 @@ func (p *childHandle) statedReason() supervisor.Reason {
 	if bye == nil && p.exit.Code == exitCut && p.exit.Signal == 0 && !r.IsNormal() {
 		return supervisor.Reason{Kind: supervisor.Error, Cause: &exitError{p.exit, "the channel to the master has ended"}}
 	}
-	if bye == nil || !bye.Kind.agrees(p.exit) {
+	if bye == nil || !p.exit.agrees(bye.Kind) {
 		return r
 	}
 	switch bye.Kind {
-	case noticeNormal:
+	case childproto.NoticeNormal:
 		return supervisor.Reason{Kind: supervisor.Normal, Cause: r.Cause}
-	case noticeShutdown:
+	case childproto.NoticeShutdown:
 		return supervisor.Reason{Kind: supervisor.Shutdown, Cause: r.Cause}
-	case noticePanic:
-		value, stack, _ := strings.Cut(strings.TrimPrefix(bye.Text, panicMark), "\n\n")
+	case childproto.NoticePanic:
+		value, stack, _ := strings.Cut(strings.TrimPrefix(bye.Text, childproto.PanicMark), "\n\n")
 		return supervisor.Reason{Kind: supervisor.Panic, Value: value, Stack: stack}
-	case noticeError, noticeUnfit:
+	case childproto.NoticeError, childproto.NoticeUnfit:
 		return supervisor.Reason{Kind: supervisor.Error, Cause: &exitError{p.exit, bye.Text}}
 	}
 	return r
@@ -379,7 +380,7 @@ func (p *childHandle) sendHello(ctx context.Context) (err error) {
 	if len(w.Config) > inlineConfig {
 		w.ConfigSize, w.Config = len(w.Config), nil
 	}
-	return p.conn.Send(ctx, control(frameHello, w, handles...))
+	return p.conn.Send(ctx, childproto.NewFrame(childproto.FrameHello, w, handles...))
 }
 
 // endError is the reason of a child that has ended where it should not have, as an error.
@@ -403,12 +404,12 @@ func (p *childHandle) sendOrReplace(f *fdipc.Frame) error {
 
 // sendLink gives the child its end of a channel to a sibling. It takes ownership
 // of end. A child that has ended meanwhile, or does now, needs no link.
-func (p *childHandle) sendLink(to sibling, end *os.File) error {
+func (p *childHandle) sendLink(to childproto.Sibling, end *os.File) error {
 	h, err := fdipc.HandleOf(end)
 	if err != nil {
 		return errors.Join(err, end.Close())
 	}
-	if err := p.sendOrReplace(control(frameLink, to, h)); err != nil {
+	if err := p.sendOrReplace(childproto.NewFrame(childproto.FrameLink, to, h)); err != nil {
 		err = errors.Join(err, h.Close())
 		if errors.Is(err, fdipc.ErrFull) || channelOver(err) {
 			return nil
@@ -428,7 +429,7 @@ func (p *childHandle) retire() { p.requestStop(p.hello.Drain) }
 // requestStop asks the child to drain and end, and to close connections without a request
 // after idle. Asked again it can only be hurried.
 func (p *childHandle) requestStop(idle time.Duration) {
-	err := p.conn.TrySend(control(frameStop, stopRequest{Drain: p.hello.Drain, Idle: idle}))
+	err := p.conn.TrySend(childproto.NewFrame(childproto.FrameStop, childproto.StopRequest{Drain: p.hello.Drain, Idle: idle}))
 	if p.askedStop.Swap(true) {
 		return
 	}
@@ -443,7 +444,7 @@ func (p *childHandle) requestStop(idle time.Duration) {
 // endDrain ends the child's drain: what is under way is cut. The frame says so to the child,
 // for which a signal alone is one from outside, and the signal to the rest of its group.
 func (p *childHandle) endDrain() {
-	_ = p.conn.TrySend(control(frameStop, stopRequest{})) // a child that is deaf to it is killed
+	_ = p.conn.TrySend(childproto.NewFrame(childproto.FrameStop, childproto.StopRequest{})) // a child that is deaf to it is killed
 	p.backend.terminate()
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -20,28 +21,28 @@ import (
 func TestWhy(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		bye  exitNoticeKind
+		bye  childproto.ExitNoticeKind
 		exit Exit
 		want supervisor.ReasonKind
 	}{
-		{"normal", noticeNormal, Exit{PID: 1}, supervisor.Normal},
-		{"normal, then a panic", noticeNormal, Exit{PID: 1, Code: 2}, supervisor.Exited},
-		{"shutdown", noticeShutdown, Exit{PID: 1}, supervisor.Shutdown},
-		{"shutdown, then a signal", noticeShutdown, Exit{PID: 1, Code: -1, Signal: syscall.SIGSEGV}, supervisor.Signaled},
-		{"error", noticeError, Exit{PID: 1, Code: exitFailed}, supervisor.Error},
-		{"error, then another code", noticeError, Exit{PID: 1, Code: 7}, supervisor.Exited},
-		{"unfit", noticeUnfit, Exit{PID: 1, Code: exitUsage}, supervisor.Error},
+		{"normal", childproto.NoticeNormal, Exit{PID: 1}, supervisor.Normal},
+		{"normal, then a panic", childproto.NoticeNormal, Exit{PID: 1, Code: 2}, supervisor.Exited},
+		{"shutdown", childproto.NoticeShutdown, Exit{PID: 1}, supervisor.Shutdown},
+		{"shutdown, then a signal", childproto.NoticeShutdown, Exit{PID: 1, Code: -1, Signal: syscall.SIGSEGV}, supervisor.Signaled},
+		{"error", childproto.NoticeError, Exit{PID: 1, Code: exitFailed}, supervisor.Error},
+		{"error, then another code", childproto.NoticeError, Exit{PID: 1, Code: 7}, supervisor.Exited},
+		{"unfit", childproto.NoticeUnfit, Exit{PID: 1, Code: exitUsage}, supervisor.Error},
 		{"no such word", "fine", Exit{PID: 1, Code: 3}, supervisor.Exited},
 		{"nothing", "", Exit{PID: 1}, supervisor.Normal},
-		{"error of a goroutine", noticeError, Exit{}, supervisor.Error},
-		{"panic of a goroutine", noticePanic, Exit{Code: 2}, supervisor.Panic},
+		{"error of a goroutine", childproto.NoticeError, Exit{}, supervisor.Error},
+		{"panic of a goroutine", childproto.NoticePanic, Exit{Code: 2}, supervisor.Panic},
 		{"a code that counts as success", "", Exit{PID: 1, Code: exitCut}, supervisor.Normal},
-		{"status stolen", noticeShutdown, Exit{PID: 1, Lost: errors.New("waitid")}, supervisor.Shutdown},
+		{"status stolen", childproto.NoticeShutdown, Exit{PID: 1, Lost: errors.New("waitid")}, supervisor.Shutdown},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := &childHandle{exit: tt.exit, backend: &goroutineChild{}, success: []int{exitCut}}
 			if tt.bye != "" {
-				p.exitNotice.Store(&exitNotice{Kind: tt.bye, Text: "words"})
+				p.exitNotice.Store(&childproto.ExitNotice{Kind: tt.bye, Text: "words"})
 			}
 			if got := p.exitReason(); got.Kind != tt.want {
 				t.Errorf("%v, want %v", got, tt.want)

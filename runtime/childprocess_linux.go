@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -35,12 +36,12 @@ func runChild(cfg Config, root *node, channel *os.File) error {
 	c.sendExitNotice(bye)
 	flushLog(c.log)
 	switch bye.Kind {
-	case noticeUnfit:
+	case childproto.NoticeUnfit:
 		printLine(os.Stderr, bye.Text)
 		os.Exit(exitUsage)
-	case noticeError, noticePanic:
+	case childproto.NoticeError, childproto.NoticePanic:
 		os.Exit(exitFailed)
-	case noticeNormal, noticeShutdown:
+	case childproto.NoticeNormal, childproto.NoticeShutdown:
 		if cut {
 			os.Exit(exitCut) // a master that lives all the same is to replace it, also one that is transient
 		}
@@ -64,11 +65,11 @@ func (c *child) killOrphan(conn *fdipc.Conn) {
 }
 
 // ownPipeline starts the tracing of this process. Its spans leave by the master.
-func (c *child) ownPipeline(w hello) tracing.Pipeline {
-	p, err := tracing.Start(context.Background(), w.process(), &tracing.Uplink{
+func (c *child) ownPipeline(w childproto.Hello) tracing.Pipeline {
+	p, err := tracing.Start(context.Background(), w.Process(), &tracing.Uplink{
 		Table: c.spanTable,
 		Send: func(kind tracing.Payload, b []byte) error {
-			return c.conn.Send(context.Background(), &fdipc.Frame{Kind: payloadFrame(kind), Lane: fdipc.Data, Payload: b})
+			return c.conn.Send(context.Background(), &fdipc.Frame{Kind: childproto.PayloadFrame(kind), Lane: fdipc.Data, Payload: b})
 		},
 	})
 	c.spanTable = nil

@@ -12,6 +12,7 @@ import (
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
 // children is the registry of the running child processes. It numbers the children, gives them
@@ -58,7 +59,7 @@ func (h *children) add(p *childHandle) {
 // its hello. remove undoes it, and add.
 func (h *children) attach(p *childHandle) error {
 	h.stats.add(p.conn)
-	if p.hello.Role == roleWorker && p.hello.Slot >= 0 {
+	if p.hello.Role == childproto.RoleWorker && p.hello.Slot >= 0 {
 		h.sockets.AddWorker(p.sibling().Worker, p.conn)
 	}
 	return h.system.Attach(p.address(), 0, p.conn)
@@ -74,7 +75,7 @@ func (h *children) child(id int) *childHandle {
 // poolOf returns the path of the pool of the worker with an ID.
 func (h *children) poolOf(id int) (path string, ok bool) {
 	p := h.child(id)
-	if p == nil || p.hello.Role != roleWorker {
+	if p == nil || p.hello.Role != childproto.RoleWorker {
 		return "", false
 	}
 	return p.hello.Path, true
@@ -109,9 +110,9 @@ func (h *children) linkWorker(ctx context.Context, p *childHandle) error {
 func (h *children) registerName(p *childHandle) error {
 	pid := actors.ProcessPID(p.address())
 	errs := []error{h.system.Reregister(context.Background(), p.name(), pid)}
-	if p.hello.Role == roleListener { // who looks for a listener finds who accepts for it
+	if p.hello.Role == childproto.RoleListener { // who looks for a listener finds who accepts for it
 		for _, name := range h.names {
-			errs = append(errs, h.system.Reregister(context.Background(), listenerName+"/"+name, pid))
+			errs = append(errs, h.system.Reregister(context.Background(), childproto.ListenerName+"/"+name, pid))
 		}
 	}
 	return errors.Join(errs...)
@@ -209,10 +210,10 @@ func (h *children) remove(p *childHandle) {
 	switch {
 	case wasListener:
 		h.sockets.Detach()
-	case p.hello.Role == roleWorker:
+	case p.hello.Role == childproto.RoleWorker:
 		h.sockets.RemoveWorker(uint64(p.hello.ID), p.retired.Load())
 		if listener != nil { // it is the master's word that the worker is reaped
-			_ = listener.sendOrReplace(control(frameWorkerGone, p.sibling())) // an error is its own end
+			_ = listener.sendOrReplace(childproto.NewFrame(childproto.FrameWorkerGone, p.sibling())) // an error is its own end
 		}
 	}
 }
@@ -224,7 +225,7 @@ const stopAcceptingTimeout = 2 * time.Second
 // drainListener has a listener process accept what waits in the backlogs and then no more, and
 // waits until all of it is claimed.
 func (h *children) drainListener(ctx context.Context, l *childHandle) {
-	if l.conn.TrySend(control(frameStopAccepting, struct{}{})) != nil {
+	if l.conn.TrySend(childproto.NewFrame(childproto.FrameStopAccepting, struct{}{})) != nil {
 		return
 	}
 	timer := time.NewTimer(stopAcceptingTimeout)
@@ -247,7 +248,7 @@ func (h *children) drainListeners(ctx context.Context) {
 	h.mu.Unlock()
 	var all sync.WaitGroup
 	for _, p := range h.all() {
-		if p == now || p.hello.Role == roleListener && p.retired.Load() {
+		if p == now || p.hello.Role == childproto.RoleListener && p.retired.Load() {
 			all.Go(func() { h.drainListener(ctx, p) })
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
@@ -68,7 +69,7 @@ func (rt *Runtime) childSpec(n *node) supervisor.ChildSpec {
 func (rt *Runtime) poolSpec(n *node, p Pool) supervisor.ChildSpec {
 	return supervisor.ChildSpec{
 		ID: p.Name, Type: supervisor.TypeSupervisor,
-		Start: &poolStarter{parts: rt.poolParts(), path: n.path, role: roleWorker, pool: p.complete()},
+		Start: &poolStarter{parts: rt.poolParts(), path: n.path, role: childproto.RoleWorker, pool: p.complete()},
 	}
 }
 
@@ -86,8 +87,8 @@ type backends struct {
 // startChild starts the child w of a generation: it has its backend, its channel and its place
 // in the registry when startChild returns. It lives from then on, and is the caller's to bring
 // up, and to end. What it takes for that is taken here, where it may be short.
-func (c *poolDriver) startChild(ctx context.Context, w hello, gen *generation) (*childHandle, error) {
-	w.Protocol, w.Tree = protocol, c.backends.tree
+func (c *poolDriver) startChild(ctx context.Context, w childproto.Hello, gen *generation) (*childHandle, error) {
+	w.Protocol, w.Tree = childproto.Version, c.backends.tree
 	p := newChildHandle(c, w)
 	inProcess := c.pool.Isolation == ProcessIsolation
 	if inProcess && len(w.Config) > inlineConfig {
@@ -97,7 +98,7 @@ func (c *poolDriver) startChild(ctx context.Context, w hello, gen *generation) (
 		}
 	}
 	c.children.assignID(p)
-	about := p.hello.process()
+	about := p.hello.Process()
 	about.Shared = !inProcess
 	p.telemetry = c.backends.pipeline.Adopt(about)
 	if !inProcess {
@@ -130,11 +131,11 @@ func (p *childHandle) awaitReady(ctx context.Context) error {
 }
 
 // assignSlot gives a spare that is warm its place, and waits until it is ready.
-func (p *childHandle) assignSlot(ctx context.Context, a assignFrame) error {
+func (p *childHandle) assignSlot(ctx context.Context, a childproto.AssignFrame) error {
 	at := assignment{name: a.Name, slot: a.Slot, incarnation: a.Incarnation}
 	p.assigned.Store(&at)
 	p.driver.children.sockets.AddWorker(p.sibling().Worker, p.conn) // it may ask for one from now on
-	if err := p.conn.Send(ctx, control(frameAssign, a)); err != nil {
+	if err := p.conn.Send(ctx, childproto.NewFrame(childproto.FrameAssign, a)); err != nil {
 		return p.notReadyError(err)
 	}
 	return p.linkAndName(ctx)
@@ -143,7 +144,7 @@ func (p *childHandle) assignSlot(ctx context.Context, a assignFrame) error {
 // linkAndName gives a child that knows its place a link, waits until it is ready, and gives
 // it its name.
 func (p *childHandle) linkAndName(ctx context.Context) error {
-	if p.hello.Role == roleWorker {
+	if p.hello.Role == childproto.RoleWorker {
 		if err := p.await(ctx, p.handshaken); err != nil {
 			return err
 		}

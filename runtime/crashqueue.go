@@ -8,6 +8,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/queue"
 )
@@ -56,7 +57,7 @@ type crashContext struct {
 // crashContext are asked for only when somebody wants to know: it costs a question
 // to the listener process.
 func (p *childHandle) crashContext() (b crashContext) {
-	if p.driver.crashes == nil || p.hello.Role != roleWorker {
+	if p.driver.crashes == nil || p.hello.Role != childproto.RoleWorker {
 		return b
 	}
 	byName := p.driver.children.system.Lookup("").Address

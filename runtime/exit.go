@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -208,4 +209,20 @@ func (h *hangError) Unwrap() []error {
 		return []error{h.why}
 	}
 	return []error{h.why, &h.exit}
+}
+
+// agrees reports whether e is an end of a child whose exit notice is of kind k.
+func (e Exit) agrees(k childproto.ExitNoticeKind) bool {
+	if e.PID == 0 || e.Lost != nil { // a goroutine, or the status is not known
+		return true
+	}
+	switch k {
+	case childproto.NoticeNormal, childproto.NoticeShutdown:
+		return e.Signal == 0 && e.Code == exitOK
+	case childproto.NoticeError, childproto.NoticePanic:
+		return e.Signal == 0 && e.Code == exitFailed
+	case childproto.NoticeUnfit:
+		return e.Signal == 0 && e.Code == exitUsage
+	}
+	return false
 }

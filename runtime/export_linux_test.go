@@ -6,6 +6,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
 // GraceVar sets the grace of strangers in a process of the tests.
@@ -21,7 +23,7 @@ func init() {
 func (rt *Runtime) Deafen(name string) {
 	for _, p := range rt.children.all() {
 		if p.name() == name {
-			for p.conn.TrySend(control(frameSpareReady, struct{}{})) == nil { // means nothing to who has its place
+			for p.conn.TrySend(childproto.NewFrame(childproto.FrameSpareReady, struct{}{})) == nil { // means nothing to who has its place
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -40,11 +41,11 @@ func startGoroutineChild(c *child, conn *fdipc.Conn, shared tracing.Pipeline) *g
 			close(b.returned)
 			b.end(how, false)
 		}()
-		bye := recoverPanic(func() exitNotice {
-			return c.run(conn, func(hello) tracing.Pipeline { return sharedPipeline{shared} })
+		bye := recoverPanic(func() childproto.ExitNotice {
+			return c.run(conn, func(childproto.Hello) tracing.Pipeline { return sharedPipeline{shared} })
 		})
-		if bye.Kind == noticePanic {
-			how = Exit{Code: 2, Words: bye.cut().Text}
+		if bye.Kind == childproto.NoticePanic {
+			how = Exit{Code: 2, Words: bye.Cut().Text}
 		}
 		c.closeSockets()
 		c.sendExitNotice(bye)
@@ -60,10 +61,10 @@ func (b *goroutineChild) end(how Exit, leak bool) {
 }
 
 // recoverPanic turns a panic of f into a exit notice.
-func recoverPanic(f func() exitNotice) (bye exitNotice) {
+func recoverPanic(f func() childproto.ExitNotice) (bye childproto.ExitNotice) {
 	defer func() {
 		if v := recover(); v != nil {
-			bye = exitNotice{Kind: noticePanic, Text: panicMark + supervisor.Cut(fmt.Sprint(v)) + "\n\n" + string(debug.Stack())}
+			bye = childproto.ExitNotice{Kind: childproto.NoticePanic, Text: childproto.PanicMark + supervisor.Cut(fmt.Sprint(v)) + "\n\n" + string(debug.Stack())}
 		}
 	}()
 	return f()

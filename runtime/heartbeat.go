@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/pulse"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -74,19 +75,13 @@ func (h Heartbeat) validate(bad reportInvalid, path string) {
 	}
 }
 
-// heartbeatFrame is both the question and the answer.
-type heartbeatFrame struct {
-	N      uint64
-	Unwell string `json:",omitempty"` // the answer: what Pool.Check said, or ""
-}
-
 // heartbeatAnswers is what the master has heard of a child's heartbeat.
 type heartbeatAnswers struct {
 	newest    atomic.Uint64          // the newest beat that was answered
 	complaint atomic.Pointer[string] // what is wrong, in the child's words
 }
 
-func (h *heartbeatAnswers) record(b heartbeatFrame) {
+func (h *heartbeatAnswers) record(b childproto.HeartbeatFrame) {
 	if b.Unwell == "" {
 		h.complaint.Store(nil)
 	} else {
@@ -97,7 +92,7 @@ func (h *heartbeatAnswers) record(b heartbeatFrame) {
 
 // heartbeatSpec is how p is watched.
 func (p *childHandle) heartbeatSpec() Heartbeat {
-	if p.hello.Role == roleListener {
+	if p.hello.Role == childproto.RoleListener {
 		return listenerHeartbeat.defaults()
 	}
 	return p.driver.pool.Heartbeat.defaults()
@@ -132,7 +127,7 @@ func (p *childHandle) watch() {
 		last = last.Add(turn.Elapsed)
 		if heard := p.heartbeats.newest.Load(); heard == sent { // the next one; before the first there is nothing to miss
 			turn.Answered = p.heartbeats.complaint.Load() == nil
-			if p.conn.TrySend(control(frameHeartbeat, heartbeatFrame{N: sent + 1})) == nil {
+			if p.conn.TrySend(childproto.NewFrame(childproto.FrameHeartbeat, childproto.HeartbeatFrame{N: sent + 1})) == nil {
 				sent++
 			} else {
 				turn.Answered = false // it does not even read
@@ -197,7 +192,7 @@ func (w *cpuWaits) most(b backend, elapsed time.Duration) bool {
 }
 
 // answerHeartbeat answers a beat, now or when the check is through. It does not block.
-func (c *child) answerHeartbeat(b heartbeatFrame) {
+func (c *child) answerHeartbeat(b childproto.HeartbeatFrame) {
 	if c.pool.Check == nil && c.pool.Heartbeat.Path == "" {
 		c.sendHeartbeat(b)
 		return
@@ -214,6 +209,6 @@ func (c *child) answerHeartbeat(b heartbeatFrame) {
 
 // sendHeartbeat answers. An answer that there is no room for is one that the master
 // misses: it reads them one by one.
-func (c *child) sendHeartbeat(b heartbeatFrame) {
-	_ = c.conn.TrySend(control(frameHeartbeat, b))
+func (c *child) sendHeartbeat(b childproto.HeartbeatFrame) {
+	_ = c.conn.TrySend(childproto.NewFrame(childproto.FrameHeartbeat, b))
 }

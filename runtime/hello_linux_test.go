@@ -11,17 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
 // TestNoConfiguration: a child that has no room for the configuration that its master sends
 // ends at once, and says why.
 func TestNoConfiguration(t *testing.T) {
-	w := hello{Protocol: protocol, Role: roleWorker, ConfigSize: inlineConfig + 1}
+	w := childproto.Hello{Protocol: childproto.Version, Role: childproto.RoleWorker, ConfigSize: inlineConfig + 1}
 	for name, tt := range map[string]struct {
 		welcome func(c *child)
 		errno   error
 	}{
-		"out of descriptors": {func(c *child) { c.handlesLost(nil, control(frameHello, w)) }, syscall.EMFILE},
+		"out of descriptors": {func(c *child) { c.handlesLost(nil, childproto.NewFrame(childproto.FrameHello, w)) }, syscall.EMFILE},
 		"refused by mmap": {func(c *child) {
 			r, _, err := os.Pipe() // no memory to map
 			if err != nil {
@@ -31,7 +32,7 @@ func TestNoConfiguration(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c.handle(nil, control(frameHello, w, h))
+			c.handle(nil, childproto.NewFrame(childproto.FrameHello, w, h))
 		}, syscall.ENODEV},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -40,7 +41,7 @@ func TestNoConfiguration(t *testing.T) {
 			mine, its := fdipc.Pipe(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, c.transport())
 			tt.welcome(c)
 			bye := c.run(its, nil)
-			if bye.Kind != noticeError || !strings.Contains(bye.Text, "configuration") || !strings.Contains(bye.Text, tt.errno.Error()) {
+			if bye.Kind != childproto.NoticeError || !strings.Contains(bye.Text, "configuration") || !strings.Contains(bye.Text, tt.errno.Error()) {
 				t.Errorf("%+v", bye)
 			}
 			_, _ = its.Close(), mine.Close()
@@ -57,11 +58,11 @@ func TestShortOfConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	gen := newGeneration(1, nil, make([]byte, inlineConfig+1))
-	c := newPoolDriver(poolParts{backends: &backends{}}, "web", roleWorker, Pool{Size: 1})
+	c := newPoolDriver(poolParts{backends: &backends{}}, "web", childproto.RoleWorker, Pool{Size: 1})
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1, Max: old.Max}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := c.startChild(t.Context(), hello{Name: "web/0", Config: gen.config}, gen)
+	_, err := c.startChild(t.Context(), childproto.Hello{Name: "web/0", Config: gen.config}, gen)
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
 // drained is a worker that serves by Worker.Serve, without a master: the test asks
@@ -35,7 +36,7 @@ func serveDrained(t *testing.T, s *http.Server, wrap func(net.Listener) net.List
 	c := newChild(Config{Logger: slog.New(slog.DiscardHandler)}, nil)
 	c.netListeners = netactor.NewListeners(netactor.ListenersConfig{})
 	c.ready = func() error { return nil }
-	c.spare.current.Store(&assignFrame{Name: "web/0"})
+	c.spare.current.Store(&childproto.AssignFrame{Name: "web/0"})
 	close(c.equipped)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -81,7 +82,7 @@ func (l *lifecycleSpans) keepServed(name string, served []trace.SpanContext) {
 // takeServed takes what was kept of a child.
 func (l *lifecycleSpans) takeServed(path string) []trace.SpanContext {
 	name := inTree(path)
-	if i := strings.LastIndexByte(name, '/'); i >= 0 && name[:i] == listenersName {
+	if i := strings.LastIndexByte(name, '/'); i >= 0 && name[:i] == childproto.ListenersName {
 		name = name[i+1:]
 	}
 	l.mu.Lock()
@@ -92,7 +93,7 @@ func (l *lifecycleSpans) takeServed(path string) []trace.SpanContext {
 }
 
 // inTree is the path of a supervisor's event without the root, as users write it.
-func inTree(path string) string { return strings.TrimPrefix(path, masterName+"/") }
+func inTree(path string) string { return strings.TrimPrefix(path, childproto.MasterName+"/") }
 
 // record turns one event into what is seen of it.
 func (l *lifecycleSpans) record(e supervisor.Event) {
@@ -191,7 +192,7 @@ func (l *lifecycleSpans) recordPool(e PoolEvent, at time.Time) {
 	case WorkerFailed:
 		l.begin(tracing.SpanStart, path, at, l.operationFor(e.Why, path, at), l.takeServed(path), attrs...).EndAt(at, e.Reason.Kind.String(), e.Reason.String())
 	case DrainBegan:
-		if _, ok := l.stops[masterName+"/"+path]; ok || e.Why == "stop" {
+		if _, ok := l.stops[childproto.MasterName+"/"+path]; ok || e.Why == "stop" {
 			return // its supervisor's to tell
 		}
 		l.drains[e.ID] = l.begin(tracing.SpanStop, path, at, l.operationFor(e.Why, path, at), nil, attrs...)

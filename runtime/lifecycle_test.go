@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -26,7 +27,7 @@ func recording(t *testing.T) (*lifecycleSpans, *tracetest.SpanRecorder) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tree, err := supervisor.Start(t.Context(), supervisor.Spec{Name: masterName}, supervisor.Config{})
+	tree, err := supervisor.Start(t.Context(), supervisor.Spec{Name: childproto.MasterName}, supervisor.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}

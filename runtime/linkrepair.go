@@ -3,6 +3,8 @@ package coppice
 import (
 	"context"
 	"time"
+
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
 // linkHealth is the link of one worker to the listener process, as the master knows it: what
@@ -66,13 +68,13 @@ func (l *linkHealth) repair() bool {
 
 // linkLost takes a child's word that its link to a sibling has ended. If both live, after a
 // while, they get another.
-func (h *children) linkLost(p *childHandle, u linkLostFrame) {
+func (h *children) linkLost(p *childHandle, u childproto.LinkLostFrame) {
 	h.mu.Lock()
 	worker := p
 	if p == h.listener {
 		worker = h.byID[int(min(u.ID, 1<<31))]
 	}
-	if worker == nil || worker.hello.Role != roleWorker {
+	if worker == nil || worker.hello.Role != childproto.RoleWorker {
 		h.mu.Unlock()
 		return
 	}
@@ -84,7 +86,7 @@ func (h *children) linkLost(p *childHandle, u linkLostFrame) {
 }
 
 // repairLink makes the link of a worker anew, or ends a worker whose links do not hold.
-func (h *children) repairLink(worker *childHandle, u linkLostFrame) {
+func (h *children) repairLink(worker *childHandle, u childproto.LinkLostFrame) {
 	h.mu.Lock()
 	l := &worker.link
 	listener := h.listener

@@ -9,6 +9,7 @@ import (
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -18,13 +19,13 @@ import (
 
 // siblingLink is one end of a link.
 type siblingLink struct {
-	to   sibling
+	to   childproto.Sibling
 	conn *fdipc.Conn
 }
 
 // link takes this child's end of a link from a frame of the master's.
 func (c *child) link(f *fdipc.Frame) error {
-	to, err := decode[sibling](f)
+	to, err := childproto.Decode[childproto.Sibling](f)
 	if err != nil {
 		return err
 	}
@@ -53,7 +54,7 @@ func (c *child) link(f *fdipc.Frame) error {
 // replaceLink ends the links to a child that is to have a new one: a link may have broken in
 // a way that this end has not noticed. It is false when there is a newer one: two may have
 // crossed on their way here, and not on that to the other end.
-func (c *child) replaceLink(to sibling) bool {
+func (c *child) replaceLink(to childproto.Sibling) bool {
 	var old []*fdipc.Conn
 	newer := false
 	c.linkMu.Lock()
@@ -78,7 +79,7 @@ func (c *child) replaceLink(to sibling) bool {
 }
 
 // linkConfig is the configuration of this child's end of a link.
-func (c *child) linkConfig(to sibling) fdipc.Config {
+func (c *child) linkConfig(to childproto.Sibling) fdipc.Config {
 	cfg := fdipc.Config{
 		Credits: netactor.LinkCredits,
 		Closed:  func(conn *fdipc.Conn, err error) { c.linkEnded(to, conn, err) },
@@ -107,7 +108,7 @@ func (c *child) linkConfig(to sibling) fdipc.Config {
 
 // linkEnded is told that a link has ended. Unless one of the two has closed it, the other has
 // died, or the link is broken: the master knows which.
-func (c *child) linkEnded(to sibling, conn *fdipc.Conn, err error) {
+func (c *child) linkEnded(to childproto.Sibling, conn *fdipc.Conn, err error) {
 	if c.dispatcher != nil {
 		c.dispatcher.RemoveLink(to.Worker.ID, conn)
 	}
@@ -118,14 +119,14 @@ func (c *child) linkEnded(to sibling, conn *fdipc.Conn, err error) {
 
 // reportNoLink tells the master that there is no link to a child, and why. A word that finds no
 // room is lost: the other end has its own.
-func (c *child) reportNoLink(to sibling, err error) {
-	_ = c.conn.TrySend(control(frameLinkLost, linkLostFrame{
+func (c *child) reportNoLink(to childproto.Sibling, err error) {
+	_ = c.conn.TrySend(childproto.NewFrame(childproto.FrameLinkLost, childproto.LinkLostFrame{
 		ID: to.Worker.ID, Link: to.Link, Short: isShort(asShortage(err)), Why: supervisor.Cut(err.Error()),
 	}))
 }
 
 // addLink begins to use a link. It lasts as long as the two that it joins.
-func (c *child) addLink(to sibling, conn *fdipc.Conn) {
+func (c *child) addLink(to childproto.Sibling, conn *fdipc.Conn) {
 	c.linkMu.Lock()
 	over := c.linksClosed
 	if !over {
@@ -176,7 +177,7 @@ func (c *child) closeLinks() {
 
 // workerGone takes the master's word that a worker is reaped.
 func (c *child) workerGone(f *fdipc.Frame) error {
-	who, err := decode[sibling](f)
+	who, err := childproto.Decode[childproto.Sibling](f)
 	if err == nil && c.dispatcher != nil {
 		c.dispatcher.RemoveWorker(who.Worker.ID)
 	}
@@ -185,20 +186,20 @@ func (c *child) workerGone(f *fdipc.Frame) error {
 
 // dispatchConnections is the life of the listener process: it accepts what the
 // master's sockets bring, hands it over, and decides nothing else.
-func (c *child) dispatchConnections() exitNotice {
+func (c *child) dispatchConnections() childproto.ExitNotice {
 	if c.process {
 		// One thread does all there is to do, and a second costs a wake-up for most
 		// connections: ADR 0034.
 		runtime.GOMAXPROCS(1)
 	}
 	if err := c.ready(); err != nil {
-		return exitNotice{Kind: noticeError, Text: err.Error()}
+		return childproto.ExitNotice{Kind: childproto.NoticeError, Text: err.Error()}
 	}
 	<-c.ctx.Done() // the master has seen to it that nothing is under way
 	if err := c.dispatcher.Shutdown(c.drain); err != nil {
-		return exitNotice{Kind: noticeError, Text: err.Error()}
+		return childproto.ExitNotice{Kind: childproto.NoticeError, Text: err.Error()}
 	}
-	return exitNotice{Kind: noticeShutdown}
+	return childproto.ExitNotice{Kind: childproto.NoticeShutdown}
 }
 
 // stopAccepting stops accepting for good: the tree is to end. What waits in a backlog is
@@ -211,6 +212,6 @@ func (c *child) stopAccepting() {
 		if err := c.dispatcher.Shutdown(c.drain); err != nil {
 			c.log.Warn("listener: connections were cut", "err", err)
 		}
-		_ = c.conn.TrySend(control(frameStopAccepting, struct{}{})) // a master that is gone waits for nothing
+		_ = c.conn.TrySend(childproto.NewFrame(childproto.FrameStopAccepting, struct{}{})) // a master that is gone waits for nothing
 	}()
 }

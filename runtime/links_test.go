@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
 // A child that has just ended may be sent a link, which its master takes back as the
@@ -35,7 +36,7 @@ func TestLinkTakenBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := mine.Send(t.Context(), control(frameLink, sibling{}, h)); err != nil {
+	if err := mine.Send(t.Context(), childproto.NewFrame(childproto.FrameLink, childproto.Sibling{}, h)); err != nil {
 		t.Fatal(err)
 	}
 	<-here

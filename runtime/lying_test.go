@@ -11,17 +11,18 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
 // TestLyingChild: the lines of log that a child can cause by frames that mean
 // nothing grow with the logarithm of their number.
 func TestLyingChild(t *testing.T) {
 	var b bytes.Buffer
-	p := newChildHandle(&poolDriver{poolParts: poolParts{log: slog.New(slog.NewTextHandler(&b, nil))}}, hello{Name: "web/0", ID: 3})
+	p := newChildHandle(&poolDriver{poolParts: poolParts{log: slog.New(slog.NewTextHandler(&b, nil))}}, childproto.Hello{Name: "web/0", ID: 3})
 	close(p.attached)
 	const frames = 100_000
 	for range frames {
-		p.handle(nil, &fdipc.Frame{Kind: frameExitNotice, Payload: []byte("{")})
+		p.handle(nil, &fdipc.Frame{Kind: childproto.FrameExitNotice, Payload: []byte("{")})
 	}
 	lines := strings.Count(b.String(), "\n")
 	if lines != 17 || !strings.Contains(b.String(), "frames=65536") {
@@ -37,7 +38,7 @@ func TestSilentMaster(t *testing.T) {
 		mine, its := fdipc.Pipe(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, c.transport())
 		began := time.Now()
 		bye := c.run(its, nil)
-		if bye.Kind != noticeUnfit || !strings.Contains(bye.Text, "no welcome") || time.Since(began) != helloTimeout {
+		if bye.Kind != childproto.NoticeUnfit || !strings.Contains(bye.Text, "no welcome") || time.Since(began) != helloTimeout {
 			t.Errorf("after %v: %+v", time.Since(began), bye)
 		}
 		_, _ = its.Close(), mine.Close()
@@ -49,17 +50,17 @@ func TestSilentMaster(t *testing.T) {
 // TestUnfitChild: a program that cannot be the child that its master wants says why: of another
 // protocol, of a role that it does not know, with another tree.
 func TestUnfitChild(t *testing.T) {
-	for want, w := range map[string]hello{
+	for want, w := range map[string]childproto.Hello{
 		"the master speaks protocol 9, this program 1": {Protocol: 9},
-		`role "cook" is not known to this release`:     {Protocol: protocol, Role: "cook"},
+		`role "cook" is not known to this release`:     {Protocol: childproto.Version, Role: "cook"},
 		"this program's tree is not its master's: the master has {web: Pool Size=9}, this process {nothing}": {
-			Protocol: protocol, Role: roleWorker, Tree: []string{"web: Pool Size=9"},
+			Protocol: childproto.Version, Role: childproto.RoleWorker, Tree: []string{"web: Pool Size=9"},
 		},
 	} {
 		c := newChild(Config{}.defaults(), &node{})
 		mine, its := fdipc.Pipe(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, c.transport())
 		c.hello <- receivedHello{hello: w}
-		if bye := c.run(its, nil); bye.Kind != noticeUnfit || bye.Text != "coppice: "+want {
+		if bye := c.run(its, nil); bye.Kind != childproto.NoticeUnfit || bye.Text != "coppice: "+want {
 			t.Errorf("%+v, want %q", bye, want)
 		}
 		_, _ = its.Close(), mine.Close()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -87,7 +88,7 @@ func registerMetrics(m *tracing.Meter, w *transportStats, system *actors.System)
 func (rt *Runtime) measurePools() {
 	rt.pipeline.Meter().Watch(func(emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
 		for _, c := range rt.pools.list() {
-			if c.role == roleWorker {
+			if c.role == childproto.RoleWorker {
 				emit(tracing.PoolSize, int64(rt.pools.size(c)), tracing.KeyPool.String(c.path))
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
 // Channels that have ended are counted and not kept, though nobody asks for the total.
@@ -16,7 +17,7 @@ func TestWiresLetGo(t *testing.T) {
 	for range 10 {
 		a, b := fdipc.Pipe(cfg, cfg)
 		w.add(a)
-		if err := a.Send(t.Context(), control(frameStop, stopRequest{})); err != nil {
+		if err := a.Send(t.Context(), childproto.NewFrame(childproto.FrameStop, childproto.StopRequest{})); err != nil {
 			t.Fatal(err)
 		}
 		<-heard

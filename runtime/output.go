@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
 // OutputLine is one line that a process of the tree has printed.
@@ -144,7 +146,7 @@ func lineWriter(w io.Writer) LineWriter {
 // lostLines is what stands in the output in place of lines that nobody took.
 func lostLines(n uint64, now time.Time) OutputLine {
 	return OutputLine{
-		Time: now, Name: masterName, PID: os.Getpid(), Stream: streamErr,
+		Time: now, Name: childproto.MasterName, PID: os.Getpid(), Stream: streamErr,
 		Text: fmt.Sprintf("coppice: %d lines of output lost: they were not taken in time", n),
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -20,7 +21,7 @@ import (
 type poolDriver struct {
 	poolParts
 	path     string // of the pool in the tree
-	role     role
+	role     childproto.Role
 	pool     Pool // complete
 	began    time.Time
 	alive    context.Context // ends with the pool: what is being brought up is given up
@@ -96,7 +97,7 @@ type poolNote struct {
 	ev PoolEvent
 }
 
-func newPoolDriver(parts poolParts, path string, role role, p Pool) *poolDriver {
+func newPoolDriver(parts poolParts, path string, role childproto.Role, p Pool) *poolDriver {
 	c := &poolDriver{
 		poolParts: parts, path: path, role: role, pool: p, began: time.Now(),
 		workers: map[pool.WorkerSeq]*poolWorker{}, slots: map[int]*slotInstance{}, pendingStarts: map[int][]chan<- startResult{},
@@ -303,7 +304,7 @@ func (c *poolDriver) slotUp(e pool.Effect) {
 	c.slots[e.Slot] = s
 	c.mu.Unlock()
 	c.occupySlot(m, e.Slot)
-	if c.role != roleListener {
+	if c.role != childproto.RoleListener {
 		c.answer(e.Slot, startResult{slot: s})
 		return
 	}
@@ -319,7 +320,7 @@ func (c *poolDriver) slotSwap(e pool.Effect) {
 	c.mu.Lock()
 	s := c.slots[e.Slot]
 	c.mu.Unlock()
-	if c.role == roleListener {
+	if c.role == childproto.RoleListener {
 		go c.children.setListener(c.alive, m.child) // ends as in up
 	}
 	s.setChild(m.child)
@@ -379,7 +380,7 @@ func (c *poolDriver) drain(e pool.Effect) {
 		p.unlessEnded(c.pool.Shutdown, p.Kill)
 	}
 	switch {
-	case c.role == roleListener && !e.Brief:
+	case c.role == childproto.RoleListener && !e.Brief:
 		go func() { // ends with the wait, which is bounded
 			<-seat.current().linkedToAll // who comes after goes on by then
 			c.children.drainListener(c.alive, p)
@@ -455,11 +456,11 @@ func (c *poolDriver) isLast(r supervisor.Reason) bool {
 // startWorker starts m and tells the rules when it is ready, or warm first, if it is to be a
 // spare. It returns the worker once it is ready or has ended; nil when there is none.
 func (c *poolDriver) startWorker(m *poolWorker) (*childHandle, error) {
-	w := hello{
+	w := childproto.Hello{
 		Role: c.role, Slot: m.slot, Name: c.name(m.slot), Generation: m.gen.number,
 		Config: m.gen.config, Drain: c.pool.Shutdown * 9 / 10,
 	}
-	if c.role == roleWorker {
+	if c.role == childproto.RoleWorker {
 		w.Path = c.path
 		w.Requests = c.requests(m.slot)
 	}
@@ -494,7 +495,7 @@ func (c *poolDriver) startWorker(m *poolWorker) (*childHandle, error) {
 		case slot := <-m.assigned:
 			ctx, cancel = context.WithTimeoutCause(c.alive, c.pool.StartTimeout, supervisor.ErrStartTimeout)
 			defer cancel()
-			err = p.assignSlot(ctx, assignFrame{
+			err = p.assignSlot(ctx, childproto.AssignFrame{
 				Name: c.name(slot), Slot: slot, Incarnation: c.incarnation(slot), Requests: c.requests(slot),
 			})
 		case <-p.done:
@@ -523,7 +524,7 @@ func (c *poolDriver) startWorker(m *poolWorker) (*childHandle, error) {
 // takes when the slot had a worker before, else for StartTimeout, as there are those who
 // wait for the outcome. With Pool.OTP the start fails. It returns when StartTimeout ends, of
 // which each try has its own.
-func (c *poolDriver) startProcess(m *poolWorker, w hello) (p *childHandle, limit time.Time, err error) {
+func (c *poolDriver) startProcess(m *poolWorker, w childproto.Hello) (p *childHandle, limit time.Time, err error) {
 	try := func() error {
 		limit = time.Now().Add(c.pool.StartTimeout)
 		ctx, cancel := context.WithDeadlineCause(m.ctx, limit, errForkTimeout)
@@ -572,8 +573,8 @@ func (c *poolDriver) reportExit(m *poolWorker, p *childHandle) {
 // name is the registered name of the worker of a slot.
 func (c *poolDriver) name(slot int) string {
 	switch {
-	case c.role == roleListener:
-		return listenerName
+	case c.role == childproto.RoleListener:
+		return childproto.ListenerName
 	case slot == pool.Spare:
 		return c.path + "/spare"
 	}
@@ -583,8 +584,8 @@ func (c *poolDriver) name(slot int) string {
 // slotID is a slot's ID as a child of the pool's supervisor.
 func (c *poolDriver) slotID(slot int) string {
 	switch {
-	case c.role == roleListener:
-		return listenerName
+	case c.role == childproto.RoleListener:
+		return childproto.ListenerName
 	case slot == pool.Spare:
 		return ""
 	}
@@ -601,8 +602,8 @@ func (c *poolDriver) incarnation(slot int) int {
 // note publishes ev as news of a slot.
 func (c *poolDriver) note(slot int, ev PoolEvent) {
 	ev.Pool, ev.Slot = c.path, slot
-	if c.role == roleListener {
-		ev.Pool = listenersName
+	if c.role == childproto.RoleListener {
+		ev.Pool = childproto.ListenersName
 	}
 	c.log.LogAttrs(context.Background(), slog.LevelDebug, "pool: "+ev.String())
 	n := poolNote{c.slotID(slot), ev}

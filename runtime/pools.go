@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -96,7 +97,7 @@ func (cs *pools) add(c *poolDriver) int {
 		close(cs.added)
 		cs.added = nil
 	}
-	if n, scaled := cs.sizes[c.path]; scaled && c.role == roleWorker {
+	if n, scaled := cs.sizes[c.path]; scaled && c.role == childproto.RoleWorker {
 		return n
 	}
 	return c.pool.Size
@@ -122,7 +123,7 @@ func (cs *pools) list() []*poolDriver {
 }
 
 func (c *poolDriver) reloadOrder() int {
-	if c.role == roleListener {
+	if c.role == childproto.RoleListener {
 		return 1
 	}
 	return 0

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -12,7 +13,7 @@ import (
 type poolStarter struct {
 	parts poolParts
 	path  string
-	role  role
+	role  childproto.Role
 	pool  Pool // complete
 }
 

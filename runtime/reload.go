@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
@@ -133,7 +134,7 @@ func (rt *Runtime) rollAll(ctx context.Context, from, to int) error {
 		behind := rt.behind(to, rolled)
 		var err error
 		switch {
-		case lost.unproved() && (len(behind) == 0 || behind[0].role == roleListener):
+		case lost.unproved() && (len(behind) == 0 || behind[0].role == childproto.RoleListener):
 			err = lost.await(ctx, enlisted, rt.ended, to)
 		case len(behind) == 0:
 			return nil
@@ -148,7 +149,7 @@ func (rt *Runtime) rollAll(ctx context.Context, from, to int) error {
 				err = nil
 			}
 			switch {
-			case c.role != roleWorker: // it shows no more than that the program starts
+			case c.role != childproto.RoleWorker: // it shows no more than that the program starts
 			case ended:
 				lost.add(c)
 			case err == nil:

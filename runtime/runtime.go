@@ -13,6 +13,7 @@ import (
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -173,12 +174,12 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 		return err
 	}
 	undo = append(undo, rt.endReaper)
-	if rt.pipeline, err = tracing.Start(ctx, tracing.Process{Role: masterName, Name: masterName, Slot: -1, Generation: 1, Incarnation: 1}, nil); err != nil {
+	if rt.pipeline, err = tracing.Start(ctx, tracing.Process{Role: childproto.MasterName, Name: childproto.MasterName, Slot: -1, Generation: 1, Incarnation: 1}, nil); err != nil {
 		rt.log.Warn("no tracing", "err", err) // no reason to refuse service
 	}
 	undo = append(undo, func() { _ = withPartingTimeout(rt.pipeline.Shutdown) })
 	rt.system, err = actors.NewSystem(actors.Config{
-		Address: masterAddress, Logger: rt.log, Hooks: actors.Hooks{Stop: rt.stopAsked, Reserved: rt.root.reserves},
+		Address: childproto.MasterAddress, Logger: rt.log, Hooks: actors.Hooks{Stop: rt.stopAsked, Reserved: rt.root.reserves},
 	})
 	if err != nil {
 		return err
@@ -197,7 +198,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	}
 	// The root is there before its first child, which may ask for the tree.
 	rt.tree, err = supervisor.Start(ctx, supervisor.Spec{
-		Name: masterName, Strategy: rt.cfg.Strategy, Intensity: rt.cfg.Intensity,
+		Name: childproto.MasterName, Strategy: rt.cfg.Strategy, Intensity: rt.cfg.Intensity,
 	}, supervisor.Config{Logger: rt.log})
 	if err != nil {
 		return err
@@ -225,8 +226,8 @@ func (rt *Runtime) ownChildren() []supervisor.ChildSpec {
 		return nil
 	}
 	return []supervisor.ChildSpec{{
-		ID: listenersName, Type: supervisor.TypeSupervisor,
-		Start: &poolStarter{parts: rt.poolParts(), path: listenersName, role: roleListener, pool: Pool{
+		ID: childproto.ListenersName, Type: supervisor.TypeSupervisor,
+		Start: &poolStarter{parts: rt.poolParts(), path: childproto.ListenersName, role: childproto.RoleListener, pool: Pool{
 			Size: 1, Isolation: rt.cfg.ListenerIsolation, Intensity: listenerIntensity, Shutdown: listenerShutdown,
 		}.complete()},
 	}}
@@ -330,7 +331,7 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 
 // stopAsked answers a Stop of the master's PID. A child cannot end its tree.
 func (rt *Runtime) stopAsked(from string) {
-	if from != masterAddress {
+	if from != childproto.MasterAddress {
 		if n := rt.stopsRefused.Add(1); isPowerOfTwo(n) {
 			rt.log.Warn("a child asked the master to stop: refused", "id", from, "times", n)
 		}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
@@ -58,7 +59,7 @@ func (cs *pools) find(path string) (*poolDriver, error) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	i := slices.IndexFunc(cs.all, func(c *poolDriver) bool {
-		return c.role == roleWorker && (path == "" || c.path == path)
+		return c.role == childproto.RoleWorker && (path == "" || c.path == path)
 	})
 	if i < 0 {
 		return nil, fmt.Errorf("%w: %q", ErrNoPool, path)

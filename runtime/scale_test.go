@@ -6,13 +6,15 @@ import (
 	"log/slog"
 	"sync"
 	"testing"
+
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
 // startingPool is a pool of two whose supervisor is not up yet.
 func startingPool(t *testing.T) *poolDriver {
 	t.Helper()
 	gs := &generations{current: newGeneration(1, nil, nil)}
-	c := newPoolDriver(poolParts{log: slog.New(slog.DiscardHandler), generations: gs, pools: &pools{generations: gs}}, "web", roleWorker, Pool{Size: 2}.complete())
+	c := newPoolDriver(poolParts{log: slog.New(slog.DiscardHandler), generations: gs, pools: &pools{generations: gs}}, "web", childproto.RoleWorker, Pool{Size: 2}.complete())
 	c.begin(1)
 	t.Cleanup(c.endAlive)
 	return c

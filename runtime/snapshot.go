@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -153,7 +154,7 @@ func (p *childHandle) info() info {
 // started or stopped shows as that.
 func (rt *Runtime) Snapshot() Tree {
 	t := rt.branch(rt.tree.Snapshot(), "", rt.Listeners())
-	t.Name, t.Role, t.PID, t.LostLines = masterName, masterName, os.Getpid(), rt.output.losses()
+	t.Name, t.Role, t.PID, t.LostLines = childproto.MasterName, childproto.MasterName, os.Getpid(), rt.output.losses()
 	if rt.reaper != nil {
 		t.Reaped = rt.reaper.Reaped()
 	}

@@ -5,15 +5,16 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 )
 
 // spareSlot is what a worker knows of its place, from its own side. A spare has none until
 // it is appointed, and nobody has one while Pool.Warm runs.
 type spareSlot struct {
-	current  atomic.Pointer[assignFrame] // nil while there is none
-	assigned chan assignFrame            // one value: the handler's to warmUp
-	served   atomic.Int64                // requests
+	current  atomic.Pointer[childproto.AssignFrame] // nil while there is none
+	assigned chan childproto.AssignFrame            // one value: the handler's to warmUp
+	served   atomic.Int64                           // requests
 }
 
 // awaitSlot does what comes before a worker has its place, and waits until it has one.
@@ -24,9 +25,9 @@ func (c *child) awaitSlot() error {
 		}
 	}
 	w := c.identity
-	a := assignFrame{Name: w.Name, Slot: w.Slot, Incarnation: w.Incarnation, Requests: w.Requests}
+	a := childproto.AssignFrame{Name: w.Name, Slot: w.Slot, Incarnation: w.Incarnation, Requests: w.Requests}
 	if w.Slot == pool.Spare {
-		if err := c.conn.Send(c.ctx, control(frameSpareReady, struct{}{})); err != nil {
+		if err := c.conn.Send(c.ctx, childproto.NewFrame(childproto.FrameSpareReady, struct{}{})); err != nil {
 			return fmt.Errorf("coppice: warm: %w", err)
 		}
 		select {
@@ -40,7 +41,7 @@ func (c *child) awaitSlot() error {
 }
 
 // assign takes a spare's place from a frame of the master's.
-func (c *child) assign(a assignFrame) {
+func (c *child) assign(a childproto.AssignFrame) {
 	select {
 	case c.spare.assigned <- a:
 	default: // a second one changes nothing
@@ -62,6 +63,6 @@ func (c *child) countRequests(n int) {
 		return
 	}
 	if now := c.spare.served.Add(int64(n)); now >= a.Requests && now-int64(n) < a.Requests {
-		_ = c.conn.TrySend(control(frameRequestsSpent, struct{}{})) // a master that is gone recycles nobody
+		_ = c.conn.TrySend(childproto.NewFrame(childproto.FrameRequestsSpent, struct{}{})) // a master that is gone recycles nobody
 	}
 }

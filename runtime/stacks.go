@@ -8,10 +8,8 @@ import (
 	"sync"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
-
-// maxStacks bounds what one process tells of its goroutines, in bytes.
-const maxStacks = 1 << 20
 
 // Stacks returns where each goroutine of a process stands, as a crash would print it, and
 // the process goes on: its goroutines stand still while they are written down, some
@@ -39,14 +37,8 @@ func (rt *Runtime) Stacks(ctx context.Context, id int) ([]byte, error) {
 
 // goroutines returns the stacks of all goroutines of this process.
 func goroutines() []byte {
-	b := make([]byte, maxStacks)
+	b := make([]byte, childproto.MaxStacks)
 	return b[:runtime.Stack(b, true)]
-}
-
-// stacksFrame is both the question and the answer.
-type stacksFrame struct {
-	N    uint64
-	Text string `json:",omitempty"`
 }
 
 // stackCalls are those for a child's stacks that wait for an answer. The zero value has none.
@@ -67,7 +59,7 @@ func (q *stackCalls) ask(ctx context.Context, p *childHandle) (string, error) {
 	q.waiting[n] = ch
 	q.mu.Unlock()
 	defer q.take(n)
-	if err := p.conn.Send(ctx, control(frameStacks, stacksFrame{N: n})); err != nil {
+	if err := p.conn.Send(ctx, childproto.NewFrame(childproto.FrameStacks, childproto.StacksFrame{N: n})); err != nil {
 		if p.endedAfter(err) {
 			return "", p.endError()
 		}
@@ -92,7 +84,7 @@ func (q *stackCalls) take(n uint64) chan<- string {
 	return ch
 }
 
-func (q *stackCalls) answer(s stacksFrame) {
+func (q *stackCalls) answer(s childproto.StacksFrame) {
 	if ch := q.take(s.N); ch != nil {
 		ch <- s.Text // capacity 1, and the only one
 	}
@@ -109,7 +101,7 @@ func (c *child) sendStacks(n uint64) {
 	defer c.stacksMu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
 	defer cancel()
-	f := control(frameStacks, stacksFrame{n, string(goroutines())})
+	f := childproto.NewFrame(childproto.FrameStacks, childproto.StacksFrame{N: n, Text: string(goroutines())})
 	f.Lane = fdipc.Data
 	if err := c.conn.Send(ctx, f); err != nil {
 		c.log.Warn("child: the master does not take the stacks it asked for", "err", err)

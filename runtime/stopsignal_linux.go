@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
 // A child is told to end by its master alone, over the channel. A signal that says so
@@ -77,7 +78,7 @@ func (c connectedChild) forwardStopSignal(sig os.Signal) {
 	if sig == syscall.SIGQUIT {
 		go showGoroutines() // ends by itself, or with the process
 	}
-	if err := c.conn.TrySend(control(frameStopSignal, stopSignalFrame{name})); err != nil {
+	if err := c.conn.TrySend(childproto.NewFrame(childproto.FrameStopSignal, childproto.StopSignalFrame{Signal: name})); err != nil {
 		c.log.Warn("the master does not hear of a signal to end", "signal", name, "err", err)
 		if c.awaitEquipped(c.ctx) {
 			c.beginDrain(errStopRequested, c.identity.Drain, c.identity.Drain/idleShare)

@@ -12,6 +12,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
 // ticketsTimeout bounds a renewal: the next one comes in time.
@@ -128,7 +129,7 @@ func (w *Worker) ShareTickets(ctx context.Context, cfg *tls.Config) error {
 }
 
 func (c *child) renewTickets(ctx context.Context, cfg *tls.Config) error {
-	reply, err := c.system.Ask(ctx, c.system.Lookup(masterName+"/"+ticketsName), ticketsRequest{})
+	reply, err := c.system.Ask(ctx, c.system.Lookup(childproto.MasterName+"/"+ticketsName), ticketsRequest{})
 	if err != nil {
 		return fmt.Errorf("coppice: session ticket keys: %w", err)
 	}

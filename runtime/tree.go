@@ -12,6 +12,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -70,7 +71,7 @@ func parseTree(cfg Config) (*node, error) {
 func (n *node) reserves(name string) bool {
 	first, _, _ := strings.Cut(name, "/")
 	switch first {
-	case masterName, listenersName, listenerName:
+	case childproto.MasterName, childproto.ListenersName, childproto.ListenerName:
 		return true
 	}
 	return slices.ContainsFunc(n.children, func(c *node) bool { return c.path == first })
@@ -96,7 +97,7 @@ func validateChildren(bad reportInvalid, parent string, specs []ChildSpec) []*no
 			bad(parent, fmt.Sprintf("Children[%d].Name", i), `""`, "is empty")
 		case len(name) > maxName || strings.ContainsFunc(name, notInName):
 			bad(path, "Name", fmt.Sprintf("%q", name), fmt.Sprintf("is not up to %d bytes without space, control characters, /, @ and $", maxName))
-		case parent == "" && (name == masterName || name == listenersName):
+		case parent == "" && (name == childproto.MasterName || name == childproto.ListenersName):
 			bad(path, "Name", fmt.Sprintf("%q", name), "is the tree's own")
 		case seen[name]:
 			bad(path, "Name", fmt.Sprintf("%q", name), "is the name of a sibling too")

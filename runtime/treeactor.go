@@ -7,6 +7,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
 // treeName is the master's actor that answers a treeRequest with the live Tree.
@@ -31,7 +32,7 @@ func (a treeActor) Receive(ctx actor.Context) {
 
 // ownActors starts what can be asked of the master, and gives it its name.
 func (rt *Runtime) ownActors(ctx context.Context) error {
-	if err := rt.system.Register(ctx, masterName, rt.system.Process()); err != nil {
+	if err := rt.system.Register(ctx, childproto.MasterName, rt.system.Process()); err != nil {
 		return err
 	}
 	if _, err := rt.system.Spawn(ctx, treeName, func() actor.Actor { return treeActor{rt.Snapshot} }); err != nil {
@@ -44,7 +45,7 @@ func (rt *Runtime) ownActors(ctx context.Context) error {
 }
 
 func askTree(ctx context.Context, s *actors.System) (Tree, error) {
-	reply, err := s.Ask(ctx, s.Lookup(masterName+"/"+treeName), treeRequest{})
+	reply, err := s.Ask(ctx, s.Lookup(childproto.MasterName+"/"+treeName), treeRequest{})
 	if err != nil {
 		return Tree{}, fmt.Errorf("coppice: tree: %w", err)
 	}

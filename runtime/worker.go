@@ -11,6 +11,7 @@ import (
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -46,9 +47,9 @@ func (w *Worker) Name() string { return w.self().Name }
 // by all callers: do not change them.
 func (w *Worker) Config() []byte { return w.self().Config }
 
-func (w *Worker) self() hello {
+func (w *Worker) self() childproto.Hello {
 	if w.c == nil {
-		return hello{Name: "worker"}
+		return childproto.Hello{Name: "worker"}
 	}
 	self := w.c.identity
 	if a := w.c.spare.current.Load(); a != nil {

@@ -1,0 +1,195 @@
+package childproto
+
+import (
+	"strings"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/supervisor"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// Version is the version of these frames. The master does not start a child of
+// another version.
+const Version = 1
+
+// The registered names of the tree's own processes.
+const (
+	MasterName    = "master"
+	ListenersName = "listeners" // the supervisor of the listener process
+	ListenerName  = "listener"
+)
+
+// MasterAddress is the actor address of the master. That of a child is its ID.
+const MasterAddress = "0"
+
+// The frames of process life, on every channel between the master and a child.
+// They are few and rare, so their payloads are JSON. docs/protocol.md shows their order.
+const (
+	FrameHello         fdipc.Kind = 0x10 + iota // master: what the child is; the first frame of all
+	FrameReady                                  // child: it does its work
+	FrameStop                                   // master: the child is to drain and end
+	FrameExitNotice                             // child: it ends, and why; the last frame of all
+	FrameLink                                   // master: a channel to a sibling, as the one handle
+	FrameWorkerGone                             // master, to the listener process: a worker is reaped
+	FrameStopAccepting                          // master: accept no more; listener process: every handle is claimed
+	FrameHeartbeat                              // master: a question; child, with the same number: it is well, or what is wrong
+	FrameSpareReady                             // child, a spare: it waits for a slot
+	FrameAssign                                 // master, to a spare: its slot
+	FrameRequestsSpent                          // child: it has served as many requests as it may
+	FrameStacks                                 // master: a question; child, with the same number: the stacks of its goroutines
+	FrameStopSignal                             // child: a signal from outside told it to end
+	FrameLinkLost                               // child: a link ended that it did not close
+	FrameForcedConns                            // child: its drain is over, and how many connections it cut
+
+	// The child's telemetry, a frame for each kind of payload; see PayloadFrame.
+	FrameSpans   fdipc.Kind = 0x50 // child: finished spans
+	FrameMetrics fdipc.Kind = 0x51 // child: what it has counted
+)
+
+// channelCredits bounds the descriptors that are on their way on a channel. The master sends
+// a new listener process all sockets of the tree at once.
+const channelCredits = 1024
+
+// ConnConfig returns the configuration of either end of the channel between the master and a
+// child. A handle that is offered on it is for that child alone, so the offer has no timeout:
+// a child that was stopped for a while (SIGSTOP) would lack a socket or a link for ever.
+func ConnConfig(handle func(*fdipc.Conn, *fdipc.Frame), lost func(*fdipc.Conn, error)) fdipc.Config {
+	return fdipc.Config{Handler: handle, Closed: lost, Credits: channelCredits, ClaimTimeout: -1}
+}
+
+// Role is what a child is.
+type Role string
+
+// The roles.
+const (
+	RoleWorker   Role = "worker"
+	RoleListener Role = "listener"
+)
+
+// Hello tells a child what it is.
+type Hello struct {
+	Protocol    int
+	Role        Role
+	ID          int
+	Path        string `json:",omitempty"` // of its pool in the tree
+	Name        string // its registered name
+	Slot        int
+	Generation  int
+	Incarnation int
+	Tree        []string      `json:",omitempty"` // the master's, for the child to compare with its own
+	Config      []byte        `json:",omitempty"` // a short one
+	ConfigSize  int           `json:",omitempty"` // in bytes, of a long one: the last handle of the frame, a sealed file in memory
+	Drain       time.Duration // how long it has when it is asked to stop
+	Requests    int64         `json:",omitempty"` // after which it is replaced; 0 = never
+}
+
+// AssignFrame gives a spare its slot.
+type AssignFrame struct {
+	Name        string
+	Slot        int
+	Incarnation int
+	Requests    int64 `json:",omitempty"` // as in Hello
+}
+
+// StopSignalFrame is a signal from outside that told a child to end.
+type StopSignalFrame struct{ Signal string }
+
+// StopRequest begins a child's drain.
+type StopRequest struct {
+	Drain time.Duration // until DrainContext ends
+	Idle  time.Duration // until connections without a request are closed
+}
+
+// ExitNotice is why a child ends, as the child says.
+type ExitNotice struct {
+	Kind ExitNoticeKind
+	Text string `json:",omitempty"`
+
+	Forced int `json:",omitempty"` // connections that its drain cut at the deadline
+}
+
+// ExitNoticeKind is the kind of an exit notice.
+type ExitNoticeKind string
+
+// The kinds of exit notices.
+const (
+	NoticeNormal   ExitNoticeKind = "normal"   // the worker function returned nil
+	NoticeShutdown ExitNoticeKind = "shutdown" // it returned after it was asked to stop
+	NoticeError    ExitNoticeKind = "error"    // it returned an error, or did not get what the master sent it
+	NoticePanic    ExitNoticeKind = "panic"    // it panicked: of a goroutine of the master only
+	NoticeUnfit    ExitNoticeKind = "unfit"    // this program cannot be that child
+)
+
+// maxForced bounds ExitNotice.Forced.
+const maxForced = 1 << 30
+
+// Cut returns the exit notice with its text cut to its bounds. The value and the stack of a
+// panic are cut separately.
+func (bye ExitNotice) Cut() ExitNotice {
+	bye.Forced = min(max(bye.Forced, 0), maxForced)
+	if bye.Kind != NoticePanic {
+		bye.Text = supervisor.Cut(bye.Text)
+		return bye
+	}
+	value, stack, _ := strings.Cut(strings.TrimPrefix(bye.Text, PanicMark), "\n\n")
+	bye.Text = PanicMark + supervisor.Cut(value) + "\n\n" + supervisor.Cut(stack)
+	return bye
+}
+
+// PanicMark begins the text of an exit notice of kind NoticePanic. The value, an empty line
+// and the stack follow.
+const PanicMark = "panic: "
+
+// Sibling names a child to another: in a link, and when it is gone.
+type Sibling struct {
+	Role   Role
+	Worker netactor.Worker
+	Link   uint64 `json:",omitempty"` // the number of the link to it, in a FrameLink
+}
+
+// LinkLostFrame says that link number Link, to the child ID, ended or could not be used, and
+// why. Short is set when a process lacked descriptors for it.
+type LinkLostFrame struct {
+	ID    uint64
+	Link  uint64
+	Short bool   `json:",omitempty"`
+	Why   string `json:",omitempty"`
+}
+
+// HeartbeatFrame is a question of the master, and the child's answer to it.
+type HeartbeatFrame struct {
+	N      uint64
+	Unwell string `json:",omitempty"` // of an answer: what is wrong, "" if nothing
+}
+
+// StacksFrame is a question of the master, and the child's answer to it.
+type StacksFrame struct {
+	N    uint64
+	Text string `json:",omitempty"`
+}
+
+// PayloadFrame returns the kind of the frame that carries a payload of the child's pipeline.
+func PayloadFrame(p tracing.Payload) fdipc.Kind {
+	if p == tracing.Metrics {
+		return FrameMetrics
+	}
+	return FrameSpans
+}
+
+// Process returns what package tracing is told of a child.
+func (w Hello) Process() tracing.Process {
+	return tracing.Process{
+		Role: string(w.Role), Name: w.Name, ID: w.ID, Slot: w.Slot,
+		Generation: w.Generation, Incarnation: w.Incarnation,
+	}
+}
+
+// Sibling returns what other children are told of a child.
+func (w Hello) Sibling() Sibling {
+	return Sibling{Role: w.Role, Worker: netactor.Worker{
+		ID: uint64(w.ID), Name: w.Name, Pool: w.Path, Slot: w.Slot,
+		Generation: w.Generation, Incarnation: w.Incarnation,
+	}}
+}
