@@ -19,7 +19,6 @@ import (
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/actors/internal/actorstest"
 	"github.com/coppice-go/coppice/supervisor"
-	"github.com/coppice-go/coppice/supervisor/supervisortest"
 )
 
 // TestGolden plays recordings of Erlang/OTP (supervisor/testdata) on running supervisors
@@ -56,7 +55,15 @@ func TestGolden(t *testing.T) {
 type recording struct {
 	Seed   any
 	Script []string
-	Expect []supervisortest.Step
+	Expect []recordedStep
+}
+
+// recordedStep is what one command of a script led to, in the words of the recordings.
+type recordedStep struct {
+	R   string   // the reply
+	Sup string   // up, "down REASON", none
+	Ch  string   // the children, in start order
+	Ev  []string // starts and stops, in order
 }
 
 func (r recording) playable() bool {
@@ -84,7 +91,7 @@ func (r recording) playable() bool {
 type theatre struct {
 	t      *testing.T
 	s      *actors.System
-	clock  *supervisortest.Clock
+	clock  *fakeClock
 	root   *supervisor.Supervisor
 	params map[string]*part // by path; "" is the root
 
@@ -135,8 +142,8 @@ func (p *player) Stop() {
 		ctx, cancel := context.WithCancel(context.Background())
 		go func() { <-p.done; cancel() }()
 		go func() {
-			if p.th.clock.WaitTimers(ctx, 1) == nil {
-				p.th.clock.Advance(p.part.spec.Shutdown)
+			if p.th.clock.waitTimers(ctx, 1) == nil {
+				p.th.clock.advance(p.part.spec.Shutdown)
 			}
 		}()
 	}
@@ -150,7 +157,7 @@ func (p *player) Kill() {
 
 func newTheatre(t *testing.T) *theatre {
 	return &theatre{
-		t: t, s: local(t), clock: supervisortest.NewClock(),
+		t: t, s: local(t), clock: newFakeClock(),
 		params: map[string]*part{"": {sub: &supervisor.Spec{OTP: true}}},
 		plans:  make(map[string][]string), count: make(map[string]int),
 		parts: make(map[string]*player), sups: make(map[string]supervisorPart),
@@ -427,7 +434,7 @@ func (th *theatre) play(rec recording) {
 }
 
 // await waits until what a step led to is as it should be.
-func (th *theatre) await(step int, line string, want supervisortest.Step) {
+func (th *theatre) await(step int, line string, want recordedStep) {
 	ctx := actorstest.Context(th.t)
 	for {
 		th.mu.Lock()
@@ -521,7 +528,7 @@ func (th *theatre) do(a []string) string {
 		return "ok"
 	case "advance":
 		ms, _ := strconv.Atoi(a[1])
-		th.clock.Advance(time.Duration(ms) * time.Millisecond)
+		th.clock.advance(time.Duration(ms) * time.Millisecond)
 		return "ok"
 	case "crash":
 		return th.end(a[1], "crash")

@@ -47,12 +47,9 @@ func (s *Supervisor) StartChild(ctx context.Context, spec ChildSpec) (Child, err
 	}
 	v.children(s.path, s.spec.AutoShutdown, []ChildSpec{check})
 	if len(v.errs) > 0 {
-		return Child{}, &CallError{Op: "StartChild", Path: s.path, ID: spec.ID, Err: errors.Join(v.errs...)}
+		return Child{}, s.callError("StartChild", spec.ID, errors.Join(v.errs...))
 	}
-	return s.call(ctx, "StartChild", spec.ID, &call{
-		Call: rules.Call{Op: rules.StartChild, ID: spec.ID, Params: spec.params()},
-		spec: spec,
-	})
+	return s.call(ctx, &call{Call: rules.Call{Op: rules.StartChild, ID: spec.ID, Params: spec.params()}, spec: spec})
 }
 
 // TerminateChild stops a child within its shutdown time and returns when it
@@ -64,7 +61,7 @@ func (s *Supervisor) StartChild(ctx context.Context, spec ChildSpec) (Child, err
 // It returns nil also if the child is not running. Errors: ErrNotFound,
 // ErrStopped; ErrDynamic for an ID no child of a Dynamic supervisor ever had.
 func (s *Supervisor) TerminateChild(ctx context.Context, id string) error {
-	_, err := s.call(ctx, "TerminateChild", id, &call{Call: rules.Call{Op: rules.TerminateChild, ID: id}})
+	_, err := s.request(ctx, rules.TerminateChild, id)
 	return err
 }
 
@@ -74,14 +71,14 @@ func (s *Supervisor) TerminateChild(ctx context.Context, id string) error {
 // Errors: ErrRunning, ErrRestarting, ErrNotFound, a *StartError (the spec is
 // kept), ErrDynamic, ErrStopped.
 func (s *Supervisor) RestartChild(ctx context.Context, id string) (Child, error) {
-	return s.call(ctx, "RestartChild", id, &call{Call: rules.Call{Op: rules.RestartChild, ID: id}})
+	return s.request(ctx, rules.RestartChild, id)
 }
 
 // DeleteChild deletes the spec of a child that is not running.
 //
 // Errors: ErrRunning, ErrRestarting, ErrNotFound, ErrDynamic, ErrStopped.
 func (s *Supervisor) DeleteChild(ctx context.Context, id string) error {
-	_, err := s.call(ctx, "DeleteChild", id, &call{Call: rules.Call{Op: rules.DeleteChild, ID: id}})
+	_, err := s.request(ctx, rules.DeleteChild, id)
 	return err
 }
 
@@ -120,39 +117,48 @@ func (s *Supervisor) ChildSpec(ctx context.Context, id string) (ChildSpec, error
 			return c.spec, nil
 		}
 	}
-	return ChildSpec{}, &CallError{Op: "ChildSpec", Path: s.path, ID: id, Err: ErrNotFound}
+	return ChildSpec{}, s.callError("ChildSpec", id, ErrNotFound)
 }
 
 // read returns the latest snapshot of a supervisor that has not ended.
 func (s *Supervisor) read(ctx context.Context, op string) (*view, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, &CallError{Op: op, Path: s.path, Err: err}
+		return nil, s.callError(op, "", err)
 	}
 	v := s.view.Load()
 	if v.node.Status == Down {
-		return nil, &CallError{Op: op, Path: s.path, Err: ErrStopped}
+		return nil, s.callError(op, "", ErrStopped)
 	}
 	return v, nil
 }
 
-// call sends a request and waits for its answer.
-func (s *Supervisor) call(ctx context.Context, op, id string, c *call) (Child, error) {
-	c.reply = make(chan callReply, 1)
-	if !s.inbox.post(message{kind: rules.Request, call: c}) {
-		return Child{}, &CallError{Op: op, Path: s.path, ID: id, Err: ErrStopped}
-	}
-	select {
-	case r := <-c.reply:
-		if r.err != nil {
-			return r.child, &CallError{Op: op, Path: s.path, ID: id, Err: r.err}
-		}
-		return r.child, nil
-	case <-ctx.Done():
-		return Child{}, &CallError{Op: op, Path: s.path, ID: id, Err: ctx.Err()}
-	}
+// request sends a request that names a child by its ID alone.
+func (s *Supervisor) request(ctx context.Context, op rules.Op, id string) (Child, error) {
+	return s.call(ctx, &call{Call: rules.Call{Op: op, ID: id}})
 }
 
-// address finds the key of a Dynamic supervisor's child, and answers what the
+// call sends a request and waits for its answer.
+func (s *Supervisor) call(ctx context.Context, c *call) (Child, error) {
+	c.reply = make(chan callReply, 1)
+	reply := callReply{err: ErrStopped}
+	if s.inbox.post(message{kind: rules.Request, call: c}) {
+		select {
+		case reply = <-c.reply:
+		case <-ctx.Done():
+			reply.err = ctx.Err()
+		}
+	}
+	if reply.err != nil {
+		return reply.child, s.callError(c.Op.String(), c.ID, reply.err)
+	}
+	return reply.child, nil
+}
+
+func (s *Supervisor) callError(op, id string, err error) error {
+	return &CallError{Op: op, Path: s.path, ID: id, Err: err}
+}
+
+// resolveKey finds the key of a Dynamic supervisor's child, and answers what the
 // rules, which know such children by key alone, cannot.
 func (l *loop) resolveKey(c *call) bool {
 	if l.ids == nil {
@@ -171,7 +177,7 @@ func (l *loop) resolveKey(c *call) bool {
 	return true
 }
 
-// wasHere reports whether id is one this supervisor gave out.
+// issued reports whether id is one this supervisor gave out.
 func (l *loop) issued(id string) bool {
 	n, ok := strings.CutPrefix(id, l.s.spec.Children[0].ID+"-")
 	if !ok {
@@ -181,7 +187,7 @@ func (l *loop) issued(id string) bool {
 	return err == nil && key > 0 && rules.Key(key) <= l.state.LastKey
 }
 
-// adopt makes the driver's record of a child that StartChild brought.
+// addChild makes the driver's record of a child that StartChild brought.
 func (l *loop) addChild(e *rules.Effect) *childRecord {
 	spec := l.calls[e.Ticket].spec
 	if spec.ID == "" {
@@ -243,7 +249,7 @@ func (s *Supervisor) Turn(ctx context.Context) error {
 	case <-s.done:
 		return nil
 	case <-ctx.Done():
-		return &CallError{Op: "Turn", Path: s.path, Err: ctx.Err()}
+		return s.callError("Turn", "", ctx.Err())
 	}
 	for c := range s.view.Load().children.all() {
 		if c.inst == nil {

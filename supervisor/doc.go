@@ -102,7 +102,6 @@
 // [Supervisor.Snapshot] returns the whole tree at any time. [Supervisor.Subscribe]
 // delivers every change as an [Event] with its reason, attempt, what is left of
 // the budget, the next delay and the cause. [Config.Logger] gets the same.
-// Package supervisortest plays scripts on a user's own tree.
 //
 // # Limits
 //

@@ -89,14 +89,8 @@ const (
 	Immediately time.Duration = rules.Immediately
 )
 
-// Defaults.
-const (
-	// DefaultMax and DefaultPeriod are what Intensity{} means.
-	DefaultMax    = rules.DefaultMax
-	DefaultPeriod = rules.DefaultPeriod
-	// DefaultShutdown is how long a worker may take to stop.
-	DefaultShutdown = rules.DefaultShutdown
-)
+// DefaultShutdown is how long a worker may take to stop.
+const DefaultShutdown = rules.DefaultShutdown
 
 // Intensity is the restart budget of a supervisor, one for all its children
 // together: more than Max restart attempts within Period, and it gives up,

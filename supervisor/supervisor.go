@@ -96,9 +96,6 @@ func (spec Spec) Start(ctx context.Context, inc Incarnation) (Instance, error) {
 	return s, nil
 }
 
-// Tree returns spec as a Starter. It says what Start: spec says, in a word.
-func Tree(spec Spec) Starter { return spec }
-
 // parentKey is the context key under which a start finds its supervisor.
 type parentKey struct{}
 
@@ -177,7 +174,7 @@ func (s *Supervisor) Shutdown(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		s.Kill()
-		return &CallError{Op: "Shutdown", Path: s.path, Err: ctx.Err()}
+		return s.callError("Shutdown", "", ctx.Err())
 	}
 }
 

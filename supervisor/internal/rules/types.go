@@ -140,6 +140,11 @@ const (
 	DeleteChild
 )
 
+// String returns the operation's name, which is that of the supervisor's method.
+func (o Op) String() string {
+	return [...]string{"StartChild", "TerminateChild", "RestartChild", "DeleteChild"}[o]
+}
+
 // Call is one request. Ticket comes back with the answer.
 type Call struct {
 	Ticket uint64

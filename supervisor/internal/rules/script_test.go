@@ -1,4 +1,4 @@
-package supervisortest
+package rules_test
 
 import (
 	"fmt"
@@ -7,12 +7,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/supervisor/internal/rules"
 )
 
-// Step is what one step of a script led to, in the words of the recordings.
-type Step struct {
+// stepResult is what one step of a script led to, in the words of the recordings.
+type stepResult struct {
 	Line string   `json:"-"`
 	R    string   `json:"r"`             // the reply
 	Sup  string   `json:"sup"`           // up, "down REASON", none
@@ -24,7 +23,7 @@ type Step struct {
 
 // String shows the step on a few lines: the command and its reply, then what
 // happened, then the state.
-func (s Step) String() string {
+func (s stepResult) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s -> %s\n", s.Line, s.R)
 	for _, e := range s.Ev {
@@ -41,42 +40,46 @@ func (s Step) String() string {
 	return b.String()
 }
 
-// Stage is a tree of supervisors with fake children and a fake clock, on which
-// scripts are played. It is used by one goroutine.
-type Stage struct {
-	w    *simulation
+// stage is a tree of supervisors with fake children and a fake clock, on which
+// scripts are played. It is used by one goroutine. A script first declares its tree and
+// then has the commands below; P is a path such as web or media/encoder.
+//
+//	strategy S MAX PERIOD AUTO                   the root; S is OTP's name
+//	child P RESTART SHUTDOWN TYPE [significant]  a child
+//	sup P S MAX PERIOD AUTO RESTART SHUTDOWN     a supervisor below
+//	start; stop [REASON]; supkill                start the tree; the parent's order to stop; kill the root
+//	crash P; exit P REASON; kill P               end a child; REASON is normal, shutdown, shutdown:x, or another word
+//	terminate P; restart P; delete P; get P      the calls on a supervisor
+//	start_child P RESTART SHUTDOWN TYPE          add a child: start_child cache transient 5000 worker
+//	spawn LABEL                                  add a child to a dynamic root
+//	burst X ; Y                                  two children end before the supervisor looks at either
+//	race crash P => OP                           OP arrives while a restart of P fails
+//	advance MS; which; count; stray
+//	plan P OUTCOME...                            the next starts of P: ok, extra, error, raise, badreturn, ignore
+//	onstop P ignore|REASON                       what P does when asked to stop
+type stage struct {
+	sim  *simulation
 	root *supervisorDecl
 }
 
-// NewStage returns a stage for a tree: supervisors as the spec says, every other
-// child replaced by a fake. Paths in scripts are IDs joined by "/", without the
-// root's name. The spec must be valid.
-func NewStage(tree supervisor.Spec) (*Stage, error) {
-	if err := supervisor.Validate(tree); err != nil {
-		return nil, err
-	}
-	root := fromSpec("", tree)
-	return &Stage{root: root, w: newWorld(root)}, nil
-}
-
-// NewScript returns a stage whose tree the script declares itself. Supervisors
+// newStage returns a stage whose tree the script declares itself. Supervisors
 // follow OTP to the letter.
-func NewScript() *Stage {
+func newStage() *stage {
 	flags, _ := parseFlags(nil)
-	root := &supervisorDecl{otp: true, flags: flags}
-	return &Stage{root: root, w: newWorld(root)}
+	root := &supervisorDecl{flags: flags}
+	return &stage{root: root, sim: newSimulation(root)}
 }
 
-// Play plays a script: one command a line, empty lines and lines that begin
+// play plays a script: one command a line, empty lines and lines that begin
 // with # left out. It returns what each step led to; declarations are no steps.
-func (g *Stage) Play(script string) ([]Step, error) {
-	var steps []Step
+func (g *stage) play(script string) ([]stepResult, error) {
+	var steps []stepResult
 	for n, line := range strings.Split(script, "\n") {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		step, isStep, err := g.Do(line)
+		step, isStep, err := g.do(line)
 		if err != nil {
 			return steps, fmt.Errorf("line %d: %w", n+1, err)
 		}
@@ -87,19 +90,19 @@ func (g *Stage) Play(script string) ([]Step, error) {
 	return steps, nil
 }
 
-// Do carries out one command. It reports false for a declaration.
-func (g *Stage) Do(line string) (step Step, isStep bool, err error) {
+// do carries out one command. It reports false for a declaration.
+func (g *stage) do(line string) (step stepResult, isStep bool, err error) {
 	a := strings.Fields(line)
 	if len(a) == 0 {
-		return Step{}, false, fmt.Errorf("supervisortest: empty command")
+		return stepResult{}, false, fmt.Errorf("empty command")
 	}
 	if done, err := g.declare(a); done || err != nil {
-		return Step{}, false, err
+		return stepResult{}, false, err
 	}
 	if err := g.arity(a); err != nil {
-		return Step{}, false, err
+		return stepResult{}, false, err
 	}
-	w := g.w
+	w := g.sim
 	w.ev, w.rep = nil, nil
 	step.Line = line
 	step.R = g.op(a)
@@ -133,23 +136,23 @@ func sortRuns(lines []string, prefix string) {
 }
 
 // declare carries out a declaration, if it is one.
-func (g *Stage) declare(a []string) (bool, error) {
+func (g *stage) declare(a []string) (bool, error) {
 	switch a[0] {
 	case "strategy":
 		g.root.flags, g.root.bad = parseFlags(a[1:])
 	case "plan":
 		if len(a) < 2 {
-			return true, fmt.Errorf("supervisortest: plan: want PATH OUTCOME...")
+			return true, fmt.Errorf("plan: want PATH OUTCOME...")
 		}
-		g.w.plans[a[1]] = slices.Clone(a[2:])
+		g.sim.plans[a[1]] = slices.Clone(a[2:])
 	case "onstop":
 		if len(a) != 3 {
-			return true, fmt.Errorf("supervisortest: onstop: want PATH ignore|REASON")
+			return true, fmt.Errorf("onstop: want PATH ignore|REASON")
 		}
-		g.w.onstop[a[1]] = a[2]
+		g.sim.onstop[a[1]] = a[2]
 	case "child":
 		if len(a) < 2 {
-			return true, fmt.Errorf("supervisortest: child: want PATH RESTART SHUTDOWN TYPE")
+			return true, fmt.Errorf("child: want PATH RESTART SHUTDOWN TYPE")
 		}
 		d, err := parseChild(a[1], a[2:])
 		if err != nil {
@@ -158,14 +161,14 @@ func (g *Stage) declare(a []string) (bool, error) {
 		return true, g.place(d)
 	case "sup":
 		if len(a) < 8 {
-			return true, fmt.Errorf("supervisortest: sup: want PATH S INTENSITY PERIOD AUTO RESTART SHUTDOWN")
+			return true, fmt.Errorf("sup: want PATH S INTENSITY PERIOD AUTO RESTART SHUTDOWN")
 		}
 		opts := append([]string{a[6], a[7], "supervisor"}, a[8:]...)
 		d, err := parseChild(a[1], opts)
 		if err != nil {
 			return true, err
 		}
-		d.sup = &supervisorDecl{otp: true}
+		d.sup = &supervisorDecl{}
 		d.sup.flags, d.sup.bad = parseFlags(a[2:6])
 		return true, g.place(d)
 	default:
@@ -175,11 +178,11 @@ func (g *Stage) declare(a []string) (bool, error) {
 }
 
 // place adds a declaration under its parent.
-func (g *Stage) place(d *decl) error {
+func (g *stage) place(d *decl) error {
 	up := g.root
 	if p := parent(d.path); p != "" {
 		if up = find(g.root, p); up == nil {
-			return fmt.Errorf("supervisortest: %s: no supervisor %s is declared", d.path, p)
+			return fmt.Errorf("%s: no supervisor %s is declared", d.path, p)
 		}
 	}
 	up.children = append(up.children, d)
@@ -204,7 +207,7 @@ func find(s *supervisorDecl, path string) *supervisorDecl {
 }
 
 // arity checks the number of arguments of a step.
-func (g *Stage) arity(a []string) error {
+func (g *stage) arity(a []string) error {
 	atLeast := map[string]int{
 		"start": 0, "stop": 0, "crash": 1, "exit": 2, "kill": 1, "terminate": 1, "restart": 1,
 		"delete": 1, "get": 1, "start_child": 4, "which": 0, "count": 0, "spawn": 1, "burst": 2, "race": 4,
@@ -212,15 +215,15 @@ func (g *Stage) arity(a []string) error {
 	}
 	n, ok := atLeast[a[0]]
 	if !ok {
-		return fmt.Errorf("supervisortest: unknown command %q", a[0])
+		return fmt.Errorf("unknown command %q", a[0])
 	}
 	if len(a)-1 < n {
-		return fmt.Errorf("supervisortest: %s: want at least %d arguments", a[0], n)
+		return fmt.Errorf("%s: want at least %d arguments", a[0], n)
 	}
 	if a[0] == "race" {
 		i := slices.Index(a, "=>")
 		if a[1] != "crash" || i != 3 || len(a) < 5 {
-			return fmt.Errorf("supervisortest: race: want crash PATH => OPERATION")
+			return fmt.Errorf("race: want crash PATH => OPERATION")
 		}
 		return g.arity(a[4:])
 	}
@@ -228,8 +231,8 @@ func (g *Stage) arity(a []string) error {
 }
 
 // op carries out one operation and returns the reply.
-func (g *Stage) op(a []string) string {
-	w := g.w
+func (g *stage) op(a []string) string {
+	w := g.sim
 	if a[0] == "start" {
 		return g.start()
 	}
@@ -270,8 +273,8 @@ func (g *Stage) op(a []string) string {
 	}
 }
 
-func (g *Stage) start() string {
-	w := g.w
+func (g *stage) start() string {
+	w := g.sim
 	if w.rootUp != nil {
 		return "already_up"
 	}
@@ -284,7 +287,7 @@ func (g *Stage) start() string {
 	return "ok"
 }
 
-func (g *Stage) stop(a []string) string {
+func (g *stage) stop(a []string) string {
 	reason := "shutdown"
 	if len(a) > 0 {
 		reason = a[0]
@@ -292,16 +295,16 @@ func (g *Stage) stop(a []string) string {
 	if reason == "kill" {
 		return g.supkill()
 	}
-	s := g.w.rootUp
+	s := g.sim.rootUp
 	s.reason = reason
 	s.step(rules.Event{Kind: rules.Stop})
 	return "ok"
 }
 
-func (g *Stage) supkill() string {
-	s := g.w.rootUp
+func (g *stage) supkill() string {
+	s := g.sim.rootUp
 	s.orphan()
-	g.w.rootUp, g.w.rootDone = nil, "killed"
+	g.sim.rootUp, g.sim.rootDone = nil, "killed"
 	return "ok"
 }
 
@@ -332,8 +335,8 @@ func (w *simulation) supOf(path string) *fakeSupervisor {
 }
 
 // burst makes several children end before their supervisor looks at any.
-func (g *Stage) burst(a []string) string {
-	w := g.w
+func (g *stage) burst(a []string) string {
+	w := g.sim
 	s := w.supOf(a[1])
 	if s == nil {
 		return "noproc"
@@ -353,8 +356,8 @@ func (g *Stage) burst(a []string) string {
 
 // race holds the next restart attempt of path, sends an operation to its
 // supervisor, and lets the attempt fail.
-func (g *Stage) race(path string, a []string) string {
-	w := g.w
+func (g *stage) race(path string, a []string) string {
+	w := g.sim
 	s, p := w.supOf(path), w.current[path]
 	if s == nil || p == nil || !p.alive {
 		return "noproc"
@@ -373,7 +376,7 @@ func (g *Stage) race(path string, a []string) string {
 	}
 	fail := func() {
 		w.note("startfail %s", path)
-		s.slots[e.Key].why = "planned"
+		s.children[e.Key].why = "planned"
 		w.gate = nil
 		s.step(rules.Event{Kind: rules.StartFailed, Key: e.Key, Run: e.Run})
 	}
@@ -396,8 +399,8 @@ func (g *Stage) race(path string, a []string) string {
 }
 
 // call carries out a call on a supervisor and returns its reply.
-func (g *Stage) call(a []string) string {
-	w := g.w
+func (g *stage) call(a []string) string {
+	w := g.sim
 	if a[0] == "spawn" {
 		return g.spawn(w.rootUp, a[1])
 	}
@@ -458,7 +461,7 @@ func (s *fakeSupervisor) startChild(d *decl) string {
 	return s.w.answered(s.request(rules.Call{Op: rules.StartChild, ID: d.params.ID, Params: d.params}, d))
 }
 
-func (g *Stage) spawn(s *fakeSupervisor, label string) string {
+func (g *stage) spawn(s *fakeSupervisor, label string) string {
 	if s.d.flags.Strategy != rules.Dynamic {
 		return fmt.Sprintf("error invalid_child_spec [%s]", strings.ReplaceAll(fmt.Sprint([]byte(label)), " ", ","))
 	}
@@ -478,7 +481,7 @@ func (s *fakeSupervisor) get(path string) string {
 		return "error not_found"
 	}
 	if key, ok := s.state.IDs[leaf(path)]; ok {
-		return s.slots[key].d.spec()
+		return s.children[key].d.spec()
 	}
 	return "error not_found"
 }

@@ -1,4 +1,4 @@
-package supervisortest
+package rules_test
 
 import (
 	"bytes"
@@ -14,16 +14,16 @@ import (
 
 // recording is one line of a file of recordings.
 type recording struct {
-	Seed   any      `json:"seed"`
-	Script []string `json:"script"`
-	Expect []Step   `json:"expect"`
+	Seed   any          `json:"seed"`
+	Script []string     `json:"script"`
+	Expect []stepResult `json:"expect"`
 }
 
 // TestGolden replays what Erlang/OTP did, step for step: as it stands; with the
 // state encoded and decoded before each step; and with the operation of a race
 // sent while the held attempt is still going on, not just after it.
 func TestGolden(t *testing.T) {
-	files := []string{"../testdata/otp.jsonl"}
+	files := []string{"../../testdata/otp.jsonl"}
 	if f := os.Getenv("COPPICE_GOLDEN"); f != "" {
 		files = append(files, f)
 	}
@@ -40,7 +40,7 @@ func TestGolden(t *testing.T) {
 // order of Erlang's tree of links, which is nobody's promise.
 func TestGoldenMore(t *testing.T) {
 	for _, mode := range []string{"encoded", "early"} {
-		t.Run(mode, func(t *testing.T) { replay(t, "../testdata/more.jsonl", mode) })
+		t.Run(mode, func(t *testing.T) { replay(t, "../../testdata/more.jsonl", mode) })
 	}
 }
 
@@ -59,14 +59,14 @@ func replay(t *testing.T, file, mode string) {
 			t.Fatal(err)
 		}
 		scenarios++
-		g := NewScript()
+		g := newStage()
 		switch mode {
 		case "encoded":
-			g.w.swap = func(s *rules.State) *rules.State { return roundTrip(t, s) }
+			g.sim.swap = func(s *rules.State) *rules.State { return roundTrip(t, s) }
 		case "early":
-			g.w.early = true
+			g.sim.early = true
 		}
-		got, err := g.Play(strings.Join(rec.Script, "\n"))
+		got, err := g.play(strings.Join(rec.Script, "\n"))
 		if err != nil {
 			t.Fatalf("seed %v: %v", rec.Seed, err)
 		}
@@ -111,23 +111,23 @@ func roundTrip(t *testing.T, s *rules.State) *rules.State {
 
 // TestStateIsPlainData: any encoder will do.
 func TestStateIsPlainData(t *testing.T) {
-	g := NewScript()
-	if _, err := g.Play("strategy rest_for_one 3 5\nchild a permanent 5000 worker\nsup s one_for_one 1 5 never permanent infinity\nstart\ncrash a"); err != nil {
+	g := newStage()
+	if _, err := g.play("strategy rest_for_one 3 5\nchild a permanent 5000 worker\nsup s one_for_one 1 5 never permanent infinity\nstart\ncrash a"); err != nil {
 		t.Fatal(err)
 	}
 	var buf bytes.Buffer
-	if err := gob.NewEncoder(&buf).Encode(g.w.rootUp.state); err != nil {
+	if err := gob.NewEncoder(&buf).Encode(g.sim.rootUp.state); err != nil {
 		t.Fatal(err)
 	}
 	back := new(rules.State)
 	if err := gob.NewDecoder(&buf).Decode(back); err != nil {
 		t.Fatal(err)
 	}
-	g.w.rootUp.state = back
-	if got := g.w.rootUp.render(true); got != "a#2 s#2[]" {
+	g.sim.rootUp.state = back
+	if got := g.sim.rootUp.render(true); got != "a#2 s#2[]" {
 		t.Errorf("children %q", got)
 	}
-	if step, _, err := g.Do("crash a"); err != nil || step.Ch != "a#3 s#3[]" {
+	if step, _, err := g.do("crash a"); err != nil || step.Ch != "a#3 s#3[]" {
 		t.Errorf("%v, %v", step, err)
 	}
 }

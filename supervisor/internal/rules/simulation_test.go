@@ -1,4 +1,4 @@
-package supervisortest
+package rules_test
 
 import (
 	"fmt"
@@ -9,7 +9,7 @@ import (
 	"github.com/coppice-go/coppice/supervisor/internal/rules"
 )
 
-// world is a tree of supervisors whose children are fakes and whose clock is a
+// simulation is a tree of supervisors whose children are fakes and whose clock is a
 // variable. Everything happens on the caller's goroutine: what a fake does at
 // once (start, or end when asked) is told to its supervisor at once; what
 // takes time waits in queue, and when that is empty the clock moves on.
@@ -57,7 +57,7 @@ type gate struct {
 	hit  *rules.Effect // the start that is held
 }
 
-// proc is one instance: of a worker, or of a supervisor.
+// fakeProcess is one instance: of a worker, or of a supervisor.
 type fakeProcess struct {
 	d     *decl
 	path  string
@@ -71,23 +71,23 @@ type fakeProcess struct {
 
 func (p *fakeProcess) name() string { return fmt.Sprintf("%s#%d", p.path, p.inc) }
 
-// sup is one instance of a supervisor.
+// fakeSupervisor is one instance of a supervisor.
 type fakeSupervisor struct {
-	w      *simulation
-	path   string
-	d      *supervisorDecl
-	self   *fakeProcess // nil for the root
-	state  *rules.State
-	slots  map[rules.Key]*childState
-	sync   []rules.Event // what fakes did at once
-	busy   bool
-	up     bool
-	ended  bool
-	reason string   // valid once ended
-	errs   []string // reasons of ends not as asked, when all stop together
+	w        *simulation
+	path     string
+	d        *supervisorDecl
+	self     *fakeProcess // nil for the root
+	state    *rules.State
+	children map[rules.Key]*childState
+	sync     []rules.Event // what fakes did at once
+	busy     bool
+	up       bool
+	ended    bool
+	reason   string   // valid once ended
+	errs     []string // reasons of ends not as asked, when all stop together
 }
 
-// slot is what the world keeps of a child beside the rules' record.
+// childState is what the simulation keeps of a child beside the rules' record.
 type childState struct {
 	d      *decl
 	path   string
@@ -97,7 +97,7 @@ type childState struct {
 	info   bool
 }
 
-func newWorld(root *supervisorDecl) *simulation {
+func newSimulation(root *supervisorDecl) *simulation {
 	return &simulation{
 		root: root, now: rules.Time(time.Hour),
 		replies: map[uint64]string{}, adding: map[uint64]*decl{}, plans: map[string][]string{}, starts: map[string]int{},
@@ -113,12 +113,12 @@ func (w *simulation) newSup(path string, d *supervisorDecl, self *fakeProcess) (
 	if bad := d.check(); bad != "" {
 		return nil, bad
 	}
-	s := &fakeSupervisor{w: w, path: path, d: d, self: self, slots: map[rules.Key]*childState{}}
+	s := &fakeSupervisor{w: w, path: path, d: d, self: self, children: map[rules.Key]*childState{}}
 	var params []rules.Params
 	if d.flags.Strategy != rules.Dynamic {
 		for i, k := range d.children {
 			params = append(params, k.params)
-			s.slots[rules.Key(i+1)] = &childState{d: k, path: k.path}
+			s.children[rules.Key(i+1)] = &childState{d: k, path: k.path}
 		}
 	}
 	s.state = rules.New(d.flags, params)
@@ -155,7 +155,7 @@ func (s *fakeSupervisor) step(ev rules.Event) {
 
 // effect does what an effect says.
 func (s *fakeSupervisor) effect(e *rules.Effect) {
-	w, k := s.w, s.slots[e.Key]
+	w, k := s.w, s.children[e.Key]
 	switch e.Kind {
 	case rules.Start:
 		s.start(e)
@@ -177,7 +177,7 @@ func (s *fakeSupervisor) effect(e *rules.Effect) {
 	case rules.Report:
 		s.report(e, k)
 	case rules.Forget:
-		delete(s.slots, e.Key)
+		delete(s.children, e.Key)
 	case rules.Up:
 		s.up = true
 	case rules.Terminated:
@@ -188,11 +188,11 @@ func (s *fakeSupervisor) effect(e *rules.Effect) {
 
 // start plays a start of a child by its plan.
 func (s *fakeSupervisor) start(e *rules.Effect) {
-	w, k := s.w, s.slots[e.Key]
+	w, k := s.w, s.children[e.Key]
 	if k == nil { // a start_child: the rules have just made the record
 		d := w.adding[e.Ticket]
 		k = &childState{d: d, path: d.path}
-		s.slots[e.Key] = k
+		s.children[e.Key] = k
 	}
 	if g := w.gate; g != nil && g.hit == nil && g.by == s && g.path == k.path {
 		g.hit = e
@@ -291,7 +291,7 @@ func (s *fakeSupervisor) orphan() {
 	s.w.timers = slices.DeleteFunc(s.w.timers, func(t timer) bool { return t.to == s })
 	s.w.queue = slices.DeleteFunc(s.w.queue, func(q queued) bool { return q.to == s })
 	for _, k := range s.inOrder() {
-		p := s.slots[k].proc
+		p := s.children[k].proc
 		if p == nil || !p.alive {
 			continue
 		}
@@ -310,13 +310,13 @@ func (s *fakeSupervisor) orphan() {
 // else by its mailbox.
 func (p *fakeProcess) die(reason string) {
 	p.alive = false
-	w := p.world()
+	w := p.simulation()
 	w.note("stop %s %s", p.name(), reason)
 	if p.by == nil || p.by.ended {
 		return
 	}
 	s := p.by
-	if k := s.slots[p.key]; k != nil && k.proc == p {
+	if k := s.children[p.key]; k != nil && k.proc == p {
 		k.reason = reason
 	}
 	ev := rules.Event{Kind: rules.Exited, Key: p.key, Run: p.run, End: class(reason)}
@@ -327,7 +327,7 @@ func (p *fakeProcess) die(reason string) {
 	w.queue = append(w.queue, queued{s, ev})
 }
 
-func (p *fakeProcess) world() *simulation {
+func (p *fakeProcess) simulation() *simulation {
 	if p.sup != nil {
 		return p.sup.w
 	}
@@ -339,13 +339,8 @@ func (s *fakeSupervisor) terminated(e *rules.Effect) {
 	s.ended = true
 	switch e.Why {
 	case rules.ByOrder: // reason was set with the order
-	case rules.ByIntensity, rules.ByAttempts, rules.ByLeak:
-		s.reason = "gave_up"
-		if s.d.otp {
-			s.reason = "shutdown"
-		}
 	case rules.ByStart:
-		k := s.slots[e.Key]
+		k := s.children[e.Key]
 		if k != nil { // else report has set the reason: the record is gone already
 			s.reason = "shutdown failed_to_start_child " + k.d.params.ID + " " + k.why
 		}
@@ -513,8 +508,8 @@ func (s *fakeSupervisor) request(c rules.Call, added *decl) uint64 {
 
 // inOrder returns the children's keys in start order.
 func (s *fakeSupervisor) inOrder() []rules.Key {
-	keys := make([]rules.Key, 0, len(s.slots))
-	for k := range s.slots {
+	keys := make([]rules.Key, 0, len(s.children))
+	for k := range s.children {
 		keys = append(keys, k)
 	}
 	slices.Sort(keys) // keys count up as children are added at the end
@@ -525,7 +520,7 @@ func (s *fakeSupervisor) inOrder() []rules.Key {
 func (s *fakeSupervisor) render(deep bool) string {
 	var out []string
 	for _, key := range s.inOrder() {
-		c, k := s.state.Children[key], s.slots[key]
+		c, k := s.state.Children[key], s.children[key]
 		if c == nil || c.New && c.Phase == rules.Starting {
 			continue
 		}

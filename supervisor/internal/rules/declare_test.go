@@ -1,4 +1,4 @@
-package supervisortest
+package rules_test
 
 import (
 	"fmt"
@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/supervisor/internal/rules"
 )
 
@@ -23,7 +22,6 @@ type decl struct {
 // supDecl is a supervisor's part of a declaration.
 type supervisorDecl struct {
 	flags    rules.Flags
-	otp      bool // giving up ends with shutdown, not with gave_up
 	bad      string
 	children []*decl
 }
@@ -36,38 +34,6 @@ func join(path, id string) string {
 		return id
 	}
 	return path + "/" + id
-}
-
-// fromSpec makes declarations of a user's spec.
-func fromSpec(path string, s supervisor.Spec) *supervisorDecl {
-	d := &supervisorDecl{
-		otp: s.OTP,
-		flags: rules.Flags{
-			Strategy:      rules.Strategy(s.Strategy),
-			Max:           s.Intensity.Max,
-			Period:        s.Intensity.Period,
-			AutoShutdown:  rules.AutoShutdown(s.AutoShutdown),
-			Backoff:       rules.Backoff(s.Backoff),
-			LeakEscalates: s.Leak == supervisor.LeakGiveUp,
-		}.Resolve(),
-	}
-	for _, c := range s.Children {
-		k := &decl{path: join(path, c.ID), params: rules.Params{
-			ID:           c.ID,
-			Restart:      rules.Restart(c.Restart),
-			Significant:  c.Significant,
-			Supervisor:   c.Type == supervisor.TypeSupervisor,
-			Shutdown:     c.Shutdown,
-			StartTimeout: c.StartTimeout,
-		}}
-		if sub, ok := c.Start.(supervisor.Spec); ok {
-			k.params.Supervisor = true
-			k.sup = fromSpec(k.path, sub)
-		}
-		k.params = k.params.Resolve()
-		d.children = append(d.children, k)
-	}
-	return d
 }
 
 var (
@@ -119,7 +85,7 @@ func parseFlags(a []string) (f rules.Flags, bad string) {
 // faults that depend on the supervisor are found by check.
 func parseChild(path string, a []string) (*decl, error) {
 	if len(a) < 3 {
-		return nil, fmt.Errorf("supervisortest: child %s: want RESTART SHUTDOWN TYPE", path)
+		return nil, fmt.Errorf("child %s: want RESTART SHUTDOWN TYPE", path)
 	}
 	d := &decl{path: path}
 	d.params.ID = leaf(path)
