@@ -17,6 +17,7 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/httpdrain"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -60,7 +61,7 @@ type child struct {
 	dispatcher   *netactor.Dispatcher // of the listener process
 
 	serverMu sync.Mutex
-	servers  map[*http.Server]*httpDrain // that Worker.Serve serves
+	servers  map[*http.Server]*httpdrain.Drain // that Worker.Serve serves
 
 	linkMu      sync.Mutex
 	links       []siblingLink // that are open
@@ -93,7 +94,7 @@ func newChild(cfg Config, root *node) *child {
 	c := &child{
 		cfg: cfg, root: root, log: cfg.Logger,
 		hello: make(chan receivedHello, 1), equipped: make(chan struct{}),
-		servers: map[*http.Server]*httpDrain{},
+		servers: map[*http.Server]*httpdrain.Drain{},
 	}
 	c.spare.assigned = make(chan childproto.AssignFrame, 1)
 	c.ctx, c.stop = context.WithCancelCause(context.Background())

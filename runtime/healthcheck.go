@@ -32,7 +32,7 @@ func (c *child) ask(ctx context.Context, path string) error {
 	c.serverMu.Lock()
 	var handlers []http.Handler
 	for _, s := range c.servers {
-		handlers = append(handlers, s.inner)
+		handlers = append(handlers, s.Handler())
 	}
 	c.serverMu.Unlock()
 	if len(handlers) == 0 {

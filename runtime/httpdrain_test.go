@@ -17,6 +17,7 @@ import (
 
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/httpdrain"
 )
 
 // drained is a worker that serves by Worker.Serve, without a master: the test asks
@@ -65,7 +66,7 @@ func (d *drained) drain() {
 		d.c.serverMu.Lock()
 		begun := len(d.c.servers) > 0
 		for _, s := range d.c.servers {
-			begun = begun && s.draining.Load()
+			begun = begun && s.Begun()
 		}
 		d.c.serverMu.Unlock()
 		if begun {
@@ -229,7 +230,7 @@ func TestDrainFade(t *testing.T) {
 	var gate sync.RWMutex
 	d := serveDrained(t, &http.Server{Handler: http.HandlerFunc(ok)}, func(ln net.Listener) net.Listener { return gatedListener{ln, &gate} })
 	var idle []*client
-	for range idleCloseLeast + 10 {
+	for range httpdrain.MinIdleClose + 10 {
 		c := d.dial()
 		c.ask("/")
 		c.answer()

@@ -12,6 +12,7 @@ import (
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/httpdrain"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -266,7 +267,7 @@ type Server interface {
 // listeners, each by a Serve of its own. For TLS give it a [crypto/tls.NewListener],
 // whose configuration has "h2" in NextProtos for HTTP/2: ServeTLS cannot be called.
 func (w *Worker) Serve(ctx context.Context, ln net.Listener, s Server) error {
-	var drain *httpDrain
+	var drain *httpdrain.Drain
 	if hs, ok := s.(*http.Server); ok && w.c != nil {
 		drain = w.c.drainOf(hs)
 	}
@@ -281,12 +282,12 @@ func (w *Worker) Serve(ctx context.Context, ln net.Listener, s Server) error {
 	case <-ctx.Done():
 	}
 	if drain != nil {
-		drain.begin()
+		drain.Begin()
 	}
 	_ = ln.Close() // refuse what is new, also of an s that has not begun to serve; a second Close, by the user or by s, is harmless
 	if drain != nil {
 		err := ended(<-served) // every connection that was accepted is known to drain from here on
-		drain.closeIdle(w.c.idleGrace, w.c.idleLimit)
+		drain.CloseIdle(w.c.idleGrace, w.c.idleLimit)
 		served <- err
 	}
 	err := ended(s.Shutdown(w.DrainContext())) // it may find ln closed
@@ -307,7 +308,7 @@ func (w *Worker) Serve(ctx context.Context, ln net.Listener, s Server) error {
 }
 
 // drainOf returns the drain of s, the same for each Serve of it.
-func (c *child) drainOf(s *http.Server) *httpDrain {
+func (c *child) drainOf(s *http.Server) *httpdrain.Drain {
 	c.serverMu.Lock()
 	defer c.serverMu.Unlock()
 	d := c.servers[s]
@@ -315,7 +316,7 @@ func (c *child) drainOf(s *http.Server) *httpDrain {
 		if s.ConnContext == nil {
 			s.ConnContext = tracing.ConnContext
 		}
-		d = drainHTTP(s, c.countForcedEarly, c.countRequests)
+		d = httpdrain.New(s, c.countForcedEarly, c.countRequests)
 		c.servers[s] = d
 	}
 	return d

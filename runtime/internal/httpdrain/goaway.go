@@ -1,4 +1,4 @@
-package coppice
+package httpdrain
 
 import (
 	"context"
@@ -8,30 +8,29 @@ import (
 	"net/http"
 )
 
-// goaway ends the HTTP/2 connections of an *http.Server and leaves its HTTP/1
-// connections alone, which Shutdown cannot: it sends GOAWAY and closes idle HTTP/1
-// connections in one. So what serves HTTP/2 is made by a second server, which never
-// serves, and the first is given it as its TLSNextProto. Shutdown of the second is
-// then GOAWAY to the connections of the first.
+// goaway ends the HTTP/2 connections of an *http.Server and leaves its HTTP/1 connections alone.
+// Shutdown cannot do that: it sends GOAWAY and closes idle HTTP/1 connections together. So a second
+// server, which never serves, sets HTTP/2 up, and the first gets the result as its TLSNextProto.
+// Shutdown of the second server then sends GOAWAY on the connections of the first.
 type goaway struct {
-	of *http.Server // the second; nil when the first has an HTTP/2 of the user's own, or none
+	of *http.Server // the second server; nil when the first has an HTTP/2 of the user's own, or none
 }
 
-// separate makes a goaway for s, which must not serve yet. second is called with each
-// connection that turns out to be HTTP/2, before it is read from.
+// separate returns a goaway for s, which must not serve yet. second is called with each
+// connection that turns out to be HTTP/2, before anything is read from it.
 func separate(s *http.Server, second func(net.Conn)) goaway {
 	var g goaway
 	next := maps.Clone(s.TLSNextProto) // the user's
 	if next == nil {
 		g.of = &http.Server{
 			Protocols: s.Protocols, TLSConfig: s.TLSConfig.Clone(),
-			IdleTimeout: s.IdleTimeout, ReadTimeout: s.ReadTimeout, // all that HTTP/2 takes when it is set up; the rest it asks s for
+			IdleTimeout: s.IdleTimeout, ReadTimeout: s.ReadTimeout, // all that HTTP/2 takes from its server when it is set up; the rest it takes from s
 		}
-		_ = g.of.Serve(noListener{}) // sets HTTP/2 up; what is wrong with TLSConfig is told by s itself
+		_ = g.of.Serve(noListener{}) // sets HTTP/2 up; s itself returns an error for a wrong TLSConfig
 		if next = g.of.TLSNextProto; next == nil {
 			return goaway{}
 		}
-		s.RegisterOnShutdown(g.send) // as if it were its own, for who calls Shutdown himself
+		s.RegisterOnShutdown(g.send) // for a user that calls s.Shutdown: as with an HTTP/2 of its own
 	}
 	for proto, serve := range next {
 		next[proto] = func(s *http.Server, c *tls.Conn, h http.Handler) {
@@ -48,15 +47,14 @@ func separate(s *http.Server, second func(net.Conn)) goaway {
 	return g
 }
 
-// send sends GOAWAY on every HTTP/2 connection that has not had one: those that
-// are there now.
+// send sends GOAWAY on every open HTTP/2 connection that has not had one.
 func (g goaway) send() {
 	if g.of == nil {
 		return
 	}
 	now, cancel := context.WithCancel(context.Background())
 	cancel()
-	_ = g.of.Shutdown(now) // it has no connection that it could wait for
+	_ = g.of.Shutdown(now) // it has no connection to wait for
 }
 
 // noListener has no connections.

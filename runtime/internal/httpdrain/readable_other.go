@@ -1,8 +1,8 @@
 //go:build !linux
 
-package coppice
+package httpdrain
 
 import "net"
 
-// readable is not known here.
+// readable is not known on this system.
 func readable(net.Conn) bool { return false }

@@ -1,4 +1,4 @@
-package coppice
+package httpdrain
 
 import (
 	"net"
@@ -7,8 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readable reports whether bytes of the client's wait to be read from a connection, or from
-// the one below.
+// readable reports whether there are bytes to read from c, or from the connection that it wraps.
 func readable(c net.Conn) bool {
 	for ; c != nil; c = below(c) {
 		if sc, ok := c.(syscall.Conn); ok {

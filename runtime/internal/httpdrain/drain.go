@@ -1,0 +1,221 @@
+package httpdrain
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Drain ends an *http.Server without closing a connection whose client is about to use it.
+//
+// http.Server.Shutdown closes idle connections at once, and so does SetKeepAlivesEnabled(false):
+// a client that has just written its next request gets a reset. Under a Drain an idle connection
+// stays open, answers one more request with "Connection: close", and is closed only when its
+// client has not asked for most of the wait. A few are closed at a time, so that thousands are
+// gone before the drain's deadline, also on a busy machine.
+//
+// HTTP/2 has a frame for this, GOAWAY. Every HTTP/2 connection gets it as the drain begins. A
+// connection that becomes HTTP/2 later has a request on its way: it gets GOAWAY with the first
+// answer, or from the Shutdown that follows. The same goes for an HTTP/2 that the user has set up.
+type Drain struct {
+	inner    http.Handler
+	force    func(n int) // counts connections that are closed without an answer
+	count    func(n int) // counts requests
+	goaway   goaway
+	draining atomic.Bool
+
+	mu    sync.Mutex
+	conns map[net.Conn]http.ConnState // HTTP/1, and connections whose protocol is not known yet
+	over  bool                        // CloseIdle has returned: what becomes idle is closed
+	empty chan struct{}               // one token: conns may be empty
+}
+
+// connKey is the context key under which a request finds its connection.
+type connKey struct{}
+
+// New puts a Drain between s and its handler. It changes s, which must not serve yet. The user's
+// hooks are called as before. force and count are called for connections that are closed without
+// an answer, and for requests, on any goroutine; they must not block.
+func New(s *http.Server, force, count func(n int)) *Drain {
+	d := &Drain{inner: s.Handler, force: force, count: count, conns: map[net.Conn]http.ConnState{}, empty: make(chan struct{}, 1)}
+	if d.inner == nil {
+		d.inner = http.DefaultServeMux
+	}
+	s.Handler = d
+	connState, connContext := s.ConnState, s.ConnContext
+	s.ConnState = func(c net.Conn, st http.ConnState) {
+		d.note(c, st)
+		if connState != nil {
+			connState(c, st)
+		}
+	}
+	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		if connContext != nil {
+			ctx = connContext(ctx, c)
+		}
+		return context.WithValue(ctx, connKey{}, c)
+	}
+	d.goaway = separate(s, d.forget)
+	return d
+}
+
+// ServeHTTP asks the client of a draining connection to open another one. A handler may overwrite
+// the header, as it may without a Drain.
+func (d *Drain) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor >= 2 { // seen here at the latest, whichever HTTP/2 it is
+		if c, ok := r.Context().Value(connKey{}).(net.Conn); ok {
+			d.forget(c)
+		}
+	}
+	if d.draining.Load() {
+		rw.Header().Set("Connection", "close") // net/http sends GOAWAY for it on HTTP/2
+	}
+	defer d.count(1) // also when the handler panics
+	d.inner.ServeHTTP(rw, r)
+}
+
+// note takes a connection's change of state, on the connection's goroutine.
+func (d *Drain) note(c net.Conn, st http.ConnState) {
+	switch st {
+	case http.StateHijacked, http.StateClosed:
+		d.forget(c)
+		return
+	case http.StateNew, http.StateActive, http.StateIdle:
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, known := d.conns[c]; known || st == http.StateNew { // else it is HTTP/2
+		d.conns[c] = st
+		if d.over && st == http.StateIdle {
+			d.force(1)
+		}
+	}
+}
+
+// forget takes a connection out: it ended, was hijacked, or is HTTP/2.
+func (d *Drain) forget(c net.Conn) {
+	d.mu.Lock()
+	delete(d.conns, c)
+	none := len(d.conns) == 0
+	d.mu.Unlock()
+	if none {
+		d.signal()
+	}
+}
+
+func (d *Drain) signal() {
+	select {
+	case d.empty <- struct{}{}:
+	default:
+	}
+}
+
+// Handler returns the handler that the server had before.
+func (d *Drain) Handler() http.Handler { return d.inner }
+
+// Begun reports whether Begin has been called.
+func (d *Drain) Begun() bool { return d.draining.Load() }
+
+// Begin makes every further response ask its client to open another connection, and sends GOAWAY
+// on those of HTTP/2.
+func (d *Drain) Begin() {
+	d.draining.Store(true)
+	d.goaway.send()
+}
+
+// Idle connections are closed in rounds, idleCloseEvery apart. A round closes MinIdleClose, or one
+// in idleCloseShare of those that are left if that is more: 10,000 in 2 s.
+const (
+	idleCloseEvery = 50 * time.Millisecond
+	idleCloseShare = 8
+	MinIdleClose   = 32
+)
+
+// CloseIdle waits until every HTTP/1 connection has ended by itself, or limit ends. From the end of
+// grace on it closes connections without a request, in rounds. Those that have none at the end of
+// limit are counted and closed, by CloseIdle or by the Shutdown that follows.
+func (d *Drain) CloseIdle(grace, limit context.Context) {
+	graced := grace.Done()
+	var round <-chan time.Time
+	for {
+		d.mu.Lock()
+		n := len(d.conns)
+		d.mu.Unlock()
+		if n == 0 {
+			d.signal() // for other calls that wait
+			return
+		}
+		select {
+		case <-d.empty:
+		case <-graced:
+			graced = nil
+			ticker := time.NewTicker(idleCloseEvery)
+			defer ticker.Stop()
+			round = ticker.C
+		case <-round:
+			d.closeSome(max(MinIdleClose, n/idleCloseShare))
+		case <-limit.Done():
+			d.closeRest()
+			return
+		}
+	}
+}
+
+// closeSome closes up to n connections that have no request, and counts them. One from which there
+// are bytes to read is about to have one.
+func (d *Drain) closeSome(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for c, st := range d.conns {
+		if n == 0 {
+			return
+		}
+		if (st == http.StateIdle || st == http.StateNew) && !readable(c) {
+			closeBelow(c)
+			d.force(1)
+			delete(d.conns, c)
+			n--
+		}
+	}
+	if len(d.conns) == 0 {
+		d.signal()
+	}
+}
+
+// closeRest closes and counts all connections that have no request.
+func (d *Drain) closeRest() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.over {
+		return
+	}
+	d.over = true
+	for c, st := range d.conns {
+		switch st {
+		case http.StateNew, http.StateIdle: // Shutdown would wait 5 s for a new one's request
+			closeBelow(c)
+			d.force(1)
+		case http.StateActive, http.StateClosed, http.StateHijacked:
+		}
+	}
+}
+
+// closeBelow closes the innermost connection of c. The close of a tls.Conn itself waits up to 5 s
+// for a client that does not read. Package http closes c later, and finds it closed.
+func closeBelow(c net.Conn) {
+	for b := below(c); b != nil; b = below(b) {
+		c = b
+	}
+	_ = c.Close()
+}
+
+// below returns the connection that c wraps, if c has NetConn as tls.Conn has; nil otherwise.
+func below(c net.Conn) net.Conn {
+	if w, ok := c.(interface{ NetConn() net.Conn }); ok {
+		return w.NetConn()
+	}
+	return nil
+}
