@@ -7,6 +7,9 @@ import (
 	"strings"
 )
 
+// Credentials are those of a process, as the kernel vouches for them: unix(7), SO_PEERCRED.
+type Credentials struct{ PID, UID, GID int }
+
 // Accepted is what the kernel said of a connection when it was accepted. It travels with the handle, and with the
 // connection when that is sent on: asked later, the kernel does not know the address of a client that has
 // reset the connection, and the process that answers may see other numbers for users. Zero fields are not known.
@@ -135,8 +138,7 @@ func cutAddr(b string, form uint8, ap *netip.AddrPort, name *string) (rest strin
 }
 
 // SetAccepted says what the kernel said of the connection when it was accepted, and returns h. It is for the
-// process that has accepted it, before it sends it or makes a connection of it. A peer that speaks an older protocol is not
-// told.
+// process that has accepted it, before it sends it or makes a connection of it.
 func (h *Handle) SetAccepted(a Accepted) *Handle {
 	s := a.encode()
 	h.mu.Lock()

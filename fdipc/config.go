@@ -33,8 +33,7 @@ type Config struct {
 	Ready func(c *Conn)
 
 	// Closed is the last call of all, once. The error is [ErrClosed] after Close here,
-	// io.EOF after Close there, else what went wrong. Without a claim table (see
-	// docs/protocol.md) it may have to wait for PeerGone. Optional.
+	// io.EOF after Close there, else what went wrong. Optional.
 	Closed func(c *Conn, err error)
 
 	// QueueBytes and QueueFrames bound what one lane holds before the kernel takes
@@ -63,9 +62,6 @@ type Config struct {
 	// frame grows as it arrives: a peer that means harm has the receiver hold some two
 	// of the largest frames.
 	MaxFrame int
-
-	// without are features this side does without; for tests of the fall-backs.
-	without features
 
 	// tick replaces the constant; for tests that are not to be helped by it.
 	tick time.Duration

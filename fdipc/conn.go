@@ -17,35 +17,28 @@ type Conn struct {
 	cfg    Config
 	lanes  [lanes]*lane
 	offers offers
-	allow  func(Credentials) bool // nil: the channel itself is trust enough
 	stats  counters
 
-	control       endpoint
-	memory        bool          // control is within this process
-	standIn       attachment    // a stand-in for descriptors that were taken back: the claim table's, or none
-	peer          *table        // the peer's claim table, if it has one; set by the handshake
-	data          endpoint      // the socket of the peer's data lane, if it has one; set by the handshake
-	dataEnded     chan struct{} // closed when nothing more comes on data
-	held          atomic.Int64  // received handles neither claimed nor refused
-	maxHeld       int64         // of those
-	closers       closePool     // of what came from the peer, and of what it has claimed
-	answers       bool          // the peer's claims are read to the last; set before ended
-	maxFrame      atomic.Int64  // the lower of both sides' limits
-	tellsAccepted atomic.Bool   // the peer knows featAccepted
+	control   endpoint
+	memory    bool          // control is within this process
+	standIn   attachment    // a stand-in for descriptors that were taken back: the claim table's, or none
+	peer      *table        // the peer's claim table; set by the handshake
+	data      endpoint      // the socket of the peer's data lane; set by the handshake
+	dataEnded chan struct{} // closed when nothing more comes on data
+	held      atomic.Int64  // received handles neither claimed nor refused
+	maxHeld   int64         // of those
+	closers   closePool     // of what came from the peer, and of what it has claimed
+	maxFrame  atomic.Int64  // the lower of both sides' limits
 
-	mu         sync.Mutex
-	err        error
-	endpoints  []endpoint
-	ready      bool  // the handshake is over
-	wrote      bool  // CloseWrite is done
-	readOver   bool  // the peer has closed its writing half, and only that
-	goodbyeErr error // once this side has begun to say goodbye: why it ends if the peer is quicker to close
+	mu        sync.Mutex
+	err       error
+	endpoints []endpoint
+	ready     bool // the handshake is over
+	leaving   bool // Close has begun to say goodbye; the peer may be quicker to close
 
-	ending  chan struct{} // closed by fail
-	ended   atomic.Bool   // the same, cheaper to ask
-	done    chan struct{} // closed when readers and writers have ended
-	gone    chan struct{} // closed by PeerGone
-	goneOne sync.Once
+	ending  chan struct{}  // closed by fail
+	ended   atomic.Bool    // the same, cheaper to ask
+	done    chan struct{}  // closed when readers and writers have ended
 	wg      sync.WaitGroup // readers and writers
 	hsTimer *time.Timer
 }
@@ -55,9 +48,7 @@ type Conn struct {
 //
 // New returns when this side is set up; the handshake goes on in the background, and what is sent
 // before it is over waits. Both sides call New; neither is the first.
-func New(f *os.File, cfg Config) (*Conn, error) { return newOver(f, cfg, nil) }
-
-func newOver(f *os.File, cfg Config, allow func(Credentials) bool) (*Conn, error) {
+func New(f *os.File, cfg Config) (*Conn, error) {
 	if err := cfg.validate(); err != nil {
 		f.Close()
 		return nil, err
@@ -67,7 +58,6 @@ func newOver(f *os.File, cfg Config, allow func(Credentials) bool) (*Conn, error
 		return nil, fmt.Errorf("fdipc: new: %w", err)
 	}
 	c := newConn(cfg)
-	c.allow = allow
 	if err := c.start(e); err != nil {
 		return nil, fmt.Errorf("fdipc: new: %w", err)
 	}
@@ -79,7 +69,6 @@ func newConn(cfg Config) *Conn {
 		cfg:    cfg,
 		ending: make(chan struct{}),
 		done:   make(chan struct{}),
-		gone:   make(chan struct{}),
 
 		dataEnded: make(chan struct{}),
 	}
@@ -238,21 +227,10 @@ func (c *Conn) Credit() int {
 // keep its turn. It waits for a call of Resolved that is under way, so it must not be called from one.
 func (c *Conn) ResolveOffers() { c.offers.poll() }
 
-// Stalled says that the peer let the deadline of an offer pass and has shown no sign of
-// life since. Nothing is offered to it meanwhile.
-func (c *Conn) Stalled() bool {
-	o := &c.offers
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.availableLocked()
-	return o.stalled
-}
-
 // InProcess says that the peer is in the same process: the two were joined by [Pipe].
 func (c *Conn) InProcess() bool { return c.memory }
 
-// Done is closed when the Conn has ended: no callback runs any more but perhaps
-// those after PeerGone.
+// Done is closed when the Conn has ended: no callback runs any more but Closed.
 func (c *Conn) Done() <-chan struct{} { return c.done }
 
 // Err is nil while the Conn works, then the reason why it ended: [ErrClosed], io.EOF

@@ -20,11 +20,8 @@ type endpoint interface {
 	recv(p *packet) error
 	// drain makes recv answer io.EOF instead of blocking, from now on.
 	drain()
-	// hangup waits, after recv has answered io.EOF, until the peer has closed both halves, or drain, stop or close.
-	hangup()
 	// ended reports whether the peer has closed its writing half. It does not block.
 	ended() bool
-	closeWrite() error
 	// stop refuses whatever either side would still send; recv gives what is there and
 	// then io.EOF.
 	stop()
@@ -59,8 +56,7 @@ type packet struct {
 	buf         []byte // capacity maxPacket
 	frames      int    // frames that begin in it
 	attachments []attachment
-	truncated   bool         // received: descriptors were lost (MSG_CTRUNC)
-	cred        *Credentials // received: the sender's, if they were asked for
+	truncated   bool // received: descriptors were lost (MSG_CTRUNC)
 
 	// refs are the offers behind the cargo. They are looked up anew at every attempt to send,
 	// because an offer can be taken back while its packet waits.
@@ -99,8 +95,8 @@ func (p *packet) load() {
 	}
 }
 
-func (p *packet) unload(sent bool) {
+func (p *packet) unload() {
 	if len(p.refs) > 0 {
-		p.off.unload(p, sent)
+		p.off.unload(p)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,50 +14,7 @@ import (
 	"github.com/coppice-go/coppice/fdipc/fdipctest"
 )
 
-// A named socket talks to whom it may, and counts the others.
-func TestNamed(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
-	admit := make(chan bool, 2)
-	l, err := fdipc.Listen(path, func(c fdipc.Credentials) bool {
-		if c.PID != os.Getpid() || c.UID != os.Getuid() || c.GID != os.Getgid() {
-			t.Errorf("credentials %+v", c)
-		}
-		return <-admit
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	for _, ok := range []bool{true, false} {
-		admit <- ok
-		got := make(chan string, 1)
-		dialed, err := fdipc.Dial(context.Background(), path, fdipc.Config{Handler: ignore})
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := l.Accept(fdipc.Config{Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { got <- string(f.Payload) }})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if ok {
-			if err := dialed.Send(context.Background(), &fdipc.Frame{Kind: 0x40, Payload: []byte("hello")}); err != nil {
-				t.Fatal(err)
-			}
-			if s := wait(t, "frame", got); s != "hello" {
-				t.Error(s)
-			}
-			c.Close()
-		} else {
-			wait(t, "end", c.Done())
-			if !errors.Is(c.Err(), fdipc.ErrStranger) || l.Strangers() != 1 {
-				t.Errorf("%v, %d strangers", c.Err(), l.Strangers())
-			}
-		}
-		wait(t, "end", dialed.Done())
-	}
-}
-
-// The other ends of a Conn that a caller can meet, each through the public API.
+// The ends of a Conn that a caller can meet, each through the public API.
 func TestEnds(t *testing.T) {
 	raw := func() (*os.File, *os.File) {
 		l, r, err := fdipc.Socketpair()
@@ -106,6 +62,21 @@ func TestEnds(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	for what, h := range map[string][]byte{
+		"the claim table":         fdipc.HelloWith(6, 0),
+		"the data lane":           fdipc.HelloWith(5, 0),
+		"what is known at accept": fdipc.HelloWith(3, 0),
+		"their descriptors":       fdipc.HelloWith(7, 0),
+	} {
+		t.Run("ErrFeature: without "+what, func(t *testing.T) {
+			l, r := raw()
+			defer r.Close()
+			_, _ = r.Write(h)
+			if err := end(l, fdipc.Config{}); !errors.Is(err, fdipc.ErrFeature) {
+				t.Error(err)
+			}
+		})
+	}
 	t.Run("not a channel", func(t *testing.T) {
 		f, err := os.Open(os.DevNull)
 		if err != nil {

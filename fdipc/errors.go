@@ -3,7 +3,7 @@ package fdipc
 import "errors"
 
 var (
-	// ErrClosed: this side has closed the Conn, or its writing half.
+	// ErrClosed: this side has closed the Conn.
 	ErrClosed = errors.New("connection closed")
 	// ErrPeerLost: the channel ended without a goodbye; the peer has most likely died.
 	ErrPeerLost = errors.New("peer lost")
@@ -14,6 +14,9 @@ var (
 	ErrExcess = errors.New("the peer takes more than its share")
 	// ErrVersion: the two sides have no protocol version in common.
 	ErrVersion = errors.New("no common protocol version")
+	// ErrFeature: the peer does without a feature that this side needs, such as the claim table,
+	// which it cannot map. The text names the features.
+	ErrFeature = errors.New("the peer lacks a feature of the protocol")
 	// ErrHandshake: the peer did not finish the handshake in time.
 	ErrHandshake = errors.New("handshake timed out")
 	// ErrFull: the lane's queue is full, there are not enough credits, or too many [Calls] wait.
@@ -34,8 +37,6 @@ var (
 	ErrUnsupported = errors.New("not supported on this system")
 	// ErrNoFiles: a process has no room for the descriptors that came: of the handshake, or of a frame.
 	ErrNoFiles = errors.New("descriptor table full")
-	// ErrStranger: the peer's credentials are not those expected.
-	ErrStranger = errors.New("peer is a stranger")
 	// ErrInherit: the marker variables of the channel are damaged. The text names the variable.
 	ErrInherit = errors.New("inherited channel")
 )

@@ -2,3 +2,9 @@ package fdipc
 
 // Fd is the descriptor, for tests.
 func (s *Socket) Fd() int { return s.fd }
+
+// ClaimTable returns the descriptor of a claim table, owned by the caller.
+func ClaimTable() (int, error) {
+	_, a, err := new(socketEnd).newTable(8)
+	return a.fd, err
+}

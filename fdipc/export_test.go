@@ -1,11 +1,9 @@
 package fdipc
 
-import "time"
-
-// The fall-backs, for tests.
-func WithoutTable(cfg Config) Config    { cfg.without |= featTable; return cfg }
-func WithoutAccepted(cfg Config) Config { cfg.without |= featAccepted; return cfg }
-func WithoutLane(cfg Config) Config     { cfg.without |= featData; return cfg }
+import (
+	"math/bits"
+	"time"
+)
 
 // WithoutTick has a sender hear of answers only when its peer says so.
 func WithoutTick(cfg Config) Config { cfg.tick = time.Hour; return cfg }
@@ -20,13 +18,16 @@ func HelloOf(low, high uint16) []byte {
 	return hello{minVersion: low, maxVersion: high}.append(b)
 }
 
-// HelloWith is the first packet of a peer that sends one descriptor: n 0 its claim table, 1 its data lane.
-func HelloWith(n int) []byte {
+// HelloWith is the first packet of a peer that knows and attaches these features: bit 0 its claim
+// table, bit 1 its data lane, bit 2 what was known at accept.
+func HelloWith(knows, attached uint32) []byte {
+	n := bits.OnesCount32(attached)
 	b := make([]byte, pieceHead)
-	b = appendEntry(b, &entry{})
-	f := featTable << n
-	h := hello{minVersion: version, maxVersion: version, knows: featAll, attached: f, maxFrame: 1 << 20, credits: 8}
-	putPieceHeader(b, pieceHeader{n: helloLen, kind: kindHello, handles: 1})
+	for range n {
+		b = appendEntry(b, &entry{})
+	}
+	h := hello{minVersion: version, maxVersion: version, knows: features(knows), attached: features(attached), maxFrame: 1 << 20, credits: 8}
+	putPieceHeader(b, pieceHeader{n: helloLen, kind: kindHello, handles: n})
 	return h.append(b)
 }
 

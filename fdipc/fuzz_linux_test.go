@@ -14,7 +14,6 @@ import (
 // seedPackets are packets as our sender makes them.
 func seedPackets() [][]byte {
 	c := &Conn{}
-	c.tellsAccepted.Store(true)
 	l := newLane(c, Data)
 	hs := []*Handle{HandleFD(0).Named("name"), HandleFD(0)}
 	hs[1].Trace[3] = 1
@@ -22,13 +21,14 @@ func seedPackets() [][]byte {
 	l.putLocked(&Frame{Kind: 0x40, Flags: 1, Target: 2, Trace: TraceContext{1}, Payload: []byte("payload"), Handles: hs}, describe(l, hs, offerID{1, 1}, offerID{2, 1}))
 	l.putLocked(&Frame{Kind: 0x41}, nil)
 	l.putLocked(&Frame{Kind: 0x42, Payload: make([]byte, 2*sendPacket)}, nil)
-	l = func() *lane { k := newLane(c, Control); k.queue = l.queue; return k }()
-	l.putLocked(&Frame{Kind: kindClaims, Payload: appendClaim(nil, offerID{1, 2}, 3, wordClaimed)}, nil)
+	data := l.queue
+	l = newLane(c, Control)
+	l.putLocked(&Frame{Kind: 0x43, Payload: []byte("control")}, nil)
 	l.putLocked(&Frame{Kind: kindGoodbye}, nil)
 	l.putLocked(&Frame{Kind: kindWake}, nil)
 	l.putLocked(&Frame{Kind: kindPing, Target: 7}, nil)
 	var all [][]byte
-	for _, p := range l.queue {
+	for _, p := range append(data, l.queue...) {
 		all = append(all, bytes.Clone(p.buf))
 	}
 	return all
@@ -130,25 +130,30 @@ func FuzzHello(f *testing.F) {
 }
 
 // FuzzConn: a whole Conn against a peer that sends anything, descriptors included. The bytes are
-// a script: a length, a number of descriptors, so many bytes, and again. The Conn must end, whatever comes, and
-// with it everything it opened.
+// a script: a length, a number of descriptors and a bit for the data lane, so many bytes, and again. The
+// first two descriptors of a packet are a claim table and an end of the data lane. The Conn must end,
+// whatever comes, and with it everything it opened.
 func FuzzConn(f *testing.F) {
+	const onData = 0x80
 	script := func(fds byte, packets ...[]byte) (s []byte) {
 		for _, b := range packets {
 			b = b[:min(len(b), 0xffff)]
-			s = append(s, byte(len(b)), byte(len(b)>>8), fds)
+			to := fds
+			if b[5]&pieceData != 0 {
+				to |= onData
+			}
+			s = append(s, byte(len(b)), byte(len(b)>>8), to)
 			s = append(s, b...)
 		}
 		return s
 	}
-	hi := hello{1, 1, featAll, 0, 1 << 20, 100}.append(nil)
-	head := make([]byte, pieceHead)
-	putPieceHeader(head, pieceHeader{n: len(hi), kind: kindHello})
-	hi = append(head, hi...)
-	f.Add(script(0, append([][]byte{hi}, seedPackets()...)...))
+	hi := HelloWith(uint32(featAll), uint32(featAttached))
+	greeted := func(fds byte, packets ...[]byte) []byte { return append(script(2, hi), script(fds, packets...)...) }
+	f.Add(greeted(0, seedPackets()...))
+	f.Add(script(0, HelloWith(uint32(featAll), 0)))
 	for _, b := range seedPackets() {
-		f.Add(script(2, hi, b))
-		f.Add(script(0, hi, b, b))
+		f.Add(greeted(2, b))
+		f.Add(greeted(0, b, b))
 		f.Add(script(1, b))
 	}
 	null, err := os.Open(os.DevNull)
@@ -176,21 +181,32 @@ func FuzzConn(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		table, err := ClaimTable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		lane, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
 		_ = rc.Control(func(fd uintptr) {
 			for len(s) >= 3 {
-				n, k := int(s[0])|int(s[1])<<8, int(s[2])%5
+				n, k, to := int(s[0])|int(s[1])<<8, int(s[2]&^onData)%5, int(fd)
+				if s[2]&onData != 0 {
+					to = lane[0]
+				}
 				s = s[3:]
 				n = min(n, len(s))
-				fds := []int{}
-				for range k {
-					fds = append(fds, int(null.Fd()))
-				}
+				fds := []int{table, lane[1], int(null.Fd()), int(null.Fd())}[:k]
 				if n > 0 {
-					_ = unix.Sendmsg(int(fd), s[:n], unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+					_ = unix.Sendmsg(to, s[:n], unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 				}
 				s = s[n:]
 			}
 		})
+		for _, fd := range []int{table, lane[0], lane[1]} {
+			unix.Close(fd)
+		}
 		r.Close()
 		<-c.Done()
 		if c.Err() == nil || c.Err() == io.EOF && len(s) > 1<<20 {

@@ -145,8 +145,8 @@ func (h *Handle) Name() string {
 func (h *Handle) Reason() uint8 { return h.reason }
 
 // ResolvedAt is when a handle that has a trace context was claimed or refused, by the clock of the
-// machine and the word of who did; the same on both sides. The sender has it from the claim table, for
-// Resolved. It is the zero time if the handle was taken back, and for the sender without a table.
+// machine and the word of the process that did; the same on both sides. The sender has it from the
+// claim table, for Resolved. It is the zero time if the handle was taken back.
 func (h *Handle) ResolvedAt() time.Time {
 	if h.resolvedAt == 0 {
 		return time.Time{}
@@ -249,8 +249,7 @@ func (h *Handle) disposeLocked() {
 }
 
 // Claim takes a received handle for good: from now on no other process can get it. It
-// answers [ErrRevoked] if the sender took it back; the handle is then closed. Without a claim
-// table it waits until the kernel has taken the word of it. Claiming twice is once.
+// answers [ErrRevoked] if the sender took it back; the handle is then closed. Claiming twice is once.
 func (h *Handle) Claim() error {
 	h.mu.Lock()
 	err := h.claimLocked()
@@ -327,7 +326,7 @@ func (h *Handle) senderHasCopy() bool {
 		h.table() != nil && h.table().load(h.ref.slot) == word(h.ref.seq, 0, wordClaimed)
 }
 
-// table is the claim table a received handle stands in, if there is one.
+// table is the claim table that a received handle stands in; nil for one that was made here.
 func (h *Handle) table() *table {
 	if h.from == nil {
 		return nil

@@ -19,36 +19,27 @@ func (c *Conn) start(e endpoint) (err error) {
 	c.lanes[Control].endpoint = e
 	c.lanes[Data].endpoint = e
 	h := hello{
-		minVersion: version, maxVersion: version, knows: featAll &^ c.cfg.without,
+		minVersion: version, maxVersion: version, knows: featAll, attached: featAttached,
 		maxFrame: uint32(c.cfg.MaxFrame), credits: uint32(c.cfg.Credits),
 	}
 	p := newPacket()
 	defer p.free()
-	var table *table
-	if h.knows&featTable != 0 {
-		t, g, err := e.newTable(c.cfg.Credits)
-		if err != nil {
-			e.close()
-			return err
-		}
-		table, h.attached = t, h.attached|featTable
-		if !c.memory {
-			c.standIn = g
-		}
-		p.attachments = append(p.attachments, g)
+	table, a, err := e.newTable(c.cfg.Credits)
+	if err != nil {
+		e.close()
+		return err
 	}
-	var data endpoint
-	if h.knows&featData != 0 {
-		d, g, err := e.pair()
-		if err != nil {
-			e.close()
-			return err
-		}
-		defer g.close()
-		c.addEndpoint(d)
-		data, h.attached = d, h.attached|featData
-		p.attachments = append(p.attachments, g)
+	if !c.memory {
+		c.standIn = a
 	}
+	data, remote, err := e.pair()
+	if err != nil {
+		e.close()
+		return err
+	}
+	defer remote.close()
+	c.addEndpoint(data)
+	p.attachments = append(p.attachments, a, remote)
 	p.buf = p.buf[:pieceHead]
 	for range p.attachments {
 		p.buf = appendEntry(p.buf, &entry{})
@@ -80,6 +71,9 @@ func (c *Conn) handshake(p *piece, cargos []attachment, t *table, data endpoint)
 	if h.minVersion > version || h.maxVersion < version {
 		return fmt.Errorf("%w: peer speaks %d to %d, this side %d", ErrVersion, h.minVersion, h.maxVersion, version)
 	}
+	if missing := featAll&^h.knows | featAttached&^h.attached; missing != 0 {
+		return fmt.Errorf("%w: %v", ErrFeature, missing)
+	}
 	next := 0
 	for f := features(1); f != 0 && f <= h.attached; f <<= 1 {
 		if h.attached&f == 0 {
@@ -91,33 +85,27 @@ func (c *Conn) handshake(p *piece, cargos []attachment, t *table, data endpoint)
 		g := cargos[next]
 		cargos[next] = noAttachment
 		next++
-		switch {
-		case f == featTable && c.cfg.without&f == 0:
+		switch f {
+		case featTable:
 			c.peer, err = c.control.adoptTable(g)
 			c.discard(g)
-		case f == featData && c.cfg.without&f == 0:
+		case featData:
 			if err = c.checkDataLane(g); err != nil {
 				c.discard(g)
 				return err
 			}
 			c.data, err = c.control.adopt(g)
-		default:
+		default: // of a later version
 			c.discard(g)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if h.knows&featTable == 0 {
-		t = nil
-	}
-	c.tellsAccepted.Store(h.knows&featAccepted&^c.cfg.without != 0)
 	c.maxFrame.Store(min(c.maxFrame.Load(), int64(h.maxFrame)))
 	c.offers.open(t, max(1, min(c.cfg.Credits, int(min(h.credits, maxCredits)))))
-	if data != nil && h.knows&featData != 0 {
-		c.lanes[Data].endpoint = data
-	}
-	if c.data != nil && !c.addEndpoint(c.data) {
+	c.lanes[Data].endpoint = data
+	if !c.addEndpoint(c.data) {
 		return ErrClosed
 	}
 	c.hsTimer.Stop()
@@ -129,11 +117,7 @@ func (c *Conn) handshake(p *piece, cargos []attachment, t *table, data endpoint)
 	}
 	// Owned by the Conn, as those of start.
 	c.wg.Go(c.lanes[Data].write)
-	if c.data != nil {
-		c.wg.Go(c.readData)
-	} else {
-		close(c.dataEnded)
-	}
+	c.wg.Go(c.readData)
 	for _, l := range c.lanes {
 		l.wakeWriter()
 	}

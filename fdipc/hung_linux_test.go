@@ -205,13 +205,20 @@ func TestHungFileIsNoLane(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			table, err := fdipc.ClaimTable()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(table)
 			rc, err := remote.SyscallConn()
 			if err != nil {
 				t.Fatal(err)
 			}
 			fd := open()
+			fds := []int{fd, fd}
+			copy(fds[:n], []int{table})
 			if cerr := rc.Control(func(s uintptr) {
-				err = unix.Sendmsg(int(s), fdipc.HelloWith(n), unix.UnixRights(fd), nil, 0)
+				err = unix.Sendmsg(int(s), fdipc.HelloWith(7, 3), unix.UnixRights(fds...), nil, 0)
 			}); cerr != nil || err != nil {
 				t.Fatal(cerr, err)
 			}

@@ -26,10 +26,8 @@ type lane struct {
 	bytes   int       // in queue and cur
 	frames  int
 	sending bool          // somebody sends, or will: only it may touch cur
-	calling bool          // it is in the system call
 	err     error         // the Conn has ended
 	closed  bool          // this side has closed the lane
-	idle    sync.Cond     // calling was cleared, after the end of the Conn
 	last    int64         // when the last direct send was over
 	queued  uint64        // packets ever queued
 	sent    uint64        // packets ever sent
@@ -44,9 +42,7 @@ func now() int64 { return int64(time.Since(epoch)) }
 
 func newLane(c *Conn, id Lane) *lane {
 	// sending is set: nothing is sent before the handshake is over.
-	l := &lane{c: c, id: id, sending: true, wake: make(chan struct{}, 1)}
-	l.idle.L = &l.mu
-	return l
+	return &lane{c: c, id: id, sending: true, wake: make(chan struct{}, 1)}
 }
 
 // fitsLocked says whether n more bytes of frames may be queued.
@@ -145,11 +141,7 @@ func (l *lane) tryAppend(f *Frame) bool {
 func (l *lane) describeLocked(hs []*Handle) []entry {
 	l.entries = l.entries[:0]
 	for _, h := range hs {
-		e := h.entry()
-		if !l.c.tellsAccepted.Load() {
-			e.accepted = ""
-		}
-		l.entries = append(l.entries, e)
+		l.entries = append(l.entries, h.entry())
 	}
 	return l.entries
 }

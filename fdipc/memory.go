@@ -128,7 +128,7 @@ func (e *memEnd) put(p *packet, wait bool) error {
 	}
 	p.load()
 	n.attachments = append(n.attachments, p.attachments...)
-	p.unload(true)
+	p.unload()
 	if act.Trunc {
 		n.attachments, n.truncated = n.attachments[:min(act.Keep, len(n.attachments))], true
 	}
@@ -173,14 +173,6 @@ func (e *memEnd) drain() {
 	e.stopWaiting()
 }
 
-func (e *memEnd) hangup() {
-	e.out.mu.Lock()
-	for !e.stopped && !e.out.broken {
-		e.out.cond.Wait()
-	}
-	e.out.mu.Unlock()
-}
-
 func (e *memEnd) ended() bool {
 	e.in.mu.Lock()
 	defer e.in.mu.Unlock()
@@ -192,11 +184,6 @@ func (e *memEnd) stopWaiting() {
 	e.stopped = true
 	e.out.cond.Broadcast()
 	e.out.mu.Unlock()
-}
-
-func (e *memEnd) closeWrite() error {
-	e.out.closeWrite()
-	return nil
 }
 
 func (e *memEnd) stop() {

@@ -11,7 +11,7 @@ type offers struct {
 	c *Conn
 
 	mu       sync.Mutex
-	table    *table  // nil: the peer claims by frames
+	table    *table  // nil before the handshake
 	slots    []offer // the capacity is fixed by the handshake: zero before it
 	free     []uint32
 	live     []uint32 // slots in use, in no order
@@ -39,7 +39,6 @@ type offer struct {
 	seq      uint32
 	at       int32 // index in live
 	loading  bool
-	sent     bool  // the kernel has it: without a table it cannot be taken back
 	deadline int64 // by offers.clock; 0: none
 }
 
@@ -76,7 +75,7 @@ func (o *offers) creditLocked() {
 // availableLocked is the number of handles that may be offered now.
 func (o *offers) availableLocked() int {
 	if o.stalled {
-		if o.table == nil || o.table.beat.Load() == o.beatAt {
+		if o.table.beat.Load() == o.beatAt {
 			return 0
 		}
 		o.stalled = false
@@ -114,11 +113,9 @@ func (o *offers) reserve(entries []entry, hs []*Handle, want bool) (wait chan st
 		s := o.free[len(o.free)-1]
 		o.free = o.free[:len(o.free)-1]
 		f := &o.slots[s]
-		f.h, f.seq, f.at, f.deadline, f.sent = h, f.seq+1, int32(len(o.live)), deadline, false
+		f.h, f.seq, f.at, f.deadline = h, f.seq+1, int32(len(o.live)), deadline
 		o.live = append(o.live, s)
-		if o.table != nil {
-			o.table.store(s, word(f.seq, 0, wordOffered))
-		}
+		o.table.store(s, word(f.seq, 0, wordOffered))
 		entries[i].slot, entries[i].seq = s, f.seq
 	}
 	o.c.stats.offered.Add(uint64(len(hs)))
@@ -131,10 +128,10 @@ func (o *offers) reserve(entries []entry, hs []*Handle, want bool) (wait chan st
 // when there is enough for n, if that is more.
 func (o *offers) gatherLocked(n int) bool {
 	o.sweepLocked()
+	if o.table == nil { // before the handshake
+		return false
+	}
 	for o.availableLocked() < n {
-		if o.table == nil {
-			return false
-		}
 		after := 1
 		if !o.stalled {
 			after = max(1, n-len(o.free), len(o.live)/2)
@@ -152,14 +149,6 @@ func (o *offers) armLocked(d time.Duration) {
 	if !o.armed && !o.ended {
 		o.armed = true
 		o.timer.Reset(d)
-	}
-}
-
-// kickLocked has the callbacks of what is done run soon.
-func (o *offers) kickLocked() {
-	if len(o.resolved) > 0 && !o.ended {
-		o.armed = true
-		o.timer.Reset(0)
 	}
 }
 
@@ -185,12 +174,12 @@ func (o *offers) load(p *packet) {
 	o.loaded++
 }
 
-func (o *offers) unload(p *packet, sent bool) {
+func (o *offers) unload(p *packet) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, r := range p.refs {
 		if f := &o.slots[r.slot]; f.seq == r.seq && f.h != nil {
-			f.loading, f.sent = false, f.sent || sent
+			f.loading = false
 		}
 	}
 	if o.loaded--; o.loaded == 0 {

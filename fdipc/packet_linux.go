@@ -13,7 +13,7 @@ import (
 type packetIO struct {
 	hdr   unix.Msghdr
 	iov   unix.Iovec
-	oob   [unix.SizeofCmsghdr + maxFDs*4 + 4 + unix.SizeofCmsghdr + 16]byte // maxFDs descriptors, credentials
+	oob   [unix.SizeofCmsghdr + maxFDs*4 + 4]byte // maxFDs descriptors
 	n     int
 	errno syscall.Errno
 
@@ -59,7 +59,7 @@ func (p *packet) sendmsg(fd uintptr) {
 			break
 		}
 	}
-	p.unload(io.errno == 0)
+	p.unload()
 }
 
 func (p *packet) recvmsg(fd uintptr) {
@@ -91,7 +91,6 @@ func (p *packet) parse() error {
 	p.buf = p.buf[:p.io.n]
 	p.attachments = p.attachments[:0]
 	p.truncated = h.Flags&unix.MSG_CTRUNC != 0
-	p.cred = nil
 	oob := p.io.oob[:h.Controllen]
 	for len(oob) >= unix.SizeofCmsghdr {
 		c := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
@@ -103,10 +102,6 @@ func (p *packet) parse() error {
 			for b := oob[unix.CmsgLen(0):n]; len(b) >= 4; b = b[4:] {
 				p.attachments = append(p.attachments, attachment{fd: int(*(*int32)(unsafe.Pointer(&b[0])))})
 			}
-		}
-		if c.Level == unix.SOL_SOCKET && c.Type == unix.SCM_CREDENTIALS && n >= unix.CmsgLen(unix.SizeofUcred) {
-			u := (*unix.Ucred)(unsafe.Pointer(&oob[unix.CmsgLen(0)]))
-			p.cred = &Credentials{PID: int(u.Pid), UID: int(u.Uid), GID: int(u.Gid)}
 		}
 		oob = oob[min(unix.CmsgSpace(n-unix.CmsgLen(0)), len(oob)):]
 	}

@@ -16,24 +16,13 @@ func (c *Conn) readControl(t *table, data endpoint) {
 		c.fail(err)
 		return
 	}
-	if r.half {
-		c.mu.Lock()
-		c.readOver = true
-		both := c.wrote
-		c.mu.Unlock()
-		if both {
-			c.fail(io.EOF)
-			return
-		}
-		c.control.hangup() // nothing more comes; that the peer ends still shows
-	}
-	if !r.goodbye || r.half {
-		err = c.endErr(r.half)
+	if !r.goodbye {
+		err = c.endErr()
 	}
 	for _, l := range c.lanes {
 		l.fail(err)
 	}
-	c.offers.close(false)
+	c.offers.close()
 	if c.data != nil { // what the peer sent before it went
 		c.data.drain()
 		select {
@@ -44,12 +33,12 @@ func (c *Conn) readControl(t *table, data endpoint) {
 	c.fail(err)
 }
 
-// lost says what the end of the control lane means that no goodbye announced.
-func (c *Conn) endErr(half bool) error {
+// endErr returns why the Conn ends if the control lane ends without a goodbye.
+func (c *Conn) endErr() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if errors.Is(c.goodbyeErr, ErrClosed) || half && c.goodbyeErr != nil {
-		return c.goodbyeErr
+	if c.leaving {
+		return ErrClosed
 	}
 	return ErrPeerLost
 }

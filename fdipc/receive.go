@@ -18,7 +18,6 @@ type receiver struct {
 	handles  []*Handle
 	parts    [lanes]partialFrame
 	goodbye  bool
-	half     bool
 }
 
 // part is a frame that has not yet arrived whole.
@@ -49,7 +48,7 @@ func (r *receiver) run() error {
 			r.c.discard(r.packet.attachments...) // of a packet that makes no sense
 			return err
 		}
-		if r.c.ended.Load() && !r.c.answers {
+		if r.c.ended.Load() {
 			r.c.discard(r.packet.attachments...)
 			return ErrClosed
 		}
@@ -95,9 +94,6 @@ func (r *receiver) handlePieces(b []byte, g []attachment) ([]attachment, error) 
 	if r.hello != nil {
 		if r.packet.truncated {
 			return g, fmt.Errorf("hello: %w", ErrNoFiles)
-		}
-		if allow := c.allow; allow != nil && (r.packet.cred == nil || !allow(*r.packet.cred)) {
-			return g, ErrStranger
 		}
 	}
 	if len(g) > n || len(g) < n && !r.packet.truncated {
@@ -151,8 +147,8 @@ func (r *receiver) handleSmall(b []byte) ([]byte, error) {
 	if r.endpoint == c.data {
 		lane = Data
 	}
-	if c.data == nil || r.parts[lane].active {
-		return b, nil // both lanes come this way, or a frame goes on
+	if r.parts[lane].active {
+		return b, nil // a frame goes on
 	}
 	bits := byte(0)
 	if lane == Data {
@@ -179,7 +175,7 @@ func (r *receiver) handleSmall(b []byte) ([]byte, error) {
 func (r *receiver) handlePiece(p *piece, g []attachment) error {
 	c := r.c
 	lane := p.lane()
-	if c.data != nil && (lane == Data) != (r.endpoint == c.data) {
+	if (lane == Data) != (r.endpoint == c.data) {
 		c.discard(g...)
 		return wireError("frame on the wrong lane")
 	}
@@ -274,7 +270,7 @@ func (r *receiver) receiveHandles(t *partialFrame, p *piece, g []attachment) err
 	for i := range hs {
 		var e entry
 		b = decodeEntry(b, &e)
-		if c.peer != nil && int(e.slot) >= len(c.peer.words) {
+		if int(e.slot) >= len(c.peer.words) {
 			c.discard(g[min(i, len(g)):]...)
 			return wireError("slot %d of %d", e.slot, len(c.peer.words))
 		}

@@ -46,8 +46,7 @@ func resetConn(t *testing.T) net.Conn {
 	return server
 }
 
-// A connection keeps its addresses when its client resets it: with the handle, when it is sent on, after Close,
-// and the peer may speak an older protocol without harm.
+// A connection keeps its addresses when its client resets it: with the handle, when it is sent on, after Close.
 func TestAddressesOfReset(t *testing.T) {
 	passOver := func(t *testing.T, a, b fdipc.Config, h *fdipc.Handle) net.Conn {
 		out := make(chan net.Conn, 1)
@@ -83,17 +82,6 @@ func TestAddressesOfReset(t *testing.T) {
 			t.Errorf("%v to %v, want %s to %s", c.RemoteAddr(), c.LocalAddr(), remote, local)
 		}
 	})
-	for name, cfgs := range map[string][2]fdipc.Config{
-		"an older receiver": {{}, fdipc.WithoutAccepted(fdipc.Config{})},
-		"an older sender":   {fdipc.WithoutAccepted(fdipc.Config{}), {}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			c := passOver(t, cfgs[0], cfgs[1], handle(t, resetConn(t)))
-			if got := c.RemoteAddr().String(); got != ":0" { // nothing is said, and the kernel has forgotten
-				t.Errorf("%s", got)
-			}
-		})
-	}
 	t.Run("as package net's", func(t *testing.T) {
 		c := passOver(t, fdipc.Config{}, fdipc.Config{}, handle(t, resetConn(t)))
 		if n, err := c.(*fdipc.Socket).Standard(); !errors.Is(err, syscall.ENOTCONN) {

@@ -1,5 +1,9 @@
 package fdipc
 
+// An offer is resolved when it was claimed, refused, or taken back. The sender finds out by reading
+// the claim table: at a tick, when it is short of room, and when the peer wakes it.
+
+// resolution is an offer that was resolved, and of which Config.Resolved has not heard yet.
 type resolution struct {
 	h *Handle
 	o Outcome
@@ -8,15 +12,15 @@ type resolution struct {
 // maxStep is what a pause between two looks counts for at most.
 const maxStep = 4 * tick
 
-// elapseLocked moves the clock of the deadlines on. It is the time in which this process was there to see an
-// answer: when it was stopped itself, or the whole machine was, the peer may have had no chance to
-// answer either, and is not called stalled for it.
+// advanceLocked moves the clock of the deadlines on to time t. The clock shows the time in which
+// this process was there to see an answer. While this process was stopped, or the whole machine
+// was, the peer may have had no chance to answer either, and is not called stalled for it.
 func (o *offers) advanceLocked(t int64) {
 	o.clock += min(max(t-o.clockAt, 0), int64(maxStep))
 	o.clockAt = max(t, o.clockAt)
 }
 
-// endLocked ends the offer in slot s. If it was claimed, releaseLocked must follow.
+// resolveLocked ends the offer in slot s. If it was claimed, releaseLocked must follow.
 func (o *offers) resolveLocked(s uint32, out Outcome) {
 	f := &o.slots[s]
 	h := f.h
@@ -27,7 +31,7 @@ func (o *offers) resolveLocked(s uint32, out Outcome) {
 	f.h = nil
 	o.free = append(o.free, s)
 	h.resolvedAt = 0
-	if o.table != nil && out != Returned && !h.Trace.none() {
+	if out != Returned && !h.Trace.none() {
 		h.resolvedAt = o.table.time(s)
 	}
 	st := &o.c.stats
@@ -35,9 +39,7 @@ func (o *offers) resolveLocked(s uint32, out Outcome) {
 	case Claimed:
 		o.claimed++
 		if o.c.memory { // there is but one copy, and the receiver has it
-			if o.table != nil {
-				o.table.store(s, word(f.seq, 0, wordReleased))
-			}
+			o.table.store(s, word(f.seq, 0, wordReleased))
 		} else if x, ok := h.closeJob(); ok {
 			x.t, x.at = o.table, offerID{s, f.seq}
 			if h.holdsPort() {
@@ -58,24 +60,9 @@ func (o *offers) resolveLocked(s uint32, out Outcome) {
 	o.resolved = append(o.resolved, resolution{h, out})
 }
 
-// sweepLocked reads the peer's answers and takes back what has run out.
+// sweepLocked reads the peer's answers and takes back the offers that have run out.
 func (o *offers) sweepLocked() {
 	t := o.clock
-	if o.table == nil {
-		for i := len(o.live) - 1; i >= 0; i-- {
-			f := &o.slots[o.live[i]]
-			if f.deadline != 0 && t > f.deadline && !f.loading {
-				// Without a table it cannot be taken back, not even one that still waits to be
-				// sent: the peer could not tell a stand-in from the real one.
-				if !o.stalled {
-					o.stalled = true
-					o.c.stats.stalls.Add(1)
-				}
-			}
-		}
-		o.creditLocked()
-		return
-	}
 	for i := len(o.live) - 1; i >= 0; i-- {
 		s := o.live[i]
 		f := &o.slots[s]
@@ -91,7 +78,7 @@ func (o *offers) sweepLocked() {
 			// the offer must show.
 			beat := o.table.beat.Load()
 			if !o.table.swap(s, w, word(f.seq, 0, wordRevoked)) {
-				i++ // it answered just now: look again
+				i++ // the peer answered just now: look again
 				continue
 			}
 			if !o.stalled {
@@ -119,35 +106,8 @@ func (o *offers) sweepLocked() {
 	}
 }
 
-// answer is the peer's answer by frame, without a table.
-func (o *offers) answer(r offerID, reason, state uint8) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.table != nil || int(r.slot) >= len(o.slots) {
-		return wireError("claim of slot %d", r.slot)
-	}
-	f := &o.slots[r.slot]
-	if f.h == nil || f.seq != r.seq || !f.sent && !f.loading {
-		return wireError("claim of slot %d, which is not on offer", r.slot)
-	}
-	switch state {
-	case wordClaimed:
-		o.resolveLocked(r.slot, Claimed)
-		o.releaseLocked()
-	case wordRefused:
-		f.h.reason = reason
-		o.resolveLocked(r.slot, Refused)
-	default:
-		return wireError("claim with state %d", state)
-	}
-	o.stalled = false
-	o.creditLocked()
-	o.kickLocked()
-	return nil
-}
-
-// settle sweeps and runs the callbacks. It runs on the timer's goroutine and on that of the
-// control lane.
+// poll sweeps and runs the callbacks. It runs on the timer's goroutine, on that of the control
+// lane, and on that of a caller of ResolveOffers.
 func (o *offers) poll() {
 	o.callback.Lock()
 	defer o.callback.Unlock()
@@ -155,15 +115,15 @@ func (o *offers) poll() {
 	o.armed = false
 	o.advanceLocked(now())
 	o.sweepLocked()
-	done := o.resolved
+	resolved := o.resolved
 	o.resolved, o.reuse = o.reuse, nil
-	if len(o.live) > 0 || o.stalled && o.table != nil && o.availableLocked() == 0 {
+	if len(o.live) > 0 || o.stalled && o.availableLocked() == 0 {
 		o.armLocked(o.c.cfg.tick)
 	}
 	o.mu.Unlock()
-	o.notify(done)
-	clear(done)
-	o.reuse = done[:0]
+	o.notify(resolved)
+	clear(resolved)
+	o.reuse = resolved[:0]
 }
 
 // releaseLocked has the copies of claimed handles closed.
@@ -173,28 +133,22 @@ func (o *offers) releaseLocked() {
 	o.releases = o.releases[:0]
 }
 
-func (o *offers) notify(done []resolution) {
-	for _, d := range done {
-		d.h.resolve(d.o)
+// notify gives the handles back to their owner, and calls Config.Resolved for each.
+func (o *offers) notify(resolved []resolution) {
+	for _, r := range resolved {
+		r.h.resolve(r.o)
 		switch {
 		case o.c.cfg.Resolved != nil:
-			o.c.cfg.Resolved(o.c, d.h, d.o)
-		case d.o != Claimed:
-			d.h.Close()
+			o.c.cfg.Resolved(o.c, r.h, r.o)
+		case r.o != Claimed:
+			r.h.Close()
 		}
 	}
 }
 
-// byFrames says that there are offers whose claims can only come by frame.
-func (o *offers) byFrames() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.table == nil && len(o.live) > 0
-}
-
-// end settles what can be settled, when the Conn has ended. It says whether all is.
-// gone says that the peer is known to be dead.
-func (o *offers) close(gone bool) (all bool) {
+// close resolves all offers, when the Conn has ended: what the peer has not answered is taken back.
+// No callback runs after it.
+func (o *offers) close() {
 	o.callback.Lock()
 	defer o.callback.Unlock()
 	o.mu.Lock()
@@ -207,24 +161,16 @@ func (o *offers) close(gone bool) (all bool) {
 	for i := len(o.live) - 1; i >= 0; i-- {
 		s := o.live[i]
 		f := &o.slots[s]
-		if o.table == nil {
-			if gone || !f.sent {
-				o.resolveLocked(s, Returned)
-			}
-			continue
-		}
 		if o.table.swap(s, word(f.seq, 0, wordOffered), word(f.seq, 0, wordRevoked)) {
 			o.resolveLocked(s, Returned)
 		} else {
-			o.sweepLocked() // it answered just now
+			o.sweepLocked() // the peer answered just now
 			i = len(o.live)
 		}
 	}
 	o.creditLocked()
-	done := o.resolved
+	resolved := o.resolved
 	o.resolved = nil
-	all = len(o.live) == 0
 	o.mu.Unlock()
-	o.notify(done)
-	return all
+	o.notify(resolved)
 }

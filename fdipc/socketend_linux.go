@@ -163,14 +163,6 @@ func (s *socketEnd) drain() {
 	s.f.SetReadDeadline(time.Unix(1, 0)) // wakes recv
 }
 
-func (s *socketEnd) hangup() {
-	_ = s.rc.Read(func(fd uintptr) bool {
-		p := [1]unix.PollFd{{Fd: int32(fd)}}
-		_, err := unix.Poll(p[:], 0)
-		return err != nil && err != unix.EINTR || p[0].Revents != 0 // POLLHUP and its like; nothing else was asked for
-	})
-}
-
 func (s *socketEnd) ended() bool {
 	p := [1]unix.PollFd{{Events: unix.POLLRDHUP}}
 	n := 0
@@ -179,14 +171,6 @@ func (s *socketEnd) ended() bool {
 		n, _ = unix.Poll(p[:], 0)
 	})
 	return n > 0 && p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
-}
-
-func (s *socketEnd) closeWrite() error {
-	var err error
-	if cerr := s.rc.Control(func(fd uintptr) { err = unix.Shutdown(int(fd), unix.SHUT_WR) }); cerr != nil {
-		return cerr
-	}
-	return os.NewSyscallError("shutdown", err)
 }
 
 func (s *socketEnd) stop() {

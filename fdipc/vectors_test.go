@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -26,7 +27,6 @@ func TestVectors(t *testing.T) {
 	}
 	frame := func(lane Lane, f *Frame, refs ...offerID) []byte {
 		c := &Conn{}
-		c.tellsAccepted.Store(true)
 		l := newLane(c, lane)
 		l.putLocked(f, describe(l, f.Handles, refs...))
 		return l.queue[0].buf
@@ -39,13 +39,15 @@ func TestVectors(t *testing.T) {
 	named.kind = HandleTCP
 	tcp := HandleFD(0).SetAccepted(Accepted{Remote: netip.MustParseAddrPort("192.0.2.1:258"), Local: netip.MustParseAddrPort("[2001:db8::1]:80")})
 	unix := HandleFD(0).SetAccepted(Accepted{LocalName: "/s", Credentials: &Credentials{PID: 7, UID: 8, GID: 9}})
-	hi := hello{1, 1, featAll, 0, 1 << 20, 256}.append(nil)
+	hi := hello{1, 1, featAll, featAttached, 1 << 20, 256}.append(nil)
+	attached := appendEntry(appendEntry(nil, &entry{}), &entry{})
+	head := make([]byte, pieceHead)
+	putPieceHeader(head, pieceHeader{n: len(hi), kind: kindHello, handles: 2})
 	want := map[string][]byte{
-		"hello":    frame(Control, &Frame{Kind: kindHello, Payload: hi}),
+		"hello":    slices.Concat(head, attached, hi),
 		"frame":    frame(Control, &Frame{Kind: 0x40, Flags: 5, Target: 7, Payload: []byte("hi")}),
 		"handles":  frame(Data, &Frame{Kind: 0x41, Trace: trace, Handles: []*Handle{named, HandleFD(0)}}, offerID{3, 9}, offerID{4, 1}),
 		"accepted": frame(Data, &Frame{Kind: 0x41, Handles: []*Handle{tcp, unix}}, offerID{3, 9}, offerID{4, 1}),
-		"refusal":  frame(Control, &Frame{Kind: kindClaims, Payload: appendClaim(nil, offerID{2, 1}, 16, wordRefused)}),
 	}
 	for name, b := range want {
 		if !bytes.Equal(vectors[name], b) {

@@ -3,6 +3,7 @@ package fdipc
 import (
 	"encoding/binary"
 	"fmt"
+	"strings"
 )
 
 // The wire, as specified in docs/protocol.md. All numbers are little-endian.
@@ -62,7 +63,7 @@ const (
 // bits of an entry
 const (
 	entryTrace    = 1 << iota // a trace context follows the head
-	entryAccepted             // what was known at accept follows; only to a peer that knows featAccepted
+	entryAccepted             // what was known at accept follows
 	entryBits     = 1<<iota - 1
 )
 
@@ -70,8 +71,7 @@ const (
 const (
 	kindHello   Kind = 0x01
 	kindGoodbye Kind = 0x02
-	kindClaims  Kind = 0x03 // no table: what became of handles
-	kindWake    Kind = 0x04 // table: look at it
+	kindWake    Kind = 0x04 // look at the claim table
 	kindPing    Kind = 0x05
 	kindPong    Kind = 0x06
 )
@@ -224,9 +224,8 @@ func decodeEntry(b []byte, e *entry) (rest []byte) {
 	return b[n:]
 }
 
-// features are negotiated in the handshake: a feature of a direction is on if
-// its sender offers it and its receiver knows it. featAccepted needs no descriptor: its receiver
-// knows it, or is not told.
+// features are stated in the handshake. A peer must know all of these, and attach the descriptors
+// of the first two; features of later versions are skipped.
 type features uint32
 
 const (
@@ -234,7 +233,20 @@ const (
 	featData                          // a socket of its own for the data lane
 	featAccepted                      // entries say what was known at accept
 	featAll      = 1<<iota - 1
+
+	featAttached = featTable | featData // have a descriptor
 )
+
+func (f features) String() string {
+	names := [...]string{"claim table", "data lane", "what was known at accept"}
+	var known []string
+	for i, name := range names {
+		if f&(1<<i) != 0 {
+			known = append(known, name)
+		}
+	}
+	return strings.Join(known, ", ")
+}
 
 // hello is the payload of kindHello:
 //

@@ -25,13 +25,12 @@ func (l *lane) sendLocked(more bool) {
 		return
 	}
 	l.nextLocked()
-	l.calling = true
 	l.mu.Unlock()
 	err := l.endpoint.try(l.cur)
 	l.mu.Lock()
-	l.calledLocked(err)
 	switch {
 	case err == nil:
+		l.sentLocked()
 		l.last = now()
 		if len(l.queue) == 0 {
 			l.sending = false
@@ -64,19 +63,8 @@ func (l *lane) nextLocked() {
 	l.queue = l.queue[:n]
 }
 
-// calledLocked ends a system call.
-func (l *lane) calledLocked(err error) {
-	l.calling = false
-	if err == nil {
-		l.doneLocked()
-	}
-	if l.err != nil {
-		l.idle.Broadcast()
-	}
-}
-
-// doneLocked puts away cur, which was sent.
-func (l *lane) doneLocked() {
+// sentLocked puts away cur, which was sent.
+func (l *lane) sentLocked() {
 	p := l.cur
 	l.cur = nil
 	l.sent++
@@ -116,12 +104,11 @@ func (l *lane) write() {
 				}
 				l.nextLocked()
 			}
-			l.calling = true
 			l.mu.Unlock()
 			err := l.endpoint.send(l.cur)
 			l.mu.Lock()
-			l.calledLocked(err)
 			if err == nil {
+				l.sentLocked()
 				pause = 0
 				continue
 			}
@@ -154,17 +141,10 @@ func (l *lane) refuse() {
 	l.mu.Unlock()
 }
 
-// flush waits until everything queued so far was taken by the kernel, and says whether it was.
+// flush waits until the kernel has taken everything queued so far, and reports whether it has.
 func (l *lane) flush(ctx context.Context) bool {
 	l.mu.Lock()
 	want := l.queued
-	l.mu.Unlock()
-	return l.flushTo(ctx, want)
-}
-
-// flushTo waits until the kernel has taken want packets, as counted by queued.
-func (l *lane) flushTo(ctx context.Context, want uint64) bool {
-	l.mu.Lock()
 	for l.err == nil && l.sent < want {
 		if l.waitRoom(ctx) != nil {
 			return false
@@ -172,17 +152,6 @@ func (l *lane) flushTo(ctx context.Context, want uint64) bool {
 		l.mu.Lock()
 	}
 	defer l.mu.Unlock()
-	return l.sent >= want
-}
-
-// took says whether the kernel has taken want packets, once that is certain: the Conn has ended and nobody
-// is in a system call, or it has.
-func (l *lane) took(want uint64) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for l.sent < want && l.calling {
-		l.idle.Wait()
-	}
 	return l.sent >= want
 }
 

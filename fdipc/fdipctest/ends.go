@@ -42,55 +42,6 @@ func testClose(t *testing.T, join Join) {
 	}
 }
 
-func testCloseWrite(t *testing.T, join Join) {
-	got := make(chan uint64, 2)
-	var a, b side
-	ca := a.config(func(_ *fdipc.Conn, f *fdipc.Frame) { got <- f.Target })
-	cb := b.config(func(_ *fdipc.Conn, f *fdipc.Frame) { got <- f.Target })
-	start(t, join, &a, &b, ca, cb)
-	a.send(t, &fdipc.Frame{Kind: kind, Target: 1})
-	if n := Wait(t, "frame", got); n != 1 {
-		t.Error(n)
-	}
-	b.send(t, &fdipc.Frame{Kind: kind, Target: 3}) // A's handshake is over when this has come
-	Wait(t, "frame", got)
-	if err := a.CloseWrite(); err != nil {
-		t.Error(err)
-	}
-	if err := a.TrySend(&fdipc.Frame{Kind: kind}); !errors.Is(err, fdipc.ErrClosed) {
-		t.Errorf("send after CloseWrite: %v", err)
-	}
-	b.send(t, &fdipc.Frame{Kind: kind, Target: 2})
-	if n := Wait(t, "frame", got); n != 2 {
-		t.Error(n)
-	}
-	if err := b.CloseWrite(); err != nil {
-		t.Error(err)
-	}
-	Wait(t, "end of A", a.Done())
-	Wait(t, "end of B", b.Done())
-	if !errors.Is(a.Err(), io.EOF) || !errors.Is(b.Err(), io.EOF) {
-		t.Errorf("ended with %v and %v", a.Err(), b.Err())
-	}
-}
-
-// A peer that closed its writing half and then ends is missed, even if nothing is sent to it.
-func testLostAfterCloseWrite(t *testing.T, join Join) {
-	got := make(chan uint64, 1)
-	var a, b side
-	start(t, join, &a, &b, a.config(func(_ *fdipc.Conn, f *fdipc.Frame) { got <- f.Target }), b.config(nil))
-	b.send(t, &fdipc.Frame{Kind: kind, Target: 1}) // A's handshake is over when this has come
-	Wait(t, "frame", got)
-	if err := b.CloseWrite(); err != nil {
-		t.Error(err)
-	}
-	b.Close()
-	Wait(t, "end of A", a.Done())
-	if !errors.Is(a.Err(), fdipc.ErrPeerLost) {
-		t.Errorf("A ended with %v", a.Err())
-	}
-}
-
 func testCloseInHandler(t *testing.T, join Join) {
 	a, b := oneWay(t, join, func(c *fdipc.Conn, _ *fdipc.Frame) { c.Close() })
 	a.send(t, &fdipc.Frame{Kind: kind})

@@ -132,16 +132,16 @@ func testReturnedOnDeadline(t *testing.T, join Join) {
 	if o := Wait(t, "outcome", a.outcomes); o.h != h || o.o != fdipc.Returned {
 		t.Fatalf("%v", o)
 	}
-	if !a.Stalled() || a.Credit() != 0 {
-		t.Errorf("stalled %v, credit %d", a.Stalled(), a.Credit())
+	if a.Credit() != 0 || a.Stats().Stalls != 1 {
+		t.Errorf("credit %d, %+v", a.Credit(), a.Stats())
 	}
 	late := Wait(t, "handle", held)
 	if err := late.Claim(); !errors.Is(err, fdipc.ErrRevoked) {
 		t.Errorf("late claim: %v", err)
 	}
 	// The attempt is the sign of life.
-	if a.Stalled() || a.Credit() == 0 {
-		t.Errorf("stalled %v, credit %d", a.Stalled(), a.Credit())
+	if a.Credit() == 0 {
+		t.Errorf("no credit: %+v", a.Stats())
 	}
 	if id := readHandle(t, h); id != "late" {
 		t.Errorf("read %q", id)
@@ -198,7 +198,7 @@ func testNoDeadline(t *testing.T, join Join) {
 	}
 }
 
-// When the peer is gone, and known to be dead, everything it had not claimed comes back, table or not.
+// When the peer is gone, and known to be dead, everything it had not claimed comes back.
 func testPeerGone(t *testing.T, join Join) {
 	a, b, held := holding(t, join)
 	h := pipeHandle(t, "kept")

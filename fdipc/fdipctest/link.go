@@ -21,18 +21,17 @@ type Point uint8
 
 const (
 	Hello   Point = iota // the handshake
-	Goodbye              // of Close and CloseWrite
-	Claims               // claims and refusals as frames, without a table
+	Goodbye              // of Close
 	Wake                 // "look at the table"
 	Frames               // frames of the application, without handles
 	Handles              // frames of the application, with handles
 )
 
 // Points are all of them.
-var Points = []Point{Hello, Goodbye, Claims, Wake, Frames, Handles}
+var Points = []Point{Hello, Goodbye, Wake, Frames, Handles}
 
 func (p Point) String() string {
-	names := [...]string{"hello", "goodbye", "claims", "wake", "frames", "handles"}
+	names := [...]string{"hello", "goodbye", "wake", "frames", "handles"}
 	if int(p) < len(names) {
 		return names[p]
 	}
@@ -46,7 +45,7 @@ func pointOf(ev fault.Event) (Point, bool) {
 	case fdipc.Kind(ev.Kind) >= fdipc.FirstUserKind:
 		return Frames, true
 	}
-	p, ok := map[uint8]Point{1: Hello, 2: Goodbye, 3: Claims, 4: Wake}[ev.Kind]
+	p, ok := map[uint8]Point{1: Hello, 2: Goodbye, 4: Wake}[ev.Kind]
 	return p, ok
 }
 

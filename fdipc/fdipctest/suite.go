@@ -9,56 +9,39 @@ import (
 // Join joins two Conns; the suite closes them.
 type Join func(t testing.TB, a, b fdipc.Config) (*fdipc.Conn, *fdipc.Conn)
 
-// Lacks says what the link under test does without.
-type Lacks uint8
-
-const (
-	NoTable Lacks = 1 << iota // claims travel as frames
-	NoLane                    // both lanes share a socket and a goroutine
-)
-
 // TestConn is the conformance suite: what any link between two Conns must do.
-func TestConn(t *testing.T, join Join, lacks Lacks) {
+func TestConn(t *testing.T, join Join) {
 	tests := []struct {
-		name  string
-		run   func(*testing.T, Join)
-		needs Lacks // the test is not for links that lack it
+		name string
+		run  func(*testing.T, Join)
 	}{
-		{"Fields", testFields, 0},
-		{"Order", testOrder, 0},
-		{"LargeFrames", testLargeFrames, 0},
-		{"LargeFrameWithHandle", testLargeFrameWithHandle, 0},
-		{"HandleBelongsToFrame", testHandleBelongsToFrame, 0},
-		{"ManyHandles", testManyHandles, 0},
-		{"Claimed", testClaimed, 0},
-		{"Refused", testRefused, 0},
-		{"ResolvedAt", testResolvedAt, NoTable},
-		{"ReturnedOnDeadline", testReturnedOnDeadline, NoTable},
-		{"ReturnedOnClose", testReturnedOnClose, NoTable},
-		{"ReturnedOnPeerClose", testReturnedOnPeerClose, NoTable},
-		{"NoDeadline", testNoDeadline, 0},
-		{"PeerGone", testPeerGone, 0},
-		{"ClaimAfterClose", testClaimAfterClose, 0},
-		{"SentTwice", testSentTwice, 0},
-		{"SentOn", testSentOn, 0},
-		{"CrossFire", testCrossFire, 0},
-		{"Full", testFull, 0},
-		{"ControlOvertakes", testControlOvertakes, NoLane},
-		{"NoCredit", testNoCredit, 0},
-		{"Limits", testLimits, 0},
-		{"Close", testClose, 0},
-		{"CloseWrite", testCloseWrite, 0},
-		{"LostAfterCloseWrite", testLostAfterCloseWrite, 0},
-		{"CloseInHandler", testCloseInHandler, 0},
-		{"ConcurrentSend", testConcurrentSend, 0},
+		{"Fields", testFields},
+		{"Order", testOrder},
+		{"LargeFrames", testLargeFrames},
+		{"LargeFrameWithHandle", testLargeFrameWithHandle},
+		{"HandleBelongsToFrame", testHandleBelongsToFrame},
+		{"ManyHandles", testManyHandles},
+		{"Claimed", testClaimed},
+		{"Refused", testRefused},
+		{"ResolvedAt", testResolvedAt},
+		{"ReturnedOnDeadline", testReturnedOnDeadline},
+		{"ReturnedOnClose", testReturnedOnClose},
+		{"ReturnedOnPeerClose", testReturnedOnPeerClose},
+		{"NoDeadline", testNoDeadline},
+		{"PeerGone", testPeerGone},
+		{"ClaimAfterClose", testClaimAfterClose},
+		{"SentTwice", testSentTwice},
+		{"SentOn", testSentOn},
+		{"CrossFire", testCrossFire},
+		{"Full", testFull},
+		{"ControlOvertakes", testControlOvertakes},
+		{"NoCredit", testNoCredit},
+		{"Limits", testLimits},
+		{"Close", testClose},
+		{"CloseInHandler", testCloseInHandler},
+		{"ConcurrentSend", testConcurrentSend},
 	}
 	for _, tt := range tests {
-		if tt.needs&lacks != 0 {
-			continue
-		}
-		if lacks == NoTable|NoLane && tt.name == "CrossFire" {
-			continue // claims share the one socket with the flood, and a claim waits for the kernel to take it
-		}
 		t.Run(tt.name, func(t *testing.T) {
 			check := Leaks(t)
 			t.Run("", func(t *testing.T) { tt.run(t, join) })

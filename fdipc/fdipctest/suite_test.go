@@ -8,13 +8,13 @@ import (
 )
 
 func TestPipe(t *testing.T) {
-	fdipctest.TestConn(t, func(_ testing.TB, a, b fdipc.Config) (*fdipc.Conn, *fdipc.Conn) { return fdipc.Pipe(a, b) }, 0)
+	fdipctest.TestConn(t, func(_ testing.TB, a, b fdipc.Config) (*fdipc.Conn, *fdipc.Conn) { return fdipc.Pipe(a, b) })
 }
 
 func TestLink(t *testing.T) {
 	fdipctest.TestConn(t, func(_ testing.TB, a, b fdipc.Config) (*fdipc.Conn, *fdipc.Conn) {
 		return new(fdipctest.Link).Join(a, b)
-	}, 0)
+	})
 }
 
 func TestSocket(t *testing.T) {
@@ -38,5 +38,5 @@ func TestSocket(t *testing.T) {
 			t.Fatal(err)
 		}
 		return ca, cb
-	}, 0)
+	})
 }
