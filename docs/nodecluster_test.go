@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// TestNodeCluster: node-cluster-tests.md has every number once, each with a test that exists, or with
-// the reason why there is none.
+// TestNodeCluster: node-cluster-tests.md has every number once, each with a test that exists, or
+// with the reason why there is none.
 func TestNodeCluster(t *testing.T) {
 	b, err := os.ReadFile("node-cluster-tests.md")
 	if err != nil {
@@ -59,8 +59,9 @@ func TestNodeCluster(t *testing.T) {
 	}
 }
 
-// hasTest reports whether a package has a test of that name, and a string in its file that begins, as the name
-// of a subtest, with words among which sub is. Spaces in a subtest's name are written as -.
+// hasTest reports whether a package has a test of that name, and a string in its file that begins,
+// as the name of a subtest, with words among which sub is. Spaces in a subtest's name are written
+// as -.
 func hasTest(t *testing.T, pkg, test, sub string) bool {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("..", pkg, "*.go"))

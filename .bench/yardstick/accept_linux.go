@@ -38,7 +38,8 @@ func httpFlags(fs *flag.FlagSet) {
 	fs.IntVar(&tree.inFlight, "connections", 100, "connections that stay open")
 }
 
-// serveAccept is the tree of accept: each worker writes one byte, its slot, to each connection and closes it.
+// serveAccept is the tree of accept: each worker writes one byte, its slot, to each connection and
+// closes it.
 func serveAccept() {
 	serveTree(func(ctx context.Context, w *coppice.Worker) error {
 		ln, err := w.ListenOn(ctx, listener())
@@ -118,8 +119,8 @@ func httpRows() []row {
 	}
 }
 
-// loaded starts a server, loads it for d, and counts what its processes use meanwhile. shares tells that an answer
-// begins with the number of the worker.
+// loaded starts a server, loads it for d, and counts the processor time of its processes.
+// shares reports whether an answer begins with the number of the worker.
 func loaded(start func() (*server, error), unit string, shares bool, d time.Duration, generate generator) (r result, err error) {
 	s, err := start()
 	if err != nil {

@@ -33,7 +33,7 @@ func actorRows() []row {
 // total asks for the number of messages that were told, and ends a row of tells.
 type total struct{}
 
-// measure is what a child is told to do with its sibling, and result what it answers.
+// measure asks a child to measure its sibling, and result is the answer.
 type measure struct {
 	What string
 	To   *actor.PID
@@ -46,7 +46,7 @@ func init() {
 	actors.RegisterType[result]("yardstick.result")
 }
 
-// counter counts what it is told; it answers an int with itself.
+// counter counts its messages; it answers an int with the same int.
 func counter() actor.Actor {
 	n := 0
 	return actor.ReceiveFunc(func(ctx actor.Context) {
@@ -110,7 +110,7 @@ func localTell(make func() (local, error)) func(time.Duration) (result, error) {
 	}
 }
 
-// tellFor tells for d and waits until all of it is handled.
+// tellFor sends for d and waits until all messages are handled.
 func tellFor(d time.Duration, msg any, tell func(any) error, ask func(any) (any, error)) (r result, n int, err error) {
 	for started := time.Now(); ; n++ {
 		if n&1023 == 0 && time.Since(started) >= d {

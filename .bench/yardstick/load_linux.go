@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// load is what a generator saw between begin and end: it is one thread with an epoll, so that it costs little
-// beside what it measures.
+// load is what a generator saw between begin and end: it is one thread with an epoll, so that it
+// costs little beside what it measures.
 type load struct {
 	ops    int
 	took   time.Duration
@@ -23,8 +23,8 @@ type load struct {
 	shares [256]int // by the first byte of an answer
 }
 
-// measured is the part of a load's life that counts: after a warm-up, for d. begin and end are called
-// at its borders.
+// measured is the part of a load's life that counts: after a warm-up, for d. begin and end are
+// called at its borders.
 type measured struct {
 	d          time.Duration
 	begin, end func()
@@ -195,7 +195,8 @@ func (g *connector) close() {
 // request is what a client of ours sends.
 var request = []byte("GET / HTTP/1.1\r\nHost: yardstick\r\n\r\n")
 
-// keepAlive makes requests over n connections that stay open, on each the next once the last is answered.
+// keepAlive makes requests over n connections that stay open, on each the next once the last is
+// answered.
 func keepAlive(addr netip.AddrPort, n int, m measured) (l *load, err error) {
 	e, err := newEpoll()
 	if err != nil {
@@ -212,7 +213,7 @@ func keepAlive(addr netip.AddrPort, n int, m measured) (l *load, err error) {
 		}
 	}
 	for fd := range g.open {
-		// Once each while nothing else happens, which also tells how long an answer is.
+		// One request on each connection in turn, which also shows the length of an answer.
 		if size, err = first(fd, b); err != nil {
 			return nil, err
 		}

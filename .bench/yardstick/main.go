@@ -1,4 +1,5 @@
-// Yardstick measures what Coppice costs, beside small programs that do the same with nothing in between.
+// Yardstick measures what Coppice costs, beside small programs that do the same with nothing in
+// between.
 //
 //	go -C .bench run ./yardstick handles|messages|roundtrip|actors [-seconds 3] [-rounds 1] [-pin]
 //	go -C .bench run ./yardstick accept [-workers 2] [-policy round-robin] [-inflight 16]
@@ -11,30 +12,35 @@
 //
 //	{"name","unit","value","cpu_ns_per_op","p50_us","p99_us"}
 //
-// value is operations per second, cpu_ns_per_op the processor time (user and system) of all processes that
-// are measured. Rows that begin with "peer_", and http_keepalive_plain, are the small programs (peers/): C, if
-// gcc is there, and plain Go. With -rounds each row runs that often, all rows in turn, so that rows of one round
-// can be compared with each other; noise of the machine then hits all alike. -pin keeps all processes on one core.
+// value is operations per second, cpu_ns_per_op the processor time (user and system) of all
+// processes that are measured. Rows that begin with "peer_", and http_keepalive_plain, are the
+// small programs (peers/): C, if gcc is there, and plain Go. With -rounds each row runs that often,
+// all rows in turn, so that rows of one round can be compared with each other; noise of the machine
+// then hits all alike. -pin keeps all processes on one core.
 //
-// handles, messages and roundtrip measure fdipc between two processes, which both count. "came_back" counts
-// handles that the child did not claim in time, on a machine too busy to run it; they are offered again.
+// handles, messages and roundtrip measure fdipc between two processes, which both count.
+// "came_back" counts handles that the child did not claim in time, on a machine too busy to run it;
+// they are offered again.
 //
-// actors measures actors of this process beside protoactor's own (bare_), and of other processes: told 64 bytes, and
-// asked with 1 or 64 asks in flight, by the master (process_) or by a sibling over a lane (sibling_).
+// actors measures actors of this process beside protoactor's own (bare_), and of other processes:
+// told 64 bytes, and asked with 1 or 64 asks in flight, by the master (process_) or by a sibling
+// over a lane (sibling_).
 //
-// accept measures a tree that hands connections over: each is accepted, passed to one of -workers, gets one byte
-// and is closed. The load is -inflight connections at a time, from this program, which does not count; the tree
-// does, listener process and master included. p50_us and p99_us are from connect to the byte, and "jain" tells
-// how even the shares of the workers were. -serve is the tree alone, for a load from outside.
+// accept measures a tree that hands connections over: each is accepted, passed to one of -workers,
+// gets one byte and is closed. The load is -inflight connections at a time, from this program,
+// which does not count; the tree does, listener process and master included. p50_us and p99_us are
+// from connect to the byte, and "jain" tells how even the shares of the workers were. -serve is the
+// tree alone, for a load from outside.
 //
 // http measures requests over connections that stay open.
 //
-// tracing is the tree of accept with tracing off, and with no, one in a hundred and all connections sampled; this
-// program is the collector.
+// tracing is the tree of accept with tracing off, and with no, one in a hundred and all connections
+// sampled; this program is the collector.
 //
-// respawn kills a worker with SIGKILL as soon as it is ready, again and again, beside Node's cluster. value, p50_us and
-// p99_us are from the kill until the next one is ready, of respawn_spare from when the death is known until a warm spare
-// has claimed a connection, of respawn_spare_kill from the kill until then; cpu_ns_per_op is of a kill.
+// respawn kills a worker with SIGKILL as soon as it is ready, again and again, beside Node's
+// cluster. value, p50_us and p99_us are from the kill until the next one is ready, of respawn_spare
+// from when the death is known until a warm spare has claimed a connection, of respawn_spare_kill
+// from the kill until then; cpu_ns_per_op is of a kill.
 package main
 
 import (
@@ -58,7 +64,8 @@ type result struct {
 	Back  int     `json:"came_back,omitempty"` // handles that were revoked from a starved child, and offered again
 }
 
-// row is one measurement. run takes about d and returns errSkip, wrapped, if it cannot be done here.
+// row is one measurement. run takes about d and returns errSkip, wrapped, if it cannot be done
+// here.
 type row struct {
 	name string
 	run  func(d time.Duration) (result, error)

@@ -24,7 +24,7 @@ type process struct {
 	own time.Duration // this process's time when it started
 }
 
-// role is the variable that tells a child what it is.
+// role is the environment variable with the part that a child plays.
 const role = "ROLE"
 
 // spawn starts this program as a child and joins it by a Conn.
@@ -52,7 +52,8 @@ func spawn(name string, cfg fdipc.Config) (*fdipc.Conn, *process, error) {
 	return c, &process{cmd: cmd, own: selfCPU()}, nil
 }
 
-// end waits for the child and returns the processor time of both since spawn, but for the child's start.
+// end waits for the child and returns the processor time of both since spawn, but for the child's
+// start.
 func (p *process) end() time.Duration {
 	own := selfCPU() - p.own
 	_ = p.cmd.Wait()

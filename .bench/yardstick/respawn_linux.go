@@ -32,8 +32,8 @@ func respawnFlags(fs *flag.FlagSet) {
 	fs.BoolVar(&respawnSpare, "spare", false, "with -serve: one worker and a warm spare")
 }
 
-// serveRespawn is the tree of respawn: HTTP servers on one address. It prints "ready PID" each time that a worker
-// has taken the place of another.
+// serveRespawn is the tree of respawn: HTTP servers on one address. It prints "ready PID" each time
+// that a worker has taken the place of another.
 func serveRespawn() {
 	if respawnSpare {
 		serveSpare()
@@ -113,8 +113,8 @@ func spareRow(fromKill bool) func(time.Duration) (result, error) {
 	}
 }
 
-// respawned starts a program that prints "ready PID" when a worker is ready, and for d kills that worker as soon as
-// it is, and waits for the next. At least one is killed.
+// respawned starts a program that prints "ready PID" when a worker is ready, and for d kills that
+// worker as soon as it is, and waits for the next. At least one is killed.
 func respawned(d time.Duration, cmd *exec.Cmd) (r result, err error) {
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -166,7 +166,8 @@ func respawned(d time.Duration, cmd *exec.Cmd) (r result, err error) {
 	}, nil
 }
 
-// cpuWithChildren is the processor time of pid and of its children that it has waited for: in ticks of 10 ms.
+// cpuWithChildren is the processor time of pid and of its children that it has waited for: in ticks
+// of 10 ms.
 func cpuWithChildren(pid int) time.Duration {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))

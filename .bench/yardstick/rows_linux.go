@@ -20,7 +20,7 @@ import (
 // kinds of frames between the two processes of a row
 const (
 	kindWork  fdipc.Kind = 0x40 + iota
-	kindEnd              // the last one: tell me how much arrived
+	kindEnd              // the last one: asks for the count of what arrived
 	kindTotal            // in Target
 )
 
@@ -78,7 +78,8 @@ type flow struct {
 	role, unit string
 	settled    func(*fdipc.Conn, *fdipc.Handle, fdipc.Outcome) // optional
 	send       func(*fdipc.Conn) (int, error)
-	// resend sends what came back of a flow, when all of it has been heard of, and says how much that was. Optional.
+	// resend sends what came back of a flow, when all of it has been heard of, and says how much
+	// that was. Optional.
 	resend func(*fdipc.Conn) (int, error)
 
 	claimTimeout time.Duration  // 0: the default

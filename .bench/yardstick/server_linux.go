@@ -120,8 +120,8 @@ func (s *server) stop() {
 	}
 }
 
-// cpu is the processor time that all processes of s have used so far, user and system. None may have
-// ended since it was last asked.
+// cpu is the processor time that all processes of s have used so far, user and system. None may
+// have ended since it was last asked.
 func (s *server) cpu() (sum time.Duration) {
 	for _, cmd := range s.cmds {
 		for _, pid := range family(cmd.Process.Pid) {
@@ -146,8 +146,8 @@ func family(pid int) []int {
 	return all
 }
 
-// processCPU reads the processor time clock of another process (clock_getcpuclockid(3)): in nanoseconds,
-// where /proc/pid/stat has ticks.
+// processCPU reads the processor time clock of another process (clock_getcpuclockid(3)): in
+// nanoseconds, where /proc/pid/stat has ticks.
 func processCPU(pid int) time.Duration {
 	const schedule = 2
 	var t unix.Timespec

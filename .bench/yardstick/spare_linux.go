@@ -20,9 +20,9 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// serveSpare is the tree of respawn_spare: one worker and a warm spare. It prints "exited NS" when its supervisor knows
-// of the worker's end, "warm ID" when there is a spare, and a worker prints "claimed PID NS" with its first connection.
-// NS is the time in nanoseconds since 1970.
+// serveSpare is the tree of respawn_spare: one worker and a warm spare. It prints "exited NS" when
+// its supervisor knows of the worker's end, "warm ID" when there is a spare, and a worker prints
+// "claimed PID NS" with its first connection. NS is the time in nanoseconds since 1970.
 func serveSpare() {
 	coppice.Main(coppice.Config{
 		Logger: slog.New(slog.DiscardHandler), // each kill is an error to it
@@ -70,9 +70,9 @@ func tellWarm(rt *coppice.Runtime) {
 	})
 }
 
-// respawnedSpare kills the only worker for d, each time that there is a warm spare, while clients connect without end.
-// What it measures is the time from when the end is known to the first connection that the spare has claimed; with
-// fromKill, from the kill.
+// respawnedSpare kills the only worker for d, each time that there is a warm spare, while clients
+// connect without end. What it measures is the time from when the end is known to the first
+// connection that the spare has claimed; with fromKill, from the kill.
 func respawnedSpare(d time.Duration, cmd *exec.Cmd, fromKill bool) (r result, err error) {
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -155,7 +155,8 @@ func respawnedSpare(d time.Duration, cmd *exec.Cmd, fromKill bool) (r result, er
 // spareKills is how many kills are enough.
 const spareKills = 50
 
-// connectUntil makes connections, one after the other, that wait for an answer. What is cut is the kills'.
+// connectUntil makes connections, one after the other, that wait for an answer. What is cut is the
+// kills'.
 func connectUntil(stop <-chan struct{}, addr string) {
 	for {
 		select {

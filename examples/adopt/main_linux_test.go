@@ -15,14 +15,15 @@ import (
 func TestMain(m *testing.M) { runtimetest.Main(m, main) }
 
 // TestKill: the adopted service has what the README says: a worker is killed with
-// −9 under load, and nobody is refused or hangs.
+// −9 under load, and no client is refused or hangs.
 func TestKill(t *testing.T) {
-	// The program does not print what it got for port 0. Nobody else has this address, nor gets the port by chance.
+	// The program does not print what it got for port 0. No other program has this address, nor
+	// gets the port by chance.
 	addr := fmt.Sprintf("127.%d.%d.%d:%d", rand.N(256), rand.N(256), 2+rand.N(253), 20000+rand.N(10000))
 	p := runtimetest.Start(t, nil, "-addr", addr)
 	const workers = 4
 	var kids []int
-	runtimetest.Eventually(t, "a listener process and four workers, who answer", func() bool {
+	runtimetest.Eventually(t, "a listener process and four workers that answer", func() bool {
 		kids = runtimetest.Children(t, p.PID())
 		resp, err := http.Get("http://" + addr)
 		if err != nil {

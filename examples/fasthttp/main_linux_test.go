@@ -22,7 +22,7 @@ func start(t *testing.T, args ...string) (p *runtimetest.Program, url string) {
 	return p, p.Await(`^(http://[^/]+/)`)[1]
 }
 
-// TestKill: a worker is killed with −9 under load. Nobody is refused and nobody
+// TestKill: a worker is killed with −9 under load. No client is refused and none
 // hangs; cut is only what the killed worker had claimed.
 func TestKill(t *testing.T) {
 	p, url := start(t)

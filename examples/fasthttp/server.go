@@ -27,7 +27,7 @@ func drained(ctx context.Context, idle time.Duration, handler fasthttp.RequestHa
 	s.IdleTimeout = time.Minute
 	s.Handler = func(c *fasthttp.RequestCtx) {
 		handler(c)
-		if ctx.Err() != nil { // also when the drain has begun meanwhile
+		if ctx.Err() != nil { // also when the drain has begun during the request
 			c.SetConnectionClose()
 		}
 	}

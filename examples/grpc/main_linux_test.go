@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { runtimetest.Main(m, main) }
 
-// now asks who answers on that connection.
+// now returns which worker answers on that connection.
 func now(ctx context.Context, conn *grpc.ClientConn) (worker string, err error) {
 	answer := new(wrapperspb.StringValue)
 	err = conn.Invoke(ctx, methodNow, new(emptypb.Empty), answer)

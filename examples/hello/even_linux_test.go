@@ -15,11 +15,12 @@ import (
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
 
-// TestEvenShares: 1,000 connections that stay open and ask now and then, over four workers. The policies that hand over
-// give each its share, by Jain's index of at least 0.99; what the kernel does is printed beside it.
+// TestEvenShares: 1,000 connections that stay open and ask now and then, over four workers. The
+// policies that hand over give each its share, by Jain's index of at least 0.99; what the kernel
+// does is printed beside it.
 func TestEvenShares(t *testing.T) {
-	// A worker that gets no processor for a while misses no more connections than there are clients, which all may
-	// wait for it: their number must be small beside a worker's share.
+	// A worker that gets no processor for a while misses no more connections than there are
+	// clients, which all may wait for it: their number must be small beside a worker's share.
 	const workers = 4
 	clients, each := 20, 50
 	if testing.Short() {

@@ -138,7 +138,7 @@ func TestSharesDifferByOne(t *testing.T) {
 }
 
 // TestKillUnderLoad: workers are killed again and again while clients ask.
-// Nobody is refused and nobody hangs, whatever the policy. What is cut is what
+// No client is refused and none hangs, whatever the policy. What is cut is what
 // the killed worker had claimed, or for shared had accepted: at most all that
 // was in flight at each kill.
 func TestKillUnderLoad(t *testing.T) {
@@ -186,7 +186,7 @@ func TestKillUnderLoad(t *testing.T) {
 }
 
 // TestListenerKilled: the process that accepts is killed again and again while
-// clients ask. The backlog is the master's, so nobody is refused; what it held and
+// clients ask. The backlog is the master's, so no client is refused; what it held and
 // no worker had claimed is cut, at most all that was in flight.
 func TestListenerKilled(t *testing.T) {
 	kills := 5
@@ -277,7 +277,7 @@ func TestAllWorkersDead(t *testing.T) {
 	}
 }
 
-// TestTerminate: SIGTERM lets a request finish, ends with 0, and leaves nobody.
+// TestTerminate: SIGTERM lets a request finish, ends with 0, and leaves no process.
 func TestTerminate(t *testing.T) {
 	for _, isolation := range []string{"process", "goroutine"} {
 		t.Run(isolation, func(t *testing.T) {
@@ -416,7 +416,7 @@ func TestGivesUp(t *testing.T) {
 }
 
 // TestShortage: the master cannot start a process, because it is out of descriptors,
-// while workers are killed: who lives goes on, it is told once that it begins and once
+// while workers are killed: live workers go on, it is logged once that it begins and once
 // that it ends, and the slots have their workers then. No budget, here of 3, is touched.
 func TestShortage(t *testing.T) {
 	h := start(t, "-workers", "3", "-restarts", "3")
@@ -461,7 +461,7 @@ func TestShortage(t *testing.T) {
 }
 
 // TestCrashStorm: requests that kill the worker that answers them do not end a service,
-// beyond its budget neither: those that wait are answered by who comes back, and it is
+// beyond its budget neither: those that wait are answered by the workers that come back, and it is
 // told.
 func TestCrashStorm(t *testing.T) {
 	h := start(t, "-workers", "4", "-restarts", "16")

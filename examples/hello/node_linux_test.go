@@ -7,8 +7,8 @@ import (
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
 
-// TestMasterStopped: X6: while the master does nothing connections are served, whatever the policy: it takes no part
-// in handing them over.
+// TestMasterStopped: X6: while the master does nothing connections are served, whatever the policy:
+// it takes no part in handing them over.
 func TestMasterStopped(t *testing.T) {
 	for _, policy := range []string{"round-robin", "shared", "reuseport"} {
 		t.Run("X6 "+policy, func(t *testing.T) {

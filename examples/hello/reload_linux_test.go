@@ -12,7 +12,7 @@ import (
 
 // TestReloadUnderLoad (P6, and Puma's test_phased_restart_does_not_drop_connections with
 // none of its tolerance): clients ask over fresh and over kept connections while the
-// program is reloaded again and again: nobody is refused, nothing fails, and no kept
+// program is reloaded again and again: no client is refused, nothing fails, and no kept
 // connection is closed under its client. Nor when every third release fails to boot, or
 // hangs until its time is over.
 func TestReloadUnderLoad(t *testing.T) {

@@ -122,7 +122,7 @@ func TestTooManyProcesses(t *testing.T) {
 	})
 }
 
-// outsider is a hello whose standard error nobody need read.
+// outsider is a hello whose standard error need not be read.
 type outsider struct {
 	*hello
 	pid       int

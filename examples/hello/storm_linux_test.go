@@ -12,8 +12,9 @@ import (
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
 
-// TestStorm: workers and the listener process are killed, or stopped and continued, at random while clients connect.
-// Nobody is refused, nobody hangs; what is cut was in the hands of a process that was killed.
+// TestStorm: workers and the listener process are killed, or stopped and continued, at random while
+// clients connect. No client is refused, none hangs; what is cut was in the hands of a process that
+// was killed.
 func TestStorm(t *testing.T) {
 	blows, between := 15, time.Millisecond
 	if soak {

@@ -78,7 +78,7 @@ func TestTracesOutliveTheirProcesses(t *testing.T) {
 	}
 }
 
-// TestAbsentCollector: nobody notices that nobody listens for traces.
+// TestAbsentCollector: a collector that is not there disturbs nothing.
 func TestAbsentCollector(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
 	h := start(t, "-quiet")

@@ -1,6 +1,6 @@
-// Operations tells what becomes of a pool when it is operated: each subcommand starts
-// one service, does one thing to it, prints what happened from the tree's events, and
-// exits with 0 when the story went as told.
+// Operations shows what happens to a pool in operation: each subcommand starts one service,
+// does one thing to it, prints the tree's events, and exits with 0 when the story went as
+// told.
 //
 //	go run ./examples/operations reload
 package main

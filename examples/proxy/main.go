@@ -1,6 +1,6 @@
-// Proxy is a web service behind a load balancer that speaks the PROXY protocol: HAProxy, a
-// cloud's network balancer, nginx with proxy_protocol on. Handlers see the client's address, and one
-// client has one worker.
+// Proxy is a web service behind a load balancer that speaks the PROXY protocol: HAProxy, a cloud's
+// network balancer, nginx with proxy_protocol on. Handlers see the client's address, and one client
+// has one worker.
 //
 //	go run . -addr 127.0.0.1:8000
 package main
@@ -33,7 +33,8 @@ func main() {
 		Children: []coppice.ChildSpec{
 			coppice.Listener{
 				Name: "http", Network: "tcp", Address: *addr,
-				// The listener process looks at the header's source, and leaves the header where it is.
+				// The listener process looks at the header's source, and leaves the header where it
+				// is.
 				Policy: coppice.Hash, Peek: coppice.Peek{Proxy: true, Timeout: *header},
 			},
 			coppice.Pool{Name: "web", Size: *workers, Shutdown: *shutdown, Worker: func(ctx context.Context, w *coppice.Worker) error {
@@ -82,8 +83,8 @@ func pages(w *coppice.Worker) http.Handler {
 	return mux
 }
 
-// behind reads the header off each connection of ln. It closes a connection of a trusted address without
-// a header, and one of another address with a header.
+// behind reads the header off each connection of ln. It closes a connection of a trusted address
+// without a header, and one of another address with a header.
 func behind(ln net.Listener, trusted []string, timeout time.Duration) (net.Listener, error) {
 	policy, err := proxyproto.TrustProxyHeaderFromRanges(trusted)
 	if err != nil {

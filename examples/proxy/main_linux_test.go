@@ -97,8 +97,8 @@ func (c *client) get(path string) (body string, closes bool) {
 	return string(b), resp.Close
 }
 
-// TestClients: handlers see the client's address, by either version of the header; one client has one
-// worker, from whichever port; and the workers share the clients.
+// TestClients: handlers see the client's address, by either version of the header; one client has
+// one worker, from whichever port; and the workers share the clients.
 func TestClients(t *testing.T) {
 	p, addr := start(t)
 	homes := map[string]bool{}
@@ -139,8 +139,8 @@ func TestClients(t *testing.T) {
 	end(t, p)
 }
 
-// TestHostile: who has no header, half a header, or a wrong one gets no page; the balancer's own checks (LOCAL)
-// and UNKNOWN do, under its own address; and nobody else is held up.
+// TestHostile: a client with no header, half a header, or a wrong one gets no page; the balancer's
+// own checks (LOCAL) and UNKNOWN do, under its own address; and no other client is held up.
 func TestHostile(t *testing.T) {
 	p, addr := start(t, "-header", "300ms")
 	const get = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -178,7 +178,7 @@ func TestHostile(t *testing.T) {
 	}
 	for _, c := range silent {
 		if b, _ := io.ReadAll(c); strings.Contains(string(b), "serves") {
-			t.Errorf("who sends half a header got %q", b)
+			t.Errorf("a client with half a header got %q", b)
 		}
 	}
 	end(t, p)
@@ -240,8 +240,8 @@ func balancer(t *testing.T, addr string) (url string) {
 	return "http://" + ln.Addr().String() + "/"
 }
 
-// TestKill: behind a balancer, workers are killed with −9 under load. Nobody is refused and nobody hangs; cut is
-// only what the killed worker had claimed.
+// TestKill: behind a balancer, workers are killed with −9 under load. No client is refused and none
+// hangs; cut is only what the killed worker had claimed.
 func TestKill(t *testing.T) {
 	p, addr := start(t)
 	url := balancer(t, addr)
@@ -253,8 +253,8 @@ func TestKill(t *testing.T) {
 	end(t, p)
 }
 
-// TestReloads: reloads behind a balancer under clients that keep their connections: each is told to open
-// another one, and no request fails.
+// TestReloads: reloads behind a balancer under clients that keep their connections: each is told to
+// open another one, and no request fails.
 func TestReloads(t *testing.T) {
 	p, addr := start(t)
 	url := balancer(t, addr)
@@ -276,8 +276,8 @@ func TestReloads(t *testing.T) {
 	end(t, p)
 }
 
-// TestDrain: what is being answered when the program is asked to end is answered. Connections are counted
-// through the wrapper, as they come and go.
+// TestDrain: what is being answered when the program is asked to end is answered. Connections are
+// counted through the wrapper, as they come and go.
 func TestDrain(t *testing.T) {
 	p, addr := start(t)
 	const all, ended = 6, 4
@@ -316,7 +316,8 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// TestHAProxy: with a real balancer in between, by both versions of the header, and with its health checks.
+// TestHAProxy: with a real balancer in between, by both versions of the header, and with its health
+// checks.
 func TestHAProxy(t *testing.T) {
 	bin, err := exec.LookPath("haproxy")
 	if err != nil {

@@ -26,7 +26,7 @@ func start(t *testing.T, args ...string) (p *runtimetest.Program, url string) {
 	return p, p.Await(`^(https://[^/]+/)`)[1]
 }
 
-// worker is who answers.
+// worker is the worker that answers.
 type worker struct {
 	name            string
 	generation, pid int

@@ -14,7 +14,7 @@ const (
 	patience = 5 * time.Second // of a request
 )
 
-// api is the store by HTTP: GET and PUT of /s/<key>; GET of / says which process each
+// api is the store by HTTP: GET and PUT of /s/<key>; GET of / lists which process each
 // worker is, and how many sessions it has.
 type api struct {
 	client *client
@@ -68,7 +68,7 @@ func (a *api) answer(ctx context.Context, w http.ResponseWriter, key string, ver
 	fmt.Fprintln(w, value)
 }
 
-// index says of each worker which process it is and how many sessions it has.
+// index lists the process and the number of sessions of each worker.
 func (a *api) index(ctx context.Context, w http.ResponseWriter) {
 	members, err := a.client.group.Members(ctx)
 	if err != nil {

@@ -43,8 +43,8 @@ const (
 	storeName = "sessions"
 )
 
-// work is the worker function: it makes a store, fills it from its siblings, and becomes a keeper of
-// sessions when it has its name.
+// work is the worker function: it makes a store, fills it from its siblings, and becomes a keeper
+// of sessions when it has its name.
 func work(addr string) coppice.WorkerFunc {
 	return func(ctx context.Context, w *coppice.Worker) error {
 		sys := w.System()

@@ -14,7 +14,7 @@ func TestMain(m *testing.M) { runtimetest.Main(m, main) }
 
 // TestProcesses: slot 1 of 3 is killed under each strategy, in a pool and among
 // children of every kind, and those are replaced that OTP replaces. At the end
-// nobody is left, of what scripts have left behind either.
+// no process is left, of what scripts have left behind either.
 func TestProcesses(t *testing.T) {
 	p := runtimetest.Start(t, nil, "-processes")
 	if code := p.Wait(); code != 0 {

@@ -56,7 +56,7 @@ func demonstrate(ctx context.Context, shop string, jaeger jaegerAPI, out io.Writ
 	return panels, nil
 }
 
-// story tells what the traces are of.
+// story describes the traces.
 func story(died, waited int, charge, page, restart []span) []panel {
 	return []panel{
 		{fmt.Sprintf("The card that was being charged when worker %d was killed", died), charge},

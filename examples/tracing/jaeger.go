@@ -30,8 +30,8 @@ func jaegerBinary() string {
 	return filepath.Join(cache, "coppice", "jaeger-"+jaegerVersion+"-"+runtime.GOOS+"-"+runtime.GOARCH, "jaeger")
 }
 
-// buildJaeger builds the program at bin, unless it is there, and tells progress how
-// far it is. It takes some ten minutes of two cores, once. When ctx ends first nothing is left of it.
+// buildJaeger builds the program at bin, unless it is there, and tells progress how far it is. It
+// takes some ten minutes of two cores, once. When ctx ends first nothing is left of it.
 func buildJaeger(ctx context.Context, bin string, progress io.Writer) (err error) {
 	if _, err := os.Stat(bin); err == nil {
 		return nil

@@ -15,7 +15,7 @@ import (
 // jaegerAPI is the address of a Jaeger's query service.
 type jaegerAPI struct{ base string }
 
-// span is a span as the query service tells it.
+// span is a span as the query service returns it.
 type span struct {
 	TraceID   string `json:"traceID"`
 	ID        string `json:"spanID"`
@@ -145,7 +145,7 @@ func readTraces(r io.Reader) ([][]span, error) {
 	return traces, nil
 }
 
-// poll asks again until done says so, every 50 ms.
+// poll asks every 50 ms until done returns true.
 func poll(ctx context.Context, what string, ask func() (done bool, err error)) error {
 	var last error
 	for {

@@ -71,7 +71,7 @@ func charge(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// identify tells the client where its answer comes from.
+// identify writes into the answer which worker it comes from.
 func identify(rw http.ResponseWriter, r *http.Request) {
 	rw.Header().Set("X-Pid", strconv.Itoa(os.Getpid()))
 	rw.Header().Set("X-Trace", trace.SpanContextFromContext(r.Context()).TraceID().String())

@@ -332,7 +332,7 @@ func TestInterruptedBuild(t *testing.T) {
 	}
 }
 
-// freePort returns a port that nobody listens on. Somebody else may take it before
+// freePort returns a port without a listener. Another program may take it before
 // its user does, which the user then says.
 func freePort(t *testing.T) int {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -344,7 +344,7 @@ func freePort(t *testing.T) int {
 }
 
 // Twenty workers die; what a scraper sees never goes back, and nothing that was
-// counted where nobody died is missing, nor what the dead had told.
+// counted where no process died is missing, nor what the dead had sent.
 func TestCountersNeverGoBack(t *testing.T) {
 	const deaths = 20
 	ctx, cancel := context.WithTimeout(t.Context(), 2*runtimetest.Patience)
@@ -460,7 +460,7 @@ func scrapeAll(t *testing.T, ctx context.Context, url, types string) map[string]
 	return series
 }
 
-// Who is told to end sends what it has first: the whole trace of a request that was
+// A process that is asked to end first sends what it has: the whole trace of a request that was
 // answered just before is there when the program has ended.
 func TestDrainFlushes(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)

@@ -97,7 +97,7 @@ func draw(w io.Writer, s row, first, whole int64, spans []span) {
 	fmt.Fprintln(w, line)
 }
 
-// why says why a span failed.
+// why returns the reason of a failed span.
 func why(s span) string {
 	for _, key := range []string{"otel.status_description", "coppice.handoff.reason", "error.type"} {
 		if v := s.tag(key); v != "" {

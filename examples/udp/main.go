@@ -46,8 +46,8 @@ func main() {
 // tap is for the test, which counts what a worker reads and writes.
 var tap = func(_ *coppice.Worker, pc net.PacketConn) net.PacketConn { return pc }
 
-// echo answers each datagram with itself and the worker's name, until ctx ends. What it has read by then
-// it answers; what it has not is another's.
+// echo answers each datagram with itself and the worker's name, until ctx ends. What it has read by
+// then it answers; what it has not is another's.
 func echo(ctx context.Context, pc net.PacketConn, name string) error {
 	defer context.AfterFunc(ctx, func() { _ = pc.SetReadDeadline(time.Unix(1, 0)) })()
 	b := make([]byte, 64<<10) // the largest datagram

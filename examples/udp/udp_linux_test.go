@@ -32,8 +32,8 @@ func TestMain(m *testing.M) {
 	runtimetest.Main(m, main)
 }
 
-// bookkeeper writes down the number of each datagram that a worker has read, and of each that it has answered, by one
-// system call each: what is written survives the worker.
+// bookkeeper writes down the number of each datagram that a worker has read, and of each that it
+// has answered, by one system call each: what is written survives the worker.
 type bookkeeper struct {
 	net.PacketConn
 	took, answered *os.File
@@ -121,7 +121,8 @@ type client struct {
 	done chan struct{} // the reader has ended
 }
 
-// window is how many are under way at a time: few enough for the kernel's queues, which hold some 270 small datagrams by default.
+// window is how many are under way at a time: few enough for the kernel's queues, which hold some
+// 270 small datagrams by default.
 const window = 64
 
 func newClient(t *testing.T, addr string) *client {
@@ -144,7 +145,7 @@ func (c *client) read() {
 			return
 		}
 		if err != nil {
-			c.t.Errorf("read: %v", err) // ECONNREFUSED: nobody has the port
+			c.t.Errorf("read: %v", err) // ECONNREFUSED: no process has the port
 			continue
 		}
 		var seq uint64
@@ -192,7 +193,8 @@ func (c *client) answered() int {
 	return len(c.got)
 }
 
-// kernel returns what the kernel says of the sockets on a port: bytes that wait, and datagrams dropped for want of room.
+// kernel returns what the kernel says of the sockets on a port: bytes that wait, and datagrams
+// dropped for want of room.
 func kernel(t *testing.T, port string) (queued, dropped int) {
 	t.Helper()
 	n, err := strconv.Atoi(port)
@@ -222,8 +224,8 @@ func kernel(t *testing.T, port string) (queued, dropped int) {
 	return queued, dropped
 }
 
-// kills is how many workers die. Each may lose one datagram that the client goes on to wait for, so that more of them, with
-// one client, would want more room than the kernel's queues have.
+// kills is how many workers die. Each may lose one datagram that the client goes on to wait for, so
+// that more of them, with one client, would want more room than the kernel's queues have.
 const kills = 20
 
 // rounds is how often that is done: COPPICE_SOAK=1 makes it ten times.
@@ -234,9 +236,9 @@ func rounds() int {
 	return 1
 }
 
-// TestKill: workers are killed with −9 under load, and no datagram is lost but what a killed worker had in its
-// hands. It is counted on both sides: by the numbers that the client sent and got back, and by the books of the workers. The
-// kernel drops none.
+// TestKill: workers are killed with −9 under load, and no datagram is lost but what a killed worker
+// had in its hands. It is counted on both sides: by the numbers that the client sent and got back,
+// and by the books of the workers. The kernel drops none.
 func TestKill(t *testing.T) {
 	for _, policy := range []string{"shared", "reuseport"} {
 		for range rounds() {
@@ -277,8 +279,8 @@ func testKill(t *testing.T, policy string) {
 	}
 	c.halt()
 	<-sending
-	// The kernel delivers on loopback at once. So what is sent and waits in no socket was read; and who was asked to stop
-	// answers what it has read.
+	// The kernel delivers on loopback at once. So what is sent and waits in no socket was read; and
+	// a worker that was asked to stop answers what it has read.
 	var dropped, droppedHere, queued int
 	runtimetest.Eventually(t, "everything to be read", func() bool {
 		queued, dropped = kernel(t, port)
@@ -300,7 +302,7 @@ func testKill(t *testing.T, policy string) {
 	<-c.done
 	took, answered := readBooks(t, dir, "took"), readBooks(t, dir, "answered")
 
-	// Who took what, by the workers' books.
+	// Which worker took what, by the workers' notes.
 	takers := map[uint64]int{}
 	for pid, numbers := range took {
 		for _, seq := range numbers {
@@ -325,7 +327,7 @@ func testKill(t *testing.T, policy string) {
 		case n == 0 && sent[seq]:
 			t.Errorf("the answer to datagram %d was sent by %d and has not come", seq, takers[seq])
 		case n == 1 && takers[seq] == 0:
-			t.Errorf("datagram %d was answered, and taken by nobody", seq)
+			t.Errorf("datagram %d was answered, and taken by no worker", seq)
 		case n == 0 && takers[seq] == 0:
 			unwritten++ // killed between the read and the entry
 		case n == 0:
@@ -347,7 +349,7 @@ func testKill(t *testing.T, policy string) {
 		}
 	}
 	if unwritten > bare {
-		t.Errorf("%d datagrams were taken by nobody, and %d killed workers may have read one", unwritten, bare)
+		t.Errorf("%d datagrams were taken by no worker, and %d killed workers may have read one", unwritten, bare)
 	}
 	// The books agree with the client, but for an answer that was sent and not written down.
 	inBooks := 0
@@ -371,8 +373,8 @@ func testKill(t *testing.T, policy string) {
 	}
 }
 
-// TestReload: workers are replaced under load, three times over, and every datagram is answered once; counted by the
-// client, and by the kernel's drops.
+// TestReload: workers are replaced under load, three times over, and every datagram is answered
+// once; counted by the client, and by the kernel's drops.
 func TestReload(t *testing.T) {
 	for _, policy := range []string{"shared", "reuseport"} {
 		t.Run(policy, func(t *testing.T) {

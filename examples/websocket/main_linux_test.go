@@ -40,8 +40,8 @@ func say(ctx context.Context, c *websocket.Conn) (worker string, err error) {
 	return worker, err
 }
 
-// TestKill: a killed worker costs its own clients their connections, and nobody
-// else; they connect again and are served.
+// TestKill: a killed worker costs its own clients their connections, and costs other clients
+// nothing; they connect again and are served.
 func TestKill(t *testing.T) {
 	p, url := start(t)
 	ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)

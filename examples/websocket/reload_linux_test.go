@@ -158,7 +158,7 @@ func TestDeadline(t *testing.T) {
 	p, url := start(t, "-workers", "1", "-shutdown", (3 * time.Second).String())
 	ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)
 	defer cancel()
-	c := dial(ctx, t, url) // nobody reads it
+	c := dial(ctx, t, url) // it is never read
 	if _, err := say(ctx, c); err != nil {
 		t.Fatal(err)
 	}

@@ -27,8 +27,8 @@ func (m *message) init(control int) {
 	m.hdr.SetControllen(control)
 }
 
-// PassHandles sends fresh duplicates of src over remote's other end for d, k a message, and closes its own. It is
-// the least that Go can do: raw calls, nothing allocated, no claim.
+// PassHandles sends fresh duplicates of src over remote's other end for d, k a message, and closes
+// its own. It is the least that Go can do: raw calls, nothing allocated, no claim.
 func PassHandles(f *os.File, src, k int, d time.Duration) (n int, err error) {
 	rc, err := f.SyscallConn()
 	if err != nil {

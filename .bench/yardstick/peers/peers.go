@@ -1,5 +1,5 @@
-// Package peers holds programs that do what the yardstick's rows do with nothing in between: c/*.c with
-// system calls alone, and the same in plain Go; node/*.js what Node's cluster module does.
+// Package peers holds programs that do what the yardstick's rows do with nothing in between: c/*.c
+// with system calls alone, and the same in plain Go; node/*.js what Node's cluster module does.
 package peers
 
 import _ "embed"

@@ -31,8 +31,8 @@ func conn(f *os.File) (*net.UnixConn, error) {
 	return c.(*net.UnixConn), nil
 }
 
-// Child is the other process of a pair: "stream" reads length-prefixed messages and says how many when they end,
-// "pingpong" sends back what it reads, "handles" closes the descriptors it gets.
+// Child is the other process of a pair: "stream" reads length-prefixed messages and says how many
+// when they end, "pingpong" sends back what it reads, "handles" closes the descriptors it gets.
 func Child(what string, f *os.File) error {
 	if what == "handles" {
 		return takeHandles(f)

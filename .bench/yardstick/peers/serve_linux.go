@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// Serve is one process of a plain server on a listener that its parent has opened: "accept" writes the byte id to
-// each connection and closes it, "http" answers "ok". It ends with the process.
+// Serve is one process of a plain server on a listener that its parent has opened: "accept" writes
+// the byte id to each connection and closes it, "http" answers "ok". It ends with the process.
 func Serve(what string, id byte, f *os.File) error {
 	ln, err := net.FileListener(f)
 	if err != nil {
