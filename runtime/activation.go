@@ -20,7 +20,7 @@ const firstActivated = 3
 var activated = sync.OnceValue(func() []*os.File { return activation.Files(true) })
 
 // resolveSystemd returns l with the number of its socket in place of SystemdName.
-func (l Listener) resolveSystemd() (Listener, error) {
+func (l ListenerSpec) resolveSystemd() (ListenerSpec, error) {
 	name, files := l.SystemdName, activated()
 	l.SystemdName = ""
 	if name == "" || len(files) == 0 && l.Network != "" {

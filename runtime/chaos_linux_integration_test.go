@@ -39,7 +39,7 @@ func init() {
 				Shutdown:  2 * time.Second,
 			},
 			coppice.Pool{Name: "inner", Size: 2, Intensity: never, Worker: func(ctx context.Context, w *coppice.Worker) error {
-				ln, err := w.ListenOn(ctx, coppice.Listener{Name: "inner", Network: "tcp", Address: "127.0.0.2:0", Policy: coppice.LeastLoaded})
+				ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: "inner", Network: "tcp", Address: "127.0.0.2:0", Policy: coppice.LeastLoaded})
 				if err != nil {
 					return err
 				}
@@ -58,7 +58,7 @@ func chaotic(ctx context.Context, w *coppice.Worker) error {
 	if string(w.Config()) == "fail" {
 		return errors.New("no such database")
 	}
-	ln, err := w.ListenOn(ctx, coppice.Listener{Name: "web", Network: "tcp", Address: "127.0.0.1:0"})
+	ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: "web", Network: "tcp", Address: "127.0.0.1:0"})
 	if err != nil {
 		return err
 	}

@@ -397,7 +397,7 @@ func (p *childHandle) sendOrReplace(f *fdipc.Frame) error {
 	err := p.conn.TrySend(f)
 	if errors.Is(err, fdipc.ErrFull) {
 		p.driver.log.Error("a child does not read what the master says: it is replaced", "name", p.name(), "id", p.hello.ID)
-		p.killFor(KilledUnread)
+		p.killFor(KilledNotReading)
 	}
 	return err
 }

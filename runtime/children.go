@@ -138,7 +138,7 @@ func (h *children) setListener(ctx context.Context, p *childHandle) {
 	for _, w := range workers {
 		if err := h.linkPair(ctx, p, w); err != nil {
 			h.log.Error("a worker has no link to the listener process, which is replaced", "name", w.name(), "err", err)
-			p.killFor(KilledUnlinked) // it would pass that worker over, and nobody would know
+			p.killFor(KilledNoLink) // it would pass that worker over, and nobody would know
 			break
 		}
 	}

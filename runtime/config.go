@@ -100,9 +100,9 @@ var (
 	// master is lost.
 	ErrMasterGone = errors.New("coppice: the master is gone")
 
-	// ErrEnding is wrapped by the error of a reload, or a scaling, that the end of the
+	// ErrStopping is wrapped by the error of a reload, or a scaling, that the end of the
 	// tree, or of the pool, has overtaken.
-	ErrEnding = errors.New("coppice: it is ending")
+	ErrStopping = errors.New("coppice: it is ending")
 
 	// ErrNoPool is wrapped by the error of Scale for a pool that does not run.
 	ErrNoPool = errors.New("coppice: no such pool runs")

@@ -45,7 +45,7 @@ type CrashReport struct {
 	// Held are the connections that it had, by listener, as the listener process
 	// knows them; nil if it had none, and where none is dispatched (Shared,
 	// ReusePort).
-	Held []HeldConns
+	Conns []ListenerConns
 
 	// Asked are the actors in it whose answers the master was waiting for.
 	Asked []string
@@ -55,9 +55,9 @@ type CrashReport struct {
 	Traces []string
 }
 
-// HeldConns are a worker's connections at one listener. Claims of its last
+// ListenerConns are a worker's connections at one listener. Claims of its last
 // milliseconds may still stand under Offered.
-type HeldConns struct {
+type ListenerConns struct {
 	Listener string `json:"listener"`
 	Open     int    `json:"open"`    // claimed: lost
 	Offered  int    `json:"offered"` // not claimed: they go to others
@@ -83,7 +83,7 @@ func (r CrashReport) String() string {
 	if len(r.Exit.Steps) > 0 {
 		row("steps", "%s", strings.Join(stepTexts(r.Exit.Steps), ", "))
 	}
-	for _, h := range r.Held {
+	for _, h := range r.Conns {
 		row("held", "%s: %d connections, %d offered", h.Listener, h.Open, h.Offered)
 	}
 	if len(r.Asked) > 0 {
@@ -135,15 +135,15 @@ type reportJSON struct {
 		Kind string `json:"kind"`
 		Text string `json:"text"`
 	} `json:"reason"`
-	Exit   *exitJSON    `json:"exit,omitempty"`
-	Lines  []OutputLine `json:"lines,omitempty"`
-	Before uint64       `json:"lines_before,omitempty"`
-	Lost   uint64       `json:"lines_lost,omitempty"`
-	Dump   string       `json:"dump,omitempty"`
-	Cut    int          `json:"dump_cut_bytes,omitempty"`
-	Held   []HeldConns  `json:"held,omitempty"`
-	Asked  []string     `json:"asked,omitempty"`
-	Traces []string     `json:"traces,omitempty"`
+	Exit   *exitJSON       `json:"exit,omitempty"`
+	Lines  []OutputLine    `json:"lines,omitempty"`
+	Before uint64          `json:"lines_before,omitempty"`
+	Lost   uint64          `json:"lines_lost,omitempty"`
+	Dump   string          `json:"dump,omitempty"`
+	Cut    int             `json:"dump_cut_bytes,omitempty"`
+	Held   []ListenerConns `json:"held,omitempty"`
+	Asked  []string        `json:"asked,omitempty"`
+	Traces []string        `json:"traces,omitempty"`
 }
 
 type exitJSON struct {
@@ -172,7 +172,7 @@ func (r CrashReport) MarshalJSON() ([]byte, error) {
 		Time: r.Time.UTC(), Name: r.Name, Role: r.Role, ID: r.ID, Slot: r.Slot,
 		Incarnation: r.Incarnation, Generation: r.Generation, Ready: r.Ready, Uptime: r.Uptime.Seconds(),
 		Lines: r.Lines, Before: r.Before, Lost: r.Lost, Dump: r.Dump, Cut: r.Cut,
-		Held: r.Held, Asked: r.Asked, Traces: r.Traces,
+		Held: r.Conns, Asked: r.Asked, Traces: r.Traces,
 	}
 	j.Reason.Kind, j.Reason.Text = r.Reason.Kind.String(), r.Reason.String()
 	if e := r.Exit; e.PID != 0 {

@@ -39,7 +39,7 @@ func reports() map[string]CrashReport {
 			Uptime: 63250 * time.Millisecond, Reason: panicked.reason(endContext{}), Exit: panicked,
 			Lines: []OutputLine{line(2*time.Second, streamOut, "served /"), line(time.Second, streamErr, `level=WARN msg="odd <input>"`)}, Before: 40, Lost: 3,
 			Dump: "panic: boom\n\ngoroutine 7 [running]:\nmain.main.func1()\n\t/src/main.go:7 +0x25\n", Cut: 1200,
-			Held:  []HeldConns{{"http", 3, 1}},
+			Conns: []ListenerConns{{"http", 3, 1}},
 			Asked: []string{"web/0/echo"}, Traces: []string{"4bf92f3577b34da6a3ce929d0e0e4736"},
 		},
 		"program": {

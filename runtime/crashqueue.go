@@ -50,7 +50,7 @@ func (c *crashQueue) close() uint64 {
 // crashContext are what a child had when it ended. They are looked up before the
 // others are told of its end, which changes them.
 type crashContext struct {
-	held  []HeldConns
+	held  []ListenerConns
 	asked []string
 }
 
@@ -78,7 +78,7 @@ func (p *childHandle) crashContext() (b crashContext) {
 	for _, l := range stats {
 		for _, w := range l.Workers {
 			if open := w.Counts.Open(); w.Worker.ID == uint64(p.hello.ID) && open+w.Counts.Offered > 0 {
-				b.held = append(b.held, HeldConns{l.Name, open, w.Counts.Offered})
+				b.held = append(b.held, ListenerConns{l.Name, open, w.Counts.Offered})
 			}
 		}
 	}
@@ -94,7 +94,7 @@ func (p *childHandle) reportCrash(b crashContext, spans []trace.SpanContext) {
 	r := CrashReport{
 		Name: at.name, Role: string(p.hello.Role), ID: p.hello.ID, Slot: at.slot,
 		Incarnation: at.incarnation, Generation: p.hello.Generation,
-		Reason: p.reason, Exit: p.exit, Held: b.held, Asked: b.asked,
+		Reason: p.reason, Exit: p.exit, Conns: b.held, Asked: b.asked,
 	}
 	select {
 	case <-p.ready:

@@ -333,8 +333,8 @@ func TestCrashHeld(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := crashed.await(t)
-	if len(r.Held) != 1 || r.Held[0].Open+r.Held[0].Offered != 1 { // the claim may not be heard of yet
-		t.Errorf("held %+v, want one connection", r.Held)
+	if len(r.Conns) != 1 || r.Conns[0].Open+r.Conns[0].Offered != 1 { // the claim may not be heard of yet
+		t.Errorf("held %+v, want one connection", r.Conns)
 	}
 	if !slices.Equal(r.Asked, []string{"web/0/silent"}) {
 		t.Errorf("asked %q", r.Asked)

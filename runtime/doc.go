@@ -13,7 +13,7 @@
 //	}
 //
 // A larger one hands [Main] a [Config] whose Children are specs: [Pool],
-// [Func], [Actor], [Process], [Supervisor], [Listener]. A program that has a
+// [Func], [Actor], [Process], [Supervisor], [ListenerSpec]. A program that has a
 // life of its own calls [Start], goes on, and calls [Runtime.Shutdown].
 //
 // # The tree
@@ -38,7 +38,7 @@
 // open databases in the worker function, not in main. In a child none of the
 // three returns: it finds its part of the Config by its path in the tree, lives
 // it, and exits. A child whose tree is not its master's is not started, and the
-// error names the difference. [InChild] tells which is which.
+// error names the difference. [IsChild] tells which is which.
 //
 // Each process starts with exactly what its [Environment] gives it: variables,
 // files, limits, a user. docs/processes.md has the table, and the steps of a stop.
@@ -53,7 +53,7 @@
 //  1. Listen, or take up whatever work it has.
 //  2. Call [Worker.Ready] ([Worker.Serve] does), within Pool.StartTimeout.
 //  3. When its context ends, refuse new work, finish what it has begun by the
-//     end of [Worker.DrainContext], and return.
+//     end of [Worker.WorkContext], and return.
 //
 // # Guarantees
 //

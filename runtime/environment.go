@@ -33,11 +33,11 @@ type Environment struct {
 	Files []File
 
 	// MaxProcs is GOMAXPROCS for Go programs: how many CPUs the process uses at
-	// once. [Fit] = the master's own, shared out evenly over the pool (rounded up).
+	// once. [FairShare] = the master's own, shared out evenly over the pool (rounded up).
 	MaxProcs int
 
 	// MemoryLimit is GOMEMLIMIT in bytes for Go programs: above it the garbage
-	// collector works harder; nothing is refused. [Fit] = nine tenths of what the
+	// collector works harder; nothing is refused. [FairShare] = nine tenths of what the
 	// master may use (its own GOMEMLIMIT, or the limit of its cgroup, or the
 	// machine's memory), shared out evenly over the pool.
 	MemoryLimit int64
@@ -65,8 +65,8 @@ type Environment struct {
 	Cgroup string
 }
 
-// Fit, as a MaxProcs or MemoryLimit, is a fair share of what the master has.
-const Fit = -1
+// FairShare, as a MaxProcs or MemoryLimit, is a fair share of what the master has.
+const FairShare = -1
 
 // maxExtraFiles bounds Environment.Files.
 const maxExtraFiles = 32
@@ -151,10 +151,10 @@ func (e Environment) validate(bad reportInvalid, path string) {
 		}
 		seen[f.Name] = true
 	}
-	if e.MaxProcs < Fit {
+	if e.MaxProcs < FairShare {
 		bad(path, in+"MaxProcs", e.MaxProcs, "is negative")
 	}
-	if e.MemoryLimit < Fit {
+	if e.MemoryLimit < FairShare {
 		bad(path, in+"MemoryLimit", e.MemoryLimit, "is negative")
 	}
 	for _, l := range e.Rlimits {
@@ -194,14 +194,14 @@ func (e Environment) variables(base []string, n int, more ...string) []string {
 }
 
 func (e Environment) maxProcs(n int) int {
-	if e.MaxProcs != Fit {
+	if e.MaxProcs != FairShare {
 		return e.MaxProcs
 	}
 	return (runtime.GOMAXPROCS(0) + n - 1) / n
 }
 
 func (e Environment) memoryLimit(n int) int64 {
-	if e.MemoryLimit != Fit {
+	if e.MemoryLimit != FairShare {
 		return e.MemoryLimit
 	}
 	return process.MemoryLimit() / 10 * 9 / int64(n)
@@ -275,7 +275,7 @@ func inheritedFiles() []string {
 }
 
 func init() { // before anything of the user's can start a process
-	// Not by InChild: that takes the channel, which may be for somebody else.
+	// Not by IsChild: that takes the channel, which may be for somebody else.
 	if _, ok := fdipc.InheritedVar(filesVar); ok {
 		keepFiles(len(inheritedFiles()))
 		keepName()

@@ -45,7 +45,7 @@ func init() {
 				{Name: "log", Path: filepath.Join(dir, "log"), Append: true},
 				{Name: "given", FD: 900},
 			},
-			MaxProcs: coppice.Fit, MemoryLimit: 100 << 20, Nice: 2,
+			MaxProcs: coppice.FairShare, MemoryLimit: 100 << 20, Nice: 2,
 			Rlimits: []coppice.Rlimit{{Name: "nofile", Soft: 512, Hard: 700}, {Name: "core", Soft: 0, Hard: 0}},
 		}
 		cfg.Children[0] = web
@@ -75,7 +75,7 @@ func init() {
 		})
 		web := cfg.Children[0].(coppice.Pool)
 		web.Environment = coppice.Environment{User: "nobody", Groups: []string{"7"}}
-		cfg.Children = []coppice.ChildSpec{coppice.Listener{Name: "http", Network: "tcp", Address: os.Getenv("ADDRESS")}, web}
+		cfg.Children = []coppice.ChildSpec{coppice.ListenerSpec{Name: "http", Network: "tcp", Address: os.Getenv("ADDRESS")}, web}
 		return cfg
 	}
 	for name, e := range refused {

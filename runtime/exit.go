@@ -56,17 +56,17 @@ type KillReason string
 
 // The reasons of the master's own kills.
 const (
-	KilledNotReady KillReason = "not ready in time"           // StartTimeout
-	KilledUnwanted KillReason = "no longer wanted"            // stopped while it started, or the start failed after the fork
-	KilledStop     KillReason = "not stopped in time"         // Shutdown of its spec
-	KilledBrutal   KillReason = "without being asked"         // brutal kill
-	KilledEnd      KillReason = "the tree had to end"         // Runtime.Shutdown's deadline, a second signal
-	KilledChannel  KillReason = "its channel was lost"        // and it lived on
-	KilledHung     KillReason = "it hung"                     // and did not end at SIGABRT
-	KilledUnread   KillReason = "it did not read its channel" // and had to be told something
-	KilledUnlinked KillReason = "a worker has no link to it"  // the listener process
-	KilledLinks    KillReason = "its links to the listener process do not hold"
-	KilledMemory   KillReason = "over its memory limit" // Recycle.HardMemory
+	KilledNotReady   KillReason = "not ready in time"           // StartTimeout
+	KilledUnwanted   KillReason = "no longer wanted"            // stopped while it started, or the start failed after the fork
+	KilledStop       KillReason = "not stopped in time"         // Shutdown of its spec
+	KilledBrutal     KillReason = "without being asked"         // brutal kill
+	KilledEnd        KillReason = "the tree had to end"         // Runtime.Shutdown's deadline, a second signal
+	KilledChannel    KillReason = "its channel was lost"        // and it lived on
+	KilledHung       KillReason = "it hung"                     // and did not end at SIGABRT
+	KilledNotReading KillReason = "it did not read its channel" // and had to be told something
+	KilledNoLink     KillReason = "a worker has no link to it"  // the listener process
+	KilledBadLinks   KillReason = "its links to the listener process do not hold"
+	KilledMemory     KillReason = "over its memory limit" // Recycle.HardMemory
 )
 
 // OOM is whether the kernel's out-of-memory killer ended a process: an inference

@@ -199,7 +199,7 @@ func TestDeafWorker(t *testing.T) {
 	})
 	for {
 		if ev := next(t, sub, supervisor.ChildExited); strings.HasSuffix(ev.Path, "web/1") {
-			if !strings.Contains(ev.Reason.String(), string(coppice.KilledUnread)) {
+			if !strings.Contains(ev.Reason.String(), string(coppice.KilledNotReading)) {
 				t.Errorf("it ended with %v", ev.Reason)
 			}
 			break

@@ -45,7 +45,7 @@ func init() {
 					mux := http.NewServeMux()
 					mux.HandleFunc("/listen", func(http.ResponseWriter, *http.Request) {
 						go func() { // ends with the worker
-							_, _ = w.ListenOn(ctx, coppice.Listener{Network: "unix", Address: filepath.Join(dir, "hangs", "socket")})
+							_, _ = w.ListenSpec(ctx, coppice.ListenerSpec{Network: "unix", Address: filepath.Join(dir, "hangs", "socket")})
 						}()
 					})
 					mux.HandleFunc("/", func(rw http.ResponseWriter, _ *http.Request) {
@@ -257,7 +257,7 @@ func TestFileSystemHangs(t *testing.T) {
 			done := make(chan struct{})
 			go func() { // ends with ctx
 				defer close(done)
-				_, _ = p.AddListener(ctx, coppice.Listener{Name: "far", Network: "tcp", Address: "a.name.invalid:0"})
+				_, _ = p.AddListener(ctx, coppice.ListenerSpec{Name: "far", Network: "tcp", Address: "a.name.invalid:0"})
 			}()
 			t.Cleanup(func() {
 				cancel()

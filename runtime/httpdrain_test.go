@@ -388,7 +388,7 @@ func TestDrainDeadline(t *testing.T) {
 	}
 }
 
-// TestDrainDeadlineOfItself: a handler that ends with DrainContext may close its connection before Serve comes to count:
+// TestDrainDeadlineOfItself: a handler that ends with WorkContext may close its connection before Serve comes to count:
 // it was cut by the deadline all the same. So was an idle connection that the drain has waited for, and is counted once.
 func TestDrainDeadlineOfItself(t *testing.T) {
 	begun, closed := make(chan struct{}), make(chan struct{})
@@ -399,7 +399,7 @@ func TestDrainDeadlineOfItself(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		context.AfterFunc((&Worker{d.c}).DrainContext(), func() {
+		context.AfterFunc((&Worker{d.c}).WorkContext(), func() {
 			c.Close()
 			close(closed)
 		})

@@ -184,7 +184,7 @@ func (l *lifecycleSpans) recordPool(e PoolEvent, at time.Time) {
 		tracing.KeyPoolWhy.String(e.Why), tracing.KeyProcessID.Int(e.ID), tracing.KeyProcessPID.Int(e.PID), tracing.KeyGeneration.Int(e.Generation),
 	}
 	switch e.Kind {
-	case WorkerReplaced, SpareWarm:
+	case WorkerReplaced, SpareReady:
 		from := at.Add(-e.Took)
 		s := l.begin(tracing.SpanStart, path, from, l.operationFor(e.Why, path, from), nil, attrs...)
 		s.Event(tracing.EventReady, at)

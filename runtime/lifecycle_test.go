@@ -189,7 +189,7 @@ func TestOperation(t *testing.T) {
 	pool(WorkerFailed, "web/5", 8, "reload")
 	reload.end(errors.New("not ready in time"))
 	pool(WorkerDrained, "web/3", 3, "") // after the reload that it is part of
-	pool(SpareWarm, "web/spare", 10, "")
+	pool(SpareReady, "web/spare", 10, "")
 	started("web/4")
 	want := []string{
 		"start web/2 under scale ready", "start webbing/0 under reload ready", "scale web",

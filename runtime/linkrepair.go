@@ -101,7 +101,7 @@ func (h *children) repairLink(worker *childHandle, u childproto.LinkLostFrame) {
 	if !mend {
 		h.log.Error("the links of a worker to the listener process break again and again: it is replaced",
 			"name", worker.name(), "id", worker.hello.ID, "links", breaks, "err", u.Why)
-		worker.killFor(KilledLinks)
+		worker.killFor(KilledBadLinks)
 		return
 	}
 	if first {
@@ -110,7 +110,7 @@ func (h *children) repairLink(worker *childHandle, u childproto.LinkLostFrame) {
 	}
 	if err := h.linkPair(context.Background(), listener, worker); err != nil { // ends with one of the two
 		h.log.Error("a worker has no link to the listener process, and is replaced", "name", worker.name(), "err", err)
-		worker.killFor(KilledLinks)
+		worker.killFor(KilledBadLinks)
 		return
 	}
 	worker.relinked.Add(1)

@@ -186,6 +186,6 @@ func TestLinkThatDoesNotHold(t *testing.T) {
 	p := parseTree(t, "links that do not hold")
 	runtimetest.Eventually(t, "another worker, for that reason", func() bool {
 		w := p.workers()["web/0"]
-		return w.Incarnation > 1 && w.State == supervisor.Running.String() && strings.Contains(w.LastExit, string(coppice.KilledLinks))
+		return w.Incarnation > 1 && w.State == supervisor.Running.String() && strings.Contains(w.LastExit, string(coppice.KilledBadLinks))
 	})
 }

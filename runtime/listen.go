@@ -14,17 +14,17 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-func (c *child) listen(ctx context.Context, l Listener) (net.Listener, error) {
+func (c *child) listen(ctx context.Context, l ListenerSpec) (net.Listener, error) {
 	return c.netListeners.Listen(ctx, l.request())
 }
 
-func (c *child) listenPacket(ctx context.Context, l Listener) (net.PacketConn, error) {
+func (c *child) listenPacket(ctx context.Context, l ListenerSpec) (net.PacketConn, error) {
 	return c.netListeners.ListenPacket(ctx, l.request())
 }
 
 func (c *child) adopt(ln net.Listener) net.Listener { return c.netListeners.Adopt(ln) }
 
-func (c *child) share(ctx context.Context, l Listener, ln net.Listener) (net.Listener, error) {
+func (c *child) share(ctx context.Context, l ListenerSpec, ln net.Listener) (net.Listener, error) {
 	return c.netListeners.Share(ctx, l.request(), ln)
 }
 
@@ -38,9 +38,9 @@ type ListenerInfo struct {
 	// Stats are the listener process's counts, of each worker too, and StatsAt when it told them: at
 	// most a second before they changed last, where there are few workers. Nil with
 	// Shared and ReusePort, whose connections nobody counts, and before the first.
-	Stats   *ListenerStats `json:"stats,omitempty"`
-	StatsAt time.Time      `json:"stats_at,omitzero"`
-	Jain    float64        `json:"jain,omitempty"` // Jain's index of the workers' shares: 1 is even
+	Stats    *ListenerStats `json:"stats,omitempty"`
+	StatsAt  time.Time      `json:"stats_at,omitzero"`
+	Fairness float64        `json:"fairness,omitempty"` // Jain's index of the workers' shares: 1 is even
 
 	owners []string // paths in the tree
 }
@@ -100,7 +100,7 @@ func (rt *Runtime) listeners(stats []ListenerStats, at time.Time) []ListenerInfo
 		l := ListenerInfo{Name: s.Name, Addr: addr{s.Network, s.Address}, Policy: s.Policy, Paused: s.Paused, owners: s.Owners}
 		for i := range stats {
 			if stats[i].Number == s.Number {
-				l.Stats, l.StatsAt, l.Jain = &stats[i], at, stats[i].Jain()
+				l.Stats, l.StatsAt, l.Fairness = &stats[i], at, stats[i].Jain()
 			}
 		}
 		infos = append(infos, l)
@@ -112,14 +112,14 @@ func (rt *Runtime) listeners(stats []ListenerStats, at time.Time) []ListenerInfo
 // and those that wait for it (Listener.Wait) get it now. The address that it got is returned. Errors
 // are those of net.Listen; a name that is taken wraps supervisor.ErrAlreadyStarted or
 // ErrAlreadyPresent.
-func (rt *Runtime) AddListener(ctx context.Context, l Listener) (net.Addr, error) {
+func (rt *Runtime) AddListener(ctx context.Context, l ListenerSpec) (net.Addr, error) {
 	var errs []error
 	bad := func(path, field string, value any, why string) {
 		errs = append(errs, &InvalidError{path, field, value, why})
 	}
 	validateChildren(bad, "", []ChildSpec{l})
 	if l.hasFunctions() {
-		bad(l.Name, "Functions", "func", "stand in the tree from its start, where the listener process finds them")
+		bad(l.Name, "Hooks", "func", "stand in the tree from its start, where the listener process finds them")
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -181,7 +181,7 @@ func (rt *Runtime) withListener(name string, f func(number uint64) bool) error {
 		if f(s.Number) {
 			return nil
 		}
-		if (Listener{Network: s.Network}).packet() { // there may be a TCP listener at the same address
+		if (ListenerSpec{Network: s.Network}).packet() { // there may be a TCP listener at the same address
 			err = fmt.Errorf("%w: %s takes datagrams, and is read by its workers", ErrUnsupported, name)
 		}
 	}
@@ -190,7 +190,7 @@ func (rt *Runtime) withListener(name string, f func(number uint64) bool) error {
 
 // listeners returns the names of the Listeners below n.
 func (n *node) listeners() (names []string) {
-	if l, ok := n.spec.(Listener); ok {
+	if l, ok := n.spec.(ListenerSpec); ok {
 		names = append(names, l.Name)
 	}
 	for _, c := range n.children {

@@ -35,7 +35,7 @@ func init() {
 	for _, policy := range []coppice.Policy{coppice.RoundRobin, coppice.Shared} {
 		trees["port zero "+policy.String()] = func() coppice.Config {
 			return pool(2, func(ctx context.Context, w *coppice.Worker) error {
-				ln, err := w.ListenOn(ctx, coppice.Listener{Network: "tcp", Address: "127.0.0.1:0", Policy: policy})
+				ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Network: "tcp", Address: "127.0.0.1:0", Policy: policy})
 				if err != nil {
 					return err
 				}
@@ -77,7 +77,7 @@ func init() {
 			if err := unix.Dup3(int(f.Fd()), fd, unix.O_CLOEXEC); err != nil {
 				return err
 			}
-			ln, err := w.ListenOn(ctx, coppice.Listener{FD: fd})
+			ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{FD: fd})
 			if err != nil {
 				return err
 			}
@@ -102,7 +102,7 @@ func init() {
 	}
 	trees["share"] = func() coppice.Config {
 		return pool(2, func(ctx context.Context, w *coppice.Worker) error {
-			l := coppice.Listener{Name: "given"}
+			l := coppice.ListenerSpec{Name: "given"}
 			var ln net.Listener
 			var err error
 			if w.Slot() == 0 { // the first to start: it opens, and gives
@@ -113,7 +113,7 @@ func init() {
 				if ln, err = w.Share(ctx, l, own); err != nil {
 					return err
 				}
-			} else if ln, err = w.ListenOn(ctx, l); err != nil {
+			} else if ln, err = w.ListenSpec(ctx, l); err != nil {
 				return err
 			}
 			// The first has no more to do with it, once the other has it too.
@@ -140,15 +140,15 @@ func init() {
 	trees["listen errors"] = func() coppice.Config {
 		return pool(1, func(ctx context.Context, w *coppice.Worker) error {
 			network, address, _ := strings.Cut(os.Getenv("COPPICE_TEST_LISTEN"), " ")
-			l := coppice.Listener{Network: network, Address: address}
+			l := coppice.ListenerSpec{Network: network, Address: address}
 			if network == "fd" {
 				fd, err := strconv.Atoi(address)
 				if err != nil {
 					return err
 				}
-				l = coppice.Listener{FD: fd}
+				l = coppice.ListenerSpec{FD: fd}
 			}
-			_, err := w.ListenOn(ctx, l)
+			_, err := w.ListenSpec(ctx, l)
 			if err == nil {
 				return errors.New("it listens")
 			}
@@ -161,9 +161,9 @@ func init() {
 	}
 	trees["listener in the tree"] = func() coppice.Config {
 		return coppice.Config{Children: []coppice.ChildSpec{
-			coppice.Listener{Name: "http", Network: "tcp", Address: "127.0.0.1:0"},
+			coppice.ListenerSpec{Name: "http", Network: "tcp", Address: "127.0.0.1:0"},
 			coppice.Pool{Name: "web", Size: 1, Worker: func(ctx context.Context, w *coppice.Worker) error {
-				ln, err := w.ListenOn(ctx, coppice.Listener{Name: "http"})
+				ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: "http"})
 				if err != nil {
 					return err
 				}

@@ -11,13 +11,13 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 )
 
-// A Listener is a socket that the master holds: one that takes connections, or with a network of
-// datagrams a packet socket, which workers get by [Worker.ListenPacketOn]. In the tree it lives as long as
+// A ListenerSpec is a socket that the master holds: one that takes connections, or with a network of
+// datagrams a packet socket, which workers get by [Worker.ListenPacketSpec]. In the tree it lives as long as
 // its supervisor keeps it, whatever becomes of the workers, and workers reach it
-// by name: w.ListenOn(ctx, Listener{Name: "http"}). Given to [Worker.ListenOn]
+// by name: w.ListenSpec(ctx, Listener{Name: "http"}). Given to [Worker.ListenSpec]
 // with an address it is opened by the first worker that asks and shared with
 // those that ask for the same.
-type Listener struct {
+type ListenerSpec struct {
 	Name    string // "" = network:address
 	Network string // tcp, tcp4, tcp6, unix, unixpacket; or udp, udp4, udp6, unixgram
 	Address string // as for net.Listen
@@ -48,13 +48,13 @@ type Listener struct {
 	// [PeerCredentials] returns them in the worker.
 	Credentials bool
 
-	// Functions are the user's part in a policy: Picker with Custom, Key and First with Hash. They run in the
+	// Hooks are the user's part in a policy: Picker with Custom, Key and First with Hash. They run in the
 	// listener process, which has them from its own copy of the tree: so a Listener with
-	// Functions stands in the tree. Control runs in the master, each time that a socket of the Listener is
+	// Hooks stands in the tree. Control runs in the master, each time that a socket of the Listener is
 	// opened, and must not block.
-	Functions Functions
+	Hooks ListenerHooks
 
-	// Wait makes ListenOn with a Name alone wait until there is a listener of that name.
+	// Wait makes ListenSpec with a Name alone wait until there is a listener of that name.
 	Wait bool
 }
 
@@ -64,7 +64,7 @@ type ListenRules = netactor.ListenRules
 // ListenRule allows some networks, addresses, ports or paths. See netactor.
 type ListenRule = netactor.ListenRule
 
-// ErrListenDenied is wrapped, beside EACCES, by the error of a Listen, ListenOn, ListenPacket or Share that
+// ErrListenDenied is wrapped, beside EACCES, by the error of a Listen, ListenSpec, ListenPacket or Share that
 // neither a Listener of the tree nor [Pool.Listen] allows.
 var ErrListenDenied = netactor.ErrListenDenied
 
@@ -78,8 +78,8 @@ const (
 	AnswerAtLimit = netactor.AnswerAtLimit // it gets Limits.Answer, and is closed
 )
 
-// Functions are what a user adds to a policy. See netactor.
-type Functions = netactor.Functions
+// ListenerHooks are what a user adds to a policy. See netactor.
+type ListenerHooks = netactor.Functions
 
 // Peek is what Hash looks at before it places a connection. See netactor.
 type Peek = netactor.Peek
@@ -92,10 +92,10 @@ const (
 	PeekSNI    = netactor.PeekSNI    // the server name of a TLS ClientHello
 	PeekCookie = netactor.PeekCookie // the value of the cookie Peek.Cookie in the first HTTP/1 request
 	PeekBytes  = netactor.PeekBytes  // the first Peek.Bytes bytes
-	PeekFirst  = netactor.PeekFirst  // what Functions.First says
+	PeekFirst  = netactor.PeekFirst  // what Hooks.First says
 )
 
-// PeekVerdict is what a Functions.First makes of the first bytes. See netactor.
+// PeekVerdict is what a Hooks.First makes of the first bytes. See netactor.
 type PeekVerdict = netactor.PeekVerdict
 
 // The verdicts.
@@ -108,7 +108,7 @@ const (
 // Credentials are those of a process at the other end of a Unix socket. See fdipc.
 type Credentials = fdipc.Credentials
 
-// PeerCredentials returns the credentials of the client of a connection that was accepted from a [Listener] with
+// PeerCredentials returns the credentials of the client of a connection that was accepted from a [ListenerSpec] with
 // Credentials, as they were then; also of a *tls.Conn over one, or whatever else has a NetConn method.
 func PeerCredentials(c net.Conn) (who Credentials, ok bool) { return netactor.PeerCredentials(c) }
 
@@ -122,8 +122,8 @@ type Policy = netactor.Policy
 const (
 	RoundRobin  = netactor.RoundRobin  // a listener process accepts and hands over in turn
 	LeastLoaded = netactor.LeastLoaded // it hands over to who has the fewest connections, or says that it has the least to do
-	Hash        = netactor.Hash        // it hands all connections of a client address, or of one Functions.Key, to one worker
-	Custom      = netactor.Custom      // it asks Functions.Picker
+	Hash        = netactor.Hash        // it hands all connections of a client address, or of one Hooks.Key, to one worker
+	Custom      = netactor.Custom      // it asks Hooks.Picker
 	Shared      = netactor.Shared      // every worker accepts on the one socket
 	ReusePort   = netactor.ReusePort   // every worker accepts on a socket of its own; the kernel spreads them
 )
@@ -133,23 +133,23 @@ func ParsePolicy(s string) (Policy, error) { return netactor.ParsePolicy(s) }
 
 // validate checks what can be known without opening anything. A listener in a
 // worker's hand may have a name alone: it then means one that is in the tree.
-func (l Listener) validate(bad reportInvalid, path string) {
+func (l ListenerSpec) validate(bad reportInvalid, path string) {
 	if l.Policy > ReusePort {
 		bad(path, "Policy", l.Policy, "is none of round-robin, least-loaded, hash, custom, shared, reuseport")
 	}
-	if (l.Policy == Custom) != (l.Functions.Picker != nil) {
-		bad(path, "Functions.Picker", l.Functions.Picker, "goes with Policy custom, and only with it")
+	if (l.Policy == Custom) != (l.Hooks.Picker != nil) {
+		bad(path, "Hooks.Picker", l.Hooks.Picker, "goes with Policy custom, and only with it")
 	}
-	if l.Functions.Key != nil && l.Policy != Hash {
-		bad(path, "Functions.Key", "func", "goes with Policy hash alone")
+	if l.Hooks.Key != nil && l.Policy != Hash {
+		bad(path, "Hooks.Key", "func", "goes with Policy hash alone")
 	}
 	if err := l.Peek.Validate(); err != nil {
 		bad(path, "Peek", fmt.Sprintf("%+v", l.Peek), err.Error())
 	} else if l.Peek != (Peek{}) && l.Policy != Hash {
 		bad(path, "Peek", fmt.Sprintf("%+v", l.Peek), "goes with Policy hash alone")
 	}
-	if (l.Peek.By == PeekFirst) != (l.Functions.First != nil) {
-		bad(path, "Functions.First", "func", "goes with Peek.By first, and only with it")
+	if (l.Peek.By == PeekFirst) != (l.Hooks.First != nil) {
+		bad(path, "Hooks.First", "func", "goes with Peek.By first, and only with it")
 	}
 	if err := l.Options.Validate(); err != nil {
 		bad(path, "Options", fmt.Sprintf("%+v", l.Options), err.Error())
@@ -173,8 +173,8 @@ func (l Listener) validate(bad reportInvalid, path string) {
 		if l.Peek != (Peek{}) {
 			bad(path, "Peek", fmt.Sprintf("%+v", l.Peek), "is of connections, and a packet socket has none")
 		}
-		if l.Functions.Key != nil {
-			bad(path, "Functions.Key", "func", "is of connections, and a packet socket has none")
+		if l.Hooks.Key != nil {
+			bad(path, "Hooks.Key", "func", "is of connections, and a packet socket has none")
 		}
 		if l.Limits != (Limits{}) {
 			bad(path, "Limits", fmt.Sprintf("%+v", l.Limits), "are of connections, and a packet socket has none")
@@ -212,7 +212,7 @@ func (l Listener) validate(bad reportInvalid, path string) {
 }
 
 // packet tells whether l is a packet socket by its Network.
-func (l Listener) packet() bool {
+func (l ListenerSpec) packet() bool {
 	switch l.Network {
 	case "udp", "udp4", "udp6", "unixgram":
 		return true
@@ -221,14 +221,14 @@ func (l Listener) packet() bool {
 }
 
 // byName tells whether l means a listener that somebody else opens.
-func (l Listener) byName() bool {
+func (l ListenerSpec) byName() bool {
 	named := l.Name != ""
 	l.Name, l.Wait = "", false
 	return named && reflect.ValueOf(l).IsZero()
 }
 
 // request is what netactor is asked for l.
-func (l Listener) request() netactor.Request {
+func (l ListenerSpec) request() netactor.Request {
 	return netactor.Request{
 		Name: l.Name, Network: l.Network, Address: l.Address, FD: l.FD,
 		Policy: l.Policy, Peek: l.Peek, Backlog: l.Backlog, Mode: l.Mode, Credentials: l.Credentials, Options: l.Options, Limits: l.Limits, Wait: l.Wait,
@@ -236,11 +236,11 @@ func (l Listener) request() netactor.Request {
 }
 
 // hasFunctions reports whether l has what cannot be sent.
-func (l Listener) hasFunctions() bool { return !reflect.ValueOf(l.Functions).IsZero() }
+func (l ListenerSpec) hasFunctions() bool { return !reflect.ValueOf(l.Hooks).IsZero() }
 
 // requests are what the Listeners below n ask for.
 func (n *node) requests() (rs []netactor.Request) {
-	if l, ok := n.spec.(Listener); ok {
+	if l, ok := n.spec.(ListenerSpec); ok {
 		rs = append(rs, l.request())
 	}
 	for _, c := range n.children {
@@ -263,8 +263,8 @@ func (n *node) listenRules(path string) ListenRules {
 // functions returns the user's functions of the Listener at path in the tree.
 func (n *node) functions(path string) netactor.Functions {
 	if at := n.find(path); at != nil {
-		if l, ok := at.spec.(Listener); ok {
-			return l.Functions
+		if l, ok := at.spec.(ListenerSpec); ok {
+			return l.Hooks
 		}
 	}
 	return netactor.Functions{}

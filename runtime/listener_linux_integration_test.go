@@ -38,7 +38,7 @@ func init() {
 				return err
 			}
 			for ctx.Err() == nil { // each listener of that name, one after the other
-				ln, err := w.ListenOn(ctx, coppice.Listener{Name: "late", Wait: true})
+				ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: "late", Wait: true})
 				if err != nil {
 					continue
 				}
@@ -52,15 +52,15 @@ func init() {
 	trees["functions of a policy"] = func() coppice.Config {
 		return coppice.Config{Children: []coppice.ChildSpec{
 			coppice.Supervisor{Name: "front", Children: []coppice.ChildSpec{
-				coppice.Listener{Name: "picked", Network: "tcp", Address: "127.0.0.1:0", Policy: coppice.Custom, Functions: coppice.Functions{Picker: slotOne{}}},
-				coppice.Listener{
+				coppice.ListenerSpec{Name: "picked", Network: "tcp", Address: "127.0.0.1:0", Policy: coppice.Custom, Hooks: coppice.ListenerHooks{Picker: slotOne{}}},
+				coppice.ListenerSpec{
 					Name: "hashed", Network: "tcp", Address: "127.0.0.1:0", Policy: coppice.Hash,
-					Functions: coppice.Functions{Key: func(_, local netip.AddrPort) uint64 { return uint64(local.Port()) }},
+					Hooks: coppice.ListenerHooks{Key: func(_, local netip.AddrPort) uint64 { return uint64(local.Port()) }},
 				},
 			}},
 			coppice.Pool{Name: "web", Size: 3, Worker: func(ctx context.Context, w *coppice.Worker) error {
 				for _, name := range []string{"picked", "hashed"} {
-					ln, err := w.ListenOn(ctx, coppice.Listener{Name: name})
+					ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: name})
 					if err != nil {
 						return err
 					}
@@ -77,17 +77,17 @@ func init() {
 	trees["limits and modes"] = func() coppice.Config {
 		var children []coppice.ChildSpec
 		for _, p := range []coppice.Policy{coppice.RoundRobin, coppice.Shared} {
-			children = append(children, coppice.Listener{
+			children = append(children, coppice.ListenerSpec{
 				Name: p.String(), Network: "unix", Address: filepath.Join(os.Getenv("COPPICE_TEST_DIR"), p.String()), Policy: p, Mode: 0o707,
 			})
 		}
 		children = append(children,
-			coppice.Listener{
+			coppice.ListenerSpec{
 				Name: "limited", Network: "tcp", Address: "127.0.0.1:0",
 				Limits: coppice.Limits{Total: 2, AtLimit: coppice.AnswerAtLimit, Answer: "full"},
 			},
 			coppice.Pool{Name: "web", Size: 2, Worker: func(ctx context.Context, w *coppice.Worker) error {
-				ln, err := w.ListenOn(ctx, coppice.Listener{Name: "limited"})
+				ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: "limited"})
 				if err != nil {
 					return err
 				}
@@ -138,7 +138,7 @@ func answerOf(addr string) (string, error) {
 func TestListenersAtRunTime(t *testing.T) {
 	p := parseTree(t, "listeners at run time")
 	ctx := t.Context()
-	late := coppice.Listener{Name: "late", Network: "tcp", Address: "127.0.0.1:0"}
+	late := coppice.ListenerSpec{Name: "late", Network: "tcp", Address: "127.0.0.1:0"}
 	for round := range 2 {
 		at, err := p.AddListener(ctx, late)
 		if err != nil {
@@ -194,7 +194,7 @@ func TestListenersAtRunTime(t *testing.T) {
 			return len(node.Listeners) == 1 && node.Listeners[0].Stats != nil && node.Listeners[0].Stats.Counts.Claimed == uint64(served)
 		})
 		l := node.Listeners[0]
-		if l.Addr.String() != at.String() || len(l.Stats.Workers) != 2 || l.Stats.HandOver.Count() != uint64(served) || l.Jain <= 0.5 || l.StatsAt.IsZero() {
+		if l.Addr.String() != at.String() || len(l.Stats.Workers) != 2 || l.Stats.HandOver.Count() != uint64(served) || l.Fairness <= 0.5 || l.StatsAt.IsZero() {
 			t.Errorf("in the tree: %+v", l)
 		}
 
@@ -217,11 +217,11 @@ func TestListenersAtRunTime(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if _, err := p.AddListener(ctx, coppice.Listener{Name: "x", Network: "carrier pigeon"}); err == nil {
+	if _, err := p.AddListener(ctx, coppice.ListenerSpec{Name: "x", Network: "carrier pigeon"}); err == nil {
 		t.Error("added over a carrier pigeon")
 	}
-	_, err := p.AddListener(ctx, coppice.Listener{
-		Name: "x", Network: "tcp", Address: "127.0.0.1:0", Policy: coppice.Custom, Functions: coppice.Functions{Picker: slotOne{}},
+	_, err := p.AddListener(ctx, coppice.ListenerSpec{
+		Name: "x", Network: "tcp", Address: "127.0.0.1:0", Policy: coppice.Custom, Hooks: coppice.ListenerHooks{Picker: slotOne{}},
 	})
 	if _, ok := errors.AsType[*coppice.InvalidError](err); !ok {
 		t.Errorf("functions at run time: %v", err)

@@ -13,7 +13,7 @@ import (
 type listenerStarter struct {
 	sockets *netactor.Table
 	log     *slog.Logger
-	spec    Listener
+	spec    ListenerSpec
 	path    string
 }
 

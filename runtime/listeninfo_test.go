@@ -9,7 +9,7 @@ import (
 func TestListenerInfoCrosses(t *testing.T) {
 	sent := ListenerInfo{
 		Name: "http", Addr: addr{"tcp", "[::1]:80"}, Policy: LeastLoaded, Paused: true,
-		Stats: &ListenerStats{}, StatsAt: time.Now().Round(0), Jain: 0.5,
+		Stats: &ListenerStats{}, StatsAt: time.Now().Round(0), Fairness: 0.5,
 	}
 	b, err := sent.MarshalBinary()
 	if err != nil {
@@ -20,7 +20,7 @@ func TestListenerInfoCrosses(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got.Addr.Network() != "tcp" || got.Addr.String() != "[::1]:80" || got.Name != "http" || got.Policy != LeastLoaded ||
-		!got.Paused || got.Jain != 0.5 || got.Stats == nil || !got.StatsAt.Equal(sent.StatsAt) {
+		!got.Paused || got.Fairness != 0.5 || got.Stats == nil || !got.StatsAt.Equal(sent.StatsAt) {
 		t.Errorf("got %+v", got)
 	}
 }

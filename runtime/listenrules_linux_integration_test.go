@@ -31,7 +31,7 @@ func init() {
 		web.Listen = coppice.ListenRules{Allow: []coppice.ListenRule{
 			{Network: "tcp", Address: "127.0.0.1", Ports: "0"}, {Network: "unix", Address: os.Getenv("COPPICE_TEST_DIR") + "/"},
 		}}
-		cfg.Children = []coppice.ChildSpec{coppice.Listener{Name: "http", Network: "tcp", Address: "127.0.0.2:0"}, web}
+		cfg.Children = []coppice.ChildSpec{coppice.ListenerSpec{Name: "http", Network: "tcp", Address: "127.0.0.2:0"}, web}
 		return cfg
 	}
 }
@@ -50,18 +50,18 @@ func tryAll(ctx context.Context, w *coppice.Worker, dir string) (denied []string
 			denied = append(denied, fmt.Sprintf("%s: %v", name, err))
 		}
 	}
-	on := func(l coppice.Listener) (net.Listener, error) { return w.ListenOn(ctx, l) }
+	on := func(l coppice.ListenerSpec) (net.Listener, error) { return w.ListenSpec(ctx, l) }
 	tcp, err := w.Listen("tcp", "127.0.0.1:0")
 	try("an allowed port", tcp, err)
 	path, err := w.Listen("unix", dir+"/s")
 	try("an allowed path", path, err)
-	named, err := on(coppice.Listener{Name: "http"})
+	named, err := on(coppice.ListenerSpec{Name: "http"})
 	try("the tree's by name", named, err)
 	other, err := w.Listen("tcp", "127.0.0.3:0")
 	try("Listen", other, err)
-	free, err := on(coppice.Listener{Network: "tcp", Address: "127.0.0.1:0", Options: coppice.SocketOptions{FreeBind: true}})
+	free, err := on(coppice.ListenerSpec{Network: "tcp", Address: "127.0.0.1:0", Options: coppice.SocketOptions{FreeBind: true}})
 	try("FreeBind", free, err)
-	number, err := on(coppice.Listener{FD: 3})
+	number, err := on(coppice.ListenerSpec{FD: 3})
 	try("FD", number, err)
 	outside, err := w.Listen("unix", filepath.Dir(dir)+"/s")
 	try("path", outside, err)
@@ -73,7 +73,7 @@ func tryAll(ctx context.Context, w *coppice.Worker, dir string) (denied []string
 	if err != nil {
 		return append(denied, err.Error())
 	}
-	shared, err := w.Share(ctx, coppice.Listener{Name: "mine"}, raw)
+	shared, err := w.Share(ctx, coppice.ListenerSpec{Name: "mine"}, raw)
 	try("Share", shared, err)
 	return denied
 }

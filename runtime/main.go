@@ -53,13 +53,13 @@ func Serve(n int, fn WorkerFunc) {
 // An operator's SIGTERM to one worker has it replaced, without a gap and without
 // counting as a failure; one that is not Permanent drains, and nobody takes its place.
 //
-// Started by systemd, Main tells it of the tree: see [Listener] for sockets, and
+// Started by systemd, Main tells it of the tree: see [ListenerSpec] for sockets, and
 // docs/systemd.md.
 func Main(cfg Config) {
 	ctx, stop := context.WithCancel(context.Background())
 	up := make(chan *Runtime, 1)
 	var systemd *serviceManager
-	if !InChild() {
+	if !IsChild() {
 		cfg = cfg.defaults().queued()
 		systemd = newServiceManager(cfg.Logger)
 		survivePipeSignal()
@@ -135,9 +135,9 @@ var inherit = sync.OnceValue(func() (in struct {
 	return in
 })
 
-// InChild tells whether this process was started as a child of a tree: what
+// IsChild tells whether this process was started as a child of a tree: what
 // stands before Main, Run or Start runs there too.
-func InChild() bool {
+func IsChild() bool {
 	in := inherit()
 	return in.ok || in.err != nil
 }

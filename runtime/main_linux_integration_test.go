@@ -34,11 +34,11 @@ var programs = map[string]func(){}
 const programVar = "COPPICE_TEST_PROCESS"
 
 func TestMain(m *testing.M) {
-	if program := os.Getenv(programVar); program != "" && !coppice.InChild() {
+	if program := os.Getenv(programVar); program != "" && !coppice.IsChild() {
 		programs[program]()
 		return
 	}
-	if coppice.InChild() {
+	if coppice.IsChild() {
 		tree, ok := trees[os.Getenv(treeVar)]
 		if !ok {
 			fmt.Fprintf(os.Stderr, "no tree %q\n", os.Getenv(treeVar))

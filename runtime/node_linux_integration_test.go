@@ -33,7 +33,7 @@ func init() {
 		return coppice.Config{
 			Hooks: coppice.Hooks{Started: func(rt *coppice.Runtime) { fmt.Println("listening on", rt.Listeners()[0].Addr) }},
 			Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Size: 2, Worker: func(ctx context.Context, w *coppice.Worker) error {
-				ln, err := w.ListenOn(ctx, coppice.Listener{FD: 3})
+				ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{FD: 3})
 				if err != nil {
 					return err
 				}

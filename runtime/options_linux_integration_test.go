@@ -26,10 +26,10 @@ func init() {
 		var children []coppice.ChildSpec
 		for _, p := range []coppice.Policy{coppice.RoundRobin, coppice.Shared, coppice.ReusePort} {
 			names = append(names, p.String())
-			children = append(children, coppice.Listener{
+			children = append(children, coppice.ListenerSpec{
 				Name: p.String(), Network: "tcp", Address: "127.0.0.1:0", Policy: p,
 				Options: coppice.SocketOptions{KeepAliveIdle: 71 * time.Second, Delay: true, ReceiveBuffer: 20000},
-				Functions: coppice.Functions{Control: func(_, _ string, c syscall.RawConn) error {
+				Hooks: coppice.ListenerHooks{Control: func(_, _ string, c syscall.RawConn) error {
 					controls.Add(1)
 					var err error
 					if cerr := c.Control(func(fd uintptr) {
@@ -43,7 +43,7 @@ func init() {
 		}
 		return coppice.Config{Children: append(children, coppice.Pool{Name: "web", Size: 2, Worker: func(ctx context.Context, w *coppice.Worker) error {
 			for _, name := range names {
-				ln, err := w.ListenOn(ctx, coppice.Listener{Name: name})
+				ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: name})
 				if err != nil {
 					return err
 				}
@@ -98,7 +98,7 @@ func TestSocketOptions(t *testing.T) {
 	if n := controls.Load() - before; n != 4 { // two members of the ReusePort listener
 		t.Errorf("Control was called %d times", n)
 	}
-	_, err := p.AddListener(t.Context(), coppice.Listener{
+	_, err := p.AddListener(t.Context(), coppice.ListenerSpec{
 		Name: "late", Network: "tcp", Address: "127.0.0.1:0", Options: coppice.SocketOptions{SendBuffer: -1},
 	})
 	if err == nil || !strings.Contains(err.Error(), "SendBuffer") {

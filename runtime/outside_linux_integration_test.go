@@ -23,10 +23,10 @@ import (
 
 func init() {
 	trees["sockets of systemd's"] = func() coppice.Config {
-		if !coppice.InChild() {
+		if !coppice.IsChild() {
 			os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid())) // as systemd does, between fork and exec
 		}
-		return outside([]coppice.Listener{
+		return outside([]coppice.ListenerSpec{
 			{Name: "tcp", SystemdName: "web", Options: coppice.SocketOptions{KeepAliveIdle: 71 * time.Second}},
 			{Name: "shared", SystemdName: "web:1", Policy: coppice.Shared, Options: coppice.SocketOptions{KeepAliveIdle: 71 * time.Second}},
 			{Name: "unix", SystemdName: "admin"},
@@ -34,11 +34,11 @@ func init() {
 		})
 	}
 	trees["descriptors of the master's"] = func() coppice.Config {
-		var listeners []coppice.Listener
+		var listeners []coppice.ListenerSpec
 		for i, s := range strings.Fields(os.Getenv("COPPICE_TEST_FDS")) {
 			fd, _ := strconv.Atoi(s)
 			policy := []coppice.Policy{coppice.RoundRobin, coppice.Shared, coppice.LeastLoaded}[i]
-			listeners = append(listeners, coppice.Listener{Name: policy.String(), FD: fd, Policy: policy})
+			listeners = append(listeners, coppice.ListenerSpec{Name: policy.String(), FD: fd, Policy: policy})
 		}
 		return outside(listeners)
 	}
@@ -46,14 +46,14 @@ func init() {
 
 // outside is a tree of listeners and of two workers that answer each connection with the listener's name and what
 // keep-alive it has.
-func outside(listeners []coppice.Listener) coppice.Config {
+func outside(listeners []coppice.ListenerSpec) coppice.Config {
 	var children []coppice.ChildSpec
 	for _, l := range listeners {
 		children = append(children, l)
 	}
 	return coppice.Config{Children: append(children, coppice.Pool{Name: "web", Size: 2, Worker: func(ctx context.Context, w *coppice.Worker) error {
 		for _, l := range listeners {
-			ln, err := w.ListenOn(ctx, coppice.Listener{Name: l.Name})
+			ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: l.Name})
 			if err != nil {
 				return err
 			}

@@ -44,7 +44,7 @@ func init() {
 	for _, policy := range []coppice.Policy{coppice.RoundRobin, coppice.ReusePort} {
 		trees["packets "+policy.String()] = func() coppice.Config {
 			return pool(2, func(ctx context.Context, w *coppice.Worker) error {
-				pc, err := w.ListenPacketOn(ctx, coppice.Listener{Network: "udp", Address: "127.0.0.1:0", Policy: policy})
+				pc, err := w.ListenPacketSpec(ctx, coppice.ListenerSpec{Network: "udp", Address: "127.0.0.1:0", Policy: policy})
 				if err != nil {
 					return err
 				}
@@ -56,13 +56,13 @@ func init() {
 		}
 	}
 	trees["a packet service of systemd's"] = func() coppice.Config {
-		if !coppice.InChild() && os.Getenv("LISTEN_FDS") != "" {
+		if !coppice.IsChild() && os.Getenv("LISTEN_FDS") != "" {
 			os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid())) // as systemd does, between fork and exec
 		}
 		return coppice.Config{Children: []coppice.ChildSpec{
-			coppice.Listener{Name: "dns", SystemdName: "dns", Network: "udp", Address: "127.0.0.1:0"},
+			coppice.ListenerSpec{Name: "dns", SystemdName: "dns", Network: "udp", Address: "127.0.0.1:0"},
 			coppice.Pool{Name: "web", Size: 1, Worker: func(ctx context.Context, w *coppice.Worker) error {
-				pc, err := w.ListenPacketOn(ctx, coppice.Listener{Name: "dns"})
+				pc, err := w.ListenPacketSpec(ctx, coppice.ListenerSpec{Name: "dns"})
 				if err != nil {
 					return err
 				}
@@ -74,23 +74,23 @@ func init() {
 	trees["packets of the tree"] = func() coppice.Config {
 		fd, _ := strconv.Atoi(os.Getenv("COPPICE_TEST_FD"))
 		return coppice.Config{Children: []coppice.ChildSpec{
-			coppice.Listener{Name: "number", FD: fd},
-			coppice.Listener{Name: "gram", Network: "unixgram", Address: os.Getenv("COPPICE_TEST_GRAM"), Mode: 0o600},
-			coppice.Listener{Name: "stream", Network: "tcp", Address: "127.0.0.1:0"},
+			coppice.ListenerSpec{Name: "number", FD: fd},
+			coppice.ListenerSpec{Name: "gram", Network: "unixgram", Address: os.Getenv("COPPICE_TEST_GRAM"), Mode: 0o600},
+			coppice.ListenerSpec{Name: "stream", Network: "tcp", Address: "127.0.0.1:0"},
 			coppice.Pool{Name: "web", Size: 1, Worker: func(ctx context.Context, w *coppice.Worker) error {
-				for _, other := range []coppice.Listener{{Name: "stream"}, {Network: "tcp", Address: "127.0.0.1:0"}} {
-					if pc, err := w.ListenPacketOn(ctx, other); err == nil {
+				for _, other := range []coppice.ListenerSpec{{Name: "stream"}, {Network: "tcp", Address: "127.0.0.1:0"}} {
+					if pc, err := w.ListenPacketSpec(ctx, other); err == nil {
 						return fmt.Errorf("a packet socket %v of a listener", pc.LocalAddr())
 					}
 				}
-				if ln, err := w.ListenOn(ctx, coppice.Listener{Name: "number"}); err == nil {
+				if ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: "number"}); err == nil {
 					return fmt.Errorf("a listener %v of a packet socket", ln.Addr())
 				}
-				gram, err := w.ListenPacketOn(ctx, coppice.Listener{Name: "gram"})
+				gram, err := w.ListenPacketSpec(ctx, coppice.ListenerSpec{Name: "gram"})
 				if err != nil {
 					return err
 				}
-				number, err := w.ListenPacketOn(ctx, coppice.Listener{Name: "number"})
+				number, err := w.ListenPacketSpec(ctx, coppice.ListenerSpec{Name: "number"})
 				if err != nil {
 					return err
 				}
@@ -168,7 +168,7 @@ func TestListenPacket(t *testing.T) {
 				t.Errorf("pause: %v", err)
 			}
 			// As DNS has it: the same address twice. The one that can be paused is meant.
-			switch _, err := p.AddListener(t.Context(), coppice.Listener{Name: "both", Network: "tcp", Address: got[0].Addr}); {
+			switch _, err := p.AddListener(t.Context(), coppice.ListenerSpec{Name: "both", Network: "tcp", Address: got[0].Addr}); {
 			case errors.Is(err, unix.EADDRINUSE): // another program's
 			case err != nil:
 				t.Fatal(err)
@@ -280,7 +280,7 @@ func TestListenPacketAlone(t *testing.T) {
 	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the path: %v", err)
 	}
-	if _, err := w.ListenPacketOn(t.Context(), coppice.Listener{FD: 3}); !errors.Is(err, coppice.ErrUnsupported) {
+	if _, err := w.ListenPacketSpec(t.Context(), coppice.ListenerSpec{FD: 3}); !errors.Is(err, coppice.ErrUnsupported) {
 		t.Errorf("by number: %v", err)
 	}
 	if _, err := w.ListenPacket("tcp", "127.0.0.1:0"); err == nil {

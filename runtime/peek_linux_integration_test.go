@@ -20,21 +20,21 @@ import (
 func init() {
 	trees["peeks"] = func() coppice.Config {
 		return coppice.Config{Children: []coppice.ChildSpec{
-			coppice.Listener{
+			coppice.ListenerSpec{
 				Name: "bytes", Network: "tcp", Address: "127.0.0.1:0", Policy: coppice.Hash,
 				Peek: coppice.Peek{By: coppice.PeekBytes, Bytes: 4, Timeout: time.Minute},
 			},
-			coppice.Listener{
+			coppice.ListenerSpec{
 				Name: "line", Network: "tcp", Address: "127.0.0.1:0", Policy: coppice.Hash,
-				Peek: coppice.Peek{By: coppice.PeekFirst, Timeout: time.Minute}, Functions: coppice.Functions{First: lineLength},
+				Peek: coppice.Peek{By: coppice.PeekFirst, Timeout: time.Minute}, Hooks: coppice.ListenerHooks{First: lineLength},
 			},
 			coppice.Pool{Name: "web", Size: 3, Worker: func(ctx context.Context, w *coppice.Worker) error {
-				for _, l := range []coppice.Listener{
+				for _, l := range []coppice.ListenerSpec{
 					{Name: "bytes"},
 					{Name: "line"},
 					{Name: "own", Network: "tcp", Address: "127.0.0.2:0", Policy: coppice.Hash, Peek: coppice.Peek{By: coppice.PeekBytes, Bytes: 4, Timeout: time.Minute}},
 				} {
-					ln, err := w.ListenOn(ctx, l)
+					ln, err := w.ListenSpec(ctx, l)
 					if err != nil {
 						return err
 					}

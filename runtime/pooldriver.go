@@ -489,7 +489,7 @@ func (c *poolDriver) startWorker(m *poolWorker) (*childHandle, error) {
 		c.mu.Lock()
 		m.standby = true
 		c.mu.Unlock()
-		c.note(pool.Spare, p.event(PoolEvent{Kind: SpareWarm, Took: time.Since(m.startedAt)}))
+		c.note(pool.Spare, p.event(PoolEvent{Kind: SpareReady, Took: time.Since(m.startedAt)}))
 		c.step(pool.Event{Kind: pool.Warmed, Worker: m.id})
 		select {
 		case slot := <-m.assigned:

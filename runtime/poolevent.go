@@ -22,8 +22,8 @@ const (
 	// WorkerReplaced: it is ready, and has the slot of another that runs. Why, Took
 	// (since its start was decided).
 	WorkerReplaced
-	// SpareWarm: it is ready to take a slot. Took.
-	SpareWarm
+	// SpareReady: it is ready to take a slot. Took.
+	SpareReady
 	// DrainBegan: it was asked to finish what it has and end. Why, Limit.
 	DrainBegan
 	// DrainCut: its drain is ended early, since too many drain. Why.
@@ -43,7 +43,7 @@ const (
 // String returns the kind in words.
 func (k PoolEventKind) String() string {
 	words := []string{
-		"starting", "failed", "replaced", "spare warm", "draining", "drain cut", "drained", "due",
+		"starting", "failed", "replaced", "spare ready", "draining", "drain cut", "drained", "due",
 		"reloading", "reloaded", "scaled",
 	}
 	if int(k) < len(words) {
@@ -91,7 +91,7 @@ func (e PoolEvent) String() string {
 		fmt.Fprintf(&b, ", generation %d", e.Generation)
 	case PoolReloaded:
 		fmt.Fprintf(&b, ", generation %d, in %v", e.Generation, e.Took.Round(time.Millisecond))
-	case WorkerReplaced, SpareWarm:
+	case WorkerReplaced, SpareReady:
 		fmt.Fprintf(&b, " in %v", e.Took.Round(100*time.Microsecond))
 	case DrainBegan:
 		fmt.Fprintf(&b, ", at most %v", e.Limit)

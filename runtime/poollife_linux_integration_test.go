@@ -27,7 +27,7 @@ func init() {
 	trees["spares"] = func() coppice.Config {
 		return coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{
 			Name: "web", Size: 1, Spares: 1, Intensity: supervisor.Intensity{Max: 100, Period: time.Second},
-			Warm: func(ctx context.Context, w *coppice.Worker) error {
+			Prepare: func(ctx context.Context, w *coppice.Worker) error {
 				_, err := w.Listen("tcp", "127.0.0.1:0")
 				if !errors.Is(err, coppice.ErrUnsupported) || !errors.Is(w.Ready(), coppice.ErrUnsupported) || w.Slot() != -1 {
 					return fmt.Errorf("warm: slot %d, listen: %w", w.Slot(), err)
@@ -60,7 +60,7 @@ func init() {
 			},
 		}}}
 	}
-	scaled := func(cull coppice.Cull) func() coppice.Config {
+	scaled := func(cull coppice.ScaleDownOrder) func() coppice.Config {
 		return func() coppice.Config {
 			cfg := pool(2, func(ctx context.Context, w *coppice.Worker) error {
 				ln, err := w.Listen("tcp", "127.0.0.1:0")
@@ -70,13 +70,13 @@ func init() {
 				return w.Serve(ctx, ln, name(w))
 			})
 			p := cfg.Children[0].(coppice.Pool)
-			p.Cull = cull
+			p.ScaleDown = cull
 			cfg.Children[0] = p
 			return cfg
 		}
 	}
-	trees["scaled"] = scaled(coppice.Youngest)
-	trees["scaled, least busy"] = scaled(coppice.LeastBusy)
+	trees["scaled"] = scaled(coppice.YoungestFirst)
+	trees["scaled, least busy"] = scaled(coppice.LeastBusyFirst)
 	recycles := func(r coppice.Recycle, fn coppice.WorkerFunc) func() coppice.Config {
 		return func() coppice.Config {
 			return coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Size: 2, Worker: fn, Recycle: r}}}

@@ -50,7 +50,7 @@ func (p Pool) persists() bool {
 func (p Pool) rules() pool.Config {
 	return pool.Config{
 		Surge: max(p.MaxSurge, 0), Unavailable: p.MaxUnavailable, Spares: p.Spares,
-		Draining: p.MaxDraining, Recycling: p.Recycle.Max, RemovalOrder: pool.RemovalOrder(p.Cull),
+		Draining: p.MaxDraining, Recycling: p.Recycle.Max, RemovalOrder: pool.RemovalOrder(p.ScaleDown),
 		Retry: spareRetry, MaxRetry: maxSpareRetry, KillRetries: p.mayBeStruck(),
 	}
 }

@@ -98,7 +98,7 @@ func init() {
 	}
 	trees["two trees"] = func() coppice.Config {
 		size := 1
-		if coppice.InChild() {
+		if coppice.IsChild() {
 			size = 2
 		}
 		return pool(size, idle)

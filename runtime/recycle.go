@@ -23,7 +23,7 @@ type Recycle struct {
 	Every                  time.Duration
 
 	// Requests is how many requests a worker answers before it is replaced:
-	// Worker.Serve counts those of an *http.Server, Worker.Served any others.
+	// Worker.Serve counts those of an *http.Server, Worker.CountRequests any others.
 	Requests int64
 
 	// Age is how long after it took its slot a worker is replaced.

@@ -34,12 +34,12 @@ var refusedCalls = map[string][]seccomptest.Call{
 
 func init() {
 	trees["refused"] = func() coppice.Config {
-		if call := refusedCalls[os.Getenv(refuseVar)]; call != nil && !coppice.InChild() {
+		if call := refusedCalls[os.Getenv(refuseVar)]; call != nil && !coppice.IsChild() {
 			e, _ := strconv.Atoi(os.Getenv(errnoVar))
 			seccomptest.Refuse(syscall.Errno(e), call...)
 		}
 		few, _ := strconv.ParseUint(os.Getenv("FEW"), 10, 64)
-		if few > 0 && !coppice.InChild() {
+		if few > 0 && !coppice.IsChild() {
 			if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: few, Max: few}); err != nil {
 				panic(err)
 			}

@@ -60,7 +60,7 @@ func (e *ReloadError) Unwrap() error { return e.Err }
 // pool's StartTimeout at most, when no other pool has shown that the generation works.
 //
 // The end of ctx ends the reload in the same way. A reload waits for one that goes on.
-// When the tree is about to end the error wraps [ErrEnding].
+// When the tree is about to end the error wraps [ErrStopping].
 func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	select {
 	case rt.reload <- struct{}{}:
@@ -68,7 +68,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	case <-ctx.Done():
 		return fmt.Errorf("coppice: reload: %w", ctx.Err())
 	case <-rt.ended:
-		return fmt.Errorf("coppice: reload: %w", ErrEnding)
+		return fmt.Errorf("coppice: reload: %w", ErrStopping)
 	}
 	reloaded := rt.manager.Load().reloading()
 	began, generation := time.Now(), 0 // until it has one
@@ -88,7 +88,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	}
 	if rt.ending() {
 		_ = exe.Close() // a file that was only read
-		return fmt.Errorf("coppice: reload: %w", ErrEnding)
+		return fmt.Errorf("coppice: reload: %w", ErrStopping)
 	}
 	old := rt.generations.now()
 	gen := rt.generations.prepare(exe, config)
@@ -98,7 +98,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	defer func() { op.end(err) }()
 	err = rt.rollAll(ctx, old, gen.number)
 	if err == nil && rt.ending() { // there was nobody left to roll
-		err = &ReloadError{Generation: gen.number, Err: ErrEnding}
+		err = &ReloadError{Generation: gen.number, Err: ErrStopping}
 	}
 	rt.generations.finish(err == nil)
 	if err != nil {
@@ -106,7 +106,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	}
 	// A pool that started meanwhile has begun with the old generation.
 	for _, c := range rt.behind(gen.number, nil) {
-		if late := c.roll(ctx, gen.number, false); !errors.Is(late, ErrEnding) {
+		if late := c.roll(ctx, gen.number, false); !errors.Is(late, ErrStopping) {
 			err = errors.Join(err, late)
 		}
 	}
@@ -144,7 +144,7 @@ func (rt *Runtime) rollAll(ctx context.Context, from, to int) error {
 			rolled = append(rolled, c)
 			// A pool that ends meanwhile has not failed the reload: it gave up for the sake of
 			// workers of before, or its group is restarted. What comes in its place is behind.
-			ended := errors.Is(err, ErrEnding) && !rt.ending()
+			ended := errors.Is(err, ErrStopping) && !rt.ending()
 			if ended {
 				err = nil
 			}
@@ -168,7 +168,7 @@ func (rt *Runtime) rollBack(ctx context.Context, rolled []*poolDriver, from, to 
 		if int(c.generation.Load()) != to {
 			continue // it has not come to it, or gone back by itself
 		}
-		if back := c.roll(context.WithoutCancel(ctx), from, true); back != nil && !errors.Is(back, ErrEnding) {
+		if back := c.roll(context.WithoutCancel(ctx), from, true); back != nil && !errors.Is(back, ErrStopping) {
 			err = errors.Join(err, back)
 		}
 	}
@@ -207,7 +207,7 @@ func (l *gaveUpPools) await(ctx context.Context, enlisted, ended <-chan struct{}
 	case <-ctx.Done():
 		err.Err = context.Cause(ctx)
 	case <-ended:
-		err.Err = ErrEnding
+		err.Err = ErrStopping
 	case <-l.over:
 		select {
 		case <-enlisted:
@@ -251,7 +251,7 @@ func (c *poolDriver) roll(ctx context.Context, to int, back bool) error {
 	case pool.Cancelled:
 		err = &ReloadError{Generation: to, Err: context.Cause(ctx)}
 	case pool.Stopped:
-		err = &ReloadError{Generation: to, Err: fmt.Errorf("pool %s: %w", c.path, ErrEnding)}
+		err = &ReloadError{Generation: to, Err: fmt.Errorf("pool %s: %w", c.path, ErrStopping)}
 	}
 	c.note(pool.Spare, PoolEvent{Kind: PoolReloaded, Generation: to, Took: time.Since(began), Err: err})
 	return err

@@ -162,7 +162,7 @@ func init() {
 	trees["reloads another tree"] = func() coppice.Config {
 		cfg := reloads(func(*coppice.Pool) {})()
 		p := cfg.Children[0].(coppice.Pool)
-		if coppice.InChild() && os.Getenv("COPPICE_TEST_SIZE") != "" {
+		if coppice.IsChild() && os.Getenv("COPPICE_TEST_SIZE") != "" {
 			p.Size = 3
 		}
 		cfg.Children[0] = p
@@ -524,10 +524,10 @@ func testStopInReload(t *testing.T) {
 	if err := p.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if err := <-done; !errors.Is(err, coppice.ErrEnding) {
+	if err := <-done; !errors.Is(err, coppice.ErrStopping) {
 		t.Errorf("reload: %v", err)
 	}
-	if err := p.Reload(t.Context()); !errors.Is(err, coppice.ErrEnding) {
+	if err := p.Reload(t.Context()); !errors.Is(err, coppice.ErrStopping) {
 		t.Errorf("reload after the end: %v", err)
 	}
 }

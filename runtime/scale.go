@@ -13,23 +13,23 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// Cull says which workers go when a pool is scaled down. One that is not running goes
+// ScaleDownOrder says which workers go when a pool is scaled down. One that is not running goes
 // first in any case.
-type Cull uint8
+type ScaleDownOrder uint8
 
-// The values of Cull.
+// The values of ScaleDownOrder.
 const (
-	Youngest  Cull = iota // the one that was started last
-	Oldest                // the one that was started first
-	LeastBusy             // the one with the fewest open connections of dispatched listeners
+	YoungestFirst  ScaleDownOrder = iota // the one that was started last
+	OldestFirst                          // the one that was started first
+	LeastBusyFirst                       // the one with the fewest open connections of dispatched listeners
 )
 
 // String returns youngest, oldest or least-busy.
-func (c Cull) String() string { return pool.RemovalOrder(c).String() }
+func (c ScaleDownOrder) String() string { return pool.RemovalOrder(c).String() }
 
 // Scale gives a pool another number of slots, 1 to 4096, by its path in the tree; ""
 // is the only pool, or the first of several. New slots get the lowest numbers that are
-// free. Which go is Pool.Cull's to say; their workers drain, and are not waited for. The
+// free. Which go is Pool.ScaleDown's to say; their workers drain, and are not waited for. The
 // size stays when the pool is restarted by its supervisor.
 //
 // Scale returns when every new slot has its worker: one that does not come up is an
@@ -109,7 +109,7 @@ func (c *poolDriver) scale(ctx context.Context, to func(now int) int) (err error
 	select {
 	case <-c.supervisorSet:
 	case <-c.gone:
-		return fmt.Errorf("coppice: scale %s: %w", c.path, ErrEnding)
+		return fmt.Errorf("coppice: scale %s: %w", c.path, ErrStopping)
 	case <-ctx.Done():
 		return fmt.Errorf("coppice: scale %s: %w", c.path, ctx.Err())
 	}
@@ -117,7 +117,7 @@ func (c *poolDriver) scale(ctx context.Context, to func(now int) int) (err error
 	op := c.lifecycle.beginOperation(tracing.SpanScale, c.path, tracing.KeyScaleFrom.Int(before), tracing.KeyScaleTo.Int(size))
 	defer func() { op.end(err) }()
 	q := pool.Event{Kind: pool.Scale, Size: size}
-	if c.pool.Cull == LeastBusy {
+	if c.pool.ScaleDown == LeastBusyFirst {
 		q.Busy = c.busySlots(ctx)
 	}
 	e, ok := c.query(ctx, q, pool.Scaled, nil)
@@ -130,7 +130,7 @@ func (c *poolDriver) scale(ctx context.Context, to func(now int) int) (err error
 		err = fmt.Errorf("coppice: scale %s: slot %d: %w", c.path, e.Slot, c.scaleErr)
 		c.mu.Unlock()
 	case pool.Stopped:
-		err = fmt.Errorf("coppice: scale %s: %w", c.path, ErrEnding)
+		err = fmt.Errorf("coppice: scale %s: %w", c.path, ErrStopping)
 	case pool.Done, pool.Cancelled:
 	}
 	c.note(pool.Spare, PoolEvent{Kind: PoolScaled, Size: size, Took: time.Since(began), Err: err})

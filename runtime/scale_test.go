@@ -33,7 +33,7 @@ func TestScaleWhileStarting(t *testing.T) {
 		t.Errorf("size %d: it was changed before it could be", n)
 	}
 	close(c.gone) // it did not come up
-	if err := c.scale(t.Context(), func(int) int { return 4 }); !errors.Is(err, ErrEnding) {
+	if err := c.scale(t.Context(), func(int) int { return 4 }); !errors.Is(err, ErrStopping) {
 		t.Errorf("error %v", err)
 	}
 }

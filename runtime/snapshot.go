@@ -161,6 +161,14 @@ func (rt *Runtime) Snapshot() Tree {
 	return t
 }
 
+// roleOf returns the role of what a spec starts, as a Tree has it.
+func roleOf(spec ChildSpec) string {
+	if _, ok := spec.(ListenerSpec); ok {
+		return "listener"
+	}
+	return strings.ToLower(fmt.Sprintf("%T", spec)[len("coppice."):])
+}
+
 // branch turns a supervisor's node into a Tree. path is the node's in the specs.
 func (rt *Runtime) branch(n supervisor.Node, path string, listeners []ListenerInfo) Tree {
 	t := Tree{
@@ -182,7 +190,7 @@ func (rt *Runtime) branch(n supervisor.Node, path string, listeners []ListenerIn
 			t.Incarnation = i.incarnation
 		}
 	} else if found := rt.root.find(path); found != nil {
-		t.Role = strings.ToLower(fmt.Sprintf("%T", found.spec)[len("coppice."):])
+		t.Role = roleOf(found.spec)
 	}
 	for _, l := range listeners {
 		if slices.Contains(l.owners, path) && (t.Role == "listener" || len(l.owners) == 1) {

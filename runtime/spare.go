@@ -10,7 +10,7 @@ import (
 )
 
 // spareSlot is what a worker knows of its place, from its own side. A spare has none until
-// it is appointed, and nobody has one while Pool.Warm runs.
+// it is appointed, and nobody has one while Pool.Prepare runs.
 type spareSlot struct {
 	current  atomic.Pointer[childproto.AssignFrame] // nil while there is none
 	assigned chan childproto.AssignFrame            // one value: the handler's to warmUp
@@ -19,7 +19,7 @@ type spareSlot struct {
 
 // awaitSlot does what comes before a worker has its place, and waits until it has one.
 func (c *child) awaitSlot() error {
-	if f := c.pool.Warm; f != nil {
+	if f := c.pool.Prepare; f != nil {
 		if err := f(c.ctx, &Worker{c}); err != nil {
 			return fmt.Errorf("coppice: warm: %w", err)
 		}
@@ -51,7 +51,7 @@ func (c *child) assign(a childproto.AssignFrame) {
 // requireSlot refuses what needs a place while there is none.
 func (c *child) requireSlot(op string) error {
 	if c.spare.current.Load() == nil {
-		return fmt.Errorf("%w in Pool.Warm: %s", ErrUnsupported, op)
+		return fmt.Errorf("%w in Pool.Prepare: %s", ErrUnsupported, op)
 	}
 	return nil
 }

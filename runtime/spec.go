@@ -13,7 +13,7 @@ import (
 )
 
 // A ChildSpec is one child of the tree: a [Pool], a [Func], an [Actor], a
-// [Process], a [Supervisor] or a [Listener]. Specs are plain struct literals,
+// [Process], a [Supervisor] or a [ListenerSpec]. Specs are plain struct literals,
 // read once by [Start] and never changed by it.
 type ChildSpec interface {
 	childName() string
@@ -39,10 +39,10 @@ type Pool struct {
 
 	Worker WorkerFunc // required
 
-	// Warm runs before Worker, in every worker: what can be done before the worker has a
+	// Prepare runs before Worker, in every worker: what can be done before the worker has a
 	// slot, so that a spare has it behind it. It may use ID, Config, System and Lookup; Slot
 	// is -1, and Listen and Ready are refused. An error is that of the start. nil = nothing.
-	Warm WorkerFunc
+	Prepare WorkerFunc
 
 	Strategy supervisor.Strategy // over the slots; OneForOne by default
 	Restart  supervisor.Restart  // of each worker; Permanent by default
@@ -89,7 +89,7 @@ type Pool struct {
 	StartTimeout time.Duration
 
 	// Shutdown bounds the time from the request to stop until the kill; zero =
-	// 10 s. Nine tenths of it are the drain: Worker.DrainContext ends then, and a
+	// 10 s. Nine tenths of it are the drain: Worker.WorkContext ends then, and a
 	// process gets SIGTERM. supervisor.BrutalKill kills at once.
 	Shutdown time.Duration
 
@@ -102,7 +102,7 @@ type Pool struct {
 	// Normal, and a transient worker stays down.
 	SuccessExit []int
 
-	// Spares are workers beyond Size that have run Warm and wait: when a worker dies one
+	// Spares are workers beyond Size that have run Prepare and wait: when a worker dies one
 	// takes its slot at once, and a new spare grows behind it. 0 to 4096.
 	Spares int
 
@@ -121,8 +121,8 @@ type Pool struct {
 	// cut short. Zero = twice Size and one.
 	MaxDraining int
 
-	Recycle Recycle // who is replaced for having done its share; zero = nobody
-	Cull    Cull    // who goes when the pool is scaled down; the youngest by default
+	Recycle   Recycle        // who is replaced for having done its share; zero = nobody
+	ScaleDown ScaleDownOrder // who goes when the pool is scaled down; the youngest by default
 }
 
 // A Func is a goroutine of the master: Run returns when ctx ends. A panic is
@@ -242,9 +242,9 @@ func (p Pool) size() int {
 	return p.Size
 }
 
-func (p Pool) childName() string       { return p.Name }
-func (f Func) childName() string       { return f.Name }
-func (a Actor) childName() string      { return a.Name }
-func (p Process) childName() string    { return p.Name }
-func (s Supervisor) childName() string { return s.Name }
-func (l Listener) childName() string   { return l.Name }
+func (p Pool) childName() string         { return p.Name }
+func (f Func) childName() string         { return f.Name }
+func (a Actor) childName() string        { return a.Name }
+func (p Process) childName() string      { return p.Name }
+func (s Supervisor) childName() string   { return s.Name }
+func (l ListenerSpec) childName() string { return l.Name }

@@ -48,11 +48,11 @@ func TestBadSpecs(t *testing.T) {
 		}}}, []string{
 			`child "p": Stop 99`, `child "p": Shutdown`, `child "p": StartTimeout`, "Ready [Notify Address Line Alive]", `Ready.Line "("`, `Ready.Network "udp"`, "Ready.Alive",
 		}},
-		{"a packet socket", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{
+		{"a packet socket", coppice.Config{Children: []coppice.ChildSpec{coppice.ListenerSpec{
 			Name: "dns", Network: "udp", Address: ":0", Policy: coppice.Custom, Backlog: 5, Limits: coppice.Limits{Total: 1},
 			Peek: coppice.Peek{By: coppice.PeekSNI},
 		}}}, []string{`child "dns": Policy custom`, `child "dns": Backlog 5`, `child "dns": Limits`, `child "dns": Peek`}},
-		{"a datagram path", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{
+		{"a datagram path", coppice.Config{Children: []coppice.ChildSpec{coppice.ListenerSpec{
 			Name: "log", Network: "unixgram", Mode: 0o7777,
 		}}}, []string{`child "log": Address`, `child "log": Mode`}},
 		{"a program's port", coppice.Config{Children: []coppice.ChildSpec{coppice.Process{
@@ -85,21 +85,21 @@ func TestBadSpecs(t *testing.T) {
 		{"below", coppice.Config{Children: []coppice.ChildSpec{coppice.Supervisor{Name: "s", Children: []coppice.ChildSpec{
 			coppice.Pool{Name: "web", Size: -2, Worker: fn}, coppice.Supervisor{Name: "empty"},
 		}}}}, []string{`child "s/web": Size -2`, `child "s/empty": Children`}},
-		{"network", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{Name: "l", Network: "ipx", Address: ":1"}}}, []string{`child "l": Network "ipx"`}},
-		{"address", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{Name: "l", Network: "tcp", Address: "nowhere"}}}, []string{`child "l": Address "nowhere"`}},
-		{"policy", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{Name: "l", Network: "tcp", Address: ":0", Policy: 99}}}, []string{`child "l": Policy`}},
-		{"descriptor and address", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{Name: "l", Network: "tcp", Address: ":0", FD: 7}}}, []string{`child "l": FD 7`}},
-		{"negative descriptor", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{Name: "l", FD: -7}}}, []string{`child "l": FD -7`}},
-		{"peek of another policy", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{
+		{"network", coppice.Config{Children: []coppice.ChildSpec{coppice.ListenerSpec{Name: "l", Network: "ipx", Address: ":1"}}}, []string{`child "l": Network "ipx"`}},
+		{"address", coppice.Config{Children: []coppice.ChildSpec{coppice.ListenerSpec{Name: "l", Network: "tcp", Address: "nowhere"}}}, []string{`child "l": Address "nowhere"`}},
+		{"policy", coppice.Config{Children: []coppice.ChildSpec{coppice.ListenerSpec{Name: "l", Network: "tcp", Address: ":0", Policy: 99}}}, []string{`child "l": Policy`}},
+		{"descriptor and address", coppice.Config{Children: []coppice.ChildSpec{coppice.ListenerSpec{Name: "l", Network: "tcp", Address: ":0", FD: 7}}}, []string{`child "l": FD 7`}},
+		{"negative descriptor", coppice.Config{Children: []coppice.ChildSpec{coppice.ListenerSpec{Name: "l", FD: -7}}}, []string{`child "l": FD -7`}},
+		{"peek of another policy", coppice.Config{Children: []coppice.ChildSpec{coppice.ListenerSpec{
 			Name: "l", Network: "tcp", Address: ":0", Peek: coppice.Peek{By: coppice.PeekSNI},
 		}}}, []string{`child "l": Peek {By:sni`}},
-		{"peek of no bytes, function for nothing", coppice.Config{Children: []coppice.ChildSpec{coppice.Listener{
-			Name: "l", Network: "tcp", Address: ":0", Policy: coppice.Hash, Peek: coppice.Peek{By: coppice.PeekBytes}, Functions: coppice.Functions{First: func([]byte) (uint64, coppice.PeekVerdict) { return 0, coppice.PeekMore }},
-		}}}, []string{`child "l": Peek {By:bytes`, `child "l": Functions.First`}},
+		{"peek of no bytes, function for nothing", coppice.Config{Children: []coppice.ChildSpec{coppice.ListenerSpec{
+			Name: "l", Network: "tcp", Address: ":0", Policy: coppice.Hash, Peek: coppice.Peek{By: coppice.PeekBytes}, Hooks: coppice.ListenerHooks{First: func([]byte) (uint64, coppice.PeekVerdict) { return 0, coppice.PeekMore }},
+		}}}, []string{`child "l": Peek {By:bytes`, `child "l": Hooks.First`}},
 		{"options", coppice.Config{Children: []coppice.ChildSpec{
-			coppice.Listener{Name: "l", Network: "tcp", Address: ":0", Options: coppice.SocketOptions{KeepAliveCount: 1000}},
-			coppice.Listener{Name: "u", Network: "unix", Address: "/x", Options: coppice.SocketOptions{Delay: true}},
-			coppice.Listener{Name: "f", FD: 7, Options: coppice.SocketOptions{FreeBind: true}},
+			coppice.ListenerSpec{Name: "l", Network: "tcp", Address: ":0", Options: coppice.SocketOptions{KeepAliveCount: 1000}},
+			coppice.ListenerSpec{Name: "u", Network: "unix", Address: "/x", Options: coppice.SocketOptions{Delay: true}},
+			coppice.ListenerSpec{Name: "f", FD: 7, Options: coppice.SocketOptions{FreeBind: true}},
 		}}, []string{`child "l": Options`, "KeepAliveCount is not between", `child "u": Options`, `child "f": Options`}},
 		{"strategy", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Worker: fn, Strategy: 9}}}, []string{`child "web": Strategy`}},
 		{"restart", coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Worker: fn, Restart: 9}}}, []string{`child "web": Restart`}},
@@ -146,7 +146,7 @@ func TestWithoutMaster(t *testing.T) {
 	if _, err := net.Dial("tcp", ln.Addr().String()); err == nil {
 		t.Error("still listening")
 	}
-	if _, err := w.ListenOn(t.Context(), coppice.Listener{FD: 7}); !errors.Is(err, coppice.ErrUnsupported) {
+	if _, err := w.ListenSpec(t.Context(), coppice.ListenerSpec{FD: 7}); !errors.Is(err, coppice.ErrUnsupported) {
 		t.Errorf("FD without a master: %v", err)
 	}
 	if _, err := w.Listen("tcp", "nowhere"); err == nil {

@@ -47,15 +47,15 @@ func listenStarved(ctx context.Context, w *coppice.Worker) string {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1, Max: old.Max}); err != nil {
 		return err.Error()
 	}
-	shared := coppice.Listener{Network: "tcp", Address: "127.0.0.1:0", Policy: coppice.Shared}
-	_, err := w.ListenOn(ctx, shared)
+	shared := coppice.ListenerSpec{Network: "tcp", Address: "127.0.0.1:0", Policy: coppice.Shared}
+	_, err := w.ListenSpec(ctx, shared)
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
 		return err.Error()
 	}
 	if !errors.Is(err, syscall.EMFILE) {
 		return fmt.Sprint("without a descriptor: ", err)
 	}
-	if _, err = w.ListenOn(ctx, shared); err != nil {
+	if _, err = w.ListenSpec(ctx, shared); err != nil {
 		return err.Error()
 	}
 	return ""
@@ -80,7 +80,7 @@ func TestOutOfDescriptors(t *testing.T) {
 		t.Skip(err)
 	}
 	limit(1)
-	_, err := p.AddListener(t.Context(), coppice.Listener{Name: "late", Network: "tcp", Address: "127.0.0.1:0"})
+	_, err := p.AddListener(t.Context(), coppice.ListenerSpec{Name: "late", Network: "tcp", Address: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}

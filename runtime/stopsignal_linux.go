@@ -31,7 +31,7 @@ type connectedChild struct {
 var masterSignals = []os.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2}
 
 func init() { // early: until then a signal ends the process
-	if _, child := fdipc.InheritedVar(filesVar); !child { // InChild would take the channel
+	if _, child := fdipc.InheritedVar(filesVar); !child { // IsChild would take the channel
 		return
 	}
 	signal.Notify(stopSignals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)

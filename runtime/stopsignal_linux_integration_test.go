@@ -54,7 +54,7 @@ func init() {
 // where a worker drains as an orphan. A request is answered when its body ends.
 func toldBySignals(policy coppice.Policy, restart supervisor.Restart) coppice.Config {
 	cfg := pool(2, func(ctx context.Context, w *coppice.Worker) error {
-		ln, err := w.ListenOn(ctx, coppice.Listener{Network: "tcp", Address: "127.0.0.1:0", Policy: policy})
+		ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Network: "tcp", Address: "127.0.0.1:0", Policy: policy})
 		if err != nil {
 			return err
 		}

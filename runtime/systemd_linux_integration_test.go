@@ -23,15 +23,15 @@ import (
 
 func init() {
 	trees["a service of systemd's"] = func() coppice.Config {
-		if !coppice.InChild() && os.Getenv("LISTEN_FDS") != "" {
+		if !coppice.IsChild() && os.Getenv("LISTEN_FDS") != "" {
 			os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid())) // as systemd does, between fork and exec
 		}
 		return coppice.Config{Children: []coppice.ChildSpec{
-			coppice.Listener{Name: "http", SystemdName: "http:1", Network: "tcp", Address: "127.0.0.1:0"},
+			coppice.ListenerSpec{Name: "http", SystemdName: "http:1", Network: "tcp", Address: "127.0.0.1:0"},
 			coppice.Pool{
 				Name: "web", Size: 2, Intensity: supervisor.Intensity{Max: 1000, Period: time.Second},
 				Worker: func(ctx context.Context, w *coppice.Worker) error {
-					ln, err := w.ListenOn(ctx, coppice.Listener{Name: "http"})
+					ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: "http"})
 					if err != nil {
 						return err
 					}
@@ -86,7 +86,7 @@ func init() {
 	}
 	trees["asks for systemd's"] = func() coppice.Config {
 		return pool(1, func(ctx context.Context, w *coppice.Worker) error {
-			_, err := w.ListenOn(ctx, coppice.Listener{SystemdName: "http"})
+			_, err := w.ListenSpec(ctx, coppice.ListenerSpec{SystemdName: "http"})
 			return tell(ctx, w, reportInvalid{Error: errorText(err)})
 		})
 	}
@@ -350,7 +350,7 @@ func TestNotActivated(t *testing.T) {
 	}
 
 	_, err := coppice.Start(t.Context(), coppice.Config{Children: []coppice.ChildSpec{
-		coppice.Listener{Name: "http", SystemdName: "http", FD: 3},
+		coppice.ListenerSpec{Name: "http", SystemdName: "http", FD: 3},
 	}})
 	if _, ok := errors.AsType[*coppice.InvalidError](err); !ok {
 		t.Errorf("error %v, want an InvalidError", err)

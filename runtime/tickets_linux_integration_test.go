@@ -51,7 +51,7 @@ func serveTLS(ctx context.Context, w *coppice.Worker) error {
 	if pool == "other" {
 		host = "127.0.0.2"
 	}
-	ln, err := w.ListenOn(ctx, coppice.Listener{Name: pool, Network: "tcp", Address: host + ":0"})
+	ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: pool, Network: "tcp", Address: host + ":0"})
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ import (
 
 func init() {
 	trees["of another version"] = func() coppice.Config {
-		if hello := os.Getenv("HELLO"); coppice.InChild() && hello != "" {
+		if hello := os.Getenv("HELLO"); coppice.IsChild() && hello != "" {
 			const channel = 10 // of a child without files
 			if _, err := unix.Write(channel, unhex(hello)); err != nil {
 				panic(err)

@@ -127,7 +127,7 @@ func validateChildren(bad reportInvalid, parent string, specs []ChildSpec) []*no
 			checkStrategy(bad, path, s.Strategy, s.Intensity)
 			checkRestart(bad, path, s.Restart)
 			n.children = validateChildren(bad, path, s.Children)
-		case Listener:
+		case ListenerSpec:
 			s.validate(bad, path)
 			if s.Wait {
 				bad(path, "Wait", s.Wait, "is for ListenOn")
@@ -169,8 +169,8 @@ func (p Pool) validate(bad reportInvalid, path string) {
 	if p.OTP && p.Backoff != (supervisor.Backoff{}) {
 		bad(path, "Backoff", p.Backoff, "stands beside OTP, which restarts at once")
 	}
-	if p.Cull > LeastBusy {
-		bad(path, "Cull", p.Cull, "is none of youngest, oldest, least-busy")
+	if p.ScaleDown > LeastBusyFirst {
+		bad(path, "ScaleDown", p.ScaleDown, "is none of youngest, oldest, least-busy")
 	}
 	p.Recycle.validate(bad, path)
 	notNegative(bad, path, "StartTimeout", p.StartTimeout)
@@ -259,7 +259,7 @@ func notNegative(bad reportInvalid, path, field string, d time.Duration) {
 // listens tells whether anything below n may want a listener.
 func (n *node) listens() bool {
 	switch n.spec.(type) {
-	case Pool, Listener:
+	case Pool, ListenerSpec:
 		return true
 	}
 	return slices.ContainsFunc(n.children, (*node).listens)
@@ -299,7 +299,7 @@ func describeSpec(v reflect.Value) string {
 	b.WriteString(v.Type().Name())
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
-		if f.Type.Kind() == reflect.Func || f.Name == "Functions" || f.Name == "Name" || f.Name == "Children" {
+		if f.Type.Kind() == reflect.Func || f.Name == "Hooks" || f.Name == "Name" || f.Name == "Children" {
 			continue
 		}
 		fmt.Fprintf(&b, " %s=%v", f.Name, v.Field(i))

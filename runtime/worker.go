@@ -31,7 +31,7 @@ type Worker struct {
 func (w *Worker) ID() int { return w.self().ID }
 
 // Slot is the worker's place in its pool, from 0; a replacement keeps it. It is -1 in
-// Pool.Warm.
+// Pool.Prepare.
 func (w *Worker) Slot() int { return w.self().Slot }
 
 // Generation counts the reloads of the tree, from 1: workers of one generation
@@ -74,16 +74,16 @@ func (w *Worker) Ready() error {
 }
 
 // Served counts n requests for Recycle.Requests, of work that Serve does not see.
-func (w *Worker) Served(n int) {
+func (w *Worker) CountRequests(n int) {
 	if w.c != nil {
 		w.c.countRequests(n)
 	}
 }
 
-// DrainContext ends when a worker that was asked to stop must have finished, nine
+// WorkContext ends when a worker that was asked to stop must have finished, nine
 // tenths into its Shutdown time. What serves a request lives under it, not under
 // the worker's own context, which ends when the drain begins.
-func (w *Worker) DrainContext() context.Context {
+func (w *Worker) WorkContext() context.Context {
 	if w.c == nil {
 		return context.Background()
 	}
@@ -97,15 +97,15 @@ func (w *Worker) DrainContext() context.Context {
 // EACCES, EINVAL. The caller closes the listener; the socket itself lives until
 // the pool stops or every live worker has closed it.
 func (w *Worker) Listen(network, address string) (net.Listener, error) {
-	return w.ListenOn(context.Background(), Listener{Network: network, Address: address})
+	return w.ListenSpec(context.Background(), ListenerSpec{Network: network, Address: address})
 }
 
-// ListenOn is Listen with a name, a policy, a backlog, or a descriptor of the
+// ListenSpec is Listen with a name, a policy, a backlog, or a descriptor of the
 // master's: FD 7 is what the *master* has open as 7. A Listener with a name and
 // nothing else is the one of that name in the tree, or one that another worker
 // has shared; while there is none the error wraps ENOENT, or with Wait it waits. ctx
 // ends the wait; a socket that comes later is given back.
-func (w *Worker) ListenOn(ctx context.Context, l Listener) (net.Listener, error) {
+func (w *Worker) ListenSpec(ctx context.Context, l ListenerSpec) (net.Listener, error) {
 	if err := w.mayListen(l); err != nil {
 		return nil, err
 	}
@@ -126,14 +126,14 @@ func (w *Worker) ListenOn(ctx context.Context, l Listener) (net.Listener, error)
 // returns it is closed in any case, and not before: [Worker.Serve] leaves it alone. What nobody has read waits in
 // the socket for the other workers, or for the next.
 func (w *Worker) ListenPacket(network, address string) (net.PacketConn, error) {
-	return w.ListenPacketOn(context.Background(), Listener{Network: network, Address: address})
+	return w.ListenPacketSpec(context.Background(), ListenerSpec{Network: network, Address: address})
 }
 
-// ListenPacketOn is [Worker.ListenOn] for packet sockets. With Policy ReusePort each worker reads a socket of its own,
+// ListenPacketSpec is [Worker.ListenSpec] for packet sockets. With Policy ReusePort each worker reads a socket of its own,
 // over which the kernel spreads the clients by a hash of the addresses: datagrams of one client go to one
 // worker. The socket is its slot's, and outlives it with what is queued there; in a reload the
 // old worker of a slot and the new one share it.
-func (w *Worker) ListenPacketOn(ctx context.Context, l Listener) (net.PacketConn, error) {
+func (w *Worker) ListenPacketSpec(ctx context.Context, l ListenerSpec) (net.PacketConn, error) {
 	if err := w.mayListen(l); err != nil {
 		return nil, err
 	}
@@ -144,7 +144,7 @@ func (w *Worker) ListenPacketOn(ctx context.Context, l Listener) (net.PacketConn
 }
 
 // mayListen says what is wrong with asking for l, if anything is.
-func (w *Worker) mayListen(l Listener) error {
+func (w *Worker) mayListen(l ListenerSpec) error {
 	var errs []error
 	if !l.byName() {
 		l.validate(func(_, field string, value any, why string) {
@@ -152,10 +152,10 @@ func (w *Worker) mayListen(l Listener) error {
 		}, "")
 	}
 	if l.SystemdName != "" {
-		errs = append(errs, &InvalidError{"listener " + l.Name, "SystemdName", l.SystemdName, "stands in the tree only: ask for its Listener by Name"})
+		errs = append(errs, &InvalidError{"listener " + l.Name, "SystemdName", l.SystemdName, "stands in the tree only: ask for its listener by name"})
 	}
 	if l.hasFunctions() {
-		errs = append(errs, &InvalidError{"listener " + l.Name, "Functions", "func", "stand in the tree only, functions are not sent: ask for its Listener by Name"})
+		errs = append(errs, &InvalidError{"listener " + l.Name, "Hooks", "func", "stand in the tree only, functions are not sent: ask for its listener by name"})
 	}
 	err := errors.Join(errs...)
 	switch {
@@ -183,11 +183,11 @@ func (w *Worker) Adopt(ln net.Listener) net.Listener {
 }
 
 // Share gives the master a listener that the worker opened itself, to be listened
-// on by the whole tree under l.Name and l.Policy: ListenOn(ctx, Listener{Name: …}).
+// on by the whole tree under l.Name and l.Policy: [Worker.Listener].
 // It takes ownership of ln, also on an error, and returns the worker's own part of
 // what is now shared, owned by the caller. A name that is taken is an error that
 // wraps EADDRINUSE.
-func (w *Worker) Share(ctx context.Context, l Listener, ln net.Listener) (net.Listener, error) {
+func (w *Worker) Share(ctx context.Context, l ListenerSpec, ln net.Listener) (net.Listener, error) {
 	if w.c == nil {
 		return ln, nil
 	}
@@ -246,7 +246,7 @@ type Server interface {
 
 // Serve serves ln with s until ctx ends, then drains: it says Ready, runs s.Serve,
 // and when the worker is asked to stop closes ln, calls s.Shutdown under
-// DrainContext, and waits until s.Serve has returned and every connection of the
+// WorkContext, and waits until s.Serve has returned and every connection of the
 // worker is closed, hijacked ones included. What is still open at the drain's
 // deadline is cut by s.Close, where s has one, and counted as forced. Serve returns
 // nil when it was asked to stop and everything finished, otherwise what went wrong
@@ -290,11 +290,11 @@ func (w *Worker) Serve(ctx context.Context, ln net.Listener, s Server) error {
 		drain.CloseIdle(w.c.idleGrace, w.c.idleLimit)
 		served <- err
 	}
-	err := ended(s.Shutdown(w.DrainContext())) // it may find ln closed
+	err := ended(s.Shutdown(w.WorkContext())) // it may find ln closed
 	if err == nil && w.c != nil {
-		_ = w.c.netListeners.Drain(w.DrainContext()) // the hijacked ones; how many are cut is counted at the end
+		_ = w.c.netListeners.Drain(w.WorkContext()) // the hijacked ones; how many are cut is counted at the end
 	}
-	late := w.DrainContext().Err() != nil
+	late := w.WorkContext().Err() != nil
 	if err != nil && !late && w.c != nil {
 		w.c.countOpenForced() // it has not waited
 	}

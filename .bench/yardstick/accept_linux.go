@@ -42,7 +42,7 @@ func httpFlags(fs *flag.FlagSet) {
 // closes it.
 func serveAccept() {
 	serveTree(func(ctx context.Context, w *coppice.Worker) error {
-		ln, err := w.ListenOn(ctx, listener())
+		ln, err := w.ListenSpec(ctx, listener())
 		if err != nil {
 			return err
 		}
@@ -62,7 +62,7 @@ func serveAccept() {
 // serveHTTP is the tree of http.
 func serveHTTP() {
 	serveTree(func(ctx context.Context, w *coppice.Worker) error {
-		ln, err := w.ListenOn(ctx, listener())
+		ln, err := w.ListenSpec(ctx, listener())
 		if err != nil {
 			return err
 		}
@@ -70,8 +70,8 @@ func serveHTTP() {
 	})
 }
 
-func listener() coppice.Listener {
-	return coppice.Listener{Name: "yardstick", Network: "tcp", Address: tree.addr, Policy: tree.policy}
+func listener() coppice.ListenerSpec {
+	return coppice.ListenerSpec{Name: "yardstick", Network: "tcp", Address: tree.addr, Policy: tree.policy}
 }
 
 func serveTree(worker coppice.WorkerFunc) {

@@ -35,7 +35,7 @@ func serveSpare() {
 					if ev.Kind == supervisor.ChildExited {
 						fmt.Println("exited", ev.Time.UnixNano())
 					}
-					if pool, ok := ev.Info.(coppice.PoolEvent); ok && pool.Kind == coppice.SpareWarm {
+					if pool, ok := ev.Info.(coppice.PoolEvent); ok && pool.Kind == coppice.SpareReady {
 						tellWarm(rt)
 					}
 				}

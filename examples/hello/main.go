@@ -65,7 +65,7 @@ func main() {
 			OTP:          *otp,
 			Intensity:    supervisor.Intensity{Max: *restarts, Period: 10 * time.Second},
 			Worker: func(ctx context.Context, w *coppice.Worker) error {
-				ln, err := w.ListenOn(ctx, coppice.Listener{
+				ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{
 					Name: "http", Network: "tcp", Address: *addr, Policy: pol,
 				})
 				if err != nil {

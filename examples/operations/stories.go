@@ -135,7 +135,7 @@ var spare = story{
 		}
 		t.say("the worker crashes")
 		t.get("/crash")
-		return t.until("exited", "started", "spare warm")
+		return t.until("exited", "started", "spare ready")
 	},
 }
 

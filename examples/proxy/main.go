@@ -31,14 +31,14 @@ func main() {
 	coppice.Main(coppice.Config{
 		Hooks: coppice.Hooks{Started: announce},
 		Children: []coppice.ChildSpec{
-			coppice.Listener{
+			coppice.ListenerSpec{
 				Name: "http", Network: "tcp", Address: *addr,
 				// The listener process looks at the header's source, and leaves the header where it
 				// is.
 				Policy: coppice.Hash, Peek: coppice.Peek{Proxy: true, Timeout: *header},
 			},
 			coppice.Pool{Name: "web", Size: *workers, Shutdown: *shutdown, Worker: func(ctx context.Context, w *coppice.Worker) error {
-				ln, err := w.ListenOn(ctx, coppice.Listener{Name: "http"})
+				ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: "http"})
 				if err != nil {
 					return err
 				}

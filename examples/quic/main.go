@@ -54,7 +54,7 @@ func serve(ctx context.Context, w *coppice.Worker, addr string) error {
 	if err != nil {
 		return err
 	}
-	conn, err := w.ListenPacketOn(ctx, coppice.Listener{Network: "udp", Address: addr, Policy: coppice.ReusePort})
+	conn, err := w.ListenPacketSpec(ctx, coppice.ListenerSpec{Network: "udp", Address: addr, Policy: coppice.ReusePort})
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func serve(ctx context.Context, w *coppice.Worker, addr string) error {
 		return errors.Join(err, s.close())
 	case <-ctx.Done():
 	}
-	return errors.Join(s.shutdown(w.DrainContext()), <-served)
+	return errors.Join(s.shutdown(w.WorkContext()), <-served)
 }
 
 // echo answers with the worker and what it was sent; /slow takes a while.
@@ -83,7 +83,7 @@ func echo(w *coppice.Worker) http.Handler {
 			fmt.Println("answering slowly")
 			select {
 			case <-time.After(500 * time.Millisecond):
-			case <-w.DrainContext().Done():
+			case <-w.WorkContext().Done():
 			}
 		}
 		fmt.Fprintf(rw, "%s of generation %d, pid %d: ", w.Name(), w.Generation(), os.Getpid())

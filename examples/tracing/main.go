@@ -55,7 +55,7 @@ func main() {
 	var children []coppice.ChildSpec
 	if *jaeger {
 		bin := jaegerBinary()
-		if !coppice.InChild() { // what stands here runs in every process
+		if !coppice.IsChild() { // what stands here runs in every process
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 			err := buildJaeger(ctx, bin, os.Stderr)
 			stop()

@@ -23,7 +23,7 @@ import (
 // and not claimed.
 func shop(addr string) coppice.WorkerFunc {
 	return func(ctx context.Context, w *coppice.Worker) error {
-		ln, err := w.ListenOn(ctx, coppice.Listener{Name: "http", Network: "tcp", Address: addr})
+		ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: "http", Network: "tcp", Address: addr})
 		if err != nil {
 			return err
 		}

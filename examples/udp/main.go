@@ -29,7 +29,7 @@ func main() {
 		Children: []coppice.ChildSpec{coppice.Pool{
 			Name: "echo", Size: *workers, Intensity: supervisor.Intensity{Max: 250, Period: 10 * time.Second},
 			Worker: func(ctx context.Context, w *coppice.Worker) error {
-				pc, err := w.ListenPacketOn(ctx, coppice.Listener{Network: "udp", Address: *addr, Policy: policy})
+				pc, err := w.ListenPacketSpec(ctx, coppice.ListenerSpec{Network: "udp", Address: *addr, Policy: policy})
 				if err != nil {
 					return err
 				}

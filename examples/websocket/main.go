@@ -56,7 +56,7 @@ func (e echo) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	})
 	defer goodbye()
 	// Not the request's context, which ends when the connection is taken over.
-	for ctx := e.w.DrainContext(); ; {
+	for ctx := e.w.WorkContext(); ; {
 		kind, text, err := c.Read(ctx)
 		if err != nil {
 			return

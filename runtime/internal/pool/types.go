@@ -32,10 +32,10 @@ type Config struct {
 	Retry, MaxRetry time.Duration
 }
 
-// Cull says which slots go when a pool is scaled down.
+// RemovalOrder says which slots go when a pool is scaled down.
 type RemovalOrder uint8
 
-// The values of Cull. A slot without a ready worker goes first in any case.
+// The values of RemovalOrder. A slot without a ready worker goes first in any case.
 const (
 	Youngest  RemovalOrder = iota // the one whose worker was started last
 	Oldest                        // the one whose worker was started first
