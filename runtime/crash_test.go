@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/coppice-go/coppice/runtime/internal/output"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -37,7 +38,7 @@ func reports() map[string]CrashReport {
 		"panic": {
 			Time: at, Name: "web/0", Role: "worker", ID: 3, Slot: 0, Incarnation: 2, Generation: 1, Ready: true,
 			Uptime: 63250 * time.Millisecond, Reason: panicked.reason(endContext{}), Exit: panicked,
-			Lines: []OutputLine{line(2*time.Second, streamOut, "served /"), line(time.Second, streamErr, `level=WARN msg="odd <input>"`)}, Before: 40, Lost: 3,
+			Lines: []OutputLine{line(2*time.Second, output.Stdout, "served /"), line(time.Second, output.Stderr, `level=WARN msg="odd <input>"`)}, Before: 40, Lost: 3,
 			Dump: "panic: boom\n\ngoroutine 7 [running]:\nmain.main.func1()\n\t/src/main.go:7 +0x25\n", Cut: 1200,
 			Conns: []ListenerConns{{"http", 3, 1}},
 			Asked: []string{"web/0/echo"}, Traces: []string{"4bf92f3577b34da6a3ce929d0e0e4736"},

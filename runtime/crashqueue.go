@@ -33,7 +33,7 @@ func newCrashQueue(to func(CrashReport)) *crashQueue {
 	if to == nil {
 		return nil
 	}
-	return &crashQueue{queue.New(queue.Config[CrashReport]{Take: to, Max: maxCrashes + 1})} // and the one that the hook has
+	return &crashQueue{queue.New(queue.Config[CrashReport]{Take: func(r CrashReport) error { to(r); return nil }, Max: maxCrashes + 1})} // and the one that the hook has
 }
 
 func (c *crashQueue) report(r CrashReport) { c.q.Put(r) }

@@ -2,16 +2,19 @@ package coppice
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/output"
+	"github.com/coppice-go/coppice/runtime/internal/queue"
 )
+
+// outputFlush bounds how long the end of the tree waits for the last lines.
+const outputFlush = time.Second
 
 // OutputLine is one line that a process of the tree has printed.
 type OutputLine struct {
@@ -60,7 +63,7 @@ type logOutput struct{ log *slog.Logger }
 
 func (o logOutput) WriteLine(l OutputLine) error {
 	level := slog.LevelInfo
-	if l.Stream == streamErr {
+	if l.Stream == output.Stderr {
 		level = slog.LevelWarn
 	}
 	o.log.LogAttrs(context.Background(), level, l.Text,
@@ -75,53 +78,16 @@ func (o logOutput) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// The streams of a process.
-const (
-	streamOut = "stdout"
-	streamErr = "stderr"
-)
-
 // ownStreams passes lines on to the master's own standard output and error, as
 // they are at that time.
 type ownStreams struct{}
 
 func (ownStreams) WriteLine(l OutputLine) error {
 	f := os.Stdout
-	if l.Stream == streamErr {
+	if l.Stream == output.Stderr {
 		f = os.Stderr
 	}
-	return writeRaw(f, append([]byte(l.String()), '\n'))
-}
-
-// writeRaw writes b to f, past os.File: that ends the program when the pipe at its
-// standard output has no reader any more (os/signal, SIGPIPE), and the reader of a
-// log is not worth a tree.
-func writeRaw(f *os.File, b []byte) error {
-	rc, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var werr error
-	err = rc.Write(func(fd uintptr) bool {
-		for len(b) > 0 {
-			n, err := syscall.Write(int(fd), b)
-			switch {
-			case err == nil:
-				b = b[n:]
-			case err == syscall.EINTR:
-			case err == syscall.EAGAIN:
-				return false
-			default:
-				werr = os.NewSyscallError("write", err)
-				return true
-			}
-		}
-		return true
-	})
-	if err != nil {
-		return err
-	}
-	return werr
+	return output.WriteRaw(f, append([]byte(l.String()), '\n'))
 }
 
 // taggedText is a plain writer as a LineWriter: a line is one Write.
@@ -143,10 +109,16 @@ func lineWriter(w io.Writer) LineWriter {
 	return taggedText{w}
 }
 
-// lostLines is what stands in the output in place of lines that nobody took.
-func lostLines(n uint64, now time.Time) OutputLine {
-	return OutputLine{
-		Time: now, Name: childproto.MasterName, PID: os.Getpid(), Stream: streamErr,
-		Text: fmt.Sprintf("coppice: %d lines of output lost: they were not taken in time", n),
+// newOutputQueue returns the queue of the lines for w.
+func newOutputQueue(w LineWriter) *queue.Queue[output.Line] {
+	return output.NewQueue(childproto.MasterName, func(l output.Line) error { return w.WriteLine(OutputLine(l)) })
+}
+
+// outputLines converts lines.
+func outputLines(lines []output.Line) []OutputLine {
+	converted := make([]OutputLine, len(lines))
+	for i, l := range lines {
+		converted[i] = OutputLine(l)
 	}
+	return converted
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/coppice-go/coppice/runtime/internal/output"
 )
 
 // TestLogOutput: each line is a record that says whose it is.
@@ -21,11 +23,11 @@ func TestLogOutput(t *testing.T) {
 		}
 		return a
 	}}))))
-	line := OutputLine{Name: "web/0", ID: 3, PID: 77, Incarnation: 2, Generation: 1, Stream: streamOut, Text: "hello, world"}
+	line := OutputLine{Name: "web/0", ID: 3, PID: 77, Incarnation: 2, Generation: 1, Stream: output.Stdout, Text: "hello, world"}
 	if err := w.WriteLine(line); err != nil {
 		t.Error(err)
 	}
-	line.Stream = streamErr
+	line.Stream = output.Stderr
 	if err := w.WriteLine(line); err != nil {
 		t.Error(err)
 	}
@@ -45,10 +47,10 @@ func TestOwnStreams(t *testing.T) {
 	const again = "COPPICE_TEST_STREAMS"
 	if os.Getenv(again) != "" {
 		own := lineWriter(nil)
-		for _, stream := range []string{streamErr, streamOut, streamErr} {
+		for _, stream := range []string{output.Stderr, output.Stdout, output.Stderr} {
 			err := own.WriteLine(OutputLine{Name: "web/0", ID: 3, Generation: 1, Stream: stream, Text: "to " + stream})
 			if errors.Is(err, syscall.EPIPE) {
-				err = own.WriteLine(OutputLine{Name: "broken pipe", Stream: streamErr})
+				err = own.WriteLine(OutputLine{Name: "broken pipe", Stream: output.Stderr})
 			}
 			if err != nil {
 				os.Exit(9)

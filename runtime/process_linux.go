@@ -15,7 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/output"
 	"github.com/coppice-go/coppice/runtime/internal/process"
+	"github.com/coppice-go/coppice/runtime/internal/queue"
 )
 
 // channelFD is the number that the channel has in a child. Not 3, which is
@@ -46,7 +48,7 @@ type processChild struct {
 	stdout *process.Lines
 	stderr *process.Lines
 	words  process.LastWords // of stderr
-	tail   tail
+	tail   output.Tail
 	oom    *process.OOMWatch // wait's
 	sigs   atomic.Uint64     // sent by us while it lived: a signals
 	ended  chan struct{}
@@ -61,7 +63,7 @@ type processChild struct {
 // spawner starts processes.
 type spawner struct {
 	log    *slog.Logger
-	output *outputQueue // takes what they print
+	output *queue.Queue[output.Line] // takes what they print
 }
 
 // fork starts p as a process: this program once more.
@@ -79,7 +81,7 @@ func (s spawner) fork(ctx context.Context, p *childHandle, exe *executable) erro
 		Executable: exe, Args: startedArgs, Env: env.variables(os.Environ(), p.driver.pool.Size, append(marks, deeper())...),
 		Files:       slices.Insert(make([]*os.File, channel), channel, remote),
 		DeathSignal: syscall.SIGTERM, // workers drain when the master is gone
-	}, env, spawnRequest{grace: groupGrace, place: p.assigned.Load, label: OutputLine{
+	}, env, spawnRequest{grace: groupGrace, place: p.assigned.Load, label: output.Line{
 		ID: p.hello.ID, Generation: p.hello.Generation, Name: p.hello.Name,
 	}})
 	if err != nil {
@@ -95,7 +97,7 @@ func (s spawner) fork(ctx context.Context, p *childHandle, exe *executable) erro
 
 // forkProgram starts another program. vars are added to its environment, and line,
 // if not nil, is called with each line that it prints.
-func (s spawner) forkProgram(ctx context.Context, p Process, who OutputLine, line func([]byte), vars ...string) (*processChild, error) {
+func (s spawner) forkProgram(ctx context.Context, p Process, who output.Line, line func([]byte), vars ...string) (*processChild, error) {
 	env := p.Environment
 	if len(env.Files) > 0 {
 		vars = append(vars, "COPPICE_"+filesVar+"="+env.fileNames())
@@ -115,7 +117,7 @@ var reservedVars = []string{
 
 // spawnRequest is what the master does with a process besides starting it.
 type spawnRequest struct {
-	label OutputLine         // whose lines are: name and numbers
+	label output.Line        // whose lines are: name and numbers
 	grace time.Duration      // of its group, once its leader has ended
 	place func() *assignment // of the tree's own children: what they are called by then
 	line  func([]byte)       // is called with each line, of either output; nil = nothing
@@ -160,9 +162,9 @@ func (s spawner) spawn(ctx context.Context, cmd process.Command, env Environment
 	b := &processChild{spawner: s, proc: proc, began: time.Now(), oom: process.WatchOOM(proc.PID()), grace: how.grace, ended: make(chan struct{}), killed: make(chan struct{})}
 	b.stopping.log, b.stopping.name, b.stopping.pid = s.log, how.label.Name, proc.PID()
 	how.label.PID = proc.PID()
-	b.stdout = process.ReadLines(outR, func(line []byte) { b.printed(how, streamOut, line, false) })
+	b.stdout = process.ReadLines(outR, func(line []byte) { b.printed(how, output.Stdout, line, false) })
 	b.stderr = process.ReadLines(errR, func(line []byte) {
-		b.printed(how, streamErr, line, b.words.Note(time.Now(), line))
+		b.printed(how, output.Stderr, line, b.words.Note(time.Now(), line))
 	})
 	go b.wait() // ends with the process
 	return b, nil
@@ -180,9 +182,9 @@ func (b *processChild) printed(how spawnRequest, stream string, line []byte, beg
 		who.Name, who.Incarnation = at.name, at.incarnation
 	}
 	who.Time, who.Stream, who.Text = time.Now(), stream, string(line)
-	b.tail.add(who, begins)
-	if !b.output.put(who) {
-		b.tail.lose()
+	b.tail.Add(who, begins)
+	if !b.output.Put(who) {
+		b.tail.Lose()
 	}
 }
 
@@ -240,14 +242,16 @@ func (b *processChild) exit() Exit {
 // fillReport adds to a report when the process lived and what it has printed.
 func (b *processChild) fillReport(r *CrashReport) {
 	r.Time, r.Uptime = b.at, b.at.Sub(b.began)
-	r.Lost = b.tail.losses()
+	r.Lost = b.tail.Lost()
 	if r.Exit.Words == "" {
-		r.Lines, r.Before = b.tail.last()
+		lines, before := b.tail.Last()
+		r.Lines, r.Before = outputLines(lines), before
 		return
 	}
 	said := b.words.Said(b.at)
 	r.Dump, r.Cut = said.Dump, said.Cut
-	r.Lines, r.Before = b.tail.besides()
+	lines, before := b.tail.BesidesWords()
+	r.Lines, r.Before = outputLines(lines), before
 }
 
 func (b *processChild) sent() signals { return signals(b.sigs.Load()) }
@@ -256,7 +260,7 @@ func (b *processChild) leaked() <-chan struct{} { return nil }
 
 // printedLast returns the last lines that the process has printed.
 func (b *processChild) printedLast() []string {
-	lines, _ := b.tail.last()
+	lines, _ := b.tail.Last()
 	texts := make([]string, len(lines))
 	for i, l := range lines {
 		texts[i] = l.Text

@@ -9,6 +9,8 @@ import (
 	"math"
 	"os"
 
+	"github.com/coppice-go/coppice/runtime/internal/output"
+	"github.com/coppice-go/coppice/runtime/internal/queue"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -29,7 +31,7 @@ var errNoProcesses = fmt.Errorf("%w: process isolation needs Linux", ErrUnsuppor
 // spawner starts processes.
 type spawner struct {
 	log    *slog.Logger
-	output *outputQueue
+	output *queue.Queue[output.Line]
 }
 
 func (spawner) fork(context.Context, *childHandle, *executable) error { return errNoProcesses }

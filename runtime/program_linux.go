@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/coppice-go/coppice/runtime/internal/output"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -44,7 +45,7 @@ func (f programStarter) start(ctx context.Context, incarnation int) (supervisor.
 		if ready, err = newReadiness(spec.Ready); err != nil {
 			return startError(name, err)
 		}
-		if body, err = f.forkProgram(ctx, spec, OutputLine{Name: name, Incarnation: incarnation}, ready.see, ready.variables()...); err != nil {
+		if body, err = f.forkProgram(ctx, spec, output.Line{Name: name, Incarnation: incarnation}, ready.see, ready.variables()...); err != nil {
 			ready.close()
 		}
 		return err

@@ -14,6 +14,8 @@ import (
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/output"
+	"github.com/coppice-go/coppice/runtime/internal/queue"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -29,7 +31,7 @@ type Runtime struct {
 	generations  generations
 	pools        *pools
 	reload       chan struct{} // holds one token while a reload goes on
-	output       *outputQueue
+	output       *queue.Queue[output.Line]
 	shortages    *shortages
 	backends     *backends
 	stopsRefused atomic.Uint64 // a child's requests that the master stop
@@ -275,7 +277,7 @@ func (rt *Runtime) endOutput() {
 	if lost := rt.crashes.close(); lost > 0 {
 		rt.log.Warn("crash reports were lost: Hooks.Crash has not taken them", "reports", lost)
 	}
-	if lost := rt.output.close(); lost > 0 {
+	if lost := rt.output.Close(outputFlush); lost > 0 {
 		rt.log.Warn("lines of output were lost: Config.Output has not taken them", "lines", lost)
 	}
 }

@@ -45,7 +45,7 @@ func handleSignals(up <-chan *Runtime, stop func(), ended func(error)) {
 		}
 	}
 	prints := queue.New(queue.Config[Tree]{ // standard error may be stuck
-		Max: maxQueuedTrees, Take: func(t Tree) { fmt.Fprint(os.Stderr, t) },
+		Max: maxQueuedTrees, Take: func(t Tree) error { _, err := fmt.Fprint(os.Stderr, t); return err },
 	})
 	var stopped time.Time   // when it was asked to end
 	var first os.Signal     // by which

@@ -154,7 +154,7 @@ func (p *childHandle) info() info {
 // started or stopped shows as that.
 func (rt *Runtime) Snapshot() Tree {
 	t := rt.branch(rt.tree.Snapshot(), "", rt.Listeners())
-	t.Name, t.Role, t.PID, t.LostLines = childproto.MasterName, childproto.MasterName, os.Getpid(), rt.output.losses()
+	t.Name, t.Role, t.PID, t.LostLines = childproto.MasterName, childproto.MasterName, os.Getpid(), rt.output.Lost()
 	if rt.reaper != nil {
 		t.Reaped = rt.reaper.Reaped()
 	}

@@ -49,10 +49,10 @@ func New(to slog.Handler) *Handler {
 	})}
 }
 
-// write gives the record to the handler. A log that panics is not worth a tree.
-func (e entry) write() {
+// write gives the record to the handler. A handler that panics must not end the tree.
+func (e entry) write() error {
 	defer func() { _ = recover() }()
-	_ = e.to.Handle(e.ctx, e.r) // there is no place to tell it
+	return e.to.Handle(e.ctx, e.r)
 }
 
 // Enabled asks the other handler, which must not block there.

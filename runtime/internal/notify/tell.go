@@ -18,10 +18,12 @@ type Teller struct{ q *queue.Queue[string] }
 // NewTeller returns a Teller for the socket at address, as it stands in NOTIFY_SOCKET.
 // failed is called, on a goroutine of the Teller's, with what cannot be sent.
 func NewTeller(address string, failed func(error)) *Teller {
-	return &Teller{queue.New(queue.Config[string]{Max: maxTold, Take: func(state string) {
-		if err := send(address, state); err != nil {
+	return &Teller{queue.New(queue.Config[string]{Max: maxTold, Take: func(state string) error {
+		err := send(address, state)
+		if err != nil {
 			failed(err)
 		}
+		return err
 	}})}
 }
 

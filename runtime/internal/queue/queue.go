@@ -1,4 +1,4 @@
-// Package queue stands between what decides and what may block: a log, a file, a
+// Package queue stands between code that must not wait and code that may block: a log, a file, a
 // user's callback.
 package queue
 
@@ -9,28 +9,39 @@ import (
 
 // Config describes a Queue.
 type Config[T any] struct {
-	// Take takes one value after another, on a goroutine of the queue's. It may block.
-	Take func(T)
-	// Max bounds the sum of the costs of what waits and of what is being taken.
+	// Take takes one value after another, on a goroutine of the queue's. It may block. A value
+	// for which it returns an error is lost.
+	Take func(T) error
+
+	// Max bounds the sum of the costs of the values that wait and of the one that is being taken.
 	Max int
+
 	// Cost is what a value costs; nil = 1 each.
 	Cost func(T) int
-	// Lost returns what is taken in the place of n values that were lost; nil = nothing.
+
+	// Lost returns what is taken in the place of n values for which there was no room; nil =
+	// nothing.
 	Lost func(n uint64) T
+
+	// Patience is how long Put waits for room; zero = not at all. When nothing was taken for so
+	// long, Put does not wait again until something is.
+	Patience time.Duration
 }
 
-// Queue brings values to Config.Take in order. What there is no room for is dropped
-// and counted. It has a goroutine only while there is something to take, so one that
-// is not closed costs nothing. Its methods may be called by any goroutine.
+// A Queue brings values to Config.Take in order. A value for which there is no room is dropped and
+// counted. A Queue has a goroutine only while there is something to take, so one that is not closed
+// costs nothing. Its methods may be called by any goroutine.
 type Queue[T any] struct {
 	cfg Config[T]
 
 	mu     sync.Mutex // held for moments, never while a value is taken
 	values []T
 	used   int
-	idle   chan struct{} // closed when all is taken; nil while nothing is to take
+	idle   chan struct{} // closed when all is taken; nil while there is nothing to take
+	room   chan struct{} // closed when the next value is taken; nil while no Put waits
+	stuck  bool          // a Put has waited in vain, and nothing has been taken since
 	closed bool
-	owed   uint64 // lost, and not yet told
+	owed   uint64 // lost, and not yet reported by Config.Lost
 	lost   uint64
 }
 
@@ -42,12 +53,13 @@ func New[T any](cfg Config[T]) *Queue[T] {
 	return &Queue[T]{cfg: cfg}
 }
 
-// Put hands a value over and reports whether it is kept. It never blocks.
+// Put hands a value over and reports whether it is kept. It waits for room, at most
+// Config.Patience; without that it never blocks.
 func (q *Queue[T]) Put(v T) bool {
 	cost := q.cfg.Cost(v)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed || q.used+cost > q.cfg.Max {
+	if !q.awaitRoomLocked(cost) {
 		q.owed++
 		q.lost++
 		return false
@@ -62,7 +74,39 @@ func (q *Queue[T]) Put(v T) bool {
 	return true
 }
 
-// tellLocked puts in the place of lost values that they were.
+// awaitRoomLocked waits until there is room for a value, and reports whether there is. It gives up
+// the lock while it waits.
+func (q *Queue[T]) awaitRoomLocked(cost int) bool {
+	var timeout <-chan time.Time
+	for q.closed || q.used+cost > q.cfg.Max {
+		if q.closed || q.stuck || q.cfg.Patience == 0 {
+			return false
+		}
+		if timeout == nil {
+			timer := time.NewTimer(q.cfg.Patience)
+			defer timer.Stop()
+			timeout = timer.C
+		}
+		if q.room == nil {
+			q.room = make(chan struct{})
+		}
+		room, late := q.room, false
+		q.mu.Unlock()
+		select {
+		case <-room:
+		case <-timeout:
+			late = true
+		}
+		q.mu.Lock()
+		if late {
+			q.stuck = q.room == room // nothing was taken during the last wait
+			return false
+		}
+	}
+	return true
+}
+
+// tellLocked queues the value that stands in the place of lost ones.
 func (q *Queue[T]) tellLocked() {
 	if q.owed > 0 && q.cfg.Lost != nil {
 		note := q.cfg.Lost(q.owed)
@@ -90,9 +134,17 @@ func (q *Queue[T]) run() {
 		q.values[0] = zero
 		q.values = q.values[1:]
 		q.mu.Unlock()
-		q.cfg.Take(v)
+		err := q.cfg.Take(v)
 		q.mu.Lock()
 		q.used -= q.cfg.Cost(v)
+		q.stuck = false
+		if q.room != nil {
+			close(q.room)
+			q.room = nil
+		}
+		if err != nil {
+			q.lost++ // a value in its place would fail as well
+		}
 	}
 }
 
@@ -114,8 +166,8 @@ func (q *Queue[T]) Flush(d time.Duration) bool {
 	}
 }
 
-// Close refuses further values and waits until all is taken, at most d. It returns
-// how many values were lost in all: those that are not taken by then are.
+// Close refuses further values and waits until all is taken, at most d. It returns how many values
+// were lost in all. Those that are not taken by then are lost.
 func (q *Queue[T]) Close(d time.Duration) uint64 {
 	q.mu.Lock()
 	q.closed = true
@@ -124,7 +176,7 @@ func (q *Queue[T]) Close(d time.Duration) uint64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if !done && q.idle != nil {
-		q.lost += uint64(len(q.values)) + 1 // and the one that is being taken
+		q.lost += uint64(len(q.values)) + 1 // and the value that is being taken
 		q.values = nil
 	}
 	return q.lost

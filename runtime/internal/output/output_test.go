@@ -1,4 +1,4 @@
-package coppice
+package output
 
 import (
 	"errors"
@@ -8,9 +8,13 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/coppice-go/coppice/runtime/internal/queue"
 )
 
-// gate is a LineWriter that takes a line when it is let.
+const flush = time.Second
+
+// gate is a writer that takes a line when it is let.
 type gate struct {
 	let   chan struct{} // nil = at once; closed = from now on at once
 	fails bool
@@ -26,7 +30,7 @@ func (g *gate) taken() []string {
 	return g.took
 }
 
-func (g *gate) WriteLine(l OutputLine) error {
+func (g *gate) WriteLine(l Line) error {
 	if g.let != nil {
 		<-g.let
 	}
@@ -35,16 +39,16 @@ func (g *gate) WriteLine(l OutputLine) error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.took = append(g.took, l.String())
+	g.took = append(g.took, fmt.Sprintf("%s#%d| %s", l.Name, l.ID, l.Text))
 	return nil
 }
 
 // fill puts lines until the queue keeps no more, all from one goroutine, and
 // returns how many it kept and how long it waited for the last.
-func fill(q *outputQueue, text string) (kept int, waited time.Duration) {
+func fill(q *queue.Queue[Line], text string) (kept int, waited time.Duration) {
 	for {
 		began := time.Now()
-		if !q.put(OutputLine{Name: "w", Text: text}) {
+		if !q.Put(Line{Name: "w", Text: text}) {
 			return kept, time.Since(began)
 		}
 		kept++
@@ -57,34 +61,34 @@ func fill(q *outputQueue, text string) (kept int, waited time.Duration) {
 func TestOutputStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &gate{let: make(chan struct{})}
-		q := newOutputQueue(w)
+		q := NewQueue("master", w.WriteLine)
 		text := strings.Repeat("x", 1000)
 		kept, waited := fill(q, text)
-		if want := maxOutput / (lineCost + len(text)); kept != want || waited != outputPatience {
+		if want := maxQueued / (lineCost + len(text)); kept != want || waited != patience {
 			t.Errorf("kept %d lines, want %d; waited %v", kept, want, waited)
 		}
 		began := time.Now()
 		for range 9 {
-			if q.put(OutputLine{Text: text}) {
+			if q.Put(Line{Text: text}) {
 				t.Error("a line was kept")
 			}
 		}
 		if d := time.Since(began); d != 0 {
 			t.Errorf("with a stuck writer the next lines waited %v", d)
 		}
-		if got := q.losses(); got != 10 {
+		if got := q.Lost(); got != 10 {
 			t.Errorf("lost %d, want 10", got)
 		}
 		close(w.let)
 		synctest.Wait()
-		if !q.put(OutputLine{Name: "w", ID: 3, Generation: 1, Text: "again"}) {
+		if !q.Put(Line{Name: "w", ID: 3, Text: "again"}) {
 			t.Error("a line was lost although the writer goes on")
 		}
-		if lost := q.close(); lost != 10 {
+		if lost := q.Close(flush); lost != 10 {
 			t.Errorf("lost %d, want 10", lost)
 		}
 		took := w.taken()
-		if n := len(took); n != kept+2 || took[n-2] != "master| coppice: 10 lines of output lost: they were not taken in time" || took[n-1] != "w#3 g1| again" {
+		if n := len(took); n != kept+2 || took[n-2] != "master#0| coppice: 10 lines of output lost: they were not taken in time" || took[n-1] != "w#3| again" {
 			t.Errorf("%d lines taken, the last %q", n, took[max(0, n-2):])
 		}
 	})
@@ -94,23 +98,23 @@ func TestOutputStuck(t *testing.T) {
 func TestOutputSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &gate{let: make(chan struct{})}
-		q := newOutputQueue(w)
+		q := NewQueue("master", w.WriteLine)
 		go func() {
 			for range 3000 {
-				time.Sleep(outputPatience / 2)
+				time.Sleep(patience / 2)
 				w.let <- struct{}{}
 			}
 		}()
 		text := strings.Repeat("x", 1000)
 		for i := range 3000 {
-			if !q.put(OutputLine{Text: text}) {
+			if !q.Put(Line{Text: text}) {
 				t.Fatalf("line %d was lost", i)
 			}
 		}
 		for len(w.taken()) < 3000 {
 			time.Sleep(time.Second)
 		}
-		if lost := q.close(); lost != 0 {
+		if lost := q.Close(flush); lost != 0 {
 			t.Errorf("lost %d", lost)
 		}
 	})
@@ -127,7 +131,7 @@ func TestOutputEnd(t *testing.T) {
 		wait time.Duration
 	}{
 		{"all is taken", &gate{}, 5, 0, 0},
-		{"nothing is taken", &gate{let: make(chan struct{})}, 0, 5, outputFlush},
+		{"nothing is taken", &gate{let: make(chan struct{})}, 0, 5, flush},
 		{"every write fails", &gate{fails: true}, 0, 5, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -135,18 +139,18 @@ func TestOutputEnd(t *testing.T) {
 				if tt.w.let != nil {
 					tt.w.let = make(chan struct{}) // of this bubble
 				}
-				q := newOutputQueue(tt.w)
+				q := NewQueue("master", tt.w.WriteLine)
 				for i := range 5 {
-					q.put(OutputLine{Name: "w", Text: fmt.Sprint(i)})
+					q.Put(Line{Name: "w", Text: fmt.Sprint(i)})
 				}
 				began := time.Now()
-				if lost := q.close(); lost != tt.lost || time.Since(began) != tt.wait {
+				if lost := q.Close(flush); lost != tt.lost || time.Since(began) != tt.wait {
 					t.Errorf("lost %d after %v; want %d after %v", lost, time.Since(began), tt.lost, tt.wait)
 				}
 				if took := tt.w.taken(); len(took) != tt.took {
 					t.Errorf("taken %q", took)
 				}
-				if q.put(OutputLine{}) {
+				if q.Put(Line{}) {
 					t.Error("a line was kept after the end")
 				}
 				if tt.w.let != nil {
@@ -160,26 +164,26 @@ func TestOutputEnd(t *testing.T) {
 // TestTail: the newest lines are kept, bounded in number and in bytes; those before
 // last words outlive the dump that follows, however long it is.
 func TestTail(t *testing.T) {
-	var few, big, dump tail
+	var few, big, dump Tail
 	for i := range 250 {
-		few.add(OutputLine{Text: fmt.Sprint(i)}, false)
-		big.add(OutputLine{Text: strings.Repeat("x", 8<<10)}, false)
-		stream := streamErr
+		few.Add(Line{Text: fmt.Sprint(i)}, false)
+		big.Add(Line{Text: strings.Repeat("x", 8<<10)}, false)
+		stream := Stderr
 		if i == 8 {
-			stream = streamOut
+			stream = Stdout
 		}
-		dump.add(OutputLine{Stream: stream, Text: fmt.Sprint(i)}, i == 3 || i == 5)
+		dump.Add(Line{Stream: stream, Text: fmt.Sprint(i)}, i == 3 || i == 5)
 	}
-	few.lose()
-	lines, more := few.last()
-	if len(lines) != lastLines || more != 150 || few.losses() != 1 || lines[0].Text != "150" || lines[99].Text != "249" {
-		t.Errorf("%d lines from %q, %d before, %d lost", len(lines), lines[0].Text, more, few.losses())
+	few.Lose()
+	lines, more := few.Last()
+	if len(lines) != lastLines || more != 150 || few.Lost() != 1 || lines[0].Text != "150" || lines[99].Text != "249" {
+		t.Errorf("%d lines from %q, %d before, %d lost", len(lines), lines[0].Text, more, few.Lost())
 	}
-	if lines, more := big.last(); len(lines) != lastBytes/(8<<10) || more != 242 {
+	if lines, more := big.Last(); len(lines) != lastBytes/(8<<10) || more != 242 {
 		t.Errorf("%d big lines, %d before", len(lines), more)
 	}
 	var texts []string
-	lines, more = dump.besides()
+	lines, more = dump.BesidesWords()
 	for _, l := range lines {
 		texts = append(texts, l.Text)
 	}

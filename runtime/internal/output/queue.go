@@ -1,0 +1,32 @@
+package output
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/coppice-go/coppice/runtime/internal/queue"
+)
+
+const (
+	maxQueued = 1 << 20     // bytes of lines that wait for the writer
+	lineCost  = 128         // bytes that a line takes up besides its text
+	patience  = time.Second // how long a process's output waits for room
+)
+
+// NewQueue returns a queue between the processes and write, which may block. A slow writer slows
+// the processes down, by their pipes. A stuck writer costs lines, which are counted. Neither holds
+// up the master, whose name is in the line that stands in the place of lost lines. A line for
+// which write returns an error is lost.
+func NewQueue(master string, write func(Line) error) *queue.Queue[Line] {
+	return queue.New(queue.Config[Line]{
+		Take: write, Max: maxQueued, Patience: patience,
+		Cost: func(l Line) int { return lineCost + len(l.Text) },
+		Lost: func(n uint64) Line {
+			return Line{
+				Time: time.Now(), Name: master, PID: os.Getpid(), Stream: Stderr,
+				Text: fmt.Sprintf("coppice: %d lines of output lost: they were not taken in time", n),
+			}
+		},
+	})
+}
