@@ -5,24 +5,11 @@ import (
 	"errors"
 	"io"
 	"net"
-	"runtime"
 	"testing"
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
 )
-
-// wait receives from c, or fails the test with all goroutines after long enough.
-func wait[T any](t *testing.T, what string, c <-chan T) (v T) {
-	t.Helper()
-	select {
-	case v = <-c:
-	case <-time.After(20 * time.Second):
-		buf := make([]byte, 1<<20)
-		t.Fatalf("no %s\n%s", what, buf[:runtime.Stack(buf, true)])
-	}
-	return v
-}
 
 // pair joins two Conns by a socket.
 func pair(t *testing.T, a, b fdipc.Config) (*fdipc.Conn, *fdipc.Conn) {

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coppice-go/coppice/fdipc"
-	"github.com/coppice-go/coppice/fdipc/fdipctest"
 )
 
 // The ends of a Conn that a caller can meet, each through the public API.
@@ -82,7 +81,7 @@ func TestEnds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		before := fdipctest.Leaks(t)
+		before := leaks(t)
 		if _, err := fdipc.New(f, fdipc.Config{Handler: ignore}); err == nil {
 			t.Error("New took it")
 		}

@@ -25,7 +25,8 @@ func hostile(t *testing.T) *receiver {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	return &receiver{c: c}
+	c.peer = newTable(make([]uint64, tableLen(8)))
+	return &receiver{c: c, endpoint: c.control}
 }
 
 // send has the receiver take a piece of a frame that goes on, with n descriptors, and

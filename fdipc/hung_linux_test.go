@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coppice-go/coppice/fdipc"
-	"github.com/coppice-go/coppice/fdipc/fdipctest"
 )
 
 const (
@@ -167,7 +166,7 @@ func TestHungFile(t *testing.T) {
 		if err := c.Send(context.Background(), &fdipc.Frame{Kind: k, Handles: hs}); err != nil {
 			t.Fatal(err)
 		}
-		fdipctest.Wait(t, fmt.Sprintf("the receiver, which does %#x with a file that hangs", k), told)
+		wait(t, fmt.Sprintf("the receiver, which does %#x with a file that hangs", k), told)
 	}
 	for _, k := range []fdipc.Kind{kindRefuse, kindClose, kindLook, kindFile, kindRefuse, kindClose} {
 		send(k, fdipc.HandleFD(open()))
@@ -188,7 +187,7 @@ func TestHungFile(t *testing.T) {
 		t.Errorf("read of the pipe whose other end was closed: %v", err)
 	}
 	c.Close()
-	fdipctest.Wait(t, "end of the sender's Conn", c.Done())
+	wait(t, "end of the sender's Conn", c.Done())
 }
 
 // TestHungFileIsNoLane: what a peer sends in place of its data lane or of its claim table is looked at before it is used.
@@ -223,7 +222,7 @@ func TestHungFileIsNoLane(t *testing.T) {
 				t.Fatal(cerr, err)
 			}
 			go unix.Close(fd) // ends with the file system
-			fdipctest.Wait(t, "end of the Conn", c.Done())
+			wait(t, "end of the Conn", c.Done())
 			runtime.GC()
 			if !errors.Is(c.Err(), fdipc.ErrProtocol) {
 				t.Errorf("error %v, want ErrProtocol", c.Err())

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
-	"github.com/coppice-go/coppice/fdipc/fdipctest"
 )
 
 // Either side of a hand-over is killed at a named point, or at any moment. By the inodes that were claimed and by what the
@@ -35,7 +34,7 @@ func TestKill(t *testing.T) {
 		at, n := 1+rnd.IntN(24), 24+rnd.IntN(24)
 		delay := time.Duration(rnd.IntN(3000)) * time.Microsecond
 		t.Run(fmt.Sprintf("%d/%s/%s", i, p.who, p.point), func(t *testing.T) {
-			check := fdipctest.Leaks(t)
+			check := leaks(t)
 			t.Run("", func(t *testing.T) {
 				if p.who == "worker" {
 					killWorker(t, p.point, at, n, delay, sum)
@@ -125,8 +124,8 @@ func killWorker(t *testing.T, point string, at, n int, delay time.Duration, sum 
 		}
 		hs = hs[k:]
 	}
-	fdipctest.Wait(t, "death", dying.exited)
-	fdipctest.Wait(t, "end of the Conn", closed)
+	wait(t, "death", dying.exited)
+	wait(t, "end of the Conn", closed)
 	close(again)
 	for h := range again {
 		hs = append(hs, h)
@@ -136,7 +135,7 @@ func killWorker(t *testing.T, point string, at, n int, delay time.Duration, sum 
 			t.Fatal(err)
 		}
 	}
-	fdipctest.Wait(t, "end of all offers", b.done)
+	wait(t, "end of all offers", b.done)
 	readAll(t, cs)
 	b.Lock()
 	for i, c := range cs {
@@ -168,7 +167,7 @@ func openIn(t *testing.T, b *book, c *child) int {
 	if err := c.Send(context.Background(), &fdipc.Frame{Kind: kindCount}); err != nil {
 		t.Fatal(err)
 	}
-	return int(fdipctest.Wait(t, "count", b.count)) - conns
+	return int(wait(t, "count", b.count)) - conns
 }
 
 // killDispatcher: the test hands to a dispatcher that dies, which hands on to a worker that lives. What comes back to the
@@ -222,8 +221,8 @@ func killDispatcher(t *testing.T, point string, at, n int, delay time.Duration, 
 			serve(h)
 		}
 	}
-	fdipctest.Wait(t, "death", dying.exited)
-	fdipctest.Wait(t, "end of the Conn", closed)
+	wait(t, "death", dying.exited)
+	wait(t, "end of the Conn", closed)
 	readAll(t, cs)
 	b.Lock()
 	defer b.Unlock()

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coppice-go/coppice/fdipc"
-	"github.com/coppice-go/coppice/fdipc/fdipctest"
 )
 
 func init() {
@@ -80,11 +79,11 @@ func TestReceiverMakesConnectionsLinger(t *testing.T) {
 		if err := c.Send(context.Background(), &fdipc.Frame{Kind: kindConn, Handles: []*fdipc.Handle{h}}); err != nil {
 			t.Fatal(err)
 		}
-		fdipctest.Wait(t, "claim of a connection", told)
+		wait(t, "claim of a connection", told)
 		runtime.GC()
 	}
 	c.Close()
-	fdipctest.Wait(t, "end of the sender's Conn", c.Done())
+	wait(t, "end of the sender's Conn", c.Done())
 }
 
 // TestQueuedInListenerHandle: what a client has queued in a Unix listener, a connection that lingers for an hour, does not hold up
@@ -131,6 +130,6 @@ func TestQueuedInListenerHandle(t *testing.T) {
 		}
 		closed := make(chan struct{})
 		go func() { h.Close(); close(closed) }() // ends with ln
-		fdipctest.Wait(t, "close of the handle", closed)
+		wait(t, "close of the handle", closed)
 	}
 }

@@ -4,17 +4,14 @@ import (
 	"errors"
 	"io"
 	"sync"
-
-	"github.com/coppice-go/coppice/fdipc/internal/fault"
 )
 
 // Pipe joins two Conns in memory, on every system. They keep the same rules as Conns between
 // processes; handles move as Go values, no descriptor is touched. It panics if
 // a Config is invalid.
-func Pipe(a, b Config) (*Conn, *Conn) { return PipeWith(nil, a, b) }
+func Pipe(a, b Config) (*Conn, *Conn) { return pipe(nil, a, b) }
 
-// PipeWith is Pipe with somebody in the middle. It is there for package fdipctest.
-func PipeWith(hook fault.Hook, a, b Config) (*Conn, *Conn) {
+func pipe(hook faultHook, a, b Config) (*Conn, *Conn) {
 	if err := errors.Join(a.validate(), b.validate()); err != nil {
 		panic(err)
 	}
@@ -29,9 +26,29 @@ func PipeWith(hook fault.Hook, a, b Config) (*Conn, *Conn) {
 	return ca, cb
 }
 
+// faultHook is asked about every packet, with locks held; it must not block. It is for tests.
+type faultHook func(packetEvent) packetFault
+
+// packetEvent is a packet on its way.
+type packetEvent struct {
+	side  int   // 0: sent by the first Conn, 1: by the second
+	kind  uint8 // of the packet's first frame
+	count int   // descriptors with it
+}
+
+// packetFault is what becomes of it.
+type packetFault struct {
+	again    bool            // there is no room for it just now
+	cut      bool            // the link ends before it, as if the sender's process had died
+	truncate bool            // the receiver's descriptor table is full
+	keep     int             // with truncate: so many descriptors arrive
+	hold     <-chan struct{} // it is not received before this is closed
+	write    []byte          // if not nil: these bytes instead, as a hostile peer would
+}
+
 // memLink is a link within the process, with all its lanes.
 type memLink struct {
-	hook fault.Hook
+	hook faultHook
 
 	mu     sync.Mutex
 	queues []*memQueue
@@ -99,10 +116,10 @@ func (q *memQueue) closeRead() {
 
 // put queues a copy of p.
 func (e *memEnd) put(p *packet, wait bool) error {
-	var act fault.Action
+	var act packetFault
 	if h := e.link.hook; h != nil {
-		act = h(fault.Event{Side: e.side, Kind: p.buf[4], Count: len(p.attachments) + len(p.refs)})
-		if act.Cut {
+		act = h(packetEvent{side: e.side, kind: p.buf[4], count: len(p.attachments) + len(p.refs)})
+		if act.cut {
 			e.link.cut()
 		}
 	}
@@ -113,26 +130,26 @@ func (e *memEnd) put(p *packet, wait bool) error {
 		if q.broken || q.eof {
 			return ErrPeerLost
 		}
-		if len(q.items) < memQueueLen && !act.Again {
+		if len(q.items) < memQueueLen && !act.again {
 			break
 		}
-		if !wait || act.Again {
+		if !wait || act.again {
 			return errAgain
 		}
 		q.cond.Wait()
 	}
 	n := newPacket()
 	n.buf = append(n.buf, p.buf...)
-	if act.Write != nil {
-		n.buf = append(n.buf[:0], act.Write[:min(len(act.Write), maxPacket)]...)
+	if act.write != nil {
+		n.buf = append(n.buf[:0], act.write[:min(len(act.write), maxPacket)]...)
 	}
 	p.load()
 	n.attachments = append(n.attachments, p.attachments...)
 	p.unload()
-	if act.Trunc {
-		n.attachments, n.truncated = n.attachments[:min(act.Keep, len(n.attachments))], true
+	if act.truncate {
+		n.attachments, n.truncated = n.attachments[:min(act.keep, len(n.attachments))], true
 	}
-	q.items, q.holds = append(q.items, n), append(q.holds, act.Hold)
+	q.items, q.holds = append(q.items, n), append(q.holds, act.hold)
 	q.cond.Broadcast()
 	return nil
 }

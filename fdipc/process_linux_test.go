@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coppice-go/coppice/fdipc"
-	"github.com/coppice-go/coppice/fdipc/fdipctest"
 )
 
 // The tests below run over real processes: this test binary, started again with a role.
@@ -86,8 +85,8 @@ func spawn(t testing.TB, cfg fdipc.Config, env map[string]string) *child {
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(unix.SIGCONT)
 		c.Close() // a worker ends with its Conn
-		fdipctest.Wait(t, "exit of a child", ch.exited)
-		fdipctest.Wait(t, "end of its Conn", c.Done())
+		wait(t, "exit of a child", ch.exited)
+		wait(t, "end of its Conn", c.Done())
 	})
 	return ch
 }

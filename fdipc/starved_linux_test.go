@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coppice-go/coppice/fdipc"
-	"github.com/coppice-go/coppice/fdipc/fdipctest"
 )
 
 // kindTake are handles to claim and close, on one processor that others use too.
@@ -124,7 +123,7 @@ func TestStarvedReceiver(t *testing.T) {
 		if err := w.Send(context.Background(), &fdipc.Frame{Kind: kindCount}); err != nil {
 			t.Fatal(err)
 		}
-		got = fdipctest.Wait(t, "count", count)
+		got = wait(t, "count", count)
 	}
 	w.ResolveOffers()
 	if st := w.Stats(); got != want || st.Claimed != want || st.Outstanding != 0 || st.Returned != 0 {

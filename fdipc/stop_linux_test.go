@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coppice-go/coppice/fdipc"
-	"github.com/coppice-go/coppice/fdipc/fdipctest"
 )
 
 // A worker is stopped and continued at any moment while connections are offered to it that are revoked after
@@ -57,7 +56,7 @@ func TestStop(t *testing.T) {
 			}
 		}()
 		for range batch {
-			e := fdipctest.Wait(t, "outcome", ends)
+			e := wait(t, "outcome", ends)
 			c := e.h.Tag.(*client)
 			c.outcome = e.o
 			c.settled++

@@ -1,4 +1,4 @@
-package fdipctest
+package fdipc_test
 
 import (
 	"bytes"
@@ -11,7 +11,7 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-func testFields(t *testing.T, join Join) {
+func testFields(t *testing.T, join joiner) {
 	got := make(chan fdipc.Frame, 2)
 	a, _ := oneWay(t, join, func(_ *fdipc.Conn, f *fdipc.Frame) {
 		g := *f
@@ -26,7 +26,7 @@ func testFields(t *testing.T, join Join) {
 		Payload: []byte("payload"), Handles: []*fdipc.Handle{h},
 	}
 	a.send(t, &sent)
-	f := Wait(t, "frame", got)
+	f := wait(t, "frame", got)
 	if f.Kind != sent.Kind || f.Lane != sent.Lane || f.Flags != sent.Flags || f.Target != sent.Target || f.Trace != sent.Trace || string(f.Payload) != "payload" {
 		t.Errorf("got %+v, sent %+v", f, sent)
 	}
@@ -35,13 +35,13 @@ func testFields(t *testing.T, join Join) {
 	}
 	readHandle(t, f.Handles[0])
 	a.send(t, &fdipc.Frame{Kind: fdipc.FirstUserKind})
-	f = Wait(t, "frame", got)
+	f = wait(t, "frame", got)
 	if f.Kind != fdipc.FirstUserKind || f.Lane != fdipc.Control || len(f.Payload) != 0 || f.Trace != (fdipc.TraceContext{}) || f.Handles != nil {
 		t.Errorf("empty frame arrived as %+v", f)
 	}
 }
 
-func testOrder(t *testing.T, join Join) {
+func testOrder(t *testing.T, join joiner) {
 	const n = 20000
 	done := make(chan fdipc.Lane, 2)
 	var next [2]uint64
@@ -67,12 +67,12 @@ func testOrder(t *testing.T, join Join) {
 		})
 	}
 	wg.Wait()
-	Wait(t, "end of a lane", done)
-	Wait(t, "end of a lane", done)
+	wait(t, "end of a lane", done)
+	wait(t, "end of a lane", done)
 }
 
 // Node: test-child-process-advanced-serialization-largebuffer.
-func testLargeFrames(t *testing.T, join Join) {
+func testLargeFrames(t *testing.T, join joiner) {
 	got := make(chan []byte, 4)
 	a, _ := oneWay(t, join, func(_ *fdipc.Conn, f *fdipc.Frame) { got <- bytes.Clone(f.Payload) })
 	var bufs [4][]byte
@@ -85,7 +85,7 @@ func testLargeFrames(t *testing.T, join Join) {
 		}
 	}()
 	for i := range bufs {
-		if !bytes.Equal(Wait(t, "frame", got), bufs[i]) {
+		if !bytes.Equal(wait(t, "frame", got), bufs[i]) {
 			t.Errorf("frame %d is damaged", i)
 		}
 	}
@@ -93,7 +93,7 @@ func testLargeFrames(t *testing.T, join Join) {
 
 // Node: test-cluster-send-handle-large-payload, test-child-process-send-utf8: 800 kB with a
 // socket, there and back.
-func testLargeFrameWithHandle(t *testing.T, join Join) {
+func testLargeFrameWithHandle(t *testing.T, join joiner) {
 	text := strings.Repeat("ä€𝄞x", 80000)
 	back := make(chan string, 1)
 	var a, b side
@@ -116,13 +116,13 @@ func testLargeFrameWithHandle(t *testing.T, join Join) {
 	})
 	start(t, join, &a, &b, ca, cb)
 	a.send(t, &fdipc.Frame{Kind: kind, Lane: fdipc.Data, Payload: []byte(text), Handles: []*fdipc.Handle{pipeHandle(t, "there and back")}})
-	if id := Wait(t, "answer", back); id != "there and back" {
+	if id := wait(t, "answer", back); id != "there and back" {
 		t.Errorf("handle holds %q", id)
 	}
 }
 
 // Node: test-child-process-recv-handle: messages 1, 2 with a handle, 3, in one batch.
-func testHandleBelongsToFrame(t *testing.T, join Join) {
+func testHandleBelongsToFrame(t *testing.T, join joiner) {
 	const n = 3000
 	done := make(chan struct{})
 	i := 0
@@ -146,10 +146,10 @@ func testHandleBelongsToFrame(t *testing.T, join Join) {
 		}
 		a.send(t, f)
 	}
-	Wait(t, "last frame", done)
+	wait(t, "last frame", done)
 }
 
-func testLimits(t *testing.T, join Join) {
+func testLimits(t *testing.T, join joiner) {
 	got := make(chan int, 1)
 	var a, b side
 	ca, cb := a.config(nil), b.config(func(_ *fdipc.Conn, f *fdipc.Frame) { got <- len(f.Payload) })
@@ -165,12 +165,12 @@ func testLimits(t *testing.T, join Join) {
 		t.Errorf("third lane: %v", err)
 	}
 	a.send(t, &fdipc.Frame{Kind: kind, Payload: make([]byte, 1000)})
-	if n := Wait(t, "frame", got); n != 1000 {
+	if n := wait(t, "frame", got); n != 1000 {
 		t.Error(n)
 	}
 }
 
-func testConcurrentSend(t *testing.T, join Join) {
+func testConcurrentSend(t *testing.T, join joiner) {
 	const senders, n = 8, 2000
 	var next [senders]uint64
 	left := senders * n
@@ -193,5 +193,5 @@ func testConcurrentSend(t *testing.T, join Join) {
 		})
 	}
 	wg.Wait()
-	Wait(t, "last frame", done)
+	wait(t, "last frame", done)
 }

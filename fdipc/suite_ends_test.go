@@ -1,4 +1,4 @@
-package fdipctest
+package fdipc_test
 
 import (
 	"context"
@@ -10,18 +10,18 @@ import (
 )
 
 // Node: test-child-process-send-after-close.
-func testClose(t *testing.T, join Join) {
+func testClose(t *testing.T, join joiner) {
 	got := make(chan uint64, 100)
 	a, b := oneWay(t, join, func(_ *fdipc.Conn, f *fdipc.Frame) { got <- f.Target })
 	a.send(t, &fdipc.Frame{Kind: kind, Lane: fdipc.Data})
-	Wait(t, "first frame", got)
+	wait(t, "first frame", got)
 	for i := range uint64(50) {
 		a.send(t, &fdipc.Frame{Kind: kind, Lane: fdipc.Data, Target: i})
 	}
 	a.Close()
 	a.Close()
-	Wait(t, "end of A", a.Done())
-	Wait(t, "end of B", b.Done())
+	wait(t, "end of A", a.Done())
+	wait(t, "end of B", b.Done())
 	if len(got) != 50 {
 		t.Errorf("%d of 50 frames arrived", len(got))
 	}
@@ -42,9 +42,9 @@ func testClose(t *testing.T, join Join) {
 	}
 }
 
-func testCloseInHandler(t *testing.T, join Join) {
+func testCloseInHandler(t *testing.T, join joiner) {
 	a, b := oneWay(t, join, func(c *fdipc.Conn, _ *fdipc.Frame) { c.Close() })
 	a.send(t, &fdipc.Frame{Kind: kind})
-	Wait(t, "end of B", b.Done())
-	Wait(t, "end of A", a.Done())
+	wait(t, "end of B", b.Done())
+	wait(t, "end of A", a.Done())
 }

@@ -1,4 +1,4 @@
-package fdipctest
+package fdipc_test
 
 import (
 	"fmt"
@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// patience is how long Wait and Leaks wait for what must happen.
+// patience is how long wait and leaks wait for what must happen.
 const patience = 20 * time.Second
 
-// Wait receives from c. If nothing comes it fails the test and prints all goroutines.
-func Wait[T any](t testing.TB, what string, c <-chan T) (v T) {
+// wait receives from c. If nothing comes it fails the test and prints all goroutines.
+func wait[T any](t testing.TB, what string, c <-chan T) (v T) {
 	t.Helper()
 	select {
 	case v = <-c:
@@ -29,10 +29,10 @@ func stacks() []byte {
 	return b[:runtime.Stack(b, true)]
 }
 
-// Leaks notes the open descriptors and goroutines and returns the check that there are no more
+// leaks notes the open descriptors and goroutines and returns the check that there are no more
 // of either, to be deferred. Things that end on their own are given time to. Claim
 // tables are freed by the garbage collector, which it calls.
-func Leaks(t testing.TB) (check func()) {
+func leaks(t testing.TB) (check func()) {
 	t.Helper()
 	runtime.GC()
 	files, routines := descriptors(), runtime.NumGoroutine()

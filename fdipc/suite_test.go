@@ -1,4 +1,4 @@
-package fdipctest
+package fdipc_test
 
 import (
 	"testing"
@@ -6,14 +6,14 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// Join joins two Conns; the suite closes them.
-type Join func(t testing.TB, a, b fdipc.Config) (*fdipc.Conn, *fdipc.Conn)
+// joiner joins two Conns; the suite closes them.
+type joiner func(t testing.TB, a, b fdipc.Config) (*fdipc.Conn, *fdipc.Conn)
 
-// TestConn is the conformance suite: what any link between two Conns must do.
-func TestConn(t *testing.T, join Join) {
+// conformance is the conformance suite: what any link between two Conns must do.
+func conformance(t *testing.T, join joiner) {
 	tests := []struct {
 		name string
-		run  func(*testing.T, Join)
+		run  func(*testing.T, joiner)
 	}{
 		{"Fields", testFields},
 		{"Order", testOrder},
@@ -43,7 +43,7 @@ func TestConn(t *testing.T, join Join) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			check := Leaks(t)
+			check := leaks(t)
 			t.Run("", func(t *testing.T) { tt.run(t, join) })
 			check()
 		})
@@ -52,3 +52,37 @@ func TestConn(t *testing.T, join Join) {
 
 // user kinds of the suite
 const kind fdipc.Kind = 0x40
+
+func TestPipe(t *testing.T) {
+	conformance(t, func(_ testing.TB, a, b fdipc.Config) (*fdipc.Conn, *fdipc.Conn) { return fdipc.Pipe(a, b) })
+}
+
+func TestLink(t *testing.T) {
+	conformance(t, func(_ testing.TB, a, b fdipc.Config) (*fdipc.Conn, *fdipc.Conn) {
+		return new(fdipc.FaultLink).Join(a, b)
+	})
+}
+
+func TestSocket(t *testing.T) {
+	l, r, err := fdipc.Socketpair()
+	if err != nil {
+		t.Skip(err)
+	}
+	l.Close()
+	r.Close()
+	conformance(t, func(t testing.TB, a, b fdipc.Config) (*fdipc.Conn, *fdipc.Conn) {
+		l, r, err := fdipc.Socketpair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ca, err := fdipc.New(l, a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cb, err := fdipc.New(r, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ca, cb
+	})
+}

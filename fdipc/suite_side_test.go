@@ -1,4 +1,4 @@
-package fdipctest
+package fdipc_test
 
 import (
 	"context"
@@ -35,7 +35,7 @@ func (s *side) config(handler func(*fdipc.Conn, *fdipc.Frame)) fdipc.Config {
 }
 
 // start joins two sides. At the end of the test they are closed.
-func start(t *testing.T, join Join, a, b *side, ca, cb fdipc.Config) {
+func start(t *testing.T, join joiner, a, b *side, ca, cb fdipc.Config) {
 	t.Helper()
 	a.Conn, b.Conn = join(t, ca, cb)
 	t.Cleanup(func() {
@@ -43,8 +43,8 @@ func start(t *testing.T, join Join, a, b *side, ca, cb fdipc.Config) {
 		b.Close()
 		a.PeerGone()
 		b.PeerGone()
-		_ = Wait(t, "end of A", a.closed)
-		_ = Wait(t, "end of B", b.closed)
+		_ = wait(t, "end of A", a.closed)
+		_ = wait(t, "end of B", b.closed)
 	})
 }
 
@@ -89,7 +89,7 @@ func readHandle(t testing.TB, h *fdipc.Handle) string {
 }
 
 // oneWay joins two sides of which the second handles frames.
-func oneWay(t *testing.T, join Join, handler func(*fdipc.Conn, *fdipc.Frame)) (a, b *side) {
+func oneWay(t *testing.T, join joiner, handler func(*fdipc.Conn, *fdipc.Frame)) (a, b *side) {
 	t.Helper()
 	a, b = new(side), new(side)
 	start(t, join, a, b, a.config(nil), b.config(handler))
@@ -97,7 +97,7 @@ func oneWay(t *testing.T, join Join, handler func(*fdipc.Conn, *fdipc.Frame)) (a
 }
 
 // holding is oneWay with a second side that keeps the first handle of each frame, unclaimed.
-func holding(t *testing.T, join Join) (a, b *side, held <-chan *fdipc.Handle) {
+func holding(t *testing.T, join joiner) (a, b *side, held <-chan *fdipc.Handle) {
 	t.Helper()
 	c := make(chan *fdipc.Handle, 2)
 	a, b = oneWay(t, join, func(_ *fdipc.Conn, f *fdipc.Frame) { c <- f.Handles[0] })

@@ -1,4 +1,4 @@
-package fdipctest
+package fdipc_test
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-func testManyHandles(t *testing.T, join Join) {
+func testManyHandles(t *testing.T, join joiner) {
 	const n = 600 // more than the kernel passes at once
 	got := make(chan int, 1)
 	var a, b side
@@ -29,17 +29,17 @@ func testManyHandles(t *testing.T, join Join) {
 		hs[i] = pipeHandle(t, fmt.Sprint(i)).Named(fmt.Sprint("n", i))
 	}
 	a.send(t, &fdipc.Frame{Kind: kind, Handles: hs, Payload: []byte("x")})
-	if g := Wait(t, "frame", got); g != n {
+	if g := wait(t, "frame", got); g != n {
 		t.Errorf("%d handles arrived", g)
 	}
 	for range n {
-		if o := Wait(t, "outcome", a.outcomes); o.o != fdipc.Claimed {
+		if o := wait(t, "outcome", a.outcomes); o.o != fdipc.Claimed {
 			t.Fatal(o.o)
 		}
 	}
 }
 
-func testClaimed(t *testing.T, join Join) {
+func testClaimed(t *testing.T, join joiner) {
 	got := make(chan string, 1)
 	a, _ := oneWay(t, join, func(_ *fdipc.Conn, f *fdipc.Frame) {
 		if err := errors.Join(f.Handles[0].Claim(), f.Handles[0].Claim()); err != nil {
@@ -54,10 +54,10 @@ func testClaimed(t *testing.T, join Join) {
 	h := pipeHandle(t, "mine")
 	h.Tag = "tag"
 	a.send(t, &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{h}})
-	if id := Wait(t, "handle", got); id != "mine" {
+	if id := wait(t, "handle", got); id != "mine" {
 		t.Errorf("read %q", id)
 	}
-	o := Wait(t, "outcome", a.outcomes)
+	o := wait(t, "outcome", a.outcomes)
 	if o.h != h || o.o != fdipc.Claimed || o.h.Tag != "tag" {
 		t.Errorf("%v", o)
 	}
@@ -66,7 +66,7 @@ func testClaimed(t *testing.T, join Join) {
 	}
 }
 
-func testRefused(t *testing.T, join Join) {
+func testRefused(t *testing.T, join joiner) {
 	a, _ := oneWay(t, join, func(_ *fdipc.Conn, f *fdipc.Frame) {
 		f.Refuse(42)
 		if err := f.Handles[0].Claim(); !errors.Is(err, fdipc.ErrHandleUsed) {
@@ -76,7 +76,7 @@ func testRefused(t *testing.T, join Join) {
 	h := pipeHandle(t, "back")
 	for range 3 { // it can be offered again
 		a.send(t, &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{h}})
-		o := Wait(t, "outcome", a.outcomes)
+		o := wait(t, "outcome", a.outcomes)
 		if o.h != h || o.o != fdipc.Refused || h.Reason() != 42 {
 			t.Fatalf("%v, reason %d", o, h.Reason())
 		}
@@ -87,7 +87,7 @@ func testRefused(t *testing.T, join Join) {
 }
 
 // testResolvedAt: the sender looks when it has occasion to, but the moment is the peer's.
-func testResolvedAt(t *testing.T, join Join) {
+func testResolvedAt(t *testing.T, join joiner) {
 	type span struct{ before, after, said time.Time }
 	did := make(chan span, 1)
 	a, _ := oneWay(t, join, func(_ *fdipc.Conn, f *fdipc.Frame) {
@@ -108,8 +108,8 @@ func testResolvedAt(t *testing.T, join Join) {
 				h.Trace[0] = 1
 			}
 			a.send(t, &fdipc.Frame{Kind: kind, Target: uint64(o), Handles: []*fdipc.Handle{h}})
-			s := Wait(t, "answer", did)
-			if got := Wait(t, "outcome", a.outcomes); got.o != o {
+			s := wait(t, "answer", did)
+			if got := wait(t, "outcome", a.outcomes); got.o != o {
 				t.Fatal(got.o)
 			}
 			at := h.ResolvedAt()
@@ -121,7 +121,7 @@ func testResolvedAt(t *testing.T, join Join) {
 	}
 }
 
-func testReturnedOnDeadline(t *testing.T, join Join) {
+func testReturnedOnDeadline(t *testing.T, join joiner) {
 	held := make(chan *fdipc.Handle, 2)
 	var a, b side
 	ca, cb := a.config(nil), b.config(func(_ *fdipc.Conn, f *fdipc.Frame) { held <- f.Handles[0] })
@@ -129,13 +129,13 @@ func testReturnedOnDeadline(t *testing.T, join Join) {
 	start(t, join, &a, &b, ca, cb)
 	h := pipeHandle(t, "late")
 	a.send(t, &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{h}})
-	if o := Wait(t, "outcome", a.outcomes); o.h != h || o.o != fdipc.Returned {
+	if o := wait(t, "outcome", a.outcomes); o.h != h || o.o != fdipc.Returned {
 		t.Fatalf("%v", o)
 	}
 	if a.Credit() != 0 || a.Stats().Stalls != 1 {
 		t.Errorf("credit %d, %+v", a.Credit(), a.Stats())
 	}
-	late := Wait(t, "handle", held)
+	late := wait(t, "handle", held)
 	if err := late.Claim(); !errors.Is(err, fdipc.ErrRevoked) {
 		t.Errorf("late claim: %v", err)
 	}
@@ -151,13 +151,13 @@ func testReturnedOnDeadline(t *testing.T, join Join) {
 	}
 }
 
-func testReturnedOnClose(t *testing.T, join Join) {
+func testReturnedOnClose(t *testing.T, join joiner) {
 	a, _, held := holding(t, join)
 	h := pipeHandle(t, "kept")
 	a.send(t, &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{h}})
-	theirs := Wait(t, "handle", held)
+	theirs := wait(t, "handle", held)
 	a.Close()
-	if o := Wait(t, "outcome", a.outcomes); o.h != h || o.o != fdipc.Returned {
+	if o := wait(t, "outcome", a.outcomes); o.h != h || o.o != fdipc.Returned {
 		t.Fatalf("%v", o)
 	}
 	if err := theirs.Claim(); !errors.Is(err, fdipc.ErrRevoked) {
@@ -168,13 +168,13 @@ func testReturnedOnClose(t *testing.T, join Join) {
 	}
 }
 
-func testReturnedOnPeerClose(t *testing.T, join Join) {
+func testReturnedOnPeerClose(t *testing.T, join joiner) {
 	a, b, held := holding(t, join)
 	h := pipeHandle(t, "kept")
 	a.send(t, &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{h}})
-	theirs := Wait(t, "handle", held)
+	theirs := wait(t, "handle", held)
 	b.Close()
-	if o := Wait(t, "outcome", a.outcomes); o.h != h || o.o != fdipc.Returned {
+	if o := wait(t, "outcome", a.outcomes); o.h != h || o.o != fdipc.Returned {
 		t.Fatalf("%v", o)
 	}
 	theirs.Close()
@@ -184,29 +184,29 @@ func testReturnedOnPeerClose(t *testing.T, join Join) {
 }
 
 // Without a deadline nothing is taken back from a slow peer.
-func testNoDeadline(t *testing.T, join Join) {
+func testNoDeadline(t *testing.T, join joiner) {
 	held := make(chan *fdipc.Handle, 2)
 	var a, b side
 	ca, cb := a.config(nil), b.config(func(_ *fdipc.Conn, f *fdipc.Frame) { held <- f.Handles[0] })
 	start(t, join, &a, &b, ca, cb)
 	a.send(t, &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{pipeHandle(t, "slow")}})
-	if id := readHandle(t, Wait(t, "handle", held)); id != "slow" {
+	if id := readHandle(t, wait(t, "handle", held)); id != "slow" {
 		t.Errorf("read %q", id)
 	}
-	if o := Wait(t, "outcome", a.outcomes); o.o != fdipc.Claimed {
+	if o := wait(t, "outcome", a.outcomes); o.o != fdipc.Claimed {
 		t.Error(o.o)
 	}
 }
 
 // When the peer is gone, and known to be dead, everything it had not claimed comes back.
-func testPeerGone(t *testing.T, join Join) {
+func testPeerGone(t *testing.T, join joiner) {
 	a, b, held := holding(t, join)
 	h := pipeHandle(t, "kept")
 	a.send(t, &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{h}})
-	theirs := Wait(t, "handle", held)
+	theirs := wait(t, "handle", held)
 	b.Close()
 	a.PeerGone()
-	if o := Wait(t, "outcome", a.outcomes); o.h != h || o.o != fdipc.Returned {
+	if o := wait(t, "outcome", a.outcomes); o.h != h || o.o != fdipc.Returned {
 		t.Fatalf("%v", o)
 	}
 	if err := theirs.Claim(); err == nil {
@@ -218,7 +218,7 @@ func testPeerGone(t *testing.T, join Join) {
 }
 
 // A claim outlives the Conn: the table is still there.
-func testClaimAfterClose(t *testing.T, join Join) {
+func testClaimAfterClose(t *testing.T, join joiner) {
 	held := make(chan *fdipc.Handle, 2)
 	a, _ := oneWay(t, join, func(_ *fdipc.Conn, f *fdipc.Frame) {
 		if err := f.Handles[0].Claim(); err != nil {
@@ -227,9 +227,9 @@ func testClaimAfterClose(t *testing.T, join Join) {
 		held <- f.Handles[0]
 	})
 	a.send(t, &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{pipeHandle(t, "claimed")}})
-	theirs := Wait(t, "handle", held)
+	theirs := wait(t, "handle", held)
 	a.Close()
-	if o := Wait(t, "outcome", a.outcomes); o.o != fdipc.Claimed {
+	if o := wait(t, "outcome", a.outcomes); o.o != fdipc.Claimed {
 		t.Fatalf("%v", o.o)
 	}
 	if id := readHandle(t, theirs); id != "claimed" {
@@ -238,7 +238,7 @@ func testClaimAfterClose(t *testing.T, join Join) {
 }
 
 // Node: test-child-process-send-handle-twice.
-func testSentTwice(t *testing.T, join Join) {
+func testSentTwice(t *testing.T, join joiner) {
 	a, _, held := holding(t, join)
 	h, other := pipeHandle(t, "once"), pipeHandle(t, "other")
 	a.send(t, &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{h}})
@@ -252,11 +252,11 @@ func testSentTwice(t *testing.T, join Join) {
 	if _, err := h.File(); !errors.Is(err, fdipc.ErrHandleUsed) {
 		t.Errorf("use of a sent handle: %v", err)
 	}
-	readHandle(t, Wait(t, "handle", held))
+	readHandle(t, wait(t, "handle", held))
 }
 
 // A received handle is sent on without being opened.
-func testSentOn(t *testing.T, join Join) {
+func testSentOn(t *testing.T, join joiner) {
 	got := make(chan string, 1)
 	var a, b, c, d side
 	start(t, join, &c, &d, c.config(nil), d.config(func(_ *fdipc.Conn, f *fdipc.Frame) { got <- readHandle(t, f.Handles[0]) }))
@@ -271,19 +271,19 @@ func testSentOn(t *testing.T, join Join) {
 	// Credit comes with the handshake; a frame without handles has not to wait for it.
 	warm := pipeHandle(t, "warm")
 	c.send(t, &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{warm}})
-	Wait(t, "first", got)
+	wait(t, "first", got)
 	a.send(t, &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{pipeHandle(t, "far")}})
-	if id := Wait(t, "handle", got); id != "far" {
+	if id := wait(t, "handle", got); id != "far" {
 		t.Errorf("read %q", id)
 	}
 	for _, s := range []*side{&a, &c} {
-		if o := Wait(t, "outcome", s.outcomes); o.o != fdipc.Claimed {
+		if o := wait(t, "outcome", s.outcomes); o.o != fdipc.Claimed {
 			t.Error(o.o)
 		}
 	}
 }
 
-func testNoCredit(t *testing.T, join Join) {
+func testNoCredit(t *testing.T, join joiner) {
 	held := make(chan *fdipc.Handle, 10)
 	var a, b side
 	ca, cb := a.config(nil), b.config(func(_ *fdipc.Conn, f *fdipc.Frame) { held <- f.Handles[0] })
@@ -310,10 +310,10 @@ func testNoCredit(t *testing.T, join Join) {
 	}
 	sent := make(chan error, 1)
 	go func() { sent <- a.Send(context.Background(), &fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{h}}) }()
-	readHandle(t, Wait(t, "handle", held))
-	if err := Wait(t, "credit", sent); err != nil {
+	readHandle(t, wait(t, "handle", held))
+	if err := wait(t, "credit", sent); err != nil {
 		t.Error(err)
 	}
-	readHandle(t, Wait(t, "handle", held))
-	readHandle(t, Wait(t, "handle", held))
+	readHandle(t, wait(t, "handle", held))
+	readHandle(t, wait(t, "handle", held))
 }

@@ -1,4 +1,4 @@
-package fdipctest
+package fdipc_test
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 )
 
 // Node: test-cluster-send-deadlock: both sides send handles at each other at once.
-func testCrossFire(t *testing.T, join Join) {
+func testCrossFire(t *testing.T, join joiner) {
 	const n = 2000
 	var a, b side
 	done := make(chan struct{}, 2)
@@ -39,11 +39,11 @@ func testCrossFire(t *testing.T, join Join) {
 		})
 	}
 	wg.Wait()
-	Wait(t, "end", done)
-	Wait(t, "end", done)
+	wait(t, "end", done)
+	wait(t, "end", done)
 	for _, s := range []*side{&a, &b} {
 		for range n {
-			if o := Wait(t, "outcome", s.outcomes); o.o != fdipc.Claimed {
+			if o := wait(t, "outcome", s.outcomes); o.o != fdipc.Claimed {
 				t.Fatal(o.o)
 			}
 		}
@@ -88,7 +88,7 @@ func fill(t *testing.T, a *side) {
 	t.Fatalf("the lane takes everything (full %d times)", full)
 }
 
-func testFull(t *testing.T, join Join) {
+func testFull(t *testing.T, join joiner) {
 	var a, b side
 	cb, open := blocked(&b, nil)
 	defer open()
@@ -104,12 +104,12 @@ func testFull(t *testing.T, join Join) {
 		sent <- a.Send(context.Background(), &fdipc.Frame{Kind: kind, Lane: fdipc.Data, Payload: make([]byte, 4000)})
 	}()
 	open()
-	if err := Wait(t, "room", sent); err != nil {
+	if err := wait(t, "room", sent); err != nil {
 		t.Error(err)
 	}
 }
 
-func testControlOvertakes(t *testing.T, join Join) {
+func testControlOvertakes(t *testing.T, join joiner) {
 	control := make(chan struct{}, 1)
 	var a, b side
 	cb, open := blocked(&b, control)
@@ -121,5 +121,5 @@ func testControlOvertakes(t *testing.T, join Join) {
 	if err := a.TrySend(&fdipc.Frame{Kind: kind, Lane: fdipc.Control}); err != nil {
 		t.Fatal(err)
 	}
-	Wait(t, "control frame", control)
+	wait(t, "control frame", control)
 }

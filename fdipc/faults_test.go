@@ -1,16 +1,14 @@
-package fdipctest_test
+package fdipc_test
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"testing"
 
 	"github.com/coppice-go/coppice/fdipc"
-	"github.com/coppice-go/coppice/fdipc/fdipctest"
 )
-
-const kind fdipc.Kind = 0x40
 
 // value is a handle that needs no descriptor.
 func value(t *testing.T) *fdipc.Handle {
@@ -21,23 +19,18 @@ func value(t *testing.T) *fdipc.Handle {
 	return h
 }
 
-type outcome struct {
-	h *fdipc.Handle
-	o fdipc.Outcome
-}
-
 // The link is cut at every point, from either side, at the first, second and third occasion: nothing hangs,
 // nothing is resolved twice, and every handle is claimed or comes back.
 func TestCutEverywhere(t *testing.T) {
-	for _, side := range []fdipctest.Side{fdipctest.A, fdipctest.B} {
-		for _, point := range fdipctest.Points {
+	for _, side := range []fdipc.FaultSide{fdipc.SideA, fdipc.SideB} {
+		for _, point := range fdipc.FaultPoints {
 			for n := range 3 {
 				t.Run(fmt.Sprintf("%d/%v/%d", side, point, n), func(t *testing.T) {
-					defer fdipctest.Leaks(t)()
+					defer leaks(t)()
 					outcomes := make(chan outcome, 100)
 					ends := make(chan error, 2)
 					claimed := make(map[string]int)
-					var l fdipctest.Link
+					var l fdipc.FaultLink
 					l.Cut(side, point, n)
 					a, b := l.Join(fdipc.Config{
 						Credits:  2, // so that Wake is needed
@@ -71,8 +64,8 @@ func TestCutEverywhere(t *testing.T) {
 					b.Close()
 					a.PeerGone()
 					b.PeerGone()
-					_ = fdipctest.Wait(t, "end", ends)
-					_ = fdipctest.Wait(t, "end", ends)
+					_ = wait(t, "end", ends)
+					_ = wait(t, "end", ends)
 					if len(outcomes) != sent {
 						t.Errorf("%d outcomes for %d handles", len(outcomes), sent)
 					}
@@ -97,8 +90,8 @@ func TestTruncate(t *testing.T) {
 	outcomes := make(chan outcome, 10)
 	lost := make(chan fdipc.Frame, 10)
 	got := make(chan int, 10)
-	var l fdipctest.Link
-	struck := l.Truncate(fdipctest.A, fdipctest.Handles, 0, 1)
+	var l fdipc.FaultLink
+	struck := l.Truncate(fdipc.SideA, fdipc.AtHandles, 0, 1)
 	a, b := l.Join(fdipc.Config{
 		Handler:  func(*fdipc.Conn, *fdipc.Frame) {},
 		Resolved: func(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { outcomes <- outcome{h, o} },
@@ -118,16 +111,16 @@ func TestTruncate(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range hs {
-			if o := fdipctest.Wait(t, "outcome", outcomes); o.o != want || want == fdipc.Refused && o.h.Reason() != fdipc.ReasonNoFiles {
+			if o := wait(t, "outcome", outcomes); o.o != want || want == fdipc.Refused && o.h.Reason() != fdipc.ReasonNoFiles {
 				t.Errorf("%v, reason %d", o.o, o.h.Reason())
 			}
 		}
 	}
-	fdipctest.Wait(t, "fault", struck)
-	if f := fdipctest.Wait(t, "frame without its handles", lost); f.Kind != kind || f.Target != 0 || f.Handles != nil {
+	wait(t, "fault", struck)
+	if f := wait(t, "frame without its handles", lost); f.Kind != kind || f.Target != 0 || f.Handles != nil {
 		t.Errorf("%+v", f)
 	}
-	if n := fdipctest.Wait(t, "frame", got); n != 3 || len(got) != 0 || b.Stats().Truncated != 1 {
+	if n := wait(t, "frame", got); n != 3 || len(got) != 0 || b.Stats().Truncated != 1 {
 		t.Errorf("%d handles, %d more frames, %+v", n, len(got), b.Stats())
 	}
 }
@@ -135,21 +128,21 @@ func TestTruncate(t *testing.T) {
 // What is held back on one lane holds back nothing on the other; a link that refuses is tried again.
 func TestDelayAndRefuse(t *testing.T) {
 	got := make(chan fdipc.Lane, 2)
-	var l fdipctest.Link
-	struck, release := l.Delay(fdipctest.A, fdipctest.Frames, 0)
-	refused := l.Refuse(fdipctest.A, fdipctest.Frames, 1, 3)
+	var l fdipc.FaultLink
+	struck, release := l.Delay(fdipc.SideA, fdipc.AtFrames, 0)
+	refused := l.Refuse(fdipc.SideA, fdipc.AtFrames, 1, 3)
 	a, _ := l.Join(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}},
 		fdipc.Config{Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { got <- f.Lane }})
 	defer a.Close()
 	_ = a.Send(context.Background(), &fdipc.Frame{Kind: kind, Lane: fdipc.Data})
-	fdipctest.Wait(t, "delay", struck)
+	wait(t, "delay", struck)
 	_ = a.Send(context.Background(), &fdipc.Frame{Kind: kind, Lane: fdipc.Control})
-	fdipctest.Wait(t, "refusal", refused)
-	if l := fdipctest.Wait(t, "frame", got); l != fdipc.Control {
+	wait(t, "refusal", refused)
+	if l := wait(t, "frame", got); l != fdipc.Control {
 		t.Error(l)
 	}
 	release()
-	if l := fdipctest.Wait(t, "frame", got); l != fdipc.Data {
+	if l := wait(t, "frame", got); l != fdipc.Data {
 		t.Error(l)
 	}
 }
@@ -157,20 +150,25 @@ func TestDelayAndRefuse(t *testing.T) {
 // Bytes no good peer sends end the Conn, with the name of the error.
 func TestCorrupt(t *testing.T) {
 	for _, bytes := range [][]byte{{}, {1}, make([]byte, 16), []byte("0123456789abcdefghijklmnop"), {0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}} {
-		var l fdipctest.Link
-		l.Corrupt(fdipctest.A, fdipctest.Frames, 0, bytes)
+		var l fdipc.FaultLink
+		l.Corrupt(fdipc.SideA, fdipc.AtFrames, 0, bytes)
 		a, b := l.Join(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}})
 		_ = a.Send(context.Background(), &fdipc.Frame{Kind: kind})
 		_ = a.Send(context.Background(), &fdipc.Frame{Kind: kind})
 		if len(bytes) == 16 && bytes[4] == 0 { // a kind of a later version: skipped
 			a.Close()
-			fdipctest.Wait(t, "end", b.Done())
+			wait(t, "end", b.Done())
 			continue
 		}
-		fdipctest.Wait(t, "end", b.Done())
+		wait(t, "end", b.Done())
 		if !errors.Is(b.Err(), fdipc.ErrProtocol) {
 			t.Errorf("%x: %v", bytes, b.Err())
 		}
 		a.Close()
 	}
 }
+
+// conn is a connection that is only a Go value.
+type conn struct{ net.Conn }
+
+func (conn) Close() error { return nil }
