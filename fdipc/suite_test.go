@@ -6,11 +6,11 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// joiner joins two Conns; the suite closes them.
+// joiner joins two Conns; the test closes them.
 type joiner func(t testing.TB, a, b fdipc.Config) (*fdipc.Conn, *fdipc.Conn)
 
-// conformance is the conformance suite: what any link between two Conns must do.
-func conformance(t *testing.T, join joiner) {
+// TestConn is what any link between two Conns must do.
+func TestConn(t *testing.T) {
 	tests := []struct {
 		name string
 		run  func(*testing.T, joiner)
@@ -41,48 +41,40 @@ func conformance(t *testing.T, join joiner) {
 		{"CloseInHandler", testCloseInHandler},
 		{"ConcurrentSend", testConcurrentSend},
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			check := leaks(t)
-			t.Run("", func(t *testing.T) { tt.run(t, join) })
-			check()
-		})
+	links := []struct {
+		name string
+		join joiner
+	}{
+		{"Pipe", func(_ testing.TB, a, b fdipc.Config) (*fdipc.Conn, *fdipc.Conn) { return fdipc.Pipe(a, b) }},
+		{"FaultLink", func(_ testing.TB, a, b fdipc.Config) (*fdipc.Conn, *fdipc.Conn) { return new(fdipc.FaultLink).Join(a, b) }},
+		{"Socket", joinSocket},
+	}
+	for _, link := range links {
+		for _, tt := range tests {
+			t.Run(link.name+"/"+tt.name, func(t *testing.T) {
+				check := leaks(t)
+				t.Run("", func(t *testing.T) { tt.run(t, link.join) })
+				check()
+			})
+		}
 	}
 }
 
-// user kinds of the suite
-const kind fdipc.Kind = 0x40
-
-func TestPipe(t *testing.T) {
-	conformance(t, func(_ testing.TB, a, b fdipc.Config) (*fdipc.Conn, *fdipc.Conn) { return fdipc.Pipe(a, b) })
-}
-
-func TestLink(t *testing.T) {
-	conformance(t, func(_ testing.TB, a, b fdipc.Config) (*fdipc.Conn, *fdipc.Conn) {
-		return new(fdipc.FaultLink).Join(a, b)
-	})
-}
-
-func TestSocket(t *testing.T) {
+func joinSocket(t testing.TB, a, b fdipc.Config) (*fdipc.Conn, *fdipc.Conn) {
 	l, r, err := fdipc.Socketpair()
 	if err != nil {
 		t.Skip(err)
 	}
-	l.Close()
-	r.Close()
-	conformance(t, func(t testing.TB, a, b fdipc.Config) (*fdipc.Conn, *fdipc.Conn) {
-		l, r, err := fdipc.Socketpair()
-		if err != nil {
-			t.Fatal(err)
-		}
-		ca, err := fdipc.New(l, a)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cb, err := fdipc.New(r, b)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return ca, cb
-	})
+	ca, err := fdipc.New(l, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cb, err := fdipc.New(r, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca, cb
 }
+
+// kind is that of the tests' frames.
+const kind fdipc.Kind = 0x40
