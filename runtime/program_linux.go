@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/output"
+	"github.com/coppice-go/coppice/runtime/internal/readiness"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -35,18 +36,18 @@ type programInstance struct {
 func (f programStarter) start(ctx context.Context, incarnation int) (supervisor.Instance, error) {
 	spec, name := f.spec, f.path
 	timeout := cmp.Or(spec.StartTimeout, defaultStartTimeout)
-	var ready *readiness
+	var ready *readiness.Probe
 	var body *processChild
 	var began time.Time
 	try := func() (err error) {
 		began = time.Now()
 		ctx, cancel := context.WithTimeoutCause(ctx, timeout, errForkTimeout)
 		defer cancel()
-		if ready, err = newReadiness(spec.Ready); err != nil {
+		if ready, err = readiness.New(readiness.Condition(spec.Ready)); err != nil {
 			return startError(name, err)
 		}
-		if body, err = f.forkProgram(ctx, spec, output.Line{Name: name, Incarnation: incarnation}, ready.see, ready.variables()...); err != nil {
-			ready.close()
+		if body, err = f.forkProgram(ctx, spec, output.Line{Name: name, Incarnation: incarnation}, ready.See, ready.Variables()...); err != nil {
+			ready.Close()
 		}
 		return err
 	}
@@ -59,16 +60,16 @@ func (f programStarter) start(ctx context.Context, incarnation int) (supervisor.
 	if err != nil {
 		return nil, err
 	}
-	defer ready.close()
+	defer ready.Close()
 	p := &programInstance{crashes: f.crashes, spec: spec, body: body, name: name, inc: incarnation, done: make(chan struct{})}
 	go p.live() // ends with the process
-	switch err := ready.await(ctx, body, timeout-time.Since(began)); {
+	switch err := ready.Await(ctx, body.pid(), body.done(), timeout-time.Since(began)); {
 	case err == nil:
 		p.ready.Store(true)
 		return p, nil
-	case errors.Is(err, errEnded):
+	case errors.Is(err, readiness.ErrEnded):
 		<-p.done
-		return nil, fmt.Errorf("coppice: %s %w (%v): %w%s", name, err, spec.Ready, supervisor.Exit(p.reason), ready.last())
+		return nil, fmt.Errorf("coppice: %s %w (%v): %w%s", name, err, spec.Ready, supervisor.Exit(p.reason), ready.Last())
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		p.killFor(KilledNotReady)
 	default: // the start is not wanted any more
@@ -76,7 +77,7 @@ func (f programStarter) start(ctx context.Context, incarnation int) (supervisor.
 	}
 	<-p.done
 	return nil, fmt.Errorf("%w: %s: waited %v for %v: %w%s", ErrNotReady, name,
-		time.Since(began).Round(time.Millisecond), spec.Ready, supervisor.Exit(p.reason), ready.last())
+		time.Since(began).Round(time.Millisecond), spec.Ready, supervisor.Exit(p.reason), ready.Last())
 }
 
 // stopTime is how long the program has from the request to stop until the kill;
