@@ -17,6 +17,7 @@ import (
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/liveness"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
@@ -87,7 +88,7 @@ type childHandle struct {
 	success     []int                      // exit codes that are as good as 0
 	exitNotice  atomic.Pointer[childproto.ExitNotice]
 	badFrames   atomic.Uint64 // frames that could not be understood
-	heartbeats  heartbeatAnswers
+	heartbeats  liveness.Answers
 	stacks      stackCalls
 
 	done   chan struct{} // closed when it has ended and is forgotten
@@ -187,7 +188,7 @@ func (p *childHandle) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 		var b childproto.HeartbeatFrame
 		if b, err = childproto.Decode[childproto.HeartbeatFrame](f); err == nil {
 			b.Unwell = supervisor.Cut(b.Unwell)
-			p.heartbeats.record(b)
+			p.heartbeats.Record(b)
 		}
 	case f.Kind == childproto.FrameStacks:
 		var s childproto.StacksFrame

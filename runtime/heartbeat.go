@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
-	"github.com/coppice-go/coppice/runtime/internal/pulse"
+	"github.com/coppice-go/coppice/runtime/internal/liveness"
+
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -75,21 +75,6 @@ func (h Heartbeat) validate(bad reportInvalid, path string) {
 	}
 }
 
-// heartbeatAnswers is what the master has heard of a child's heartbeat.
-type heartbeatAnswers struct {
-	newest    atomic.Uint64          // the newest beat that was answered
-	complaint atomic.Pointer[string] // what is wrong, in the child's words
-}
-
-func (h *heartbeatAnswers) record(b childproto.HeartbeatFrame) {
-	if b.Unwell == "" {
-		h.complaint.Store(nil)
-	} else {
-		h.complaint.Store(&b.Unwell)
-	}
-	h.newest.Store(b.N)
-}
-
 // heartbeatSpec is how p is watched.
 func (p *childHandle) heartbeatSpec() Heartbeat {
 	if p.hello.Role == childproto.RoleListener {
@@ -98,97 +83,38 @@ func (p *childHandle) heartbeatSpec() Heartbeat {
 	return p.driver.pool.Heartbeat.defaults()
 }
 
-// watch asks p for signs of life until it ends or is asked to. What hangs is
-// ended.
+// watch asks p for signs of life until it ends or is asked to stop, and ends it when it hangs.
 func (p *childHandle) watch() {
 	h := p.heartbeatSpec()
 	if h.Every < 0 {
 		return
 	}
-	ticker := time.NewTicker(h.Every)
-	defer ticker.Stop()
-	var (
-		sent   uint64 // the newest beat that is on its way
-		silent pulse.Pulse
-		waited cpuWaits
-		cfg    = pulse.Config{Every: h.Every, Timeout: h.Timeout}
-		last   = time.Now()
-	)
-	for {
-		select {
-		case <-p.done:
-			return
-		case <-ticker.C:
-		}
-		if p.askedStop.Load() {
-			return // the drain has a deadline of its own
-		}
-		turn := pulse.Turn{Elapsed: time.Since(last), Answered: true}
-		last = last.Add(turn.Elapsed)
-		if heard := p.heartbeats.newest.Load(); heard == sent { // the next one; before the first there is nothing to miss
-			turn.Answered = p.heartbeats.complaint.Load() == nil
-			if p.conn.TrySend(childproto.NewFrame(childproto.FrameHeartbeat, childproto.HeartbeatFrame{N: sent + 1})) == nil {
-				sent++
-			} else {
-				turn.Answered = false // it does not even read
-			}
-		} else {
-			turn.Answered = false
-		}
-		if turn.Answered {
-			waited = cpuWaits{}
-		} else {
-			turn.Starved = waited.most(p.backend, turn.Elapsed)
-		}
-		switch silent.Step(cfg, turn) {
-		case pulse.Fine:
-		case pulse.Late:
-			p.driver.log.Warn("late with its heartbeat", "name", p.name(), "id", p.hello.ID, "silent", silent.Silence(), "says", p.complaint())
-		case pulse.Recovered:
-			p.driver.log.Info("its heartbeat is back", "name", p.name(), "id", p.hello.ID)
-		case pulse.Hung:
-			if p.backend.traced() {
-				silent = pulse.Pulse{}
-				continue
-			}
-			p.endHung(silent.Silence())
-			return
-		}
+	silence := liveness.Watch(liveness.Config{Every: h.Every, Timeout: h.Timeout}, liveness.Subject{
+		Answers: &p.heartbeats, Ended: p.done, Stopped: p.askedStop.Load,
+		Ask: func(q childproto.HeartbeatFrame) error {
+			return p.conn.TrySend(childproto.NewFrame(childproto.FrameHeartbeat, q))
+		},
+		Waited: p.backend.waited, Traced: p.backend.traced,
+		Late: func(silence time.Duration) {
+			p.driver.log.Warn("late with its heartbeat", "name", p.name(), "id", p.hello.ID, "silent", silence, "says", p.heartbeats.Complaint())
+		},
+		Recovered: func() { p.driver.log.Info("its heartbeat is back", "name", p.name(), "id", p.hello.ID) },
+	})
+	if silence > 0 {
+		p.endHung(silence)
 	}
-}
-
-func (p *childHandle) complaint() string {
-	if s := p.heartbeats.complaint.Load(); s != nil {
-		return *s
-	}
-	return ""
 }
 
 // endHung ends a child that has been silent for that long.
 func (p *childHandle) endHung(silence time.Duration) {
 	why := fmt.Errorf("%w: no heartbeat for %v", ErrHung, silence)
-	if says := p.complaint(); says != "" {
+	if says := p.heartbeats.Complaint(); says != "" {
 		why = fmt.Errorf("%w: unwell for %v: %s", ErrHung, silence, says)
 	}
 	p.driver.log.Error("hung: aborting it", "name", p.name(), "id", p.hello.ID, "pid", p.backend.pid(), "why", why)
 	p.hung.Store(&why)
 	p.backend.abort()
 	p.unlessEnded(abortGrace, func() { p.killFor(KilledHung) })
-}
-
-// cpuWaits follows how long a backend has waited for CPUs.
-type cpuWaits struct {
-	known bool
-	sum   time.Duration
-}
-
-// most tells whether the backend waited for most of the elapsed time since the call
-// before. The first call only looks.
-func (w *cpuWaits) most(b backend, elapsed time.Duration) bool {
-	sum, err := b.waited()
-	before := *w
-	*w = cpuWaits{err == nil, sum}
-	return before.known && w.known && sum-before.sum > elapsed/2
 }
 
 // answerHeartbeat answers a beat, now or when the check is through. It does not block.

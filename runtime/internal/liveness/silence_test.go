@@ -1,4 +1,4 @@
-package pulse
+package liveness
 
 import (
 	"math/rand/v2"
@@ -33,7 +33,7 @@ func TestVerdicts(t *testing.T) {
 		{"stopped, then it hangs", "aZ.........", "late hung"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			var p Pulse
+			var p Silence
 			var got []string
 			for _, r := range tt.turns {
 				if v := p.Step(config, turns[r]); v != Fine {
@@ -54,7 +54,7 @@ func TestBounds(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	const least, most = 10, 40
 	for range 20_000 {
-		var p Pulse
+		var p Silence
 		silent := 0
 		for range 60 {
 			turn := turns[letters[min(rng.IntN(30), 3)]] // seldom an answer
