@@ -37,25 +37,25 @@ func RegisterType[T any](name string) {
 	announceToAll()
 }
 
-// announcers are the systems of this process that have announced its types to peers.
+// announcers are those, of the systems in this process, that have announced its types to a peer.
 var announcers struct {
-	mu      sync.Mutex
-	systems map[*System]struct{}
+	mu  sync.Mutex
+	all map[*peers]struct{}
 
-	order sync.Mutex // held across a post: the last that a peer is told is all; before any other lock
+	order sync.Mutex // held across a post, so that the last list that a peer gets is complete; taken before any other lock
 }
 
 // announceTypes sends a peer the types of this process.
-func (s *System) announceTypes(p *peer) {
+func (ps *peers) announceTypes(p *peer) {
 	announcers.mu.Lock()
-	if announcers.systems == nil {
-		announcers.systems = make(map[*System]struct{})
+	if announcers.all == nil {
+		announcers.all = make(map[*peers]struct{})
 	}
-	announcers.systems[s] = struct{}{}
+	announcers.all[ps] = struct{}{}
 	announcers.mu.Unlock()
 	announcers.order.Lock()
 	defer announcers.order.Unlock()
-	p.post(s.frame(wire.KindTypes, fdipc.Data), func(b []byte) []byte {
+	p.post(ps.frame(wire.KindTypes, fdipc.Data), func(b []byte) []byte {
 		return append(wire.AppendPID(b, ProcessPID(p.address)), codec.OwnTypes()...)
 	})
 }
@@ -63,38 +63,18 @@ func (s *System) announceTypes(p *peer) {
 // announceToAll sends all peers the types of this process, after one was registered late.
 func announceToAll() {
 	announcers.mu.Lock()
-	systems := slices.Collect(maps.Keys(announcers.systems))
+	all := slices.Collect(maps.Keys(announcers.all))
 	announcers.mu.Unlock()
-	for _, s := range systems {
-		s.mu.RLock()
-		peers := slices.Collect(maps.Values(s.peers))
-		s.mu.RUnlock()
-		for _, p := range peers {
-			s.announceTypes(p)
+	for _, ps := range all {
+		for _, p := range ps.all() {
+			ps.announceTypes(p)
 		}
 	}
 }
 
-func (s *System) stopAnnouncing() {
+// stopAnnouncing is for a system that is shut down.
+func (ps *peers) stopAnnouncing() {
 	announcers.mu.Lock()
-	delete(announcers.systems, s)
+	delete(announcers.all, ps)
 	announcers.mu.Unlock()
-}
-
-// onTypes takes the list of a peer's types.
-func (s *System) onTypes(p *peer, r *wire.Reader) {
-	pt := codec.ReadPeerTypes(r)
-	if r.Bad {
-		s.countMalformed(p, wire.KindTypes)
-		return
-	}
-	p.readable.Store(pt)
-}
-
-// canRead returns why the peer could not read msg, as far as this process knows.
-func (p *peer) canRead(msg any) error {
-	if pt := p.readable.Load(); pt != nil {
-		return pt.Check(msg, p.address)
-	}
-	return nil
 }

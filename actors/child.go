@@ -2,11 +2,7 @@ package actors
 
 import (
 	"context"
-	"fmt"
-	"slices"
-	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/supervisor"
@@ -29,7 +25,7 @@ func Child(s *System, name string, producer func() actor.Actor) supervisor.Start
 func ChildSpec(s *System, spec Spec) supervisor.Starter {
 	failures := new(atomic.Uint64)
 	return supervisor.StarterFunc(func(ctx context.Context, _ supervisor.Incarnation) (supervisor.Instance, error) {
-		inc, err := s.spawnFor(ctx, spec, failures)
+		inc, err := s.actors.spawn(ctx, spec, failures)
 		if err != nil {
 			return nil, err
 		}
@@ -37,45 +33,9 @@ func ChildSpec(s *System, spec Spec) supervisor.Starter {
 	})
 }
 
-// ActorInfo is what is counted of an actor. The tree shows it of its actors, and
-// [System.Actors] of all in a process.
-type ActorInfo struct {
-	PID       string        `json:"pid"`                // address/id
-	Queue     int           `json:"queue"`              // user messages that wait
-	Oldest    time.Duration `json:"oldest,omitempty"`   // for how long the first of them has, give or take 15 others
-	Processed uint64        `json:"processed"`          // user messages that this incarnation took from the queue
-	Failures  uint64        `json:"failures,omitempty"` // incarnations of this child that ended abnormally
-}
-
-// String is one line.
-func (i ActorInfo) String() string {
-	s := fmt.Sprintf("%d handled, %d waiting", i.Processed, i.Queue)
-	if i.Oldest > 0 {
-		s += fmt.Sprintf(" up to %v", i.Oldest.Round(time.Millisecond))
-	}
-	if i.Failures > 0 {
-		s += fmt.Sprintf(", %d failures", i.Failures)
-	}
-	return s
-}
-
 // Actors returns what is counted of the live actors that this package spawned,
 // by id.
-func (s *System) Actors() []ActorInfo {
-	var list []ActorInfo
-	s.incarnations.each(func(inc *incarnation) { list = append(list, inc.info()) })
-	slices.SortFunc(list, func(a, b ActorInfo) int { return strings.Compare(a.PID, b.PID) })
-	return list
-}
-
-func (inc *incarnation) info() ActorInfo {
-	f := inc.box.stats()
-	info := ActorInfo{PID: pidString(inc.pid), Queue: f.queue, Oldest: f.oldest, Processed: f.processed}
-	if inc.failures != nil {
-		info.Failures = inc.failures.Load()
-	}
-	return info
-}
+func (s *System) Actors() []ActorInfo { return s.actors.infos() }
 
 // actorInstance is an incarnation of an actor under a supervisor.
 type actorInstance struct {

@@ -65,7 +65,7 @@ func TestSkewAtTheSender(t *testing.T) {
 	}
 	// Who runs the same program has the same bytes, and nothing is kept.
 	s.HandleFrame("1", &fdipc.Frame{Kind: wire.KindTypes, Lane: fdipc.Data, Payload: append(wire.AppendPID(nil, ProcessPID("0")), codec.OwnTypes()...)})
-	if s.attached("1").readable.Load() != nil {
+	if s.peers.find("1").readable.Load() != nil {
 		t.Error("kept what is the same")
 	}
 	if st := s.Stats(); st.Malformed != 0 {

@@ -25,10 +25,33 @@ func newDeadLetter(target *actor.PID, msg any, sender *actor.PID, err error) Dea
 
 // deadLetters counts dead letters and keeps the latest.
 type deadLetters struct {
-	mu    sync.Mutex
+	proc  *localProcess
 	limit int
+	hook  func(DeadLetter) // Hooks.DeadLetter; may be nil
+
+	mu    sync.Mutex
 	total uint64
 	ring  []DeadLetter
+}
+
+// record counts a dead letter, logs it, and calls the hook.
+func (d *deadLetters) record(l DeadLetter) {
+	d.add(l)
+	d.proc.log.Debug("dead letter", slog.String("target", pidString(l.Target)), slog.String("type", l.Type), slog.Any("error", l.Err))
+	if d.hook != nil {
+		d.proc.recoverHook("DeadLetter hook", func() { d.hook(l) })
+	}
+}
+
+// recordProtoactors records the dead letters that protoactor makes: messages for ids of this
+// process that do not exist. It answers their senders itself.
+func (d *deadLetters) recordProtoactors(event any) {
+	e, ok := event.(*actor.DeadLetterEvent)
+	if !ok {
+		return
+	}
+	d.record(newDeadLetter(e.PID, e.Message, e.Sender, ErrNoActor))
+	d.proc.closeHandles(e.Message)
 }
 
 func (d *deadLetters) add(l DeadLetter) {
@@ -48,10 +71,8 @@ func (d *deadLetters) count() uint64 {
 	return d.total
 }
 
-// DeadLetters returns how many messages reached nobody since the system was
-// made, and the latest of them, oldest first.
-func (s *System) DeadLetters() (total uint64, latest []DeadLetter) {
-	d := &s.dead
+// latest returns the total and the latest dead letters, oldest first.
+func (d *deadLetters) latest() (total uint64, latest []DeadLetter) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := uint64(len(d.ring))
@@ -60,57 +81,4 @@ func (s *System) DeadLetters() (total uint64, latest []DeadLetter) {
 		latest = append(latest, d.ring[i%uint64(d.limit)])
 	}
 	return d.total, latest
-}
-
-// undeliverable makes a dead letter: it is counted, its handles are closed, and
-// its sender is told: an ask fails with err, any other gets protoactor's
-// DeadLetterResponse, as it would for an actor in its own process. When the message
-// is the answer to an ask, the ask fails.
-func (s *System) undeliverable(target *actor.PID, msg any, sender *actor.PID, err error) {
-	s.record(newDeadLetter(target, msg, sender, err))
-	s.closeHandles(msg)
-	if target != nil && target.Id == askID {
-		s.failAsk(target, err) // an answer that can not get there
-	}
-	if sender == nil {
-		return
-	}
-	if sender.Id == askID {
-		s.failAsk(sender, err)
-		return
-	}
-	switch msg.(type) {
-	case *actor.DeadLetterResponse: // no answer to an answer
-	default:
-		s.notify(sender, &actor.DeadLetterResponse{Target: target})
-	}
-}
-
-func (s *System) record(d DeadLetter) {
-	s.dead.add(d)
-	s.log.Debug("dead letter", slog.String("target", pidString(d.Target)), slog.String("type", d.Type), slog.Any("error", d.Err))
-	if s.cfg.Hooks.DeadLetter != nil {
-		s.recoverHook("DeadLetter hook", func() { s.cfg.Hooks.DeadLetter(d) })
-	}
-}
-
-// protoactorDeadLetter hears of the dead letters that protoactor makes: messages
-// for ids of this process that do not exist. It answers their senders itself.
-func (s *System) protoactorDeadLetter(event any) {
-	e, ok := event.(*actor.DeadLetterEvent)
-	if !ok {
-		return
-	}
-	s.record(newDeadLetter(e.PID, e.Message, e.Sender, ErrNoActor))
-	s.closeHandles(e.Message)
-}
-
-// recoverHook runs a user's callback and logs its panic.
-func (s *System) recoverHook(what string, f func()) {
-	defer func() {
-		if v := recover(); v != nil {
-			s.log.Error("panic in "+what, slog.Any("panic", v))
-		}
-	}()
-	f()
 }

@@ -140,16 +140,3 @@ func readError(r *wire.Reader, target *actor.PID) error {
 	}
 	return readCoded(r, code)
 }
-
-// pidString names pid for people: web/0/cache for a name, 3/cache for an address.
-func pidString(pid *actor.PID) string {
-	switch {
-	case pid == nil:
-		return "nobody"
-	case pid.Address == nameAddress:
-		return pid.Id
-	case pid.Id == processID:
-		return "process " + pid.Address
-	}
-	return pid.Address + "/" + pid.Id
-}

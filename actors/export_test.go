@@ -8,12 +8,12 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// Made says whether protoactor's system exists.
-func Made(s *System) bool { return s.protoIfMade() != nil }
+// Made reports whether protoactor's system exists.
+func Made(s *System) bool { return s.proto.ifMade() != nil }
 
 // Queue returns how many messages wait for an actor.
 func Queue(s *System, pid *actor.PID) int {
-	if inc := s.incarnations.find(pid.Id); inc != nil {
+	if inc := s.actors.find(pid.Id); inc != nil {
 		return inc.box.UserMessageCount()
 	}
 	return 0
@@ -21,9 +21,9 @@ func Queue(s *System, pid *actor.PID) int {
 
 // Foreign returns the ids of the actors that protoactor's ctx.Spawn has made.
 func Foreign(s *System) (ids []string) {
-	for _, bucket := range s.protoIfMade().ProcessRegistry.LocalPIDs.LocalPIDs {
+	for _, bucket := range s.proto.ifMade().ProcessRegistry.LocalPIDs.LocalPIDs {
 		for _, id := range bucket.Keys() {
-			if _, ok := s.foreignActor(id); ok && strings.Contains(id, "/") {
+			if _, ok := s.proto.foreignActor(id); ok && strings.Contains(id, "/") {
 				ids = append(ids, id)
 			}
 		}
@@ -32,10 +32,10 @@ func Foreign(s *System) (ids []string) {
 }
 
 // BreakLane ends the channel to a sibling as a protocol error would: both live.
-func BreakLane(s *System, address string) { _ = s.attached(address).laneConn.Close() }
+func BreakLane(s *System, address string) { _ = s.peers.find(address).laneConn.Close() }
 
 // SetLaneGrace shortens the wait for the reason of a lane's end.
-func SetLaneGrace(s *System, d time.Duration) { s.laneGrace = d }
+func SetLaneGrace(s *System, d time.Duration) { s.peers.laneGrace = d }
 
 // Inbound returns how many asks of other processes are taken and not answered.
 func Inbound(s *System) int {
@@ -46,7 +46,7 @@ func Inbound(s *System) int {
 
 // FailLanes makes the master's making of lanes do f first, and fail if f does.
 func FailLanes(s *System, f func() error) {
-	s.laneEnds = func(a, b Conn) (*fdipc.Handle, *fdipc.Handle, error) {
+	s.peers.broker.makeEnds = func(a, b Conn) (*fdipc.Handle, *fdipc.Handle, error) {
 		if err := f(); err != nil {
 			return nil, nil, err
 		}
@@ -56,26 +56,26 @@ func FailLanes(s *System, f func() error) {
 
 // LoseLane makes it that a lane is found and is closed when it is used.
 func LoseLane(s *System, address string, why error) {
-	p := newPeer(s, address)
+	p := newPeer(s.proc, s.peers.slot(address), address)
 	p.lane = true
-	s.mu.Lock()
-	s.peers[address] = p
-	s.mu.Unlock()
+	s.peers.mu.Lock()
+	s.peers.byAddress[address] = p
+	s.peers.mu.Unlock()
 	p.close(errorReason(why))
 }
 
 // WantLane asks the master for a lane as a child that has lost one with a number.
 func WantLane(s *System, address string, lost uint64) {
-	s.mu.Lock()
-	delete(s.peers, address)
-	s.brokenLanes[address] = lost
-	s.mu.Unlock()
-	_, _ = s.askLane(address)
+	s.peers.mu.Lock()
+	delete(s.peers.byAddress, address)
+	s.peers.broken[address] = lost
+	s.peers.mu.Unlock()
+	_, _ = s.peers.askLane(address)
 }
 
 // Fill makes it look as if n notices waited for a process that does not read.
 func Fill(s *System, address string, n int) (empty func()) {
-	p := s.attached(address)
+	p := s.peers.find(address)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sendDirect[fdipc.Control].Store(false)
@@ -92,8 +92,8 @@ func Fill(s *System, address string, n int) (empty func()) {
 
 const MaxGrants = maxGrants
 
-// HasLink says whether a process has a way to another, or waits for it.
-func HasLink(s *System, address string) bool { return s.attached(address) != nil }
+// HasLink reports whether a process has a way to another, or waits for it.
+func HasLink(s *System, address string) bool { return s.peers.find(address) != nil }
 
 const MaxRemembered = maxRemembered
 
@@ -104,9 +104,9 @@ func Remembered(s *System) int {
 	return len(s.names.changes.remembering)
 }
 
-// Waiting says whether a sender waits for room with an actor.
+// Waiting reports whether a sender waits for room with an actor.
 func Waiting(s *System, pid *actor.PID) bool {
-	inc := s.incarnations.find(pid.Id)
+	inc := s.actors.find(pid.Id)
 	inc.box.mu.Lock()
 	defer inc.box.mu.Unlock()
 	return inc.box.room != nil

@@ -25,32 +25,8 @@ type Group struct {
 // Group returns the actors called id in the processes of a pool.
 func (s *System) Group(pool, id string) Group { return Group{s, pool, id} }
 
-// poolMember is a process of a pool.
-type poolMember struct{ name, address string }
-
-// members returns the processes of a pool, shortest name first, so that slot 10
-// comes after slot 9.
-func (n *names) members(pool string) []poolMember {
-	n.mu.RLock()
-	list := []poolMember{}
-	for name, reg := range n.registered {
-		rest, ok := strings.CutPrefix(name, pool+"/")
-		if ok && !strings.Contains(rest, "/") && reg.pid.Id == processID {
-			list = append(list, poolMember{name, reg.pid.Address})
-		}
-	}
-	n.mu.RUnlock()
-	slices.SortFunc(list, func(a, b poolMember) int {
-		if d := len(a.name) - len(b.name); d != 0 {
-			return d
-		}
-		return strings.Compare(a.name, b.name)
-	})
-	return list
-}
-
 func (g Group) members(ctx context.Context) ([]poolMember, error) {
-	if !g.s.hasUplink() {
+	if !g.s.peers.hasUplink() {
 		return g.s.names.members(g.pool), nil
 	}
 	a, err := g.s.names.wait(ctx, nameMembers, g.pool)
@@ -80,7 +56,7 @@ func (g Group) Members(ctx context.Context) ([]*actor.PID, error) {
 // handles can have one receiver only and is refused with [ErrMalformed].
 func (g Group) Send(ctx context.Context, msg any) (int, error) {
 	if carrier, ok := msg.(HandleCarrier); ok {
-		g.s.closeHandles(carrier)
+		g.s.proc.closeHandles(carrier)
 		return 0, fmt.Errorf("actors: send to all of %s: %w: %T carries handles", g.pool, ErrMalformed, msg)
 	}
 	list, err := g.members(ctx)

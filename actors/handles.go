@@ -79,13 +79,6 @@ func recoverHandles(handles []*fdipc.Handle) {
 	}
 }
 
-// closeHandles closes the handles of a message that reaches nobody.
-func (s *System) closeHandles(msg any) {
-	if carrier, ok := msg.(HandleCarrier); ok {
-		s.recoverHook("TakeHandles", func() { closeValues(carrier.TakeHandles()) })
-	}
-}
-
 func closeValues(values []any) {
 	for _, v := range values {
 		if c, ok := v.(io.Closer); ok {

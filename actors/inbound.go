@@ -19,7 +19,7 @@ const (
 // inbound is what other processes wait for here.
 type inbound struct {
 	mu       sync.Mutex
-	asks     map[askKey]*peer             // taken, not answered yet -> the peer that it came by
+	asks     map[askKey]*askShare         // not answered yet -> the share of the peer that it came from
 	monitors map[string]map[uint64]func() // address -> ref -> takes the monitor back
 }
 
@@ -30,27 +30,33 @@ type askKey struct {
 	request uint32
 }
 
+// askShare counts the asks that came from one peer and are not answered. It is guarded by
+// inbound.mu.
+type askShare struct {
+	address    string // immutable
+	unanswered int
+}
+
 func keyOf(pid *actor.PID) askKey { return askKey{pid.Address, pid.RequestId} }
 
-func (in *inbound) init() {
-	in.asks = make(map[askKey]*peer)
-	in.monitors = make(map[string]map[uint64]func())
+func newInbound() *inbound {
+	return &inbound{asks: make(map[askKey]*askShare), monitors: make(map[string]map[uint64]func())}
 }
 
 // beginAsk takes note of an ask that came by l, whose share it counts in; false when that is
 // used up.
-func (in *inbound) beginAsk(p *peer, pid *actor.PID) bool {
+func (in *inbound) beginAsk(share *askShare, pid *actor.PID) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if p.unanswered >= maxAsks {
+	if share.unanswered >= maxAsks {
 		return false
 	}
 	k := keyOf(pid)
 	if old := in.asks[k]; old != nil {
 		old.unanswered--
 	}
-	in.asks[k] = p
-	p.unanswered++
+	in.asks[k] = share
+	share.unanswered++
 	return true
 }
 
@@ -59,13 +65,13 @@ func (in *inbound) endAsk(pid *actor.PID) int {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	k := keyOf(pid)
-	p := in.asks[k]
-	if p == nil {
+	share := in.asks[k]
+	if share == nil {
 		return 0
 	}
 	delete(in.asks, k)
-	p.unanswered--
-	return p.unanswered
+	share.unanswered--
+	return share.unanswered
 }
 
 func (in *inbound) hasAsk(pid *actor.PID) bool {
@@ -119,8 +125,8 @@ func (in *inbound) addresses() map[string]struct{} {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	set := make(map[string]struct{})
-	for k, p := range in.asks {
-		set[k.address], set[p.address] = struct{}{}, struct{}{}
+	for k, share := range in.asks {
+		set[k.address], set[share.address] = struct{}{}, struct{}{}
 	}
 	for a := range in.monitors {
 		set[a] = struct{}{}
@@ -133,10 +139,10 @@ func (in *inbound) addresses() map[string]struct{} {
 func (in *inbound) drop(ended func(address string) bool) {
 	var offs []func()
 	in.mu.Lock()
-	for k, p := range in.asks {
-		if ended(k.address) || ended(p.address) {
+	for k, share := range in.asks {
+		if ended(k.address) || ended(share.address) {
 			delete(in.asks, k)
-			p.unanswered--
+			share.unanswered--
 		}
 	}
 	for a, set := range in.monitors {

@@ -28,7 +28,11 @@ var (
 // killed; else the one for which it was first asked to end. So it is with a process of
 // Erlang: one that is shut down and fails on its way out has failed.
 type incarnation struct {
-	s        *System
+	proc  *localProcess
+	proto *protoSystem
+	table *incarnationTable
+	out   surroundings
+
 	id       string
 	produce  func() actor.Actor
 	box      *actorMailbox
@@ -55,24 +59,32 @@ type incarnation struct {
 	ended      bool
 	leaked     chan struct{} // set by kill; closed when no handler runs
 	watchers   map[watchKey]func(supervisor.Reason)
-	monitors   map[*Monitor]struct{} // monitors that end with the actor
+	monitors   map[canceler]struct{} // monitors that end with the actor
 	unanswered []*actor.PID          // asks taken and, for all we know, not answered
 	pruneAt    int                   // length of owed at which to look for answered ones
 }
 
-// watchKey names who wants to know of an actor's end: a watcher's PID, a remote
-// system's monitor, or a local one (by its pointer).
-type watchKey struct {
-	address string
-	id      string
-	ref     uint64
+// surroundings is what the actors of a process need of the rest of the System.
+type surroundings interface {
+	// undeliverable makes a dead letter of a message and tells its sender.
+	undeliverable(target *actor.PID, msg any, sender *actor.PID, err error)
+	// askOpen reports whether an ask, of this or another process, may still want an answer.
+	askOpen(ask *actor.PID) bool
+	// failAsk answers an ask with err.
+	failAsk(ask *actor.PID, err error)
 }
 
-func newIncarnation(s *System, spec Spec) *incarnation {
+// canceler is a monitor that ends with the actor that made it.
+type canceler interface{ Cancel() }
+
+func newIncarnation(proc *localProcess, proto *protoSystem, table *incarnationTable, out surroundings, spec Spec) *incarnation {
 	inc := &incarnation{
-		s:         s,
+		proc:      proc,
+		proto:     proto,
+		table:     table,
+		out:       out,
 		id:        spec.Name,
-		pid:       actor.NewPID(s.cfg.Address, spec.Name),
+		pid:       actor.NewPID(proc.address, spec.Name),
 		produce:   spec.New,
 		startDone: make(chan struct{}),
 		done:      make(chan struct{}),
@@ -80,14 +92,14 @@ func newIncarnation(s *System, spec Spec) *incarnation {
 	}
 	peers := cmp.Or(spec.Bound, DefaultBound)
 	inc.box = &actorMailbox{incarnation: inc, bound: spec.Bound, peerBound: peers, peerWeight: weightOf(peers), overflow: spec.Overflow}
-	inc.wrapper = &wrapper{c: inc}
+	inc.wrapper = &wrapper{inc: inc}
 	return inc
 }
 
 // registered is called when protoactor has registered the actor.
 func (inc *incarnation) registered(ctx actor.Context) {
 	inc.process, _ = ctx.ActorSystem().ProcessRegistry.GetLocal(inc.id)
-	inc.s.incarnations.add(inc)
+	inc.table.add(inc)
 }
 
 // setStopReason fixes the reason for which the actor was asked to end, if nothing has before.
@@ -106,6 +118,13 @@ func (inc *incarnation) setOwnReason(r supervisor.Reason) {
 		inc.reasonSet, inc.ownReason, inc.reason = true, true, r
 	}
 	inc.mu.Unlock()
+}
+
+// hasStarted reports whether the actor handled Started without failing.
+func (inc *incarnation) hasStarted() bool {
+	inc.mu.Lock()
+	defer inc.mu.Unlock()
+	return inc.started
 }
 
 func (inc *incarnation) exitReason() supervisor.Reason {
@@ -178,8 +197,8 @@ func (inc *incarnation) abandon() {
 	inc.leaked = make(chan struct{})
 	inc.mu.Unlock()
 	if inc.work.CompareAndSwap(workBusy, workLeaked) {
-		inc.s.leaked.Add(1)
-		inc.s.log.Warn("actor killed in a handler that goes on", slog.String("actor", inc.id))
+		inc.proc.leaked.Add(1)
+		inc.proc.log.Warn("actor killed in a handler that goes on", slog.String("actor", inc.id))
 	} else {
 		close(inc.leaked)
 	}
@@ -192,7 +211,7 @@ func (inc *incarnation) abandon() {
 
 // freeName frees the id in protoactor's registry, unless a later incarnation has it.
 func (inc *incarnation) freeName() {
-	reg := inc.s.Actor().ProcessRegistry
+	reg := inc.proto.system().ProcessRegistry
 	if p, ok := reg.GetLocal(inc.id); ok && p == inc.process {
 		reg.Remove(inc.pid)
 	}
@@ -212,7 +231,7 @@ func (inc *incarnation) end() {
 	inc.watchers, inc.monitors, inc.unanswered = nil, nil, nil
 	inc.mu.Unlock()
 
-	inc.s.incarnations.remove(inc)
+	inc.table.remove(inc)
 	if inc.failures != nil && !reason.IsNormal() {
 		inc.failures.Add(1)
 	}
@@ -220,8 +239,8 @@ func (inc *incarnation) end() {
 		inc.deadLetter(m, inc.downError())
 	}
 	for _, ask := range owed {
-		if inc.s.askOpen(ask) {
-			inc.s.failAsk(ask, inc.downError())
+		if inc.out.askOpen(ask) {
+			inc.out.failAsk(ask, inc.downError())
 		}
 	}
 	for m := range owned {
@@ -236,7 +255,7 @@ func (inc *incarnation) end() {
 // deadLetter makes a dead letter of a message for this actor.
 func (inc *incarnation) deadLetter(message any, err error) {
 	_, msg, sender := actor.UnwrapEnvelope(message)
-	inc.s.undeliverable(inc.pid, msg, sender, err)
+	inc.out.undeliverable(inc.pid, msg, sender, err)
 }
 
 // addWatcher arranges for fire to be called once, at the actor's end, on any
@@ -263,9 +282,9 @@ func (inc *incarnation) removeWatcher(k watchKey) {
 // protoWatch is protoactor's Watch: a Terminated to watcher at the end.
 func (inc *incarnation) protoWatch(watcher *actor.PID) {
 	k := watchKey{watcher.Address, watcher.Id, 0}
-	fire := func(supervisor.Reason) { inc.s.terminated(watcher, inc.pid, actor.TerminatedReason_Stopped) }
+	fire := func(supervisor.Reason) { inc.proto.terminated(watcher, inc.pid, actor.TerminatedReason_Stopped) }
 	if !inc.addWatcher(k, fire) {
-		inc.s.terminated(watcher, inc.pid, actor.TerminatedReason_NotFound)
+		inc.proto.terminated(watcher, inc.pid, actor.TerminatedReason_NotFound)
 	}
 }
 
@@ -274,20 +293,20 @@ func (inc *incarnation) protoUnwatch(watcher *actor.PID) {
 }
 
 // addMonitor ties m to the life of the actor. It returns false when the actor has ended.
-func (inc *incarnation) addMonitor(m *Monitor) bool {
+func (inc *incarnation) addMonitor(m canceler) bool {
 	inc.mu.Lock()
 	defer inc.mu.Unlock()
 	if inc.ended {
 		return false
 	}
 	if inc.monitors == nil {
-		inc.monitors = make(map[*Monitor]struct{})
+		inc.monitors = make(map[canceler]struct{})
 	}
 	inc.monitors[m] = struct{}{}
 	return true
 }
 
-func (inc *incarnation) removeMonitor(m *Monitor) {
+func (inc *incarnation) removeMonitor(m canceler) {
 	inc.mu.Lock()
 	delete(inc.monitors, m)
 	inc.mu.Unlock()
@@ -300,7 +319,7 @@ func (inc *incarnation) addUnanswered(ask *actor.PID) {
 	if len(inc.unanswered) >= inc.pruneAt {
 		open := inc.unanswered[:0]
 		for _, a := range inc.unanswered {
-			if inc.s.askOpen(a) {
+			if inc.out.askOpen(a) {
 				open = append(open, a)
 			}
 		}
@@ -324,7 +343,7 @@ func (inc *incarnation) workBegins() { inc.work.Store(workBusy) }
 
 func (inc *incarnation) workEnds() {
 	if inc.work.Swap(workNone) == workLeaked {
-		inc.s.leaked.Add(-1)
+		inc.proc.leaked.Add(-1)
 		close(inc.leaked)
 	}
 }

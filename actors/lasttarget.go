@@ -4,24 +4,15 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors/internal/codec"
 	"github.com/coppice-go/coppice/actors/internal/wire"
-	"github.com/coppice-go/coppice/fdipc"
 )
 
-// lastTarget is what the last message on a lane was for and of, which is what the next one is
-// for and of most often. One goroutine has it, that which reads the lane.
+// lastTarget caches the target and the type of the last message on a lane: those of the next
+// message are most often the same. It belongs to the goroutine that reads the lane.
 type lastTarget struct {
-	bytes       []byte       // of the target in the frame
-	pid         *actor.PID   // what they mean
-	incarnation *incarnation // who that was when it was last looked up; nil: nobody
+	bytes       []byte       // the target as it stood in the frame
+	pid         *actor.PID   // what bytes stand for
+	incarnation *incarnation // the actor pid, when it was last looked up; nil: there was none
 	types       codec.MessageReader
-}
-
-// lastTarget returns what the last message on a lane of the Conn was.
-func (p *peer) lastTarget(lane fdipc.Lane) *lastTarget {
-	if int(lane) < len(p.lastTargets) {
-		return &p.lastTargets[lane]
-	}
-	return new(lastTarget)
 }
 
 // target reads the target of a frame.
@@ -40,12 +31,12 @@ func (last *lastTarget) target(r *wire.Reader, here string) *actor.PID {
 }
 
 // actor returns the live actor of this process that target names; nil: there is none.
-func (last *lastTarget) actor(s *System, target *actor.PID) *incarnation {
+func (last *lastTarget) actor(table *incarnationTable, target *actor.PID) *incarnation {
 	if target != last.pid {
-		return s.incarnations.find(target.Id)
+		return table.find(target.Id)
 	}
 	if last.incarnation == nil || last.incarnation.stale.Load() {
-		last.incarnation = s.incarnations.find(target.Id)
+		last.incarnation = table.find(target.Id)
 	}
 	return last.incarnation
 }

@@ -49,12 +49,6 @@ func (o Overflow) String() string {
 	return "overflow ?"
 }
 
-// noContext is the context of a Send that has none, an actor's or a peer's. It
-// waits for at most SendWait.
-var noContext context.Context = withoutContext{context.Background()}
-
-type withoutContext struct{ context.Context }
-
 // throughput is how many messages an actor handles before it lets others run.
 const throughput = 300
 
@@ -251,7 +245,7 @@ func (m *actorMailbox) overflowLocked(ctx context.Context, message any, bound in
 		room := m.room
 		m.mu.Unlock()
 		if ctx == noContext {
-			ctx, cancel = context.WithTimeoutCause(context.Background(), m.incarnation.s.cfg.SendWait, ErrFull)
+			ctx, cancel = context.WithTimeoutCause(context.Background(), m.incarnation.proc.sendWait, ErrFull)
 			defer cancel()
 		}
 		select {

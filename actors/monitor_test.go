@@ -26,7 +26,7 @@ func await(t *testing.T, what string, f func() bool) {
 // onlyMonitor takes the one monitor of s out, as Cancel does; false while there is none, or it is not
 // known where. What Cancel would undo is not done yet.
 func onlyMonitor(s *System) bool {
-	t := &s.monitors
+	t := s.monitors
 	t.mu.Lock()
 	var only *Monitor
 	for _, m := range t.open {
@@ -50,7 +50,7 @@ func TestMonitorCancelledOnItsWay(t *testing.T) {
 		if _, err := s.Spawn(t.Context(), "a", func() actor.Actor { return actor.ReceiveFunc(func(actor.Context) {}) }); err != nil {
 			t.Fatal(err)
 		}
-		return s, s.incarnations.find("a")
+		return s, s.actors.find("a")
 	}
 	// held does what watches, with the actor held up until meanwhile is true.
 	held := func(t *testing.T, inc *incarnation, watch func(), meanwhile func() bool) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -11,64 +12,6 @@ import (
 	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 )
-
-// ProcessPID returns the PID of the process with an address. Stop of it asks the
-// process to drain, a monitor on it fires with the process's exit reason.
-// Messages to it are dead letters.
-func ProcessPID(address string) *actor.PID { return actor.NewPID(address, processID) }
-
-// Process returns the PID of this process.
-func (s *System) Process() *actor.PID { return ProcessPID(s.cfg.Address) }
-
-// Lookup returns the PID of a name. It asks nobody and is never nil: the PID
-// stands for the name, in every process of the tree, and each message sent to it
-// reaches the holder of that moment. There are three kinds of names, tried in this order:
-//
-//	sessions       registered with Register
-//	web/0/cache    the actor cache in the process that has the name web/0
-//	sessions       else the actor of the master that was spawned with this name
-//
-// A name that nobody holds is [ErrNoActor] to Ask, Send and Monitor.
-func (s *System) Lookup(name string) *actor.PID { return actor.NewPID(nameAddress, name) }
-
-// Whereis returns who holds a name now. In a child process it asks the master,
-// under ctx. Nobody is [ErrNoActor].
-func (s *System) Whereis(ctx context.Context, name string) (*actor.PID, error) {
-	v, err := s.names.call(ctx, nameWhereis, name, nil)
-	if err != nil {
-		return nil, fmt.Errorf("actors: whereis %q: %w", name, err)
-	}
-	pid, _ := v.(*actor.PID)
-	return pid, nil
-}
-
-// Register gives a name to a live actor or process. The name is free again when
-// its holder ends, or with [System.Unregister]. A name that another one holds is [ErrNameTaken].
-// In a child process it asks the master, under ctx; a child names its own actors only, and
-// a name that is the tree's own is [ErrReserved].
-func (s *System) Register(ctx context.Context, name string, pid *actor.PID) error {
-	if _, err := s.names.call(ctx, nameRegister, name, pid); err != nil {
-		return fmt.Errorf("actors: register %q: %w", name, err)
-	}
-	return nil
-}
-
-// Reregister is Register that takes the name from who holds it. Messages sent
-// from then on reach pid; what was sent before stays with the old holder.
-func (s *System) Reregister(ctx context.Context, name string, pid *actor.PID) error {
-	if _, err := s.names.call(ctx, nameReregister, name, pid); err != nil {
-		return fmt.Errorf("actors: reregister %q: %w", name, err)
-	}
-	return nil
-}
-
-// Unregister frees a name if pid holds it, and else does nothing.
-func (s *System) Unregister(ctx context.Context, name string, pid *actor.PID) error {
-	if _, err := s.names.call(ctx, nameUnregister, name, pid); err != nil {
-		return fmt.Errorf("actors: unregister %q: %w", name, err)
-	}
-	return nil
-}
 
 // Operations on names, as they stand in frames.
 const (
@@ -82,7 +25,13 @@ const (
 
 // names is the registry. The master's is the tree's; a child's holds nothing.
 type names struct {
-	s          *System
+	*localProcess
+	local    *localActors
+	peers    *peers
+	monitors *monitors
+	asks     *askTable
+	hook     func(name string) bool // Hooks.Reserved; may be nil
+
 	mu         sync.RWMutex
 	registered map[string]*registration
 	perProcess map[string]int // address -> how many of m its actors hold
@@ -96,21 +45,27 @@ type registration struct {
 	mon *Monitor // frees the name; nil in the moment before it is set
 }
 
-func (n *names) init(s *System) {
-	n.s, n.registered, n.perProcess = s, make(map[string]*registration), make(map[string]int)
+func newNames(proc *localProcess, local *localActors, ps *peers, mons *monitors, asks *askTable, hook func(string) bool) *names {
+	return &names{
+		localProcess: proc, local: local, peers: ps, monitors: mons, asks: asks, hook: hook,
+		registered: make(map[string]*registration), perProcess: make(map[string]int),
+	}
 }
 
 // call does op here or, in a child, at the master. It returns a *actor.PID, a
 // []member, or nil.
 func (n *names) call(ctx context.Context, op byte, name string, pid *actor.PID) (any, error) {
-	s := n.s
-	if s.closed.Load() {
+	if n.closed.Load() {
 		return nil, ErrClosed
 	}
-	up := s.uplinkAddress()
+	up := n.peers.uplinkAddress()
 	if up == "" {
-		done := make(chan askResult, 1)
-		n.do(op, name, pid, s.cfg.Address, func(v any, err error) { done <- askResult{v, err} })
+		type result struct {
+			value any
+			err   error
+		}
+		done := make(chan result, 1)
+		n.do(op, name, pid, n.address, func(v any, err error) { done <- result{v, err} })
 		select {
 		case r := <-done:
 			return r.value, r.err
@@ -122,26 +77,29 @@ func (n *names) call(ctx context.Context, op byte, name string, pid *actor.PID) 
 		return nil, err
 	}
 	master := ProcessPID(up)
-	a := s.asks.begin(master)
-	s.asks.route(a.id, up, nil)
-	err := s.postTo(master, wire.KindNameRequest, func(b []byte) []byte {
-		b = binary.AppendUvarint(append(b, op), uint64(a.id))
+	ask, err := n.asks.begin(master)
+	if err != nil {
+		return nil, err
+	}
+	n.asks.sentTo(uint32(ask.ID), up, nil)
+	err = n.peers.postTo(master, wire.KindNameRequest, func(b []byte) []byte {
+		b = binary.AppendUvarint(append(b, op), ask.ID)
 		b = wire.AppendString(b, name)
 		if pid == nil {
 			pid = &actor.PID{}
 		}
 		return wire.AppendPID(b, pid)
 	})
-	if err != nil && s.asks.end(a.id) != nil {
+	if err != nil && n.asks.cancel(ask) {
 		return nil, err
 	}
-	return s.await(ctx, a)
+	return n.asks.wait(ctx, ask)
 }
 
 // reserved reports whether a name is not for children to register: that of an actor of
 // the master, which it would hide, or one that the hook says.
 func (n *names) reserved(name string) bool {
-	return n.s.incarnations.find(name) != nil || n.s.cfg.Hooks.Reserved != nil && n.s.cfg.Hooks.Reserved(name)
+	return n.local.find(name) != nil || n.hook != nil && n.hook(name)
 }
 
 // do does op for the process from and calls done, once, perhaps later.
@@ -176,9 +134,9 @@ func (n *names) do(op byte, name string, pid *actor.PID, from string, done func(
 	switch {
 	case pid == nil || pid.Address == "" || pid.Id == "":
 		done(nil, ErrNoActor)
-	case pid.Address != from && from != n.s.cfg.Address:
+	case pid.Address != from && from != n.address:
 		done(nil, fmt.Errorf("%w: %s is not an actor of the process that asks", ErrName, pidString(pid)))
-	case from != n.s.cfg.Address && n.reserved(name):
+	case from != n.address && n.reserved(name):
 		done(nil, fmt.Errorf("%w: choose one that does not begin with that of a child of the tree", ErrReserved))
 	case op == nameUnregister:
 		n.drop(name, func(reg *registration) bool { return reg.pid.Equal(pid) }, func() { done(nil, nil) })
@@ -202,7 +160,7 @@ func (n *names) register(name string, pid *actor.PID, replace bool, done func(er
 		done(ErrNameTaken)
 		return
 	}
-	if pid.Address != n.s.cfg.Address && n.perProcess[pid.Address] >= maxNames {
+	if pid.Address != n.address && n.perProcess[pid.Address] >= maxNames {
 		n.mu.Unlock()
 		done(ErrTooMany)
 		return
@@ -219,9 +177,9 @@ func (n *names) register(name string, pid *actor.PID, replace bool, done func(er
 
 	// The name is held before its holder is watched, so that the end of the
 	// holder finds it.
-	mon := &Monitor{s: n.s, pid: pid}
+	mon := &Monitor{table: n.monitors, pid: pid}
 	mon.onDown = func(Down, endCause) { n.drop(name, func(now *registration) bool { return now == reg }, func() {}) }
-	n.s.monitors.start(mon)
+	n.monitors.start(mon)
 
 	n.mu.Lock()
 	held := n.registered[name] == reg
@@ -282,26 +240,23 @@ func (n *names) whereis(name string) *actor.PID {
 			return actor.NewPID(reg.pid.Address, name[i+1:])
 		}
 	}
-	if n.s.incarnations.find(name) != nil {
-		return actor.NewPID(n.s.cfg.Address, name)
-	}
-	if _, ok := n.s.foreignActor(name); ok {
-		return actor.NewPID(n.s.cfg.Address, name)
+	if n.local.exists(name) {
+		return actor.NewPID(n.address, name)
 	}
 	return nil
 }
 
 // onName serves a child's request; in the master only.
-func (s *System) onNameRequest(p *peer, r *wire.Reader) {
+func (n *names) onRequest(p *peer, r *wire.Reader) {
 	op, ref := r.Byte(), r.Uint32()
 	name := r.Text(wire.MaxText)
 	pid := r.PID("")
-	if r.Bad || s.hasUplink() {
-		s.countMalformed(p, wire.KindNameRequest)
+	if r.Bad || n.peers.hasUplink() {
+		n.countMalformed(p.address, wire.KindNameRequest)
 		return
 	}
-	s.names.do(op, name, pid, p.address, func(v any, err error) {
-		p.post(s.frame(wire.KindNameReply, fdipc.Control), func(b []byte) []byte {
+	n.do(op, name, pid, p.address, func(v any, err error) {
+		p.post(n.frame(wire.KindNameReply, fdipc.Control), func(b []byte) []byte {
 			b = wire.AppendPID(b, ProcessPID(p.address))
 			b = binary.AppendUvarint(b, uint64(ref))
 			if err != nil {
@@ -330,8 +285,8 @@ const (
 	replyMembers byte = 3
 )
 
-// onNameReply takes the master's answer.
-func (s *System) onNameReply(p *peer, r *wire.Reader) {
+// onReply takes the master's answer.
+func (n *names) onReply(p *peer, r *wire.Reader) {
 	ref := r.Uint32()
 	var err error
 	var v any
@@ -340,7 +295,7 @@ func (s *System) onNameReply(p *peer, r *wire.Reader) {
 	case replyError:
 		err = readError(r, nil)
 	case replyPID:
-		v = r.PID(s.cfg.Address)
+		v = r.PID(n.address)
 	case replyMembers:
 		count := r.Uint()
 		var list []poolMember
@@ -351,27 +306,33 @@ func (s *System) onNameReply(p *peer, r *wire.Reader) {
 	default:
 		r.Fail()
 	}
-	if r.Bad || p.address != s.uplinkAddress() {
-		s.countMalformed(p, wire.KindNameReply)
+	if r.Bad || p.address != n.peers.uplinkAddress() {
+		n.countMalformed(p.address, wire.KindNameReply)
 		return
 	}
-	s.asks.finish(ref, v, err)
+	n.asks.finish(ref, v, err)
 }
 
-// ownProcess is the actor.Process of this process's own PID, for protoactor's functions.
-type ownProcess struct{ s *System }
+// poolMember is a process of a pool.
+type poolMember struct{ name, address string }
 
-var _ actor.Process = ownProcess{}
-
-func (p ownProcess) SendUserMessage(pid *actor.PID, message any) {
-	_, msg, sender := actor.UnwrapEnvelope(message)
-	p.s.undeliverable(pid, msg, sender, ErrNoActor)
-}
-
-func (p ownProcess) SendSystemMessage(_ *actor.PID, message any) {
-	if _, ok := message.(*actor.Stop); ok {
-		p.s.stopLocal(processID, wire.StopNormal, p.s.cfg.Address)
+// members returns the processes of a pool, shortest name first, so that slot 10
+// comes after slot 9.
+func (n *names) members(pool string) []poolMember {
+	n.mu.RLock()
+	list := []poolMember{}
+	for name, reg := range n.registered {
+		rest, ok := strings.CutPrefix(name, pool+"/")
+		if ok && !strings.Contains(rest, "/") && reg.pid.Id == processID {
+			list = append(list, poolMember{name, reg.pid.Address})
+		}
 	}
+	n.mu.RUnlock()
+	slices.SortFunc(list, func(a, b poolMember) int {
+		if d := len(a.name) - len(b.name); d != 0 {
+			return d
+		}
+		return strings.Compare(a.name, b.name)
+	})
+	return list
 }
-
-func (p ownProcess) Stop(*actor.PID) { p.SendSystemMessage(nil, &actor.Stop{}) }

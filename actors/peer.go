@@ -10,14 +10,23 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/actors/internal/codec"
+	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
+// Conn is what a System needs of a channel to another process; a *fdipc.Conn is one.
+// The payload of a frame is borrowed until the call returns.
+type Conn interface {
+	Send(ctx context.Context, f *fdipc.Frame) error
+	TrySend(f *fdipc.Frame) error
+}
+
 // peer is the way to one incarnation of another process: a channel that was
 // attached, or a lane of its own.
 type peer struct {
-	s           *System
+	proc        *localProcess
+	slot        *atomic.Pointer[peer] // where the table of peers may cache it
 	address     string
 	incarnation uint64        // of a lane: set before opened
 	lane        bool          // made and closed by this package
@@ -28,7 +37,7 @@ type peer struct {
 	ended       atomic.Bool    // closed, for readers
 	sendDirect  [2]atomic.Bool // by lane of the Conn: it is there and nothing waits for it
 	asksWaiting atomic.Int32   // asks on their way to it that wait
-	unanswered  int            // asks that came by it and are not answered; guarded by inbound.mu
+	share       askShare       // of the asks that it may leave unanswered here
 
 	mu          sync.Mutex
 	conn        Conn
@@ -55,8 +64,19 @@ type backlog struct {
 // number of monitors and asks; a process that leaves so many unread hangs.
 const maxBacklog = 1 << 16
 
-func newPeer(s *System, address string) *peer {
-	return &peer{s: s, address: address, opened: make(chan struct{}), done: make(chan struct{})}
+func newPeer(proc *localProcess, slot *atomic.Pointer[peer], address string) *peer {
+	return &peer{
+		proc: proc, slot: slot, address: address, share: askShare{address: address},
+		opened: make(chan struct{}), done: make(chan struct{}),
+	}
+}
+
+// lastTarget returns what the last message on a lane of the Conn was.
+func (p *peer) lastTarget(lane fdipc.Lane) *lastTarget {
+	if int(lane) < len(p.lastTargets) {
+		return &p.lastTargets[lane]
+	}
+	return new(lastTarget)
 }
 
 // open gives the peer its Conn. What waited for it goes first.
@@ -132,7 +152,7 @@ func (p *peer) sendInTurn(ctx context.Context, f *fdipc.Frame, full bool) error 
 		}
 		if cancel == nil {
 			if ctx == noContext {
-				ctx, cancel = context.WithTimeoutCause(context.Background(), p.s.cfg.SendWait, ErrBusy)
+				ctx, cancel = context.WithTimeoutCause(context.Background(), p.proc.sendWait, ErrBusy)
 			} else {
 				ctx, cancel = context.WithCancel(ctx)
 			}
@@ -211,12 +231,33 @@ func (p *peer) post(f fdipc.Frame, payload func([]byte) []byte) {
 		p.flushLocked(f.Lane)
 	}
 	if len(b.notices) == maxBacklog {
-		p.s.lost.Add(1)
+		p.proc.lost.Add(1)
 		recoverHandles(f.Handles)
 		return
 	}
 	f.Payload = append([]byte(nil), f.Payload...)
 	b.notices = append(b.notices, f)
+}
+
+// postLane posts a lane frame about the process with an address. more, if it is not nil, appends
+// what follows the address. The handles are the peer's.
+func (p *peer) postLane(op byte, address string, more func([]byte) []byte, handles ...*fdipc.Handle) {
+	f := p.proc.frame(wire.KindLane, fdipc.Control)
+	f.Handles = handles
+	p.post(f, func(b []byte) []byte {
+		b = wire.AppendString(append(wire.AppendPID(b, ProcessPID(p.address)), op), address)
+		if more != nil {
+			b = more(b)
+		}
+		return b
+	})
+}
+
+// postProcessEnded posts that the process with an address has ended.
+func (p *peer) postProcessEnded(address string, reason supervisor.Reason) {
+	p.post(p.proc.frame(wire.KindProcessEnded, fdipc.Control), func(b []byte) []byte {
+		return appendReason(wire.AppendString(wire.AppendPID(b, ProcessPID(p.address)), address), reason)
+	})
 }
 
 // waiting returns how many notices wait on a lane of the Conn.
@@ -233,7 +274,7 @@ func (p *peer) recoverUnsent(f *fdipc.Frame, err error) {
 	}
 	recoverHandles(f.Handles)
 	if !errors.Is(err, fdipc.ErrClosed) {
-		p.s.log.Debug("notice not sent", slog.String("to", p.address), slog.Any("error", err))
+		p.proc.log.Debug("notice not sent", slog.String("to", p.address), slog.Any("error", err))
 	}
 }
 
@@ -297,7 +338,7 @@ func (p *peer) close(why supervisor.Reason) *fdipc.Conn {
 	for i := range p.sendDirect {
 		p.sendDirect[i].Store(false)
 	}
-	p.s.recentPeer(p.address).CompareAndSwap(p, nil)
+	p.slot.CompareAndSwap(p, nil)
 	close(p.done)
 	for i := range p.backlog {
 		for _, f := range p.backlog[i].notices {
@@ -315,4 +356,22 @@ func (p *peer) close(why supervisor.Reason) *fdipc.Conn {
 	}
 	_ = own.Close()
 	return own
+}
+
+// canRead returns why the peer could not read msg, as far as this process knows.
+func (p *peer) canRead(msg any) error {
+	if pt := p.readable.Load(); pt != nil {
+		return pt.Check(msg, p.address)
+	}
+	return nil
+}
+
+// pending reports whether the peer has no Conn yet.
+func (p *peer) pending() bool {
+	select {
+	case <-p.opened:
+		return false
+	default:
+		return true
+	}
 }

@@ -2,215 +2,281 @@ package actors
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"maps"
+	"slices"
+	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// Conn is what a System needs of a channel to another process; a *fdipc.Conn is one.
-// The payload of a frame is borrowed until the call returns.
-type Conn interface {
-	Send(ctx context.Context, f *fdipc.Frame) error
-	TrySend(f *fdipc.Frame) error
+// peers owns the channels to other processes: those that were attached, and the lanes between
+// siblings that it makes itself (lanes.go; in the master, lanebroker.go). It knows which processes
+// have ended.
+type peers struct {
+	*localProcess
+	events    peerEvents
+	laneGrace time.Duration
+
+	mu        sync.RWMutex
+	byAddress map[string]*peer
+	uplink    string // the master; "": this is it
+	ended     endedProcesses
+	broken    map[string]uint64 // address -> number of the newest lane that was given up
+	broker    laneBroker        // of the master
+
+	recent [16]atomic.Pointer[peer] // some of byAddress
 }
 
-// Attach makes the process with an address reachable through c. Its frames are
-// taken from then on, if they carry the incarnation. The peer must attach this
-// process too, with [Config].Incarnation of this one.
-//
-// Attach the same again and nothing happens, so that a frame handler which does
-// not know whether it came first may call it. A later incarnation detaches the
-// one before, an earlier one is [ErrStale]. The caller keeps c, and closes it.
-func (s *System) Attach(address string, incarnation uint64, c Conn) error {
-	if err := checkName(address); err != nil || address == s.cfg.Address {
-		return fmt.Errorf("actors: attach %q: %w", address, ErrName)
+// peerEvents is what the rest of a System does about the peers. Its methods are called without a
+// lock, by any goroutine.
+type peerEvents interface {
+	// handleFrame takes a frame of a peer. It returns false if the kind is not of this package.
+	handleFrame(p *peer, f *fdipc.Frame) bool
+	// handlesLost takes a frame of a peer whose handles did not arrive.
+	handlesLost(p *peer, f *fdipc.Frame)
+	// processEnded ends all that waits for a process, or came from it.
+	processEnded(address string, reason supervisor.Reason)
+	// laneDropped ends what waits for the actors of a process that may live on.
+	laneDropped(address string, reason supervisor.Reason)
+	// uplinkLost forgets what processes without a channel to this one wait for: no process will
+	// tell this one of their end.
+	uplinkLost()
+}
+
+func newPeers(proc *localProcess, events peerEvents) *peers {
+	return &peers{
+		localProcess: proc,
+		events:       events,
+		laneGrace:    defaultLaneGrace,
+		byAddress:    make(map[string]*peer),
+		broken:       make(map[string]uint64),
+		broker:       newLaneBroker(),
 	}
-	p := newPeer(s, address)
+}
+
+func (ps *peers) attach(address string, incarnation uint64, c Conn) error {
+	if err := checkName(address); err != nil || address == ps.address {
+		return ErrName
+	}
+	p := newPeer(ps.localProcess, ps.slot(address), address)
 	p.incarnation = incarnation
 	p.open(c)
 	for {
-		s.mu.Lock()
-		old := s.peers[address]
+		ps.mu.Lock()
+		old := ps.byAddress[address]
 		switch {
-		case s.closed.Load():
-			s.mu.Unlock()
-			return fmt.Errorf("actors: attach %q: %w", address, ErrClosed)
+		case ps.closed.Load():
+			ps.mu.Unlock()
+			return ErrClosed
 		case old == nil:
-			s.peers[address] = p
-			s.endedProcesses.forget(address)
-			s.mu.Unlock()
-			s.announceTypes(p)
+			ps.byAddress[address] = p
+			ps.ended.forget(address)
+			ps.mu.Unlock()
+			ps.announceTypes(p)
 			return nil
 		case !old.lane && old.incarnation == incarnation && old.conn == c:
-			s.mu.Unlock()
+			ps.mu.Unlock()
 			return nil
 		case !old.lane && old.incarnation >= incarnation:
-			s.mu.Unlock()
-			return fmt.Errorf("actors: attach %q: %w: %d, attached is %d", address, ErrStale, incarnation, old.incarnation)
+			ps.mu.Unlock()
+			return fmt.Errorf("%w: %d, attached is %d", ErrStale, incarnation, old.incarnation)
 		}
-		s.mu.Unlock()
-		s.detach(old, errorReason(ErrStale))
+		ps.mu.Unlock()
+		ps.detach(old, errorReason(ErrStale))
 	}
 }
 
-// Detach says that the process with an address has ended, and why. Everything
-// that waits for it ends, at once: asks, in flight or taken, fail with a
-// [DownError], monitors fire, watchers get Terminated, its names are free, and the master
-// tells all other processes. Frames of it that come later are refused.
-//
-// Call it after the Conn's Closed, so that the process's last messages are in,
-// and when the exit reason is known. Detach of what is not attached does nothing.
-func (s *System) Detach(address string, reason supervisor.Reason) {
-	if p := s.attached(address); p != nil {
-		s.detach(p, reason)
-	}
-}
-
-func (s *System) detach(p *peer, reason supervisor.Reason) {
-	s.mu.Lock()
-	if s.peers[p.address] != p {
-		s.mu.Unlock()
+// detach takes out a peer whose process has ended for a reason.
+func (ps *peers) detach(p *peer, reason supervisor.Reason) {
+	ps.mu.Lock()
+	if !ps.removeLocked(p) {
+		ps.mu.Unlock()
 		return
 	}
-	delete(s.peers, p.address)
-	delete(s.brokenLanes, p.address)
-	s.endedProcesses.add(p.address, reason)
-	master := s.uplink == ""
-	orphaned := !master && p.address == s.uplink
+	delete(ps.broken, p.address)
+	ps.broker.processEnded(p.address)
+	ps.ended.add(p.address, reason)
+	master := ps.uplink == ""
+	orphaned := !master && p.address == ps.uplink
 	var rest []*peer
-	for _, other := range s.peers {
+	for _, other := range ps.byAddress {
 		if master || orphaned && other.pending() {
 			rest = append(rest, other)
 		}
 	}
-	for pair := range s.lanes {
-		if pair.a == p.address || pair.b == p.address {
-			delete(s.lanes, pair)
-		}
-	}
-	s.mu.Unlock()
+	ps.mu.Unlock()
 	p.close(reason)
-	s.ended(p.address, reason)
+	ps.events.processEnded(p.address, reason)
 	for _, other := range rest {
-		if orphaned { // nobody will give it a lane
-			s.detach(other, reason)
+		if orphaned { // no process will give it a lane
+			ps.detach(other, reason)
 			continue
 		}
-		other.post(s.frame(wire.KindProcessEnded, fdipc.Control), func(b []byte) []byte {
-			b = wire.AppendPID(b, ProcessPID(other.address))
-			return appendReason(wire.AppendString(b, p.address), reason)
-		})
+		other.postProcessEnded(p.address, reason)
 	}
-	if orphaned { // of whose end we shall not hear, we shall not hear
-		lost := s.inbound.addresses()
-		maps.DeleteFunc(lost, func(a string, _ struct{}) bool { return s.attached(a) != nil })
-		s.inbound.drop(func(a string) bool { _, ok := lost[a]; return ok })
+	if orphaned {
+		ps.events.uplinkLost()
 	}
 }
 
-// attached returns the peer of a process, attached or by lane. What was found last
-// stands before the map: each message asks.
-func (s *System) attached(address string) *peer {
-	at := s.recentPeer(address)
-	if p := at.Load(); p != nil && p.address == address && !p.ended.Load() {
+// removeLocked takes a peer out of the table. It returns false if it is not there any more.
+func (ps *peers) removeLocked(p *peer) bool {
+	if ps.byAddress[p.address] != p {
+		return false
+	}
+	delete(ps.byAddress, p.address)
+	return true
+}
+
+// processEnded takes the master's word that a process has ended. An attached one is left to
+// Detach, which comes after its last messages.
+func (ps *peers) processEnded(address string, reason supervisor.Reason) {
+	ps.mu.Lock()
+	ps.ended.add(address, reason)
+	delete(ps.broken, address)
+	p := ps.byAddress[address]
+	ps.mu.Unlock()
+	switch {
+	case p == nil:
+		ps.events.processEnded(address, reason)
+	case p.lane:
+		ps.laneProcessEnded(p, reason)
+	}
+}
+
+// endedFor returns the reason for which a process has ended, if it is known to have.
+func (ps *peers) endedFor(address string) (reason supervisor.Reason, ended bool) {
+	ps.mu.RLock()
+	defer ps.mu.RUnlock()
+	return ps.ended.find(address)
+}
+
+// find returns the peer with an address, attached or by lane; nil: there is none. The peers that
+// were found last stand before the map: each message asks.
+func (ps *peers) find(address string) *peer {
+	slot := ps.slot(address)
+	if p := slot.Load(); p != nil && p.address == address && !p.ended.Load() {
 		return p
 	}
-	s.mu.RLock()
-	p := s.peers[address]
-	s.mu.RUnlock()
+	ps.mu.RLock()
+	p := ps.byAddress[address]
+	ps.mu.RUnlock()
 	if p == nil {
 		return nil
 	}
-	at.Store(p)
-	// Who closes the peer sets ended, then forgets it here: one of us sees the other.
+	slot.Store(p)
+	// close sets ended, then clears the slot: one of the two sees the other.
 	if p.ended.Load() {
-		at.CompareAndSwap(p, nil)
+		slot.CompareAndSwap(p, nil)
 	}
 	return p
 }
 
-// recentPeer is where a peer to an address was left when it was last looked up.
-func (s *System) recentPeer(address string) *atomic.Pointer[peer] {
+// slot is where the peer with an address is cached.
+func (ps *peers) slot(address string) *atomic.Pointer[peer] {
 	if address == "" {
-		return &s.recentPeers[0]
+		return &ps.recent[0]
 	}
-	return &s.recentPeers[address[len(address)-1]%byte(len(s.recentPeers))]
+	return &ps.recent[address[len(address)-1]%byte(len(ps.recent))]
 }
 
-// ended ends all that waits for a process, or came from it.
-func (s *System) ended(address string, reason supervisor.Reason) {
-	s.names.processEnded(address)
-	s.asks.failAt(address, reason)
-	s.monitors.fireAt(address, reason, true)
-	s.inbound.dropOne(address)
+// all returns the peers.
+func (ps *peers) all() []*peer {
+	ps.mu.RLock()
+	defer ps.mu.RUnlock()
+	return slices.Collect(maps.Values(ps.byAddress))
 }
 
-// Uplink names the attached process, the master, that resolves names, makes
-// lanes to the processes that are not attached, and tells of their end. The
-// master has none.
-func (s *System) Uplink(address string) {
-	s.mu.Lock()
-	s.uplink = address
-	s.mu.Unlock()
-}
-
-func (s *System) uplinkAddress() string {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.uplink
-}
-
-func (s *System) hasUplink() bool { return s.uplinkAddress() != "" }
-
-// route returns the peer on which a frame for an address leaves. In a child it
-// asks for a lane where there is none yet.
-func (s *System) route(address string) (*peer, error) {
-	if p := s.attached(address); p != nil {
-		return p, nil
-	}
-	return s.askLane(address)
-}
-
-// endedProcesses keeps the exit reasons of the latest processes that have ended.
-type endedProcesses struct {
-	reasons map[string]supervisor.Reason
-	order   []string
-}
-
-const maxEndedProcesses = 1024
-
-func (g *endedProcesses) add(address string, r supervisor.Reason) {
-	if g.reasons == nil {
-		g.reasons = make(map[string]supervisor.Reason)
-	}
-	if _, ok := g.reasons[address]; !ok {
-		g.order = append(g.order, address)
-	}
-	g.reasons[address] = r
-	if len(g.order) > maxEndedProcesses {
-		delete(g.reasons, g.order[0])
-		g.order = append(g.order[:0], g.order[1:]...)
-	}
-}
-
-func (g *endedProcesses) forget(address string) {
-	if _, ok := g.reasons[address]; !ok {
-		return
-	}
-	delete(g.reasons, address)
-	for i, a := range g.order {
-		if a == address {
-			g.order = append(g.order[:i], g.order[i+1:]...)
-			return
+// lanes counts the open channels to siblings and, in the master, between children.
+func (ps *peers) lanes() int {
+	ps.mu.RLock()
+	defer ps.mu.RUnlock()
+	n := len(ps.broker.newest)
+	for _, p := range ps.byAddress {
+		if p.lane && !p.pending() {
+			n++
 		}
 	}
+	return n
 }
 
-func (g *endedProcesses) find(address string) (supervisor.Reason, bool) {
-	r, ok := g.reasons[address]
-	return r, ok
+func (ps *peers) setUplink(address string) {
+	ps.mu.Lock()
+	ps.uplink = address
+	ps.mu.Unlock()
+}
+
+// uplinkAddress returns the address of the master; "": this is it.
+func (ps *peers) uplinkAddress() string {
+	ps.mu.RLock()
+	defer ps.mu.RUnlock()
+	return ps.uplink
+}
+
+func (ps *peers) hasUplink() bool { return ps.uplinkAddress() != "" }
+
+// route returns the peer to which a frame for an address goes. In a child it asks for a lane where
+// there is none yet.
+func (ps *peers) route(address string) (*peer, error) {
+	if p := ps.find(address); p != nil {
+		return p, nil
+	}
+	return ps.askLane(address)
+}
+
+// postTo posts a notice for a PID of another process. more appends what follows the target.
+func (ps *peers) postTo(target *actor.PID, kind fdipc.Kind, more func([]byte) []byte) error {
+	p, err := ps.route(target.Address)
+	if err != nil {
+		return err
+	}
+	lane := fdipc.Data
+	if kind == wire.KindStop || kind == wire.KindNameRequest {
+		lane = fdipc.Control
+	}
+	p.post(ps.frame(kind, lane), func(b []byte) []byte { return more(wire.AppendPID(b, target)) })
+	return nil
+}
+
+// sendDown tells the system at an address that what its monitor ref watched has ended.
+func (ps *peers) sendDown(address string, ref uint64, r supervisor.Reason, how endCause) {
+	_ = ps.postTo(ProcessPID(address), wire.KindDown, func(b []byte) []byte { // ended: nothing waits
+		b = binary.AppendUvarint(b, ref)
+		return appendReason(append(b, byte(how)), r)
+	})
+}
+
+// giveUpAsk tells the process with an address that an ask of this process has ended.
+func (ps *peers) giveUpAsk(address string, ask *actor.PID) {
+	_ = ps.postTo(ProcessPID(address), wire.KindAskEnd, func(b []byte) []byte { return wire.AppendPID(b, ask) })
+}
+
+// closeAll drops all peers, closes the lanes, and waits for these under ctx.
+func (ps *peers) closeAll(ctx context.Context) (errs []error) {
+	ps.mu.Lock()
+	all := ps.byAddress
+	ps.byAddress = make(map[string]*peer)
+	ps.mu.Unlock()
+	var lanes []*fdipc.Conn
+	for _, p := range all {
+		if c := p.close(errorReason(ErrClosed)); c != nil {
+			lanes = append(lanes, c)
+		}
+	}
+	for _, c := range lanes {
+		select {
+		case <-c.Done():
+		case <-ctx.Done():
+			errs = append(errs, fmt.Errorf("a lane: %w", context.Cause(ctx)))
+		}
+	}
+	ps.stopAnnouncing()
+	return errs
 }

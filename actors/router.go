@@ -3,57 +3,122 @@ package actors
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"sync"
 
 	"github.com/asynkron/protoactor-go/actor"
-	"github.com/coppice-go/coppice/actors/internal/codec"
 	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
-	"github.com/coppice-go/coppice/supervisor"
 )
 
-// router is the actor.Process behind every PID that is not of this process,
-// and behind every name. A PID that has found it keeps it; it looks the way up for
-// each message, so that PIDs kept for long follow a new holder.
-type router struct{ s *System }
+// router delivers messages: to the actors of this process, and to other processes.
+type router struct {
+	*localProcess
+	proto    *protoSystem
+	local    *localActors
+	peers    *peers
+	names    *names
+	monitors *monitors
+	asks     *askTable
+	inbound  *inbound
+	dead     *deadLetters
+}
 
-var _ actor.Process = router{}
+var errNil = fmt.Errorf("%w: message is nil", ErrMalformed)
 
-// SendUserMessage sends for an actor of this process. It waits for at most SendWait.
-func (r router) SendUserMessage(pid *actor.PID, message any) {
-	err := r.s.deliver(noContext, pid, message)
+func (r *router) send(ctx context.Context, pid *actor.PID, msg any) error {
+	if msg == nil {
+		return errNil
+	}
+	if r.closed.Load() {
+		r.undeliverable(pid, msg, nil, ErrClosed)
+		return ErrClosed
+	}
+	var m any = msg
+	if h := traceHeader(ctx); h != nil {
+		m = &actor.MessageEnvelope{Header: h, Message: msg}
+	}
+	err := r.deliver(ctx, pid, m)
 	if err != nil {
-		_, msg, sender := actor.UnwrapEnvelope(message)
-		r.s.undeliverable(pid, msg, sender, err)
+		r.undeliverable(pid, msg, nil, err)
+	}
+	return err
+}
+
+// deliver takes a message, bare or in its envelope, to pid. When it returns an
+// error the message is the caller's to make a dead letter of. Under noContext it waits for at most SendWait.
+func (r *router) deliver(ctx context.Context, pid *actor.PID, message any) error {
+	if pid == nil {
+		return ErrNoActor
+	}
+	if r.isLocal(pid) {
+		return r.deliverLocal(ctx, pid, message)
+	}
+	if pid.Address == nameAddress {
+		target, err := r.names.resolve(ctx, pid.Id)
+		if err != nil {
+			return err
+		}
+		if r.isLocal(target) {
+			return r.deliverLocal(ctx, target, message)
+		}
+		pid = target
+	}
+	return r.sendRemote(ctx, pid, message)
+}
+
+// locate calls f with who a notice for pid goes to: a PID with an address. It
+// does not wait: where the master must be asked for a name, f is called when it has
+// answered, before anything that is sent to the name meanwhile.
+func (r *router) locate(pid *actor.PID, f func(target *actor.PID, err error)) {
+	switch {
+	case pid == nil:
+		f(nil, ErrNoActor)
+	case pid.Address == nameAddress:
+		r.names.locate(pid.Id, f)
+	default:
+		f(pid, nil)
 	}
 }
 
-// SendSystemMessage sends those system messages that have a meaning between
-// processes. Supervision has none: a failure belongs to its process.
-func (r router) SendSystemMessage(pid *actor.PID, message any) {
-	switch m := message.(type) {
-	case *actor.Watch:
-		r.s.watch(m.Watcher, pid)
-	case *actor.Unwatch:
-		r.s.unwatch(m.Watcher, pid)
-	case *actor.Stop:
-		r.s.postStop(pid)
+func (r *router) deliverLocal(ctx context.Context, target *actor.PID, message any) error {
+	if inc := r.local.find(target.Id); inc != nil {
+		return inc.box.post(ctx, message, false)
 	}
+	if target.Id == askID {
+		r.answer(target, message)
+		return nil
+	}
+	ref, ok := r.proto.process(target.Id)
+	if !ok || target.Id == processID {
+		return ErrNoActor
+	}
+	ref.SendUserMessage(target, message)
+	return nil
 }
 
-// Stop stops for protoactor's ctx.Stop.
-func (r router) Stop(pid *actor.PID) { r.SendSystemMessage(pid, &actor.Stop{}) }
-
-// frame returns the header of a frame of this process.
-func (s *System) frame(kind fdipc.Kind, lane fdipc.Lane) fdipc.Frame {
-	return fdipc.Frame{Kind: kind, Lane: lane, Target: s.cfg.Incarnation}
+// notify sends without waiting and without an error: for answers and notices.
+func (r *router) notify(pid *actor.PID, msg any) {
+	r.locate(pid, func(target *actor.PID, err error) {
+		switch {
+		case err != nil: // it was a notice of an end to what has ended
+		case !r.isLocal(target):
+			r.postMessage(target, msg)
+		default:
+			if inc := r.local.find(target.Id); inc != nil {
+				if inc.box.post(noContext, msg, true) == nil {
+					return
+				}
+			} else if r.deliverLocal(noContext, target, msg) == nil {
+				return
+			}
+			r.dead.record(newDeadLetter(target, msg, nil, ErrNoActor))
+		}
+	})
 }
 
 // sendRemote sends a message, bare or in its envelope, to a PID of another process.
-func (s *System) sendRemote(ctx context.Context, target *actor.PID, message any) error {
-	p, err := s.route(target.Address)
+func (r *router) sendRemote(ctx context.Context, target *actor.PID, message any) error {
+	p, err := r.peers.route(target.Address)
 	if err != nil {
 		return err
 	}
@@ -62,25 +127,25 @@ func (s *System) sendRemote(ctx context.Context, target *actor.PID, message any)
 	}
 	fb := getFrameBuffer()
 	defer fb.free()
-	if err := s.encode(fb, target, message); err != nil {
+	if err := r.encode(fb, target, message); err != nil {
 		return err
 	}
 	f := &fb.frame
 	sender := actor.UnwrapEnvelopeSender(message)
 	ask := sender != nil && sender.Id == askID
-	if ask && s.local(sender) {
-		s.asks.route(sender.RequestId, target.Address, p)
+	if ask && r.isLocal(sender) {
+		r.asks.sentTo(sender.RequestId, target.Address, &p.asksWaiting)
 		f.More = p.asksWaiting.Load() > batchFrom
 	}
 	if target.Id == askID {
-		f.More = s.inbound.endAsk(target) > batchFrom
+		f.More = r.inbound.endAsk(target) > batchFrom
 	}
 	if err := p.send(ctx, f); err != nil {
 		recoverHandles(f.Handles)
 		return err
 	}
-	if ask && !s.local(sender) {
-		s.inbound.endAsk(sender) // passed on: the answer does not come by here
+	if ask && !r.isLocal(sender) {
+		r.inbound.endAsk(sender) // passed on: the answer does not come by here
 	}
 	return nil
 }
@@ -90,26 +155,26 @@ func (s *System) sendRemote(ctx context.Context, target *actor.PID, message any)
 const batchFrom = 3
 
 // postMessage sends an answer or a notice that is a user message.
-func (s *System) postMessage(target *actor.PID, msg any) {
-	p, err := s.route(target.Address)
+func (r *router) postMessage(target *actor.PID, msg any) {
+	p, err := r.peers.route(target.Address)
 	if err == nil {
 		err = p.canRead(msg)
 	}
 	if err == nil {
 		fb := getFrameBuffer()
 		defer fb.free()
-		if err = s.encode(fb, target, msg); err == nil {
+		if err = r.encode(fb, target, msg); err == nil {
 			p.post(fb.frame, func(b []byte) []byte { return append(b, fb.buf...) })
 			return
 		}
 	}
-	s.record(newDeadLetter(target, msg, nil, err))
+	r.dead.record(newDeadLetter(target, msg, nil, err))
 }
 
 // postTo sends a notice to a PID of another process. more appends what follows
 // the target.
-func (s *System) postTo(target *actor.PID, kind fdipc.Kind, more func([]byte) []byte) error {
-	p, err := s.route(target.Address)
+func (r *router) postTo(target *actor.PID, kind fdipc.Kind, more func([]byte) []byte) error {
+	p, err := r.peers.route(target.Address)
 	if err != nil {
 		return err
 	}
@@ -117,144 +182,45 @@ func (s *System) postTo(target *actor.PID, kind fdipc.Kind, more func([]byte) []
 	if kind == wire.KindStop || kind == wire.KindNameRequest {
 		lane = fdipc.Control
 	}
-	p.post(s.frame(kind, lane), func(b []byte) []byte { return more(wire.AppendPID(b, target)) })
+	p.post(r.frame(kind, lane), func(b []byte) []byte { return more(wire.AppendPID(b, target)) })
 	return nil
 }
 
-// encode makes the frame of a message.
-func (s *System) encode(fb *frameBuffer, target *actor.PID, message any) (err error) {
-	h, msg, sender := actor.UnwrapEnvelope(message)
-	if err := checkPIDs(target, sender); err != nil {
-		return err
-	}
-	f := &fb.frame
-	*f = s.frame(wire.KindUser, fdipc.Data)
-	b := wire.AppendPID(fb.buf[:0], target)
-	if sender != nil {
-		f.Flags |= wire.FlagSender
-		b = wire.AppendPID(b, sender)
-	}
-	if h != nil && h.Length() > 0 { // h may be a non-nil interface of a nil map
-		m := h.ToMap()
-		f.Trace = takeTrace(m)
-		if len(m) > 0 {
-			if err := checkHeader(m); err != nil {
-				return err
-			}
-			f.Flags |= wire.FlagHeader
-			b = wire.AppendHeader(b, m)
+// postStop is protoactor's Stop of a PID of another process or a name.
+func (r *router) postStop(pid *actor.PID) {
+	r.locate(pid, func(target *actor.PID, err error) {
+		switch {
+		case err != nil: // stopped already, as far as anybody can tell
+		case r.isLocal(target):
+			r.local.stop(target.Id, wire.StopNormal, r.address)
+		default:
+			_ = r.peers.postTo(target, wire.KindStop, func(b []byte) []byte {
+				return binary.AppendUvarint(wire.AppendString(append(b, wire.StopNormal), r.address), 0)
+			})
 		}
-	}
-	b, err = fb.types.Append(b, msg)
-	fb.buf, f.Payload = b, b
-	if err == nil {
-		f.Handles, err = takeHandles(msg)
-	}
-	return err
-}
-
-// checkPIDs says no to PIDs that the other end would refuse.
-func checkPIDs(pids ...*actor.PID) error {
-	for _, pid := range pids {
-		if pid != nil && (len(pid.Id) > wire.MaxID || len(pid.Address) > wire.MaxAddress) {
-			return fmt.Errorf("%w: PID %.40q of %.40q is longer than %d bytes, or its address than %d", ErrMalformed, pid.Id, pid.Address, wire.MaxID, wire.MaxAddress)
-		}
-	}
-	return nil
-}
-
-// checkHeader says no to headers that the other end would refuse.
-func checkHeader(h map[string]string) error {
-	if len(h) > wire.MaxHeaders {
-		return fmt.Errorf("%w: %d headers, at most %d", ErrMalformed, len(h), wire.MaxHeaders)
-	}
-	for k, v := range h {
-		if len(k) > wire.MaxValue || len(v) > wire.MaxValue {
-			return fmt.Errorf("%w: header %.40q is longer than %d bytes", ErrMalformed, k, wire.MaxValue)
-		}
-	}
-	return nil
-}
-
-// monitorRemote asks the process of target to monitor it. The death of a process
-// this one is attached to is heard without asking.
-func (s *System) monitorRemote(m *Monitor, target *actor.PID) {
-	t := &s.monitors
-	// Noted before the way is looked for: if the process ends after that, its end
-	// finds the monitor.
-	if !t.setTarget(m, target, nil) {
-		return
-	}
-	p, err := s.route(target.Address)
-	if err == nil {
-		err = checkPIDs(target)
-	}
-	if err != nil {
-		how := endNoActor
-		if errors.Is(err, ErrDown) {
-			how = endProcess
-		}
-		t.fire(m, endOf(err), how)
-		return
-	}
-	more := func(b []byte) []byte {
-		return binary.AppendUvarint(wire.AppendString(b, s.cfg.Address), m.ref)
-	}
-	attached := target.Id == processID
-	undo := func() { _ = s.postTo(target, wire.KindDemonitor, more) }
-	if !attached && !t.setTarget(m, target, undo) {
-		return
-	}
-	switch {
-	case m.stop != wire.StopNormal:
-		f := s.frame(wire.KindStop, fdipc.Control)
-		if m.stop == wire.StopPoison {
-			f.Lane = fdipc.Data
-		}
-		p.post(f, func(b []byte) []byte { return more(append(wire.AppendPID(b, target), m.stop)) })
-	case !attached:
-		p.post(s.frame(wire.KindMonitor, fdipc.Data), func(b []byte) []byte { return more(wire.AppendPID(b, target)) })
-	}
-	if !attached && t.hasEnded(m) { // its undo may have gone before
-		undo()
-	}
-	if p.isClosed() { // in between: its monitors have been fired, perhaps without this one
-		s.mu.RLock()
-		r, ended := s.endedProcesses.find(p.address)
-		s.mu.RUnlock()
-		if !ended { // a lane that was dropped, see dropLane
-			r = p.reasonOfClose()
-		}
-		if ended || !m.ofProcess || isNoActor(r) {
-			t.fire(m, r, endingOf(r))
-		}
-	}
-}
-
-// sendDown tells the system at an address that what its monitor ref watched has ended.
-func (s *System) sendDown(address string, ref uint64, r supervisor.Reason, how endCause) {
-	_ = s.postTo(ProcessPID(address), wire.KindDown, func(b []byte) []byte { // gone: nobody waits
-		b = binary.AppendUvarint(b, ref)
-		return appendReason(append(b, byte(how)), r)
 	})
 }
 
-// frameBuffer is a frame and its payload, which a Conn borrows only until Send returns.
-type frameBuffer struct {
-	buf   []byte
-	frame fdipc.Frame
-	types codec.MessageWriter
-}
-
-var frameBuffers = sync.Pool{New: func() any { return &frameBuffer{buf: make([]byte, 0, 512)} }}
-
-const keepBuffer = 64 << 10 // larger ones are left to the collector
-
-func getFrameBuffer() *frameBuffer { return frameBuffers.Get().(*frameBuffer) }
-
-func (fb *frameBuffer) free() {
-	if cap(fb.buf) <= keepBuffer {
-		fb.frame = fdipc.Frame{}
-		frameBuffers.Put(fb)
+// undeliverable makes a dead letter: it is counted, its handles are closed, and
+// its sender is told: an ask fails with err, any other gets protoactor's
+// DeadLetterResponse, as it would for an actor in its own process. When the message
+// is the answer to an ask, the ask fails.
+func (r *router) undeliverable(target *actor.PID, msg any, sender *actor.PID, err error) {
+	r.dead.record(newDeadLetter(target, msg, sender, err))
+	r.closeHandles(msg)
+	if target != nil && target.Id == askID {
+		r.failAsk(target, err) // an answer that can not get there
+	}
+	if sender == nil {
+		return
+	}
+	if sender.Id == askID {
+		r.failAsk(sender, err)
+		return
+	}
+	switch msg.(type) {
+	case *actor.DeadLetterResponse: // no answer to an answer
+	default:
+		r.notify(sender, &actor.DeadLetterResponse{Target: target})
 	}
 }

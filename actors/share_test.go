@@ -14,9 +14,8 @@ import (
 // TestShareOfAsksAndMonitors: one process may have so many of them here and no more; what
 // ends makes room, and another process has its own.
 func TestShareOfAsksAndMonitors(t *testing.T) {
-	var in inbound
-	in.init()
-	one, two := &peer{address: "1"}, &peer{address: "2"}
+	in := newInbound()
+	one, two := &askShare{address: "1"}, &askShare{address: "2"}
 	for i := range uint32(maxAsks) {
 		if !in.beginAsk(one, askOf("1", i)) {
 			t.Fatalf("ask %d refused", i)
@@ -105,11 +104,10 @@ func TestForgedAsksAreTheSenders(t *testing.T) {
 
 // TestAskTwiceCountsOnce: an ask that comes by two processes is one, of the later's share.
 func TestAskTwiceCountsOnce(t *testing.T) {
-	var in inbound
-	in.init()
-	one, two := &peer{address: "1"}, &peer{address: "2"}
-	for _, p := range []*peer{one, two, one, two} {
-		if !in.beginAsk(p, askOf("1", 7)) {
+	in := newInbound()
+	one, two := &askShare{address: "1"}, &askShare{address: "2"}
+	for _, share := range []*askShare{one, two, one, two} {
+		if !in.beginAsk(share, askOf("1", 7)) {
 			t.Fatal("refused")
 		}
 	}

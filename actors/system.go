@@ -7,21 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors/internal/wire"
-	"github.com/coppice-go/coppice/fdipc"
-)
-
-// Addresses and ids with a meaning of their own.
-const (
-	nameAddress      = "@"        // the PID's id is a registered name
-	askID            = "ask$"     // the PID's RequestId is an ask that waits for its answer
-	processID        = "process$" // the process itself
-	foreignWatcherID = "monitor$" // watches local actors that this package did not spawn
 )
 
 // Config configures a System. It is plain data; the zero value of each field
@@ -81,59 +70,24 @@ func (cfg *Config) validate() error {
 	return nil
 }
 
-// checkName says whether an actor, a process or a registered name may be called s.
-func checkName(s string) error {
-	if s == "" || len(s) > 255 || !utf8.ValidString(s) {
-		return ErrName
-	}
-	for _, r := range s {
-		if r < ' ' || r == 0x7f || r == '$' || r == '@' {
-			return ErrName
-		}
-	}
-	return nil
-}
-
-// System is the actor system of one process. All methods may be called by any
-// goroutine at any time, from within actors too; those with a context may block.
+// System is the actor system of one process. All methods may be called by any goroutine at any
+// time, from within actors too; those with a context may block.
 //
-// Locks: mu, asks.mu, monitors.mu, dead.mu, those of each incarnation, mailbox and peer are
-// leaves: none is held while another is taken, nor across a callback.
+// It is composed of parts, each with its own lock. The locks are leaves: none is held while another
+// is taken, nor across a callback.
 type System struct {
-	cfg Config
-	log *slog.Logger
+	proc *localProcess
 
-	once           sync.Once // makes sys
-	sys            atomic.Pointer[actor.ActorSystem]
-	incarnations   incarnationTable
-	foreignWatcher foreignWatcher
-
-	asks     askTable
-	monitors monitors
-	inbound  inbound
-	dead     deadLetters
-	names    names
-
-	mu             sync.RWMutex
-	peers          map[string]*peer  // attached processes, and lanes, by address
-	uplink         string            // the master; "": this is it
-	endedProcesses endedProcesses    // processes that have ended, with their exit reasons
-	brokenLanes    map[string]uint64 // address -> number of the newest lane that was given up
-
-	recentPeers [16]atomic.Pointer[peer] // some of peers
-
-	lanes      map[addressPair]uint64 // of the master: the newest lane between two children
-	laneNumber uint64
-	laneEnds   func(a, b Conn) (*fdipc.Handle, *fdipc.Handle, error)
-	laneGrace  time.Duration
-
-	stopOnce  sync.Once // Hooks.Stop
-	closed    atomic.Bool
-	spawning  sync.RWMutex // held for reading while an actor is registered, for writing to refuse more
-	leaked    atomic.Int64
-	refused   atomic.Uint64
-	malformed atomic.Uint64
-	lost      atomic.Uint64
+	proto    *protoSystem // protoactor's system
+	actors   *localActors // the actors of this process
+	asks     *askTable    // what this process asks others
+	monitors *monitors    // what this process watches
+	names    *names       // registered names, or the master's word on them
+	inbound  *inbound     // what others ask and watch here
+	dead     *deadLetters
+	peers    *peers       // the channels to other processes, lanes too
+	router   *router      // sends
+	frames   *frameReader // receives
 }
 
 // NewSystem returns the actor system of this process. It costs next to nothing:
@@ -143,60 +97,64 @@ func NewSystem(cfg Config) (*System, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	s := &System{cfg: cfg, log: cfg.Logger, peers: make(map[string]*peer), brokenLanes: make(map[string]uint64), lanes: make(map[addressPair]uint64), laneGrace: defaultLaneGrace, laneEnds: laneEnds}
-	s.asks.open = make(map[uint32]*pendingAsk)
-	s.monitors.open = make(map[uint64]*Monitor)
-	s.incarnations.init()
-	s.inbound.init()
-	s.names.init(s)
-	s.dead.limit = cfg.DeadLetters
-	s.foreignWatcher.init(s)
+	proc := &localProcess{address: cfg.Address, incarnation: cfg.Incarnation, sendWait: cfg.SendWait, log: cfg.Logger}
+	r := &router{localProcess: proc}
+	frames := &frameReader{localProcess: proc, router: r}
+	stop := stopHook(proc, cfg.Hooks.Stop)
+
+	s := &System{proc: proc, router: r, frames: frames}
+	s.dead = &deadLetters{proc: proc, limit: cfg.DeadLetters, hook: cfg.Hooks.DeadLetter}
+	s.inbound = newInbound()
+	s.proto = newProtoSystem(proc)
+	s.actors = newLocalActors(proc, s.proto, r, stop)
+	s.peers = newPeers(proc, frames)
+	s.asks = newAskTable(proc.address, s.peers.giveUpAsk)
+	s.monitors = newMonitors(proc, s.actors, s.peers, r.locate)
+	s.names = newNames(proc, s.actors, s.peers, s.monitors, s.asks, cfg.Hooks.Reserved)
+
+	r.proto, r.local, r.peers, r.names = s.proto, s.actors, s.peers, s.names
+	r.monitors, r.asks, r.inbound, r.dead = s.monitors, s.asks, s.inbound, s.dead
+	frames.proto, frames.local, frames.peers, frames.names = s.proto, s.actors, s.peers, s.names
+	frames.monitors, frames.asks, frames.inbound = s.monitors, s.asks, s.inbound
+
+	s.proto.setUp = func(sys *actor.ActorSystem) {
+		// Before the first Spawn: the resolvers' list is not synchronised.
+		//
+		// The resolver gives one Process for every PID that is not of this process. A PID keeps
+		// what it resolved to for ever, so that it must hold for ever: routedProcess looks the
+		// address or the name up for each message.
+		sys.ProcessRegistry.RegisterAddressResolver(func(*actor.PID) (actor.Process, bool) { return routedProcess{r}, true })
+		sys.ProcessRegistry.Add(askReplies{r.answer}, askID)
+		sys.ProcessRegistry.Add(ownProcess{r, stop}, processID)
+		sys.EventStream.Subscribe(s.dead.recordProtoactors)
+	}
 	return s, nil
 }
 
-// Address returns the process's address.
-func (s *System) Address() string { return s.cfg.Address }
-
-// Logger returns the logger the system was given.
-func (s *System) Logger() *slog.Logger { return s.log }
-
-// Actor returns protoactor's system and makes it if it does not exist. It is the
-// way to what this package does not offer. Actors spawned through it directly
-// take and send messages across processes like all others, but they have
-// protoactor's supervision: see the package comment for what it can not do. Do not change
-// its ProcessRegistry, do not call its Shutdown.
-func (s *System) Actor() *actor.ActorSystem {
-	s.once.Do(func() {
-		sys := actor.NewActorSystem(
-			// Protoactor's own logger prints dead letters with their contents.
-			actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger {
-				return slog.New(warnHandler{s.log.Handler()}).With(slog.String("lib", "protoactor"))
-			}),
-			actor.WithDeadLetterThrottleCount(0),
-			actor.WithDeadLetterThrottleInterval(time.Nanosecond),
-		)
-		// Before the first Spawn: a PID copies the address, the resolvers' list is
-		// not synchronised.
-		sys.ProcessRegistry.Address = s.cfg.Address
-		sys.ProcessRegistry.RegisterAddressResolver(s.resolve)
-		sys.ProcessRegistry.Add(askReplies{s}, askID)
-		sys.ProcessRegistry.Add(ownProcess{s}, processID)
-		sys.ProcessRegistry.Add(&s.foreignWatcher, foreignWatcherID)
-		sys.EventStream.Subscribe(s.protoactorDeadLetter)
-		s.sys.Store(sys)
-	})
-	return s.sys.Load()
+// stopHook returns a function that calls the Stop hook, the first time that it is called.
+func stopHook(proc *localProcess, hook func(from string)) func(from string) {
+	var once sync.Once
+	return func(from string) {
+		once.Do(func() {
+			if hook != nil {
+				// Ends when the hook returns; the process ends after it.
+				go proc.recoverHook("Stop hook", func() { hook(from) })
+			}
+		})
+	}
 }
 
-// protoIfMade returns protoactor's system if there is one.
-func (s *System) protoIfMade() *actor.ActorSystem { return s.sys.Load() }
+// Address returns the process's address.
+func (s *System) Address() string { return s.proc.address }
 
-// resolve is the AddressResolver: one Process for every PID that is not ours.
-// A PID keeps what it resolved to for ever, so that it must hold for ever;
-// [router] looks the address or the name up for each message.
-func (s *System) resolve(*actor.PID) (actor.Process, bool) { return router{s}, true }
+// Logger returns the logger the system was given.
+func (s *System) Logger() *slog.Logger { return s.proc.log }
 
-func (s *System) local(pid *actor.PID) bool { return pid.Address == s.cfg.Address }
+// Actor returns protoactor's system and makes it if it does not exist. It is the way to what this
+// package does not offer. Actors that are spawned through it directly send and receive messages
+// across processes like all others, but they have protoactor's supervision: see the package
+// comment for its limits. Do not change its ProcessRegistry, do not call its Shutdown.
+func (s *System) Actor() *actor.ActorSystem { return s.proto.system() }
 
 // Stats are counters since the system was made, and gauges.
 type Stats struct {
@@ -215,28 +173,25 @@ type Stats struct {
 // Stats returns the system's counters.
 func (s *System) Stats() Stats {
 	st := Stats{
-		Leaked:      int(s.leaked.Load()),
-		Asks:        s.asks.count(),
+		Leaked:      int(s.proc.leaked.Load()),
+		Asks:        s.asks.calls.Len(),
 		Monitors:    s.monitors.count(),
+		Lanes:       s.peers.lanes(),
 		DeadLetters: s.dead.count(),
-		Refused:     s.refused.Load(),
-		Malformed:   s.malformed.Load(),
-		Lost:        s.lost.Load(),
+		Refused:     s.proc.refused.Load(),
+		Malformed:   s.proc.malformed.Load(),
+		Lost:        s.proc.lost.Load(),
 	}
-	s.incarnations.each(func(inc *incarnation) {
+	s.actors.table.each(func(inc *incarnation) {
 		st.Actors++
 		st.Waiting += inc.box.UserMessageCount()
 	})
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	st.Lanes = len(s.lanes)
-	for _, p := range s.peers {
-		if p.lane && !p.pending() {
-			st.Lanes++
-		}
-	}
 	return st
 }
+
+// DeadLetters returns how many messages reached no actor since the system was made, and the latest
+// of them, oldest first.
+func (s *System) DeadLetters() (total uint64, latest []DeadLetter) { return s.dead.latest() }
 
 // Shutdown stops all actors of this process, all at once, and waits for them
 // under ctx; those that have not ended then are killed, and Shutdown returns an
@@ -244,71 +199,17 @@ func (s *System) Stats() Stats {
 // its beginning. Attached Conns are dropped, not closed; lanes are closed. An order of stopping is the business of
 // the supervisor above.
 func (s *System) Shutdown(ctx context.Context) error {
-	s.spawning.Lock()
-	again := s.closed.Swap(true)
-	s.spawning.Unlock()
-	if again {
+	if !s.actors.refuse() {
 		return nil
 	}
-	var cells []*incarnation
-	s.incarnations.each(func(inc *incarnation) { cells = append(cells, inc) })
-	for _, inc := range cells {
-		inc.stop(shutdown)
-	}
-	var errs []error
-	for _, inc := range cells {
-		select {
-		case <-inc.done:
-			continue
-		default:
-		}
-		select {
-		case <-inc.done:
-		case <-ctx.Done():
-			inc.kill(killed)
-			errs = append(errs, fmt.Errorf("actor %s: %w", inc.id, context.Cause(ctx)))
-		}
-	}
-	s.mu.Lock()
-	links := s.peers
-	s.peers = make(map[string]*peer)
-	s.mu.Unlock()
-	var lanes []*fdipc.Conn
-	for _, p := range links {
-		if c := p.close(errorReason(ErrClosed)); c != nil {
-			lanes = append(lanes, c)
-		}
-	}
-	for _, c := range lanes {
-		select {
-		case <-c.Done():
-		case <-ctx.Done():
-			errs = append(errs, fmt.Errorf("a lane: %w", context.Cause(ctx)))
-		}
-	}
-	s.stopAnnouncing()
+	errs := append(s.actors.stopAll(ctx), s.peers.closeAll(ctx)...)
 	s.asks.failAll(ErrClosed)
 	s.monitors.fireAll(errorReason(ErrClosed))
-	if sys := s.protoIfMade(); sys != nil {
+	if sys := s.proto.ifMade(); sys != nil {
 		sys.Shutdown()
 	}
 	if len(errs) > 0 {
 		return fmt.Errorf("actors: shutdown: %w", errors.Join(errs...))
 	}
 	return nil
-}
-
-// warnHandler passes on what protoactor says at level Warn and above. Below that it
-// speaks of dead letters and panics, which this package reports itself.
-type warnHandler struct{ slog.Handler }
-
-func (q warnHandler) Enabled(ctx context.Context, l slog.Level) bool {
-	return l >= slog.LevelWarn && q.Handler.Enabled(ctx, l)
-}
-
-func (q warnHandler) WithAttrs(as []slog.Attr) slog.Handler {
-	return warnHandler{q.Handler.WithAttrs(as)}
-}
-func (q warnHandler) WithGroup(name string) slog.Handler {
-	return warnHandler{q.Handler.WithGroup(name)}
 }

@@ -220,18 +220,15 @@ func seeds(t testing.TB) []fdipc.Frame {
 		s.Monitor(pid).Cancel()
 		_ = s.Stop(ctx, pid)
 		_ = s.Poison(ctx, pid)
-		s.postStop(pid)
-		_ = s.sendRemote(ctx, pid, &actor.MessageEnvelope{Header: map[string]string{"k": "v"}, Message: &actor.Watch{Watcher: pid}, Sender: pid})
+		s.router.postStop(pid)
+		_ = s.router.sendRemote(ctx, pid, &actor.MessageEnvelope{Header: map[string]string{"k": "v"}, Message: &actor.Watch{Watcher: pid}, Sender: pid})
 		_ = s.Register(ctx, "n", pid)
 	}
 	_, _ = s.Whereis(ctx, "n")
-	s.sendDown("0", 1, shutdown, endActor)
-	s.failAsk(&actor.PID{Address: "0", Id: askID, RequestId: 1}, ErrType)
-	s.failAsk(&actor.PID{Address: "0", Id: askID, RequestId: 1}, &DownError{Reason: killed})
-	p := s.peers["0"]
-	p.post(s.frame(wire.KindProcessEnded, fdipc.Control), func(b []byte) []byte {
-		return appendReason(wire.AppendString(wire.AppendPID(b, ProcessPID("0")), "2"), killed)
-	})
+	s.peers.sendDown("0", 1, shutdown, endActor)
+	s.router.failAsk(&actor.PID{Address: "0", Id: askID, RequestId: 1}, ErrType)
+	s.router.failAsk(&actor.PID{Address: "0", Id: askID, RequestId: 1}, &DownError{Reason: killed})
+	s.peers.find("0").postProcessEnded("2", killed)
 	master := quietSystem(t, Config{Address: "0"})
 	to := &sink{}
 	_ = master.Attach("1", 0, to)
@@ -239,8 +236,8 @@ func seeds(t testing.TB) []fdipc.Frame {
 	for _, f := range c.list() { // what a master answers
 		master.HandleFrame("1", &f)
 	}
-	master.makeLane(master.peers["1"], "2", 0)
-	master.makeLane(master.peers["1"], "9", 0)
+	master.peers.makeLane(master.peers.find("1"), "2", 0)
+	master.peers.makeLane(master.peers.find("1"), "9", 0)
 	master.Detach("2", killed)
 	return append(c.list(), to.list()...)
 }

@@ -14,7 +14,7 @@ import (
 // goroutine only. No panic of a callback passes it: the first one is the
 // actor's exit reason, and after it only Stopping and Stopped are let through.
 type wrapper struct {
-	c        *incarnation
+	inc      *incarnation
 	user     actor.Actor // nil until Started, and when the producer failed
 	stopping bool        // Stopping was begun
 	failed   bool        // a callback has panicked: no more user messages
@@ -29,25 +29,25 @@ var (
 )
 
 func (w *wrapper) Receive(ctx actor.Context) {
-	if w.c.killed.Load() {
+	if w.inc.killed.Load() {
 		w.stopChildren(ctx)
 		return
 	}
 	// Lifecycle messages count only when protoactor sends them: anybody can
 	// send an actor.Stopped as an ordinary message.
-	if w.c.handlesSystemMessage {
+	if w.inc.handlesSystemMessage {
 		switch ctx.Message().(type) {
 		case *actor.Started:
 			w.start(ctx)
 			return
 		case *actor.Stopping:
 			w.stopping = true
-			w.c.stale.Store(true) // protoactor frees the id before Stopped
+			w.inc.stale.Store(true) // protoactor frees the id before Stopped
 			w.call(ctx)
 			return
 		case *actor.Stopped:
 			w.call(ctx)
-			w.c.stoppedHandled = true
+			w.inc.stoppedHandled = true
 			return
 		case *actor.Restarting:
 			return
@@ -58,7 +58,7 @@ func (w *wrapper) Receive(ctx actor.Context) {
 		return
 	}
 	if sender := ctx.Sender(); sender != nil && sender.Id == askID {
-		w.c.addUnanswered(sender)
+		w.inc.addUnanswered(sender)
 	}
 	w.call(ctx)
 }
@@ -66,15 +66,15 @@ func (w *wrapper) Receive(ctx actor.Context) {
 // start makes the user's actor and lets it handle Started.
 func (w *wrapper) start(ctx actor.Context) {
 	defer func() {
-		w.c.mu.Lock()
-		w.c.started = !w.failed
-		w.c.mu.Unlock()
-		close(w.c.startDone)
+		w.inc.mu.Lock()
+		w.inc.started = !w.failed
+		w.inc.mu.Unlock()
+		close(w.inc.startDone)
 	}()
 	w.recovering(ctx, func() {
-		w.user = w.c.produce()
+		w.user = w.inc.produce()
 		if w.user == nil {
-			panic(exitPanic{errorReason(fmt.Errorf("New of actor %q returned nil", w.c.id))})
+			panic(exitPanic{errorReason(fmt.Errorf("New of actor %q returned nil", w.inc.id))})
 		}
 		w.user.Receive(ctx)
 	})
@@ -92,7 +92,7 @@ func (w *wrapper) recovering(ctx actor.Context, f func()) {
 	returned := false
 	defer func() {
 		if returned {
-			if w.c.killed.Load() {
+			if w.inc.killed.Load() {
 				w.stopChildren(ctx)
 			}
 			return
@@ -109,15 +109,15 @@ func (w *wrapper) recovering(ctx actor.Context, f func()) {
 		}
 		w.failed = true
 		if !w.stopping {
-			w.c.crash(r)
+			w.inc.crash(r)
 			return
 		}
 		// On the way out it is the reason, and said: whoever asked for the end may not look.
-		w.c.setOwnReason(r)
+		w.inc.setOwnReason(r)
 		if r.IsNormal() {
 			return
 		}
-		w.c.s.log.Warn("actor failed while stopping", slog.String("actor", w.c.id), slog.String("reason", r.String()))
+		w.inc.proc.log.Warn("actor failed while stopping", slog.String("actor", w.inc.id), slog.String("reason", r.String()))
 	}()
 	f()
 	returned = true
@@ -139,7 +139,7 @@ func (w *wrapper) HandleFailure(sys *actor.ActorSystem, sup actor.Supervisor, ch
 	if !ok {
 		strategy = actor.DefaultSupervisorStrategy()
 	}
-	strategy.HandleFailure(sys, supervisorShim{sup, w.c}, child, rs, reason, message)
+	strategy.HandleFailure(sys, supervisorShim{sup, w.inc}, child, rs, reason, message)
 }
 
 // supervisorShim is what a strategy sees of protoactor's supervisor.

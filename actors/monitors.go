@@ -1,0 +1,281 @@
+package actors
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"sync"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/actors/internal/wire"
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// Down says that a monitored actor or process has ended.
+type Down struct {
+	PID    *actor.PID        // as it was given to Monitor: a name stays a name
+	Reason supervisor.Reason // Error of ErrNoActor when there was nobody
+}
+
+// Monitor watches one incarnation of an actor, or a process, from any process of
+// the tree. Its Down comes exactly once, unless Cancel comes before.
+type Monitor struct {
+	// C delivers the Down of [System.Monitor]. Nil for [System.MonitorFrom].
+	C <-chan Down
+
+	c      chan Down // C, for who fires; 1 entry, written once
+	table  *monitors
+	ref    uint64
+	pid    *actor.PID
+	owner  *incarnation         // the actor with which the monitor ends; may be nil
+	stop   byte                 // also ask it to end: stopShutdown, stopPoison
+	onDown func(Down, endCause) // called by who took the monitor out of the table; nil: c is all
+
+	// Guarded by monitors.mu.
+	address    string        // the process it is at
+	ofProcess  bool          // it watches that itself
+	undo       func()        // takes back what start did; nil: nothing to take back
+	protoWatch protoWatchKey // the Watch that the monitor stands for; zero: none
+}
+
+// Cancel ends the monitor. When it returns, the Down is in C or never will be. To the
+// actor of a [System.MonitorFrom] one that is on its way at that moment still comes.
+func (m *Monitor) Cancel() {
+	if undo, ok := m.table.take(m, nil); ok && undo != nil {
+		undo()
+	}
+}
+
+// monitors are those of this process, that is its watching side. Who takes one
+// out fires it: so each fires once.
+type monitors struct {
+	*localProcess
+	local *localActors
+	peers *peers
+	// locate calls f with the PID that a notice for pid goes to, now or later.
+	locate func(pid *actor.PID, f func(target *actor.PID, err error))
+
+	mu           sync.Mutex
+	last         uint64
+	open         map[uint64]*Monitor
+	protoWatches map[protoWatchKey]*Monitor // protoactor's Watch of a remote actor
+}
+
+func newMonitors(proc *localProcess, local *localActors, ps *peers, locate func(*actor.PID, func(*actor.PID, error))) *monitors {
+	return &monitors{localProcess: proc, local: local, peers: ps, locate: locate, open: make(map[uint64]*Monitor)}
+}
+
+func (t *monitors) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.open)
+}
+
+// take removes m and returns how to undo its start; false when it had ended. d is its
+// end; nil: it was cancelled.
+func (t *monitors) take(m *Monitor, d *Down) (undo func(), ok bool) {
+	t.mu.Lock()
+	_, ok = t.open[m.ref]
+	delete(t.open, m.ref)
+	if ok && d != nil && m.c != nil {
+		m.c <- *d // has room. Under the lock: who cancels after this finds it
+	}
+	if t.protoWatches[m.protoWatch] == m {
+		delete(t.protoWatches, m.protoWatch)
+	}
+	undo = m.undo
+	t.mu.Unlock()
+	if ok && m.owner != nil {
+		m.owner.removeMonitor(m)
+	}
+	return undo, ok
+}
+
+func (t *monitors) fire(m *Monitor, r supervisor.Reason, how endCause) {
+	d := Down{PID: m.pid, Reason: r}
+	if _, ok := t.take(m, &d); ok && m.onDown != nil {
+		m.onDown(d, how)
+	}
+}
+
+// setTarget notes where the monitor is and how to undo it, before the request
+// leaves. It returns false when the monitor was cancelled meanwhile.
+func (t *monitors) setTarget(m *Monitor, target *actor.PID, undo func()) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m.address, m.ofProcess, m.undo = target.Address, target.Id == processID, undo
+	return t.open[m.ref] == m
+}
+
+// hasEnded reports whether m has ended. Who cancels undoes only what is done by then, so whoever
+// goes on asks once more, and undoes the rest.
+func (t *monitors) hasEnded(m *Monitor) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.open[m.ref] != m
+}
+
+// get returns the monitor ref if it is at the process with an address.
+func (t *monitors) get(ref uint64, address string) *Monitor {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if m := t.open[ref]; m != nil && m.address == address {
+		return m
+	}
+	return nil
+}
+
+// fireAt fires the monitors of the actors of a process, and, when that has
+// ended too, of the process itself.
+func (t *monitors) fireAt(address string, r supervisor.Reason, ended bool) {
+	t.mu.Lock()
+	var found []*Monitor
+	for _, m := range t.open {
+		if m.address == address && (ended || !m.ofProcess) {
+			found = append(found, m)
+		}
+	}
+	t.mu.Unlock()
+	for _, m := range found {
+		t.fire(m, r, endingOf(r))
+	}
+}
+
+// endingOf says how what was at a process has ended, which ended for a reason.
+func endingOf(r supervisor.Reason) endCause {
+	if isNoActor(r) {
+		return endNoActor
+	}
+	return endProcess
+}
+
+func (t *monitors) fireAll(r supervisor.Reason) {
+	t.mu.Lock()
+	found := make([]*Monitor, 0, len(t.open))
+	for _, m := range t.open {
+		found = append(found, m)
+	}
+	t.mu.Unlock()
+	for _, m := range found {
+		t.fire(m, r, endProcess)
+	}
+}
+
+func (t *monitors) start(m *Monitor) {
+	t.mu.Lock()
+	t.last++
+	m.ref = t.last
+	t.open[m.ref] = m
+	t.mu.Unlock()
+	if m.owner != nil && !m.owner.addMonitor(m) {
+		t.take(m, nil) // the watcher has ended
+		return
+	}
+	if t.closed.Load() {
+		t.fire(m, errorReason(ErrClosed), endProcess)
+		return
+	}
+	t.locate(m.pid, func(target *actor.PID, err error) {
+		switch {
+		case err != nil:
+			t.fire(m, endOf(err), endNoActor)
+		case t.isLocal(target):
+			t.watchLocal(m, target)
+		default:
+			t.watchRemote(m, target)
+		}
+	})
+}
+
+// endOf is the reason to give for what could not be monitored.
+func endOf(err error) supervisor.Reason {
+	var down *DownError
+	if errors.As(err, &down) {
+		return down.Reason
+	}
+	return errorReason(err)
+}
+
+func (t *monitors) watchLocal(m *Monitor, target *actor.PID) {
+	k := watchKey{ref: m.ref}
+	undo := func() { t.local.unwatch(target.Id, k) }
+	if !t.setTarget(m, target, undo) {
+		return
+	}
+	fire := func(r supervisor.Reason, how endCause) { t.fire(m, r, how) }
+	if !t.local.watch(target.Id, k, m.stop, t.address, fire) {
+		t.fire(m, noActor, endNoActor)
+	} else if t.hasEnded(m) {
+		undo()
+	}
+}
+
+// watchRemote asks the process of target to monitor it. The death of a process
+// this one is attached to is heard without asking.
+func (t *monitors) watchRemote(m *Monitor, target *actor.PID) {
+	// Noted before the way is looked for: if the process ends after that, its end
+	// finds the monitor.
+	if !t.setTarget(m, target, nil) {
+		return
+	}
+	p, err := t.peers.route(target.Address)
+	if err == nil {
+		err = checkPIDs(target)
+	}
+	if err != nil {
+		how := endNoActor
+		if errors.Is(err, ErrDown) {
+			how = endProcess
+		}
+		t.fire(m, endOf(err), how)
+		return
+	}
+	more := func(b []byte) []byte {
+		return binary.AppendUvarint(wire.AppendString(b, t.address), m.ref)
+	}
+	attached := target.Id == processID
+	undo := func() { _ = t.peers.postTo(target, wire.KindDemonitor, more) }
+	if !attached && !t.setTarget(m, target, undo) {
+		return
+	}
+	switch {
+	case m.stop != wire.StopNormal:
+		f := t.frame(wire.KindStop, fdipc.Control)
+		if m.stop == wire.StopPoison {
+			f.Lane = fdipc.Data
+		}
+		p.post(f, func(b []byte) []byte { return more(append(wire.AppendPID(b, target), m.stop)) })
+	case !attached:
+		p.post(t.frame(wire.KindMonitor, fdipc.Data), func(b []byte) []byte { return more(wire.AppendPID(b, target)) })
+	}
+	if !attached && t.hasEnded(m) { // its undo may have gone before
+		undo()
+	}
+	if p.isClosed() { // in between: its monitors have been fired, perhaps without this one
+		r, ended := t.peers.endedFor(p.address)
+		if !ended { // a lane that was dropped, see dropLane
+			r = p.reasonOfClose()
+		}
+		if ended || !m.ofProcess || isNoActor(r) {
+			t.fire(m, r, endingOf(r))
+		}
+	}
+}
+
+// stop asks the incarnation behind pid to end, and waits for that under ctx.
+func (t *monitors) stop(ctx context.Context, pid *actor.PID, how byte) error {
+	if pid == nil {
+		return ErrNoActor
+	}
+	c := make(chan Down, 1)
+	m := &Monitor{C: c, c: c, table: t, pid: pid, stop: how}
+	t.start(m)
+	defer m.Cancel()
+	select {
+	case <-c:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

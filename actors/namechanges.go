@@ -1,0 +1,174 @@
+package actors
+
+import (
+	"encoding/binary"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coppice-go/coppice/actors/internal/wire"
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// nameChanges are the master's: who remembers which name, and which changes are not
+// yet known to all of them.
+type nameChanges struct {
+	mu          sync.Mutex
+	last        uint64
+	remembering map[string]map[string]struct{} // key -> addresses
+	perProcess  map[string]int                 // address -> of how many keys it is
+	open        map[uint64]*nameChange
+}
+
+// nameChange is a change that some have not heard of.
+type nameChange struct {
+	waitsFor map[string]int // address -> frames it has not answered
+	done     func()
+	timer    *time.Timer
+}
+
+// remember notes that the process with an address will remember what a name
+// stands for. Who hears of a change remembers nothing, until it asks again. It
+// returns false when that process remembers too much: nothing of it is noted any
+// more, and it is to be told so before it is answered.
+func (c *nameChanges) remember(address, name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.remembering == nil {
+		c.remembering, c.perProcess = make(map[string]map[string]struct{}), make(map[string]int)
+	}
+	for i := len(name); i > 0; i = strings.LastIndexByte(name[:i], '/') {
+		key := name[:i] // the holder of a prefix decides too
+		who := c.remembering[key]
+		if who == nil {
+			who = make(map[string]struct{})
+			c.remembering[key] = who
+		}
+		if _, ok := who[address]; !ok {
+			who[address] = struct{}{}
+			c.perProcess[address]++
+		}
+	}
+	if c.perProcess[address] <= maxRemembered {
+		return true
+	}
+	c.forgetProcessLocked(address)
+	return false
+}
+
+// forgetProcessLocked forgets what a process remembers.
+func (c *nameChanges) forgetProcessLocked(address string) {
+	for key, who := range c.remembering {
+		if delete(who, address); len(who) == 0 {
+			delete(c.remembering, key)
+		}
+	}
+	delete(c.perProcess, address)
+}
+
+// remember notes it in the master, of a child.
+func (n *names) remember(address, name string) {
+	if n.changes.remember(address, name) {
+		return
+	}
+	if p := n.peers.find(address); p != nil {
+		p.post(n.frame(wire.KindNameChanged, fdipc.Control), func(b []byte) []byte {
+			return wire.AppendString(binary.AppendUvarint(wire.AppendPID(b, ProcessPID(address)), 0), "") // all
+		})
+	}
+}
+
+// tellChanged tells all who remember a name that it has changed, and calls done when
+// they have heard it.
+func (n *names) tellChanged(name string, done func()) {
+	c := &n.changes
+	keys := []string{name}
+	if i := strings.LastIndexByte(name, '/'); i > 0 {
+		keys = append(keys, name[:i]+"/*")
+	}
+	c.mu.Lock()
+	change := &nameChange{waitsFor: make(map[string]int), done: done}
+	tell := make(map[string][]string) // key -> addresses
+	for _, key := range keys {
+		for a := range c.remembering[key] {
+			change.waitsFor[a]++
+			c.perProcess[a]--
+			tell[key] = append(tell[key], a)
+		}
+		delete(c.remembering, key)
+	}
+	if len(change.waitsFor) == 0 {
+		c.mu.Unlock()
+		done()
+		return
+	}
+	c.last++
+	seq := c.last
+	if c.open == nil {
+		c.open = make(map[uint64]*nameChange)
+	}
+	c.open[seq] = change
+	change.timer = time.AfterFunc(changeWait, func() { c.finish(seq) })
+	c.mu.Unlock()
+	for key, list := range tell {
+		for _, a := range list {
+			p := n.peers.find(a)
+			if p == nil {
+				c.acknowledged(seq, a)
+				continue
+			}
+			p.post(n.frame(wire.KindNameChanged, fdipc.Control), func(b []byte) []byte {
+				b = binary.AppendUvarint(wire.AppendPID(b, ProcessPID(a)), seq)
+				return wire.AppendString(b, key)
+			})
+		}
+	}
+}
+
+// acknowledged notes that a process has heard of a change.
+func (c *nameChanges) acknowledged(seq uint64, address string) {
+	c.mu.Lock()
+	change := c.open[seq]
+	if change != nil {
+		if change.waitsFor[address]--; change.waitsFor[address] <= 0 {
+			delete(change.waitsFor, address)
+		}
+	}
+	over := change != nil && len(change.waitsFor) == 0
+	c.mu.Unlock()
+	if over {
+		c.finish(seq)
+	}
+}
+
+func (c *nameChanges) finish(seq uint64) {
+	c.mu.Lock()
+	change := c.open[seq]
+	delete(c.open, seq)
+	c.mu.Unlock()
+	if change != nil {
+		change.timer.Stop()
+		change.done()
+	}
+}
+
+// processEnded strikes out a process that has ended.
+func (c *nameChanges) processEnded(address string) {
+	c.mu.Lock()
+	var finished []*nameChange
+	c.forgetProcessLocked(address)
+	for seq, change := range c.open {
+		if _, ok := change.waitsFor[address]; !ok {
+			continue
+		}
+		if delete(change.waitsFor, address); len(change.waitsFor) == 0 {
+			delete(c.open, seq)
+			finished = append(finished, change)
+		}
+	}
+	c.mu.Unlock()
+	for _, change := range finished {
+		change.timer.Stop()
+		change.done()
+	}
+}
