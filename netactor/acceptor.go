@@ -35,15 +35,14 @@ type acceptor struct {
 	conns       []*pendingConn
 	incomplete  []*pendingConn // those that have not said enough
 	actions     actions
-	backoff     time.Duration
-	trouble     trouble
+	outage      outage      // of accept
 	turnAwayFor limit       // why what is accepted now is to be turned away
 	lingering   lingerQueue // those that were answered
 }
 
 func newAcceptor(d *Dispatcher, o opening, src *acceptSocket) *acceptor {
 	return &acceptor{
-		dispatcher: d, src: src, network: o.Network, pool: o.Pool,
+		dispatcher: d, src: src, outage: outage{first: firstAcceptPause}, network: o.Network, pool: o.Pool,
 		wake: make(chan struct{}, 1), closed: make(chan struct{}), idle: make(chan struct{}),
 		batch: make([]acceptedConn, maxBatch), conns: make([]*pendingConn, 0, maxBatch),
 	}
@@ -63,9 +62,8 @@ var (
 )
 
 const (
-	maxBatch     = 64 // connections taken in one turn
-	firstBackoff = 5 * time.Millisecond
-	maxBackoff   = time.Second
+	maxBatch         = 64 // connections taken in one turn
+	firstAcceptPause = 5 * time.Millisecond
 )
 
 // run ends when the socket is closed: after drain, or close.
@@ -73,9 +71,9 @@ func (a *acceptor) run() {
 	for {
 		n, err := a.src.accept(a.room, a.batch)
 		if n > 0 {
-			a.backoff = 0
-			if !isExhausted(err) {
-				a.trouble.over(a.dispatcher.cfg.Logger, "listener accepts again", "listener", a.listener.name)
+			a.outage.progress()
+			if a.outage.lasts() && !isShortage(err) {
+				a.outage.end(a.dispatcher.cfg.Logger, "listener accepts again", "listener", a.listener.name)
 			}
 			a.dispatch(a.batch[:n])
 			a.dispatcher.settleLinks(a.listener, false)
@@ -88,7 +86,7 @@ func (a *acceptor) run() {
 			ok = a.park(0)
 		case errors.Is(err, errDrained):
 			ok = a.swapSocket()
-		case isExhausted(err):
+		case isShortage(err):
 			// The connection stays in the backlog. A descriptor may come free any
 			// time, here or in another process, and nothing tells.
 			a.dispatcher.count(func() { a.listener.counts.Exhausted++ })
@@ -118,9 +116,7 @@ func (a *acceptor) run() {
 // retry waits before the next try after err, which may last: longer each time until a
 // connection comes. It is false when run is to end.
 func (a *acceptor) retry(err error) bool {
-	a.trouble.begin(a.dispatcher.cfg.Logger, "listener cannot accept: clients wait in the backlog", "listener", a.listener.name, "err", err)
-	a.backoff = min(max(2*a.backoff, firstBackoff), maxBackoff)
-	return a.park(a.backoff)
+	return a.park(a.outage.begin(a.dispatcher.cfg.Logger, "listener cannot accept: clients wait in the backlog", "listener", a.listener.name, "err", err))
 }
 
 // room is asked by the source when there may be a connection to accept.
@@ -268,7 +264,7 @@ func (a *acceptor) dispatch(batch []acceptedConn) {
 	for i := range batch {
 		p := &pendingConn{h: batch[i].h, fd: batch[i].fd, peer: batch[i].peer, local: batch[i].local, at: at}
 		p.h.Tag = p
-		p.traceAccepted(a)
+		traceAccepted(p, a)
 		a.conns = append(a.conns, p)
 		batch[i] = acceptedConn{}
 	}
@@ -290,7 +286,7 @@ func (a *acceptor) dispatch(batch []acceptedConn) {
 			continue
 		case peekNotNeeded, peekKey, peekNoKey, peekTimedOut, peekTooMany:
 		}
-		a.listener.counts.countPeek(p.peek)
+		countPeek(&a.listener.counts, p.peek)
 		d.balancer.accepted(p, a.listener)
 	}
 	d.updateListenerLocked(&a.actions, a.listener)

@@ -272,16 +272,6 @@ func ntohs(port uint16) uint16 {
 	return binary.BigEndian.Uint16(b[:])
 }
 
-// isExhausted reports whether accept failed for want of descriptors or memory:
-// the connection is still in the backlog.
-func isExhausted(err error) bool {
-	switch err {
-	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
-		return true
-	}
-	return false
-}
-
 // ofConnection reports whether accept failed for one connection, which is gone: the errors
 // of the network that accept(2) names, and of a client that has left.
 func ofConnection(err error) bool {
@@ -306,7 +296,7 @@ func broken(err error) bool {
 // clientReset reports whether the client of an accepted connection, whose handle
 // is ours, has reset it.
 // A client that only closed its sending half may still wait for an answer.
-func (p *pendingConn) clientReset() bool {
+func clientReset(p *pendingConn) bool {
 	if p.fd < 0 {
 		return false
 	}

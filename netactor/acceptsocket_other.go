@@ -69,17 +69,13 @@ func (s *acceptSocket) listening() bool { return false }
 
 func (s *acceptSocket) close() { _ = s.ln.Close() }
 
-func isExhausted(err error) bool {
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
-}
-
 func ofConnection(err error) bool { return errors.Is(err, syscall.ECONNABORTED) }
 
 func broken(err error) bool {
 	return errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.EINVAL)
 }
 
-func (p *pendingConn) clientReset() bool { return false }
+func clientReset(p *pendingConn) bool { return false }
 
 // turnAway answers a connection and closes it.
 func (a *acceptedConn) turnAway(answer string, _ *lingerQueue) {

@@ -16,11 +16,11 @@ func (d *Dispatcher) Settled(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) bo
 		return false
 	}
 	reason := h.Reason()
-	p.traceSettled(o, reason)
+	traceSettled(p, o, reason)
 	var reset bool
 	var now time.Time
 	if o != fdipc.Claimed {
-		reset, now = p.clientReset(), time.Now()
+		reset, now = clientReset(p), time.Now()
 	}
 	var acts actions
 	d.mu.Lock()
@@ -48,12 +48,10 @@ func (d *Dispatcher) Settled(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) bo
 
 // logSuspended says that a worker does not take what it is offered, and when it does again.
 func (d *Dispatcher) logSuspended(w *workerState, suspended bool, listener, why string) {
-	d.suspendedMu.Lock()
-	defer d.suspendedMu.Unlock()
 	if suspended {
-		w.trouble.begin(d.cfg.Logger, "worker left alone for a while, and again as long as that goes on", "worker", w.worker.Name, "listener", listener, "why", why)
+		w.outage.begin(d.cfg.Logger, "worker left alone for a while, and again as long as that goes on", "worker", w.worker.Name, "listener", listener, "why", why)
 	} else {
-		w.trouble.over(d.cfg.Logger, "worker takes connections again", "worker", w.worker.Name)
+		w.outage.end(d.cfg.Logger, "worker takes connections again", "worker", w.worker.Name)
 	}
 }
 
@@ -115,7 +113,7 @@ func (d *Dispatcher) run(acts *actions) {
 			if p.peek == peekReset {
 				why = errReset
 			}
-			p.traceUnserved(why)
+			traceUnserved(p, why)
 			_ = p.h.Close()
 		}
 		var again actions
@@ -130,7 +128,7 @@ func (d *Dispatcher) run(acts *actions) {
 			acts.handles, acts.times = acts.handles[:0], acts.times[:0]
 			for j, p := range acts.offers[i:] {
 				if p != nil && p.offeredTo == m && p.via == via {
-					p.traceOffer()
+					traceOffer(p)
 					acts.handles = append(acts.handles, p.h)
 					acts.times = binary.LittleEndian.AppendUint64(acts.times, uint64(p.at))
 					acts.offers[i+j] = nil
@@ -157,7 +155,7 @@ const functionFailedText = "the listener's function failed, connections are plac
 // unsent takes back offers that could not be sent by a link. The handles are still ours.
 func (d *Dispatcher) unsent(acts *actions, m *membership, via *fdipc.Conn, handles []*fdipc.Handle, err error) {
 	for _, h := range handles {
-		h.Tag.(*pendingConn).traceSettled(fdipc.Returned, fdipc.ReasonNone)
+		traceSettled(h.Tag.(*pendingConn), fdipc.Returned, fdipc.ReasonNone)
 	}
 	full := errors.Is(err, fdipc.ErrFull)
 	d.mu.Lock()

@@ -31,9 +31,6 @@ type balancer struct {
 }
 
 const (
-	defaultWindow = 32
-	maxWindow     = 1024
-
 	// A worker that refuses, or lets an offer run out, is left alone for a
 	// while: so a connection cannot bounce, and nothing spins.
 	firstSuspension = 50 * time.Millisecond
@@ -99,7 +96,7 @@ func (b *balancer) addListener(number uint64, o opening, f Functions) *listenerS
 	}
 	l := &listenerState{number: number, name: o.Name, limits: o.Limits, paused: o.Paused, members: make(map[uint64]*membership)}
 	if l.limits.Window == 0 {
-		l.limits.Window = defaultWindow
+		l.limits.Window = DefaultWindow
 	}
 	l.order = newOrder(l, o.Policy, f)
 	l.needsEnds = o.Policy == LeastLoaded || o.Policy == Custom || o.Limits.PerWorker > 0 || o.Limits.Total > 0
@@ -180,7 +177,7 @@ func (b *balancer) linkRenewed(m *membership, open uint64) {
 	ended := max(c.Finished, has-min(open, has))
 	if m.listener != nil {
 		m.listener.load -= int(ended - c.Finished)
-		m.listener.handOver.add(m.counters.latency())
+		addTimes(&m.listener.handOver, m.counters.latency())
 	}
 	m.worker.loadSinceReport -= int(ended - c.Finished)
 	c.Finished, m.finishedBefore = ended, ended
@@ -325,7 +322,7 @@ func (b *balancer) settled(p *pendingConn, o fdipc.Outcome, reason uint8, reset 
 			all = true
 		}
 	case fdipc.Refused:
-		m.counts.refused(reason)
+		countRefused(&m.counts, reason)
 		w.loadSinceReport--
 		all = true
 		if reason == ReasonClosed {
@@ -422,4 +419,17 @@ func (b *balancer) finished(w *workerState, number, total uint64) (m *membership
 func (b *balancer) setLoad(w *workerState, load int) {
 	w.reportedLoad, w.loadSinceReport = max(0, load), 0
 	b.updateAll(w)
+}
+
+// refresh reads what the worker of s has closed, where it does not report it.
+func (b *balancer) refresh(m *membership) {
+	c := &m.counts
+	n, ok := m.finishedByWorker()
+	if !ok || m.listener.needsEnds || n <= c.Finished || n-c.Finished > uint64(m.load()) {
+		return
+	}
+	m.listener.load -= int(n - c.Finished)
+	m.worker.loadSinceReport -= int(n - c.Finished)
+	c.Finished = n
+	b.update(m)
 }

@@ -150,7 +150,7 @@ func TestBalancerReoffer(t *testing.T) {
 		for d.accept("") != 1 {
 		}
 		d.settle(1, fdipc.Claimed, 0)
-		if r := d.first().room; r != defaultWindow {
+		if r := d.first().room; r != DefaultWindow {
 			t.Errorf("room %d after a claim, want the whole window", r)
 		}
 	})

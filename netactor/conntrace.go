@@ -31,7 +31,7 @@ var (
 )
 
 // traceAccepted starts the connection's trace. Off, it does nothing.
-func (p *pendingConn) traceAccepted(a *acceptor) {
+func traceAccepted(p *pendingConn, a *acceptor) {
 	tracer := a.dispatcher.cfg.Tracer
 	if tracer == nil {
 		return
@@ -46,15 +46,21 @@ func (p *pendingConn) traceAccepted(a *acceptor) {
 	}
 	tr.queue = tr.accept.Queue(tr.pool)
 	// A trace that is not sampled goes along too: its decision holds in the worker.
-	p.h.Trace = p.trace.accept.Carrier()
+	p.h.Trace = tr.accept.Carrier()
+}
+
+// traceOf returns the spans of a connection; nil when tracing is off.
+func traceOf(p *pendingConn) *connTrace {
+	tr, _ := p.trace.(*connTrace)
+	return tr
 }
 
 // idle says that nobody is told of this connection.
 func (tr *connTrace) idle() bool { return tr == nil || tr.meter == nil && !tr.accept.Sampled() }
 
 // traceOffer starts the span of an offer to t.s.
-func (p *pendingConn) traceOffer() {
-	tr := p.trace
+func traceOffer(p *pendingConn) {
+	tr := traceOf(p)
 	if tr.idle() {
 		return
 	}
@@ -77,8 +83,8 @@ func (p *pendingConn) traceOffer() {
 }
 
 // traceSettled ends the span of an offer, when the worker answered it.
-func (p *pendingConn) traceSettled(o fdipc.Outcome, reason uint8) {
-	tr := p.trace
+func traceSettled(p *pendingConn, o fdipc.Outcome, reason uint8) {
+	tr := traceOf(p)
 	if tr.idle() {
 		return
 	}
@@ -95,7 +101,7 @@ func (p *pendingConn) traceSettled(o fdipc.Outcome, reason uint8) {
 		tr.meter.Failed(tracing.Refused, reasonText(reason))
 		tr.handoff.EndOutcome(at, tracing.Refused, reasonText(reason))
 	default:
-		why := p.returnedText()
+		why := returnedText(p)
 		tr.meter.Failed(tracing.Returned, why)
 		tr.handoff.EndOutcome(at, tracing.Returned, why)
 	}
@@ -116,8 +122,8 @@ func (tr *connTrace) settledAt(said time.Time) time.Time {
 }
 
 // traceUnserved ends the trace of a connection that no worker took.
-func (p *pendingConn) traceUnserved(why error) {
-	if tr := p.trace; tr != nil {
+func traceUnserved(p *pendingConn, why error) {
+	if tr := traceOf(p); tr != nil {
 		tr.queue.End()
 		tr.accept.EndError(why)
 	}
@@ -125,34 +131,13 @@ func (p *pendingConn) traceUnserved(why error) {
 
 // returnedText says why an offer came back without the worker's word: the link
 // has revoked something since, or it has ended.
-func (p *pendingConn) returnedText() string {
+func returnedText(p *pendingConn) string {
 	link := p.offeredTo.worker.link
 	switch {
 	case link == nil:
 		return ""
-	case link.Stats().Revoked > p.trace.revoked:
+	case link.Stats().Revoked > traceOf(p).revoked:
 		return "not claimed in time"
 	}
 	return "worker ended"
-}
-
-// reasonText says why a handle was refused, in few words.
-func reasonText(reason uint8) string {
-	switch reason {
-	case fdipc.ReasonNoFiles:
-		return "out of descriptors"
-	case fdipc.ReasonOverload, ReasonFull:
-		return "queue full"
-	case fdipc.ReasonClosed, ReasonClosed:
-		return "listener closed"
-	}
-	return "refused"
-}
-
-// suspendedText says why a worker is left alone.
-func suspendedText(reason uint8) string {
-	if reason == fdipc.ReasonNone {
-		return "stalled"
-	}
-	return reasonText(reason)
 }

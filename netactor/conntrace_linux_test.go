@@ -218,11 +218,11 @@ func TestAllocations(t *testing.T) {
 	tk := &pendingConn{fd: -1}
 	acc := &acceptor{dispatcher: NewDispatcher(DispatcherConfig{}), listener: d.l}
 	if n := testing.AllocsPerRun(100, func() {
-		tk.traceAccepted(acc)
+		traceAccepted(tk, acc)
 		d.b.accepted(tk, d.l)
 		d.b.place(d.l)
-		tk.traceOffer()
-		tk.traceSettled(fdipc.Claimed, 0)
+		traceOffer(tk)
+		traceSettled(tk, fdipc.Claimed, 0)
 		d.b.settled(tk, fdipc.Claimed, 0, false, d.now)
 		d.b.finished(tk.listener.members[1].worker, 1, d.first().counts.Claimed)
 	}); n != 0 {
@@ -239,12 +239,12 @@ func BenchmarkOff(b *testing.B) {
 	tk, h := &pendingConn{fd: -1}, &fdipc.Handle{}
 	b.ReportAllocs()
 	for b.Loop() {
-		tk.traceAccepted(acc)
-		tk.traceOffer()
+		traceAccepted(tk, acc)
+		traceOffer(tk)
 		claim := l.startClaim(h)
 		r := connRecord{span: claim.Serve()}
 		claim.End()
-		tk.traceSettled(fdipc.Claimed, 0)
+		traceSettled(tk, fdipc.Claimed, 0)
 		r.span.End()
 	}
 }
@@ -293,7 +293,7 @@ func BenchmarkPick(b *testing.B) {
 	for p := range Shared {
 		for _, workers := range []int{10, 1000} {
 			b.Run(fmt.Sprintf("%v/%d", p, workers), func(b *testing.B) {
-				d := newDeskWith(b, opening{Policy: p, Limits: Limits{Window: maxWindow}}, workers, Functions{Picker: picker})
+				d := newDeskWith(b, opening{Policy: p, Limits: Limits{Window: MaxWindow}}, workers, Functions{Picker: picker})
 				b.ReportAllocs()
 				t := &pendingConn{fd: -1}
 				ends := make([]uint64, workers+1)

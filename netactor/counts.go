@@ -1,12 +1,6 @@
 package netactor
 
-import (
-	"cmp"
-	"slices"
-	"time"
-
-	"github.com/coppice-go/coppice/fdipc"
-)
+import "time"
 
 // Counts of a listener. All but the last three only grow.
 type Counts struct {
@@ -36,21 +30,6 @@ func (c Counts) Balanced() bool {
 	return c.Accepted == c.Claimed+c.Reset+c.Dropped+c.TurnedAway()+uint64(c.Peeking)+uint64(c.Waiting)+uint64(c.Offered)
 }
 
-// countPeek counts what came of peeking at a connection that is to be placed.
-func (c *Counts) countPeek(s peekState) {
-	switch s {
-	case peekKey:
-		c.Peeked++
-	case peekNoKey:
-		c.PeekNone++
-	case peekTimedOut:
-		c.PeekLate++
-	case peekTooMany:
-		c.PeekOver++
-	case peekNotNeeded, peekIncomplete, peekReset:
-	}
-}
-
 // WorkerCounts are the counts of one worker at one listener.
 type WorkerCounts struct {
 	Given     uint64 // offers made
@@ -78,33 +57,6 @@ func (c WorkerCounts) Balanced() bool {
 	return c.Given == c.Claimed+c.Refused+c.Returned+c.Unsent+uint64(c.Offered)
 }
 
-func (c *WorkerCounts) refused(reason uint8) {
-	c.Refused++
-	switch reason {
-	case fdipc.ReasonNoFiles:
-		c.NoFiles++
-	case fdipc.ReasonOverload, ReasonFull:
-		c.Full++
-	case fdipc.ReasonClosed, ReasonClosed:
-		c.Closed++
-	}
-}
-
-func (c *WorkerCounts) add(o WorkerCounts) {
-	c.Given += o.Given
-	c.Claimed += o.Claimed
-	c.Refused += o.Refused
-	c.NoFiles += o.NoFiles
-	c.Full += o.Full
-	c.Closed += o.Closed
-	c.Returned += o.Returned
-	c.Unsent += o.Unsent
-	c.Inherited += o.Inherited
-	c.Finished += o.Finished
-	c.Died += o.Died
-	c.Offered += o.Offered
-}
-
 // ListenerStats is what a dispatcher knows of one listener.
 type ListenerStats struct {
 	Number   uint64
@@ -112,7 +64,7 @@ type ListenerStats struct {
 	Paused   bool `json:",omitzero"`
 	Counts   Counts
 	QueueAge time.Duration `json:",omitzero"` // of what waits for a worker, the longest
-	HandOver Histogram     // of all workers
+	HandOver HandOverTimes // of all workers
 	Workers  []WorkerStats
 	Gone     WorkerCounts // of workers that are no longer there, added up
 }
@@ -124,7 +76,7 @@ type WorkerStats struct {
 	Suspended string        `json:",omitzero"` // why it is left alone for a while; empty when it is not
 	Load      int           // what LeastLoaded compares
 	QueueAge  time.Duration `json:",omitzero"` // of what it was offered and has not claimed, the longest
-	HandOver  Histogram
+	HandOver  HandOverTimes
 	Counts    WorkerCounts
 }
 
@@ -142,72 +94,4 @@ func (s ListenerStats) Jain() float64 {
 		return 1
 	}
 	return sum * sum / (n * squares)
-}
-
-// Stats returns the counts of all listeners, by number; the workers of each by
-// ID.
-func (d *Dispatcher) Stats() []ListenerStats {
-	now := monotonic()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	out := make([]ListenerStats, 0, len(d.acceptors))
-	for _, a := range d.acceptors {
-		for _, m := range a.listener.members {
-			d.balancer.refresh(m)
-		}
-		out = append(out, a.listener.stats(now))
-	}
-	slices.SortFunc(out, func(a, b ListenerStats) int { return cmp.Compare(a.Number, b.Number) })
-	return out
-}
-
-func (l *listenerState) stats(now int64) ListenerStats {
-	st := ListenerStats{
-		Number: l.number, Name: l.name, Paused: l.paused, Counts: l.counts,
-		QueueAge: time.Duration(l.waiting.age(now)), HandOver: l.handOver, Gone: l.goneCounts,
-	}
-	for _, m := range l.members {
-		w := WorkerStats{
-			Worker: m.worker.worker, Joined: m.joined, Load: m.weight(), Counts: m.counts,
-			QueueAge: time.Duration(m.offers.age(now)), HandOver: m.counters.latency(),
-		}
-		if !m.worker.suspendedUntil.IsZero() {
-			w.Suspended = suspendedText(m.worker.suspendReason)
-		}
-		st.HandOver.add(w.HandOver)
-		st.Workers = append(st.Workers, w)
-	}
-	slices.SortFunc(st.Workers, func(a, b WorkerStats) int { return cmp.Compare(a.Worker.ID, b.Worker.ID) })
-	return st
-}
-
-// pushEvery is how often a dispatcher tells the master its counts, when they change.
-const statsEvery = time.Second
-
-// statsChangedLocked sees to it that the master is told the counts.
-func (d *Dispatcher) statsChangedLocked() {
-	if !d.statsChanged && d.master != nil && !d.closed {
-		d.statsChanged = true
-		d.statsTimer.Reset(statsEvery)
-	}
-}
-
-// sendStats tells the master the counts. Those of very many workers are told less often.
-func (d *Dispatcher) sendStats() {
-	stats := d.Stats()
-	rows := 0
-	for _, l := range stats {
-		rows += len(l.Workers)
-	}
-	d.mu.Lock()
-	master, closed := d.master, d.closed
-	d.statsChanged = false
-	if wait := time.Duration(rows) * 10 * time.Millisecond; wait > statsEvery && !closed {
-		d.statsChanged = true
-		d.statsTimer.Reset(wait)
-	}
-	d.mu.Unlock()
-	if master != nil && !closed {
-		_ = master.TrySend(&fdipc.Frame{Kind: KindStats, Payload: encode(stats)}) // the next will do
-	}
 }

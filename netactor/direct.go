@@ -22,7 +22,7 @@ type directListener struct {
 	options     SocketOptions // of connections, where they are not package net's own
 	credentials bool          // clients are asked for theirs
 	ended       chan struct{} // closed by close
-	starved     starved
+	outage      outage        // of accept
 
 	mu      sync.Mutex
 	ln      net.Listener
@@ -58,15 +58,15 @@ func (l *directListener) Accept() (net.Conn, error) {
 		}
 		c, err := ln.Accept()
 		if err == nil {
-			l.starved.arrived(func(t *trouble) { t.over(l.ls.cfg.Logger, "listener accepts again", "listener", l.address) })
+			if l.outage.lasts() {
+				l.outage.end(l.ls.cfg.Logger, "listener accepts again", "listener", l.address)
+			}
 			return l.wrap(c), nil
 		}
 		switch {
 		case l.retryAfter(ln, err):
 		case l.number != 0 && mayLast(err):
-			pause := l.starved.lost(func(t *trouble) {
-				t.begin(l.ls.cfg.Logger, "listener cannot accept: clients wait in the backlog", "listener", l.address, "err", err)
-			})
+			pause := l.outage.begin(l.ls.cfg.Logger, "listener cannot accept: clients wait in the backlog", "listener", l.address, "err", err)
 			select {
 			case <-time.After(pause):
 			case <-l.ended:
@@ -141,7 +141,7 @@ func (l *directListener) replace(ln net.Listener) {
 // wrap counts a connection, and begins its trace.
 func (l *directListener) wrap(c net.Conn) net.Conn {
 	if l.options != (SocketOptions{}) {
-		l.options.set(c)
+		setOptions(c, l.options)
 	}
 	tracer := l.ls.cfg.Tracer
 	r := connRecord{conns: l.ls.conns}

@@ -69,7 +69,7 @@ func TestForeignLink(t *testing.T) {
 		roots + "/shadow/s":       syscall.ENOTDIR,
 		dir + "/ours/../theirs/t": syscall.EINVAL, // not as a worker resolves it
 	} {
-		s, err := newSocket(Request{Network: "unix", Address: path, Mode: 0o666})
+		s, err := newSocket(socketSpec{Request: Request{Network: "unix", Address: path, Mode: 0o666}})
 		if !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", path, err, want)
 		}
@@ -212,7 +212,7 @@ func TestStalePath(t *testing.T) {
 		if err := make(path); err != nil {
 			t.Fatal(err)
 		}
-		_, err := newSocket(Request{Network: "unix", Address: path})
+		_, err := newSocket(socketSpec{Request: Request{Network: "unix", Address: path}})
 		if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -359,7 +359,7 @@ func TestUnresolved(t *testing.T) {
 		}
 	}
 	for _, r := range []Request{{Network: "unix", Address: "/a"}, {Network: "tcp", Address: ":80"}, {Network: "udp", Address: "[::1%1]:80"}, {Network: "tcp4", Address: "127.0.0.1:80"}} {
-		r, err := r.resolve(context.Background())
+		r, err := resolve(context.Background(), r)
 		if err == nil {
 			_, err = decodeRequest(encode(r))
 		}

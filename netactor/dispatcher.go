@@ -22,13 +22,8 @@ type DispatcherConfig struct {
 	Functions func(string) Functions
 }
 
-// LinkCredits is the number of credits to give the links between the listener
-// process and the workers (fdipc.Config.Credits, at both ends): twice a worker's
-// default window, so that one listener does not take another's.
-const LinkCredits = 2 * defaultWindow
-
-// ErrClosed is what a Dispatcher answers once Close or Shutdown was called.
-var ErrClosed = errors.New("netactor: closed")
+// errClosed is what a Dispatcher answers once Close or Shutdown was called.
+var errClosed = errors.New("netactor: closed")
 
 // Dispatcher accepts the connections of any number of listeners and hands each
 // to a worker. It is the whole of the listener process, or part of the master.
@@ -53,8 +48,7 @@ type Dispatcher struct {
 	statsTimer   *time.Timer // tells the master the counts
 	statsChanged bool        // there are some to tell
 
-	starved     starved
-	suspendedMu sync.Mutex // guards workerState.trouble
+	shortage outage // of descriptors, for what the master sends
 
 	peekers sync.WaitGroup // goroutines of listeners that peek
 }
@@ -191,9 +185,9 @@ func (d *Dispatcher) HandleFrame(from Worker, c *fdipc.Conn, f *fdipc.Frame) boo
 // this one takes the place of the other.
 func (d *Dispatcher) openFrame(c *fdipc.Conn, f *fdipc.Frame) {
 	var o opening
-	d.starved.arrived(func(t *trouble) { t.over(d.cfg.Logger, handlesArrived) })
+	d.shortage.end(d.cfg.Logger, handlesArrived)
 	err := decode(f.Payload, &o)
-	if err == nil && (len(f.Handles) != 1 || !o.Policy.dispatched() || o.Limits.Validate() != nil || o.Peek.Validate() != nil) {
+	if err == nil && (len(f.Handles) != 1 || !o.Policy.Dispatched() || o.Limits.Validate() != nil || o.Peek.Validate() != nil) {
 		err = errors.New("netactor: malformed opening")
 	}
 	if err == nil {
@@ -201,7 +195,7 @@ func (d *Dispatcher) openFrame(c *fdipc.Conn, f *fdipc.Frame) {
 	}
 	if err != nil {
 		f.Refuse(fdipc.ReasonUnknown)
-		if !errors.Is(err, ErrClosed) { // that is no news: the listener process ends
+		if !errors.Is(err, errClosed) { // that is no news: the listener process ends
 			d.cfg.Logger.Error("listener not opened", "listener", o.Name, "err", err)
 		}
 		_ = c.TrySend(&fdipc.Frame{Kind: KindBroken, Target: f.Target, Payload: []byte(err.Error())})
@@ -259,7 +253,7 @@ func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o opening, h *fdipc
 		return nil
 	}
 	a := newAcceptor(d, o, src)
-	if o.Peek.enabled() {
+	if peeks(o.Peek) {
 		if a.peeker, err = newPeeker(a, o.Peek, f.First); err != nil {
 			src.close()
 			return fmt.Errorf("netactor: open: %w", err)
@@ -273,7 +267,7 @@ func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o opening, h *fdipc
 		d.mu.Unlock()
 		src.close()
 		a.peeker.close()
-		return ErrClosed
+		return errClosed
 	}
 	d.acceptors[number] = a
 	if a.peeker != nil {
@@ -461,4 +455,16 @@ func (d *Dispatcher) stop(f func(*acceptor)) []*acceptor {
 		s.interrupt()
 	}
 	return all
+}
+
+// HandlesLost takes a frame whose handles did not arrive, for fdipc.Config.NoFiles of the master's
+// channel. It is false for a kind that is not handled here.
+func (d *Dispatcher) HandlesLost(c *fdipc.Conn, f *fdipc.Frame) bool {
+	if f.Kind != KindOpen {
+		return f.Kind == KindCounters // without it a worker's ends are known by its frames
+	}
+	pause := d.shortage.begin(d.cfg.Logger, handlesLost)
+	ask := &fdipc.Frame{Kind: KindBroken, Target: f.Target}
+	time.AfterFunc(pause, func() { _ = c.TrySend(ask) }) // and gets it anew; nothing happens once c has ended
+	return true
 }

@@ -20,6 +20,17 @@ type Limits struct {
 	Answer string `json:",omitzero"`
 }
 
+// Bounds of Limits.Window.
+const (
+	DefaultWindow = 32
+	MaxWindow     = 1024
+)
+
+// LinkCredits is the number of credits to give the links between the listener
+// process and the workers (fdipc.Config.Credits, at both ends): twice a worker's
+// default window, so that one listener does not take another's.
+const LinkCredits = 2 * DefaultWindow
+
 // AtLimit is what becomes of a connection that comes when a limit is reached.
 type AtLimit uint8
 
@@ -53,8 +64,8 @@ func (l Limits) Validate() error {
 	switch {
 	case l.PerWorker < 0, l.Total < 0:
 		return errors.New("a limit is negative")
-	case l.Window < 0 || l.Window > maxWindow:
-		return fmt.Errorf("Window is not between 1 and %d (0 = %d)", maxWindow, defaultWindow)
+	case l.Window < 0 || l.Window > MaxWindow:
+		return fmt.Errorf("Window is not between 1 and %d (0 = %d)", MaxWindow, DefaultWindow)
 	case l.AtLimit >= atLimits:
 		return errors.New("AtLimit is none of wait, close, answer")
 	case l.AtLimit != WaitAtLimit && l.PerWorker == 0 && l.Total == 0:

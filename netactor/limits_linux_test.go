@@ -134,7 +134,7 @@ func testAcceptFails(t *testing.T, e unix.Errno) {
 	for range n {
 		dial(t, ln.Addr())
 	}
-	want := firstBackoff
+	want := firstAcceptPause
 	for i := range 10 {
 		if d := <-waits; d != want {
 			t.Fatalf("waits %v, want %v", d, want)
@@ -142,7 +142,7 @@ func testAcceptFails(t *testing.T, e unix.Errno) {
 		if got := calls.Load(); got != int64(i+1) {
 			t.Fatalf("%d calls of accept4 after %d back-offs", got, i)
 		}
-		want = min(2*want, maxBackoff)
+		want = min(2*want, maxPause)
 		if i == 9 {
 			full.Store(false)
 		}
@@ -151,7 +151,7 @@ func testAcceptFails(t *testing.T, e unix.Errno) {
 	for range n {
 		(<-held).Close()
 	}
-	if st := tr.settled(n); st.Counts.Exhausted+st.Counts.Errors != 10 || (st.Counts.Exhausted == 10) != isExhausted(e) {
+	if st := tr.settled(n); st.Counts.Exhausted+st.Counts.Errors != 10 || (st.Counts.Exhausted == 10) != isShortage(e) {
 		t.Errorf("%+v", st.Counts)
 	}
 	if n := log.count("cannot accept"); n != 1 || log.count(e.Error()) != 1 {
@@ -431,7 +431,7 @@ func TestHandOverHistogram(t *testing.T) {
 }
 
 func TestHistogram(t *testing.T) {
-	var h Histogram
+	var h HandOverTimes
 	if h.Quantile(0.5) != 0 {
 		t.Error("a quantile of nothing")
 	}
@@ -439,7 +439,7 @@ func TestHistogram(t *testing.T) {
 		h[bucket(time.Microsecond)]++
 	}
 	h[bucket(time.Hour)]++
-	if h.Quantile(0.5) != HistogramBounds()[0] || h.Quantile(1) != 2*time.Second || h.Count() != 100 || bucket(-1) != 0 {
+	if h.Quantile(0.5) != bounds[0] || h.Quantile(1) != 2*time.Second || h.Count() != 100 || bucket(-1) != 0 {
 		t.Errorf("%v: %v, %v", h, h.Quantile(0.5), h.Quantile(1))
 	}
 }

@@ -93,7 +93,7 @@ func (ls *Listeners) Listen(ctx context.Context, r Request) (net.Listener, error
 
 // wrongKind is the error of a Listen for datagrams, or of a ListenPacket for connections: that of package net.
 func wrongKind(ctx context.Context, asked Request) error {
-	r, err := asked.resolve(ctx)
+	r, err := resolve(ctx, asked)
 	if err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (ls *Listeners) Share(ctx context.Context, r Request, ln net.Listener) (net
 
 // listenAlone is Listen without a master, as in a test of a worker's function.
 func (ls *Listeners) listenAlone(ctx context.Context, r Request) (net.Listener, error) {
-	if err := r.validate(); err != nil {
+	if err := r.Validate(); err != nil {
 		return nil, listenError(r.Network, nil, err)
 	}
 	if r.Network == "" {
@@ -150,7 +150,7 @@ func (ls *Listeners) listenAlone(ctx context.Context, r Request) (net.Listener, 
 // ask sends a request and makes a listener of the reply, or a packet socket. h is a socket to go
 // with it, or nil; it is consumed.
 func (ls *Listeners) ask(ctx context.Context, asked Request, h *fdipc.Handle) (openSocket, error) {
-	r, err := asked.resolve(ctx)
+	r, err := resolve(ctx, asked)
 	if err != nil {
 		if h != nil {
 			_ = h.Close()
@@ -164,7 +164,7 @@ func (ls *Listeners) ask(ctx context.Context, asked Request, h *fdipc.Handle) (o
 		}
 		return nil, listenError(asked.Network, nil, fmt.Errorf("netactor: a request of %d bytes is longer than %d: its Limits.Answer, or the path of its pool", n, maxControl))
 	}
-	base := r.key()
+	base := requestKey(r)
 	r.Ordinal = ls.takeOrdinal(base)
 	a := pendingReply{
 		network: asked.Network, addr: addr,
@@ -215,7 +215,7 @@ func (ls *Listeners) makeSocket(r reply, h *fdipc.Handle, done func()) (s openSo
 		return nil, err
 	}
 	switch {
-	case r.Policy.dispatched():
+	case r.Policy.Dispatched():
 		s = newQueuedListener(ls, r, addr, done)
 	case h == nil:
 		return nil, errors.New("netactor: listen: reply without a socket")

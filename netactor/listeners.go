@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/tracing"
@@ -41,7 +42,7 @@ type Listeners struct {
 	closed          bool
 	load            int64 // the worker's own word on it; -1 when it gave none
 
-	starved starved
+	shortage outage // of descriptors, for what others hand over
 
 	closes pendingCloses // that the master is to hear of
 }
@@ -166,7 +167,9 @@ func (ls *Listeners) offerFrame(c *fdipc.Conn, f *fdipc.Frame) {
 		f.Refuse(ReasonClosed)
 		return
 	}
-	ls.starved.arrived(func(t *trouble) { t.over(ls.cfg.Logger, handlesArrived) })
+	if ls.shortage.lasts() {
+		ls.shortage.end(ls.cfg.Logger, handlesArrived)
+	}
 	l.push(c, f.Handles, f.Payload)
 }
 
@@ -198,7 +201,9 @@ func (ls *Listeners) renewFrame(f *fdipc.Frame) {
 		_ = f.Handles[0].Close()
 		return
 	}
-	ls.starved.arrived(func(t *trouble) { t.over(ls.cfg.Logger, handlesArrived) })
+	if ls.shortage.lasts() {
+		ls.shortage.end(ls.cfg.Logger, handlesArrived)
+	}
 	l.replace(ln)
 }
 
@@ -340,4 +345,25 @@ func (ls *Listeners) closeAll(which func(openSocket) bool) {
 		_ = s.Close()
 	}
 	ls.closes.flush()
+}
+
+// HandlesLost takes a frame whose handles did not arrive, for fdipc.Config.NoFiles of the master's
+// channel and of the link. It is false for a kind that is not handled here.
+func (ls *Listeners) HandlesLost(c *fdipc.Conn, f *fdipc.Frame) bool {
+	pause := ls.shortage.begin(ls.cfg.Logger, handlesLost)
+	switch f.Kind {
+	case KindOffer: // they are back with the listener process, which leaves us alone for a while
+	case KindReply:
+		if c == ls.cfg.Master {
+			ls.replyFrame(f, true)
+		}
+	case KindOpen:
+		if c == ls.cfg.Master {
+			ask := &fdipc.Frame{Kind: KindBroken, Target: f.Target}
+			time.AfterFunc(pause, func() { ls.send(c, ask) }) // and gets it anew; nothing happens once c has ended
+		}
+	default:
+		return false
+	}
+	return true
 }

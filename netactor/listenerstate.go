@@ -17,9 +17,9 @@ type listenerState struct {
 	waiting    connList
 	paused     bool
 	counts     Counts
-	fault      string       // what the user's function panicked with, until the driver has said so
-	goneCounts WorkerCounts // of the workers that are no longer there, added up
-	handOver   Histogram    // likewise
+	fault      string        // what the user's function panicked with, until the driver has said so
+	goneCounts WorkerCounts  // of the workers that are no longer there, added up
+	handOver   HandOverTimes // likewise
 }
 
 // joinedCount is how many workers take part.

@@ -3,12 +3,10 @@ package netactor
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 )
 
 // ErrListenDenied is wrapped, beside EACCES, by the error of a Listen, ListenPacket or Share that the rules of the
@@ -98,13 +96,10 @@ func (r ListenRule) validate() error {
 	return nil
 }
 
-// allow reports whether a resolved request is allowed.
-func (rs ListenRules) allow(q Request) bool {
-	return rs.Any || !q.Options.privileged() && slices.ContainsFunc(rs.Allow, func(r ListenRule) bool { return r.allows(q) })
+// Allows reports whether a resolved request is allowed.
+func (rs ListenRules) Allows(q Request) bool {
+	return rs.Any || !q.Options.FreeBind && !q.Options.Transparent && slices.ContainsFunc(rs.Allow, func(r ListenRule) bool { return r.allows(q) })
 }
-
-// privileged reports whether o has what is for the tree's own listeners, and for workers that may ask for anything.
-func (o SocketOptions) privileged() bool { return o.FreeBind || o.Transparent }
 
 func (r ListenRule) allows(q Request) bool {
 	if r.FD != 0 || q.FD != 0 {
@@ -173,124 +168,4 @@ func (r ListenRule) port(n int) (in bool, err error) {
 		in = in || int(a) <= n && n <= int(b)
 	}
 	return in, nil
-}
-
-// listenDenied is what a worker is told.
-type listenDenied struct{ what string }
-
-func (e *listenDenied) Error() string {
-	return fmt.Sprintf("%sneither a listener of the tree nor in Pool.Listen: %v", e.what, ErrListenDenied)
-}
-
-func (*listenDenied) Unwrap() []error { return []error{ErrListenDenied, syscall.EACCES} }
-
-// description is what people call what r asks for.
-func (r Request) description() string {
-	what := fmt.Sprintf("%s %.200s", r.Network, r.Address)
-	switch {
-	case r.FD != 0:
-		what = fmt.Sprintf("descriptor %d of the master", r.FD)
-	case r.byName():
-		what = fmt.Sprintf("listener %.200q", r.Name)
-	}
-	if r.Options.privileged() {
-		what += " with FreeBind or Transparent"
-	}
-	return what
-}
-
-// byName reports whether r asks for what has its name, whatever it is.
-func (r Request) byName() bool { return r.FD == 0 && r.Network == "" }
-
-// denied reports whether the rules of a worker's pool are against giving it s, or with nil against opening what it asks
-// for. One that asks by name alone may wait for what comes: then it is asked again.
-func (t *tableState) denied(p pendingRequest, s *socketState) bool {
-	switch {
-	case p.worker == 0 || p.rules == nil || p.rules.Any:
-		return false
-	case s != nil && p.socket == nil && s.ofSpec():
-		return false
-	case p.req.byName():
-		return s != nil && !p.rules.allow(s.asRequest())
-	case p.socket == nil && !p.req.Options.privileged() && t.specAt(p.req) != nil:
-		return false
-	}
-	return !p.rules.allow(p.req)
-}
-
-// asRequest is the request that s would be allowed by.
-func (s *socketState) asRequest() Request {
-	r := s.req
-	if internet(r.Network) && s.phase == open {
-		r.Address = s.boundAddress()
-	}
-	return r
-}
-
-// ofSpec reports whether s is a listener of the tree's own, or about to be.
-func (s *socketState) ofSpec() bool {
-	if s.ofTree {
-		return true
-	}
-	for _, o := range s.owners {
-		if o.spec {
-			return true
-		}
-	}
-	return slices.ContainsFunc(s.waiting, func(p pendingRequest) bool { return p.worker == 0 })
-}
-
-// specAt returns the request of the tree's listener that asks for the same socket as r, or nil.
-func (t *tableState) specAt(r Request) *Request {
-	i := slices.IndexFunc(t.specs, func(spec Request) bool { return !spec.byName() && spec.key() == r.key() })
-	if i < 0 {
-		return nil
-	}
-	return &t.specs[i]
-}
-
-// settingsOfSpec has a socket of the tree's own, which a worker asks for before it is open, opened as the tree
-// wants it. A port of the kernel's choice is another one for each.
-func (t *tableState) settingsOfSpec(p *pendingRequest) (ok bool) {
-	spec := t.specAt(p.req)
-	if spec == nil || p.worker == 0 || p.socket != nil || p.req.port() == 0 {
-		return false
-	}
-	packet := p.req.Packet // of a descriptor
-	p.req = *spec
-	p.req.Packet = packet
-	return true
-}
-
-// reserved reports whether the name that a worker gives to what it opens is that of a listener of the tree,
-// which is somewhere else.
-func (t *tableState) reserved(p pendingRequest) bool {
-	return p.worker != 0 && p.req.Name != "" && !p.req.byName() && slices.ContainsFunc(t.specs, func(spec Request) bool {
-		return spec.Name == p.req.Name && (spec.byName() || spec.key() != p.req.key() || p.socket != nil)
-	})
-}
-
-// resolvedSpecs returns what is known of the tree's listeners without asking a name server. One whose address needs
-// that has its name alone, and is known by its address once it is open.
-func resolvedSpecs(specs []Request) (out []Request) {
-	for _, r := range specs {
-		known := r
-		if internet(r.Network) {
-			host, port, err := net.SplitHostPort(r.Address)
-			var a netip.Addr
-			if err == nil && host != "" {
-				a, err = netip.ParseAddr(host)
-			}
-			n, perr := strconv.ParseUint(port, 10, 16)
-			if err != nil || perr != nil {
-				known.Network, known.Address = "", ""
-			} else {
-				var ap netip.AddrPort
-				known.Network, ap = canonical(r.Network, netip.AddrPortFrom(a.Unmap(), uint16(n)))
-				known.Address = ap.String()
-			}
-		}
-		out = append(out, known)
-	}
-	return out
 }

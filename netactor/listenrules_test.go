@@ -49,7 +49,7 @@ func TestListenRules(t *testing.T) {
 		if err := rs.Validate(); err != nil {
 			t.Errorf("%s: %v", tt.name, err)
 		}
-		if got := rs.allow(tt.r); got != tt.want {
+		if got := rs.Allows(tt.r); got != tt.want {
 			t.Errorf("%s: %v", tt.name, got)
 		}
 	}
@@ -83,13 +83,13 @@ func TestRulesOfTree(t *testing.T) {
 		{Name: "elsewhere", Network: "tcp", Address: "a.host:82"},
 		{Name: "given", FD: 7},
 	})
-	m.do(m.s.listen(pendingRequest{owner: "http", seq: 1000, req: Request{Name: "http", Network: "tcp4", Address: "127.0.0.1:80"}}))
-	m.do(m.s.listen(pendingRequest{owner: "elsewhere", seq: 1001, req: Request{Name: "elsewhere", Network: "tcp4", Address: "10.0.0.9:82"}}))
+	m.do(m.s.listen(pendingRequest{owner: "http", seq: 1000, req: socketSpec{Request: Request{Name: "http", Network: "tcp4", Address: "127.0.0.1:80"}}}))
+	m.do(m.s.listen(pendingRequest{owner: "elsewhere", seq: 1001, req: socketSpec{Request: Request{Name: "elsewhere", Network: "tcp4", Address: "10.0.0.9:82"}}}))
 	var id uint64
 	asks := func(rules *ListenRules, r Request) reply {
 		id++
 		m.s.addWorker(Worker{ID: id, Pool: "web"})
-		m.do(m.s.listen(pendingRequest{worker: id, owner: "web", seq: id, req: r, rules: rules}))
+		m.do(m.s.listen(pendingRequest{worker: id, owner: "web", seq: id, req: socketSpec{Request: r}, rules: rules}))
 		return m.reply[id]
 	}
 	if r := asks(nil, Request{Name: "inner", Network: "tcp4", Address: "127.0.0.1:9000"}); r.Errno != 0 {
@@ -128,7 +128,7 @@ func TestRulesOfTree(t *testing.T) {
 		}
 	}
 	// One that waits for a name gets the tree's, and nobody else's.
-	m.do(m.s.listen(pendingRequest{worker: id, owner: "web", seq: 2000, req: Request{Name: "awaited", Wait: true}, rules: none}))
+	m.do(m.s.listen(pendingRequest{worker: id, owner: "web", seq: 2000, req: socketSpec{Request: Request{Name: "awaited", Wait: true}}, rules: none}))
 	if r := asks(nil, Request{Name: "awaited", Network: "tcp4", Address: "127.0.0.1:9001"}); r.Errno != 0 {
 		t.Fatal(r)
 	}
@@ -154,8 +154,8 @@ func TestSpecFirstAskedByWorker(t *testing.T) {
 		if i == 1 {
 			r = Request{Name: "admin"}
 		}
-		effects := m.s.listen(pendingRequest{worker: uint64(i + 1), owner: fmt.Sprint(i), seq: uint64(i + 1), req: r, rules: rules})
-		if i == 0 && (len(effects) != 1 || effects[0].kind != doOpen || effects[0].req != spec) {
+		effects := m.s.listen(pendingRequest{worker: uint64(i + 1), owner: fmt.Sprint(i), seq: uint64(i + 1), req: socketSpec{Request: r}, rules: rules})
+		if i == 0 && (len(effects) != 1 || effects[0].kind != doOpen || effects[0].req.Request != spec) {
 			t.Errorf("asked is %+v, want to open %+v", effects, spec)
 		}
 		m.do(effects)
@@ -163,7 +163,7 @@ func TestSpecFirstAskedByWorker(t *testing.T) {
 			t.Errorf("worker %d is told %+v", i+1, r)
 		}
 	}
-	m.do(m.s.listen(pendingRequest{owner: "admin", seq: 1000, req: spec}))
+	m.do(m.s.listen(pendingRequest{owner: "admin", seq: 1000, req: socketSpec{Request: spec}}))
 	if r := m.reply[1000]; r.Errno != 0 || r.Number != 1 {
 		t.Errorf("the tree is told %+v", r)
 	}
@@ -176,8 +176,8 @@ func TestAllowedWhilePending(t *testing.T) {
 	for id := range uint64(2) {
 		m.s.addWorker(Worker{ID: id + 1, Pool: "web"})
 	}
-	effects := m.s.listen(pendingRequest{worker: 1, owner: "other", seq: 1, req: Request{Name: "inner", Network: "tcp4", Address: "127.0.0.1:9000"}})
-	m.do(m.s.listen(pendingRequest{worker: 2, owner: "web", seq: 2, req: Request{Name: "inner"}, rules: rules}))
+	effects := m.s.listen(pendingRequest{worker: 1, owner: "other", seq: 1, req: socketSpec{Request: Request{Name: "inner", Network: "tcp4", Address: "127.0.0.1:9000"}}})
+	m.do(m.s.listen(pendingRequest{worker: 2, owner: "web", seq: 2, req: socketSpec{Request: Request{Name: "inner"}}, rules: rules}))
 	m.do(effects)
 	if r := m.reply[2]; r.Errno != 0 || r.Number != 1 {
 		t.Errorf("it is told %+v", r)
@@ -192,7 +192,7 @@ func TestOpeningBound(t *testing.T) {
 	m.s.addWorker(Worker{ID: 2, Pool: "other"})
 	at := func(worker uint64, owner string, i int) []effect {
 		m.seq++
-		return m.s.listen(pendingRequest{worker: worker, owner: owner, seq: m.seq, req: Request{Network: "unix", Address: fmt.Sprint("/run/", i)}})
+		return m.s.listen(pendingRequest{worker: worker, owner: owner, seq: m.seq, req: socketSpec{Request: Request{Network: "unix", Address: fmt.Sprint("/run/", i)}}})
 	}
 	var open []effect
 	for i := range maxOpening {

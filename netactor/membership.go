@@ -18,7 +18,7 @@ type workerState struct {
 	suspendedUntil  time.Time // suspended until then; zero is not
 	suspendReason   uint8     // the reason of the last refusal; ReasonNone when an offer ran out
 	failures        int       // suspensions in a row
-	trouble         trouble   // the driver's: that it is suspended
+	outage          outage    // that it is suspended; it has a lock of its own
 	onProbation     bool      // back from a suspension, and has claimed nothing since: one offer at a time
 	reportedLoad    int       // its own word on its load; -1 when it gave none
 	loadSinceReport int       // connections offered since that, less those that ended
@@ -72,8 +72,8 @@ func (m *membership) weight() int {
 // archive keeps the counts of a member that is dead and has nothing on offer.
 func (m *membership) archive() {
 	if m.dead && m.counts.Offered == 0 {
-		m.listener.goneCounts.add(m.counts)
-		m.listener.handOver.add(m.counters.latency())
+		addCounts(&m.listener.goneCounts, m.counts)
+		addTimes(&m.listener.handOver, m.counters.latency())
 		m.counts, m.counters = WorkerCounts{}, nil
 	}
 }

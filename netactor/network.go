@@ -1,5 +1,13 @@
 package netactor
 
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+)
+
 // The networks are those of package net. What a reply calls the network of a socket is the family alone: tcp,
 // udp, unix, unixpacket, unixgram.
 
@@ -28,4 +36,29 @@ func local(network string) bool {
 		return true
 	}
 	return false
+}
+
+// cleanPath reports whether a path is absolute, and there is no shorter one that means the same.
+func cleanPath(path string) bool {
+	return strings.HasPrefix(path, "/") && path == filepath.Clean(path) && !strings.ContainsRune(path, 0)
+}
+
+// listenError is the form of every error of a Listen: that of net.Listen.
+func listenError(network string, addr net.Addr, err error) error {
+	return &net.OpError{Op: "listen", Net: network, Addr: addr, Err: err}
+}
+
+// parseAddr makes a net.Addr from a resolved address.
+func parseAddr(network, address string) (net.Addr, error) {
+	if local(network) {
+		return &net.UnixAddr{Net: network, Name: address}, nil
+	}
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("netactor: %s address: %w", network, err)
+	}
+	if packet(network) {
+		return net.UDPAddrFromAddrPort(ap), nil
+	}
+	return net.TCPAddrFromAddrPort(ap), nil
 }

@@ -76,7 +76,7 @@ func shared(f func(t *testing.T, tr *tree, r Request)) func(t *testing.T) {
 	}
 }
 
-func (r Request) at(network, address string) Request {
+func at(r Request, network, address string) Request {
 	r.Network, r.Address = network, address
 	return r
 }
@@ -108,7 +108,7 @@ func TestNodeListen(t *testing.T) {
 			ln := tr.worker(0).mustListen(r)
 			go serveID(ln, "first")
 			other := newTree(t, false, func(tr *tree) { tr.second = true })
-			if _, err := other.worker(0).listen(r.at("tcp", ln.Addr().String())); !errors.Is(err, syscall.EADDRINUSE) {
+			if _, err := other.worker(0).listen(at(r, "tcp", ln.Addr().String())); !errors.Is(err, syscall.EADDRINUSE) {
 				t.Errorf("%v, want EADDRINUSE", err)
 			}
 			if s := ask1(t, "tcp", ln.Addr().String()); s != "first" {
@@ -134,7 +134,7 @@ func TestNodeListen(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer other.Close()
-			if _, err := tr.worker(0).listen(r.at("unix", path)); !errors.Is(err, syscall.EADDRINUSE) {
+			if _, err := tr.worker(0).listen(at(r, "unix", path)); !errors.Is(err, syscall.EADDRINUSE) {
 				t.Errorf("%v, want EADDRINUSE", err)
 			}
 		})},
@@ -143,7 +143,7 @@ func TestNodeListen(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r = r.at("tcp", other.Addr().String())
+			r = at(r, "tcp", other.Addr().String())
 			w := tr.worker(0)
 			for range 3 {
 				_, err := w.listen(r)
@@ -160,7 +160,7 @@ func TestNodeListen(t *testing.T) {
 			}
 		})},
 		{"N31 HTTP over a Unix socket has no remote address", bothWays(func(t *testing.T, tr *tree, r Request) {
-			r = r.at("unix", filepath.Join(t.TempDir(), "h"))
+			r = at(r, "unix", filepath.Join(t.TempDir(), "h"))
 			w := tr.worker(0)
 			got := make(chan string, 1)
 			srv := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got <- r.RemoteAddr })}
@@ -188,7 +188,7 @@ func TestNodeListen(t *testing.T) {
 			until(t, "the path to be removed", func() bool { return errors.Is(connects2At("unix", r.Address), syscall.ENOENT) })
 		})},
 		{"N36 X8 mode bits of a path", bothWays(func(t *testing.T, tr *tree, r Request) {
-			r = r.at("unix", filepath.Join(t.TempDir(), "m"))
+			r = at(r, "unix", filepath.Join(t.TempDir(), "m"))
 			r.Mode = 0o777
 			tr.worker(0).mustListen(r)
 			if fi, err := os.Stat(r.Address); err != nil || fi.Mode() != fs.ModeSocket|0o777 {
@@ -206,7 +206,7 @@ func TestNodeListen(t *testing.T) {
 			r.Backlog = 5
 			addr := tr.worker(0).mustListen(r).Addr().String()
 			r.Backlog = 50
-			tr.worker(1).mustListen(r.at("tcp", addr))
+			tr.worker(1).mustListen(at(r, "tcp", addr))
 			ti, err := unix.GetsockoptTCPInfo(tr.table.sockets[socketKey{1, 0}].fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 			if err != nil || ti.Sacked != 5 {
 				t.Errorf("backlog %d, %v; want 5", ti.Sacked, err)
@@ -217,7 +217,7 @@ func TestNodeListen(t *testing.T) {
 			addrs := map[string]bool{}
 			var port int
 			for i, a := range []string{":0", "[::]:0", "0.0.0.0:0"} { // by Node three sockets
-				ln := tr.worker(i).mustListen(r.at("tcp", a))
+				ln := tr.worker(i).mustListen(at(r, "tcp", a))
 				addrs[ln.Addr().String()], port = true, portOf(t, ln.Addr().String())
 				go serveID(ln, "6")
 			}
@@ -236,7 +236,7 @@ func TestNodeListen(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Chdir(deep)
-			ln := tr.worker(0).mustListen(r.at("unix", "sock"))
+			ln := tr.worker(0).mustListen(at(r, "unix", "sock"))
 			go serveID(ln, "deep")
 			if s := ask1(t, "unix", "sock"); s != "deep" {
 				t.Errorf("answer %q", s)
@@ -248,7 +248,7 @@ func TestNodeListen(t *testing.T) {
 			})
 		})},
 		{"N42 no address is port 0", eachWay(func(t *testing.T, tr *tree, r Request) {
-			a, b := tr.worker(0).mustListen(r.at("tcp", "")), tr.worker(1).mustListen(r.at("tcp", ""))
+			a, b := tr.worker(0).mustListen(at(r, "tcp", "")), tr.worker(1).mustListen(at(r, "tcp", ""))
 			if a.Addr().String() != b.Addr().String() || portOf(t, a.Addr().String()) == 0 {
 				t.Errorf("%s and %s", a.Addr(), b.Addr())
 			}
@@ -290,7 +290,7 @@ func TestNodeListen(t *testing.T) {
 			if len(got) != 3 {
 				t.Errorf("served by %v, want all three", got)
 			}
-			if _, err := tr.worker(3).listen(r.at("unix", "@x")); !errors.Is(err, syscall.EOPNOTSUPP) {
+			if _, err := tr.worker(3).listen(at(r, "unix", "@x")); !errors.Is(err, syscall.EOPNOTSUPP) {
 				t.Errorf("of a Unix socket: %v, want EOPNOTSUPP", err)
 			}
 		}},
@@ -309,7 +309,7 @@ func TestNodeListen(t *testing.T) {
 			needIPv6(t)
 			addrs, port := map[string]bool{}, 0
 			for i := range 3 {
-				ln := tr.worker(i).mustListen(r.at("tcp6", "[::]:0"))
+				ln := tr.worker(i).mustListen(at(r, "tcp6", "[::]:0"))
 				addrs[ln.Addr().String()], port = true, portOf(t, ln.Addr().String())
 			}
 			if len(addrs) != 1 {
@@ -324,7 +324,7 @@ func TestNodeListen(t *testing.T) {
 		{"N87 W1 closes, W2 listens, W1 listens again", eachWay(func(t *testing.T, tr *tree, r Request) {
 			a, b := tr.worker(0), tr.worker(1)
 			ln := a.mustListen(r)
-			fixed := r.at("tcp", ln.Addr().String())
+			fixed := at(r, "tcp", ln.Addr().String())
 			ln.Close()
 			ln = a.mustListen(fixed)
 			if _, err := a.listen(fixed); !errors.Is(err, syscall.EADDRINUSE) {
@@ -348,7 +348,7 @@ func TestNodeListen(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer udp.Close()
-			r = r.at("", "")
+			r = at(r, "", "")
 			for name, fd := range map[string]int{"bad number": 1 << 19, "not a socket": int(f.Fd()), "not a listener": fdOf(t, udp)} {
 				r.FD = fd
 				if _, err := tr.worker(0).listen(r); !errors.Is(err, syscall.EINVAL) {
@@ -392,11 +392,11 @@ func TestNodeListen(t *testing.T) {
 			if own, err := net.Listen("tcp", ln.Addr().String()); !errors.Is(err, syscall.EADDRINUSE) {
 				t.Errorf("%v, %v", own, err)
 			}
-			tr.worker(1).mustListen(r.at("tcp", ln.Addr().String()))
+			tr.worker(1).mustListen(at(r, "tcp", ln.Addr().String()))
 		})},
 		{"N112 N142 twice in one worker", eachWay(func(t *testing.T, tr *tree, r Request) {
 			w := tr.worker(0)
-			fixed := r.at("tcp", w.mustListen(r).Addr().String())
+			fixed := at(r, "tcp", w.mustListen(r).Addr().String())
 			for range 2 {
 				if _, err := w.listen(fixed); !errors.Is(err, syscall.EADDRINUSE) {
 					t.Errorf("%v, want EADDRINUSE", err)
@@ -405,7 +405,7 @@ func TestNodeListen(t *testing.T) {
 		})},
 		{"N134 X10 a sibling asks for the number that port 0 got", eachWay(func(t *testing.T, tr *tree, r Request) {
 			addr := tr.worker(0).mustListen(r).Addr().String()
-			if ln := tr.worker(1).mustListen(r.at("tcp", addr)); ln.Addr().String() != addr {
+			if ln := tr.worker(1).mustListen(at(r, "tcp", addr)); ln.Addr().String() != addr {
 				t.Errorf("%s, want %s", ln.Addr(), addr)
 			}
 			if ln := tr.worker(2).mustListen(r); ln.Addr().String() != addr {
@@ -442,7 +442,7 @@ func TestNodeLeave(t *testing.T) {
 			for range 20 {
 				left := w.drain()
 				next := tr.worker(0)
-				ln := next.mustListen(r.at("tcp", addr))
+				ln := next.mustListen(at(r, "tcp", addr))
 				wait(t, left)
 				w.gone(true)
 				if ln.Addr().String() != addr {
@@ -543,7 +543,7 @@ func TestNodeLeave(t *testing.T) {
 			}
 			defer other.Close()
 			w := tr.worker(0)
-			if _, err := w.listen(r.at("tcp", other.Addr().String())); !errors.Is(err, syscall.EADDRINUSE) {
+			if _, err := w.listen(at(r, "tcp", other.Addr().String())); !errors.Is(err, syscall.EADDRINUSE) {
 				t.Errorf("%v", err)
 			}
 			wait(t, w.drain())

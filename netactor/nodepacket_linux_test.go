@@ -161,10 +161,10 @@ func TestNodePacket(t *testing.T) {
 		})},
 		{"N14 udp6 and udp4 on one port", eachPacketWay(func(t *testing.T, tr *tree, r Request) {
 			a, b := tr.worker(0), tr.worker(1)
-			six := a.mustListenPacket(r.at("udp6", "[::]:0"))
+			six := a.mustListenPacket(at(r, "udp6", "[::]:0"))
 			port := six.LocalAddr().(*net.UDPAddr).Port
 			echo(six, "six")
-			echo(b.mustListenPacket(r.at("udp4", fmt.Sprint("0.0.0.0:", port))), "four")
+			echo(b.mustListenPacket(at(r, "udp4", fmt.Sprint("0.0.0.0:", port))), "four")
 			if s := say(t, sender(t, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}), "x"); s != "x from four" {
 				t.Errorf("%q", s)
 			}
@@ -172,19 +172,19 @@ func TestNodePacket(t *testing.T) {
 				t.Errorf("%q", s)
 			}
 			// Without a number behind it udp is both.
-			if _, err := b.listenPacket(r.at("udp", fmt.Sprint(":", port))); !errors.Is(err, syscall.EADDRINUSE) {
+			if _, err := b.listenPacket(at(r, "udp", fmt.Sprint(":", port))); !errors.Is(err, syscall.EADDRINUSE) {
 				t.Errorf("udp beside both: %v", err)
 			}
 		})},
 		{"N15 two sockets on one port with SO_REUSEADDR", onlyShared(func(t *testing.T, tr *tree, r Request) {
 			// As in package net it is set for a group's address, and for no other.
 			w := tr.worker(0)
-			a := w.mustListenPacket(r.at("udp4", "239.255.77.1:0"))
+			a := w.mustListenPacket(at(r, "udp4", "239.255.77.1:0"))
 			port := a.LocalAddr().(*net.UDPAddr).Port
 			if !a.LocalAddr().(*net.UDPAddr).IP.IsUnspecified() {
 				t.Errorf("bound to %v", a.LocalAddr())
 			}
-			w.mustListenPacket(r.at("udp4", fmt.Sprint("239.255.77.2:", port)))
+			w.mustListenPacket(at(r, "udp4", fmt.Sprint("239.255.77.2:", port)))
 			lo, err := net.InterfaceByName("lo")
 			if err != nil {
 				t.Fatal(err)
@@ -194,7 +194,7 @@ func TestNodePacket(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer own.Close()
-			if _, err := w.listenPacket(r.at("udp4", fmt.Sprint("0.0.0.0:", port))); !errors.Is(err, syscall.EADDRINUSE) {
+			if _, err := w.listenPacket(at(r, "udp4", fmt.Sprint("0.0.0.0:", port))); !errors.Is(err, syscall.EADDRINUSE) {
 				t.Errorf("without it: %v", err)
 			}
 		})},
@@ -284,8 +284,8 @@ func TestNodePacket(t *testing.T) {
 			if own, err := net.ListenPacket("udp", pc.LocalAddr().String()); !errors.Is(err, syscall.EADDRINUSE) {
 				t.Errorf("own: %v, %v", own, err)
 			}
-			b.mustListenPacket(r.at("udp", pc.LocalAddr().String()))
-			if _, err := b.listenPacket(r.at("udp", pc.LocalAddr().String())); !errors.Is(err, syscall.EADDRINUSE) {
+			b.mustListenPacket(at(r, "udp", pc.LocalAddr().String()))
+			if _, err := b.listenPacket(at(r, "udp", pc.LocalAddr().String())); !errors.Is(err, syscall.EADDRINUSE) {
 				t.Errorf("twice: %v", err)
 			}
 		})},
@@ -322,7 +322,7 @@ func TestNodePacket(t *testing.T) {
 		{"N134 the number of port 0", eachPacketWay(func(t *testing.T, tr *tree, r Request) {
 			a, b := tr.worker(0), tr.worker(1)
 			pc := a.mustListenPacket(r)
-			b.mustListenPacket(r.at("udp", pc.LocalAddr().String()))
+			b.mustListenPacket(at(r, "udp", pc.LocalAddr().String()))
 			if s := tr.table.Sockets(); len(s) != 1 || len(s[0].Workers) != 2 {
 				t.Errorf("sockets %+v", s)
 			}

@@ -3,8 +3,6 @@ package netactor
 import (
 	"errors"
 	"fmt"
-	"net"
-	"syscall"
 	"time"
 )
 
@@ -47,21 +45,11 @@ type SocketOptions struct {
 	Transparent bool `json:",omitzero"`
 }
 
-// ControlFunc changes a listening socket before it is bound, as in net.ListenConfig; one that comes from
-// outside (Request.FD) as it is. network and address are as asked for, resolved. It is called in the
-// master, each time that a socket of the listener is opened: for each socket of its group with policy ReusePort, and
-// again where a broken one is replaced. It is for the listeners of [Table.Open] alone: what a worker asks for never
-// calls it. It runs on whichever goroutine works for the Table, which does nothing
-// else meanwhile: it must not block. Its error is that of the Listen, and so is a panic.
-type ControlFunc func(network, address string, c syscall.RawConn) error
-
 const (
-	defaultKeepAlive      = 15 * time.Second
-	defaultKeepAliveCount = 9
-	maxKeepAlive          = 32767 * time.Second // MAX_TCP_KEEPIDLE
-	maxKeepAliveCount     = 127                 // MAX_TCP_KEEPCNT
-	maxBuffer             = 1 << 30
-	maxDeferAccept        = 600 * time.Second
+	maxKeepAlive      = 32767 * time.Second // MAX_TCP_KEEPIDLE
+	maxKeepAliveCount = 127                 // MAX_TCP_KEEPCNT
+	maxBuffer         = 1 << 30
+	maxDeferAccept    = 600 * time.Second
 )
 
 // Validate returns what cannot be meant, or nil.
@@ -70,9 +58,9 @@ func (o SocketOptions) Validate() error {
 	case o.KeepAliveIdle > maxKeepAlive:
 		return fmt.Errorf("KeepAliveIdle is longer than %v", maxKeepAlive)
 	case o.KeepAliveInterval < 0 || o.KeepAliveInterval > maxKeepAlive:
-		return fmt.Errorf("KeepAliveInterval is not between 0 (= %v) and %v", defaultKeepAlive, maxKeepAlive)
+		return fmt.Errorf("KeepAliveInterval is not between 0 (= 15s) and %v", maxKeepAlive)
 	case o.KeepAliveCount < 0 || o.KeepAliveCount > maxKeepAliveCount:
-		return fmt.Errorf("KeepAliveCount is not between 0 (= %d) and %d", defaultKeepAliveCount, maxKeepAliveCount)
+		return fmt.Errorf("KeepAliveCount is not between 0 (= 9) and %d", maxKeepAliveCount)
 	case o.KeepAliveIdle < 0 && (o.KeepAliveInterval != 0 || o.KeepAliveCount != 0):
 		return errors.New("KeepAliveIdle is negative, which is no keep-alive, beside an Interval or a Count")
 	case o.ReceiveBuffer < 0 || o.ReceiveBuffer > maxBuffer:
@@ -85,36 +73,4 @@ func (o SocketOptions) Validate() error {
 		return fmt.Errorf("FastOpen is not between 0 and %d", 1<<16)
 	}
 	return nil
-}
-
-// ofConns is the part that package net sets anew for each connection that it accepts.
-func (o SocketOptions) ofConns() SocketOptions {
-	return SocketOptions{KeepAliveIdle: o.KeepAliveIdle, KeepAliveInterval: o.KeepAliveInterval, KeepAliveCount: o.KeepAliveCount, Delay: o.Delay}
-}
-
-// set undoes what package net has set on a connection that it accepted. A failure, on a connection that has
-// ended, is not worth a word.
-func (o SocketOptions) set(c net.Conn) {
-	tcp, ok := c.(*net.TCPConn)
-	if !ok {
-		return
-	}
-	if o.Delay {
-		_ = tcp.SetNoDelay(false)
-	}
-	if o.KeepAliveIdle < 0 {
-		_ = tcp.SetKeepAlive(false)
-	} else if o.KeepAliveIdle+o.KeepAliveInterval > 0 || o.KeepAliveCount > 0 {
-		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{
-			Enable: true, Idle: o.KeepAliveIdle, Interval: o.KeepAliveInterval, Count: o.KeepAliveCount, // 0 is package net's default, which is ours
-		})
-	}
-}
-
-// seconds rounds up; 0 is the default.
-func seconds(d, byDefault time.Duration) int {
-	if d == 0 {
-		d = byDefault
-	}
-	return int((d + time.Second - 1) / time.Second)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -68,7 +69,7 @@ func (o SocketOptions) list(family int) (out []option) {
 }
 
 // apply sets the options of r, and then lets the user's function do as it likes.
-func (s *socket) apply(r Request) error {
+func (s *socket) apply(r socketSpec) error {
 	family, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err != nil {
 		return os.NewSyscallError("getsockopt", err)
@@ -86,14 +87,14 @@ func (s *socket) apply(r Request) error {
 			return os.NewSyscallError("setsockopt Options."+o.field, err)
 		}
 	}
-	if r.user == nil || r.user.Control == nil {
+	if r.control == nil {
 		return nil
 	}
 	network := r.Network
 	if network == "" {
 		network, _, _ = s.address()
 	}
-	return controlled(r.user.Control, network, r.Address, s.fd)
+	return controlled(r.control, network, r.Address, s.fd)
 }
 
 // controlled calls the user's function. What it says goes into the name of the call, the only text
@@ -122,3 +123,16 @@ type bareConn int
 func (c bareConn) Control(f func(fd uintptr)) error { f(uintptr(c)); return nil }
 func (bareConn) Read(func(fd uintptr) bool) error   { return errors.ErrUnsupported }
 func (bareConn) Write(func(fd uintptr) bool) error  { return errors.ErrUnsupported }
+
+const (
+	defaultKeepAlive      = 15 * time.Second
+	defaultKeepAliveCount = 9
+)
+
+// seconds rounds up; 0 is the default.
+func seconds(d, byDefault time.Duration) int {
+	if d == 0 {
+		d = byDefault
+	}
+	return int((d + time.Second - 1) / time.Second)
+}

@@ -86,7 +86,7 @@ func TestOptions(t *testing.T) {
 					r.Address = ln.Addr().String()
 					held = append(held, hold(ln))
 				}
-				if p.dispatched() {
+				if p.Dispatched() {
 					tr.joined(2)
 				}
 				fds := tr.everySocket()
@@ -198,7 +198,7 @@ func TestOptionRefused(t *testing.T) {
 			got <- err
 			return
 		}
-		s, err := newSocket(Request{Network: "tcp4", Address: "127.0.0.1:0", Options: SocketOptions{Transparent: true}})
+		s, err := newSocket(socketSpec{Request: Request{Network: "tcp4", Address: "127.0.0.1:0", Options: SocketOptions{Transparent: true}}})
 		if err == nil {
 			s.close()
 		}

@@ -25,7 +25,7 @@ func newOrder(l *listenerState, p Policy, f Functions) order {
 		if f.Picker != nil {
 			return &pickerOrder{l: l, picker: f.Picker}
 		}
-	case RoundRobin, Shared, ReusePort, policies:
+	default:
 	}
 	return new(roundRobin)
 }

@@ -131,7 +131,7 @@ func (ls *Listeners) ListenPacket(ctx context.Context, r Request) (net.PacketCon
 
 // listenPacketAlone is ListenPacket without a master.
 func (ls *Listeners) listenPacketAlone(ctx context.Context, r Request) (openSocket, error) {
-	if err := r.validate(); err != nil {
+	if err := r.Validate(); err != nil {
 		return nil, listenError(r.Network, nil, err)
 	}
 	if r.Network == "" {

@@ -9,7 +9,7 @@ import (
 )
 
 // openUDP opens a UDP socket with the options that net.ListenPacket sets.
-func openUDP(r Request) (*socket, error) {
+func openUDP(r socketSpec) (*socket, error) {
 	ap, err := netip.ParseAddrPort(r.Address)
 	if err != nil {
 		return nil, os.NewSyscallError("bind: "+err.Error(), unix.EINVAL)
@@ -22,7 +22,7 @@ func openUDP(r Request) (*socket, error) {
 	return s, err
 }
 
-func bindUDP(r Request, ap netip.AddrPort) (*socket, error) {
+func bindUDP(r socketSpec, ap netip.AddrPort) (*socket, error) {
 	group := ap.Addr().IsMulticast()
 	if group { // as net.ListenPacket: the datagrams of a group come to whoever has the port and joined it
 		any := netip.IPv6Unspecified()

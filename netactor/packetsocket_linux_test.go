@@ -627,7 +627,7 @@ func TestUnixPacket(t *testing.T) {
 			if _, err := a.listen(r); !errors.Is(err, syscall.EADDRINUSE) {
 				t.Errorf("twice: %v", err)
 			}
-			if _, err := a.listen(r.at("unix", r.Address)); !errors.Is(err, syscall.EADDRINUSE) {
+			if _, err := a.listen(at(r, "unix", r.Address)); !errors.Is(err, syscall.EADDRINUSE) {
 				t.Errorf("as a stream: %v", err)
 			}
 			if p == RoundRobin {

@@ -1,10 +1,8 @@
 package netactor
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/coppice-go/coppice/netactor/internal/peek"
@@ -71,31 +69,7 @@ func (p PeekBy) String() string {
 	return fmt.Sprintf("PeekBy(%d)", uint8(p))
 }
 
-// FirstFunc makes a key of the first bytes of a connection, at most 8,192, which it borrows
-// until it returns. It is called again, with all of them, when more have come; and for the
-// last time when no more come, or too many have: then [PeekMore] counts as [PeekUnkeyed].
-// It may be called by two goroutines at once. One that panics is counted and reported, and the
-// connection is placed by its default.
-type FirstFunc func(first []byte) (key uint64, v PeekVerdict)
-
-// PeekVerdict is what a FirstFunc makes of what there is.
-type PeekVerdict uint8
-
-const (
-	PeekMore    PeekVerdict = iota // it depends on what comes next
-	PeekKeyed                      // the key is found
-	PeekUnkeyed                    // there is none, whatever comes next
-)
-
-// verdicts are those of the parsers.
-var verdicts = [...]PeekVerdict{peek.More: PeekMore, peek.Found: PeekKeyed, peek.None: PeekUnkeyed}
-
-const (
-	maxPeek        = 8192 // bytes that are looked at
-	maxPeeking     = 1024 // connections of one listener whose first bytes are waited for
-	defaultPeek    = time.Second
-	maxPeekTimeout = time.Minute
-)
+const maxPeekTimeout = time.Minute
 
 // Validate returns what cannot be meant, or nil.
 func (p Peek) Validate() error {
@@ -108,97 +82,12 @@ func (p Peek) Validate() error {
 		return errors.New("Cookie is not the name of a cookie (RFC 6265)")
 	case (p.By == PeekBytes) != (p.Bytes != 0):
 		return errors.New("Bytes goes with By bytes, and only with it")
-	case p.Bytes < 0 || p.Bytes > maxPeek:
-		return fmt.Errorf("Bytes is not between 1 and %d", maxPeek)
+	case p.Bytes < 0 || p.Bytes > peek.MaxBytes:
+		return fmt.Errorf("Bytes is not between 1 and %d", peek.MaxBytes)
 	case p.Timeout < 0 || p.Timeout > maxPeekTimeout:
-		return fmt.Errorf("Timeout is not between 0 (= %v) and %v", defaultPeek, maxPeekTimeout)
+		return fmt.Errorf("Timeout is not between 0 (= 1s) and %v", maxPeekTimeout)
 	case p.Timeout != 0 && p.By == PeekNone && !p.Proxy:
 		return errors.New("Timeout stands there without By or Proxy")
 	}
 	return nil
 }
-
-// enabled reports whether anything is looked at.
-func (p Peek) enabled() bool { return p.By != PeekNone || p.Proxy }
-
-func (p Peek) timeout() time.Duration {
-	if p.Timeout == 0 {
-		return defaultPeek
-	}
-	return p.Timeout
-}
-
-// peekResult is what the first bytes of a connection say.
-type peekResult struct {
-	verdict PeekVerdict
-	hashed  bool           // by key, and not by the addresses
-	key     uint64         // where hashed
-	peer    netip.AddrPort // by a PROXY header; the zero value when there is none
-	local   netip.AddrPort
-}
-
-// read looks at what there is. It does not keep b. first is the function of PeekFirst.
-func (p Peek) read(b []byte, first FirstFunc) (s peekResult) {
-	if p.Proxy {
-		h, v := peek.ProxyHeader(b)
-		s.peer, s.local, s.verdict = h.Source, h.Destination, verdicts[v]
-		if p.By == PeekNone && s.verdict == PeekKeyed && !s.peer.IsValid() {
-			s.verdict = PeekUnkeyed
-		}
-		if p.By == PeekNone || s.verdict != PeekKeyed {
-			return s
-		}
-		if h.Rest == nil {
-			s.verdict = PeekMore
-			return s
-		}
-		b = h.Rest
-	}
-	var what []byte
-	switch p.By {
-	case PeekSNI:
-		name, v := peek.ServerName(b)
-		what, s.verdict = bytes.ToLower(name), verdicts[v]
-	case PeekCookie:
-		value, v := peek.Cookie(b, p.Cookie)
-		what, s.verdict = value, verdicts[v]
-	case PeekBytes:
-		s.verdict = PeekMore
-		if len(b) >= p.Bytes {
-			what, s.verdict = b[:p.Bytes], PeekKeyed
-		}
-	case PeekFirst:
-		s.key, s.verdict = first(b)
-		s.hashed = s.verdict == PeekKeyed
-		return s
-	case PeekNone, peekBys:
-		s.verdict = PeekUnkeyed
-	}
-	if s.verdict == PeekKeyed {
-		s.key, s.hashed = bytesKey(what), true
-	}
-	return s
-}
-
-// bytesKey is FNV-1a, of 64 bits. Like the circle it must be the same after a restart of the listener
-// process, so it has no secret.
-func bytesKey(b []byte) uint64 {
-	h := uint64(0xcbf29ce484222325)
-	for _, c := range b {
-		h = (h ^ uint64(c)) * 0x100000001b3
-	}
-	return h
-}
-
-// peekState is how far peeking at a connection has got.
-type peekState uint8
-
-const (
-	peekNotNeeded  peekState = iota // nothing is to be looked at
-	peekIncomplete                  // it has not said enough
-	peekKey                         // the rest is what came of it
-	peekNoKey
-	peekTimedOut
-	peekTooMany
-	peekReset // the client has reset it
-)

@@ -376,7 +376,7 @@ func TestPeekFirst(t *testing.T) {
 	for _, s := range []string{"panic\n", "made up\n", "none\n"} {
 		says(t, addr, s)
 	}
-	long := strings.Repeat("x", 2*maxPeek)
+	long := strings.Repeat("x", 2*peek.MaxBytes)
 	if _, said, _ := strings.Cut(says(t, addr, long, "\n"), ":"); said != long {
 		t.Errorf("the worker has read %d bytes of %d", len(said), len(long))
 	}

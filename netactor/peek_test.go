@@ -4,17 +4,19 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/coppice-go/coppice/netactor/internal/peek"
 )
 
 // proxyV2 is what version 2 of the PROXY protocol begins with.
 const proxyV2 = "\r\n\r\n\x00\r\nQUIT\n"
 
 func TestPeekRead(t *testing.T) {
-	if s := (Peek{Proxy: true}).read([]byte(proxyV2+"\x20\x00\x00\x00"), nil); s.verdict != PeekUnkeyed {
+	if s := readPeek(Peek{Proxy: true}, []byte(proxyV2+"\x20\x00\x00\x00"), nil); s.verdict != PeekUnkeyed {
 		t.Errorf("LOCAL, which names nobody: %+v", s)
 	}
 	tlv := proxyV2 + "\x21\x11\x00\x12" + "\xc0\x00\x02\x01\xc6\x33\x64\x07\x10\x00\x01\xbb" // and six bytes that have not come
-	if s := (Peek{Proxy: true, By: PeekBytes, Bytes: 2}).read([]byte(tlv), nil); s.verdict != PeekMore || !s.peer.IsValid() {
+	if s := readPeek(Peek{Proxy: true, By: PeekBytes, Bytes: 2}, []byte(tlv), nil); s.verdict != PeekMore || !s.peer.IsValid() {
 		t.Errorf("bytes behind a header that is not whole: %+v", s)
 	}
 }
@@ -28,7 +30,7 @@ func TestPeekValidate(t *testing.T) {
 		{"nothing", Peek{}, ""},
 		{"sni", Peek{By: PeekSNI, Timeout: time.Minute}, ""},
 		{"cookie", Peek{By: PeekCookie, Cookie: "sid"}, ""},
-		{"bytes", Peek{By: PeekBytes, Bytes: maxPeek}, ""},
+		{"bytes", Peek{By: PeekBytes, Bytes: peek.MaxBytes}, ""},
 		{"proxy", Peek{Proxy: true, Timeout: time.Second}, ""},
 		{"by what", Peek{By: peekBys}, "By is none of"},
 		{"cookie without a name", Peek{By: PeekCookie}, "Cookie goes with"},
@@ -36,7 +38,7 @@ func TestPeekValidate(t *testing.T) {
 		{"name with a blank", Peek{By: PeekCookie, Cookie: "s id"}, "not the name"},
 		{"no bytes", Peek{By: PeekBytes}, "Bytes goes with"},
 		{"negative", Peek{By: PeekBytes, Bytes: -1}, "between 1 and 8192"},
-		{"too many", Peek{By: PeekBytes, Bytes: maxPeek + 1}, "between 1 and 8192"},
+		{"too many", Peek{By: PeekBytes, Bytes: peek.MaxBytes + 1}, "between 1 and 8192"},
 		{"too long", Peek{By: PeekSNI, Timeout: time.Hour}, "Timeout is not"},
 		{"timeout for nothing", Peek{Timeout: time.Second}, "without By"},
 	} {
@@ -45,7 +47,7 @@ func TestPeekValidate(t *testing.T) {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
 		}
 		r := Request{Network: "tcp", Policy: Hash, Peek: tt.p}
-		if err := r.validate(); (err == nil) != (tt.want == "") {
+		if err := r.Validate(); (err == nil) != (tt.want == "") {
 			t.Errorf("%s, in a request: %v", tt.name, err)
 		}
 	}
@@ -53,7 +55,7 @@ func TestPeekValidate(t *testing.T) {
 		"another policy": {Network: "tcp", Peek: Peek{By: PeekSNI}},
 		"no function":    {Network: "tcp", Policy: Hash, Peek: Peek{By: PeekFirst}},
 	} {
-		if r.validate() == nil {
+		if r.Validate() == nil {
 			t.Errorf("%s is valid", name)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/coppice-go/coppice/netactor/internal/peek"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,7 +17,7 @@ import (
 //
 // What was peeked at stays in the socket, so it is readable for ever: the epoll is edge-triggered, and
 // tells once for each segment that comes. A client that sends byte by byte costs one look for each,
-// maxPeek of them at most.
+// peek.MaxBytes of them at most.
 //
 // A connection that is waited for is run's alone, until run brings it to the balancer again. So
 // nobody closes a descriptor that another looks at. A nil peeks does nothing.
@@ -45,7 +46,7 @@ type peeker struct {
 }
 
 // peekBuf is where bytes are looked at.
-type peekBuf [maxPeek]byte
+type peekBuf [peek.MaxBytes]byte
 
 func newPeeker(a *acceptor, p Peek, f FirstFunc) (*peeker, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
@@ -171,7 +172,7 @@ func (k *peeker) next() time.Time {
 }
 
 func (k *peeker) left(p *pendingConn) time.Duration {
-	return k.peek.timeout() - time.Duration(monotonic()-p.at)
+	return peekTimeout(k.peek) - time.Duration(monotonic()-p.at)
 }
 
 // wait returns the number of events; it is 0 when something else is to be looked at.
@@ -241,7 +242,7 @@ func (k *peeker) flush(dropped bool) {
 		case d.balancer.endPeek(p):
 			away = append(away, p)
 		default:
-			l.counts.countPeek(p.peek)
+			countPeek(&l.counts, p.peek)
 			p.at = monotonic()
 		}
 	}
@@ -250,7 +251,7 @@ func (k *peeker) flush(dropped bool) {
 	clear(k.ready)
 	k.ready = k.ready[:0]
 	for _, p := range away {
-		p.traceUnserved(errTurnedAway)
+		traceUnserved(p, errTurnedAway)
 		(&acceptedConn{h: p.h, fd: p.fd}).turnAway(l.limits.Answer, &k.acceptor.lingering)
 	}
 	d.run(&k.actions)
@@ -299,7 +300,7 @@ func (k *peeker) read(b []byte) (s peekResult) {
 			s = peekResult{verdict: PeekUnkeyed}
 		}
 	}()
-	return k.peek.read(b, k.f)
+	return readPeek(k.peek, b, k.f)
 }
 
 // recvPeek is recv(2) that leaves what it returns where it was.

@@ -22,7 +22,7 @@ type pendingConn struct {
 	fd    int // of h while t waits; -1 where there is none
 	h     *fdipc.Handle
 	via   *fdipc.Conn // the link by which it is offered
-	trace *connTrace  // nil when tracing is off
+	trace any         // its spans; nil when tracing is off
 }
 
 // endOffer ends an offer, whatever its outcome.

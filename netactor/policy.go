@@ -67,6 +67,6 @@ func (p *Policy) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
-// dispatched reports whether a dispatcher accepts and hands over, so that
+// Dispatched reports whether the listener process accepts and hands over, so that
 // workers never see the listening socket. All policies before Shared do.
-func (p Policy) dispatched() bool { return p < Shared }
+func (p Policy) Dispatched() bool { return p < Shared }

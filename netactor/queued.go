@@ -12,7 +12,7 @@ import (
 
 // maxQueue bounds the connections that a listener holds unclaimed. The
 // dispatcher's window is smaller; beyond it stands a broken dispatcher.
-const maxQueue = maxWindow
+const maxQueue = MaxWindow
 
 // queuedListener is a net.Listener that is fed with connections on offer.
 type queuedListener struct {

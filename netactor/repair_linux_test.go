@@ -125,7 +125,7 @@ func TestWatchSleeps(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := newSocket(Request{Network: "tcp4", Address: "127.0.0.1:0"})
+	s, err := newSocket(socketSpec{Request: Request{Network: "tcp4", Address: "127.0.0.1:0"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -351,8 +351,7 @@ func TestReusePortMigrates(t *testing.T) {
 			r := Request{Network: "tcp4", Address: "127.0.0.1:0", Policy: ReusePort}
 			a := opened(t, r)
 			_, r.Address, _ = a.address()
-			r.joins = true
-			b := opened(t, r)
+			b := openedSpec(t, socketSpec{Request: r, joins: true})
 			const n = 40
 			for range n {
 				dialHere(t, r.Address)
@@ -419,7 +418,7 @@ func TestReusePortTaken(t *testing.T) {
 	r.Policy = ReusePort
 	addr := tr.worker(0).mustListen(r).Addr().String()
 	for _, p := range []Policy{ReusePort, RoundRobin} {
-		if _, err := newSocket(Request{Network: "tcp4", Address: addr, Policy: p}); !errors.Is(err, syscall.EADDRINUSE) {
+		if _, err := newSocket(socketSpec{Request: Request{Network: "tcp4", Address: addr, Policy: p}}); !errors.Is(err, syscall.EADDRINUSE) {
 			t.Errorf("%v: %v", p, err)
 		}
 	}

@@ -80,7 +80,7 @@ func (r *reporter) claimed(via *fdipc.Conn, accepted int64) bool {
 	}
 	r.open++
 	if accepted != 0 {
-		r.counters.countClaimed(bucket(time.Duration(monotonic() - accepted)))
+		r.counters.countClaimed(time.Duration(monotonic() - accepted))
 	}
 	return true
 }

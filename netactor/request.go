@@ -1,15 +1,11 @@
 package netactor
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
-	"net/netip"
 	"os"
-	"path/filepath"
-	"strings"
 	"syscall"
 )
 
@@ -81,43 +77,92 @@ type Request struct {
 	// Options are set on the socket. FreeBind and Transparent conflict with FD.
 	Options SocketOptions `json:",omitzero"`
 
-	user *Functions // in the master, of what Table.Open opens, whose Control is called; nil without
-
-	// joins says that the socket is a further member of a ReusePort listener.
-	joins bool
-
 	// Wait makes a request by name alone wait until there is one of that name. Else it is
 	// ENOENT.
 	Wait bool `json:",omitzero"`
 }
 
-// Bounds of what a request says, in bytes: they keep it within maxControl.
+// Bounds of what a request says, in bytes: they keep it within the bound of a control frame.
 const (
 	maxRequestName    = 255
 	maxRequestAddress = 4096 // PATH_MAX
 )
 
-// validate returns every field that cannot be meant, joined. It is called by
-// the worker before it asks, and by the master, which does not trust it.
-func (r Request) validate() error {
-	var errs []error
-	bad := func(field string, value any, why string) {
-		errs = append(errs, fmt.Errorf("netactor: %s %v: %s", field, value, why))
+// FieldError says why a field of a [Request] cannot be meant.
+type FieldError struct {
+	Field string
+	Value any
+	Why   string
+	Err   error // what Why says, where a caller may want to know it: a syscall.Errno, or net.UnknownNetworkError
+}
+
+// Error returns the field, its value, and what is wrong.
+func (e *FieldError) Error() string {
+	if e.Err != nil {
+		return e.Err.Error()
 	}
+	return fmt.Sprintf("netactor: %s %v: %s", e.Field, e.Value, e.Why)
+}
+
+// Unwrap returns Err.
+func (e *FieldError) Unwrap() error { return e.Err }
+
+// Validate returns an error that joins a [FieldError] for each field that cannot be meant, or nil.
+// The worker calls it before it asks, the master because it does not trust the worker.
+func (r Request) Validate() error {
+	var errs []error
+	for _, e := range r.Problems() {
+		errs = append(errs, e)
+	}
+	return errors.Join(errs...)
+}
+
+// Problems returns what Validate joins.
+func (r Request) Problems() (errs []*FieldError) {
+	bad := func(field string, value any, why string) {
+		errs = append(errs, &FieldError{Field: field, Value: value, Why: why})
+	}
+	r.checkAddress(bad, &errs)
+	r.checkPolicy(bad, &errs)
+	if err := r.Options.Validate(); err != nil {
+		bad("Options", fmt.Sprintf("%+v", r.Options), err.Error())
+	} else if r.Options != (SocketOptions{}) && local(r.Network) {
+		bad("Options", fmt.Sprintf("%+v", r.Options), "are for TCP and UDP")
+	} else if r.FD > 0 && (r.Options.FreeBind || r.Options.Transparent) {
+		bad("Options", fmt.Sprintf("%+v", r.Options), "FreeBind and Transparent conflict with FD, which is bound")
+	}
+	if err := r.Limits.Validate(); err != nil {
+		bad("Limits", fmt.Sprintf("%+v", r.Limits), err.Error())
+	} else if r.Limits != (Limits{}) && (!r.Policy.Dispatched() || r.packets()) {
+		bad("Limits", fmt.Sprintf("%+v", r.Limits), "need connections, and a policy that dispatches")
+	}
+	if r.Credentials && (internet(r.Network) || r.packets()) {
+		bad("Credentials", r.Credentials, "are of the clients of a Unix socket of connections")
+	}
+	if r.packets() {
+		r.checkPacketSocket(bad)
+	}
+	return errs
+}
+
+func (r Request) checkAddress(bad func(field string, value any, why string), errs *[]*FieldError) {
 	switch {
-	case r.FD != 0 && (r.Network != "" || r.Address != ""):
-		bad("FD", r.FD, "conflicts with Network and Address")
 	case r.FD < 0:
 		bad("FD", r.FD, "is negative")
-	case r.FD != 0:
+	case r.FD > 0 && (r.Network != "" || r.Address != ""):
+		bad("FD", r.FD, "conflicts with Network and Address")
+	case r.FD > 0:
 	case r.Network == "" && r.Address == "" && r.Name != "":
 	case internet(r.Network):
 	case local(r.Network):
 		if r.Address == "" {
-			bad("Address", `""`, "is empty")
+			bad("Address", `""`, "is empty, and a Unix socket needs a path")
 		}
 	default:
-		errs = append(errs, net.UnknownNetworkError(r.Network))
+		*errs = append(*errs, &FieldError{
+			Field: "Network", Value: fmt.Sprintf("%q", r.Network), Err: net.UnknownNetworkError(r.Network),
+			Why: "is none of tcp, tcp4, tcp6, unix, unixpacket, udp, udp4, udp6, unixgram",
+		})
 	}
 	if len(r.Name) > maxRequestName {
 		bad("Name", fmt.Sprintf("of %d bytes", len(r.Name)), fmt.Sprintf("is longer than %d", maxRequestName))
@@ -125,251 +170,57 @@ func (r Request) validate() error {
 	if len(r.Address) > maxRequestAddress {
 		bad("Address", fmt.Sprintf("of %d bytes", len(r.Address)), fmt.Sprintf("is longer than %d", maxRequestAddress))
 	}
-	if r.Backlog < 0 {
-		bad("Backlog", r.Backlog, "is negative")
-	}
 	if r.Packet && r.Network != "" {
 		bad("Packet", r.Packet, "goes with FD, or Name alone")
 	}
-	if r.packet() && r.Backlog != 0 {
-		bad("Backlog", r.Backlog, "is of connections, and a packet socket has none")
-	}
-	if r.packet() && r.Peek != (Peek{}) {
-		bad("Peek", fmt.Sprintf("%+v", r.Peek), "is of connections, and a packet socket has none")
-	}
-	if r.packet() && r.Policy == Custom {
-		bad("Policy", r.Policy, "has a Picker, and a packet socket asks none")
+	if r.Backlog < 0 {
+		bad("Backlog", r.Backlog, "is negative")
 	}
 	if r.Mode&^fs.ModePerm != 0 || r.Mode != 0 && !local(r.Network) {
-		bad("Mode", r.Mode, "is not the permissions of a Unix path")
+		bad("Mode", r.Mode, "is not the permission bits of a Unix path")
 	}
 	if r.Ordinal < 0 {
 		bad("Ordinal", r.Ordinal, "is negative")
 	}
+	if r.Wait && (r.Name == "" || r.Network != "" || r.FD != 0) {
+		bad("Wait", r.Wait, "goes with Name alone")
+	}
+}
+
+func (r Request) checkPolicy(bad func(field string, value any, why string), errs *[]*FieldError) {
 	if r.Policy >= policies {
-		bad("Policy", r.Policy, "is not known")
+		bad("Policy", r.Policy, "is none of round-robin, least-loaded, hash, custom, shared, reuseport")
+	}
+	if r.Policy == ReusePort && (r.FD != 0 || local(r.Network)) { // as Node: ENOTSUP
+		*errs = append(*errs, &FieldError{
+			Field: "Policy", Value: r.Policy, Err: os.NewSyscallError("setsockopt", syscall.EOPNOTSUPP),
+			Why: "is for TCP and UDP sockets that are opened by their address",
+		})
 	}
 	if r.Policy == Custom && r.Functions == "" {
 		bad("Functions", `""`, "is empty, and Policy custom needs a Picker")
 	}
-	if err := r.Options.Validate(); err != nil {
-		bad("Options", fmt.Sprintf("%+v", r.Options), err.Error())
-	}
-	if local(r.Network) && r.Options != (SocketOptions{}) {
-		bad("Options", fmt.Sprintf("%+v", r.Options), "are for TCP and UDP")
-	}
-	if r.Credentials && (internet(r.Network) || r.packet()) {
-		bad("Credentials", r.Credentials, "are of the clients of a Unix socket of connections")
-	}
-	if r.FD != 0 && (r.Options.FreeBind || r.Options.Transparent) {
-		bad("Options", fmt.Sprintf("%+v", r.Options), "FreeBind and Transparent conflict with FD, which is bound")
-	}
 	if err := r.Peek.Validate(); err != nil {
 		bad("Peek", fmt.Sprintf("%+v", r.Peek), err.Error())
-	}
-	if r.Peek != (Peek{}) && r.Policy != Hash {
+	} else if r.Peek != (Peek{}) && r.Policy != Hash {
 		bad("Peek", fmt.Sprintf("%+v", r.Peek), "goes with Policy hash alone")
 	}
 	if r.Peek.By == PeekFirst && r.Functions == "" {
 		bad("Functions", `""`, "is empty, and Peek.By first needs a First")
 	}
-	if r.Policy == ReusePort && (r.FD != 0 || local(r.Network)) {
-		errs = append(errs, os.NewSyscallError("setsockopt", syscall.EOPNOTSUPP)) // as Node: ENOTSUP
-	}
-	if err := r.Limits.Validate(); err != nil {
-		bad("Limits", fmt.Sprintf("%+v", r.Limits), err.Error())
-	}
-	if r.Limits != (Limits{}) && (!r.Policy.dispatched() || r.packet()) {
-		bad("Limits", fmt.Sprintf("%+v", r.Limits), "need connections, and a policy that dispatches")
-	}
-	if r.Wait && (r.Name == "" || r.Network != "" || r.FD != 0) {
-		bad("Wait", r.Wait, "goes with Name alone")
-	}
-	return errors.Join(errs...)
 }
 
-// key is what makes two requests mean the same socket: Node's
-// address:port:type:fd:index. r is resolved.
-func (r Request) key() string {
-	if r.FD != 0 {
-		return fmt.Sprintf("fd:%d:%d", r.FD, r.Ordinal)
+func (r Request) checkPacketSocket(bad func(field string, value any, why string)) {
+	if r.Policy == Custom {
+		bad("Policy", r.Policy, "has a Picker, and a packet socket asks none")
 	}
-	return fmt.Sprintf("%s:%s:%d", r.Network, r.Address, r.Ordinal)
+	if r.Peek != (Peek{}) {
+		bad("Peek", fmt.Sprintf("%+v", r.Peek), "is of connections, and a packet socket has none")
+	}
+	if r.Backlog > 0 {
+		bad("Backlog", r.Backlog, "is of connections, and a packet socket has none")
+	}
 }
 
-// packet reports whether r asks for a packet socket.
-func (r Request) packet() bool { return r.Packet || packet(r.Network) }
-
-// port returns the port of a resolved TCP or UDP request, or -1.
-func (r Request) port() int {
-	if r.FD != 0 || !internet(r.Network) {
-		return -1
-	}
-	ap, err := netip.ParseAddrPort(r.Address)
-	if err != nil {
-		return -1
-	}
-	return int(ap.Port())
-}
-
-// encode returns v as a payload. v is one of our own types: it always encodes.
-func encode(v any) []byte {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic("netactor: encode: " + err.Error())
-	}
-	return b
-}
-
-// decode reads a payload that a peer wrote into v.
-func decode(b []byte, v any) error {
-	if len(b) > maxControl {
-		return fmt.Errorf("netactor: control payload of %d bytes is longer than %d", len(b), maxControl)
-	}
-	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("netactor: control payload: %w", err)
-	}
-	return nil
-}
-
-// decodeStats reads the counts that the listener process sent. They may be
-// longer than other control payloads: they grow with listeners and workers.
-func decodeStats(b []byte, out *[]ListenerStats) error {
-	if err := json.Unmarshal(b, out); err != nil {
-		return fmt.Errorf("netactor: stats: %w", err)
-	}
-	return nil
-}
-
-// decodeRequest reads a Request from a worker. What comes back is resolved and
-// valid.
-func decodeRequest(b []byte) (Request, error) {
-	var r Request
-	if err := decode(b, &r); err != nil {
-		return Request{}, err
-	}
-	if err := r.validate(); err != nil {
-		return Request{}, err
-	}
-	if !r.resolved() {
-		return Request{}, fmt.Errorf("netactor: address %q is not resolved", r.Address)
-	}
-	return r, nil
-}
-
-// resolved reports whether the address of r is written as resolve writes it, so that it means to
-// the kernel what it means to whoever compares it.
-func (r Request) resolved() bool {
-	switch {
-	case local(r.Network):
-		return strings.HasPrefix(r.Address, "@") || cleanPath(r.Address)
-	case internet(r.Network):
-		ap, err := netip.ParseAddrPort(r.Address)
-		if err != nil || ap.Addr().Is4In6() || len(ap.Addr().Zone()) > maxZone {
-			return false
-		}
-		if ap.Addr().Is4() && strings.HasSuffix(r.Network, "6") || ap.Addr().Is6() && strings.HasSuffix(r.Network, "4") {
-			return false
-		}
-		network, same := canonical(r.Network, ap)
-		return network == r.Network && same == ap
-	}
-	return true
-}
-
-// maxZone is the length of an interface's name, less the final zero (IFNAMSIZ).
-const maxZone = 15
-
-// cleanPath reports whether a path is absolute, and there is no shorter one that means the same.
-func cleanPath(path string) bool {
-	return strings.HasPrefix(path, "/") && path == filepath.Clean(path) && !strings.ContainsRune(path, 0)
-}
-
-// reply answers a Request.
-type reply struct {
-	Number  uint64 // the listener's, in further frames
-	Name    string `json:",omitzero"`
-	Network string // of the socket: tcp, udp, unix, unixpacket or unixgram
-	Address string // of the socket, as getsockname has it; a Unix path as asked
-	Policy  Policy `json:",omitzero"`
-	Paused  bool   `json:",omitzero"` // the worker is not to accept for now, if it accepts itself
-
-	Options     SocketOptions `json:",omitzero"` // of connections, if it accepts itself
-	Credentials bool          `json:",omitzero"` // of clients are to be asked for, if it accepts itself
-
-	Denied string `json:",omitzero"` // what was asked for, where the rules are why Errno is EACCES
-
-	Errno int    `json:",omitzero"` // not zero: it failed, and the rest is empty
-	Call  string `json:",omitzero"` // the system call that failed, as "bind"
-}
-
-// maxReason bounds what a reply says of an error, in runes.
-const maxReason = 1024
-
-// failed returns the reply that carries err.
-func failed(err error) reply {
-	r := reply{Errno: int(syscall.EINVAL), Call: "listen"}
-	errno, ok := errors.AsType[syscall.Errno](err)
-	if _, call := errors.AsType[*os.SyscallError](err); call && ok { // with what stands before it
-		r.Call = fmt.Sprintf("%.*s", maxReason, strings.TrimSuffix(err.Error(), ": "+errno.Error()))
-	}
-	if ok && errno != 0 {
-		r.Errno = int(errno)
-	}
-	return r
-}
-
-// err returns the error that the reply carries, in the form that net.Listen
-// gives it, or nil. network and addr are as asked.
-func (r reply) err(network string, addr net.Addr) error {
-	if r.Errno == 0 {
-		return nil
-	}
-	if r.Denied != "" {
-		what := r.Denied + ": "
-		if addr != nil && !strings.Contains(r.Denied, " with ") {
-			what = "" // the address says it
-		}
-		return listenError(network, addr, &listenDenied{what})
-	}
-	return listenError(network, addr, os.NewSyscallError(r.Call, syscall.Errno(r.Errno)))
-}
-
-// listenError is the form of every error of a Listen: that of net.Listen.
-func listenError(network string, addr net.Addr, err error) error {
-	return &net.OpError{Op: "listen", Net: network, Addr: addr, Err: err}
-}
-
-// addr returns the address of an open socket.
-func (r reply) addr() (net.Addr, error) { return parseAddr(r.Network, r.Address) }
-
-// parseAddr makes a net.Addr from a resolved address.
-func parseAddr(network, address string) (net.Addr, error) {
-	if local(network) {
-		return &net.UnixAddr{Net: network, Name: address}, nil
-	}
-	ap, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return nil, fmt.Errorf("netactor: %s address: %w", network, err)
-	}
-	if packet(network) {
-		return net.UDPAddrFromAddrPort(ap), nil
-	}
-	return net.TCPAddrFromAddrPort(ap), nil
-}
-
-// opening tells the listener process about a socket to accept on.
-type opening struct {
-	Name    string // for people: the listener's name or its address
-	Network string `json:",omitzero"` // tcp, unix or unixpacket
-	Pool    string `json:",omitzero"`
-	Policy  Policy `json:",omitzero"`
-	Limits  Limits `json:",omitzero"`
-	Paused  bool   `json:",omitzero"`
-
-	Peek        Peek   `json:",omitzero"`
-	Functions   string `json:",omitzero"`
-	Credentials bool   `json:",omitzero"` // of clients are to be told
-	Foreign     bool   `json:",omitzero"` // others than this tree may have the socket
-	Renew       bool   `json:",omitzero"` // it takes the place of one that was shut down
-}
+// packets reports whether r asks for a packet socket.
+func (r Request) packets() bool { return r.Packet || packet(r.Network) }

@@ -50,10 +50,10 @@ func TestRequestValidate(t *testing.T) {
 		{"limits that nobody keeps", Request{Network: "tcp", Policy: Shared, Limits: Limits{Total: 1}}, "policy that dispatches"},
 		{"wait for an address", Request{Network: "tcp", Wait: true}, "Name alone"},
 		{"policy without picker", Request{Network: "tcp", Policy: Custom}, `Functions ""`},
-		{"limits", Request{Network: "tcp", Limits: Limits{Window: maxWindow + 1}}, "Limits"},
+		{"limits", Request{Network: "tcp", Limits: Limits{Window: MaxWindow + 1}}, "Limits"},
 		{"two at once", Request{Network: "tcp", Backlog: -1, Ordinal: -1}, "Ordinal -1"},
 	} {
-		err := tt.r.validate()
+		err := tt.r.Validate()
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: error %v, want %q", tt.name, err, tt.want)
 		}
@@ -84,7 +84,7 @@ func TestRequestResolve(t *testing.T) {
 		{"unix", "x.sock", "unix", wd + "/x.sock"},
 		{"unix", "@x", "unix", "@x"},
 	} {
-		r, err := Request{Network: tt.network, Address: tt.address}.resolve(context.Background())
+		r, err := resolve(context.Background(), Request{Network: tt.network, Address: tt.address})
 		if err != nil || r.Network != tt.wantNetwork || r.Address != tt.want {
 			t.Errorf("%s %q: %s %q, %v; want %s %q", tt.network, tt.address, r.Network, r.Address, err, tt.wantNetwork, tt.want)
 		}
@@ -97,7 +97,7 @@ func TestResolveErrors(t *testing.T) {
 		{"tcp", "noport"}, {"tcp", "127.0.0.1:bad port"}, {"tcp4", "[::1]:80"}, {"tcp", "127.0.0.1:99999"}, {"bogus", ":80"},
 	} {
 		_, want := net.Listen(tt.network, tt.address)
-		_, got := Request{Network: tt.network, Address: tt.address}.resolve(context.Background())
+		_, got := resolve(context.Background(), Request{Network: tt.network, Address: tt.address})
 		if want == nil || got == nil {
 			t.Fatalf("%s %q: got %v, net.Listen %v", tt.network, tt.address, got, want)
 		}
@@ -169,7 +169,7 @@ func FuzzDecodeRequest(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if err := r.validate(); err != nil {
+		if err := r.Validate(); err != nil {
 			t.Fatalf("%+v: %v", r, err)
 		}
 		if r.Network == "" && r.Name == "" && r.FD == 0 {
@@ -180,7 +180,7 @@ func FuzzDecodeRequest(f *testing.F) {
 				t.Fatalf("%+v, then %+v, %v", r, back, err)
 			}
 		}
-		_ = r.key()
+		_ = requestKey(r)
 		var rep reply
 		_ = decode(b, &rep)
 		_, _ = rep.addr()

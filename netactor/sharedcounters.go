@@ -3,9 +3,10 @@ package netactor
 import (
 	"runtime"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
-	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/tracing"
 )
 
 // sharedCounters is a page of counters that a worker shares with the listener process, one
@@ -17,7 +18,7 @@ import (
 //
 //	0  magic
 //	1  connections closed since it joined
-//	2  of what it accepted, how long the hand-over took: a Histogram
+//	2  of what it accepted, how long the hand-over took: HandOverTimes
 //
 // A nil page of counters counts nothing.
 type sharedCounters struct{ words []atomic.Uint64 }
@@ -26,7 +27,7 @@ const (
 	countersMagic  = 0x3145484332544543
 	countersClosed = 1
 	countersTimes  = 2
-	countersWords  = countersTimes + len(bounds) + 1
+	countersWords  = countersTimes + len(HandOverTimes{})
 	countersBytes  = 4096
 )
 
@@ -53,15 +54,15 @@ func (c *sharedCounters) countClosed() {
 }
 
 // countClaimed counts a hand-over.
-func (c *sharedCounters) countClaimed(bucket int) {
+func (c *sharedCounters) countClaimed(took time.Duration) {
 	if c != nil {
-		c.words[countersTimes+bucket].Add(1)
+		c.words[countersTimes+bucket(took)].Add(1)
 		runtime.KeepAlive(c)
 	}
 }
 
 // latency returns how long the hand-overs took.
-func (c *sharedCounters) latency() (h Histogram) {
+func (c *sharedCounters) latency() (h HandOverTimes) {
 	if c != nil {
 		for i := range h {
 			h[i] = c.words[countersTimes+i].Load()
@@ -71,54 +72,20 @@ func (c *sharedCounters) latency() (h Histogram) {
 	return h
 }
 
-// countersFrame takes a worker's page of counters for one of its listeners. The handles are consumed.
-func (d *Dispatcher) countersFrame(id, number uint64, f *fdipc.Frame) {
-	if len(f.Handles) != 1 {
-		return
+// bounds are tracing.Bounds.
+var bounds = func() (b [len(HandOverTimes{}) - 1]time.Duration) {
+	for i, s := range tracing.Bounds {
+		b[i] = time.Duration(s * float64(time.Second))
 	}
-	c, err := openSharedCounters(f.Handles[0])
-	d.mu.Lock()
-	w := d.balancer.workers[id]
-	if w == nil || err != nil || w.memberships[number] == nil || w.memberships[number].counters != nil {
-		d.mu.Unlock()
-		return // without it, the worker's ends are known by its frames alone
-	}
-	seat := w.memberships[number]
-	seat.counters = c
-	link, enough := w.link, seat.listener != nil && !seat.listener.needsEnds
-	d.mu.Unlock()
-	if link != nil && enough {
-		_ = link.TrySend(&fdipc.Frame{Kind: KindCounters, Target: number})
-	}
-}
+	return b
+}()
 
-// stopReports tells the workers that were there before the listener to spare their reports.
-func (d *Dispatcher) stopReports(l *listenerState) {
-	if l.needsEnds {
-		return
-	}
-	var links []*fdipc.Conn
-	d.mu.Lock()
-	for _, m := range l.members {
-		if m.counters != nil && m.worker.link != nil {
-			links = append(links, m.worker.link)
+// bucket returns the bucket that d belongs to.
+func bucket(d time.Duration) int {
+	for i, b := range bounds {
+		if d <= b {
+			return i
 		}
 	}
-	d.mu.Unlock()
-	for _, c := range links {
-		_ = c.TrySend(&fdipc.Frame{Kind: KindCounters, Target: l.number})
-	}
-}
-
-// refresh reads what the worker of s has closed, where it does not report it.
-func (b *balancer) refresh(m *membership) {
-	c := &m.counts
-	n, ok := m.finishedByWorker()
-	if !ok || m.listener.needsEnds || n <= c.Finished || n-c.Finished > uint64(m.load()) {
-		return
-	}
-	m.listener.load -= int(n - c.Finished)
-	m.worker.loadSinceReport -= int(n - c.Finished)
-	c.Finished = n
-	b.update(m)
+	return len(bounds)
 }

@@ -23,12 +23,11 @@ type socket struct {
 	fd   int
 	path string      // the Unix path, as it was asked for
 	file *socketFile // where its file stands, which is removed at the end; nil without one
-	reopenState
 }
 
 // newSocket opens the socket of r, which is resolved and valid. The
 // result is owned by the caller. Errors wrap os.SyscallError, as net.Listen's.
-func newSocket(r Request) (*socket, error) {
+func newSocket(r socketSpec) (*socket, error) {
 	switch {
 	case r.FD != 0:
 		s, err := dupSocket(r.FD, r.Packet)
@@ -81,7 +80,7 @@ func takeSocket(fd int) (*socket, error) {
 }
 
 // applied returns s with the options of r; or closes it.
-func (s *socket) applied(r Request) (*socket, error) {
+func (s *socket) applied(r socketSpec) (*socket, error) {
 	if err := s.apply(r); err != nil {
 		s.close()
 		return nil, err
@@ -90,7 +89,7 @@ func (s *socket) applied(r Request) (*socket, error) {
 }
 
 // openTCP opens a TCP socket with the options that net.Listen sets.
-func openTCP(r Request) (*socket, error) {
+func openTCP(r socketSpec) (*socket, error) {
 	ap, err := netip.ParseAddrPort(r.Address)
 	if err != nil {
 		return nil, os.NewSyscallError("bind: "+err.Error(), unix.EINVAL)
@@ -115,7 +114,7 @@ func withoutIPv6(err error) bool {
 
 // inetSocket makes a socket that is to be bound to sa, which is ap. One of IPv6 is dual stack, unless the network is
 // tcp6 or udp6.
-func inetSocket(r Request, ap netip.AddrPort, kind, protocol int) (s *socket, sa unix.Sockaddr, err error) {
+func inetSocket(r socketSpec, ap netip.AddrPort, kind, protocol int) (s *socket, sa unix.Sockaddr, err error) {
 	sa, family, err := sockaddr(ap)
 	if err != nil {
 		return nil, nil, os.NewSyscallError("bind: "+err.Error(), unix.EINVAL)
@@ -134,7 +133,7 @@ func inetSocket(r Request, ap netip.AddrPort, kind, protocol int) (s *socket, sa
 	return &socket{fd: fd}, sa, nil
 }
 
-func bindTCP(r Request, ap netip.AddrPort) (*socket, error) {
+func bindTCP(r socketSpec, ap netip.AddrPort) (*socket, error) {
 	s, sa, err := inetSocket(r, ap, unix.SOCK_STREAM, unix.IPPROTO_TCP)
 	if err != nil {
 		return nil, err
@@ -155,7 +154,7 @@ func bindTCP(r Request, ap netip.AddrPort) (*socket, error) {
 
 // bind gives s its address. Whoever else has the port, with SO_REUSEPORT or not, is EADDRINUSE: so the
 // first socket is bound without it, and those that join it with.
-func (s *socket) bind(r Request, sa unix.Sockaddr) error {
+func (s *socket) bind(r socketSpec, sa unix.Sockaddr) error {
 	if r.joins {
 		if err := s.reusePort(); err != nil {
 			return err
@@ -199,7 +198,7 @@ func zoneID(zone string) (uint32, error) {
 	return uint32(ifi.Index), nil
 }
 
-func (r Request) backlog() int {
+func (r socketSpec) backlog() int {
 	if r.Backlog == 0 {
 		return maxBacklog()
 	}
@@ -207,7 +206,7 @@ func (r Request) backlog() int {
 }
 
 // listenIfStream makes s listen, if it takes connections.
-func (s *socket) listenIfStream(r Request) (*socket, error) {
+func (s *socket) listenIfStream(r socketSpec) (*socket, error) {
 	if packet(r.Network) {
 		return s, nil
 	}
@@ -215,7 +214,7 @@ func (s *socket) listenIfStream(r Request) (*socket, error) {
 }
 
 // listen makes s listen, or closes it.
-func (s *socket) listen(r Request) (*socket, error) {
+func (s *socket) listen(r socketSpec) (*socket, error) {
 	if err := unix.Listen(s.fd, r.backlog()); err != nil {
 		s.close()
 		return nil, os.NewSyscallError("listen", err)

@@ -19,7 +19,13 @@ import (
 // opened opens the socket of r and closes it at the end.
 func opened(t *testing.T, r Request) *socket {
 	t.Helper()
-	r, err := r.resolve(context.Background())
+	return openedSpec(t, socketSpec{Request: r})
+}
+
+func openedSpec(t *testing.T, r socketSpec) *socket {
+	t.Helper()
+	var err error
+	r.Request, err = resolve(context.Background(), r.Request)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,11 +134,11 @@ func TestSocketErrors(t *testing.T) {
 		{"path is a plain file", Request{Network: "unix", Address: plain}, "bind: the path is that of a regular file", syscall.EADDRINUSE},
 		{"no such directory", Request{Network: "unix", Address: dir + "/no/such"}, "bind", syscall.ENOENT},
 	} {
-		r, err := tt.r.resolve(context.Background())
+		r, err := resolve(context.Background(), tt.r)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = newSocket(r)
+		_, err = newSocket(socketSpec{Request: r})
 		sys, ok := errors.AsType[*os.SyscallError](err)
 		if !ok || sys.Syscall != tt.call || !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %s: %v", tt.name, err, tt.call, tt.want)
@@ -146,7 +152,7 @@ func TestSocketPrivilegedPortN4(t *testing.T) {
 	if os.Geteuid() == 0 || err != nil || strings.TrimSpace(string(b)) == "0" {
 		t.Skip("needs an ordinary user")
 	}
-	_, err = newSocket(Request{Network: "tcp4", Address: "127.0.0.1:42"})
+	_, err = newSocket(socketSpec{Request: Request{Network: "tcp4", Address: "127.0.0.1:42"}})
 	if !errors.Is(err, syscall.EACCES) {
 		t.Errorf("%v, want EACCES", err)
 	}
@@ -225,7 +231,7 @@ func TestSocketUnix(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer ln.Close()
-		if _, err := newSocket(Request{Network: "unix", Address: path}); !errors.Is(err, syscall.EADDRINUSE) {
+		if _, err := newSocket(socketSpec{Request: Request{Network: "unix", Address: path}}); !errors.Is(err, syscall.EADDRINUSE) {
 			t.Errorf("%v", err)
 		}
 	})
@@ -350,10 +356,10 @@ func TestSourceAccept(t *testing.T) {
 		}
 		defer c.Close()
 		got := make([]acceptedConn, 64)
-		if n, err := src.accept(room(64), got); n != 0 || !isExhausted(err) {
+		if n, err := src.accept(room(64), got); n != 0 || !isShortage(err) {
 			t.Fatalf("took %d, %v", n, err)
 		}
-		if n, err := src.accept(room(64), got); n != 0 || err != unix.ECONNABORTED || isExhausted(err) || broken(err) {
+		if n, err := src.accept(room(64), got); n != 0 || err != unix.ECONNABORTED || isShortage(err) || broken(err) {
 			t.Fatalf("took %d, %v", n, err)
 		}
 		n, err := src.accept(room(64), got)
@@ -402,17 +408,17 @@ func TestClientReset(t *testing.T) {
 		return s, c.(*net.TCPConn), tk
 	}
 	s, c, tk := accepted()
-	if tk.clientReset() {
+	if clientReset(tk) {
 		t.Error("reset while it lives")
 	}
 	_ = c.CloseWrite() // still waits for an answer
 	_, _ = io.ReadAll(s)
-	if tk.clientReset() {
+	if clientReset(tk) {
 		t.Error("reset while it is half open")
 	}
 	_ = c.SetLinger(0)
 	c.Close()
-	until(t, "the reset to be seen", tk.clientReset)
+	until(t, "the reset to be seen", func() bool { return clientReset(tk) })
 	s.Close()
 }
 
@@ -439,7 +445,7 @@ func TestErrorsNameWhatWasAsked(t *testing.T) {
 		"listen: it is no listening socket of TCP or Unix: listen: invalid argument":                              {FD: 1},
 		"listen: it is no packet socket of UDP or Unix that is bound and not connected: listen: invalid argument": {FD: 1, Packet: true},
 	} {
-		_, err := newSocket(r)
+		_, err := newSocket(socketSpec{Request: r})
 		if err == nil {
 			t.Fatalf("%+v is had", r)
 		}

@@ -17,16 +17,15 @@ type socket struct {
 	ln   net.Listener
 	pc   net.PacketConn // in place of ln
 	path string
-	reopenState
 }
 
 // newSocket opens the socket of r, which is resolved and valid. The
 // result is owned by the caller.
-func newSocket(r Request) (*socket, error) {
+func newSocket(r socketSpec) (*socket, error) {
 	if r.FD != 0 || r.Policy == ReusePort || r.Peek != (Peek{}) {
 		return nil, os.NewSyscallError("listen", syscall.EINVAL)
 	}
-	if r.Options != (SocketOptions{}) || r.user != nil && r.user.Control != nil {
+	if r.Options != (SocketOptions{}) || r.control != nil {
 		return nil, os.NewSyscallError("setsockopt Options", syscall.EOPNOTSUPP)
 	}
 	s := new(socket)
@@ -99,7 +98,7 @@ func (s *socket) handle() (*fdipc.Handle, error) {
 	return fdipc.HandleOf(ln)
 }
 
-func (s *socket) applied(Request) (*socket, error) { return s, nil }
+func (s *socket) applied(socketSpec) (*socket, error) { return s, nil }
 
 // adoptFile does nothing: who is behind the file of a socket is not known.
 func (s *socket) adoptFile() {}
@@ -107,7 +106,7 @@ func (s *socket) adoptFile() {}
 // listening is not known off Linux, and never asked for good reason.
 func (s *socket) listening() bool { return true }
 
-func (s *socket) relisten(Request) error { return errors.ErrUnsupported }
+func (s *socket) relisten(socketSpec) error { return errors.ErrUnsupported }
 
 func (s *socket) closeInBackground() { s.close() }
 

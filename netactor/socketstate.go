@@ -15,7 +15,7 @@ const (
 
 type socketState struct {
 	number     uint64
-	req        Request
+	req        socketSpec
 	phase      phase
 	awaitsPort bool   // pending: waits for a closing socket to free the port
 	freedPorts uint64 // pending: as it was when the opening began
@@ -74,7 +74,7 @@ type pendingRequest struct {
 	worker uint64 // 0: a listener spec, owner
 	owner  string
 	seq    uint64 // the worker's number for its request; for a spec, the driver's
-	req    Request
+	req    socketSpec
 	socket *socket      // a socket that the worker sent; owned by whoever holds the ask
 	rules  *ListenRules // of the worker's pool; nil: anything
 }
@@ -85,9 +85,9 @@ type pendingRequest struct {
 type effect struct {
 	kind       effectKind
 	number     uint64
-	req        Request        // doOpen
+	req        socketSpec     // doOpen
 	socket     *socket        // doOpen, doOpened, doReopened, doDiscard
-	old        *socket        // doReopened: in place of which given is
+	old        *heldSocket    // doReopened: in place of which given is
 	request    pendingRequest // doReply
 	reply      reply          // doReply, doOpened, doReopened
 	worker     uint64         // doTell, doRenew
@@ -123,7 +123,7 @@ func refuse(p pendingRequest, call string, errno syscall.Errno) []effect {
 
 // deny answers a that the rules are against it.
 func deny(p pendingRequest) []effect {
-	return refuseWith(p, reply{Errno: int(syscall.EACCES), Call: "listen", Denied: p.req.description()})
+	return refuseWith(p, reply{Errno: int(syscall.EACCES), Call: "listen", Denied: describe(p.req.Request)})
 }
 
 func refuseWith(p pendingRequest, r reply) []effect {

@@ -269,7 +269,7 @@ func (s *aStorm) run() {
 	if s.ok.Load()+s.cut.Load()+s.quit.Load() != attempted || s.refused.Load()+s.hung.Load() != 0 {
 		s.t.Error("connections do not add up at the client")
 	}
-	if s.policy.dispatched() {
+	if s.policy.Dispatched() {
 		s.balance(attempted)
 	}
 	for _, w := range s.procs {
@@ -301,7 +301,7 @@ func (s *aStorm) blow(i int) {
 	}
 	stop := func() {
 		signal(syscall.SIGSTOP)
-		if s.policy.dispatched() { // else it may hold all that is under way
+		if s.policy.Dispatched() { // else it may hold all that is under way
 			s.more(5)
 		}
 	}
@@ -356,7 +356,7 @@ func (s *aStorm) balance(attempted int64) {
 	st := tr.stats()
 	total := st.Gone
 	for _, w := range st.Workers {
-		total.add(w.Counts)
+		addCounts(&total, w.Counts)
 	}
 	t.Logf("%s: %+v; workers together %+v", s.policy, st.Counts, total)
 	if !st.Counts.Balanced() || !total.Balanced() || total.Claimed != st.Counts.Claimed ||

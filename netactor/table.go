@@ -51,10 +51,10 @@ type Table struct {
 	closed          bool
 
 	// Of whoever works on todo.
-	sockets  map[socketKey]*socket
+	sockets  map[socketKey]*heldSocket
 	repairs  map[uint64]*repairState
 	watcher  *shutdownWatcher // made with the first socket
-	shortage trouble          // what again waits for
+	shortage outage           // what again waits for
 	retries  int              // effects that do
 	ended    sync.WaitGroup
 
@@ -72,7 +72,7 @@ func NewTable(cfg TableConfig) *Table {
 	state := newTableState()
 	state.specs = resolvedSpecs(cfg.Listeners)
 	for i := range state.specs {
-		state.specs[i].user = cfg.user(state.specs[i])
+		state.specs[i].control = cfg.control(state.specs[i].Request)
 	}
 	return &Table{
 		logs:    logLimiter{logger: cfg.Logger},
@@ -82,17 +82,16 @@ func NewTable(cfg TableConfig) *Table {
 		workers: make(map[uint64]*outbox),
 		opens:   make(map[uint64]chan reply),
 		stats:   make(map[uint64]chan []byte),
-		sockets: make(map[socketKey]*socket),
+		sockets: make(map[socketKey]*heldSocket),
 	}
 }
 
-// user returns the user's functions for a listener of the tree, or nil.
-func (cfg TableConfig) user(r Request) *Functions {
+// control returns the user's function for the sockets of a listener of the tree, or nil.
+func (cfg TableConfig) control(r Request) ControlFunc {
 	if r.Functions == "" || cfg.Functions == nil {
 		return nil
 	}
-	f := cfg.Functions(r.Functions)
-	return &f
+	return cfg.Functions(r.Functions).Control
 }
 
 // Attach says that a listener process is there, with the Conn to it. It is sent
@@ -151,18 +150,18 @@ func (t *Table) Open(ctx context.Context, owner string, r Request) (net.Addr, er
 	if r.FD != 0 {
 		r.Packet = isPacketFD(r.FD)
 	}
-	r, err := r.resolve(ctx)
+	r, err := resolve(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	r.user = t.cfg.user(r)
+
 	ch := make(chan reply, 1)
 	var seq uint64
 	t.step(func() []effect {
 		t.seq++
 		seq = t.seq
 		t.opens[seq] = ch
-		return t.state.listen(pendingRequest{owner: owner, seq: seq, req: r})
+		return t.state.listen(pendingRequest{owner: owner, seq: seq, req: socketSpec{Request: r, control: t.cfg.control(r)}})
 	})
 	select {
 	case rep := <-ch:

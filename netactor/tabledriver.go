@@ -174,7 +174,7 @@ func (t *Table) sendReply(e effect) {
 		t.logs.warn("a worker asks for what its pool may not listen on: neither a listener of the tree nor in Pool.Listen",
 			"pool", p.owner, "worker", p.worker, "asked", e.reply.Denied)
 	}
-	if e.reply.Errno == 0 && !e.reply.Policy.dispatched() {
+	if e.reply.Errno == 0 && !e.reply.Policy.Dispatched() {
 		if t.waitForReopen(socketKey{e.number, e.groupIndex}, e) {
 			return
 		}

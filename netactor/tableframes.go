@@ -38,13 +38,15 @@ func (t *Table) HandleFrame(from Worker, c *fdipc.Conn, f *fdipc.Frame) bool {
 	return true
 }
 
+var errTableClosed = errors.New("netactor: closed")
+
 // listenFrame handles a request. given is a socket that came with it.
 func (t *Table) listenFrame(from Worker, f *fdipc.Frame, given *socket) {
 	r, err := decodeRequest(f.Payload)
 	if given != nil && err == nil {
-		r, err = given.request(r)
+		r, err = requestFor(given, r)
 	}
-	p := pendingRequest{worker: from.ID, owner: from.Pool, seq: f.Target, req: r, socket: given}
+	p := pendingRequest{worker: from.ID, owner: from.Pool, seq: f.Target, req: socketSpec{Request: r}, socket: given}
 	if t.cfg.Rules != nil {
 		rules := t.cfg.Rules(from.Pool)
 		p.rules = &rules
@@ -54,7 +56,7 @@ func (t *Table) listenFrame(from Worker, f *fdipc.Frame, given *socket) {
 			err = errors.Join(err, fmt.Errorf("netactor: worker %d is not known", from.ID))
 		}
 		if t.closed {
-			err = ErrClosed
+			err = errTableClosed
 		}
 		if err == nil {
 			return t.state.listen(p)
@@ -82,9 +84,9 @@ func (t *Table) shareFrame(from Worker, f *fdipc.Frame) {
 	t.listenFrame(from, f, s)
 }
 
-// request completes the request that a shared socket came with: its address is
+// requestFor completes the request that a shared socket came with: its address is
 // what the kernel says.
-func (s *socket) request(r Request) (Request, error) {
+func requestFor(s *socket, r Request) (Request, error) {
 	network, address, err := s.address()
 	if err != nil {
 		return r, err
@@ -101,7 +103,7 @@ func (s *socket) request(r Request) (Request, error) {
 		r.Network, ap = canonical(network, ap)
 		r.Address = ap.String()
 	}
-	return r, r.validate()
+	return r, r.Validate()
 }
 
 // listenerFrame handles what the listener process says.

@@ -18,7 +18,7 @@ type socketKey struct {
 
 // addSocket takes a socket in, and has it watched.
 func (t *Table) addSocket(key socketKey, s *socket) {
-	t.sockets[key] = s
+	t.sockets[key] = &heldSocket{socket: s}
 	if t.watcher != nil {
 		t.watcher.add(s, key.number)
 		return
@@ -41,7 +41,7 @@ func (t *Table) watch(e effect) {
 	t.watcher = w
 	t.ended.Go(w.run) // ends with Close
 	for key, s := range t.sockets {
-		w.add(s, key.number)
+		w.add(s.socket, key.number)
 	}
 }
 
@@ -53,7 +53,7 @@ func (t *Table) dropSocket(key socketKey) {
 	}
 	delete(t.sockets, key)
 	if t.watcher != nil {
-		t.watcher.remove(s)
+		t.watcher.remove(s.socket)
 	}
 	s.closeInBackground()
 }
@@ -72,11 +72,12 @@ func (t *Table) memberHandle(key socketKey) (*fdipc.Handle, error) {
 		r := state.req
 		r.Address, r.joins = state.boundAddress(), true
 		t.mu.Unlock()
-		var err error
-		if s, err = newSocket(r); err != nil {
+		opened, err := newSocket(r)
+		if err != nil {
 			return nil, err
 		}
-		t.addSocket(key, s)
+		t.addSocket(key, opened)
+		s = t.sockets[key]
 	}
 	if s.closed() { // and is to be opened again later, but why wait
 		if err := t.relisten(key, s); err != nil {
@@ -167,7 +168,7 @@ func (t *Table) repairLater(number uint64, r *repairState, wait time.Duration) {
 // the outcome. One of our own making is replaced: whoever shut the old one
 // down may do so again at any moment, and what it accepted after that would be shut down from birth. One
 // that was given to us stays, for others may have it too, unless it cannot listen.
-func (t *Table) relisten(key socketKey, s *socket) error {
+func (t *Table) relisten(key socketKey, s *heldSocket) error {
 	t.mu.Lock()
 	state := t.state.sockets[key.number]
 	if state == nil {

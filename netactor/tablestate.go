@@ -28,9 +28,9 @@ type tableState struct {
 	names        map[string]uint64
 	awaitingName map[string][]pendingRequest // requests that wait until somebody opens that name
 	workers      map[uint64]Worker
-	attached     bool      // a listener process is there
-	freedPorts   uint64    // counts the sockets that have been closing and are gone
-	specs        []Request // the tree's listeners, from its start
+	attached     bool         // a listener process is there
+	freedPorts   uint64       // counts the sockets that have been closing and are gone
+	specs        []socketSpec // the tree's listeners, from its start
 }
 
 func newTableState() *tableState {
@@ -49,9 +49,9 @@ func (t *tableState) listen(p pendingRequest) []effect {
 	if p.worker != 0 && t.socketsOf(p.worker) >= maxSockets {
 		return refuse(p, "socket", syscall.EMFILE)
 	}
-	if p.worker == 0 && p.req.port() == 0 {
+	if p.worker == 0 && requestPort(p.req.Request) == 0 {
 		// Two specs that leave the port to the kernel want two sockets.
-		for t.keys[p.req.key()] != 0 {
+		for t.keys[requestKey(p.req.Request)] != 0 {
 			p.req.Ordinal++
 		}
 	}
@@ -80,7 +80,7 @@ func (t *tableState) listen(p pendingRequest) []effect {
 	spec := t.settingsOfSpec(&p)
 	s = &socketState{number: t.last, req: p.req, ofTree: spec, firstOwner: p.owner, freedPorts: t.freedPorts, waiting: []pendingRequest{p}, owners: make(map[string]*ownership)}
 	t.sockets[s.number] = s
-	t.claimKey(s, p.req.key())
+	t.claimKey(s, requestKey(p.req.Request))
 	if p.req.Name != "" {
 		t.names[p.req.Name] = s.number
 	}
@@ -132,7 +132,7 @@ func (t *tableState) socketsOf(worker uint64) (n int) {
 
 // find returns the socket that r means, or nil. taken says that r's name
 // belongs to another address.
-func (t *tableState) find(r Request) (s *socketState, taken bool) {
+func (t *tableState) find(r socketSpec) (s *socketState, taken bool) {
 	byName := t.sockets[t.names[r.Name]]
 	if r.Name == "" {
 		byName = nil
@@ -140,7 +140,7 @@ func (t *tableState) find(r Request) (s *socketState, taken bool) {
 	if r.FD == 0 && r.Network == "" {
 		return byName, false
 	}
-	byKey := t.sockets[t.keys[r.key()]]
+	byKey := t.sockets[t.keys[requestKey(r.Request)]]
 	if byName != nil && byName != byKey {
 		return nil, true
 	}
@@ -174,7 +174,7 @@ func (t *tableState) share(s *socketState, p pendingRequest) []effect {
 	if t.denied(p, s) {
 		return deny(p) // it waited for a name
 	}
-	if p.worker != 0 && p.req.packet() != packet(s.addr.Network) {
+	if p.worker != 0 && (p.req.Packet || packet(p.req.Network)) != packet(s.addr.Network) {
 		if p.req.FD != 0 {
 			return refuse(p, "listen", syscall.EINVAL) // N100
 		}
@@ -283,20 +283,20 @@ func (t *tableState) opened(number uint64, r reply) []effect {
 		s.req.Policy = Shared // there are no connections to hand over, whatever was asked for (as Node)
 	}
 	r.Number, r.Name, r.Policy = number, s.req.Name, s.req.Policy
-	if !r.Policy.dispatched() {
-		r.Options, r.Credentials = s.req.Options.ofConns(), s.req.Credentials
+	if !r.Policy.Dispatched() {
+		r.Options, r.Credentials = connOptions(s.req.Options), s.req.Credentials
 	}
 	s.addr = r
 	// The number that a request for port 0 got is an alias (N134, X10).
-	if internet(s.req.Network) && s.req.port() == 0 {
+	if internet(s.req.Network) && requestPort(s.req.Request) == 0 {
 		alias := s.req
 		alias.Address, alias.Ordinal = s.boundAddress(), 0
-		t.claimKey(s, alias.key())
+		t.claimKey(s, requestKey(alias.Request))
 	}
 	asks := s.waiting
 	s.waiting = nil
 	var out []effect
-	if s.req.Policy.dispatched() && t.attached {
+	if s.req.Policy.Dispatched() && t.attached {
 		out = append(out, effect{kind: doPublish, number: number}) // before anybody can close it
 	}
 	if s.req.Policy == ReusePort {
@@ -311,10 +311,10 @@ func (t *tableState) opened(number uint64, r reply) []effect {
 
 // portClosing reports whether a closing socket may hold the port of r. Those that close are of dispatching
 // policies, hence of TCP.
-func (t *tableState) portClosing(r Request) bool {
-	p := r.port()
+func (t *tableState) portClosing(r socketSpec) bool {
+	p := requestPort(r.Request)
 	for _, s := range t.sockets {
-		if s.phase == closing && p > 0 && !packet(r.Network) && (Request{Network: "tcp", Address: s.addr.Address}).port() == p {
+		if s.phase == closing && p > 0 && !packet(r.Network) && requestPort(Request{Network: "tcp", Address: s.addr.Address}) == p {
 			return true
 		}
 	}
@@ -449,7 +449,7 @@ func (t *tableState) closeUnowned(s *socketState) []effect {
 	}
 	t.forget(s)
 	out := []effect{{kind: doClose, number: s.number}}
-	if s.req.Policy.dispatched() && t.attached {
+	if s.req.Policy.Dispatched() && t.attached {
 		s.phase = closing
 		return append(out, effect{kind: doShut, number: s.number})
 	}
@@ -473,7 +473,7 @@ func (t *tableState) attach() []effect {
 	t.attached = true
 	var out []effect
 	for _, s := range t.inOrder() {
-		if s.phase == open && s.req.Policy.dispatched() {
+		if s.phase == open && s.req.Policy.Dispatched() {
 			out = append(out, effect{kind: doPublish, number: s.number})
 		}
 	}
@@ -518,7 +518,7 @@ func (t *tableState) pause(number uint64, paused bool) ([]effect, bool) {
 		return nil, false
 	}
 	s.paused = paused
-	if s.req.Policy.dispatched() {
+	if s.req.Policy.Dispatched() {
 		return []effect{{kind: doPause, number: number}}, true
 	}
 	var out []effect
@@ -593,7 +593,7 @@ func (t *tableState) repaired(number uint64) []effect {
 	if packet(s.addr.Network) {
 		return nil // see evict
 	}
-	if s.req.Policy.dispatched() {
+	if s.req.Policy.Dispatched() {
 		if t.attached {
 			return []effect{{kind: doPublish, number: number, renew: true}}
 		}
@@ -604,4 +604,9 @@ func (t *tableState) repaired(number uint64) []effect {
 		out = append(out, effect{kind: doRenew, number: number, worker: id, groupIndex: s.groupIndexOf(id)})
 	}
 	return out
+}
+
+// connOptions is the part that package net sets anew for each connection that it accepts.
+func connOptions(o SocketOptions) SocketOptions {
+	return SocketOptions{KeepAliveIdle: o.KeepAliveIdle, KeepAliveInterval: o.KeepAliveInterval, KeepAliveCount: o.KeepAliveCount, Delay: o.Delay}
 }

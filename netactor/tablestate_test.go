@@ -37,7 +37,7 @@ func (m *master) do(effects []effect) {
 			if packet(e.req.Network) {
 				r.Network = "udp"
 			}
-			if e.req.port() == 0 {
+			if requestPort(e.req.Request) == 0 {
 				m.port++
 				r.Address = strings.TrimSuffix(e.req.Address, "0") + fmt.Sprint(m.port)
 			}
@@ -75,7 +75,7 @@ func tcp(address string) Request { return Request{Network: "tcp4", Address: addr
 func (m *master) ask(worker uint64, r Request) reply {
 	m.seq++
 	seq := m.seq
-	m.do(m.s.listen(pendingRequest{worker: worker, owner: "web", seq: seq, req: r}))
+	m.do(m.s.listen(pendingRequest{worker: worker, owner: "web", seq: seq, req: socketSpec{Request: r}}))
 	return m.reply[seq]
 }
 
@@ -149,7 +149,7 @@ func TestTableShare(t *testing.T) {
 		m := newMaster(t)
 		m.worker(1, 0)
 		m.worker(2, 0)
-		p := pendingRequest{worker: 1, owner: "web", seq: 1, req: tcp("127.0.0.1:80")}
+		p := pendingRequest{worker: 1, owner: "web", seq: 1, req: socketSpec{Request: tcp("127.0.0.1:80")}}
 		effects := m.s.listen(p)
 		p.worker, p.seq = 2, 2
 		if e := m.s.listen(p); e != nil {
@@ -169,7 +169,7 @@ func TestTableShare(t *testing.T) {
 		}
 		spec := tcp("127.0.0.1:80")
 		spec.Name = "http"
-		m.do(m.s.listen(pendingRequest{owner: "listener/http", seq: 100, req: spec}))
+		m.do(m.s.listen(pendingRequest{owner: "listener/http", seq: 100, req: socketSpec{Request: spec}}))
 		if r := m.ask(1, Request{Name: "http"}); r.Number != m.reply[100].Number {
 			t.Errorf("by name: %+v", r)
 		}
@@ -189,14 +189,14 @@ func TestTableShare(t *testing.T) {
 		m.worker(2, 0)
 		r := tcp("127.0.0.1:90")
 		r.Name = "own"
-		m.do(m.s.listen(pendingRequest{worker: 1, owner: "web", seq: 50, req: r, socket: &socket{}}))
+		m.do(m.s.listen(pendingRequest{worker: 1, owner: "web", seq: 50, req: socketSpec{Request: r}, socket: &socket{}}))
 		if m.reply[50].Errno != 0 {
 			t.Fatalf("%+v", m.reply[50])
 		}
 		if b := m.ask(2, Request{Name: "own"}); b.Number != m.reply[50].Number {
 			t.Errorf("%+v", b)
 		}
-		m.do(m.s.listen(pendingRequest{worker: 2, owner: "web", seq: 51, req: r, socket: &socket{}}))
+		m.do(m.s.listen(pendingRequest{worker: 2, owner: "web", seq: 51, req: socketSpec{Request: r}, socket: &socket{}}))
 		if errno(m.reply[51]) != syscall.EADDRINUSE || !slices.Contains(m.log, "discard") {
 			t.Errorf("a second one: %+v %v", m.reply[51], m.log)
 		}
@@ -231,11 +231,11 @@ func TestTablePackets(t *testing.T) {
 	t.Run("N134 the number of port 0, but not for connections", func(t *testing.T) {
 		m, s := pools(t, Shared)
 		r := Request{Network: "udp4", Address: s.addr.Address}
-		if found, _ := m.s.find(r); found != s {
+		if found, _ := m.s.find(socketSpec{Request: r}); found != s {
 			t.Errorf("%+v is %+v", r, found)
 		}
 		r.Network = "tcp4"
-		if found, _ := m.s.find(r); found != nil {
+		if found, _ := m.s.find(socketSpec{Request: r}); found != nil {
 			t.Errorf("%+v is %+v", r, found)
 		}
 	})
@@ -400,7 +400,7 @@ func TestTableLife(t *testing.T) {
 	t.Run("a spec holds it without workers", func(t *testing.T) {
 		m := newMaster(t)
 		m.worker(1, 0)
-		m.do(m.s.listen(pendingRequest{owner: "listener/http", seq: 100, req: tcp(addr)}))
+		m.do(m.s.listen(pendingRequest{owner: "listener/http", seq: 100, req: socketSpec{Request: tcp(addr)}}))
 		n := m.ask(1, tcp(addr)).Number
 		m.do(m.s.closed(1, n))
 		m.do(m.s.stopOwner("web"))
@@ -463,7 +463,7 @@ func TestTableLife(t *testing.T) {
 		m.do(m.s.closed(1, n))
 		m.do(m.s.closed(2, n))
 		m.seq++
-		begun := m.s.listen(pendingRequest{worker: 1, owner: "web", seq: m.seq, req: tcp(addr)})
+		begun := m.s.listen(pendingRequest{worker: 1, owner: "web", seq: m.seq, req: socketSpec{Request: tcp(addr)}})
 		m.ack(n)
 		m.do(m.s.opened(begun[0].number, reply{Errno: int(syscall.EADDRINUSE), Call: "bind"}))
 		if r := m.reply[m.seq]; r.Errno != 0 || r.Number == 0 {

@@ -12,7 +12,7 @@ import (
 )
 
 // openUnix opens a Unix socket at a path, or an abstract one.
-func openUnix(r Request) (*socket, error) {
+func openUnix(r socketSpec) (*socket, error) {
 	typ := map[string]int{"unix": unix.SOCK_STREAM, "unixpacket": unix.SOCK_SEQPACKET, "unixgram": unix.SOCK_DGRAM}[r.Network]
 	fd, err := unix.Socket(unix.AF_UNIX, typ|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -51,7 +51,7 @@ const (
 )
 
 // bindAbstract binds s at the abstract name of r. It may wait for that to be free.
-func (s *socket) bindAbstract(r Request) (err error) {
+func (s *socket) bindAbstract(r socketSpec) (err error) {
 	for range nameTries {
 		if err = unix.Bind(s.fd, &unix.SockaddrUnix{Name: r.Address}); !errors.Is(err, unix.EADDRINUSE) {
 			break
@@ -63,7 +63,7 @@ func (s *socket) bindAbstract(r Request) (err error) {
 
 // bindPath binds s at the path of r. It returns where the file is. Its mode is set before s listens, so
 // that nobody connects in between.
-func (s *socket) bindPath(r Request) (*socketFile, error) {
+func (s *socket) bindPath(r socketSpec) (*socketFile, error) {
 	at, err := openSocketFile(r.Address, "bind")
 	if err != nil {
 		return nil, err
@@ -120,7 +120,7 @@ func (s *socket) adoptFile() {
 }
 
 // claim takes charge of the file that was just made there, and gives it the mode of r.
-func (f *socketFile) claim(r Request) error {
+func (f *socketFile) claim(r socketSpec) error {
 	file, st, err := f.open()
 	if err == nil {
 		defer unix.Close(file)

@@ -15,3 +15,6 @@ const (
 	Found                // it is there
 	None                 // it is not, whatever comes next
 )
+
+// MaxBytes is how many bytes of a connection are looked at.
+const MaxBytes = 8192

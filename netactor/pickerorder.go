@@ -5,43 +5,6 @@ import (
 	"net/netip"
 )
 
-// Functions are what a user adds to a policy. They are never sent: the process that
-// accepts finds its own, see [DispatcherConfig]. They run there, Picker and Key under the dispatcher's
-// lock: they must be quick, must not block, and must not call the dispatcher. One
-// that panics is counted and reported, and the connection is placed without it.
-type Functions struct {
-	Picker Picker    // of policy Custom
-	Key    KeyFunc   // of policy Hash; nil: the client's IP address
-	First  FirstFunc // of policy Hash with Peek.By PeekFirst
-
-	// Control is called in the master, and not where connections are accepted: see [TableConfig].
-	Control ControlFunc
-}
-
-// KeyFunc says what Hash places a connection by: those with equal keys go to one
-// worker, while it has room. peer is the client's address and local the one it
-// connected to; both are the zero value for a Unix socket.
-type KeyFunc func(peer, local netip.AddrPort) uint64
-
-// Picker chooses a worker for one connection. A Picker is used by one goroutine at a
-// time, but possibly for several listeners.
-type Picker interface {
-	// Pick returns an index into free, which is never empty, is in no order, and is borrowed
-	// until Pick returns. peer is the client's address; the zero value for a
-	// Unix socket. An index out of range counts as a fault, and is taken for whoever was
-	// picked the longest ago.
-	Pick(peer netip.AddrPort, free []Load) int
-}
-
-// Load is what a Picker sees of a worker that has room.
-type Load struct {
-	Worker   Worker
-	Offered  int // connections offered to it and not yet claimed, of this listener
-	Open     int // connections it has claimed and not yet closed, of this listener
-	Reported int // its own word on its load, of all it does; -1 when it gave none
-	Room     int // connections it may be offered now
-}
-
 // pickerOrder asks the user's Picker. What the Picker sees is kept up to date, so that asking
 // costs O(1), whatever the Picker makes of it.
 type pickerOrder struct {

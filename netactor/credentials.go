@@ -1,0 +1,26 @@
+package netactor
+
+import (
+	"net"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// PeerCredentials returns the credentials of the client of a Unix connection, from when it was accepted. It looks
+// through wrappers that have a NetConn method, as *tls.Conn has. ok is false where the listener was not told to ask:
+// see [Request].Credentials.
+func PeerCredentials(c net.Conn) (who fdipc.Credentials, ok bool) {
+	for c != nil {
+		switch w := c.(type) {
+		case interface {
+			PeerCredentials() (fdipc.Credentials, bool)
+		}:
+			return w.PeerCredentials()
+		case interface{ NetConn() net.Conn }:
+			c = w.NetConn()
+		default:
+			return fdipc.Credentials{}, false
+		}
+	}
+	return fdipc.Credentials{}, false
+}
