@@ -131,11 +131,22 @@ const (
 // ParsePolicy returns the policy named s, as [Policy.String] spells it.
 func ParsePolicy(s string) (Policy, error) { return netactor.ParsePolicy(s) }
 
-// validate checks what can be known without opening anything. A listener in a
-// worker's hand may have a name alone: it then means one that is in the tree.
+// validate checks what can be known without opening anything: the rules of [netactor.Request], and
+// those of what only a spec has. A listener that a worker asks for by name alone is not checked.
 func (l ListenerSpec) validate(bad reportInvalid, path string) {
-	if l.Policy > ReusePort {
-		bad(path, "Policy", l.Policy, "is none of round-robin, least-loaded, hash, custom, shared, reuseport")
+	r := l.request()
+	if l.Network == "" && l.Address == "" && l.FD == 0 {
+		r.Name = "systemd's" // which knows the address
+		if l.SystemdName == "" {
+			bad(path, "Network", `""`, "is none of tcp, tcp4, tcp6, unix, unixpacket, udp, udp4, udp6, unixgram")
+		}
+	}
+	for _, p := range r.Problems() {
+		// A Hook that is missing is found below, and a policy that a kind of socket does not
+		// have when it is opened, with the errno of Node's.
+		if p.Field != "Functions" && (p.Field != "Policy" || p.Err == nil) {
+			bad(path, p.Field, p.Value, p.Why)
+		}
 	}
 	if (l.Policy == Custom) != (l.Hooks.Picker != nil) {
 		bad(path, "Hooks.Picker", l.Hooks.Picker, "goes with Policy custom, and only with it")
@@ -143,71 +154,19 @@ func (l ListenerSpec) validate(bad reportInvalid, path string) {
 	if l.Hooks.Key != nil && l.Policy != Hash {
 		bad(path, "Hooks.Key", "func", "goes with Policy hash alone")
 	}
-	if err := l.Peek.Validate(); err != nil {
-		bad(path, "Peek", fmt.Sprintf("%+v", l.Peek), err.Error())
-	} else if l.Peek != (Peek{}) && l.Policy != Hash {
-		bad(path, "Peek", fmt.Sprintf("%+v", l.Peek), "goes with Policy hash alone")
+	if l.Hooks.Key != nil && l.packet() {
+		bad(path, "Hooks.Key", "func", "is of connections, and a packet socket has none")
 	}
 	if (l.Peek.By == PeekFirst) != (l.Hooks.First != nil) {
 		bad(path, "Hooks.First", "func", "goes with Peek.By first, and only with it")
 	}
-	if err := l.Options.Validate(); err != nil {
-		bad(path, "Options", fmt.Sprintf("%+v", l.Options), err.Error())
-	} else if l.Options != (SocketOptions{}) && strings.HasPrefix(l.Network, "unix") {
-		bad(path, "Options", fmt.Sprintf("%+v", l.Options), "are for TCP and UDP")
-	} else if l.FD > 0 && (l.Options.FreeBind || l.Options.Transparent) {
-		bad(path, "Options", fmt.Sprintf("%+v", l.Options), "FreeBind and Transparent stand beside an FD, which is bound")
-	}
-	if l.Credentials && (l.packet() || strings.HasPrefix(l.Network, "tcp")) {
-		bad(path, "Credentials", l.Credentials, "are of the clients of a Unix socket of connections")
-	}
-	if err := l.Limits.Validate(); err != nil {
-		bad(path, "Limits", fmt.Sprintf("%+v", l.Limits), err.Error())
-	} else if l.Limits != (Limits{}) && (l.Policy == Shared || l.Policy == ReusePort) {
-		bad(path, "Limits", fmt.Sprintf("%+v", l.Limits), "need a policy that hands over: "+l.Policy.String()+" does not")
-	}
-	if l.packet() {
-		if l.Policy == Custom {
-			bad(path, "Policy", l.Policy, "has a Picker, and a packet socket asks none")
-		}
-		if l.Peek != (Peek{}) {
-			bad(path, "Peek", fmt.Sprintf("%+v", l.Peek), "is of connections, and a packet socket has none")
-		}
-		if l.Hooks.Key != nil {
-			bad(path, "Hooks.Key", "func", "is of connections, and a packet socket has none")
-		}
-		if l.Limits != (Limits{}) {
-			bad(path, "Limits", fmt.Sprintf("%+v", l.Limits), "are of connections, and a packet socket has none")
-		}
-		if l.Backlog > 0 {
-			bad(path, "Backlog", l.Backlog, "is of connections, and a packet socket has none")
-		}
-	}
-	if l.Mode&^fs.ModePerm != 0 || l.Mode != 0 && l.Network != "unix" && l.Network != "unixpacket" && l.Network != "unixgram" {
-		bad(path, "Mode", l.Mode, "is not the permission bits of a Unix path")
-	}
-	if l.Backlog < 0 {
-		bad(path, "Backlog", l.Backlog, "is negative")
-	}
-	switch {
-	case l.FD < 0:
-		bad(path, "FD", l.FD, "is negative")
-	case l.FD > 0 && (l.Network != "" || l.Address != ""):
-		bad(path, "FD", l.FD, "stands beside a Network or an Address")
-	case l.SystemdName != "" && l.FD > 0:
+	if l.SystemdName != "" && l.FD > 0 {
 		bad(path, "SystemdName", l.SystemdName, "stands beside an FD")
-	case l.FD > 0, l.SystemdName != "" && l.Network == "" && l.Address == "":
-	case l.Network == "unix", l.Network == "unixpacket", l.Network == "unixgram":
-		if l.Address == "" {
-			bad(path, "Address", `""`, "a Unix socket needs a path")
-		}
-	case l.Network == "tcp", l.Network == "tcp4", l.Network == "tcp6",
-		l.Network == "udp", l.Network == "udp4", l.Network == "udp6":
+	}
+	if strings.HasPrefix(l.Network, "tcp") || strings.HasPrefix(l.Network, "udp") {
 		if _, _, err := net.SplitHostPort(l.Address); err != nil {
 			bad(path, "Address", fmt.Sprintf("%q", l.Address), err.Error())
 		}
-	default:
-		bad(path, "Network", fmt.Sprintf("%q", l.Network), "is none of tcp, tcp4, tcp6, unix, unixpacket, udp, udp4, udp6, unixgram")
 	}
 }
 
