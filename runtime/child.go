@@ -18,6 +18,7 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/httpdrain"
+	"github.com/coppice-go/coppice/runtime/internal/memfile"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -196,7 +197,7 @@ func readConfig(h *fdipc.Handle, n int) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return unsealed(f, n)
+	return memfile.Map(f, n)
 }
 
 func (c *child) receiveHello(f *fdipc.Frame) {

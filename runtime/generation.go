@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/memfile"
 )
 
 // A generation is what a reload replaces as one: the executable that workers run, held
@@ -36,7 +37,7 @@ func (g *generation) handle() (*fdipc.Handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	another, err := duplicate(f)
+	another, err := memfile.Duplicate(f)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +56,7 @@ func (g *generation) sharedConfig() (*os.File, error) {
 		return g.bulk, nil
 	}
 	var err error
-	g.bulk, err = sealed("configuration", g.config)
+	g.bulk, err = memfile.Sealed("configuration", g.config)
 	return g.bulk, err
 }
 

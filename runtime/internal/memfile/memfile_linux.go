@@ -1,4 +1,4 @@
-package coppice
+package memfile
 
 import (
 	"errors"
@@ -10,9 +10,9 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// sealed returns a file in memory with b, which nobody can change any more: for what is too
-// much for a frame, written once and read by many processes. The file is owned by the caller.
-func sealed(name string, b []byte) (*os.File, error) {
+// Sealed returns a file in memory that holds b and cannot be changed: for what is too long for a
+// frame, written once and read by many processes. The caller owns the file.
+func Sealed(name string, b []byte) (*os.File, error) {
 	fd, err := fdipc.Memory(name)
 	if err != nil {
 		return nil, fmt.Errorf("coppice: %s of %d bytes: %w", name, len(b), err)
@@ -28,10 +28,10 @@ func sealed(name string, b []byte) (*os.File, error) {
 	return f, nil
 }
 
-// unsealed returns the n bytes of such a file. Their memory is shared by the processes that
-// have the file, until one writes to its own. It is this process's for good. f stays the
-// caller's.
-func unsealed(f *os.File, n int) ([]byte, error) {
+// Map returns the n bytes of such a file. Processes that have the file share their memory until
+// one of them writes to it, which changes its own copy. The memory is never given back. f stays
+// the caller's.
+func Map(f *os.File, n int) ([]byte, error) {
 	b, err := unix.Mmap(int(f.Fd()), 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
 	if err != nil {
 		return nil, fmt.Errorf("coppice: %s of %d bytes: %w", f.Name(), n, os.NewSyscallError("mmap", err))
@@ -39,8 +39,8 @@ func unsealed(f *os.File, n int) ([]byte, error) {
 	return b, nil
 }
 
-// duplicate returns another descriptor of f, owned by the caller.
-func duplicate(f *os.File) (*os.File, error) {
+// Duplicate returns another descriptor of f, owned by the caller.
+func Duplicate(f *os.File) (*os.File, error) {
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("coppice: %s: %w", f.Name(), os.NewSyscallError("fcntl", err))

@@ -1,0 +1,2 @@
+// Package memfile makes files in memory that many processes read.
+package memfile
