@@ -19,6 +19,7 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/httpdrain"
 	"github.com/coppice-go/coppice/runtime/internal/memfile"
+	"github.com/coppice-go/coppice/runtime/internal/telemetry"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -56,7 +57,7 @@ type child struct {
 	pool         Pool     // of a worker
 	spanTable    *os.File // for open spans; nil without tracing, and once the pipeline has it
 	pipeline     tracing.Pipeline
-	channelStats transportStats
+	channelStats telemetry.Transport
 	system       *actors.System
 	netListeners *netactor.Listeners  // of a worker
 	dispatcher   *netactor.Dispatcher // of the listener process
@@ -237,7 +238,7 @@ func (c *child) receiveHello(f *fdipc.Frame) {
 // master has died, or is none that can be understood.
 func (c *child) channelLost(_ *fdipc.Conn, err error) {
 	why := errOrphan
-	if err != nil && !channelOver(err) {
+	if err != nil && !childproto.IsEnd(err) {
 		why = fmt.Errorf("%w: the channel to it is ended: %w", ErrMasterGone, err)
 		c.log.Error("the channel to the master is ended", "err", err)
 	}
@@ -312,7 +313,7 @@ func (c *child) countForced(n int) { c.forced.Add(int64(n)) }
 // makes the process's tracing once it is known which process this is.
 func (c *child) run(conn *fdipc.Conn, newPipeline func(childproto.Hello) tracing.Pipeline) childproto.ExitNotice {
 	c.conn = conn
-	c.channelStats.add(conn)
+	c.channelStats.Add(conn)
 	select {
 	case g := <-c.hello:
 		if g.err != nil {
@@ -406,7 +407,7 @@ func (c *child) equip() error {
 	}
 	c.system = system
 	if c.process {
-		registerMetrics(c.pipeline.Meter(), &c.channelStats, system)
+		telemetry.Register(c.pipeline.Meter(), &c.channelStats, system)
 	}
 	return nil
 }

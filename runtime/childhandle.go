@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -231,7 +230,7 @@ func isPowerOfTwo(n uint64) bool { return n&(n-1) == 0 }
 // channelLost is told that the channel is gone. That is not yet the child's end. What ended it, if
 // not the child, is said: the child cannot be asked any more.
 func (p *childHandle) channelLost(_ *fdipc.Conn, err error) {
-	if err != nil && !channelOver(err) {
+	if err != nil && !childproto.IsEnd(err) {
 		p.channelErr.Store(&err)
 		p.driver.log.Error("the channel of a child is ended", "name", p.name(), "id", p.hello.ID, "err", err)
 	}
@@ -326,7 +325,7 @@ const deathKnownTimeout = 2 * time.Second
 // endedAfter tells whether the child has ended, of which err, that the master met, is then
 // but a sign. A channel breaks before the end is known: that is waited for.
 func (p *childHandle) endedAfter(err error) bool {
-	if channelOver(err) {
+	if childproto.IsEnd(err) {
 		timer := time.NewTimer(deathKnownTimeout)
 		defer timer.Stop()
 		select {
@@ -335,16 +334,6 @@ func (p *childHandle) endedAfter(err error) bool {
 		}
 	}
 	return p.finished()
-}
-
-// channelOver tells whether err says that a channel has ended.
-func channelOver(err error) bool {
-	for _, over := range []error{fdipc.ErrPeerLost, fdipc.ErrClosed, io.EOF, syscall.EPIPE, syscall.ECONNRESET} {
-		if errors.Is(err, over) {
-			return true
-		}
-	}
-	return false
 }
 
 // outsideSignals are the signals by which something outside the tree ends a process.
@@ -412,7 +401,7 @@ func (p *childHandle) sendLink(to childproto.Sibling, end *os.File) error {
 	}
 	if err := p.sendOrReplace(childproto.NewFrame(childproto.FrameLink, to, h)); err != nil {
 		err = errors.Join(err, h.Close())
-		if errors.Is(err, fdipc.ErrFull) || channelOver(err) {
+		if errors.Is(err, fdipc.ErrFull) || childproto.IsEnd(err) {
 			return nil
 		}
 		return err

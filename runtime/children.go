@@ -13,6 +13,7 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/telemetry"
 )
 
 // children is the registry of the running child processes. It numbers the children, gives them
@@ -20,7 +21,7 @@ import (
 type children struct {
 	log       *slog.Logger
 	shortages *shortages
-	stats     *transportStats
+	stats     *telemetry.Transport
 
 	// Set before the first child is started.
 	system  *actors.System
@@ -35,7 +36,7 @@ type children struct {
 	listener *childHandle // the listener process, from its first frame to its end
 }
 
-func newChildren(log *slog.Logger, shortages *shortages, stats *transportStats) *children {
+func newChildren(log *slog.Logger, shortages *shortages, stats *telemetry.Transport) *children {
 	return &children{log: log, shortages: shortages, stats: stats, byID: map[int]*childHandle{}}
 }
 
@@ -58,7 +59,7 @@ func (h *children) add(p *childHandle) {
 // What it sent before would be refused, and what they send it must not come before
 // its hello. remove undoes it, and add.
 func (h *children) attach(p *childHandle) error {
-	h.stats.add(p.conn)
+	h.stats.Add(p.conn)
 	if p.hello.Role == childproto.RoleWorker && p.hello.Slot >= 0 {
 		h.sockets.AddWorker(p.sibling().Worker, p.conn)
 	}

@@ -61,7 +61,7 @@ func (c *child) replaceLink(to childproto.Sibling) bool {
 	for _, l := range c.links {
 		if l.to.Worker.ID == to.Worker.ID {
 			old = append(old, l.conn)
-			newer = newer || l.to.Link > to.Link && !closed(l.conn)
+			newer = newer || l.to.Link > to.Link && !childproto.Ended(l.conn)
 		}
 	}
 	c.linkMu.Unlock()
@@ -130,14 +130,14 @@ func (c *child) addLink(to childproto.Sibling, conn *fdipc.Conn) {
 	c.linkMu.Lock()
 	over := c.linksClosed
 	if !over {
-		c.links = append(slices.DeleteFunc(c.links, func(l siblingLink) bool { return closed(l.conn) }), siblingLink{to, conn})
+		c.links = append(slices.DeleteFunc(c.links, func(l siblingLink) bool { return childproto.Ended(l.conn) }), siblingLink{to, conn})
 	}
 	c.linkMu.Unlock()
 	if over {
 		_ = conn.Close()
 		return
 	}
-	c.channelStats.add(conn)
+	c.channelStats.Add(conn)
 	if c.dispatcher != nil {
 		c.dispatcher.AddWorker(to.Worker, conn)
 		return
@@ -152,15 +152,6 @@ func (c *child) addLink(to childproto.Sibling, conn *fdipc.Conn) {
 	}
 	c.listenerID = to.Worker.ID
 	c.netListeners.AddLink(conn)
-}
-
-func closed(conn *fdipc.Conn) bool {
-	select {
-	case <-conn.Done():
-		return true
-	default:
-		return false
-	}
 }
 
 // closeLinks closes the links of a child that has ended: a process takes its own with it,

@@ -16,6 +16,7 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/output"
 	"github.com/coppice-go/coppice/runtime/internal/queue"
+	"github.com/coppice-go/coppice/runtime/internal/telemetry"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -40,7 +41,7 @@ type Runtime struct {
 	reaper       *reaper       // nil where orphans are somebody else's
 	pipeline     tracing.Pipeline
 	lifecycle    *lifecycleSpans // nil when nobody wants to know
-	channelStats transportStats
+	channelStats telemetry.Transport
 	system       *actors.System
 	tree         *supervisor.Supervisor
 
@@ -206,7 +207,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 		return err
 	}
 	rt.lifecycle = newLifecycleSpans(rt.pipeline, rt.tree)
-	registerMetrics(rt.pipeline.Meter(), &rt.channelStats, rt.system)
+	telemetry.Register(rt.pipeline.Meter(), &rt.channelStats, rt.system)
 	rt.measurePools()
 	undo = append(undo, func() {
 		rt.tree.Stop()

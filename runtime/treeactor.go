@@ -8,6 +8,7 @@ import (
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/tickets"
 )
 
 // treeName is the master's actor that answers a treeRequest with the live Tree.
@@ -38,9 +39,7 @@ func (rt *Runtime) ownActors(ctx context.Context) error {
 	if _, err := rt.system.Spawn(ctx, treeName, func() actor.Actor { return treeActor{rt.Snapshot} }); err != nil {
 		return err
 	}
-	_, err := rt.system.Spawn(ctx, ticketsName, func() actor.Actor {
-		return &ticketActor{rt.children.poolOf, make(map[string]*ticketRing)}
-	})
+	_, err := rt.system.Spawn(ctx, tickets.Name, func() actor.Actor { return tickets.NewActor(rt.children.poolOf) })
 	return err
 }
 

@@ -1,4 +1,4 @@
-package coppice
+package tickets
 
 import (
 	"crypto/tls"
@@ -17,7 +17,7 @@ import (
 // TestTicketRing: whoever asked less than a rotation ago can read what anybody
 // writes now, a ticket is good for a week, and keys end.
 func TestTicketRing(t *testing.T) {
-	var r ticketRing
+	var r ring
 	start := time.Unix(0, 0)
 	first := r.at(start)[0]
 	for hour := range 24 * 10 {
@@ -26,14 +26,14 @@ func TestTicketRing(t *testing.T) {
 		if in := slices.Contains(before, first); in != (hour < 24*8) {
 			t.Fatalf("after %d h: the first key is known: %v", hour, in)
 		}
-		if len(before) > ticketsKept+2 {
+		if len(before) > kept+2 {
 			t.Fatalf("after %d h: %d keys", hour, len(before))
 		}
-		if ahead := r; !slices.Contains(before, ahead.at(now.Add(ticketsRotate - 1))[0]) {
+		if ahead := r; !slices.Contains(before, ahead.at(now.Add(rotation - 1))[0]) {
 			t.Fatalf("after %d h: what is used a day later is not known", hour)
 		}
 	}
-	if idle := r.at(start.Add(1000 * time.Hour)); len(idle) != ticketsKept+2 {
+	if idle := r.at(start.Add(1000 * time.Hour)); len(idle) != kept+2 {
 		t.Errorf("after weeks in which nobody asked: %d keys", len(idle))
 	}
 }
@@ -87,12 +87,12 @@ func TestTicketsRotate(t *testing.T) {
 				var now time.Time
 				clock := func() time.Time { return now }
 				keys := map[time.Duration][][32]byte{}
-				var ring ticketRing
+				var r ring
 				for _, at := range slices.Sorted(slices.Values([]time.Duration{0, tt.asked, tt.askedToo})) { // its clock goes one way
-					keys[at] = slices.Clone(ring.at(start.Add(at)))
+					keys[at] = slices.Clone(r.at(start.Add(at)))
 				}
 				if tt.restarted {
-					keys[tt.askedToo] = new(ticketRing).at(start)
+					keys[tt.askedToo] = new(ring).at(start)
 				}
 				worker := func(asked, at time.Duration) *tls.Config {
 					now = start.Add(at)
@@ -118,8 +118,8 @@ func TestTicketsRotate(t *testing.T) {
 
 // TestTicketsAreNotPrinted: whatever prints or logs the message with the keys prints none of them.
 func TestTicketsAreNotPrinted(t *testing.T) {
-	var r ticketRing
-	msg := tickets{r.at(time.Now())}
+	var r ring
+	msg := keys{r.at(time.Now())}
 	logged := func(make func(io.Writer, *slog.HandlerOptions) slog.Handler, v any) string {
 		var b strings.Builder
 		slog.New(make(&b, nil)).Info("dead letter", "message", v)

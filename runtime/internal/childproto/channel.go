@@ -1,0 +1,29 @@
+package childproto
+
+import (
+	"errors"
+	"io"
+	"syscall"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// Ended reports whether a channel has ended.
+func Ended(c *fdipc.Conn) bool {
+	select {
+	case <-c.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// IsEnd reports whether err says that a channel has ended.
+func IsEnd(err error) bool {
+	for _, end := range []error{fdipc.ErrPeerLost, fdipc.ErrClosed, io.EOF, syscall.EPIPE, syscall.ECONNRESET} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
+}

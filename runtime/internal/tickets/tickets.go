@@ -1,0 +1,140 @@
+// Package tickets shares the keys of TLS session tickets among the workers of a pool: the master's
+// actor makes them, and workers ask it.
+package tickets
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
+)
+
+// renewTimeout bounds a renewal: the next one comes in time.
+const renewTimeout = time.Minute
+
+// Name is the name of the actor in the master that answers a worker with the keys of its pool.
+const Name = "tickets"
+
+// Rotation of the session ticket keys: that of crypto/tls, for which a ticket is
+// good for 7 days.
+const (
+	rotation = 24 * time.Hour
+	kept     = 7 // besides the one in use and the one after it
+)
+
+type (
+	request struct{}
+	keys    struct{ Keys [][32]byte }
+)
+
+// Format keeps the keys out of whatever prints a message.
+func (t keys) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "%d session ticket keys", len(t.Keys)) }
+
+// MarshalJSON keeps them out of logs in JSON.
+func (t keys) MarshalJSON() ([]byte, error) { return json.Marshal(fmt.Sprint(t)) }
+
+func init() {
+	actors.RegisterType[request]("coppice.tickets.request")
+	actors.RegisterType[keys]("coppice.tickets")
+}
+
+// ring are the keys of a pool: the one in use, the one that is next, and
+// those that were. Every worker knows the next one a day before another worker may
+// use it, so that no ticket is met by a worker that cannot read it.
+type ring struct {
+	keys  [][32]byte
+	since time.Time // when the first came into use
+}
+
+// at returns the keys as they are at that time.
+func (r *ring) at(now time.Time) [][32]byte {
+	if r.keys == nil {
+		r.keys, r.since = [][32]byte{newKey(), newKey()}, now
+	}
+	for ; now.Sub(r.since) >= rotation; r.since = r.since.Add(rotation) {
+		keys := append([][32]byte{r.keys[1], newKey(), r.keys[0]}, r.keys[2:]...)
+		r.keys = keys[:min(len(keys), kept+2)]
+	}
+	return r.keys
+}
+
+func newKey() (key [32]byte) {
+	_, _ = rand.Read(key[:]) // never fails (crypto/rand)
+	return key
+}
+
+// NewActor returns the master's actor. poolOf returns the path of the pool of the worker whose ID is
+// id; ok is false if there is no such worker.
+func NewActor(poolOf func(id int) (path string, ok bool)) actor.Actor {
+	return &keeper{poolOf, map[string]*ring{}}
+}
+
+// keeper has the keys of each pool that has asked for them, by the pool's path.
+type keeper struct {
+	poolOf func(id int) (path string, ok bool) // of a worker
+	rings  map[string]*ring
+}
+
+// Receive answers a worker with the keys of its pool. Whose word the question is does not
+// matter: the answer goes to the process that stands there as its sender.
+func (a *keeper) Receive(ctx actor.Context) {
+	if _, ok := ctx.Message().(request); !ok || ctx.Sender() == nil {
+		return
+	}
+	id, err := strconv.Atoi(ctx.Sender().Address)
+	if err != nil {
+		return
+	}
+	path, ok := a.poolOf(id)
+	if !ok {
+		return
+	}
+	r := a.rings[path]
+	if r == nil {
+		r = new(ring)
+		a.rings[path] = r
+	}
+	ctx.Respond(keys{r.at(time.Now())})
+}
+
+// Renew gives cfg the keys of the pool of the worker whose actors system has.
+func Renew(ctx context.Context, system *actors.System, cfg *tls.Config) error {
+	reply, err := system.Ask(ctx, system.Lookup(childproto.MasterName+"/"+Name), request{})
+	if err != nil {
+		return fmt.Errorf("coppice: session ticket keys: %w", err)
+	}
+	t, ok := reply.(keys)
+	if !ok || len(t.Keys) == 0 {
+		return fmt.Errorf("coppice: session ticket keys: the answer is a %T", reply)
+	}
+	cfg.SetSessionTicketKeys(t.Keys)
+	return nil
+}
+
+// Keep renews cfg's keys twice in each rotation, until ctx ends. After a renewal that fails the next
+// one is in time: the key that comes into use before it is known already.
+func Keep(ctx context.Context, log *slog.Logger, system *actors.System, cfg *tls.Config) {
+	ticker := time.NewTicker(rotation / 2)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		bounded, cancel := context.WithTimeout(ctx, renewTimeout)
+		if err := Renew(bounded, system, cfg); err != nil {
+			log.Warn("tls", "err", err)
+		}
+		cancel()
+	}
+}
