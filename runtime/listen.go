@@ -14,20 +14,6 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-func (c *child) listen(ctx context.Context, l ListenerSpec) (net.Listener, error) {
-	return c.netListeners.Listen(ctx, l.request())
-}
-
-func (c *child) listenPacket(ctx context.Context, l ListenerSpec) (net.PacketConn, error) {
-	return c.netListeners.ListenPacket(ctx, l.request())
-}
-
-func (c *child) adopt(ln net.Listener) net.Listener { return c.netListeners.Adopt(ln) }
-
-func (c *child) share(ctx context.Context, l ListenerSpec, ln net.Listener) (net.Listener, error) {
-	return c.netListeners.Share(ctx, l.request(), ln)
-}
-
 // ListenerInfo is one socket that the master holds.
 type ListenerInfo struct {
 	Name   string   `json:"name,omitempty"` // as asked for; may be empty
@@ -109,7 +95,7 @@ func (rt *Runtime) listeners(stats []ListenerStats, at time.Time) []ListenerInfo
 }
 
 // AddListener opens a listener at run time, as a child of the root: workers reach it by its Name,
-// and those that wait for it (Listener.Wait) get it now. The address that it got is returned. Errors
+// and those that wait for it (Worker.AwaitListener) get it now. The address that it got is returned. Errors
 // are those of net.Listen; a name that is taken wraps supervisor.ErrAlreadyStarted or
 // ErrAlreadyPresent.
 func (rt *Runtime) AddListener(ctx context.Context, l ListenerSpec) (net.Addr, error) {

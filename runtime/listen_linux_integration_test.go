@@ -113,7 +113,7 @@ func init() {
 				if ln, err = w.Share(ctx, l, own); err != nil {
 					return err
 				}
-			} else if ln, err = w.ListenSpec(ctx, l); err != nil {
+			} else if ln, err = w.Listener(ctx, l.Name); err != nil {
 				return err
 			}
 			// The first has no more to do with it, once the other has it too.
@@ -163,7 +163,7 @@ func init() {
 		return coppice.Config{Children: []coppice.ChildSpec{
 			coppice.ListenerSpec{Name: "http", Network: "tcp", Address: "127.0.0.1:0"},
 			coppice.Pool{Name: "web", Size: 1, Worker: func(ctx context.Context, w *coppice.Worker) error {
-				ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: "http"})
+				ln, err := w.Listener(ctx, "http")
 				if err != nil {
 					return err
 				}

@@ -11,12 +11,11 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 )
 
-// A ListenerSpec is a socket that the master holds: one that takes connections, or with a network of
-// datagrams a packet socket, which workers get by [Worker.ListenPacketSpec]. In the tree it lives as long as
-// its supervisor keeps it, whatever becomes of the workers, and workers reach it
-// by name: w.ListenSpec(ctx, Listener{Name: "http"}). Given to [Worker.ListenSpec]
-// with an address it is opened by the first worker that asks and shared with
-// those that ask for the same.
+// A ListenerSpec describes a socket that the master holds: one that takes connections, or with a
+// network of datagrams a packet socket. As a child of the tree it lives as long as its supervisor
+// keeps it, whatever becomes of the workers, which get it by [Worker.Listener] or
+// [Worker.PacketConn]. Given to [Worker.ListenSpec] or [Worker.ListenPacketSpec] it is opened by
+// the first worker that asks, and shared with those that ask for the same.
 type ListenerSpec struct {
 	Name    string // "" = network:address
 	Network string // tcp, tcp4, tcp6, unix, unixpacket; or udp, udp4, udp6, unixgram
@@ -53,9 +52,6 @@ type ListenerSpec struct {
 	// Hooks stands in the tree. Control runs in the master, each time that a socket of the Listener is
 	// opened, and must not block.
 	Hooks ListenerHooks
-
-	// Wait makes ListenSpec with a Name alone wait until there is a listener of that name.
-	Wait bool
 }
 
 // ListenRules are what a pool's workers may ask for. See netactor.
@@ -132,7 +128,7 @@ const (
 func ParsePolicy(s string) (Policy, error) { return netactor.ParsePolicy(s) }
 
 // validate checks what can be known without opening anything: the rules of [netactor.Request], and
-// those of what only a spec has. A listener that a worker asks for by name alone is not checked.
+// those of what only a spec has.
 func (l ListenerSpec) validate(bad reportInvalid, path string) {
 	r := l.request()
 	if l.Network == "" && l.Address == "" && l.FD == 0 {
@@ -179,18 +175,11 @@ func (l ListenerSpec) packet() bool {
 	return false
 }
 
-// byName tells whether l means a listener that somebody else opens.
-func (l ListenerSpec) byName() bool {
-	named := l.Name != ""
-	l.Name, l.Wait = "", false
-	return named && reflect.ValueOf(l).IsZero()
-}
-
 // request is what netactor is asked for l.
 func (l ListenerSpec) request() netactor.Request {
 	return netactor.Request{
 		Name: l.Name, Network: l.Network, Address: l.Address, FD: l.FD,
-		Policy: l.Policy, Peek: l.Peek, Backlog: l.Backlog, Mode: l.Mode, Credentials: l.Credentials, Options: l.Options, Limits: l.Limits, Wait: l.Wait,
+		Policy: l.Policy, Peek: l.Peek, Backlog: l.Backlog, Mode: l.Mode, Credentials: l.Credentials, Options: l.Options, Limits: l.Limits,
 	}
 }
 

@@ -38,7 +38,7 @@ func init() {
 				return err
 			}
 			for ctx.Err() == nil { // each listener of that name, one after the other
-				ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: "late", Wait: true})
+				ln, err := w.AwaitListener(ctx, "late")
 				if err != nil {
 					continue
 				}
@@ -60,7 +60,7 @@ func init() {
 			}},
 			coppice.Pool{Name: "web", Size: 3, Worker: func(ctx context.Context, w *coppice.Worker) error {
 				for _, name := range []string{"picked", "hashed"} {
-					ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: name})
+					ln, err := w.Listener(ctx, name)
 					if err != nil {
 						return err
 					}
@@ -87,7 +87,7 @@ func init() {
 				Limits: coppice.Limits{Total: 2, AtLimit: coppice.AnswerAtLimit, Answer: "full"},
 			},
 			coppice.Pool{Name: "web", Size: 2, Worker: func(ctx context.Context, w *coppice.Worker) error {
-				ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: "limited"})
+				ln, err := w.Listener(ctx, "limited")
 				if err != nil {
 					return err
 				}

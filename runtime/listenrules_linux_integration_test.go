@@ -55,7 +55,7 @@ func tryAll(ctx context.Context, w *coppice.Worker, dir string) (denied []string
 	try("an allowed port", tcp, err)
 	path, err := w.Listen("unix", dir+"/s")
 	try("an allowed path", path, err)
-	named, err := on(coppice.ListenerSpec{Name: "http"})
+	named, err := w.Listener(ctx, "http")
 	try("the tree's by name", named, err)
 	other, err := w.Listen("tcp", "127.0.0.3:0")
 	try("Listen", other, err)

@@ -43,7 +43,7 @@ func init() {
 		}
 		return coppice.Config{Children: append(children, coppice.Pool{Name: "web", Size: 2, Worker: func(ctx context.Context, w *coppice.Worker) error {
 			for _, name := range names {
-				ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: name})
+				ln, err := w.Listener(ctx, name)
 				if err != nil {
 					return err
 				}

@@ -53,7 +53,7 @@ func outside(listeners []coppice.ListenerSpec) coppice.Config {
 	}
 	return coppice.Config{Children: append(children, coppice.Pool{Name: "web", Size: 2, Worker: func(ctx context.Context, w *coppice.Worker) error {
 		for _, l := range listeners {
-			ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: l.Name})
+			ln, err := w.Listener(ctx, l.Name)
 			if err != nil {
 				return err
 			}

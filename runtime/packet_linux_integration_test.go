@@ -62,7 +62,7 @@ func init() {
 		return coppice.Config{Children: []coppice.ChildSpec{
 			coppice.ListenerSpec{Name: "dns", SystemdName: "dns", Network: "udp", Address: "127.0.0.1:0"},
 			coppice.Pool{Name: "web", Size: 1, Worker: func(ctx context.Context, w *coppice.Worker) error {
-				pc, err := w.ListenPacketSpec(ctx, coppice.ListenerSpec{Name: "dns"})
+				pc, err := w.PacketConn(ctx, "dns")
 				if err != nil {
 					return err
 				}
@@ -78,19 +78,22 @@ func init() {
 			coppice.ListenerSpec{Name: "gram", Network: "unixgram", Address: os.Getenv("COPPICE_TEST_GRAM"), Mode: 0o600},
 			coppice.ListenerSpec{Name: "stream", Network: "tcp", Address: "127.0.0.1:0"},
 			coppice.Pool{Name: "web", Size: 1, Worker: func(ctx context.Context, w *coppice.Worker) error {
-				for _, other := range []coppice.ListenerSpec{{Name: "stream"}, {Network: "tcp", Address: "127.0.0.1:0"}} {
-					if pc, err := w.ListenPacketSpec(ctx, other); err == nil {
+				for _, ask := range []func() (net.PacketConn, error){
+					func() (net.PacketConn, error) { return w.PacketConn(ctx, "stream") },
+					func() (net.PacketConn, error) { return w.ListenPacket("tcp", "127.0.0.1:0") },
+				} {
+					if pc, err := ask(); err == nil {
 						return fmt.Errorf("a packet socket %v of a listener", pc.LocalAddr())
 					}
 				}
-				if ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: "number"}); err == nil {
+				if ln, err := w.Listener(ctx, "number"); err == nil {
 					return fmt.Errorf("a listener %v of a packet socket", ln.Addr())
 				}
-				gram, err := w.ListenPacketSpec(ctx, coppice.ListenerSpec{Name: "gram"})
+				gram, err := w.PacketConn(ctx, "gram")
 				if err != nil {
 					return err
 				}
-				number, err := w.ListenPacketSpec(ctx, coppice.ListenerSpec{Name: "number"})
+				number, err := w.PacketConn(ctx, "number")
 				if err != nil {
 					return err
 				}

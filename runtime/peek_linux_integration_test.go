@@ -29,12 +29,16 @@ func init() {
 				Peek: coppice.Peek{By: coppice.PeekFirst, Timeout: time.Minute}, Hooks: coppice.ListenerHooks{First: lineLength},
 			},
 			coppice.Pool{Name: "web", Size: 3, Worker: func(ctx context.Context, w *coppice.Worker) error {
-				for _, l := range []coppice.ListenerSpec{
-					{Name: "bytes"},
-					{Name: "line"},
-					{Name: "own", Network: "tcp", Address: "127.0.0.2:0", Policy: coppice.Hash, Peek: coppice.Peek{By: coppice.PeekBytes, Bytes: 4, Timeout: time.Minute}},
-				} {
-					ln, err := w.ListenSpec(ctx, l)
+				own, err := w.ListenSpec(ctx, coppice.ListenerSpec{
+					Name: "own", Network: "tcp", Address: "127.0.0.2:0", Policy: coppice.Hash,
+					Peek: coppice.Peek{By: coppice.PeekBytes, Bytes: 4, Timeout: time.Minute},
+				})
+				if err != nil {
+					return err
+				}
+				go echoLine(w, own)
+				for _, name := range []string{"bytes", "line"} {
+					ln, err := w.Listener(ctx, name)
 					if err != nil {
 						return err
 					}

@@ -149,7 +149,22 @@ func TestWithoutMaster(t *testing.T) {
 	if _, err := w.ListenSpec(t.Context(), coppice.ListenerSpec{FD: 7}); !errors.Is(err, coppice.ErrUnsupported) {
 		t.Errorf("FD without a master: %v", err)
 	}
+	if _, err := w.Listener(t.Context(), "http"); !errors.Is(err, coppice.ErrUnsupported) {
+		t.Errorf("a name without a master: %v", err)
+	}
+	if _, err := w.AwaitPacketConn(t.Context(), ""); !isInvalid(err, "Name") {
+		t.Errorf("no name: %v", err)
+	}
+	if _, err := w.ListenSpec(t.Context(), coppice.ListenerSpec{Name: "http"}); !isInvalid(err, "Network") {
+		t.Errorf("a spec with a name alone: %v", err)
+	}
 	if _, err := w.Listen("tcp", "nowhere"); err == nil {
 		t.Error("listens nowhere")
 	}
+}
+
+// isInvalid reports whether err names that field of a spec.
+func isInvalid(err error, field string) bool {
+	inv, ok := errors.AsType[*coppice.InvalidError](err)
+	return ok && inv.Field == field
 }

@@ -31,7 +31,7 @@ func init() {
 			coppice.Pool{
 				Name: "web", Size: 2, Intensity: supervisor.Intensity{Max: 1000, Period: time.Second},
 				Worker: func(ctx context.Context, w *coppice.Worker) error {
-					ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: "http"})
+					ln, err := w.Listener(ctx, "http")
 					if err != nil {
 						return err
 					}

@@ -129,9 +129,6 @@ func validateChildren(bad reportInvalid, parent string, specs []ChildSpec) []*no
 			n.children = validateChildren(bad, path, s.Children)
 		case ListenerSpec:
 			s.validate(bad, path)
-			if s.Wait {
-				bad(path, "Wait", s.Wait, "is for ListenOn")
-			}
 		}
 		nodes = append(nodes, n)
 	}

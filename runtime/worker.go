@@ -101,10 +101,8 @@ func (w *Worker) Listen(network, address string) (net.Listener, error) {
 }
 
 // ListenSpec is Listen with a name, a policy, a backlog, or a descriptor of the
-// master's: FD 7 is what the *master* has open as 7. A Listener with a name and
-// nothing else is the one of that name in the tree, or one that another worker
-// has shared; while there is none the error wraps ENOENT, or with Wait it waits. ctx
-// ends the wait; a socket that comes later is given back.
+// master's: FD 7 is what the *master* has open as 7. ctx ends the wait; a socket that comes
+// later is given back. For a listener that has been opened already see [Worker.Listener].
 func (w *Worker) ListenSpec(ctx context.Context, l ListenerSpec) (net.Listener, error) {
 	if err := w.mayListen(l); err != nil {
 		return nil, err
@@ -113,7 +111,26 @@ func (w *Worker) ListenSpec(ctx context.Context, l ListenerSpec) (net.Listener, 
 		var lc net.ListenConfig
 		return lc.Listen(ctx, l.Network, l.Address)
 	}
-	return w.c.listen(ctx, l)
+	return w.c.netListeners.Listen(ctx, l.request())
+}
+
+// Listener returns the listener of that name: one of the tree ([ListenerSpec],
+// [Runtime.AddListener]), or one that another worker has shared ([Worker.Share]). While there is
+// none the error wraps ENOENT. The caller closes it, as one of [Worker.Listen].
+func (w *Worker) Listener(ctx context.Context, name string) (net.Listener, error) {
+	return w.listener(ctx, netactor.Request{Name: name})
+}
+
+// AwaitListener is Listener that waits until there is a listener of that name, or ctx ends.
+func (w *Worker) AwaitListener(ctx context.Context, name string) (net.Listener, error) {
+	return w.listener(ctx, netactor.Request{Name: name, Wait: true})
+}
+
+func (w *Worker) listener(ctx context.Context, r netactor.Request) (net.Listener, error) {
+	if err := w.mayLookUp(r); err != nil {
+		return nil, err
+	}
+	return w.c.netListeners.Listen(ctx, r)
 }
 
 // ListenPacket asks the master for a packet socket, as net.ListenPacket asks the kernel: networks are udp, udp4, udp6
@@ -140,33 +157,68 @@ func (w *Worker) ListenPacketSpec(ctx context.Context, l ListenerSpec) (net.Pack
 	if w.c == nil {
 		return netactor.NewListeners(netactor.ListenersConfig{}).ListenPacket(ctx, l.request())
 	}
-	return w.c.listenPacket(ctx, l)
+	return w.c.netListeners.ListenPacket(ctx, l.request())
 }
 
-// mayListen says what is wrong with asking for l, if anything is.
+// PacketConn is [Worker.Listener] for packet sockets: it returns that of the ListenerSpec of that
+// name, as [Worker.ListenPacket] returns one.
+func (w *Worker) PacketConn(ctx context.Context, name string) (net.PacketConn, error) {
+	return w.packetConn(ctx, netactor.Request{Name: name})
+}
+
+// AwaitPacketConn is PacketConn that waits until there is a packet socket of that name, or ctx
+// ends.
+func (w *Worker) AwaitPacketConn(ctx context.Context, name string) (net.PacketConn, error) {
+	return w.packetConn(ctx, netactor.Request{Name: name, Wait: true})
+}
+
+func (w *Worker) packetConn(ctx context.Context, r netactor.Request) (net.PacketConn, error) {
+	if err := w.mayLookUp(r); err != nil {
+		return nil, err
+	}
+	return w.c.netListeners.ListenPacket(ctx, r)
+}
+
+// mayListen returns what is wrong with asking for l, if anything is.
 func (w *Worker) mayListen(l ListenerSpec) error {
 	var errs []error
-	if !l.byName() {
-		l.validate(func(_, field string, value any, why string) {
-			errs = append(errs, &InvalidError{"listener " + l.Name, field, value, why})
-		}, "")
+	bad := func(_, field string, value any, why string) {
+		errs = append(errs, &InvalidError{"listener " + l.Name, field, value, why})
 	}
+	l.validate(bad, "")
 	if l.SystemdName != "" {
-		errs = append(errs, &InvalidError{"listener " + l.Name, "SystemdName", l.SystemdName, "stands in the tree only: ask for its listener by name"})
+		bad("", "SystemdName", l.SystemdName, "stands in the tree only: ask for its listener by name")
 	}
 	if l.hasFunctions() {
-		errs = append(errs, &InvalidError{"listener " + l.Name, "Hooks", "func", "stand in the tree only, functions are not sent: ask for its listener by name"})
+		bad("", "Hooks", "func", "stand in the tree only, functions are not sent: ask for its listener by name")
 	}
 	err := errors.Join(errs...)
 	switch {
 	case err != nil:
 	case w.c != nil:
 		err = w.c.requireSlot("Listen")
-	case l.FD != 0 || l.Network == "":
-		err = fmt.Errorf("%w without a master: a listener by number or by name", ErrUnsupported)
+	case l.FD != 0:
+		err = fmt.Errorf("%w without a master: a listener by number", ErrUnsupported)
 	}
 	if err != nil {
 		return &net.OpError{Op: "listen", Net: l.Network, Err: err}
+	}
+	return nil
+}
+
+// mayLookUp returns what is wrong with asking for what has the name in r, if anything is.
+func (w *Worker) mayLookUp(r netactor.Request) error {
+	var err error
+	switch {
+	case r.Name == "":
+		err = &InvalidError{"listener", "Name", `""`, "is empty"}
+	case w.c != nil:
+		err = w.c.requireSlot("Listener")
+	default:
+		err = fmt.Errorf("%w without a master: a listener by name", ErrUnsupported)
+	}
+	if err != nil {
+		return &net.OpError{Op: "listen", Err: err}
 	}
 	return nil
 }
@@ -179,7 +231,7 @@ func (w *Worker) Adopt(ln net.Listener) net.Listener {
 	if w.c == nil {
 		return ln
 	}
-	return w.c.adopt(ln)
+	return w.c.netListeners.Adopt(ln)
 }
 
 // Share gives the master a listener that the worker opened itself, to be listened
@@ -194,7 +246,7 @@ func (w *Worker) Share(ctx context.Context, l ListenerSpec, ln net.Listener) (ne
 	if err := w.c.requireSlot("Share"); err != nil {
 		return nil, errors.Join(err, ln.Close())
 	}
-	return w.c.share(ctx, l, ln)
+	return w.c.netListeners.Share(ctx, l.request(), ln)
 }
 
 // ReportLoad says how much this worker has to do, for listeners of policy LeastLoaded, in a unit

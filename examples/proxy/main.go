@@ -38,7 +38,7 @@ func main() {
 				Policy: coppice.Hash, Peek: coppice.Peek{Proxy: true, Timeout: *header},
 			},
 			coppice.Pool{Name: "web", Size: *workers, Shutdown: *shutdown, Worker: func(ctx context.Context, w *coppice.Worker) error {
-				ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: "http"})
+				ln, err := w.Listener(ctx, "http")
 				if err != nil {
 					return err
 				}
