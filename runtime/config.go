@@ -64,10 +64,14 @@ type Config struct {
 	// records are lost, and one record says how many once it goes on. Texts are cut at
 	// [supervisor.MaxText]. The tree's end waits for the last records, at most 1 s.
 	// Where the master is to outlive the reader of a standard error that it logs to,
-	// Run and Start leave SIGPIPE to the program (signal.Notify); Main sees to it.
+	// it needs Service.Signals, or a signal.Notify of SIGPIPE of its own.
 	Logger *slog.Logger
 
 	Hooks Hooks
+
+	// Service is what Run handles of the program's besides the tree: signals, systemd. Main sets
+	// it; Start has no use for it.
+	Service Service
 }
 
 // Hooks are called by the master. A panic in one is the program's.

@@ -12,9 +12,10 @@
 //		})
 //	}
 //
-// A larger one hands [Main] a [Config] whose Children are specs: [Pool],
-// [Func], [Actor], [Process], [Supervisor], [ListenerSpec]. A program that has a
-// life of its own calls [Start], goes on, and calls [Runtime.Shutdown].
+// A larger one calls [Run] with a [Config] whose Children are specs: [Pool],
+// [Func], [Actor], [Process], [Supervisor], [ListenerSpec]. [Main] is Run and the end of the
+// program. A program that has a life of its own calls [Start], goes on, and calls
+// [Runtime.Shutdown].
 //
 // # The tree
 //

@@ -9,7 +9,7 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// Exit codes of Main, and of every child of the tree.
+// Exit codes of the program, and of every child of the tree.
 const (
 	exitOK     = 0
 	exitFailed = 1  // the tree gave up, or could not start
@@ -23,62 +23,23 @@ func Serve(n int, fn WorkerFunc) {
 	Main(Config{Children: []ChildSpec{Pool{Name: "workers", Size: n, Worker: fn}}})
 }
 
-// Main runs the tree until it ends or a signal ends it, and then exits; it never
-// returns. The exit code is 0 after an end that was asked for, 1 when the tree gave
-// up or could not start, and 2 when the Config or the environment cannot be used;
-// one line on standard error says why.
-//
-// The signals of the master:
-//
-//	SIGTERM, SIGINT  shut down in order (Runtime.Shutdown); the second one kills what is left and exits with 1,
-//	                 but for a SIGTERM within 1 s of the first, or the first again within 0.1 s, which is the
-//	                 same order by another sender
-//	SIGQUIT          print the stacks of the master's goroutines, and shut down like SIGTERM
-//	SIGHUP           reload (Runtime.Reload); one that comes meanwhile waits
-//	SIGTTIN, SIGTTOU one worker more, or less, in the only pool, or the first of several (Runtime.Scale)
-//	SIGUSR1          print the tree to standard error
-//	SIGPIPE          ignored: a standard output or error whose reader has gone costs the lines
-//	SIGUSR2          reserved: ignored, with a line in the log
-//	others           what Go does with them: SIGABRT ends it with a dump; the children drain as orphans
-//
-// SIGTTOU that the terminal sends, to a background job that writes to it (stty tostop),
-// is no order: it is ignored from then on, and what is written appears.
-//
-// Those that are about a tree that runs wait until it is up.
-//
-// Children lead process groups of their own, so that what a terminal sends reaches
-// the master alone. What is sent to all processes (systemd's KillMode=control-group,
-// pkill) has the same effect as if the master alone had got it, in whatever order it
-// arrives: children pass on to the master what tells them to end, and ignore the rest.
-// An operator's SIGTERM to one worker has it replaced, without a gap and without
-// counting as a failure; one that is not Permanent drains, and nobody takes its place.
-//
-// Started by systemd, Main tells it of the tree: see [ListenerSpec] for sockets, and
-// docs/systemd.md.
+// Main is [Run] of a program that is the tree and nothing else: Run handles the program's
+// signals and tells systemd of the tree. Main does not return: it prints the error to standard
+// error, if there is one, and exits with [ExitCode]. Where the caller's deferred calls are to run,
+// call Run.
 func Main(cfg Config) {
-	ctx, stop := context.WithCancel(context.Background())
-	up := make(chan *Runtime, 1)
-	var systemd *serviceManager
-	if !IsChild() {
-		cfg = cfg.defaults().queued()
-		systemd = newServiceManager(cfg.Logger)
-		survivePipeSignal()
-		go handleSignals(up, stop, systemd.ended) // ends with the process
-	}
-	err := run(ctx, cfg, func(rt *Runtime) func() {
-		up <- rt
-		stopping := systemd.up(rt.managed())
-		rt.manager.Store(systemd) // a reload is told of from now on
-		return stopping
-	})
+	cfg.Service = Service{Signals: true, Notify: true}
+	err := Run(context.Background(), cfg)
 	if err != nil {
 		printLine(os.Stderr, err)
 	}
-	systemd.ended(err)
-	os.Exit(exitCode(err))
+	os.Exit(ExitCode(err))
 }
 
-func exitCode(err error) int {
+// ExitCode is the exit code of a program that ends with what Run, Start or Runtime.Wait returned:
+// 0 for nil, an end that was asked for; 2 when the Config or the environment cannot be used; 1
+// when the tree gave up, could not start, or did not end in time.
+func ExitCode(err error) int {
 	if err == nil {
 		return exitOK
 	}
@@ -91,13 +52,85 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
+// A Service is what [Run] does for the program as a service of the system. The zero value leaves
+// all of it to the program, as [Start] does.
+type Service struct {
+	// Signals has Run handle the program's signals until it returns:
+	//
+	//	SIGTERM, SIGINT  shut down in order, and return; the second one kills what is left and exits with 1,
+	//	                 but for a SIGTERM within 1 s of the first, or the first again within 0.1 s, which is the
+	//	                 same order by another sender
+	//	SIGQUIT          print the stacks of the master's goroutines, and shut down like SIGTERM
+	//	SIGHUP           reload (Runtime.Reload); one that comes meanwhile waits
+	//	SIGTTIN, SIGTTOU one worker more, or less, in the only pool, or the first of several (Runtime.Scale)
+	//	SIGUSR1          print the tree to standard error
+	//	SIGPIPE          ignored, after Run too: a standard output or error whose reader has gone costs the lines
+	//	SIGUSR2          reserved: ignored, with a line in the log
+	//	others           what Go does with them: SIGABRT ends the program with a dump; the children drain as orphans
+	//
+	// Signals about a running tree wait until it is up. A SIGTTOU that the terminal sends to a
+	// background job that writes to it (stty tostop) is ignored from then on, and what is written
+	// appears. After Run the program has its signals back, but for those within 1 s of the first
+	// that asked it to end.
+	//
+	// Children lead process groups of their own, so that what a terminal sends reaches the master
+	// alone. What is sent to all processes (systemd's KillMode=control-group, pkill) has the same
+	// effect as if the master alone had got it, in whatever order it arrives: children pass on to
+	// the master what tells them to end, and ignore the rest. An operator's SIGTERM to one worker
+	// has it replaced, without a gap and without counting as a failure; a worker that is not
+	// Permanent drains and is not replaced.
+	Signals bool
+
+	// Notify has Run tell systemd of the tree, where it has started the program and wants to know
+	// (sd_notify(3)); see docs/systemd.md.
+	Notify bool
+}
+
 // Run starts the tree, waits until it ends by itself or ctx does, and then shuts
-// it down within Config.Shutdown. It returns nil after an orderly end that ctx
-// asked for, during the start too, otherwise why the tree ended. It handles no
-// signal, tells systemd nothing, and never exits the master; in a child process it
-// does not return.
+// it down within Config.Shutdown. It returns nil after an orderly end that ctx or a signal
+// asked for, during the start too, otherwise why the tree ended. [Config.Service] says what it
+// does besides: handle signals, tell systemd. In a child process it does not return.
+//
+//	func main() { os.Exit(run()) }
+//
+//	func run() int {
+//		defer cleanUp() // in the master; children exit inside Run
+//		err := coppice.Run(context.Background(), coppice.Config{
+//			Service:  coppice.Service{Signals: true, Notify: true},
+//			Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Worker: work}},
+//		})
+//		if err != nil {
+//			log.Print(err)
+//		}
+//		return coppice.ExitCode(err)
+//	}
 func Run(ctx context.Context, cfg Config) error {
-	return run(ctx, cfg, func(*Runtime) func() { return func() {} })
+	if IsChild() {
+		_, err := Start(ctx, cfg)
+		return err // of a child that cannot be one
+	}
+	cfg = cfg.defaults().queued()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var systemd *serviceManager
+	if cfg.Service.Notify {
+		systemd = newServiceManager(cfg.Logger)
+	}
+	up := make(chan *Runtime, 1)
+	if cfg.Service.Signals {
+		survivePipeSignal()
+		done := make(chan struct{})
+		defer close(done)
+		go handleSignals(up, done, stop, systemd.ended) // ends soon after Run
+	}
+	err := run(ctx, cfg, func(rt *Runtime) func() {
+		up <- rt
+		stopping := systemd.up(rt.managed())
+		rt.manager.Store(systemd) // a reload is told of from now on
+		return stopping
+	})
+	systemd.ended(err)
+	return err
 }
 
 // run is Run. It calls up when the tree is up, and what that returned when the
@@ -135,7 +168,7 @@ var inherit = sync.OnceValue(func() (in struct {
 	return in
 })
 
-// IsChild tells whether this process was started as a child of a tree: what
+// IsChild reports whether this process was started as a child of a tree: what
 // stands before Main, Run or Start runs there too.
 func IsChild() bool {
 	in := inherit()

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -177,4 +178,59 @@ type testWriter struct{ t *testing.T }
 func (w testWriter) Write(b []byte) (int, error) {
 	w.t.Log(string(b[:max(0, len(b)-1)]))
 	return len(b), nil
+}
+
+// runTwice is a main with deferred calls, which runs the tree twice.
+func runTwice(cfg coppice.Config) int {
+	defer fmt.Println("deferred")
+	cfg.Service.Signals = true
+	var err error
+	for range 2 {
+		if err = coppice.Run(context.Background(), cfg); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		fmt.Println("over")
+	}
+	return coppice.ExitCode(err)
+}
+
+func init() {
+	trees["announced"] = func() coppice.Config {
+		cfg := pool(1, idle)
+		cfg.Hooks.Started = func(*coppice.Runtime) { fmt.Println("up") }
+		return cfg
+	}
+}
+
+// TestRunReturns: Run with Service.Signals returns after a signal: deferred calls run, and the
+// next Run has the signals.
+func TestRunReturns(t *testing.T) {
+	p := runtimetest.Start(t, []string{masterVar + "=run", treeVar + "=announced"})
+	for range 2 {
+		p.Await(`^up$`)
+		p.Signal(syscall.SIGTERM)
+		p.Await(`^over$`)
+	}
+	p.Await(`^deferred$`)
+	if code := p.Wait(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestExitCode: which exit code an error of Run means.
+func TestExitCode(t *testing.T) {
+	invalid := coppice.Run(t.Context(), coppice.Config{})
+	for _, tt := range []struct {
+		name string
+		err  error
+		want int
+	}{
+		{"an orderly end", nil, 0},
+		{"a Config that cannot be used", invalid, 2},
+		{"anything else", context.DeadlineExceeded, 1},
+	} {
+		if got := coppice.ExitCode(tt.err); got != tt.want {
+			t.Errorf("%s: exit code %d, want %d", tt.name, got, tt.want)
+		}
+	}
 }

@@ -285,7 +285,7 @@ func (rt *Runtime) endOutput() {
 
 // managed is what a service manager is told of the tree.
 func (rt *Runtime) managed() managedTree {
-	return managedTree{rt.tree, func() string { return rt.Snapshot().status() }, rt.cfg.Shutdown}
+	return managedTree{rt.tree, func() string { return rt.Snapshot().status() }, rt.cfg.Shutdown, rt.cfg.Service.Signals}
 }
 
 // Done is closed when the tree has ended, whoever asked for it.

@@ -32,11 +32,11 @@ const sameKeystroke = 100 * time.Millisecond
 // what is asked for beyond it is not printed.
 const maxQueuedTrees = 4
 
-// handleSignals acts on the signals of the program for as long as it lives, as Main's text
-// has it. up brings the tree once it has started; stop asks it to end; ended tells why the
-// program is about to exit. A signal that was ignored when the program began (nohup(1), a
-// shell's background job) stays so.
-func handleSignals(up <-chan *Runtime, stop func(), ended func(error)) {
+// handleSignals acts on the signals of the program until done is closed, as [Service] has it. up
+// brings the tree once it has started; stop asks it to end; ended tells why the program is about
+// to exit. A signal that was ignored when the program began (nohup(1), a shell's background job)
+// stays so.
+func handleSignals(up <-chan *Runtime, done <-chan struct{}, stop func(), ended func(error)) {
 	heeded := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR1, syscall.SIGUSR2}
 	signals := make(chan os.Signal, len(heeded))
 	for _, sig := range heeded {
@@ -54,7 +54,8 @@ func handleSignals(up <-chan *Runtime, stop func(), ended func(error)) {
 	// One reload that waits does for all that are asked for meanwhile: it will find
 	// what they were to find.
 	reloads := make(chan *Runtime, 1)
-	go func() { // ends with the program
+	defer close(reloads)
+	go func() { // ends with handleSignals, and the reload that goes on
 		for rt := range reloads {
 			_ = rt.Reload(context.Background()) // bounded by the tree's end; one that fails is in the log
 		}
@@ -102,6 +103,12 @@ func handleSignals(up <-chan *Runtime, stop func(), ended func(error)) {
 		select {
 		case sig := <-signals:
 			act(sig)
+		case <-done:
+			if !stopped.IsZero() { // the same order by another sender ends no program that is ending
+				time.Sleep(sameStopSignal - time.Since(stopped))
+			}
+			signal.Stop(signals)
+			return
 		case turned := <-handleSignalTurns:
 			close(turned)
 		case rt = <-up:

@@ -46,6 +46,7 @@ type managedTree struct {
 	*supervisor.Supervisor
 	status   func() string // in a few words
 	shutdown time.Duration // that its end takes at most
+	signals  bool          // Run handles them
 }
 
 // newServiceManager returns nil where systemd has not started this program, or does not want
@@ -114,8 +115,15 @@ func (m *serviceManager) signsOfLife(ctx context.Context, every time.Duration) {
 }
 
 // turns reports whether all that decides takes its turns: each supervisor of the tree,
-// each pool, and the goroutine that handles the signals. It waits for a turn of each.
+// each pool, and the goroutine that handles the signals, if Run does. It waits for a turn of each.
 func (m *serviceManager) turns(ctx context.Context) bool {
+	return m.signalsTurn(ctx) && m.tree.Turn(ctx) == nil
+}
+
+func (m *serviceManager) signalsTurn(ctx context.Context) bool {
+	if !m.tree.signals {
+		return true
+	}
 	turned := make(chan struct{})
 	select {
 	case handleSignalTurns <- turned:
@@ -124,10 +132,10 @@ func (m *serviceManager) turns(ctx context.Context) bool {
 	}
 	select {
 	case <-turned:
+		return true
 	case <-ctx.Done():
 		return false
 	}
-	return m.tree.Turn(ctx) == nil
 }
 
 // reloading says that a reload begins. The function that it returns says that it
