@@ -125,7 +125,7 @@ func (o *closeOnce) close(c net.Conn, r *connRecord) error {
 }
 
 var (
-	_ tracing.Conn = (*tcpConn)(nil)
-	_ tracing.Conn = (*unixConn)(nil)
-	_ tracing.Conn = (*otherConn)(nil)
+	_ tracing.TracedConn = (*tcpConn)(nil)
+	_ tracing.TracedConn = (*unixConn)(nil)
+	_ tracing.TracedConn = (*otherConn)(nil)
 )

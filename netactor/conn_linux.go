@@ -47,4 +47,4 @@ func credentialsOf(c net.Conn) (who *fdipc.Credentials) {
 	return who
 }
 
-var _ tracing.Conn = (*socketConn)(nil)
+var _ tracing.TracedConn = (*socketConn)(nil)

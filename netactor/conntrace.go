@@ -36,7 +36,7 @@ func traceAccepted(p *pendingConn, a *acceptor) {
 	if tracer == nil {
 		return
 	}
-	tr := &connTrace{pool: a.pool, meter: tracer.Handoffs(a.pool), accept: tracer.Accept(tracing.Accepted{
+	tr := &connTrace{pool: a.pool, meter: tracer.Handoffs(a.pool), accept: tracer.Accept(tracing.AcceptSpan{
 		Listener: a.listener.name, Transport: a.network, Peer: p.peer,
 	})}
 	p.trace = tr

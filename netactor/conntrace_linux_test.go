@@ -201,7 +201,7 @@ func TestTraceUnsampled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := c.(tracing.Conn).TraceSpan()
+	s := c.(tracing.TracedConn).TraceSpan()
 	if s.Sampled() || !s.Context().IsValid() {
 		t.Errorf("sampled %v, context %v", s.Sampled(), s.Context())
 	}

@@ -149,7 +149,7 @@ func (l *directListener) wrap(c net.Conn) net.Conn {
 		r.credentials = credentialsOf(c)
 	}
 	if tracer != nil {
-		accepted := tracing.Accepted{Listener: l.name, Transport: l.address.Network()}
+		accepted := tracing.AcceptSpan{Listener: l.name, Transport: l.address.Network()}
 		if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 			accepted.Peer = a.AddrPort()
 		}

@@ -60,7 +60,7 @@ type childHandle struct {
 	conn     *fdipc.Conn
 	backend  backend
 
-	telemetry tracing.Child // ended by awaitEnd, or by whoever finds that there is no backend
+	telemetry tracing.ChildTelemetry // ended by awaitEnd, or by whoever finds that there is no backend
 
 	placed          bool                                // a worker that knows its place; guarded by children.mu
 	link            linkHealth                          // of a worker; likewise

@@ -68,7 +68,7 @@ func (c *child) killOrphan(conn *fdipc.Conn) {
 func (c *child) ownPipeline(w childproto.Hello) tracing.Pipeline {
 	p, err := tracing.Start(context.Background(), w.Process(), &tracing.Uplink{
 		Table: c.spanTable,
-		Send: func(kind tracing.Payload, b []byte) error {
+		Send: func(kind tracing.PayloadKind, b []byte) error {
 			return c.conn.Send(context.Background(), &fdipc.Frame{Kind: childproto.PayloadFrame(kind), Lane: fdipc.Data, Payload: b})
 		},
 	})

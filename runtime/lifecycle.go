@@ -293,7 +293,7 @@ func (l *lifecycleSpans) flush() {
 }
 
 func (l *lifecycleSpans) begin(name, path string, at time.Time, parent tracing.Span, links []trace.SpanContext, attrs ...attribute.KeyValue) tracing.Span {
-	return l.tracer.Begin(name, tracing.Begun{Path: path, At: at, Parent: parent, Links: links, Attributes: attrs})
+	return l.tracer.Begin(name, tracing.LifecycleSpan{Path: path, At: at, Parent: parent, Links: links, Attributes: attrs})
 }
 
 func (l *lifecycleSpans) count(i *tracing.Instrument, supervisorPath string, r supervisor.Reason) {

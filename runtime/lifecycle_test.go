@@ -23,7 +23,7 @@ func recording(t *testing.T) (*lifecycleSpans, *tracetest.SpanRecorder) {
 	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(sr))
 	tracing.Register(tracing.Own(tp))
 	t.Cleanup(func() { tracing.Register(nil) })
-	p, err := tracing.Start(t.Context(), tracing.Process{}, nil)
+	p, err := tracing.Start(t.Context(), tracing.ProcessResource{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ type deafCollector struct{ tracing.Backend }
 
 type deafPipeline struct{ tracing.Pipeline }
 
-func (d deafCollector) Start(ctx context.Context, p tracing.Process, up *tracing.Uplink) (tracing.Pipeline, error) {
+func (d deafCollector) Start(ctx context.Context, p tracing.ProcessResource, up *tracing.Uplink) (tracing.Pipeline, error) {
 	pl, err := d.Backend.Start(ctx, p, up)
 	return deafPipeline{pl}, err
 }

@@ -18,7 +18,7 @@ type message struct {
 	do     func()          // run on the goroutine; kind is not looked at
 }
 
-// mailbox is the queue before a supervisor's goroutine. Its bound is its
+// inbox is the queue before a supervisor's goroutine. Its bound is its
 // senders: each child has at most two messages in it, each caller one, and
 // Stop and Kill one each.
 type inbox struct {

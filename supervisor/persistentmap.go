@@ -2,7 +2,7 @@ package supervisor
 
 import "iter"
 
-// table is a persistent map from small integers to values, ordered by key: a
+// persistentMap is a persistent map from small integers to values, ordered by key: a
 // tree of 32-way nodes. An edit copies the path to the changed place, once
 // per generation, so a published table never changes, and the cost of a
 // change does not grow with the number of children.

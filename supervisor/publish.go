@@ -19,7 +19,7 @@ func (l *loop) event(ev Event) {
 	l.events = append(l.events, ev)
 }
 
-// touch notes that a child's part of the snapshot is to be made anew.
+// markDirty notes that a child's part of the snapshot is to be made anew.
 func (l *loop) markDirty(child *childRecord) {
 	if !child.dirty {
 		child.dirty = true
@@ -174,7 +174,7 @@ func (l *loop) report(child *childRecord, e *rules.Effect) {
 	l.event(Event{Kind: ChildStopped, Path: child.path, Incarnation: e.Inc, Reason: child.reason, Fault: true})
 }
 
-// alive counts the children that are up.
+// runningChildren counts the children that are up.
 func (l *loop) runningChildren() (n int) {
 	for _, c := range l.state.Children {
 		if c.Phase == rules.Running && !c.Exited {
@@ -184,7 +184,7 @@ func (l *loop) runningChildren() (n int) {
 	return n
 }
 
-// gaveUp says which limit was exceeded, from what the state shows.
+// giveUpReason says which limit was exceeded, from what the state shows.
 func (l *loop) giveUpReason(key rules.Key) Reason {
 	f, child := l.state.Flags, l.children[key]
 	r := Reason{Kind: GaveUp}

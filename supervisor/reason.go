@@ -130,7 +130,7 @@ func (r Reason) text() string {
 	}
 }
 
-// words returns the cause, behind a colon, or "".
+// causeText returns the cause, behind a colon, or "".
 func (r Reason) causeText() string {
 	if r.Cause == nil || r.Cause.Error() == "" {
 		return ""

@@ -120,7 +120,7 @@ func (s *Subscription) signal() {
 	}
 }
 
-// hub is a supervisor's list of subscriptions. Events go to the hubs of all
+// publisher is a supervisor's list of subscriptions. Events go to the hubs of all
 // supervisors above, too.
 type publisher struct {
 	parent *publisher
@@ -162,7 +162,7 @@ func (h *publisher) remove(s *Subscription) {
 	h.subs.Store(&subs)
 }
 
-// heard reports whether anybody listens here or above.
+// hasSubscribers reports whether anybody listens here or above.
 func (h *publisher) hasSubscribers() bool {
 	for ; h != nil; h = h.parent {
 		if h.subs.Load() != nil {

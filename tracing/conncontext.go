@@ -7,9 +7,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Conn is what a connection offers whose trace began before it was claimed.
+// TracedConn is what a connection offers whose trace began before it was claimed.
 // The connections that Coppice's listeners return implement it.
-type Conn interface {
+type TracedConn interface {
 	net.Conn
 
 	// TraceSpan returns the serve span of the connection; the zero Span when
@@ -19,7 +19,7 @@ type Conn interface {
 
 // ConnContext returns ctx with the span of c, for http.Server.ConnContext: what
 // a handler starts becomes part of the connection's trace. Where c is not a
-// [Conn], also not under TLS (NetConn), ctx is returned as it is.
+// [TracedConn], also not under TLS (NetConn), ctx is returned as it is.
 //
 // The span in the context answers TracerProvider with one that Coppice was
 // given, also when the trace is not sampled. Instrumentation such as otelhttp,
@@ -47,7 +47,7 @@ func RequestContext(ctx context.Context, s Span) context.Context {
 // as tls.Conn does; the zero Span where there is none.
 func SpanOf(c net.Conn) Span {
 	for c != nil {
-		if tc, ok := c.(Conn); ok {
+		if tc, ok := c.(TracedConn); ok {
 			return tc.TraceSpan()
 		}
 		w, ok := c.(interface{ NetConn() net.Conn })

@@ -37,7 +37,7 @@ func TestConnContext(t *testing.T) {
 		{"not sampled", unsampledTP, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			accept := tracing.New(row.tp).Accept(tracing.Accepted{})
+			accept := tracing.New(row.tp).Accept(tracing.AcceptSpan{})
 			claim := tracing.New(row.tp).Claim(accept.Carrier(), tracing.Claim{})
 			serve := claim.Serve()
 			defer serve.End()

@@ -18,7 +18,7 @@
 //
 // In the listener:
 //
-//	accept := tracer.Accept(tracing.Accepted{Listener: "http", Peer: peer})
+//	accept := tracer.Accept(tracing.AcceptSpan{Listener: "http", Peer: peer})
 //	handoff := accept.Handoff(tracing.Handoff{Pool: "web", Target: "web/0", Kind: "conn"})
 //	frame.Trace = handoff.Carrier()
 //	…
@@ -59,6 +59,6 @@
 // [Start] makes the one [Pipeline] of a process from the registered [Backend].
 // The master's pipeline holds the only connection to a collector. A child's
 // pipeline hands its finished spans, as OTLP bytes, to a relay function that
-// brings them to the master, and the master gives them to [Child].Receive. Less
+// brings them to the master, and the master gives them to [ChildTelemetry].Receive. Less
 // formally: a worker knows neither the collector's address nor its password.
 package tracing

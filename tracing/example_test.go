@@ -18,7 +18,7 @@ func Example() {
 	tracer := tracing.New(provider) // in each process, from its pipeline
 
 	// In the listener.
-	accept := tracer.Accept(tracing.Accepted{Listener: "http", Transport: "tcp"})
+	accept := tracer.Accept(tracing.AcceptSpan{Listener: "http", Transport: "tcp"})
 	handoff := accept.Handoff(tracing.Handoff{Pool: "web", Target: "web/0", Kind: "conn"})
 	carrier := handoff.Carrier() // goes with the handle
 
@@ -51,12 +51,12 @@ func ExampleOwn() {
 	defer tracing.Register(nil)
 
 	// What the runtime does in each process.
-	pipeline, err := tracing.Start(context.Background(), tracing.Process{Role: "listener", Name: "listener"}, nil)
+	pipeline, err := tracing.Start(context.Background(), tracing.ProcessResource{Role: "listener", Name: "listener"}, nil)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	tracing.New(pipeline.TracerProvider()).Accept(tracing.Accepted{Listener: "http"}).End()
+	tracing.New(pipeline.TracerProvider()).Accept(tracing.AcceptSpan{Listener: "http"}).End()
 	fmt.Println(pipeline.Shutdown(context.Background()), ended.Ended()[0].Name())
 	// Output: <nil> accept
 }

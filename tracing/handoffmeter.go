@@ -60,7 +60,7 @@ func (h *HandoffMeter) Claimed(total, queued time.Duration, s Span) {
 }
 
 // Failed counts a hand-off that was not claimed.
-func (h *HandoffMeter) Failed(o Outcome, reason string) {
+func (h *HandoffMeter) Failed(o HandoffOutcome, reason string) {
 	if h == nil {
 		return
 	}

@@ -9,8 +9,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Begun describes a span of a process's life, see [Tracer.Begin].
-type Begun struct {
+// LifecycleSpan describes a span of a process's life, see [Tracer.Begin].
+type LifecycleSpan struct {
 	Path       string    // of the child, as web/0
 	At         time.Time // zero means now
 	Parent     Span      // zero means a new root
@@ -21,7 +21,7 @@ type Begun struct {
 // Begin starts a span of the life of processes, of one of the names from
 // SpanStart to SpanScale. Such spans are few and nobody waits for them. The caller
 // ends it with [Span.End], [Span.EndAt] or [Span.EndError].
-func (t *Tracer) Begin(name string, b Begun) Span {
+func (t *Tracer) Begin(name string, b LifecycleSpan) Span {
 	if t == nil || t.tracer == nil {
 		return Span{}
 	}

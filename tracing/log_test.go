@@ -13,7 +13,7 @@ import (
 
 func TestLogHandler(t *testing.T) {
 	tp, _ := recorder(t)
-	span := tracing.New(tp).Accept(tracing.Accepted{})
+	span := tracing.New(tp).Accept(tracing.AcceptSpan{})
 	var b bytes.Buffer
 	log := slog.New(tracing.LogHandler(slog.NewJSONHandler(&b, nil))).With("a", 1)
 	log.InfoContext(tracing.ContextWithSpan(t.Context(), span), "in a trace")
@@ -37,7 +37,7 @@ func TestLogHandler(t *testing.T) {
 // The ids stand outside of the groups that a logger has opened.
 func TestLogHandlerInGroups(t *testing.T) {
 	tp, _ := recorder(t)
-	span := tracing.New(tp).Accept(tracing.Accepted{})
+	span := tracing.New(tp).Accept(tracing.AcceptSpan{})
 	ctx := tracing.ContextWithSpan(t.Context(), span)
 	var b bytes.Buffer
 	plain := slog.New(slog.NewJSONHandler(&b, nil))

@@ -49,12 +49,12 @@ var boundsNano = func() (b [11]int64) {
 // SDK's instruments do in 900.
 type Meter struct {
 	mu      sync.Mutex
-	series  map[seriesKey]*series
+	series  map[seriesID]*series
 	order   []*series
 	watched []func(func(*Instrument, int64, ...attribute.KeyValue))
 }
 
-type seriesKey struct {
+type seriesID struct {
 	instrument *Instrument
 	labels     attribute.Distinct
 }
@@ -68,7 +68,7 @@ type series struct {
 }
 
 // NewMeter returns a meter that has counted nothing yet.
-func NewMeter() *Meter { return &Meter{series: make(map[seriesKey]*series)} }
+func NewMeter() *Meter { return &Meter{series: make(map[seriesID]*series)} }
 
 // Counter returns the counter of a Sum or a Level with these attributes, the same
 // one each time; keep it where it is needed often. nil, which is off, when m is.
@@ -89,7 +89,7 @@ func (m *Meter) Histogram(i *Instrument, labels ...attribute.KeyValue) *Histogra
 
 func (m *Meter) find(i *Instrument, labels []attribute.KeyValue) *series {
 	set := attribute.NewSet(labels...)
-	key := seriesKey{i, set.Equivalent()}
+	key := seriesID{i, set.Equivalent()}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.series[key]
@@ -116,8 +116,8 @@ func (m *Meter) Watch(f func(emit func(i *Instrument, value int64, labels ...att
 	m.watched = append(m.watched, f)
 }
 
-// Point is what one series has come to.
-type Point struct {
+// DataPoint is what one series has come to.
+type DataPoint struct {
 	Instrument *Instrument
 	Labels     attribute.Set
 	Value      int64 // of a Sum or a Level
@@ -136,7 +136,7 @@ type Exemplar struct {
 }
 
 // Collect returns everything counted so far. A nil Meter has nothing.
-func (m *Meter) Collect() []Point {
+func (m *Meter) Collect() []DataPoint {
 	if m == nil {
 		return nil
 	}
@@ -144,25 +144,25 @@ func (m *Meter) Collect() []Point {
 	order, watched := slices.Clone(m.order), slices.Clone(m.watched)
 	m.mu.Unlock()
 
-	points := make([]Point, 0, len(order))
+	points := make([]DataPoint, 0, len(order))
 	for _, s := range order {
-		p := Point{Instrument: s.instrument, Labels: s.labels, Value: s.counter.n.Load()}
+		p := DataPoint{Instrument: s.instrument, Labels: s.labels, Value: s.counter.n.Load()}
 		if s.histogram != nil {
 			s.histogram.read(&p)
 		}
 		points = append(points, p)
 	}
-	seen := make(map[seriesKey]int)
+	seen := make(map[seriesID]int)
 	for _, f := range watched {
 		f(func(i *Instrument, value int64, labels ...attribute.KeyValue) {
 			set := attribute.NewSet(labels...)
-			key := seriesKey{i, set.Equivalent()}
+			key := seriesID{i, set.Equivalent()}
 			if at, ok := seen[key]; ok {
 				points[at].Value += value
 				return
 			}
 			seen[key] = len(points)
-			points = append(points, Point{Instrument: i, Labels: set, Value: value})
+			points = append(points, DataPoint{Instrument: i, Labels: set, Value: value})
 		})
 	}
 	return points
@@ -201,7 +201,7 @@ func (h *Histogram) Record(d time.Duration, s Span) {
 	}
 }
 
-func (h *Histogram) read(p *Point) {
+func (h *Histogram) read(p *DataPoint) {
 	p.Buckets = make([]uint64, len(h.buckets))
 	for i := range h.buckets {
 		p.Buckets[i] = h.buckets[i].Load()

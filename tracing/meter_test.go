@@ -10,8 +10,8 @@ import (
 )
 
 // points returns what m has counted, by instrument and the text of its labels.
-func points(m *tracing.Meter) map[string]tracing.Point {
-	all := map[string]tracing.Point{}
+func points(m *tracing.Meter) map[string]tracing.DataPoint {
+	all := map[string]tracing.DataPoint{}
 	for _, p := range m.Collect() {
 		all[p.Instrument.Name+"{"+p.Labels.Encoded(attribute.DefaultEncoder())+"}"] = p
 	}
@@ -22,7 +22,7 @@ func TestHandoffMeter(t *testing.T) {
 	m := tracing.NewMeter()
 	tp, _ := recorder(t)
 	tracer := tracing.New(tp).WithMeter(m)
-	sampled := tracer.Accept(tracing.Accepted{})
+	sampled := tracer.Accept(tracing.AcceptSpan{})
 	web := tracer.Handoffs("web")
 	if tracer.Handoffs("web") != web || tracer.Handoffs("api") == web {
 		t.Error("one meter a pool is not what Handoffs returns")

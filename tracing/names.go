@@ -93,7 +93,6 @@ const (
 	KeyState     = attribute.Key("coppice.child.state") // ours: a supervisor.Status, in lower case
 	KeyReason    = attribute.Key("coppice.exit.kind")   // ours: a kind of exit reason: killed, signaled, error
 	KeyDirection = semconv.NetworkIODirectionKey        // release candidate: transmit or receive
-	KeyOutcome   = KeyHandoffOutcome                    // ours: what became of a descriptor
 )
 
 // Attributes of a process, in the resource.
@@ -108,14 +107,13 @@ const (
 	KeyGeneration        = attribute.Key("coppice.process.generation") // ours: the reload that a worker belongs to
 )
 
-// Outcome says how a hand-off ended. The words are those of the transport.
-type Outcome string
+// HandoffOutcome is how a hand-off ended. The words are those of the transport.
+type HandoffOutcome string
 
 // The outcomes of a hand-off. All but Claimed are errors of the span, and its
 // error.type.
 const (
-	Claimed  Outcome = "claimed"  // the receiver's application took it
-	Refused  Outcome = "refused"  // the receiver said no; the sender owns it again
-	Returned Outcome = "returned" // the receiver died or was revoked; the sender owns it again
-	Lost     Outcome = "lost"     // it cannot be known who has it: the channel broke
+	Claimed  HandoffOutcome = "claimed"  // the receiver's application took it
+	Refused  HandoffOutcome = "refused"  // the receiver said no; the sender owns it again
+	Returned HandoffOutcome = "returned" // the receiver died or was revoked; the sender owns it again
 )

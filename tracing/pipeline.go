@@ -16,9 +16,9 @@ import (
 // bytes that are not what their kind says, or anything where nothing is exported.
 var ErrPayload = errors.New("tracing: unusable payload")
 
-// Process says which process of the tree this is. It becomes the resource of
+// ProcessResource says which process of the tree this is. It becomes the resource of
 // its spans.
-type Process struct {
+type ProcessResource struct {
 	Role        string // master, listener, worker
 	Name        string // registered name: master, listener/http, web/0
 	ID          int    // never reused; the master's is 0
@@ -28,13 +28,13 @@ type Process struct {
 	Shared      bool   // a goroutine of the master, not a process of its own
 }
 
-// Payload says what the bytes are that a child sends to its master.
-type Payload uint8
+// PayloadKind says what the bytes are that a child sends to its master.
+type PayloadKind uint8
 
 // The kinds of payload.
 const (
-	Spans   Payload = iota // finished spans: OTLP bytes (TracesData)
-	Metrics                // what was counted since the last such payload: the backend's own bytes
+	Spans   PayloadKind = iota // finished spans: OTLP bytes (TracesData)
+	Metrics                    // what was counted since the last such payload: the backend's own bytes
 )
 
 // Uplink is what a child process has of its master.
@@ -43,7 +43,7 @@ type Uplink struct {
 	// each kind in order. It takes ownership of the bytes. It may block; spans
 	// that end meanwhile wait in a bounded queue and are dropped, counted, at its
 	// end. What it answers with an error is dropped and counted.
-	Send func(kind Payload, b []byte) error
+	Send func(kind PayloadKind, b []byte) error
 
 	// Table is what Child.Table returned in the master, or nil. Start takes
 	// ownership of it.
@@ -54,7 +54,7 @@ type Uplink struct {
 type Backend interface {
 	// Start makes the pipeline of this process. up is nil in the master. ctx
 	// bounds the call only. A nil Pipeline with a nil error means: off.
-	Start(ctx context.Context, p Process, up *Uplink) (Pipeline, error)
+	Start(ctx context.Context, p ProcessResource, up *Uplink) (Pipeline, error)
 }
 
 // Pipeline is what one process does with its spans and its counters. Its methods
@@ -72,7 +72,7 @@ type Pipeline interface {
 	Meter() *Meter
 
 	// Adopt says in the master that a child is about to start. It never fails.
-	Adopt(p Process) Child
+	Adopt(p ProcessResource) ChildTelemetry
 
 	// Shutdown ends the pipeline: sends what is queued until ctx ends, drops
 	// and counts the rest, and waits for its goroutines. Further calls return
@@ -81,12 +81,12 @@ type Pipeline interface {
 	Shutdown(ctx context.Context) error
 
 	// Stats returns the counters so far.
-	Stats() Stats
+	Stats() PipelineStats
 }
 
-// Child is what the master's pipeline knows of one child. Its methods may be
+// ChildTelemetry is what the master's pipeline knows of one child. Its methods may be
 // called by any goroutine.
-type Child interface {
+type ChildTelemetry interface {
 	// Table returns the file in which the child notes its open spans, for
 	// Uplink.Table: owned by the caller. nil where there is none.
 	Table() *os.File
@@ -94,7 +94,7 @@ type Child interface {
 	// Receive takes ownership of a payload. It never blocks: when the queue is
 	// full it is dropped and counted, which is no error. The only error is one
 	// that wraps ErrPayload.
-	Receive(kind Payload, b []byte) error
+	Receive(kind PayloadKind, b []byte) error
 
 	// Ended says that the child has ended and its last payload was received. What
 	// it had finished and not sent is exported, and what it had open ends with an
@@ -114,8 +114,8 @@ type End struct {
 	Reason string // the exit reason, one line
 }
 
-// Stats counts what became of spans. All only grow.
-type Stats struct {
+// PipelineStats counts what became of spans. All only grow.
+type PipelineStats struct {
 	Spans           uint64 // sampled spans that ended in this process
 	SpansDropped    uint64 // of those: dropped, since the queue was full or the relay refused them
 	Payloads        uint64 // master: batches queued to be exported, its own and its children's
@@ -150,7 +150,7 @@ func Register(b Backend) {
 // stop a service.
 //
 // up is nil in the master. ctx bounds the call only.
-func Start(ctx context.Context, p Process, up *Uplink) (Pipeline, error) {
+func Start(ctx context.Context, p ProcessResource, up *Uplink) (Pipeline, error) {
 	registered.Lock()
 	b := registered.backend
 	registered.Unlock()
@@ -181,21 +181,21 @@ type off struct{}
 func (off) TracerProvider() trace.TracerProvider { return noop.NewTracerProvider() }
 func (off) LifeProvider() trace.TracerProvider   { return noop.NewTracerProvider() }
 func (off) Meter() *Meter                        { return nil }
-func (off) Adopt(Process) Child                  { return offChild{} }
+func (off) Adopt(ProcessResource) ChildTelemetry { return offChild{} }
 func (off) Shutdown(context.Context) error       { return nil }
-func (off) Stats() Stats                         { return Stats{} }
+func (off) Stats() PipelineStats                 { return PipelineStats{} }
 
 type offChild struct{}
 
 func (offChild) Table() *os.File { return nil }
-func (offChild) Receive(Payload, []byte) error {
+func (offChild) Receive(PayloadKind, []byte) error {
 	return fmt.Errorf("%w: nothing is exported", ErrPayload)
 }
 func (offChild) Ended(End) []trace.SpanContext { return nil }
 
 type ownBackend struct{ provider trace.TracerProvider }
 
-func (b ownBackend) Start(_ context.Context, _ Process, up *Uplink) (Pipeline, error) {
+func (b ownBackend) Start(_ context.Context, _ ProcessResource, up *Uplink) (Pipeline, error) {
 	up.close()
 	if b.provider == nil {
 		return nil, nil // off

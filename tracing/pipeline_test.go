@@ -10,7 +10,7 @@ import (
 
 type backendFunc func() (tracing.Pipeline, error)
 
-func (f backendFunc) Start(context.Context, tracing.Process, *tracing.Uplink) (tracing.Pipeline, error) {
+func (f backendFunc) Start(context.Context, tracing.ProcessResource, *tracing.Uplink) (tracing.Pipeline, error) {
 	return f()
 }
 
@@ -29,14 +29,14 @@ func TestStartAlwaysReturnsAPipeline(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			tracing.Register(row.b)
-			p, err := tracing.Start(t.Context(), tracing.Process{Role: "master"}, nil)
+			p, err := tracing.Start(t.Context(), tracing.ProcessResource{Role: "master"}, nil)
 			if !errors.Is(err, row.err) {
 				t.Fatalf("error %v, want %v", err, row.err)
 			}
 			if tracing.New(p.TracerProvider()) != nil {
 				t.Error("the pipeline is not off")
 			}
-			c := p.Adopt(tracing.Process{Role: "worker"})
+			c := p.Adopt(tracing.ProcessResource{Role: "worker"})
 			if err := c.Receive(tracing.Spans, []byte{10, 0}); !errors.Is(err, tracing.ErrPayload) {
 				t.Errorf("Receive: %v, want ErrPayload", err)
 			}
@@ -54,13 +54,13 @@ func TestOwnProvider(t *testing.T) {
 	t.Cleanup(func() { tracing.Register(nil) })
 	tp, spans := recorder(t)
 	tracing.Register(tracing.Own(tp))
-	p, err := tracing.Start(t.Context(), tracing.Process{Role: "worker"}, &tracing.Uplink{
-		Send: func(tracing.Payload, []byte) error { return errors.New("not to be called") },
+	p, err := tracing.Start(t.Context(), tracing.ProcessResource{Role: "worker"}, &tracing.Uplink{
+		Send: func(tracing.PayloadKind, []byte) error { return errors.New("not to be called") },
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	tracing.New(p.TracerProvider()).Accept(tracing.Accepted{}).End()
+	tracing.New(p.TracerProvider()).Accept(tracing.AcceptSpan{}).End()
 	if n := len(spans.Ended()); n != 1 {
 		t.Errorf("%d spans at the given provider, want 1", n)
 	}

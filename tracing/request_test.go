@@ -28,7 +28,7 @@ func (l tracedListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := l.tracer.Accept(tracing.Accepted{})
+	s := l.tracer.Accept(tracing.AcceptSpan{})
 	l.accept(s)
 	return tracedConn{c, l.tracer.Claim(s.Carrier(), tracing.Claim{}).Serve()}, nil
 }
@@ -122,7 +122,7 @@ func TestRequestContextOff(t *testing.T) {
 		t.Error("a context without a span was changed")
 	}
 	var metricsOnly *tracing.Tracer
-	if s := metricsOnly.WithMeter(tracing.NewMeter()).Accept(tracing.Accepted{}); s.Sampled() || tracing.RequestContext(ctx, s) != ctx {
+	if s := metricsOnly.WithMeter(tracing.NewMeter()).Accept(tracing.AcceptSpan{}); s.Sampled() || tracing.RequestContext(ctx, s) != ctx {
 		t.Error("a tracer with a meter only has spans")
 	}
 }

@@ -133,13 +133,13 @@ func (s Span) endError(err error) {
 // EndOutcome ends a hand-off, at the zero time now. Any outcome but [Claimed] makes the span failed,
 // with the outcome as its error.type; reason says why, in a few words of low
 // cardinality, and may be empty.
-func (s Span) EndOutcome(at time.Time, o Outcome, reason string) {
+func (s Span) EndOutcome(at time.Time, o HandoffOutcome, reason string) {
 	if s.s != nil {
 		s.endOutcome(at, o, reason)
 	}
 }
 
-func (s Span) endOutcome(at time.Time, o Outcome, reason string) {
+func (s Span) endOutcome(at time.Time, o HandoffOutcome, reason string) {
 	s.s.SetAttributes(KeyHandoffOutcome.String(string(o)))
 	if reason != "" {
 		s.s.SetAttributes(KeyHandoffReason.String(reason))

@@ -48,7 +48,7 @@ func TestChainWithAReturnedHandoff(t *testing.T) {
 	listener, worker := tracing.New(listenerTP), tracing.New(workerTP)
 
 	at := time.Unix(1700000000, 0)
-	accept := listener.Accept(tracing.Accepted{
+	accept := listener.Accept(tracing.AcceptSpan{
 		Listener: "http", Transport: "tcp", Peer: netip.MustParseAddrPort("[2001:db8::1]:4711"), At: at,
 	})
 	queue := accept.Queue("web")
@@ -139,7 +139,7 @@ func TestChainWithAReturnedHandoff(t *testing.T) {
 func TestUnsampledTraceStaysUnsampled(t *testing.T) {
 	listenerTP, listenerSpans := recorder(t, sdktrace.WithSampler(sdktrace.NeverSample()))
 	workerTP, workerSpans := recorder(t)
-	accept := tracing.New(listenerTP).Accept(tracing.Accepted{})
+	accept := tracing.New(listenerTP).Accept(tracing.AcceptSpan{})
 	handoff := accept.Handoff(tracing.Handoff{Pool: "web"})
 	if sc := handoff.Context(); !sc.IsValid() || sc.IsSampled() {
 		t.Errorf("the carrier of an unsampled trace holds %+v", sc)
@@ -194,7 +194,7 @@ func TestOffDoesNotAllocate(t *testing.T) {
 	peer := netip.MustParseAddrPort("192.0.2.1:4711")
 	var off *tracing.Tracer
 	if n := testing.AllocsPerRun(100, func() {
-		accept := off.Accept(tracing.Accepted{Listener: "http", Transport: "tcp", Peer: peer})
+		accept := off.Accept(tracing.AcceptSpan{Listener: "http", Transport: "tcp", Peer: peer})
 		connection(accept, off)
 		accept.End()
 	}); n != 0 {
@@ -203,7 +203,7 @@ func TestOffDoesNotAllocate(t *testing.T) {
 
 	tp, _ := recorder(t, sdktrace.WithSampler(sdktrace.NeverSample()))
 	tracer := tracing.New(tp)
-	accept := tracer.Accept(tracing.Accepted{})
+	accept := tracer.Accept(tracing.AcceptSpan{})
 	if n := testing.AllocsPerRun(100, func() { connection(accept, tracer) }); n != 0 {
 		t.Errorf("not sampled, below the root: %v allocations, want 0", n)
 	}
@@ -212,7 +212,7 @@ func TestOffDoesNotAllocate(t *testing.T) {
 func TestErrorTypeIsTheInnermost(t *testing.T) {
 	tp, spans := recorder(t)
 	err := fmt.Errorf("serve: %w", &os.PathError{Op: "open", Path: "x", Err: errors.New("boom")})
-	tracing.New(tp).Accept(tracing.Accepted{}).EndError(err)
+	tracing.New(tp).Accept(tracing.AcceptSpan{}).EndError(err)
 	if got := attr(spans.Ended()[0], tracing.KeyErrorType).AsString(); got != "*errors.errorString" {
 		t.Errorf("error.type %q", got)
 	}
@@ -237,7 +237,7 @@ func BenchmarkConnection(b *testing.B) {
 			peer := netip.MustParseAddrPort("192.0.2.1:4711")
 			b.ReportAllocs()
 			for b.Loop() {
-				accept := tracer.Accept(tracing.Accepted{Listener: "http", Transport: "tcp", Peer: peer})
+				accept := tracer.Accept(tracing.AcceptSpan{Listener: "http", Transport: "tcp", Peer: peer})
 				connection(accept, tracer)
 				accept.End()
 			}

@@ -44,17 +44,9 @@ func (t *Tracer) WithMeter(m *Meter) *Tracer {
 	return &Tracer{provider: t.provider, tracer: t.tracer, meter: m}
 }
 
-// Meter returns the meter, nil when metrics are off.
-func (t *Tracer) Meter() *Meter {
-	if t == nil {
-		return nil
-	}
-	return t.meter
-}
-
-// Accepted describes a connection that was accepted. Zero fields are left out
+// AcceptSpan describes a connection that was accepted. Zero fields are left out
 // of the span.
-type Accepted struct {
+type AcceptSpan struct {
 	Listener  string         // name of the listener
 	Transport string         // "tcp" or "unix"
 	Peer      netip.AddrPort // the client
@@ -63,14 +55,14 @@ type Accepted struct {
 
 // Accept starts the root span of a connection. The sampler decides here, once
 // for the whole chain. The caller ends the span when the hand-off is settled.
-func (t *Tracer) Accept(a Accepted) Span {
+func (t *Tracer) Accept(a AcceptSpan) Span {
 	if t == nil || t.tracer == nil {
 		return Span{}
 	}
 	return t.accept(a)
 }
 
-func (t *Tracer) accept(a Accepted) Span {
+func (t *Tracer) accept(a AcceptSpan) Span {
 	var opts []trace.SpanStartOption // a root by its context; each option would cost an allocation
 	if !a.At.IsZero() {
 		opts = []trace.SpanStartOption{trace.WithTimestamp(a.At)}

@@ -40,7 +40,7 @@ func (l listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := l.tracer.Accept(tracing.Accepted{})
+	s := l.tracer.Accept(tracing.AcceptSpan{})
 	return conn{c, l.tracer.Claim(s.Carrier(), tracing.Claim{}).Serve()}, nil
 }
 

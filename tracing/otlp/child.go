@@ -20,23 +20,23 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// child is the master's side of one child.
-type child struct {
-	p       *pipeline
-	process tracing.Process
-	metrics *account      // of what Coppice counts
-	own     *account      // of the program's own instruments
-	taken   atomic.Uint64 // payloads of spans received
-	rounds  atomic.Int64  // payloads of our metrics received
+// childTelemetry is the master's side of one child.
+type childTelemetry struct {
+	p        *pipeline
+	process  tracing.ProcessResource
+	metrics  *processMetrics // of what Coppice counts
+	own      *processMetrics // of the program's own instruments
+	received atomic.Uint64   // payloads of spans received
+	rounds   atomic.Int64    // payloads of our metrics received
 
 	mu    sync.Mutex
-	mem   mapping  // nil when there is none, and after the end
-	table *os.File // for the child; nil once given away
+	mem   tableMemory // nil when there is none, and after the end
+	table *os.File    // for the child; nil once given away
 }
 
 // Adopt makes the table of a child that is to be a process.
-func (p *pipeline) Adopt(process tracing.Process) tracing.Child {
-	c := &child{p: p, process: process, metrics: p.books.open(process.Name), own: p.books.open(process.Name)}
+func (p *pipeline) Adopt(process tracing.ProcessResource) tracing.ChildTelemetry {
+	c := &childTelemetry{p: p, process: process, metrics: p.aggregator.open(process.Name), own: p.aggregator.open(process.Name)}
 	if p.payloads == nil || process.Shared {
 		return c
 	}
@@ -50,7 +50,7 @@ func (p *pipeline) Adopt(process tracing.Process) tracing.Child {
 }
 
 // Table gives the file away.
-func (c *child) Table() *os.File {
+func (c *childTelemetry) Table() *os.File {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f := c.table
@@ -58,22 +58,22 @@ func (c *child) Table() *os.File {
 	return f
 }
 
-func (c *child) Receive(kind tracing.Payload, b []byte) error {
+func (c *childTelemetry) Receive(kind tracing.PayloadKind, b []byte) error {
 	switch kind {
 	case tracing.Spans:
 		if err := c.p.export(b); err != nil {
 			return err
 		}
-		n := c.taken.Add(1)
+		n := c.received.Add(1)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.mem != nil {
-			c.mem.word64(offTaken).Store(n)
+			c.mem.word64(offReceived).Store(n)
 		}
 		return nil
 	case tracing.Metrics:
 		if len(b) > 0 && b[0] == metricsDataTag {
-			round, metrics, err := readInstruments(b)
+			round, metrics, err := readMetrics(b)
 			if err == nil {
 				c.own.receive(round, metrics)
 			}
@@ -89,7 +89,7 @@ func (c *child) Receive(kind tracing.Payload, b []byte) error {
 }
 
 // Ended exports what the table holds and closes it.
-func (c *child) Ended(e tracing.End) []trace.SpanContext {
+func (c *childTelemetry) Ended(e tracing.End) []trace.SpanContext {
 	c.metrics.close()
 	c.own.close()
 	c.mu.Lock()
@@ -102,21 +102,21 @@ func (c *child) Ended(e tracing.End) []trace.SpanContext {
 	if mem == nil {
 		return nil
 	}
-	all := mem.read(c.taken.Load())
+	all := mem.read(c.received.Load())
 	mem.unmap()
 	return c.recover(all, e)
 }
 
-// maxEnded bounds, in bytes, what each recovered span says of the end of its process.
+// maxEndText bounds, in bytes, what each recovered span says of the end of its process.
 // Of all of them at once the collector has to take it.
-const maxEnded = 256
+const maxEndText = 256
 
 // recover turns the records of a dead child into spans and exports them.
-func (c *child) recover(all []found, e tracing.End) []trace.SpanContext {
+func (c *childTelemetry) recover(all []tableSpan, e tracing.End) []trace.SpanContext {
 	scopes := make(map[string]*tracepb.ScopeSpans)
 	open := make(map[string]*tracepb.Span) // by id
 	n := 0
-	ended := clip(c.process.Name+" ended: "+e.Reason, maxEnded)
+	ended := clip(c.process.Name+" ended: "+e.Reason, maxEndText)
 	for _, f := range all {
 		scope, s, err := readRecord(f.record)
 		if err != nil {

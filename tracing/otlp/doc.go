@@ -51,6 +51,6 @@
 // there. 4096 spans of a child are noted at once. Payloads wait in the master in a
 // queue of 8 MiB. Of a process's own instruments the master keeps 4096 series. What finds a queue full, what the relay or the collector refuses,
 // and what is left when Shutdown's context ends is dropped and counted
-// ([tracing.Stats]). Nothing that a program does with a span ever waits for any of
+// ([tracing.PipelineStats]). Nothing that a program does with a span ever waits for any of
 // this. The first failure in a row is reported to OpenTelemetry's error handler.
 package otlp

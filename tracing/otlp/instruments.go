@@ -14,10 +14,10 @@ import (
 // Bounds on a program's own instruments. A series beyond them is left out where it
 // is counted; of a child that sends one all the same the payload is refused.
 const (
-	ownLabels  = 32  // attributes of a series
-	ownLabel   = 512 // bytes of a key or a value
-	ownText    = 512 // bytes of a name, a version, a unit, a description
-	maxBuckets = 256
+	maxAttributes     = 32  // attributes of a series
+	maxAttributeText  = 512 // bytes of a key or a value
+	maxInstrumentText = 512 // bytes of a name, a version, a unit, a description
+	maxBuckets        = 256
 )
 
 // instrumentName is OpenTelemetry's rule.
@@ -37,18 +37,18 @@ func (m metric) check() error {
 		return fmt.Errorf("%w: %s: the prefix coppice is taken", errInstrument, m.name)
 	case !utf8.ValidString(m.unit + m.description + m.scope.name + m.scope.version + m.scope.schema):
 		return fmt.Errorf("%w: %s: unit, description or scope is not UTF-8", errInstrument, m.name)
-	case max(len(m.unit), len(m.description), len(m.scope.name), len(m.scope.version), len(m.scope.schema)) > ownText:
-		return fmt.Errorf("%w: %s: unit, description or scope of more than %d bytes", errInstrument, m.name, ownText)
+	case max(len(m.unit), len(m.description), len(m.scope.name), len(m.scope.version), len(m.scope.schema)) > maxInstrumentText:
+		return fmt.Errorf("%w: %s: unit, description or scope of more than %d bytes", errInstrument, m.name, maxInstrumentText)
 	}
 	return nil
 }
 
 // check says what is wrong with a series of m.
-func (p point) check(m metric) error {
+func (p dataPoint) check(m metric) error {
 	bad := func(why string) error {
 		return fmt.Errorf("%w: %s: %s", errInstrument, m.name, why)
 	}
-	if p.labels.Len() > ownLabels {
+	if p.labels.Len() > maxAttributes {
 		return bad("too many attributes")
 	}
 	for it := p.labels.Iter(); it.Next(); {
@@ -57,8 +57,8 @@ func (p point) check(m metric) error {
 		switch {
 		case key == "" || !utf8.ValidString(key+value):
 			return bad(fmt.Sprintf("attribute %q is not UTF-8, or has no name", clip(key, 64)))
-		case max(len(key), len(value)) > ownLabel:
-			return bad(fmt.Sprintf("attribute %q of more than %d bytes", clip(key, 64), ownLabel))
+		case max(len(key), len(value)) > maxAttributeText:
+			return bad(fmt.Sprintf("attribute %q of more than %d bytes", clip(key, 64), maxAttributeText))
 		case key == "le" && m.kind == histogram: // which Prometheus has for the buckets
 			return bad("attribute le of a histogram")
 		}
@@ -135,7 +135,7 @@ func merged(metrics []metric) (all []metric) {
 				to.points = append(to.points, p)
 			case m.kind != gauge:
 				first := &to.points[n]
-				sum(first, p)
+				addPoint(first, p)
 				first.exemplars = first.exemplars[:min(len(first.exemplars), len(first.buckets))]
 			}
 		}
@@ -181,23 +181,23 @@ func sumKind(monotonic bool) kind {
 	return level
 }
 
-func integers(points []metricdata.DataPoint[int64]) (out []point) {
+func integers(points []metricdata.DataPoint[int64]) (out []dataPoint) {
 	for _, p := range points {
-		out = append(out, point{labels: p.Attributes, n: p.Value})
+		out = append(out, dataPoint{labels: p.Attributes, n: p.Value})
 	}
 	return out
 }
 
-func floats(points []metricdata.DataPoint[float64]) (out []point) {
+func floats(points []metricdata.DataPoint[float64]) (out []dataPoint) {
 	for _, p := range points {
-		out = append(out, point{labels: p.Attributes, f: p.Value, float: true})
+		out = append(out, dataPoint{labels: p.Attributes, f: p.Value, float: true})
 	}
 	return out
 }
 
-func distributions[N int64 | float64](points []metricdata.HistogramDataPoint[N]) (out []point) {
+func distributions[N int64 | float64](points []metricdata.HistogramDataPoint[N]) (out []dataPoint) {
 	for _, p := range points {
-		mine := point{labels: p.Attributes, f: float64(p.Sum), float: true, bounds: p.Bounds, buckets: p.BucketCounts}
+		mine := dataPoint{labels: p.Attributes, f: float64(p.Sum), float: true, bounds: p.Bounds, buckets: p.BucketCounts}
 		if len(p.Bounds) == 0 && len(p.BucketCounts) == 0 { // a view may ask for the sum alone
 			mine.buckets = []uint64{p.Count}
 		}

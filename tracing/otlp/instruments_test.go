@@ -73,17 +73,17 @@ func TestInstrumentsOfTheProgram(t *testing.T) {
 	r := otlptest.NewReceiver(t)
 	r.Setenv(t)
 	master := start(t, masterProcess, nil)
-	inMaster := newShop(t, master.(*pipeline).instruments)
+	inMaster := newShop(t, master.(*pipeline).programMeters)
 	inMaster.order(t.Context(), 5)
-	sampled := tracing.New(master.TracerProvider()).Accept(tracing.Accepted{})
+	sampled := tracing.New(master.TracerProvider()).Accept(tracing.AcceptSpan{})
 	traced := trace.ContextWithSpanContext(t.Context(), sampled.Context())
-	var children []tracing.Child
+	var children []tracing.ChildTelemetry
 	for i := range 2 {
 		process := workerProcess
 		process.Name = fmt.Sprintf("web/%d", i)
 		c := master.Adopt(process)
 		worker := start(t, process, uplink(c))
-		s := newShop(t, worker.(*pipeline).instruments)
+		s := newShop(t, worker.(*pipeline).programMeters)
 		s.order(traced, 0.5)
 		s.order(traced, float64(20+i))
 		shutdown(t, worker) // sends a last time
@@ -146,8 +146,8 @@ func TestExemplarOfAWorker(t *testing.T) {
 	otlptest.NewReceiver(t).Setenv(t)
 	master := start(t, masterProcess, nil)
 	worker := start(t, workerProcess, uplink(master.Adopt(workerProcess)))
-	sampled := tracing.New(worker.TracerProvider()).Accept(tracing.Accepted{})
-	newShop(t, worker.(*pipeline).instruments).order(trace.ContextWithSpanContext(t.Context(), sampled.Context()), 5)
+	sampled := tracing.New(worker.TracerProvider()).Accept(tracing.AcceptSpan{})
+	newShop(t, worker.(*pipeline).programMeters).order(trace.ContextWithSpanContext(t.Context(), sampled.Context()), 5)
 	shutdown(t, worker)
 	if _, got := scrapeText("application/openmetrics-text; version=1.0.0"); !strings.Contains(got, `trace_id="`+sampled.Context().TraceID().String()+`"`) {
 		t.Errorf("a scrape without its exemplar:\n%s", got)
@@ -160,28 +160,28 @@ func TestInstrumentsInSeveralPayloads(t *testing.T) {
 	for i := range 10 {
 		m := metric{instrument: instrument{scope{"shop", "1", "https://example.com/1"}, fmt.Sprintf("m%d", i), "s", histogram}, description: "d"}
 		for n := range 300 {
-			m.points = append(m.points, point{
+			m.points = append(m.points, dataPoint{
 				labels: attribute.NewSet(attribute.Int("n", n), attribute.Float64("x", 0.5), attribute.StringSlice("many", []string{"a", "b"})),
 				f:      float64(n), float: true, bounds: []float64{1, 2, 3, 4, 5}, buckets: []uint64{1, 2, 3, 4, 5, uint64(n)},
 			})
 		}
 		said = append(said, m)
 	}
-	payloads, err := writeInstruments(said, 42)
+	payloads, err := writeMetrics(said, 42)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(payloads) < 2 {
 		t.Errorf("%d payloads", len(payloads))
 	}
-	whole, parts := newBooks(), newBooks()
+	whole, parts := newAggregator(), newAggregator()
 	whole.open("web/0").receive(42, said)
 	a := parts.open("web/0")
 	for _, b := range payloads {
 		if len(b) > payloadMax+payloadMax/4 || b[0] != metricsDataTag {
 			t.Errorf("a payload of %d bytes that begins with %d", len(b), b[0])
 		}
-		round, metrics, err := readInstruments(b)
+		round, metrics, err := readMetrics(b)
 		if err != nil || round != 42 {
 			t.Fatalf("round %d: %v", round, err)
 		}
@@ -206,10 +206,10 @@ func TestInstrumentsInSeveralPayloads(t *testing.T) {
 func TestWideSeriesInSeveralPayloads(t *testing.T) {
 	m := metric{instrument: instrument{name: "wide", kind: histogram}}
 	for n := range 100 {
-		p := point{f: 1, float: true, buckets: make([]uint64, maxBuckets)}
+		p := dataPoint{f: 1, float: true, buckets: make([]uint64, maxBuckets)}
 		kvs := []attribute.KeyValue{attribute.Int("n", n)}
-		for i := range ownLabels - 1 {
-			kvs = append(kvs, attribute.String(fmt.Sprintf("k%0*d", ownLabel-1, i), strings.Repeat("v", ownLabel)))
+		for i := range maxAttributes - 1 {
+			kvs = append(kvs, attribute.String(fmt.Sprintf("k%0*d", maxAttributeText-1, i), strings.Repeat("v", maxAttributeText)))
 		}
 		p.labels = attribute.NewSet(kvs...)
 		for i := range maxBuckets - 1 {
@@ -221,13 +221,13 @@ func TestWideSeriesInSeveralPayloads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	payloads, err := writeInstruments(said, 1)
+	payloads, err := writeMetrics(said, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	n := 0
 	for _, b := range payloads {
-		_, metrics, err := readInstruments(b)
+		_, metrics, err := readMetrics(b)
 		if err != nil {
 			t.Fatalf("a payload of %d bytes: %v", len(b), err)
 		}
@@ -243,41 +243,41 @@ func TestWideSeriesInSeveralPayloads(t *testing.T) {
 // What cannot be kept is left out where it is counted, with a word, and is refused of
 // a child that sends it all the same.
 func TestInstrumentsOutOfBounds(t *testing.T) {
-	good := metric{instrument: instrument{name: "good"}, points: []point{{n: 1}}}
+	good := metric{instrument: instrument{name: "good"}, points: []dataPoint{{n: 1}}}
 	labelled := func(k kind, kvs ...attribute.KeyValue) metric {
-		return metric{instrument: instrument{name: "m", kind: k}, points: []point{{n: 1, labels: attribute.NewSet(kvs...), buckets: []uint64{1}}}}
+		return metric{instrument: instrument{name: "m", kind: k}, points: []dataPoint{{n: 1, labels: attribute.NewSet(kvs...), buckets: []uint64{1}}}}
 	}
 	var many []attribute.KeyValue
-	for i := range ownLabels + 1 {
+	for i := range maxAttributes + 1 {
 		many = append(many, attribute.Int(fmt.Sprint("k", i), i))
 	}
-	of := func(k kind, p point) metric {
-		return metric{instrument: instrument{name: "m", kind: k}, points: []point{p}}
+	of := func(k kind, p dataPoint) metric {
+		return metric{instrument: instrument{name: "m", kind: k}, points: []dataPoint{p}}
 	}
 	for name, m := range map[string]metric{
 		"a name that is none":       {instrument: instrument{name: "1 2"}, points: good.points},
 		"a name of ours":            {instrument: instrument{name: "Coppice_handoff.offers"}, points: good.points},
-		"a long unit":               {instrument: instrument{name: "m", unit: strings.Repeat("u", ownText+1)}, points: good.points},
+		"a long unit":               {instrument: instrument{name: "m", unit: strings.Repeat("u", maxInstrumentText+1)}, points: good.points},
 		"many attributes":           labelled(counter, many...),
-		"a long attribute":          labelled(counter, attribute.String("k", strings.Repeat("v", ownLabel+1))),
+		"a long attribute":          labelled(counter, attribute.String("k", strings.Repeat("v", maxAttributeText+1))),
 		"an attribute without name": labelled(counter, attribute.String("", "v")),
 		"le of a histogram":         labelled(histogram, attribute.String("le", "1")),
-		"a counter below zero":      of(counter, point{n: -1}),
-		"not a number":              of(gauge, point{f: math.NaN(), float: true}),
-		"no end":                    of(histogram, point{f: math.Inf(1), buckets: []uint64{1}}),
-		"buckets without bounds":    of(histogram, point{buckets: []uint64{1, 2}}),
-		"bounds that fall":          of(histogram, point{bounds: []float64{2, 1}, buckets: []uint64{1, 2, 3}}),
-		"many buckets":              of(histogram, point{bounds: make([]float64, maxBuckets), buckets: make([]uint64, maxBuckets+1)}),
+		"a counter below zero":      of(counter, dataPoint{n: -1}),
+		"not a number":              of(gauge, dataPoint{f: math.NaN(), float: true}),
+		"no end":                    of(histogram, dataPoint{f: math.Inf(1), buckets: []uint64{1}}),
+		"buckets without bounds":    of(histogram, dataPoint{buckets: []uint64{1, 2}}),
+		"bounds that fall":          of(histogram, dataPoint{bounds: []float64{2, 1}, buckets: []uint64{1, 2, 3}}),
+		"many buckets":              of(histogram, dataPoint{bounds: make([]float64, maxBuckets), buckets: make([]uint64, maxBuckets+1)}),
 	} {
 		left, err := checked([]metric{m, good})
 		if len(left) != 1 || left[0].name != "good" || !errors.Is(err, errInstrument) {
 			t.Errorf("%s: %v, and %d are left", name, err, len(left))
 		}
-		payloads, err := writeInstruments([]metric{m}, 1)
+		payloads, err := writeMetrics([]metric{m}, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := readInstruments(payloads[0]); !errors.Is(err, tracing.ErrPayload) {
+		if _, _, err := readMetrics(payloads[0]); !errors.Is(err, tracing.ErrPayload) {
 			t.Errorf("%s, of a child: %v, want ErrPayload", name, err)
 		}
 	}
@@ -293,7 +293,7 @@ func TestInstrumentsOutOfBounds(t *testing.T) {
 	}
 	// They are counted as they come: a set of a thousand costs before it is refused.
 	var same []*commonpb.KeyValue
-	for range ownLabels + 1 {
+	for range maxAttributes + 1 {
 		same = append(same, text("k", "v"))
 	}
 	for name, data := range map[string]*metricspb.Metric{
@@ -305,12 +305,12 @@ func TestInstrumentsOutOfBounds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := readInstruments(b); !errors.Is(err, tracing.ErrPayload) {
+		if _, _, err := readMetrics(b); !errors.Is(err, tracing.ErrPayload) {
 			t.Errorf("too many times one attribute %s: %v, want ErrPayload", name, err)
 		}
 	}
 	for name, b := range map[string][]byte{"deltas": b, "too much": append(b, make([]byte, 2*payloadMax)...), "half": b[:len(b)-1]} {
-		if _, _, err := readInstruments(b); !errors.Is(err, tracing.ErrPayload) {
+		if _, _, err := readMetrics(b); !errors.Is(err, tracing.ErrPayload) {
 			t.Errorf("%s: %v, want ErrPayload", name, err)
 		}
 	}
@@ -320,26 +320,26 @@ func TestInstrumentsOutOfBounds(t *testing.T) {
 // ways out.
 func FuzzInstruments(f *testing.F) {
 	seed := []metric{
-		{instrument: instrument{scope: scope{name: "shop"}, name: "orders", kind: counter}, points: []point{{n: 3, labels: attribute.NewSet(attribute.String("a", "b"))}}},
-		{instrument: instrument{name: "heat", kind: gauge}, points: []point{{f: 0.5, float: true}}},
-		{instrument: instrument{name: "open", kind: level}, points: []point{{n: -7}}},
-		{instrument: instrument{name: "weight", unit: "kg", kind: histogram}, points: []point{{f: 3, bounds: []float64{1}, buckets: []uint64{1, 2}}}},
+		{instrument: instrument{scope: scope{name: "shop"}, name: "orders", kind: counter}, points: []dataPoint{{n: 3, labels: attribute.NewSet(attribute.String("a", "b"))}}},
+		{instrument: instrument{name: "heat", kind: gauge}, points: []dataPoint{{f: 0.5, float: true}}},
+		{instrument: instrument{name: "open", kind: level}, points: []dataPoint{{n: -7}}},
+		{instrument: instrument{name: "weight", unit: "kg", kind: histogram}, points: []dataPoint{{f: 3, bounds: []float64{1}, buckets: []uint64{1, 2}}}},
 	}
-	payloads, err := writeInstruments(seed, time.Now().UnixNano())
+	payloads, err := writeMetrics(seed, time.Now().UnixNano())
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(payloads[0])
 	f.Add([]byte("\n\x00"))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		round, metrics, err := readInstruments(in)
+		round, metrics, err := readMetrics(in)
 		if err != nil {
 			if !errors.Is(err, tracing.ErrPayload) {
 				t.Fatal(err)
 			}
 			return
 		}
-		books := newBooks()
+		books := newAggregator()
 		for range 2 {
 			a := books.open("web/0")
 			a.receive(round, metrics)
@@ -363,7 +363,7 @@ func TestCallbackThatHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	release, entered := make(chan struct{}), make(chan struct{}, 10)
-	_, err = worker.(*pipeline).instruments.Meter("shop").Int64ObservableGauge("hangs",
+	_, err = worker.(*pipeline).programMeters.Meter("shop").Int64ObservableGauge("hangs",
 		otelmetric.WithInt64Callback(func(context.Context, otelmetric.Int64Observer) error {
 			entered <- struct{}{}
 			<-release
@@ -403,7 +403,7 @@ func TestCallbackThatHangsInTheMaster(t *testing.T) {
 		t.Fatal(err)
 	}
 	release := make(chan struct{})
-	_, err = master.(*pipeline).instruments.Meter("shop").Int64ObservableGauge("hangs",
+	_, err = master.(*pipeline).programMeters.Meter("shop").Int64ObservableGauge("hangs",
 		otelmetric.WithInt64Callback(func(context.Context, otelmetric.Int64Observer) error {
 			<-release
 			return nil
@@ -447,7 +447,7 @@ func TestCallbackThatHangsInTheMaster(t *testing.T) {
 func TestMasterThatDoesNotRead(t *testing.T) {
 	otlptest.NewReceiver(t).Setenv(t)
 	release, entered := make(chan struct{}), make(chan struct{}, 10)
-	worker, err := tracing.Start(t.Context(), workerProcess, &tracing.Uplink{Send: func(tracing.Payload, []byte) error {
+	worker, err := tracing.Start(t.Context(), workerProcess, &tracing.Uplink{Send: func(tracing.PayloadKind, []byte) error {
 		entered <- struct{}{}
 		<-release
 		return nil
@@ -475,8 +475,8 @@ func TestOneInstrumentMadeTwice(t *testing.T) {
 	worker := start(t, workerProcess, uplink(master.Adopt(workerProcess)))
 	for i, p := range []tracing.Pipeline{worker, master} {
 		for n, m := range []otelmetric.Meter{
-			p.(*pipeline).instruments.Meter("shop"),
-			p.(*pipeline).instruments.Meter("shop", otelmetric.WithInstrumentationAttributes(attribute.String("part", "till"))),
+			p.(*pipeline).programMeters.Meter("shop"),
+			p.(*pipeline).programMeters.Meter("shop", otelmetric.WithInstrumentationAttributes(attribute.String("part", "till"))),
 		} {
 			for _, d := range []string{"Orders.", "Orders taken."} {
 				orders, err := m.Int64Counter("orders", otelmetric.WithDescription(d))
@@ -516,13 +516,13 @@ func TestOneNameInTwoScopes(t *testing.T) {
 	t.Cleanup(func() { otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {})) })
 	master := start(t, masterProcess, nil)
 	for _, scope := range []string{"a", "b"} {
-		c, err := master.(*pipeline).instruments.Meter(scope).Int64Counter("jobs")
+		c, err := master.(*pipeline).programMeters.Meter(scope).Int64Counter("jobs")
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.Add(t.Context(), 1)
 	}
-	newShop(t, master.(*pipeline).instruments).order(t.Context(), 1)
+	newShop(t, master.(*pipeline).programMeters).order(t.Context(), 1)
 	for range 2 {
 		if code, got := scrapeText("text/plain"); code != 200 || !strings.Contains(got, "shop_revenue_EUR_total 2.5\n") {
 			t.Errorf("a scrape (%d):\n%s", code, got)

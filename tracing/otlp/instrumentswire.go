@@ -20,9 +20,9 @@ import (
 // begins with the tag of its only field.
 const metricsDataTag = 1<<3 | 2
 
-// writeInstruments is what a process has counted by round, a time in ns: payloads of
+// writeMetrics is what a process has counted by round, a time in ns: payloads of
 // at most payloadMax, and a little more.
-func writeInstruments(metrics []metric, round int64) (payloads [][]byte, err error) {
+func writeMetrics(metrics []metric, round int64) (payloads [][]byte, err error) {
 	var parts []*metricspb.ScopeMetrics
 	size := 0
 	flush := func() error {
@@ -37,8 +37,8 @@ func writeInstruments(metrics []metric, round int64) (payloads [][]byte, err err
 		parts, size = nil, 0
 		return nil
 	}
-	var add func(m metric, points []point) error
-	add = func(m metric, points []point) error {
+	var add func(m metric, points []dataPoint) error
+	add = func(m metric, points []dataPoint) error {
 		part := m.message(points, uint64(round))
 		n := proto.Size(part)
 		if half := len(points) / 2; n > payloadMax && half > 0 { // one series is far below it
@@ -66,7 +66,7 @@ func writeInstruments(metrics []metric, round int64) (payloads [][]byte, err err
 }
 
 // message is some points of a metric.
-func (m metric) message(points []point, at uint64) *metricspb.ScopeMetrics {
+func (m metric) message(points []dataPoint, at uint64) *metricspb.ScopeMetrics {
 	out := &metricspb.Metric{Name: m.name, Unit: m.unit, Description: m.description}
 	const cumulative = metricspb.AggregationTemporality_AGGREGATION_TEMPORALITY_CUMULATIVE
 	if m.kind == histogram {
@@ -111,10 +111,10 @@ func (m metric) message(points []point, at uint64) *metricspb.ScopeMetrics {
 	}
 }
 
-// readInstruments is the inverse, for bytes of a child, which is not trusted: what is
+// readMetrics is the inverse, for bytes of a child, which is not trusted: what is
 // out of bounds is an error, and the kinds of metric that are not added up are left
 // out.
-func readInstruments(payload []byte) (round int64, metrics []metric, err error) {
+func readMetrics(payload []byte) (round int64, metrics []metric, err error) {
 	bad := func(err error) (int64, []metric, error) {
 		return 0, nil, fmt.Errorf("%w: metrics: %w", tracing.ErrPayload, err)
 	}
@@ -169,13 +169,13 @@ func (m *metric) read(in *metricspb.Metric) (at int64, err error) {
 		err = m.cumulative(d.Histogram.GetAggregationTemporality())
 		for _, dp := range d.Histogram.GetDataPoints() {
 			if err == nil {
-				err = few(m.name, dp.GetAttributes())
+				err = checkAttributeCount(m.name, dp.GetAttributes())
 			}
 			if err != nil {
 				return 0, err
 			}
 			at = max(at, int64(dp.GetTimeUnixNano()))
-			p := point{labels: setOf(dp.GetAttributes()), f: dp.GetSum(), float: true, bounds: dp.GetExplicitBounds(), buckets: dp.GetBucketCounts()}
+			p := dataPoint{labels: setOf(dp.GetAttributes()), f: dp.GetSum(), float: true, bounds: dp.GetExplicitBounds(), buckets: dp.GetBucketCounts()}
 			if len(p.buckets) == 0 && len(p.bounds) == 0 {
 				p.buckets = []uint64{dp.GetCount()}
 			}
@@ -191,14 +191,14 @@ func (m *metric) read(in *metricspb.Metric) (at int64, err error) {
 	}
 	for _, dp := range dps {
 		if err == nil {
-			err = few(m.name, dp.GetAttributes())
+			err = checkAttributeCount(m.name, dp.GetAttributes())
 		}
 		if err != nil {
 			return 0, err
 		}
 		at = max(at, int64(dp.GetTimeUnixNano()))
 		_, float := dp.GetValue().(*metricspb.NumberDataPoint_AsDouble)
-		m.points = append(m.points, point{labels: setOf(dp.GetAttributes()), n: dp.GetAsInt(), f: dp.GetAsDouble(), float: float})
+		m.points = append(m.points, dataPoint{labels: setOf(dp.GetAttributes()), n: dp.GetAsInt(), f: dp.GetAsDouble(), float: float})
 	}
 	return at, err
 }
@@ -210,10 +210,10 @@ func (m *metric) cumulative(t metricspb.AggregationTemporality) error {
 	return nil
 }
 
-// few says that attributes are too many, before a set is made of them: of each number
+// checkAttributeCount says that attributes are too many, before a set is made of them: of each number
 // of attributes a type of array is made, and never forgotten.
-func few(name string, kvs []*commonpb.KeyValue) error {
-	if len(kvs) > ownLabels {
+func checkAttributeCount(name string, kvs []*commonpb.KeyValue) error {
+	if len(kvs) > maxAttributes {
 		return fmt.Errorf("%w: %s: %d attributes", errInstrument, clip(name, 64), len(kvs))
 	}
 	return nil

@@ -27,23 +27,23 @@ var current atomic.Pointer[pipeline]
 
 // startMetrics makes what counts go through: in a child the uplink, in the master
 // the readers.
-func (p *pipeline) startMetrics(ctx context.Context, cfg Config, s settings, process tracing.Process, up *tracing.Uplink) error {
+func (p *pipeline) startMetrics(ctx context.Context, cfg Config, s settings, process tracing.ProcessResource, up *tracing.Uplink) error {
 	p.reader = sdkmetric.NewManualReader() // cumulative, with the buckets that the instrument names
-	p.instruments = sdkmetric.NewMeterProvider(sdkmetric.WithReader(p.reader))
+	p.programMeters = sdkmetric.NewMeterProvider(sdkmetric.WithReader(p.reader))
 	if up != nil {
 		send := func(b []byte) error { return up.Send(tracing.Metrics, b) }
-		p.tickers = []*ticker{newTicker(p.points, send), newTicker(p.ownPayloads, send)}
+		p.tickers = []*metricSender{newMetricSender(p.points, send), newMetricSender(p.ownPayloads, send)}
 		return nil
 	}
-	p.books = newBooks()
-	from := producer{p.ownBooks(process), p.books, time.Now()}
+	p.aggregator = newAggregator()
+	from := producer{p.ownBooks(process), p.aggregator, time.Now()}
 	opts := []sdkmetric.Option{sdkmetric.WithResource(newResourceOf(ctx, cfg, process, os.Getpid()))}
 	if s.pushMetrics {
 		exporter, err := newMetricExporter(ctx, cfg, s.metricsProtocol)
 		if err != nil {
 			return fmt.Errorf("tracing/otlp: metrics: %w", err)
 		}
-		exporter = counted{exporter, &p.metricsDropped}
+		exporter = countingExporter{exporter, &p.metricsDropped}
 		// The interval comes from OTEL_METRIC_EXPORT_INTERVAL, by the SDK.
 		opts = append(opts, sdkmetric.WithReader(sdkmetric.NewPeriodicReader(exporter, sdkmetric.WithProducer(from))))
 	}
@@ -59,7 +59,7 @@ func (p *pipeline) startMetrics(ctx context.Context, cfg Config, s settings, pro
 		ErrorHandling: promhttp.ContinueOnError,
 		ErrorLog:      new(scrapeLog),
 	})
-	p.shown = sdkmetric.NewMeterProvider(append(opts, sdkmetric.WithReader(reader))...)
+	p.readers = sdkmetric.NewMeterProvider(append(opts, sdkmetric.WithReader(reader))...)
 	current.Store(p)
 	return nil
 }
@@ -85,7 +85,7 @@ func (p *pipeline) points(context.Context) ([][]byte, error) {
 // run here.
 func (p *pipeline) ownPayloads(ctx context.Context) ([][]byte, error) {
 	metrics, err := p.collect(ctx)
-	payloads, err2 := writeInstruments(metrics, time.Now().UnixNano())
+	payloads, err2 := writeMetrics(metrics, time.Now().UnixNano())
 	return payloads, errors.Join(err, err2)
 }
 
@@ -102,8 +102,8 @@ func (p *pipeline) collect(ctx context.Context) ([]metric, error) {
 // ownBooks returns what puts the master's own counts into the books, which the
 // readers call. A callback of the program that hangs costs each of them metricsEvery,
 // and what the program's instruments count in the master, but no more than that.
-func (p *pipeline) ownBooks(process tracing.Process) func(context.Context) {
-	ours, own := p.books.open(process.Name), p.books.open(process.Name)
+func (p *pipeline) ownBooks(process tracing.ProcessResource) func(context.Context) {
+	ours, own := p.aggregator.open(process.Name), p.aggregator.open(process.Name)
 	var mu sync.Mutex // what was collected first is put in first
 	var round int64
 	collecting := make(chan struct{}, 1) // guards ownRound
@@ -115,7 +115,7 @@ func (p *pipeline) ownBooks(process tracing.Process) func(context.Context) {
 		ours.receive(round, metricsOf(p.meter.Collect()))
 		mu.Unlock()
 
-		ctx, cancel := context.WithTimeout(ctx, metricsEvery)
+		ctx, cancel := context.WithTimeout(ctx, metricsInterval)
 		defer cancel()
 		select {
 		case collecting <- struct{}{}:
@@ -146,14 +146,14 @@ func newMetricExporter(ctx context.Context, cfg Config, protocol string) (sdkmet
 	return otlpmetrichttp.New(ctx, cfg.metricHTTPOptions()...)
 }
 
-// counted is an exporter whose failures cost a counter: the next request has the
+// countingExporter is an exporter whose failures cost a counter: the next request has the
 // whole of every sum again.
-type counted struct {
+type countingExporter struct {
 	sdkmetric.Exporter
 	failed *atomic.Uint64
 }
 
-func (c counted) Export(ctx context.Context, rm *metricdata.ResourceMetrics) error {
+func (c countingExporter) Export(ctx context.Context, rm *metricdata.ResourceMetrics) error {
 	if err := c.Exporter.Export(ctx, rm); err != nil {
 		if c.failed.Add(1) == 1 {
 			otel.Handle(fmt.Errorf("tracing/otlp: metrics: %w", err))

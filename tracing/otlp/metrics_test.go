@@ -29,8 +29,8 @@ func TestSumsOverProcesses(t *testing.T) {
 	r := otlptest.NewReceiver(t)
 	r.Setenv(t)
 	master := start(t, masterProcess, nil)
-	sampled := tracing.New(master.TracerProvider()).Accept(tracing.Accepted{})
-	var ended tracing.Child
+	sampled := tracing.New(master.TracerProvider()).Accept(tracing.AcceptSpan{})
+	var ended tracing.ChildTelemetry
 	for i := range 2 {
 		c := master.Adopt(workerProcess)
 		worker := start(t, workerProcess, uplink(c))
@@ -129,7 +129,7 @@ func FuzzPoints(f *testing.F) {
 	f.Add(b)
 	f.Add([]byte(`[{"n":"coppice.child.exits","l":{"":""},"v":-1},{"n":"coppice.child.exits"}]`))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		books := newBooks()
+		books := newAggregator()
 		for range 2 {
 			a := books.open("web/0")
 			points, err := readPoints(in)
@@ -205,8 +205,8 @@ func TestLifeIsSampled(t *testing.T) {
 		t.Setenv("OTEL_TRACES_SAMPLER", row.sampler)
 		t.Setenv("OTEL_TRACES_SAMPLER_ARG", row.arg)
 		master := start(t, masterProcess, nil)
-		tracing.New(master.LifeProvider()).Begin(tracing.SpanRestart, tracing.Begun{Path: "web/0"}).End()
-		tracing.New(master.TracerProvider()).Accept(tracing.Accepted{}).End()
+		tracing.New(master.LifeProvider()).Begin(tracing.SpanRestart, tracing.LifecycleSpan{Path: "web/0"}).End()
+		tracing.New(master.TracerProvider()).Accept(tracing.AcceptSpan{}).End()
 		shutdown(t, master)
 		if got := len(r.Traces()); got != row.want {
 			t.Errorf("%s %s: %d traces, want %d", row.sampler, row.arg, got, row.want)

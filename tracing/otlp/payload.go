@@ -34,11 +34,11 @@ const (
 type marshaller struct {
 	exporter *otlptrace.Exporter
 	relay    func(otlp []byte) error // takes ownership of the payload
-	notes    *notes                  // where the spans' slots are; nil when there is no table
+	table    *spanTable              // where the spans' slots are; nil when there is no table
 
 	// Of the batch that is being sent; owned by the goroutine of the queue.
-	last  bool // it cannot be halved
-	slots []int
+	single bool // it cannot be halved
+	slots  []int
 }
 
 func newMarshaller(relay func([]byte) error) *marshaller {
@@ -47,15 +47,15 @@ func newMarshaller(relay func([]byte) error) *marshaller {
 	return m
 }
 
-// errHalve says that a payload would be longer than payloadMax, or holds a span
+// errSplit says that a payload would be longer than payloadMax, or holds a span
 // that can not be marshalled: text that is not UTF-8.
-var errHalve = errors.New("tracing/otlp: payload to be halved")
+var errSplit = errors.New("tracing/otlp: payload to be halved")
 
 // send is the send of a queue of spans. A batch that makes too long a payload is
 // halved; a single span goes as it is. So is a batch that can not be marshalled,
 // until the span that is the cause is alone and lost alone.
-func (m *marshaller) send(ctx context.Context, spans []ended) (lost int, err error) {
-	m.last = len(spans) == 1
+func (m *marshaller) send(ctx context.Context, spans []endedSpan) (lost int, err error) {
+	m.single = len(spans) == 1
 	plain := make([]sdktrace.ReadOnlySpan, len(spans))
 	m.slots = nil
 	for i, s := range spans {
@@ -65,15 +65,15 @@ func (m *marshaller) send(ctx context.Context, spans []ended) (lost int, err err
 		}
 	}
 	err = m.exporter.ExportSpans(ctx, plain)
-	if errors.Is(err, errHalve) {
+	if errors.Is(err, errSplit) {
 		half := len(spans) / 2
 		n1, err1 := m.send(ctx, spans[:half])
 		n2, err2 := m.send(ctx, spans[half:])
 		return n1 + n2, errors.Join(err1, err2)
 	}
 	if err != nil {
-		if m.notes != nil {
-			m.notes.dropped(m.slots...)
+		if m.table != nil {
+			m.table.dropped(m.slots...)
 		}
 		return len(spans), err
 	}
@@ -83,18 +83,18 @@ func (m *marshaller) send(ctx context.Context, spans []ended) (lost int, err err
 // UploadTraces marshals and relays.
 func (m *marshaller) UploadTraces(_ context.Context, rs []*tracepb.ResourceSpans) error {
 	b, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: rs})
-	if (err != nil || len(b) > payloadMax) && !m.last {
-		return errHalve
+	if (err != nil || len(b) > payloadMax) && !m.single {
+		return errSplit
 	}
 	if err != nil {
 		return fmt.Errorf("tracing/otlp: a span is lost: %w", err)
 	}
-	if m.notes == nil {
+	if m.table == nil {
 		return m.relay(b)
 	}
-	m.notes.sending(m.slots)
+	m.table.sending(m.slots)
 	if err := m.relay(b); err != nil {
-		m.notes.unsent()
+		m.table.refused()
 		m.slots = nil // they are free
 		return err
 	}

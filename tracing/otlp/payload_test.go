@@ -18,7 +18,7 @@ import (
 )
 
 // endedSpans returns n spans, each with an attribute of the given length.
-func endedSpans(n, length int) []ended {
+func endedSpans(n, length int) []endedSpan {
 	sr := tracetest.NewSpanRecorder()
 	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(sr), sdktrace.WithSampler(sdktrace.AlwaysSample()))
 	for range n {
@@ -26,9 +26,9 @@ func endedSpans(n, length int) []ended {
 		s.SetAttributes(attribute.String("big", strings.Repeat("x", length)))
 		s.End()
 	}
-	var spans []ended
+	var spans []endedSpan
 	for _, s := range sr.Ended() {
-		spans = append(spans, ended{s, noSlot})
+		spans = append(spans, endedSpan{s, noSlot})
 	}
 	return spans
 }
@@ -154,7 +154,7 @@ func FuzzSplitPayload(f *testing.F) {
 func TestSpanTooLongForAFrame(t *testing.T) {
 	otlptest.NewReceiver(t).Setenv(t)
 	var frames [][]byte
-	pl := start(t, workerProcess, &tracing.Uplink{Send: func(kind tracing.Payload, b []byte) error {
+	pl := start(t, workerProcess, &tracing.Uplink{Send: func(kind tracing.PayloadKind, b []byte) error {
 		if kind == tracing.Spans {
 			frames = append(frames, b)
 		}

@@ -45,7 +45,7 @@ var installed atomic.Pointer[pipeline]
 // configured is what Use was given; nil means: by the environment alone.
 var configured atomic.Pointer[Config]
 
-func (backend) Start(ctx context.Context, p tracing.Process, up *tracing.Uplink) (tracing.Pipeline, error) {
+func (backend) Start(ctx context.Context, p tracing.ProcessResource, up *tracing.Uplink) (tracing.Pipeline, error) {
 	var cfg Config
 	if c := configured.Load(); c != nil {
 		cfg = *c
@@ -77,8 +77,8 @@ func (backend) Start(ctx context.Context, p tracing.Process, up *tracing.Uplink)
 		if pl.sdk != nil {
 			otel.SetTracerProvider(pl.sdk)
 		}
-		if pl.instruments != nil {
-			otel.SetMeterProvider(pl.instruments)
+		if pl.programMeters != nil {
+			otel.SetMeterProvider(pl.programMeters)
 		}
 		otel.SetTextMapPropagator(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}))
 	}
@@ -86,7 +86,7 @@ func (backend) Start(ctx context.Context, p tracing.Process, up *tracing.Uplink)
 }
 
 // startSpans makes what spans go through.
-func (p *pipeline) startSpans(ctx context.Context, cfg Config, s settings, process tracing.Process, up *tracing.Uplink) error {
+func (p *pipeline) startSpans(ctx context.Context, cfg Config, s settings, process tracing.ProcessResource, up *tracing.Uplink) error {
 	relay := func(otlp []byte) error { return p.export(otlp) }
 	if up == nil {
 		client, err := newClient(ctx, cfg, s.protocol)
@@ -111,22 +111,22 @@ func (p *pipeline) startSpans(ctx context.Context, cfg Config, s settings, proce
 			if mem, err := openTable(up.Table); err != nil {
 				otel.Handle(fmt.Errorf("tracing/otlp: the table of open spans: %w", err))
 			} else {
-				p.notes = newNotes(mem)
+				p.table = newSpanTable(mem)
 			}
 		}
 	}
 	m := newMarshaller(relay)
-	m.notes = p.notes
-	p.spans = newQueue(queueConfig[ended]{
+	m.table = p.table
+	p.spans = newQueue(queueConfig[endedSpan]{
 		limit:  spanLimit,
 		batch:  spanBatch,
 		delay:  spanDelay,
-		weight: func(ended) int { return 1 },
+		weight: func(endedSpan) int { return 1 },
 		send:   m.send,
 	})
 	// The span limits come from the environment, by the SDK; the sampler too,
 	// unless the program names one.
-	proc := processor{spans: p.spans, notes: p.notes}
+	proc := processor{spans: p.spans, table: p.table}
 	opts := []sdktrace.TracerProviderOption{
 		sdktrace.WithResource(newResourceOf(ctx, cfg, process, os.Getpid())),
 		sdktrace.WithSpanProcessor(proc),
@@ -163,20 +163,20 @@ type pipeline struct {
 	provider trace.TracerProvider
 	life     trace.TracerProvider
 	sdk      *sdktrace.TracerProvider // nil when spans are off
-	spans    *queue[ended]            // likewise
+	spans    *queue[endedSpan]        // likewise
 	payloads *queue[payload]          // nil in a child
 	client   otlptrace.Client         // nil in a child
-	notes    *notes                   // nil in the master, and without a table
+	table    *spanTable               // nil in the master, and without a table
 
-	meter   *tracing.Meter           // nil when metrics are off
-	books   *books                   // nil in a child
-	tickers []*ticker                // none in the master
-	shown   *sdkmetric.MeterProvider // has the readers; nil in a child
-	scrape  http.Handler             // nil in a child
+	meter      *tracing.Meter           // nil when metrics are off
+	aggregator *aggregator              // nil in a child
+	tickers    []*metricSender          // none in the master
+	readers    *sdkmetric.MeterProvider // has the readers; nil in a child
+	scrape     http.Handler             // nil in a child
 
 	// The program's own instruments; nil when metrics are off.
-	instruments *sdkmetric.MeterProvider
-	reader      *sdkmetric.ManualReader
+	programMeters *sdkmetric.MeterProvider
+	reader        *sdkmetric.ManualReader
 
 	recovered      atomic.Uint64 // spans from tables
 	metricsDropped atomic.Uint64 // requests that the collector did not take
@@ -231,11 +231,11 @@ func (p *pipeline) Shutdown(ctx context.Context) error {
 		for _, t := range p.tickers {
 			errs = append(errs, t.wait(ctx))
 		}
-		if p.shown != nil {
-			errs = append(errs, p.shown.Shutdown(ctx))
+		if p.readers != nil {
+			errs = append(errs, p.readers.Shutdown(ctx))
 		}
-		if p.instruments != nil {
-			errs = append(errs, p.instruments.Shutdown(ctx))
+		if p.programMeters != nil {
+			errs = append(errs, p.programMeters.Shutdown(ctx))
 		}
 		current.CompareAndSwap(p, nil)
 		installed.CompareAndSwap(p, nil)
@@ -246,13 +246,13 @@ func (p *pipeline) Shutdown(ctx context.Context) error {
 	return p.shutdownErr
 }
 
-func (p *pipeline) Stats() tracing.Stats {
-	s := tracing.Stats{Recovered: p.recovered.Load(), MetricsDropped: p.metricsDropped.Load()}
+func (p *pipeline) Stats() tracing.PipelineStats {
+	s := tracing.PipelineStats{Recovered: p.recovered.Load(), MetricsDropped: p.metricsDropped.Load()}
 	if p.spans != nil {
 		s.Spans, s.SpansDropped = p.spans.accepted.Load(), p.spans.dropped.Load()
 	}
-	if p.notes != nil {
-		s.TableFull = p.notes.full.Load()
+	if p.table != nil {
+		s.TableFull = p.table.full.Load()
 	}
 	if p.payloads != nil {
 		s.Payloads, s.PayloadsDropped = p.payloads.accepted.Load(), p.payloads.dropped.Load()
@@ -264,7 +264,7 @@ func (p *pipeline) Stats() tracing.Stats {
 func (p *pipeline) watch(emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
 	s := p.Stats()
 	emit(tracing.SpansDropped, int64(s.SpansDropped))
-	if p.books != nil { // the others have none
+	if p.aggregator != nil { // the others have none
 		emit(tracing.PayloadsDropped, int64(s.PayloadsDropped))
 		emit(tracing.MetricsDropped, int64(s.MetricsDropped))
 	}

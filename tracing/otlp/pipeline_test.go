@@ -36,14 +36,14 @@ func TestMain(m *testing.M) {
 }
 
 var (
-	masterProcess   = tracing.Process{Role: "master", Name: "master"}
-	listenerProcess = tracing.Process{Role: "listener", Name: "listener/http", ID: 1, Slot: -1, Incarnation: 1}
-	workerProcess   = tracing.Process{Role: "worker", Name: "web/1", ID: 7, Slot: 1, Generation: 2, Incarnation: 3}
+	masterProcess   = tracing.ProcessResource{Role: "master", Name: "master"}
+	listenerProcess = tracing.ProcessResource{Role: "listener", Name: "listener/http", ID: 1, Slot: -1, Incarnation: 1}
+	workerProcess   = tracing.ProcessResource{Role: "worker", Name: "web/1", ID: 7, Slot: 1, Generation: 2, Incarnation: 3}
 )
 
 var killed = tracing.End{At: time.Now().Add(time.Hour), PID: 4711, Type: "signaled", Reason: "signal: killed"}
 
-func start(t *testing.T, p tracing.Process, up *tracing.Uplink) tracing.Pipeline {
+func start(t *testing.T, p tracing.ProcessResource, up *tracing.Uplink) tracing.Pipeline {
 	t.Helper()
 	pl, err := tracing.Start(t.Context(), p, up)
 	if err != nil {
@@ -70,16 +70,16 @@ func tree(t *testing.T) (master, listener, worker tracing.Pipeline) {
 
 // uplink is the way from a child's pipeline to the master's, without processes
 // between them.
-func uplink(c tracing.Child) *tracing.Uplink {
+func uplink(c tracing.ChildTelemetry) *tracing.Uplink {
 	return &tracing.Uplink{Send: c.Receive, Table: c.Table()}
 }
 
 // nowhere takes everything and keeps nothing.
-var nowhere = &tracing.Uplink{Send: func(tracing.Payload, []byte) error { return nil }}
+var nowhere = &tracing.Uplink{Send: func(tracing.PayloadKind, []byte) error { return nil }}
 
 // serveOne makes the spans of one connection.
 func serveOne(listener, worker tracing.Pipeline) {
-	accept := tracing.New(listener.TracerProvider()).Accept(tracing.Accepted{Listener: "http"})
+	accept := tracing.New(listener.TracerProvider()).Accept(tracing.AcceptSpan{Listener: "http"})
 	handoff := accept.Handoff(tracing.Handoff{Pool: "web", Target: "web/1", Incarnation: 3})
 	claim := tracing.New(worker.TracerProvider()).Claim(handoff.Carrier(), tracing.Claim{Pool: "web"})
 	serve := claim.Serve()
@@ -145,10 +145,10 @@ func TestOneTraceOverThreeProcesses(t *testing.T) {
 	for _, pl := range []tracing.Pipeline{worker, listener, master} {
 		shutdown(t, pl)
 	}
-	if s := worker.Stats(); s != (tracing.Stats{Spans: 2}) {
+	if s := worker.Stats(); s != (tracing.PipelineStats{Spans: 2}) {
 		t.Errorf("worker: %+v", s)
 	}
-	if s := master.Stats(); s != (tracing.Stats{Payloads: 2}) {
+	if s := master.Stats(); s != (tracing.PipelineStats{Payloads: 2}) {
 		t.Errorf("master: %+v", s)
 	}
 }
@@ -246,9 +246,9 @@ func TestAbsentBackend(t *testing.T) {
 		t.Fatal(err)
 	}
 	master := start(t, masterProcess, nil)
-	tracing.New(master.TracerProvider()).Accept(tracing.Accepted{}).End()
+	tracing.New(master.TracerProvider()).Accept(tracing.AcceptSpan{}).End()
 	shutdown(t, master)
-	if s := master.Stats(); s != (tracing.Stats{Spans: 1, Payloads: 1, PayloadsDropped: 1, MetricsDropped: 1}) {
+	if s := master.Stats(); s != (tracing.PipelineStats{Spans: 1, Payloads: 1, PayloadsDropped: 1, MetricsDropped: 1}) {
 		t.Errorf("%+v", s)
 	}
 }
@@ -266,7 +266,7 @@ func TestStalledBackend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tracing.New(master.TracerProvider()).Accept(tracing.Accepted{}).End()
+	tracing.New(master.TracerProvider()).Accept(tracing.AcceptSpan{}).End()
 	if err := master.TracerProvider().(interface{ ForceFlush(context.Context) error }).ForceFlush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -281,7 +281,7 @@ func TestStalledBackend(t *testing.T) {
 	if err := master.Shutdown(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("Shutdown: %v, want its context's error", err)
 	}
-	if s := master.Stats(); s != (tracing.Stats{Spans: 1, Payloads: 1, PayloadsDropped: 1}) {
+	if s := master.Stats(); s != (tracing.PipelineStats{Spans: 1, Payloads: 1, PayloadsDropped: 1}) {
 		t.Errorf("%+v", s)
 	}
 }
@@ -289,11 +289,11 @@ func TestStalledBackend(t *testing.T) {
 func TestRelayRefuses(t *testing.T) {
 	otlptest.NewReceiver(t).Setenv(t)
 	worker := start(t, workerProcess, &tracing.Uplink{
-		Send: func(tracing.Payload, []byte) error { return errors.New("full") },
+		Send: func(tracing.PayloadKind, []byte) error { return errors.New("full") },
 	})
-	tracing.New(worker.TracerProvider()).Accept(tracing.Accepted{}).End()
+	tracing.New(worker.TracerProvider()).Accept(tracing.AcceptSpan{}).End()
 	shutdown(t, worker)
-	if s := worker.Stats(); s != (tracing.Stats{Spans: 1, SpansDropped: 1}) {
+	if s := worker.Stats(); s != (tracing.PipelineStats{Spans: 1, SpansDropped: 1}) {
 		t.Errorf("%+v", s)
 	}
 }
@@ -304,7 +304,7 @@ func TestReceiveInAChildAndOfNonsense(t *testing.T) {
 	if err := worker.Adopt(workerProcess).Receive(tracing.Spans, onePayload(t, 1)); !errors.Is(err, tracing.ErrPayload) {
 		t.Errorf("Receive in a child: %v, want ErrPayload", err)
 	}
-	for kind := range tracing.Payload(3) {
+	for kind := range tracing.PayloadKind(3) {
 		if err := master.Adopt(workerProcess).Receive(kind, []byte("nonsense")); !errors.Is(err, tracing.ErrPayload) {
 			t.Errorf("Receive of nonsense of kind %d: %v, want ErrPayload", kind, err)
 		}

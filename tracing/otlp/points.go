@@ -45,7 +45,7 @@ var instruments = func() map[string]*tracing.Instrument {
 }()
 
 // writePoints is the payload of what a process has counted so far.
-func writePoints(points []tracing.Point) ([]byte, error) {
+func writePoints(points []tracing.DataPoint) ([]byte, error) {
 	wire := make([]wirePoint, 0, len(points))
 	for _, p := range points {
 		w := wirePoint{Name: p.Instrument.Name, Value: p.Value, Buckets: p.Buckets, Total: int64(p.Total)}
@@ -67,8 +67,8 @@ func writePoints(points []tracing.Point) ([]byte, error) {
 
 // readPoints is the inverse, for bytes of a child, which is not trusted: what this
 // release does not know is left out, what is out of bounds is an error.
-func readPoints(payload []byte) ([]tracing.Point, error) {
-	bad := func(why string) ([]tracing.Point, error) {
+func readPoints(payload []byte) ([]tracing.DataPoint, error) {
+	bad := func(why string) ([]tracing.DataPoint, error) {
 		return nil, fmt.Errorf("%w: metrics: %s", tracing.ErrPayload, why)
 	}
 	var wire []wirePoint
@@ -78,9 +78,9 @@ func readPoints(payload []byte) ([]tracing.Point, error) {
 	if len(wire) > maxPoints {
 		return bad("too many series")
 	}
-	points := make([]tracing.Point, 0, len(wire))
+	points := make([]tracing.DataPoint, 0, len(wire))
 	for _, w := range wire {
-		p := tracing.Point{Instrument: instruments[w.Name], Value: w.Value, Buckets: w.Buckets, Total: time.Duration(w.Total)}
+		p := tracing.DataPoint{Instrument: instruments[w.Name], Value: w.Value, Buckets: w.Buckets, Total: time.Duration(w.Total)}
 		if p.Instrument == nil {
 			continue
 		}
@@ -117,7 +117,7 @@ func readPoints(payload []byte) ([]tracing.Point, error) {
 }
 
 // metricsOf puts points into the form of the books.
-func metricsOf(points []tracing.Point) []metric {
+func metricsOf(points []tracing.DataPoint) []metric {
 	var metrics []metric
 	at := make(map[*tracing.Instrument]int)
 	for _, p := range points {
@@ -131,9 +131,9 @@ func metricsOf(points []tracing.Point) []metric {
 				description: p.Instrument.Description,
 			})
 		}
-		mine := point{labels: p.Labels, n: p.Value}
+		mine := dataPoint{labels: p.Labels, n: p.Value}
 		if p.Instrument.Kind == tracing.Duration {
-			mine = point{labels: p.Labels, f: p.Total.Seconds(), float: true, bounds: tracing.Bounds, buckets: p.Buckets}
+			mine = dataPoint{labels: p.Labels, f: p.Total.Seconds(), float: true, bounds: tracing.Bounds, buckets: p.Buckets}
 		}
 		for _, e := range p.Exemplars {
 			tid, sid := e.Span.TraceID(), e.Span.SpanID()

@@ -10,19 +10,19 @@ import (
 // does not say what it dropped, so a span's slot in the table would never be free
 // again.
 type processor struct {
-	spans *queue[ended]
-	notes *notes // nil when there is no table
+	spans *queue[endedSpan]
+	table *spanTable // nil when there is no table
 }
 
-// ended is a span that waits to be sent.
-type ended struct {
+// endedSpan is a span that waits to be sent.
+type endedSpan struct {
 	sdktrace.ReadOnlySpan
 	slot int // in the table, or noSlot
 }
 
 func (p processor) OnStart(_ context.Context, s sdktrace.ReadWriteSpan) {
-	if p.notes != nil && s.SpanContext().IsSampled() {
-		p.notes.start(s)
+	if p.table != nil && s.SpanContext().IsSampled() {
+		p.table.start(s)
 	}
 }
 
@@ -30,12 +30,12 @@ func (p processor) OnEnd(s sdktrace.ReadOnlySpan) {
 	if !s.SpanContext().IsSampled() {
 		return
 	}
-	e := ended{s, noSlot}
-	if p.notes != nil {
-		e.slot = p.notes.end(s)
+	e := endedSpan{s, noSlot}
+	if p.table != nil {
+		e.slot = p.table.end(s)
 	}
 	if !p.spans.put(e) && e.slot != noSlot {
-		p.notes.dropped(e.slot)
+		p.table.dropped(e.slot)
 	}
 }
 

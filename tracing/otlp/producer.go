@@ -14,7 +14,7 @@ import (
 // producer gives the books to the SDK's readers, in its own form.
 type producer struct {
 	update func(context.Context) // of what the master itself has counted
-	books  *books
+	books  *aggregator
 	began  time.Time
 }
 
@@ -68,13 +68,13 @@ func (p producer) data(m metric, now time.Time) metricdata.Aggregation {
 		return h
 	}
 	// One of floats somewhere in the tree makes it one of floats.
-	if slices.ContainsFunc(m.points, func(pt point) bool { return pt.float }) {
-		return numbers(p, m, now, func(pt point) float64 { return float64(pt.n) + pt.f })
+	if slices.ContainsFunc(m.points, func(pt dataPoint) bool { return pt.float }) {
+		return numbers(p, m, now, func(pt dataPoint) float64 { return float64(pt.n) + pt.f })
 	}
-	return numbers(p, m, now, func(pt point) int64 { return pt.n })
+	return numbers(p, m, now, func(pt dataPoint) int64 { return pt.n })
 }
 
-func numbers[N int64 | float64](p producer, m metric, now time.Time, value func(point) N) metricdata.Aggregation {
+func numbers[N int64 | float64](p producer, m metric, now time.Time, value func(dataPoint) N) metricdata.Aggregation {
 	points := make([]metricdata.DataPoint[N], 0, len(m.points))
 	for _, pt := range m.points {
 		points = append(points, metricdata.DataPoint[N]{Attributes: pt.labels, StartTime: p.began, Time: now, Value: value(pt)})

@@ -17,7 +17,7 @@ import (
 // or OTEL_RESOURCE_ATTRIBUTES, else after the executable. An instance id from
 // there names the program, so ours, which tells its processes apart, is put
 // behind it. A part that cannot be found out or read is reported and left out.
-func newResource(ctx context.Context, p tracing.Process, pid int) *resource.Resource {
+func newResource(ctx context.Context, p tracing.ProcessResource, pid int) *resource.Resource {
 	var cfg Config
 	if c := configured.Load(); c != nil {
 		cfg = *c
@@ -25,7 +25,7 @@ func newResource(ctx context.Context, p tracing.Process, pid int) *resource.Reso
 	return newResourceOf(ctx, cfg, p, pid)
 }
 
-func newResourceOf(ctx context.Context, cfg Config, p tracing.Process, pid int) *resource.Resource {
+func newResourceOf(ctx context.Context, cfg Config, p tracing.ProcessResource, pid int) *resource.Resource {
 	program, err := resource.New(ctx,
 		resource.WithTelemetrySDK(),
 		resource.WithHost(),

@@ -32,8 +32,8 @@ import (
 const (
 	tableMagic = 0x31_6e_61_70_73_70_6f_63 // "copspan1"
 
-	offTaken = 8
-	offHigh  = 16
+	offReceived = 8
+	offHigh     = 16
 
 	slotBase  = 4096
 	slotSize  = 1024
@@ -55,40 +55,42 @@ const (
 	releaseAtOnce = 64 // payloads looked at for slots to free; see release
 )
 
-// mapping is a table in this process's memory.
-type mapping []byte
+// tableMemory is a table in this process's memory.
+type tableMemory []byte
 
-func (m mapping) word32(at int) *atomic.Uint32 { return (*atomic.Uint32)(unsafe.Pointer(&m[at])) }
-func (m mapping) word64(at int) *atomic.Uint64 { return (*atomic.Uint64)(unsafe.Pointer(&m[at])) }
+func (m tableMemory) word32(at int) *atomic.Uint32 { return (*atomic.Uint32)(unsafe.Pointer(&m[at])) }
+func (m tableMemory) word64(at int) *atomic.Uint64 { return (*atomic.Uint64)(unsafe.Pointer(&m[at])) }
 
 func slotAt(i int) int { return slotBase + i*slotSize }
 
-// notes is a child's side of its table.
-type notes struct {
-	mem  mapping
+// spanTable is a child's side of its table.
+type spanTable struct {
+	mem  tableMemory
 	full atomic.Uint64 // spans that found no slot
 
 	mu     sync.Mutex
 	open   map[trace.SpanID]int
 	free   []int // the last one is the next to be used, so that few pages are touched
 	high   int
-	sent   []batch // payloads whose slots are not free yet, oldest first
-	number uint64  // of the newest payload
+	sent   []sentBatch // payloads whose slots are not free yet, oldest first
+	number uint64      // of the newest payload
 }
 
-// batch is the slots of the spans of one payload.
-type batch struct {
+// sentBatch is the slots of the spans of one payload.
+type sentBatch struct {
 	number uint64
 	slots  []int
 }
 
-// newNotes begins to use a table. It takes ownership of mem.
-func newNotes(mem mapping) *notes { return &notes{mem: mem, open: make(map[trace.SpanID]int)} }
+// newSpanTable begins to use a table. It takes ownership of mem.
+func newSpanTable(mem tableMemory) *spanTable {
+	return &spanTable{mem: mem, open: make(map[trace.SpanID]int)}
+}
 
 // start notes a span that begins.
-func (n *notes) start(s sdktrace.ReadOnlySpan) {
+func (n *spanTable) start(s sdktrace.ReadOnlySpan) {
 	n.mu.Lock()
-	n.release()
+	n.releaseLocked()
 	var i int
 	switch last := len(n.free) - 1; {
 	case last >= 0:
@@ -114,7 +116,7 @@ func (n *notes) start(s sdktrace.ReadOnlySpan) {
 }
 
 // end notes that a span has ended, and returns its slot, or noSlot.
-func (n *notes) end(s sdktrace.ReadOnlySpan) int {
+func (n *spanTable) end(s sdktrace.ReadOnlySpan) int {
 	id := s.SpanContext().SpanID()
 	n.mu.Lock()
 	i, ok := n.open[id]
@@ -133,56 +135,56 @@ func (n *notes) end(s sdktrace.ReadOnlySpan) int {
 // sending says that the spans of these slots are about to be sent in one payload.
 // The master must know the payload's number from the slot before it can have the
 // payload, else a span might come twice.
-func (n *notes) sending(slots []int) {
+func (n *spanTable) sending(slots []int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.number++
 	for _, i := range slots {
 		n.mem.word64(slotAt(i) + offBatch).Store(n.number)
 	}
-	n.sent = append(n.sent, batch{n.number, slots})
-	n.release()
+	n.sent = append(n.sent, sentBatch{n.number, slots})
+	n.releaseLocked()
 }
 
-// unsent says that the newest payload was refused: its spans are lost.
-func (n *notes) unsent() {
+// refused says that the newest payload was refused: its spans are lost.
+func (n *spanTable) refused() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	last := len(n.sent) - 1
-	n.drop(n.sent[last].slots)
+	n.freeLocked(n.sent[last].slots)
 	n.sent = n.sent[:last]
 	n.number--
 }
 
 // dropped frees the slots of spans that will not be sent.
-func (n *notes) dropped(slots ...int) {
+func (n *spanTable) dropped(slots ...int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.drop(slots)
+	n.freeLocked(slots)
 }
 
-// release frees the slots of what the master has. What is sent but not there yet
+// releaseLocked frees the slots of what the master has. What is sent but not there yet
 // keeps its slot: that it was written does not mean that it will be read.
-func (n *notes) release() {
+func (n *spanTable) releaseLocked() {
 	if len(n.sent) == 0 {
 		return
 	}
-	taken := n.mem.word64(offTaken).Load()
+	taken := n.mem.word64(offReceived).Load()
 	for k := 0; k < releaseAtOnce && len(n.sent) > 0 && n.sent[0].number <= taken; k++ {
-		n.drop(n.sent[0].slots)
+		n.freeLocked(n.sent[0].slots)
 		n.sent = n.sent[1:]
 	}
 }
 
-func (n *notes) drop(slots []int) {
+func (n *spanTable) freeLocked(slots []int) {
 	for _, i := range slots {
 		n.mem.word32(slotAt(i) + offState).Store(stateFree)
 		n.free = append(n.free, i)
 	}
 }
 
-// found is one span in the table of a child that has ended.
-type found struct {
+// tableSpan is one span in the table of a child that has ended.
+type tableSpan struct {
 	record []byte // a copy
 	ended  bool
 }
@@ -190,11 +192,11 @@ type found struct {
 // read returns the spans in the table of a child that is dead and of which taken
 // payloads have been received. It believes nothing: each length is checked, and a
 // record is a copy.
-func (m mapping) read(taken uint64) []found {
+func (m tableMemory) read(taken uint64) []tableSpan {
 	if len(m) != tableSize {
 		return nil
 	}
-	var all []found
+	var all []tableSpan
 	high := min(int(m.word32(offHigh).Load()), slotCount)
 	for i := range high {
 		at := slotAt(i)
@@ -214,7 +216,7 @@ func (m mapping) read(taken uint64) []found {
 			continue
 		}
 		record := append([]byte(nil), m[at+from:at+from+int(length)]...)
-		all = append(all, found{record, state == stateEnded})
+		all = append(all, tableSpan{record, state == stateEnded})
 	}
 	return all
 }

@@ -10,7 +10,7 @@ import (
 // newTable makes a table, and returns it mapped and as a file for the child. Both
 // are owned by the caller. Nobody can change its size: a child that shrank it
 // would kill its master by SIGBUS (fcntl(2), F_ADD_SEALS).
-func newTable() (mapping, *os.File, error) {
+func newTable() (tableMemory, *os.File, error) {
 	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
 	// Where vm.memfd_noexec is 2 a file that could be run is refused; before Linux 6.3 the flag is.
 	fd, err := unix.MemfdCreate("coppice-spans", flags|unix.MFD_NOEXEC_SEAL)
@@ -26,7 +26,7 @@ func newTable() (mapping, *os.File, error) {
 		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
 		err = os.NewSyscallError("fcntl", err)
 	}
-	var mem mapping
+	var mem tableMemory
 	if err == nil {
 		mem, err = mapTable(f)
 	}
@@ -40,7 +40,7 @@ func newTable() (mapping, *os.File, error) {
 
 // openTable maps the table that the master has given to this process. It takes
 // ownership of f.
-func openTable(f *os.File) (mapping, error) {
+func openTable(f *os.File) (tableMemory, error) {
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
@@ -60,7 +60,7 @@ func openTable(f *os.File) (mapping, error) {
 	return mem, nil
 }
 
-func mapTable(f *os.File) (mem mapping, err error) {
+func mapTable(f *os.File) (mem tableMemory, err error) {
 	rc, err := f.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -75,4 +75,4 @@ func mapTable(f *os.File) (mem mapping, err error) {
 }
 
 // unmap ends the use of the mapping.
-func (m mapping) unmap() { _ = unix.Munmap(m) }
+func (m tableMemory) unmap() { _ = unix.Munmap(m) }

@@ -27,11 +27,11 @@ import (
 func TestTableOutlivesItsProcess(t *testing.T) {
 	for _, row := range []struct {
 		name string
-		send func(c tracing.Child, kind tracing.Payload, b []byte) error // of the spans before the death
-		sent int                                                         // of those that ended first: in the table no more
+		send func(c tracing.ChildTelemetry, kind tracing.PayloadKind, b []byte) error // of the spans before the death
+		sent int                                                                      // of those that ended first: in the table no more
 	}{
-		{"sent and received", func(c tracing.Child, k tracing.Payload, b []byte) error { return c.Receive(k, b) }, 3},
-		{"sent and lost on the way", func(tracing.Child, tracing.Payload, []byte) error { return nil }, 0},
+		{"sent and received", func(c tracing.ChildTelemetry, k tracing.PayloadKind, b []byte) error { return c.Receive(k, b) }, 3},
+		{"sent and lost on the way", func(tracing.ChildTelemetry, tracing.PayloadKind, []byte) error { return nil }, 0},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			r := otlptest.NewReceiver(t)
@@ -40,7 +40,7 @@ func TestTableOutlivesItsProcess(t *testing.T) {
 			master := start(t, masterProcess, nil)
 			c := master.Adopt(workerProcess)
 			worker := start(t, workerProcess, &tracing.Uplink{
-				Table: c.Table(), Send: func(k tracing.Payload, b []byte) error { return row.send(c, k, b) },
+				Table: c.Table(), Send: func(k tracing.PayloadKind, b []byte) error { return row.send(c, k, b) },
 			})
 			tracer := worker.TracerProvider().Tracer("shop")
 			ctx, root := tracer.Start(t.Context(), "GET /", trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(attribute.String("url.path", "/")))
@@ -110,7 +110,7 @@ func TestTableOutlivesItsProcess(t *testing.T) {
 }
 
 // newTestNotes returns a table of this process's own, and the master's view of it.
-func newTestNotes(t testing.TB) (*notes, mapping) {
+func newTestNotes(t testing.TB) (*spanTable, tableMemory) {
 	mem, f, err := newTable()
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +120,7 @@ func newTestNotes(t testing.TB) (*notes, mapping) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { mem.unmap(); child.unmap() })
-	return newNotes(child), mem
+	return newSpanTable(child), mem
 }
 
 // Whatever becomes of spans, their slots are free again: the SDK's own batch
@@ -137,10 +137,10 @@ func TestSlotsDoNotLeak(t *testing.T) {
 			n.dropped(slot)
 		case 1:
 			n.sending([]int{slot})
-			n.unsent()
+			n.refused()
 		case 2:
 			n.sending([]int{slot})
-			mem.word64(offTaken).Store(n.number)
+			mem.word64(offReceived).Store(n.number)
 		}
 	}
 	if n.high > 8 || n.full.Load() != 0 || len(n.open) != 0 {
@@ -256,8 +256,8 @@ func idOf(s trace.Span) []byte {
 // FuzzTable: whatever a child leaves in its table, reading it is safe, and what is
 // taken for a span can be exported.
 func FuzzTable(f *testing.F) {
-	mem := make(mapping, tableSize)
-	n := newNotes(mem)
+	mem := make(tableMemory, tableSize)
+	n := newSpanTable(mem)
 	for _, s := range endedSpans(2, 20) {
 		n.start(s)
 	}
@@ -265,7 +265,7 @@ func FuzzTable(f *testing.F) {
 	n.end(endedSpans(1, 3)[0])
 	f.Add([]byte(mem[:32]), []byte(mem[slotBase:slotBase+slotSize]), uint64(7))
 	f.Fuzz(func(t *testing.T, head, slots []byte, taken uint64) {
-		mem := make(mapping, tableSize)
+		mem := make(tableMemory, tableSize)
 		copy(mem[:slotBase], head)
 		copy(mem[slotBase:], slots)
 		mem.word32(offHigh).Store(mem.word32(offHigh).Load() % 8)
@@ -273,7 +273,7 @@ func FuzzTable(f *testing.F) {
 			limit: payloadLimit, batch: payloadLimit, weight: func(p payload) int { return p.size },
 			send: func(context.Context, []payload) (int, error) { return 0, nil },
 		})}
-		c := &child{p: p, process: workerProcess}
+		c := &childTelemetry{p: p, process: workerProcess}
 		if served := c.recover(mem.read(taken), killed); len(served) > tracing.MaxServed {
 			t.Errorf("%d served", len(served))
 		}
@@ -293,15 +293,15 @@ func BenchmarkSpan(b *testing.B) {
 	for _, table := range []bool{false, true} {
 		b.Run(map[bool]string{false: "relay", true: "relay and table"}[table], func(b *testing.B) {
 			m := newMarshaller(func([]byte) error { return nil })
-			var n *notes
+			var n *spanTable
 			if table {
-				var mem mapping
+				var mem tableMemory
 				n, mem = newTestNotes(b)
-				m.notes = n
-				m.relay = func([]byte) error { mem.word64(offTaken).Store(n.number); return nil }
+				m.table = n
+				m.relay = func([]byte) error { mem.word64(offReceived).Store(n.number); return nil }
 			}
-			q := newQueue(queueConfig[ended]{
-				limit: 1 << 30, batch: spanBatch, delay: spanDelay, weight: func(ended) int { return 1 }, send: m.send,
+			q := newQueue(queueConfig[endedSpan]{
+				limit: 1 << 30, batch: spanBatch, delay: spanDelay, weight: func(endedSpan) int { return 1 }, send: m.send,
 			})
 			tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(processor{q, n}))
 			tracer := tp.Tracer("bench")
@@ -328,7 +328,7 @@ func TestTableAndTextThatIsNotUTF8(t *testing.T) {
 	n, m := newTestNotes(t)
 	var payloads int
 	relay := newMarshaller(func([]byte) error { payloads++; return nil })
-	relay.notes = n
+	relay.table = n
 	sr := tracetest.NewSpanRecorder()
 	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(sr), sdktrace.WithSampler(sdktrace.AlwaysSample()))
 	for i := range 8 {
@@ -339,9 +339,9 @@ func TestTableAndTextThatIsNotUTF8(t *testing.T) {
 		n.start(s.(sdktrace.ReadOnlySpan))
 		s.End()
 	}
-	var batch []ended
+	var batch []endedSpan
 	for _, s := range sr.Ended() {
-		batch = append(batch, ended{s, n.end(s)})
+		batch = append(batch, endedSpan{s, n.end(s)})
 	}
 	if found := m.read(0); len(found) != 8 {
 		t.Fatalf("%d records, want 8", len(found))
@@ -351,9 +351,9 @@ func TestTableAndTextThatIsNotUTF8(t *testing.T) {
 	if lost, err := relay.send(t.Context(), batch); lost != 1 || err == nil {
 		t.Errorf("lost %d, error %v", lost, err)
 	}
-	m.word64(offTaken).Store(uint64(payloads))
+	m.word64(offReceived).Store(uint64(payloads))
 	n.mu.Lock()
-	n.release()
+	n.releaseLocked()
 	free := len(n.free)
 	n.mu.Unlock()
 	if free != 8 {
@@ -367,8 +367,8 @@ func TestTableAndAnEndThatIsNotUTF8(t *testing.T) {
 	r := otlptest.NewReceiver(t)
 	r.Setenv(t)
 	master := start(t, masterProcess, nil)
-	c := master.Adopt(workerProcess).(*child)
-	n := newNotes(c.mem)
+	c := master.Adopt(workerProcess).(*childTelemetry)
+	n := newSpanTable(c.mem)
 	tp := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.AlwaysSample()))
 	ctx := t.Context()
 	for _, name := range []string{"one", "two"} {
@@ -384,7 +384,7 @@ func TestTableAndAnEndThatIsNotUTF8(t *testing.T) {
 	}
 	tr := r.Wait(t, patience, func(tr otlptest.Trace) error { return tr.Has("one", "two") })
 	for _, s := range tr.Spans {
-		if !strings.HasPrefix(s.Message, "web/1 ended: panic: \ufffdx") || len(s.Message) > maxEnded {
+		if !strings.HasPrefix(s.Message, "web/1 ended: panic: \ufffdx") || len(s.Message) > maxEndText {
 			t.Errorf("%s: %d bytes, %.40q", s.Name, len(s.Message), s.Message)
 		}
 	}

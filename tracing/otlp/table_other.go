@@ -9,11 +9,11 @@ import (
 
 // There are no child processes here, hence no tables.
 
-func newTable() (mapping, *os.File, error) { return nil, nil, errors.ErrUnsupported }
+func newTable() (tableMemory, *os.File, error) { return nil, nil, errors.ErrUnsupported }
 
-func openTable(f *os.File) (mapping, error) {
+func openTable(f *os.File) (tableMemory, error) {
 	f.Close()
 	return nil, errors.ErrUnsupported
 }
 
-func (m mapping) unmap() {}
+func (m tableMemory) unmap() {}

@@ -171,7 +171,7 @@ type StacksFrame struct {
 }
 
 // PayloadFrame returns the kind of the frame that carries a payload of the child's pipeline.
-func PayloadFrame(p tracing.Payload) fdipc.Kind {
+func PayloadFrame(p tracing.PayloadKind) fdipc.Kind {
 	if p == tracing.Metrics {
 		return FrameMetrics
 	}
@@ -179,8 +179,8 @@ func PayloadFrame(p tracing.Payload) fdipc.Kind {
 }
 
 // Process returns what package tracing is told of a child.
-func (w Hello) Process() tracing.Process {
-	return tracing.Process{
+func (w Hello) Process() tracing.ProcessResource {
+	return tracing.ProcessResource{
 		Role: string(w.Role), Name: w.Name, ID: w.ID, Slot: w.Slot,
 		Generation: w.Generation, Incarnation: w.Incarnation,
 	}

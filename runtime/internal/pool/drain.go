@@ -2,7 +2,7 @@ package pool
 
 import "slices"
 
-// undrain forgets a worker that has drained.
+// drained forgets a worker that has drained.
 func (s *State) drained(id WorkerSeq) {
 	s.drains = slices.DeleteFunc(s.drains, func(w WorkerSeq) bool { return w == id })
 }

@@ -1,6 +1,6 @@
 package pool
 
-// isDue takes note that a slot's worker is to be replaced. A spare just goes: grow sees to
+// markDue takes note that a slot's worker is to be replaced. A spare just goes: grow sees to
 // another.
 func (s *State) markDue(id WorkerSeq) {
 	w := s.workers[id]

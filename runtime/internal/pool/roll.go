@@ -43,7 +43,7 @@ func (s *State) advance() {
 	}
 }
 
-// begin gives sl another worker if it may be now.
+// beginReplace gives sl another worker if it may be now.
 func (s *State) beginReplace(sl *slot, to Generation, why Purpose) bool {
 	if sl.next != 0 || sl.stopping || sl.startCancelled {
 		return false // first what goes on there
@@ -84,7 +84,7 @@ func (s *State) beginReplace(sl *slot, to Generation, why Purpose) bool {
 	return true
 }
 
-// stepFailed takes note that the worker that was to have sl's place has ended before.
+// replaceFailed takes note that the worker that was to have sl's place has ended before.
 func (s *State) replaceFailed(sl *slot, w *worker) {
 	why := sl.why
 	sl.replacing = notReplacing
@@ -126,7 +126,7 @@ func (s *State) abort() {
 	}
 }
 
-// fail turns the roll round: the first failure is its result, what is on its way is
+// turnBack turns the roll round: the first failure is its result, what is on its way is
 // given up, and what had been replaced gets its generation back.
 func (s *State) turnBack(result Effect) {
 	r := s.roll

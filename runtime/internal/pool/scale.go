@@ -35,7 +35,7 @@ func (s *State) rescale(ev Event) {
 	s.scaled()
 }
 
-// victims returns the slots in the order in which they go.
+// removalOrder returns the slots in the order in which they go.
 func (s *State) removalOrder(busy map[int]int) []*slot {
 	all := s.inOrder()
 	slices.SortStableFunc(all, func(a, b *slot) int {

@@ -43,7 +43,7 @@ func (s *State) launch(slot int, gen Generation, why Purpose) WorkerSeq {
 	return w.id
 }
 
-// bringUp answers the supervisor's start of a slot that has its worker.
+// startDone answers the supervisor's start of a slot that has its worker.
 func (s *State) startDone(sl *slot) {
 	sl.startPending, sl.running, sl.stopping, sl.outsideKills = false, true, false, 0
 	s.do(Effect{Kind: Up, Slot: sl.n, Worker: sl.current, Gen: s.workers[sl.current].gen})
@@ -72,7 +72,7 @@ func (s *State) cancel(n int) {
 	s.discard(s.workers[sl.next], ForStart)
 }
 
-// ask has the slot's instance go, at the supervisor's wish.
+// stopSlot has the slot's instance go, at the supervisor's wish.
 func (s *State) stopSlot(n int) {
 	sl := s.slots[n]
 	if sl == nil || !sl.running || sl.stopping {
@@ -90,7 +90,7 @@ func (s *State) stopSlot(n int) {
 	}
 }
 
-// slay kills the slot's instance.
+// killSlot kills the slot's instance.
 func (s *State) killSlot(n int) {
 	sl := s.slots[n]
 	if sl == nil || !sl.running {
@@ -105,7 +105,7 @@ func (s *State) killSlot(n int) {
 	s.do(Effect{Kind: Kill, Worker: sl.current, Slot: n, Why: ForStop})
 }
 
-// vacate takes the worker out of a slot that goes: it drains outside.
+// clearSlot takes the worker out of a slot that goes: it drains outside.
 func (s *State) clearSlot(sl *slot) {
 	if sl.next != 0 {
 		if w := s.workers[sl.next]; sl.nextReady {
@@ -125,7 +125,7 @@ func (s *State) clearSlot(sl *slot) {
 	}
 }
 
-// down tells the supervisor that its instance has ended.
+// slotEnded tells the supervisor that its instance has ended.
 func (s *State) slotEnded(sl *slot, because WorkerSeq) {
 	sl.running, sl.stopping, sl.due = false, false, false
 	if sl.stopRequested {

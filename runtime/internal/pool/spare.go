@@ -15,7 +15,7 @@ func (s *State) spareOf(gen Generation) *worker {
 	return nil
 }
 
-// appoint gives a spare a slot.
+// assign gives a spare a slot.
 func (s *State) assign(sl *slot, w *worker, why Purpose) {
 	w.phase, w.slot = assigned, sl.n
 	sl.next = w.id
@@ -33,7 +33,7 @@ func (s *State) sparesWanted() int {
 	return s.cfg.Spares - have
 }
 
-// grow launches the spares that are missing, and lets go of those of a generation
+// refillSpares launches the spares that are missing, and lets go of those of a generation
 // before. It waits while a slot waits for its worker: that comes first.
 func (s *State) refillSpares() {
 	if s.roll == nil {

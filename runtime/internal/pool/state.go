@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// phase is where a worker stands.
+// workerPhase is where a worker stands.
 type workerPhase uint8
 
 const (
@@ -27,7 +27,7 @@ type worker struct {
 	forced bool // draining, and told to end at once
 }
 
-// step is how a slot is being given another worker.
+// replaceMode is how a slot is being given another worker.
 type replaceMode uint8
 
 const (

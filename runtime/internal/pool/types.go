@@ -8,7 +8,7 @@ import (
 // Time is the time since the pool was started.
 type Time = time.Duration
 
-// Worker numbers a pool's workers from 1, in the order of their launch; 0 is none.
+// WorkerSeq numbers a pool's workers from 1, in the order of their launch; 0 is none.
 type WorkerSeq uint64
 
 // Generation is the reload that a worker belongs to.
@@ -56,9 +56,9 @@ const (
 	Start EventKind = iota
 	// Cancel: the start of Slot is no longer wanted. It is still answered.
 	Cancel
-	// Ask: the supervisor asks the instance of Slot to stop.
+	// StopSlot: the supervisor asks the instance of Slot to stop.
 	StopSlot
-	// Slay: the supervisor kills the instance of Slot.
+	// KillSlot: the supervisor kills the instance of Slot.
 	KillSlot
 	// Warmed: Worker, launched as a spare, is warm.
 	Warmed
@@ -84,7 +84,7 @@ const (
 	Tick
 	// Stop: the pool ends. The supervisor asks the slots by itself. Answered by Gone.
 	Stop
-	// SlayAll: everything is killed. Stop comes too.
+	// KillAll: everything is killed. Stop comes too.
 	KillAll
 )
 
@@ -108,7 +108,7 @@ type Event struct {
 	KilledOutside bool
 }
 
-// Why is the purpose of a worker that is launched or appointed, or the cause of its
+// Purpose is the purpose of a worker that is launched or appointed, or the cause of its
 // going.
 type Purpose uint8
 
@@ -138,7 +138,7 @@ const (
 	// Launch: start Worker of Gen for Slot, or as a spare. Warmed or Ready follows,
 	// and in any case Ended.
 	Launch EffectKind = iota
-	// Appoint: give the spare Worker its Slot. Ready follows, or Ended.
+	// Assign: give the spare Worker its Slot. Ready follows, or Ended.
 	Assign
 	// Up: the start of Slot has succeeded; Worker is its instance.
 	Up
@@ -150,7 +150,7 @@ const (
 	Down
 	// Drain: ask Worker to drain and end. Brief: nobody takes its place.
 	Drain
-	// Cut: end a Worker that drains now.
+	// ForceDrain: end a Worker that drains now.
 	ForceDrain
 	// Kill: kill Worker.
 	Kill
@@ -175,7 +175,7 @@ func (k EffectKind) String() string {
 		"add", "remove", "rolled", "scaled", "wake", "gone")
 }
 
-// Outcome is how a roll, or a scaling, ended.
+// Result is how a roll, or a scaling, ended.
 type Result uint8
 
 // The values of Outcome.

@@ -68,7 +68,7 @@ func Register(m *tracing.Meter, w *Transport, system *actors.System) {
 		return
 	}
 	sent, received := tracing.KeyDirection.String("transmit"), tracing.KeyDirection.String("receive")
-	outcome := func(o tracing.Outcome) attribute.KeyValue { return tracing.KeyHandoffOutcome.String(string(o)) }
+	outcome := func(o tracing.HandoffOutcome) attribute.KeyValue { return tracing.KeyHandoffOutcome.String(string(o)) }
 	m.Watch(func(emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
 		s := w.Total()
 		emit(tracing.TransportBytes, int64(s.BytesSent), sent)

@@ -88,7 +88,7 @@ func (s *State) attemptFailed(c *Child) {
 	s.wait(c, d)
 }
 
-// settled runs after a child has left Starting or Stopping: the group or the
+// afterTransition runs after a child has left Starting or Stopping: the group or the
 // shutdown goes on, and the requests that waited for this child are taken.
 func (s *State) afterTransition(c *Child) {
 	calls := c.Calls

@@ -41,9 +41,9 @@ const (
 	// Abandon gives up waiting for a cancelled start. If it comes up after
 	// all, it must be killed. Key, Run.
 	Abandon
-	// Ask asks the instance to stop. Key, Run, Cause.
+	// StopInstance asks the instance to stop. Key, Run, Cause.
 	StopInstance
-	// Slay kills the instance. Key, Run, Cause.
+	// KillInstance kills the instance. Key, Run, Cause.
 	KillInstance
 	// SetTimer sets (At) or clears (At zero) the child's one timer. Key.
 	SetTimer

@@ -150,7 +150,7 @@ func (s *State) enterStop(why Why, culprit Key) {
 	}
 }
 
-// together reports whether the end stops all children at once.
+// stopsTogether reports whether the end stops all children at once.
 func (s *State) stopsTogether() bool { return s.Flags.Strategy == Dynamic || s.Flags.StopTogether }
 
 // stopAll stops all children at once. Their timers are due at the same time: OTP's

@@ -31,7 +31,7 @@ func (s *State) request(ev *Event) {
 	}
 }
 
-// settledRequest answers a call for a child that is Down, Running or Waiting.
+// requestNow answers a call for a child that is Down, Running or Waiting.
 func (s *State) requestNow(c *Child, call *Call) {
 	switch call.Op {
 	case StartChild:

@@ -141,7 +141,7 @@ func (r *Receiver) state() ([]Trace, <-chan struct{}) {
 
 func (r *Receiver) serve(w http.ResponseWriter, req *http.Request) {
 	b, err := body(req)
-	var spans []Span
+	var spans []ReceivedSpan
 	var metrics []Metric
 	switch {
 	case err != nil:
@@ -202,12 +202,12 @@ func body(req *http.Request) ([]byte, error) {
 
 // Decode decodes a TracesData message, which has the bytes of the request of an
 // OTLP exporter.
-func Decode(otlp []byte) ([]Span, error) {
+func Decode(otlp []byte) ([]ReceivedSpan, error) {
 	var data tracepb.TracesData
 	if err := proto.Unmarshal(otlp, &data); err != nil {
 		return nil, fmt.Errorf("otlptest: %w", err)
 	}
-	var spans []Span
+	var spans []ReceivedSpan
 	for _, rs := range data.ResourceSpans {
 		resource := attributes(rs.Resource.GetAttributes())
 		for _, ss := range rs.ScopeSpans {

@@ -12,9 +12,9 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
 
-// Span is a span as it arrived. Ids are lower-case hex, "" when absent; the
+// ReceivedSpan is a span as it arrived. Ids are lower-case hex, "" when absent; the
 // values of attributes are their text.
-type Span struct {
+type ReceivedSpan struct {
 	TraceID, SpanID, ParentID string
 
 	Name  string
@@ -34,26 +34,26 @@ type Span struct {
 // Trace is the spans of one trace, in the order of their arrival.
 type Trace struct {
 	ID    string
-	Spans []Span
+	Spans []ReceivedSpan
 }
 
 // Find returns the spans with the name, in the order of their start.
-func (t Trace) Find(name string) []Span {
-	var found []Span
+func (t Trace) Find(name string) []ReceivedSpan {
+	var found []ReceivedSpan
 	for _, s := range t.Spans {
 		if s.Name == name {
 			found = append(found, s)
 		}
 	}
-	slices.SortStableFunc(found, func(a, b Span) int { return a.Start.Compare(b.Start) })
+	slices.SortStableFunc(found, func(a, b ReceivedSpan) int { return a.Start.Compare(b.Start) })
 	return found
 }
 
 // Parent returns the span that s is a child of, if it has arrived.
-func (t Trace) Parent(s Span) (Span, bool) {
-	i := slices.IndexFunc(t.Spans, func(p Span) bool { return s.ParentID != "" && p.SpanID == s.ParentID })
+func (t Trace) Parent(s ReceivedSpan) (ReceivedSpan, bool) {
+	i := slices.IndexFunc(t.Spans, func(p ReceivedSpan) bool { return s.ParentID != "" && p.SpanID == s.ParentID })
 	if i < 0 {
-		return Span{}, false
+		return ReceivedSpan{}, false
 	}
 	return t.Spans[i], true
 }
@@ -73,8 +73,8 @@ func (t Trace) Has(names ...string) error {
 func (t Trace) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "trace %s", t.ID)
-	var draw func(parent Span, indent string)
-	draw = func(parent Span, indent string) {
+	var draw func(parent ReceivedSpan, indent string)
+	draw = func(parent ReceivedSpan, indent string) {
 		for _, s := range t.Spans {
 			if p, _ := t.Parent(s); p.SpanID != parent.SpanID {
 				continue
@@ -86,16 +86,16 @@ func (t Trace) String() string {
 			draw(s, indent+"  ")
 		}
 	}
-	draw(Span{}, "  ")
+	draw(ReceivedSpan{}, "  ")
 	return b.String()
 }
 
-func newSpan(s *tracepb.Span, scope string, resource map[string]string) Span {
+func newSpan(s *tracepb.Span, scope string, resource map[string]string) ReceivedSpan {
 	links, traces := make([]string, len(s.Links)), make([]string, len(s.Links))
 	for i, l := range s.Links {
 		links[i], traces[i] = hex.EncodeToString(l.SpanId), hex.EncodeToString(l.TraceId)
 	}
-	return Span{
+	return ReceivedSpan{
 		TraceID:    hex.EncodeToString(s.TraceId),
 		SpanID:     hex.EncodeToString(s.SpanId),
 		ParentID:   hex.EncodeToString(s.ParentSpanId),

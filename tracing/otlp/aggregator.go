@@ -16,12 +16,12 @@ import (
 // Bounds on what the master keeps of what others have counted. The bytes are those
 // of names, attributes and buckets.
 const (
-	accountSeries = 4 << 10 // of one child
-	accountBytes  = 2 << 20
-	bookSeries    = 16 << 10 // of the whole tree, over all its children that ever were
-	bookBytes     = 16 << 20
-	spareSeries   = 256     // beyond bookSeries, for what did not find room
-	textBytes     = 4 << 20 // of the texts of all instruments that ever were
+	processSeries  = 4 << 10 // of one child
+	processBytes   = 2 << 20
+	treeSeries     = 16 << 10 // of the whole tree, over all its children that ever were
+	treeBytes      = 16 << 20
+	overflowSeries = 256     // beyond bookSeries, for what did not find room
+	textBytes      = 4 << 20 // of the texts of all instruments that ever were
 )
 
 // kind says how the values of an instrument add up over processes.
@@ -52,11 +52,11 @@ var coppiceScope = scope{name: tracing.ScopeName, schema: tracing.SchemaURL}
 type metric struct {
 	instrument
 	description string
-	points      []point
+	points      []dataPoint
 }
 
-// point is the value of one series. What is not a float is counted exactly.
-type point struct {
+// dataPoint is the value of one series. What is not a float is counted exactly.
+type dataPoint struct {
 	labels attribute.Set
 	n      int64
 	f      float64 // beside n: the value is their sum
@@ -68,8 +68,8 @@ type point struct {
 	exemplars []metricdata.Exemplar[float64]
 }
 
-// texts is the length of what is said of an instrument, in bytes.
-func (m metric) texts() int {
+// textSize is the length of what is said of an instrument, in bytes.
+func (m metric) textSize() int {
 	return len(m.scope.name) + len(m.scope.version) + len(m.scope.schema) + len(m.name) + len(m.unit) + len(m.description)
 }
 
@@ -79,7 +79,7 @@ type seriesKey struct {
 }
 
 // cost is what a series is charged with, in bytes.
-func cost(m metric, p point) int {
+func cost(m metric, p dataPoint) int {
 	n := len(m.name) + 16*len(p.buckets)
 	for it := p.labels.Iter(); it.Next(); {
 		kv := it.Attribute()
@@ -88,55 +88,55 @@ func cost(m metric, p point) int {
 	return n
 }
 
-// books add up what the processes of the tree count. Each tells the whole of its
+// aggregator add up what the processes of the tree count. Each tells the whole of its
 // counts each time, so what is lost on the way is in what comes next. What a series
 // has grown by since is added to its sum, so sums cannot go back, whatever a child
 // says and whenever it ends.
-type books struct {
-	mu       sync.Mutex
-	accounts []*account // of processes that live, the youngest last
-	sums     map[seriesKey]*point
-	size     int
-	known    map[instrument]heard
-	texts    int // of known, in bytes
+type aggregator struct {
+	mu        sync.Mutex
+	processes []*processMetrics // of processes that live, the youngest last
+	sums      map[seriesKey]*dataPoint
+	size      int
+	known     map[instrument]knownInstrument
+	textSize  int // of known, in bytes
 }
 
-// heard is an instrument as it was heard of first. What refers to it does so by these
+// knownInstrument is an instrument as it was heard of first. What refers to it does so by these
 // strings, so that they are kept once, and not for each series of each process.
-type heard struct {
+type knownInstrument struct {
 	instrument
 	description string
 }
 
-func newBooks() *books {
-	return &books{sums: make(map[seriesKey]*point), known: make(map[instrument]heard)}
+func newAggregator() *aggregator {
+	return &aggregator{sums: make(map[seriesKey]*dataPoint), known: make(map[instrument]knownInstrument)}
 }
 
-// account is what one process has counted, as it said last.
-type account struct {
-	books   *books // nil when metrics are off
-	process string // its path
+// processMetrics is what one process has counted, as it said last.
+type processMetrics struct {
+	aggregator *aggregator // nil when metrics are off
+	process    string      // its path
 
-	last   map[seriesKey]*point   // of what only grows: the most that was heard
-	levels map[seriesKey]*reading // of the rest
+	sums   map[seriesKey]*dataPoint  // of what only grows: the most that was heard
+	levels map[seriesKey]*levelValue // of the rest
 	size   int
 	full   bool // was reported
 
-	round, before int64 // of the newest values, and of those before them
+	round, previousRound int64 // of the newest values, and of those before them
 }
 
-// reading is a level as it was said in a round.
-type reading struct {
-	point
+// levelValue is a level as it was said in a round.
+type levelValue struct {
+	dataPoint
 	round int64
 }
 
-func (b *books) open(process string) *account {
-	a := &account{books: b, process: process, last: make(map[seriesKey]*point), levels: make(map[seriesKey]*reading)}
+func (b *aggregator) open(process string) *processMetrics {
+	a := &processMetrics{aggregator: b, process: process, sums: make(map[seriesKey]*dataPoint), levels: make(map[seriesKey]*levelValue)}
 	if b != nil {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		b.accounts = append(b.accounts, a)
+		b.processes = append(b.processes, a)
 	}
 	return a
 }
@@ -145,21 +145,21 @@ var errFull = errors.New("tracing/otlp: a process has more series or instruments
 
 // receive takes in what a process says. One round of it may come in several parts; a
 // level that neither of the last two rounds has said anything of is gone.
-func (a *account) receive(round int64, said []metric) {
-	b := a.books
+func (a *processMetrics) receive(round int64, said []metric) {
+	b := a.aggregator
 	if b == nil {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if a.last == nil {
+	if a.sums == nil {
 		return // it is closed
 	}
 	if round != a.round {
-		a.before, a.round = a.round, round
+		a.previousRound, a.round = a.round, round
 		for key, l := range a.levels {
-			if l.round != a.before {
-				a.size -= cost(metric{instrument: key.instrument}, l.point)
+			if l.round != a.previousRound {
+				a.size -= cost(metric{instrument: key.instrument}, l.dataPoint)
 				delete(a.levels, key)
 			}
 		}
@@ -168,21 +168,21 @@ func (a *account) receive(round int64, said []metric) {
 		for _, p := range m.points {
 			key := seriesKey{m.instrument, p.labels.Equivalent()}
 			if m.kind == counter || m.kind == histogram {
-				a.count(key, m, p)
+				a.addGrowth(key, m, p)
 			} else if l := a.levels[key]; l != nil {
-				*l = reading{p, round}
-			} else if a.room(&key, m, p) {
-				a.levels[key] = &reading{p, round}
+				*l = levelValue{p, round}
+			} else if a.admit(&key, m, p) {
+				a.levels[key] = &levelValue{p, round}
 			}
 		}
 	}
 }
 
-// room makes room for a new series, whose key has the known instrument then, or says
+// admit makes room for a new series, whose key has the known instrument then, or says
 // that there is none.
-func (a *account) room(key *seriesKey, m metric, p point) bool {
+func (a *processMetrics) admit(key *seriesKey, m metric, p dataPoint) bool {
 	n := cost(m, p)
-	if len(a.last)+len(a.levels) >= accountSeries || a.size+n > accountBytes || !a.books.know(key, m) {
+	if len(a.sums)+len(a.levels) >= processSeries || a.size+n > processBytes || !a.aggregator.intern(key, m) {
 		if !a.full {
 			a.full = true
 			otel.Handle(errFull)
@@ -193,21 +193,21 @@ func (a *account) room(key *seriesKey, m metric, p point) bool {
 	return true
 }
 
-// count adds to the sum what a series has grown by.
-func (a *account) count(key seriesKey, m metric, p point) {
-	old := a.last[key]
+// addGrowth adds to the sum what a series has grown by.
+func (a *processMetrics) addGrowth(key seriesKey, m metric, p dataPoint) {
+	old := a.sums[key]
 	if old == nil {
-		if !a.room(&key, m, p) {
+		if !a.admit(&key, m, p) {
 			return
 		}
-		old = &point{labels: p.labels, bounds: p.bounds, buckets: make([]uint64, len(p.buckets))}
-		a.last[key] = old
+		old = &dataPoint{labels: p.labels, bounds: p.bounds, buckets: make([]uint64, len(p.buckets))}
+		a.sums[key] = old
 	}
 	// Bounds change when a part of the process makes the instrument anew, with others.
-	bounds := common(old.bounds, p.bounds)
+	bounds := commonBounds(old.bounds, p.bounds)
 	old.buckets, p.buckets = regroup(old.bounds, old.buckets, bounds), regroup(p.bounds, p.buckets, bounds)
 	old.bounds, p.bounds = bounds, bounds
-	grown := point{labels: p.labels, n: max(p.n-old.n, 0), f: max(p.f-old.f, 0), float: p.float, bounds: p.bounds}
+	grown := dataPoint{labels: p.labels, n: max(p.n-old.n, 0), f: max(p.f-old.f, 0), float: p.float, bounds: p.bounds}
 	old.n, old.f = max(old.n, p.n), max(old.f, p.f)
 	for i, n := range p.buckets {
 		n = max(min(n, maxCount), old.buckets[i])
@@ -215,20 +215,20 @@ func (a *account) count(key seriesKey, m metric, p point) {
 		old.buckets[i] = n
 	}
 	old.exemplars = p.exemplars
-	a.books.add(key, m, grown)
+	a.aggregator.add(key, m, grown)
 }
 
-// know puts the instrument of a key as it was heard first. One that is new has to find
+// intern puts the instrument of a key as it was heard first. One that is new has to find
 // room for its texts.
-func (b *books) know(key *seriesKey, m metric) bool {
+func (b *aggregator) intern(key *seriesKey, m metric) bool {
 	h, known := b.known[m.instrument]
 	if !known {
-		n := m.texts()
-		if b.texts+n > textBytes {
+		n := m.textSize()
+		if b.textSize+n > textBytes {
 			return false
 		}
-		b.texts += n
-		h = heard{m.instrument, m.description}
+		b.textSize += n
+		h = knownInstrument{m.instrument, m.description}
 		b.known[m.instrument] = h
 	}
 	key.instrument = h.instrument
@@ -240,14 +240,14 @@ var overflow = attribute.NewSet(attribute.Bool("otel.metric.overflow", true))
 
 // add adds to a sum. A series that is new where there is no more room is added to
 // that of the overflow.
-func (b *books) add(key seriesKey, m metric, grown point) {
+func (b *aggregator) add(key seriesKey, m metric, grown dataPoint) {
 	s := b.sums[key]
 	if s == nil {
 		n := cost(m, grown)
-		if len(b.sums) >= bookSeries || b.size+n > bookBytes {
+		if len(b.sums) >= treeSeries || b.size+n > treeBytes {
 			grown.labels = overflow
 			key.labels = overflow.Equivalent()
-			if s = b.sums[key]; s == nil && len(b.sums) >= bookSeries+spareSeries {
+			if s = b.sums[key]; s == nil && len(b.sums) >= treeSeries+overflowSeries {
 				return
 			}
 		}
@@ -257,17 +257,17 @@ func (b *books) add(key seriesKey, m metric, grown point) {
 			return
 		}
 	}
-	sum(s, grown)
+	addPoint(s, grown)
 }
 
 // The bounds of numbers: beyond them a sum stays where it is.
 const maxCount = 1 << 54 // of a bucket, of which there are maxBuckets
 
-func sum(s *point, p point) {
-	s.n = plus(s.n, p.n)
+func addPoint(s *dataPoint, p dataPoint) {
+	s.n = saturatingAdd(s.n, p.n)
 	s.f = min(max(s.f+p.f, -math.MaxFloat64), math.MaxFloat64)
 	s.float = s.float || p.float
-	bounds := common(s.bounds, p.bounds)
+	bounds := commonBounds(s.bounds, p.bounds)
 	s.buckets = regroup(s.bounds, s.buckets, bounds)
 	for i, n := range regroup(p.bounds, p.buckets, bounds) {
 		s.buckets[i] = min(s.buckets[i]+min(n, maxCount), maxCount)
@@ -276,8 +276,8 @@ func sum(s *point, p point) {
 	s.exemplars = append(s.exemplars, p.exemplars...)
 }
 
-// plus adds without going around.
-func plus(a, b int64) int64 {
+// saturatingAdd adds without going around.
+func saturatingAdd(a, b int64) int64 {
 	switch c := a + b; {
 	case a > 0 && b > 0 && c < 0:
 		return math.MaxInt64
@@ -288,9 +288,9 @@ func plus(a, b int64) int64 {
 	}
 }
 
-// common returns the bounds that both have. At those, what both have counted is
+// commonBounds returns the bounds that both have. At those, what both have counted is
 // known: a release that has other buckets than the one before does no harm to sums.
-func common(a, b []float64) []float64 {
+func commonBounds(a, b []float64) []float64 {
 	if slices.Equal(a, b) {
 		return a
 	}
@@ -320,40 +320,40 @@ func regroup(from []float64, buckets []uint64, to []float64) []uint64 {
 }
 
 // close ends an account. A level ends with its process.
-func (a *account) close() {
-	if a.books == nil {
+func (a *processMetrics) close() {
+	if a.aggregator == nil {
 		return
 	}
-	a.books.mu.Lock()
-	defer a.books.mu.Unlock()
-	a.books.accounts = slices.DeleteFunc(a.books.accounts, func(other *account) bool { return other == a })
-	a.last, a.levels = nil, nil
+	a.aggregator.mu.Lock()
+	defer a.aggregator.mu.Unlock()
+	a.aggregator.processes = slices.DeleteFunc(a.aggregator.processes, func(other *processMetrics) bool { return other == a })
+	a.sums, a.levels = nil, nil
 }
 
 // total returns the sum of everything, in no order.
-func (b *books) total() []metric {
+func (b *aggregator) total() []metric {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	all := make(map[seriesKey]*point, len(b.sums))
+	all := make(map[seriesKey]*dataPoint, len(b.sums))
 	for key, s := range b.sums {
 		p := *s
 		p.buckets = slices.Clone(s.buckets)
 		all[key] = &p
 	}
-	for _, a := range b.accounts {
+	for _, a := range b.processes {
 		for key, l := range a.levels {
-			p := l.point
+			p := l.dataPoint
 			if key.kind == gauge { // of two that have one name, the younger holds it
 				p.labels = attribute.NewSet(append(p.labels.ToSlice(), tracing.KeyActorPath.String(a.process))...)
 				key.labels = p.labels.Equivalent()
 				all[key] = &p
 			} else if s := all[key]; s != nil {
-				sum(s, p)
+				addPoint(s, p)
 			} else {
 				all[key] = &p
 			}
 		}
-		for key, p := range a.last {
+		for key, p := range a.sums {
 			if s := all[key]; s != nil { // else it is in the overflow
 				s.exemplars = append(s.exemplars, p.exemplars...)
 			}

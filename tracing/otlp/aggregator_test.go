@@ -12,7 +12,7 @@ import (
 )
 
 // valueOf returns the value of a series that has one attribute, or none.
-func valueOf(b *books, name, label string) (found point, ok bool) {
+func valueOf(b *aggregator, name, label string) (found dataPoint, ok bool) {
 	for _, m := range b.total() {
 		for _, p := range m.points {
 			value := ""
@@ -25,22 +25,22 @@ func valueOf(b *books, name, label string) (found point, ok bool) {
 			}
 		}
 	}
-	return point{}, false
+	return dataPoint{}, false
 }
 
 func orders(n int64) []metric {
-	return []metric{{instrument: instrument{name: "orders"}, points: []point{{n: n}}}}
+	return []metric{{instrument: instrument{name: "orders"}, points: []dataPoint{{n: n}}}}
 }
 
-// FuzzBooks: each two bytes are what a process does: it counts, says what it has
+// FuzzAggregator: each two bytes are what a process does: it counts, says what it has
 // counted, says less than that, dies, or is begun. The sum is what all have said, each
 // at its most, whoever lives, and it never goes back.
-func FuzzBooks(f *testing.F) {
+func FuzzAggregator(f *testing.F) {
 	f.Add([]byte{0, 0, 1, 5, 1, 9, 3, 0, 0, 0, 1, 2, 2, 1, 4, 0})
 	f.Add([]byte{0, 0, 0, 0, 1, 200, 17, 200, 2, 7, 18, 7, 3, 0, 19, 0, 1, 1})
 	f.Fuzz(func(t *testing.T, ops []byte) {
-		b := newBooks()
-		var accounts []*account
+		b := newAggregator()
+		var accounts []*processMetrics
 		var most []int64
 		before := int64(0)
 		for i := 0; i+1 < len(ops) && i < 400; i += 2 {
@@ -55,14 +55,14 @@ func FuzzBooks(f *testing.F) {
 				if what == 1 {
 					n += most[at]
 				}
-				if a.last != nil {
+				if a.sums != nil {
 					most[at] = max(most[at], n)
 				}
 				a.receive(int64(i), orders(n))
 			case 3:
 				a.close()
 			case 4:
-				a.receive(int64(i), []metric{{instrument: instrument{name: "busy", kind: level}, points: []point{{n: n}}}})
+				a.receive(int64(i), []metric{{instrument: instrument{name: "busy", kind: level}, points: []dataPoint{{n: n}}}})
 			}
 			want := int64(0)
 			for _, n := range most {
@@ -80,12 +80,12 @@ func FuzzBooks(f *testing.F) {
 // What a child says may be anything that readInstruments takes. No sum goes back, or
 // around.
 func TestSumsStayAtTheirBounds(t *testing.T) {
-	b := newBooks()
+	b := newAggregator()
 	said := func(n int64, f float64, bucket uint64) []metric {
 		return []metric{
-			{instrument: instrument{name: "n"}, points: []point{{n: n}}},
-			{instrument: instrument{name: "f"}, points: []point{{f: f, float: true}}},
-			{instrument: instrument{name: "h", kind: histogram}, points: []point{{f: f, float: true, bounds: []float64{1}, buckets: []uint64{bucket, 1}}}},
+			{instrument: instrument{name: "n"}, points: []dataPoint{{n: n}}},
+			{instrument: instrument{name: "f"}, points: []dataPoint{{f: f, float: true}}},
+			{instrument: instrument{name: "h", kind: histogram}, points: []dataPoint{{f: f, float: true, bounds: []float64{1}, buckets: []uint64{bucket, 1}}}},
 		}
 	}
 	for range 3 {
@@ -108,11 +108,11 @@ func TestSumsStayAtTheirBounds(t *testing.T) {
 // A level is the sum of those that live, a gauge that of the youngest with the name,
 // and both are gone when they are no longer said.
 func TestLevelsAndGauges(t *testing.T) {
-	b := newBooks()
-	say := func(a *account, round, n int64) {
+	b := newAggregator()
+	say := func(a *processMetrics, round, n int64) {
 		var said []metric
 		for _, k := range []kind{level, gauge} {
-			said = append(said, metric{instrument: instrument{name: fmt.Sprint(k), kind: k}, points: []point{{n: n}}})
+			said = append(said, metric{instrument: instrument{name: fmt.Sprint(k), kind: k}, points: []dataPoint{{n: n}}})
 		}
 		a.receive(round, said)
 	}
@@ -142,10 +142,10 @@ func TestLevelsAndGauges(t *testing.T) {
 
 // A release counts in other buckets than the one before: what both know stays.
 func TestOtherBuckets(t *testing.T) {
-	b := newBooks()
+	b := newAggregator()
 	say := func(bounds []float64, buckets []uint64) {
 		a := b.open("web/0")
-		a.receive(1, []metric{{instrument: instrument{name: "h", kind: histogram}, points: []point{{f: 10, float: true, bounds: bounds, buckets: buckets}}}})
+		a.receive(1, []metric{{instrument: instrument{name: "h", kind: histogram}, points: []dataPoint{{f: 10, float: true, bounds: bounds, buckets: buckets}}}})
 		a.close()
 	}
 	say([]float64{1, 2, 5, 10}, []uint64{1, 2, 4, 8, 16})
@@ -159,14 +159,14 @@ func TestOtherBuckets(t *testing.T) {
 // A histogram whose buckets change while its process lives goes on counting, at the
 // bounds that stay.
 func TestOtherBucketsOfOneProcess(t *testing.T) {
-	b := newBooks()
+	b := newAggregator()
 	a := b.open("web/0")
-	for round, p := range []point{
+	for round, p := range []dataPoint{
 		{f: 3, float: true, bounds: []float64{1, 10}, buckets: []uint64{1, 1, 1}},
 		{f: 9, float: true, bounds: []float64{2, 10}, buckets: []uint64{2, 3, 1}},
 		{f: 12, float: true, bounds: []float64{1, 10}, buckets: []uint64{3, 3, 2}},
 	} {
-		a.receive(int64(round), []metric{{instrument: instrument{name: "weight", kind: histogram}, points: []point{p}}})
+		a.receive(int64(round), []metric{{instrument: instrument{name: "weight", kind: histogram}, points: []dataPoint{p}}})
 	}
 	p := b.total()[0].points[0]
 	if !reflect.DeepEqual(p.bounds, []float64{10}) || !reflect.DeepEqual(p.buckets, []uint64{6, 2}) || p.f != 12 {
@@ -177,15 +177,15 @@ func TestOtherBucketsOfOneProcess(t *testing.T) {
 // Children that invent instruments cost what has its bound, too, and those that were
 // known before count on.
 func TestInstrumentsBeyondTheBounds(t *testing.T) {
-	b := newBooks()
-	long := strings.Repeat("x", ownText)
+	b := newAggregator()
+	long := strings.Repeat("x", maxInstrumentText)
 	b.open("web/1").receive(1, orders(1))
 	for child := range 5 {
 		var said []metric
-		for i := range accountSeries {
+		for i := range processSeries {
 			said = append(said, metric{
 				instrument: instrument{scope{long, long, long}, fmt.Sprintf("m%d.%d", child, i), long, kind(i % 2)}, description: long,
-				points: []point{{n: 1}},
+				points: []dataPoint{{n: 1}},
 			})
 		}
 		a := b.open("web/0")
@@ -195,10 +195,10 @@ func TestInstrumentsBeyondTheBounds(t *testing.T) {
 	b.open("web/2").receive(1, orders(1))
 	bytes := 0
 	for _, m := range b.total() {
-		bytes += m.texts()
+		bytes += m.textSize()
 	}
 	for i := range b.known {
-		bytes += metric{instrument: i}.texts()
+		bytes += metric{instrument: i}.textSize()
 	}
 	if bytes > 2*textBytes {
 		t.Errorf("%d instruments have %d bytes of text", len(b.known), bytes)
@@ -210,22 +210,22 @@ func TestInstrumentsBeyondTheBounds(t *testing.T) {
 
 // Children that invent series cost what has its bound, and their counts stay counted.
 func TestSeriesBeyondTheBounds(t *testing.T) {
-	b := newBooks()
+	b := newAggregator()
 	next := 0
-	invent := func(a *account, n int) {
+	invent := func(a *processMetrics, n int) {
 		m := metric{instrument: instrument{name: "orders"}}
 		for range n {
-			m.points = append(m.points, point{labels: attribute.NewSet(attribute.Int("at", next)), n: 1})
+			m.points = append(m.points, dataPoint{labels: attribute.NewSet(attribute.Int("at", next)), n: 1})
 			next++
 		}
 		a.receive(1, []metric{m})
 	}
-	const children = bookSeries/accountSeries + 1 // one more than find room
+	const children = treeSeries/processSeries + 1 // one more than find room
 	for range children {
 		a := b.open("web/0")
-		invent(a, accountSeries+10)
-		if n := len(a.last); n != accountSeries {
-			t.Fatalf("an account of %d series, want %d", n, accountSeries)
+		invent(a, processSeries+10)
+		if n := len(a.sums); n != processSeries {
+			t.Fatalf("an account of %d series, want %d", n, processSeries)
 		}
 		a.close()
 	}
@@ -233,13 +233,13 @@ func TestSeriesBeyondTheBounds(t *testing.T) {
 	invent(a, 100)
 	series := len(b.sums)
 	invent(a, 100)
-	if len(b.sums) != series || series != bookSeries+1 {
+	if len(b.sums) != series || series != treeSeries+1 {
 		t.Errorf("%d series, then %d", series, len(b.sums))
 	}
-	if p, ok := valueOf(b, "orders", "true"); !ok || p.n != accountSeries+200 || !reflect.DeepEqual(p.labels.ToSlice(), overflow.ToSlice()) {
+	if p, ok := valueOf(b, "orders", "true"); !ok || p.n != processSeries+200 || !reflect.DeepEqual(p.labels.ToSlice(), overflow.ToSlice()) {
 		t.Errorf("the overflow is %d, with %v", p.n, p.labels)
 	}
-	if b.size > bookBytes {
+	if b.size > treeBytes {
 		t.Errorf("%d bytes", b.size)
 	}
 }

@@ -9,12 +9,12 @@ import (
 	"go.opentelemetry.io/otel"
 )
 
-// metricsEvery is how often a child tells the master what it has counted. The
+// metricsInterval is how often a child tells the master what it has counted. The
 // counts of the last such while are what a kill can lose.
-const metricsEvery = time.Second
+const metricsInterval = time.Second
 
-// ticker sends what a child counts, from a goroutine of its own.
-type ticker struct {
+// metricSender sends what a child counts, from a goroutine of its own.
+type metricSender struct {
 	collect func(context.Context) ([][]byte, error)
 	send    func([]byte) error
 
@@ -23,17 +23,17 @@ type ticker struct {
 	done     chan struct{}
 }
 
-// newTicker starts the goroutine, which ends by stop. What collect returns beside an
+// newMetricSender starts the goroutine, which ends by stop. What collect returns beside an
 // error is sent all the same.
-func newTicker(collect func(context.Context) ([][]byte, error), send func([]byte) error) *ticker {
-	t := &ticker{collect: collect, send: send, stopping: make(chan struct{}), done: make(chan struct{})}
+func newMetricSender(collect func(context.Context) ([][]byte, error), send func([]byte) error) *metricSender {
+	t := &metricSender{collect: collect, send: send, stopping: make(chan struct{}), done: make(chan struct{})}
 	go t.run() // ends after stop; wait waits for it
 	return t
 }
 
-func (t *ticker) run() {
+func (t *metricSender) run() {
 	defer close(t.done)
-	every := time.NewTicker(metricsEvery)
+	every := time.NewTicker(metricsInterval)
 	defer every.Stop()
 	failing := false
 	for last := false; !last; {
@@ -42,7 +42,7 @@ func (t *ticker) run() {
 		case <-t.stopping:
 			last = true
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), metricsEvery)
+		ctx, cancel := context.WithTimeout(context.Background(), metricsInterval)
 		payloads, err := t.collect(ctx)
 		cancel()
 		for _, b := range payloads {
@@ -56,10 +56,10 @@ func (t *ticker) run() {
 }
 
 // stop has it send a last time, and does not wait.
-func (t *ticker) stop() { t.once.Do(func() { close(t.stopping) }) }
+func (t *metricSender) stop() { t.once.Do(func() { close(t.stopping) }) }
 
 // wait waits until it has, or ctx ends.
-func (t *ticker) wait(ctx context.Context) error {
+func (t *metricSender) wait(ctx context.Context) error {
 	select {
 	case <-t.done:
 		return nil
