@@ -7,7 +7,7 @@
 //
 //	s, err := actors.NewSystem(actors.Config{Address: "1"})
 //	pid, err := s.Spawn(ctx, "greeter", func() actor.Actor { return &greeter{} })
-//	answer, err := s.Ask(ctx, pid, "Ann")
+//	answer, err := actors.Ask[string](ctx, s, pid, "Ann")
 //	err = s.Stop(ctx, pid)
 //
 // # Actors

@@ -32,6 +32,8 @@ var (
 	// ErrSkew: the two processes run versions of the program in which the message's
 	// type has different fields, and the receiver's can not hold what was sent.
 	ErrSkew = codec.ErrSkew
+	// ErrAnswerType: the answer is not of the type that [Ask] was called for.
+	ErrAnswerType = errors.New("answer has another type")
 	// ErrName: the name can not be used. Names are 1 to 255 bytes of UTF-8
 	// without '$', '@' and control characters.
 	ErrName = errors.New("unusable name")

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/fdipc"
 )
 
 // account is an ordinary protoactor actor.
@@ -37,13 +40,95 @@ func Example() {
 	}
 	end := s.Monitor(pid)
 	for _, n := range []int{100, -30, -100} {
-		balance, err := s.Ask(ctx, pid, n)
+		balance, err := actors.Ask[int](ctx, s, pid, n)
 		fmt.Println(balance, err)
 	}
 	fmt.Println("ended:", (<-end.C).Reason)
 	// Output:
 	// 100 <nil>
 	// 70 <nil>
-	// <nil> actors: ask 1/account: 1/account is down: error: overdrawn
+	// 0 actors: ask 1/account: 1/account is down: error: overdrawn
 	// ended: error: overdrawn
+}
+
+// greeter answers a name with a greeting.
+type greeter struct{}
+
+func (greeter) Receive(ctx actor.Context) {
+	if name, ok := ctx.Message().(string); ok {
+		ctx.Respond("hello " + name)
+	}
+}
+
+func ExampleAsk() {
+	ctx := context.Background()
+	s, err := actors.NewSystem(actors.Config{Address: "1"})
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = s.Shutdown(ctx) }()
+	pid, err := s.Spawn(ctx, "greeter", func() actor.Actor { return greeter{} })
+	if err != nil {
+		panic(err)
+	}
+	greeting, err := actors.Ask[string](ctx, s, pid, "Ann")
+	fmt.Println(greeting, err)
+	_, err = actors.Ask[int](ctx, s, pid, "Ann")
+	fmt.Println(errors.Is(err, actors.ErrAnswerType), err)
+	// Output:
+	// hello Ann <nil>
+	// true actors: ask 1/greeter: answer has another type: string, want int
+}
+
+// upload is a message that carries a connection. Between processes its descriptor moves with it.
+type upload struct {
+	Name string
+	Conn net.Conn `cbor:"-"`
+}
+
+func (u *upload) TakeHandles() []any {
+	conn := u.Conn
+	if u.Conn = nil; conn == nil {
+		return nil
+	}
+	return []any{conn}
+}
+
+func (u *upload) SetHandles(handles []*fdipc.Handle) (err error) {
+	if len(handles) != 1 {
+		return errors.New("an upload has one connection")
+	}
+	u.Conn, err = handles[0].Conn()
+	return err
+}
+
+func init() { actors.RegisterType[*upload]("example.upload") }
+
+func ExampleHandleCarrier() {
+	ctx := context.Background()
+	s, err := actors.NewSystem(actors.Config{Address: "1"})
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = s.Shutdown(ctx) }()
+	pid, err := s.Spawn(ctx, "store", func() actor.Actor {
+		return actor.ReceiveFunc(func(ctx actor.Context) {
+			if u, ok := ctx.Message().(*upload); ok {
+				fmt.Fprintln(u.Conn, "stored", u.Name)
+				u.Conn.Close()
+			}
+		})
+	})
+	if err != nil {
+		panic(err)
+	}
+	client, server := net.Pipe()
+	if err := s.Send(ctx, pid, &upload{"a.txt", server}); err != nil { // to any process of the tree
+		panic(err)
+	}
+	answer, err := io.ReadAll(client)
+	fmt.Printf("%s%v", answer, err)
+	// Output:
+	// stored a.txt
+	// <nil>
 }

@@ -2,7 +2,6 @@ package actors
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"slices"
@@ -50,45 +49,6 @@ func (g Group) Members(ctx context.Context) ([]*actor.PID, error) {
 	return pids, nil
 }
 
-// Send sends msg to every member, and returns to how many: all those whose
-// mailbox, or the queue to whose process, took it. The error joins why others did
-// not. A msg within the process is shared, so nobody may change it; one with
-// handles can have one receiver only and is refused with [ErrMalformed].
-func (g Group) Send(ctx context.Context, msg any) (int, error) {
-	if carrier, ok := msg.(HandleCarrier); ok {
-		g.s.proc.closeHandles(carrier)
-		return 0, fmt.Errorf("actors: send to all of %s: %w: %T carries handles", g.pool, ErrMalformed, msg)
-	}
-	list, err := g.members(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("actors: send to all of %s: %w", g.pool, err)
-	}
-	var errs []error
-	for _, m := range list {
-		errs = append(errs, g.s.Send(ctx, actor.NewPID(m.address, g.id), msg))
-	}
-	sent := 0
-	for _, err := range errs {
-		if err == nil {
-			sent++
-		}
-	}
-	return sent, errors.Join(errs...)
-}
-
-// Route returns the member for a key, the first of [Group.Rank]. Without members
-// it is [ErrNoActor].
-func (g Group) Route(ctx context.Context, key string) (*actor.PID, error) {
-	rank, err := g.Rank(ctx, key)
-	if err != nil {
-		return nil, err
-	}
-	if len(rank) == 0 {
-		return nil, fmt.Errorf("actors: route in %s: %w", g.pool, ErrNoActor)
-	}
-	return rank[0], nil
-}
-
 // Rank returns the members in the order in which they are to have a key, by
 // consistent hashing: the order of two members for a key never changes, whoever
 // comes or goes, in whichever process it is asked. So when a member goes, only its
@@ -97,7 +57,7 @@ func (g Group) Route(ctx context.Context, key string) (*actor.PID, error) {
 func (g Group) Rank(ctx context.Context, key string) ([]*actor.PID, error) {
 	list, err := g.members(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("actors: route in %s: %w", g.pool, err)
+		return nil, fmt.Errorf("actors: rank in %s: %w", g.pool, err)
 	}
 	list = slices.Clone(list)
 	weight := make(map[string]uint64, len(list))

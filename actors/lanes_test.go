@@ -356,9 +356,14 @@ func TestGroup(t *testing.T) {
 	ctx := actorstest.Context(t)
 	systems := []*actors.System{tree.Master, tree.Child(0), tree.Child(1)}
 	for _, s := range systems {
-		n, err := s.Group("test", "cache").Send(ctx, "all")
-		if err != nil || n != 4 {
-			t.Fatalf("sent to %d: %v", n, err)
+		members, err := s.Group("test", "cache").Members(ctx)
+		if err != nil || len(members) != 4 {
+			t.Fatalf("members %v: %v", members, err)
+		}
+		for _, pid := range members {
+			if err := s.Send(ctx, pid, "all"); err != nil {
+				t.Fatal(err)
+			}
 		}
 		seen := map[string]bool{}
 		for range 4 {
@@ -366,12 +371,6 @@ func TestGroup(t *testing.T) {
 		}
 		if len(seen) != 4 || !seen["3 all"] {
 			t.Fatalf("got %v", seen)
-		}
-		client, server := tcpPair(t)
-		_, err = s.Group("test", "cache").Send(ctx, &connMessage{"x", server})
-		wantErr(t, err, actors.ErrMalformed)
-		if _, err := client.Read(make([]byte, 1)); err == nil {
-			t.Fatal("the handle of a refused message is open")
 		}
 	}
 	// All agree on who has a key, the shares are even, and when one goes only its keys move.
@@ -381,10 +380,7 @@ func TestGroup(t *testing.T) {
 	for k := range keys {
 		key := fmt.Sprint("key ", k)
 		for _, s := range systems {
-			pid, err := s.Group("test", "cache").Route(ctx, key)
-			if err != nil {
-				t.Fatal(err)
-			}
+			pid := first(t, s, key)
 			if owner[key] == "" {
 				owner[key] = pid.Id
 			} else if owner[key] != pid.Id {
@@ -399,8 +395,8 @@ func TestGroup(t *testing.T) {
 		}
 	}
 	g := tree.Child(0).Group("test", "cache")
-	if pid, _ := g.Route(ctx, "key 1"); ask(t, tree.Child(0), pid, "who") != owner["key 1"][:len("test/0")] {
-		t.Error("a routed ask reached another")
+	if pid := first(t, tree.Child(0), "key 1"); ask(t, tree.Child(0), pid, "who") != owner["key 1"][:len("test/0")] {
+		t.Error("an ask reached another")
 	}
 	second := make(map[string]string)
 	for key := range owner {
@@ -414,10 +410,7 @@ func TestGroup(t *testing.T) {
 	tree.Kill(3, killedBy9)
 	actorstest.Next(t, mon.C)
 	for key, was := range owner {
-		pid, err := g.Route(ctx, key)
-		if err != nil {
-			t.Fatal(err)
-		}
+		pid := first(t, tree.Child(0), key)
 		want := was
 		if was == "test/3/cache" {
 			want = second[key]
@@ -429,15 +422,26 @@ func TestGroup(t *testing.T) {
 	tree.Start(3)
 	start(3)
 	for key, was := range owner {
-		if pid, err := g.Route(ctx, key); err != nil || pid.Id != was {
-			t.Fatalf("%q is not back: %v %v", key, pid, err)
+		if pid := first(t, tree.Child(0), key); pid.Id != was {
+			t.Fatalf("%q is not back: %v", key, pid)
 		}
 	}
-	_, err := tree.Child(0).Group("nobody", "x").Route(ctx, "k")
-	wantErr(t, err, actors.ErrNoActor)
+	if list, err := tree.Child(0).Group("nobody", "x").Rank(ctx, "k"); err != nil || len(list) != 0 {
+		t.Fatalf("%v, %v", list, err)
+	}
 	if list, err := tree.Child(0).Group("nobody", "x").Members(ctx); err != nil || len(list) != 0 {
 		t.Fatalf("%v, %v", list, err)
 	}
+}
+
+// first returns the first in the rank for a key of the group that TestGroup makes.
+func first(t *testing.T, s *actors.System, key string) *actor.PID {
+	t.Helper()
+	rank, err := s.Group("test", "cache").Rank(actorstest.Context(t), key)
+	if err != nil || len(rank) == 0 {
+		t.Fatalf("rank %v: %v", rank, err)
+	}
+	return rank[0]
 }
 
 // Who passes an ask on to another process keeps nothing of it, and fails it no

@@ -44,13 +44,9 @@ func (rt *Runtime) ownActors(ctx context.Context) error {
 }
 
 func askTree(ctx context.Context, s *actors.System) (Tree, error) {
-	reply, err := s.Ask(ctx, s.Lookup(childproto.MasterName+"/"+treeName), treeRequest{})
+	t, err := actors.Ask[Tree](ctx, s, s.Lookup(childproto.MasterName+"/"+treeName), treeRequest{})
 	if err != nil {
 		return Tree{}, fmt.Errorf("coppice: tree: %w", err)
-	}
-	t, ok := reply.(Tree)
-	if !ok {
-		return Tree{}, fmt.Errorf("coppice: tree: the answer is a %T", reply)
 	}
 	return t, nil
 }

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/coppice-go/coppice/actors"
 )
 
 const (
@@ -76,9 +78,8 @@ func (a *api) index(ctx context.Context, w http.ResponseWriter) {
 		return
 	}
 	for _, pid := range members {
-		v, err := a.client.sys.Ask(ctx, pid, size{})
-		f, ok := v.(figures)
-		if err != nil || !ok {
+		f, err := actors.Ask[figures](ctx, a.client.sys, pid, size{})
+		if err != nil {
 			continue // it has ended since
 		}
 		fmt.Fprintf(w, "%s pid %d: %d sessions\n", strings.TrimSuffix(pid.Id, "/"+storeName), f.PID, f.Sessions)

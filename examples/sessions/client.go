@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -53,14 +52,7 @@ func (c *client) ask(ctx context.Context, keepers []*actor.PID, msg any) ([]entr
 	var wg sync.WaitGroup
 	for i, pid := range keepers {
 		wg.Go(func() {
-			v, err := c.sys.Ask(ctx, pid, msg)
-			if err == nil {
-				var ok bool
-				if got[i], ok = v.(entry); !ok {
-					err = fmt.Errorf("%T is no answer", v)
-				}
-			}
-			errs[i] = err
+			got[i], errs[i] = actors.Ask[entry](ctx, c.sys, pid, msg)
 		})
 	}
 	wg.Wait()
@@ -107,14 +99,13 @@ func (c *client) restore(ctx context.Context, own *actor.PID) (int, error) {
 	}
 	restored := map[string]bool{}
 	for _, sibling := range members {
-		v, err := c.sys.Ask(ctx, sibling, dump{})
+		entries, err := actors.Ask[[]entry](ctx, c.sys, sibling, dump{})
 		if errors.Is(err, actors.ErrDown) || errors.Is(err, actors.ErrNoActor) {
 			continue // it is being replaced too
 		}
 		if err != nil {
 			return 0, err
 		}
-		entries, _ := v.([]entry)
 		for _, e := range entries {
 			if _, err := c.sys.Ask(ctx, own, put{e}); err != nil {
 				return 0, err

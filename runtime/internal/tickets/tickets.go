@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -108,13 +109,12 @@ func (a *keeper) Receive(ctx actor.Context) {
 
 // Renew gives cfg the keys of the pool of the worker whose actors system has.
 func Renew(ctx context.Context, system *actors.System, cfg *tls.Config) error {
-	reply, err := system.Ask(ctx, system.Lookup(childproto.MasterName+"/"+Name), request{})
+	t, err := actors.Ask[keys](ctx, system, system.Lookup(childproto.MasterName+"/"+Name), request{})
 	if err != nil {
 		return fmt.Errorf("coppice: session ticket keys: %w", err)
 	}
-	t, ok := reply.(keys)
-	if !ok || len(t.Keys) == 0 {
-		return fmt.Errorf("coppice: session ticket keys: the answer is a %T", reply)
+	if len(t.Keys) == 0 {
+		return errors.New("coppice: session ticket keys: the answer has none")
 	}
 	cfg.SetSessionTicketKeys(t.Keys)
 	return nil
