@@ -32,16 +32,16 @@ type children struct {
 	closing  bool   // nothing is accepted any more
 	last     int    // the newest ID
 	links    uint64 // the newest number of one
-	byID     map[int]*childHandle
-	listener *childHandle // the listener process, from its first frame to its end
+	byID     map[int]*poolWorker
+	listener *poolWorker // the listener process, from its first frame to its end
 }
 
 func newChildren(log *slog.Logger, shortages *shortages, stats *telemetry.Transport) *children {
-	return &children{log: log, shortages: shortages, stats: stats, byID: map[int]*childHandle{}}
+	return &children{log: log, shortages: shortages, stats: stats, byID: map[int]*poolWorker{}}
 }
 
 // assignID gives a child its ID.
-func (h *children) assignID(p *childHandle) {
+func (h *children) assignID(p *poolWorker) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.last++
@@ -49,7 +49,7 @@ func (h *children) assignID(p *childHandle) {
 }
 
 // add gives a child that has its backend and its channel its place in the registry.
-func (h *children) add(p *childHandle) {
+func (h *children) add(p *poolWorker) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.byID[p.hello.ID] = p
@@ -58,16 +58,14 @@ func (h *children) add(p *childHandle) {
 // attach makes a child known to the actors, and to the sockets unless it is a spare.
 // What it sent before would be refused, and what they send it must not come before
 // its hello. remove undoes it, and add.
-func (h *children) attach(p *childHandle) error {
+func (h *children) attach(p *poolWorker) error {
 	h.stats.Add(p.conn)
-	if p.hello.Role == childproto.RoleWorker && p.hello.Slot >= 0 {
-		h.sockets.AddWorker(p.sibling().Worker, p.conn)
-	}
+	p.driver.kind.attach(h, p)
 	return h.system.Attach(p.address(), 0, p.conn)
 }
 
 // child returns the child of an ID; nil if there is none.
-func (h *children) child(id int) *childHandle {
+func (h *children) child(id int) *poolWorker {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.byID[id]
@@ -76,17 +74,17 @@ func (h *children) child(id int) *childHandle {
 // poolOf returns the path of the pool of the worker with an ID.
 func (h *children) poolOf(id int) (path string, ok bool) {
 	p := h.child(id)
-	if p == nil || p.hello.Role != childproto.RoleWorker {
+	if p == nil || !p.driver.kind.ofConfig {
 		return "", false
 	}
 	return p.hello.Path, true
 }
 
 // all returns the children that are in the registry.
-func (h *children) all() []*childHandle {
+func (h *children) all() []*poolWorker {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	peers := make([]*childHandle, 0, len(h.byID))
+	peers := make([]*poolWorker, 0, len(h.byID))
 	for _, p := range h.byID {
 		peers = append(peers, p)
 	}
@@ -96,7 +94,7 @@ func (h *children) all() []*childHandle {
 // linkWorker gives a worker that has met its master and knows its place a link to the
 // listener process. Each pair gets one link, and none before both can use it: who comes
 // second makes it.
-func (h *children) linkWorker(ctx context.Context, p *childHandle) error {
+func (h *children) linkWorker(ctx context.Context, p *poolWorker) error {
 	h.mu.Lock()
 	p.placed = true
 	listener := h.listener
@@ -108,7 +106,7 @@ func (h *children) linkWorker(ctx context.Context, p *childHandle) error {
 }
 
 // registerName gives a child that does its work its name, which leaves who had it.
-func (h *children) registerName(p *childHandle) error {
+func (h *children) registerName(p *poolWorker) error {
 	pid := actors.ProcessPID(p.address())
 	errs := []error{h.system.Reregister(context.Background(), p.name(), pid)}
 	if p.hello.Role == childproto.RoleListener { // who looks for a listener finds who accepts for it
@@ -121,7 +119,7 @@ func (h *children) registerName(p *childHandle) error {
 
 // setListener makes p, which is ready, the one that accepts: it gets a link to every
 // worker, and every socket. Who did so before goes on until it is told to be quiet.
-func (h *children) setListener(ctx context.Context, p *childHandle) {
+func (h *children) setListener(ctx context.Context, p *poolWorker) {
 	defer close(p.linkedToAll)
 	h.mu.Lock()
 	if h.byID[p.hello.ID] != p || h.closing {
@@ -129,7 +127,7 @@ func (h *children) setListener(ctx context.Context, p *childHandle) {
 		return // it has ended: nobody would take it out again; or nothing is accepted any more
 	}
 	h.listener = p
-	var workers []*childHandle
+	var workers []*poolWorker
 	for _, w := range h.byID {
 		if w.placed && !w.askedStop.Load() { // who drains takes no more
 			workers = append(workers, w)
@@ -157,7 +155,7 @@ var errNoPair = errors.New("one of the two has ended")
 // linkPair gives the listener process and a worker a channel of their own, over
 // which connections go without passing the master. It waits for neither: who does not
 // read what the master says is replaced, and the other gets its link to who comes next.
-func (h *children) linkPair(ctx context.Context, listener, worker *childHandle) error {
+func (h *children) linkPair(ctx context.Context, listener, worker *poolWorker) error {
 	l, lok := listener.backend.(*goroutineChild)
 	w, wok := worker.backend.(*goroutineChild)
 	to, from := worker.sibling(), listener.sibling()
@@ -197,26 +195,17 @@ func (h *children) linkPair(ctx context.Context, listener, worker *childHandle) 
 
 // remove strikes out a child that has ended: its monitors fire, its asks fail,
 // what it had not claimed goes to others.
-func (h *children) remove(p *childHandle) {
+func (h *children) remove(p *poolWorker) {
 	h.mu.Lock()
 	delete(h.byID, p.hello.ID)
-	wasListener := h.listener == p
-	if wasListener {
+	listener := h.listener
+	if listener == p {
 		h.listener = nil
 	}
-	listener := h.listener
 	h.mu.Unlock()
 
 	h.system.Detach(p.address(), p.reason)
-	switch {
-	case wasListener:
-		h.sockets.Detach()
-	case p.hello.Role == childproto.RoleWorker:
-		h.sockets.RemoveWorker(uint64(p.hello.ID), p.retired.Load())
-		if listener != nil { // it is the master's word that the worker is reaped
-			_ = listener.sendOrReplace(childproto.NewFrame(childproto.FrameWorkerGone, p.sibling())) // an error is its own end
-		}
-	}
+	p.driver.kind.detach(h, p, listener)
 }
 
 // stopAcceptingTimeout bounds how long a shutdown waits for workers to claim what was
@@ -225,7 +214,7 @@ const stopAcceptingTimeout = 2 * time.Second
 
 // drainListener has a listener process accept what waits in the backlogs and then no more, and
 // waits until all of it is claimed.
-func (h *children) drainListener(ctx context.Context, l *childHandle) {
+func (h *children) drainListener(ctx context.Context, l *poolWorker) {
 	if l.conn.TrySend(childproto.NewFrame(childproto.FrameStopAccepting, struct{}{})) != nil {
 		return
 	}
@@ -233,7 +222,7 @@ func (h *children) drainListener(ctx context.Context, l *childHandle) {
 	defer timer.Stop()
 	select {
 	case <-l.drained:
-	case <-l.done:
+	case <-l.done():
 	case <-ctx.Done():
 	case <-timer.C:
 		h.log.Warn("the listener process ends with connections that no worker has claimed", "waited", stopAcceptingTimeout)

@@ -1,17 +1,12 @@
 package coppice
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/coppice-go/coppice/actors"
-	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
-	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/supervisor"
-	"github.com/coppice-go/coppice/tracing"
 )
 
 // defaultStartTimeout is that of a pool, and of the listener process.
@@ -48,7 +43,7 @@ func (rt *Runtime) childSpecs(nodes []*node) []supervisor.ChildSpec {
 func (rt *Runtime) childSpec(n *node) supervisor.ChildSpec {
 	switch s := n.spec.(type) {
 	case Pool:
-		return rt.poolSpec(n, s)
+		return rt.poolSpec(n.path, workerPool, s)
 	case Func:
 		return supervisor.ChildSpec{ID: s.Name, Start: supervisor.Func(s.Run), Restart: s.Restart, Shutdown: s.Shutdown}
 	case Actor:
@@ -66,135 +61,23 @@ func (rt *Runtime) childSpec(n *node) supervisor.ChildSpec {
 }
 
 // poolSpec is a supervisor over the pool's slots.
-func (rt *Runtime) poolSpec(n *node, p Pool) supervisor.ChildSpec {
+func (rt *Runtime) poolSpec(path string, kind *poolKind, p Pool) supervisor.ChildSpec {
 	return supervisor.ChildSpec{
 		ID: p.Name, Type: supervisor.TypeSupervisor,
-		Start: &poolStarter{parts: rt.poolParts(), path: n.path, role: childproto.RoleWorker, pool: p.complete()},
+		Start: &poolStarter{path: path, kind: kind, pool: p.complete(), parts: poolParts{
+			log: rt.log, pools: rt.pools, generations: &rt.generations, children: rt.children, shortages: rt.shortages,
+			backends: rt.backends, lifecycle: rt.lifecycle, crashes: rt.crashes, ending: rt.ending, orphanDrain: rt.cfg.OrphanDrain,
+		}},
 	}
 }
 
-// backends starts what children consist of.
-type backends struct {
-	spawner
-	pipeline tracing.Pipeline
-	tree     []string // for the children to compare with theirs
-
-	// Of goroutines, which live by the same as a process.
-	cfg  Config
-	root *node
-}
-
-// startChild starts the child w of a generation: it has its backend, its channel and its place
-// in the registry when startChild returns. It lives from then on, and is the caller's to bring
-// up, and to end. What it takes for that is taken here, where it may be short.
-func (c *poolDriver) startChild(ctx context.Context, w childproto.Hello, gen *generation) (*childHandle, error) {
-	w.Protocol, w.Tree = childproto.Version, c.backends.tree
-	p := newChildHandle(c, w)
-	inProcess := c.pool.Isolation == ProcessIsolation
-	if inProcess && len(w.Config) > inlineConfig {
-		var err error
-		if p.config, err = gen.handle(); err != nil {
-			return nil, startError(w.Name, err)
-		}
-	}
-	c.children.assignID(p)
-	about := p.hello.Process()
-	about.Shared = !inProcess
-	p.telemetry = c.backends.pipeline.Adopt(about)
-	if !inProcess {
-		c.backends.startGoroutine(p)
-	} else if err := c.backends.fork(ctx, p, gen.exe); err != nil {
-		p.telemetry.Ended(tracing.End{At: time.Now()})
-		if p.config != nil {
-			_ = p.config.Close() // a file in memory
-		}
-		return nil, err
-	}
-	c.children.add(p)
-	go p.awaitEnd() // ends with the child
-	return p, nil
-}
-
-// awaitReady tells a child that hatched who it is, and waits until it is ready; a spare,
-// until it is warm. On an error the child is as far as it came. To be called once.
-func (p *childHandle) awaitReady(ctx context.Context) error {
-	// The hello comes first: whoever knows the child may send it something.
-	err := errors.Join(p.sendHello(ctx), p.driver.children.attach(p))
-	close(p.attached)
-	if err != nil {
-		return p.notReadyError(err)
-	}
-	if p.hello.Slot == pool.Spare {
-		return p.await(ctx, p.standby)
-	}
-	return p.linkAndName(ctx)
-}
-
-// assignSlot gives a spare that is warm its place, and waits until it is ready.
-func (p *childHandle) assignSlot(ctx context.Context, a childproto.AssignFrame) error {
-	at := assignment{name: a.Name, slot: a.Slot, incarnation: a.Incarnation}
-	p.assigned.Store(&at)
-	p.driver.children.sockets.AddWorker(p.sibling().Worker, p.conn) // it may ask for one from now on
-	if err := p.conn.Send(ctx, childproto.NewFrame(childproto.FrameAssign, a)); err != nil {
-		return p.notReadyError(err)
-	}
-	return p.linkAndName(ctx)
-}
-
-// linkAndName gives a child that knows its place a link, waits until it is ready, and gives
-// it its name.
-func (p *childHandle) linkAndName(ctx context.Context) error {
-	if p.hello.Role == childproto.RoleWorker {
-		if err := p.await(ctx, p.handshaken); err != nil {
-			return err
-		}
-		if err := p.driver.children.linkWorker(ctx, p); err != nil {
-			return p.notReadyError(err)
-		}
-	}
-	if err := p.await(ctx, p.ready); err != nil {
-		return err
-	}
-	_ = p.driver.children.registerName(p) // it may have ended by now; it was ready nevertheless
-	return nil
-}
-
-// await waits until the child has said what closes said, or has ended without that: its
-// last word is heard before its end is known.
-func (p *childHandle) await(ctx context.Context, said <-chan struct{}) error {
-	select {
-	case <-said:
+// ownSpecs are the tree's own part: the listener process under a supervisor of its own, before
+// everything that may want it.
+func (rt *Runtime) ownSpecs() []supervisor.ChildSpec {
+	if !rt.root.listens() {
 		return nil
-	case <-p.done:
-	case <-ctx.Done():
-		return ctx.Err()
 	}
-	select {
-	case <-said:
-		return nil
-	default:
-		return p.notReadyError(nil)
-	}
-}
-
-// startGoroutine starts p as a goroutine.
-func (b *backends) startGoroutine(p *childHandle) {
-	c := newChild(b.cfg, b.root)
-	c.config = p.hello.Config
-	mine, its := fdipc.Pipe(p.transport(), c.transport())
-	p.conn = mine
-	p.backend = startGoroutineChild(c, its, b.pipeline)
-}
-
-// programStarter starts another program.
-type programStarter struct {
-	spawner
-	shortages *shortages
-	crashes   *crashQueue // nil: nobody wants to know
-	spec      Process
-	path      string
-}
-
-func (f programStarter) Start(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
-	return f.start(ctx, int(inc.N))
+	return []supervisor.ChildSpec{rt.poolSpec(childproto.ListenersName, listenerPool, Pool{
+		Name: childproto.ListenersName, Size: 1, Isolation: rt.cfg.ListenerIsolation, Intensity: listenerIntensity, Shutdown: listenerShutdown,
+	})}
 }

@@ -8,7 +8,6 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/queue"
 )
@@ -56,8 +55,8 @@ type crashContext struct {
 
 // crashContext are asked for only when somebody wants to know: it costs a question
 // to the listener process.
-func (p *childHandle) crashContext() (b crashContext) {
-	if p.driver.crashes == nil || p.hello.Role != childproto.RoleWorker {
+func (p *poolWorker) crashContext() (b crashContext) {
+	if p.driver.crashes == nil || !p.driver.kind.ofConfig {
 		return b
 	}
 	byName := p.driver.children.system.Lookup("").Address
@@ -86,7 +85,7 @@ func (p *childHandle) crashContext() (b crashContext) {
 }
 
 // reportCrash reports the end of p if it is one to report.
-func (p *childHandle) reportCrash(b crashContext, spans []trace.SpanContext) {
+func (p *poolWorker) reportCrash(b crashContext, spans []trace.SpanContext) {
 	if p.driver.crashes == nil || !isCrash(p.reason, p.exit) {
 		return
 	}
@@ -94,12 +93,7 @@ func (p *childHandle) reportCrash(b crashContext, spans []trace.SpanContext) {
 	r := CrashReport{
 		Name: at.name, Role: string(p.hello.Role), ID: p.hello.ID, Slot: at.slot,
 		Incarnation: at.incarnation, Generation: p.hello.Generation,
-		Reason: p.reason, Exit: p.exit, Conns: b.held, Asked: b.asked,
-	}
-	select {
-	case <-p.ready:
-		r.Ready = true
-	default:
+		Ready: isClosed(p.ready), Reason: p.reason, Exit: p.exit, Conns: b.held, Asked: b.asked,
 	}
 	for _, s := range spans {
 		if id := s.TraceID().String(); !slices.Contains(r.Traces, id) {

@@ -114,6 +114,7 @@ var errNotOfGoroutine = errors.New("not known of a goroutine")
 func (b *goroutineChild) waited() (time.Duration, error) { return 0, errNotOfGoroutine }
 func (b *goroutineChild) traced() bool                   { return false }
 
-func (b *goroutineChild) done() <-chan struct{} { return b.ended }
-func (b *goroutineChild) exit() Exit            { return b.how }
-func (b *goroutineChild) sent() signals         { return 0 }
+func (b *goroutineChild) exited() <-chan struct{} { return b.ended }
+func (b *goroutineChild) finish()                 { <-b.ended }
+func (b *goroutineChild) exit() Exit              { return b.how }
+func (b *goroutineChild) sent() signals           { return 0 }

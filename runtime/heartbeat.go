@@ -21,10 +21,6 @@ const (
 // abortGrace is how long a process that hangs has to print its goroutines.
 const abortGrace = 5 * time.Second
 
-// listenerHeartbeat is the listener process's. While it is silent nobody is
-// accepted, and nothing but a Picker can hold it up.
-var listenerHeartbeat = Heartbeat{Timeout: 3 * time.Second}
-
 // ErrHung is the cause of the exit reason of a worker that was ended because it
 // did not answer its heartbeat, or said that it was unwell, for too long.
 var ErrHung = errors.New("coppice: hung")
@@ -75,22 +71,15 @@ func (h Heartbeat) validate(bad reportInvalid, path string) {
 	}
 }
 
-// heartbeatSpec is how p is watched.
-func (p *childHandle) heartbeatSpec() Heartbeat {
-	if p.hello.Role == childproto.RoleListener {
-		return listenerHeartbeat.defaults()
-	}
-	return p.driver.pool.Heartbeat.defaults()
-}
-
-// watch asks p for signs of life until it ends or is asked to stop, and ends it when it hangs.
-func (p *childHandle) watch() {
-	h := p.heartbeatSpec()
+// watch asks the worker, which is ready, for signs of life until it has ended or is asked to stop, and
+// ends it when it hangs.
+func (p *poolWorker) watch() {
+	h := p.driver.kind.heartbeat(p.driver.pool)
 	if h.Every < 0 {
 		return
 	}
 	silence := liveness.Watch(liveness.Config{Every: h.Every, Timeout: h.Timeout}, liveness.Subject{
-		Answers: &p.heartbeats, Ended: p.done, Stopped: p.askedStop.Load,
+		Answers: &p.heartbeats, Ended: p.backend.exited(), Stopped: p.askedStop.Load,
 		Ask: func(q childproto.HeartbeatFrame) error {
 			return p.conn.TrySend(childproto.NewFrame(childproto.FrameHeartbeat, q))
 		},
@@ -106,7 +95,7 @@ func (p *childHandle) watch() {
 }
 
 // endHung ends a child that has been silent for that long.
-func (p *childHandle) endHung(silence time.Duration) {
+func (p *poolWorker) endHung(silence time.Duration) {
 	why := fmt.Errorf("%w: no heartbeat for %v", ErrHung, silence)
 	if says := p.heartbeats.Complaint(); says != "" {
 		why = fmt.Errorf("%w: unwell for %v: %s", ErrHung, silence, says)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/pool"
 )
 
 // TestNoConfiguration: a child that has no room for the configuration that its master sends
@@ -58,11 +59,13 @@ func TestShortOfConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	gen := newGeneration(1, nil, make([]byte, inlineConfig+1))
-	c := newPoolDriver(poolParts{backends: &backends{}}, "web", childproto.RoleWorker, Pool{Size: 1})
+	c := newPoolDriver(poolParts{generations: &generations{current: gen}}, workerPool, "web", Pool{Size: 1})
+	w := newPoolWorker(c, pool.Effect{})
+	w.hello = childproto.Hello{Name: "web/0", Config: gen.config}
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1, Max: old.Max}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := c.startChild(t.Context(), childproto.Hello{Name: "web/0", Config: gen.config}, gen)
+	err := w.tryLaunch(t.Context())
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
 		t.Fatal(err)
 	}

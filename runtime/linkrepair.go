@@ -68,13 +68,13 @@ func (l *linkHealth) repair() bool {
 
 // linkLost takes a child's word that its link to a sibling has ended. If both live, after a
 // while, they get another.
-func (h *children) linkLost(p *childHandle, u childproto.LinkLostFrame) {
+func (h *children) linkLost(p *poolWorker, u childproto.LinkLostFrame) {
 	h.mu.Lock()
 	worker := p
 	if p == h.listener {
 		worker = h.byID[int(min(u.ID, 1<<31))]
 	}
-	if worker == nil || worker.hello.Role != childproto.RoleWorker {
+	if worker == nil || !worker.driver.kind.ofConfig {
 		h.mu.Unlock()
 		return
 	}
@@ -86,7 +86,7 @@ func (h *children) linkLost(p *childHandle, u childproto.LinkLostFrame) {
 }
 
 // repairLink makes the link of a worker anew, or ends a worker whose links do not hold.
-func (h *children) repairLink(worker *childHandle, u childproto.LinkLostFrame) {
+func (h *children) repairLink(worker *poolWorker, u childproto.LinkLostFrame) {
 	h.mu.Lock()
 	l := &worker.link
 	listener := h.listener

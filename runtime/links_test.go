@@ -60,7 +60,7 @@ func TestLinkTakenBack(t *testing.T) {
 // stood in the book as the one that accepts, until the next was appointed.
 func TestAppointWhoHasEnded(t *testing.T) {
 	h := newChildren(nil, nil, nil)
-	p := &childHandle{linkedToAll: make(chan struct{})}
+	p := &poolWorker{linkedToAll: make(chan struct{})}
 	h.setListener(t.Context(), p)
 	<-p.linkedToAll // who waits for it goes on
 	if h.listener != nil {

@@ -18,7 +18,12 @@ import (
 // nothing grow with the logarithm of their number.
 func TestLyingChild(t *testing.T) {
 	var b bytes.Buffer
-	p := newChildHandle(&poolDriver{poolParts: poolParts{log: slog.New(slog.NewTextHandler(&b, nil))}}, childproto.Hello{Name: "web/0", ID: 3})
+	p := &poolWorker{
+		driver:   &poolDriver{poolParts: poolParts{log: slog.New(slog.NewTextHandler(&b, nil))}},
+		hello:    childproto.Hello{ID: 3},
+		attached: make(chan struct{}),
+	}
+	p.assigned.Store(&assignment{name: "web/0"})
 	close(p.attached)
 	const frames = 100_000
 	for range frames {

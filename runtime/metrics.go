@@ -6,7 +6,6 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 
-	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -15,7 +14,7 @@ import (
 func (rt *Runtime) measurePools() {
 	rt.pipeline.Meter().Watch(func(emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
 		for _, c := range rt.pools.list() {
-			if c.role == childproto.RoleWorker {
+			if c.kind.ofConfig {
 				emit(tracing.PoolSize, int64(rt.pools.size(c)), tracing.KeyPool.String(c.path))
 			}
 		}

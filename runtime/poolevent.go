@@ -110,7 +110,7 @@ func (e PoolEvent) String() string {
 }
 
 // event completes ev with who the child is.
-func (p *childHandle) event(ev PoolEvent) PoolEvent {
+func (p *poolWorker) event(ev PoolEvent) PoolEvent {
 	i := p.info()
 	ev.Worker, ev.ID, ev.PID, ev.Generation = i.name, i.id, i.pid, i.generation
 	return ev

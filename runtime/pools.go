@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -97,10 +96,7 @@ func (cs *pools) add(c *poolDriver) int {
 		close(cs.added)
 		cs.added = nil
 	}
-	if n, scaled := cs.sizes[c.path]; scaled && c.role == childproto.RoleWorker {
-		return n
-	}
-	return c.pool.Size
+	return cs.sizeLocked(c)
 }
 
 // remove forgets a pool that has ended.
@@ -117,16 +113,15 @@ func (cs *pools) list() []*poolDriver {
 	defer cs.mu.Unlock()
 	out := slices.Clone(cs.all)
 	slices.SortStableFunc(out, func(a, b *poolDriver) int {
-		return cmp.Compare(a.reloadOrder(), b.reloadOrder())
+		switch {
+		case a.kind.ofConfig == b.kind.ofConfig:
+			return 0
+		case a.kind.ofConfig:
+			return -1
+		}
+		return 1
 	})
 	return out
-}
-
-func (c *poolDriver) reloadOrder() int {
-	if c.role == childproto.RoleListener {
-		return 1
-	}
-	return 0
 }
 
 // occupant is who is in the slot that the supervisor knows by id, or was last; nil when
@@ -135,8 +130,8 @@ func (c *poolDriver) occupant(id string) any {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for slot, s := range c.slots {
-		if c.slotID(slot) == id {
-			return s.Info()
+		if s.worker != nil && c.slotID(slot) == id {
+			return s.worker.info()
 		}
 	}
 	return nil
@@ -147,26 +142,22 @@ func (c *poolDriver) unslotted() []supervisor.Node {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var nodes []supervisor.Node
-	for _, m := range c.workers {
-		p := m.child
-		if p == nil || p.finished() {
+	for _, w := range c.workers {
+		if !w.launched || w.finished() || c.slots[w.slot].occupant() == w {
 			continue
 		}
-		if s := c.slots[m.slot]; s != nil && s.has(p) {
-			continue
-		}
-		n := supervisor.Node{Path: p.name(), ID: p.name(), Restart: supervisor.Temporary, Status: supervisor.Running, Since: m.startedAt}
-		i := p.info()
+		n := supervisor.Node{Path: w.name(), ID: w.name(), Restart: supervisor.Temporary, Status: supervisor.Running, Since: w.startedAt}
+		i := w.info()
 		switch {
-		case !m.drainAsked.IsZero():
-			n.Status, n.Since = supervisor.Stopping, m.drainAsked
+		case !w.drainAsked.IsZero():
+			n.Status, n.Since = supervisor.Stopping, w.drainAsked
 			i.role = roleDraining
-		case m.slot == pool.Spare:
+		case w.slot == pool.Spare:
 			i.role = roleSpare
-			if !m.standby {
+			if !isClosed(w.standby) {
 				n.Status = supervisor.Starting
 			}
-		case !m.hadSlot:
+		case !w.hadSlot:
 			n.Status = supervisor.Starting
 			i.role = roleCandidate
 		}
@@ -177,14 +168,4 @@ func (c *poolDriver) unslotted() []supervisor.Node {
 		return cmp.Compare(a.Info.(info).id, b.Info.(info).id)
 	})
 	return nodes
-}
-
-// finished tells whether the child has ended.
-func (p *childHandle) finished() bool {
-	select {
-	case <-p.done:
-		return true
-	default:
-		return false
-	}
 }

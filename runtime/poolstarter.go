@@ -4,7 +4,6 @@ import (
 	"context"
 	"sync"
 
-	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -13,12 +12,12 @@ import (
 type poolStarter struct {
 	parts poolParts
 	path  string
-	role  childproto.Role
+	kind  *poolKind
 	pool  Pool // complete
 }
 
 func (g *poolStarter) Start(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
-	c := newPoolDriver(g.parts, g.path, g.role, g.pool)
+	c := newPoolDriver(g.parts, g.kind, g.path, g.pool)
 	spec := supervisor.Spec{
 		Strategy: g.pool.Strategy, Intensity: g.pool.Intensity, Backoff: g.pool.Backoff,
 		StopTogether: !g.pool.StopInOrder && !g.pool.OTP, Persist: g.pool.persists(),

@@ -49,9 +49,9 @@ type processChild struct {
 	stderr *process.Lines
 	words  process.LastWords // of stderr
 	tail   output.Tail
-	oom    *process.OOMWatch // wait's
-	sigs   atomic.Uint64     // sent by us while it lived: a signals
-	ended  chan struct{}
+	oom    *process.OOMWatch
+	sigs   atomic.Uint64 // sent by us while it lived: a signals
+	ended  chan struct{} // closed by finish
 	began  time.Time     // when it was started
 	at     time.Time     // when it ended; set before ended
 	killed chan struct{} // closed when its group has got SIGKILL
@@ -67,7 +67,7 @@ type spawner struct {
 }
 
 // fork starts p as a process: this program once more.
-func (s spawner) fork(ctx context.Context, p *childHandle, exe *executable) error {
+func (s spawner) fork(ctx context.Context, p *poolWorker) error {
 	at := p.name()
 	local, remote, err := fdipc.Socketpair()
 	if err != nil {
@@ -78,7 +78,7 @@ func (s spawner) fork(ctx context.Context, p *childHandle, exe *executable) erro
 	channel := max(channelFD, firstFile+len(env.Files))
 	marks := fdipc.Environ(channel, map[string]string{filesVar: env.fileNames()}) // none too: it tells whose child this is
 	b, err := s.spawn(ctx, process.Command{
-		Executable: exe, Args: startedArgs, Env: env.variables(os.Environ(), p.driver.pool.Size, append(marks, deeper())...),
+		Executable: p.gen.exe, Args: startedArgs, Env: env.variables(os.Environ(), p.driver.pool.Size, append(marks, deeper())...),
 		Files:       slices.Insert(make([]*os.File, channel), channel, remote),
 		DeathSignal: syscall.SIGTERM, // workers drain when the master is gone
 	}, env, spawnRequest{grace: groupGrace, place: p.assigned.Load, label: output.Line{
@@ -90,7 +90,7 @@ func (s spawner) fork(ctx context.Context, p *childHandle, exe *executable) erro
 	p.backend = b
 	if p.conn, err = fdipc.New(local, p.transport()); err != nil {
 		b.kill()
-		<-b.done()
+		b.finish()
 	}
 	return startError(at, err) // it takes a table of shared memory
 }
@@ -166,7 +166,6 @@ func (s spawner) spawn(ctx context.Context, cmd process.Command, env Environment
 	b.stderr = process.ReadLines(errR, func(line []byte) {
 		b.printed(how, output.Stderr, line, b.words.Note(time.Now(), line))
 	})
-	go b.wait() // ends with the process
 	return b, nil
 }
 
@@ -188,9 +187,12 @@ func (b *processChild) printed(how spawnRequest, stream string, line []byte, beg
 	}
 }
 
-func (b *processChild) wait() {
+// finish waits for the process's end, ends what it has left behind, and reads its output to the end.
+// It is called once.
+func (b *processChild) finish() {
 	defer close(b.ended)
-	b.await()
+	<-b.proc.Done()
+	b.oom.Stop()
 	b.at = time.Now()
 	b.endGroup()
 	process.Finish(b.stdout, b.stderr)
@@ -200,26 +202,10 @@ func (b *processChild) wait() {
 	}
 }
 
-// lookOOM is how often it is looked whether the kernel kills for want of memory: a
-// kill that was counted two looks ago is not this process's.
-const lookOOM = 10 * time.Second
-
-// await waits for the process's end.
-func (b *processChild) await() {
-	look := time.NewTicker(lookOOM)
-	defer look.Stop()
-	for {
-		select {
-		case <-b.proc.Done():
-			return
-		case <-look.C:
-			b.oom.Look()
-		}
-	}
-}
-
 func (b *processChild) pid() int              { return b.proc.PID() }
 func (b *processChild) done() <-chan struct{} { return b.ended }
+
+func (b *processChild) exited() <-chan struct{} { return b.proc.Done() }
 
 func (b *processChild) exit() Exit {
 	e := exitOf(b.proc.PID(), b.proc.Exit())

@@ -34,7 +34,7 @@ type spawner struct {
 	output *queue.Queue[output.Line]
 }
 
-func (spawner) fork(context.Context, *childHandle, *executable) error { return errNoProcesses }
+func (spawner) fork(context.Context, *poolWorker) error { return errNoProcesses }
 
 func (programStarter) start(context.Context, int) (supervisor.Instance, error) {
 	return nil, errNoProcesses

@@ -102,7 +102,7 @@ func (p Process) grace() time.Duration {
 }
 
 func (p *programInstance) live() {
-	<-p.body.done()
+	p.body.finish()
 	exit := p.body.exit()
 	exit.killedFor(&p.killed)
 	p.reason = exit.reason(endContext{p.asked.Load(), p.body.sent(), p.spec.SuccessExit})

@@ -81,41 +81,41 @@ func (c *poolDriver) requests(slot int) int64 {
 }
 
 // watchLimits watches a worker that has taken its slot until it is due or ends.
-func (c *poolDriver) watchLimits(m *poolWorker) {
+func (c *poolDriver) watchLimits(w *poolWorker) {
 	r := c.pool.Recycle
 	if r.Age > 0 {
-		m.child.unlessEnded(time.Duration(c.limitOf(float64(r.Age), m.slot)), func() { c.markDue(m, "age") })
+		w.unlessEnded(time.Duration(c.limitOf(float64(r.Age), w.slot)), func() { c.markDue(w, "age") })
 	}
 	if r.SoftMemory > 0 || r.HardMemory > 0 {
-		go c.watchMemory(m) // ends with the worker
+		go c.watchMemory(w) // ends with the worker
 	}
 }
 
 // markDue has a worker replaced when its turn comes.
-func (c *poolDriver) markDue(m *poolWorker, why string) {
-	c.note(m.slot, m.child.event(PoolEvent{Kind: WorkerDue, Why: why}))
-	c.step(pool.Event{Kind: pool.Due, Worker: m.id})
+func (c *poolDriver) markDue(w *poolWorker, why string) {
+	c.note(w.slot, w.event(PoolEvent{Kind: WorkerDue, Why: why}))
+	c.step(pool.Event{Kind: pool.Due, Worker: w.id})
 }
 
-func (c *poolDriver) watchMemory(m *poolWorker) {
-	r, p := c.pool.Recycle, m.child
-	soft := int64(c.limitOf(float64(r.SoftMemory), m.slot))
+func (c *poolDriver) watchMemory(w *poolWorker) {
+	r := c.pool.Recycle
+	soft := int64(c.limitOf(float64(r.SoftMemory), w.slot))
 	tick := time.NewTicker(r.Every)
 	defer tick.Stop()
 	for {
 		select {
-		case <-p.done:
+		case <-w.backend.exited():
 			return
 		case <-tick.C:
 		}
-		rss, ok := residentMemory(p.backend.pid())
+		rss, ok := residentMemory(w.backend.pid())
 		switch {
 		case !ok:
 		case r.HardMemory > 0 && rss > r.HardMemory:
-			p.killFor(KilledMemory)
+			w.killFor(KilledMemory)
 			return
 		case soft > 0 && rss > soft:
-			c.markDue(m, "memory")
+			c.markDue(w, "memory")
 			soft = 0
 			if r.HardMemory == 0 {
 				return

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
@@ -134,7 +133,7 @@ func (rt *Runtime) rollAll(ctx context.Context, from, to int) error {
 		behind := rt.behind(to, rolled)
 		var err error
 		switch {
-		case lost.unproved() && (len(behind) == 0 || behind[0].role == childproto.RoleListener):
+		case lost.unproved() && (len(behind) == 0 || !behind[0].kind.ofConfig):
 			err = lost.await(ctx, enlisted, rt.ended, to)
 		case len(behind) == 0:
 			return nil
@@ -149,7 +148,7 @@ func (rt *Runtime) rollAll(ctx context.Context, from, to int) error {
 				err = nil
 			}
 			switch {
-			case c.role != childproto.RoleWorker: // it shows no more than that the program starts
+			case !c.kind.ofConfig: // it shows no more than that the program starts
 			case ended:
 				lost.add(c)
 			case err == nil:
@@ -269,19 +268,17 @@ func (c *poolDriver) keepFailures(generation int) {
 func (c *poolDriver) rollError(e pool.Effect, to int) error {
 	err := &ReloadError{Generation: to, Worker: c.name(e.Slot), Err: errors.New("coppice: a worker failed")}
 	c.mu.Lock()
-	m := c.failedInRoll[e.Worker]
-	c.mu.Unlock()
-	if m == nil {
+	defer c.mu.Unlock()
+	w := c.failedInRoll[e.Worker]
+	if w == nil {
 		return err
 	}
-	if m.err != nil {
-		err.Err = m.err
+	if w.launched {
+		err.ID, err.Lines = w.hello.ID, w.backend.printedLast()
+		err.Err = fmt.Errorf("coppice: %s ended before the reload was over: %w", err.Worker, w.endError())
 	}
-	if p := m.child; p != nil {
-		err.ID, err.Lines = p.hello.ID, p.backend.printedLast()
-		if m.err == nil {
-			err.Err = fmt.Errorf("coppice: %s ended before the reload was over: %w", err.Worker, p.endError())
-		}
+	if w.err != nil {
+		err.Err = w.err
 	}
 	return err
 }

@@ -214,34 +214,12 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 		<-rt.tree.Done()
 		rt.lifecycle.wait()
 	})
-	for _, c := range append(rt.ownChildren(), rt.childSpecs(rt.root.children)...) {
+	for _, c := range append(rt.ownSpecs(), rt.childSpecs(rt.root.children)...) {
 		if _, err := rt.tree.StartChild(ctx, c); err != nil {
 			return fmt.Errorf("coppice: %w", err)
 		}
 	}
 	return nil
-}
-
-// ownChildren are the tree's own part: the listener process under a supervisor
-// of its own, before everything that may want it.
-func (rt *Runtime) ownChildren() []supervisor.ChildSpec {
-	if !rt.root.listens() {
-		return nil
-	}
-	return []supervisor.ChildSpec{{
-		ID: childproto.ListenersName, Type: supervisor.TypeSupervisor,
-		Start: &poolStarter{parts: rt.poolParts(), path: childproto.ListenersName, role: childproto.RoleListener, pool: Pool{
-			Size: 1, Isolation: rt.cfg.ListenerIsolation, Intensity: listenerIntensity, Shutdown: listenerShutdown,
-		}.complete()},
-	}}
-}
-
-// poolParts are the parts of the master for a pool.
-func (rt *Runtime) poolParts() poolParts {
-	return poolParts{
-		log: rt.log, pools: rt.pools, generations: &rt.generations, children: rt.children, shortages: rt.shortages,
-		backends: rt.backends, lifecycle: rt.lifecycle, crashes: rt.crashes, ending: rt.ending, orphanDrain: rt.cfg.OrphanDrain,
-	}
 }
 
 // awaitEnd waits for the tree's end and takes down what it stood on.

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
@@ -59,7 +58,7 @@ func (cs *pools) find(path string) (*poolDriver, error) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	i := slices.IndexFunc(cs.all, func(c *poolDriver) bool {
-		return c.role == childproto.RoleWorker && (path == "" || c.path == path)
+		return c.kind.ofConfig && (path == "" || c.path == path)
 	})
 	if i < 0 {
 		return nil, fmt.Errorf("%w: %q", ErrNoPool, path)
@@ -149,7 +148,9 @@ func (c *poolDriver) busySlots(ctx context.Context) map[int]int {
 	byID := map[uint64]int{}
 	c.mu.Lock()
 	for slot, s := range c.slots {
-		byID[uint64(s.current().hello.ID)] = slot
+		if s.worker != nil {
+			byID[uint64(s.worker.hello.ID)] = slot
+		}
 	}
 	c.mu.Unlock()
 	for _, l := range stats {

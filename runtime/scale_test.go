@@ -6,15 +6,13 @@ import (
 	"log/slog"
 	"sync"
 	"testing"
-
-	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
 // startingPool is a pool of two whose supervisor is not up yet.
 func startingPool(t *testing.T) *poolDriver {
 	t.Helper()
 	gs := &generations{current: newGeneration(1, nil, nil)}
-	c := newPoolDriver(poolParts{log: slog.New(slog.DiscardHandler), generations: gs, pools: &pools{generations: gs}}, "web", childproto.RoleWorker, Pool{Size: 2}.complete())
+	c := newPoolDriver(poolParts{log: slog.New(slog.DiscardHandler), generations: gs, pools: &pools{generations: gs}}, workerPool, "web", Pool{Size: 2}.complete())
 	c.begin(1)
 	t.Cleanup(c.endAlive)
 	return c
@@ -65,10 +63,10 @@ func TestEndedWorkersAreForgotten(t *testing.T) {
 		{"of another", 3, false},
 	} {
 		c.keepFailures(tt.rolling)
-		m := &poolWorker{id: 1, gen: &generation{number: 2}, cancel: func() {}}
-		m.gen.hold()
-		m.gen.hold()
-		c.recordExit(m, nil, errors.New("no process"))
+		w := &poolWorker{id: 1, gen: &generation{number: 2}, dismiss: func() {}}
+		w.gen.hold()
+		w.gen.hold()
+		c.recordExit(w, errors.New("no process"))
 		if _, kept := c.failedInRoll[1]; kept != tt.kept {
 			t.Errorf("%s: kept %v", tt.name, kept)
 		}

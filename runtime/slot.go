@@ -2,28 +2,74 @@ package coppice
 
 import (
 	"context"
-	"sync"
+	"errors"
+	"fmt"
+	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// slotInstance is a slot of a pool as its supervisor sees it: an instance that runs as long as
-// somebody sits in it. Who that is may change while it runs.
+// poolSlot is what a driver knows of one slot, from its first start on; guarded by
+// poolDriver.mu. Workers come and go behind it.
+type poolSlot struct {
+	worker        *poolWorker // that it has, or had last; nil before the first
+	instance      *slotInstance
+	incarnations  int // workers that it has had
+	pendingStarts []chan<- startResult
+	signalledAt   time.Time // when its worker was told to end by a signal
+}
+
+// occupant is the worker that a slot has, or had last; nil without one.
+func (s *poolSlot) occupant() *poolWorker {
+	if s == nil {
+		return nil
+	}
+	return s.worker
+}
+
+// slotLocked returns a slot, a new one if there is none of that number.
+func (c *poolDriver) slotLocked(n int) *poolSlot {
+	s := c.slots[n]
+	if s == nil {
+		s = &poolSlot{}
+		c.slots[n] = s
+	}
+	return s
+}
+
+// slotInstance is a slot as its supervisor sees it: an instance that runs as long as the slot has
+// a worker, which may change while it runs.
 type slotInstance struct {
 	supervisor.Base
 	driver *poolDriver
 	slot   int
 	done   chan struct{}
 
-	mu     sync.Mutex // for moments
-	child  *childHandle
+	// Set before done is closed.
 	reason supervisor.Reason
-	leaked <-chan struct{}
+	leaks  <-chan struct{}
 }
 
-func newSlotInstance(c *poolDriver, slot int, p *childHandle) *slotInstance {
-	return &slotInstance{driver: c, slot: slot, child: p, done: make(chan struct{})}
+// end ends the instance.
+func (s *slotInstance) end(r supervisor.Reason, leaks <-chan struct{}) {
+	s.reason, s.leaks = r, leaks
+	close(s.done)
+}
+
+func (s *slotInstance) Done() <-chan struct{} { return s.done }
+func (s *slotInstance) Stop()                 { s.driver.step(pool.Event{Kind: pool.StopSlot, Slot: s.slot}) }
+func (s *slotInstance) Kill()                 { s.driver.step(pool.Event{Kind: pool.KillSlot, Slot: s.slot}) }
+
+func (s *slotInstance) Reason() supervisor.Reason { return s.reason }
+
+func (s *slotInstance) Leaked() <-chan struct{} { return s.leaks }
+
+func (s *slotInstance) Info() any {
+	s.driver.mu.Lock()
+	w := s.driver.slotLocked(s.slot).worker
+	s.driver.mu.Unlock()
+	return w.info()
 }
 
 // slotStarter starts a slot.
@@ -32,47 +78,54 @@ type slotStarter struct {
 	slot   int
 }
 
+// startResult answers the supervisor's start of a slot.
+type startResult struct {
+	instance *slotInstance
+	err      error
+}
+
+// Start returns when the slot has its worker.
 func (s slotStarter) Start(ctx context.Context, _ supervisor.Incarnation) (supervisor.Instance, error) {
-	return s.driver.start(ctx, s.slot)
+	c := s.driver
+	reply := make(chan startResult, 1)
+	c.mu.Lock()
+	slot := c.slotLocked(s.slot)
+	slot.pendingStarts = append(slot.pendingStarts, reply)
+	c.stepLocked(pool.Event{Kind: pool.Start, Slot: s.slot})
+	var r startResult
+	select {
+	case r = <-reply:
+	case <-ctx.Done():
+		c.step(pool.Event{Kind: pool.Cancel, Slot: s.slot})
+		r = <-reply // the rules answer every start
+	}
+	if r.instance != nil {
+		return r.instance, nil // too late, perhaps: that is the supervisor's to see
+	}
+	if ctx.Err() != nil && !errors.Is(r.err, context.Cause(ctx)) {
+		return nil, fmt.Errorf("%w: %s: %w; %w", ErrNotReady, c.name(s.slot), context.Cause(ctx), r.err)
+	}
+	return nil, r.err
 }
 
-// setChild puts another worker in.
-func (s *slotInstance) setChild(p *childHandle) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.child = p
+// answer answers the starts of a slot that wait.
+func (c *poolDriver) answer(slot int, r startResult) {
+	c.mu.Lock()
+	s := c.slotLocked(slot)
+	waiting := s.pendingStarts
+	s.pendingStarts = nil
+	c.mu.Unlock()
+	for _, ch := range waiting {
+		ch <- r // capacity 1, and the only one
+	}
 }
 
-func (s *slotInstance) current() *childHandle {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.child
+// startFailure returns why a worker did not become ready.
+func (c *poolDriver) startFailure(id pool.WorkerSeq) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if w := c.workers[id]; w != nil && w.err != nil {
+		return w.err
+	}
+	return errors.New("coppice: the start was cancelled")
 }
-
-func (s *slotInstance) has(p *childHandle) bool { return s.current() == p }
-
-// end ends the instance.
-func (s *slotInstance) end(r supervisor.Reason, leaked <-chan struct{}) {
-	s.mu.Lock()
-	s.reason, s.leaked = r, leaked
-	s.mu.Unlock()
-	close(s.done)
-}
-
-func (s *slotInstance) Done() <-chan struct{} { return s.done }
-func (s *slotInstance) Stop()                 { s.driver.step(pool.Event{Kind: pool.StopSlot, Slot: s.slot}) }
-func (s *slotInstance) Kill()                 { s.driver.step(pool.Event{Kind: pool.KillSlot, Slot: s.slot}) }
-
-func (s *slotInstance) Reason() supervisor.Reason {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.reason
-}
-
-func (s *slotInstance) Leaked() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.leaked
-}
-
-func (s *slotInstance) Info() any { return s.current().info() }

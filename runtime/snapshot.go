@@ -145,7 +145,7 @@ func (i info) String() string {
 }
 
 // info is what the child is now.
-func (p *childHandle) info() info {
+func (p *poolWorker) info() info {
 	at := p.assigned.Load()
 	return info{string(p.hello.Role), at.name, p.hello.ID, p.backend.pid(), p.hello.Generation, at.incarnation, int(p.relinked.Load())}
 }

@@ -2,10 +2,11 @@ package coppice
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
-	"sync"
+	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
@@ -28,7 +29,7 @@ func (rt *Runtime) Stacks(ctx context.Context, id int) ([]byte, error) {
 	if p == nil {
 		return nil, fmt.Errorf("%w: %d", ErrNoChild, id)
 	}
-	text, err := p.stacks.ask(ctx, p)
+	text, err := p.askStacks(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("coppice: stacks of %s: %w", p.name(), err)
 	}
@@ -41,53 +42,29 @@ func goroutines() []byte {
 	return b[:runtime.Stack(b, true)]
 }
 
-// stackCalls are those for a child's stacks that wait for an answer. The zero value has none.
-type stackCalls struct {
-	mu      sync.Mutex
-	last    uint64
-	waiting map[uint64]chan<- string
-}
-
-func (q *stackCalls) ask(ctx context.Context, p *childHandle) (string, error) {
-	ch := make(chan string, 1)
-	q.mu.Lock()
-	q.last++
-	n := q.last
-	if q.waiting == nil {
-		q.waiting = map[uint64]chan<- string{}
-	}
-	q.waiting[n] = ch
-	q.mu.Unlock()
-	defer q.take(n)
-	if err := p.conn.Send(ctx, childproto.NewFrame(childproto.FrameStacks, childproto.StacksFrame{N: n})); err != nil {
-		if p.endedAfter(err) {
-			return "", p.endError()
-		}
+// askStacks asks the worker for the stacks of its goroutines.
+func (w *poolWorker) askStacks(ctx context.Context) (string, error) {
+	call, err := w.stacks.Begin(struct{}{})
+	if err != nil {
 		return "", err
 	}
-	select {
-	case text := <-ch:
-		return text, nil
-	case <-p.done:
-		return "", p.endError()
-	case <-ctx.Done():
-		return "", ctx.Err()
+	defer call.Cancel()
+	if err := w.conn.Send(ctx, childproto.NewFrame(childproto.FrameStacks, childproto.StacksFrame{N: call.ID})); err != nil {
+		if !childproto.IsEnd(err) {
+			return "", err
+		}
+		select { // the channel breaks before the end is known
+		case <-w.done():
+			return "", w.endError()
+		case <-time.After(deathKnownTimeout):
+			return "", err
+		}
 	}
-}
-
-// take returns who waits for answer n, once; nil if nobody does.
-func (q *stackCalls) take(n uint64) chan<- string {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	ch := q.waiting[n]
-	delete(q.waiting, n)
-	return ch
-}
-
-func (q *stackCalls) answer(s childproto.StacksFrame) {
-	if ch := q.take(s.N); ch != nil {
-		ch <- s.Text // capacity 1, and the only one
+	text, err := call.Wait(ctx, w.done())
+	if errors.Is(err, fdipc.ErrPeerLost) {
+		err = w.endError()
 	}
+	return text, err
 }
 
 // showGoroutines prints where all goroutines stand to standard error.

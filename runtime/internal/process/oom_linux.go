@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 )
 
 // OOM is whether the kernel's out-of-memory killer ended a process. The kernel
@@ -88,23 +90,49 @@ func (g OOMGauge) Verdict() OOM {
 
 // An OOMWatch gauges again from time to time, so that a kill that was counted long
 // ago proves nothing, and that a process which was put in another cgroup is found
-// there. It belongs to one goroutine.
+// there.
 type OOMWatch struct {
-	pid       int
+	pid int
+
+	mu        sync.Mutex
 	now, then OOMGauge
+	timer     *time.Timer // of the next look; nil once the process has ended
 }
 
-// WatchOOM begins to watch for the process with that number, as [GaugeOOM] does.
+// lookOOM is the time between two looks: a kill that was counted two looks ago is not that of the
+// process.
+const lookOOM = 10 * time.Second
+
+// WatchOOM begins to watch for the process with that number, as [GaugeOOM] does. Stop ends it.
 func WatchOOM(pid int) *OOMWatch {
 	g := GaugeOOM(pid)
-	return &OOMWatch{pid, g, g}
+	w := &OOMWatch{pid: pid, now: g, then: g}
+	w.mu.Lock() // for Look
+	defer w.mu.Unlock()
+	w.timer = time.AfterFunc(lookOOM, w.Look)
+	return w
 }
 
-// Look is called while the process lives. What was counted since the look before
-// the last is what the verdict goes by.
-func (w *OOMWatch) Look() { w.then, w.now = w.now, GaugeOOM(w.pid) }
+// Look gauges again. What was counted since the look before the last is what the verdict goes by.
+func (w *OOMWatch) Look() {
+	g := GaugeOOM(w.pid)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer != nil {
+		w.then, w.now = w.now, g
+		w.timer.Reset(lookOOM)
+	}
+}
 
-// Verdict is as of [OOMGauge].
+// Stop ends the looks, as soon as the process has ended.
+func (w *OOMWatch) Stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timer.Stop()
+	w.timer = nil
+}
+
+// Verdict is as of [OOMGauge]. It is asked after Stop.
 func (w *OOMWatch) Verdict() OOM { return max(w.then.Verdict(), w.now.Verdict()) }
 
 // memoryEvents returns the file with the OOM counter of the cgroup that a process

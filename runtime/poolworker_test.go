@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -40,7 +39,10 @@ func TestWhy(t *testing.T) {
 		{"status stolen", childproto.NoticeShutdown, Exit{PID: 1, Lost: errors.New("waitid")}, supervisor.Shutdown},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := &childHandle{exit: tt.exit, backend: &goroutineChild{}, success: []int{exitCut}}
+			p := &poolWorker{
+				exit: tt.exit, backend: &goroutineChild{},
+				driver: &poolDriver{pool: Pool{SuccessExit: []int{exitCut}}},
+			}
 			if tt.bye != "" {
 				p.exitNotice.Store(&childproto.ExitNotice{Kind: tt.bye, Text: "words"})
 			}
@@ -51,7 +53,7 @@ func TestWhy(t *testing.T) {
 	}
 }
 
-// TestDeathBeatsItsSigns: when a channel breaks, the child's end is known a moment later:
+// TestDeathBeatsItsSigns: when a channel breaks, the worker's end is known a moment later:
 // that is the reason of a failed start, and not the channel. Where it does not end, and
 // where the error is no sign of an end, the error is the reason.
 func TestDeathBeatsItsSigns(t *testing.T) {
@@ -59,27 +61,24 @@ func TestDeathBeatsItsSigns(t *testing.T) {
 		name string
 		met  error
 		dies time.Duration // after that; 0: never
-		want string
+		want bool
 	}{
-		{"peer lost", fdipc.ErrPeerLost, deathKnownTimeout / 2, "signal 11"},
-		{"closed", fdipc.ErrClosed, deathKnownTimeout / 2, "signal 11"},
-		{"end of the channel", io.EOF, deathKnownTimeout / 2, "signal 11"},
-		{"broken pipe", syscall.EPIPE, deathKnownTimeout / 2, "signal 11"},
-		{"lives on", fdipc.ErrPeerLost, 0, "peer lost"},
-		{"nobody waits for it", context.Canceled, deathKnownTimeout / 2, "context canceled"},
+		{"peer lost", fdipc.ErrPeerLost, deathKnownTimeout / 2, true},
+		{"closed", fdipc.ErrClosed, deathKnownTimeout / 2, true},
+		{"end of the channel", io.EOF, deathKnownTimeout / 2, true},
+		{"broken pipe", syscall.EPIPE, deathKnownTimeout / 2, true},
+		{"lives on", fdipc.ErrPeerLost, 0, false},
+		{"no sign of an end", context.Canceled, deathKnownTimeout / 2, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := &childHandle{done: make(chan struct{})}
-				p.assigned.Store(&assignment{name: "web/0"})
+				ended := make(chan struct{})
+				w := &poolWorker{backend: &goroutineChild{ended: ended}}
 				if tt.dies > 0 {
-					time.AfterFunc(tt.dies, func() {
-						p.reason = supervisor.Reason{Kind: supervisor.Signaled, Signal: 11}
-						close(p.done)
-					})
+					time.AfterFunc(tt.dies, func() { close(ended) })
 				}
-				if err := p.notReadyError(tt.met); !strings.Contains(err.Error(), tt.want) {
-					t.Errorf("%v, want %s", err, tt.want)
+				if got := w.exitedAfter(tt.met); got != tt.want {
+					t.Errorf("it has ended: %v, want %v", got, tt.want)
 				}
 				time.Sleep(deathKnownTimeout) // the timer is done, too
 			})

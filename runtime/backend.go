@@ -1,0 +1,56 @@
+package coppice
+
+import (
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// backend is what a worker consists of: a process, or a goroutine of the master.
+type backend interface {
+	pid() int
+	asked(how string)        // notes that the worker was asked to end
+	terminate()              // the last warning: end at once
+	abort()                  // show where every goroutine is, and end
+	kill()                   // without asking
+	exited() <-chan struct{} // closed when it has ended; what it has left behind may live
+	finish()                 // waits for exited, ends what is left behind and reads the last output; called once
+	exit() Exit              // how it ended; after finish
+	sent() signals           // by the master, until exited
+	printedLast() []string
+	leaked() <-chan struct{}        // after finish; see supervisor.Instance
+	fillReport(*CrashReport)        // after finish: adds when it lived and what it left
+	waited() (time.Duration, error) // for CPUs, until now
+	traced() bool                   // by a debugger
+}
+
+// backends starts what workers consist of. For processes see fork.
+type backends struct {
+	spawner
+	pipeline tracing.Pipeline
+	tree     []string // for the children to compare with theirs
+
+	// Of goroutines, which live by the same as a process.
+	cfg  Config
+	root *node
+}
+
+// startGoroutine starts w as a goroutine.
+func (b *backends) startGoroutine(w *poolWorker) {
+	c := newChild(b.cfg, b.root)
+	c.config = w.hello.Config
+	mine, its := fdipc.Pipe(w.transport(), c.transport())
+	w.conn = mine
+	w.backend = startGoroutineChild(c, its, b.pipeline)
+}
+
+// isClosed reports whether ch is closed. Nothing is ever sent on it.
+func isClosed(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,20 @@
+package coppice
+
+import (
+	"context"
+
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// programStarter starts another program.
+type programStarter struct {
+	spawner
+	shortages *shortages
+	crashes   *crashQueue // nil: nobody wants to know
+	spec      Process
+	path      string
+}
+
+func (f programStarter) Start(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
+	return f.start(ctx, int(inc.N))
+}

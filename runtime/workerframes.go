@@ -1,0 +1,178 @@
+package coppice
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/supervisor"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// killAfterLoss is how long after Config.OrphanDrain a worker whose channel is lost, but that
+// lives, is killed: it can be neither asked nor heard any more.
+const killAfterLoss = time.Second
+
+// transport is the configuration of the master's end of the worker's channel.
+func (w *poolWorker) transport() fdipc.Config {
+	cfg := childproto.ConnConfig(w.handle, w.channelLost)
+	cfg.HandshakeTimeout = -1 // a start has a deadline of its own, and perhaps a long one
+	cfg.Ready = func(*fdipc.Conn) { close(w.handshaken) }
+	cfg.NoFiles = w.handlesLost
+	return cfg
+}
+
+// handle takes a frame of the worker's, on the channel's reader. The worker is not trusted: what it
+// sends can be refused, and costs no other process anything.
+func (w *poolWorker) handle(conn *fdipc.Conn, f *fdipc.Frame) {
+	<-w.attached // the worker has its hello and may speak before others know of it
+	var err error
+	if childproto.OwnKind(f.Kind) {
+		err = childproto.WithinBounds(f)
+	}
+	switch {
+	case err != nil:
+	case f.Kind == childproto.FrameReady:
+		w.setReady()
+	case f.Kind == childproto.FrameSpareReady:
+		w.setStandby()
+	case f.Kind == childproto.FrameRequestsSpent:
+		w.requestsDone.Do(func() { w.driver.markDue(w, "requests") })
+	case f.Kind == childproto.FrameStopSignal:
+		var o childproto.StopSignalFrame
+		if o, err = childproto.Decode[childproto.StopSignalFrame](f); err == nil {
+			w.stopSignal.Do(func() { w.driver.onStopSignal(w, supervisor.Cut(o.Signal)) })
+		}
+	case f.Kind == childproto.FrameLinkLost:
+		var u childproto.LinkLostFrame
+		if u, err = childproto.Decode[childproto.LinkLostFrame](f); err == nil {
+			u.Why = supervisor.Cut(u.Why)
+			w.driver.children.linkLost(w, u)
+		}
+	case f.Kind == childproto.FrameExitNotice:
+		var bye childproto.ExitNotice
+		if bye, err = childproto.Decode[childproto.ExitNotice](f); err == nil {
+			bye = bye.Cut()
+			w.exitNotice.CompareAndSwap(nil, &bye)
+		}
+	case f.Kind == childproto.FrameForcedConns:
+		var bye childproto.ExitNotice
+		if bye, err = childproto.Decode[childproto.ExitNotice](f); err == nil {
+			w.forced.Store(int64(bye.Cut().Forced))
+		}
+	case f.Kind == childproto.FrameStopAccepting:
+		w.setDrained()
+	case f.Kind == childproto.FrameHeartbeat:
+		var b childproto.HeartbeatFrame
+		if b, err = childproto.Decode[childproto.HeartbeatFrame](f); err == nil {
+			b.Unwell = supervisor.Cut(b.Unwell)
+			w.heartbeats.Record(b)
+		}
+	case f.Kind == childproto.FrameStacks:
+		var s childproto.StacksFrame
+		if s, err = childproto.Decode[childproto.StacksFrame](f); err == nil {
+			s.Text = s.Text[:min(len(s.Text), childproto.MaxStacks)]
+			w.stacks.Finish(s.N, s.Text, nil)
+		}
+	case f.Kind == childproto.FrameSpans:
+		err = w.telemetry.Receive(tracing.Spans, bytes.Clone(f.Payload))
+	case f.Kind == childproto.FrameMetrics:
+		err = w.telemetry.Receive(tracing.Metrics, bytes.Clone(f.Payload))
+	case w.driver.children.system.HandleFrame(w.address(), f):
+	case w.driver.children.sockets.HandleFrame(w.sibling().Worker, conn, f):
+	default:
+		f.Refuse(fdipc.ReasonUnknown) // a newer child's: skipped by rule
+	}
+	if err != nil {
+		f.Refuse(fdipc.ReasonUnknown)
+		if n := w.badFrames.Add(1); isPowerOfTwo(n) {
+			w.driver.log.Error("bad frame from a child", "name", w.name(), "id", w.hello.ID, "frames", n, "err", err)
+		}
+	}
+}
+
+// handlesLost takes a frame whose descriptors did not arrive: the master has no room for them.
+func (w *poolWorker) handlesLost(_ *fdipc.Conn, f *fdipc.Frame) {
+	<-w.attached
+	if n := w.framesLost.Add(1); isPowerOfTwo(n) {
+		w.driver.log.Error("out of descriptors: what a child has sent is lost, and it is told so", "name", w.name(), "id", w.hello.ID, "frames", n)
+	}
+	if !w.driver.children.system.HandlesLost(w.address(), f) {
+		w.driver.children.sockets.HandlesLost(w.sibling().Worker, f)
+	}
+}
+
+// isPowerOfTwo bounds the lines that a child can make the log have: the first time is logged, the
+// second, the fourth, the eighth, and so on.
+func isPowerOfTwo(n uint64) bool { return n&(n-1) == 0 }
+
+// channelLost is called when the channel is gone. That is not yet the worker's end. What ended it,
+// if not the worker, is logged: the worker cannot be asked any more.
+func (w *poolWorker) channelLost(_ *fdipc.Conn, err error) {
+	if err != nil && !childproto.IsEnd(err) {
+		w.channelErr.Store(&err)
+		w.driver.log.Error("the channel of a child is ended", "name", w.name(), "id", w.hello.ID, "err", err)
+	}
+	w.unlessEnded(max(w.driver.orphanDrain, 0)+killAfterLoss, func() { w.killFor(KilledChannel) })
+}
+
+// sendHello sends the first frame: who the worker is, the table in which it notes its open spans,
+// if it is to have one, and a configuration that is too long for a frame. It is called once.
+func (w *poolWorker) sendHello(ctx context.Context) (err error) {
+	hello := w.hello
+	var handles []*fdipc.Handle
+	if w.config != nil {
+		handles = append(handles, w.config)
+	}
+	defer func() {
+		if err != nil {
+			for _, h := range handles {
+				_ = h.Close()
+			}
+		}
+	}()
+	if table := w.telemetry.Table(); table != nil {
+		h, err := fdipc.HandleOf(table)
+		if err != nil {
+			return errors.Join(err, table.Close())
+		}
+		handles = slices.Insert(handles, 0, h)
+	}
+	if len(hello.Config) > inlineConfig {
+		hello.ConfigSize, hello.Config = len(hello.Config), nil
+	}
+	return w.conn.Send(ctx, childproto.NewFrame(childproto.FrameHello, hello, handles...))
+}
+
+// sendOrReplace sends what the worker has to hear, without waiting. One that reads so little that
+// there is no room for it is replaced: it does not have all that it was sent.
+func (w *poolWorker) sendOrReplace(f *fdipc.Frame) error {
+	err := w.conn.TrySend(f)
+	if errors.Is(err, fdipc.ErrFull) {
+		w.driver.log.Error("a child does not read what the master says: it is replaced", "name", w.name(), "id", w.hello.ID)
+		w.killFor(KilledNotReading)
+	}
+	return err
+}
+
+// sendLink gives the worker its end of a channel to a sibling. It takes ownership of end. A worker
+// that has ended meanwhile, or does now, needs no link.
+func (w *poolWorker) sendLink(to childproto.Sibling, end *os.File) error {
+	h, err := fdipc.HandleOf(end)
+	if err != nil {
+		return errors.Join(err, end.Close())
+	}
+	if err := w.sendOrReplace(childproto.NewFrame(childproto.FrameLink, to, h)); err != nil {
+		err = errors.Join(err, h.Close())
+		if errors.Is(err, fdipc.ErrFull) || childproto.IsEnd(err) {
+			return nil
+		}
+		return err
+	}
+	return nil
+}
