@@ -9,6 +9,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/coppice-go/coppice/fdipc/internal/claims"
+	"github.com/coppice-go/coppice/fdipc/internal/closer"
 )
 
 // Conn is one side of a connection between two processes, or within one. All its methods may
@@ -22,12 +25,12 @@ type Conn struct {
 	control   endpoint
 	memory    bool          // control is within this process
 	standIn   attachment    // a stand-in for descriptors that were taken back: the claim table's, or none
-	peer      *table        // the peer's claim table; set by the handshake
+	peer      *claims.Table // the peer's claim table; set by the handshake
 	data      endpoint      // the socket of the peer's data lane; set by the handshake
 	dataEnded chan struct{} // closed when nothing more comes on data
 	held      atomic.Int64  // received handles neither claimed nor refused
 	maxHeld   int64         // of those
-	closers   closePool     // of what came from the peer, and of what it has claimed
+	closers   closer.Pool   // of what came from the peer, and of what it has claimed
 	maxFrame  atomic.Int64  // the lower of both sides' limits
 
 	mu        sync.Mutex
@@ -72,7 +75,9 @@ func newConn(cfg Config) *Conn {
 
 		dataEnded: make(chan struct{}),
 	}
-	c.closers.init(maxClosers, c.fail)
+	c.closers.Init(func(running, waiting int) {
+		c.fail(fmt.Errorf("%w: the close of %d of its descriptors does not end, and %d more wait", ErrExcess, running, waiting))
+	})
 	c.maxHeld = maxHeld(cfg.Credits)
 	c.maxFrame.Store(int64(cfg.MaxFrame))
 	c.offers.init(c)

@@ -36,7 +36,7 @@ func (c *Conn) answer(h *Handle, reason, state uint8) bool {
 	if !h.Trace.none() {
 		h.resolvedAt = time.Now().UnixNano()
 	}
-	won, wake := c.peer.resolve(h.ref.slot, h.ref.seq, reason, state, h.resolvedAt)
+	won, wake := c.peer.Resolve(h.ref.slot, h.ref.seq, reason, state, h.resolvedAt)
 	if wake {
 		c.transport(kindWake, 0)
 	}

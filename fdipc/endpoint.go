@@ -3,6 +3,9 @@ package fdipc
 import (
 	"errors"
 	"sync"
+
+	"github.com/coppice-go/coppice/fdipc/internal/claims"
+	"github.com/coppice-go/coppice/fdipc/internal/closer"
 )
 
 // errAgain: there is no room just now.
@@ -32,8 +35,8 @@ type endpoint interface {
 	// ownership.
 	adopt(attachment) (endpoint, error)
 	// newTable makes a claim table and its cargo for the peer; adoptTable maps it, and leaves it to the caller to close.
-	newTable(slots int) (*table, attachment, error)
-	adoptTable(attachment) (*table, error)
+	newTable(slots int) (*claims.Table, attachment, error)
+	adoptTable(attachment) (*claims.Table, error)
 }
 
 // cargo travels beside the bytes of a packet: a descriptor through a socket, a Go value in memory.
@@ -44,10 +47,10 @@ type attachment struct {
 
 var noAttachment = attachment{fd: -1}
 
-// close closes cargo of this side's own making. What a peer sent is closed by closers.
+// close closes what this side has made. What a peer sent is closed by Conn.closers.
 func (g attachment) close() {
 	if g.fd >= 0 {
-		closeFD(g.fd)
+		closer.FD(g.fd)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coppice-go/coppice/fdipc/internal/claims"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,7 +26,7 @@ func hostile(t *testing.T) *receiver {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.peer = newTable(make([]uint64, tableLen(8)))
+	c.peer = claims.New(make([]uint64, claims.Len(8)))
 	return &receiver{c: c, endpoint: c.control}
 }
 

@@ -1,7 +1,9 @@
 package fdipc
 
+import "github.com/coppice-go/coppice/fdipc/internal/lazyconn"
+
 // Fd is the descriptor, for tests.
-func (s *Socket) Fd() int { return s.fd }
+func (s *Socket) Fd() int { return lazyconn.FD(&s.lazyConn) }
 
 // ClaimTable returns the descriptor of a claim table, owned by the caller.
 func ClaimTable() (int, error) {

@@ -3,6 +3,8 @@ package fdipc
 import (
 	"math/bits"
 	"time"
+
+	"github.com/coppice-go/coppice/fdipc/internal/claims"
 )
 
 // WithoutTick has a sender hear of answers only when its peer says so.
@@ -32,4 +34,4 @@ func HelloWith(knows, attached uint32) []byte {
 }
 
 // Scribble does to the claim table what a hostile receiver can.
-func Scribble(h *Handle) { h.table().store(h.ref.slot, word(h.ref.seq, 7, 99)) }
+func Scribble(h *Handle) { h.from.peer.Store(h.ref.slot, claims.Word(h.ref.seq, 7, 99)) }

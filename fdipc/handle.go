@@ -8,6 +8,9 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/coppice-go/coppice/fdipc/internal/claims"
+	"github.com/coppice-go/coppice/fdipc/internal/closer"
 )
 
 // HandleKind is what a handle turns out to be.
@@ -220,10 +223,10 @@ func (h *Handle) resolve(o Outcome) {
 	h.mu.Unlock()
 }
 
-// toClose returns what is to be closed of h, if there is anything.
-func (h *Handle) closeJob() (x closeJob, ok bool) {
-	x.fd, x.tcp = h.fd, h.kind == HandleTCP
-	x.v, ok = h.v.(io.Closer)
+// closeItem returns what is to be closed of h, if there is anything.
+func (h *Handle) closeItem() (x closer.Item, ok bool) {
+	x.FD, x.TCP = h.fd, h.kind == HandleTCP
+	x.V, ok = h.v.(io.Closer)
 	return x, ok || h.fd >= 0
 }
 
@@ -235,15 +238,15 @@ func (h *Handle) holdsPort() bool {
 
 // disposeLocked closes what this side has of h, without waiting for what is behind it.
 func (h *Handle) disposeLocked() {
-	x, ok := h.closeJob()
+	x, ok := h.closeItem()
 	switch {
 	case !ok:
 	case h.holdsPort():
-		x.close()
+		x.Close()
 	case h.from != nil:
-		h.from.closers.add(x)
+		h.from.closers.Add(x)
 	default:
-		localCloser.add(x)
+		closer.Local.Add(x)
 	}
 	h.fd, h.v = -1, nil
 }
@@ -268,7 +271,7 @@ func (h *Handle) claimLocked() error {
 	default:
 		return ErrHandleUsed
 	}
-	if !h.from.answer(h, 0, wordClaimed) {
+	if !h.from.answer(h, 0, claims.Claimed) {
 		h.dropLocked()
 		return ErrRevoked
 	}
@@ -292,7 +295,7 @@ func (h *Handle) Refuse(reason uint8) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.state == handleReceived {
-		h.from.answer(h, reason, wordRefused)
+		h.from.answer(h, reason, claims.Refused)
 		h.dropLocked()
 	}
 }
@@ -305,7 +308,7 @@ func (h *Handle) Close() error {
 	h.mu.Lock()
 	switch h.state {
 	case handleReceived:
-		h.from.answer(h, ReasonNone, wordRefused)
+		h.from.answer(h, ReasonNone, claims.Refused)
 		h.dropLocked()
 	case handleOwned:
 		h.state = handleGone
@@ -322,14 +325,13 @@ func (h *Handle) Close() error {
 // Only what is known to be a connection counts: shutting down a listener would break it for all who share it.
 func (h *Handle) senderHasCopy() bool {
 	connection := h.kind == HandleTCP || h.kind == HandleUnix || h.kind == HandleUnixPacket
-	return connection && h.fd >= 0 && !h.wasSent &&
-		h.table() != nil && h.table().load(h.ref.slot) == word(h.ref.seq, 0, wordClaimed)
+	return connection && h.fd >= 0 && !h.wasSent && h.claim().Held()
 }
 
-// table is the claim table that a received handle stands in; nil for one that was made here.
-func (h *Handle) table() *table {
+// claim is what h is in the peer's claim table; none for a handle that was made here.
+func (h *Handle) claim() claims.Claim {
 	if h.from == nil {
-		return nil
+		return claims.Claim{}
 	}
-	return h.from.peer
+	return claims.Claim{Table: h.from.peer, Slot: h.ref.slot, Seq: h.ref.seq}
 }

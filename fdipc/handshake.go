@@ -3,6 +3,8 @@ package fdipc
 import (
 	"errors"
 	"fmt"
+
+	"github.com/coppice-go/coppice/fdipc/internal/claims"
 )
 
 // start sends the hello over e and starts the goroutines. It takes ownership of e.
@@ -63,7 +65,7 @@ func (c *Conn) start(e endpoint) (err error) {
 }
 
 // handshake works on the peer's hello. table and data are what our own hello offered.
-func (c *Conn) handshake(p *piece, cargos []attachment, t *table, data endpoint) error {
+func (c *Conn) handshake(p *piece, cargos []attachment, t *claims.Table, data endpoint) error {
 	h, err := decodeHello(p.payload)
 	if err != nil {
 		return err

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"sync"
+
+	"github.com/coppice-go/coppice/fdipc/internal/claims"
 )
 
 // Pipe joins two Conns in memory, on every system. They keep the same rules as Conns between
@@ -231,13 +233,13 @@ func (e *memEnd) adopt(g attachment) (endpoint, error) {
 	return nil, wireError("not a lane")
 }
 
-func (e *memEnd) newTable(slots int) (*table, attachment, error) {
-	t := newTable(make([]uint64, tableLen(slots)))
+func (e *memEnd) newTable(slots int) (*claims.Table, attachment, error) {
+	t := claims.New(make([]uint64, claims.Len(slots)))
 	return t, attachment{fd: -1, v: t}, nil
 }
 
-func (e *memEnd) adoptTable(g attachment) (*table, error) {
-	if t, ok := g.v.(*table); ok {
+func (e *memEnd) adoptTable(g attachment) (*claims.Table, error) {
+	if t, ok := g.v.(*claims.Table); ok {
 		return t, nil
 	}
 	return nil, wireError("not a table")

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/coppice-go/coppice/fdipc/internal/claims"
 )
 
 func TestMux(t *testing.T) {
@@ -25,7 +27,7 @@ func TestMux(t *testing.T) {
 		{0x30, "b", ""}, {0x31, "", ""}, {0x40, "c", ""}, {0xff, "c", ""},
 	} {
 		h := HandleFD(-1)
-		h.state, h.from = handleReceived, &Conn{peer: newTable(make([]uint64, tableLen(1)))}
+		h.state, h.from = handleReceived, &Conn{peer: claims.New(make([]uint64, claims.Len(1)))}
 		got = ""
 		if m.Handle(nil, &Frame{Kind: tt.kind, Handles: []*Handle{h}}); got != tt.frame {
 			t.Errorf("kind %#x went to %q, want %q", tt.kind, got, tt.frame)

@@ -3,6 +3,9 @@ package fdipc
 import (
 	"sync"
 	"time"
+
+	"github.com/coppice-go/coppice/fdipc/internal/claims"
+	"github.com/coppice-go/coppice/fdipc/internal/closer"
 )
 
 // offers is the sender's book of the handles it has on offer. What it says holds;
@@ -11,8 +14,8 @@ type offers struct {
 	c *Conn
 
 	mu       sync.Mutex
-	table    *table  // nil before the handshake
-	slots    []offer // the capacity is fixed by the handshake: zero before it
+	table    *claims.Table // nil before the handshake
+	slots    []offer       // the capacity is fixed by the handshake: zero before it
 	free     []uint32
 	live     []uint32 // slots in use, in no order
 	loaded   int      // offers whose descriptor is in a system call
@@ -27,8 +30,8 @@ type offers struct {
 	armed    bool
 	ended    bool
 
-	releases []closeJob // claimed handles whose copies here are to be closed
-	claimed  uint64     // ever; under mu like the rest, for it is the common case
+	releases []closer.Item // claimed handles whose copies here are to be closed
+	claimed  uint64        // ever; under mu like the rest, for it is the common case
 
 	callback sync.Mutex   // held around Resolved, never with mu
 	reuse    []resolution // empty, for done to be filled anew; under callback
@@ -54,7 +57,7 @@ func (o *offers) init(c *Conn) {
 }
 
 // open makes n slots, when the handshake is over.
-func (o *offers) open(t *table, n int) {
+func (o *offers) open(t *claims.Table, n int) {
 	o.mu.Lock()
 	o.table = t
 	o.slots = make([]offer, n)
@@ -75,7 +78,7 @@ func (o *offers) creditLocked() {
 // availableLocked is the number of handles that may be offered now.
 func (o *offers) availableLocked() int {
 	if o.stalled {
-		if o.table.beat.Load() == o.beatAt {
+		if o.table.Beat() == o.beatAt {
 			return 0
 		}
 		o.stalled = false
@@ -115,7 +118,7 @@ func (o *offers) reserve(entries []entry, hs []*Handle, want bool) (wait chan st
 		f := &o.slots[s]
 		f.h, f.seq, f.at, f.deadline = h, f.seq+1, int32(len(o.live)), deadline
 		o.live = append(o.live, s)
-		o.table.store(s, word(f.seq, 0, wordOffered))
+		o.table.Store(s, claims.Word(f.seq, 0, claims.Offered))
 		entries[i].slot, entries[i].seq = s, f.seq
 	}
 	o.c.stats.offered.Add(uint64(len(hs)))
@@ -136,7 +139,7 @@ func (o *offers) gatherLocked(n int) bool {
 		if !o.stalled {
 			after = max(1, n-len(o.free), len(o.live)/2)
 		}
-		o.table.wake.Store(uint32(after))
+		o.table.WakeAfter(uint32(after))
 		o.sweepLocked()                               // what was answered before the peer could see that
 		if len(o.live) >= after || len(o.live) == 0 { // so many answers are to come, or late attempts of a stalled peer
 			return o.availableLocked() >= n

@@ -3,6 +3,8 @@ package fdipc
 import (
 	"testing"
 	"time"
+
+	"github.com/coppice-go/coppice/fdipc/internal/claims"
 )
 
 // The deadline of an offer runs while its sender is there to see an answer. However long the sender was stopped, or
@@ -14,7 +16,7 @@ func TestDeadlineCountsPresence(t *testing.T) {
 	}
 	c := newConn(cfg)
 	o := &c.offers
-	o.open(newTable(make([]uint64, tableLen(4))), 4)
+	o.open(claims.New(make([]uint64, claims.Len(4))), 4)
 	if _, err := o.reserve(make([]entry, 2), []*Handle{HandleFD(-1), HandleFD(-1)}, false); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +104,7 @@ func TestGather(t *testing.T) {
 	for _, row := range rows {
 		c := newConn(cfg)
 		o := &c.offers
-		tbl := newTable(make([]uint64, tableLen(slots)))
+		tbl := claims.New(make([]uint64, claims.Len(slots)))
 		o.open(tbl, slots)
 		hs := make([]*Handle, slots)
 		for i := range hs {
@@ -114,25 +116,25 @@ func TestGather(t *testing.T) {
 		}
 		o.timer.Stop()
 		for _, r := range entries[:row.answered] {
-			if won, wake := tbl.resolve(r.slot, r.seq, 0, wordClaimed, 0); !won || wake {
+			if won, wake := tbl.Resolve(r.slot, r.seq, 0, claims.Claimed, 0); !won || wake {
 				t.Fatalf("%+v: won %v, wake %v", row, won, wake)
 			}
 		}
 		o.mu.Lock()
 		ok := o.gatherLocked(row.need)
 		o.mu.Unlock()
-		if ok != row.ok || tbl.wake.Load() != row.after {
-			t.Errorf("%+v: %v, to be told after %d", row, ok, tbl.wake.Load())
+		if ok != row.ok {
+			t.Errorf("%+v: %v", row, ok)
 		}
 		told := 0
 		for i, r := range entries[row.answered:] {
-			if _, wake := tbl.resolve(r.slot, r.seq, 0, wordClaimed, 0); wake {
+			if _, wake := tbl.Resolve(r.slot, r.seq, 0, claims.Claimed, 0); wake {
 				if told++; uint32(i+1) != row.after {
 					t.Errorf("%+v: told after %d", row, i+1)
 				}
 			}
 		}
-		if !ok && told != 1 {
+		if want := map[bool]int{false: 1}[ok]; told != want {
 			t.Errorf("%+v: told %d times", row, told)
 		}
 	}

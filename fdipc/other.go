@@ -19,17 +19,9 @@ type packetIO struct{}
 
 func (*packetIO) init(*packet) {}
 
-func closeFD(fd int) { os.NewFile(uintptr(fd), "").Close() }
-
 func (h *Handle) blockingFile() (*os.File, error) { return nil, ErrUnsupported }
 
 func maxFiles() int { return 1024 }
-
-func closeAll(xs []closeJob, _ bool) {
-	for i := range xs {
-		xs[i].close()
-	}
-}
 
 func connectedFD(int) bool { return false }
 

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/coppice-go/coppice/fdipc/internal/claims"
 )
 
 // readControl is the reader of the control lane. It ends with the Conn, or when the peer closes.
-func (c *Conn) readControl(t *table, data endpoint) {
+func (c *Conn) readControl(t *claims.Table, data endpoint) {
 	r := &receiver{c: c, endpoint: c.control}
 	r.hello = func(p *piece, g []attachment) error { return c.handshake(p, g, t, data) }
 	err := r.run()

@@ -56,7 +56,7 @@ func (r *receiver) run() error {
 			return err
 		}
 		if len(r.packet.attachments) > 0 {
-			r.c.closers.throttle(r.c.ending)
+			r.c.closers.Throttle(r.c.ending)
 		}
 	}
 }
@@ -270,9 +270,9 @@ func (r *receiver) receiveHandles(t *partialFrame, p *piece, g []attachment) err
 	for i := range hs {
 		var e entry
 		b = decodeEntry(b, &e)
-		if int(e.slot) >= len(c.peer.words) {
+		if int(e.slot) >= c.peer.Slots() {
 			c.discard(g[min(i, len(g)):]...)
-			return wireError("slot %d of %d", e.slot, len(c.peer.words))
+			return wireError("slot %d of %d", e.slot, c.peer.Slots())
 		}
 		h := &hs[i]
 		h.state, h.fd, h.stated, h.name, h.Trace = handleReceived, -1, e.kind, nameOf(e.name), e.trace
@@ -354,7 +354,7 @@ func (t *partialFrame) drop() {
 func (c *Conn) discard(g ...attachment) {
 	for _, x := range g {
 		if x.fd >= 0 {
-			c.closers.close(x.fd)
+			c.closers.Close(x.fd)
 		}
 	}
 }

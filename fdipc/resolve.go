@@ -1,5 +1,7 @@
 package fdipc
 
+import "github.com/coppice-go/coppice/fdipc/internal/claims"
+
 // An offer is resolved when it was claimed, refused, or taken back. The sender finds out by reading
 // the claim table: at a tick, when it is short of room, and when the peer wakes it.
 
@@ -32,19 +34,19 @@ func (o *offers) resolveLocked(s uint32, out Outcome) {
 	o.free = append(o.free, s)
 	h.resolvedAt = 0
 	if out != Returned && !h.Trace.none() {
-		h.resolvedAt = o.table.time(s)
+		h.resolvedAt = o.table.Time(s)
 	}
 	st := &o.c.stats
 	switch out {
 	case Claimed:
 		o.claimed++
 		if o.c.memory { // there is but one copy, and the receiver has it
-			o.table.store(s, word(f.seq, 0, wordReleased))
-		} else if x, ok := h.closeJob(); ok {
-			x.t, x.at = o.table, offerID{s, f.seq}
+			o.table.Store(s, claims.Word(f.seq, 0, claims.Released))
+		} else if x, ok := h.closeItem(); ok {
+			x.Claim = claims.Claim{Table: o.table, Slot: s, Seq: f.seq}
 			if h.holdsPort() {
-				x.close()
-				x.markReleased()
+				x.Close()
+				x.Claim.Release()
 			} else {
 				o.releases = append(o.releases, x)
 			}
@@ -69,15 +71,15 @@ func (o *offers) sweepLocked() {
 		if f.loading {
 			continue
 		}
-		switch w := o.table.load(s); {
-		case w == word(f.seq, 0, wordOffered):
+		switch w := o.table.Load(s); {
+		case w == claims.Word(f.seq, 0, claims.Offered):
 			if f.deadline == 0 || t <= f.deadline {
 				continue
 			}
 			// The sign of life is read first: whatever the peer does after it lost
 			// the offer must show.
-			beat := o.table.beat.Load()
-			if !o.table.swap(s, w, word(f.seq, 0, wordRevoked)) {
+			beat := o.table.Beat()
+			if !o.table.Swap(s, w, claims.Word(f.seq, 0, claims.Revoked)) {
 				i++ // the peer answered just now: look again
 				continue
 			}
@@ -87,12 +89,14 @@ func (o *offers) sweepLocked() {
 			}
 			o.c.stats.revoked.Add(1)
 			o.resolveLocked(s, Returned)
-		case w == word(f.seq, 0, wordClaimed):
+		case w == claims.Word(f.seq, 0, claims.Claimed):
 			o.resolveLocked(s, Claimed)
-		case uint32(w>>32) == f.seq && w&0xffff00ff == wordRefused:
-			f.h.reason = uint8(w >> 8)
-			o.resolveLocked(s, Refused)
 		default:
+			if reason, ok := claims.Refusal(w, f.seq); ok {
+				f.h.reason = reason
+				o.resolveLocked(s, Refused)
+				continue
+			}
 			// The peer wrote what it may not write. The descriptor may be in use
 			// there, so it is not offered again.
 			o.resolveLocked(s, Claimed)
@@ -128,7 +132,7 @@ func (o *offers) poll() {
 
 // releaseLocked has the copies of claimed handles closed.
 func (o *offers) releaseLocked() {
-	o.c.closers.addLazily(o.releases...)
+	o.c.closers.AddLazily(o.releases...)
 	clear(o.releases)
 	o.releases = o.releases[:0]
 }
@@ -161,7 +165,7 @@ func (o *offers) close() {
 	for i := len(o.live) - 1; i >= 0; i-- {
 		s := o.live[i]
 		f := &o.slots[s]
-		if o.table.swap(s, word(f.seq, 0, wordOffered), word(f.seq, 0, wordRevoked)) {
+		if o.table.Swap(s, claims.Word(f.seq, 0, claims.Offered), claims.Word(f.seq, 0, claims.Revoked)) {
 			o.resolveLocked(s, Returned)
 		} else {
 			o.sweepLocked() // the peer answered just now

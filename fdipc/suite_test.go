@@ -46,7 +46,9 @@ func TestConn(t *testing.T) {
 		join joiner
 	}{
 		{"Pipe", func(_ testing.TB, a, b fdipc.Config) (*fdipc.Conn, *fdipc.Conn) { return fdipc.Pipe(a, b) }},
-		{"FaultLink", func(_ testing.TB, a, b fdipc.Config) (*fdipc.Conn, *fdipc.Conn) { return new(fdipc.FaultLink).Join(a, b) }},
+		{"FaultLink", func(_ testing.TB, a, b fdipc.Config) (*fdipc.Conn, *fdipc.Conn) {
+			return new(fdipc.FaultLink).Join(a, b)
+		}},
 		{"Socket", joinSocket},
 	}
 	for _, link := range links {

@@ -5,13 +5,14 @@ import (
 	"runtime"
 	"unsafe"
 
+	"github.com/coppice-go/coppice/fdipc/internal/claims"
 	"golang.org/x/sys/unix"
 )
 
 const tableSeals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 
-func (s *socketEnd) newTable(slots int) (*table, attachment, error) {
-	size := tableLen(slots) * 8
+func (s *socketEnd) newTable(slots int) (*claims.Table, attachment, error) {
+	size := claims.Len(slots) * 8
 	fd, err := Memory("fdipc-claims")
 	if err != nil {
 		return nil, noAttachment, err
@@ -28,14 +29,14 @@ func (s *socketEnd) newTable(slots int) (*table, attachment, error) {
 		unix.Close(fd)
 		return nil, noAttachment, err
 	}
-	t := newTable(m)
+	t := claims.New(m)
 	ownTable(t, m)
 	return t, attachment{fd: fd}, nil
 }
 
 // adoptTable maps the peer's table. Its size cannot change any more: without that a peer could
 // cut it off and kill us with SIGBUS.
-func (s *socketEnd) adoptTable(g attachment) (*table, error) {
+func (s *socketEnd) adoptTable(g attachment) (*claims.Table, error) {
 	seals, err := unix.FcntlInt(uintptr(g.fd), unix.F_GET_SEALS, 0)
 	if err != nil || seals&tableSeals != tableSeals {
 		return nil, wireError("claim table is not a sealed memfd")
@@ -44,16 +45,16 @@ func (s *socketEnd) adoptTable(g attachment) (*table, error) {
 	if err := unix.Fstat(g.fd, &st); err != nil {
 		return nil, os.NewSyscallError("fstat", err)
 	}
-	if n := int(st.Size / 8); st.Size%8 != 0 || n < tableLen(1) || n > tableLen(maxCredits) || (n-tableHead)%2 != 0 {
+	if !claims.Valid(st.Size, maxCredits) {
 		return nil, wireError("claim table of %d bytes", st.Size)
 	}
 	m, err := mapTable(g.fd, int(st.Size))
 	if err != nil {
 		return nil, err
 	}
-	t := tableAt(m)
+	t := claims.At(m)
 	ownTable(t, m)
-	if *t.magic != tableMagic {
+	if !t.Magic() {
 		return nil, wireError("claim table without its magic")
 	}
 	return t, nil
@@ -68,7 +69,7 @@ func mapTable(fd, size int) ([]uint64, error) {
 }
 
 // ownTable unmaps m when nothing refers to t any more. Handles do, and may outlive their Conn.
-func ownTable(t *table, m []uint64) {
+func ownTable(t *claims.Table, m []uint64) {
 	b := unsafe.Slice((*byte)(unsafe.Pointer(&m[0])), len(m)*8)
 	runtime.AddCleanup(t, func(b []byte) { _ = unix.Munmap(b) }, b)
 }

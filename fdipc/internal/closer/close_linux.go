@@ -1,4 +1,4 @@
-package fdipc
+package closer
 
 import (
 	"os"
@@ -10,33 +10,33 @@ import (
 )
 
 // closeAll closes xs; neighbours at one stroke, unless it is to be patient. It may wait for as long as it likes.
-func closeAll(xs []closeJob, patient bool) {
-	var run closeJob
-	n := 0 // neighbours from run.fd on
+func closeAll(xs []Item, patient bool) {
+	var run Item
+	n := 0 // neighbours from run.FD on
 	for i := range xs {
 		switch x := &xs[i]; {
-		case x.v != nil:
-			x.v.Close()
+		case x.V != nil:
+			x.V.Close()
 		case patient:
 			// Others that have the connection may have it linger; that is not for this copy to wait for.
-			_ = unix.SetsockoptLinger(int(x.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
-			closeFD(int(x.fd))
-		case n > 0 && x.tcp == run.tcp && x.fd == run.fd+int32(n):
+			_ = unix.SetsockoptLinger(int(x.FD), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
+			FD(int(x.FD))
+		case n > 0 && x.TCP == run.TCP && x.FD == run.FD+int32(n):
 			n++
-		case n > 0 && x.tcp == run.tcp && x.fd == run.fd-1:
-			run.fd--
+		case n > 0 && x.TCP == run.TCP && x.FD == run.FD-1:
+			run.FD--
 			n++
 		default:
-			closeFDs(int(run.fd), n, run.tcp)
+			closeFDs(int(run.FD), n, run.TCP)
 			run, n = *x, 1
 		}
 	}
-	closeFDs(int(run.fd), n, run.tcp)
+	closeFDs(int(run.FD), n, run.TCP)
 }
 
-// closeFD closes any descriptor. It may wait, and the scheduler knows: a raw call that waits would hold up the
+// FD closes any descriptor. It may wait, and the scheduler knows: a raw call that waits would hold up the
 // garbage collector, and with it the whole process.
-func closeFD(fd int) { _ = unix.Close(fd) }
+func FD(fd int) { _ = unix.Close(fd) }
 
 // closeFDs closes n neighbours from fd on, all of which are the caller's, and tells the scheduler unless they are known to
 // be of TCP. That one may linger, if another process wants it to; but then the signal by which the scheduler
@@ -60,7 +60,7 @@ func closeFDs(fd, n int, tcp bool) {
 		if raw {
 			rawClose(fd)
 		} else {
-			closeFD(fd)
+			FD(fd)
 		}
 		fd++
 	}
@@ -72,23 +72,6 @@ var preempts = !strings.Contains(os.Getenv("GODEBUG"), "asyncpreemptoff=1")
 // rawClose closes what is known not to wait.
 func rawClose(fd int) { _, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 
-// blockingFile returns a file over a duplicate of the descriptor, which stays out of the runtime's poller: a file system that the
-// peer runs could keep the poller waiting, in a raw call. os.NewFile alone would ask the descriptor whether it is
-// non-blocking, and the peer can change that at any moment. The descriptor itself is closed.
-func (h *Handle) blockingFile() (*os.File, error) {
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
-	if err != nil {
-		return nil, os.NewSyscallError("eventfd", err)
-	}
-	f := os.NewFile(uintptr(fd), h.Name())
-	if err := unix.Dup3(int(h.fd), fd, unix.O_CLOEXEC); err != nil {
-		f.Close()
-		return nil, os.NewSyscallError("dup3", err)
-	}
-	h.from.closers.close(int(h.fd))
-	return f, nil
-}
-
 // lingers reports whether the close of a connection waits until what was written is on its way, as far as can
 // be told now.
 func lingers(fd int) bool {
@@ -97,4 +80,14 @@ func lingers(fd int) bool {
 	_, _, e := syscall.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER,
 		uintptr(unsafe.Pointer(&l)), uintptr(unsafe.Pointer(&n)), 0)
 	return e != 0 || l.Onoff != 0
+}
+
+// TCP closes a TCP connection at once; kept says that another process has a copy of it still. It tells
+// the scheduler only where the close may wait: what is kept elsewhere does not linger here.
+func TCP(fd int, kept bool) {
+	if preempts && (kept || !lingers(fd)) {
+		rawClose(fd)
+		return
+	}
+	FD(fd)
 }

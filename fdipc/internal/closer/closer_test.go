@@ -1,16 +1,15 @@
-package fdipc
+package closer
 
 import (
-	"errors"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 )
 
-// doors are descriptors for closers: one that is a multiple of ten closes only once it is opened.
+// doors are descriptors for a Pool: one that is a multiple of ten closes only once it is opened.
 type doors struct {
-	closePool
+	Pool
 	mu     sync.Mutex
 	closed []int32
 	some   chan struct{} // one may have been closed
@@ -18,13 +17,13 @@ type doors struct {
 	opened chan struct{}
 }
 
-func newDoors(excess func(error)) *doors {
+func newDoors(excess func(running, waiting int)) *doors {
 	d := &doors{some: make(chan struct{}, 1), stuck: make(chan struct{}, 2), opened: make(chan struct{})}
 	d.init(2, excess)
 	d.stuckAfter, d.patience = time.Millisecond, 2*time.Millisecond
-	d.kernel = func(xs []closeJob, _ bool) {
+	d.kernel = func(xs []Item, _ bool) {
 		for _, x := range xs {
-			if x.fd%10 == 0 {
+			if x.FD%10 == 0 {
 				select {
 				case d.stuck <- struct{}{}:
 				default:
@@ -32,7 +31,7 @@ func newDoors(excess func(error)) *doors {
 				<-d.opened
 			}
 			d.mu.Lock()
-			d.closed = append(d.closed, x.fd)
+			d.closed = append(d.closed, x.FD)
 			d.mu.Unlock()
 			select {
 			case d.some <- struct{}{}:
@@ -61,66 +60,66 @@ func (d *doors) wait(t *testing.T, want ...int32) {
 	}
 }
 
-// TestClosersStuck: a close that does not end holds up none that come after it, and the close itself ends when it can.
-func TestClosersStuck(t *testing.T) {
+// TestPoolStuck: a close that does not end holds up none that come after it, and the close itself ends when it can.
+func TestPoolStuck(t *testing.T) {
 	d := newDoors(nil)
-	d.close(10)
-	d.close(1)
-	d.addLazily(closeJob{fd: 2}, closeJob{fd: 3})
+	d.Close(10)
+	d.Close(1)
+	d.AddLazily(Item{FD: 2}, Item{FD: 3})
 	d.wait(t, 1, 2, 3)
 	close(d.opened)
 	d.wait(t, 1, 2, 3, 10)
-	d.addLazily(closeJob{fd: 4})
+	d.AddLazily(Item{FD: 4})
 	d.wait(t, 1, 2, 3, 4, 10)
 }
 
-// TestClosersStuckAll: the peer whose descriptors hold up every goroutine is cut off, however few more wait.
-func TestClosersStuckAll(t *testing.T) {
-	cut := make(chan error, 1)
-	d := newDoors(func(err error) {
+// TestPoolStuckAll: the peer whose descriptors hold up every goroutine is cut off, however few more wait.
+func TestPoolStuckAll(t *testing.T) {
+	cut := make(chan int, 1)
+	d := newDoors(func(_, waiting int) {
 		select {
-		case cut <- err:
+		case cut <- waiting:
 		default:
 		}
 	})
 	defer close(d.opened)
 	for range 2 {
-		d.close(10)
+		d.Close(10)
 		<-d.stuck
 	}
-	d.close(1)
+	d.Close(1)
 	select {
-	case err := <-cut:
-		if !errors.Is(err, ErrExcess) {
-			t.Errorf("error %v, want ErrExcess", err)
+	case waiting := <-cut:
+		if waiting != 1 {
+			t.Errorf("%d more wait, want 1", waiting)
 		}
 	case <-time.After(10 * time.Second):
 		t.Fatal("not cut off")
 	}
 }
 
-// TestClosersExcess: the reader of a peer whose descriptors hold up every goroutine, while many more wait, goes on when the peer is
+// TestPoolExcess: the reader of a peer whose descriptors hold up every goroutine, while many more wait, goes on when the peer is
 // cut off.
-func TestClosersExcess(t *testing.T) {
-	cut := make(chan error, 1)
-	d := newDoors(func(err error) { cut <- err })
-	d.close(10)
+func TestPoolExcess(t *testing.T) {
+	cut := make(chan int, 1)
+	d := newDoors(func(running, _ int) { cut <- running })
+	d.Close(10)
 	<-d.stuck
-	d.close(10)
+	d.Close(10)
 	<-d.stuck
-	for range maxToClose {
-		d.close(10)
+	for range maxWaiting {
+		d.Close(10)
 	}
 	over := make(chan struct{})
-	d.throttle(over) // not at the bound
-	d.close(10)
+	d.Throttle(over) // not at the bound
+	d.Close(10)
 	throttled := make(chan struct{})
 	go func() {
-		d.throttle(over)
+		d.Throttle(over)
 		close(throttled)
 	}()
-	if err := <-cut; !errors.Is(err, ErrExcess) {
-		t.Errorf("error %v, want ErrExcess", err)
+	if running := <-cut; running != 2 {
+		t.Errorf("%d do not end, want 2", running)
 	}
 	select {
 	case <-throttled:
@@ -132,17 +131,17 @@ func TestClosersExcess(t *testing.T) {
 	close(d.opened)
 }
 
-// TestClosersRoom: a reader that waits with what is yet to be closed goes on when that has become less.
-func TestClosersRoom(t *testing.T) {
+// TestPoolRoom: a reader that waits with what is yet to be closed goes on when that has become less.
+func TestPoolRoom(t *testing.T) {
 	d := newDoors(nil)
-	d.close(10)
+	d.Close(10)
 	<-d.stuck
-	for range 2 + maxToClose {
-		d.close(10)
+	for range 2 + maxWaiting {
+		d.Close(10)
 	}
 	throttled := make(chan struct{})
 	go func() {
-		d.throttle(nil)
+		d.Throttle(nil)
 		close(throttled)
 	}()
 	close(d.opened)

@@ -1,0 +1,123 @@
+package lazyconn
+
+import (
+	"math"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// CloseRead shuts down the reading half.
+func (c *Conn) CloseRead() error { return c.shutdown(unix.SHUT_RD) }
+
+// CloseWrite shuts down the writing half: the peer sees the end at once, whoever else has the descriptor.
+func (c *Conn) CloseWrite() error { return c.shutdown(unix.SHUT_WR) }
+
+func (c *Conn) shutdown(how int) error {
+	return c.control("shutdown", func() error { return unix.Shutdown(c.fd, how) })
+}
+
+// SetNoDelay is that of *net.TCPConn, as are SetKeepAlive and SetLinger. An accepted connection
+// inherits the first two from its listener, where they cost nothing.
+func (c *Conn) SetNoDelay(on bool) error {
+	return c.setInt(unix.IPPROTO_TCP, unix.TCP_NODELAY, on)
+}
+
+// SetKeepAlive turns keep-alive probes on or off.
+func (c *Conn) SetKeepAlive(on bool) error {
+	return c.setInt(unix.SOL_SOCKET, unix.SO_KEEPALIVE, on)
+}
+
+// SetLinger says how Close treats data not yet sent: sec < 0 in the background, 0 dropped, else waits.
+func (c *Conn) SetLinger(sec int) error {
+	return c.control("setsockopt", func() error {
+		l := &unix.Linger{}
+		if sec >= 0 {
+			l.Onoff, l.Linger = 1, int32(sec)
+		}
+		return unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, l)
+	})
+}
+
+func (c *Conn) setInt(level, opt int, on bool) error {
+	v := 0
+	if on {
+		v = 1
+	}
+	return c.control("setsockopt", func() error { return unix.SetsockoptInt(c.fd, level, opt, v) })
+}
+
+func (c *Conn) control(name string, f func() error) error {
+	if !c.enter() {
+		return c.opError("set", net.ErrClosed)
+	}
+	defer c.leave()
+	if err := f(); err != nil {
+		return c.opError("set", os.NewSyscallError(name, err))
+	}
+	return nil
+}
+
+func passed(by *atomic.Int64) bool {
+	t := by.Load()
+	return t != 0 && now() >= t
+}
+
+// SetDeadline sets both deadlines.
+func (c *Conn) SetDeadline(t time.Time) error { return c.setDeadline(t, true, true) }
+
+// SetReadDeadline sets the deadline of reads, those that wait included. The zero value means none.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.setDeadline(t, true, false) }
+
+// SetWriteDeadline sets the deadline of writes, those that wait included. The zero value means none.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setDeadline(t, false, true) }
+
+func (c *Conn) setDeadline(t time.Time, read, write bool) error {
+	if !c.enter() {
+		return c.opError("set", net.ErrClosed)
+	}
+	defer c.leave()
+	if err := c.deadlines(t, read, write); err != nil {
+		return c.opError("set", err)
+	}
+	return nil
+}
+
+func (c *Conn) deadlines(t time.Time, read, write bool) error {
+	f := c.file.Load()
+	if f == nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		f = c.file.Load() // it may have been made meanwhile, with the deadlines of before
+	}
+	if f == nil {
+		var by int64
+		if !t.IsZero() {
+			by = max(1, now()+int64(min(time.Until(t), math.MaxInt64/2)))
+		}
+		if read {
+			c.readAt = t
+			c.readBy.Store(by)
+		}
+		if write {
+			c.writeAt = t
+			c.writeBy.Store(by)
+		}
+		return nil
+	}
+	switch {
+	case !write:
+		return f.SetReadDeadline(t)
+	case !read:
+		return f.SetWriteDeadline(t)
+	}
+	return f.SetDeadline(t)
+}
+
+var epoch = time.Now()
+
+// now is a clock that only goes forward, in nanoseconds.
+func now() int64 { return int64(time.Since(epoch)) }
