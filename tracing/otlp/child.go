@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -24,10 +25,8 @@ import (
 type childTelemetry struct {
 	p        *pipeline
 	process  tracing.ProcessResource
-	metrics  *processMetrics // of what Coppice counts
-	own      *processMetrics // of the program's own instruments
-	received atomic.Uint64   // payloads of spans received
-	rounds   atomic.Int64    // payloads of our metrics received
+	metrics  *processMetrics
+	received atomic.Uint64 // payloads of spans received
 
 	mu    sync.Mutex
 	mem   tableMemory // nil when there is none, and after the end
@@ -36,7 +35,7 @@ type childTelemetry struct {
 
 // Adopt makes the table of a child that is to be a process.
 func (p *pipeline) Adopt(process tracing.ProcessResource) tracing.ChildTelemetry {
-	c := &childTelemetry{p: p, process: process, metrics: p.aggregator.open(process.Name), own: p.aggregator.open(process.Name)}
+	c := &childTelemetry{p: p, process: process, metrics: p.aggregator.open(process.Name)}
 	if p.payloads == nil || process.Shared {
 		return c
 	}
@@ -72,16 +71,9 @@ func (c *childTelemetry) Receive(kind tracing.PayloadKind, b []byte) error {
 		}
 		return nil
 	case tracing.Metrics:
-		if len(b) > 0 && b[0] == metricsDataTag {
-			round, metrics, err := readMetrics(b)
-			if err == nil {
-				c.own.receive(round, metrics)
-			}
-			return err
-		}
-		points, err := readPoints(b)
+		round, metrics, err := readMetrics(b)
 		if err == nil {
-			c.metrics.receive(c.rounds.Add(1), metricsOf(points))
+			c.metrics.receive(round, metrics)
 		}
 		return err
 	}
@@ -91,7 +83,6 @@ func (c *childTelemetry) Receive(kind tracing.PayloadKind, b []byte) error {
 // Ended exports what the table holds and closes it.
 func (c *childTelemetry) Ended(e tracing.End) []trace.SpanContext {
 	c.metrics.close()
-	c.own.close()
 	c.mu.Lock()
 	mem, f := c.mem, c.table
 	c.mem, c.table = nil, nil
@@ -200,7 +191,9 @@ func message(kv attribute.KeyValue) *commonpb.KeyValue {
 	}
 }
 
+// text makes value valid UTF-8, without which no message could hold it.
 func text(key, value string) *commonpb.KeyValue {
+	value = strings.ToValidUTF8(value, "\ufffd")
 	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: value}}}
 }
 

@@ -5,10 +5,6 @@ import (
 	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
-	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -79,44 +75,14 @@ func (c Config) resource() []attribute.KeyValue {
 	return attrs
 }
 
-func (c Config) url(path string) string { return strings.TrimSuffix(c.Endpoint, "/") + path }
-
-func (c Config) httpOptions() (opts []otlptracehttp.Option) {
+// exporterOptions are what the program has set, as options of one of the exporters. path is
+// that of the signal, which gRPC has none of.
+func exporterOptions[O any](c Config, path string, endpoint func(url string) O, headers func(map[string]string) O) (opts []O) {
 	if c.Endpoint != "" {
-		opts = append(opts, otlptracehttp.WithEndpointURL(c.url("/v1/traces")))
+		opts = append(opts, endpoint(strings.TrimSuffix(c.Endpoint, "/")+path))
 	}
 	if c.Headers != nil {
-		opts = append(opts, otlptracehttp.WithHeaders(c.Headers))
-	}
-	return opts
-}
-
-func (c Config) grpcOptions() (opts []otlptracegrpc.Option) {
-	if c.Endpoint != "" {
-		opts = append(opts, otlptracegrpc.WithEndpointURL(c.Endpoint))
-	}
-	if c.Headers != nil {
-		opts = append(opts, otlptracegrpc.WithHeaders(c.Headers))
-	}
-	return opts
-}
-
-func (c Config) metricHTTPOptions() (opts []otlpmetrichttp.Option) {
-	if c.Endpoint != "" {
-		opts = append(opts, otlpmetrichttp.WithEndpointURL(c.url("/v1/metrics")))
-	}
-	if c.Headers != nil {
-		opts = append(opts, otlpmetrichttp.WithHeaders(c.Headers))
-	}
-	return opts
-}
-
-func (c Config) metricGRPCOptions() (opts []otlpmetricgrpc.Option) {
-	if c.Endpoint != "" {
-		opts = append(opts, otlpmetricgrpc.WithEndpointURL(c.Endpoint))
-	}
-	if c.Headers != nil {
-		opts = append(opts, otlpmetricgrpc.WithHeaders(c.Headers))
+		opts = append(opts, headers(c.Headers))
 	}
 	return opts
 }

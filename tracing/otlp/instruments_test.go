@@ -178,8 +178,8 @@ func TestInstrumentsInSeveralPayloads(t *testing.T) {
 	whole.open("web/0").receive(42, said)
 	a := parts.open("web/0")
 	for _, b := range payloads {
-		if len(b) > payloadMax+payloadMax/4 || b[0] != metricsDataTag {
-			t.Errorf("a payload of %d bytes that begins with %d", len(b), b[0])
+		if len(b) > payloadMax+payloadMax/4 {
+			t.Errorf("a payload of %d bytes", len(b))
 		}
 		round, metrics, err := readMetrics(b)
 		if err != nil || round != 42 {
@@ -330,6 +330,13 @@ func FuzzInstruments(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(payloads[0])
+	m := tracing.NewMeter()
+	m.Counter(tracing.Exits, tracing.KeyReason.String("killed")).Add(3)
+	m.Histogram(tracing.HandoffDuration).Record(time.Millisecond, tracing.Span{})
+	if payloads, err = writeMetrics(fromMeter(m.Collect()), 1); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(payloads[0])
 	f.Add([]byte("\n\x00"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		round, metrics, err := readMetrics(in)
@@ -339,16 +346,23 @@ func FuzzInstruments(f *testing.F) {
 			}
 			return
 		}
-		books := newAggregator()
+		all := newAggregator()
 		for range 2 {
-			a := books.open("web/0")
+			a := all.open("web/0")
 			a.receive(round, metrics)
-			if _, err := (producer{books: books, began: time.Now()}).Produce(t.Context()); err != nil {
+			if _, err := (producer{aggregator: all, began: time.Now()}).Produce(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if _, err := checked(books.total()); err != nil { // sums stay what they were made of
-			t.Fatal(err)
+		for _, m := range all.total() { // sums stay what they were made of
+			if err := m.check(); err != nil && !m.isCoppice() {
+				t.Fatal(err)
+			}
+			for _, p := range m.points {
+				if err := p.check(m); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
 	})
 }
@@ -390,9 +404,7 @@ func TestCallbackThatHangs(t *testing.T) {
 		t.Errorf("Shutdown: %v, want its context's error", err)
 	}
 	close(release)
-	for _, ticker := range worker.(*pipeline).tickers {
-		<-ticker.done
-	}
+	<-worker.(*pipeline).sender.done
 }
 
 // In the master it holds up neither a scrape nor the end, either.
@@ -462,9 +474,7 @@ func TestMasterThatDoesNotRead(t *testing.T) {
 		t.Errorf("Shutdown: %v, want its context's error", err)
 	}
 	close(release)
-	for _, ticker := range worker.(*pipeline).tickers {
-		<-ticker.done
-	}
+	<-worker.(*pipeline).sender.done
 }
 
 // Two parts of a process that have the same instrument with other words, or of meters

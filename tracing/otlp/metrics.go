@@ -2,7 +2,6 @@ package otlp
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -28,15 +27,15 @@ var current atomic.Pointer[pipeline]
 // startMetrics makes what counts go through: in a child the uplink, in the master
 // the readers.
 func (p *pipeline) startMetrics(ctx context.Context, cfg Config, s settings, process tracing.ProcessResource, up *tracing.Uplink) error {
-	p.reader = sdkmetric.NewManualReader() // cumulative, with the buckets that the instrument names
-	p.programMeters = sdkmetric.NewMeterProvider(sdkmetric.WithReader(p.reader))
+	p.collector = newCollector(p.meter)
+	p.programMeters = sdkmetric.NewMeterProvider(sdkmetric.WithReader(p.collector.reader))
 	if up != nil {
-		send := func(b []byte) error { return up.Send(tracing.Metrics, b) }
-		p.tickers = []*metricSender{newMetricSender(p.points, send), newMetricSender(p.ownPayloads, send)}
+		p.sender = newMetricSender(p.collector, func(b []byte) error { return up.Send(tracing.Metrics, b) })
 		return nil
 	}
 	p.aggregator = newAggregator()
-	from := producer{p.ownBooks(process), p.aggregator, time.Now()}
+	own := &masterMetrics{collector: p.collector, to: p.aggregator.open(process.Name)}
+	from := producer{update: own.update, aggregator: p.aggregator, began: time.Now()}
 	opts := []sdkmetric.Option{sdkmetric.WithResource(newResourceOf(ctx, cfg, process, os.Getpid()))}
 	if s.pushMetrics {
 		exporter, err := newMetricExporter(ctx, cfg, s.metricsProtocol)
@@ -72,78 +71,38 @@ func (l *scrapeLog) Println(v ...any) {
 	l.once.Do(func() { otel.Handle(fmt.Errorf("tracing/otlp: a scrape: %s", fmt.Sprintln(v...))) })
 }
 
-// points is the payload of what Coppice counts.
-func (p *pipeline) points(context.Context) ([][]byte, error) {
-	b, err := writePoints(p.meter.Collect())
+// masterMetrics gives what the master itself has counted to the aggregator, whenever a
+// reader asks.
+type masterMetrics struct {
+	collector *collector
+	failed    sync.Once
+
+	mu    sync.Mutex // what is collected first is received first
+	to    *processMetrics
+	round int64
+}
+
+// update has a callback of the program that hangs cost the reader metricsInterval, and what
+// the program's instruments count in the master, but no more than that.
+func (m *masterMetrics) update(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, metricsInterval)
+	defer cancel()
+	m.collector.refresh(ctx)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	program, err := m.collector.latest()
 	if err != nil {
-		return nil, err
+		m.failed.Do(func() { otel.Handle(fmt.Errorf("tracing/otlp: metrics: %w", err)) })
 	}
-	return [][]byte{b}, nil
-}
-
-// ownPayloads are those of the program's own instruments. Callbacks of the program
-// run here.
-func (p *pipeline) ownPayloads(ctx context.Context) ([][]byte, error) {
-	metrics, err := p.collect(ctx)
-	payloads, err2 := writeMetrics(metrics, time.Now().UnixNano())
-	return payloads, errors.Join(err, err2)
-}
-
-func (p *pipeline) collect(ctx context.Context) ([]metric, error) {
-	var rm metricdata.ResourceMetrics
-	err := p.reader.Collect(ctx, &rm)
-	if errors.Is(err, sdkmetric.ErrReaderShutdown) {
-		return nil, nil
-	}
-	metrics, err2 := checked(fromSDK(&rm))
-	return merged(metrics), errors.Join(err, err2)
-}
-
-// ownBooks returns what puts the master's own counts into the books, which the
-// readers call. A callback of the program that hangs costs each of them metricsEvery,
-// and what the program's instruments count in the master, but no more than that.
-func (p *pipeline) ownBooks(process tracing.ProcessResource) func(context.Context) {
-	ours, own := p.aggregator.open(process.Name), p.aggregator.open(process.Name)
-	var mu sync.Mutex // what was collected first is put in first
-	var round int64
-	collecting := make(chan struct{}, 1) // guards ownRound
-	var ownRound int64
-	var failed sync.Once
-	return func(ctx context.Context) {
-		mu.Lock()
-		round++
-		ours.receive(round, metricsOf(p.meter.Collect()))
-		mu.Unlock()
-
-		ctx, cancel := context.WithTimeout(ctx, metricsInterval)
-		defer cancel()
-		select {
-		case collecting <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
-		done := make(chan struct{})
-		go func() { // the only one; ends when the program's callbacks have returned
-			defer func() { <-collecting; close(done) }()
-			ownRound++
-			metrics, err := p.collect(ctx)
-			own.receive(ownRound, metrics)
-			if err != nil {
-				failed.Do(func() { otel.Handle(fmt.Errorf("tracing/otlp: metrics: %w", err)) })
-			}
-		}()
-		select {
-		case <-done:
-		case <-ctx.Done():
-		}
-	}
+	m.round++
+	m.to.receive(m.round, append(m.collector.coppice(), program...))
 }
 
 func newMetricExporter(ctx context.Context, cfg Config, protocol string) (sdkmetric.Exporter, error) {
 	if protocol == protocolGRPC {
-		return otlpmetricgrpc.New(ctx, cfg.metricGRPCOptions()...)
+		return otlpmetricgrpc.New(ctx, exporterOptions(cfg, "", otlpmetricgrpc.WithEndpointURL, otlpmetricgrpc.WithHeaders)...)
 	}
-	return otlpmetrichttp.New(ctx, cfg.metricHTTPOptions()...)
+	return otlpmetrichttp.New(ctx, exporterOptions(cfg, "/v1/metrics", otlpmetrichttp.WithEndpointURL, otlpmetrichttp.WithHeaders)...)
 }
 
 // countingExporter is an exporter whose failures cost a counter: the next request has the

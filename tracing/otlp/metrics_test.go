@@ -1,13 +1,16 @@
 package otlp
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/coppice-go/coppice/tracing"
 	"github.com/coppice-go/coppice/tracing/otlp/otlptest"
@@ -46,7 +49,13 @@ func TestSumsOverProcesses(t *testing.T) {
 	master.Meter().Counter(tracing.TransportBytes, tracing.KeyDirection.String("receive")).Add(1000)
 	ended.Ended(killed)
 	ended.Ended(killed)
-	if err := ended.Receive(tracing.Metrics, []byte(`[{"n":"coppice.transport.io","v":5}]`)); err != nil {
+	late := metricOf(tracing.TransportBytes)
+	late.points = []dataPoint{{n: 5}}
+	payloads, err := writeMetrics([]metric{late}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ended.Receive(tracing.Metrics, payloads[0]); err != nil {
 		t.Error(err) // late, and too late
 	}
 
@@ -89,60 +98,53 @@ func TestSumsOverProcesses(t *testing.T) {
 	}
 }
 
-func TestReadPointsRefusesWhatIsOutOfBounds(t *testing.T) {
-	many := make([]wirePoint, maxPoints+1)
-	for i := range many {
-		many[i].Name = "coppice.child.exits"
+// What a child says of Coppice's own instruments is refused unless it has their shape. An
+// instrument of another release is left out.
+func TestCoppiceMetricsOutOfBounds(t *testing.T) {
+	of := func(i *tracing.Instrument, p dataPoint) metric {
+		m := metricOf(i)
+		m.points = []dataPoint{p}
+		return m
 	}
-	for name, points := range map[string][]wirePoint{
-		"too many series":     many,
-		"buckets of a sum":    {{Name: "coppice.child.exits", Buckets: []uint64{1}}},
-		"too few buckets":     {{Name: "coppice.handoff.duration", Buckets: []uint64{1}}},
-		"a long label":        {{Name: "coppice.child.exits", Labels: map[string]string{"k": strings.Repeat("v", maxLabel+1)}}},
-		"a broken exemplar":   {{Name: "coppice.handoff.duration", Buckets: make([]uint64, 12), Exemplars: []wireExemplar{{Span: []byte{1}}}}},
-		"a sum below nothing": {{Name: "coppice.child.exits", Value: -1}},
-		"exemplars of a sum":  {{Name: "coppice.child.exits", Exemplars: make([]wireExemplar, 1)}},
-		"an exemplar of none": {{Name: "coppice.handoff.duration", Buckets: make([]uint64, 12), Exemplars: []wireExemplar{{Span: make([]byte, 26)}}}},
-	} {
-		b, err := json.Marshal(points)
+	otherKind := of(tracing.Exits, dataPoint{n: 1})
+	otherKind.kind = gauge
+	unknown := of(tracing.Exits, dataPoint{n: 1})
+	unknown.name = "coppice.of.another.release"
+	otherScope := of(tracing.Exits, dataPoint{n: 1})
+	otherScope.scope.name = "shop"
+	buckets := make([]uint64, len(tracing.Bounds)+1)
+	read := func(m metric) ([]metric, error) {
+		payloads, err := writeMetrics([]metric{m}, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := readPoints(b); !errors.Is(err, tracing.ErrPayload) {
+		_, metrics, err := readMetrics(payloads[0])
+		return metrics, err
+	}
+	for name, m := range map[string]metric{
+		"another kind":        otherKind,
+		"another scope":       otherScope,
+		"too few buckets":     of(tracing.HandoffDuration, dataPoint{bounds: tracing.Bounds, buckets: []uint64{1}}),
+		"other buckets":       of(tracing.HandoffDuration, dataPoint{bounds: []float64{1}, buckets: []uint64{1, 2}}),
+		"a long label":        of(tracing.Exits, dataPoint{labels: attribute.NewSet(attribute.String("k", strings.Repeat("v", maxAttributeText+1)))}),
+		"a sum below nothing": of(tracing.Exits, dataPoint{n: -1}),
+		"more exemplars than it has buckets": of(tracing.HandoffDuration, dataPoint{
+			bounds: tracing.Bounds, buckets: buckets,
+			exemplars: slices.Repeat([]metricdata.Exemplar[float64]{{TraceID: make([]byte, 16), SpanID: make([]byte, 8)}}, len(buckets)+1),
+		}),
+	} {
+		if _, err := read(m); !errors.Is(err, tracing.ErrPayload) {
 			t.Errorf("%s: %v, want ErrPayload", name, err)
 		}
 	}
-	if p, err := readPoints([]byte(`[{"n":"of.a.newer.release","v":1}]`)); err != nil || len(p) != 0 {
-		t.Errorf("an unknown instrument: %v, %v", p, err)
+	if got, err := read(unknown); err != nil || len(got) != 0 {
+		t.Errorf("an unknown instrument: %v, %v", got, err)
 	}
-}
-
-// FuzzPoints: what is accepted of a child can be added up and shown.
-func FuzzPoints(f *testing.F) {
-	m := tracing.NewMeter()
-	m.Counter(tracing.Exits, tracing.KeyReason.String("killed")).Add(3)
-	m.Histogram(tracing.HandoffDuration).Record(time.Millisecond, tracing.Span{})
-	b, err := writePoints(m.Collect())
-	if err != nil {
-		f.Fatal(err)
+	renamed := of(tracing.Exits, dataPoint{n: 1})
+	renamed.unit, renamed.description, renamed.scope.schema = "{end}", "Another text.", "https://example.com"
+	if got, err := read(renamed); err != nil || len(got) != 1 || got[0].instrument != metricOf(tracing.Exits).instrument {
+		t.Errorf("an instrument with other words: %v, %v", got, err)
 	}
-	f.Add(b)
-	f.Add([]byte(`[{"n":"coppice.child.exits","l":{"":""},"v":-1},{"n":"coppice.child.exits"}]`))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		books := newAggregator()
-		for range 2 {
-			a := books.open("web/0")
-			points, err := readPoints(in)
-			if err != nil && !errors.Is(err, tracing.ErrPayload) {
-				t.Fatal(err)
-			}
-			a.receive(1, metricsOf(points))
-			if _, err := (producer{books: books, began: time.Now()}).Produce(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			a.close()
-		}
-	})
 }
 
 // Set-up by code: it stands before the environment, and is refused as a whole.

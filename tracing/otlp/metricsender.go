@@ -13,41 +13,35 @@ import (
 // counts of the last such while are what a kill can lose.
 const metricsInterval = time.Second
 
-// metricSender sends what a child counts, from a goroutine of its own.
+// metricSender sends what a child counts, on a goroutine of its own.
 type metricSender struct {
-	collect func(context.Context) ([][]byte, error)
-	send    func([]byte) error
+	collector *collector
+	send      func([]byte) error
 
 	once     sync.Once
 	stopping chan struct{}
 	done     chan struct{}
 }
 
-// newMetricSender starts the goroutine, which ends by stop. What collect returns beside an
-// error is sent all the same.
-func newMetricSender(collect func(context.Context) ([][]byte, error), send func([]byte) error) *metricSender {
-	t := &metricSender{collect: collect, send: send, stopping: make(chan struct{}), done: make(chan struct{})}
-	go t.run() // ends after stop; wait waits for it
-	return t
+// newMetricSender starts the goroutine, which ends by stop.
+func newMetricSender(c *collector, send func([]byte) error) *metricSender {
+	s := &metricSender{collector: c, send: send, stopping: make(chan struct{}), done: make(chan struct{})}
+	go s.run() // ends after stop; wait waits for it
+	return s
 }
 
-func (t *metricSender) run() {
-	defer close(t.done)
+func (s *metricSender) run() {
+	defer close(s.done)
 	every := time.NewTicker(metricsInterval)
 	defer every.Stop()
 	failing := false
 	for last := false; !last; {
 		select {
 		case <-every.C:
-		case <-t.stopping:
+		case <-s.stopping:
 			last = true
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), metricsInterval)
-		payloads, err := t.collect(ctx)
-		cancel()
-		for _, b := range payloads {
-			err = errors.Join(err, t.send(b))
-		}
+		err := s.sendRound(last)
 		if err != nil && !failing {
 			otel.Handle(err)
 		}
@@ -55,13 +49,37 @@ func (t *metricSender) run() {
 	}
 }
 
-// stop has it send a last time, and does not wait.
-func (t *metricSender) stop() { t.once.Do(func() { close(t.stopping) }) }
+// sendRound sends the whole of what has been counted: first by Coppice's instruments, so
+// that a callback of the program that hangs does not delay them, then by the program's.
+// The last round waits for such a callback.
+func (s *metricSender) sendRound(last bool) error {
+	round := time.Now().UnixNano()
+	err := s.sendMetrics(s.collector.coppice(), round)
+	ctx, cancel := context.WithTimeout(context.Background(), metricsInterval)
+	defer cancel()
+	s.collector.refresh(ctx)
+	if last {
+		s.collector.wait()
+	}
+	program, err2 := s.collector.latest()
+	return errors.Join(err, err2, s.sendMetrics(program, round))
+}
 
-// wait waits until it has, or ctx ends.
-func (t *metricSender) wait(ctx context.Context) error {
+func (s *metricSender) sendMetrics(metrics []metric, round int64) error {
+	payloads, err := writeMetrics(metrics, round)
+	for _, b := range payloads {
+		err = errors.Join(err, s.send(b))
+	}
+	return err
+}
+
+// stop has the sender send a last time, and does not wait.
+func (s *metricSender) stop() { s.once.Do(func() { close(s.stopping) }) }
+
+// wait waits until the sender has ended, or ctx ends.
+func (s *metricSender) wait(ctx context.Context) error {
 	select {
-	case <-t.done:
+	case <-s.done:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

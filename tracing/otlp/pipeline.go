@@ -144,9 +144,9 @@ func (p *pipeline) startSpans(ctx context.Context, cfg Config, s settings, proce
 
 // newClient returns the connection to the collector. It does not wait for it.
 func newClient(ctx context.Context, cfg Config, protocol string) (otlptrace.Client, error) {
-	c := otlptracehttp.NewClient(cfg.httpOptions()...)
+	c := otlptracehttp.NewClient(exporterOptions(cfg, "/v1/traces", otlptracehttp.WithEndpointURL, otlptracehttp.WithHeaders)...)
 	if protocol == protocolGRPC {
-		c = otlptracegrpc.NewClient(cfg.grpcOptions()...)
+		c = otlptracegrpc.NewClient(exporterOptions(cfg, "", otlptracegrpc.WithEndpointURL, otlptracegrpc.WithHeaders)...)
 	}
 	if err := c.Start(ctx); err != nil {
 		return nil, fmt.Errorf("tracing/otlp: %w", err)
@@ -168,15 +168,13 @@ type pipeline struct {
 	client   otlptrace.Client         // nil in a child
 	table    *spanTable               // nil in the master, and without a table
 
-	meter      *tracing.Meter           // nil when metrics are off
-	aggregator *aggregator              // nil in a child
-	tickers    []*metricSender          // none in the master
-	readers    *sdkmetric.MeterProvider // has the readers; nil in a child
-	scrape     http.Handler             // nil in a child
-
-	// The program's own instruments; nil when metrics are off.
-	programMeters *sdkmetric.MeterProvider
-	reader        *sdkmetric.ManualReader
+	meter         *tracing.Meter           // nil when metrics are off
+	aggregator    *aggregator              // nil in a child
+	sender        *metricSender            // nil in the master
+	readers       *sdkmetric.MeterProvider // has the readers; nil in a child
+	scrape        http.Handler             // nil in a child
+	collector     *collector               // nil when metrics are off
+	programMeters *sdkmetric.MeterProvider // of the program's own instruments; likewise
 
 	recovered      atomic.Uint64 // spans from tables
 	metricsDropped atomic.Uint64 // requests that the collector did not take
@@ -225,11 +223,9 @@ func (p *pipeline) Shutdown(ctx context.Context) error {
 			<-p.payloads.done // the client returns when its context ends
 			errs = append(errs, p.client.Stop(ctx))
 		}
-		for _, t := range p.tickers {
-			t.stop()
-		}
-		for _, t := range p.tickers {
-			errs = append(errs, t.wait(ctx))
+		if p.sender != nil {
+			p.sender.stop()
+			errs = append(errs, p.sender.wait(ctx))
 		}
 		if p.readers != nil {
 			errs = append(errs, p.readers.Shutdown(ctx))

@@ -13,9 +13,9 @@ import (
 
 // producer gives the books to the SDK's readers, in its own form.
 type producer struct {
-	update func(context.Context) // of what the master itself has counted
-	books  *aggregator
-	began  time.Time
+	update     func(context.Context) // of what the master itself has counted
+	aggregator *aggregator
+	began      time.Time
 }
 
 var _ sdkmetric.Producer = producer{}
@@ -26,7 +26,7 @@ func (p producer) Produce(ctx context.Context) ([]metricdata.ScopeMetrics, error
 		p.update(ctx)
 	}
 	now := time.Now()
-	all := p.books.total()
+	all := p.aggregator.total()
 	slices.SortFunc(all, func(a, b metric) int {
 		ours := func(m metric) int {
 			if m.scope == coppiceScope {

@@ -14,11 +14,8 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// A program's own instruments travel as OTLP (MetricsData), all of them each time,
-// and cumulative: a worker in another language can send what its SDK makes. A
-// payload of Coppice's own counts is JSON, which begins with a bracket; one of OTLP
-// begins with the tag of its only field.
-const metricsDataTag = 1<<3 | 2
+// What a process counts travels as OTLP (MetricsData): all of it each time, and cumulative.
+// So a worker in another language can send what its SDK makes.
 
 // writeMetrics is what a process has counted by round, a time in ns: payloads of
 // at most payloadMax, and a little more.
@@ -111,9 +108,9 @@ func (m metric) message(points []dataPoint, at uint64) *metricspb.ScopeMetrics {
 	}
 }
 
-// readMetrics is the inverse, for bytes of a child, which is not trusted: what is
-// out of bounds is an error, and the kinds of metric that are not added up are left
-// out.
+// readMetrics is the inverse, for bytes of a child, which is not trusted: what is out of
+// bounds is an error. Kinds of metric that are not added up are left out, and so are
+// Coppice's instruments of another release.
 func readMetrics(payload []byte) (round int64, metrics []metric, err error) {
 	bad := func(err error) (int64, []metric, error) {
 		return 0, nil, fmt.Errorf("%w: metrics: %w", tracing.ErrPayload, err)
@@ -136,7 +133,10 @@ func readMetrics(payload []byte) (round int64, metrics []metric, err error) {
 					description: in.GetDescription(),
 				}
 				at, err := m.read(in)
-				if err == nil {
+				known := true
+				if err == nil && m.isCoppice() {
+					known, err = m.checkCoppice()
+				} else if err == nil {
 					err = m.check()
 				}
 				for i := 0; err == nil && i < len(m.points); i++ {
@@ -146,7 +146,7 @@ func readMetrics(payload []byte) (round int64, metrics []metric, err error) {
 					return bad(err)
 				}
 				round = max(round, at)
-				if len(m.points) > 0 {
+				if known && len(m.points) > 0 {
 					metrics = append(metrics, m)
 				}
 			}

@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"github.com/coppice-go/coppice/tracing"
 )
 
 // Bounds on a program's own instruments. A series beyond them is left out where it
@@ -41,6 +42,32 @@ func (m metric) check() error {
 		return fmt.Errorf("%w: %s: unit, description or scope of more than %d bytes", errInstrument, m.name, maxInstrumentText)
 	}
 	return nil
+}
+
+// isCoppice reports whether an instrument is said to be one of Coppice's own.
+func (m metric) isCoppice() bool {
+	return m.scope.name == tracing.ScopeName && strings.HasPrefix(m.name, "coppice.")
+}
+
+// checkCoppice is check for an instrument of Coppice's own: m takes the unit, the
+// description and the scope that this release has for it. known is false for one of another
+// release.
+func (m *metric) checkCoppice() (known bool, err error) {
+	own, known := coppiceMetrics[m.name]
+	if !known {
+		return false, nil
+	}
+	if m.kind != own.kind {
+		return true, fmt.Errorf("%w: %s: not of its kind", errInstrument, m.name)
+	}
+	for _, p := range m.points {
+		if m.kind == histogram && !slices.Equal(p.bounds, tracing.Bounds) {
+			return true, fmt.Errorf("%w: %s: bounds of buckets", errInstrument, m.name)
+		}
+	}
+	own.points = m.points
+	*m = own
+	return true, nil
 }
 
 // check says what is wrong with a series of m.
@@ -110,103 +137,4 @@ func checked(metrics []metric) (good []metric, err error) {
 		}
 	}
 	return good, err
-}
-
-// merged adds up the series that come twice: the SDK keeps apart what two parts of a
-// process count by instruments that differ in their description, by meters that differ
-// in their attributes. Of two gauges it has one.
-func merged(metrics []metric) (all []metric) {
-	at := make(map[instrument]int) // in all
-	series := make(map[seriesKey]int)
-	for _, m := range metrics {
-		i, known := at[m.instrument]
-		if !known {
-			i = len(all)
-			at[m.instrument] = i
-			all = append(all, metric{instrument: m.instrument, description: m.description})
-		}
-		to := &all[i]
-		for _, p := range m.points {
-			key := seriesKey{m.instrument, p.labels.Equivalent()}
-			n, twice := series[key]
-			switch {
-			case !twice:
-				series[key] = len(to.points)
-				to.points = append(to.points, p)
-			case m.kind != gauge:
-				first := &to.points[n]
-				addPoint(first, p)
-				first.exemplars = first.exemplars[:min(len(first.exemplars), len(first.buckets))]
-			}
-		}
-	}
-	return all
-}
-
-// fromSDK puts what the SDK has collected, cumulatively, into the form of the books.
-func fromSDK(rm *metricdata.ResourceMetrics) []metric {
-	var metrics []metric
-	for _, sm := range rm.ScopeMetrics {
-		for _, data := range sm.Metrics {
-			m := metric{
-				instrument:  instrument{scope: scope{sm.Scope.Name, sm.Scope.Version, sm.Scope.SchemaURL}, name: data.Name, unit: data.Unit},
-				description: data.Description,
-			}
-			switch d := data.Data.(type) {
-			case metricdata.Sum[int64]:
-				m.kind, m.points = sumKind(d.IsMonotonic), integers(d.DataPoints)
-			case metricdata.Sum[float64]:
-				m.kind, m.points = sumKind(d.IsMonotonic), floats(d.DataPoints)
-			case metricdata.Gauge[int64]:
-				m.kind, m.points = gauge, integers(d.DataPoints)
-			case metricdata.Gauge[float64]:
-				m.kind, m.points = gauge, floats(d.DataPoints)
-			case metricdata.Histogram[int64]:
-				m.kind, m.points = histogram, distributions(d.DataPoints)
-			case metricdata.Histogram[float64]:
-				m.kind, m.points = histogram, distributions(d.DataPoints)
-			default:
-				continue // our readers ask for nothing else
-			}
-			metrics = append(metrics, m)
-		}
-	}
-	return metrics
-}
-
-func sumKind(monotonic bool) kind {
-	if monotonic {
-		return counter
-	}
-	return level
-}
-
-func integers(points []metricdata.DataPoint[int64]) (out []dataPoint) {
-	for _, p := range points {
-		out = append(out, dataPoint{labels: p.Attributes, n: p.Value})
-	}
-	return out
-}
-
-func floats(points []metricdata.DataPoint[float64]) (out []dataPoint) {
-	for _, p := range points {
-		out = append(out, dataPoint{labels: p.Attributes, f: p.Value, float: true})
-	}
-	return out
-}
-
-func distributions[N int64 | float64](points []metricdata.HistogramDataPoint[N]) (out []dataPoint) {
-	for _, p := range points {
-		mine := dataPoint{labels: p.Attributes, f: float64(p.Sum), float: true, bounds: p.Bounds, buckets: p.BucketCounts}
-		if len(p.Bounds) == 0 && len(p.BucketCounts) == 0 { // a view may ask for the sum alone
-			mine.buckets = []uint64{p.Count}
-		}
-		for _, e := range p.Exemplars {
-			mine.exemplars = append(mine.exemplars, metricdata.Exemplar[float64]{
-				Value: float64(e.Value), Time: e.Time, TraceID: e.TraceID, SpanID: e.SpanID,
-			})
-		}
-		out = append(out, mine)
-	}
-	return out
 }

@@ -1,0 +1,148 @@
+package otlp
+
+import (
+	"math"
+	"slices"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// kind says how the values of an instrument add up over processes.
+type kind uint8
+
+const (
+	counter   kind = iota // only grows: what a process had counted stays when it ends
+	level                 // goes up and down: the sum over the processes that live
+	gauge                 // of one process, whose path is added to its attributes
+	histogram             // only grows
+)
+
+// instrument is what is counted. Its values over all processes are one metric.
+type instrument struct {
+	scope scope
+	name  string
+	unit  string
+	kind  kind
+}
+
+// scope is who counts: the name of a library or of a part of the program.
+type scope struct{ name, version, schema string }
+
+// coppiceScope is ours.
+var coppiceScope = scope{name: tracing.ScopeName, schema: tracing.SchemaURL}
+
+// metric is an instrument with the values of its series.
+type metric struct {
+	instrument
+	description string
+	points      []dataPoint
+}
+
+// dataPoint is the value of one series. What is not a float is counted exactly.
+type dataPoint struct {
+	labels attribute.Set
+	n      int64
+	f      float64 // beside n: the value is their sum
+	float  bool    // the instrument is one of floats
+
+	// Of a histogram, whose sum of values is f.
+	bounds    []float64
+	buckets   []uint64 // one more than bounds
+	exemplars []metricdata.Exemplar[float64]
+}
+
+// textSize is the length of what is said of an instrument, in bytes.
+func (m metric) textSize() int {
+	return len(m.scope.name) + len(m.scope.version) + len(m.scope.schema) + len(m.name) + len(m.unit) + len(m.description)
+}
+
+type seriesKey struct {
+	instrument
+	labels attribute.Distinct
+}
+
+// cost is what a series is charged with, in bytes.
+func cost(m metric, p dataPoint) int {
+	n := len(m.name) + 16*len(p.buckets)
+	for it := p.labels.Iter(); it.Next(); {
+		kv := it.Attribute()
+		n += len(kv.Key) + len(kv.Value.String())
+	}
+	return n
+}
+
+// The bounds of numbers: beyond them a sum stays where it is.
+const maxCount = 1 << 54 // of a bucket, of which there are maxBuckets
+
+func addPoint(s *dataPoint, p dataPoint) {
+	s.n = saturatingAdd(s.n, p.n)
+	s.f = min(max(s.f+p.f, -math.MaxFloat64), math.MaxFloat64)
+	s.float = s.float || p.float
+	bounds := commonBounds(s.bounds, p.bounds)
+	s.buckets = regroup(s.bounds, s.buckets, bounds)
+	for i, n := range regroup(p.bounds, p.buckets, bounds) {
+		s.buckets[i] = min(s.buckets[i]+min(n, maxCount), maxCount)
+	}
+	s.bounds = bounds
+	s.exemplars = append(s.exemplars, p.exemplars...)
+}
+
+// saturatingAdd adds without going around.
+func saturatingAdd(a, b int64) int64 {
+	switch c := a + b; {
+	case a > 0 && b > 0 && c < 0:
+		return math.MaxInt64
+	case a < 0 && b < 0 && c >= 0:
+		return math.MinInt64
+	default:
+		return c
+	}
+}
+
+// commonBounds returns the bounds that both have. At those, what both have counted is
+// known: a release that has other buckets than the one before does no harm to sums.
+func commonBounds(a, b []float64) []float64 {
+	if slices.Equal(a, b) {
+		return a
+	}
+	both := []float64{}
+	for _, bound := range a {
+		if _, ok := slices.BinarySearch(b, bound); ok {
+			both = append(both, bound)
+		}
+	}
+	return both
+}
+
+// regroup puts the counts into the buckets of some of their bounds.
+func regroup(from []float64, buckets []uint64, to []float64) []uint64 {
+	if len(from) == len(to) {
+		return buckets
+	}
+	grouped := make([]uint64, len(to)+1)
+	for i, n := range buckets {
+		at := len(to)
+		if i < len(from) {
+			at, _ = slices.BinarySearch(to, from[i])
+		}
+		grouped[at] = min(grouped[at]+n, maxCount)
+	}
+	return grouped
+}
+
+// coppiceMetrics are the instruments of Coppice, without values, by name.
+var coppiceMetrics = func() map[string]metric {
+	all := make(map[string]metric)
+	for _, i := range tracing.Instruments {
+		all[i.Name] = metricOf(i)
+	}
+	return all
+}()
+
+func metricOf(i *tracing.Instrument) metric {
+	k := map[tracing.InstrumentKind]kind{tracing.Sum: counter, tracing.Level: level, tracing.Duration: histogram}[i.Kind]
+	return metric{instrument: instrument{coppiceScope, i.Name, i.Unit, k}, description: i.Description}
+}
