@@ -31,28 +31,23 @@ func (h listenerStarter) Start(ctx context.Context, _ supervisor.Incarnation) (s
 		return nil, err
 	}
 	h.log.Info("listening", "listener", h.spec.Name, "addr", addr.String())
-	return &openListener{listenerStarter: h, done: make(chan struct{})}, nil
+	return &openListener{listenerStarter: h}, nil
 }
 
 // openListener is an open socket in the tree. It ends only when it is stopped.
 type openListener struct {
-	supervisor.Base
+	supervisor.Termination
 	listenerStarter
 	once sync.Once
-	done chan struct{}
 }
 
 func (h *openListener) Stop() {
 	h.once.Do(func() {
 		h.sockets.StopOwner(h.path)
-		close(h.done)
+		h.Terminate(supervisor.Reason{Kind: supervisor.Shutdown}, nil)
 	})
 }
 
 func (h *openListener) Info() any { return info{role: "listener", name: h.spec.Name} }
 
-func (h *openListener) Kill()                 { h.Stop() }
-func (h *openListener) Done() <-chan struct{} { return h.done }
-func (h *openListener) Reason() supervisor.Reason {
-	return supervisor.Reason{Kind: supervisor.Shutdown}
-}
+func (h *openListener) Kill() { h.Stop() }

@@ -215,7 +215,7 @@ func (c *poolDriver) slotUp(e pool.Effect) {
 	w := c.worker(e.Worker)
 	c.mu.Lock()
 	s := c.slotLocked(e.Slot)
-	s.instance = &slotInstance{driver: c, slot: e.Slot, done: make(chan struct{})}
+	s.instance = &slotInstance{driver: c, slot: e.Slot}
 	up := startResult{instance: s.instance}
 	s.worker = w
 	c.mu.Unlock()
@@ -271,7 +271,7 @@ func (c *poolDriver) slotDown(e pool.Effect) {
 		}
 	}
 	c.mu.Unlock()
-	s.end(reason, leaked)
+	s.Terminate(reason, leaked)
 }
 
 // drain asks a worker to drain and end. One that is still its slot's, as when the supervisor stops

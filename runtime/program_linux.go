@@ -18,7 +18,7 @@ import (
 // supervisor.Instance: asked to stop by a signal of its own choice, then by SIGTERM
 // to its process group, killed by SIGKILL to the group.
 type programInstance struct {
-	supervisor.Base
+	supervisor.Termination
 	crashes *crashQueue
 	spec    Process
 	body    *processChild
@@ -27,9 +27,6 @@ type programInstance struct {
 	ready   atomic.Bool
 	asked   atomic.Bool
 	killed  atomic.Pointer[KillReason]
-
-	done   chan struct{}
-	reason supervisor.Reason
 }
 
 // start starts another program and returns when it is ready.
@@ -61,23 +58,23 @@ func (f programStarter) start(ctx context.Context, incarnation int) (supervisor.
 		return nil, err
 	}
 	defer ready.Close()
-	p := &programInstance{crashes: f.crashes, spec: spec, body: body, name: name, inc: incarnation, done: make(chan struct{})}
+	p := &programInstance{crashes: f.crashes, spec: spec, body: body, name: name, inc: incarnation}
 	go p.live() // ends with the process
 	switch err := ready.Await(ctx, body.pid(), body.done(), timeout-time.Since(began)); {
 	case err == nil:
 		p.ready.Store(true)
 		return p, nil
 	case errors.Is(err, readiness.ErrEnded):
-		<-p.done
-		return nil, fmt.Errorf("coppice: %s %w (%v): %w%s", name, err, spec.Ready, supervisor.Exit(p.reason), ready.Last())
+		<-p.Done()
+		return nil, fmt.Errorf("coppice: %s %w (%v): %w%s", name, err, spec.Ready, supervisor.Exit(p.Reason()), ready.Last())
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		p.killFor(KilledNotReady)
 	default: // the start is not wanted any more
 		p.killFor(KilledUnwanted)
 	}
-	<-p.done
+	<-p.Done()
 	return nil, fmt.Errorf("%w: %s: waited %v for %v: %w%s", ErrNotReady, name,
-		time.Since(began).Round(time.Millisecond), spec.Ready, supervisor.Exit(p.reason), ready.Last())
+		time.Since(began).Round(time.Millisecond), spec.Ready, supervisor.Exit(p.Reason()), ready.Last())
 }
 
 // stopTime is how long the program has from the request to stop until the kill;
@@ -105,13 +102,13 @@ func (p *programInstance) live() {
 	p.body.finish()
 	exit := p.body.exit()
 	exit.killedFor(&p.killed)
-	p.reason = exit.reason(endContext{p.asked.Load(), p.body.sent(), p.spec.SuccessExit})
-	if p.crashes != nil && isCrash(p.reason, exit) {
-		r := CrashReport{Name: p.name, Role: "process", Incarnation: p.inc, Ready: p.ready.Load(), Reason: p.reason, Exit: exit}
+	reason := exit.reason(endContext{p.asked.Load(), p.body.sent(), p.spec.SuccessExit})
+	if p.crashes != nil && isCrash(reason, exit) {
+		r := CrashReport{Name: p.name, Role: "process", Incarnation: p.inc, Ready: p.ready.Load(), Reason: reason, Exit: exit}
 		p.body.fillReport(&r)
 		p.crashes.report(r)
 	}
-	close(p.done)
+	p.Terminate(reason, nil)
 }
 
 // Stop asks the program to end, by the signal that it has chosen for that. Towards
@@ -133,7 +130,7 @@ func (p *programInstance) Stop() {
 		timer := time.NewTimer(d * 9 / 10)
 		defer timer.Stop()
 		select {
-		case <-p.done:
+		case <-p.Done():
 		case <-timer.C:
 			p.body.terminate()
 		}
@@ -154,6 +151,4 @@ func (p *programInstance) killFor(why KillReason) {
 	p.body.kill()
 }
 
-func (p *programInstance) Done() <-chan struct{}     { return p.done }
-func (p *programInstance) Reason() supervisor.Reason { return p.reason }
-func (p *programInstance) Info() any                 { return info{role: "process", name: p.name, pid: p.body.pid()} }
+func (p *programInstance) Info() any { return info{role: "process", name: p.name, pid: p.body.pid()} }

@@ -41,29 +41,13 @@ func (c *poolDriver) slotLocked(n int) *poolSlot {
 // slotInstance is a slot as its supervisor sees it: an instance that runs as long as the slot has
 // a worker, which may change while it runs.
 type slotInstance struct {
-	supervisor.Base
+	supervisor.Termination
 	driver *poolDriver
 	slot   int
-	done   chan struct{}
-
-	// Set before done is closed.
-	reason supervisor.Reason
-	leaks  <-chan struct{}
 }
 
-// end ends the instance.
-func (s *slotInstance) end(r supervisor.Reason, leaks <-chan struct{}) {
-	s.reason, s.leaks = r, leaks
-	close(s.done)
-}
-
-func (s *slotInstance) Done() <-chan struct{} { return s.done }
-func (s *slotInstance) Stop()                 { s.driver.step(pool.Event{Kind: pool.StopSlot, Slot: s.slot}) }
-func (s *slotInstance) Kill()                 { s.driver.step(pool.Event{Kind: pool.KillSlot, Slot: s.slot}) }
-
-func (s *slotInstance) Reason() supervisor.Reason { return s.reason }
-
-func (s *slotInstance) Leaked() <-chan struct{} { return s.leaks }
+func (s *slotInstance) Stop() { s.driver.step(pool.Event{Kind: pool.StopSlot, Slot: s.slot}) }
+func (s *slotInstance) Kill() { s.driver.step(pool.Event{Kind: pool.KillSlot, Slot: s.slot}) }
 
 func (s *slotInstance) Info() any {
 	s.driver.mu.Lock()

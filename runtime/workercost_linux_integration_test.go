@@ -24,8 +24,8 @@ func init() {
 }
 
 // maxWorkerGoroutines bounds the goroutines that the master has for one worker that is ready: its
-// own, that of its process's end, two for its output, four for its channel, and the supervisor's.
-const maxWorkerGoroutines = 9
+// own, that of its process's end, two for its output, and four for its channel.
+const maxWorkerGoroutines = 8
 
 // TestWorkerGoroutines: the master has a fixed number of goroutines for each worker.
 func TestWorkerGoroutines(t *testing.T) {

@@ -40,7 +40,7 @@ type Incarnation struct {
 
 // Instance is a child that is up. Done, Reason, Stop and Kill are its life. The
 // other methods describe it: embed [Base] and write only those that have something
-// to say. A wrapper around another instance embeds that instead.
+// to say, or embed [Termination], which has the end too. A wrapper around another instance embeds that instead.
 //
 // All methods may be called from any goroutine. All but Turn are called on the
 // supervisor's own goroutine too, so they must not block, nor panic, which would end

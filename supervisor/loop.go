@@ -257,8 +257,8 @@ func (l *loop) started(child *childRecord, m *message) {
 	watch(&l.s.inbox, m.key, m.run, m.inst)
 }
 
-// watch posts a message when the instance has ended. This package's own instances
-// call back, which saves a goroutine for each.
+// watch posts a message when the instance has ended. This package's own instances and those that
+// embed [Termination] call back, which saves a goroutine for each.
 func watch(box *inbox, key rules.Key, run uint64, inst Instance) {
 	ended := func() {
 		box.post(message{kind: rules.Exited, key: key, run: run, leaked: inst.Leaked()})
@@ -266,15 +266,21 @@ func watch(box *inbox, key rules.Key, run uint64, inst Instance) {
 	switch i := inst.(type) {
 	case *Supervisor:
 		i.onDone(ended)
+		return
 	case *funcInstance:
 		i.onDone(ended)
-	default:
-		// Owned by the loop; ends with the instance, for which the loop waits.
-		go func() {
-			<-inst.Done()
-			ended()
-		}()
+		return
+	case interface{ termination() *Termination }:
+		if t := i.termination(); t.Done() == inst.Done() { // else it is embedded by one that ends otherwise
+			t.onDone(ended)
+			return
+		}
 	}
+	// Owned by the loop; ends with the instance, for which the loop waits.
+	go func() {
+		<-inst.Done()
+		ended()
+	}()
 }
 
 // notStarted takes note of a start that failed or was ignored.
