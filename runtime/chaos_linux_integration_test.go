@@ -34,9 +34,9 @@ func init() {
 		return coppice.Config{Intensity: never, Load: loadOrder, Children: []coppice.ChildSpec{
 			coppice.Pool{
 				Name: "web", Size: 3, Spares: 1, Intensity: never, Worker: chaotic, StartTimeout: runtimetest.Patience,
-				Heartbeat: coppice.Heartbeat{Every: 50 * time.Millisecond, Timeout: time.Second, Path: "/healthz"},
-				Recycle:   coppice.Recycle{SoftMemory: 64 << 20, HardMemory: 256 << 20, Every: 50 * time.Millisecond},
-				Shutdown:  2 * time.Second,
+				Liveness: coppice.Liveness{Every: 50 * time.Millisecond, Timeout: time.Second, Path: "/healthz"},
+				Recycle:  coppice.Recycle{SoftMemory: 64 << 20, HardMemory: 256 << 20, Every: 50 * time.Millisecond},
+				Shutdown: 2 * time.Second,
 			},
 			coppice.Pool{Name: "inner", Size: 2, Intensity: never, Worker: func(ctx context.Context, w *coppice.Worker) error {
 				ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: "inner", Network: "tcp", Address: "127.0.0.2:0", Policy: coppice.LeastLoaded})

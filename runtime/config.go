@@ -10,6 +10,11 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
+// None, where the zero value of a field is a default, chooses none of it: no Rollout.Surge, no
+// heartbeat (Liveness.Every), no time for orphans (Config.OrphanDrain), no keep-alive. As a slot it
+// says that a worker has none.
+const None = -1
+
 // Config is the tree and how it is run. The zero value of each field is its
 // default.
 type Config struct {
@@ -33,7 +38,7 @@ type Config struct {
 	Shutdown time.Duration
 
 	// OrphanDrain is how long a worker finishes what it has begun after its
-	// master died, before it kills itself; zero = 1 s, negative = at once. Only a
+	// master died, before it kills itself; zero = 1 s, None = no time. Only a
 	// *stopped* worker (SIGSTOP) can outlive its master for longer.
 	OrphanDrain time.Duration
 

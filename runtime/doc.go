@@ -83,7 +83,7 @@
 // Kill of the listener process costs at most the connections that it holds at
 // that moment and that no worker has claimed.
 //
-// A worker that hangs is found by its [Heartbeat] and replaced, and so is a
+// A worker that hangs is found by its [Liveness] and replaced, and so is a
 // listener process: one that is stopped (SIGSTOP) holds up the dispatched
 // listeners for 3 s.
 //

@@ -21,13 +21,13 @@ import (
 func init() {
 	trees["no orphan drain"] = func() coppice.Config {
 		cfg := pool(1, idle)
-		cfg.OrphanDrain = -1
+		cfg.OrphanDrain = coppice.None
 		return cfg
 	}
 	trees["served, no heartbeat"] = func() coppice.Config {
 		cfg := trees["served"]()
 		web := cfg.Children[0].(coppice.Pool)
-		web.Heartbeat.Every = -1
+		web.Liveness.Every = coppice.None
 		cfg.Children[0] = web
 		return cfg
 	}

@@ -15,13 +15,13 @@ func (c *child) checkHealth(ctx context.Context) (err error) {
 			err = fmt.Errorf("panic: %v", v)
 		}
 	}()
-	if path := c.pool.Heartbeat.Path; path != "" {
+	if path := c.pool.Liveness.Path; path != "" {
 		if err := c.ask(ctx, path); err != nil {
 			return fmt.Errorf("GET %s: %w", path, err)
 		}
 	}
-	if c.pool.Check != nil {
-		return c.pool.Check(ctx, &Worker{c})
+	if c.pool.Liveness.Check != nil {
+		return c.pool.Liveness.Check(ctx, &Worker{c})
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// Defaults of a Heartbeat.
+// Defaults of Liveness.
 const (
 	defaultHeartbeatEvery   = time.Second
 	defaultHeartbeatTimeout = 10 * time.Second
@@ -25,11 +25,10 @@ const abortGrace = 5 * time.Second
 // did not answer its heartbeat, or said that it was unwell, for too long.
 var ErrHung = errors.New("coppice: hung")
 
-// Heartbeat is how workers are watched from the moment they are ready until they
-// are asked to stop. The master asks over the channel; the worker answers from the
-// goroutine that hears everything else the master says, which proves that the
-// process gets CPU and reads; that requests are answered is proved by Path or by
-// Pool.Check.
+// Liveness is how the master finds out, from the moment a worker is ready until it is asked to
+// stop, whether it still does its work. The master asks over the channel, a beat at a time; the
+// worker answers from the goroutine that hears everything else the master says, which proves that
+// the process gets CPU and reads; that requests are answered is proved by Path or Check.
 //
 // A worker that is silent for Timeout hangs: its process gets SIGABRT, so that it
 // prints the stacks of its goroutines, and SIGKILL 5 s later. Its exit reason is
@@ -37,19 +36,24 @@ var ErrHung = errors.New("coppice: hung")
 //
 // Silence is counted in beats that were missed while the master itself was
 // running: a tree that was stopped as a whole, a machine that slept, or a clock
-// that jumped kills nobody. Time in which a worker waited for a CPU counts a
+// that jumped kills no worker. Time in which a worker waited for a CPU counts a
 // quarter. A worker that a debugger holds is left alone.
-type Heartbeat struct {
-	Every   time.Duration // between two beats; zero = 1 s, negative = no heartbeat
+type Liveness struct {
+	Every   time.Duration // between two beats; zero = 1 s, None = no heartbeat
 	Timeout time.Duration // at least Every; zero = 10 s
 
 	// Path, if set, is asked for at each beat of the handler of every http.Server
 	// that the worker serves (Worker.Serve), by GET and without a connection:
-	// "/healthz". A status of 400 or more, or none at all, is a beat missed.
+	// "/healthz". A status of 400 or more, or no answer, is a beat missed.
 	Path string
+
+	// Check, if set, is asked at each beat: an error is a beat missed, and so is no answer. It
+	// runs in the worker, on a goroutine of its own, one at a time; ctx ends after Timeout. A
+	// panic in it is an error.
+	Check func(ctx context.Context, w *Worker) error
 }
 
-func (h Heartbeat) defaults() Heartbeat {
+func (h Liveness) defaults() Liveness {
 	if h.Every == 0 {
 		h.Every = defaultHeartbeatEvery
 	}
@@ -59,15 +63,18 @@ func (h Heartbeat) defaults() Heartbeat {
 	return h
 }
 
-func (h Heartbeat) validate(bad reportInvalid, path string) {
+func (h Liveness) validate(bad reportInvalid, path string) {
+	if h.Every < 0 && h.Every != None {
+		bad(path, "Liveness.Every", h.Every, "is negative")
+	}
 	if h.Timeout < 0 {
-		bad(path, "Heartbeat.Timeout", h.Timeout, "is negative")
+		bad(path, "Liveness.Timeout", h.Timeout, "is negative")
 	}
 	if h.Path != "" && h.Path[0] != '/' {
-		bad(path, "Heartbeat.Path", h.Path, "does not begin with /")
+		bad(path, "Liveness.Path", h.Path, "does not begin with /")
 	}
 	if h.Every > 0 && h.Timeout > 0 && h.Timeout < h.Every {
-		bad(path, "Heartbeat.Timeout", h.Timeout, fmt.Sprintf("is shorter than Heartbeat.Every, %v", h.Every))
+		bad(path, "Liveness.Timeout", h.Timeout, fmt.Sprintf("is shorter than Liveness.Every, %v", h.Every))
 	}
 }
 
@@ -108,12 +115,12 @@ func (p *poolWorker) endHung(silence time.Duration) {
 
 // answerHeartbeat answers a beat, now or when the check is through. It does not block.
 func (c *child) answerHeartbeat(b childproto.HeartbeatFrame) {
-	if c.pool.Check == nil && c.pool.Heartbeat.Path == "" {
+	if c.pool.Liveness.Check == nil && c.pool.Liveness.Path == "" {
 		c.sendHeartbeat(b)
 		return
 	}
 	go func() { // ends with the check; the master sends no other beat until then
-		ctx, cancel := context.WithTimeout(c.ctx, c.pool.Heartbeat.defaults().Timeout)
+		ctx, cancel := context.WithTimeout(c.ctx, c.pool.Liveness.defaults().Timeout)
 		defer cancel()
 		if err := c.checkHealth(ctx); err != nil {
 			b.Unwell = supervisor.Cut(err.Error())

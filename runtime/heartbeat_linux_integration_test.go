@@ -22,37 +22,36 @@ import (
 
 // quick is a heartbeat for tests: what hangs is found soon, and a starved machine
 // still kills nobody.
-var quick = coppice.Heartbeat{Every: 20 * time.Millisecond, Timeout: time.Second}
+var quick = coppice.Liveness{Every: 20 * time.Millisecond, Timeout: time.Second}
 
 func init() {
 	trees["hangs once told"] = func() coppice.Config {
 		heart := quick
 		heart.Path = "/healthz"
+		heart.Check = func(ctx context.Context, w *coppice.Worker) error {
+			switch way.Load() {
+			case int32(checkFails):
+				return errors.New("no database")
+			case int32(checkPanics):
+				panic("no database")
+			case int32(checkBlocks):
+				<-stuck
+			}
+			return nil
+		}
 		return coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{
-			Name: "web", Size: 1, Heartbeat: heart,
-			Check: func(ctx context.Context, w *coppice.Worker) error {
-				switch way.Load() {
-				case int32(checkFails):
-					return errors.New("no database")
-				case int32(checkPanics):
-					panic("no database")
-				case int32(checkBlocks):
-					<-stuck
-				}
-				return nil
-			},
-			Worker: hangOnceTold,
+			Name: "web", Size: 1, Liveness: heart, Worker: hangOnceTold,
 		}}}
 	}
 	trees["served and beating"] = func() coppice.Config {
 		cfg := trees["served"]()
 		web := cfg.Children[0].(coppice.Pool)
-		web.Heartbeat = quick
+		web.Liveness = quick
 		cfg.Children[0] = web
 		return cfg
 	}
 	trees["beats"] = func() coppice.Config {
-		return coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Size: 2, Heartbeat: quick, Worker: idle}}}
+		return coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Size: 2, Liveness: quick, Worker: idle}}}
 	}
 }
 

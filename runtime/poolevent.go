@@ -58,7 +58,7 @@ func (k PoolEventKind) String() string {
 type PoolEvent struct {
 	Kind       PoolEventKind
 	Pool       string // path
-	Slot       int    // -1 = none
+	Slot       int    // None = the worker has none
 	Worker     string // registered name; "" when there is no worker yet
 	ID         int
 	PID        int // 0 = a goroutine

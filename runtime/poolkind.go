@@ -20,7 +20,7 @@ type poolKind struct {
 
 	names     func(path string, slot int) slotNames
 	events    func(path string) string // the Pool of its events
-	heartbeat func(Pool) Heartbeat
+	heartbeat func(Pool) Liveness
 
 	// attach makes w known to the sockets, once it has its hello.
 	attach func(h *children, w *poolWorker)
@@ -54,7 +54,7 @@ var workerPool = &poolKind{
 		return slotNames{path + "/" + n, n}
 	},
 	events:    func(path string) string { return path },
-	heartbeat: func(p Pool) Heartbeat { return p.Heartbeat.defaults() },
+	heartbeat: func(p Pool) Liveness { return p.Liveness.defaults() },
 	attach: func(h *children, w *poolWorker) {
 		if w.hello.Slot != pool.Spare {
 			h.sockets.AddWorker(w.sibling().Worker, w.conn)
@@ -76,7 +76,7 @@ var listenerPool = &poolKind{
 		return slotNames{childproto.ListenerName, childproto.ListenerName}
 	},
 	events:    func(string) string { return childproto.ListenersName },
-	heartbeat: func(Pool) Heartbeat { return listenerHeartbeat.defaults() },
+	heartbeat: func(Pool) Liveness { return listenerHeartbeat.defaults() },
 	attach:    func(*children, *poolWorker) {},
 	link:      func(context.Context, *children, *poolWorker) error { return nil },
 	takeOver:  func(ctx context.Context, h *children, w *poolWorker) { h.setListener(ctx, w) },
@@ -93,4 +93,4 @@ var listenerPool = &poolKind{
 
 // listenerHeartbeat is the listener process's. While it is silent nothing is accepted, and nothing
 // but a Picker can hold it up.
-var listenerHeartbeat = Heartbeat{Timeout: 3 * time.Second}
+var listenerHeartbeat = Liveness{Timeout: 3 * time.Second}

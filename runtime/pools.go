@@ -28,14 +28,8 @@ func (p Pool) complete() Pool {
 	if !p.OTP && p.Backoff == (supervisor.Backoff{}) {
 		p.Backoff = poolBackoff
 	}
-	p.MaxDraining = cmp.Or(p.MaxDraining, 2*p.Size+1)
 	p.Recycle = p.Recycle.complete()
-	switch {
-	case p.StopFirst:
-		p.MaxSurge, p.MaxUnavailable = -1, cmp.Or(p.MaxUnavailable, 1)
-	default:
-		p.MaxSurge = cmp.Or(p.MaxSurge, 1)
-	}
+	p.Rollout = p.Rollout.complete(p.Size)
 	return p
 }
 
@@ -48,8 +42,8 @@ func (p Pool) persists() bool {
 // rules is what internal/pool needs to know of a complete p.
 func (p Pool) rules() pool.Config {
 	return pool.Config{
-		Surge: max(p.MaxSurge, 0), Unavailable: p.MaxUnavailable, Spares: p.Spares,
-		Draining: p.MaxDraining, Recycling: p.Recycle.Max, RemovalOrder: pool.RemovalOrder(p.ScaleDown),
+		Surge: max(p.Rollout.Surge, 0), Unavailable: p.Rollout.Unavailable, Spares: p.Spares,
+		Draining: p.Rollout.MaxDraining, Recycling: p.Recycle.Max, RemovalOrder: pool.RemovalOrder(p.ScaleDown),
 		Retry: spareRetry, MaxRetry: maxSpareRetry, KillRetries: p.mayBeStruck(),
 	}
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // Recycle replaces workers that have done their share, for what leaks slowly: the new
-// worker is ready first (or the old one has ended, with Pool.StopFirst), and then the
+// worker is ready first (or the old one has ended, with Rollout.StopFirst), and then the
 // old one drains. The zero value recycles nobody.
 //
 // So that workers that were started together do not go together, each slot has limits

@@ -41,7 +41,7 @@ func (e *ReloadError) Unwrap() error { return e.Err }
 // Reload replaces every worker by one of a new generation: of the executable that is
 // now at the path that this program was started by, and of what Config.Load returns
 // now. Pool by pool, slot by slot, the new worker is ready before the old one is asked
-// to drain, as Pool.MaxSurge, MaxUnavailable and StopFirst say; the listener process
+// to drain, as Pool.Rollout says; the listener process
 // comes last. What runs in the master stays as it is: Funcs, Actors, Listeners, and
 // programs that are not this one.
 //

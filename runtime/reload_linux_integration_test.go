@@ -141,12 +141,12 @@ func init() {
 	trees["reloads"] = reloads(func(p *coppice.Pool) {})
 	// Long enough for whoever does not hang, on a machine that is busy.
 	trees["reloads, impatient"] = reloads(func(p *coppice.Pool) { p.StartTimeout = 3 * time.Second })
-	trees["reloads, stop first"] = reloads(func(p *coppice.Pool) { p.StopFirst = true })
+	trees["reloads, stop first"] = reloads(func(p *coppice.Pool) { p.Rollout.StopFirst = true })
 	trees["reloads, backs off"] = reloads(func(p *coppice.Pool) {
 		p.Backoff = supervisor.Backoff{Initial: time.Hour, NoJitter: true}
 		p.Size = 1
 	})
-	trees["reloads, drains two"] = reloads(func(p *coppice.Pool) { p.Size, p.MaxDraining, p.Shutdown = 1, 2, 6*time.Second })
+	trees["reloads, drains two"] = reloads(func(p *coppice.Pool) { p.Size, p.Rollout.MaxDraining, p.Shutdown = 1, 2, 6*time.Second })
 	trees["reloads, gives up"] = reloads(func(p *coppice.Pool) { p.Intensity = supervisor.Intensity{Period: time.Second} })
 	forGood := func(limit time.Duration) func() coppice.Config {
 		return func() coppice.Config {

@@ -1,6 +1,7 @@
 package coppice
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime"
@@ -41,7 +42,7 @@ type Pool struct {
 
 	// Prepare runs before Worker, in every worker: what can be done before the worker has a
 	// slot, so that a spare has it behind it. It may use ID, Config, System and Lookup; Slot
-	// is -1, and Listen and Ready are refused. An error is that of the start. nil = nothing.
+	// is None, and Listen and Ready are refused. An error is that of the start. nil = nothing.
 	Prepare WorkerFunc
 
 	Strategy supervisor.Strategy // over the slots; OneForOne by default
@@ -64,12 +65,7 @@ type Pool struct {
 	// budget is used up, and workers are stopped one by one. Conflicts with Backoff.
 	OTP bool
 
-	// Check, if set, is asked at each heartbeat whether the worker does its work:
-	// an error is a beat that was missed, and so is no answer. It runs in the
-	// worker, on a goroutine of its own, one at a time; ctx ends after
-	// Heartbeat.Timeout. A panic in it is an error.
-	Check     func(ctx context.Context, w *Worker) error
-	Heartbeat Heartbeat
+	Liveness Liveness // how it is found out whether a worker still does its work
 
 	Environment Environment // what each process is started with, besides the program
 
@@ -106,23 +102,58 @@ type Pool struct {
 	// takes its slot at once, and a new spare grows behind it. 0 to 4096.
 	Spares int
 
-	// How a reload, or a recycling, goes through the slots. MaxSurge is how many slots at
-	// once have their new worker started while the old one works on; zero = 1, -1 = none,
-	// which needs a MaxUnavailable. MaxUnavailable is how many slots more, at most, may
-	// be without a worker meanwhile: there the old one has ended before the new one is
-	// started; zero = none. StopFirst is for a resource that only one worker may have:
-	// every old worker has ended first, MaxUnavailable (zero = 1) at once; it conflicts
-	// with a MaxSurge.
-	MaxSurge, MaxUnavailable int
-	StopFirst                bool
-
-	// MaxDraining is how many workers may drain at once after others have taken their
-	// places, of however many generations; beyond it the one that has drained longest is
-	// cut short. Zero = twice Size and one.
-	MaxDraining int
+	Rollout Rollout // how a reload, or a recycling, goes through the slots
 
 	Recycle   Recycle        // who is replaced for having done its share; zero = nobody
 	ScaleDown ScaleDownOrder // who goes when the pool is scaled down; the youngest by default
+}
+
+// A Rollout says how a reload, or a recycling, goes through the slots of a pool.
+type Rollout struct {
+	// Surge is how many slots at once have their new worker started while the old one works on;
+	// zero = 1, None = none, which needs an Unavailable.
+	Surge int
+
+	// Unavailable is how many slots more, at most, may be without a worker meanwhile: there the
+	// old one has ended before the new one is started; zero = none.
+	Unavailable int
+
+	// StopFirst is for a resource that only one worker may have: every old worker has ended
+	// first, Unavailable (zero = 1) at once. Conflicts with a Surge.
+	StopFirst bool
+
+	// MaxDraining is how many workers may drain at once after others have taken their places,
+	// of however many generations; beyond it the one that has drained longest is cut short.
+	// Zero = twice Size and one.
+	MaxDraining int
+}
+
+func (r Rollout) validate(bad reportInvalid, path string) {
+	if r.Surge < None {
+		bad(path, "Rollout.Surge", r.Surge, "is negative")
+	}
+	if r.Unavailable < 0 {
+		bad(path, "Rollout.Unavailable", r.Unavailable, "is negative")
+	}
+	if r.StopFirst && r.Surge > 0 {
+		bad(path, "Rollout.Surge", r.Surge, "stands beside StopFirst")
+	}
+	if r.Surge == None && r.Unavailable == 0 && !r.StopFirst {
+		bad(path, "Rollout.Surge", "None", "needs an Unavailable: no worker could be replaced")
+	}
+	if r.MaxDraining < 0 {
+		bad(path, "Rollout.MaxDraining", r.MaxDraining, "is negative")
+	}
+}
+
+// complete returns r with every zero value replaced by its default, for a pool of that size.
+func (r Rollout) complete(size int) Rollout {
+	r.MaxDraining = cmp.Or(r.MaxDraining, 2*size+1)
+	if r.StopFirst {
+		r.Surge, r.Unavailable = None, cmp.Or(r.Unavailable, 1)
+	}
+	r.Surge = cmp.Or(r.Surge, 1)
+	return r
 }
 
 // A Func is a goroutine of the master: Run returns when ctx ends. A panic is

@@ -20,7 +20,7 @@ import (
 //
 // It is an error that wraps [ErrNoChild] when there is none of that ID, the program of
 // a [Process] included, and ctx's when the process does not answer: one that hangs so badly
-// is ended for it, with its stacks in the crash report; see [Heartbeat].
+// is ended for it, with its stacks in the crash report; see [Liveness].
 func (rt *Runtime) Stacks(ctx context.Context, id int) ([]byte, error) {
 	if id == 0 {
 		return goroutines(), nil

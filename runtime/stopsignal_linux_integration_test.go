@@ -67,7 +67,7 @@ func toldBySignals(policy coppice.Policy, restart supervisor.Restart) coppice.Co
 	web := cfg.Children[0].(coppice.Pool)
 	web.Restart, web.Intensity = restart, supervisor.Intensity{Max: 0, Period: time.Minute}
 	cfg.Children[0] = web
-	cfg.OrphanDrain = -1
+	cfg.OrphanDrain = coppice.None
 	cfg.Hooks.Started = func(rt *coppice.Runtime) {
 		listener := 0
 		rt.Snapshot().Walk(func(n coppice.Tree) {

@@ -38,7 +38,7 @@ func init() {
 			return nil
 		})
 		cfg.ListenerIsolation = coppice.GoroutineIsolation
-		cfg.OrphanDrain = -1
+		cfg.OrphanDrain = coppice.None
 		return cfg
 	}
 }

@@ -59,6 +59,9 @@ func parseTree(cfg Config) (*node, error) {
 	if cfg.Shutdown < 0 {
 		bad("", "Shutdown", cfg.Shutdown, "is negative")
 	}
+	if cfg.OrphanDrain != None {
+		notNegative(bad, "", "OrphanDrain", cfg.OrphanDrain)
+	}
 	checkIsolation(bad, "", "ListenerIsolation", cfg.ListenerIsolation)
 	checkStrategy(bad, "", cfg.Strategy, cfg.Intensity)
 	root := &node{}
@@ -144,25 +147,11 @@ func (p Pool) validate(bad reportInvalid, path string) {
 	checkStrategy(bad, path, p.Strategy, p.Intensity)
 	checkRestart(bad, path, p.Restart)
 	checkExitCodes(bad, path, p.SuccessExit)
-	p.Heartbeat.validate(bad, path)
+	p.Liveness.validate(bad, path)
 	if p.Spares < 0 || p.Spares > maxPool {
 		bad(path, "Spares", p.Spares, fmt.Sprintf("is not between 0 and %d", maxPool))
 	}
-	if p.MaxSurge < -1 {
-		bad(path, "MaxSurge", p.MaxSurge, "is below -1 (none)")
-	}
-	if p.MaxUnavailable < 0 {
-		bad(path, "MaxUnavailable", p.MaxUnavailable, "is negative")
-	}
-	if p.StopFirst && p.MaxSurge > 0 {
-		bad(path, "MaxSurge", p.MaxSurge, "stands beside StopFirst")
-	}
-	if p.MaxSurge == -1 && p.MaxUnavailable == 0 && !p.StopFirst {
-		bad(path, "MaxSurge", p.MaxSurge, "needs a MaxUnavailable: no worker could be replaced")
-	}
-	if p.MaxDraining < 0 {
-		bad(path, "MaxDraining", p.MaxDraining, "is negative")
-	}
+	p.Rollout.validate(bad, path)
 	if p.OTP && p.Backoff != (supervisor.Backoff{}) {
 		bad(path, "Backoff", p.Backoff, "stands beside OTP, which restarts at once")
 	}
@@ -299,7 +288,12 @@ func describeSpec(v reflect.Value) string {
 		if f.Type.Kind() == reflect.Func || f.Name == "Hooks" || f.Name == "Name" || f.Name == "Children" {
 			continue
 		}
-		fmt.Fprintf(&b, " %s=%v", f.Name, v.Field(i))
+		value := v.Field(i).Interface()
+		if l, ok := value.(Liveness); ok {
+			l.Check = nil // a function, too
+			value = l
+		}
+		fmt.Fprintf(&b, " %s=%v", f.Name, value)
 	}
 	return b.String()
 }

@@ -30,7 +30,7 @@ type Worker struct {
 // the address of the process's actors.
 func (w *Worker) ID() int { return w.self().ID }
 
-// Slot is the worker's place in its pool, from 0; a replacement keeps it. It is -1 in
+// Slot is the worker's place in its pool, from 0; a replacement keeps it. It is None in
 // Pool.Prepare.
 func (w *Worker) Slot() int { return w.self().Slot }
 

@@ -16,7 +16,7 @@ func asIs(*coppice.Pool) {}
 var hang = story{
 	"hang", "a request keeps a lock for ever: the worker is found, shows its stacks, and is replaced",
 	func(p *coppice.Pool) {
-		p.Size, p.Heartbeat = 1, coppice.Heartbeat{Every: 50 * time.Millisecond, Timeout: 500 * time.Millisecond, Path: "/healthz"}
+		p.Size, p.Liveness = 1, coppice.Liveness{Every: 50 * time.Millisecond, Timeout: 500 * time.Millisecond, Path: "/healthz"}
 	},
 	func(t *teller) error {
 		t.say("a request hangs with the lock that every request needs")

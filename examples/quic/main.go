@@ -40,7 +40,7 @@ func main() {
 			Name: "web", Size: *workers, Shutdown: *shutdown,
 			// The old worker of a slot and the new one have the same socket. One at a
 			// time, so that neither reads what is the other's.
-			StopFirst: true,
+			Rollout: coppice.Rollout{StopFirst: true},
 			Worker: func(ctx context.Context, w *coppice.Worker) error {
 				return serve(ctx, w, *addr)
 			},
