@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/child"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -38,9 +39,10 @@ type backends struct {
 
 // startGoroutine starts w as a goroutine.
 func (b *backends) startGoroutine(w *poolWorker) {
-	c := newChild(b.cfg, b.root)
-	c.config = w.hello.Config
-	mine, its := fdipc.Pipe(w.transport(), c.transport())
+	cfg := b.cfg.childConfig(b.root)
+	cfg.Configuration = w.hello.Config
+	c := child.New(cfg)
+	mine, its := fdipc.Pipe(w.transport(), c.ConnConfig())
 	w.conn = mine
 	w.backend = startGoroutineChild(c, its, b.pipeline)
 }

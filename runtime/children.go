@@ -165,12 +165,12 @@ func (h *children) linkPair(ctx context.Context, listener, worker *poolWorker) e
 	worker.link.made(h.links)
 	h.mu.Unlock()
 	if lok && wok {
-		if !l.child.awaitEquipped(ctx) || !w.child.awaitEquipped(ctx) {
+		if !l.child.AwaitEquipped(ctx) || !w.child.AwaitEquipped(ctx) {
 			return nil // one of them is ending
 		}
-		a, b := fdipc.Pipe(l.child.linkConfig(to), w.child.linkConfig(from))
-		l.child.addLink(to, a)
-		w.child.addLink(from, b)
+		a, b := fdipc.Pipe(l.child.LinkConfig(to), w.child.LinkConfig(from))
+		l.child.AddLink(to, a)
+		w.child.AddLink(from, b)
 		return nil
 	}
 	var a, b *os.File

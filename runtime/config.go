@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/coppice-go/coppice/runtime/internal/child"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -107,7 +108,7 @@ var (
 
 	// ErrMasterGone is returned by a worker's calls once the channel to the
 	// master is lost.
-	ErrMasterGone = errors.New("coppice: the master is gone")
+	ErrMasterGone = child.ErrMasterGone
 
 	// ErrStopping is wrapped by the error of a reload, or a scaling, that the end of the
 	// tree, or of the pool, has overtaken.

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 )
 
@@ -251,11 +252,7 @@ func (w *Worker) File(name string) (*os.File, error) {
 // firstFile is the descriptor of the first of Environment.Files in a process.
 const firstFile = 3
 
-// filesVar names the descriptors from firstFile on, joined by colons: for a worker
-// as one of fdipc's variables, for other programs behind COPPICE_.
-const filesVar = "FILES"
-
-// fileNames are the names of files, as in filesVar.
+// fileNames are the names of files, as in childproto.FilesVar.
 func (e Environment) fileNames() string {
 	var names []string
 	for _, f := range e.Files {
@@ -267,7 +264,7 @@ func (e Environment) fileNames() string {
 // inheritedFiles are the names of the descriptors that this process was given,
 // from firstFile on.
 func inheritedFiles() []string {
-	v, _ := fdipc.InheritedVar(filesVar)
+	v, _ := fdipc.InheritedVar(childproto.FilesVar)
 	if v == "" {
 		return nil
 	}
@@ -276,7 +273,7 @@ func inheritedFiles() []string {
 
 func init() { // before anything of the user's can start a process
 	// Not by IsChild: that takes the channel, which may be for somebody else.
-	if _, ok := fdipc.InheritedVar(filesVar); ok {
+	if _, ok := fdipc.InheritedVar(childproto.FilesVar); ok {
 		keepFiles(len(inheritedFiles()))
 		keepName()
 	}

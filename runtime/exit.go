@@ -218,11 +218,11 @@ func (e Exit) agrees(k childproto.ExitNoticeKind) bool {
 	}
 	switch k {
 	case childproto.NoticeNormal, childproto.NoticeShutdown:
-		return e.Signal == 0 && e.Code == exitOK
+		return e.Signal == 0 && e.Code == childproto.ExitOK
 	case childproto.NoticeError, childproto.NoticePanic:
-		return e.Signal == 0 && e.Code == exitFailed
+		return e.Signal == 0 && e.Code == childproto.ExitFailed
 	case childproto.NoticeUnfit:
-		return e.Signal == 0 && e.Code == exitUsage
+		return e.Signal == 0 && e.Code == childproto.ExitUsage
 	}
 	return false
 }

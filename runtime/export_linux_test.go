@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
@@ -37,11 +36,6 @@ func SayUnlinked(ctx context.Context, w *Worker) {
 		case <-ctx.Done():
 			return
 		}
-		w.c.linkMu.Lock()
-		links := slices.Clone(w.c.links)
-		w.c.linkMu.Unlock()
-		for _, l := range links {
-			w.c.reportNoLink(l.to, errors.New("so the test says"))
-		}
+		w.c.ReportLinksLost(errors.New("so the test says"))
 	}
 }

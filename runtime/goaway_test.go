@@ -211,7 +211,7 @@ func TestDrainHTTP2Deadline(t *testing.T) {
 	stuck.ask("/")
 	d.drain()
 	stuck.goaway()
-	d.c.beginDrain(errStopRequested, 0, 0)
+	d.c.BeginDrain(0, 0)
 	if n := d.end(); n != 1 {
 		t.Errorf("%d connections forced, want 1", n)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/child"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
@@ -20,7 +21,7 @@ const leakAfter = 100 * time.Millisecond
 
 // goroutineChild is a child that is a goroutine of the master.
 type goroutineChild struct {
-	child    *child
+	child    *child.Session
 	conn     *fdipc.Conn // its end of the channel: it may be killed before it knows of it
 	began    time.Time
 	returned chan struct{} // closed when the goroutine has ended
@@ -33,7 +34,7 @@ type goroutineChild struct {
 
 // startGoroutineChild starts a child as a goroutine, with conn as its end of the channel. It
 // shares the master's tracing. The goroutine ends with its worker function.
-func startGoroutineChild(c *child, conn *fdipc.Conn, shared tracing.Pipeline) *goroutineChild {
+func startGoroutineChild(c *child.Session, conn *fdipc.Conn, shared tracing.Pipeline) *goroutineChild {
 	b := &goroutineChild{child: c, conn: conn, began: time.Now(), returned: make(chan struct{}), ended: make(chan struct{})}
 	go func() {
 		var how Exit
@@ -42,13 +43,13 @@ func startGoroutineChild(c *child, conn *fdipc.Conn, shared tracing.Pipeline) *g
 			b.end(how, false)
 		}()
 		bye := recoverPanic(func() childproto.ExitNotice {
-			return c.run(conn, func(childproto.Hello) tracing.Pipeline { return sharedPipeline{shared} })
+			return c.Run(conn, func(childproto.Hello) tracing.Pipeline { return sharedPipeline{shared} })
 		})
 		if bye.Kind == childproto.NoticePanic {
 			how = Exit{Code: 2, Words: bye.Cut().Text}
 		}
-		c.closeSockets()
-		c.sendExitNotice(bye)
+		c.CloseSockets()
+		c.End(bye)
 	}()
 	return b
 }
@@ -80,7 +81,7 @@ func (b *goroutineChild) asked(string)          {}
 func (b *goroutineChild) printedLast() []string { return nil }
 
 // terminate ends the drain. A goroutine can be told more, but not made to obey.
-func (b *goroutineChild) terminate() { b.child.beginDrain(errStopRequested, 0, 0) }
+func (b *goroutineChild) terminate() { b.child.Terminate() }
 
 // kill does what terminate does and takes the channel away, and soon the sockets too: whatever
 // of the child goes on living has no part in the tree any more, and is leaked.
@@ -90,10 +91,10 @@ func (b *goroutineChild) kill() {
 	time.AfterFunc(leakAfter, func() {
 		b.end(Exit{}, true)
 		select {
-		case <-b.child.equipped: // it may be given up while it is being equipped
+		case <-b.child.Equipped(): // it may be given up while it is being equipped
 		case <-b.returned:
 		}
-		b.child.closeSockets()
+		b.child.CloseSockets()
 	})
 }
 

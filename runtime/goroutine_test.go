@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/child"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -12,8 +13,8 @@ import (
 // longer wanted when it is hatched. It ended the program.
 func TestKilledAtOnce(t *testing.T) {
 	for range 100 {
-		c := newChild(Config{}.defaults(), &node{})
-		mine, its := fdipc.Pipe(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, c.transport())
+		c := child.New(Config{}.defaults().childConfig(&node{}))
+		mine, its := fdipc.Pipe(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, c.ConnConfig())
 		b := startGoroutineChild(c, its, tracing.Pipeline(nil))
 		b.kill()
 		select {

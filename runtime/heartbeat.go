@@ -8,8 +8,6 @@ import (
 
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/liveness"
-
-	"github.com/coppice-go/coppice/supervisor"
 )
 
 // Defaults of Liveness.
@@ -111,26 +109,4 @@ func (p *poolWorker) endHung(silence time.Duration) {
 	p.hung.Store(&why)
 	p.backend.abort()
 	p.unlessEnded(abortGrace, func() { p.killFor(KilledHung) })
-}
-
-// answerHeartbeat answers a beat, now or when the check is through. It does not block.
-func (c *child) answerHeartbeat(b childproto.HeartbeatFrame) {
-	if c.pool.Liveness.Check == nil && c.pool.Liveness.Path == "" {
-		c.sendHeartbeat(b)
-		return
-	}
-	go func() { // ends with the check; the master sends no other beat until then
-		ctx, cancel := context.WithTimeout(c.ctx, c.pool.Liveness.defaults().Timeout)
-		defer cancel()
-		if err := c.checkHealth(ctx); err != nil {
-			b.Unwell = supervisor.Cut(err.Error())
-		}
-		c.sendHeartbeat(b)
-	}()
-}
-
-// sendHeartbeat answers. An answer that there is no room for is one that the master
-// misses: it reads them one by one.
-func (c *child) sendHeartbeat(b childproto.HeartbeatFrame) {
-	_ = c.conn.TrySend(childproto.NewFrame(childproto.FrameHeartbeat, b))
 }

@@ -15,8 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/coppice-go/coppice/netactor"
-	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/child"
 	"github.com/coppice-go/coppice/runtime/internal/httpdrain"
 )
 
@@ -24,7 +23,7 @@ import (
 // it to stop.
 type drained struct {
 	t      *testing.T
-	c      *child
+	c      *child.Session
 	addr   string
 	served chan error
 }
@@ -34,11 +33,7 @@ const patience = 60 * time.Second // of these tests: running into it is a defect
 // serveDrained serves with s until the test's end. What is not nil wraps the listener.
 func serveDrained(t *testing.T, s *http.Server, wrap func(net.Listener) net.Listener) *drained {
 	t.Helper()
-	c := newChild(Config{Logger: slog.New(slog.DiscardHandler)}, nil)
-	c.netListeners = netactor.NewListeners(netactor.ListenersConfig{})
-	c.ready = func() error { return nil }
-	c.spare.current.Store(&childproto.AssignFrame{Name: "web/0"})
-	close(c.equipped)
+	c := child.Standalone(child.Config{Logger: slog.New(slog.DiscardHandler)})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -49,9 +44,9 @@ func serveDrained(t *testing.T, s *http.Server, wrap func(net.Listener) net.List
 	if wrap != nil {
 		own = wrap(own)
 	}
-	go func() { d.served <- w.Serve(c.ctx, own, s) }() // awaited by end
+	go func() { d.served <- w.Serve(c.Context(), own, s) }() // awaited by end
 	t.Cleanup(func() {
-		c.beginDrain(errStopRequested, 0, 0)
+		c.BeginDrain(0, 0)
 		_ = s.Close()
 	})
 	return d
@@ -61,15 +56,9 @@ func serveDrained(t *testing.T, s *http.Server, wrap func(net.Listener) net.List
 // comes before is answered as ever.
 func (d *drained) drain() {
 	d.t.Helper()
-	d.c.beginDrain(errStopRequested, time.Hour, time.Hour)
+	d.c.BeginDrain(time.Hour, time.Hour)
 	for deadline := time.Now().Add(patience); ; runtime.Gosched() {
-		d.c.serverMu.Lock()
-		begun := len(d.c.servers) > 0
-		for _, s := range d.c.servers {
-			begun = begun && s.Begun()
-		}
-		d.c.serverMu.Unlock()
-		if begun {
+		if d.c.Draining() {
 			return
 		}
 		if time.Now().After(deadline) {
@@ -89,7 +78,7 @@ func (d *drained) end() (forced int64) {
 	case <-time.After(patience):
 		d.t.Fatal("Serve does not return")
 	}
-	return d.c.forced.Load()
+	return d.c.Forced()
 }
 
 // client is one HTTP/1 connection, used by hand.
@@ -186,7 +175,7 @@ func TestDrainIdleForced(t *testing.T) {
 	<-accepted
 	idle.ask("/")
 	idle.answer()
-	d.c.beginDrain(errStopRequested, time.Hour, 0)
+	d.c.BeginDrain(time.Hour, 0)
 	idle.closed()
 	silent.closed()
 	if n := d.end(); n != 2 {
@@ -242,7 +231,7 @@ func TestDrainFade(t *testing.T) {
 	d.drain()
 	gate.Lock()
 	asking.ask("/")
-	d.c.endIdleGrace()
+	d.c.EndIdleGrace()
 	for _, c := range idle {
 		c.closed()
 	}
@@ -254,7 +243,7 @@ func TestDrainFade(t *testing.T) {
 	if n := d.end(); n != int64(len(idle)) {
 		t.Errorf("%d connections forced, want %d", n, len(idle))
 	}
-	if d.c.drain.Err() != nil {
+	if d.c.DrainContext().Err() != nil {
 		t.Error("the drain took until its deadline")
 	}
 }
@@ -279,7 +268,7 @@ func TestDrainOfClosesThatWait(t *testing.T) {
 	asking.ask("/")
 	asking.answer()
 	d.drain()
-	d.c.endIdleGrace()
+	d.c.EndIdleGrace()
 	asking.closed()
 	if n := d.end(); n != 4 {
 		t.Errorf("%d connections forced, want 4", n)
@@ -316,20 +305,6 @@ func (c *slowToClose) Close() error {
 	return c.Conn.Close()
 }
 
-func TestIdleTimes(t *testing.T) {
-	const s = time.Second
-	for _, tt := range []struct{ drain, idle, keep, last time.Duration }{
-		{8 * s, 8 * s, 4 * s, 6 * s},                            // another worker has taken the place
-		{9 * s, 450 * s / 1000, 300 * s / 1000, 450 * s / 1000}, // none takes it
-		{8 * s, 0, 0, 0},
-		{0, 0, 0, 0},
-	} {
-		if keep, last := idleTimes(tt.drain, tt.idle); keep != tt.keep || last != tt.last {
-			t.Errorf("drain %v, idle %v: %v, %v", tt.drain, tt.idle, keep, last)
-		}
-	}
-}
-
 // TestDrainInFlight: a request under way is answered in full. When its headers
 // were written before the drain began its connection answers one more.
 func TestDrainInFlight(t *testing.T) {
@@ -348,7 +323,7 @@ func TestDrainInFlight(t *testing.T) {
 	c.ask("/slow")
 	<-begun
 	d.drain()
-	<-d.c.ctx.Done()
+	<-d.c.Context().Done()
 	close(proceed)
 	if c.answer() {
 		t.Fatal("headers that were written before the drain say that it closes")
@@ -382,7 +357,7 @@ func TestDrainDeadline(t *testing.T) {
 	d.dial().ask("/hijack")
 	<-begun
 	<-begun
-	d.c.beginDrain(errStopRequested, 0, 0)
+	d.c.BeginDrain(0, 0)
 	if n := d.end(); n != 2 {
 		t.Errorf("%d connections forced, want 2", n)
 	}
@@ -413,7 +388,7 @@ func TestDrainDeadlineOfItself(t *testing.T) {
 	d.dial().ask("/hijack")
 	<-begun
 	d.drain()
-	d.c.beginDrain(errStopRequested, 0, time.Hour)
+	d.c.BeginDrain(0, time.Hour)
 	<-closed
 	if n := d.end(); n != 2 {
 		t.Errorf("%d connections forced, want 2", n)
@@ -437,7 +412,7 @@ func TestDrainHijacked(t *testing.T) {
 	select {
 	case err := <-d.served:
 		t.Fatalf("Serve has not waited for a hijacked connection: %v", err)
-	case <-d.c.ctx.Done():
+	case <-d.c.Context().Done():
 	}
 	c.Close()
 	if n := d.end(); n != 0 {

@@ -7,14 +7,8 @@ import (
 	"sync"
 
 	"github.com/coppice-go/coppice/fdipc"
-)
-
-// Exit codes of the program, and of every child of the tree.
-const (
-	exitOK     = 0
-	exitFailed = 1  // the tree gave up, or could not start
-	exitCut    = 69 // of a child: its channel to the master has ended, and nothing else is wrong with it (EX_UNAVAILABLE of sysexits.h)
-	exitUsage  = 2  // a spec, a flag or an environment that cannot be used
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/logqueue"
 )
 
 // Serve is [Main] with one pool of n workers named "workers" and defaults
@@ -31,7 +25,7 @@ func Main(cfg Config) {
 	cfg.Service = Service{Signals: true, Notify: true}
 	err := Run(context.Background(), cfg)
 	if err != nil {
-		printLine(os.Stderr, err)
+		logqueue.PrintLine(os.Stderr, err)
 	}
 	os.Exit(ExitCode(err))
 }
@@ -41,15 +35,15 @@ func Main(cfg Config) {
 // when the tree gave up, could not start, or did not end in time.
 func ExitCode(err error) int {
 	if err == nil {
-		return exitOK
+		return childproto.ExitOK
 	}
 	if _, ok := errors.AsType[*InvalidError](err); ok {
-		return exitUsage
+		return childproto.ExitUsage
 	}
 	if errors.Is(err, fdipc.ErrInherit) || errors.Is(err, ErrTooDeep) {
-		return exitUsage
+		return childproto.ExitUsage
 	}
-	return exitFailed
+	return childproto.ExitFailed
 }
 
 // A Service is what [Run] does for the program as a service of the system. The zero value leaves

@@ -28,20 +28,20 @@ func TestWhy(t *testing.T) {
 		{"normal, then a panic", childproto.NoticeNormal, Exit{PID: 1, Code: 2}, supervisor.Exited},
 		{"shutdown", childproto.NoticeShutdown, Exit{PID: 1}, supervisor.Shutdown},
 		{"shutdown, then a signal", childproto.NoticeShutdown, Exit{PID: 1, Code: -1, Signal: syscall.SIGSEGV}, supervisor.Signaled},
-		{"error", childproto.NoticeError, Exit{PID: 1, Code: exitFailed}, supervisor.Error},
+		{"error", childproto.NoticeError, Exit{PID: 1, Code: childproto.ExitFailed}, supervisor.Error},
 		{"error, then another code", childproto.NoticeError, Exit{PID: 1, Code: 7}, supervisor.Exited},
-		{"unfit", childproto.NoticeUnfit, Exit{PID: 1, Code: exitUsage}, supervisor.Error},
+		{"unfit", childproto.NoticeUnfit, Exit{PID: 1, Code: childproto.ExitUsage}, supervisor.Error},
 		{"no such word", "fine", Exit{PID: 1, Code: 3}, supervisor.Exited},
 		{"nothing", "", Exit{PID: 1}, supervisor.Normal},
 		{"error of a goroutine", childproto.NoticeError, Exit{}, supervisor.Error},
 		{"panic of a goroutine", childproto.NoticePanic, Exit{Code: 2}, supervisor.Panic},
-		{"a code that counts as success", "", Exit{PID: 1, Code: exitCut}, supervisor.Normal},
+		{"a code that counts as success", "", Exit{PID: 1, Code: childproto.ExitCut}, supervisor.Normal},
 		{"status stolen", childproto.NoticeShutdown, Exit{PID: 1, Lost: errors.New("waitid")}, supervisor.Shutdown},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := &poolWorker{
 				exit: tt.exit, backend: &goroutineChild{},
-				driver: &poolDriver{pool: Pool{SuccessExit: []int{exitCut}}},
+				driver: &poolDriver{pool: Pool{SuccessExit: []int{childproto.ExitCut}}},
 			}
 			if tt.bye != "" {
 				p.exitNotice.Store(&childproto.ExitNotice{Kind: tt.bye, Text: "words"})

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/output"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/queue"
@@ -76,7 +77,7 @@ func (s spawner) fork(ctx context.Context, p *poolWorker) error {
 	defer remote.Close()
 	env := p.driver.pool.Environment
 	channel := max(channelFD, firstFile+len(env.Files))
-	marks := fdipc.Environ(channel, map[string]string{filesVar: env.fileNames()}) // none too: it tells whose child this is
+	marks := fdipc.Environ(channel, map[string]string{childproto.FilesVar: env.fileNames()}) // none too: it tells whose child this is
 	b, err := s.spawn(ctx, process.Command{
 		Executable: p.gen.exe, Args: startedArgs, Env: env.variables(os.Environ(), p.driver.pool.Size, append(marks, deeper())...),
 		Files:       slices.Insert(make([]*os.File, channel), channel, remote),
@@ -100,7 +101,7 @@ func (s spawner) fork(ctx context.Context, p *poolWorker) error {
 func (s spawner) forkProgram(ctx context.Context, p Process, who output.Line, line func([]byte), vars ...string) (*processChild, error) {
 	env := p.Environment
 	if len(env.Files) > 0 {
-		vars = append(vars, "COPPICE_"+filesVar+"="+env.fileNames())
+		vars = append(vars, "COPPICE_"+childproto.FilesVar+"="+env.fileNames())
 	}
 	return s.spawn(ctx, process.Command{
 		Path: p.Command[0], Args: p.Command, Env: env.variables(merge(os.Environ(), reservedVars), 1, append(vars, deeper())...),
@@ -112,7 +113,7 @@ func (s spawner) forkProgram(ctx context.Context, p Process, who output.Line, li
 // reservedVars are variables that mean the master: what its service manager gave it.
 var reservedVars = []string{
 	"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES",
-	"COPPICE_" + filesVar,
+	"COPPICE_" + childproto.FilesVar,
 }
 
 // spawnRequest is what the master does with a process besides starting it.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/output"
+	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/queue"
 	"github.com/coppice-go/coppice/runtime/internal/telemetry"
 	"github.com/coppice-go/coppice/supervisor"
@@ -153,7 +155,7 @@ func inGoroutines(specs []ChildSpec) []ChildSpec {
 // start brings up what the tree needs, and then the tree. On an error everything
 // is down again.
 func (rt *Runtime) start(ctx context.Context) (err error) {
-	keepThreads(spareThreads)
+	process.KeepThreads(process.SpareThreads)
 	var undo []func()
 	defer func() {
 		if err != nil {
@@ -340,6 +342,9 @@ func killAll() {
 		}
 	}
 }
+
+// partingTimeout bounds what ends in order at the end of the tree: its actors, its telemetry.
+const partingTimeout = 2 * time.Second
 
 // withPartingTimeout runs an orderly end that has partingTimeout for it.
 func withPartingTimeout(end func(context.Context) error) error {

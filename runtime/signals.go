@@ -9,7 +9,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/logqueue"
 	"github.com/coppice-go/coppice/runtime/internal/queue"
+	"github.com/coppice-go/coppice/runtime/internal/stacks"
 )
 
 // maxEarlySignals is how many signals may wait until the tree is up. A reload and a few
@@ -63,7 +66,7 @@ func handleSignals(up <-chan *Runtime, done <-chan struct{}, stop func(), ended 
 	act := func(sig os.Signal) {
 		ends := sig == syscall.SIGTERM || sig == syscall.SIGINT || sig == syscall.SIGQUIT
 		if sig == syscall.SIGQUIT {
-			go showGoroutines() // ends by itself, or with the program
+			go stacks.Print() // ends by itself, or with the program
 		}
 		switch {
 		case ends && stopped.IsZero():
@@ -73,9 +76,9 @@ func handleSignals(up <-chan *Runtime, done <-chan struct{}, stop func(), ended 
 		case ends:
 			killAll()
 			err := errors.New("coppice: second signal: killing what is left")
-			printLine(os.Stderr, err)
+			logqueue.PrintLine(os.Stderr, err)
 			ended(err)
-			os.Exit(exitFailed)
+			os.Exit(childproto.ExitFailed)
 		case sig == syscall.SIGTTOU && sentByTerminal():
 			// The terminal's, not an operator's: caught, it is sent for each try to write,
 			// without end; ignored, the write succeeds.

@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"runtime"
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/stacks"
 )
 
 // Stacks returns where each goroutine of a process stands, as a crash would print it, and
@@ -23,7 +22,7 @@ import (
 // is ended for it, with its stacks in the crash report; see [Liveness].
 func (rt *Runtime) Stacks(ctx context.Context, id int) ([]byte, error) {
 	if id == 0 {
-		return goroutines(), nil
+		return stacks.Take(), nil
 	}
 	p := rt.children.child(id)
 	if p == nil {
@@ -34,12 +33,6 @@ func (rt *Runtime) Stacks(ctx context.Context, id int) ([]byte, error) {
 		return nil, fmt.Errorf("coppice: stacks of %s: %w", p.name(), err)
 	}
 	return []byte(text), nil
-}
-
-// goroutines returns the stacks of all goroutines of this process.
-func goroutines() []byte {
-	b := make([]byte, childproto.MaxStacks)
-	return b[:runtime.Stack(b, true)]
 }
 
 // askStacks asks the worker for the stacks of its goroutines.
@@ -65,22 +58,4 @@ func (w *poolWorker) askStacks(ctx context.Context) (string, error) {
 		err = w.endError()
 	}
 	return text, err
-}
-
-// showGoroutines prints where all goroutines stand to standard error.
-func showGoroutines() {
-	printLine(os.Stderr, fmt.Sprintf("coppice: SIGQUIT: the goroutines of process %d\n\n%s", os.Getpid(), goroutines()))
-}
-
-// sendStacks answers on the data lane: it is much, and what the master says comes first.
-func (c *child) sendStacks(n uint64) {
-	c.stacksMu.Lock() // whoever asks often does not have a MiB for each question
-	defer c.stacksMu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
-	defer cancel()
-	f := childproto.NewFrame(childproto.FrameStacks, childproto.StacksFrame{N: n, Text: string(goroutines())})
-	f.Lane = fdipc.Data
-	if err := c.conn.Send(ctx, f); err != nil {
-		c.log.Warn("child: the master does not take the stacks it asked for", "err", err)
-	}
 }

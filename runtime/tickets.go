@@ -30,9 +30,9 @@ func (w *Worker) ShareTickets(ctx context.Context, cfg *tls.Config) error {
 	if w.c == nil {
 		return nil
 	}
-	if err := tickets.Renew(ctx, w.c.system, cfg); err != nil {
+	if err := tickets.Renew(ctx, w.c.System(), cfg); err != nil {
 		return err
 	}
-	go tickets.Keep(w.c.drain, w.c.log, w.c.system, cfg) // ends with the drain
+	go tickets.Keep(w.c.DrainContext(), w.c.Log(), w.c.System(), cfg) // ends with the drain
 	return nil
 }

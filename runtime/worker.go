@@ -11,10 +11,9 @@ import (
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/runtime/internal/child"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/httpdrain"
-	"github.com/coppice-go/coppice/runtime/internal/pool"
-	"github.com/coppice-go/coppice/tracing"
 )
 
 // A Worker is what a [WorkerFunc] knows of itself and may ask of the tree. Its
@@ -23,7 +22,7 @@ import (
 // The zero Worker is one without a master, for a unit test of a worker function:
 // Listen is net.Listen, Ready does nothing, there is no tree and no configuration.
 type Worker struct {
-	c *child // nil = no master
+	c *child.Session // nil = no master
 }
 
 // ID is the process's number in the tree: 1, 2, 3 and so on, never reused. It is
@@ -52,13 +51,7 @@ func (w *Worker) self() childproto.Hello {
 	if w.c == nil {
 		return childproto.Hello{Name: "worker"}
 	}
-	self := w.c.identity
-	if a := w.c.spare.current.Load(); a != nil {
-		self.Name, self.Slot, self.Incarnation = a.Name, a.Slot, a.Incarnation
-	} else {
-		self.Name, self.Slot, self.Incarnation = self.Path+"/spare", pool.Spare, 0
-	}
-	return self
+	return w.c.Self()
 }
 
 // Ready tells the master that the worker does its work: it counts as started,
@@ -67,16 +60,16 @@ func (w *Worker) Ready() error {
 	if w.c == nil {
 		return nil
 	}
-	if err := w.c.requireSlot("Ready"); err != nil {
+	if err := w.requireSlot("Ready"); err != nil {
 		return err
 	}
-	return w.c.ready()
+	return w.c.Ready()
 }
 
 // Served counts n requests for Recycle.Requests, of work that Serve does not see.
 func (w *Worker) CountRequests(n int) {
 	if w.c != nil {
-		w.c.countRequests(n)
+		w.c.CountRequests(n)
 	}
 }
 
@@ -87,7 +80,7 @@ func (w *Worker) WorkContext() context.Context {
 	if w.c == nil {
 		return context.Background()
 	}
-	return w.c.drain
+	return w.c.DrainContext()
 }
 
 // Listen asks the master for a listener, as net.Listen asks the kernel: the master
@@ -111,7 +104,7 @@ func (w *Worker) ListenSpec(ctx context.Context, l ListenerSpec) (net.Listener, 
 		var lc net.ListenConfig
 		return lc.Listen(ctx, l.Network, l.Address)
 	}
-	return w.c.netListeners.Listen(ctx, l.request())
+	return w.c.Listeners().Listen(ctx, l.request())
 }
 
 // Listener returns the listener of that name: one of the tree ([ListenerSpec],
@@ -130,7 +123,7 @@ func (w *Worker) listener(ctx context.Context, r netactor.Request) (net.Listener
 	if err := w.mayLookUp(r); err != nil {
 		return nil, err
 	}
-	return w.c.netListeners.Listen(ctx, r)
+	return w.c.Listeners().Listen(ctx, r)
 }
 
 // ListenPacket asks the master for a packet socket, as net.ListenPacket asks the kernel: networks are udp, udp4, udp6
@@ -157,7 +150,7 @@ func (w *Worker) ListenPacketSpec(ctx context.Context, l ListenerSpec) (net.Pack
 	if w.c == nil {
 		return netactor.NewListeners(netactor.ListenersConfig{}).ListenPacket(ctx, l.request())
 	}
-	return w.c.netListeners.ListenPacket(ctx, l.request())
+	return w.c.Listeners().ListenPacket(ctx, l.request())
 }
 
 // PacketConn is [Worker.Listener] for packet sockets: it returns that of the ListenerSpec of that
@@ -176,7 +169,7 @@ func (w *Worker) packetConn(ctx context.Context, r netactor.Request) (net.Packet
 	if err := w.mayLookUp(r); err != nil {
 		return nil, err
 	}
-	return w.c.netListeners.ListenPacket(ctx, r)
+	return w.c.Listeners().ListenPacket(ctx, r)
 }
 
 // mayListen returns what is wrong with asking for l, if anything is.
@@ -196,7 +189,7 @@ func (w *Worker) mayListen(l ListenerSpec) error {
 	switch {
 	case err != nil:
 	case w.c != nil:
-		err = w.c.requireSlot("Listen")
+		err = w.requireSlot("Listen")
 	case l.FD != 0:
 		err = fmt.Errorf("%w without a master: a listener by number", ErrUnsupported)
 	}
@@ -213,12 +206,20 @@ func (w *Worker) mayLookUp(r netactor.Request) error {
 	case r.Name == "":
 		err = &InvalidError{"listener", "Name", `""`, "is empty"}
 	case w.c != nil:
-		err = w.c.requireSlot("Listener")
+		err = w.requireSlot("Listener")
 	default:
 		err = fmt.Errorf("%w without a master: a listener by name", ErrUnsupported)
 	}
 	if err != nil {
 		return &net.OpError{Op: "listen", Err: err}
+	}
+	return nil
+}
+
+// requireSlot refuses what needs a slot while the worker has none.
+func (w *Worker) requireSlot(op string) error {
+	if !w.c.HasSlot() {
+		return fmt.Errorf("%w in Pool.Prepare: %s", ErrUnsupported, op)
 	}
 	return nil
 }
@@ -231,7 +232,7 @@ func (w *Worker) Adopt(ln net.Listener) net.Listener {
 	if w.c == nil {
 		return ln
 	}
-	return w.c.netListeners.Adopt(ln)
+	return w.c.Listeners().Adopt(ln)
 }
 
 // Share gives the master a listener that the worker opened itself, to be listened
@@ -243,10 +244,10 @@ func (w *Worker) Share(ctx context.Context, l ListenerSpec, ln net.Listener) (ne
 	if w.c == nil {
 		return ln, nil
 	}
-	if err := w.c.requireSlot("Share"); err != nil {
+	if err := w.requireSlot("Share"); err != nil {
 		return nil, errors.Join(err, ln.Close())
 	}
-	return w.c.netListeners.Share(ctx, l.request(), ln)
+	return w.c.Listeners().Share(ctx, l.request(), ln)
 }
 
 // ReportLoad says how much this worker has to do, for listeners of policy LeastLoaded, in a unit
@@ -255,7 +256,7 @@ func (w *Worker) Share(ctx context.Context, l ListenerSpec, ln net.Listener) (ne
 // less. Without any report the number of connections is compared.
 func (w *Worker) ReportLoad(load int) {
 	if w.c != nil {
-		w.c.netListeners.Report(load)
+		w.c.Listeners().Report(load)
 	}
 }
 
@@ -267,7 +268,7 @@ func (w *Worker) System() *actors.System {
 	if w.c == nil {
 		return nil
 	}
-	return w.c.system
+	return w.c.System()
 }
 
 // Lookup returns the address of whoever holds a registered name when a message
@@ -277,7 +278,7 @@ func (w *Worker) Lookup(name string) *actor.PID {
 	if w.c == nil {
 		return nil
 	}
-	return w.c.system.Lookup(name)
+	return w.c.System().Lookup(name)
 }
 
 // Tree asks the master for the live tree, by an actor message.
@@ -285,7 +286,7 @@ func (w *Worker) Tree(ctx context.Context) (Tree, error) {
 	if w.c == nil {
 		return Tree{}, fmt.Errorf("%w without a master: Tree", ErrUnsupported)
 	}
-	return askTree(ctx, w.c.system)
+	return askTree(ctx, w.c.System())
 }
 
 // A Server serves a listener until Shutdown: *http.Server is one. Serve returns
@@ -321,7 +322,7 @@ type Server interface {
 func (w *Worker) Serve(ctx context.Context, ln net.Listener, s Server) error {
 	var drain *httpdrain.Drain
 	if hs, ok := s.(*http.Server); ok && w.c != nil {
-		drain = w.c.drainOf(hs)
+		drain = w.c.DrainOf(hs)
 	}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ln) }() // ends with s.Shutdown or s.Close, awaited below
@@ -339,16 +340,16 @@ func (w *Worker) Serve(ctx context.Context, ln net.Listener, s Server) error {
 	_ = ln.Close() // refuse what is new, also of an s that has not begun to serve; a second Close, by the user or by s, is harmless
 	if drain != nil {
 		err := ended(<-served) // every connection that was accepted is known to drain from here on
-		drain.CloseIdle(w.c.idleGrace, w.c.idleLimit)
+		w.c.CloseIdle(drain)
 		served <- err
 	}
 	err := ended(s.Shutdown(w.WorkContext())) // it may find ln closed
 	if err == nil && w.c != nil {
-		_ = w.c.netListeners.Drain(w.WorkContext()) // the hijacked ones; how many are cut is counted at the end
+		_ = w.c.Listeners().Drain(w.WorkContext()) // the hijacked ones; how many are cut is counted at the end
 	}
 	late := w.WorkContext().Err() != nil
 	if err != nil && !late && w.c != nil {
-		w.c.countOpenForced() // it has not waited
+		w.c.CountOpenForced() // it has not waited
 	}
 	if err != nil || late {
 		err = errors.Join(err, cut(s, ln))
@@ -357,21 +358,6 @@ func (w *Worker) Serve(ctx context.Context, ln net.Listener, s Server) error {
 		err = fmt.Errorf("coppice: drain: %w", err)
 	}
 	return errors.Join(err, ended(<-served))
-}
-
-// drainOf returns the drain of s, the same for each Serve of it.
-func (c *child) drainOf(s *http.Server) *httpdrain.Drain {
-	c.serverMu.Lock()
-	defer c.serverMu.Unlock()
-	d := c.servers[s]
-	if d == nil {
-		if s.ConnContext == nil {
-			s.ConnContext = tracing.ConnContext
-		}
-		d = httpdrain.New(s, c.countForcedEarly, c.countRequests)
-		c.servers[s] = d
-	}
-	return d
 }
 
 // cut ends s at once.

@@ -32,7 +32,7 @@ func (w *poolWorker) exitReason() supervisor.Reason {
 func (w *poolWorker) statedReason() supervisor.Reason {
 	r := w.exit.reason(endContext{w.askedStop.Load(), w.backend.sent(), w.driver.pool.SuccessExit})
 	bye := w.exitNotice.Load()
-	if bye == nil && w.exit.Code == exitCut && w.exit.Signal == 0 && !r.IsNormal() {
+	if bye == nil && w.exit.Code == childproto.ExitCut && w.exit.Signal == 0 && !r.IsNormal() {
 		return supervisor.Reason{Kind: supervisor.Error, Cause: &exitError{w.exit, "the channel to the master has ended"}}
 	}
 	if bye == nil || !w.exit.agrees(bye.Kind) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/stacks"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -76,7 +77,7 @@ func (w *poolWorker) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	case f.Kind == childproto.FrameStacks:
 		var s childproto.StacksFrame
 		if s, err = childproto.Decode[childproto.StacksFrame](f); err == nil {
-			s.Text = s.Text[:min(len(s.Text), childproto.MaxStacks)]
+			s.Text = s.Text[:min(len(s.Text), stacks.Max)]
 			w.stacks.Finish(s.N, s.Text, nil)
 		}
 	case f.Kind == childproto.FrameSpans:

@@ -12,13 +12,9 @@ import (
 // cutDrainTimeout is how long a worker whose drain is cut short has to end.
 const cutDrainTimeout = time.Second
 
-// idleShare is the part of a drain for which a worker that is not replaced keeps connections
-// without a request.
-const idleShare = 20
-
 // Stop asks the worker to drain and end. Nothing takes its place, so connections without a request
 // are closed soon: their clients would find nothing to ask again.
-func (w *poolWorker) Stop() { w.requestStop(w.hello.Drain / idleShare) }
+func (w *poolWorker) Stop() { w.requestStop(w.hello.Drain / childproto.IdleShare) }
 
 // retire asks the worker to drain and end, as one whose place another has taken.
 func (w *poolWorker) retire() { w.requestStop(w.hello.Drain) }

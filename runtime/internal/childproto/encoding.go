@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/stacks"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -17,9 +18,6 @@ func NewFrame(kind fdipc.Kind, v any, handles ...*fdipc.Handle) *fdipc.Frame {
 	return &fdipc.Frame{Kind: kind, Lane: fdipc.Control, Payload: payload, Handles: handles}
 }
 
-// MaxStacks bounds the text of the stacks of one process, in bytes.
-const MaxStacks = 1 << 20
-
 // maxTelemetry bounds a payload of a child's pipeline, in bytes. Package tracing/otlp sends
 // 256 KiB at most, but for a longer single span.
 const maxTelemetry = 2 << 20
@@ -30,7 +28,7 @@ const maxTelemetry = 2 << 20
 func maxPayload(kind fdipc.Kind) int {
 	switch kind {
 	case FrameStacks:
-		return 6*MaxStacks + 1024
+		return 6*stacks.Max + 1024
 	case FrameSpans, FrameMetrics:
 		return maxTelemetry
 	default:
@@ -58,4 +56,13 @@ func Decode[T any](f *fdipc.Frame) (T, error) {
 		return v, fmt.Errorf("coppice: frame %#x: %w", uint8(f.Kind), err)
 	}
 	return v, nil
+}
+
+// Handle calls do with the payload of a frame that NewFrame made.
+func Handle[T any](f *fdipc.Frame, do func(T)) error {
+	v, err := Decode[T](f)
+	if err == nil {
+		do(v)
+	}
+	return err
 }

@@ -14,6 +14,22 @@ import (
 // another version.
 const Version = 1
 
+// FilesVar names the descriptors that a process was given, joined by colons: for a worker as one
+// of fdipc's variables, for other programs behind COPPICE_. Only a child has it.
+const FilesVar = "FILES"
+
+// Exit codes of the master, and of every child of the tree.
+const (
+	ExitOK     = 0
+	ExitFailed = 1  // the tree gave up, or could not start
+	ExitUsage  = 2  // a spec, a flag or an environment that cannot be used
+	ExitCut    = 69 // of a child: its channel to the master has ended (EX_UNAVAILABLE of sysexits.h)
+)
+
+// IdleShare is the part of a drain for which a worker that is not replaced keeps connections
+// without a request: their clients would find no worker to ask again.
+const IdleShare = 20
+
 // The registered names of the tree's own processes.
 const (
 	MasterName    = "master"

@@ -1,40 +1,43 @@
-package coppice
+package child
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
+
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/supervisor"
 )
 
 // checkHealth tells what is wrong with a worker's work, as far as its pool says
 // how to find out. A panic of the user's code is one answer.
-func (c *child) checkHealth(ctx context.Context) (err error) {
+func (s *Session) checkHealth(ctx context.Context) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("panic: %v", v)
 		}
 	}()
-	if path := c.pool.Liveness.Path; path != "" {
-		if err := c.ask(ctx, path); err != nil {
+	if path := s.program.HealthPath; path != "" {
+		if err := s.ask(ctx, path); err != nil {
 			return fmt.Errorf("GET %s: %w", path, err)
 		}
 	}
-	if c.pool.Liveness.Check != nil {
-		return c.pool.Liveness.Check(ctx, &Worker{c})
+	if s.program.Check != nil {
+		return s.program.Check(ctx)
 	}
 	return nil
 }
 
 // ask has the handler of every http.Server that the worker serves answer a request
 // for path.
-func (c *child) ask(ctx context.Context, path string) error {
-	c.serverMu.Lock()
+func (s *Session) ask(ctx context.Context, path string) error {
+	s.serverMu.Lock()
 	var handlers []http.Handler
-	for _, s := range c.servers {
-		handlers = append(handlers, s.Handler())
+	for _, d := range s.servers {
+		handlers = append(handlers, d.Handler())
 	}
-	c.serverMu.Unlock()
+	s.serverMu.Unlock()
 	if len(handlers) == 0 {
 		return errors.New("the worker serves no http.Server by Worker.Serve")
 	}
@@ -71,4 +74,26 @@ func (s *statusRecorder) WriteHeader(status int) {
 func (s *statusRecorder) Write(b []byte) (int, error) {
 	s.WriteHeader(http.StatusOK)
 	return len(b), nil
+}
+
+// answerHeartbeat answers a beat, now or when the check is through. It does not block.
+func (s *Session) answerHeartbeat(b childproto.HeartbeatFrame) {
+	if s.program.Check == nil && s.program.HealthPath == "" {
+		s.sendHeartbeat(b)
+		return
+	}
+	go func() { // ends with the check; the master sends no other beat until then
+		ctx, cancel := context.WithTimeout(s.ctx, s.program.HealthTimeout)
+		defer cancel()
+		if err := s.checkHealth(ctx); err != nil {
+			b.Unwell = supervisor.Cut(err.Error())
+		}
+		s.sendHeartbeat(b)
+	}()
+}
+
+// sendHeartbeat answers. An answer that there is no room for is one that the master
+// misses: it reads them one by one.
+func (s *Session) sendHeartbeat(b childproto.HeartbeatFrame) {
+	_ = s.conn.TrySend(childproto.NewFrame(childproto.FrameHeartbeat, b))
 }

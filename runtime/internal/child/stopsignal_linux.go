@@ -1,4 +1,4 @@
-package coppice
+package child
 
 import (
 	"os"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/stacks"
 )
 
 // A child is told to end by its master alone, over the channel. A signal that says so
@@ -23,7 +24,7 @@ var stopSignals = make(chan os.Signal, 4)
 var connectedChildren = make(chan connectedChild, 1)
 
 type connectedChild struct {
-	*child
+	*Session
 	conn *fdipc.Conn
 }
 
@@ -31,7 +32,7 @@ type connectedChild struct {
 var masterSignals = []os.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2}
 
 func init() { // early: until then a signal ends the process
-	if _, child := fdipc.InheritedVar(filesVar); !child { // IsChild would take the channel
+	if _, child := fdipc.InheritedVar(childproto.FilesVar); !child { // IsChild would take the channel
 		return
 	}
 	signal.Notify(stopSignals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
@@ -42,27 +43,27 @@ func init() { // early: until then a signal ends the process
 
 // forwardStopSignals passes on what tells this process to end. master is its parent.
 func forwardStopSignals(master int) {
-	var c connectedChild
-	var waiting []os.Signal // for c
+	var s connectedChild
+	var waiting []os.Signal // for s
 	for {
 		select {
-		case c = <-connectedChildren:
+		case s = <-connectedChildren:
 			for _, sig := range waiting {
-				c.forwardStopSignal(sig)
+				s.forwardStopSignal(sig)
 			}
 		case sig := <-stopSignals:
 			orphan := os.Getppid() != master // the signal of the parent's death, most likely
 			switch {
-			case orphan && c.child == nil:
-				os.Exit(exitFailed) // before it could do anything
+			case orphan && s.Session == nil:
+				os.Exit(childproto.ExitFailed) // before it could do anything
 			case orphan:
-				c.beginDrain(errOrphan, c.cfg.OrphanDrain, 0)
-			case c.child == nil:
+				s.beginDrain(errOrphan, s.cfg.OrphanDrain, 0)
+			case s.Session == nil:
 				if len(waiting) < cap(stopSignals) {
 					waiting = append(waiting, sig)
 				}
 			default:
-				c.forwardStopSignal(sig)
+				s.forwardStopSignal(sig)
 			}
 		}
 	}
@@ -70,18 +71,18 @@ func forwardStopSignals(master int) {
 
 // forwardStopSignal tells the master of a signal to end. A master that has died is noticed by the end
 // of the channel; one that does not read cannot decide.
-func (c connectedChild) forwardStopSignal(sig os.Signal) {
+func (s connectedChild) forwardStopSignal(sig os.Signal) {
 	name := sig.String()
-	if s, ok := sig.(syscall.Signal); ok {
-		name = unix.SignalName(s)
+	if number, ok := sig.(syscall.Signal); ok {
+		name = unix.SignalName(number)
 	}
 	if sig == syscall.SIGQUIT {
-		go showGoroutines() // ends by itself, or with the process
+		go stacks.Print() // ends by itself, or with the process
 	}
-	if err := c.conn.TrySend(childproto.NewFrame(childproto.FrameStopSignal, childproto.StopSignalFrame{Signal: name})); err != nil {
-		c.log.Warn("the master does not hear of a signal to end", "signal", name, "err", err)
-		if c.awaitEquipped(c.ctx) {
-			c.beginDrain(errStopRequested, c.identity.Drain, c.identity.Drain/idleShare)
+	if err := s.conn.TrySend(childproto.NewFrame(childproto.FrameStopSignal, childproto.StopSignalFrame{Signal: name})); err != nil {
+		s.log.Warn("the master does not hear of a signal to end", "signal", name, "err", err)
+		if s.AwaitEquipped(s.ctx) {
+			s.beginDrain(errStopRequested, s.identity.Drain, s.identity.Drain/childproto.IdleShare)
 		}
 	}
 }

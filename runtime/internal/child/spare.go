@@ -1,4 +1,4 @@
-package coppice
+package child
 
 import (
 	"context"
@@ -18,51 +18,46 @@ type spareSlot struct {
 }
 
 // awaitSlot does what comes before a worker has its place, and waits until it has one.
-func (c *child) awaitSlot() error {
-	if f := c.pool.Prepare; f != nil {
-		if err := f(c.ctx, &Worker{c}); err != nil {
+func (s *Session) awaitSlot() error {
+	if f := s.program.Prepare; f != nil {
+		if err := f(s.ctx); err != nil {
 			return fmt.Errorf("coppice: warm: %w", err)
 		}
 	}
-	w := c.identity
+	w := s.identity
 	a := childproto.AssignFrame{Name: w.Name, Slot: w.Slot, Incarnation: w.Incarnation, Requests: w.Requests}
 	if w.Slot == pool.Spare {
-		if err := c.conn.Send(c.ctx, childproto.NewFrame(childproto.FrameSpareReady, struct{}{})); err != nil {
+		if err := s.conn.Send(s.ctx, childproto.NewFrame(childproto.FrameSpareReady, struct{}{})); err != nil {
 			return fmt.Errorf("coppice: warm: %w", err)
 		}
 		select {
-		case a = <-c.spare.assigned:
-		case <-c.ctx.Done():
+		case a = <-s.spare.assigned:
+		case <-s.ctx.Done():
 			return context.Canceled // asked to stop: an orderly end
 		}
 	}
-	c.spare.current.Store(&a)
+	s.spare.current.Store(&a)
 	return nil
 }
 
 // assign takes a spare's place from a frame of the master's.
-func (c *child) assign(a childproto.AssignFrame) {
+func (s *Session) assign(a childproto.AssignFrame) {
 	select {
-	case c.spare.assigned <- a:
+	case s.spare.assigned <- a:
 	default: // a second one changes nothing
 	}
 }
 
-// requireSlot refuses what needs a place while there is none.
-func (c *child) requireSlot(op string) error {
-	if c.spare.current.Load() == nil {
-		return fmt.Errorf("%w in Pool.Prepare: %s", ErrUnsupported, op)
-	}
-	return nil
-}
+// HasSlot reports whether the child has its slot; a worker has none while its Prepare runs.
+func (s *Session) HasSlot() bool { return s.spare.current.Load() != nil }
 
-// countRequests counts requests, and tells the master once when the worker has had its share.
-func (c *child) countRequests(n int) {
-	a := c.spare.current.Load()
+// CountRequests counts requests, and tells the master once when the worker has had its share.
+func (s *Session) CountRequests(n int) {
+	a := s.spare.current.Load()
 	if a == nil || a.Requests == 0 {
 		return
 	}
-	if now := c.spare.served.Add(int64(n)); now >= a.Requests && now-int64(n) < a.Requests {
-		_ = c.conn.TrySend(childproto.NewFrame(childproto.FrameRequestsSpent, struct{}{})) // a master that is gone recycles nobody
+	if now := s.spare.served.Add(int64(n)); now >= a.Requests && now-int64(n) < a.Requests {
+		_ = s.conn.TrySend(childproto.NewFrame(childproto.FrameRequestsSpent, struct{}{})) // a master that is gone recycles nobody
 	}
 }

@@ -1,18 +1,18 @@
-package coppice
+package process
 
 import (
 	"runtime"
 	"sync"
 )
 
-// spareThreads is how many threads each process of the tree has for times
+// SpareThreads is how many threads each process of the tree has for times
 // when the kernel gives them no more (pids.max, RLIMIT_NPROC, memory): the Go runtime
 // ends a program that is refused one. It needs one where system calls take long, and that is
 // when processes are started in vain.
-const spareThreads = 8
+const SpareThreads = 8
 
-// keepThreads has as many threads made. The Go runtime keeps those that it has.
-func keepThreads(n int) {
+// KeepThreads has as many threads made. The Go runtime keeps those that it has.
+func KeepThreads(n int) {
 	var made sync.WaitGroup
 	over := make(chan struct{})
 	made.Add(n)

@@ -1,0 +1,27 @@
+package coppice
+
+import (
+	"errors"
+	"os"
+
+	"github.com/coppice-go/coppice/runtime/internal/child"
+	"github.com/coppice-go/coppice/runtime/internal/logqueue"
+)
+
+// runChild is the life of a child process, which exits at its end. It returns only when the life
+// cannot begin.
+func runChild(cfg Config, root *node, channel *os.File) error {
+	code, last, err := child.RunProcess(cfg.childConfig(root), channel)
+	if errors.Is(err, child.ErrBegun) {
+		return ErrInChild
+	}
+	if err != nil {
+		return err
+	}
+	flushLog(cfg.Logger)
+	if last != "" {
+		logqueue.PrintLine(os.Stderr, last)
+	}
+	os.Exit(code)
+	return nil
+}

@@ -1,0 +1,81 @@
+package child
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// begun is set once this process has begun its life as a child.
+var begun atomic.Bool
+
+// ErrBegun is returned by RunProcess in a process that has been a child already.
+var ErrBegun = errors.New("coppice: this process is a child of a tree")
+
+// RunProcess is the life of a child process on its channel to the master. It returns the code with
+// which the process is to exit, and what it is to print before; or an error when the life cannot
+// begin. It takes ownership of channel.
+func RunProcess(cfg Config, channel *os.File) (code int, last string, err error) {
+	if !begun.CompareAndSwap(false, true) {
+		return 0, "", ErrBegun
+	}
+	s := New(cfg)
+	s.process = true
+	conn, err := fdipc.New(channel, s.ConnConfig())
+	if err != nil {
+		return 0, "", fmt.Errorf("coppice: the channel to the master: %w", err)
+	}
+	connectedChildren <- connectedChild{s, conn}
+	go s.killOrphan(conn) // ends with the process
+	bye := s.Run(conn, s.ownPipeline)
+	cut := errors.Is(context.Cause(s.ctx), ErrMasterGone) // End ends the channel too
+	s.End(bye)
+	switch bye.Kind {
+	case childproto.NoticeUnfit:
+		return childproto.ExitUsage, bye.Text, nil
+	case childproto.NoticeError, childproto.NoticePanic:
+		return childproto.ExitFailed, "", nil
+	case childproto.NoticeNormal, childproto.NoticeShutdown:
+		if cut {
+			return childproto.ExitCut, "", nil // a master that lives nevertheless replaces it, a transient child too
+		}
+	}
+	return childproto.ExitOK, "", nil
+}
+
+// killOrphan makes sure that no child stays behind: one whose drain is over
+// and whose master is gone is killed, whatever its worker function does. A worker
+// that only a SIGTERM has told to go is left to its master, and one that has
+// closed the channel itself exits by itself.
+func (s *Session) killOrphan(conn *fdipc.Conn) {
+	<-conn.Done()
+	if s.exiting.Load() {
+		return
+	}
+	<-s.ctx.Done()
+	<-time.After(max(s.cfg.OrphanDrain, 0))
+	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+}
+
+// ownPipeline starts the tracing of this process. Its spans leave by the master.
+func (s *Session) ownPipeline(w childproto.Hello) tracing.Pipeline {
+	p, err := tracing.Start(context.Background(), w.Process(), &tracing.Uplink{
+		Table: s.spanTable,
+		Send: func(kind tracing.PayloadKind, b []byte) error {
+			return s.conn.Send(context.Background(), &fdipc.Frame{Kind: childproto.PayloadFrame(kind), Lane: fdipc.Data, Payload: b})
+		},
+	})
+	s.spanTable = nil
+	if err != nil && !errors.Is(err, context.Canceled) {
+		s.log.Warn("no tracing in this process", "name", w.Name, "err", err)
+	}
+	return p
+}

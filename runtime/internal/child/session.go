@@ -1,0 +1,469 @@
+package child
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/httpdrain"
+	"github.com/coppice-go/coppice/runtime/internal/memfile"
+	"github.com/coppice-go/coppice/runtime/internal/process"
+	"github.com/coppice-go/coppice/runtime/internal/stacks"
+	"github.com/coppice-go/coppice/runtime/internal/telemetry"
+	"github.com/coppice-go/coppice/supervisor"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+const (
+	// helloTimeout bounds a child's wait for the master's first frame.
+	helloTimeout = 30 * time.Second
+
+	// partingTimeout bounds what a child does after its worker function has
+	// returned: flush spans, say goodbye.
+	partingTimeout = 2 * time.Second
+)
+
+// Session is one child of the tree, from the first frame of its master to the last of its own.
+type Session struct {
+	cfg  Config
+	log  *slog.Logger
+	conn *fdipc.Conn
+
+	process bool // it has a process of its own
+
+	hello    chan receivedHello // one value: the handler's to run
+	equipped chan struct{}      // closed when the fields below are; the handler waits for it
+
+	identity     childproto.Hello
+	program      Program  // of a worker
+	spanTable    *os.File // for open spans; nil without tracing, and once the pipeline has it
+	pipeline     tracing.Pipeline
+	channelStats telemetry.Transport
+	system       *actors.System
+	netListeners *netactor.Listeners  // of a worker
+	dispatcher   *netactor.Dispatcher // of the listener process
+
+	serverMu sync.Mutex
+	servers  map[*http.Server]*httpdrain.Drain // that Worker.Serve serves
+
+	linkMu      sync.Mutex
+	links       []siblingLink // that are open
+	linksClosed bool          // it has ended: no more links
+	listenerID  uint64        // of a worker: the ID of the newest listener process it has a link to
+
+	ctx          context.Context // the worker's: ends when the drain begins
+	stop         context.CancelCauseFunc
+	drain        context.Context // ends at the drain's deadline
+	endDrain     func()          // counts what is open as forced, and ends drain
+	idleGrace    context.Context // ends when the first idle connections are closed, at the latest with idleLimit
+	endIdleGrace context.CancelFunc
+	idleLimit    context.Context // ends when the last idle connections are closed, at the latest with drain
+	endIdleLimit context.CancelFunc
+	forced       atomic.Int64 // connections cut at a deadline
+	spare        spareSlot
+	ready        func() error
+	stacksMu     sync.Mutex  // held while its stacks are told
+	exiting      atomic.Bool // it has said all that it had to say and ends
+}
+
+// receivedHello is the master's first frame.
+type receivedHello struct {
+	hello     childproto.Hello
+	spanTable *os.File
+	err       error // why the child lacks what the frame brought
+}
+
+// New returns a child that has not heard from its master.
+func New(cfg Config) *Session {
+	s := &Session{
+		cfg: cfg, log: cfg.Logger,
+		hello: make(chan receivedHello, 1), equipped: make(chan struct{}),
+		servers: map[*http.Server]*httpdrain.Drain{},
+	}
+	s.spare.assigned = make(chan childproto.AssignFrame, 1)
+	s.ctx, s.stop = context.WithCancelCause(context.Background())
+	drain, end := context.WithCancel(context.Background())
+	s.drain, s.endDrain = drain, sync.OnceFunc(func() {
+		s.CountOpenForced()
+		end()
+		s.sendForced()
+	})
+	s.idleLimit, s.endIdleLimit = context.WithCancel(s.drain)
+	s.idleGrace, s.endIdleGrace = context.WithCancel(s.idleLimit)
+	s.ready = sync.OnceValue(s.sendReady)
+	return s
+}
+
+// ConnConfig is the configuration of the child's end of its channel.
+func (s *Session) ConnConfig() fdipc.Config {
+	cfg := childproto.ConnConfig(s.handle, s.channelLost)
+	cfg.NoFiles = s.handlesLost
+	return cfg
+}
+
+// handlesLost takes a frame of the master's whose descriptors did not arrive: this process has
+// no room for them. Who waits for them hears of it.
+func (s *Session) handlesLost(conn *fdipc.Conn, f *fdipc.Frame) {
+	if f.Kind == childproto.FrameHello {
+		s.log.Error("out of descriptors: what the master's welcome brings is lost")
+		s.receiveHello(f)
+		return
+	}
+	<-s.equipped
+	switch {
+	case s.system == nil: // unfit
+	case f.Kind == childproto.FrameLink:
+		if to, err := childproto.Decode[childproto.Sibling](f); err == nil {
+			s.reportNoLink(to, os.NewSyscallError("recvmsg", syscall.EMFILE))
+		}
+	case s.system.HandlesLost(childproto.MasterAddress, f):
+	case s.netListeners != nil:
+		s.netListeners.HandlesLost(conn, f)
+	default:
+		s.dispatcher.HandlesLost(conn, f)
+	}
+}
+
+// handle takes a frame of the master's, on the channel's reader.
+func (s *Session) handle(conn *fdipc.Conn, f *fdipc.Frame) {
+	if f.Kind == childproto.FrameHello {
+		s.receiveHello(f)
+		return
+	}
+	<-s.equipped // the master may speak on before run has read the hello
+	var err error
+	switch {
+	case s.system == nil: // unfit: nothing is for this child
+		f.Refuse(fdipc.ReasonClosed)
+	case f.Kind == childproto.FrameStop:
+		err = childproto.Handle(f, func(r childproto.StopRequest) { s.beginDrain(errStopRequested, r.Drain, r.Idle) })
+	case f.Kind == childproto.FrameLink:
+		err = s.link(f)
+	case f.Kind == childproto.FrameWorkerGone:
+		err = childproto.Handle(f, s.workerGone)
+	case f.Kind == childproto.FrameStopAccepting:
+		s.stopAccepting()
+	case f.Kind == childproto.FrameAssign:
+		err = childproto.Handle(f, s.assign)
+	case f.Kind == childproto.FrameHeartbeat:
+		err = childproto.Handle(f, s.answerHeartbeat)
+	case f.Kind == childproto.FrameStacks:
+		err = childproto.Handle(f, func(q childproto.StacksFrame) {
+			go s.sendStacks(q.N) // ends with the send, which is bounded
+		})
+	case s.system.HandleFrame(childproto.MasterAddress, f):
+	case s.netListeners != nil && s.netListeners.HandleFrame(conn, f):
+	case s.dispatcher != nil && s.dispatcher.HandleFrame(netactor.Worker{}, conn, f):
+	default:
+		f.Refuse(fdipc.ReasonUnknown) // a newer master's: skipped by rule
+	}
+	if err != nil {
+		f.Refuse(fdipc.ReasonUnknown)
+		s.log.Error("bad frame from the master", "err", err)
+	}
+}
+
+// readConfig takes a configuration of n bytes that came beside the hello.
+func readConfig(h *fdipc.Handle, n int) ([]byte, error) {
+	f, err := h.File()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return memfile.Map(f, n)
+}
+
+func (s *Session) receiveHello(f *fdipc.Frame) {
+	w, err := childproto.Decode[childproto.Hello](f)
+	if err != nil {
+		s.log.Error("bad frame from the master", "err", err)
+		return
+	}
+	handles := f.Handles
+	if n := len(handles) - 1; w.ConfigSize > 0 && !s.process {
+		w.Config = s.cfg.Configuration
+	} else if w.ConfigSize > 0 && n >= 0 {
+		if w.Config, err = readConfig(handles[n], w.ConfigSize); err != nil {
+			err = fmt.Errorf("coppice: the configuration that came with the welcome: %w", err)
+		}
+		handles = handles[:n]
+	} else if w.ConfigSize > 0 {
+		err = fmt.Errorf("coppice: no configuration came with the welcome: %w", os.NewSyscallError("recvmsg", syscall.EMFILE))
+	}
+	lacks := err
+	var table *os.File
+	if len(handles) == 1 {
+		if table, err = handles[0].File(); err != nil {
+			s.log.Warn("no table of open spans", "err", err)
+		}
+	}
+	select {
+	case s.hello <- receivedHello{w, table, lacks}:
+	default: // a second hello changes nothing
+		if table != nil {
+			table.Close()
+		}
+	}
+}
+
+// channelLost is told that the channel is gone. Unless a stop was asked for before, the
+// master has died, or is none that can be understood.
+func (s *Session) channelLost(_ *fdipc.Conn, err error) {
+	why := errOrphan
+	if err != nil && !childproto.IsEnd(err) {
+		why = fmt.Errorf("%w: the channel to it is ended: %w", ErrMasterGone, err)
+		s.log.Error("the channel to the master is ended", "err", err)
+	}
+	s.beginDrain(why, s.cfg.OrphanDrain, 0)
+}
+
+// beginDrain ends the worker's context, the drain's after d, and the wait for idle
+// connections after idle. A later call may bring a deadline nearer, never further.
+func (s *Session) beginDrain(why error, d, idle time.Duration) {
+	s.stop(why)
+	endAfter(s.drain, d, s.endDrain)
+	keep, last := idleTimes(d, idle)
+	endAfter(s.idleGrace, keep, s.endIdleGrace)
+	if last < d { // else the one ends with the other: who is cut then is counted there
+		endAfter(s.idleLimit, last, s.endIdleLimit)
+	}
+}
+
+// idleTimes returns for how long connections without a request are kept in a drain of d that
+// is to close them after idle: until then all, and when the last one is closed. Thousands of
+// them take a while on a busy machine, and the worker has to end by itself.
+func idleTimes(d, idle time.Duration) (keep, last time.Duration) {
+	last = min(idle, d*3/4)
+	return last * 2 / 3, last
+}
+
+// endAfter ends ctx after d, by cancel. A timer would keep hold of a worker that is a
+// goroutine, and of all it had, when that has long ended.
+func endAfter(ctx context.Context, d time.Duration, cancel func()) {
+	t := time.AfterFunc(max(d, 0), cancel)
+	context.AfterFunc(ctx, func() { t.Stop() })
+}
+
+// countForcedEarly is force for what is cut before the drain's end, when all that is open
+// counts.
+func (s *Session) countForcedEarly(n int) {
+	if s.drain.Err() == nil {
+		s.countForced(n)
+	}
+}
+
+// CountOpenForced counts the connections that are open. At the drain's end it comes before
+// anybody knows of the end: who is cut by it is not to close them first.
+func (s *Session) CountOpenForced() {
+	if own := s.Listeners(); own != nil {
+		s.countForced(own.Conns())
+	}
+}
+
+// sendForced tells the master what the drain has cut by its deadline: the last word, which has
+// the same, may be late, when there is much to close and little time.
+func (s *Session) sendForced() {
+	if n := int(s.forced.Load()); n > 0 && s.conn != nil {
+		_ = s.conn.TrySend(childproto.NewFrame(childproto.FrameForcedConns, childproto.ExitNotice{Forced: n})) // a master that is gone counts nothing
+	}
+}
+
+// Listeners is what a worker listens on; nil of another child, and before it is equipped.
+func (s *Session) Listeners() *netactor.Listeners {
+	select {
+	case <-s.equipped:
+		return s.netListeners
+	default:
+		return nil
+	}
+}
+
+// countForced counts connections that the drain has cut.
+func (s *Session) countForced(n int) { s.forced.Add(int64(n)) }
+
+// Run lives the child's life over conn and returns why it ended. newPipeline
+// makes the process's tracing once it is known which process this is.
+func (s *Session) Run(conn *fdipc.Conn, newPipeline func(childproto.Hello) tracing.Pipeline) childproto.ExitNotice {
+	s.conn = conn
+	s.channelStats.Add(conn)
+	select {
+	case g := <-s.hello:
+		if g.err != nil {
+			close(s.equipped)
+			return childproto.ExitNotice{Kind: childproto.NoticeError, Text: g.err.Error()}
+		}
+		s.identity, s.spanTable = g.hello, g.spanTable
+	case <-s.ctx.Done():
+		close(s.equipped)
+		return childproto.ExitNotice{Kind: childproto.NoticeUnfit, Text: context.Cause(s.ctx).Error()}
+	case <-time.After(helloTimeout):
+		close(s.equipped)
+		return childproto.ExitNotice{Kind: childproto.NoticeUnfit, Text: fmt.Sprintf("coppice: no welcome from the master within %v", helloTimeout)}
+	}
+	life, err := s.checkHello()
+	if err == nil {
+		s.pipeline = newPipeline(s.identity)
+		err = s.equip()
+	}
+	close(s.equipped)
+	if err != nil {
+		return childproto.ExitNotice{Kind: childproto.NoticeUnfit, Text: err.Error()}
+	}
+
+	bye := life()
+
+	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
+	defer cancel()
+	if err := errors.Join(s.system.Shutdown(ctx), s.pipeline.Shutdown(ctx)); err != nil {
+		s.log.Warn("child: ending", "name", s.identity.Name, "err", err)
+	}
+	return bye
+}
+
+// checkHello finds what the hello asks this program to be, or why it cannot.
+func (s *Session) checkHello() (life func() childproto.ExitNotice, err error) {
+	w := s.identity
+	if w.Protocol != childproto.Version {
+		return nil, fmt.Errorf("coppice: the master speaks protocol %d, this program %d", w.Protocol, childproto.Version)
+	}
+	switch w.Role {
+	case childproto.RoleListener:
+		return s.dispatchConnections, nil
+	case childproto.RoleWorker:
+		if d := s.cfg.Difference(w.Tree); d != "" {
+			return nil, fmt.Errorf("coppice: this program's tree is not its master's: %s", d)
+		}
+		var ok bool
+		if s.program, ok = s.cfg.Program(w.Path, s); !ok { // the trees are equal: it is there
+			return nil, fmt.Errorf("coppice: %q is not a pool", w.Path)
+		}
+		return s.work, nil
+	}
+	return nil, fmt.Errorf("coppice: role %q is not known to this release", w.Role)
+}
+
+// AwaitEquipped waits until the child is equipped, and tells whether it is.
+func (s *Session) AwaitEquipped(ctx context.Context) bool {
+	select {
+	case <-s.equipped:
+		return s.system != nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// equip gives the child what it needs before frames arrive for it.
+func (s *Session) equip() error {
+	if s.process {
+		process.KeepThreads(process.SpareThreads)
+	}
+	system, err := actors.NewSystem(actors.Config{
+		Address: strconv.Itoa(s.identity.ID), Logger: s.log,
+		Hooks: actors.Hooks{Stop: func(string) { s.beginDrain(errStopRequested, s.identity.Drain, s.identity.Drain) }},
+	})
+	if err != nil {
+		return err
+	}
+	if err := system.Attach(childproto.MasterAddress, 0, s.conn); err != nil {
+		return err
+	}
+	system.Uplink(childproto.MasterAddress)
+	tracer := tracing.New(s.pipeline.TracerProvider()).WithMeter(s.pipeline.Meter())
+	switch s.identity.Role {
+	case childproto.RoleListener:
+		s.dispatcher = netactor.NewDispatcher(netactor.DispatcherConfig{Logger: s.log, Tracer: tracer, Functions: s.cfg.Hooks})
+	case childproto.RoleWorker:
+		s.netListeners = netactor.NewListeners(netactor.ListenersConfig{
+			Logger: s.log, Tracer: tracer, Master: s.conn, Pool: s.identity.Path, Stopping: s.ctx.Done(),
+		})
+	}
+	s.system = system
+	if s.process {
+		telemetry.Register(s.pipeline.Meter(), &s.channelStats, system)
+	}
+	return nil
+}
+
+// work runs the worker function to its end.
+func (s *Session) work() childproto.ExitNotice {
+	err := s.awaitSlot()
+	if err == nil {
+		err = s.program.Run(s.ctx)
+	}
+	asked := s.ctx.Err() != nil
+	again := s.program.Restart == supervisor.Permanent || s.program.Restart == supervisor.Transient && err != nil
+	if !asked && again {
+		s.netListeners.Fail()
+	}
+	s.endDrain() // what the worker function has not waited for is cut
+	_ = s.netListeners.Drain(s.drain)
+	_ = s.netListeners.Close() // packet sockets
+	bye := childproto.ExitNotice{Kind: childproto.NoticeNormal, Forced: int(s.forced.Load())}
+	switch {
+	case asked && (err == nil || errors.Is(err, context.Canceled)):
+		bye.Kind = childproto.NoticeShutdown
+	case err != nil:
+		bye.Kind, bye.Text = childproto.NoticeError, err.Error()
+	}
+	return bye
+}
+
+// CloseSockets closes the sockets of a worker that is a goroutine and has ended, or is given
+// up: a process takes its own with it.
+func (s *Session) CloseSockets() {
+	if own := s.Listeners(); own != nil {
+		own.Fail() // what is a close to the master was told before: it has no time to say more, as a process
+		_ = own.Close()
+		own.Cut()
+	}
+}
+
+// sendReady tells the master that the worker does its work: what it listens on
+// brings it connections from now on.
+func (s *Session) sendReady() error {
+	if s.netListeners != nil {
+		if err := s.netListeners.Joined(s.ctx); err != nil {
+			return fmt.Errorf("coppice: ready: %w", context.Cause(s.ctx))
+		}
+	}
+	if err := s.conn.Send(s.ctx, childproto.NewFrame(childproto.FrameReady, struct{}{})); err != nil {
+		return fmt.Errorf("coppice: ready: %w", err)
+	}
+	return nil
+}
+
+// End says goodbye and closes the channel.
+func (s *Session) End(bye childproto.ExitNotice) {
+	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
+	defer cancel()
+	_ = s.conn.Send(ctx, childproto.NewFrame(childproto.FrameExitNotice, bye.Cut())) // when it fails there is nobody to tell
+	s.exiting.Store(true)
+	_ = s.conn.Close()
+	s.closeLinks()
+	s.endDrain()
+}
+
+// sendStacks answers on the data lane: it is much, and what the master says comes first.
+func (s *Session) sendStacks(n uint64) {
+	s.stacksMu.Lock() // whoever asks often does not have a MiB for each question
+	defer s.stacksMu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
+	defer cancel()
+	f := childproto.NewFrame(childproto.FrameStacks, childproto.StacksFrame{N: n, Text: string(stacks.Take())})
+	f.Lane = fdipc.Data
+	if err := s.conn.Send(ctx, f); err != nil {
+		s.log.Warn("child: the master does not take the stacks it asked for", "err", err)
+	}
+}

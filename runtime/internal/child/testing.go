@@ -1,0 +1,40 @@
+package child
+
+import (
+	"slices"
+	"time"
+
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
+)
+
+// What follows is for tests of the root package.
+
+// Standalone returns a worker that has no master and is ready to serve.
+func Standalone(cfg Config) *Session {
+	s := New(cfg)
+	s.netListeners = netactor.NewListeners(netactor.ListenersConfig{})
+	s.ready = func() error { return nil }
+	s.spare.current.Store(&childproto.AssignFrame{Name: "web/0"})
+	close(s.equipped)
+	return s
+}
+
+// BeginDrain asks the child to drain within d, and to close idle connections within idle.
+func (s *Session) BeginDrain(d, idle time.Duration) { s.beginDrain(errStopRequested, d, idle) }
+
+// EndIdleGrace ends the time in which all idle connections are kept.
+func (s *Session) EndIdleGrace() { s.endIdleGrace() }
+
+// Forced returns how many connections the drain has cut.
+func (s *Session) Forced() int64 { return s.forced.Load() }
+
+// ReportLinksLost tells the master that each open link is lost.
+func (s *Session) ReportLinksLost(err error) {
+	s.linkMu.Lock()
+	links := slices.Clone(s.links)
+	s.linkMu.Unlock()
+	for _, l := range links {
+		s.reportNoLink(l.to, err)
+	}
+}

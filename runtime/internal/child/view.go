@@ -1,0 +1,53 @@
+package child
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/pool"
+)
+
+// Self returns what the child is. Before a worker has its slot it is the spare of its pool.
+func (s *Session) Self() childproto.Hello {
+	self := s.identity
+	if a := s.spare.current.Load(); a != nil {
+		self.Name, self.Slot, self.Incarnation = a.Name, a.Slot, a.Incarnation
+	} else {
+		self.Name, self.Slot, self.Incarnation = self.Path+"/spare", pool.Spare, 0
+	}
+	return self
+}
+
+// Ready tells the master that the worker does its work. Further calls return what the first did.
+func (s *Session) Ready() error { return s.ready() }
+
+// System returns the child's actors; nil before Run has equipped it.
+func (s *Session) System() *actors.System { return s.system }
+
+// Log returns the child's logger.
+func (s *Session) Log() *slog.Logger { return s.log }
+
+// DrainContext ends at the deadline of the drain.
+func (s *Session) DrainContext() context.Context { return s.drain }
+
+// Context ends when the drain begins.
+func (s *Session) Context() context.Context { return s.ctx }
+
+// Equipped is closed when the child has what it needs, or never will.
+func (s *Session) Equipped() <-chan struct{} { return s.equipped }
+
+// Terminate begins the drain, and ends it at once.
+func (s *Session) Terminate() { s.beginDrain(errStopRequested, 0, 0) }
+
+// Draining reports whether every http.Server of the worker has begun its drain; false if it serves none.
+func (s *Session) Draining() bool {
+	s.serverMu.Lock()
+	defer s.serverMu.Unlock()
+	begun := len(s.servers) > 0
+	for _, d := range s.servers {
+		begun = begun && d.Begun()
+	}
+	return begun
+}

@@ -1,0 +1,26 @@
+package logqueue
+
+import (
+	"fmt"
+	"io"
+	"time"
+)
+
+// FlushTimeout bounds how long the end of a process waits until what it has logged or printed is
+// written.
+const FlushTimeout = time.Second
+
+// PrintLine prints to w, which may block: it waits for that at most FlushTimeout.
+func PrintLine(w io.Writer, what any) {
+	done := make(chan struct{})
+	go func() { // ends when it has printed, or with the program
+		defer close(done)
+		fmt.Fprintln(w, what)
+	}()
+	timer := time.NewTimer(FlushTimeout)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
+}
