@@ -10,14 +10,16 @@ import (
 // Credentials are those of a process, as the kernel vouches for them: unix(7), SO_PEERCRED.
 type Credentials struct{ PID, UID, GID int }
 
-// Accepted is what the kernel said of a connection when it was accepted. It travels with the handle, and with the
-// connection when that is sent on: asked later, the kernel does not know the address of a client that has
-// reset the connection, and the process that answers may see other numbers for users. Zero fields are not known.
+// Accepted is what the kernel said of a connection when it was accepted. It travels with the
+// handle, and with the connection when that is sent on: asked later, the kernel does not know the
+// address of a client that has reset the connection, and the process that answers may see other
+// numbers for users. Zero fields are not known.
 type Accepted struct {
 	// Of a TCP connection. The zone of an IPv6 address is the name of an interface or its number.
 	Remote, Local netip.AddrPort
 
-	// Of a Unix connection, at most 108 bytes; an abstract name begins with @. Most clients have no name.
+	// Of a Unix connection, at most 108 bytes; an abstract name begins with @. Most clients have no
+	// name.
 	RemoteName, LocalName string
 
 	// Of the client of a Unix connection, where they were asked for: SO_PEERCRED, see unix(7).
@@ -32,8 +34,8 @@ type Accepted struct {
 //	        local address
 //	        credentials: u32 process, u32 user, u32 group
 //
-// An address of form addrIPv4 is 4 bytes and a u16 port; of addrIPv6 16 bytes, a u16 port, u8 length of the zone and
-// the zone; of addrName u8 length and the name.
+// An address of form addrIPv4 is 4 bytes and a u16 port; of addrIPv6 16 bytes, a u16 port, u8
+// length of the zone and the zone; of addrName u8 length and the name.
 const (
 	addrNone = iota
 	addrIPv4
@@ -137,8 +139,8 @@ func cutAddr(b string, form uint8, ap *netip.AddrPort, name *string) (rest strin
 	return b, true
 }
 
-// SetAccepted says what the kernel said of the connection when it was accepted, and returns h. It is for the
-// process that has accepted it, before it sends it or makes a connection of it.
+// SetAccepted notes what the kernel said of the connection when it was accepted, and returns h. It
+// is for the process that has accepted it, before that process sends h or makes a connection of it.
 func (h *Handle) SetAccepted(a Accepted) *Handle {
 	s := a.encode()
 	h.mu.Lock()
@@ -147,7 +149,8 @@ func (h *Handle) SetAccepted(a Accepted) *Handle {
 	return h
 }
 
-// Accepted returns what the kernel said of the connection when it was accepted, by the word of who sent it.
+// Accepted returns what the kernel said of the connection when it was accepted, by the word of its
+// sender.
 func (h *Handle) Accepted() Accepted {
 	h.mu.Lock()
 	s := h.accepted
@@ -156,8 +159,8 @@ func (h *Handle) Accepted() Accepted {
 	return a
 }
 
-// acceptedOf returns what is known of v, which has a descriptor that is to be sent, if it is
-// a connection. One without a descriptor is handed over as it is and knows its own.
+// acceptedOf returns what is known of v if it is a connection with a descriptor. A connection
+// without one is handed over as the Go value that it is, and knows its own addresses.
 func acceptedOf(v any) string {
 	if s, ok := v.(*Socket); ok {
 		return s.accepted

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// What was known at accept is the same on the other side, and nothing that a peer may write in its place is taken.
+// What was known at accept is the same on the other side, and nothing that a peer may write in its
+// place is taken.
 func TestAcceptedCodec(t *testing.T) {
 	v4, v6 := netip.MustParseAddrPort("192.0.2.1:65535"), netip.MustParseAddrPort("[fe80::1%eth0]:1")
 	who := &Credentials{PID: 1 << 22, UID: 1<<31 - 1, GID: 3}

@@ -29,8 +29,8 @@ func seqpackets(t *testing.T) (fds []int) {
 	return fds
 }
 
-// Whichever of the sockets of a Conn is shut down, by code that has taken it for its own: both sides hear of it,
-// though neither sends anything.
+// Whichever of the sockets of a Conn is shut down, by code that has taken it for its own: both
+// sides hear of it, though neither sends anything.
 func TestBrokenSocket(t *testing.T) {
 	type pair struct {
 		what string

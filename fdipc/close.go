@@ -12,7 +12,7 @@ import (
 func (c *Conn) PeerGone() { c.control.drain() }
 
 // Close ends the Conn. What is queued is still sent as long as the peer takes it without delay;
-// handles nobody claimed come back through Resolved. Close does not wait for callbacks
+// handles that were not claimed come back through Resolved. Close does not wait for callbacks
 // that run, so it may be called from one: [Conn.Done] waits for them. It returns nil.
 func (c *Conn) Close() error {
 	c.mu.Lock()
@@ -91,8 +91,8 @@ func (c *Conn) finish(err error, endpoints []endpoint) {
 	}
 }
 
-// closeEnds closes the Conn's sockets. What the peer has put into them is closed with them, and may take its time: that
-// is not waited for longer than closeLinger.
+// closeEnds closes the Conn's sockets. What the peer has put into them is closed with them, which
+// may take long: closeEnds waits no longer than closeLinger.
 func (c *Conn) closeEnds(ends []endpoint) {
 	closed := make(chan struct{})
 	go func() { // ends when what is queued lets it

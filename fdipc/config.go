@@ -14,18 +14,21 @@ type Config struct {
 	// and the slice of handles are borrowed until it returns; the handles are its own.
 	//
 	// A Handler that blocks stops its lane, and in the end the peer's Send on that
-	// lane; the other lane goes on. So Data may be held up on purpose, Control should
-	// not be. A Handler uses TrySend: two Handlers that wait in Send for each other
-	// wait until their contexts end. A panic is not caught. Required.
+	// lane; the other lane goes on. So a Handler may hold up Data on purpose, and should
+	// not hold up Control. A Handler uses TrySend: two Handlers that wait in Send for each
+	// other wait until their contexts end. A panic is not caught. Required.
 	Handler func(c *Conn, f *Frame)
 
-	// Resolved hears once of every handle that was sent: on a goroutine of the Conn, one
-	// call at a time, never from within Send. For Refused and Returned the handle belongs to the callback;
-	// for Claimed it is about to be closed here. Nil: refused and returned handles are closed.
+	// Resolved is called once for every handle that was sent, one call at a time, never from
+	// within Send. It runs on the goroutine of a timer, on that of the control lane, on that which
+	// ends the Conn, or on that of a caller of ResolveOffers; while it runs no other outcome is
+	// told. For Refused and Returned the handle belongs to the callback; for Claimed it is about
+	// to be closed here. Nil: refused and returned handles are closed.
 	Resolved func(c *Conn, h *Handle, o Outcome)
 
-	// NoFiles gets each frame whose handles did not come, for this process is out of descriptors, instead of
-	// Handler and under its rules. Its handles are refused with [ReasonNoFiles], and the frame has none. Nil: such a frame is dropped.
+	// NoFiles gets each frame whose handles did not come because this process is out of
+	// descriptors. It is called instead of Handler and under its rules. The frame has no handles:
+	// they were refused with [ReasonNoFiles]. Nil: such a frame is dropped.
 	NoFiles func(c *Conn, f *Frame)
 
 	// Ready is called once, when the handshake is over, before the first frame is handled.
@@ -37,7 +40,7 @@ type Config struct {
 	Closed func(c *Conn, err error)
 
 	// QueueBytes and QueueFrames bound what one lane holds before the kernel takes
-	// it. At the bound Send waits and TrySend answers ErrFull. A frame larger
+	// it. At the bound Send waits and TrySend returns ErrFull. A frame larger
 	// than QueueBytes passes when the queue is empty, so a lane holds at
 	// most QueueBytes + MaxFrame. Defaults 1 MiB and 16,384.
 	QueueBytes  int
@@ -49,8 +52,8 @@ type Config struct {
 	Credits int
 
 	// ClaimTimeout is how long an offered handle may stay unclaimed before it is
-	// revoked and comes back as Returned. A time in which this process was stopped itself hardly
-	// counts: the peer may have been stopped with it. Default 1 s; negative means never.
+	// revoked and comes back as Returned. Time in which this process was stopped hardly counts:
+	// the peer may have been stopped too. Default 1 s; negative means never.
 	ClaimTimeout time.Duration
 
 	// HandshakeTimeout bounds the wait for the peer's first packet. Default 30 s;
@@ -59,11 +62,11 @@ type Config struct {
 
 	// MaxFrame bounds the payload of one frame in bytes, in both directions.
 	// At most 1 GiB, default 64 MiB. On the control lane it is 4 MiB at most. Memory for a
-	// frame grows as it arrives: a peer that means harm has the receiver hold some two
-	// of the largest frames.
+	// frame grows as it arrives. So a hostile peer can make the receiver hold about two of the
+	// largest frames.
 	MaxFrame int
 
-	// tick replaces the constant; for tests that are not to be helped by it.
+	// tick replaces the constant, for tests that must pass without it.
 	tick time.Duration
 
 	assemblyTick time.Duration // default 1 s; see wholeIn

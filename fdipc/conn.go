@@ -90,11 +90,12 @@ func newConn(cfg Config) *Conn {
 }
 
 // Send queues f, and waits under ctx while there is no room or too little credit. When it
-// returns nil the payload may be reused and the handles belong to the Conn; on an error they belong to the
-// caller. That f was queued does not mean that it arrives: what becomes of a handle, Resolved tells.
+// returns nil the payload may be reused and the handles belong to the Conn; on an error they belong
+// to the caller. A frame that was queued may still not arrive; Resolved reports what became of its
+// handles.
 //
-// Errors: ctx's, [ErrClosed], [ErrPeerLost] and other ends of the Conn, [ErrTooBig], [ErrTooManyHandles],
-// [ErrKind], [ErrHandleUsed].
+// Errors: ctx's, [ErrClosed], [ErrPeerLost] and other ends of the Conn, [ErrTooBig],
+// [ErrTooManyHandles], [ErrKind], [ErrHandleUsed].
 func (c *Conn) Send(ctx context.Context, f *Frame) error {
 	if err := c.send(ctx, f); err != nil {
 		return fmt.Errorf("fdipc: send: %w", err)
@@ -102,7 +103,7 @@ func (c *Conn) Send(ctx context.Context, f *Frame) error {
 	return nil
 }
 
-// TrySend is Send without waiting: it answers [ErrFull]. It may be used from any callback.
+// TrySend is Send without waiting: it returns [ErrFull]. It may be used from any callback.
 func (c *Conn) TrySend(f *Frame) error {
 	err := c.send(nil, f) //nolint:staticcheck // nil means: do not wait
 	if err == nil {
@@ -186,11 +187,11 @@ func (c *Conn) put(ctx context.Context, f *Frame) error {
 	}
 }
 
-// maxAnswers is how many frames of the transport's own may wait beyond a full queue. Each answers something; a peer
-// that asks for more of them, and does not read, is cut off.
+// maxAnswers is how many frames of the transport's own may wait beyond a full queue. Each answers a
+// frame of the peer's. A peer that causes more of them, and does not read, is cut off.
 const maxAnswers = 1 << 14
 
-// tooManyAnswersLocked reports whether the peer is to be cut off for that, which is begun.
+// tooManyAnswersLocked reports whether there are more than maxAnswers; then it ends the Conn.
 func (l *lane) tooManyAnswersLocked() bool {
 	over := l.frames > l.c.cfg.QueueFrames+maxAnswers
 	if over {
@@ -212,7 +213,7 @@ func (c *Conn) transport(kind Kind, target uint64) {
 }
 
 // Credit is the number of handles that may be offered now. While it is too low,
-// TrySend of a frame with handles answers ErrFull; the next Resolved is the sign to try again.
+// TrySend of a frame with handles returns ErrFull; the next Resolved is the sign to try again.
 func (c *Conn) Credit() int {
 	o := &c.offers
 	o.mu.Lock()
@@ -227,12 +228,12 @@ func (c *Conn) Credit() int {
 	return o.availableLocked()
 }
 
-// ResolveOffers looks for what became of offers now, and calls Resolved for it on this goroutine,
-// instead of at the next tick. A sender calls it that is short of room and wants to
-// keep its turn. It waits for a call of Resolved that is under way, so it must not be called from one.
+// ResolveOffers finds out what became of offers now, instead of at the next tick, and calls
+// Resolved on this goroutine. It is for a sender that is short of room and wants to keep its turn.
+// It waits for a call of Resolved that is under way, so it must not be called from one.
 func (c *Conn) ResolveOffers() { c.offers.poll() }
 
-// InProcess says that the peer is in the same process: the two were joined by [Pipe].
+// InProcess reports whether the peer is in the same process: the two were joined by [Pipe].
 func (c *Conn) InProcess() bool { return c.memory }
 
 // Done is closed when the Conn has ended: no callback runs any more but Closed.

@@ -8,8 +8,8 @@ import (
 	"os"
 )
 
-// convert claims h and hands its contents to f, which takes ownership of them when it returns no error.
-// On an error h is as it was, or gone if its sender has taken it back.
+// convert claims h and hands its contents to f, which takes ownership of them when it returns no
+// error. On an error h is as it was, or gone if its sender has taken it back.
 func (h *Handle) convert(what string, f func() error) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -23,8 +23,8 @@ func (h *Handle) convert(what string, f func() error) error {
 	return fmt.Errorf("fdipc: handle as %s: %w", what, err)
 }
 
-// Conn claims h and converts it into a net.Conn, owned by the caller. See [Socket] for what a TCP or Unix
-// connection becomes. On [ErrHandleKind] the handle stays claimed, and with its owner.
+// Conn claims h and converts it into a net.Conn, owned by the caller. See [Socket] for what a TCP
+// or Unix connection becomes. On [ErrHandleKind] the handle stays claimed, and with its owner.
 func (h *Handle) Conn() (c net.Conn, err error) {
 	err = h.convert("connection", func() (err error) {
 		if v, ok := h.v.(net.Conn); ok {
@@ -101,8 +101,8 @@ func (h *Handle) File() (f *os.File, err error) {
 	return f, err
 }
 
-// asFile gives a file for package net to duplicate. done closes what is not needed after that, and
-// puts things back on an error.
+// asFile returns a file for package net to duplicate. done closes what is not needed after that,
+// and puts things back on an error.
 func (h *Handle) asFile() (f *os.File, done func(error) error, err error) {
 	if h.v != nil {
 		v, ok := h.v.(interface{ File() (*os.File, error) })

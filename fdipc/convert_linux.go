@@ -6,9 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// blockingFile returns a file over a duplicate of the descriptor, which stays out of the runtime's poller: a file system that the
-// peer runs could keep the poller waiting, in a raw call. os.NewFile alone would ask the descriptor whether it is
-// non-blocking, and the peer can change that at any moment. The descriptor itself is closed.
+// blockingFile returns a file over a duplicate of the descriptor, which stays out of the runtime's
+// poller: a file system that the peer runs could keep the poller waiting, in a raw call. os.NewFile
+// alone would ask the descriptor whether it is non-blocking, and the peer can change that at any
+// moment. The descriptor itself is closed.
 func (h *Handle) blockingFile() (*os.File, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {

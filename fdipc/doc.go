@@ -27,39 +27,44 @@
 //   - Claimed: the receiver's application took it, by [Handle.Claim] or a conversion.
 //   - Released: the sender has closed its copy.
 //
-// What was not claimed when the receiver dies, refuses it, or lets [Config.ClaimTimeout] pass,
-// comes back to the sender through [Config.Resolved]. The claim is one compare-and-swap in
-// memory that both processes share, so a handle is either claimed or comes back; never
-// both, whatever happens to either process, however long it was stopped. Less formally: a
-// connection that no worker has taken up is never lost by the death of a worker, and
-// none is served twice. What was claimed dies with its claimant.
+// An offer that the receiver refuses, or does not claim before it dies or [Config.ClaimTimeout] is
+// over, comes back to the sender through [Config.Resolved]. The claim is one compare-and-swap in
+// memory that both processes share, so a handle is either claimed or comes back; never both,
+// whatever happens to either process, however long it was stopped. Less formally: the death of a
+// worker loses no connection that the worker has not taken up, and no connection is served twice.
+// What was claimed dies with its claimant.
 //
-// Where the peer knows no shared table, claims travel as frames. Then a handle comes back
-// from a peer that is stalled or gone only after [Conn.PeerGone]: the owner must
-// kill and reap it first.
+// A peer must be able to map that memory; without it the Conn ends with [ErrFeature].
 //
 // # Order and lanes
 //
-// Frames sent one after the other on a lane are handled in that order. There are two lanes, each with a socket
-// and a goroutine of its own; between them there is no order, and a full [Data] lane does not
-// hold up [Control].
+// Frames sent one after the other on a lane are handled in that order. There are two lanes, each
+// with a socket and a goroutine of its own. There is no order between them, and a full [Data] lane
+// does not hold up [Control].
 //
 // # Requests and kinds
 //
 // A frame is one-way. [Calls] match replies with requests, and end them with a context or a Conn.
-// [Mux] gives each range of kinds to a handler of its own.
+// [Mux] gives each range of kinds to a handler.
 //
 // # Duties
 //
-// A Handler claims or refuses every handle it is given. A sender's Resolved callback closes or sends on every
-// handle that comes back. The owner of the peer process calls PeerGone once it was reaped.
+// A Handler claims or refuses every handle it is given. A sender's Resolved callback closes or
+// sends on every handle that comes back. The owner of the peer process calls PeerGone once the
+// process was reaped.
 //
 // # Locks
 //
-// lane.mu before offers.mu; Handle.mu before both; offers.callback before offers.mu; Conn.mu is a leaf. No lock
-// but offers.callback is held across a callback.
+// lane.mu before offers.mu; Handle.mu before both; offers.callback before offers.mu; Conn.mu is a
+// leaf. No lock but offers.callback is held across a callback.
+//
+// # Rooms
+//
+// internal/claims is the table that both processes share, internal/closer closes descriptors whose
+// close may wait, internal/lazyconn is the connection that a handle becomes, internal/inherit takes
+// the marker variables out of the environment.
 //
 // # Limits
 //
-// Sockets between processes need Linux. Elsewhere [Pipe] works, and [New] answers [ErrUnsupported].
+// Sockets between processes need Linux. Elsewhere [Pipe] works, and [New] returns [ErrUnsupported].
 package fdipc

@@ -11,17 +11,17 @@ import (
 // errAgain: there is no room just now.
 var errAgain = errors.New("no room")
 
-// end is one side of one lane's link: packets go out and come in whole. One goroutine
-// sends at a time per packet and one receives.
+// endpoint is one side of one lane's link: packets go out and come in whole. One goroutine at a
+// time sends a packet, and one receives.
 type endpoint interface {
-	// try sends p without blocking, or answers errAgain.
+	// try sends p without blocking, or returns errAgain.
 	try(p *packet) error
 	// send sends p and blocks while there is no room.
 	send(p *packet) error
 	// recv fills p and blocks until it can. io.EOF is the peer's end; any other
 	// error is the link's.
 	recv(p *packet) error
-	// drain makes recv answer io.EOF instead of blocking, from now on.
+	// drain makes recv return io.EOF instead of blocking, from now on.
 	drain()
 	// ended reports whether the peer has closed its writing half. It does not block.
 	ended() bool
@@ -29,17 +29,19 @@ type endpoint interface {
 	// then io.EOF.
 	stop()
 	close() error
-	// pair makes a further link and gives its two ends, the second as cargo for the peer.
+	// pair makes a further link and returns its two ends, the second as an attachment for the peer.
 	pair() (local endpoint, remote attachment, err error)
-	// adopt makes an end of cargo that pair made on the other side, which was looked at: see Conn.check. It takes
-	// ownership.
+	// adopt makes an endpoint of what pair made on the other side, which Conn.checkDataLane has
+	// checked. It takes ownership.
 	adopt(attachment) (endpoint, error)
-	// newTable makes a claim table and its cargo for the peer; adoptTable maps it, and leaves it to the caller to close.
+	// newTable makes a claim table, and the attachment that is it for the peer. adoptTable maps the
+	// peer's; the caller closes the attachment.
 	newTable(slots int) (*claims.Table, attachment, error)
 	adoptTable(attachment) (*claims.Table, error)
 }
 
-// cargo travels beside the bytes of a packet: a descriptor through a socket, a Go value in memory.
+// attachment travels beside the bytes of a packet: a descriptor through a socket, a Go value in
+// memory.
 type attachment struct {
 	fd int // -1: none
 	v  any
@@ -61,7 +63,7 @@ type packet struct {
 	attachments []attachment
 	truncated   bool // received: descriptors were lost (MSG_CTRUNC)
 
-	// refs are the offers behind the cargo. They are looked up anew at every attempt to send,
+	// refs are the offers behind the attachments. They are looked up anew at every attempt to send,
 	// because an offer can be taken back while its packet waits.
 	refs []offerID
 	off  *offers
@@ -79,7 +81,7 @@ var packets = sync.Pool{New: func() any {
 
 func newPacket() *packet { return packets.Get().(*packet) }
 
-// free gives p back. Cargo is not closed.
+// free gives p back. It closes no attachment.
 func (p *packet) free() {
 	p.reset()
 	packets.Put(p)
@@ -91,7 +93,7 @@ func (p *packet) reset() {
 	p.attachments, p.refs = p.attachments[:0], p.refs[:0]
 }
 
-// load fills in the cargo before an attempt to send; unload must follow.
+// load fills in the attachments before an attempt to send; unload must follow.
 func (p *packet) load() {
 	if len(p.refs) > 0 {
 		p.off.load(p)

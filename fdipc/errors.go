@@ -9,8 +9,8 @@ var (
 	ErrPeerLost = errors.New("peer lost")
 	// ErrProtocol: the peer broke the rules of docs/protocol.md.
 	ErrProtocol = errors.New("protocol error")
-	// ErrExcess: the peer takes more than its share: of descriptors, of frames that do not become whole, of
-	// closes that do not end.
+	// ErrExcess: the peer takes more than its share: of descriptors, of frames that do not become
+	// whole, of closes that do not end.
 	ErrExcess = errors.New("the peer takes more than its share")
 	// ErrVersion: the two sides have no protocol version in common.
 	ErrVersion = errors.New("no common protocol version")
@@ -35,7 +35,8 @@ var (
 	ErrHandleKind = errors.New("wrong kind of handle")
 	// ErrUnsupported: not possible on this operating system.
 	ErrUnsupported = errors.New("not supported on this system")
-	// ErrNoFiles: a process has no room for the descriptors that came: of the handshake, or of a frame.
+	// ErrNoFiles: a process has no room for the descriptors that came: of the handshake, or of a
+	// frame.
 	ErrNoFiles = errors.New("descriptor table full")
 	// ErrInherit: the marker variables of the channel are damaged. The text names the variable.
 	ErrInherit = errors.New("inherited channel")

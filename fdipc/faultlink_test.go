@@ -46,8 +46,8 @@ func pointOf(ev packetEvent) (FaultPoint, bool) {
 	return p, ok
 }
 
-// FaultLink is a link in memory with faults. The zero value has none. Faults are set before or while the
-// link is used; each strikes once.
+// FaultLink is a link in memory with faults. The zero value has none. Faults are set before or
+// while the link is used; each strikes once.
 type FaultLink struct {
 	mu     sync.Mutex
 	faults []*faultRule
@@ -95,7 +95,8 @@ func (l *FaultLink) strike(ev packetEvent) packetFault {
 	return r.action
 }
 
-// add arms a fault for the packet of side s at point p after skipping n of them. The channel is closed when it struck.
+// add arms a fault for the packet of side s at point p after skipping n of them. The channel is
+// closed when it struck.
 func (l *FaultLink) add(s FaultSide, p FaultPoint, n, times int, act packetFault) <-chan struct{} {
 	r := &faultRule{s, p, n, times, act, make(chan struct{})}
 	l.mu.Lock()
@@ -104,7 +105,8 @@ func (l *FaultLink) add(s FaultSide, p FaultPoint, n, times int, act packetFault
 	return r.struck
 }
 
-// Cut ends the link just before s sends its n-th packet (from 0) at p: both sides see the other die.
+// Cut ends the link just before s sends its n-th packet (from 0) at p: both sides see the other
+// die.
 func (l *FaultLink) Cut(s FaultSide, p FaultPoint, n int) (struck <-chan struct{}) {
 	return l.add(s, p, n, 1, packetFault{cut: true})
 }
@@ -115,7 +117,8 @@ func (l *FaultLink) Delay(s FaultSide, p FaultPoint, n int) (struck <-chan struc
 	return l.add(s, p, n, 1, packetFault{hold: hold}), sync.OnceFunc(func() { close(hold) })
 }
 
-// Truncate loses the handles of that packet but for the first keep, as a full descriptor table does.
+// Truncate loses the handles of that packet but for the first keep, as a full descriptor table
+// does.
 func (l *FaultLink) Truncate(s FaultSide, p FaultPoint, n, keep int) (struck <-chan struct{}) {
 	return l.add(s, p, n, 1, packetFault{truncate: true, keep: keep})
 }

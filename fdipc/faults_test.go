@@ -19,8 +19,8 @@ func value(t *testing.T) *fdipc.Handle {
 	return h
 }
 
-// The link is cut at every point, from either side, at the first, second and third occasion: nothing hangs,
-// nothing is resolved twice, and every handle is claimed or comes back.
+// The link is cut at every point, from either side, at the first, second and third occasion:
+// nothing hangs, nothing is resolved twice, and every handle is claimed or comes back.
 func TestCutEverywhere(t *testing.T) {
 	for _, side := range []fdipc.FaultSide{fdipc.SideA, fdipc.SideB} {
 		for _, point := range fdipc.FaultPoints {
@@ -85,7 +85,8 @@ func TestCutEverywhere(t *testing.T) {
 	}
 }
 
-// A packet that loses descriptors is a refusal of the whole frame, of which the receiver is told; the next one arrives.
+// A packet that loses descriptors is a refusal of the whole frame, of which the receiver is told;
+// the next one arrives.
 func TestTruncate(t *testing.T) {
 	outcomes := make(chan outcome, 10)
 	lost := make(chan fdipc.Frame, 10)
@@ -125,7 +126,8 @@ func TestTruncate(t *testing.T) {
 	}
 }
 
-// What is held back on one lane holds back nothing on the other; a link that refuses is tried again.
+// What is held back on one lane holds back nothing on the other; a link that refuses is tried
+// again.
 func TestDelayAndRefuse(t *testing.T) {
 	got := make(chan fdipc.Lane, 2)
 	var l fdipc.FaultLink

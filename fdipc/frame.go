@@ -47,7 +47,8 @@ func (l Lane) String() string {
 // no room on the wire.
 type TraceContext [26]byte
 
-// none says that there is no context. Most frames have none, and a comparison of 26 bytes is a call.
+// none reports whether there is no context. Most frames have none, and a comparison of 26 bytes is
+// a call.
 func (t *TraceContext) none() bool {
 	le := binary.LittleEndian
 	return le.Uint64(t[0:])|le.Uint64(t[8:])|le.Uint64(t[16:])|le.Uint64(t[18:]) == 0
@@ -62,9 +63,9 @@ type Frame struct {
 	// Target is the application's: a listener, an actor, a request number.
 	Target uint64
 
-	// More says that other goroutines, which can run now, will send on this lane too:
-	// the frame waits for them instead of costing a system call of its own. It is
-	// never sent. Without others it costs a switch of goroutines.
+	// More means that other goroutines, which can run now, will send on this lane too:
+	// the frame waits for them and shares their system call. The flag is not sent. Without
+	// others it costs a switch of goroutines.
 	More bool
 
 	Trace TraceContext
@@ -97,7 +98,7 @@ const (
 	// Refused: the receiver does not want it or could not take it. The handle
 	// belongs to the sender again; see [Handle.Reason].
 	Refused
-	// Returned: nobody claimed it before its deadline, or the peer is gone. The
+	// Returned: it was not claimed before its deadline, or the peer is gone. The
 	// handle belongs to the sender again.
 	Returned
 )
@@ -119,6 +120,6 @@ const (
 	ReasonNone     uint8 = 0 // not said
 	ReasonNoFiles  uint8 = 1 // the receiver's descriptor table was full (MSG_CTRUNC)
 	ReasonOverload uint8 = 2 // the receiver holds too many unclaimed handles
-	ReasonUnknown  uint8 = 3 // nobody there handles this kind of frame
+	ReasonUnknown  uint8 = 3 // the receiver does not handle this kind of frame
 	ReasonClosed   uint8 = 4 // the receiver is closing
 )

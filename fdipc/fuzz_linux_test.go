@@ -129,10 +129,10 @@ func FuzzHello(f *testing.F) {
 	})
 }
 
-// FuzzConn: a whole Conn against a peer that sends anything, descriptors included. The bytes are
-// a script: a length, a number of descriptors and a bit for the data lane, so many bytes, and again. The
-// first two descriptors of a packet are a claim table and an end of the data lane. The Conn must end,
-// whatever comes, and with it everything it opened.
+// FuzzConn: a whole Conn against a peer that sends anything, descriptors included. The bytes are a
+// script: a length, a number of descriptors and a bit for the data lane, so many bytes, and again.
+// The first two descriptors of a packet are a claim table and an end of the data lane. The Conn
+// must end, whatever comes, and with it everything it opened.
 func FuzzConn(f *testing.F) {
 	const onData = 0x80
 	script := func(fds byte, packets ...[]byte) (s []byte) {

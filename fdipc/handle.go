@@ -48,7 +48,7 @@ func (k HandleKind) String() string {
 }
 
 // Handle is an open descriptor, or within one process a Go value, on its way. It has one
-// owner at a time: whoever made it, the Conn it was sent on, the Resolved callback it came back
+// owner at a time: its maker, the Conn it was sent on, the Resolved callback it came back
 // to, or the Handler that received it. Methods may be called concurrently.
 //
 // A received handle is on offer: it is used by [Handle.Claim] or one of the conversions, which
@@ -136,7 +136,7 @@ func nameOf(s string) *string {
 	return &kept
 }
 
-// Name is the name the sender gave it, or empty.
+// Name returns the name that the sender gave the handle, or an empty string.
 func (h *Handle) Name() string {
 	if h.name == nil {
 		return ""
@@ -144,12 +144,12 @@ func (h *Handle) Name() string {
 	return *h.name
 }
 
-// Reason says why the handle was last refused.
+// Reason returns why the handle was last refused.
 func (h *Handle) Reason() uint8 { return h.reason }
 
-// ResolvedAt is when a handle that has a trace context was claimed or refused, by the clock of the
-// machine and the word of the process that did; the same on both sides. The sender has it from the
-// claim table, for Resolved. It is the zero time if the handle was taken back.
+// ResolvedAt returns when a handle that has a trace context was claimed or refused, by the clock of
+// the machine and the word of the process that did; the same on both sides. The sender has it from
+// the claim table, for Resolved. It is the zero time if the handle was taken back.
 func (h *Handle) ResolvedAt() time.Time {
 	if h.resolvedAt == 0 {
 		return time.Time{}
@@ -157,15 +157,15 @@ func (h *Handle) ResolvedAt() time.Time {
 	return time.Unix(0, h.resolvedAt)
 }
 
-// Kind looks at the descriptor itself, once; it does not trust the sender.
+// Kind returns what the descriptor is. It asks the kernel, once; it does not trust the sender.
 func (h *Handle) Kind() HandleKind {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.kindLocked()
 }
 
-// Known says what the handle is, where the application knows without asking the kernel, which
-// costs three system calls. It does nothing once the kind is known, and returns h.
+// Known notes what the handle is, for an application that knows, and returns h. It saves the three
+// system calls of asking the kernel. It does nothing once the kind is known.
 func (h *Handle) Known(k HandleKind) *Handle {
 	h.mu.Lock()
 	if h.kind == HandleUnknown && h.fd >= 0 {
@@ -194,7 +194,7 @@ func (h *Handle) entry() entry {
 	return entry{kind: h.kind, trace: h.Trace, accepted: h.accepted, name: h.Name()}
 }
 
-// depart takes h from its owner, for a Conn.
+// take takes h from its owner, for a Conn.
 func (h *Handle) take(memory bool) error {
 	h.mu.Lock()
 	var err error
@@ -213,7 +213,7 @@ func (h *Handle) take(memory bool) error {
 	return err
 }
 
-// back gives h back to its owner, or ends it.
+// resolve gives h back to its owner, or ends it if it was claimed.
 func (h *Handle) resolve(o Outcome) {
 	h.mu.Lock()
 	h.state = handleOwned
@@ -230,8 +230,9 @@ func (h *Handle) closeItem() (x closer.Item, ok bool) {
 	return x, ok || h.fd >= 0
 }
 
-// bound reports whether h is known to hold a port, which is to be free as soon as h is closed. Such a close does not
-// wait. That of a Unix listener may: for what its clients have sent to it, descriptors too, is closed with it.
+// holdsPort reports whether h is known to hold a port, which is to be free as soon as h is closed.
+// Such a close does not wait. That of a Unix listener may wait: what its clients have sent to it,
+// descriptors too, is closed with it.
 func (h *Handle) holdsPort() bool {
 	return h.kind == HandleTCPListener || h.kind == HandleUDP
 }
@@ -251,8 +252,8 @@ func (h *Handle) disposeLocked() {
 	h.fd, h.v = -1, nil
 }
 
-// Claim takes a received handle for good: from now on no other process can get it. It
-// answers [ErrRevoked] if the sender took it back; the handle is then closed. Claiming twice is once.
+// Claim takes a received handle for good: from now on no other process can get it. It returns
+// [ErrRevoked] if the sender took it back; the handle is then closed. Claiming twice is once.
 func (h *Handle) Claim() error {
 	h.mu.Lock()
 	err := h.claimLocked()
@@ -290,7 +291,8 @@ func (h *Handle) dropLocked() {
 	h.disposeLocked()
 }
 
-// Refuse gives a received handle back to its sender. A handle that is no longer on offer is left as it is.
+// Refuse gives a received handle back to its sender. A handle that is no longer on offer is left as
+// it is.
 func (h *Handle) Refuse(reason uint8) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -301,9 +303,10 @@ func (h *Handle) Refuse(reason uint8) {
 }
 
 // Close ends h: what is owned is closed, what is on offer is refused. It may be called
-// more than once; a handle that was sent is left to the Conn. Close does not wait for the descriptor's own close, which
-// a file system or another process may hold up. A claimed connection whose kind was never asked for ends when its sender
-// has closed its copy too, some milliseconds later.
+// more than once; a handle that was sent is left to the Conn. Close does not wait for the
+// descriptor's own close, which a file system or another process may hold up. A claimed connection
+// whose kind was never asked for ends when its sender has closed its copy too, some milliseconds
+// later.
 func (h *Handle) Close() error {
 	h.mu.Lock()
 	switch h.state {
@@ -321,14 +324,15 @@ func (h *Handle) Close() error {
 	return nil
 }
 
-// kept says that h is a connection of which the sender still has a copy, so that closing ours would not end it.
-// Only what is known to be a connection counts: shutting down a listener would break it for all who share it.
+// senderHasCopy reports whether h is a connection of which the sender still has a copy, so that
+// closing ours would not end it. Only a known connection counts: to shut down a listener would
+// break it for all that share it.
 func (h *Handle) senderHasCopy() bool {
 	connection := h.kind == HandleTCP || h.kind == HandleUnix || h.kind == HandleUnixPacket
 	return connection && h.fd >= 0 && !h.wasSent && h.claim().Held()
 }
 
-// claim is what h is in the peer's claim table; none for a handle that was made here.
+// claim returns h's place in the peer's claim table; none for a handle that was made here.
 func (h *Handle) claim() claims.Claim {
 	if h.from == nil {
 		return claims.Claim{}

@@ -58,14 +58,14 @@ func (c *Conn) start(e endpoint) (err error) {
 	if d := c.cfg.HandshakeTimeout; d > 0 {
 		c.hsTimer.Reset(d)
 	}
-	// Owned by the Conn: they end when fail closes the ends.
+	// Owned by the Conn: they end when fail closes the endpoints.
 	c.wg.Go(c.lanes[Control].write)
 	c.wg.Go(func() { c.readControl(table, data) })
 	return nil
 }
 
 // handshake works on the peer's hello. table and data are what our own hello offered.
-func (c *Conn) handshake(p *piece, cargos []attachment, t *claims.Table, data endpoint) error {
+func (c *Conn) handshake(p *piece, attached []attachment, t *claims.Table, data endpoint) error {
 	h, err := decodeHello(p.payload)
 	if err != nil {
 		return err
@@ -81,11 +81,11 @@ func (c *Conn) handshake(p *piece, cargos []attachment, t *claims.Table, data en
 		if h.attached&f == 0 {
 			continue
 		}
-		if next == len(cargos) {
+		if next == len(attached) {
 			return wireError("hello without its descriptors")
 		}
-		g := cargos[next]
-		cargos[next] = noAttachment
+		g := attached[next]
+		attached[next] = noAttachment
 		next++
 		switch f {
 		case featTable:
@@ -126,8 +126,9 @@ func (c *Conn) handshake(p *piece, cargos []attachment, t *claims.Table, data en
 	return nil
 }
 
-// check reports whether g can be the peer's data lane. It is looked at before the runtime's poller is: that asks
-// whatever it is given, by a raw call, and a file of the peer's may keep it waiting.
+// checkDataLane returns an error unless g can be the peer's data lane. It comes before the
+// runtime's poller gets g: the poller asks the descriptor by a raw call, and a file of the peer's
+// may keep that waiting.
 func (c *Conn) checkDataLane(g attachment) error {
 	if c.memory {
 		return nil

@@ -53,8 +53,8 @@ func init() {
 	}
 }
 
-// hungFile opens a file of a file system that answers nothing after that: neither a close nor a question. It is for
-// root, who may mount one; without, the test is skipped.
+// hungFile opens a file of a file system that answers nothing after that: neither a close nor a
+// question. It is for root, who may mount one; without, the test is skipped.
 //
 // end has what waits go on, with an error: a process ends no sooner.
 func hungFile(t *testing.T) (open func() int, end func()) {
@@ -146,9 +146,9 @@ func serveHung(dev *os.File) {
 	}
 }
 
-// TestHungFile: a descriptor of a file system that does not answer is refused, closed, looked at and made a file of. The
-// garbage collector of the receiver goes on, and so do its lane, the closes of what others
-// sent, the sender that closes its own copy, and the end of both.
+// TestHungFile: a descriptor of a file system that does not answer is refused, closed, looked at
+// and made a file of. The garbage collector of the receiver goes on, and so do its lane, the closes
+// of what others sent, the sender that closes its own copy, and the end of both.
 func TestHungFile(t *testing.T) {
 	open, end := hungFile(t)
 	defer end()
@@ -190,7 +190,8 @@ func TestHungFile(t *testing.T) {
 	wait(t, "end of the sender's Conn", c.Done())
 }
 
-// TestHungFileIsNoLane: what a peer sends in place of its data lane or of its claim table is looked at before it is used.
+// TestHungFileIsNoLane: what a peer sends in place of its data lane or of its claim table is looked
+// at before it is used.
 func TestHungFileIsNoLane(t *testing.T) {
 	open, _ := hungFile(t)
 	for n, what := range []string{"claim table", "data lane"} {

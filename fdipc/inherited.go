@@ -18,7 +18,7 @@ var inherited struct {
 }
 
 // Inherited returns the channel this process was started with, and the variables its parent gave to
-// [Environ]. f is owned by the caller, for [New]; it is returned once, a second call answers
+// [Environ]. f is owned by the caller, for [New]; it is returned once, a second call returns
 // an error. Without a channel ok is false and the error nil.
 //
 // The marker variables were taken out of the environment, and the descriptor made close-on-exec,
@@ -44,8 +44,8 @@ func Inherited() (f *os.File, env map[string]string, ok bool, err error) {
 	return os.NewFile(uintptr(inherit.FD), "fdipc"), env, true, nil
 }
 
-// InheritedVar is one of the variables that [Inherited] returns, without taking the channel. ok is false if
-// there is none of that name, or no channel.
+// InheritedVar returns one of the variables that [Inherited] returns, without taking the channel.
+// ok is false if there is none of that name, or no channel.
 func InheritedVar(name string) (value string, ok bool) {
 	if inherit.Bad != "" || !inherit.Set {
 		return "", false

@@ -11,8 +11,9 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// Either side of a hand-over is killed at a named point, or at any moment. By the inodes that were claimed and by what the
-// clients received, every connection was claimed once, came back, or died with its claimant.
+// Either side of a hand-over is killed at a named point, or at any moment. By the inodes that were
+// claimed and by what the clients received, every connection was claimed once, came back, or died
+// with its claimant.
 func TestKill(t *testing.T) {
 	rnd := seeds(t)
 	points := []struct{ who, point string }{
@@ -160,7 +161,8 @@ func killWorker(t *testing.T, point string, at, n int, delay time.Duration, sum 
 	}
 }
 
-// openIn asks a worker how many descriptors it has opened and not closed. Those of its Conns do not count.
+// openIn asks a worker how many descriptors it has opened and not closed. Those of its Conns do not
+// count.
 func openIn(t *testing.T, b *book, c *child) int {
 	t.Helper()
 	conns := 3 // the two ends of the data lane, the table
@@ -170,8 +172,8 @@ func openIn(t *testing.T, b *book, c *child) int {
 	return int(wait(t, "count", b.count)) - conns
 }
 
-// killDispatcher: the test hands to a dispatcher that dies, which hands on to a worker that lives. What comes back to the
-// test it serves itself.
+// killDispatcher: the test hands to a dispatcher that dies, which hands on to a worker that lives.
+// What comes back to the test it serves itself.
 func killDispatcher(t *testing.T, point string, at, n int, delay time.Duration, sum map[string]int) {
 	cs, hs := clients(t, n)
 	b := newBook(n)

@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// detectKind asks the kernel what fd is. It asks no file system, for the peer may run the one that the file is on.
+// detectKind asks the kernel what fd is. It asks no file system, for the peer may run the one that
+// the file is on.
 func detectKind(fd int) HandleKind {
 	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err == nil {

@@ -120,7 +120,8 @@ func TestKinds(t *testing.T) {
 	}
 }
 
-// Options of the listening socket are those of the connections it accepts, also after they were handed over.
+// Options of the listening socket are those of the connections it accepts, also after they were
+// handed over.
 func TestAcceptedInheritOptions(t *testing.T) {
 	lc := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, rc syscallRawConn) error {
 		return rc.Control(func(fd uintptr) {
@@ -158,8 +159,8 @@ func TestAcceptedInheritOptions(t *testing.T) {
 	}
 }
 
-// The sender of a claimed connection may still have its copy when the receiver closes: the client sees the end at once,
-// unless others may use the connection.
+// The sender of a claimed connection may still have its copy when the receiver closes: the client
+// sees the end at once, unless others may use the connection.
 func TestFIN(t *testing.T) {
 	p := newPasser(t)
 	b := make([]byte, 1)
@@ -219,8 +220,8 @@ func TestUnclaimedCloseLeavesConnection(t *testing.T) {
 	}
 }
 
-// A listening socket that somebody has shut down looks like a connection. Whoever claims it and closes it leaves it
-// as it was: when it listens again, what it accepts is not shut down.
+// A listening socket that somebody has shut down looks like a connection. Whoever claims it and
+// closes it leaves it as it was: when it listens again, what it accepts is not shut down.
 func TestCloseShutListener(t *testing.T) {
 	got := make(chan *fdipc.Handle, 1)
 	a, _ := pair(t, fdipc.Config{Handler: ignore}, fdipc.Config{Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { got <- f.Handles[0] }})

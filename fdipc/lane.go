@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// lane is the sending half of a lane: a bounded queue of packets, filled by Send and
-// emptied by whoever sends.
+// lane is the sending half of a lane: a bounded queue of packets. Send fills it; the goroutine that
+// sends empties it.
 //
 // An idle lane is written to directly, by the goroutine that calls Send: no hand-over, no
 // added latency. When frames follow each other within burst, the lane's
@@ -25,13 +25,13 @@ type lane struct {
 	cur     *packet   // in the hands of the sender
 	bytes   int       // in queue and cur
 	frames  int
-	sending bool          // somebody sends, or will: only it may touch cur
+	sending bool          // a goroutine sends, or will: only it may touch cur
 	err     error         // the Conn has ended
 	closed  bool          // this side has closed the lane
 	last    int64         // when the last direct send was over
 	queued  uint64        // packets ever queued
 	sent    uint64        // packets ever sent
-	room    chan struct{} // closed when there is room again; nil if nobody waits
+	room    chan struct{} // closed when there is room again; nil if nothing waits
 	wake    chan struct{} // to the writer
 	entries []entry       // see describeLocked
 }
@@ -45,7 +45,7 @@ func newLane(c *Conn, id Lane) *lane {
 	return &lane{c: c, id: id, sending: true, wake: make(chan struct{}, 1)}
 }
 
-// fitsLocked says whether n more bytes of frames may be queued.
+// fitsLocked reports whether n more bytes of frames may be queued.
 func (l *lane) fitsLocked(n int) bool {
 	if l.frames == 0 {
 		return true
@@ -60,7 +60,7 @@ func (l *lane) wakeSendersLocked() {
 	}
 }
 
-// waitRoom waits until somebody may try again. It is called with mu held and releases it.
+// waitRoom waits until there is room again. It is called with mu held and releases it.
 func (l *lane) waitRoom(ctx context.Context) error {
 	if l.room == nil {
 		l.room = make(chan struct{})
@@ -75,7 +75,7 @@ func (l *lane) waitRoom(ctx context.Context) error {
 	}
 }
 
-// tailLocked gives the packet to append to. It has room for min bytes and, if handles are to
+// tailLocked returns the packet to append to. It has room for min bytes and, if handles are to
 // come, for one.
 func (l *lane) tailLocked(min int, handles bool) *packet {
 	if n := len(l.queue); n > 0 {
@@ -99,12 +99,13 @@ func (l *lane) addPacketLocked() *packet {
 	return p
 }
 
-// spares is how many empty packets a lane keeps. The last one put back is the first one
+// maxFreePackets is how many empty packets a lane keeps. The last one put back is the first one
 // taken, so that a stream stays in the processor's cache.
 const maxFreePackets = 4
 
-// join puts a frame without handles into the packet that is being filled, if somebody is about to send that and the
-// frame fits: the short way for a stream of small frames. It says whether it did.
+// tryAppend puts a frame without handles into the packet that is being filled, if a goroutine is
+// about to send that packet and the frame fits: the short way for a stream of small frames. It
+// reports whether it did.
 func (l *lane) tryAppend(f *Frame) bool {
 	size := pieceHead + len(f.Payload)
 	bits := uint8(0)
@@ -136,8 +137,9 @@ func (l *lane) tryAppend(f *Frame) bool {
 	return true
 }
 
-// describeLocked writes down what the peer is told of hs, until the next call. It must come before
-// they are offered: an offer may run out at once, and then its handle is its owner's again, who may change it.
+// describeLocked returns what the peer is told of hs; it is valid until the next call. It must come
+// before they are offered: an offer may run out at once, and then its handle is its owner's again,
+// which may change it.
 func (l *lane) describeLocked(hs []*Handle) []entry {
 	l.entries = l.entries[:0]
 	for _, h := range hs {

@@ -15,8 +15,8 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// The receiver's descriptor table is full: the handles are refused and come back; the frame is not delivered
-// in part; the Conn lives. In a child, whose limit can be set.
+// The receiver's descriptor table is full: the handles are refused and come back; the frame is not
+// delivered in part; the Conn lives. In a child, whose limit can be set.
 func TestReceiverOutOfFiles(t *testing.T) {
 	back := make(chan *fdipc.Handle, 64)
 	claimed := make(chan bool, 64)
@@ -73,7 +73,8 @@ func TestReceiverOutOfFiles(t *testing.T) {
 	}
 }
 
-// More descriptors in flight than the user may have: sending waits and goes on. Root is exempt, so this runs as nobody.
+// More descriptors in flight than the user may have: sending waits and goes on. Root is exempt, so
+// this runs as nobody.
 func TestTooManyInFlight(t *testing.T) {
 	if os.Getenv("FDIPC_NOBODY") == "" {
 		if os.Getuid() != 0 {
@@ -128,10 +129,12 @@ func TestTooManyInFlight(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer src.Close()
-	// The same descriptor many times: in flight they count, in the table they do not. It is closed once.
+	// The same descriptor many times: in flight they count, in the table they do not. It is closed
+	// once.
 	for i := range 100 {
 		if i == 1 {
-			// From here on nothing is received: our own table has room for 40 too, and a full one refuses.
+			// From here on nothing is received: our own table has room for 40 too, and a full one
+			// refuses.
 			wait(t, "first frame", entered)
 		}
 		h, err := fdipc.HandleOf(sharedFile{src})

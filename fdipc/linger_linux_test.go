@@ -39,9 +39,10 @@ func init() {
 	}
 }
 
-// TestReceiverMakesConnectionsLinger: the other side claims connections, has them linger for an hour with bytes that
-// their clients do not read, and closes its copies first. This side, whose copies are the last ones then, goes on: its
-// garbage collector, what it offers next, and the end of its Conn.
+// TestReceiverMakesConnectionsLinger: the other side claims connections, has them linger for an
+// hour with bytes that their clients do not read, and closes its copies first. This side, whose
+// copies are the last ones then, goes on: its garbage collector, what it offers next, and the end
+// of its Conn.
 func TestReceiverMakesConnectionsLinger(t *testing.T) {
 	told := make(chan struct{}, 1)
 	c := spawn(t, fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) { told <- struct{}{} }}, map[string]string{"ROLE": "lingerer"})
@@ -86,8 +87,8 @@ func TestReceiverMakesConnectionsLinger(t *testing.T) {
 	wait(t, "end of the sender's Conn", c.Done())
 }
 
-// TestQueuedInListenerHandle: what a client has queued in a Unix listener, a connection that lingers for an hour, does not hold up
-// the close of a handle on it.
+// TestQueuedInListenerHandle: what a client has queued in a Unix listener, a connection that
+// lingers for an hour, does not hold up the close of a handle on it.
 func TestQueuedInListenerHandle(t *testing.T) {
 	for typ, kind := range map[int]fdipc.HandleKind{unix.SOCK_STREAM: fdipc.HandleUnixListener, unix.SOCK_SEQPACKET: fdipc.HandleUnixPacketListener} {
 		ln, err := net.Listen("tcp4", "127.0.0.1:0")

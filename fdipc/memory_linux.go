@@ -24,8 +24,8 @@ func Memory(name string) (int, error) {
 	return fd, nil
 }
 
-// refused is the error of a call that there is no way without. Where it is not for want of something,
-// it says what helps.
+// refused returns the error of a call that cannot be done without. Unless the system is short of
+// something, the error says what helps.
 func refused(call string, err error, remedy string) error {
 	named := os.NewSyscallError(call, err)
 	for _, short := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.EAGAIN} {

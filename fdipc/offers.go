@@ -8,8 +8,8 @@ import (
 	"github.com/coppice-go/coppice/fdipc/internal/closer"
 )
 
-// offers is the sender's book of the handles it has on offer. What it says holds;
-// the table is where the peer answers, and is read with distrust.
+// offers is the sender's record of the handles that it has on offer. The record holds; the table,
+// where the peer answers, is read with distrust.
 type offers struct {
 	c *Conn
 
@@ -20,12 +20,12 @@ type offers struct {
 	live     []uint32 // slots in use, in no order
 	loaded   int      // offers whose descriptor is in a system call
 	idle     sync.Cond
-	clock    int64  // what deadlines are measured by: see elapseLocked
-	clockAt  int64  // when it was last moved on
+	clock    int64  // what deadlines are measured by: see advanceLocked
+	clockAt  int64  // when clock was last moved on
 	stalled  bool   // an offer ran out, and the peer has shown no life since
 	beatAt   uint32 // the peer's beat, read before the revocation
 	resolved []resolution
-	credit   chan struct{} // closed when there may be credit; nil if nobody waits
+	credit   chan struct{} // closed when there may be credit; nil if nothing waits
 	timer    *time.Timer
 	armed    bool
 	ended    bool
@@ -34,7 +34,7 @@ type offers struct {
 	claimed  uint64        // ever; under mu like the rest, for it is the common case
 
 	callback sync.Mutex   // held around Resolved, never with mu
-	reuse    []resolution // empty, for done to be filled anew; under callback
+	reuse    []resolution // empty, for resolved to be filled anew; under callback
 }
 
 type offer struct {
@@ -45,8 +45,8 @@ type offer struct {
 	deadline int64 // by offers.clock; 0: none
 }
 
-// tick is how often the table is looked at while something is on offer and nothing else gives
-// occasion. A peer that the sender waits for says so itself.
+// tick is how often the table is read while something is on offer and nothing else gives occasion.
+// A peer that the sender waits for wakes it.
 const tick = 5 * time.Millisecond
 
 func (o *offers) init(c *Conn) {
@@ -86,8 +86,8 @@ func (o *offers) availableLocked() int {
 	return len(o.free)
 }
 
-// reserve offers all of hs and says where in their entries, or none. After errAgain, wait is closed
-// when it is worth another attempt.
+// reserve offers all of hs and notes their slots in entries, or offers none. After errAgain, wait
+// is closed when it is worth another attempt.
 func (o *offers) reserve(entries []entry, hs []*Handle, want bool) (wait chan struct{}, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -126,9 +126,9 @@ func (o *offers) reserve(entries []entry, hs []*Handle, want bool) (wait chan st
 	return nil, nil
 }
 
-// gatherLocked looks for answers until n handles may be offered, or says that it is worth waiting for more. The
-// peer then tells when half of what it has is answered, so that a stream costs two such messages a window, or
-// when there is enough for n, if that is more.
+// gatherLocked looks for answers until n handles may be offered, and reports whether they may. If
+// not, the peer will wake this side: when half of what it has is answered, so that a stream costs
+// two such messages a window, or when there is enough for n, if that is more.
 func (o *offers) gatherLocked(n int) bool {
 	o.sweepLocked()
 	if o.table == nil { // before the handshake

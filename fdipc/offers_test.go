@@ -7,8 +7,8 @@ import (
 	"github.com/coppice-go/coppice/fdipc/internal/claims"
 )
 
-// The deadline of an offer runs while its sender is there to see an answer. However long the sender was stopped, or
-// the whole machine, the peer is not blamed for that.
+// The deadline of an offer runs while its sender is there to see an answer. However long the sender
+// was stopped, or the whole machine, the peer is not blamed for that.
 func TestDeadlineCountsPresence(t *testing.T) {
 	cfg := Config{Handler: func(*Conn, *Frame) {}, ClaimTimeout: time.Second, tick: time.Hour}
 	if err := cfg.validate(); err != nil {
@@ -59,8 +59,8 @@ func describe(l *lane, hs []*Handle, refs ...offerID) []entry {
 	return entries
 }
 
-// An offer may run out before its frame is queued. Its handle is then its owner's again, who looks at it, names it
-// anew and sends it elsewhere, while the frame is still being written.
+// An offer may run out before its frame is queued. Its handle is then its owner's again, who looks
+// at it, names it anew and sends it elsewhere, while the frame is still being written.
 func TestOfferRunsOutBeforeItIsQueued(t *testing.T) {
 	l := newLane(&Conn{}, Data)
 	h := HandleFD(0).Named("before")
@@ -80,8 +80,8 @@ func TestOfferRunsOutBeforeItIsQueued(t *testing.T) {
 	}
 }
 
-// A sender that waits is told when enough is answered: it asks for half of what is out, or for what it needs
-// if that is more, and never for more than can still come.
+// A sender that waits is told when enough is answered: it asks for half of what is out, or for what
+// it needs if that is more, and never for more than can still come.
 func TestGather(t *testing.T) {
 	const slots = 16
 	cfg := Config{Handler: func(*Conn, *Frame) {}, ClaimTimeout: -1, tick: time.Hour}

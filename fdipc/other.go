@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// Socketpair answers [ErrUnsupported]: only Linux passes descriptors as this package needs it.
+// Socketpair returns [ErrUnsupported]: only Linux passes descriptors as this package needs it.
 func Socketpair() (local, remote *os.File, err error) { return nil, nil, ErrUnsupported }
 
 func newSocketEnd(f *os.File) (endpoint, error) {

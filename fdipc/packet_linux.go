@@ -81,11 +81,12 @@ func (p *packet) recvmsg(fd uintptr) {
 	}
 }
 
-// raceEdge tells the race detector what package syscall tells it of read and write: what went before a send
-// happened before what follows its receipt.
+// raceEdge tells the race detector what package syscall tells it of read and write: what went
+// before a send happened before what follows its receipt.
 var raceEdge atomic.Uint32
 
-// parse takes over what recvmsg brought. Descriptors are in the packet's cargo, also on an error.
+// parse takes over what recvmsg brought. Descriptors are in the packet's attachments, also on an
+// error.
 func (p *packet) parse() error {
 	h := &p.io.hdr
 	p.buf = p.buf[:p.io.n]

@@ -45,12 +45,13 @@ func (c *Conn) endErr() error {
 	return ErrPeerLost
 }
 
-// dataGrace is how long a data lane may have ended before control has. A peer that closes, or dies, ends
-// control first or at the same moment.
+// dataGrace is how long a data lane may have ended before control has. A peer that closes, or dies,
+// ends control first or at the same moment.
 const dataGrace = 250 * time.Millisecond
 
-// readData is the reader of the data lane. Where that alone ends, because something has closed its socket or shut it
-// down, the Conn ends too: each end then hears of it by its own readers, though it may never send.
+// readData is the reader of the data lane. If that lane alone ends, because its socket was closed
+// or shut down, the Conn ends too: so each side hears of it by its own readers, though it may never
+// send.
 func (c *Conn) readData() {
 	r := &receiver{c: c, endpoint: c.data}
 	err := r.run()

@@ -20,7 +20,7 @@ type receiver struct {
 	goodbye  bool
 }
 
-// part is a frame that has not yet arrived whole.
+// partialFrame is a frame that has not yet arrived whole.
 type partialFrame struct {
 	active      bool
 	first       pieceHeader
@@ -29,7 +29,7 @@ type partialFrame struct {
 	handles     []*Handle
 	handleCount int           // handles that came, those that were refused at once too
 	lost        uint8         // why its handles must be refused; 0: they need not
-	done        chan struct{} // closed when it is, or is given up; nil if nobody waits for that
+	done        chan struct{} // closed when it is whole or given up; nil if nothing waits for that
 }
 
 // run receives until the end. It returns io.EOF when the peer closed.
@@ -61,7 +61,8 @@ func (r *receiver) run() error {
 	}
 }
 
-// take works on one packet. All its cargo is owned by a handle or closed when it returns.
+// handlePacket works on one packet. When it returns, each attachment is owned by a handle or
+// closed.
 func (r *receiver) handlePacket() error {
 	c := r.c
 	st := &c.stats
@@ -77,7 +78,7 @@ func (r *receiver) handlePacket() error {
 	return err
 }
 
-// pieces works on the pieces in b. It returns the cargo it has not come to.
+// handlePieces works on the pieces in b. It returns the attachments that it has not come to.
 func (r *receiver) handlePieces(b []byte, g []attachment) ([]attachment, error) {
 	c := r.c
 	// The number of descriptors is checked before any is used. Where there are none, each piece is
@@ -139,8 +140,9 @@ func (r *receiver) handlePieces(b []byte, g []attachment) ([]attachment, error) 
 	return nil, nil
 }
 
-// small delivers the whole frames without handles and trace context at the head of b, which is most of what comes,
-// and returns what follows them. It decides nothing by itself: what it does not know it leaves.
+// handleSmall delivers the whole frames without handles and trace context at the head of b, which
+// is most of what comes, and returns what follows them. It decides nothing by itself: what it does
+// not know it leaves.
 func (r *receiver) handleSmall(b []byte) ([]byte, error) {
 	c, f := r.c, &r.frame
 	lane := Control
@@ -171,7 +173,7 @@ func (r *receiver) handleSmall(b []byte) ([]byte, error) {
 	return b, nil
 }
 
-// piece works on one piece after the hello. It owns g.
+// handlePiece works on one piece after the hello. It owns g.
 func (r *receiver) handlePiece(p *piece, g []attachment) error {
 	c := r.c
 	lane := p.lane()
@@ -258,7 +260,7 @@ func (f *Frame) setTrace(b []byte) {
 	}
 }
 
-// receiveHandles makes handles of the cargo of one piece.
+// receiveHandles makes handles of the attachments of one piece.
 func (r *receiver) receiveHandles(t *partialFrame, p *piece, g []attachment) error {
 	c := r.c
 	if t.handleCount += p.handles; t.handleCount > c.cfg.Credits {
@@ -303,22 +305,23 @@ func (r *receiver) receiveHandles(t *partialFrame, p *piece, g []attachment) err
 	return nil
 }
 
-// heldFactor times Credits is what a receiver holds unclaimed, at most. It is more than one because an offer that was
-// revoked still has its descriptor here until somebody tries to claim it.
+// heldFactor times Credits is what a receiver holds unclaimed, at most. It is more than one because
+// an offer that was revoked still has its descriptor here until the application tries to claim it.
 const heldFactor = 4
 
-// fileShare is the part of a process's descriptors that one peer may take up so, unless its credits are more.
+// fileShare is the part of a process's descriptors that one peer may take up so, unless its credits
+// are more.
 const fileShare = 8
 
 func maxHeld(credits int) int64 {
 	return int64(min(heldFactor*credits, max(credits, maxFiles()/fileShare)))
 }
 
-// A frame must be whole within wholeIn ticks, of a second each, from its first piece on. Time in which this process
-// was stopped itself counts for one tick.
+// A frame must be whole within wholeIn ticks, of a second each, from its first piece on. Time in
+// which this process was stopped itself counts for one tick.
 const assemblyTicks = 30
 
-// expect ends the Conn if the frame of which whole is does not become so in time.
+// limitAssembly ends the Conn if whole is not closed in time.
 func (c *Conn) limitAssembly(whole <-chan struct{}) {
 	tick := time.NewTicker(c.cfg.assemblyTick)
 	defer tick.Stop()
@@ -350,7 +353,7 @@ func (t *partialFrame) drop() {
 	*t = partialFrame{}
 }
 
-// discard closes cargo that came from the peer.
+// discard closes attachments that came from the peer.
 func (c *Conn) discard(g ...attachment) {
 	for _, x := range g {
 		if x.fd >= 0 {

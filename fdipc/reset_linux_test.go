@@ -46,7 +46,8 @@ func resetConn(t *testing.T) net.Conn {
 	return server
 }
 
-// A connection keeps its addresses when its client resets it: with the handle, when it is sent on, after Close.
+// A connection keeps its addresses when its client resets it: with the handle, when it is sent on,
+// after Close.
 func TestAddressesOfReset(t *testing.T) {
 	passOver := func(t *testing.T, a, b fdipc.Config, h *fdipc.Handle) net.Conn {
 		out := make(chan net.Conn, 1)

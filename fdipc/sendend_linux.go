@@ -8,20 +8,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sender is the end of a socket that is only sent on. It stays out of the runtime's poller, which would be woken for each
-// packet that the peer takes; only while there is no room a duplicate joins it.
+// sendEnd is the end of a socket that is only sent on. It stays out of the runtime's poller, which
+// would be woken for each packet that the peer takes. Only while there is no room, a duplicate is
+// in the poller.
 type sendEnd struct {
 	socketEnd
 	mu            sync.Mutex
 	waiter        *os.File // in the poller, since there was no room; nil: none
-	stopped       bool     // nobody may wait any more
+	stopped       bool     // no sender may wait any more
 	sentSinceWait int      // packets sent without waiting since there was a waiter
 }
 
 // calmAfter is how many packets in a row find room before the waiter leaves the poller.
 const leavePollerAfter = 64
 
-// newSender takes ownership of fd, which must be blocking: that keeps it out of the poller.
+// newSendEnd takes ownership of fd, which must be blocking: that keeps it out of the poller.
 func newSendEnd(fd int) (*sendEnd, error) {
 	s := &sendEnd{socketEnd: socketEnd{f: os.NewFile(uintptr(fd), "fdipc data")}}
 	rc, err := s.f.SyscallConn()
@@ -83,7 +84,7 @@ func (s *sendEnd) close() error {
 	return s.socketEnd.close()
 }
 
-// part closes the waiter, which ends a wait.
+// dropWaiter closes the waiter, which ends a wait. over: no other will be made.
 func (s *sendEnd) dropWaiter(over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

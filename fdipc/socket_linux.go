@@ -39,19 +39,20 @@ type Socket struct {
 
 type lazyConn = lazyconn.Conn // unexported, so that Socket has its methods and no field
 
-// LocalAddr returns the address that the client connected to, as it was when the connection was accepted.
+// LocalAddr returns the address that the client connected to, as it was when the connection was
+// accepted.
 func (s *Socket) LocalAddr() net.Addr {
 	return s.addr(&s.local, func(a *Accepted) (netip.AddrPort, string) { return a.Local, a.LocalName })
 }
 
-// RemoteAddr returns the client's address, as it was when the connection was accepted: also when the
-// client has reset it, and after Close.
+// RemoteAddr returns the client's address, as it was when the connection was accepted: also when
+// the client has reset it, and after Close.
 func (s *Socket) RemoteAddr() net.Addr {
 	return s.addr(&s.remote, func(a *Accepted) (netip.AddrPort, string) { return a.Remote, a.RemoteName })
 }
 
-// PeerCredentials returns the credentials of the client of a Unix connection, where the listener was told to
-// ask for them.
+// PeerCredentials returns the credentials of the client of a Unix connection, where the listener
+// was told to ask for them.
 func (s *Socket) PeerCredentials() (Credentials, bool) {
 	a, _ := decodeAccepted(s.accepted)
 	if a.Credentials == nil {
@@ -111,7 +112,7 @@ func networkOf(k HandleKind) string {
 	}
 }
 
-// socketFD gives the descriptor of a Socket that is to be sent on.
+// socketFD returns the descriptor of a Socket that is to be sent on.
 func socketFD(v any) (fd int, ok bool, err error) {
 	s, ok := v.(*Socket)
 	if !ok {

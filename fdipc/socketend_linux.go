@@ -23,14 +23,14 @@ func Socketpair() (local, remote *os.File, err error) {
 	return os.NewFile(uintptr(p[0]), "fdipc"), os.NewFile(uintptr(p[1]), "fdipc"), nil
 }
 
-// socket is an end over a SOCK_SEQPACKET socket.
+// socketEnd is an endpoint over a SOCK_SEQPACKET socket.
 type socketEnd struct {
 	f        *os.File
 	rc       syscall.RawConn
 	draining atomic.Bool
 }
 
-// newSocket takes ownership of f.
+// newSocketEnd takes ownership of f.
 func newSocketEnd(f *os.File) (endpoint, error) {
 	s := &socketEnd{f: f}
 	rc, err := f.SyscallConn()
@@ -69,7 +69,8 @@ func newSocketEnd(f *os.File) (endpoint, error) {
 	return nil, err
 }
 
-// growBuffer lets a socket hold more than a few packets, if the system permits it; one must fit in any case.
+// growBuffer lets a socket hold more than a few packets, if the system permits it; one must fit in
+// any case.
 func growBuffer(fd int) {
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 8*sendPacket)
 }
@@ -211,9 +212,9 @@ func maxFiles() int {
 	return int(min(l.Cur, 1<<30))
 }
 
-// connectedFD says whether a socket has a peer. To shut down one that has none is worse than useless: a listening
-// socket that somebody has shut down looks like a connection, and what it accepts when it listens again would be shut
-// down from birth.
+// connectedFD reports whether a socket has a peer. To shut down one that has none is worse than
+// useless: a listening socket that another process has shut down looks like a connection, and what
+// it accepts when it listens again would be shut down from birth.
 func connectedFD(fd int) bool {
 	_, err := unix.Getpeername(fd)
 	return err == nil

@@ -48,9 +48,10 @@ func starved(f *os.File, _ map[string]string) {
 	<-c.Done()
 }
 
-// Several senders share a small window to a receiver that has one processor, shared with busy loops, and is stopped and
-// continued again and again. The sender never looks by itself and sets no deadline: one lost wake-up, in the
-// credit, in a lane or in the table, and the test hangs. Everything arrives; nothing comes back.
+// Several senders share a small window to a receiver that has one processor, shared with busy
+// loops, and is stopped and continued again and again. The sender never looks by itself and sets no
+// deadline: one lost wake-up, in the credit, in a lane or in the table, and the test hangs.
+// Everything arrives; nothing comes back.
 func TestStarvedReceiver(t *testing.T) {
 	rnd := seeds(t)
 	count := make(chan uint64, 1)

@@ -11,8 +11,9 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// A worker is stopped and continued at any moment while connections are offered to it that are revoked after
-// a few milliseconds. What comes back the test serves itself. Nobody is served twice, nobody not at all.
+// A worker is stopped and continued at any moment while connections are offered to it that are
+// revoked after a few milliseconds. What comes back the test serves itself. Nobody is served twice,
+// nobody not at all.
 func TestStop(t *testing.T) {
 	const mark = "1"
 	rnd := seeds(t)

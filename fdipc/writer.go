@@ -11,7 +11,7 @@ import (
 // than any round trip between two processes and longer than a loop around Send.
 const burst = 3000
 
-// sendLocked sees to it that what is queued gets sent. It is called with mu held and
+// sendLocked has what is queued sent. It is called with mu held and
 // releases it. It never blocks.
 func (l *lane) sendLocked(more bool) {
 	if l.sending || len(l.queue) == 0 {
@@ -133,7 +133,7 @@ func (l *lane) write() {
 	}
 }
 
-// shut refuses further frames of the application.
+// refuse refuses further frames of the application.
 func (l *lane) refuse() {
 	l.mu.Lock()
 	l.closed = true
@@ -155,8 +155,8 @@ func (l *lane) flush(ctx context.Context) bool {
 	return l.sent >= want
 }
 
-// fail refuses all further frames and wakes who waits. A packet in the hands of a sender is
-// left to it; the others are dropped, offers.close resolves their offers.
+// fail refuses all further frames and wakes the senders that wait. A packet in the hands of a
+// sender is left to it; the others are dropped, offers.close resolves their offers.
 func (l *lane) fail(err error) {
 	l.mu.Lock()
 	if l.err == nil {

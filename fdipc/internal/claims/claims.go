@@ -1,5 +1,5 @@
-// Package claims has the claim table: memory that both sides of one direction of a channel share, in
-// which each descriptor on offer is claimed, refused or taken back by one compare-and-swap. The
+// Package claims has the claim table: memory that both sides of one direction of a channel share,
+// in which each descriptor on offer is claimed, refused or taken back by one compare-and-swap. The
 // table is specified in docs/protocol.md, section 5.
 package claims
 
@@ -145,9 +145,9 @@ func (t *Table) WakeAfter(n uint32) {
 	runtime.KeepAlive(t)
 }
 
-// Resolve is the receiver's attempt to move an offer on, at a time that is noted unless it is 0. won
-// reports whether it did; wake, whether the sender is to be woken. It beats in any case: that it
-// tried is the sign of life.
+// Resolve is the receiver's attempt to move an offer on, at a time that is noted unless it is 0.
+// won reports whether it did; wake, whether the sender is to be woken. It beats in any case: that
+// it tried is the sign of life.
 func (t *Table) Resolve(slot, seq uint32, reason, state uint8, at int64) (won, wake bool) {
 	offered := Word(seq, 0, Offered)
 	if at != 0 && t.words[slot].Load() == offered { // else the time would be another offer's

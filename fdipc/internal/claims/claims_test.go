@@ -2,7 +2,8 @@ package claims
 
 import "testing"
 
-// Exactly one side wins an offer, a stale one wins none, and only a claim is held until it is released.
+// Exactly one side wins an offer, a stale one wins none, and only a claim is held until it is
+// released.
 func TestTable(t *testing.T) {
 	tbl := New(make([]uint64, Len(2)))
 	if !tbl.Magic() || tbl.Slots() != 2 || !Valid(int64(8*Len(2)), 2) || Valid(int64(8*Len(3)), 2) || Valid(int64(8*Len(2)+1), 2) {

@@ -1,4 +1,5 @@
-// Package closer closes descriptors on goroutines of their own, so that nothing else waits with them.
+// Package closer closes descriptors on goroutines of their own, so that nothing else waits with
+// them.
 package closer
 
 import (
@@ -13,8 +14,8 @@ import (
 // too, decides whether its close waits, and for how long: for a file system that the peer runs
 // (FUSE), for a connection that lingers, for what is queued in a Unix socket and is closed with it.
 // So nothing else waits with it: no reader, no lock, no thread that the scheduler counts on. One
-// goroutine closes all, several at one stroke. While it does not get on for stuckAfter another takes
-// its place, up to the limit; what comes then stays open and waits.
+// goroutine closes all, several at one stroke. While it does not get on for stuckAfter another
+// takes its place, up to the limit; what comes then stays open and waits.
 //
 // Init must be called first. The methods may be called concurrently.
 type Pool struct {
@@ -48,8 +49,8 @@ const (
 	maxWaiting = 256 // descriptors of one peer that wait; its reader waits with those beyond
 	stuckAfter = 50 * time.Millisecond
 	lazyAfter  = 5 * time.Millisecond // how long AddLazily may wait for others
-	// A peer whose descriptors have held up all of the goroutines for so long, while more wait, is cut
-	// off.
+	// A peer whose descriptors have held up all of the goroutines for so long, while more wait, is
+	// cut off.
 	patience = 2 * time.Second
 )
 
@@ -62,8 +63,9 @@ func newLocal() *Pool {
 	return p
 }
 
-// Init makes p a pool for what came from one peer. onExcess is called, on a goroutine of its own, when
-// the peer is to be cut off: the closes of so many descriptors do not end, and so many more wait.
+// Init makes p a pool for what came from one peer. onExcess is called, on a goroutine of its own,
+// when the peer is to be cut off: the closes of so many descriptors do not end, and so many more
+// wait.
 func (p *Pool) Init(onExcess func(running, waiting int)) { p.init(limit, onExcess) }
 
 func (p *Pool) init(limit int, onExcess func(running, waiting int)) {
@@ -91,8 +93,8 @@ func (p *Pool) Add(xs ...Item) {
 	p.mu.Unlock()
 }
 
-// AddLazily is Add for what need not be closed before others have come together, or 5 ms are over: it
-// costs less.
+// AddLazily is Add for what need not be closed before others have come together, or 5 ms are over:
+// it costs less.
 func (p *Pool) AddLazily(xs ...Item) {
 	if len(xs) == 0 {
 		return
@@ -150,7 +152,8 @@ func (p *Pool) check() {
 	p.watchLocked(p.stuckAfter)
 }
 
-// run closes what waits, in groups. A patient one closes one by one, so that it holds nothing else up.
+// run closes what waits, in groups. A patient one closes one by one, so that it holds nothing else
+// up.
 func (p *Pool) run(patient bool) {
 	var now []Item
 	p.mu.Lock()

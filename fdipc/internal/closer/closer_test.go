@@ -60,7 +60,8 @@ func (d *doors) wait(t *testing.T, want ...int32) {
 	}
 }
 
-// TestPoolStuck: a close that does not end holds up none that come after it, and the close itself ends when it can.
+// TestPoolStuck: a close that does not end holds up none that come after it, and the close itself
+// ends when it can.
 func TestPoolStuck(t *testing.T) {
 	d := newDoors(nil)
 	d.Close(10)
@@ -73,7 +74,8 @@ func TestPoolStuck(t *testing.T) {
 	d.wait(t, 1, 2, 3, 4, 10)
 }
 
-// TestPoolStuckAll: the peer whose descriptors hold up every goroutine is cut off, however few more wait.
+// TestPoolStuckAll: the peer whose descriptors hold up every goroutine is cut off, however few more
+// wait.
 func TestPoolStuckAll(t *testing.T) {
 	cut := make(chan int, 1)
 	d := newDoors(func(_, waiting int) {
@@ -98,8 +100,8 @@ func TestPoolStuckAll(t *testing.T) {
 	}
 }
 
-// TestPoolExcess: the reader of a peer whose descriptors hold up every goroutine, while many more wait, goes on when the peer is
-// cut off.
+// TestPoolExcess: the reader of a peer whose descriptors hold up every goroutine, while many more
+// wait, goes on when the peer is cut off.
 func TestPoolExcess(t *testing.T) {
 	cut := make(chan int, 1)
 	d := newDoors(func(running, _ int) { cut <- running })
@@ -131,7 +133,8 @@ func TestPoolExcess(t *testing.T) {
 	close(d.opened)
 }
 
-// TestPoolRoom: a reader that waits with what is yet to be closed goes on when that has become less.
+// TestPoolRoom: a reader that waits with what is yet to be closed goes on when that has become
+// less.
 func TestPoolRoom(t *testing.T) {
 	d := newDoors(nil)
 	d.Close(10)

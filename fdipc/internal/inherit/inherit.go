@@ -15,7 +15,7 @@ const (
 )
 
 var (
-	// Set says that Channel was in the environment.
+	// Set reports whether Channel was in the environment.
 	Set bool
 	// FD is the channel, -1 if there is none.
 	FD = -1

@@ -20,8 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Conn does what a *net.TCPConn or *net.UnixConn does, but for its addresses, which its owner knows.
-// fdipc.Socket is its owner, and says what its users may expect. Init must be called first.
+// Conn does what a *net.TCPConn or *net.UnixConn does, but for its addresses, which its owner
+// knows. fdipc.Socket is its owner, and says what its users may expect. Init must be called first.
 //
 // All methods may be called concurrently. Writes are not interleaved.
 type Conn struct {
@@ -51,8 +51,9 @@ type Owner interface {
 
 // What only the owner may call are functions, so that they are not promoted to its users.
 
-// Init makes c a Conn over fd, a connected stream or seqpacket socket that is non-blocking. It takes
-// ownership of fd. claim says whether another process may still have a copy.
+// Init makes c a Conn over fd, a connected stream or seqpacket socket that is non-blocking. It
+// takes ownership of fd. claim is the claim by which it came here, or none: while it is held,
+// another process has a copy.
 func Init(c *Conn, fd int, network string, owner Owner, claim claims.Claim) {
 	c.fd, c.network, c.tcp, c.owner, c.claim = fd, network, network == "tcp", owner, claim
 }
@@ -63,8 +64,8 @@ func FD(c *Conn) int { return c.fd }
 // Network returns the name of c's network, as package net has it.
 func Network(c *Conn) string { return c.network }
 
-// Lend returns the descriptor of c, which stays c's, to be sent to another process. It need not join
-// the poller for that. From then on Close only closes.
+// Lend returns the descriptor of c, which stays c's, to be sent to another process. It need not
+// join the poller for that. From then on Close only closes.
 func Lend(c *Conn) (fd int, err error) {
 	if !c.enter() {
 		return -1, net.ErrClosed
@@ -76,7 +77,7 @@ func Lend(c *Conn) (fd int, err error) {
 
 const closing = 1
 
-// enter begins a call that uses fd; leave must follow if it says true.
+// enter begins a call that uses fd, and reports whether it may go on; leave must follow if so.
 func (c *Conn) enter() bool {
 	if c.users.Add(2)&closing == 0 {
 		return true
@@ -91,7 +92,7 @@ func (c *Conn) leave() {
 	}
 }
 
-// destroy closes the descriptor of a Conn that never met the poller. It is reached once:
+// destroy closes the descriptor of a Conn that never joined the poller. It is reached once:
 // see the swap.
 func (c *Conn) destroy() {
 	if !c.users.CompareAndSwap(closing, closing-1<<40) {
@@ -105,8 +106,8 @@ func (c *Conn) destroy() {
 	closer.FD(c.fd)
 }
 
-// finish sends the FIN that closing alone would not send, because the process that handed
-// the connection over has not yet closed its copy. It reports whether that was so.
+// finish sends the FIN that closing alone would not send while the process that handed the
+// connection over has a copy. It reports whether that process has one.
 func (c *Conn) finish() bool {
 	kept := !c.plain.Load() && c.claim.Held()
 	if kept {
@@ -241,11 +242,12 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return done + n, err
 }
 
-// call chooses how the kernel is asked. A raw call does not wait for the network, whatever others that have the
-// connection have made of its O_NONBLOCK, so the scheduler need not hear of it: that
-// would wake its monitor thread, which costs a process that comes and goes to rest for each connection more than
-// the call does. It hears of a Unix socket's: a read closes the descriptors that come with the bytes, and a close may wait.
-// Once this process may use the descriptor otherwise, it may want to wait.
+// call chooses how the kernel is asked. A raw call does not wait for the network, whatever others
+// that have the connection have made of its O_NONBLOCK, so the scheduler need not hear of it: that
+// would wake its monitor thread, which costs a process that comes and goes to rest for each
+// connection more than the call does. It hears of a Unix socket's: a read closes the descriptors
+// that come with the bytes, and a close may wait. Once this process may use the descriptor
+// otherwise, it may want to wait.
 func (c *Conn) call(raw, told func(int, []byte) (int, error)) func(int, []byte) (int, error) {
 	if c.plain.Load() || !c.tcp {
 		return told
@@ -291,7 +293,7 @@ func (c *Conn) opError(op string, err error) error {
 	return &net.OpError{Op: op, Net: c.network, Source: c.owner.LocalAddr(), Addr: c.owner.RemoteAddr(), Err: err}
 }
 
-// SyscallConn gives raw access. From then on Close only closes: others may use the connection.
+// SyscallConn returns raw access. From then on Close only closes: others may use the connection.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	if !c.enter() {
 		return nil, c.opError("raw-control", net.ErrClosed)
@@ -320,10 +322,10 @@ func (c *Conn) File() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "socket"), nil
 }
 
-// Standard returns the connection as package net makes it, a *net.TCPConn or *net.UnixConn owned
-// by the caller, and ends c. If the client has reset the connection it is an error that wraps ENOTCONN: the kernel has
-// forgotten the client's address. Its FIN may be late by the few milliseconds until the
-// process it came from has closed its copy.
+// Standard returns the connection as package net makes it, a *net.TCPConn or *net.UnixConn owned by
+// the caller, and ends c. If the client has reset the connection it is an error that wraps
+// ENOTCONN: the kernel has forgotten the client's address. Its FIN may be late by the few
+// milliseconds until the process it came from has closed its copy.
 func (c *Conn) Standard() (net.Conn, error) {
 	f, err := c.File()
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 // CloseRead shuts down the reading half.
 func (c *Conn) CloseRead() error { return c.shutdown(unix.SHUT_RD) }
 
-// CloseWrite shuts down the writing half: the peer sees the end at once, whoever else has the descriptor.
+// CloseWrite shuts down the writing half: the peer sees the end at once, whoever else has the
+// descriptor.
 func (c *Conn) CloseWrite() error { return c.shutdown(unix.SHUT_WR) }
 
 func (c *Conn) shutdown(how int) error {
@@ -31,7 +32,8 @@ func (c *Conn) SetKeepAlive(on bool) error {
 	return c.setInt(unix.SOL_SOCKET, unix.SO_KEEPALIVE, on)
 }
 
-// SetLinger says how Close treats data not yet sent: sec < 0 in the background, 0 dropped, else waits.
+// SetLinger sets how Close treats data not yet sent: sec < 0 in the background, 0 dropped, else
+// waits.
 func (c *Conn) SetLinger(sec int) error {
 	return c.control("setsockopt", func() error {
 		l := &unix.Linger{}
@@ -72,7 +74,8 @@ func (c *Conn) SetDeadline(t time.Time) error { return c.setDeadline(t, true, tr
 // SetReadDeadline sets the deadline of reads, those that wait included. The zero value means none.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.setDeadline(t, true, false) }
 
-// SetWriteDeadline sets the deadline of writes, those that wait included. The zero value means none.
+// SetWriteDeadline sets the deadline of writes, those that wait included. The zero value means
+// none.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setDeadline(t, false, true) }
 
 func (c *Conn) setDeadline(t time.Time, read, write bool) error {
