@@ -124,12 +124,12 @@ var scale = story{
 }
 
 var spare = story{
-	"spare", "a worker dies, and a warm spare has its slot at once",
+	"spare", "a worker dies, and a spare has its slot at once",
 	func(p *coppice.Pool) { p.Size, p.Spares = 1, 1 },
 	func(t *teller) error {
-		for warm := false; !warm; { // it grows behind the first worker, perhaps before we listened
-			t.Snapshot().Walk(func(n coppice.Tree) { warm = warm || n.Role == "spare" && n.State == "running" })
-			if !warm {
+		for up := false; !up; { // it grows behind the first worker, perhaps before we listened
+			t.Snapshot().Walk(func(n coppice.Tree) { up = up || n.Role == "spare" && n.State == "running" })
+			if !up {
 				time.Sleep(time.Millisecond)
 			}
 		}
