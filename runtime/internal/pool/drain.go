@@ -2,12 +2,12 @@ package pool
 
 import "slices"
 
-// drained forgets a worker that has drained.
+// drained deletes a worker that has drained from the list.
 func (s *State) drained(id WorkerSeq) {
 	s.drains = slices.DeleteFunc(s.drains, func(w WorkerSeq) bool { return w == id })
 }
 
-// capDrains cuts those that drain longest when too many do.
+// capDrains forces the workers that have drained longest to end when too many drain.
 func (s *State) capDrains() {
 	n := 0
 	for _, id := range s.drains {

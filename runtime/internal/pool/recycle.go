@@ -1,6 +1,6 @@
 package pool
 
-// markDue takes note that a slot's worker is to be replaced. A spare just goes: grow sees to
+// markDue marks a slot's worker to be replaced. A spare just ends: refillSpares launches
 // another.
 func (s *State) markDue(id WorkerSeq) {
 	w := s.workers[id]
@@ -20,7 +20,8 @@ func (s *State) markDue(id WorkerSeq) {
 	}
 }
 
-// recycle replaces those that are due, a few at a time. A roll replaces them anyway.
+// recycle replaces workers that are due, a few at a time. During a roll it does nothing: the
+// roll replaces them.
 func (s *State) recycle() {
 	if s.roll != nil || s.scale != nil {
 		return
@@ -41,10 +42,9 @@ func (s *State) recycle() {
 	}
 }
 
-// Spread makes a limit of its own for each slot out of the one that the user set, so
-// that workers that were started together are not due together: shorter by up to
-// jitter, in strata by slot, between which there is always a gap. random is at least
-// 0 and below 1.
+// Spread returns the limit of one slot for a limit that the user has set for all, so that
+// workers that started together are not due together. It is shorter by up to jitter, in
+// strata by slot with a gap between them. random is at least 0 and below 1.
 func Spread(limit, jitter float64, slot, slots int, random float64) float64 {
 	slots = max(slots, 1)
 	stratum := (float64(slot%slots) + random/2) / float64(slots)

@@ -2,14 +2,15 @@ package pool
 
 import "slices"
 
-// roll is a reload on its way through the slots.
+// roll is a reload under way.
 type roll struct {
 	to     Generation
-	back   bool   // to is what they come from
+	back   bool   // it undoes a roll: to is the generation before
 	answer Effect // Rolled
 }
 
-// advance begins what the roll may begin, and ends it when all is done.
+// advance begins the replacements that the roll may begin now, and ends the roll when all
+// slots are done.
 func (s *State) advance() {
 	r := s.roll
 	if r == nil {
@@ -20,8 +21,8 @@ func (s *State) advance() {
 		why = ForBack
 	}
 	open := false
-	// Slots without a ready worker come first: that costs nobody anything, and may
-	// be what cures them.
+	// Slots without a ready worker come first: that costs no capacity, and the new
+	// generation may cure them.
 	for _, up := range []bool{false, true} {
 		for _, sl := range s.inOrder() {
 			if sl.replacing != notReplacing {
@@ -43,10 +44,11 @@ func (s *State) advance() {
 	}
 }
 
-// beginReplace gives sl another worker if it may be now.
+// beginReplace begins to replace sl's worker if the limits allow it now, and reports
+// whether it did.
 func (s *State) beginReplace(sl *slot, to Generation, why Purpose) bool {
 	if sl.next != 0 || sl.stopping || sl.startCancelled {
-		return false // first what goes on there
+		return false // something else is under way there
 	}
 	var steps [3]int
 	unready := 0
@@ -84,7 +86,7 @@ func (s *State) beginReplace(sl *slot, to Generation, why Purpose) bool {
 	return true
 }
 
-// replaceFailed takes note that the worker that was to have sl's place has ended before.
+// replaceFailed handles the end of a replacement that was not ready yet.
 func (s *State) replaceFailed(sl *slot, w *worker) {
 	why := sl.why
 	sl.replacing = notReplacing
@@ -92,7 +94,7 @@ func (s *State) replaceFailed(sl *slot, w *worker) {
 	case why == ForRecycle:
 		sl.failures++
 		sl.retry = s.now + s.delay(sl.failures)
-	case why == ForBack: // it keeps what it has; its replacement will be as before
+	case why == ForBack: // it keeps its worker; the next one will be of the generation before
 		sl.gen = sl.to
 	case why == ForRoll && w.phase != dying:
 		s.turnBack(Effect{Kind: Rolled, Result: Failed, Worker: w.id, Slot: sl.n})
@@ -105,13 +107,13 @@ func (s *State) replaceFailed(sl *slot, w *worker) {
 		s.startFor(sl)
 	case sl.running && sl.current == 0 && why == ForRefill:
 		s.slotEnded(sl, w.id)
-	case sl.running && sl.current == 0: // it was stopped first
+	case sl.running && sl.current == 0: // its worker was stopped first
 		sl.replacing, sl.to, sl.why = stopFirst, sl.gen, ForRefill
 		sl.next = s.launch(sl.n, sl.gen, ForRefill)
 	}
 }
 
-// abort ends the roll that goes on, or else the one that is next.
+// abort fails the current roll, or else the next one.
 func (s *State) abort() {
 	if s.roll != nil {
 		s.turnBack(Effect{Kind: Rolled, Result: Cancelled})
@@ -126,8 +128,8 @@ func (s *State) abort() {
 	}
 }
 
-// turnBack turns the roll round: the first failure is its result, what is on its way is
-// given up, and what had been replaced gets its generation back.
+// turnBack reverses the roll: its answer is the first failure, replacements under way are
+// given up, and slots that had been replaced get a worker of the generation before.
 func (s *State) turnBack(result Effect) {
 	r := s.roll
 	if r.back {
@@ -139,7 +141,7 @@ func (s *State) turnBack(result Effect) {
 		if sl.replacing == notReplacing || sl.to != bad || bad == s.gen {
 			continue
 		}
-		if sl.stopRequested { // its worker goes already
+		if sl.stopRequested { // its worker has been asked to end already
 			sl.to, sl.why = sl.gen, ForRefill
 			continue
 		}

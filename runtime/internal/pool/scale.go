@@ -7,7 +7,7 @@ import (
 
 // scaling is a change of size under way.
 type scaling struct {
-	open   int // slots to be added or removed yet
+	open   int // slots still to be added or removed
 	answer Effect
 }
 
@@ -17,7 +17,7 @@ func (s *State) rescale(ev Event) {
 	victims := s.removalOrder(ev.Busy)
 	size := len(victims)
 	for _, sl := range victims {
-		if size > ev.Size || sl.done { // one that has ended for good makes room for another
+		if size > ev.Size || sl.done { // one that has ended for good is replaced
 			sl.removing, sl.due = true, false
 			s.scale.open++
 			size--
@@ -35,7 +35,7 @@ func (s *State) rescale(ev Event) {
 	s.scaled()
 }
 
-// removalOrder returns the slots in the order in which they go.
+// removalOrder returns the slots in the order in which they are removed.
 func (s *State) removalOrder(busy map[int]int) []*slot {
 	all := s.inOrder()
 	slices.SortStableFunc(all, func(a, b *slot) int {
@@ -58,7 +58,7 @@ func (s *State) removalOrder(busy map[int]int) []*slot {
 	return all
 }
 
-// added takes note of a slot that was added.
+// added handles the end of an Add.
 func (s *State) added(ev Event) {
 	if ev.Failed {
 		if s.scale != nil {
@@ -72,7 +72,7 @@ func (s *State) added(ev Event) {
 	}
 }
 
-// removed takes note of a slot that was removed.
+// removed handles the end of a Remove.
 func (s *State) removed(n int) {
 	s.remove(n)
 	if s.scale != nil {
@@ -81,7 +81,7 @@ func (s *State) removed(n int) {
 	}
 }
 
-// remove forgets a slot. Whoever is left in it goes.
+// remove deletes a slot. Workers left in it drain.
 func (s *State) remove(n int) {
 	if sl := s.slots[n]; sl != nil {
 		s.clearSlot(sl)

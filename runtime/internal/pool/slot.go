@@ -1,29 +1,29 @@
 package pool
 
-// This file is what the supervisor does to a slot, and what becomes of workers.
+// This file has what the supervisor asks of a slot, and what happens to its workers.
 
-// start takes the supervisor's wish to have a slot up.
+// start handles the supervisor's start of a slot.
 func (s *State) start(n int) {
 	sl := s.slots[n]
 	if sl == nil {
 		sl = &slot{n: n, gen: s.gen}
 		s.slots[n] = sl
 	}
-	if sl.done { // no roll has touched it while it was down for good
+	if sl.done { // no roll has touched it since it ended for good
 		sl.gen = s.gen
 	}
 	sl.done, sl.startCancelled, sl.startPending = false, false, true
 	switch {
 	case s.stopping || sl.removing:
 		s.failStart(sl, 0)
-	case sl.current != 0: // it came up while the supervisor was waiting
+	case sl.current != 0: // it came up while the supervisor waited for a delay
 		s.startDone(sl)
 	case sl.next == 0:
 		s.startFor(sl)
-	} // else what is on its way is what is wanted
+	} // else the worker that is on its way will do
 }
 
-// startFor has a worker started for sl by the supervisor's wish.
+// startFor gives sl a worker, a spare or a new one, for the supervisor's start.
 func (s *State) startFor(sl *slot) {
 	if w := s.spareOf(sl.gen); w != nil {
 		s.assign(sl, w, ForStart)
@@ -54,13 +54,13 @@ func (s *State) failStart(sl *slot, because WorkerSeq) {
 	s.do(Effect{Kind: Fail, Slot: sl.n, Worker: because})
 }
 
-// cancel takes back the supervisor's wish.
+// cancel handles the supervisor's cancelling of a start.
 func (s *State) cancel(n int) {
 	sl := s.slots[n]
 	if sl == nil || !sl.startPending {
 		return
 	}
-	if sl.replacing != notReplacing { // what is on its way was not started for the supervisor
+	if sl.replacing != notReplacing { // the worker that is on its way was not started for the supervisor
 		s.failStart(sl, 0)
 		return
 	}
@@ -72,7 +72,7 @@ func (s *State) cancel(n int) {
 	s.discard(s.workers[sl.next], ForStart)
 }
 
-// stopSlot has the slot's instance go, at the supervisor's wish.
+// stopSlot stops the slot's instance, as the supervisor asked.
 func (s *State) stopSlot(n int) {
 	sl := s.slots[n]
 	if sl == nil || !sl.running || sl.stopping {
@@ -82,7 +82,7 @@ func (s *State) stopSlot(n int) {
 	switch {
 	case sl.removing:
 		s.clearSlot(sl)
-	case sl.current == 0: // its worker was stopped first, and the next is not there yet
+	case sl.current == 0: // its worker was stopped first, and the next one is not ready
 		s.discard(s.workers[sl.next], ForStop)
 		s.slotEnded(sl, 0)
 	default:
@@ -105,7 +105,7 @@ func (s *State) killSlot(n int) {
 	s.do(Effect{Kind: Kill, Worker: sl.current, Slot: n, Why: ForStop})
 }
 
-// clearSlot takes the worker out of a slot that goes: it drains outside.
+// clearSlot takes the workers out of a slot that is removed: they drain outside.
 func (s *State) clearSlot(sl *slot) {
 	if sl.next != 0 {
 		if w := s.workers[sl.next]; sl.nextReady {
@@ -129,15 +129,15 @@ func (s *State) clearSlot(sl *slot) {
 func (s *State) slotEnded(sl *slot, because WorkerSeq) {
 	sl.running, sl.stopping, sl.due = false, false, false
 	if sl.stopRequested {
-		sl.replacing, sl.stopRequested = notReplacing, false // its worker went, but not for the step
+		sl.replacing, sl.stopRequested = notReplacing, false // its worker ended, but not for the replacement
 	}
 	s.do(Effect{Kind: Down, Slot: sl.n, Worker: because})
-	if sl.nextReady { // it was ready before its predecessor had gone
+	if sl.nextReady { // it was ready before its predecessor had ended
 		sl.current, sl.next, sl.nextReady = sl.next, 0, false
 	}
 }
 
-// retire has a ready worker, or a spare, drain outside.
+// retire drains a ready worker, or a spare, outside the slots.
 func (s *State) retire(w *worker, why Purpose, brief bool) {
 	if w.phase != draining {
 		s.drains = append(s.drains, w.id)
@@ -146,7 +146,7 @@ func (s *State) retire(w *worker, why Purpose, brief bool) {
 	s.do(Effect{Kind: Drain, Worker: w.id, Slot: w.slot, Gen: w.gen, Why: why, Brief: brief})
 }
 
-// discard kills a worker that is not of use yet.
+// discard kills a worker that is not ready yet.
 func (s *State) discard(w *worker, why Purpose) {
 	if w == nil || w.phase == dying {
 		return
@@ -155,7 +155,7 @@ func (s *State) discard(w *worker, why Purpose) {
 	s.do(Effect{Kind: Kill, Worker: w.id, Slot: w.slot, Why: why})
 }
 
-// ready takes note of a worker that does its work.
+// ready handles a worker that has become ready.
 func (s *State) ready(id WorkerSeq) {
 	w := s.workers[id]
 	if w == nil || w.phase != launching && w.phase != assigned {
@@ -167,7 +167,7 @@ func (s *State) ready(id WorkerSeq) {
 	sl := s.slots[w.slot]
 	w.phase = active
 	switch {
-	case sl.stopping: // the supervisor has the one before stop
+	case sl.stopping: // the supervisor is stopping the worker before it
 		sl.nextReady = true
 	case sl.startPending:
 		sl.current, sl.next = id, 0
@@ -187,7 +187,7 @@ func (s *State) ready(id WorkerSeq) {
 	}
 }
 
-// ended takes note of a worker's end.
+// ended handles a worker's end.
 func (s *State) ended(ev Event) {
 	w := s.workers[ev.Worker]
 	if w == nil {
@@ -220,7 +220,7 @@ func (s *State) ended(ev Event) {
 	}
 }
 
-// notReady takes note that the worker that was on its way to sl has ended before.
+// notReady handles the end of a worker on its way to sl.
 func (s *State) notReady(sl *slot, w *worker, struck bool) {
 	sl.next = 0
 	if sl.replacing != notReplacing {
@@ -229,10 +229,10 @@ func (s *State) notReady(sl *slot, w *worker, struck bool) {
 	}
 	switch {
 	case !sl.startPending:
-	case w.phase == assigned && !s.stopping: // the spare was no good: that is not the slot's fault
+	case w.phase == assigned && !s.stopping: // the spare failed: that does not count against the slot
 		s.spareFailed()
 		sl.next = s.launch(sl.n, sl.gen, ForStart)
-	case struck && w.phase == launching && sl.outsideKills < s.cfg.KillRetries && !s.stopping: // that says nothing of it
+	case struck && w.phase == launching && sl.outsideKills < s.cfg.KillRetries && !s.stopping: // its own code did not fail
 		sl.outsideKills++
 		sl.next = s.launch(sl.n, sl.gen, ForStart)
 	default:
@@ -240,7 +240,7 @@ func (s *State) notReady(sl *slot, w *worker, struck bool) {
 	}
 }
 
-// crashed takes note that a slot's worker has ended by itself.
+// crashed handles the end of a slot's worker that was not asked to end.
 func (s *State) crashed(sl *slot, w *worker, final bool) {
 	sl.current, sl.due = 0, false
 	if sl.running {

@@ -22,7 +22,7 @@ func (s *State) assign(sl *slot, w *worker, why Purpose) {
 	s.do(Effect{Kind: Assign, Worker: w.id, Slot: sl.n, Gen: w.gen, Why: why})
 }
 
-// sparesWanted is how many spares are missing.
+// sparesWanted returns the number of missing spares.
 func (s *State) sparesWanted() int {
 	have := 0
 	for _, w := range s.workers {
@@ -33,8 +33,8 @@ func (s *State) sparesWanted() int {
 	return s.cfg.Spares - have
 }
 
-// refillSpares launches the spares that are missing, and lets go of those of a generation
-// before. It waits while a slot waits for its worker: that comes first.
+// refillSpares launches missing spares and ends those of a generation before. It launches
+// none while a slot waits for its worker, which comes first.
 func (s *State) refillSpares() {
 	if s.roll == nil {
 		for _, id := range slices.Sorted(maps.Keys(s.workers)) {
@@ -61,7 +61,7 @@ func (s *State) refillSpares() {
 	}
 }
 
-// spareFailed has the next spare wait.
+// spareFailed delays the next spare.
 func (s *State) spareFailed() {
 	s.failures++
 	s.retry = s.now + s.delay(s.failures)

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// workerPhase is where a worker stands.
+// workerPhase is the state of a worker.
 type workerPhase uint8
 
 const (
@@ -14,20 +14,20 @@ const (
 	warming                      // on its way to be a spare
 	spare                        // warm, without a slot
 	active                       // a slot's ready worker
-	draining                     // asked to end, and in nobody's place
-	dying                        // killed before it was of use
+	draining                     // asked to end; in no slot
+	dying                        // killed before it was ready
 )
 
-// worker is what is kept of one worker until it has ended.
+// worker is the record of a worker until it has ended.
 type worker struct {
 	id     WorkerSeq
 	gen    Generation
 	slot   int
 	phase  workerPhase
-	forced bool // draining, and told to end at once
+	forced bool // draining, and forced to end
 }
 
-// replaceMode is how a slot is being given another worker.
+// replaceMode is how a slot's worker is being replaced.
 type replaceMode uint8
 
 const (
@@ -36,23 +36,23 @@ const (
 	stopFirst                // the old one first
 )
 
-// slot is one place. Its start is under way while asked or next is set.
+// slot is one place. Its start is under way while startPending or next is set.
 type slot struct {
 	n              int
 	gen            Generation // of its next worker, if the supervisor starts it
 	running        bool       // the supervisor has an instance of it
-	startPending   bool       // the supervisor's start waits
+	startPending   bool       // the supervisor waits for its start
 	startCancelled bool       // that start is cancelled
 	stopping       bool       // the supervisor has asked the instance to stop
 
-	current   WorkerSeq // its ready worker; also while the supervisor does not know of it yet
-	next      WorkerSeq // on its way to be cur
-	nextReady bool      // next is ready, and waits for the end of cur, which goes
+	current   WorkerSeq // its ready worker, even before the supervisor knows of it
+	next      WorkerSeq // on its way to be current
+	nextReady bool      // next is ready and waits for the end of current, which is stopping
 
 	replacing     replaceMode
-	why           Purpose    // of step
-	to            Generation // of step
-	stopRequested bool       // step has asked cur to go
+	why           Purpose    // of the replacement
+	to            Generation // of the replacement
+	stopRequested bool       // the replacement has asked current to end
 
 	done         bool // ended for good, by its restart type
 	removing     bool
@@ -62,13 +62,13 @@ type slot struct {
 	outsideKills int // workers of this start that were killed from outside
 }
 
-// ready tells whether somebody works in the slot, and nobody has asked him to go.
+// ready reports whether the slot has a ready worker that has not been asked to end.
 func (s *slot) ready() bool { return s.current != 0 && !s.stopRequested && !s.stopping }
 
 // State is a pool's workers and slots.
 type State struct {
 	cfg     Config
-	gen     Generation // of spares, of new slots, of what no roll has touched
+	gen     Generation // of spares, of new slots, and of slots that no roll has touched
 	slots   map[int]*slot
 	workers map[WorkerSeq]*worker
 	last    WorkerSeq
@@ -80,7 +80,7 @@ type State struct {
 	drains   []WorkerSeq // in the order in which they began
 	failures int         // of spares, in a row
 	retry    Time        // of spares
-	wake     Time        // what was asked for
+	wake     Time        // the latest Wake; 0: none
 	stopping bool
 	gone     bool
 
@@ -88,7 +88,7 @@ type State struct {
 	out []Effect
 }
 
-// New returns a pool without slots: they come by Start. cfg is complete.
+// New returns a pool without slots: Start makes them. cfg is complete.
 func New(cfg Config, gen Generation) *State {
 	return &State{cfg: cfg, gen: gen, slots: map[int]*slot{}, workers: map[WorkerSeq]*worker{}}
 }
@@ -138,8 +138,8 @@ func (s *State) Step(now Time, ev Event) []Effect {
 
 func (s *State) do(e Effect) { s.out = append(s.out, e) }
 
-// settle does what can be done now. It looks at the state alone, so that it does
-// not matter which event has made it possible.
+// settle does what can be done now. It looks at the state alone: which event made it
+// possible does not matter.
 func (s *State) settle() {
 	if s.stopping {
 		if len(s.workers) == 0 && !s.gone && !slices.ContainsFunc(s.inOrder(), func(sl *slot) bool { return sl.running || sl.startPending }) {
@@ -157,7 +157,7 @@ func (s *State) settle() {
 	s.setWake()
 }
 
-// next begins the roll or scaling whose turn it is, when there is none.
+// next begins the next roll or scaling, unless one is under way.
 func (s *State) next() {
 	for len(s.waiting) > 0 && s.roll == nil && s.scale == nil {
 		ev := s.waiting[0]
@@ -193,7 +193,7 @@ func (s *State) setWake() {
 	s.wake = at
 }
 
-// delay is how long to wait after the n-th failure in a row.
+// delay returns the wait after the n-th consecutive failure.
 func (s *State) delay(n int) Time {
 	d := s.cfg.Retry
 	for range n - 1 {
@@ -204,7 +204,7 @@ func (s *State) delay(n int) Time {
 	return d
 }
 
-// inOrder returns the slots by number, so that effects come in a fixed order.
+// inOrder returns the slots by number, which gives effects a fixed order.
 func (s *State) inOrder() []*slot {
 	out := make([]*slot, 0, len(s.slots))
 	for _, n := range slices.Sorted(maps.Keys(s.slots)) {
@@ -213,7 +213,7 @@ func (s *State) inOrder() []*slot {
 	return out
 }
 
-// stop ends everything but the slots' workers, which the supervisor asks.
+// stop ends everything but the slots' workers, which the supervisor stops.
 func (s *State) stop() {
 	if s.stopping {
 		return

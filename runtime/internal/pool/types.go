@@ -8,34 +8,34 @@ import (
 // Time is the time since the pool was started.
 type Time = time.Duration
 
-// WorkerSeq numbers a pool's workers from 1, in the order of their launch; 0 is none.
+// WorkerSeq is a worker's number in its pool, from 1, in the order of launch; 0 is none.
 type WorkerSeq uint64
 
 // Generation is the reload that a worker belongs to.
 type Generation int
 
-// Spare is the slot of a worker that has none.
+// Spare is the slot number of a worker without a slot.
 const Spare = -1
 
-// Config is what the user has set. It does not change.
+// Config is what the user has set. It is immutable.
 type Config struct {
-	Surge        int // slots at once whose new worker is started before the old one is asked to go
-	Unavailable  int // slots at once whose old worker ends before the new one is started
-	Spares       int // warm workers without a slot
+	Surge        int // slots whose new worker may start before the old one is asked to end, at once
+	Unavailable  int // slots whose old worker may end before the new one starts, at once
+	Spares       int // standby workers without a slot
 	Draining     int // workers that may drain at once
-	Recycling    int // slots at once that are recycled
+	Recycling    int // slots that may be recycled at once
 	RemovalOrder RemovalOrder
-	KillRetries  int // times that a start survives a kill from outside
+	KillRetries  int // further workers that a start gets after kills from outside
 
-	// Retry is the first delay after a spare has failed, or a recycling; it doubles
-	// with each failure in a row up to MaxRetry.
+	// Retry is the first delay after a spare, or a recycling, has failed. It doubles
+	// with each consecutive failure, up to MaxRetry.
 	Retry, MaxRetry time.Duration
 }
 
-// RemovalOrder says which slots go when a pool is scaled down.
+// RemovalOrder selects the slots that are removed when a pool is scaled down.
 type RemovalOrder uint8
 
-// The values of RemovalOrder. A slot without a ready worker goes first in any case.
+// The values of RemovalOrder. A slot without a ready worker is always removed first.
 const (
 	Youngest  RemovalOrder = iota // the one whose worker was started last
 	Oldest                        // the one whose worker was started first
@@ -52,39 +52,39 @@ type EventKind uint8
 
 // The kinds of [Event].
 const (
-	// Start: the supervisor wants Slot up. Answered by Up or Fail.
+	// Start: the supervisor starts Slot. Answered by Up or Fail.
 	Start EventKind = iota
-	// Cancel: the start of Slot is no longer wanted. It is still answered.
+	// Cancel: the supervisor cancels the start of Slot. It is still answered.
 	Cancel
 	// StopSlot: the supervisor asks the instance of Slot to stop.
 	StopSlot
 	// KillSlot: the supervisor kills the instance of Slot.
 	KillSlot
-	// Warmed: Worker, launched as a spare, is warm.
+	// Warmed: Worker, launched as a spare, has warmed up.
 	Warmed
-	// Ready: Worker does its work.
+	// Ready: Worker is ready in its slot.
 	Ready
-	// Ended: Worker is no more. Final: its restart type says that nobody will
-	// restart it. Struck: it was killed from outside.
+	// Ended: Worker has ended. Final: by its restart type it is not restarted.
+	// KilledOutside: something outside the tree killed it.
 	Ended
-	// Roll: replace every worker by one of Gen. Answered by Rolled. Back: it is the
-	// way back from a roll that has failed elsewhere, and does not fail.
+	// Roll: replace every worker by one of Gen. Answered by Rolled. Back: it undoes a
+	// roll that has failed in another pool, and does not fail.
 	Roll
-	// Abort: the roll that goes on, or is next, is to fail.
+	// Abort: fail the current roll, or the next one if there is none.
 	Abort
 	// Scale: Size slots. Busy: open connections of each slot. Answered by Scaled.
 	Scale
-	// Added: what Add asked for is done. Failed: Slot did not come up, and is not there.
+	// Added: the supervisor has done Add. Failed: Slot did not come up and does not exist.
 	Added
-	// Removed: what Remove asked for is done.
+	// Removed: the supervisor has done Remove.
 	Removed
-	// Due: Worker is to be replaced by one of its own generation.
+	// Due: replace Worker by one of the same generation.
 	Due
-	// Tick: it is time. See Wake.
+	// Tick: the time of Wake has come.
 	Tick
-	// Stop: the pool ends. The supervisor asks the slots by itself. Answered by Gone.
+	// Stop: the pool ends. The supervisor stops the slots. Answered by Gone.
 	Stop
-	// KillAll: everything is killed. Stop comes too.
+	// KillAll: kill every worker. Stop comes as well.
 	KillAll
 )
 
@@ -94,7 +94,7 @@ func (k EventKind) String() string {
 		"scale", "added", "removed", "due", "tick", "stop", "kill-all")
 }
 
-// Event is something that happened. Which fields count says the kind.
+// Event is something that happened. The kind decides which fields are used.
 type Event struct {
 	Kind          EventKind
 	Slot          int
@@ -108,24 +108,23 @@ type Event struct {
 	KilledOutside bool
 }
 
-// Purpose is the purpose of a worker that is launched or appointed, or the cause of its
-// going.
+// Purpose is why a worker is launched, assigned to a slot, drained or killed.
 type Purpose uint8
 
 // The values of Why.
 const (
-	ForStart   Purpose = iota // the supervisor wants its slot up
+	ForStart   Purpose = iota // the supervisor starts its slot
 	ForRoll                   // a reload
-	ForBack                   // the way back from a reload
-	ForRecycle                // its predecessor is due
-	ForRefill                 // its slot was stopped first, and its successor failed
-	ForSpare                  // to be warm
-	ForScale                  // its slot goes
-	ForStop                   // the pool goes
-	ForCap                    // too many drain
+	ForBack                   // the way back from a failed reload
+	ForRecycle                // its predecessor is due for recycling
+	ForRefill                 // the slot's old worker was stopped first, and the new one failed
+	ForSpare                  // a standby worker
+	ForScale                  // its slot is removed
+	ForStop                   // the pool ends
+	ForCap                    // too many workers drain
 )
 
-// String returns the word for it.
+// String returns the purpose as events show it.
 func (w Purpose) String() string {
 	return name(w, "start", "reload", "roll back", "recycle", "refill", "spare", "scale", "stop", "cap")
 }
@@ -135,22 +134,22 @@ type EffectKind uint8
 
 // The kinds of [Effect].
 const (
-	// Launch: start Worker of Gen for Slot, or as a spare. Warmed or Ready follows,
-	// and in any case Ended.
+	// Launch: start Worker of Gen for Slot, or as a spare. Warmed or Ready may follow;
+	// Ended always does.
 	Launch EffectKind = iota
 	// Assign: give the spare Worker its Slot. Ready follows, or Ended.
 	Assign
 	// Up: the start of Slot has succeeded; Worker is its instance.
 	Up
-	// Fail: the start of Slot has failed because Worker ended; 0: it was cancelled.
+	// Fail: the start of Slot has failed, since Worker ended; 0: it was cancelled.
 	Fail
-	// Swap: the instance of Slot lives on in Worker.
+	// Swap: Worker is the instance of Slot from now on.
 	Swap
-	// Down: the instance of Slot has ended as Worker did; 0: as it was asked to.
+	// Down: the instance of Slot has ended as Worker did; 0: as the supervisor asked.
 	Down
-	// Drain: ask Worker to drain and end. Brief: nobody takes its place.
+	// Drain: ask Worker to drain and end. Brief: it has no replacement.
 	Drain
-	// ForceDrain: end a Worker that drains now.
+	// ForceDrain: end a draining Worker now.
 	ForceDrain
 	// Kill: kill Worker.
 	Kill
@@ -158,12 +157,12 @@ const (
 	Add
 	// Remove: have the supervisor stop and delete Slot. Removed follows.
 	Remove
-	// Rolled: the roll is over. Worker: the one that failed it, of Slot; Outcome.
+	// Rolled: the roll is over, with Result. Worker, in Slot, made it fail.
 	Rolled
-	// Scaled: the scaling is over. Outcome; Slot is the one that failed, Size how many
-	// there are now.
+	// Scaled: the scaling is over, with Result. Slot is the one that failed; Size is the
+	// number of slots now.
 	Scaled
-	// Wake: a Tick is wanted At; earlier wishes are void.
+	// Wake: send a Tick At; this replaces earlier ones.
 	Wake
 	// Gone: after Stop, no worker is left.
 	Gone
@@ -175,7 +174,7 @@ func (k EffectKind) String() string {
 		"add", "remove", "rolled", "scaled", "wake", "gone")
 }
 
-// Result is how a roll, or a scaling, ended.
+// Result is how a roll or a scaling ended.
 type Result uint8
 
 // The values of Outcome.
@@ -186,15 +185,15 @@ const (
 	Stopped          // the pool ended
 )
 
-// String returns the word for it.
+// String returns the result in lower case.
 func (o Result) String() string { return name(o, "done", "failed", "cancelled", "stopped") }
 
-// Effect is something to be done, in the order given. Which fields count says the kind.
+// Effect is something to be done, in the order given. The kind decides which fields are used.
 type Effect struct {
 	Kind   EffectKind
 	Slot   int
 	Worker WorkerSeq
-	Old    WorkerSeq // of Swap: who had the slot; 0: it had ended
+	Old    WorkerSeq // of Swap: the slot's worker until now; 0: it had ended
 	Gen    Generation
 	Why    Purpose
 	Brief  bool
