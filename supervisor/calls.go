@@ -105,8 +105,9 @@ func (s *Supervisor) CountChildren(ctx context.Context) (Counts, error) {
 	return v.node.Counts, nil
 }
 
-// ChildSpec returns the spec of a child; of a child of a Dynamic supervisor
-// the template with that child's ID and Start. OTP's get_childspec. Errors: ErrNotFound, ErrStopped.
+// ChildSpec returns the spec of a child. For a child of a Dynamic supervisor that is the
+// template with the child's ID and Start. It is OTP's get_childspec. Errors: ErrNotFound,
+// ErrStopped.
 func (s *Supervisor) ChildSpec(ctx context.Context, id string) (ChildSpec, error) {
 	v, err := s.read(ctx, "ChildSpec")
 	if err != nil {
@@ -158,8 +159,8 @@ func (s *Supervisor) callError(op, id string, err error) error {
 	return &CallError{Op: op, Path: s.path, ID: id, Err: err}
 }
 
-// resolveKey finds the key of a Dynamic supervisor's child, and answers what the
-// rules, which know such children by key alone, cannot.
+// resolveKey sets the key of a Dynamic supervisor's child. The rules know such children
+// by key alone, so it answers requests itself whose ID has no key, and returns false.
 func (l *loop) resolveKey(c *call) bool {
 	if l.ids == nil {
 		return true
@@ -177,7 +178,7 @@ func (l *loop) resolveKey(c *call) bool {
 	return true
 }
 
-// issued reports whether id is one this supervisor gave out.
+// issued reports whether this supervisor generated id.
 func (l *loop) issued(id string) bool {
 	n, ok := strings.CutPrefix(id, l.s.spec.Children[0].ID+"-")
 	if !ok {
@@ -187,7 +188,7 @@ func (l *loop) issued(id string) bool {
 	return err == nil && key > 0 && rules.Key(key) <= l.state.LastKey
 }
 
-// addChild makes the driver's record of a child that StartChild brought.
+// addChild makes the driver's record of a child that StartChild added.
 func (l *loop) addChild(e *rules.Effect) *childRecord {
 	spec := l.calls[e.Ticket].spec
 	if spec.ID == "" {
@@ -235,10 +236,9 @@ func (l *loop) answer(e *rules.Effect) {
 	l.answers = append(l.answers, pendingReply{c, r})
 }
 
-// Turn waits until this supervisor, and each one below it, has taken a turn: until what
-// it was told before is done. It is the proof that all of them work, and the error of
-// ctx if they do not. A child whose instance has a method of this name and shape is
-// asked for its own. One that has ended, meanwhile too, has nothing to prove.
+// Turn returns nil once the goroutine of this supervisor, and those of all instances below
+// it, have done what they were told before: it proves that none of them hangs. It returns
+// the error of ctx if that ends first. A supervisor that has ended takes no part.
 func (s *Supervisor) Turn(ctx context.Context) error {
 	turned := make(chan struct{})
 	if !s.inbox.post(message{do: func() { close(turned) }}) {

@@ -5,21 +5,21 @@ import (
 	"errors"
 )
 
-// ErrIgnore is returned by [Starter.Start] to say that the child is not wanted
-// now. That is no failure: the spec is kept with nothing running (a temporary
-// one is dropped), and RestartChild may try again. It is OTP's ignore.
+// ErrIgnore is returned by [Starter.Start] if the child should not run now. That is
+// not a failure: the spec is kept with nothing running (a temporary one is deleted),
+// and RestartChild may try again. It is OTP's ignore.
 var ErrIgnore = errors.New("supervisor: start ignored")
 
 // Starter starts a child.
 type Starter interface {
-	// Start returns when the child is up and ready to be depended on: the
-	// next child is not started before. It may block; it runs on a goroutine
-	// of its own, once at a time for one child. The end of ctx asks it to
-	// give up soon and return an error; ctx ends also after Start has
-	// returned, so the child must not live by it. Its values may be kept.
+	// Start returns when the child is up and others may depend on it: the next child
+	// is not started before. It may block. It runs on a new goroutine, once at a time
+	// for one child. When ctx ends it must give up soon and return an error. ctx ends
+	// after Start has returned as well, so the child must not depend on it; its values
+	// may be kept.
 	//
-	// On success the instance is owned by the supervisor, which will wait for
-	// Done. On error nothing may be left running. A panic counts as an error.
+	// On success the supervisor takes ownership of the instance and waits for Done. On
+	// error nothing may be left running. A panic counts as an error.
 	Start(ctx context.Context, inc Incarnation) (Instance, error)
 }
 
@@ -31,7 +31,7 @@ func (f StarterFunc) Start(ctx context.Context, inc Incarnation) (Instance, erro
 	return f(ctx, inc)
 }
 
-// Incarnation tells a child who it is.
+// Incarnation is the identity of an instance.
 type Incarnation struct {
 	Path string // IDs from the root down, joined by "/"
 	ID   string // the last part of Path
@@ -96,6 +96,6 @@ type Child struct {
 	ID          string
 	Incarnation uint64
 	Info        any // what the instance's Info method returned, or nil
-	// Undefined says that Start returned ErrIgnore: nothing runs.
+	// Undefined reports that Start returned ErrIgnore: nothing runs.
 	Undefined bool
 }

@@ -38,64 +38,62 @@
 //	Transient    spec kept, down         restart
 //	Temporary    spec deleted            spec deleted
 //
-// Who is restarted with it says the [Strategy]: nobody, all, or those started
-// later. A restart puts a fresh instance in the same place, with the same spec;
-// nothing else of the old one survives. A group's restart starts every spec it
-// finds, also children that had been stopped by hand or had finished. Temporary
-// members of the group are stopped and deleted.
+// The [Strategy] says which children are restarted with it: none, all, or those
+// started later. A restart puts a new instance in the same place, with the same
+// spec; nothing else of the old one survives. A group's restart starts every spec
+// that it finds, also those of children that had been stopped by hand or had
+// finished. Temporary members of the group are stopped and deleted.
 //
 // # Giving up
 //
-// All children of a supervisor share one restart budget, [Intensity]: more
-// than Max restarts within Period, and the supervisor stops its children and
-// ends with GaveUp. To the supervisor above, that is a child that failed. So
-// trouble that a restart does not cure travels up until a level is reached
-// whose restart does cure it, or the program ends. Every attempt counts, also
-// one whose start fails; a group's restart counts once; calls do not count.
+// All children of a supervisor share one restart budget, [Intensity]. After more
+// than Max restarts within Period the supervisor stops its children and ends with
+// GaveUp. For the supervisor above, that is a child that failed. So a failure that
+// a restart does not cure travels up, until a restart at a higher level cures it or
+// the program ends. Every attempt counts, also one whose start fails; a group's
+// restart counts once; calls do not count.
 //
 // [Backoff] spreads the attempts. While a child waits for its delay it is
-// [Restarting], its group is stopped, and every call copes: TerminateChild
-// cancels the attempt, RestartChild answers ErrRestarting, Shutdown does not
-// wait.
+// [Restarting] and its group is stopped. Calls do not wait for the delay:
+// TerminateChild cancels the attempt, RestartChild returns ErrRestarting, Shutdown
+// goes on.
 //
 // # Stopping
 //
 // Children are stopped one after another, last started first, each within
-// [ChildSpec.Shutdown]: it is asked, and killed when its time is over. The
-// children of a Dynamic supervisor are stopped all at once. A goroutine cannot
+// [ChildSpec.Shutdown]: a child is asked to stop, and killed when its time is over.
+// The children of a Dynamic supervisor are stopped all at once. A goroutine cannot
 // be killed. A function that does not return in time is abandoned: it is
 // counted as leaked in the snapshot and by events until it does return or its
 // supervisor ends, and [Spec.Leak] can make that a reason to give up.
 //
 // # The caller's duties
 //
-//   - Start returns when the whole tree is up. So let a Start function do what
-//     must be true before others depend on it, and nothing that may fail for
-//     good reasons, such as connecting to a remote service: start
-//     disconnected, and connect afterwards.
+//   - Start returns when the whole tree is up. So a Start function should do what
+//     other children depend on, and nothing that may fail in normal operation, such
+//     as connecting to a remote service: start disconnected, and connect afterwards.
 //   - A child ends soon after its context has ended, or after Stop.
 //   - End a supervisor with Shutdown, Stop or Kill. The context given to Start
 //     bounds the start only.
-//   - Restarts are for what nobody expected. Handle expected errors in the child.
+//   - Restarts are for unexpected errors. Handle expected errors in the child.
 //
 // # Guarantees
 //
 //   - No two instances of a child run at the same time, but for leaked ones.
 //   - A child is started only when all declared before it are up, at the first
 //     start and in a group's restart.
-//   - The supervisor never waits for a child in a way that holds up others: with
-//     OneForOne and Dynamic every child goes its own way; a group's restart
-//     holds up only what depends on it, and requests to change this supervisor.
-//     Reading never waits.
-//   - A call is answered as if calls and ends of children came one after
-//     another. An answer, an event, or a return from Start comes after the
-//     snapshot that shows what it tells.
-//   - An instance's end is looked at once. The end of an instance that the
-//     supervisor itself stops never counts as a failure.
+//   - A child that is slow to start or stop does not delay others: with OneForOne
+//     and Dynamic the children are independent; a group's restart delays the
+//     members of the group and requests to change this supervisor. Reading never
+//     waits.
+//   - Calls are answered as if calls and ends of children came one after another.
+//     An answer, an event, or a return from Start comes after the snapshot that
+//     shows its outcome.
+//   - An instance's end is handled once. The end of an instance that the supervisor
+//     itself stops never counts as a failure.
 //
-// Less formally: it does what OTP does, which is checked against recordings of
-// OTP, and what it does beyond is off unless it is asked for, but for GaveUp.
-// docs/supervision.md puts the two side by side.
+// Less formally: it does what OTP does, which is checked against recordings of OTP.
+// Additions are off by default, except GaveUp. docs/supervision.md compares the two.
 //
 // # Watching
 //

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// EventKind says what happened.
+// EventKind is what happened.
 type EventKind uint8
 
 // The kinds of [Event], and the fields each uses besides Time, Path,
@@ -19,7 +19,7 @@ const (
 	// ChildStartFailed: a start failed. Reason, Took. Error level unless it
 	// was requested, and the caller has the error.
 	ChildStartFailed
-	// ChildExited: an instance ended by itself. Reason, Took (its life).
+	// ChildExited: an instance ended without being asked. Reason, Took (its life).
 	// Error level if a restart follows or the reason is not normal.
 	ChildExited
 	// ChildRestarting: a restart was decided. Attempt, Left, Delay, Cause.
@@ -35,8 +35,8 @@ const (
 	ChildLeaked
 	// ChildLeakEnded: what had leaked has ended after all. Took.
 	ChildLeakEnded
-	// ChildNoted: an instance has news of its own, see [Supervisor.Note]. Info is
-	// what was noted.
+	// ChildNoted: something changed inside an instance, see [Supervisor.Note]. Info
+	// is what was noted.
 	ChildNoted
 	// SupervisorUp: all declared children are up. Path is the supervisor's own. Took.
 	SupervisorUp
@@ -46,7 +46,7 @@ const (
 	// SupervisorDown: the supervisor and all its children have ended. Reason.
 	// It is a supervisor's last event.
 	SupervisorDown
-	// SupervisorPersists: the restart budget is exceeded, and it goes on, see
+	// SupervisorPersists: the restart budget is exceeded and the supervisor goes on, see
 	// Spec.Persist. Reason (as a GaveUp), Cause, Attempt (restarts within the period),
 	// Max, Left (children that are up). Error level.
 	SupervisorPersists
@@ -65,7 +65,7 @@ type Event struct {
 	Time       time.Time
 	Kind       EventKind
 	Path       string // of the child, or of the supervisor itself
-	Supervisor string // path of the supervisor that speaks
+	Supervisor string // path of the supervisor that published it
 
 	Incarnation uint64 // of the instance; for a start that failed, the one it would have been
 	Reason      Reason
@@ -77,9 +77,9 @@ type Event struct {
 	// Cause is the path of the child whose failure led to this, if that is
 	// another one, or empty.
 	Cause string
-	// Fault says that OTP would log this at error level: a failed start or an
-	// end that leads to a restart (start_error, child_terminated), an end that
-	// was not as asked (shutdown_error).
+	// Fault reports that OTP would log this at error level: a failed start or an end
+	// that leads to a restart (start_error, child_terminated), or an end other than the
+	// one asked for (shutdown_error).
 	Fault bool
 	// Info is what the Info method of an instance that came up, or ended, returned;
 	// of a note, what was noted.

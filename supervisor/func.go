@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// killGrace is how long a function may take to end when it is killed without
-// having been asked before: it only hears of it by its context.
+// killGrace is how long a function may take to end when it is killed without having been
+// asked to stop: the end of its context is all that it sees.
 const killGrace = 100 * time.Millisecond
 
 // Func makes a function a child. It is up as soon as its goroutine runs; it
@@ -72,7 +72,7 @@ func (i *funcInstance) serve(ctx context.Context, run func(context.Context) erro
 
 var errGoexit = errors.New("runtime.Goexit was called")
 
-// returned is called by the goroutine as its last act.
+// returned is the goroutine's last call.
 func (i *funcInstance) returned(r Reason) {
 	i.mu.Lock()
 	if i.leaked != nil {
@@ -116,8 +116,8 @@ func (i *funcInstance) Stop() {
 	i.cancel()
 }
 
-// Kill abandons a function that was asked before, and gives one that was not
-// killGrace to notice.
+// Kill abandons a function that was asked to stop before. One that was not has killGrace
+// to end.
 func (i *funcInstance) Kill() {
 	i.mu.Lock()
 	switch {

@@ -6,7 +6,7 @@ import (
 	"github.com/coppice-go/coppice/supervisor/internal/rules"
 )
 
-// message is what reaches a supervisor's goroutine.
+// message is one item of an inbox.
 type message struct {
 	kind   rules.EventKind
 	key    rules.Key
@@ -18,9 +18,9 @@ type message struct {
 	do     func()          // run on the goroutine; kind is not looked at
 }
 
-// inbox is the queue before a supervisor's goroutine. Its bound is its
-// senders: each child has at most two messages in it, each caller one, and
-// Stop and Kill one each.
+// inbox is the queue of a supervisor's goroutine. Its length is bounded by its senders:
+// at most two messages for each child, one for each caller, and one each for Stop and
+// Kill.
 type inbox struct {
 	mu     sync.Mutex
 	queue  []message // guarded by mu
@@ -28,7 +28,7 @@ type inbox struct {
 	wake   chan struct{}
 }
 
-// post enters a message and reports whether it will be read. It never waits.
+// post adds a message and reports whether it will be read. It never waits.
 func (b *inbox) post(m message) bool {
 	b.mu.Lock()
 	if b.closed {
@@ -49,7 +49,7 @@ func (b *inbox) signal() {
 	}
 }
 
-// take returns what is there and leaves spare as the new, empty queue.
+// take returns the queue and puts spare, emptied, in its place.
 func (b *inbox) take(spare []message) []message {
 	b.mu.Lock()
 	defer b.mu.Unlock()

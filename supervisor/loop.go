@@ -10,9 +10,9 @@ import (
 	"github.com/coppice-go/coppice/supervisor/internal/rules"
 )
 
-// loop is the driver: it turns messages into events of the rules, and their
-// effects into calls. It decides nothing and never waits for a child. All of
-// it is owned by the one goroutine in run.
+// loop is the driver: it turns messages into events of the rules, and their effects into
+// calls. It decides nothing and never waits for a child. All of it is owned by the
+// goroutine of run.
 type loop struct {
 	s          *Supervisor
 	state      *rules.State
@@ -25,9 +25,9 @@ type loop struct {
 	alarmAt    rules.Time               // what alarm is set to; 0: none
 	notify     []func()
 
-	// What one batch of messages has brought about, done together: first the
-	// snapshot is published, then the events, then the answers, and last
-	// children are acted on, so that what they do comes after in the story.
+	// The outcome of one batch of messages, which flush carries out together: first it
+	// publishes the snapshot, then the events, then the answers; last it acts on children,
+	// so that events of theirs come later.
 	results []message // results of starts that do not block: taken before the mailbox
 	dirty   []*childRecord
 	events  []Event
@@ -37,7 +37,7 @@ type loop struct {
 	views  persistentMap[childView]
 	gen    uint64
 	leaked int
-	// abandoned holds the starts that nobody waits for any more.
+	// abandoned has the starts that are no longer waited for, by run.
 	abandoned  map[uint64]*childRecord
 	began      time.Time
 	now        time.Time
@@ -182,8 +182,8 @@ func (l *loop) fireTimers() {
 	}
 }
 
-// takeResults takes the results of starts that did not block, which come before
-// everything that is in the mailbox.
+// takeResults handles the results of starts that did not block. They come before all
+// messages of the inbox.
 func (l *loop) takeResults() {
 	for len(l.results) > 0 {
 		q := l.results
@@ -235,8 +235,8 @@ func (l *loop) handle(m *message) {
 	l.step(ev)
 }
 
-// fromAbandonedStart reports whether a start's outcome is that of an abandoned start, which
-// thereby is no longer leaked.
+// fromAbandonedStart reports whether m is the outcome of an abandoned start. Such a start is
+// then no longer leaked.
 func (l *loop) fromAbandonedStart(m *message) bool {
 	child := l.abandoned[m.run]
 	if child == nil {
@@ -247,7 +247,7 @@ func (l *loop) fromAbandonedStart(m *message) bool {
 	return true
 }
 
-// started takes note of an instance that came up.
+// started handles an instance that has come up.
 func (l *loop) started(child *childRecord, m *message) {
 	child.inst, child.run, child.info, child.startErr = m.inst, m.run, m.inst.Info(), nil
 	l.event(Event{Kind: ChildStarted, Path: child.path, Incarnation: l.incarnation(child) + 1, Took: l.now.Sub(child.began), Cause: child.causePath, Info: child.info})
@@ -283,10 +283,10 @@ func watch(box *inbox, key rules.Key, run uint64, inst Instance) {
 	}()
 }
 
-// notStarted takes note of a start that failed or was ignored.
+// notStarted handles a start that failed or was ignored.
 func (l *loop) notStarted(child *childRecord, m *message) {
 	child.startErr = m.err
-	if child.cancelCause != nil && m.err != nil && !errors.Is(m.err, child.cancelCause) { // the reason why the context ended says more
+	if child.cancelCause != nil && m.err != nil && !errors.Is(m.err, child.cancelCause) { // the cause of the context's end says more
 		child.startErr = fmt.Errorf("%w: %w", child.cancelCause, m.err)
 	}
 	kind, r := ChildIgnored, Reason{}
@@ -298,7 +298,7 @@ func (l *loop) notStarted(child *childRecord, m *message) {
 	l.markDirty(child)
 }
 
-// exited takes note of an instance that has ended.
+// exited handles an instance that has ended.
 func (l *loop) exited(child *childRecord, m *message) {
 	child.reason, child.exited = child.inst.Reason(), true
 	kind := ChildExited
@@ -313,11 +313,11 @@ func (l *loop) exited(child *childRecord, m *message) {
 	l.markDirty(child)
 }
 
-// trackLeak counts what an instance has left behind, until that has ended.
+// trackLeak counts what an instance left running, until that has ended.
 func (l *loop) trackLeak(child *childRecord, m *message) {
 	inc, since, ch := l.incarnation(child), l.now, m.leaked
 	l.addLeak(child, inc)
-	// Nobody can end this goroutine before the leaked one ends: it is part of the leak.
+	// Ends with the leaked goroutine only: it is part of the leak.
 	go func() {
 		<-ch
 		l.s.inbox.post(message{do: func() { l.unleak(child, inc, since) }})
@@ -345,7 +345,7 @@ func (l *loop) incarnation(child *childRecord) uint64 {
 	return 0
 }
 
-// step lets the rules decide and carries out what they say.
+// step gives an event to the rules and carries out their effects.
 func (l *loop) step(ev rules.Event) {
 	if l.state.Flags.Backoff.Initial > 0 {
 		ev.Rand = l.s.cfg.Rand()

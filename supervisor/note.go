@@ -1,11 +1,9 @@
 package supervisor
 
-// Note publishes news of a child that is no change of state by the rules of this
-// package: an event of kind [ChildNoted] with info, and, where the child's instance
-// has an Info method, what that returns now in the snapshot, before the event. An
-// empty id stands for the supervisor itself, and so does that of a child which is not
-// there any more. It does not wait. It is for the packages that make children of other things,
-// whose instances may change inside.
+// Note publishes a change inside a child's instance, which is no change of state by the
+// rules: it asks the instance for its Info, publishes a snapshot with that, and then an
+// event of kind [ChildNoted] with info. An empty id stands for the supervisor itself, and
+// so does the id of a child that no longer exists. Note does not wait.
 func (s *Supervisor) Note(id string, info any) {
 	s.inbox.post(message{do: func() { s.loop.note(id, info) }})
 }

@@ -10,16 +10,16 @@ import (
 	"github.com/coppice-go/coppice/supervisor/internal/rules"
 )
 
-// This file is the driver's outward side: snapshots, events, the log and the
-// supervisor's own end.
+// This file is what the driver shows: snapshots, events, the log and the supervisor's own
+// end.
 
-// event enters an event to be published with the batch.
+// event adds an event to the batch.
 func (l *loop) event(ev Event) {
 	ev.Time, ev.Supervisor = l.now, l.s.path
 	l.events = append(l.events, ev)
 }
 
-// markDirty notes that a child's part of the snapshot is to be made anew.
+// markDirty has a child's part of the snapshot rebuilt.
 func (l *loop) markDirty(child *childRecord) {
 	if !child.dirty {
 		child.dirty = true
@@ -27,7 +27,7 @@ func (l *loop) markDirty(child *childRecord) {
 	}
 }
 
-// flush publishes what the batch has brought about.
+// flush publishes the outcome of a batch, and acts on children.
 func (l *loop) flush() {
 	if len(l.dirty)+len(l.events)+len(l.answers) > 0 {
 		l.publish()
@@ -64,7 +64,7 @@ func (l *loop) flush() {
 	l.actions = l.actions[:0]
 }
 
-// publish makes the snapshot anew where it changed.
+// publish rebuilds the snapshot where it changed.
 func (l *loop) publish() {
 	for _, child := range l.dirty {
 		child.dirty = false
@@ -140,8 +140,8 @@ func (l *loop) viewOf(child *childRecord) *childView {
 	return v
 }
 
-// report marks the event that OTP would log at error level, or makes one where
-// the end itself was published before its turn came.
+// report marks the event that OTP would log at error level, or makes one if the end itself
+// was published in an earlier batch.
 func (l *loop) report(child *childRecord, e *rules.Effect) {
 	if e.Context == rules.GaveUp {
 		l.gaveUpReason = l.giveUpReason(e.Key)
@@ -174,7 +174,7 @@ func (l *loop) report(child *childRecord, e *rules.Effect) {
 	l.event(Event{Kind: ChildStopped, Path: child.path, Incarnation: e.Inc, Reason: child.reason, Fault: true})
 }
 
-// runningChildren counts the children that are up.
+// runningChildren returns the number of children that are up.
 func (l *loop) runningChildren() (n int) {
 	for _, c := range l.state.Children {
 		if c.Phase == rules.Running && !c.Exited {
@@ -184,7 +184,7 @@ func (l *loop) runningChildren() (n int) {
 	return n
 }
 
-// giveUpReason says which limit was exceeded, from what the state shows.
+// giveUpReason returns a reason that names the exceeded limit.
 func (l *loop) giveUpReason(key rules.Key) Reason {
 	f, child := l.state.Flags, l.children[key]
 	r := Reason{Kind: GaveUp}
@@ -205,7 +205,7 @@ func (l *loop) giveUpReason(key rules.Key) Reason {
 	return r
 }
 
-// finish ends the supervisor: the last snapshot, the last event, the last answers.
+// finish publishes the last snapshot, the last event and the last answers.
 func (l *loop) finish() {
 	s := l.s
 	switch l.terminated.Why {
@@ -248,7 +248,7 @@ func (l *loop) finish() {
 	}
 }
 
-// logEvent writes an event to the log, fields that mean nothing left out.
+// logEvent writes an event to the log, without empty fields.
 func logEvent(log *slog.Logger, level slog.Level, ev *Event) {
 	attrs := make([]slog.Attr, 0, 10)
 	attrs = append(attrs, slog.String("path", ev.Path))

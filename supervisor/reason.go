@@ -10,7 +10,7 @@ import (
 	"github.com/coppice-go/coppice/supervisor/internal/rules"
 )
 
-// ReasonKind says how a child ended.
+// ReasonKind is how a child ended.
 type ReasonKind uint8
 
 // The kinds of [Reason], and the fields each uses.
@@ -38,7 +38,7 @@ const (
 	Signaled
 )
 
-// Reason says how a child, or a supervisor, ended. The zero value is a normal
+// Reason is how a child or a supervisor ended. The zero value is a normal
 // end. Compare kinds, not reasons: two reasons with the same Kind lead to the
 // same decisions.
 type Reason struct {

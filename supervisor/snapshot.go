@@ -9,7 +9,7 @@ import (
 	"github.com/coppice-go/coppice/supervisor/internal/rules"
 )
 
-// Status is where a child, or a supervisor, stands.
+// Status is the state of a child or a supervisor.
 type Status uint8
 
 const (
@@ -115,7 +115,7 @@ func (n *Node) print(w io.Writer, first, rest string) {
 	}
 }
 
-// view is what a supervisor publishes: immutable.
+// view is a published snapshot: immutable.
 type view struct {
 	node     Node // without Children
 	children persistentMap[childView]
@@ -151,7 +151,7 @@ func (c *childView) tree() Node {
 	return n
 }
 
-// status translates a rules phase to what a reader is shown.
+// status returns the status of a child for its phase.
 func status(s *rules.State, c *rules.Child) Status {
 	switch c.Phase {
 	case rules.Starting:

@@ -6,8 +6,8 @@ import (
 	"github.com/coppice-go/coppice/supervisor/internal/rules"
 )
 
-// Strategy says who is restarted when one child fails. Values and meaning are
-// those of OTP's supervisor(3).
+// Strategy selects the children that are restarted when one fails. Values and meaning
+// are those of OTP's supervisor(3).
 type Strategy uint8
 
 const (
@@ -32,7 +32,7 @@ func (s Strategy) String() string {
 	return name(s, "one_for_one", "one_for_all", "rest_for_one", "dynamic")
 }
 
-// Restart says which ends of a child lead to a restart.
+// Restart selects the ends of a child that lead to a restart.
 type Restart uint8
 
 const (
@@ -48,9 +48,9 @@ const (
 // String returns OTP's name.
 func (r Restart) String() string { return name(r, "permanent", "transient", "temporary") }
 
-// AutoShutdown says whether the end of significant children ends the
-// supervisor. Only an end of their own counts, and only one that is not
-// followed by a restart.
+// AutoShutdown selects whether the end of significant children ends the supervisor.
+// An end that the supervisor brought about does not count, nor does one that a restart
+// follows.
 type AutoShutdown uint8
 
 const (
@@ -72,7 +72,7 @@ type ChildType uint8
 const (
 	// TypeWorker is the default, but for children whose Start is a [Spec].
 	TypeWorker ChildType = iota
-	// TypeSupervisor marks a child that has children of its own.
+	// TypeSupervisor marks a child that has children.
 	TypeSupervisor
 )
 
@@ -81,21 +81,21 @@ func (t ChildType) String() string { return name(t, "worker", "supervisor") }
 
 // Special values of [ChildSpec.Shutdown].
 const (
-	// BrutalKill kills the child without asking it first.
+	// BrutalKill kills the child without asking it to stop first.
 	BrutalKill time.Duration = rules.BrutalKill
-	// Infinity asks and waits for as long as it takes.
+	// Infinity asks the child to stop and waits without limit.
 	Infinity time.Duration = rules.Infinity
-	// Immediately asks and kills at once: OTP's shutdown time 0.
+	// Immediately asks the child to stop and kills it at once: OTP's shutdown time 0.
 	Immediately time.Duration = rules.Immediately
 )
 
 // DefaultShutdown is how long a worker may take to stop.
 const DefaultShutdown = rules.DefaultShutdown
 
-// Intensity is the restart budget of a supervisor, one for all its children
-// together: more than Max restart attempts within Period, and it gives up,
-// stops its children and ends. A restart of a group counts once; a failed
-// attempt counts like a successful one; restarts by request do not count.
+// Intensity is the restart budget of a supervisor, shared by all its children. After
+// more than Max restart attempts within Period it gives up: it stops its children and
+// ends. A restart of a group counts once; a failed attempt counts like a successful
+// one; restarts by request do not count.
 //
 // The zero value means 1 in 5 s. To give up at the first failure set Max to 0
 // and Period to something: Intensity{Period: 5 * time.Second}. Levels multiply:
@@ -122,21 +122,21 @@ type Backoff struct {
 	ResetAfter time.Duration // default 0: twice the bound alone decides
 	Attempts   int           // consecutive failures before giving up; 0: no limit
 	NoJitter   bool          // wait the bound itself, for tests and for single children
-	// AtOnce restarts at once a child that was up, as long as the budget of Intensity
-	// lasts: delays are for starts that fail, and for what exceeds the budget.
+	// AtOnce restarts a child that was up without a delay, as long as the budget of
+	// Intensity lasts. Delays are for starts that fail, and for restarts over the budget.
 	AtOnce bool
 }
 
-// LeakPolicy says what follows when a function child had to be abandoned
-// because it did not end by its deadline: a goroutine cannot be killed.
+// LeakPolicy selects what follows when a function child had to be abandoned, because it
+// did not end by its deadline: a goroutine cannot be killed.
 type LeakPolicy uint8
 
 const (
-	// LeakReport counts and reports it, and goes on: a restart puts a second
+	// LeakReport counts and reports the leak and goes on. A restart then runs a second
 	// instance beside the stuck one.
 	LeakReport LeakPolicy = iota
-	// LeakGiveUp makes the supervisor give up, so that no second instance runs
-	// beside a stuck one unless somebody higher up decides so.
+	// LeakGiveUp makes the supervisor give up, so that no second instance runs beside
+	// a stuck one unless a supervisor above restarts this one.
 	LeakGiveUp
 )
 
@@ -164,14 +164,14 @@ type Spec struct {
 	// equal, such as the slots of a pool. Each has its own Shutdown; the end takes the
 	// longest of them, not their sum. A group's restart keeps the order. Conflicts with OTP.
 	StopTogether bool
-	// OTP chooses Erlang's rules to the letter where this package has others
-	// by default: a supervisor that gives up ends with Shutdown, which a
-	// transient child spec takes for a normal end, so nobody restarts it.
+	// OTP selects Erlang's exact rules where this package has others by default: a
+	// supervisor that gives up ends with Shutdown, which is a normal end for a transient
+	// child spec, so it is not restarted.
 	OTP bool
-	// Persist goes on when the budget of Intensity is used up, for as long as the children
-	// show that they can live: another child is up, or some child was within Period. Each
-	// attempt then waits by Backoff, and is reported as SupervisorPersists: the first,
-	// the second, the fourth, and so on. With OneForOne and a Backoff only. Conflicts with OTP.
+	// Persist keeps the supervisor from giving up when the budget of Intensity is used up,
+	// as long as children can run: another child is up, or some child was up within Period.
+	// Each further attempt waits by Backoff. The first, second, fourth, eighth … of them is
+	// reported as SupervisorPersists. It needs OneForOne and a Backoff, and conflicts with OTP.
 	Persist bool
 	// Children are started in this order and stopped in the reverse order.
 	// For Dynamic: exactly one, the template.

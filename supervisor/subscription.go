@@ -9,8 +9,8 @@ import (
 )
 
 // Subscription delivers the events of a supervisor and of all supervisors
-// below it, to one reader. It never holds a supervisor up: when its buffer is
-// full the oldest event is dropped, and the next one delivered says how many were.
+// below it, to one reader. It never delays a supervisor: when its buffer is full the
+// oldest event is dropped, and the next delivered event has the number of those dropped.
 type Subscription struct {
 	publisher *publisher
 
@@ -120,8 +120,8 @@ func (s *Subscription) signal() {
 	}
 }
 
-// publisher is a supervisor's list of subscriptions. Events go to the hubs of all
-// supervisors above, too.
+// publisher delivers a supervisor's events to its subscriptions, and to those of all
+// supervisors above.
 type publisher struct {
 	parent *publisher
 	mu     sync.Mutex // guards writers of subs and closed
@@ -162,7 +162,7 @@ func (h *publisher) remove(s *Subscription) {
 	h.subs.Store(&subs)
 }
 
-// hasSubscribers reports whether anybody listens here or above.
+// hasSubscribers reports whether there are subscriptions here or above.
 func (h *publisher) hasSubscribers() bool {
 	for ; h != nil; h = h.parent {
 		if h.subs.Load() != nil {

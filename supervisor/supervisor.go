@@ -17,12 +17,11 @@ import (
 // holds for all supervisors of the tree.
 type Config struct {
 	// Logger gets every event: at error level what OTP reports at error
-	// level, the rest at debug level. Default: slog.Default(). To have
-	// silence, give a logger with slog.DiscardHandler. Its handler runs on the
-	// supervisors' goroutines: one that blocks holds them up, and it must not
-	// wait for a call on a supervisor of the tree.
+	// level, the rest at debug level. Default: slog.Default(); for none, use
+	// slog.DiscardHandler. Its handler runs on the supervisors' goroutines: one that
+	// blocks delays them, and it must not wait for a call on a supervisor of the tree.
 	Logger *slog.Logger
-	// Clock is the time the supervisors live by. Default: the system's. (The
+	// Clock is the time that the supervisors use. Default: the system's. (The
 	// 100 ms that a killed function has to notice are always the system's.)
 	Clock Clock
 	// Rand returns uniform bits for the jitter of Backoff. It is called on the
@@ -31,8 +30,8 @@ type Config struct {
 }
 
 // Supervisor is a running supervisor. All methods may be called from any
-// goroutine, also from the functions of its own children; but a child that
-// waits in Shutdown for its own end waits for its shutdown time.
+// goroutine, also from the functions of its children; but a child that calls Shutdown
+// waits for its own end, until its shutdown time is over.
 //
 // A Supervisor is an [Instance] of the supervisor above it.
 type Supervisor struct {
@@ -142,7 +141,7 @@ func (s *Supervisor) id() string {
 // Done is closed when the supervisor and all its children have ended.
 func (s *Supervisor) Done() <-chan struct{} { return s.done }
 
-// Reason says how the supervisor ended: Shutdown, Killed or GaveUp. Valid after Done.
+// Reason returns how the supervisor ended: Shutdown, Killed or GaveUp. Valid after Done.
 func (s *Supervisor) Reason() Reason {
 	select {
 	case <-s.done:
@@ -181,8 +180,8 @@ func (s *Supervisor) Shutdown(ctx context.Context) error {
 // Stop asks the supervisor to end, as Shutdown does, and does not wait. Idempotent.
 func (s *Supervisor) Stop() { s.inbox.post(message{kind: rules.Stop}) }
 
-// Kill ends the supervisor and all below it by force, in no order, asking
-// nobody, and does not wait. Idempotent.
+// Kill ends the supervisor and everything below it by force, in no order and without
+// asking, and does not wait. Idempotent.
 func (s *Supervisor) Kill() { s.inbox.post(message{kind: rules.Kill}) }
 
 // Snapshot returns the whole tree as it stands: this supervisor's part as of

@@ -6,19 +6,19 @@ import (
 	"unicode/utf8"
 )
 
-// MaxText bounds each text that comes from a child, a file or the network, in bytes,
-// where it is logged, kept or sent on: see [Cut].
+// MaxText is the limit, in bytes, of a text from a child, a file or the network that is
+// logged, kept or sent on: see [Cut].
 const MaxText = 4096
 
-// Cut returns text, or, of one that is longer than MaxText, its beginning and a mark
-// that says how long it was, within MaxText: "… (cut, 5242880 bytes)". It cuts between
-// characters, keeps none of text's memory, and leaves what it has cut as it is.
+// Cut returns text if it is at most MaxText long, else its beginning and a mark with the
+// whole length, in MaxText bytes: "… (cut, 5242880 bytes)". It cuts between characters and
+// keeps none of text's memory. A text that Cut has returned is returned unchanged.
 func Cut(text string) string {
 	if len(text) <= MaxText {
 		return text
 	}
 	whole := len(text)
-	if i := strings.LastIndex(text, cutMark); i >= 0 { // what wraps a text that was cut says how long that was
+	if i := strings.LastIndex(text, cutMark); i >= 0 { // text wraps one that was cut: keep the length that its mark has
 		var n int
 		if _, err := fmt.Sscanf(text[i+len(cutMark):], "%d bytes)", &n); err == nil && len(text)-i <= maxMark {
 			whole = max(whole, n)

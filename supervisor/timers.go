@@ -7,10 +7,10 @@ import (
 	"github.com/coppice-go/coppice/supervisor/internal/rules"
 )
 
-// Clock is the time a supervisor lives by. The default is the system's.
+// Clock is the time that a supervisor uses. The default is the system's.
 type Clock interface {
 	Now() time.Time // must not run backwards
-	// AfterFunc calls f on a goroutine of its own after d, unless stopped before.
+	// AfterFunc calls f on a new goroutine after d, unless stopped before.
 	AfterFunc(d time.Duration, f func()) interface{ Stop() bool }
 }
 
@@ -21,8 +21,8 @@ func (systemClock) AfterFunc(d time.Duration, f func()) interface{ Stop() bool }
 	return time.AfterFunc(d, f)
 }
 
-// timers is the heap of the children's timers, at most one each; the one
-// clock timer stands at its top.
+// timers is the heap of the children's timers, at most one each. The clock has one timer,
+// for the top of the heap.
 type timers []*childRecord
 
 func (t timers) Len() int           { return len(t) }

@@ -139,7 +139,7 @@ func (s *State) exited(ev *Event) {
 	}
 }
 
-// ended decides what follows a child's end that nobody asked for (otp.md 1.3).
+// ended decides what follows an unexpected end of a child (otp.md 1.3).
 func (s *State) ended(c *Child, leaked bool) {
 	restart := c.Restart == Permanent || c.Restart == Transient && c.End.Fails()
 	if restart || c.End.Fails() {
@@ -199,8 +199,7 @@ func (s *State) restart(c *Child) {
 	}
 }
 
-// healthy reports whether a child that was up this long has shaken off its
-// earlier failures.
+// healthy reports whether a child that was up this long starts again with no failures.
 func (s *State) healthy(c *Child, up time.Duration) bool {
 	if b := s.Flags.Backoff; b.enabled() {
 		return up > 2*c.Bound && up > b.ResetAfter
@@ -225,7 +224,7 @@ func (s *State) grouped() bool {
 	return s.Flags.Strategy == OneForAll || s.Flags.Strategy == RestForOne
 }
 
-// announce tells of an attempt that was decided.
+// announce emits the effect for an attempt that was decided.
 func (s *State) announce(c *Child, d time.Duration, left int) {
 	s.emit(Effect{
 		Kind: Retry, Key: c.Key, Run: c.Run, Inc: c.Inc, Attempt: c.Failures,
@@ -233,8 +232,8 @@ func (s *State) announce(c *Child, d time.Duration, left int) {
 	})
 }
 
-// wait puts a child off: it is restarting until its timer is due. A delay of
-// zero is a wait, too: what is already in the mailbox comes first (otp.md 1.6).
+// wait delays a child's restart until its timer is due. A delay of zero is a wait too:
+// messages that are in the mailbox come first (otp.md 1.6).
 func (s *State) wait(c *Child, d time.Duration) {
 	s.setPhase(c, Waiting)
 	c.Exited = false
@@ -335,7 +334,7 @@ func (s *State) timer(ev *Event) {
 	}
 }
 
-// cancel tells a start that is going on to end. It is abandoned if it does
+// cancel asks a start under way to end. It is abandoned if it does
 // not within StartGrace.
 func (s *State) cancel(c *Child, late bool) {
 	if c.Cancelled {

@@ -1,6 +1,6 @@
 package rules
 
-// EventKind says what happened.
+// EventKind is what happened.
 type EventKind uint8
 
 // The events, and which fields of Event they use.
@@ -27,7 +27,7 @@ type Event struct {
 	Call   Call
 }
 
-// EffectKind says what is to be done.
+// EffectKind is what is to be done.
 type EffectKind uint8
 
 // The effects, and which fields of Effect they use besides Kind.
@@ -93,7 +93,7 @@ const (
 	NoProc    // the supervisor is ending
 )
 
-// Why says why a supervisor ended.
+// Why is why a supervisor ended.
 type Why uint8
 
 // The ends of a supervisor.

@@ -30,8 +30,8 @@ func (o *Order) remove(p int) {
 // sparse reports whether most positions are free.
 func (o *Order) sparse() bool { return len(o.Keys) > 2*o.Count+64 }
 
-// Bitset is a set of small integers as a tree of words: bit i of level l+1
-// says whether word i of level l has a bit. Finding a neighbour costs two
+// Bitset is a set of small integers as a tree of words: bit i of level l+1 is set
+// if word i of level l is not zero. Finding a neighbour costs two
 // instructions a level, and a level is 64 times shorter than the one below.
 type Bitset [][]uint64
 

@@ -77,7 +77,7 @@ func (s *State) terminate(c *Child, call *Call) {
 }
 
 // postpone keeps a call until the child has settled. A start that is to be
-// terminated is cancelled, so that nobody waits for it in vain.
+// terminated is cancelled, so that the call need not wait for it.
 func (s *State) postpone(c *Child, call *Call) {
 	c.Calls = append(c.Calls, *call)
 	if call.Op == TerminateChild && c.Phase == Starting {

@@ -199,8 +199,8 @@ func (s *State) forget(c *Child) {
 	s.emit(Effect{Kind: Forget, Key: c.Key})
 }
 
-// takeDown puts a child to rest: its spec is kept with nothing running, or
-// deleted if it is temporary or of a Dynamic supervisor (otp.md 1.3, 1.4).
+// takeDown makes a child Down: its spec is kept with nothing running, or deleted if it is
+// temporary or of a Dynamic supervisor (otp.md 1.3, 1.4).
 func (s *State) takeDown(c *Child) {
 	if c.Restart == Temporary || s.Flags.Strategy == Dynamic || c.New {
 		s.forget(c)

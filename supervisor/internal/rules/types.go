@@ -9,7 +9,7 @@ type Key uint64
 // Time is a point on the caller's monotonic clock, in nanoseconds.
 type Time int64
 
-// Strategy says who is restarted when one child ends.
+// Strategy selects the children that are restarted when one ends.
 type Strategy uint8
 
 // The strategies of supervisor(3). Dynamic is OTP's simple_one_for_one.
@@ -20,7 +20,7 @@ const (
 	Dynamic
 )
 
-// Restart says which ends of a child lead to a restart.
+// Restart selects the ends of a child that lead to a restart.
 type Restart uint8
 
 // The restart types of supervisor(3).
@@ -30,7 +30,7 @@ const (
 	Temporary
 )
 
-// AutoShutdown says whether the end of significant children ends the supervisor.
+// AutoShutdown selects whether the end of significant children ends the supervisor.
 type AutoShutdown uint8
 
 // The values of supervisor(3)'s auto_shutdown.
@@ -91,7 +91,7 @@ type Flags struct {
 	Persist       bool    // OneForOne: more than Max is no reason to give up while children come up
 }
 
-// Phase is where a child stands.
+// Phase is the state of a child.
 type Phase uint8
 
 // The phases of a child. OTP's names for what which_children shows: Down is
@@ -116,7 +116,7 @@ type Child struct {
 	New       bool   // Starting: the record goes away if the start fails
 	Exited    bool   // Running: Exited came, and End is its class
 	End       Class
-	Known     bool // a former instance is still on the books: OTP's {restarting, Pid}
+	Known     bool // a former instance is still recorded: OTP's {restarting, Pid}
 	Cancelled bool // Starting: cancelled because its start timeout passed
 
 	At       Time          // when the timer is due; zero: no timer
