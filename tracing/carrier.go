@@ -25,8 +25,8 @@ const (
 // Encode returns sc in its binary form. A context that is not valid gives the
 // zero carrier. The trace state is not carried. It does not allocate.
 //
-// The result is a plain array so that it can be assigned to another package's
-// type of the same shape.
+// The result is a plain array, so that it can be assigned to another package's type of the
+// same shape.
 func Encode(sc trace.SpanContext) (b [Size]byte) {
 	if !sc.IsValid() {
 		return b
@@ -41,8 +41,7 @@ func Encode(sc trace.SpanContext) (b [Size]byte) {
 
 // Decode returns the context in b, marked as remote. Bytes that hold none (all
 // zero, an unknown version, a zero id) give the zero SpanContext, which is not
-// valid: what a peer wrote can be useless, but not an error. It does not
-// allocate.
+// valid: useless bytes from a peer are not an error. It does not allocate.
 func Decode(b [Size]byte) trace.SpanContext {
 	if b[0] != carrierVersion {
 		return trace.SpanContext{}

@@ -7,8 +7,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// TracedConn is what a connection offers whose trace began before it was claimed.
-// The connections that Coppice's listeners return implement it.
+// TracedConn is a connection whose trace began before it was claimed. The connections that
+// Coppice's listeners return implement it.
 type TracedConn interface {
 	net.Conn
 
@@ -17,24 +17,23 @@ type TracedConn interface {
 	TraceSpan() Span
 }
 
-// ConnContext returns ctx with the span of c, for http.Server.ConnContext: what
-// a handler starts becomes part of the connection's trace. Where c is not a
-// [TracedConn], also not under TLS (NetConn), ctx is returned as it is.
+// ConnContext returns ctx with the span of c, for http.Server.ConnContext: spans that a
+// handler starts become part of the connection's trace. If neither c nor the connection
+// that it wraps (NetConn, as under TLS) is a [TracedConn], ctx is returned unchanged.
 //
-// The span in the context answers TracerProvider with one that Coppice was
-// given, also when the trace is not sampled. Instrumentation such as otelhttp,
-// which takes its provider from the span in the context, would otherwise fall
-// back to the no-op one and lose its spans.
+// The TracerProvider of the span in the context is Coppice's, also when the trace is not
+// sampled. Instrumentation such as otelhttp takes its provider from the span in the context;
+// it would otherwise use the no-op one and lose its spans.
 //
-// By that provider the SERVER span of the first request is a child of the
-// connection's; that of a later one is a root, or the child of the client that
-// sent its trace, with a link to the connection's.
+// That provider makes the SERVER span of the first request a child of the connection's
+// span. The SERVER span of a later request is a root, or a child of the client's span if the
+// client sent its trace, with a link to the connection's.
 func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	return RequestContext(ctx, SpanOf(c))
 }
 
-// RequestContext is ConnContext for a server whose connections are not at hand
-// when its contexts are made. Call it once for each connection.
+// RequestContext is ConnContext for a server that has no connection when it makes its
+// contexts. Call it once for each connection.
 func RequestContext(ctx context.Context, s Span) context.Context {
 	if s.t == nil || s.t.provider == nil {
 		return ctx
@@ -43,8 +42,8 @@ func RequestContext(ctx context.Context, s Span) context.Context {
 	return trace.ContextWithSpan(ctx, connSpan{trace.SpanFromContext(ctx), &requests{TracerProvider: s.t.provider, conn: s.Context()}})
 }
 
-// SpanOf returns the span of c, looking through wrappers that name what they wrap
-// as tls.Conn does; the zero Span where there is none.
+// SpanOf returns the span of c, or of the connection that c wraps if c has a NetConn method,
+// as tls.Conn has; else the zero Span.
 func SpanOf(c net.Conn) Span {
 	for c != nil {
 		if tc, ok := c.(TracedConn); ok {
@@ -74,8 +73,8 @@ func ContextWithSpan(ctx context.Context, s Span) context.Context {
 }
 
 // FromContext returns the span that [ContextWithSpan] or [ConnContext] put into
-// ctx, or the zero Span. A request's own span may have replaced it for
-// OpenTelemetry; here it stays, for a link.
+// ctx, or the zero Span. The span of a request may have replaced it for OpenTelemetry,
+// but not here.
 func FromContext(ctx context.Context) Span {
 	s, _ := ctx.Value(spanKey{}).(Span)
 	return s

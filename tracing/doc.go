@@ -1,7 +1,6 @@
-// Package tracing names the spans of Coppice and carries their context across
-// processes. It uses OpenTelemetry's API modules only; the SDK and the
-// exporters live in package tracing/otlp, which a program imports if it wants
-// them:
+// Package tracing names the spans of Coppice and carries their context across processes.
+// It uses OpenTelemetry's API modules only. The SDK and the exporters are in package
+// tracing/otlp, which a program imports if it wants them:
 //
 //	import _ "github.com/coppice-go/coppice/tracing/otlp"
 //
@@ -35,13 +34,12 @@
 //
 // # Cost
 //
-// Off (a nil *Tracer) every call returns at once and allocates nothing. When
-// the trace is not sampled, only the root costs something: the sampler's
-// decision. Every child looks at the sampled flag first, and allocates nothing
-// when it is not set.
+// When tracing is off (a nil *Tracer) every call returns at once and allocates nothing.
+// When a trace is not sampled, only the root costs something: the sampler's decision.
+// Every child span checks the sampled flag first, and allocates nothing if it is not set.
 //
-// What a hand-over counts, a counter and two histograms, costs less than 100 ns, and
-// no allocation unless the trace is sampled.
+// The counter and the two histograms of a hand-over cost less than 100 ns together, and no
+// allocation unless the trace is sampled.
 //
 // # Requests
 //
@@ -51,14 +49,14 @@
 //
 // # Lives of processes
 //
-// Package runtime tells what its supervisors decide as spans of their own: start,
-// stop, restart, exit, give up, reload, scale. See [Tracer.Begin].
+// Package runtime records what its supervisors decide as spans: start, stop, restart, exit,
+// give up, reload, scale. See [Tracer.Begin].
 //
 // # Processes
 //
 // [Start] makes the one [Pipeline] of a process from the registered [Backend].
 // The master's pipeline holds the only connection to a collector. A child's
-// pipeline hands its finished spans, as OTLP bytes, to a relay function that
-// brings them to the master, and the master gives them to [ChildTelemetry].Receive. Less
-// formally: a worker knows neither the collector's address nor its password.
+// pipeline sends its finished spans, as OTLP bytes, to the master, which gives them to
+// [ChildTelemetry].Receive. Less formally: a worker knows neither the collector's address
+// nor its password.
 package tracing

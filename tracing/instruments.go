@@ -1,7 +1,7 @@
 package tracing
 
-// The instruments. OpenTelemetry has none for what is counted here; names and
-// units follow its rules: no _total, seconds and bytes, {things} for the rest.
+// The instruments. OpenTelemetry's conventions have none for these values. Names and units
+// follow its rules: no _total; seconds and bytes; {things} for the rest.
 var (
 	HandoffDuration = &Instrument{"coppice.handoff.duration", "s", Duration, "From accept to the claim of a worker."}
 	QueueDuration   = &Instrument{"coppice.handoff.queue.duration", "s", Duration, "How long a connection waited for a worker before an offer that was claimed."}
@@ -21,7 +21,7 @@ var (
 	TableFull       = &Instrument{"coppice.telemetry.table.full", "{span}", Sum, "Spans that would not have survived a kill, for want of room."}
 )
 
-// Instruments are all of them.
+// Instruments has every instrument above.
 var Instruments = []*Instrument{
 	HandoffDuration, QueueDuration, HandoffCount, PoolWorkers, PoolSize, Restarts, Exits, MailboxDepth,
 	TransportBytes, TransportFrames, TransportFDs, SpansDropped, PayloadsDropped, MetricsDropped, SpansRecovered, TableFull,

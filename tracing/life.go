@@ -9,7 +9,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// LifecycleSpan describes a span of a process's life, see [Tracer.Begin].
+// LifecycleSpan describes a span of the life of a process, see [Tracer.Begin].
 type LifecycleSpan struct {
 	Path       string    // of the child, as web/0
 	At         time.Time // zero means now
@@ -18,9 +18,9 @@ type LifecycleSpan struct {
 	Attributes []attribute.KeyValue
 }
 
-// Begin starts a span of the life of processes, of one of the names from
-// SpanStart to SpanScale. Such spans are few and nobody waits for them. The caller
-// ends it with [Span.End], [Span.EndAt] or [Span.EndError].
+// Begin starts a span of the life of processes, with one of the names from SpanStart to
+// SpanScale. Such spans are few, and their cost delays nothing. The caller ends it with
+// [Span.End], [Span.EndAt] or [Span.EndError].
 func (t *Tracer) Begin(name string, b LifecycleSpan) Span {
 	if t == nil || t.tracer == nil {
 		return Span{}
@@ -52,8 +52,8 @@ func (s Span) Set(attrs ...attribute.KeyValue) {
 	}
 }
 
-// EndAt ends the span at a time that has passed, at the zero time now, as failed unless errType
-// is "": then that is its error.type, and message its status.
+// EndAt ends the span at a time in the past; the zero time means now. If errType is not
+// empty the span has failed: errType is its error.type, and message its status.
 func (s Span) EndAt(at time.Time, errType, message string) {
 	if s.s == nil {
 		return

@@ -8,13 +8,12 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// LogHandler returns a handler that adds trace_id and span_id to each record whose
-// context has a span, sampled or not, and gives it to h. They are never in a group,
-// whatever groups the logger has opened: one search by trace_id finds them all. So
-// write InfoContext(ctx, …): without the context there is nothing to correlate.
+// LogHandler returns a handler that adds trace_id and span_id to each record whose context
+// has a span, sampled or not, and gives the record to h. The ids are never in a group, so a
+// search by trace_id finds all lines of a trace, whichever processes wrote them. Log with
+// InfoContext(ctx, …): a record without a context has no ids.
 //
-// In a worker the record's line reaches the master's output like any other line:
-// a log store finds the lines of a trace by its id, whichever processes wrote them.
+// In a worker the record's line reaches the master's output like any other line.
 func LogHandler(h slog.Handler) slog.Handler { return logHandler{Handler: h, root: h} }
 
 type logHandler struct {

@@ -5,12 +5,11 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 )
 
-// Every name that Coppice puts into a trace stands in this file, with where it
-// comes from and how stable it is, so that a rename is one change. Names from
-// OpenTelemetry's semantic conventions are of version 1.43.0. We use what is
-// stable there (messaging.* is not, so hand-offs do not carry it) and the
-// process attributes, which are release candidates; what they lack is ours and
-// begins with "coppice.".
+// This file has every name that Coppice puts into a trace, with its source and its
+// stability, so that a rename is one change. Names from OpenTelemetry's semantic conventions
+// are of version 1.43.0. Coppice uses the stable ones (messaging.* is not stable, so
+// hand-offs do not have it) and the process attributes, which are release candidates. Its
+// other names begin with "coppice.".
 
 // ScopeName is the instrumentation scope of Coppice's own spans.
 const ScopeName = "github.com/coppice-go/coppice"
@@ -18,13 +17,13 @@ const ScopeName = "github.com/coppice-go/coppice"
 // SchemaURL names the version of the semantic conventions that the attributes follow.
 const SchemaURL = semconv.SchemaURL
 
-// Span names. Each is a verb of low cardinality: never a pid, a descriptor or
-// an address. All are ours.
+// Span names. All are verbs of low cardinality, without a pid, a descriptor or an address.
+// All are Coppice's.
 const (
 	SpanAccept  = "accept"   // INTERNAL, a root: one accepted connection, until its hand-off is settled
 	SpanQueue   = "queue"    // INTERNAL, under accept: waits for a worker with credit
 	SpanHandoff = "hand-off" // PRODUCER, under accept: offered until claimed, refused, returned or lost
-	SpanClaim   = "claim"    // CONSUMER, under hand-off: received until the application has it
+	SpanClaim   = "claim"    // CONSUMER, under hand-off: received until the application takes it
 	SpanServe   = "serve"    // INTERNAL, under claim: until the connection is closed
 )
 
@@ -48,7 +47,7 @@ const SpanHandle = "handle"
 const (
 	EventExit  = "exit"  // on restart: the child ended
 	EventReady = "ready" // on start and restart
-	EventKill  = "kill"  // on stop: it was killed, not asked, or did not heed
+	EventKill  = "kill"  // on stop: it was killed, without being asked or after its time was over
 )
 
 // Attributes of spans.

@@ -12,12 +12,12 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 )
 
-// ErrPayload is what Child.Receive answers for what is of no use to the master:
-// bytes that are not what their kind says, or anything where nothing is exported.
+// ErrPayload is returned by ChildTelemetry.Receive for bytes that are not of their kind, or
+// if nothing is exported.
 var ErrPayload = errors.New("tracing: unusable payload")
 
-// ProcessResource says which process of the tree this is. It becomes the resource of
-// its spans.
+// ProcessResource identifies a process of the tree. It becomes the resource of the
+// process's spans.
 type ProcessResource struct {
 	Role        string // master, listener, worker
 	Name        string // registered name: master, listener/http, web/0
@@ -25,27 +25,27 @@ type ProcessResource struct {
 	Slot        int    // a worker's place in its pool; -1 when it has none
 	Generation  int    // the reload that it belongs to
 	Incarnation int    // counts the starts of what has this name
-	Shared      bool   // a goroutine of the master, not a process of its own
+	Shared      bool   // a goroutine of the master, not a process
 }
 
-// PayloadKind says what the bytes are that a child sends to its master.
+// PayloadKind is what the bytes of a child's payload are.
 type PayloadKind uint8
 
 // The kinds of payload.
 const (
 	Spans   PayloadKind = iota // finished spans: OTLP bytes (TracesData)
-	Metrics                    // what was counted since the last such payload: the backend's own bytes
+	Metrics                    // everything that the child has counted so far: OTLP bytes (MetricsData)
 )
 
-// Uplink is what a child process has of its master.
+// Uplink is a child process's connection to its master.
 type Uplink struct {
-	// Send brings a payload to the master, where it is given to Child.Receive,
-	// each kind in order. It takes ownership of the bytes. It may block; spans
-	// that end meanwhile wait in a bounded queue and are dropped, counted, at its
-	// end. What it answers with an error is dropped and counted.
+	// Send sends a payload to the master, which gives it to ChildTelemetry.Receive,
+	// each kind in order. It takes ownership of the bytes. It may block: spans then wait
+	// in a bounded queue, and are dropped and counted when that is full. A payload for
+	// which it returns an error is dropped and counted.
 	Send func(kind PayloadKind, b []byte) error
 
-	// Table is what Child.Table returned in the master, or nil. Start takes
+	// Table is the file that ChildTelemetry.Table returned in the master, or nil. Start takes
 	// ownership of it.
 	Table *os.File
 }
@@ -57,53 +57,52 @@ type Backend interface {
 	Start(ctx context.Context, p ProcessResource, up *Uplink) (Pipeline, error)
 }
 
-// Pipeline is what one process does with its spans and its counters. Its methods
+// Pipeline exports, or relays, the spans and counters of one process. Its methods
 // may be called by any goroutine.
 type Pipeline interface {
 	// TracerProvider is where spans are started. It is never nil.
 	TracerProvider() trace.TracerProvider
 
-	// LifeProvider is where the master starts the spans of its processes' lives.
-	// They are few, and explain the others, so they are all sampled unless nothing
-	// is. It is never nil.
+	// LifeProvider is where the master starts the spans of its processes' lives. They
+	// are few and explain the others, so all of them are sampled, unless the sampler
+	// samples nothing. It is never nil.
 	LifeProvider() trace.TracerProvider
 
 	// Meter counts in this process; nil, which is off, when metrics are.
 	Meter() *Meter
 
-	// Adopt says in the master that a child is about to start. It never fails.
+	// Adopt is called in the master before a child starts. It never fails.
 	Adopt(p ProcessResource) ChildTelemetry
 
-	// Shutdown ends the pipeline: sends what is queued until ctx ends, drops
-	// and counts the rest, and waits for its goroutines. Further calls return
-	// what the first returned. Call it in the master after the children are
-	// gone, so that their last spans are sent too.
+	// Shutdown ends the pipeline: it sends what is queued until ctx ends, drops and
+	// counts the rest, and waits for its goroutines. Further calls return the result of
+	// the first. Call it in the master after the children have ended, so that their last
+	// spans are sent too.
 	Shutdown(ctx context.Context) error
 
 	// Stats returns the counters so far.
 	Stats() PipelineStats
 }
 
-// ChildTelemetry is what the master's pipeline knows of one child. Its methods may be
+// ChildTelemetry is the master's side of one child's telemetry. Its methods may be
 // called by any goroutine.
 type ChildTelemetry interface {
-	// Table returns the file in which the child notes its open spans, for
-	// Uplink.Table: owned by the caller. nil where there is none.
+	// Table returns the file in which the child records its open spans, for
+	// Uplink.Table; owned by the caller. It is nil if there is none.
 	Table() *os.File
 
-	// Receive takes ownership of a payload. It never blocks: when the queue is
-	// full it is dropped and counted, which is no error. The only error is one
-	// that wraps ErrPayload.
+	// Receive takes ownership of a payload. It never blocks: when the queue is full the
+	// payload is dropped and counted, which is no error. Its errors wrap ErrPayload.
 	Receive(kind PayloadKind, b []byte) error
 
-	// Ended says that the child has ended and its last payload was received. What
-	// it had finished and not sent is exported, and what it had open ends with an
+	// Ended is called once the child has ended and its last payload was received. Spans
+	// that it had ended and not sent are exported; spans that it had open end with an
 	// error. It returns the outermost of the open spans, newest first, at most
 	// [MaxServed]. Call it once, also for a child that did not come up.
 	Ended(e End) []trace.SpanContext
 }
 
-// MaxServed bounds how many spans Child.Ended returns.
+// MaxServed is the limit of spans that ChildTelemetry.Ended returns.
 const MaxServed = 8
 
 // End is how a child ended.
@@ -114,7 +113,7 @@ type End struct {
 	Reason string // the exit reason, one line
 }
 
-// PipelineStats counts what became of spans. All only grow.
+// PipelineStats counts spans by what became of them. All counters only grow.
 type PipelineStats struct {
 	Spans           uint64 // sampled spans that ended in this process
 	SpansDropped    uint64 // of those: dropped, since the queue was full or the relay refused them
@@ -125,9 +124,9 @@ type PipelineStats struct {
 	Recovered       uint64 // master: spans of children that had ended, taken from their tables
 }
 
-// Own returns a Backend for a program that sets up OpenTelemetry itself: spans
-// go to tp, in each process, and nothing is relayed. Register it before the
-// tree is started. The caller shuts tp down.
+// Own returns a Backend for a program that sets up OpenTelemetry itself: in each process
+// spans go to tp, and nothing is relayed. Register it before the tree is started. The
+// caller shuts tp down.
 func Own(tp trace.TracerProvider) Backend { return ownBackend{tp} }
 
 var registered struct {
@@ -135,19 +134,18 @@ var registered struct {
 	backend Backend
 }
 
-// Register makes b the backend of this process. The last one wins; nil means
-// none. To be called from an init function, or before the tree is started.
+// Register makes b the backend of this process. The last call wins; nil means none. Call it
+// from an init function, or before the tree is started.
 func Register(b Backend) {
 	registered.Lock()
 	defer registered.Unlock()
 	registered.backend = b
 }
 
-// Start makes this process's pipeline from the registered backend. It always
-// returns a Pipeline, to be shut down by the caller; when nothing is registered,
-// the settings say off, or an error is returned, it is one that does nothing. So
-// the caller may report the error and go on: a bad setting of tracing need not
-// stop a service.
+// Start makes this process's pipeline from the registered backend. It always returns a
+// Pipeline, which the caller shuts down. If no backend is registered, the settings are off,
+// or an error is returned, the Pipeline does nothing. So the caller may report the error
+// and go on: a bad setting of tracing need not stop a service.
 //
 // up is nil in the master. ctx bounds the call only.
 func Start(ctx context.Context, p ProcessResource, up *Uplink) (Pipeline, error) {
@@ -168,7 +166,7 @@ func Start(ctx context.Context, p ProcessResource, up *Uplink) (Pipeline, error)
 	return pl, nil
 }
 
-// close lets go of what a pipeline would own.
+// close closes what a pipeline would own.
 func (u *Uplink) close() {
 	if u != nil && u.Table != nil {
 		_ = u.Table.Close()

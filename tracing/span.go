@@ -11,14 +11,13 @@ import (
 
 // Span is one span of Coppice, or nothing. It is a small value; copies are the
 // same span. The zero Span is off: its methods do nothing and allocate nothing.
-// A span of a trace that is not sampled records nothing either, but still
-// carries its context, so that the decision holds in the next process.
+// A span of a trace that is not sampled records nothing either, but it carries its context,
+// so that the sampler's decision holds in the next process.
 //
-// Methods may be called by any goroutine. A span is to be ended once; further
-// ends are ignored.
+// Methods may be called by any goroutine. End a span once; further ends are ignored.
 //
-// Each method that is called for every connection is a check that the compiler
-// inlines and, behind it, the work for a sampled span.
+// Each method that is called for every connection is a check that the compiler inlines, and
+// a call that does the work for a sampled span.
 type Span struct {
 	t       *Tracer
 	s       trace.Span // nil when off or not sampled
@@ -130,9 +129,9 @@ func (s Span) endError(err error) {
 	s.s.End()
 }
 
-// EndOutcome ends a hand-off, at the zero time now. Any outcome but [Claimed] makes the span failed,
-// with the outcome as its error.type; reason says why, in a few words of low
-// cardinality, and may be empty.
+// EndOutcome ends a hand-off at a time in the past; the zero time means now. With any
+// outcome but [Claimed] the span has failed, with the outcome as its error.type. reason is
+// the cause in a few words of low cardinality, or empty.
 func (s Span) EndOutcome(at time.Time, o HandoffOutcome, reason string) {
 	if s.s != nil {
 		s.endOutcome(at, o, reason)
@@ -151,7 +150,7 @@ func (s Span) endOutcome(at time.Time, o HandoffOutcome, reason string) {
 	s.endAt(at)
 }
 
-// endAt ends the span at a time that has passed, at the zero time now.
+// endAt ends the span at a time in the past; the zero time means now.
 func (s Span) endAt(at time.Time) {
 	if at.IsZero() {
 		s.s.End()

@@ -19,8 +19,8 @@ type Tracer struct {
 	pools    atomic.Pointer[map[string]*HandoffMeter] // replaced as a whole; see Handoffs
 }
 
-// New returns a Tracer on tp, or nil, which is off, where tp is nil or
-// OpenTelemetry's no-op provider.
+// New returns a Tracer on tp. If tp is nil or OpenTelemetry's no-op provider it returns nil,
+// which is off.
 func New(tp trace.TracerProvider) *Tracer {
 	switch tp.(type) {
 	case nil, noop.TracerProvider, *noop.TracerProvider:
@@ -32,8 +32,8 @@ func New(tp trace.TracerProvider) *Tracer {
 	}
 }
 
-// WithMeter returns t with a meter for what it knows of hand-offs. Either may be
-// nil; both nil is off.
+// WithMeter returns t with a meter for hand-offs. Either may be nil; if both are, tracing
+// and metrics are off.
 func (t *Tracer) WithMeter(m *Meter) *Tracer {
 	switch {
 	case m == nil:
@@ -95,10 +95,10 @@ type Claim struct {
 	ID   uint64 // of the offer on its channel; zero is left out
 }
 
-// Claim starts the span of the receiver of a hand-off, from the carrier that
-// came with it. Where that holds no context, the result is off: a worker begins
-// no trace of its own. The caller ends the span before it answers the claim, so
-// that the times of the two processes nest.
+// Claim starts the receiver's span of a hand-off, from the carrier that came with the
+// handle. If the carrier holds no context the span is off: a worker begins no trace. The
+// caller ends the span before it answers the claim, so that the times of the two processes
+// nest.
 func (t *Tracer) Claim(carrier [Size]byte, c Claim) Span {
 	if t == nil || t.tracer == nil {
 		return Span{}
@@ -122,8 +122,8 @@ func (t *Tracer) claim(carrier [Size]byte, c Claim) Span {
 	return span
 }
 
-// start starts a span under the one in ctx. The caller has looked at the
-// sampled flag of the parent. The sampler still has the last word.
+// start starts a span under the one in ctx. The caller has checked the sampled flag of the
+// parent; the sampler may still drop the span.
 func (t *Tracer) start(ctx context.Context, name string, kind trace.SpanKind, opts ...trace.SpanStartOption) Span {
 	_, s := t.tracer.Start(ctx, name, append(opts, trace.WithSpanKind(kind))...)
 	span := Span{t: t, carrier: Encode(s.SpanContext())}

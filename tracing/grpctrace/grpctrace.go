@@ -26,15 +26,15 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// ServerOptions returns the options by which a server knows its connections'
-// traces. They replace grpc.Creds, which creds are for. They come before those of
-// the instrumentation, which gRPC asks in order.
+// ServerOptions returns options that give a server its connections' traces. They replace
+// grpc.Creds(creds). Put them before the options of the instrumentation: gRPC calls stats
+// handlers in order.
 func ServerOptions(creds credentials.TransportCredentials) []grpc.ServerOption {
 	return []grpc.ServerOption{grpc.Creds(serverCreds{creds}), grpc.StatsHandler(tagger{})}
 }
 
-// serverCreds looks at each connection as it comes. gRPC shows a connection to
-// nobody else.
+// serverCreds gets each connection at its handshake: gRPC shows connections to credentials
+// only.
 type serverCreds struct {
 	credentials.TransportCredentials
 }
@@ -51,13 +51,13 @@ func (c serverCreds) Clone() credentials.TransportCredentials {
 	return serverCreds{c.TransportCredentials.Clone()}
 }
 
-// traced is what is known of a connection's client, and of its trace.
+// traced is the AuthInfo of a connection, with the connection's trace.
 type traced struct {
 	credentials.AuthInfo
 	ctx context.Context // of the connection: its span, and the rule for its calls
 }
 
-// GetCommonAuthInfo is looked for by gRPC: how secure the connection is.
+// GetCommonAuthInfo returns how secure the connection is. gRPC finds it by a type assertion.
 func (t traced) GetCommonAuthInfo() credentials.CommonAuthInfo {
 	if a, ok := t.AuthInfo.(interface {
 		GetCommonAuthInfo() credentials.CommonAuthInfo

@@ -11,8 +11,8 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// Bounds on what the master keeps of what others have counted. The bytes are those
-// of names, attributes and buckets.
+// Bounds on the metrics that the master keeps. The bytes are those of names, attributes and
+// buckets.
 const (
 	processSeries  = 4 << 10 // of one child
 	processBytes   = 2 << 20
@@ -20,25 +20,25 @@ const (
 	coppiceBytes   = 256 << 10
 	treeSeries     = 16 << 10 // of the whole tree, over all its children that ever were
 	treeBytes      = 16 << 20
-	overflowSeries = 256     // beyond bookSeries, for what did not find room
+	overflowSeries = 256     // beyond treeSeries, for the series of the overflow
 	textBytes      = 4 << 20 // of the texts of all instruments that ever were
 )
 
-// aggregator add up what the processes of the tree count. Each tells the whole of its
-// counts each time, so what is lost on the way is in what comes next. What a series
-// has grown by since is added to its sum, so sums cannot go back, whatever a child
-// says and whenever it ends.
+// aggregator adds up what the processes of the tree count. Each process sends the whole of
+// its counts each time, so a lost payload loses nothing. The growth of a series since the
+// payload before is added to its sum, so a sum cannot go back, whatever a child sends and
+// whenever it ends.
 type aggregator struct {
 	mu        sync.Mutex
-	processes []*processMetrics // of processes that live, the youngest last
+	processes []*processMetrics // of live processes, the youngest last
 	sums      map[seriesKey]*dataPoint
 	size      int
 	known     map[instrument]knownInstrument
 	textSize  int // of known, in bytes
 }
 
-// knownInstrument is an instrument as it was heard of first. What refers to it does so by these
-// strings, so that they are kept once, and not for each series of each process.
+// knownInstrument is an instrument as it was first received. All series refer to these
+// strings, so that they are kept once.
 type knownInstrument struct {
 	instrument
 	description string
@@ -48,20 +48,20 @@ func newAggregator() *aggregator {
 	return &aggregator{sums: make(map[seriesKey]*dataPoint), known: make(map[instrument]knownInstrument)}
 }
 
-// processMetrics is what one process has counted, as it said last.
+// processMetrics is what one process has counted, as it was last received.
 type processMetrics struct {
 	aggregator *aggregator // nil when metrics are off
 	process    string      // its path
 
-	sums   map[seriesKey]*dataPoint  // of what only grows: the most that was heard
-	levels map[seriesKey]*levelValue // of the rest
+	sums   map[seriesKey]*dataPoint  // of counters and histograms: the highest values received
+	levels map[seriesKey]*levelValue // of levels and gauges
 	size   int
-	full   bool // was reported
+	full   bool // errFull was reported
 
-	round, previousRound int64 // of the newest values, and of those before them
+	round, previousRound int64 // of the newest values, and of the values before them
 }
 
-// levelValue is a level as it was said in a round.
+// levelValue is the value of a level or gauge, and the round it was received in.
 type levelValue struct {
 	dataPoint
 	round int64
@@ -79,9 +79,9 @@ func (b *aggregator) open(process string) *processMetrics {
 
 var errFull = errors.New("tracing/otlp: a process has more series or instruments than the master keeps: new ones are left out")
 
-// receive takes in what a process says. One round of it may come in several parts; a
-// level that neither of the last two rounds has said anything of is gone.
-func (a *processMetrics) receive(round int64, said []metric) {
+// receive adds metrics of a process. One round may come in several parts. A level that was
+// in neither of the last two rounds is gone.
+func (a *processMetrics) receive(round int64, metrics []metric) {
 	b := a.aggregator
 	if b == nil {
 		return
@@ -100,7 +100,7 @@ func (a *processMetrics) receive(round int64, said []metric) {
 			}
 		}
 	}
-	for _, m := range said {
+	for _, m := range metrics {
 		for _, p := range m.points {
 			key := seriesKey{m.instrument, p.labels.Equivalent()}
 			if m.kind == counter || m.kind == histogram {
@@ -114,8 +114,8 @@ func (a *processMetrics) receive(round int64, said []metric) {
 	}
 }
 
-// admit makes room for a new series, whose key has the known instrument then, or says
-// that there is none.
+// admit reports whether there is room for a new series, and then puts the known instrument
+// into its key.
 func (a *processMetrics) admit(key *seriesKey, m metric, p dataPoint) bool {
 	n, series, bytes := cost(m, p), processSeries, processBytes
 	if m.scope == coppiceScope {
@@ -132,7 +132,7 @@ func (a *processMetrics) admit(key *seriesKey, m metric, p dataPoint) bool {
 	return true
 }
 
-// addGrowth adds to the sum what a series has grown by.
+// addGrowth adds the growth of a series to its sum.
 func (a *processMetrics) addGrowth(key seriesKey, m metric, p dataPoint) {
 	old := a.sums[key]
 	if old == nil {
@@ -142,7 +142,7 @@ func (a *processMetrics) addGrowth(key seriesKey, m metric, p dataPoint) {
 		old = &dataPoint{labels: p.labels, bounds: p.bounds, buckets: make([]uint64, len(p.buckets))}
 		a.sums[key] = old
 	}
-	// Bounds change when a part of the process makes the instrument anew, with others.
+	// Bounds change when a part of the process makes the instrument again, with others.
 	bounds := commonBounds(old.bounds, p.bounds)
 	old.buckets, p.buckets = regroup(old.bounds, old.buckets, bounds), regroup(p.bounds, p.buckets, bounds)
 	old.bounds, p.bounds = bounds, bounds
@@ -157,8 +157,8 @@ func (a *processMetrics) addGrowth(key seriesKey, m metric, p dataPoint) {
 	a.aggregator.add(key, m, grown)
 }
 
-// intern puts the instrument of a key as it was heard first. One that is new has to find
-// room for its texts.
+// intern puts the known instrument into a key. It returns false if there is no room for the
+// texts of a new one.
 func (b *aggregator) intern(key *seriesKey, m metric) bool {
 	h, known := b.known[m.instrument]
 	if !known {
@@ -174,11 +174,11 @@ func (b *aggregator) intern(key *seriesKey, m metric) bool {
 	return true
 }
 
-// overflow is the series of what found no room, by OpenTelemetry's specification.
+// overflow is the series for values without room, by OpenTelemetry's specification.
 var overflow = attribute.NewSet(attribute.Bool("otel.metric.overflow", true))
 
-// add adds to a sum. A series that is new where there is no more room is added to
-// that of the overflow.
+// add adds to a sum. If there is no room for a new series, its values are added to the
+// overflow.
 func (b *aggregator) add(key seriesKey, m metric, grown dataPoint) {
 	s := b.sums[key]
 	if s == nil {
@@ -199,7 +199,7 @@ func (b *aggregator) add(key seriesKey, m metric, grown dataPoint) {
 	addPoint(s, grown)
 }
 
-// close ends an account. A level ends with its process.
+// close removes the process: its levels end, its sums stay.
 func (a *processMetrics) close() {
 	if a.aggregator == nil {
 		return
@@ -210,7 +210,7 @@ func (a *processMetrics) close() {
 	a.sums, a.levels = nil, nil
 }
 
-// total returns the sum of everything, in no order.
+// total returns the sums over all processes, in no order.
 func (b *aggregator) total() []metric {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -223,7 +223,7 @@ func (b *aggregator) total() []metric {
 	for _, a := range b.processes {
 		for key, l := range a.levels {
 			p := l.dataPoint
-			if key.kind == gauge { // of two that have one name, the younger holds it
+			if key.kind == gauge { // of two processes with one name, the younger has it
 				p.labels = attribute.NewSet(append(p.labels.ToSlice(), tracing.KeyActorPath.String(a.process))...)
 				key.labels = p.labels.Equivalent()
 				all[key] = &p
@@ -234,7 +234,7 @@ func (b *aggregator) total() []metric {
 			}
 		}
 		for key, p := range a.sums {
-			if s := all[key]; s != nil { // else it is in the overflow
+			if s := all[key]; s != nil { // else the series is in the overflow
 				s.exemplars = append(s.exemplars, p.exemplars...)
 			}
 		}

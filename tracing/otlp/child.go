@@ -30,7 +30,7 @@ type childTelemetry struct {
 
 	mu    sync.Mutex
 	mem   tableMemory // nil when there is none, and after the end
-	table *os.File    // for the child; nil once given away
+	table *os.File    // for the child; nil after Table
 }
 
 // Adopt makes the table of a child that is to be a process.
@@ -48,7 +48,7 @@ func (p *pipeline) Adopt(process tracing.ProcessResource) tracing.ChildTelemetry
 	return c
 }
 
-// Table gives the file away.
+// Table returns the file, once.
 func (c *childTelemetry) Table() *os.File {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,7 +88,7 @@ func (c *childTelemetry) Ended(e tracing.End) []trace.SpanContext {
 	c.mem, c.table = nil, nil
 	c.mu.Unlock()
 	if f != nil {
-		_ = f.Close() // it was never given away
+		_ = f.Close() // Table was not called
 	}
 	if mem == nil {
 		return nil
@@ -98,8 +98,8 @@ func (c *childTelemetry) Ended(e tracing.End) []trace.SpanContext {
 	return c.recover(all, e)
 }
 
-// maxEndText bounds, in bytes, what each recovered span says of the end of its process.
-// Of all of them at once the collector has to take it.
+// maxEndText limits the exit text in each recovered span, in bytes, so that a batch of them
+// stays below the collector's size limit.
 const maxEndText = 256
 
 // recover turns the records of a dead child into spans and exports them.
@@ -150,7 +150,7 @@ func (c *childTelemetry) recover(all []tableSpan, e tracing.End) []trace.SpanCon
 	return outermost(open)
 }
 
-// outermost returns those of the open spans that are under none of the others.
+// outermost returns the open spans that are not below another open span.
 func outermost(open map[string]*tracepb.Span) []trace.SpanContext {
 	var outer []*tracepb.Span
 	for _, s := range open {
@@ -176,7 +176,7 @@ func resourceMessage(set *attribute.Set) *resourcepb.Resource {
 	return r
 }
 
-// message keeps numbers and booleans; what is none of these is text.
+// message returns kv as a message: numbers and booleans as such, all else as text.
 func message(kv attribute.KeyValue) *commonpb.KeyValue {
 	key := string(kv.Key)
 	switch kv.Value.Type() {

@@ -81,7 +81,7 @@ func (c *collector) collect(ctx context.Context) ([]metric, error) {
 	return merged(metrics), errors.Join(err, err2)
 }
 
-// fromMeter puts points into the form of the books.
+// fromMeter returns the values of a meter as metrics.
 func fromMeter(points []tracing.DataPoint) []metric {
 	var metrics []metric
 	at := make(map[*tracing.Instrument]int)
@@ -107,9 +107,9 @@ func fromMeter(points []tracing.DataPoint) []metric {
 	return metrics
 }
 
-// merged adds up the series that come twice: the SDK keeps apart what two parts of a
-// process count by instruments that differ in their description, by meters that differ
-// in their attributes. Of two gauges it has one.
+// merged adds up series that occur twice. The SDK keeps instruments apart that differ in
+// their description only, and meters that differ in their attributes. Of two gauges the
+// first is kept.
 func merged(metrics []metric) (all []metric) {
 	at := make(map[instrument]int) // in all
 	series := make(map[seriesKey]int)
@@ -138,7 +138,7 @@ func merged(metrics []metric) (all []metric) {
 	return all
 }
 
-// fromSDK puts what the SDK has collected, cumulatively, into the form of the books.
+// fromSDK returns what the SDK has collected, cumulatively, as metrics.
 func fromSDK(rm *metricdata.ResourceMetrics) []metric {
 	var metrics []metric
 	for _, sm := range rm.ScopeMetrics {
@@ -161,7 +161,7 @@ func fromSDK(rm *metricdata.ResourceMetrics) []metric {
 			case metricdata.Histogram[float64]:
 				m.kind, m.points = histogram, distributions(d.DataPoints)
 			default:
-				continue // our readers ask for nothing else
+				continue // the reader asks for no other kind
 			}
 			metrics = append(metrics, m)
 		}
@@ -193,7 +193,7 @@ func floats(points []metricdata.DataPoint[float64]) (out []dataPoint) {
 func distributions[N int64 | float64](points []metricdata.HistogramDataPoint[N]) (out []dataPoint) {
 	for _, p := range points {
 		mine := dataPoint{labels: p.Attributes, f: float64(p.Sum), float: true, bounds: p.Bounds, buckets: p.BucketCounts}
-		if len(p.Bounds) == 0 && len(p.BucketCounts) == 0 { // a view may ask for the sum alone
+		if len(p.Bounds) == 0 && len(p.BucketCounts) == 0 { // a view may drop the buckets
 			mine.buckets = []uint64{p.Count}
 		}
 		for _, e := range p.Exemplars {

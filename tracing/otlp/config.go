@@ -9,24 +9,24 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// Config is the set-up by code. A zero field leaves the matter to the environment.
+// Config is the set-up by code. For a zero field the environment decides.
 type Config struct {
 	Endpoint    string            // of the collector, as http://localhost:4318; OTEL_EXPORTER_OTLP_ENDPOINT
 	Protocol    string            // http/protobuf or grpc; OTEL_EXPORTER_OTLP_PROTOCOL
-	Headers     map[string]string // of each request to the collector; only the master sends any
+	Headers     map[string]string // of each request from the master to the collector
 	Traces      string            // otlp or none; OTEL_TRACES_EXPORTER
 	Metrics     string            // otlp, prometheus or none; OTEL_METRICS_EXPORTER
 	ServiceName string            // OTEL_SERVICE_NAME
 	Attributes  []attribute.KeyValue
 
-	// SampleRatio is the part of the traces that is sampled, 0 to 1, decided at
-	// accept; nil is OTEL_TRACES_SAMPLER. What a client has decided is followed.
+	// SampleRatio is the part of the traces that is sampled, 0 to 1, decided at accept; nil
+	// means OTEL_TRACES_SAMPLER. A client's decision is followed.
 	SampleRatio *float64
 }
 
-// Use sets the backend up by code: call it before the tree is started, where every
-// process of the tree comes by. It returns an error that wraps ErrSetting, and
-// changes nothing, when cfg or the environment under it cannot be followed.
+// Use sets the backend up by code. Call it in every process of the tree, before the tree is
+// started. If cfg or the environment has a value that cannot be used, it changes nothing and
+// returns an error that wraps ErrSetting.
 func Use(cfg Config) error {
 	if r := cfg.SampleRatio; r != nil && !(*r >= 0 && *r <= 1) {
 		return badSetting("SampleRatio", attribute.Float64Value(*r).String(), "want 0 to 1")
@@ -39,7 +39,7 @@ func Use(cfg Config) error {
 	return nil
 }
 
-// getenv is os.Getenv with what the program has set in its place.
+// getenv is os.Getenv with the values of c in place of the environment's.
 func (c Config) getenv(name string) string {
 	set := ""
 	switch name {
@@ -53,7 +53,7 @@ func (c Config) getenv(name string) string {
 		set = c.Metrics
 	case "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT":
 		if c.Endpoint != "" {
-			return "" // the program's endpoint is for both
+			return "" // the program's endpoint is for both signals
 		}
 	case "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL":
 		if c.Protocol != "" {
@@ -66,7 +66,7 @@ func (c Config) getenv(name string) string {
 	return os.Getenv(name)
 }
 
-// resource is what the program says of itself.
+// resource returns the program's attributes.
 func (c Config) resource() []attribute.KeyValue {
 	attrs := c.Attributes
 	if c.ServiceName != "" {
@@ -75,8 +75,8 @@ func (c Config) resource() []attribute.KeyValue {
 	return attrs
 }
 
-// exporterOptions are what the program has set, as options of one of the exporters. path is
-// that of the signal, which gRPC has none of.
+// exporterOptions returns the endpoint and the headers of c as options of an exporter. path
+// is that of the signal; gRPC has none.
 func exporterOptions[O any](c Config, path string, endpoint func(url string) O, headers func(map[string]string) O) (opts []O) {
 	if c.Endpoint != "" {
 		opts = append(opts, endpoint(strings.TrimSuffix(c.Endpoint, "/")+path))

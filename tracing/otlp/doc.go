@@ -1,5 +1,5 @@
-// Package otlp exports Coppice's traces, and those of the program, by OTLP. A
-// program that wants this imports it for its effect:
+// Package otlp exports the traces and metrics of Coppice and of the program by OTLP. A
+// program imports it for its effect:
 //
 //	import _ "github.com/coppice-go/coppice/tracing/otlp"
 //
@@ -9,48 +9,46 @@
 //
 // # Settings
 //
-// Tracing is on when OTEL_EXPORTER_OTLP_ENDPOINT or
-// OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set, or OTEL_TRACES_EXPORTER=otlp, which
-// then means the default endpoint. It is off otherwise, and also with
-// OTEL_TRACES_EXPORTER=none or OTEL_SDK_DISABLED=true.
+// Tracing is on if OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set,
+// or OTEL_TRACES_EXPORTER=otlp, which then means the default endpoint. It is off otherwise,
+// and with OTEL_TRACES_EXPORTER=none or OTEL_SDK_DISABLED=true.
 //
 // OTEL_EXPORTER_OTLP_PROTOCOL (or …_TRACES_PROTOCOL) is http/protobuf, the
 // default, or grpc. All other OTEL_EXPORTER_OTLP_* variables (headers,
 // certificates, compression, timeout), OTEL_TRACES_SAMPLER and its argument, the
 // span limits, OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES mean what
 // OpenTelemetry says. Not supported: http/json, other exporters than otlp,
-// OTEL_BSP_* (the queue is ours), OTEL_PROPAGATORS.
+// OTEL_BSP_* (the queue is this package's), OTEL_PROPAGATORS.
 //
-// Metrics follow the same variables with METRICS in TRACES' place;
-// OTEL_METRICS_EXPORTER may be prometheus, too: then they are only scraped, see
-// [PrometheusHandler]. [Use] sets all this up by code.
+// Metrics follow the same variables with METRICS in place of TRACES. With
+// OTEL_METRICS_EXPORTER=prometheus they are scraped only, see [PrometheusHandler]. [Use] sets
+// all this up by code.
 //
 // # What happens in a process
 //
-// The first pipeline of a process becomes OpenTelemetry's global TracerProvider,
-// with the propagators tracecontext and baggage, and its global MeterProvider, so that
-// a worker's own instrumentation needs no set-up.
+// The first pipeline of a process becomes OpenTelemetry's global TracerProvider, with the
+// propagators tracecontext and baggage, and its global MeterProvider. So a worker's
+// instrumentation needs no set-up.
 //
-// Only the master has a connection to the collector. A child marshals what has
-// ended and hands it to the master, which forwards the bytes as they are: it
-// looks at their outermost framing and at nothing else. What a child counts, by
-// Coppice's instruments and by the program's own, it sends whole, every second; the
-// master adds up, and keeps the sums of those that have ended. docs/adr/0052 has the
-// rules.
+// Only the master has a connection to the collector. A child marshals its ended spans and
+// sends them to the master, which forwards the bytes unchanged: it checks their outermost
+// framing only. Every second a child sends the whole of what Coppice's and the program's
+// instruments have counted. The master adds up, and keeps the sums of processes that have
+// ended. docs/adr/0052 has the rules.
 //
 // # A child that dies
 //
-// A child notes each sampled span in memory that it shares with the master, when
-// it starts and when it ends. When the child is gone the master exports what it had
-// finished and not sent, and ends what it had open with an error and the exit
-// reason. docs/adr/0051 says how, and what is lost all the same.
+// A child records each sampled span, at its start and at its end, in memory that it shares
+// with the master. After the child's end the master exports the spans that had ended and
+// were not sent, and ends the open ones with an error and the exit reason. docs/adr/0051 says
+// how, and what is lost all the same.
 //
 // # Bounds
 //
-// Ended spans wait in a queue of 2048, and leave it after 200 ms or when 256 are
-// there. 4096 spans of a child are noted at once. Payloads wait in the master in a
-// queue of 8 MiB. Of a process's own instruments the master keeps 4096 series. What finds a queue full, what the relay or the collector refuses,
-// and what is left when Shutdown's context ends is dropped and counted
-// ([tracing.PipelineStats]). Nothing that a program does with a span ever waits for any of
-// this. The first failure in a row is reported to OpenTelemetry's error handler.
+// Ended spans wait in a queue of 2048, and leave it after 200 ms or when there are 256. The
+// shared memory has room for 4096 spans of a child at a time. Payloads wait in the master in
+// a queue of 8 MiB. The master keeps 4096 series of a process. Spans and payloads are dropped
+// and counted ([tracing.PipelineStats]) when a queue is full, when the master or the collector
+// refuses them, and when Shutdown's context ends. Spans never make a program wait. The first
+// failure in a row is reported to OpenTelemetry's error handler.
 package otlp

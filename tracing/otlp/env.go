@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// ErrSetting is what Start answers for a variable that it cannot follow. The
-// text names the variable and its value.
+// ErrSetting is wrapped by the error of Start for a variable with a value that it cannot use.
+// The text names the variable and its value.
 var ErrSetting = errors.New("tracing/otlp: bad setting")
 
 const (
@@ -16,21 +16,21 @@ const (
 	protocolGRPC = "grpc"
 )
 
-// settings are what we read of the environment ourselves. The exporters and the
-// SDK read the rest.
+// settings are the variables that this package reads. The exporters and the SDK read the
+// others.
 type settings struct {
 	spans    bool
 	protocol string
-	never    bool // the sampler takes nothing
+	never    bool // the sampler samples nothing
 
 	metrics         bool
-	pushMetrics     bool // by OTLP; else they are only scraped
+	pushMetrics     bool // by OTLP; else metrics are scraped only
 	metricsProtocol string
 }
 
-// readSettings decides what this process does, and how the master exports. Every
-// process of a tree comes to the same result, since the environment reaches each
-// unchanged. An empty variable is an unset one, as OpenTelemetry wants it.
+// readSettings decides what this process does, and how the master exports. All processes of
+// a tree have the same environment and so the same result. An empty variable counts as unset,
+// as OpenTelemetry demands.
 func readSettings(getenv func(string) string) (settings, error) {
 	if strings.EqualFold(getenv("OTEL_SDK_DISABLED"), "true") {
 		return settings{}, nil
@@ -52,7 +52,7 @@ func readSettings(getenv func(string) string) (settings, error) {
 
 const exporterPrometheus = "prometheus"
 
-// readSignal tells whether a signal is exported by OTLP, and how.
+// readSignal reports whether a signal is exported by OTLP, and by which protocol.
 func readSignal(getenv func(string) string, signal string) (on bool, protocol string, err error) {
 	name := "OTEL_" + signal + "_EXPORTER"
 	exporter := getenv(name)

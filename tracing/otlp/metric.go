@@ -10,12 +10,12 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// kind says how the values of an instrument add up over processes.
+// kind is how the values of an instrument add up over processes.
 type kind uint8
 
 const (
-	counter   kind = iota // only grows: what a process had counted stays when it ends
-	level                 // goes up and down: the sum over the processes that live
+	counter   kind = iota // only grows: the counts of a process stay after its end
+	level                 // goes up and down: the sum over live processes
 	gauge                 // of one process, whose path is added to its attributes
 	histogram             // only grows
 )
@@ -28,10 +28,10 @@ type instrument struct {
 	kind  kind
 }
 
-// scope is who counts: the name of a library or of a part of the program.
+// scope is the instrumentation scope: a library or a part of the program.
 type scope struct{ name, version, schema string }
 
-// coppiceScope is ours.
+// coppiceScope is the scope of Coppice's instruments.
 var coppiceScope = scope{name: tracing.ScopeName, schema: tracing.SchemaURL}
 
 // metric is an instrument with the values of its series.
@@ -41,7 +41,7 @@ type metric struct {
 	points      []dataPoint
 }
 
-// dataPoint is the value of one series. What is not a float is counted exactly.
+// dataPoint is the value of one series. Integers are counted exactly.
 type dataPoint struct {
 	labels attribute.Set
 	n      int64
@@ -54,7 +54,7 @@ type dataPoint struct {
 	exemplars []metricdata.Exemplar[float64]
 }
 
-// textSize is the length of what is said of an instrument, in bytes.
+// textSize is the length of an instrument's texts, in bytes.
 func (m metric) textSize() int {
 	return len(m.scope.name) + len(m.scope.version) + len(m.scope.schema) + len(m.name) + len(m.unit) + len(m.description)
 }
@@ -64,7 +64,7 @@ type seriesKey struct {
 	labels attribute.Distinct
 }
 
-// cost is what a series is charged with, in bytes.
+// cost is the size of a series, in bytes.
 func cost(m metric, p dataPoint) int {
 	n := len(m.name) + 16*len(p.buckets)
 	for it := p.labels.Iter(); it.Next(); {
@@ -90,7 +90,7 @@ func addPoint(s *dataPoint, p dataPoint) {
 	s.exemplars = append(s.exemplars, p.exemplars...)
 }
 
-// saturatingAdd adds without going around.
+// saturatingAdd returns a + b, or the bound on overflow.
 func saturatingAdd(a, b int64) int64 {
 	switch c := a + b; {
 	case a > 0 && b > 0 && c < 0:
@@ -102,8 +102,8 @@ func saturatingAdd(a, b int64) int64 {
 	}
 }
 
-// commonBounds returns the bounds that both have. At those, what both have counted is
-// known: a release that has other buckets than the one before does no harm to sums.
+// commonBounds returns the bounds that a and b both have. At these the counts of both are
+// exact, so a release with other buckets than the one before does not distort sums.
 func commonBounds(a, b []float64) []float64 {
 	if slices.Equal(a, b) {
 		return a
@@ -117,7 +117,7 @@ func commonBounds(a, b []float64) []float64 {
 	return both
 }
 
-// regroup puts the counts into the buckets of some of their bounds.
+// regroup puts counts into the buckets of to, a subset of the bounds in from.
 func regroup(from []float64, buckets []uint64, to []float64) []uint64 {
 	if len(from) == len(to) {
 		return buckets

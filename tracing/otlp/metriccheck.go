@@ -12,8 +12,8 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// Bounds on a program's own instruments. A series beyond them is left out where it
-// is counted; of a child that sends one all the same the payload is refused.
+// Bounds on an instrument and its series. A process leaves out series of the program's
+// instruments that exceed them; the master refuses a payload that has one.
 const (
 	maxAttributes     = 32  // attributes of a series
 	maxAttributeText  = 512 // bytes of a key or a value
@@ -24,12 +24,12 @@ const (
 // instrumentName is OpenTelemetry's rule.
 var instrumentName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_./-]{0,254}$`)
 
-// errInstrument is wrapped by what OpenTelemetry's error handler hears of series of a
-// program's own instruments that are not exported.
+// errInstrument is wrapped by the errors that OpenTelemetry's error handler gets for series
+// of the program's instruments that are not exported.
 var errInstrument = errors.New("tracing/otlp: instrument left out")
 
-// check says what is wrong with an instrument of a program's own. The names that
-// begin with ours are ours, also as Prometheus writes them.
+// check returns an error if an instrument of the program is out of bounds, or has a name
+// with Coppice's prefix, in OpenTelemetry's or in Prometheus's form.
 func (m metric) check() error {
 	switch {
 	case !instrumentName.MatchString(m.name):
@@ -44,13 +44,13 @@ func (m metric) check() error {
 	return nil
 }
 
-// isCoppice reports whether an instrument is said to be one of Coppice's own.
+// isCoppice reports whether the instrument claims to be Coppice's.
 func (m metric) isCoppice() bool {
 	return m.scope.name == tracing.ScopeName && strings.HasPrefix(m.name, "coppice.")
 }
 
-// checkCoppice is check for an instrument of Coppice's own: m takes the unit, the
-// description and the scope that this release has for it. known is false for one of another
+// checkCoppice is check for an instrument of Coppice. m takes the scope, the unit and the
+// description that this release has for it. known is false for an instrument of another
 // release.
 func (m *metric) checkCoppice() (known bool, err error) {
 	own, known := coppiceMetrics[m.name]
@@ -70,7 +70,7 @@ func (m *metric) checkCoppice() (known bool, err error) {
 	return true, nil
 }
 
-// check says what is wrong with a series of m.
+// check returns an error if a series of m is out of bounds.
 func (p dataPoint) check(m metric) error {
 	bad := func(why string) error {
 		return fmt.Errorf("%w: %s: %s", errInstrument, m.name, why)
@@ -86,7 +86,7 @@ func (p dataPoint) check(m metric) error {
 			return bad(fmt.Sprintf("attribute %q is not UTF-8, or has no name", clip(key, 64)))
 		case max(len(key), len(value)) > maxAttributeText:
 			return bad(fmt.Sprintf("attribute %q of more than %d bytes", clip(key, 64), maxAttributeText))
-		case key == "le" && m.kind == histogram: // which Prometheus has for the buckets
+		case key == "le" && m.kind == histogram: // Prometheus uses it for the buckets
 			return bad("attribute le of a histogram")
 		}
 	}
@@ -116,7 +116,7 @@ func (p dataPoint) check(m metric) error {
 	return nil
 }
 
-// checked returns what can be kept of metrics, and what is wrong with the rest.
+// checked returns the metrics that are in bounds, and errors for the others.
 func checked(metrics []metric) (good []metric, err error) {
 	for _, m := range metrics {
 		if e := m.check(); e != nil {

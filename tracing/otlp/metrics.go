@@ -21,11 +21,10 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// current is the master's pipeline that PrometheusHandler shows.
+// current is the master's pipeline, which PrometheusHandler shows.
 var current atomic.Pointer[pipeline]
 
-// startMetrics makes what counts go through: in a child the uplink, in the master
-// the readers.
+// startMetrics sets up what metrics pass: the sender in a child, the readers in the master.
 func (p *pipeline) startMetrics(ctx context.Context, cfg Config, s settings, process tracing.ProcessResource, up *tracing.Uplink) error {
 	p.collector = newCollector(p.meter)
 	p.programMeters = sdkmetric.NewMeterProvider(sdkmetric.WithReader(p.collector.reader))
@@ -53,8 +52,7 @@ func (p *pipeline) startMetrics(ctx context.Context, cfg Config, s settings, pro
 	}
 	p.scrape = promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		EnableOpenMetrics: true,
-		// Series that say the same of different scopes are in each other's way; the
-		// others are none the worse for it.
+		// Equal series of different scopes conflict; the others are shown all the same.
 		ErrorHandling: promhttp.ContinueOnError,
 		ErrorLog:      new(scrapeLog),
 	})
@@ -63,8 +61,7 @@ func (p *pipeline) startMetrics(ctx context.Context, cfg Config, s settings, pro
 	return nil
 }
 
-// scrapeLog tells the first thing that is wrong with what is scraped; the next scrape
-// has the same.
+// scrapeLog reports the first error of a scrape; later scrapes have the same.
 type scrapeLog struct{ once sync.Once }
 
 func (l *scrapeLog) Println(v ...any) {
@@ -82,8 +79,8 @@ type masterMetrics struct {
 	round int64
 }
 
-// update has a callback of the program that hangs cost the reader metricsInterval, and what
-// the program's instruments count in the master, but no more than that.
+// update collects and aggregates. A callback of the program that hangs delays the reader by
+// metricsInterval, and the program's instruments keep their values until it returns.
 func (m *masterMetrics) update(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, metricsInterval)
 	defer cancel()
@@ -105,8 +102,8 @@ func newMetricExporter(ctx context.Context, cfg Config, protocol string) (sdkmet
 	return otlpmetrichttp.New(ctx, exporterOptions(cfg, "/v1/metrics", otlpmetrichttp.WithEndpointURL, otlpmetrichttp.WithHeaders)...)
 }
 
-// countingExporter is an exporter whose failures cost a counter: the next request has the
-// whole of every sum again.
+// countingExporter counts failed requests and hides them from the SDK: the next request has
+// the whole of every sum again.
 type countingExporter struct {
 	sdkmetric.Exporter
 	failed *atomic.Uint64
@@ -121,10 +118,10 @@ func (c countingExporter) Export(ctx context.Context, rm *metricdata.ResourceMet
 	return nil
 }
 
-// PrometheusHandler answers a scrape with what the whole tree has counted, in the
-// text format, or in OpenMetrics with exemplars where the scraper asks for that.
-// Serve it in the master, on a port of its own: nothing else has the sums. While no
-// pipeline with metrics runs in this process it answers 503.
+// PrometheusHandler answers a scrape with the metrics of the whole tree, in the text format,
+// or in OpenMetrics with exemplars if the scraper asks for it. Serve it in the master, which
+// alone has the sums, on a separate port. It answers 503 in a process without a pipeline
+// that has metrics.
 func PrometheusHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p := current.Load()

@@ -9,11 +9,11 @@ import (
 	"go.opentelemetry.io/otel"
 )
 
-// metricsInterval is how often a child tells the master what it has counted. The
-// counts of the last such while are what a kill can lose.
+// metricsInterval is how often a child sends its counts to the master. A kill loses those of
+// the last interval.
 const metricsInterval = time.Second
 
-// metricSender sends what a child counts, on a goroutine of its own.
+// metricSender sends what a child counts, from its goroutine.
 type metricSender struct {
 	collector *collector
 	send      func([]byte) error

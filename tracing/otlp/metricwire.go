@@ -17,8 +17,7 @@ import (
 // What a process counts travels as OTLP (MetricsData): all of it each time, and cumulative.
 // So a worker in another language can send what its SDK makes.
 
-// writeMetrics is what a process has counted by round, a time in ns: payloads of
-// at most payloadMax, and a little more.
+// writeMetrics returns payloads of about payloadMax bytes at most. round is a time in ns.
 func writeMetrics(metrics []metric, round int64) (payloads [][]byte, err error) {
 	var parts []*metricspb.ScopeMetrics
 	size := 0
@@ -38,7 +37,7 @@ func writeMetrics(metrics []metric, round int64) (payloads [][]byte, err error) 
 	add = func(m metric, points []dataPoint) error {
 		part := m.message(points, uint64(round))
 		n := proto.Size(part)
-		if half := len(points) / 2; n > payloadMax && half > 0 { // one series is far below it
+		if half := len(points) / 2; n > payloadMax && half > 0 { // one series is far smaller
 			if err := add(m, points[:half]); err != nil {
 				return err
 			}
@@ -62,7 +61,7 @@ func writeMetrics(metrics []metric, round int64) (payloads [][]byte, err error) 
 	return payloads, flush()
 }
 
-// message is some points of a metric.
+// message returns points of m as a message.
 func (m metric) message(points []dataPoint, at uint64) *metricspb.ScopeMetrics {
 	out := &metricspb.Metric{Name: m.name, Unit: m.unit, Description: m.description}
 	const cumulative = metricspb.AggregationTemporality_AGGREGATION_TEMPORALITY_CUMULATIVE
@@ -155,7 +154,7 @@ func readMetrics(payload []byte) (round int64, metrics []metric, err error) {
 	return round, metrics, nil
 }
 
-// read takes the points of a message in, and returns their time.
+// read sets the kind and the points of m from a message, and returns the points' time.
 func (m *metric) read(in *metricspb.Metric) (at int64, err error) {
 	var dps []*metricspb.NumberDataPoint
 	switch d := in.Data.(type) {
@@ -210,8 +209,8 @@ func (m *metric) cumulative(t metricspb.AggregationTemporality) error {
 	return nil
 }
 
-// checkAttributeCount says that attributes are too many, before a set is made of them: of each number
-// of attributes a type of array is made, and never forgotten.
+// checkAttributeCount limits the attributes before a set is made of them: package attribute
+// makes an array type for each number of attributes, which is never freed.
 func checkAttributeCount(name string, kvs []*commonpb.KeyValue) error {
 	if len(kvs) > maxAttributes {
 		return fmt.Errorf("%w: %s: %d attributes", errInstrument, clip(name, 64), len(kvs))

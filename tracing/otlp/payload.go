@@ -14,8 +14,8 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// ErrMalformed is wrapped, beside tracing.ErrPayload, by what Receive answers for bytes that are not a TracesData
-// message, judged by its outermost framing.
+// ErrMalformed is wrapped, with tracing.ErrPayload, by the error of Receive for bytes that
+// are not a TracesData message, by their outermost framing.
 var ErrMalformed = fmt.Errorf("%w: malformed", tracing.ErrPayload)
 
 // resourceSpansField is TracesData.resource_spans, the only field of the message
@@ -23,21 +23,20 @@ var ErrMalformed = fmt.Errorf("%w: malformed", tracing.ErrPayload)
 const resourceSpansField = 1
 
 const (
-	payloadMax = 256 << 10 // bytes; it is one frame to the master, and others wait behind it
-	frameMax   = 2 << 20   // bytes of a payload with one span, which cannot be halved; a master takes no more
+	payloadMax = 256 << 10 // bytes; a payload is one frame to the master, and others wait behind it
+	frameMax   = 2 << 20   // bytes of a payload with one span, which cannot be split; a master takes no more
 	partsMax   = 64        // resources in one payload; a process has one
 )
 
-// marshaller turns spans into payloads, each a TracesData message. It is an
-// otlptrace.Client that is connected to nothing but the relay, since the
-// exporter's translation of spans is reached no other way.
+// marshaller turns spans into payloads, each a TracesData message. It is an otlptrace.Client
+// that gives requests to relay: there is no other way to the exporter's translation of spans.
 type marshaller struct {
 	exporter *otlptrace.Exporter
 	relay    func(otlp []byte) error // takes ownership of the payload
-	table    *spanTable              // where the spans' slots are; nil when there is no table
+	table    *spanTable              // where the spans are recorded; nil when there is no table
 
 	// Of the batch that is being sent; owned by the goroutine of the queue.
-	single bool // it cannot be halved
+	single bool // it has one span
 	slots  []int
 }
 
@@ -47,13 +46,13 @@ func newMarshaller(relay func([]byte) error) *marshaller {
 	return m
 }
 
-// errSplit says that a payload would be longer than payloadMax, or holds a span
-// that can not be marshalled: text that is not UTF-8.
+// errSplit reports that a payload is longer than payloadMax, or has a span that cannot be
+// marshalled, since a text is not UTF-8.
 var errSplit = errors.New("tracing/otlp: payload to be halved")
 
-// send is the send of a queue of spans. A batch that makes too long a payload is
-// halved; a single span goes as it is. So is a batch that can not be marshalled,
-// until the span that is the cause is alone and lost alone.
+// send is the send function of the queue of spans. It halves a batch whose payload is too
+// long, and sends a single span whatever its length. It also halves a batch that cannot be
+// marshalled, so that only the span that is the cause is lost.
 func (m *marshaller) send(ctx context.Context, spans []endedSpan) (lost int, err error) {
 	m.single = len(spans) == 1
 	plain := make([]sdktrace.ReadOnlySpan, len(spans))
@@ -105,17 +104,16 @@ func (m *marshaller) UploadTraces(_ context.Context, rs []*tracepb.ResourceSpans
 func (m *marshaller) Start(context.Context) error { return nil }
 func (m *marshaller) Stop(context.Context) error  { return nil }
 
-// payload is a TracesData message taken apart, undecoded.
+// payload is a TracesData message in parts, undecoded.
 type payload struct {
-	parts []*tracepb.ResourceSpans // each holds its bytes as fields unknown to it
+	parts []*tracepb.ResourceSpans // each has its bytes as unknown fields
 	size  int                      // bytes
 }
 
-// splitPayload takes a TracesData message apart. A part marshals to the bytes
-// that it came from, so an exporter that takes ResourceSpans forwards what a
-// child wrote without anybody having decoded it, and parts of several messages
-// make one request, since two TracesData messages, one behind the other, are
-// their merge. The parts keep the message's memory.
+// splitPayload splits a TracesData message into its ResourceSpans, undecoded. A part marshals
+// to the bytes that it came from, so an exporter forwards a child's bytes without decoding
+// them. Parts of several messages make one request: the concatenation of two TracesData
+// messages is their merge. The parts keep the message's memory.
 func splitPayload(otlp []byte) ([]*tracepb.ResourceSpans, error) {
 	var parts []*tracepb.ResourceSpans
 	for len(otlp) > 0 {

@@ -25,7 +25,7 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// The bounds of the two queues; see the package comment for what happens there.
+// The bounds of the two queues; the package comment says what happens at them.
 const (
 	spanLimit = 2048                   // ended spans that wait in a process
 	spanBatch = 256                    // about 60 kB of OTLP
@@ -39,10 +39,10 @@ func init() { tracing.Register(backend{}) }
 
 type backend struct{}
 
-// installed is the pipeline that is OpenTelemetry's global one.
+// installed is the pipeline whose providers are OpenTelemetry's global ones.
 var installed atomic.Pointer[pipeline]
 
-// configured is what Use was given; nil means: by the environment alone.
+// configured is the Config given to Use; nil: the environment alone decides.
 var configured atomic.Pointer[Config]
 
 func (backend) Start(ctx context.Context, p tracing.ProcessResource, up *tracing.Uplink) (tracing.Pipeline, error) {
@@ -85,7 +85,7 @@ func (backend) Start(ctx context.Context, p tracing.ProcessResource, up *tracing
 	return pl, nil
 }
 
-// startSpans makes what spans go through.
+// startSpans sets up what spans pass.
 func (p *pipeline) startSpans(ctx context.Context, cfg Config, s settings, process tracing.ProcessResource, up *tracing.Uplink) error {
 	relay := func(otlp []byte) error { return p.export(otlp) }
 	if up == nil {
@@ -142,7 +142,7 @@ func (p *pipeline) startSpans(ctx context.Context, cfg Config, s settings, proce
 	return nil
 }
 
-// newClient returns the connection to the collector. It does not wait for it.
+// newClient returns a client of the collector. It does not wait for the connection.
 func newClient(ctx context.Context, cfg Config, protocol string) (otlptrace.Client, error) {
 	c := otlptracehttp.NewClient(exporterOptions(cfg, "/v1/traces", otlptracehttp.WithEndpointURL, otlptracehttp.WithHeaders)...)
 	if protocol == protocolGRPC {
@@ -154,11 +154,11 @@ func newClient(ctx context.Context, cfg Config, protocol string) (otlptrace.Clie
 	return c, nil
 }
 
-// pipeline is spans → marshaller → relay in a child, and
-// spans → marshaller → export → payloads → client in the master, where children's
-// payloads join at export. Metrics go from the meter to the uplink in a child, and
-// to the books in the master, where the readers find them; those of the program's own
-// instruments go the same way.
+// pipeline is spans → marshaller → uplink in a child, and
+// spans → marshaller → export → payloads → client in the master, where children's payloads
+// join at export. Metrics are collector → sender → uplink in a child, and
+// collector → aggregator → readers in the master, where children's metrics join at the
+// aggregator.
 type pipeline struct {
 	provider trace.TracerProvider
 	life     trace.TracerProvider
@@ -171,13 +171,13 @@ type pipeline struct {
 	meter         *tracing.Meter           // nil when metrics are off
 	aggregator    *aggregator              // nil in a child
 	sender        *metricSender            // nil in the master
-	readers       *sdkmetric.MeterProvider // has the readers; nil in a child
+	readers       *sdkmetric.MeterProvider // for the collector and Prometheus; nil in a child
 	scrape        http.Handler             // nil in a child
 	collector     *collector               // nil when metrics are off
 	programMeters *sdkmetric.MeterProvider // of the program's own instruments; likewise
 
 	recovered      atomic.Uint64 // spans from tables
-	metricsDropped atomic.Uint64 // requests that the collector did not take
+	metricsDropped atomic.Uint64 // requests that failed
 
 	shutdown    sync.Once
 	shutdownErr error
@@ -200,7 +200,7 @@ func (p *pipeline) export(otlp []byte) error {
 	return nil
 }
 
-// upload is the send of the queue of payloads: it makes one request of them.
+// upload is the send function of the queue of payloads: it makes one request of a batch.
 func (p *pipeline) upload(ctx context.Context, payloads []payload) (lost int, err error) {
 	var all []*tracepb.ResourceSpans
 	for _, b := range payloads {
@@ -260,7 +260,7 @@ func (p *pipeline) Stats() tracing.PipelineStats {
 func (p *pipeline) watch(emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
 	s := p.Stats()
 	emit(tracing.SpansDropped, int64(s.SpansDropped))
-	if p.aggregator != nil { // the others have none
+	if p.aggregator != nil { // children have none
 		emit(tracing.PayloadsDropped, int64(s.PayloadsDropped))
 		emit(tracing.MetricsDropped, int64(s.MetricsDropped))
 	}

@@ -6,9 +6,8 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// processor is the SDK's end of a queue of spans. The SDK's own batch processor
-// does not say what it dropped, so a span's slot in the table would never be free
-// again.
+// processor puts the SDK's spans into a queue. The SDK's batch processor does not report
+// what it dropped, so the slots of dropped spans in the table would never be freed.
 type processor struct {
 	spans *queue[endedSpan]
 	table *spanTable // nil when there is no table

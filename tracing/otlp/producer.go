@@ -11,16 +11,16 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 )
 
-// producer gives the books to the SDK's readers, in its own form.
+// producer gives the aggregator's sums to the SDK's readers, in the SDK's types.
 type producer struct {
-	update     func(context.Context) // of what the master itself has counted
+	update     func(context.Context) // aggregates what the master itself has counted
 	aggregator *aggregator
 	began      time.Time
 }
 
 var _ sdkmetric.Producer = producer{}
 
-// Produce returns the sum over the tree, by scope and instrument; ours come first.
+// Produce returns the sums over the tree, by scope and instrument, Coppice's first.
 func (p producer) Produce(ctx context.Context) ([]metricdata.ScopeMetrics, error) {
 	if p.update != nil {
 		p.update(ctx)
@@ -67,7 +67,7 @@ func (p producer) data(m metric, now time.Time) metricdata.Aggregation {
 		}
 		return h
 	}
-	// One of floats somewhere in the tree makes it one of floats.
+	// If one process counts in floats, the metric is one of floats.
 	if slices.ContainsFunc(m.points, func(pt dataPoint) bool { return pt.float }) {
 		return numbers(p, m, now, func(pt dataPoint) float64 { return float64(pt.n) + pt.f })
 	}

@@ -9,8 +9,8 @@ import (
 	"go.opentelemetry.io/otel"
 )
 
-// queue collects items and sends them in batches from one goroutine of its own.
-// It is bounded: what does not fit is dropped and counted.
+// queue collects items and sends them in batches, from its goroutine. It is bounded: an item
+// that does not fit is dropped and counted.
 type queue[T any] struct {
 	queueConfig[T]
 
@@ -37,7 +37,7 @@ type queueConfig[T any] struct {
 	delay  time.Duration // from the first item to the batch
 	weight func(T) int   // of an item
 
-	// send takes ownership of the batch and says how many of it were lost.
+	// send takes ownership of the batch and returns the number of lost items.
 	send func(ctx context.Context, batch []T) (lost int, err error)
 }
 
@@ -57,7 +57,7 @@ func newQueue[T any](cfg queueConfig[T]) *queue[T] {
 	return q
 }
 
-// put queues an item, or drops it and says so. It never waits.
+// put queues an item, or drops it and returns false. It never waits.
 func (q *queue[T]) put(item T) (queued bool) {
 	w := q.weight(item)
 	q.accepted.Add(1)
@@ -86,8 +86,7 @@ func signal(c chan struct{}) {
 	}
 }
 
-// flush waits until what is queued has been sent, or ctx ends, which ends the
-// wait only.
+// flush waits until all queued items have been sent. The end of ctx ends the wait only.
 func (q *queue[T]) flush(ctx context.Context) error {
 	reply := make(chan struct{})
 	select {
@@ -106,9 +105,8 @@ func (q *queue[T]) flush(ctx context.Context) error {
 }
 
 // close refuses new items, sends what is queued, and waits for the goroutine.
-// When ctx ends first, the send that goes on is cancelled, the rest is dropped,
-// and close returns ctx's error. It then no longer waits for the goroutine,
-// which ends when its send has returned: see done.
+// When ctx ends first, close cancels the current send, drops the rest, returns ctx's error,
+// and does not wait for the goroutine, which ends when its send has returned: see done.
 func (q *queue[T]) close(ctx context.Context) error {
 	q.mu.Lock()
 	if !q.closed {
@@ -153,8 +151,8 @@ func (q *queue[T]) run(ctx context.Context) {
 	}
 }
 
-// wait returns when a batch is due: the delay after the first item, at once when
-// it is full, when somebody wants a flush (who gets reply closed), or at the end.
+// wait returns when a batch is due: the delay after the first item, at once when the batch
+// is full, for a flush (reply is not nil and is to be closed after it), or at the end.
 func (q *queue[T]) wait() (reply chan struct{}, closing bool) {
 	select {
 	case <-q.wake:

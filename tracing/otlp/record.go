@@ -14,10 +14,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// A record is what the table knows of a span: one byte of length, the name of the
-// instrumentation scope, and a Span message of OTLP, written field by field and
-// without an allocation. What does not fit is left out and counted in the
-// message's own dropped counts.
+// A record is a span in the table: one byte of length, the name of the instrumentation scope,
+// and a Span message of OTLP, written field by field and without an allocation. Parts that do
+// not fit are left out and counted in the message's dropped counts.
 const (
 	maxScope = 64
 	maxName  = 96
@@ -189,7 +188,7 @@ func clip(s string, max int) string {
 
 var errRecord = errors.New("tracing/otlp: unusable record")
 
-// readRecord reads what a child has written, in bounds and form.
+// readRecord decodes and checks a record that a child has written.
 func readRecord(b []byte) (scope string, s *tracepb.Span, err error) {
 	if len(b) == 0 || int(b[0]) > maxScope || 1+int(b[0]) > len(b) {
 		return "", nil, errRecord

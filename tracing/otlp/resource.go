@@ -14,9 +14,9 @@ import (
 )
 
 // newResource describes this process. The service is named by OTEL_SERVICE_NAME
-// or OTEL_RESOURCE_ATTRIBUTES, else after the executable. An instance id from
-// there names the program, so ours, which tells its processes apart, is put
-// behind it. A part that cannot be found out or read is reported and left out.
+// or OTEL_RESOURCE_ATTRIBUTES, else after the executable. An instance id from there names
+// the program; the id of the process is appended to it. A part that cannot be read is
+// reported and left out.
 func newResource(ctx context.Context, p tracing.ProcessResource, pid int) *resource.Resource {
 	var cfg Config
 	if c := configured.Load(); c != nil {

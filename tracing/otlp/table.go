@@ -10,12 +10,12 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// The table of open spans is memory that a child and its master share, so that
-// what the child has noted there outlives it. The child writes; the master reads
-// it once, when the child is reaped, and believes nothing of it.
+// The table of open spans is memory that a child and its master share, so that it outlives
+// the child. The child writes; the master reads it once, when the child has been reaped, and
+// trusts nothing in it.
 //
 //	offset 0      magic   8 bytes
-//	       8      taken   u64: payloads of spans that the master has; the master's to write
+//	       8      taken   u64: payloads of spans that the master has; written by the master
 //	       16     high    u32: slots ever used
 //	       4096   slots, 1024 bytes each
 //
@@ -26,9 +26,8 @@ import (
 //	       16     record of the span at its start, up to 400 bytes
 //	       416    record of the span at its end, up to 608 bytes
 //
-// The numbers are in the machine's byte order. A record is valid once the state
-// says so: the state is written last, so a kill at any point leaves the record
-// before. See record.go for what is in one.
+// The numbers are in the machine's byte order. The state is written last, so a kill at any
+// point leaves a valid state with its record. record.go has the format of a record.
 const (
 	tableMagic = 0x31_6e_61_70_73_70_6f_63 // "copspan1"
 
@@ -55,7 +54,7 @@ const (
 	releaseAtOnce = 64 // payloads looked at for slots to free; see release
 )
 
-// tableMemory is a table in this process's memory.
+// tableMemory is a table, mapped.
 type tableMemory []byte
 
 func (m tableMemory) word32(at int) *atomic.Uint32 { return (*atomic.Uint32)(unsafe.Pointer(&m[at])) }
@@ -63,7 +62,7 @@ func (m tableMemory) word64(at int) *atomic.Uint64 { return (*atomic.Uint64)(uns
 
 func slotAt(i int) int { return slotBase + i*slotSize }
 
-// spanTable is a child's side of its table.
+// spanTable is the child's side of a table.
 type spanTable struct {
 	mem  tableMemory
 	full atomic.Uint64 // spans that found no slot
@@ -87,7 +86,7 @@ func newSpanTable(mem tableMemory) *spanTable {
 	return &spanTable{mem: mem, open: make(map[trace.SpanID]int)}
 }
 
-// start notes a span that begins.
+// start records a span that begins.
 func (n *spanTable) start(s sdktrace.ReadOnlySpan) {
 	n.mu.Lock()
 	n.releaseLocked()
@@ -115,7 +114,7 @@ func (n *spanTable) start(s sdktrace.ReadOnlySpan) {
 	n.mem.word32(at + offState).Store(stateOpen)
 }
 
-// end notes that a span has ended, and returns its slot, or noSlot.
+// end records the end of a span and returns its slot, or noSlot.
 func (n *spanTable) end(s sdktrace.ReadOnlySpan) int {
 	id := s.SpanContext().SpanID()
 	n.mu.Lock()
@@ -132,9 +131,9 @@ func (n *spanTable) end(s sdktrace.ReadOnlySpan) int {
 	return i
 }
 
-// sending says that the spans of these slots are about to be sent in one payload.
-// The master must know the payload's number from the slot before it can have the
-// payload, else a span might come twice.
+// sending is called before the spans of these slots are sent in one payload. The slots must
+// have the payload's number before the master can have the payload, else a span could be
+// exported twice.
 func (n *spanTable) sending(slots []int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -146,7 +145,7 @@ func (n *spanTable) sending(slots []int) {
 	n.releaseLocked()
 }
 
-// refused says that the newest payload was refused: its spans are lost.
+// refused is called if the newest payload was refused: its spans are lost.
 func (n *spanTable) refused() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -163,8 +162,8 @@ func (n *spanTable) dropped(slots ...int) {
 	n.freeLocked(slots)
 }
 
-// releaseLocked frees the slots of what the master has. What is sent but not there yet
-// keeps its slot: that it was written does not mean that it will be read.
+// releaseLocked frees the slots of spans that the master has received. A span that was sent
+// but not received keeps its slot: the master may not read it before the child ends.
 func (n *spanTable) releaseLocked() {
 	if len(n.sent) == 0 {
 		return
@@ -190,8 +189,8 @@ type tableSpan struct {
 }
 
 // read returns the spans in the table of a child that is dead and of which taken
-// payloads have been received. It believes nothing: each length is checked, and a
-// record is a copy.
+// payloads have been received. It trusts nothing: each length is checked, and records are
+// copies.
 func (m tableMemory) read(taken uint64) []tableSpan {
 	if len(m) != tableSize {
 		return nil

@@ -7,12 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newTable makes a table, and returns it mapped and as a file for the child. Both
-// are owned by the caller. Nobody can change its size: a child that shrank it
-// would kill its master by SIGBUS (fcntl(2), F_ADD_SEALS).
+// newTable makes a table, and returns it mapped and as a file for the child. Both are owned
+// by the caller. Its size is sealed (fcntl(2), F_ADD_SEALS): a child that shrank it would kill
+// its master by SIGBUS.
 func newTable() (tableMemory, *os.File, error) {
 	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
-	// Where vm.memfd_noexec is 2 a file that could be run is refused; before Linux 6.3 the flag is.
+	// With vm.memfd_noexec = 2 executable memfds are refused; before Linux 6.3 the flag is.
 	fd, err := unix.MemfdCreate("coppice-spans", flags|unix.MFD_NOEXEC_SEAL)
 	if err != nil {
 		fd, err = unix.MemfdCreate("coppice-spans", flags)
@@ -74,5 +74,5 @@ func mapTable(f *os.File) (mem tableMemory, err error) {
 	return mem, os.NewSyscallError("mmap", mapErr)
 }
 
-// unmap ends the use of the mapping.
+// unmap unmaps the table.
 func (m tableMemory) unmap() { _ = unix.Munmap(m) }
