@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,8 +18,8 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/telemetry"
 )
 
-// children is the registry of the running child processes. It numbers the children, gives them
-// their channels and names, and introduces the workers to the listener process.
+// children is the registry of the running workers of all pools, and of the listener process. It
+// numbers them, gives them their names, and links the workers to the listener process.
 type children struct {
 	log       *slog.Logger
 	shortages *shortages
@@ -31,9 +33,9 @@ type children struct {
 	mu       sync.Mutex
 	closing  bool   // nothing is accepted any more
 	last     int    // the newest ID
-	links    uint64 // the newest number of one
+	links    uint64 // the number of the newest link
 	byID     map[int]*poolWorker
-	listener *poolWorker // the listener process, from its first frame to its end
+	listener *poolWorker // the listener process that accepts, until its end
 }
 
 func newChildren(log *slog.Logger, shortages *shortages, stats *telemetry.Transport) *children {
@@ -41,30 +43,29 @@ func newChildren(log *slog.Logger, shortages *shortages, stats *telemetry.Transp
 }
 
 // assignID gives a child its ID.
-func (h *children) assignID(p *poolWorker) {
+func (h *children) assignID(w *poolWorker) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.last++
-	p.hello.ID = h.last
+	w.hello.ID = h.last
 }
 
-// add gives a child that has its backend and its channel its place in the registry.
-func (h *children) add(p *poolWorker) {
+// add registers a child that has its backend and its channel.
+func (h *children) add(w *poolWorker) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.byID[p.hello.ID] = p
+	h.byID[w.hello.ID] = w
 }
 
-// attach makes a child known to the actors, and to the sockets unless it is a spare.
-// What it sent before would be refused, and what they send it must not come before
-// its hello. remove undoes it, and add.
-func (h *children) attach(p *poolWorker) error {
-	h.stats.Add(p.conn)
-	p.driver.kind.attach(h, p)
-	return h.system.Attach(p.address(), 0, p.conn)
+// attach makes a child known to the actors, and to the sockets unless it is a spare. It comes after
+// the child's hello, which is the first frame. remove undoes attach and add.
+func (h *children) attach(w *poolWorker) error {
+	h.stats.Add(w.conn)
+	w.driver.kind.attach(h, w)
+	return h.system.Attach(w.address(), 0, w.conn)
 }
 
-// child returns the child of an ID; nil if there is none.
+// child returns the child with an ID; nil if there is none.
 func (h *children) child(id int) *poolWorker {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -73,88 +74,81 @@ func (h *children) child(id int) *poolWorker {
 
 // poolOf returns the path of the pool of the worker with an ID.
 func (h *children) poolOf(id int) (path string, ok bool) {
-	p := h.child(id)
-	if p == nil || !p.driver.kind.ofConfig {
+	w := h.child(id)
+	if w == nil || !w.driver.kind.ofConfig {
 		return "", false
 	}
-	return p.hello.Path, true
+	return w.hello.Path, true
 }
 
 // all returns the children that are in the registry.
 func (h *children) all() []*poolWorker {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	peers := make([]*poolWorker, 0, len(h.byID))
-	for _, p := range h.byID {
-		peers = append(peers, p)
-	}
-	return peers
+	return slices.Collect(maps.Values(h.byID))
 }
 
-// linkWorker gives a worker that has met its master and knows its place a link to the
-// listener process. Each pair gets one link, and none before both can use it: who comes
-// second makes it.
-func (h *children) linkWorker(ctx context.Context, p *poolWorker) error {
+// linkWorker gives a worker that has its slot a link to the listener process. Each pair gets one
+// link, when both can use it: linkWorker makes it, or setListener if the listener process comes later.
+func (h *children) linkWorker(ctx context.Context, w *poolWorker) error {
 	h.mu.Lock()
-	p.placed = true
+	w.placed = true
 	listener := h.listener
 	h.mu.Unlock()
 	if listener == nil {
-		return nil // it gets its link when there is one
+		return nil // setListener makes the link
 	}
-	return h.linkPair(ctx, listener, p)
+	return h.linkPair(ctx, listener, w)
 }
 
-// registerName gives a child that does its work its name, which leaves who had it.
-func (h *children) registerName(p *poolWorker) error {
-	pid := actors.ProcessPID(p.address())
-	errs := []error{h.system.Reregister(context.Background(), p.name(), pid)}
-	if p.hello.Role == childproto.RoleListener { // who looks for a listener finds who accepts for it
-		for _, name := range h.names {
-			errs = append(errs, h.system.Reregister(context.Background(), childproto.ListenerName+"/"+name, pid))
-		}
+// registerName gives a child that is ready its names, which another may have had.
+func (h *children) registerName(w *poolWorker) error {
+	pid := actors.ProcessPID(w.address())
+	errs := []error{h.system.Reregister(context.Background(), w.name(), pid)}
+	for _, name := range w.driver.kind.aliases(h) {
+		errs = append(errs, h.system.Reregister(context.Background(), name, pid))
 	}
 	return errors.Join(errs...)
 }
 
-// setListener makes p, which is ready, the one that accepts: it gets a link to every
-// worker, and every socket. Who did so before goes on until it is told to be quiet.
-func (h *children) setListener(ctx context.Context, p *poolWorker) {
-	defer close(p.linkedToAll)
+// setListener makes l, which is ready, the listener process that accepts: it gets a link to every
+// worker, and every socket. The one before it accepts too until drainListener.
+func (h *children) setListener(ctx context.Context, l *poolWorker) {
+	defer close(l.linkedToAll)
 	h.mu.Lock()
-	if h.byID[p.hello.ID] != p || h.closing {
+	if h.byID[l.hello.ID] != l || h.closing {
 		h.mu.Unlock()
-		return // it has ended: nobody would take it out again; or nothing is accepted any more
+		return // it has ended, and remove would not come again; or nothing is accepted any more
 	}
-	h.listener = p
+	h.listener = l
 	var workers []*poolWorker
 	for _, w := range h.byID {
-		if w.placed && !w.askedStop.Load() { // who drains takes no more
+		if w.placed && !w.askedStop.Load() { // a worker that drains takes no more
 			workers = append(workers, w)
 		}
 	}
 	h.mu.Unlock()
 	for _, w := range workers {
-		if err := h.linkPair(ctx, p, w); err != nil {
+		if err := h.linkPair(ctx, l, w); err != nil {
 			h.log.Error("a worker has no link to the listener process, which is replaced", "name", w.name(), "err", err)
-			p.killFor(KilledNoLink) // it would pass that worker over, and nobody would know
+			l.killFor(KilledNoLink) // it would never choose that worker
 			break
 		}
 	}
-	h.sockets.Attach(p.conn)
+	h.sockets.Attach(l.conn)
 	h.mu.Lock()
 	gone := h.listener == nil
 	h.mu.Unlock()
-	if gone { // p is, and perhaps it was before the sockets were attached
+	if gone { // l has ended, and perhaps before the sockets were attached
 		h.sockets.Detach()
 	}
 }
 
 var errNoPair = errors.New("one of the two has ended")
 
-// linkPair gives the listener process and a worker a channel of their own, over
-// which connections go without passing the master. It waits for neither: who does not
-// read what the master says is replaced, and the other gets its link to who comes next.
+// linkPair makes a channel between the listener process and a worker, over which connections go
+// without passing the master. It waits for neither: one that does not read is replaced, and the other
+// is linked to the replacement.
 func (h *children) linkPair(ctx context.Context, listener, worker *poolWorker) error {
 	l, lok := listener.backend.(*goroutineChild)
 	w, wok := worker.backend.(*goroutineChild)
@@ -182,7 +176,7 @@ func (h *children) linkPair(ctx context.Context, listener, worker *poolWorker) e
 		return asShortage(err)
 	})
 	if errors.Is(err, errNoPair) {
-		return nil // nobody is there to be linked
+		return nil // there is nothing to link
 	}
 	if err != nil {
 		return fmt.Errorf("coppice: link %s to %s: %w", listener.name(), worker.name(), err)
@@ -193,27 +187,27 @@ func (h *children) linkPair(ctx context.Context, listener, worker *poolWorker) e
 	return nil
 }
 
-// remove strikes out a child that has ended: its monitors fire, its asks fail,
-// what it had not claimed goes to others.
-func (h *children) remove(p *poolWorker) {
+// remove takes out a child that has ended: its monitors fire, its asks fail, and what it has not
+// claimed goes to others.
+func (h *children) remove(w *poolWorker) {
 	h.mu.Lock()
-	delete(h.byID, p.hello.ID)
+	delete(h.byID, w.hello.ID)
 	listener := h.listener
-	if listener == p {
+	if listener == w {
 		h.listener = nil
 	}
 	h.mu.Unlock()
 
-	h.system.Detach(p.address(), p.reason)
-	p.driver.kind.detach(h, p, listener)
+	h.system.Detach(w.address(), w.reason)
+	w.driver.kind.detach(h, w, listener)
 }
 
 // stopAcceptingTimeout bounds how long a shutdown waits for workers to claim what was
 // accepted for them.
 const stopAcceptingTimeout = 2 * time.Second
 
-// drainListener has a listener process accept what waits in the backlogs and then no more, and
-// waits until all of it is claimed.
+// drainListener has a listener process accept what is in the backlogs, and then no more. It waits
+// until all of that is claimed.
 func (h *children) drainListener(ctx context.Context, l *poolWorker) {
 	if l.conn.TrySend(childproto.NewFrame(childproto.FrameStopAccepting, struct{}{})) != nil {
 		return
@@ -229,8 +223,8 @@ func (h *children) drainListener(ctx context.Context, l *poolWorker) {
 	}
 }
 
-// drainListeners is drainListener of every listener process that accepts: while one is replaced there
-// are two. None begins to accept after that.
+// drainListeners calls drainListener for every listener process that accepts: while one is replaced
+// there are two. None begins to accept after that.
 func (h *children) drainListeners(ctx context.Context) {
 	h.mu.Lock()
 	h.closing = true
@@ -238,7 +232,7 @@ func (h *children) drainListeners(ctx context.Context) {
 	h.mu.Unlock()
 	var all sync.WaitGroup
 	for _, p := range h.all() {
-		if p == now || p.hello.Role == childproto.RoleListener && p.retired.Load() {
+		if p == now || !p.driver.kind.ofConfig && p.retired.Load() {
 			all.Go(func() { h.drainListener(ctx, p) })
 		}
 	}

@@ -15,20 +15,18 @@ const defaultStartTimeout = 30 * time.Second
 // errForkTimeout is the cause of the end of a fork that has taken the whole StartTimeout.
 var errForkTimeout = fmt.Errorf("%w: %w", ErrNotReady, supervisor.ErrStartTimeout)
 
-// poolIntensity suits what is killed from outside and grows back in
-// milliseconds; OTP's 1 in 5 s is for one process's actors.
+// poolIntensity suits workers that are killed from outside and replaced in milliseconds; OTP's 1 in
+// 5 s is for the actors of one process.
 var poolIntensity = supervisor.Intensity{Max: 10, Period: 10 * time.Second}
 
-// poolBackoff holds starts that fail, and crashes over the budget, so far apart that a
-// machine can bear them, and no further than a client in the backlog can wait.
+// poolBackoff spaces starts that fail, and restarts over the budget: enough for the machine, and no
+// more than a client in the backlog can wait.
 var poolBackoff = supervisor.Backoff{Initial: 50 * time.Millisecond, Max: time.Second, AtOnce: true}
 
-// listenerShutdown bounds the stop of the listener process, which has nothing
-// under way by then.
+// listenerShutdown bounds the stop of the listener process, which has nothing under way then.
 const listenerShutdown = 2 * time.Second
 
-// listenerIntensity is the listener process's own budget. It counts in nobody
-// else's.
+// listenerIntensity is the restart budget of the listener process, which has a supervisor of its own.
 var listenerIntensity = supervisor.Intensity{Max: 100, Period: 10 * time.Second}
 
 // childSpecs turns the branch at nodes into what the supervisor package takes.
@@ -71,8 +69,8 @@ func (rt *Runtime) poolSpec(path string, kind *poolKind, p Pool) supervisor.Chil
 	}
 }
 
-// ownSpecs are the tree's own part: the listener process under a supervisor of its own, before
-// everything that may want it.
+// ownSpecs returns the tree's own part: the listener process under a supervisor of its own. It
+// starts before all that may want it.
 func (rt *Runtime) ownSpecs() []supervisor.ChildSpec {
 	if !rt.root.listens() {
 		return nil

@@ -196,7 +196,7 @@ func (r CrashReport) MarshalJSON() ([]byte, error) {
 	return json.Marshal(j)
 }
 
-// isCrash tells whether an end is one to report.
+// isCrash reports whether an end is to be reported.
 func isCrash(r supervisor.Reason, e Exit) bool {
 	return !r.IsNormal() && e.Killed != KilledBrutal && e.Killed != KilledUnwanted
 }

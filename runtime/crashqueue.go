@@ -24,10 +24,10 @@ const (
 	crashFlush = time.Second
 )
 
-// crashQueue brings crash reports to Hooks.Crash, which may block.
+// crashQueue delivers crash reports to Hooks.Crash, which may block.
 type crashQueue struct{ q *queue.Queue[CrashReport] }
 
-// newCrashQueue returns nil when nobody wants to know.
+// newCrashQueue returns nil when to is nil.
 func newCrashQueue(to func(CrashReport)) *crashQueue {
 	if to == nil {
 		return nil
@@ -46,21 +46,21 @@ func (c *crashQueue) close() uint64 {
 	return c.q.Close(crashFlush)
 }
 
-// crashContext are what a child had when it ended. They are looked up before the
-// others are told of its end, which changes them.
+// crashContext is what a worker had when it ended. It is looked up before other processes hear of
+// the end, which changes it.
 type crashContext struct {
 	held  []ListenerConns
 	asked []string
 }
 
-// crashContext are asked for only when somebody wants to know: it costs a question
-// to the listener process.
-func (p *poolWorker) crashContext() (b crashContext) {
-	if p.driver.crashes == nil || !p.driver.kind.ofConfig {
+// crashContext returns the worker's crashContext. It asks the listener process, so it is looked up
+// only for Hooks.Crash.
+func (w *poolWorker) crashContext() (b crashContext) {
+	if w.driver.crashes == nil || !w.driver.kind.ofConfig {
 		return b
 	}
-	byName := p.driver.children.system.Lookup("").Address
-	for _, pid := range p.driver.children.system.AskedAt(p.address()) {
+	byName := w.driver.children.system.Lookup("").Address
+	for _, pid := range w.driver.children.system.AskedAt(w.address()) {
 		name := pid.Id
 		if pid.Address != byName {
 			name = pid.Address + "/" + name
@@ -70,38 +70,38 @@ func (p *poolWorker) crashContext() (b crashContext) {
 	slices.Sort(b.asked)
 	ctx, cancel := context.WithTimeout(context.Background(), heldTimeout)
 	defer cancel()
-	stats, err := p.driver.children.sockets.Stats(ctx)
+	stats, err := w.driver.children.sockets.Stats(ctx)
 	if err != nil {
-		return b // there is no listener process just now, or it is busy
+		return b // there is no listener process, or it is busy
 	}
 	for _, l := range stats {
-		for _, w := range l.Workers {
-			if open := w.Counts.Open(); w.Worker.ID == uint64(p.hello.ID) && open+w.Counts.Offered > 0 {
-				b.held = append(b.held, ListenerConns{l.Name, open, w.Counts.Offered})
+		for _, at := range l.Workers {
+			if open := at.Counts.Open(); at.Worker.ID == uint64(w.hello.ID) && open+at.Counts.Offered > 0 {
+				b.held = append(b.held, ListenerConns{l.Name, open, at.Counts.Offered})
 			}
 		}
 	}
 	return b
 }
 
-// reportCrash reports the end of p if it is one to report.
-func (p *poolWorker) reportCrash(b crashContext, spans []trace.SpanContext) {
-	if p.driver.crashes == nil || !isCrash(p.reason, p.exit) {
+// reportCrash reports the end of the worker if it is a crash.
+func (w *poolWorker) reportCrash(b crashContext, spans []trace.SpanContext) {
+	if w.driver.crashes == nil || !isCrash(w.reason, w.exit) {
 		return
 	}
-	at := p.assigned.Load()
+	at := w.assigned.Load()
 	r := CrashReport{
-		Name: at.name, Role: string(p.hello.Role), ID: p.hello.ID, Slot: at.slot,
-		Incarnation: at.incarnation, Generation: p.hello.Generation,
-		Ready: isClosed(p.ready), Reason: p.reason, Exit: p.exit, Conns: b.held, Asked: b.asked,
+		Name: at.name, Role: string(w.hello.Role), ID: w.hello.ID, Slot: at.slot,
+		Incarnation: at.incarnation, Generation: w.hello.Generation,
+		Ready: isClosed(w.ready), Reason: w.reason, Exit: w.exit, Conns: b.held, Asked: b.asked,
 	}
 	for _, s := range spans {
 		if id := s.TraceID().String(); !slices.Contains(r.Traces, id) {
 			r.Traces = append(r.Traces, id)
 		}
 	}
-	p.backend.fillReport(&r)
-	p.driver.crashes.report(r)
+	w.backend.fillReport(&r)
+	w.driver.crashes.report(r)
 }
 
 // fillReport adds what a goroutine left: the stack of its panic.

@@ -18,7 +18,7 @@ type generation struct {
 	number int
 	exe    *executable
 	config []byte
-	uses   atomic.Int32 // who holds it; the last closes exe and bulk
+	uses   atomic.Int32 // holds of it; the release of the last closes exe and bulk
 
 	bulkMu sync.Mutex
 	bulk   *os.File // config for other processes, if it is long; nil until the first asks
@@ -67,7 +67,7 @@ func newGeneration(number int, exe *executable, config []byte) *generation {
 	return g
 }
 
-// hold is for who knows somebody that holds g meanwhile.
+// hold adds a hold. The caller knows of another hold that lasts until it returns.
 func (g *generation) hold() *generation {
 	g.uses.Add(1)
 	return g
@@ -82,8 +82,8 @@ func (g *generation) release() {
 	}
 }
 
-// generations are those that the tree's workers may be started from: the current one,
-// and during a reload the next.
+// generations are the generations that workers are started from: the current one and, during a
+// reload, the next.
 type generations struct {
 	mu      sync.Mutex
 	last    int // the newest number

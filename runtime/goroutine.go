@@ -15,14 +15,14 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// leakAfter is how long a goroutine that is killed has to return, before it is
-// counted as leaked and nobody waits for it any more.
+// leakAfter is how long a goroutine that is killed has to return. Then it is counted as leaked, and
+// is not waited for any more.
 const leakAfter = 100 * time.Millisecond
 
 // goroutineChild is a child that is a goroutine of the master.
 type goroutineChild struct {
 	child    *child.Session
-	conn     *fdipc.Conn // its end of the channel: it may be killed before it knows of it
+	conn     *fdipc.Conn // its end of the channel, for kill: child may not have it yet
 	began    time.Time
 	returned chan struct{} // closed when the goroutine has ended
 
@@ -61,7 +61,7 @@ func (b *goroutineChild) end(how Exit, leak bool) {
 	})
 }
 
-// recoverPanic turns a panic of f into a exit notice.
+// recoverPanic turns a panic of f into an exit notice.
 func recoverPanic(f func() childproto.ExitNotice) (bye childproto.ExitNotice) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -80,11 +80,11 @@ func (b *goroutineChild) pid() int              { return 0 }
 func (b *goroutineChild) asked(string)          {}
 func (b *goroutineChild) printedLast() []string { return nil }
 
-// terminate ends the drain. A goroutine can be told more, but not made to obey.
+// terminate ends the drain. A goroutine cannot be made to return.
 func (b *goroutineChild) terminate() { b.child.Terminate() }
 
-// kill does what terminate does and takes the channel away, and soon the sockets too: whatever
-// of the child goes on living has no part in the tree any more, and is leaked.
+// kill does what terminate does, and closes the channel, and soon the sockets: what goes on running
+// has no part in the tree any more, and is leaked.
 func (b *goroutineChild) kill() {
 	b.terminate()
 	go b.conn.Close() // ends by itself; kill does not wait
@@ -98,8 +98,8 @@ func (b *goroutineChild) kill() {
 	})
 }
 
-// leaked returns a channel that is closed when what was leaked has ended; nil
-// when nothing was. To be asked after done.
+// leaked returns a channel that is closed when the leaked goroutine has ended; nil if it is not
+// leaked. It is called after finish.
 func (b *goroutineChild) leaked() <-chan struct{} {
 	if b.leak {
 		return b.returned

@@ -78,35 +78,35 @@ func (h Liveness) validate(bad reportInvalid, path string) {
 
 // watch asks the worker, which is ready, for signs of life until it has ended or is asked to stop, and
 // ends it when it hangs.
-func (p *poolWorker) watch() {
-	h := p.driver.kind.heartbeat(p.driver.pool)
+func (w *poolWorker) watch() {
+	h := w.driver.kind.heartbeat(w.driver.pool)
 	if h.Every < 0 {
 		return
 	}
 	silence := liveness.Watch(liveness.Config{Every: h.Every, Timeout: h.Timeout}, liveness.Subject{
-		Answers: &p.heartbeats, Ended: p.backend.exited(), Stopped: p.askedStop.Load,
+		Answers: &w.heartbeats, Ended: w.backend.exited(), Stopped: w.askedStop.Load,
 		Ask: func(q childproto.HeartbeatFrame) error {
-			return p.conn.TrySend(childproto.NewFrame(childproto.FrameHeartbeat, q))
+			return w.conn.TrySend(childproto.NewFrame(childproto.FrameHeartbeat, q))
 		},
-		Waited: p.backend.waited, Traced: p.backend.traced,
+		Waited: w.backend.waited, Traced: w.backend.traced,
 		Late: func(silence time.Duration) {
-			p.driver.log.Warn("late with its heartbeat", "name", p.name(), "id", p.hello.ID, "silent", silence, "says", p.heartbeats.Complaint())
+			w.driver.log.Warn("late with its heartbeat", "name", w.name(), "id", w.hello.ID, "silent", silence, "says", w.heartbeats.Complaint())
 		},
-		Recovered: func() { p.driver.log.Info("its heartbeat is back", "name", p.name(), "id", p.hello.ID) },
+		Recovered: func() { w.driver.log.Info("its heartbeat is back", "name", w.name(), "id", w.hello.ID) },
 	})
 	if silence > 0 {
-		p.endHung(silence)
+		w.endHung(silence)
 	}
 }
 
 // endHung ends a child that has been silent for that long.
-func (p *poolWorker) endHung(silence time.Duration) {
+func (w *poolWorker) endHung(silence time.Duration) {
 	why := fmt.Errorf("%w: no heartbeat for %v", ErrHung, silence)
-	if says := p.heartbeats.Complaint(); says != "" {
+	if says := w.heartbeats.Complaint(); says != "" {
 		why = fmt.Errorf("%w: unwell for %v: %s", ErrHung, silence, says)
 	}
-	p.driver.log.Error("hung: aborting it", "name", p.name(), "id", p.hello.ID, "pid", p.backend.pid(), "why", why)
-	p.hung.Store(&why)
-	p.backend.abort()
-	p.unlessEnded(abortGrace, func() { p.killFor(KilledHung) })
+	w.driver.log.Error("hung: aborting it", "name", w.name(), "id", w.hello.ID, "pid", w.backend.pid(), "why", why)
+	w.hung.Store(&why)
+	w.backend.abort()
+	w.unlessEnded(abortGrace, func() { w.killFor(KilledHung) })
 }

@@ -7,37 +7,37 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
-// linkHealth is the link of one worker to the listener process, as the master knows it: what
-// to do when it breaks while both live. It has no clock; time comes in with the calls.
+// linkHealth decides what is done when the link of a worker to the listener process breaks while
+// both live. It has no clock; time comes in with the calls.
 type linkHealth struct {
-	number      uint64 // of the link that was made last; 0: none
-	broken      bool   // that one has ended, and another is to be made
-	short       bool   // for the listener process lacked what it takes
-	workerShort bool   // for the worker did, by its own word
-	breaks      int    // since it broke first, but for shortages
-	shortages   int    // shortages of the worker's, since it broke first
-	last        time.Time
-	pause       time.Duration // before the latest one was made anew
+	number      uint64    // of the newest link; 0: none
+	broken      bool      // the newest link has ended, and another is to be made
+	short       bool      // because the listener process lacked something
+	workerShort bool      // because the worker did, as it says
+	breaks      int       // since the first one in a row, without shortages
+	shortages   int       // of the worker, since the first break in a row
+	last        time.Time // when a link broke last
+	pause       time.Duration
 }
 
 const (
-	firstRelink      = 50 * time.Millisecond // by then it is known which of the two has died
+	firstRelink      = 50 * time.Millisecond // the end of a process that has died is known by then
 	maxRelink        = time.Second
-	linkStable       = time.Minute // a link that has lasted so long breaks for the first time
-	maxLinkBreaks    = 3           // in a row, of one worker's links; it is replaced at the next
-	maxLinkShortages = 10          // likewise, of those for which the worker had no descriptors
+	linkStable       = time.Minute // after so long a break is the first in a row
+	maxLinkBreaks    = 3           // in a row, of one worker; it is replaced at the next
+	maxLinkShortages = 10          // likewise, of breaks for want of descriptors in the worker
 )
 
-// made takes note of a link that is being made.
+// made notes that a link is being made.
 func (l *linkHealth) made(number uint64) {
 	l.number, l.broken, l.short, l.workerShort = number, false, false, false
 }
 
-// broke takes an end's word that a link has ended: the worker's, if own. When it is news, it
-// returns after what pause the other end's death, if it was that, is known, and mend is to be asked.
+// broke notes that a link has ended: own is set when the worker says so, else the listener process
+// does. The first of the two gets a pause; repair is to be called after it.
 func (l *linkHealth) broke(number uint64, short, own bool, now time.Time) (pause time.Duration, news bool) {
 	if number != l.number || number == 0 {
-		return 0, false // it is replaced
+		return 0, false // another has replaced it
 	}
 	l.short = l.short || short && !own
 	l.workerShort = l.workerShort || short && own
@@ -52,9 +52,9 @@ func (l *linkHealth) broke(number uint64, short, own bool, now time.Time) (pause
 	return l.pause, true
 }
 
-// repair reports whether another link is to be made; else the worker is to be replaced. What
-// the listener process lacks for a link is no reason for that, and what the worker lacks for
-// a time is none: one that leaks descriptors gets well by its end alone.
+// repair reports whether another link is to be made; else the worker is to be replaced. A shortage
+// of the listener process is never a reason for that; one of the worker is, if it lasts: a worker
+// that leaks descriptors has to end.
 func (l *linkHealth) repair() bool {
 	switch {
 	case l.short:
@@ -66,8 +66,8 @@ func (l *linkHealth) repair() bool {
 	return l.breaks <= maxLinkBreaks && l.shortages <= maxLinkShortages
 }
 
-// linkLost takes a child's word that its link to a sibling has ended. If both live, after a
-// while, they get another.
+// linkLost is called when a child says that its link to a sibling has ended. If both live after a
+// pause, they get another.
 func (h *children) linkLost(p *poolWorker, u childproto.LinkLostFrame) {
 	h.mu.Lock()
 	worker := p
@@ -85,7 +85,7 @@ func (h *children) linkLost(p *poolWorker, u childproto.LinkLostFrame) {
 	}
 }
 
-// repairLink makes the link of a worker anew, or ends a worker whose links do not hold.
+// repairLink makes another link for a worker, or kills a worker whose links do not last.
 func (h *children) repairLink(worker *poolWorker, u childproto.LinkLostFrame) {
 	h.mu.Lock()
 	l := &worker.link

@@ -52,9 +52,9 @@ func (k PoolEventKind) String() string {
 	return fmt.Sprintf("PoolEventKind(%d)", uint8(k))
 }
 
-// PoolEvent is what happens inside a pool, where its supervisor sees nothing: who
-// takes whose place, who drains and for how long. It comes as the Info of an event of
-// kind [supervisor.ChildNoted], in order with the others; see [Runtime.Subscribe].
+// PoolEvent is what happens inside a pool, where its supervisor sees nothing: a worker takes the
+// place of another, or drains. It comes as the Info of an event of kind [supervisor.ChildNoted], in
+// order with the others; see [Runtime.Subscribe].
 type PoolEvent struct {
 	Kind       PoolEventKind
 	Pool       string // path
@@ -109,9 +109,9 @@ func (e PoolEvent) String() string {
 	return b.String()
 }
 
-// event completes ev with who the child is.
-func (p *poolWorker) event(ev PoolEvent) PoolEvent {
-	i := p.info()
+// event completes ev with the worker's names and numbers.
+func (w *poolWorker) event(ev PoolEvent) PoolEvent {
+	i := w.info()
 	ev.Worker, ev.ID, ev.PID, ev.Generation = i.name, i.id, i.pid, i.generation
 	return ev
 }

@@ -14,29 +14,30 @@ import (
 type poolKind struct {
 	role childproto.Role
 
-	// ofConfig: it stands in Config.Children. Such a pool can be scaled and is measured, and a
-	// reload of it proves more than that the program starts.
+	// ofConfig is set for a pool of Config.Children. It can be scaled and is measured, and a reload
+	// of it proves more than that the program starts.
 	ofConfig bool
 
 	names     func(path string, slot int) slotNames
 	events    func(path string) string // the Pool of its events
 	heartbeat func(Pool) Liveness
+	aliases   func(h *children) []string // more registered names of a worker that is ready
 
 	// attach makes w known to the sockets, once it has its hello.
 	attach func(h *children, w *poolWorker)
 	// link gives w, which can be offered descriptors, what it needs to become ready.
 	link func(ctx context.Context, h *children, w *poolWorker) error
-	// takeOver has w, which is ready, do what its slot is there for. It may wait for other
-	// processes. Nil: a worker does that by itself.
+	// takeOver puts w, which is ready, in charge of what its slot is for. It may wait for other
+	// processes. Nil: there is nothing to do.
 	takeOver func(ctx context.Context, h *children, w *poolWorker)
-	// handOver lets w finish before it is asked to end, since next has its slot; it may wait.
-	// Nil: nothing is to be waited for.
+	// handOver lets w finish, before it is asked to end, what it has in hand when next gets its slot.
+	// It may wait. Nil: there is nothing to do.
 	handOver func(ctx context.Context, h *children, w, next *poolWorker)
-	// detach takes w, which has ended, out of the sockets. listener is the listener process until now.
+	// detach takes w, which has ended, out of the sockets. listener is the listener process of before.
 	detach func(h *children, w, listener *poolWorker)
 }
 
-// slotNames are the names of a slot, or of what has none.
+// slotNames are the names of a slot, or of a spare.
 type slotNames struct {
 	registered string // of its worker, among the actors
 	id         string // of the slot, as a child of the pool's supervisor; "" for a spare
@@ -55,6 +56,7 @@ var workerPool = &poolKind{
 	},
 	events:    func(path string) string { return path },
 	heartbeat: func(p Pool) Liveness { return p.Liveness.defaults() },
+	aliases:   func(*children) []string { return nil },
 	attach: func(h *children, w *poolWorker) {
 		if w.hello.Slot != pool.Spare {
 			h.sockets.AddWorker(w.sibling().Worker, w.conn)
@@ -77,9 +79,15 @@ var listenerPool = &poolKind{
 	},
 	events:    func(string) string { return childproto.ListenersName },
 	heartbeat: func(Pool) Liveness { return listenerHeartbeat.defaults() },
-	attach:    func(*children, *poolWorker) {},
-	link:      func(context.Context, *children, *poolWorker) error { return nil },
-	takeOver:  func(ctx context.Context, h *children, w *poolWorker) { h.setListener(ctx, w) },
+	aliases: func(h *children) (names []string) { // a listener's name finds the process that accepts for it
+		for _, name := range h.names {
+			names = append(names, childproto.ListenerName+"/"+name)
+		}
+		return names
+	},
+	attach:   func(*children, *poolWorker) {},
+	link:     func(context.Context, *children, *poolWorker) error { return nil },
+	takeOver: func(ctx context.Context, h *children, w *poolWorker) { h.setListener(ctx, w) },
 	handOver: func(ctx context.Context, h *children, w, next *poolWorker) {
 		<-next.linkedToAll // what comes from now on is accepted there
 		h.drainListener(ctx, w)

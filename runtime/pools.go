@@ -33,26 +33,25 @@ func (p Pool) complete() Pool {
 	return p
 }
 
-// persists tells whether the pool goes on over its budget while its workers show that
-// they can live. A budget of none says that the first failure is its supervisor's.
+// persists reports whether the pool goes on over its budget while its workers show that they can
+// live. With a budget of none the first failure is its supervisor's to handle.
 func (p Pool) persists() bool {
 	return !p.OTP && p.Strategy == supervisor.OneForOne && p.Intensity.Max > 0
 }
 
-// rules is what internal/pool needs to know of a complete p.
+// rules returns the part of p, which is complete, that internal/pool needs.
 func (p Pool) rules() pool.Config {
 	return pool.Config{
 		Surge: max(p.Rollout.Surge, 0), Unavailable: p.Rollout.Unavailable, Spares: p.Spares,
 		Draining: p.Rollout.MaxDraining, Recycling: p.Recycle.Max, RemovalOrder: pool.RemovalOrder(p.ScaleDown),
-		Retry: spareRetry, MaxRetry: maxSpareRetry, KillRetries: p.mayBeStruck(),
+		Retry: spareRetry, MaxRetry: maxSpareRetry, KillRetries: p.killRetries(),
 	}
 }
 
-// maxKilledStarts is how often a worker that is on its way to a slot is started again, when it
-// is killed from outside, before the slot's start has failed.
+// maxKilledStarts is how often a start is tried again when its worker is killed from outside.
 const maxKilledStarts = 5
 
-func (p Pool) mayBeStruck() int {
+func (p Pool) killRetries() int {
 	if p.OTP {
 		return 0
 	}
@@ -66,7 +65,7 @@ type pools struct {
 	mu    sync.Mutex
 	all   []*poolDriver  // in the order of their start
 	sizes map[string]int // of pools that were scaled, by path
-	added chan struct{}  // closed when the next starts; nil when nobody waits
+	added chan struct{}  // closed when the next pool starts; nil when nothing waits for that
 }
 
 // next returns a channel that is closed when another pool starts.
@@ -79,8 +78,8 @@ func (cs *pools) next() <-chan struct{} {
 	return cs.added
 }
 
-// add takes note of a pool that starts, and returns its size. It begins with the
-// generation of now: one that a reload has not seen in the list has seen its end.
+// add registers a pool that starts, and returns its size. The pool begins with the current
+// generation: if a reload has not seen it in the list, that reload is over.
 func (cs *pools) add(c *poolDriver) int {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
@@ -93,15 +92,15 @@ func (cs *pools) add(c *poolDriver) int {
 	return cs.sizeLocked(c)
 }
 
-// remove forgets a pool that has ended.
+// remove takes out a pool that has ended.
 func (cs *pools) remove(c *poolDriver) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	cs.all = slices.DeleteFunc(cs.all, func(o *poolDriver) bool { return o == c })
 }
 
-// list returns the pool drivers that run, the listener process last: it is proved by then
-// that what it is to be reloaded with starts.
+// list returns the drivers of the pools, that of the listener process last: by then a reload has
+// shown that the new program starts.
 func (cs *pools) list() []*poolDriver {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
@@ -118,8 +117,8 @@ func (cs *pools) list() []*poolDriver {
 	return out
 }
 
-// occupant is who is in the slot that the supervisor knows by id, or was last; nil when
-// nobody ever was.
+// occupant returns the info of the worker that the slot with an id has, or had last; nil if it never
+// had one.
 func (c *poolDriver) occupant(id string) any {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -131,7 +130,8 @@ func (c *poolDriver) occupant(id string) any {
 	return nil
 }
 
-// unslotted is who runs without a slot, for the snapshot: spares, and those that drain.
+// unslotted returns the workers that have no slot, for the snapshot: spares, candidates for a slot,
+// and those that drain.
 func (c *poolDriver) unslotted() []supervisor.Node {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -8,7 +8,7 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// poolStarter starts a pool: its supervisor, with a child for each slot, and its driver.
+// poolStarter starts a pool: its driver, and its supervisor with a child for each slot.
 type poolStarter struct {
 	parts poolParts
 	path  string
@@ -47,15 +47,15 @@ func (c *poolDriver) slotSpec(slot int) supervisor.ChildSpec {
 	}
 }
 
-// poolInstance is a running pool. It has ended when its supervisor has, and every
-// worker: those, too, that drain outside their slots.
+// poolInstance is a running pool. It has ended when its supervisor and every worker have, also
+// workers that drain without a slot.
 type poolInstance struct {
 	supervisor.Base
 	driver        *poolDriver
 	sup           *supervisor.Supervisor
 	done          chan struct{}
 	once          sync.Once
-	stopRequested bool // to end; set in once, read after sup has ended
+	stopRequested bool // set in once, read after sup has ended
 }
 
 func (p *poolInstance) awaitEnd() {
@@ -63,23 +63,23 @@ func (p *poolInstance) awaitEnd() {
 	p.driver.step(pool.Event{Kind: pool.Stop})
 	<-p.driver.gone
 	p.driver.pools.remove(p.driver)
-	p.once.Do(func() {}) // who tells it to end now is too late: that it ended is known
+	p.once.Do(func() {}) // a Stop that comes now is too late
 	if p.stopRequested {
 		p.driver.children.sockets.StopOwner(p.driver.path)
 	}
 	close(p.done)
 }
 
-// Stop stops the pool, and with it its sockets. A pool that ends by itself has
-// given up: whether its sockets are of use to another incarnation, or end with
-// the tree, is decided above it, and until then clients wait in the backlog.
+// Stop stops the pool and closes its sockets. A pool that ends without Stop has given up: its
+// supervisor decides whether another incarnation takes the sockets, and until then clients wait in
+// the backlog.
 func (p *poolInstance) Stop() {
 	p.once.Do(func() { p.stopRequested = true })
 	p.driver.step(pool.Event{Kind: pool.Stop})
 	p.sup.Stop()
 }
 
-// Kill ends the pool and everybody in it.
+// Kill ends the pool and kills its workers.
 func (p *poolInstance) Kill() {
 	p.once.Do(func() { p.stopRequested = true })
 	p.sup.Kill()

@@ -10,7 +10,7 @@ import (
 type programStarter struct {
 	spawner
 	shortages *shortages
-	crashes   *crashQueue // nil: nobody wants to know
+	crashes   *crashQueue // nil: crashes are not reported
 	spec      Process
 	path      string
 }

@@ -49,7 +49,7 @@ func (f programStarter) start(ctx context.Context, incarnation int) (supervisor.
 		return err
 	}
 	wait, cancel := ctx, context.CancelFunc(func() {})
-	if incarnation == 1 { // who starts the tree, or adds a child, wants to know
+	if incarnation == 1 { // the caller of Start, or of StartChild, waits
 		wait, cancel = context.WithTimeout(ctx, timeout)
 	}
 	err := f.shortages.retry(wait, name, try)

@@ -10,7 +10,7 @@ import (
 
 // Recycle replaces workers that have done their share, for what leaks slowly: the new
 // worker is ready first (or the old one has ended, with Rollout.StopFirst), and then the
-// old one drains. The zero value recycles nobody.
+// old one drains. The zero value recycles no worker.
 //
 // So that workers that were started together do not go together, each slot has limits
 // of its own: up to Jitter below what is set here, spread evenly over the slots with a
@@ -67,12 +67,12 @@ func (r Recycle) validate(bad reportInvalid, path string) {
 	}
 }
 
-// limit is a slot's own, of one that is set for all; 0 stays 0.
+// limitOf returns a slot's own limit, from the one that is set for all; 0 stays 0.
 func (c *poolDriver) limitOf(limit float64, slot int) float64 {
 	return pool.Spread(limit, c.pool.Recycle.Jitter, slot, c.pools.size(c), rand.Float64())
 }
 
-// requests is after how many requests the next worker of a slot is spent; 0 = never.
+// requests returns after how many requests the next worker of a slot is due; 0: never.
 func (c *poolDriver) requests(slot int) int64 {
 	if c.pool.Recycle.Requests == 0 || slot == pool.Spare {
 		return 0
@@ -80,7 +80,7 @@ func (c *poolDriver) requests(slot int) int64 {
 	return max(1, int64(c.limitOf(float64(c.pool.Recycle.Requests), slot)))
 }
 
-// watchLimits watches a worker that has taken its slot until it is due or ends.
+// watchLimits watches a worker that has its slot, until it is due or ends.
 func (c *poolDriver) watchLimits(w *poolWorker) {
 	r := c.pool.Recycle
 	if r.Age > 0 {

@@ -20,7 +20,7 @@ import (
 // what it said. Err is why it ended, or context's error when the caller's ctx did.
 type ReloadError struct {
 	Generation int      // that was to be
-	Worker     string   // registered name; "" = it was nobody's fault
+	Worker     string   // registered name; "" = no worker failed
 	ID         int      // of the process
 	Lines      []string // the last that it printed, both streams, oldest first
 	Err        error
@@ -96,7 +96,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	op := rt.lifecycle.beginOperation(tracing.SpanReload, "", tracing.KeyReloadFrom.Int(old), tracing.KeyReloadTo.Int(gen.number))
 	defer func() { op.end(err) }()
 	err = rt.rollAll(ctx, old, gen.number)
-	if err == nil && rt.ending() { // there was nobody left to roll
+	if err == nil && rt.ending() { // there was no pool left to roll
 		err = &ReloadError{Generation: gen.number, Err: ErrStopping}
 	}
 	rt.generations.finish(err == nil)
@@ -118,7 +118,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	return err
 }
 
-// ending tells whether the tree is.
+// ending reports whether the tree is ending.
 func (rt *Runtime) ending() bool {
 	s := rt.tree.Snapshot().Status
 	return rt.closing.Load() || s == supervisor.Stopping || s == supervisor.Down
@@ -161,7 +161,7 @@ func (rt *Runtime) rollAll(ctx context.Context, from, to int) error {
 	}
 }
 
-// rollBack has those that were rolled, or begun with, go back, and adds to err what fails of it.
+// rollBack rolls back the pools that were rolled, also in part, and joins to err what fails.
 func (rt *Runtime) rollBack(ctx context.Context, rolled []*poolDriver, from, to int, err error) error {
 	for _, c := range slices.Backward(rolled) {
 		if int(c.generation.Load()) != to {
@@ -194,7 +194,7 @@ func (l *gaveUpPools) add(c *poolDriver) {
 	}
 }
 
-// unproved says that nobody has shown that the generation works, for want of a pool.
+// unproved reports whether a pool has ended and none has shown that the generation works.
 func (l *gaveUpPools) unproved() bool { return l.path != "" && !l.proved }
 
 // await waits until a pool starts, which is perhaps the one that was lost.
@@ -218,14 +218,14 @@ func (l *gaveUpPools) await(ctx context.Context, enlisted, ended <-chan struct{}
 	return err
 }
 
-// behind returns the pool drivers that are not of a generation, without those given.
+// behind returns the drivers of the pools that are not of a generation, without those in but.
 func (rt *Runtime) behind(generation int, but []*poolDriver) []*poolDriver {
 	return slices.DeleteFunc(rt.pools.list(), func(c *poolDriver) bool {
 		return int(c.generation.Load()) == generation || slices.Contains(but, c)
 	})
 }
 
-// roll rolls a pool to a generation. back: it comes from there, and goes as far as it
+// roll rolls a pool to a generation. With back it is the way back from a roll: it goes as far as it
 // can.
 func (c *poolDriver) roll(ctx context.Context, to int, back bool) error {
 	select { // a pool that starts has no slots yet to roll
@@ -256,7 +256,7 @@ func (c *poolDriver) roll(ctx context.Context, to int, back bool) error {
 	return err
 }
 
-// keepFailures has the workers of a generation kept when they end, or with 0 none.
+// keepFailures makes the driver keep the workers of a generation that end; 0: none.
 func (c *poolDriver) keepFailures(generation int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -264,7 +264,7 @@ func (c *poolDriver) keepFailures(generation int) {
 	clear(c.failedInRoll)
 }
 
-// rollError makes the error of a worker that has failed a roll.
+// rollError returns the error of the worker that has failed a roll.
 func (c *poolDriver) rollError(e pool.Effect, to int) error {
 	err := &ReloadError{Generation: to, Worker: c.name(e.Slot), Err: errors.New("coppice: a worker failed")}
 	c.mu.Lock()
@@ -283,8 +283,8 @@ func (c *poolDriver) rollError(e pool.Effect, to int) error {
 	return err
 }
 
-// query puts a question to the rules that they answer by an effect of a kind, and waits
-// for it. The end of ctx has giveUp put to them, or without one ends the wait.
+// query gives the rules an event that they answer by an effect of a kind, and waits for it. When ctx
+// ends they get giveUp; without one the wait ends.
 func (c *poolDriver) query(ctx context.Context, q pool.Event, kind pool.EffectKind, giveUp *pool.Event) (e pool.Effect, ok bool) {
 	ch := make(chan pool.Effect, 1)
 	c.mu.Lock()
@@ -312,10 +312,9 @@ func (c *poolDriver) query(ctx context.Context, q pool.Event, kind pool.EffectKi
 	}
 }
 
-// programPath is the path by which this program was started, made absolute before
-// anybody changes the working directory, with its symbolic links: a reload is to find
-// what they point to then. When that is not this program, as with a name that was made
-// up, it is the path of its file.
+// programPath returns the path by which this program was started, with its symbolic links: a reload
+// follows them again. It is made absolute before the working directory changes. If it does not lead
+// to this program, because the name was made up, it is the path of the program's file.
 func programPath() string {
 	self, err := os.Executable()
 	if err != nil {

@@ -45,7 +45,7 @@ func (rt *Runtime) Scale(ctx context.Context, path string, size int) error {
 	return c.scale(ctx, func(int) int { return size })
 }
 
-// ScaleBy is Scale by a difference; a pool keeps at least one slot.
+// scaleBy is Scale by a difference; a pool keeps at least one slot.
 func (rt *Runtime) scaleBy(ctx context.Context, path string, by int) error {
 	c, err := rt.pools.find(path)
 	if err != nil {

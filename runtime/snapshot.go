@@ -145,9 +145,9 @@ func (i info) String() string {
 }
 
 // info is what the child is now.
-func (p *poolWorker) info() info {
-	at := p.assigned.Load()
-	return info{string(p.hello.Role), at.name, p.hello.ID, p.backend.pid(), p.hello.Generation, at.incarnation, int(p.relinked.Load())}
+func (w *poolWorker) info() info {
+	at := w.assigned.Load()
+	return info{string(w.hello.Role), at.name, w.hello.ID, w.backend.pid(), w.hello.Generation, at.incarnation, int(w.relinked.Load())}
 }
 
 // Snapshot returns the whole tree as it is now. It never waits: what is being

@@ -7,12 +7,11 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// stopSignalDelay is how long the master waits whether a signal that a child got has been for
-// all: the master gets it too then, and the child ends with the tree.
+// stopSignalDelay is how long the master waits after a child was told to end by a signal. A signal
+// that is sent to all processes reaches the master too by then, and the child ends with the tree.
 const stopSignalDelay = 250 * time.Millisecond
 
-// onStopSignal is called when a signal from outside has told w to end, once. A worker that the
-// master has asked to end is ending.
+// onStopSignal is called once, when a signal from outside has told w to end.
 func (c *poolDriver) onStopSignal(w *poolWorker, signal string) {
 	w.unlessEnded(stopSignalDelay, func() {
 		if c.ending() || w.askedStop.Load() {
@@ -29,10 +28,10 @@ func (c *poolDriver) onStopSignal(w *poolWorker, signal string) {
 	})
 }
 
-// stopForSignal ends a worker because an operator said so: as if it were due, which is no
-// failure; one that no restart would follow drains, and nobody takes its place. A worker that is told
-// so soon after the one before it in its slot is no operator's affair: it may tell itself. It ends, and
-// what follows counts, as it always does by OTP's rules.
+// stopForSignal ends a worker that an operator has told to end: it is replaced as one that is due,
+// which is no failure. A worker that is not Permanent drains, and is not replaced. When the worker
+// before it in its slot was told so within the pool's period, it is no operator but perhaps the worker
+// itself: it ends, and its restart counts, as it always does by OTP's rules.
 func (c *poolDriver) stopForSignal(w *poolWorker) {
 	if c.pool.Restart == supervisor.Permanent && !c.pool.OTP && !c.signalledAgain(w) {
 		c.markDue(w, "signal")
@@ -42,7 +41,7 @@ func (c *poolDriver) stopForSignal(w *poolWorker) {
 	w.unlessEnded(c.pool.Shutdown, w.Kill)
 }
 
-// signalledAgain reports whether a worker of w's slot was told to end within the pool's period before.
+// signalledAgain reports whether a worker of w's slot was told to end less than the pool's period ago.
 func (c *poolDriver) signalledAgain(w *poolWorker) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

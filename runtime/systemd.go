@@ -26,8 +26,8 @@ const tellTimeout = 100 * time.Millisecond
 // killedTimeout is what the end takes at most once what was left is killed.
 const killedTimeout = 10 * time.Second
 
-// serviceManager tells systemd of the program and its tree, by sd_notify(3). The nil one is
-// where nobody wants to hear.
+// serviceManager tells systemd of the program and its tree, by sd_notify(3). A nil one does nothing:
+// the program does not run under systemd.
 type serviceManager struct {
 	log    *slog.Logger
 	teller *notify.Teller
@@ -49,8 +49,7 @@ type managedTree struct {
 	signals  bool          // Run handles them
 }
 
-// newServiceManager returns nil where systemd has not started this program, or does not want
-// to know.
+// newServiceManager returns nil when systemd has not started this program, or wants no messages.
 func newServiceManager(log *slog.Logger) *serviceManager {
 	address := os.Getenv("NOTIFY_SOCKET")
 	if address == "" {

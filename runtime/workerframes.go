@@ -122,7 +122,7 @@ func (w *poolWorker) channelLost(_ *fdipc.Conn, err error) {
 	w.unlessEnded(max(w.driver.orphanDrain, 0)+killAfterLoss, func() { w.killFor(KilledChannel) })
 }
 
-// sendHello sends the first frame: who the worker is, the table in which it notes its open spans,
+// sendHello sends the first frame: what the worker is, the table in which it notes its open spans,
 // if it is to have one, and a configuration that is too long for a frame. It is called once.
 func (w *poolWorker) sendHello(ctx context.Context) (err error) {
 	hello := w.hello
