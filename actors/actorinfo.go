@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// ActorInfo is what is counted of an actor. The tree shows it of its actors, and
-// [System.Actors] of all in a process.
+// ActorInfo is what is counted of an actor. The tree shows it of its actors, and [System.Actors] of
+// all in a process.
 type ActorInfo struct {
 	PID       string        `json:"pid"`                // address/id
 	Queue     int           `json:"queue"`              // user messages that wait

@@ -15,9 +15,8 @@ const (
 	foreignWatcherID = "monitor$" // watches local actors that this package did not spawn
 )
 
-// ProcessPID returns the PID of the process with an address. Stop of it asks the
-// process to drain, a monitor on it fires with the process's exit reason.
-// Messages to it are dead letters.
+// ProcessPID returns the PID of the process with an address. Stop of it asks the process to drain,
+// a monitor on it fires with the process's exit reason. Messages to it are dead letters.
 func ProcessPID(address string) *actor.PID { return actor.NewPID(address, processID) }
 
 // checkName returns ErrName if s cannot be the name of an actor or a process, or a registered name.
@@ -39,11 +38,11 @@ func reservedID(id string) bool {
 	return id == "deadletter" || id == "eventstream" || id == foreignWatcherID || strings.HasPrefix(id, "guardian$")
 }
 
-// pidString names pid for people: web/0/cache for a name, 3/cache for an address.
+// pidString formats pid for people: web/0/cache for a name, 3/cache for an address.
 func pidString(pid *actor.PID) string {
 	switch {
 	case pid == nil:
-		return "nobody"
+		return "no PID"
 	case pid.Address == nameAddress:
 		return pid.Id
 	case pid.Id == processID:

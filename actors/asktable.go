@@ -11,7 +11,7 @@ import (
 )
 
 // askTable owns the asks of this process that wait for their answers. The number of an ask is the
-// RequestId of the PID that it is answered to. The requests to the master about names are in it too.
+// RequestId of the PID that it is answered to. Requests to the master about names are in it too.
 type askTable struct {
 	address string
 	calls   fdipc.Calls[askNote, any]

@@ -8,14 +8,13 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// Child makes an actor a child of a supervisor. It is short for [ChildSpec] with
-// Name and New.
+// Child makes an actor a child of a supervisor. It is short for [ChildSpec] with Name and New.
 func Child(s *System, name string, producer func() actor.Actor) supervisor.Starter {
 	return ChildSpec(s, Spec{Name: name, New: producer})
 }
 
-// ChildSpec makes the actor of spec a child of a supervisor. Each start is a new
-// incarnation, with the same PID if it has a name.
+// ChildSpec makes the actor of spec a child of a supervisor. Each start is a new incarnation, with
+// the same PID if it has a name.
 //
 //   - It is up when it has handled Started; a failure there is the error of the start.
 //   - A stop lets it finish the message it is handling: its reason is Shutdown.
@@ -33,8 +32,7 @@ func ChildSpec(s *System, spec Spec) supervisor.Starter {
 	})
 }
 
-// Actors returns what is counted of the live actors that this package spawned,
-// by id.
+// Actors returns what is counted of the live actors that this package spawned, by id.
 func (s *System) Actors() []ActorInfo { return s.actors.infos() }
 
 // actorInstance is an incarnation of an actor under a supervisor.
@@ -48,8 +46,8 @@ func (i actorInstance) Reason() supervisor.Reason { return i.c.exitReason() }
 func (i actorInstance) Stop()                     { i.c.stop(shutdown) }
 func (i actorInstance) Kill()                     { i.c.kill(killed) }
 
-// Leaked returns nil, or a channel that is closed when the handler that went on
-// after Kill has returned.
+// Leaked returns nil, or a channel that is closed when the handler that went on after Kill has
+// returned.
 func (i actorInstance) Leaked() <-chan struct{} {
 	i.c.mu.Lock()
 	defer i.c.mu.Unlock()
@@ -59,9 +57,8 @@ func (i actorInstance) Leaked() <-chan struct{} {
 // Info returns an [ActorView].
 func (i actorInstance) Info() any { return ActorView{i.c} }
 
-// ActorView is an incarnation of an actor as it stands in the snapshot of its
-// supervisor. The snapshot never changes; the figures are those of the moment in
-// which they are asked for.
+// ActorView is an incarnation of an actor as it stands in the snapshot of its supervisor. The
+// snapshot never changes; the figures are those of the moment in which they are asked for.
 type ActorView struct{ c *incarnation }
 
 // Now returns the figures.

@@ -9,8 +9,8 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 )
 
-// DeadLetter records a message that reached nobody. It names the message's type
-// and does not keep the message, which may be a secret or large.
+// DeadLetter records a message that reached no actor. It names the message's type and does not keep
+// the message, which may be a secret or large.
 type DeadLetter struct {
 	Time   time.Time
 	Target *actor.PID // nil: it had none

@@ -10,54 +10,53 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// Why a message, an ask or a call could not be served. They are wrapped; test
-// with errors.Is.
+// Why a message, an ask or a call could not be served. They are wrapped; test with errors.Is.
 var (
-	// ErrNoActor: nobody is there. The id, the name or the process is unknown, or
-	// it was known and is gone for longer than its exit reason is kept.
+	// ErrNoActor: there is no such actor. The id, the name or the process is unknown, or the
+	// process ended so long ago that its exit reason is not kept any more.
 	ErrNoActor = errors.New("no such actor")
 	// ErrDown: the actor or its process ended before it answered. See [DownError].
 	ErrDown = errors.New("down")
 	// ErrFull: the actor's bounded mailbox is full.
 	ErrFull = errors.New("mailbox full")
-	// ErrBusy: the channel to the actor's process stayed full for [Config].SendWait,
-	// or, where nothing may wait, was full.
+	// ErrBusy: the channel to the actor's process stayed full for [Config].SendWait, or, where
+	// nothing may wait, was full.
 	ErrBusy = errors.New("channel to the process full")
-	// ErrType: the message's type can not cross processes: it is neither a protobuf
-	// message nor registered with [RegisterType], here or at the other end.
+	// ErrType: the message's type can not cross processes: it is neither a protobuf message nor
+	// registered with [RegisterType], here or at the other end.
 	ErrType = codec.ErrType
-	// ErrMalformed: the bytes of a message are not what its type says, or the
-	// message could not be encoded.
+	// ErrMalformed: the bytes of a message are not what its type says, or the message could not be
+	// encoded.
 	ErrMalformed = codec.ErrMalformed
-	// ErrSkew: the two processes run versions of the program in which the message's
-	// type has different fields, and the receiver's can not hold what was sent.
+	// ErrSkew: the two processes run versions of the program in which the message's type has
+	// different fields, and the receiver's can not hold what was sent.
 	ErrSkew = codec.ErrSkew
 	// ErrAnswerType: the answer is not of the type that [Ask] was called for.
 	ErrAnswerType = errors.New("answer has another type")
-	// ErrName: the name can not be used. Names are 1 to 255 bytes of UTF-8
-	// without '$', '@' and control characters.
+	// ErrName: the name can not be used. Names are 1 to 255 bytes of UTF-8 without '$', '@' and
+	// control characters.
 	ErrName = errors.New("unusable name")
 	// ErrNameTaken: another live actor or process has the name.
 	ErrNameTaken = errors.New("name taken")
 	// ErrReserved: the name is that of an actor of the master, or the tree's own
 	// ([Hooks].Reserved): a child cannot have it.
 	ErrReserved = errors.New("name reserved for the tree")
-	// ErrTooMany: the process has as many asks that are not answered, monitors, or names
-	// as one process may have in another: 65,536, 65,536, and 16,384.
+	// ErrTooMany: the process has as many asks that are not answered, monitors, or names as one
+	// process may have in another: 65,536, 65,536, and 16,384.
 	ErrTooMany = errors.New("too many for one process")
 	// ErrClosed: the system was shut down.
 	ErrClosed = errors.New("actor system closed")
-	// ErrLane: the channel between two live processes broke, or could not be made.
-	// What was on it is in doubt; the next message makes a new one.
+	// ErrLane: the channel between two live processes broke, or could not be made. What was on it
+	// is in doubt; the next message makes a new one.
 	ErrLane = errors.New("channel between processes broken")
 	// ErrStale: the process was attached before with a later incarnation.
 	ErrStale = errors.New("stale incarnation")
 )
 
-// DownError is the error of whatever waited for an actor that has ended, or
-// whose process has. errors.Is(err, ErrDown) holds for it.
+// DownError is the error of what waited for an actor that has ended, or for one of a process that
+// has ended. errors.Is(err, ErrDown) holds for it.
 type DownError struct {
-	PID    *actor.PID        // who was asked
+	PID    *actor.PID        // the actor that was asked
 	Reason supervisor.Reason // why it ended
 }
 
@@ -71,8 +70,8 @@ func (e *DownError) Is(target error) bool { return target == ErrDown }
 // Unwrap returns the error that the reason has, or nil.
 func (e *DownError) Unwrap() error { return e.Reason.Cause }
 
-// downError is what waited for pid gets when it ended for reason. Where there was
-// nobody, it did not end.
+// downError returns the error of what waited for pid, which ended for reason. If the reason is that
+// there was no such actor, that is the error.
 func downError(pid *actor.PID, reason supervisor.Reason) error {
 	if isNoActor(reason) {
 		return ErrNoActor

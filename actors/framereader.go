@@ -12,8 +12,8 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// frameReader does what the frames of other processes say, and what their ends mean here. It is
-// the peerEvents of peers.
+// frameReader does what the frames of other processes say, and what their ends mean here. It is the
+// peerEvents of peers.
 type frameReader struct {
 	*localProcess
 	proto    *protoSystem
@@ -62,7 +62,7 @@ func (fr *frameReader) handleFrame(p *peer, f *fdipc.Frame) bool {
 	}
 	r := &wire.Reader{B: f.Payload}
 	target := p.lastTarget(f.Lane).target(r, fr.address)
-	if r.Bad || !fr.isLocal(target) { // nobody passes frames on
+	if r.Bad || !fr.isLocal(target) { // a process does not pass frames on
 		fr.countMalformed(p.address, f.Kind)
 		f.Refuse(fdipc.ReasonUnknown)
 		return true
@@ -164,7 +164,7 @@ func (fr *frameReader) onUser(p *peer, f *fdipc.Frame, r *wire.Reader, target *a
 			return
 		}
 		if p.ended.Load() || fr.peers.find(sender.Address) == nil && !fr.peers.hasUplink() {
-			fr.inbound.endAsk(sender) // no process tells this one of its end
+			fr.inbound.endAsk(sender) // this process will not hear of its end
 		}
 	}
 	last := p.lastTarget(f.Lane)
@@ -199,13 +199,13 @@ func (fr *frameReader) onUser(p *peer, f *fdipc.Frame, r *wire.Reader, target *a
 	}
 }
 
-// maxDeadLetter is how long a message of another process may be, in bytes, to be decoded for
-// its dead letter alone: decoded it may take many times that. A longer one is a dead letter
-// without content.
+// maxDeadLetter is the length, in bytes, up to which a message of another process is decoded only
+// to name its type in a dead letter: decoded it may take many times that. A longer one becomes a
+// dead letter without a type.
 const maxDeadLetter = 64 << 10
 
-// reaches reports whether there is something here that takes messages for target, other
-// than an actor of this package.
+// reaches reports whether a message for target reaches something in this process other than an
+// actor of this package.
 func (fr *frameReader) reaches(target *actor.PID) bool {
 	switch target.Id {
 	case askID:
@@ -217,7 +217,8 @@ func (fr *frameReader) reaches(target *actor.PID) bool {
 	return ok
 }
 
-// deliverSafely delivers for a peer: whatever it sends, a panic stays here.
+// deliverSafely delivers a message of a peer. A panic, whatever the peer has sent, becomes an
+// error.
 func (fr *frameReader) deliverSafely(inc *incarnation, target *actor.PID, message any, bytes int) (err error) {
 	defer func() {
 		if v := recover(); v != nil {

@@ -5,14 +5,14 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// HandleFrame takes a frame that arrived from the process with an address, and
-// reports whether its kind is one of this package's. It is to be called from the Conn's handler,
-// in order per lane. The frame is borrowed until return.
+// HandleFrame takes a frame that arrived from the process with an address, and reports whether its
+// kind is one of this package's. It is to be called from the Conn's handler, in order per lane. The
+// frame is borrowed until return.
 //
-// It does not wait, but for one case: a message for an actor whose bounded
-// mailbox is full and has the policy [Wait] holds up the data lane for at most
-// SendWait. No content of a frame makes it panic; what can not be read, or may
-// not be sent by this process, is counted in [Stats] and answered where an asker can be told.
+// It does not wait, but for one case: a message for an actor whose bounded mailbox is full and has
+// the policy [Wait] holds up the data lane for at most SendWait. No content of a frame makes it
+// panic; what can not be read, or may not be sent by this process, is counted in [Stats] and
+// answered where an asker can be told.
 func (s *System) HandleFrame(from string, f *fdipc.Frame) bool {
 	if f.Kind < wire.FirstKind || f.Kind > wire.LastKind {
 		return false
@@ -25,9 +25,10 @@ func (s *System) HandleFrame(from string, f *fdipc.Frame) bool {
 	return true
 }
 
-// HandlesLost takes a frame of a process whose handles did not arrive, for [fdipc.Config].NoFiles of the channel that
-// was attached. What waits for it fails with an error that wraps [fdipc.ErrNoFiles]. It is false for a kind that is not
-// of this package.
+// HandlesLost takes a frame whose handles did not arrive from the process with an address. It is to
+// be called from [fdipc.Config].NoFiles of the attached channel. What waits for the frame fails
+// with an error that wraps [fdipc.ErrNoFiles]. HandlesLost reports whether the frame's kind is one
+// of this package's.
 func (s *System) HandlesLost(from string, f *fdipc.Frame) bool {
 	if f.Kind < wire.FirstKind || f.Kind > wire.LastKind {
 		return false

@@ -10,12 +10,11 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 )
 
-// Group is the actors of one id in all processes of a pool: those that are
-// called cache in web/0, web/1 and so on. It is a value; all its methods may be called
-// concurrently.
+// Group is the actors of one id in all processes of a pool: those that are called cache in web/0,
+// web/1 and so on. It is a value; all its methods may be called concurrently.
 //
-// Its members are the processes that have a name in the pool at the moment of the
-// call. Who calls hears of a change before anybody is told that it is done.
+// Its members are the processes that have a name in the pool at the moment of the call. A change of
+// a name returns only when every process that uses the group knows it.
 type Group struct {
 	s        *System
 	pool, id string
@@ -35,8 +34,8 @@ func (g Group) members(ctx context.Context) ([]poolMember, error) {
 // name is the PID that follows the holder of a member's name.
 func (g Group) name(m poolMember) *actor.PID { return g.s.Lookup(m.name + "/" + g.id) }
 
-// Members returns the names of the members, by slot. In a child process it may
-// ask the master, under ctx. No member is an empty list.
+// Members returns the names of the members, by slot. In a child process it may ask the master,
+// under ctx. No member is an empty list.
 func (g Group) Members(ctx context.Context) ([]*actor.PID, error) {
 	list, err := g.members(ctx)
 	if err != nil {
@@ -49,11 +48,10 @@ func (g Group) Members(ctx context.Context) ([]*actor.PID, error) {
 	return pids, nil
 }
 
-// Rank returns the members in the order in which they are to have a key, by
-// consistent hashing: the order of two members for a key never changes, whoever
-// comes or goes, in whichever process it is asked. So when a member goes, only its
-// keys move, each to the next in its rank; they come back with the name. The PIDs
-// are names: they reach a replacement in the same slot.
+// Rank returns the members in the order in which they are to have a key, by consistent hashing: the
+// order of two members for a key never changes and is the same in every process, whichever members
+// come or go. So when a member goes, only its keys move, each to the next in its rank; they come
+// back with the name. The PIDs are names: they reach a replacement in the same slot.
 func (g Group) Rank(ctx context.Context, key string) ([]*actor.PID, error) {
 	list, err := g.members(ctx)
 	if err != nil {
@@ -80,10 +78,9 @@ func (g Group) Rank(ctx context.Context, key string) ([]*actor.PID, error) {
 	return pids, nil
 }
 
-// rendezvous is the weight of a member for a key (highest random weight). It is
-// part of the protocol: all processes of a tree, of two releases too, must agree.
-// FNV-1a alone gives neighbouring slots weights that depend on each other; the
-// finaliser of splitmix64 parts them.
+// rendezvous is the weight of a member for a key (highest random weight). It is part of the
+// protocol: all processes of a tree, of two releases too, must agree. FNV-1a alone gives
+// neighbouring slots weights that depend on each other; the finaliser of splitmix64 parts them.
 func rendezvous(name, key string) uint64 {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(name))

@@ -7,28 +7,27 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// HandleCarrier is a message that carries open handles: connections, listeners,
-// packet connections, files. The handles move with the message, in any
-// direction; its other fields cross as those of any message, so that the
-// type is registered or protobuf, and leaves the handles out (tag `cbor:"-"`).
+// HandleCarrier is a message that carries open handles: connections, listeners, packet connections,
+// files. The handles move with the message, in any direction; its other fields cross as those of
+// any message, so that the type is registered or protobuf, and leaves the handles out (tag
+// `cbor:"-"`).
 //
-// Within a process the message moves as it is and neither method is called.
-// Between processes the sender's TakeHandles is called, then at the other end
-// SetHandles of the decoded message. A message that reaches nobody has its handles
-// closed, so that a peer sees the end of a connection and does not wait.
+// Within a process the message moves as it is and neither method is called. Between processes the
+// sender's TakeHandles is called, then at the other end SetHandles of the decoded message. The
+// handles of a message that reaches no actor are closed, so that a peer sees the end of a
+// connection and does not wait.
 type HandleCarrier interface {
-	// TakeHandles gives the handles up, in an order of the type's own: values that
-	// [fdipc.HandleOf] takes, or *fdipc.Handle. The message has none afterwards.
+	// TakeHandles gives the handles up, in an order of the type's own: values that [fdipc.HandleOf]
+	// takes, or *fdipc.Handle. The message has none afterwards.
 	TakeHandles() []any
-	// SetHandles takes ownership of the handles in that order and puts them into the
-	// message, converted with Handle.Conn and the like, which is the claim. How many there
-	// are is the peer's word. On an error, or a panic, the message is refused, with all handles
-	// that were not converted, and those that TakeHandles then gives up are closed.
+	// SetHandles takes ownership of the handles in that order and puts them into the message,
+	// converted with Handle.Conn and the like, which is the claim. How many there are is the peer's
+	// word. On an error, or a panic, the message is refused, with all handles that were not
+	// converted, and those that TakeHandles then gives up are closed.
 	SetHandles(handles []*fdipc.Handle) error
 }
 
-// takeHandles returns the handles of msg, owned by the caller. On an error they
-// are closed.
+// takeHandles returns the handles of msg, owned by the caller. On an error they are closed.
 func takeHandles(msg any) ([]*fdipc.Handle, error) {
 	carrier, ok := msg.(HandleCarrier)
 	if !ok {
@@ -51,8 +50,8 @@ func takeHandles(msg any) ([]*fdipc.Handle, error) {
 	return handles, nil
 }
 
-// giveHandles puts received handles into msg. On an error msg may have taken some; the others
-// are still on offer.
+// giveHandles puts received handles into msg. On an error msg may have taken some; the others are
+// still on offer.
 func giveHandles(msg any, handles []*fdipc.Handle) (err error) {
 	carrier, ok := msg.(HandleCarrier)
 	if !ok {

@@ -8,23 +8,23 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 )
 
-// What one other process may have here. Beyond it, it gets ErrTooMany: a leak in one
-// process is answered there, and does not fill this one.
+// What one other process may have in this one. Beyond that it gets ErrTooMany, so that a leak there
+// does not fill the memory here.
 const (
 	maxAsks     = 1 << 16 // that it sent, its own or passed on, and that are not answered
 	maxMonitors = 1 << 16
 	maxNames    = 1 << 14
 )
 
-// inbound is what other processes wait for here.
+// inbound owns what other processes wait for in this one: their asks and monitors.
 type inbound struct {
 	mu       sync.Mutex
 	asks     map[askKey]*askShare         // not answered yet -> the share of the peer that it came from
 	monitors map[string]map[uint64]func() // address -> ref -> takes the monitor back
 }
 
-// askKey names an ask of another process. The process that sent it here may have passed it on
-// for the asker, or may have made the address up.
+// askKey names an ask of another process. The process that sent it here may have passed it on for
+// the asker, or may have made the address up.
 type askKey struct {
 	address string
 	request uint32
@@ -43,8 +43,8 @@ func newInbound() *inbound {
 	return &inbound{asks: make(map[askKey]*askShare), monitors: make(map[string]map[uint64]func())}
 }
 
-// beginAsk takes note of an ask that came by l, whose share it counts in; false when that is
-// used up.
+// beginAsk notes an ask and counts it in the share of the peer that it came from. It returns false
+// if that share is used up.
 func (in *inbound) beginAsk(share *askShare, pid *actor.PID) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -60,7 +60,7 @@ func (in *inbound) beginAsk(share *askShare, pid *actor.PID) bool {
 	return true
 }
 
-// endAsk returns how many are left of those that came by the same peer.
+// endAsk forgets an ask. It returns how many are left of those that came from the same peer.
 func (in *inbound) endAsk(pid *actor.PID) int {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -80,8 +80,8 @@ func (in *inbound) hasAsk(pid *actor.PID) bool {
 	return in.asks[keyOf(pid)] != nil
 }
 
-// addMonitor keeps off for a monitor. The error is ErrTooMany, or ErrMalformed when there
-// is one with this ref.
+// addMonitor keeps off for a monitor. The error is ErrTooMany, or ErrMalformed when there is one
+// with this ref.
 func (in *inbound) addMonitor(address string, ref uint64, off func()) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -134,8 +134,8 @@ func (in *inbound) addresses() map[string]struct{} {
 	return set
 }
 
-// drop forgets what processes that have ended waited for, and the asks that came by way of
-// them: only they knew whether those askers live.
+// drop forgets what processes that have ended waited for, and the asks that came by way of them:
+// only they knew whether those askers live.
 func (in *inbound) drop(ended func(address string) bool) {
 	var offs []func()
 	in.mu.Lock()

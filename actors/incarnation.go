@@ -18,15 +18,15 @@ var (
 	errEscalate = errors.New("failure of a child escalated")
 )
 
-// incarnation is one incarnation of an actor: what this package knows of it besides
-// what protoactor does.
+// incarnation is one incarnation of an actor: what this package keeps about it, beside protoactor's
+// own record.
 //
 //	starting --Started handled--> up --Stop, panic, Exit--> stopping --Stopped handled--> ended
 //	    any --kill--> ended, with the handler that may still run leaked
 //
-// The reason is the first that the actor gives itself, by a panic or Exit or by being
-// killed; else the one for which it was first asked to end. So it is with a process of
-// Erlang: one that is shut down and fails on its way out has failed.
+// The exit reason is the first that the actor gives itself, by a panic or Exit, or by being killed;
+// else the one for which it was first asked to end. As in Erlang, an actor that fails while it is
+// shut down has failed.
 type incarnation struct {
 	proc  *localProcess
 	proto *protoSystem
@@ -40,16 +40,19 @@ type incarnation struct {
 	failures *atomic.Uint64 // of all incarnations of the child; nil: not counted
 
 	pid     *actor.PID
-	process actor.Process // this incarnation's entry in protoactor's registry; set by born
+	process actor.Process // its entry in protoactor's registry; set by registered
 
 	startDone chan struct{} // closed when Started was handled or has failed
 	done      chan struct{} // closed when the actor has ended
 	killed    atomic.Bool
-	stale     atomic.Bool   // its id may be a later incarnation's: a holder of the pointer looks the actor up again; set before the id is free
-	work      atomic.Uint32 // workNone, workBusy, workLeaked
+	// stale: the id may be a later incarnation's, so that a holder of this pointer has to look the
+	// id up again. Set before the id is free.
+	stale atomic.Bool
+	work  atomic.Uint32 // workNone, workBusy, workLeaked
 
-	handlesSystemMessage bool // the message being handled is a system message; the actor's goroutine only
-	stoppedHandled       bool // Stopped was handled; the actor's goroutine only
+	// Of the actor's goroutine only.
+	handlesSystemMessage bool // the message being handled is a system message
+	stoppedHandled       bool // Stopped was handled
 
 	mu         sync.Mutex
 	started    bool
@@ -60,8 +63,8 @@ type incarnation struct {
 	leaked     chan struct{} // set by kill; closed when no handler runs
 	watchers   map[watchKey]func(supervisor.Reason)
 	monitors   map[canceler]struct{} // monitors that end with the actor
-	unanswered []*actor.PID          // asks taken and, for all we know, not answered
-	pruneAt    int                   // length of owed at which to look for answered ones
+	unanswered []*actor.PID          // asks taken and, as far as is known, not answered
+	pruneAt    int                   // length of unanswered at which the answered ones are removed
 }
 
 // surroundings is what the actors of a process need of the rest of the System.
@@ -162,8 +165,8 @@ func (inc *incarnation) crash(r supervisor.Reason) {
 	inc.box.PostSystemMessage(&actor.Stop{})
 }
 
-// crashOutsideReceive ends an actor after a panic that went around its wrapper. In the
-// middle of stopping protoactor can not be made to go on, so that we end it here.
+// crashOutsideReceive ends an actor after a panic that went around its wrapper. If that happens
+// while it is stopping, protoactor does not go on: then the actor is ended here.
 func (inc *incarnation) crashOutsideReceive(r supervisor.Reason) {
 	if inc.wrapper.stopping {
 		inc.setOwnReason(r)
@@ -173,16 +176,17 @@ func (inc *incarnation) crashOutsideReceive(r supervisor.Reason) {
 	inc.crash(r)
 }
 
-// endIfStopped ends the incarnation when protoactor has finished stopping it. On the actor's goroutine.
+// endIfStopped ends the incarnation if protoactor has finished stopping it. It runs on the actor's
+// goroutine.
 func (inc *incarnation) endIfStopped() {
 	if inc.stoppedHandled && !inc.killed.Load() {
 		inc.end()
 	}
 }
 
-// kill ends the actor at once, for the world: its name is free, its monitors
-// fire, its queue becomes dead letters. A handler that is running goes on, leaked,
-// until it returns; then the actor's children are stopped and no more callbacks run.
+// kill ends the actor at once, as seen from outside: its name is free, its monitors fire, its queue
+// becomes dead letters. A handler that is running goes on, leaked, until it returns; then the
+// actor's children are stopped and no more callbacks run.
 func (inc *incarnation) kill(r supervisor.Reason) {
 	inc.setOwnReason(r)
 	inc.abandon()
@@ -258,8 +262,8 @@ func (inc *incarnation) deadLetter(message any, err error) {
 	inc.out.undeliverable(inc.pid, msg, sender, err)
 }
 
-// addWatcher arranges for fire to be called once, at the actor's end, on any
-// goroutine. It returns false when the actor has ended.
+// addWatcher arranges for fire to be called once, at the actor's end, on any goroutine. It returns
+// false when the actor has ended.
 func (inc *incarnation) addWatcher(k watchKey, fire func(supervisor.Reason)) bool {
 	inc.mu.Lock()
 	defer inc.mu.Unlock()
@@ -292,7 +296,7 @@ func (inc *incarnation) protoUnwatch(watcher *actor.PID) {
 	inc.removeWatcher(watchKey{watcher.Address, watcher.Id, 0})
 }
 
-// addMonitor ties m to the life of the actor. It returns false when the actor has ended.
+// addMonitor lets m end with the actor. It returns false if the actor has ended.
 func (inc *incarnation) addMonitor(m canceler) bool {
 	inc.mu.Lock()
 	defer inc.mu.Unlock()
@@ -330,9 +334,9 @@ func (inc *incarnation) addUnanswered(ask *actor.PID) {
 	inc.unanswered = append(inc.unanswered, ask)
 }
 
-// What the actor's goroutine is doing, for kill to know whether it leaks a
-// handler. It counts as busy from its first message to its last: one that is killed
-// between two messages is leaked for that moment.
+// What the actor's goroutine is doing, for kill to know whether it leaks a handler. The goroutine
+// counts as busy from its first message to its last: an actor that is killed between two messages
+// counts as leaked for that moment.
 const (
 	workNone uint32 = iota
 	workBusy

@@ -8,8 +8,8 @@ import (
 
 // incarnationTable finds the live actors of this process that this package spawned.
 //
-// Behind it is a map; before it a table of what was found last, without keys to
-// box and without a lock, because every message looks its actor up.
+// It is a map, and before it a table of the actors that were found last. The table needs no lock
+// and no allocation for a key: every message looks its actor up.
 type incarnationTable struct {
 	seed  maphash.Seed
 	all   sync.Map // id -> *incarnation
@@ -32,7 +32,7 @@ func (d *incarnationTable) find(id string) *incarnation {
 	}
 	inc := v.(*incarnation)
 	at.Store(inc)
-	// Who ends the actor sets stale, then forgets it here: one of us sees the other.
+	// The end of the actor sets stale, then clears the slot: one of the two sees the other.
 	if inc.stale.Load() {
 		at.CompareAndSwap(inc, nil)
 	}

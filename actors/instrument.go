@@ -9,10 +9,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Instrument makes a producer whose actors have a span for each user message that
-// they handle, of the kind CONSUMER, under the span with which the message was
-// sent. [Context] in the handler gives that span, so that what the handler starts or
-// sends goes under it. A handler that panics or exits leaves a failed span.
+// Instrument makes a producer whose actors have a span for each user message that they handle, of
+// the kind CONSUMER, under the span with which the message was sent. [Context] in the handler gives
+// that span, so that what the handler starts or sends goes under it. A handler that panics or exits
+// leaves a failed span.
 //
 //	system.Spawn(ctx, "orders", actors.Instrument(provider, newOrders))
 //

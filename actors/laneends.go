@@ -11,8 +11,8 @@ import (
 // laneCredits bounds the handles that are on their way in one direction of a lane.
 const laneCredits = 256
 
-// laneEnds makes the two ends of a lane, as handles: sockets, or values where
-// both children are goroutines of this process.
+// laneEnds makes the two ends of a lane, as handles: sockets, or values where both children are
+// goroutines of this process.
 func laneEnds(a, b Conn) (*fdipc.Handle, *fdipc.Handle, error) {
 	if inProcess(a) && inProcess(b) {
 		x, y := laneInMemory()
@@ -40,8 +40,8 @@ func inProcess(c Conn) bool {
 	return ok && m.InProcess()
 }
 
-// memoryEnd is an end of a lane within the process, on its way as a handle: a
-// net.Conn in name only. Frames for it wait until it has an owner.
+// memoryEnd is an end of a lane within the process, on its way as a handle: a net.Conn in name
+// only. Frames for it wait until it has an owner.
 type memoryEnd struct {
 	net.Conn
 	conn  *fdipc.Conn
@@ -84,7 +84,7 @@ func (e *memoryEnd) own(cfg fdipc.Config) *fdipc.Conn {
 	return e.conn
 }
 
-// Close gives up an end that nobody has taken.
+// Close gives up an end that was not taken.
 func (e *memoryEnd) Close() error {
 	e.own(fdipc.Config{})
 	return e.conn.Close()

@@ -11,22 +11,22 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// A lane is a channel between two children. The first message for a sibling makes
-// one: the child asks the master, which makes a pair of sockets and gives one end
-// to each. Nothing between two children passes the master, so that there is no
-// order to keep between two ways; what is sent before the lane is there waits for it.
+// A lane is a channel between two children. The first message to a sibling makes one: the child
+// asks the master, which makes a pair of sockets and gives one end to each. No message between two
+// children passes through the master, so there is only one way and thus one order; messages that
+// are sent before the lane is there wait for it.
 //
-//	opening --grant--> open --its Conn ends, and the master says why--> detached
-//	   |                    --its Conn ends, and nobody says why for laneGrace--> dropped
-//	   +--nobody there, or its end--> detached
+//	opening --grant--> open --its Conn ends, the master says why--> detached
+//	   |                    --its Conn ends, the master is silent for laneGrace--> dropped
+//	   +--no such process, or its end--> detached
 //
-// The master numbers lanes and keeps the newest number of each pair. Whoever asks
-// says which one it has lost; one that asks while a newer one is on its way is not
-// answered. So there is at most one lane a pair, whoever asks first and how often.
+// The master numbers lanes and keeps the newest number of each pair. A child that asks for a lane
+// says which number it has lost; if a newer one is on its way to it, the master does not answer. So
+// there is at most one lane a pair, whichever child asks first and however often.
 //
-// Who has a lane hears the end of the other process twice, in any order: the Conn
-// ends, when all that was sent has been handled, and the master says that it is
-// gone, and why. The second of them detaches.
+// A child learns of the end of a sibling twice, in any order: the lane's Conn ends, when all that
+// was sent has been handled, and the master says that the process has ended, and why. The second of
+// the two detaches the sibling.
 
 // Operations of lane frames.
 const (
@@ -37,14 +37,13 @@ const (
 )
 
 const (
-	// defaultLaneGrace is how long the end of a sibling's process may come after the end
-	// of its lane, before the lane is taken for broken.
+	// defaultLaneGrace is how long after the end of a lane the news of its process's end may come,
+	// before the lane counts as broken.
 	defaultLaneGrace = 2 * time.Second
-	// laneReadWait is how long what a dead sibling has sent may keep its end from
-	// being known.
+	// laneReadWait bounds how long the unread messages of a dead sibling delay the news of its end.
 	laneReadWait = time.Second
-	// maxGrants bounds the ends of lanes, which are descriptors of the master, that
-	// wait for a child which does not read. Beyond it a lane is refused.
+	// maxGrants bounds the ends of lanes, which are descriptors of the master, that wait for a
+	// child which does not read. Beyond it a lane is refused.
 	maxGrants = 1024
 )
 

@@ -222,8 +222,8 @@ func (la *localActors) refuse() bool {
 	return !la.closed.Swap(true)
 }
 
-// stopAll stops all actors, all at once, and waits for them under ctx. It kills those that have
-// not ended then, and returns an error for each.
+// stopAll stops all actors, all at once, and waits for them under ctx. It kills those that have not
+// ended then, and returns an error for each.
 func (la *localActors) stopAll(ctx context.Context) (errs []error) {
 	var all []*incarnation
 	la.table.each(func(inc *incarnation) { all = append(all, inc) })

@@ -10,8 +10,8 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// localProcess is what the parts of a System know of the process that they are in. It is
-// immutable but for its counters, and depends on no other part.
+// localProcess is what the parts of a System know of the process that they are in. It is immutable
+// but for its counters, and depends on no other part.
 type localProcess struct {
 	address     string
 	incarnation uint64
@@ -57,8 +57,8 @@ func (lp *localProcess) closeHandles(msg any) {
 	}
 }
 
-// noContext is the context of a Send that has none, an actor's or a peer's. It
-// waits for at most SendWait.
+// noContext is the context of a Send that has none, an actor's or a peer's. It waits for at most
+// SendWait.
 var noContext context.Context = withoutContext{context.Background()}
 
 type withoutContext struct{ context.Context }

@@ -14,17 +14,16 @@ import (
 	"github.com/coppice-go/coppice/actors/internal/mailqueue"
 )
 
-// Overflow says what happens to a user message for which a bounded mailbox has
-// no room. System messages (Stop, Terminated) and Poison are never bounded, nor dropped; of
-// those Stops and Poisons that wait for one actor, one is kept.
+// Overflow is what happens to a user message for which a bounded mailbox has no room. System
+// messages (Stop, Terminated) and Poison are never bounded, nor dropped; of those Stops and Poisons
+// that wait for one actor, one is kept.
 type Overflow uint8
 
 const (
-	// Wait makes the sender wait for room, without spinning: [System.Send] and
-	// [System.Ask] under their context, an actor's own Send for at most
-	// [Config].SendWait, a message from another process likewise (it holds up the
-	// data lane of that process, so that its senders wait in turn). After that the
-	// message is a dead letter with [ErrFull]. What an actor sends to itself
+	// Wait makes the sender wait for room, without spinning: [System.Send] and [System.Ask] under
+	// their context, an actor's own Send for at most [Config].SendWait, a message from another
+	// process likewise (it holds up the data lane of that process, so that its senders wait in
+	// turn). After that the message is a dead letter with [ErrFull]. What an actor sends to itself
 	// does not wait: it is let in above the bound.
 	Wait Overflow = iota
 	// DropOldest lets the new message in; the one that waited longest is a dead letter.
@@ -54,31 +53,30 @@ const throughput = 300
 
 // actorMailbox is the actor.Mailbox of one incarnation of an actor.
 //
-// It differs from protoactor's in what happens at the edges: a bound that does
-// not spin, messages that the actor will never handle become dead letters, a
-// panic outside Receive ends the actor instead of reaching a guardian, and
-// Restart, Suspend and Resume have no effect but the end of the actor.
+// It differs from protoactor's: a sender that waits at the bound does not spin; messages that the
+// actor will never handle become dead letters; a panic outside Receive ends the actor and does not
+// reach a guardian; Restart ends the actor, Suspend and Resume have no effect.
 //
-// At most one goroutine runs at a time; it is started by a post to an idle
-// mailbox and ends when nothing is queued.
+// At most one goroutine runs at a time; it is started by a post to an idle mailbox and ends when
+// nothing is queued.
 type actorMailbox struct {
 	incarnation *incarnation
-	bound       int // of all senders but the actor itself; 0: none
-	peerBound   int // of senders in other processes
-	peerWeight  int // of what they sent and waits, in bytes
+	bound       int // of messages of all senders but the actor itself; 0: none
+	peerBound   int // of messages of other processes
+	peerWeight  int // of the heavy ones among these, in bytes
 	overflow    Overflow
 
 	invoker    actor.MessageInvoker // set once, before run
 	dispatcher actor.Dispatcher
 
-	// What the actor's goroutine reads for each message stands apart from what
-	// senders write for each: on one cache line they would slow each other.
+	// The actor's goroutine reads these for each message. They stand apart from the fields that
+	// senders write for each: on one cache line the two would slow each other.
 	_ mailqueue.CacheLine
-	// interrupt says that run has to look under the lock before its next message:
-	// a system message waits, the actor is suspended, or has to stop its children.
+	// interrupt makes run look under the lock before its next message: a system message waits, the
+	// actor is suspended, or has to stop its children.
 	interrupt  atomic.Bool
 	waiting    atomic.Bool      // senders wait for room
-	heavyBytes atomic.Int64     // bytes of what waits and is heavy
+	heavyBytes atomic.Int64     // bytes of the heavy messages that wait
 	cur        *mailqueue.Chunk // where run takes from; run's own
 	seen       uint32           // how many messages cur had when run last looked; run's own
 	_          mailqueue.CacheLine
@@ -91,16 +89,16 @@ type actorMailbox struct {
 	suspended     bool          // the actor has failed: user messages stay where they are
 	closed        bool          // the actor has ended: user messages are dead letters
 	stopsChildren bool          // the actor was killed and has not stopped its children yet
-	room          chan struct{} // closed when a waiting sender should look again; nil: nobody waits
+	room          chan struct{} // closed when a waiting sender should look again; nil: no sender waits
 	dropped       uint64        // taken out of the queue other than by the actor
 	poisoned      bool          // a Poison was queued: no second one does anything
 	stopQueued    bool          // a Stop waits in system
 }
 
-// A mailbox holds messages of other processes of up to maxWeight bytes, as they stood in
-// their frames, or of lightMessage for each place of its bound if that is more. A message of
-// more bytes than that finds room when no other heavy one waits. Those of at most lightMessage
-// are bounded by their number, and not weighed.
+// The heavy messages of other processes in a mailbox, those of more than lightMessage bytes in
+// their frames, have at most maxWeight bytes together, or lightMessage for each place of its bound
+// if that is more. One of more bytes than that finds room if no other heavy one waits. Light
+// messages are bounded by their number alone.
 const (
 	maxWeight    = DefaultBound * lightMessage
 	lightMessage = 16 << 10
@@ -122,8 +120,8 @@ func weightOf(bound int) int {
 
 var _ actor.Mailbox = (*actorMailbox)(nil)
 
-// RegisterHandlers is called by protoactor when the actor has its PID. Others may
-// have found it by then and sent to it; protoactor's own mailbox is not ready for that.
+// RegisterHandlers is called by protoactor when the actor has its PID. Others may have found it by
+// then and sent to it; protoactor's own mailbox is not ready for that.
 func (m *actorMailbox) RegisterHandlers(invoker actor.MessageInvoker, dispatcher actor.Dispatcher) {
 	m.invoker, m.dispatcher = invoker, dispatcher
 	m.incarnation.registered(invoker.(actor.Context))
@@ -139,8 +137,8 @@ func (m *actorMailbox) UserMessageCount() int {
 	return m.user.Len()
 }
 
-// PostUserMessage queues a message of a sender that has no context: an actor's
-// Send or a frame. It may wait under the policy Wait.
+// PostUserMessage queues a message of a sender that has no context: an actor's Send or a frame. It
+// may wait under the policy Wait.
 func (m *actorMailbox) PostUserMessage(message any) {
 	err := m.post(noContext, message, false)
 	if err != nil {
@@ -148,8 +146,8 @@ func (m *actorMailbox) PostUserMessage(message any) {
 	}
 }
 
-// post queues message. When it returns an error the message is the caller's to
-// make a dead letter of. Under noContext it waits for at most the system's SendWait.
+// post queues message. When it returns an error the message is the caller's to make a dead letter
+// of. Under noContext it waits for at most the system's SendWait.
 func (m *actorMailbox) post(ctx context.Context, message any, self bool) error {
 	if batch, ok := actor.UnwrapEnvelopeMessage(message).(actor.MessageBatch); ok {
 		for _, item := range batch.GetMessages() {
@@ -164,9 +162,9 @@ func (m *actorMailbox) post(ctx context.Context, message any, self bool) error {
 	return m.overflowLocked(ctx, message, m.bound)
 }
 
-// postPeer queues a message of another process, for which every mailbox has a bound, by
-// number and by the bytes of their frames. It waits for at most the system's SendWait; after
-// an error the message is the caller's.
+// postPeer queues a message of another process, for which every mailbox has a bound, by number and
+// by the bytes of their frames. It waits for at most the system's SendWait; after an error the
+// message is the caller's.
 func (m *actorMailbox) postPeer(message any, bytes int) error {
 	if bytes > lightMessage {
 		message = &heavyMessage{message, bytes}
@@ -203,8 +201,8 @@ func (m *actorMailbox) unwrap(entry any) any {
 	return entry
 }
 
-// overflowLocked queues message when there is room below bound, or does what the policy
-// says. It unlocks m.mu.
+// overflowLocked queues message when there is room below bound, or does what the policy says. It
+// unlocks m.mu.
 func (m *actorMailbox) overflowLocked(ctx context.Context, message any, bound int) error {
 	var cancel context.CancelFunc
 	for {
@@ -232,8 +230,8 @@ func (m *actorMailbox) overflowLocked(ctx context.Context, message any, bound in
 			return ErrFull
 		case Wait:
 		}
-		// Said before the last look at the queue: the actor, which takes without
-		// the lock, looks here after it took.
+		// Set before the last look at the queue: the actor, which takes messages without the lock,
+		// looks here after it took one.
 		m.waiting.Store(true)
 		if m.roomLocked(message, bound) {
 			m.pushLocked(message)
@@ -257,8 +255,8 @@ func (m *actorMailbox) overflowLocked(ctx context.Context, message any, bound in
 	}
 }
 
-// dropOldestLocked queues message in the place of the one that waited longest, or of as many
-// as its weight takes. It unlocks m.mu.
+// dropOldestLocked queues message in the place of the one that waited longest, or of as many as its
+// weight takes. It unlocks m.mu.
 func (m *actorMailbox) dropOldestLocked(message any) {
 	var oldest []any
 	for len(oldest) == 0 || !m.fitsWeight(message) {
@@ -271,7 +269,7 @@ func (m *actorMailbox) dropOldestLocked(message any) {
 	}
 	m.pushLocked(message)
 	for _, v := range oldest {
-		if isPill(v) { // what stood before it is handled: now is its time
+		if isPill(v) { // the messages before it are handled: it is its turn
 			m.incarnation.stop(normal)
 			continue
 		}
@@ -279,15 +277,15 @@ func (m *actorMailbox) dropOldestLocked(message any) {
 	}
 }
 
-// isPill says whether message is the end of the actor, in its turn. It is let in
-// above the bound, and never dropped.
+// isPill reports whether message is a Poison, which ends the actor in its turn. It is let in above
+// the bound, and never dropped.
 func isPill(message any) bool {
 	_, ok := message.(*actor.PoisonPill)
 	return ok
 }
 
-// pushLocked queues message, wakes the actor and unlocks m.mu. Of Poison one is queued: it
-// is the last message that the actor takes.
+// pushLocked queues message, wakes the actor and unlocks m.mu. Only one Poison is queued: it is the
+// last message that the actor takes.
 func (m *actorMailbox) pushLocked(message any) {
 	switch v := message.(type) {
 	case *actor.PoisonPill:
@@ -328,7 +326,7 @@ func (m *actorMailbox) PostSystemMessage(message any) {
 	}
 	m.mu.Lock()
 	_, stop := message.(*actor.Stop)
-	if inc.killed.Load() || stop && m.stopQueued { // one that waits is as good as two
+	if inc.killed.Load() || stop && m.stopQueued { // one that waits is enough
 		m.mu.Unlock()
 		return
 	}
@@ -348,18 +346,17 @@ func (m *actorMailbox) PostSystemMessage(message any) {
 	}
 }
 
-// run handles what is queued. It is the actor's goroutine; it ends when nothing
-// is left, or after Goexit in a handler, which hands over to a new one.
+// run handles what is queued. It is the actor's goroutine; it ends when nothing is left, or after
+// Goexit in a handler, which hands over to a new one.
 func (m *actorMailbox) run() {
 	m.incarnation.workBegins()
 	for m.burst() {
 	}
 }
 
-// burst handles messages until none is left, or until one fails; then it returns
-// true. The wrapper catches what the actor's Receive panics with; what is caught
-// here came from around it: a continuation of ReenterAfter, an automatic response, a
-// strategy.
+// burst handles messages until none is left, or until one fails: then it returns true. The wrapper
+// catches panics of the actor's Receive; those caught here come from around it: a continuation of
+// ReenterAfter, an automatic response, a strategy.
 func (m *actorMailbox) burst() (again bool) {
 	inc := m.incarnation
 	returned := false
@@ -391,7 +388,7 @@ func (m *actorMailbox) burst() (again bool) {
 			return false
 		}
 		if inc.handlesSystemMessage != system {
-			inc.handlesSystemMessage = system // written seldom: senders read what stands beside it
+			inc.handlesSystemMessage = system // only when it changes: senders read fields on the same cache line
 		}
 		if system {
 			m.invoker.InvokeSystemMessage(message)
@@ -402,8 +399,8 @@ func (m *actorMailbox) burst() (again bool) {
 	}
 }
 
-// next takes the next message, system messages first. When there is none, the
-// actor's goroutine is to end.
+// next takes the next message, system messages first. When there is none, the actor's goroutine is
+// to end.
 func (m *actorMailbox) next() (message any, system, ok bool) {
 	if m.cur != nil && !m.interrupt.Load() {
 		if message, ok = m.cur.Take(&m.seen); ok {

@@ -2,11 +2,11 @@ package actors
 
 import "github.com/asynkron/protoactor-go/actor"
 
-// Monitor watches pid and delivers its Down on the channel C of the result. It
-// does not block. A name is bound to its holder of the moment the request arrives.
+// Monitor watches pid and delivers its Down on the channel C of the result. It does not block. A
+// name is bound to its holder of the moment the request arrives.
 //
-// To monitor comes in order after what the same goroutine sent to pid before;
-// Down comes after all that the actor sent to this process.
+// To monitor comes in order after what the same goroutine sent to pid before; Down comes after all
+// that the actor sent to this process.
 func (s *System) Monitor(pid *actor.PID) *Monitor {
 	c := make(chan Down, 1)
 	m := &Monitor{C: c, c: c, table: s.monitors, pid: pid}
@@ -14,8 +14,8 @@ func (s *System) Monitor(pid *actor.PID) *Monitor {
 	return m
 }
 
-// MonitorFrom watches pid for the actor of ctx, which gets a *Down as an ordinary
-// message. The monitor ends with the actor. To be called from Receive.
+// MonitorFrom watches pid for the actor of ctx, which gets a *Down as an ordinary message. The
+// monitor ends with the actor. To be called from Receive.
 func (s *System) MonitorFrom(ctx actor.Context, pid *actor.PID) *Monitor {
 	self := ctx.Self()
 	m := &Monitor{table: s.monitors, pid: pid, onDown: func(d Down, _ endCause) { s.router.notify(self, &d) }}

@@ -12,43 +12,43 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// Down says that a monitored actor or process has ended.
+// Down is the notice that a monitored actor or process has ended.
 type Down struct {
 	PID    *actor.PID        // as it was given to Monitor: a name stays a name
-	Reason supervisor.Reason // Error of ErrNoActor when there was nobody
+	Reason supervisor.Reason // Error of ErrNoActor when there was no such actor
 }
 
-// Monitor watches one incarnation of an actor, or a process, from any process of
-// the tree. Its Down comes exactly once, unless Cancel comes before.
+// Monitor watches one incarnation of an actor, or a process, from any process of the tree. Its Down
+// comes exactly once, unless Cancel comes before.
 type Monitor struct {
 	// C delivers the Down of [System.Monitor]. Nil for [System.MonitorFrom].
 	C <-chan Down
 
-	c      chan Down // C, for who fires; 1 entry, written once
+	c      chan Down // C, to write; 1 entry, written once
 	table  *monitors
 	ref    uint64
 	pid    *actor.PID
 	owner  *incarnation         // the actor with which the monitor ends; may be nil
 	stop   byte                 // also ask it to end: stopShutdown, stopPoison
-	onDown func(Down, endCause) // called by who took the monitor out of the table; nil: c is all
+	onDown func(Down, endCause) // called with the Down, after the monitor was taken out of the table; nil: c is all
 
 	// Guarded by monitors.mu.
-	address    string        // the process it is at
-	ofProcess  bool          // it watches that itself
-	undo       func()        // takes back what start did; nil: nothing to take back
+	address    string        // the process of the actor that it watches
+	ofProcess  bool          // it watches the process itself
+	undo       func()        // undoes what start did; nil: there is nothing to undo
 	protoWatch protoWatchKey // the Watch that the monitor stands for; zero: none
 }
 
-// Cancel ends the monitor. When it returns, the Down is in C or never will be. To the
-// actor of a [System.MonitorFrom] one that is on its way at that moment still comes.
+// Cancel ends the monitor. When it returns, the Down is in C or never will be. A Down that is on
+// its way to the actor of a [System.MonitorFrom] at that moment still comes.
 func (m *Monitor) Cancel() {
 	if undo, ok := m.table.take(m, nil); ok && undo != nil {
 		undo()
 	}
 }
 
-// monitors are those of this process, that is its watching side. Who takes one
-// out fires it: so each fires once.
+// monitors owns the monitors of this process, which are the watching side. Only the caller that
+// takes a monitor out of the table fires it, so each fires once.
 type monitors struct {
 	*localProcess
 	local *localActors
@@ -72,14 +72,14 @@ func (t *monitors) count() int {
 	return len(t.open)
 }
 
-// take removes m and returns how to undo its start; false when it had ended. d is its
-// end; nil: it was cancelled.
+// take removes m and returns how to undo its start; false when it had ended. d is its end; nil: it
+// was cancelled.
 func (t *monitors) take(m *Monitor, d *Down) (undo func(), ok bool) {
 	t.mu.Lock()
 	_, ok = t.open[m.ref]
 	delete(t.open, m.ref)
 	if ok && d != nil && m.c != nil {
-		m.c <- *d // has room. Under the lock: who cancels after this finds it
+		m.c <- *d // has room. Under the lock, so that a Cancel after this finds it in C
 	}
 	if t.protoWatches[m.protoWatch] == m {
 		delete(t.protoWatches, m.protoWatch)
@@ -99,8 +99,8 @@ func (t *monitors) fire(m *Monitor, r supervisor.Reason, how endCause) {
 	}
 }
 
-// setTarget notes where the monitor is and how to undo it, before the request
-// leaves. It returns false when the monitor was cancelled meanwhile.
+// setTarget notes what the monitor watches and how to undo that, before the request leaves. It
+// returns false if the monitor was cancelled before.
 func (t *monitors) setTarget(m *Monitor, target *actor.PID, undo func()) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -108,15 +108,15 @@ func (t *monitors) setTarget(m *Monitor, target *actor.PID, undo func()) bool {
 	return t.open[m.ref] == m
 }
 
-// hasEnded reports whether m has ended. Who cancels undoes only what is done by then, so whoever
-// goes on asks once more, and undoes the rest.
+// hasEnded reports whether m has ended. A Cancel undoes only what start has done by then; start
+// asks here once more, and undoes the rest.
 func (t *monitors) hasEnded(m *Monitor) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.open[m.ref] != m
 }
 
-// get returns the monitor ref if it is at the process with an address.
+// get returns the monitor with the number ref if it watches the process with an address.
 func (t *monitors) get(ref uint64, address string) *Monitor {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -126,8 +126,8 @@ func (t *monitors) get(ref uint64, address string) *Monitor {
 	return nil
 }
 
-// fireAt fires the monitors of the actors of a process, and, when that has
-// ended too, of the process itself.
+// fireAt fires the monitors of the actors of a process, and, when that has ended too, of the
+// process itself.
 func (t *monitors) fireAt(address string, r supervisor.Reason, ended bool) {
 	t.mu.Lock()
 	var found []*Monitor
@@ -211,11 +211,11 @@ func (t *monitors) watchLocal(m *Monitor, target *actor.PID) {
 	}
 }
 
-// watchRemote asks the process of target to monitor it. The death of a process
-// this one is attached to is heard without asking.
+// watchRemote asks the process of target to monitor it. The death of a process this one is attached
+// to is heard without asking.
 func (t *monitors) watchRemote(m *Monitor, target *actor.PID) {
-	// Noted before the way is looked for: if the process ends after that, its end
-	// finds the monitor.
+	// Noted before the way is looked for: if the process ends after that, its end finds the
+	// monitor.
 	if !t.setTarget(m, target, nil) {
 		return
 	}

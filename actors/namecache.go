@@ -12,18 +12,18 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// Names are resolved where they are used. The master has the registry; a child
-// asks it once for a name, remembers the answer, and is told when it changes. A
-// change of a name is over, for who asked for it, when every process that
-// remembers the name has been told: what is sent after that reaches the new holder.
+// Names are resolved where they are used. The master has the registry; a child asks it once for a
+// name, caches the answer, and hears from it when that changes. A call that changes a name returns
+// when every process that caches the name has heard: what is sent after that reaches the new
+// holder.
 
 const (
-	// maxCachedNames bounds the names that a child remembers. Beyond that it forgets all.
+	// maxCachedNames bounds the names that a child caches. Beyond that it forgets all.
 	maxCachedNames = 8192
-	// maxRemembered bounds the names, and what they begin with, that the master
-	// keeps for one child. Beyond it the child is told to forget all.
+	// maxRemembered bounds the names, and their prefixes, that the master remembers of one child's
+	// cache. Beyond it the master tells the child to forget all.
 	maxRemembered = 2 * maxCachedNames
-	// changeWait bounds how long a child that does not answer holds up a change.
+	// changeWait bounds how long a child that does not acknowledge a change holds it up.
 	changeWait = time.Second
 )
 
@@ -34,7 +34,7 @@ type nameAnswer struct {
 	err     error
 }
 
-// nameCache holds the names that a child remembers, and those it is asking for.
+// nameCache has the answers of the master, and the questions that it has not answered.
 type nameCache struct {
 	mu    sync.RWMutex
 	names map[string]*nameQuery
@@ -43,14 +43,13 @@ type nameCache struct {
 // nameQuery is a name whose answer is known or on its way.
 type nameQuery struct {
 	done     chan struct{} // closed when answer is there and queued is empty
-	outdated bool          // it has moved meanwhile: the answer is not to be kept
-	settled  bool
+	outdated bool          // the name has changed since: the answer is not to be kept
+	answered bool
 	queued   []func(nameAnswer)
 	answer   nameAnswer
 }
 
-// resolve returns who holds a name. It waits under ctx; under noContext for at
-// most SendWait.
+// resolve returns the holder of a name. It waits under ctx; under noContext for at most SendWait.
 func (n *names) resolve(ctx context.Context, name string) (*actor.PID, error) {
 	if !n.peers.hasUplink() {
 		if h := n.whereis(name); h != nil {
@@ -62,7 +61,7 @@ func (n *names) resolve(ctx context.Context, name string) (*actor.PID, error) {
 	return a.pid, err
 }
 
-// wait returns the answer to a question for the master.
+// wait returns the answer to a question for the master, from the cache if it is there.
 func (n *names) wait(ctx context.Context, op byte, name string) (nameAnswer, error) {
 	key := cacheKey(op, name)
 	n.cache.mu.RLock()
@@ -89,7 +88,7 @@ func (n *names) wait(ctx context.Context, op byte, name string) (nameAnswer, err
 	}
 }
 
-// locate calls f with the holder of a name, now or when the master has said it.
+// locate calls f with the holder of a name, now or when the master has answered.
 func (n *names) locate(name string, f func(*actor.PID, error)) {
 	if !n.peers.hasUplink() {
 		if h := n.whereis(name); h != nil {
@@ -102,7 +101,7 @@ func (n *names) locate(name string, f func(*actor.PID, error)) {
 	n.query(nameResolve, name, func(a nameAnswer) { f(a.pid, a.err) })
 }
 
-// cacheKey is under what an answer is kept: no name ends with a slash and a star.
+// cacheKey is the key of an answer in the cache. No name ends with a slash and a star.
 func cacheKey(op byte, name string) string {
 	if op == nameMembers {
 		return name + "/*"
@@ -110,8 +109,8 @@ func cacheKey(op byte, name string) string {
 	return name
 }
 
-// query returns the query for a name and begins it if there is none. f, if it is
-// not nil, is called with the answer.
+// query returns the query for a name and begins it if there is none. f, if it is not nil, is called
+// with the answer.
 func (n *names) query(op byte, name string, f func(nameAnswer)) *nameQuery {
 	key := cacheKey(op, name)
 	n.cache.mu.Lock()
@@ -128,7 +127,7 @@ func (n *names) query(op byte, name string, f func(nameAnswer)) *nameQuery {
 		// Ends with the master's answer or its end, or after SendWait.
 		go n.ask(q, op, name, key)
 	}
-	if f != nil && !q.settled {
+	if f != nil && !q.answered {
 		q.queued = append(q.queued, f)
 		f = nil
 	}
@@ -139,7 +138,7 @@ func (n *names) query(op byte, name string, f func(nameAnswer)) *nameQuery {
 	return q
 }
 
-// ask asks the master and settles q.
+// ask asks the master and answers q.
 func (n *names) ask(q *nameQuery, op byte, name, key string) {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), n.sendWait, ErrBusy)
 	defer cancel()
@@ -157,7 +156,7 @@ func (n *names) ask(q *nameQuery, op byte, name, key string) {
 	}
 	n.cache.mu.Lock()
 	q.answer = a
-	for len(q.queued) > 0 { // in order, and before who waits
+	for len(q.queued) > 0 { // in order, and before the callers of wait go on
 		list := q.queued
 		q.queued = nil
 		n.cache.mu.Unlock()
@@ -166,7 +165,7 @@ func (n *names) ask(q *nameQuery, op byte, name, key string) {
 		}
 		n.cache.mu.Lock()
 	}
-	q.settled = true
+	q.answered = true
 	if (q.outdated || gone || a.err != nil) && n.cache.names[key] == q {
 		delete(n.cache.names, key)
 	}
@@ -174,7 +173,8 @@ func (n *names) ask(q *nameQuery, op byte, name, key string) {
 	close(q.done)
 }
 
-// forgetLocked forgets what match says; what is being asked for is not kept.
+// forgetLocked forgets the answers that match selects. Answers that are on their way will not be
+// kept.
 func (n *names) forgetLocked(match func(key string, q *nameQuery) bool) {
 	for key, q := range n.cache.names {
 		if !match(key, q) {
@@ -185,22 +185,22 @@ func (n *names) forgetLocked(match func(key string, q *nameQuery) bool) {
 	}
 }
 
-// processEnded forgets the names of a process that has ended, and in the master
-// that it remembers any.
+// processEnded forgets the names of a process that has ended and, in the master, what that process
+// has cached.
 func (n *names) processEnded(address string) {
 	n.cache.mu.Lock()
 	n.forgetLocked(func(_ string, q *nameQuery) bool {
-		if q.settled && q.answer.pid != nil {
+		if q.answered && q.answer.pid != nil {
 			return q.answer.pid.Address == address
 		}
-		return true // members, and what is on its way, may be of it
+		return true // pools, and answers on their way, may name it
 	})
 	n.cache.mu.Unlock()
 	n.changes.processEnded(address)
 }
 
-// onChanged hears that what a name stands for has changed, in a child; or that a
-// child has heard it, in the master.
+// onChanged takes the master's word that a name has changed; in the master, a child's
+// acknowledgement.
 func (n *names) onChanged(p *peer, r *wire.Reader) {
 	seq, key := r.Uint(), r.Text(wire.MaxText)
 	if r.Bad {

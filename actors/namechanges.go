@@ -10,27 +10,27 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// nameChanges are the master's: who remembers which name, and which changes are not
-// yet known to all of them.
+// nameChanges is the part of the master's registry that keeps the caches of the children right:
+// which child caches which name, and which changes some of them have not acknowledged.
 type nameChanges struct {
 	mu          sync.Mutex
 	last        uint64
-	remembering map[string]map[string]struct{} // key -> addresses
-	perProcess  map[string]int                 // address -> of how many keys it is
+	remembering map[string]map[string]struct{} // key -> addresses of the children that cache it
+	perProcess  map[string]int                 // address -> number of its keys
 	open        map[uint64]*nameChange
 }
 
-// nameChange is a change that some have not heard of.
+// nameChange is a change that some children have not acknowledged.
 type nameChange struct {
-	waitsFor map[string]int // address -> frames it has not answered
+	waitsFor map[string]int // address -> frames that it has not acknowledged
 	done     func()
 	timer    *time.Timer
 }
 
-// remember notes that the process with an address will remember what a name
-// stands for. Who hears of a change remembers nothing, until it asks again. It
-// returns false when that process remembers too much: nothing of it is noted any
-// more, and it is to be told so before it is answered.
+// remember notes that the child with an address will cache a name. A child that hears of a change
+// does not cache the name any more, until it asks again. remember returns false if that child
+// caches too many: then it has forgotten all keys of the child, which must be told before it is
+// answered.
 func (c *nameChanges) remember(address, name string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -56,7 +56,7 @@ func (c *nameChanges) remember(address, name string) bool {
 	return false
 }
 
-// forgetProcessLocked forgets what a process remembers.
+// forgetProcessLocked forgets all keys of a child.
 func (c *nameChanges) forgetProcessLocked(address string) {
 	for key, who := range c.remembering {
 		if delete(who, address); len(who) == 0 {
@@ -66,7 +66,8 @@ func (c *nameChanges) forgetProcessLocked(address string) {
 	delete(c.perProcess, address)
 }
 
-// remember notes it in the master, of a child.
+// remember notes that a child will cache a name, and tells the child to forget all if it has too
+// many.
 func (n *names) remember(address, name string) {
 	if n.changes.remember(address, name) {
 		return
@@ -78,8 +79,8 @@ func (n *names) remember(address, name string) {
 	}
 }
 
-// tellChanged tells all who remember a name that it has changed, and calls done when
-// they have heard it.
+// tellChanged tells all children that cache a name that it has changed, and calls done when they
+// have acknowledged that, or after changeWait.
 func (n *names) tellChanged(name string, done func()) {
 	c := &n.changes
 	keys := []string{name}
@@ -125,7 +126,7 @@ func (n *names) tellChanged(name string, done func()) {
 	}
 }
 
-// acknowledged notes that a process has heard of a change.
+// acknowledged notes that a child has forgotten the keys of a change.
 func (c *nameChanges) acknowledged(seq uint64, address string) {
 	c.mu.Lock()
 	change := c.open[seq]
@@ -152,7 +153,7 @@ func (c *nameChanges) finish(seq uint64) {
 	}
 }
 
-// processEnded strikes out a process that has ended.
+// processEnded forgets a child, and ends the changes that wait for it alone.
 func (c *nameChanges) processEnded(address string) {
 	c.mu.Lock()
 	var finished []*nameChange

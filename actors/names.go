@@ -19,11 +19,12 @@ const (
 	nameReregister byte = 2
 	nameUnregister byte = 3
 	nameWhereis    byte = 4
-	nameResolve    byte = 5 // whereis, and tell me when it changes
-	nameMembers    byte = 6 // the processes of a pool, and tell me when they change
+	nameResolve    byte = 5 // whereis, with notice of changes
+	nameMembers    byte = 6 // the processes of a pool, with notice of changes
 )
 
-// names is the registry. The master's is the tree's; a child's holds nothing.
+// names owns the registered names. In the master it is the registry of the tree; in a child it
+// caches the master's answers.
 type names struct {
 	*localProcess
 	local    *localActors
@@ -34,7 +35,7 @@ type names struct {
 
 	mu         sync.RWMutex
 	registered map[string]*registration
-	perProcess map[string]int // address -> how many of m its actors hold
+	perProcess map[string]int // address -> how many names its actors have
 
 	changes nameChanges // of the master
 	cache   nameCache   // of a child
@@ -52,8 +53,7 @@ func newNames(proc *localProcess, local *localActors, ps *peers, mons *monitors,
 	}
 }
 
-// call does op here or, in a child, at the master. It returns a *actor.PID, a
-// []member, or nil.
+// call does op here or, in a child, at the master. It returns a *actor.PID, a []poolMember, or nil.
 func (n *names) call(ctx context.Context, op byte, name string, pid *actor.PID) (any, error) {
 	if n.closed.Load() {
 		return nil, ErrClosed
@@ -96,8 +96,8 @@ func (n *names) call(ctx context.Context, op byte, name string, pid *actor.PID) 
 	return n.asks.wait(ctx, ask)
 }
 
-// reserved reports whether a name is not for children to register: that of an actor of
-// the master, which it would hide, or one that the hook says.
+// reserved reports whether children may not register a name: it is that of an actor of the master,
+// which it would hide, or the hook says so.
 func (n *names) reserved(name string) bool {
 	return n.local.find(name) != nil || n.hook != nil && n.hook(name)
 }
@@ -110,7 +110,7 @@ func (n *names) do(op byte, name string, pid *actor.PID, from string, done func(
 	}
 	switch op {
 	case nameWhereis, nameResolve:
-		if op == nameResolve { // before the look: a change after it is told
+		if op == nameResolve { // before the look, so that the process hears of a change after it
 			n.remember(from, name)
 		}
 		if h := n.whereis(name); h != nil {
@@ -175,8 +175,7 @@ func (n *names) register(name string, pid *actor.PID, replace bool, done func(er
 		old.mon.Cancel()
 	}
 
-	// The name is held before its holder is watched, so that the end of the
-	// holder finds it.
+	// The name is held before its holder is watched, so that the end of the holder finds it.
 	mon := &Monitor{table: n.monitors, pid: pid}
 	mon.onDown = func(Down, endCause) { n.drop(name, func(now *registration) bool { return now == reg }, func() {}) }
 	n.monitors.start(mon)
@@ -206,7 +205,7 @@ func (n *names) countLocked(address string, by int) {
 	}
 }
 
-// drop frees name if the holding is the one meant, and calls done when all know it.
+// drop frees name if its registration is the one meant, and calls done when all processes know it.
 func (n *names) drop(name string, meant func(*registration) bool, done func()) {
 	n.mu.Lock()
 	reg := n.registered[name]
@@ -224,7 +223,7 @@ func (n *names) drop(name string, meant func(*registration) bool, done func()) {
 	n.tellChanged(name, done)
 }
 
-// whereis returns the holder of a name as this process knows it; nil: nobody.
+// whereis returns the holder of a name, in the master; nil: it has none.
 func (n *names) whereis(name string) *actor.PID {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
@@ -246,7 +245,7 @@ func (n *names) whereis(name string) *actor.PID {
 	return nil
 }
 
-// onName serves a child's request; in the master only.
+// onRequest serves a child's request; in the master only.
 func (n *names) onRequest(p *peer, r *wire.Reader) {
 	op, ref := r.Byte(), r.Uint32()
 	name := r.Text(wire.MaxText)
@@ -316,8 +315,7 @@ func (n *names) onReply(p *peer, r *wire.Reader) {
 // poolMember is a process of a pool.
 type poolMember struct{ name, address string }
 
-// members returns the processes of a pool, shortest name first, so that slot 10
-// comes after slot 9.
+// members returns the processes of a pool, shortest name first, so that slot 10 comes after slot 9.
 func (n *names) members(pool string) []poolMember {
 	n.mu.RLock()
 	list := []poolMember{}

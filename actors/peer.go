@@ -15,15 +15,15 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// Conn is what a System needs of a channel to another process; a *fdipc.Conn is one.
-// The payload of a frame is borrowed until the call returns.
+// Conn is what a System needs of a channel to another process; a *fdipc.Conn is one. The payload of
+// a frame is borrowed until the call returns.
 type Conn interface {
 	Send(ctx context.Context, f *fdipc.Frame) error
 	TrySend(f *fdipc.Frame) error
 }
 
-// peer is the way to one incarnation of another process: a channel that was
-// attached, or a lane of its own.
+// peer is one incarnation of another process and the channel to it: one that was attached, or a
+// lane that this package makes.
 type peer struct {
 	proc        *localProcess
 	slot        *atomic.Pointer[peer] // where the table of peers may cache it
@@ -35,9 +35,9 @@ type peer struct {
 
 	lastTargets [2]lastTarget  // by lane of the Conn; each is its reader's
 	ended       atomic.Bool    // closed, for readers
-	sendDirect  [2]atomic.Bool // by lane of the Conn: it is there and nothing waits for it
-	asksWaiting atomic.Int32   // asks on their way to it that wait
-	share       askShare       // of the asks that it may leave unanswered here
+	sendDirect  [2]atomic.Bool // by lane of the Conn: there is a Conn, and no backlog
+	asksWaiting atomic.Int32   // asks to this peer that wait for their answers
+	share       askShare       // of the asks that came from it
 
 	mu          sync.Mutex
 	conn        Conn
@@ -54,14 +54,14 @@ type peer struct {
 	timer     *time.Timer        // ends the wait for the other of the two
 }
 
-// backlog is what found no room, or no Conn yet, and must not be lost, in order.
+// backlog are the notices for which there was no room, or no Conn yet, in order. None may be lost.
 type backlog struct {
 	notices  []fdipc.Frame // their payloads are the backlog's
-	flushing chan struct{} // closed when the backlog is empty; nil: nobody sends it now
+	flushing chan struct{} // closed when the backlog is empty; nil: no goroutine sends it now
 }
 
-// maxBacklog bounds the notices for a process that does not read. They are in the
-// number of monitors and asks; a process that leaves so many unread hangs.
+// maxBacklog bounds the notices for a process that does not read. There are about as many as it has
+// monitors and asks; a process that leaves so many unread hangs.
 const maxBacklog = 1 << 16
 
 func newPeer(proc *localProcess, slot *atomic.Pointer[peer], address string) *peer {
@@ -79,7 +79,7 @@ func (p *peer) lastTarget(lane fdipc.Lane) *lastTarget {
 	return new(lastTarget)
 }
 
-// open gives the peer its Conn. What waited for it goes first.
+// open gives the peer its Conn. The backlog goes first.
 func (p *peer) open(c Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -99,8 +99,8 @@ func (p *peer) open(c Conn) bool {
 	return true
 }
 
-// channelLostError wraps the error of a channel that has ended while the process is
-// not known to have: its exit reason will come with Detach.
+// channelLostError wraps the error of a channel that has ended while its process is not known to
+// have ended: the exit reason comes with Detach.
 type channelLostError struct{ err error }
 
 func (e *channelLostError) Error() string        { return "channel lost: " + e.err.Error() }
@@ -112,13 +112,13 @@ func isChannelLost(err error) bool {
 	return errors.As(err, &e)
 }
 
-// send takes f, with its payload, to the channel. It waits under ctx; under
-// noContext for at most SendWait.
+// send takes f, with its payload, to the channel. It waits under ctx; under noContext for at most
+// SendWait.
 func (p *peer) send(ctx context.Context, f *fdipc.Frame) error {
 	if !p.sendDirect[f.Lane].Load() {
 		return p.sendInTurn(ctx, f, false)
 	}
-	// What the caller posted before went this way too.
+	// The notices that the caller posted before were sent in this way too.
 	err := p.conn.TrySend(f)
 	switch {
 	case err == nil:
@@ -129,13 +129,13 @@ func (p *peer) send(ctx context.Context, f *fdipc.Frame) error {
 	return p.sendError(err)
 }
 
-// sendInTurn sends f after the notices that wait, and waits for room. full says that
-// there was none just now.
+// sendInTurn sends f after the notices that wait, and waits for room. full says that there was none
+// just now.
 func (p *peer) sendInTurn(ctx context.Context, f *fdipc.Frame, full bool) error {
 	var cancel context.CancelFunc
 	for first := !full; ; first = false {
-		// The caller has noted what waits for this process. If it is detached before
-		// this look we see it here, if after it, detach sees the note.
+		// The caller has noted what waits for this process. A detach before this look is seen here;
+		// a detach after it sees the note.
 		p.mu.Lock()
 		closed, conn, wait := p.closed, p.conn, p.backlog[f.Lane].flushing
 		p.mu.Unlock()
@@ -174,7 +174,7 @@ func (p *peer) sendInTurn(ctx context.Context, f *fdipc.Frame, full bool) error 
 	}
 }
 
-// sendError turns an error of the channel into one of ours.
+// sendError turns an error of the channel into one of this package.
 func (p *peer) sendError(err error) error {
 	switch {
 	case err == nil:
@@ -206,8 +206,8 @@ func (p *peer) isClosed() bool {
 	}
 }
 
-// post sends a notice, without waiting, in order, and without losing it while
-// the process lives. payload appends what follows f's header. Its handles are the
+// post sends a notice in order. It does not wait, and the notice is not lost while the process
+// lives (but see maxBacklog). payload appends what follows f's header. The handles of f are the
 // peer's.
 func (p *peer) post(f fdipc.Frame, payload func([]byte) []byte) {
 	fb := getFrameBuffer()
@@ -267,7 +267,7 @@ func (p *peer) waiting(lane fdipc.Lane) int {
 	return len(p.backlog[lane].notices)
 }
 
-// recoverUnsent takes back what a Conn did not.
+// recoverUnsent closes the handles of a notice that the Conn did not take.
 func (p *peer) recoverUnsent(f *fdipc.Frame, err error) {
 	if err == nil {
 		return
@@ -325,8 +325,8 @@ func (c doneContext) Err() error {
 	}
 }
 
-// close ends the peer for a reason: nothing more is sent, waiting senders return.
-// A lane's Conn is closed and returned.
+// close ends the peer for a reason: nothing more is sent, waiting senders return. A lane's Conn is
+// closed and returned.
 func (p *peer) close(why supervisor.Reason) *fdipc.Conn {
 	p.mu.Lock()
 	if p.closed {
@@ -358,7 +358,7 @@ func (p *peer) close(why supervisor.Reason) *fdipc.Conn {
 	return own
 }
 
-// canRead returns why the peer could not read msg, as far as this process knows.
+// canRead returns why the peer could not read msg; nil: it can, as far as this process knows.
 func (p *peer) canRead(msg any) error {
 	if pt := p.readable.Load(); pt != nil {
 		return pt.Check(msg, p.address)

@@ -135,8 +135,8 @@ func (ps *peers) removeLocked(p *peer) bool {
 	return true
 }
 
-// processEnded takes the master's word that a process has ended. An attached one is left to
-// Detach, which comes after its last messages.
+// processEnded takes the master's word that a process has ended. An attached one is left to Detach,
+// which comes after its last messages.
 func (ps *peers) processEnded(address string, reason supervisor.Reason) {
 	ps.mu.Lock()
 	ps.ended.add(address, reason)

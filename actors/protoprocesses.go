@@ -2,9 +2,9 @@ package actors
 
 import "github.com/asynkron/protoactor-go/actor"
 
-// routedProcess is the actor.Process behind every PID that is not of this process,
-// and behind every name. A PID that has found it keeps it; it looks the way up for
-// each message, so that PIDs kept for long follow a new holder.
+// routedProcess is the actor.Process behind every PID that is not of this process, and behind every
+// name. A PID that has found it keeps it; it looks the way up for each message, so that PIDs kept
+// for long follow a new holder.
 type routedProcess struct{ *router }
 
 var _ actor.Process = routedProcess{}
@@ -18,8 +18,8 @@ func (r routedProcess) SendUserMessage(pid *actor.PID, message any) {
 	}
 }
 
-// SendSystemMessage sends those system messages that have a meaning between
-// processes. Supervision has none: a failure belongs to its process.
+// SendSystemMessage sends those system messages that have a meaning between processes. Supervision
+// has none: a failure belongs to its process.
 func (r routedProcess) SendSystemMessage(pid *actor.PID, message any) {
 	switch m := message.(type) {
 	case *actor.Watch:

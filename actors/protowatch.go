@@ -5,8 +5,8 @@ import "github.com/asynkron/protoactor-go/actor"
 // protoWatchKey is a Watch by an actor of this process.
 type protoWatchKey struct{ watcher, address, id string }
 
-// protoWatch is protoactor's Watch for an actor of another process: a monitor whose
-// Down becomes a Terminated.
+// protoWatch is protoactor's Watch for an actor of another process: a monitor whose Down becomes a
+// Terminated.
 func (t *monitors) protoWatch(watcher, pid *actor.PID) {
 	if !t.isLocal(watcher) {
 		return

@@ -17,8 +17,8 @@ var (
 	noActor  = errorReason(ErrNoActor)
 )
 
-// isNoActor says whether r is noActor, and not the reason of one who ended because
-// somebody else was not there.
+// isNoActor reports whether r is noActor itself, and not the reason of an actor that ended because
+// another one did not exist.
 func isNoActor(r supervisor.Reason) bool {
 	return r.Kind == supervisor.Error && r.Cause == ErrNoActor //nolint:errorlint // it and no other
 }
@@ -31,9 +31,9 @@ func panicReason(value any, stack []byte) supervisor.Reason {
 	return supervisor.Reason{Kind: supervisor.Panic, Value: value, Stack: string(stack)}
 }
 
-// appendReason appends an exit reason: kind, code, signal and core dump, then
-// detail, stack and cause or panic value as texts. Of a cause or value, only the text
-// crosses, and which of this package's errors it is.
+// appendReason appends an exit reason: kind, code, signal and core dump, then detail, stack and
+// cause or panic value as texts. Of a cause or value, only the text crosses, and which of this
+// package's errors it is.
 func appendReason(b []byte, r supervisor.Reason) []byte {
 	core := byte(0)
 	if r.Core {

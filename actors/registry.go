@@ -10,19 +10,19 @@ import (
 // Process returns the PID of this process.
 func (s *System) Process() *actor.PID { return ProcessPID(s.proc.address) }
 
-// Lookup returns the PID of a name. It asks nobody and is never nil: the PID
-// stands for the name, in every process of the tree, and each message sent to it
-// reaches the holder of that moment. There are three kinds of names, tried in this order:
+// Lookup returns the PID of a name. It asks no process and is never nil: the PID stands for the
+// name, in every process of the tree, and each message sent to it reaches the holder of that
+// moment. There are three kinds of names, tried in this order:
 //
 //	sessions       registered with Register
 //	web/0/cache    the actor cache in the process that has the name web/0
 //	sessions       else the actor of the master that was spawned with this name
 //
-// A name that nobody holds is [ErrNoActor] to Ask, Send and Monitor.
+// A name without a holder is [ErrNoActor] to Ask, Send and Monitor.
 func (s *System) Lookup(name string) *actor.PID { return actor.NewPID(nameAddress, name) }
 
-// Whereis returns who holds a name now. In a child process it asks the master,
-// under ctx. Nobody is [ErrNoActor].
+// Whereis returns the holder of a name. In a child process it asks the master, under ctx. A name
+// without a holder is [ErrNoActor].
 func (s *System) Whereis(ctx context.Context, name string) (*actor.PID, error) {
 	v, err := s.names.call(ctx, nameWhereis, name, nil)
 	if err != nil {
@@ -32,10 +32,10 @@ func (s *System) Whereis(ctx context.Context, name string) (*actor.PID, error) {
 	return pid, nil
 }
 
-// Register gives a name to a live actor or process. The name is free again when
-// its holder ends, or with [System.Unregister]. A name that another one holds is [ErrNameTaken].
-// In a child process it asks the master, under ctx; a child names its own actors only, and
-// a name that is the tree's own is [ErrReserved].
+// Register gives a name to a live actor or process. The name is free again when its holder ends, or
+// with [System.Unregister]. A name that another one holds is [ErrNameTaken]. In a child process it
+// asks the master, under ctx; a child names its own actors only, and a name that is the tree's own
+// is [ErrReserved].
 func (s *System) Register(ctx context.Context, name string, pid *actor.PID) error {
 	if _, err := s.names.call(ctx, nameRegister, name, pid); err != nil {
 		return fmt.Errorf("actors: register %q: %w", name, err)
@@ -43,8 +43,8 @@ func (s *System) Register(ctx context.Context, name string, pid *actor.PID) erro
 	return nil
 }
 
-// Reregister is Register that takes the name from who holds it. Messages sent
-// from then on reach pid; what was sent before stays with the old holder.
+// Reregister is Register that takes the name from its holder. Messages sent from then on reach pid;
+// what was sent before stays with the old holder.
 func (s *System) Reregister(ctx context.Context, name string, pid *actor.PID) error {
 	if _, err := s.names.call(ctx, nameReregister, name, pid); err != nil {
 		return fmt.Errorf("actors: reregister %q: %w", name, err)

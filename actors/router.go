@@ -7,7 +7,6 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors/internal/wire"
-	"github.com/coppice-go/coppice/fdipc"
 )
 
 // router delivers messages: to the actors of this process, and to other processes.
@@ -44,8 +43,8 @@ func (r *router) send(ctx context.Context, pid *actor.PID, msg any) error {
 	return err
 }
 
-// deliver takes a message, bare or in its envelope, to pid. When it returns an
-// error the message is the caller's to make a dead letter of. Under noContext it waits for at most SendWait.
+// deliver delivers a message, bare or in its envelope, to pid. After an error the message is the
+// caller's to make a dead letter of. Under noContext it waits for at most SendWait.
 func (r *router) deliver(ctx context.Context, pid *actor.PID, message any) error {
 	if pid == nil {
 		return ErrNoActor
@@ -66,9 +65,9 @@ func (r *router) deliver(ctx context.Context, pid *actor.PID, message any) error
 	return r.sendRemote(ctx, pid, message)
 }
 
-// locate calls f with who a notice for pid goes to: a PID with an address. It
-// does not wait: where the master must be asked for a name, f is called when it has
-// answered, before anything that is sent to the name meanwhile.
+// locate calls f with the PID that a notice for pid goes to: one with an address. It does not wait.
+// If the master must be asked for a name, f is called when it has answered, before messages that
+// are sent to the name after this call.
 func (r *router) locate(pid *actor.PID, f func(target *actor.PID, err error)) {
 	switch {
 	case pid == nil:
@@ -96,11 +95,11 @@ func (r *router) deliverLocal(ctx context.Context, target *actor.PID, message an
 	return nil
 }
 
-// notify sends without waiting and without an error: for answers and notices.
+// notify sends an answer or a notice. It does not wait and returns no error.
 func (r *router) notify(pid *actor.PID, msg any) {
 	r.locate(pid, func(target *actor.PID, err error) {
 		switch {
-		case err != nil: // it was a notice of an end to what has ended
+		case err != nil: // the receiver of the notice has ended
 		case !r.isLocal(target):
 			r.postMessage(target, msg)
 		default:
@@ -145,13 +144,13 @@ func (r *router) sendRemote(ctx context.Context, target *actor.PID, message any)
 		return err
 	}
 	if ask && !r.isLocal(sender) {
-		r.inbound.endAsk(sender) // passed on: the answer does not come by here
+		r.inbound.endAsk(sender) // passed on: the answer goes to the asker directly
 	}
 	return nil
 }
 
-// batchFrom is how many asks of another process, or to it, must be in flight for one
-// more to wait for company on its way: with as many, others are about to be sent too.
+// batchFrom is how many asks to another process, or from it, must be in flight for the next frame
+// to wait for others that can leave with it: with as many in flight, others follow at once.
 const batchFrom = 3
 
 // postMessage sends an answer or a notice that is a user message.
@@ -171,26 +170,11 @@ func (r *router) postMessage(target *actor.PID, msg any) {
 	r.dead.record(newDeadLetter(target, msg, nil, err))
 }
 
-// postTo sends a notice to a PID of another process. more appends what follows
-// the target.
-func (r *router) postTo(target *actor.PID, kind fdipc.Kind, more func([]byte) []byte) error {
-	p, err := r.peers.route(target.Address)
-	if err != nil {
-		return err
-	}
-	lane := fdipc.Data
-	if kind == wire.KindStop || kind == wire.KindNameRequest {
-		lane = fdipc.Control
-	}
-	p.post(r.frame(kind, lane), func(b []byte) []byte { return more(wire.AppendPID(b, target)) })
-	return nil
-}
-
 // postStop is protoactor's Stop of a PID of another process or a name.
 func (r *router) postStop(pid *actor.PID) {
 	r.locate(pid, func(target *actor.PID, err error) {
 		switch {
-		case err != nil: // stopped already, as far as anybody can tell
+		case err != nil: // there is no such actor: it has stopped
 		case r.isLocal(target):
 			r.local.stop(target.Id, wire.StopNormal, r.address)
 		default:
@@ -201,15 +185,14 @@ func (r *router) postStop(pid *actor.PID) {
 	})
 }
 
-// undeliverable makes a dead letter: it is counted, its handles are closed, and
-// its sender is told: an ask fails with err, any other gets protoactor's
-// DeadLetterResponse, as it would for an actor in its own process. When the message
-// is the answer to an ask, the ask fails.
+// undeliverable makes a dead letter of a message: it counts it, closes its handles, and tells the
+// sender. An ask fails with err; an actor gets protoactor's DeadLetterResponse, as it would for an
+// actor in its own process. If the message is the answer to an ask, the ask fails.
 func (r *router) undeliverable(target *actor.PID, msg any, sender *actor.PID, err error) {
 	r.dead.record(newDeadLetter(target, msg, sender, err))
 	r.closeHandles(msg)
 	if target != nil && target.Id == askID {
-		r.failAsk(target, err) // an answer that can not get there
+		r.failAsk(target, err) // an answer that cannot reach the asker
 	}
 	if sender == nil {
 		return

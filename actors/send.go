@@ -8,14 +8,13 @@ import (
 	"github.com/coppice-go/coppice/actors/internal/wire"
 )
 
-// Send sends msg to pid, wherever it lives. It returns when the message is in
-// the actor's mailbox or in the queue to its process, and waits under ctx where
-// these are bounded and full. After nil the message can still become a dead letter,
-// when the actor or its process ends first; after an error it has become one.
-// Messages from one goroutine to one PID arrive in order.
+// Send sends msg to pid, wherever it lives. It returns when the message is in the actor's mailbox
+// or in the queue to its process, and waits under ctx where these are bounded and full. After nil
+// the message can still become a dead letter, when the actor or its process ends first; after an
+// error it has become one. Messages from one goroutine to one PID arrive in order.
 //
-// msg is the receiver's afterwards, as are the handles it carries. A span in ctx
-// goes with it; see [Context].
+// msg is the receiver's afterwards, as are the handles it carries. A span in ctx goes with it; see
+// [Context].
 func (s *System) Send(ctx context.Context, pid *actor.PID, msg any) error {
 	if err := s.router.send(ctx, pid, msg); err != nil {
 		return fmt.Errorf("actors: send to %s: %w", pidString(pid), err)
@@ -23,8 +22,8 @@ func (s *System) Send(ctx context.Context, pid *actor.PID, msg any) error {
 	return nil
 }
 
-// Poison asks the actor to end after the messages that are queued, and waits for
-// its end under ctx. Its reason is Normal. Poison of an actor that does not exist returns nil.
+// Poison asks the actor to end after the messages that are queued, and waits for its end under ctx.
+// Its reason is Normal. Poison of an actor that does not exist returns nil.
 func (s *System) Poison(ctx context.Context, pid *actor.PID) error {
 	if err := s.monitors.stop(ctx, pid, wire.StopPoison); err != nil {
 		return fmt.Errorf("actors: poison %s: %w", pidString(pid), err)
@@ -32,14 +31,13 @@ func (s *System) Poison(ctx context.Context, pid *actor.PID) error {
 	return nil
 }
 
-// Stop asks the actor to end after the message it is handling, and waits for its
-// end under ctx. What was queued becomes dead letters. Its reason is Shutdown. Stop of an actor
-// that does not exist returns nil. It never stops a later incarnation, as
-// protoactor's ctx.Stop can, which knows only the PID.
+// Stop asks the actor to end after the message it is handling, and waits for its end under ctx.
+// What was queued becomes dead letters. Its reason is Shutdown. Stop of an actor that does not
+// exist returns nil. It never stops a later incarnation, as protoactor's ctx.Stop can, which knows
+// only the PID.
 //
-// When ctx ends first the actor is still stopping; a handler that does not
-// return can not be ended. Stop of a process (see [ProcessPID]) asks it to drain and waits for
-// its death to be known.
+// When ctx ends first the actor is still stopping; a handler that does not return can not be ended.
+// Stop of a process (see [ProcessPID]) asks it to drain and waits for its death to be known.
 func (s *System) Stop(ctx context.Context, pid *actor.PID) error {
 	if err := s.monitors.stop(ctx, pid, wire.StopShutdown); err != nil {
 		return fmt.Errorf("actors: stop %s: %w", pidString(pid), err)

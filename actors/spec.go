@@ -7,26 +7,25 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 )
 
-// DefaultBound is how many user messages may wait in the mailbox of an actor whose [Spec]
-// has no Bound before a message from another process finds it full.
+// DefaultBound is how many user messages may wait in the mailbox of an actor whose [Spec] has no
+// Bound before a message from another process finds it full.
 const DefaultBound = 1024
 
 // Spec describes an actor. It is plain data but for New.
 type Spec struct {
 	// Name is the actor's id in its process; see [ErrName]. Empty: a generated one.
 	Name string
-	// New returns the actor. It is called on the actor's goroutine, before Started,
-	// once for each Spawn.
+	// New returns the actor. It is called on the actor's goroutine, before Started, once for each
+	// Spawn.
 	New func() actor.Actor
 
-	// Bound is how many user messages may wait in the mailbox. Zero means [DefaultBound]
-	// for those from other processes and no bound for those of this one; math.MaxInt
-	// means no bound.
+	// Bound is how many user messages may wait in the mailbox. Zero means [DefaultBound] for those
+	// from other processes and no bound for those of this one; math.MaxInt means no bound.
 	//
-	// Those from other processes are bounded by their bytes too: the mailbox counts as full for
-	// one of more than 16 KiB that would bring such ones to more than 16 MiB together, or to
-	// more than 16 KiB times Bound if that is more. One that is longer than that finds room when
-	// it is the only one.
+	// Those from other processes are bounded by their bytes too: the mailbox counts as full for one
+	// of more than 16 KiB that would bring such ones to more than 16 MiB together, or to more than
+	// 16 KiB times Bound if that is more. One that is longer than that finds room when it is the
+	// only one.
 	Bound int
 	// Overflow is what happens at the bound.
 	Overflow Overflow

@@ -13,22 +13,21 @@ import (
 	"github.com/coppice-go/coppice/actors/internal/wire"
 )
 
-// Config configures a System. It is plain data; the zero value of each field
-// but Address is the default.
+// Config configures a System. It is plain data; the zero value of each field but Address is the
+// default.
 type Config struct {
-	// Address is the process's address: its ID in the tree, never used before.
-	// 1 to 255 bytes, without '@', '/', '$' and control characters. Required.
+	// Address is the process's address: its ID in the tree, never used before. 1 to 255 bytes,
+	// without '@', '/', '$' and control characters. Required.
 	Address string
-	// Incarnation tells this process from an earlier one with the same address.
-	// Peers attach it with the same number. Frames of another incarnation are refused.
+	// Incarnation tells this process from an earlier one with the same address. Peers attach it
+	// with the same number. Frames of another incarnation are refused.
 	Incarnation uint64
 	// Logger. Nil: slog.Default.
 	Logger *slog.Logger
-	// SendWait bounds how long a Send that has no context waits: that of an
-	// actor, when the channel or a bounded mailbox is full. Default 5 s.
+	// SendWait bounds how long a Send that has no context waits: that of an actor, when the channel
+	// or a bounded mailbox is full. Default 5 s.
 	SendWait time.Duration
-	// DeadLetters is how many of the latest dead letters [System.DeadLetters]
-	// keeps. Default 100.
+	// DeadLetters is how many of the latest dead letters [System.DeadLetters] keeps. Default 100.
 	DeadLetters int
 
 	Hooks Hooks
@@ -36,15 +35,14 @@ type Config struct {
 
 // Hooks are called by a System. Nil hooks are not. A panic in one is logged.
 type Hooks struct {
-	// Stop is called, once, on a goroutine of its own, when the process is asked
-	// to stop by a Stop of its process PID; from is the address of the process that
-	// asked, so that a master can refuse its children. It may block.
+	// Stop is called, once, on a goroutine of its own, when the process is asked to stop by a Stop
+	// of its process PID; from is the address of the process that asked, so that a master can
+	// refuse its children. It may block.
 	Stop func(from string)
-	// Reserved, in a master, reports whether a name is the tree's own: a child that
-	// registers it gets [ErrReserved]. It is called by any goroutine, and must not block.
+	// Reserved, in a master, reports whether a name is the tree's own: a child that registers it
+	// gets [ErrReserved]. It is called by any goroutine, and must not block.
 	Reserved func(name string) bool
-	// DeadLetter is called for each dead letter, on the goroutine that made it.
-	// It must not block.
+	// DeadLetter is called for each dead letter, on the goroutine that made it. It must not block.
 	DeadLetter func(d DeadLetter)
 }
 
@@ -90,9 +88,8 @@ type System struct {
 	frames   *frameReader // receives
 }
 
-// NewSystem returns the actor system of this process. It costs next to nothing:
-// protoactor's own system (3 ms, 2.9 MB) is made when the first actor is spawned
-// or [System.Actor] is called.
+// NewSystem returns the actor system of this process. It costs next to nothing: protoactor's own
+// system (3 ms, 2.9 MB) is made when the first actor is spawned or [System.Actor] is called.
 func NewSystem(cfg Config) (*System, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -152,8 +149,8 @@ func (s *System) Logger() *slog.Logger { return s.proc.log }
 
 // Actor returns protoactor's system and makes it if it does not exist. It is the way to what this
 // package does not offer. Actors that are spawned through it directly send and receive messages
-// across processes like all others, but they have protoactor's supervision: see the package
-// comment for its limits. Do not change its ProcessRegistry, do not call its Shutdown.
+// across processes like all others, but they have protoactor's supervision: see the package comment
+// for its limits. Do not change its ProcessRegistry, do not call its Shutdown.
 func (s *System) Actor() *actor.ActorSystem { return s.proto.system() }
 
 // Stats are counters since the system was made, and gauges.
@@ -164,7 +161,7 @@ type Stats struct {
 	Asks        int    // asks of this process that wait
 	Monitors    int    // monitors of this process that have not fired
 	Lanes       int    // open channels to siblings; in the master, between children
-	DeadLetters uint64 // messages that reached nobody
+	DeadLetters uint64 // messages that reached no actor
 	Refused     uint64 // frames of processes or incarnations that are not attached, or that they may not send
 	Malformed   uint64 // frames that could not be read
 	Lost        uint64 // notices (Down, failed asks) dropped because a live peer left 65,536 of them unread
@@ -193,11 +190,10 @@ func (s *System) Stats() Stats {
 // of them, oldest first.
 func (s *System) DeadLetters() (total uint64, latest []DeadLetter) { return s.dead.latest() }
 
-// Shutdown stops all actors of this process, all at once, and waits for them
-// under ctx; those that have not ended then are killed, and Shutdown returns an
-// error that names them. All asks fail, and every call answers [ErrClosed] from
-// its beginning. Attached Conns are dropped, not closed; lanes are closed. An order of stopping is the business of
-// the supervisor above.
+// Shutdown stops all actors of this process, all at once, and waits for them under ctx; those that
+// have not ended then are killed, and Shutdown returns an error that names them. All asks fail, and
+// every call answers [ErrClosed] from its beginning. Attached Conns are dropped, not closed; lanes
+// are closed. An order of stopping is the business of the supervisor above.
 func (s *System) Shutdown(ctx context.Context) error {
 	if !s.actors.refuse() {
 		return nil

@@ -10,12 +10,12 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// traceparent is the header that holds the trace context of a message within a
-// process, as in W3C trace-context. Between processes it is 26 bytes of the frame.
+// traceparent is the header that holds the trace context of a message within a process, as in W3C
+// trace-context. Between processes it is 26 bytes of the frame.
 const traceparent = "traceparent"
 
-// Context returns a context with the trace context of the message that ctx is
-// handling, for spans, [System.Send] and [System.Ask]. It has no deadline.
+// Context returns a context with the trace context of the message that ctx is handling, for spans,
+// [System.Send] and [System.Ask]. It has no deadline.
 func Context(ctx actor.Context) context.Context {
 	out := context.Background()
 	if t, ok := ctx.(tracedContext); ok {

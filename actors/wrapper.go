@@ -10,9 +10,9 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// wrapper stands between protoactor and a user's actor. It runs on the actor's
-// goroutine only. No panic of a callback passes it: the first one is the
-// actor's exit reason, and after it only Stopping and Stopped are let through.
+// wrapper stands between protoactor and a user's actor. It runs on the actor's goroutine only. No
+// panic of a callback passes it: the first one is the actor's exit reason, and after it only
+// Stopping and Stopped are let through.
 type wrapper struct {
 	inc      *incarnation
 	user     actor.Actor // nil until Started, and when the producer failed
@@ -33,8 +33,8 @@ func (w *wrapper) Receive(ctx actor.Context) {
 		w.stopChildren(ctx)
 		return
 	}
-	// Lifecycle messages count only when protoactor sends them: anybody can
-	// send an actor.Stopped as an ordinary message.
+	// Lifecycle messages count only when protoactor sends them: any actor can send an actor.Stopped
+	// as an ordinary message.
 	if w.inc.handlesSystemMessage {
 		switch ctx.Message().(type) {
 		case *actor.Started:
@@ -112,7 +112,8 @@ func (w *wrapper) recovering(ctx actor.Context, f func()) {
 			w.inc.crash(r)
 			return
 		}
-		// On the way out it is the reason, and said: whoever asked for the end may not look.
+		// While it stops, this is its reason. It is logged, since the caller that stopped it may
+		// not look at the reason.
 		w.inc.setOwnReason(r)
 		if r.IsNormal() {
 			return
@@ -130,10 +131,9 @@ func (w *wrapper) stopChildren(ctx actor.Context) {
 	}
 }
 
-// HandleFailure decides for children that the actor spawned by protoactor's
-// ctx.Spawn, as under protoactor: by the actor itself where it is a strategy,
-// else by the default one, which restarts in place. What differs is the
-// escalation: it ends this actor, and not the OS process.
+// HandleFailure decides for children that the actor spawned by protoactor's ctx.Spawn, as under
+// protoactor: by the actor itself where it is a strategy, else by the default one, which restarts
+// in place. What differs is the escalation: it ends this actor, and not the OS process.
 func (w *wrapper) HandleFailure(sys *actor.ActorSystem, sup actor.Supervisor, child *actor.PID, rs *actor.RestartStatistics, reason, message any) {
 	strategy, ok := w.user.(actor.SupervisorStrategy)
 	if !ok {
@@ -145,20 +145,20 @@ func (w *wrapper) HandleFailure(sys *actor.ActorSystem, sup actor.Supervisor, ch
 // supervisorShim is what a strategy sees of protoactor's supervisor.
 type supervisorShim struct {
 	actor.Supervisor
-	c *incarnation
+	inc *incarnation
 }
 
-func (f supervisorShim) EscalateFailure(reason, _ any) {
-	f.c.crash(errorReason(fmt.Errorf("%w: %v", errEscalate, reason)))
+func (s supervisorShim) EscalateFailure(reason, _ any) {
+	s.inc.crash(errorReason(fmt.Errorf("%w: %v", errEscalate, reason)))
 }
 
-func (f supervisorShim) Children() []*actor.PID { return slices.Clone(f.Supervisor.Children()) }
+func (s supervisorShim) Children() []*actor.PID { return slices.Clone(s.Supervisor.Children()) }
 
 // exitPanic is what Exit panics with.
 type exitPanic struct{ reason supervisor.Reason }
 
-// Exit ends the calling actor, as exit/1 does in Erlang: for the reason that
-// [supervisor.ReasonOf] gives for err, so Normal for nil. From Started it makes
-// [System.Spawn] fail. It must be called on the actor's goroutine, that is from Receive,
-// and does not return. Deferred calls run; Stopping and Stopped follow.
+// Exit ends the calling actor, as exit/1 does in Erlang: for the reason that [supervisor.ReasonOf]
+// gives for err, so Normal for nil. From Started it makes [System.Spawn] fail. It must be called on
+// the actor's goroutine, that is from Receive, and does not return. Deferred calls run; Stopping
+// and Stopped follow.
 func Exit(err error) { panic(exitPanic{supervisor.ReasonOf(err)}) }

@@ -13,18 +13,18 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// Role is what a process of a test does: it spawns its actors in s and returns.
-// The process lives until the test ends or kills it.
+// Role is what a process of a test does: it spawns its actors in s and returns. The process lives
+// until the test ends or kills it.
 type Role func(s *actors.System) error
 
-// Configure may hold, by role, what changes the configuration of a peer's system.
-// To be filled before [Main].
+// Configure may hold, by role, what changes the configuration of a peer's system. To be filled
+// before [Main].
 var Configure = map[string]func(*actors.Config){}
 
 const roleVariable = "ACTORSTEST_ROLE"
 
-// Main is for TestMain: it runs the tests or, in a process that [StartPeer] has
-// started, the role that was asked for. It does not return.
+// Main is for TestMain: it runs the tests or, in a process that [StartPeer] has started, the role
+// that was asked for. It does not return.
 func Main(m *testing.M, roles map[string]Role) {
 	f, env, ok, err := fdipc.Inherited()
 	if err == nil && !ok {
@@ -84,8 +84,8 @@ type Peer struct {
 	gone chan struct{} // closed when the master has detached it
 }
 
-// StartPeer starts this test binary as a child of master, in a role given to
-// [Main], and waits until it is attached. Its address is id. It is killed at the end of the test.
+// StartPeer starts this test binary as a child of master, in a role given to [Main], and waits
+// until it is attached. Its address is id. It is killed at the end of the test.
 func StartPeer(t testing.TB, master *actors.System, id int, role string) *Peer {
 	t.Helper()
 	ours, theirs, err := fdipc.Socketpair()

@@ -9,8 +9,8 @@ import (
 	"github.com/coppice-go/coppice/actors"
 )
 
-// Probe is an actor whose messages a test reads. It can act as an actor too: Do
-// runs a function on its goroutine, with its context.
+// Probe is an actor whose messages a test reads. It can act as an actor too: Do runs a function on
+// its goroutine, with its context.
 type Probe struct {
 	PID *actor.PID
 
@@ -77,8 +77,8 @@ func (p *Probe) Next() Got {
 	return next(p.t, p.got, "a message")
 }
 
-// None fails the test if a message has come. It does not wait for one: ask the probe, or the
-// actor that might send, something that is answered later.
+// None fails the test if a message has come. It does not wait for one: ask the probe, or the actor
+// that might send, something that is answered later.
 func (p *Probe) None() {
 	p.t.Helper()
 	select {

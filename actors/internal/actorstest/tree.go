@@ -1,6 +1,6 @@
-// Package actorstest helps to test actors: a [Probe] stands in for an actor and
-// lets a test see what it gets, a [Tree] is a master and its children without
-// processes, and a [Peer] is a system in a process of its own.
+// Package actorstest helps to test actors: a [Probe] stands in for an actor and lets a test see
+// what it gets, a [Tree] is a master and its children without processes, and a [Peer] is a system
+// in a process of its own.
 package actorstest
 
 import (
@@ -19,8 +19,7 @@ import (
 // Patience bounds every wait of this package. A test that runs into it fails.
 const Patience = 20 * time.Second
 
-// Context returns a context for the calls of a test. It ends with the test, or
-// after [Patience].
+// Context returns a context for the calls of a test. It ends with the test, or after [Patience].
 func Context(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	t.Cleanup(cancel)
@@ -47,10 +46,9 @@ func NewSystem(t testing.TB, cfg actors.Config) *actors.System {
 	return s
 }
 
-// Tree is a master and its children in one process, joined as the runtime joins
-// processes: a connection from the master to each child, which knows the master as its
-// uplink. The master has the address 0, the children 1, 2, 3 ..., never
-// reused; the child in slot i has the name test/i.
+// Tree is a master and its children in one process, joined as the runtime joins processes: a
+// connection from the master to each child, which knows the master as its uplink. The master has
+// the address 0, the children 1, 2, 3 ..., never reused; the child in slot i has the name test/i.
 type Tree struct {
 	Master *actors.System
 
@@ -136,8 +134,8 @@ func (tree *Tree) must(err error) {
 	}
 }
 
-// Kill ends the child in a slot as the death of its process would, and returns
-// when the master has detached it. The slot is free afterwards.
+// Kill ends the child in a slot as the death of its process would, and returns when the master has
+// detached it. The slot is free afterwards.
 func (tree *Tree) Kill(slot int, reason supervisor.Reason) {
 	tree.t.Helper()
 	tree.mu.Lock()

@@ -8,8 +8,8 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-// maxElements is how many elements one array, slice or map of a message may have, strings and
-// byte slices apart. What all of them may take together is bounded in footprint.go.
+// maxElements is how many elements one array, slice or map of a message may have, strings and byte
+// slices apart. What all of them may take together is bounded in footprint.go.
 const maxElements = 1 << 20
 
 // maxNesting is how deep arrays and maps of a message may be nested.

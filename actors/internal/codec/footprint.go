@@ -13,9 +13,9 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-// A decoded CBOR message may take many times its length in memory: one byte, an empty map or
-// null, is a whole element of a slice of structs. What may be too much is added up before it is
-// decoded: maxFootprint bytes, or footprintFactor times the message's length if that is more.
+// A decoded CBOR message may take many times its length in memory: one byte, an empty map or null,
+// is a whole element of a slice of structs. What may be too much is added up before it is decoded:
+// maxFootprint bytes, or footprintFactor times the message's length if that is more.
 const (
 	maxFootprint    = 64 << 20
 	footprintFactor = 16
@@ -77,8 +77,8 @@ func layoutOf(t reflect.Type, seen map[reflect.Type]*layout) *layout {
 	return l
 }
 
-// addFields adds the fields of t, which is l's type or embedded in it below above. depths
-// tells how deep each name was found: the least deep is the one that counts.
+// addFields adds the fields of t, which is l's type or embedded in it below above. depths tells how
+// deep each name was found: the least deep is the one that counts.
 func (l *layout) addFields(t reflect.Type, seen map[reflect.Type]*layout, depths map[string]int, above []reflect.Type) {
 	above = append(above, t)
 	for i := range t.NumField() {
@@ -146,8 +146,8 @@ func (l *layout) field(name []byte) *layout {
 
 var errNotCBOR = errors.New("not one item of CBOR")
 
-// decoderOf returns a function that decodes a message of a type, unless it would take too much.
-// One that is too short to do so is decoded without a look.
+// decoderOf returns a function that decodes a message of a type, unless it would take too much. One
+// that is too short to do so is decoded without a look.
 func decoderOf(t reflect.Type) func(b []byte, v any) error {
 	seen := make(map[reflect.Type]*layout)
 	l := layoutOf(t, seen)
@@ -182,8 +182,8 @@ func decoderOf(t reflect.Type) func(b []byte, v any) error {
 	}
 }
 
-// maxDepth bounds the items around one. The decoder counts neither the one in the middle nor
-// the first tag of each.
+// maxDepth bounds the items around one. The decoder counts neither the one in the middle nor the
+// first tag of each.
 const maxDepth = 2*maxNesting + 2
 
 // footprint adds up what the decoder would allocate for a message, its strings apart.

@@ -18,8 +18,8 @@ const (
 	codecCBOR  byte = 1 // RFC 8949; the type's name is that given to RegisterType
 )
 
-// MessageWriter encodes messages. It keeps the type of the last one, which is that of the
-// next one most often. The zero value is ready.
+// MessageWriter encodes messages. It keeps the type of the last one, which is that of the next one
+// most often. The zero value is ready.
 type MessageWriter struct {
 	types *typeTable // in which codec was found
 	typ   reflect.Type
@@ -59,8 +59,8 @@ func (w *MessageWriter) Append(b []byte, msg any) (_ []byte, err error) {
 	return b, fmt.Errorf("%w: encode %T: %w", ErrMalformed, msg, err)
 }
 
-// MessageReader decodes what messageWriter wrote. It keeps the type of the last
-// message, which is that of the next one most often.
+// MessageReader decodes what messageWriter wrote. It keeps the type of the last message, which is
+// that of the next one most often.
 type MessageReader struct {
 	head   []byte // codec and name
 	decode func(b []byte) (any, error)

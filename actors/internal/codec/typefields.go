@@ -17,8 +17,8 @@ import (
 )
 
 // Two processes of one tree can run two versions of a program, during a reload. Each sends the
-// other the types that it has registered, with their fields, so that a message which the other
-// end could not read fails at its sender.
+// other the types that it has registered, with their fields, so that a message which the other end
+// could not read fails at its sender.
 
 // Limits of the list of types that a peer sends.
 const (
@@ -32,8 +32,7 @@ type typeFields struct {
 	always []string // those that are always written: without omitempty
 }
 
-// typeFieldsOf lists the fields of t as the codec sees them. A type that encodes
-// itself has none.
+// typeFieldsOf lists the fields of t as the codec sees them. A type that encodes itself has none.
 func typeFieldsOf(t reflect.Type) typeFields {
 	all, always := make(map[string]bool), make(map[string]bool)
 	walkFields(t, "", true, nil, all, always)
@@ -96,8 +95,8 @@ func walkFields(t reflect.Type, path string, written bool, above []reflect.Type,
 // ownTypesBytes caches what ownTypes returns. Nil: to be made.
 var ownTypesBytes atomic.Pointer[[]byte]
 
-// OwnTypes returns the list of this process's registered types and their fields, as it is sent
-// to a peer.
+// OwnTypes returns the list of this process's registered types and their fields, as it is sent to a
+// peer.
 func OwnTypes() []byte {
 	if b := ownTypesBytes.Load(); b != nil {
 		return *b
@@ -124,8 +123,8 @@ type PeerTypes struct {
 	verdicts sync.Map            // *codec -> error, or nil
 }
 
-// ReadPeerTypes reads what ownTypes of the peer returned. It returns nil if the peer has the
-// same types as this process, so that there is nothing to check.
+// ReadPeerTypes reads what ownTypes of the peer returned. It returns nil if the peer has the same
+// types as this process, so that there is nothing to check.
 func ReadPeerTypes(r *wire.Reader) *PeerTypes {
 	if bytes.Equal(r.B, OwnTypes()) {
 		return nil
@@ -151,8 +150,8 @@ func ReadPeerTypes(r *wire.Reader) *PeerTypes {
 	return pt
 }
 
-// Check returns why the peer, the process with an address, could not read msg: errType or
-// errSkew. It returns nil if it can, as far as this process knows.
+// Check returns why the peer, the process with an address, could not read msg: errType or errSkew.
+// It returns nil if it can, as far as this process knows.
 func (pt *PeerTypes) Check(msg any, address string) error {
 	c := registered().byType[reflect.TypeOf(msg)]
 	if c == nil {

@@ -37,8 +37,8 @@ type codec struct {
 	decode func(b []byte) (any, error)
 }
 
-// types are the registered ones. They are written at init, mostly, and read for
-// every message: the tables are never changed, but replaced under mu.
+// types are the registered ones. They are written at init, mostly, and read for every message: the
+// tables are never changed, but replaced under mu.
 var types struct {
 	mu  sync.Mutex
 	now atomic.Pointer[typeTable]

@@ -12,8 +12,8 @@ const (
 	stampLen = 16 // messages that share a time of arrival
 )
 
-// Chunk is a piece of a queue. A slot is written once, under the queue's lock,
-// before n says so; who moves taken past it owns it.
+// Chunk is a piece of a queue. A slot is written once, under the queue's lock, before n says so;
+// the goroutine that moves taken past it owns it.
 type Chunk struct {
 	next  *Chunk // guarded by the lock
 	n     atomic.Uint32
@@ -30,8 +30,7 @@ var (
 // CacheLine keeps its neighbours apart.
 type CacheLine [64]byte
 
-// Take takes the oldest message in the chunk. seen is how many the caller knows
-// to be in it.
+// Take takes the oldest message in the chunk. seen is how many the caller knows to be in it.
 func (c *Chunk) Take(seen *uint32) (v any, ok bool) {
 	for {
 		i := c.taken.Load()
@@ -47,9 +46,9 @@ func (c *Chunk) Take(seen *uint32) (v any, ok bool) {
 	}
 }
 
-// MessageQueue holds an actor's user messages. Many push under the lock of the mailbox;
-// one goroutine, the actor's, takes without it. It is made of chunks, so that
-// neither a burst nor its end copies anything, and that an idle actor has none.
+// MessageQueue holds an actor's user messages. Many push under the lock of the mailbox; one
+// goroutine, the actor's, takes without it. It is made of chunks, so that neither a burst nor its
+// end copies anything, and that an idle actor has none.
 type MessageQueue struct {
 	first   *Chunk // the oldest with something in it, perhaps; nil: nothing was pushed
 	last    *Chunk
@@ -105,8 +104,8 @@ func (q *MessageQueue) Pop() (v any, ok bool) {
 	return nil, false
 }
 
-// retire unlinks the first chunk, of which everything is taken. The actor's
-// goroutine may still have it. The lock is held.
+// retire unlinks the first chunk, of which everything is taken. The actor's goroutine may still
+// have it. The lock is held.
 func (q *MessageQueue) retire() {
 	c := q.first
 	q.retired += uint64(c.n.Load())
@@ -115,8 +114,8 @@ func (q *MessageQueue) retire() {
 	}
 }
 
-// Advance gives the actor's goroutine, which alone may call it, the chunk to
-// take from after its last one, cur. Nil: nothing is queued. The lock is held.
+// Advance gives the actor's goroutine, which alone may call it, the chunk to take from after its
+// last one, cur. Nil: nothing is queued. The lock is held.
 func (q *MessageQueue) Advance(cur *Chunk) *Chunk {
 	for c := q.first; c != nil; c = q.first {
 		if c.taken.Load() < c.n.Load() {
@@ -133,7 +132,7 @@ func (q *MessageQueue) Advance(cur *Chunk) *Chunk {
 	return q.first
 }
 
-// recycle gives back a chunk that nobody else has.
+// recycle gives back a chunk that no goroutine uses.
 func recycle(c *Chunk) {
 	c.next = nil
 	c.n.Store(0)
@@ -141,8 +140,7 @@ func recycle(c *Chunk) {
 	chunks.Put(c)
 }
 
-// Age returns how long the oldest message has waited, give or take a stretch.
-// The lock is held.
+// Age returns how long the oldest message has waited, give or take a stretch. The lock is held.
 func (q *MessageQueue) Age() time.Duration {
 	for c := q.first; c != nil; c = c.next {
 		if i := c.taken.Load(); i < c.n.Load() {

@@ -1,10 +1,10 @@
-// Package wire has the frames between two actor systems: their kinds, their limits, and the
-// parts that their payloads are made of.
+// Package wire has the frames between two actor systems: their kinds, their limits, and the parts
+// that their payloads are made of.
 //
-// Integers are unsigned varints, strings a varint length and that many bytes. A pid is address,
-// id, request; an empty address stands for the process that reads the frame. Every payload begins
-// with the pid of the target, an actor of the process that reads it; no process passes frames on.
-// The frame's Target field holds the incarnation of the process that wrote it.
+// Integers are unsigned varints, strings a varint length and that many bytes. A pid is address, id,
+// request; an empty address stands for the process that reads the frame. Every payload begins with
+// the pid of the target, an actor of the process that reads it; no process passes frames on. The
+// frame's Target field holds the incarnation of the process that wrote it.
 package wire
 
 import (
@@ -30,8 +30,8 @@ import (
 //	askEnd     data     the ask's pid                        target: the process that was asked
 //	name       control  op, ref, name, pid                   child to master
 //	named      control  ref, what, error, pid or members     the answer
-//	changed    control  seq, name                            from the master, "" is all names; the answer has no name
-//	types      data     count, name and field names of each  what the writer can read (actors/internal/codec)
+//	changed    control  seq, name                            from the master, "" is all names; the answer: none
+//	types      data     count, name and field names of each  what the writer can read (internal/codec)
 //
 // A stop with a ref other than 0 is a monitor too, of the incarnation that it stops.
 //
@@ -91,8 +91,8 @@ func AppendPID(b []byte, pid *actor.PID) []byte {
 	return binary.AppendUvarint(b, uint64(pid.RequestId))
 }
 
-// Reader decodes a payload. After the first mistake it returns zero values and
-// bad stays true; it never panics and allocates no more than it was given bytes.
+// Reader decodes a payload. After the first mistake it returns zero values and bad stays true; it
+// never panics and allocates no more than it was given bytes.
 type Reader struct {
 	B   []byte
 	Bad bool
