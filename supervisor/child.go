@@ -38,9 +38,10 @@ type Incarnation struct {
 	N    uint64 // 1 for the first instance that comes up under this spec, then 2, 3, …
 }
 
-// Instance is a child that is up. Done, Reason, Stop and Kill are its life. The
-// other methods describe it: embed [Base] and write only those that have something
-// to say, or embed [Termination], which has the end too. A wrapper around another instance embeds that instead.
+// Instance is a child that is up. Done, Reason, Stop and Kill are its life; the other
+// methods describe it. Embed [Base] and write only the methods that have something to say,
+// or embed [Termination], which implements Done and Reason too. A wrapper around another
+// instance embeds that instance.
 //
 // All methods may be called from any goroutine. All but Turn are called on the
 // supervisor's own goroutine too, so they must not block, nor panic, which would end

@@ -257,8 +257,8 @@ func (l *loop) started(child *childRecord, m *message) {
 	watch(&l.s.inbox, m.key, m.run, m.inst)
 }
 
-// watch posts a message when the instance has ended. This package's own instances and those that
-// embed [Termination] call back, which saves a goroutine for each.
+// watch posts a message when the instance has ended. Instances of this package, and those
+// that embed [Termination], call back, which saves a goroutine for each.
 func watch(box *inbox, key rules.Key, run uint64, inst Instance) {
 	ended := func() {
 		box.post(message{kind: rules.Exited, key: key, run: run, leaked: inst.Leaked()})

@@ -2,9 +2,9 @@ package supervisor
 
 import "sync"
 
-// Termination is the end of an [Instance], for a type of instance to embed: it has Done, Reason and
-// Leaked, and it is a [Base]. The zero value has not ended. The supervisor needs no goroutine to wait
-// for it. It may be used concurrently, and must not be copied.
+// Termination is the end of an [Instance], for a type of instance to embed: it implements
+// Done, Reason and Leaked, and embeds [Base]. The zero value has not ended. The supervisor
+// needs no goroutine to wait for it. It may be used concurrently and must not be copied.
 type Termination struct {
 	Base
 
@@ -16,8 +16,8 @@ type Termination struct {
 	notify []func()
 }
 
-// Terminate ends the instance with a reason: Done is closed. leaked is nil, or what Leaked says of it.
-// The first call counts.
+// Terminate ends the instance: it closes Done. Reason and Leaked then return reason and
+// leaked. Further calls do nothing.
 func (t *Termination) Terminate(reason Reason, leaked <-chan struct{}) {
 	t.mu.Lock()
 	if t.ended {
@@ -48,14 +48,14 @@ func (t *Termination) doneLocked() chan struct{} {
 	return t.done
 }
 
-// Reason returns the reason that Terminate was given.
+// Reason returns the reason given to Terminate.
 func (t *Termination) Reason() Reason {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.reason
 }
 
-// Leaked returns what Terminate was given.
+// Leaked returns the channel given to Terminate.
 func (t *Termination) Leaked() <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
