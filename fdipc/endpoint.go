@@ -66,7 +66,7 @@ type packet struct {
 	// refs are the offers behind the attachments. They are looked up anew at every attempt to send,
 	// because an offer can be taken back while its packet waits.
 	refs []offerID
-	off  *offers
+	off  *offerRecord
 
 	io packetIO
 }

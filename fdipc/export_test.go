@@ -26,7 +26,7 @@ func HelloWith(knows, attached uint32) []byte {
 	n := bits.OnesCount32(attached)
 	b := make([]byte, pieceHead)
 	for range n {
-		b = appendEntry(b, &entry{})
+		b = appendEntry(b, &handleEntry{})
 	}
 	h := hello{minVersion: version, maxVersion: version, knows: features(knows), attached: features(attached), maxFrame: 1 << 20, credits: 8}
 	putPieceHeader(b, pieceHeader{n: helloLen, kind: kindHello, handles: n})

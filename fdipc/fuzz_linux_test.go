@@ -51,7 +51,7 @@ func FuzzPacket(f *testing.F) {
 			out = append(out, p.trace...)
 			canonical := true
 			for es, i := p.entries, 0; i < p.handles; i++ {
-				var e entry
+				var e handleEntry
 				es = decodeEntry(es, &e)
 				n := len(out)
 				out = appendEntry(out, &e)
@@ -105,7 +105,7 @@ func TestPacketMutations(t *testing.T) {
 			}
 			es := p.entries
 			for range p.handles {
-				var e entry
+				var e handleEntry
 				es = decodeEntry(es, &e)
 			}
 			if len(es) != 0 {

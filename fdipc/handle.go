@@ -188,10 +188,10 @@ func (h *Handle) kindLocked() HandleKind {
 }
 
 // entry describes h to the peer. The slot is not known yet.
-func (h *Handle) entry() entry {
+func (h *Handle) entry() handleEntry {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return entry{kind: h.kind, trace: h.Trace, accepted: h.accepted, name: h.Name()}
+	return handleEntry{kind: h.kind, trace: h.Trace, accepted: h.accepted, name: h.Name()}
 }
 
 // take takes h from its owner, for a Conn.
@@ -329,13 +329,13 @@ func (h *Handle) Close() error {
 // break it for all that share it.
 func (h *Handle) senderHasCopy() bool {
 	connection := h.kind == HandleTCP || h.kind == HandleUnix || h.kind == HandleUnixPacket
-	return connection && h.fd >= 0 && !h.wasSent && h.claim().Held()
+	return connection && h.fd >= 0 && !h.wasSent && h.place().Held()
 }
 
-// claim returns h's place in the peer's claim table; none for a handle that was made here.
-func (h *Handle) claim() claims.Claim {
+// place returns h's place in the peer's claim table; none for a handle that was made here.
+func (h *Handle) place() claims.Place {
 	if h.from == nil {
-		return claims.Claim{}
+		return claims.Place{}
 	}
-	return claims.Claim{Table: h.from.peer, Slot: h.ref.slot, Seq: h.ref.seq}
+	return claims.Place{Table: h.from.peer, Slot: h.ref.slot, Seq: h.ref.seq}
 }

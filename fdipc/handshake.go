@@ -44,7 +44,7 @@ func (c *Conn) start(e endpoint) (err error) {
 	p.attachments = append(p.attachments, a, remote)
 	p.buf = p.buf[:pieceHead]
 	for range p.attachments {
-		p.buf = appendEntry(p.buf, &entry{})
+		p.buf = appendEntry(p.buf, &handleEntry{})
 	}
 	p.buf = h.append(p.buf)
 	putPieceHeader(p.buf, pieceHeader{n: helloLen, kind: kindHello, handles: len(p.attachments)})

@@ -33,7 +33,7 @@ type lane struct {
 	sent    uint64        // packets ever sent
 	room    chan struct{} // closed when there is room again; nil if nothing waits
 	wake    chan struct{} // to the writer
-	entries []entry       // see describeLocked
+	entries []handleEntry       // see describeLocked
 }
 
 var epoch = time.Now()
@@ -140,7 +140,7 @@ func (l *lane) tryAppend(f *Frame) bool {
 // describeLocked returns what the peer is told of hs; it is valid until the next call. It must come
 // before they are offered: an offer may run out at once, and then its handle is its owner's again,
 // which may change it.
-func (l *lane) describeLocked(hs []*Handle) []entry {
+func (l *lane) describeLocked(hs []*Handle) []handleEntry {
 	l.entries = l.entries[:0]
 	for _, h := range hs {
 		l.entries = append(l.entries, h.entry())
@@ -150,7 +150,7 @@ func (l *lane) describeLocked(hs []*Handle) []entry {
 
 // putLocked queues a frame, in as many pieces as it takes. entries describe its handles, which are
 // not looked at; it cannot fail.
-func (l *lane) putLocked(f *Frame, entries []entry) {
+func (l *lane) putLocked(f *Frame, entries []handleEntry) {
 	l.frames++
 	bits := uint8(0)
 	if l.id == Data {

@@ -8,9 +8,9 @@ import (
 	"github.com/coppice-go/coppice/fdipc/internal/closer"
 )
 
-// offers is the sender's record of the handles that it has on offer. The record holds; the table,
+// offerRecord is the sender's record of the handles that it has on offer. It holds; the table,
 // where the peer answers, is read with distrust.
-type offers struct {
+type offerRecord struct {
 	c *Conn
 
 	mu       sync.Mutex
@@ -49,7 +49,7 @@ type offer struct {
 // A peer that the sender waits for wakes it.
 const tick = 5 * time.Millisecond
 
-func (o *offers) init(c *Conn) {
+func (o *offerRecord) init(c *Conn) {
 	o.c = c
 	o.idle.L = &o.mu
 	o.timer = time.AfterFunc(time.Hour, o.poll)
@@ -57,7 +57,7 @@ func (o *offers) init(c *Conn) {
 }
 
 // open makes n slots, when the handshake is over.
-func (o *offers) open(t *claims.Table, n int) {
+func (o *offerRecord) open(t *claims.Table, n int) {
 	o.mu.Lock()
 	o.table = t
 	o.slots = make([]offer, n)
@@ -68,7 +68,7 @@ func (o *offers) open(t *claims.Table, n int) {
 	o.mu.Unlock()
 }
 
-func (o *offers) creditLocked() {
+func (o *offerRecord) creditLocked() {
 	if o.credit != nil {
 		close(o.credit)
 		o.credit = nil
@@ -76,7 +76,7 @@ func (o *offers) creditLocked() {
 }
 
 // availableLocked is the number of handles that may be offered now.
-func (o *offers) availableLocked() int {
+func (o *offerRecord) availableLocked() int {
 	if o.stalled {
 		if o.table.Beat() == o.beatAt {
 			return 0
@@ -88,7 +88,7 @@ func (o *offers) availableLocked() int {
 
 // reserve offers all of hs and notes their slots in entries, or offers none. After errAgain, wait
 // is closed when it is worth another attempt.
-func (o *offers) reserve(entries []entry, hs []*Handle, want bool) (wait chan struct{}, err error) {
+func (o *offerRecord) reserve(entries []handleEntry, hs []*Handle, want bool) (wait chan struct{}, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.ended {
@@ -129,7 +129,7 @@ func (o *offers) reserve(entries []entry, hs []*Handle, want bool) (wait chan st
 // gatherLocked looks for answers until n handles may be offered, and reports whether they may. If
 // not, the peer will wake this side: when half of what it has is answered, so that a stream costs
 // two such messages a window, or when there is enough for n, if that is more.
-func (o *offers) gatherLocked(n int) bool {
+func (o *offerRecord) gatherLocked(n int) bool {
 	o.sweepLocked()
 	if o.table == nil { // before the handshake
 		return false
@@ -148,7 +148,7 @@ func (o *offers) gatherLocked(n int) bool {
 	return true
 }
 
-func (o *offers) armLocked(d time.Duration) {
+func (o *offerRecord) armLocked(d time.Duration) {
 	if !o.armed && !o.ended {
 		o.armed = true
 		o.timer.Reset(d)
@@ -156,7 +156,7 @@ func (o *offers) armLocked(d time.Duration) {
 }
 
 // load puts the descriptors into p, and a stand-in for each that was taken back.
-func (o *offers) load(p *packet) {
+func (o *offerRecord) load(p *packet) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	p.attachments = p.attachments[:0]
@@ -177,7 +177,7 @@ func (o *offers) load(p *packet) {
 	o.loaded++
 }
 
-func (o *offers) unload(p *packet) {
+func (o *offerRecord) unload(p *packet) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, r := range p.refs {

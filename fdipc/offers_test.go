@@ -17,7 +17,7 @@ func TestDeadlineCountsPresence(t *testing.T) {
 	c := newConn(cfg)
 	o := &c.offers
 	o.open(claims.New(make([]uint64, claims.Len(4))), 4)
-	if _, err := o.reserve(make([]entry, 2), []*Handle{HandleFD(-1), HandleFD(-1)}, false); err != nil {
+	if _, err := o.reserve(make([]handleEntry, 2), []*Handle{HandleFD(-1), HandleFD(-1)}, false); err != nil {
 		t.Fatal(err)
 	}
 	defer o.timer.Stop()
@@ -51,7 +51,7 @@ func TestDeadlineCountsPresence(t *testing.T) {
 }
 
 // describe is what the entries of hs are once they are on offer at refs.
-func describe(l *lane, hs []*Handle, refs ...offerID) []entry {
+func describe(l *lane, hs []*Handle, refs ...offerID) []handleEntry {
 	entries := l.describeLocked(hs)
 	for i, r := range refs {
 		entries[i].slot, entries[i].seq = r.slot, r.seq
@@ -73,9 +73,9 @@ func TestOfferRunsOutBeforeItIsQueued(t *testing.T) {
 	if _, err := decodePiece(l.queue[0].buf, &pc); err != nil {
 		t.Fatal(err)
 	}
-	var e entry
+	var e handleEntry
 	decodeEntry(pc.entries, &e)
-	if want := (entry{slot: 2, seq: 3, trace: TraceContext{1}, name: "before"}); e != want {
+	if want := (handleEntry{slot: 2, seq: 3, trace: TraceContext{1}, name: "before"}); e != want {
 		t.Errorf("the peer is told %+v, want %+v", e, want)
 	}
 }
@@ -110,7 +110,7 @@ func TestGather(t *testing.T) {
 		for i := range hs {
 			hs[i] = HandleFD(-1)
 		}
-		entries := make([]entry, slots)
+		entries := make([]handleEntry, slots)
 		if _, err := o.reserve(entries, hs, false); err != nil {
 			t.Fatal(err)
 		}

@@ -270,7 +270,7 @@ func (r *receiver) receiveHandles(t *partialFrame, p *piece, g []attachment) err
 	hs := make([]Handle, p.handles)
 	b := p.entries
 	for i := range hs {
-		var e entry
+		var e handleEntry
 		b = decodeEntry(b, &e)
 		if int(e.slot) >= c.peer.Slots() {
 			c.discard(g[min(i, len(g)):]...)

@@ -17,13 +17,13 @@ const maxStep = 4 * tick
 // advanceLocked moves the clock of the deadlines on to time t. The clock shows the time in which
 // this process was there to see an answer. While this process was stopped, or the whole machine
 // was, the peer may have had no chance to answer either, and is not called stalled for it.
-func (o *offers) advanceLocked(t int64) {
+func (o *offerRecord) advanceLocked(t int64) {
 	o.clock += min(max(t-o.clockAt, 0), int64(maxStep))
 	o.clockAt = max(t, o.clockAt)
 }
 
 // resolveLocked ends the offer in slot s. If it was claimed, releaseLocked must follow.
-func (o *offers) resolveLocked(s uint32, out Outcome) {
+func (o *offerRecord) resolveLocked(s uint32, out Outcome) {
 	f := &o.slots[s]
 	h := f.h
 	last := o.live[len(o.live)-1]
@@ -43,10 +43,10 @@ func (o *offers) resolveLocked(s uint32, out Outcome) {
 		if o.c.memory { // there is but one copy, and the receiver has it
 			o.table.Store(s, claims.Word(f.seq, 0, claims.Released))
 		} else if x, ok := h.closeItem(); ok {
-			x.Claim = claims.Claim{Table: o.table, Slot: s, Seq: f.seq}
+			x.Place = claims.Place{Table: o.table, Slot: s, Seq: f.seq}
 			if h.holdsPort() {
 				x.Close()
-				x.Claim.Release()
+				x.Place.Release()
 			} else {
 				o.releases = append(o.releases, x)
 			}
@@ -63,7 +63,7 @@ func (o *offers) resolveLocked(s uint32, out Outcome) {
 }
 
 // sweepLocked reads the peer's answers and takes back the offers that have run out.
-func (o *offers) sweepLocked() {
+func (o *offerRecord) sweepLocked() {
 	t := o.clock
 	for i := len(o.live) - 1; i >= 0; i-- {
 		s := o.live[i]
@@ -112,7 +112,7 @@ func (o *offers) sweepLocked() {
 
 // poll sweeps and runs the callbacks. It runs on the timer's goroutine, on that of the control
 // lane, and on that of a caller of ResolveOffers.
-func (o *offers) poll() {
+func (o *offerRecord) poll() {
 	o.callback.Lock()
 	defer o.callback.Unlock()
 	o.mu.Lock()
@@ -131,14 +131,14 @@ func (o *offers) poll() {
 }
 
 // releaseLocked has the copies of claimed handles closed.
-func (o *offers) releaseLocked() {
+func (o *offerRecord) releaseLocked() {
 	o.c.closers.AddLazily(o.releases...)
 	clear(o.releases)
 	o.releases = o.releases[:0]
 }
 
 // notify gives the handles back to their owner, and calls Config.Resolved for each.
-func (o *offers) notify(resolved []resolution) {
+func (o *offerRecord) notify(resolved []resolution) {
 	for _, r := range resolved {
 		r.h.resolve(r.o)
 		switch {
@@ -152,7 +152,7 @@ func (o *offers) notify(resolved []resolution) {
 
 // close resolves all offers, when the Conn has ended: what the peer has not answered is taken back.
 // No callback runs after it.
-func (o *offers) close() {
+func (o *offerRecord) close() {
 	o.callback.Lock()
 	defer o.callback.Unlock()
 	o.mu.Lock()

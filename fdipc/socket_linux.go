@@ -132,11 +132,11 @@ func (h *Handle) netConn() (net.Conn, error) {
 			if s.accepted == "" {
 				s.accepted = askAccepted(int(h.fd))
 			}
-			claim := h.claim()
+			place := h.place()
 			if h.wasSent {
-				claim = claims.Claim{}
+				place = claims.Place{}
 			}
-			lazyconn.Init(&s.lazyConn, int(h.fd), networkOf(kind), s, claim)
+			lazyconn.Init(&s.lazyConn, int(h.fd), networkOf(kind), s, place)
 			return s, nil
 		}
 	case HandleUDP, HandleUnixgram:

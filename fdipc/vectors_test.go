@@ -40,7 +40,7 @@ func TestVectors(t *testing.T) {
 	tcp := HandleFD(0).SetAccepted(Accepted{Remote: netip.MustParseAddrPort("192.0.2.1:258"), Local: netip.MustParseAddrPort("[2001:db8::1]:80")})
 	unix := HandleFD(0).SetAccepted(Accepted{LocalName: "/s", Credentials: &Credentials{PID: 7, UID: 8, GID: 9}})
 	hi := hello{1, 1, featAll, featAttached, 1 << 20, 256}.append(nil)
-	attached := appendEntry(appendEntry(nil, &entry{}), &entry{})
+	attached := appendEntry(appendEntry(nil, &handleEntry{}), &handleEntry{})
 	head := make([]byte, pieceHead)
 	putPieceHeader(head, pieceHeader{n: len(hi), kind: kindHello, handles: 2})
 	want := map[string][]byte{

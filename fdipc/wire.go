@@ -92,7 +92,7 @@ func putPieceHeader(b []byte, h pieceHeader) {
 	binary.LittleEndian.PutUint64(b[8:], h.target)
 }
 
-type entry struct {
+type handleEntry struct {
 	slot, seq uint32
 	kind      HandleKind
 	trace     TraceContext
@@ -100,7 +100,7 @@ type entry struct {
 	name      string
 }
 
-func (e *entry) size() int {
+func (e *handleEntry) size() int {
 	n := entryHead + len(e.accepted) + len(e.name)
 	if !e.trace.none() {
 		n += traceLen
@@ -108,7 +108,7 @@ func (e *entry) size() int {
 	return n
 }
 
-func appendEntry(b []byte, e *entry) []byte {
+func appendEntry(b []byte, e *handleEntry) []byte {
 	bits := byte(0)
 	if !e.trace.none() {
 		bits = entryTrace
@@ -203,7 +203,7 @@ func decodePiece(b []byte, p *piece) (rest []byte, err error) {
 }
 
 // decodeEntry takes the first entry off b, which decodePiece has checked.
-func decodeEntry(b []byte, e *entry) (rest []byte) {
+func decodeEntry(b []byte, e *handleEntry) (rest []byte) {
 	e.slot, e.seq = binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])
 	e.kind = HandleKind(b[8])
 	bits, n := b[9], int(b[10])

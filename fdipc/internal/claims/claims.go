@@ -165,20 +165,20 @@ func (t *Table) Resolve(slot, seq uint32, reason, state uint8, at int64) (won, w
 	return won, wake
 }
 
-// Claim is an offer that was claimed. The zero value is none.
-type Claim struct {
+// Place is where an offer stands in a table. The zero value is none.
+type Place struct {
 	Table     *Table
 	Slot, Seq uint32
 }
 
 // Held reports whether the sender still has its copy of the descriptor.
-func (c Claim) Held() bool {
+func (c Place) Held() bool {
 	return c.Table != nil && c.Table.Load(c.Slot) == Word(c.Seq, 0, Claimed)
 }
 
 // Release notes that the sender's copy is closed, unless the slot is in use for another offer
 // already.
-func (c Claim) Release() {
+func (c Place) Release() {
 	if c.Table != nil {
 		c.Table.Swap(c.Slot, Word(c.Seq, 0, Claimed), Word(c.Seq, 0, Released))
 	}

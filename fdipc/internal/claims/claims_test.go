@@ -22,12 +22,12 @@ func TestTable(t *testing.T) {
 	if won, _ := tbl.Resolve(1, 7, 3, Refused, 0); won || tbl.Beat() != 3 {
 		t.Errorf("refused after the claim: %v; %d beats", won, tbl.Beat())
 	}
-	c := Claim{tbl, 1, 7}
-	if !c.Held() || (Claim{}).Held() || (Claim{tbl, 1, 6}).Held() {
+	c := Place{tbl, 1, 7}
+	if !c.Held() || (Place{}).Held() || (Place{tbl, 1, 6}).Held() {
 		t.Error("the sender's copy")
 	}
-	Claim{tbl, 1, 6}.Release()
-	Claim{}.Release()
+	Place{tbl, 1, 6}.Release()
+	Place{}.Release()
 	if c.Release(); c.Held() || tbl.Load(1) != Word(7, 0, Released) {
 		t.Errorf("word %#x after the release", tbl.Load(1))
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/coppice-go/coppice/fdipc/internal/claims"
 )
 
-// Pool closes descriptors. What a descriptor is, or is made to be by another process that has it
+// Closer closes descriptors. What a descriptor is, or is made to be by another process that has it
 // too, decides whether its close waits, and for how long: for a file system that the peer runs
 // (FUSE), for a connection that lingers, for what is queued in a Unix socket and is closed with it.
 // So nothing else waits with it: no reader, no lock, no thread that the scheduler counts on. One
@@ -18,7 +18,7 @@ import (
 // takes its place, up to the limit; what comes then stays open and waits.
 //
 // Init must be called first. The methods may be called concurrently.
-type Pool struct {
+type Closer struct {
 	limit    int                        // goroutines
 	onExcess func(running, waiting int) // the peer is to be cut off; nil: there is none
 	kernel   func(xs []Item, patient bool)
@@ -40,7 +40,7 @@ type Item struct {
 	FD    int32
 	TCP   bool         // FD is known to be of TCP
 	V     io.Closer    // nil: FD is bare
-	Claim claims.Claim // released once the descriptor is closed; the zero value: none
+	Place claims.Place // released once the descriptor is closed; the zero value: none
 }
 
 const (
@@ -57,18 +57,18 @@ const (
 // Local closes what came from no peer.
 var Local = newLocal()
 
-func newLocal() *Pool {
-	p := new(Pool)
+func newLocal() *Closer {
+	p := new(Closer)
 	p.init(localLimit, nil)
 	return p
 }
 
-// Init makes p a pool for what came from one peer. onExcess is called, on a goroutine of its own,
-// when the peer is to be cut off: the closes of so many descriptors do not end, and so many more
-// wait.
-func (p *Pool) Init(onExcess func(running, waiting int)) { p.init(limit, onExcess) }
+// Init makes p the Closer of what came from one peer. onExcess is called, on a goroutine of its
+// own, when the peer is to be cut off: the closes of so many descriptors do not end, and so many
+// more wait.
+func (p *Closer) Init(onExcess func(running, waiting int)) { p.init(limit, onExcess) }
 
-func (p *Pool) init(limit int, onExcess func(running, waiting int)) {
+func (p *Closer) init(limit int, onExcess func(running, waiting int)) {
 	p.limit, p.onExcess, p.kernel = limit, onExcess, closeAll
 	p.stuckAfter, p.patience = stuckAfter, patience
 	p.timer = time.AfterFunc(time.Hour, p.check)
@@ -76,10 +76,10 @@ func (p *Pool) init(limit int, onExcess func(running, waiting int)) {
 }
 
 // Close closes fd, as soon as it can. It takes ownership of it.
-func (p *Pool) Close(fd int) { p.Add(Item{FD: int32(fd)}) }
+func (p *Closer) Close(fd int) { p.Add(Item{FD: int32(fd)}) }
 
 // Add closes xs, as soon as it can. It takes ownership of what is in them.
-func (p *Pool) Add(xs ...Item) {
+func (p *Closer) Add(xs ...Item) {
 	if len(xs) == 0 {
 		return
 	}
@@ -95,7 +95,7 @@ func (p *Pool) Add(xs ...Item) {
 
 // AddLazily is Add for what need not be closed before others have come together, or 5 ms are over:
 // it costs less.
-func (p *Pool) AddLazily(xs ...Item) {
+func (p *Closer) AddLazily(xs ...Item) {
 	if len(xs) == 0 {
 		return
 	}
@@ -112,7 +112,7 @@ func (p *Pool) AddLazily(xs ...Item) {
 	p.mu.Unlock()
 }
 
-func (p *Pool) enqueueLocked(xs []Item) {
+func (p *Closer) enqueueLocked(xs []Item) {
 	fresh := len(p.waiting) == 0
 	p.waiting = append(p.waiting, xs...)
 	if fresh {
@@ -120,14 +120,14 @@ func (p *Pool) enqueueLocked(xs []Item) {
 	}
 }
 
-func (p *Pool) startLocked() {
+func (p *Closer) startLocked() {
 	p.running++
 	p.progressAt = time.Now()
 	go p.run(p.running > 1) // ends when nothing waits and what is behind the descriptors has let it
 }
 
 // watchLocked has check called in d, unless the timer is set already.
-func (p *Pool) watchLocked(d time.Duration) {
+func (p *Closer) watchLocked(d time.Duration) {
 	if !p.watched {
 		p.watched = true
 		p.timer.Reset(d)
@@ -135,7 +135,7 @@ func (p *Pool) watchLocked(d time.Duration) {
 }
 
 // check starts a goroutine for what waits, or a further one if those that run do not get on.
-func (p *Pool) check() {
+func (p *Closer) check() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.watched = false
@@ -154,7 +154,7 @@ func (p *Pool) check() {
 
 // run closes what waits, in groups. A patient one closes one by one, so that it holds nothing else
 // up.
-func (p *Pool) run(patient bool) {
+func (p *Closer) run(patient bool) {
 	var now []Item
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -173,7 +173,7 @@ func (p *Pool) run(patient bool) {
 		p.mu.Unlock()
 		p.kernel(now, patient)
 		for i := range now {
-			now[i].Claim.Release()
+			now[i].Place.Release()
 		}
 		p.mu.Lock()
 		patient = patient || p.running > 1
@@ -185,7 +185,7 @@ func (p *Pool) run(patient bool) {
 
 // groupLocked returns how many of what waits are closed at one stroke: all that are of TCP, or
 // neighbours, which may hold up each other, but not another peer's.
-func (p *Pool) groupLocked() int {
+func (p *Closer) groupLocked() int {
 	xs := p.waiting
 	n := 1
 	for n < len(xs) && xs[n].TCP == xs[0].TCP && (xs[0].TCP || p.onExcess != nil && neighbours(&xs[n-1], &xs[n])) {
@@ -205,7 +205,7 @@ func (x *Item) Close() {
 	}
 }
 
-func (p *Pool) roomLocked() {
+func (p *Closer) roomLocked() {
 	if p.room != nil && len(p.waiting) <= maxWaiting {
 		close(p.room)
 		p.room = nil
@@ -213,7 +213,7 @@ func (p *Pool) roomLocked() {
 }
 
 // Throttle waits while too many descriptors wait to be closed, until over is closed.
-func (p *Pool) Throttle(over <-chan struct{}) {
+func (p *Closer) Throttle(over <-chan struct{}) {
 	for {
 		p.mu.Lock()
 		if len(p.waiting) <= maxWaiting {

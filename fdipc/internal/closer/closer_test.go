@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// doors are descriptors for a Pool: one that is a multiple of ten closes only once it is opened.
+// doors are descriptors for a Closer: one that is a multiple of ten closes only once it is opened.
 type doors struct {
-	Pool
+	Closer
 	mu     sync.Mutex
 	closed []int32
 	some   chan struct{} // one may have been closed
@@ -60,9 +60,9 @@ func (d *doors) wait(t *testing.T, want ...int32) {
 	}
 }
 
-// TestPoolStuck: a close that does not end holds up none that come after it, and the close itself
+// TestCloserStuck: a close that does not end holds up none that come after it, and the close itself
 // ends when it can.
-func TestPoolStuck(t *testing.T) {
+func TestCloserStuck(t *testing.T) {
 	d := newDoors(nil)
 	d.Close(10)
 	d.Close(1)
@@ -74,9 +74,9 @@ func TestPoolStuck(t *testing.T) {
 	d.wait(t, 1, 2, 3, 4, 10)
 }
 
-// TestPoolStuckAll: the peer whose descriptors hold up every goroutine is cut off, however few more
-// wait.
-func TestPoolStuckAll(t *testing.T) {
+// TestCloserStuckAll: the peer whose descriptors hold up every goroutine is cut off, however few
+// more wait.
+func TestCloserStuckAll(t *testing.T) {
 	cut := make(chan int, 1)
 	d := newDoors(func(_, waiting int) {
 		select {
@@ -100,9 +100,9 @@ func TestPoolStuckAll(t *testing.T) {
 	}
 }
 
-// TestPoolExcess: the reader of a peer whose descriptors hold up every goroutine, while many more
+// TestCloserExcess: the reader of a peer whose descriptors hold up every goroutine, while many more
 // wait, goes on when the peer is cut off.
-func TestPoolExcess(t *testing.T) {
+func TestCloserExcess(t *testing.T) {
 	cut := make(chan int, 1)
 	d := newDoors(func(running, _ int) { cut <- running })
 	d.Close(10)
@@ -133,9 +133,9 @@ func TestPoolExcess(t *testing.T) {
 	close(d.opened)
 }
 
-// TestPoolRoom: a reader that waits with what is yet to be closed goes on when that has become
+// TestCloserRoom: a reader that waits with what is yet to be closed goes on when that has become
 // less.
-func TestPoolRoom(t *testing.T) {
+func TestCloserRoom(t *testing.T) {
 	d := newDoors(nil)
 	d.Close(10)
 	<-d.stuck

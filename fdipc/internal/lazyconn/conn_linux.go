@@ -29,7 +29,7 @@ type Conn struct {
 	network string
 	tcp     bool
 	owner   Owner
-	claim   claims.Claim // of the descriptor, at the process that it came from; or none
+	place   claims.Place // of the descriptor, at the process that it came from; or none
 
 	users   atomic.Int64            // 2 * calls in progress + closing
 	file    atomic.Pointer[os.File] // set once, when the poller is needed; it owns fd then
@@ -52,10 +52,10 @@ type Owner interface {
 // What only the owner may call are functions, so that they are not promoted to its users.
 
 // Init makes c a Conn over fd, a connected stream or seqpacket socket that is non-blocking. It
-// takes ownership of fd. claim is the claim by which it came here, or none: while it is held,
-// another process has a copy.
-func Init(c *Conn, fd int, network string, owner Owner, claim claims.Claim) {
-	c.fd, c.network, c.tcp, c.owner, c.claim = fd, network, network == "tcp", owner, claim
+// takes ownership of fd. place is that of the offer by which it came here, or none: while it is
+// held, another process has a copy.
+func Init(c *Conn, fd int, network string, owner Owner, place claims.Place) {
+	c.fd, c.network, c.tcp, c.owner, c.place = fd, network, network == "tcp", owner, place
 }
 
 // FD returns the descriptor, which stays c's.
@@ -109,7 +109,7 @@ func (c *Conn) destroy() {
 // finish sends the FIN that closing alone would not send while the process that handed the
 // connection over has a copy. It reports whether that process has one.
 func (c *Conn) finish() bool {
-	kept := !c.plain.Load() && c.claim.Held()
+	kept := !c.plain.Load() && c.place.Held()
 	if kept {
 		_, _, _ = syscall.RawSyscall(unix.SYS_SHUTDOWN, uintptr(c.fd), unix.SHUT_RDWR, 0)
 	}
