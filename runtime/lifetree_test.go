@@ -3,6 +3,7 @@ package coppice
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -77,4 +78,32 @@ func TestLifeOfATree(t *testing.T) {
 		}
 	}
 	t.Error("the start of the tree has no spans")
+}
+
+// show is a span on a line: name, path, parent, error, events, number of links.
+func show(s sdktrace.ReadOnlySpan, all []sdktrace.ReadOnlySpan) string {
+	var b strings.Builder
+	b.WriteString(s.Name())
+	for _, kv := range s.Attributes() {
+		if kv.Key == tracing.KeyChildPath {
+			b.WriteString(" " + kv.Value.AsString())
+		}
+	}
+	for _, p := range all {
+		if p.SpanContext().SpanID() == s.Parent().SpanID() {
+			b.WriteString(" under " + p.Name())
+		}
+	}
+	for _, kv := range s.Attributes() {
+		if kv.Key == tracing.KeyErrorType {
+			b.WriteString(" failed: " + kv.Value.AsString())
+		}
+	}
+	for _, e := range s.Events() {
+		b.WriteString(" " + e.Name)
+	}
+	if n := len(s.Links()); n > 0 {
+		b.WriteString(" links")
+	}
+	return b.String()
 }

@@ -1,11 +1,13 @@
 package coppice
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 
+	"github.com/coppice-go/coppice/runtime/internal/telemetry"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -65,4 +67,30 @@ func workersOf(pool Tree, path string) (states []string) {
 		states = append(states, state)
 	}
 	return states
+}
+
+// telemetryInfo returns what the spans of the tree take from the Info of an event.
+func telemetryInfo(v any) telemetry.EventInfo {
+	switch i := v.(type) {
+	case info:
+		return telemetry.EventInfo{ID: i.id, PID: i.pid}
+	case PoolEvent:
+		c := telemetry.PoolChange{
+			Path: cmp.Or(i.Worker, i.Pool), Why: i.Why, ID: i.ID, PID: i.PID, Generation: i.Generation,
+			Took: i.Took, Reason: i.Reason,
+		}
+		switch i.Kind {
+		case WorkerReplaced, SpareReady:
+			c.Kind = telemetry.WorkerStarted
+		case WorkerFailed:
+			c.Kind = telemetry.WorkerFailed
+		case DrainBegan:
+			c.Kind = telemetry.DrainBegan
+		case WorkerDrained:
+			c.Kind = telemetry.DrainEnded
+		case WorkerStarting, DrainCut, WorkerDue, PoolReloading, PoolReloaded, PoolScaled:
+		}
+		return telemetry.EventInfo{Pool: c}
+	}
+	return telemetry.EventInfo{}
 }

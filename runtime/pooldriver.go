@@ -10,6 +10,7 @@ import (
 
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
+	"github.com/coppice-go/coppice/runtime/internal/telemetry"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -53,10 +54,10 @@ type poolParts struct {
 	children    *children
 	shortages   *shortages
 	backends    *backends
-	lifecycle   *lifecycleSpans // nil: it is not wanted
-	crashes     *crashQueue     // likewise
-	ending      func() bool     // the tree is
-	orphanDrain time.Duration   // Config.OrphanDrain
+	lifecycle   *telemetry.Lifecycle // nil: it is not wanted
+	crashes     *crashQueue          // likewise
+	ending      func() bool          // the tree is
+	orphanDrain time.Duration        // Config.OrphanDrain
 }
 
 // poolNote is news for the pool's supervisor to publish.

@@ -367,7 +367,7 @@ func (w *poolWorker) finish() {
 	at := w.telemetry.Ended(tracing.End{
 		At: time.Now(), PID: w.backend.pid(), Type: w.reason.Kind.String(), Reason: w.reason.String(),
 	})
-	c.lifecycle.keepServed(w.name(), at)
+	c.lifecycle.KeepServed(w.name(), at)
 	w.reportCrash(had, at)
 	c.children.remove(w)
 	w.endLife()

@@ -93,8 +93,8 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	gen := rt.generations.prepare(exe, config)
 	generation = gen.number
 	rt.log.Info("reloading", "generation", gen.number, "program", rt.program)
-	op := rt.lifecycle.beginOperation(tracing.SpanReload, "", tracing.KeyReloadFrom.Int(old), tracing.KeyReloadTo.Int(gen.number))
-	defer func() { op.end(err) }()
+	op := rt.lifecycle.BeginOperation(tracing.SpanReload, "", tracing.KeyReloadFrom.Int(old), tracing.KeyReloadTo.Int(gen.number))
+	defer func() { op.End(err) }()
 	err = rt.rollAll(ctx, old, gen.number)
 	if err == nil && rt.ending() { // there was no pool left to roll
 		err = &ReloadError{Generation: gen.number, Err: ErrStopping}

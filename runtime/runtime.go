@@ -42,7 +42,7 @@ type Runtime struct {
 	crashes      *crashQueue   // nil when nobody wants to know
 	reaper       *reaper       // nil where orphans are somebody else's
 	pipeline     tracing.Pipeline
-	lifecycle    *lifecycleSpans // nil when nobody wants to know
+	lifecycle    *telemetry.Lifecycle // nil when nobody wants to know
 	channelStats telemetry.Transport
 	system       *actors.System
 	tree         *supervisor.Supervisor
@@ -208,13 +208,13 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	rt.lifecycle = newLifecycleSpans(rt.pipeline, rt.tree)
+	rt.lifecycle = telemetry.Follow(rt.pipeline, rt.tree, telemetryInfo)
 	telemetry.Register(rt.pipeline.Meter(), &rt.channelStats, rt.system)
 	rt.measurePools()
 	undo = append(undo, func() {
 		rt.tree.Stop()
 		<-rt.tree.Done()
-		rt.lifecycle.wait()
+		rt.lifecycle.Wait()
 	})
 	for _, c := range append(rt.ownSpecs(), rt.childSpecs(rt.root.children)...) {
 		if _, err := rt.tree.StartChild(ctx, c); err != nil {
@@ -232,7 +232,7 @@ func (rt *Runtime) awaitEnd() {
 	}
 	rt.sockets.Close()
 	_ = withPartingTimeout(rt.system.Shutdown) // what it could not send is counted there
-	rt.lifecycle.wait()
+	rt.lifecycle.Wait()
 	if err := withPartingTimeout(rt.pipeline.Shutdown); err != nil {
 		rt.log.Warn("telemetry was lost at the end of the tree", "err", err)
 	}

@@ -113,8 +113,8 @@ func (c *poolDriver) scale(ctx context.Context, to func(now int) int) (err error
 		return fmt.Errorf("coppice: scale %s: %w", c.path, ctx.Err())
 	}
 	before, size := c.pools.resize(c, to)
-	op := c.lifecycle.beginOperation(tracing.SpanScale, c.path, tracing.KeyScaleFrom.Int(before), tracing.KeyScaleTo.Int(size))
-	defer func() { op.end(err) }()
+	op := c.lifecycle.BeginOperation(tracing.SpanScale, c.path, tracing.KeyScaleFrom.Int(before), tracing.KeyScaleTo.Int(size))
+	defer func() { op.End(err) }()
 	q := pool.Event{Kind: pool.Scale, Size: size}
 	if c.pool.ScaleDown == LeastBusyFirst {
 		q.Busy = c.busySlots(ctx)

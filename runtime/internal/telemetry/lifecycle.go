@@ -1,4 +1,4 @@
-package coppice
+package telemetry
 
 import (
 	"context"
@@ -14,33 +14,65 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// lifecycleEvents is how many events of the tree may wait to become spans. What is
-// lost beyond that is a span, never a restart.
-const lifecycleEvents = 1024
+// maxEvents bounds the events of the tree that wait to become spans. Beyond it spans are lost, and
+// never a restart.
+const maxEvents = 1024
 
-// lifecycleSpans turns what supervisors decide into spans, one for each thing that lasts,
-// and counts it. It follows the tree's events and holds nobody up.
-type lifecycleSpans struct {
+// An eventInfo is what an event of a supervisor has as its Info.
+type EventInfo struct {
+	ID, PID int        // of a child that is a worker or the listener process
+	Pool    PoolChange // of a pool
+}
+
+// A poolChange is what happened inside a pool, where its supervisor sees nothing.
+type PoolChange struct {
+	Kind       PoolChangeKind
+	Path       string // of the worker, or the pool
+	Why        string
+	ID         int
+	PID        int
+	Generation int
+	Took       time.Duration
+	Reason     supervisor.Reason
+}
+
+type PoolChangeKind uint8
+
+// The kinds of changes that become spans.
+const (
+	NoChange      PoolChangeKind = iota
+	WorkerStarted                // and has the slot of another that runs, or none yet: Took
+	WorkerFailed                 // before it was ready: Reason
+	DrainBegan
+	DrainEnded // Reason
+)
+
+// Lifecycle turns the events of a tree into spans, one for each thing that lasts, and counts
+// them. No supervisor waits for it. A nil one does nothing.
+type Lifecycle struct {
+	infoOf func(any) EventInfo
 	tracer *tracing.Tracer // nil when spans are off
 	meter  *tracing.Meter  // nil when metrics are
 	done   chan struct{}   // closed when the tree has ended and its last event is told
 
 	mu         sync.Mutex
-	served     map[string][]trace.SpanContext // by name: what a child was at when it ended
-	operations []*operation                   // the latest, newest last
+	served     map[string][]trace.SpanContext // by name: what a child was serving when it ended
+	operations []*Operation                   // the latest, newest last
 
 	// Owned by the goroutine of follow. By path.
-	exits    map[string]supervisor.Event // not known yet whether a restart follows
+	exits    map[string]supervisor.Event // a restart may follow
 	restarts map[string]tracing.Span
 	stops    map[string]tracing.Span
 	giveUps  map[string]tracing.Span
-	drains   map[int]tracing.Span // of workers that are no slot's any more, by ID
+	drains   map[int]tracing.Span // of workers that have no slot any more, by ID
 }
 
-// newLifecycleSpans begins to follow the events of tree, or returns nil when nobody wants
-// to know. Its goroutine ends with the tree.
-func newLifecycleSpans(p tracing.Pipeline, tree *supervisor.Supervisor) *lifecycleSpans {
-	l := &lifecycleSpans{
+// Follow begins to follow the events of tree. It returns nil when neither spans nor
+// metrics are on. infoOf reads the Info of an event, on the one goroutine that follows them, which
+// ends with the tree.
+func Follow(p tracing.Pipeline, tree *supervisor.Supervisor, infoOf func(any) EventInfo) *Lifecycle {
+	l := &Lifecycle{
+		infoOf: infoOf,
 		tracer: tracing.New(p.LifeProvider()), meter: p.Meter(), done: make(chan struct{}),
 		served: map[string][]trace.SpanContext{},
 		exits:  map[string]supervisor.Event{}, restarts: map[string]tracing.Span{},
@@ -50,7 +82,7 @@ func newLifecycleSpans(p tracing.Pipeline, tree *supervisor.Supervisor) *lifecyc
 	if l.tracer == nil && l.meter == nil {
 		return nil
 	}
-	events := tree.Subscribe(lifecycleEvents)
+	events := tree.Subscribe(maxEvents)
 	go func() {
 		defer close(l.done)
 		for e := range events.Events(context.Background()) {
@@ -61,16 +93,16 @@ func newLifecycleSpans(p tracing.Pipeline, tree *supervisor.Supervisor) *lifecyc
 	return l
 }
 
-// wait waits until the last event is told.
-func (l *lifecycleSpans) wait() {
+// Wait waits until the last event is recorded.
+func (l *Lifecycle) Wait() {
 	if l != nil {
 		<-l.done
 	}
 }
 
-// keepServed keeps what a child was at when it ended, for the spans that tell of it. To
-// be called before the supervisor can know.
-func (l *lifecycleSpans) keepServed(name string, served []trace.SpanContext) {
+// KeepServed keeps the spans that a child was serving when it ended: the span of its end or restart
+// links to them. It is called before the supervisor can know of the end.
+func (l *Lifecycle) KeepServed(name string, served []trace.SpanContext) {
 	if l == nil || len(served) == 0 {
 		return
 	}
@@ -79,8 +111,8 @@ func (l *lifecycleSpans) keepServed(name string, served []trace.SpanContext) {
 	l.served[name] = served
 }
 
-// takeServed takes what was kept of a child.
-func (l *lifecycleSpans) takeServed(path string) []trace.SpanContext {
+// takeServed takes what keepServed has kept of a child.
+func (l *Lifecycle) takeServed(path string) []trace.SpanContext {
 	name := inTree(path)
 	if i := strings.LastIndexByte(name, '/'); i >= 0 && name[:i] == childproto.ListenersName {
 		name = name[i+1:]
@@ -92,23 +124,23 @@ func (l *lifecycleSpans) takeServed(path string) []trace.SpanContext {
 	return served
 }
 
-// inTree is the path of a supervisor's event without the root, as users write it.
+// inTree returns the path of a supervisor's event without the root, as users write it.
 func inTree(path string) string { return strings.TrimPrefix(path, childproto.MasterName+"/") }
 
-// record turns one event into what is seen of it.
-func (l *lifecycleSpans) record(e supervisor.Event) {
+// record turns one event into spans and counts.
+func (l *Lifecycle) record(e supervisor.Event) {
 	path := inTree(e.Path)
 	at := e.Time
 	switch e.Kind {
 	case supervisor.ChildStarted:
 		if s, ok := l.restarts[e.Path]; ok {
 			delete(l.restarts, e.Path)
-			l.begin(tracing.SpanStart, path, at.Add(-e.Took), s, nil, instanceOf(e)...).EndAt(at, "", "")
+			l.begin(tracing.SpanStart, path, at.Add(-e.Took), s, nil, l.instanceOf(e)...).EndAt(at, "", "")
 			s.Event(tracing.EventReady, at)
 			s.EndAt(at, "", "")
 			return
 		}
-		s := l.begin(tracing.SpanStart, path, at.Add(-e.Took), l.operation(path, at.Add(-e.Took)), nil, instanceOf(e)...)
+		s := l.begin(tracing.SpanStart, path, at.Add(-e.Took), l.operation(path, at.Add(-e.Took)), nil, l.instanceOf(e)...)
 		s.Event(tracing.EventReady, at)
 		s.EndAt(at, "", "")
 	case supervisor.ChildStartFailed:
@@ -137,7 +169,7 @@ func (l *lifecycleSpans) record(e supervisor.Event) {
 		l.exitSpan(e.Path)
 		l.stops[e.Path] = l.begin(tracing.SpanStop, path, at, l.operation(path, at), nil, causeOf(e)...)
 	case supervisor.ChildStopped:
-		l.takeServed(e.Path) // nobody links to what a stop has cut
+		l.takeServed(e.Path) // no span links to what a stop has cut
 		l.count(tracing.Exits, e.Supervisor, e.Reason)
 		s, ok := l.stops[e.Path]
 		if !ok {
@@ -162,29 +194,23 @@ func (l *lifecycleSpans) record(e supervisor.Event) {
 		l.exitSpansUnder(e.Path)
 		if s, ok := l.giveUps[e.Path]; ok {
 			delete(l.giveUps, e.Path)
-			l.keepServed(path, []trace.SpanContext{s.Context()}) // the restart above links to it
+			l.KeepServed(path, []trace.SpanContext{s.Context()}) // the restart above links to it
 			s.EndAt(at, supervisor.GaveUp.String(), e.Reason.String())
 		}
 	case supervisor.ChildNoted:
-		if ev, ok := e.Info.(PoolEvent); ok {
-			l.recordPool(ev, at)
-		}
+		l.recordPool(l.infoOf(e.Info).Pool, at)
 	case supervisor.ChildIgnored, supervisor.ChildLeaked, supervisor.ChildLeakEnded, supervisor.SupervisorUp, supervisor.SupervisorPersists:
 	}
 }
 
-// recordPool turns what happens inside a pool, where its supervisor sees nothing,
-// into spans: who takes a place from whom, and who drains then.
-func (l *lifecycleSpans) recordPool(e PoolEvent, at time.Time) {
-	path := e.Worker
-	if path == "" {
-		path = e.Pool
-	}
+// recordPool turns a change inside a pool into spans: starts of workers, and drains.
+func (l *Lifecycle) recordPool(e PoolChange, at time.Time) {
+	path := e.Path
 	attrs := []attribute.KeyValue{
 		tracing.KeyPoolWhy.String(e.Why), tracing.KeyProcessID.Int(e.ID), tracing.KeyProcessPID.Int(e.PID), tracing.KeyGeneration.Int(e.Generation),
 	}
 	switch e.Kind {
-	case WorkerReplaced, SpareReady:
+	case WorkerStarted:
 		from := at.Add(-e.Took)
 		s := l.begin(tracing.SpanStart, path, from, l.operationFor(e.Why, path, from), nil, attrs...)
 		s.Event(tracing.EventReady, at)
@@ -193,33 +219,33 @@ func (l *lifecycleSpans) recordPool(e PoolEvent, at time.Time) {
 		l.begin(tracing.SpanStart, path, at, l.operationFor(e.Why, path, at), l.takeServed(path), attrs...).EndAt(at, e.Reason.Kind.String(), e.Reason.String())
 	case DrainBegan:
 		if _, ok := l.stops[childproto.MasterName+"/"+path]; ok || e.Why == "stop" {
-			return // its supervisor's to tell
+			return // ChildStopping begins that span
 		}
 		l.drains[e.ID] = l.begin(tracing.SpanStop, path, at, l.operationFor(e.Why, path, at), nil, attrs...)
-	case WorkerDrained:
+	case DrainEnded:
 		s, ok := l.drains[e.ID]
 		if !ok {
 			return
 		}
 		delete(l.drains, e.ID)
-		l.takeServed(path) // nobody links to what a stop has cut
+		l.takeServed(path) // no span links to what a stop has cut
 		s.Set(tracing.KeyExitReason.String(e.Reason.String()))
 		if e.Reason.IsNormal() {
 			s.EndAt(at, "", "")
 			return
 		}
 		s.EndAt(at, e.Reason.Kind.String(), e.Reason.String())
-	case WorkerStarting, DrainCut, WorkerDue, PoolReloading, PoolReloaded, PoolScaled:
+	case NoChange:
 	}
 }
 
-// restarting begins the span of a restart, at the end of the child that is
-// restarted. It links to what that child was at.
-func (l *lifecycleSpans) restarting(e supervisor.Event) {
+// restarting begins the span of a restart, at the end of the child that is restarted. It links to
+// what that child was serving.
+func (l *Lifecycle) restarting(e supervisor.Event) {
 	path := inTree(e.Path)
 	began, reason := e.Time, supervisor.Reason{}
 	exit, own := l.exits[e.Path]
-	if !own && e.Cause != "" { // of a group: restarted with another one
+	if !own && e.Cause != "" { // restarted because another child of its group ended
 		exit = l.exits[e.Cause]
 	}
 	if exit.Kind == supervisor.ChildExited {
@@ -241,8 +267,8 @@ func (l *lifecycleSpans) restarting(e supervisor.Event) {
 	l.restarts[e.Path] = s
 }
 
-// exitSpan tells of an end that no restart follows. It returns the span that does.
-func (l *lifecycleSpans) exitSpan(path string) trace.SpanContext {
+// exitSpan records an end that no restart follows. It returns the context of its span.
+func (l *Lifecycle) exitSpan(path string) trace.SpanContext {
 	e, ok := l.exits[path]
 	if !ok {
 		return trace.SpanContext{}
@@ -253,14 +279,14 @@ func (l *lifecycleSpans) exitSpan(path string) trace.SpanContext {
 		errType, text = e.Reason.Kind.String(), e.Reason.String()
 	}
 	s := l.begin(tracing.SpanExit, inTree(path), e.Time, l.operation(inTree(path), e.Time), l.takeServed(path),
-		append(instanceOf(e), tracing.KeyExitReason.String(e.Reason.String()))...)
+		append(l.instanceOf(e), tracing.KeyExitReason.String(e.Reason.String()))...)
 	s.EndAt(e.Time, errType, text)
 	return s.Context()
 }
 
-// exitSpansUnder tells of everything below a supervisor that is ending. It returns
-// the spans of the ends.
-func (l *lifecycleSpans) exitSpansUnder(path string) (ends []trace.SpanContext) {
+// exitSpansUnder records the ends below a supervisor that is ending. It returns the contexts of
+// their spans.
+func (l *Lifecycle) exitSpansUnder(path string) (ends []trace.SpanContext) {
 	for p := range l.exits {
 		if strings.HasPrefix(p, path+"/") {
 			if sc := l.exitSpan(p); sc.IsValid() && len(ends) < tracing.MaxServed {
@@ -277,8 +303,8 @@ func (l *lifecycleSpans) exitSpansUnder(path string) (ends []trace.SpanContext) 
 	return ends
 }
 
-// flush ends what is still open when the tree has ended.
-func (l *lifecycleSpans) flush() {
+// flush ends the spans that are open when the tree has ended.
+func (l *Lifecycle) flush() {
 	for p := range l.exits {
 		l.exitSpan(p)
 	}
@@ -292,11 +318,11 @@ func (l *lifecycleSpans) flush() {
 	}
 }
 
-func (l *lifecycleSpans) begin(name, path string, at time.Time, parent tracing.Span, links []trace.SpanContext, attrs ...attribute.KeyValue) tracing.Span {
+func (l *Lifecycle) begin(name, path string, at time.Time, parent tracing.Span, links []trace.SpanContext, attrs ...attribute.KeyValue) tracing.Span {
 	return l.tracer.Begin(name, tracing.LifecycleSpan{Path: path, At: at, Parent: parent, Links: links, Attributes: attrs})
 }
 
-func (l *lifecycleSpans) count(i *tracing.Instrument, supervisorPath string, r supervisor.Reason) {
+func (l *Lifecycle) count(i *tracing.Instrument, supervisorPath string, r supervisor.Reason) {
 	l.meter.Counter(i, tracing.KeyChildPath.String(inTree(supervisorPath)), tracing.KeyReason.String(r.Kind.String())).Add(1)
 }
 
@@ -307,10 +333,10 @@ func causeOf(e supervisor.Event) []attribute.KeyValue {
 	return []attribute.KeyValue{tracing.KeyRestartCause.String(inTree(e.Cause))}
 }
 
-func instanceOf(e supervisor.Event) []attribute.KeyValue {
+func (l *Lifecycle) instanceOf(e supervisor.Event) []attribute.KeyValue {
 	attrs := []attribute.KeyValue{tracing.KeyIncarnation.Int64(int64(e.Incarnation))}
-	if i, ok := e.Info.(info); ok && i.id != 0 {
-		attrs = append(attrs, tracing.KeyProcessID.Int(i.id), tracing.KeyProcessPID.Int(i.pid))
+	if i := l.infoOf(e.Info); i.ID != 0 {
+		attrs = append(attrs, tracing.KeyProcessID.Int(i.ID), tracing.KeyProcessPID.Int(i.PID))
 	}
 	return attrs
 }

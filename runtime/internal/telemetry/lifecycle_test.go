@@ -1,4 +1,4 @@
-package coppice
+package telemetry
 
 import (
 	"context"
@@ -18,7 +18,7 @@ import (
 )
 
 // recording is a life whose spans and counts can be looked at, told events by hand.
-func recording(t *testing.T) (*lifecycleSpans, *tracetest.SpanRecorder) {
+func recording(t *testing.T) (*Lifecycle, *tracetest.SpanRecorder) {
 	sr := tracetest.NewSpanRecorder()
 	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(sr))
 	tracing.Register(tracing.Own(tp))
@@ -31,10 +31,10 @@ func recording(t *testing.T) (*lifecycleSpans, *tracetest.SpanRecorder) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := newLifecycleSpans(p, tree)
+	l := Follow(p, tree, func(v any) EventInfo { i, _ := v.(EventInfo); return i })
 	l.meter = tracing.NewMeter()
 	tree.Stop()
-	l.wait() // the rest is told by the test, on its own goroutine
+	l.Wait() // the rest is told by the test, on its own goroutine
 	sr.Reset()
 	return l, sr
 }
@@ -145,7 +145,7 @@ func TestLifeAsSpans(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			l, sr := recording(t)
 			if row.served != "" {
-				l.keepServed(row.served, []trace.SpanContext{openSpan(1)})
+				l.KeepServed(row.served, []trace.SpanContext{openSpan(1)})
 			}
 			for _, e := range row.tell {
 				l.record(e)
@@ -171,25 +171,25 @@ func TestLifeAsSpans(t *testing.T) {
 // What happens to a branch during an operation on it is part of the operation's trace.
 func TestOperation(t *testing.T) {
 	l, sr := recording(t)
-	reload := l.beginOperation(tracing.SpanReload, "", tracing.KeyReloadFrom.Int(1), tracing.KeyReloadTo.Int(2))
-	scale := l.beginOperation(tracing.SpanScale, "web", tracing.KeyScaleFrom.Int(2), tracing.KeyScaleTo.Int(3))
-	pool := func(k PoolEventKind, worker string, id int, why string) {
-		l.record(supervisor.Event{Kind: supervisor.ChildNoted, Path: "master/web", Supervisor: "master", Time: time.Now(), Info: PoolEvent{Kind: k, Pool: "web", Worker: worker, ID: id, Why: why}})
+	reload := l.BeginOperation(tracing.SpanReload, "", tracing.KeyReloadFrom.Int(1), tracing.KeyReloadTo.Int(2))
+	scale := l.BeginOperation(tracing.SpanScale, "web", tracing.KeyScaleFrom.Int(2), tracing.KeyScaleTo.Int(3))
+	pool := func(k PoolChangeKind, worker string, id int, why string) {
+		l.record(supervisor.Event{Kind: supervisor.ChildNoted, Path: "master/web", Supervisor: "master", Time: time.Now(), Info: EventInfo{Pool: PoolChange{Kind: k, Path: worker, ID: id, Why: why}}})
 	}
 	started := func(path string) {
 		l.record(supervisor.Event{Kind: supervisor.ChildStarted, Path: "master/" + path, Supervisor: "master", Time: time.Now()})
 	}
 	started("web/2")
 	started("webbing/0")
-	scale.end(nil)
-	pool(WorkerReplaced, "web/3", 7, "reload")
+	scale.End(nil)
+	pool(WorkerStarted, "web/3", 7, "reload")
 	pool(DrainBegan, "web/3", 3, "reload")
 	pool(DrainBegan, "web/9", 9, "stop") // is told by its supervisor
-	pool(WorkerDrained, "web/9", 9, "")
+	pool(DrainEnded, "web/9", 9, "")
 	pool(WorkerFailed, "web/5", 8, "reload")
-	reload.end(errors.New("not ready in time"))
-	pool(WorkerDrained, "web/3", 3, "") // after the reload that it is part of
-	pool(SpareReady, "web/spare", 10, "")
+	reload.End(errors.New("not ready in time"))
+	pool(DrainEnded, "web/3", 3, "") // after the reload that it is part of
+	pool(WorkerStarted, "web/spare", 10, "")
 	started("web/4")
 	want := []string{
 		"start web/2 under scale ready", "start webbing/0 under reload ready", "scale web",
@@ -203,9 +203,9 @@ func TestOperation(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	var none *lifecycleSpans // nobody wants to know
-	o := none.beginOperation(tracing.SpanReload, "")
-	o.end(context.Canceled)
-	none.keepServed("web/0", nil)
-	none.wait()
+	var none *Lifecycle // nobody wants to know
+	o := none.BeginOperation(tracing.SpanReload, "")
+	o.End(context.Canceled)
+	none.KeepServed("web/0", nil)
+	none.Wait()
 }
