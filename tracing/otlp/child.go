@@ -6,15 +6,12 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
-	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
@@ -166,37 +163,4 @@ func outermost(open map[string]*tracepb.Span) []trace.SpanContext {
 		}))
 	}
 	return out
-}
-
-func resourceMessage(set *attribute.Set) *resourcepb.Resource {
-	r := new(resourcepb.Resource)
-	for _, kv := range set.ToSlice() {
-		r.Attributes = append(r.Attributes, message(kv))
-	}
-	return r
-}
-
-// message returns kv as a message: numbers and booleans as such, all else as text.
-func message(kv attribute.KeyValue) *commonpb.KeyValue {
-	key := string(kv.Key)
-	switch kv.Value.Type() {
-	case attribute.INT64:
-		return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: kv.Value.AsInt64()}}}
-	case attribute.FLOAT64:
-		return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_DoubleValue{DoubleValue: kv.Value.AsFloat64()}}}
-	case attribute.BOOL:
-		return boolean(key, kv.Value.AsBool())
-	default:
-		return text(key, kv.Value.String())
-	}
-}
-
-// text makes value valid UTF-8, without which no message could hold it.
-func text(key, value string) *commonpb.KeyValue {
-	value = strings.ToValidUTF8(value, "\ufffd")
-	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: value}}}
-}
-
-func boolean(key string, value bool) *commonpb.KeyValue {
-	return &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_BoolValue{BoolValue: value}}}
 }

@@ -35,7 +35,7 @@ func Use(cfg Config) error {
 		return err
 	}
 	configured.Store(&cfg)
-	tracing.Register(backend{})
+	tracing.Register(otlpBackend{})
 	return nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	metricspb "go.opentelemetry.io/proto/otlp/metrics/v1"
@@ -216,28 +215,4 @@ func checkAttributeCount(name string, kvs []*commonpb.KeyValue) error {
 		return fmt.Errorf("%w: %s: %d attributes", errInstrument, clip(name, 64), len(kvs))
 	}
 	return nil
-}
-
-func messagesOf(set attribute.Set) (out []*commonpb.KeyValue) {
-	for it := set.Iter(); it.Next(); {
-		out = append(out, message(it.Attribute()))
-	}
-	return out
-}
-
-func setOf(in []*commonpb.KeyValue) attribute.Set {
-	kvs := make([]attribute.KeyValue, 0, len(in))
-	for _, kv := range in {
-		switch v := kv.GetValue().GetValue().(type) {
-		case *commonpb.AnyValue_BoolValue:
-			kvs = append(kvs, attribute.Bool(kv.GetKey(), v.BoolValue))
-		case *commonpb.AnyValue_IntValue:
-			kvs = append(kvs, attribute.Int64(kv.GetKey(), v.IntValue))
-		case *commonpb.AnyValue_DoubleValue:
-			kvs = append(kvs, attribute.Float64(kv.GetKey(), v.DoubleValue))
-		default:
-			kvs = append(kvs, attribute.String(kv.GetKey(), kv.GetValue().GetStringValue()))
-		}
-	}
-	return attribute.NewSet(kvs...)
 }

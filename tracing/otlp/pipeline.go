@@ -35,9 +35,9 @@ const (
 	payloadBatch = 1 << 20 // bytes in one request; collectors take 4 MiB (gRPC's default limit)
 )
 
-func init() { tracing.Register(backend{}) }
+func init() { tracing.Register(otlpBackend{}) }
 
-type backend struct{}
+type otlpBackend struct{}
 
 // installed is the pipeline whose providers are OpenTelemetry's global ones.
 var installed atomic.Pointer[pipeline]
@@ -45,7 +45,7 @@ var installed atomic.Pointer[pipeline]
 // configured is the Config given to Use; nil: the environment alone decides.
 var configured atomic.Pointer[Config]
 
-func (backend) Start(ctx context.Context, p tracing.ProcessResource, up *tracing.Uplink) (tracing.Pipeline, error) {
+func (otlpBackend) Start(ctx context.Context, p tracing.ProcessResource, up *tracing.Uplink) (tracing.Pipeline, error) {
 	var cfg Config
 	if c := configured.Load(); c != nil {
 		cfg = *c
