@@ -30,7 +30,7 @@ type Conn struct {
 	dataEnded chan struct{} // closed when nothing more comes on data
 	held      atomic.Int64  // received handles neither claimed nor refused
 	maxHeld   int64         // of those
-	closers   closer.Closer   // of what came from the peer, and of what it has claimed
+	closers   closer.Closer // of what came from the peer, and of what it has claimed
 	maxFrame  atomic.Int64  // the lower of both sides' limits
 
 	mu        sync.Mutex

@@ -33,7 +33,7 @@ type lane struct {
 	sent    uint64        // packets ever sent
 	room    chan struct{} // closed when there is room again; nil if nothing waits
 	wake    chan struct{} // to the writer
-	entries []handleEntry       // see describeLocked
+	entries []handleEntry // see describeLocked
 }
 
 var epoch = time.Now()
