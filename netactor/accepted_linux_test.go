@@ -1,4 +1,4 @@
-package netactor
+package netactor_test
 
 import (
 	"fmt"
@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
 // A client that resets at once has its true address in the worker, and so has the address that it connected to:
@@ -16,32 +18,32 @@ import (
 func TestAddressesOfAccept(t *testing.T) {
 	rows := []struct {
 		name string
-		req  Request
-		f    Functions
+		req  netactor.Request
+		f    netactor.Functions
 	}{
 		{name: "round-robin"},
-		{name: "least-loaded", req: Request{Policy: LeastLoaded}},
-		{name: "hash", req: Request{Policy: Hash}},
-		{name: "peek", req: Request{Policy: Hash, Peek: Peek{By: PeekBytes, Bytes: 1}}},
-		{name: "proxy", req: Request{Policy: Hash, Peek: Peek{Proxy: true}}},
-		{name: "custom", req: Request{Policy: Custom, Functions: "f"}, f: Functions{
-			Picker: pickFunc(func(netip.AddrPort, []Load) int { return 0 }),
+		{name: "least-loaded", req: netactor.Request{Policy: netactor.LeastLoaded}},
+		{name: "hash", req: netactor.Request{Policy: netactor.Hash}},
+		{name: "peek", req: netactor.Request{Policy: netactor.Hash, Peek: netactor.Peek{By: netactor.PeekBytes, Bytes: 1}}},
+		{name: "proxy", req: netactor.Request{Policy: netactor.Hash, Peek: netactor.Peek{Proxy: true}}},
+		{name: "custom", req: netactor.Request{Policy: netactor.Custom, Functions: "f"}, f: netactor.Functions{
+			Picker: pickerFunc(func(netip.AddrPort, []netactor.Load) int { return 0 }),
 		}},
-		{name: "shared", req: Request{Policy: Shared}},
-		{name: "reuseport", req: Request{Policy: ReusePort}},
-		{name: "wildcard", req: Request{Address: ":0"}},
-		{name: "wildcard, shared", req: Request{Address: ":0", Policy: Shared}},
+		{name: "shared", req: netactor.Request{Policy: netactor.Shared}},
+		{name: "reuseport", req: netactor.Request{Policy: netactor.ReusePort}},
+		{name: "wildcard", req: netactor.Request{Address: ":0"}},
+		{name: "wildcard, shared", req: netactor.Request{Address: ":0", Policy: netactor.Shared}},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			tr := newTree(t, false, func(tr *tree) {
-				tr.cfg.Functions = func(string) Functions { return row.f }
+				tr.cfg.Functions = func(string) netactor.Functions { return row.f }
 			})
 			row.req.Network = "tcp"
 			if row.req.Address == "" {
 				row.req.Address = "127.0.0.1:0"
 			}
-			ln, err := tr.worker(0).ls.Listen(testContext(t), row.req)
+			ln, err := tr.worker(0).ls.Listen(testkit.Context(t), row.req)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -58,7 +60,7 @@ func TestAddressesOfAccept(t *testing.T) {
 				fmt.Fprintf(client, "GET / HTTP/1.1\r\n\r\n")
 				remote, local := client.LocalAddr().String(), client.RemoteAddr().String()
 				_ = client.(*net.TCPConn).SetLinger(0)
-				if row.req.Peek == (Peek{}) { // who looks at first bytes sees the reset, and drops it
+				if row.req.Peek == (netactor.Peek{}) { // who looks at first bytes sees the reset, and drops it
 					client.Close()
 				}
 				c, err := ln.Accept()
@@ -89,13 +91,13 @@ func waitReset(t *testing.T, c net.Conn) {
 // for them, whoever accepts.
 func TestUnixClients(t *testing.T) {
 	who := fdipc.Credentials{PID: os.Getpid(), UID: os.Getuid(), GID: os.Getgid()}
-	for _, policy := range []Policy{RoundRobin, Shared} {
+	for _, policy := range []netactor.Policy{netactor.RoundRobin, netactor.Shared} {
 		for _, network := range []string{"unix", "unixpacket"} {
 			for _, asked := range []bool{true, false} {
 				t.Run(fmt.Sprint(policy, " ", network, " asked ", asked), func(t *testing.T) {
 					dir := t.TempDir()
 					path := filepath.Join(dir, "s")
-					ln, err := newTree(t, false).worker(0).ls.Listen(testContext(t), Request{Network: network, Address: path, Policy: policy, Credentials: asked})
+					ln, err := newTree(t, false).worker(0).ls.Listen(testkit.Context(t), netactor.Request{Network: network, Address: path, Policy: policy, Credentials: asked})
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -114,14 +116,14 @@ func TestUnixClients(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						if _, ok := PeerCredentials(struct{ net.Conn }{c}); ok {
+						if _, ok := netactor.PeerCredentials(struct{ net.Conn }{c}); ok {
 							t.Error("found through a wrapper without NetConn")
 						}
-						if got, ok := PeerCredentials(netConner{inner: c}); ok != asked || asked && got != who {
+						if got, ok := netactor.PeerCredentials(netConner{inner: c}); ok != asked || asked && got != who {
 							t.Errorf("credentials %+v, %v", got, ok)
 						}
 						c.Close()
-						if addr := c.RemoteAddr().(*net.UnixAddr); addr.Name != name && (addr.Name != "@" || policy != Shared) {
+						if addr := c.RemoteAddr().(*net.UnixAddr); addr.Name != name && (addr.Name != "@" || policy != netactor.Shared) {
 							t.Errorf("client %q, want %q", addr.Name, name)
 						}
 						if c.LocalAddr().String() != path {

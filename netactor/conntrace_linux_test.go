@@ -1,10 +1,8 @@
-package netactor
+package netactor_test
 
 import (
-	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -12,7 +10,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/testkit"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -36,11 +35,11 @@ func TestTrace(t *testing.T) {
 		tr.joined(1)
 		answer := make(chan string, 1)
 		go func() {
-			s, _ := tryAsk("tcp", addr)
+			s, _ := testkit.TryAsk("tcp", addr)
 			answer <- s
 		}()
-		until(t, "the offer to come back", func() bool { return tr.stats().Workers[0].Counts.Returned > 0 })
-		go serveID(tr.worker(1).mustListen(loopback2(addr)), "b")
+		testkit.Until(t, "the offer to come back", func() bool { return tr.stats().Workers[0].Counts.Returned > 0 })
+		go testkit.ServeID(tr.worker(1).mustListen(loopback2(addr)), "b")
 		if s := <-answer; s != "b" {
 			t.Fatalf("answer %q", s)
 		}
@@ -53,7 +52,7 @@ func TestTrace(t *testing.T) {
 			}
 			return out
 		}
-		until(t, "the serve span", func() bool { return len(byName(tracing.SpanServe)) == 1 && len(byName(tracing.SpanAccept)) == 1 })
+		testkit.Until(t, "the serve span", func() bool { return len(byName(tracing.SpanServe)) == 1 && len(byName(tracing.SpanAccept)) == 1 })
 		accept, serve, handoffs := byName(tracing.SpanAccept)[0], byName(tracing.SpanServe)[0], byName(tracing.SpanHandoff)
 		if len(handoffs) < 2 {
 			t.Fatalf("%d hand-offs", len(handoffs))
@@ -91,15 +90,15 @@ func TestHandoffEndsAtTheClaim(t *testing.T) {
 		tracer, spans := recording(sdktrace.AlwaysSample())
 		tr := newTree(t, mem, func(tr *tree) { tr.cfg.Tracer = tracer })
 		ln := tr.worker(0).mustListen(loopback)
-		go serveID(ln, "a")
+		go testkit.ServeID(ln, "a")
 		tr.joined(1)
 		const asks = 3 // one at a time: nothing else gives the listener process occasion to look
 		for range asks {
-			ask1(t, "tcp", ln.Addr().String())
+			testkit.Ask(t, "tcp", ln.Addr().String())
 		}
 		tr.settled(asks)
 		ended := map[trace.SpanID]sdktrace.ReadOnlySpan{}
-		until(t, "the claims", func() bool {
+		testkit.Until(t, "the claims", func() bool {
 			claims := 0
 			for _, s := range spans.Ended() {
 				ended[s.SpanContext().SpanID()] = s
@@ -126,43 +125,26 @@ func TestHandoffEndsAtTheClaim(t *testing.T) {
 	})
 }
 
-// TestSettledAt: what a worker says of the time counts as far as it can be true.
-func TestSettledAt(t *testing.T) {
-	offered := time.Now()
-	tr := &connTrace{offered: offered}
-	for name, said := range map[string]time.Time{
-		"nothing": {}, "before the offer": offered.Add(-time.Second), "to come": offered.Add(time.Hour), "the end of time": time.Unix(0, 1<<63-1),
-	} {
-		if at := tr.settledAt(said); at.Before(offered) || at.After(time.Now()) {
-			t.Errorf("%s: %v", name, at)
-		}
-	}
-	said := time.Unix(0, time.Now().UnixNano())
-	if at := tr.settledAt(said); !at.Equal(said) {
-		t.Errorf("%v, said was %v", at, said)
-	}
-}
-
 // The trace of a connection that no worker has had says why.
 func TestTraceUnserved(t *testing.T) {
 	tracer, spans := recording(sdktrace.AlwaysSample())
 	tr := newTree(t, false, func(tr *tree) { tr.cfg.Tracer = tracer })
 	r := loopback
-	r.Policy, r.Peek = Hash, Peek{By: PeekBytes, Bytes: 1, Timeout: maxPeekTimeout}
-	r.Limits = Limits{PerWorker: 1, AtLimit: CloseAtLimit}
+	r.Policy, r.Peek = netactor.Hash, netactor.Peek{By: netactor.PeekBytes, Bytes: 1, Timeout: time.Minute}
+	r.Limits = netactor.Limits{PerWorker: 1, AtLimit: netactor.CloseAtLimit}
 	ln := tr.worker(0).mustListen(r)
 	tr.joined(1)
-	held := hold(ln)
+	held := testkit.Hold(ln)
 	silent := func() net.Conn {
-		c := dial(t, ln.Addr())
-		until(t, "it to be waited for", func() bool { return tr.stats().Counts.Peeking == 1 })
+		c := testkit.Dial(t, ln.Addr())
+		testkit.Until(t, "it to be waited for", func() bool { return tr.stats().Counts.Peeking == 1 })
 		return c
 	}
-	said := func(want error) {
+	said := func(want string) {
 		t.Helper()
-		until(t, want.Error(), func() bool {
+		testkit.Until(t, want, func() bool {
 			for _, s := range spans.Ended() {
-				if s.Name() == tracing.SpanAccept && s.Status().Description == want.Error() {
+				if s.Name() == tracing.SpanAccept && s.Status().Description == want {
 					return true
 				}
 			}
@@ -172,18 +154,18 @@ func TestTraceUnserved(t *testing.T) {
 	c := silent()
 	_ = c.(*net.TCPConn).SetLinger(0)
 	c.Close()
-	said(errReset)
+	said("netactor: client reset the connection before a worker took it")
 	c = silent()
-	_, _ = io.WriteString(dial(t, ln.Addr()), "x")
+	_, _ = io.WriteString(testkit.Dial(t, ln.Addr()), "x")
 	served := <-held
 	tr.settled(1)
 	_, _ = io.WriteString(c, "x")
-	said(errTurnedAway)
+	said("netactor: connection was turned away at a limit")
 	served.Close()
-	until(t, "its end to be heard of", func() bool { return tr.stats().Workers[0].Counts.Open() == 0 })
+	testkit.Until(t, "its end to be heard of", func() bool { return tr.stats().Workers[0].Counts.Open() == 0 })
 	silent()
 	tr.disp.Close()
-	said(errDropped)
+	said("netactor: listener ended before a worker took the connection")
 }
 
 // A trace that is not sampled goes along, and records nothing.
@@ -194,7 +176,7 @@ func TestTraceUnsampled(t *testing.T) {
 	tr.joined(1)
 	answer := make(chan string, 1)
 	go func() {
-		s, _ := tryAsk("tcp", ln.Addr().String())
+		s, _ := testkit.TryAsk("tcp", ln.Addr().String())
 		answer <- s
 	}()
 	c, err := ln.Accept()
@@ -209,43 +191,6 @@ func TestTraceUnsampled(t *testing.T) {
 	<-answer
 	if n := len(spans.Ended()); n != 0 {
 		t.Errorf("%d spans", n)
-	}
-}
-
-// Off, tracing costs no allocation; nor do the books, once they have grown.
-func TestAllocations(t *testing.T) {
-	d := newDesk(t, opening{}, 3)
-	tk := &pendingConn{fd: -1}
-	acc := &acceptor{dispatcher: NewDispatcher(DispatcherConfig{}), listener: d.l}
-	if n := testing.AllocsPerRun(100, func() {
-		traceAccepted(tk, acc)
-		d.b.accepted(tk, d.l)
-		d.b.place(d.l)
-		traceOffer(tk)
-		traceSettled(tk, fdipc.Claimed, 0)
-		d.b.settled(tk, fdipc.Claimed, 0, false, d.now)
-		d.b.finished(tk.listener.members[1].worker, 1, d.first().counts.Claimed)
-	}); n != 0 {
-		t.Errorf("%v allocations a connection", n)
-	}
-}
-
-// BenchmarkOff: one op is every call of tracing that one connection makes in both
-// processes, with tracing off: what a build without tracing would not do.
-func BenchmarkOff(b *testing.B) {
-	d := newDeskWith(b, opening{}, 1, Functions{})
-	acc := &acceptor{dispatcher: NewDispatcher(DispatcherConfig{}), listener: d.l}
-	l := &queuedListener{ls: &Listeners{}}
-	tk, h := &pendingConn{fd: -1}, &fdipc.Handle{}
-	b.ReportAllocs()
-	for b.Loop() {
-		traceAccepted(tk, acc)
-		traceOffer(tk)
-		claim := l.startClaim(h)
-		r := connRecord{span: claim.Serve()}
-		claim.End()
-		traceSettled(tk, fdipc.Claimed, 0)
-		r.span.End()
 	}
 }
 
@@ -273,41 +218,15 @@ func BenchmarkHandOver(b *testing.B) {
 			for i := range 2 {
 				ln := tr.worker(i).mustListen(loopback)
 				addr = ln.Addr().String()
-				go serveID(ln, "x")
+				go testkit.ServeID(ln, "x")
 			}
 			tr.joined(2)
 			b.ReportAllocs()
 			for b.Loop() {
-				if s, err := tryAsk("tcp", addr); s != "x" || err != nil {
+				if s, err := testkit.TryAsk("tcp", addr); s != "x" || err != nil {
 					b.Fatal(s, err)
 				}
 			}
 		})
-	}
-}
-
-// BenchmarkPick: one op is what the books do about one connection: connection, place among the
-// workers, settle, end. O(log n) or better: a thousand workers cost about what ten do.
-func BenchmarkPick(b *testing.B) {
-	picker := pickFunc(func(p netip.AddrPort, free []Load) int { return int(p.Port()) % len(free) })
-	for p := range Shared {
-		for _, workers := range []int{10, 1000} {
-			b.Run(fmt.Sprintf("%v/%d", p, workers), func(b *testing.B) {
-				d := newDeskWith(b, opening{Policy: p, Limits: Limits{Window: MaxWindow}}, workers, Functions{Picker: picker})
-				b.ReportAllocs()
-				t := &pendingConn{fd: -1}
-				ends := make([]uint64, workers+1)
-				n := uint32(0)
-				for b.Loop() {
-					n++
-					t.peer = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), uint16(n))
-					d.b.accepted(t, d.l)
-					w := d.b.place(d.l).offeredTo.worker
-					d.b.settled(t, fdipc.Claimed, 0, false, d.now)
-					ends[w.worker.ID]++
-					d.b.finished(w, 1, ends[w.worker.ID])
-				}
-			})
-		}
 	}
 }

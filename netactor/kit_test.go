@@ -1,4 +1,4 @@
-package netactor
+package netactor_test
 
 import (
 	"context"
@@ -6,61 +6,43 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
+	"net/netip"
 	"runtime"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/dispatch"
+	"github.com/coppice-go/coppice/netactor/internal/inspect"
+	"github.com/coppice-go/coppice/netactor/internal/testkit"
+	"github.com/coppice-go/coppice/netactor/listen"
+	"github.com/coppice-go/coppice/netactor/registry"
 )
-
-// deadline bounds every wait in these tests. It is not a measure of anything.
-const deadline = 8 * time.Second
-
-func testContext(t testing.TB) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), deadline)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// until waits for cond, looking again whenever the scheduler lets it.
-func until(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	end := time.Now().Add(deadline)
-	for !cond() {
-		if time.Now().After(end) {
-			buf := make([]byte, 1<<20)
-			t.Fatalf("timed out waiting for %s\n%s", what, buf[:runtime.Stack(buf, true)])
-		}
-		runtime.Gosched()
-	}
-}
 
 // tree is a master, a listener process and workers in one process, joined by
 // Conns in memory or over socket pairs.
 type tree struct {
 	t        testing.TB
 	mem      bool
-	table    *Table
-	disp     *Dispatcher
+	table    *registry.Table
+	disp     *dispatch.Dispatcher
 	up       [2]*fdipc.Conn // master's and listener's end
 	mu       sync.Mutex
 	workers  map[uint64]*testWorker
 	last     uint64
-	cfg      DispatcherConfig
-	tableCfg TableConfig
+	cfg      dispatch.Config
+	tableCfg registry.Config
 	claim    time.Duration
-	hook     func(*acceptSocket)
+	hooks    inspect.Hooks
 	second   bool // of two trees: the first counts what leaks
-	after    func(time.Duration) <-chan time.Time
 }
 
 type testWorker struct {
-	Worker
+	netactor.Worker
 	tree   *tree
-	ls     *Listeners
+	ls     *listen.Listeners
 	master [2]*fdipc.Conn // master's and worker's end
 	link   [2]*fdipc.Conn // listener's and worker's end
 }
@@ -69,15 +51,17 @@ var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 
 func newTree(t testing.TB, mem bool, change ...func(*tree)) *tree {
 	t.Helper()
-	tr := &tree{t: t, mem: mem, workers: make(map[uint64]*testWorker), cfg: DispatcherConfig{Logger: quiet}}
+	tr := &tree{t: t, mem: mem, workers: make(map[uint64]*testWorker), cfg: dispatch.Config{Logger: quiet}}
 	for _, f := range change {
 		f(tr)
 	}
 	if !tr.second {
-		checkLeaks(t)
+		testkit.CheckLeaks(t)
 	}
-	tr.tableCfg.Logger = quiet
-	tr.table = NewTable(tr.tableCfg)
+	if tr.tableCfg.Logger == nil {
+		tr.tableCfg.Logger = quiet
+	}
+	tr.table = registry.New(tr.tableCfg)
 	tr.startListener()
 	t.Cleanup(tr.close)
 	return tr
@@ -121,14 +105,14 @@ func orRefuse(f *fdipc.Frame, handled bool) {
 
 // startListener starts a listener process, and links every worker to it.
 func (tr *tree) startListener() {
-	tr.disp = NewDispatcher(tr.cfg)
+	tr.disp = dispatch.New(tr.cfg)
 	d := tr.disp
-	d.sourceHook, d.after = tr.hook, tr.after
+	inspect.SetHooks(d, tr.hooks)
 	tr.up = tr.pair(
 		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) {
-			orRefuse(f, tr.table.HandleFrame(Worker{ID: 1 << 40}, c, f))
+			orRefuse(f, tr.table.HandleFrame(netactor.Worker{ID: 1 << 40}, c, f))
 		}},
-		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, d.HandleFrame(Worker{}, c, f)) }},
+		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, d.HandleFrame(netactor.Worker{}, c, f)) }},
 	)
 	tr.table.Attach(tr.up[0])
 	for _, w := range tr.workers {
@@ -152,7 +136,7 @@ func (tr *tree) killListener() {
 func (tr *tree) worker(slot int) *testWorker {
 	tr.t.Helper()
 	tr.last++
-	w := &testWorker{tree: tr, Worker: Worker{ID: tr.last, Name: fmt.Sprintf("web/%d", slot), Pool: "web", Slot: slot}}
+	w := &testWorker{tree: tr, Worker: netactor.Worker{ID: tr.last, Name: fmt.Sprintf("web/%d", slot), Pool: "web", Slot: slot}}
 	ready := make(chan struct{})
 	w.master = tr.pair(
 		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) {
@@ -161,7 +145,7 @@ func (tr *tree) worker(slot int) *testWorker {
 		}},
 		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, w.ls.HandleFrame(c, f)) }},
 	)
-	w.ls = NewListeners(ListenersConfig{Master: w.master[1], Pool: "web", Logger: quiet, Tracer: tr.cfg.Tracer})
+	w.ls = listen.New(listen.Config{Master: w.master[1], Pool: "web", Logger: quiet, Tracer: tr.cfg.Tracer})
 	tr.table.AddWorker(w.Worker, w.master[0])
 	close(ready)
 	tr.workers[w.ID] = w
@@ -175,10 +159,10 @@ func (w *testWorker) connect() {
 		fdipc.Config{
 			Handler:      func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, d.HandleFrame(w.Worker, c, f)) },
 			Resolved:     func(c *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { d.Settled(c, h, o) },
-			Credits:      LinkCredits,
+			Credits:      netactor.LinkCredits,
 			ClaimTimeout: w.tree.claim,
 		},
-		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, w.ls.HandleFrame(c, f)) }, Credits: LinkCredits},
+		fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, w.ls.HandleFrame(c, f)) }, Credits: netactor.LinkCredits},
 	)
 	d.AddWorker(w.Worker, w.link[0])
 	w.ls.AddLink(w.link[1])
@@ -206,11 +190,11 @@ func (w *testWorker) gone(retired bool) {
 	_ = w.ls.Close()
 }
 
-func (w *testWorker) listen(r Request) (net.Listener, error) {
-	return w.ls.Listen(testContext(w.tree.t), r)
+func (w *testWorker) listen(r netactor.Request) (net.Listener, error) {
+	return w.ls.Listen(testkit.Context(w.tree.t), r)
 }
 
-func (w *testWorker) mustListen(r Request) net.Listener {
+func (w *testWorker) mustListen(r netactor.Request) net.Listener {
 	w.tree.t.Helper()
 	ln, err := w.listen(r)
 	if err != nil {
@@ -241,104 +225,15 @@ func (tr *tree) close() {
 }
 
 // stats returns the dispatcher's view of the only listener.
-func (tr *tree) stats() ListenerStats {
+func (tr *tree) stats() netactor.ListenerStats {
 	all := tr.disp.Stats()
 	if len(all) == 0 {
-		return ListenerStats{}
+		return netactor.ListenerStats{}
 	}
 	return all[0]
 }
 
-// serveID accepts on ln until it is closed, and writes id to each connection.
-func serveID(ln net.Listener, id string) {
-	for {
-		c, err := ln.Accept()
-		if err != nil {
-			return
-		}
-		_, _ = io.WriteString(c, id)
-		c.Close()
-	}
-}
+// pickerFunc is a function as a Picker.
+type pickerFunc func(netip.AddrPort, []netactor.Load) int
 
-// hold accepts on ln until it is closed, and gives away what it accepts.
-func hold(ln net.Listener) <-chan net.Conn {
-	held := make(chan net.Conn, 1000)
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			held <- c
-		}
-	}()
-	return held
-}
-
-func dial(t testing.TB, addr net.Addr) net.Conn {
-	t.Helper()
-	c, err := net.DialTimeout(addr.Network(), addr.String(), deadline)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(deadline))
-	return c
-}
-
-// ask connects and reads to the end.
-func ask1(t testing.TB, network, addr string) string {
-	t.Helper()
-	s, err := tryAsk(network, addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-func tryAsk(network, addr string) (string, error) {
-	c, err := net.DialTimeout(network, addr, deadline)
-	if err != nil {
-		return "", err
-	}
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(deadline))
-	b, err := io.ReadAll(c)
-	return string(b), err
-}
-
-// checkLeaks compares descriptors and goroutines at the end with now. It is to
-// be called before anything is opened.
-func checkLeaks(t testing.TB) {
-	t.Helper()
-	// The runtime's poller and the like are there from now on.
-	if ln, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
-		ln.Close()
-	}
-	fds, goroutines := countFDs(), runtime.NumGoroutine()
-	t.Cleanup(func() {
-		if t.Failed() {
-			return
-		}
-		until(t, fmt.Sprintf("descriptors to be %d again (now %d) and goroutines %d (now %d)", fds, countFDs(), goroutines, runtime.NumGoroutine()),
-			func() bool { runtime.GC(); return countFDs() <= fds && runtime.NumGoroutine() <= goroutines })
-	})
-}
-
-func countFDs() int {
-	e, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return 0
-	}
-	return len(e)
-}
-
-func mustHandle(t testing.TB, v any) *fdipc.Handle {
-	t.Helper()
-	h, err := fdipc.HandleOf(v)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return h
-}
+func (f pickerFunc) Pick(p netip.AddrPort, free []netactor.Load) int { return f(p, free) }

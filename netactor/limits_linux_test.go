@@ -1,4 +1,4 @@
-package netactor
+package netactor_test
 
 import (
 	"bytes"
@@ -13,27 +13,26 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/inspect"
+	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
 // counting counts the accept4 calls of a source.
-func counting(n *atomic.Int64) func(*acceptSocket) {
-	return func(s *acceptSocket) {
-		next := s.accept4
-		s.accept4 = func(fd int, sa *unix.RawSockaddrAny) (int, error) {
-			n.Add(1)
-			return next(fd, sa)
-		}
+func counting(n *atomic.Int64) func(next func() (int, error)) (int, error) {
+	return func(next func() (int, error)) (int, error) {
+		n.Add(1)
+		return next()
 	}
 }
 
 // parked waits until the accept loop of the only listener waits for a change.
 func (tr *tree) parked() {
 	tr.t.Helper()
-	until(tr.t, "the accept loop to wait", func() bool {
-		tr.disp.mu.Lock()
-		defer tr.disp.mu.Unlock()
-		a := tr.disp.acceptors[1]
-		return a != nil && a.parked
+	testkit.Until(tr.t, "the accept loop to wait", func() bool {
+		a, ok := inspect.Listener(tr.disp, 1)
+		return ok && a.Parked
 	})
 }
 
@@ -41,22 +40,22 @@ func (tr *tree) parked() {
 // connection that ends is one call, for one connection.
 func TestLimitDoesNotSpinX9(t *testing.T) {
 	var calls atomic.Int64
-	tr := newTree(t, false, func(tr *tree) { tr.hook = counting(&calls) })
+	tr := newTree(t, false, func(tr *tree) { tr.hooks.Accept = counting(&calls) })
 	r := loopback
-	r.Limits = Limits{PerWorker: 2}
+	r.Limits = netactor.Limits{PerWorker: 2}
 	ln := tr.worker(0).mustListen(r)
 	tr.joined(1)
-	held := hold(ln)
+	held := testkit.Hold(ln)
 	for range 2 {
-		dial(t, ln.Addr())
+		testkit.Dial(t, ln.Addr())
 	}
 	x, y := <-held, <-held
 	tr.settled(2)
-	dial(t, ln.Addr()) // wakes the loop, which finds no room
+	testkit.Dial(t, ln.Addr()) // wakes the loop, which finds no room
 	tr.parked()
 	before := calls.Load()
 	for range 50 {
-		dial(t, ln.Addr())
+		testkit.Dial(t, ln.Addr())
 	}
 	tr.parked()
 	if n := calls.Load() - before; n != 0 {
@@ -83,13 +82,13 @@ func TestLimitDoesNotSpinX9(t *testing.T) {
 // With no worker nothing is accepted and nobody calls accept4.
 func TestNobodyThereDoesNotSpin(t *testing.T) {
 	var calls atomic.Int64
-	tr := newTree(t, false, func(tr *tree) { tr.hook = counting(&calls) })
-	addr, err := tr.table.Open(testContext(t), "listener/x", loopback)
+	tr := newTree(t, false, func(tr *tree) { tr.hooks.Accept = counting(&calls) })
+	addr, err := tr.table.Open(testkit.Context(t), "listener/x", loopback)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 30 {
-		dial(t, addr)
+		testkit.Dial(t, addr)
 	}
 	tr.parked()
 	if n := calls.Load(); n != 0 {
@@ -114,27 +113,24 @@ func testAcceptFails(t *testing.T, e unix.Errno) {
 	full.Store(true)
 	fire, waits := make(chan time.Time), make(chan time.Duration, 100)
 	tr := newTree(t, false, func(tr *tree) {
-		tr.hook = func(s *acceptSocket) {
-			next := s.accept4
-			s.accept4 = func(fd int, sa *unix.RawSockaddrAny) (int, error) {
-				calls.Add(1)
-				if full.Load() {
-					return -1, e
-				}
-				return next(fd, sa)
+		tr.hooks.Accept = func(next func() (int, error)) (int, error) {
+			calls.Add(1)
+			if full.Load() {
+				return -1, e
 			}
+			return next()
 		}
 		tr.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
-		tr.after = func(d time.Duration) <-chan time.Time { waits <- d; return fire }
+		tr.hooks.After = func(d time.Duration) <-chan time.Time { waits <- d; return fire }
 	})
 	ln := tr.worker(0).mustListen(loopback)
 	tr.joined(1)
-	held := hold(ln)
+	held := testkit.Hold(ln)
 	const n = 20
 	for range n {
-		dial(t, ln.Addr())
+		testkit.Dial(t, ln.Addr())
 	}
-	want := firstAcceptPause
+	want := 5 * time.Millisecond
 	for i := range 10 {
 		if d := <-waits; d != want {
 			t.Fatalf("waits %v, want %v", d, want)
@@ -142,7 +138,7 @@ func testAcceptFails(t *testing.T, e unix.Errno) {
 		if got := calls.Load(); got != int64(i+1) {
 			t.Fatalf("%d calls of accept4 after %d back-offs", got, i)
 		}
-		want = min(2*want, maxPause)
+		want = min(2*want, time.Second)
 		if i == 9 {
 			full.Store(false)
 		}
@@ -151,7 +147,7 @@ func testAcceptFails(t *testing.T, e unix.Errno) {
 	for range n {
 		(<-held).Close()
 	}
-	if st := tr.settled(n); st.Counts.Exhausted+st.Counts.Errors != 10 || (st.Counts.Exhausted == 10) != isShortage(e) {
+	if st := tr.settled(n); st.Counts.Exhausted+st.Counts.Errors != 10 || (st.Counts.Exhausted == 10) != (e == unix.EMFILE || e == unix.ENFILE || e == unix.ENOBUFS || e == unix.ENOMEM) {
 		t.Errorf("%+v", st.Counts)
 	}
 	if n := log.count("cannot accept"); n != 1 || log.count(e.Error()) != 1 {
@@ -185,14 +181,14 @@ func (l *lines) count(what string) int {
 func TestReservedDescriptors(t *testing.T) {
 	fire, waits := make(chan time.Time), make(chan time.Duration, 100)
 	tr := newTree(t, false, func(tr *tree) {
-		tr.hook = func(s *acceptSocket) { s.ceiling = 0 }
-		tr.after = func(d time.Duration) <-chan time.Time { waits <- d; return fire }
+		tr.hooks.Reserve = true
+		tr.hooks.After = func(d time.Duration) <-chan time.Time { waits <- d; return fire }
 	})
 	ln := tr.worker(0).mustListen(loopback)
 	tr.joined(1)
-	held := hold(ln)
+	held := testkit.Hold(ln)
 	for range 3 {
-		dial(t, ln.Addr())
+		testkit.Dial(t, ln.Addr())
 	}
 	for i := range 3 { // one at a time
 		(<-held).Close()
@@ -211,26 +207,26 @@ func TestTurnedAway(t *testing.T) {
 	const answer = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 	for _, tt := range []struct {
 		name   string
-		limits Limits
+		limits netactor.Limits
 		want   string
-		reason func(Counts) uint64
+		reason func(netactor.Counts) uint64
 	}{
-		{"answered at the limit per worker", Limits{PerWorker: 1, AtLimit: AnswerAtLimit, Answer: answer}, answer, func(c Counts) uint64 { return c.AtPerWorker }},
-		{"answered at the limit over all workers", Limits{Total: 2, AtLimit: AnswerAtLimit, Answer: answer}, answer, func(c Counts) uint64 { return c.AtTotal }},
-		{"closed", Limits{Total: 2, AtLimit: CloseAtLimit}, "", func(c Counts) uint64 { return c.AtTotal }},
+		{"answered at the limit per worker", netactor.Limits{PerWorker: 1, AtLimit: netactor.AnswerAtLimit, Answer: answer}, answer, func(c netactor.Counts) uint64 { return c.AtPerWorker }},
+		{"answered at the limit over all workers", netactor.Limits{Total: 2, AtLimit: netactor.AnswerAtLimit, Answer: answer}, answer, func(c netactor.Counts) uint64 { return c.AtTotal }},
+		{"closed", netactor.Limits{Total: 2, AtLimit: netactor.CloseAtLimit}, "", func(c netactor.Counts) uint64 { return c.AtTotal }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var calls atomic.Int64
-			tr := newTree(t, false, func(tr *tree) { tr.hook = counting(&calls) })
+			tr := newTree(t, false, func(tr *tree) { tr.hooks.Accept = counting(&calls) })
 			r := loopback
 			r.Limits = tt.limits
 			a, b := tr.worker(0), tr.worker(1)
 			ln := a.mustListen(r)
-			held := [2]<-chan net.Conn{hold(ln), hold(b.mustListen(loopback2(ln.Addr().String())))}
+			held := [2]<-chan net.Conn{testkit.Hold(ln), testkit.Hold(b.mustListen(loopback2(ln.Addr().String())))}
 			tr.joined(2)
 			var first net.Conn
 			for range 2 {
-				dial(t, ln.Addr())
+				testkit.Dial(t, ln.Addr())
 				select {
 				case first = <-held[0]:
 				case c := <-held[1]:
@@ -238,9 +234,9 @@ func TestTurnedAway(t *testing.T) {
 				}
 			}
 			tr.settled(2)
-			const n = 3 * maxLingering
+			const n = 3 * 64 // the bound of those that linger
 			for i := range n {
-				c := dial(t, ln.Addr())
+				c := testkit.Dial(t, ln.Addr())
 				if tt.want != "" {
 					_, _ = io.WriteString(c, strings.Repeat("GET / HTTP/1.1\r\n", 1+i%100))
 				}
@@ -258,8 +254,8 @@ func TestTurnedAway(t *testing.T) {
 				t.Errorf("%d calls of accept4 for %d connections", got, n+2)
 			}
 			first.Close()
-			until(t, "room", func() bool {
-				c := dial(t, ln.Addr())
+			testkit.Until(t, "room", func() bool {
+				c := testkit.Dial(t, ln.Addr())
 				defer c.Close()
 				select {
 				case s := <-held[0]:
@@ -289,21 +285,21 @@ func TestLoadReport(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
 		r := loopback
-		r.Policy = LeastLoaded
+		r.Policy = netactor.LeastLoaded
 		a, b := tr.worker(0), tr.worker(1)
 		ln := a.mustListen(r)
-		go serveID(ln, "a")
-		go serveID(b.mustListen(loopback2(ln.Addr().String())), "b")
+		go testkit.ServeID(ln, "a")
+		go testkit.ServeID(b.mustListen(loopback2(ln.Addr().String())), "b")
 		tr.joined(2)
 		for range 2 {
 			a.ls.Report(1000)
 			b.ls.Report(5)
-			until(t, "the reports", func() bool {
+			testkit.Until(t, "the reports", func() bool {
 				w := tr.stats().Workers
 				return len(w) == 2 && w[0].Load == 1000 && w[1].Load == 5
 			})
 			for range 50 {
-				if s := ask1(t, "tcp", ln.Addr().String()); s != "b" {
+				if s := testkit.Ask(t, "tcp", ln.Addr().String()); s != "b" {
 					t.Fatalf("answer of %q, which has more to do", s)
 				}
 			}
@@ -312,8 +308,8 @@ func TestLoadReport(t *testing.T) {
 			tr.joined(2)
 		}
 		b.ls.Report(2000)
-		until(t, "the report", func() bool { return tr.stats().Workers[1].Load == 2000 })
-		if s := ask1(t, "tcp", ln.Addr().String()); s != "a" {
+		testkit.Until(t, "the report", func() bool { return tr.stats().Workers[1].Load == 2000 })
+		if s := testkit.Ask(t, "tcp", ln.Addr().String()); s != "a" {
 			t.Errorf("answer of %q", s)
 		}
 	})
@@ -326,11 +322,11 @@ func TestPicker(t *testing.T) {
 	var broken atomic.Bool
 	tr := newTree(t, false, func(tr *tree) {
 		tr.cfg.Logger = slog.New(slog.NewTextHandler(writerFunc(func([]byte) { lines.Add(1) }), nil))
-		tr.cfg.Functions = func(path string) Functions {
+		tr.cfg.Functions = func(path string) netactor.Functions {
 			if path != "front/http" {
-				return Functions{}
+				return netactor.Functions{}
 			}
-			return Functions{Picker: pickFunc(func(peer netip.AddrPort, free []Load) int {
+			return netactor.Functions{Picker: pickerFunc(func(peer netip.AddrPort, free []netactor.Load) int {
 				if broken.Load() {
 					panic("on purpose")
 				}
@@ -347,30 +343,30 @@ func TestPicker(t *testing.T) {
 		}
 	})
 	r := loopback
-	r.Policy, r.Functions = Custom, "front/http"
+	r.Policy, r.Functions = netactor.Custom, "front/http"
 	ln := tr.worker(0).mustListen(r)
 	addr := ln.Addr().String()
-	go serveID(ln, "0")
-	go serveID(tr.worker(1).mustListen(loopback2(addr)), "1")
+	go testkit.ServeID(ln, "0")
+	go testkit.ServeID(tr.worker(1).mustListen(loopback2(addr)), "1")
 	tr.joined(2)
 	for range 20 {
-		if s := ask1(t, "tcp", addr); s != "1" {
+		if s := testkit.Ask(t, "tcp", addr); s != "1" {
 			t.Fatalf("answer of %q", s)
 		}
 	}
 	broken.Store(true)
 	const n = 100
 	for range n {
-		ask1(t, "tcp", addr)
+		testkit.Ask(t, "tcp", addr)
 	}
 	if st := tr.settled(20 + n); st.Counts.Faults != n {
 		t.Errorf("%+v", st.Counts)
 	}
-	if l := lines.Load(); l == 0 || l > maxLines {
+	if l := lines.Load(); l == 0 || l > 10 {
 		t.Errorf("%d log lines", l)
 	}
 	broken.Store(false)
-	if s := ask1(t, "tcp", addr); s != "1" {
+	if s := testkit.Ask(t, "tcp", addr); s != "1" {
 		t.Errorf("answer of %q after the faults", s)
 	}
 }
@@ -383,20 +379,20 @@ func (f writerFunc) Write(b []byte) (int, error) { f(b); return len(b), nil }
 func TestHashKey(t *testing.T) {
 	seen := make(chan [2]netip.AddrPort, 100)
 	tr := newTree(t, false, func(tr *tree) {
-		tr.cfg.Functions = func(string) Functions {
-			return Functions{Key: func(peer, local netip.AddrPort) uint64 { seen <- [2]netip.AddrPort{peer, local}; return 7 }}
+		tr.cfg.Functions = func(string) netactor.Functions {
+			return netactor.Functions{Key: func(peer, local netip.AddrPort) uint64 { seen <- [2]netip.AddrPort{peer, local}; return 7 }}
 		}
 	})
 	r := loopback
-	r.Policy, r.Functions = Hash, "x"
+	r.Policy, r.Functions = netactor.Hash, "x"
 	ln := tr.worker(0).mustListen(r)
 	addr := ln.Addr().String()
-	go serveID(ln, "0")
-	go serveID(tr.worker(1).mustListen(loopback2(addr)), "1")
+	go testkit.ServeID(ln, "0")
+	go testkit.ServeID(tr.worker(1).mustListen(loopback2(addr)), "1")
 	tr.joined(2)
-	home := ask1(t, "tcp", addr)
+	home := testkit.Ask(t, "tcp", addr)
 	for range 10 {
-		if s := ask1(t, "tcp", addr); s != home {
+		if s := testkit.Ask(t, "tcp", addr); s != home {
 			t.Fatalf("answer of %q, before of %q, with one key", s, home)
 		}
 	}
@@ -411,15 +407,15 @@ func TestHandOverHistogram(t *testing.T) {
 	w := tr.worker(0)
 	ln := w.mustListen(loopback)
 	tr.joined(1)
-	dial(t, ln.Addr())
-	until(t, "an age", func() bool { st := tr.stats(); return len(st.Workers) == 1 && st.Workers[0].QueueAge > 0 })
-	go serveID(ln, "a")
+	testkit.Dial(t, ln.Addr())
+	testkit.Until(t, "an age", func() bool { st := tr.stats(); return len(st.Workers) == 1 && st.Workers[0].QueueAge > 0 })
+	go testkit.ServeID(ln, "a")
 	const n = 20
 	for range n {
-		ask1(t, "tcp", ln.Addr().String())
+		testkit.Ask(t, "tcp", ln.Addr().String())
 	}
 	st := tr.settled(n + 1)
-	until(t, "the worker's counts", func() bool { st = tr.stats(); return st.HandOver.Count() == n+1 })
+	testkit.Until(t, "the worker's counts", func() bool { st = tr.stats(); return st.HandOver.Count() == n+1 })
 	if q := st.HandOver.Quantile(0.5); q == 0 || q > time.Second || st.Workers[0].HandOver != st.HandOver || st.Workers[0].QueueAge != 0 {
 		t.Errorf("median up to %v of %v", q, st.HandOver)
 	}
@@ -427,36 +423,5 @@ func TestHandOverHistogram(t *testing.T) {
 	tr.worker(0)
 	if got := tr.stats().HandOver.Count(); got != n+1 {
 		t.Errorf("%d hand-overs after the worker is gone", got)
-	}
-}
-
-func TestHistogram(t *testing.T) {
-	var h HandOverTimes
-	if h.Quantile(0.5) != 0 {
-		t.Error("a quantile of nothing")
-	}
-	for range 99 {
-		h[bucket(time.Microsecond)]++
-	}
-	h[bucket(time.Hour)]++
-	if h.Quantile(0.5) != bounds[0] || h.Quantile(1) != 2*time.Second || h.Count() != 100 || bucket(-1) != 0 {
-		t.Errorf("%v: %v, %v", h, h.Quantile(0.5), h.Quantile(1))
-	}
-}
-
-func TestLogLimiter(t *testing.T) {
-	var l logLimiter
-	now := time.Unix(0, 0)
-	passed := 0
-	for range 1000 {
-		if _, ok := l.pass("a", now); ok {
-			passed++
-		}
-	}
-	if _, ok := l.pass("b", now); !ok || passed != maxLines {
-		t.Errorf("%d passed; another kind: %v", passed, ok)
-	}
-	if held, ok := l.pass("a", now.Add(linesPeriod)); !ok || held != 1000-maxLines {
-		t.Errorf("after the period: %v, %d held back", ok, held)
 	}
 }

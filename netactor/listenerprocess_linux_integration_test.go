@@ -1,6 +1,6 @@
 //go:build linux
 
-package netactor
+package netactor_test
 
 import (
 	"context"
@@ -16,29 +16,34 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/dispatch"
+	"github.com/coppice-go/coppice/netactor/internal/testkit"
+	"github.com/coppice-go/coppice/netactor/listen"
+	"github.com/coppice-go/coppice/netactor/registry"
 )
 
 // The tests of this file run the listener process as a process of its own, and kill it. Master and workers are this process.
 
 // dispatcherMain is the life of a listener process. A link to a worker comes by kindLink, with the worker's ID.
 func dispatcherMain(f *os.File) {
-	d := NewDispatcher(DispatcherConfig{})
+	d := dispatch.New(dispatch.Config{})
 	ready := make(chan struct{})
 	c, err := fdipc.New(f, fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) {
 		<-ready
 		if f.Kind != kindLink {
-			orRefuse(f, d.HandleFrame(Worker{}, c, f))
+			orRefuse(f, d.HandleFrame(netactor.Worker{}, c, f))
 			return
 		}
 		file, err := f.Handles[0].File()
 		if err != nil {
 			panic(err)
 		}
-		w := Worker{ID: f.Target, Name: fmt.Sprint("web/", f.Target), Pool: "web", Slot: int(f.Target)}
+		w := netactor.Worker{ID: f.Target, Name: fmt.Sprint("web/", f.Target), Pool: "web", Slot: int(f.Target)}
 		link, err := fdipc.New(file, fdipc.Config{
 			Handler:  func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, d.HandleFrame(w, c, f)) },
 			Resolved: func(c *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { d.Settled(c, h, o) },
-			Credits:  LinkCredits,
+			Credits:  netactor.LinkCredits,
 		})
 		if err != nil {
 			panic(err)
@@ -55,8 +60,8 @@ func dispatcherMain(f *os.File) {
 // forked is a tree whose listener process is one.
 type forked struct {
 	t       *testing.T
-	table   *Table
-	workers []*Listeners
+	table   *registry.Table
+	workers []*listen.Listeners
 	master  []*fdipc.Conn // both ends of the workers' Conns to the master
 	cmd     *exec.Cmd
 	up      *fdipc.Conn
@@ -65,17 +70,17 @@ type forked struct {
 
 func newForked(t *testing.T, workers int) *forked {
 	t.Helper()
-	checkLeaks(t)
-	f := &forked{t: t, table: NewTable(TableConfig{Logger: quiet})}
+	testkit.CheckLeaks(t)
+	f := &forked{t: t, table: registry.New(registry.Config{Logger: quiet})}
 	for i := range workers {
-		w := Worker{ID: uint64(i + 1), Name: fmt.Sprint("web/", i+1), Pool: "web", Slot: i + 1}
-		var ls *Listeners
+		w := netactor.Worker{ID: uint64(i + 1), Name: fmt.Sprint("web/", i+1), Pool: "web", Slot: i + 1}
+		var ls *listen.Listeners
 		ready := make(chan struct{})
 		a, b := fdipc.Pipe(
 			fdipc.Config{Handler: func(c *fdipc.Conn, fr *fdipc.Frame) { <-ready; orRefuse(fr, f.table.HandleFrame(w, c, fr)) }},
 			fdipc.Config{Handler: func(c *fdipc.Conn, fr *fdipc.Frame) { <-ready; orRefuse(fr, ls.HandleFrame(c, fr)) }},
 		)
-		ls = NewListeners(ListenersConfig{Master: b, Pool: "web", Logger: quiet})
+		ls = listen.New(listen.Config{Master: b, Pool: "web", Logger: quiet})
 		f.table.AddWorker(w, a)
 		close(ready)
 		f.workers, f.master = append(f.workers, ls), append(f.master, a, b)
@@ -115,7 +120,7 @@ func (f *forked) start() {
 	}
 	remote.Close()
 	f.up, err = fdipc.New(local, fdipc.Config{Handler: func(c *fdipc.Conn, fr *fdipc.Frame) {
-		orRefuse(fr, f.table.HandleFrame(Worker{ID: 1 << 40}, c, fr))
+		orRefuse(fr, f.table.HandleFrame(netactor.Worker{ID: 1 << 40}, c, fr))
 	}})
 	if err != nil {
 		f.t.Fatal(err)
@@ -128,13 +133,13 @@ func (f *forked) start() {
 		}
 		link, err := fdipc.New(mine, fdipc.Config{
 			Handler: func(c *fdipc.Conn, fr *fdipc.Frame) { orRefuse(fr, ls.HandleFrame(c, fr)) },
-			Credits: LinkCredits,
+			Credits: netactor.LinkCredits,
 		})
 		if err != nil {
 			f.t.Fatal(err)
 		}
-		fr := &fdipc.Frame{Kind: kindLink, Target: uint64(i + 1), Handles: []*fdipc.Handle{mustHandle(f.t, its)}}
-		if err := f.up.Send(testContext(f.t), fr); err != nil {
+		fr := &fdipc.Frame{Kind: kindLink, Target: uint64(i + 1), Handles: []*fdipc.Handle{testkit.Handle(f.t, its)}}
+		if err := f.up.Send(testkit.Context(f.t), fr); err != nil {
 			f.t.Fatal(err)
 		}
 		ls.AddLink(link)
@@ -155,14 +160,14 @@ func (f *forked) kill() {
 	f.links = nil
 }
 
-func (f *forked) stats() ListenerStats {
+func (f *forked) stats() netactor.ListenerStats {
 	f.t.Helper()
-	all, err := f.table.Stats(testContext(f.t))
+	all, err := f.table.Stats(testkit.Context(f.t))
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	if len(all) == 0 {
-		return ListenerStats{}
+		return netactor.ListenerStats{}
 	}
 	return all[0]
 }
@@ -171,26 +176,26 @@ func (f *forked) stats() ListenerStats {
 // the next one.
 func TestListenerKilledWithOffers(t *testing.T) {
 	f := newForked(t, 1)
-	ln, err := f.workers[0].Listen(testContext(t), loopback)
+	ln, err := f.workers[0].Listen(testkit.Context(t), loopback)
 	if err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the worker to take part", func() bool { return len(f.stats().Workers) == 1 })
+	testkit.Until(t, "the worker to take part", func() bool { return len(f.stats().Workers) == 1 })
 	const n = 20
 	answers := make(chan string, 2*n)
 	ask := func() {
-		s, err := tryAsk("tcp", ln.Addr().String())
+		s, err := testkit.TryAsk("tcp", ln.Addr().String())
 		answers <- fmt.Sprint(s, err)
 	}
 	for range n {
 		go ask()
 	}
-	until(t, "all to be on offer", func() bool { return f.stats().Counts.Offered == n })
+	testkit.Until(t, "all to be on offer", func() bool { return f.stats().Counts.Offered == n })
 	f.kill()
 	for range n { // nobody accepts these now
 		go ask()
 	}
-	go serveID(ln, "ok")
+	go testkit.ServeID(ln, "ok")
 	for range n {
 		if s := <-answers; s != "ok<nil>" {
 			t.Errorf("answer %q", s)
@@ -216,7 +221,7 @@ func TestListenerKilledUnderLoad(t *testing.T) {
 	var taken, ok, cut, refused, hung atomic.Int64
 	var addr string
 	for _, ls := range f.workers {
-		ln, err := ls.Listen(testContext(t), loopback)
+		ln, err := ls.Listen(testkit.Context(t), loopback)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -237,7 +242,7 @@ func TestListenerKilledUnderLoad(t *testing.T) {
 	over := make(chan struct{})
 	for id := range clients {
 		running.Go(func() {
-			d := net.Dialer{Timeout: deadline, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(2+id))}}
+			d := net.Dialer{Timeout: testkit.Deadline, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(2+id))}}
 			for {
 				select {
 				case <-over:
@@ -259,14 +264,14 @@ func TestListenerKilledUnderLoad(t *testing.T) {
 	}
 	for range kills {
 		goal := ok.Load() + 200
-		until(t, "more connections", func() bool { return ok.Load() >= goal })
+		testkit.Until(t, "more connections", func() bool { return ok.Load() >= goal })
 		f.kill()
 		f.start()
 	}
 	close(over)
 	running.Wait()
 	t.Logf("%d kills: ok %d, cut %d, refused %d, hung %d; taken by workers %d", kills, ok.Load(), cut.Load(), refused.Load(), hung.Load(), taken.Load())
-	if refused.Load()+hung.Load() != 0 || cut.Load() > int64(kills*maxBatch) {
+	if refused.Load()+hung.Load() != 0 || cut.Load() > int64(kills*64) {
 		t.Error("more is lost than the batch in its hands")
 	}
 	if ok.Load() != taken.Load() {
@@ -281,7 +286,7 @@ func askBy(d *net.Dialer, addr string) (string, error) {
 		return "", err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(deadline))
+	_ = c.SetDeadline(time.Now().Add(testkit.Deadline))
 	b, err := io.ReadAll(c)
 	return string(b), err
 }

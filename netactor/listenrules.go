@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/coppice-go/coppice/netactor/internal/address"
 )
 
 // ErrListenDenied is wrapped, beside EACCES, by the error of a Listen, ListenPacket or Share that the rules of the
@@ -75,16 +77,16 @@ func (r ListenRule) validate() error {
 		return nil
 	}
 	switch {
-	case internet(r.Network):
+	case address.IsInternet(r.Network):
 		if _, err := r.prefix(); err != nil {
 			return fmt.Errorf("Address %q: is neither an IP address nor a range of some, as 10.0.0.0/8", r.Address)
 		}
 		if _, err := r.port(0); err != nil {
 			return err
 		}
-	case local(r.Network):
+	case address.IsLocal(r.Network):
 		path := strings.TrimSuffix(r.Address, "/")
-		if r.Address != "" && r.Address != "/" && !strings.HasPrefix(path, "@") && !cleanPath(path) {
+		if r.Address != "" && r.Address != "/" && !strings.HasPrefix(path, "@") && !address.CleanPath(path) {
 			return fmt.Errorf("Address %q: is neither an absolute path nor an abstract name", r.Address)
 		}
 		if r.Ports != "" {
@@ -105,12 +107,12 @@ func (r ListenRule) allows(q Request) bool {
 	if r.FD != 0 || q.FD != 0 {
 		return r.FD == q.FD
 	}
-	if r.Network != q.Network && (r.Network != strings.TrimRight(q.Network, "46") || !internet(r.Network)) {
+	if r.Network != q.Network && (r.Network != strings.TrimRight(q.Network, "46") || !address.IsInternet(r.Network)) {
 		return false
 	}
-	if local(q.Network) {
+	if address.IsLocal(q.Network) {
 		switch {
-		case !strings.HasPrefix(q.Address, "@") && !cleanPath(q.Address):
+		case !strings.HasPrefix(q.Address, "@") && !address.CleanPath(q.Address):
 			return false
 		case r.Address == "" || r.Address == q.Address:
 			return true

@@ -1,4 +1,4 @@
-package netactor
+package netactor_test
 
 import (
 	"context"
@@ -25,6 +25,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/testkit"
+	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
 // The tests of this file are scenarios of Node's own tests of its cluster module; docs/node-cluster-tests.md has the
@@ -46,16 +49,16 @@ func runScenarios(t *testing.T, all []scenario) {
 
 // eachWay runs f with the policy that stands for Node's round robin, the one that stands for its shared handles, and the
 // one that stands for its reusePort.
-func eachWay(f func(t *testing.T, tr *tree, r Request)) func(t *testing.T) {
-	return with(f, RoundRobin, Shared, ReusePort)
+func eachWay(f func(t *testing.T, tr *tree, r netactor.Request)) func(t *testing.T) {
+	return with(f, netactor.RoundRobin, netactor.Shared, netactor.ReusePort)
 }
 
 // bothWays is eachWay for what cannot be had with SO_REUSEPORT.
-func bothWays(f func(t *testing.T, tr *tree, r Request)) func(t *testing.T) {
-	return with(f, RoundRobin, Shared)
+func bothWays(f func(t *testing.T, tr *tree, r netactor.Request)) func(t *testing.T) {
+	return with(f, netactor.RoundRobin, netactor.Shared)
 }
 
-func with(f func(t *testing.T, tr *tree, r Request), policies ...Policy) func(t *testing.T) {
+func with(f func(t *testing.T, tr *tree, r netactor.Request), policies ...netactor.Policy) func(t *testing.T) {
 	return func(t *testing.T) {
 		for _, p := range policies {
 			t.Run(p.String(), func(t *testing.T) {
@@ -68,15 +71,15 @@ func with(f func(t *testing.T, tr *tree, r Request), policies ...Policy) func(t 
 }
 
 // shared is f with Shared alone.
-func shared(f func(t *testing.T, tr *tree, r Request)) func(t *testing.T) {
+func shared(f func(t *testing.T, tr *tree, r netactor.Request)) func(t *testing.T) {
 	return func(t *testing.T) {
 		r := loopback
-		r.Policy = Shared
+		r.Policy = netactor.Shared
 		f(t, newTree(t, false), r)
 	}
 }
 
-func at(r Request, network, address string) Request {
+func at(r netactor.Request, network, address string) netactor.Request {
 	r.Network, r.Address = network, address
 	return r
 }
@@ -92,30 +95,30 @@ func wait(t *testing.T, ch <-chan error) {
 // drain starts the end of a worker.
 func (w *testWorker) drain() <-chan error {
 	ch := make(chan error, 1)
-	go func() { ch <- w.ls.Drain(testContext(w.tree.t)) }()
+	go func() { ch <- w.ls.Drain(testkit.Context(w.tree.t)) }()
 	return ch
 }
 
 // closedAtMaster waits until the master holds no socket.
 func (tr *tree) closedAtMaster() {
 	tr.t.Helper()
-	until(tr.t, "the master to hold no socket", func() bool { return len(tr.table.Sockets()) == 0 })
+	testkit.Until(tr.t, "the master to hold no socket", func() bool { return len(tr.table.Sockets()) == 0 })
 }
 
 func TestNodeListen(t *testing.T) {
 	runScenarios(t, []scenario{
-		{"N5 two clusters on one port", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N5 two clusters on one port", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			ln := tr.worker(0).mustListen(r)
-			go serveID(ln, "first")
+			go testkit.ServeID(ln, "first")
 			other := newTree(t, false, func(tr *tree) { tr.second = true })
 			if _, err := other.worker(0).listen(at(r, "tcp", ln.Addr().String())); !errors.Is(err, syscall.EADDRINUSE) {
 				t.Errorf("%v, want EADDRINUSE", err)
 			}
-			if s := ask1(t, "tcp", ln.Addr().String()); s != "first" {
+			if s := testkit.Ask(t, "tcp", ln.Addr().String()); s != "first" {
 				t.Errorf("answer %q", s)
 			}
 		})},
-		{"N8 closed and bound to port 0 again", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N8 closed and bound to port 0 again", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			w := tr.worker(0)
 			for range 3 {
 				a, b := w.mustListen(r), w.mustListen(r)
@@ -127,7 +130,7 @@ func TestNodeListen(t *testing.T) {
 			}
 			tr.closedAtMaster()
 		})},
-		{"N26 path in use by another process", bothWays(func(t *testing.T, tr *tree, r Request) {
+		{"N26 path in use by another process", bothWays(func(t *testing.T, tr *tree, r netactor.Request) {
 			path := filepath.Join(t.TempDir(), "s")
 			other, err := net.Listen("unix", path)
 			if err != nil {
@@ -138,7 +141,7 @@ func TestNodeListen(t *testing.T) {
 				t.Errorf("%v, want EADDRINUSE", err)
 			}
 		})},
-		{"N27 N33 N64 port in use, then free", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N27 N33 N64 port in use, then free", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			other, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
@@ -154,12 +157,12 @@ func TestNodeListen(t *testing.T) {
 				}
 			}
 			other.Close()
-			go serveID(w.mustListen(r), "now")
-			if s := ask1(t, "tcp", r.Address); s != "now" {
+			go testkit.ServeID(w.mustListen(r), "now")
+			if s := testkit.Ask(t, "tcp", r.Address); s != "now" {
 				t.Errorf("answer %q", s)
 			}
 		})},
-		{"N31 HTTP over a Unix socket has no remote address", bothWays(func(t *testing.T, tr *tree, r Request) {
+		{"N31 HTTP over a Unix socket has no remote address", bothWays(func(t *testing.T, tr *tree, r netactor.Request) {
 			r = at(r, "unix", filepath.Join(t.TempDir(), "h"))
 			w := tr.worker(0)
 			got := make(chan string, 1)
@@ -179,15 +182,15 @@ func TestNodeListen(t *testing.T) {
 				t.Errorf("remote address %q", peer)
 			}
 			tp.CloseIdleConnections()
-			if err := srv.Shutdown(testContext(t)); err != nil {
+			if err := srv.Shutdown(testkit.Context(t)); err != nil {
 				t.Error(err)
 			}
 			if err := <-done; !errors.Is(err, http.ErrServerClosed) {
 				t.Error(err)
 			}
-			until(t, "the path to be removed", func() bool { return errors.Is(connects2At("unix", r.Address), syscall.ENOENT) })
+			testkit.Until(t, "the path to be removed", func() bool { return errors.Is(connects2At("unix", r.Address), syscall.ENOENT) })
 		})},
-		{"N36 X8 mode bits of a path", bothWays(func(t *testing.T, tr *tree, r Request) {
+		{"N36 X8 mode bits of a path", bothWays(func(t *testing.T, tr *tree, r netactor.Request) {
 			r = at(r, "unix", filepath.Join(t.TempDir(), "m"))
 			r.Mode = 0o777
 			tr.worker(0).mustListen(r)
@@ -195,68 +198,68 @@ func TestNodeListen(t *testing.T) {
 				t.Errorf("%v, %v", fi.Mode(), err)
 			}
 		})},
-		{"N37 the port is known", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N37 the port is known", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			ln := tr.worker(0).mustListen(r)
 			info := tr.table.Sockets()
-			if len(info) != 1 || portOf(t, info[0].Address) == 0 || ln.Addr().String() != info[0].Address {
+			if len(info) != 1 || testkit.PortOf(t, info[0].Address) == 0 || ln.Addr().String() != info[0].Address {
 				t.Errorf("%v, the worker has %s", info, ln.Addr())
 			}
 		})},
-		{"N39 the first backlog holds", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N39 the first backlog holds", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			r.Backlog = 5
 			addr := tr.worker(0).mustListen(r).Addr().String()
 			r.Backlog = 50
 			tr.worker(1).mustListen(at(r, "tcp", addr))
-			ti, err := unix.GetsockoptTCPInfo(tr.table.sockets[socketKey{1, 0}].fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+			ti, err := unix.GetsockoptTCPInfo(tr.everySocket()[0], unix.IPPROTO_TCP, unix.TCP_INFO)
 			if err != nil || ti.Sacked != 5 {
 				t.Errorf("backlog %d, %v; want 5", ti.Sacked, err)
 			}
 		})},
-		{"N40 dual stack in three workers", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N40 dual stack in three workers", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			needIPv6(t)
 			addrs := map[string]bool{}
 			var port int
 			for i, a := range []string{":0", "[::]:0", "0.0.0.0:0"} { // by Node three sockets
 				ln := tr.worker(i).mustListen(at(r, "tcp", a))
-				addrs[ln.Addr().String()], port = true, portOf(t, ln.Addr().String())
-				go serveID(ln, "6")
+				addrs[ln.Addr().String()], port = true, testkit.PortOf(t, ln.Addr().String())
+				go testkit.ServeID(ln, "6")
 			}
 			if len(addrs) != 1 {
 				t.Errorf("addresses %v", addrs)
 			}
 			for _, a := range []string{"127.0.0.1", "[::1]"} {
-				if s := ask1(t, "tcp", fmt.Sprintf("%s:%d", a, port)); s != "6" {
+				if s := testkit.Ask(t, "tcp", fmt.Sprintf("%s:%d", a, port)); s != "6" {
 					t.Errorf("answer %q", s)
 				}
 			}
 		})},
-		{"N41 a long path, relative to the worker's directory", bothWays(func(t *testing.T, tr *tree, r Request) {
+		{"N41 a long path, relative to the worker's directory", bothWays(func(t *testing.T, tr *tree, r netactor.Request) {
 			deep := filepath.Join(t.TempDir(), strings.Repeat("d", 90), strings.Repeat("e", 90))
 			if err := os.MkdirAll(deep, 0o700); err != nil {
 				t.Fatal(err)
 			}
 			t.Chdir(deep)
 			ln := tr.worker(0).mustListen(at(r, "unix", "sock"))
-			go serveID(ln, "deep")
-			if s := ask1(t, "unix", "sock"); s != "deep" {
+			go testkit.ServeID(ln, "deep")
+			if s := testkit.Ask(t, "unix", "sock"); s != "deep" {
 				t.Errorf("answer %q", s)
 			}
 			ln.Close()
-			until(t, "the path to be removed", func() bool {
+			testkit.Until(t, "the path to be removed", func() bool {
 				_, err := os.Lstat(filepath.Join(deep, "sock"))
 				return errors.Is(err, os.ErrNotExist)
 			})
 		})},
-		{"N42 no address is port 0", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N42 no address is port 0", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			a, b := tr.worker(0).mustListen(at(r, "tcp", "")), tr.worker(1).mustListen(at(r, "tcp", ""))
-			if a.Addr().String() != b.Addr().String() || portOf(t, a.Addr().String()) == 0 {
+			if a.Addr().String() != b.Addr().String() || testkit.PortOf(t, a.Addr().String()) == 0 {
 				t.Errorf("%s and %s", a.Addr(), b.Addr())
 			}
 		})},
 		{"N43 N138 sockets of their own on one port", func(t *testing.T) {
 			tr := newTree(t, false)
 			r := loopback
-			r.Policy = ReusePort
+			r.Policy = netactor.ReusePort
 			addrs := map[string]bool{}
 			served := make(chan int, 200)
 			for i := range 3 {
@@ -279,7 +282,7 @@ func TestNodeListen(t *testing.T) {
 			got := map[int]int{}
 			for addr := range addrs {
 				for range cap(served) {
-					if s := ask1(t, "tcp", addr); s != "" {
+					if s := testkit.Ask(t, "tcp", addr); s != "" {
 						t.Errorf("answer %q", s)
 					}
 				}
@@ -294,7 +297,7 @@ func TestNodeListen(t *testing.T) {
 				t.Errorf("of a Unix socket: %v, want EOPNOTSUPP", err)
 			}
 		}},
-		{"N57 N58 closed and opened again while another worker has it", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N57 N58 closed and opened again while another worker has it", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			a, b := tr.worker(0), tr.worker(1)
 			addr := a.mustListen(r).Addr().String()
 			for range 3 {
@@ -305,12 +308,12 @@ func TestNodeListen(t *testing.T) {
 				ln.Close()
 			}
 		})},
-		{"N85 N86 IPv6 alone in three workers", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N85 N86 IPv6 alone in three workers", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			needIPv6(t)
 			addrs, port := map[string]bool{}, 0
 			for i := range 3 {
 				ln := tr.worker(i).mustListen(at(r, "tcp6", "[::]:0"))
-				addrs[ln.Addr().String()], port = true, portOf(t, ln.Addr().String())
+				addrs[ln.Addr().String()], port = true, testkit.PortOf(t, ln.Addr().String())
 			}
 			if len(addrs) != 1 {
 				t.Errorf("addresses %v", addrs)
@@ -321,7 +324,7 @@ func TestNodeListen(t *testing.T) {
 			}
 			four.Close()
 		})},
-		{"N87 W1 closes, W2 listens, W1 listens again", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N87 W1 closes, W2 listens, W1 listens again", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			a, b := tr.worker(0), tr.worker(1)
 			ln := a.mustListen(r)
 			fixed := at(r, "tcp", ln.Addr().String())
@@ -337,7 +340,7 @@ func TestNodeListen(t *testing.T) {
 				t.Errorf("%d sockets", n)
 			}
 		})},
-		{"N100 not a listening socket", bothWays(func(t *testing.T, tr *tree, r Request) {
+		{"N100 not a listening socket", bothWays(func(t *testing.T, tr *tree, r netactor.Request) {
 			f, err := os.Open(os.DevNull)
 			if err != nil {
 				t.Fatal(err)
@@ -356,7 +359,7 @@ func TestNodeListen(t *testing.T) {
 				}
 			}
 		})},
-		{"N101 N103 a listener of the worker's own", eachWay(func(t *testing.T, tr *tree, _ Request) {
+		{"N101 N103 a listener of the worker's own", eachWay(func(t *testing.T, tr *tree, _ netactor.Request) {
 			var addrs []string
 			for i := range 2 {
 				own, err := net.Listen("tcp", "127.0.0.1:0")
@@ -364,9 +367,9 @@ func TestNodeListen(t *testing.T) {
 					t.Fatal(err)
 				}
 				ln := tr.worker(i).ls.Adopt(own)
-				go serveID(ln, "own")
+				go testkit.ServeID(ln, "own")
 				addrs = append(addrs, ln.Addr().String())
-				if s := ask1(t, "tcp", ln.Addr().String()); s != "own" {
+				if s := testkit.Ask(t, "tcp", ln.Addr().String()); s != "own" {
 					t.Errorf("answer %q", s)
 				}
 			}
@@ -374,7 +377,7 @@ func TestNodeListen(t *testing.T) {
 				t.Errorf("%v; the master has %v", addrs, tr.table.Sockets())
 			}
 		})},
-		{"N104 closed before the reply", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N104 closed before the reply", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			w := tr.worker(0)
 			for range 20 {
 				ctx, cancel := context.WithCancel(context.Background())
@@ -387,14 +390,14 @@ func TestNodeListen(t *testing.T) {
 			}
 			tr.closedAtMaster()
 		})},
-		{"N108 a port of the worker's own clashes, a shared one does not", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N108 a port of the worker's own clashes, a shared one does not", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			ln := tr.worker(0).mustListen(r)
 			if own, err := net.Listen("tcp", ln.Addr().String()); !errors.Is(err, syscall.EADDRINUSE) {
 				t.Errorf("%v, %v", own, err)
 			}
 			tr.worker(1).mustListen(at(r, "tcp", ln.Addr().String()))
 		})},
-		{"N112 N142 twice in one worker", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N112 N142 twice in one worker", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			w := tr.worker(0)
 			fixed := at(r, "tcp", w.mustListen(r).Addr().String())
 			for range 2 {
@@ -403,7 +406,7 @@ func TestNodeListen(t *testing.T) {
 				}
 			}
 		})},
-		{"N134 X10 a sibling asks for the number that port 0 got", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N134 X10 a sibling asks for the number that port 0 got", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			addr := tr.worker(0).mustListen(r).Addr().String()
 			if ln := tr.worker(1).mustListen(at(r, "tcp", addr)); ln.Addr().String() != addr {
 				t.Errorf("%s, want %s", ln.Addr(), addr)
@@ -417,7 +420,7 @@ func TestNodeListen(t *testing.T) {
 
 func TestNodeLeave(t *testing.T) {
 	runScenarios(t, []scenario{
-		{"N20 leaves while a listen is under way", shared(func(t *testing.T, tr *tree, r Request) {
+		{"N20 leaves while a listen is under way", shared(func(t *testing.T, tr *tree, r netactor.Request) {
 			for range 20 {
 				w := tr.worker(0)
 				listened := make(chan struct{})
@@ -436,7 +439,7 @@ func TestNodeLeave(t *testing.T) {
 			}
 			tr.closedAtMaster()
 		})},
-		{"N21 one leaves while the next starts", shared(func(t *testing.T, tr *tree, r Request) {
+		{"N21 one leaves while the next starts", shared(func(t *testing.T, tr *tree, r netactor.Request) {
 			w := tr.worker(0)
 			addr := w.mustListen(r).Addr().String()
 			for range 20 {
@@ -451,17 +454,17 @@ func TestNodeLeave(t *testing.T) {
 				w = next
 			}
 		})},
-		{"N22 a worker that never listened leaves", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N22 a worker that never listened leaves", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			ln := tr.worker(0).mustListen(r)
-			go serveID(ln, "stays")
+			go testkit.ServeID(ln, "stays")
 			w := tr.worker(1)
 			wait(t, w.drain())
 			w.gone(true)
-			if s := ask1(t, "tcp", ln.Addr().String()); s != "stays" {
+			if s := testkit.Ask(t, "tcp", ln.Addr().String()); s != "stays" {
 				t.Errorf("answer %q", s)
 			}
 		})},
-		{"N25 eight workers, two servers each, all leave, and again", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N25 eight workers, two servers each, all leave, and again", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			for range 3 {
 				var workers []*testWorker
 				addrs := map[string]bool{}
@@ -470,7 +473,7 @@ func TestNodeLeave(t *testing.T) {
 					for range 2 {
 						ln := w.mustListen(r)
 						addrs[ln.Addr().String()] = true
-						go serveID(ln, fmt.Sprint(i))
+						go testkit.ServeID(ln, fmt.Sprint(i))
 					}
 					workers = append(workers, w)
 				}
@@ -478,14 +481,14 @@ func TestNodeLeave(t *testing.T) {
 					t.Fatalf("addresses %v", addrs)
 				}
 				for addr := range addrs {
-					if r.Policy == RoundRobin {
-						until(t, "all to take part", func() bool { return tr.joinedAt(addr) == 8 })
+					if r.Policy == netactor.RoundRobin {
+						testkit.Until(t, "all to take part", func() bool { return tr.joinedAt(addr) == 8 })
 					}
 					got := map[string]bool{}
 					for range 8 {
-						got[ask1(t, "tcp", addr)] = true
+						got[testkit.Ask(t, "tcp", addr)] = true
 					}
-					if r.Policy == RoundRobin && len(got) != 8 {
+					if r.Policy == netactor.RoundRobin && len(got) != 8 {
 						t.Errorf("answers of %v", got)
 					}
 				}
@@ -500,11 +503,11 @@ func TestNodeLeave(t *testing.T) {
 				tr.closedAtMaster()
 			}
 		})},
-		{"N65 N82 N83 leaves when its connections have ended", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N65 N82 N83 leaves when its connections have ended", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			workers := []*testWorker{tr.worker(0), tr.worker(1)}
 			for _, w := range workers {
 				ln := w.mustListen(r) // alone: the other has not joined, or has left
-				if r.Policy == RoundRobin {
+				if r.Policy == netactor.RoundRobin {
 					tr.joined(1)
 				}
 				c, err := net.Dial("tcp", ln.Addr().String())
@@ -536,7 +539,7 @@ func TestNodeLeave(t *testing.T) {
 				tr.closedAtMaster()
 			}
 		})},
-		{"N71 leaves when it cannot listen", shared(func(t *testing.T, tr *tree, r Request) {
+		{"N71 leaves when it cannot listen", shared(func(t *testing.T, tr *tree, r netactor.Request) {
 			other, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
@@ -558,21 +561,19 @@ func TestNodeHandOver(t *testing.T) {
 		{"N1 a failed accept costs one connection at most", func(t *testing.T) {
 			fail := []error{unix.ECONNABORTED, unix.EMFILE, unix.EPROTO, unix.ENFILE, unix.EINTR}
 			tr := newTree(t, false, func(tr *tree) {
-				tr.hook = func(src *acceptSocket) {
-					src.accept4 = func(fd int, sa *unix.RawSockaddrAny) (int, error) {
-						if len(fail) > 0 {
-							err := fail[0]
-							fail = fail[1:]
-							return -1, err
-						}
-						return rawAccept4(fd, sa)
+				tr.hooks.Accept = func(next func() (int, error)) (int, error) {
+					if len(fail) > 0 {
+						err := fail[0]
+						fail = fail[1:]
+						return -1, err
 					}
+					return next()
 				}
 			})
 			ln := tr.worker(0).mustListen(loopback)
-			go serveID(ln, "ok")
+			go testkit.ServeID(ln, "ok")
 			for range 5 {
-				if s := ask1(t, "tcp", ln.Addr().String()); s != "ok" {
+				if s := testkit.Ask(t, "tcp", ln.Addr().String()); s != "ok" {
 					t.Fatalf("answer %q", s)
 				}
 			}
@@ -585,18 +586,18 @@ func TestNodeHandOver(t *testing.T) {
 				t.Run(fmt.Sprint(limit), func(t *testing.T) {
 					tr := newTree(t, false)
 					r := loopback
-					r.Limits = Limits{PerWorker: limit, AtLimit: CloseAtLimit}
+					r.Limits = netactor.Limits{PerWorker: limit, AtLimit: netactor.CloseAtLimit}
 					ln := tr.worker(0).mustListen(r)
-					held := hold(ln)
+					held := testkit.Hold(ln)
 					tr.joined(1)
 					var clients []net.Conn
 					for range 10 {
-						clients = append(clients, dial(t, ln.Addr()))
+						clients = append(clients, testkit.Dial(t, ln.Addr()))
 					}
 					for range limit {
 						defer (<-held).Close()
 					}
-					until(t, "all are accepted", func() bool { return tr.stats().Counts.Accepted == 10 })
+					testkit.Until(t, "all are accepted", func() bool { return tr.stats().Counts.Accepted == 10 })
 					if c := tr.settled(limit).Counts; c.AtPerWorker != uint64(10-limit) {
 						t.Errorf("%+v", c)
 					}
@@ -613,7 +614,7 @@ func TestNodeHandOver(t *testing.T) {
 			}
 		}},
 		{"N56 a connection that was sent, in an HTTP server", func(t *testing.T) {
-			checkLeaks(t)
+			testkit.CheckLeaks(t)
 			got := make(chan net.Conn, 1)
 			a, b := fdipc.Pipe(fdipc.Config{Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { f.Refuse(fdipc.ReasonUnknown) }}, fdipc.Config{Handler: func(_ *fdipc.Conn, f *fdipc.Frame) {
 				c, err := f.Handles[0].Conn()
@@ -644,7 +645,7 @@ func TestNodeHandOver(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := a.Send(testContext(t), &fdipc.Frame{Kind: KindOffer, Handles: []*fdipc.Handle{mustHandle(t, s)}}); err != nil {
+			if err := a.Send(testkit.Context(t), &fdipc.Frame{Kind: wire.KindOffer, Handles: []*fdipc.Handle{testkit.Handle(t, s)}}); err != nil {
 				t.Fatal(err)
 			}
 			one := &oneConn{conns: make(chan net.Conn, 1), addr: ln.Addr()}
@@ -655,24 +656,24 @@ func TestNodeHandOver(t *testing.T) {
 			if s := <-answers; !strings.HasPrefix(s, "HTTP/1.0 200") || !strings.HasSuffix(s, "passed<nil>") {
 				t.Errorf("answer %q", s)
 			}
-			if err := srv.Shutdown(testContext(t)); err != nil {
+			if err := srv.Shutdown(testkit.Context(t)); err != nil {
 				t.Error(err)
 			}
 			if err := <-done; !errors.Is(err, http.ErrServerClosed) {
 				t.Error(err)
 			}
 		}},
-		{"N102 N115 a listener that a worker opened, in two", shared(func(t *testing.T, tr *tree, r Request) {
+		{"N102 N115 a listener that a worker opened, in two", shared(func(t *testing.T, tr *tree, r netactor.Request) {
 			raw, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
 			}
 			a, b := tr.worker(0), tr.worker(1)
-			lna, err := a.ls.Share(testContext(t), Request{Name: "given", Policy: r.Policy}, raw)
+			lna, err := a.ls.Share(testkit.Context(t), netactor.Request{Name: "given", Policy: r.Policy}, raw)
 			if err != nil {
 				t.Fatal(err)
 			}
-			lnb := b.mustListen(Request{Name: "given"})
+			lnb := b.mustListen(netactor.Request{Name: "given"})
 			addr := raw.Addr().String()
 			for who, ln := range map[string]net.Listener{"a": lna, "b": lnb} { // one after the other, so that each has its turn
 				accepted := make(chan error, 1)
@@ -684,14 +685,14 @@ func TestNodeHandOver(t *testing.T) {
 					}
 					accepted <- err
 				}()
-				if s := ask1(t, "tcp", addr); s != who {
+				if s := testkit.Ask(t, "tcp", addr); s != who {
 					t.Errorf("answer %q, want %s", s, who)
 				}
 				wait(t, accepted)
 			}
 			lna.Close()
 			lnb.Close()
-			until(t, "the socket to be closed", func() bool { return connects2(addr) != nil })
+			testkit.Until(t, "the socket to be closed", func() bool { return connects2(addr) != nil })
 		})},
 		{"N105 TLS sessions are resumed by other workers", func(t *testing.T) {
 			tr := newTree(t, false)
@@ -704,7 +705,7 @@ func TestNodeHandOver(t *testing.T) {
 				conf.SetSessionTicketKeys([][32]byte{key})
 				ln := tr.worker(i).mustListen(loopback)
 				addr = ln.Addr().String()
-				go serveID(tls.NewListener(ln, conf), fmt.Sprint(i))
+				go testkit.ServeID(tls.NewListener(ln, conf), fmt.Sprint(i))
 			}
 			tr.joined(4)
 			resumed, by := 0, map[string]bool{}
@@ -736,13 +737,13 @@ func TestNodeHandOver(t *testing.T) {
 			answers := make(chan string, 12)
 			for range cap(answers) {
 				go func() {
-					s, err := tryAsk("tcp", addr)
+					s, err := testkit.TryAsk("tcp", addr)
 					answers <- fmt.Sprint(s, err)
 				}()
 			}
-			until(t, "offers", func() bool { return tr.stats().Counts.Offered == cap(answers) })
+			testkit.Until(t, "offers", func() bool { return tr.stats().Counts.Offered == cap(answers) })
 			w.kill()
-			go serveID(tr.worker(0).mustListen(loopback2(addr)), "next")
+			go testkit.ServeID(tr.worker(0).mustListen(loopback2(addr)), "next")
 			for range cap(answers) {
 				if s := <-answers; s != "next<nil>" {
 					t.Errorf("answer %q", s)
@@ -781,10 +782,10 @@ func TestNodeHandOver(t *testing.T) {
 				}
 				defer c.Close()
 			}
-			until(t, "four at each", func() bool { return fmt.Sprint(open()) == "[4 4 4]" })
+			testkit.Until(t, "four at each", func() bool { return fmt.Sprint(open()) == "[4 4 4]" })
 			for left := 11; left >= 0; left-- {
 				(<-accepted).Close()
-				until(t, fmt.Sprintf("%d in all", left), func() bool {
+				testkit.Until(t, fmt.Sprintf("%d in all", left), func() bool {
 					n := 0
 					for _, k := range open() {
 						n += k
@@ -794,25 +795,25 @@ func TestNodeHandOver(t *testing.T) {
 			}
 			tr.settled(12)
 		}},
-		{"N116 N120 many at once, none lost", eachWay(func(t *testing.T, tr *tree, r Request) {
+		{"N116 N120 many at once, none lost", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			var addr string
 			for i := range 4 {
 				ln := tr.worker(i).mustListen(r)
 				addr = ln.Addr().String()
-				go serveID(ln, "x")
+				go testkit.ServeID(ln, "x")
 			}
 			var wg sync.WaitGroup
 			for range 80 {
 				wg.Go(func() {
 					for range 5 {
-						if s, err := tryAsk("tcp", addr); s != "x" || err != nil {
+						if s, err := testkit.TryAsk("tcp", addr); s != "x" || err != nil {
 							t.Errorf("answer %q, %v", s, err)
 						}
 					}
 				})
 			}
 			wg.Wait()
-			if r.Policy == RoundRobin {
+			if r.Policy == netactor.RoundRobin {
 				tr.settled(400)
 			}
 		})},

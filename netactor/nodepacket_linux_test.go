@@ -1,4 +1,4 @@
-package netactor
+package netactor_test
 
 import (
 	"context"
@@ -14,13 +14,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/inspect"
+	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
 // eachPacketWay runs f with the one shared socket, which every policy of Node's means for UDP, and with what stands
 // for its reusePort.
-func eachPacketWay(f func(t *testing.T, tr *tree, r Request)) func(t *testing.T) {
+func eachPacketWay(f func(t *testing.T, tr *tree, r netactor.Request)) func(t *testing.T) {
 	return func(t *testing.T) {
-		for _, p := range []Policy{RoundRobin, ReusePort} {
+		for _, p := range []netactor.Policy{netactor.RoundRobin, netactor.ReusePort} {
 			t.Run(p.String(), func(t *testing.T) {
 				r := datagrams
 				r.Policy = p
@@ -31,7 +34,7 @@ func eachPacketWay(f func(t *testing.T, tr *tree, r Request)) func(t *testing.T)
 }
 
 // onlyShared is f with the shared socket alone.
-func onlyShared(f func(t *testing.T, tr *tree, r Request)) func(t *testing.T) {
+func onlyShared(f func(t *testing.T, tr *tree, r netactor.Request)) func(t *testing.T) {
 	return func(t *testing.T) { f(t, newTree(t, false), datagrams) }
 }
 
@@ -39,7 +42,7 @@ func onlyShared(f func(t *testing.T, tr *tree, r Request)) func(t *testing.T) {
 func receive(t *testing.T, pc net.PacketConn) (string, net.Addr) {
 	t.Helper()
 	b := make([]byte, 2048)
-	_ = pc.SetReadDeadline(time.Now().Add(deadline))
+	_ = pc.SetReadDeadline(time.Now().Add(testkit.Deadline))
 	n, from, err := pc.ReadFrom(b)
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +63,7 @@ func own(t *testing.T) *net.UDPConn {
 
 func TestNodePacket(t *testing.T) {
 	runScenarios(t, []scenario{
-		{"N7 closed and bound to port 0 again", eachPacketWay(func(t *testing.T, tr *tree, r Request) {
+		{"N7 closed and bound to port 0 again", eachPacketWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			w := tr.worker(0)
 			for range 3 {
 				a, b := w.mustListenPacket(r), w.mustListenPacket(r)
@@ -72,7 +75,7 @@ func TestNodePacket(t *testing.T) {
 			}
 			tr.closedAtMaster()
 		})},
-		{"N11 N16 N138 workers share a port", eachPacketWay(func(t *testing.T, tr *tree, r Request) {
+		{"N11 N16 N138 workers share a port", eachPacketWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			const clients, each = 8, 50
 			var addr net.Addr
 			for i := range 3 {
@@ -84,7 +87,7 @@ func TestNodePacket(t *testing.T) {
 				}
 				echo(pc, fmt.Sprint(i))
 			}
-			if s := tr.table.Sockets(); len(s) != 1 || len(s[0].Workers) != 3 || s[0].Policy == ReusePort && s[0].Group != 3 {
+			if s := tr.table.Sockets(); len(s) != 1 || len(s[0].Workers) != 3 || s[0].Policy == netactor.ReusePort && s[0].Group != 3 {
 				t.Errorf("sockets %+v", s)
 			}
 			for range clients {
@@ -97,12 +100,12 @@ func TestNodePacket(t *testing.T) {
 					}
 					who[name] = true
 				}
-				if r.Policy == ReusePort && len(who) != 1 {
+				if r.Policy == netactor.ReusePort && len(who) != 1 {
 					t.Errorf("one client's datagrams went to %v", who)
 				}
 			}
 		})},
-		{"N12 workers send by the socket", eachPacketWay(func(t *testing.T, tr *tree, r Request) {
+		{"N12 workers send by the socket", eachPacketWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			to := own(t)
 			for i := range 3 {
 				w := tr.worker(i)
@@ -118,9 +121,9 @@ func TestNodePacket(t *testing.T) {
 				}
 			}
 		})},
-		{"N13 a descriptor of the master's", onlyShared(func(t *testing.T, tr *tree, _ Request) {
+		{"N13 a descriptor of the master's", onlyShared(func(t *testing.T, tr *tree, _ netactor.Request) {
 			master := own(t)
-			r := Request{FD: fdOf(t, master)}
+			r := netactor.Request{FD: fdOf(t, master)}
 			for i := range 2 {
 				pc := tr.worker(i).mustListenPacket(r)
 				if pc.LocalAddr().String() != master.LocalAddr().String() {
@@ -154,12 +157,12 @@ func TestNodePacket(t *testing.T) {
 			}
 			defer unix.Close(unbound)
 			for what, fd := range map[string]int{"number": 1 << 19, "file": int(null.Fd()), "listener": fdOf(t, ln), "unbound socket": unbound} {
-				if _, err := tr.worker(0).listenPacket(Request{FD: fd}); !errors.Is(err, syscall.EINVAL) {
+				if _, err := tr.worker(0).listenPacket(netactor.Request{FD: fd}); !errors.Is(err, syscall.EINVAL) {
 					t.Errorf("%s: %v, want EINVAL", what, err)
 				}
 			}
 		})},
-		{"N14 udp6 and udp4 on one port", eachPacketWay(func(t *testing.T, tr *tree, r Request) {
+		{"N14 udp6 and udp4 on one port", eachPacketWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			a, b := tr.worker(0), tr.worker(1)
 			six := a.mustListenPacket(at(r, "udp6", "[::]:0"))
 			port := six.LocalAddr().(*net.UDPAddr).Port
@@ -176,7 +179,7 @@ func TestNodePacket(t *testing.T) {
 				t.Errorf("udp beside both: %v", err)
 			}
 		})},
-		{"N15 two sockets on one port with SO_REUSEADDR", onlyShared(func(t *testing.T, tr *tree, r Request) {
+		{"N15 two sockets on one port with SO_REUSEADDR", onlyShared(func(t *testing.T, tr *tree, r netactor.Request) {
 			// As in package net it is set for a group's address, and for no other.
 			w := tr.worker(0)
 			a := w.mustListenPacket(at(r, "udp4", "239.255.77.1:0"))
@@ -198,7 +201,7 @@ func TestNodePacket(t *testing.T) {
 				t.Errorf("without it: %v", err)
 			}
 		})},
-		{"N23 a worker that never listened leaves", eachPacketWay(func(t *testing.T, tr *tree, r Request) {
+		{"N23 a worker that never listened leaves", eachPacketWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			idle, busy := tr.worker(0), tr.worker(1)
 			pc := busy.mustListenPacket(r)
 			echo(pc, "busy")
@@ -208,9 +211,9 @@ func TestNodePacket(t *testing.T) {
 				t.Errorf("%q", s)
 			}
 		})},
-		{"N89 N91 given up before the reply", eachPacketWay(func(t *testing.T, tr *tree, r Request) {
+		{"N89 N91 given up before the reply", eachPacketWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			w := tr.worker(0)
-			ctx, cancel := context.WithCancel(testContext(t))
+			ctx, cancel := context.WithCancel(testkit.Context(t))
 			cancel()
 			for range 20 {
 				if pc, err := w.ls.ListenPacket(ctx, r); err == nil {
@@ -220,11 +223,11 @@ func TestNodePacket(t *testing.T) {
 				}
 			}
 			tr.closedAtMaster()
-			if n := len(w.ls.ordinals); n != 0 {
+			if n := inspect.Ordinals(w.ls); n != 0 {
 				t.Errorf("%d ordinals are taken", n)
 			}
 		})},
-		{"N90 the port is in use, then free", eachPacketWay(func(t *testing.T, tr *tree, r Request) {
+		{"N90 the port is in use, then free", eachPacketWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			other := own(t)
 			r.Address = other.LocalAddr().String()
 			w := tr.worker(0)
@@ -242,7 +245,7 @@ func TestNodePacket(t *testing.T) {
 				t.Errorf("%q", s)
 			}
 		})},
-		{"N92 closed as soon as it is there", eachPacketWay(func(t *testing.T, tr *tree, r Request) {
+		{"N92 closed as soon as it is there", eachPacketWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			a, b := tr.worker(0), tr.worker(1)
 			pc := a.mustListenPacket(r)
 			addr := pc.LocalAddr()
@@ -258,12 +261,12 @@ func TestNodePacket(t *testing.T) {
 			if err := <-reading; !errors.Is(err, net.ErrClosed) {
 				t.Errorf("read: %v", err)
 			}
-			until(t, "one socket to be left", func() bool { return bound(t, addr) == 1 })
+			testkit.Until(t, "one socket to be left", func() bool { return bound(t, addr) == 1 })
 			if s := say(t, sender(t, addr), "x"); s != "x from b" {
 				t.Errorf("%q", s)
 			}
 		})},
-		{"N93 bound by sending is one's own", onlyShared(func(t *testing.T, tr *tree, _ Request) {
+		{"N93 bound by sending is one's own", onlyShared(func(t *testing.T, tr *tree, _ netactor.Request) {
 			to := own(t)
 			seen := map[string]bool{}
 			for range 3 { // as in each worker: nobody is asked
@@ -278,7 +281,7 @@ func TestNodePacket(t *testing.T) {
 				t.Errorf("sent from %v, the master holds %v", seen, tr.table.Sockets())
 			}
 		})},
-		{"N107 one's own clashes, shared does not", eachPacketWay(func(t *testing.T, tr *tree, r Request) {
+		{"N107 one's own clashes, shared does not", eachPacketWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			a, b := tr.worker(0), tr.worker(1)
 			pc := a.mustListenPacket(r)
 			if own, err := net.ListenPacket("udp", pc.LocalAddr().String()); !errors.Is(err, syscall.EADDRINUSE) {
@@ -289,7 +292,7 @@ func TestNodePacket(t *testing.T) {
 				t.Errorf("twice: %v", err)
 			}
 		})},
-		{"N118 a socket is passed on and both receive", onlyShared(func(t *testing.T, tr *tree, _ Request) {
+		{"N118 a socket is passed on and both receive", onlyShared(func(t *testing.T, tr *tree, _ netactor.Request) {
 			got := make(chan net.PacketConn, 1)
 			pair := tr.pair(fdipc.Config{Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { f.Refuse(0) }},
 				fdipc.Config{Handler: func(_ *fdipc.Conn, f *fdipc.Frame) {
@@ -306,7 +309,7 @@ func TestNodePacket(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := pair[0].Send(testContext(t), &fdipc.Frame{Kind: 0xf0, Handles: []*fdipc.Handle{mustHandle(t, f)}}); err != nil {
+			if err := pair[0].Send(testkit.Context(t), &fdipc.Frame{Kind: 0xf0, Handles: []*fdipc.Handle{testkit.Handle(t, f)}}); err != nil {
 				t.Fatal(err)
 			}
 			its := <-got
@@ -319,7 +322,7 @@ func TestNodePacket(t *testing.T) {
 				}
 			}
 		})},
-		{"N134 the number of port 0", eachPacketWay(func(t *testing.T, tr *tree, r Request) {
+		{"N134 the number of port 0", eachPacketWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			a, b := tr.worker(0), tr.worker(1)
 			pc := a.mustListenPacket(r)
 			b.mustListenPacket(at(r, "udp", pc.LocalAddr().String()))

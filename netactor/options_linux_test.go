@@ -1,4 +1,4 @@
-package netactor
+package netactor_test
 
 import (
 	"errors"
@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -14,6 +13,10 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/address"
+	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
 // optionOf reads an option of a connection.
@@ -32,50 +35,55 @@ func optionOf(t *testing.T, c net.Conn, level, name int) int {
 
 // everySocket are the master's listening sockets.
 func (tr *tree) everySocket() (fds []int) {
-	tr.table.mu.Lock()
-	defer tr.table.mu.Unlock()
-	for _, s := range tr.table.sockets {
-		fds = append(fds, s.fd)
+	tr.quiet()
+	for _, s := range tr.look().Sockets {
+		fds = append(fds, s.FD)
 	}
 	return fds
+}
+
+// socketOption is an option with the value that it is to have.
+type socketOption struct {
+	field           string
+	level, name, to int
 }
 
 // Each option is on every listening socket of the listener, and those of connections on what a worker
 // accepts, under each policy; without options both have what package net sets.
 func TestOptions(t *testing.T) {
-	set := SocketOptions{
+	set := netactor.SocketOptions{
 		KeepAliveIdle: 71 * time.Second, KeepAliveInterval: 6500 * time.Millisecond, KeepAliveCount: 3, Delay: true,
 		ReceiveBuffer: 20000, SendBuffer: 30000, DeferAccept: time.Second, FastOpen: 5, FreeBind: true,
 	}
 	type row struct {
-		option
+		socketOption
 		conns bool // connections have it too
 	}
 	const socket, tcp = unix.SOL_SOCKET, unix.IPPROTO_TCP
 	rows := func(keepAlive, noDelay, idle, interval, count int) []row {
 		return []row{
-			{option{"KeepAliveIdle", socket, unix.SO_KEEPALIVE, keepAlive}, true},
-			{option{"Delay", tcp, unix.TCP_NODELAY, noDelay}, true},
-			{option{"KeepAliveIdle", tcp, unix.TCP_KEEPIDLE, idle}, true},
-			{option{"KeepAliveInterval", tcp, unix.TCP_KEEPINTVL, interval}, true},
-			{option{"KeepAliveCount", tcp, unix.TCP_KEEPCNT, count}, true},
+			{socketOption{"KeepAliveIdle", socket, unix.SO_KEEPALIVE, keepAlive}, true},
+			{socketOption{"Delay", tcp, unix.TCP_NODELAY, noDelay}, true},
+			{socketOption{"KeepAliveIdle", tcp, unix.TCP_KEEPIDLE, idle}, true},
+			{socketOption{"KeepAliveInterval", tcp, unix.TCP_KEEPINTVL, interval}, true},
+			{socketOption{"KeepAliveCount", tcp, unix.TCP_KEEPCNT, count}, true},
 		}
 	}
 	for _, tt := range []struct {
 		name    string
-		options SocketOptions
+		options netactor.SocketOptions
 		rows    []row
 	}{
-		{"defaults", SocketOptions{}, append(rows(1, 1, 15, 15, 9),
-			row{option{"DeferAccept", tcp, unix.TCP_DEFER_ACCEPT, 0}, false}, row{option{"FreeBind", unix.IPPROTO_IP, unix.IP_FREEBIND, 0}, false})},
+		{"defaults", netactor.SocketOptions{}, append(rows(1, 1, 15, 15, 9),
+			row{socketOption{"DeferAccept", tcp, unix.TCP_DEFER_ACCEPT, 0}, false}, row{socketOption{"FreeBind", unix.IPPROTO_IP, unix.IP_FREEBIND, 0}, false})},
 		{"all", set, append(rows(1, 0, 71, 7, 3),
-			row{option{"ReceiveBuffer", socket, unix.SO_RCVBUF, 40000}, true}, row{option{"SendBuffer", socket, unix.SO_SNDBUF, 60000}, true},
-			row{option{"DeferAccept", tcp, unix.TCP_DEFER_ACCEPT, 1}, false}, row{option{"FastOpen", tcp, unix.TCP_FASTOPEN, 5}, false},
-			row{option{"FreeBind", unix.IPPROTO_IP, unix.IP_FREEBIND, 1}, false})},
-		{"one", SocketOptions{KeepAliveCount: 4}, rows(1, 1, 15, 15, 4)},
-		{"no keep-alive", SocketOptions{KeepAliveIdle: -1}, rows(0, 1, 0, 0, 0)[:2]},
+			row{socketOption{"ReceiveBuffer", socket, unix.SO_RCVBUF, 40000}, true}, row{socketOption{"SendBuffer", socket, unix.SO_SNDBUF, 60000}, true},
+			row{socketOption{"DeferAccept", tcp, unix.TCP_DEFER_ACCEPT, 1}, false}, row{socketOption{"FastOpen", tcp, unix.TCP_FASTOPEN, 5}, false},
+			row{socketOption{"FreeBind", unix.IPPROTO_IP, unix.IP_FREEBIND, 1}, false})},
+		{"one", netactor.SocketOptions{KeepAliveCount: 4}, rows(1, 1, 15, 15, 4)},
+		{"no keep-alive", netactor.SocketOptions{KeepAliveIdle: -1}, rows(0, 1, 0, 0, 0)[:2]},
 	} {
-		for _, p := range []Policy{RoundRobin, Hash, Shared, ReusePort} {
+		for _, p := range []netactor.Policy{netactor.RoundRobin, netactor.Hash, netactor.Shared, netactor.ReusePort} {
 			t.Run(tt.name+"/"+p.String(), func(t *testing.T) {
 				tr := newTree(t, false)
 				r := loopback
@@ -84,13 +92,13 @@ func TestOptions(t *testing.T) {
 				for i := range 2 {
 					ln := tr.worker(i).mustListen(r)
 					r.Address = ln.Addr().String()
-					held = append(held, hold(ln))
+					held = append(held, testkit.Hold(ln))
 				}
 				if p.Dispatched() {
 					tr.joined(2)
 				}
 				fds := tr.everySocket()
-				if want := map[bool]int{true: 2, false: 1}[p == ReusePort]; len(fds) != want {
+				if want := map[bool]int{true: 2, false: 1}[p == netactor.ReusePort]; len(fds) != want {
 					t.Fatalf("%d sockets, want %d", len(fds), want)
 				}
 				for _, fd := range fds {
@@ -104,7 +112,7 @@ func TestOptions(t *testing.T) {
 					}
 				}
 				for range 4 {
-					c := dial(t, netAddr(r.Address))
+					c := testkit.Dial(t, netAddr(r.Address))
 					_, _ = io.WriteString(c, "x") // or it would not be accepted yet
 					var s net.Conn
 					select {
@@ -128,12 +136,12 @@ func TestOptions(t *testing.T) {
 func TestDeferAccept(t *testing.T) {
 	tr := newTree(t, false)
 	r := loopback
-	r.Policy, r.Peek = Hash, Peek{By: PeekBytes, Bytes: 1, Timeout: maxPeekTimeout}
-	r.Options = SocketOptions{DeferAccept: maxDeferAccept}
+	r.Policy, r.Peek = netactor.Hash, netactor.Peek{By: netactor.PeekBytes, Bytes: 1, Timeout: time.Minute}
+	r.Options = netactor.SocketOptions{DeferAccept: 10 * time.Minute}
 	ln := tr.worker(0).mustListen(r)
 	tr.joined(1)
 	go serveWhat(ln, "0")
-	silent := dial(t, ln.Addr())
+	silent := testkit.Dial(t, ln.Addr())
 	for range 10 {
 		says(t, ln.Addr().String(), "x\n")
 	}
@@ -161,52 +169,29 @@ func TestOptionErrors(t *testing.T) {
 	tr := newTree(t, false)
 	w := tr.worker(0)
 	for _, tt := range []struct {
-		r    Request
+		r    netactor.Request
 		want string
 	}{
-		{Request{Network: "tcp", Options: SocketOptions{KeepAliveIdle: 10 * time.Hour}}, "KeepAliveIdle"},
-		{Request{Network: "tcp", Options: SocketOptions{KeepAliveInterval: -1}}, "KeepAliveInterval"},
-		{Request{Network: "tcp", Options: SocketOptions{KeepAliveCount: 128}}, "KeepAliveCount"},
-		{Request{Network: "tcp", Options: SocketOptions{KeepAliveIdle: -1, KeepAliveCount: 1}}, "KeepAliveIdle"},
-		{Request{Network: "tcp", Options: SocketOptions{ReceiveBuffer: -1}}, "ReceiveBuffer"},
-		{Request{Network: "tcp", Options: SocketOptions{SendBuffer: 1 << 31}}, "SendBuffer"},
-		{Request{Network: "tcp", Options: SocketOptions{DeferAccept: time.Hour}}, "DeferAccept"},
-		{Request{Network: "tcp", Options: SocketOptions{FastOpen: -1}}, "FastOpen"},
-		{Request{Network: "unix", Address: "/x", Options: SocketOptions{Delay: true}}, "are for TCP and UDP"},
-		{Request{FD: 9, Options: SocketOptions{FreeBind: true}}, "FreeBind and Transparent conflict with FD"},
-		{Request{FD: int(f.Fd()), Options: SocketOptions{Delay: true}}, "setsockopt Options.Delay: operation not supported"},
-		{Request{Network: "udp", Address: "127.0.0.1:0", Options: SocketOptions{DeferAccept: 1}}, "setsockopt Options.DeferAccept: operation not supported"},
+		{netactor.Request{Network: "tcp", Options: netactor.SocketOptions{KeepAliveIdle: 10 * time.Hour}}, "KeepAliveIdle"},
+		{netactor.Request{Network: "tcp", Options: netactor.SocketOptions{KeepAliveInterval: -1}}, "KeepAliveInterval"},
+		{netactor.Request{Network: "tcp", Options: netactor.SocketOptions{KeepAliveCount: 128}}, "KeepAliveCount"},
+		{netactor.Request{Network: "tcp", Options: netactor.SocketOptions{KeepAliveIdle: -1, KeepAliveCount: 1}}, "KeepAliveIdle"},
+		{netactor.Request{Network: "tcp", Options: netactor.SocketOptions{ReceiveBuffer: -1}}, "ReceiveBuffer"},
+		{netactor.Request{Network: "tcp", Options: netactor.SocketOptions{SendBuffer: 1 << 31}}, "SendBuffer"},
+		{netactor.Request{Network: "tcp", Options: netactor.SocketOptions{DeferAccept: time.Hour}}, "DeferAccept"},
+		{netactor.Request{Network: "tcp", Options: netactor.SocketOptions{FastOpen: -1}}, "FastOpen"},
+		{netactor.Request{Network: "unix", Address: "/x", Options: netactor.SocketOptions{Delay: true}}, "are for TCP and UDP"},
+		{netactor.Request{FD: 9, Options: netactor.SocketOptions{FreeBind: true}}, "FreeBind and Transparent conflict with FD"},
+		{netactor.Request{FD: int(f.Fd()), Options: netactor.SocketOptions{Delay: true}}, "setsockopt Options.Delay: operation not supported"},
+		{netactor.Request{Network: "udp", Address: "127.0.0.1:0", Options: netactor.SocketOptions{DeferAccept: 1}}, "setsockopt Options.DeferAccept: operation not supported"},
 	} {
 		_, err := w.listen(tt.r)
-		if packet(tt.r.Network) {
-			_, err = w.ls.ListenPacket(testContext(t), tt.r)
+		if address.IsPacket(tt.r.Network) {
+			_, err = w.ls.ListenPacket(testkit.Context(t), tt.r)
 		}
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%+v: %v, want %s", tt.r, err, tt.want)
 		}
-	}
-}
-
-// What the kernel refuses is an error that names the field.
-func TestOptionRefused(t *testing.T) {
-	got := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and it ends with this thread, which has lost its capabilities
-		h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-		var data [2]unix.CapUserData
-		if err := unix.Capset(&h, &data[0]); err != nil {
-			got <- err
-			return
-		}
-		s, err := newSocket(socketSpec{Request: Request{Network: "tcp4", Address: "127.0.0.1:0", Options: SocketOptions{Transparent: true}}})
-		if err == nil {
-			s.close()
-		}
-		got <- err
-	}()
-	err := <-got
-	if !errors.Is(err, syscall.EPERM) || !strings.Contains(err.Error(), "setsockopt Options.Transparent: ") {
-		t.Errorf("transparent without the right to: %v", err)
 	}
 }
 
@@ -239,32 +224,32 @@ func TestControl(t *testing.T) {
 		return err
 	}
 	for _, tt := range []struct {
-		r    Request
+		r    netactor.Request
 		want int64
 	}{
-		{Request{Network: "tcp", Address: "127.0.0.1:0"}, 1},
-		{Request{Network: "tcp", Address: "127.0.0.1:0", Policy: ReusePort}, 2},
-		{Request{Network: "tcp", Address: "127.0.0.1:0", Policy: Shared}, 1},
-		{Request{Network: "unix", Address: filepath.Join(t.TempDir(), "s")}, 1},
+		{netactor.Request{Network: "tcp", Address: "127.0.0.1:0"}, 1},
+		{netactor.Request{Network: "tcp", Address: "127.0.0.1:0", Policy: netactor.ReusePort}, 2},
+		{netactor.Request{Network: "tcp", Address: "127.0.0.1:0", Policy: netactor.Shared}, 1},
+		{netactor.Request{Network: "unix", Address: filepath.Join(t.TempDir(), "s")}, 1},
 	} {
 		t.Run(tt.r.Network+"/"+tt.r.Policy.String(), func(t *testing.T) {
 			calls.Store(0)
 			fail.Store(nil)
 			tr := newTree(t, false, func(tr *tree) {
-				tr.tableCfg.Functions = func(path string) Functions {
+				tr.tableCfg.Functions = func(path string) netactor.Functions {
 					if path != "front" {
-						return Functions{}
+						return netactor.Functions{}
 					}
-					return Functions{Control: control}
+					return netactor.Functions{Control: control}
 				}
 			})
 			r := tt.r
 			r.Name, r.Functions = "x", "front"
-			if _, err := tr.table.Open(testContext(t), "x", r); err != nil {
+			if _, err := tr.table.Open(testkit.Context(t), "x", r); err != nil {
 				t.Fatal(err)
 			}
 			for i := range 2 {
-				tr.worker(i).mustListen(Request{Name: "x"})
+				tr.worker(i).mustListen(netactor.Request{Name: "x"})
 			}
 			if n := calls.Load(); n != tt.want {
 				t.Errorf("called %d times, want %d", n, tt.want)
@@ -277,7 +262,7 @@ func TestControl(t *testing.T) {
 			if tt.r.Network != "tcp" {
 				return
 			}
-			other := Request{Network: "tcp", Address: "127.0.0.2:0", Functions: "front"}
+			other := netactor.Request{Network: "tcp", Address: "127.0.0.2:0", Functions: "front"}
 			for _, e := range []struct {
 				err  error
 				is   syscall.Errno
@@ -288,13 +273,13 @@ func TestControl(t *testing.T) {
 				{nil, syscall.EINVAL, "Functions.Control: panic: on purpose"},
 			} {
 				fail.Store(&e.err)
-				_, err := tr.table.Open(testContext(t), "y", other)
+				_, err := tr.table.Open(testkit.Context(t), "y", other)
 				if !errors.Is(err, e.is) || !strings.Contains(err.Error(), e.want) {
 					t.Errorf("%v, want %s", err, e.want)
 				}
 			}
 			fail.Store(nil)
-			if _, err := tr.table.Open(testContext(t), "y", other); err != nil {
+			if _, err := tr.table.Open(testkit.Context(t), "y", other); err != nil {
 				t.Errorf("after it failed: %v", err)
 			}
 		})
@@ -305,28 +290,28 @@ func TestControl(t *testing.T) {
 // the listeners that the master opens by itself.
 func TestControlNotForWorkers(t *testing.T) {
 	tr := newTree(t, false, func(tr *tree) {
-		tr.tableCfg.Functions = func(string) Functions {
-			return Functions{Control: func(network, address string, _ syscall.RawConn) error {
+		tr.tableCfg.Functions = func(string) netactor.Functions {
+			return netactor.Functions{Control: func(network, address string, _ syscall.RawConn) error {
 				t.Errorf("called for %s %s", network, address)
 				return nil
 			}}
 		}
 	})
 	w := tr.worker(0)
-	for _, p := range []Policy{RoundRobin, ReusePort} {
-		ln := w.mustListen(Request{Network: "tcp", Address: "127.0.0.1:0", Policy: p, Functions: "front"})
-		tr.worker(1).mustListen(Request{Network: "tcp", Address: ln.Addr().String(), Functions: "front"})
+	for _, p := range []netactor.Policy{netactor.RoundRobin, netactor.ReusePort} {
+		ln := w.mustListen(netactor.Request{Network: "tcp", Address: "127.0.0.1:0", Policy: p, Functions: "front"})
+		tr.worker(1).mustListen(netactor.Request{Network: "tcp", Address: ln.Addr().String(), Functions: "front"})
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.ls.Share(testContext(t), Request{Name: "x", Functions: "front"}, ln); err != nil {
+	if _, err := w.ls.Share(testkit.Context(t), netactor.Request{Name: "x", Functions: "front"}, ln); err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range tr.table.Sockets() {
-		tr.shutDown(socketKey{s.Number, 0})
-		tr.shutDown(socketKey{s.Number, 0}) // once another one is there
+		tr.shutDown(s.Number, 0)
+		tr.shutDown(s.Number, 0) // once another one is there
 	}
 	tr.quiet()
 }
@@ -335,39 +320,39 @@ func TestControlNotForWorkers(t *testing.T) {
 func TestOptionsOfRepaired(t *testing.T) {
 	var calls atomic.Int64
 	tr := newTree(t, false, func(tr *tree) {
-		tr.tableCfg.Functions = func(string) Functions {
-			return Functions{Control: func(string, string, syscall.RawConn) error { calls.Add(1); return nil }}
+		tr.tableCfg.Functions = func(string) netactor.Functions {
+			return netactor.Functions{Control: func(string, string, syscall.RawConn) error { calls.Add(1); return nil }}
 		}
 	})
 	path := filepath.Join(t.TempDir(), "s")
-	if _, err := tr.table.Open(testContext(t), "x", Request{Name: "x", Network: "unix", Address: path, Functions: "f"}); err != nil {
+	if _, err := tr.table.Open(testkit.Context(t), "x", netactor.Request{Name: "x", Network: "unix", Address: path, Functions: "f"}); err != nil {
 		t.Fatal(err)
 	}
-	ln := tr.worker(0).mustListen(Request{Name: "x"})
+	ln := tr.worker(0).mustListen(netactor.Request{Name: "x"})
 	tr.joined(1)
-	go serveID(ln, "ok")
+	go testkit.ServeID(ln, "ok")
 	for _, fd := range tr.everySocket() {
 		_ = unix.Shutdown(fd, unix.SHUT_RDWR)
 	}
-	until(t, "another socket", func() bool { return calls.Load() == 2 })
-	until(t, "an answer", func() bool { s, err := tryAsk("unix", path); return err == nil && s == "ok" })
+	testkit.Until(t, "another socket", func() bool { return calls.Load() == 2 })
+	testkit.Until(t, "an answer", func() bool { s, err := testkit.TryAsk("unix", path); return err == nil && s == "ok" })
 }
 
 // A packet socket has the options that are not TCP's, with a Shared socket and with one for each worker.
 func TestOptionsOfPackets(t *testing.T) {
-	for _, p := range []Policy{Shared, ReusePort} {
+	for _, p := range []netactor.Policy{netactor.Shared, netactor.ReusePort} {
 		t.Run(p.String(), func(t *testing.T) {
 			tr := newTree(t, false)
-			r := Request{Network: "udp", Address: "127.0.0.1:0", Policy: p, Options: SocketOptions{ReceiveBuffer: 20000, SendBuffer: 30000, FreeBind: true}}
+			r := netactor.Request{Network: "udp", Address: "127.0.0.1:0", Policy: p, Options: netactor.SocketOptions{ReceiveBuffer: 20000, SendBuffer: 30000, FreeBind: true}}
 			for i := range 2 {
-				pc, err := tr.worker(i).ls.ListenPacket(testContext(t), r)
+				pc, err := tr.worker(i).ls.ListenPacket(testkit.Context(t), r)
 				if err != nil {
 					t.Fatal(err)
 				}
 				r.Address = pc.LocalAddr().String()
 			}
 			for _, fd := range tr.everySocket() {
-				for _, o := range []option{
+				for _, o := range []socketOption{
 					{"ReceiveBuffer", unix.SOL_SOCKET, unix.SO_RCVBUF, 40000}, {"SendBuffer", unix.SOL_SOCKET, unix.SO_SNDBUF, 60000}, {"FreeBind", unix.IPPROTO_IP, unix.IP_FREEBIND, 1},
 				} {
 					if v, err := unix.GetsockoptInt(fd, o.level, o.name); v != o.to || err != nil {

@@ -1,4 +1,4 @@
-package netactor
+package netactor_test
 
 import (
 	"errors"
@@ -8,15 +8,18 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
-var datagrams = Request{Network: "udp", Address: "127.0.0.1:0"}
+var datagrams = netactor.Request{Network: "udp", Address: "127.0.0.1:0"}
 
-func (w *testWorker) listenPacket(r Request) (net.PacketConn, error) {
-	return w.ls.ListenPacket(testContext(w.tree.t), r)
+func (w *testWorker) listenPacket(r netactor.Request) (net.PacketConn, error) {
+	return w.ls.ListenPacket(testkit.Context(w.tree.t), r)
 }
 
-func (w *testWorker) mustListenPacket(r Request) net.PacketConn {
+func (w *testWorker) mustListenPacket(r netactor.Request) net.PacketConn {
 	w.tree.t.Helper()
 	pc, err := w.listenPacket(r)
 	if err != nil {
@@ -53,10 +56,10 @@ func sender(t testing.TB, to net.Addr) net.Conn {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		_ = c.SetDeadline(time.Now().Add(deadline))
+		_ = c.SetDeadline(time.Now().Add(testkit.Deadline))
 		return c
 	}
-	return dial(t, to)
+	return testkit.Dial(t, to)
 }
 
 // say sends text and returns the answer.
@@ -77,10 +80,10 @@ func say(t testing.TB, c net.Conn, text string) string {
 func TestPacketShared(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		for _, network := range []string{"udp", "udp4", "udp6", "unixgram"} {
-			for _, p := range []Policy{RoundRobin, LeastLoaded, Hash, Shared} {
+			for _, p := range []netactor.Policy{netactor.RoundRobin, netactor.LeastLoaded, netactor.Hash, netactor.Shared} {
 				t.Run(network+" "+p.String(), func(t *testing.T) {
 					tr := newTree(t, mem)
-					r := Request{Network: network, Address: map[string]string{
+					r := netactor.Request{Network: network, Address: map[string]string{
 						"udp": "127.0.0.1:0", "udp4": "127.0.0.1:0", "udp6": "[::1]:0", "unixgram": filepath.Join(t.TempDir(), "s"),
 					}[network], Policy: p}
 					a, b := tr.worker(0), tr.worker(1)
@@ -88,7 +91,7 @@ func TestPacketShared(t *testing.T) {
 					if x.LocalAddr().String() != y.LocalAddr().String() {
 						t.Fatalf("%v and %v", x.LocalAddr(), y.LocalAddr())
 					}
-					if s := tr.table.Sockets(); len(s) != 1 || s[0].Policy != Shared || s[0].Address != x.LocalAddr().String() {
+					if s := tr.table.Sockets(); len(s) != 1 || s[0].Policy != netactor.Shared || s[0].Address != x.LocalAddr().String() {
 						t.Errorf("sockets %+v", s)
 					}
 					c := sender(t, x.LocalAddr())
@@ -109,7 +112,7 @@ func TestPacketShared(t *testing.T) {
 					}
 					_ = y.Close()
 					tr.closedAtMaster()
-					until(t, "the path to be removed", func() bool { _, err := os.Lstat(r.Address); return errors.Is(err, os.ErrNotExist) })
+					testkit.Until(t, "the path to be removed", func() bool { _, err := os.Lstat(r.Address); return errors.Is(err, os.ErrNotExist) })
 				})
 			}
 		}
@@ -119,7 +122,7 @@ func TestPacketShared(t *testing.T) {
 // A worker's death loses what it had read. What is queued in the socket waits for the others, or for the
 // replacement.
 func TestPacketDeath(t *testing.T) {
-	for _, p := range []Policy{Shared, ReusePort} {
+	for _, p := range []netactor.Policy{netactor.Shared, netactor.ReusePort} {
 		t.Run(p.String(), func(t *testing.T) {
 			tr := newTree(t, false)
 			r := datagrams

@@ -1,4 +1,4 @@
-package netactor
+package netactor_test
 
 import (
 	"context"
@@ -14,6 +14,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/inspect"
+	"github.com/coppice-go/coppice/netactor/internal/testkit"
+	"github.com/coppice-go/coppice/netactor/listen"
 )
 
 // withFD runs f on the descriptor of v.
@@ -57,7 +62,7 @@ func TestPacketErrors(t *testing.T) {
 		if pc, want := net.ListenPacket(tt.network, tt.address); want == nil {
 			pc.Close()
 			t.Fatalf("%v: net.ListenPacket has no error", tt)
-		} else if _, got := w.listenPacket(Request{Network: tt.network, Address: tt.address}); got == nil || got.Error() != want.Error() {
+		} else if _, got := w.listenPacket(netactor.Request{Network: tt.network, Address: tt.address}); got == nil || got.Error() != want.Error() {
 			t.Errorf("ListenPacket %v:\n%v, net says\n%v", tt, got, want)
 		}
 	}
@@ -65,11 +70,11 @@ func TestPacketErrors(t *testing.T) {
 		if ln, want := net.Listen(tt.network, tt.address); want == nil {
 			ln.Close()
 			t.Fatalf("%v: net.Listen has no error", tt)
-		} else if _, got := w.listen(Request{Network: tt.network, Address: tt.address}); got == nil || got.Error() != want.Error() {
+		} else if _, got := w.listen(netactor.Request{Network: tt.network, Address: tt.address}); got == nil || got.Error() != want.Error() {
 			t.Errorf("Listen %v:\n%v, net says\n%v", tt, got, want)
 		}
 	}
-	for _, r := range []Request{
+	for _, r := range []netactor.Request{
 		{Network: "unix", Address: filepath.Join(dir, "x")}, // package net makes a listener of it that cannot accept
 		{Name: "nobody"}, {Network: "ip:1", Address: "127.0.0.1"},
 	} {
@@ -77,8 +82,8 @@ func TestPacketErrors(t *testing.T) {
 			t.Errorf("no error for %+v", r)
 		}
 	}
-	if len(tr.table.Sockets()) != 0 || len(w.ls.ordinals) != 0 {
-		t.Errorf("the master holds %v, ordinals %v", tr.table.Sockets(), w.ls.ordinals)
+	if len(tr.table.Sockets()) != 0 || inspect.Ordinals(w.ls) != 0 {
+		t.Errorf("the master holds %v, ordinals %v", tr.table.Sockets(), inspect.Ordinals(w.ls))
 	}
 }
 
@@ -87,7 +92,7 @@ func TestPacketPrivilegedPort(t *testing.T) {
 	if os.Getuid() == 0 {
 		t.Skip("needs a user without CAP_NET_BIND_SERVICE")
 	}
-	_, err := newTree(t, false).worker(0).listenPacket(Request{Network: "udp", Address: "127.0.0.1:42"})
+	_, err := newTree(t, false).worker(0).listenPacket(netactor.Request{Network: "udp", Address: "127.0.0.1:42"})
 	if !errors.Is(err, syscall.EACCES) {
 		t.Errorf("%v, want EACCES", err)
 	}
@@ -100,17 +105,17 @@ func TestPacketByName(t *testing.T) {
 	r := datagrams
 	r.Name = "dns"
 	pc := a.mustListenPacket(r)
-	same := b.mustListenPacket(Request{Name: "dns"})
+	same := b.mustListenPacket(netactor.Request{Name: "dns"})
 	if pc.LocalAddr().String() != same.LocalAddr().String() {
 		t.Errorf("%v and %v", pc.LocalAddr(), same.LocalAddr())
 	}
-	if _, err := b.listen(Request{Name: "dns"}); !errors.Is(err, syscall.EPROTOTYPE) {
+	if _, err := b.listen(netactor.Request{Name: "dns"}); !errors.Is(err, syscall.EPROTOTYPE) {
 		t.Errorf("a listener of it: %v", err)
 	}
 	r = loopback
 	r.Name = "http"
 	a.mustListen(r)
-	if _, err := b.listenPacket(Request{Name: "http"}); !errors.Is(err, syscall.EPROTOTYPE) {
+	if _, err := b.listenPacket(netactor.Request{Name: "http"}); !errors.Is(err, syscall.EPROTOTYPE) {
 		t.Errorf("a packet socket of a listener: %v", err)
 	}
 	r.Name = "dns"
@@ -164,7 +169,7 @@ func TestPacketPath(t *testing.T) {
 	}
 	unix.Close(fd) // as a crash: the path stays
 	for _, path := range []string{"relative", filepath.Join(long, "s"), "stale", "@coppice-test-" + filepath.Base(dir)} {
-		r := Request{Network: "unixgram", Address: path, Mode: 0o640}
+		r := netactor.Request{Network: "unixgram", Address: path, Mode: 0o640}
 		abstract := path[0] == '@'
 		full := path
 		if !abstract && !filepath.IsAbs(path) {
@@ -178,7 +183,7 @@ func TestPacketPath(t *testing.T) {
 		if fi, err := os.Stat(path); !abstract && (err != nil || fi.Mode().Perm() != 0o640) {
 			t.Errorf("%s: %v, %v", path, fi.Mode(), err)
 		}
-		if len(full) < maxUnixPath {
+		if len(full) < 107 {
 			echo(x, "x")
 			if s := say(t, sender(t, x.LocalAddr()), "1"); s != "1 from x" {
 				t.Errorf("%s: %q", path, s)
@@ -191,15 +196,15 @@ func TestPacketPath(t *testing.T) {
 		y.Close()
 		b.gone(true)
 		tr.table.StopOwner("web")
-		until(t, path+" to be removed", func() bool { _, err := os.Lstat(path); return errors.Is(err, os.ErrNotExist) })
+		testkit.Until(t, path+" to be removed", func() bool { _, err := os.Lstat(path); return errors.Is(err, os.ErrNotExist) })
 	}
 }
 
 // TestPacketConn: what comes back is found by its methods, as quic-go and golang.org/x/net look for a UDP socket, and they
 // work; also without a master.
 func TestPacketConn(t *testing.T) {
-	for _, ls := range []*Listeners{newTree(t, false).worker(0).ls, NewListeners(ListenersConfig{})} {
-		pc, err := ls.ListenPacket(testContext(t), datagrams)
+	for _, ls := range []*listen.Listeners{newTree(t, false).worker(0).ls, listen.New(listen.Config{})} {
+		pc, err := ls.ListenPacket(testkit.Context(t), datagrams)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -224,7 +229,7 @@ func TestPacketConn(t *testing.T) {
 		c := sender(t, pc.LocalAddr())
 		fmt.Fprint(c, "hello")
 		b, oob := make([]byte, 10), make([]byte, 100)
-		_ = u.SetReadDeadline(time.Now().Add(deadline))
+		_ = u.SetReadDeadline(time.Now().Add(testkit.Deadline))
 		n, oobn, _, from, err := u.ReadMsgUDP(b, oob)
 		if err != nil || string(b[:n]) != "hello" || oobn == 0 {
 			t.Errorf("%q, %d bytes of control data, %v", b[:n], oobn, err)
@@ -277,7 +282,7 @@ func TestPacketNetOptions(t *testing.T) {
 			t.Logf("%v: %v", tt, err)
 			continue
 		}
-		ours := w.mustListenPacket(Request{Network: tt.network, Address: tt.address})
+		ours := w.mustListenPacket(netactor.Request{Network: tt.network, Address: tt.address})
 		host := func(a net.Addr) string { return a.(*net.UDPAddr).IP.String() }
 		if a, b := read(theirs), read(ours); a != b || host(theirs.LocalAddr()) != host(ours.LocalAddr()) {
 			t.Errorf("%v: %v\n%s\nnet has %v\n%s", tt, ours.LocalAddr(), b, theirs.LocalAddr(), a)
@@ -290,7 +295,7 @@ func TestPacketNetOptions(t *testing.T) {
 // TestPacketOptionsShared: what belongs to the socket is shared with it, O_NONBLOCK too, as UDPConn says; with
 // ReusePort each slot has its own.
 func TestPacketOptionsShared(t *testing.T) {
-	for _, p := range []Policy{Shared, ReusePort} {
+	for _, p := range []netactor.Policy{netactor.Shared, netactor.ReusePort} {
 		t.Run(p.String(), func(t *testing.T) {
 			tr := newTree(t, false)
 			r := datagrams
@@ -307,14 +312,14 @@ func TestPacketOptionsShared(t *testing.T) {
 				})
 				return size, nonblock
 			}
-			if err := x.(*UDPConn).SetReadBuffer(16 << 10); err != nil {
+			if err := x.(*listen.UDPConn).SetReadBuffer(16 << 10); err != nil {
 				t.Fatal(err)
 			}
 			a, _ := get(x)
-			if b, _ := get(y); (a == b) != (p == Shared) {
+			if b, _ := get(y); (a == b) != (p == netactor.Shared) {
 				t.Errorf("read buffers of %d and %d", a, b)
 			}
-			f, err := x.(*UDPConn).File()
+			f, err := x.(*listen.UDPConn).File()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -323,7 +328,7 @@ func TestPacketOptionsShared(t *testing.T) {
 				t.Error("File has cleared O_NONBLOCK")
 			}
 			f.Fd() // the trap
-			if _, ok := get(y); ok != (p == ReusePort) {
+			if _, ok := get(y); ok != (p == netactor.ReusePort) {
 				t.Errorf("after Fd O_NONBLOCK is %v at the other worker", ok)
 			}
 			// Whoever comes next sets it again.
@@ -386,11 +391,11 @@ func (g group) send(port int, text string) {
 // next is EADDRINUSE, it outlives the worker, and each datagram goes to one of them. With
 // ReusePort each has to join, and each gets a copy; the slot's socket keeps it.
 func TestPacketGroup(t *testing.T) {
-	for _, p := range []Policy{Shared, ReusePort} {
+	for _, p := range []netactor.Policy{netactor.Shared, netactor.ReusePort} {
 		t.Run(p.String(), func(t *testing.T) {
 			tr := newTree(t, false)
 			g := newGroup(t)
-			r := Request{Network: "udp4", Address: "0.0.0.0:0", Policy: p}
+			r := netactor.Request{Network: "udp4", Address: "0.0.0.0:0", Policy: p}
 			a, b := tr.worker(0), tr.worker(1)
 			x, y := a.mustListenPacket(r), b.mustListenPacket(r)
 			port := x.LocalAddr().(*net.UDPAddr).Port
@@ -400,14 +405,14 @@ func TestPacketGroup(t *testing.T) {
 			if err := g.join(x); err != nil {
 				t.Skipf("no multicast on the loopback interface: %v", err)
 			}
-			if err := g.join(y); errors.Is(err, syscall.EADDRINUSE) != (p == Shared) || err != nil && p == ReusePort {
+			if err := g.join(y); errors.Is(err, syscall.EADDRINUSE) != (p == netactor.Shared) || err != nil && p == netactor.ReusePort {
 				t.Errorf("the second join: %v", err)
 			}
 			g.send(port, "1")
 			if s, _ := receive(t, y); s != "1" {
 				t.Errorf("%q", s)
 			}
-			if p == ReusePort {
+			if p == netactor.ReusePort {
 				if s, _ := receive(t, x); s != "1" {
 					t.Errorf("%q", s)
 				}
@@ -430,11 +435,11 @@ func TestPacketGroup(t *testing.T) {
 // TestPacketGroupRepaired: the socket of a group's address lives beside others of its port, also the one that takes its
 // place after somebody has shut it down.
 func TestPacketGroupRepaired(t *testing.T) {
-	for _, p := range []Policy{Shared, ReusePort} {
+	for _, p := range []netactor.Policy{netactor.Shared, netactor.ReusePort} {
 		t.Run(p.String(), func(t *testing.T) {
 			tr := newTree(t, false)
 			w := tr.worker(0)
-			r := Request{Network: "udp4", Address: "224.0.0.251:0", Policy: p}
+			r := netactor.Request{Network: "udp4", Address: "224.0.0.251:0", Policy: p}
 			pc := w.mustListenPacket(r)
 			port := pc.LocalAddr().(*net.UDPAddr).Port
 			r.Address = fmt.Sprint("224.0.0.251:", port)
@@ -444,7 +449,7 @@ func TestPacketGroupRepaired(t *testing.T) {
 			}
 			defer other.Close()
 			withFD(t, pc, func(fd int) error { _ = unix.Shutdown(fd, unix.SHUT_RDWR); return nil })
-			until(t, "the reader to be told", func() bool {
+			testkit.Until(t, "the reader to be told", func() bool {
 				_, _, err := pc.ReadFrom(make([]byte, 1))
 				return errors.Is(err, net.ErrClosed)
 			})
@@ -492,7 +497,7 @@ func TestPacketConnected(t *testing.T) {
 	t.Run("reuseport", func(t *testing.T) {
 		tr := newTree(t, false)
 		r := datagrams
-		r.Policy = ReusePort
+		r.Policy = netactor.ReusePort
 		pc := tr.worker(0).mustListenPacket(r)
 		echo(pc, "slot")
 		client := sender(t, pc.LocalAddr())
@@ -526,7 +531,7 @@ func TestPacketConnected(t *testing.T) {
 // TestPacketShutDown: a worker shuts the socket down for all who have it. The master notices, though nobody says so: they
 // get net.ErrClosed, in place of empty reads without end, and who asks again gets another socket at the same address.
 func TestPacketShutDown(t *testing.T) {
-	for _, p := range []Policy{Shared, ReusePort} {
+	for _, p := range []netactor.Policy{netactor.Shared, netactor.ReusePort} {
 		for _, how := range []int{unix.SHUT_RD, unix.SHUT_RDWR} {
 			t.Run(fmt.Sprint(p, " ", how), func(t *testing.T) {
 				tr := newTree(t, false)
@@ -542,15 +547,15 @@ func TestPacketShutDown(t *testing.T) {
 					}
 					return nil
 				})
-				until(t, "the reader to be told", func() bool {
+				testkit.Until(t, "the reader to be told", func() bool {
 					_, _, err := x.ReadFrom(make([]byte, 1))
 					return errors.Is(err, net.ErrClosed)
 				})
-				if p == Shared {
+				if p == netactor.Shared {
 					<-other
 				}
 				var fresh net.PacketConn
-				until(t, "another socket", func() bool { // EADDRINUSE until the other one is closed everywhere
+				testkit.Until(t, "another socket", func() bool { // EADDRINUSE until the other one is closed everywhere
 					var err error
 					fresh, err = a.listenPacket(r)
 					return err == nil
@@ -558,12 +563,12 @@ func TestPacketShutDown(t *testing.T) {
 				if fresh.LocalAddr().String() != r.Address {
 					t.Errorf("at %v, before at %s", fresh.LocalAddr(), r.Address)
 				}
-				until(t, "the old sockets to be closed", func() bool {
-					return bound(t, x.LocalAddr()) == map[Policy]int{Shared: 1, ReusePort: 2}[p]
+				testkit.Until(t, "the old sockets to be closed", func() bool {
+					return bound(t, x.LocalAddr()) == map[netactor.Policy]int{netactor.Shared: 1, netactor.ReusePort: 2}[p]
 				})
 				echo(fresh, "a")
 				for range 10 {
-					if s := say(t, sender(t, fresh.LocalAddr()), "1"); s != "1 from a" && (p == Shared || s != "1 from b") {
+					if s := say(t, sender(t, fresh.LocalAddr()), "1"); s != "1 from a" && (p == netactor.Shared || s != "1 from b") {
 						t.Errorf("%q", s)
 					}
 				}
@@ -580,7 +585,7 @@ func TestPacketShutDown(t *testing.T) {
 func TestPacketReusePort(t *testing.T) {
 	tr := newTree(t, false)
 	r := datagrams
-	r.Policy = ReusePort
+	r.Policy = netactor.ReusePort
 	a, b := tr.worker(0), tr.worker(1)
 	x := a.mustListenPacket(r)
 	r.Address = x.LocalAddr().String()
@@ -588,7 +593,7 @@ func TestPacketReusePort(t *testing.T) {
 	echo(b.mustListenPacket(r), "1")
 	// One client for each.
 	clients := map[string]net.Conn{}
-	until(t, "a client for each socket", func() bool {
+	testkit.Until(t, "a client for each socket", func() bool {
 		c := sender(t, x.LocalAddr())
 		s := say(t, c, "x")
 		clients[s[len("x from "):]] = c
@@ -606,7 +611,7 @@ func TestPacketReusePort(t *testing.T) {
 		t.Errorf("%q, %v", buf[:n], err)
 	}
 	b.gone(true) // scaled away
-	until(t, "one socket to be left", func() bool { return bound(t, x.LocalAddr()) == 1 })
+	testkit.Until(t, "one socket to be left", func() bool { return bound(t, x.LocalAddr()) == 1 })
 	if s := say(t, clients["1"], "z"); s != "z from 0" {
 		t.Errorf("%q", s)
 	}
@@ -615,10 +620,10 @@ func TestPacketReusePort(t *testing.T) {
 // TestUnixPacket: unixpacket is a listener like others: dispatched, or shared; boundaries of messages are kept, what a dead
 // worker had not claimed is served by another, and the path goes at the end.
 func TestUnixPacket(t *testing.T) {
-	for _, p := range []Policy{RoundRobin, Shared} {
+	for _, p := range []netactor.Policy{netactor.RoundRobin, netactor.Shared} {
 		t.Run(p.String(), func(t *testing.T) {
 			tr := newTree(t, false)
-			r := Request{Network: "unixpacket", Address: filepath.Join(t.TempDir(), "s"), Policy: p, Mode: 0o600}
+			r := netactor.Request{Network: "unixpacket", Address: filepath.Join(t.TempDir(), "s"), Policy: p, Mode: 0o600}
 			a, b := tr.worker(0), tr.worker(1)
 			x, y := a.mustListen(r), b.mustListen(r)
 			if x.Addr().Network() != "unixpacket" || x.Addr().String() != r.Address {
@@ -630,16 +635,16 @@ func TestUnixPacket(t *testing.T) {
 			if _, err := a.listen(at(r, "unix", r.Address)); !errors.Is(err, syscall.EADDRINUSE) {
 				t.Errorf("as a stream: %v", err)
 			}
-			if p == RoundRobin {
+			if p == netactor.RoundRobin {
 				tr.joined(2)
 			}
 			const n = 10
 			var clients []net.Conn
 			for range n {
-				clients = append(clients, dial(t, x.Addr()))
+				clients = append(clients, testkit.Dial(t, x.Addr()))
 			}
-			if p == RoundRobin {
-				until(t, "offers to both", func() bool { return tr.stats().Counts.Accepted == n })
+			if p == netactor.RoundRobin {
+				testkit.Until(t, "offers to both", func() bool { return tr.stats().Counts.Accepted == n })
 			}
 			a.kill() // it has accepted none
 			go func() {
@@ -675,7 +680,7 @@ func TestUnixPacket(t *testing.T) {
 			}
 			y.Close()
 			tr.table.StopOwner("web")
-			until(t, "the path to be removed", func() bool { _, err := os.Lstat(r.Address); return errors.Is(err, os.ErrNotExist) })
+			testkit.Until(t, "the path to be removed", func() bool { _, err := os.Lstat(r.Address); return errors.Is(err, os.ErrNotExist) })
 		})
 	}
 }

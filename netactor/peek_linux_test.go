@@ -1,4 +1,4 @@
-package netactor
+package netactor_test
 
 import (
 	"bytes"
@@ -21,20 +21,20 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/inspect"
 	"github.com/coppice-go/coppice/netactor/internal/peek"
+	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
 // peekTree has n workers on a listener that peeks. serve is run in each, with its slot.
-func peekTree(t *testing.T, p Peek, f Functions, n int, serve func(ln net.Listener, id string), change ...func(*tree)) (tr *tree, addr string) {
+func peekTree(t *testing.T, p netactor.Peek, f netactor.Functions, n int, serve func(ln net.Listener, id string), change ...func(*tree)) (tr *tree, addr string) {
 	t.Helper()
 	tr = newTree(t, false, append(change, func(tr *tree) {
-		tr.cfg.Functions = func(string) Functions { return f }
+		tr.cfg.Functions = func(string) netactor.Functions { return f }
 	})...)
 	r := loopback
-	r.Policy, r.Peek, r.Functions = Hash, p, "x"
+	r.Policy, r.Peek, r.Functions = netactor.Hash, p, "x"
 	for i := range n {
 		ln := tr.worker(i).mustListen(r)
 		r.Address, addr = ln.Addr().String(), ln.Addr().String()
@@ -47,7 +47,7 @@ func peekTree(t *testing.T, p Peek, f Functions, n int, serve func(ln net.Listen
 // says opens a connection and says parts, each in a segment of its own; the answer is read to its end.
 func says(t *testing.T, addr string, parts ...string) string {
 	t.Helper()
-	c := dial(t, netAddr(addr))
+	c := testkit.Dial(t, netAddr(addr))
 	defer c.Close()
 	for _, p := range parts {
 		_, _ = io.WriteString(c, p)
@@ -85,10 +85,10 @@ func serveWhat(ln net.Listener, id string) {
 }
 
 // peeked waits until n connections were claimed, and compares what became of peeking at them.
-func (tr *tree) peeked(n int, want Counts) {
+func (tr *tree) peeked(n int, want netactor.Counts) {
 	tr.t.Helper()
 	c := tr.settled(n).Counts
-	got := Counts{Peeked: c.Peeked, PeekNone: c.PeekNone, PeekLate: c.PeekLate, PeekOver: c.PeekOver, Reset: c.Reset, Dropped: c.Dropped, Faults: c.Faults, Peeking: c.Peeking}
+	got := netactor.Counts{Peeked: c.Peeked, PeekNone: c.PeekNone, PeekLate: c.PeekLate, PeekOver: c.PeekOver, Reset: c.Reset, Dropped: c.Dropped, Faults: c.Faults, Peeking: c.Peeking}
 	if got != want {
 		tr.t.Errorf("counts %+v, want %+v", got, want)
 	}
@@ -98,7 +98,7 @@ func (tr *tree) peeked(n int, want Counts) {
 // others.
 func TestPeekBytes(t *testing.T) {
 	const keys, each = 24, 3
-	tr, addr := peekTree(t, Peek{By: PeekBytes, Bytes: 6, Timeout: maxPeekTimeout}, Functions{}, 3, serveWhat)
+	tr, addr := peekTree(t, netactor.Peek{By: netactor.PeekBytes, Bytes: 6, Timeout: time.Minute}, netactor.Functions{}, 3, serveWhat)
 	homes := map[string]bool{}
 	for k := range keys {
 		home := ""
@@ -124,7 +124,7 @@ func TestPeekBytes(t *testing.T) {
 	if len(homes) != 3 {
 		t.Errorf("of 3 workers %d have served %d keys", len(homes), keys)
 	}
-	tr.peeked(keys*each, Counts{Peeked: keys * each})
+	tr.peeked(keys*each, netactor.Counts{Peeked: keys * each})
 }
 
 // segments writes what it is given in segments of n bytes.
@@ -174,10 +174,10 @@ func TestPeekSNI(t *testing.T) {
 			}()
 		}
 	}
-	tr, addr := peekTree(t, Peek{By: PeekSNI, Timeout: maxPeekTimeout}, Functions{}, 3, serve)
+	tr, addr := peekTree(t, netactor.Peek{By: netactor.PeekSNI, Timeout: time.Minute}, netactor.Functions{}, 3, serve)
 	ask := func(name string, n int) string {
 		t.Helper()
-		c := dial(t, netAddr(addr))
+		c := testkit.Dial(t, netAddr(addr))
 		defer c.Close()
 		b, err := io.ReadAll(tls.Client(segments{c, n}, &tls.Config{ServerName: name, InsecureSkipVerify: true}))
 		if err != nil {
@@ -209,7 +209,7 @@ func TestPeekSNI(t *testing.T) {
 			t.Errorf("without a name: answer of %s, before of %s", id, home)
 		}
 	}
-	tr.peeked(names*4+6, Counts{Peeked: names * 4, PeekNone: 6})
+	tr.peeked(names*4+6, netactor.Counts{Peeked: names * 4, PeekNone: 6})
 }
 
 // HTTP clients that send a cookie have one worker for each value of it.
@@ -224,11 +224,11 @@ func TestPeekCookie(t *testing.T) {
 		})}
 		_ = srv.Serve(ln)
 	}
-	tr, addr := peekTree(t, Peek{By: PeekCookie, Cookie: "sid", Timeout: maxPeekTimeout}, Functions{}, 3, serve)
+	tr, addr := peekTree(t, netactor.Peek{By: netactor.PeekCookie, Cookie: "sid", Timeout: time.Minute}, netactor.Functions{}, 3, serve)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	ask := func(value string) string {
 		t.Helper()
-		r, err := http.NewRequestWithContext(testContext(t), "GET", "http://"+addr, nil)
+		r, err := http.NewRequestWithContext(testkit.Context(t), "GET", "http://"+addr, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -264,7 +264,7 @@ func TestPeekCookie(t *testing.T) {
 		t.Errorf("of 3 workers %d have served %d sessions", len(homes), values)
 	}
 	ask("")
-	tr.peeked(values*each+1, Counts{Peeked: values * each, PeekNone: 1})
+	tr.peeked(values*each+1, netactor.Counts{Peeked: values * each, PeekNone: 1})
 }
 
 // Behind a load balancer that speaks the PROXY protocol the client's address is the key, in its default
@@ -274,12 +274,12 @@ func TestPeekProxy(t *testing.T) {
 		if version == 1 {
 			return fmt.Sprintf("PROXY TCP4 192.0.2.%d 198.51.100.7 4096 443\r", client)
 		}
-		b := append([]byte(proxyV2), 0x21, 0x11, 0, 12+6, 192, 0, 2, byte(client), 198, 51, 100, 7, 0x10, 0, 1, 0xbb)
+		b := append([]byte(testkit.ProxyV2), 0x21, 0x11, 0, 12+6, 192, 0, 2, byte(client), 198, 51, 100, 7, 0x10, 0, 1, 0xbb)
 		return string(append(b, 4, 0, 3, 1, 2, 3)) // with a TLV
 	}
 	read := func(ln net.Listener, id string) { serveProxied(ln, id) }
 	t.Run("by client", func(t *testing.T) {
-		tr, addr := peekTree(t, Peek{Proxy: true, Timeout: maxPeekTimeout}, Functions{}, 3, read)
+		tr, addr := peekTree(t, netactor.Peek{Proxy: true, Timeout: time.Minute}, netactor.Functions{}, 3, read)
 		homes := map[string]bool{}
 		const clients = 20
 		for i := range clients {
@@ -293,13 +293,13 @@ func TestPeekProxy(t *testing.T) {
 		if len(homes) != 3 {
 			t.Errorf("of 3 workers %d have served %d clients", len(homes), clients)
 		}
-		says(t, addr, proxyV2+"\x20\x00\x00\x00", "x\n") // LOCAL
+		says(t, addr, testkit.ProxyV2+"\x20\x00\x00\x00", "x\n") // LOCAL
 		says(t, addr, "PROXY UNKNOWN\r\n", "x\n")
-		tr.peeked(2*clients+2, Counts{Peeked: 2 * clients, PeekNone: 2})
+		tr.peeked(2*clients+2, netactor.Counts{Peeked: 2 * clients, PeekNone: 2})
 	})
 	t.Run("by a function of the addresses", func(t *testing.T) {
 		seen := make(chan [2]netip.AddrPort, 100)
-		_, addr := peekTree(t, Peek{Proxy: true, Timeout: maxPeekTimeout}, Functions{Key: func(peer, local netip.AddrPort) uint64 {
+		_, addr := peekTree(t, netactor.Peek{Proxy: true, Timeout: time.Minute}, netactor.Functions{Key: func(peer, local netip.AddrPort) uint64 {
 			seen <- [2]netip.AddrPort{peer, local}
 			return 1
 		}}, 2, read)
@@ -309,7 +309,7 @@ func TestPeekProxy(t *testing.T) {
 		}
 	})
 	t.Run("by what comes after it", func(t *testing.T) {
-		tr, addr := peekTree(t, Peek{Proxy: true, By: PeekBytes, Bytes: 3, Timeout: maxPeekTimeout}, Functions{}, 3, read)
+		tr, addr := peekTree(t, netactor.Peek{Proxy: true, By: netactor.PeekBytes, Bytes: 3, Timeout: time.Minute}, netactor.Functions{}, 3, read)
 		for k := range 8 {
 			key := fmt.Sprintf("k%02d", k)
 			home := says(t, addr, header(1, 1)+"\n", key+"\n")
@@ -319,7 +319,7 @@ func TestPeekProxy(t *testing.T) {
 				}
 			}
 		}
-		tr.peeked(8*5, Counts{Peeked: 8 * 5})
+		tr.peeked(8*5, netactor.Counts{Peeked: 8 * 5})
 	})
 }
 
@@ -350,7 +350,7 @@ func serveProxied(ln net.Listener, id string) {
 // nobody.
 func TestPeekFirst(t *testing.T) {
 	var lines atomic.Int64
-	first := func(b []byte) (uint64, PeekVerdict) {
+	first := func(b []byte) (uint64, netactor.PeekVerdict) {
 		line, _, whole := bytes.Cut(b, []byte("\n"))
 		switch {
 		case bytes.HasPrefix(b, []byte("panic")):
@@ -358,13 +358,13 @@ func TestPeekFirst(t *testing.T) {
 		case bytes.HasPrefix(b, []byte("made up")):
 			return 0, 77
 		case bytes.HasPrefix(b, []byte("none")):
-			return 0, PeekUnkeyed
+			return 0, netactor.PeekUnkeyed
 		case !whole:
-			return 0, PeekMore
+			return 0, netactor.PeekMore
 		}
-		return uint64(len(line)), PeekKeyed
+		return uint64(len(line)), netactor.PeekKeyed
 	}
-	tr, addr := peekTree(t, Peek{By: PeekFirst, Timeout: maxPeekTimeout}, Functions{First: first}, 3, serveWhat, func(tr *tree) {
+	tr, addr := peekTree(t, netactor.Peek{By: netactor.PeekFirst, Timeout: time.Minute}, netactor.Functions{First: first}, 3, serveWhat, func(tr *tree) {
 		tr.cfg.Logger = slog.New(slog.NewTextHandler(writerFunc(func([]byte) { lines.Add(1) }), nil))
 	})
 	home, _, _ := strings.Cut(says(t, addr, "abc", "de", "f\n"), ":")
@@ -388,14 +388,14 @@ func TestPeekFirst(t *testing.T) {
 // Who says nothing in time, or closes its sending half, is placed by its default; who resets is counted.
 func TestPeekSilent(t *testing.T) {
 	t.Run("deadline", func(t *testing.T) {
-		tr, addr := peekTree(t, Peek{By: PeekBytes, Bytes: 6, Timeout: 20 * time.Millisecond}, Functions{}, 3, serveWhat)
+		tr, addr := peekTree(t, netactor.Peek{By: netactor.PeekBytes, Bytes: 6, Timeout: 20 * time.Millisecond}, netactor.Functions{}, 3, serveWhat)
 		var conns []net.Conn
 		for i := range 5 {
-			c := dial(t, netAddr(addr))
+			c := testkit.Dial(t, netAddr(addr))
 			_, _ = io.WriteString(c, "short"[:i])
 			conns = append(conns, c)
 		}
-		tr.peeked(5, Counts{PeekLate: 5})
+		tr.peeked(5, netactor.Counts{PeekLate: 5})
 		home := ""
 		for i, c := range conns {
 			_, _ = io.WriteString(c, "\n")
@@ -410,45 +410,45 @@ func TestPeekSilent(t *testing.T) {
 		}
 	})
 	t.Run("half closed", func(t *testing.T) {
-		tr, addr := peekTree(t, Peek{By: PeekBytes, Bytes: 6, Timeout: maxPeekTimeout}, Functions{}, 2, serveWhat)
+		tr, addr := peekTree(t, netactor.Peek{By: netactor.PeekBytes, Bytes: 6, Timeout: time.Minute}, netactor.Functions{}, 2, serveWhat)
 		for i, s := range []string{"", "abc", "abcdef"} {
-			c := dial(t, netAddr(addr)).(*net.TCPConn)
+			c := testkit.Dial(t, netAddr(addr)).(*net.TCPConn)
 			_, _ = io.WriteString(c, s)
 			if i == 1 {
-				until(t, "it to be waited for", func() bool { return tr.stats().Counts.Peeking == 1 })
+				testkit.Until(t, "it to be waited for", func() bool { return tr.stats().Counts.Peeking == 1 })
 			}
 			_ = c.CloseWrite()
 			if b, err := io.ReadAll(c); !strings.HasSuffix(string(b), ":"+s) {
 				t.Errorf("answer %q, %v", b, err)
 			}
 		}
-		tr.peeked(3, Counts{Peeked: 1, PeekNone: 2})
+		tr.peeked(3, netactor.Counts{Peeked: 1, PeekNone: 2})
 	})
 	t.Run("reset", func(t *testing.T) {
-		tr, addr := peekTree(t, Peek{By: PeekBytes, Bytes: 6, Timeout: maxPeekTimeout}, Functions{}, 2, serveWhat)
+		tr, addr := peekTree(t, netactor.Peek{By: netactor.PeekBytes, Bytes: 6, Timeout: time.Minute}, netactor.Functions{}, 2, serveWhat)
 		const n = 5
 		var conns []net.Conn
 		for range n {
-			conns = append(conns, dial(t, netAddr(addr)))
+			conns = append(conns, testkit.Dial(t, netAddr(addr)))
 		}
-		until(t, "them to be waited for", func() bool { return tr.stats().Counts.Peeking == n })
+		testkit.Until(t, "them to be waited for", func() bool { return tr.stats().Counts.Peeking == n })
 		for _, c := range conns {
 			_ = c.(*net.TCPConn).SetLinger(0)
 			c.Close()
 		}
-		until(t, "the resets", func() bool { return tr.stats().Counts.Reset == n })
+		testkit.Until(t, "the resets", func() bool { return tr.stats().Counts.Reset == n })
 		says(t, addr, "abcdef\n")
-		tr.peeked(1, Counts{Peeked: 1, Reset: n})
+		tr.peeked(1, netactor.Counts{Peeked: 1, Reset: n})
 	})
 	t.Run("unix", func(t *testing.T) {
 		tr := newTree(t, false)
-		r := Request{Network: "unix", Address: filepath.Join(t.TempDir(), "s"), Policy: Hash, Peek: Peek{By: PeekBytes, Bytes: 2, Timeout: maxPeekTimeout}}
+		r := netactor.Request{Network: "unix", Address: filepath.Join(t.TempDir(), "s"), Policy: netactor.Hash, Peek: netactor.Peek{By: netactor.PeekBytes, Bytes: 2, Timeout: time.Minute}}
 		for i := range 2 {
 			go serveWhat(tr.worker(i).mustListen(r), fmt.Sprint(i))
 		}
 		tr.joined(2)
 		for range 4 {
-			c := dial(t, &net.UnixAddr{Net: "unix", Name: r.Address})
+			c := testkit.Dial(t, &net.UnixAddr{Net: "unix", Name: r.Address})
 			for _, s := range []string{"a", "b", "\n"} {
 				_, _ = io.WriteString(c, s)
 			}
@@ -456,7 +456,7 @@ func TestPeekSilent(t *testing.T) {
 				t.Errorf("answer %q", b)
 			}
 		}
-		tr.peeked(4, Counts{Peeked: 4})
+		tr.peeked(4, netactor.Counts{Peeked: 4})
 	})
 }
 
@@ -465,25 +465,24 @@ func TestPeekSilent(t *testing.T) {
 func TestPeekSlowloris(t *testing.T) {
 	var calls atomic.Int64
 	const limit, slow = 8, 40
-	tr, addr := peekTree(t, Peek{By: PeekBytes, Bytes: 6, Timeout: maxPeekTimeout}, Functions{}, 2, serveWhat, func(tr *tree) {
-		tr.hook = counting(&calls)
+	tr, addr := peekTree(t, netactor.Peek{By: netactor.PeekBytes, Bytes: 6, Timeout: time.Minute}, netactor.Functions{}, 2, serveWhat, func(tr *tree) {
+		tr.hooks.Accept = counting(&calls)
 	})
-	tr.disp.mu.Lock()
-	tr.disp.acceptors[1].peeker.limit = limit
-	tr.disp.mu.Unlock()
+	a, _ := inspect.Listener(tr.disp, 1)
+	a.SetPeekLimit(limit)
 	for range limit {
-		dial(t, netAddr(addr))
+		testkit.Dial(t, netAddr(addr))
 	}
-	until(t, "them to be waited for", func() bool { return tr.stats().Counts.Peeking == limit })
+	testkit.Until(t, "them to be waited for", func() bool { return tr.stats().Counts.Peeking == limit })
 	for _, w := range tr.stats().Workers {
 		if w.Counts.Offered+w.Counts.Open() != 0 {
 			t.Errorf("a worker has been given something: %+v", w)
 		}
 	}
 	for range slow - limit { // beyond the bound: by the default, and the worker's to wait for
-		dial(t, netAddr(addr))
+		testkit.Dial(t, netAddr(addr))
 	}
-	until(t, "the others to be placed", func() bool { return tr.stats().Counts.PeekOver == slow-limit })
+	testkit.Until(t, "the others to be placed", func() bool { return tr.stats().Counts.PeekOver == slow-limit })
 	const n = 50
 	home := ""
 	for range n { // what is said at once is seen at once; else it goes by the default here, as address
@@ -508,19 +507,19 @@ func TestPeekSlowloris(t *testing.T) {
 // there unread.
 func TestPeekDoesNotSpin(t *testing.T) {
 	var looks atomic.Int64
-	first := func(b []byte) (uint64, PeekVerdict) {
+	first := func(b []byte) (uint64, netactor.PeekVerdict) {
 		looks.Add(1)
 		if len(b) < 200 {
-			return 0, PeekMore
+			return 0, netactor.PeekMore
 		}
-		return 1, PeekKeyed
+		return 1, netactor.PeekKeyed
 	}
-	tr, addr := peekTree(t, Peek{By: PeekFirst, Timeout: maxPeekTimeout}, Functions{First: first}, 1, serveWhat)
-	c := dial(t, netAddr(addr))
+	tr, addr := peekTree(t, netactor.Peek{By: netactor.PeekFirst, Timeout: time.Minute}, netactor.Functions{First: first}, 1, serveWhat)
+	c := testkit.Dial(t, netAddr(addr))
 	for range 100 {
 		_, _ = io.WriteString(c, "x")
 	}
-	until(t, "the bytes to be seen", func() bool { return looks.Load() > 0 && tr.stats().Counts.Peeking == 1 })
+	testkit.Until(t, "the bytes to be seen", func() bool { return looks.Load() > 0 && tr.stats().Counts.Peeking == 1 })
 	for range 20 { // other things happen meanwhile
 		says(t, addr, strings.Repeat("y", 200), "\n")
 	}
@@ -528,7 +527,7 @@ func TestPeekDoesNotSpin(t *testing.T) {
 	if b, err := io.ReadAll(c); len(b) != 202 || err != nil {
 		t.Errorf("answer of %d bytes, %v", len(b), err)
 	}
-	tr.peeked(21, Counts{Peeked: 21})
+	tr.peeked(21, netactor.Counts{Peeked: 21})
 	if n := looks.Load(); n > 100+1+20*2+1 {
 		t.Errorf("%d looks at 101 segments and 40", n)
 	}
@@ -538,7 +537,7 @@ func TestPeekDoesNotSpin(t *testing.T) {
 func TestPeekDeath(t *testing.T) {
 	tr := newTree(t, false, func(tr *tree) { tr.claim = -1 }) // only death brings back
 	r := loopback
-	r.Policy, r.Peek = Hash, Peek{By: PeekBytes, Bytes: 4, Timeout: maxPeekTimeout}
+	r.Policy, r.Peek = netactor.Hash, netactor.Peek{By: netactor.PeekBytes, Bytes: 4, Timeout: time.Minute}
 	workers := make([]*testWorker, 3)
 	lns := make([]net.Listener, 3)
 	for i := range workers {
@@ -550,12 +549,12 @@ func TestPeekDeath(t *testing.T) {
 	const n = 6
 	var conns []net.Conn
 	for i := range n {
-		c := dial(t, netAddr(r.Address))
+		c := testkit.Dial(t, netAddr(r.Address))
 		_, _ = fmt.Fprintf(c, "same%d\n", i)
 		conns = append(conns, c)
 	}
 	home := -1
-	until(t, "the offers", func() bool {
+	testkit.Until(t, "the offers", func() bool {
 		for i, w := range tr.stats().Workers {
 			if w.Counts.Offered == n {
 				home = i
@@ -565,7 +564,7 @@ func TestPeekDeath(t *testing.T) {
 	})
 	workers[home].kill()
 	heir := -1
-	until(t, "another to be offered them", func() bool {
+	testkit.Until(t, "another to be offered them", func() bool {
 		for _, w := range tr.stats().Workers {
 			if w.Counts.Offered == n {
 				heir = w.Worker.Slot
@@ -584,36 +583,35 @@ func TestPeekDeath(t *testing.T) {
 			t.Errorf("answer %q, %v", b, err)
 		}
 	}
-	tr.peeked(n, Counts{Peeked: n})
+	tr.peeked(n, netactor.Counts{Peeked: n})
 }
 
 // A listener that drains waits for those that have not said enough, for their time at most; one whose workers
 // are gone, or that is closed at once, closes them. The counts balance, and nothing leaks.
 func TestPeekDrain(t *testing.T) {
 	const n = 4
-	begin := func(t *testing.T, p Peek) (*tree, []net.Conn) {
-		tr, addr := peekTree(t, p, Functions{}, 2, serveWhat)
+	begin := func(t *testing.T, p netactor.Peek) (*tree, []net.Conn) {
+		tr, addr := peekTree(t, p, netactor.Functions{}, 2, serveWhat)
 		var conns []net.Conn
 		for range n {
-			conns = append(conns, dial(t, netAddr(addr)))
+			conns = append(conns, testkit.Dial(t, netAddr(addr)))
 		}
-		until(t, "them to be waited for", func() bool {
+		testkit.Until(t, "them to be waited for", func() bool {
 			c := tr.stats().Counts // on a slow machine the time of the first may be over
 			return c.Peeking+int(c.PeekLate) == n
 		})
 		return tr, conns
 	}
-	last := func(tr *tree) *acceptor {
-		tr.disp.mu.Lock()
-		defer tr.disp.mu.Unlock()
-		return tr.disp.acceptors[1]
+	last := func(tr *tree) inspect.Acceptor {
+		a, _ := inspect.Listener(tr.disp, 1)
+		return a
 	}
 	t.Run("those that speak are served", func(t *testing.T) {
-		tr, conns := begin(t, Peek{By: PeekBytes, Bytes: 4, Timeout: maxPeekTimeout})
+		tr, conns := begin(t, netactor.Peek{By: netactor.PeekBytes, Bytes: 4, Timeout: time.Minute})
 		a := last(tr)
 		done := make(chan error, 1)
-		go func() { done <- tr.disp.Shutdown(testContext(t)) }()
-		<-a.closed // its port is free, and they are still there
+		go func() { done <- tr.disp.Shutdown(testkit.Context(t)) }()
+		<-a.Closed // its port is free, and they are still there
 		for _, c := range conns {
 			_, _ = io.WriteString(c, "abcd\n")
 			if b, err := io.ReadAll(c); !strings.HasSuffix(string(b), ":abcd") {
@@ -623,17 +621,17 @@ func TestPeekDrain(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		if c := a.listener.counts; c.Claimed != n || c.Peeked != n || !c.Balanced() {
+		if c := a.Counts().(netactor.Counts); c.Claimed != n || c.Peeked != n || !c.Balanced() {
 			t.Errorf("%+v", c)
 		}
 	})
 	t.Run("those that do not have their time", func(t *testing.T) {
-		tr, conns := begin(t, Peek{By: PeekBytes, Bytes: 4, Timeout: 200 * time.Millisecond})
+		tr, conns := begin(t, netactor.Peek{By: netactor.PeekBytes, Bytes: 4, Timeout: 200 * time.Millisecond})
 		a := last(tr)
-		if err := tr.disp.Shutdown(testContext(t)); err != nil {
+		if err := tr.disp.Shutdown(testkit.Context(t)); err != nil {
 			t.Error(err)
 		}
-		if c := a.listener.counts; c.Claimed != n || c.PeekLate != n || !c.Balanced() {
+		if c := a.Counts().(netactor.Counts); c.Claimed != n || c.PeekLate != n || !c.Balanced() {
 			t.Errorf("%+v", c)
 		}
 		for _, c := range conns {
@@ -643,25 +641,23 @@ func TestPeekDrain(t *testing.T) {
 			}
 		}
 	})
-	ends := func(t *testing.T, conns []net.Conn, a *acceptor) {
+	ends := func(t *testing.T, conns []net.Conn, a inspect.Acceptor) {
 		for _, c := range conns {
 			if b, err := io.ReadAll(c); len(b) > 0 {
 				t.Errorf("answer %q, %v", b, err)
 			}
 		}
-		a.dispatcher.mu.Lock()
-		defer a.dispatcher.mu.Unlock()
-		if c := a.listener.counts; c.Dropped != n || !c.Balanced() {
+		if c := a.Counts().(netactor.Counts); c.Dropped != n || !c.Balanced() {
 			t.Errorf("%+v", c)
 		}
 	}
 	t.Run("the shutdown's time is over", func(t *testing.T) {
-		tr, conns := begin(t, Peek{By: PeekBytes, Bytes: 4, Timeout: maxPeekTimeout})
+		tr, conns := begin(t, netactor.Peek{By: netactor.PeekBytes, Bytes: 4, Timeout: time.Minute})
 		a := last(tr)
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
 		go func() { done <- tr.disp.Shutdown(ctx) }()
-		<-a.closed
+		<-a.Closed
 		cancel()
 		if err := <-done; err == nil {
 			t.Error("no error though its time was over")
@@ -669,18 +665,18 @@ func TestPeekDrain(t *testing.T) {
 		ends(t, conns, a)
 	})
 	t.Run("nobody is left to take them", func(t *testing.T) {
-		tr, conns := begin(t, Peek{By: PeekBytes, Bytes: 4, Timeout: maxPeekTimeout})
+		tr, conns := begin(t, netactor.Peek{By: netactor.PeekBytes, Bytes: 4, Timeout: time.Minute})
 		a := last(tr)
-		go func() { _ = tr.disp.Shutdown(testContext(t)) }()
-		<-a.closed
+		go func() { _ = tr.disp.Shutdown(testkit.Context(t)) }()
+		<-a.Closed
 		for _, w := range tr.workers {
 			w.kill()
 		}
 		ends(t, conns, a)
-		<-a.idle
+		<-a.Idle
 	})
 	t.Run("the listener process dies", func(t *testing.T) {
-		tr, conns := begin(t, Peek{By: PeekBytes, Bytes: 4, Timeout: maxPeekTimeout})
+		tr, conns := begin(t, netactor.Peek{By: netactor.PeekBytes, Bytes: 4, Timeout: time.Minute})
 		addr := conns[0].RemoteAddr().String()
 		tr.killListener()
 		for _, c := range conns {
@@ -701,14 +697,14 @@ func TestPeekDrain(t *testing.T) {
 func TestPeekAtLimit(t *testing.T) {
 	tr := newTree(t, false)
 	r := loopback
-	r.Policy, r.Peek = Hash, Peek{By: PeekBytes, Bytes: 1, Timeout: maxPeekTimeout}
-	r.Limits = Limits{PerWorker: 1, AtLimit: AnswerAtLimit, Answer: "full"}
+	r.Policy, r.Peek = netactor.Hash, netactor.Peek{By: netactor.PeekBytes, Bytes: 1, Timeout: time.Minute}
+	r.Limits = netactor.Limits{PerWorker: 1, AtLimit: netactor.AnswerAtLimit, Answer: "full"}
 	ln := tr.worker(0).mustListen(r)
 	tr.joined(1)
-	held := hold(ln)
-	early := dial(t, ln.Addr())
-	until(t, "it to be waited for", func() bool { return tr.stats().Counts.Peeking == 1 })
-	says1 := dial(t, ln.Addr())
+	held := testkit.Hold(ln)
+	early := testkit.Dial(t, ln.Addr())
+	testkit.Until(t, "it to be waited for", func() bool { return tr.stats().Counts.Peeking == 1 })
+	says1 := testkit.Dial(t, ln.Addr())
 	_, _ = io.WriteString(says1, "x")
 	c := <-held
 	tr.settled(1)
@@ -719,40 +715,5 @@ func TestPeekAtLimit(t *testing.T) {
 	c.Close()
 	if st := tr.settled(1).Counts; st.AtPerWorker != 1 || st.Accepted != 2 || st.Peeking != 0 {
 		t.Errorf("%+v", st)
-	}
-}
-
-// TestPeeksTakeTurns: whoever is waited for is looked at in each round, also in one that brings others:
-// under a stream of new clients those who had spoken were seen when their time was over.
-func TestPeeksTakeTurns(t *testing.T) {
-	d := NewDispatcher(DispatcherConfig{})
-	p := Peek{By: PeekBytes, Bytes: 1}
-	l := d.balancer.addListener(1, opening{Peek: p}, Functions{})
-	k, err := newPeeker(&acceptor{dispatcher: d, listener: l}, p, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer k.close()
-	var clients []int
-	for range 2 {
-		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer unix.Close(fds[0])
-		defer unix.Close(fds[1])
-		for _, fd := range clients { // those of before speak, and one more comes
-			if _, err := unix.Write(fd, []byte("x")); err != nil {
-				t.Fatal(err)
-			}
-		}
-		clients = append(clients, fds[0])
-		tk := &pendingConn{fd: fds[1], h: fdipc.HandleFD(fds[1]), at: monotonic()}
-		d.balancer.startPeek(tk, l, 2)
-		k.await([]*pendingConn{tk})
-		k.round()
-	}
-	if n := l.counts.Peeking; n != 1 {
-		t.Errorf("%d are waited for, want the one that has not spoken", n)
 	}
 }

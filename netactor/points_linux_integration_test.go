@@ -1,6 +1,6 @@
 //go:build linux
 
-package netactor
+package netactor_test
 
 import (
 	"fmt"
@@ -12,6 +12,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
 // A worker is killed, or stopped and then killed, at each named point of a hand-over. What it had not
@@ -23,15 +26,15 @@ func TestStruckAtEachPoint(t *testing.T) {
 			t.Run(fmt.Sprintf("%s stopped=%v", point, stop), func(t *testing.T) {
 				tr := newTree(t, false, func(tr *tree) { tr.claim = 50 * time.Millisecond })
 				r := loopback
-				r.Policy = RoundRobin
-				addr, err := tr.table.Open(testContext(t), "listener/points", r)
+				r.Policy = netactor.RoundRobin
+				addr, err := tr.table.Open(testkit.Context(t), "listener/points", r)
 				if err != nil {
 					t.Fatal(err)
 				}
 				vars := map[string]string{"ADDRESS": addr.String(), "POLICY": r.Policy.String()}
 				struck := tr.startProc(0, vars)
 				tr.joined(1)
-				of := func() WorkerCounts {
+				of := func() netactor.WorkerCounts {
 					st := tr.stats()
 					for _, w := range st.Workers {
 						if w.Worker.ID == struck.ID {
@@ -47,7 +50,7 @@ func TestStruckAtEachPoint(t *testing.T) {
 						stopProc(t, struck.cmd.Process)
 					}
 					for range n {
-						clients = append(clients, dial(t, addr))
+						clients = append(clients, testkit.Dial(t, addr))
 					}
 				}
 				answered := func(c net.Conn) error {
@@ -62,9 +65,9 @@ func TestStruckAtEachPoint(t *testing.T) {
 				}
 				switch point {
 				case "offered":
-					until(t, "the offers", func() bool { return of().Given == n })
+					testkit.Until(t, "the offers", func() bool { return of().Given == n })
 				case "claimed":
-					until(t, "the claims", func() bool { return of().Claimed == n })
+					testkit.Until(t, "the claims", func() bool { return of().Claimed == n })
 				case "closed":
 					for _, c := range clients {
 						if err := answered(c); err != nil {
@@ -81,13 +84,13 @@ func TestStruckAtEachPoint(t *testing.T) {
 					// New ones go to both. Those of the stopped one are revoked; the others are claimed, or
 					// come back with its death.
 					for range n {
-						clients = append(clients, dial(t, addr))
+						clients = append(clients, testkit.Dial(t, addr))
 					}
-					until(t, "all to be accepted", func() bool { return tr.stats().Counts.Accepted == uint64(len(clients)) })
+					testkit.Until(t, "all to be accepted", func() bool { return tr.stats().Counts.Accepted == uint64(len(clients)) })
 				}
 				if stop && point == "offered" {
 					// Nobody has to die for it: the claim deadline passes.
-					until(t, "all to be claimed by the other", func() bool {
+					testkit.Until(t, "all to be claimed by the other", func() bool {
 						c := tr.stats().Counts
 						return c.Claimed == uint64(len(clients))
 					})
@@ -103,7 +106,7 @@ func TestStruckAtEachPoint(t *testing.T) {
 						}
 					}
 				}
-				until(t, "the counts to settle", func() bool {
+				testkit.Until(t, "the counts to settle", func() bool {
 					c := tr.stats().Counts
 					return c.Waiting+c.Offered == 0
 				})
@@ -144,14 +147,14 @@ func TestSlowWorker(t *testing.T) {
 	tr.joined(1)
 	var clients []net.Conn
 	for range 6 {
-		clients = append(clients, dial(t, ln.Addr()))
+		clients = append(clients, testkit.Dial(t, ln.Addr()))
 	}
 	mine, err := ln.Accept() // and no more: it is at work
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer mine.Close()
-	go serveID(tr.worker(1).mustListen(loopback2(ln.Addr().String())), "other")
+	go testkit.ServeID(tr.worker(1).mustListen(loopback2(ln.Addr().String())), "other")
 	for _, c := range clients[1:] {
 		if b, err := io.ReadAll(c); string(b) != "other" || err != nil {
 			t.Errorf("answer %q, %v", b, err)
@@ -172,7 +175,7 @@ func stopProc(t *testing.T, p *os.Process) {
 	if err := p.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the process to stop", func() bool {
+	testkit.Until(t, "the process to stop", func() bool {
 		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Pid))
 		for _, name := range tasks {
 			b, rerr := os.ReadFile(name)

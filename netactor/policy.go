@@ -1,8 +1,6 @@
 package netactor
 
-import (
-	"fmt"
-)
+import "fmt"
 
 // Policy says how the connections of a listener are shared among its workers.
 // The first asker's policy holds for all; see [Request].
@@ -30,14 +28,14 @@ const (
 	// replacement. What a killed worker had accepted is lost.
 	ReusePort
 
-	policies // how many there are
+	Policies // how many there are
 )
 
-var policyNames = [policies]string{"round-robin", "least-loaded", "hash", "custom", "shared", "reuseport"}
+var policyNames = [Policies]string{"round-robin", "least-loaded", "hash", "custom", "shared", "reuseport"}
 
 // String returns the name of the policy, as in configuration and flags.
 func (p Policy) String() string {
-	if p < policies {
+	if p < Policies {
 		return policyNames[p]
 	}
 	return fmt.Sprintf("policy(%d)", uint8(p))
@@ -55,7 +53,7 @@ func ParsePolicy(s string) (Policy, error) {
 
 // MarshalText writes the policy's name.
 func (p Policy) MarshalText() ([]byte, error) {
-	if p >= policies {
+	if p >= Policies {
 		return nil, fmt.Errorf("netactor: unknown policy %d", uint8(p))
 	}
 	return []byte(policyNames[p]), nil

@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"syscall"
+
+	"github.com/coppice-go/coppice/netactor/internal/address"
 )
 
 // Worker says which worker process is meant.
@@ -126,7 +128,7 @@ func (r Request) Problems() (errs []*FieldError) {
 	r.checkPolicy(bad, &errs)
 	if err := r.Options.Validate(); err != nil {
 		bad("Options", fmt.Sprintf("%+v", r.Options), err.Error())
-	} else if r.Options != (SocketOptions{}) && local(r.Network) {
+	} else if r.Options != (SocketOptions{}) && address.IsLocal(r.Network) {
 		bad("Options", fmt.Sprintf("%+v", r.Options), "are for TCP and UDP")
 	} else if r.FD > 0 && (r.Options.FreeBind || r.Options.Transparent) {
 		bad("Options", fmt.Sprintf("%+v", r.Options), "FreeBind and Transparent conflict with FD, which is bound")
@@ -136,7 +138,7 @@ func (r Request) Problems() (errs []*FieldError) {
 	} else if r.Limits != (Limits{}) && (!r.Policy.Dispatched() || r.packets()) {
 		bad("Limits", fmt.Sprintf("%+v", r.Limits), "need connections, and a policy that dispatches")
 	}
-	if r.Credentials && (internet(r.Network) || r.packets()) {
+	if r.Credentials && (address.IsInternet(r.Network) || r.packets()) {
 		bad("Credentials", r.Credentials, "are of the clients of a Unix socket of connections")
 	}
 	if r.packets() {
@@ -153,8 +155,8 @@ func (r Request) checkAddress(bad func(field string, value any, why string), err
 		bad("FD", r.FD, "conflicts with Network and Address")
 	case r.FD > 0:
 	case r.Network == "" && r.Address == "" && r.Name != "":
-	case internet(r.Network):
-	case local(r.Network):
+	case address.IsInternet(r.Network):
+	case address.IsLocal(r.Network):
 		if r.Address == "" {
 			bad("Address", `""`, "is empty, and a Unix socket needs a path")
 		}
@@ -176,7 +178,7 @@ func (r Request) checkAddress(bad func(field string, value any, why string), err
 	if r.Backlog < 0 {
 		bad("Backlog", r.Backlog, "is negative")
 	}
-	if r.Mode&^fs.ModePerm != 0 || r.Mode != 0 && !local(r.Network) {
+	if r.Mode&^fs.ModePerm != 0 || r.Mode != 0 && !address.IsLocal(r.Network) {
 		bad("Mode", r.Mode, "is not the permission bits of a Unix path")
 	}
 	if r.Ordinal < 0 {
@@ -188,10 +190,10 @@ func (r Request) checkAddress(bad func(field string, value any, why string), err
 }
 
 func (r Request) checkPolicy(bad func(field string, value any, why string), errs *[]*FieldError) {
-	if r.Policy >= policies {
+	if r.Policy >= Policies {
 		bad("Policy", r.Policy, "is none of round-robin, least-loaded, hash, custom, shared, reuseport")
 	}
-	if r.Policy == ReusePort && (r.FD != 0 || local(r.Network)) { // as Node: ENOTSUP
+	if r.Policy == ReusePort && (r.FD != 0 || address.IsLocal(r.Network)) { // as Node: ENOTSUP
 		*errs = append(*errs, &FieldError{
 			Field: "Policy", Value: r.Policy, Err: os.NewSyscallError("setsockopt", syscall.EOPNOTSUPP),
 			Why: "is for TCP and UDP sockets that are opened by their address",
@@ -223,4 +225,4 @@ func (r Request) checkPacketSocket(bad func(field string, value any, why string)
 }
 
 // packets reports whether r asks for a packet socket.
-func (r Request) packets() bool { return r.Packet || packet(r.Network) }
+func (r Request) packets() bool { return r.Packet || address.IsPacket(r.Network) }

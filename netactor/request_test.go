@@ -1,14 +1,8 @@
 package netactor
 
 import (
-	"context"
-	"errors"
 	"io/fs"
-	"net"
-	"os"
-	"reflect"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -60,84 +54,8 @@ func TestRequestValidate(t *testing.T) {
 	}
 }
 
-func TestRequestResolve(t *testing.T) {
-	wd, _ := os.Getwd()
-	for _, tt := range []struct{ network, address, wantNetwork, want string }{
-		{"tcp", "127.0.0.1:80", "tcp4", "127.0.0.1:80"},
-		{"tcp", "localhost:80", "tcp4", "127.0.0.1:80"}, // shared with the above, as in Node
-		{"tcp", "127.0.0.1:http", "tcp4", "127.0.0.1:80"},
-		{"tcp", ":80", "tcp", "[::]:80"},
-		{"tcp", "0.0.0.0:80", "tcp", "[::]:80"}, // one socket for net.Listen too
-		{"tcp", "[::]:80", "tcp", "[::]:80"},
-		{"tcp4", ":80", "tcp4", "0.0.0.0:80"},
-		{"tcp4", "0.0.0.0:80", "tcp4", "0.0.0.0:80"},
-		{"tcp6", ":80", "tcp6", "[::]:80"},
-		{"tcp", "[::1]:80", "tcp6", "[::1]:80"},
-		{"tcp", "", "tcp", "[::]:0"}, // N42
-		{"udp", "localhost:domain", "udp4", "127.0.0.1:53"},
-		{"udp", "0.0.0.0:80", "udp", "[::]:80"},
-		{"udp4", ":80", "udp4", "0.0.0.0:80"},
-		{"udp6", ":80", "udp6", "[::]:80"},
-		{"udp", "224.0.0.251:5353", "udp4", "224.0.0.251:5353"},
-		{"unixgram", "x.sock", "unixgram", wd + "/x.sock"},
-		{"unixpacket", "x.sock", "unixpacket", wd + "/x.sock"},
-		{"unix", "x.sock", "unix", wd + "/x.sock"},
-		{"unix", "@x", "unix", "@x"},
-	} {
-		r, err := resolve(context.Background(), Request{Network: tt.network, Address: tt.address})
-		if err != nil || r.Network != tt.wantNetwork || r.Address != tt.want {
-			t.Errorf("%s %q: %s %q, %v; want %s %q", tt.network, tt.address, r.Network, r.Address, err, tt.wantNetwork, tt.want)
-		}
-	}
-}
-
-// TestResolveErrors compares the errors with those of net.Listen.
-func TestResolveErrors(t *testing.T) {
-	for _, tt := range []struct{ network, address string }{
-		{"tcp", "noport"}, {"tcp", "127.0.0.1:bad port"}, {"tcp4", "[::1]:80"}, {"tcp", "127.0.0.1:99999"}, {"bogus", ":80"},
-	} {
-		_, want := net.Listen(tt.network, tt.address)
-		_, got := resolve(context.Background(), Request{Network: tt.network, Address: tt.address})
-		if want == nil || got == nil {
-			t.Fatalf("%s %q: got %v, net.Listen %v", tt.network, tt.address, got, want)
-		}
-		g, ok := errors.AsType[*net.OpError](got)
-		w, _ := errors.AsType[*net.OpError](want)
-		if !ok || g.Op != w.Op || g.Net != w.Net || reflect.TypeOf(g.Err) != reflect.TypeOf(w.Err) {
-			t.Errorf("%s %q:\n got %v (%T)\nwant %v (%T)", tt.network, tt.address, got, g.Err, want, w.Err)
-		}
-	}
-}
-
-func TestReplyError(t *testing.T) {
-	for _, errno := range []syscall.Errno{syscall.EADDRINUSE, syscall.EACCES, syscall.EINVAL} {
-		r := failed(os.NewSyscallError("bind", errno))
-		var back reply
-		if err := decode(encode(r), &back); err != nil {
-			t.Fatal(err)
-		}
-		err := back.err("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80})
-		op, ok := errors.AsType[*net.OpError](err)
-		if !ok || op.Op != "listen" || !errors.Is(err, errno) {
-			t.Fatalf("%#v", err)
-		}
-		if sys, ok := errors.AsType[*os.SyscallError](err); !ok || sys.Syscall != "bind" {
-			t.Errorf("%#v", err)
-		}
-		if want := "listen tcp 127.0.0.1:80: bind: " + errno.Error(); err.Error() != want {
-			t.Errorf("%q, want %q", err, want)
-		}
-	}
-	if err := (reply{}).err("tcp", nil); err != nil {
-		t.Error(err)
-	}
-	if r := failed(errors.New("anything else")); r.Errno != int(syscall.EINVAL) {
-		t.Errorf("%+v", r)
-	}
-}
-
 func TestPolicyText(t *testing.T) {
-	for p := range policies {
+	for p := range Policies {
 		got, err := ParsePolicy(p.String())
 		if got != p || err != nil {
 			t.Errorf("%s: %v, %v", p, got, err)
@@ -146,43 +64,4 @@ func TestPolicyText(t *testing.T) {
 	if _, err := ParsePolicy("fair"); err == nil {
 		t.Error("unknown policy parsed")
 	}
-}
-
-// FuzzDecodeRequest: whatever a worker sends is an error, or a request that is
-// valid, resolved, and the same when it is encoded again; which may be too long then, as JSON has six bytes for
-// some of one.
-func FuzzDecodeRequest(f *testing.F) {
-	for _, r := range []Request{
-		{Network: "tcp4", Address: "127.0.0.1:80", Backlog: 5, Policy: LeastLoaded, Limits: Limits{PerWorker: 3}},
-		{Network: "unix", Address: "/tmp/x", Mode: 0o600, Name: "x", Ordinal: 2},
-		{FD: 7},
-		{Name: "http"},
-		{Network: "tcp", Address: "[::]:0", Policy: Custom, Functions: "p"},
-	} {
-		f.Add(encode(r))
-	}
-	f.Add([]byte(`{"Network":"tcp","Address":"noport","Policy":"nothing"}`))
-	f.Add([]byte(`[1`))
-	f.Add([]byte(`{"Network":"unix","Address":"/` + strings.Repeat("<", maxControl/6) + `"}`))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := decodeRequest(b)
-		if err != nil {
-			return
-		}
-		if err := r.Validate(); err != nil {
-			t.Fatalf("%+v: %v", r, err)
-		}
-		if r.Network == "" && r.Name == "" && r.FD == 0 {
-			t.Fatalf("means nothing: %+v", r)
-		}
-		if again := encode(r); len(again) <= maxControl {
-			if back, err := decodeRequest(again); err != nil || back != r {
-				t.Fatalf("%+v, then %+v, %v", r, back, err)
-			}
-		}
-		_ = requestKey(r)
-		var rep reply
-		_ = decode(b, &rep)
-		_, _ = rep.addr()
-	})
 }

@@ -1,6 +1,6 @@
 //go:build linux
 
-package netactor
+package netactor_test
 
 import (
 	"context"
@@ -21,6 +21,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/testkit"
+	"github.com/coppice-go/coppice/netactor/listen"
 )
 
 // The tests of this file start the test binary again as a worker.
@@ -48,7 +51,7 @@ const kindLink fdipc.Kind = 0x10
 // workerMain is the life of a worker process: it writes its number to each
 // connection, until its master is gone.
 func workerMain(f *os.File, env map[string]string) {
-	var ls *Listeners
+	var ls *listen.Listeners
 	ready := make(chan struct{})
 	c, err := fdipc.New(f, fdipc.Config{Handler: func(c *fdipc.Conn, f *fdipc.Frame) {
 		<-ready
@@ -59,7 +62,7 @@ func workerMain(f *os.File, env map[string]string) {
 			}
 			link, err := fdipc.New(file, fdipc.Config{
 				Handler: func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, ls.HandleFrame(c, f)) },
-				Credits: LinkCredits,
+				Credits: netactor.LinkCredits,
 			})
 			if err != nil {
 				panic(err)
@@ -72,10 +75,10 @@ func workerMain(f *os.File, env map[string]string) {
 	if err != nil {
 		panic(err)
 	}
-	ls = NewListeners(ListenersConfig{Master: c, Pool: "web"})
+	ls = listen.New(listen.Config{Master: c, Pool: "web"})
 	close(ready)
-	policy, _ := ParsePolicy(env["POLICY"])
-	ln, err := ls.Listen(context.Background(), Request{Network: "tcp", Address: env["ADDRESS"], Policy: policy})
+	policy, _ := netactor.ParsePolicy(env["POLICY"])
+	ln, err := ls.Listen(context.Background(), netactor.Request{Network: "tcp", Address: env["ADDRESS"], Policy: policy})
 	if err != nil {
 		panic(err)
 	}
@@ -109,7 +112,7 @@ func workerMain(f *os.File, env map[string]string) {
 
 // proc is a worker process.
 type proc struct {
-	Worker
+	netactor.Worker
 	cmd  *exec.Cmd
 	gone chan struct{} // closed when it was reaped, and everybody told
 }
@@ -118,7 +121,7 @@ type proc struct {
 func (tr *tree) startProc(slot int, vars map[string]string) *proc {
 	tr.mu.Lock()
 	tr.last++
-	w := &proc{Worker: Worker{ID: tr.last, Name: fmt.Sprintf("web/%d", slot), Pool: "web", Slot: slot}, gone: make(chan struct{})}
+	w := &proc{Worker: netactor.Worker{ID: tr.last, Name: fmt.Sprintf("web/%d", slot), Pool: "web", Slot: slot}, gone: make(chan struct{})}
 	tr.mu.Unlock()
 	local, remote, err := fdipc.Socketpair()
 	if err != nil {
@@ -151,15 +154,15 @@ func (tr *tree) startProc(slot int, vars map[string]string) *proc {
 	link, err := fdipc.New(mine, fdipc.Config{
 		Handler:      func(c *fdipc.Conn, f *fdipc.Frame) { orRefuse(f, d.HandleFrame(w.Worker, c, f)) },
 		Resolved:     func(c *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) { d.Settled(c, h, o) },
-		Credits:      LinkCredits,
+		Credits:      netactor.LinkCredits,
 		ClaimTimeout: tr.claim,
 	})
 	if err != nil {
 		tr.t.Fatal(err)
 	}
 	d.AddWorker(w.Worker, link)
-	h := mustHandle(tr.t, its)
-	if err := master.Send(testContext(tr.t), &fdipc.Frame{Kind: kindLink, Handles: []*fdipc.Handle{h}}); err != nil {
+	h := testkit.Handle(tr.t, its)
+	if err := master.Send(testkit.Context(tr.t), &fdipc.Frame{Kind: kindLink, Handles: []*fdipc.Handle{h}}); err != nil {
 		h.Close()
 	}
 	go func() {
@@ -180,7 +183,7 @@ func (tr *tree) startProc(slot int, vars map[string]string) *proc {
 func TestStorm(t *testing.T) {
 	for _, name := range []string{"round-robin", "least-loaded", "hash", "shared", "reuseport"} {
 		t.Run(name, func(t *testing.T) {
-			p, err := ParsePolicy(name)
+			p, err := netactor.ParsePolicy(name)
 			if err != nil {
 				t.Skip(err)
 			}
@@ -196,7 +199,7 @@ var soak = os.Getenv("COPPICE_SOAK") == "1"
 type aStorm struct {
 	t       *testing.T
 	tr      *tree
-	policy  Policy
+	policy  netactor.Policy
 	addr    string
 	vars    map[string]string
 	procs   []*proc
@@ -213,7 +216,7 @@ type aStorm struct {
 	struck                       map[string]int
 }
 
-func newStorm(t *testing.T, p Policy) *aStorm {
+func newStorm(t *testing.T, p netactor.Policy) *aStorm {
 	s := &aStorm{
 		t: t, policy: p, clients: 8, each: 120, blows: 20, rnd: rand.New(rand.NewPCG(1, 2)),
 		served: make(chan struct{}, 1), over: make(chan struct{}), struck: map[string]int{},
@@ -223,17 +226,14 @@ func newStorm(t *testing.T, p Policy) *aStorm {
 	}
 	s.tr = newTree(t, false, func(tr *tree) {
 		tr.claim = 100 * time.Millisecond
-		tr.hook = func(src *acceptSocket) {
-			real := src.accept4
-			src.accept4 = func(fd int, sa *unix.RawSockaddrAny) (int, error) {
-				if s.exhaust.Load() > 0 && s.exhaust.Add(-1) >= 0 {
-					return -1, unix.EMFILE
-				}
-				return real(fd, sa)
+		tr.hooks.Accept = func(next func() (int, error)) (int, error) {
+			if s.exhaust.Load() > 0 && s.exhaust.Add(-1) >= 0 {
+				return -1, unix.EMFILE
 			}
+			return next()
 		}
 	})
-	addr, err := s.tr.table.Open(testContext(t), "listener/storm", Request{Network: "tcp", Address: "127.0.0.1:0", Policy: p})
+	addr, err := s.tr.table.Open(testkit.Context(t), "listener/storm", netactor.Request{Network: "tcp", Address: "127.0.0.1:0", Policy: p})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,7 +328,7 @@ func (s *aStorm) blow(i int) {
 	case n < 9:
 		what = "worker out of descriptors"
 		descriptors(8)
-		if s.policy != ReusePort { // else all clients may wait for it
+		if s.policy != netactor.ReusePort { // else all clients may wait for it
 			s.more(20)
 		}
 		descriptors(4096)
@@ -342,11 +342,11 @@ func (s *aStorm) blow(i int) {
 // balance checks the listener's side, once it has heard of everything.
 func (s *aStorm) balance(attempted int64) {
 	t, tr := s.t, s.tr
-	until(t, "the counts to settle", func() bool {
+	testkit.Until(t, "the counts to settle", func() bool {
 		c := tr.stats().Counts
 		return c.Waiting+c.Offered == 0 && c.Accepted == uint64(attempted)
 	})
-	until(t, "the ends to be reported", func() bool {
+	testkit.Until(t, "the ends to be reported", func() bool {
 		open := 0
 		for _, w := range tr.stats().Workers {
 			open += w.Counts.Open()
@@ -356,10 +356,15 @@ func (s *aStorm) balance(attempted int64) {
 	st := tr.stats()
 	total := st.Gone
 	for _, w := range st.Workers {
-		addCounts(&total, w.Counts)
+		if !w.Counts.Balanced() {
+			t.Errorf("counts of %s do not balance: %+v", w.Worker.Name, w.Counts)
+		}
+		total.Claimed += w.Counts.Claimed
+		total.Finished += w.Counts.Finished
+		total.Died += w.Counts.Died
 	}
 	t.Logf("%s: %+v; workers together %+v", s.policy, st.Counts, total)
-	if !st.Counts.Balanced() || !total.Balanced() || total.Claimed != st.Counts.Claimed ||
+	if !st.Counts.Balanced() || !st.Gone.Balanced() || total.Claimed != st.Counts.Claimed ||
 		total.Claimed != total.Finished+total.Died || st.Counts.Dropped != 0 {
 		t.Error("counts do not balance")
 	}
@@ -372,7 +377,7 @@ func (s *aStorm) balance(attempted int64) {
 // client makes its connections, one after the other, each from another address. Some it ends itself before the answer.
 func (s *aStorm) client(id int) {
 	rnd := rand.New(rand.NewPCG(3, uint64(id)))
-	d := net.Dialer{Timeout: deadline}
+	d := net.Dialer{Timeout: testkit.Deadline}
 	for i := range s.each {
 		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, byte(1+id), byte(2+i%200))}
 		quits := rnd.IntN(20) == 0
@@ -400,7 +405,7 @@ func (s *aStorm) client(id int) {
 // to another worker. When it has descriptors again it is back by itself.
 func TestOutOfDescriptorsX2(t *testing.T) {
 	tr := newTree(t, false)
-	addr, err := tr.table.Open(testContext(t), "listener/x2", loopback)
+	addr, err := tr.table.Open(testkit.Context(t), "listener/x2", loopback)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -410,13 +415,13 @@ func TestOutOfDescriptorsX2(t *testing.T) {
 	vars["FILES"] = "24"
 	tight := tr.startProc(1, vars)
 	tr.joined(2)
-	of := func() WorkerCounts {
+	of := func() netactor.WorkerCounts {
 		for _, w := range tr.stats().Workers {
 			if w.Worker.ID == tight.ID {
 				return w.Counts
 			}
 		}
-		return WorkerCounts{}
+		return netactor.WorkerCounts{}
 	}
 	const n = 60
 	var clients []net.Conn
@@ -434,7 +439,7 @@ func TestOutOfDescriptorsX2(t *testing.T) {
 		t.Fatalf("the worker was not out of descriptors: %+v", of())
 	}
 	for _, c := range clients {
-		_ = c.SetDeadline(time.Now().Add(deadline))
+		_ = c.SetDeadline(time.Now().Add(testkit.Deadline))
 		if _, err := c.Write([]byte{'x'}); err != nil {
 			t.Fatal(err)
 		}
@@ -442,7 +447,7 @@ func TestOutOfDescriptorsX2(t *testing.T) {
 			t.Fatalf("answer %q, %v", b, err)
 		}
 	}
-	until(t, "the worker to be back", func() bool {
+	testkit.Until(t, "the worker to be back", func() bool {
 		if err := roundTrip(new(net.Dialer), addr.String(), false); err != nil {
 			t.Fatal(err)
 		}
@@ -464,7 +469,7 @@ func roundTrip(d *net.Dialer, addr string, quits bool) error {
 	if quits {
 		return c.(*net.TCPConn).SetLinger(0)
 	}
-	c.SetDeadline(time.Now().Add(deadline))
+	c.SetDeadline(time.Now().Add(testkit.Deadline))
 	if _, err := c.Write([]byte{'x'}); err != nil {
 		return err
 	}
@@ -497,13 +502,13 @@ func TestFDIsTheMasters(t *testing.T) {
 	var fd int
 	_ = rc.Control(func(n uintptr) { fd = int(n) })
 	w := tr.worker(0)
-	got := w.mustListen(Request{FD: fd})
+	got := w.mustListen(netactor.Request{FD: fd})
 	if got.Addr().String() != ln.Addr().String() {
 		t.Errorf("%s, want %s of descriptor %s", got.Addr(), ln.Addr(), strconv.Itoa(fd))
 	}
 	ln.Close()
-	go serveID(got, "fd")
-	if s := ask1(t, "tcp", got.Addr().String()); s != "fd" {
+	go testkit.ServeID(got, "fd")
+	if s := testkit.Ask(t, "tcp", got.Addr().String()); s != "fd" {
 		t.Errorf("answer %q", s)
 	}
 }

@@ -1,4 +1,4 @@
-package netactor
+package netactor_test
 
 import (
 	"context"
@@ -14,15 +14,22 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/inspect"
+	"github.com/coppice-go/coppice/netactor/internal/testkit"
+	"github.com/coppice-go/coppice/netactor/internal/wire"
+	"github.com/coppice-go/coppice/netactor/listen"
 )
 
-var loopback = Request{Network: "tcp", Address: "127.0.0.1:0"}
+var loopback = netactor.Request{Network: "tcp", Address: "127.0.0.1:0"}
 
 // joined waits until n workers take part in the only listener.
 func (tr *tree) joined(n int) {
 	tr.t.Helper()
-	until(tr.t, fmt.Sprintf("%d workers to join", n), func() bool {
+	testkit.Until(tr.t, fmt.Sprintf("%d workers to join", n), func() bool {
 		k := 0
 		for _, w := range tr.stats().Workers {
 			if w.Joined {
@@ -35,9 +42,9 @@ func (tr *tree) joined(n int) {
 
 // settled waits until nothing is in the dispatcher's hands, and checks that the
 // counts balance.
-func (tr *tree) settled(claimed int) ListenerStats {
+func (tr *tree) settled(claimed int) netactor.ListenerStats {
 	tr.t.Helper()
-	until(tr.t, fmt.Sprintf("%d claims", claimed), func() bool {
+	testkit.Until(tr.t, fmt.Sprintf("%d claims", claimed), func() bool {
 		c := tr.stats().Counts
 		return c.Claimed == uint64(claimed) && c.Waiting+c.Offered == 0
 	})
@@ -65,13 +72,13 @@ func TestRoundRobinIsCyclic(t *testing.T) {
 			} else if addr != ln.Addr().String() {
 				t.Fatalf("port 0 gave %s, then %s", addr, ln.Addr())
 			}
-			go serveID(ln, fmt.Sprint(i))
+			go testkit.ServeID(ln, fmt.Sprint(i))
 		}
 		tr.joined(workers)
 		var got [workers]int
 		for range rounds {
 			var i int
-			_, _ = fmt.Sscan(ask1(t, "tcp", addr), &i)
+			_, _ = fmt.Sscan(testkit.Ask(t, "tcp", addr), &i)
 			got[i]++
 		}
 		for _, n := range got {
@@ -97,11 +104,11 @@ func TestNobodyThereX3(t *testing.T) {
 		answers := make(chan string, 8)
 		for range cap(answers) {
 			go func() {
-				s, err := tryAsk("tcp", addr)
+				s, err := testkit.TryAsk("tcp", addr)
 				answers <- fmt.Sprint(s, err)
 			}()
 		}
-		go serveID(tr.worker(0).mustListen(loopback2(addr)), "ok")
+		go testkit.ServeID(tr.worker(0).mustListen(loopback2(addr)), "ok")
 		for range cap(answers) {
 			if s := <-answers; s != "ok<nil>" {
 				t.Errorf("answer %q", s)
@@ -111,7 +118,7 @@ func TestNobodyThereX3(t *testing.T) {
 	})
 }
 
-func loopback2(addr string) Request { return Request{Network: "tcp", Address: addr} }
+func loopback2(addr string) netactor.Request { return netactor.Request{Network: "tcp", Address: addr} }
 
 // X1: what a worker was offered and had not accepted when it died is served by
 // another, once.
@@ -135,15 +142,15 @@ func TestDeathWithUnclaimedX1(t *testing.T) {
 					return
 				}
 				defer c.Close()
-				c.SetDeadline(time.Now().Add(deadline))
+				c.SetDeadline(time.Now().Add(testkit.Deadline))
 				s, err := io.ReadAll(c)
 				answers <- fmt.Sprint(string(s), err)
 			}()
 		}
 		dialled.Wait()
-		until(t, "offers to both", func() bool { return tr.stats().Counts.Accepted == n })
+		testkit.Until(t, "offers to both", func() bool { return tr.stats().Counts.Accepted == n })
 		a.kill()
-		go serveID(ln, "b")
+		go testkit.ServeID(ln, "b")
 		for range n {
 			if s := <-answers; s != "b<nil>" {
 				t.Errorf("answer %q", s)
@@ -164,10 +171,10 @@ func TestStalledWorker(t *testing.T) {
 		a, b := tr.worker(0), tr.worker(1)
 		lna := a.mustListen(loopback)
 		addr := lna.Addr().String()
-		go serveID(b.mustListen(loopback2(addr)), "b")
+		go testkit.ServeID(b.mustListen(loopback2(addr)), "b")
 		tr.joined(2)
 		for range 10 {
-			if s := ask1(t, "tcp", addr); s != "b" {
+			if s := testkit.Ask(t, "tcp", addr); s != "b" {
 				t.Fatalf("answer %q", s)
 			}
 		}
@@ -181,8 +188,8 @@ func TestStalledWorker(t *testing.T) {
 		if returned == 0 {
 			t.Error("the stalled worker was offered nothing")
 		}
-		go serveID(lna, "a") // revoked ones are passed over
-		until(t, "the worker to be used again", func() bool { return ask1(t, "tcp", addr) == "a" })
+		go testkit.ServeID(lna, "a") // revoked ones are passed over
+		testkit.Until(t, "the worker to be used again", func() bool { return testkit.Ask(t, "tcp", addr) == "a" })
 	})
 }
 
@@ -193,23 +200,18 @@ func TestRefusal(t *testing.T) {
 		a, b := tr.worker(0), tr.worker(1)
 		lna := a.mustListen(loopback)
 		addr := lna.Addr().String()
-		go serveID(b.mustListen(loopback2(addr)), "b")
+		go testkit.ServeID(b.mustListen(loopback2(addr)), "b")
 		tr.joined(2)
 		// a no longer knows the listener, and has not said so.
-		a.ls.mu.Lock()
-		m := a.ls.byNumber[1]
-		delete(a.ls.byNumber, 1)
-		a.ls.mu.Unlock()
+		restore := inspect.Hide(a.ls, 1)
 		for range 6 {
-			if s := ask1(t, "tcp", addr); s != "b" {
+			if s := testkit.Ask(t, "tcp", addr); s != "b" {
 				t.Fatalf("answer %q", s)
 			}
 		}
 		tr.settled(6)
 		tr.joined(1)
-		a.ls.mu.Lock()
-		a.ls.byNumber[1] = m
-		a.ls.mu.Unlock()
+		restore()
 	})
 }
 
@@ -226,11 +228,11 @@ func TestListenerClose(t *testing.T) {
 		answers := make(chan string, 10)
 		for range cap(answers) {
 			go func() {
-				s, err := tryAsk("tcp", addr)
+				s, err := testkit.TryAsk("tcp", addr)
 				answers <- fmt.Sprint(s, err)
 			}()
 		}
-		until(t, "offers", func() bool { return tr.stats().Counts.Offered == cap(answers) })
+		testkit.Until(t, "offers", func() bool { return tr.stats().Counts.Offered == cap(answers) })
 		accepted := make(chan error, 1)
 		lna2 := lna
 		if err := lna.Close(); err != nil {
@@ -246,7 +248,7 @@ func TestListenerClose(t *testing.T) {
 		if err := lna.Close(); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("second close: %v", err)
 		}
-		go serveID(lnb, "b")
+		go testkit.ServeID(lnb, "b")
 		for range cap(answers) {
 			if s := <-answers; s != "b<nil>" {
 				t.Errorf("answer %q", s)
@@ -281,12 +283,12 @@ func TestListenAgainN87(t *testing.T) {
 				t.Fatalf("round %d: %s, want %s", i, got, addr)
 			}
 		}
-		go serveID(first, "a")
-		if s := ask1(t, "tcp", addr); s != "a" {
+		go testkit.ServeID(first, "a")
+		if s := testkit.Ask(t, "tcp", addr); s != "a" {
 			t.Errorf("answer %q", s)
 		}
 		first.Close()
-		until(t, "the socket to be closed", func() bool { return connects2(addr) != nil })
+		testkit.Until(t, "the socket to be closed", func() bool { return connects2(addr) != nil })
 	})
 }
 
@@ -320,10 +322,10 @@ func TestListenErrorN27(t *testing.T) {
 	if _, err := w.listen(loopback2(taken.Addr().String())); err != nil {
 		t.Errorf("freed: %v", err)
 	}
-	if _, err := w.listen(Request{FD: 1 << 19}); !errors.Is(err, syscall.EINVAL) {
+	if _, err := w.listen(netactor.Request{FD: 1 << 19}); !errors.Is(err, syscall.EINVAL) {
 		t.Errorf("no such descriptor: %v", err)
 	}
-	if _, err := w.listen(Request{Name: "nobody"}); !errors.Is(err, syscall.ENOENT) {
+	if _, err := w.listen(netactor.Request{Name: "nobody"}); !errors.Is(err, syscall.ENOENT) {
 		t.Errorf("no such name: %v", err)
 	}
 }
@@ -342,7 +344,7 @@ func TestListenGivenUpN104(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		until(t, "all sockets to be closed", func() bool { return len(tr.table.Sockets()) == 0 })
+		testkit.Until(t, "all sockets to be closed", func() bool { return len(tr.table.Sockets()) == 0 })
 	})
 }
 
@@ -352,7 +354,7 @@ func TestPause(t *testing.T) {
 	w := tr.worker(0)
 	ln := w.mustListen(loopback)
 	addr := ln.Addr().String()
-	go serveID(ln, "a")
+	go testkit.ServeID(ln, "a")
 	tr.joined(1)
 	if tr.table.Pause(99) {
 		t.Error("paused what is not there")
@@ -360,17 +362,17 @@ func TestPause(t *testing.T) {
 	if !tr.table.Pause(1) {
 		t.Fatal("not paused")
 	}
-	until(t, "the pause", func() bool { return tr.stats().Paused })
+	testkit.Until(t, "the pause", func() bool { return tr.stats().Paused })
 	answer := make(chan string, 1)
 	go func() {
-		s, err := tryAsk("tcp", addr)
+		s, err := testkit.TryAsk("tcp", addr)
 		answer <- fmt.Sprint(s, err)
 	}()
 	// A new listener process keeps the pause.
 	tr.killListener()
 	tr.startListener()
 	tr.joined(1)
-	until(t, "the pause", func() bool { return tr.stats().Paused })
+	testkit.Until(t, "the pause", func() bool { return tr.stats().Paused })
 	select {
 	case s := <-answer:
 		t.Fatalf("answered %q while paused", s)
@@ -391,7 +393,7 @@ func TestLimitX9(t *testing.T) {
 	tr := newTree(t, true)
 	w := tr.worker(0)
 	r := loopback
-	r.Limits = Limits{PerWorker: 2}
+	r.Limits = netactor.Limits{PerWorker: 2}
 	ln := w.mustListen(r)
 	tr.joined(1)
 	held := make(chan net.Conn, 10)
@@ -426,7 +428,7 @@ func TestLimitX9(t *testing.T) {
 		(<-held).Close()
 	}
 	tr.settled(5)
-	until(t, "all ends to be reported", func() bool { return tr.stats().Workers[0].Counts.Finished == 5 })
+	testkit.Until(t, "all ends to be reported", func() bool { return tr.stats().Workers[0].Counts.Finished == 5 })
 }
 
 // Issue 7, 5b: the death of the listener process leaves the backlog, what is in
@@ -454,7 +456,7 @@ func TestListenerProcessRestart(t *testing.T) {
 		}
 		answer := make(chan string, 1)
 		go func() {
-			s, err := tryAsk("tcp", addr)
+			s, err := testkit.TryAsk("tcp", addr)
 			answer <- fmt.Sprint(s, err)
 		}()
 		tr.startListener()
@@ -462,20 +464,19 @@ func TestListenerProcessRestart(t *testing.T) {
 		if st := tr.stats(); st.Counts.Claimed != 0 {
 			t.Errorf("the new listener process knows of %d claims", st.Counts.Claimed)
 		}
-		go serveID(ln, "a")
+		go testkit.ServeID(ln, "a")
 		if s := <-answer; s != "a<nil>" {
 			t.Errorf("answer %q", s)
 		}
 		// The one that is older than the listener process is counted to its end.
 		load := func() int {
 			tr.stats() // reads the worker's page
-			tr.disp.mu.Lock()
-			defer tr.disp.mu.Unlock()
-			return tr.disp.balancer.listeners[1].load
+			a, _ := inspect.Listener(tr.disp, 1)
+			return a.Load
 		}
-		until(t, "the load to be 1", func() bool { return load() == 1 })
+		testkit.Until(t, "the load to be 1", func() bool { return load() == 1 })
 		s.Close()
-		until(t, "the load to be 0", func() bool { return load() == 0 })
+		testkit.Until(t, "the load to be 0", func() bool { return load() == 0 })
 		tr.settled(1)
 	})
 }
@@ -484,28 +485,27 @@ func TestListenerProcessRestart(t *testing.T) {
 // again, and what it has open is counted to its end, whether it ends between the two links or later.
 func TestLinkMadeAnew(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
-		for _, p := range []Policy{RoundRobin, LeastLoaded} { // with the worker's page, and with its reports
+		for _, p := range []netactor.Policy{netactor.RoundRobin, netactor.LeastLoaded} { // with the worker's page, and with its reports
 			t.Run(p.String(), func(t *testing.T) {
 				tr := newTree(t, mem)
 				w := tr.worker(0)
 				r := loopback
 				r.Policy = p
 				ln := w.mustListen(r)
-				held := hold(ln)
+				held := testkit.Hold(ln)
 				tr.joined(1)
 				var conns []net.Conn
 				for range 4 {
-					dial(t, ln.Addr())
+					testkit.Dial(t, ln.Addr())
 					conns = append(conns, <-held)
 				}
 				tr.settled(4)
 				load := func(n int) {
 					t.Helper()
-					until(t, fmt.Sprint("the load to be ", n), func() bool {
+					testkit.Until(t, fmt.Sprint("the load to be ", n), func() bool {
 						tr.stats() // reads the worker's page
-						tr.disp.mu.Lock()
-						defer tr.disp.mu.Unlock()
-						return tr.disp.balancer.listeners[1].load == n
+						a, ok := inspect.Listener(tr.disp, 1)
+						return ok && a.Load == n
 					})
 				}
 				conns[0].Close()
@@ -521,7 +521,7 @@ func TestLinkMadeAnew(t *testing.T) {
 				}
 				conns[1].Close()
 				answered := make(chan net.Conn)
-				go func() { answered <- dial(t, ln.Addr()) }() // waits for it
+				go func() { answered <- testkit.Dial(t, ln.Addr()) }() // waits for it
 				w.connect()
 				conns = append(conns, <-held)
 				<-answered
@@ -545,7 +545,7 @@ func TestShutdownDrainsBacklog(t *testing.T) {
 		tr := newTree(t, mem)
 		w := tr.worker(0)
 		r := loopback
-		r.Limits = Limits{Window: 1}
+		r.Limits = netactor.Limits{Window: 1}
 		ln := w.mustListen(r)
 		tr.joined(1)
 		const n = 10
@@ -559,10 +559,10 @@ func TestShutdownDrainsBacklog(t *testing.T) {
 			clients = append(clients, c)
 		}
 		down := make(chan error, 1)
-		go func() { down <- tr.disp.Shutdown(testContext(t)) }()
-		go serveID(ln, "a")
+		go func() { down <- tr.disp.Shutdown(testkit.Context(t)) }()
+		go testkit.ServeID(ln, "a")
 		for _, c := range clients {
-			c.SetDeadline(time.Now().Add(deadline))
+			c.SetDeadline(time.Now().Add(testkit.Deadline))
 			if b, err := io.ReadAll(c); string(b) != "a" || err != nil {
 				t.Errorf("answer %q, %v", b, err)
 			}
@@ -584,14 +584,14 @@ func TestShutdownEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	until(t, "the offer", func() bool { return tr.stats().Counts.Offered == 1 })
+	testkit.Until(t, "the offer", func() bool { return tr.stats().Counts.Offered == 1 })
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if err := tr.disp.Shutdown(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 	ln.Close() // gives it back: nobody takes it
-	c.SetDeadline(time.Now().Add(deadline))
+	c.SetDeadline(time.Now().Add(testkit.Deadline))
 	if b, err := io.ReadAll(c); len(b) > 0 || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%q, %v", b, err)
 	}
@@ -602,7 +602,7 @@ func TestShared(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
 		r := loopback
-		r.Policy = Shared
+		r.Policy = netactor.Shared
 		a, b := tr.worker(0), tr.worker(1)
 		lna := a.mustListen(r)
 		addr := lna.Addr().String()
@@ -610,14 +610,14 @@ func TestShared(t *testing.T) {
 		if lnb.Addr().String() != addr {
 			t.Fatalf("%s and %s", addr, lnb.Addr())
 		}
-		go serveID(lna, "a")
-		if s := ask1(t, "tcp", addr); s != "a" {
+		go testkit.ServeID(lna, "a")
+		if s := testkit.Ask(t, "tcp", addr); s != "a" {
 			t.Errorf("answer %q", s)
 		}
 		a.kill()
 		lna.Close()
-		go serveID(lnb, "b")
-		if s := ask1(t, "tcp", addr); s != "b" {
+		go testkit.ServeID(lnb, "b")
+		if s := testkit.Ask(t, "tcp", addr); s != "b" {
 			t.Errorf("answer %q", s)
 		}
 		if n := len(tr.disp.Stats()); n != 0 {
@@ -628,7 +628,7 @@ func TestShared(t *testing.T) {
 			t.Errorf("%d sockets while one worker's replacement is to come", n)
 		}
 		tr.table.StopOwner("web")
-		until(t, "the socket to be closed", func() bool { return connects2(addr) != nil })
+		testkit.Until(t, "the socket to be closed", func() bool { return connects2(addr) != nil })
 	})
 }
 
@@ -643,18 +643,18 @@ func TestShare(t *testing.T) {
 			t.Fatal(err)
 		}
 		addr := raw.Addr().String()
-		lna, err := a.ls.Share(testContext(t), Request{Name: "mine"}, raw)
+		lna, err := a.ls.Share(testkit.Context(t), netactor.Request{Name: "mine"}, raw)
 		if err != nil {
 			t.Fatal(err)
 		}
-		lnb := b.mustListen(Request{Name: "mine"})
+		lnb := b.mustListen(netactor.Request{Name: "mine"})
 		if lna.Addr().String() != addr || lnb.Addr().String() != addr {
 			t.Fatalf("%s and %s, want %s", lna.Addr(), lnb.Addr(), addr)
 		}
 		tr.joined(2)
-		go serveID(lna, "a")
-		go serveID(lnb, "b")
-		got := ask1(t, "tcp", addr) + ask1(t, "tcp", addr)
+		go testkit.ServeID(lna, "a")
+		go testkit.ServeID(lnb, "b")
+		got := testkit.Ask(t, "tcp", addr) + testkit.Ask(t, "tcp", addr)
 		if got != "ab" && got != "ba" {
 			t.Errorf("answers %q", got)
 		}
@@ -662,10 +662,10 @@ func TestShare(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.ls.Share(testContext(t), Request{Name: "mine"}, second); !errors.Is(err, syscall.EADDRINUSE) {
+		if _, err := b.ls.Share(testkit.Context(t), netactor.Request{Name: "mine"}, second); !errors.Is(err, syscall.EADDRINUSE) {
 			t.Errorf("a taken name: %v", err)
 		}
-		until(t, "the refused socket to be closed", func() bool { return connects2(second.Addr().String()) != nil })
+		testkit.Until(t, "the refused socket to be closed", func() bool { return connects2(second.Addr().String()) != nil })
 	})
 }
 
@@ -677,16 +677,16 @@ func TestShareUnix(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln, err := w.ls.Share(testContext(t), Request{Name: "u"}, raw)
+	ln, err := w.ls.Share(testkit.Context(t), netactor.Request{Name: "u"}, raw)
 	if err != nil {
 		t.Fatal(err)
 	}
-	go serveID(ln, "u")
-	if s := ask1(t, "unix", path); s != "u" {
+	go testkit.ServeID(ln, "u")
+	if s := testkit.Ask(t, "unix", path); s != "u" {
 		t.Errorf("answer %q", s)
 	}
 	ln.Close()
-	until(t, "the path to be removed", func() bool { _, err := tryAsk("unix", path); return errors.Is(err, syscall.ENOENT) })
+	testkit.Until(t, "the path to be removed", func() bool { _, err := testkit.TryAsk("unix", path); return errors.Is(err, syscall.ENOENT) })
 }
 
 // Edge case of item 3d: a listener of the worker's own. Nobody is asked; it is
@@ -711,7 +711,7 @@ func TestAdopt(t *testing.T) {
 		t.Errorf("%d connections, %d sockets at the master", n, len(tr.table.Sockets()))
 	}
 	drained := make(chan error, 1)
-	go func() { drained <- w.ls.Drain(testContext(t)) }()
+	go func() { drained <- w.ls.Drain(testkit.Context(t)) }()
 	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("accept: %v", err)
 	}
@@ -736,20 +736,20 @@ func TestAdopt(t *testing.T) {
 
 // Without a master Listen is net.Listen.
 func TestAlone(t *testing.T) {
-	checkLeaks(t)
-	ls := NewListeners(ListenersConfig{Logger: quiet})
-	ln, err := ls.Listen(testContext(t), loopback)
+	testkit.CheckLeaks(t)
+	ls := listen.New(listen.Config{Logger: quiet})
+	ln, err := ls.Listen(testkit.Context(t), loopback)
 	if err != nil {
 		t.Fatal(err)
 	}
-	go serveID(ln, "x")
-	if s := ask1(t, "tcp", ln.Addr().String()); s != "x" {
+	go testkit.ServeID(ln, "x")
+	if s := testkit.Ask(t, "tcp", ln.Addr().String()); s != "x" {
 		t.Errorf("answer %q", s)
 	}
-	if _, err := ls.Listen(testContext(t), loopback2(ln.Addr().String())); !errors.Is(err, syscall.EADDRINUSE) {
+	if _, err := ls.Listen(testkit.Context(t), loopback2(ln.Addr().String())); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("%v", err)
 	}
-	if err := ls.Drain(testContext(t)); err != nil {
+	if err := ls.Drain(testkit.Context(t)); err != nil {
 		t.Error(err)
 	}
 }
@@ -764,7 +764,7 @@ func TestOwnerStops(t *testing.T) {
 		if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("accept: %v", err)
 		}
-		until(t, "the port to be free", func() bool { return connects2(ln.Addr().String()) != nil })
+		testkit.Until(t, "the port to be free", func() bool { return connects2(ln.Addr().String()) != nil })
 	})
 }
 
@@ -773,27 +773,27 @@ func TestSpec(t *testing.T) {
 	tr := newTree(t, true)
 	r := loopback
 	r.Name = "http"
-	addr, err := tr.table.Open(testContext(t), "listener/http", r)
+	addr, err := tr.table.Open(testkit.Context(t), "listener/http", r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tr.table.Open(testContext(t), "listener/again", loopback2("bad")); err == nil {
+	if _, err := tr.table.Open(testkit.Context(t), "listener/again", loopback2("bad")); err == nil {
 		t.Error("a bad address opened")
 	}
-	if _, err := tr.table.Open(testContext(t), "listener/again", loopback2(addr.String()+"x")); err == nil {
+	if _, err := tr.table.Open(testkit.Context(t), "listener/again", loopback2(addr.String()+"x")); err == nil {
 		t.Error("a bad port opened")
 	}
 	answer := make(chan string, 1)
 	go func() {
-		s, err := tryAsk("tcp", addr.String())
+		s, err := testkit.TryAsk("tcp", addr.String())
 		answer <- fmt.Sprint(s, err)
 	}()
-	ln := tr.worker(0).mustListen(Request{Name: "http"})
-	go serveID(ln, "a")
+	ln := tr.worker(0).mustListen(netactor.Request{Name: "http"})
+	go testkit.ServeID(ln, "a")
 	if s := <-answer; s != "a<nil>" {
 		t.Errorf("answer %q", s)
 	}
-	st, err := tr.table.Stats(testContext(t))
+	st, err := tr.table.Stats(testkit.Context(t))
 	if err != nil || len(st) != 1 || st[0].Name != "http" || st[0].Counts.Accepted != 1 {
 		t.Errorf("stats %+v, %v", st, err)
 	}
@@ -807,7 +807,7 @@ func TestSpec(t *testing.T) {
 func TestHTTP(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
-		for _, r := range []Request{loopback, {Network: "unix", Address: filepath.Join(t.TempDir(), "h")}} {
+		for _, r := range []netactor.Request{loopback, {Network: "unix", Address: filepath.Join(t.TempDir(), "h")}} {
 			ln := tr.worker(0).mustListen(r)
 			srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(w, r.Body)
@@ -830,7 +830,7 @@ func TestHTTP(t *testing.T) {
 				}
 			}
 			client.CloseIdleConnections()
-			if err := srv.Shutdown(testContext(t)); err != nil {
+			if err := srv.Shutdown(testkit.Context(t)); err != nil {
 				t.Error(err)
 			}
 			if err := <-done; err != http.ErrServerClosed {
@@ -844,7 +844,7 @@ func TestHTTP(t *testing.T) {
 func TestLeastLoaded(t *testing.T) {
 	tr := newTree(t, true)
 	r := loopback
-	r.Policy = LeastLoaded
+	r.Policy = netactor.LeastLoaded
 	a, b := tr.worker(0), tr.worker(1)
 	lna := a.mustListen(r)
 	lnb := b.mustListen(r)
@@ -884,7 +884,7 @@ func TestLeastLoaded(t *testing.T) {
 	for _, c := range held["b"] {
 		c.Close()
 	}
-	until(t, "the ends to be known", func() bool {
+	testkit.Until(t, "the ends to be known", func() bool {
 		for _, w := range tr.stats().Workers {
 			if w.Worker.ID == b.ID {
 				return w.Counts.Finished == 3
@@ -906,13 +906,13 @@ func TestLeastLoaded(t *testing.T) {
 
 // EMFILE: the accept loop backs off and loses nothing.
 func TestExhausted(t *testing.T) {
-	tr := newTree(t, true, func(tr *tree) { tr.hook = func(s *acceptSocket) { failNext(s, 3) } })
+	tr := newTree(t, true, func(tr *tree) { tr.hooks.Accept = failFirst(3) })
 	w := tr.worker(0)
 	ln := w.mustListen(loopback)
 	tr.joined(1)
-	go serveID(ln, "a")
+	go testkit.ServeID(ln, "a")
 	for range 3 {
-		if s := ask1(t, "tcp", ln.Addr().String()); s != "a" {
+		if s := testkit.Ask(t, "tcp", ln.Addr().String()); s != "a" {
 			t.Fatalf("answer %q", s)
 		}
 	}
@@ -928,13 +928,13 @@ func TestForgedFramesN32(t *testing.T) {
 		tr := newTree(t, mem)
 		w := tr.worker(0)
 		ln := w.mustListen(loopback)
-		go serveID(ln, "a")
+		go testkit.ServeID(ln, "a")
 		tr.joined(1)
 		for k := range 16 {
-			for _, payload := range [][]byte{nil, []byte("{"), count8(1 << 62), []byte(`{"Number":1}`)} {
+			for _, payload := range [][]byte{nil, []byte("{"), wire.Count(1 << 62), []byte(`{"Number":1}`)} {
 				for _, c := range []*fdipc.Conn{w.master[1], w.link[1], w.link[0], tr.up[1]} {
-					kind := KindListen + fdipc.Kind(k)
-					if kind == KindClosed || kind == KindLeave || kind == KindShut || kind == KindShutAck || kind == KindDone {
+					kind := wire.KindListen + fdipc.Kind(k)
+					if kind == wire.KindClosed || kind == wire.KindLeave || kind == wire.KindShut || kind == wire.KindShutAck || kind == wire.KindDone {
 						continue // these it may say
 					}
 					f := &fdipc.Frame{Kind: kind, Target: 77, Payload: payload}
@@ -943,18 +943,29 @@ func TestForgedFramesN32(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						f.Handles = []*fdipc.Handle{mustHandle(t, h)}
+						f.Handles = []*fdipc.Handle{testkit.Handle(t, h)}
 					}
-					if err := c.Send(testContext(t), f); err != nil {
+					if err := c.Send(testkit.Context(t), f); err != nil {
 						t.Fatalf("kind %#x: %v", kind, err)
 					}
 				}
 			}
 		}
 		for range 3 {
-			if s := ask1(t, "tcp", ln.Addr().String()); s != "a" {
+			if s := testkit.Ask(t, "tcp", ln.Addr().String()); s != "a" {
 				t.Fatalf("answer %q", s)
 			}
 		}
 	})
+}
+
+// failFirst lets the first n calls of accept4 fail for want of descriptors.
+func failFirst(n int) func(next func() (int, error)) (int, error) {
+	return func(next func() (int, error)) (int, error) {
+		if n > 0 {
+			n--
+			return -1, unix.EMFILE
+		}
+		return next()
+	}
 }

@@ -13,7 +13,7 @@ import (
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/fdipc"
-	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/registry"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/telemetry"
 )
@@ -27,7 +27,7 @@ type children struct {
 
 	// Set before the first child is started.
 	system  *actors.System
-	sockets *netactor.Table
+	sockets *registry.Table
 	names   []string // of the listeners in the tree
 
 	mu       sync.Mutex

@@ -5,13 +5,13 @@ import (
 	"log/slog"
 	"sync"
 
-	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/registry"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
 // listenerStarter opens the socket of a Listener in the tree.
 type listenerStarter struct {
-	sockets *netactor.Table
+	sockets *registry.Table
 	log     *slog.Logger
 	spec    ListenerSpec
 	path    string

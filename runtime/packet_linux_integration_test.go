@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/listen"
 	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
@@ -160,7 +160,7 @@ func TestListenPacket(t *testing.T) {
 		t.Run(policy.String(), func(t *testing.T) {
 			p := parseTree(t, "packets "+policy.String())
 			got := p.reported(2)
-			if got[0].Addr != got[1].Addr || got[0].Text != "*netactor.UDPConn" {
+			if got[0].Addr != got[1].Addr || got[0].Text != "*listen.UDPConn" {
 				t.Errorf("the workers have %s %s and %s", got[0].Text, got[0].Addr, got[1].Addr)
 			}
 			held := p.Listeners()
@@ -258,10 +258,10 @@ func TestListenPacketAlone(t *testing.T) {
 	w := new(coppice.Worker)
 	path := filepath.Join(t.TempDir(), "s")
 	for _, tt := range []struct{ network, address, typ string }{
-		{"udp", "127.0.0.1:0", "*netactor.UDPConn"},
-		{"udp4", "127.0.0.1:0", "*netactor.UDPConn"},
-		{"udp6", "[::1]:0", "*netactor.UDPConn"},
-		{"unixgram", path, "*netactor.UnixgramConn"},
+		{"udp", "127.0.0.1:0", "*listen.UDPConn"},
+		{"udp4", "127.0.0.1:0", "*listen.UDPConn"},
+		{"udp6", "[::1]:0", "*listen.UDPConn"},
+		{"unixgram", path, "*listen.UnixgramConn"},
 	} {
 		pc, err := w.ListenPacket(tt.network, tt.address)
 		if err != nil {
@@ -289,5 +289,5 @@ func TestListenPacketAlone(t *testing.T) {
 	if _, err := w.ListenPacket("tcp", "127.0.0.1:0"); err == nil {
 		t.Error("a packet socket of TCP")
 	}
-	var _ *net.UDPConn = new(netactor.UDPConn).UDPConn // for who wants the type itself
+	var _ *net.UDPConn = new(listen.UDPConn).UDPConn // for who wants the type itself
 }

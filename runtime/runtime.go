@@ -13,7 +13,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/coppice-go/coppice/actors"
-	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/registry"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/output"
 	"github.com/coppice-go/coppice/runtime/internal/process"
@@ -49,7 +49,7 @@ type Runtime struct {
 
 	children *children
 	manager  atomic.Pointer[serviceManager] // of services: systemd, where it wants to know
-	sockets  *netactor.Table
+	sockets  *registry.Table
 
 	ended chan struct{} // closed when the tree has ended and everything is closed
 	err   error         // why, after ended
@@ -190,7 +190,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 		return err
 	}
 	undo = append(undo, func() { _ = withPartingTimeout(rt.system.Shutdown) })
-	rt.sockets = netactor.NewTable(netactor.TableConfig{
+	rt.sockets = registry.New(registry.Config{
 		Logger: rt.log, Functions: rt.root.functions, Rules: rt.root.listenRules, Listeners: rt.root.requests(),
 	})
 	undo = append(undo, func() { rt.sockets.Close() })

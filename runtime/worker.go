@@ -11,6 +11,7 @@ import (
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/listen"
 	"github.com/coppice-go/coppice/runtime/internal/child"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/httpdrain"
@@ -130,7 +131,7 @@ func (w *Worker) listener(ctx context.Context, r netactor.Request) (net.Listener
 // and unixgram. What [Worker.Listen] says of sharing, of port 0, of errors and of the life of the socket holds here
 // too: the workers share the one socket, and each datagram goes to one of those who read.
 //
-// The result is a *netactor.UDPConn, which is a *net.UDPConn in all but Close, or a *netactor.UnixgramConn;
+// The result is a *listen.UDPConn, which is a *net.UDPConn in all but Close, or a *listen.UnixgramConn;
 // netactor says there what sharing means for options, groups and deadlines. Without a master it is the same over
 // net.ListenPacket. The caller closes it, once ctx has ended and what was read is answered; when the worker function
 // returns it is closed in any case, and not before: [Worker.Serve] leaves it alone. What nobody has read waits in
@@ -148,7 +149,7 @@ func (w *Worker) ListenPacketSpec(ctx context.Context, l ListenerSpec) (net.Pack
 		return nil, err
 	}
 	if w.c == nil {
-		return netactor.NewListeners(netactor.ListenersConfig{}).ListenPacket(ctx, l.request())
+		return listen.New(listen.Config{}).ListenPacket(ctx, l.request())
 	}
 	return w.c.Listeners().ListenPacket(ctx, l.request())
 }

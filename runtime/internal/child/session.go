@@ -16,6 +16,8 @@ import (
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/dispatch"
+	"github.com/coppice-go/coppice/netactor/listen"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/httpdrain"
 	"github.com/coppice-go/coppice/runtime/internal/memfile"
@@ -52,8 +54,8 @@ type Session struct {
 	pipeline     tracing.Pipeline
 	channelStats telemetry.Transport
 	system       *actors.System
-	netListeners *netactor.Listeners  // of a worker
-	dispatcher   *netactor.Dispatcher // of the listener process
+	netListeners *listen.Listeners    // of a worker
+	dispatcher   *dispatch.Dispatcher // of the listener process
 
 	serverMu sync.Mutex
 	servers  map[*http.Server]*httpdrain.Drain // that Worker.Serve serves
@@ -281,7 +283,7 @@ func (s *Session) sendForced() {
 }
 
 // Listeners is what a worker listens on; nil of another child, and before it is equipped.
-func (s *Session) Listeners() *netactor.Listeners {
+func (s *Session) Listeners() *listen.Listeners {
 	select {
 	case <-s.equipped:
 		return s.netListeners
@@ -383,9 +385,9 @@ func (s *Session) equip() error {
 	tracer := tracing.New(s.pipeline.TracerProvider()).WithMeter(s.pipeline.Meter())
 	switch s.identity.Role {
 	case childproto.RoleListener:
-		s.dispatcher = netactor.NewDispatcher(netactor.DispatcherConfig{Logger: s.log, Tracer: tracer, Functions: s.cfg.Hooks})
+		s.dispatcher = dispatch.New(dispatch.Config{Logger: s.log, Tracer: tracer, Functions: s.cfg.Hooks})
 	case childproto.RoleWorker:
-		s.netListeners = netactor.NewListeners(netactor.ListenersConfig{
+		s.netListeners = listen.New(listen.Config{
 			Logger: s.log, Tracer: tracer, Master: s.conn, Pool: s.identity.Path, Stopping: s.ctx.Done(),
 		})
 	}

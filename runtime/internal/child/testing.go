@@ -4,7 +4,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/listen"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
@@ -13,7 +13,7 @@ import (
 // Standalone returns a worker that has no master and is ready to serve.
 func Standalone(cfg Config) *Session {
 	s := New(cfg)
-	s.netListeners = netactor.NewListeners(netactor.ListenersConfig{})
+	s.netListeners = listen.New(listen.Config{})
 	s.ready = func() error { return nil }
 	s.spare.current.Store(&childproto.AssignFrame{Name: "web/0"})
 	close(s.equipped)

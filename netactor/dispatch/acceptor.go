@@ -1,0 +1,322 @@
+package dispatch
+
+import (
+	"errors"
+	"math"
+	"net/netip"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor/internal/balance"
+	"github.com/coppice-go/coppice/netactor/internal/faults"
+	"github.com/coppice-go/coppice/netactor/internal/shm"
+	"github.com/coppice-go/coppice/netactor/internal/wire"
+)
+
+// acceptor is the accept loop of one listener. Its goroutine takes connections
+// while there is room for them, and sends them off in the same turn.
+type acceptor struct {
+	dispatcher    *Dispatcher
+	listener      *balance.ListenerState
+	network, pool string
+	src           *acceptSocket // changed by run alone, under d.mu
+	wake          chan struct{} // capacity 1: look again
+	closed        chan struct{} // closed when the socket is, at the end of run
+	idle          chan struct{} // closed when, after that, nothing is in our hands
+	peeker        *peeker       // of a listener that looks at first bytes; else nil
+
+	// Guarded by d.mu.
+	parked       bool          // waits for kick
+	draining     bool          // take what is in the backlog, then end
+	quit         bool          // end at once
+	ended        bool          // the socket is closed
+	idleClosed   bool          // idle is closed
+	notifyClosed *fdipc.Conn   // who waits to hear that the socket is closed
+	replacement  *acceptSocket // to take the place of src
+
+	// Of run's goroutine.
+	batch       []acceptedConn
+	conns       []*balance.PendingConn
+	incomplete  []*balance.PendingConn // those that have not said enough
+	actions     actions
+	outage      faults.Outage // of accept
+	turnAwayFor balance.Limit // why what is accepted now is to be turned away
+	lingering   lingerQueue   // those that were answered
+}
+
+func newAcceptor(d *Dispatcher, o wire.Opening, src *acceptSocket) *acceptor {
+	return &acceptor{
+		dispatcher: d, src: src, outage: faults.Outage{First: firstAcceptPause}, network: o.Network, pool: o.Pool,
+		wake: make(chan struct{}, 1), closed: make(chan struct{}), idle: make(chan struct{}),
+		batch: make([]acceptedConn, maxBatch), conns: make([]*balance.PendingConn, 0, maxBatch),
+	}
+}
+
+// acceptedConn is one connection as the source hands it over.
+type acceptedConn struct {
+	h     *fdipc.Handle
+	fd    int
+	peer  netip.AddrPort
+	local netip.AddrPort
+}
+
+var (
+	errNoRoom  = errors.New("netactor: no worker has room")
+	errDrained = errors.New("netactor: backlog is empty")
+)
+
+const (
+	maxBatch         = 64 // connections taken in one turn
+	firstAcceptPause = 5 * time.Millisecond
+)
+
+// run ends when the socket is closed: after drain, or close.
+func (a *acceptor) run() {
+	for {
+		n, err := a.src.accept(a.room, a.batch)
+		if n > 0 {
+			a.outage.Progress()
+			if a.outage.Lasts() && !faults.IsShortage(err) {
+				a.outage.End(a.dispatcher.cfg.Logger, "listener accepts again", "listener", a.listener.Name)
+			}
+			a.dispatch(a.batch[:n])
+			a.dispatcher.settleLinks(a.listener, false)
+		}
+		var ok bool
+		switch {
+		case err == nil:
+			ok = true
+		case errors.Is(err, errNoRoom):
+			ok = a.park(0)
+		case errors.Is(err, errDrained):
+			ok = a.swapSocket()
+		case faults.IsShortage(err):
+			// The connection stays in the backlog. A descriptor may come free any
+			// time, here or in another process, and nothing tells.
+			a.dispatcher.count(func() { a.listener.Counts.Exhausted++ })
+			ok = a.retry(err)
+		case broken(err):
+			if ok = a.src.listening(); !ok { // else it was shut down, and listens again
+				a.dispatcher.reportBroken(a, err)
+				ok = a.waitForSocket()
+			}
+		case ofConnection(err): // accept(2) says to go on
+			a.dispatcher.count(func() { a.listener.Counts.Errors++ })
+			ok = a.park(time.Nanosecond)
+		default: // refused by a policy, as EACCES and EPERM, which may last
+			a.dispatcher.count(func() { a.listener.Counts.Errors++ })
+			ok = a.retry(err)
+		}
+		if !ok {
+			break
+		}
+	}
+	a.src.close()
+	a.swapSocket() // one that came too late is closed
+	a.lingering.close()
+	a.dispatcher.acceptorEnded(a)
+}
+
+// retry waits before the next try after err, which may last: longer each time until a
+// connection comes. It is false when run is to end.
+func (a *acceptor) retry(err error) bool {
+	return a.park(a.outage.Begin(a.dispatcher.cfg.Logger, "listener cannot accept: clients wait in the backlog", "listener", a.listener.Name, "err", err))
+}
+
+// room is asked by the source when there may be a connection to accept.
+func (a *acceptor) room() int {
+	a.dispatcher.mu.Lock()
+	defer a.dispatcher.mu.Unlock()
+	if a.quit {
+		return 0
+	}
+	n := a.listener.CanAccept()
+	a.turnAwayFor = balance.LimitNone
+	if n == 0 {
+		if a.turnAwayFor = a.listener.LimitReached(); a.turnAwayFor != balance.LimitNone {
+			n = maxBatch
+		}
+	}
+	return n
+}
+
+// park waits until there is room, or for at most d if d is not 0. It is false
+// when run is to end.
+func (a *acceptor) park(d time.Duration) bool {
+	if d == 0 {
+		a.dispatcher.settleLinks(a.listener, true)
+	}
+	a.dispatcher.mu.Lock()
+	if a.quit || a.draining && a.listener.JoinedCount() == 0 {
+		a.dispatcher.mu.Unlock()
+		return false
+	}
+	if d == 0 && a.canAcceptLocked() {
+		a.dispatcher.mu.Unlock()
+		return true
+	}
+	a.parked = true
+	a.dispatcher.mu.Unlock()
+	var timer <-chan time.Time
+	if d > 0 && a.dispatcher.hooks.After != nil {
+		timer = a.dispatcher.hooks.After(d)
+	} else if d > 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		timer = t.C
+	}
+	select {
+	case <-a.wake:
+	case <-timer:
+	}
+	a.dispatcher.mu.Lock()
+	defer a.dispatcher.mu.Unlock()
+	a.parked = false
+	return !a.quit
+}
+
+// canAcceptLocked reports whether there is something to accept for.
+func (a *acceptor) canAcceptLocked() bool {
+	return a.listener.CanAccept() > 0 || a.listener.LimitReached() != balance.LimitNone
+}
+
+// waitForSocket waits until there is a socket that accepts. It is false when run is to end.
+func (a *acceptor) waitForSocket() bool {
+	for !a.swapSocket() {
+		a.dispatcher.mu.Lock()
+		over := a.quit || a.draining
+		a.dispatcher.mu.Unlock()
+		if over {
+			return false
+		}
+		<-a.wake
+	}
+	return true
+}
+
+// swapSocket goes on with another socket, if there is one. When run is to end there is none.
+func (a *acceptor) swapSocket() bool {
+	a.dispatcher.mu.Lock()
+	fresh, old := a.replacement, a.src
+	a.replacement = nil
+	over := a.quit || a.draining
+	if fresh != nil && !over {
+		a.src = fresh
+	}
+	a.dispatcher.mu.Unlock()
+	switch {
+	case fresh == nil:
+		return false
+	case over:
+		fresh.close()
+		return false
+	}
+	old.close()
+	return true
+}
+
+// drainLocked makes run take what is in the backlog and end. The caller then
+// interrupts the source.
+func (a *acceptor) drainLocked() {
+	a.draining, a.listener.Paused = true, false
+	a.wakeLocked()
+}
+
+// quitLocked makes run end at once. The caller then interrupts the source.
+func (a *acceptor) quitLocked() {
+	a.draining, a.quit = true, true
+	a.wakeLocked()
+}
+
+// wakeLocked makes run look again if it waits.
+func (a *acceptor) wakeLocked() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// updateLocked follows up on a change at the listener.
+func (a *acceptor) updateLocked(acts *actions) {
+	alone := a.listener.JoinedCount() == 0
+	if a.parked && (a.quit || a.draining && alone || a.canAcceptLocked()) {
+		a.wakeLocked()
+	}
+	// A listener that ends with nobody left to take what waits drops it.
+	if a.quit || a.ended && alone {
+		for p := a.dispatcher.balancer.DropWaiting(a.listener); p != nil; p = a.dispatcher.balancer.DropWaiting(a.listener) {
+			acts.drops = append(acts.drops, p)
+		}
+		a.peeker.drop()
+	}
+	if a.ended && !a.idleClosed && a.listener.Counts.Peeking+a.listener.Counts.Waiting+a.listener.Counts.Offered == 0 {
+		a.idleClosed = true
+		a.dispatcher.balancer.RemoveListener(a.listener)
+		delete(a.dispatcher.acceptors, a.listener.Number)
+		close(a.idle)
+	}
+}
+
+// dispatch brings new connections to the balancer and offers them; or turns them away.
+func (a *acceptor) dispatch(batch []acceptedConn) {
+	d := a.dispatcher
+	if a.turnAwayFor != balance.LimitNone && a.turnAway(batch) {
+		return
+	}
+	at := shm.Monotonic()
+	a.conns = a.conns[:0]
+	for i := range batch {
+		p := &balance.PendingConn{Handle: batch[i].h, FD: batch[i].fd, Peer: batch[i].peer, Local: batch[i].local, At: at}
+		p.Handle.Tag = p
+		traceAccepted(p, a)
+		a.conns = append(a.conns, p)
+		batch[i] = acceptedConn{}
+	}
+	a.peeker.lookAtNew(a.conns)
+	a.actions.offers, a.incomplete = a.actions.offers[:0], a.incomplete[:0]
+	d.mu.Lock()
+	for _, p := range a.conns {
+		switch p.Peek {
+		case balance.PeekIncomplete:
+			if d.balancer.StartPeek(p, a.listener, a.peeker.limit) {
+				a.incomplete = append(a.incomplete, p)
+				continue
+			}
+			p.Peek = balance.PeekTooMany
+		case balance.PeekReset:
+			d.balancer.StartPeek(p, a.listener, math.MaxInt)
+			d.balancer.DropPeeking(p, true)
+			a.actions.drops = append(a.actions.drops, p)
+			continue
+		case balance.PeekNotNeeded, balance.PeekKey, balance.PeekNoKey, balance.PeekTimedOut, balance.PeekTooMany:
+		}
+		balance.CountPeek(&a.listener.Counts, p.Peek)
+		d.balancer.Accepted(p, a.listener)
+	}
+	d.updateListenerLocked(&a.actions, a.listener)
+	d.mu.Unlock()
+	a.peeker.await(a.incomplete)
+	clear(a.conns)
+	clear(a.incomplete)
+	d.run(&a.actions)
+}
+
+// turnAway refuses what was accepted at a limit. It is false when there is room
+// for it after all.
+func (a *acceptor) turnAway(batch []acceptedConn) bool {
+	a.dispatcher.mu.Lock()
+	if a.listener.CanAccept() >= len(batch) {
+		a.dispatcher.mu.Unlock()
+		return false
+	}
+	for range batch {
+		a.listener.CountTurnedAway(a.turnAwayFor)
+	}
+	a.dispatcher.statsChangedLocked()
+	a.dispatcher.mu.Unlock()
+	for i := range batch {
+		batch[i].turnAway(a.listener.Limits.Answer, &a.lingering)
+		batch[i] = acceptedConn{}
+	}
+	return true
+}

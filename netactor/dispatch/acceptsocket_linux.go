@@ -1,0 +1,322 @@
+package dispatch
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor/internal/balance"
+	"github.com/coppice-go/coppice/netactor/internal/inspect"
+)
+
+// acceptSocket is a listening socket in the listener process. It waits in the
+// runtime's poller and accepts by bare system calls; nothing is wrapped.
+type acceptSocket struct {
+	f        *os.File
+	rc       syscall.RawConn
+	draining atomic.Bool // interrupt was called: no more waiting
+
+	// Of the goroutine that calls accept.
+	room           func() int
+	into           []acceptedConn
+	n              int
+	err            error
+	name           fdipc.Accepted // Local and LocalName: of the socket itself
+	askLocal       bool           // each connection is asked for its local address: it may not be the socket's
+	unix           bool           // clients may have names
+	askCredentials bool           // clients are asked for their credentials
+	ceiling        int            // a descriptor from here on says that they run short
+	sa             unix.RawSockaddrAny
+	ready          func(fd uintptr) bool
+
+	accept4 func(fd int, sa *unix.RawSockaddrAny) (int, error) // the system call; tests replace it
+}
+
+// newAcceptSocket claims a listening socket. The handle is consumed, also on an error.
+func newAcceptSocket(h *fdipc.Handle) (*acceptSocket, error) {
+	f, err := h.File()
+	if err != nil {
+		return nil, err
+	}
+	rc, err := f.SyscallConn()
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	// Known to be pollable, and to be a listening socket: else accept would wait
+	// for ever, or spin.
+	var listening int
+	if cerr := rc.Control(func(fd uintptr) {
+		listening, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	}); cerr != nil || err != nil || listening == 0 {
+		_ = f.Close()
+		return nil, os.NewSyscallError("listen", unix.EINVAL)
+	}
+	if err := f.SetReadDeadline(time.Time{}); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	s := &acceptSocket{f: f, rc: rc, ceiling: ceiling(), accept4: rawAccept4}
+	s.ready = s.readable
+	_ = rc.Control(func(fd uintptr) { s.readName(int(fd)) })
+	return s, nil
+}
+
+// accept waits until there is a connection, then takes as many as there are, as
+// room allows and as into holds. room is asked only when there may be one.
+// Errors: errNoRoom, errDrained after interrupt when the backlog is empty, else
+// what accept4 said. n may be above 0 with an error.
+func (s *acceptSocket) accept(room func() int, into []acceptedConn) (n int, err error) {
+	s.room, s.into = room, into
+	for {
+		s.n, s.err = 0, nil
+		if s.draining.Load() {
+			if err := s.rc.Control(func(fd uintptr) { s.readable(fd) }); err != nil {
+				return 0, err
+			}
+			if s.n == 0 && s.err == nil {
+				s.err = errDrained
+			}
+			return s.n, s.err
+		}
+		err := s.rc.Read(s.ready)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			continue // interrupted
+		}
+		if err != nil {
+			return 0, err
+		}
+		return s.n, s.err
+	}
+}
+
+// readable is called when the socket may have a connection. It is false when
+// it has none.
+func (s *acceptSocket) readable(fd uintptr) bool {
+	limit := min(s.room(), len(s.into))
+	if limit == 0 {
+		s.err = errNoRoom
+		return true
+	}
+	for s.n < limit {
+		if s.unix {
+			s.sa = unix.RawSockaddrAny{} // the kernel writes no more than there is of a name
+		}
+		nfd, err := s.accept4(int(fd), &s.sa)
+		switch err {
+		case nil:
+			s.into[s.n] = s.acceptedConn(nfd)
+			s.n++
+			if nfd >= s.ceiling {
+				s.err = unix.EMFILE // nearly: what is left is for control traffic
+				return true
+			}
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return s.n > 0
+		default:
+			s.err = err
+			return true
+		}
+	}
+	return true
+}
+
+// readName asks the listening socket once what need not be asked of each connection.
+func (s *acceptSocket) readName(fd int) {
+	switch sa, _ := unix.Getsockname(fd); sa := sa.(type) {
+	case *unix.SockaddrUnix:
+		s.unix, s.name.LocalName = true, sa.Name
+	default:
+		s.name.Local = localOf(fd)
+		transparent, _ := unix.GetsockoptInt(fd, unix.SOL_IP, unix.IP_TRANSPARENT)
+		s.askLocal = !s.name.Local.IsValid() || s.name.Local.Addr().IsUnspecified() || transparent != 0
+	}
+}
+
+// acceptedConn takes down what the kernel says of a connection at this moment: later it may have forgotten.
+func (s *acceptSocket) acceptedConn(fd int) acceptedConn {
+	a := acceptedConn{h: fdipc.HandleFD(fd), fd: fd}
+	known := s.name
+	if s.unix {
+		known.RemoteName = nameOf(&s.sa)
+		if s.askCredentials {
+			if c, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+				known.Credentials = &fdipc.Credentials{PID: int(c.Pid), UID: int(c.Uid), GID: int(c.Gid)}
+			}
+		}
+	} else {
+		a.h.Known(fdipc.HandleTCP)
+		known.Remote = peerOf(&s.sa)
+		if s.askLocal {
+			known.Local = localOf(fd)
+		}
+	}
+	a.peer, a.local = known.Remote, known.Local
+	a.h.SetAccepted(known)
+	return a
+}
+
+// nameOf reads the name of a Unix client as package net does; most have none.
+func nameOf(sa *unix.RawSockaddrAny) string {
+	raw := (*unix.RawSockaddrUnix)(unsafe.Pointer(sa)).Path
+	var path [len(raw)]byte
+	for i, c := range raw {
+		path[i] = byte(c)
+	}
+	if path[0] == 0 && path[1] != 0 {
+		path[0] = '@' // an abstract name
+	}
+	name, _, _ := bytes.Cut(path[:], []byte{0})
+	return string(name)
+}
+
+// listening reports whether the socket listens, whatever accept said.
+func (s *acceptSocket) listening() bool {
+	v := 0
+	err := s.rc.Control(func(fd uintptr) { v, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ACCEPTCONN) })
+	return err == nil && v != 0
+}
+
+// reserved is how many descriptors accepting leaves to control traffic: new sockets, links to
+// new workers. The kernel gives out the lowest number that is free, so a number tells how
+// many are in use.
+const reserved = 32
+
+func ceiling() int {
+	var l unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil || l.Cur > 1<<30 {
+		return 1 << 30
+	}
+	return max(int(l.Cur)-reserved, int(l.Cur)/2)
+}
+
+// interrupt makes the accept that waits, and all later ones, return what is
+// there without waiting.
+func (s *acceptSocket) interrupt() {
+	s.draining.Store(true)
+	_ = s.f.SetReadDeadline(time.Unix(1, 0))
+}
+
+// close closes the socket. Not to be called while accept runs.
+func (s *acceptSocket) close() { _ = s.f.Close() }
+
+// rawAccept4 is accept4(2) on a non-blocking socket. The scheduler is not told of the call: in a
+// process that was idle that would set its watchdog going, which costs more than the call.
+func rawAccept4(fd int, sa *unix.RawSockaddrAny) (int, error) {
+	n := uint32(unix.SizeofSockaddrAny)
+	r, _, e := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(sa)), uintptr(unsafe.Pointer(&n)),
+		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	if e != 0 {
+		return -1, e
+	}
+	return int(r), nil
+}
+
+// setForeign says that others than this tree may have the socket.
+func (s *acceptSocket) setForeign() {
+	s.accept4 = blockingAccept4
+	s.askLocal = !s.unix // they may make it transparent later
+}
+
+// blockingAccept4 is the same for a socket that others have too, and may make blocking.
+func blockingAccept4(fd int, sa *unix.RawSockaddrAny) (int, error) {
+	n := uint32(unix.SizeofSockaddrAny)
+	r, _, e := unix.Syscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(sa)), uintptr(unsafe.Pointer(&n)),
+		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	if e != 0 {
+		return -1, e
+	}
+	return int(r), nil
+}
+
+// localOf asks for the address that a client connected to; the zero value for any but TCP.
+func localOf(fd int) netip.AddrPort {
+	var sa unix.RawSockaddrAny
+	n := uint32(unix.SizeofSockaddrAny)
+	_, _, e := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&n)))
+	if e != 0 {
+		return netip.AddrPort{}
+	}
+	return peerOf(&sa)
+}
+
+// peerOf reads a client's address; the zero value for any but TCP.
+func peerOf(sa *unix.RawSockaddrAny) netip.AddrPort {
+	switch sa.Addr.Family {
+	case unix.AF_INET:
+		in := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
+		return netip.AddrPortFrom(netip.AddrFrom4(in.Addr), ntohs(in.Port))
+	case unix.AF_INET6:
+		in := (*unix.RawSockaddrInet6)(unsafe.Pointer(sa))
+		ip := netip.AddrFrom16(in.Addr).Unmap()
+		if in.Scope_id != 0 {
+			ip = ip.WithZone(strconv.Itoa(int(in.Scope_id)))
+		}
+		return netip.AddrPortFrom(ip, ntohs(in.Port))
+	}
+	return netip.AddrPort{}
+}
+
+func ntohs(port uint16) uint16 {
+	var b [2]byte
+	binary.NativeEndian.PutUint16(b[:], port)
+	return binary.BigEndian.Uint16(b[:])
+}
+
+// ofConnection reports whether accept failed for one connection, which is gone: the errors
+// of the network that accept(2) names, and of a client that has left.
+func ofConnection(err error) bool {
+	switch err {
+	case unix.ECONNABORTED, unix.EPROTO, unix.ENOPROTOOPT, unix.ENETDOWN, unix.ENETUNREACH, unix.EHOSTDOWN,
+		unix.EHOSTUNREACH, unix.ENONET, unix.ETIMEDOUT, unix.EINTR, unix.EAGAIN:
+		return true
+	}
+	return false
+}
+
+// broken reports whether accept will fail for ever: the socket was shut down,
+// or is no listening socket.
+func broken(err error) bool {
+	switch err {
+	case unix.EINVAL, unix.EBADF, unix.ENOTSOCK, unix.EOPNOTSUPP, unix.EFAULT:
+		return true
+	}
+	return errors.Is(err, os.ErrClosed)
+}
+
+// clientReset reports whether the client of an accepted connection, whose handle
+// is ours, has reset it.
+// A client that only closed its sending half may still wait for an answer.
+func clientReset(p *balance.PendingConn) bool {
+	if p.FD < 0 {
+		return false
+	}
+	fds := []unix.PollFd{{Fd: int32(p.FD)}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n == 1 && fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
+}
+
+// setHooks is for tests.
+func (s *acceptSocket) setHooks(h inspect.Hooks) {
+	if h.Reserve {
+		s.ceiling = 0
+	}
+	if h.Accept == nil {
+		return
+	}
+	next := s.accept4
+	s.accept4 = func(fd int, sa *unix.RawSockaddrAny) (int, error) {
+		return h.Accept(func() (int, error) { return next(fd, sa) })
+	}
+}

@@ -1,0 +1,212 @@
+package dispatch
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor/internal/balance"
+	"github.com/coppice-go/coppice/netactor/internal/wire"
+)
+
+// Settled takes the outcome of an offer, for fdipc.Config.Resolved of every
+// link. It is false, and does nothing, for a handle that is not from here.
+func (d *Dispatcher) Settled(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) bool {
+	p, ok := h.Tag.(*balance.PendingConn)
+	if !ok {
+		return false
+	}
+	reason := h.Reason()
+	traceSettled(p, o, reason)
+	var reset bool
+	var now time.Time
+	if o != fdipc.Claimed {
+		reset, now = clientReset(p), time.Now()
+	}
+	var acts actions
+	d.mu.Lock()
+	w, l := p.OfferedTo.Worker, p.Listener
+	before, strikes := w.SuspendedUntil, w.Failures
+	all := d.balancer.Settled(p, o, reason, reset, now)
+	suspended, well := w.SuspendedUntil.After(before), strikes > 0 && w.Failures == 0
+	if reset {
+		p.Peek = balance.PeekReset
+		acts.drops = append(acts.drops, p)
+	}
+	if all {
+		d.updateWorkerLocked(&acts, w, l)
+	} else {
+		d.updateListenerLocked(&acts, l)
+	}
+	why := w.SuspendReason
+	d.mu.Unlock()
+	if suspended || well {
+		d.logSuspended(w, suspended, l.Name, balance.SuspendedText(why))
+	}
+	d.run(&acts)
+	return true
+}
+
+// logSuspended says that a worker does not take what it is offered, and when it does again.
+func (d *Dispatcher) logSuspended(w *balance.WorkerState, suspended bool, listener, why string) {
+	if suspended {
+		w.Outage.Begin(d.cfg.Logger, "worker left alone for a while, and again as long as that goes on", "worker", w.Worker.Name, "listener", listener, "why", why)
+	} else {
+		w.Outage.End(d.cfg.Logger, "worker takes connections again", "worker", w.Worker.Name)
+	}
+}
+
+// actions is what is to be done once the lock is released.
+type actions struct {
+	offers  []*balance.PendingConn // to be offered
+	drops   []*balance.PendingConn // to be closed
+	handles []*fdipc.Handle
+	times   []byte // when each of handles was accepted
+	fault   string // what a user's function panicked with
+	faultAt *balance.ListenerState
+}
+
+// updateWorkerLocked follows up on a change at a worker, and at l if it is not nil:
+// it places what waits, ends what is over, and wakes who can go on.
+func (d *Dispatcher) updateWorkerLocked(acts *actions, w *balance.WorkerState, l *balance.ListenerState) {
+	d.updateListenerLocked(acts, l)
+	for _, m := range w.Memberships {
+		if m.Listener != l {
+			d.updateListenerLocked(acts, m.Listener)
+		}
+	}
+	if !w.SuspendedUntil.IsZero() && (d.timerAt.IsZero() || w.SuspendedUntil.Before(d.timerAt)) {
+		d.timerAt = w.SuspendedUntil
+		d.timer.Reset(time.Until(w.SuspendedUntil))
+	}
+}
+
+// updateListenerLocked looks at one listener again.
+func (d *Dispatcher) updateListenerLocked(acts *actions, l *balance.ListenerState) {
+	if l == nil {
+		return
+	}
+	for p := d.balancer.Place(l); p != nil; p = d.balancer.Place(l) {
+		p.Via = p.OfferedTo.Worker.Link
+		acts.offers = append(acts.offers, p)
+	}
+	if l.Fault != "" {
+		acts.fault, acts.faultAt, l.Fault = l.Fault, l, ""
+	}
+	d.statsChangedLocked()
+	if a := d.acceptors[l.Number]; a != nil {
+		a.updateLocked(acts)
+	}
+}
+
+// run offers what was placed, one frame a worker, and closes what was dropped.
+// What cannot be sent is placed anew. It does not block.
+func (d *Dispatcher) run(acts *actions) {
+	if acts.fault != "" {
+		d.logs.Warn(functionFailedText, "listener", acts.faultAt.Name, "err", acts.fault)
+		acts.fault, acts.faultAt = "", nil
+	}
+	for len(acts.offers)+len(acts.drops) > 0 {
+		dropped := acts.drops
+		acts.drops = nil
+		for _, p := range dropped {
+			why := errDropped
+			if p.Peek == balance.PeekReset {
+				why = errReset
+			}
+			traceUnserved(p, why)
+			_ = p.Handle.Close()
+		}
+		var again actions
+		for i, p := range acts.offers {
+			if p == nil {
+				continue
+			}
+			// Once an offer is under way its connection is no longer ours: it may be
+			// settled and placed again before TrySend returns. So all of a group
+			// are taken out first.
+			m, via := p.OfferedTo, p.Via
+			acts.handles, acts.times = acts.handles[:0], acts.times[:0]
+			for j, p := range acts.offers[i:] {
+				if p != nil && p.OfferedTo == m && p.Via == via {
+					traceOffer(p)
+					acts.handles = append(acts.handles, p.Handle)
+					acts.times = binary.LittleEndian.AppendUint64(acts.times, uint64(p.At))
+					acts.offers[i+j] = nil
+				}
+			}
+			err := via.TrySend(&fdipc.Frame{Kind: wire.KindOffer, Target: m.Listener.Number, Payload: acts.times, Handles: acts.handles})
+			if err != nil {
+				d.unsent(&again, m, via, acts.handles, err)
+			}
+			clear(acts.handles)
+		}
+		acts.offers, acts.drops = append(acts.offers[:0], again.offers...), again.drops
+	}
+}
+
+// functionFailed counts a failure of a user's function that was called without the lock, and reports it.
+func (d *Dispatcher) functionFailed(l *balance.ListenerState, what string) {
+	d.count(func() { l.Counts.Faults++ })
+	d.logs.Warn(functionFailedText, "listener", l.Name, "err", what)
+}
+
+const functionFailedText = "the listener's function failed, connections are placed without it"
+
+// unsent takes back offers that could not be sent by a link. The handles are still ours.
+func (d *Dispatcher) unsent(acts *actions, m *balance.Membership, via *fdipc.Conn, handles []*fdipc.Handle, err error) {
+	for _, h := range handles {
+		traceSettled(h.Tag.(*balance.PendingConn), fdipc.Returned, fdipc.ReasonNone)
+	}
+	full := errors.Is(err, fdipc.ErrFull)
+	d.mu.Lock()
+	over := !full && m.Worker.Link == via // else the worker has another by now
+	before := m.Worker.SuspendedUntil
+	for _, h := range handles {
+		d.balancer.Unsent(h.Tag.(*balance.PendingConn), over, time.Now())
+	}
+	suspended := m.Worker.SuspendedUntil.After(before)
+	d.updateWorkerLocked(acts, m.Worker, m.Listener)
+	d.mu.Unlock()
+	if suspended {
+		d.logSuspended(m.Worker, true, m.Listener.Name, "its link takes no more")
+	}
+	if !full {
+		d.logs.Warn("worker cannot be reached", "worker", m.Worker.Worker.Name, "listener", m.Listener.Name, "err", err)
+	}
+}
+
+// endSuspensions ends the suspensions that are over.
+func (d *Dispatcher) endSuspensions() {
+	var acts actions
+	d.mu.Lock()
+	d.timerAt = d.balancer.EndSuspensions(time.Now())
+	if !d.timerAt.IsZero() && !d.closed {
+		d.timer.Reset(time.Until(d.timerAt))
+	}
+	for _, a := range d.acceptors {
+		d.updateListenerLocked(&acts, a.listener)
+	}
+	d.mu.Unlock()
+	d.run(&acts)
+}
+
+// settleLinks learns of claims now, rather than at the links' next tick, from the
+// workers of l that have used up half their window, or from all. So one that
+// keeps up never looks full, and keeps its place in the order. It calls Settled,
+// hence is for the acceptor's goroutine only.
+func (d *Dispatcher) settleLinks(l *balance.ListenerState, all bool) {
+	var few [16]*fdipc.Conn
+	links := few[:0]
+	d.mu.Lock()
+	for _, m := range l.Busy {
+		if m.Worker.Link != nil && (all || m.Counts.Offered > l.Limits.Window/2) {
+			links = append(links, m.Worker.Link)
+		}
+	}
+	d.mu.Unlock()
+	for _, c := range links {
+		c.ResolveOffers()
+	}
+}

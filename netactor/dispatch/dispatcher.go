@@ -1,0 +1,471 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/balance"
+	"github.com/coppice-go/coppice/netactor/internal/faults"
+	"github.com/coppice-go/coppice/netactor/internal/inspect"
+	"github.com/coppice-go/coppice/netactor/internal/wire"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// DispatcherConfig configures a Dispatcher. Zero fields mean the default.
+type Config struct {
+	Logger *slog.Logger    // default slog.Default
+	Tracer *tracing.Tracer // default nil: no spans
+
+	// Functions returns the user's functions of a listener, by [Request].Functions. It is called
+	// once when the listener is opened here. Default: none.
+	Functions func(string) netactor.Functions
+}
+
+// errClosed is what a Dispatcher answers once Close or Shutdown was called.
+var errClosed = errors.New("netactor: closed")
+
+// Dispatcher accepts the connections of any number of listeners and hands each
+// to a worker. It is the whole of the listener process, or part of the master.
+//
+// It gets its sockets from the master by [KindOpen] and its workers by
+// [Dispatcher.AddWorker]; both come to it through [Dispatcher.HandleFrame]. All
+// methods may be called by any goroutine. None blocks but Shutdown and Close.
+type Dispatcher struct {
+	cfg   Config
+	hooks inspect.Hooks // of tests
+
+	mu           sync.Mutex // held for moments: never over a send or a system call
+	balancer     *balance.Balancer
+	acceptors    map[uint64]*acceptor
+	master       *fdipc.Conn // the last to send an Open
+	timer        *time.Timer // ends suspensions
+	timerAt      time.Time   // when the timer fires; zero is never
+	closed       bool
+	logs         faults.LogLimiter // of what peers can cause to be logged
+	statsTimer   *time.Timer       // tells the master the counts
+	statsChanged bool              // there are some to tell
+
+	shortage faults.Outage // of descriptors, for what the master sends
+
+	peekers sync.WaitGroup // goroutines of listeners that peek
+}
+
+// NewDispatcher returns a Dispatcher without listeners and workers. It has no
+// goroutine of its own; each listener has one, until it is shut.
+func New(cfg Config) *Dispatcher {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	d := &Dispatcher{cfg: cfg, balancer: balance.New(), acceptors: make(map[uint64]*acceptor)}
+	d.timer = time.AfterFunc(time.Hour, d.endSuspensions)
+	d.timer.Stop()
+	d.statsTimer = time.AfterFunc(time.Hour, d.sendStats)
+	d.statsTimer.Stop()
+	d.logs.Logger = cfg.Logger
+	return d
+}
+
+// AddWorker makes a worker known, and the link over which it is to be offered
+// connections. The link stays the caller's. It must have been made with
+// Resolved calling [Dispatcher.Settled], and its Handler giving this package's
+// kinds to HandleFrame. The worker gets nothing until it joins a listener.
+//
+// A frame of a worker that is not known yet has the same effect, so that it
+// does not matter which comes first.
+func (d *Dispatcher) AddWorker(w netactor.Worker, link *fdipc.Conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.workerLocked(w, link)
+}
+
+func (d *Dispatcher) workerLocked(w netactor.Worker, link *fdipc.Conn) *balance.WorkerState {
+	a := d.balancer.AddWorker(w)
+	if a.Link == nil {
+		a.Link = link
+	}
+	return a
+}
+
+// RemoveLink says that a link to a worker has ended, while its process lives as far as is known. What it was
+// offered over it has come back by then, or is claimed. The worker gets nothing until it joins by
+// another link, which AddWorker gives; what it has open then is counted on. A link that is not the worker's
+// present one is no news.
+func (d *Dispatcher) RemoveLink(id uint64, link *fdipc.Conn) {
+	var acts actions
+	d.mu.Lock()
+	w := d.balancer.Workers[id]
+	if w == nil || w.Link != link {
+		d.mu.Unlock()
+		return
+	}
+	w.Link = nil
+	d.balancer.LinkEnded(w)
+	d.updateWorkerLocked(&acts, w, nil)
+	d.mu.Unlock()
+	d.run(&acts)
+}
+
+// RemoveWorker says that the process of a worker is gone: it was reaped. What
+// it had not claimed comes back and is offered to others; what it had open is
+// counted as died. It ends the link by [fdipc.Conn.PeerGone].
+func (d *Dispatcher) RemoveWorker(id uint64) {
+	d.mu.Lock()
+	w := d.balancer.Workers[id]
+	if w == nil {
+		d.mu.Unlock()
+		return
+	}
+	d.balancer.RemoveWorker(w)
+	var acts actions
+	link := w.Link
+	d.updateWorkerLocked(&acts, w, nil)
+	d.mu.Unlock()
+	d.run(&acts)
+	if link != nil {
+		link.PeerGone()
+	}
+}
+
+// HandleFrame handles a frame of this package's kinds from a peer; the master's
+// ID is 0. It is false for a kind that is not handled here: then the frame is
+// untouched. What a peer may not ask is refused and ignored.
+func (d *Dispatcher) HandleFrame(from netactor.Worker, c *fdipc.Conn, f *fdipc.Frame) bool {
+	if from.ID == 0 {
+		switch f.Kind {
+		case wire.KindOpen:
+			d.openFrame(c, f)
+			return true
+		case wire.KindShut:
+			d.shut(c, f.Target)
+		case wire.KindPause:
+			d.pause(f.Target, true)
+		case wire.KindResume:
+			d.pause(f.Target, false)
+		case wire.KindStats:
+			_ = c.TrySend(&fdipc.Frame{Kind: wire.KindStats, Target: f.Target, Payload: wire.Encode(d.Stats())})
+		default:
+			return false
+		}
+		f.Refuse(fdipc.ReasonUnknown)
+		return true
+	}
+	if f.Kind == wire.KindCounters {
+		d.countersFrame(from.ID, f.Target, f)
+		f.Refuse(fdipc.ReasonUnknown)
+		return true
+	}
+	n, ok := wire.ParseCount(f.Payload)
+	switch f.Kind {
+	case wire.KindJoin:
+		if ok {
+			d.join(from, c, f.Target, n)
+		}
+	case wire.KindLeave:
+		d.leave(from.ID, f.Target)
+	case wire.KindDone:
+		if ok {
+			d.connsFinished(from.ID, f.Target, n)
+		}
+	case wire.KindLoad:
+		if ok {
+			d.loadReported(from.ID, n)
+		}
+	default:
+		return false
+	}
+	f.Refuse(fdipc.ReasonUnknown)
+	return true
+}
+
+// openFrame starts to accept on a socket that the master sent. A number that is
+// known already is left as it is, for the master may send its sockets again; unless it says that
+// this one takes the place of the other.
+func (d *Dispatcher) openFrame(c *fdipc.Conn, f *fdipc.Frame) {
+	var o wire.Opening
+	d.shortage.End(d.cfg.Logger, faults.HandlesArrived)
+	err := wire.Decode(f.Payload, &o)
+	if err == nil && (len(f.Handles) != 1 || !o.Policy.Dispatched() || o.Limits.Validate() != nil || o.Peek.Validate() != nil) {
+		err = errors.New("netactor: malformed opening")
+	}
+	if err == nil {
+		err = d.open(c, f.Target, o, f.Handles[0])
+	}
+	if err != nil {
+		f.Refuse(fdipc.ReasonUnknown)
+		if !errors.Is(err, errClosed) { // that is no news: the listener process ends
+			d.cfg.Logger.Error("listener not opened", "listener", o.Name, "err", err)
+		}
+		_ = c.TrySend(&fdipc.Frame{Kind: wire.KindBroken, Target: f.Target, Payload: []byte(err.Error())})
+	}
+}
+
+// open claims the listening socket h and accepts on it.
+func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o wire.Opening, h *fdipc.Handle) error {
+	d.mu.Lock()
+	known := d.acceptors[number]
+	useless := known != nil && !o.Renew
+	if known == nil {
+		d.master = master
+	}
+	d.mu.Unlock()
+	if useless {
+		h.Refuse(wire.ReasonClosed)
+		return nil
+	}
+	var f netactor.Functions
+	if o.Functions != "" && d.cfg.Functions != nil {
+		f = d.cfg.Functions(o.Functions)
+	}
+	if o.Policy == netactor.Custom && f.Picker == nil {
+		d.cfg.Logger.Error("this process has no picker for the listener, using round-robin", "listener", o.Name, "functions", o.Functions)
+	}
+	if o.Peek.By == netactor.PeekFirst && f.First == nil {
+		d.cfg.Logger.Error("this process has no function for the listener's first bytes, using addresses", "listener", o.Name, "functions", o.Functions)
+		o.Peek.By = netactor.PeekNone
+	}
+	src, err := newAcceptSocket(h)
+	if err != nil {
+		return fmt.Errorf("netactor: open: %w", err)
+	}
+	if o.Foreign {
+		src.setForeign()
+	}
+	src.askCredentials = o.Credentials
+	src.setHooks(d.hooks)
+	if known != nil {
+		d.mu.Lock()
+		stale, old := known.replacement, known.src
+		if known.draining || d.closed {
+			stale, src = src, nil // it ends: nobody would take it
+		}
+		known.replacement = src
+		known.wakeLocked()
+		d.mu.Unlock()
+		if stale != nil {
+			stale.close()
+		}
+		old.interrupt() // it may wait for what never comes
+		return nil
+	}
+	a := newAcceptor(d, o, src)
+	if peeks(o.Peek) {
+		if a.peeker, err = newPeeker(a, o.Peek, f.First); err != nil {
+			src.close()
+			return fmt.Errorf("netactor: open: %w", err)
+		}
+	}
+	d.mu.Lock()
+	if !d.closed {
+		a.listener = d.balancer.AddListener(number, o, f)
+	}
+	if a.listener == nil {
+		d.mu.Unlock()
+		src.close()
+		a.peeker.close()
+		return errClosed
+	}
+	d.acceptors[number] = a
+	if a.peeker != nil {
+		d.peekers.Go(a.peeker.run) // ends when the listener has, and nobody's first bytes are waited for
+	}
+	d.mu.Unlock()
+	d.stopReports(a.listener)
+	go a.run() // owned by the acceptor: ends after shut, which Shutdown and Close wait for
+	return nil
+}
+
+func (d *Dispatcher) join(w netactor.Worker, link *fdipc.Conn, number, open uint64) {
+	credit := link.Credit() // known by now: the link's handshake is over
+	d.mu.Lock()
+	a := d.workerLocked(w, link)
+	a.Credit = max(a.Credit, credit)
+	if a.Link != link {
+		d.mu.Unlock()
+		return
+	}
+	ok := d.balancer.Join(a, number, open)
+	var acts actions
+	d.updateWorkerLocked(&acts, a, nil)
+	d.mu.Unlock()
+	if ok {
+		_ = link.TrySend(&fdipc.Frame{Kind: wire.KindJoin, Target: number})
+	} else {
+		d.logs.Warn("worker joins too many listeners", "worker", w.Name)
+	}
+	d.run(&acts)
+}
+
+func (d *Dispatcher) leave(id, number uint64) {
+	var acts actions
+	d.mu.Lock()
+	if w := d.balancer.Workers[id]; w != nil {
+		d.balancer.Leave(w.Memberships[number])
+		d.updateWorkerLocked(&acts, w, nil)
+	}
+	d.mu.Unlock()
+	d.run(&acts)
+}
+
+func (d *Dispatcher) connsFinished(id, number, total uint64) {
+	d.mu.Lock()
+	w := d.balancer.Workers[id]
+	if w == nil {
+		d.mu.Unlock()
+		return
+	}
+	var acts actions
+	if m, all := d.balancer.Finished(w, number, total); all {
+		d.updateWorkerLocked(&acts, w, nil)
+	} else if m != nil {
+		d.updateListenerLocked(&acts, m.Listener)
+	}
+	d.mu.Unlock()
+	d.run(&acts)
+}
+
+func (d *Dispatcher) loadReported(id, load uint64) {
+	var acts actions
+	d.mu.Lock()
+	if w := d.balancer.Workers[id]; w != nil {
+		d.balancer.SetLoad(w, int(min(load, 1<<30)))
+		d.updateWorkerLocked(&acts, w, nil)
+	}
+	d.mu.Unlock()
+	d.run(&acts)
+}
+
+func (d *Dispatcher) pause(number uint64, paused bool) {
+	var acts actions
+	d.mu.Lock()
+	if a := d.acceptors[number]; a != nil && !a.draining {
+		a.listener.Paused = paused
+		d.updateListenerLocked(&acts, a.listener)
+	}
+	d.mu.Unlock()
+	d.run(&acts)
+}
+
+// count changes a count.
+func (d *Dispatcher) count(f func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f()
+}
+
+// reportBroken reports a listener whose socket does not accept any more.
+func (d *Dispatcher) reportBroken(a *acceptor, err error) {
+	d.mu.Lock()
+	master, quiet := d.master, a.quit || a.draining
+	d.mu.Unlock()
+	if !quiet && master != nil { // who says so to people
+		_ = master.TrySend(&fdipc.Frame{Kind: wire.KindBroken, Target: a.listener.Number, Payload: []byte(err.Error())})
+	}
+}
+
+// shut drains the backlog of one listener and closes its socket, in the
+// background. What was accepted goes on to the workers.
+func (d *Dispatcher) shut(c *fdipc.Conn, number uint64) {
+	d.mu.Lock()
+	a := d.acceptors[number]
+	var src *acceptSocket
+	if a != nil {
+		src = a.src
+		if !a.ended {
+			a.notifyClosed = c
+			a.drainLocked()
+		}
+	}
+	d.mu.Unlock()
+	if a == nil {
+		_ = c.TrySend(&fdipc.Frame{Kind: wire.KindShutAck, Target: number})
+		return
+	}
+	src.interrupt()
+}
+
+// acceptorEnded is told by an acceptor that its socket is closed.
+func (d *Dispatcher) acceptorEnded(a *acceptor) {
+	var acts actions
+	d.mu.Lock()
+	a.ended = true
+	c := a.notifyClosed
+	d.updateListenerLocked(&acts, a.listener)
+	d.mu.Unlock()
+	a.peeker.seal()
+	close(a.closed)
+	if c != nil {
+		_ = c.TrySend(&fdipc.Frame{Kind: wire.KindShutAck, Target: a.listener.Number})
+	}
+	d.run(&acts)
+}
+
+// Shutdown stops all listeners: each takes what is in its backlog at that
+// moment, as fast as the workers have room, and closes its socket; then what
+// was accepted is waited for, until every connection is claimed. When ctx ends,
+// what is left is closed, counted as dropped, and ctx's error returned. Workers
+// that are to have the last connections must still be there.
+func (d *Dispatcher) Shutdown(ctx context.Context) error {
+	for _, a := range d.stop((*acceptor).drainLocked) {
+		select {
+		case <-a.idle:
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("netactor: shutdown: %w", ctx.Err()), d.Close())
+		}
+	}
+	return d.Close()
+}
+
+// Close ends all listeners at once and waits for their goroutines. Connections
+// that wait for a worker are closed, and those that come back later.
+func (d *Dispatcher) Close() error {
+	all := d.stop((*acceptor).quitLocked)
+	var acts actions
+	d.mu.Lock()
+	for _, a := range all {
+		d.updateListenerLocked(&acts, a.listener)
+	}
+	d.mu.Unlock()
+	d.run(&acts)
+	for _, a := range all {
+		<-a.closed
+	}
+	d.peekers.Wait()
+	d.timer.Stop()
+	d.statsTimer.Stop()
+	return nil
+}
+
+// stop lets no more listeners in, and calls f on those that are there.
+func (d *Dispatcher) stop(f func(*acceptor)) []*acceptor {
+	d.mu.Lock()
+	d.closed = true
+	all := make([]*acceptor, 0, len(d.acceptors))
+	sources := make([]*acceptSocket, 0, len(d.acceptors))
+	for _, a := range d.acceptors {
+		f(a)
+		all, sources = append(all, a), append(sources, a.src)
+	}
+	d.mu.Unlock()
+	for _, s := range sources {
+		s.interrupt()
+	}
+	return all
+}
+
+// HandlesLost takes a frame whose handles did not arrive, for fdipc.Config.NoFiles of the master's
+// channel. It is false for a kind that is not handled here.
+func (d *Dispatcher) HandlesLost(c *fdipc.Conn, f *fdipc.Frame) bool {
+	if f.Kind != wire.KindOpen {
+		return f.Kind == wire.KindCounters // without it a worker's ends are known by its frames
+	}
+	pause := d.shortage.Begin(d.cfg.Logger, faults.HandlesLost)
+	ask := &fdipc.Frame{Kind: wire.KindBroken, Target: f.Target}
+	time.AfterFunc(pause, func() { _ = c.TrySend(ask) }) // and gets it anew; nothing happens once c has ended
+	return true
+}

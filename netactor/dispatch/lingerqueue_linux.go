@@ -1,0 +1,41 @@
+package dispatch
+
+import "golang.org/x/sys/unix"
+
+// turnAway answers a connection and closes it, at once or a little later. It does not
+// block: a client that cannot take the answer goes without.
+func (a *acceptedConn) turnAway(answer string, q *lingerQueue) {
+	if answer == "" {
+		_ = a.h.Close()
+		return
+	}
+	_, _ = unix.SendmsgN(a.fd, []byte(answer), nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	_ = unix.Shutdown(a.fd, unix.SHUT_WR)
+	if discard(a.fd) {
+		_ = a.h.Close() // the client is done too
+		return
+	}
+	q.add(a.h, a.fd)
+}
+
+// finish closes a connection that was answered.
+func (c lingeringConn) finish() {
+	discard(c.fd)
+	_ = c.h.Close()
+}
+
+// discard throws away what the client has sent so far. It is true when nothing more can come.
+func discard(fd int) (ended bool) {
+	var b [4096]byte
+	for range 16 { // a client that sends without end is reset
+		n, _, err := unix.Recvfrom(fd, b[:], unix.MSG_DONTWAIT)
+		switch {
+		case err == unix.EINTR:
+		case err == unix.EAGAIN:
+			return false
+		case err != nil || n == 0:
+			return true
+		}
+	}
+	return false
+}

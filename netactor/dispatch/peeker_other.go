@@ -1,0 +1,24 @@
+//go:build !linux
+
+package dispatch
+
+import (
+	"errors"
+
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/balance"
+)
+
+// peeker looks at first bytes. Off Linux nobody does: see openSocket.
+type peeker struct{ limit int }
+
+func newPeeker(*acceptor, netactor.Peek, netactor.FirstFunc) (*peeker, error) {
+	return nil, errors.ErrUnsupported
+}
+
+func (k *peeker) close()                           {}
+func (k *peeker) lookAtNew([]*balance.PendingConn) {}
+func (k *peeker) await([]*balance.PendingConn)     {}
+func (k *peeker) seal()                            {}
+func (k *peeker) drop()                            {}
+func (k *peeker) run()                             {}

@@ -1,0 +1,59 @@
+package faults
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// logLimiter lets through the log lines that a peer can cause, but not more of one kind than
+// gateLines in gatePeriod. How many were held back stands in the next that passes.
+type LogLimiter struct {
+	Logger *slog.Logger
+
+	mu    sync.Mutex
+	lines map[string]*limitedLine // by message: those are ours, so there are few
+}
+
+type limitedLine struct {
+	since    time.Time
+	count    int
+	heldBack int
+}
+
+const (
+	maxLines    = 10
+	linesPeriod = 10 * time.Second
+)
+
+func (l *LogLimiter) Warn(msg string, args ...any) {
+	if held, ok := l.pass(msg, time.Now()); ok {
+		if held > 0 {
+			args = append(args, "held_back", held)
+		}
+		l.Logger.Warn(msg, args...)
+	}
+}
+
+// pass reports whether a line of a kind may be logged, and how many were not before.
+func (l *LogLimiter) pass(kind string, now time.Time) (held int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k := l.lines[kind]
+	if k == nil {
+		if l.lines == nil {
+			l.lines = make(map[string]*limitedLine)
+		}
+		k = &limitedLine{since: now}
+		l.lines[kind] = k
+	}
+	if now.Sub(k.since) >= linesPeriod {
+		k.since, k.count = now, 0
+	}
+	if k.count++; k.count > maxLines {
+		k.heldBack++
+		return 0, false
+	}
+	held, k.heldBack = k.heldBack, 0
+	return held, true
+}

@@ -1,0 +1,84 @@
+package faults
+
+import (
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// outage is something that cannot be done for a while, such as accepting without descriptors. It is
+// logged once when it begins and once when it is over, at most once a minute; begin returns how
+// long to wait before the next try. The zero value is ready for use. All methods may be called by
+// any goroutine.
+type Outage struct {
+	First time.Duration // the pause after the first failure; zero means 20 ms. Set before use
+
+	on atomic.Bool // there is one
+
+	mu       sync.Mutex
+	since    time.Time
+	failures int
+	tries    int       // failures since the last sign of life
+	logged   time.Time // when the latest begin was logged
+	logging  bool      // the begin of this one was
+}
+
+const (
+	FirstPause  = 20 * time.Millisecond
+	maxPause    = time.Second
+	outageEvery = time.Minute // bounds the lines about one thing that fails and works by turns
+)
+
+// pauseAfter is the pause after so many tries: it doubles from first to maxPause.
+func PauseAfter(tries int, first time.Duration) time.Duration {
+	return min(first<<min(tries, 10), maxPause)
+}
+
+// begin takes note of a failure, and returns the pause before the next try.
+func (o *Outage) Begin(log *slog.Logger, msg string, args ...any) (pause time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	first := o.First
+	if first == 0 {
+		first = FirstPause
+	}
+	pause = PauseAfter(o.tries, first)
+	o.tries++
+	o.failures++
+	if o.on.Swap(true) {
+		return pause
+	}
+	o.since = time.Now()
+	if o.logging = o.logged.IsZero() || time.Since(o.logged) >= outageEvery; o.logging {
+		o.logged = o.since
+		log.Warn(msg, args...)
+	}
+	return pause
+}
+
+// lasts reports whether there is an outage. It costs next to nothing: it comes before end where
+// much succeeds.
+func (o *Outage) Lasts() bool { return o.on.Load() }
+
+// progress takes note of a sign of life that need not be the end: the next pause is the first.
+func (o *Outage) Progress() {
+	if o.Lasts() {
+		o.mu.Lock()
+		o.tries = 0
+		o.mu.Unlock()
+	}
+}
+
+// end takes note of a success.
+func (o *Outage) End(log *slog.Logger, msg string, args ...any) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.on.Swap(false) {
+		return
+	}
+	if o.logging {
+		log.Info(msg, append(args, "failures", o.failures, "after", time.Since(o.since).Round(time.Millisecond))...)
+	}
+	o.failures, o.tries, o.logging = 0, 0, false
+}

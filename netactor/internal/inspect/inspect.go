@@ -1,0 +1,61 @@
+// Package inspect is what the tests that run the three programs of package netactor together see
+// of each of them, and what they may change. Each program fills in its functions as it is linked;
+// only tests call them.
+package inspect
+
+import "time"
+
+// Hooks change a dispatch.Dispatcher. They are set before it has listeners.
+type Hooks struct {
+	Accept  func(next func() (int, error)) (int, error) // in place of accept4(2), which next calls
+	Reserve bool                                        // as if descriptors were always nearly used up
+	After   func(time.Duration) <-chan time.Time        // in place of a timer, for pauses
+}
+
+// Acceptor is the accept loop of one listener.
+type Acceptor struct {
+	Parked       bool // it waits
+	Load         int  // connections of all workers, and those that wait
+	Counts       func() any
+	Closed, Idle <-chan struct{} // the socket is closed; nothing is left of it
+	SetPeekLimit func(int)
+}
+
+// Table is a registry.Table, whose lock is held.
+type Table struct {
+	Busy     bool // something works on its effects
+	Sockets  []Socket
+	Awaiting int // requests that wait for a name
+	Pending  int // sockets that are being opened
+	Repairs  int // sockets whose repairs are remembered
+	Watched  bool
+}
+
+// Socket is one socket that the Table holds.
+type Socket struct {
+	Number    uint64
+	Index     int // in a ReusePort group
+	FD        int
+	Reopening bool
+	Waiting   int // effects that wait until it is open again
+	Listening func() bool
+}
+
+// Of a *dispatch.Dispatcher.
+var (
+	SetHooks func(dispatcher any, h Hooks)
+	Listener func(dispatcher any, number uint64) (a Acceptor, ok bool)
+)
+
+// Of a *registry.Table. QueuedFiles is how much work waits for the file at a path.
+var (
+	LookAt      func(table any, look func(Table))
+	QueuedFiles func(path string) int
+)
+
+// Of a *listen.Listeners. Hide makes it forget a listener until restore is called.
+var (
+	Paused   func(listeners any, number uint64) bool
+	Ordinals func(listeners any) int
+	Hide     func(listeners any, number uint64) (restore func())
+)

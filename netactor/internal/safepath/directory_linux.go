@@ -1,0 +1,211 @@
+package safepath
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// directory is a directory that is held open, without the right to read it (O_PATH). What is done
+// in it is done by this descriptor, whatever becomes of its name.
+type Directory struct {
+	FD int
+
+	// trusted says that no user but root and this process's own can change a name on the way to it, nor
+	// one in it that is theirs. Elsewhere a name may mean something else by the time it is used.
+	Trusted bool
+
+	// exclusive says that no such user can add a name to it either.
+	exclusive bool
+}
+
+// maxPathLinks is how many symbolic links a path may have: path_resolution(7).
+const maxPathLinks = 40
+
+// openDirectory opens the directory of an absolute path. A worker may have chosen the path, and may
+// own part of it. So a symbolic link is followed only where root and this process's user alone can
+// put one: theirs, in a directory that is firm. Another link is ELOOP. The error names
+// the system call that this is done for.
+func OpenDirectory(path, call string) (*Directory, error) {
+	d := &Directory{FD: -1, Trusted: true}
+	if err := d.enter(unix.AT_FDCWD, "/"); err != nil {
+		return nil, os.NewSyscallError(call, err)
+	}
+	links, way := 0, "/"
+	for rest := strings.Split(path, "/"); len(rest) > 0; {
+		name := rest[0]
+		rest = rest[1:]
+		if name == "" || name == "." {
+			continue
+		}
+		target, err := d.link(name)
+		if err != nil {
+			d.Close()
+			return nil, os.NewSyscallError(call, err)
+		}
+		if target == "" {
+			way = filepath.Join(way, name)
+			if err := d.enter(d.FD, name); err != nil {
+				d.Close()
+				return nil, os.NewSyscallError(call, err)
+			}
+			continue
+		}
+		if links++; target == foreignLink || links > maxPathLinks {
+			d.Close()
+			if target == foreignLink {
+				call = fmt.Sprintf("%s: %s is a symbolic link that others than root and the master's user can change", call, filepath.Join(way, name))
+			}
+			return nil, os.NewSyscallError(call, unix.ELOOP)
+		}
+		if target[0] == '/' {
+			way = "/"
+			if err := d.enter(unix.AT_FDCWD, "/"); err != nil {
+				d.Close()
+				return nil, os.NewSyscallError(call, err)
+			}
+		}
+		rest = append(strings.Split(target, "/"), rest...)
+	}
+	return d, nil
+}
+
+// foreignLink stands for the target of a link that is not to be followed. No target is that.
+const foreignLink = "\x00"
+
+// link returns the target of the symbolic link of that name in d, or "" if it is no link.
+func (d *Directory) link(name string) (target string, err error) {
+	fd, err := unix.Openat(d.FD, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return "", err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return "", nil
+	}
+	// Where others can add names, a link of root's may be a second name that they gave it (link(2)), unless the kernel
+	// forbids that: fs.protected_hardlinks.
+	if !d.Trusted || !ours(st.Uid) || !d.exclusive && st.Nlink != 1 {
+		return foreignLink, nil
+	}
+	b := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(fd, "", b)
+	if err == nil && n == 0 {
+		err = unix.ENOENT
+	}
+	return string(b[:max(n, 0)]), err
+}
+
+// enter goes on to a directory below at, which is not reached by a link.
+func (d *Directory) enter(at int, name string) error {
+	fd, err := unix.Openat(at, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		_ = unix.Close(fd)
+		return err
+	}
+	d.Close()
+	d.FD = fd
+	// In a sticky directory, as /tmp, others cannot touch the names of what is not theirs.
+	d.Trusted = d.Trusted && ours(st.Uid) && (st.Mode&0o022 == 0 || st.Mode&unix.S_ISVTX != 0)
+	d.exclusive = d.Trusted && st.Mode&0o022 == 0
+	return nil
+}
+
+func (d *Directory) Close() {
+	if d.FD >= 0 {
+		_ = unix.Close(d.FD)
+		d.FD = -1
+	}
+}
+
+// ours reports whether a file's owner is root, or the user of this process.
+func ours(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
+
+// procPath is a name for the file that fd is open on, whatever its own name means by now: proc_pid_fd(5).
+func ProcPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+
+// OpenFile is os.OpenFile for a process with more rights than those who may change the path. It follows no
+// symbolic link that another user than root and this process's own could have put there, and
+// where such a user can add names it opens nothing but a regular file that has no other name. Off Linux it is
+// os.OpenFile.
+func OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
+	at, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	fail := func(err error) (*os.File, error) { return nil, &fs.PathError{Op: "open", Path: path, Err: err} }
+	for range maxPathLinks {
+		i := strings.LastIndexByte(at, '/')
+		fd, target, err := openIn(at[:i+1], at[i+1:], flag, perm)
+		switch {
+		case err == unix.EEXIST && flag&os.O_EXCL == 0: // it is there by now
+		case err != nil:
+			return fail(err)
+		case target == "":
+			return os.NewFile(uintptr(fd), path), nil
+		case target[0] == '/':
+			at = target
+		default:
+			at = at[:i+1] + target
+		}
+	}
+	return fail(unix.ELOOP)
+}
+
+// openIn opens a file in a directory; or it returns where a link leads.
+func openIn(dir, name string, flag int, perm fs.FileMode) (fd int, target string, err error) {
+	d, err := OpenDirectory(dir, "open")
+	if err != nil {
+		return -1, "", err
+	}
+	defer d.Close()
+	open := func(name string, flag int) (int, string, error) {
+		fd, err := unix.Openat(d.FD, name, flag|unix.O_CLOEXEC, uint32(perm.Perm()))
+		return fd, "", err
+	}
+	target, err = d.link(name)
+	switch {
+	case err == unix.ENOENT && flag&os.O_CREATE != 0:
+		return open(name, flag|unix.O_EXCL|unix.O_NOFOLLOW)
+	case err != nil:
+		return -1, "", err
+	case flag&os.O_EXCL != 0:
+		return -1, "", unix.EEXIST
+	case target == foreignLink:
+		return -1, "", fmt.Errorf("a symbolic link that others than root and the master's user can change: %w", unix.ELOOP)
+	case target != "" && d.isProc():
+		return open(name, flag&^os.O_CREATE) // of an open file, which need not have a name
+	case target != "":
+		return -1, target, nil
+	}
+	file, err := unix.Openat(d.FD, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, "", err
+	}
+	defer unix.Close(file)
+	var st unix.Stat_t
+	if err := unix.Fstat(file, &st); err != nil {
+		return -1, "", err
+	}
+	if !d.exclusive && (st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1) {
+		return -1, "", fmt.Errorf("no regular file, or one with another name, where others than root and the master's user can put it: %w", unix.EPERM)
+	}
+	return open(ProcPath(file), flag&^os.O_CREATE)
+}
+
+func (d *Directory) isProc() bool {
+	var st unix.Statfs_t
+	return unix.Fstatfs(d.FD, &st) == nil && st.Type == unix.PROC_SUPER_MAGIC
+}

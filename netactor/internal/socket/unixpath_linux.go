@@ -1,0 +1,258 @@
+package socket
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/netactor/internal/address"
+	"github.com/coppice-go/coppice/netactor/internal/safepath"
+)
+
+// openUnix opens a Unix socket at a path, or an abstract one.
+func openUnix(r Spec) (*Bound, error) {
+	typ := map[string]int{"unix": unix.SOCK_STREAM, "unixpacket": unix.SOCK_SEQPACKET, "unixgram": unix.SOCK_DGRAM}[r.Network]
+	fd, err := unix.Socket(unix.AF_UNIX, typ|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	s := &Bound{fd: fd}
+	if s, err = s.Applied(r); err != nil {
+		return nil, err
+	}
+	if strings.HasPrefix(r.Address, "@") {
+		if err := s.bindAbstract(r); err != nil {
+			s.Close()
+			return nil, err
+		}
+		return s.listenIfStream(r)
+	}
+	at, err := s.bindPath(r)
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	if s, err = s.listenIfStream(r); err != nil {
+		at.remove()
+		at.close()
+		return nil, err
+	}
+	s.path, s.file = r.Address, at
+	return s, nil
+}
+
+// An abstract name is taken until the last copy of its socket is closed, for which nothing waits: so it is
+// asked for again and again for a while, some 250 ms.
+const (
+	nameTries = 25
+	namePause = 10 * time.Millisecond
+)
+
+// bindAbstract binds s at the abstract name of r. It may wait for that to be free.
+func (s *Bound) bindAbstract(r Spec) (err error) {
+	for range nameTries {
+		if err = unix.Bind(s.fd, &unix.SockaddrUnix{Name: r.Address}); !errors.Is(err, unix.EADDRINUSE) {
+			break
+		}
+		time.Sleep(namePause)
+	}
+	return os.NewSyscallError("bind", err)
+}
+
+// bindPath binds s at the path of r. It returns where the file is. Its mode is set before s listens, so
+// that nobody connects in between.
+func (s *Bound) bindPath(r Spec) (*socketFile, error) {
+	at, err := openSocketFile(r.Address, "bind")
+	if err != nil {
+		return nil, err
+	}
+	sa := &unix.SockaddrUnix{Name: at.address(r.Address)}
+	err = unix.Bind(s.fd, sa)
+	if errors.Is(err, unix.EADDRINUSE) && r.Ordinal == 0 {
+		if err := at.removeStale(); err != nil {
+			at.close()
+			return nil, err
+		}
+		err = unix.Bind(s.fd, sa)
+	}
+	if err != nil {
+		at.close()
+		return nil, os.NewSyscallError("bind", err)
+	}
+	if err := at.claim(r); err != nil {
+		at.remove()
+		at.close()
+		return nil, err
+	}
+	return at, nil
+}
+
+// adoptFile takes charge of the file of a Unix socket that a worker has made and the kernel calls by
+// the path name: it is removed with the socket. What stands there must be a socket, of the user
+// who made s listen, which is the kernel's word; else it is left alone.
+func (s *Bound) AdoptFile() {
+	network, name, err := s.Address()
+	if err != nil || !address.IsLocal(network) || !filepath.IsAbs(name) {
+		return
+	}
+	listener, err := unix.GetsockoptUcred(s.fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return
+	}
+	at, err := openSocketFile(name, "share")
+	if err != nil {
+		return
+	}
+	file, st, err := at.open()
+	if err != nil {
+		at.close()
+		return
+	}
+	_ = unix.Close(file)
+	if !isSocket(st) || st.Uid != listener.Uid {
+		at.close()
+		return
+	}
+	at.dev, at.ino = st.Dev, st.Ino
+	s.path, s.file = name, at
+}
+
+// claim takes charge of the file that was just made there, and gives it the mode of r.
+func (f *socketFile) claim(r Spec) error {
+	file, st, err := f.open()
+	if err == nil {
+		defer unix.Close(file)
+	}
+	if err != nil || !isSocket(st) {
+		return os.NewSyscallError("bind: what was made there was taken away", unix.EBUSY)
+	}
+	mine := int(st.Uid) == os.Geteuid() // not on a network file system that maps users; there it stays
+	if mine {
+		f.dev, f.ino = st.Dev, st.Ino
+	}
+	switch {
+	case r.Mode == 0:
+		return nil
+	case !mine:
+		return os.NewSyscallError("chmod", unix.EPERM)
+	}
+	return os.NewSyscallError("chmod", unix.Chmod(safepath.ProcPath(file), uint32(r.Mode.Perm())))
+}
+
+// socketFile is where the file of a Unix socket stands: its directory, which is held open, and the name
+// there. What the name means is looked at anew each time.
+type socketFile struct {
+	dir  *safepath.Directory
+	name string
+	dev  uint64 // of the file, once it is ours to remove
+	ino  uint64 // 0: it is not
+}
+
+// maxUnixPath is the room in sockaddr_un, less the final zero (unix(7)).
+const maxUnixPath = 107
+
+// openSocketFile opens the directory of a path. call is what errors are about.
+func openSocketFile(path, call string) (*socketFile, error) {
+	name := filepath.Base(path)
+	if !address.CleanPath(path) || name == "/" {
+		return nil, os.NewSyscallError(call+": the path is not absolute and clean", unix.EINVAL)
+	}
+	dir, err := safepath.OpenDirectory(filepath.Dir(path), call)
+	if err != nil {
+		return nil, err
+	}
+	return &socketFile{dir: dir, name: name}, nil
+}
+
+// address is what the socket is bound to: the path, by which its clients know it. Through the directory that
+// is held open goes one that is too long, and one that might lead elsewhere by now.
+func (f *socketFile) address(path string) string {
+	if f.dir.Trusted && len(path) <= maxUnixPath {
+		return path
+	}
+	return safepath.ProcPath(f.dir.FD) + "/" + f.name
+}
+
+// open opens what stands there, without the right to do anything with it; also a link.
+func (f *socketFile) open() (fd int, st unix.Stat_t, err error) {
+	fd, err = unix.Openat(f.dir.FD, f.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, st, err
+	}
+	if err = unix.Fstat(fd, &st); err != nil {
+		_ = unix.Close(fd)
+		return -1, st, err
+	}
+	return fd, st, nil
+}
+
+// remove removes the file, if it is the one that is ours to remove.
+func (f *socketFile) remove() {
+	var st unix.Stat_t
+	if f.ino == 0 || unix.Fstatat(f.dir.FD, f.name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return
+	}
+	if isSocket(st) && st.Dev == f.dev && st.Ino == f.ino {
+		_ = unix.Unlinkat(f.dir.FD, f.name, 0)
+	}
+	f.ino = 0
+}
+
+func (f *socketFile) close() { f.dir.Close() }
+
+// removeStale removes what stands there if it is a socket of this process's user on which nobody listens any more. Of
+// what type it is does not matter: the kernel refuses only where nobody has it. The only way to know is to connect; a
+// server that lives sees one empty connection. It is not atomic: two programs that start at once on one stale path
+// can take it from each other. Anything else is left alone, and is an error that says what it is.
+func (f *socketFile) removeStale() error {
+	file, st, err := f.open()
+	if errors.Is(err, unix.ENOENT) {
+		return nil // it has gone just now
+	}
+	if err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	defer unix.Close(file)
+	taken := func(why string) error {
+		return os.NewSyscallError("bind: the path is that of "+why, unix.EADDRINUSE)
+	}
+	if !isSocket(st) {
+		return taken(kindOf(st))
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: safepath.ProcPath(file)}); !errors.Is(err, unix.ECONNREFUSED) {
+		return os.NewSyscallError("bind", unix.EADDRINUSE) // it is in use, or not ours to ask
+	}
+	if int(st.Uid) != os.Geteuid() {
+		return taken(fmt.Sprintf("a socket that nobody listens on, but it is user %d's: remove it", st.Uid))
+	}
+	f.dev, f.ino = st.Dev, st.Ino
+	f.remove()
+	return nil
+}
+
+func isSocket(st unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFSOCK }
+
+// kindOf says what a file is.
+func kindOf(st unix.Stat_t) string {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return "a regular file"
+	case unix.S_IFDIR:
+		return "a directory"
+	case unix.S_IFLNK:
+		return "a symbolic link"
+	case unix.S_IFIFO:
+		return "a pipe"
+	}
+	return "a device"
+}

@@ -1,0 +1,134 @@
+package testkit
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// deadline bounds every wait in these tests. It is not a measure of anything.
+const Deadline = 8 * time.Second
+
+func Context(t testing.TB) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), Deadline)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// until waits for cond, looking again whenever the scheduler lets it.
+func Until(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	end := time.Now().Add(Deadline)
+	for !cond() {
+		if time.Now().After(end) {
+			buf := make([]byte, 1<<20)
+			t.Fatalf("timed out waiting for %s\n%s", what, buf[:runtime.Stack(buf, true)])
+		}
+		runtime.Gosched()
+	}
+}
+
+// serveID accepts on ln until it is closed, and writes id to each connection.
+func ServeID(ln net.Listener, id string) {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, id)
+		c.Close()
+	}
+}
+
+// hold accepts on ln until it is closed, and gives away what it accepts.
+func Hold(ln net.Listener) <-chan net.Conn {
+	held := make(chan net.Conn, 1000)
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			held <- c
+		}
+	}()
+	return held
+}
+
+func Dial(t testing.TB, addr net.Addr) net.Conn {
+	t.Helper()
+	c, err := net.DialTimeout(addr.Network(), addr.String(), Deadline)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	_ = c.SetDeadline(time.Now().Add(Deadline))
+	return c
+}
+
+// ask connects and reads to the end.
+func Ask(t testing.TB, network, addr string) string {
+	t.Helper()
+	s, err := TryAsk(network, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TryAsk(network, addr string) (string, error) {
+	c, err := net.DialTimeout(network, addr, Deadline)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(Deadline))
+	b, err := io.ReadAll(c)
+	return string(b), err
+}
+
+// checkLeaks compares descriptors and goroutines at the end with now. It is to
+// be called before anything is opened.
+func CheckLeaks(t testing.TB) {
+	t.Helper()
+	// The runtime's poller and the like are there from now on.
+	if ln, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
+		ln.Close()
+	}
+	fds, goroutines := countFDs(), runtime.NumGoroutine()
+	t.Cleanup(func() {
+		if t.Failed() {
+			return
+		}
+		Until(t, fmt.Sprintf("descriptors to be %d again (now %d) and goroutines %d (now %d)", fds, countFDs(), goroutines, runtime.NumGoroutine()),
+			func() bool { runtime.GC(); return countFDs() <= fds && runtime.NumGoroutine() <= goroutines })
+	})
+}
+
+func countFDs() int {
+	e, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0
+	}
+	return len(e)
+}
+
+func Handle(t testing.TB, v any) *fdipc.Handle {
+	t.Helper()
+	h, err := fdipc.HandleOf(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// proxyV2 is what version 2 of the PROXY protocol begins with.
+const ProxyV2 = "\r\n\r\n\x00\r\nQUIT\n"

@@ -1,0 +1,122 @@
+package testkit
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// connects dials and closes.
+func Connects(network, address string) error {
+	c, err := net.Dial(network, address)
+	if err == nil {
+		c.Close()
+	}
+	return err
+}
+
+func PortOf(t *testing.T, address string) int {
+	t.Helper()
+	_, p, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, _ := strconv.Atoi(p)
+	return n
+}
+
+// stranger is a user that is neither root nor this process's.
+const Stranger = 54321
+
+// asRoot skips where no file can be given to another user.
+func AsRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make files of another user")
+	}
+}
+
+// land is a directory of a stranger's, and one of root's with a file.
+func Directories(t *testing.T) (theirs, roots, file string) {
+	t.Helper()
+	dir := t.TempDir()
+	theirs, roots = filepath.Join(dir, "theirs"), filepath.Join(dir, "roots")
+	for _, d := range []string{theirs, roots} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file = filepath.Join(roots, "shadow")
+	if err := os.WriteFile(file, []byte("root's own"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(theirs, Stranger, Stranger); err != nil {
+		t.Fatal(err)
+	}
+	return theirs, roots, file
+}
+
+func Link(t *testing.T, to, name string, uid int) {
+	t.Helper()
+	if err := errors.Join(os.Symlink(to, name), os.Lchown(name, uid, uid)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// told is a log that hands its messages to a test.
+type Log chan string
+
+func (l Log) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l Log) Handle(_ context.Context, r slog.Record) error {
+	l <- r.Message
+	return nil
+}
+
+func (l Log) WithAttrs([]slog.Attr) slog.Handler { return l }
+
+func (l Log) WithGroup(string) slog.Handler { return l }
+
+// next waits for the next message that begins so.
+func (l Log) Next(t *testing.T, begin string) {
+	t.Helper()
+	ctx := Context(t)
+	for {
+		select {
+		case m := <-l:
+			if strings.HasPrefix(m, begin) {
+				return
+			}
+		case <-ctx.Done():
+			t.Fatalf("not told: %s", begin)
+		}
+	}
+}
+
+// noDescriptors leaves this process without any, until the function that it returns is called.
+func NoDescriptors(t *testing.T) (over func()) {
+	t.Helper()
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	free, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0) // the lowest number that is free
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = unix.Close(free)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(free), Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	over = func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &old) }
+	t.Cleanup(over)
+	return over
+}

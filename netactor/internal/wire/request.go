@@ -1,0 +1,70 @@
+package wire
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/address"
+)
+
+// requestKey is what makes two requests mean the same socket: Node's
+// address:port:type:fd:index. r is resolved.
+func Key(r netactor.Request) string {
+	if r.FD != 0 {
+		return fmt.Sprintf("fd:%d:%d", r.FD, r.Ordinal)
+	}
+	return fmt.Sprintf("%s:%s:%d", r.Network, r.Address, r.Ordinal)
+}
+
+// requestPort returns the port of a resolved TCP or UDP request, or -1.
+func Port(r netactor.Request) int {
+	if r.FD != 0 || !address.IsInternet(r.Network) {
+		return -1
+	}
+	ap, err := netip.ParseAddrPort(r.Address)
+	if err != nil {
+		return -1
+	}
+	return int(ap.Port())
+}
+
+// decodeRequest reads a Request from a worker. What comes back is resolved and
+// valid.
+func DecodeRequest(b []byte) (netactor.Request, error) {
+	var r netactor.Request
+	if err := Decode(b, &r); err != nil {
+		return netactor.Request{}, err
+	}
+	if err := r.Validate(); err != nil {
+		return netactor.Request{}, err
+	}
+	if !resolved(r) {
+		return netactor.Request{}, fmt.Errorf("netactor: address %q is not resolved", r.Address)
+	}
+	return r, nil
+}
+
+// resolved reports whether the address of r is written as resolve writes it, so that it means to
+// the kernel what it means to whoever compares it.
+func resolved(r netactor.Request) bool {
+	switch {
+	case address.IsLocal(r.Network):
+		return strings.HasPrefix(r.Address, "@") || address.CleanPath(r.Address)
+	case address.IsInternet(r.Network):
+		ap, err := netip.ParseAddrPort(r.Address)
+		if err != nil || ap.Addr().Is4In6() || len(ap.Addr().Zone()) > maxZone {
+			return false
+		}
+		if ap.Addr().Is4() && strings.HasSuffix(r.Network, "6") || ap.Addr().Is6() && strings.HasSuffix(r.Network, "4") {
+			return false
+		}
+		network, same := address.Canonical(r.Network, ap)
+		return network == r.Network && same == ap
+	}
+	return true
+}
+
+// maxZone is the length of an interface's name, less the final zero (IFNAMSIZ).
+const maxZone = 15

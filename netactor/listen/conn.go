@@ -1,0 +1,131 @@
+package listen
+
+import (
+	"net"
+	"sync/atomic"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// connRecord is what a worker keeps of a connection that it accepted, beside the
+// connection itself.
+type connRecord struct {
+	conns    *openConns
+	reporter *reporter // nil: no dispatcher counts it
+	span     tracing.Span
+
+	credentials *fdipc.Credentials // of the client, where this worker asked for them as it accepted
+}
+
+// beforeClose counts the end of the connection for the listener process: before it is closed,
+// so that a kill in between does not make it one that died. It is called once.
+func (r *connRecord) beforeClose() {
+	if r.reporter != nil {
+		r.reporter.closed()
+	}
+}
+
+// afterClose counts the end of the connection here. It is called once, after ending.
+func (r *connRecord) afterClose() {
+	r.span.End()
+	r.conns.done(r)
+}
+
+// TraceSpan returns the serve span of the connection; see [tracing.ConnContext].
+func (r *connRecord) TraceSpan() tracing.Span { return r.span }
+
+// wrap returns c with what is counted about it. The wrapper embeds the concrete
+// type, so that the fast paths that others look for (ReadFrom, CloseWrite,
+// SyscallConn) are still there; NetConn returns c.
+func wrap(c net.Conn, r connRecord) net.Conn {
+	w := wrapper(c, r)
+	r.conns.add(w, w.record())
+	return w
+}
+
+func wrapper(c net.Conn, r connRecord) countedConn {
+	if w := wrapSocket(c, r); w != nil {
+		return w
+	}
+	switch c := c.(type) {
+	case *net.TCPConn:
+		return &tcpConn{TCPConn: c, connRecord: r}
+	case *net.UnixConn:
+		return &unixConn{UnixConn: c, connRecord: r}
+	}
+	return &otherConn{Conn: c, connRecord: r}
+}
+
+// countedConn is a wrapper.
+type countedConn interface {
+	net.Conn
+	record() *connRecord
+}
+
+func (r *connRecord) record() *connRecord { return r }
+
+type tcpConn struct {
+	*net.TCPConn
+	connRecord
+	once closeOnce
+}
+
+// Close closes the connection and counts its end.
+func (c *tcpConn) Close() error { return c.once.close(c.TCPConn, &c.connRecord) }
+
+// NetConn returns the connection without the counting.
+func (c *tcpConn) NetConn() net.Conn { return c.TCPConn }
+
+type unixConn struct {
+	*net.UnixConn
+	connRecord
+	once closeOnce
+}
+
+// Close closes the connection and counts its end.
+func (c *unixConn) Close() error { return c.once.close(c.UnixConn, &c.connRecord) }
+
+// PeerCredentials returns the client's credentials from when it was accepted; see [PeerCredentials].
+func (c *unixConn) PeerCredentials() (fdipc.Credentials, bool) {
+	if c.credentials == nil {
+		return fdipc.Credentials{}, false
+	}
+	return *c.credentials, true
+}
+
+// NetConn returns the connection without the counting.
+func (c *unixConn) NetConn() net.Conn { return c.UnixConn }
+
+type otherConn struct {
+	net.Conn
+	connRecord
+	once closeOnce
+}
+
+// Close closes the connection and counts its end.
+func (c *otherConn) Close() error { return c.once.close(c.Conn, &c.connRecord) }
+
+// NetConn returns the connection without the counting.
+func (c *otherConn) NetConn() net.Conn { return c.Conn }
+
+// closeOnce counts the first Close; every Close goes through.
+type closeOnce struct{ closed atomic.Bool }
+
+func (o *closeOnce) close(c net.Conn, r *connRecord) error {
+	first := !o.closed.Swap(true)
+	if first {
+		r.beforeClose()
+	}
+	err := c.Close()
+	if first {
+		r.afterClose()
+	}
+	return err
+}
+
+var (
+	_ tracing.TracedConn = (*tcpConn)(nil)
+	_ tracing.TracedConn = (*unixConn)(nil)
+	_ tracing.TracedConn = (*otherConn)(nil)
+)

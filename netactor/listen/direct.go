@@ -1,0 +1,203 @@
+package listen
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/address"
+	"github.com/coppice-go/coppice/netactor/internal/faults"
+	"github.com/coppice-go/coppice/netactor/internal/wire"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// directListener is a net.Listener over a socket of this process: shared with
+// other workers, or adopted.
+type directListener struct {
+	ls          *Listeners
+	address     net.Addr
+	number      uint64 // 0: the master knows nothing of it
+	name        string
+	done        func()                 // gives the ordinal back; nil without
+	options     netactor.SocketOptions // of connections, where they are not package net's own
+	credentials bool                   // clients are asked for theirs
+	ended       chan struct{}          // closed by close
+	outage      faults.Outage          // of accept
+
+	mu      sync.Mutex
+	ln      net.Listener
+	paused  bool
+	broken  bool          // ln does not accept any more; the master is to send another
+	changed chan struct{} // closed and made anew when one of the above changes
+	closed  bool
+	err     error // of the Close of ln
+}
+
+func newDirectListener(ls *Listeners, ln net.Listener, addr net.Addr, number uint64, name string) *directListener {
+	return &directListener{
+		ls: ls, ln: ln, address: addr, number: number, name: name,
+		ended: make(chan struct{}), changed: make(chan struct{}),
+	}
+}
+
+func (l *directListener) dispatched() bool { return false }
+
+// Accept waits for a connection. While it cannot have one for want of descriptors, or because a policy
+// refuses it, it waits too, if the socket is the master's: that is told as of the listener process.
+func (l *directListener) Accept() (net.Conn, error) {
+	for {
+		l.mu.Lock()
+		ln, changed, wait := l.ln, l.changed, l.paused || l.broken
+		l.mu.Unlock()
+		if wait {
+			select {
+			case <-changed:
+				continue
+			case <-l.ended:
+			}
+		}
+		c, err := ln.Accept()
+		if err == nil {
+			if l.outage.Lasts() {
+				l.outage.End(l.ls.cfg.Logger, "listener accepts again", "listener", l.address)
+			}
+			return l.wrap(c), nil
+		}
+		switch {
+		case l.retryAfter(ln, err):
+		case l.number != 0 && mayLast(err):
+			pause := l.outage.Begin(l.ls.cfg.Logger, "listener cannot accept: clients wait in the backlog", "listener", l.address, "err", err)
+			select {
+			case <-time.After(pause):
+			case <-l.ended:
+			}
+		default:
+			return nil, err
+		}
+	}
+}
+
+// mayLast reports whether an error of accept may last, and says nothing of the socket.
+func mayLast(err error) bool {
+	return faults.IsShortage(err) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM)
+}
+
+// retryAfter reports whether Accept is to try again after err from ln: the listener was paused, or its
+// socket does not accept any more and is replaced by the master.
+func (l *directListener) retryAfter(ln net.Listener, err error) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.closed:
+		return false
+	case l.paused || l.ln != ln:
+		return true
+	case l.number == 0 || !errors.Is(err, syscall.EINVAL):
+		return false
+	}
+	l.broken = true
+	l.ls.send(l.ls.cfg.Master, &fdipc.Frame{Kind: wire.KindBroken, Target: l.number, Payload: []byte(err.Error())})
+	return true
+}
+
+func (l *directListener) changeLocked() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// pause makes Accept wait, or go on.
+func (l *directListener) pause(paused bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.paused = paused
+	var at time.Time
+	if paused {
+		at = time.Unix(1, 0) // whoever waits in Accept looks again
+	}
+	if d, ok := l.ln.(interface{ SetDeadline(time.Time) error }); ok {
+		_ = d.SetDeadline(at)
+	}
+	l.changeLocked()
+}
+
+// replace takes ownership of another socket for the same listener.
+func (l *directListener) replace(ln net.Listener) {
+	l.mu.Lock()
+	old := l.ln
+	if l.closed {
+		old = ln
+	} else {
+		l.ln, l.broken = ln, false
+		l.changeLocked()
+	}
+	paused := l.paused
+	l.mu.Unlock()
+	go old.Close() // ends when what clients have queued in a Unix one is closed
+	if paused {
+		l.pause(true)
+	}
+}
+
+// wrap counts a connection, and begins its trace.
+func (l *directListener) wrap(c net.Conn) net.Conn {
+	if l.options != (netactor.SocketOptions{}) {
+		setOptions(c, l.options)
+	}
+	tracer := l.ls.cfg.Tracer
+	r := connRecord{conns: l.ls.conns}
+	if l.credentials {
+		r.credentials = credentialsOf(c)
+	}
+	if tracer != nil {
+		accepted := tracing.AcceptSpan{Listener: l.name, Transport: l.address.Network()}
+		if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+			accepted.Peer = a.AddrPort()
+		}
+		accept := tracer.Accept(accepted)
+		r.span = accept.Serve()
+		accept.End()
+	}
+	return wrap(c, r)
+}
+
+// Close closes this process's copy of the socket.
+func (l *directListener) Close() error {
+	if !l.close(true) {
+		return &net.OpError{Op: "close", Net: l.address.Network(), Addr: l.address, Err: net.ErrClosed}
+	}
+	return l.err
+}
+
+func (l *directListener) closedByMaster() { l.close(false) }
+
+func (l *directListener) close(tell bool) (first bool) {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return false
+	}
+	l.closed = true
+	ln := l.ln
+	l.mu.Unlock()
+	if tell || !address.IsLocal(l.address.Network()) {
+		l.err = ln.Close()
+	} else { // on the channel's reader: it ends when what clients have queued is closed
+		go ln.Close()
+	}
+	close(l.ended)
+	l.ls.forget(l, l.number)
+	if l.number != 0 && tell {
+		l.ls.reportClosed(l.number)
+	}
+	if l.done != nil {
+		l.done()
+	}
+	return true
+}
+
+// Addr returns the address that the socket is bound to.
+func (l *directListener) Addr() net.Addr { return l.address }

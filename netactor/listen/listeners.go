@@ -1,0 +1,371 @@
+package listen
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor/internal/faults"
+	"github.com/coppice-go/coppice/netactor/internal/wire"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// ListenersConfig configures a worker's Listeners. Zero fields mean the default.
+type Config struct {
+	Master *fdipc.Conn     // whom to ask; nil: nobody, then Listen is net.Listen
+	Pool   string          // the worker's pool, for spans
+	Logger *slog.Logger    // default slog.Default
+	Tracer *tracing.Tracer // default nil: no spans
+
+	// Stopping is closed when the worker is asked to stop. Of what it closes from then on
+	// the master hears at once; of what it closes before, when it has lived on for a quarter
+	// of a second: a worker that fails may close an instant before. nil: it is never asked.
+	Stopping <-chan struct{}
+}
+
+// Listeners is the worker's side: it asks the master for listeners, takes the
+// connections that the listener process offers, and counts what is open, so
+// that the worker can be drained. All methods may be called by any goroutine.
+type Listeners struct {
+	cfg   Config
+	conns *openConns
+
+	mu              sync.Mutex
+	link            *fdipc.Conn // to the listener process; nil without
+	seq             uint64
+	requests        map[uint64]pendingReply // requests that wait for a reply
+	byNumber        map[uint64]openSocket   // what the master gave us
+	unknownToMaster map[openSocket]bool     // what nobody else knows of
+	reporters       map[uint64]*reporter    // by number; they stay, see reporter
+	ordinals        map[string]map[int]bool
+	closed          bool
+	load            int64 // the worker's own word on it; -1 when it gave none
+
+	shortage faults.Outage // of descriptors, for what others hand over
+
+	closes pendingCloses // that the master is to hear of
+}
+
+// openSocket is one open listener, or packet socket, of a worker.
+type openSocket interface {
+	Close() error
+	closedByMaster() // the master has closed it
+	// dispatched reports whether its connections come from the listener process.
+	dispatched() bool
+}
+
+// NewListeners returns a worker's Listeners, without any yet.
+func New(cfg Config) *Listeners {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	ls := &Listeners{
+		cfg:             cfg,
+		conns:           newOpenConns(),
+		requests:        make(map[uint64]pendingReply),
+		byNumber:        make(map[uint64]openSocket),
+		unknownToMaster: make(map[openSocket]bool),
+		reporters:       make(map[uint64]*reporter),
+		ordinals:        make(map[string]map[int]bool),
+		load:            -1,
+	}
+	ls.closes.send = func(number uint64) { ls.sendKind(cfg.Master, wire.KindClosed, number) }
+	return ls
+}
+
+// AddLink says that a listener process is there, with the Conn to it, at the
+// start and after each restart. Every listener joins by it. The link stays the
+// caller's; its Handler gives this package's kinds to [Listeners.HandleFrame].
+// What came over an earlier link and waits to be accepted stays acceptable.
+func (ls *Listeners) AddLink(c *fdipc.Conn) {
+	ls.mu.Lock()
+	ls.link = c
+	load := ls.load
+	var join []*reporter
+	for number, s := range ls.byNumber {
+		if s.dispatched() {
+			join = append(join, ls.reporterLocked(number))
+		}
+	}
+	ls.mu.Unlock()
+	if load >= 0 {
+		_ = c.TrySend(&fdipc.Frame{Kind: wire.KindLoad, Payload: wire.Count(uint64(load))})
+	}
+	for _, r := range join {
+		r.join(c)
+	}
+}
+
+// Report says how much this worker has to do, for LeastLoaded, in a unit of its own choice:
+// the worker with the least gets the next connection. It replaces the number of connections
+// as what is compared. Until the next report each connection that comes counts 1 more, and each
+// that ends 1 less; so the unit should be about one connection's worth. Reports are to be
+// given now and then, at most some times a second. A negative load counts as 0.
+func (ls *Listeners) Report(load int) {
+	ls.mu.Lock()
+	ls.load = max(0, int64(load))
+	link := ls.link
+	ls.mu.Unlock()
+	if link != nil {
+		_ = link.TrySend(&fdipc.Frame{Kind: wire.KindLoad, Payload: wire.Count(uint64(max(0, load)))})
+	}
+}
+
+// HandleFrame handles a frame of this package's kinds from the master or from
+// the listener process. It is false for a kind that is not handled here: then
+// the frame is untouched. It does not block.
+func (ls *Listeners) HandleFrame(c *fdipc.Conn, f *fdipc.Frame) bool {
+	switch f.Kind {
+	case wire.KindOffer:
+		ls.offerFrame(c, f)
+		return true
+	case wire.KindReply:
+		if c == ls.cfg.Master {
+			c.ResolveOffers() // our copy of a socket that went with the request holds the port
+			ls.replyFrame(f, false)
+			return true
+		}
+	case wire.KindShut:
+		if c == ls.cfg.Master {
+			ls.shutFrame(f.Target)
+		}
+	case wire.KindOpen:
+		if c == ls.cfg.Master {
+			ls.renewFrame(f)
+		}
+	case wire.KindPause, wire.KindResume:
+		if l := ls.directListener(f.Target); l != nil && c == ls.cfg.Master {
+			l.pause(f.Kind == wire.KindPause)
+		}
+	case wire.KindJoin:
+		ls.mu.Lock()
+		r := ls.reporters[f.Target]
+		ls.mu.Unlock()
+		if r != nil && c != ls.cfg.Master {
+			r.inRotation()
+		}
+	case wire.KindCounters:
+		ls.mu.Lock()
+		r := ls.reporters[f.Target]
+		ls.mu.Unlock()
+		if r != nil && c != ls.cfg.Master {
+			r.turnOff(c)
+		}
+	default:
+		return false
+	}
+	f.Refuse(fdipc.ReasonUnknown)
+	return true
+}
+
+func (ls *Listeners) offerFrame(c *fdipc.Conn, f *fdipc.Frame) {
+	ls.mu.Lock()
+	l, ok := ls.byNumber[f.Target].(*queuedListener)
+	ls.mu.Unlock()
+	if !ok {
+		f.Refuse(wire.ReasonClosed)
+		return
+	}
+	if ls.shortage.Lasts() {
+		ls.shortage.End(ls.cfg.Logger, faults.HandlesArrived)
+	}
+	l.push(c, f.Handles, f.Payload)
+}
+
+func (ls *Listeners) shutFrame(number uint64) {
+	ls.mu.Lock()
+	s := ls.byNumber[number]
+	ls.mu.Unlock()
+	if s != nil {
+		s.closedByMaster()
+	}
+}
+
+// directListener returns the listener of that number if this worker accepts on it itself.
+func (ls *Listeners) directListener(number uint64) *directListener {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	l, _ := ls.byNumber[number].(*directListener)
+	return l
+}
+
+// renewFrame takes the socket of a listener again, after the one before was shut down.
+func (ls *Listeners) renewFrame(f *fdipc.Frame) {
+	l := ls.directListener(f.Target)
+	if l == nil || len(f.Handles) != 1 {
+		return
+	}
+	ln, err := f.Handles[0].Listener()
+	if err != nil { // it was shut down once more, which the master will notice
+		_ = f.Handles[0].Close()
+		return
+	}
+	if ls.shortage.Lasts() {
+		ls.shortage.End(ls.cfg.Logger, faults.HandlesArrived)
+	}
+	l.replace(ln)
+}
+
+// sendKind sends a frame without a payload, if that is possible. What cannot be
+// sent need not be: the peer is gone, or is cut off for not reading.
+func (ls *Listeners) sendKind(c *fdipc.Conn, k fdipc.Kind, number uint64) {
+	ls.send(c, &fdipc.Frame{Kind: k, Target: number})
+}
+
+func (ls *Listeners) send(c *fdipc.Conn, f *fdipc.Frame) {
+	if c != nil {
+		_ = c.TrySend(f)
+	}
+}
+
+// Adopt returns a listener over ln, of which nobody else is told: it is closed
+// with the worker, and its connections are counted. It takes ownership of ln.
+func (ls *Listeners) Adopt(ln net.Listener) net.Listener {
+	m := newDirectListener(ls, ln, ln.Addr(), 0, "")
+	ls.mu.Lock()
+	closed := ls.closed
+	if !closed {
+		ls.unknownToMaster[m] = true
+	}
+	ls.mu.Unlock()
+	if closed {
+		m.closedByMaster()
+	}
+	return m
+}
+
+// forget takes a closed listener off the list. It returns the link that it had
+// joined, or nil.
+func (ls *Listeners) forget(s openSocket, number uint64) *fdipc.Conn {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	delete(ls.unknownToMaster, s)
+	if number == 0 || ls.byNumber[number] != s {
+		return nil
+	}
+	delete(ls.byNumber, number)
+	if !s.dispatched() {
+		return nil
+	}
+	return ls.link
+}
+
+// reporterLocked returns the reporter of a listener.
+func (ls *Listeners) reporterLocked(number uint64) *reporter {
+	r := ls.reporters[number]
+	if r == nil {
+		r = newReporter(number)
+		ls.reporters[number] = r
+	}
+	return r
+}
+
+// Joined waits until every listener that gets its connections from the listener
+// process is in its rotation, or ctx ends; then it returns ctx's error. A worker
+// that says it is ready after that gets its turn from then on.
+func (ls *Listeners) Joined(ctx context.Context) error {
+	ls.mu.Lock()
+	var wait []*reporter
+	for number, s := range ls.byNumber {
+		if s.dispatched() {
+			wait = append(wait, ls.reporterLocked(number))
+		}
+	}
+	ls.mu.Unlock()
+	for _, r := range wait {
+		select {
+		case <-r.joined:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// Conns is the number of connections that are open: accepted from any listener
+// here, and not yet closed.
+func (ls *Listeners) Conns() int { return ls.conns.count() }
+
+// Drain closes all listeners, so that what they have not accepted goes to other
+// workers, and waits until every connection is closed, or ctx ends; then it
+// returns ctx's error. Packet sockets stay open: who serves one drains by it, and closes it.
+// A later Listen or ListenPacket fails.
+func (ls *Listeners) Drain(ctx context.Context) error {
+	ls.closeAll(func(s openSocket) bool {
+		_, packets := s.(*packetSocket)
+		return !packets
+	})
+	return ls.conns.wait(ctx)
+}
+
+// Fail says that the worker ends by itself and is to be replaced: what is closed from now
+// on, or was just now, the master does not count as closed. Like the death of a process it leaves the
+// sockets open, for the replacement.
+func (ls *Listeners) Fail() { ls.closes.fail() }
+
+// reportClosed tells the master of a close, now or later.
+func (ls *Listeners) reportClosed(number uint64) {
+	now := false
+	select {
+	case <-ls.cfg.Stopping:
+		now = true
+	default:
+	}
+	ls.closes.add(number, now)
+}
+
+// Cut closes every connection that is open, and each that is accepted from now on: as the end
+// of a process does, of which nothing is left. It is for a worker that is a goroutine and has ended.
+func (ls *Listeners) Cut() { ls.conns.closeAll() }
+
+// Close closes all listeners and packet sockets. It does not wait. A later Listen or ListenPacket
+// fails.
+func (ls *Listeners) Close() error {
+	ls.closeAll(func(openSocket) bool { return true })
+	return nil
+}
+
+func (ls *Listeners) closeAll(which func(openSocket) bool) {
+	ls.mu.Lock()
+	ls.closed = true
+	var all []openSocket
+	for _, s := range ls.byNumber {
+		if which(s) {
+			all = append(all, s)
+		}
+	}
+	for s := range ls.unknownToMaster {
+		if which(s) {
+			all = append(all, s)
+		}
+	}
+	ls.mu.Unlock()
+	for _, s := range all {
+		_ = s.Close()
+	}
+	ls.closes.flush()
+}
+
+// HandlesLost takes a frame whose handles did not arrive, for fdipc.Config.NoFiles of the master's
+// channel and of the link. It is false for a kind that is not handled here.
+func (ls *Listeners) HandlesLost(c *fdipc.Conn, f *fdipc.Frame) bool {
+	pause := ls.shortage.Begin(ls.cfg.Logger, faults.HandlesLost)
+	switch f.Kind {
+	case wire.KindOffer: // they are back with the listener process, which leaves us alone for a while
+	case wire.KindReply:
+		if c == ls.cfg.Master {
+			ls.replyFrame(f, true)
+		}
+	case wire.KindOpen:
+		if c == ls.cfg.Master {
+			ask := &fdipc.Frame{Kind: wire.KindBroken, Target: f.Target}
+			time.AfterFunc(pause, func() { ls.send(c, ask) }) // and gets it anew; nothing happens once c has ended
+		}
+	default:
+		return false
+	}
+	return true
+}

@@ -1,0 +1,207 @@
+package listen
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"sync"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/wire"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// maxQueue bounds the connections that a listener holds unclaimed. The
+// dispatcher's window is smaller; beyond it stands a broken dispatcher.
+const maxQueue = netactor.MaxWindow
+
+// queuedListener is a net.Listener that is fed with connections on offer.
+type queuedListener struct {
+	ls       *Listeners
+	number   uint64
+	address  net.Addr
+	reporter *reporter
+	kind     fdipc.HandleKind // of its connections
+	done     func()           // gives the ordinal back
+	wake     chan struct{}    // capacity 1: the queue is not empty
+	ended    chan struct{}    // closed by close
+
+	mu     sync.Mutex
+	queue  []offeredConn // from head on
+	head   int
+	closed bool
+}
+
+// offeredConn is one connection on offer.
+type offeredConn struct {
+	h        *fdipc.Handle
+	via      *fdipc.Conn
+	accepted int64 // when, by the clock of monotonic; 0 when that was not said
+	claim    tracing.Span
+}
+
+func newQueuedListener(ls *Listeners, r wire.Reply, addr net.Addr, done func()) *queuedListener {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	kind := fdipc.HandleTCP
+	switch r.Network {
+	case "unix":
+		kind = fdipc.HandleUnix
+	case "unixpacket":
+		kind = fdipc.HandleUnixPacket
+	}
+	return &queuedListener{
+		kind: kind, ls: ls, number: r.Number, address: addr, reporter: ls.reporterLocked(r.Number), done: done,
+		wake: make(chan struct{}, 1), ended: make(chan struct{}),
+	}
+}
+
+func (l *queuedListener) dispatched() bool { return true }
+
+// push takes over the handles of an offer; times says when each was accepted, 8 bytes for each.
+func (l *queuedListener) push(via *fdipc.Conn, handles []*fdipc.Handle, times []byte) {
+	l.mu.Lock()
+	reason := wire.ReasonClosed
+	if !l.closed {
+		reason = wire.ReasonFull
+		if l.head > 0 && len(l.queue)+len(handles) > cap(l.queue) {
+			n := copy(l.queue, l.queue[l.head:])
+			clear(l.queue[n:])
+			l.queue, l.head = l.queue[:n], 0
+		}
+		for len(handles) > 0 && len(l.queue)-l.head < maxQueue {
+			o := offeredConn{h: handles[0], via: via, claim: l.startClaim(handles[0])}
+			if len(times) >= 8 {
+				o.accepted = int64(binary.LittleEndian.Uint64(times))
+				times = times[8:]
+			}
+			l.queue = append(l.queue, o)
+			handles = handles[1:]
+		}
+	}
+	l.mu.Unlock()
+	l.signal()
+	for _, h := range handles {
+		h.Refuse(reason)
+	}
+}
+
+func (l *queuedListener) startClaim(h *fdipc.Handle) tracing.Span {
+	if l.ls.cfg.Tracer == nil || h.Trace == (fdipc.TraceContext{}) {
+		return tracing.Span{}
+	}
+	return l.ls.cfg.Tracer.Claim(h.Trace, tracing.Claim{Pool: l.ls.cfg.Pool, Kind: "conn"})
+}
+
+func (l *queuedListener) signal() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// pop takes the first connection off the queue.
+func (l *queuedListener) pop() (o offeredConn, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.head == len(l.queue) {
+		return offeredConn{}, false
+	}
+	o = l.queue[l.head]
+	l.queue[l.head] = offeredConn{}
+	l.head++
+	if l.head == len(l.queue) {
+		l.queue, l.head = l.queue[:0], 0
+	} else {
+		l.signal() // for another Accept
+	}
+	return o, true
+}
+
+// Accept waits for a connection and claims it: from then on it is this
+// worker's. One that was taken back meanwhile is passed over.
+func (l *queuedListener) Accept() (net.Conn, error) {
+	for {
+		if o, ok := l.pop(); ok {
+			if c := l.claim(o); c != nil {
+				return c, nil
+			}
+			continue
+		}
+		select {
+		case <-l.wake:
+		case <-l.ended:
+			return nil, l.closedError("accept")
+		}
+	}
+}
+
+// claim makes a connection of an offer; nil if it cannot be had.
+func (l *queuedListener) claim(o offeredConn) net.Conn {
+	if l.kind != fdipc.HandleTCP {
+		if a := o.h.Accepted(); a.LocalName != "" { // bound by another name, perhaps, than was asked for
+			a.LocalName = l.address.String()
+			o.h.SetAccepted(a)
+		}
+	}
+	c, err := o.h.Known(l.kind).Conn()
+	if err != nil {
+		o.claim.EndError(err)
+		_ = o.h.Close()
+		if !errors.Is(err, fdipc.ErrRevoked) {
+			l.ls.cfg.Logger.Warn("offered connection cannot be used", "listener", l.address, "err", err)
+		}
+		return nil
+	}
+	r := connRecord{conns: l.ls.conns, span: o.claim.Serve()}
+	if l.reporter.claimed(o.via, o.accepted) {
+		r.reporter = l.reporter
+	}
+	o.claim.EndAt(o.h.ResolvedAt(), "", "") // to the nanosecond when the hand-off ends
+	return wrap(c, r)
+}
+
+func (l *queuedListener) closedError(op string) error {
+	return &net.OpError{Op: op, Net: l.address.Network(), Addr: l.address, Err: net.ErrClosed}
+}
+
+// Close ends the listener for this worker. What it has not accepted goes to
+// other workers; the socket stays open as long as another worker, or a spec,
+// has it. Accept returns an error that is net.ErrClosed.
+func (l *queuedListener) Close() error {
+	if !l.close(true) {
+		return l.closedError("close")
+	}
+	return nil
+}
+
+func (l *queuedListener) closedByMaster() { l.close(false) }
+
+// close closes l once. tell says that the master is to hear of it.
+func (l *queuedListener) close(tell bool) bool {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return false
+	}
+	l.closed = true
+	rest := l.queue[l.head:]
+	l.queue, l.head = nil, 0
+	l.mu.Unlock()
+	close(l.ended)
+	// The listener process first hears that we leave, then gets the offers back.
+	l.ls.sendKind(l.ls.forget(l, l.number), wire.KindLeave, l.number)
+	for _, o := range rest {
+		o.claim.EndError(net.ErrClosed)
+		o.h.Refuse(wire.ReasonClosed)
+	}
+	if tell {
+		l.ls.reportClosed(l.number)
+	}
+	l.done()
+	return true
+}
+
+// Addr returns the address that the socket is bound to.
+func (l *queuedListener) Addr() net.Addr { return l.address }

@@ -1,0 +1,283 @@
+package listen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/address"
+	"github.com/coppice-go/coppice/netactor/internal/wire"
+)
+
+// pendingReply is a request that waits for its reply.
+type pendingReply struct {
+	network string   // as asked, for errors
+	addr    net.Addr // as resolved, for errors
+	done    func()   // gives the ordinal back; may be called more than once
+	result  chan listenResult
+}
+
+type listenResult struct {
+	m   openSocket
+	err error
+}
+
+// replyFrame makes the listener that was asked for. It does so here, and not in
+// Listen, so that what the master says next finds it.
+// lost says that a socket came with it, and did not arrive.
+func (ls *Listeners) replyFrame(f *fdipc.Frame, lost bool) {
+	var r wire.Reply
+	if err := wire.Decode(f.Payload, &r); err != nil {
+		r = wire.Failed(err)
+	}
+	var h *fdipc.Handle
+	if len(f.Handles) > 0 {
+		h = f.Handles[0]
+	}
+	ls.mu.Lock()
+	a, waiting := ls.requests[f.Target]
+	delete(ls.requests, f.Target)
+	ls.mu.Unlock()
+	if !waiting { // given up, as the master knows by now or will (N104)
+		if h != nil {
+			_ = h.Close()
+		}
+		return
+	}
+	var res listenResult
+	if res.err = r.Err(a.network, a.addr); res.err == nil && lost {
+		res.err = address.ListenError(a.network, a.addr, os.NewSyscallError("recvmsg", syscall.EMFILE))
+	}
+	if res.err == nil {
+		res.m, res.err = ls.makeSocket(r, h, a.done)
+	}
+	if res.err != nil {
+		ls.discard(r, h)
+		a.done() // a failed listen leaves no trace (N87)
+	}
+	a.result <- res // capacity 1, and the only one
+}
+
+// discard gives back a listener that nobody wants.
+func (ls *Listeners) discard(r wire.Reply, h *fdipc.Handle) {
+	if h != nil {
+		_ = h.Close()
+	}
+	if r.Errno == 0 {
+		ls.reportClosed(r.Number)
+	}
+}
+
+// Listen opens a listener, or shares one that is open: names are looked up
+// here, the master opens the socket. It waits for the name server and for the
+// master until ctx ends, which gives up: what the master opens too late is
+// closed. Errors are those of net.Listen. The listener is to be closed by the
+// caller, or by Drain.
+func (ls *Listeners) Listen(ctx context.Context, r netactor.Request) (net.Listener, error) {
+	if ls.cfg.Master == nil {
+		return ls.listenAlone(ctx, r)
+	}
+	if address.IsPacket(r.Network) {
+		return nil, wrongKind(ctx, r)
+	}
+	s, err := ls.ask(ctx, r, nil)
+	if err != nil {
+		return nil, err
+	}
+	return s.(net.Listener), nil
+}
+
+// wrongKind is the error of a Listen for datagrams, or of a ListenPacket for connections: that of package net.
+func wrongKind(ctx context.Context, asked netactor.Request) error {
+	r, err := wire.Resolve(ctx, asked)
+	if err != nil {
+		return err
+	}
+	addr, _ := address.Parse(r.Network, r.Address)
+	return address.ListenError(asked.Network, addr, &net.AddrError{Err: "unexpected address type", Addr: asked.Address})
+}
+
+// Share gives the master a listening socket that this worker has opened, under
+// r.Name, so that others can listen on it by name or address; r.Policy and
+// r.Limits say how its connections are shared out. It takes ownership of ln,
+// also on an error, and returns this worker's own part of it. A taken name is
+// EADDRINUSE. Without a master it is Adopt.
+func (ls *Listeners) Share(ctx context.Context, r netactor.Request, ln net.Listener) (net.Listener, error) {
+	if ls.cfg.Master == nil {
+		return ls.Adopt(ln), nil
+	}
+	u, isUnix := ln.(*net.UnixListener)
+	if isUnix {
+		u.SetUnlinkOnClose(false) // the path is the master's, if it takes the socket
+	}
+	h, err := fdipc.HandleOf(ln)
+	if err != nil {
+		_ = ln.Close()
+		return nil, address.ListenError(ln.Addr().Network(), ln.Addr(), err)
+	}
+	a := ln.Addr()
+	r.FD, r.Network, r.Address = 0, a.Network(), a.String()
+	s, err := ls.ask(ctx, r, h)
+	if err != nil {
+		if _, refused := errors.AsType[syscall.Errno](err); refused && isUnix && filepath.IsAbs(a.String()) {
+			_ = syscall.Unlink(a.String()) // as its Close would; the master does not touch what it did not take
+		}
+		return nil, err
+	}
+	return s.(net.Listener), nil
+}
+
+// listenAlone is Listen without a master, as in a test of a worker's function.
+func (ls *Listeners) listenAlone(ctx context.Context, r netactor.Request) (net.Listener, error) {
+	if err := r.Validate(); err != nil {
+		return nil, address.ListenError(r.Network, nil, err)
+	}
+	if r.Network == "" {
+		return nil, address.ListenError(r.Network, nil, os.NewSyscallError("listen", syscall.ENOENT))
+	}
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, r.Network, r.Address)
+	if err != nil {
+		return nil, err
+	}
+	return ls.Adopt(ln), nil
+}
+
+// ask sends a request and makes a listener of the reply, or a packet socket. h is a socket to go
+// with it, or nil; it is consumed.
+func (ls *Listeners) ask(ctx context.Context, asked netactor.Request, h *fdipc.Handle) (openSocket, error) {
+	r, err := wire.Resolve(ctx, asked)
+	if err != nil {
+		if h != nil {
+			_ = h.Close()
+		}
+		return nil, err
+	}
+	addr, _ := address.Parse(r.Network, r.Address)        // none for a name alone
+	if n := len(wire.Encode(r)); n > wire.MaxControl-64 { // an ordinal is to be added
+		if h != nil {
+			_ = h.Close()
+		}
+		return nil, address.ListenError(asked.Network, nil, fmt.Errorf("netactor: a request of %d bytes is longer than %d: its Limits.Answer, or the path of its pool", n, wire.MaxControl))
+	}
+	base := wire.Key(r)
+	r.Ordinal = ls.takeOrdinal(base)
+	a := pendingReply{
+		network: asked.Network, addr: addr,
+		done:   sync.OnceFunc(func() { ls.giveOrdinal(base, r.Ordinal) }),
+		result: make(chan listenResult, 1),
+	}
+	ls.mu.Lock()
+	ls.seq++
+	seq := ls.seq
+	ls.requests[seq] = a
+	ls.mu.Unlock()
+	ls.closes.flush()
+	f := &fdipc.Frame{Kind: wire.KindListen, Target: seq, Payload: wire.Encode(r)}
+	if h != nil {
+		f.Kind, f.Handles = wire.KindShare, []*fdipc.Handle{h}
+	}
+	if err = ls.cfg.Master.Send(ctx, f); err != nil && h != nil {
+		_ = h.Close()
+	}
+	if err == nil {
+		select {
+		case res := <-a.result:
+			return res.m, res.err
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-ls.cfg.Master.Done():
+			err = fdipc.ErrPeerLost
+		}
+	}
+	ls.mu.Lock()
+	_, waiting := ls.requests[seq]
+	delete(ls.requests, seq)
+	ls.mu.Unlock()
+	if waiting {
+		ls.sendKind(ls.cfg.Master, wire.KindGiveUp, seq)
+	} else if res := <-a.result; res.m != nil { // the reply came just now
+		_ = res.m.Close()
+	}
+	a.done()
+	return nil, address.ListenError(asked.Network, addr, err)
+}
+
+// makeSocket makes the listener that a reply is about; h is the socket that came
+// with it, or nil. On an error both are still the caller's.
+func (ls *Listeners) makeSocket(r wire.Reply, h *fdipc.Handle, done func()) (s openSocket, err error) {
+	addr, err := r.Addr()
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case r.Policy.Dispatched():
+		s = newQueuedListener(ls, r, addr, done)
+	case h == nil:
+		return nil, errors.New("netactor: listen: reply without a socket")
+	case address.IsPacket(r.Network):
+		pc, err := h.PacketConn()
+		if err != nil {
+			return nil, fmt.Errorf("netactor: listen: %w", err)
+		}
+		s = &packetSocket{ls: ls, pc: pc, addr: addr, number: r.Number, done: done}
+	default:
+		ln, err := h.Listener()
+		if err != nil {
+			return nil, fmt.Errorf("netactor: listen: %w", err)
+		}
+		o := newDirectListener(ls, ln, addr, r.Number, r.Name)
+		o.done, o.options, o.credentials = done, r.Options, r.Credentials
+		if r.Paused {
+			o.pause(true)
+		}
+		s = o
+	}
+	ls.mu.Lock()
+	if ls.closed {
+		ls.mu.Unlock()
+		s.closedByMaster()
+		return nil, address.ListenError(addr.Network(), addr, net.ErrClosed)
+	}
+	ls.byNumber[r.Number] = s
+	link, t := ls.link, ls.reporterLocked(r.Number)
+	ls.mu.Unlock()
+	if s.dispatched() && link != nil {
+		t.join(link)
+	}
+	return s, nil
+}
+
+// takeOrdinal returns the lowest number that no listener of this worker on the
+// same address has.
+func (ls *Listeners) takeOrdinal(key string) int {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	used := ls.ordinals[key]
+	if used == nil {
+		used = make(map[int]bool)
+		ls.ordinals[key] = used
+	}
+	n := 0
+	for used[n] {
+		n++
+	}
+	used[n] = true
+	return n
+}
+
+func (ls *Listeners) giveOrdinal(key string, n int) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	delete(ls.ordinals[key], n)
+	if len(ls.ordinals[key]) == 0 {
+		delete(ls.ordinals, key)
+	}
+}

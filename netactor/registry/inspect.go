@@ -1,0 +1,32 @@
+package registry
+
+import (
+	"github.com/coppice-go/coppice/netactor/internal/inspect"
+	"github.com/coppice-go/coppice/netactor/internal/socket"
+)
+
+func init() {
+	inspect.QueuedFiles = func(path string) int { return socket.Files.WaitingFor(path) }
+	inspect.LookAt = func(table any, look func(inspect.Table)) {
+		t := table.(*Table)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		v := inspect.Table{Busy: t.busy, Repairs: len(t.repairs), Watched: t.watcher != nil}
+		if !t.busy {
+			for key, s := range t.sockets {
+				v.Sockets = append(v.Sockets, inspect.Socket{
+					Number: key.number, Index: key.index, FD: s.Descriptor(), Reopening: s.reopening, Waiting: len(s.waiting), Listening: s.Listening,
+				})
+			}
+		}
+		for _, waiting := range t.state.awaitingName {
+			v.Awaiting += len(waiting)
+		}
+		for _, s := range t.state.sockets {
+			if s.phase == pending {
+				v.Pending++
+			}
+		}
+		look(v)
+	}
+}

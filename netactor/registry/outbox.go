@@ -1,0 +1,105 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+)
+
+// outbox sends the master's frames to one peer in order, without waiting for it.
+// A frame goes out at once as a rule. It has to wait where a Conn's handshake is
+// not over, so that descriptors cannot travel yet, or where the peer is behind;
+// then those after it wait too.
+type outbox struct {
+	c      *fdipc.Conn
+	logger *slog.Logger
+
+	mu    sync.Mutex
+	queue []*fdipc.Frame // not empty while run is at work
+	over  bool           // the peer was given up
+}
+
+const (
+	maxOutbox     = 1024             // frames that may wait for one peer
+	outboxTimeout = 10 * time.Second // how long one may wait
+)
+
+// send takes ownership of f and its handles. A peer that is too far behind does
+// not read what the master says: it is as good as dead, and its Conn is closed.
+func (o *outbox) send(f *fdipc.Frame) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.over {
+		closeHandles(f)
+		return
+	}
+	if len(o.queue) == 0 {
+		err := o.c.TrySend(f)
+		if !errors.Is(err, fdipc.ErrFull) {
+			if err != nil { // the peer is gone, which others notice
+				closeHandles(f)
+			}
+			return
+		}
+		go o.run() // owned by the Conn: ends when the queue is empty, or with the Conn
+	}
+	o.queue = append(o.queue, f)
+	if len(o.queue) > maxOutbox {
+		o.giveUpLocked(fdipc.ErrFull)
+	}
+}
+
+func (o *outbox) run() {
+	for {
+		o.mu.Lock()
+		if o.over || len(o.queue) == 0 {
+			o.mu.Unlock()
+			return
+		}
+		f := o.queue[0]
+		o.mu.Unlock()
+		ctx, cancel := context.WithTimeout(context.Background(), outboxTimeout)
+		err := o.c.Send(ctx, f)
+		cancel()
+		o.mu.Lock()
+		if o.over {
+			if err != nil {
+				closeHandles(f)
+			}
+			o.mu.Unlock()
+			return
+		}
+		if err != nil {
+			o.giveUpLocked(err)
+			closeHandles(f)
+			o.mu.Unlock()
+			return
+		}
+		o.queue = o.queue[1:]
+		o.mu.Unlock()
+	}
+}
+
+// giveUpLocked ends the outbox, and the Conn if it has not ended. The first frame
+// of the queue is run's.
+func (o *outbox) giveUpLocked(err error) {
+	o.over = true
+	for _, f := range o.queue[1:] {
+		closeHandles(f)
+	}
+	o.queue = nil
+	if o.c.Err() == nil {
+		o.logger.Error("peer does not read its control frames, closing its channel", "err", err)
+		go o.c.Close() // waits a moment for the peer, then ends by itself
+	}
+}
+
+func closeHandles(f *fdipc.Frame) {
+	for _, h := range f.Handles {
+		_ = h.Close()
+	}
+}

@@ -1,0 +1,58 @@
+package registry
+
+import (
+	"syscall"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/faults"
+	"github.com/coppice-go/coppice/netactor/internal/wire"
+)
+
+// maxTries bounds the tries for what a peer waits for: some 10 s.
+const maxTries = 14
+
+// retryLater has an effect that failed done once more after a while, if the master is short of what
+// it takes. patient says for how many tries; 0 is without end.
+func (t *Table) retryLater(e effect, err error, patient int) bool {
+	if !faults.IsShortage(err) || patient > 0 && e.tries >= patient {
+		return false
+	}
+	t.shortage.Begin(t.cfg.Logger, "the master is short of what a socket takes: it is tried again", "err", err)
+	pause := faults.PauseAfter(e.tries, faults.FirstPause)
+	e.tries++
+	t.retries++
+	time.AfterFunc(pause, func() { // does nothing once the Table is closed
+		t.step(func() []effect {
+			if t.closed {
+				return nil
+			}
+			return []effect{e}
+		})
+	})
+	return true
+}
+
+// reopenable reports whether the master opens the socket of a doOpen itself, and so can do it again.
+func (e effect) reopenable() bool { return e.socket == nil && (e.req.FD != 0 || e.req.Network != "") }
+
+// retryEnded ends what again has begun.
+func (t *Table) retryEnded() {
+	if t.retries == 0 {
+		t.shortage.End(t.cfg.Logger, "the master has what sockets take again")
+	}
+}
+
+// HandlesLost takes a frame of a worker's whose handles did not arrive, for fdipc.Config.NoFiles. It is false
+// for a kind that is not handled here.
+func (t *Table) HandlesLost(from netactor.Worker, f *fdipc.Frame) bool {
+	if f.Kind != wire.KindShare {
+		return false
+	}
+	p := pendingRequest{worker: from.ID, seq: f.Target}
+	t.step(func() []effect {
+		return []effect{{kind: doReply, request: p, reply: wire.Reply{Errno: int(syscall.EMFILE), Call: "recvmsg"}}}
+	})
+	return true
+}

@@ -1,0 +1,237 @@
+package registry
+
+import (
+	"errors"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/address"
+	"github.com/coppice-go/coppice/netactor/internal/socket"
+	"github.com/coppice-go/coppice/netactor/internal/wire"
+)
+
+// socketKey names a socket that the master holds: of a listener, or one member of a ReusePort
+// listener.
+type socketKey struct {
+	number uint64
+	index  int
+}
+
+// What follows is for whoever works on todo.
+
+// addSocket takes a socket in, and has it watched.
+func (t *Table) addSocket(key socketKey, s *socket.Bound) {
+	t.sockets[key] = &heldSocket{Bound: s}
+	if t.watcher != nil {
+		t.watcher.Add(s, key.number)
+		return
+	}
+	t.watch(effect{kind: doWatch})
+}
+
+// watch begins to watch all sockets.
+func (t *Table) watch(e effect) {
+	if t.watcher != nil {
+		return
+	}
+	w, err := socket.NewShutdownWatcher(func(number uint64) { t.step(func() []effect { return t.state.broken(number) }) })
+	if err != nil {
+		if !t.retryLater(e, err, 0) {
+			t.cfg.Logger.Warn("a listening socket that is shut down will not be noticed", "err", err)
+		}
+		return
+	}
+	t.watcher = w
+	t.ended.Go(w.Run) // ends with Close
+	for key, s := range t.sockets {
+		w.Add(s.Bound, key.number)
+	}
+}
+
+// dropSocket closes a socket.
+func (t *Table) dropSocket(key socketKey) {
+	s := t.sockets[key]
+	if s == nil {
+		return
+	}
+	delete(t.sockets, key)
+	if t.watcher != nil {
+		t.watcher.Remove(s.Bound)
+	}
+	s.CloseInBackground()
+}
+
+// memberHandle returns a handle on a duplicate of a socket; a further member of a ReusePort listener is
+// opened now.
+func (t *Table) memberHandle(key socketKey) (*fdipc.Handle, error) {
+	s := t.sockets[key]
+	if s == nil {
+		t.mu.Lock()
+		state := t.state.sockets[key.number]
+		if state == nil || state.phase != open || state.req.Policy != netactor.ReusePort {
+			t.mu.Unlock()
+			return nil, errors.New("netactor: socket is closed")
+		}
+		r := state.req
+		r.Address, r.Joins = state.boundAddress(), true
+		t.mu.Unlock()
+		opened, err := socket.Open(r)
+		if err != nil {
+			return nil, err
+		}
+		t.addSocket(key, opened)
+		s = t.sockets[key]
+	}
+	if s.Closed() { // and is to be opened again later, but why wait
+		if err := t.relisten(key, s); err != nil {
+			return nil, err
+		}
+		s = t.sockets[key]
+	}
+	return s.Handle()
+}
+
+// repairState is how often a socket was repaired.
+type repairState struct {
+	last  time.Time
+	pause time.Duration // until the next
+	armed bool          // it is to come; guarded by Table.mu
+}
+
+const (
+	firstRepair = 50 * time.Millisecond
+	maxRepair   = 5 * time.Second
+)
+
+// repair makes a listener's sockets listen again where somebody has shut them down. Each time
+// leaves the next one longer to wait: whoever shuts a socket down again and again, or says that it
+// is, does not keep the master busy.
+func (t *Table) repair(number uint64) (then func() []effect) {
+	r := t.repairs[number]
+	now := time.Now()
+	if r == nil || now.Sub(r.last) > 4*maxRepair {
+		r = &repairState{pause: firstRepair}
+		t.repairs[number] = r
+	} else if wait := r.last.Add(r.pause).Sub(now); wait > 0 {
+		t.repairLater(number, r, wait)
+		return nil
+	}
+	again := !r.last.IsZero()
+	r.last = now
+	var err error
+	mended := true
+	var evict []int // members that are packet sockets
+	for key, s := range t.sockets {
+		if key.number != number || s.reopening || !s.Closed() && s.Listening() {
+			mended = mended && !s.reopening
+			continue
+		}
+		if s.IsPacket() {
+			evict = append(evict, key.index)
+		}
+		e := t.relisten(key, s)
+		err = errors.Join(err, e)
+		mended = mended && !s.reopening
+		t.logs.Warn("a listening socket was shut down, listening again", "listener", t.title(number), "err", e)
+	}
+	if again {
+		r.pause = min(2*r.pause, maxRepair)
+	}
+	if err != nil {
+		t.repairLater(number, r, r.pause)
+	}
+	return func() (out []effect) {
+		for _, index := range evict {
+			out = append(out, t.state.evict(number, index)...)
+		}
+		if err == nil && mended {
+			out = append(out, t.state.repaired(number)...)
+		}
+		return out
+	}
+}
+
+// repairLater has a socket repaired after a while.
+func (t *Table) repairLater(number uint64, r *repairState, wait time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r.armed || t.closed {
+		return
+	}
+	r.armed = true
+	time.AfterFunc(wait, func() { // owned by the Table: it does nothing once that is closed
+		t.step(func() []effect {
+			r.armed = false
+			return t.state.broken(number)
+		})
+	})
+}
+
+// relisten makes a socket listen that does not any more; that of a Unix socket goes on aside, and reopened takes in
+// the outcome. One of our own making is replaced: whoever shut the old one
+// down may do so again at any moment, and what it accepted after that would be shut down from birth. One
+// that was given to us stays, for others may have it too, unless it cannot listen.
+func (t *Table) relisten(key socketKey, s *heldSocket) error {
+	t.mu.Lock()
+	state := t.state.sockets[key.number]
+	if state == nil {
+		t.mu.Unlock()
+		return nil
+	}
+	r := state.req
+	r.Network, r.Address = state.addr.Network, state.addr.Address
+	if state.req.FD == 0 {
+		r.Network = state.req.Network
+	}
+	given := state.fromWorker || state.req.FD != 0
+	if !given {
+		r.Address = state.boundAddress() // of a group, which a socket's own address does not tell
+	}
+	t.mu.Unlock()
+	if given && s.Relisten(r) == nil {
+		return nil
+	}
+	r.FD, r.Joins = 0, r.Policy == netactor.ReusePort
+	t.dropSocket(key)  // its path must be free, and its port
+	t.sockets[key] = s // closed: it is tried again
+	if address.IsLocal(r.Network) {
+		t.reopenInBackground(key, s, r)
+		return nil
+	}
+	fresh, err := socket.Open(r)
+	if err != nil {
+		return err
+	}
+	t.addSocket(key, fresh)
+	return nil
+}
+
+func (t *Table) title(number uint64) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.state.sockets[number]; s != nil {
+		return s.title()
+	}
+	return ""
+}
+
+// renew sends a worker its socket again.
+func (t *Table) renew(e effect) {
+	o := t.workerOutbox(e.worker)
+	if o == nil {
+		return
+	}
+	if t.waitForReopen(socketKey{e.number, e.groupIndex}, e) {
+		return
+	}
+	h, err := t.memberHandle(socketKey{e.number, e.groupIndex})
+	if err != nil && t.retryLater(e, err, 0) {
+		return
+	}
+	if err != nil {
+		t.cfg.Logger.Error("listening socket not sent to a worker", "listener", t.title(e.number), "err", err)
+		return
+	}
+	t.send(o, &fdipc.Frame{Kind: wire.KindOpen, Target: e.number, Handles: []*fdipc.Handle{h}})
+}

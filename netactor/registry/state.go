@@ -1,0 +1,617 @@
+package registry
+
+import (
+	"maps"
+	"slices"
+	"syscall"
+
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/address"
+	"github.com/coppice-go/coppice/netactor/internal/socket"
+	"github.com/coppice-go/coppice/netactor/internal/wire"
+)
+
+// tableState holds the rules of Table: which requests share a socket, and how
+// long a socket lives. It has no goroutines, clocks, sockets or locks. Each
+// event is a method that returns what is to be done, in order.
+//
+// A socket is
+//
+//	pending  it is being opened; whoever asks waits for the result
+//	open     it has a key, and at least one owner
+//	closing  it has no owner and no key any more, but the listener process may
+//	         still hold a copy, which keeps the port taken
+//
+// Owners are pools and listener specs. A spec owns until it is stopped. A pool
+// owns until it is stopped, or until every live worker of it that had the
+// socket has closed it. A death is not a close: it leaves a vacancy, which the
+// replacement's request fills.
+type tableState struct {
+	last         uint64 // number of the newest socket
+	sockets      map[uint64]*socketState
+	keys         map[string]uint64 // share key → pending or open socket
+	names        map[string]uint64
+	awaitingName map[string][]pendingRequest // requests that wait until somebody opens that name
+	workers      map[uint64]netactor.Worker
+	attached     bool          // a listener process is there
+	freedPorts   uint64        // counts the sockets that have been closing and are gone
+	specs        []socket.Spec // the tree's listeners, from its start
+}
+
+func newTableState() *tableState {
+	return &tableState{
+		sockets:      make(map[uint64]*socketState),
+		keys:         make(map[string]uint64),
+		names:        make(map[string]uint64),
+		awaitingName: make(map[string][]pendingRequest),
+		workers:      make(map[uint64]netactor.Worker),
+	}
+}
+
+// listen handles a request. a.req is resolved and valid; when a.given is set it
+// names that socket's address.
+func (t *tableState) listen(p pendingRequest) []effect {
+	if p.worker != 0 && t.socketsOf(p.worker) >= maxSockets {
+		return refuse(p, "socket", syscall.EMFILE)
+	}
+	if p.worker == 0 && wire.Port(p.req.Request) == 0 {
+		// Two specs that leave the port to the kernel want two sockets.
+		for t.keys[wire.Key(p.req.Request)] != 0 {
+			p.req.Ordinal++
+		}
+	}
+	s, taken := t.find(p.req)
+	switch {
+	case t.denied(p, s):
+		return deny(p)
+	case taken || s != nil && p.socket != nil || s == nil && t.reserved(p):
+		return refuse(p, "bind", syscall.EADDRINUSE)
+	case s != nil && s.phase == pending:
+		s.waiting = append(s.waiting, p)
+		return nil
+	case s != nil:
+		return t.share(s, p)
+	case p.req.FD == 0 && p.req.Network == "":
+		if p.req.Wait {
+			t.awaitingName[p.req.Name] = append(t.awaitingName[p.req.Name], p)
+			return nil
+		}
+		return refuse(p, "listen", syscall.ENOENT) // a name that nobody has opened
+	}
+	if p.worker != 0 && address.IsLocal(p.req.Network) && t.openingFor(p.owner) >= maxOpening {
+		return refuse(p, "bind", syscall.EAGAIN)
+	}
+	t.last++
+	spec := t.settingsOfSpec(&p)
+	s = &socketState{number: t.last, req: p.req, ofTree: spec, firstOwner: p.owner, freedPorts: t.freedPorts, waiting: []pendingRequest{p}, owners: make(map[string]*ownership)}
+	t.sockets[s.number] = s
+	t.claimKey(s, wire.Key(p.req.Request))
+	if p.req.Name != "" {
+		t.names[p.req.Name] = s.number
+	}
+	given := p.socket
+	s.waiting[0].socket, s.fromWorker = nil, given != nil
+	return []effect{{kind: doOpen, number: s.number, req: p.req, socket: given}}
+}
+
+// maxSockets bounds what one worker may have open and ask for at a time, so that one that
+// has gone wrong does not use up the descriptors of all.
+const maxSockets = 1024
+
+// maxOpening bounds the Unix sockets of one pool that are being opened at a time: a file system that does not answer keeps
+// a thread for each.
+const maxOpening = 64
+
+// openingFor is how many Unix sockets are being opened that the workers of a pool ask for.
+func (t *tableState) openingFor(owner string) (n int) {
+	for _, s := range t.sockets {
+		if s.phase == pending && address.IsLocal(s.req.Network) && s.firstOwner == owner {
+			n++
+		}
+	}
+	return n
+}
+
+// socketsOf is how many sockets a worker has open or waits for.
+func (t *tableState) socketsOf(worker uint64) (n int) {
+	count := func(asks []pendingRequest) {
+		for _, p := range asks {
+			if p.worker == worker {
+				n++
+			}
+		}
+	}
+	for _, s := range t.sockets {
+		count(s.waiting)
+		for _, o := range s.owners {
+			if o.has(worker) {
+				n++
+			}
+		}
+	}
+	for _, asks := range t.awaitingName {
+		count(asks)
+	}
+	return n
+}
+
+// find returns the socket that r means, or nil. taken says that r's name
+// belongs to another address.
+func (t *tableState) find(r socket.Spec) (s *socketState, taken bool) {
+	byName := t.sockets[t.names[r.Name]]
+	if r.Name == "" {
+		byName = nil
+	}
+	if r.FD == 0 && r.Network == "" {
+		return byName, false
+	}
+	byKey := t.sockets[t.keys[wire.Key(r.Request)]]
+	if byName != nil && byName != byKey {
+		return nil, true
+	}
+	return byKey, false
+}
+
+func (t *tableState) claimKey(s *socketState, key string) {
+	if _, taken := t.keys[key]; !taken {
+		t.keys[key] = s.number
+		s.keys = append(s.keys, key)
+	}
+}
+
+// forget takes the keys and the name of s, so that the next request for them
+// starts from scratch.
+func (t *tableState) forget(s *socketState) {
+	for _, k := range s.keys {
+		delete(t.keys, k)
+	}
+	s.keys = nil
+	for name, n := range t.names {
+		if n == s.number {
+			delete(t.names, name)
+		}
+	}
+}
+
+// share gives an open socket to one more asker. A worker has a socket once: to
+// listen again on what it has is EADDRINUSE, as without us.
+func (t *tableState) share(s *socketState, p pendingRequest) []effect {
+	if t.denied(p, s) {
+		return deny(p) // it waited for a name
+	}
+	if p.worker != 0 && (p.req.Packet || address.IsPacket(p.req.Network)) != address.IsPacket(s.addr.Network) {
+		if p.req.FD != 0 {
+			return refuse(p, "listen", syscall.EINVAL) // N100
+		}
+		return refuse(p, "listen", syscall.EPROTOTYPE) // a name of the other kind
+	}
+	o := s.owners[p.owner]
+	if o != nil && (o.spec && p.worker == 0 || o.has(p.worker)) {
+		return refuse(p, "bind", syscall.EADDRINUSE)
+	}
+	w, alive := t.workers[p.worker]
+	if p.worker != 0 && !alive && o != nil {
+		return refuse(p, "listen", syscall.ECANCELED) // it died while it waited
+	}
+	if o == nil {
+		o = &ownership{holders: make(map[uint64]uint64), shutDown: make(map[uint64]bool), firstGeneration: w.Generation}
+		s.owners[p.owner] = o
+	}
+	switch {
+	case p.worker == 0:
+		o.spec = true
+	case alive:
+		if !o.leave(p.worker) {
+			o.vacancies = max(0, o.vacancies-1)
+		}
+		o.holders[p.worker] = p.seq
+		o.lastGeneration = max(o.lastGeneration, w.Generation)
+	default:
+		o.vacancies++ // the first asker died while it waited: a death is not a close
+	}
+	e := effect{kind: doReply, number: s.number, request: p, reply: s.addr}
+	e.reply.Paused = s.paused
+	if s.req.Policy == netactor.ReusePort && alive {
+		e.groupIndex = s.groupSocketFor(w).index
+	}
+	out := []effect{e}
+	if p.req.Name != "" {
+		if _, named := t.names[p.req.Name]; !named {
+			t.names[p.req.Name] = s.number
+			out = append(out, t.serveAwaitingName(s)...)
+		}
+	}
+	return out
+}
+
+// serveAwaitingName gives s to those that wait for one of its names.
+func (t *tableState) serveAwaitingName(s *socketState) []effect {
+	var out []effect
+	for _, name := range slices.Sorted(maps.Keys(t.awaitingName)) {
+		if t.names[name] != s.number {
+			continue
+		}
+		asks := t.awaitingName[name]
+		delete(t.awaitingName, name)
+		for _, p := range asks {
+			out = append(out, t.share(s, p)...)
+		}
+	}
+	return out
+}
+
+// forgetAwaitingName drops the requests by name alone for which drop is true, and returns them.
+func (t *tableState) forgetAwaitingName(drop func(pendingRequest) bool) (dropped []pendingRequest) {
+	for _, name := range slices.Sorted(maps.Keys(t.awaitingName)) {
+		t.awaitingName[name] = slices.DeleteFunc(t.awaitingName[name], func(p pendingRequest) bool {
+			if drop(p) {
+				dropped = append(dropped, p)
+				return true
+			}
+			return false
+		})
+		if len(t.awaitingName[name]) == 0 {
+			delete(t.awaitingName, name)
+		}
+	}
+	return dropped
+}
+
+// opened takes the result of doOpen: an address, or an error. On an error the
+// key is forgotten at once, so that any later request tries anew, and all who
+// waited get it; unless the port is still held by a socket that is closing:
+// then they wait for that.
+func (t *tableState) opened(number uint64, r wire.Reply) []effect {
+	s := t.sockets[number]
+	if s == nil || s.phase != pending {
+		return nil
+	}
+	if r.Errno != 0 {
+		if syscall.Errno(r.Errno) == syscall.EADDRINUSE && t.portClosing(s.req) {
+			s.awaitsPort = true
+			return nil
+		}
+		if syscall.Errno(r.Errno) == syscall.EADDRINUSE && s.freedPorts != t.freedPorts {
+			s.freedPorts = t.freedPorts // one went while it was being opened
+			return []effect{{kind: doOpen, number: number, req: s.req}}
+		}
+		t.forget(s)
+		delete(t.sockets, number)
+		var out []effect
+		for _, p := range s.waiting {
+			out = append(out, effect{kind: doReply, request: p, reply: r})
+		}
+		return out
+	}
+	s.phase, s.awaitsPort = open, false
+	if address.IsPacket(r.Network) && s.req.Policy != netactor.ReusePort {
+		s.req.Policy = netactor.Shared // there are no connections to hand over, whatever was asked for (as Node)
+	}
+	r.Number, r.Name, r.Policy = number, s.req.Name, s.req.Policy
+	if !r.Policy.Dispatched() {
+		r.Options, r.Credentials = connOptions(s.req.Options), s.req.Credentials
+	}
+	s.addr = r
+	// The number that a request for port 0 got is an alias (N134, X10).
+	if address.IsInternet(s.req.Network) && wire.Port(s.req.Request) == 0 {
+		alias := s.req
+		alias.Address, alias.Ordinal = s.boundAddress(), 0
+		t.claimKey(s, wire.Key(alias.Request))
+	}
+	asks := s.waiting
+	s.waiting = nil
+	var out []effect
+	if s.req.Policy.Dispatched() && t.attached {
+		out = append(out, effect{kind: doPublish, number: number}) // before anybody can close it
+	}
+	if s.req.Policy == netactor.ReusePort {
+		s.group = append(s.group, s.newGroupSocket())
+	}
+	for _, p := range asks {
+		out = append(out, t.share(s, p)...)
+	}
+	out = append(out, t.serveAwaitingName(s)...)
+	return append(out, t.closeUnowned(s)...) // all who asked may be gone
+}
+
+// portClosing reports whether a closing socket may hold the port of r. Those that close are of dispatching
+// policies, hence of TCP.
+func (t *tableState) portClosing(r socket.Spec) bool {
+	p := wire.Port(r.Request)
+	for _, s := range t.sockets {
+		if s.phase == closing && p > 0 && !address.IsPacket(r.Network) && wire.Port(netactor.Request{Network: "tcp", Address: s.addr.Address}) == p {
+			return true
+		}
+	}
+	return false
+}
+
+// closed says that a worker closed the listener.
+func (t *tableState) closed(worker, number uint64) []effect {
+	s := t.sockets[number]
+	if s == nil || s.phase != open {
+		return nil
+	}
+	for name, o := range s.owners {
+		if o.leave(worker) && o.ended() {
+			delete(s.owners, name)
+		}
+	}
+	return append(s.release(worker, true), t.closeUnowned(s)...)
+}
+
+// giveUp says that a worker does not want what it asked for by its request seq,
+// whether it was answered or not.
+func (t *tableState) giveUp(worker, seq uint64) []effect {
+	t.forgetAwaitingName(func(p pendingRequest) bool { return p.worker == worker && p.seq == seq })
+	for _, s := range t.inOrder() {
+		s.waiting = slices.DeleteFunc(s.waiting, func(p pendingRequest) bool { return p.worker == worker && p.seq == seq })
+		if s.awaitsPort && len(s.waiting) == 0 {
+			t.forget(s)
+			delete(t.sockets, s.number)
+			continue
+		}
+		for _, o := range s.owners {
+			if n, ok := o.holders[worker]; ok && n == seq {
+				return t.closed(worker, s.number)
+			}
+		}
+	}
+	return nil
+}
+
+// addWorker makes a worker known, before its first request.
+func (t *tableState) addWorker(w netactor.Worker) { t.workers[w.ID] = w }
+
+// removeWorker says that a worker is gone. retired means that nobody takes its
+// place: it was scaled away or replaced, and what it still had counts as closed.
+func (t *tableState) removeWorker(id uint64, retired bool) []effect {
+	delete(t.workers, id)
+	t.forgetAwaitingName(func(p pendingRequest) bool { return p.worker == id })
+	var out []effect
+	for _, s := range t.inOrder() {
+		for name, o := range s.owners {
+			if !o.leave(id) {
+				continue
+			}
+			if !retired {
+				o.vacancies++
+			} else if o.ended() {
+				delete(s.owners, name)
+			}
+		}
+		out = append(out, s.release(id, retired)...)
+		out = append(out, t.closeUnowned(s)...)
+	}
+	return out
+}
+
+// stopOwner ends what a pool, or a spec, has in every socket.
+func (t *tableState) stopOwner(owner string) []effect {
+	var out []effect
+	for _, p := range t.forgetAwaitingName(func(p pendingRequest) bool { return p.owner == owner }) {
+		out = append(out, refuse(p, "listen", syscall.ECANCELED)...)
+	}
+	for _, s := range t.inOrder() {
+		asks := s.waiting
+		s.waiting = nil
+		for _, p := range asks {
+			if p.owner == owner {
+				out = append(out, refuse(p, "listen", syscall.ECANCELED)...)
+			} else {
+				s.waiting = append(s.waiting, p)
+			}
+		}
+		if s.awaitsPort && len(s.waiting) == 0 {
+			t.forget(s)
+			delete(t.sockets, s.number)
+		}
+		if s.owners[owner] != nil {
+			out = append(out, t.disown(s, owner)...)
+		}
+	}
+	return out
+}
+
+// unroll ends a pool's hold on every socket that only workers of the given generation,
+// or newer ones, asked for: its reload has failed.
+func (t *tableState) unroll(owner string, generation int) []effect {
+	var out []effect
+	for _, s := range t.inOrder() {
+		if o := s.owners[owner]; o != nil && !o.spec && o.firstGeneration >= generation {
+			out = append(out, t.disown(s, owner)...)
+		}
+	}
+	return out
+}
+
+// sweep ends a pool's hold on every socket that no worker of the given
+// generation, or a newer one, asked for: its reload is complete.
+func (t *tableState) sweep(owner string, generation int) []effect {
+	var out []effect
+	for _, s := range t.inOrder() {
+		if o := s.owners[owner]; o != nil && !o.spec && o.lastGeneration < generation {
+			out = append(out, t.disown(s, owner)...)
+		}
+	}
+	return out
+}
+
+func (t *tableState) disown(s *socketState, owner string) []effect {
+	var out []effect
+	for _, id := range slices.Sorted(maps.Keys(s.owners[owner].holders)) {
+		out = append(out, effect{kind: doTell, number: s.number, worker: id})
+		out = append(out, s.release(id, true)...)
+	}
+	delete(s.owners, owner)
+	return append(out, t.closeUnowned(s)...)
+}
+
+// closeUnowned closes s if it is open and nobody owns it.
+func (t *tableState) closeUnowned(s *socketState) []effect {
+	if s.phase != open || len(s.owners) > 0 {
+		return nil
+	}
+	t.forget(s)
+	out := []effect{{kind: doClose, number: s.number}}
+	if s.req.Policy.Dispatched() && t.attached {
+		s.phase = closing
+		return append(out, effect{kind: doShut, number: s.number})
+	}
+	delete(t.sockets, s.number)
+	return out
+}
+
+// shutAcked says that the listener process has closed its copy.
+func (t *tableState) shutAcked(number uint64) []effect {
+	if s := t.sockets[number]; s == nil || s.phase != closing {
+		return nil
+	}
+	delete(t.sockets, number)
+	t.freedPorts++
+	return t.retryAwaitingPort()
+}
+
+// attach says that a listener process has come: it gets every socket that it is
+// to accept on.
+func (t *tableState) attach() []effect {
+	t.attached = true
+	var out []effect
+	for _, s := range t.inOrder() {
+		if s.phase == open && s.req.Policy.Dispatched() {
+			out = append(out, effect{kind: doPublish, number: s.number})
+		}
+	}
+	return out
+}
+
+// detach says that the listener process is gone, and its copies with it.
+func (t *tableState) detach() []effect {
+	t.attached = false
+	for _, s := range t.inOrder() {
+		if s.phase == closing {
+			delete(t.sockets, s.number)
+			t.freedPorts++
+		}
+	}
+	return t.retryAwaitingPort()
+}
+
+func (t *tableState) retryAwaitingPort() []effect {
+	var out []effect
+	for _, s := range t.inOrder() {
+		if s.phase == pending && s.awaitsPort {
+			s.awaitsPort, s.freedPorts = false, t.freedPorts
+			out = append(out, effect{kind: doOpen, number: s.number, req: s.req})
+		}
+	}
+	return out
+}
+
+// inOrder returns the sockets by number, so that effects come in a fixed order.
+func (t *tableState) inOrder() []*socketState {
+	out := slices.Collect(maps.Values(t.sockets))
+	slices.SortFunc(out, func(a, b *socketState) int { return int(a.number) - int(b.number) })
+	return out
+}
+
+// pause makes whoever accepts on a socket pause, or go on. It is false if there is no
+// such socket.
+func (t *tableState) pause(number uint64, paused bool) ([]effect, bool) {
+	s := t.sockets[number]
+	if s == nil || s.phase != open || address.IsPacket(s.addr.Network) {
+		return nil, false
+	}
+	s.paused = paused
+	if s.req.Policy.Dispatched() {
+		return []effect{{kind: doPause, number: number}}, true
+	}
+	var out []effect
+	for _, id := range s.holders() {
+		out = append(out, effect{kind: doPause, number: number, worker: id})
+	}
+	return out, true
+}
+
+// holders returns the live workers that have the socket open.
+func (s *socketState) holders() (ids []uint64) {
+	for _, o := range s.owners {
+		for id := range o.holders {
+			if o.has(id) {
+				ids = append(ids, id)
+			}
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// remove ends what everybody has in a socket.
+func (t *tableState) remove(number uint64) []effect {
+	var out []effect
+	s := t.sockets[number]
+	if s == nil || s.phase != open {
+		return nil
+	}
+	for _, owner := range slices.Sorted(maps.Keys(s.owners)) {
+		out = append(out, t.disown(s, owner)...)
+	}
+	return out
+}
+
+// broken says that a socket may have stopped to listen: somebody who has it, or had it, has
+// shut it down, or the listener process could not open it.
+func (t *tableState) broken(number uint64) []effect {
+	if s := t.sockets[number]; s == nil || s.phase != open {
+		return nil
+	}
+	return []effect{{kind: doRepair, number: number}}
+}
+
+// evict says that a packet socket, or one member of it, was shut down and is replaced. The duplicates of the workers that
+// have it cannot be: they are told that it is closed, and whoever asks again, they or their
+// replacements, gets the new one. Until then it stays theirs, to be closed or left by their death.
+func (t *tableState) evict(number uint64, member int) (out []effect) {
+	s := t.sockets[number]
+	if s == nil || s.phase != open {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.owners)) {
+		o := s.owners[name]
+		for _, id := range slices.Sorted(maps.Keys(o.holders)) {
+			if o.shutDown[id] || s.groupIndexOf(id) != member {
+				continue
+			}
+			o.shutDown[id] = true
+			out = append(out, effect{kind: doTell, number: number, worker: id})
+		}
+	}
+	return out
+}
+
+// repaired says that a socket listens: whoever accepts on it gets it anew.
+func (t *tableState) repaired(number uint64) []effect {
+	s := t.sockets[number]
+	if s == nil || s.phase != open {
+		return nil
+	}
+	if address.IsPacket(s.addr.Network) {
+		return nil // see evict
+	}
+	if s.req.Policy.Dispatched() {
+		if t.attached {
+			return []effect{{kind: doPublish, number: number, renew: true}}
+		}
+		return nil
+	}
+	var out []effect
+	for _, id := range s.holders() {
+		out = append(out, effect{kind: doRenew, number: number, worker: id, groupIndex: s.groupIndexOf(id)})
+	}
+	return out
+}
+
+// connOptions is the part that package net sets anew for each connection that it accepts.
+func connOptions(o netactor.SocketOptions) netactor.SocketOptions {
+	return netactor.SocketOptions{KeepAliveIdle: o.KeepAliveIdle, KeepAliveInterval: o.KeepAliveInterval, KeepAliveCount: o.KeepAliveCount, Delay: o.Delay}
+}

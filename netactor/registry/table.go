@@ -1,0 +1,334 @@
+package registry
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/address"
+	"github.com/coppice-go/coppice/netactor/internal/faults"
+	"github.com/coppice-go/coppice/netactor/internal/socket"
+	"github.com/coppice-go/coppice/netactor/internal/wire"
+)
+
+// TableConfig configures a Table. Zero fields mean the default.
+type Config struct {
+	Logger *slog.Logger // default slog.Default
+
+	// Functions returns the user's functions of a listener, by [Request].Functions, of which
+	// Control is called here: for what [Table.Open] opens alone, since a worker is not believed. Default: none.
+	Functions func(string) netactor.Functions
+
+	// Rules returns what the workers of a pool may ask for, by the pool's name. It is called for each
+	// request, and must not block. Default: anything.
+	Rules func(pool string) netactor.ListenRules
+
+	// Listeners are those of the tree, which [Table.Open] is to open: every worker may ask for them, also
+	// before they are open, and none can take their names.
+	Listeners []netactor.Request
+}
+
+// Table is the master's side: it holds every listening socket of the tree,
+// opens them, shares them, and closes them when nobody owns them any more. The
+// rules stand at tableState.
+//
+// All methods may be called by any goroutine. None waits for a peer, but Open
+// and Stats, which wait under their context. A peer that does not read its
+// control frames for long is cut off: its Conn is closed.
+type Table struct {
+	cfg Config
+
+	mu              sync.Mutex // held for moments: never over a send or a system call
+	state           *tableState
+	workers         map[uint64]*outbox         // to workers
+	listenerProcess *outbox                    // to the listener process; nil without
+	opens           map[uint64]chan wire.Reply // of Open, by pendingRequest.seq
+	stats           map[uint64]chan []byte     // of Stats, by request
+	seq             uint64
+	todo            []effect
+	busy            bool // somebody works on todo
+	closed          bool
+
+	// Of whoever works on todo.
+	sockets  map[socketKey]*heldSocket
+	repairs  map[uint64]*repairState
+	watcher  *socket.ShutdownWatcher // made with the first socket
+	shortage faults.Outage           // what again waits for
+	retries  int                     // effects that do
+	ended    sync.WaitGroup
+
+	logs        faults.LogLimiter
+	lastStats   []byte    // the counts that the listener process told last
+	lastStatsAt time.Time // when
+}
+
+// NewTable returns an empty Table. It has a goroutine of its own from its first socket until
+// Close.
+func New(cfg Config) *Table {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	state := newTableState()
+	state.specs = resolvedSpecs(cfg.Listeners)
+	for i := range state.specs {
+		state.specs[i].Control = cfg.control(state.specs[i].Request)
+	}
+	return &Table{
+		logs:    faults.LogLimiter{Logger: cfg.Logger},
+		repairs: make(map[uint64]*repairState),
+		cfg:     cfg,
+		state:   state,
+		workers: make(map[uint64]*outbox),
+		opens:   make(map[uint64]chan wire.Reply),
+		stats:   make(map[uint64]chan []byte),
+		sockets: make(map[socketKey]*heldSocket),
+	}
+}
+
+// control returns the user's function for the sockets of a listener of the tree, or nil.
+func (cfg Config) control(r netactor.Request) netactor.ControlFunc {
+	if r.Functions == "" || cfg.Functions == nil {
+		return nil
+	}
+	return cfg.Functions(r.Functions).Control
+}
+
+// Attach says that a listener process is there, with the Conn to it. It is sent
+// every socket that it is to accept on. To be called again after its restart,
+// with Detach in between.
+func (t *Table) Attach(c *fdipc.Conn) {
+	t.step(func() []effect {
+		t.listenerProcess = &outbox{c: c, logger: t.cfg.Logger}
+		return t.state.attach()
+	})
+}
+
+// Detach says that the listener process is gone: it was reaped.
+func (t *Table) Detach() {
+	t.step(func() []effect {
+		t.listenerProcess = nil
+		for id, ch := range t.stats {
+			delete(t.stats, id)
+			close(ch)
+		}
+		return t.state.detach()
+	})
+}
+
+// AddWorker makes a worker known, with the Conn to it. It is to be called
+// before the Conn's frames are given to HandleFrame, or else its requests are
+// refused.
+func (t *Table) AddWorker(w netactor.Worker, c *fdipc.Conn) {
+	t.step(func() []effect {
+		t.workers[w.ID] = &outbox{c: c, logger: t.cfg.Logger}
+		t.state.addWorker(w)
+		return nil
+	})
+}
+
+// RemoveWorker says that a worker's process is gone. retired means that no
+// replacement will come: it was scaled away, or another generation took over.
+// Otherwise what it had listened on stays open for its replacement.
+func (t *Table) RemoveWorker(id uint64, retired bool) {
+	t.step(func() []effect {
+		delete(t.workers, id)
+		return t.state.removeWorker(id, retired)
+	})
+}
+
+// title is what people call a socket.
+func (s *socketState) title() string {
+	return cmp.Or(s.req.Name, s.addr.Address, s.req.Address)
+}
+
+// Open opens the socket of a listener spec: owner is the spec's name, and it
+// has the socket until StopOwner(owner). r is resolved here. The address that
+// it got is returned. Errors are those of net.Listen, or ctx's.
+func (t *Table) Open(ctx context.Context, owner string, r netactor.Request) (net.Addr, error) {
+	asked := r
+	if r.FD != 0 {
+		r.Packet = socket.IsPacket(r.FD)
+	}
+	r, err := wire.Resolve(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+
+	ch := make(chan wire.Reply, 1)
+	var seq uint64
+	t.step(func() []effect {
+		t.seq++
+		seq = t.seq
+		t.opens[seq] = ch
+		return t.state.listen(pendingRequest{owner: owner, seq: seq, req: socket.Spec{Request: r, Control: t.cfg.control(r)}})
+	})
+	select {
+	case rep := <-ch:
+		if rep.Errno != 0 {
+			addr, _ := address.Parse(r.Network, r.Address)
+			return nil, rep.Err(asked.Network, addr)
+		}
+		return rep.Addr()
+	case <-ctx.Done():
+		t.StopOwner(owner)
+		return nil, ctx.Err()
+	}
+}
+
+// StopOwner ends what a pool, or a listener spec, has. Sockets that nobody else
+// owns are closed; workers that still have them open are told.
+func (t *Table) StopOwner(owner string) {
+	t.step(func() []effect { return t.state.stopOwner(owner) })
+	socket.Files.WaitRemoved(socket.RemovalTimeout)
+}
+
+// Remove closes a socket for everybody. Workers that have it open are told. It is false if there is no
+// socket of that number.
+func (t *Table) Remove(number uint64) (ok bool) {
+	t.step(func() []effect {
+		s := t.state.sockets[number]
+		ok = s != nil && s.phase == open
+		return t.state.remove(number)
+	})
+	socket.Files.WaitRemoved(socket.RemovalTimeout)
+	return ok
+}
+
+// Sweep ends what a pool has in sockets that no worker of the given generation
+// has asked for: its reload is complete.
+func (t *Table) Sweep(owner string, generation int) {
+	t.step(func() []effect { return t.state.sweep(owner, generation) })
+}
+
+// Unroll ends what a pool has in sockets that nobody asked for before workers of the
+// given generation did: its reload has failed.
+func (t *Table) Unroll(owner string, generation int) {
+	t.step(func() []effect { return t.state.unroll(owner, generation) })
+}
+
+// Pause stops accepting on a socket until Resume, in every process; connections wait in the
+// kernel's backlog. It is false if there is no socket of that number.
+func (t *Table) Pause(number uint64) bool { return t.control(wire.KindPause, number) }
+
+// Resume ends Pause.
+func (t *Table) Resume(number uint64) bool { return t.control(wire.KindResume, number) }
+
+func (t *Table) control(k fdipc.Kind, number uint64) (ok bool) {
+	t.step(func() (out []effect) {
+		out, ok = t.state.pause(number, k == wire.KindPause)
+		return out
+	})
+	return ok
+}
+
+// Stats asks the listener process for its counts. Without one the result is
+// empty.
+func (t *Table) Stats(ctx context.Context) ([]netactor.ListenerStats, error) {
+	t.mu.Lock()
+	var c *fdipc.Conn
+	if t.listenerProcess != nil {
+		c = t.listenerProcess.c
+	}
+	ch := make(chan []byte, 1)
+	t.seq++
+	seq := t.seq
+	if c != nil {
+		t.stats[seq] = ch
+	}
+	t.mu.Unlock()
+	if c == nil {
+		return nil, nil
+	}
+	defer func() {
+		t.mu.Lock()
+		delete(t.stats, seq)
+		t.mu.Unlock()
+	}()
+	if err := c.Send(ctx, &fdipc.Frame{Kind: wire.KindStats, Target: seq}); err != nil {
+		return nil, err
+	}
+	select {
+	case b, ok := <-ch:
+		var out []netactor.ListenerStats
+		if !ok {
+			return nil, fdipc.ErrPeerLost
+		}
+		return out, wire.DecodeStats(b, &out)
+	case <-c.Done():
+		return nil, fdipc.ErrPeerLost
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// LastStats returns the counts that the listener process has told last, by itself, and when. It does
+// not wait.
+func (t *Table) LastStats() ([]netactor.ListenerStats, time.Time) {
+	t.mu.Lock()
+	b, at := t.lastStats, t.lastStatsAt
+	t.mu.Unlock()
+	var out []netactor.ListenerStats
+	if b == nil || wire.DecodeStats(b, &out) != nil {
+		return nil, time.Time{}
+	}
+	return out, at
+}
+
+// SocketInfo describes a socket that the master holds.
+type SocketInfo struct {
+	Number  uint64
+	Name    string
+	Network string
+	Address string
+	Policy  netactor.Policy
+	Paused  bool
+	Owners  []string // pools and specs
+	Workers []uint64 // that have it open
+	Group   int      // ReusePort: how many sockets there are behind the one address
+}
+
+// Sockets returns the open sockets, by number.
+func (t *Table) Sockets() []SocketInfo {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []SocketInfo
+	for _, s := range t.state.inOrder() {
+		if s.phase != open {
+			continue
+		}
+		info := SocketInfo{Number: s.number, Name: s.req.Name, Network: s.addr.Network, Address: s.addr.Address, Policy: s.req.Policy, Paused: s.paused, Workers: s.holders(), Group: len(s.group)}
+		for name := range s.owners {
+			info.Owners = append(info.Owners, name)
+		}
+		slices.Sort(info.Owners)
+		out = append(out, info)
+	}
+	return out
+}
+
+// Close closes every socket. Peers are told nothing: they are to be gone, or to
+// see their Conns end. The Table is not to be used afterwards.
+func (t *Table) Close() error {
+	t.step(func() []effect {
+		t.closed = true
+		var out []effect
+		for _, s := range t.state.inOrder() {
+			if s.phase == open {
+				out = append(out, effect{kind: doClose, number: s.number})
+			}
+		}
+		last := t.state.last
+		t.state = newTableState()
+		t.state.last = last // numbers stay unique: a late frame finds nothing
+		return append(out, effect{kind: doEnd})
+	})
+	t.ended.Wait() // the watcher
+	socket.Files.WaitRemoved(socket.LastTimeout)
+	return nil
+}
