@@ -108,10 +108,3 @@ func (e PoolEvent) String() string {
 	}
 	return b.String()
 }
-
-// event completes ev with the worker's names and numbers.
-func (w *poolWorker) event(ev PoolEvent) PoolEvent {
-	i := w.info()
-	ev.Worker, ev.ID, ev.PID, ev.Generation = i.name, i.id, i.pid, i.generation
-	return ev
-}

@@ -2,6 +2,7 @@ package coppice
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -16,6 +17,20 @@ const (
 	spareRetry          = time.Second // first wait after a spare, or a recycling, has failed
 	maxSpareRetry       = time.Minute
 )
+
+// defaultStartTimeout is that of a pool, and of the listener process.
+const defaultStartTimeout = 30 * time.Second
+
+// errForkTimeout is the cause of the end of a fork that has taken the whole StartTimeout.
+var errForkTimeout = fmt.Errorf("%w: %w", ErrNotReady, supervisor.ErrStartTimeout)
+
+// poolIntensity suits workers that are killed from outside and replaced in milliseconds; OTP's 1 in
+// 5 s is for the actors of one process.
+var poolIntensity = supervisor.Intensity{Max: 10, Period: 10 * time.Second}
+
+// poolBackoff spaces starts that fail, and restarts over the budget: enough for the machine, and no
+// more than a client in the backlog can wait.
+var poolBackoff = supervisor.Backoff{Initial: 50 * time.Millisecond, Max: time.Second, AtOnce: true}
 
 // complete returns p with every zero value replaced by its default.
 func (p Pool) complete() Pool {

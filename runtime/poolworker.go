@@ -124,6 +124,19 @@ func (w *poolWorker) sibling() childproto.Sibling {
 // address is the worker's actor address.
 func (w *poolWorker) address() string { return strconv.Itoa(w.hello.ID) }
 
+// info is what the child is now.
+func (w *poolWorker) info() info {
+	at := w.assigned.Load()
+	return info{string(w.hello.Role), at.name, w.hello.ID, w.backend.pid(), w.hello.Generation, at.incarnation, int(w.relinked.Load())}
+}
+
+// event completes ev with the worker's names and numbers.
+func (w *poolWorker) event(ev PoolEvent) PoolEvent {
+	i := w.info()
+	ev.Worker, ev.ID, ev.PID, ev.Generation = i.name, i.id, i.pid, i.generation
+	return ev
+}
+
 // done is closed when the worker has ended and is forgotten.
 func (w *poolWorker) done() <-chan struct{} { return w.life.Done() }
 

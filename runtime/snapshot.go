@@ -144,12 +144,6 @@ func (i info) String() string {
 	return s
 }
 
-// info is what the child is now.
-func (w *poolWorker) info() info {
-	at := w.assigned.Load()
-	return info{string(w.hello.Role), at.name, w.hello.ID, w.backend.pid(), w.hello.Generation, at.incarnation, int(w.relinked.Load())}
-}
-
 // Snapshot returns the whole tree as it is now. It never waits: what is being
 // started or stopped shows as that.
 func (rt *Runtime) Snapshot() Tree {

@@ -31,15 +31,6 @@ func notInName(r rune) bool {
 	return unicode.IsSpace(r) || unicode.IsControl(r) || r == utf8.RuneError || strings.ContainsRune("/@$", r)
 }
 
-// Error says where, what, and why.
-func (e *InvalidError) Error() string {
-	at := "config"
-	if e.Path != "" {
-		at = fmt.Sprintf("child %q", e.Path)
-	}
-	return fmt.Sprintf("coppice: %s: %s %v: %s", at, e.Field, e.Value, e.Why)
-}
-
 // node is a child spec at its place in the tree.
 type node struct {
 	path     string // names joined by slashes; "" = the root

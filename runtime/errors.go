@@ -1,0 +1,61 @@
+package coppice
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/coppice-go/coppice/runtime/internal/child"
+)
+
+// Errors of this package. What the tree's own children report is found in
+// supervisor (GaveUp among it), what the kernel says in syscall.
+var (
+	// ErrInChild is returned by Start in a process that is already a child of a
+	// tree, where it would have started a tree within the tree.
+	ErrInChild = errors.New("coppice: this process is a child of a tree and cannot start one")
+
+	// ErrRunning is returned by Start while another tree of this program runs.
+	ErrRunning = errors.New("coppice: a tree is already running in this program")
+
+	// ErrUnsupported is returned for what this system or this release cannot do.
+	ErrUnsupported = errors.New("coppice: not supported")
+
+	// ErrMasterGone is returned by a worker's calls once the channel to the
+	// master is lost.
+	ErrMasterGone = child.ErrMasterGone
+
+	// ErrStopping is wrapped by the error of a reload, or a scaling, that the end of the
+	// tree, or of the pool, has overtaken.
+	ErrStopping = errors.New("coppice: it is ending")
+
+	// ErrNoPool is wrapped by the error of Scale for a pool that does not run.
+	ErrNoPool = errors.New("coppice: no such pool runs")
+
+	// ErrNoChild is what a call about a process of the tree wraps when there is none of that ID.
+	ErrNoChild = errors.New("coppice: no such child")
+
+	// ErrNoListener is what a call about a listener wraps when there is none of that name.
+	ErrNoListener = errors.New("coppice: no such listener")
+
+	// ErrNotReady is wrapped by the start error of a worker that did not become
+	// ready in time.
+	ErrNotReady = errors.New("coppice: not ready in time")
+)
+
+// An InvalidError names one field of a spec that cannot be used. Start returns
+// all of them at once, joined.
+type InvalidError struct {
+	Path  string // of the child in the tree; "" = the Config itself
+	Field string
+	Value any
+	Why   string
+}
+
+// Error says where, what, and why.
+func (e *InvalidError) Error() string {
+	at := "config"
+	if e.Path != "" {
+		at = fmt.Sprintf("child %q", e.Path)
+	}
+	return fmt.Sprintf("coppice: %s: %s %v: %s", at, e.Field, e.Value, e.Why)
+}

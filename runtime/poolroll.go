@@ -1,0 +1,97 @@
+package coppice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/coppice-go/coppice/runtime/internal/pool"
+)
+
+// roll rolls a pool to a generation. With back it is the way back from a roll: it goes as far as it
+// can.
+func (c *poolDriver) roll(ctx context.Context, to int, back bool) error {
+	select { // a pool that starts has no slots yet to roll
+	case <-c.supervisorSet:
+	case <-c.gone: // it says so itself
+	case <-ctx.Done():
+		return &ReloadError{Generation: to, Err: context.Cause(ctx)}
+	}
+	began := time.Now()
+	c.note(pool.Spare, PoolEvent{Kind: PoolReloading, Generation: to})
+	if !back {
+		c.keepFailures(to)
+		defer c.keepFailures(0)
+	}
+	e, _ := c.query(ctx, pool.Event{Kind: pool.Roll, Gen: pool.Generation(to), Back: back}, pool.Rolled, &pool.Event{Kind: pool.Abort})
+	var err error
+	switch e.Result {
+	case pool.Done:
+		c.generation.Store(int64(to))
+	case pool.Failed:
+		err = c.rollError(e, to)
+	case pool.Cancelled:
+		err = &ReloadError{Generation: to, Err: context.Cause(ctx)}
+	case pool.Stopped:
+		err = &ReloadError{Generation: to, Err: fmt.Errorf("pool %s: %w", c.path, ErrStopping)}
+	}
+	c.note(pool.Spare, PoolEvent{Kind: PoolReloaded, Generation: to, Took: time.Since(began), Err: err})
+	return err
+}
+
+// keepFailures makes the driver keep the workers of a generation that end; 0: none.
+func (c *poolDriver) keepFailures(generation int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rolling = generation
+	clear(c.failedInRoll)
+}
+
+// rollError returns the error of the worker that has failed a roll.
+func (c *poolDriver) rollError(e pool.Effect, to int) error {
+	err := &ReloadError{Generation: to, Worker: c.name(e.Slot), Err: errors.New("coppice: a worker failed")}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := c.failedInRoll[e.Worker]
+	if w == nil {
+		return err
+	}
+	if w.launched {
+		err.ID, err.Lines = w.hello.ID, w.backend.printedLast()
+		err.Err = fmt.Errorf("coppice: %s ended before the reload was over: %w", err.Worker, w.endError())
+	}
+	if w.err != nil {
+		err.Err = w.err
+	}
+	return err
+}
+
+// query gives the rules an event that they answer by an effect of a kind, and waits for it. When ctx
+// ends they get giveUp; without one the wait ends.
+func (c *poolDriver) query(ctx context.Context, q pool.Event, kind pool.EffectKind, giveUp *pool.Event) (e pool.Effect, ok bool) {
+	ch := make(chan pool.Effect, 1)
+	c.mu.Lock()
+	c.pendingAnswers[kind] = append(c.pendingAnswers[kind], ch)
+	c.stepLocked(q) // in the order of answers
+	cancelled := ctx.Done()
+	for {
+		select {
+		case e := <-ch:
+			return e, true
+		case <-c.gone: // perhaps before it was asked
+			select {
+			case e := <-ch:
+				return e, true
+			default:
+				return pool.Effect{Kind: kind, Result: pool.Stopped}, true
+			}
+		case <-cancelled:
+			if giveUp == nil {
+				return pool.Effect{}, false
+			}
+			c.step(*giveUp)
+			cancelled = nil
+		}
+	}
+}
