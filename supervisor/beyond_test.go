@@ -230,7 +230,7 @@ func TestGaveUpIsNoticed(t *testing.T) {
 	}
 }
 
-// TestReadiness: with rest_for_one nobody starts before those it depends on
+// TestReadiness: with rest_for_one no child starts before those it depends on
 // are ready, and a start that takes too long has failed.
 func TestReadiness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -304,7 +304,7 @@ func TestAbandonedStart(t *testing.T) {
 	})
 }
 
-// TestTerminateCancelsStart: nobody waits in vain for a start that is to be terminated.
+// TestTerminateCancelsStart: no call waits for a start that is to be terminated.
 func TestTerminateCancelsStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := StarterFunc(func(ctx context.Context, _ Incarnation) (Instance, error) {

@@ -235,7 +235,7 @@ func TestBadSettingIsOffAndSaysWhy(t *testing.T) {
 	}
 }
 
-// A collector that nobody runs costs counters, and nobody waits.
+// A collector that does not run costs counters, and no wait.
 func TestAbsentBackend(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

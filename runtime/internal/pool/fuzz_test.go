@@ -88,7 +88,7 @@ func (w *world) removable(n int) bool {
 }
 
 // FuzzStep lets bytes be a supervisor and workers, checks what doc.go promises after
-// each step, and that everything comes to rest when everybody then does his part.
+// each step, and that everything settles when the supervisor and all workers then do their part.
 func FuzzStep(f *testing.F) {
 	f.Add([]byte{0, 2, 0x10, 0, 1, 1, 2, 2, 3, 3, 7, 2, 2, 3})
 	f.Add([]byte{0x51, 3, 2, 2, 2, 9, 4, 4, 7, 2, 3, 3, 2, 2, 4, 8, 2, 3})
@@ -139,7 +139,7 @@ func (w *world) act(what, which int) {
 			w.asked[n] = true
 			w.step(Event{Kind: Start, Slot: n})
 		}
-	case 2, 3: // somebody comes up
+	case 2, 3: // a worker comes up
 		for _, id := range w.alive {
 			if w.busy[id] {
 				if which--; which < 0 {
@@ -153,7 +153,7 @@ func (w *world) act(what, which int) {
 				return
 			}
 		}
-	case 4, 5: // somebody ends
+	case 4, 5: // a worker ends
 		if len(w.alive) > 0 {
 			w.ended(which%len(w.alive), which == 15)
 		}
@@ -204,7 +204,7 @@ func (w *world) act(what, which int) {
 	}
 }
 
-// rest has everybody do his part: what is to come up does, what is asked to end does,
+// rest has all do their part: workers come up, workers that are asked to end do,
 // the supervisor starts what is down. Then every roll and scaling must be over.
 func (w *world) rest(t *testing.T) {
 	patience := 1000 + 10*w.rolls // a long input has hundreds of rolls in turn

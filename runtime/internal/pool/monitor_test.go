@@ -120,10 +120,10 @@ func (m *monitor) check() {
 			m.t.Errorf("slot %d: nothing happens in its step", sl.n)
 		}
 		if sl.running && sl.current == 0 && sl.next == 0 && !s.stopping {
-			m.t.Errorf("slot %d is up with nobody", sl.n)
+			m.t.Errorf("slot %d is running without a worker", sl.n)
 		}
 		if sl.startPending && sl.next == 0 {
-			m.t.Errorf("slot %d: its start waits for nobody", sl.n)
+			m.t.Errorf("slot %d: its start waits for no worker", sl.n)
 		}
 	}
 	if let > m.cfg.Unavailable {

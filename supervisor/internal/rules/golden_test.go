@@ -37,7 +37,7 @@ func TestGolden(t *testing.T) {
 // TestGoldenMore replays recordings made later: bursts and races in groups,
 // nested and dynamic supervisors, auto-shutdown, and a shutdown time of 0.
 // Supervisors that are killed are not among them: their children die in the
-// order of Erlang's tree of links, which is nobody's promise.
+// order of Erlang's tree of links, which is not promised.
 func TestGoldenMore(t *testing.T) {
 	for _, mode := range []string{"encoded", "early"} {
 		t.Run(mode, func(t *testing.T) { replay(t, "../../testdata/more.jsonl", mode) })

@@ -295,7 +295,7 @@ func (s *fakeSupervisor) orphan() {
 		if p == nil || !p.alive {
 			continue
 		}
-		p.by = nil // nobody is told any more
+		p.by = nil // the supervisor gets no notice any more
 		if p.sup == nil {
 			p.alive = false
 			s.w.note("stop %s killed", p.name())
@@ -448,7 +448,7 @@ func (w *simulation) pump() {
 	}
 }
 
-// settle pumps until nobody waits for anything, moving the clock on for
+// settle pumps until nothing waits, moving the clock on for
 // shutdown times and back-off delays.
 func (w *simulation) settle() {
 	for {
@@ -460,7 +460,7 @@ func (w *simulation) settle() {
 	}
 }
 
-// wait lets the next thing happen that somebody waits for.
+// wait lets the next awaited thing happen.
 func (w *simulation) wait() {
 	if i := slices.IndexFunc(w.queue, func(q queued) bool { return q.ev.Kind == rules.Timer }); i >= 0 {
 		q := w.queue[i]
