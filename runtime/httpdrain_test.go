@@ -58,7 +58,7 @@ func (d *drained) drain() {
 	d.t.Helper()
 	d.c.BeginDrain(time.Hour, time.Hour)
 	for deadline := time.Now().Add(patience); ; runtime.Gosched() {
-		if d.c.Draining() {
+		if d.c.Draining() || len(d.served) > 0 {
 			return
 		}
 		if time.Now().After(deadline) {
@@ -79,6 +79,33 @@ func (d *drained) end() (forced int64) {
 		d.t.Fatal("Serve does not return")
 	}
 	return d.c.Forced()
+}
+
+// TestServerIsGivenBack: when Serve has returned the fields of the server are what they were, and its
+// hooks were called meanwhile.
+func TestServerIsGivenBack(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", ok)
+	var states atomic.Int64
+	s := &http.Server{Handler: mux, ConnState: func(net.Conn, http.ConnState) { states.Add(1) }}
+	d := serveDrained(t, s, nil)
+	c := d.dial()
+	c.ask("/")
+	c.answer()
+	d.drain()
+	c.ask("/")
+	if !c.answer() {
+		t.Error("a draining server keeps the connection")
+	}
+	d.end()
+	if s.Handler != mux || s.ConnContext != nil || s.TLSNextProto != nil || s.TLSConfig != nil {
+		t.Errorf("the server is %+v", s)
+	}
+	before := states.Load()
+	s.ConnState(nil, http.StateNew)
+	if before == 0 || states.Load() != before+1 {
+		t.Errorf("%d states before, %d after: ConnState is not the user's", before, states.Load())
+	}
 }
 
 // client is one HTTP/1 connection, used by hand.

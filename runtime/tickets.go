@@ -22,8 +22,8 @@ import (
 // in the tickets, and resume their sessions. Pools that serve the same clients can share keys from
 // Config.Load.
 //
-// cfg must be the configuration that serves: tls.NewListener(ln, cfg) takes it as
-// it is, while http.Server.ServeTLS serves with a copy, and a copy has the keys of
+// [Worker.ServeTLS] does all of it for an http.Server. For other servers cfg must be the
+// configuration that serves: tls.NewListener(ln, cfg) takes it as it is; a copy has the keys of
 // its moment. Without a master ShareTickets does nothing: a single process has keys
 // of its own.
 func (w *Worker) ShareTickets(ctx context.Context, cfg *tls.Config) error {

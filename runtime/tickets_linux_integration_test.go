@@ -42,10 +42,6 @@ func serveTLS(ctx context.Context, w *coppice.Worker) error {
 	if err != nil {
 		return err
 	}
-	conf := &tls.Config{Certificates: []tls.Certificate{cert}}
-	if err := w.ShareTickets(ctx, conf); err != nil {
-		return err
-	}
 	host := "127.0.0.1"
 	pool, _, _ := strings.Cut(w.Name(), "/")
 	if pool == "other" {
@@ -55,7 +51,9 @@ func serveTLS(ctx context.Context, w *coppice.Worker) error {
 	if err != nil {
 		return err
 	}
-	return w.Serve(ctx, tls.NewListener(ln, conf), name(w))
+	s := name(w)
+	s.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}}
+	return w.ServeTLS(ctx, ln, s)
 }
 
 // selfSigned returns a certificate for 127.0.0.1 and its key, in PEM.
@@ -143,5 +141,65 @@ func TestTicketsOfAnotherPool(t *testing.T) {
 		if got := resumed(want.pool); got != want.resumes {
 			t.Errorf("request %d, at %s: resumed %v, want %v", i, want.pool, got, want.resumes)
 		}
+	}
+}
+
+// TestServeTLS: TLS is served without a master, with HTTP/2 where the server serves it, and the
+// server's own TLSConfig stays as it was; one without a certificate is an error.
+func TestServeTLS(t *testing.T) {
+	pem, err := selfSigned(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := tls.X509KeyPair(pem, pem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name, proto string
+		next        map[string]func(*http.Server, *tls.Conn, http.Handler)
+	}{
+		{"HTTP/2", "HTTP/2.0", nil},
+		{"HTTP/1 alone", "HTTP/1.1", map[string]func(*http.Server, *tls.Conn, http.Handler){}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var w coppice.Worker
+			ctx, cancel := context.WithCancel(t.Context())
+			ln, err := w.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := name(&w)
+			s.TLSConfig, s.TLSNextProto = &tls.Config{Certificates: []tls.Certificate{cert}}, tt.next
+			served := make(chan error)
+			go func() { served <- w.ServeTLS(ctx, ln, s) }()
+			client := http.Client{Transport: &http.Transport{
+				ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+			}}
+			resp, err := client.Get("https://" + ln.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			client.CloseIdleConnections()
+			if resp.Proto != tt.proto {
+				t.Errorf("served by %s", resp.Proto)
+			}
+			cancel()
+			if err := <-served; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	var w coppice.Worker
+	ln, err := w.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.ServeTLS(t.Context(), ln, &http.Server{}); err == nil {
+		t.Error("serves TLS without a certificate")
+	}
+	if _, err := net.Dial("tcp", ln.Addr().String()); err == nil {
+		t.Error("still listening")
 	}
 }

@@ -2,6 +2,7 @@ package coppice
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -315,15 +316,22 @@ type Server interface {
 // should end a hijacked connection, a WebSocket say, is ctx; functions of
 // RegisterOnShutdown run only when the HTTP/1 connections are gone.
 //
-// Serve sets Handler, ConnState, ConnContext and TLSNextProto of an *http.Server to its
-// own, which call the user's. One without a ConnContext gets one that continues each
+// While it serves, Serve sets Handler, ConnState, ConnContext and TLSNextProto of an *http.Server
+// to its own, which call the user's; when it has returned they are the user's again, unless
+// connections had to be left open or cut. One without a ConnContext gets one that continues each
 // connection's trace in its requests' contexts. A server may serve several
-// listeners, each by a Serve of its own. For TLS give it a [crypto/tls.NewListener],
-// whose configuration has "h2" in NextProtos for HTTP/2: ServeTLS cannot be called.
+// listeners, each by a Serve of its own. For TLS call [Worker.ServeTLS]; another Server than http's
+// is given a [crypto/tls.NewListener] over ln.
 func (w *Worker) Serve(ctx context.Context, ln net.Listener, s Server) error {
+	return w.serve(ctx, ln, s, nil)
+}
+
+// serve is Serve, with the TLS configuration of an http.Server, or nil for its own.
+func (w *Worker) serve(ctx context.Context, ln net.Listener, s Server, conf *tls.Config) error {
 	var drain *httpdrain.Drain
 	if hs, ok := s.(*http.Server); ok && w.c != nil {
-		drain = w.c.DrainOf(hs)
+		drain = w.c.DrainOf(hs, conf)
+		defer w.c.EndDrainOf(hs, drain)
 	}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ln) }() // ends with s.Shutdown or s.Close, awaited below
@@ -347,6 +355,9 @@ func (w *Worker) Serve(ctx context.Context, ln net.Listener, s Server) error {
 	err := ended(s.Shutdown(w.WorkContext())) // it may find ln closed
 	if err == nil && w.c != nil {
 		_ = w.c.Listeners().Drain(w.WorkContext()) // the hijacked ones; how many are cut is counted at the end
+		if drain != nil {
+			drain.AwaitConns(w.WorkContext()) // Shutdown knew of their end before they did
+		}
 	}
 	late := w.WorkContext().Err() != nil
 	if err != nil && !late && w.c != nil {
@@ -359,6 +370,42 @@ func (w *Worker) Serve(ctx context.Context, ln net.Listener, s Server) error {
 		err = fmt.Errorf("coppice: drain: %w", err)
 	}
 	return errors.Join(err, ended(<-served))
+}
+
+// ServeTLS is [Worker.Serve] over TLS: what ln accepts is served with a copy of s.TLSConfig, which
+// must have a certificate, and which gets the session ticket keys of the pool
+// ([Worker.ShareTickets]): a client resumes its session with any worker. As with
+// http.Server.ServeTLS the copy offers HTTP/2 and HTTP/1.1 where NextProtos is empty, and HTTP/2
+// if s serves it. It takes ownership of ln, also on an error. A server is served by one ServeTLS at
+// a time.
+func (w *Worker) ServeTLS(ctx context.Context, ln net.Listener, s *http.Server) error {
+	cfg := s.TLSConfig.Clone()
+	if cfg == nil || len(cfg.Certificates) == 0 && cfg.GetCertificate == nil && cfg.GetConfigForClient == nil {
+		return errors.Join(errors.New("coppice: serve TLS: the server's TLSConfig has no certificate"), ln.Close())
+	}
+	if len(cfg.NextProtos) == 0 {
+		cfg.NextProtos = []string{"http/1.1"}
+		if servesHTTP2(s) {
+			cfg.NextProtos = []string{"h2", "http/1.1"}
+		}
+	}
+	if err := w.ShareTickets(ctx, cfg); err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	if w.c == nil {
+		was := s.TLSConfig
+		s.TLSConfig = cfg
+		defer func() { s.TLSConfig = was }()
+	}
+	return w.serve(ctx, tls.NewListener(ln, cfg), s, cfg)
+}
+
+// servesHTTP2 reports whether s serves HTTP/2 over TLS, by the rules of package http.
+func servesHTTP2(s *http.Server) bool {
+	if s.Protocols != nil {
+		return s.Protocols.HTTP2()
+	}
+	return s.TLSNextProto == nil || s.TLSNextProto["h2"] != nil
 }
 
 // cut ends s at once.

@@ -40,15 +40,14 @@ func main() {
 				if err != nil {
 					return err
 				}
-				conf := &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2", "http/1.1"}}
-				if err := w.ShareTickets(ctx, conf); err != nil {
-					return err
-				}
 				ln, err := w.Listen("tcp", *addr)
 				if err != nil {
 					return err
 				}
-				return w.Serve(ctx, tls.NewListener(ln, conf), &http.Server{Handler: handler(w)})
+				return w.ServeTLS(ctx, ln, &http.Server{
+					Handler:   handler(w),
+					TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}},
+				})
 			},
 		}},
 	})

@@ -1,25 +1,35 @@
 package child
 
 import (
+	"crypto/tls"
 	"net/http"
 
 	"github.com/coppice-go/coppice/runtime/internal/httpdrain"
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// DrainOf returns the drain of server, the same for each Serve of it.
-func (s *Session) DrainOf(server *http.Server) *httpdrain.Drain {
+// DrainOf returns the drain of server, the same for each Serve of it. conf, if not nil, is the TLS
+// configuration that the server has until EndDrainOf.
+func (s *Session) DrainOf(server *http.Server, conf *tls.Config) *httpdrain.Drain {
 	s.serverMu.Lock()
 	defer s.serverMu.Unlock()
 	d := s.servers[server]
 	if d == nil {
-		if server.ConnContext == nil {
-			server.ConnContext = tracing.ConnContext
-		}
-		d = httpdrain.New(server, s.countForcedEarly, s.CountRequests)
+		d = httpdrain.New(server, conf, tracing.ConnContext, s.countForcedEarly, s.CountRequests)
 		s.servers[server] = d
 	}
+	d.Retain()
 	return d
+}
+
+// EndDrainOf undoes one DrainOf. The last gives the server back as it was, if no connection is
+// open.
+func (s *Session) EndDrainOf(server *http.Server, d *httpdrain.Drain) {
+	s.serverMu.Lock()
+	defer s.serverMu.Unlock()
+	if d.Release() {
+		delete(s.servers, server)
+	}
 }
 
 // CloseIdle closes the idle connections of a server that drains, the last of them at the latest when

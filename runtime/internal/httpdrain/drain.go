@@ -2,6 +2,7 @@ package httpdrain
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
@@ -31,26 +32,52 @@ type Drain struct {
 	conns map[net.Conn]http.ConnState // HTTP/1, and connections whose protocol is not known yet
 	over  bool                        // CloseIdle has returned: what becomes idle is closed
 	empty chan struct{}               // one token: conns may be empty
+
+	server *http.Server
+	before fields        // of the server
+	uses   int           // guarded by mu: Retain without Release
+	open   int           // guarded by mu: connections, of any protocol, that have not told of their end
+	ended  chan struct{} // one token: open may be 0
+}
+
+// fields are what a Drain changes of a server.
+type fields struct {
+	handler      http.Handler
+	connState    func(net.Conn, http.ConnState)
+	connContext  func(context.Context, net.Conn) context.Context
+	tlsNextProto map[string]func(*http.Server, *tls.Conn, http.Handler)
+	tlsConfig    *tls.Config
 }
 
 // connKey is the context key under which a request finds its connection.
 type connKey struct{}
 
-// New puts a Drain between s and its handler. It changes s, which must not serve yet. The user's
-// hooks are called as before. force and count are called for connections that are closed without
-// an answer, and for requests, on any goroutine; they must not block.
-func New(s *http.Server, force, count func(n int)) *Drain {
-	d := &Drain{inner: s.Handler, force: force, count: count, conns: map[net.Conn]http.ConnState{}, empty: make(chan struct{}, 1)}
+// New puts a Drain between s and its handler. It changes s, which must not serve yet, until the
+// last Release. The user's hooks are called as before. conf, if not nil, stands for s.TLSConfig,
+// and connContext for an s.ConnContext that is nil. force and count are called for connections
+// that are closed without an answer, and for requests, on any goroutine; they must not block.
+func New(s *http.Server, conf *tls.Config, connContext func(context.Context, net.Conn) context.Context, force, count func(n int)) *Drain {
+	d := &Drain{
+		inner: s.Handler, force: force, count: count, conns: map[net.Conn]http.ConnState{}, empty: make(chan struct{}, 1),
+		server: s, before: fields{s.Handler, s.ConnState, s.ConnContext, s.TLSNextProto, s.TLSConfig}, ended: make(chan struct{}, 1),
+	}
 	if d.inner == nil {
 		d.inner = http.DefaultServeMux
 	}
 	s.Handler = d
-	connState, connContext := s.ConnState, s.ConnContext
+	if conf != nil {
+		s.TLSConfig = conf
+	}
+	connState := s.ConnState
+	if s.ConnContext != nil {
+		connContext = s.ConnContext
+	}
 	s.ConnState = func(c net.Conn, st http.ConnState) {
 		d.note(c, st)
 		if connState != nil {
 			connState(c, st)
 		}
+		d.account(st) // the last that its goroutine reads of s
 	}
 	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		if connContext != nil {
@@ -60,6 +87,63 @@ func New(s *http.Server, force, count func(n int)) *Drain {
 	}
 	d.goaway = separate(s, d.forget)
 	return d
+}
+
+// Retain notes a user of the Drain.
+func (d *Drain) Retain() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.uses++
+}
+
+// Release undoes one Retain. After the last, if no connection is open, it gives the server back the
+// fields that it had before New, and reports whether it did: the Drain is then of no more use.
+// Connections that are open read the fields, which stay as they are.
+func (d *Drain) Release() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.uses--
+	if d.uses > 0 || d.open > 0 {
+		return false
+	}
+	s, was := d.server, d.before
+	s.Handler, s.ConnState, s.ConnContext = was.handler, was.connState, was.connContext
+	s.TLSNextProto, s.TLSConfig = was.tlsNextProto, was.tlsConfig
+	return true
+}
+
+// AwaitConns waits until no connection is open, or ctx ends.
+func (d *Drain) AwaitConns(ctx context.Context) {
+	for {
+		d.mu.Lock()
+		open := d.open
+		d.mu.Unlock()
+		if open == 0 {
+			d.tell(d.ended) // for others that wait
+			return
+		}
+		select {
+		case <-d.ended:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// account counts the connections that are open.
+func (d *Drain) account(st http.ConnState) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch st {
+	case http.StateNew:
+		d.open++
+	case http.StateHijacked, http.StateClosed:
+		d.open--
+		if d.open == 0 {
+			d.tell(d.ended)
+		}
+	case http.StateActive, http.StateIdle:
+	}
 }
 
 // ServeHTTP asks the client of a draining connection to open another one. A handler may overwrite
@@ -106,9 +190,12 @@ func (d *Drain) forget(c net.Conn) {
 	}
 }
 
-func (d *Drain) signal() {
+func (d *Drain) signal() { d.tell(d.empty) }
+
+// tell puts a token into a channel that holds one.
+func (d *Drain) tell(token chan<- struct{}) {
 	select {
-	case d.empty <- struct{}{}:
+	case token <- struct{}{}:
 	default:
 	}
 }
