@@ -108,7 +108,7 @@ func (f File) open() (*os.File, error) {
 	}
 	file, err := netactor.OpenFile(f.Path, flag|unix.O_NONBLOCK, 0o640) // a pipe's other end need not be there: fifo(7)
 	if errors.Is(err, unix.ENXIO) {
-		return nil, fmt.Errorf("%w: a pipe that nobody reads", err)
+		return nil, fmt.Errorf("%w: a pipe that no process reads", err)
 	}
 	if err != nil {
 		return nil, err
@@ -128,7 +128,7 @@ func dupFile(fd int, name string) (*os.File, error) {
 	return os.NewFile(uintptr(dup), name), nil
 }
 
-// credential looks up who the process is to be; nil = who the master is.
+// credential looks up the user and the groups of the process; nil = those of the master.
 func (e Environment) credential() (*syscall.Credential, error) {
 	if !e.anotherUser() {
 		return nil, nil

@@ -5,20 +5,19 @@ import (
 	"time"
 )
 
-// groupGrace is how long what a worker has left behind in its process group has
-// to end, after a SIGTERM, before it is killed.
+// groupGrace is how long the processes that a worker has left behind in its group have to end after
+// SIGTERM, before they are killed.
 const groupGrace = 500 * time.Millisecond
 
-// Nothing tells of the end of a process group, so it is looked for, ever more
-// seldom.
+// The kernel does not report the end of a process group. It is polled, at growing intervals.
 const (
 	groupPoll    = 5 * time.Millisecond
 	maxGroupPoll = 100 * time.Millisecond
 )
 
-// endGroup ends what the process has left behind in its group: a helper of a
-// worker that crashed, what a shell script has started. It gets SIGTERM, unless it
-// has had it, and SIGKILL when grace is over or the child is killed.
+// endGroup ends the processes that the child has left behind in its group: a helper of a worker that
+// crashed, the programs that a shell script started. They get SIGTERM, unless they have had it, and
+// SIGKILL when the grace is over or the child is killed.
 func (b *processChild) endGroup() {
 	if !b.proc.GroupAlive() {
 		return
@@ -31,7 +30,7 @@ func (b *processChild) endGroup() {
 	for pause := groupPoll; b.proc.GroupAlive(); pause = min(2*pause, maxGroupPoll) {
 		select {
 		case <-time.After(pause):
-		case <-killed: // it is dying; what the kernel holds up is not waited for
+		case <-killed: // it is dying; a process that the kernel holds up is waited for a grace only
 			killed = nil
 			end.Reset(groupGrace)
 			pause = groupPoll

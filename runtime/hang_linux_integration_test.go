@@ -435,7 +435,7 @@ func TestPipeThatNobodyReads(t *testing.T) {
 		Name: "program", Command: []string{"sleep", "3600"},
 		Environment: coppice.Environment{Files: []coppice.File{{Name: "log", Path: path, Append: true}}},
 	}}})
-	if !errors.Is(err, syscall.ENXIO) || !strings.Contains(err.Error(), "Environment.Files log: ") || !strings.Contains(err.Error(), "a pipe that nobody reads") {
+	if !errors.Is(err, syscall.ENXIO) || !strings.Contains(err.Error(), "Environment.Files log: ") || !strings.Contains(err.Error(), "a pipe that no process reads") {
 		t.Errorf("error %v", err)
 	}
 	noneLeft(t)

@@ -44,7 +44,7 @@ func (rt *Runtime) countWorkers(t Tree, path string, emit func(*tracing.Instrume
 // slot. A slot that waits for its worker to start is that worker.
 func workersOf(pool Tree, path string) (states []string) {
 	starting := map[string]bool{}
-	for _, w := range slices.Backward(pool.Children) { // who has no slot stands behind the slots
+	for _, w := range slices.Backward(pool.Children) { // workers without a slot come after the slots
 		name, state := w.Name, w.State
 		if !strings.HasPrefix(name, path+"/") {
 			name = path + "/" + name // a slot that has never had a worker

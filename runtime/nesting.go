@@ -21,7 +21,7 @@ const maxDepth = 2
 var ErrTooDeep = errors.New("coppice: a program of a tree starts a tree, again and again")
 
 // depth returns how many trees this process is in, and an error when it may not
-// start another. A value that is no number is somebody else's.
+// start another. A value that is no number was not set by a tree.
 func depth() (int, error) {
 	n, err := strconv.Atoi(os.Getenv(depthVar))
 	if err != nil || n < 0 {

@@ -72,7 +72,7 @@ func (o logOutput) WriteLine(l OutputLine) error {
 	return nil
 }
 
-// Write is for whoever takes the result of LogOutput for a plain writer.
+// Write makes b a record: for code that uses the result of LogOutput as a plain writer.
 func (o logOutput) Write(b []byte) (int, error) {
 	o.log.Info(string(b))
 	return len(b), nil

@@ -170,8 +170,8 @@ func (s spawner) spawn(ctx context.Context, cmd process.Command, env Environment
 	return b, nil
 }
 
-// printed keeps a line and passes it on; begins says that it begins last words. It
-// waits for Config.Output, with measure.
+// printed keeps a line and passes it on; begins says that it begins last words. It waits for
+// Config.Output, at most as long as the queue of lines does.
 func (b *processChild) printed(how spawnRequest, stream string, line []byte, begins bool) {
 	if how.line != nil {
 		how.line(line)
@@ -282,7 +282,7 @@ func (b *processChild) signal(sig syscall.Signal) { b.send(sig, b.proc.SignalGro
 func (b *processChild) send(sig syscall.Signal, to func(syscall.Signal) error) {
 	name := unix.SignalName(sig)
 	select {
-	case <-b.proc.Done(): // it is for those that the process has left behind
+	case <-b.proc.Done(): // it is for what the process has left behind
 		name += " to its group"
 	default:
 		b.sigs.Or(uint64(signals(0).with(sig)))

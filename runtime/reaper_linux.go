@@ -11,10 +11,10 @@ import (
 // reaper reaps what others have left behind.
 type reaper = process.Reaper
 
-// orphansGrace is how long a zombie that nobody holds stays one; 0 = 5 s.
+// orphansGrace is how long a zombie that this program does not hold stays one; 0 = 5 s.
 var orphansGrace time.Duration
 
-// startReaper returns nil where the kernel gives the orphans to somebody else.
+// startReaper returns nil where the kernel gives orphans to another process.
 func (rt *Runtime) startReaper() (*reaper, error) {
 	if os.Getpid() != 1 && !rt.cfg.Subreaper {
 		return nil, nil

@@ -57,15 +57,15 @@ func isShort(err error) bool {
 	return ok
 }
 
-// Between two attempts at something that is short.
+// The pause between two attempts at something that is short.
 const (
 	firstShortRetry = 20 * time.Millisecond
 	maxShortRetry   = time.Second
 )
 
-// retry calls try until it is no shortage that it returns, with growing pauses. The
-// end of ctx ends that: the error is try's latest then. A shortage is told
-// in a line when it begins and in one when it is over, however many wait for that.
+// retry calls try, with growing pauses, until it returns no shortage or ctx ends, and returns its
+// last error. One line of log says that a shortage begins, and one that it is over, however many
+// starts wait for that.
 func (s *shortages) retry(ctx context.Context, name string, try func() error) error {
 	err := try()
 	if !isShort(err) {

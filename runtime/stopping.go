@@ -34,8 +34,8 @@ type stopping struct {
 	taken []StopStep
 }
 
-// step notes and logs what is done now. What is done again is not noted again. The
-// first step of a stop is routine, those after it are told, and a kill is a warning.
+// step notes and logs a step; a repeated one is ignored. The first step of a stop is logged at level
+// Debug, later ones at Info, and a kill at Warn.
 func (s *stopping) step(what string) {
 	s.mu.Lock()
 	for _, t := range s.taken {
@@ -60,7 +60,7 @@ func (s *stopping) step(what string) {
 		slog.String("name", s.name), slog.Int("pid", s.pid), slog.String("step", what), slog.Duration("after", t.After))
 }
 
-// steps returns what has been done until now.
+// steps returns the steps so far.
 func (s *stopping) steps() []StopStep {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -194,7 +194,7 @@ func PayloadFrame(p tracing.PayloadKind) fdipc.Kind {
 	return FrameSpans
 }
 
-// Process returns what package tracing is told of a child.
+// Process returns the child as package tracing describes processes.
 func (w Hello) Process() tracing.ProcessResource {
 	return tracing.ProcessResource{
 		Role: string(w.Role), Name: w.Name, ID: w.ID, Slot: w.Slot,

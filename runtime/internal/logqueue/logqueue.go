@@ -105,7 +105,7 @@ func freeze(v slog.Value, cost *int) slog.Value {
 		switch x := v.Any().(type) {
 		case nil:
 		case error:
-			whole := fmt.Sprint(x) // which copes with one that panics
+			whole := fmt.Sprint(x) // which recovers a panic of Error
 			e := &said{text: supervisor.Cut(whole)}
 			if len(whole) <= supervisor.MaxText { // a long one is not kept alive
 				e.err = x

@@ -14,7 +14,7 @@ import (
 // maxDatagram bounds one datagram; what is longer is cut.
 const maxDatagram = 4 << 10
 
-// A Sender is who sent a message, as the kernel says.
+// A Sender is the process that sent a message, as the kernel says.
 type Sender struct{ PID, UID int }
 
 // Socket receives the messages of one program.
@@ -47,7 +47,7 @@ func Listen() (*Socket, error) {
 // Environ is the variable by which a program finds the socket, "KEY=value".
 func (s *Socket) Environ() string { return "NOTIFY_SOCKET=" + s.conn.LocalAddr().String() }
 
-// Receive waits for the next message and says who sent it. It is for one goroutine.
+// Receive waits for the next message and returns it with its sender. It is for one goroutine.
 // After Close, and at deadline if that is not zero, the error is net.ErrClosed or
 // os.ErrDeadlineExceeded.
 func (s *Socket) Receive(deadline time.Time) (Message, Sender, error) {

@@ -7,12 +7,12 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/queue"
 )
 
-// maxTold bounds the datagrams that wait for a service manager that does not read.
-// Those that come beyond it are lost.
+// maxTold bounds the datagrams that wait for a service manager that does not read. Further ones are
+// lost.
 const maxTold = 64
 
-// A Teller sends datagrams to a service manager, in order, and makes nobody wait: a
-// socket may be full, as long as the service manager stands still.
+// A Teller sends datagrams to a service manager, in order. Its caller never waits, though the socket
+// may be full for as long as the service manager stands still.
 type Teller struct{ q *queue.Queue[string] }
 
 // NewTeller returns a Teller for the socket at address, as it stands in NOTIFY_SOCKET.

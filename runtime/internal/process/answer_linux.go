@@ -22,7 +22,7 @@ type Look struct {
 // At says what is looked at from now on, for the error when that does not answer.
 func (l *Look) At(what string) { l.at.Store(&what) }
 
-// looks are those that have not returned yet, by their key.
+// looks are the looks that have not returned yet, by key.
 var looks struct {
 	sync.Mutex
 	at map[string]*Look
@@ -66,7 +66,7 @@ func Apart[T io.Closer](ctx context.Context, key string, look func(*Look) (T, er
 	}
 }
 
-// enter makes l the look of a key, or returns the one that has not returned yet.
+// enter makes l the look of a key, or returns the earlier look that has not returned yet.
 func enter(key string, l *Look) (before *Look) {
 	looks.Lock()
 	defer looks.Unlock()

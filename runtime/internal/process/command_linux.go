@@ -35,8 +35,8 @@ type Command struct {
 	Nice       int                 // -20 to 19; 0 = this program's
 }
 
-// settles tells whether the process must be stopped after its exec, to be given
-// what a fork cannot.
+// settles reports whether the process must be stopped after its exec for settings that cannot be
+// made at the fork.
 func (cmd *Command) settles() bool { return len(cmd.Rlimits) > 0 || cmd.Nice != 0 }
 
 // Start forks and execs cmd as the leader of a process group of its own, so that

@@ -67,9 +67,8 @@ func launch(cmd Command, path string, fds []uintptr) (pid, pidfd int, err error)
 	return pid, pidfd, err
 }
 
-// closeAllOnExec makes every descriptor of this program close-on-exec. Go opens
-// all of its own so; but those that the program was started with, and what C code
-// opens, would reach every child.
+// closeAllOnExec makes every descriptor of this program close-on-exec. Go opens its own so, but
+// descriptors that the program was started with, or that C code opened, would reach every child.
 func closeAllOnExec() error {
 	const first = 3
 	err := unix.CloseRange(first, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC)

@@ -36,7 +36,7 @@ func (p *Process) Waited() (time.Duration, error) {
 	return sum, err
 }
 
-// Traced tells whether a debugger holds the process.
+// Traced reports whether a debugger holds the process.
 func (p *Process) Traced() bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
 	if err != nil {

@@ -43,14 +43,14 @@ func (c counter) read() (uint64, bool) {
 	return 0, false
 }
 
-// rose tells whether the counter says more than at the beginning.
+// rose reports whether the counter is higher than at the beginning.
 func (c counter) rose() bool {
 	n, ok := c.read()
 	return ok && n > c.base
 }
 
-// OOMGauge tells, when a process has died of a SIGKILL that nobody here has sent,
-// whether the kernel was out of memory.
+// OOMGauge tells, when a process died of a SIGKILL that the master did not send, whether the kernel
+// was out of memory.
 type OOMGauge struct {
 	own, shared counter // of its cgroup, if not ours; of ours, or of the whole system
 }

@@ -23,9 +23,9 @@ func OutputPipe() (r, w *os.File, err error) {
 	return os.NewFile(uintptr(p[0]), "output"), os.NewFile(uintptr(p[1]), "output"), nil
 }
 
-// untilDeadline reads a pipe until its read deadline, and after that what is in it
-// at that time, without waiting: a reader that comes late, because nobody took the
-// lines before, still finds it. For one goroutine.
+// untilDeadline reads a pipe until its read deadline, and then without waiting what is in it at that
+// time: a reader that is late, because it waited to pass on earlier lines, still gets it. It is for
+// one goroutine.
 type untilDeadline struct {
 	r    *os.File
 	late bool

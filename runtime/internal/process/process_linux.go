@@ -52,8 +52,7 @@ func hold(pid, pidfd int) (*Process, error) {
 	return p, nil
 }
 
-// discard kills and reaps a child that cannot be kept. Its number is safe: nobody
-// has reaped it yet.
+// discard kills and reaps a child that cannot be kept. Its number is safe: it is not reaped yet.
 func discard(pid int) error {
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		return os.NewSyscallError("kill", err)
@@ -125,12 +124,12 @@ func reapBy(idType, id int, flags uintptr) (Exit, bool) {
 			continue
 		case unix.EAGAIN:
 			return Exit{}, false
-		default: // ECHILD: somebody else in this program reaped it
+		default: // ECHILD: another part of this program reaped it
 			return Exit{Lost: os.NewSyscallError("waitid", errno)}, true
 		}
 		break
 	}
-	if info.pid() == 0 { // nobody has ended yet
+	if info.pid() == 0 { // no child has ended yet
 		return Exit{}, false
 	}
 	e := Exit{
@@ -193,7 +192,7 @@ func (p *Process) send(sig syscall.Signal, flags int) error {
 	return err
 }
 
-// groupsByPidfd tells whether a pidfd can stand for a process group.
+// groupsByPidfd reports whether a pidfd can stand for a process group.
 var groupsByPidfd = sync.OnceValue(func() bool {
 	fd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
@@ -214,8 +213,8 @@ func (p *Process) GroupAlive() bool {
 	return !gone && groupHasLiving(p.pid)
 }
 
-// groupHasLiving looks for a process of the group that is no zombie: a zombie that
-// nobody reaps may stay in its group for long.
+// groupHasLiving reports whether the group has a process that is no zombie. A zombie that is not
+// reaped may stay in its group for long.
 func groupHasLiving(pgid int) bool {
 	proc, err := os.Open("/proc")
 	if err != nil {

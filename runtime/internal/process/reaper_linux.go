@@ -18,14 +18,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Grace is how long a zombie that nobody in this program holds stays one.
+// Grace is how long a zombie that this program does not hold stays one.
 const Grace = 5 * time.Second
 
-// A Reaper reaps children that this program did not start: those whose parent has
-// died and that were given to it, as process 1 of a PID namespace or as a
-// subreaper. A child that anybody in the program holds by a pidfd is never one of
-// them, be it of this package, of os/exec or of os, however late it is waited for;
-// one that was started otherwise (syscall.ForkExec, C) has the grace.
+// A Reaper reaps orphans: children that this program did not start and that the kernel gave to it
+// when their parent died, because it is process 1 of a PID namespace or a subreaper. It never reaps
+// a child that the program holds by a pidfd, through this package, os/exec or os, however late that
+// is waited for. A child that was started otherwise (syscall.ForkExec, C) has the grace.
 type Reaper struct {
 	log    *slog.Logger
 	core   strangers
@@ -92,7 +91,7 @@ func (r *Reaper) run() {
 		}
 		next, err := r.look()
 		switch {
-		case err != nil: // of descriptors, most likely; nobody is reaped on half the truth
+		case err != nil: // of descriptors, most likely; without all facts nothing is reaped
 			if failures++; failures == 1 {
 				r.log.Error("cannot see which children have ended: it is tried again", "err", err)
 			}
@@ -107,8 +106,7 @@ func (r *Reaper) run() {
 	}
 }
 
-// look reaps those that are ripe and says when to look again; zero when nothing
-// waits.
+// look reaps the zombies whose grace is over and returns when to look again; zero when none waits.
 func (r *Reaper) look() (next time.Time, err error) {
 	zombies, err := peek()
 	if err != nil {
@@ -130,8 +128,8 @@ func (r *Reaper) look() (next time.Time, err error) {
 	return next, nil
 }
 
-// reap takes the status of one stranger. It is known by a pidfd while that is done:
-// should somebody reap it meanwhile, another process that gets its number is safe.
+// reap takes the status of one orphan. A pidfd holds it meanwhile: if another part of the program
+// reaps it first, a new process with its number is safe.
 func (r *Reaper) reap(z Zombie) {
 	fd, err := unix.PidfdOpen(z.PID, 0)
 	if errors.Is(err, unix.ESRCH) {
@@ -253,8 +251,8 @@ func statFields(pid int) (fields []string, name string, err error) {
 	return strings.Fields(string(b[end+1:])), string(b[open+1 : end]), nil
 }
 
-// gone tells whether err, of a file in /proc, says that what it was about has ended
-// or was closed meanwhile.
+// gone reports whether err, of a file in /proc, means that its process has ended or that its
+// descriptor was closed.
 func gone(err error) bool { return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) }
 
 // heldByPidfd returns the processes that this program has a pidfd of. With an error

@@ -9,15 +9,15 @@ type Zombie struct {
 	Start uint64
 }
 
-// strangers decides which zombies are reaped: those that nobody has claimed for as
-// long as the grace is. It is pure: what is true when comes in.
+// strangers decides which zombies are reaped: those that have stayed zombies for the grace. It is
+// pure: the zombies and the time come in.
 type strangers struct {
 	grace time.Duration
 	seen  map[Zombie]time.Time // when first
 }
 
-// step takes all the zombies that there are now. It returns those that are ripe,
-// in the order in which they came, and when to look again; zero when nothing waits.
+// step takes all present zombies. It returns those to reap now, in the order in which they were
+// first seen, and when to look again; zero when none waits.
 // What is ripe is returned again until it is gone.
 func (s *strangers) step(now time.Time, zombies []Zombie) (ripe []Zombie, next time.Time) {
 	seen := make(map[Zombie]time.Time, len(zombies))

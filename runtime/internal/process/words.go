@@ -33,8 +33,8 @@ type LastWords struct {
 	more      bool // the next line goes on where line ends
 }
 
-// Note takes the next line and tells whether it begins last words, which may be
-// the first of several that do. The line is the caller's again when Note returns.
+// Note takes the next line and reports whether it begins last words; a later line may begin new
+// ones. It borrows the line until it returns.
 func (w *LastWords) Note(now time.Time, line []byte) (begin bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -89,7 +89,7 @@ func (w *LastWords) Said(ended time.Time) Words {
 
 const pythonTraceback = "Traceback (most recent call last):"
 
-// begins tells whether line is how a program begins to say why it dies.
+// begins reports whether programs begin with such a line to say why they die.
 func begins(line string) bool {
 	for _, p := range [...]string{
 		// Go's runtime. The signals it dies of come as "SIGSEGV: segmentation violation".

@@ -53,7 +53,7 @@ type Lifecycle struct {
 	infoOf func(any) EventInfo
 	tracer *tracing.Tracer // nil when spans are off
 	meter  *tracing.Meter  // nil when metrics are
-	done   chan struct{}   // closed when the tree has ended and its last event is told
+	done   chan struct{}   // closed when the last event of the tree is recorded
 
 	mu         sync.Mutex
 	served     map[string][]trace.SpanContext // by name: what a child was serving when it ended
