@@ -1,6 +1,7 @@
 package actors_test
 
 import (
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -45,7 +46,7 @@ func TestAskTypedClosesHandles(t *testing.T) {
 	pid := spawn(t, s, "conn", receive(func(ctx actor.Context) { ctx.Respond(&connMessage{"x", server}) }))
 	_, err := actors.Ask[string](actorstest.Context(t), s, pid, "x")
 	wantErr(t, err, actors.ErrAnswerType)
-	if _, err := client.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("read: %v, want EOF", err)
 	}
 }

@@ -98,8 +98,10 @@ type Reader struct {
 	Bad bool
 }
 
+// Fail makes the rest unreadable: Bad is true from now on.
 func (r *Reader) Fail() { r.B, r.Bad = nil, true }
 
+// Byte reads a byte.
 func (r *Reader) Byte() byte {
 	if len(r.B) == 0 {
 		r.Fail()
@@ -110,6 +112,7 @@ func (r *Reader) Byte() byte {
 	return c
 }
 
+// Uint reads an unsigned varint.
 func (r *Reader) Uint() uint64 {
 	v, n := binary.Uvarint(r.B)
 	if n <= 0 {
@@ -120,6 +123,7 @@ func (r *Reader) Uint() uint64 {
 	return v
 }
 
+// Int reads a signed varint.
 func (r *Reader) Int() int64 {
 	v, n := binary.Varint(r.B)
 	if n <= 0 {
@@ -130,6 +134,7 @@ func (r *Reader) Int() int64 {
 	return v
 }
 
+// Uint32 reads an unsigned varint below 2^32.
 func (r *Reader) Uint32() uint32 {
 	v := r.Uint()
 	if v > 1<<32-1 {
@@ -151,9 +156,10 @@ func (r *Reader) Bytes(limit int) []byte {
 	return v
 }
 
+// Text reads a string of at most limit bytes.
 func (r *Reader) Text(limit int) string { return string(r.Bytes(limit)) }
 
-// Pid reads a pid. The address here stands for an empty one.
+// PID reads a pid. The address here stands for an empty one.
 func (r *Reader) PID(here string) *actor.PID {
 	address := r.Bytes(MaxAddress)
 	pid := &actor.PID{Id: r.Text(MaxID), RequestId: r.Uint32()}
