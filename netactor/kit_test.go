@@ -35,7 +35,7 @@ type tree struct {
 	cfg      dispatch.Config
 	tableCfg registry.Config
 	claim    time.Duration
-	hooks    inspect.Hooks
+	hooks    inspect.DispatcherHooks
 	second   bool // of two trees: the first counts what leaks
 }
 

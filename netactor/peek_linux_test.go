@@ -602,7 +602,7 @@ func TestPeekDrain(t *testing.T) {
 		})
 		return tr, conns
 	}
-	last := func(tr *tree) inspect.Acceptor {
+	last := func(tr *tree) inspect.AcceptorView {
 		a, _ := inspect.Listener(tr.disp, 1)
 		return a
 	}
@@ -641,7 +641,7 @@ func TestPeekDrain(t *testing.T) {
 			}
 		}
 	})
-	ends := func(t *testing.T, conns []net.Conn, a inspect.Acceptor) {
+	ends := func(t *testing.T, conns []net.Conn, a inspect.AcceptorView) {
 		for _, c := range conns {
 			if b, err := io.ReadAll(c); len(b) > 0 {
 				t.Errorf("answer %q, %v", b, err)

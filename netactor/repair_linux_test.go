@@ -26,7 +26,7 @@ func (tr *tree) shutDown(number uint64, index int) {
 	fd := -1
 	testkit.Until(tr.t, "the socket to listen", func() bool {
 		tr.quiet()
-		inspect.LookAt(tr.table, func(v inspect.Table) {
+		inspect.LookAt(tr.table, func(v inspect.TableView) {
 			s, ok := socketOf(v, number, index)
 			if !ok || !s.Listening() {
 				return
@@ -47,17 +47,17 @@ func (tr *tree) shutDown(number uint64, index int) {
 }
 
 // socketOf returns one of the sockets that the master holds; none while it is at work.
-func socketOf(v inspect.Table, number uint64, index int) (inspect.Socket, bool) {
-	i := slices.IndexFunc(v.Sockets, func(s inspect.Socket) bool { return s.Number == number && s.Index == index })
+func socketOf(v inspect.TableView, number uint64, index int) (inspect.SocketView, bool) {
+	i := slices.IndexFunc(v.Sockets, func(s inspect.SocketView) bool { return s.Number == number && s.Index == index })
 	if i < 0 {
-		return inspect.Socket{}, false
+		return inspect.SocketView{}, false
 	}
 	return v.Sockets[i], true
 }
 
 // look returns what the master has at the moment.
-func (tr *tree) look() (v inspect.Table) {
-	inspect.LookAt(tr.table, func(now inspect.Table) { v = now })
+func (tr *tree) look() (v inspect.TableView) {
+	inspect.LookAt(tr.table, func(now inspect.TableView) { v = now })
 	return v
 }
 
@@ -177,7 +177,7 @@ func TestPauseOwn(t *testing.T) {
 // backlog is how many connections wait in the backlogs of a listener.
 func (tr *tree) backlog(number uint64) (n int) {
 	tr.quiet()
-	inspect.LookAt(tr.table, func(v inspect.Table) {
+	inspect.LookAt(tr.table, func(v inspect.TableView) {
 		for _, s := range v.Sockets {
 			if ti, err := unix.GetsockoptTCPInfo(s.FD, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil && s.Number == number {
 				n += int(ti.Unacked)
@@ -281,7 +281,7 @@ func TestReusePortTaken(t *testing.T) {
 	r.Policy = netactor.ReusePort
 	addr := tr.worker(0).mustListen(r).Addr().String()
 	for _, p := range []netactor.Policy{netactor.ReusePort, netactor.RoundRobin} {
-		if _, err := socket.Open(socket.Spec{Request: netactor.Request{Network: "tcp4", Address: addr, Policy: p}}); !errors.Is(err, syscall.EADDRINUSE) {
+		if _, err := socket.Open(socket.SocketSpec{Request: netactor.Request{Network: "tcp4", Address: addr, Policy: p}}); !errors.Is(err, syscall.EADDRINUSE) {
 			t.Errorf("%v: %v", p, err)
 		}
 	}

@@ -68,7 +68,7 @@ func TestQueuedInListener(t *testing.T) {
 			"stopped": func(tr *tree) { tr.table.StopOwner("l") },
 			"shut down": func(tr *tree) { // without a copy, whose close would wait in place of the table's
 				testkit.Until(t, "the socket", func() (ok bool) {
-					inspect.LookAt(tr.table, func(v inspect.Table) {
+					inspect.LookAt(tr.table, func(v inspect.TableView) {
 						s, there := socketOf(v, 1, 0)
 						ok = there && unix.Shutdown(s.FD, unix.SHUT_RDWR) == nil
 					})

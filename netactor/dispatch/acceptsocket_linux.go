@@ -308,7 +308,7 @@ func clientReset(p *balance.PendingConn) bool {
 }
 
 // setHooks is for tests.
-func (s *acceptSocket) setHooks(h inspect.Hooks) {
+func (s *acceptSocket) setHooks(h inspect.DispatcherHooks) {
 	if h.Reserve {
 		s.ceiling = 0
 	}

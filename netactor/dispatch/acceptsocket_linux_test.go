@@ -19,7 +19,7 @@ import (
 
 func newTestSource(t *testing.T) (*acceptSocket, string) {
 	t.Helper()
-	s, err := socket.Open(socket.Spec{Request: netactor.Request{Network: "tcp4", Address: "127.0.0.1:0"}})
+	s, err := socket.Open(socket.SocketSpec{Request: netactor.Request{Network: "tcp4", Address: "127.0.0.1:0"}})
 	if err != nil {
 		t.Fatal(err)
 	}

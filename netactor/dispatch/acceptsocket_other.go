@@ -91,4 +91,4 @@ func (a *acceptedConn) turnAway(answer string, _ *lingerQueue) {
 // finish closes a connection that was answered.
 func (lingeringConn) finish() {}
 
-func (s *acceptSocket) setHooks(inspect.Hooks) {}
+func (s *acceptSocket) setHooks(inspect.DispatcherHooks) {}

@@ -38,7 +38,7 @@ var errClosed = errors.New("netactor: closed")
 // methods may be called by any goroutine. None blocks but Shutdown and Close.
 type Dispatcher struct {
 	cfg   Config
-	hooks inspect.Hooks // of tests
+	hooks inspect.DispatcherHooks // of tests
 
 	mu           sync.Mutex // held for moments: never over a send or a system call
 	balancer     *balance.Balancer

@@ -3,16 +3,16 @@ package dispatch
 import "github.com/coppice-go/coppice/netactor/internal/inspect"
 
 func init() {
-	inspect.SetHooks = func(dispatcher any, h inspect.Hooks) { dispatcher.(*Dispatcher).hooks = h }
-	inspect.Listener = func(dispatcher any, number uint64) (inspect.Acceptor, bool) {
+	inspect.SetHooks = func(dispatcher any, h inspect.DispatcherHooks) { dispatcher.(*Dispatcher).hooks = h }
+	inspect.Listener = func(dispatcher any, number uint64) (inspect.AcceptorView, bool) {
 		d := dispatcher.(*Dispatcher)
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		a := d.acceptors[number]
 		if a == nil {
-			return inspect.Acceptor{}, false
+			return inspect.AcceptorView{}, false
 		}
-		return inspect.Acceptor{
+		return inspect.AcceptorView{
 			Parked: a.parked, Load: a.listener.Load, Closed: a.closed, Idle: a.idle,
 			Counts: func() any {
 				d.mu.Lock()

@@ -36,10 +36,10 @@ type Listeners struct {
 	mu              sync.Mutex
 	link            *fdipc.Conn // to the listener process; nil without
 	seq             uint64
-	requests        map[uint64]pendingReply // requests that wait for a reply
-	byNumber        map[uint64]openSocket   // what the master gave us
-	unknownToMaster map[openSocket]bool     // what nobody else knows of
-	reporters       map[uint64]*reporter    // by number; they stay, see reporter
+	requests        map[uint64]pendingListen // requests that wait for a reply
+	byNumber        map[uint64]openSocket    // what the master gave us
+	unknownToMaster map[openSocket]bool      // what nobody else knows of
+	reporters       map[uint64]*reporter     // by number; they stay, see reporter
 	ordinals        map[string]map[int]bool
 	closed          bool
 	load            int64 // the worker's own word on it; -1 when it gave none
@@ -65,7 +65,7 @@ func New(cfg Config) *Listeners {
 	ls := &Listeners{
 		cfg:             cfg,
 		conns:           newOpenConns(),
-		requests:        make(map[uint64]pendingReply),
+		requests:        make(map[uint64]pendingListen),
 		byNumber:        make(map[uint64]openSocket),
 		unknownToMaster: make(map[openSocket]bool),
 		reporters:       make(map[uint64]*reporter),

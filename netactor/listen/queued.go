@@ -41,7 +41,7 @@ type offeredConn struct {
 	claim    tracing.Span
 }
 
-func newQueuedListener(ls *Listeners, r wire.Reply, addr net.Addr, done func()) *queuedListener {
+func newQueuedListener(ls *Listeners, r wire.ListenReply, addr net.Addr, done func()) *queuedListener {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	kind := fdipc.HandleTCP

@@ -17,7 +17,7 @@ import (
 )
 
 // pendingReply is a request that waits for its reply.
-type pendingReply struct {
+type pendingListen struct {
 	network string   // as asked, for errors
 	addr    net.Addr // as resolved, for errors
 	done    func()   // gives the ordinal back; may be called more than once
@@ -33,7 +33,7 @@ type listenResult struct {
 // Listen, so that what the master says next finds it.
 // lost says that a socket came with it, and did not arrive.
 func (ls *Listeners) replyFrame(f *fdipc.Frame, lost bool) {
-	var r wire.Reply
+	var r wire.ListenReply
 	if err := wire.Decode(f.Payload, &r); err != nil {
 		r = wire.Failed(err)
 	}
@@ -66,7 +66,7 @@ func (ls *Listeners) replyFrame(f *fdipc.Frame, lost bool) {
 }
 
 // discard gives back a listener that nobody wants.
-func (ls *Listeners) discard(r wire.Reply, h *fdipc.Handle) {
+func (ls *Listeners) discard(r wire.ListenReply, h *fdipc.Handle) {
 	if h != nil {
 		_ = h.Close()
 	}
@@ -169,7 +169,7 @@ func (ls *Listeners) ask(ctx context.Context, asked netactor.Request, h *fdipc.H
 	}
 	base := wire.Key(r)
 	r.Ordinal = ls.takeOrdinal(base)
-	a := pendingReply{
+	a := pendingListen{
 		network: asked.Network, addr: addr,
 		done:   sync.OnceFunc(func() { ls.giveOrdinal(base, r.Ordinal) }),
 		result: make(chan listenResult, 1),
@@ -212,7 +212,7 @@ func (ls *Listeners) ask(ctx context.Context, asked netactor.Request, h *fdipc.H
 
 // makeSocket makes the listener that a reply is about; h is the socket that came
 // with it, or nil. On an error both are still the caller's.
-func (ls *Listeners) makeSocket(r wire.Reply, h *fdipc.Handle, done func()) (s openSocket, err error) {
+func (ls *Listeners) makeSocket(r wire.ListenReply, h *fdipc.Handle, done func()) (s openSocket, err error) {
 	addr, err := r.Addr()
 	if err != nil {
 		return nil, err

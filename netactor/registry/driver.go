@@ -90,7 +90,7 @@ func (t *Table) perform(e effect) (then func() []effect) {
 		}
 		delete(t.repairs, e.number)
 		return func() []effect {
-			return t.failWaiting(after, wire.Reply{Errno: int(syscall.ECANCELED), Call: "listen"})
+			return t.failWaiting(after, wire.ListenReply{Errno: int(syscall.ECANCELED), Call: "listen"})
 		}
 	case doRetire:
 		if s := t.sockets[socketKey{e.number, e.groupIndex}]; s != nil && s.IsPacket() {
@@ -107,7 +107,7 @@ func (t *Table) perform(e effect) (then func() []effect) {
 }
 
 // openRequested opens or takes the socket of a doOpen.
-func (t *Table) openRequested(e effect) (*socket.Bound, wire.Reply) {
+func (t *Table) openRequested(e effect) (*socket.Bound, wire.ListenReply) {
 	var s *socket.Bound
 	var err error
 	if e.socket == nil {
@@ -128,7 +128,7 @@ func (t *Table) openRequested(e effect) (*socket.Bound, wire.Reply) {
 	if address.IsLocal(e.req.Network) {
 		addr = e.req.Address // the kernel knows a long path by a shorter name
 	}
-	return s, wire.Reply{Network: network, Address: addr}
+	return s, wire.ListenReply{Network: network, Address: addr}
 }
 
 // isPending reports whether a socket is to be opened still.
@@ -140,10 +140,10 @@ func (t *Table) isPending(number uint64) bool {
 }
 
 // opened takes in the socket of a doOpen, nil if there is none.
-func (t *Table) opened(e effect, s *socket.Bound, r wire.Reply) (then func() []effect) {
+func (t *Table) opened(e effect, s *socket.Bound, r wire.ListenReply) (then func() []effect) {
 	number := e.number
 	if s == nil && e.reopenable() {
-		e.kind, e.reply = doOpen, wire.Reply{}
+		e.kind, e.reply = doOpen, wire.ListenReply{}
 		if t.retryLater(e, syscall.Errno(r.Errno), maxTries) {
 			return nil
 		}

@@ -50,7 +50,7 @@ func (t *Table) listenFrame(from netactor.Worker, f *fdipc.Frame, given *socket.
 	if given != nil && err == nil {
 		r, err = requestFor(given, r)
 	}
-	p := pendingRequest{worker: from.ID, owner: from.Pool, seq: f.Target, req: socket.Spec{Request: r}, socket: given}
+	p := pendingRequest{worker: from.ID, owner: from.Pool, seq: f.Target, req: socket.SocketSpec{Request: r}, socket: given}
 	if t.cfg.Rules != nil {
 		rules := t.cfg.Rules(from.Pool)
 		p.rules = &rules

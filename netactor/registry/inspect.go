@@ -7,14 +7,14 @@ import (
 
 func init() {
 	inspect.QueuedFiles = func(path string) int { return socket.Files.WaitingFor(path) }
-	inspect.LookAt = func(table any, look func(inspect.Table)) {
+	inspect.LookAt = func(table any, look func(inspect.TableView)) {
 		t := table.(*Table)
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		v := inspect.Table{Busy: t.busy, Repairs: len(t.repairs), Watched: t.watcher != nil}
+		v := inspect.TableView{Busy: t.busy, Repairs: len(t.repairs), Watched: t.watcher != nil}
 		if !t.busy {
 			for key, s := range t.sockets {
-				v.Sockets = append(v.Sockets, inspect.Socket{
+				v.Sockets = append(v.Sockets, inspect.SocketView{
 					Number: key.number, Index: key.index, FD: s.Descriptor(), Reopening: s.reopening, Waiting: len(s.waiting), Listening: s.Listening,
 				})
 			}

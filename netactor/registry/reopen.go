@@ -13,7 +13,7 @@ func (t *Table) openInBackground(e effect) {
 	socket.Files.Do(e.req.Address, func() {
 		s, r := t.openRequested(e)
 		if e.socket != nil {
-			e.req = socket.Spec{} // it is gone, if it could not be taken
+			e.req = socket.SocketSpec{} // it is gone, if it could not be taken
 		}
 		e.kind, e.socket, e.reply = doOpened, s, r
 		t.step(func() []effect { return []effect{e} })
@@ -30,7 +30,7 @@ type heldSocket struct {
 }
 
 // reopenInBackground opens a socket again in place of s, which is closed, and enters the outcome into todo.
-func (t *Table) reopenInBackground(key socketKey, s *heldSocket, r socket.Spec) {
+func (t *Table) reopenInBackground(key socketKey, s *heldSocket, r socket.SocketSpec) {
 	s.reopenNeeded, s.reopening = true, true
 	socket.Files.Do(r.Address, func() {
 		fresh, err := socket.Open(r)
@@ -62,7 +62,7 @@ func (t *Table) reopened(e effect) (then func() []effect) {
 		if fresh != nil {
 			fresh.CloseInBackground()
 		}
-		e.reply = wire.Reply{Errno: int(syscall.ECANCELED), Call: "listen"}
+		e.reply = wire.ListenReply{Errno: int(syscall.ECANCELED), Call: "listen"}
 	case fresh != nil:
 		t.addSocket(key, fresh)
 		return func() []effect { return append(s.waiting, t.state.repaired(e.number)...) }
@@ -81,7 +81,7 @@ func (t *Table) reopened(e effect) (then func() []effect) {
 }
 
 // failWaiting answers those that waited for a socket which does not come. It is called under the lock.
-func (t *Table) failWaiting(after []effect, r wire.Reply) (out []effect) {
+func (t *Table) failWaiting(after []effect, r wire.ListenReply) (out []effect) {
 	for _, e := range after {
 		if e.kind != doReply {
 			continue // it comes again with the socket, if that does

@@ -52,7 +52,7 @@ func (t *Table) HandlesLost(from netactor.Worker, f *fdipc.Frame) bool {
 	}
 	p := pendingRequest{worker: from.ID, seq: f.Target}
 	t.step(func() []effect {
-		return []effect{{kind: doReply, request: p, reply: wire.Reply{Errno: int(syscall.EMFILE), Call: "recvmsg"}}}
+		return []effect{{kind: doReply, request: p, reply: wire.ListenReply{Errno: int(syscall.EMFILE), Call: "recvmsg"}}}
 	})
 	return true
 }

@@ -73,8 +73,10 @@ func (s *socketState) ofSpec() bool {
 }
 
 // specAt returns the request of the tree's listener that asks for the same socket as r, or nil.
-func (t *tableState) specAt(r netactor.Request) *socket.Spec {
-	i := slices.IndexFunc(t.specs, func(spec socket.Spec) bool { return !byName(spec.Request) && wire.Key(spec.Request) == wire.Key(r) })
+func (t *tableState) specAt(r netactor.Request) *socket.SocketSpec {
+	i := slices.IndexFunc(t.specs, func(spec socket.SocketSpec) bool {
+		return !byName(spec.Request) && wire.Key(spec.Request) == wire.Key(r)
+	})
 	if i < 0 {
 		return nil
 	}
@@ -97,14 +99,14 @@ func (t *tableState) settingsOfSpec(p *pendingRequest) (ok bool) {
 // reserved reports whether the name that a worker gives to what it opens is that of a listener of the tree,
 // which is somewhere else.
 func (t *tableState) reserved(p pendingRequest) bool {
-	return p.worker != 0 && p.req.Name != "" && !byName(p.req.Request) && slices.ContainsFunc(t.specs, func(spec socket.Spec) bool {
+	return p.worker != 0 && p.req.Name != "" && !byName(p.req.Request) && slices.ContainsFunc(t.specs, func(spec socket.SocketSpec) bool {
 		return spec.Name == p.req.Name && (byName(spec.Request) || wire.Key(spec.Request) != wire.Key(p.req.Request) || p.socket != nil)
 	})
 }
 
 // resolvedSpecs returns what is known of the tree's listeners without asking a name server. One whose address needs
 // that has its name alone, and is known by its address once it is open.
-func resolvedSpecs(specs []netactor.Request) (out []socket.Spec) {
+func resolvedSpecs(specs []netactor.Request) (out []socket.SocketSpec) {
 	for _, r := range specs {
 		known := r
 		if address.IsInternet(r.Network) {
@@ -122,7 +124,7 @@ func resolvedSpecs(specs []netactor.Request) (out []socket.Spec) {
 				known.Address = ap.String()
 			}
 		}
-		out = append(out, socket.Spec{Request: known})
+		out = append(out, socket.SocketSpec{Request: known})
 	}
 	return out
 }

@@ -23,13 +23,13 @@ func TestRulesOfTree(t *testing.T) {
 		{Name: "elsewhere", Network: "tcp", Address: "a.host:82"},
 		{Name: "given", FD: 7},
 	})
-	m.do(m.s.listen(pendingRequest{owner: "http", seq: 1000, req: socket.Spec{Request: netactor.Request{Name: "http", Network: "tcp4", Address: "127.0.0.1:80"}}}))
-	m.do(m.s.listen(pendingRequest{owner: "elsewhere", seq: 1001, req: socket.Spec{Request: netactor.Request{Name: "elsewhere", Network: "tcp4", Address: "10.0.0.9:82"}}}))
+	m.do(m.s.listen(pendingRequest{owner: "http", seq: 1000, req: socket.SocketSpec{Request: netactor.Request{Name: "http", Network: "tcp4", Address: "127.0.0.1:80"}}}))
+	m.do(m.s.listen(pendingRequest{owner: "elsewhere", seq: 1001, req: socket.SocketSpec{Request: netactor.Request{Name: "elsewhere", Network: "tcp4", Address: "10.0.0.9:82"}}}))
 	var id uint64
-	asks := func(rules *netactor.ListenRules, r netactor.Request) wire.Reply {
+	asks := func(rules *netactor.ListenRules, r netactor.Request) wire.ListenReply {
 		id++
 		m.s.addWorker(netactor.Worker{ID: id, Pool: "web"})
-		m.do(m.s.listen(pendingRequest{worker: id, owner: "web", seq: id, req: socket.Spec{Request: r}, rules: rules}))
+		m.do(m.s.listen(pendingRequest{worker: id, owner: "web", seq: id, req: socket.SocketSpec{Request: r}, rules: rules}))
 		return m.reply[id]
 	}
 	if r := asks(nil, netactor.Request{Name: "inner", Network: "tcp4", Address: "127.0.0.1:9000"}); r.Errno != 0 {
@@ -68,14 +68,14 @@ func TestRulesOfTree(t *testing.T) {
 		}
 	}
 	// One that waits for a name gets the tree's, and nobody else's.
-	m.do(m.s.listen(pendingRequest{worker: id, owner: "web", seq: 2000, req: socket.Spec{Request: netactor.Request{Name: "awaited", Wait: true}}, rules: none}))
+	m.do(m.s.listen(pendingRequest{worker: id, owner: "web", seq: 2000, req: socket.SocketSpec{Request: netactor.Request{Name: "awaited", Wait: true}}, rules: none}))
 	if r := asks(nil, netactor.Request{Name: "awaited", Network: "tcp4", Address: "127.0.0.1:9001"}); r.Errno != 0 {
 		t.Fatal(r)
 	}
 	if r := m.reply[2000]; r.Denied == "" {
 		t.Errorf("waited for a name: %+v", r)
 	}
-	err := wire.Reply{Errno: int(syscall.EACCES), Denied: "tcp4 127.0.0.1:83"}.Err("tcp", nil)
+	err := wire.ListenReply{Errno: int(syscall.EACCES), Denied: "tcp4 127.0.0.1:83"}.Err("tcp", nil)
 	if !errors.Is(err, netactor.ErrListenDenied) || !errors.Is(err, syscall.EACCES) || !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "Pool.Listen") {
 		t.Error(err)
 	}
@@ -94,7 +94,7 @@ func TestSpecFirstAskedByWorker(t *testing.T) {
 		if i == 1 {
 			r = netactor.Request{Name: "admin"}
 		}
-		effects := m.s.listen(pendingRequest{worker: uint64(i + 1), owner: fmt.Sprint(i), seq: uint64(i + 1), req: socket.Spec{Request: r}, rules: rules})
+		effects := m.s.listen(pendingRequest{worker: uint64(i + 1), owner: fmt.Sprint(i), seq: uint64(i + 1), req: socket.SocketSpec{Request: r}, rules: rules})
 		if i == 0 && (len(effects) != 1 || effects[0].kind != doOpen || effects[0].req.Request != spec) {
 			t.Errorf("asked is %+v, want to open %+v", effects, spec)
 		}
@@ -103,7 +103,7 @@ func TestSpecFirstAskedByWorker(t *testing.T) {
 			t.Errorf("worker %d is told %+v", i+1, r)
 		}
 	}
-	m.do(m.s.listen(pendingRequest{owner: "admin", seq: 1000, req: socket.Spec{Request: spec}}))
+	m.do(m.s.listen(pendingRequest{owner: "admin", seq: 1000, req: socket.SocketSpec{Request: spec}}))
 	if r := m.reply[1000]; r.Errno != 0 || r.Number != 1 {
 		t.Errorf("the tree is told %+v", r)
 	}
@@ -116,8 +116,8 @@ func TestAllowedWhilePending(t *testing.T) {
 	for id := range uint64(2) {
 		m.s.addWorker(netactor.Worker{ID: id + 1, Pool: "web"})
 	}
-	effects := m.s.listen(pendingRequest{worker: 1, owner: "other", seq: 1, req: socket.Spec{Request: netactor.Request{Name: "inner", Network: "tcp4", Address: "127.0.0.1:9000"}}})
-	m.do(m.s.listen(pendingRequest{worker: 2, owner: "web", seq: 2, req: socket.Spec{Request: netactor.Request{Name: "inner"}}, rules: rules}))
+	effects := m.s.listen(pendingRequest{worker: 1, owner: "other", seq: 1, req: socket.SocketSpec{Request: netactor.Request{Name: "inner", Network: "tcp4", Address: "127.0.0.1:9000"}}})
+	m.do(m.s.listen(pendingRequest{worker: 2, owner: "web", seq: 2, req: socket.SocketSpec{Request: netactor.Request{Name: "inner"}}, rules: rules}))
 	m.do(effects)
 	if r := m.reply[2]; r.Errno != 0 || r.Number != 1 {
 		t.Errorf("it is told %+v", r)
@@ -132,7 +132,7 @@ func TestOpeningBound(t *testing.T) {
 	m.s.addWorker(netactor.Worker{ID: 2, Pool: "other"})
 	at := func(worker uint64, owner string, i int) []effect {
 		m.seq++
-		return m.s.listen(pendingRequest{worker: worker, owner: owner, seq: m.seq, req: socket.Spec{Request: netactor.Request{Network: "unix", Address: fmt.Sprint("/run/", i)}}})
+		return m.s.listen(pendingRequest{worker: worker, owner: owner, seq: m.seq, req: socket.SocketSpec{Request: netactor.Request{Network: "unix", Address: fmt.Sprint("/run/", i)}}})
 	}
 	var open []effect
 	for i := range maxOpening {

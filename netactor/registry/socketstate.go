@@ -19,7 +19,7 @@ const (
 
 type socketState struct {
 	number     uint64
-	req        socket.Spec
+	req        socket.SocketSpec
 	phase      phase
 	awaitsPort bool   // pending: waits for a closing socket to free the port
 	freedPorts uint64 // pending: as it was when the opening began
@@ -30,7 +30,7 @@ type socketState struct {
 	waiting    []pendingRequest
 	keys       []string // its key, and the alias of the port it got
 	owners     map[string]*ownership
-	addr       wire.Reply // open: what every asker is told
+	addr       wire.ListenReply // open: what every asker is told
 
 	group      []*groupSocket // ReusePort: the sockets behind the one name
 	lastMember int            // index of the newest of them
@@ -78,7 +78,7 @@ type pendingRequest struct {
 	worker uint64 // 0: a listener spec, owner
 	owner  string
 	seq    uint64 // the worker's number for its request; for a spec, the driver's
-	req    socket.Spec
+	req    socket.SocketSpec
 	socket *socket.Bound         // a socket that the worker sent; owned by whoever holds the ask
 	rules  *netactor.ListenRules // of the worker's pool; nil: anything
 }
@@ -89,15 +89,15 @@ type pendingRequest struct {
 type effect struct {
 	kind       effectKind
 	number     uint64
-	req        socket.Spec    // doOpen
-	socket     *socket.Bound  // doOpen, doOpened, doReopened, doDiscard
-	old        *heldSocket    // doReopened: in place of which given is
-	request    pendingRequest // doReply
-	reply      wire.Reply     // doReply, doOpened, doReopened
-	worker     uint64         // doTell, doRenew
-	renew      bool           // doPublish: in place of the one it has
-	groupIndex int            // doReply, doRenew, doRetire, doReopened: which socket of a ReusePort listener
-	tries      int            // the driver's: how often it has failed for want of something
+	req        socket.SocketSpec // doOpen
+	socket     *socket.Bound     // doOpen, doOpened, doReopened, doDiscard
+	old        *heldSocket       // doReopened: in place of which given is
+	request    pendingRequest    // doReply
+	reply      wire.ListenReply  // doReply, doOpened, doReopened
+	worker     uint64            // doTell, doRenew
+	renew      bool              // doPublish: in place of the one it has
+	groupIndex int               // doReply, doRenew, doRetire, doReopened: which socket of a ReusePort listener
+	tries      int               // the driver's: how often it has failed for want of something
 }
 
 type effectKind uint8
@@ -122,15 +122,15 @@ const (
 
 // refuse answers a with an error, and closes what came with it.
 func refuse(p pendingRequest, call string, errno syscall.Errno) []effect {
-	return refuseWith(p, wire.Reply{Errno: int(errno), Call: call})
+	return refuseWith(p, wire.ListenReply{Errno: int(errno), Call: call})
 }
 
 // deny answers a that the rules are against it.
 func deny(p pendingRequest) []effect {
-	return refuseWith(p, wire.Reply{Errno: int(syscall.EACCES), Call: "listen", Denied: describe(p.req.Request)})
+	return refuseWith(p, wire.ListenReply{Errno: int(syscall.EACCES), Call: "listen", Denied: describe(p.req.Request)})
 }
 
-func refuseWith(p pendingRequest, r wire.Reply) []effect {
+func refuseWith(p pendingRequest, r wire.ListenReply) []effect {
 	given := p.socket
 	p.socket = nil
 	out := []effect{{kind: doReply, request: p, reply: r}}

@@ -33,9 +33,9 @@ type tableState struct {
 	names        map[string]uint64
 	awaitingName map[string][]pendingRequest // requests that wait until somebody opens that name
 	workers      map[uint64]netactor.Worker
-	attached     bool          // a listener process is there
-	freedPorts   uint64        // counts the sockets that have been closing and are gone
-	specs        []socket.Spec // the tree's listeners, from its start
+	attached     bool                // a listener process is there
+	freedPorts   uint64              // counts the sockets that have been closing and are gone
+	specs        []socket.SocketSpec // the tree's listeners, from its start
 }
 
 func newTableState() *tableState {
@@ -137,7 +137,7 @@ func (t *tableState) socketsOf(worker uint64) (n int) {
 
 // find returns the socket that r means, or nil. taken says that r's name
 // belongs to another address.
-func (t *tableState) find(r socket.Spec) (s *socketState, taken bool) {
+func (t *tableState) find(r socket.SocketSpec) (s *socketState, taken bool) {
 	byName := t.sockets[t.names[r.Name]]
 	if r.Name == "" {
 		byName = nil
@@ -261,7 +261,7 @@ func (t *tableState) forgetAwaitingName(drop func(pendingRequest) bool) (dropped
 // key is forgotten at once, so that any later request tries anew, and all who
 // waited get it; unless the port is still held by a socket that is closing:
 // then they wait for that.
-func (t *tableState) opened(number uint64, r wire.Reply) []effect {
+func (t *tableState) opened(number uint64, r wire.ListenReply) []effect {
 	s := t.sockets[number]
 	if s == nil || s.phase != pending {
 		return nil
@@ -316,7 +316,7 @@ func (t *tableState) opened(number uint64, r wire.Reply) []effect {
 
 // portClosing reports whether a closing socket may hold the port of r. Those that close are of dispatching
 // policies, hence of TCP.
-func (t *tableState) portClosing(r socket.Spec) bool {
+func (t *tableState) portClosing(r socket.SocketSpec) bool {
 	p := wire.Port(r.Request)
 	for _, s := range t.sockets {
 		if s.phase == closing && p > 0 && !address.IsPacket(r.Network) && wire.Port(netactor.Request{Network: "tcp", Address: s.addr.Address}) == p {

@@ -20,13 +20,13 @@ type master struct {
 	port   int
 	busy   map[string]syscall.Errno // addresses that cannot be opened
 	log    []string
-	reply  map[uint64]wire.Reply // by ask
+	reply  map[uint64]wire.ListenReply // by ask
 	closed []uint64
 	seq    uint64
 }
 
 func newMaster(t *testing.T) *master {
-	m := &master{t: t, s: newTableState(), port: 40000, busy: make(map[string]syscall.Errno), reply: make(map[uint64]wire.Reply)}
+	m := &master{t: t, s: newTableState(), port: 40000, busy: make(map[string]syscall.Errno), reply: make(map[uint64]wire.ListenReply)}
 	m.do(m.s.attach())
 	return m
 }
@@ -38,7 +38,7 @@ func (m *master) do(effects []effect) {
 		effects = effects[1:]
 		switch e.kind {
 		case doOpen:
-			r := wire.Reply{Network: "tcp", Address: e.req.Address}
+			r := wire.ListenReply{Network: "tcp", Address: e.req.Address}
 			if address.IsPacket(e.req.Network) {
 				r.Network = "udp"
 			}
@@ -47,7 +47,7 @@ func (m *master) do(effects []effect) {
 				r.Address = strings.TrimSuffix(e.req.Address, "0") + fmt.Sprint(m.port)
 			}
 			if errno := m.busy[r.Address]; errno != 0 {
-				r = wire.Reply{Errno: int(errno), Call: "bind"}
+				r = wire.ListenReply{Errno: int(errno), Call: "bind"}
 			} else {
 				m.busy[r.Address] = syscall.EADDRINUSE
 			}
@@ -77,10 +77,10 @@ func (m *master) worker(id uint64, generation int) {
 func tcp(address string) netactor.Request { return netactor.Request{Network: "tcp4", Address: address} }
 
 // ask has a worker listen, and returns what it is told.
-func (m *master) ask(worker uint64, r netactor.Request) wire.Reply {
+func (m *master) ask(worker uint64, r netactor.Request) wire.ListenReply {
 	m.seq++
 	seq := m.seq
-	m.do(m.s.listen(pendingRequest{worker: worker, owner: "web", seq: seq, req: socket.Spec{Request: r}}))
+	m.do(m.s.listen(pendingRequest{worker: worker, owner: "web", seq: seq, req: socket.SocketSpec{Request: r}}))
 	return m.reply[seq]
 }
 
@@ -92,7 +92,7 @@ func (m *master) ack(number uint64) {
 	m.do(m.s.shutAcked(number))
 }
 
-func errno(r wire.Reply) syscall.Errno { return syscall.Errno(r.Errno) }
+func errno(r wire.ListenReply) syscall.Errno { return syscall.Errno(r.Errno) }
 
 func TestTableShare(t *testing.T) {
 	t.Run("N108 two workers on one address share", func(t *testing.T) {
@@ -154,7 +154,7 @@ func TestTableShare(t *testing.T) {
 		m := newMaster(t)
 		m.worker(1, 0)
 		m.worker(2, 0)
-		p := pendingRequest{worker: 1, owner: "web", seq: 1, req: socket.Spec{Request: tcp("127.0.0.1:80")}}
+		p := pendingRequest{worker: 1, owner: "web", seq: 1, req: socket.SocketSpec{Request: tcp("127.0.0.1:80")}}
 		effects := m.s.listen(p)
 		p.worker, p.seq = 2, 2
 		if e := m.s.listen(p); e != nil {
@@ -174,7 +174,7 @@ func TestTableShare(t *testing.T) {
 		}
 		spec := tcp("127.0.0.1:80")
 		spec.Name = "http"
-		m.do(m.s.listen(pendingRequest{owner: "listener/http", seq: 100, req: socket.Spec{Request: spec}}))
+		m.do(m.s.listen(pendingRequest{owner: "listener/http", seq: 100, req: socket.SocketSpec{Request: spec}}))
 		if r := m.ask(1, netactor.Request{Name: "http"}); r.Number != m.reply[100].Number {
 			t.Errorf("by name: %+v", r)
 		}
@@ -194,14 +194,14 @@ func TestTableShare(t *testing.T) {
 		m.worker(2, 0)
 		r := tcp("127.0.0.1:90")
 		r.Name = "own"
-		m.do(m.s.listen(pendingRequest{worker: 1, owner: "web", seq: 50, req: socket.Spec{Request: r}, socket: &socket.Bound{}}))
+		m.do(m.s.listen(pendingRequest{worker: 1, owner: "web", seq: 50, req: socket.SocketSpec{Request: r}, socket: &socket.Bound{}}))
 		if m.reply[50].Errno != 0 {
 			t.Fatalf("%+v", m.reply[50])
 		}
 		if b := m.ask(2, netactor.Request{Name: "own"}); b.Number != m.reply[50].Number {
 			t.Errorf("%+v", b)
 		}
-		m.do(m.s.listen(pendingRequest{worker: 2, owner: "web", seq: 51, req: socket.Spec{Request: r}, socket: &socket.Bound{}}))
+		m.do(m.s.listen(pendingRequest{worker: 2, owner: "web", seq: 51, req: socket.SocketSpec{Request: r}, socket: &socket.Bound{}}))
 		if errno(m.reply[51]) != syscall.EADDRINUSE || !slices.Contains(m.log, "discard") {
 			t.Errorf("a second one: %+v %v", m.reply[51], m.log)
 		}
@@ -236,11 +236,11 @@ func TestTablePackets(t *testing.T) {
 	t.Run("N134 the number of port 0, but not for connections", func(t *testing.T) {
 		m, s := pools(t, netactor.Shared)
 		r := netactor.Request{Network: "udp4", Address: s.addr.Address}
-		if found, _ := m.s.find(socket.Spec{Request: r}); found != s {
+		if found, _ := m.s.find(socket.SocketSpec{Request: r}); found != s {
 			t.Errorf("%+v is %+v", r, found)
 		}
 		r.Network = "tcp4"
-		if found, _ := m.s.find(socket.Spec{Request: r}); found != nil {
+		if found, _ := m.s.find(socket.SocketSpec{Request: r}); found != nil {
 			t.Errorf("%+v is %+v", r, found)
 		}
 	})
@@ -405,7 +405,7 @@ func TestTableLife(t *testing.T) {
 	t.Run("a spec holds it without workers", func(t *testing.T) {
 		m := newMaster(t)
 		m.worker(1, 0)
-		m.do(m.s.listen(pendingRequest{owner: "listener/http", seq: 100, req: socket.Spec{Request: tcp(addr)}}))
+		m.do(m.s.listen(pendingRequest{owner: "listener/http", seq: 100, req: socket.SocketSpec{Request: tcp(addr)}}))
 		n := m.ask(1, tcp(addr)).Number
 		m.do(m.s.closed(1, n))
 		m.do(m.s.stopOwner("web"))
@@ -442,7 +442,7 @@ func TestTableLife(t *testing.T) {
 		m.do(m.s.closed(2, n))
 		// The listener process has a copy: the kernel says EADDRINUSE.
 		seq := m.seq + 1
-		if r := m.ask(1, tcp(addr)); r != (wire.Reply{}) {
+		if r := m.ask(1, tcp(addr)); r != (wire.ListenReply{}) {
 			t.Fatalf("answered at once: %+v", r)
 		}
 		m.ask(2, tcp(addr))
@@ -468,9 +468,9 @@ func TestTableLife(t *testing.T) {
 		m.do(m.s.closed(1, n))
 		m.do(m.s.closed(2, n))
 		m.seq++
-		begun := m.s.listen(pendingRequest{worker: 1, owner: "web", seq: m.seq, req: socket.Spec{Request: tcp(addr)}})
+		begun := m.s.listen(pendingRequest{worker: 1, owner: "web", seq: m.seq, req: socket.SocketSpec{Request: tcp(addr)}})
 		m.ack(n)
-		m.do(m.s.opened(begun[0].number, wire.Reply{Errno: int(syscall.EADDRINUSE), Call: "bind"}))
+		m.do(m.s.opened(begun[0].number, wire.ListenReply{Errno: int(syscall.EADDRINUSE), Call: "bind"}))
 		if r := m.reply[m.seq]; r.Errno != 0 || r.Number == 0 {
 			t.Errorf("%+v", r)
 		}

@@ -46,10 +46,10 @@ type Table struct {
 
 	mu              sync.Mutex // held for moments: never over a send or a system call
 	state           *tableState
-	workers         map[uint64]*outbox         // to workers
-	listenerProcess *outbox                    // to the listener process; nil without
-	opens           map[uint64]chan wire.Reply // of Open, by pendingRequest.seq
-	stats           map[uint64]chan []byte     // of Stats, by request
+	workers         map[uint64]*outbox               // to workers
+	listenerProcess *outbox                          // to the listener process; nil without
+	opens           map[uint64]chan wire.ListenReply // of Open, by pendingRequest.seq
+	stats           map[uint64]chan []byte           // of Stats, by request
 	seq             uint64
 	todo            []effect
 	busy            bool // somebody works on todo
@@ -85,7 +85,7 @@ func New(cfg Config) *Table {
 		cfg:     cfg,
 		state:   state,
 		workers: make(map[uint64]*outbox),
-		opens:   make(map[uint64]chan wire.Reply),
+		opens:   make(map[uint64]chan wire.ListenReply),
 		stats:   make(map[uint64]chan []byte),
 		sockets: make(map[socketKey]*heldSocket),
 	}
@@ -160,13 +160,13 @@ func (t *Table) Open(ctx context.Context, owner string, r netactor.Request) (net
 		return nil, err
 	}
 
-	ch := make(chan wire.Reply, 1)
+	ch := make(chan wire.ListenReply, 1)
 	var seq uint64
 	t.step(func() []effect {
 		t.seq++
 		seq = t.seq
 		t.opens[seq] = ch
-		return t.state.listen(pendingRequest{owner: owner, seq: seq, req: socket.Spec{Request: r, Control: t.cfg.control(r)}})
+		return t.state.listen(pendingRequest{owner: owner, seq: seq, req: socket.SocketSpec{Request: r, Control: t.cfg.control(r)}})
 	})
 	select {
 	case rep := <-ch:

@@ -6,14 +6,14 @@ package inspect
 import "time"
 
 // Hooks change a dispatch.Dispatcher. They are set before it has listeners.
-type Hooks struct {
+type DispatcherHooks struct {
 	Accept  func(next func() (int, error)) (int, error) // in place of accept4(2), which next calls
 	Reserve bool                                        // as if descriptors were always nearly used up
 	After   func(time.Duration) <-chan time.Time        // in place of a timer, for pauses
 }
 
 // Acceptor is the accept loop of one listener.
-type Acceptor struct {
+type AcceptorView struct {
 	Parked       bool // it waits
 	Load         int  // connections of all workers, and those that wait
 	Counts       func() any
@@ -22,9 +22,9 @@ type Acceptor struct {
 }
 
 // Table is a registry.Table, whose lock is held.
-type Table struct {
+type TableView struct {
 	Busy     bool // something works on its effects
-	Sockets  []Socket
+	Sockets  []SocketView
 	Awaiting int // requests that wait for a name
 	Pending  int // sockets that are being opened
 	Repairs  int // sockets whose repairs are remembered
@@ -32,7 +32,7 @@ type Table struct {
 }
 
 // Socket is one socket that the Table holds.
-type Socket struct {
+type SocketView struct {
 	Number    uint64
 	Index     int // in a ReusePort group
 	FD        int
@@ -43,13 +43,13 @@ type Socket struct {
 
 // Of a *dispatch.Dispatcher.
 var (
-	SetHooks func(dispatcher any, h Hooks)
-	Listener func(dispatcher any, number uint64) (a Acceptor, ok bool)
+	SetHooks func(dispatcher any, h DispatcherHooks)
+	Listener func(dispatcher any, number uint64) (a AcceptorView, ok bool)
 )
 
 // Of a *registry.Table. QueuedFiles is how much work waits for the file at a path.
 var (
-	LookAt      func(table any, look func(Table))
+	LookAt      func(table any, look func(TableView))
 	QueuedFiles func(path string) int
 )
 

@@ -34,7 +34,7 @@ func TestForeignLink(t *testing.T) {
 		roots + "/shadow/s":       syscall.ENOTDIR,
 		dir + "/ours/../theirs/t": syscall.EINVAL, // not as a worker resolves it
 	} {
-		s, err := Open(Spec{Request: netactor.Request{Network: "unix", Address: path, Mode: 0o666}})
+		s, err := Open(SocketSpec{Request: netactor.Request{Network: "unix", Address: path, Mode: 0o666}})
 		if !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", path, err, want)
 		}
@@ -121,7 +121,7 @@ func TestStalePath(t *testing.T) {
 		if err := make(path); err != nil {
 			t.Fatal(err)
 		}
-		_, err := Open(Spec{Request: netactor.Request{Network: "unix", Address: path}})
+		_, err := Open(SocketSpec{Request: netactor.Request{Network: "unix", Address: path}})
 		if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}

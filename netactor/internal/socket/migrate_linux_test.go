@@ -39,7 +39,7 @@ func TestReusePortMigrates(t *testing.T) {
 			r := netactor.Request{Network: "tcp4", Address: "127.0.0.1:0", Policy: netactor.ReusePort}
 			a := opened(t, r)
 			_, r.Address, _ = a.Address()
-			b := openedSpec(t, Spec{Request: r, Joins: true})
+			b := openedSpec(t, SocketSpec{Request: r, Joins: true})
 			const n = 40
 			for range n {
 				dialHere(t, r.Address)

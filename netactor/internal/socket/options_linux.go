@@ -71,7 +71,7 @@ func optionsOf(o netactor.SocketOptions, family int) (out []option) {
 }
 
 // apply sets the options of r, and then lets the user's function do as it likes.
-func (s *Bound) apply(r Spec) error {
+func (s *Bound) apply(r SocketSpec) error {
 	family, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err != nil {
 		return os.NewSyscallError("getsockopt", err)

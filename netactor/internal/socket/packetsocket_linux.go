@@ -11,7 +11,7 @@ import (
 )
 
 // openUDP opens a UDP socket with the options that net.ListenPacket sets.
-func openUDP(r Spec) (*Bound, error) {
+func openUDP(r SocketSpec) (*Bound, error) {
 	ap, err := netip.ParseAddrPort(r.Address)
 	if err != nil {
 		return nil, os.NewSyscallError("bind: "+err.Error(), unix.EINVAL)
@@ -24,7 +24,7 @@ func openUDP(r Spec) (*Bound, error) {
 	return s, err
 }
 
-func bindUDP(r Spec, ap netip.AddrPort) (*Bound, error) {
+func bindUDP(r SocketSpec, ap netip.AddrPort) (*Bound, error) {
 	group := ap.Addr().IsMulticast()
 	if group { // as net.ListenPacket: the datagrams of a group come to whoever has the port and joined it
 		any := netip.IPv6Unspecified()

@@ -37,7 +37,7 @@ func disconnect(fd int) error {
 // relisten makes a TCP socket that was shut down listen again, for all who have it. A port that
 // was the kernel's choice has been given back meanwhile: it is asked for by number, r's. With an
 // error a new socket is needed, as always for a packet socket.
-func (s *Bound) Relisten(r Spec) error {
+func (s *Bound) Relisten(r SocketSpec) error {
 	ap, err := netip.ParseAddrPort(r.Address)
 	if err != nil || s.IsPacket() {
 		return unix.EOPNOTSUPP // a Unix socket, or one of datagrams, stays shut down

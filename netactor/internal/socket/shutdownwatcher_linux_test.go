@@ -17,7 +17,7 @@ func TestWatchSleeps(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := Open(Spec{Request: netactor.Request{Network: "tcp4", Address: "127.0.0.1:0"}})
+	s, err := Open(SocketSpec{Request: netactor.Request{Network: "tcp4", Address: "127.0.0.1:0"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,7 @@ type Bound struct {
 
 // newSocket opens the socket of r, which is resolved and valid. The
 // result is owned by the caller. Errors wrap os.SyscallError, as net.Listen's.
-func Open(r Spec) (*Bound, error) {
+func Open(r SocketSpec) (*Bound, error) {
 	switch {
 	case r.FD != 0:
 		s, err := dupSocket(r.FD, r.Packet)
@@ -83,7 +83,7 @@ func takeSocket(fd int) (*Bound, error) {
 }
 
 // applied returns s with the options of r; or closes it.
-func (s *Bound) Applied(r Spec) (*Bound, error) {
+func (s *Bound) Applied(r SocketSpec) (*Bound, error) {
 	if err := s.apply(r); err != nil {
 		s.Close()
 		return nil, err
@@ -92,7 +92,7 @@ func (s *Bound) Applied(r Spec) (*Bound, error) {
 }
 
 // openTCP opens a TCP socket with the options that net.Listen sets.
-func openTCP(r Spec) (*Bound, error) {
+func openTCP(r SocketSpec) (*Bound, error) {
 	ap, err := netip.ParseAddrPort(r.Address)
 	if err != nil {
 		return nil, os.NewSyscallError("bind: "+err.Error(), unix.EINVAL)
@@ -117,7 +117,7 @@ func withoutIPv6(err error) bool {
 
 // inetSocket makes a socket that is to be bound to sa, which is ap. One of IPv6 is dual stack, unless the network is
 // tcp6 or udp6.
-func inetSocket(r Spec, ap netip.AddrPort, kind, protocol int) (s *Bound, sa unix.Sockaddr, err error) {
+func inetSocket(r SocketSpec, ap netip.AddrPort, kind, protocol int) (s *Bound, sa unix.Sockaddr, err error) {
 	sa, family, err := sockaddr(ap)
 	if err != nil {
 		return nil, nil, os.NewSyscallError("bind: "+err.Error(), unix.EINVAL)
@@ -136,7 +136,7 @@ func inetSocket(r Spec, ap netip.AddrPort, kind, protocol int) (s *Bound, sa uni
 	return &Bound{fd: fd}, sa, nil
 }
 
-func bindTCP(r Spec, ap netip.AddrPort) (*Bound, error) {
+func bindTCP(r SocketSpec, ap netip.AddrPort) (*Bound, error) {
 	s, sa, err := inetSocket(r, ap, unix.SOCK_STREAM, unix.IPPROTO_TCP)
 	if err != nil {
 		return nil, err
@@ -157,7 +157,7 @@ func bindTCP(r Spec, ap netip.AddrPort) (*Bound, error) {
 
 // bind gives s its address. Whoever else has the port, with SO_REUSEPORT or not, is EADDRINUSE: so the
 // first socket is bound without it, and those that join it with.
-func (s *Bound) bind(r Spec, sa unix.Sockaddr) error {
+func (s *Bound) bind(r SocketSpec, sa unix.Sockaddr) error {
 	if r.Joins {
 		if err := s.reusePort(); err != nil {
 			return err
@@ -201,7 +201,7 @@ func zoneID(zone string) (uint32, error) {
 	return uint32(ifi.Index), nil
 }
 
-func (r Spec) backlog() int {
+func (r SocketSpec) backlog() int {
 	if r.Backlog == 0 {
 		return maxBacklog()
 	}
@@ -209,7 +209,7 @@ func (r Spec) backlog() int {
 }
 
 // listenIfStream makes s listen, if it takes connections.
-func (s *Bound) listenIfStream(r Spec) (*Bound, error) {
+func (s *Bound) listenIfStream(r SocketSpec) (*Bound, error) {
 	if address.IsPacket(r.Network) {
 		return s, nil
 	}
@@ -217,7 +217,7 @@ func (s *Bound) listenIfStream(r Spec) (*Bound, error) {
 }
 
 // listen makes s listen, or closes it.
-func (s *Bound) listen(r Spec) (*Bound, error) {
+func (s *Bound) listen(r SocketSpec) (*Bound, error) {
 	if err := unix.Listen(s.fd, r.backlog()); err != nil {
 		s.Close()
 		return nil, os.NewSyscallError("listen", err)

@@ -22,10 +22,10 @@ import (
 // opened opens the socket of r and closes it at the end.
 func opened(t *testing.T, r netactor.Request) *Bound {
 	t.Helper()
-	return openedSpec(t, Spec{Request: r})
+	return openedSpec(t, SocketSpec{Request: r})
 }
 
-func openedSpec(t *testing.T, r Spec) *Bound {
+func openedSpec(t *testing.T, r SocketSpec) *Bound {
 	t.Helper()
 	var err error
 	r.Request, err = wire.Resolve(context.Background(), r.Request)
@@ -122,7 +122,7 @@ func TestSocketErrors(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = Open(Spec{Request: r})
+		_, err = Open(SocketSpec{Request: r})
 		sys, ok := errors.AsType[*os.SyscallError](err)
 		if !ok || sys.Syscall != tt.call || !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %s: %v", tt.name, err, tt.call, tt.want)
@@ -136,7 +136,7 @@ func TestSocketPrivilegedPortN4(t *testing.T) {
 	if os.Geteuid() == 0 || err != nil || strings.TrimSpace(string(b)) == "0" {
 		t.Skip("needs an ordinary user")
 	}
-	_, err = Open(Spec{Request: netactor.Request{Network: "tcp4", Address: "127.0.0.1:42"}})
+	_, err = Open(SocketSpec{Request: netactor.Request{Network: "tcp4", Address: "127.0.0.1:42"}})
 	if !errors.Is(err, syscall.EACCES) {
 		t.Errorf("%v, want EACCES", err)
 	}
@@ -215,7 +215,7 @@ func TestSocketUnix(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer ln.Close()
-		if _, err := Open(Spec{Request: netactor.Request{Network: "unix", Address: path}}); !errors.Is(err, syscall.EADDRINUSE) {
+		if _, err := Open(SocketSpec{Request: netactor.Request{Network: "unix", Address: path}}); !errors.Is(err, syscall.EADDRINUSE) {
 			t.Errorf("%v", err)
 		}
 	})
@@ -283,7 +283,7 @@ func TestErrorsNameWhatWasAsked(t *testing.T) {
 		"listen: it is no listening socket of TCP or Unix: listen: invalid argument":                              {FD: 1},
 		"listen: it is no packet socket of UDP or Unix that is bound and not connected: listen: invalid argument": {FD: 1, Packet: true},
 	} {
-		_, err := Open(Spec{Request: r})
+		_, err := Open(SocketSpec{Request: r})
 		if err == nil {
 			t.Fatalf("%+v is had", r)
 		}
@@ -304,7 +304,7 @@ func TestOptionRefused(t *testing.T) {
 			got <- err
 			return
 		}
-		s, err := Open(Spec{Request: netactor.Request{Network: "tcp4", Address: "127.0.0.1:0", Options: netactor.SocketOptions{Transparent: true}}})
+		s, err := Open(SocketSpec{Request: netactor.Request{Network: "tcp4", Address: "127.0.0.1:0", Options: netactor.SocketOptions{Transparent: true}}})
 		if err == nil {
 			s.Close()
 		}

@@ -23,7 +23,7 @@ type Bound struct {
 
 // newSocket opens the socket of r, which is resolved and valid. The
 // result is owned by the caller.
-func Open(r Spec) (*Bound, error) {
+func Open(r SocketSpec) (*Bound, error) {
 	if r.FD != 0 || r.Policy == netactor.ReusePort || r.Peek != (netactor.Peek{}) {
 		return nil, os.NewSyscallError("listen", syscall.EINVAL)
 	}
@@ -100,7 +100,7 @@ func (s *Bound) Handle() (*fdipc.Handle, error) {
 	return fdipc.HandleOf(ln)
 }
 
-func (s *Bound) Applied(Spec) (*Bound, error) { return s, nil }
+func (s *Bound) Applied(SocketSpec) (*Bound, error) { return s, nil }
 
 // adoptFile does nothing: who is behind the file of a socket is not known.
 func (s *Bound) AdoptFile() {}
@@ -108,7 +108,7 @@ func (s *Bound) AdoptFile() {}
 // listening is not known off Linux, and never asked for good reason.
 func (s *Bound) Listening() bool { return true }
 
-func (s *Bound) Relisten(Spec) error { return errors.ErrUnsupported }
+func (s *Bound) Relisten(SocketSpec) error { return errors.ErrUnsupported }
 
 func (s *Bound) CloseInBackground() { s.Close() }
 

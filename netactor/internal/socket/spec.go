@@ -3,7 +3,7 @@ package socket
 import "github.com/coppice-go/coppice/netactor"
 
 // socketSpec says which socket to open.
-type Spec struct {
+type SocketSpec struct {
 	netactor.Request                      // resolved and valid
 	Control          netactor.ControlFunc // the user's, called before the socket is bound; nil without
 	Joins            bool                 // it is a further socket of a ReusePort group

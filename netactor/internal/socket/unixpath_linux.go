@@ -15,7 +15,7 @@ import (
 )
 
 // openUnix opens a Unix socket at a path, or an abstract one.
-func openUnix(r Spec) (*Bound, error) {
+func openUnix(r SocketSpec) (*Bound, error) {
 	typ := map[string]int{"unix": unix.SOCK_STREAM, "unixpacket": unix.SOCK_SEQPACKET, "unixgram": unix.SOCK_DGRAM}[r.Network]
 	fd, err := unix.Socket(unix.AF_UNIX, typ|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -54,7 +54,7 @@ const (
 )
 
 // bindAbstract binds s at the abstract name of r. It may wait for that to be free.
-func (s *Bound) bindAbstract(r Spec) (err error) {
+func (s *Bound) bindAbstract(r SocketSpec) (err error) {
 	for range nameTries {
 		if err = unix.Bind(s.fd, &unix.SockaddrUnix{Name: r.Address}); !errors.Is(err, unix.EADDRINUSE) {
 			break
@@ -66,7 +66,7 @@ func (s *Bound) bindAbstract(r Spec) (err error) {
 
 // bindPath binds s at the path of r. It returns where the file is. Its mode is set before s listens, so
 // that nobody connects in between.
-func (s *Bound) bindPath(r Spec) (*socketFile, error) {
+func (s *Bound) bindPath(r SocketSpec) (*socketFile, error) {
 	at, err := openSocketFile(r.Address, "bind")
 	if err != nil {
 		return nil, err
@@ -123,7 +123,7 @@ func (s *Bound) AdoptFile() {
 }
 
 // claim takes charge of the file that was just made there, and gives it the mode of r.
-func (f *socketFile) claim(r Spec) error {
+func (f *socketFile) claim(r SocketSpec) error {
 	file, st, err := f.open()
 	if err == nil {
 		defer unix.Close(file)

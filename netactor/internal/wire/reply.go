@@ -13,7 +13,7 @@ import (
 )
 
 // reply answers a Request.
-type Reply struct {
+type ListenReply struct {
 	Number  uint64          // the listener's, in further frames
 	Name    string          `json:",omitzero"`
 	Network string          // of the socket: tcp, udp, unix, unixpacket or unixgram
@@ -34,8 +34,8 @@ type Reply struct {
 const maxReason = 1024
 
 // failed returns the reply that carries err.
-func Failed(err error) Reply {
-	r := Reply{Errno: int(syscall.EINVAL), Call: "listen"}
+func Failed(err error) ListenReply {
+	r := ListenReply{Errno: int(syscall.EINVAL), Call: "listen"}
 	errno, ok := errors.AsType[syscall.Errno](err)
 	if _, call := errors.AsType[*os.SyscallError](err); call && ok { // with what stands before it
 		r.Call = fmt.Sprintf("%.*s", maxReason, strings.TrimSuffix(err.Error(), ": "+errno.Error()))
@@ -48,7 +48,7 @@ func Failed(err error) Reply {
 
 // err returns the error that the reply carries, in the form that net.Listen
 // gives it, or nil. network and addr are as asked.
-func (r Reply) Err(network string, addr net.Addr) error {
+func (r ListenReply) Err(network string, addr net.Addr) error {
 	if r.Errno == 0 {
 		return nil
 	}
@@ -63,7 +63,7 @@ func (r Reply) Err(network string, addr net.Addr) error {
 }
 
 // addr returns the address of an open socket.
-func (r Reply) Addr() (net.Addr, error) { return address.Parse(r.Network, r.Address) }
+func (r ListenReply) Addr() (net.Addr, error) { return address.Parse(r.Network, r.Address) }
 
 // listenDenied is what a worker is told.
 type listenDenied struct{ what string }

@@ -93,7 +93,7 @@ func TestResolveErrors(t *testing.T) {
 func TestReplyError(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.EADDRINUSE, syscall.EACCES, syscall.EINVAL} {
 		r := Failed(os.NewSyscallError("bind", errno))
-		var back Reply
+		var back ListenReply
 		if err := Decode(Encode(r), &back); err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +109,7 @@ func TestReplyError(t *testing.T) {
 			t.Errorf("%q, want %q", err, want)
 		}
 	}
-	if err := (Reply{}).Err("tcp", nil); err != nil {
+	if err := (ListenReply{}).Err("tcp", nil); err != nil {
 		t.Error(err)
 	}
 	if r := Failed(errors.New("anything else")); r.Errno != int(syscall.EINVAL) {
@@ -150,7 +150,7 @@ func FuzzDecodeRequest(f *testing.F) {
 			}
 		}
 		_ = Key(r)
-		var rep Reply
+		var rep ListenReply
 		_ = Decode(b, &rep)
 		_, _ = rep.Addr()
 	})
