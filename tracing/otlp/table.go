@@ -57,8 +57,13 @@ const (
 // tableMemory is a table, mapped.
 type tableMemory []byte
 
-func (m tableMemory) word32(at int) *atomic.Uint32 { return (*atomic.Uint32)(unsafe.Pointer(&m[at])) }
-func (m tableMemory) word64(at int) *atomic.Uint64 { return (*atomic.Uint64)(unsafe.Pointer(&m[at])) }
+func (m tableMemory) word32(at int) *atomic.Uint32 {
+	return (*atomic.Uint32)(unsafe.Pointer(&m[at]))
+}
+
+func (m tableMemory) word64(at int) *atomic.Uint64 {
+	return (*atomic.Uint64)(unsafe.Pointer(&m[at]))
+}
 
 func slotAt(i int) int { return slotBase + i*slotSize }
 

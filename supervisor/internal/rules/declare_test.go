@@ -29,13 +29,6 @@ type supervisorDecl struct {
 func leaf(path string) string   { return path[strings.LastIndexByte(path, '/')+1:] }
 func parent(path string) string { return path[:max(strings.LastIndexByte(path, '/'), 0)] }
 
-func join(path, id string) string {
-	if path == "" {
-		return id
-	}
-	return path + "/" + id
-}
-
 var (
 	strategies = []string{"one_for_one", "one_for_all", "rest_for_one", "simple_one_for_one"}
 	restarts   = []string{"permanent", "transient", "temporary"}
