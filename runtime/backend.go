@@ -32,14 +32,12 @@ type backends struct {
 	pipeline tracing.Pipeline
 	tree     []string // for the children to compare with theirs
 
-	// Of goroutines, which live by the same as a process.
-	cfg  Config
-	root *node
+	child child.Config // of goroutines
 }
 
 // startGoroutine starts w as a goroutine.
 func (b *backends) startGoroutine(w *poolWorker) {
-	cfg := b.cfg.childConfig(b.root)
+	cfg := b.child
 	cfg.Configuration = w.hello.Config
 	c := child.New(cfg)
 	mine, its := fdipc.Pipe(w.transport(), c.ConnConfig())

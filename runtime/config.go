@@ -2,17 +2,13 @@ package coppice
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"time"
 
 	"github.com/coppice-go/coppice/supervisor"
 )
-
-// None, where the zero value of a field is a default, chooses none of it: no Rollout.Surge, no
-// heartbeat (Liveness.Every), no time for orphans (Config.OrphanDrain), no keep-alive. As a slot it
-// says that a worker has none.
-const None = -1
 
 // Config is the tree and how it is run. The zero value of each field is its
 // default.
@@ -103,4 +99,19 @@ func (cfg Config) defaults() Config {
 		cfg.Logger = slog.Default()
 	}
 	return cfg
+}
+
+// load runs cfg.Load.
+func (cfg Config) load(ctx context.Context) ([]byte, error) {
+	if cfg.Load == nil {
+		return nil, nil
+	}
+	b, err := cfg.Load(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("coppice: load the configuration: %w", err)
+	}
+	if len(b) > maxConfig {
+		return nil, fmt.Errorf("coppice: load the configuration: Config.Load returned %d bytes, at most %d", len(b), maxConfig)
+	}
+	return b, nil
 }

@@ -3,6 +3,7 @@ package coppice
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/coppice-go/coppice/runtime/internal/child"
 )
@@ -59,3 +60,25 @@ func (e *InvalidError) Error() string {
 	}
 	return fmt.Sprintf("coppice: %s: %s %v: %s", at, e.Field, e.Value, e.Why)
 }
+
+// ReloadError says why a reload failed: the worker that was the first to fail, and
+// what it said. Err is why it ended, or context's error when the caller's ctx did.
+type ReloadError struct {
+	Generation int      // that was to be
+	Worker     string   // registered name; "" = no worker failed
+	ID         int      // of the process
+	Lines      []string // the last that it printed, both streams, oldest first
+	Err        error
+}
+
+// Error is one line, and one more for each of Lines.
+func (e *ReloadError) Error() string {
+	s := fmt.Sprintf("coppice: reload to generation %d failed: %v", e.Generation, e.Err)
+	if len(e.Lines) > 0 {
+		s += fmt.Sprintf("\n%s#%d| ", e.Worker, e.ID) + strings.Join(e.Lines, fmt.Sprintf("\n%s#%d| ", e.Worker, e.ID))
+	}
+	return s
+}
+
+// Unwrap returns Err.
+func (e *ReloadError) Unwrap() error { return e.Err }

@@ -185,35 +185,3 @@ func (l ListenerSpec) request() netactor.Request {
 
 // hasFunctions reports whether l has what cannot be sent.
 func (l ListenerSpec) hasFunctions() bool { return !reflect.ValueOf(l.Hooks).IsZero() }
-
-// requests are what the Listeners below n ask for.
-func (n *node) requests() (rs []netactor.Request) {
-	if l, ok := n.spec.(ListenerSpec); ok {
-		rs = append(rs, l.request())
-	}
-	for _, c := range n.children {
-		rs = append(rs, c.requests()...)
-	}
-	return rs
-}
-
-// listenRules returns what the workers of the pool at path may ask for.
-func (n *node) listenRules(path string) ListenRules {
-	if at := n.find(path); at != nil {
-		if p, ok := at.spec.(Pool); ok {
-			less := p.Environment.anotherUser()
-			return p.Listen.Or(ListenRules{Any: !less, None: less})
-		}
-	}
-	return ListenRules{None: true}
-}
-
-// functions returns the user's functions of the Listener at path in the tree.
-func (n *node) functions(path string) netactor.Functions {
-	if at := n.find(path); at != nil {
-		if l, ok := at.spec.(ListenerSpec); ok {
-			return l.Hooks
-		}
-	}
-	return netactor.Functions{}
-}

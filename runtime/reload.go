@@ -4,38 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
-
-// ReloadError says why a reload failed: the worker that was the first to fail, and
-// what it said. Err is why it ended, or context's error when the caller's ctx did.
-type ReloadError struct {
-	Generation int      // that was to be
-	Worker     string   // registered name; "" = no worker failed
-	ID         int      // of the process
-	Lines      []string // the last that it printed, both streams, oldest first
-	Err        error
-}
-
-// Error is one line, and one more for each of Lines.
-func (e *ReloadError) Error() string {
-	s := fmt.Sprintf("coppice: reload to generation %d failed: %v", e.Generation, e.Err)
-	if len(e.Lines) > 0 {
-		s += fmt.Sprintf("\n%s#%d| ", e.Worker, e.ID) + strings.Join(e.Lines, fmt.Sprintf("\n%s#%d| ", e.Worker, e.ID))
-	}
-	return s
-}
-
-// Unwrap returns Err.
-func (e *ReloadError) Unwrap() error { return e.Err }
 
 // Reload replaces every worker by one of a new generation: of the executable that is
 // now at the path that this program was started by, and of what Config.Load returns
@@ -115,12 +88,6 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 		rt.log.Info("reloaded", "generation", gen.number, "took", time.Since(began))
 	}
 	return err
-}
-
-// ending reports whether the tree is ending.
-func (rt *Runtime) ending() bool {
-	s := rt.tree.Snapshot().Status
-	return rt.closing.Load() || s == supervisor.Stopping || s == supervisor.Down
 }
 
 // rollAll rolls every pool to generation to, or all back to from.
@@ -222,29 +189,4 @@ func (rt *Runtime) behind(generation int, but []*poolDriver) []*poolDriver {
 	return slices.DeleteFunc(rt.pools.list(), func(c *poolDriver) bool {
 		return int(c.generation.Load()) == generation || slices.Contains(but, c)
 	})
-}
-
-// programPath returns the path by which this program was started, with its symbolic links: a reload
-// follows them again. It is made absolute before the working directory changes. If it does not lead
-// to this program, because the name was made up, it is the path of the program's file.
-func programPath() string {
-	self, err := os.Executable()
-	if err != nil {
-		self = os.Args[0]
-	}
-	path := os.Args[0]
-	if !strings.ContainsRune(path, filepath.Separator) {
-		if path, err = exec.LookPath(path); err != nil {
-			return self
-		}
-	}
-	if path, err = filepath.Abs(path); err != nil {
-		return self
-	}
-	a, errA := os.Stat(path)
-	b, errB := os.Stat(self)
-	if errA != nil || errB != nil || !os.SameFile(a, b) {
-		return self
-	}
-	return path
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/queue"
 	"github.com/coppice-go/coppice/runtime/internal/telemetry"
+	"github.com/coppice-go/coppice/runtime/internal/tickets"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -196,7 +197,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	undo = append(undo, func() { rt.sockets.Close() })
 	rt.children.system, rt.children.sockets, rt.children.names = rt.system, rt.sockets, rt.root.listeners()
 	rt.backends = &backends{
-		spawner: spawner{rt.log, rt.output}, pipeline: rt.pipeline, tree: rt.root.describe(), cfg: rt.cfg, root: rt.root,
+		spawner: spawner{rt.log, rt.output}, pipeline: rt.pipeline, tree: rt.root.describe(), child: rt.cfg.childConfig(rt.root),
 	}
 	if err := rt.ownActors(ctx); err != nil {
 		return err
@@ -351,4 +352,22 @@ func withPartingTimeout(end func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
 	defer cancel()
 	return end(ctx)
+}
+
+// ending reports whether the tree is ending.
+func (rt *Runtime) ending() bool {
+	s := rt.tree.Snapshot().Status
+	return rt.closing.Load() || s == supervisor.Stopping || s == supervisor.Down
+}
+
+// ownActors starts what can be asked of the master, and gives it its name.
+func (rt *Runtime) ownActors(ctx context.Context) error {
+	if err := rt.system.Register(ctx, childproto.MasterName, rt.system.Process()); err != nil {
+		return err
+	}
+	if _, err := rt.system.Spawn(ctx, treeName, func() actor.Actor { return treeActor{rt.Snapshot} }); err != nil {
+		return err
+	}
+	_, err := rt.system.Spawn(ctx, tickets.Name, func() actor.Actor { return tickets.NewActor(rt.children.poolOf) })
+	return err
 }

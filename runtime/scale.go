@@ -3,23 +3,7 @@ package coppice
 import (
 	"context"
 	"fmt"
-
-	"github.com/coppice-go/coppice/runtime/internal/pool"
 )
-
-// ScaleDownOrder says which workers go when a pool is scaled down. One that is not running goes
-// first in any case.
-type ScaleDownOrder uint8
-
-// The values of ScaleDownOrder.
-const (
-	YoungestFirst  ScaleDownOrder = iota // the one that was started last
-	OldestFirst                          // the one that was started first
-	LeastBusyFirst                       // the one with the fewest open connections of dispatched listeners
-)
-
-// String returns youngest, oldest or least-busy.
-func (c ScaleDownOrder) String() string { return pool.RemovalOrder(c).String() }
 
 // Scale gives a pool another number of slots, 1 to 4096, by its path in the tree; ""
 // is the only pool, or the first of several. New slots get the lowest numbers that are

@@ -10,6 +10,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -279,3 +280,22 @@ func (a Actor) childName() string        { return a.Name }
 func (p Process) childName() string      { return p.Name }
 func (s Supervisor) childName() string   { return s.Name }
 func (l ListenerSpec) childName() string { return l.Name }
+
+// None, where the zero value of a field is a default, chooses none of it: no Rollout.Surge, no
+// heartbeat (Liveness.Every), no time for orphans (Config.OrphanDrain), no keep-alive. As a slot it
+// says that a worker has none.
+const None = -1
+
+// ScaleDownOrder says which workers go when a pool is scaled down. One that is not running goes
+// first in any case.
+type ScaleDownOrder uint8
+
+// The values of ScaleDownOrder.
+const (
+	YoungestFirst  ScaleDownOrder = iota // the one that was started last
+	OldestFirst                          // the one that was started first
+	LeastBusyFirst                       // the one with the fewest open connections of dispatched listeners
+)
+
+// String returns youngest, oldest or least-busy.
+func (c ScaleDownOrder) String() string { return pool.RemovalOrder(c).String() }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
-	"github.com/coppice-go/coppice/runtime/internal/tickets"
 )
 
 // treeName is the master's actor that answers a treeRequest with the live Tree.
@@ -29,18 +28,6 @@ func (a treeActor) Receive(ctx actor.Context) {
 	if _, ok := ctx.Message().(treeRequest); ok {
 		ctx.Respond(a.snapshot())
 	}
-}
-
-// ownActors starts what can be asked of the master, and gives it its name.
-func (rt *Runtime) ownActors(ctx context.Context) error {
-	if err := rt.system.Register(ctx, childproto.MasterName, rt.system.Process()); err != nil {
-		return err
-	}
-	if _, err := rt.system.Spawn(ctx, treeName, func() actor.Actor { return treeActor{rt.Snapshot} }); err != nil {
-		return err
-	}
-	_, err := rt.system.Spawn(ctx, tickets.Name, func() actor.Actor { return tickets.NewActor(rt.children.poolOf) })
-	return err
 }
 
 func askTree(ctx context.Context, s *actors.System) (Tree, error) {

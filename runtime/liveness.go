@@ -1,0 +1,71 @@
+package coppice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Defaults of Liveness.
+const (
+	defaultHeartbeatEvery   = time.Second
+	defaultHeartbeatTimeout = 10 * time.Second
+)
+
+// ErrHung is the cause of the exit reason of a worker that was ended because it
+// did not answer its heartbeat, or said that it was unwell, for too long.
+var ErrHung = errors.New("coppice: hung")
+
+// Liveness is how the master finds out, from the moment a worker is ready until it is asked to
+// stop, whether it still does its work. The master asks over the channel, a beat at a time; the
+// worker answers from the goroutine that hears everything else the master says, which proves that
+// the process gets CPU and reads; that requests are answered is proved by Path or Check.
+//
+// A worker that is silent for Timeout hangs: its process gets SIGABRT, so that it
+// prints the stacks of its goroutines, and SIGKILL 5 s later. Its exit reason is
+// an error that wraps [ErrHung].
+//
+// Silence is counted in beats that were missed while the master itself was
+// running: a tree that was stopped as a whole, a machine that slept, or a clock
+// that jumped kills no worker. Time in which a worker waited for a CPU counts a
+// quarter. A worker that a debugger holds is left alone.
+type Liveness struct {
+	Every   time.Duration // between two beats; zero = 1 s, None = no heartbeat
+	Timeout time.Duration // at least Every; zero = 10 s
+
+	// Path, if set, is asked for at each beat of the handler of every http.Server
+	// that the worker serves (Worker.Serve), by GET and without a connection:
+	// "/healthz". A status of 400 or more, or no answer, is a beat missed.
+	Path string
+
+	// Check, if set, is asked at each beat: an error is a beat missed, and so is no answer. It
+	// runs in the worker, on a goroutine of its own, one at a time; ctx ends after Timeout. A
+	// panic in it is an error.
+	Check func(ctx context.Context, w *Worker) error
+}
+
+func (h Liveness) defaults() Liveness {
+	if h.Every == 0 {
+		h.Every = defaultHeartbeatEvery
+	}
+	if h.Timeout == 0 {
+		h.Timeout = max(defaultHeartbeatTimeout, h.Every)
+	}
+	return h
+}
+
+func (h Liveness) validate(bad reportInvalid, path string) {
+	if h.Every < 0 && h.Every != None {
+		bad(path, "Liveness.Every", h.Every, "is negative")
+	}
+	if h.Timeout < 0 {
+		bad(path, "Liveness.Timeout", h.Timeout, "is negative")
+	}
+	if h.Path != "" && h.Path[0] != '/' {
+		bad(path, "Liveness.Path", h.Path, "does not begin with /")
+	}
+	if h.Every > 0 && h.Timeout > 0 && h.Timeout < h.Every {
+		bad(path, "Liveness.Timeout", h.Timeout, fmt.Sprintf("is shorter than Liveness.Every, %v", h.Every))
+	}
+}

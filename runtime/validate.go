@@ -1,0 +1,149 @@
+package coppice
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// parseTree validates cfg as a whole and returns its tree, or every error in it.
+func parseTree(cfg Config) (*node, error) {
+	var errs []error
+	bad := func(path, field string, value any, why string) {
+		errs = append(errs, &InvalidError{path, field, value, why})
+	}
+	if len(cfg.Children) == 0 {
+		bad("", "Children", "[]", "a tree needs at least one child")
+	}
+	if cfg.Shutdown < 0 {
+		bad("", "Shutdown", cfg.Shutdown, "is negative")
+	}
+	if cfg.OrphanDrain != None {
+		notNegative(bad, "", "OrphanDrain", cfg.OrphanDrain)
+	}
+	checkIsolation(bad, "", "ListenerIsolation", cfg.ListenerIsolation)
+	checkStrategy(bad, "", cfg.Strategy, cfg.Intensity)
+	root := &node{}
+	root.children = validateChildren(bad, "", cfg.Children)
+	return root, errors.Join(errs...)
+}
+
+func validateChildren(bad reportInvalid, parent string, specs []ChildSpec) []*node {
+	seen := map[string]bool{}
+	var nodes []*node
+	for i, spec := range specs {
+		if spec == nil {
+			bad(parent, fmt.Sprintf("Children[%d]", i), nil, "is nil")
+			continue
+		}
+		name := spec.childName()
+		path := name
+		if parent != "" {
+			path = parent + "/" + name
+		}
+		switch {
+		case name == "":
+			bad(parent, fmt.Sprintf("Children[%d].Name", i), `""`, "is empty")
+		case len(name) > maxName || strings.ContainsFunc(name, notInName):
+			bad(path, "Name", fmt.Sprintf("%q", name), fmt.Sprintf("is not up to %d bytes without space, control characters, /, @ and $", maxName))
+		case parent == "" && (name == childproto.MasterName || name == childproto.ListenersName):
+			bad(path, "Name", fmt.Sprintf("%q", name), "is the tree's own")
+		case seen[name]:
+			bad(path, "Name", fmt.Sprintf("%q", name), "is the name of a sibling too")
+		}
+		seen[name] = true
+		n := &node{path: path, spec: spec}
+		switch s := spec.(type) {
+		case Pool:
+			s.validate(bad, path)
+		case Func:
+			notNil(bad, path, "Run", s.Run == nil)
+			checkRestart(bad, path, s.Restart)
+			notNegative(bad, path, "Shutdown", s.Shutdown)
+		case Actor:
+			notNil(bad, path, "New", s.New == nil)
+			if s.Bound < 0 {
+				bad(path, "Bound", s.Bound, "is negative")
+			}
+			checkRestart(bad, path, s.Restart)
+			notNegative(bad, path, "Shutdown", s.Shutdown)
+		case Process:
+			s.validate(bad, path)
+		case Supervisor:
+			if len(s.Children) == 0 {
+				bad(path, "Children", "[]", "a supervisor needs at least one child")
+			}
+			checkStrategy(bad, path, s.Strategy, s.Intensity)
+			checkRestart(bad, path, s.Restart)
+			n.children = validateChildren(bad, path, s.Children)
+		case ListenerSpec:
+			s.validate(bad, path)
+		}
+		nodes = append(nodes, n)
+	}
+	return nodes
+}
+
+func (p Pool) validate(bad reportInvalid, path string) {
+	if p.Size < 0 || p.Size > maxPool {
+		bad(path, "Size", p.Size, fmt.Sprintf("is not between 1 and %d (0 = one for each CPU)", maxPool))
+	}
+	notNil(bad, path, "Worker", p.Worker == nil)
+	checkIsolation(bad, path, "Isolation", p.Isolation)
+	checkStrategy(bad, path, p.Strategy, p.Intensity)
+	checkRestart(bad, path, p.Restart)
+	checkExitCodes(bad, path, p.SuccessExit)
+	p.Liveness.validate(bad, path)
+	if p.Spares < 0 || p.Spares > maxPool {
+		bad(path, "Spares", p.Spares, fmt.Sprintf("is not between 0 and %d", maxPool))
+	}
+	p.Rollout.validate(bad, path)
+	if p.OTP && p.Backoff != (supervisor.Backoff{}) {
+		bad(path, "Backoff", p.Backoff, "stands beside OTP, which restarts at once")
+	}
+	if p.ScaleDown > LeastBusyFirst {
+		bad(path, "ScaleDown", p.ScaleDown, "is none of youngest, oldest, least-busy")
+	}
+	p.Recycle.validate(bad, path)
+	notNegative(bad, path, "StartTimeout", p.StartTimeout)
+	if p.Shutdown != supervisor.BrutalKill {
+		notNegative(bad, path, "Shutdown", p.Shutdown)
+	}
+	p.Environment.validate(bad, path)
+	for _, l := range p.Environment.Rlimits {
+		if l.Name == "nofile" && l.Hard < workerDescriptors { // Go raises the soft limit to the hard one
+			bad(path, "Environment.Rlimits", fmt.Sprintf("nofile %d:%d", l.Soft, l.Hard), fmt.Sprintf("a worker takes %d descriptors", workerDescriptors))
+		}
+	}
+	if err := p.Listen.Validate(); err != nil {
+		bad(path, "Listen", fmt.Sprintf("%+v", p.Listen), err.Error())
+	}
+	if p.Isolation == GoroutineIsolation && !p.Environment.isZero() {
+		bad(path, "Environment", "of goroutines", "is the master's own: only processes can have another")
+	}
+}
+
+func (p Process) validate(bad reportInvalid, path string) {
+	if len(p.Command) == 0 || p.Command[0] == "" {
+		bad(path, "Command", p.Command, "names no program")
+	}
+	for i, arg := range p.Command {
+		if len(arg) > maxString {
+			bad(path, fmt.Sprintf("Command[%d]", i), fmt.Sprintf("%.100q", arg), tooLong(arg))
+		}
+	}
+	checkExitCodes(bad, path, p.SuccessExit)
+	checkRestart(bad, path, p.Restart)
+	p.Environment.validate(bad, path)
+	p.Ready.validate(bad, path)
+	notNegative(bad, path, "StartTimeout", p.StartTimeout)
+	if p.Stop < 0 || p.Stop > maxSignal {
+		bad(path, "Stop", int(p.Stop), "is not a signal")
+	}
+	if p.Shutdown != supervisor.BrutalKill && p.Shutdown != supervisor.Infinity {
+		notNegative(bad, path, "Shutdown", p.Shutdown)
+	}
+}
