@@ -3,9 +3,9 @@
 //
 // Three parts, each in a process of its own or all in one:
 //
-//	Table       in the master: holds every listening socket, opens and shares them
-//	Dispatcher  in the listener process: accepts, and offers each connection to a worker
-//	Listeners   in each worker: asks for listeners, claims what it is offered
+//	registry    in the master: holds every listening socket, opens and shares them
+//	dispatch    in the listener process: accepts, and offers each connection to a worker
+//	listen      in each worker: asks for listeners, claims what it is offered
 //
 // # A listener's way
 //
@@ -29,9 +29,9 @@
 // is EADDRINUSE. See [Request].
 //
 // A socket lives as long as it has an owner. A listener spec owns until it is
-// stopped. A pool owns until it is stopped ([Table.StopOwner]), until every
+// stopped. A pool owns until it is stopped (registry.Table.StopOwner), until every
 // live worker has closed it (a death is not a close, nor is what a worker closes as it
-// fails: [Listeners.Fail]), or until a reload is complete in which nobody asked for it ([Table.Sweep]). Meanwhile clients wait
+// fails: listen.Listeners.Fail), or until a reload is complete in which nobody asked for it (registry.Table.Sweep). Meanwhile clients wait
 // in the kernel's backlog, whoever is dead.
 //
 // What the first asker says of a socket holds: its [SocketOptions] are set before it is bound, and are those of
@@ -68,7 +68,7 @@
 // # Packet sockets
 //
 // A UDP or Unix datagram socket has no connections to hand over: whatever the policy, each worker gets a duplicate
-// of the one socket ([Listeners.ListenPacket]), and a datagram goes to whoever reads first. The master holds it
+// of the one socket (listen.Listeners.ListenPacket), and a datagram goes to whoever reads first. The master holds it
 // and never reads. So a worker's death loses the datagrams that it had read and not answered; what
 // is queued in the socket waits for the others, or for the replacement. With ReusePort each slot has a socket of its
 // own, and the kernel sends all datagrams of one client's address to one of them. There are no limits, no counts, and
@@ -79,7 +79,7 @@
 // For whoever puts the parts together (package coppice does). W is a [Worker];
 // its ID 0 stands for the master.
 //
-//  1. Master: NewTable. Listener process: NewDispatcher. Worker: NewListeners, with
+//  1. Master: registry.New. Listener process: dispatch.New. Worker: listen.New, with
 //     its Conn to the master. Every Conn's Handler gives kinds 0x40 to 0x4f and 0x60 to 0x6f to
 //     Table.HandleFrame (at the master), Dispatcher.HandleFrame (at the listener
 //     process) or Listeners.HandleFrame (at the worker), with who it is from. Where
@@ -105,7 +105,7 @@
 // # Limits
 //
 // TCP, UDP and Unix sockets; no raw IP. A worker's request is served with the rights of the
-// master, whoever the worker runs as; [TableConfig].Rules says what may be asked for. Workers of one tree trust each other with
+// master, whoever the worker runs as; registry.Config.Rules says what may be asked for. Workers of one tree trust each other with
 // connections: one that knows a listener's number may join it. One worker may have 1,024 sockets
 // open. Under ReusePort the socket of a worker that is not replaced resets what is in its backlog,
 // unless net.ipv4.tcp_migrate_req is 1. Off Linux the package works within one process:

@@ -1,0 +1,2 @@
+// Package socket opens the sockets that the master holds, with their options and paths.
+package socket
