@@ -54,17 +54,34 @@ type ListenerSpec struct {
 	Hooks ListenerHooks
 }
 
-// ListenRules are what a pool's workers may ask for. See netactor.
+// ListenRules are what the workers of a pool may ask the master to listen on, besides what the
+// listeners of the tree have. Its fields:
+//
+//	Any   bool         // anything that the master may; conflicts with the others
+//	None  bool         // nothing more; conflicts with the others
+//	Allow []ListenRule // and what one of these allows
 type ListenRules = netactor.ListenRules
 
-// ListenRule allows some networks, addresses, ports or paths. See netactor.
+// ListenRule allows some sockets: {Network: "tcp", Address: "127.0.0.1", Ports: "0,8000-8099"}. Its
+// fields:
+//
+//	Network string // of net.Listen or net.ListenPacket; tcp stands for tcp4 and tcp6 too, udp likewise
+//	Address string // an IP address or range; a path, or with / at the end all below; "" = every one
+//	Ports   string // numbers and ranges; "" = every port
+//	FD      int    // a descriptor of the master's; the rest is then empty
 type ListenRule = netactor.ListenRule
 
 // ErrListenDenied is wrapped, beside EACCES, by the error of a Listen, ListenSpec, ListenPacket or Share that
 // neither a Listener of the tree nor [Pool.Listen] allows.
 var ErrListenDenied = netactor.ErrListenDenied
 
-// Limits bounds the connections of a listener. See netactor.
+// Limits bounds the connections that a listener hands to workers. Its fields:
+//
+//	PerWorker int     // connections a worker may have, offered and open; 0 = no limit
+//	Total     int     // the same over all workers; 0 = no limit
+//	Window    int     // connections a worker may be offered and not yet have claimed; 0 = 32, at most 1024
+//	AtLimit   AtLimit // what becomes of a connection at a limit: WaitAtLimit, CloseAtLimit, AnswerAtLimit
+//	Answer    string  // what AnswerAtLimit writes, at most 4096 bytes
 type Limits = netactor.Limits
 
 // What becomes of a connection at a limit.
@@ -74,13 +91,37 @@ const (
 	AnswerAtLimit = netactor.AnswerAtLimit // it gets Limits.Answer, and is closed
 )
 
-// ListenerHooks are what a user adds to a policy. See netactor.
+// ListenerHooks are the user's functions for a listener. They must be quick and must not block. Its
+// fields:
+//
+//	Picker  Picker      // of policy Custom: Pick(peer netip.AddrPort, free []Load) int
+//	Key     KeyFunc     // of policy Hash: func(peer, local netip.AddrPort) uint64; nil = the client's IP address
+//	First   FirstFunc   // of policy Hash with PeekFirst: func(first []byte) (key uint64, v PeekVerdict)
+//	Control ControlFunc // in the master, before the socket is bound: as in net.ListenConfig
 type ListenerHooks = netactor.Functions
 
-// Peek is what Hash looks at before it places a connection. See netactor.
+// Peek is what Hash looks at of a connection before it places it. Its fields:
+//
+//	By      PeekBy        // PeekSNI, PeekCookie, PeekBytes or PeekFirst; 0 = the address, or Hooks.Key
+//	Cookie  string        // the name of the cookie, for PeekCookie
+//	Bytes   int           // how many bytes PeekBytes compares, 1 to 8192
+//	Proxy   bool          // connections begin with a PROXY header, whose addresses count
+//	Timeout time.Duration // how long a connection may take to say enough; 0 = 1 s, at most 1 min
 type Peek = netactor.Peek
 
-// SocketOptions are options of a listening socket and its connections. See netactor.
+// SocketOptions are options of a listening socket and, where marked (c), of its connections. Its
+// fields:
+//
+//	KeepAliveIdle     time.Duration // (c) silence before the first probe; 0 = 15 s, None = no keep-alive
+//	KeepAliveInterval time.Duration // (c) between two probes; 0 = 15 s
+//	KeepAliveCount    int           // (c) probes without an answer that end it; 0 = 9
+//	Delay             bool          // (c) leave Nagle's algorithm on
+//	ReceiveBuffer     int           // (c) SO_RCVBUF in bytes; 0 = the kernel's choice
+//	SendBuffer        int           // (c) SO_SNDBUF in bytes; 0 = the kernel's choice
+//	DeferAccept       time.Duration // TCP_DEFER_ACCEPT; 0 = off
+//	FastOpen          int           // TCP_FASTOPEN; 0 = off
+//	FreeBind          bool          // IP_FREEBIND
+//	Transparent       bool          // IP_TRANSPARENT
 type SocketOptions = netactor.SocketOptions
 
 // What Hash makes a key of.
@@ -91,7 +132,7 @@ const (
 	PeekFirst  = netactor.PeekFirst  // what Hooks.First says
 )
 
-// PeekVerdict is what a Hooks.First makes of the first bytes. See netactor.
+// PeekVerdict is what Hooks.First makes of the first bytes: PeekMore, PeekKeyed or PeekUnkeyed.
 type PeekVerdict = netactor.PeekVerdict
 
 // The verdicts.
@@ -101,17 +142,25 @@ const (
 	PeekUnkeyed = netactor.PeekUnkeyed // there is none, whatever comes next
 )
 
-// Credentials are those of a process at the other end of a Unix socket. See fdipc.
+// Credentials are those of a process at the other end of a Unix socket: PID, UID and GID, each an
+// int.
 type Credentials = fdipc.Credentials
 
 // PeerCredentials returns the credentials of the client of a connection that was accepted from a [ListenerSpec] with
 // Credentials, as they were then; also of a *tls.Conn over one, or whatever else has a NetConn method.
 func PeerCredentials(c net.Conn) (who Credentials, ok bool) { return netactor.PeerCredentials(c) }
 
-// Load is what a Picker sees of a worker. See netactor.
+// Load is what a Picker sees of a worker that has room. Its fields:
+//
+//	Worker   netactor.Worker // which one: ID, Name, Pool, Slot, Generation, Incarnation
+//	Offered  int             // connections of this listener offered to it and not yet claimed
+//	Open     int             // connections of this listener that it has
+//	Reported int             // what it said by Worker.ReportLoad; None = nothing
+//	Room     int             // connections it may be offered now
 type Load = netactor.Load
 
-// Policy is who gets a connection. See netactor for what each guarantees.
+// Policy is which worker gets a connection: RoundRobin, LeastLoaded, Hash, Custom, Shared or
+// ReusePort; package netactor has what each guarantees.
 type Policy = netactor.Policy
 
 // The policies.
