@@ -5,6 +5,7 @@ import (
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/child"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -35,14 +36,23 @@ type backends struct {
 	child child.Config // of goroutines
 }
 
-// startGoroutine starts w as a goroutine.
-func (b *backends) startGoroutine(w *poolWorker) {
+// A workerStart is what a process is started with to be a worker.
+type workerStart struct {
+	hello childproto.Hello
+	exe   *executable
+	env   Environment
+	size  int                // of the pool
+	place func() *assignment // what the worker is called by now
+}
+
+// startGoroutine starts a worker as a goroutine. channel is the configuration of the master's end of
+// the channel, config the worker's.
+func (b *backends) startGoroutine(channel fdipc.Config, config []byte) (*fdipc.Conn, backend) {
 	cfg := b.child
-	cfg.Configuration = w.hello.Config
+	cfg.Configuration = config
 	c := child.New(cfg)
-	mine, its := fdipc.Pipe(w.transport(), c.ConnConfig())
-	w.conn = mine
-	w.backend = startGoroutineChild(c, its, b.pipeline)
+	mine, its := fdipc.Pipe(channel, c.ConnConfig())
+	return mine, startGoroutineChild(c, its, b.pipeline)
 }
 
 // isClosed reports whether ch is closed. Nothing is ever sent on it.
@@ -53,4 +63,11 @@ func isClosed(ch <-chan struct{}) bool {
 	default:
 		return false
 	}
+}
+
+// assignment is what a worker is in its pool.
+type assignment struct {
+	name        string
+	slot        int
+	incarnation int
 }

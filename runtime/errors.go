@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/coppice-go/coppice/runtime/internal/child"
+	"github.com/coppice-go/coppice/supervisor"
 )
 
 // Errors of this package. What the tree's own children report is found in
@@ -82,3 +83,6 @@ func (e *ReloadError) Error() string {
 
 // Unwrap returns Err.
 func (e *ReloadError) Unwrap() error { return e.Err }
+
+// errForkTimeout is the cause of the end of a fork that has taken the whole StartTimeout.
+var errForkTimeout = fmt.Errorf("%w: %w", ErrNotReady, supervisor.ErrStartTimeout)

@@ -2,7 +2,6 @@ package coppice
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -17,12 +16,6 @@ const (
 	spareRetry          = time.Second // first wait after a spare, or a recycling, has failed
 	maxSpareRetry       = time.Minute
 )
-
-// defaultStartTimeout is that of a pool, and of the listener process.
-const defaultStartTimeout = 30 * time.Second
-
-// errForkTimeout is the cause of the end of a fork that has taken the whole StartTimeout.
-var errForkTimeout = fmt.Errorf("%w: %w", ErrNotReady, supervisor.ErrStartTimeout)
 
 // poolIntensity suits workers that are killed from outside and replaced in milliseconds; OTP's 1 in
 // 5 s is for the actors of one process.

@@ -90,13 +90,6 @@ type poolWorker struct {
 	err    error // why it did not become ready; guarded by poolDriver.mu
 }
 
-// assignment is what a worker is in its pool.
-type assignment struct {
-	name        string
-	slot        int
-	incarnation int
-}
-
 func newPoolWorker(c *poolDriver, e pool.Effect) *poolWorker {
 	w := &poolWorker{
 		driver: c, id: e.Worker, gen: c.generations.use(int(e.Gen)), why: e.Why, slot: e.Slot, startedAt: time.Now(), toSlot: make(chan int, 1),
@@ -219,9 +212,12 @@ func (w *poolWorker) tryLaunch(ctx context.Context) (err error) {
 	about := w.hello.Process()
 	about.Shared = !inProcess
 	w.telemetry = c.backends.pipeline.Adopt(about)
-	if !inProcess {
-		c.backends.startGoroutine(w)
-	} else if err := c.backends.fork(ctx, w); err != nil {
+	if inProcess {
+		err = w.fork(ctx)
+	} else {
+		w.conn, w.backend = c.backends.startGoroutine(w.transport(), w.hello.Config)
+	}
+	if err != nil {
 		w.telemetry.Ended(tracing.End{At: time.Now()})
 		if w.config != nil {
 			_ = w.config.Close() // a file in memory
@@ -230,6 +226,22 @@ func (w *poolWorker) tryLaunch(ctx context.Context) (err error) {
 	}
 	c.children.add(w)
 	return nil
+}
+
+// fork starts the worker as a process. The backend is there before the channel, whose end asks for it.
+func (w *poolWorker) fork(ctx context.Context) error {
+	end, backend, err := w.driver.backends.fork(ctx, workerStart{
+		hello: w.hello, exe: w.gen.exe, env: w.driver.pool.Environment, size: w.driver.pool.Size, place: w.assigned.Load,
+	})
+	if err != nil {
+		return err
+	}
+	w.backend = backend
+	if w.conn, err = fdipc.New(end, w.transport()); err != nil {
+		w.backend.kill()
+		w.backend.finish()
+	}
+	return startError(w.name(), err) // it takes a table of shared memory
 }
 
 // bringUp waits until the worker is ready and has its name; a spare gets its slot meanwhile. When

@@ -25,22 +25,6 @@ import (
 // where LISTEN_FDS starts (sd_listen_fds(3)).
 const channelFD = 10
 
-// executable is the program file of a generation, held open.
-type executable = process.Executable
-
-func openExecutable() (*executable, error) { return process.Self() }
-
-func fileLimit() int { return process.FileLimit() }
-
-func executableAt(ctx context.Context, path string) (*executable, error) {
-	ctx, cancel := context.WithTimeout(ctx, defaultStartTimeout)
-	defer cancel()
-	return process.Apart(ctx, path, func(at *process.Look) (*executable, error) {
-		at.At("program " + path)
-		return process.OpenExecutable(path)
-	})
-}
-
 // processChild is a child that is a process of its own, and what it prints.
 type processChild struct {
 	spawner
@@ -67,33 +51,28 @@ type spawner struct {
 	output *queue.Queue[output.Line] // takes what they print
 }
 
-// fork starts p as a process: this program once more.
-func (s spawner) fork(ctx context.Context, p *poolWorker) error {
-	at := p.name()
+// fork starts a worker as a process: this program once more. It returns the socket of the master's
+// end of the channel, owned by the caller.
+func (s spawner) fork(ctx context.Context, w workerStart) (*os.File, backend, error) {
+	at := w.place().name
 	local, remote, err := fdipc.Socketpair()
 	if err != nil {
-		return startError(at, err)
+		return nil, nil, startError(at, err)
 	}
 	defer remote.Close()
-	env := p.driver.pool.Environment
-	channel := max(channelFD, firstFile+len(env.Files))
-	marks := fdipc.Environ(channel, map[string]string{childproto.FilesVar: env.fileNames()}) // none too: it tells whose child this is
+	channel := max(channelFD, firstFile+len(w.env.Files))
+	marks := fdipc.Environ(channel, map[string]string{childproto.FilesVar: w.env.fileNames()}) // none too: it tells whose child this is
 	b, err := s.spawn(ctx, process.Command{
-		Executable: p.gen.exe, Args: startedArgs, Env: env.variables(os.Environ(), p.driver.pool.Size, append(marks, deeper())...),
+		Executable: w.exe, Args: startedArgs, Env: w.env.variables(os.Environ(), w.size, append(marks, deeper())...),
 		Files:       slices.Insert(make([]*os.File, channel), channel, remote),
 		DeathSignal: syscall.SIGTERM, // workers drain when the master is gone
-	}, env, spawnRequest{grace: groupGrace, place: p.assigned.Load, label: output.Line{
-		ID: p.hello.ID, Generation: p.hello.Generation, Name: p.hello.Name,
+	}, w.env, spawnRequest{grace: groupGrace, place: w.place, label: output.Line{
+		ID: w.hello.ID, Generation: w.hello.Generation, Name: w.hello.Name,
 	}})
 	if err != nil {
-		return errors.Join(err, local.Close())
+		return nil, nil, errors.Join(err, local.Close())
 	}
-	p.backend = b
-	if p.conn, err = fdipc.New(local, p.transport()); err != nil {
-		b.kill()
-		b.finish()
-	}
-	return startError(at, err) // it takes a table of shared memory
+	return local, b, nil
 }
 
 // forkProgram starts another program. vars are added to its environment, and line,

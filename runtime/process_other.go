@@ -34,7 +34,9 @@ type spawner struct {
 	output *queue.Queue[output.Line]
 }
 
-func (spawner) fork(context.Context, *poolWorker) error { return errNoProcesses }
+func (spawner) fork(context.Context, workerStart) (*os.File, backend, error) {
+	return nil, nil, errNoProcesses
+}
 
 func (programStarter) start(context.Context, int) (supervisor.Instance, error) {
 	return nil, errNoProcesses

@@ -76,7 +76,7 @@ func TestArrowsBetweenRooms(t *testing.T) {
 
 // maxCircle bounds the largest circle of files of the root package: files of which each depends on
 // each other, directly or through others.
-const maxCircle = 25
+const maxCircle = 17
 
 // apiFiles are files of the root package that users meet: specs, what a worker may ask, and what is
 // reported of a tree. They use types of each other, of specFiles and of compositionFiles alone.

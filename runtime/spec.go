@@ -299,3 +299,6 @@ const (
 
 // String returns youngest, oldest or least-busy.
 func (c ScaleDownOrder) String() string { return pool.RemovalOrder(c).String() }
+
+// defaultStartTimeout is that of a pool, and of the listener process.
+const defaultStartTimeout = 30 * time.Second
