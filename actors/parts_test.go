@@ -29,6 +29,7 @@ func (e *eventLog) uplinkLost()                          { e.list = append(e.lis
 func (e *eventLog) processEnded(address string, r supervisor.Reason) {
 	e.list = append(e.list, fmt.Sprint(address, " ended: ", r))
 }
+
 func (e *eventLog) laneDropped(address string, r supervisor.Reason) {
 	e.list = append(e.list, fmt.Sprint(address, " dropped: ", r))
 }

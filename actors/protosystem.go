@@ -87,6 +87,7 @@ func (q warnHandler) Enabled(ctx context.Context, l slog.Level) bool {
 func (q warnHandler) WithAttrs(as []slog.Attr) slog.Handler {
 	return warnHandler{q.Handler.WithAttrs(as)}
 }
+
 func (q warnHandler) WithGroup(name string) slog.Handler {
 	return warnHandler{q.Handler.WithGroup(name)}
 }

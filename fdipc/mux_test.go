@@ -23,8 +23,13 @@ func TestMux(t *testing.T) {
 		kind         Kind
 		frame, noFDs string
 	}{
-		{0x0f, "", ""}, {0x10, "a", "a without"}, {0x2f, "a", "a without"},
-		{0x30, "b", ""}, {0x31, "", ""}, {0x40, "c", ""}, {0xff, "c", ""},
+		{0x0f, "", ""},
+		{0x10, "a", "a without"},
+		{0x2f, "a", "a without"},
+		{0x30, "b", ""},
+		{0x31, "", ""},
+		{0x40, "c", ""},
+		{0xff, "c", ""},
 	} {
 		h := HandleFD(-1)
 		h.state, h.from = handleReceived, &Conn{peer: claims.New(make([]uint64, claims.Len(1)))}

@@ -310,8 +310,8 @@ func TestControlNotForWorkers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range tr.table.Sockets() {
-		tr.shutDown(s.Number, 0)
-		tr.shutDown(s.Number, 0) // once another one is there
+		tr.shutDown(s.Number)
+		tr.shutDown(s.Number) // once another one is there
 	}
 	tr.quiet()
 }

@@ -21,13 +21,13 @@ import (
 )
 
 // shutDown shuts the socket of a listener down, as code of a worker's that has it can.
-func (tr *tree) shutDown(number uint64, index int) {
+func (tr *tree) shutDown(number uint64) {
 	tr.t.Helper()
 	fd := -1
 	testkit.Until(tr.t, "the socket to listen", func() bool {
 		tr.quiet()
 		inspect.LookAt(tr.table, func(v inspect.TableView) {
-			s, ok := socketOf(v, number, index)
+			s, ok := socketOf(v, number, 0)
 			if !ok || !s.Listening() {
 				return
 			}
@@ -88,7 +88,7 @@ func TestShutDownSocket(t *testing.T) {
 					t.Helper()
 					testkit.Until(t, what, func() bool { s, err := testkit.TryAsk(addr.Network(), addr.String()); return err == nil && s != "" })
 				}
-				tr.shutDown(1, 0) // nobody accepts: the master alone can notice
+				tr.shutDown(1) // nobody accepts: the master alone can notice
 				testkit.Until(t, "it to listen", func() bool {
 					c, err := net.Dial(addr.Network(), addr.String())
 					if err == nil {
@@ -100,7 +100,7 @@ func TestShutDownSocket(t *testing.T) {
 				go testkit.ServeID(lnb, "b")
 				check("an answer")
 				for i := range 2 {
-					tr.shutDown(1, 0)
+					tr.shutDown(1)
 					for range 20 {
 						check(fmt.Sprintf("an answer after shutdown %d", i+2))
 					}

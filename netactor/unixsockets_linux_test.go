@@ -147,7 +147,7 @@ func TestMendBesideHungFile(t *testing.T) {
 		}
 	}
 	answer := hangFile(t, hung)
-	tr.shutDown(1, 0)
+	tr.shutDown(1)
 	tr.reopening(1, 0)
 	asked := make(chan error, 1)
 	w := tr.worker(0)
@@ -159,7 +159,7 @@ func TestMendBesideHungFile(t *testing.T) {
 		asked <- err
 	}()
 	go testkit.ServeID(w.mustListen(shared(healthy)), "healthy")
-	tr.shutDown(2, 0)
+	tr.shutDown(2)
 	testkit.Until(t, "an answer", func() bool { s, err := testkit.TryAsk("unix", healthy); return err == nil && s == "healthy" })
 	if _, err := tr.table.Open(testkit.Context(t), "new", shared(filepath.Join(dir, "new"))); err != nil {
 		t.Error(err)
@@ -189,7 +189,7 @@ func TestAskedWhileNotMended(t *testing.T) {
 		t.Fatal(err)
 	}
 	answer := hangFile(t, r.Address)
-	tr.shutDown(1, 0)
+	tr.shutDown(1)
 	tr.reopening(1, 0)
 	asked := make(chan error, 1)
 	w := tr.worker(0)

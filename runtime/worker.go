@@ -68,7 +68,7 @@ func (w *Worker) Ready() error {
 	return w.c.Ready()
 }
 
-// Served counts n requests for Recycle.Requests, of work that Serve does not see.
+// CountRequests counts n requests for Recycle.Requests, of work that Serve does not see.
 func (w *Worker) CountRequests(n int) {
 	if w.c != nil {
 		w.c.CountRequests(n)

@@ -17,7 +17,7 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// DispatcherConfig configures a Dispatcher. Zero fields mean the default.
+// Config configures a Dispatcher. Zero fields mean the default.
 type Config struct {
 	Logger *slog.Logger    // default slog.Default
 	Tracer *tracing.Tracer // default nil: no spans
@@ -56,7 +56,7 @@ type Dispatcher struct {
 	peekers sync.WaitGroup // goroutines of listeners that peek
 }
 
-// NewDispatcher returns a Dispatcher without listeners and workers. It has no
+// New returns a Dispatcher without listeners and workers. It has no
 // goroutine of its own; each listener has one, until it is shut.
 func New(cfg Config) *Dispatcher {
 	if cfg.Logger == nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// ListenersConfig configures a worker's Listeners. Zero fields mean the default.
+// Config configures a worker's Listeners. Zero fields mean the default.
 type Config struct {
 	Master *fdipc.Conn     // whom to ask; nil: nobody, then Listen is net.Listen
 	Pool   string          // the worker's pool, for spans
@@ -57,7 +57,7 @@ type openSocket interface {
 	dispatched() bool
 }
 
-// NewListeners returns a worker's Listeners, without any yet.
+// New returns a worker's Listeners, without any yet.
 func New(cfg Config) *Listeners {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()

@@ -17,7 +17,7 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// TableConfig configures a Table. Zero fields mean the default.
+// Config configures a Table. Zero fields mean the default.
 type Config struct {
 	Logger *slog.Logger // default slog.Default
 
@@ -68,7 +68,7 @@ type Table struct {
 	lastStatsAt time.Time // when
 }
 
-// NewTable returns an empty Table. It has a goroutine of its own from its first socket until
+// New returns an empty Table. It has a goroutine of its own from its first socket until
 // Close.
 func New(cfg Config) *Table {
 	if cfg.Logger == nil {

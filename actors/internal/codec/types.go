@@ -12,12 +12,13 @@ package codec
 import (
 	"errors"
 	"fmt"
-	"github.com/coppice-go/coppice/actors/internal/wire"
 	"maps"
 	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/coppice-go/coppice/actors/internal/wire"
 )
 
 // Why a message cannot be encoded or decoded. They are documented in package actors.

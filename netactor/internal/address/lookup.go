@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// lookUp looks host and port up. No host gives the zero Addr. Of several
+// LookUp looks host and port up. No host gives the zero Addr. Of several
 // addresses IPv4 wins, as in net.Listen.
 func LookUp(ctx context.Context, network, address string) (netip.AddrPort, error) {
 	host, service, err := net.SplitHostPort(address)
@@ -42,7 +42,7 @@ func LookUp(ctx context.Context, network, address string) (netip.AddrPort, error
 	return netip.AddrPortFrom(v6, uint16(port)), nil
 }
 
-// canonical gives equal sockets equal names, by the rules of net.Listen: "tcp", or "udp",
+// Canonical gives equal sockets equal names, by the rules of net.Listen: "tcp", or "udp",
 // without a specific host is one dual-stack socket, however it is written.
 func Canonical(network string, ap netip.AddrPort) (string, netip.AddrPort) {
 	a := ap.Addr()

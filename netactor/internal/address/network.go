@@ -11,7 +11,7 @@ import (
 // The networks are those of package net. What a reply calls the network of a socket is the family alone: tcp,
 // udp, unix, unixpacket, unixgram.
 
-// packet reports whether a network's sockets take datagrams, and not connections.
+// IsPacket reports whether a network's sockets take datagrams, and not connections.
 func IsPacket(network string) bool {
 	switch network {
 	case "udp", "udp4", "udp6", "unixgram":
@@ -20,7 +20,7 @@ func IsPacket(network string) bool {
 	return false
 }
 
-// internet reports whether a network's addresses are host:port.
+// IsInternet reports whether a network's addresses are host:port.
 func IsInternet(network string) bool {
 	switch network {
 	case "tcp", "tcp4", "tcp6", "udp", "udp4", "udp6":
@@ -29,7 +29,7 @@ func IsInternet(network string) bool {
 	return false
 }
 
-// local reports whether a network's addresses are paths, or abstract names.
+// IsLocal reports whether a network's addresses are paths, or abstract names.
 func IsLocal(network string) bool {
 	switch network {
 	case "unix", "unixpacket", "unixgram":
@@ -38,17 +38,17 @@ func IsLocal(network string) bool {
 	return false
 }
 
-// cleanPath reports whether a path is absolute, and there is no shorter one that means the same.
+// CleanPath reports whether a path is absolute, and there is no shorter one that means the same.
 func CleanPath(path string) bool {
 	return strings.HasPrefix(path, "/") && path == filepath.Clean(path) && !strings.ContainsRune(path, 0)
 }
 
-// listenError is the form of every error of a Listen: that of net.Listen.
+// ListenError is the form of every error of a Listen: that of net.Listen.
 func ListenError(network string, addr net.Addr, err error) error {
 	return &net.OpError{Op: "listen", Net: network, Addr: addr, Err: err}
 }
 
-// parseAddr makes a net.Addr from a resolved address.
+// Parse makes a net.Addr from a resolved address.
 func Parse(network, address string) (net.Addr, error) {
 	if IsLocal(network) {
 		return &net.UnixAddr{Net: network, Name: address}, nil

@@ -8,7 +8,7 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// balancer holds the rules of Dispatcher: who is offered what, and what becomes of
+// Balancer holds the rules of Dispatcher: who is offered what, and what becomes of
 // it. It has no goroutines, clocks, sockets or locks; time comes in with the
 // calls that need it.
 //
@@ -42,11 +42,12 @@ const (
 	maxMemberships = 4096
 )
 
+// New returns a Balancer without listeners and workers.
 func New() *Balancer {
 	return &Balancer{Workers: make(map[uint64]*WorkerState), listeners: make(map[uint64]*ListenerState)}
 }
 
-// addWorker makes a worker known. One that is known already is left as it is.
+// AddWorker makes a worker known. One that is known already is left as it is.
 func (b *Balancer) AddWorker(w netactor.Worker) *WorkerState {
 	a := b.Workers[w.ID]
 	if a == nil {
@@ -56,7 +57,7 @@ func (b *Balancer) AddWorker(w netactor.Worker) *WorkerState {
 	return a
 }
 
-// removeWorker says that a worker is gone. What it had claimed died with it;
+// RemoveWorker says that a worker is gone. What it had claimed died with it;
 // what it was offered is still to be settled, one by one.
 func (b *Balancer) RemoveWorker(w *WorkerState) {
 	if b.Workers[w.Worker.ID] != w {
@@ -91,7 +92,7 @@ func (b *Balancer) countEnds(m *Membership) {
 	c.Died = has - c.Finished
 }
 
-// addListener opens a listener, with the user's functions for it. It is nil if the number is taken.
+// AddListener opens a listener, with the user's functions for it. It is nil if the number is taken.
 func (b *Balancer) AddListener(number uint64, o wire.Opening, f netactor.Functions) *ListenerState {
 	if b.listeners[number] != nil {
 		return nil
@@ -111,7 +112,7 @@ func (b *Balancer) AddListener(number uint64, o wire.Opening, f netactor.Functio
 	return l
 }
 
-// removeListener closes a listener. Its offers are still settled; what waits is
+// RemoveListener closes a listener. Its offers are still settled; what waits is
 // to be taken out with drop.
 func (b *Balancer) RemoveListener(l *ListenerState) {
 	delete(b.listeners, l.Number)
@@ -121,7 +122,7 @@ func (b *Balancer) RemoveListener(l *ListenerState) {
 	}
 }
 
-// join lets a worker take part in a listener; open is how many connections of
+// Join lets a worker take part in a listener; open is how many connections of
 // it the worker has already, which counts at its first join by a link only. The listener
 // may still be unknown: the worker's word and the master's take different ways.
 // It is false if the worker takes part in too many.
@@ -161,7 +162,7 @@ func (b *Balancer) attach(m *Membership, l *ListenerState) {
 	}
 }
 
-// linkEnded says that the link to a worker has ended, whose process goes on: it takes part in nothing
+// LinkEnded says that the link to a worker has ended, whose process goes on: it takes part in nothing
 // until it joins by a new one.
 func (b *Balancer) LinkEnded(w *WorkerState) {
 	w.SuspendedUntil, w.Failures, w.onProbation = time.Time{}, 0, false
@@ -193,7 +194,7 @@ func (b *Balancer) activate(m *Membership) {
 	b.update(m)
 }
 
-// leave takes a worker off a listener. Its connections go on, and are counted.
+// Leave takes a worker off a listener. Its connections go on, and are counted.
 func (b *Balancer) Leave(m *Membership) {
 	if m == nil || !m.joined {
 		return
@@ -206,7 +207,7 @@ func (b *Balancer) Leave(m *Membership) {
 	}
 }
 
-// accepted takes a new connection in. It waits until it is placed.
+// Accepted takes a new connection in. It waits until it is placed.
 func (b *Balancer) Accepted(p *PendingConn, l *ListenerState) {
 	p.Listener = l
 	l.Counts.Accepted++
@@ -214,7 +215,7 @@ func (b *Balancer) Accepted(p *PendingConn, l *ListenerState) {
 	l.enqueue(p)
 }
 
-// startPeek takes a new connection in whose first bytes are waited for. It is false when too many
+// StartPeek takes a new connection in whose first bytes are waited for. It is false when too many
 // are: then it was not taken in.
 func (b *Balancer) StartPeek(p *PendingConn, l *ListenerState, limit int) bool {
 	if l.Counts.Peeking >= limit {
@@ -227,7 +228,7 @@ func (b *Balancer) StartPeek(p *PendingConn, l *ListenerState, limit int) bool {
 	return true
 }
 
-// endPeek ends the wait for the first bytes of t, which now waits to be placed; unless a limit was
+// EndPeek ends the wait for the first bytes of t, which now waits to be placed; unless a limit was
 // reached meanwhile at which it is to be turned away.
 func (b *Balancer) EndPeek(p *PendingConn) (away bool) {
 	l := p.Listener
@@ -241,7 +242,7 @@ func (b *Balancer) EndPeek(p *PendingConn) (away bool) {
 	return false
 }
 
-// dropPeeking takes out for good a connection whose first bytes were waited for: its client has gone, or
+// DropPeeking takes out for good a connection whose first bytes were waited for: its client has gone, or
 // it is closed by us.
 func (b *Balancer) DropPeeking(p *PendingConn, reset bool) {
 	l := p.Listener
@@ -254,7 +255,7 @@ func (b *Balancer) DropPeeking(p *PendingConn, reset bool) {
 	}
 }
 
-// place takes the first connection that waits and gives it to a worker, t.s. Nil
+// Place takes the first connection that waits and gives it to a worker, t.s. Nil
 // means that none waits, or none has room.
 func (b *Balancer) Place(l *ListenerState) *PendingConn {
 	p := l.waiting.Head
@@ -278,7 +279,7 @@ func (b *Balancer) Place(l *ListenerState) *PendingConn {
 	return p
 }
 
-// dropWaiting takes the first connection that waits out for good: it is closed by us.
+// DropWaiting takes the first connection that waits out for good: it is closed by us.
 func (b *Balancer) DropWaiting(l *ListenerState) *PendingConn {
 	p := l.waiting.pop()
 	if p == nil {
@@ -290,7 +291,7 @@ func (b *Balancer) DropWaiting(l *ListenerState) *PendingConn {
 	return p
 }
 
-// settled ends the offer of t. Unless it was claimed, t waits again; or is done
+// Settled ends the offer of t. Unless it was claimed, t waits again; or is done
 // with, if its client has reset the connection. now matters for those alone. all says that more
 // members of the worker than the one have changed.
 func (b *Balancer) Settled(p *PendingConn, o fdipc.Outcome, reason uint8, reset bool, now time.Time) (all bool) {
@@ -343,7 +344,7 @@ func (b *Balancer) Settled(p *PendingConn, o fdipc.Outcome, reason uint8, reset 
 	return all
 }
 
-// unsent says that the offer of t could not be sent. broken says that the link
+// Unsent says that the offer of t could not be sent. broken says that the link
 // is no more: the worker takes part in nothing until it joins by a new one.
 func (b *Balancer) Unsent(p *PendingConn, broken bool, now time.Time) {
 	m := p.endOffer()
@@ -374,7 +375,7 @@ func (b *Balancer) suspend(w *WorkerState, why uint8, now time.Time) {
 	b.updateAll(w)
 }
 
-// endSuspensions ends the suspensions that are over, and returns when the next one will
+// EndSuspensions ends the suspensions that are over, and returns when the next one will
 // be; zero is never.
 func (b *Balancer) EndSuspensions(now time.Time) (next time.Time) {
 	for _, w := range b.Workers {
@@ -391,7 +392,7 @@ func (b *Balancer) EndSuspensions(now time.Time) (next time.Time) {
 	return next
 }
 
-// finished takes a worker's word on how many connections of a listener it has
+// Finished takes a worker's word on how many connections of a listener it has
 // closed since it joined. Words may be late or repeated; what cannot be is
 // ignored, and s is nil. all says that more members of the worker than s have changed.
 func (b *Balancer) Finished(w *WorkerState, number, total uint64) (m *Membership, all bool) {
@@ -417,13 +418,13 @@ func (b *Balancer) Finished(w *WorkerState, number, total uint64) (m *Membership
 	return m, b.updateOffers(m) || all
 }
 
-// setLoad takes a worker's own word on how much it has to do.
+// SetLoad takes a worker's own word on how much it has to do.
 func (b *Balancer) SetLoad(w *WorkerState, load int) {
 	w.reportedLoad, w.loadSinceReport = max(0, load), 0
 	b.updateAll(w)
 }
 
-// refresh reads what the worker of s has closed, where it does not report it.
+// Refresh reads what the worker of s has closed, where it does not report it.
 func (b *Balancer) Refresh(m *Membership) {
 	c := &m.Counts
 	n, ok := m.finishedByWorker()

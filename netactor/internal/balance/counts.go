@@ -10,7 +10,7 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// countPeek counts what came of peeking at a connection that is to be placed.
+// CountPeek counts what came of peeking at a connection that is to be placed.
 func CountPeek(c *netactor.Counts, s PeekState) {
 	switch s {
 	case PeekKey:
@@ -54,6 +54,8 @@ func addCounts(c *netactor.WorkerCounts, o netactor.WorkerCounts) {
 	c.Offered += o.Offered
 }
 
+// Stats returns the counts of the listener and of its workers. now is the time on the machine's
+// monotonic clock, in nanoseconds.
 func (l *ListenerState) Stats(now int64) netactor.ListenerStats {
 	st := netactor.ListenerStats{
 		Number: l.Number, Name: l.Name, Paused: l.Paused, Counts: l.Counts,

@@ -2,7 +2,7 @@ package balance
 
 import "github.com/coppice-go/coppice/netactor"
 
-// listenerState is one listener.
+// ListenerState is one listener.
 type ListenerState struct {
 	Number     uint64
 	Name       string
@@ -24,10 +24,10 @@ type ListenerState struct {
 	handOver   netactor.HandOverTimes // likewise
 }
 
-// joinedCount is how many workers take part.
+// JoinedCount is how many workers take part.
 func (l *ListenerState) JoinedCount() int { return l.accepting }
 
-// canAccept is how many connections may be accepted now.
+// CanAccept is how many connections may be accepted now.
 func (l *ListenerState) CanAccept() int {
 	if l.Paused || l.waiting.Head != nil {
 		return 0
@@ -39,7 +39,7 @@ func (l *ListenerState) CanAccept() int {
 	return max(0, n)
 }
 
-// limit is a limit that keeps connections out.
+// Limit is a limit that keeps connections out.
 type Limit uint8
 
 const (
@@ -48,7 +48,7 @@ const (
 	limitPerWorker
 )
 
-// limitReached reports the limit for which new connections are to be refused, rather than
+// LimitReached reports the limit for which new connections are to be refused, rather than
 // to wait. Where nobody is able to take any they wait, as everywhere.
 func (l *ListenerState) LimitReached() Limit {
 	switch {
@@ -61,7 +61,7 @@ func (l *ListenerState) LimitReached() Limit {
 	return LimitNone
 }
 
-// countTurnedAway counts a connection that was accepted and turned away.
+// CountTurnedAway counts a connection that was accepted and turned away.
 func (l *ListenerState) CountTurnedAway(by Limit) {
 	l.Counts.Accepted++
 	if by == limitTotal {

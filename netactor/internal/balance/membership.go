@@ -9,7 +9,7 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/shm"
 )
 
-// workerState is one worker, over all listeners.
+// WorkerState is one worker, over all listeners.
 type WorkerState struct {
 	Worker          netactor.Worker
 	Memberships     map[uint64]*Membership // by listener
@@ -27,7 +27,7 @@ type WorkerState struct {
 	loadSinceReport int           // connections offered since that, less those that ended
 }
 
-// membership is one worker at one listener, from its first Join until one of them is
+// Membership is one worker at one listener, from its first Join until one of them is
 // gone and its last offer is settled.
 type Membership struct {
 	Worker    *WorkerState

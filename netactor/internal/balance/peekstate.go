@@ -1,6 +1,6 @@
 package balance
 
-// peekState is how far peeking at a connection has got.
+// PeekState is how far peeking at a connection has got.
 type PeekState uint8
 
 const (

@@ -6,7 +6,7 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// pendingConn is one accepted connection until a worker has claimed it.
+// PendingConn is one accepted connection until a worker has claimed it.
 type PendingConn struct {
 	Listener   *ListenerState
 	OfferedTo  *Membership  // where it is offered; nil while it waits
@@ -35,9 +35,10 @@ func (p *PendingConn) endOffer() *Membership {
 	return m
 }
 
-// connList is a list of connections, first in first out.
+// ConnList is a list of connections, first in first out.
 type ConnList struct{ Head, tail *PendingConn }
 
+// Push appends p.
 func (q *ConnList) Push(p *PendingConn) {
 	p.prev, p.next = q.tail, nil
 	if q.tail == nil {
@@ -48,6 +49,7 @@ func (q *ConnList) Push(p *PendingConn) {
 	q.tail = p
 }
 
+// Remove takes p out of the list.
 func (q *ConnList) Remove(p *PendingConn) {
 	if p.prev == nil {
 		q.Head = p.next

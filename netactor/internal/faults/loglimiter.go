@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// logLimiter lets through the log lines that a peer can cause, but not more of one kind than
+// LogLimiter lets through the log lines that a peer can cause, but not more of one kind than
 // gateLines in gatePeriod. How many were held back stands in the next that passes.
 type LogLimiter struct {
 	Logger *slog.Logger
@@ -26,6 +26,7 @@ const (
 	linesPeriod = 10 * time.Second
 )
 
+// Warn logs msg as a warning, unless the limit for it is reached.
 func (l *LogLimiter) Warn(msg string, args ...any) {
 	if held, ok := l.pass(msg, time.Now()); ok {
 		if held > 0 {

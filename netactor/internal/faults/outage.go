@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// outage is something that cannot be done for a while, such as accepting without descriptors. It is
+// Outage is something that cannot be done for a while, such as accepting without descriptors. It is
 // logged once when it begins and once when it is over, at most once a minute; begin returns how
 // long to wait before the next try. The zero value is ready for use. All methods may be called by
 // any goroutine.
@@ -30,12 +30,12 @@ const (
 	outageEvery = time.Minute // bounds the lines about one thing that fails and works by turns
 )
 
-// pauseAfter is the pause after so many tries: it doubles from first to maxPause.
+// PauseAfter is the pause after so many tries: it doubles from first to maxPause.
 func PauseAfter(tries int, first time.Duration) time.Duration {
 	return min(first<<min(tries, 10), maxPause)
 }
 
-// begin takes note of a failure, and returns the pause before the next try.
+// Begin takes note of a failure, and returns the pause before the next try.
 func (o *Outage) Begin(log *slog.Logger, msg string, args ...any) (pause time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -57,11 +57,11 @@ func (o *Outage) Begin(log *slog.Logger, msg string, args ...any) (pause time.Du
 	return pause
 }
 
-// lasts reports whether there is an outage. It costs next to nothing: it comes before end where
+// Lasts reports whether there is an outage. It costs next to nothing: it comes before end where
 // much succeeds.
 func (o *Outage) Lasts() bool { return o.on.Load() }
 
-// progress takes note of a sign of life that need not be the end: the next pause is the first.
+// Progress takes note of a sign of life that need not be the end: the next pause is the first.
 func (o *Outage) Progress() {
 	if o.Lasts() {
 		o.mu.Lock()
@@ -70,7 +70,7 @@ func (o *Outage) Progress() {
 	}
 }
 
-// end takes note of a success.
+// End takes note of a success.
 func (o *Outage) End(log *slog.Logger, msg string, args ...any) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -5,7 +5,7 @@ import (
 	"syscall"
 )
 
-// isShortage reports whether err says that something runs short which may come free at any time:
+// IsShortage reports whether err says that something runs short which may come free at any time:
 // descriptors, or the kernel's memory.
 func IsShortage(err error) bool {
 	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {

@@ -5,14 +5,14 @@ package inspect
 
 import "time"
 
-// Hooks change a dispatch.Dispatcher. They are set before it has listeners.
+// DispatcherHooks change a dispatch.Dispatcher. They are set before it has listeners.
 type DispatcherHooks struct {
 	Accept  func(next func() (int, error)) (int, error) // in place of accept4(2), which next calls
 	Reserve bool                                        // as if descriptors were always nearly used up
 	After   func(time.Duration) <-chan time.Time        // in place of a timer, for pauses
 }
 
-// Acceptor is the accept loop of one listener.
+// AcceptorView is the accept loop of one listener.
 type AcceptorView struct {
 	Parked       bool // it waits
 	Load         int  // connections of all workers, and those that wait
@@ -21,7 +21,7 @@ type AcceptorView struct {
 	SetPeekLimit func(int)
 }
 
-// Table is a registry.Table, whose lock is held.
+// TableView is a registry.Table, whose lock is held.
 type TableView struct {
 	Busy     bool // something works on its effects
 	Sockets  []SocketView
@@ -31,7 +31,7 @@ type TableView struct {
 	Watched  bool
 }
 
-// Socket is one socket that the Table holds.
+// SocketView is one socket that the Table holds.
 type SocketView struct {
 	Number    uint64
 	Index     int // in a ReusePort group

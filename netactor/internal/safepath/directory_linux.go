@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// directory is a directory that is held open, without the right to read it (O_PATH). What is done
+// Directory is a directory that is held open, without the right to read it (O_PATH). What is done
 // in it is done by this descriptor, whatever becomes of its name.
 type Directory struct {
 	FD int
@@ -26,7 +26,7 @@ type Directory struct {
 // maxPathLinks is how many symbolic links a path may have: path_resolution(7).
 const maxPathLinks = 40
 
-// openDirectory opens the directory of an absolute path. A worker may have chosen the path, and may
+// OpenDirectory opens the directory of an absolute path. A worker may have chosen the path, and may
 // own part of it. So a symbolic link is followed only where root and this process's user alone can
 // put one: theirs, in a directory that is firm. Another link is ELOOP. The error names
 // the system call that this is done for.
@@ -123,6 +123,7 @@ func (d *Directory) enter(at int, name string) error {
 	return nil
 }
 
+// Close closes the directory.
 func (d *Directory) Close() {
 	if d.FD >= 0 {
 		_ = unix.Close(d.FD)
@@ -133,7 +134,7 @@ func (d *Directory) Close() {
 // ours reports whether a file's owner is root, or the user of this process.
 func ours(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
 
-// procPath is a name for the file that fd is open on, whatever its own name means by now: proc_pid_fd(5).
+// ProcPath is a name for the file that fd is open on, whatever its own name means by now: proc_pid_fd(5).
 func ProcPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
 // OpenFile is os.OpenFile for a process with more rights than those who may change the path. It follows no

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// monotonic is the machine's monotonic clock in nanoseconds, the same in every process:
+// Monotonic is the machine's monotonic clock in nanoseconds, the same in every process:
 // package time's own begins anew in each, so it is asked once how far it is off.
 func Monotonic() int64 { return origin + int64(time.Since(epoch)) }
 

@@ -10,7 +10,7 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// sharedCounters is a page of counters that a worker shares with the listener process, one
+// SharedCounters is a page of counters that a worker shares with the listener process, one
 // for each listener that it has joined. It outlives the worker: what a worker had
 // closed when it was killed is known to the last connection, and without a frame for each.
 //
@@ -32,11 +32,12 @@ const (
 	CountersBytes  = 4096
 )
 
+// CountersAt returns the counters in b, a page of shared memory.
 func CountersAt(b []byte) *SharedCounters {
 	return &SharedCounters{unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(unsafe.SliceData(b))), countersWords)}
 }
 
-// closed is how many connections the worker has closed.
+// Closed is how many connections the worker has closed.
 func (c *SharedCounters) Closed() (n uint64, ok bool) {
 	if c == nil {
 		return 0, false
@@ -46,7 +47,7 @@ func (c *SharedCounters) Closed() (n uint64, ok bool) {
 	return n, true
 }
 
-// countClosed counts a connection that was closed.
+// CountClosed counts a connection that was closed.
 func (c *SharedCounters) CountClosed() {
 	if c != nil {
 		c.Words[CountersClosed].Add(1)
@@ -54,7 +55,7 @@ func (c *SharedCounters) CountClosed() {
 	}
 }
 
-// countClaimed counts a hand-over.
+// CountClaimed counts a hand-over.
 func (c *SharedCounters) CountClaimed(took time.Duration) {
 	if c != nil {
 		c.Words[countersTimes+bucket(took)].Add(1)
@@ -62,7 +63,7 @@ func (c *SharedCounters) CountClaimed(took time.Duration) {
 	}
 }
 
-// latency returns how long the hand-overs took.
+// Latency returns how long the hand-overs took.
 func (c *SharedCounters) Latency() (h netactor.HandOverTimes) {
 	if c != nil {
 		for i := range h {

@@ -13,7 +13,7 @@ import (
 
 const countersSeals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 
-// newSharedCounters makes a page of counters, and a handle on it for the listener process.
+// NewSharedCounters makes a page of counters, and a handle on it for the listener process.
 func NewSharedCounters() (*SharedCounters, *fdipc.Handle, error) {
 	fd, err := fdipc.Memory("coppice-counts")
 	if err != nil {
@@ -34,7 +34,7 @@ func NewSharedCounters() (*SharedCounters, *fdipc.Handle, error) {
 	return c, fdipc.HandleFD(fd), nil
 }
 
-// openSharedCounters maps a page of counters that a worker made. Its size cannot change any more: without that a
+// OpenSharedCounters maps a page of counters that a worker made. Its size cannot change any more: without that a
 // worker could cut it off and kill us with SIGBUS. The handle is consumed.
 func OpenSharedCounters(h *fdipc.Handle) (*SharedCounters, error) {
 	if k := h.Kind(); k != fdipc.HandleMemfd {

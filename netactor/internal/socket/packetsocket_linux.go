@@ -79,7 +79,7 @@ func takePacketSocket(s *Bound) (*Bound, error) {
 	return s, nil
 }
 
-// isPacketFD reports whether the process's descriptor fd is a packet socket.
+// IsPacket reports whether the process's descriptor fd is a packet socket.
 func IsPacket(fd int) bool {
 	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	return err == nil && typ == unix.SOCK_DGRAM

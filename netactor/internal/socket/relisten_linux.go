@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listening reports whether the socket listens still, and lets anybody in; of a packet socket, whether it can be read.
+// Listening reports whether the socket listens still, and lets anybody in; of a packet socket, whether it can be read.
 func (s *Bound) Listening() bool {
 	if IsPacket(s.fd) {
 		fds := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLRDHUP}}
@@ -34,7 +34,7 @@ func disconnect(fd int) error {
 	return nil
 }
 
-// relisten makes a TCP socket that was shut down listen again, for all who have it. A port that
+// Relisten makes a TCP socket that was shut down listen again, for all who have it. A port that
 // was the kernel's choice has been given back meanwhile: it is asked for by number, r's. With an
 // error a new socket is needed, as always for a packet socket.
 func (s *Bound) Relisten(r SocketSpec) error {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shutdownWatcher tells of listening sockets that somebody has shut down. It is an epoll of its own that
+// ShutdownWatcher tells of listening sockets that somebody has shut down. It is an epoll of its own that
 // asks for no event: what is left are hang-ups, which epoll always tells. So a connection
 // that comes wakes nobody here.
 type ShutdownWatcher struct {
@@ -17,7 +17,7 @@ type ShutdownWatcher struct {
 	tell func(number uint64)
 }
 
-// newShutdownWatcher is to be run on a goroutine, where it calls tell.
+// NewShutdownWatcher is to be run on a goroutine, where it calls tell.
 func NewShutdownWatcher(tell func(number uint64)) (*ShutdownWatcher, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -35,7 +35,7 @@ func NewShutdownWatcher(tell func(number uint64)) (*ShutdownWatcher, error) {
 	return w, nil
 }
 
-// run ends with close.
+// Run ends with close.
 func (w *ShutdownWatcher) Run() {
 	var events [16]unix.EpollEvent
 	for {
@@ -55,9 +55,10 @@ func (w *ShutdownWatcher) Run() {
 // number is the 64 bits of an event that are the caller's.
 func number(e *unix.EpollEvent) *uint64 { return (*uint64)(unsafe.Pointer(&e.Fd)) }
 
+// Add watches s, which tell knows as n.
 func (w *ShutdownWatcher) Add(s *Bound, n uint64) { w.control(unix.EPOLL_CTL_ADD, s, n) }
 
-// remove is to be called before the socket is closed: others have it too, and then epoll would go
+// Remove is to be called before the socket is closed: others have it too, and then epoll would go
 // on to tell of it.
 func (w *ShutdownWatcher) Remove(s *Bound) { w.control(unix.EPOLL_CTL_DEL, s, 0) }
 
@@ -70,5 +71,5 @@ func (w *ShutdownWatcher) control(op int, s *Bound, n uint64) {
 	_ = w.rc.Control(func(fd uintptr) { _ = unix.EpollCtl(int(fd), op, s.fd, &e) })
 }
 
-// close stops watching. It does not wait for tell, which may be on its way to the caller.
+// Close stops watching. It does not wait for tell, which may be on its way to the caller.
 func (w *ShutdownWatcher) Close() { _ = w.f.Close() }

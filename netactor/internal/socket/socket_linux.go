@@ -19,7 +19,7 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/faults"
 )
 
-// socket is a listening socket that the master holds, or a packet socket. It is a bare descriptor
+// Bound is a listening socket that the master holds, or a packet socket. It is a bare descriptor
 // on purpose: in the runtime's poller it would wake the master for every
 // connection that others accept.
 type Bound struct {
@@ -28,7 +28,7 @@ type Bound struct {
 	file *socketFile // where its file stands, which is removed at the end; nil without one
 }
 
-// newSocket opens the socket of r, which is resolved and valid. The
+// Open opens the socket of r, which is resolved and valid. The
 // result is owned by the caller. Errors wrap os.SyscallError, as net.Listen's.
 func Open(r SocketSpec) (*Bound, error) {
 	switch {
@@ -82,7 +82,7 @@ func takeSocket(fd int) (*Bound, error) {
 	return s, nil
 }
 
-// applied returns s with the options of r; or closes it.
+// Applied returns s with the options of r; or closes it.
 func (s *Bound) Applied(r SocketSpec) (*Bound, error) {
 	if err := s.apply(r); err != nil {
 		s.Close()
@@ -235,7 +235,7 @@ var maxBacklog = sync.OnceValue(func() int {
 	return unix.SOMAXCONN
 })
 
-// address returns where the socket is bound, as getsockname has it.
+// Address returns where the socket is bound, as getsockname has it.
 func (s *Bound) Address() (network, address string, err error) {
 	typ, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil {
@@ -265,19 +265,19 @@ func (s *Bound) Address() (network, address string, err error) {
 	return "", "", os.NewSyscallError("getsockname", unix.EAFNOSUPPORT)
 }
 
-// v6only reports whether the socket takes IPv6 alone.
+// V6only reports whether the socket takes IPv6 alone.
 func (s *Bound) V6only() bool {
 	v, err := unix.GetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
 	return err == nil && v != 0
 }
 
-// isPacket reports whether it is a packet socket; a closed one is not.
+// IsPacket reports whether it is a packet socket; a closed one is not.
 func (s *Bound) IsPacket() bool { return IsPacket(s.fd) }
 
-// closed reports whether the socket is closed.
+// Closed reports whether the socket is closed.
 func (s *Bound) Closed() bool { return s.fd < 0 }
 
-// handle returns a duplicate to send, owned by the caller.
+// Handle returns a duplicate to send, owned by the caller.
 func (s *Bound) Handle() (*fdipc.Handle, error) {
 	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -288,7 +288,7 @@ func (s *Bound) Handle() (*fdipc.Handle, error) {
 	return h, nil
 }
 
-// close closes the master's copy. The file of a Unix socket is removed first, if it is still the one that was
+// Close closes the master's copy. The file of a Unix socket is removed first, if it is still the one that was
 // created, or adopted. The close of a Unix socket may wait, for what its clients have queued in it is closed with
 // it, descriptors too; and so may the file system.
 func (s *Bound) Close() {
@@ -305,7 +305,7 @@ func (s *Bound) removeFile() {
 	}
 }
 
-// closeInBackground is close without a wait: a port is free when it returns, and the rest is done aside.
+// CloseInBackground is close without a wait: a port is free when it returns, and the rest is done aside.
 func (s *Bound) CloseInBackground() {
 	if domain, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || domain != unix.AF_UNIX {
 		s.Close()
@@ -324,7 +324,7 @@ func (s *Bound) CloseInBackground() {
 	})
 }
 
-// receiveSocket claims a listening socket that a worker sent. The handle is
+// Receive claims a listening socket that a worker sent. The handle is
 // consumed.
 func Receive(h *fdipc.Handle) (*Bound, error) {
 	switch h.Kind() { // looked at before anything is asked of it that a file system could keep waiting

@@ -2,7 +2,7 @@ package socket
 
 import "github.com/coppice-go/coppice/netactor"
 
-// socketSpec says which socket to open.
+// SocketSpec says which socket to open.
 type SocketSpec struct {
 	netactor.Request                      // resolved and valid
 	Control          netactor.ControlFunc // the user's, called before the socket is bound; nil without

@@ -92,7 +92,7 @@ func (s *Bound) bindPath(r SocketSpec) (*socketFile, error) {
 	return at, nil
 }
 
-// adoptFile takes charge of the file of a Unix socket that a worker has made and the kernel calls by
+// AdoptFile takes charge of the file of a Unix socket that a worker has made and the kernel calls by
 // the path name: it is removed with the socket. What stands there must be a socket, of the user
 // who made s listen, which is the kernel's word; else it is left alone.
 func (s *Bound) AdoptFile() {

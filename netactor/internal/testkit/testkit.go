@@ -13,9 +13,10 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// deadline bounds every wait in these tests. It is not a measure of anything.
+// Deadline bounds every wait in these tests. It is not a measure of anything.
 const Deadline = 8 * time.Second
 
+// Context returns a context that ends with the deadline of the tests.
 func Context(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Deadline)
@@ -23,7 +24,7 @@ func Context(t testing.TB) context.Context {
 	return ctx
 }
 
-// until waits for cond, looking again whenever the scheduler lets it.
+// Until waits for cond, looking again whenever the scheduler lets it.
 func Until(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	end := time.Now().Add(Deadline)
@@ -36,7 +37,7 @@ func Until(t testing.TB, what string, cond func() bool) {
 	}
 }
 
-// serveID accepts on ln until it is closed, and writes id to each connection.
+// ServeID accepts on ln until it is closed, and writes id to each connection.
 func ServeID(ln net.Listener, id string) {
 	for {
 		c, err := ln.Accept()
@@ -48,7 +49,7 @@ func ServeID(ln net.Listener, id string) {
 	}
 }
 
-// hold accepts on ln until it is closed, and gives away what it accepts.
+// Hold accepts on ln until it is closed, and gives away what it accepts.
 func Hold(ln net.Listener) <-chan net.Conn {
 	held := make(chan net.Conn, 1000)
 	go func() {
@@ -63,6 +64,7 @@ func Hold(ln net.Listener) <-chan net.Conn {
 	return held
 }
 
+// Dial connects to addr; the connection is closed with the test.
 func Dial(t testing.TB, addr net.Addr) net.Conn {
 	t.Helper()
 	c, err := net.DialTimeout(addr.Network(), addr.String(), Deadline)
@@ -74,7 +76,7 @@ func Dial(t testing.TB, addr net.Addr) net.Conn {
 	return c
 }
 
-// ask connects and reads to the end.
+// Ask connects and reads to the end.
 func Ask(t testing.TB, network, addr string) string {
 	t.Helper()
 	s, err := TryAsk(network, addr)
@@ -84,6 +86,7 @@ func Ask(t testing.TB, network, addr string) string {
 	return s
 }
 
+// TryAsk connects and reads to the end.
 func TryAsk(network, addr string) (string, error) {
 	c, err := net.DialTimeout(network, addr, Deadline)
 	if err != nil {
@@ -95,7 +98,7 @@ func TryAsk(network, addr string) (string, error) {
 	return string(b), err
 }
 
-// checkLeaks compares descriptors and goroutines at the end with now. It is to
+// CheckLeaks compares descriptors and goroutines at the end with now. It is to
 // be called before anything is opened.
 func CheckLeaks(t testing.TB) {
 	t.Helper()
@@ -121,6 +124,7 @@ func countFDs() int {
 	return len(e)
 }
 
+// Handle returns a handle of v, owned by the caller.
 func Handle(t testing.TB, v any) *fdipc.Handle {
 	t.Helper()
 	h, err := fdipc.HandleOf(v)

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// connects dials and closes.
+// Connects dials and closes.
 func Connects(network, address string) error {
 	c, err := net.Dial(network, address)
 	if err == nil {
@@ -23,6 +23,7 @@ func Connects(network, address string) error {
 	return err
 }
 
+// PortOf returns the port of an address.
 func PortOf(t *testing.T, address string) int {
 	t.Helper()
 	_, p, err := net.SplitHostPort(address)
@@ -36,7 +37,7 @@ func PortOf(t *testing.T, address string) int {
 // stranger is a user that is neither root nor this process's.
 const Stranger = 54321
 
-// asRoot skips where no file can be given to another user.
+// AsRoot skips where no file can be given to another user.
 func AsRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -44,7 +45,7 @@ func AsRoot(t *testing.T) {
 	}
 }
 
-// land is a directory of a stranger's, and one of root's with a file.
+// Directories is a directory of a stranger's, and one of root's with a file.
 func Directories(t *testing.T) (theirs, roots, file string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -64,6 +65,7 @@ func Directories(t *testing.T) (theirs, roots, file string) {
 	return theirs, roots, file
 }
 
+// Link makes name a symbolic link to a path, owned by a user.
 func Link(t *testing.T, to, name string, uid int) {
 	t.Helper()
 	if err := errors.Join(os.Symlink(to, name), os.Lchown(name, uid, uid)); err != nil {
@@ -71,21 +73,25 @@ func Link(t *testing.T, to, name string, uid int) {
 	}
 }
 
-// told is a log that hands its messages to a test.
+// Log is a log that hands its messages to a test.
 type Log chan string
 
+// Enabled is of slog.Handler: every level is.
 func (l Log) Enabled(context.Context, slog.Level) bool { return true }
 
+// Handle is of slog.Handler: it passes the message on.
 func (l Log) Handle(_ context.Context, r slog.Record) error {
 	l <- r.Message
 	return nil
 }
 
+// WithAttrs is of slog.Handler.
 func (l Log) WithAttrs([]slog.Attr) slog.Handler { return l }
 
+// WithGroup is of slog.Handler.
 func (l Log) WithGroup(string) slog.Handler { return l }
 
-// next waits for the next message that begins so.
+// Next waits for the next message that begins so.
 func (l Log) Next(t *testing.T, begin string) {
 	t.Helper()
 	ctx := Context(t)
@@ -101,7 +107,7 @@ func (l Log) Next(t *testing.T, begin string) {
 	}
 }
 
-// noDescriptors leaves this process without any, until the function that it returns is called.
+// NoDescriptors leaves this process without any, until the function that it returns is called.
 func NoDescriptors(t *testing.T) (over func()) {
 	t.Helper()
 	var old unix.Rlimit

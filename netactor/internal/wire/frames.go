@@ -42,10 +42,10 @@ const (
 // maxControl bounds the payload of a control frame that is decoded, in bytes.
 const MaxControl = 64 << 10
 
-// count8 is the payload of Join and Done.
+// Count is the payload of Join and Done.
 func Count(n uint64) []byte { return binary.LittleEndian.AppendUint64(nil, n) }
 
-// parseCount8 reads the payload of Join and Done; a wrong length is not ok.
+// ParseCount reads the payload of Join and Done; a wrong length is not ok.
 func ParseCount(b []byte) (n uint64, ok bool) {
 	if len(b) != 8 {
 		return 0, false

@@ -2,7 +2,7 @@ package wire
 
 import "github.com/coppice-go/coppice/netactor"
 
-// opening tells the listener process about a socket to accept on.
+// Opening tells the listener process about a socket to accept on.
 type Opening struct {
 	Name    string          // for people: the listener's name or its address
 	Network string          `json:",omitzero"` // tcp, unix or unixpacket

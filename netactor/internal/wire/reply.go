@@ -12,7 +12,7 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/address"
 )
 
-// reply answers a Request.
+// ListenReply answers a Request.
 type ListenReply struct {
 	Number  uint64          // the listener's, in further frames
 	Name    string          `json:",omitzero"`
@@ -33,7 +33,7 @@ type ListenReply struct {
 // maxReason bounds what a reply says of an error, in runes.
 const maxReason = 1024
 
-// failed returns the reply that carries err.
+// Failed returns the reply that carries err.
 func Failed(err error) ListenReply {
 	r := ListenReply{Errno: int(syscall.EINVAL), Call: "listen"}
 	errno, ok := errors.AsType[syscall.Errno](err)
@@ -46,7 +46,7 @@ func Failed(err error) ListenReply {
 	return r
 }
 
-// err returns the error that the reply carries, in the form that net.Listen
+// Err returns the error that the reply carries, in the form that net.Listen
 // gives it, or nil. network and addr are as asked.
 func (r ListenReply) Err(network string, addr net.Addr) error {
 	if r.Errno == 0 {
@@ -62,7 +62,7 @@ func (r ListenReply) Err(network string, addr net.Addr) error {
 	return address.ListenError(network, addr, os.NewSyscallError(r.Call, syscall.Errno(r.Errno)))
 }
 
-// addr returns the address of an open socket.
+// Addr returns the address of an open socket.
 func (r ListenReply) Addr() (net.Addr, error) { return address.Parse(r.Network, r.Address) }
 
 // listenDenied is what a worker is told.

@@ -9,7 +9,7 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/address"
 )
 
-// requestKey is what makes two requests mean the same socket: Node's
+// Key is what makes two requests mean the same socket: Node's
 // address:port:type:fd:index. r is resolved.
 func Key(r netactor.Request) string {
 	if r.FD != 0 {
@@ -18,7 +18,7 @@ func Key(r netactor.Request) string {
 	return fmt.Sprintf("%s:%s:%d", r.Network, r.Address, r.Ordinal)
 }
 
-// requestPort returns the port of a resolved TCP or UDP request, or -1.
+// Port returns the port of a resolved TCP or UDP request, or -1.
 func Port(r netactor.Request) int {
 	if r.FD != 0 || !address.IsInternet(r.Network) {
 		return -1
@@ -30,7 +30,7 @@ func Port(r netactor.Request) int {
 	return int(ap.Port())
 }
 
-// decodeRequest reads a Request from a worker. What comes back is resolved and
+// DecodeRequest reads a Request from a worker. What comes back is resolved and
 // valid.
 func DecodeRequest(b []byte) (netactor.Request, error) {
 	var r netactor.Request

@@ -10,7 +10,7 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/address"
 )
 
-// resolve returns r with its address as the master is to see it: names looked
+// Resolve returns r with its address as the master is to see it: names looked
 // up, paths absolute, and equal sockets written equally. It runs in the worker,
 // whose resolver, hosts file and working directory count (as in Node). It may
 // wait for a name server; ctx ends that. Errors are those of net.Listen.

@@ -18,13 +18,13 @@ import (
 // never a restart.
 const maxEvents = 1024
 
-// An eventInfo is what an event of a supervisor has as its Info.
+// An EventInfo is what an event of a supervisor has as its Info.
 type EventInfo struct {
 	ID, PID int        // of a child that is a worker or the listener process
 	Pool    PoolChange // of a pool
 }
 
-// A poolChange is what happened inside a pool, where its supervisor sees nothing.
+// A PoolChange is what happened inside a pool, where its supervisor sees nothing.
 type PoolChange struct {
 	Kind       PoolChangeKind
 	Path       string // of the worker, or the pool
@@ -36,6 +36,7 @@ type PoolChange struct {
 	Reason     supervisor.Reason
 }
 
+// PoolChangeKind is what happened inside a pool.
 type PoolChangeKind uint8
 
 // The kinds of changes that become spans.
