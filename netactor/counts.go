@@ -2,27 +2,27 @@ package netactor
 
 import "time"
 
-// Counts of a listener. All but the last three only grow.
+// Counts are the counts of a listener. All but the last three only grow.
 type Counts struct {
 	Accepted    uint64
-	Claimed     uint64 // a worker's application took it
-	Reset       uint64 // the client had gone when it was to be offered again, or before it had said enough
-	Dropped     uint64 // closed by us: the listener ended before a worker took it
+	Claimed     uint64 // claimed by a worker's application
+	Reset       uint64 // the client left before the connection was offered again, or before it had sent enough
+	Dropped     uint64 // closed here: the listener ended before a worker claimed it
 	AtTotal     uint64 // turned away at the limit over all workers
 	AtPerWorker uint64 // turned away when every worker was at its limit
-	Errors      uint64 // accept failed for one connection, as ECONNABORTED
+	Errors      uint64 // accept failed for one connection, as with ECONNABORTED
 	Exhausted   uint64 // accept stopped for want of descriptors or memory
-	Faults      uint64 // the user's function panicked, or picked nobody; the connection was placed all the same
-	Peeked      uint64 // placed by what the client said first, see Peek
-	PeekNone    uint64 // placed by the default: what the client said makes no key
-	PeekLate    uint64 // placed by the default: the client had not said enough in time
-	PeekOver    uint64 // placed by the default: as many as may were waiting to be peeked at
-	Peeking     int    // accepted, and the client has not said enough yet
-	Waiting     int    // accepted, and with no worker at the moment
-	Offered     int    // with a worker, not yet settled
+	Faults      uint64 // the user's function panicked, or picked no worker; the connection was placed without it
+	Peeked      uint64 // placed by the first bytes from the client, see Peek
+	PeekNone    uint64 // placed by the default: the first bytes have no key
+	PeekLate    uint64 // placed by the default: the client did not send enough in time
+	PeekOver    uint64 // placed by the default: too many connections were peeking already
+	Peeking     int    // accepted, and the client has not sent enough yet
+	Waiting     int    // accepted, and not offered to a worker now
+	Offered     int    // offered to a worker, not yet settled
 }
 
-// TurnedAway is the number of connections that were refused at a limit.
+// TurnedAway returns the number of connections that were refused at a limit.
 func (c Counts) TurnedAway() uint64 { return c.AtTotal + c.AtPerWorker }
 
 // Balanced reports whether every accepted connection is accounted for.
@@ -34,20 +34,20 @@ func (c Counts) Balanced() bool {
 type WorkerCounts struct {
 	Given     uint64 // offers made
 	Claimed   uint64
-	Refused   uint64 // by the worker, for whatever reason; some reasons follow
+	Refused   uint64 // by the worker, for any reason; some reasons follow
 	NoFiles   uint64 // of those: it was out of descriptors
 	Full      uint64 // of those: its queue was full
 	Closed    uint64 // of those: it had closed the listener
-	Returned  uint64 // not claimed in time, or unclaimed when the worker died
+	Returned  uint64 // not claimed in time, or not claimed when the worker died
 	Unsent    uint64 // the offer could not be sent
-	Inherited uint64 // open already when it joined, from before this listener process
+	Inherited uint64 // open when the worker joined, from an earlier listener process
 	Finished  uint64 // claimed or inherited, and closed by the worker
 	Died      uint64 // claimed or inherited, and open when the worker died
 	Offered   int    // not yet settled
 }
 
-// Open is the number of connections that the worker has claimed and not yet
-// closed. While a claim is still to be heard of it may be too low.
+// Open returns the number of connections that the worker has claimed and not yet closed. It may be
+// too low while a claim is still on its way.
 func (c WorkerCounts) Open() int {
 	return int(c.Inherited) + int(c.Claimed) - int(c.Finished) - int(c.Died)
 }
@@ -57,31 +57,31 @@ func (c WorkerCounts) Balanced() bool {
 	return c.Given == c.Claimed+c.Refused+c.Returned+c.Unsent+uint64(c.Offered)
 }
 
-// ListenerStats is what a dispatcher knows of one listener.
+// ListenerStats is what a dispatcher knows about one listener.
 type ListenerStats struct {
 	Number   uint64
 	Name     string
 	Paused   bool `json:",omitzero"`
 	Counts   Counts
-	QueueAge time.Duration `json:",omitzero"` // of what waits for a worker, the longest
+	QueueAge time.Duration `json:",omitzero"` // the longest wait of a connection that has no worker
 	HandOver HandOverTimes // of all workers
 	Workers  []WorkerStats
-	Gone     WorkerCounts // of workers that are no longer there, added up
+	Gone     WorkerCounts // sum over the workers that are gone
 }
 
-// WorkerStats is what a dispatcher knows of one worker at one listener.
+// WorkerStats is what a dispatcher knows about one worker at one listener.
 type WorkerStats struct {
 	Worker    Worker
-	Joined    bool          // takes part; else it has closed the listener, and still has connections
-	Suspended string        `json:",omitzero"` // why it is left alone for a while; empty when it is not
+	Joined    bool          // takes part; false: it closed the listener and still has connections
+	Suspended string        `json:",omitzero"` // why it gets no offers for a while; empty if it gets them
 	Load      int           // what LeastLoaded compares
-	QueueAge  time.Duration `json:",omitzero"` // of what it was offered and has not claimed, the longest
+	QueueAge  time.Duration `json:",omitzero"` // the longest wait of an offer that it has not claimed
 	HandOver  HandOverTimes
 	Counts    WorkerCounts
 }
 
-// Jain is Jain's index of fairness over the claims of the workers that take
-// part: 1 when all have the same, 1/n when one has everything.
+// Jain returns Jain's index of fairness over the claims of the workers that take part: 1 if all
+// have the same number, 1/n if one worker has all.
 func (s ListenerStats) Jain() float64 {
 	var sum, squares, n float64
 	for _, w := range s.Workers {

@@ -6,9 +6,9 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// PeerCredentials returns the credentials of the client of a Unix connection, from when it was accepted. It looks
-// through wrappers that have a NetConn method, as *tls.Conn has. ok is false where the listener was not told to ask:
-// see [Request].Credentials.
+// PeerCredentials returns the credentials of the client of a Unix connection, as of its accept. It
+// looks through wrappers that have a NetConn method, as *tls.Conn has. ok is false if the listener
+// does not ask for credentials: see [Request].Credentials.
 func PeerCredentials(c net.Conn) (who fdipc.Credentials, ok bool) {
 	for c != nil {
 		switch w := c.(type) {

@@ -6,12 +6,12 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// HandOverTimes counts hand-overs by how long they took, from accept in the listener process
-// until the worker's application had the connection. Its buckets are those of [tracing.Bounds], and
-// so of the metric coppice.handoff.duration; the last has no bound.
+// HandOverTimes counts hand-overs by how long they took, from accept in the listener process until
+// the worker's application had the connection. Its buckets are those of [tracing.Bounds], as in the
+// metric coppice.handoff.duration; the last bucket has no bound.
 type HandOverTimes [12]uint64
 
-// Count is the number of hand-overs.
+// Count returns the number of hand-overs.
 func (h HandOverTimes) Count() (n uint64) {
 	for _, c := range h {
 		n += c
@@ -19,9 +19,8 @@ func (h HandOverTimes) Count() (n uint64) {
 	return n
 }
 
-// Quantile returns the upper bound of the bucket that holds the quantile q, from 0 to 1:
-// 0.5 is the median. It is 0 when there is nothing, and twice the last
-// bound in the last bucket.
+// Quantile returns the upper bound of the bucket that holds the quantile q, from 0 to 1: 0.5 is the
+// median. It returns 0 if there are no hand-overs, and twice the last bound for the last bucket.
 func (h HandOverTimes) Quantile(q float64) time.Duration {
 	n := h.Count()
 	if n == 0 {

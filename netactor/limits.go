@@ -5,18 +5,18 @@ import (
 	"fmt"
 )
 
-// Limits bounds what a dispatching listener hands out. What a worker has or is offered
-// counts; a connection ends when the worker closes it.
+// Limits bounds what a dispatching listener hands out. The connections that a worker has and those
+// that it is offered count; a connection ends when the worker closes it.
 type Limits struct {
 	PerWorker int `json:",omitzero"` // connections a worker may have, offered and open; 0 is no limit
 	Total     int `json:",omitzero"` // the same over all workers; 0 is no limit
 	Window    int `json:",omitzero"` // connections a worker may be offered and not yet have claimed; 0 means 32, at most 1024
 
-	// AtLimit is what becomes of a connection when Total is reached, or PerWorker at every
-	// worker that is able to take any. Where no worker is able to, since none is there, or all
-	// stall, it waits whatever this says.
+	// AtLimit is what happens to a connection when Total is reached, or PerWorker at every worker
+	// that is available. If no worker is available, because there is none or all stall, the
+	// connection waits, whatever AtLimit is.
 	AtLimit AtLimit `json:",omitzero"`
-	// Answer is what AnswerAtLimit writes, at most 4096 bytes: a whole HTTP response, say.
+	// Answer is what AnswerAtLimit writes, at most 4096 bytes: for example a whole HTTP response.
 	Answer string `json:",omitzero"`
 }
 
@@ -26,12 +26,12 @@ const (
 	MaxWindow     = 1024
 )
 
-// LinkCredits is the number of credits to give the links between the listener
-// process and the workers (fdipc.Config.Credits, at both ends): twice a worker's
-// default window, so that one listener does not take another's.
+// LinkCredits is the number of credits for the links between the listener process and the workers
+// (fdipc.Config.Credits, at both ends). It is twice a worker's default window, so that one listener
+// does not use up the credits of another.
 const LinkCredits = 2 * DefaultWindow
 
-// AtLimit is what becomes of a connection that comes when a limit is reached.
+// AtLimit is what happens to a connection that comes when a limit is reached.
 type AtLimit uint8
 
 const (
@@ -39,8 +39,8 @@ const (
 	WaitAtLimit AtLimit = iota
 	// CloseAtLimit accepts and closes it.
 	CloseAtLimit
-	// AnswerAtLimit accepts it, writes Limits.Answer, and closes it. Nothing that the client
-	// has to say is heeded.
+	// AnswerAtLimit accepts it, writes Limits.Answer, and closes it. What the client sends is
+	// ignored.
 	AnswerAtLimit
 
 	atLimits // how many there are
@@ -59,7 +59,7 @@ func (a AtLimit) String() string {
 // maxAnswer bounds Limits.Answer in bytes: it must fit a new connection's send buffer.
 const maxAnswer = 4096
 
-// Validate returns what cannot be meant, or nil.
+// Validate returns an error for the first field that is not valid, or nil.
 func (l Limits) Validate() error {
 	switch {
 	case l.PerWorker < 0, l.Total < 0:
@@ -69,7 +69,7 @@ func (l Limits) Validate() error {
 	case l.AtLimit >= atLimits:
 		return errors.New("AtLimit is none of wait, close, answer")
 	case l.AtLimit != WaitAtLimit && l.PerWorker == 0 && l.Total == 0:
-		return errors.New("AtLimit stands there without a limit")
+		return errors.New("AtLimit needs PerWorker or Total")
 	case (l.AtLimit == AnswerAtLimit) != (l.Answer != ""):
 		return errors.New("Answer goes with AtLimit answer, and only with it")
 	case len(l.Answer) > maxAnswer:

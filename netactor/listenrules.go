@@ -11,18 +11,19 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/address"
 )
 
-// ErrListenDenied is wrapped, beside EACCES, by the error of a Listen, ListenPacket or Share that the rules of the
-// worker's pool do not allow.
+// ErrListenDenied is wrapped, beside EACCES, by the error of a Listen, ListenPacket or Share that
+// the rules of the worker's pool do not allow.
 var ErrListenDenied = errors.New("the pool may not listen there")
 
-// ListenRules say what the workers of a pool may ask the master to listen on, which it does with its own rights. Of what
-// the tree's own listeners have they may have all, by name and by address, whatever stands here.
+// ListenRules are what the workers of a pool may ask the master to listen on; the master does so
+// with its own rights. The workers may always have the sockets of the tree's own listeners, by name
+// and by address.
 //
-// The zero value is for whoever makes the Table to replace by a default.
+// The creator of the Table replaces the zero value by a default.
 type ListenRules struct {
-	Any   bool         // anything that the master may; conflicts with the others
+	Any   bool         // everything that the master may; conflicts with the others
 	None  bool         // nothing more; conflicts with the others
-	Allow []ListenRule // and what one of these allows
+	Allow []ListenRule // and every socket that one of these rules allows
 }
 
 // ListenRule allows some sockets.
@@ -30,24 +31,28 @@ type ListenRules struct {
 //	{Network: "tcp", Address: "127.0.0.1", Ports: "0,8000-8099"}
 //	{Network: "unix", Address: "/run/app/"}
 type ListenRule struct {
-	// Network is one of net.Listen's or net.ListenPacket's. tcp stands for tcp4 and tcp6 too, udp likewise.
+	// Network is a network of net.Listen or net.ListenPacket. tcp also stands for tcp4 and tcp6,
+	// and udp for udp4 and udp6.
 	Network string
 
-	// Address is an IP address, or some as 10.0.0.0/8; the unspecified address, 0.0.0.0 or ::, is in no
-	// range but those of all. Of a Unix socket it is the path, or with / at the end all paths below;
-	// or an abstract name behind @, which may end in / likewise. Empty is every address.
+	// Address is an IP address, or a range as 10.0.0.0/8; the unspecified address, 0.0.0.0 or ::,
+	// is in no range but the ranges of all addresses. For a Unix socket it is a path, or with / at
+	// its end all paths below it; or an abstract name after @, which may end in / with the same
+	// meaning. Empty is every address.
 	Address string
 
-	// Ports are numbers and ranges, as "0,443,8000-8099"; 0 is one of the kernel's choice. Empty is every port.
+	// Ports are numbers and ranges, as "0,443,8000-8099"; 0 is a port of the kernel's choice. Empty
+	// is every port.
 	Ports string
 
-	// FD is the number of a socket that the master was started with, or opened; the rest is then empty.
+	// FD is the number of a socket that the master was started with, or opened. The other fields
+	// are then empty.
 	FD int
 }
 
 func (rs ListenRules) isZero() bool { return !rs.Any && !rs.None && len(rs.Allow) == 0 }
 
-// Or returns rs, or with nothing in it the default.
+// Or returns rs, or byDefault if rs is the zero value.
 func (rs ListenRules) Or(byDefault ListenRules) ListenRules {
 	if rs.isZero() {
 		return byDefault
@@ -55,7 +60,7 @@ func (rs ListenRules) Or(byDefault ListenRules) ListenRules {
 	return rs
 }
 
-// Validate returns what cannot be meant, joined, or nil.
+// Validate returns an error that joins all fields that are not valid, or nil.
 func (rs ListenRules) Validate() error {
 	var errs []error
 	if rs.Any && (rs.None || len(rs.Allow) > 0) || rs.None && len(rs.Allow) > 0 {
@@ -134,13 +139,13 @@ func (r ListenRule) allows(q Request) bool {
 		return false
 	case !p.IsValid():
 		return true
-	case a.IsUnspecified(): // which is every address
+	case a.IsUnspecified(): // every address
 		return p.Bits() == 0 || p.Addr().IsUnspecified() && p.IsSingleIP()
 	}
 	return p.Contains(a)
 }
 
-// prefix returns the addresses of r; not a valid one for all.
+// prefix returns the addresses of r; a prefix that is not valid means all addresses.
 func (r ListenRule) prefix() (netip.Prefix, error) {
 	if r.Address == "" {
 		return netip.Prefix{}, nil

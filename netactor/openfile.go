@@ -7,10 +7,10 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/safepath"
 )
 
-// OpenFile is os.OpenFile for a process with more rights than those who may change the path. It
-// follows no symbolic link that another user than root and this process's own could have put
-// there. Where such a user can add names, it opens only a regular file that has no other name. Off
-// Linux it is os.OpenFile.
+// OpenFile is os.OpenFile for a process with more rights than the users that may change the path.
+// It follows no symbolic link that a user other than root and this process's own could have made.
+// Where another user can add names, it opens only a regular file that has no other name. Off Linux
+// it is os.OpenFile.
 func OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	return safepath.OpenFile(path, flag, perm)
 }

@@ -6,16 +6,19 @@ import (
 	"time"
 )
 
-// SocketOptions are options of a listening socket. The connections that it gives have those that are marked
-// so, under every policy. The zero value is what package net sets. A Unix socket takes none; a UDP socket
-// takes the buffers, FreeBind and Transparent. On a socket that comes from outside (Request.FD) they hold for
-// the clients who come after it was opened here. For what is not here there is [Functions].Control.
+// SocketOptions are options of a listening socket. The connections of the socket have the options
+// marked "connections too", under every policy. The zero value is what package net sets. A Unix
+// socket takes none; a UDP socket takes the buffers, FreeBind and Transparent. On a socket that
+// comes from outside (Request.FD) they hold for clients that connect after it was opened here.
+// [Functions].Control can set other options.
 //
-// One that the kernel refuses is the error of the Listen, which names the field. Off Linux all are refused.
+// If the kernel refuses an option, the Listen fails with an error that names the field. Off Linux
+// every option is refused.
 type SocketOptions struct {
-	// Keep-alive (connections too): after Idle of silence a probe, then one each Interval, and after Count
-	// of them without an answer the connection ends. 0 means 15 s, 15 s and 9. Whole seconds up to
-	// 32767, rounded up; a Count up to 127. A negative KeepAliveIdle means no keep-alive.
+	// Keep-alive (connections too): after KeepAliveIdle without data the kernel sends a probe, then
+	// one each KeepAliveInterval. The connection ends after KeepAliveCount probes without an
+	// answer. 0 means 15 s, 15 s and 9. Whole seconds up to 32767, rounded up; a count up to 127. A
+	// negative KeepAliveIdle means no keep-alive.
 	KeepAliveIdle     time.Duration `json:",omitzero"`
 	KeepAliveInterval time.Duration `json:",omitzero"`
 	KeepAliveCount    int           `json:",omitzero"`
@@ -23,25 +26,25 @@ type SocketOptions struct {
 	// Delay (connections too) leaves Nagle's algorithm on: TCP_NODELAY is not set.
 	Delay bool `json:",omitzero"`
 
-	// ReceiveBuffer and SendBuffer (connections too) are SO_RCVBUF and SO_SNDBUF in bytes; 0 leaves the size
-	// to the kernel, which then changes it as it sees fit. The kernel takes no more than
-	// net.core.rmem_max and wmem_max, without an error, and getsockopt tells twice the size: socket(7).
+	// ReceiveBuffer and SendBuffer (connections too) are SO_RCVBUF and SO_SNDBUF in bytes; 0 leaves
+	// the size to the kernel, which then adapts it. The kernel uses at most net.core.rmem_max and
+	// wmem_max, without an error, and getsockopt returns twice the size: socket(7).
 	ReceiveBuffer int `json:",omitzero"`
 	SendBuffer    int `json:",omitzero"`
 
-	// DeferAccept is TCP_DEFER_ACCEPT: for about so long a connection is not accepted before its client has
-	// sent something. Whole seconds up to 600, rounded up; 0 is off.
+	// DeferAccept is TCP_DEFER_ACCEPT: for about this time a connection is not accepted before its
+	// client has sent data. Whole seconds up to 600, rounded up; 0 is off.
 	DeferAccept time.Duration `json:",omitzero"`
 
-	// FastOpen is TCP_FASTOPEN: how many connections may be open with the client's data in its first packet.
-	// It needs net.ipv4.tcp_fastopen to allow for servers (2). 0 is off.
+	// FastOpen is TCP_FASTOPEN: the number of connections that may be open with the client's data
+	// in its first packet. net.ipv4.tcp_fastopen must allow it for servers (2). 0 is off.
 	FastOpen int `json:",omitzero"`
 
-	// FreeBind is IP_FREEBIND: Address need not be one of this host yet.
+	// FreeBind is IP_FREEBIND: Address need not be an address of this host yet.
 	FreeBind bool `json:",omitzero"`
 
-	// Transparent is IP_TRANSPARENT: Address need not be one of this host at all. It needs CAP_NET_ADMIN or
-	// CAP_NET_RAW, in the master alone.
+	// Transparent is IP_TRANSPARENT: Address need not be an address of this host at all. It needs
+	// CAP_NET_ADMIN or CAP_NET_RAW, in the master alone.
 	Transparent bool `json:",omitzero"`
 }
 
@@ -52,7 +55,7 @@ const (
 	maxDeferAccept    = 600 * time.Second
 )
 
-// Validate returns what cannot be meant, or nil.
+// Validate returns an error for the first field that is not valid, or nil.
 func (o SocketOptions) Validate() error {
 	switch {
 	case o.KeepAliveIdle > maxKeepAlive:

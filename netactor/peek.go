@@ -8,35 +8,36 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/peek"
 )
 
-// Peek says what a Hash listener looks at before it places a connection: the bytes that the
-// client sends first. They are looked at in the listener process, with MSG_PEEK: the worker reads
-// all of them again. The zero value looks at nothing.
+// Peek is what a Hash listener looks at before it places a connection: the first bytes from the
+// client. The listener process reads them with MSG_PEEK, so the worker reads all of them again. The
+// zero value looks at nothing.
 //
-// A connection that has said nothing yet waits, without taking up a worker's room, until it has,
-// for Timeout at most. It is then placed by its default, as without Peek: by Functions.Key, or by
-// the client's IP address. So are those that say nothing that makes a key, and those that come
-// while 1,024 of the listener wait already (fewer where the process may open few descriptors).
-// Each is counted, see [Counts]. Those that wait are lost with the listener process, and go on being placed while the
-// listener is paused.
+// A connection that has sent too little waits for at most Timeout, without taking a worker's room.
+// It is then placed by its default, as without Peek: by Functions.Key, or by the client's IP
+// address. The default also places a connection whose first bytes have no key, and one that comes
+// while 1,024 connections of the listener wait already (fewer where the process may open few
+// descriptors). Each is counted, see [Counts]. The connections that wait are lost with the listener
+// process, and are still placed while the listener is paused.
 //
-// At most 8,192 bytes are looked at. What stands further back is not found.
+// It looks at no more than 8,192 bytes, and finds nothing after them.
 type Peek struct {
 	By PeekBy `json:",omitzero"`
 
 	// Cookie is the name of the cookie of PeekCookie.
 	Cookie string `json:",omitzero"`
 
-	// Bytes is how many bytes PeekBytes compares, 1 to 8192.
+	// Bytes is the number of bytes that PeekBytes compares, 1 to 8192.
 	Bytes int `json:",omitzero"`
 
-	// Proxy says that each connection begins with a header of the PROXY protocol, version 1 or
-	// 2, as a load balancer writes it. The addresses in it stand for the client's and for the one it
-	// connected to, in Functions.Key too, and By looks at what comes after it. With Proxy alone the
-	// client's IP address is the key. The header is not checked against who sends it, since
-	// it says only who serves the connection; nor is it taken off: that is for the worker to do.
+	// Proxy means that each connection begins with a header of the PROXY protocol, version 1 or 2,
+	// as a load balancer writes it. The addresses in the header replace the client's address and
+	// the address that it connected to, in Functions.Key too, and By looks at the bytes after the
+	// header. With Proxy alone the client's IP address is the key. The sender of the header is not
+	// checked, since the header decides only which worker serves the connection. The header stays
+	// in the stream: the worker must read it.
 	Proxy bool `json:",omitzero"`
 
-	// Timeout is how long a connection may take to say enough; 0 means 1 s, at most 1 min.
+	// Timeout is how long a connection may take to send enough; 0 means 1 s, at most 1 min.
 	Timeout time.Duration `json:",omitzero"`
 }
 
@@ -48,12 +49,12 @@ const (
 	PeekNone PeekBy = iota
 	// PeekSNI is the server name in a TLS ClientHello (RFC 6066 section 3), without regard to case.
 	PeekSNI
-	// PeekCookie is the value of the cookie Peek.Cookie in the first request of an HTTP/1 connection.
-	// Those that follow on the same connection go where the first one went.
+	// PeekCookie is the value of the cookie Peek.Cookie in the first request of an HTTP/1
+	// connection. Later requests on the same connection go to the same worker.
 	PeekCookie
 	// PeekBytes is the first Peek.Bytes bytes.
 	PeekBytes
-	// PeekFirst is what Functions.First says.
+	// PeekFirst is the key that Functions.First returns.
 	PeekFirst
 
 	peekBys // how many there are
@@ -71,7 +72,7 @@ func (p PeekBy) String() string {
 
 const maxPeekTimeout = time.Minute
 
-// Validate returns what cannot be meant, or nil.
+// Validate returns an error for the first field that is not valid, or nil.
 func (p Peek) Validate() error {
 	switch {
 	case p.By >= peekBys:
@@ -87,7 +88,7 @@ func (p Peek) Validate() error {
 	case p.Timeout < 0 || p.Timeout > maxPeekTimeout:
 		return fmt.Errorf("Timeout is not between 0 (= 1s) and %v", maxPeekTimeout)
 	case p.Timeout != 0 && p.By == PeekNone && !p.Proxy:
-		return errors.New("Timeout stands there without By or Proxy")
+		return errors.New("Timeout needs By or Proxy")
 	}
 	return nil
 }

@@ -2,30 +2,30 @@ package netactor
 
 import "fmt"
 
-// Policy says how the connections of a listener are shared among its workers.
-// The first asker's policy holds for all; see [Request].
+// Policy is how the connections of a listener are shared among its workers. The policy of the first
+// request holds for all; see [Request].
 type Policy uint8
 
 const (
-	// RoundRobin offers each connection to the worker that was given one, or
-	// had no room, the longest ago. Under sequential load it is strictly cyclic.
+	// RoundRobin offers each connection to the worker that was offered one, or had no room, the
+	// longest ago. Under sequential load it is strictly cyclic.
 	RoundRobin Policy = iota
-	// LeastLoaded offers to the worker with the fewest connections, offered or
-	// open; or with the lowest load by its own word, see Listeners.Report.
+	// LeastLoaded offers to the worker with the fewest connections, offered or open; or with the
+	// lowest load that the workers reported, see listen.Listeners.Report.
 	LeastLoaded
-	// Hash offers all connections of one client address, or of one key of the user's, to
-	// one worker, while it has room: consistent hashing over the workers' slots.
+	// Hash offers all connections from one client address, or with one key of the user's function,
+	// to one worker, while it has room. It uses consistent hashing over the workers' slots.
 	Hash
 	// Custom asks the user's Picker.
 	Custom
-	// Shared gives each worker a duplicate of the listening socket. The workers
-	// accept themselves and the kernel balances. What a killed worker had
-	// accepted is lost, and the workers are trusted with the socket.
+	// Shared gives each worker a duplicate of the listening socket. The workers accept, and the
+	// kernel balances. A killed worker loses the connections that it had accepted, and the workers
+	// are trusted with the socket.
 	Shared
-	// ReusePort gives each worker a listening socket of its own on the one address
-	// (SO_REUSEPORT, TCP only), and the kernel spreads the clients over them by a hash of the
-	// addresses. The sockets are the master's: a dead worker's keeps its backlog for its
-	// replacement. What a killed worker had accepted is lost.
+	// ReusePort gives each worker its own listening socket on the one address (SO_REUSEPORT; TCP
+	// and UDP), and the kernel spreads the clients over the sockets by a hash of the addresses. The
+	// master owns the sockets: the socket of a dead worker keeps its backlog for the replacement. A
+	// killed worker loses the connections that it had accepted.
 	ReusePort
 
 	Policies // how many there are
@@ -65,6 +65,6 @@ func (p *Policy) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
-// Dispatched reports whether the listener process accepts and hands over, so that
-// workers never see the listening socket. All policies before Shared do.
+// Dispatched reports whether the listener process accepts and hands over, so that workers never
+// have the listening socket. It is true for all policies before Shared.
 func (p Policy) Dispatched() bool { return p < Shared }

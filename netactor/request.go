@@ -11,42 +11,42 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/address"
 )
 
-// Worker says which worker process is meant.
+// Worker identifies a worker process.
 type Worker struct {
 	ID          uint64 // never reused; 0 is the master
 	Name        string // as "web/0"
-	Pool        string // its pool's name, the owner of what it listens on
-	Slot        int    // its place in the pool; -1 when it has none
-	Generation  int    // the reload that it belongs to
+	Pool        string // its pool's name: the owner of its sockets
+	Slot        int    // its place in the pool; -1 if it has none
+	Generation  int    // the number of the reload that it belongs to
 	Incarnation int
 }
 
-// Request asks for a listening socket, or for one that takes datagrams. It is data: it is sent to the master,
-// and compared there with what is open already.
+// Request asks for a listening socket, or for a packet socket. It is data: the worker sends it to
+// the master, which compares it with the sockets that are open.
 //
-// Two requests for the same socket share it. The first one's Backlog, Mode,
-// Policy, Credentials, Options, Functions, Peek and Limits hold; those of the others are ignored, as
-// Node's cluster does with the backlog.
+// Two requests for the same socket share it. The Backlog, Mode, Policy, Credentials, Options,
+// Functions, Peek and Limits of the first request hold; those of later requests are ignored, as
+// Node's cluster ignores the backlog.
 type Request struct {
-	// Name is what workers can ask for instead of an address. Empty is none.
+	// Name is what workers can ask for in place of an address. Empty is no name.
 	Name string `json:",omitzero"`
 
-	// Network is "tcp", "tcp4", "tcp6", "unix" or "unixpacket"; of a packet socket "udp",
-	// "udp4", "udp6" or "unixgram"; empty with FD or with Name
-	// alone. "tcp" without a host, or with an unspecified one, is dual stack,
-	// "tcp6" is IPv6 alone: the rules of net.Listen; and so for udp.
+	// Network is "tcp", "tcp4", "tcp6", "unix" or "unixpacket"; for a packet socket "udp", "udp4",
+	// "udp6" or "unixgram"; empty with FD or with Name alone. "tcp" without a host, or with an
+	// unspecified host, is dual stack, and "tcp6" is IPv6 alone, as in net.Listen; the same holds
+	// for udp.
 	Network string `json:",omitzero"`
 
-	// Address is host:port, a path, or "@name" for an abstract Unix socket.
-	// Port 0 is random for the first worker and then the same for all. As sent
-	// to the master it is resolved: an IP address, an absolute path.
+	// Address is host:port, a path, or "@name" for an abstract Unix socket. Port 0 is random for
+	// the first worker and then the same for all. In a request to the master the address is
+	// resolved: an IP address, an absolute path.
 	Address string `json:",omitzero"`
 
-	// FD is the number of a listening socket in the *master*, or of a bound packet socket. 0 is none, so
-	// that descriptor 0 cannot be named.
+	// FD is the number of a listening socket in the *master*, or of a bound packet socket. 0 is
+	// none, so descriptor 0 cannot be named.
 	FD int `json:",omitzero"`
 
-	// Packet says that what FD, or Name alone, means is a packet socket. It is set by [Listeners].
+	// Packet means that FD, or Name alone, names a packet socket. listen.Listeners sets it.
 	Packet bool `json:",omitzero"`
 
 	// Backlog is the length of the kernel's accept queue; 0 means the system's
@@ -57,48 +57,48 @@ type Request struct {
 	// master's umask.
 	Mode fs.FileMode `json:",omitzero"`
 
-	// Ordinal counts the listeners that one worker has on the same address:
-	// the n-th Listen on port 0 gives every worker the same n-th port. It is set
-	// by [Listeners].
+	// Ordinal counts the listeners that one worker has on the same address: the n-th Listen on port
+	// 0 gives every worker the same n-th port. listen.Listeners sets it.
 	Ordinal int `json:",omitzero"`
 
 	Policy Policy `json:",omitzero"`
 	Limits Limits `json:",omitzero"`
 
-	// Peek is what policy Hash looks at of a connection, besides its addresses.
+	// Peek is what policy Hash looks at besides the addresses of a connection.
 	Peek Peek `json:",omitzero"`
 
-	// Functions says where the process that accepts finds the user's functions for this
-	// listener: see [DispatcherConfig]. Policy Custom needs one, and PeekFirst. Empty is none.
+	// Functions is the name by which the process that accepts finds the user's functions for this
+	// listener: see dispatch.Config. Policy Custom and PeekFirst need it. Empty is none.
 	Functions string `json:",omitzero"`
 
-	// Credentials has the kernel asked for the process, user and group of each client as it is accepted. They
-	// travel with the connection: see [PeerCredentials]. For Unix sockets of connections.
+	// Credentials makes the listener ask the kernel for the process, user and group of each client
+	// when it accepts. They travel with the connection: see [PeerCredentials]. It is for Unix
+	// sockets of connections.
 	Credentials bool `json:",omitzero"`
 
 	// Options are set on the socket. FreeBind and Transparent conflict with FD.
 	Options SocketOptions `json:",omitzero"`
 
-	// Wait makes a request by name alone wait until there is one of that name. Else it is
-	// ENOENT.
+	// Wait makes a request by name alone wait until a socket has that name. Without Wait the
+	// request fails with ENOENT.
 	Wait bool `json:",omitzero"`
 }
 
-// Bounds of what a request says, in bytes: they keep it within the bound of a control frame.
+// Bounds of the strings of a request, in bytes: they keep it within the bound of a control frame.
 const (
 	maxRequestName    = 255
 	maxRequestAddress = 4096 // PATH_MAX
 )
 
-// FieldError says why a field of a [Request] cannot be meant.
+// FieldError is the error of a field of a [Request] that is not valid.
 type FieldError struct {
 	Field string
 	Value any
 	Why   string
-	Err   error // what Why says, where a caller may want to know it: a syscall.Errno, or net.UnknownNetworkError
+	Err   error // the same as Why for callers that check it: a syscall.Errno, or net.UnknownNetworkError
 }
 
-// Error returns the field, its value, and what is wrong.
+// Error returns the text of Err, or the field, its value and Why.
 func (e *FieldError) Error() string {
 	if e.Err != nil {
 		return e.Err.Error()
@@ -109,8 +109,8 @@ func (e *FieldError) Error() string {
 // Unwrap returns Err.
 func (e *FieldError) Unwrap() error { return e.Err }
 
-// Validate returns an error that joins a [FieldError] for each field that cannot be meant, or nil.
-// The worker calls it before it asks, the master because it does not trust the worker.
+// Validate returns an error that joins a [FieldError] for each field that is not valid, or nil. The
+// worker calls it before it sends the request, and the master because it does not trust the worker.
 func (r Request) Validate() error {
 	var errs []error
 	for _, e := range r.Problems() {
@@ -119,7 +119,7 @@ func (r Request) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Problems returns what Validate joins.
+// Problems returns the errors that Validate joins.
 func (r Request) Problems() (errs []*FieldError) {
 	bad := func(field string, value any, why string) {
 		errs = append(errs, &FieldError{Field: field, Value: value, Why: why})

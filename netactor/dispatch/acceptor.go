@@ -13,35 +13,35 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// acceptor is the accept loop of one listener. Its goroutine takes connections
-// while there is room for them, and sends them off in the same turn.
+// acceptor is the accept loop of one listener. Its goroutine accepts connections while there is
+// room for them, and offers them in the same turn.
 type acceptor struct {
 	dispatcher    *Dispatcher
 	listener      *balance.ListenerState
 	network, pool string
-	src           *acceptSocket // changed by run alone, under d.mu
+	src           *acceptSocket // changed by run alone, under dispatcher.mu
 	wake          chan struct{} // capacity 1: look again
 	closed        chan struct{} // closed when the socket is, at the end of run
-	idle          chan struct{} // closed when, after that, nothing is in our hands
-	peeker        *peeker       // of a listener that looks at first bytes; else nil
+	idle          chan struct{} // closed when, after that, no connection of the listener is left here
+	peeker        *peeker       // looks at first bytes; nil if the listener does not
 
-	// Guarded by d.mu.
-	parked       bool          // waits for kick
-	draining     bool          // take what is in the backlog, then end
-	quit         bool          // end at once
+	// Guarded by dispatcher.mu.
+	parked       bool          // run waits for wake
+	draining     bool          // run accepts what is in the backlog, then ends
+	quit         bool          // run ends at once
 	ended        bool          // the socket is closed
 	idleClosed   bool          // idle is closed
-	notifyClosed *fdipc.Conn   // who waits to hear that the socket is closed
-	replacement  *acceptSocket // to take the place of src
+	notifyClosed *fdipc.Conn   // gets KindShutAck when the socket is closed
+	replacement  *acceptSocket // the socket that is to replace src
 
-	// Of run's goroutine.
+	// Used by run's goroutine alone.
 	batch       []acceptedConn
 	conns       []*balance.PendingConn
-	incomplete  []*balance.PendingConn // those that have not said enough
+	incomplete  []*balance.PendingConn // connections that have not sent enough
 	actions     actions
-	outage      faults.Outage // of accept
-	turnAwayFor balance.Limit // why what is accepted now is to be turned away
-	lingering   lingerQueue   // those that were answered
+	outage      faults.Outage // while accept fails
+	turnAwayFor balance.Limit // the limit for which accepted connections are turned away now
+	lingering   lingerQueue   // connections that were answered
 }
 
 func newAcceptor(d *Dispatcher, o wire.Opening, src *acceptSocket) *acceptor {
@@ -52,7 +52,7 @@ func newAcceptor(d *Dispatcher, o wire.Opening, src *acceptSocket) *acceptor {
 	}
 }
 
-// acceptedConn is one connection as the source hands it over.
+// acceptedConn is one connection as acceptSocket returns it.
 type acceptedConn struct {
 	h     *fdipc.Handle
 	fd    int
@@ -70,7 +70,7 @@ const (
 	firstAcceptPause = 5 * time.Millisecond
 )
 
-// run ends when the socket is closed: after drain, or close.
+// run accepts until the listener drains or quits, and closes the socket.
 func (a *acceptor) run() {
 	for {
 		n, err := a.src.accept(a.room, a.batch)
@@ -91,19 +91,19 @@ func (a *acceptor) run() {
 		case errors.Is(err, errDrained):
 			ok = a.swapSocket()
 		case faults.IsShortage(err):
-			// The connection stays in the backlog. A descriptor may come free any
-			// time, here or in another process, and nothing tells.
+			// The connection stays in the backlog. A descriptor may come free at any time, here or
+			// in another process, and no event reports it.
 			a.dispatcher.count(func() { a.listener.Counts.Exhausted++ })
 			ok = a.retry(err)
 		case broken(err):
-			if ok = a.src.listening(); !ok { // else it was shut down, and listens again
+			if ok = a.src.listening(); !ok { // if it listens, it was shut down and listens again
 				a.dispatcher.reportBroken(a, err)
 				ok = a.waitForSocket()
 			}
-		case ofConnection(err): // accept(2) says to go on
+		case ofConnection(err): // accept(2): treat it like EAGAIN
 			a.dispatcher.count(func() { a.listener.Counts.Errors++ })
 			ok = a.park(time.Nanosecond)
-		default: // refused by a policy, as EACCES and EPERM, which may last
+		default: // refused by a policy, as with EACCES and EPERM, which may last
 			a.dispatcher.count(func() { a.listener.Counts.Errors++ })
 			ok = a.retry(err)
 		}
@@ -112,18 +112,19 @@ func (a *acceptor) run() {
 		}
 	}
 	a.src.close()
-	a.swapSocket() // one that came too late is closed
+	a.swapSocket() // closes a replacement that came too late
 	a.lingering.close()
 	a.dispatcher.acceptorEnded(a)
 }
 
-// retry waits before the next try after err, which may last: longer each time until a
-// connection comes. It is false when run is to end.
+// retry waits before the next try after err, which may last. It waits longer each time until a
+// connection comes. It returns false when run must end.
 func (a *acceptor) retry(err error) bool {
 	return a.park(a.outage.Begin(a.dispatcher.cfg.Logger, "listener cannot accept: clients wait in the backlog", "listener", a.listener.Name, "err", err))
 }
 
-// room is asked by the source when there may be a connection to accept.
+// room returns how many connections the acceptor may accept now. acceptSocket calls it when there
+// may be a connection to accept.
 func (a *acceptor) room() int {
 	a.dispatcher.mu.Lock()
 	defer a.dispatcher.mu.Unlock()
@@ -140,8 +141,8 @@ func (a *acceptor) room() int {
 	return n
 }
 
-// park waits until there is room, or for at most d if d is not 0. It is false
-// when run is to end.
+// park waits until there is room, or for at most d if d is not 0. It returns false when run must
+// end.
 func (a *acceptor) park(d time.Duration) bool {
 	if d == 0 {
 		a.dispatcher.settleLinks(a.listener, true)
@@ -175,12 +176,12 @@ func (a *acceptor) park(d time.Duration) bool {
 	return !a.quit
 }
 
-// canAcceptLocked reports whether there is something to accept for.
+// canAcceptLocked reports whether accept may run: there is room, or a limit to turn away for.
 func (a *acceptor) canAcceptLocked() bool {
 	return a.listener.CanAccept() > 0 || a.listener.LimitReached() != balance.LimitNone
 }
 
-// waitForSocket waits until there is a socket that accepts. It is false when run is to end.
+// waitForSocket waits until there is a socket that accepts. It returns false when run must end.
 func (a *acceptor) waitForSocket() bool {
 	for !a.swapSocket() {
 		a.dispatcher.mu.Lock()
@@ -194,7 +195,8 @@ func (a *acceptor) waitForSocket() bool {
 	return true
 }
 
-// swapSocket goes on with another socket, if there is one. When run is to end there is none.
+// swapSocket replaces src by replacement, and reports whether it did. If run must end, it closes
+// replacement instead.
 func (a *acceptor) swapSocket() bool {
 	a.dispatcher.mu.Lock()
 	fresh, old := a.replacement, a.src
@@ -215,20 +217,20 @@ func (a *acceptor) swapSocket() bool {
 	return true
 }
 
-// drainLocked makes run take what is in the backlog and end. The caller then
-// interrupts the source.
+// drainLocked makes run accept what is in the backlog and end. The caller then interrupts the
+// socket.
 func (a *acceptor) drainLocked() {
 	a.draining, a.listener.Paused = true, false
 	a.wakeLocked()
 }
 
-// quitLocked makes run end at once. The caller then interrupts the source.
+// quitLocked makes run end at once. The caller then interrupts the socket.
 func (a *acceptor) quitLocked() {
 	a.draining, a.quit = true, true
 	a.wakeLocked()
 }
 
-// wakeLocked makes run look again if it waits.
+// wakeLocked makes run check its state if it waits.
 func (a *acceptor) wakeLocked() {
 	select {
 	case a.wake <- struct{}{}:
@@ -236,13 +238,13 @@ func (a *acceptor) wakeLocked() {
 	}
 }
 
-// updateLocked follows up on a change at the listener.
+// updateLocked acts on a change at the listener.
 func (a *acceptor) updateLocked(acts *actions) {
 	alone := a.listener.JoinedCount() == 0
 	if a.parked && (a.quit || a.draining && alone || a.canAcceptLocked()) {
 		a.wakeLocked()
 	}
-	// A listener that ends with nobody left to take what waits drops it.
+	// A listener that quits, or has ended without a worker, drops the waiting connections.
 	if a.quit || a.ended && alone {
 		for p := a.dispatcher.balancer.DropWaiting(a.listener); p != nil; p = a.dispatcher.balancer.DropWaiting(a.listener) {
 			acts.drops = append(acts.drops, p)
@@ -257,7 +259,7 @@ func (a *acceptor) updateLocked(acts *actions) {
 	}
 }
 
-// dispatch brings new connections to the balancer and offers them; or turns them away.
+// dispatch gives new connections to the balancer and offers them, or turns them away.
 func (a *acceptor) dispatch(batch []acceptedConn) {
 	d := a.dispatcher
 	if a.turnAwayFor != balance.LimitNone && a.turnAway(batch) {
@@ -301,8 +303,8 @@ func (a *acceptor) dispatch(batch []acceptedConn) {
 	d.run(&a.actions)
 }
 
-// turnAway refuses what was accepted at a limit. It is false when there is room
-// for it after all.
+// turnAway turns away the connections that were accepted at a limit. It returns false if there is
+// room for them after all.
 func (a *acceptor) turnAway(batch []acceptedConn) bool {
 	a.dispatcher.mu.Lock()
 	if a.listener.CanAccept() >= len(batch) {

@@ -19,30 +19,30 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/inspect"
 )
 
-// acceptSocket is a listening socket in the listener process. It waits in the
-// runtime's poller and accepts by bare system calls; nothing is wrapped.
+// acceptSocket is a listening socket in the listener process. It waits in the Go runtime's poller
+// and accepts by bare system calls; it wraps no connection.
 type acceptSocket struct {
 	f        *os.File
 	rc       syscall.RawConn
-	draining atomic.Bool // interrupt was called: no more waiting
+	draining atomic.Bool // interrupt was called: accept does not wait any more
 
-	// Of the goroutine that calls accept.
+	// Used by the goroutine that calls accept.
 	room           func() int
 	into           []acceptedConn
 	n              int
 	err            error
-	name           fdipc.Accepted // Local and LocalName: of the socket itself
-	askLocal       bool           // each connection is asked for its local address: it may not be the socket's
+	name           fdipc.Accepted // Local and LocalName are those of the socket
+	askLocal       bool           // getsockname for each connection: its local address may not be the socket's
 	unix           bool           // clients may have names
-	askCredentials bool           // clients are asked for their credentials
-	ceiling        int            // a descriptor from here on says that they run short
+	askCredentials bool           // get the credentials of each client
+	ceiling        int            // a descriptor number from ceiling up means that descriptors run short
 	sa             unix.RawSockaddrAny
 	ready          func(fd uintptr) bool
 
 	accept4 func(fd int, sa *unix.RawSockaddrAny) (int, error) // the system call; tests replace it
 }
 
-// newAcceptSocket claims a listening socket. The handle is consumed, also on an error.
+// newAcceptSocket claims a listening socket. It consumes the handle, also on an error.
 func newAcceptSocket(h *fdipc.Handle) (*acceptSocket, error) {
 	f, err := h.File()
 	if err != nil {
@@ -53,8 +53,7 @@ func newAcceptSocket(h *fdipc.Handle) (*acceptSocket, error) {
 		_ = f.Close()
 		return nil, err
 	}
-	// Known to be pollable, and to be a listening socket: else accept would wait
-	// for ever, or spin.
+	// The socket must be pollable and listen: otherwise accept would wait for ever, or spin.
 	var listening int
 	if cerr := rc.Control(func(fd uintptr) {
 		listening, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
@@ -72,10 +71,10 @@ func newAcceptSocket(h *fdipc.Handle) (*acceptSocket, error) {
 	return s, nil
 }
 
-// accept waits until there is a connection, then takes as many as there are, as
-// room allows and as into holds. room is asked only when there may be one.
-// Errors: errNoRoom, errDrained after interrupt when the backlog is empty, else
-// what accept4 said. n may be above 0 with an error.
+// accept waits until there is a connection, then accepts as many as there are, up to room and the
+// length of into. It calls room only when there may be a connection. Errors: errNoRoom; errDrained
+// after interrupt when the backlog is empty; else the error of accept4. n may be above 0 with an
+// error.
 func (s *acceptSocket) accept(room func() int, into []acceptedConn) (n int, err error) {
 	s.room, s.into = room, into
 	for {
@@ -100,8 +99,7 @@ func (s *acceptSocket) accept(room func() int, into []acceptedConn) (n int, err 
 	}
 }
 
-// readable is called when the socket may have a connection. It is false when
-// it has none.
+// readable accepts when the socket may have a connection. It returns false if the socket has none.
 func (s *acceptSocket) readable(fd uintptr) bool {
 	limit := min(s.room(), len(s.into))
 	if limit == 0 {
@@ -110,7 +108,7 @@ func (s *acceptSocket) readable(fd uintptr) bool {
 	}
 	for s.n < limit {
 		if s.unix {
-			s.sa = unix.RawSockaddrAny{} // the kernel writes no more than there is of a name
+			s.sa = unix.RawSockaddrAny{} // the kernel writes only as many bytes as the name has
 		}
 		nfd, err := s.accept4(int(fd), &s.sa)
 		switch err {
@@ -118,7 +116,7 @@ func (s *acceptSocket) readable(fd uintptr) bool {
 			s.into[s.n] = s.acceptedConn(nfd)
 			s.n++
 			if nfd >= s.ceiling {
-				s.err = unix.EMFILE // nearly: what is left is for control traffic
+				s.err = unix.EMFILE // nearly: the remaining descriptors are for control traffic
 				return true
 			}
 		case unix.EINTR:
@@ -132,7 +130,7 @@ func (s *acceptSocket) readable(fd uintptr) bool {
 	return true
 }
 
-// readName asks the listening socket once what need not be asked of each connection.
+// readName reads once from the listening socket what then need not be read for each connection.
 func (s *acceptSocket) readName(fd int) {
 	switch sa, _ := unix.Getsockname(fd); sa := sa.(type) {
 	case *unix.SockaddrUnix:
@@ -144,7 +142,7 @@ func (s *acceptSocket) readName(fd int) {
 	}
 }
 
-// acceptedConn takes down what the kernel says of a connection at this moment: later it may have forgotten.
+// acceptedConn records what the kernel knows of a connection now: later it may have forgotten.
 func (s *acceptSocket) acceptedConn(fd int) acceptedConn {
 	a := acceptedConn{h: fdipc.HandleFD(fd), fd: fd}
 	known := s.name
@@ -167,7 +165,7 @@ func (s *acceptSocket) acceptedConn(fd int) acceptedConn {
 	return a
 }
 
-// nameOf reads the name of a Unix client as package net does; most have none.
+// nameOf returns the name of a Unix client as package net does; most clients have none.
 func nameOf(sa *unix.RawSockaddrAny) string {
 	raw := (*unix.RawSockaddrUnix)(unsafe.Pointer(sa)).Path
 	var path [len(raw)]byte
@@ -181,16 +179,15 @@ func nameOf(sa *unix.RawSockaddrAny) string {
 	return string(name)
 }
 
-// listening reports whether the socket listens, whatever accept said.
+// listening reports whether the socket listens, whatever error accept returned.
 func (s *acceptSocket) listening() bool {
 	v := 0
 	err := s.rc.Control(func(fd uintptr) { v, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ACCEPTCONN) })
 	return err == nil && v != 0
 }
 
-// reserved is how many descriptors accepting leaves to control traffic: new sockets, links to
-// new workers. The kernel gives out the lowest number that is free, so a number tells how
-// many are in use.
+// reserved is the number of descriptors that accept leaves to control traffic: new sockets, links
+// to new workers. The kernel assigns the lowest free number, so a number shows how many are in use.
 const reserved = 32
 
 func ceiling() int {
@@ -201,18 +198,18 @@ func ceiling() int {
 	return max(int(l.Cur)-reserved, int(l.Cur)/2)
 }
 
-// interrupt makes the accept that waits, and all later ones, return what is
-// there without waiting.
+// interrupt makes the accept that waits, and all later ones, return without waiting.
 func (s *acceptSocket) interrupt() {
 	s.draining.Store(true)
 	_ = s.f.SetReadDeadline(time.Unix(1, 0))
 }
 
-// close closes the socket. Not to be called while accept runs.
+// close closes the socket. It must not be called while accept runs.
 func (s *acceptSocket) close() { _ = s.f.Close() }
 
-// rawAccept4 is accept4(2) on a non-blocking socket. The scheduler is not told of the call: in a
-// process that was idle that would set its watchdog going, which costs more than the call.
+// rawAccept4 is accept4(2) on a non-blocking socket. It does not tell the Go scheduler of the call:
+// in a process that was idle that would start the scheduler's watchdog, which costs more than the
+// call.
 func rawAccept4(fd int, sa *unix.RawSockaddrAny) (int, error) {
 	n := uint32(unix.SizeofSockaddrAny)
 	r, _, e := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(sa)), uintptr(unsafe.Pointer(&n)),
@@ -223,13 +220,13 @@ func rawAccept4(fd int, sa *unix.RawSockaddrAny) (int, error) {
 	return int(r), nil
 }
 
-// setForeign says that others than this tree may have the socket.
+// setForeign marks a socket that processes outside this tree may have too.
 func (s *acceptSocket) setForeign() {
 	s.accept4 = blockingAccept4
-	s.askLocal = !s.unix // they may make it transparent later
+	s.askLocal = !s.unix // another process may make the socket transparent later
 }
 
-// blockingAccept4 is the same for a socket that others have too, and may make blocking.
+// blockingAccept4 is rawAccept4 for a socket that other processes have too, and may make blocking.
 func blockingAccept4(fd int, sa *unix.RawSockaddrAny) (int, error) {
 	n := uint32(unix.SizeofSockaddrAny)
 	r, _, e := unix.Syscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(sa)), uintptr(unsafe.Pointer(&n)),
@@ -240,7 +237,7 @@ func blockingAccept4(fd int, sa *unix.RawSockaddrAny) (int, error) {
 	return int(r), nil
 }
 
-// localOf asks for the address that a client connected to; the zero value for any but TCP.
+// localOf returns the address that a client connected to; the zero value if it is not TCP.
 func localOf(fd int) netip.AddrPort {
 	var sa unix.RawSockaddrAny
 	n := uint32(unix.SizeofSockaddrAny)
@@ -251,7 +248,7 @@ func localOf(fd int) netip.AddrPort {
 	return peerOf(&sa)
 }
 
-// peerOf reads a client's address; the zero value for any but TCP.
+// peerOf returns a client's address; the zero value if it is not TCP.
 func peerOf(sa *unix.RawSockaddrAny) netip.AddrPort {
 	switch sa.Addr.Family {
 	case unix.AF_INET:
@@ -274,8 +271,8 @@ func ntohs(port uint16) uint16 {
 	return binary.BigEndian.Uint16(b[:])
 }
 
-// ofConnection reports whether accept failed for one connection, which is gone: the errors
-// of the network that accept(2) names, and of a client that has left.
+// ofConnection reports whether accept failed for one connection, which is gone: the network errors
+// that accept(2) names, and the errors of a client that has left.
 func ofConnection(err error) bool {
 	switch err {
 	case unix.ECONNABORTED, unix.EPROTO, unix.ENOPROTOOPT, unix.ENETDOWN, unix.ENETUNREACH, unix.EHOSTDOWN,
@@ -285,8 +282,8 @@ func ofConnection(err error) bool {
 	return false
 }
 
-// broken reports whether accept will fail for ever: the socket was shut down,
-// or is no listening socket.
+// broken reports whether accept will fail for ever: the socket was shut down, or is not a listening
+// socket.
 func broken(err error) bool {
 	switch err {
 	case unix.EINVAL, unix.EBADF, unix.ENOTSOCK, unix.EOPNOTSUPP, unix.EFAULT:
@@ -295,9 +292,8 @@ func broken(err error) bool {
 	return errors.Is(err, os.ErrClosed)
 }
 
-// clientReset reports whether the client of an accepted connection, whose handle
-// is ours, has reset it.
-// A client that only closed its sending half may still wait for an answer.
+// clientReset reports whether the client of an accepted connection, whose handle is ours, has reset
+// it. A client that only closed its sending half may still wait for an answer.
 func clientReset(p *balance.PendingConn) bool {
 	if p.FD < 0 {
 		return false

@@ -16,15 +16,15 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/inspect"
 )
 
-// acceptSocket is a listening socket to accept on. Off Linux it is a net.Listener,
-// for workers that are goroutines.
+// acceptSocket is a listening socket to accept on. Off Linux it is a net.Listener, for workers that
+// are goroutines.
 type acceptSocket struct {
 	ln             net.Listener
 	draining       atomic.Bool
 	askCredentials bool
 }
 
-// newAcceptSocket claims a listening socket. The handle is consumed, also on an error.
+// newAcceptSocket claims a listening socket. It consumes the handle, also on an error.
 func newAcceptSocket(h *fdipc.Handle) (*acceptSocket, error) {
 	ln, err := h.Listener()
 	if err != nil {
@@ -33,8 +33,8 @@ func newAcceptSocket(h *fdipc.Handle) (*acceptSocket, error) {
 	return &acceptSocket{ln: ln}, nil
 }
 
-// accept waits until there is a connection and takes it. Errors: errNoRoom,
-// errDrained after interrupt, else what Accept said.
+// accept waits until there is a connection and accepts it. Errors: errNoRoom; errDrained after
+// interrupt; else the error of Accept.
 func (s *acceptSocket) accept(room func() int, into []acceptedConn) (n int, err error) {
 	if room() == 0 {
 		return 0, errNoRoom

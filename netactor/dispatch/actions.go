@@ -10,8 +10,8 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// Settled takes the outcome of an offer, for fdipc.Config.Resolved of every
-// link. It is false, and does nothing, for a handle that is not from here.
+// Settled handles the outcome of an offer; it is for fdipc.Config.Resolved of every link. It
+// returns false, and does nothing, for a handle that this dispatcher did not offer.
 func (d *Dispatcher) Settled(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) bool {
 	p, ok := h.Tag.(*balance.PendingConn)
 	if !ok {
@@ -48,27 +48,27 @@ func (d *Dispatcher) Settled(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) bo
 	return true
 }
 
-// logSuspended says that a worker does not take what it is offered, and when it does again.
+// logSuspended logs that a worker is suspended, and when it takes connections again.
 func (d *Dispatcher) logSuspended(w *balance.WorkerState, suspended bool, listener, why string) {
 	if suspended {
-		w.Outage.Begin(d.cfg.Logger, "worker left alone for a while, and again as long as that goes on", "worker", w.Worker.Name, "listener", listener, "why", why)
+		w.Outage.Begin(d.cfg.Logger, "worker suspended: it does not take its connections, and is tried again at longer and longer intervals", "worker", w.Worker.Name, "listener", listener, "why", why)
 	} else {
 		w.Outage.End(d.cfg.Logger, "worker takes connections again", "worker", w.Worker.Name)
 	}
 }
 
-// actions is what is to be done once the lock is released.
+// actions are the calls to make once the lock is released.
 type actions struct {
 	offers  []*balance.PendingConn // to be offered
 	drops   []*balance.PendingConn // to be closed
 	handles []*fdipc.Handle
-	times   []byte // when each of handles was accepted
-	fault   string // what a user's function panicked with
+	times   []byte // for each of handles, when it was accepted
+	fault   string // the text of a panic of the user's function
 	faultAt *balance.ListenerState
 }
 
-// updateWorkerLocked follows up on a change at a worker, and at l if it is not nil:
-// it places what waits, ends what is over, and wakes who can go on.
+// updateWorkerLocked acts on a change at a worker, and at l if it is not nil: it places waiting
+// connections, ends finished listeners, and wakes acceptors that can go on.
 func (d *Dispatcher) updateWorkerLocked(acts *actions, w *balance.WorkerState, l *balance.ListenerState) {
 	d.updateListenerLocked(acts, l)
 	for _, m := range w.Memberships {
@@ -82,7 +82,7 @@ func (d *Dispatcher) updateWorkerLocked(acts *actions, w *balance.WorkerState, l
 	}
 }
 
-// updateListenerLocked looks at one listener again.
+// updateListenerLocked acts on a change at l.
 func (d *Dispatcher) updateListenerLocked(acts *actions, l *balance.ListenerState) {
 	if l == nil {
 		return
@@ -100,8 +100,8 @@ func (d *Dispatcher) updateListenerLocked(acts *actions, l *balance.ListenerStat
 	}
 }
 
-// run offers what was placed, one frame a worker, and closes what was dropped.
-// What cannot be sent is placed anew. It does not block.
+// run offers the placed connections, one frame per worker, and closes the dropped ones. It places a
+// connection again if its offer cannot be sent. It does not block.
 func (d *Dispatcher) run(acts *actions) {
 	if acts.fault != "" {
 		d.logs.Warn(functionFailedText, "listener", acts.faultAt.Name, "err", acts.fault)
@@ -123,9 +123,8 @@ func (d *Dispatcher) run(acts *actions) {
 			if p == nil {
 				continue
 			}
-			// Once an offer is under way its connection is no longer ours: it may be
-			// settled and placed again before TrySend returns. So all of a group
-			// are taken out first.
+			// Once an offer is sent its connection is no longer ours: it may be settled and placed
+			// again before TrySend returns. So all connections of a group are taken out first.
 			m, via := p.OfferedTo, p.Via
 			acts.handles, acts.times = acts.handles[:0], acts.times[:0]
 			for j, p := range acts.offers[i:] {
@@ -146,7 +145,8 @@ func (d *Dispatcher) run(acts *actions) {
 	}
 }
 
-// functionFailed counts a failure of a user's function that was called without the lock, and reports it.
+// functionFailed counts and reports a failure of a user's function that was called without the
+// lock.
 func (d *Dispatcher) functionFailed(l *balance.ListenerState, what string) {
 	d.count(func() { l.Counts.Faults++ })
 	d.logs.Warn(functionFailedText, "listener", l.Name, "err", what)
@@ -154,14 +154,14 @@ func (d *Dispatcher) functionFailed(l *balance.ListenerState, what string) {
 
 const functionFailedText = "the listener's function failed, connections are placed without it"
 
-// unsent takes back offers that could not be sent by a link. The handles are still ours.
+// unsent takes back offers that could not be sent on a link. The handles are still ours.
 func (d *Dispatcher) unsent(acts *actions, m *balance.Membership, via *fdipc.Conn, handles []*fdipc.Handle, err error) {
 	for _, h := range handles {
 		traceSettled(h.Tag.(*balance.PendingConn), fdipc.Returned, fdipc.ReasonNone)
 	}
 	full := errors.Is(err, fdipc.ErrFull)
 	d.mu.Lock()
-	over := !full && m.Worker.Link == via // else the worker has another by now
+	over := !full && m.Worker.Link == via // else the worker has another link by now
 	before := m.Worker.SuspendedUntil
 	for _, h := range handles {
 		d.balancer.Unsent(h.Tag.(*balance.PendingConn), over, time.Now())
@@ -192,10 +192,9 @@ func (d *Dispatcher) endSuspensions() {
 	d.run(&acts)
 }
 
-// settleLinks learns of claims now, rather than at the links' next tick, from the
-// workers of l that have used up half their window, or from all. So one that
-// keeps up never looks full, and keeps its place in the order. It calls Settled,
-// hence is for the acceptor's goroutine only.
+// settleLinks reads claims now, and not at the links' next tick, from the workers of l that have
+// used up half their window, or from all. So a worker that keeps up never looks full, and keeps its
+// place in the order. settleLinks calls Settled, so only the acceptor's goroutine may call it.
 func (d *Dispatcher) settleLinks(l *balance.ListenerState, all bool) {
 	var few [16]*fdipc.Conn
 	links := few[:0]

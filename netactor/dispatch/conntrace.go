@@ -13,25 +13,25 @@ import (
 type connTrace struct {
 	pool    string
 	accept  tracing.Span
-	queue   tracing.Span // while no worker has it
-	handoff tracing.Span // the last; while it is offered
+	queue   tracing.Span // open while no worker has the connection
+	handoff tracing.Span // of the last offer; open while that is not settled
 
 	meter   *tracing.HandoffMeter // nil when metrics are off
-	at      time.Time             // when it was accepted
-	waiting time.Time             // since when no worker has it; zero while one has
-	queued  time.Duration         // how long no worker had it, until waiting
-	offered time.Time             // the last time
-	revoked uint64                // what its link had revoked when it was offered
+	at      time.Time             // when the connection was accepted
+	waiting time.Time             // since when no worker has it; zero while a worker has it
+	queued  time.Duration         // how long no worker had it, until the last offer
+	offered time.Time             // when it was last offered
+	revoked uint64                // the link's Stats().Revoked when it was last offered
 }
 
-// Why no worker took a connection.
+// The reasons why no worker took a connection.
 var (
 	errDropped    = errors.New("netactor: listener ended before a worker took the connection")
 	errReset      = errors.New("netactor: client reset the connection before a worker took it")
 	errTurnedAway = errors.New("netactor: connection was turned away at a limit")
 )
 
-// traceAccepted starts the connection's trace. Off, it does nothing.
+// traceAccepted starts the connection's trace. It does nothing if tracing is off.
 func traceAccepted(p *balance.PendingConn, a *acceptor) {
 	tracer := a.dispatcher.cfg.Tracer
 	if tracer == nil {
@@ -46,20 +46,20 @@ func traceAccepted(p *balance.PendingConn, a *acceptor) {
 		tr.waiting = tr.at
 	}
 	tr.queue = tr.accept.Queue(tr.pool)
-	// A trace that is not sampled goes along too: its decision holds in the worker.
+	// The carrier of a trace that is not sampled is sent too: its decision holds in the worker.
 	p.Handle.Trace = tr.accept.Carrier()
 }
 
-// traceOf returns the spans of a connection; nil when tracing is off.
+// traceOf returns the spans of a connection; nil if tracing is off.
 func traceOf(p *balance.PendingConn) *connTrace {
 	tr, _ := p.Trace.(*connTrace)
 	return tr
 }
 
-// idle says that nobody is told of this connection.
+// idle reports whether neither a meter nor a sampled trace records this connection.
 func (tr *connTrace) idle() bool { return tr == nil || tr.meter == nil && !tr.accept.Sampled() }
 
-// traceOffer starts the span of an offer to t.s.
+// traceOffer starts the span of an offer to p.OfferedTo.
 func traceOffer(p *balance.PendingConn) {
 	tr := traceOf(p)
 	if tr.idle() {
@@ -112,8 +112,8 @@ func traceSettled(p *balance.PendingConn, o fdipc.Outcome, reason uint8) {
 	tr.queue = tr.accept.Queue(tr.pool)
 }
 
-// settledAt is when the worker answered, if what it says can be: after the offer, and not to
-// come. Otherwise it is now.
+// settledAt returns said, the time of the worker's answer, if it is possible: after the offer, and
+// not in the future. Otherwise it returns the current time.
 func (tr *connTrace) settledAt(said time.Time) time.Time {
 	now := time.Now()
 	if said.Before(tr.offered) || said.After(now) {
@@ -130,8 +130,8 @@ func traceUnserved(p *balance.PendingConn, why error) {
 	}
 }
 
-// returnedText says why an offer came back without the worker's word: the link
-// has revoked something since, or it has ended.
+// returnedText returns why an offer came back without an answer from the worker: the link has
+// revoked an offer since, or it has ended.
 func returnedText(p *balance.PendingConn) string {
 	link := p.OfferedTo.Worker.Link
 	switch {

@@ -7,7 +7,8 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// countersFrame takes a worker's page of counters for one of its listeners. The handles are consumed.
+// countersFrame takes a worker's page of counters for one of its listeners. It consumes the
+// handles.
 func (d *Dispatcher) countersFrame(id, number uint64, f *fdipc.Frame) {
 	if len(f.Handles) != 1 {
 		return
@@ -17,7 +18,7 @@ func (d *Dispatcher) countersFrame(id, number uint64, f *fdipc.Frame) {
 	w := d.balancer.Workers[id]
 	if w == nil || err != nil || w.Memberships[number] == nil || w.Memberships[number].Counters != nil {
 		d.mu.Unlock()
-		return // without it, the worker's ends are known by its frames alone
+		return // without the page, the worker reports its closed connections by frames alone
 	}
 	seat := w.Memberships[number]
 	seat.Counters = c
@@ -28,7 +29,8 @@ func (d *Dispatcher) countersFrame(id, number uint64, f *fdipc.Frame) {
 	}
 }
 
-// stopReports tells the workers that were there before the listener to spare their reports.
+// stopReports tells the workers that joined before the listener was opened to stop their KindDone
+// frames.
 func (d *Dispatcher) stopReports(l *balance.ListenerState) {
 	if l.NeedsEnds {
 		return

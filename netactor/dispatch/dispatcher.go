@@ -22,42 +22,42 @@ type Config struct {
 	Logger *slog.Logger    // default slog.Default
 	Tracer *tracing.Tracer // default nil: no spans
 
-	// Functions returns the user's functions of a listener, by [Request].Functions. It is called
-	// once when the listener is opened here. Default: none.
+	// Functions returns the user's functions of a listener, by [netactor.Request].Functions. It is
+	// called once when the listener is opened here. Default: none.
 	Functions func(string) netactor.Functions
 }
 
-// errClosed is what a Dispatcher answers once Close or Shutdown was called.
+// errClosed is the error of a Dispatcher after Close or Shutdown.
 var errClosed = errors.New("netactor: closed")
 
-// Dispatcher accepts the connections of any number of listeners and hands each
-// to a worker. It is the whole of the listener process, or part of the master.
+// Dispatcher accepts the connections of any number of listeners and hands each to a worker. It is
+// the whole of the listener process, or part of the master.
 //
-// It gets its sockets from the master by [KindOpen] and its workers by
-// [Dispatcher.AddWorker]; both come to it through [Dispatcher.HandleFrame]. All
-// methods may be called by any goroutine. None blocks but Shutdown and Close.
+// The master sends it sockets by wire.KindOpen, and [Dispatcher.AddWorker] gives it workers. The
+// frames of both come through [Dispatcher.HandleFrame]. Any goroutine may call any method. Only
+// Shutdown and Close block.
 type Dispatcher struct {
 	cfg   Config
 	hooks inspect.DispatcherHooks // of tests
 
-	mu           sync.Mutex // held for moments: never over a send or a system call
+	mu           sync.Mutex // held briefly: never during a send or a system call
 	balancer     *balance.Balancer
 	acceptors    map[uint64]*acceptor
 	master       *fdipc.Conn // the last to send an Open
 	timer        *time.Timer // ends suspensions
 	timerAt      time.Time   // when the timer fires; zero is never
 	closed       bool
-	logs         faults.LogLimiter // of what peers can cause to be logged
-	statsTimer   *time.Timer       // tells the master the counts
-	statsChanged bool              // there are some to tell
+	logs         faults.LogLimiter // limits the log lines that other processes can cause
+	statsTimer   *time.Timer       // sends the counts to the master
+	statsChanged bool              // the counts changed since they were last sent
 
-	shortage faults.Outage // of descriptors, for what the master sends
+	shortage faults.Outage // no descriptor was free for a socket from the master
 
 	peekers sync.WaitGroup // goroutines of listeners that peek
 }
 
-// New returns a Dispatcher without listeners and workers. It has no
-// goroutine of its own; each listener has one, until it is shut.
+// New returns a Dispatcher without listeners and workers. It has no goroutine; each listener has
+// one until it is shut.
 func New(cfg Config) *Dispatcher {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -71,13 +71,12 @@ func New(cfg Config) *Dispatcher {
 	return d
 }
 
-// AddWorker makes a worker known, and the link over which it is to be offered
-// connections. The link stays the caller's. It must have been made with
-// Resolved calling [Dispatcher.Settled], and its Handler giving this package's
-// kinds to HandleFrame. The worker gets nothing until it joins a listener.
+// AddWorker adds a worker, and the link over which it is offered connections. The caller still owns
+// the link. The link must have been made with Resolved calling [Dispatcher.Settled], and a Handler
+// that passes this package's kinds to HandleFrame. The worker gets no offers until it joins a
+// listener.
 //
-// A frame of a worker that is not known yet has the same effect, so that it
-// does not matter which comes first.
+// A Join from an unknown worker has the same effect, so the order of the two does not matter.
 func (d *Dispatcher) AddWorker(w netactor.Worker, link *fdipc.Conn) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -92,10 +91,10 @@ func (d *Dispatcher) workerLocked(w netactor.Worker, link *fdipc.Conn) *balance.
 	return a
 }
 
-// RemoveLink says that a link to a worker has ended, while its process lives as far as is known. What it was
-// offered over it has come back by then, or is claimed. The worker gets nothing until it joins by
-// another link, which AddWorker gives; what it has open then is counted on. A link that is not the worker's
-// present one is no news.
+// RemoveLink reports that a link to a worker has ended while its process, as far as is known,
+// lives. By then each offer sent over the link has come back or is claimed. The worker gets no
+// offers until it joins over another link, from AddWorker; its open connections are still counted
+// then. RemoveLink ignores a link that is not the worker's present one.
 func (d *Dispatcher) RemoveLink(id uint64, link *fdipc.Conn) {
 	var acts actions
 	d.mu.Lock()
@@ -111,9 +110,9 @@ func (d *Dispatcher) RemoveLink(id uint64, link *fdipc.Conn) {
 	d.run(&acts)
 }
 
-// RemoveWorker says that the process of a worker is gone: it was reaped. What
-// it had not claimed comes back and is offered to others; what it had open is
-// counted as died. It ends the link by [fdipc.Conn.PeerGone].
+// RemoveWorker reports that the process of a worker is gone: it was reaped. The connections that it
+// had not claimed come back and are offered to others; those that it had open are counted as died.
+// RemoveWorker ends the link by [fdipc.Conn.PeerGone].
 func (d *Dispatcher) RemoveWorker(id uint64) {
 	d.mu.Lock()
 	w := d.balancer.Workers[id]
@@ -132,9 +131,9 @@ func (d *Dispatcher) RemoveWorker(id uint64) {
 	}
 }
 
-// HandleFrame handles a frame of this package's kinds from a peer; the master's
-// ID is 0. It is false for a kind that is not handled here: then the frame is
-// untouched. What a peer may not ask is refused and ignored.
+// HandleFrame handles a frame of this package's kinds from another process; the master's ID is 0.
+// It returns false for a kind that it does not handle, and then leaves the frame untouched. It
+// refuses and ignores a request that the sender may not make.
 func (d *Dispatcher) HandleFrame(from netactor.Worker, c *fdipc.Conn, f *fdipc.Frame) bool {
 	if from.ID == 0 {
 		switch f.Kind {
@@ -183,9 +182,9 @@ func (d *Dispatcher) HandleFrame(from netactor.Worker, c *fdipc.Conn, f *fdipc.F
 	return true
 }
 
-// openFrame starts to accept on a socket that the master sent. A number that is
-// known already is left as it is, for the master may send its sockets again; unless it says that
-// this one takes the place of the other.
+// openFrame starts to accept on a socket from the master. It ignores a number that is open already,
+// because the master may send its sockets again, unless Renew is set: then this socket replaces the
+// other.
 func (d *Dispatcher) openFrame(c *fdipc.Conn, f *fdipc.Frame) {
 	var o wire.Opening
 	d.shortage.End(d.cfg.Logger, faults.HandlesArrived)
@@ -198,7 +197,7 @@ func (d *Dispatcher) openFrame(c *fdipc.Conn, f *fdipc.Frame) {
 	}
 	if err != nil {
 		f.Refuse(fdipc.ReasonUnknown)
-		if !errors.Is(err, errClosed) { // that is no news: the listener process ends
+		if !errors.Is(err, errClosed) { // errClosed is expected: the listener process ends
 			d.cfg.Logger.Error("listener not opened", "listener", o.Name, "err", err)
 		}
 		_ = c.TrySend(&fdipc.Frame{Kind: wire.KindBroken, Target: f.Target, Payload: []byte(err.Error())})
@@ -242,7 +241,7 @@ func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o wire.Opening, h *
 		d.mu.Lock()
 		stale, old := known.replacement, known.src
 		if known.draining || d.closed {
-			stale, src = src, nil // it ends: nobody would take it
+			stale, src = src, nil // the acceptor ends, and would not use it
 		}
 		known.replacement = src
 		known.wakeLocked()
@@ -250,7 +249,7 @@ func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o wire.Opening, h *
 		if stale != nil {
 			stale.close()
 		}
-		old.interrupt() // it may wait for what never comes
+		old.interrupt() // its accept may wait for ever
 		return nil
 	}
 	a := newAcceptor(d, o, src)
@@ -272,16 +271,16 @@ func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o wire.Opening, h *
 	}
 	d.acceptors[number] = a
 	if a.peeker != nil {
-		d.peekers.Go(a.peeker.run) // ends when the listener has, and nobody's first bytes are waited for
+		d.peekers.Go(a.peeker.run) // ends when the listener has ended and no connection is peeking
 	}
 	d.mu.Unlock()
 	d.stopReports(a.listener)
-	go a.run() // owned by the acceptor: ends after shut, which Shutdown and Close wait for
+	go a.run() // owned by the acceptor: ends after shut; Shutdown and Close wait for it
 	return nil
 }
 
 func (d *Dispatcher) join(w netactor.Worker, link *fdipc.Conn, number, open uint64) {
-	credit := link.Credit() // known by now: the link's handshake is over
+	credit := link.Credit() // known: the link's handshake is over
 	d.mu.Lock()
 	a := d.workerLocked(w, link)
 	a.Credit = max(a.Credit, credit)
@@ -351,25 +350,25 @@ func (d *Dispatcher) pause(number uint64, paused bool) {
 	d.run(&acts)
 }
 
-// count changes a count.
+// count calls f, which changes a count, with the lock held.
 func (d *Dispatcher) count(f func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f()
 }
 
-// reportBroken reports a listener whose socket does not accept any more.
+// reportBroken reports to the master a listener whose socket does not accept any more.
 func (d *Dispatcher) reportBroken(a *acceptor, err error) {
 	d.mu.Lock()
 	master, quiet := d.master, a.quit || a.draining
 	d.mu.Unlock()
-	if !quiet && master != nil { // who says so to people
+	if !quiet && master != nil { // the master logs it
 		_ = master.TrySend(&fdipc.Frame{Kind: wire.KindBroken, Target: a.listener.Number, Payload: []byte(err.Error())})
 	}
 }
 
-// shut drains the backlog of one listener and closes its socket, in the
-// background. What was accepted goes on to the workers.
+// shut drains the backlog of one listener and closes its socket, in the background. Accepted
+// connections still go to the workers.
 func (d *Dispatcher) shut(c *fdipc.Conn, number uint64) {
 	d.mu.Lock()
 	a := d.acceptors[number]
@@ -389,7 +388,7 @@ func (d *Dispatcher) shut(c *fdipc.Conn, number uint64) {
 	src.interrupt()
 }
 
-// acceptorEnded is told by an acceptor that its socket is closed.
+// acceptorEnded records that an acceptor has closed its socket.
 func (d *Dispatcher) acceptorEnded(a *acceptor) {
 	var acts actions
 	d.mu.Lock()
@@ -405,11 +404,10 @@ func (d *Dispatcher) acceptorEnded(a *acceptor) {
 	d.run(&acts)
 }
 
-// Shutdown stops all listeners: each takes what is in its backlog at that
-// moment, as fast as the workers have room, and closes its socket; then what
-// was accepted is waited for, until every connection is claimed. When ctx ends,
-// what is left is closed, counted as dropped, and ctx's error returned. Workers
-// that are to have the last connections must still be there.
+// Shutdown stops all listeners. Each accepts what is in its backlog at that moment, as fast as the
+// workers have room, and closes its socket. Shutdown then waits until every accepted connection is
+// claimed. If ctx ends first, it closes the rest, which is counted as dropped, and returns ctx's
+// error. The workers that are to have the last connections must still be there.
 func (d *Dispatcher) Shutdown(ctx context.Context) error {
 	for _, a := range d.stop((*acceptor).drainLocked) {
 		select {
@@ -421,8 +419,8 @@ func (d *Dispatcher) Shutdown(ctx context.Context) error {
 	return d.Close()
 }
 
-// Close ends all listeners at once and waits for their goroutines. Connections
-// that wait for a worker are closed, and those that come back later.
+// Close ends all listeners at once and waits for their goroutines. It closes the connections that
+// wait for a worker, and each that comes back later.
 func (d *Dispatcher) Close() error {
 	all := d.stop((*acceptor).quitLocked)
 	var acts actions
@@ -441,7 +439,7 @@ func (d *Dispatcher) Close() error {
 	return nil
 }
 
-// stop lets no more listeners in, and calls f on those that are there.
+// stop refuses new listeners, and calls f for each open one.
 func (d *Dispatcher) stop(f func(*acceptor)) []*acceptor {
 	d.mu.Lock()
 	d.closed = true
@@ -458,14 +456,14 @@ func (d *Dispatcher) stop(f func(*acceptor)) []*acceptor {
 	return all
 }
 
-// HandlesLost takes a frame whose handles did not arrive, for fdipc.Config.NoFiles of the master's
-// channel. It is false for a kind that is not handled here.
+// HandlesLost handles a frame whose handles did not arrive, for fdipc.Config.NoFiles of the
+// master's channel. It returns false for a kind that it does not handle.
 func (d *Dispatcher) HandlesLost(c *fdipc.Conn, f *fdipc.Frame) bool {
 	if f.Kind != wire.KindOpen {
-		return f.Kind == wire.KindCounters // without it a worker's ends are known by its frames
+		return f.Kind == wire.KindCounters // without the page the worker reports by frames
 	}
 	pause := d.shortage.Begin(d.cfg.Logger, faults.HandlesLost)
 	ask := &fdipc.Frame{Kind: wire.KindBroken, Target: f.Target}
-	time.AfterFunc(pause, func() { _ = c.TrySend(ask) }) // and gets it anew; nothing happens once c has ended
+	time.AfterFunc(pause, func() { _ = c.TrySend(ask) }) // the master sends the socket again; no effect once c has ended
 	return true
 }

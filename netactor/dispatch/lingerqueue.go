@@ -7,9 +7,9 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// lingerQueue holds connections that were answered and turned away, until their clients have
-// had time to read. To close one at once could destroy the answer on its way: a connection that
-// is closed with unread data is reset.
+// lingerQueue holds connections that were answered and turned away, until their clients have had
+// time to read. Closing at once could destroy the answer: a connection that is closed with unread
+// data is reset.
 type lingerQueue struct {
 	mu     sync.Mutex
 	conns  []lingeringConn // oldest first
@@ -17,7 +17,7 @@ type lingerQueue struct {
 	closed bool
 }
 
-// lingeringConn is one such connection.
+// lingeringConn is one connection of a lingerQueue.
 type lingeringConn struct {
 	h     *fdipc.Handle
 	fd    int
@@ -25,7 +25,7 @@ type lingeringConn struct {
 }
 
 const (
-	maxLingering = 64 // beyond it the oldest is closed early
+	maxLingering = 64 // above it the oldest is closed early
 	lingerFor    = 500 * time.Millisecond
 )
 
@@ -45,7 +45,7 @@ func (q *lingerQueue) add(h *fdipc.Handle, fd int) {
 	}
 }
 
-// expire closes those whose time is over.
+// expire closes the connections whose time is over.
 func (q *lingerQueue) expire() {
 	now := time.Now()
 	q.mu.Lock()
@@ -59,7 +59,7 @@ func (q *lingerQueue) expire() {
 	}
 }
 
-// close closes all of them, and those that come later.
+// close closes all connections, and each that is added later.
 func (q *lingerQueue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -2,8 +2,8 @@ package dispatch
 
 import "golang.org/x/sys/unix"
 
-// turnAway answers a connection and closes it, at once or a little later. It does not
-// block: a client that cannot take the answer goes without.
+// turnAway answers a connection and closes it, at once or a little later. It does not block: a
+// client that cannot receive the answer does not get it.
 func (a *acceptedConn) turnAway(answer string, q *lingerQueue) {
 	if answer == "" {
 		_ = a.h.Close()
@@ -24,7 +24,8 @@ func (c lingeringConn) finish() {
 	_ = c.h.Close()
 }
 
-// discard throws away what the client has sent so far. It is true when nothing more can come.
+// discard reads and drops what the client has sent so far. It returns true if nothing more can
+// come.
 func discard(fd int) (ended bool) {
 	var b [4096]byte
 	for range 16 { // a client that sends without end is reset

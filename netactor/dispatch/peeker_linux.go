@@ -16,40 +16,40 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/shm"
 )
 
-// peeker looks at the first bytes of one listener's connections. What is there when a connection is
-// accepted the acceptor's goroutine looks at; for the rest run waits, with an epoll of its own.
+// peeker looks at the first bytes of one listener's connections. The acceptor's goroutine looks at
+// the bytes that are there at accept; run waits for the rest, with the peeker's epoll.
 //
-// What was peeked at stays in the socket, so it is readable for ever: the epoll is edge-triggered, and
-// tells once for each segment that comes. A client that sends byte by byte costs one look for each,
-// peek.MaxBytes of them at most.
+// Peeked bytes stay in the socket, so it is always readable. The epoll is therefore edge-triggered,
+// and reports once for each segment. A client that sends byte by byte costs one look per byte, at
+// most peek.MaxBytes looks.
 //
-// A connection that is waited for is run's alone, until run brings it to the balancer again. So
-// nobody closes a descriptor that another looks at. A nil peeks does nothing.
+// Run alone has a peeking connection, until run gives it back to the balancer. So no other
+// goroutine closes a descriptor that run looks at. A nil peeker does nothing.
 type peeker struct {
 	acceptor  *acceptor
 	peek      netactor.Peek
 	f         netactor.FirstFunc
-	limit     int     // connections that may be waited for
-	acceptBuf peekBuf // of the acceptor's goroutine
+	limit     int     // connections that may wait at once
+	acceptBuf peekBuf // used by the acceptor's goroutine
 
 	epoll *os.File
 	rc    syscall.RawConn
 
 	mu      sync.Mutex
-	inbox   []*balance.PendingConn // to be waited for
-	sealed  bool                   // none will come any more
-	dropped bool                   // nobody waits any more: they are to be closed
+	inbox   []*balance.PendingConn // new connections for run to wait for
+	sealed  bool                   // no more connections will come
+	dropped bool                   // run is to close all its connections
 
-	// Of run's goroutine.
+	// Used by run's goroutine alone.
 	ownBuf  peekBuf
 	waits   map[int32]*balance.PendingConn // by descriptor
-	queue   balance.ConnList               // the same, oldest first
-	ready   []*balance.PendingConn         // to be brought to the balancer
+	queue   balance.ConnList               // the connections of waits, oldest first
+	ready   []*balance.PendingConn         // to be given back to the balancer
 	actions actions
 	events  [64]unix.EpollEvent
 }
 
-// peekBuf is where bytes are looked at.
+// peekBuf holds the peeked bytes.
 type peekBuf [peek.MaxBytes]byte
 
 func newPeeker(a *acceptor, p netactor.Peek, f netactor.FirstFunc) (*peeker, error) {
@@ -57,7 +57,7 @@ func newPeeker(a *acceptor, p netactor.Peek, f netactor.FirstFunc) (*peeker, err
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	if err := unix.SetNonblock(fd, true); err != nil { // or it would not join the runtime's poller
+	if err := unix.SetNonblock(fd, true); err != nil { // required by the Go runtime's poller
 		_ = unix.Close(fd)
 		return nil, os.NewSyscallError("setnonblock", err)
 	}
@@ -72,14 +72,14 @@ func newPeeker(a *acceptor, p netactor.Peek, f netactor.FirstFunc) (*peeker, err
 	return k, nil
 }
 
-// close is for one whose run was never called.
+// close closes a peeker whose run was never called.
 func (k *peeker) close() {
 	if k != nil {
 		_ = k.epoll.Close()
 	}
 }
 
-// lookAtNew looks at what has come with new connections.
+// lookAtNew looks at the bytes that are there for new connections.
 func (k *peeker) lookAtNew(ts []*balance.PendingConn) {
 	if k == nil {
 		return
@@ -89,7 +89,7 @@ func (k *peeker) lookAtNew(ts []*balance.PendingConn) {
 	}
 }
 
-// await takes over connections that have not said enough. They are known to the balancer.
+// await hands connections that have not sent enough to run. The balancer has them as peeking.
 func (k *peeker) await(ts []*balance.PendingConn) {
 	if k == nil || len(ts) == 0 {
 		return
@@ -100,7 +100,7 @@ func (k *peeker) await(ts []*balance.PendingConn) {
 	k.wakeLocked()
 }
 
-// seal says that no more will come: run ends when the last one has said enough.
+// seal marks that no more connections will come: run ends when the last one has sent enough.
 func (k *peeker) seal() {
 	if k == nil {
 		return
@@ -111,7 +111,7 @@ func (k *peeker) seal() {
 	k.wakeLocked()
 }
 
-// drop makes run close those that are waited for.
+// drop makes run close its connections.
 func (k *peeker) drop() {
 	if k == nil {
 		return
@@ -122,18 +122,19 @@ func (k *peeker) drop() {
 	k.wakeLocked()
 }
 
-// wakeLocked makes run look at the fields above.
+// wakeLocked makes run check inbox, sealed and dropped.
 func (k *peeker) wakeLocked() { _ = k.epoll.SetReadDeadline(time.Unix(1, 0)) }
 
-// run waits for first bytes.
+// run waits for first bytes until the peeker is sealed and has no connections.
 func (k *peeker) run() {
 	for k.round() {
 	}
 	_ = k.epoll.Close()
 }
 
-// round takes what is new, and looks at who has spoken: however many come, those that wait have their
-// turn. It waits if there is nothing to do, and is false when there will be nothing.
+// round takes the new connections, and looks at those that have events. It does both each time, so
+// many new connections do not delay the waiting ones. It waits if there is nothing to do, and
+// returns false when run must end.
 func (k *peeker) round() bool {
 	k.mu.Lock()
 	in, dropped := k.inbox, k.dropped
@@ -167,7 +168,7 @@ func (k *peeker) round() bool {
 	return true
 }
 
-// next is when the first of those that are waited for has had its time.
+// next returns when the time of the oldest waiting connection is over; zero if none waits.
 func (k *peeker) next() time.Time {
 	if k.queue.Head == nil {
 		return time.Time{}
@@ -179,7 +180,7 @@ func (k *peeker) left(p *balance.PendingConn) time.Duration {
 	return peekTimeout(k.peek) - time.Duration(shm.Monotonic()-p.At)
 }
 
-// wait returns the number of events; it is 0 when something else is to be looked at.
+// wait waits for events and returns their number; 0 after wakeLocked or at the deadline.
 func (k *peeker) wait() (n int) {
 	_ = k.rc.Read(func(fd uintptr) bool {
 		n, _ = unix.EpollWait(int(fd), k.events[:], 0)
@@ -194,7 +195,7 @@ func (k *peeker) poll() (n int) {
 	return max(0, n)
 }
 
-// begin waits for a connection. One that has said something since it was looked at is an event.
+// begin starts to wait for a connection. If bytes came since the last look, epoll reports them.
 func (k *peeker) begin(p *balance.PendingConn) {
 	e := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | 1<<31, Fd: int32(p.FD)} // EPOLLET
 	k.queue.Push(p)
@@ -205,8 +206,8 @@ func (k *peeker) begin(p *balance.PendingConn) {
 	}
 }
 
-// end takes a connection off the epoll: others will have it too, and then epoll would go on to tell
-// of it.
+// end takes a connection off the epoll. Other processes will have it too, and epoll would go on to
+// report its events.
 func (k *peeker) end(p *balance.PendingConn) {
 	k.queue.Remove(p)
 	delete(k.waits, int32(p.FD))
@@ -221,7 +222,7 @@ func (k *peeker) control(op int, e *unix.EpollEvent) (err error) {
 	return err
 }
 
-// expire ends the wait for those that have had their time, or for all.
+// expire ends the wait of the connections whose time is over, or of all.
 func (k *peeker) expire(all bool) {
 	for p := k.queue.Head; p != nil && (all || k.left(p) <= 0); p = k.queue.Head {
 		p.Peek = balance.PeekTimedOut
@@ -229,7 +230,7 @@ func (k *peeker) expire(all bool) {
 	}
 }
 
-// flush brings those that are no longer waited for to the balancer, and offers them.
+// flush gives the connections that no longer wait back to the balancer, and offers them.
 func (k *peeker) flush(dropped bool) {
 	if len(k.ready) == 0 {
 		return
@@ -261,7 +262,7 @@ func (k *peeker) flush(dropped bool) {
 	d.run(&k.actions)
 }
 
-// look peeks at a connection, and says how far that has got. events are those of epoll, or 0.
+// look peeks at a connection, and returns its new state. events are those of epoll, or 0.
 func (k *peeker) look(p *balance.PendingConn, area *peekBuf, events uint32) balance.PeekState {
 	n, err := recvPeek(p.FD, area[:])
 	last := n == len(area) || events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
@@ -273,7 +274,7 @@ func (k *peeker) look(p *balance.PendingConn, area *peekBuf, events uint32) bala
 		p.Peek = balance.PeekReset
 		return p.Peek
 	case n == 0:
-		p.Peek = balance.PeekNoKey // it has said all it has to say
+		p.Peek = balance.PeekNoKey // the client has closed its sending half
 		return p.Peek
 	}
 	s := k.read(area[:n])
@@ -290,13 +291,13 @@ func (k *peeker) look(p *balance.PendingConn, area *peekBuf, events uint32) bala
 		if last {
 			p.Peek = balance.PeekNoKey
 		}
-	default: // a user's function made it up
+	default: // not a verdict: from the user's function
 		p.Peek = balance.PeekNoKey
 	}
 	return p.Peek
 }
 
-// read is Peek.read, and gets over a panic of the user's function.
+// read is readPeek, and recovers a panic of the user's function.
 func (k *peeker) read(b []byte) (s peekResult) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -307,7 +308,7 @@ func (k *peeker) read(b []byte) (s peekResult) {
 	return readPeek(k.peek, b, k.f)
 }
 
-// recvPeek is recv(2) that leaves what it returns where it was.
+// recvPeek is recv(2) that leaves the returned bytes in the socket.
 func recvPeek(fd int, b []byte) (int, error) {
 	for {
 		n, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),

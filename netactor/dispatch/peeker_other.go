@@ -9,7 +9,7 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/balance"
 )
 
-// peeker looks at first bytes. Off Linux nobody does: see openSocket.
+// peeker looks at first bytes. Off Linux newPeeker fails.
 type peeker struct{ limit int }
 
 func newPeeker(*acceptor, netactor.Peek, netactor.FirstFunc) (*peeker, error) {

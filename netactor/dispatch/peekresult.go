@@ -9,18 +9,18 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/peek"
 )
 
-// verdicts are those of the parsers.
+// verdicts maps the verdicts of package peek to those of netactor.
 var verdicts = [...]netactor.PeekVerdict{peek.More: netactor.PeekMore, peek.Found: netactor.PeekKeyed, peek.None: netactor.PeekUnkeyed}
 
-// peeks reports whether anything is looked at.
+// peeks reports whether p looks at first bytes.
 func peeks(p netactor.Peek) bool { return p.By != netactor.PeekNone || p.Proxy }
 
 const (
-	maxPeeking     = 1024 // connections of one listener whose first bytes are waited for
+	maxPeeking     = 1024 // connections of one listener that may wait for first bytes
 	defaultTimeout = time.Second
 )
 
-// peekTimeout is how long a connection may take to say enough.
+// peekTimeout returns how long a connection may take to send enough.
 func peekTimeout(p netactor.Peek) time.Duration {
 	if p.Timeout == 0 {
 		return defaultTimeout
@@ -28,16 +28,17 @@ func peekTimeout(p netactor.Peek) time.Duration {
 	return p.Timeout
 }
 
-// peekResult is what the first bytes of a connection say.
+// peekResult is the result of the first bytes of a connection.
 type peekResult struct {
 	verdict netactor.PeekVerdict
-	hashed  bool           // by key, and not by the addresses
-	key     uint64         // where hashed
-	peer    netip.AddrPort // by a PROXY header; the zero value when there is none
+	hashed  bool           // placed by key, and not by the addresses
+	key     uint64         // if hashed
+	peer    netip.AddrPort // from a PROXY header; the zero value without one
 	local   netip.AddrPort
 }
 
-// readPeek looks at what there is. It does not keep b. first is the function of PeekFirst.
+// readPeek looks at b, the bytes that have come. It does not keep b. first is the function of
+// PeekFirst.
 func readPeek(p netactor.Peek, b []byte, first netactor.FirstFunc) (s peekResult) {
 	if p.Proxy {
 		h, v := peek.ProxyHeader(b)
@@ -80,8 +81,8 @@ func readPeek(p netactor.Peek, b []byte, first netactor.FirstFunc) (s peekResult
 	return s
 }
 
-// bytesKey is FNV-1a, of 64 bits. Like the circle it must be the same after a restart of the listener
-// process, so it has no secret.
+// bytesKey is FNV-1a, of 64 bits. Like the circle of Hash it must be the same after a restart of
+// the listener process, so it has no secret.
 func bytesKey(b []byte) uint64 {
 	h := uint64(0xcbf29ce484222325)
 	for _, c := range b {

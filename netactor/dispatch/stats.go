@@ -11,8 +11,8 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// Stats returns the counts of all listeners, by number; the workers of each by
-// ID.
+// Stats returns the counts of all listeners, sorted by number, and those of each listener's
+// workers, sorted by ID.
 func (d *Dispatcher) Stats() []netactor.ListenerStats {
 	now := shm.Monotonic()
 	d.mu.Lock()
@@ -28,10 +28,10 @@ func (d *Dispatcher) Stats() []netactor.ListenerStats {
 	return out
 }
 
-// pushEvery is how often a dispatcher tells the master its counts, when they change.
+// statsEvery is how often a dispatcher sends its counts to the master, while they change.
 const statsEvery = time.Second
 
-// statsChangedLocked sees to it that the master is told the counts.
+// statsChangedLocked makes the dispatcher send its counts to the master.
 func (d *Dispatcher) statsChangedLocked() {
 	if !d.statsChanged && d.master != nil && !d.closed {
 		d.statsChanged = true
@@ -39,7 +39,7 @@ func (d *Dispatcher) statsChangedLocked() {
 	}
 }
 
-// sendStats tells the master the counts. Those of very many workers are told less often.
+// sendStats sends the counts to the master. It sends the counts of very many workers less often.
 func (d *Dispatcher) sendStats() {
 	stats := d.Stats()
 	rows := 0
@@ -55,6 +55,6 @@ func (d *Dispatcher) sendStats() {
 	}
 	d.mu.Unlock()
 	if master != nil && !closed {
-		_ = master.TrySend(&fdipc.Frame{Kind: wire.KindStats, Payload: wire.Encode(stats)}) // the next will do
+		_ = master.TrySend(&fdipc.Frame{Kind: wire.KindStats, Payload: wire.Encode(stats)}) // if it fails, the next one follows
 	}
 }

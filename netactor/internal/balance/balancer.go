@@ -8,37 +8,37 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// Balancer holds the rules of Dispatcher: who is offered what, and what becomes of
-// it. It has no goroutines, clocks, sockets or locks; time comes in with the
-// calls that need it.
+// Balancer holds the rules of Dispatcher: which worker is offered a connection, and what happens to
+// the connection. It has no goroutines, clocks, sockets or locks; calls that need the time have it
+// as a parameter.
 //
-// A connection is accepted when some worker has room for it,
-// and placed: offered to that worker. Each offer is settled once. A claim ends
-// the connection; a refusal or a return makes it wait, and it is placed again as
-// soon as a worker has room. So a connection is with one worker at most, and
+// A connection is accepted when some worker has room for it, and placed: offered to that worker.
+// Each offer is settled once. A claim ends the connection here. After a refusal or a return it
+// waits, and is placed again as soon as a worker has room. So at most one worker has a connection,
+// and
 //
 //	accepted = claimed + reset + dropped + turned away + peeking + waiting + offered
 //
-// at every moment, per listener. For a worker at a listener
+// at every moment, for each listener. For a worker at a listener
 //
 //	offered ever        = claimed + refused + returned + unsent + offered now
 //	claimed + inherited = finished + died + open
 //
-// Tickets wait only when no worker has room, and while one waits nothing is
-// accepted: the queue is the kernel's backlog. Where a policy looks at the first bytes, a
-// connection is peeking until it has them: no worker's room is taken up by it, and none kept for it.
+// Connections wait only when no worker has room. While one waits the listener accepts none, so the
+// queue is the kernel's backlog. If a policy looks at the first bytes, a connection is peeking
+// until it has them: it takes no worker's room, and none is kept for it.
 type Balancer struct {
 	Workers   map[uint64]*WorkerState
 	listeners map[uint64]*ListenerState
 }
 
 const (
-	// A worker that refuses, or lets an offer run out, is left alone for a
-	// while: so a connection cannot bounce, and nothing spins.
+	// A worker that refuses, or does not claim an offer in time, gets no offers for a while: so a
+	// connection cannot bounce, and nothing spins.
 	firstSuspension = 50 * time.Millisecond
 	maxSuspension   = 2 * time.Second
 
-	// maxMemberships bounds the listeners that one worker can claim to take part in.
+	// maxMemberships bounds the listeners that one worker can join.
 	maxMemberships = 4096
 )
 
@@ -47,7 +47,7 @@ func New() *Balancer {
 	return &Balancer{Workers: make(map[uint64]*WorkerState), listeners: make(map[uint64]*ListenerState)}
 }
 
-// AddWorker makes a worker known. One that is known already is left as it is.
+// AddWorker adds a worker and returns its state. It does not change a worker that is known already.
 func (b *Balancer) AddWorker(w netactor.Worker) *WorkerState {
 	a := b.Workers[w.ID]
 	if a == nil {
@@ -57,8 +57,8 @@ func (b *Balancer) AddWorker(w netactor.Worker) *WorkerState {
 	return a
 }
 
-// RemoveWorker says that a worker is gone. What it had claimed died with it;
-// what it was offered is still to be settled, one by one.
+// RemoveWorker removes a worker that is gone. The connections that it had claimed died with it; its
+// offers are still to be settled, each by Settled.
 func (b *Balancer) RemoveWorker(w *WorkerState) {
 	if b.Workers[w.Worker.ID] != w {
 		return
@@ -76,9 +76,8 @@ func (b *Balancer) RemoveWorker(w *WorkerState) {
 	}
 }
 
-// countEnds brings the ends of a dead worker's connections to book: what it had
-// closed finished, the rest died. Of some that it closed the claim may still
-// have to be heard of.
+// countEnds counts the ends of a dead worker's connections: those that it had closed as finished,
+// the rest as died. The claims of some connections that it closed may still be on their way.
 func (b *Balancer) countEnds(m *Membership) {
 	c := &m.Counts
 	m.Listener.Load -= c.Open()
@@ -92,7 +91,8 @@ func (b *Balancer) countEnds(m *Membership) {
 	c.Died = has - c.Finished
 }
 
-// AddListener opens a listener, with the user's functions for it. It is nil if the number is taken.
+// AddListener adds a listener, with the user's functions for it. It returns nil if the number is
+// taken.
 func (b *Balancer) AddListener(number uint64, o wire.Opening, f netactor.Functions) *ListenerState {
 	if b.listeners[number] != nil {
 		return nil
@@ -112,8 +112,8 @@ func (b *Balancer) AddListener(number uint64, o wire.Opening, f netactor.Functio
 	return l
 }
 
-// RemoveListener closes a listener. Its offers are still settled; what waits is
-// to be taken out with drop.
+// RemoveListener removes a listener. Its offers are still settled; DropWaiting takes out the
+// waiting connections.
 func (b *Balancer) RemoveListener(l *ListenerState) {
 	delete(b.listeners, l.Number)
 	for _, m := range l.Members {
@@ -122,10 +122,10 @@ func (b *Balancer) RemoveListener(l *ListenerState) {
 	}
 }
 
-// Join lets a worker take part in a listener; open is how many connections of
-// it the worker has already, which counts at its first join by a link only. The listener
-// may still be unknown: the worker's word and the master's take different ways.
-// It is false if the worker takes part in too many.
+// Join lets a worker take part in a listener. open is how many of the listener's connections the
+// worker has already; it counts only at the worker's first join over a link. The listener may still
+// be unknown, since the worker's frame and the master's travel on different channels. Join returns
+// false if the worker takes part in too many listeners.
 func (b *Balancer) Join(w *WorkerState, number uint64, open uint64) bool {
 	m := w.Memberships[number]
 	if m == nil {
@@ -151,7 +151,7 @@ func (b *Balancer) Join(w *WorkerState, number uint64, open uint64) bool {
 	return true
 }
 
-// attach brings a member and its listener together.
+// attach connects a membership with its listener.
 func (b *Balancer) attach(m *Membership, l *ListenerState) {
 	m.Listener = l
 	l.Members[m.Worker.Worker.ID] = m
@@ -162,8 +162,8 @@ func (b *Balancer) attach(m *Membership, l *ListenerState) {
 	}
 }
 
-// LinkEnded says that the link to a worker has ended, whose process goes on: it takes part in nothing
-// until it joins by a new one.
+// LinkEnded records that the link to a worker has ended while its process lives. The worker takes
+// part in no listener until it joins over a new link.
 func (b *Balancer) LinkEnded(w *WorkerState) {
 	w.SuspendedUntil, w.Failures, w.onProbation = time.Time{}, 0, false
 	for _, m := range w.Memberships {
@@ -172,8 +172,8 @@ func (b *Balancer) LinkEnded(w *WorkerState) {
 	}
 }
 
-// linkRenewed brings a worker's member up to date that joins by a new link, where it begins to count anew: open is
-// what it has.
+// linkRenewed updates a membership when its worker joins over a new link. The worker counts from
+// zero there; open is how many connections it has.
 func (b *Balancer) linkRenewed(m *Membership, open uint64) {
 	c := &m.Counts
 	has := c.Inherited + c.Claimed
@@ -187,14 +187,14 @@ func (b *Balancer) linkRenewed(m *Membership, open uint64) {
 	m.Counters, m.unlinked = nil, false
 }
 
-// activate lets a member that is joined take part.
+// activate lets a joined membership take part.
 func (b *Balancer) activate(m *Membership) {
 	m.Listener.accepting++
 	m.Listener.order.join(m)
 	b.update(m)
 }
 
-// Leave takes a worker off a listener. Its connections go on, and are counted.
+// Leave removes a worker from a listener. Its connections go on, and are still counted.
 func (b *Balancer) Leave(m *Membership) {
 	if m == nil || !m.joined {
 		return
@@ -207,7 +207,7 @@ func (b *Balancer) Leave(m *Membership) {
 	}
 }
 
-// Accepted takes a new connection in. It waits until it is placed.
+// Accepted adds a new connection. It waits until it is placed.
 func (b *Balancer) Accepted(p *PendingConn, l *ListenerState) {
 	p.Listener = l
 	l.Counts.Accepted++
@@ -215,8 +215,8 @@ func (b *Balancer) Accepted(p *PendingConn, l *ListenerState) {
 	l.enqueue(p)
 }
 
-// StartPeek takes a new connection in whose first bytes are waited for. It is false when too many
-// are: then it was not taken in.
+// StartPeek adds a new connection that is to send its first bytes. It returns false, and adds
+// nothing, if limit connections are peeking already.
 func (b *Balancer) StartPeek(p *PendingConn, l *ListenerState, limit int) bool {
 	if l.Counts.Peeking >= limit {
 		return false
@@ -228,8 +228,8 @@ func (b *Balancer) StartPeek(p *PendingConn, l *ListenerState, limit int) bool {
 	return true
 }
 
-// EndPeek ends the wait for the first bytes of t, which now waits to be placed; unless a limit was
-// reached meanwhile at which it is to be turned away.
+// EndPeek ends the peeking of p, which now waits to be placed. It returns true if p must be turned
+// away, because a limit has been reached since.
 func (b *Balancer) EndPeek(p *PendingConn) (away bool) {
 	l := p.Listener
 	l.Counts.Peeking--
@@ -242,8 +242,7 @@ func (b *Balancer) EndPeek(p *PendingConn) (away bool) {
 	return false
 }
 
-// DropPeeking takes out for good a connection whose first bytes were waited for: its client has gone, or
-// it is closed by us.
+// DropPeeking removes a peeking connection: its client has reset it, or it is closed here.
 func (b *Balancer) DropPeeking(p *PendingConn, reset bool) {
 	l := p.Listener
 	l.Counts.Peeking--
@@ -255,8 +254,8 @@ func (b *Balancer) DropPeeking(p *PendingConn, reset bool) {
 	}
 }
 
-// Place takes the first connection that waits and gives it to a worker, t.s. Nil
-// means that none waits, or none has room.
+// Place offers the first waiting connection to a worker, p.OfferedTo. It returns nil if no
+// connection waits, or no worker has room.
 func (b *Balancer) Place(l *ListenerState) *PendingConn {
 	p := l.waiting.Head
 	if p == nil {
@@ -279,7 +278,7 @@ func (b *Balancer) Place(l *ListenerState) *PendingConn {
 	return p
 }
 
-// DropWaiting takes the first connection that waits out for good: it is closed by us.
+// DropWaiting removes the first waiting connection, which the caller closes.
 func (b *Balancer) DropWaiting(l *ListenerState) *PendingConn {
 	p := l.waiting.pop()
 	if p == nil {
@@ -291,9 +290,9 @@ func (b *Balancer) DropWaiting(l *ListenerState) *PendingConn {
 	return p
 }
 
-// Settled ends the offer of t. Unless it was claimed, t waits again; or is done
-// with, if its client has reset the connection. now matters for those alone. all says that more
-// members of the worker than the one have changed.
+// Settled ends the offer of p. If p was not claimed it waits again, or is removed if its client has
+// reset it. now is used only if p was not claimed. all reports whether other memberships of the
+// worker have changed too.
 func (b *Balancer) Settled(p *PendingConn, o fdipc.Outcome, reason uint8, reset bool, now time.Time) (all bool) {
 	m := p.endOffer()
 	w := m.Worker
@@ -344,8 +343,8 @@ func (b *Balancer) Settled(p *PendingConn, o fdipc.Outcome, reason uint8, reset 
 	return all
 }
 
-// Unsent says that the offer of t could not be sent. broken says that the link
-// is no more: the worker takes part in nothing until it joins by a new one.
+// Unsent ends an offer of p that could not be sent. broken means that the link has ended: the
+// worker takes part in no listener until it joins over a new link.
 func (b *Balancer) Unsent(p *PendingConn, broken bool, now time.Time) {
 	m := p.endOffer()
 	p.OfferedTo = nil
@@ -363,10 +362,10 @@ func (b *Balancer) Unsent(p *PendingConn, broken bool, now time.Time) {
 	m.archive()
 }
 
-// suspend leaves a worker alone for a while, longer each time in a row.
+// suspend gives a worker no offers for a while, longer for each suspension in a row.
 func (b *Balancer) suspend(w *WorkerState, why uint8, now time.Time) {
 	if !w.SuspendedUntil.IsZero() {
-		return // for the same trouble
+		return // suspended already, for the same reason
 	}
 	w.SuspendReason = why
 	w.SuspendedUntil = now.Add(min(firstSuspension<<min(w.Failures, 10), maxSuspension))
@@ -375,8 +374,8 @@ func (b *Balancer) suspend(w *WorkerState, why uint8, now time.Time) {
 	b.updateAll(w)
 }
 
-// EndSuspensions ends the suspensions that are over, and returns when the next one will
-// be; zero is never.
+// EndSuspensions ends the suspensions whose time is over, and returns when the next one ends; zero
+// if there is none.
 func (b *Balancer) EndSuspensions(now time.Time) (next time.Time) {
 	for _, w := range b.Workers {
 		if w.SuspendedUntil.IsZero() {
@@ -392,9 +391,9 @@ func (b *Balancer) EndSuspensions(now time.Time) (next time.Time) {
 	return next
 }
 
-// Finished takes a worker's word on how many connections of a listener it has
-// closed since it joined. Words may be late or repeated; what cannot be is
-// ignored, and s is nil. all says that more members of the worker than s have changed.
+// Finished records how many connections of a listener a worker has closed since it joined. Reports
+// may be late or repeated; an impossible one is ignored, and m is nil. all reports whether
+// memberships of the worker other than m have changed too.
 func (b *Balancer) Finished(w *WorkerState, number, total uint64) (m *Membership, all bool) {
 	m = w.Memberships[number]
 	if m == nil || m.Listener == nil {
@@ -411,20 +410,21 @@ func (b *Balancer) Finished(w *WorkerState, number, total uint64) (m *Membership
 	m.Listener.Load -= int(n)
 	w.loadSinceReport -= int(n)
 	if !w.SuspendedUntil.IsZero() {
-		w.SuspendedUntil = time.Time{} // it has descriptors again: one offer will show
+		w.SuspendedUntil = time.Time{} // it may have descriptors again: one offer tests it
 		b.updateAll(w)
 		all = true
 	}
 	return m, b.updateOffers(m) || all
 }
 
-// SetLoad takes a worker's own word on how much it has to do.
+// SetLoad records the load that a worker reports.
 func (b *Balancer) SetLoad(w *WorkerState, load int) {
 	w.reportedLoad, w.loadSinceReport = max(0, load), 0
 	b.updateAll(w)
 }
 
-// Refresh reads what the worker of s has closed, where it does not report it.
+// Refresh reads from the worker's page of counters how many connections of m it has closed, if it
+// does not report that by frames.
 func (b *Balancer) Refresh(m *Membership) {
 	c := &m.Counts
 	n, ok := m.finishedByWorker()

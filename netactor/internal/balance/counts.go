@@ -10,7 +10,7 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// CountPeek counts what came of peeking at a connection that is to be placed.
+// CountPeek counts the result of peeking at a connection that is to be placed.
 func CountPeek(c *netactor.Counts, s PeekState) {
 	switch s {
 	case PeekKey:

@@ -9,20 +9,19 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 )
 
-// hashRing is consistent hashing: each member has ringPoints points on a circle,
-// and a client belongs to the first point at or after its own. A member's points
-// come from its worker's slot, so that a replacement takes over the clients of
-// the one it replaces. A member without room is passed over: that client goes to
-// the next point, and comes back later; after maxWalk such points, to whoever has room.
-// O(log n).
+// hashRing is consistent hashing: each membership has ringPoints points on a circle, and a client
+// belongs to the first point at or after its key. The points come from the worker's slot, so a
+// replacement takes over the clients of the worker that it replaces. A membership without room is
+// passed over: its client goes to the next point, and comes back later. After maxWalk such points
+// the client goes to any worker that has room. O(log n).
 //
-// The hash has no secret: the circle must be the same after a restart of the
-// listener process, and a client chooses only who serves itself.
+// The hash has no secret: the circle must be the same after a restart of the listener process, and
+// a client chooses only the worker that serves it.
 type hashRing struct {
 	l      *ListenerState
 	key    netactor.KeyFunc // nil: by the client's IP address
 	points []ringPoint
-	free   roundRobin // those that have room
+	free   roundRobin // the memberships that have room
 }
 
 type ringPoint struct {
@@ -36,7 +35,7 @@ const (
 )
 
 func byPlace(a, b ringPoint) int {
-	// Two workers of one slot, in a reload: the newer comes first.
+	// In a reload two workers have one slot: the newer comes first.
 	return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(b.s.Worker.Worker.ID, a.s.Worker.Worker.ID))
 }
 
@@ -51,7 +50,8 @@ func (h *hashRing) join(m *Membership) {
 		own[i] = ringPoint{at, m}
 	}
 	slices.SortFunc(own[:], byPlace)
-	// Merged from the end: sorting all again would cost a thousand workers seconds.
+	// The points are merged from the end: sorting all again would take seconds for a thousand
+	// workers.
 	i, j := len(h.points)-1, ringPoints-1
 	h.points = append(h.points, own[:]...)
 	for k := len(h.points) - 1; j >= 0; k-- {
@@ -85,7 +85,7 @@ func (h *hashRing) pick(t *PendingConn) *Membership {
 	return h.free.pick(t)
 }
 
-// keyOf is what a connection is placed by.
+// keyOf returns the key that a connection is placed by.
 func (h *hashRing) keyOf(t *PendingConn) (key uint64) {
 	if t.Keyed {
 		return t.Key

@@ -8,26 +8,26 @@ type ListenerState struct {
 	Name       string
 	Limits     netactor.Limits
 	order      order
-	NeedsEnds  bool                   // to place connections it must know which have ended
+	NeedsEnds  bool                   // its policy or its limits need to know when connections end
 	Members    map[uint64]*Membership // by worker
-	Busy       []*Membership          // those that are offered something, in no order
-	accepting  int                    // members that are joined
-	available  int                    // of those, not suspended
-	atLimit    int                    // of those, at their limit
-	room       int                    // sum over members
-	Load       int                    // connections of all workers, and those that wait
+	Busy       []*Membership          // memberships with offers, in no order
+	accepting  int                    // memberships that are joined
+	available  int                    // of accepting: not suspended
+	atLimit    int                    // of available: at their limit
+	room       int                    // sum over memberships
+	Load       int                    // connections that peek, wait, are offered or are open
 	waiting    ConnList
 	Paused     bool
 	Counts     netactor.Counts
-	Fault      string                 // what the user's function panicked with, until the driver has said so
-	goneCounts netactor.WorkerCounts  // of the workers that are no longer there, added up
-	handOver   netactor.HandOverTimes // likewise
+	Fault      string                 // the failure of the user's function, until Dispatcher has reported it
+	goneCounts netactor.WorkerCounts  // sum over the workers that are gone
+	handOver   netactor.HandOverTimes // the same sum of hand-overs
 }
 
-// JoinedCount is how many workers take part.
+// JoinedCount returns how many workers take part.
 func (l *ListenerState) JoinedCount() int { return l.accepting }
 
-// CanAccept is how many connections may be accepted now.
+// CanAccept returns how many connections may be accepted now.
 func (l *ListenerState) CanAccept() int {
 	if l.Paused || l.waiting.Head != nil {
 		return 0
@@ -48,8 +48,8 @@ const (
 	limitPerWorker
 )
 
-// LimitReached reports the limit for which new connections are to be refused, rather than
-// to wait. Where nobody is able to take any they wait, as everywhere.
+// LimitReached returns the limit for which new connections are turned away. PerWorker turns none
+// away while no worker is available: they wait.
 func (l *ListenerState) LimitReached() Limit {
 	switch {
 	case l.Limits.AtLimit == netactor.WaitAtLimit || l.Paused:

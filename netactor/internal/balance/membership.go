@@ -9,62 +9,62 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/shm"
 )
 
-// WorkerState is one worker, over all listeners.
+// WorkerState is one worker, over all its listeners.
 type WorkerState struct {
 	Worker          netactor.Worker
 	Memberships     map[uint64]*Membership // by listener
-	Link            *fdipc.Conn            // the driver's; nil between two
-	Credit          int                    // offers that its link carries at once; 1 until that is known
+	Link            *fdipc.Conn            // used by Dispatcher; nil between two links
+	Credit          int                    // offers that its link carries at once; 1 until known
 	offered         int
 	widestWindow    int           // the largest window of its listeners
-	shortOfCredit   bool          // its credit bounds it, not the windows alone
-	SuspendedUntil  time.Time     // suspended until then; zero is not
-	SuspendReason   uint8         // the reason of the last refusal; ReasonNone when an offer ran out
+	shortOfCredit   bool          // its credit limits its room, not the windows alone
+	SuspendedUntil  time.Time     // the end of its suspension; zero if not suspended
+	SuspendReason   uint8         // the reason of the last refusal; ReasonNone if an offer was not claimed in time
 	Failures        int           // suspensions in a row
-	Outage          faults.Outage // that it is suspended; it has a lock of its own
-	onProbation     bool          // back from a suspension, and has claimed nothing since: one offer at a time
-	reportedLoad    int           // its own word on its load; -1 when it gave none
-	loadSinceReport int           // connections offered since that, less those that ended
+	Outage          faults.Outage // for the log: it is suspended; it has its own lock
+	onProbation     bool          // from a suspension until its next claim: one offer at a time
+	reportedLoad    int           // the load that it last reported; -1 if it reported none
+	loadSinceReport int           // connections offered since the report, less those that ended
 }
 
-// Membership is one worker at one listener, from its first Join until one of them is
+// Membership is one worker at one listener, from its first Join until the worker or the listener is
 // gone and its last offer is settled.
 type Membership struct {
 	Worker    *WorkerState
-	Listener  *ListenerState // nil: the listener is not known yet
+	Listener  *ListenerState // nil if the listener is not known yet
 	joined    bool           // takes part
 	dead      bool           // the worker is gone
-	available bool           // takes part, and is not suspended; as the listener counts it
-	atLimit   bool           // is able, and at its limit; as the listener counts it
-	room      int            // offers that it may be given now
-	owedEnds  int            // dead: ends of connections whose claim is still to be heard of
+	available bool           // takes part, and is not suspended; counted in Listener.available
+	atLimit   bool           // is available, and at its limit; counted in Listener.atLimit
+	room      int            // offers that it may get now
+	owedEnds  int            // if dead: finished connections whose claims are still on their way
 	Counts    netactor.WorkerCounts
-	Counters  *shm.SharedCounters // what the worker counts itself; nil: nothing
+	Counters  *shm.SharedCounters // what the worker counts; nil if it shares no page
 
 	unlinked       bool   // the link by which it joined has ended
-	finishedBefore uint64 // of counts.Finished: by earlier links, which the worker does not count
+	finishedBefore uint64 // part of Counts.Finished over earlier links, which the worker does not count
 
-	offers    ConnList    // the longest offered first
-	busyIndex int         // place in the listener's busy; -1 when it has no offers
-	prev      *Membership // roundRobin's list
+	offers    ConnList    // oldest first
+	busyIndex int         // index in Listener.Busy; -1 if it has no offers
+	prev      *Membership // in roundRobin's ring
 	next      *Membership
 	inRing    bool
-	index     int    // place in leastLoaded's heap, or in custom's list; -1 when not in it
+	index     int    // index in leastLoaded's heap, or in pickerOrder's list; -1 if it is not there
 	lastUse   uint64 // leastLoaded: when it was last picked
 }
 
-// finishedByWorker is how many connections the worker says in its page of counters that it has closed.
+// finishedByWorker returns how many connections the worker has closed, by its page of counters.
 func (m *Membership) finishedByWorker() (n uint64, ok bool) {
 	n, ok = m.Counters.Closed()
 	return m.finishedBefore + n, ok
 }
 
-// load is what the worker has of the listener: offered, or claimed and open.
-// A connection may be closed before its claim is heard of, so neither part
-// alone is exact; the sum is. When it is dead only its offers are left.
+// load returns how many connections of the listener the worker has: offered, or claimed and open. A
+// connection may be closed before its claim is known, so neither part alone is exact; the sum is. A
+// dead worker has only its offers.
 func (m *Membership) load() int { return m.Counts.Offered + m.Counts.Open() }
 
-// weight is what LeastLoaded compares: the worker's own report, or its load.
+// weight returns what LeastLoaded compares: the worker's report, or its load.
 func (m *Membership) weight() int {
 	if m.Worker.reportedLoad >= 0 {
 		return max(0, m.Worker.reportedLoad+m.Worker.loadSinceReport)
@@ -72,7 +72,7 @@ func (m *Membership) weight() int {
 	return m.load()
 }
 
-// archive keeps the counts of a member that is dead and has nothing on offer.
+// archive adds the counts of a dead membership without offers to those of its listener.
 func (m *Membership) archive() {
 	if m.dead && m.Counts.Offered == 0 {
 		addCounts(&m.Listener.goneCounts, m.Counts)
@@ -81,7 +81,7 @@ func (m *Membership) archive() {
 	}
 }
 
-// update works the room of a member out anew, after any change.
+// update computes the room of a membership again, after any change.
 func (b *Balancer) update(m *Membership) {
 	w, l := m.Worker, m.Listener
 	able := m.joined && w.SuspendedUntil.IsZero()
@@ -114,7 +114,7 @@ func (b *Balancer) update(m *Membership) {
 	l.order.update(m)
 }
 
-// delta is the change of a count of those that are so.
+// delta returns the change of a count of memberships that have a property.
 func delta(before, after bool) int {
 	switch {
 	case after && !before:
@@ -125,7 +125,7 @@ func delta(before, after bool) int {
 	return 0
 }
 
-// updateAll is update for every member of a worker.
+// updateAll calls update for every membership of a worker.
 func (b *Balancer) updateAll(w *WorkerState) {
 	for _, m := range w.Memberships {
 		if m.Listener != nil {
@@ -134,8 +134,8 @@ func (b *Balancer) updateAll(w *WorkerState) {
 	}
 }
 
-// updateOffers is update after a change of what s is offered. It concerns the worker's
-// other members when its credit is short, or when its report speaks for all of them: then all.
+// updateOffers updates m after a change of its offers. all is true if it has updated the worker's
+// other memberships too: the worker's credit is short, or its report covers all of them.
 func (b *Balancer) updateOffers(m *Membership) (all bool) {
 	w := m.Worker
 	tight := w.Credit-w.offered < w.widestWindow
@@ -143,6 +143,6 @@ func (b *Balancer) updateOffers(m *Membership) (all bool) {
 		b.updateAll(w)
 	}
 	w.shortOfCredit = tight
-	b.update(m) // also one whose listener is removed
+	b.update(m) // also if its listener is removed
 	return all
 }

@@ -7,13 +7,13 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 )
 
-// order keeps the members of one listener in the order in which its policy picks
-// them. It decides among members that have room and knows nothing else.
+// order keeps the memberships of one listener in the order in which its policy picks them. It
+// chooses among memberships that have room, and does nothing else.
 type order interface {
-	join(m *Membership)   // the member takes part
-	leave(m *Membership)  // it does no longer; update(s) with no room came before
-	update(m *Membership) // its room or its load may have changed
-	// pick returns the member for one connection, with room; nil if none has.
+	join(m *Membership)   // m takes part
+	leave(m *Membership)  // m no longer takes part; update(m) without room came before
+	update(m *Membership) // m's room or load may have changed
+	// pick returns a membership with room for one connection; nil if none has room.
 	pick(p *PendingConn) *Membership
 }
 
@@ -32,10 +32,9 @@ func newOrder(l *ListenerState, p netactor.Policy, f netactor.Functions) order {
 	return new(roundRobin)
 }
 
-// roundRobin keeps the members that have room in a ring. The head is picked and
-// goes to the end; one that gets room again enters at the end. So the order is
-// that of Node's cluster, least recently freed first, and strictly cyclic as
-// long as all have room. O(1).
+// roundRobin keeps the memberships that have room in a ring. The head is picked and goes to the
+// end; a membership that gets room again enters at the end. So the order is that of Node's cluster,
+// least recently freed first, and strictly cyclic as long as all have room. O(1).
 type roundRobin struct{ head, tail *Membership }
 
 func (r *roundRobin) join(*Membership)  {}
@@ -83,8 +82,8 @@ func (r *roundRobin) remove(m *Membership) {
 	m.prev, m.next, m.inRing = nil, nil, false
 }
 
-// leastLoaded keeps the members that have room in a heap by weight; of equals, the
-// one picked the longest ago. O(log n).
+// leastLoaded keeps the memberships that have room in a heap by weight; of equal ones, the one
+// picked the longest ago comes first. O(log n).
 type leastLoaded struct {
 	members []*Membership
 	picks   uint64
@@ -115,7 +114,7 @@ func (l *leastLoaded) pick(*PendingConn) *Membership {
 	return m
 }
 
-// Len, Less, Swap, Push and Pop are heap.Interface.
+// Len, Less, Swap, Push and Pop are the methods of heap.Interface.
 
 func (l *leastLoaded) Len() int { return len(l.members) }
 

@@ -1,14 +1,14 @@
 package balance
 
-// PeekState is how far peeking at a connection has got.
+// PeekState is the state of peeking at a connection.
 type PeekState uint8
 
 const (
-	PeekNotNeeded  PeekState = iota // nothing is to be looked at
-	PeekIncomplete                  // it has not said enough
-	PeekKey                         // the rest is what came of it
-	PeekNoKey
-	PeekTimedOut
-	PeekTooMany
-	PeekReset // the client has reset it
+	PeekNotNeeded  PeekState = iota // the listener does not look at first bytes
+	PeekIncomplete                  // the client has not sent enough
+	PeekKey                         // the first bytes have a key
+	PeekNoKey                       // they have none
+	PeekTimedOut                    // the client did not send enough in time
+	PeekTooMany                     // too many connections of the listener were peeking
+	PeekReset                       // the client has reset it
 )

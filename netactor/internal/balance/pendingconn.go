@@ -9,23 +9,23 @@ import (
 // PendingConn is one accepted connection until a worker has claimed it.
 type PendingConn struct {
 	Listener   *ListenerState
-	OfferedTo  *Membership  // where it is offered; nil while it waits
-	next, prev *PendingConn // in the list of those that wait, or in its member's
-	At         int64        // when it was accepted, or had said enough, by the clock of monotonic
-	Key        uint64       // what Hash places it by, if keyed
+	OfferedTo  *Membership  // where it is offered; nil while it peeks or waits
+	next, prev *PendingConn // in the listener's waiting, or in OfferedTo.offers
+	At         int64        // when it was accepted, or had sent enough, by shm.Monotonic
+	Key        uint64       // the key by which Hash places it, if Keyed
 	Keyed      bool
 
-	// What follows is the driver's but for peer, by which policies pick.
+	// The next fields are used by Dispatcher alone, but for Peer, which policies use, and Local.
 	Peer   netip.AddrPort
 	Local  netip.AddrPort // for a KeyFunc
 	Peek   PeekState
-	FD     int // of h while t waits; -1 where there is none
+	FD     int // of Handle while the connection is here; -1 if there is none
 	Handle *fdipc.Handle
-	Via    *fdipc.Conn // the link by which it is offered
-	Trace  any         // its spans; nil when tracing is off
+	Via    *fdipc.Conn // the link over which it is offered
+	Trace  any         // its spans; nil if tracing is off
 }
 
-// endOffer ends an offer, whatever its outcome.
+// endOffer ends an offer, whatever its outcome, and returns its membership.
 func (p *PendingConn) endOffer() *Membership {
 	m := p.OfferedTo
 	m.offers.Remove(p)
@@ -72,7 +72,7 @@ func (q *ConnList) pop() *PendingConn {
 	return p
 }
 
-// age is how long ago the first of q was accepted, in nanoseconds; 0 when there is none.
+// age returns how long ago the first connection of q was accepted, in nanoseconds; 0 if q is empty.
 func (q *ConnList) age(now int64) int64 {
 	if q.Head == nil {
 		return 0

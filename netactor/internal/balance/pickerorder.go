@@ -7,14 +7,14 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 )
 
-// pickerOrder asks the user's Picker. What the Picker sees is kept up to date, so that asking
-// costs O(1), whatever the Picker makes of it.
+// pickerOrder asks the user's Picker. It keeps the Picker's view of the memberships up to date, so
+// that a call costs O(1), whatever the Picker does.
 type pickerOrder struct {
 	l       *ListenerState
 	picker  netactor.Picker
 	members []*Membership
-	loads   []netactor.Load // of members
-	free    roundRobin      // the same, for want of a pick
+	loads   []netactor.Load // of members, at the same index
+	free    roundRobin      // the same memberships, for when the Picker fails
 }
 
 func (c *pickerOrder) join(*Membership)  {}
@@ -38,7 +38,7 @@ func (c *pickerOrder) update(m *Membership) {
 	}
 }
 
-// asLoad is what a Picker sees of s.
+// asLoad returns what a Picker sees of m.
 func (m *Membership) asLoad() netactor.Load {
 	return netactor.Load{Worker: m.Worker.Worker, Offered: m.Counts.Offered, Open: m.Counts.Open(), Reported: m.Worker.reportedLoad, Room: m.room}
 }
@@ -53,7 +53,7 @@ func (c *pickerOrder) pick(p *PendingConn) *Membership {
 	return c.free.pick(p)
 }
 
-// callPicker returns the Picker's choice, or -1.
+// callPicker returns the Picker's choice, or -1 if the Picker fails.
 func (c *pickerOrder) callPicker(peer netip.AddrPort) (i int) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -69,7 +69,7 @@ func (c *pickerOrder) callPicker(peer netip.AddrPort) (i int) {
 	return i
 }
 
-// recordFault counts a failure of the user's function, and keeps it for the driver to report.
+// recordFault counts a failure of the user's function, and keeps it for Dispatcher to report.
 func (l *ListenerState) recordFault(what any) {
 	l.Counts.Faults++
 	l.Fault = fmt.Sprint(what)

@@ -5,7 +5,7 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// ReasonText says why a handle was refused, in few words.
+// ReasonText returns why a handle was refused, in few words.
 func ReasonText(reason uint8) string {
 	switch reason {
 	case fdipc.ReasonNoFiles:
@@ -18,7 +18,7 @@ func ReasonText(reason uint8) string {
 	return "refused"
 }
 
-// SuspendedText says why a worker is left alone.
+// SuspendedText returns why a worker is suspended.
 func SuspendedText(reason uint8) string {
 	if reason == fdipc.ReasonNone {
 		return "stalled"

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// Cookie finds the value of a cookie in the head of an HTTP/1 request, of which b is the
-// beginning: RFC 9112 sections 2 to 5, RFC 6265 section 4.2. A cookie with an empty value counts
-// as none. HTTP/2 keeps its cookies in a form that cannot be read in passing: there is none then.
+// Cookie finds the value of a cookie in the head of an HTTP/1 request that begins with b: RFC 9112
+// sections 2 to 5, RFC 6265 section 4.2. A cookie with an empty value counts as none. HTTP/2
+// compresses its header fields, so Cookie finds none there.
 func Cookie(b []byte, name string) ([]byte, Verdict) {
 	line, rest, whole := bytes.Cut(b, []byte("\n"))
 	if !whole {
@@ -50,8 +50,8 @@ func version1(line []byte) bool {
 	return at >= 0 && string(line[at:len(line)-1]) == last[:len(last)-1] && '0' <= line[len(line)-1] && line[len(line)-1] <= '9'
 }
 
-// pair finds the value of one of the pairs of a Cookie field, without its quotes. Blanks around a name are
-// not a part of it, as net/http has it; RFC 6265 section 4.2.1 has none.
+// pair returns the value of a pair of a Cookie field, without its quotes. Blanks around a name are
+// not a part of it, as in net/http; RFC 6265 section 4.2.1 allows none.
 func pair(field []byte, name string) []byte {
 	for len(field) > 0 {
 		var p []byte
@@ -68,7 +68,7 @@ func pair(field []byte, name string) []byte {
 	return nil
 }
 
-// Token reports whether s has no other characters than a token may have: RFC 9110 section 5.6.2.
+// Token reports whether s has only characters of a token: RFC 9110 section 5.6.2.
 func Token(s string) bool {
 	for _, c := range []byte(s) {
 		switch {

@@ -1,20 +1,20 @@
-// Package peek reads what the first bytes of a connection say: the server name of a TLS
-// ClientHello, a cookie of an HTTP/1 request, the addresses of a PROXY header. Its
-// functions take the beginning of what a client sends, however much has come, and decide as
-// early as they can: what they say of a beginning, other than More, holds for the whole.
+// Package peek reads the first bytes of a connection: the server name of a TLS ClientHello, a
+// cookie of an HTTP/1 request, the addresses of a PROXY header. Its functions take the bytes that
+// have come so far, and decide as early as they can. A verdict other than More on a beginning holds
+// for the whole.
 //
-// They keep nothing of b. What they return is a part of it, or a copy where it was in
-// pieces. Whatever a client claims, they cost time and memory by what it has sent.
+// They do not keep b. Their result is a part of b, or a copy if it was in pieces. Their time and
+// memory depend only on the bytes that have come, whatever lengths a client claims.
 package peek
 
-// Verdict is what there is in the bytes that have come.
+// Verdict is the result for the bytes that have come.
 type Verdict uint8
 
 const (
-	More  Verdict = iota // it depends on what comes next
-	Found                // it is there
-	None                 // it is not, whatever comes next
+	More  Verdict = iota // the next bytes decide
+	Found                // the value is there
+	None                 // there is no value, whatever bytes follow
 )
 
-// MaxBytes is how many bytes of a connection are looked at.
+// MaxBytes is the number of bytes of a connection that are looked at.
 const MaxBytes = 8192

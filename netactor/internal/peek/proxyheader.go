@@ -10,14 +10,15 @@ import (
 
 // Header is a header of the PROXY protocol.
 type Header struct {
-	// Source and Destination are the zero value where it names none: UNKNOWN, LOCAL, Unix sockets.
+	// Source and Destination are the zero value if the header names none: UNKNOWN, LOCAL, Unix
+	// sockets.
 	Source, Destination netip.AddrPort
 
-	Rest []byte // what comes after it; nil when that has not come
+	Rest []byte // the bytes after the header; nil if the header is not complete
 }
 
-// ProxyHeader reads the header of the PROXY protocol, version 1 or 2, that b begins with, by
-// the specification of HAProxy's authors (proxy-protocol.txt).
+// ProxyHeader reads the header of the PROXY protocol, version 1 or 2, at the start of b, by the
+// specification of HAProxy's authors (proxy-protocol.txt).
 func ProxyHeader(b []byte) (Header, Verdict) {
 	switch {
 	case bytes.HasPrefix(b, []byte(proxyV2)):
@@ -79,7 +80,7 @@ func textAddr(addr, port string, four bool) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(a.Unmap(), uint16(p)), true
 }
 
-// proxyBinary reads version 2. Its addresses are enough where nobody asks for the rest.
+// proxyBinary reads version 2. It returns Found once it has the addresses; Rest may come later.
 func proxyBinary(b []byte) (Header, Verdict) {
 	if len(b) < proxyFixed {
 		return Header{}, More
@@ -87,7 +88,7 @@ func proxyBinary(b []byte) (Header, Verdict) {
 	command, family, n := b[12], b[13], int(binary.BigEndian.Uint16(b[14:]))
 	size := 0 // of the addresses
 	switch {
-	case command == proxyLocal: // the balancer's own, for its health checks
+	case command == proxyLocal: // a health check of the load balancer
 	case command != proxyProxy:
 		return Header{}, None
 	case family == proxyTCP4:

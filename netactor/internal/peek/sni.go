@@ -2,10 +2,9 @@ package peek
 
 import "encoding/binary"
 
-// ServerName finds the host name of the server_name extension in a TLS ClientHello, of which b
-// is the beginning: RFC 8446 sections 4.1.2 and 5.1, RFC 6066 section 3. The hello may be
-// spread over several records. It decides as soon as it can: the name may stand long before
-// the hello's end.
+// ServerName finds the host name of the server_name extension in a TLS ClientHello that begins with
+// b: RFC 8446 sections 4.1.2 and 5.1, RFC 6066 section 3. The hello may be spread over several
+// records. ServerName decides as soon as it can: the name may come long before the hello's end.
 func ServerName(b []byte) ([]byte, Verdict) {
 	hello, v := handshake(b)
 	if v != Found {
@@ -18,13 +17,13 @@ const (
 	recordHandshake = 22
 	maxRecord       = 1 << 14 // bytes of a record in the clear
 	clientHello     = 1
-	helloStart      = 4 // bytes: the kind, and the length of what follows
+	helloStart      = 4 // bytes: the kind, and the length of the body
 	hostName        = 0
 	maxHostName     = 255
 )
 
-// handshake returns the first handshake message, or what there is of it. What cannot be a record of it
-// ends it.
+// handshake returns the first handshake message, or the part of it that has come. The message ends
+// before bytes that cannot be one of its records.
 func handshake(b []byte) (r clientReader, v Verdict) {
 	msg := b[:0:0]
 	short := More
@@ -35,7 +34,7 @@ func handshake(b []byte) (r clientReader, v Verdict) {
 			break
 		}
 		if len(msg) == 0 {
-			msg = part[:len(part):len(part)] // b itself where one record is all, as it is but for rare clients
+			msg = part[:len(part):len(part)] // a part of b if there is one record, as from all but rare clients
 		} else {
 			msg = append(msg, part...)
 		}
@@ -54,8 +53,9 @@ func handshake(b []byte) (r clientReader, v Verdict) {
 	return clientReader{b: msg[:min(len(msg), size)], size: size, at: helloStart, short: short}, Found
 }
 
-// record returns what there is of the handshake record that b begins with. Found says that it is
-// whole, and that more comes after it. The version of a record counts for nothing: RFC 8446 section 5.1.
+// record returns the part that has come of the handshake record at the start of b. Found means that
+// the record is complete; more is then the bytes after it. The version of a record is ignored: RFC
+// 8446 section 5.1.
 func record(b []byte) (part, more []byte, v Verdict) {
 	if len(b) > 0 && b[0] != recordHandshake {
 		return nil, nil, None
@@ -75,17 +75,17 @@ func record(b []byte) (part, more []byte, v Verdict) {
 
 func helloSize(msg []byte) int { return helloStart + int(msg[1])<<16 + int(msg[2])<<8 + int(msg[3]) }
 
-// clientReader reads a hello of which only the beginning may be there.
+// clientReader reads a hello of which only a part may have come.
 type clientReader struct {
-	b       []byte // what there is
-	size    int    // of the whole
+	b       []byte // the bytes that have come
+	size    int    // of the whole hello
 	at      int
 	short   Verdict // More: the rest may come; None: it will not
-	verdict Verdict // More or None, once next was false
+	verdict Verdict // More or None, once next has returned false
 }
 
-// next reports whether n more bytes are there. When they are not it says why: they have not come,
-// or cannot be, for the hello ends before.
+// next reports whether n more bytes are there. If they are not, it sets verdict: they have not
+// come, or cannot come because the hello ends before.
 func (r *clientReader) next(n int) bool {
 	switch {
 	case r.at+n > r.size:
@@ -98,7 +98,7 @@ func (r *clientReader) next(n int) bool {
 	return false
 }
 
-// skip passes over n bytes.
+// skip skips n bytes.
 func (r *clientReader) skip(n int) bool {
 	if !r.next(n) {
 		return false
@@ -107,7 +107,7 @@ func (r *clientReader) skip(n int) bool {
 	return true
 }
 
-// vector passes over a vector whose length takes up width bytes.
+// vector skips a vector whose length field has width bytes.
 func (r *clientReader) vector(width int) bool {
 	n, ok := r.number(width)
 	return ok && r.skip(n)
@@ -156,7 +156,7 @@ func (r *clientReader) serverName() ([]byte, Verdict) {
 	return nil, None
 }
 
-// nameList reads a whole server_name extension. Only one name of each kind may stand there.
+// nameList reads a whole server_name extension. It may have only one name of each kind.
 func nameList(b []byte) ([]byte, Verdict) {
 	if len(b) < 2 || int(binary.BigEndian.Uint16(b)) != len(b)-2 {
 		return nil, None

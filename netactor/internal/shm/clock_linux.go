@@ -6,8 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Monotonic is the machine's monotonic clock in nanoseconds, the same in every process:
-// package time's own begins anew in each, so it is asked once how far it is off.
+// Monotonic returns the time of the machine's monotonic clock in nanoseconds, the same in every
+// process. Package time's clock starts at a different point in each process, so origin holds the
+// difference.
 func Monotonic() int64 { return origin + int64(time.Since(epoch)) }
 
 var (

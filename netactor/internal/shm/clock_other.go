@@ -6,5 +6,5 @@ import "time"
 
 var epoch = time.Now()
 
-// monotonic is a monotonic clock in nanoseconds; all that it is asked by is one process.
+// Monotonic returns the time of a monotonic clock in nanoseconds; only one process uses it.
 func Monotonic() int64 { return int64(time.Since(epoch)) }

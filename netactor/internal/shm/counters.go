@@ -10,18 +10,18 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// SharedCounters is a page of counters that a worker shares with the listener process, one
-// for each listener that it has joined. It outlives the worker: what a worker had
-// closed when it was killed is known to the last connection, and without a frame for each.
+// SharedCounters is a page of counters that a worker shares with the listener process, one for each
+// listener that it has joined. It outlives the worker: when a worker is killed, the number of
+// connections that it had closed is known exactly, without a frame for each.
 //
-// The worker writes, the listener process reads and trusts nothing in it. Layout,
-// in 64-bit words of the machine's own byte order:
+// The worker writes; the listener process reads, and trusts no value in the page. Layout, in 64-bit
+// words of the machine's byte order:
 //
 //	0  magic
 //	1  connections closed since it joined
-//	2  of what it accepted, how long the hand-over took: HandOverTimes
+//	2  how long the hand-overs to it took: HandOverTimes
 //
-// A nil page of counters counts nothing.
+// A nil *SharedCounters counts nothing.
 type SharedCounters struct{ Words []atomic.Uint64 }
 
 const (
@@ -37,7 +37,7 @@ func CountersAt(b []byte) *SharedCounters {
 	return &SharedCounters{unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(unsafe.SliceData(b))), countersWords)}
 }
 
-// Closed is how many connections the worker has closed.
+// Closed returns how many connections the worker has closed. ok is false if c is nil.
 func (c *SharedCounters) Closed() (n uint64, ok bool) {
 	if c == nil {
 		return 0, false
@@ -74,7 +74,7 @@ func (c *SharedCounters) Latency() (h netactor.HandOverTimes) {
 	return h
 }
 
-// bounds are tracing.Bounds.
+// bounds are the bounds of tracing.Bounds.
 var bounds = func() (b [len(netactor.HandOverTimes{}) - 1]time.Duration) {
 	for i, s := range tracing.Bounds {
 		b[i] = time.Duration(s * float64(time.Second))

@@ -13,7 +13,7 @@ import (
 
 const countersSeals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 
-// NewSharedCounters makes a page of counters, and a handle on it for the listener process.
+// NewSharedCounters makes a page of counters, and a handle for it to send to the listener process.
 func NewSharedCounters() (*SharedCounters, *fdipc.Handle, error) {
 	fd, err := fdipc.Memory("coppice-counts")
 	if err != nil {
@@ -34,8 +34,9 @@ func NewSharedCounters() (*SharedCounters, *fdipc.Handle, error) {
 	return c, fdipc.HandleFD(fd), nil
 }
 
-// OpenSharedCounters maps a page of counters that a worker made. Its size cannot change any more: without that a
-// worker could cut it off and kill us with SIGBUS. The handle is consumed.
+// OpenSharedCounters maps a page of counters that a worker made. It requires seals that fix the
+// page's size: otherwise a worker could truncate the page and kill this process with SIGBUS. It
+// consumes the handle.
 func OpenSharedCounters(h *fdipc.Handle) (*SharedCounters, error) {
 	if k := h.Kind(); k != fdipc.HandleMemfd {
 		_ = h.Close()
@@ -69,7 +70,8 @@ func OpenSharedCounters(h *fdipc.Handle) (*SharedCounters, error) {
 	return c, err
 }
 
-// mapSharedCounters maps a page of counters; it is unmapped when nothing refers to it any more.
+// mapSharedCounters maps a page of counters; it is unmapped when the SharedCounters is no longer
+// reachable.
 func mapSharedCounters(fd, prot int) (*SharedCounters, error) {
 	b, err := unix.Mmap(fd, 0, CountersBytes, prot, unix.MAP_SHARED)
 	if err != nil {

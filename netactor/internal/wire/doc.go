@@ -1,2 +1,2 @@
-// Package wire is what the programs of netactor say to each other: kinds of frame and payloads.
+// Package wire has the protocol of netactor's processes: kinds of frame and payloads.
 package wire

@@ -7,7 +7,7 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 )
 
-// Encode returns v as a payload. v is one of our own types: it always encodes.
+// Encode returns v as a payload. v is of a type of this module, so encoding cannot fail.
 func Encode(v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -16,7 +16,7 @@ func Encode(v any) []byte {
 	return b
 }
 
-// Decode reads a payload that a peer wrote into v.
+// Decode reads a payload from another process into v.
 func Decode(b []byte, v any) error {
 	if len(b) > MaxControl {
 		return fmt.Errorf("netactor: control payload of %d bytes is longer than %d", len(b), MaxControl)
@@ -27,8 +27,8 @@ func Decode(b []byte, v any) error {
 	return nil
 }
 
-// DecodeStats reads the counts that the listener process sent. They may be
-// longer than other control payloads: they grow with listeners and workers.
+// DecodeStats reads the counts from the listener process. They may be longer than other control
+// payloads: they grow with listeners and workers.
 func DecodeStats(b []byte, out *[]netactor.ListenerStats) error {
 	if err := json.Unmarshal(b, out); err != nil {
 		return fmt.Errorf("netactor: stats: %w", err)

@@ -14,30 +14,30 @@ import (
 
 // ListenReply answers a Request.
 type ListenReply struct {
-	Number  uint64          // the listener's, in further frames
+	Number  uint64          // the listener's number, in later frames
 	Name    string          `json:",omitzero"`
 	Network string          // of the socket: tcp, udp, unix, unixpacket or unixgram
 	Address string          // of the socket, as getsockname has it; a Unix path as asked
 	Policy  netactor.Policy `json:",omitzero"`
-	Paused  bool            `json:",omitzero"` // the worker is not to accept for now, if it accepts itself
+	Paused  bool            `json:",omitzero"` // the worker must not accept for now, if it accepts for itself
 
-	Options     netactor.SocketOptions `json:",omitzero"` // of connections, if it accepts itself
-	Credentials bool                   `json:",omitzero"` // of clients are to be asked for, if it accepts itself
+	Options     netactor.SocketOptions `json:",omitzero"` // of connections, if the worker accepts for itself
+	Credentials bool                   `json:",omitzero"` // get the credentials of each client, if the worker accepts for itself
 
-	Denied string `json:",omitzero"` // what was asked for, where the rules are why Errno is EACCES
+	Denied string `json:",omitzero"` // what the worker asked for, if Errno is EACCES because of the rules
 
-	Errno int    `json:",omitzero"` // not zero: it failed, and the rest is empty
-	Call  string `json:",omitzero"` // the system call that failed, as "bind"
+	Errno int    `json:",omitzero"` // not zero: the request failed, and the other fields are empty
+	Call  string `json:",omitzero"` // the system call that failed, as in "bind"
 }
 
-// maxReason bounds what a reply says of an error, in runes.
+// maxReason bounds the error text in a reply, in runes.
 const maxReason = 1024
 
 // Failed returns the reply that carries err.
 func Failed(err error) ListenReply {
 	r := ListenReply{Errno: int(syscall.EINVAL), Call: "listen"}
 	errno, ok := errors.AsType[syscall.Errno](err)
-	if _, call := errors.AsType[*os.SyscallError](err); call && ok { // with what stands before it
+	if _, call := errors.AsType[*os.SyscallError](err); call && ok { // with the text before it
 		r.Call = fmt.Sprintf("%.*s", maxReason, strings.TrimSuffix(err.Error(), ": "+errno.Error()))
 	}
 	if ok && errno != 0 {
@@ -46,8 +46,8 @@ func Failed(err error) ListenReply {
 	return r
 }
 
-// Err returns the error that the reply carries, in the form that net.Listen
-// gives it, or nil. network and addr are as asked.
+// Err returns the error that the reply carries, in the form of net.Listen, or nil. network and addr
+// are those of the request.
 func (r ListenReply) Err(network string, addr net.Addr) error {
 	if r.Errno == 0 {
 		return nil
@@ -55,7 +55,7 @@ func (r ListenReply) Err(network string, addr net.Addr) error {
 	if r.Denied != "" {
 		what := r.Denied + ": "
 		if addr != nil && !strings.Contains(r.Denied, " with ") {
-			what = "" // the address says it
+			what = "" // the error names the address
 		}
 		return address.ListenError(network, addr, &listenDenied{what})
 	}
@@ -65,7 +65,7 @@ func (r ListenReply) Err(network string, addr net.Addr) error {
 // Addr returns the address of an open socket.
 func (r ListenReply) Addr() (net.Addr, error) { return address.Parse(r.Network, r.Address) }
 
-// listenDenied is what a worker is told.
+// listenDenied is the error of a request that the rules do not allow.
 type listenDenied struct{ what string }
 
 func (e *listenDenied) Error() string {

@@ -9,8 +9,8 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/address"
 )
 
-// Key is what makes two requests mean the same socket: Node's
-// address:port:type:fd:index. r is resolved.
+// Key returns the share key of a resolved request: two requests with the same key mean the same
+// socket. It is Node's address:port:type:fd:index.
 func Key(r netactor.Request) string {
 	if r.FD != 0 {
 		return fmt.Sprintf("fd:%d:%d", r.FD, r.Ordinal)
@@ -30,8 +30,7 @@ func Port(r netactor.Request) int {
 	return int(ap.Port())
 }
 
-// DecodeRequest reads a Request from a worker. What comes back is resolved and
-// valid.
+// DecodeRequest reads a Request from a worker. The returned request is resolved and valid.
 func DecodeRequest(b []byte) (netactor.Request, error) {
 	var r netactor.Request
 	if err := Decode(b, &r); err != nil {
@@ -46,8 +45,8 @@ func DecodeRequest(b []byte) (netactor.Request, error) {
 	return r, nil
 }
 
-// resolved reports whether the address of r is written as resolve writes it, so that it means to
-// the kernel what it means to whoever compares it.
+// resolved reports whether the address of r is written as Resolve writes it, so that it means the
+// same to the kernel and to any code that compares it.
 func resolved(r netactor.Request) bool {
 	switch {
 	case address.IsLocal(r.Network):
@@ -66,5 +65,5 @@ func resolved(r netactor.Request) bool {
 	return true
 }
 
-// maxZone is the length of an interface's name, less the final zero (IFNAMSIZ).
+// maxZone is the maximum length of an interface's name, without the final zero (IFNAMSIZ).
 const maxZone = 15

@@ -10,10 +10,10 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/address"
 )
 
-// Resolve returns r with its address as the master is to see it: names looked
-// up, paths absolute, and equal sockets written equally. It runs in the worker,
-// whose resolver, hosts file and working directory count (as in Node). It may
-// wait for a name server; ctx ends that. Errors are those of net.Listen.
+// Resolve returns r with its address in the master's form: names looked up, paths absolute, and
+// equal sockets written equally. It runs in the worker, whose resolver, hosts file and working
+// directory count (as in Node). It may wait for a name server; ctx ends the wait. Errors are those
+// of net.Listen.
 func Resolve(ctx context.Context, r netactor.Request) (netactor.Request, error) {
 	if err := r.Validate(); err != nil {
 		if unknown, ok := unknownNetwork(r.Network); ok {
