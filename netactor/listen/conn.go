@@ -8,25 +8,24 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// connRecord is what a worker keeps of a connection that it accepted, beside the
-// connection itself.
+// connRecord is what a worker records of a connection that it accepted.
 type connRecord struct {
 	conns    *openConns
-	reporter *reporter // nil: no dispatcher counts it
+	reporter *reporter // nil if no dispatcher counts the connection
 	span     tracing.Span
 
-	credentials *fdipc.Credentials // of the client, where this worker asked for them as it accepted
+	credentials *fdipc.Credentials // of the client, if this worker asked for them when it accepted
 }
 
-// beforeClose counts the end of the connection for the listener process: before it is closed,
-// so that a kill in between does not make it one that died. It is called once.
+// beforeClose counts the end of the connection for the listener process. It is called once, before
+// the close: otherwise, if the worker were killed in between, the connection would count as lost.
 func (r *connRecord) beforeClose() {
 	if r.reporter != nil {
 		r.reporter.closed()
 	}
 }
 
-// afterClose counts the end of the connection here. It is called once, after ending.
+// afterClose counts the end of the connection in this worker. It is called once, after the close.
 func (r *connRecord) afterClose() {
 	r.span.End()
 	r.conns.done(r)
@@ -35,9 +34,9 @@ func (r *connRecord) afterClose() {
 // TraceSpan returns the serve span of the connection; see [tracing.ConnContext].
 func (r *connRecord) TraceSpan() tracing.Span { return r.span }
 
-// wrap returns c with what is counted about it. The wrapper embeds the concrete
-// type, so that the fast paths that others look for (ReadFrom, CloseWrite,
-// SyscallConn) are still there; NetConn returns c.
+// wrap returns c in a wrapper that counts its end. The wrapper embeds the concrete type, so that it
+// keeps the methods that other packages look for (ReadFrom, CloseWrite, SyscallConn); NetConn
+// returns c.
 func wrap(c net.Conn, r connRecord) net.Conn {
 	w := wrapper(c, r)
 	r.conns.add(w, w.record())
@@ -57,7 +56,7 @@ func wrapper(c net.Conn, r connRecord) countedConn {
 	return &otherConn{Conn: c, connRecord: r}
 }
 
-// countedConn is a wrapper.
+// countedConn is a connection that wrap returns.
 type countedConn interface {
 	net.Conn
 	record() *connRecord
@@ -86,7 +85,8 @@ type unixConn struct {
 // Close closes the connection and counts its end.
 func (c *unixConn) Close() error { return c.once.close(c.UnixConn, &c.connRecord) }
 
-// PeerCredentials returns the client's credentials from when it was accepted; see [PeerCredentials].
+// PeerCredentials returns the client's credentials, as of the accept; false if they were not asked
+// for.
 func (c *unixConn) PeerCredentials() (fdipc.Credentials, bool) {
 	if c.credentials == nil {
 		return fdipc.Credentials{}, false
@@ -109,7 +109,7 @@ func (c *otherConn) Close() error { return c.once.close(c.Conn, &c.connRecord) }
 // NetConn returns the connection without the counting.
 func (c *otherConn) NetConn() net.Conn { return c.Conn }
 
-// closeOnce counts the first Close; every Close goes through.
+// closeOnce counts the first Close only, and calls the connection's Close each time.
 type closeOnce struct{ closed atomic.Bool }
 
 func (o *closeOnce) close(c net.Conn, r *connRecord) error {

@@ -9,7 +9,7 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// wrapSocket is wrap for a connection that was handed over; nil if c is not one.
+// wrapSocket is wrapper for a connection that was handed over; nil if c is none.
 func wrapSocket(c net.Conn, r connRecord) countedConn {
 	if c, ok := c.(*fdipc.Socket); ok {
 		return &socketConn{Socket: c, connRecord: r}
@@ -29,7 +29,7 @@ func (c *socketConn) Close() error { return c.once.close(c.Socket, &c.connRecord
 // NetConn returns the connection without the counting.
 func (c *socketConn) NetConn() net.Conn { return c.Socket }
 
-// credentialsOf asks the kernel for a client's credentials; nil for what is no Unix socket.
+// credentialsOf asks the kernel for a client's credentials. It returns nil if c is no Unix socket.
 func credentialsOf(c net.Conn) (who *fdipc.Credentials) {
 	u, ok := c.(*net.UnixConn)
 	if !ok {

@@ -6,8 +6,8 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 )
 
-// setOptions undoes what package net has set on a connection that it accepted. A failure, on a connection that has
-// ended, is not worth a word.
+// setOptions replaces the options that package net set on a connection that it accepted. It ignores
+// errors: they mean that the connection has ended.
 func setOptions(c net.Conn, o netactor.SocketOptions) {
 	tcp, ok := c.(*net.TCPConn)
 	if !ok {
@@ -20,7 +20,7 @@ func setOptions(c net.Conn, o netactor.SocketOptions) {
 		_ = tcp.SetKeepAlive(false)
 	} else if o.KeepAliveIdle+o.KeepAliveInterval > 0 || o.KeepAliveCount > 0 {
 		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{
-			Enable: true, Idle: o.KeepAliveIdle, Interval: o.KeepAliveInterval, Count: o.KeepAliveCount, // 0 is package net's default, which is ours
+			Enable: true, Idle: o.KeepAliveIdle, Interval: o.KeepAliveInterval, Count: o.KeepAliveCount, // 0 is package net's default, and ours
 		})
 	}
 }

@@ -15,26 +15,26 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// directListener is a net.Listener over a socket of this process: shared with
+// directListener is a net.Listener on which this worker accepts itself: its socket is shared with
 // other workers, or adopted.
 type directListener struct {
 	ls          *Listeners
 	address     net.Addr
-	number      uint64 // 0: the master knows nothing of it
+	number      uint64 // 0: the master does not know it
 	name        string
-	done        func()                 // gives the ordinal back; nil without
-	options     netactor.SocketOptions // of connections, where they are not package net's own
-	credentials bool                   // clients are asked for theirs
+	done        func()                 // gives the ordinal back; nil if there is none
+	options     netactor.SocketOptions // of connections, where they differ from package net's
+	credentials bool                   // the kernel is asked for those of each client
 	ended       chan struct{}          // closed by close
 	outage      faults.Outage          // of accept
 
 	mu      sync.Mutex
 	ln      net.Listener
 	paused  bool
-	broken  bool          // ln does not accept any more; the master is to send another
-	changed chan struct{} // closed and made anew when one of the above changes
+	broken  bool          // ln does not accept any more; the master will send another
+	changed chan struct{} // closed and replaced when ln, paused or broken changes
 	closed  bool
-	err     error // of the Close of ln
+	err     error // the error of closing ln
 }
 
 func newDirectListener(ls *Listeners, ln net.Listener, addr net.Addr, number uint64, name string) *directListener {
@@ -46,8 +46,8 @@ func newDirectListener(ls *Listeners, ln net.Listener, addr net.Addr, number uin
 
 func (l *directListener) dispatched() bool { return false }
 
-// Accept waits for a connection. While it cannot have one for want of descriptors, or because a policy
-// refuses it, it waits too, if the socket is the master's: that is told as of the listener process.
+// Accept waits for a connection. If the socket is the master's, it also waits while it lacks
+// descriptors or a security policy refuses the accept; it logs that as the listener process does.
 func (l *directListener) Accept() (net.Conn, error) {
 	for {
 		l.mu.Lock()
@@ -81,13 +81,14 @@ func (l *directListener) Accept() (net.Conn, error) {
 	}
 }
 
-// mayLast reports whether an error of accept may last, and says nothing of the socket.
+// mayLast reports whether an error of accept may last for a while and has nothing to do with the
+// socket.
 func mayLast(err error) bool {
 	return faults.IsShortage(err) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM)
 }
 
-// retryAfter reports whether Accept is to try again after err from ln: the listener was paused, or its
-// socket does not accept any more and is replaced by the master.
+// retryAfter reports whether Accept must try again after err from ln: the listener was paused, or
+// its socket does not accept any more and the master replaces it.
 func (l *directListener) retryAfter(ln net.Listener, err error) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -109,14 +110,14 @@ func (l *directListener) changeLocked() {
 	l.changed = make(chan struct{})
 }
 
-// pause makes Accept wait, or go on.
+// pause makes Accept wait, or resume.
 func (l *directListener) pause(paused bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.paused = paused
 	var at time.Time
 	if paused {
-		at = time.Unix(1, 0) // whoever waits in Accept looks again
+		at = time.Unix(1, 0) // an Accept that waits returns from ln and looks again
 	}
 	if d, ok := l.ln.(interface{ SetDeadline(time.Time) error }); ok {
 		_ = d.SetDeadline(at)
@@ -136,13 +137,13 @@ func (l *directListener) replace(ln net.Listener) {
 	}
 	paused := l.paused
 	l.mu.Unlock()
-	go old.Close() // ends when what clients have queued in a Unix one is closed
+	go old.Close() // returns when the connections queued in a Unix socket are closed
 	if paused {
 		l.pause(true)
 	}
 }
 
-// wrap counts a connection, and begins its trace.
+// wrap returns c in a wrapper that counts it, and begins its trace.
 func (l *directListener) wrap(c net.Conn) net.Conn {
 	if l.options != (netactor.SocketOptions{}) {
 		setOptions(c, l.options)
@@ -185,7 +186,7 @@ func (l *directListener) close(tell bool) (first bool) {
 	l.mu.Unlock()
 	if tell || !address.IsLocal(l.address.Network()) {
 		l.err = ln.Close()
-	} else { // on the channel's reader: it ends when what clients have queued is closed
+	} else { // in the background, as this is the channel's reader: it returns when the queued connections are closed
 		go ln.Close()
 	}
 	close(l.ended)

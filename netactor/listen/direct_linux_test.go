@@ -13,8 +13,8 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
-// A worker that accepts itself and is out of descriptors, or refused by a policy, waits in Accept, says so once, and
-// once when it is over; what a server would make of the error it need not know.
+// A worker that accepts itself and is out of descriptors, or refused by a policy, waits in Accept,
+// says so once, and once when it is over; what a server would make of the error it need not know.
 func TestSharedOutOfDescriptors(t *testing.T) {
 	log := make(testkit.Log, 100)
 	ls := New(Config{Logger: slog.New(log)})

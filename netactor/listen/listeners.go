@@ -15,49 +15,50 @@ import (
 
 // Config configures a worker's Listeners. Zero fields mean the default.
 type Config struct {
-	Master *fdipc.Conn     // whom to ask; nil: nobody, then Listen is net.Listen
+	Master *fdipc.Conn     // the channel to the master; nil: none, then Listen is net.Listen
 	Pool   string          // the worker's pool, for spans
 	Logger *slog.Logger    // default slog.Default
 	Tracer *tracing.Tracer // default nil: no spans
 
-	// Stopping is closed when the worker is asked to stop. Of what it closes from then on
-	// the master hears at once; of what it closes before, when it has lived on for a quarter
-	// of a second: a worker that fails may close an instant before. nil: it is never asked.
+	// Stopping is closed when the worker is asked to stop. The worker reports a close after that to
+	// the master at once. It reports an earlier close when it has lived on for 250 ms, because a
+	// worker that fails may close its sockets an instant before its end. nil: the worker is never
+	// asked.
 	Stopping <-chan struct{}
 }
 
-// Listeners is the worker's side: it asks the master for listeners, takes the
-// connections that the listener process offers, and counts what is open, so
-// that the worker can be drained. All methods may be called by any goroutine.
+// Listeners is the worker's side: it asks the master for listeners, takes the connections that the
+// listener process offers, and counts the open connections, so that the worker can be drained. All
+// methods may be called by any goroutine.
 type Listeners struct {
 	cfg   Config
 	conns *openConns
 
 	mu              sync.Mutex
-	link            *fdipc.Conn // to the listener process; nil without
+	link            *fdipc.Conn // to the listener process; nil if there is none
 	seq             uint64
 	requests        map[uint64]pendingListen // requests that wait for a reply
-	byNumber        map[uint64]openSocket    // what the master gave us
-	unknownToMaster map[openSocket]bool      // what nobody else knows of
-	reporters       map[uint64]*reporter     // by number; they stay, see reporter
+	byNumber        map[uint64]openSocket    // sockets that the master gave us
+	unknownToMaster map[openSocket]bool      // sockets that no other process knows
+	reporters       map[uint64]*reporter     // by number; never removed, see reporter
 	ordinals        map[string]map[int]bool
 	closed          bool
-	load            int64 // the worker's own word on it; -1 when it gave none
+	load            int64 // as the worker reported it; -1 if it has not
 
-	shortage faults.Outage // of descriptors, for what others hand over
+	shortage faults.Outage // of descriptors, for sockets that others hand over
 
-	closes pendingCloses // that the master is to hear of
+	closes pendingCloses // not reported to the master yet
 }
 
 // openSocket is one open listener, or packet socket, of a worker.
 type openSocket interface {
 	Close() error
 	closedByMaster() // the master has closed it
-	// dispatched reports whether its connections come from the listener process.
+	// dispatched reports whether the listener process hands it its connections.
 	dispatched() bool
 }
 
-// New returns a worker's Listeners, without any yet.
+// New returns a worker's Listeners, without a listener.
 func New(cfg Config) *Listeners {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -76,10 +77,10 @@ func New(cfg Config) *Listeners {
 	return ls
 }
 
-// AddLink says that a listener process is there, with the Conn to it, at the
-// start and after each restart. Every listener joins by it. The link stays the
-// caller's; its Handler gives this package's kinds to [Listeners.HandleFrame].
-// What came over an earlier link and waits to be accepted stays acceptable.
+// AddLink adds a link to the listener process. Call it at the start and after each restart of the
+// listener process. Every dispatched listener joins by the link. The caller owns the link; its
+// Handler gives this package's kinds to [Listeners.HandleFrame]. Connections that came over an
+// earlier link and wait to be accepted can still be accepted.
 func (ls *Listeners) AddLink(c *fdipc.Conn) {
 	ls.mu.Lock()
 	ls.link = c
@@ -99,11 +100,11 @@ func (ls *Listeners) AddLink(c *fdipc.Conn) {
 	}
 }
 
-// Report says how much this worker has to do, for LeastLoaded, in a unit of its own choice:
-// the worker with the least gets the next connection. It replaces the number of connections
-// as what is compared. Until the next report each connection that comes counts 1 more, and each
-// that ends 1 less; so the unit should be about one connection's worth. Reports are to be
-// given now and then, at most some times a second. A negative load counts as 0.
+// Report sets the load of this worker for LeastLoaded, in a unit that the caller chooses. The
+// worker with the least load gets the next connection. The load is compared in place of the number
+// of connections. Until the next report each new connection adds 1 to it, and each that ends
+// subtracts 1; so the unit should be about the load of one connection. Call Report now and then, at
+// most some times a second. A negative load counts as 0.
 func (ls *Listeners) Report(load int) {
 	ls.mu.Lock()
 	ls.load = max(0, int64(load))
@@ -114,9 +115,9 @@ func (ls *Listeners) Report(load int) {
 	}
 }
 
-// HandleFrame handles a frame of this package's kinds from the master or from
-// the listener process. It is false for a kind that is not handled here: then
-// the frame is untouched. It does not block.
+// HandleFrame handles a frame of this package's kinds from the master or from the listener process.
+// It returns false, and leaves the frame untouched, if it does not handle the kind. It does not
+// block.
 func (ls *Listeners) HandleFrame(c *fdipc.Conn, f *fdipc.Frame) bool {
 	switch f.Kind {
 	case wire.KindOffer:
@@ -124,7 +125,7 @@ func (ls *Listeners) HandleFrame(c *fdipc.Conn, f *fdipc.Frame) bool {
 		return true
 	case wire.KindReply:
 		if c == ls.cfg.Master {
-			c.ResolveOffers() // our copy of a socket that went with the request holds the port
+			c.ResolveOffers() // our copy of a socket that was sent with the request holds the port
 			ls.replyFrame(f, false)
 			return true
 		}
@@ -192,14 +193,14 @@ func (ls *Listeners) directListener(number uint64) *directListener {
 	return l
 }
 
-// renewFrame takes the socket of a listener again, after the one before was shut down.
+// renewFrame takes the new socket of a listener whose old one was shut down.
 func (ls *Listeners) renewFrame(f *fdipc.Frame) {
 	l := ls.directListener(f.Target)
 	if l == nil || len(f.Handles) != 1 {
 		return
 	}
 	ln, err := f.Handles[0].Listener()
-	if err != nil { // it was shut down once more, which the master will notice
+	if err != nil { // it was shut down again, which the master will notice
 		_ = f.Handles[0].Close()
 		return
 	}
@@ -209,8 +210,8 @@ func (ls *Listeners) renewFrame(f *fdipc.Frame) {
 	l.replace(ln)
 }
 
-// sendKind sends a frame without a payload, if that is possible. What cannot be
-// sent need not be: the peer is gone, or is cut off for not reading.
+// sendKind sends a frame without a payload. It ignores errors: they mean that the peer is gone, or
+// will be cut off because it does not read.
 func (ls *Listeners) sendKind(c *fdipc.Conn, k fdipc.Kind, number uint64) {
 	ls.send(c, &fdipc.Frame{Kind: k, Target: number})
 }
@@ -221,8 +222,8 @@ func (ls *Listeners) send(c *fdipc.Conn, f *fdipc.Frame) {
 	}
 }
 
-// Adopt returns a listener over ln, of which nobody else is told: it is closed
-// with the worker, and its connections are counted. It takes ownership of ln.
+// Adopt returns a listener over ln, which no other process knows. It is closed with the worker, and
+// its connections are counted. Adopt takes ownership of ln.
 func (ls *Listeners) Adopt(ln net.Listener) net.Listener {
 	m := newDirectListener(ls, ln, ln.Addr(), 0, "")
 	ls.mu.Lock()
@@ -237,8 +238,7 @@ func (ls *Listeners) Adopt(ln net.Listener) net.Listener {
 	return m
 }
 
-// forget takes a closed listener off the list. It returns the link that it had
-// joined, or nil.
+// forget removes a closed listener. It returns the link that the listener had joined, or nil.
 func (ls *Listeners) forget(s openSocket, number uint64) *fdipc.Conn {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -263,9 +263,9 @@ func (ls *Listeners) reporterLocked(number uint64) *reporter {
 	return r
 }
 
-// Joined waits until every listener that gets its connections from the listener
-// process is in its rotation, or ctx ends; then it returns ctx's error. A worker
-// that says it is ready after that gets its turn from then on.
+// Joined waits until every listener that gets its connections from the listener process is in its
+// rotation. If ctx ends first, it returns ctx's error. A worker that reports ready after that gets
+// connections at once.
 func (ls *Listeners) Joined(ctx context.Context) error {
 	ls.mu.Lock()
 	var wait []*reporter
@@ -285,14 +285,14 @@ func (ls *Listeners) Joined(ctx context.Context) error {
 	return nil
 }
 
-// Conns is the number of connections that are open: accepted from any listener
-// here, and not yet closed.
+// Conns returns the number of open connections: accepted from any listener here, and not yet
+// closed.
 func (ls *Listeners) Conns() int { return ls.conns.count() }
 
-// Drain closes all listeners, so that what they have not accepted goes to other
-// workers, and waits until every connection is closed, or ctx ends; then it
-// returns ctx's error. Packet sockets stay open: who serves one drains by it, and closes it.
-// A later Listen or ListenPacket fails.
+// Drain closes all listeners, so that the connections that they have not accepted go to other
+// workers. It waits until every connection is closed. If ctx ends first, it returns ctx's error.
+// Packet sockets stay open: the code that serves a packet socket drains and closes it. A later
+// Listen or ListenPacket fails.
 func (ls *Listeners) Drain(ctx context.Context) error {
 	ls.closeAll(func(s openSocket) bool {
 		_, packets := s.(*packetSocket)
@@ -301,12 +301,12 @@ func (ls *Listeners) Drain(ctx context.Context) error {
 	return ls.conns.wait(ctx)
 }
 
-// Fail says that the worker ends by itself and is to be replaced: what is closed from now
-// on, or was just now, the master does not count as closed. Like the death of a process it leaves the
-// sockets open, for the replacement.
+// Fail declares that the worker has failed and will be replaced. The worker does not report its
+// later closes to the master, nor those of the last 250 ms. So the sockets stay open for the
+// replacement, as after the death of a process.
 func (ls *Listeners) Fail() { ls.closes.fail() }
 
-// reportClosed tells the master of a close, now or later.
+// reportClosed reports a close to the master, now or later; see pendingCloses.
 func (ls *Listeners) reportClosed(number uint64) {
 	now := false
 	select {
@@ -317,8 +317,8 @@ func (ls *Listeners) reportClosed(number uint64) {
 	ls.closes.add(number, now)
 }
 
-// Cut closes every connection that is open, and each that is accepted from now on: as the end
-// of a process does, of which nothing is left. It is for a worker that is a goroutine and has ended.
+// Cut closes every open connection, and each that is accepted later, as the end of a process does.
+// It is for a worker that is a goroutine and has ended.
 func (ls *Listeners) Cut() { ls.conns.closeAll() }
 
 // Close closes all listeners and packet sockets. It does not wait. A later Listen or ListenPacket
@@ -349,12 +349,12 @@ func (ls *Listeners) closeAll(which func(openSocket) bool) {
 	ls.closes.flush()
 }
 
-// HandlesLost takes a frame whose handles did not arrive, for fdipc.Config.NoFiles of the master's
-// channel and of the link. It is false for a kind that is not handled here.
+// HandlesLost handles a frame whose handles did not arrive, for fdipc.Config.NoFiles of the
+// master's channel and of the link. It returns false if it does not handle the kind.
 func (ls *Listeners) HandlesLost(c *fdipc.Conn, f *fdipc.Frame) bool {
 	pause := ls.shortage.Begin(ls.cfg.Logger, faults.HandlesLost)
 	switch f.Kind {
-	case wire.KindOffer: // they are back with the listener process, which leaves us alone for a while
+	case wire.KindOffer: // the listener process has them back, and offers us none for a while
 	case wire.KindReply:
 		if c == ls.cfg.Master {
 			ls.replyFrame(f, true)
@@ -362,7 +362,7 @@ func (ls *Listeners) HandlesLost(c *fdipc.Conn, f *fdipc.Frame) bool {
 	case wire.KindOpen:
 		if c == ls.cfg.Master {
 			ask := &fdipc.Frame{Kind: wire.KindBroken, Target: f.Target}
-			time.AfterFunc(pause, func() { ls.send(c, ask) }) // and gets it anew; nothing happens once c has ended
+			time.AfterFunc(pause, func() { ls.send(c, ask) }) // the master sends it again; nothing happens after c has ended
 		}
 	default:
 		return false

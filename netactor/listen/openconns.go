@@ -10,22 +10,22 @@ import (
 type openConns struct {
 	mu      sync.Mutex
 	all     map[*connRecord]net.Conn
-	closing bool          // what comes is closed
-	none    chan struct{} // capacity 1: there may be none left
+	closing bool          // a new connection is closed at once
+	none    chan struct{} // capacity 1: all may be empty
 }
 
 func newOpenConns() *openConns {
 	return &openConns{all: map[*connRecord]net.Conn{}, none: make(chan struct{}, 1)}
 }
 
-// add counts c, of which s is kept.
+// add adds c, whose record is r.
 func (o *openConns) add(c net.Conn, r *connRecord) {
 	o.mu.Lock()
 	over := o.closing
 	o.all[r] = c
 	o.mu.Unlock()
 	if over {
-		_ = c.Close() // nobody is there to serve it
+		_ = c.Close() // the worker has ended: nothing serves it
 	}
 }
 
@@ -45,7 +45,7 @@ func (o *openConns) count() int {
 	return len(o.all)
 }
 
-// closeAll closes all of them, and what comes from now on.
+// closeAll closes all connections, and each that is added later.
 func (o *openConns) closeAll() {
 	o.mu.Lock()
 	o.closing = true
@@ -55,7 +55,7 @@ func (o *openConns) closeAll() {
 	}
 	o.mu.Unlock()
 	for _, c := range all {
-		_ = c.Close() // whoever uses it is told
+		_ = c.Close() // its user gets an error
 	}
 }
 
@@ -66,7 +66,7 @@ func (o *openConns) signal() {
 	}
 }
 
-// wait waits until none is open, or ctx ends.
+// wait waits until no connection is open, or ctx ends.
 func (o *openConns) wait(ctx context.Context) error {
 	for o.count() > 0 {
 		select {
@@ -75,6 +75,6 @@ func (o *openConns) wait(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	o.signal() // for others that wait
+	o.signal() // for other calls of wait
 	return nil
 }

@@ -12,51 +12,57 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/address"
 )
 
-// UDPConn is the worker's part of a UDP socket. It is a *net.UDPConn in all but Close, so that what looks for
-// one by its methods finds it: ReadMsgUDP, WriteMsgUDP, SyscallConn, SetReadBuffer. What asks
-// for the concrete type is given the field.
+// UDPConn is the worker's part of a UDP socket. It is a *net.UDPConn in all but Close, so that code
+// that looks for its methods finds them: ReadMsgUDP, WriteMsgUDP, SyscallConn, SetReadBuffer. Give
+// the field to code that needs the concrete type.
 //
-// The socket is shared with other processes, and what belongs to the socket, not to the descriptor, is so too:
+// The socket is shared with other processes, and so is all state that belongs to the socket and not
+// to the descriptor:
 //
-//   - Its options. A buffer size, a TTL hold for all.
-//   - Its groups. Membership outlives the worker that joined; to join again is EADDRINUSE, which says that it is done. A
-//     datagram to the group goes to one worker. With [ReusePort] each socket has to be joined, once, and each gets
-//     a copy. Without IP_MULTICAST_ALL = 0 a socket also gets what any other of the machine joined (ip(7)).
-//   - O_NONBLOCK. Whoever clears it, by File and then Fd for instance, makes reads block in all processes, past
-//     their deadlines. SyscallConn does not.
-//   - Its peer. Whoever connects it (SyscallConn and connect(2)) connects it for all. For a peer of one's own there is a
-//     socket of one's own: net.Dial from any port; from this one only with ReusePort, where SO_REUSEPORT, bind and connect
-//     make a socket that gets all of that peer's datagrams, but between bind and connect others' too.
-//   - Its end. Whoever shuts it down (shutdown(2)) does so for all: the master notices and opens another, and reads of
-//     this one return net.ErrClosed. Who asks again gets the new one. Of the sending half alone (SHUT_WR) the kernel
-//     tells nobody: writes are EPIPE in all processes until the socket is closed.
-//   - The order: each datagram goes to one reader, whichever is first.
+//   - Its options. A buffer size or a TTL applies to all processes.
+//   - Its groups. Membership outlives the worker that joined; to join again returns EADDRINUSE,
+//     which means that the socket is a member. A datagram to the group goes to one worker. With
+//     [ReusePort] each socket must join once, and each gets a copy. Without IP_MULTICAST_ALL = 0 a
+//     socket also gets the datagrams of groups that any other socket of the machine joined (ip(7)).
+//   - O_NONBLOCK. A process that clears it, for instance by File and then Fd, makes reads block in
+//     all processes, past their deadlines. SyscallConn does not clear it.
+//   - Its peer. A process that connects it (SyscallConn and connect(2)) connects it for all. To
+//     connect to one peer use a separate socket. net.Dial makes it at another port. At the same
+//     port it needs ReusePort: SO_REUSEPORT, bind and connect make a socket that gets all datagrams
+//     of that peer, and between bind and connect some of other peers.
+//   - Its end. A process that shuts it down (shutdown(2)) does so for all: the master notices and
+//     opens another, and reads of this one return net.ErrClosed. A worker that asks again gets the
+//     new one. The kernel reports no shutdown of the sending half alone (SHUT_WR): writes return
+//     EPIPE in all processes until the socket is closed.
+//   - The order: each datagram goes to one reader, the first.
 //
-// Deadlines are each process's own. With [ReusePort] the others are the workers of one slot alone: two in a
-// reload, else one.
+// Each process has separate deadlines. With [ReusePort] only the workers of one slot share a
+// socket: two during a reload, else one.
 //
-// Close closes this process's copy. The socket, and what it has queued, live on as its listener does.
+// Close closes this process's copy. The socket and its queued datagrams live as long as the
+// listener.
 type UDPConn struct {
 	*net.UDPConn
 	socket *packetSocket
 }
 
-// Close closes this worker's copy of the socket. Reads that wait return an error that is net.ErrClosed, and
-// so does a second Close.
+// Close closes this worker's copy of the socket. Reads that wait return an error that is
+// net.ErrClosed, and so does a second Close.
 func (c *UDPConn) Close() error { return c.socket.Close() }
 
-// UnixgramConn is the worker's part of a Unix datagram socket. It is a *net.UnixConn in all but Close and
-// LocalAddr; what [UDPConn] says of sharing holds for it.
+// UnixgramConn is the worker's part of a Unix datagram socket. It is a *net.UnixConn in all but
+// Close and LocalAddr; what [UDPConn] says of sharing holds for it.
 type UnixgramConn struct {
 	*net.UnixConn
 	socket *packetSocket
 }
 
-// Close closes this worker's copy of the socket. Reads that wait return an error that is net.ErrClosed, and
-// so does a second Close. The path is removed when nobody has the socket any more.
+// Close closes this worker's copy of the socket. Reads that wait return an error that is
+// net.ErrClosed, and so does a second Close. The path is removed when the socket has no owner any
+// more.
 func (c *UnixgramConn) Close() error { return c.socket.Close() }
 
-// LocalAddr returns the path that was asked for; the kernel knows a long one by a shorter name.
+// LocalAddr returns the path of the request; the kernel has a shorter name for a long path.
 func (c *UnixgramConn) LocalAddr() net.Addr { return c.socket.addr }
 
 // packetSocket is a packet socket of this process.
@@ -64,12 +70,12 @@ type packetSocket struct {
 	ls     *Listeners
 	pc     net.PacketConn // a *net.UDPConn or *net.UnixConn
 	addr   net.Addr
-	number uint64 // 0: there is no master
-	done   func() // gives the ordinal back, or removes the path where there is no master; nil: neither
+	number uint64 // 0 without a master
+	done   func() // gives the ordinal back, or without a master removes the path; nil: neither
 	closed atomic.Bool
 }
 
-// conn is what the user has of m.
+// conn returns the user's part of s.
 func (s *packetSocket) conn() net.PacketConn {
 	switch pc := s.pc.(type) {
 	case *net.UDPConn:
@@ -77,7 +83,7 @@ func (s *packetSocket) conn() net.PacketConn {
 	case *net.UnixConn:
 		return &UnixgramConn{pc, s}
 	}
-	return s.pc // there is no other
+	return s.pc // there is no other type
 }
 
 func (s *packetSocket) dispatched() bool { return false }
@@ -93,7 +99,7 @@ func (s *packetSocket) Close() error {
 
 func (s *packetSocket) closedByMaster() { _, _ = s.close(false) }
 
-// close closes m once. tell says that the master is to hear of it.
+// close closes s once. If tell is set, it reports the close to the master.
 func (s *packetSocket) close(tell bool) (closed bool, err error) {
 	if s.closed.Swap(true) {
 		return false, nil
@@ -109,11 +115,11 @@ func (s *packetSocket) close(tell bool) (closed bool, err error) {
 	return true, err
 }
 
-// ListenPacket is [Listeners.Listen] for packet sockets: what comes back is a *[UDPConn] or a *[UnixgramConn].
-// Whatever r.Policy, the one socket is shared, and each datagram goes to one of those who read; but with
-// [ReusePort] each worker has a socket of its own, which is its slot's: it outlives the worker, with what is
-// queued in it. Errors are those of net.ListenPacket. The conn is to be closed by the caller, or by
-// [Listeners.Close].
+// ListenPacket is [Listeners.Listen] for packet sockets: it returns a *[UDPConn] or a
+// *[UnixgramConn]. With [ReusePort] each slot has one socket, which outlives the worker, with the
+// datagrams queued in it. With any other r.Policy all workers share one socket, and each datagram
+// goes to one reader. Errors are those of net.ListenPacket. The caller, or [Listeners.Close],
+// closes the conn.
 func (ls *Listeners) ListenPacket(ctx context.Context, r netactor.Request) (net.PacketConn, error) {
 	r.Packet = r.Network == ""
 	var s openSocket
@@ -147,7 +153,7 @@ func (ls *Listeners) listenPacketAlone(ctx context.Context, r netactor.Request) 
 	}
 	s := &packetSocket{ls: ls, pc: pc, addr: pc.LocalAddr()}
 	if address.IsLocal(r.Network) && !strings.HasPrefix(r.Address, "@") {
-		s.done = func() { _ = os.Remove(r.Address) } // package net leaves it, the master does not
+		s.done = func() { _ = os.Remove(r.Address) } // package net does not remove it; the master would
 	}
 	ls.mu.Lock()
 	closed := ls.closed

@@ -5,26 +5,26 @@ import (
 	"time"
 )
 
-// closeGrace is how long a worker must live on after a close for it to be one.
+// closeGrace is how long a worker must live after a close for the close to count.
 const closeGrace = 250 * time.Millisecond
 
-// pendingCloses are the sockets that a worker has closed, and of which the master does not know
-// yet. A worker that fails closes what it has an instant before its end, by the deferred
-// calls of its function: that is part of its death, and a death is not a close. Told of it
-// the master would give up the socket of a pool's last worker, and clients would be refused
-// until the replacement listens. So a close is told when the worker has lived on for closeGrace, or at
-// once when it is to stop; and before any further request, which may be for the
-// same socket.
+// pendingCloses are the sockets that a worker has closed and has not reported to the master yet. A
+// worker that fails closes its sockets an instant before its end, by the deferred calls of its
+// function. Such a close is part of its death, and a death is not a close. If the master knew of
+// it, it would close the socket of a pool's last worker, and clients would be refused until the
+// replacement listens. So the worker reports a close when it has lived on for closeGrace, or at
+// once if it was asked to stop. It also reports all closes before any further request, which may be
+// for the same socket.
 type pendingCloses struct {
 	send func(number uint64) // does not block
 
-	mu      sync.Mutex // held while they are told: in their order, and before what is sent next
+	mu      sync.Mutex // held while closes are sent, to keep their order, also with the next request
 	unsent  []uint64
-	timer   *time.Timer // armed while there are any
-	failing bool        // no more is told
+	timer   *time.Timer // armed while unsent is not empty
+	failing bool        // no more closes are reported
 }
 
-// add takes note of a close, which now has told at once.
+// add adds a close. If now is set, it is sent at once.
 func (c *pendingCloses) add(number uint64, now bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -40,7 +40,7 @@ func (c *pendingCloses) add(number uint64, now bool) {
 	}
 }
 
-// flush tells what is not told yet. The latest of several has waited for less than closeGrace.
+// flush sends all closes. Of several, the later ones have waited for less than closeGrace.
 func (c *pendingCloses) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -54,7 +54,7 @@ func (c *pendingCloses) flushLocked() {
 	c.clearLocked()
 }
 
-// fail drops what is not told, and what comes.
+// fail drops the closes that are not sent, and all later ones.
 func (c *pendingCloses) fail() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

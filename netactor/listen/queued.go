@@ -12,11 +12,11 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// maxQueue bounds the connections that a listener holds unclaimed. The
-// dispatcher's window is smaller; beyond it stands a broken dispatcher.
+// maxQueue bounds the connections that a listener holds unclaimed. The dispatcher's window is
+// smaller: only a broken dispatcher sends more.
 const maxQueue = netactor.MaxWindow
 
-// queuedListener is a net.Listener that is fed with connections on offer.
+// queuedListener is a net.Listener that returns connections which the listener process offered.
 type queuedListener struct {
 	ls       *Listeners
 	number   uint64
@@ -37,7 +37,7 @@ type queuedListener struct {
 type offeredConn struct {
 	h        *fdipc.Handle
 	via      *fdipc.Conn
-	accepted int64 // when, by the clock of monotonic; 0 when that was not said
+	accepted int64 // when it was accepted, by shm.Monotonic; 0 if the offer does not have that
 	claim    tracing.Span
 }
 
@@ -59,7 +59,7 @@ func newQueuedListener(ls *Listeners, r wire.ListenReply, addr net.Addr, done fu
 
 func (l *queuedListener) dispatched() bool { return true }
 
-// push takes over the handles of an offer; times says when each was accepted, 8 bytes for each.
+// push takes ownership of the handles of an offer; times has the time of each accept, 8 bytes each.
 func (l *queuedListener) push(via *fdipc.Conn, handles []*fdipc.Handle, times []byte) {
 	l.mu.Lock()
 	reason := wire.ReasonClosed
@@ -101,7 +101,7 @@ func (l *queuedListener) signal() {
 	}
 }
 
-// pop takes the first connection off the queue.
+// pop removes the first connection from the queue and returns it.
 func (l *queuedListener) pop() (o offeredConn, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -119,8 +119,8 @@ func (l *queuedListener) pop() (o offeredConn, ok bool) {
 	return o, true
 }
 
-// Accept waits for a connection and claims it: from then on it is this
-// worker's. One that was taken back meanwhile is passed over.
+// Accept waits for a connection and claims it: then this worker owns it. It skips a connection
+// whose offer was revoked.
 func (l *queuedListener) Accept() (net.Conn, error) {
 	for {
 		if o, ok := l.pop(); ok {
@@ -137,10 +137,10 @@ func (l *queuedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// claim makes a connection of an offer; nil if it cannot be had.
+// claim claims the connection of an offer; it returns nil if that fails.
 func (l *queuedListener) claim(o offeredConn) net.Conn {
 	if l.kind != fdipc.HandleTCP {
-		if a := o.h.Accepted(); a.LocalName != "" { // bound by another name, perhaps, than was asked for
+		if a := o.h.Accepted(); a.LocalName != "" { // it may be bound by another name than the request's
 			a.LocalName = l.address.String()
 			o.h.SetAccepted(a)
 		}
@@ -158,7 +158,7 @@ func (l *queuedListener) claim(o offeredConn) net.Conn {
 	if l.reporter.claimed(o.via, o.accepted) {
 		r.reporter = l.reporter
 	}
-	o.claim.EndAt(o.h.ResolvedAt(), "", "") // to the nanosecond when the hand-off ends
+	o.claim.EndAt(o.h.ResolvedAt(), "", "") // the exact end of the hand-off
 	return wrap(c, r)
 }
 
@@ -166,9 +166,9 @@ func (l *queuedListener) closedError(op string) error {
 	return &net.OpError{Op: op, Net: l.address.Network(), Addr: l.address, Err: net.ErrClosed}
 }
 
-// Close ends the listener for this worker. What it has not accepted goes to
-// other workers; the socket stays open as long as another worker, or a spec,
-// has it. Accept returns an error that is net.ErrClosed.
+// Close ends the listener for this worker. Connections that it has not accepted go to other
+// workers; the socket stays open as long as another worker, or a spec, has it. Accept returns an
+// error that is net.ErrClosed.
 func (l *queuedListener) Close() error {
 	if !l.close(true) {
 		return l.closedError("close")
@@ -178,7 +178,7 @@ func (l *queuedListener) Close() error {
 
 func (l *queuedListener) closedByMaster() { l.close(false) }
 
-// close closes l once. tell says that the master is to hear of it.
+// close closes l once. If tell is set, it reports the close to the master.
 func (l *queuedListener) close(tell bool) bool {
 	l.mu.Lock()
 	if l.closed {
@@ -190,7 +190,7 @@ func (l *queuedListener) close(tell bool) bool {
 	l.queue, l.head = nil, 0
 	l.mu.Unlock()
 	close(l.ended)
-	// The listener process first hears that we leave, then gets the offers back.
+	// Send KindLeave to the listener process before the offers go back to it.
 	l.ls.sendKind(l.ls.forget(l, l.number), wire.KindLeave, l.number)
 	for _, o := range rest {
 		o.claim.EndError(net.ErrClosed)

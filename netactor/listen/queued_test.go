@@ -6,8 +6,8 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// BenchmarkTraceOffInWorker: one op is every call of tracing that one connection makes in the worker, with
-// tracing off.
+// BenchmarkTraceOffInWorker: one op is every call of tracing that one connection makes in the
+// worker, with tracing off.
 func BenchmarkTraceOffInWorker(b *testing.B) {
 	l := &queuedListener{ls: &Listeners{}}
 	h := &fdipc.Handle{}

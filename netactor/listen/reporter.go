@@ -10,24 +10,22 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// reporter counts a worker's connections of one dispatched listener, for the
-// listener process: LeastLoaded and the limits need to know what ends. It
-// outlives the worker's listener, as connections do, so that the count goes on
-// when the worker listens again.
+// reporter counts a worker's connections of one dispatched listener, for the listener process:
+// LeastLoaded and the limits need the number of ended connections. It outlives the worker's
+// listener, as connections do, so that the count goes on when the worker listens again.
 //
-// What it reports is a total since it joined the link: a report that is lost is
-// made good by the next.
+// It reports a total since it joined the link, so that the next report makes up for a lost one.
 type reporter struct {
 	number uint64
 
 	mu       sync.Mutex
-	link     *fdipc.Conn         // that it joined last; nil before
+	link     *fdipc.Conn         // the link that it joined last; nil before
 	open     int                 // connections that the dispatcher at link counts
-	finished uint64              // of those, closed since it joined
-	counters *shm.SharedCounters // of link: the same, where the listener process can see it
-	off      bool                // at link they look there when they want to know
+	finished uint64              // of open, the connections closed since it joined
+	counters *shm.SharedCounters // of link: the same counts, in memory that the listener process reads
+	off      bool                // the listener process at link reads counters and needs no reports
 	reported uint64
-	timer    *time.Timer // to report
+	timer    *time.Timer // sends the next report
 	pending  bool
 
 	once   sync.Once
@@ -38,16 +36,16 @@ func newReporter(number uint64) *reporter {
 	return &reporter{number: number, joined: make(chan struct{})}
 }
 
-// inRotation is told that a dispatcher offers connections here.
+// inRotation handles the message that a dispatcher offers connections here.
 func (r *reporter) inRotation() { r.once.Do(func() { close(r.joined) }) }
 
 const (
-	reportEvery = 64               // ends that are reported at once
-	reportAfter = time.Millisecond // how long fewer may wait
+	reportEvery = 64               // ended connections that are reported at once
+	reportAfter = time.Millisecond // how long fewer of them may wait
 )
 
-// join takes part in the listener by link. By a new link, what is open is
-// counted there from now on.
+// join joins the rotation of the listener by link. At a new link, it also reports the connections
+// that are open now.
 func (r *reporter) join(link *fdipc.Conn) {
 	r.mu.Lock()
 	var h *fdipc.Handle
@@ -61,8 +59,8 @@ func (r *reporter) join(link *fdipc.Conn) {
 	r.mu.Unlock()
 	_ = link.TrySend(&fdipc.Frame{Kind: wire.KindJoin, Target: r.number, Payload: wire.Count(open)})
 	if h != nil {
-		// Owned by the link: it ends when the handshake is over, before which no descriptor
-		// can travel, or with the link.
+		// The link owns this goroutine: it ends after the handshake, before which no descriptor can
+		// travel, or with the link.
 		go func() {
 			if link.Send(context.Background(), &fdipc.Frame{Kind: wire.KindCounters, Target: r.number, Handles: []*fdipc.Handle{h}}) != nil {
 				_ = h.Close()
@@ -71,9 +69,9 @@ func (r *reporter) join(link *fdipc.Conn) {
 	}
 }
 
-// claimed counts a connection that came over via, and was accepted there at the given
-// time; 0 is unknown. It is false for one that came
-// over an earlier link: the dispatcher at the present one does not know it.
+// claimed counts a connection that came over via. accepted is the time of its accept; 0 if unknown.
+// claimed returns false for a connection that came over an earlier link: the dispatcher at the
+// present link does not know it.
 func (r *reporter) claimed(via *fdipc.Conn, accepted int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -107,7 +105,7 @@ func (r *reporter) closed() {
 	r.mu.Unlock()
 }
 
-// turnOff says that the listener process at link needs no reports.
+// turnOff handles the message that the listener process at link needs no reports.
 func (r *reporter) turnOff(link *fdipc.Conn) {
 	r.mu.Lock()
 	r.off = r.link == link

@@ -16,9 +16,9 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// pendingReply is a request that waits for its reply.
+// pendingListen is a request that waits for its reply.
 type pendingListen struct {
-	network string   // as asked, for errors
+	network string   // as in the request, for errors
 	addr    net.Addr // as resolved, for errors
 	done    func()   // gives the ordinal back; may be called more than once
 	result  chan listenResult
@@ -29,9 +29,8 @@ type listenResult struct {
 	err error
 }
 
-// replyFrame makes the listener that was asked for. It does so here, and not in
-// Listen, so that what the master says next finds it.
-// lost says that a socket came with it, and did not arrive.
+// replyFrame makes the listener of a reply. It does so here, and not in Listen, so that the
+// master's next frames find it. lost reports whether the reply's socket did not arrive.
 func (ls *Listeners) replyFrame(f *fdipc.Frame, lost bool) {
 	var r wire.ListenReply
 	if err := wire.Decode(f.Payload, &r); err != nil {
@@ -45,7 +44,7 @@ func (ls *Listeners) replyFrame(f *fdipc.Frame, lost bool) {
 	a, waiting := ls.requests[f.Target]
 	delete(ls.requests, f.Target)
 	ls.mu.Unlock()
-	if !waiting { // given up, as the master knows by now or will (N104)
+	if !waiting { // Listen gave up; the master has KindGiveUp or will get it (N104)
 		if h != nil {
 			_ = h.Close()
 		}
@@ -62,10 +61,10 @@ func (ls *Listeners) replyFrame(f *fdipc.Frame, lost bool) {
 		ls.discard(r, h)
 		a.done() // a failed listen leaves no trace (N87)
 	}
-	a.result <- res // capacity 1, and the only one
+	a.result <- res // capacity 1, and this is the only send
 }
 
-// discard gives back a listener that nobody wants.
+// discard gives back a listener that could not be made.
 func (ls *Listeners) discard(r wire.ListenReply, h *fdipc.Handle) {
 	if h != nil {
 		_ = h.Close()
@@ -75,11 +74,10 @@ func (ls *Listeners) discard(r wire.ListenReply, h *fdipc.Handle) {
 	}
 }
 
-// Listen opens a listener, or shares one that is open: names are looked up
-// here, the master opens the socket. It waits for the name server and for the
-// master until ctx ends, which gives up: what the master opens too late is
-// closed. Errors are those of net.Listen. The listener is to be closed by the
-// caller, or by Drain.
+// Listen opens a listener, or shares one that is open. It looks names up; the master opens the
+// socket. It waits for the name server and for the master until ctx ends. A socket that the master
+// opens after that is closed. Errors are those of net.Listen. The caller, or Drain, closes the
+// listener.
 func (ls *Listeners) Listen(ctx context.Context, r netactor.Request) (net.Listener, error) {
 	if ls.cfg.Master == nil {
 		return ls.listenAlone(ctx, r)
@@ -94,7 +92,8 @@ func (ls *Listeners) Listen(ctx context.Context, r netactor.Request) (net.Listen
 	return s.(net.Listener), nil
 }
 
-// wrongKind is the error of a Listen for datagrams, or of a ListenPacket for connections: that of package net.
+// wrongKind returns the error of a Listen for datagrams, or of a ListenPacket for connections, as
+// package net has it.
 func wrongKind(ctx context.Context, asked netactor.Request) error {
 	r, err := wire.Resolve(ctx, asked)
 	if err != nil {
@@ -104,18 +103,17 @@ func wrongKind(ctx context.Context, asked netactor.Request) error {
 	return address.ListenError(asked.Network, addr, &net.AddrError{Err: "unexpected address type", Addr: asked.Address})
 }
 
-// Share gives the master a listening socket that this worker has opened, under
-// r.Name, so that others can listen on it by name or address; r.Policy and
-// r.Limits say how its connections are shared out. It takes ownership of ln,
-// also on an error, and returns this worker's own part of it. A taken name is
-// EADDRINUSE. Without a master it is Adopt.
+// Share gives the master a listening socket that this worker has opened, under r.Name, so that
+// other workers can listen on it by name or address. r.Policy and r.Limits apply to its
+// connections. Share takes ownership of ln, also on an error, and returns this worker's part of it.
+// The error for a taken name is EADDRINUSE. Without a master Share is Adopt.
 func (ls *Listeners) Share(ctx context.Context, r netactor.Request, ln net.Listener) (net.Listener, error) {
 	if ls.cfg.Master == nil {
 		return ls.Adopt(ln), nil
 	}
 	u, isUnix := ln.(*net.UnixListener)
 	if isUnix {
-		u.SetUnlinkOnClose(false) // the path is the master's, if it takes the socket
+		u.SetUnlinkOnClose(false) // if the master takes the socket, it owns the path
 	}
 	h, err := fdipc.HandleOf(ln)
 	if err != nil {
@@ -127,7 +125,7 @@ func (ls *Listeners) Share(ctx context.Context, r netactor.Request, ln net.Liste
 	s, err := ls.ask(ctx, r, h)
 	if err != nil {
 		if _, refused := errors.AsType[syscall.Errno](err); refused && isUnix && filepath.IsAbs(a.String()) {
-			_ = syscall.Unlink(a.String()) // as its Close would; the master does not touch what it did not take
+			_ = syscall.Unlink(a.String()) // as its Close would; the master does not touch a socket that it did not take
 		}
 		return nil, err
 	}
@@ -150,8 +148,8 @@ func (ls *Listeners) listenAlone(ctx context.Context, r netactor.Request) (net.L
 	return ls.Adopt(ln), nil
 }
 
-// ask sends a request and makes a listener of the reply, or a packet socket. h is a socket to go
-// with it, or nil; it is consumed.
+// ask sends a request and returns the listener, or packet socket, of the reply. h is a socket to
+// send with it, or nil; it is consumed.
 func (ls *Listeners) ask(ctx context.Context, asked netactor.Request, h *fdipc.Handle) (openSocket, error) {
 	r, err := wire.Resolve(ctx, asked)
 	if err != nil {
@@ -161,7 +159,7 @@ func (ls *Listeners) ask(ctx context.Context, asked netactor.Request, h *fdipc.H
 		return nil, err
 	}
 	addr, _ := address.Parse(r.Network, r.Address)        // none for a name alone
-	if n := len(wire.Encode(r)); n > wire.MaxControl-64 { // an ordinal is to be added
+	if n := len(wire.Encode(r)); n > wire.MaxControl-64 { // the ordinal is added below
 		if h != nil {
 			_ = h.Close()
 		}
@@ -203,15 +201,15 @@ func (ls *Listeners) ask(ctx context.Context, asked netactor.Request, h *fdipc.H
 	ls.mu.Unlock()
 	if waiting {
 		ls.sendKind(ls.cfg.Master, wire.KindGiveUp, seq)
-	} else if res := <-a.result; res.m != nil { // the reply came just now
+	} else if res := <-a.result; res.m != nil { // the reply has just come
 		_ = res.m.Close()
 	}
 	a.done()
 	return nil, address.ListenError(asked.Network, addr, err)
 }
 
-// makeSocket makes the listener that a reply is about; h is the socket that came
-// with it, or nil. On an error both are still the caller's.
+// makeSocket makes the listener of a reply; h is the socket that came with it, or nil. On an error
+// the caller still owns both.
 func (ls *Listeners) makeSocket(r wire.ListenReply, h *fdipc.Handle, done func()) (s openSocket, err error) {
 	addr, err := r.Addr()
 	if err != nil {
@@ -255,8 +253,7 @@ func (ls *Listeners) makeSocket(r wire.ListenReply, h *fdipc.Handle, done func()
 	return s, nil
 }
 
-// takeOrdinal returns the lowest number that no listener of this worker on the
-// same address has.
+// takeOrdinal returns the lowest number that no listener of this worker has for the same key.
 func (ls *Listeners) takeOrdinal(key string) int {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()

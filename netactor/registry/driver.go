@@ -9,9 +9,9 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// step changes the state by f, under the lock, and then does what follows from
-// it, without. Effects are done in order and by one goroutine at a time: one
-// that comes while another is at work leaves its own to it.
+// step changes the state by f, under the lock, and then performs the effects, without the lock.
+// Effects are performed in order and by one goroutine at a time. A goroutine that comes while
+// another works on todo only adds its effects there.
 func (t *Table) step(f func() []effect) {
 	t.mu.Lock()
 	t.todo = append(t.todo, f()...)
@@ -34,10 +34,10 @@ func (t *Table) step(f func() []effect) {
 	t.mu.Unlock()
 }
 
-// perform does one effect. What it returns is to be called under the lock.
+// perform does one effect. The caller calls the function that it returns, if any, under the lock.
 func (t *Table) perform(e effect) (then func() []effect) {
 	isAside := e.kind == doOpen && address.IsLocal(e.req.Network) && (e.tries == 0 || t.isPending(e.number))
-	if e.tries > 0 && !isAside { // then doOpened is the end of the try
+	if e.tries > 0 && !isAside { // otherwise doOpened ends the try
 		t.retries--
 		defer t.retryEnded()
 	}
@@ -48,7 +48,7 @@ func (t *Table) perform(e effect) (then func() []effect) {
 			return nil
 		}
 		if e.tries > 0 && !t.isPending(e.number) {
-			return nil // nothing waits for it any more
+			return nil // no request waits for it any more
 		}
 		s, r := t.openRequested(e)
 		return t.opened(e, s, r)
@@ -83,7 +83,7 @@ func (t *Table) perform(e effect) (then func() []effect) {
 			if key.number != e.number {
 				continue
 			}
-			if !s.reopening { // or reopened sees to them
+			if !s.reopening { // otherwise reopened handles them
 				after = append(after, s.waiting...)
 			}
 			t.dropSocket(key)
@@ -131,7 +131,7 @@ func (t *Table) openRequested(e effect) (*socket.Bound, wire.ListenReply) {
 	return s, wire.ListenReply{Network: network, Address: addr}
 }
 
-// isPending reports whether a socket is to be opened still.
+// isPending reports whether a socket has yet to be opened.
 func (t *Table) isPending(number uint64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -139,7 +139,7 @@ func (t *Table) isPending(number uint64) bool {
 	return s != nil && s.phase == pending
 }
 
-// opened takes in the socket of a doOpen, nil if there is none.
+// opened takes the socket of a doOpen; nil if it could not be opened.
 func (t *Table) opened(e effect, s *socket.Bound, r wire.ListenReply) (then func() []effect) {
 	number := e.number
 	if s == nil && e.reopenable() {
@@ -152,7 +152,7 @@ func (t *Table) opened(e effect, s *socket.Bound, r wire.ListenReply) (then func
 		t.mu.Lock()
 		closed := t.closed
 		t.mu.Unlock()
-		if closed { // while it was being opened
+		if closed { // while the socket was being opened
 			s.CloseInBackground()
 			return nil
 		}
@@ -161,7 +161,7 @@ func (t *Table) opened(e effect, s *socket.Bound, r wire.ListenReply) (then func
 	return func() []effect { return t.state.opened(number, r) }
 }
 
-// sendReply sends a reply, with the socket if the worker is to accept itself.
+// sendReply sends a reply, with the socket if the worker accepts on it itself.
 func (t *Table) sendReply(e effect) {
 	p := e.request
 	if p.worker == 0 {
@@ -170,7 +170,7 @@ func (t *Table) sendReply(e effect) {
 		delete(t.opens, p.seq)
 		t.mu.Unlock()
 		if ch != nil {
-			ch <- e.reply // capacity 1, and the only one
+			ch <- e.reply // capacity 1, and this is the only send
 		}
 		return
 	}
@@ -200,7 +200,8 @@ func (t *Table) sendReply(e effect) {
 	t.send(t.workerOutbox(p.worker), f)
 }
 
-// publish sends a socket to the listener process; renew says in place of the one it has.
+// publish sends a socket to the listener process. If e.renew is set, it replaces the one that the
+// listener process has.
 func (t *Table) publish(e effect) {
 	number, renew := e.number, e.renew
 	t.mu.Lock()
@@ -231,8 +232,8 @@ func (t *Table) publish(e effect) {
 	t.send(t.listenerOutbox(), &fdipc.Frame{Kind: wire.KindOpen, Target: number, Payload: wire.Encode(o), Handles: []*fdipc.Handle{h}})
 }
 
-// pause tells the listener process whether a listener is to pause; or the worker that accepts
-// itself.
+// pause tells the listener process to pause or resume a listener; or worker, if it is not 0 and
+// accepts itself.
 func (t *Table) pause(number, worker uint64) {
 	t.mu.Lock()
 	s := t.state.sockets[number]

@@ -14,9 +14,9 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// HandleFrame handles a frame of this package's kinds from a worker, or from
-// the listener process. It is false for a kind that is not handled here: then
-// the frame is untouched. It may open a socket, and does not block on a peer.
+// HandleFrame handles a frame of this package's kinds from a worker or from the listener process.
+// It returns false, and leaves the frame untouched, if it does not handle the kind. It may open a
+// socket, and does not block on a peer.
 func (t *Table) HandleFrame(from netactor.Worker, c *fdipc.Conn, f *fdipc.Frame) bool {
 	switch f.Kind {
 	case wire.KindListen:
@@ -24,7 +24,7 @@ func (t *Table) HandleFrame(from netactor.Worker, c *fdipc.Conn, f *fdipc.Frame)
 	case wire.KindShare:
 		t.shareFrame(from, f)
 	case wire.KindClosed:
-		c.ResolveOffers() // a copy of the socket that went to the worker is closed here too
+		c.ResolveOffers() // also closes the master's copy of the socket that it sent to the worker
 		number := f.Target
 		t.step(func() []effect { return t.state.closed(from.ID, number) })
 	case wire.KindGiveUp:
@@ -44,7 +44,7 @@ func (t *Table) HandleFrame(from netactor.Worker, c *fdipc.Conn, f *fdipc.Frame)
 
 var errTableClosed = errors.New("netactor: closed")
 
-// listenFrame handles a request. given is a socket that came with it.
+// listenFrame handles a request. given is the socket that came with it, or nil.
 func (t *Table) listenFrame(from netactor.Worker, f *fdipc.Frame, given *socket.Bound) {
 	r, err := wire.DecodeRequest(f.Payload)
 	if given != nil && err == nil {
@@ -88,8 +88,8 @@ func (t *Table) shareFrame(from netactor.Worker, f *fdipc.Frame) {
 	t.listenFrame(from, f, s)
 }
 
-// requestFor completes the request that a shared socket came with: its address is
-// what the kernel says.
+// requestFor completes the request that a shared socket came with: it takes the address from the
+// kernel.
 func requestFor(s *socket.Bound, r netactor.Request) (netactor.Request, error) {
 	network, addr, err := s.Address()
 	if err != nil {
@@ -110,7 +110,7 @@ func requestFor(s *socket.Bound, r netactor.Request) (netactor.Request, error) {
 	return r, r.Validate()
 }
 
-// listenerFrame handles what the listener process says.
+// listenerFrame handles a KindShutAck or KindStats of the listener process.
 func (t *Table) listenerFrame(c *fdipc.Conn, f *fdipc.Frame) {
 	t.mu.Lock()
 	known := t.listenerProcess != nil && c == t.listenerProcess.c
@@ -125,7 +125,7 @@ func (t *Table) listenerFrame(c *fdipc.Conn, f *fdipc.Frame) {
 	switch {
 	case !known:
 	case f.Kind == wire.KindShutAck:
-		c.ResolveOffers() // our copy of what we sent holds the port too, until the claim is heard of
+		c.ResolveOffers() // the copy that we sent holds the port too, until we learn that it was claimed
 		number := f.Target
 		t.step(func() []effect { return t.state.shutAcked(number) })
 	case waiting != nil:
@@ -137,8 +137,8 @@ func (t *Table) listenerFrame(c *fdipc.Conn, f *fdipc.Frame) {
 	}
 }
 
-// brokenFrame handles the word of the listener process, or of a worker that accepts itself, that a
-// socket does not accept any more.
+// brokenFrame handles a report, from the listener process or from a worker that accepts itself,
+// that a socket does not accept any more.
 func (t *Table) brokenFrame(from netactor.Worker, c *fdipc.Conn, f *fdipc.Frame) {
 	t.mu.Lock()
 	s := t.state.sockets[f.Target]
@@ -147,7 +147,7 @@ func (t *Table) brokenFrame(from netactor.Worker, c *fdipc.Conn, f *fdipc.Frame)
 	if !known {
 		return
 	}
-	if len(f.Payload) > 0 { // else it did not arrive, which its receiver has told
+	if len(f.Payload) > 0 { // else the socket did not arrive, and its receiver has logged that
 		t.logs.Warn("listener cannot accept", "listener", t.title(f.Target), "worker", from.Name, "err", string(f.Payload[:min(len(f.Payload), 200)]))
 	}
 	number := f.Target

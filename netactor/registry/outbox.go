@@ -10,26 +10,25 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// outbox sends the master's frames to one peer in order, without waiting for it.
-// A frame goes out at once as a rule. It has to wait where a Conn's handshake is
-// not over, so that descriptors cannot travel yet, or where the peer is behind;
-// then those after it wait too.
+// outbox sends the master's frames to one peer in order, without waiting for it. Usually it sends a
+// frame at once. A frame waits until the Conn's handshake is over, because descriptors cannot
+// travel before, and while the peer is behind; the later frames wait with it.
 type outbox struct {
 	c      *fdipc.Conn
 	logger *slog.Logger
 
 	mu    sync.Mutex
-	queue []*fdipc.Frame // not empty while run is at work
+	queue []*fdipc.Frame // not empty while run works
 	over  bool           // the peer was given up
 }
 
 const (
 	maxOutbox     = 1024             // frames that may wait for one peer
-	outboxTimeout = 10 * time.Second // how long one may wait
+	outboxTimeout = 10 * time.Second // how long a frame may wait
 )
 
-// send takes ownership of f and its handles. A peer that is too far behind does
-// not read what the master says: it is as good as dead, and its Conn is closed.
+// send takes ownership of f and its handles. It closes the Conn of a peer that is too far behind:
+// such a peer does not read its frames.
 func (o *outbox) send(f *fdipc.Frame) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -40,7 +39,7 @@ func (o *outbox) send(f *fdipc.Frame) {
 	if len(o.queue) == 0 {
 		err := o.c.TrySend(f)
 		if !errors.Is(err, fdipc.ErrFull) {
-			if err != nil { // the peer is gone, which others notice
+			if err != nil { // the peer is gone; its Conn reports that
 				closeHandles(f)
 			}
 			return
@@ -84,8 +83,8 @@ func (o *outbox) run() {
 	}
 }
 
-// giveUpLocked ends the outbox, and the Conn if it has not ended. The first frame
-// of the queue is run's.
+// giveUpLocked ends the outbox, and the Conn if it has not ended. run owns the first frame of the
+// queue.
 func (o *outbox) giveUpLocked(err error) {
 	o.over = true
 	for _, f := range o.queue[1:] {
@@ -94,7 +93,7 @@ func (o *outbox) giveUpLocked(err error) {
 	o.queue = nil
 	if o.c.Err() == nil {
 		o.logger.Error("peer does not read its control frames, closing its channel", "err", err)
-		go o.c.Close() // waits a moment for the peer, then ends by itself
+		go o.c.Close() // waits a moment for the peer, then returns
 	}
 }
 

@@ -8,28 +8,28 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// openInBackground opens the socket of a doOpen and enters the outcome into todo.
+// openInBackground opens the socket of a doOpen and adds the result to todo.
 func (t *Table) openInBackground(e effect) {
 	socket.Files.Do(e.req.Address, func() {
 		s, r := t.openRequested(e)
 		if e.socket != nil {
-			e.req = socket.SocketSpec{} // it is gone, if it could not be taken
+			e.req = socket.SocketSpec{} // the socket is closed if it could not be taken
 		}
 		e.kind, e.socket, e.reply = doOpened, s, r
 		t.step(func() []effect { return []effect{e} })
 	})
 }
 
-// heldSocket is a socket that the Table holds. A Unix socket that was shut down is closed, and
+// heldSocket is a socket that the Table holds. A Unix socket that was shut down is closed and
 // opened again in the background.
 type heldSocket struct {
 	*socket.Bound
-	reopenNeeded bool     // another is to take its place
-	reopening    bool     // and is being opened
-	waiting      []effect // wait for it
+	reopenNeeded bool     // a new socket must replace it
+	reopening    bool     // the new socket is being opened
+	waiting      []effect // performed once it is open
 }
 
-// reopenInBackground opens a socket again in place of s, which is closed, and enters the outcome into todo.
+// reopenInBackground opens a socket to replace s, which is closed, and adds the result to todo.
 func (t *Table) reopenInBackground(key socketKey, s *heldSocket, r socket.SocketSpec) {
 	s.reopenNeeded, s.reopening = true, true
 	socket.Files.Do(r.Address, func() {
@@ -42,7 +42,8 @@ func (t *Table) reopenInBackground(key socketKey, s *heldSocket, r socket.Socket
 	})
 }
 
-// waitForReopen reports whether the socket that e is about is to be opened again first. Then e is done afterwards.
+// waitForReopen reports whether e waits because its socket must be opened again first. Then e is
+// performed afterwards.
 func (t *Table) waitForReopen(key socketKey, e effect) bool {
 	s := t.sockets[key]
 	if s == nil || !s.reopenNeeded {
@@ -53,12 +54,12 @@ func (t *Table) waitForReopen(key socketKey, e effect) bool {
 	return true
 }
 
-// reopened takes in the outcome of reopenAside.
+// reopened takes the result of reopenInBackground.
 func (t *Table) reopened(e effect) (then func() []effect) {
 	key, s, fresh := socketKey{e.number, e.groupIndex}, e.old, e.socket
 	s.reopening = false
 	switch {
-	case t.sockets[key] != s: // closed meanwhile
+	case t.sockets[key] != s: // it was closed while being opened
 		if fresh != nil {
 			fresh.CloseInBackground()
 		}
@@ -80,11 +81,12 @@ func (t *Table) reopened(e effect) (then func() []effect) {
 	return func() []effect { return t.failWaiting(after, e.reply) }
 }
 
-// failWaiting answers those that waited for a socket which does not come. It is called under the lock.
+// failWaiting answers the requests that waited for a socket that will not come, with r. It is
+// called under the lock.
 func (t *Table) failWaiting(after []effect, r wire.ListenReply) (out []effect) {
 	for _, e := range after {
 		if e.kind != doReply {
-			continue // it comes again with the socket, if that does
+			continue // it is performed again if the socket opens after all
 		}
 		out = append(out, effect{kind: doReply, request: e.request, reply: r})
 		out = append(out, t.state.closed(e.request.worker, e.number)...)

@@ -10,11 +10,11 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// maxTries bounds the tries for what a peer waits for: some 10 s.
+// maxTries bounds the tries of an effect that a peer waits for, to about 10 s.
 const maxTries = 14
 
-// retryLater has an effect that failed done once more after a while, if the master is short of what
-// it takes. patient says for how many tries; 0 is without end.
+// retryLater performs a failed effect again after a pause, if the master lacked resources for it.
+// It reports whether it does. patient is the maximum number of tries; 0 means no maximum.
 func (t *Table) retryLater(e effect, err error, patient int) bool {
 	if !faults.IsShortage(err) || patient > 0 && e.tries >= patient {
 		return false
@@ -23,7 +23,7 @@ func (t *Table) retryLater(e effect, err error, patient int) bool {
 	pause := faults.PauseAfter(e.tries, faults.FirstPause)
 	e.tries++
 	t.retries++
-	time.AfterFunc(pause, func() { // does nothing once the Table is closed
+	time.AfterFunc(pause, func() { // does nothing after Close
 		t.step(func() []effect {
 			if t.closed {
 				return nil
@@ -34,18 +34,18 @@ func (t *Table) retryLater(e effect, err error, patient int) bool {
 	return true
 }
 
-// reopenable reports whether the master opens the socket of a doOpen itself, and so can do it again.
+// reopenable reports whether the master opens the socket of a doOpen itself, and so can try again.
 func (e effect) reopenable() bool { return e.socket == nil && (e.req.FD != 0 || e.req.Network != "") }
 
-// retryEnded ends what again has begun.
+// retryEnded ends the shortage that retryLater began, if no other effect waits for a retry.
 func (t *Table) retryEnded() {
 	if t.retries == 0 {
 		t.shortage.End(t.cfg.Logger, "the master has what sockets take again")
 	}
 }
 
-// HandlesLost takes a frame of a worker's whose handles did not arrive, for fdipc.Config.NoFiles. It is false
-// for a kind that is not handled here.
+// HandlesLost handles a worker's frame whose handles did not arrive, for fdipc.Config.NoFiles. It
+// returns false if it does not handle the kind.
 func (t *Table) HandlesLost(from netactor.Worker, f *fdipc.Frame) bool {
 	if f.Kind != wire.KindShare {
 		return false

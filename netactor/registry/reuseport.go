@@ -6,20 +6,21 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 )
 
-// groupSocket is one of the sockets behind a ReusePort listener. Each worker accepts on one
-// of its own, and the kernel spreads the clients over all that listen. They are the master's, so
-// that what waits in the backlog of one whose worker has died is there for the replacement.
+// groupSocket is one of the sockets behind a ReusePort listener. Each worker accepts on a different
+// socket, and the kernel spreads the clients over all sockets that listen. The master owns the
+// sockets, so that the clients in a dead worker's backlog are there for its replacement.
 //
-// The first member is there as soon as the listener is: clients wait in its backlog until the
-// first worker comes.
+// The first member exists as soon as the listener does: clients wait in its backlog until the first
+// worker comes.
 type groupSocket struct {
 	index   int
-	slot    int             // whose it is, also while that worker is being replaced; -1: nobody's
-	holders map[uint64]bool // live workers that have it: two of one slot in a reload
+	slot    int             // the worker's slot, also while that worker is being replaced; -1: none
+	holders map[uint64]bool // live workers that have it: during a reload, two of one slot
 }
 
-// groupSocketFor returns the member that a worker is to accept on: the one that it has, though it was
-// shut down, else that of its slot, else one that is nobody's, else a new one.
+// groupSocketFor returns the member for a worker to accept on: the member that it has, even if that
+// was shut down; else the member of its slot; else a member without a slot and holders; else a new
+// one.
 func (s *socketState) groupSocketFor(w netactor.Worker) *groupSocket {
 	i := slices.IndexFunc(s.group, func(g *groupSocket) bool { return g.holders[w.ID] })
 	if i < 0 {
@@ -44,8 +45,8 @@ func (s *socketState) newGroupSocket() *groupSocket {
 	return g
 }
 
-// release takes a worker off its member. closed says that nobody takes its place there: then the
-// member goes, unless it is the last one.
+// release takes a worker off its member. If closed is set, no other worker takes its place there,
+// and the member is retired, unless it is the last one.
 func (s *socketState) release(worker uint64, closed bool) []effect {
 	for i, g := range s.group {
 		if !g.holders[worker] {
@@ -65,7 +66,7 @@ func (s *socketState) release(worker uint64, closed bool) []effect {
 	return nil
 }
 
-// groupIndexOf returns the index of the member that a worker has; 0 under the other policies.
+// groupIndexOf returns the index of the member that a worker has; 0 with the other policies.
 func (s *socketState) groupIndexOf(worker uint64) int {
 	for _, g := range s.group {
 		if g.holders[worker] {

@@ -13,10 +13,11 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// privileged reports whether o has what is for the tree's own listeners, and for workers that may ask for anything.
+// privileged reports whether o has an option that only the tree's listeners may have, and workers
+// that may ask for anything.
 func privileged(o netactor.SocketOptions) bool { return o.FreeBind || o.Transparent }
 
-// describe is what people call what r asks for.
+// describe returns a text, for logs, of the socket that r asks for.
 func describe(r netactor.Request) string {
 	what := fmt.Sprintf("%s %.200s", r.Network, r.Address)
 	switch {
@@ -31,11 +32,12 @@ func describe(r netactor.Request) string {
 	return what
 }
 
-// byName reports whether r asks for what has its name, whatever it is.
+// byName reports whether r asks for a socket by its name alone.
 func byName(r netactor.Request) bool { return r.FD == 0 && r.Network == "" }
 
-// denied reports whether the rules of a worker's pool are against giving it s, or with nil against opening what it asks
-// for. One that asks by name alone may wait for what comes: then it is asked again.
+// denied reports whether the rules of a worker's pool forbid giving it s, or, if s is nil, opening
+// the socket that it asks for. A request by name alone may wait until a socket has that name; then
+// denied is called again.
 func (t *tableState) denied(p pendingRequest, s *socketState) bool {
 	switch {
 	case p.worker == 0 || p.rules == nil || p.rules.Any:
@@ -50,7 +52,7 @@ func (t *tableState) denied(p pendingRequest, s *socketState) bool {
 	return !p.rules.Allows(p.req.Request)
 }
 
-// asRequest is the request that s would be allowed by.
+// asRequest returns the request that the rules must allow for a worker to get s.
 func (s *socketState) asRequest() netactor.Request {
 	r := s.req.Request
 	if address.IsInternet(r.Network) && s.phase == open {
@@ -59,7 +61,7 @@ func (s *socketState) asRequest() netactor.Request {
 	return r
 }
 
-// ofSpec reports whether s is a listener of the tree's own, or about to be.
+// ofSpec reports whether s is a listener of the tree, or is about to be.
 func (s *socketState) ofSpec() bool {
 	if s.ofTree {
 		return true
@@ -83,29 +85,31 @@ func (t *tableState) specAt(r netactor.Request) *socket.SocketSpec {
 	return &t.specs[i]
 }
 
-// settingsOfSpec has a socket of the tree's own, which a worker asks for before it is open, opened as the tree
-// wants it. A port of the kernel's choice is another one for each.
+// settingsOfSpec gives p the settings of the tree's listener that asks for the same socket, for a
+// worker that asks before the tree has opened it. It returns false if there is no such listener. A
+// request that leaves the port to the kernel never asks for the same socket.
 func (t *tableState) settingsOfSpec(p *pendingRequest) (ok bool) {
 	spec := t.specAt(p.req.Request)
 	if spec == nil || p.worker == 0 || p.socket != nil || wire.Port(p.req.Request) == 0 {
 		return false
 	}
-	packet := p.req.Packet // of a descriptor
+	packet := p.req.Packet // set for a descriptor
 	p.req = *spec
 	p.req.Packet = packet
 	return true
 }
 
-// reserved reports whether the name that a worker gives to what it opens is that of a listener of the tree,
-// which is somewhere else.
+// reserved reports whether the name that a worker gives to its socket belongs to a listener of the
+// tree with another address.
 func (t *tableState) reserved(p pendingRequest) bool {
 	return p.worker != 0 && p.req.Name != "" && !byName(p.req.Request) && slices.ContainsFunc(t.specs, func(spec socket.SocketSpec) bool {
 		return spec.Name == p.req.Name && (byName(spec.Request) || wire.Key(spec.Request) != wire.Key(p.req.Request) || p.socket != nil)
 	})
 }
 
-// resolvedSpecs returns what is known of the tree's listeners without asking a name server. One whose address needs
-// that has its name alone, and is known by its address once it is open.
+// resolvedSpecs returns the tree's listeners, resolved as far as that needs no name server. A
+// listener whose address needs a name server has only its name here, and gets its address once it
+// is open.
 func resolvedSpecs(specs []netactor.Request) (out []socket.SocketSpec) {
 	for _, r := range specs {
 		known := r

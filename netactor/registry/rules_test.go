@@ -13,8 +13,8 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// What the tree's listeners have every worker may have, by name and by address, whether they are open yet or not;
-// and nothing that another pool's workers have asked for.
+// What the tree's listeners have every worker may have, by name and by address, whether they are
+// open yet or not; and nothing that another pool's workers have asked for.
 func TestRulesOfTree(t *testing.T) {
 	m := newMaster(t)
 	m.s.specs = resolvedSpecs([]netactor.Request{
@@ -67,7 +67,7 @@ func TestRulesOfTree(t *testing.T) {
 			t.Errorf("%s: %v, denied %q", tt.name, syscall.Errno(r.Errno), r.Denied)
 		}
 	}
-	// One that waits for a name gets the tree's, and nobody else's.
+	// A request that waits for a name gets the tree's socket, and no other.
 	m.do(m.s.listen(pendingRequest{worker: id, owner: "web", seq: 2000, req: socket.SocketSpec{Request: netactor.Request{Name: "awaited", Wait: true}}, rules: none}))
 	if r := asks(nil, netactor.Request{Name: "awaited", Network: "tcp4", Address: "127.0.0.1:9001"}); r.Errno != 0 {
 		t.Fatal(r)
@@ -81,8 +81,8 @@ func TestRulesOfTree(t *testing.T) {
 	}
 }
 
-// TestSpecFirstAskedByWorker: a worker that asks for a listener of the tree before that is open gets it as the tree wants it, not
-// as the worker does; and by its name and address so do others.
+// TestSpecFirstAskedByWorker: a worker that asks for a listener of the tree before that is open
+// gets it as the tree wants it, not as the worker does; and by its name and address so do others.
 func TestSpecFirstAskedByWorker(t *testing.T) {
 	m := newMaster(t)
 	spec := netactor.Request{Name: "admin", Network: "unix", Address: "/run/admin", Mode: 0o600, Policy: netactor.RoundRobin, Credentials: true, Backlog: 5, Limits: netactor.Limits{PerWorker: 7}}
@@ -109,7 +109,8 @@ func TestSpecFirstAskedByWorker(t *testing.T) {
 	}
 }
 
-// TestAllowedWhilePending: a rule that allows an address allows who asks for it by name also while it is being opened.
+// TestAllowedWhilePending: a rule that allows an address allows who asks for it by name also while
+// it is being opened.
 func TestAllowedWhilePending(t *testing.T) {
 	m := newMaster(t)
 	rules := &netactor.ListenRules{Allow: []netactor.ListenRule{{Network: "tcp", Address: "127.0.0.1", Ports: "9000"}}}
@@ -124,8 +125,8 @@ func TestAllowedWhilePending(t *testing.T) {
 	}
 }
 
-// TestOpeningBound: a pool whose Unix sockets are not opened, as of a file system that does not answer, gets EAGAIN beyond a bound,
-// and others do not.
+// TestOpeningBound: a pool whose Unix sockets are not opened, as of a file system that does not
+// answer, gets EAGAIN beyond a bound, and others do not.
 func TestOpeningBound(t *testing.T) {
 	m := newMaster(t)
 	m.worker(1, 0)

@@ -11,16 +11,16 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// socketKey names a socket that the master holds: of a listener, or one member of a ReusePort
+// socketKey names a socket that the master holds: that of a listener, or one member of a ReusePort
 // listener.
 type socketKey struct {
 	number uint64
 	index  int
 }
 
-// What follows is for whoever works on todo.
+// Only the goroutine that works on todo calls the functions below.
 
-// addSocket takes a socket in, and has it watched.
+// addSocket adds a socket to the Table and to its watcher.
 func (t *Table) addSocket(key socketKey, s *socket.Bound) {
 	t.sockets[key] = &heldSocket{Bound: s}
 	if t.watcher != nil {
@@ -30,7 +30,7 @@ func (t *Table) addSocket(key socketKey, s *socket.Bound) {
 	t.watch(effect{kind: doWatch})
 }
 
-// watch begins to watch all sockets.
+// watch starts the watcher and adds all sockets to it.
 func (t *Table) watch(e effect) {
 	if t.watcher != nil {
 		return
@@ -62,8 +62,8 @@ func (t *Table) dropSocket(key socketKey) {
 	s.CloseInBackground()
 }
 
-// memberHandle returns a handle on a duplicate of a socket; a further member of a ReusePort listener is
-// opened now.
+// memberHandle returns a handle on a duplicate of a socket. It opens a further member of a
+// ReusePort listener that is not open yet.
 func (t *Table) memberHandle(key socketKey) (*fdipc.Handle, error) {
 	s := t.sockets[key]
 	if s == nil {
@@ -83,7 +83,7 @@ func (t *Table) memberHandle(key socketKey) (*fdipc.Handle, error) {
 		t.addSocket(key, opened)
 		s = t.sockets[key]
 	}
-	if s.Closed() { // and is to be opened again later, but why wait
+	if s.Closed() { // it would be opened again later; open it now
 		if err := t.relisten(key, s); err != nil {
 			return nil, err
 		}
@@ -92,11 +92,11 @@ func (t *Table) memberHandle(key socketKey) (*fdipc.Handle, error) {
 	return s.Handle()
 }
 
-// repairState is how often a socket was repaired.
+// repairState holds when a listener was last repaired, and the pause before its next repair.
 type repairState struct {
 	last  time.Time
-	pause time.Duration // until the next
-	armed bool          // it is to come; guarded by Table.mu
+	pause time.Duration // before the next repair
+	armed bool          // the next repair is scheduled; guarded by Table.mu
 }
 
 const (
@@ -104,9 +104,9 @@ const (
 	maxRepair   = 5 * time.Second
 )
 
-// repair makes a listener's sockets listen again where somebody has shut them down. Each time
-// leaves the next one longer to wait: whoever shuts a socket down again and again, or says that it
-// is, does not keep the master busy.
+// repair makes a listener's sockets listen again after a process has shut them down. Each further
+// repair lengthens the pause before the next. So a process that shuts a socket down again and
+// again, or reports that it is shut down, does not keep the master busy.
 func (t *Table) repair(number uint64) (then func() []effect) {
 	r := t.repairs[number]
 	now := time.Now()
@@ -152,7 +152,7 @@ func (t *Table) repair(number uint64) (then func() []effect) {
 	}
 }
 
-// repairLater has a socket repaired after a while.
+// repairLater schedules the repair of a listener after wait.
 func (t *Table) repairLater(number uint64, r *repairState, wait time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -160,7 +160,7 @@ func (t *Table) repairLater(number uint64, r *repairState, wait time.Duration) {
 		return
 	}
 	r.armed = true
-	time.AfterFunc(wait, func() { // owned by the Table: it does nothing once that is closed
+	time.AfterFunc(wait, func() { // owned by the Table: it does nothing after Close
 		t.step(func() []effect {
 			r.armed = false
 			return t.state.broken(number)
@@ -168,10 +168,11 @@ func (t *Table) repairLater(number uint64, r *repairState, wait time.Duration) {
 	})
 }
 
-// relisten makes a socket listen that does not any more; that of a Unix socket goes on aside, and reopened takes in
-// the outcome. One of our own making is replaced: whoever shut the old one
-// down may do so again at any moment, and what it accepted after that would be shut down from birth. One
-// that was given to us stays, for others may have it too, unless it cannot listen.
+// relisten makes a socket that stopped listening listen again. It replaces a socket that the master
+// opened: the process that shut the old one down may do so again at any moment, and each connection
+// accepted after that would be shut down from birth. It keeps a socket that was given to the
+// master, because other programs may have it too, unless that cannot listen. It opens a Unix socket
+// in the background, and reopened takes the result.
 func (t *Table) relisten(key socketKey, s *heldSocket) error {
 	t.mu.Lock()
 	state := t.state.sockets[key.number]
@@ -186,15 +187,15 @@ func (t *Table) relisten(key socketKey, s *heldSocket) error {
 	}
 	given := state.fromWorker || state.req.FD != 0
 	if !given {
-		r.Address = state.boundAddress() // of a group, which a socket's own address does not tell
+		r.Address = state.boundAddress() // for a datagram group, the group's address; the socket itself does not return that
 	}
 	t.mu.Unlock()
 	if given && s.Relisten(r) == nil {
 		return nil
 	}
 	r.FD, r.Joins = 0, r.Policy == netactor.ReusePort
-	t.dropSocket(key)  // its path must be free, and its port
-	t.sockets[key] = s // closed: it is tried again
+	t.dropSocket(key)  // its path and its port must be free
+	t.sockets[key] = s // closed: the next repair tries again
 	if address.IsLocal(r.Network) {
 		t.reopenInBackground(key, s, r)
 		return nil

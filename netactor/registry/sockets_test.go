@@ -8,7 +8,8 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
-// TestFalseBrokenWords: words that a socket is broken, which it is not, have each next one wait for longer too.
+// TestFalseBrokenWords: words that a socket is broken, which it is not, have each next one wait for
+// longer too.
 func TestFalseBrokenWords(t *testing.T) {
 	table := New(Config{})
 	defer table.Close()

@@ -21,22 +21,22 @@ type socketState struct {
 	number     uint64
 	req        socket.SocketSpec
 	phase      phase
-	awaitsPort bool   // pending: waits for a closing socket to free the port
-	freedPorts uint64 // pending: as it was when the opening began
+	awaitsPort bool   // pending: waits until a closing socket frees the port
+	freedPorts uint64 // pending: tableState.freedPorts when the opening began
 	paused     bool
 	fromWorker bool   // a worker opened it
-	ofTree     bool   // it is the tree's own, though a worker asked first
+	ofTree     bool   // it is the tree's, though a worker asked first
 	firstOwner string // the owner that asked first
 	waiting    []pendingRequest
-	keys       []string // its key, and the alias of the port it got
+	keys       []string // its key, and the alias with the port that it got
 	owners     map[string]*ownership
-	addr       wire.ListenReply // open: what every asker is told
+	addr       wire.ListenReply // open: the reply to every request
 
-	group      []*groupSocket // ReusePort: the sockets behind the one name
-	lastMember int            // index of the newest of them
+	group      []*groupSocket // ReusePort: the sockets of the listener
+	lastMember int            // index for the next member
 }
 
-// boundAddress is the address that was asked for, with the port that it got.
+// boundAddress returns the address of the request, with the port that the socket got.
 func (s *socketState) boundAddress() string {
 	asked, err := netip.ParseAddrPort(s.req.Address)
 	got, e := netip.ParseAddrPort(s.addr.Address)
@@ -46,14 +46,14 @@ func (s *socketState) boundAddress() string {
 	return netip.AddrPortFrom(asked.Addr(), got.Port()).String()
 }
 
-// ownership is what one pool, or one spec, has in a socket.
+// ownership is the share that one pool, or one spec, has in a socket.
 type ownership struct {
 	spec            bool
-	holders         map[uint64]uint64 // live workers that have it, by which request of theirs
-	shutDown        map[uint64]bool   // those of them whose copy somebody has shut down: they may ask again
+	holders         map[uint64]uint64 // live workers that have it → the request by which each got it
+	shutDown        map[uint64]bool   // holders whose copy was shut down: they may ask again
 	vacancies       int               // workers that died with it, not yet replaced
-	firstGeneration int               // the generation that asked first; 0: a spec, or one that is gone
-	lastGeneration  int               // the newest that asked
+	firstGeneration int               // the generation that asked first; 0: a spec, or a worker that is gone
+	lastGeneration  int               // the newest generation that asked
 }
 
 // has reports whether a worker has it open.
@@ -62,7 +62,7 @@ func (o *ownership) has(worker uint64) bool {
 	return ok && !o.shutDown[worker]
 }
 
-// leave takes a worker out; false when it was not there.
+// leave removes a worker. It returns false if the worker was not a holder.
 func (o *ownership) leave(worker uint64) bool {
 	_, ok := o.holders[worker]
 	delete(o.holders, worker)
@@ -70,62 +70,62 @@ func (o *ownership) leave(worker uint64) bool {
 	return ok
 }
 
-// ended reports whether nobody is left, nor to come.
+// ended reports whether o has no holder, no spec, and expects no replacement.
 func (o *ownership) ended() bool { return !o.spec && len(o.holders) == 0 && o.vacancies == 0 }
 
-// pendingRequest is one waiting request.
+// pendingRequest is one request that waits for its reply.
 type pendingRequest struct {
-	worker uint64 // 0: a listener spec, owner
+	worker uint64 // 0: the listener spec named owner
 	owner  string
 	seq    uint64 // the worker's number for its request; for a spec, the driver's
 	req    socket.SocketSpec
-	socket *socket.Bound         // a socket that the worker sent; owned by whoever holds the ask
-	rules  *netactor.ListenRules // of the worker's pool; nil: anything
+	socket *socket.Bound         // a socket that the worker sent; owned by the holder of the request
+	rules  *netactor.ListenRules // of the worker's pool; nil: anything is allowed
 }
 
-// effect is one thing to do. The driver does them in the order given, and tells
-// the state about the outcome of an open before it does the next, but for a Unix
-// socket: of that it tells in its own time.
+// effect is one action for the driver. The driver performs effects in order. It reports the result
+// of an open to the state before it performs the next effect; the result of opening a Unix socket
+// comes later.
 type effect struct {
 	kind       effectKind
 	number     uint64
 	req        socket.SocketSpec // doOpen
 	socket     *socket.Bound     // doOpen, doOpened, doReopened, doDiscard
-	old        *heldSocket       // doReopened: in place of which given is
+	old        *heldSocket       // doReopened: the socket that is replaced
 	request    pendingRequest    // doReply
 	reply      wire.ListenReply  // doReply, doOpened, doReopened
 	worker     uint64            // doTell, doRenew
-	renew      bool              // doPublish: in place of the one it has
+	renew      bool              // doPublish: it replaces the copy that the listener process has
 	groupIndex int               // doReply, doRenew, doRetire, doReopened: which socket of a ReusePort listener
-	tries      int               // the driver's: how often it has failed for want of something
+	tries      int               // used by the driver: how often it failed for lack of resources
 }
 
 type effectKind uint8
 
 const (
-	doOpen     effectKind = iota // open the socket of req, or take given; then call opened
-	doOpened                     // take the outcome of a doOpen; then call opened
-	doReopened                   // the driver's: take the outcome of opening a socket again that was shut down
-	doReply                      // answer request; with a duplicate of the socket when the worker is to accept itself
+	doOpen     effectKind = iota // open the socket of req, or take socket; then call opened
+	doOpened                     // take the result of a doOpen; then call opened
+	doReopened                   // used by the driver: take the result of reopening a socket that was shut down
+	doReply                      // answer request; with a duplicate of the socket if the worker accepts itself
 	doPublish                    // send the socket to the listener process
 	doShut                       // tell the listener process to drain and close its copy
 	doClose                      // close the master's copy, remove the path
-	doPause                      // tell whoever accepts to pause, or to resume: the listener process, or worker
+	doPause                      // tell the process that accepts, the listener process or worker, to pause or to resume
 	doTell                       // tell a worker that the listener is closed
 	doRetire                     // close the master's copy of one member
-	doRepair                     // see to it that the socket listens; then call repaired
+	doRepair                     // make the socket listen; then call repaired
 	doRenew                      // send a worker its socket again
-	doEnd                        // stop watching: everything is closed
-	doDiscard                    // close given
-	doWatch                      // the driver's: begin to watch, which has failed before
+	doEnd                        // stop the watcher: all sockets are closed
+	doDiscard                    // close socket
+	doWatch                      // used by the driver: start the watcher, which failed before
 )
 
-// refuse answers a with an error, and closes what came with it.
+// refuse answers p with an error, and closes the socket that came with it.
 func refuse(p pendingRequest, call string, errno syscall.Errno) []effect {
 	return refuseWith(p, wire.ListenReply{Errno: int(errno), Call: call})
 }
 
-// deny answers a that the rules are against it.
+// deny answers p with EACCES: the rules forbid it.
 func deny(p pendingRequest) []effect {
 	return refuseWith(p, wire.ListenReply{Errno: int(syscall.EACCES), Call: "listen", Denied: describe(p.req.Request)})
 }

@@ -11,30 +11,30 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// tableState holds the rules of Table: which requests share a socket, and how
-// long a socket lives. It has no goroutines, clocks, sockets or locks. Each
-// event is a method that returns what is to be done, in order.
+// tableState holds the rules of Table: which requests share a socket, and how long a socket lives.
+// It has no goroutines, clocks, sockets or locks. Each event is a method that returns the effects
+// to perform, in order.
 //
 // A socket is
 //
-//	pending  it is being opened; whoever asks waits for the result
+//	pending  it is being opened; requests wait for the result
 //	open     it has a key, and at least one owner
 //	closing  it has no owner and no key any more, but the listener process may
-//	         still hold a copy, which keeps the port taken
+//	         still have a copy, which keeps the port taken
 //
-// Owners are pools and listener specs. A spec owns until it is stopped. A pool
-// owns until it is stopped, or until every live worker of it that had the
-// socket has closed it. A death is not a close: it leaves a vacancy, which the
-// replacement's request fills.
+// Owners are pools and listener specs. A spec owns a socket until it is stopped. A pool owns a
+// socket until it is stopped, or until each of its live workers that had the socket has closed it.
+// A worker that dies does not close the socket: it leaves a vacancy, which the replacement's
+// request fills.
 type tableState struct {
 	last         uint64 // number of the newest socket
 	sockets      map[uint64]*socketState
 	keys         map[string]uint64 // share key → pending or open socket
 	names        map[string]uint64
-	awaitingName map[string][]pendingRequest // requests that wait until somebody opens that name
+	awaitingName map[string][]pendingRequest // name → requests that wait until a socket has it
 	workers      map[uint64]netactor.Worker
-	attached     bool                // a listener process is there
-	freedPorts   uint64              // counts the sockets that have been closing and are gone
+	attached     bool                // there is a listener process
+	freedPorts   uint64              // counts the closing sockets that the listener process has let go of
 	specs        []socket.SocketSpec // the tree's listeners, from its start
 }
 
@@ -48,8 +48,8 @@ func newTableState() *tableState {
 	}
 }
 
-// listen handles a request. a.req is resolved and valid; when a.given is set it
-// names that socket's address.
+// listen handles a request. p.req is resolved and valid; if p.socket is set, p.req has that
+// socket's address.
 func (t *tableState) listen(p pendingRequest) []effect {
 	if p.worker != 0 && t.socketsOf(p.worker) >= maxSockets {
 		return refuse(p, "socket", syscall.EMFILE)
@@ -76,7 +76,7 @@ func (t *tableState) listen(p pendingRequest) []effect {
 			t.awaitingName[p.req.Name] = append(t.awaitingName[p.req.Name], p)
 			return nil
 		}
-		return refuse(p, "listen", syscall.ENOENT) // a name that nobody has opened
+		return refuse(p, "listen", syscall.ENOENT) // no socket has that name
 	}
 	if p.worker != 0 && address.IsLocal(p.req.Network) && t.openingFor(p.owner) >= maxOpening {
 		return refuse(p, "bind", syscall.EAGAIN)
@@ -94,15 +94,15 @@ func (t *tableState) listen(p pendingRequest) []effect {
 	return []effect{{kind: doOpen, number: s.number, req: p.req, socket: given}}
 }
 
-// maxSockets bounds what one worker may have open and ask for at a time, so that one that
-// has gone wrong does not use up the descriptors of all.
+// maxSockets bounds the sockets that one worker may have open or ask for at a time, so that a
+// faulty worker does not use up the descriptors of all.
 const maxSockets = 1024
 
-// maxOpening bounds the Unix sockets of one pool that are being opened at a time: a file system that does not answer keeps
-// a thread for each.
+// maxOpening bounds the Unix sockets of one pool that are being opened at a time, because a file
+// system that does not answer occupies one thread for each.
 const maxOpening = 64
 
-// openingFor is how many Unix sockets are being opened that the workers of a pool ask for.
+// openingFor returns how many Unix sockets are being opened for the workers of a pool.
 func (t *tableState) openingFor(owner string) (n int) {
 	for _, s := range t.sockets {
 		if s.phase == pending && address.IsLocal(s.req.Network) && s.firstOwner == owner {
@@ -112,7 +112,7 @@ func (t *tableState) openingFor(owner string) (n int) {
 	return n
 }
 
-// socketsOf is how many sockets a worker has open or waits for.
+// socketsOf returns how many sockets a worker has open or waits for.
 func (t *tableState) socketsOf(worker uint64) (n int) {
 	count := func(asks []pendingRequest) {
 		for _, p := range asks {
@@ -135,8 +135,8 @@ func (t *tableState) socketsOf(worker uint64) (n int) {
 	return n
 }
 
-// find returns the socket that r means, or nil. taken says that r's name
-// belongs to another address.
+// find returns the socket that r asks for, or nil. taken reports whether r's name belongs to a
+// socket with another address.
 func (t *tableState) find(r socket.SocketSpec) (s *socketState, taken bool) {
 	byName := t.sockets[t.names[r.Name]]
 	if r.Name == "" {
@@ -159,8 +159,7 @@ func (t *tableState) claimKey(s *socketState, key string) {
 	}
 }
 
-// forget takes the keys and the name of s, so that the next request for them
-// starts from scratch.
+// forget removes the keys and the names of s, so that the next request for them opens a new socket.
 func (t *tableState) forget(s *socketState) {
 	for _, k := range s.keys {
 		delete(t.keys, k)
@@ -173,17 +172,17 @@ func (t *tableState) forget(s *socketState) {
 	}
 }
 
-// share gives an open socket to one more asker. A worker has a socket once: to
-// listen again on what it has is EADDRINUSE, as without us.
+// share gives an open socket to one more requester. A worker has a socket once: when it listens
+// again on the same socket it gets EADDRINUSE, as from the kernel.
 func (t *tableState) share(s *socketState, p pendingRequest) []effect {
 	if t.denied(p, s) {
-		return deny(p) // it waited for a name
+		return deny(p) // p waited for a name
 	}
 	if p.worker != 0 && (p.req.Packet || address.IsPacket(p.req.Network)) != address.IsPacket(s.addr.Network) {
 		if p.req.FD != 0 {
 			return refuse(p, "listen", syscall.EINVAL) // N100
 		}
-		return refuse(p, "listen", syscall.EPROTOTYPE) // a name of the other kind
+		return refuse(p, "listen", syscall.EPROTOTYPE) // the name is that of a packet socket, and p wants a stream, or vice versa
 	}
 	o := s.owners[p.owner]
 	if o != nil && (o.spec && p.worker == 0 || o.has(p.worker)) {
@@ -191,7 +190,7 @@ func (t *tableState) share(s *socketState, p pendingRequest) []effect {
 	}
 	w, alive := t.workers[p.worker]
 	if p.worker != 0 && !alive && o != nil {
-		return refuse(p, "listen", syscall.ECANCELED) // it died while it waited
+		return refuse(p, "listen", syscall.ECANCELED) // the worker died while it waited
 	}
 	if o == nil {
 		o = &ownership{holders: make(map[uint64]uint64), shutDown: make(map[uint64]bool), firstGeneration: w.Generation}
@@ -207,7 +206,7 @@ func (t *tableState) share(s *socketState, p pendingRequest) []effect {
 		o.holders[p.worker] = p.seq
 		o.lastGeneration = max(o.lastGeneration, w.Generation)
 	default:
-		o.vacancies++ // the first asker died while it waited: a death is not a close
+		o.vacancies++ // the first requester died while it waited: a death is not a close
 	}
 	e := effect{kind: doReply, number: s.number, request: p, reply: s.addr}
 	e.reply.Paused = s.paused
@@ -224,7 +223,7 @@ func (t *tableState) share(s *socketState, p pendingRequest) []effect {
 	return out
 }
 
-// serveAwaitingName gives s to those that wait for one of its names.
+// serveAwaitingName gives s to the requests that wait for one of its names.
 func (t *tableState) serveAwaitingName(s *socketState) []effect {
 	var out []effect
 	for _, name := range slices.Sorted(maps.Keys(t.awaitingName)) {
@@ -240,7 +239,8 @@ func (t *tableState) serveAwaitingName(s *socketState) []effect {
 	return out
 }
 
-// forgetAwaitingName drops the requests by name alone for which drop is true, and returns them.
+// forgetAwaitingName removes the waiting requests by name for which drop returns true, and returns
+// them.
 func (t *tableState) forgetAwaitingName(drop func(pendingRequest) bool) (dropped []pendingRequest) {
 	for _, name := range slices.Sorted(maps.Keys(t.awaitingName)) {
 		t.awaitingName[name] = slices.DeleteFunc(t.awaitingName[name], func(p pendingRequest) bool {
@@ -257,10 +257,9 @@ func (t *tableState) forgetAwaitingName(drop func(pendingRequest) bool) (dropped
 	return dropped
 }
 
-// opened takes the result of doOpen: an address, or an error. On an error the
-// key is forgotten at once, so that any later request tries anew, and all who
-// waited get it; unless the port is still held by a socket that is closing:
-// then they wait for that.
+// opened takes the result of doOpen: an address, or an error. If a closing socket still holds the
+// port, the requests wait until it frees the port. On any other error opened forgets the key at
+// once, so that a later request tries anew, and all waiting requests get the error.
 func (t *tableState) opened(number uint64, r wire.ListenReply) []effect {
 	s := t.sockets[number]
 	if s == nil || s.phase != pending {
@@ -272,7 +271,7 @@ func (t *tableState) opened(number uint64, r wire.ListenReply) []effect {
 			return nil
 		}
 		if syscall.Errno(r.Errno) == syscall.EADDRINUSE && s.freedPorts != t.freedPorts {
-			s.freedPorts = t.freedPorts // one went while it was being opened
+			s.freedPorts = t.freedPorts // a closing socket freed its port while this one was being opened
 			return []effect{{kind: doOpen, number: number, req: s.req}}
 		}
 		t.forget(s)
@@ -285,14 +284,14 @@ func (t *tableState) opened(number uint64, r wire.ListenReply) []effect {
 	}
 	s.phase, s.awaitsPort = open, false
 	if address.IsPacket(r.Network) && s.req.Policy != netactor.ReusePort {
-		s.req.Policy = netactor.Shared // there are no connections to hand over, whatever was asked for (as Node)
+		s.req.Policy = netactor.Shared // there are no connections to hand over, whatever the request says (as Node)
 	}
 	r.Number, r.Name, r.Policy = number, s.req.Name, s.req.Policy
 	if !r.Policy.Dispatched() {
 		r.Options, r.Credentials = connOptions(s.req.Options), s.req.Credentials
 	}
 	s.addr = r
-	// The number that a request for port 0 got is an alias (N134, X10).
+	// The port that a request for port 0 got is an alias (N134, X10).
 	if address.IsInternet(s.req.Network) && wire.Port(s.req.Request) == 0 {
 		alias := s.req
 		alias.Address, alias.Ordinal = s.boundAddress(), 0
@@ -302,7 +301,7 @@ func (t *tableState) opened(number uint64, r wire.ListenReply) []effect {
 	s.waiting = nil
 	var out []effect
 	if s.req.Policy.Dispatched() && t.attached {
-		out = append(out, effect{kind: doPublish, number: number}) // before anybody can close it
+		out = append(out, effect{kind: doPublish, number: number}) // before any worker can close it
 	}
 	if s.req.Policy == netactor.ReusePort {
 		s.group = append(s.group, s.newGroupSocket())
@@ -311,11 +310,11 @@ func (t *tableState) opened(number uint64, r wire.ListenReply) []effect {
 		out = append(out, t.share(s, p)...)
 	}
 	out = append(out, t.serveAwaitingName(s)...)
-	return append(out, t.closeUnowned(s)...) // all who asked may be gone
+	return append(out, t.closeUnowned(s)...) // all requesters may be gone
 }
 
-// portClosing reports whether a closing socket may hold the port of r. Those that close are of dispatching
-// policies, hence of TCP.
+// portClosing reports whether a closing socket may hold the port of r. A closing socket has a
+// dispatching policy, so its port is a TCP port.
 func (t *tableState) portClosing(r socket.SocketSpec) bool {
 	p := wire.Port(r.Request)
 	for _, s := range t.sockets {
@@ -326,7 +325,7 @@ func (t *tableState) portClosing(r socket.SocketSpec) bool {
 	return false
 }
 
-// closed says that a worker closed the listener.
+// closed is the event that a worker closed the listener.
 func (t *tableState) closed(worker, number uint64) []effect {
 	s := t.sockets[number]
 	if s == nil || s.phase != open {
@@ -340,8 +339,7 @@ func (t *tableState) closed(worker, number uint64) []effect {
 	return append(s.release(worker, true), t.closeUnowned(s)...)
 }
 
-// giveUp says that a worker does not want what it asked for by its request seq,
-// whether it was answered or not.
+// giveUp is the event that a worker no longer wants the socket of its request seq, answered or not.
 func (t *tableState) giveUp(worker, seq uint64) []effect {
 	t.forgetAwaitingName(func(p pendingRequest) bool { return p.worker == worker && p.seq == seq })
 	for _, s := range t.inOrder() {
@@ -360,11 +358,11 @@ func (t *tableState) giveUp(worker, seq uint64) []effect {
 	return nil
 }
 
-// addWorker makes a worker known, before its first request.
+// addWorker adds a worker, before its first request.
 func (t *tableState) addWorker(w netactor.Worker) { t.workers[w.ID] = w }
 
-// removeWorker says that a worker is gone. retired means that nobody takes its
-// place: it was scaled away or replaced, and what it still had counts as closed.
+// removeWorker is the event that a worker is gone. retired means that no replacement will come: the
+// worker was scaled away or replaced already, and the sockets that it still had count as closed.
 func (t *tableState) removeWorker(id uint64, retired bool) []effect {
 	delete(t.workers, id)
 	t.forgetAwaitingName(func(p pendingRequest) bool { return p.worker == id })
@@ -386,7 +384,7 @@ func (t *tableState) removeWorker(id uint64, retired bool) []effect {
 	return out
 }
 
-// stopOwner ends what a pool, or a spec, has in every socket.
+// stopOwner ends the ownership of a pool, or of a spec, in every socket.
 func (t *tableState) stopOwner(owner string) []effect {
 	var out []effect
 	for _, p := range t.forgetAwaitingName(func(p pendingRequest) bool { return p.owner == owner }) {
@@ -413,8 +411,8 @@ func (t *tableState) stopOwner(owner string) []effect {
 	return out
 }
 
-// unroll ends a pool's hold on every socket that only workers of the given generation,
-// or newer ones, asked for: its reload has failed.
+// unroll ends a pool's ownership of every socket that only workers of the given generation, or
+// newer ones, asked for, after its reload has failed.
 func (t *tableState) unroll(owner string, generation int) []effect {
 	var out []effect
 	for _, s := range t.inOrder() {
@@ -425,8 +423,8 @@ func (t *tableState) unroll(owner string, generation int) []effect {
 	return out
 }
 
-// sweep ends a pool's hold on every socket that no worker of the given
-// generation, or a newer one, asked for: its reload is complete.
+// sweep ends a pool's ownership of every socket that no worker of the given generation, or a newer
+// one, asked for, after its reload is complete.
 func (t *tableState) sweep(owner string, generation int) []effect {
 	var out []effect
 	for _, s := range t.inOrder() {
@@ -447,7 +445,7 @@ func (t *tableState) disown(s *socketState, owner string) []effect {
 	return append(out, t.closeUnowned(s)...)
 }
 
-// closeUnowned closes s if it is open and nobody owns it.
+// closeUnowned closes s if it is open and has no owner.
 func (t *tableState) closeUnowned(s *socketState) []effect {
 	if s.phase != open || len(s.owners) > 0 {
 		return nil
@@ -462,7 +460,7 @@ func (t *tableState) closeUnowned(s *socketState) []effect {
 	return out
 }
 
-// shutAcked says that the listener process has closed its copy.
+// shutAcked is the event that the listener process has closed its copy.
 func (t *tableState) shutAcked(number uint64) []effect {
 	if s := t.sockets[number]; s == nil || s.phase != closing {
 		return nil
@@ -472,8 +470,7 @@ func (t *tableState) shutAcked(number uint64) []effect {
 	return t.retryAwaitingPort()
 }
 
-// attach says that a listener process has come: it gets every socket that it is
-// to accept on.
+// attach is the event that a listener process has come: it gets every socket for it to accept on.
 func (t *tableState) attach() []effect {
 	t.attached = true
 	var out []effect
@@ -485,7 +482,7 @@ func (t *tableState) attach() []effect {
 	return out
 }
 
-// detach says that the listener process is gone, and its copies with it.
+// detach is the event that the listener process is gone, and its copies with it.
 func (t *tableState) detach() []effect {
 	t.attached = false
 	for _, s := range t.inOrder() {
@@ -508,15 +505,15 @@ func (t *tableState) retryAwaitingPort() []effect {
 	return out
 }
 
-// inOrder returns the sockets by number, so that effects come in a fixed order.
+// inOrder returns the sockets sorted by number, so that effects come in a fixed order.
 func (t *tableState) inOrder() []*socketState {
 	out := slices.Collect(maps.Values(t.sockets))
 	slices.SortFunc(out, func(a, b *socketState) int { return int(a.number) - int(b.number) })
 	return out
 }
 
-// pause makes whoever accepts on a socket pause, or go on. It is false if there is no
-// such socket.
+// pause makes the processes that accept on a socket pause, or resume. It returns false if there is
+// no such socket, or it is a packet socket.
 func (t *tableState) pause(number uint64, paused bool) ([]effect, bool) {
 	s := t.sockets[number]
 	if s == nil || s.phase != open || address.IsPacket(s.addr.Network) {
@@ -546,7 +543,7 @@ func (s *socketState) holders() (ids []uint64) {
 	return ids
 }
 
-// remove ends what everybody has in a socket.
+// remove ends the ownership of all owners of a socket.
 func (t *tableState) remove(number uint64) []effect {
 	var out []effect
 	s := t.sockets[number]
@@ -559,8 +556,8 @@ func (t *tableState) remove(number uint64) []effect {
 	return out
 }
 
-// broken says that a socket may have stopped to listen: somebody who has it, or had it, has
-// shut it down, or the listener process could not open it.
+// broken is the event that a socket may have stopped listening: a process that has it, or had it,
+// has shut it down, or the listener process could not open it.
 func (t *tableState) broken(number uint64) []effect {
 	if s := t.sockets[number]; s == nil || s.phase != open {
 		return nil
@@ -568,9 +565,10 @@ func (t *tableState) broken(number uint64) []effect {
 	return []effect{{kind: doRepair, number: number}}
 }
 
-// evict says that a packet socket, or one member of it, was shut down and is replaced. The duplicates of the workers that
-// have it cannot be: they are told that it is closed, and whoever asks again, they or their
-// replacements, gets the new one. Until then it stays theirs, to be closed or left by their death.
+// evict is the event that a packet socket, or one member of it, was shut down and is replaced. The
+// workers' duplicates cannot be replaced. So the workers are notified that the socket is closed,
+// and a worker that asks again, or its replacement, gets the new one. Until then a worker stays a
+// holder, until it closes its duplicate or dies.
 func (t *tableState) evict(number uint64, member int) (out []effect) {
 	s := t.sockets[number]
 	if s == nil || s.phase != open {
@@ -589,7 +587,8 @@ func (t *tableState) evict(number uint64, member int) (out []effect) {
 	return out
 }
 
-// repaired says that a socket listens: whoever accepts on it gets it anew.
+// repaired is the event that a socket listens again: each process that accepts on it is sent it
+// again.
 func (t *tableState) repaired(number uint64) []effect {
 	s := t.sockets[number]
 	if s == nil || s.phase != open {
@@ -611,7 +610,7 @@ func (t *tableState) repaired(number uint64) []effect {
 	return out
 }
 
-// connOptions is the part that package net sets anew for each connection that it accepts.
+// connOptions returns the options that package net sets anew on each connection that it accepts.
 func connOptions(o netactor.SocketOptions) netactor.SocketOptions {
 	return netactor.SocketOptions{KeepAliveIdle: o.KeepAliveIdle, KeepAliveInterval: o.KeepAliveInterval, KeepAliveCount: o.KeepAliveCount, Delay: o.Delay}
 }

@@ -21,55 +21,53 @@ import (
 type Config struct {
 	Logger *slog.Logger // default slog.Default
 
-	// Functions returns the user's functions of a listener, by [Request].Functions, of which
-	// Control is called here: for what [Table.Open] opens alone, since a worker is not believed. Default: none.
+	// Functions returns the user's functions of a listener, by [Request].Functions, of which the
+	// Table calls Control. It does so only for sockets that [Table.Open] opens, because a worker is
+	// not trusted. Default: none.
 	Functions func(string) netactor.Functions
 
-	// Rules returns what the workers of a pool may ask for, by the pool's name. It is called for each
-	// request, and must not block. Default: anything.
+	// Rules returns the rules for the requests of a pool's workers, by the pool's name. It is
+	// called for each request, and must not block. Default: anything is allowed.
 	Rules func(pool string) netactor.ListenRules
 
-	// Listeners are those of the tree, which [Table.Open] is to open: every worker may ask for them, also
-	// before they are open, and none can take their names.
+	// Listeners are the listeners of the tree, which [Table.Open] will open. Every worker may ask
+	// for them, also before they are open, and no worker can take their names.
 	Listeners []netactor.Request
 }
 
-// Table is the master's side: it holds every listening socket of the tree,
-// opens them, shares them, and closes them when nobody owns them any more. The
-// rules stand at tableState.
+// Table is the master's side: it opens every listening socket of the tree, holds it, shares it, and
+// closes it when it has no owner any more. The rules are at tableState.
 //
-// All methods may be called by any goroutine. None waits for a peer, but Open
-// and Stats, which wait under their context. A peer that does not read its
-// control frames for long is cut off: its Conn is closed.
+// All methods may be called by any goroutine. Only Open and Stats wait for a peer, until their
+// context ends. The Table closes the Conn of a peer that does not read its control frames for long.
 type Table struct {
 	cfg Config
 
-	mu              sync.Mutex // held for moments: never over a send or a system call
+	mu              sync.Mutex // held briefly: never during a send or a system call
 	state           *tableState
-	workers         map[uint64]*outbox               // to workers
+	workers         map[uint64]*outbox               // by worker ID
 	listenerProcess *outbox                          // to the listener process; nil without
-	opens           map[uint64]chan wire.ListenReply // of Open, by pendingRequest.seq
-	stats           map[uint64]chan []byte           // of Stats, by request
+	opens           map[uint64]chan wire.ListenReply // for Open, by pendingRequest.seq
+	stats           map[uint64]chan []byte           // for Stats, by request
 	seq             uint64
 	todo            []effect
-	busy            bool // somebody works on todo
+	busy            bool // a goroutine works on todo
 	closed          bool
 
-	// Of whoever works on todo.
+	// Only the goroutine that works on todo uses these.
 	sockets  map[socketKey]*heldSocket
 	repairs  map[uint64]*repairState
-	watcher  *socket.ShutdownWatcher // made with the first socket
-	shortage faults.Outage           // what again waits for
-	retries  int                     // effects that do
+	watcher  *socket.ShutdownWatcher // created with the first socket
+	shortage faults.Outage           // of resources, for which retryLater waits
+	retries  int                     // effects that wait in retryLater
 	ended    sync.WaitGroup
 
 	logs        faults.LogLimiter
-	lastStats   []byte    // the counts that the listener process told last
-	lastStatsAt time.Time // when
+	lastStats   []byte    // the newest counts that the listener process sent unasked
+	lastStatsAt time.Time // when they came
 }
 
-// New returns an empty Table. It has a goroutine of its own from its first socket until
-// Close.
+// New returns an empty Table. The Table runs one goroutine from its first socket until Close.
 func New(cfg Config) *Table {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -91,7 +89,7 @@ func New(cfg Config) *Table {
 	}
 }
 
-// control returns the user's function for the sockets of a listener of the tree, or nil.
+// control returns the user's Control function for a listener of the tree, or nil.
 func (cfg Config) control(r netactor.Request) netactor.ControlFunc {
 	if r.Functions == "" || cfg.Functions == nil {
 		return nil
@@ -99,9 +97,8 @@ func (cfg Config) control(r netactor.Request) netactor.ControlFunc {
 	return cfg.Functions(r.Functions).Control
 }
 
-// Attach says that a listener process is there, with the Conn to it. It is sent
-// every socket that it is to accept on. To be called again after its restart,
-// with Detach in between.
+// Attach adds the listener process, with the Conn to it. The Table sends it every socket for it to
+// accept on. After a restart of the listener process call Detach, then Attach again.
 func (t *Table) Attach(c *fdipc.Conn) {
 	t.step(func() []effect {
 		t.listenerProcess = &outbox{c: c, logger: t.cfg.Logger}
@@ -109,7 +106,7 @@ func (t *Table) Attach(c *fdipc.Conn) {
 	})
 }
 
-// Detach says that the listener process is gone: it was reaped.
+// Detach removes the listener process, after it was reaped.
 func (t *Table) Detach() {
 	t.step(func() []effect {
 		t.listenerProcess = nil
@@ -121,9 +118,8 @@ func (t *Table) Detach() {
 	})
 }
 
-// AddWorker makes a worker known, with the Conn to it. It is to be called
-// before the Conn's frames are given to HandleFrame, or else its requests are
-// refused.
+// AddWorker adds a worker, with the Conn to it. Call it before the Conn's frames are given to
+// HandleFrame; otherwise the worker's requests are refused.
 func (t *Table) AddWorker(w netactor.Worker, c *fdipc.Conn) {
 	t.step(func() []effect {
 		t.workers[w.ID] = &outbox{c: c, logger: t.cfg.Logger}
@@ -132,9 +128,9 @@ func (t *Table) AddWorker(w netactor.Worker, c *fdipc.Conn) {
 	})
 }
 
-// RemoveWorker says that a worker's process is gone. retired means that no
-// replacement will come: it was scaled away, or another generation took over.
-// Otherwise what it had listened on stays open for its replacement.
+// RemoveWorker removes a worker whose process is gone. retired means that no replacement will come:
+// the worker was scaled away, or another generation took over. Otherwise the sockets that it
+// listened on stay open for its replacement.
 func (t *Table) RemoveWorker(id uint64, retired bool) {
 	t.step(func() []effect {
 		delete(t.workers, id)
@@ -142,14 +138,14 @@ func (t *Table) RemoveWorker(id uint64, retired bool) {
 	})
 }
 
-// title is what people call a socket.
+// title returns the name of a socket for logs.
 func (s *socketState) title() string {
 	return cmp.Or(s.req.Name, s.addr.Address, s.req.Address)
 }
 
-// Open opens the socket of a listener spec: owner is the spec's name, and it
-// has the socket until StopOwner(owner). r is resolved here. The address that
-// it got is returned. Errors are those of net.Listen, or ctx's.
+// Open opens the socket of a listener spec. owner is the spec's name; it owns the socket until
+// StopOwner(owner). Open resolves r, and returns the address of the socket. Errors are those of
+// net.Listen, or ctx's.
 func (t *Table) Open(ctx context.Context, owner string, r netactor.Request) (net.Addr, error) {
 	asked := r
 	if r.FD != 0 {
@@ -181,15 +177,15 @@ func (t *Table) Open(ctx context.Context, owner string, r netactor.Request) (net
 	}
 }
 
-// StopOwner ends what a pool, or a listener spec, has. Sockets that nobody else
-// owns are closed; workers that still have them open are told.
+// StopOwner ends the ownership of a pool, or of a listener spec, in every socket. The Table closes
+// sockets that have no other owner, and notifies workers that still have them open.
 func (t *Table) StopOwner(owner string) {
 	t.step(func() []effect { return t.state.stopOwner(owner) })
 	socket.Files.WaitRemoved(socket.RemovalTimeout)
 }
 
-// Remove closes a socket for everybody. Workers that have it open are told. It is false if there is no
-// socket of that number.
+// Remove closes a socket for all owners, and notifies the workers that have it open. It returns
+// false if there is no socket of that number.
 func (t *Table) Remove(number uint64) (ok bool) {
 	t.step(func() []effect {
 		s := t.state.sockets[number]
@@ -200,20 +196,20 @@ func (t *Table) Remove(number uint64) (ok bool) {
 	return ok
 }
 
-// Sweep ends what a pool has in sockets that no worker of the given generation
-// has asked for: its reload is complete.
+// Sweep ends a pool's ownership of sockets that no worker of the given generation, or a newer one,
+// has asked for. Call it when the pool's reload is complete.
 func (t *Table) Sweep(owner string, generation int) {
 	t.step(func() []effect { return t.state.sweep(owner, generation) })
 }
 
-// Unroll ends what a pool has in sockets that nobody asked for before workers of the
-// given generation did: its reload has failed.
+// Unroll ends a pool's ownership of sockets that only workers of the given generation, or newer
+// ones, asked for. Call it when the pool's reload has failed.
 func (t *Table) Unroll(owner string, generation int) {
 	t.step(func() []effect { return t.state.unroll(owner, generation) })
 }
 
 // Pause stops accepting on a socket until Resume, in every process; connections wait in the
-// kernel's backlog. It is false if there is no socket of that number.
+// kernel's backlog. It returns false if there is no socket of that number.
 func (t *Table) Pause(number uint64) bool { return t.control(wire.KindPause, number) }
 
 // Resume ends Pause.
@@ -227,8 +223,7 @@ func (t *Table) control(k fdipc.Kind, number uint64) (ok bool) {
 	return ok
 }
 
-// Stats asks the listener process for its counts. Without one the result is
-// empty.
+// Stats asks the listener process for its counts. Without a listener process the result is empty.
 func (t *Table) Stats(ctx context.Context) ([]netactor.ListenerStats, error) {
 	t.mu.Lock()
 	var c *fdipc.Conn
@@ -267,8 +262,8 @@ func (t *Table) Stats(ctx context.Context) ([]netactor.ListenerStats, error) {
 	}
 }
 
-// LastStats returns the counts that the listener process has told last, by itself, and when. It does
-// not wait.
+// LastStats returns the newest counts that the listener process sent unasked, and when they came.
+// It does not wait.
 func (t *Table) LastStats() ([]netactor.ListenerStats, time.Time) {
 	t.mu.Lock()
 	b, at := t.lastStats, t.lastStatsAt
@@ -289,11 +284,11 @@ type SocketInfo struct {
 	Policy  netactor.Policy
 	Paused  bool
 	Owners  []string // pools and specs
-	Workers []uint64 // that have it open
-	Group   int      // ReusePort: how many sockets there are behind the one address
+	Workers []uint64 // workers that have it open
+	Group   int      // ReusePort: how many sockets the listener has
 }
 
-// Sockets returns the open sockets, by number.
+// Sockets returns the open sockets, sorted by number.
 func (t *Table) Sockets() []SocketInfo {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -312,8 +307,8 @@ func (t *Table) Sockets() []SocketInfo {
 	return out
 }
 
-// Close closes every socket. Peers are told nothing: they are to be gone, or to
-// see their Conns end. The Table is not to be used afterwards.
+// Close closes every socket. It does not notify peers: they must be gone, or see their Conns end.
+// Do not use the Table afterwards.
 func (t *Table) Close() error {
 	t.step(func() []effect {
 		t.closed = true

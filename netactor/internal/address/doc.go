@@ -1,2 +1,2 @@
-// Package address knows what networks and addresses mean, by the rules of package net.
+// Package address parses and resolves networks and addresses, by the rules of package net.
 package address

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// LookUp looks host and port up. No host gives the zero Addr. Of several
-// addresses IPv4 wins, as in net.Listen.
+// LookUp looks host and port up. Without a host it returns the zero Addr. Of several addresses it
+// returns an IPv4 one first, as net.Listen does.
 func LookUp(ctx context.Context, network, address string) (netip.AddrPort, error) {
 	host, service, err := net.SplitHostPort(address)
 	if address == "" {
@@ -42,8 +42,8 @@ func LookUp(ctx context.Context, network, address string) (netip.AddrPort, error
 	return netip.AddrPortFrom(v6, uint16(port)), nil
 }
 
-// Canonical gives equal sockets equal names, by the rules of net.Listen: "tcp", or "udp",
-// without a specific host is one dual-stack socket, however it is written.
+// Canonical gives equal sockets equal names, by the rules of net.Listen: "tcp", or "udp", without a
+// specific host, is one dual-stack socket, however the host is written.
 func Canonical(network string, ap netip.AddrPort) (string, netip.AddrPort) {
 	a := ap.Addr()
 	either := network == "tcp" || network == "udp"

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// The networks are those of package net. What a reply calls the network of a socket is the family alone: tcp,
-// udp, unix, unixpacket, unixgram.
+// The networks are those of package net. In a reply, the network of a socket is the family only:
+// tcp, udp, unix, unixpacket, unixgram.
 
 // IsPacket reports whether a network's sockets take datagrams, and not connections.
 func IsPacket(network string) bool {
@@ -38,12 +38,13 @@ func IsLocal(network string) bool {
 	return false
 }
 
-// CleanPath reports whether a path is absolute, and there is no shorter one that means the same.
+// CleanPath reports whether a path is absolute, clean, as filepath.Clean returns it, and has no
+// zero byte.
 func CleanPath(path string) bool {
 	return strings.HasPrefix(path, "/") && path == filepath.Clean(path) && !strings.ContainsRune(path, 0)
 }
 
-// ListenError is the form of every error of a Listen: that of net.Listen.
+// ListenError returns err in the form of an error of net.Listen, which every error of a Listen has.
 func ListenError(network string, addr net.Addr, err error) error {
 	return &net.OpError{Op: "listen", Net: network, Addr: addr, Err: err}
 }

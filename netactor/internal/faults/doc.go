@@ -1,3 +1,4 @@
-// Package faults is how the programs of netactor live with what fails for a while: it is logged once
-// when it begins and once when it ends, tried again later, and does not flood the log.
+// Package faults handles operations that fail for a while, for the programs of netactor: such an
+// operation is tried again later, and is logged once when it begins to fail and once when it works
+// again, so that it does not flood the log.
 package faults

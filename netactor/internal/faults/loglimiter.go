@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// LogLimiter lets through the log lines that a peer can cause, but not more of one kind than
-// gateLines in gatePeriod. How many were held back stands in the next that passes.
+// LogLimiter limits the log lines that a peer can cause to maxLines per message in linesPeriod. The
+// next line that passes has the number of lines that were held back.
 type LogLimiter struct {
 	Logger *slog.Logger
 
 	mu    sync.Mutex
-	lines map[string]*limitedLine // by message: those are ours, so there are few
+	lines map[string]*limitedLine // by message: messages are constants, so there are few
 }
 
 type limitedLine struct {
@@ -36,7 +36,8 @@ func (l *LogLimiter) Warn(msg string, args ...any) {
 	}
 }
 
-// pass reports whether a line of a kind may be logged, and how many were not before.
+// pass reports whether a line of a kind may be logged, and returns how many lines before it were
+// held back.
 func (l *LogLimiter) pass(kind string, now time.Time) (held int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

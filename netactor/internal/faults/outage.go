@@ -7,35 +7,35 @@ import (
 	"time"
 )
 
-// Outage is something that cannot be done for a while, such as accepting without descriptors. It is
-// logged once when it begins and once when it is over, at most once a minute; begin returns how
-// long to wait before the next try. The zero value is ready for use. All methods may be called by
-// any goroutine.
+// Outage is an operation that fails for a while, such as accept without descriptors. It is logged
+// once when it begins and once when it is over, at most once a minute; Begin returns how long to
+// wait before the next try. The zero value is ready for use. All methods may be called by any
+// goroutine.
 type Outage struct {
 	First time.Duration // the pause after the first failure; zero means 20 ms. Set before use
 
-	on atomic.Bool // there is one
+	on atomic.Bool // the outage lasts
 
 	mu       sync.Mutex
 	since    time.Time
 	failures int
-	tries    int       // failures since the last sign of life
-	logged   time.Time // when the latest begin was logged
-	logging  bool      // the begin of this one was
+	tries    int       // failures since the last Progress
+	logged   time.Time // when a Begin was logged last
+	logging  bool      // the Begin of this outage was logged
 }
 
 const (
 	FirstPause  = 20 * time.Millisecond
 	maxPause    = time.Second
-	outageEvery = time.Minute // bounds the lines about one thing that fails and works by turns
+	outageEvery = time.Minute // limits the lines about an operation that fails and works by turns
 )
 
-// PauseAfter is the pause after so many tries: it doubles from first to maxPause.
+// PauseAfter returns the pause after the given number of tries: it doubles from first to maxPause.
 func PauseAfter(tries int, first time.Duration) time.Duration {
 	return min(first<<min(tries, 10), maxPause)
 }
 
-// Begin takes note of a failure, and returns the pause before the next try.
+// Begin notes a failure, and returns the pause before the next try.
 func (o *Outage) Begin(log *slog.Logger, msg string, args ...any) (pause time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -57,11 +57,11 @@ func (o *Outage) Begin(log *slog.Logger, msg string, args ...any) (pause time.Du
 	return pause
 }
 
-// Lasts reports whether there is an outage. It costs next to nothing: it comes before end where
-// much succeeds.
+// Lasts reports whether the outage lasts. It is cheap: on a path that often succeeds, call it
+// before End.
 func (o *Outage) Lasts() bool { return o.on.Load() }
 
-// Progress takes note of a sign of life that need not be the end: the next pause is the first.
+// Progress notes a success that need not end the outage: the next pause is First again.
 func (o *Outage) Progress() {
 	if o.Lasts() {
 		o.mu.Lock()
@@ -70,7 +70,7 @@ func (o *Outage) Progress() {
 	}
 }
 
-// End takes note of a success.
+// End notes a success, which ends the outage.
 func (o *Outage) End(log *slog.Logger, msg string, args ...any) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// IsShortage reports whether err says that something runs short which may come free at any time:
-// descriptors, or the kernel's memory.
+// IsShortage reports whether err means a shortage that may end at any time: of descriptors, or of
+// kernel memory.
 func IsShortage(err error) bool {
 	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
 		if errors.Is(err, e) {
@@ -16,7 +16,7 @@ func IsShortage(err error) bool {
 	return false
 }
 
-// Log lines of a process that does not get what other processes send.
+// Log messages of a process that lacks descriptors for handles that other processes send.
 const (
 	HandlesLost    = "out of descriptors: what other processes hand over goes back to them"
 	HandlesArrived = "descriptors are there again"

@@ -1,29 +1,29 @@
-// Package inspect is what the tests that run the three programs of package netactor together see
-// of each of them, and what they may change. Each program fills in its functions as it is linked;
-// only tests call them.
+// Package inspect lets tests that run the three programs of package netactor together look into
+// each of them, and change some of it. Each program sets its functions in an init; only tests call
+// them.
 package inspect
 
 import "time"
 
 // DispatcherHooks change a dispatch.Dispatcher. They are set before it has listeners.
 type DispatcherHooks struct {
-	Accept  func(next func() (int, error)) (int, error) // in place of accept4(2), which next calls
-	Reserve bool                                        // as if descriptors were always nearly used up
-	After   func(time.Duration) <-chan time.Time        // in place of a timer, for pauses
+	Accept  func(next func() (int, error)) (int, error) // replaces accept4(2), which next calls
+	Reserve bool                                        // act as if descriptors were always nearly used up
+	After   func(time.Duration) <-chan time.Time        // replaces the timer of pauses
 }
 
 // AcceptorView is the accept loop of one listener.
 type AcceptorView struct {
-	Parked       bool // it waits
-	Load         int  // connections of all workers, and those that wait
+	Parked       bool // the loop waits
+	Load         int  // connections of all workers, and waiting connections
 	Counts       func() any
-	Closed, Idle <-chan struct{} // the socket is closed; nothing is left of it
+	Closed, Idle <-chan struct{} // closed with the socket; closed when nothing is left of the loop
 	SetPeekLimit func(int)
 }
 
 // TableView is a registry.Table, whose lock is held.
 type TableView struct {
-	Busy     bool // something works on its effects
+	Busy     bool // a goroutine works on its effects
 	Sockets  []SocketView
 	Awaiting int // requests that wait for a name
 	Pending  int // sockets that are being opened
@@ -41,19 +41,20 @@ type SocketView struct {
 	Listening func() bool
 }
 
-// Of a *dispatch.Dispatcher.
+// These look into a *dispatch.Dispatcher.
 var (
 	SetHooks func(dispatcher any, h DispatcherHooks)
 	Listener func(dispatcher any, number uint64) (a AcceptorView, ok bool)
 )
 
-// Of a *registry.Table. QueuedFiles is how much work waits for the file at a path.
+// These look into a *registry.Table. QueuedFiles returns how much work waits for the file at a
+// path.
 var (
 	LookAt      func(table any, look func(TableView))
 	QueuedFiles func(path string) int
 )
 
-// Of a *listen.Listeners. Hide makes it forget a listener until restore is called.
+// These look into a *listen.Listeners. Hide removes a listener from it until restore is called.
 var (
 	Paused   func(listeners any, number uint64) bool
 	Ordinals func(listeners any) int

@@ -10,26 +10,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Directory is a directory that is held open, without the right to read it (O_PATH). What is done
-// in it is done by this descriptor, whatever becomes of its name.
+// Directory is a directory that is held open, without the right to read it (O_PATH). Operations in
+// it use this descriptor, so that a change of its name does not matter.
 type Directory struct {
 	FD int
 
-	// trusted says that no user but root and this process's own can change a name on the way to it, nor
-	// one in it that is theirs. Elsewhere a name may mean something else by the time it is used.
+	// Trusted reports whether only root and this process's user can change a name in the path of
+	// the directory, or a name in it that is theirs. Otherwise a name may mean another file by the
+	// time it is used.
 	Trusted bool
 
-	// exclusive says that no such user can add a name to it either.
+	// exclusive reports whether no other user can add a name to it either.
 	exclusive bool
 }
 
-// maxPathLinks is how many symbolic links a path may have: path_resolution(7).
+// maxPathLinks is how many symbolic links a path may have (path_resolution(7)).
 const maxPathLinks = 40
 
 // OpenDirectory opens the directory of an absolute path. A worker may have chosen the path, and may
-// own part of it. So a symbolic link is followed only where root and this process's user alone can
-// put one: theirs, in a directory that is firm. Another link is ELOOP. The error names
-// the system call that this is done for.
+// own part of it. So a symbolic link is followed only if no other user than root and this process's
+// user can have put it there: it belongs to one of these two, and its directory is trusted. For any
+// other link the error is ELOOP. Errors name call, the system call that the caller opens the
+// directory for.
 func OpenDirectory(path, call string) (*Directory, error) {
 	d := &Directory{FD: -1, Trusted: true}
 	if err := d.enter(unix.AT_FDCWD, "/"); err != nil {
@@ -74,10 +76,11 @@ func OpenDirectory(path, call string) (*Directory, error) {
 	return d, nil
 }
 
-// foreignLink stands for the target of a link that is not to be followed. No target is that.
+// foreignLink stands for the target of a link that must not be followed. It is not a possible
+// target.
 const foreignLink = "\x00"
 
-// link returns the target of the symbolic link of that name in d, or "" if it is no link.
+// link returns the target of the symbolic link called name in d, or "" if name is no link.
 func (d *Directory) link(name string) (target string, err error) {
 	fd, err := unix.Openat(d.FD, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -91,8 +94,8 @@ func (d *Directory) link(name string) (target string, err error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
 		return "", nil
 	}
-	// Where others can add names, a link of root's may be a second name that they gave it (link(2)), unless the kernel
-	// forbids that: fs.protected_hardlinks.
+	// In a directory where other users can add names, they may have made a second name for a link
+	// of root (link(2)), unless the kernel forbids that (fs.protected_hardlinks).
 	if !d.Trusted || !ours(st.Uid) || !d.exclusive && st.Nlink != 1 {
 		return foreignLink, nil
 	}
@@ -104,7 +107,7 @@ func (d *Directory) link(name string) (target string, err error) {
 	return string(b[:max(n, 0)]), err
 }
 
-// enter goes on to a directory below at, which is not reached by a link.
+// enter moves d to the directory called name below at; name must not be a link.
 func (d *Directory) enter(at int, name string) error {
 	fd, err := unix.Openat(at, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -117,7 +120,8 @@ func (d *Directory) enter(at int, name string) error {
 	}
 	d.Close()
 	d.FD = fd
-	// In a sticky directory, as /tmp, others cannot touch the names of what is not theirs.
+	// In a sticky directory, such as /tmp, other users cannot change the names of files that are
+	// not theirs.
 	d.Trusted = d.Trusted && ours(st.Uid) && (st.Mode&0o022 == 0 || st.Mode&unix.S_ISVTX != 0)
 	d.exclusive = d.Trusted && st.Mode&0o022 == 0
 	return nil
@@ -134,13 +138,14 @@ func (d *Directory) Close() {
 // ours reports whether a file's owner is root, or the user of this process.
 func ours(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
 
-// ProcPath is a name for the file that fd is open on, whatever its own name means by now: proc_pid_fd(5).
+// ProcPath returns a name for the file that fd is open on, whatever its path means by now
+// (proc_pid_fd(5)).
 func ProcPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
-// OpenFile is os.OpenFile for a process with more rights than those who may change the path. It follows no
-// symbolic link that another user than root and this process's own could have put there, and
-// where such a user can add names it opens nothing but a regular file that has no other name. Off Linux it is
-// os.OpenFile.
+// OpenFile is os.OpenFile for a process with more rights than the users that can change the path.
+// It follows no symbolic link that another user than root and this process's user can have put
+// there. In a directory where such a user can add names, it opens only a regular file that has no
+// other name. Off Linux it is os.OpenFile.
 func OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	at, err := filepath.Abs(path)
 	if err != nil {
@@ -151,7 +156,7 @@ func OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 		i := strings.LastIndexByte(at, '/')
 		fd, target, err := openIn(at[:i+1], at[i+1:], flag, perm)
 		switch {
-		case err == unix.EEXIST && flag&os.O_EXCL == 0: // it is there by now
+		case err == unix.EEXIST && flag&os.O_EXCL == 0: // it exists by now
 		case err != nil:
 			return fail(err)
 		case target == "":
@@ -165,7 +170,7 @@ func OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	return fail(unix.ELOOP)
 }
 
-// openIn opens a file in a directory; or it returns where a link leads.
+// openIn opens a file in a directory. If name is a link, it returns its target instead.
 func openIn(dir, name string, flag int, perm fs.FileMode) (fd int, target string, err error) {
 	d, err := OpenDirectory(dir, "open")
 	if err != nil {
@@ -187,7 +192,7 @@ func openIn(dir, name string, flag int, perm fs.FileMode) (fd int, target string
 	case target == foreignLink:
 		return -1, "", fmt.Errorf("a symbolic link that others than root and the master's user can change: %w", unix.ELOOP)
 	case target != "" && d.isProc():
-		return open(name, flag&^os.O_CREATE) // of an open file, which need not have a name
+		return open(name, flag&^os.O_CREATE) // of an open file, which may have no name
 	case target != "":
 		return -1, target, nil
 	}

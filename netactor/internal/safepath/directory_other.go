@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// OpenFile is os.OpenFile here.
+// OpenFile is os.OpenFile on this system.
 func OpenFile(path string, flag int, perm fs.FileMode) (*os.File, error) {
 	return os.OpenFile(path, flag, perm)
 }

@@ -16,7 +16,8 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
-// TestForeignLink: the master binds at no path on whose way another user has put a link, and follows its own and root's.
+// TestForeignLink: the master binds at no path on whose way another user has put a link, and
+// follows its own and root's.
 func TestForeignLink(t *testing.T) {
 	testkit.AsRoot(t)
 	theirs, roots, _ := testkit.Directories(t)
@@ -57,8 +58,8 @@ func TestForeignLink(t *testing.T) {
 	}
 }
 
-// TestSwappedDirectory: a link takes the place of a socket's directory, or another file that of the socket: the
-// master removes nothing there, and what it made where it is now.
+// TestSwappedDirectory: a link takes the place of a socket's directory, or another file that of the
+// socket: the master removes nothing there, and what it made where it is now.
 func TestSwappedDirectory(t *testing.T) {
 	testkit.AsRoot(t)
 	theirs, roots, file := testkit.Directories(t)
@@ -91,8 +92,8 @@ func TestSwappedDirectory(t *testing.T) {
 	}
 }
 
-// TestStalePath: only a socket of this process's user on which nobody listens is taken over. What else stands there
-// stays, and the error says what it is.
+// TestStalePath: only a socket of this process's user without a listener is taken over. What else
+// stands there stays, and the error says what it is.
 func TestStalePath(t *testing.T) {
 	dir := t.TempDir()
 	stale := func(path string) {
@@ -131,8 +132,8 @@ func TestStalePath(t *testing.T) {
 	}
 }
 
-// TestConnectedByNumber: by FD a worker gets no socket that is somebody's conversation, nor what is no socket of the
-// kinds that are asked for.
+// TestConnectedByNumber: by FD a worker gets no socket that is connected to a peer, nor what is no
+// socket of the kinds that are asked for.
 func TestConnectedByNumber(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -195,7 +196,8 @@ func TestConnectedByNumber(t *testing.T) {
 	}
 }
 
-// TestOpenFile: what a program with more rights opens in a directory of another user's is what stands there, and a file.
+// TestOpenFile: what a program with more rights opens in a directory of another user's is what
+// stands there, and a file.
 func TestOpenFile(t *testing.T) {
 	testkit.AsRoot(t)
 	theirs, roots, file := testkit.Directories(t)

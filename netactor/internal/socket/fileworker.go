@@ -5,23 +5,23 @@ import (
 	"time"
 )
 
-// A Unix socket is a file, and a file system need not answer: that of a server that has
-// gone away does not. So whoever works on todo waits for none: it has such a socket opened,
-// opened again and its file removed on other goroutines.
+// A Unix socket has a file, and a file system may not answer, for example after its server has gone
+// away. So the goroutine that works on registry.Table's todo does not wait for files: other
+// goroutines open and reopen Unix sockets and remove their files.
 
-// aside does what has to do with files.
+// Files does the work on the files of Unix sockets.
 var Files = fileWorker{queued: make(map[string][]func())}
 
-// fileWorker have work done on goroutines of their own: in order for each path, so that none of it meets
-// what is half done there.
+// fileWorker calls functions on other goroutines, for each path one after another, so that none of
+// them finds half-done work of another.
 type fileWorker struct {
 	mu         sync.Mutex
-	queued     map[string][]func() // by path: what comes after that which is being done
-	removals   int                 // files that are to be removed
-	allRemoved chan struct{}       // closed when there are none; nil if nothing waits for that
+	queued     map[string][]func() // by path: work that waits for the work in progress
+	removals   int                 // files that are being removed, or wait for it
+	allRemoved chan struct{}       // closed when removals is 0; nil if no caller waits for that
 }
 
-// do has work called when all is done that was given for the path before.
+// Do calls work on another goroutine, after all earlier work for the path.
 func (q *fileWorker) Do(path string, work func()) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -48,7 +48,7 @@ func (q *fileWorker) run(path string, work func()) {
 	}
 }
 
-// doRemoval has the file of a socket removed by work.
+// doRemoval calls work, which removes the file of a socket, as Do does.
 func (q *fileWorker) doRemoval(path string, work func()) {
 	q.mu.Lock()
 	q.removals++
@@ -65,11 +65,11 @@ func (q *fileWorker) doRemoval(path string, work func()) {
 }
 
 const (
-	RemovalTimeout = 100 * time.Millisecond // how long a caller waits for the files of what it has closed
-	LastTimeout    = time.Second            // and at the end
+	RemovalTimeout = 100 * time.Millisecond // how long a caller waits until the files of the sockets that it closed are removed
+	LastTimeout    = time.Second            // the same, at the end
 )
 
-// waitRemoved waits until no file is to be removed any more, or d is over.
+// WaitRemoved waits until all files are removed, or d is over.
 func (q *fileWorker) WaitRemoved(d time.Duration) {
 	q.mu.Lock()
 	if q.removals == 0 {
@@ -89,7 +89,7 @@ func (q *fileWorker) WaitRemoved(d time.Duration) {
 	}
 }
 
-// waitingFor is how much work waits behind what is being done for a path.
+// WaitingFor returns how much work waits for the work in progress at a path.
 func (q *fileWorker) WaitingFor(path string) int {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// Migrates reports whether the kernel gives what waits in the backlog of a ReusePort socket that is
-// closed to the others (net.ipv4.tcp_migrate_req, Linux 5.14). Else it is reset: what a
-// worker leaves behind that nobody replaces.
+// Migrates reports whether the kernel, when a ReusePort socket is closed, gives the connections in
+// its backlog to the other sockets (net.ipv4.tcp_migrate_req, Linux 5.14). Otherwise it resets
+// them; this concerns the socket of a worker that is not replaced.
 func Migrates() bool {
 	b, err := os.ReadFile("/proc/sys/net/ipv4/tcp_migrate_req")
 	return err == nil && strings.TrimSpace(string(b)) != "0"

@@ -12,7 +12,7 @@ import (
 )
 
 // Closing one of several sockets on a port resets what is in its backlog, unless the kernel is told
-// to give it to the others: net.ipv4.tcp_migrate_req, in a network of its own here.
+// to give it to the others: net.ipv4.tcp_migrate_req, in a separate network here.
 func TestReusePortMigrates(t *testing.T) {
 	done := make(chan struct{})
 	go func() { // its thread ends with it: it is not to be used for anything else

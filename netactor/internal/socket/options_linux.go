@@ -12,18 +12,18 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 )
 
-// option is one socket option. field is the one of SocketOptions that asks for it; empty for a
-// default, whose failure is not worth a failed listen.
+// option is one socket option. field is the field of SocketOptions that asks for it; empty for a
+// default, whose failure does not fail the listen.
 type option struct {
 	field           string
 	level, name, to int
 }
 
-// ofTCP reports whether only TCP sockets have it.
+// ofTCP reports whether only TCP sockets have the option.
 func (o option) ofTCP() bool { return o.level == unix.IPPROTO_TCP || o.name == unix.SO_KEEPALIVE }
 
-// optionsOf returns what is to be set on a socket, in order. Set on the listening socket it costs nothing
-// for each connection: they inherit it.
+// optionsOf returns the options to set on a socket, in order. They are set on the listening socket
+// and cost nothing per connection: the connections inherit them.
 func optionsOf(o netactor.SocketOptions, family int) (out []option) {
 	add := func(asked bool, field string, level, name, to int) {
 		if !asked {
@@ -70,7 +70,7 @@ func optionsOf(o netactor.SocketOptions, family int) (out []option) {
 	return out
 }
 
-// apply sets the options of r, and then lets the user's function do as it likes.
+// apply sets the options of r, and then calls the user's function.
 func (s *Bound) apply(r SocketSpec) error {
 	family, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err != nil {
@@ -99,8 +99,8 @@ func (s *Bound) apply(r SocketSpec) error {
 	return controlled(r.Control, network, r.Address, s.fd)
 }
 
-// controlled calls the user's function. What it says goes into the name of the call, the only text
-// that an error takes along.
+// controlled calls the user's function. The text of the function's error goes into the name of the
+// system call, because that is the only text that such an error carries to the worker.
 func controlled(f netactor.ControlFunc, network, address string, fd int) (err error) {
 	const call = "Functions.Control"
 	defer func() {
@@ -119,7 +119,7 @@ func controlled(f netactor.ControlFunc, network, address string, fd int) (err er
 	return os.NewSyscallError(call+": "+err.Error(), unix.EINVAL)
 }
 
-// bareConn is a descriptor as a syscall.RawConn, as net.ListenConfig's Control has it.
+// bareConn makes a syscall.RawConn of a descriptor, as net.ListenConfig's Control gets it.
 type bareConn int
 
 func (c bareConn) Control(f func(fd uintptr)) error { f(uintptr(c)); return nil }

@@ -18,7 +18,7 @@ func openUDP(r SocketSpec) (*Bound, error) {
 	}
 	s, err := bindUDP(r, ap)
 	if r.Network == "udp" && withoutIPv6(err) {
-		// No IPv6 on this machine: dual stack is IPv4 then.
+		// Without IPv6 on this machine, dual stack means IPv4.
 		return bindUDP(r, netip.AddrPortFrom(netip.IPv4Unspecified(), ap.Port()))
 	}
 	return s, err
@@ -26,7 +26,7 @@ func openUDP(r SocketSpec) (*Bound, error) {
 
 func bindUDP(r SocketSpec, ap netip.AddrPort) (*Bound, error) {
 	group := ap.Addr().IsMulticast()
-	if group { // as net.ListenPacket: the datagrams of a group come to whoever has the port and joined it
+	if group { // as net.ListenPacket: a socket gets the datagrams of a group if it has the port and joined the group
 		any := netip.IPv6Unspecified()
 		if ap.Addr().Is4() {
 			any = netip.IPv4Unspecified()
@@ -54,8 +54,8 @@ func bindUDP(r SocketSpec, ap netip.AddrPort) (*Bound, error) {
 	return s, nil
 }
 
-// takePacketSocket takes ownership of s, which must be a packet socket, of UDP or Unix, that is bound and
-// not connected: what is connected is somebody's conversation. Else it is closed.
+// takePacketSocket takes ownership of s, which must be a UDP or Unix packet socket that is bound
+// and not connected: a connected socket talks to one peer only. It closes any other socket.
 func takePacketSocket(s *Bound) (*Bound, error) {
 	network, addr, err := s.Address()
 	bound := err == nil && address.IsPacket(network)

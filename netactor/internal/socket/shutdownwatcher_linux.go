@@ -8,16 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ShutdownWatcher tells of listening sockets that somebody has shut down. It is an epoll of its own that
-// asks for no event: what is left are hang-ups, which epoll always tells. So a connection
-// that comes wakes nobody here.
+// ShutdownWatcher reports listening sockets that were shut down. It is a separate epoll that asks
+// for no event: then epoll reports hang-ups only. So a new connection does not wake it.
 type ShutdownWatcher struct {
 	f    *os.File
 	rc   syscall.RawConn
 	tell func(number uint64)
 }
 
-// NewShutdownWatcher is to be run on a goroutine, where it calls tell.
+// NewShutdownWatcher returns a watcher. The caller runs its Run on a goroutine, which calls tell.
 func NewShutdownWatcher(tell func(number uint64)) (*ShutdownWatcher, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -35,7 +34,7 @@ func NewShutdownWatcher(tell func(number uint64)) (*ShutdownWatcher, error) {
 	return w, nil
 }
 
-// Run ends with close.
+// Run calls tell for each socket that is shut down, until Close.
 func (w *ShutdownWatcher) Run() {
 	var events [16]unix.EpollEvent
 	for {
@@ -52,18 +51,18 @@ func (w *ShutdownWatcher) Run() {
 	}
 }
 
-// number is the 64 bits of an event that are the caller's.
+// number returns the 64 bits of an event that belong to the caller.
 func number(e *unix.EpollEvent) *uint64 { return (*uint64)(unsafe.Pointer(&e.Fd)) }
 
-// Add watches s, which tell knows as n.
+// Add watches s. tell is called with n.
 func (w *ShutdownWatcher) Add(s *Bound, n uint64) { w.control(unix.EPOLL_CTL_ADD, s, n) }
 
-// Remove is to be called before the socket is closed: others have it too, and then epoll would go
-// on to tell of it.
+// Remove stops watching s. Call it before the socket is closed: other processes have the socket
+// too, and epoll would go on to report it.
 func (w *ShutdownWatcher) Remove(s *Bound) { w.control(unix.EPOLL_CTL_DEL, s, 0) }
 
 func (w *ShutdownWatcher) control(op int, s *Bound, n uint64) {
-	e := unix.EpollEvent{Events: 1 << 31} // EPOLLET alone: once for each shutdown, not as long as it lasts
+	e := unix.EpollEvent{Events: 1 << 31} // EPOLLET alone: one event for each shutdown, not while it lasts
 	if IsPacket(s.fd) {
 		e.Events |= unix.EPOLLRDHUP // one direction is enough to end reading
 	}
@@ -71,5 +70,5 @@ func (w *ShutdownWatcher) control(op int, s *Bound, n uint64) {
 	_ = w.rc.Control(func(fd uintptr) { _ = unix.EpollCtl(int(fd), op, s.fd, &e) })
 }
 
-// Close stops watching. It does not wait for tell, which may be on its way to the caller.
+// Close stops watching. It does not wait for a call of tell that has begun.
 func (w *ShutdownWatcher) Close() { _ = w.f.Close() }

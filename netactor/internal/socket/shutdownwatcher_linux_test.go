@@ -10,7 +10,7 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
-// The watch for shutdowns costs nothing: connections wake nobody in the master.
+// The watch for shutdowns costs nothing: a connection wakes no goroutine in the master.
 func TestWatchSleeps(t *testing.T) {
 	var told atomic.Int64
 	w, err := NewShutdownWatcher(func(uint64) { told.Add(1) })

@@ -2,7 +2,8 @@
 
 package socket
 
-// shutdownWatcher does nothing off Linux: a socket that is shut down is noticed by who accepts on it.
+// ShutdownWatcher does nothing off Linux: the process that accepts on a socket notices its
+// shutdown.
 type ShutdownWatcher struct{}
 
 func NewShutdownWatcher(func(number uint64)) (*ShutdownWatcher, error) {

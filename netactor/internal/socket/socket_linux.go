@@ -19,17 +19,17 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/faults"
 )
 
-// Bound is a listening socket that the master holds, or a packet socket. It is a bare descriptor
-// on purpose: in the runtime's poller it would wake the master for every
-// connection that others accept.
+// Bound is a listening socket that the master holds, or a packet socket. It is a bare descriptor on
+// purpose: in the Go runtime's poller it would wake the master for every connection that other
+// processes accept.
 type Bound struct {
 	fd   int
-	path string      // the Unix path, as it was asked for
-	file *socketFile // where its file stands, which is removed at the end; nil without one
+	path string      // the Unix path, as in the request
+	file *socketFile // its file, which is removed at the end; nil if there is none
 }
 
-// Open opens the socket of r, which is resolved and valid. The
-// result is owned by the caller. Errors wrap os.SyscallError, as net.Listen's.
+// Open opens the socket of r, which is resolved and valid. The caller owns the result. Errors wrap
+// os.SyscallError, as net.Listen's do.
 func Open(r SocketSpec) (*Bound, error) {
 	switch {
 	case r.FD != 0:
@@ -63,8 +63,8 @@ func dupSocket(fd int, packet bool) (*Bound, error) {
 	return takeSocket(n)
 }
 
-// takeSocket takes ownership of fd, which must be a listening stream socket, or one of
-// unixpacket; else it is closed.
+// takeSocket takes ownership of fd, which must be a listening socket of TCP, unix or unixpacket. It
+// closes any other.
 func takeSocket(fd int) (*Bound, error) {
 	s := &Bound{fd: fd}
 	v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
@@ -73,8 +73,8 @@ func takeSocket(fd int) (*Bound, error) {
 		s.Close()
 		return nil, fmt.Errorf("it is no listening socket of TCP or Unix: %w", os.NewSyscallError("listen", unix.EINVAL))
 	}
-	// O_NONBLOCK belongs to the open file description: whoever else has this
-	// socket sees it too. We cannot accept on a blocking one.
+	// O_NONBLOCK belongs to the open file description: other programs that have this socket see it
+	// too. We cannot accept on a blocking socket.
 	if err := unix.SetNonblock(fd, true); err != nil {
 		s.Close()
 		return nil, os.NewSyscallError("setnonblock", err)
@@ -82,7 +82,7 @@ func takeSocket(fd int) (*Bound, error) {
 	return s, nil
 }
 
-// Applied returns s with the options of r; or closes it.
+// Applied sets the options of r on s and returns s. On an error it closes s.
 func (s *Bound) Applied(r SocketSpec) (*Bound, error) {
 	if err := s.apply(r); err != nil {
 		s.Close()
@@ -99,14 +99,14 @@ func openTCP(r SocketSpec) (*Bound, error) {
 	}
 	s, err := bindTCP(r, ap)
 	if r.Network == "tcp" && withoutIPv6(err) {
-		// No IPv6 on this machine: dual stack is IPv4 then.
+		// Without IPv6 on this machine, dual stack means IPv4.
 		return bindTCP(r, netip.AddrPortFrom(netip.IPv4Unspecified(), ap.Port()))
 	}
 	return s, err
 }
 
-// withoutIPv6 reports whether err says that there is no IPv6 here: not its address, or not its socket, for
-// which a seccomp profile has whatever errno it likes.
+// withoutIPv6 reports whether err means that there is no IPv6 here: no such address, or no such
+// socket, for which a seccomp profile may use any errno.
 func withoutIPv6(err error) bool {
 	if errors.Is(err, unix.EADDRNOTAVAIL) {
 		return true
@@ -115,8 +115,8 @@ func withoutIPv6(err error) bool {
 	return ok && sys.Syscall == "socket" && !faults.IsShortage(err)
 }
 
-// inetSocket makes a socket that is to be bound to sa, which is ap. One of IPv6 is dual stack, unless the network is
-// tcp6 or udp6.
+// inetSocket makes a socket, and sa, the form of ap to bind it to. An IPv6 socket is dual stack,
+// unless the network is tcp6 or udp6.
 func inetSocket(r SocketSpec, ap netip.AddrPort, kind, protocol int) (s *Bound, sa unix.Sockaddr, err error) {
 	sa, family, err := sockaddr(ap)
 	if err != nil {
@@ -155,8 +155,9 @@ func bindTCP(r SocketSpec, ap netip.AddrPort) (*Bound, error) {
 	return s.listen(r)
 }
 
-// bind gives s its address. Whoever else has the port, with SO_REUSEPORT or not, is EADDRINUSE: so the
-// first socket is bound without it, and those that join it with.
+// bind gives s its address. If another socket has the port, with SO_REUSEPORT or not, it must fail
+// with EADDRINUSE. So the first socket of a group is bound without SO_REUSEPORT, and sockets that
+// join the group are bound with it.
 func (s *Bound) bind(r SocketSpec, sa unix.Sockaddr) error {
 	if r.Joins {
 		if err := s.reusePort(); err != nil {
@@ -208,7 +209,7 @@ func (r SocketSpec) backlog() int {
 	return r.Backlog
 }
 
-// listenIfStream makes s listen, if it takes connections.
+// listenIfStream makes s listen, unless it is a packet socket. On an error it closes s.
 func (s *Bound) listenIfStream(r SocketSpec) (*Bound, error) {
 	if address.IsPacket(r.Network) {
 		return s, nil
@@ -216,7 +217,7 @@ func (s *Bound) listenIfStream(r SocketSpec) (*Bound, error) {
 	return s.listen(r)
 }
 
-// listen makes s listen, or closes it.
+// listen makes s listen. On an error it closes s.
 func (s *Bound) listen(r SocketSpec) (*Bound, error) {
 	if err := unix.Listen(s.fd, r.backlog()); err != nil {
 		s.Close()
@@ -235,7 +236,7 @@ var maxBacklog = sync.OnceValue(func() int {
 	return unix.SOMAXCONN
 })
 
-// Address returns where the socket is bound, as getsockname has it.
+// Address returns the network and address that the socket is bound to, from getsockname.
 func (s *Bound) Address() (network, address string, err error) {
 	typ, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil {
@@ -265,32 +266,32 @@ func (s *Bound) Address() (network, address string, err error) {
 	return "", "", os.NewSyscallError("getsockname", unix.EAFNOSUPPORT)
 }
 
-// V6only reports whether the socket takes IPv6 alone.
+// V6only reports whether the socket takes IPv6 only.
 func (s *Bound) V6only() bool {
 	v, err := unix.GetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
 	return err == nil && v != 0
 }
 
-// IsPacket reports whether it is a packet socket; a closed one is not.
+// IsPacket reports whether it is a packet socket; false for a closed socket.
 func (s *Bound) IsPacket() bool { return IsPacket(s.fd) }
 
 // Closed reports whether the socket is closed.
 func (s *Bound) Closed() bool { return s.fd < 0 }
 
-// Handle returns a duplicate to send, owned by the caller.
+// Handle returns a duplicate to send. The caller owns it.
 func (s *Bound) Handle() (*fdipc.Handle, error) {
 	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("dup", err)
 	}
 	h := fdipc.HandleFD(fd)
-	h.Kind() // by which its close frees the address at once
+	h.Kind() // then the handle's close frees the address at once
 	return h, nil
 }
 
-// Close closes the master's copy. The file of a Unix socket is removed first, if it is still the one that was
-// created, or adopted. The close of a Unix socket may wait, for what its clients have queued in it is closed with
-// it, descriptors too; and so may the file system.
+// Close closes the master's copy. It removes the file of a Unix socket first, if that is still the
+// file that was created or adopted. The close of a Unix socket may wait, because it closes what
+// clients have queued in the socket, descriptors too. The file system may wait too.
 func (s *Bound) Close() {
 	s.removeFile()
 	_ = unix.Close(s.fd)
@@ -305,7 +306,8 @@ func (s *Bound) removeFile() {
 	}
 }
 
-// CloseInBackground is close without a wait: a port is free when it returns, and the rest is done aside.
+// CloseInBackground is Close without a wait: a port is free when it returns; another goroutine
+// removes a file.
 func (s *Bound) CloseInBackground() {
 	if domain, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || domain != unix.AF_UNIX {
 		s.Close()
@@ -315,7 +317,7 @@ func (s *Bound) CloseInBackground() {
 	fd := fdipc.HandleFD(s.fd)
 	s.fd, s.file = -1, nil
 	if old.file == nil {
-		_ = fd.Close() // which does not wait
+		_ = fd.Close() // it does not wait
 		return
 	}
 	Files.doRemoval(s.path, func() {
@@ -324,10 +326,9 @@ func (s *Bound) CloseInBackground() {
 	})
 }
 
-// Receive claims a listening socket that a worker sent. The handle is
-// consumed.
+// Receive claims a listening socket that a worker sent. It consumes the handle.
 func Receive(h *fdipc.Handle) (*Bound, error) {
-	switch h.Kind() { // looked at before anything is asked of it that a file system could keep waiting
+	switch h.Kind() { // checked before any call on it that a file system could block
 	case fdipc.HandleTCPListener, fdipc.HandleUnixListener, fdipc.HandleUnixPacketListener, fdipc.HandleUDP, fdipc.HandleUnixgram:
 	default:
 		_ = h.Close()
@@ -337,7 +338,7 @@ func Receive(h *fdipc.Handle) (*Bound, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("listen", syscall.EINVAL)
 	}
-	defer func() { go f.Close() }() // ends when what is queued in it is closed, should it be the last copy
+	defer func() { go f.Close() }() // returns when the queued connections are closed, if this is the last copy
 	rc, err := f.SyscallConn()
 	if err != nil {
 		return nil, os.NewSyscallError("listen", syscall.EINVAL)
@@ -352,5 +353,5 @@ func Receive(h *fdipc.Handle) (*Bound, error) {
 	return s, nil
 }
 
-// Descriptor returns the descriptor, which stays the socket's; -1 once it is closed.
+// Descriptor returns the descriptor, which the socket still owns; -1 once it is closed.
 func (s *Bound) Descriptor() int { return s.fd }

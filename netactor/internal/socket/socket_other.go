@@ -13,7 +13,7 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/address"
 )
 
-// socket is a listening socket that the master holds, or a packet socket. Off Linux it is a
+// Bound is a listening socket that the master holds, or a packet socket. Off Linux it is a
 // net.Listener, or a net.PacketConn; Backlog and FD are not supported.
 type Bound struct {
 	ln   net.Listener
@@ -21,8 +21,7 @@ type Bound struct {
 	path string
 }
 
-// newSocket opens the socket of r, which is resolved and valid. The
-// result is owned by the caller.
+// Open opens the socket of r, which is resolved and valid. The caller owns the result.
 func Open(r SocketSpec) (*Bound, error) {
 	if r.FD != 0 || r.Policy == netactor.ReusePort || r.Peek != (netactor.Peek{}) {
 		return nil, os.NewSyscallError("listen", syscall.EINVAL)
@@ -52,7 +51,7 @@ func Open(r SocketSpec) (*Bound, error) {
 	return s, nil
 }
 
-// address returns where the socket listens.
+// Address returns the network and address of the socket.
 func (s *Bound) Address() (network, address string, err error) {
 	var a net.Addr
 	if s.pc != nil {
@@ -71,7 +70,7 @@ func (s *Bound) Closed() bool { return false }
 
 func (s *Bound) V6only() bool { return false }
 
-// handle returns a duplicate to send, owned by the caller.
+// Handle returns a duplicate to send. The caller owns it.
 func (s *Bound) Handle() (*fdipc.Handle, error) {
 	var v any = s.ln
 	if s.pc != nil {
@@ -102,10 +101,10 @@ func (s *Bound) Handle() (*fdipc.Handle, error) {
 
 func (s *Bound) Applied(SocketSpec) (*Bound, error) { return s, nil }
 
-// adoptFile does nothing: who is behind the file of a socket is not known.
+// AdoptFile does nothing: the owner of a socket's file is not known here.
 func (s *Bound) AdoptFile() {}
 
-// listening is not known off Linux, and never asked for good reason.
+// Listening returns true: it is not known off Linux, where no watcher reports a shutdown.
 func (s *Bound) Listening() bool { return true }
 
 func (s *Bound) Relisten(SocketSpec) error { return errors.ErrUnsupported }
@@ -119,12 +118,11 @@ func (s *Bound) Close() {
 	}
 	_ = s.pc.Close()
 	if s.path != "" {
-		_ = os.Remove(s.path) // package net leaves it
+		_ = os.Remove(s.path) // package net does not remove it
 	}
 }
 
-// receiveSocket claims a listening socket that a worker sent. The handle is
-// consumed.
+// Receive claims a listening socket that a worker sent. It consumes the handle.
 func Receive(h *fdipc.Handle) (*Bound, error) {
 	ln, err := h.Listener()
 	if err != nil {

@@ -46,14 +46,14 @@ func openUnix(r SocketSpec) (*Bound, error) {
 	return s, nil
 }
 
-// An abstract name is taken until the last copy of its socket is closed, for which nothing waits: so it is
-// asked for again and again for a while, some 250 ms.
+// An abstract name is taken until the last copy of its socket is closed, and nothing waits for that
+// close. So bindAbstract tries again for about 250 ms.
 const (
 	nameTries = 25
 	namePause = 10 * time.Millisecond
 )
 
-// bindAbstract binds s at the abstract name of r. It may wait for that to be free.
+// bindAbstract binds s at the abstract name of r. It may wait until the name is free.
 func (s *Bound) bindAbstract(r SocketSpec) (err error) {
 	for range nameTries {
 		if err = unix.Bind(s.fd, &unix.SockaddrUnix{Name: r.Address}); !errors.Is(err, unix.EADDRINUSE) {
@@ -64,8 +64,8 @@ func (s *Bound) bindAbstract(r SocketSpec) (err error) {
 	return os.NewSyscallError("bind", err)
 }
 
-// bindPath binds s at the path of r. It returns where the file is. Its mode is set before s listens, so
-// that nobody connects in between.
+// bindPath binds s at the path of r and returns its file. It sets the mode of the file before s
+// listens, so that no client connects in between.
 func (s *Bound) bindPath(r SocketSpec) (*socketFile, error) {
 	at, err := openSocketFile(r.Address, "bind")
 	if err != nil {
@@ -92,9 +92,9 @@ func (s *Bound) bindPath(r SocketSpec) (*socketFile, error) {
 	return at, nil
 }
 
-// AdoptFile takes charge of the file of a Unix socket that a worker has made and the kernel calls by
-// the path name: it is removed with the socket. What stands there must be a socket, of the user
-// who made s listen, which is the kernel's word; else it is left alone.
+// AdoptFile takes over the file of a Unix socket that a worker has made: Close will remove it. The
+// path is the kernel's name of the socket. The file must be a socket and belong to the user that
+// made s listen, which the kernel reports; otherwise AdoptFile leaves it alone.
 func (s *Bound) AdoptFile() {
 	network, name, err := s.Address()
 	if err != nil || !address.IsLocal(network) || !filepath.IsAbs(name) {
@@ -122,7 +122,7 @@ func (s *Bound) AdoptFile() {
 	s.path, s.file = name, at
 }
 
-// claim takes charge of the file that was just made there, and gives it the mode of r.
+// claim takes over the file that bind has just made, and gives it the mode of r.
 func (f *socketFile) claim(r SocketSpec) error {
 	file, st, err := f.open()
 	if err == nil {
@@ -131,7 +131,7 @@ func (f *socketFile) claim(r SocketSpec) error {
 	if err != nil || !isSocket(st) {
 		return os.NewSyscallError("bind: what was made there was taken away", unix.EBUSY)
 	}
-	mine := int(st.Uid) == os.Geteuid() // not on a network file system that maps users; there it stays
+	mine := int(st.Uid) == os.Geteuid() // false on a network file system that maps users; there the file stays
 	if mine {
 		f.dev, f.ino = st.Dev, st.Ino
 	}
@@ -144,19 +144,19 @@ func (f *socketFile) claim(r SocketSpec) error {
 	return os.NewSyscallError("chmod", unix.Chmod(safepath.ProcPath(file), uint32(r.Mode.Perm())))
 }
 
-// socketFile is where the file of a Unix socket stands: its directory, which is held open, and the name
-// there. What the name means is looked at anew each time.
+// socketFile is the place of the file of a Unix socket: its directory, which is held open, and its
+// name there. Each method looks the name up anew.
 type socketFile struct {
 	dir  *safepath.Directory
 	name string
-	dev  uint64 // of the file, once it is ours to remove
-	ino  uint64 // 0: it is not
+	dev  uint64 // of the file, once we may remove it
+	ino  uint64 // 0: we may not remove it
 }
 
 // maxUnixPath is the room in sockaddr_un, less the final zero (unix(7)).
 const maxUnixPath = 107
 
-// openSocketFile opens the directory of a path. call is what errors are about.
+// openSocketFile opens the directory of a path. Errors name call.
 func openSocketFile(path, call string) (*socketFile, error) {
 	name := filepath.Base(path)
 	if !address.CleanPath(path) || name == "/" {
@@ -169,8 +169,9 @@ func openSocketFile(path, call string) (*socketFile, error) {
 	return &socketFile{dir: dir, name: name}, nil
 }
 
-// address is what the socket is bound to: the path, by which its clients know it. Through the directory that
-// is held open goes one that is too long, and one that might lead elsewhere by now.
+// address returns the address to bind to. That is the path, by which clients know the socket. If
+// the path is too long, or might lead elsewhere by now, it is an address through the open
+// directory.
 func (f *socketFile) address(path string) string {
 	if f.dir.Trusted && len(path) <= maxUnixPath {
 		return path
@@ -178,7 +179,8 @@ func (f *socketFile) address(path string) string {
 	return safepath.ProcPath(f.dir.FD) + "/" + f.name
 }
 
-// open opens what stands there, without the right to do anything with it; also a link.
+// open opens the file, or symbolic link, of that name with O_PATH, without the right to read or
+// write it.
 func (f *socketFile) open() (fd int, st unix.Stat_t, err error) {
 	fd, err = unix.Openat(f.dir.FD, f.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -191,7 +193,7 @@ func (f *socketFile) open() (fd int, st unix.Stat_t, err error) {
 	return fd, st, nil
 }
 
-// remove removes the file, if it is the one that is ours to remove.
+// remove removes the file, if it is still the file that we may remove.
 func (f *socketFile) remove() {
 	var st unix.Stat_t
 	if f.ino == 0 || unix.Fstatat(f.dir.FD, f.name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
@@ -205,14 +207,16 @@ func (f *socketFile) remove() {
 
 func (f *socketFile) close() { f.dir.Close() }
 
-// removeStale removes what stands there if it is a socket of this process's user on which nobody listens any more. Of
-// what type it is does not matter: the kernel refuses only where nobody has it. The only way to know is to connect; a
-// server that lives sees one empty connection. It is not atomic: two programs that start at once on one stale path
-// can take it from each other. Anything else is left alone, and is an error that says what it is.
+// removeStale removes the file if it is a socket of this process's user on which no process listens
+// any more. The type of the socket does not matter: the kernel refuses a connection only if no
+// process has the socket. The only way to know is to connect; a live server sees one empty
+// connection. It is not atomic: two programs that start at once on one stale path can take it from
+// each other. removeStale leaves any other file alone, and returns an error that says what the file
+// is.
 func (f *socketFile) removeStale() error {
 	file, st, err := f.open()
 	if errors.Is(err, unix.ENOENT) {
-		return nil // it has gone just now
+		return nil // it has just been removed
 	}
 	if err != nil {
 		return os.NewSyscallError("bind", err)
@@ -230,10 +234,10 @@ func (f *socketFile) removeStale() error {
 	}
 	defer unix.Close(fd)
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: safepath.ProcPath(file)}); !errors.Is(err, unix.ECONNREFUSED) {
-		return os.NewSyscallError("bind", unix.EADDRINUSE) // it is in use, or not ours to ask
+		return os.NewSyscallError("bind", unix.EADDRINUSE) // it is in use, or we may not connect
 	}
 	if int(st.Uid) != os.Geteuid() {
-		return taken(fmt.Sprintf("a socket that nobody listens on, but it is user %d's: remove it", st.Uid))
+		return taken(fmt.Sprintf("a socket without a listener, but it belongs to user %d: remove it", st.Uid))
 	}
 	f.dev, f.ino = st.Dev, st.Ino
 	f.remove()

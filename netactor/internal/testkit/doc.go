@@ -1,2 +1,2 @@
-// Package testkit has what the tests of netactor and its rooms share.
+// Package testkit has the helpers that the tests of netactor and its packages share.
 package testkit

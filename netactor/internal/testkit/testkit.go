@@ -13,7 +13,7 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// Deadline bounds every wait in these tests. It is not a measure of anything.
+// Deadline bounds every wait in these tests. It measures nothing.
 const Deadline = 8 * time.Second
 
 // Context returns a context that ends with the deadline of the tests.
@@ -49,7 +49,7 @@ func ServeID(ln net.Listener, id string) {
 	}
 }
 
-// Hold accepts on ln until it is closed, and gives away what it accepts.
+// Hold accepts on ln until it is closed, and sends the accepted connections to the channel.
 func Hold(ln net.Listener) <-chan net.Conn {
 	held := make(chan net.Conn, 1000)
 	go func() {
@@ -98,11 +98,11 @@ func TryAsk(network, addr string) (string, error) {
 	return string(b), err
 }
 
-// CheckLeaks compares descriptors and goroutines at the end with now. It is to
-// be called before anything is opened.
+// CheckLeaks compares descriptors and goroutines at the end of the test with those of now. Call it
+// before the test opens anything.
 func CheckLeaks(t testing.TB) {
 	t.Helper()
-	// The runtime's poller and the like are there from now on.
+	// Make the Go runtime's poller and the like now, so that they do not count as leaks.
 	if ln, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
 		ln.Close()
 	}

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Connects dials and closes.
+// Connects dials, and closes the connection.
 func Connects(network, address string) error {
 	c, err := net.Dial(network, address)
 	if err == nil {
@@ -34,10 +34,10 @@ func PortOf(t *testing.T, address string) int {
 	return n
 }
 
-// stranger is a user that is neither root nor this process's.
+// Stranger is a user that is neither root nor this process's user.
 const Stranger = 54321
 
-// AsRoot skips where no file can be given to another user.
+// AsRoot skips the test if it cannot give a file to another user.
 func AsRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -45,7 +45,7 @@ func AsRoot(t *testing.T) {
 	}
 }
 
-// Directories is a directory of a stranger's, and one of root's with a file.
+// Directories returns a directory of another user, and one of root with a file in it.
 func Directories(t *testing.T) (theirs, roots, file string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -91,7 +91,7 @@ func (l Log) WithAttrs([]slog.Attr) slog.Handler { return l }
 // WithGroup is of slog.Handler.
 func (l Log) WithGroup(string) slog.Handler { return l }
 
-// Next waits for the next message that begins so.
+// Next waits for the next message that begins with begin.
 func (l Log) Next(t *testing.T, begin string) {
 	t.Helper()
 	ctx := Context(t)
@@ -107,14 +107,15 @@ func (l Log) Next(t *testing.T, begin string) {
 	}
 }
 
-// NoDescriptors leaves this process without any, until the function that it returns is called.
+// NoDescriptors leaves this process without free descriptors, until the returned function is
+// called.
 func NoDescriptors(t *testing.T) (over func()) {
 	t.Helper()
 	var old unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
 		t.Fatal(err)
 	}
-	free, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0) // the lowest number that is free
+	free, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0) // the lowest free number
 	if err != nil {
 		t.Fatal(err)
 	}
