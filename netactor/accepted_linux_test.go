@@ -13,8 +13,9 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
-// A client that resets at once has its true address in the worker, and so has the address that it connected to:
-// under each policy, also behind a wildcard, and with a header that says something else.
+// A client that resets at once has its true address in the worker, and the address that it
+// connected to is true too: under each policy, also with a wildcard listener, and with a header
+// that names other addresses.
 func TestAddressesOfAccept(t *testing.T) {
 	rows := []struct {
 		name string
@@ -60,7 +61,7 @@ func TestAddressesOfAccept(t *testing.T) {
 				fmt.Fprintf(client, "GET / HTTP/1.1\r\n\r\n")
 				remote, local := client.LocalAddr().String(), client.RemoteAddr().String()
 				_ = client.(*net.TCPConn).SetLinger(0)
-				if row.req.Peek == (netactor.Peek{}) { // who looks at first bytes sees the reset, and drops it
+				if row.req.Peek == (netactor.Peek{}) { // a listener that peeks sees the reset, and drops the connection
 					client.Close()
 				}
 				c, err := ln.Accept()
@@ -87,8 +88,8 @@ func waitReset(t *testing.T, c net.Conn) {
 	}
 }
 
-// The client of a Unix socket has its name and its credentials from when it was accepted, where the listener asks
-// for them, whoever accepts.
+// The client of a Unix socket has its name and its credentials as of the accept, if the listener
+// asks for them, whichever process accepts.
 func TestUnixClients(t *testing.T) {
 	who := fdipc.Credentials{PID: os.Getpid(), UID: os.Getuid(), GID: os.Getgid()}
 	for _, policy := range []netactor.Policy{netactor.RoundRobin, netactor.Shared} {
@@ -136,7 +137,7 @@ func TestUnixClients(t *testing.T) {
 	}
 }
 
-// netConner is a wrapper as *tls.Conn is one.
+// netConner is a wrapper with NetConn, like *tls.Conn.
 type netConner struct {
 	net.Conn
 	inner net.Conn

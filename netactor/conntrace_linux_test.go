@@ -83,8 +83,8 @@ func TestTrace(t *testing.T) {
 	})
 }
 
-// TestHandoffEndsAtTheClaim: a hand-off ends when the worker claims the connection, and not when the
-// listener process looks, which on an idle listener is milliseconds later.
+// TestHandoffEndsAtTheClaim: a hand-off ends when the worker claims the connection, and not when
+// the listener process reads the claim, which on an idle listener is milliseconds later.
 func TestHandoffEndsAtTheClaim(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tracer, spans := recording(sdktrace.AlwaysSample())
@@ -92,7 +92,7 @@ func TestHandoffEndsAtTheClaim(t *testing.T) {
 		ln := tr.worker(0).mustListen(loopback)
 		go testkit.ServeID(ln, "a")
 		tr.joined(1)
-		const asks = 3 // one at a time: nothing else gives the listener process occasion to look
+		const asks = 3 // one at a time: no other event makes the listener process look
 		for range asks {
 			testkit.Ask(t, "tcp", ln.Addr().String())
 		}
@@ -125,7 +125,7 @@ func TestHandoffEndsAtTheClaim(t *testing.T) {
 	})
 }
 
-// The trace of a connection that no worker has had says why.
+// The trace of a connection that no worker claimed has the reason.
 func TestTraceUnserved(t *testing.T) {
 	tracer, spans := recording(sdktrace.AlwaysSample())
 	tr := newTree(t, false, func(tr *tree) { tr.cfg.Tracer = tracer })
@@ -168,7 +168,7 @@ func TestTraceUnserved(t *testing.T) {
 	said("netactor: listener ended before a worker took the connection")
 }
 
-// A trace that is not sampled goes along, and records nothing.
+// A trace that is not sampled is sent along, and records nothing.
 func TestTraceUnsampled(t *testing.T) {
 	tracer, spans := recording(sdktrace.NeverSample())
 	tr := newTree(t, true, func(tr *tree) { tr.cfg.Tracer = tracer })
@@ -194,9 +194,9 @@ func TestTraceUnsampled(t *testing.T) {
 	}
 }
 
-// BenchmarkHandOver: one op is one connection: connect, accept, offer over a
-// socket pair, claim, write a byte, close; client and all in one process, with
-// tracing off and at several ratios, and what is sampled given to nobody.
+// BenchmarkHandOver: one op is one connection: connect, accept, offer over a socket pair, claim,
+// write a byte, close; client and all processes are one process, with tracing off and at several
+// ratios. Sampled spans are discarded.
 func BenchmarkHandOver(b *testing.B) {
 	ratio := func(r float64) *tracing.Tracer {
 		return tracing.New(sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(r)))))

@@ -36,7 +36,7 @@ type tree struct {
 	tableCfg registry.Config
 	claim    time.Duration
 	hooks    inspect.DispatcherHooks
-	second   bool // of two trees: the first counts what leaks
+	second   bool // the second of two trees: the first one counts leaks
 }
 
 type testWorker struct {
@@ -96,7 +96,7 @@ func (tr *tree) pair(a, b fdipc.Config) [2]*fdipc.Conn {
 	return [2]*fdipc.Conn{x, y}
 }
 
-// orRefuse refuses the handles of a frame that nobody handled.
+// orRefuse refuses the handles of a frame that no handler took.
 func orRefuse(f *fdipc.Frame, handled bool) {
 	if !handled {
 		f.Refuse(fdipc.ReasonUnknown)
@@ -120,7 +120,7 @@ func (tr *tree) startListener() {
 	}
 }
 
-// killListener ends the listener process without a word.
+// killListener ends the listener process without notice.
 func (tr *tree) killListener() {
 	for _, w := range tr.workers {
 		w.link[0].Close()
@@ -168,7 +168,7 @@ func (w *testWorker) connect() {
 	w.ls.AddLink(w.link[1])
 }
 
-// kill ends a worker without a word, and tells the others.
+// kill ends a worker without notice, and tells the other processes.
 func (w *testWorker) kill() {
 	w.gone(false)
 }
@@ -219,8 +219,8 @@ func (tr *tree) close() {
 	<-tr.up[0].Done()
 	<-tr.up[1].Done()
 	tr.table.Close()
-	// The testing package keeps a reference to tr; what fdipc frees with the
-	// garbage is to be counted.
+	// The testing package keeps a reference to tr, but the leak count must include what fdipc frees
+	// with the garbage.
 	*tr = tree{}
 }
 

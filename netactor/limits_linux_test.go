@@ -19,7 +19,7 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
-// counting counts the accept4 calls of a source.
+// counting counts the accept4 calls of a socket.
 func counting(n *atomic.Int64) func(next func() (int, error)) (int, error) {
 	return func(next func() (int, error)) (int, error) {
 		n.Add(1)
@@ -36,8 +36,8 @@ func (tr *tree) parked() {
 	})
 }
 
-// X9 in system calls: at the limit the backlog grows, and nobody calls accept4 for it. Each
-// connection that ends is one call, for one connection.
+// X9 in system calls: at the limit the backlog grows, and the acceptor does not call accept4. Each
+// connection that ends causes one call, for one connection.
 func TestLimitDoesNotSpinX9(t *testing.T) {
 	var calls atomic.Int64
 	tr := newTree(t, false, func(tr *tree) { tr.hooks.Accept = counting(&calls) })
@@ -79,7 +79,7 @@ func TestLimitDoesNotSpinX9(t *testing.T) {
 	tr.settled(53)
 }
 
-// With no worker nothing is accepted and nobody calls accept4.
+// With no worker the acceptor accepts nothing and does not call accept4.
 func TestNobodyThereDoesNotSpin(t *testing.T) {
 	var calls atomic.Int64
 	tr := newTree(t, false, func(tr *tree) { tr.hooks.Accept = counting(&calls) })
@@ -96,16 +96,17 @@ func TestNobodyThereDoesNotSpin(t *testing.T) {
 	}
 }
 
-// accept4 fails in the listener process, for want or by a policy: one call of accept4 for each time the back-off ends, the
-// back-off doubles, the connections wait, and none is lost.
+// accept4 fails in the listener process, for want of descriptors or by a policy: there is one call
+// of accept4 for each time that the back-off ends, the back-off doubles, the connections wait, and
+// none is lost.
 func TestExhaustedDoesNotSpin(t *testing.T) {
 	for _, e := range []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EACCES, unix.EPERM} {
 		t.Run(unix.ErrnoName(e), func(t *testing.T) { testAcceptFails(t, e) })
 	}
 }
 
-// testAcceptFails: while accept4 answers e the acceptor waits, longer each time, and says so
-// in one line; in another that it is over.
+// testAcceptFails: while accept4 returns e the acceptor waits, longer each time. It logs one line
+// when that begins, and one when it is over.
 func testAcceptFails(t *testing.T, e unix.Errno) {
 	var log lines
 	var calls atomic.Int64
@@ -158,7 +159,7 @@ func testAcceptFails(t *testing.T, e unix.Errno) {
 	}
 }
 
-// lines is what a logger has written.
+// lines is the output of a logger.
 type lines struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -176,8 +177,8 @@ func (l *lines) count(what string) int {
 	return strings.Count(l.b.String(), what)
 }
 
-// Accepting leaves some descriptors to control traffic: it waits when their numbers come
-// near the limit of the process, and goes on when some are free.
+// Accepting leaves some descriptors to control traffic: it waits when their numbers come near the
+// limit of the process, and goes on when some are free.
 func TestReservedDescriptors(t *testing.T) {
 	fire, waits := make(chan time.Time), make(chan time.Duration, 100)
 	tr := newTree(t, false, func(tr *tree) {
@@ -201,8 +202,8 @@ func TestReservedDescriptors(t *testing.T) {
 	tr.settled(3)
 }
 
-// At a limit, AtLimit says what becomes of a connection: it is answered and closed, or closed;
-// and counted with the reason. The client gets the whole answer though it has spoken first.
+// At a limit a connection is answered and closed, or closed, by AtLimit, and counted with the
+// reason. The client gets the whole answer even if it has sent data first.
 func TestTurnedAway(t *testing.T) {
 	const answer = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 	for _, tt := range []struct {
@@ -234,7 +235,7 @@ func TestTurnedAway(t *testing.T) {
 				}
 			}
 			tr.settled(2)
-			const n = 3 * 64 // the bound of those that linger
+			const n = 3 * 64 // above the bound of lingering connections
 			for i := range n {
 				c := testkit.Dial(t, ln.Addr())
 				if tt.want != "" {
@@ -280,7 +281,7 @@ func readable(c net.Conn) <-chan struct{} {
 	return ch
 }
 
-// A worker's own word on its load decides under LeastLoaded, also at a new listener process.
+// The load that a worker reports decides under LeastLoaded, also at a new listener process.
 func TestLoadReport(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
@@ -315,8 +316,8 @@ func TestLoadReport(t *testing.T) {
 	})
 }
 
-// A Picker of the user's runs where connections are accepted, and sees the workers. One that
-// panics is reported a bounded number of times, and service goes on.
+// A user's Picker runs where connections are accepted, and sees the workers. A Picker that panics
+// is reported a bounded number of times, and service goes on.
 func TestPicker(t *testing.T) {
 	var lines atomic.Int64
 	var broken atomic.Bool
@@ -375,7 +376,7 @@ type writerFunc func([]byte)
 
 func (f writerFunc) Write(b []byte) (int, error) { f(b); return len(b), nil }
 
-// Hash by a function of the addresses sees both of them.
+// Hash by a function of the addresses sees both addresses.
 func TestHashKey(t *testing.T) {
 	seen := make(chan [2]netip.AddrPort, 100)
 	tr := newTree(t, false, func(tr *tree) {
@@ -401,7 +402,8 @@ func TestHashKey(t *testing.T) {
 	}
 }
 
-// Each hand-over is in the histogram, of the listener and of its worker; and what waits has an age.
+// Each hand-over is in the histogram of the listener and in that of its worker; and a waiting
+// connection has an age.
 func TestHandOverHistogram(t *testing.T) {
 	tr := newTree(t, false)
 	w := tr.worker(0)

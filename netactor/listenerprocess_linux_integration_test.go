@@ -23,9 +23,11 @@ import (
 	"github.com/coppice-go/coppice/netactor/registry"
 )
 
-// The tests of this file run the listener process as a process of its own, and kill it. Master and workers are this process.
+// The tests of this file run the listener process as a separate process, and kill it. Master and
+// workers are this process.
 
-// dispatcherMain is the life of a listener process. A link to a worker comes by kindLink, with the worker's ID.
+// dispatcherMain is the main function of a listener process. A link to a worker comes by kindLink,
+// with the worker's ID.
 func dispatcherMain(f *os.File) {
 	d := dispatch.New(dispatch.Config{})
 	ready := make(chan struct{})
@@ -57,7 +59,7 @@ func dispatcherMain(f *os.File) {
 	<-c.Done()
 }
 
-// forked is a tree whose listener process is one.
+// forked is a tree whose listener process is a separate process.
 type forked struct {
 	t       *testing.T
 	table   *registry.Table
@@ -155,7 +157,7 @@ func (f *forked) kill() {
 	f.up.PeerGone()
 	<-f.up.Done()
 	for _, c := range f.links {
-		<-c.Done() // what came over it is still the worker's
+		<-c.Done() // the worker keeps the connections that came over it
 	}
 	f.links = nil
 }
@@ -172,8 +174,8 @@ func (f *forked) stats() netactor.ListenerStats {
 	return all[0]
 }
 
-// What lies in a worker's queue when the listener process is killed stays claimable, what is in the backlog is served by
-// the next one.
+// A connection in a worker's queue can still be claimed after the listener process is killed, and
+// the next listener process serves the backlog.
 func TestListenerKilledWithOffers(t *testing.T) {
 	f := newForked(t, 1)
 	ln, err := f.workers[0].Listen(testkit.Context(t), loopback)
@@ -192,7 +194,7 @@ func TestListenerKilledWithOffers(t *testing.T) {
 	}
 	testkit.Until(t, "all to be on offer", func() bool { return f.stats().Counts.Offered == n })
 	f.kill()
-	for range n { // nobody accepts these now
+	for range n { // no process accepts these now
 		go ask()
 	}
 	go testkit.ServeID(ln, "ok")
@@ -209,8 +211,8 @@ func TestListenerKilledWithOffers(t *testing.T) {
 	}
 }
 
-// Each kill of the listener process under load costs at most the batch in its hands; the workers' side and the clients'
-// tell the same number.
+// Each kill of the listener process under load costs at most the batch that it was offering; the
+// workers' counts and the clients' counts agree.
 func TestListenerKilledUnderLoad(t *testing.T) {
 	const workers, clients = 2, 100
 	kills := 5
@@ -279,7 +281,7 @@ func TestListenerKilledUnderLoad(t *testing.T) {
 	}
 }
 
-// askBy is tryAsk from an address.
+// askBy is tryAsk from a given address.
 func askBy(d *net.Dialer, addr string) (string, error) {
 	c, err := d.Dial("tcp", addr)
 	if err != nil {

@@ -30,11 +30,12 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// The tests of this file are scenarios of Node's own tests of its cluster module; docs/node-cluster-tests.md has the
-// list. Each is named by its number there. Master, listener process and workers are in one process, joined by socket
-// pairs; what needs a process of its own is in files named integration_test.go.
+// The tests of this file are scenarios of Node's own tests of its cluster module;
+// docs/node-cluster-tests.md has the list. Each is named by its number there. Master, listener
+// process and workers are in one process, joined by socket pairs; tests that need a separate
+// process are in files named integration_test.go.
 
-// scenario is one of them.
+// scenario is one scenario.
 type scenario struct {
 	name string
 	run  func(t *testing.T)
@@ -47,13 +48,13 @@ func runScenarios(t *testing.T, all []scenario) {
 	}
 }
 
-// eachWay runs f with the policy that stands for Node's round robin, the one that stands for its shared handles, and the
-// one that stands for its reusePort.
+// eachWay runs f with the policy that stands for Node's round robin, the policy for its shared
+// handles, and the policy for its reusePort.
 func eachWay(f func(t *testing.T, tr *tree, r netactor.Request)) func(t *testing.T) {
 	return with(f, netactor.RoundRobin, netactor.Shared, netactor.ReusePort)
 }
 
-// bothWays is eachWay for what cannot be had with SO_REUSEPORT.
+// bothWays is eachWay without SO_REUSEPORT.
 func bothWays(f func(t *testing.T, tr *tree, r netactor.Request)) func(t *testing.T) {
 	return with(f, netactor.RoundRobin, netactor.Shared)
 }
@@ -70,7 +71,7 @@ func with(f func(t *testing.T, tr *tree, r netactor.Request), policies ...netact
 	}
 }
 
-// shared is f with Shared alone.
+// shared runs f with Shared alone.
 func shared(f func(t *testing.T, tr *tree, r netactor.Request)) func(t *testing.T) {
 	return func(t *testing.T) {
 		r := loopback
@@ -92,7 +93,7 @@ func wait(t *testing.T, ch <-chan error) {
 	}
 }
 
-// drain starts the end of a worker.
+// drain starts the drain of a worker.
 func (w *testWorker) drain() <-chan error {
 	ch := make(chan error, 1)
 	go func() { ch <- w.ls.Drain(testkit.Context(w.tree.t)) }()
@@ -219,7 +220,7 @@ func TestNodeListen(t *testing.T) {
 			needIPv6(t)
 			addrs := map[string]bool{}
 			var port int
-			for i, a := range []string{":0", "[::]:0", "0.0.0.0:0"} { // by Node three sockets
+			for i, a := range []string{":0", "[::]:0", "0.0.0.0:0"} { // three sockets in Node
 				ln := tr.worker(i).mustListen(at(r, "tcp", a))
 				addrs[ln.Addr().String()], port = true, testkit.PortOf(t, ln.Addr().String())
 				go testkit.ServeID(ln, "6")
@@ -675,7 +676,7 @@ func TestNodeHandOver(t *testing.T) {
 			}
 			lnb := b.mustListen(netactor.Request{Name: "given"})
 			addr := raw.Addr().String()
-			for who, ln := range map[string]net.Listener{"a": lna, "b": lnb} { // one after the other, so that each has its turn
+			for who, ln := range map[string]net.Listener{"a": lna, "b": lnb} { // in sequence, so that each has its turn
 				accepted := make(chan error, 1)
 				go func() {
 					c, err := ln.Accept()
@@ -715,7 +716,7 @@ func TestNodeHandOver(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				b, err := io.ReadAll(c) // and the connection for the next
+				b, err := io.ReadAll(c) // leaves the connection to the next worker
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -820,7 +821,7 @@ func TestNodeHandOver(t *testing.T) {
 	})
 }
 
-// joinedAt is how many workers take part in the listener at addr.
+// joinedAt returns how many workers take part in the listener at addr.
 func (tr *tree) joinedAt(addr string) (n int) {
 	for _, info := range tr.table.Sockets() {
 		for _, st := range tr.disp.Stats() {
@@ -864,7 +865,7 @@ func fdOf(t *testing.T, c any) (fd int) {
 	return fd
 }
 
-// oneConn is a listener over connections that came otherwise.
+// oneConn is a listener for connections from another source.
 type oneConn struct {
 	conns chan net.Conn
 	addr  net.Addr

@@ -19,8 +19,8 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
-// eachPacketWay runs f with the one shared socket, which every policy of Node's means for UDP, and with what stands
-// for its reusePort.
+// eachPacketWay runs f with the one shared socket, which every policy of Node means for UDP, and
+// with the policy that stands for its reusePort.
 func eachPacketWay(f func(t *testing.T, tr *tree, r netactor.Request)) func(t *testing.T) {
 	return func(t *testing.T) {
 		for _, p := range []netactor.Policy{netactor.RoundRobin, netactor.ReusePort} {
@@ -33,12 +33,12 @@ func eachPacketWay(f func(t *testing.T, tr *tree, r netactor.Request)) func(t *t
 	}
 }
 
-// onlyShared is f with the shared socket alone.
+// onlyShared runs f with the shared socket alone.
 func onlyShared(f func(t *testing.T, tr *tree, r netactor.Request)) func(t *testing.T) {
 	return func(t *testing.T) { f(t, newTree(t, false), datagrams) }
 }
 
-// from returns a datagram that comes to pc and who sent it.
+// from returns a datagram from pc and its sender.
 func receive(t *testing.T, pc net.PacketConn) (string, net.Addr) {
 	t.Helper()
 	b := make([]byte, 2048)
@@ -50,7 +50,7 @@ func receive(t *testing.T, pc net.PacketConn) (string, net.Addr) {
 	return string(b[:n]), from
 }
 
-// own returns a socket that nobody else has.
+// own returns a socket that no other process has.
 func own(t *testing.T) *net.UDPConn {
 	t.Helper()
 	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
@@ -133,7 +133,7 @@ func TestNodePacket(t *testing.T) {
 				if s := say(t, sender(t, master.LocalAddr()), "x"); s != "x from worker" {
 					t.Errorf("%q", s)
 				}
-				pc.Close() // the descriptor is the master's: nobody closes it
+				pc.Close() // the descriptor is the master's: it stays open
 				<-ended
 			}
 			tr.closedAtMaster()
@@ -269,7 +269,7 @@ func TestNodePacket(t *testing.T) {
 		{"N93 bound by sending is one's own", onlyShared(func(t *testing.T, tr *tree, _ netactor.Request) {
 			to := own(t)
 			seen := map[string]bool{}
-			for range 3 { // as in each worker: nobody is asked
+			for range 3 { // as in each worker: the master is not asked
 				c := sender(t, to.LocalAddr())
 				if _, err := c.Write([]byte("x")); err != nil {
 					t.Fatal(err)
@@ -333,7 +333,7 @@ func TestNodePacket(t *testing.T) {
 	})
 }
 
-// bound is how many sockets of IPv4 the kernel has on an address's port.
+// bound returns how many IPv4 sockets the kernel has on the port of an address.
 func bound(t testing.TB, addr net.Addr) (n int) {
 	t.Helper()
 	b, err := os.ReadFile("/proc/net/udp")

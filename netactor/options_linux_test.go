@@ -33,7 +33,7 @@ func optionOf(t *testing.T, c net.Conn, level, name int) int {
 	return v
 }
 
-// everySocket are the master's listening sockets.
+// everySocket returns the master's listening sockets.
 func (tr *tree) everySocket() (fds []int) {
 	tr.quiet()
 	for _, s := range tr.look().Sockets {
@@ -42,14 +42,15 @@ func (tr *tree) everySocket() (fds []int) {
 	return fds
 }
 
-// socketOption is an option with the value that it is to have.
+// socketOption is an option with its expected value.
 type socketOption struct {
 	field           string
 	level, name, to int
 }
 
-// Each option is on every listening socket of the listener, and those of connections on what a worker
-// accepts, under each policy; without options both have what package net sets.
+// Each option is set on every listening socket of the listener, and an option of connections on
+// each connection that a worker accepts, under each policy; without options both have what package
+// net sets.
 func TestOptions(t *testing.T) {
 	set := netactor.SocketOptions{
 		KeepAliveIdle: 71 * time.Second, KeepAliveInterval: 6500 * time.Millisecond, KeepAliveCount: 3, Delay: true,
@@ -113,7 +114,7 @@ func TestOptions(t *testing.T) {
 				}
 				for range 4 {
 					c := testkit.Dial(t, netAddr(r.Address))
-					_, _ = io.WriteString(c, "x") // or it would not be accepted yet
+					_, _ = io.WriteString(c, "x") // DeferAccept waits for data
 					var s net.Conn
 					select {
 					case s = <-held[0]:
@@ -131,7 +132,7 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// With DeferAccept a connection is not accepted before its client has said something, so that a peek needs no
+// With DeferAccept a connection is not accepted before its client has sent data, so a peek needs no
 // second look.
 func TestDeferAccept(t *testing.T) {
 	tr := newTree(t, false)
@@ -154,7 +155,7 @@ func TestDeferAccept(t *testing.T) {
 	}
 }
 
-// An option that cannot be is the error of the Listen, and names the field.
+// The Listen fails with an error for an invalid option, and names the field.
 func TestOptionErrors(t *testing.T) {
 	taken, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
@@ -195,8 +196,8 @@ func TestOptionErrors(t *testing.T) {
 	}
 }
 
-// Control is called in the master for each socket that is opened, before it is bound; and again for one that takes
-// the place of a broken one. Its error, and its panic, is that of the Listen.
+// Control is called in the master for each socket that is opened, before it is bound, and again for
+// a socket that replaces a broken one. The Listen fails with its error, or with its panic.
 func TestControl(t *testing.T) {
 	var calls atomic.Int64
 	var fail atomic.Pointer[error]
@@ -286,8 +287,8 @@ func TestControl(t *testing.T) {
 	}
 }
 
-// A worker cannot have a Control called, neither for what it asks for nor for a socket that it opened: Control is of
-// the listeners that the master opens by itself.
+// A worker cannot have Control called, neither for its request nor for a socket that it opened:
+// Control is for the listeners that the master opens.
 func TestControlNotForWorkers(t *testing.T) {
 	tr := newTree(t, false, func(tr *tree) {
 		tr.tableCfg.Functions = func(string) netactor.Functions {
@@ -316,7 +317,7 @@ func TestControlNotForWorkers(t *testing.T) {
 	tr.quiet()
 }
 
-// A socket that takes the place of one that was shut down has the options, and Control is asked.
+// A socket that replaces one that was shut down has the options, and Control is called.
 func TestOptionsOfRepaired(t *testing.T) {
 	var calls atomic.Int64
 	tr := newTree(t, false, func(tr *tree) {
@@ -338,7 +339,8 @@ func TestOptionsOfRepaired(t *testing.T) {
 	testkit.Until(t, "an answer", func() bool { s, err := testkit.TryAsk("unix", path); return err == nil && s == "ok" })
 }
 
-// A packet socket has the options that are not TCP's, with a Shared socket and with one for each worker.
+// A packet socket has the options that are not for TCP, both a Shared socket and the sockets of
+// ReusePort.
 func TestOptionsOfPackets(t *testing.T) {
 	for _, p := range []netactor.Policy{netactor.Shared, netactor.ReusePort} {
 		t.Run(p.String(), func(t *testing.T) {

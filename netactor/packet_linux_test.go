@@ -28,7 +28,8 @@ func (w *testWorker) mustListenPacket(r netactor.Request) net.PacketConn {
 	return pc
 }
 
-// echo answers what comes to pc with it and its own name, until pc is closed. Then ended is closed.
+// echo answers each datagram of pc with the datagram and the name, until pc is closed. Then ended
+// is closed.
 func echo(pc net.PacketConn, name string) (ended <-chan struct{}) {
 	done := make(chan struct{})
 	go func() {
@@ -76,7 +77,8 @@ func say(t testing.TB, c net.Conn, text string) string {
 	return string(b[:n])
 }
 
-// The workers share one socket: whatever the policy, and the networks; what one does not read the other does.
+// The workers share one socket under every policy and on every network; a datagram that one worker
+// does not read, the other reads.
 func TestPacketShared(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		for _, network := range []string{"udp", "udp4", "udp6", "unixgram"} {
@@ -119,8 +121,8 @@ func TestPacketShared(t *testing.T) {
 	})
 }
 
-// A worker's death loses what it had read. What is queued in the socket waits for the others, or for the
-// replacement.
+// A worker's death loses the datagrams that it had read. The datagrams in the socket's queue wait
+// for the other workers, or for the replacement.
 func TestPacketDeath(t *testing.T) {
 	for _, p := range []netactor.Policy{netactor.Shared, netactor.ReusePort} {
 		t.Run(p.String(), func(t *testing.T) {

@@ -33,7 +33,7 @@ func withFD(t testing.TB, v any, f func(fd int) error) {
 	}
 }
 
-// TestPacketErrors compares what a worker gets with what net.ListenPacket and net.Listen say.
+// TestPacketErrors compares a worker's errors with those of net.ListenPacket and net.Listen.
 func TestPacketErrors(t *testing.T) {
 	tr := newTree(t, false)
 	w := tr.worker(0)
@@ -87,7 +87,7 @@ func TestPacketErrors(t *testing.T) {
 	}
 }
 
-// TestPacketPrivilegedPort: EACCES, as without us.
+// TestPacketPrivilegedPort: EACCES, as with package net.
 func TestPacketPrivilegedPort(t *testing.T) {
 	if os.Getuid() == 0 {
 		t.Skip("needs a user without CAP_NET_BIND_SERVICE")
@@ -150,8 +150,8 @@ func TestPacketOrdinal(t *testing.T) {
 	}
 }
 
-// A path: bits of its mode, relative, long, left behind by a crash, in use, abstract; and gone at the end, but only
-// if it is still the same.
+// A path: its mode bits; relative, long, left by a crash, in use, abstract. At the end the path is
+// removed, but only if it still names the same socket.
 func TestPacketPath(t *testing.T) {
 	tr := newTree(t, false)
 	dir := t.TempDir()
@@ -200,8 +200,8 @@ func TestPacketPath(t *testing.T) {
 	}
 }
 
-// TestPacketConn: what comes back is found by its methods, as quic-go and golang.org/x/net look for a UDP socket, and they
-// work; also without a master.
+// TestPacketConn: the returned connection has the methods by which quic-go and golang.org/x/net
+// recognize a UDP socket, and they work; also without a master.
 func TestPacketConn(t *testing.T) {
 	for _, ls := range []*listen.Listeners{newTree(t, false).worker(0).ls, listen.New(listen.Config{})} {
 		pc, err := ls.ListenPacket(testkit.Context(t), datagrams)
@@ -253,7 +253,7 @@ func TestPacketConn(t *testing.T) {
 	}
 }
 
-// TestPacketNetOptions: a socket of the master's has the options that net.ListenPacket gives.
+// TestPacketNetOptions: a socket of the master has the options that net.ListenPacket sets.
 func TestPacketNetOptions(t *testing.T) {
 	w := newTree(t, false).worker(0)
 	options := map[string][2]int{
@@ -292,8 +292,8 @@ func TestPacketNetOptions(t *testing.T) {
 	}
 }
 
-// TestPacketOptionsShared: what belongs to the socket is shared with it, O_NONBLOCK too, as UDPConn says; with
-// ReusePort each slot has its own.
+// TestPacketOptionsShared: the options of the socket are shared with it, O_NONBLOCK too, as UDPConn
+// documents; with ReusePort each slot has its own.
 func TestPacketOptionsShared(t *testing.T) {
 	for _, p := range []netactor.Policy{netactor.Shared, netactor.ReusePort} {
 		t.Run(p.String(), func(t *testing.T) {
@@ -331,7 +331,7 @@ func TestPacketOptionsShared(t *testing.T) {
 			if _, ok := get(y); ok != (p == netactor.ReusePort) {
 				t.Errorf("after Fd O_NONBLOCK is %v at the other worker", ok)
 			}
-			// Whoever comes next sets it again.
+			// The next caller sets it again.
 			r.Address = x.LocalAddr().String()
 			tr.worker(0).mustListenPacket(r)
 			for _, pc := range []net.PacketConn{x, y} {
@@ -343,7 +343,7 @@ func TestPacketOptionsShared(t *testing.T) {
 	}
 }
 
-// group is a multicast address, and what it takes to use it on the loopback interface alone.
+// group is a multicast address, and the options to use it on the loopback interface alone.
 type group struct {
 	t  *testing.T
 	lo int
@@ -369,7 +369,8 @@ func (g group) join(pc net.PacketConn) (err error) {
 	return err
 }
 
-// strict has a socket receive what it joined itself, and not what any socket of the machine joined: IP_MULTICAST_ALL in ip(7).
+// strict makes a socket receive only from groups that it joined itself, not from groups that any
+// socket of the machine joined: IP_MULTICAST_ALL in ip(7).
 func (g group) strict(pc net.PacketConn) {
 	g.t.Helper()
 	withFD(g.t, pc, func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0) })
@@ -387,9 +388,10 @@ func (g group) send(port int, text string) {
 	from.Close()
 }
 
-// TestPacketGroup: membership belongs to the socket. With the shared one it is enough that one worker joins, the
-// next is EADDRINUSE, it outlives the worker, and each datagram goes to one of them. With
-// ReusePort each has to join, and each gets a copy; the slot's socket keeps it.
+// TestPacketGroup: membership belongs to the socket. With the shared socket one worker's join is
+// enough, the next join is EADDRINUSE, the membership outlives the worker, and each datagram goes
+// to one worker. With ReusePort each worker has to join, and each gets a copy; the slot's socket
+// keeps the membership.
 func TestPacketGroup(t *testing.T) {
 	for _, p := range []netactor.Policy{netactor.Shared, netactor.ReusePort} {
 		t.Run(p.String(), func(t *testing.T) {
@@ -432,8 +434,8 @@ func TestPacketGroup(t *testing.T) {
 	}
 }
 
-// TestPacketGroupRepaired: the socket of a group's address lives beside others of its port, also the one that takes its
-// place after somebody has shut it down.
+// TestPacketGroupRepaired: the socket of a group's address coexists with other sockets of its port,
+// and so does the socket that replaces it after a shutdown.
 func TestPacketGroupRepaired(t *testing.T) {
 	for _, p := range []netactor.Policy{netactor.Shared, netactor.ReusePort} {
 		t.Run(p.String(), func(t *testing.T) {
@@ -463,7 +465,7 @@ func TestPacketGroupRepaired(t *testing.T) {
 	}
 }
 
-// queued returns the size of the first datagram that waits, 0 without any.
+// queued returns the size of the first waiting datagram, 0 if there is none.
 func queued(t *testing.T, pc net.PacketConn) (n int) {
 	t.Helper()
 	withFD(t, pc, func(fd int) (err error) {
@@ -473,9 +475,10 @@ func queued(t *testing.T, pc net.PacketConn) (n int) {
 	return n
 }
 
-// TestPacketConnected: what a worker connects is its own socket, on the same port if that is ReusePort's: it gets all
-// datagrams of its peer, the others get all else, and with the worker's end the peer's go to the others again. On
-// the port of a shared socket there is no second one.
+// TestPacketConnected: a worker connects its own socket, on the same port if that is ReusePort's.
+// It gets all datagrams of its client, and the other sockets get all others; after the worker's end
+// the client's datagrams go to the other sockets again. The port of a shared socket takes no second
+// socket.
 func TestPacketConnected(t *testing.T) {
 	open := func(local net.Addr) (*net.UDPConn, error) {
 		lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) (err error) {
@@ -528,8 +531,9 @@ func TestPacketConnected(t *testing.T) {
 	})
 }
 
-// TestPacketShutDown: a worker shuts the socket down for all who have it. The master notices, though nobody says so: they
-// get net.ErrClosed, in place of empty reads without end, and who asks again gets another socket at the same address.
+// TestPacketShutDown: a worker shuts the socket down for all that have it. The master notices
+// without a report: the workers get net.ErrClosed, and not empty reads without end, and a worker
+// that asks again gets another socket at the same address.
 func TestPacketShutDown(t *testing.T) {
 	for _, p := range []netactor.Policy{netactor.Shared, netactor.ReusePort} {
 		for _, how := range []int{unix.SHUT_RD, unix.SHUT_RDWR} {
@@ -542,7 +546,7 @@ func TestPacketShutDown(t *testing.T) {
 				r.Address = x.LocalAddr().String()
 				other := echo(y, "b")
 				withFD(t, x, func(fd int) error {
-					if err := unix.Shutdown(fd, how); err != unix.ENOTCONN { // it says so, and does it
+					if err := unix.Shutdown(fd, how); err != unix.ENOTCONN { // shutdown returns ENOTCONN, and works
 						return fmt.Errorf("shutdown: %w", err)
 					}
 					return nil
@@ -580,8 +584,8 @@ func TestPacketShutDown(t *testing.T) {
 	}
 }
 
-// TestPacketReusePort: a client's datagrams go to one slot, and stay with it through the worker's death; a slot that is
-// scaled away leaves its clients to the others.
+// TestPacketReusePort: a client's datagrams go to one slot, and still go there after the worker's
+// death; a slot that is scaled away leaves its clients to the other slots.
 func TestPacketReusePort(t *testing.T) {
 	tr := newTree(t, false)
 	r := datagrams
@@ -600,7 +604,7 @@ func TestPacketReusePort(t *testing.T) {
 		return len(clients) == 2
 	})
 	b.kill()
-	fmt.Fprint(clients["1"], "kept") // in the queue of a socket that nobody reads
+	fmt.Fprint(clients["1"], "kept") // in the queue of a socket that no worker reads
 	if s := say(t, clients["0"], "y"); s != "y from 0" {
 		t.Errorf("%q", s)
 	}
@@ -617,8 +621,9 @@ func TestPacketReusePort(t *testing.T) {
 	}
 }
 
-// TestUnixPacket: unixpacket is a listener like others: dispatched, or shared; boundaries of messages are kept, what a dead
-// worker had not claimed is served by another, and the path goes at the end.
+// TestUnixPacket: unixpacket is a listener like others: dispatched, or shared. Message boundaries
+// are kept, another worker serves what a dead worker had not claimed, and the path is removed at
+// the end.
 func TestUnixPacket(t *testing.T) {
 	for _, p := range []netactor.Policy{netactor.RoundRobin, netactor.Shared} {
 		t.Run(p.String(), func(t *testing.T) {

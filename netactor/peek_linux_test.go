@@ -27,7 +27,7 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
-// peekTree has n workers on a listener that peeks. serve is run in each, with its slot.
+// peekTree has n workers on a listener that peeks. serve runs in each, with its slot.
 func peekTree(t *testing.T, p netactor.Peek, f netactor.Functions, n int, serve func(ln net.Listener, id string), change ...func(*tree)) (tr *tree, addr string) {
 	t.Helper()
 	tr = newTree(t, false, append(change, func(tr *tree) {
@@ -44,7 +44,8 @@ func peekTree(t *testing.T, p netactor.Peek, f netactor.Functions, n int, serve 
 	return tr, addr
 }
 
-// says opens a connection and says parts, each in a segment of its own; the answer is read to its end.
+// says opens a connection and sends parts, each in a separate segment; it reads the answer to its
+// end.
 func says(t *testing.T, addr string, parts ...string) string {
 	t.Helper()
 	c := testkit.Dial(t, netAddr(addr))
@@ -61,8 +62,8 @@ func says(t *testing.T, addr string, parts ...string) string {
 
 func netAddr(addr string) net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(addr)) }
 
-// serveWhat accepts on ln until it is closed. It answers with id and with what it has read, up to a
-// newline: so that a byte which peeking had taken would be missed.
+// serveWhat accepts on ln until it is closed. It answers with id and with the bytes that it has
+// read, up to a newline: so a byte that peeking took would be missing.
 func serveWhat(ln net.Listener, id string) {
 	for {
 		c, err := ln.Accept()
@@ -84,7 +85,7 @@ func serveWhat(ln net.Listener, id string) {
 	}
 }
 
-// peeked waits until n connections were claimed, and compares what became of peeking at them.
+// peeked waits until n connections were claimed, and compares the counts of peeking.
 func (tr *tree) peeked(n int, want netactor.Counts) {
 	tr.t.Helper()
 	c := tr.settled(n).Counts
@@ -94,8 +95,8 @@ func (tr *tree) peeked(n int, want netactor.Counts) {
 	}
 }
 
-// All connections with the same first bytes have one worker, which reads every byte; other bytes have
-// others.
+// All connections with the same first bytes have one worker, which reads every byte; other bytes
+// have other workers.
 func TestPeekBytes(t *testing.T) {
 	const keys, each = 24, 3
 	tr, addr := peekTree(t, netactor.Peek{By: netactor.PeekBytes, Bytes: 6, Timeout: time.Minute}, netactor.Functions{}, 3, serveWhat)
@@ -127,7 +128,7 @@ func TestPeekBytes(t *testing.T) {
 	tr.peeked(keys*each, netactor.Counts{Peeked: keys * each})
 }
 
-// segments writes what it is given in segments of n bytes.
+// segments writes data in segments of n bytes.
 type segments struct {
 	net.Conn
 	n int
@@ -142,7 +143,7 @@ func (s segments) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// testCertificate is good for any name, for whoever does not look.
+// testCertificate is valid for any name, for clients that do not verify it.
 func testCertificate(t *testing.T) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -157,8 +158,8 @@ func testCertificate(t *testing.T) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// TLS clients with one server name have one worker, however their hello is cut up, in whatever case the
-// name is written; the handshake is the worker's, and knows nothing of it.
+// TLS clients with one server name have one worker, however their hello is split, in whatever case
+// the name is written. The worker does the handshake, which works as without peeking.
 func TestPeekSNI(t *testing.T) {
 	cfg := &tls.Config{Certificates: []tls.Certificate{testCertificate(t)}}
 	serve := func(ln net.Listener, id string) {
@@ -203,7 +204,7 @@ func TestPeekSNI(t *testing.T) {
 	if len(homes) != 3 {
 		t.Errorf("of 3 workers %d have served %d names", len(homes), names)
 	}
-	home := ask("", 1<<20) // the default: by address
+	home := ask("", 1<<20) // placed by the default: the address
 	for range 5 {
 		if id := ask("", 50); id != home {
 			t.Errorf("without a name: answer of %s, before of %s", id, home)
@@ -267,8 +268,8 @@ func TestPeekCookie(t *testing.T) {
 	tr.peeked(values*each+1, netactor.Counts{Peeked: values * each, PeekNone: 1})
 }
 
-// Behind a load balancer that speaks the PROXY protocol the client's address is the key, in its default
-// and in Functions.Key; By looks behind the header.
+// Behind a load balancer that uses the PROXY protocol the key is the client's address, by default
+// and in Functions.Key; By looks at the bytes after the header.
 func TestPeekProxy(t *testing.T) {
 	header := func(version, client int) string {
 		if version == 1 {
@@ -323,7 +324,7 @@ func TestPeekProxy(t *testing.T) {
 	})
 }
 
-// serveProxied reads a PROXY header and one line more, and answers with id.
+// serveProxied reads a PROXY header and one more line, and answers with id.
 func serveProxied(ln net.Listener, id string) {
 	for {
 		c, err := ln.Accept()
@@ -346,8 +347,8 @@ func serveProxied(ln net.Listener, id string) {
 	}
 }
 
-// A user's function sees the first bytes until it knows; one that panics, or makes up a verdict, stops
-// nobody.
+// A user's function gets the first bytes until it returns a verdict. A function that panics, or
+// returns an unknown verdict, blocks no client.
 func TestPeekFirst(t *testing.T) {
 	var lines atomic.Int64
 	first := func(b []byte) (uint64, netactor.PeekVerdict) {
@@ -385,7 +386,8 @@ func TestPeekFirst(t *testing.T) {
 	}
 }
 
-// Who says nothing in time, or closes its sending half, is placed by its default; who resets is counted.
+// A client that sends nothing in time, or closes its sending half, is placed by its default; a
+// client that resets is counted.
 func TestPeekSilent(t *testing.T) {
 	t.Run("deadline", func(t *testing.T) {
 		tr, addr := peekTree(t, netactor.Peek{By: netactor.PeekBytes, Bytes: 6, Timeout: 20 * time.Millisecond}, netactor.Functions{}, 3, serveWhat)
@@ -404,7 +406,7 @@ func TestPeekSilent(t *testing.T) {
 			if home == "" {
 				home = id
 			}
-			if said != "short"[:i] || id != home { // by the client's address, which is one
+			if said != "short"[:i] || id != home { // by the client's address, the same for all
 				t.Errorf("answer %q, the first was of %s", b, home)
 			}
 		}
@@ -460,8 +462,9 @@ func TestPeekSilent(t *testing.T) {
 	})
 }
 
-// Clients that say nothing, as many as may be waited for and more, stop nobody: they hold no worker's room,
-// and who speaks is served by its key meanwhile. Nothing spins for them.
+// Clients that send nothing, up to the bound and above it, block no other client: they take no
+// worker's room, and a client that sends its bytes is served by its key. Nothing spins for the
+// silent ones.
 func TestPeekSlowloris(t *testing.T) {
 	var calls atomic.Int64
 	const limit, slow = 8, 40
@@ -479,13 +482,13 @@ func TestPeekSlowloris(t *testing.T) {
 			t.Errorf("a worker has been given something: %+v", w)
 		}
 	}
-	for range slow - limit { // beyond the bound: by the default, and the worker's to wait for
+	for range slow - limit { // above the bound: placed by the default, and the worker waits for them
 		testkit.Dial(t, netAddr(addr))
 	}
 	testkit.Until(t, "the others to be placed", func() bool { return tr.stats().Counts.PeekOver == slow-limit })
 	const n = 50
 	home := ""
-	for range n { // what is said at once is seen at once; else it goes by the default here, as address
+	for range n { // bytes that are sent at once are seen at once; otherwise the default places it here, as address
 		id, said, _ := strings.Cut(says(t, addr, "abcdef\n"), ":")
 		if home == "" {
 			home = id
@@ -503,8 +506,8 @@ func TestPeekSlowloris(t *testing.T) {
 	}
 }
 
-// A client that says a byte at a time costs a look for each byte, and no more: nothing spins for what lies
-// there unread.
+// A client that sends one byte at a time costs one look for each byte, and no more: nothing spins
+// for the unread bytes.
 func TestPeekDoesNotSpin(t *testing.T) {
 	var looks atomic.Int64
 	first := func(b []byte) (uint64, netactor.PeekVerdict) {
@@ -520,7 +523,7 @@ func TestPeekDoesNotSpin(t *testing.T) {
 		_, _ = io.WriteString(c, "x")
 	}
 	testkit.Until(t, "the bytes to be seen", func() bool { return looks.Load() > 0 && tr.stats().Counts.Peeking == 1 })
-	for range 20 { // other things happen meanwhile
+	for range 20 { // other events while it waits
 		says(t, addr, strings.Repeat("y", 200), "\n")
 	}
 	_, _ = io.WriteString(c, strings.Repeat("x", 100)+"\n")
@@ -533,7 +536,7 @@ func TestPeekDoesNotSpin(t *testing.T) {
 	}
 }
 
-// A worker that dies gives back what it was offered: it is served by another, by the same key.
+// A worker that dies gives back its unclaimed offers: another worker serves them, by the same key.
 func TestPeekDeath(t *testing.T) {
 	tr := newTree(t, false, func(tr *tree) { tr.claim = -1 }) // only death brings back
 	r := loopback
@@ -586,8 +589,9 @@ func TestPeekDeath(t *testing.T) {
 	tr.peeked(n, netactor.Counts{Peeked: n})
 }
 
-// A listener that drains waits for those that have not said enough, for their time at most; one whose workers
-// are gone, or that is closed at once, closes them. The counts balance, and nothing leaks.
+// A listener that drains waits for the connections that have not sent enough, for at most their
+// Timeout. If its workers are gone, or it is closed at once, it closes them. The counts balance,
+// and nothing leaks.
 func TestPeekDrain(t *testing.T) {
 	const n = 4
 	begin := func(t *testing.T, p netactor.Peek) (*tree, []net.Conn) {
@@ -611,7 +615,7 @@ func TestPeekDrain(t *testing.T) {
 		a := last(tr)
 		done := make(chan error, 1)
 		go func() { done <- tr.disp.Shutdown(testkit.Context(t)) }()
-		<-a.Closed // its port is free, and they are still there
+		<-a.Closed // its port is free, and its connections are still there
 		for _, c := range conns {
 			_, _ = io.WriteString(c, "abcd\n")
 			if b, err := io.ReadAll(c); !strings.HasSuffix(string(b), ":abcd") {
@@ -692,8 +696,8 @@ func TestPeekDrain(t *testing.T) {
 	})
 }
 
-// What was waited for is turned away when a limit has been reached meanwhile, as a connection that comes then
-// is.
+// A peeking connection is turned away if a limit has been reached while it waited, as a new
+// connection is.
 func TestPeekAtLimit(t *testing.T) {
 	tr := newTree(t, false)
 	r := loopback

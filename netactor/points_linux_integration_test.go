@@ -17,9 +17,9 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
-// A worker is killed, or stopped and then killed, at each named point of a hand-over. What it had not
-// claimed is served once, by the other; what it had claimed is cut, and counted as died;
-// what it had closed is neither.
+// A worker is killed, or stopped and then killed, at each named point of a hand-over. A connection
+// that it had not claimed is served once, by the other worker; one that it had claimed is cut, and
+// counted as died; one that it had closed is neither.
 func TestStruckAtEachPoint(t *testing.T) {
 	for _, stop := range []bool{false, true} {
 		for _, point := range []string{"joined", "offered", "claimed", "closed"} {
@@ -81,15 +81,15 @@ func TestStruckAtEachPoint(t *testing.T) {
 					stopProc(t, struck.cmd.Process)
 				}
 				if point == "joined" || point == "offered" {
-					// New ones go to both. Those of the stopped one are revoked; the others are claimed, or
-					// come back with its death.
+					// New connections go to both workers. Offers to the stopped worker are revoked;
+					// the other connections are claimed, or come back with its death.
 					for range n {
 						clients = append(clients, testkit.Dial(t, addr))
 					}
 					testkit.Until(t, "all to be accepted", func() bool { return tr.stats().Counts.Accepted == uint64(len(clients)) })
 				}
 				if stop && point == "offered" {
-					// Nobody has to die for it: the claim deadline passes.
+					// No worker has to die for it: the claim deadline passes.
 					testkit.Until(t, "all to be claimed by the other", func() bool {
 						c := tr.stats().Counts
 						return c.Claimed == uint64(len(clients))
@@ -138,8 +138,8 @@ func TestStruckAtEachPoint(t *testing.T) {
 	}
 }
 
-// A slow worker keeps what it has claimed and loses what it has not: with one connection in its hands
-// and others in its queue, those go to another worker when the claim deadline passes.
+// A slow worker keeps the connections that it has claimed and loses the rest: while it serves one
+// connection, the others in its queue go to another worker when the claim deadline passes.
 func TestSlowWorker(t *testing.T) {
 	tr := newTree(t, false, func(tr *tree) { tr.claim = 50 * time.Millisecond })
 	slow := tr.worker(0)
@@ -149,7 +149,7 @@ func TestSlowWorker(t *testing.T) {
 	for range 6 {
 		clients = append(clients, testkit.Dial(t, ln.Addr()))
 	}
-	mine, err := ln.Accept() // and no more: it is at work
+	mine, err := ln.Accept() // one alone: it is busy
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,8 +168,8 @@ func TestSlowWorker(t *testing.T) {
 	tr.settled(6)
 }
 
-// stopProc stops a process and waits until it stands still: on a busy machine its other threads go on until the one that
-// takes the signal gets to run.
+// stopProc stops a process and waits until all its threads have stopped: on a busy machine the
+// other threads go on until the thread that takes the signal runs.
 func stopProc(t *testing.T, p *os.Process) {
 	t.Helper()
 	if err := p.Signal(syscall.SIGSTOP); err != nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// shutDown shuts the socket of a listener down, as code of a worker's that has it can.
+// shutDown shuts the socket of a listener down, as code of a worker that has the socket can.
 func (tr *tree) shutDown(number uint64) {
 	tr.t.Helper()
 	fd := -1
@@ -42,7 +42,8 @@ func (tr *tree) shutDown(number uint64) {
 	if err := unix.Shutdown(fd, unix.SHUT_RDWR); err != nil {
 		tr.t.Fatalf("shutdown of descriptor %d: %v", fd, err)
 	}
-	// Most often before the socket listens again, so that it would pass on to what it accepts that it is shut down.
+	// Most often before the socket listens again, so that it would pass on to what it accepts that
+	// it is shut down.
 	_ = unix.Shutdown(fd, unix.SHUT_RDWR)
 }
 
@@ -66,9 +67,9 @@ func (tr *tree) quiet() {
 	testkit.Until(tr.t, "the master to have done it", func() bool { return !tr.look().Busy })
 }
 
-// A worker that has a listening socket can shut it down for all. The master notices, with or
-// without somebody who accepts, and listens again; under the same address, and whoever had it
-// serves on.
+// A worker that has a listening socket can shut it down for all. The master notices, whether or not
+// a worker accepts, and listens again at the same address; each worker that had the socket serves
+// on.
 func TestShutDownSocket(t *testing.T) {
 	for _, p := range []netactor.Policy{netactor.RoundRobin, netactor.Shared, netactor.ReusePort} {
 		for _, r := range []netactor.Request{loopback, {Network: "unix", Address: "s"}} {
@@ -88,7 +89,7 @@ func TestShutDownSocket(t *testing.T) {
 					t.Helper()
 					testkit.Until(t, what, func() bool { s, err := testkit.TryAsk(addr.Network(), addr.String()); return err == nil && s != "" })
 				}
-				tr.shutDown(1) // nobody accepts: the master alone can notice
+				tr.shutDown(1) // no worker accepts: the master alone can notice
 				testkit.Until(t, "it to listen", func() bool {
 					c, err := net.Dial(addr.Network(), addr.String())
 					if err == nil {
@@ -115,8 +116,8 @@ func TestShutDownSocket(t *testing.T) {
 	}
 }
 
-// What is remembered of repairs goes with the socket: a worker that has many repaired, one after the other, leaves nothing
-// behind.
+// The records of repairs end with the socket: a worker that has many sockets repaired, one after
+// the other, leaves nothing behind.
 func TestRepairsForgotten(t *testing.T) {
 	tr := newTree(t, true)
 	w := tr.worker(0)
@@ -132,8 +133,8 @@ func TestRepairsForgotten(t *testing.T) {
 	}
 }
 
-// Pause and resume hold for workers that accept themselves too, and for those that come while it
-// is paused.
+// Pause and resume also hold for workers that accept for themselves, and for workers that start
+// while the listener is paused.
 func TestPauseOwn(t *testing.T) {
 	for _, p := range []netactor.Policy{netactor.Shared, netactor.ReusePort} {
 		t.Run(p.String(), func(t *testing.T) {
@@ -174,7 +175,7 @@ func TestPauseOwn(t *testing.T) {
 	}
 }
 
-// backlog is how many connections wait in the backlogs of a listener.
+// backlog returns how many connections wait in the backlogs of a listener.
 func (tr *tree) backlog(number uint64) (n int) {
 	tr.quiet()
 	inspect.LookAt(tr.table, func(v inspect.TableView) {
@@ -187,8 +188,8 @@ func (tr *tree) backlog(number uint64) (n int) {
 	return n
 }
 
-// Each worker has a socket of its own, and it is the master's too: what waits in the backlog of a
-// worker that is killed is served by its replacement, and nobody is refused meanwhile.
+// Each worker has its own socket, which the master also holds: the replacement of a killed worker
+// serves the connections in the worker's backlog, and no client is refused.
 func TestReusePortDeath(t *testing.T) {
 	tr := newTree(t, false)
 	r := loopback
@@ -229,8 +230,8 @@ func TestReusePortDeath(t *testing.T) {
 	}
 }
 
-// A worker that is not replaced takes its socket along, unless it is the last one: that waits for
-// the next worker.
+// A worker that is not replaced takes its socket along, unless it is the last one: then the socket
+// waits for the next worker.
 func TestReusePortRetire(t *testing.T) {
 	tr := newTree(t, false)
 	r := loopback
@@ -273,8 +274,8 @@ func TestReusePortRetire(t *testing.T) {
 	}
 }
 
-// Two clusters do not share a port by accident, also under ReusePort; and a member's address is not
-// taken from them.
+// Two clusters do not share a port by accident, also under ReusePort; and another program cannot
+// take the address of a member.
 func TestReusePortTaken(t *testing.T) {
 	tr := newTree(t, false)
 	r := loopback
@@ -287,8 +288,8 @@ func TestReusePortTaken(t *testing.T) {
 	}
 }
 
-// A request by name alone can wait until there is one of that name; its end, its context's, and
-// the end of its pool, end the wait.
+// A request by name alone can wait until a socket has that name. The wait ends with the request,
+// with its context, and with its pool.
 func TestListenWaits(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)

@@ -11,8 +11,8 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
-// TestSharedPath: of what a worker shares, the master removes the path only where a socket of that worker's user
-// stands, that can be reached without a link of another user's.
+// TestSharedPath: of a socket that a worker shares, the master removes the path only if a socket of
+// that worker's user is there, reached without a link of another user.
 func TestSharedPath(t *testing.T) {
 	testkit.AsRoot(t)
 	theirs, roots, file := testkit.Directories(t)

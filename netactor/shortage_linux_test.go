@@ -9,8 +9,9 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
-// A master that is out of descriptors opens, sends and watches sockets when there are some again: it says so
-// once when it begins and once when it is over, and whoever listens waits.
+// A master that is out of descriptors opens, sends and watches sockets when descriptors are free
+// again: it logs one line when that begins and one when it is over, and each caller of Listen
+// waits.
 func TestMasterOutOfDescriptors(t *testing.T) {
 	for _, p := range []netactor.Policy{netactor.RoundRobin, netactor.Shared, netactor.ReusePort} {
 		t.Run("to open one, "+p.String(), func(t *testing.T) {

@@ -45,11 +45,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// kindLink is the frame that brings a worker its link to the listener process.
+// kindLink is the frame with which a worker gets its link to the listener process.
 const kindLink fdipc.Kind = 0x10
 
-// workerMain is the life of a worker process: it writes its number to each
-// connection, until its master is gone.
+// workerMain is the main function of a worker process: it writes its number to each connection,
+// until its master is gone.
 func workerMain(f *os.File, env map[string]string) {
 	var ls *listen.Listeners
 	ready := make(chan struct{})
@@ -114,10 +114,10 @@ func workerMain(f *os.File, env map[string]string) {
 type proc struct {
 	netactor.Worker
 	cmd  *exec.Cmd
-	gone chan struct{} // closed when it was reaped, and everybody told
+	gone chan struct{} // closed when it was reaped, and all processes know it
 }
 
-// startProc starts a worker in a slot; master and listener process are ours.
+// startProc starts a worker in a slot; this process is master and listener process.
 func (tr *tree) startProc(slot int, vars map[string]string) *proc {
 	tr.mu.Lock()
 	tr.last++
@@ -177,9 +177,10 @@ func (tr *tree) startProc(slot int, vars map[string]string) *proc {
 	return w
 }
 
-// Connections under a storm of blows: workers are killed, stopped and continued or killed, run out of descriptors, and so
-// does the listener process. From the client's side nothing is refused and nothing hangs; what is cut was being served.
-// From the listener's side every connection is accounted for.
+// Connections under a storm of blows: workers are killed, stopped and continued or killed, run out
+// of descriptors, and so does the listener process. From the client's side nothing is refused and
+// nothing hangs; each connection that is cut was being served. From the listener's side every
+// connection is accounted for.
 func TestStorm(t *testing.T) {
 	for _, name := range []string{"round-robin", "least-loaded", "hash", "shared", "reuseport"} {
 		t.Run(name, func(t *testing.T) {
@@ -278,7 +279,7 @@ func (s *aStorm) run() {
 	}
 }
 
-// more waits until n more connections were served. It is false when there are no more.
+// more waits until n more connections were served. It returns false when there are no more.
 func (s *aStorm) more(n int) bool {
 	for goal := s.ok.Load() + int64(n); s.ok.Load() < goal; {
 		select {
@@ -301,7 +302,7 @@ func (s *aStorm) blow(i int) {
 	}
 	stop := func() {
 		signal(syscall.SIGSTOP)
-		if s.policy.Dispatched() { // else it may hold all that is under way
+		if s.policy.Dispatched() { // otherwise it may hold all open connections
 			s.more(5)
 		}
 	}
@@ -328,7 +329,7 @@ func (s *aStorm) blow(i int) {
 	case n < 9:
 		what = "worker out of descriptors"
 		descriptors(8)
-		if s.policy != netactor.ReusePort { // else all clients may wait for it
+		if s.policy != netactor.ReusePort { // otherwise all clients may wait for it
 			s.more(20)
 		}
 		descriptors(4096)
@@ -339,7 +340,7 @@ func (s *aStorm) blow(i int) {
 	s.struck[what]++
 }
 
-// balance checks the listener's side, once it has heard of everything.
+// balance checks the counts of the listener, once all reports have come.
 func (s *aStorm) balance(attempted int64) {
 	t, tr := s.t, s.tr
 	testkit.Until(t, "the counts to settle", func() bool {
@@ -368,13 +369,14 @@ func (s *aStorm) balance(attempted int64) {
 		total.Claimed != total.Finished+total.Died || st.Counts.Dropped != 0 {
 		t.Error("counts do not balance")
 	}
-	// What the clients saw: an answer needs a claim, and only a death or a reset cuts.
+	// What the clients saw: an answer needs a claim, and only a death or a reset cuts a connection.
 	if s.cut.Load() > int64(total.Died) || s.ok.Load() > int64(total.Claimed) || st.Counts.Reset > uint64(s.quit.Load()) {
 		t.Error("the sides do not agree")
 	}
 }
 
-// client makes its connections, one after the other, each from another address. Some it ends itself before the answer.
+// client makes its connections, one after the other, each from another address. It resets some of
+// them before the answer.
 func (s *aStorm) client(id int) {
 	rnd := rand.New(rand.NewPCG(3, uint64(id)))
 	d := net.Dialer{Timeout: testkit.Deadline}
@@ -401,8 +403,8 @@ func (s *aStorm) client(id int) {
 	}
 }
 
-// X2: a worker out of descriptors loses nothing: what it could not receive goes
-// to another worker. When it has descriptors again it is back by itself.
+// X2: a worker out of descriptors loses nothing: the connections that it could not receive go to
+// another worker. It takes connections again when it has descriptors.
 func TestOutOfDescriptorsX2(t *testing.T) {
 	tr := newTree(t, false)
 	addr, err := tr.table.Open(testkit.Context(t), "listener/x2", loopback)
@@ -459,7 +461,8 @@ func TestOutOfDescriptorsX2(t *testing.T) {
 	}
 }
 
-// roundTrip connects, writes a byte and reads the answer; or resets the connection instead, if it quits.
+// roundTrip connects, writes a byte and reads the answer; or resets the connection instead, if it
+// quits.
 func roundTrip(d *net.Dialer, addr string, quits bool) error {
 	c, err := d.Dial("tcp", addr)
 	if err != nil {

@@ -40,8 +40,7 @@ func (tr *tree) joined(n int) {
 	})
 }
 
-// settled waits until nothing is in the dispatcher's hands, and checks that the
-// counts balance.
+// settled waits until the dispatcher has no connections, and checks that the counts balance.
 func (tr *tree) settled(claimed int) netactor.ListenerStats {
 	tr.t.Helper()
 	testkit.Until(tr.t, fmt.Sprintf("%d claims", claimed), func() bool {
@@ -120,8 +119,8 @@ func TestNobodyThereX3(t *testing.T) {
 
 func loopback2(addr string) netactor.Request { return netactor.Request{Network: "tcp", Address: addr} }
 
-// X1: what a worker was offered and had not accepted when it died is served by
-// another, once.
+// X1: a connection that a worker was offered and had not accepted when it died is served by another
+// worker, once.
 func TestDeathWithUnclaimedX1(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
@@ -163,8 +162,8 @@ func TestDeathWithUnclaimedX1(t *testing.T) {
 	})
 }
 
-// What a stalled worker does not claim in time goes to another, and it is left
-// alone; when it comes back it serves nothing that it lost.
+// A connection that a stalled worker does not claim in time goes to another worker, and the stalled
+// one is suspended; when it runs again it serves no connection that it lost.
 func TestStalledWorker(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem, func(tr *tree) { tr.claim = 30 * time.Millisecond })
@@ -188,7 +187,7 @@ func TestStalledWorker(t *testing.T) {
 		if returned == 0 {
 			t.Error("the stalled worker was offered nothing")
 		}
-		go testkit.ServeID(lna, "a") // revoked ones are passed over
+		go testkit.ServeID(lna, "a") // it skips revoked connections
 		testkit.Until(t, "the worker to be used again", func() bool { return testkit.Ask(t, "tcp", addr) == "a" })
 	})
 }
@@ -202,7 +201,7 @@ func TestRefusal(t *testing.T) {
 		addr := lna.Addr().String()
 		go testkit.ServeID(b.mustListen(loopback2(addr)), "b")
 		tr.joined(2)
-		// a no longer knows the listener, and has not said so.
+		// a no longer knows the listener, and has not reported it.
 		restore := inspect.Hide(a.ls, 1)
 		for range 6 {
 			if s := testkit.Ask(t, "tcp", addr); s != "b" {
@@ -215,8 +214,8 @@ func TestRefusal(t *testing.T) {
 	})
 }
 
-// Closing a listener gives its unaccepted connections to others; the socket
-// stays for them. Accept and a second Close say net.ErrClosed.
+// Closing a listener gives its unaccepted connections to other workers; their socket stays open.
+// Accept and a second Close return net.ErrClosed.
 func TestListenerClose(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
@@ -300,8 +299,8 @@ func connects2(addr string) error {
 	return err
 }
 
-// N5, N27, N33: a port that somebody else has is EADDRINUSE in the worker, as
-// from net.Listen; when it is free again, so is the address.
+// N5, N27, N33: a port that another process has is EADDRINUSE in the worker, as from net.Listen;
+// when it is free again, so is the address.
 func TestListenErrorN27(t *testing.T) {
 	tr := newTree(t, true)
 	w := tr.worker(0)
@@ -330,7 +329,7 @@ func TestListenErrorN27(t *testing.T) {
 	}
 }
 
-// N104: a listener that nobody wants any more is closed, also at the master.
+// N104: a listener that no worker wants any more is closed, also at the master.
 func TestListenGivenUpN104(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
@@ -387,8 +386,8 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// X9: with every worker at its limit nothing is accepted, and the accept loop
-// does not turn: the connections wait in the backlog.
+// X9: with every worker at its limit nothing is accepted, and the accept loop does not run: the
+// connections wait in the backlog.
 func TestLimitX9(t *testing.T) {
 	tr := newTree(t, true)
 	w := tr.worker(0)
@@ -431,8 +430,8 @@ func TestLimitX9(t *testing.T) {
 	testkit.Until(t, "all ends to be reported", func() bool { return tr.stats().Workers[0].Counts.Finished == 5 })
 }
 
-// Issue 7, 5b: the death of the listener process leaves the backlog, what is in
-// workers' queues, and what is being served.
+// Issue 7, 5b: the death of the listener process leaves the backlog, the connections in workers'
+// queues, and those that are being served.
 func TestListenerProcessRestart(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
@@ -468,7 +467,7 @@ func TestListenerProcessRestart(t *testing.T) {
 		if s := <-answer; s != "a<nil>" {
 			t.Errorf("answer %q", s)
 		}
-		// The one that is older than the listener process is counted to its end.
+		// The connection that is older than the listener process is counted to its end.
 		load := func() int {
 			tr.stats() // reads the worker's page
 			a, _ := inspect.Listener(tr.disp, 1)
@@ -481,8 +480,9 @@ func TestListenerProcessRestart(t *testing.T) {
 	})
 }
 
-// The link between a worker and the listener process breaks while both live: by another one the worker takes part
-// again, and what it has open is counted to its end, whether it ends between the two links or later.
+// The link between a worker and the listener process breaks while both live. Over another link the
+// worker takes part again, and its open connections are counted to their end, whether they end
+// between the two links or later.
 func TestLinkMadeAnew(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		for _, p := range []netactor.Policy{netactor.RoundRobin, netactor.LeastLoaded} { // with the worker's page, and with its reports
@@ -573,7 +573,7 @@ func TestShutdownDrainsBacklog(t *testing.T) {
 	})
 }
 
-// Shutdown does not wait beyond its context; what is left is closed.
+// Shutdown does not wait beyond its context; it closes the remaining connections.
 func TestShutdownEnds(t *testing.T) {
 	tr := newTree(t, true)
 	w := tr.worker(0)
@@ -590,7 +590,7 @@ func TestShutdownEnds(t *testing.T) {
 	if err := tr.disp.Shutdown(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
-	ln.Close() // gives it back: nobody takes it
+	ln.Close() // gives the connection back: no worker takes it
 	c.SetDeadline(time.Now().Add(testkit.Deadline))
 	if b, err := io.ReadAll(c); len(b) > 0 || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%q, %v", b, err)
@@ -632,8 +632,8 @@ func TestShared(t *testing.T) {
 	})
 }
 
-// Item 3f: a worker opens a listener itself and sends it to the master, which
-// serves a sibling with it.
+// Item 3f: a worker opens a listener itself and sends it to the master, which gives it to a
+// sibling.
 func TestShare(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
@@ -689,8 +689,8 @@ func TestShareUnix(t *testing.T) {
 	testkit.Until(t, "the path to be removed", func() bool { _, err := testkit.TryAsk("unix", path); return errors.Is(err, syscall.ENOENT) })
 }
 
-// Edge case of item 3d: a listener of the worker's own. Nobody is asked; it is
-// drained with the worker.
+// Edge case of item 3d: a listener that the worker opens itself. It asks no other process, and the
+// listener is drained with the worker.
 func TestAdopt(t *testing.T) {
 	tr := newTree(t, true)
 	w := tr.worker(0)
@@ -840,7 +840,7 @@ func TestHTTP(t *testing.T) {
 	})
 }
 
-// LeastLoaded knows what was closed.
+// LeastLoaded counts closed connections as ended.
 func TestLeastLoaded(t *testing.T) {
 	tr := newTree(t, true)
 	r := loopback
@@ -922,7 +922,7 @@ func TestExhausted(t *testing.T) {
 	}
 }
 
-// N32: frames that make no sense, or come from the wrong side, change nothing.
+// N32: invalid frames, and frames from the wrong sender, change nothing.
 func TestForgedFramesN32(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		tr := newTree(t, mem)
@@ -935,7 +935,7 @@ func TestForgedFramesN32(t *testing.T) {
 				for _, c := range []*fdipc.Conn{w.master[1], w.link[1], w.link[0], tr.up[1]} {
 					kind := wire.KindListen + fdipc.Kind(k)
 					if kind == wire.KindClosed || kind == wire.KindLeave || kind == wire.KindShut || kind == wire.KindShutAck || kind == wire.KindDone {
-						continue // these it may say
+						continue // it may send these
 					}
 					f := &fdipc.Frame{Kind: kind, Target: 77, Payload: payload}
 					if c == w.link[1] {
@@ -959,7 +959,7 @@ func TestForgedFramesN32(t *testing.T) {
 	})
 }
 
-// failFirst lets the first n calls of accept4 fail for want of descriptors.
+// failFirst makes the first n calls of accept4 fail for want of descriptors.
 func failFirst(n int) func(next func() (int, error)) (int, error) {
 	return func(next func() (int, error)) (int, error) {
 		if n > 0 {

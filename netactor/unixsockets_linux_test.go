@@ -19,7 +19,8 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
-// queueLingering connects to a Unix listener, sends it a TCP connection whose last close waits for an hour, and leaves.
+// queueLingering connects to a Unix listener, sends it a TCP connection whose last close waits for
+// an hour, and leaves.
 func queueLingering(t *testing.T, name string) {
 	t.Helper()
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -53,8 +54,8 @@ func queueLingering(t *testing.T, name string) {
 	}
 }
 
-// TestQueuedInListener: what a client has queued in a Unix listener, and has its close wait, holds up nothing: neither who
-// closes the listener, nor its address.
+// TestQueuedInListener: a TCP connection whose close waits, queued by a client in a Unix listener,
+// blocks neither a caller that closes the listener, nor its address.
 func TestQueuedInListener(t *testing.T) {
 	for _, name := range []string{"path", "@"} {
 		address := func(t *testing.T) string {
@@ -114,7 +115,7 @@ func TestQueuedInListener(t *testing.T) {
 	}
 }
 
-// hangFile has a path's file system not answer until the result is called.
+// hangFile makes the file system of a path not answer until the result is called.
 func hangFile(t *testing.T, path string) (answer func()) {
 	held, end := make(chan struct{}), make(chan struct{})
 	socket.Files.Do(path, func() { close(held); <-end })
@@ -132,8 +133,9 @@ func (tr *tree) reopening(number uint64, index int) {
 	})
 }
 
-// TestMendBesideHungFile: while the file system of one Unix listener does not answer, another is opened, mended and removed;
-// the one comes again when it does answer, and who has asked for it meanwhile gets it then.
+// TestMendBesideHungFile: while the file system of one Unix listener does not answer, another
+// listener is opened, mended and removed. The first one is opened when the file system answers, and
+// a worker that has asked for it gets it then.
 func TestMendBesideHungFile(t *testing.T) {
 	tr := newTree(t, false)
 	dir := t.TempDir()
@@ -174,7 +176,8 @@ func TestMendBesideHungFile(t *testing.T) {
 	testkit.Until(t, "an answer", func() bool { s, err := testkit.TryAsk("unix", hung); return err == nil && s == "hung" })
 }
 
-// TestAskedWhileNotMended: who asks for a Unix listener that cannot be opened again is told why.
+// TestAskedWhileNotMended: a worker that asks for a Unix listener that cannot be opened again gets
+// the reason.
 func TestAskedWhileNotMended(t *testing.T) {
 	tr := newTree(t, true)
 	dir := filepath.Join(t.TempDir(), "d")
@@ -207,8 +210,8 @@ func TestAskedWhileNotMended(t *testing.T) {
 	}
 }
 
-// TestShortOfSocketsUntilOpen: the master says that it has what sockets take again when the one that waited is open, not when it
-// is being opened.
+// TestShortOfSocketsUntilOpen: the master logs the end of a shortage when the socket that waited is
+// open, and not while it is being opened.
 func TestShortOfSocketsUntilOpen(t *testing.T) {
 	log := make(testkit.Log, 100)
 	tr := newTree(t, true, func(tr *tree) { tr.tableCfg.Logger = slog.New(log) })

@@ -10,7 +10,7 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// TestSettledAt: what a worker says of the time counts as far as it can be true.
+// TestSettledAt: the time that a worker reports counts if it can be true.
 func TestSettledAt(t *testing.T) {
 	offered := time.Now()
 	tr := &connTrace{offered: offered}
@@ -27,7 +27,7 @@ func TestSettledAt(t *testing.T) {
 	}
 }
 
-// Off, tracing costs no allocation; nor does the balancer, once it has grown.
+// Tracing that is off costs no allocation; nor does the balancer, once it has grown.
 func TestAllocations(t *testing.T) {
 	d, l := testListener()
 	conn := &balance.PendingConn{FD: -1}
@@ -57,8 +57,8 @@ func testListener() (*Dispatcher, *balance.ListenerState) {
 	return d, l
 }
 
-// BenchmarkTraceOff: one op is every call of tracing that one connection makes in the listener
-// process, with tracing off: what a build without tracing would not do.
+// BenchmarkTraceOff: one op is every tracing call for one connection in the listener process, with
+// tracing off: the cost over a build without tracing.
 func BenchmarkTraceOff(b *testing.B) {
 	d, l := testListener()
 	acc := &acceptor{dispatcher: d, listener: l}

@@ -12,8 +12,9 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// TestPeeksTakeTurns: whoever is waited for is looked at in each round, also in one that brings others:
-// under a stream of new clients those who had spoken were seen when their time was over.
+// TestPeeksTakeTurns: each round looks at every waiting connection, also a round that takes new
+// ones. Under a stream of new clients the waiting ones that had sent their bytes were seen only
+// when their time was over.
 func TestPeeksTakeTurns(t *testing.T) {
 	d := New(Config{})
 	p := netactor.Peek{By: netactor.PeekBytes, Bytes: 1}
@@ -31,7 +32,7 @@ func TestPeeksTakeTurns(t *testing.T) {
 		}
 		defer unix.Close(fds[0])
 		defer unix.Close(fds[1])
-		for _, fd := range clients { // those of before speak, and one more comes
+		for _, fd := range clients { // the earlier clients send, and one more comes
 			if _, err := unix.Write(fd, []byte("x")); err != nil {
 				t.Fatal(err)
 			}

@@ -14,13 +14,13 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// desk drives books by hand, with a clock of its own.
+// desk drives a Balancer by hand, with its own clock.
 type desk struct {
 	t   testing.TB
 	b   *Balancer
 	l   *ListenerState
 	now time.Time
-	at  map[uint64][]*PendingConn // what is offered to whom, oldest first
+	at  map[uint64][]*PendingConn // the connections offered to each worker, oldest first
 }
 
 func newDesk(t testing.TB, o wire.Opening, workers int) *desk {
@@ -52,7 +52,7 @@ func (d *desk) place() (to []uint64) {
 	return to
 }
 
-// accept takes one connection in, and returns who is offered it; 0 if nobody.
+// accept adds one connection, and returns the worker that is offered it; 0 if none is.
 func (d *desk) accept(peer string) uint64 {
 	p := &PendingConn{FD: -1}
 	if peer != "" {
@@ -65,7 +65,8 @@ func (d *desk) accept(peer string) uint64 {
 	return 0
 }
 
-// settle ends the oldest offer to a worker, and returns who is offered it next.
+// settle ends the oldest offer to a worker, and returns the worker that is offered the connection
+// next.
 func (d *desk) settle(id uint64, o fdipc.Outcome, reason uint8) []uint64 {
 	p := d.at[id][0]
 	d.at[id] = d.at[id][1:]
@@ -73,7 +74,7 @@ func (d *desk) settle(id uint64, o fdipc.Outcome, reason uint8) []uint64 {
 	return d.place()
 }
 
-// first is the member of worker 1.
+// first returns the membership of worker 1.
 func (d *desk) first() *Membership { return d.b.Workers[1].Memberships[1] }
 
 func (d *desk) run(n int) string {
@@ -357,8 +358,8 @@ func TestBalancerTurnAway(t *testing.T) {
 	})
 }
 
-// Died counts what was open when a worker died: what it closed is on its page of counters,
-// whatever it had reported, and whether its claim was heard of or not.
+// Died counts the connections that were open when a worker died: its page of counters has those
+// that it closed, whatever it had reported, and whether the claims were known or not.
 func TestBalancerDied(t *testing.T) {
 	for _, tt := range []struct {
 		name                     string
@@ -403,8 +404,8 @@ func TestBalancerDied(t *testing.T) {
 	}
 }
 
-// A worker that joins by another link begins to count its ends anew: what it has open by then is its own word,
-// which can take back nothing that it has said before.
+// A worker that joins over another link counts its ends from zero: it reports how many connections
+// it has open, which cannot take back an earlier report.
 func TestBalancerLinkRenewed(t *testing.T) {
 	for _, tt := range []struct {
 		name           string
@@ -579,8 +580,8 @@ type pickFunc func(netip.AddrPort, []netactor.Load) int
 
 func (f pickFunc) Pick(p netip.AddrPort, free []netactor.Load) int { return f(p, free) }
 
-// model is the same rules once more, slow and obvious: it keeps every
-// connection and every offer, and counts.
+// model is the same rules again, slow and obvious: it keeps every connection and every offer, and
+// counts.
 type model struct {
 	conns []*modelConn
 	fin   map[uint64]int // ends reported by each worker
@@ -602,9 +603,9 @@ func (m *model) count(state string, at uint64) (n int) {
 	return n
 }
 
-// FuzzBooks reads bytes as events and compares the books with the model after
-// each: nothing is lost, nothing is with two workers, nobody has more than its
-// window or its limit, and nothing waits while somebody has room.
+// FuzzBalancer reads bytes as events and compares the balancer with the model after each: nothing
+// is lost, no connection is with two workers, no worker has more than its window or its limit, and
+// nothing waits while a worker has room.
 func FuzzBalancer(f *testing.F) {
 	f.Add(uint8(0), []byte{0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 0x10, 0x21, 0x32, 0x43})
 	f.Add(uint8(1), []byte{0, 0x40, 0, 0x41, 0, 1, 0x11, 2, 0x50, 0, 0x60, 3, 0x12})
@@ -763,8 +764,8 @@ func check(t *testing.T, b *Balancer, l *ListenerState, m *model, limits netacto
 	}
 }
 
-// BenchmarkPick: one op is what the books do about one connection: connection, place among the
-// workers, settle, end. O(log n) or better: a thousand workers cost about what ten do.
+// BenchmarkPick: one op is the balancer's work for one connection: accept, place among the workers,
+// settle, end. O(log n) or better: a thousand workers cost about as much as ten.
 func BenchmarkPick(b *testing.B) {
 	picker := pickFunc(func(p netip.AddrPort, free []netactor.Load) int { return int(p.Port()) % len(free) })
 	for p := range netactor.Shared {

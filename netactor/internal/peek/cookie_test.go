@@ -42,8 +42,9 @@ func TestCookie(t *testing.T) {
 	}
 }
 
-// FuzzCookie: the answer for the beginning is that for the whole; and where net/http finds the cookie, so do
-// we, with the same value where there is no other: net/http passes over those that RFC 6265 does not allow.
+// FuzzCookie: the verdict on the beginning holds for the whole; and if net/http finds the cookie,
+// so does Cookie, with the same value if there is no other: net/http skips values that RFC 6265
+// does not allow.
 func FuzzCookie(f *testing.F) {
 	f.Add([]byte("GET / HTTP/1.1\r\nHost: x\r\nCookie: a=1; sid=abc\r\n\r\n"))
 	f.Add([]byte("GET / HTTP/1.0\nCookie: sid=\"abc\"\n\n"))
@@ -55,7 +56,7 @@ func FuzzCookie(f *testing.F) {
 		steady(t, b, read)
 		r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b)))
 		if err != nil || r.ProtoMajor != 1 || bytes.Contains(b, []byte("\n ")) || bytes.Contains(b, []byte("\n\t")) || len(r.CookiesNamed("sid")) != 1 {
-			return // lines that go on in the next, which nobody sends
+			return // folded lines, which no client sends
 		}
 		got, v := read(b)
 		if c := r.CookiesNamed("sid")[0]; c.Value != "" && (v != Found || got != c.Value && bytes.Count(b, []byte("sid")) == 1) {

@@ -2,10 +2,10 @@ package peek
 
 import "testing"
 
-// most is how much is looked at.
+// most is the number of bytes that are looked at.
 const most = 8192
 
-// steady checks that what is said of the beginning of b is said of b too.
+// steady checks that the result for the beginning of b is also the result for b.
 func steady(t *testing.T, b []byte, read func([]byte) (string, Verdict)) {
 	t.Helper()
 	what, v := read(b)

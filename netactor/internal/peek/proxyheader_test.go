@@ -61,8 +61,8 @@ func TestProxyHeader(t *testing.T) {
 	}
 }
 
-// FuzzProxyHeader: the addresses of the beginning are those of the whole, and what comes after the header is
-// the end of what came.
+// FuzzProxyHeader: the addresses in the beginning are those of the whole, and Rest is the end of
+// the bytes that came.
 func FuzzProxyHeader(f *testing.F) {
 	f.Add([]byte("PROXY TCP4 192.0.2.1 198.51.100.7 4096 443\r\nGET"))
 	f.Add([]byte("PROXY UNKNOWN\r\n"))

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// helloOf returns what crypto/tls says first to a server of that name.
+// helloOf returns the hello that crypto/tls sends to a server of that name.
 func helloOf(t testing.TB, name string, change ...func(*tls.Config)) []byte {
 	t.Helper()
 	cfg := &tls.Config{ServerName: name, InsecureSkipVerify: true}
@@ -26,7 +26,7 @@ func helloOf(t testing.TB, name string, change ...func(*tls.Config)) []byte {
 	return sent.Bytes()
 }
 
-// oneWay is a connection whose peer says b and nothing more.
+// oneWay is a connection that receives b and nothing more.
 type oneWay struct {
 	net.Conn
 	b []byte
@@ -48,8 +48,8 @@ func (c *oneWay) SetDeadline(time.Time) error      { return nil }
 func (c *oneWay) SetReadDeadline(time.Time) error  { return nil }
 func (c *oneWay) SetWriteDeadline(time.Time) error { return nil }
 
-// nameServed returns the server name that crypto/tls finds in a client's first bytes; ok says that it
-// took them for a hello.
+// nameServed returns the server name that crypto/tls finds in a client's first bytes; ok reports
+// whether it took them for a hello.
 func nameServed(b []byte) (name string, ok bool) {
 	stop := errors.New("seen enough")
 	cfg := &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -125,9 +125,9 @@ func warns(b []byte) bool {
 	return len(b) > 0 && b[0] == recordAlert
 }
 
-// FuzzServerName: whatever a client says, the answer for its beginning is that for the whole; and where
-// crypto/tls finds a name that a host can have, so do we. Warnings before the hello, which crypto/tls passes
-// over, end our search.
+// FuzzServerName: for any bytes of a client, the verdict on the beginning holds for the whole; and
+// if crypto/tls finds a name that a host can have, so does ServerName. Warnings before the hello,
+// which crypto/tls skips, end the search.
 func FuzzServerName(f *testing.F) {
 	hello := helloOf(f, "a.example")
 	f.Add(hello)

@@ -13,7 +13,7 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 )
 
-// TestUnresolved: the master takes no address that a worker has not written as the kernel will read it.
+// TestUnresolved: the master takes no address that is not written as the kernel reads it.
 func TestUnresolved(t *testing.T) {
 	for _, r := range []netactor.Request{
 		{Network: "unix", Address: "relative"},
@@ -117,9 +117,8 @@ func TestReplyError(t *testing.T) {
 	}
 }
 
-// FuzzDecodeRequest: whatever a worker sends is an error, or a request that is
-// valid, resolved, and the same when it is encoded again; which may be too long then, as JSON has six bytes for
-// some of one.
+// FuzzDecodeRequest: any payload of a worker is an error, or a request that is valid, resolved, and
+// the same when it is encoded again. It may then be too long, as JSON may use six bytes for one.
 func FuzzDecodeRequest(f *testing.F) {
 	for _, r := range []netactor.Request{
 		{Network: "tcp4", Address: "127.0.0.1:80", Backlog: 5, Policy: netactor.LeastLoaded, Limits: netactor.Limits{PerWorker: 3}},
