@@ -10,13 +10,13 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 )
 
-// firstActivated is the number of the first socket that systemd passes:
-// SD_LISTEN_FDS_START in sd_listen_fds(3).
+// firstActivated is the number of the first socket that systemd passes: SD_LISTEN_FDS_START in
+// sd_listen_fds(3).
 const firstActivated = 3
 
-// activated are the sockets that systemd started the program with. The variables
-// that name them are removed: they are no child's. It keeps the files, so that
-// nothing closes the numbers.
+// activated returns the sockets that systemd started the program with. It removes the variables
+// that name them, because no child has them. It keeps the files, so that nothing closes the
+// numbers.
 var activated = sync.OnceValue(func() []*os.File { return activation.Files(true) })
 
 // resolveSystemd returns l with the number of its socket in place of SystemdName.
@@ -27,7 +27,7 @@ func (l ListenerSpec) resolveSystemd() (ListenerSpec, error) {
 		return l, nil
 	}
 	want := 0
-	if base, nth, ok := strings.Cut(name, ":"); ok { // names hold no colon: sd_listen_fds(3)
+	if base, nth, ok := strings.Cut(name, ":"); ok { // names contain no colon: sd_listen_fds(3)
 		var err error
 		if want, err = strconv.Atoi(nth); err != nil {
 			return l, fmt.Errorf("coppice: listener %s: SystemdName %q: %w", l.Name, name, err)

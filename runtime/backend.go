@@ -9,25 +9,25 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// backend is what a worker consists of: a process, or a goroutine of the master.
+// backend is what a worker runs in: a process, or a goroutine of the master.
 type backend interface {
 	pid() int
 	asked(how string)        // notes that the worker was asked to end
 	terminate()              // the last warning: end at once
-	abort()                  // show where every goroutine is, and end
-	kill()                   // without asking
-	exited() <-chan struct{} // closed when it has ended; what it has left behind may live
+	abort()                  // prints the stacks of all goroutines, and ends it
+	kill()                   // ends it without asking
+	exited() <-chan struct{} // closed when it has ended; processes that it left behind may live
 	finish()                 // waits for exited, ends what is left behind and reads the last output; called once
 	exit() Exit              // how it ended; after finish
-	sent() signals           // by the master, until exited
+	sent() signals           // those that the master sent before exited
 	printedLast() []string
 	leaked() <-chan struct{}        // after finish; see supervisor.Instance
-	fillReport(*CrashReport)        // after finish: adds when it lived and what it left
-	waited() (time.Duration, error) // for CPUs, until now
+	fillReport(*CrashReport)        // after finish: adds when it lived and what it printed or left
+	waited() (time.Duration, error) // for CPUs, so far
 	traced() bool                   // by a debugger
 }
 
-// backends starts what workers consist of. For processes see fork.
+// backends starts the backends of workers. For processes see fork.
 type backends struct {
 	spawner
 	pipeline tracing.Pipeline
@@ -36,17 +36,17 @@ type backends struct {
 	child child.Config // of goroutines
 }
 
-// A workerStart is what a process is started with to be a worker.
+// A workerStart is what the process of a worker is started with.
 type workerStart struct {
 	hello childproto.Hello
 	exe   *executable
 	env   Environment
 	size  int                // of the pool
-	place func() *assignment // what the worker is called by now
+	place func() *assignment // the worker's present name and slot
 }
 
-// startGoroutine starts a worker as a goroutine. channel is the configuration of the master's end of
-// the channel, config the worker's.
+// startGoroutine starts a worker as a goroutine. channel configures the master's end of the
+// channel; config is the worker's configuration.
 func (b *backends) startGoroutine(channel fdipc.Config, config []byte) (*fdipc.Conn, backend) {
 	cfg := b.child
 	cfg.Configuration = config
@@ -65,7 +65,7 @@ func isClosed(ch <-chan struct{}) bool {
 	}
 }
 
-// assignment is what a worker is in its pool.
+// assignment is a worker's place in its pool.
 type assignment struct {
 	name        string
 	slot        int

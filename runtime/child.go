@@ -6,7 +6,7 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/child"
 )
 
-// childConfig returns what a child of a tree needs of this program.
+// childConfig returns what a child of a tree needs from this program.
 func (cfg Config) childConfig(root *node) child.Config {
 	return child.Config{
 		Logger:      cfg.Logger,

@@ -8,8 +8,8 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/logqueue"
 )
 
-// runChild is the life of a child process, which exits at its end. It returns only when the life
-// cannot begin.
+// runChild runs a child process from its start to its exit. It returns only when the child cannot
+// begin.
 func runChild(cfg Config, root *node, channel *os.File) error {
 	code, last, err := child.RunProcess(cfg.childConfig(root), channel)
 	if errors.Is(err, child.ErrBegun) {

@@ -31,7 +31,7 @@ type children struct {
 	names   []string // of the listeners in the tree
 
 	mu       sync.Mutex
-	closing  bool   // nothing is accepted any more
+	closing  bool   // no more connections are accepted
 	last     int    // the newest ID
 	links    uint64 // the number of the newest link
 	byID     map[int]*poolWorker
@@ -57,8 +57,8 @@ func (h *children) add(w *poolWorker) {
 	h.byID[w.hello.ID] = w
 }
 
-// attach makes a child known to the actors, and to the sockets unless it is a spare. It comes after
-// the child's hello, which is the first frame. remove undoes attach and add.
+// attach makes a child known to the actors, and to the sockets unless it is a spare. It is called
+// after the child's hello, which is the first frame. remove undoes attach and add.
 func (h *children) attach(w *poolWorker) error {
 	h.stats.Add(w.conn)
 	w.driver.kind.attach(h, w)
@@ -89,7 +89,9 @@ func (h *children) all() []*poolWorker {
 }
 
 // linkWorker gives a worker that has its slot a link to the listener process. Each pair gets one
-// link, when both can use it: linkWorker makes it, or setListener if the listener process comes later.
+// linkWorker gives a worker that has its slot a link to the listener process. Each worker gets one
+// link to each listener process, when both can use it: linkWorker makes it, or setListener if the
+// listener process comes later.
 func (h *children) linkWorker(ctx context.Context, w *poolWorker) error {
 	h.mu.Lock()
 	w.placed = true
@@ -101,7 +103,7 @@ func (h *children) linkWorker(ctx context.Context, w *poolWorker) error {
 	return h.linkPair(ctx, listener, w)
 }
 
-// registerName gives a child that is ready its names, which another may have had.
+// registerName registers the names of a child that is ready, which another child may have had.
 func (h *children) registerName(w *poolWorker) error {
 	pid := actors.ProcessPID(w.address())
 	errs := []error{h.system.Reregister(context.Background(), w.name(), pid)}
@@ -112,13 +114,13 @@ func (h *children) registerName(w *poolWorker) error {
 }
 
 // setListener makes l, which is ready, the listener process that accepts: it gets a link to every
-// worker, and every socket. The one before it accepts too until drainListener.
+// worker, and every socket. Its predecessor accepts too until drainListener.
 func (h *children) setListener(ctx context.Context, l *poolWorker) {
 	defer close(l.linkedToAll)
 	h.mu.Lock()
 	if h.byID[l.hello.ID] != l || h.closing {
 		h.mu.Unlock()
-		return // it has ended, and remove would not come again; or nothing is accepted any more
+		return // it has ended, and remove would not be called again; or no more connections are accepted
 	}
 	h.listener = l
 	var workers []*poolWorker
@@ -131,7 +133,7 @@ func (h *children) setListener(ctx context.Context, l *poolWorker) {
 	for _, w := range workers {
 		if err := h.linkPair(ctx, l, w); err != nil {
 			h.log.Error("a worker has no link to the listener process, which is replaced", "name", w.name(), "err", err)
-			l.killFor(KilledNoLink) // it would never choose that worker
+			l.killFor(KilledNoLink) // it would never choose this worker
 			break
 		}
 	}
@@ -147,8 +149,8 @@ func (h *children) setListener(ctx context.Context, l *poolWorker) {
 var errNoPair = errors.New("one of the two has ended")
 
 // linkPair makes a channel between the listener process and a worker, over which connections go
-// without passing the master. It waits for neither: one that does not read is replaced, and the other
-// is linked to the replacement.
+// without passing the master. It waits for neither. If one of the two does not read, it is
+// replaced, and the other is linked to the replacement.
 func (h *children) linkPair(ctx context.Context, listener, worker *poolWorker) error {
 	l, lok := listener.backend.(*goroutineChild)
 	w, wok := worker.backend.(*goroutineChild)
@@ -187,8 +189,8 @@ func (h *children) linkPair(ctx context.Context, listener, worker *poolWorker) e
 	return nil
 }
 
-// remove takes out a child that has ended: its monitors fire, its asks fail, and what it has not
-// claimed goes to others.
+// remove takes out a child that has ended: its monitors fire, requests to it fail, and the
+// connections that it has not claimed go to other workers.
 func (h *children) remove(w *poolWorker) {
 	h.mu.Lock()
 	delete(h.byID, w.hello.ID)
@@ -202,12 +204,12 @@ func (h *children) remove(w *poolWorker) {
 	w.driver.kind.detach(h, w, listener)
 }
 
-// stopAcceptingTimeout bounds how long a shutdown waits for workers to claim what was
-// accepted for them.
+// stopAcceptingTimeout bounds how long a shutdown waits for workers to claim the connections that
+// were accepted for them.
 const stopAcceptingTimeout = 2 * time.Second
 
-// drainListener has a listener process accept what is in the backlogs, and then no more. It waits
-// until all of that is claimed.
+// drainListener makes a listener process accept the connections in the backlogs and then stop
+// accepting. It waits until all of them are claimed.
 func (h *children) drainListener(ctx context.Context, l *poolWorker) {
 	if l.conn.TrySend(childproto.NewFrame(childproto.FrameStopAccepting, struct{}{})) != nil {
 		return
@@ -223,8 +225,8 @@ func (h *children) drainListener(ctx context.Context, l *poolWorker) {
 	}
 }
 
-// drainListeners calls drainListener for every listener process that accepts: while one is replaced
-// there are two. None begins to accept after that.
+// drainListeners calls drainListener for every listener process that accepts: during a replacement
+// there are two. After it no listener process begins to accept.
 func (h *children) drainListeners(ctx context.Context) {
 	h.mu.Lock()
 	h.closing = true

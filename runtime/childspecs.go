@@ -12,10 +12,10 @@ import (
 // listenerShutdown bounds the stop of the listener process, which has nothing under way then.
 const listenerShutdown = 2 * time.Second
 
-// listenerIntensity is the restart budget of the listener process, which has a supervisor of its own.
+// listenerIntensity is the restart budget of the listener process, which has a separate supervisor.
 var listenerIntensity = supervisor.Intensity{Max: 100, Period: 10 * time.Second}
 
-// childSpecs turns the branch at nodes into what the supervisor package takes.
+// childSpecs converts nodes to the specs of package supervisor.
 func (rt *Runtime) childSpecs(nodes []*node) []supervisor.ChildSpec {
 	specs := make([]supervisor.ChildSpec, 0, len(nodes))
 	for _, n := range nodes {
@@ -44,7 +44,7 @@ func (rt *Runtime) childSpec(n *node) supervisor.ChildSpec {
 	panic(fmt.Sprintf("coppice: %T is not a child spec", n.spec)) // the interface is sealed
 }
 
-// poolSpec is a supervisor over the pool's slots.
+// poolSpec returns the spec of a pool: a supervisor over its slots.
 func (rt *Runtime) poolSpec(path string, kind *poolKind, p Pool) supervisor.ChildSpec {
 	return supervisor.ChildSpec{
 		ID: p.Name, Type: supervisor.TypeSupervisor,
@@ -55,8 +55,8 @@ func (rt *Runtime) poolSpec(path string, kind *poolKind, p Pool) supervisor.Chil
 	}
 }
 
-// ownSpecs returns the tree's own part: the listener process under a supervisor of its own. It
-// starts before all that may want it.
+// ownSpecs returns the tree's own part: the listener process under a separate supervisor. It starts
+// before every child that may need it.
 func (rt *Runtime) ownSpecs() []supervisor.ChildSpec {
 	if !rt.root.listens() {
 		return nil

@@ -10,80 +10,76 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// Config is the tree and how it is run. The zero value of each field is its
-// default.
+// Config describes the tree and how to run it. The zero value of each field means its default.
 type Config struct {
-	// Children are started in order, before [Start] returns, and stopped in
-	// reverse. At least one.
+	// Children are started in order, before [Start] returns, and stopped in reverse order. There
+	// must be at least one.
 	Children []ChildSpec
 
-	// Strategy and Intensity are those of the root supervisor: OneForOne and
-	// OTP's 1 restart in 5 s. When the root gives up the program ends.
+	// Strategy and Intensity are those of the root supervisor; the defaults are OneForOne and OTP's
+	// 1 restart in 5 s. When the root gives up, the program ends.
 	Strategy  supervisor.Strategy
 	Intensity supervisor.Intensity
 
-	// Load returns the configuration that every worker of a generation gets from
-	// Worker.Config, replacements included. It runs in the master, at the start and
-	// at each reload, which its error ends. At most 256 MiB; the processes of a generation
-	// share the memory of a long one. nil = no configuration.
+	// Load returns the configuration that every worker of a generation, replacements included, gets
+	// from Worker.Config. It runs in the master, at the start and at each reload; an error ends the
+	// start or the reload. At most 256 MiB; the processes of a generation share the memory of a
+	// long configuration. nil = no configuration.
 	Load func(ctx context.Context) ([]byte, error)
 
-	// Shutdown bounds the whole shutdown that a signal or the end of Run's
-	// context begins; zero = 30 s. What is left then is killed.
+	// Shutdown bounds the whole shutdown that a signal or the end of Run's context begins; zero =
+	// 30 s. Then what still runs is killed.
 	Shutdown time.Duration
 
-	// OrphanDrain is how long a worker finishes what it has begun after its
-	// master died, before it kills itself; zero = 1 s, None = no time. Only a
-	// *stopped* worker (SIGSTOP) can outlive its master for longer.
+	// OrphanDrain is how long a worker may go on finishing its work after its master died, before
+	// it kills itself; zero = 1 s, None = no time. Only a *stopped* worker (SIGSTOP) can outlive
+	// its master by more.
 	OrphanDrain time.Duration
 
-	// Subreaper makes the master the parent of orphans below it: what a worker's or
-	// a program's descendants leave behind when they die (prctl(2),
-	// PR_SET_CHILD_SUBREAPER). Process 1 of a container is that anyway. The master
-	// reaps them 5 s after their end, unless somebody in this program holds them by
-	// a pidfd, as os/exec does. Linux only.
+	// Subreaper makes the master the parent of the orphans below it: the descendants that a worker
+	// or a program leaves behind when it dies (prctl(2), PR_SET_CHILD_SUBREAPER). Process 1 of a
+	// container is a subreaper anyway. The master reaps orphans 5 s after their end, unless this
+	// program holds a pidfd for them, as os/exec does. Linux only.
 	Subreaper bool
 
-	// ListenerIsolation is where connections are accepted for the dispatching
-	// policies: in a process that runs no code of the user (the default), or in
-	// the master.
+	// ListenerIsolation chooses where connections are accepted for the dispatching policies: in a
+	// process that runs no user code (the default), or in the master.
 	ListenerIsolation Isolation
 
-	// Output takes what workers and programs write to their standard output and
-	// error, line by line: each line is one Write, behind its writer's tag (see
-	// OutputLine.Tag), unless it is a [LineWriter]; [LogOutput] makes records of
-	// the log. nil = the master's own standard output and error. It is called by
-	// one goroutine and may block: what waits for it is bounded (1 MiB), beyond
-	// that the processes wait, and once it has taken nothing for 1 s lines are
-	// lost, counted, and their number stands in their place. The master closes
-	// nothing.
+	// Output gets what workers and programs write to their standard output and error, line by line.
+	// Each line is one Write, behind the tag of its process (see OutputLine.Tag), unless Output is
+	// a [LineWriter]; [LogOutput] makes log records of the lines. nil = the master's own standard
+	// output and error. One goroutine calls Output, and Output may block. The lines that wait are
+	// bounded (1 MiB); beyond that the processes wait. When Output has taken nothing for 1 s, lines
+	// are lost and counted, and a line with their number stands in their place. The master does not
+	// close Output.
 	Output io.Writer
 
-	// Logger takes the tree's log; nil = slog.Default(). Its handler is called by one
-	// goroutine and may block: what waits for it is bounded (4 MiB), beyond that
-	// records are lost, and one record says how many once it goes on. Texts are cut at
-	// [supervisor.MaxText]. The tree's end waits for the last records, at most 1 s.
-	// Where the master is to outlive the reader of a standard error that it logs to,
-	// it needs Service.Signals, or a signal.Notify of SIGPIPE of its own.
+	// Logger gets the tree's log; nil = slog.Default(). One goroutine calls its handler, which may
+	// block. The records that wait are bounded (4 MiB); beyond that records are lost, and one
+	// record gives their number once the handler goes on. Texts are cut at [supervisor.MaxText].
+	// The tree's end waits at most 1 s for the last records. If the Logger writes to standard error
+	// and the master must outlive the reader of it, the program needs Service.Signals or its own
+	// signal.Notify of SIGPIPE.
 	Logger *slog.Logger
 
 	Hooks Hooks
 
-	// Service is what Run handles of the program's besides the tree: signals, systemd. Main sets
-	// it; Start has no use for it.
+	// Service is what Run does for the program besides running the tree: it handles signals and
+	// notifies systemd. Main sets it; Start does not use it.
 	Service Service
 }
 
-// Hooks are called by the master. A panic in one is the program's.
+// Hooks are functions that the master calls. A panic in a hook is a panic of the program.
 type Hooks struct {
-	// Started runs once, when every child is up. Start returns after it, or when its
-	// context ends: it may block, and delays only that.
+	// Started runs once, when every child is up. It may block: Start waits until Started returns or
+	// Start's context ends, and nothing else waits.
 	Started func(rt *Runtime)
 
-	// Crash is given a report of each child that ended otherwise than it should
-	// have. It runs on a goroutine of its own, one report after another, before or
-	// after the supervisor's event, and may block: 64 reports wait, more are
-	// counted and lost. [CrashFiles] is one that writes files.
+	// Crash gets a report of each child that ended otherwise than it should have. It runs on a
+	// separate goroutine, one report after another, before or after the supervisor's event, and may
+	// block: 64 reports wait, further reports are lost and counted. [CrashFiles] returns a function
+	// that writes files.
 	Crash func(CrashReport)
 }
 

@@ -11,11 +11,10 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// A CrashReport is what is known of a child that ended otherwise than it should
-// have: a worker, the listener process, a Process. There is one for each end whose
-// reason is not normal, also before it was ready; none for one that was killed
-// because it was not wanted any more. See Hooks.Crash. It is read as a text
-// (String) and as JSON.
+// A CrashReport is what is known of a child that ended otherwise than it should have: a worker, the
+// listener process or a Process. There is a report for each end whose reason is not normal, also
+// before the child was ready. There is none for a child that was killed because it was no longer
+// wanted. See Hooks.Crash. It can be read as text (String) and as JSON.
 type CrashReport struct {
 	Time        time.Time // of the end
 	Name        string    // registered name; path of a Process
@@ -30,33 +29,31 @@ type CrashReport struct {
 	Reason supervisor.Reason
 	Exit   Exit // PID 0 = a goroutine
 
-	// Lines are the last lines that it printed, at most 100 and 64 KiB, without
-	// those in Dump. Before is how many more it had printed, Lost how many of all
+	// Lines are the last lines that the child printed, at most 100 and 64 KiB, without those in
+	// Dump. Before is how many more lines it had printed. Lost is how many of all its lines
 	// Config.Output has not taken.
 	Lines        []OutputLine
 	Before, Lost uint64
 
-	// Dump is what it printed on standard error from Exit.Words on: the stacks of
-	// goroutines, at most 64 KiB from the beginning. Cut is how many bytes more
-	// there were.
+	// Dump is what the child printed on standard error from Exit.Words on: the stacks of
+	// goroutines, at most 64 KiB from the beginning. Cut is how many further bytes there were.
 	Dump string
 	Cut  int
 
-	// Held are the connections that it had, by listener, as the listener process
-	// knows them; nil if it had none, and where none is dispatched (Shared,
-	// ReusePort).
+	// Conns are the connections that the child had, by listener, as the listener process knows
+	// them. It is nil if the child had none, and if none is dispatched (Shared, ReusePort).
 	Conns []ListenerConns
 
-	// Asked are the actors in it whose answers the master was waiting for.
+	// Asked are the actors in the child whose answers the master was waiting for.
 	Asked []string
 
-	// Traces are the ids of the traces of what it was at, newest first, at most 8.
-	// They are known while tracing is on, of what is sampled.
+	// Traces are the IDs of the traces that the child was working on, newest first, at most 8. They
+	// are known while tracing is on, for sampled traces.
 	Traces []string
 }
 
-// ListenerConns are a worker's connections at one listener. Claims of its last
-// milliseconds may still stand under Offered.
+// ListenerConns are a worker's connections at one listener. Connections that it claimed in its last
+// milliseconds may still be counted as Offered.
 type ListenerConns struct {
 	Listener string `json:"listener"`
 	Open     int    `json:"open"`    // claimed: lost

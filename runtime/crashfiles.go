@@ -13,11 +13,11 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 )
 
-// CrashFiles returns a Hooks.Crash that writes each report into dir, as a text and
-// as JSON, and keeps the newest keep of each (0 = 100). The names begin with the
-// time, so that they sort, and end in .crash.txt and .crash.json. dir is made when
-// it is not there, for its owner alone: what a program printed may be secret.
-// What cannot be written is logged, with the report's first line.
+// CrashFiles returns a Hooks.Crash that writes each report into dir, as text and as JSON, and keeps
+// the newest keep reports of each form (0 = 100). The file names begin with the time, so that they
+// sort, and end in .crash.txt and .crash.json. If dir does not exist, it is created for its owner
+// alone, because the output of a program may be secret. A report that cannot be written is logged
+// by its first line.
 func CrashFiles(dir string, keep int) func(CrashReport) {
 	if keep <= 0 {
 		keep = 100
@@ -52,10 +52,10 @@ func writeCrash(dir string, keep int, r CrashReport) error {
 	)
 }
 
-// writeWhole writes a file that is there whole or not at all.
+// writeWhole writes a file that exists whole or not at all.
 func writeWhole(name string, b []byte) error {
 	part := name + ".part"
-	f, err := netactor.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) // never what is there, or is linked there
+	f, err := netactor.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) // never an existing file or link
 	if err != nil {
 		return err
 	}

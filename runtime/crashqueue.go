@@ -12,8 +12,8 @@ const (
 	// maxCrashes is how many reports wait for Hooks.Crash.
 	maxCrashes = 64
 
-	// heldTimeout bounds how long the end of a worker waits for what the listener
-	// process knows of it.
+	// heldTimeout bounds how long the end of a worker waits for the listener process to list the
+	// worker's connections.
 	heldTimeout = 100 * time.Millisecond
 
 	// crashFlush bounds how long the end of the tree waits for the last reports.

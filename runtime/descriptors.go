@@ -2,19 +2,19 @@ package coppice
 
 import "fmt"
 
-// What the master has open, at the least: counted in /proc/self/fd of a master at rest.
+// The least number of descriptors that the master has open, counted in /proc/self/fd of a master at
+// rest.
 const (
 	ownDescriptors     = 6 // standard input, output and error, two of Go's poller, the program's file
 	childDescriptors   = 7 // of a worker, and of the listener process: pidfd, two pipes, four of its channel
 	programDescriptors = 3 // of another program
-	startDescriptors   = 4 // what a start has open for moments, more than what it leaves
+	startDescriptors   = 4 // what a start has open briefly, beyond what it keeps
 
-	// workerDescriptors is what a worker takes with one connection: 17, and a few of its program's.
+	// workerDescriptors is what a worker with one connection needs: 17, and a few for its program.
 	workerDescriptors = 20
 )
 
-// leastDescriptors returns how many descriptors the master takes at the least when the tree
-// is up.
+// leastDescriptors returns how many descriptors the master needs at least when the tree is up.
 func (n *node) leastDescriptors() int {
 	sum := 0
 	switch s := n.spec.(type) {
@@ -31,8 +31,8 @@ func (n *node) leastDescriptors() int {
 	return sum
 }
 
-// checkDescriptors returns an error when the master may not have as many descriptors as the
-// tree takes: no start could succeed, however long it waited.
+// checkDescriptors returns an error when the master may not have as many descriptors as the tree
+// needs: no start could succeed, however long it waited.
 func (cfg Config) checkDescriptors(root *node) error {
 	need := root.leastDescriptors()
 	if root.listens() && cfg.ListenerIsolation == ProcessIsolation {

@@ -12,15 +12,14 @@
 //		})
 //	}
 //
-// A larger one calls [Run] with a [Config] whose Children are specs: [Pool],
-// [Func], [Actor], [Process], [Supervisor], [ListenerSpec]. [Main] is Run and the end of the
-// program. A program that has a life of its own calls [Start], goes on, and calls
-// [Runtime.Shutdown].
+// A larger program calls [Run] with a [Config] whose Children are specs: [Pool], [Func], [Actor],
+// [Process], [Supervisor], [ListenerSpec]. [Main] calls Run and then ends the program. A program
+// that does more than run a tree calls [Start] and, when it ends, [Runtime.Shutdown].
 //
 // # The tree
 //
 //	master                 the program that called Main: root supervisor, holds every listening socket
-//	├── listeners          a supervisor with a budget of its own
+//	├── listeners          a supervisor with its own restart budget
 //	│   └── listener       a process that accepts and hands over; runs no user code
 //	├── web                a Pool: a supervisor over processes
 //	│   ├── web/0          a Worker: a process with its own actor system
@@ -34,20 +33,19 @@
 //
 // # What runs where
 //
-// A child is the same executable started again with the same arguments and
-// environment. So what stands before Main, Run or Start runs in every process;
-// open databases in the worker function, not in main. In a child none of the
-// three returns: it finds its part of the Config by its path in the tree, lives
-// it, and exits. A child whose tree is not its master's is not started, and the
-// error names the difference. [IsChild] tells which is which.
+// A child is the same executable started again with the same arguments and environment. So the code
+// before Main, Run or Start runs in every process; open databases in the worker function, not in
+// main. In a child these three functions do not return: the child finds its part of the Config by
+// its path in the tree, runs it, and exits. A child whose tree differs from its master's is not
+// started; the error names the difference. [IsChild] reports whether a process is a child.
 //
 // Each process starts with exactly what its [Environment] gives it: variables,
 // files, limits, a user. docs/processes.md has the table, and the steps of a stop.
 //
-// Standard input is the null device. What a child prints reaches
-// Config.Output line by line, behind its name. How it ended is an [Exit] in its
-// exit reason; a crash is a [CrashReport] for Hooks.Crash. Each child leads a process group
-// of its own, so that a Ctrl-C at the terminal is the master's alone.
+// Standard input is the null device. A child's output reaches Config.Output line by line, each line
+// behind the child's name. The exit reason of a process holds an [Exit], which describes how it
+// ended; Hooks.Crash also gets a [CrashReport] of a crash. Each child leads its own process group,
+// so that a Ctrl-C at the terminal reaches only the master.
 //
 // # A worker's duties, in order
 //
@@ -58,42 +56,42 @@
 //
 // # Guarantees
 //
-// A socket that a worker asked for belongs to its pool, not to the worker: it is
-// closed when the pool is stopped, or when every live worker has closed it. A
-// death is not a close, nor is what a worker closes as it fails, by a deferred ln.Close
-// say: less than a quarter of a second before it is gone, or has returned to be
-// restarted. Cleaning up that takes longer belongs before the close. So while every worker is
-// dead clients wait in the kernel's backlog, and nobody is refused. With [RoundRobin] a
-// connection that no worker has claimed (Accept has not returned it) is never lost by a
-// worker's death, and none is served twice; one that was claimed dies with its worker.
-// With [Shared] what a worker's kernel queue had given it dies with it.
+// A socket that a worker asked for belongs to its pool, not to the worker. It is closed when the
+// pool is stopped, or when every live worker has closed it. A worker that dies does not close its
+// sockets. Neither does a deferred ln.Close in a worker that fails: a close does not count if the
+// process ends, or returns to be restarted, less than a quarter of a second later. Cleaning up that
+// takes longer belongs before the close. So while every worker is dead, clients wait in the
+// kernel's backlog and none is refused. With [RoundRobin] a worker's death never loses a connection
+// that no worker has claimed (Accept has not returned it), and no connection is served twice. A
+// claimed connection dies with its worker. With [Shared] the connections that the kernel's queue
+// has given to a worker die with it.
 //
-// With [Hash] the connections of one client address have one worker; with a [Peek] those of one TLS
-// server name, cookie, or beginning. They are looked at in the listener process, and the worker reads every
-// byte. Behind a load balancer that writes a PROXY header the worker takes it off, with a listener around
-// the one it was given: examples/proxy.
+// With [Hash] one worker gets all connections of a client address; with a [Peek], all connections
+// of a TLS server name, of a cookie, or with the same beginning. The listener process looks at the
+// beginning, and the worker still reads every byte. Behind a load balancer that writes a PROXY
+// header, the worker removes the header with a listener around the one that it was given:
+// examples/proxy.
 //
-// [SocketOptions] of a listener hold for what workers accept, under each policy.
+// [SocketOptions] of a listener apply to the connections that workers accept, under each policy.
 //
-// A packet socket ([Worker.ListenPacket]) belongs to its pool in the same way. Nobody hands datagrams over: each goes
-// to the worker that reads first, and one that was read dies with its worker. What is queued in the socket is
-// there for the others, or for the replacement, as far as the kernel has room for it.
+// A packet socket ([Worker.ListenPacket]) belongs to its pool in the same way. No process hands
+// datagrams over: each datagram goes to the worker that reads first, and a datagram that was read
+// dies with its worker. Datagrams in the socket's queue stay there for the other workers or for the
+// replacement, as far as the kernel has room.
 //
-// Less formally: kill -9 of a worker costs the requests that it was answering.
-// Kill of the listener process costs at most the connections that it holds at
-// that moment and that no worker has claimed.
+// Less formally: a kill -9 of a worker costs the requests that it was answering. A kill of the
+// listener process costs at most the connections that it holds at that moment and that no worker
+// has claimed.
 //
-// A worker that hangs is found by its [Liveness] and replaced, and so is a
-// listener process: one that is stopped (SIGSTOP) holds up the dispatched
-// listeners for 3 s.
+// [Liveness] finds a worker that hangs, and the master replaces it. A listener process that hangs
+// is replaced too: if it is stopped (SIGSTOP), it holds up the dispatched listeners for 3 s.
 //
-// No process outlives its master for longer than Config.OrphanDrain, but for one
-// that is stopped (SIGSTOP) until it is continued. Processes are known by pidfd,
-// never by number alone.
+// No process outlives its master by more than Config.OrphanDrain, except a stopped process
+// (SIGSTOP), until it is continued. Processes are known by pidfd, never by number alone.
 //
 // # Limits
 //
-// Processes need Linux. Elsewhere workers are goroutines of the master
-// ([GoroutineIsolation]). One tree runs in a program at a time. A reload replaces
-// workers and the listener process; what runs in the master stays as it is.
+// Processes need Linux. On other systems workers are goroutines of the master
+// ([GoroutineIsolation]). A program runs one tree at a time. A reload replaces workers and the
+// listener process; what runs in the master stays as it is.
 package coppice

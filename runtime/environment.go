@@ -11,84 +11,79 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/process"
 )
 
-// Environment is what a process is given besides its program. The zero value of
-// each field is what the master itself has. All of it is in effect before the
-// process's first instruction; what the system does not honour fails the start,
-// with an error that names the field. Goroutines have no environment of their own:
-// with [GoroutineIsolation] it must be zero.
+// Environment describes how a process is started, besides its program. The zero value of each field
+// means the master's own setting. All of it is in effect before the process's first instruction. If
+// the system does not honour a field, the start fails with an error that names the field.
+// Goroutines share the master's environment: with [GoroutineIsolation] it must be zero.
 type Environment struct {
-	// Env is added to the master's environment: "KEY=value". The later of two
-	// values for one key counts. "KEY" alone takes the key away.
+	// Env is added to the master's environment, as "KEY=value". Of two values for one key the later
+	// counts. "KEY" alone removes the key.
 	Env []string
 
-	Dir string // working directory; "" = that in which the program was started
+	Dir string // working directory; "" = the directory in which the program was started
 
-	// Files are open files that the process is given by name, besides standard
-	// input, output and error: at most 32. A worker asks for them with
-	// [Worker.File]; other programs find them from descriptor 3 on in this order,
-	// and their names in COPPICE_FILES, joined by colons. No other descriptor of
-	// the master reaches a process.
+	// Files are open files that the process gets by name, besides standard input, output and error:
+	// at most 32. A worker asks for them with [Worker.File]. Other programs find them from
+	// descriptor 3 on in this order, and their names in COPPICE_FILES, joined by colons. No other
+	// descriptor of the master reaches a process.
 	Files []File
 
 	// MaxProcs is GOMAXPROCS for Go programs: how many CPUs the process uses at
 	// once. [FairShare] = the master's own, shared out evenly over the pool (rounded up).
 	MaxProcs int
 
-	// MemoryLimit is GOMEMLIMIT in bytes for Go programs: above it the garbage
-	// collector works harder; nothing is refused. [FairShare] = nine tenths of what the
-	// master may use (its own GOMEMLIMIT, or the limit of its cgroup, or the
-	// machine's memory), shared out evenly over the pool.
+	// MemoryLimit is GOMEMLIMIT in bytes for Go programs: above it the garbage collector works
+	// harder, but no allocation is refused. [FairShare] = nine tenths of the master's memory,
+	// shared out evenly over the pool. The master's memory is its own GOMEMLIMIT, or the limit of
+	// its cgroup, or the machine's memory.
 	MemoryLimit int64
 
-	// Rlimits are resource limits, see setrlimit(2). To raise a hard limit takes
-	// privileges. A Go program raises its soft limit of nofile to the hard one.
+	// Rlimits are resource limits, see setrlimit(2). Raising a hard limit takes privileges. A Go
+	// program raises its soft limit of nofile to the hard limit.
 	Rlimits []Rlimit
 
 	// Nice is the scheduling priority, -20 to 19; 0 = the master's. A value below
 	// the master's takes privileges.
 	Nice int
 
-	// User, Group and Groups are who the process is, by name or number; they take
-	// privileges. With a User and no Group the group is the user's own, and with
-	// nil Groups the supplementary groups are the user's own: as a login has it. What
-	// a worker asks to listen on is opened by the master, with the rights that the master
-	// has: so such a pool may ask for the tree's Listeners alone, and for what Pool.Listen allows.
+	// User, Group and Groups are the process's user and groups, by name or number; they take
+	// privileges. With a User and no Group the process gets the user's own group, and with nil
+	// Groups the user's own supplementary groups, as a login does. The master opens the sockets
+	// that a worker asks for, with the master's rights. So such a pool may ask only for the tree's
+	// Listeners and for what Pool.Listen allows.
 	User   string
 	Group  string
 	Groups []string
 
-	// Cgroup is the directory of a cgroup (version 2) in which the process is born,
-	// below /sys/fs/cgroup if it is not absolute. It must exist; who made it gives it
-	// its limits.
+	// Cgroup is the directory of a cgroup (version 2) in which the process is born; a relative path
+	// starts at /sys/fs/cgroup. The cgroup must exist. Its limits are set by its creator.
 	Cgroup string
 }
 
-// FairShare, as a MaxProcs or MemoryLimit, is a fair share of what the master has.
+// FairShare, as MaxProcs or MemoryLimit, is an even share of what the master has.
 const FairShare = -1
 
 // maxExtraFiles bounds Environment.Files.
 const maxExtraFiles = 32
 
-// A File is an open file that a process is given. Exactly one of FD and Path is
-// set.
+// A File is an open file that a process gets. Exactly one of FD and Path is set.
 type File struct {
 	Name string // by which the process finds it; up to 64 bytes without space, colon, / and =
 
-	// FD is the number that the file has in the master, 3 or more: it must be open
-	// there whenever the process is started.
+	// FD is the file's number in the master, 3 or more: it must be open there whenever the process
+	// is started.
 	FD int
 
-	// Path is opened by the master at each start of the process, for reading, or
-	// with Append for writing at its end; it is created if need be (mode 0640). Where others
-	// than root and the master's user can change the path, it is a regular file without another
-	// name, and reached by no symbolic link of theirs: else the start fails. So it does where
-	// Path is a pipe to write to that nobody reads: ENXIO.
+	// Path is a path that the master opens at each start of the process, for reading, or with
+	// Append for writing at its end; the file is created if need be (mode 0640). If users other
+	// than root and the master's user can change the path, it must be a regular file with a single
+	// name, reached by no symbolic link of theirs: otherwise the start fails. The start also fails,
+	// with ENXIO, if Path is a pipe to write to that no process reads.
 	Path   string
 	Append bool
 }
 
-// String leaves out FD, which need not be the same in a child, where the same
-// specs are looked at.
+// String leaves out FD, whose number may differ in a child; the child reads the same specs.
 func (f File) String() string {
 	s := f.Name
 	if f.Path != "" {
@@ -108,7 +103,7 @@ type Rlimit struct {
 	Soft, Hard uint64 // in the unit of setrlimit(2); Unlimited = none
 }
 
-// Unlimited is no limit, in an [Rlimit].
+// Unlimited, in an [Rlimit], means no limit.
 const Unlimited = math.MaxUint64
 
 func (e Environment) isZero() bool {
@@ -116,7 +111,7 @@ func (e Environment) isZero() bool {
 		e.Rlimits == nil && e.Nice == 0 && e.User == "" && e.Group == "" && e.Groups == nil && e.Cgroup == ""
 }
 
-// anotherUser reports whether the process is to be another user, or of other groups, than the master.
+// anotherUser reports whether the process gets another user, or other groups, than the master.
 func (e Environment) anotherUser() bool { return e.User != "" || e.Group != "" || e.Groups != nil }
 
 func (e Environment) validate(bad reportInvalid, path string) {
@@ -168,16 +163,16 @@ func (e Environment) validate(bad reportInvalid, path string) {
 	}
 }
 
-// maxString bounds one argument or variable of a program, in bytes: MAX_ARG_STRLEN of
-// execve(2), which counts the final zero.
+// maxString bounds one argument or variable of a program, in bytes: MAX_ARG_STRLEN of execve(2),
+// which includes the final zero.
 const maxString = 32*4096 - 1
 
 func tooLong(s string) string {
 	return fmt.Sprintf("has %d bytes, more than %d: no program can be given it; use a file, or Config.Load", len(s), maxString)
 }
 
-// variables returns the environment of a process that is one of n: the master's,
-// e's, and more after that.
+// variables returns the environment of a process in a pool of n: base, then e's variables, then
+// more.
 func (e Environment) variables(base []string, n int, more ...string) []string {
 	vars := base
 	if e.MaxProcs != 0 {
@@ -205,9 +200,9 @@ func (e Environment) memoryLimit(n int) int64 {
 	return process.MemoryLimit() / 10 * 9 / int64(n)
 }
 
-// merge joins environments: of two values for one key the later counts, at the
-// place of the first, and a key without a value takes the key away. Programs
-// differ in which of two values they take, so no key is there twice.
+// merge joins environments. Of two values for one key the later counts, at the place of the first,
+// and a key without a value removes the key. No key is in the result twice, because programs differ
+// in which of two values they take.
 func merge(envs ...[]string) []string {
 	at := map[string]int{}
 	var out []string
@@ -246,7 +241,7 @@ func (e Environment) fileNames() string {
 	return strings.Join(names, ":")
 }
 
-// environmentError says which field of an Environment cannot be had.
+// environmentError returns the error of a field of an Environment that the system does not honour.
 func environmentError(field string, value any, err error) error {
 	return fmt.Errorf("Environment.%s %v: %w", field, value, err)
 }

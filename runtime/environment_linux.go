@@ -18,14 +18,14 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/process"
 )
 
-// appliedEnvironment is what a process is started with, and what must be let go of after the start.
+// appliedEnvironment is what a process is started with, and what must be released after the start.
 type appliedEnvironment struct {
 	cmd  process.Command
 	held []*os.File
 }
 
-// outfit completes cmd: its program is looked for in PATH, and e is added but for the
-// variables. It may wait for good: it is for [process.Apart]. What it holds is to be closed
+// outfit completes cmd: it looks for cmd's program in PATH and adds e except for the variables. It
+// may block for ever, so it runs under [process.Apart]. The caller closes what the result holds
 // after the start.
 func (e Environment) outfit(cmd process.Command, at *process.Look) (*appliedEnvironment, error) {
 	o := &appliedEnvironment{cmd: cmd}
@@ -85,8 +85,8 @@ func (o *appliedEnvironment) add(e Environment, at *process.Look) (err error) {
 	return err
 }
 
-// cgroupMount is where the hierarchy of version 2 is mounted: on systems that have
-// both versions one level down (systemd calls them hybrid).
+// cgroupMount returns the mount point of the version 2 hierarchy. On systems with both versions it
+// is one level down (systemd calls them hybrid).
 func cgroupMount() string {
 	const mount, hybrid = "/sys/fs/cgroup", "/sys/fs/cgroup/unified"
 	if _, err := os.Stat(mount + "/cgroup.controllers"); err != nil {
@@ -119,7 +119,7 @@ func (f File) open() (*os.File, error) {
 	return file, nil
 }
 
-// dupFile returns a file of its own for what is open as fd.
+// dupFile returns a new descriptor of the file that is open as fd.
 func dupFile(fd int, name string) (*os.File, error) {
 	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, firstFile)
 	if err != nil {
@@ -204,17 +204,17 @@ func number(s string) (uint32, error) {
 	return uint32(n), err
 }
 
-// keepFiles makes the descriptors that this process was given close-on-exec: what
-// it starts itself does not get them.
+// keepFiles makes the descriptors that this process inherited close-on-exec, so that the processes
+// that it starts do not get them.
 func keepFiles(n int) {
 	for i := range n {
 		unix.CloseOnExec(firstFile + i)
 	}
 }
 
-// keepName gives this process the name that ps and top show: exec by
-// /proc/self/fd/N has made it N. It is the name of the main thread, on which an
-// init runs.
+// keepName restores the name that ps and top show for this process: exec of /proc/self/fd/N sets
+// the name to "N". It sets the name of the main thread, so it must be called there, that is from an
+// init.
 func keepName() {
 	name := append([]byte(filepath.Base(os.Args[0])), 0)
 	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0) // cut to 15 bytes; it cannot fail

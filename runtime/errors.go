@@ -9,34 +9,36 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// Errors of this package. What the tree's own children report is found in
-// supervisor (GaveUp among it), what the kernel says in syscall.
+// Errors of this package. The errors of the tree's children are in package supervisor (GaveUp among
+// them), those of the kernel in syscall.
 var (
-	// ErrInChild is returned by Start in a process that is already a child of a
-	// tree, where it would have started a tree within the tree.
+	// ErrInChild is returned by Start in a process that is already a child of a tree and cannot
+	// start a tree.
 	ErrInChild = errors.New("coppice: this process is a child of a tree and cannot start one")
 
 	// ErrRunning is returned by Start while another tree of this program runs.
 	ErrRunning = errors.New("coppice: a tree is already running in this program")
 
-	// ErrUnsupported is returned for what this system or this release cannot do.
+	// ErrUnsupported is returned for what this system or this release does not support.
 	ErrUnsupported = errors.New("coppice: not supported")
 
 	// ErrMasterGone is returned by a worker's calls once the channel to the
 	// master is lost.
 	ErrMasterGone = child.ErrMasterGone
 
-	// ErrStopping is wrapped by the error of a reload, or a scaling, that the end of the
-	// tree, or of the pool, has overtaken.
+	// ErrStopping is wrapped by the error of a reload or a scaling that the end of the tree or of
+	// the pool interrupted.
 	ErrStopping = errors.New("coppice: it is ending")
 
 	// ErrNoPool is wrapped by the error of Scale for a pool that does not run.
 	ErrNoPool = errors.New("coppice: no such pool runs")
 
-	// ErrNoChild is what a call about a process of the tree wraps when there is none of that ID.
+	// ErrNoChild is wrapped by the error of a call about a process of the tree when no process has
+	// that ID.
 	ErrNoChild = errors.New("coppice: no such child")
 
-	// ErrNoListener is what a call about a listener wraps when there is none of that name.
+	// ErrNoListener is wrapped by the error of a call about a listener when no listener has that
+	// name.
 	ErrNoListener = errors.New("coppice: no such listener")
 
 	// ErrNotReady is wrapped by the start error of a worker that did not become
@@ -44,8 +46,8 @@ var (
 	ErrNotReady = errors.New("coppice: not ready in time")
 )
 
-// An InvalidError names one field of a spec that cannot be used. Start returns
-// all of them at once, joined.
+// An InvalidError names one field of a spec that cannot be used. Start returns all such errors at
+// once, joined.
 type InvalidError struct {
 	Path  string // of the child in the tree; "" = the Config itself
 	Field string
@@ -53,7 +55,7 @@ type InvalidError struct {
 	Why   string
 }
 
-// Error says where, what, and why.
+// Error returns the place, the field and the reason in one line.
 func (e *InvalidError) Error() string {
 	at := "config"
 	if e.Path != "" {
@@ -62,17 +64,18 @@ func (e *InvalidError) Error() string {
 	return fmt.Sprintf("coppice: %s: %s %v: %s", at, e.Field, e.Value, e.Why)
 }
 
-// ReloadError says why a reload failed: the worker that was the first to fail, and
-// what it said. Err is why it ended, or context's error when the caller's ctx did.
+// ReloadError is the error of a reload that failed. It names the worker that was the first to fail
+// and has the worker's last lines. Err is the reason why the worker ended, or the context's error
+// when the caller's ctx ended.
 type ReloadError struct {
-	Generation int      // that was to be
+	Generation int      // of the reload
 	Worker     string   // registered name; "" = no worker failed
 	ID         int      // of the process
-	Lines      []string // the last that it printed, both streams, oldest first
+	Lines      []string // the worker's last lines, both streams, oldest first
 	Err        error
 }
 
-// Error is one line, and one more for each of Lines.
+// Error returns one line, and a further line for each of Lines.
 func (e *ReloadError) Error() string {
 	s := fmt.Sprintf("coppice: reload to generation %d failed: %v", e.Generation, e.Err)
 	if len(e.Lines) > 0 {
@@ -84,5 +87,5 @@ func (e *ReloadError) Error() string {
 // Unwrap returns Err.
 func (e *ReloadError) Unwrap() error { return e.Err }
 
-// errForkTimeout is the cause of the end of a fork that has taken the whole StartTimeout.
+// errForkTimeout is the cause of the end of a fork that took the whole StartTimeout.
 var errForkTimeout = fmt.Errorf("%w: %w", ErrNotReady, supervisor.ErrStartTimeout)

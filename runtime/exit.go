@@ -14,47 +14,46 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// Exit is how a process of the tree ended: what the kernel told, what the process
-// said last, and what the master did to it. It is found in the exit reason of
-// each, whatever its kind:
+// Exit describes how a process of the tree ended: the kernel's status, the process's last words,
+// and what the master did to it. The exit reason of each process has one, whatever the reason's
+// kind:
 //
 //	if exit, ok := errors.AsType[*coppice.Exit](event.Reason.Cause); ok { … }
 //
-// and in every error that wraps a reason. A goroutine has none.
+// So has every error that wraps a reason. A goroutine has none.
 type Exit struct {
 	PID    int            // another process may have the number by now
 	Code   int            // exit code; -1 when a signal ended it
 	Signal syscall.Signal // 0 when it exited
 	Core   bool           // a core was dumped
 
-	// Of the process and of its children that it has waited for.
+	// UserTime, SystemTime and MaxRSS cover the process and the children that it has waited for.
 	UserTime, SystemTime time.Duration
 	MaxRSS               int64 // bytes, of the largest of them
 
-	// Words is the line in which the process said why it ended, within the last
-	// 10 s of its life: "panic: …", "fatal error: …", and what programs in other
-	// languages say. "" when it said nothing.
+	// Words is the line in which the process said why it ended, within the last 10 s of its life:
+	// "panic: …", "fatal error: …", and the lines of programs in other languages. "" when there was
+	// none.
 	Words string
 
-	// Killed is why the master killed it; "" when the SIGKILL, if it was one, was
-	// not the master's.
+	// Killed is why the master killed it; "" when it did not end by a SIGKILL of the master.
 	Killed KillReason
 
-	// Steps is what the master did to end it, in order; nil when it did nothing.
+	// Steps are what the master did to end it, in order; nil when it did nothing.
 	Steps []StopStep
 
-	// OOM is whether the kernel killed it for want of memory.
+	// OOM is set when the kernel killed it for want of memory, or may have.
 	OOM OOM
 
-	// Lost is set when the status could not be had, because other code of this
-	// program reaped the process (wait4(-1) steals, exec.Cmd.Wait does not).
+	// Lost is set when the status is not known because other code of this program reaped the
+	// process (wait4(-1) does, exec.Cmd.Wait does not).
 	Lost error
 }
 
 // KillReason is why the master killed a process.
 type KillReason string
 
-// The reasons of the master's own kills.
+// The reasons for which the master kills a process.
 const (
 	KilledNotReady   KillReason = "not ready in time"           // StartTimeout
 	KilledUnwanted   KillReason = "no longer wanted"            // stopped while it started, or the start failed after the fork
@@ -69,17 +68,17 @@ const (
 	KilledMemory     KillReason = "over its memory limit" // Recycle.HardMemory
 )
 
-// OOM is whether the kernel's out-of-memory killer ended a process: an inference
+// OOM is the verdict on whether the kernel's out-of-memory killer ended a process. It is inferred
 // from a SIGKILL that the master did not send and from the counters of cgroups.
 type OOM string
 
-// The verdicts; "" when nothing speaks for it, or nothing can be read.
+// The verdicts; "" when no evidence was found, or the counters cannot be read.
 const (
-	OOMPossible OOM = "possible" // a kill was counted during its life, but others are counted there too
-	OOMCertain  OOM = "certain"  // a kill was counted in the cgroup that it had for itself
+	OOMPossible OOM = "possible" // a kill was counted during its life, but in a cgroup that has other processes too
+	OOMCertain  OOM = "certain"  // a kill was counted in a cgroup that had only this process
 )
 
-// String is one line: how it ended, by whom, and its own words.
+// String returns one line: how it ended, what ended it, and its last words.
 func (e Exit) String() string {
 	var s string
 	switch {
@@ -99,13 +98,13 @@ func (e Exit) String() string {
 	return s
 }
 
-// Error is String: an Exit is found as an error.
+// Error returns String, so that an Exit can be found as an error.
 func (e *Exit) Error() string { return e.String() }
 
 // Unwrap returns Lost.
 func (e *Exit) Unwrap() error { return e.Lost }
 
-// why is what there is to say besides the status.
+// why returns what the line says besides the status.
 func (e Exit) why() string {
 	var s string
 	switch {
@@ -125,14 +124,14 @@ func (e Exit) why() string {
 	return s + e.Words
 }
 
-// killedFor notes why the master killed the process, if that is what ended it.
+// killedFor notes why the master killed the process, if the kill ended it.
 func (e *Exit) killedFor(why *atomic.Pointer[KillReason]) {
 	if k := why.Load(); k != nil && (e.Signal == syscall.SIGKILL || e.PID == 0) {
 		e.Killed = *k
 	}
 }
 
-// exitOf is what the kernel said of the process with that number.
+// exitOf returns the Exit of the process with that number.
 func exitOf(pid int, e process.Exit) Exit {
 	return Exit{
 		PID: pid, Code: e.Code, Signal: e.Signal, Core: e.Core,
@@ -148,16 +147,16 @@ func (s signals) has(sig syscall.Signal) bool {
 	return sig > 0 && sig < 64 && s&(1<<uint(sig)) != 0
 }
 
-// endContext is what the reason of an end depends on besides the end.
+// endContext is what the exit reason depends on besides the exit.
 type endContext struct {
 	stopRequested bool    // to end, before it did
 	sent          signals // by the master
 	success       []int   // exit codes that are as good as 0
 }
 
-// reason is the exit reason in OTP's words; docs/processes.md has the table. What
-// was asked to end and ends with a success code, by a signal that the asking used,
-// or with the code that shells make of one, was shut down.
+// reason returns the exit reason in OTP's words; docs/processes.md has the table. The reason is
+// Shutdown for a process that was asked to end and ended with a success code, by a signal that was
+// sent to ask it, or with the code that shells make of such a signal.
 func (e Exit) reason(by endContext) supervisor.Reason {
 	var r supervisor.Reason
 	if why := e.why(); e.PID != 0 || why != "" {
@@ -180,8 +179,8 @@ func (e Exit) reason(by endContext) supervisor.Reason {
 	return r
 }
 
-// exitError is the cause in the reason of a process's end: the Exit, as far as it is
-// not in the reason's other fields.
+// exitError is the cause in the reason of a process's end: the Exit, without what the reason's
+// other fields say.
 type exitError struct {
 	exit Exit
 	text string
@@ -196,7 +195,7 @@ func (s *exitError) Unwrap() error {
 	return &s.exit
 }
 
-// hangError is the cause in the reason of what was ended because it hung.
+// hangError is the cause in the reason of a process that was ended because it hung.
 type hangError struct {
 	exit Exit
 	why  error
@@ -211,7 +210,7 @@ func (h *hangError) Unwrap() []error {
 	return []error{h.why, &h.exit}
 }
 
-// agrees reports whether e is an end of a child whose exit notice is of kind k.
+// agrees reports whether e fits the end of a child whose exit notice is of kind k.
 func (e Exit) agrees(k childproto.ExitNoticeKind) bool {
 	if e.PID == 0 || e.Lost != nil { // a goroutine, or the status is not known
 		return true

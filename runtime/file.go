@@ -9,9 +9,9 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
-// File returns an open file that the worker's pool gives it by that name
-// ([Environment.Files]), owned by the caller: each call returns another descriptor
-// of the one open file. An unknown name is an error that wraps ENOENT.
+// File returns an open file that the worker's pool has under that name ([Environment.Files]), owned
+// by the caller. Each call returns another descriptor of the same open file. For an unknown name
+// the error wraps ENOENT.
 func (w *Worker) File(name string) (*os.File, error) {
 	for i, n := range inheritedFiles() {
 		if n == name {
@@ -21,8 +21,8 @@ func (w *Worker) File(name string) (*os.File, error) {
 	return nil, fmt.Errorf("coppice: file %q: %w", name, os.ErrNotExist)
 }
 
-// inheritedFiles are the names of the descriptors that this process was given,
-// from firstFile on.
+// inheritedFiles returns the names of the descriptors that this process inherited, from firstFile
+// on.
 func inheritedFiles() []string {
 	v, _ := fdipc.InheritedVar(childproto.FilesVar)
 	if v == "" {
@@ -31,8 +31,8 @@ func inheritedFiles() []string {
 	return strings.Split(v, ":")
 }
 
-func init() { // before anything of the user's can start a process
-	// Not by IsChild: that takes the channel, which may be for somebody else.
+func init() { // before user code can start a process
+	// Not by IsChild: IsChild takes the channel, which may belong to other code.
 	if _, ok := fdipc.InheritedVar(childproto.FilesVar); ok {
 		keepFiles(len(inheritedFiles()))
 		keepName()

@@ -11,24 +11,24 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/memfile"
 )
 
-// A generation is what a reload replaces as one: the executable that workers run, held
-// open, and the configuration that they are given. A replacement within a generation
-// gets both again, whatever has become of the file and of the configuration's source.
+// A generation is what a reload replaces as a whole: the executable that workers run, held open,
+// and their configuration. A replacement within a generation gets both again, whatever happened to
+// the file and to the configuration's source.
 type generation struct {
 	number int
 	exe    *executable
 	config []byte
-	uses   atomic.Int32 // holds of it; the release of the last closes exe and bulk
+	uses   atomic.Int32 // number of holds; the release of the last closes exe and bulk
 
 	bulkMu sync.Mutex
 	bulk   *os.File // config for other processes, if it is long; nil until the first asks
 }
 
-// inlineConfig is how many bytes of configuration go in the hello. A longer one is
-// written to memory once a generation, which all its processes share.
+// inlineConfig is how many bytes of configuration go in the hello. A longer configuration is
+// written to a memory file once a generation, which all its processes share.
 const inlineConfig = 64 << 10
 
-// maxConfig bounds what Config.Load may return: each process has it in its address space.
+// maxConfig bounds what Config.Load may return: each process maps it into its address space.
 const maxConfig = 256 << 20
 
 // handle returns a handle of a long configuration, owned by the caller.
@@ -48,7 +48,7 @@ func (g *generation) handle() (*fdipc.Handle, error) {
 	return h, nil
 }
 
-// sharedConfig returns the file with a long configuration. It stays the generation's.
+// sharedConfig returns the file with a long configuration, owned by the generation.
 func (g *generation) sharedConfig() (*os.File, error) {
 	g.bulkMu.Lock()
 	defer g.bulkMu.Unlock()
@@ -60,14 +60,14 @@ func (g *generation) sharedConfig() (*os.File, error) {
 	return g.bulk, err
 }
 
-// newGeneration takes ownership of exe. The caller holds the generation.
+// newGeneration takes ownership of exe. The caller gets a hold on the generation.
 func newGeneration(number int, exe *executable, config []byte) *generation {
 	g := &generation{number: number, exe: exe, config: config}
 	g.uses.Store(1)
 	return g
 }
 
-// hold adds a hold. The caller knows of another hold that lasts until it returns.
+// hold adds a hold. The caller must know of another hold that lasts until hold returns.
 func (g *generation) hold() *generation {
 	g.uses.Add(1)
 	return g
@@ -89,7 +89,7 @@ type generations struct {
 	last    int // the newest number
 	current *generation
 	next    *generation
-	ended   bool // the tree has: current is let go
+	ended   bool // the tree has ended: current is released
 }
 
 // first makes the first generation, with that configuration.
@@ -109,7 +109,8 @@ func (gs *generations) now() int {
 	return gs.current.number
 }
 
-// use returns the generation of a number, held, or the current one if that is gone.
+// use returns the generation of that number with a hold, or the current generation if that number
+// is gone.
 func (gs *generations) use(number int) *generation {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
@@ -119,8 +120,7 @@ func (gs *generations) use(number int) *generation {
 	return gs.current.hold()
 }
 
-// prepare makes the next generation of what the caller has loaded, and takes
-// ownership of exe.
+// prepare makes the next generation from exe and config, and takes ownership of exe.
 func (gs *generations) prepare(exe *executable, config []byte) *generation {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
@@ -141,7 +141,7 @@ func (gs *generations) finish(done bool) {
 	old.release()
 }
 
-// end lets go of the current generation. A reload that still goes on drops the next.
+// end releases the current generation. A reload that is still under way drops the next.
 func (gs *generations) end() {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()

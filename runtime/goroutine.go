@@ -15,8 +15,8 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// leakAfter is how long a goroutine that is killed has to return. Then it is counted as leaked, and
-// is not waited for any more.
+// leakAfter is how long a goroutine that is killed has to return. After that it is counted as
+// leaked, and no longer waited for.
 const leakAfter = 100 * time.Millisecond
 
 // goroutineChild is a child that is a goroutine of the master.
@@ -80,18 +80,18 @@ func (b *goroutineChild) pid() int              { return 0 }
 func (b *goroutineChild) asked(string)          {}
 func (b *goroutineChild) printedLast() []string { return nil }
 
-// terminate ends the drain. A goroutine cannot be made to return.
+// terminate ends the drain. A goroutine cannot be forced to return.
 func (b *goroutineChild) terminate() { b.child.Terminate() }
 
-// kill does what terminate does, and closes the channel, and soon the sockets: what goes on running
-// has no part in the tree any more, and is leaked.
+// kill does what terminate does, and closes the channel, and soon the sockets. If the goroutine
+// runs on, it has no part in the tree any more and is leaked.
 func (b *goroutineChild) kill() {
 	b.terminate()
-	go b.conn.Close() // ends by itself; kill does not wait
+	go b.conn.Close() // ends when the channel is closed; kill does not wait
 	time.AfterFunc(leakAfter, func() {
 		b.end(Exit{}, true)
 		select {
-		case <-b.child.Equipped(): // it may be given up while it is being equipped
+		case <-b.child.Equipped(): // kill may come while the child is being equipped
 		case <-b.returned:
 		}
 		b.child.CloseSockets()

@@ -5,15 +5,15 @@ import (
 	"log/slog"
 )
 
-// Roles of workers that have no slot: they wait for one, are being started for one, or
-// have had one.
+// Roles of workers without a slot: a worker waits for a slot, is being started for a slot, or has
+// had one.
 const (
 	roleSpare     = "spare"
 	roleCandidate = "candidate"
 	roleDraining  = "draining"
 )
 
-// info is what a child of the tree shows of itself in a snapshot.
+// info is what a snapshot shows of a child of the tree.
 type info struct {
 	role        string
 	name        string
@@ -23,7 +23,7 @@ type info struct {
 	relinked    int
 }
 
-// LogValue is how a child shows in the log.
+// LogValue returns the child as the log shows it.
 func (i info) LogValue() slog.Value {
 	attrs := []slog.Attr{slog.String("name", i.name), slog.String("role", i.role)}
 	if i.id != 0 {
@@ -35,7 +35,7 @@ func (i info) LogValue() slog.Value {
 	return slog.GroupValue(attrs...)
 }
 
-// String is one line.
+// String returns one line.
 func (i info) String() string {
 	s := i.role
 	if i.id != 0 {

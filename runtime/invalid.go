@@ -9,17 +9,17 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// maxPool bounds Pool.Size: far above what one machine runs well, far below
-// what a slip of the finger costs.
+// maxPool bounds Pool.Size: far above what one machine runs well, far below what a typing error
+// costs.
 const maxPool = 4096
 
-// maxName bounds the name of a child in bytes. Registered names are made of them.
+// maxName bounds the name of a child in bytes. Registered names are made from it.
 const maxName = 64
 
 // maxSignal is the highest signal of Linux.
 const maxSignal = 64
 
-// notInName tells whether r means something to the tree or to the actors' names.
+// notInName reports whether r has a meaning for the tree or for the actors' names.
 func notInName(r rune) bool {
 	return unicode.IsSpace(r) || unicode.IsControl(r) || r == utf8.RuneError || strings.ContainsRune("/@$", r)
 }
@@ -32,8 +32,7 @@ func checkIsolation(bad reportInvalid, path, field string, i Isolation) {
 	}
 }
 
-// checkStrategy checks what supervisor would refuse later, and at a path that the
-// user has not written.
+// checkStrategy checks what supervisor would refuse later, at a path that the user has not written.
 func checkStrategy(bad reportInvalid, path string, s supervisor.Strategy, i supervisor.Intensity) {
 	if s > supervisor.RestForOne {
 		bad(path, "Strategy", s, "is none of one_for_one, one_for_all, rest_for_one")

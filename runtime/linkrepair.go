@@ -7,13 +7,13 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
-// linkHealth decides what is done when the link of a worker to the listener process breaks while
-// both live. It has no clock; time comes in with the calls.
+// linkHealth decides what happens when the link of a worker to the listener process breaks while
+// both live. It has no clock: the calls pass the time.
 type linkHealth struct {
-	number      uint64    // of the newest link; 0: none
-	broken      bool      // the newest link has ended, and another is to be made
+	number      uint64    // of the newest link; 0 = none
+	broken      bool      // the newest link has ended, and another will be made
 	short       bool      // because the listener process lacked something
-	workerShort bool      // because the worker did, as it says
+	workerShort bool      // because the worker lacked something, as it reported
 	breaks      int       // since the first one in a row, without shortages
 	shortages   int       // of the worker, since the first break in a row
 	last        time.Time // when a link broke last
@@ -21,11 +21,11 @@ type linkHealth struct {
 }
 
 const (
-	firstRelink      = 50 * time.Millisecond // the end of a process that has died is known by then
+	firstRelink      = 50 * time.Millisecond // by then the end of a process that has died is known
 	maxRelink        = time.Second
-	linkStable       = time.Minute // after so long a break is the first in a row
-	maxLinkBreaks    = 3           // in a row, of one worker; it is replaced at the next
-	maxLinkShortages = 10          // likewise, of breaks for want of descriptors in the worker
+	linkStable       = time.Minute // the first break after so long starts a new row
+	maxLinkBreaks    = 3           // in a row, of one worker; the next break replaces it
+	maxLinkShortages = 10          // in a row, breaks for want of descriptors in the worker
 )
 
 // made notes that a link is being made.
@@ -33,8 +33,8 @@ func (l *linkHealth) made(number uint64) {
 	l.number, l.broken, l.short, l.workerShort = number, false, false, false
 }
 
-// broke notes that a link has ended: own is set when the worker says so, else the listener process
-// does. The first of the two gets a pause; repair is to be called after it.
+// broke notes that a link has ended: own is set when the worker reports it, otherwise the listener
+// process does. The first of the two reports gets a pause, after which repair must be called.
 func (l *linkHealth) broke(number uint64, short, own bool, now time.Time) (pause time.Duration, news bool) {
 	if number != l.number || number == 0 {
 		return 0, false // another has replaced it
@@ -42,7 +42,7 @@ func (l *linkHealth) broke(number uint64, short, own bool, now time.Time) (pause
 	l.short = l.short || short && !own
 	l.workerShort = l.workerShort || short && own
 	if l.broken {
-		return 0, false // the other end has said so
+		return 0, false // the other end has reported it
 	}
 	if now.Sub(l.last) > linkStable {
 		l.breaks, l.shortages, l.pause = 0, 0, 0
@@ -52,9 +52,9 @@ func (l *linkHealth) broke(number uint64, short, own bool, now time.Time) (pause
 	return l.pause, true
 }
 
-// repair reports whether another link is to be made; else the worker is to be replaced. A shortage
-// of the listener process is never a reason for that; one of the worker is, if it lasts: a worker
-// that leaks descriptors has to end.
+// repair reports whether another link is to be made; otherwise the worker is to be replaced. A
+// shortage of the listener process is never a reason to replace the worker. A shortage of the
+// worker is, if it lasts: a worker that leaks descriptors must end.
 func (l *linkHealth) repair() bool {
 	switch {
 	case l.short:
@@ -66,8 +66,8 @@ func (l *linkHealth) repair() bool {
 	return l.breaks <= maxLinkBreaks && l.shortages <= maxLinkShortages
 }
 
-// linkLost is called when a child says that its link to a sibling has ended. If both live after a
-// pause, they get another.
+// linkLost is called when a child reports that its link to a sibling has ended. If both live after
+// a pause, they get another link.
 func (h *children) linkLost(p *poolWorker, u childproto.LinkLostFrame) {
 	h.mu.Lock()
 	worker := p

@@ -11,51 +11,51 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 )
 
-// A ListenerSpec describes a socket that the master holds: one that takes connections, or with a
-// network of datagrams a packet socket. As a child of the tree it lives as long as its supervisor
-// keeps it, whatever becomes of the workers, which get it by [Worker.Listener] or
-// [Worker.PacketConn]. Given to [Worker.ListenSpec] or [Worker.ListenPacketSpec] it is opened by
-// the first worker that asks, and shared with those that ask for the same.
+// A ListenerSpec describes a socket that the master holds: a listening socket, or a packet socket
+// if its network has datagrams. As a child of the tree it lives as long as its supervisor keeps it,
+// whatever happens to the workers, which get it by [Worker.Listener] or [Worker.PacketConn]. Given
+// to [Worker.ListenSpec] or [Worker.ListenPacketSpec], it is opened for the first worker that asks,
+// and shared with the workers that ask for the same.
 type ListenerSpec struct {
 	Name    string // "" = network:address
 	Network string // tcp, tcp4, tcp6, unix, unixpacket; or udp, udp4, udp6, unixgram
 	Address string // as for net.Listen
 
-	// FD, when above 0, names a listening socket, or a bound packet socket, by the number
-	// it has in the master (N96, N13); Network and Address are then left out.
+	// FD, when above 0, names a listening socket or a bound packet socket by its number in the
+	// master (N96, N13); Network and Address must then be empty.
 	FD int
 
-	// SystemdName names a socket that systemd opened and started the program with,
-	// by its FileDescriptorName= (systemd.socket(5)); "http:1" is the second of
-	// that name. It stands in the tree only. Network and Address may stand beside
-	// it: they are used when the program was started without sockets.
+	// SystemdName names a socket that systemd opened and passed to the program, by its
+	// FileDescriptorName= (systemd.socket(5)); "http:1" is the second socket of that name. Only a
+	// ListenerSpec in the tree may have it. Network and Address may be set too: they are used when
+	// the program was started without sockets.
 	SystemdName string
 
-	// Policy is who gets a connection; RoundRobin by default. A packet socket is shared whatever stands
-	// here, but with ReusePort.
+	// Policy chooses the worker for a connection; RoundRobin by default. A packet socket is shared
+	// under each policy except ReusePort.
 	Policy  Policy
 	Backlog int           // of the kernel; 0 = net.core.somaxconn
 	Mode    fs.FileMode   // permission bits of a Unix path; 0 = the master's umask decides
 	Options SocketOptions // keep-alive, buffers and the like
-	Limits  Limits        // how many connections, and what becomes of the next; for policies that hand over
+	Limits  Limits        // how many connections, and what happens to further ones; for policies that hand over
 
-	// Peek is what Hash looks at of a connection besides its addresses: a TLS server name, a cookie,
+	// Peek is what Hash reads of a connection besides its addresses: a TLS server name, a cookie,
 	// the first bytes, a PROXY header.
 	Peek Peek
 
-	// Credentials has each client of a Unix socket asked for its process, user and group as it is accepted:
-	// [PeerCredentials] returns them in the worker.
+	// Credentials reads the process, user and group of each client of a Unix socket when it is
+	// accepted; in the worker [PeerCredentials] returns them.
 	Credentials bool
 
-	// Hooks are the user's part in a policy: Picker with Custom, Key and First with Hash. They run in the
-	// listener process, which has them from its own copy of the tree: so a Listener with
-	// Hooks stands in the tree. Control runs in the master, each time that a socket of the Listener is
-	// opened, and must not block.
+	// Hooks are the user's functions for a policy: Picker with Custom, Key and First with Hash.
+	// They run in the listener process, which has them from its own copy of the tree, so only a
+	// ListenerSpec in the tree may have Hooks. Control runs in the master, each time that a socket
+	// of the ListenerSpec is opened, and must not block.
 	Hooks ListenerHooks
 }
 
-// ListenRules are what the workers of a pool may ask the master to listen on, besides what the
-// listeners of the tree have. Its fields:
+// ListenRules limit what the workers of a pool may ask the master to listen on, besides the
+// listeners of the tree. Its fields:
 //
 //	Any   bool         // anything that the master may; conflicts with the others
 //	None  bool         // nothing more; conflicts with the others
@@ -71,8 +71,8 @@ type ListenRules = netactor.ListenRules
 //	FD      int    // a descriptor of the master's; the rest is then empty
 type ListenRule = netactor.ListenRule
 
-// ErrListenDenied is wrapped, beside EACCES, by the error of a Listen, ListenSpec, ListenPacket or Share that
-// neither a Listener of the tree nor [Pool.Listen] allows.
+// ErrListenDenied is wrapped, beside EACCES, by the error of a Listen, ListenSpec, ListenPacket or
+// Share that neither a ListenerSpec of the tree nor [Pool.Listen] allows.
 var ErrListenDenied = netactor.ErrListenDenied
 
 // Limits bounds the connections that a listener hands to workers. Its fields:
@@ -80,11 +80,11 @@ var ErrListenDenied = netactor.ErrListenDenied
 //	PerWorker int     // connections a worker may have, offered and open; 0 = no limit
 //	Total     int     // the same over all workers; 0 = no limit
 //	Window    int     // connections a worker may be offered and not yet have claimed; 0 = 32, at most 1024
-//	AtLimit   AtLimit // what becomes of a connection at a limit: WaitAtLimit, CloseAtLimit, AnswerAtLimit
+//	AtLimit   AtLimit // what happens at a limit: WaitAtLimit, CloseAtLimit, AnswerAtLimit
 //	Answer    string  // what AnswerAtLimit writes, at most 4096 bytes
 type Limits = netactor.Limits
 
-// What becomes of a connection at a limit.
+// What happens to a connection at a limit.
 const (
 	WaitAtLimit   = netactor.WaitAtLimit   // it waits in the kernel's backlog
 	CloseAtLimit  = netactor.CloseAtLimit  // it is accepted and closed
@@ -100,13 +100,13 @@ const (
 //	Control ControlFunc // in the master, before the socket is bound: as in net.ListenConfig
 type ListenerHooks = netactor.Functions
 
-// Peek is what Hash looks at of a connection before it places it. Its fields:
+// Peek is what Hash reads of a connection before it chooses a worker. Its fields:
 //
 //	By      PeekBy        // PeekSNI, PeekCookie, PeekBytes or PeekFirst; 0 = the address, or Hooks.Key
 //	Cookie  string        // the name of the cookie, for PeekCookie
 //	Bytes   int           // how many bytes PeekBytes compares, 1 to 8192
 //	Proxy   bool          // connections begin with a PROXY header, whose addresses count
-//	Timeout time.Duration // how long a connection may take to say enough; 0 = 1 s, at most 1 min
+//	Timeout time.Duration // how long Hash waits for enough bytes; 0 = 1 s, at most 1 min
 type Peek = netactor.Peek
 
 // SocketOptions are options of a listening socket and, where marked (c), of its connections. Its
@@ -129,66 +129,67 @@ const (
 	PeekSNI    = netactor.PeekSNI    // the server name of a TLS ClientHello
 	PeekCookie = netactor.PeekCookie // the value of the cookie Peek.Cookie in the first HTTP/1 request
 	PeekBytes  = netactor.PeekBytes  // the first Peek.Bytes bytes
-	PeekFirst  = netactor.PeekFirst  // what Hooks.First says
+	PeekFirst  = netactor.PeekFirst  // the key that Hooks.First returns
 )
 
-// PeekVerdict is what Hooks.First makes of the first bytes: PeekMore, PeekKeyed or PeekUnkeyed.
+// PeekVerdict is what Hooks.First returns for the first bytes: PeekMore, PeekKeyed or PeekUnkeyed.
 type PeekVerdict = netactor.PeekVerdict
 
 // The verdicts.
 const (
-	PeekMore    = netactor.PeekMore    // it depends on what comes next
+	PeekMore    = netactor.PeekMore    // it depends on further bytes
 	PeekKeyed   = netactor.PeekKeyed   // the key is found
-	PeekUnkeyed = netactor.PeekUnkeyed // there is none, whatever comes next
+	PeekUnkeyed = netactor.PeekUnkeyed // there is no key, whatever follows
 )
 
-// Credentials are those of a process at the other end of a Unix socket: PID, UID and GID, each an
+// Credentials are those of the process at the other end of a Unix socket: PID, UID and GID, each an
 // int.
 type Credentials = fdipc.Credentials
 
-// PeerCredentials returns the credentials of the client of a connection that was accepted from a [ListenerSpec] with
-// Credentials, as they were then; also of a *tls.Conn over one, or whatever else has a NetConn method.
+// PeerCredentials returns the credentials that the client of a connection had when the connection
+// was accepted from a [ListenerSpec] with Credentials. c may also be a *tls.Conn over such a
+// connection, or another type with a NetConn method.
 func PeerCredentials(c net.Conn) (who Credentials, ok bool) { return netactor.PeerCredentials(c) }
 
-// Load is what a Picker sees of a worker that has room. Its fields:
+// Load is what a Picker gets of a worker that has room. Its fields:
 //
 //	Worker   netactor.Worker // which one: ID, Name, Pool, Slot, Generation, Incarnation
 //	Offered  int             // connections of this listener offered to it and not yet claimed
 //	Open     int             // connections of this listener that it has
-//	Reported int             // what it said by Worker.ReportLoad; None = nothing
+//	Reported int             // what it reported by Worker.ReportLoad; None = nothing
 //	Room     int             // connections it may be offered now
 type Load = netactor.Load
 
-// Policy is which worker gets a connection: RoundRobin, LeastLoaded, Hash, Custom, Shared or
-// ReusePort; package netactor has what each guarantees.
+// Policy chooses which worker gets a connection: RoundRobin, LeastLoaded, Hash, Custom, Shared or
+// ReusePort. Package netactor describes what each guarantees.
 type Policy = netactor.Policy
 
 // The policies.
 const (
 	RoundRobin  = netactor.RoundRobin  // a listener process accepts and hands over in turn
-	LeastLoaded = netactor.LeastLoaded // it hands over to who has the fewest connections, or says that it has the least to do
-	Hash        = netactor.Hash        // it hands all connections of a client address, or of one Hooks.Key, to one worker
+	LeastLoaded = netactor.LeastLoaded // it hands over to the worker with the fewest connections, or the least reported load
+	Hash        = netactor.Hash        // it hands all connections of a client address, or with the same Hooks.Key, to one worker
 	Custom      = netactor.Custom      // it asks Hooks.Picker
 	Shared      = netactor.Shared      // every worker accepts on the one socket
-	ReusePort   = netactor.ReusePort   // every worker accepts on a socket of its own; the kernel spreads them
+	ReusePort   = netactor.ReusePort   // every worker accepts on a separate socket; the kernel spreads the connections
 )
 
 // ParsePolicy returns the policy named s, as [Policy.String] spells it.
 func ParsePolicy(s string) (Policy, error) { return netactor.ParsePolicy(s) }
 
-// validate checks what can be known without opening anything: the rules of [netactor.Request], and
-// those of what only a spec has.
+// validate checks what can be known without opening a socket: the rules of [netactor.Request], and
+// those of the fields that only a spec has.
 func (l ListenerSpec) validate(bad reportInvalid, path string) {
 	r := l.request()
 	if l.Network == "" && l.Address == "" && l.FD == 0 {
-		r.Name = "systemd's" // which knows the address
+		r.Name = "systemd's" // systemd knows the address
 		if l.SystemdName == "" {
 			bad(path, "Network", `""`, "is none of tcp, tcp4, tcp6, unix, unixpacket, udp, udp4, udp6, unixgram")
 		}
 	}
 	for _, p := range r.Problems() {
-		// A Hook that is missing is found below, and a policy that a kind of socket does not
-		// have when it is opened, with the errno of Node's.
+		// A missing Hook is reported below. A policy that a kind of socket does not support is
+		// reported when the socket is opened, with Node's errno.
 		if p.Field != "Functions" && (p.Field != "Policy" || p.Err == nil) {
 			bad(path, p.Field, p.Value, p.Why)
 		}
@@ -215,7 +216,7 @@ func (l ListenerSpec) validate(bad reportInvalid, path string) {
 	}
 }
 
-// packet tells whether l is a packet socket by its Network.
+// packet reports whether l is a packet socket by its Network.
 func (l ListenerSpec) packet() bool {
 	switch l.Network {
 	case "udp", "udp4", "udp6", "unixgram":
@@ -224,7 +225,7 @@ func (l ListenerSpec) packet() bool {
 	return false
 }
 
-// request is what netactor is asked for l.
+// request returns what l asks netactor for.
 func (l ListenerSpec) request() netactor.Request {
 	return netactor.Request{
 		Name: l.Name, Network: l.Network, Address: l.Address, FD: l.FD,
@@ -232,5 +233,5 @@ func (l ListenerSpec) request() netactor.Request {
 	}
 }
 
-// hasFunctions reports whether l has what cannot be sent.
+// hasFunctions reports whether l has functions, which cannot be sent.
 func (l ListenerSpec) hasFunctions() bool { return !reflect.ValueOf(l.Hooks).IsZero() }

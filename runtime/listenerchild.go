@@ -9,7 +9,7 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// listenerStarter opens the socket of a Listener in the tree.
+// listenerStarter opens the socket of a ListenerSpec in the tree.
 type listenerStarter struct {
 	sockets *registry.Table
 	log     *slog.Logger

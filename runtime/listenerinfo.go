@@ -16,9 +16,9 @@ type ListenerInfo struct {
 	Policy Policy   `json:"policy"`
 	Paused bool     `json:"paused,omitempty"`
 
-	// Stats are the listener process's counts, of each worker too, and StatsAt when it told them: at
-	// most a second before they changed last, where there are few workers. Nil with
-	// Shared and ReusePort, whose connections nobody counts, and before the first.
+	// Stats are the listener process's counts, also for each worker, and StatsAt is the time of its
+	// report. With few workers, the report is at most a second older than the last change. Stats is
+	// nil before the first report and with Shared and ReusePort, whose connections are not counted.
 	Stats    *ListenerStats `json:"stats,omitempty"`
 	StatsAt  time.Time      `json:"stats_at,omitzero"`
 	Fairness float64        `json:"fairness,omitempty"` // Jain's index of the workers' shares: 1 is even
@@ -26,8 +26,8 @@ type ListenerInfo struct {
 	owners []string // paths in the tree
 }
 
-// listenerWire is a ListenerInfo on its way to a worker: an interface cannot be
-// read without knowing what it holds.
+// listenerWire is a ListenerInfo as it is sent to a worker: an interface cannot be decoded without
+// its type.
 type listenerWire struct {
 	plainListener
 	Addr addr `json:"addr"`
@@ -35,7 +35,7 @@ type listenerWire struct {
 
 type plainListener ListenerInfo
 
-// MarshalBinary is for the tree's way to a worker.
+// MarshalBinary encodes the ListenerInfo for a worker.
 func (i ListenerInfo) MarshalBinary() ([]byte, error) {
 	w := listenerWire{plainListener: plainListener(i)}
 	if i.Addr != nil {
@@ -44,7 +44,7 @@ func (i ListenerInfo) MarshalBinary() ([]byte, error) {
 	return json.Marshal(w)
 }
 
-// UnmarshalBinary reads what MarshalBinary wrote.
+// UnmarshalBinary decodes what MarshalBinary returned.
 func (i *ListenerInfo) UnmarshalBinary(b []byte) error {
 	var w listenerWire
 	if err := json.Unmarshal(b, &w); err != nil {
@@ -55,25 +55,25 @@ func (i *ListenerInfo) UnmarshalBinary(b []byte) error {
 	return nil
 }
 
-// UnmarshalJSON reads what encoding/json has made of one, the tree of a page for
-// instance.
+// UnmarshalJSON decodes what encoding/json made of a ListenerInfo, for example in the tree of a
+// page.
 func (i *ListenerInfo) UnmarshalJSON(b []byte) error { return i.UnmarshalBinary(b) }
 
-// ListenerStats are the counts of a listener. See netactor.
+// ListenerStats are the counts of a listener; see package netactor.
 type ListenerStats = netactor.ListenerStats
 
-// addr is the address of a socket of the master's.
+// addr is the address of a socket of the master.
 type addr struct{ network, address string }
 
 func (a addr) Network() string { return a.network }
 
 func (a addr) String() string { return a.address }
 
-// UnmarshalText reads what MarshalText wrote.
+// UnmarshalText decodes what MarshalText returned.
 func (a *addr) UnmarshalText(b []byte) error {
 	a.network, a.address, _ = strings.Cut(string(b), ":")
 	return nil
 }
 
-// MarshalText is for a Tree as JSON.
+// MarshalText encodes the address for a Tree as JSON.
 func (a addr) MarshalText() ([]byte, error) { return []byte(a.network + ":" + a.address), nil }

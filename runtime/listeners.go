@@ -11,11 +11,11 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// Listeners returns the sockets that the master holds, in the order in which
-// they were opened. It never waits.
+// Listeners returns the sockets that the master holds, in the order in which they were opened. It
+// never waits.
 func (rt *Runtime) Listeners() []ListenerInfo { return rt.listeners(rt.sockets.LastStats()) }
 
-// ListenerStats is Listeners with the counts of this moment: it asks the listener process.
+// ListenerStats returns Listeners with the present counts: it asks the listener process.
 func (rt *Runtime) ListenerStats(ctx context.Context) ([]ListenerInfo, error) {
 	stats, err := rt.sockets.Stats(ctx)
 	if err != nil {
@@ -38,10 +38,10 @@ func (rt *Runtime) listeners(stats []ListenerStats, at time.Time) []ListenerInfo
 	return infos
 }
 
-// AddListener opens a listener at run time, as a child of the root: workers reach it by its Name,
-// and those that wait for it (Worker.AwaitListener) get it now. The address that it got is returned. Errors
-// are those of net.Listen; a name that is taken wraps supervisor.ErrAlreadyStarted or
-// ErrAlreadyPresent.
+// AddListener opens a listener at run time, as a child of the root, and returns the address that it
+// got. Workers get it by its Name; workers that wait for it (Worker.AwaitListener) get it now.
+// Errors are those of net.Listen; for a name that is taken the error wraps
+// supervisor.ErrAlreadyStarted or ErrAlreadyPresent.
 func (rt *Runtime) AddListener(ctx context.Context, l ListenerSpec) (net.Addr, error) {
 	var errs []error
 	bad := func(path, field string, value any, why string) {
@@ -66,9 +66,9 @@ func (rt *Runtime) AddListener(ctx context.Context, l ListenerSpec) (net.Addr, e
 	return nil, fmt.Errorf("%w: %s, it was removed at once", ErrNoListener, l.Name)
 }
 
-// RemoveListener closes a listener of the root's, from the start or added since, in every worker too:
-// Accept returns net.ErrClosed there. What is in its backlog is served first, if its policy hands over and
-// workers take it.
+// RemoveListener closes a listener of the root, whether it was there from the start or added later.
+// It is closed in every worker too: Accept returns net.ErrClosed there. The connections in its
+// backlog are served first, if its policy hands over and workers take them.
 func (rt *Runtime) RemoveListener(ctx context.Context, name string) error {
 	c, err := rt.tree.ChildSpec(ctx, name)
 	if _, is := c.Start.(listenerStarter); err == nil && !is {
@@ -94,12 +94,12 @@ func (rt *Runtime) RemoveListener(ctx context.Context, name string) error {
 	return nil
 }
 
-// PauseListener stops accepting on a listener, in every process, until ResumeListener: connections wait in
-// the kernel's backlog. name is a listener's Name or its address. A packet socket cannot be paused: that is
-// ErrUnsupported.
+// PauseListener stops accepting on a listener, in every process, until ResumeListener: connections
+// wait in the kernel's backlog. name is the listener's Name or its address. A packet socket cannot
+// be paused; the error is ErrUnsupported.
 func (rt *Runtime) PauseListener(name string) error { return rt.withListener(name, rt.sockets.Pause) }
 
-// ResumeListener ends PauseListener.
+// ResumeListener ends the pause of PauseListener.
 func (rt *Runtime) ResumeListener(name string) error { return rt.withListener(name, rt.sockets.Resume) }
 
 func (rt *Runtime) withListener(name string, f func(number uint64) bool) error {

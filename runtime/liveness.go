@@ -13,34 +13,32 @@ const (
 	defaultHeartbeatTimeout = 10 * time.Second
 )
 
-// ErrHung is the cause of the exit reason of a worker that was ended because it
-// did not answer its heartbeat, or said that it was unwell, for too long.
+// ErrHung is the cause of the exit reason of a worker that was ended because for too long it did
+// not answer its heartbeat, or reported that it was unwell.
 var ErrHung = errors.New("coppice: hung")
 
-// Liveness is how the master finds out, from the moment a worker is ready until it is asked to
-// stop, whether it still does its work. The master asks over the channel, a beat at a time; the
-// worker answers from the goroutine that hears everything else the master says, which proves that
-// the process gets CPU and reads; that requests are answered is proved by Path or Check.
+// Liveness is how the master finds out whether a worker still does its work, from the moment it is
+// ready until it is asked to stop. At each beat the master asks over the channel. The worker
+// answers from the goroutine that reads all other messages of the master, which proves that the
+// process gets CPU and reads. Path or Check proves that requests are answered.
 //
-// A worker that is silent for Timeout hangs: its process gets SIGABRT, so that it
-// prints the stacks of its goroutines, and SIGKILL 5 s later. Its exit reason is
-// an error that wraps [ErrHung].
+// A worker that is silent for Timeout hangs: its process gets SIGABRT, so that it prints the stacks
+// of its goroutines, and SIGKILL 5 s later. Its exit reason is an error that wraps [ErrHung].
 //
-// Silence is counted in beats that were missed while the master itself was
-// running: a tree that was stopped as a whole, a machine that slept, or a clock
-// that jumped kills no worker. Time in which a worker waited for a CPU counts a
-// quarter. A worker that a debugger holds is left alone.
+// Silence is counted in beats that were missed while the master itself was running. So no worker is
+// killed when the whole tree was stopped, the machine slept, or a clock jumped. Time in which a
+// worker waited for a CPU counts a quarter. A worker that a debugger holds is left alone.
 type Liveness struct {
 	Every   time.Duration // between two beats; zero = 1 s, None = no heartbeat
 	Timeout time.Duration // at least Every; zero = 10 s
 
-	// Path, if set, is asked for at each beat of the handler of every http.Server
-	// that the worker serves (Worker.Serve), by GET and without a connection:
-	// "/healthz". A status of 400 or more, or no answer, is a beat missed.
+	// Path, if set, is requested at each beat from the handler of every http.Server that the worker
+	// serves (Worker.Serve), by GET and without a connection, for example "/healthz". A status of
+	// 400 or more, or no answer, is a missed beat.
 	Path string
 
-	// Check, if set, is asked at each beat: an error is a beat missed, and so is no answer. It
-	// runs in the worker, on a goroutine of its own, one at a time; ctx ends after Timeout. A
+	// Check, if set, is called at each beat: an error is a missed beat, and so is no answer. It
+	// runs in the worker, on a separate goroutine, one call at a time; ctx ends after Timeout. A
 	// panic in it is an error.
 	Check func(ctx context.Context, w *Worker) error
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/logqueue"
 )
 
-// queued returns cfg with a logger that never blocks: nothing that decides waits for
+// queued returns cfg with a logger that never blocks, so that no part of the tree waits for
 // Config.Logger.
 func (cfg Config) queued() Config {
 	if _, ok := cfg.Logger.Handler().(*logqueue.Handler); !ok {
@@ -15,7 +15,7 @@ func (cfg Config) queued() Config {
 	return cfg
 }
 
-// flushLog waits until what was logged is written, at most logqueue.FlushTimeout.
+// flushLog waits until the log is written, at most logqueue.FlushTimeout.
 func flushLog(log *slog.Logger) {
 	if h, ok := log.Handler().(*logqueue.Handler); ok {
 		h.Flush(logqueue.FlushTimeout)

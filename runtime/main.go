@@ -11,16 +11,14 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/logqueue"
 )
 
-// Serve is [Main] with one pool of n workers named "workers" and defaults
-// everywhere else.
+// Serve is [Main] with one pool of n workers named "workers", and defaults for the rest.
 func Serve(n int, fn WorkerFunc) {
 	Main(Config{Children: []ChildSpec{Pool{Name: "workers", Size: n, Worker: fn}}})
 }
 
-// Main is [Run] of a program that is the tree and nothing else: Run handles the program's
-// signals and tells systemd of the tree. Main does not return: it prints the error to standard
-// error, if there is one, and exits with [ExitCode]. Where the caller's deferred calls are to run,
-// call Run.
+// Main is [Run] for a program that is the tree and nothing else: Run handles the program's signals
+// and notifies systemd. Main does not return: it prints the error, if any, to standard error, and
+// exits with [ExitCode]. If the caller's deferred calls must run, call Run.
 func Main(cfg Config) {
 	cfg.Service = Service{Signals: true, Notify: true}
 	err := Run(context.Background(), cfg)
@@ -30,9 +28,9 @@ func Main(cfg Config) {
 	os.Exit(ExitCode(err))
 }
 
-// ExitCode is the exit code of a program that ends with what Run, Start or Runtime.Wait returned:
-// 0 for nil, an end that was asked for; 2 when the Config or the environment cannot be used; 1
-// when the tree gave up, could not start, or did not end in time.
+// ExitCode returns the exit code for what Run, Start or Runtime.Wait returned: 0 for nil, an end
+// that was asked for; 2 when the Config or the environment cannot be used; 1 when the tree gave up,
+// could not start, or did not end in time.
 func ExitCode(err error) int {
 	if err == nil {
 		return childproto.ExitOK
@@ -49,41 +47,43 @@ func ExitCode(err error) int {
 // A Service is what [Run] does for the program as a service of the system. The zero value leaves
 // all of it to the program, as [Start] does.
 type Service struct {
-	// Signals has Run handle the program's signals until it returns:
+	// With Signals, Run handles the program's signals until it returns:
 	//
-	//	SIGTERM, SIGINT  shut down in order, and return; the second one kills what is left and exits with 1,
-	//	                 but for a SIGTERM within 1 s of the first, or the first again within 0.1 s, which is the
-	//	                 same order by another sender
+	//	SIGTERM, SIGINT  shut down in order, and return; the second signal kills what still runs and
+	//	                 exits with 1, except a SIGTERM within 1 s of the first, or the first again
+	//	                 within 0.1 s: these are the same order by another sender
 	//	SIGQUIT          print the stacks of the master's goroutines, and shut down like SIGTERM
-	//	SIGHUP           reload (Runtime.Reload); one that comes meanwhile waits
-	//	SIGTTIN, SIGTTOU one worker more, or less, in the only pool, or the first of several (Runtime.Scale)
+	//	SIGHUP           reload (Runtime.Reload); a SIGHUP during a reload waits
+	//	SIGTTIN, SIGTTOU one worker more, or less, in the only pool, or the first of several
+	//	                 (Runtime.Scale)
 	//	SIGUSR1          print the tree to standard error
-	//	SIGPIPE          ignored, after Run too: a standard output or error whose reader has gone costs the lines
+	//	SIGPIPE          ignored, also after Run: when the reader of standard output or error has
+	//	                 gone, lines are lost
 	//	SIGUSR2          reserved: ignored, with a line in the log
-	//	others           what Go does with them: SIGABRT ends the program with a dump; the children drain as orphans
+	//	others           as Go handles them: SIGABRT ends the program with a dump; the children
+	//	                 drain as orphans
 	//
-	// Signals about a running tree wait until it is up. A SIGTTOU that the terminal sends to a
-	// background job that writes to it (stty tostop) is ignored from then on, and what is written
-	// appears. After Run the program has its signals back, but for those within 1 s of the first
+	// Signals that concern a running tree wait until it is up. A SIGTTOU that the terminal sends to
+	// a background job that writes to it (stty tostop) is ignored from then on, and the output
+	// appears. After Run the program has its signals back, except for those within 1 s of the first
 	// that asked it to end.
 	//
-	// Children lead process groups of their own, so that what a terminal sends reaches the master
-	// alone. What is sent to all processes (systemd's KillMode=control-group, pkill) has the same
-	// effect as if the master alone had got it, in whatever order it arrives: children pass on to
-	// the master what tells them to end, and ignore the rest. An operator's SIGTERM to one worker
-	// has it replaced, without a gap and without counting as a failure; a worker that is not
-	// Permanent drains and is not replaced.
+	// Children lead their own process groups, so that a terminal's signals reach only the master. A
+	// signal to all processes (systemd's KillMode=control-group, pkill) has the same effect as a
+	// signal to the master alone, in whatever order it arrives: children report a request to end to
+	// the master, and ignore the rest. An operator's SIGTERM to a worker replaces it, without a gap
+	// and without counting as a failure; a worker that is not Permanent drains and is not replaced.
 	Signals bool
 
-	// Notify has Run tell systemd of the tree, where it has started the program and wants to know
-	// (sd_notify(3)); see docs/systemd.md.
+	// With Notify, Run notifies systemd of the tree's state, if systemd started the program and set
+	// NOTIFY_SOCKET (sd_notify(3)); see docs/systemd.md.
 	Notify bool
 }
 
-// Run starts the tree, waits until it ends by itself or ctx does, and then shuts
-// it down within Config.Shutdown. It returns nil after an orderly end that ctx or a signal
-// asked for, during the start too, otherwise why the tree ended. [Config.Service] says what it
-// does besides: handle signals, tell systemd. In a child process it does not return.
+// Run starts the tree, waits until it ends or ctx ends, and then shuts it down within
+// Config.Shutdown. It returns nil after an orderly end that ctx or a signal asked for, also during
+// the start; otherwise why the tree ended. [Config.Service] adds the handling of signals and the
+// messages to systemd. In a child process Run does not return.
 //
 //	func main() { os.Exit(run()) }
 //
@@ -101,7 +101,7 @@ type Service struct {
 func Run(ctx context.Context, cfg Config) error {
 	if IsChild() {
 		_, err := Start(ctx, cfg)
-		return err // of a child that cannot be one
+		return err // of a child that cannot begin
 	}
 	cfg = cfg.defaults().queued()
 	ctx, stop := context.WithCancel(ctx)
@@ -120,20 +120,20 @@ func Run(ctx context.Context, cfg Config) error {
 	err := run(ctx, cfg, func(rt *Runtime) func() {
 		up <- rt
 		stopping := systemd.up(rt.managed())
-		rt.manager.Store(systemd) // a reload is told of from now on
+		rt.manager.Store(systemd) // from now on a reload is reported to systemd
 		return stopping
 	})
 	systemd.ended(err)
 	return err
 }
 
-// run is Run. It calls up when the tree is up, and what that returned when the
-// tree is about to end, or has ended.
+// run does the work of Run. It calls up when the tree is up, and the function that up returned when
+// the tree is about to end, or has ended.
 func run(ctx context.Context, cfg Config, up func(*Runtime) (ending func())) error {
 	rt, err := Start(ctx, cfg)
 	if err != nil {
 		if cause := ctx.Err(); cause != nil && errors.Is(err, cause) {
-			return nil // asked to end while it started; what was started is stopped again
+			return nil // the end was asked for during the start; what was started is stopped again
 		}
 		return err
 	}
@@ -162,8 +162,8 @@ var inherit = sync.OnceValue(func() (in struct {
 	return in
 })
 
-// IsChild reports whether this process was started as a child of a tree: what
-// stands before Main, Run or Start runs there too.
+// IsChild reports whether this process was started as a child of a tree. The code before Main, Run
+// or Start runs there too.
 func IsChild() bool {
 	in := inherit()
 	return in.ok || in.err != nil

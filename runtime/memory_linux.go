@@ -7,9 +7,8 @@ import (
 	"strconv"
 )
 
-// residentMemory returns the resident memory of a process in bytes. That of another
-// that has got the number meanwhile costs nothing: what is done about it is done by
-// pidfd.
+// residentMemory returns the resident memory of a process in bytes. If the pid was reused, the
+// value is wrong but harmless, because a kill goes through a pidfd.
 func residentMemory(pid int) (int64, bool) {
 	if pid == 0 {
 		return 0, false // a goroutine

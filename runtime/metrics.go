@@ -12,7 +12,7 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// measurePools emits the sizes of the tree's pools and what their workers do.
+// measurePools emits the sizes of the tree's pools and the states of their workers.
 func (rt *Runtime) measurePools() {
 	rt.pipeline.Meter().Watch(func(emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
 		for _, c := range rt.pools.list() {
@@ -40,8 +40,8 @@ func (rt *Runtime) countWorkers(t Tree, path string, emit func(*tracing.Instrume
 	}
 }
 
-// workersOf returns the state of each worker of a pool, those included that have no
-// slot. A slot that waits for its worker to start is that worker.
+// workersOf returns the state of each worker of a pool, including those without a slot. A slot
+// whose worker is starting counts as that worker.
 func workersOf(pool Tree, path string) (states []string) {
 	starting := map[string]bool{}
 	for _, w := range slices.Backward(pool.Children) { // workers without a slot come after the slots
@@ -69,7 +69,7 @@ func workersOf(pool Tree, path string) (states []string) {
 	return states
 }
 
-// telemetryInfo returns what the spans of the tree take from the Info of an event.
+// telemetryInfo returns the parts of an event's Info that the spans of the tree use.
 func telemetryInfo(v any) telemetry.EventInfo {
 	switch i := v.(type) {
 	case info:

@@ -26,13 +26,13 @@ type OutputLine struct {
 	Generation  int       `json:"generation,omitempty"`
 	Stream      string    `json:"stream"` // stdout or stderr
 
-	// Text is the line without its newline, as the process wrote it. A line of
-	// more than 8 KiB comes in pieces, each an OutputLine.
+	// Text is the line without its newline, as the process wrote it. A line of more than 8 KiB is
+	// split into several OutputLines.
 	Text string `json:"text"`
 }
 
-// Tag is what stands before the text where lines of several processes are mixed:
-// web/0#3 g1, the name, the ID and the generation.
+// Tag returns the prefix of the text where lines of several processes are mixed: web/0#3 g1, the
+// name, the ID and the generation.
 func (l OutputLine) Tag() string {
 	s := l.Name
 	if l.ID != 0 {
@@ -44,19 +44,19 @@ func (l OutputLine) Tag() string {
 	return s
 }
 
-// String is the tag, a bar and the text.
+// String returns the tag, a bar and the text.
 func (l OutputLine) String() string { return l.Tag() + "| " + l.Text }
 
-// A LineWriter is a Config.Output that is given the lines as they are, instead of
-// their text behind a tag.
+// A LineWriter is a Config.Output that gets the lines as OutputLines, instead of their text behind
+// a tag.
 type LineWriter interface {
-	// WriteLine is called by one goroutine of the master, one line at a time. It
-	// may block, see Config.Output. An error costs the line, and is counted.
+	// WriteLine is called by one goroutine of the master, one line at a time. It may block, see
+	// Config.Output. If it returns an error, the line is lost and counted.
 	WriteLine(OutputLine) error
 }
 
-// LogOutput is a Config.Output that makes each line a record of the log: what was
-// written to standard error at level Warn, the rest at Info.
+// LogOutput returns a Config.Output that makes each line a log record: standard error at level
+// Warn, standard output at Info.
 func LogOutput(log *slog.Logger) io.Writer { return logOutput{log} }
 
 type logOutput struct{ log *slog.Logger }
@@ -72,14 +72,13 @@ func (o logOutput) WriteLine(l OutputLine) error {
 	return nil
 }
 
-// Write makes b a record: for code that uses the result of LogOutput as a plain writer.
+// Write makes b a record, for code that uses the result of LogOutput as a plain writer.
 func (o logOutput) Write(b []byte) (int, error) {
 	o.log.Info(string(b))
 	return len(b), nil
 }
 
-// ownStreams passes lines on to the master's own standard output and error, as
-// they are at that time.
+// ownStreams writes lines to the master's own standard output and error, as these are at that time.
 type ownStreams struct{}
 
 func (ownStreams) WriteLine(l OutputLine) error {
@@ -90,7 +89,7 @@ func (ownStreams) WriteLine(l OutputLine) error {
 	return output.WriteRaw(f, append([]byte(l.String()), '\n'))
 }
 
-// taggedText is a plain writer as a LineWriter: a line is one Write.
+// taggedText makes a LineWriter of a plain writer: a line is one Write.
 type taggedText struct{ dst io.Writer }
 
 func (t taggedText) WriteLine(l OutputLine) error {
@@ -98,7 +97,7 @@ func (t taggedText) WriteLine(l OutputLine) error {
 	return err
 }
 
-// lineWriter is what Config.Output means.
+// lineWriter returns the LineWriter for a Config.Output.
 func lineWriter(w io.Writer) LineWriter {
 	switch w := w.(type) {
 	case nil:

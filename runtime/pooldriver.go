@@ -14,39 +14,39 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// poolDriver drives the rules of internal/pool for one running pool, and decides nothing. It
-// has the pool's slots and workers, those included that have no slot. The listener process is a
-// pool of one.
+// poolDriver executes the rules of internal/pool for one running pool, and decides nothing. It has
+// the pool's slots and workers, including workers without a slot. The listener process is a pool of
+// one.
 type poolDriver struct {
 	poolParts
 	kind     *poolKind
 	path     string // of the pool in the tree
 	pool     Pool   // complete
 	began    time.Time
-	alive    context.Context // ends with the pool: what is being brought up is given up
+	alive    context.Context // ends with the pool: starts under way are given up
 	endAlive context.CancelFunc
 
 	mu             sync.Mutex
 	rules          *pool.State
-	effects        []func() // to be done, in order
-	performing     bool     // a goroutine does them
+	effects        []func() // to be performed, in order
+	performing     bool     // a goroutine performs them
 	workers        map[pool.WorkerSeq]*poolWorker
 	slots          map[int]*poolSlot
 	pendingAnswers map[pool.EffectKind][]chan<- pool.Effect // Rolled and Scaled, in the order asked
 	timer          *time.Timer
 	sup            *supervisor.Supervisor         // nil until it is up
-	pendingNotes   []poolNote                     // what happened before
-	rolling        int                            // the generation of the roll that goes on; 0 = none
-	failedInRoll   map[pool.WorkerSeq]*poolWorker // of rolling, ended: one of them may be why it fails
+	pendingNotes   []poolNote                     // what happened before sup was set
+	rolling        int                            // the generation of the roll under way; 0 = none
+	failedInRoll   map[pool.WorkerSeq]*poolWorker // workers of rolling that have ended: one of them may be why it fails
 	scaleErr       error                          // why the latest slot that was added did not come up
 
-	generation atomic.Int64 // that all slots have, or are to have
+	generation atomic.Int64 // the generation that all slots have, or are to get
 
 	supervisorSet chan struct{} // closed when sup is set
 	gone          chan struct{} // closed when the pool has stopped and no worker is left
 }
 
-// poolParts are what the driver of a pool, and its workers, use of the master.
+// poolParts are the parts of the master that the driver of a pool and its workers use.
 type poolParts struct {
 	log         *slog.Logger
 	pools       *pools
@@ -54,9 +54,9 @@ type poolParts struct {
 	children    *children
 	shortages   *shortages
 	backends    *backends
-	lifecycle   *telemetry.Lifecycle // nil: it is not wanted
-	crashes     *crashQueue          // likewise
-	ending      func() bool          // the tree is
+	lifecycle   *telemetry.Lifecycle // nil when neither spans nor metrics are on
+	crashes     *crashQueue          // nil when crashes are not reported
+	ending      func() bool          // reports whether the tree is ending
 	orphanDrain time.Duration        // Config.OrphanDrain
 }
 
@@ -82,26 +82,26 @@ func (c *poolDriver) begin(generation int) {
 	c.generation.Store(int64(generation))
 }
 
-// step tells the rules what happened, and does what follows: in order, and by one goroutine at a
-// time; one that comes while another is at work leaves its own to it. Nothing here waits for a
-// worker.
+// step passes an event to the rules and performs the effects, in order and by one goroutine at a
+// time: a caller that comes while another performs leaves its effects to that one. step waits for
+// no worker.
 func (c *poolDriver) step(ev pool.Event) {
 	c.mu.Lock()
 	c.stepLocked(ev)
 }
 
-// stepLocked is step for a caller that has something to note before; it unlocks mu.
+// stepLocked is step for a caller that must note something first; it unlocks mu.
 func (c *poolDriver) stepLocked(ev pool.Event) {
 	for _, e := range c.rules.Step(time.Since(c.began), ev) {
 		c.effects = append(c.effects, func() { c.perform(e) })
 	}
-	if ev.Kind == pool.Ended { // the effects before may be about it
+	if ev.Kind == pool.Ended { // earlier effects may concern it
 		c.effects = append(c.effects, func() { c.forget(ev.Worker) })
 	}
 	c.performLocked()
 }
 
-// performLocked does what is to be done, unless another goroutine is at it; it unlocks mu.
+// performLocked performs the effects, unless another goroutine does; it unlocks mu.
 func (c *poolDriver) performLocked() {
 	if c.performing {
 		c.mu.Unlock()
@@ -119,8 +119,7 @@ func (c *poolDriver) performLocked() {
 	c.mu.Unlock()
 }
 
-// Turn waits until everything that the rules have said is done: see
-// [supervisor.Supervisor.Turn].
+// Turn waits until every effect so far is performed; see [supervisor.Supervisor.Turn].
 func (c *poolDriver) Turn(ctx context.Context) error {
 	done := make(chan struct{})
 	c.mu.Lock()
@@ -134,14 +133,14 @@ func (c *poolDriver) Turn(ctx context.Context) error {
 	}
 }
 
-// forget drops a worker that has ended and of which everything is said.
+// forget drops a worker that has ended and whose end is reported.
 func (c *poolDriver) forget(id pool.WorkerSeq) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.workers, id)
 }
 
-// perform does one effect.
+// perform performs one effect.
 func (c *poolDriver) perform(e pool.Effect) {
 	switch e.Kind {
 	case pool.Launch:
@@ -185,7 +184,7 @@ func (c *poolDriver) perform(e pool.Effect) {
 		ch := c.pendingAnswers[e.Kind][0]
 		c.pendingAnswers[e.Kind] = c.pendingAnswers[e.Kind][1:]
 		c.mu.Unlock()
-		ch <- e // capacity 1, and the only one
+		ch <- e // capacity 1, and this is the only value
 	case pool.Wake:
 		d := e.At - time.Since(c.began)
 		c.mu.Lock()
@@ -211,7 +210,7 @@ func (c *poolDriver) worker(id pool.WorkerSeq) *poolWorker {
 	return c.workers[id]
 }
 
-// slotUp gives the supervisor the instance that it has waited for.
+// slotUp gives the supervisor the instance that it waits for.
 func (c *poolDriver) slotUp(e pool.Effect) {
 	w := c.worker(e.Worker)
 	c.mu.Lock()
@@ -231,7 +230,7 @@ func (c *poolDriver) slotUp(e pool.Effect) {
 	}()
 }
 
-// slotSwap has a slot's instance live on in another worker.
+// slotSwap changes the worker behind a slot's running instance.
 func (c *poolDriver) slotSwap(e pool.Effect) {
 	w := c.worker(e.Worker)
 	if c.kind.takeOver != nil {
@@ -244,7 +243,7 @@ func (c *poolDriver) slotSwap(e pool.Effect) {
 	c.note(e.Slot, w.event(PoolEvent{Kind: WorkerReplaced, Why: e.Why.String(), Took: time.Since(w.startedAt)}))
 }
 
-// occupySlot counts a worker as its slot's.
+// occupySlot makes a worker its slot's worker.
 func (c *poolDriver) occupySlot(w *poolWorker) {
 	c.mu.Lock()
 	w.hadSlot = true
@@ -257,7 +256,7 @@ func (c *poolDriver) occupySlot(w *poolWorker) {
 	}
 }
 
-// slotDown ends a slot's instance as its worker ended.
+// slotDown ends a slot's instance with the reason of its worker.
 func (c *poolDriver) slotDown(e pool.Effect) {
 	reason := supervisor.Reason{Kind: supervisor.Shutdown}
 	var leaked <-chan struct{}
@@ -275,9 +274,9 @@ func (c *poolDriver) slotDown(e pool.Effect) {
 	s.Terminate(reason, leaked)
 }
 
-// drain asks a worker to drain and end. One that is still its slot's, as when the supervisor stops
-// it, is followed by another that will ask for the same sockets, or by none: what it closes from
-// now on is no loss of the pool's.
+// drain asks a worker to drain and end. If the worker still holds its slot, as when the supervisor
+// stops it, closing its listeners must not close the pool's sockets: the slot's next worker, if
+// there is one, will ask for them.
 func (c *poolDriver) drain(e pool.Effect) {
 	w := c.worker(e.Worker)
 	c.mu.Lock()
@@ -291,7 +290,7 @@ func (c *poolDriver) drain(e pool.Effect) {
 	} else {
 		w.retired.Store(true)
 	}
-	if !inSlot || !e.Brief { // else it has the supervisor's deadline
+	if !inSlot || !e.Brief { // otherwise it has the supervisor's deadline
 		w.unlessEnded(c.pool.Shutdown, w.Kill)
 	}
 	switch {
@@ -315,7 +314,7 @@ func (c *poolDriver) kill(e pool.Effect) {
 	launched, hadSlot := w.launched, w.hadSlot
 	c.mu.Unlock()
 	switch {
-	case !launched: // launch looks once it has something to kill
+	case !launched: // launch checks once there is something to kill
 	case hadSlot:
 		w.Kill()
 	default:
@@ -323,8 +322,8 @@ func (c *poolDriver) kill(e pool.Effect) {
 	}
 }
 
-// recordExit keeps of a worker that has ended what a roll may have to blame, and reports
-// whether its supervisor does not restart it.
+// recordExit keeps a worker that has ended as a possible cause of a failed roll, and reports
+// whether the supervisor leaves it ended.
 func (c *poolDriver) recordExit(w *poolWorker, err error) (final bool) {
 	w.dismiss()
 	w.gen.release()
@@ -337,7 +336,7 @@ func (c *poolDriver) recordExit(w *poolWorker, err error) (final bool) {
 	return w.hadSlot && c.isLast(w.reason)
 }
 
-// isLast reports whether the supervisor leaves it at an end for that reason.
+// isLast reports whether the supervisor starts no replacement after an end for that reason.
 func (c *poolDriver) isLast(r supervisor.Reason) bool {
 	switch c.pool.Restart {
 	case supervisor.Temporary:
@@ -349,7 +348,7 @@ func (c *poolDriver) isLast(r supervisor.Reason) bool {
 	return false
 }
 
-// helloFor returns what w, which is to be launched, is told first.
+// helloFor returns the hello of w, which is about to be launched.
 func (c *poolDriver) helloFor(w *poolWorker) childproto.Hello {
 	h := childproto.Hello{
 		Protocol: childproto.Version, Tree: c.backends.tree,
@@ -365,13 +364,13 @@ func (c *poolDriver) helloFor(w *poolWorker) childproto.Hello {
 	return h
 }
 
-// name is the registered name of the worker of a slot.
+// name returns the registered name of the worker of a slot.
 func (c *poolDriver) name(slot int) string { return c.kind.names(c.path, slot).registered }
 
-// slotID is a slot's ID as a child of the pool's supervisor.
+// slotID returns a slot's ID as a child of the pool's supervisor.
 func (c *poolDriver) slotID(slot int) string { return c.kind.names(c.path, slot).id }
 
-// incarnation is the number of the next worker of a slot.
+// incarnation returns the number of the next worker of a slot.
 func (c *poolDriver) incarnation(slot int) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -394,7 +393,7 @@ func (c *poolDriver) note(slot int, ev PoolEvent) {
 	}
 }
 
-// setSupervisor sets the pool's supervisor, which publishes what happened meanwhile.
+// setSupervisor sets the pool's supervisor and publishes the notes that waited for it.
 func (c *poolDriver) setSupervisor(sup *supervisor.Supervisor) {
 	c.mu.Lock()
 	c.sup = sup

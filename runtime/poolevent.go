@@ -9,7 +9,7 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// PoolEventKind says what happened inside a pool.
+// PoolEventKind is what happened inside a pool.
 type PoolEventKind uint8
 
 // The kinds of [PoolEvent], and the fields each uses besides Pool, Slot, Worker, ID
@@ -19,21 +19,21 @@ const (
 	WorkerStarting PoolEventKind = iota
 	// WorkerFailed: it ended before it was ready. Why, Reason.
 	WorkerFailed
-	// WorkerReplaced: it is ready, and has the slot of another that runs. Why, Took
+	// WorkerReplaced: it is ready, and has taken the slot of a worker that still runs. Why, Took
 	// (since its start was decided).
 	WorkerReplaced
 	// SpareReady: it is ready to take a slot. Took.
 	SpareReady
-	// DrainBegan: it was asked to finish what it has and end. Why, Limit.
+	// DrainBegan: it was asked to finish its work and end. Why, Limit.
 	DrainBegan
-	// DrainCut: its drain is ended early, since too many drain. Why.
+	// DrainCut: its drain is cut short, because too many drain. Why.
 	DrainCut
 	// WorkerDrained: it has ended after it was asked to. Why, Took, Forced, Reason.
 	WorkerDrained
 	// WorkerDue: it is to be recycled. Why.
 	WorkerDue
-	// PoolReloading, PoolReloaded: the pool rolls to Generation; it has, or gave up.
-	// Took, Err.
+	// PoolReloading, PoolReloaded: the pool rolls to Generation; it has arrived, or gave up. Took,
+	// Err.
 	PoolReloading
 	PoolReloaded
 	// PoolScaled: the pool has another size. Size, Took, Err.
@@ -52,9 +52,9 @@ func (k PoolEventKind) String() string {
 	return fmt.Sprintf("PoolEventKind(%d)", uint8(k))
 }
 
-// PoolEvent is what happens inside a pool, where its supervisor sees nothing: a worker takes the
-// place of another, or drains. It comes as the Info of an event of kind [supervisor.ChildNoted], in
-// order with the others; see [Runtime.Subscribe].
+// PoolEvent is an event inside a pool that its supervisor does not see: a worker takes the place of
+// another, or drains. It is the Info of an event of kind [supervisor.ChildNoted], in order with the
+// others; see [Runtime.Subscribe].
 type PoolEvent struct {
 	Kind       PoolEventKind
 	Pool       string // path
@@ -63,16 +63,16 @@ type PoolEvent struct {
 	ID         int
 	PID        int // 0 = a goroutine
 	Generation int
-	Why        string // start, reload, roll back, recycle, refill, spare, scale, stop, cap; or what is due
+	Why        string // start, reload, roll back, recycle, refill, spare, scale, stop, cap; or the limit that was reached
 	Took       time.Duration
-	Limit      time.Duration // that it has
+	Limit      time.Duration // the time that it has
 	Forced     int           // connections cut at the deadline
 	Size       int
 	Reason     supervisor.Reason
 	Err        error
 }
 
-// String is one line.
+// String returns one line.
 func (e PoolEvent) String() string {
 	var b strings.Builder
 	if e.Worker != "" {

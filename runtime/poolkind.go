@@ -9,31 +9,32 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 )
 
-// poolKind is the difference between a pool of workers and that of the listener process, which is
-// a pool of one. There are two values.
+// poolKind holds the differences between a pool of workers and the pool of the listener process,
+// which is a pool of one. It has two values.
 type poolKind struct {
 	role childproto.Role
 
-	// ofConfig is set for a pool of Config.Children. It can be scaled and is measured, and a reload
-	// of it proves more than that the program starts.
+	// ofConfig is set for a pool of Config.Children. Such a pool can be scaled and is measured, and
+	// its reload proves more than that the program starts.
 	ofConfig bool
 
 	names     func(path string, slot int) slotNames
-	events    func(path string) string // the Pool of its events
+	events    func(path string) string // the Pool field of its events
 	heartbeat func(Pool) Liveness
-	aliases   func(h *children) []string // more registered names of a worker that is ready
+	aliases   func(h *children) []string // further registered names of a worker that is ready
 
 	// attach makes w known to the sockets, once it has its hello.
 	attach func(h *children, w *poolWorker)
-	// link gives w, which can be offered descriptors, what it needs to become ready.
+	// link gives w, which can receive descriptors now, what it needs to become ready.
 	link func(ctx context.Context, h *children, w *poolWorker) error
-	// takeOver puts w, which is ready, in charge of what its slot is for. It may wait for other
-	// processes. Nil: there is nothing to do.
+	// takeOver puts w, which is ready, in charge of its slot's work. It may wait for other
+	// processes. nil = nothing to do.
 	takeOver func(ctx context.Context, h *children, w *poolWorker)
-	// handOver lets w finish, before it is asked to end, what it has in hand when next gets its slot.
-	// It may wait. Nil: there is nothing to do.
+	// handOver lets w finish its work in hand when next has got its slot, before w is asked to end.
+	// It may wait. nil = nothing to do.
 	handOver func(ctx context.Context, h *children, w, next *poolWorker)
-	// detach takes w, which has ended, out of the sockets. listener is the listener process of before.
+	// detach removes w, which has ended, from the sockets. listener is the listener process of
+	// before.
 	detach func(h *children, w, listener *poolWorker)
 }
 
@@ -65,8 +66,8 @@ var workerPool = &poolKind{
 	link: func(ctx context.Context, h *children, w *poolWorker) error { return h.linkWorker(ctx, w) },
 	detach: func(h *children, w, listener *poolWorker) {
 		h.sockets.RemoveWorker(uint64(w.hello.ID), w.retired.Load())
-		if listener != nil { // it is the master's word that the worker is reaped
-			_ = listener.sendOrReplace(childproto.NewFrame(childproto.FrameWorkerGone, w.sibling())) // an error is its own end
+		if listener != nil { // it learns from the master that the worker is reaped
+			_ = listener.sendOrReplace(childproto.NewFrame(childproto.FrameWorkerGone, w.sibling())) // an error means that the listener process ends
 		}
 	},
 }
@@ -89,7 +90,7 @@ var listenerPool = &poolKind{
 	link:     func(context.Context, *children, *poolWorker) error { return nil },
 	takeOver: func(ctx context.Context, h *children, w *poolWorker) { h.setListener(ctx, w) },
 	handOver: func(ctx context.Context, h *children, w, next *poolWorker) {
-		<-next.linkedToAll // what comes from now on is accepted there
+		<-next.linkedToAll // later connections are accepted by next
 		h.drainListener(ctx, w)
 	},
 	detach: func(h *children, w, listener *poolWorker) {
@@ -99,6 +100,6 @@ var listenerPool = &poolKind{
 	},
 }
 
-// listenerHeartbeat is the listener process's. While it is silent nothing is accepted, and nothing
-// but a Picker can hold it up.
+// listenerHeartbeat is the Liveness of the listener process. While it is silent no connection is
+// accepted, and only a Picker can hold it up.
 var listenerHeartbeat = Liveness{Timeout: 3 * time.Second}

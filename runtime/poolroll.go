@@ -9,12 +9,12 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 )
 
-// roll rolls a pool to a generation. With back it is the way back from a roll: it goes as far as it
-// can.
+// roll rolls a pool to a generation. back marks the way back from a failed roll, which goes as far
+// as it can.
 func (c *poolDriver) roll(ctx context.Context, to int, back bool) error {
-	select { // a pool that starts has no slots yet to roll
+	select { // a pool that is starting has no slots to roll
 	case <-c.supervisorSet:
-	case <-c.gone: // it says so itself
+	case <-c.gone: // query reports it
 	case <-ctx.Done():
 		return &ReloadError{Generation: to, Err: context.Cause(ctx)}
 	}
@@ -40,7 +40,7 @@ func (c *poolDriver) roll(ctx context.Context, to int, back bool) error {
 	return err
 }
 
-// keepFailures makes the driver keep the workers of a generation that end; 0: none.
+// keepFailures makes the driver keep the workers of a generation that end; 0 = none.
 func (c *poolDriver) keepFailures(generation int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -48,7 +48,7 @@ func (c *poolDriver) keepFailures(generation int) {
 	clear(c.failedInRoll)
 }
 
-// rollError returns the error of the worker that has failed a roll.
+// rollError returns the error of the worker that made a roll fail.
 func (c *poolDriver) rollError(e pool.Effect, to int) error {
 	err := &ReloadError{Generation: to, Worker: c.name(e.Slot), Err: errors.New("coppice: a worker failed")}
 	c.mu.Lock()
@@ -67,8 +67,8 @@ func (c *poolDriver) rollError(e pool.Effect, to int) error {
 	return err
 }
 
-// query gives the rules an event that they answer by an effect of a kind, and waits for it. When ctx
-// ends they get giveUp; without one the wait ends.
+// query passes the rules an event that they answer by an effect of kind, and waits for the effect.
+// When ctx ends, the rules get giveUp; if giveUp is nil, the wait ends.
 func (c *poolDriver) query(ctx context.Context, q pool.Event, kind pool.EffectKind, giveUp *pool.Event) (e pool.Effect, ok bool) {
 	ch := make(chan pool.Effect, 1)
 	c.mu.Lock()
@@ -79,7 +79,7 @@ func (c *poolDriver) query(ctx context.Context, q pool.Event, kind pool.EffectKi
 		select {
 		case e := <-ch:
 			return e, true
-		case <-c.gone: // perhaps before it was asked
+		case <-c.gone: // perhaps before the event was passed
 			select {
 			case e := <-ch:
 				return e, true

@@ -13,16 +13,16 @@ import (
 // Defaults of a pool.
 const (
 	defaultPoolShutdown = 10 * time.Second
-	spareRetry          = time.Second // first wait after a spare, or a recycling, has failed
+	spareRetry          = time.Second // first wait after a spare or a recycling has failed
 	maxSpareRetry       = time.Minute
 )
 
-// poolIntensity suits workers that are killed from outside and replaced in milliseconds; OTP's 1 in
-// 5 s is for the actors of one process.
+// poolIntensity is for workers that are killed from outside and replaced in milliseconds; OTP's 1
+// in 5 s is for the actors of one process.
 var poolIntensity = supervisor.Intensity{Max: 10, Period: 10 * time.Second}
 
-// poolBackoff spaces starts that fail, and restarts over the budget: enough for the machine, and no
-// more than a client in the backlog can wait.
+// poolBackoff spaces starts that fail, and restarts over the budget: long enough for the machine,
+// and no longer than a client in the backlog can wait.
 var poolBackoff = supervisor.Backoff{Initial: 50 * time.Millisecond, Max: time.Second, AtOnce: true}
 
 // complete returns p with every zero value replaced by its default.
@@ -42,12 +42,12 @@ func (p Pool) complete() Pool {
 }
 
 // persists reports whether the pool goes on over its budget while its workers show that they can
-// live. With a budget of none the first failure is its supervisor's to handle.
+// live. With a budget of none its supervisor handles the first failure.
 func (p Pool) persists() bool {
 	return !p.OTP && p.Strategy == supervisor.OneForOne && p.Intensity.Max > 0
 }
 
-// rules returns the part of p, which is complete, that internal/pool needs.
+// rules returns the part of p that internal/pool needs; p must be complete.
 func (p Pool) rules() pool.Config {
 	return pool.Config{
 		Surge: max(p.Rollout.Surge, 0), Unavailable: p.Rollout.Unavailable, Spares: p.Spares,
@@ -66,14 +66,14 @@ func (p Pool) killRetries() int {
 	return maxKilledStarts
 }
 
-// pools are the pools that run, and the listener process.
+// pools are the running pools, and the listener process.
 type pools struct {
 	generations *generations
 
 	mu    sync.Mutex
 	all   []*poolDriver  // in the order of their start
 	sizes map[string]int // of pools that were scaled, by path
-	added chan struct{}  // closed when the next pool starts; nil when nothing waits for that
+	added chan struct{}  // closed when the next pool starts; nil when nothing waits for it
 }
 
 // next returns a channel that is closed when another pool starts.
@@ -86,8 +86,8 @@ func (cs *pools) next() <-chan struct{} {
 	return cs.added
 }
 
-// add registers a pool that starts, and returns its size. The pool begins with the current
-// generation: if a reload has not seen it in the list, that reload is over.
+// add registers a pool that starts, and returns its size. The pool starts with the current
+// generation: a pool that a running reload did not list starts with the result of that reload.
 func (cs *pools) add(c *poolDriver) int {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
@@ -100,14 +100,14 @@ func (cs *pools) add(c *poolDriver) int {
 	return cs.sizeLocked(c)
 }
 
-// remove takes out a pool that has ended.
+// remove removes a pool that has ended.
 func (cs *pools) remove(c *poolDriver) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	cs.all = slices.DeleteFunc(cs.all, func(o *poolDriver) bool { return o == c })
 }
 
-// list returns the drivers of the pools, that of the listener process last: by then a reload has
+// list returns the drivers of the pools. That of the listener process is last: by then a reload has
 // shown that the new program starts.
 func (cs *pools) list() []*poolDriver {
 	cs.mu.Lock()
@@ -125,8 +125,8 @@ func (cs *pools) list() []*poolDriver {
 	return out
 }
 
-// occupant returns the info of the worker that the slot with an id has, or had last; nil if it never
-// had one.
+// occupant returns the info of the present or last worker of the slot with an id; nil if it has
+// never had a worker.
 func (c *poolDriver) occupant(id string) any {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -138,8 +138,8 @@ func (c *poolDriver) occupant(id string) any {
 	return nil
 }
 
-// unslotted returns the workers that have no slot, for the snapshot: spares, candidates for a slot,
-// and those that drain.
+// unslotted returns the workers without a slot, for the snapshot: spares, candidates for a slot,
+// and workers that drain.
 func (c *poolDriver) unslotted() []supervisor.Node {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -24,7 +24,7 @@ func (cs *pools) find(path string) (*poolDriver, error) {
 	return cs.all[i], nil
 }
 
-// size is how many slots a pool is to have.
+// size returns how many slots a pool is to have.
 func (cs *pools) size(c *poolDriver) int {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
@@ -38,8 +38,8 @@ func (cs *pools) sizeLocked(c *poolDriver) int {
 	return c.pool.Size
 }
 
-// resize changes how many slots a pool is to have, and returns how many it had and
-// has. Of two at once the second goes on from the first.
+// resize changes how many slots a pool is to have, and returns the number before and after. Of two
+// concurrent calls the second starts from the result of the first.
 func (cs *pools) resize(c *poolDriver, to func(now int) int) (before, size int) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
@@ -59,8 +59,8 @@ func (cs *pools) setSize(c *poolDriver, size int) {
 	cs.sizes[c.path] = size
 }
 
-// scale changes the size of a pool. One that is still starting is waited for: its
-// slots are not all known, and its supervisor takes no others yet.
+// scale changes the size of a pool. It waits for a pool that is still starting, because not all its
+// slots are known and its supervisor takes no others yet.
 func (c *poolDriver) scale(ctx context.Context, to func(now int) int) (err error) {
 	began := time.Now()
 	select {
@@ -94,8 +94,8 @@ func (c *poolDriver) scale(ctx context.Context, to func(now int) int) (err error
 	return err
 }
 
-// busySlots counts the connections that the listener process has handed to the
-// workers of each slot and that are still open.
+// busySlots counts the connections that the listener process has handed to the workers of each slot
+// and that are still open.
 func (c *poolDriver) busySlots(ctx context.Context) map[int]int {
 	busy := map[int]int{}
 	stats, err := c.children.sockets.Stats(ctx)
@@ -114,14 +114,14 @@ func (c *poolDriver) busySlots(ctx context.Context) map[int]int {
 	for _, l := range stats {
 		for _, w := range l.Workers {
 			if slot, ok := byID[w.Worker.ID]; ok {
-				busy[slot] += w.Counts.Open() + w.Counts.Offered // claims are heard of late
+				busy[slot] += w.Counts.Open() + w.Counts.Offered // claims are reported with a delay
 			}
 		}
 	}
 	return busy
 }
 
-// add has the supervisor start a new slot.
+// add makes the supervisor start a new slot.
 func (c *poolDriver) add(slot int) {
 	_, err := c.sup.StartChild(c.alive, c.slotSpec(slot))
 	if err != nil {
@@ -132,7 +132,7 @@ func (c *poolDriver) add(slot int) {
 	c.step(pool.Event{Kind: pool.Added, Slot: slot, Failed: err != nil})
 }
 
-// remove has the supervisor stop and delete a slot. Its worker is out of it by then.
+// remove makes the supervisor stop and delete a slot. Its worker has left the slot by then.
 func (c *poolDriver) remove(slot int) {
 	id := c.slotID(slot)
 	for {

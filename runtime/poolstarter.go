@@ -39,16 +39,16 @@ func (g *poolStarter) Start(ctx context.Context, inc supervisor.Incarnation) (su
 	return p, nil
 }
 
-// slotSpec is a slot as a child of the pool's supervisor.
+// slotSpec returns the spec of a slot as a child of the pool's supervisor.
 func (c *poolDriver) slotSpec(slot int) supervisor.ChildSpec {
 	return supervisor.ChildSpec{
 		ID: c.slotID(slot), Start: slotStarter{c, slot},
-		Restart: c.pool.Restart, Shutdown: c.pool.Shutdown, // the driver minds StartTimeout
+		Restart: c.pool.Restart, Shutdown: c.pool.Shutdown, // the driver enforces StartTimeout
 	}
 }
 
-// poolInstance is a running pool. It has ended when its supervisor and every worker have, also
-// workers that drain without a slot.
+// poolInstance is a running pool. It has ended when its supervisor and every worker have ended,
+// including workers that drain without a slot.
 type poolInstance struct {
 	supervisor.Base
 	driver        *poolDriver
@@ -63,16 +63,16 @@ func (p *poolInstance) awaitEnd() {
 	p.driver.step(pool.Event{Kind: pool.Stop})
 	<-p.driver.gone
 	p.driver.pools.remove(p.driver)
-	p.once.Do(func() {}) // a Stop that comes now is too late
+	p.once.Do(func() {}) // a later Stop has no effect
 	if p.stopRequested {
 		p.driver.children.sockets.StopOwner(p.driver.path)
 	}
 	close(p.done)
 }
 
-// Stop stops the pool and closes its sockets. A pool that ends without Stop has given up: its
-// supervisor decides whether another incarnation takes the sockets, and until then clients wait in
-// the backlog.
+// Stop stops the pool and closes its sockets. A pool that ends without Stop has given up. Its
+// sockets then stay open until its supervisor decides whether another incarnation takes them;
+// clients wait in the backlog.
 func (p *poolInstance) Stop() {
 	p.once.Do(func() { p.stopRequested = true })
 	p.driver.step(pool.Event{Kind: pool.Stop})
@@ -90,8 +90,8 @@ func (p *poolInstance) Kill() {
 func (p *poolInstance) Done() <-chan struct{}     { return p.done }
 func (p *poolInstance) Reason() supervisor.Reason { return p.sup.Reason() }
 
-// Snapshot shows the worker that is in each slot now and, after the slots, the workers
-// that have none.
+// Snapshot returns the pool with the present worker of each slot and, after the slots, the workers
+// without a slot.
 func (p *poolInstance) Snapshot() supervisor.Node {
 	n := p.sup.Snapshot()
 	for i := range n.Children {

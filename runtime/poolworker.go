@@ -18,16 +18,16 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// poolWorker is one worker of a pool, from its launch to its end, as the master sees it: the one
-// record of it. The listener process is one too. run owns it, and is the one goroutine that waits
-// for its end; others ask it to end, and read what stands below as said there.
+// poolWorker is the master's record of one worker of a pool, from its launch to its end. The
+// listener process is a poolWorker too. run owns it, and is the only goroutine that waits for its
+// end. Other goroutines ask it to end, and read the fields below as their comments allow.
 type poolWorker struct {
 	driver *poolDriver // of its pool
 	id     pool.WorkerSeq
 	gen    *generation
 
-	// Ends when the worker is not wanted any more, or has ended. A start that waits for what the
-	// master lacks ends with it.
+	// wanted ends when the worker is no longer wanted, or has ended. A start that waits for
+	// something that the master lacks ends with it.
 	wanted  context.Context
 	dismiss context.CancelFunc
 
@@ -35,11 +35,11 @@ type poolWorker struct {
 
 	// Guarded by poolDriver.mu.
 	why           pool.Purpose // of its launch, or of its assignment to a slot
-	startedAt     time.Time    // launched, or assigned
+	startedAt     time.Time    // when it was launched, or assigned
 	slot          int
-	launched      bool // what launch sets is set
+	launched      bool // the fields that launch sets are set
 	hadSlot       bool // it is, or was, a slot's worker
-	stopSignalled bool // a signal from outside tells it to end
+	stopSignalled bool // a signal from outside asked it to end
 	drainAsked    time.Time
 	drainWhy      pool.Purpose
 
@@ -50,34 +50,34 @@ type poolWorker struct {
 	backend   backend
 	telemetry tracing.ChildTelemetry // ended by finish, or by launch if there is no backend
 
-	assigned atomic.Pointer[assignment] // its place; a spare's changes once
+	assigned atomic.Pointer[assignment] // its place in the pool; a spare's changes once
 
 	// Guarded by children.mu.
-	placed bool       // a worker that knows its place
+	placed bool       // it is a worker that has its slot
 	link   linkHealth // of a worker, to the listener process
 
-	handshaken  chan struct{} // closed when the channel's handshake is over: descriptors can be offered
+	handshaken  chan struct{} // closed when the channel's handshake is over: descriptors can be sent
 	attached    chan struct{} // closed when its hello is sent and it is known to the others
 	standby     chan struct{} // of a spare: closed when it waits for a slot
 	setStandby  func()
-	ready       chan struct{} // closed when it says that it does its work
+	ready       chan struct{} // closed when it reports that it does its work
 	setReady    func()
 	linkedToAll chan struct{} // of the listener process: closed when it has its links and sockets, or never will
-	drained     chan struct{} // of the listener process: closed when nothing is unclaimed any more
+	drained     chan struct{} // of the listener process: closed when no connection is unclaimed any more
 	setDrained  func()
 
 	askedStop    atomic.Bool
-	retired      atomic.Bool                // nothing takes its place, or another has it: its end leaves no gap
-	killed       atomic.Pointer[KillReason] // why the master did; nil = it did not
-	hung         atomic.Pointer[error]      // why, when it hangs and is ended for it
+	retired      atomic.Bool                // it will not be replaced, or has been already: its end leaves no gap
+	killed       atomic.Pointer[KillReason] // why the master killed it; nil = it did not
+	hung         atomic.Pointer[error]      // why it is ended, if it hangs
 	channelErr   atomic.Pointer[error]      // what ended its channel, if not the worker
 	exitNotice   atomic.Pointer[childproto.ExitNotice]
-	forced       atomic.Int64  // connections that its drain has cut at its deadline
-	relinked     atomic.Int64  // times that it got another link for a broken one
+	forced       atomic.Int64  // connections that were cut at its drain's deadline
+	relinked     atomic.Int64  // times that it got a new link for a broken one
 	framesLost   atomic.Uint64 // frames whose descriptors the master had no room for
 	badFrames    atomic.Uint64 // frames that could not be understood
 	stopSignal   sync.Once     // the first signal from outside counts
-	requestsDone sync.Once     // the first word that it has had its share of requests counts
+	requestsDone sync.Once     // the first report that it has had its share of requests counts
 	heartbeats   liveness.Answers
 	stacks       fdipc.Calls[struct{}, string]
 
@@ -104,20 +104,20 @@ func newPoolWorker(c *poolDriver, e pool.Effect) *poolWorker {
 	return w
 }
 
-// name is the worker's registered name, or what it has before it has one.
+// name returns the worker's registered name, or its name before it has one.
 func (w *poolWorker) name() string { return w.assigned.Load().name }
 
-// sibling is what the others are told of the worker.
+// sibling returns what other children learn of the worker.
 func (w *poolWorker) sibling() childproto.Sibling {
 	h, at := w.hello, w.assigned.Load()
 	h.Name, h.Slot, h.Incarnation = at.name, at.slot, at.incarnation
 	return h.Sibling()
 }
 
-// address is the worker's actor address.
+// address returns the worker's actor address.
 func (w *poolWorker) address() string { return strconv.Itoa(w.hello.ID) }
 
-// info is what the child is now.
+// info returns the child's present info.
 func (w *poolWorker) info() info {
 	at := w.assigned.Load()
 	return info{string(w.hello.Role), at.name, w.hello.ID, w.backend.pid(), w.hello.Generation, at.incarnation, int(w.relinked.Load())}
@@ -130,7 +130,7 @@ func (w *poolWorker) event(ev PoolEvent) PoolEvent {
 	return ev
 }
 
-// done is closed when the worker has ended and is forgotten.
+// done returns a channel that is closed when the worker has ended and is forgotten.
 func (w *poolWorker) done() <-chan struct{} { return w.life.Done() }
 
 // finished reports whether the worker has ended and is forgotten.
@@ -142,8 +142,7 @@ func (w *poolWorker) unlessEnded(d time.Duration, f func()) {
 	context.AfterFunc(w.life, func() { timer.Stop() })
 }
 
-// run is the worker's life: its start, its work, its end. It is the worker's own goroutine, for
-// which the end of the pool waits.
+// run runs the worker from its start to its end. The end of the pool waits for this goroutine.
 func (w *poolWorker) run() {
 	c := w.driver
 	limit, err := w.launch()
@@ -157,16 +156,16 @@ func (w *poolWorker) run() {
 		w.reportExit()
 	}
 	final, killed := c.recordExit(w, err), launched && w.killedFromOutside()
-	if killed && err != nil && !c.pool.OTP { // the supervisor may not hear of it
+	if killed && err != nil && !c.pool.OTP { // its supervisor may not learn of it
 		c.log.Error("a start failed: the worker was killed from outside", "name", w.name(), "id", w.hello.ID, "reason", w.reason.String())
 	}
 	c.step(pool.Event{Kind: pool.Ended, Worker: w.id, Final: final, KilledOutside: killed})
 }
 
-// launch gives the worker its backend, its channel and its place in the registry. It lives from
-// then on. While the master lacks what that takes it is tried again: as long as it takes when the
-// slot had a worker before, else for StartTimeout, since a caller waits for the outcome. With
-// Pool.OTP the start fails. launch returns when StartTimeout ends, of which each try has its own.
+// launch gives the worker its backend, its channel and its place in the registry. If the master
+// lacks something for that, launch tries again: without limit if the slot had a worker before,
+// otherwise for StartTimeout, since a caller waits for the outcome. With Pool.OTP the start fails
+// at once. limit is the end of StartTimeout; each try has its own.
 func (w *poolWorker) launch() (limit time.Time, err error) {
 	c := w.driver
 	w.hello = c.helloFor(w)
@@ -192,13 +191,14 @@ func (w *poolWorker) launch() (limit time.Time, err error) {
 	c.mu.Lock()
 	w.launched = true
 	c.mu.Unlock()
-	if w.wanted.Err() != nil { // kill has found nothing to kill
+	if w.wanted.Err() != nil { // kill came before there was something to kill
 		w.killFor(KilledUnwanted)
 	}
 	return limit, nil
 }
 
-// tryLaunch is one try of launch. What a start takes is taken here, where it may be short.
+// tryLaunch makes one try of launch. It takes what a start needs, where the master may be short of
+// it.
 func (w *poolWorker) tryLaunch(ctx context.Context) (err error) {
 	c := w.driver
 	inProcess := c.pool.Isolation == ProcessIsolation
@@ -228,7 +228,8 @@ func (w *poolWorker) tryLaunch(ctx context.Context) (err error) {
 	return nil
 }
 
-// fork starts the worker as a process. The backend is there before the channel, whose end asks for it.
+// fork starts the worker as a process. The backend must be set before the channel, whose end uses
+// it.
 func (w *poolWorker) fork(ctx context.Context) error {
 	end, backend, err := w.driver.backends.fork(ctx, workerStart{
 		hello: w.hello, exe: w.gen.exe, env: w.driver.pool.Environment, size: w.driver.pool.Size, place: w.assigned.Load,
@@ -241,11 +242,11 @@ func (w *poolWorker) fork(ctx context.Context) error {
 		w.backend.kill()
 		w.backend.finish()
 	}
-	return startError(w.name(), err) // it takes a table of shared memory
+	return startError(w.name(), err) // it needs a table in shared memory
 }
 
-// bringUp waits until the worker is ready and has its name; a spare gets its slot meanwhile. When
-// it does not become ready, it has ended and bringUp returns why.
+// bringUp waits until the worker is ready and has its name; a spare gets its slot during the wait.
+// If the worker does not become ready, it ends, and bringUp returns why.
 func (w *poolWorker) bringUp(limit time.Time) error {
 	c := w.driver
 	ctx, cancel := context.WithDeadlineCause(c.alive, limit, supervisor.ErrStartTimeout)
@@ -266,7 +267,7 @@ func (w *poolWorker) bringUp(limit time.Time) error {
 		}
 	}
 	if err == nil {
-		err = w.await(ctx, w.handshaken) // descriptors can be offered from then on
+		err = w.await(ctx, w.handshaken) // descriptors can be sent from then on
 	}
 	if err == nil {
 		err = w.unlessExited(ctx, func(ctx context.Context) error { return c.kind.link(ctx, c.children, w) })
@@ -277,32 +278,33 @@ func (w *poolWorker) bringUp(limit time.Time) error {
 	if err != nil {
 		return w.giveUp(ctx, err)
 	}
-	_ = c.children.registerName(w) // it may have ended by now; it was ready nevertheless
+	_ = c.children.registerName(w) // it may have ended by now, but it was ready
 	return nil
 }
 
-// errExited is the error of a wait that the end of the worker has ended.
+// errExited is the error of a wait that ended because the worker has ended.
 var errExited = errors.New("coppice: it has ended")
 
-// introduce says to the worker what it is, and to the others that it is there.
+// introduce sends the worker its hello, and makes it known to the others.
 func (w *poolWorker) introduce(ctx context.Context) error {
-	// The hello comes first: what knows the worker may send it something.
+	// The hello comes first, because the others may send frames to a worker that they know.
 	err := errors.Join(w.sendHello(ctx), w.driver.children.attach(w))
 	close(w.attached)
 	return err
 }
 
-// assign gives a spare that stands by its slot.
+// assign gives a standby spare its slot.
 func (w *poolWorker) assign(ctx context.Context, slot int) error {
 	c := w.driver
 	a := childproto.AssignFrame{Name: c.name(slot), Slot: slot, Incarnation: c.incarnation(slot), Requests: c.requests(slot)}
 	w.assigned.Store(&assignment{name: a.Name, slot: a.Slot, incarnation: a.Incarnation})
-	c.children.sockets.AddWorker(w.sibling().Worker, w.conn) // it may ask for one from now on
+	c.children.sockets.AddWorker(w.sibling().Worker, w.conn) // it may ask for a socket from now on
 	return w.conn.Send(ctx, childproto.NewFrame(childproto.FrameAssign, a))
 }
 
-// unlessExited calls f with a context that ends with ctx, or when the worker has ended. The channel
-// does not always say so: a process that the worker has started may keep it open.
+// unlessExited calls f with a context that ends with ctx, or when the worker has ended. The end of
+// the channel is no sure sign of that: a process that the worker has started may keep the channel
+// open.
 func (w *poolWorker) unlessExited(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -316,8 +318,8 @@ func (w *poolWorker) unlessExited(ctx context.Context, f func(context.Context) e
 	return f(ctx)
 }
 
-// await waits until the worker has said what closes said, or has ended without that: its last
-// word is heard before its end is known.
+// await waits until the worker has sent the frame that closes said, or has ended without it. The
+// worker's last frames are handled before its end is known.
 func (w *poolWorker) await(ctx context.Context, said <-chan struct{}) error {
 	select {
 	case <-said:
@@ -335,8 +337,8 @@ func (w *poolWorker) await(ctx context.Context, said <-chan struct{}) error {
 	}
 }
 
-// giveUp ends a worker that did not become ready, and returns the reason: if it has ended by
-// itself that is why, and not err, which is what the master met meanwhile.
+// giveUp ends a worker that did not become ready, and returns the reason. If the worker ended
+// without being asked, that end is the reason; otherwise it is err, the error that the master got.
 func (w *poolWorker) giveUp(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	if errors.Is(err, errExited) || cause == nil && w.exitedAfter(err) {
@@ -355,11 +357,11 @@ func (w *poolWorker) giveUp(ctx context.Context, err error) error {
 	return fmt.Errorf("coppice: %s: %w", w.name(), err)
 }
 
-// deathKnownTimeout bounds how long the death of a worker is waited for whose channel broke.
+// deathKnownTimeout bounds the wait for the end of a worker whose channel broke.
 const deathKnownTimeout = 2 * time.Second
 
-// exitedAfter reports whether the worker has ended, of which err, that the master met, is then but
-// a sign. A channel breaks before the end is known: that is waited for.
+// exitedAfter reports whether the worker has ended and err, which the master got, is only a sign of
+// that. A channel breaks before the end is known, so exitedAfter waits for the end.
 func (w *poolWorker) exitedAfter(err error) bool {
 	if childproto.IsEnd(err) {
 		select {
@@ -370,9 +372,9 @@ func (w *poolWorker) exitedAfter(err error) bool {
 	return isClosed(w.backend.exited())
 }
 
-// finish waits until the worker's backend has ended, makes the exit reason, and takes the worker
-// out of everything that knows it. Only run and what it calls may call it; when it has been called
-// before it does nothing.
+// finish waits until the worker's backend has ended, makes the exit reason, and removes the worker
+// from everything that knows it. Only run and the functions that run calls may call it; a second
+// call does nothing.
 func (w *poolWorker) finish() {
 	if w.finished() {
 		return
@@ -383,7 +385,7 @@ func (w *poolWorker) finish() {
 	w.conn.PeerGone()
 	select {
 	case <-w.conn.Done(): // its last frames are read
-	case <-time.After(process.Linger): // a descendant of it has the channel
+	case <-time.After(process.Linger): // a descendant of it keeps the channel open
 	}
 	_ = w.conn.Close()
 	w.exit = w.backend.exit()
@@ -398,7 +400,7 @@ func (w *poolWorker) finish() {
 	w.endLife()
 }
 
-// reportExit says how the worker ended, and gives its name back to the worker that has its slot.
+// reportExit reports how the worker ended, and gives its name back to the worker that has its slot.
 func (w *poolWorker) reportExit() {
 	c := w.driver
 	c.mu.Lock()

@@ -21,11 +21,11 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/queue"
 )
 
-// channelFD is the number that the channel has in a child. Not 3, which is
-// where LISTEN_FDS starts (sd_listen_fds(3)).
+// channelFD is the number of the channel in a child. It is not 3, where LISTEN_FDS starts
+// (sd_listen_fds(3)).
 const channelFD = 10
 
-// processChild is a child that is a process of its own, and what it prints.
+// processChild is a child that is a separate process, and its output.
 type processChild struct {
 	spawner
 	proc   *process.Process
@@ -35,7 +35,7 @@ type processChild struct {
 	words  process.LastWords // of stderr
 	tail   output.Tail
 	oom    *process.OOMWatch
-	sigs   atomic.Uint64 // sent by us while it lived: a signals
+	sigs   atomic.Uint64 // sent by the master while it lived: a signals
 	ended  chan struct{} // closed by finish
 	began  time.Time     // when it was started
 	at     time.Time     // when it ended; set before ended
@@ -48,7 +48,7 @@ type processChild struct {
 // spawner starts processes.
 type spawner struct {
 	log    *slog.Logger
-	output *queue.Queue[output.Line] // takes what they print
+	output *queue.Queue[output.Line] // takes the lines that the processes print
 }
 
 // fork starts a worker as a process: this program once more. It returns the socket of the master's
@@ -61,7 +61,7 @@ func (s spawner) fork(ctx context.Context, w workerStart) (*os.File, backend, er
 	}
 	defer remote.Close()
 	channel := max(channelFD, firstFile+len(w.env.Files))
-	marks := fdipc.Environ(channel, map[string]string{childproto.FilesVar: w.env.fileNames()}) // none too: it tells whose child this is
+	marks := fdipc.Environ(channel, map[string]string{childproto.FilesVar: w.env.fileNames()}) // also if there are no files: the variable marks this child
 	b, err := s.spawn(ctx, process.Command{
 		Executable: w.exe, Args: startedArgs, Env: w.env.variables(os.Environ(), w.size, append(marks, deeper())...),
 		Files:       slices.Insert(make([]*os.File, channel), channel, remote),
@@ -75,8 +75,8 @@ func (s spawner) fork(ctx context.Context, w workerStart) (*os.File, backend, er
 	return local, b, nil
 }
 
-// forkProgram starts another program. vars are added to its environment, and line,
-// if not nil, is called with each line that it prints.
+// forkProgram starts another program. vars are added to its environment. If line is not nil, it is
+// called with each line that the program prints.
 func (s spawner) forkProgram(ctx context.Context, p Process, who output.Line, line func([]byte), vars ...string) (*processChild, error) {
 	env := p.Environment
 	if len(env.Files) > 0 {
@@ -89,23 +89,23 @@ func (s spawner) forkProgram(ctx context.Context, p Process, who output.Line, li
 	}, env, spawnRequest{label: who, grace: p.grace(), line: line})
 }
 
-// reservedVars are variables that mean the master: what its service manager gave it.
+// reservedVars are variables that concern only the master: its service manager set them.
 var reservedVars = []string{
 	"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES",
 	"COPPICE_" + childproto.FilesVar,
 }
 
-// spawnRequest is what the master does with a process besides starting it.
+// spawnRequest is how the master handles a process, besides starting it.
 type spawnRequest struct {
-	label output.Line        // whose lines are: name and numbers
+	label output.Line        // name and numbers for its lines
 	grace time.Duration      // of its group, once its leader has ended
-	place func() *assignment // of the tree's own children: what they are called by then
-	line  func([]byte)       // is called with each line, of either output; nil = nothing
+	place func() *assignment // of the tree's own children: their present names
+	line  func([]byte)       // called with each line of both streams; nil = none
 }
 
-// spawn starts cmd in the environment env, but for the variables, which it has,
-// with the null device as its input and its output read. The first three of cmd.Files are
-// filled in. What need not answer is waited for until ctx ends.
+// spawn starts cmd in the environment env, whose variables cmd has already. Its input is the null
+// device and its output is read. spawn fills in the first three of cmd.Files. Calls that may block
+// are waited for until ctx ends.
 func (s spawner) spawn(ctx context.Context, cmd process.Command, env Environment, how spawnRequest) (*processChild, error) {
 	key := fmt.Sprintf("%s %p %q %v", how.label.Name, cmd.Executable, cmd.Args, env)
 	out, err := process.Apart(ctx, key, func(at *process.Look) (*appliedEnvironment, error) { return env.outfit(cmd, at) })
@@ -149,7 +149,7 @@ func (s spawner) spawn(ctx context.Context, cmd process.Command, env Environment
 	return b, nil
 }
 
-// printed keeps a line and passes it on; begins says that it begins last words. It waits for
+// printed keeps a line and passes it on; begins marks the beginning of last words. It waits for
 // Config.Output, at most as long as the queue of lines does.
 func (b *processChild) printed(how spawnRequest, stream string, line []byte, begins bool) {
 	if how.line != nil {
@@ -167,8 +167,8 @@ func (b *processChild) printed(how spawnRequest, stream string, line []byte, beg
 	}
 }
 
-// finish waits for the process's end, ends what it has left behind, and reads its output to the end.
-// It is called once.
+// finish waits for the process's end, ends the processes that it left behind, and reads its output
+// to the end. It is called once.
 func (b *processChild) finish() {
 	defer close(b.ended)
 	<-b.proc.Done()
@@ -205,7 +205,7 @@ func (b *processChild) exit() Exit {
 	return e
 }
 
-// fillReport adds to a report when the process lived and what it has printed.
+// fillReport adds to a report when the process lived and its last lines.
 func (b *processChild) fillReport(r *CrashReport) {
 	r.Time, r.Uptime = b.at, b.at.Sub(b.began)
 	r.Lost = b.tail.Lost()
@@ -242,7 +242,7 @@ func (b *processChild) abort() {
 	b.failed(syscall.SIGABRT, b.proc.Abort())
 }
 
-// asked notes that the process was asked to end, otherwise than by a signal.
+// asked notes that the process was asked to end by other means than a signal.
 func (b *processChild) asked(how string) { b.stopping.step(how) }
 
 // ask sends sig to the process, not to its group.
@@ -261,7 +261,7 @@ func (b *processChild) signal(sig syscall.Signal) { b.send(sig, b.proc.SignalGro
 func (b *processChild) send(sig syscall.Signal, to func(syscall.Signal) error) {
 	name := unix.SignalName(sig)
 	select {
-	case <-b.proc.Done(): // it is for what the process has left behind
+	case <-b.proc.Done(): // the signal is for the processes that it left behind
 		name += " to its group"
 	default:
 		b.sigs.Or(uint64(signals(0).with(sig)))

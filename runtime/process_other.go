@@ -14,8 +14,8 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// Without pidfds, parent-death signals and claim tables there are no processes
-// to supervise. What is left runs as goroutines.
+// Without pidfds, parent-death signals and claim tables there are no processes to supervise.
+// Workers can only be goroutines.
 
 type executable struct{}
 
@@ -49,7 +49,7 @@ func keepName()     {}
 
 func dupFile(int, string) (*os.File, error) { return nil, errNoProcesses }
 
-// reaper reaps what others have left behind.
+// reaper reaps orphans.
 type reaper struct{}
 
 func (*reaper) Reaped() uint64 { return 0 }

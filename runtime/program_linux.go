@@ -14,9 +14,9 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// programInstance is a running program that is not this one. It is a
-// supervisor.Instance: asked to stop by a signal of its own choice, then by SIGTERM
-// to its process group, killed by SIGKILL to the group.
+// programInstance is a running program other than this one. It is a supervisor.Instance: it is
+// asked to stop by the signal of its spec, then by SIGTERM to its process group, and killed by
+// SIGKILL to the group.
 type programInstance struct {
 	supervisor.Termination
 	crashes *crashQueue
@@ -69,7 +69,7 @@ func (f programStarter) start(ctx context.Context, incarnation int) (supervisor.
 		return nil, fmt.Errorf("coppice: %s %w (%v): %w%s", name, err, spec.Ready, supervisor.Exit(p.Reason()), ready.Last())
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		p.killFor(KilledNotReady)
-	default: // the start is not wanted any more
+	default: // the start is no longer wanted
 		p.killFor(KilledUnwanted)
 	}
 	<-p.Done()
@@ -77,8 +77,8 @@ func (f programStarter) start(ctx context.Context, incarnation int) (supervisor.
 		time.Since(began).Round(time.Millisecond), spec.Ready, supervisor.Exit(p.Reason()), ready.Last())
 }
 
-// stopTime is how long the program has from the request to stop until the kill;
-// supervisor.Infinity and BrutalKill are themselves.
+// stopTime returns how long the program has from the request to stop until the kill;
+// supervisor.Infinity and BrutalKill are returned unchanged.
 func (p Process) stopTime() time.Duration {
 	if p.Shutdown == 0 {
 		return supervisor.DefaultShutdown
@@ -86,7 +86,7 @@ func (p Process) stopTime() time.Duration {
 	return p.Shutdown
 }
 
-// grace is how long what the program leaves behind in its group has to end.
+// grace returns how long the processes that the program left behind in its group have to end.
 func (p Process) grace() time.Duration {
 	switch d := p.stopTime(); d {
 	case supervisor.BrutalKill:
@@ -111,8 +111,8 @@ func (p *programInstance) live() {
 	p.Terminate(reason, nil)
 }
 
-// Stop asks the program to end, by the signal that it has chosen for that. Towards
-// the end of its time, or without such a signal at once, its group gets SIGTERM.
+// Stop asks the program to end, by the Stop signal of its spec. Towards the end of its time, or at
+// once if there is no such signal, its group gets SIGTERM.
 func (p *programInstance) Stop() {
 	if p.asked.Swap(true) {
 		return
@@ -123,7 +123,7 @@ func (p *programInstance) Stop() {
 	}
 	p.body.ask(p.spec.Stop)
 	d := p.spec.stopTime()
-	if d < 0 { // without end
+	if d < 0 { // without a limit
 		return
 	}
 	go func() { // ends with the program
@@ -137,7 +137,7 @@ func (p *programInstance) Stop() {
 	}()
 }
 
-// Kill ends it: after it was asked in vain, or without.
+// Kill ends the program, whether or not it was asked to stop before.
 func (p *programInstance) Kill() {
 	if p.asked.Load() {
 		p.killFor(KilledStop)

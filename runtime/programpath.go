@@ -8,8 +8,9 @@ import (
 )
 
 // programPath returns the path by which this program was started, with its symbolic links: a reload
-// follows them again. It is made absolute before the working directory changes. If it does not lead
-// to this program, because the name was made up, it is the path of the program's file.
+// follows them again. The path is made absolute before the working directory changes. If it does
+// not lead to this program, because the name was made up, the result is the path of the program's
+// file.
 func programPath() string {
 	self, err := os.Executable()
 	if err != nil {

@@ -7,24 +7,23 @@ import (
 	"time"
 )
 
-// Ready is how a [Process] shows that it does its work: by at most one of what
-// follows. The zero value asks for nothing.
+// Ready is the sign by which a [Process] shows that it does its work: at most one of the fields
+// below. The zero value requires no sign.
 type Ready struct {
-	// Notify waits for READY=1 on the socket named in NOTIFY_SOCKET, as a service of
-	// systemd says it (sd_notify(3)), from any process of the group. STATUS= is told
-	// when the start fails, EXTEND_TIMEOUT_USEC= moves the deadline.
+	// Notify waits for READY=1 on the socket named in NOTIFY_SOCKET, which a service of systemd
+	// sends (sd_notify(3)), from any process of the group. When the start fails, its error contains
+	// STATUS=. EXTEND_TIMEOUT_USEC= moves the deadline.
 	Notify bool
 
-	// Network and Address wait until somebody accepts a connection there: tcp, tcp4,
-	// tcp6 or unix, as for net.Dial. The connection is closed at once.
+	// Network and Address wait until a connection there is accepted: tcp, tcp4, tcp6 or unix, as
+	// for net.Dial. The connection is closed at once.
 	Network string
 	Address string
 
-	// Line waits for a line of its output that the regular expression matches
-	// (package regexp).
+	// Line waits for a line of its output that matches the regular expression (package regexp).
 	Line string
 
-	// Alive waits until it has run for so long.
+	// Alive waits until it has run for this long.
 	Alive time.Duration
 }
 
@@ -64,7 +63,7 @@ func (r Ready) validate(bad reportInvalid, path string) {
 	}
 }
 
-// String says what is waited for.
+// String returns what is waited for.
 func (r Ready) String() string {
 	switch {
 	case r.Notify:

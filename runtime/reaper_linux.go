@@ -8,10 +8,10 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/process"
 )
 
-// reaper reaps what others have left behind.
+// reaper reaps orphans.
 type reaper = process.Reaper
 
-// orphansGrace is how long a zombie that this program does not hold stays one; 0 = 5 s.
+// orphansGrace is how long a zombie for which this program holds no pidfd stays; 0 = 5 s.
 var orphansGrace time.Duration
 
 // startReaper returns nil where the kernel gives orphans to another process.

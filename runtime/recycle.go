@@ -5,29 +5,29 @@ import (
 	"time"
 )
 
-// Recycle replaces workers that have done their share, for what leaks slowly: the new
-// worker is ready first (or the old one has ended, with Rollout.StopFirst), and then the
-// old one drains. The zero value recycles no worker.
+// Recycle replaces workers that have done their share, against slow leaks. The new worker is ready
+// before the old worker drains; with Rollout.StopFirst the old worker has ended before the new one
+// is started. The zero value recycles no worker.
 //
-// So that workers that were started together do not go together, each slot has limits
-// of its own: up to Jitter below what is set here, spread evenly over the slots with a
-// gap between any two.
+// So that workers that were started together are not replaced together, each slot has its own
+// limits: up to Jitter below the limits that are set here, spread evenly over the slots with a gap
+// between any two.
 type Recycle struct {
-	// SoftMemory is the resident memory, in bytes, above which a worker is replaced;
-	// HardMemory that above which it is killed, which is a failure like any other.
-	// Both are of processes only, looked at every Every (zero = 1 s).
+	// SoftMemory is the resident memory, in bytes, above which a worker is replaced. HardMemory is
+	// the resident memory above which it is killed, which is a failure like any other. Both apply
+	// to processes only, and are checked every Every (zero = 1 s).
 	SoftMemory, HardMemory int64
 	Every                  time.Duration
 
-	// Requests is how many requests a worker answers before it is replaced:
-	// Worker.Serve counts those of an *http.Server, Worker.CountRequests any others.
+	// Requests is how many requests a worker answers before it is replaced. Worker.Serve counts
+	// those of an *http.Server, Worker.CountRequests any others.
 	Requests int64
 
-	// Age is how long after it took its slot a worker is replaced.
+	// Age is how long a worker may have its slot before it is replaced.
 	Age time.Duration
 
-	// Jitter is the part of Requests, Age and SoftMemory by which a slot's own limit may
-	// be lower: 0.01 to 0.9; zero = 0.2. There is always some.
+	// Jitter is the fraction of Requests, Age and SoftMemory by which a slot's own limit may be
+	// lower: 0.01 to 0.9; zero = 0.2. There is always some.
 	Jitter float64
 
 	// Max is how many workers of the pool are recycled at once, at most; zero = 1.

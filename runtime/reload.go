@@ -10,28 +10,28 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// Reload replaces every worker by one of a new generation: of the executable that is
-// now at the path that this program was started by, and of what Config.Load returns
-// now. Pool by pool, slot by slot, the new worker is ready before the old one is asked
-// to drain, as Pool.Rollout says; the listener process
-// comes last. What runs in the master stays as it is: Funcs, Actors, Listeners, and
-// programs that are not this one.
+// Reload replaces every worker by a worker of a new generation. The new workers run the executable
+// that is now at the path by which this program was started, with the configuration that
+// Config.Load returns now. The reload goes pool by pool and slot by slot; each new worker is ready
+// before the old worker is asked to drain, as Pool.Rollout says. The listener process comes last.
+// What runs in the master stays as it is: Funcs, Actors, Listeners, and programs that are not this
+// one.
 //
-// Reload returns when the last slot has its new worker; the old ones may still drain.
-// The first worker that fails ends the reload: that ends before it is ready, is not
-// ready within StartTimeout, or ends by itself before the reload is over. Slots that
-// had not come to their turn never notice. Those that had been replaced get a worker of
-// the old generation again, from the old executable, which is still held open, with the
-// old configuration; one whose way back fails keeps its new worker, and that one's
-// replacement will be of the old generation. Reload then returns a [ReloadError].
+// Reload returns when the last slot has its new worker; the old workers may still drain. The first
+// worker that fails ends the reload. A worker fails if it ends before it is ready, is not ready
+// within StartTimeout, or ends without being asked before the reload is over. Slots whose turn had
+// not come are not affected. Slots that had been replaced get a worker of the old generation again,
+// with the old executable, which is still held open, and the old configuration. A slot that cannot
+// go back keeps its new worker; the replacement of that worker will be of the old generation.
+// Reload then returns a [ReloadError].
 //
-// A pool that gives up meanwhile because of its old workers does not fail the reload. The
-// one that its supervisor starts in its place is reloaded too, or begins with the new
-// generation if it comes when the reload is over. Reload waits for it, for as long as the
-// pool's StartTimeout at most, when no other pool has shown that the generation works.
+// If a pool gives up during the reload because of old workers, the reload goes on. The restarted
+// pool is reloaded too, or starts with the new generation if the reload is over by then. If no
+// other pool has shown that the generation works, Reload waits for the restarted pool, for at most
+// the pool's StartTimeout.
 //
-// The end of ctx ends the reload in the same way. A reload waits for one that goes on.
-// When the tree is about to end the error wraps [ErrStopping].
+// The end of ctx ends the reload in the same way. A reload waits for another that is under way.
+// When the tree is about to end, the error wraps [ErrStopping].
 func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	select {
 	case rt.reload <- struct{}{}:
@@ -43,7 +43,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	}
 	reloaded := rt.manager.Load().reloading()
 	began, generation := time.Now(), 0 // until it has one
-	defer func() {                     // also of one that does not begin: systemd waits for it
+	defer func() {                     // also for a reload that does not begin: systemd waits for the end of it
 		reloaded(err)
 		if err != nil {
 			rt.log.Error("reload failed", "generation", generation, "took", time.Since(began), "err", err)
@@ -75,7 +75,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	// A pool that started meanwhile has begun with the old generation.
+	// A pool that started during the reload has the old generation.
 	for _, c := range rt.behind(gen.number, nil) {
 		if late := c.roll(ctx, gen.number, false); !errors.Is(late, ErrStopping) {
 			err = errors.Join(err, late)
@@ -107,14 +107,14 @@ func (rt *Runtime) rollAll(ctx context.Context, from, to int) error {
 			c := behind[0]
 			err = c.roll(ctx, to, false)
 			rolled = append(rolled, c)
-			// A pool that ends meanwhile has not failed the reload: it gave up for the sake of
-			// workers of before, or its group is restarted. What comes in its place is behind.
+			// A pool that ends during the reload does not fail it: the pool gave up because of old
+			// workers, or its group is restarted. Its replacement still has the old generation.
 			ended := errors.Is(err, ErrStopping) && !rt.ending()
 			if ended {
 				err = nil
 			}
 			switch {
-			case !c.kind.ofConfig: // it shows no more than that the program starts
+			case !c.kind.ofConfig: // it shows only that the program starts
 			case ended:
 				lost.add(c)
 			case err == nil:
@@ -131,7 +131,7 @@ func (rt *Runtime) rollAll(ctx context.Context, from, to int) error {
 func (rt *Runtime) rollBack(ctx context.Context, rolled []*poolDriver, from, to int, err error) error {
 	for _, c := range slices.Backward(rolled) {
 		if int(c.generation.Load()) != to {
-			continue // it has not come to it, or gone back by itself
+			continue // it was not reached, or has gone back already
 		}
 		if back := c.roll(context.WithoutCancel(ctx), from, true); back != nil && !errors.Is(back, ErrStopping) {
 			err = errors.Join(err, back)
@@ -151,7 +151,7 @@ type gaveUpPools struct {
 	proved bool // some pool has shown that the generation works
 }
 
-// add takes note of a pool that has ended. The first begins the wait, which has one end.
+// add notes that a pool has ended. The first call begins the wait, which has one deadline.
 func (l *gaveUpPools) add(c *poolDriver) {
 	l.path = c.path
 	if l.over == nil {
@@ -163,7 +163,7 @@ func (l *gaveUpPools) add(c *poolDriver) {
 // unproved reports whether a pool has ended and none has shown that the generation works.
 func (l *gaveUpPools) unproved() bool { return l.path != "" && !l.proved }
 
-// await waits until a pool starts, which is perhaps the one that was lost.
+// await waits until a pool starts, which may be the replacement of the one that ended.
 func (l *gaveUpPools) await(ctx context.Context, enlisted, ended <-chan struct{}, to int) error {
 	err := &ReloadError{Generation: to}
 	select {
@@ -184,7 +184,7 @@ func (l *gaveUpPools) await(ctx context.Context, enlisted, ended <-chan struct{}
 	return err
 }
 
-// behind returns the drivers of the pools that are not of a generation, without those in but.
+// behind returns the drivers of the pools that do not have the generation, without those in but.
 func (rt *Runtime) behind(generation int, but []*poolDriver) []*poolDriver {
 	return slices.DeleteFunc(rt.pools.list(), func(c *poolDriver) bool {
 		return int(c.generation.Load()) == generation || slices.Contains(but, c)

@@ -24,8 +24,7 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// A Runtime is a running tree, seen from its master. Its methods may be called
-// by any goroutine.
+// A Runtime is a running tree, as its master sees it. Its methods may be called by any goroutine.
 type Runtime struct {
 	cfg  Config
 	log  *slog.Logger
@@ -38,34 +37,34 @@ type Runtime struct {
 	output       *queue.Queue[output.Line]
 	shortages    *shortages
 	backends     *backends
-	stopsRefused atomic.Uint64 // a child's requests that the master stop
+	stopsRefused atomic.Uint64 // requests of children that the master stop
 	closing      atomic.Bool   // Shutdown has been called
-	crashes      *crashQueue   // nil when nobody wants to know
-	reaper       *reaper       // nil where orphans are somebody else's
+	crashes      *crashQueue   // nil when Hooks.Crash is nil
+	reaper       *reaper       // nil when another process reaps orphans
 	pipeline     tracing.Pipeline
-	lifecycle    *telemetry.Lifecycle // nil when nobody wants to know
+	lifecycle    *telemetry.Lifecycle // nil when neither spans nor metrics are on
 	channelStats telemetry.Transport
 	system       *actors.System
 	tree         *supervisor.Supervisor
 
 	children *children
-	manager  atomic.Pointer[serviceManager] // of services: systemd, where it wants to know
+	manager  atomic.Pointer[serviceManager] // systemd; nil when it wants no messages
 	sockets  *registry.Table
 
 	ended chan struct{} // closed when the tree has ended and everything is closed
 	err   error         // why, after ended
 }
 
-// running is the tree of this program: a child finds its own part of it by path,
-// so there is one at a time.
+// running is the tree of this program. There is one at a time, because a child finds its own part
+// of the tree by path.
 var running atomic.Pointer[Runtime]
 
-// Start starts the tree and returns when every child is up: each worker ready,
-// each actor started. When one cannot be started, what was started is stopped
-// again and the error says which and why. ctx bounds the start alone.
+// Start starts the tree and returns when every child is up: each worker ready, each actor started.
+// When a child cannot be started, Start stops those that were started, and its error names the
+// child and the reason. ctx bounds the start alone.
 //
-// In a child process Start does not return: it finds the child's part in cfg by
-// its path, lives its life, and exits.
+// In a child process Start does not return: it finds the child's part in cfg by its path, runs it,
+// and exits.
 func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	cfg = cfg.override().defaults().queued()
 	root, err := parseTree(cfg)
@@ -112,8 +111,8 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	return rt, nil
 }
 
-// started calls the hook, and waits for it until ctx ends: where it is stuck, the order to
-// end must be heard.
+// started calls the hook and waits for it until ctx ends. If the hook is stuck, a request to end
+// the tree must still be heard.
 func (rt *Runtime) started(ctx context.Context, hook func(*Runtime)) {
 	done := make(chan struct{})
 	go func() { // ends with the hook
@@ -142,7 +141,7 @@ func inGoroutines(specs []ChildSpec) []ChildSpec {
 		switch s := spec.(type) {
 		case Pool:
 			s.Isolation = GoroutineIsolation
-			s.Environment = Environment{} // nobody's but a process's
+			s.Environment = Environment{} // only a process has one
 			spec = s
 		case Supervisor:
 			s.Children = inGoroutines(s.Children)
@@ -153,8 +152,8 @@ func inGoroutines(specs []ChildSpec) []ChildSpec {
 	return out
 }
 
-// start brings up what the tree needs, and then the tree. On an error everything
-// is down again.
+// start brings up what the tree needs, and then the tree. On an error it takes everything down
+// again.
 func (rt *Runtime) start(ctx context.Context) (err error) {
 	process.KeepThreads(process.SpareThreads)
 	var undo []func()
@@ -181,7 +180,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	}
 	undo = append(undo, rt.endReaper)
 	if rt.pipeline, err = tracing.Start(ctx, tracing.ProcessResource{Role: childproto.MasterName, Name: childproto.MasterName, Slot: -1, Generation: 1, Incarnation: 1}, nil); err != nil {
-		rt.log.Warn("no tracing", "err", err) // no reason to refuse service
+		rt.log.Warn("no tracing", "err", err) // service goes on without it
 	}
 	undo = append(undo, func() { _ = withPartingTimeout(rt.pipeline.Shutdown) })
 	rt.system, err = actors.NewSystem(actors.Config{
@@ -232,7 +231,7 @@ func (rt *Runtime) awaitEnd() {
 		rt.err = fmt.Errorf("coppice: the tree ended: %w", r.Err())
 	}
 	rt.sockets.Close()
-	_ = withPartingTimeout(rt.system.Shutdown) // what it could not send is counted there
+	_ = withPartingTimeout(rt.system.Shutdown) // what it could not send it has counted
 	rt.lifecycle.Wait()
 	if err := withPartingTimeout(rt.pipeline.Shutdown); err != nil {
 		rt.log.Warn("telemetry was lost at the end of the tree", "err", err)
@@ -264,26 +263,25 @@ func (rt *Runtime) endOutput() {
 	}
 }
 
-// managed is what a service manager is told of the tree.
+// managed returns what a service manager needs of the tree.
 func (rt *Runtime) managed() managedTree {
 	return managedTree{rt.tree, func() string { return rt.Snapshot().status() }, rt.cfg.Shutdown, rt.cfg.Service.Signals}
 }
 
-// Done is closed when the tree has ended, whoever asked for it.
+// Done returns a channel that is closed when the tree has ended, for whatever reason.
 func (rt *Runtime) Done() <-chan struct{} { return rt.ended }
 
-// Wait waits for the tree's end and returns nil when it was asked for, otherwise
-// why the tree ended.
+// Wait waits for the tree's end. It returns nil when the end was asked for, otherwise why the tree
+// ended.
 func (rt *Runtime) Wait() error {
 	<-rt.ended
 	return rt.err
 }
 
-// Shutdown ends the tree in order and waits for it: listening sockets are closed
-// once the connections waiting in their backlog are accepted and claimed, then
-// children stop in reverse start order, each within its own time, and every
-// process is reaped. When ctx ends first, what is left is killed, and the error
-// wraps ctx's. Calls at the same time wait for the one shutdown.
+// Shutdown ends the tree in order and waits for its end. It closes the listening sockets once the
+// connections in their backlogs are accepted and claimed. Then the children stop in reverse start
+// order, each within its Shutdown time, and every process is reaped. When ctx ends first, what
+// still runs is killed, and the error wraps ctx's. Concurrent calls wait for the same shutdown.
 func (rt *Runtime) Shutdown(ctx context.Context) error {
 	select {
 	case <-rt.ended:
@@ -306,7 +304,7 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 		p.killFor(KilledEnd)
 	}
 	rt.tree.Kill()
-	for _, p := range rt.children.all() { // who came meanwhile
+	for _, p := range rt.children.all() { // those that were added since
 		p.killFor(KilledEnd)
 	}
 	<-rt.ended
@@ -324,18 +322,17 @@ func (rt *Runtime) stopAsked(from string) {
 	rt.tree.Stop()
 }
 
-// System is the master's actor system.
+// System returns the master's actor system.
 func (rt *Runtime) System() *actors.System { return rt.system }
 
 // Lookup is [Worker.Lookup] from the master.
 func (rt *Runtime) Lookup(name string) *actor.PID { return rt.system.Lookup(name) }
 
-// Subscribe returns the events of the tree from now on. A subscriber that is
-// slower than n events loses the oldest, and is told how many.
+// Subscribe returns the events of the tree from now on. A subscriber that is slower than n events
+// loses the oldest, and gets their number.
 func (rt *Runtime) Subscribe(n int) *supervisor.Subscription { return rt.tree.Subscribe(n) }
 
-// killAll kills the children of the tree that runs, for a program that must end
-// at once.
+// killAll kills the children of the running tree, for a program that must end at once.
 func killAll() {
 	if rt := running.Load(); rt != nil {
 		for _, p := range rt.children.all() {
@@ -344,10 +341,10 @@ func killAll() {
 	}
 }
 
-// partingTimeout bounds what ends in order at the end of the tree: its actors, its telemetry.
+// partingTimeout bounds each orderly end at the end of the tree: of its actors, of its telemetry.
 const partingTimeout = 2 * time.Second
 
-// withPartingTimeout runs an orderly end that has partingTimeout for it.
+// withPartingTimeout runs end with a context of partingTimeout.
 func withPartingTimeout(end func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
 	defer cancel()
@@ -360,7 +357,7 @@ func (rt *Runtime) ending() bool {
 	return rt.closing.Load() || s == supervisor.Stopping || s == supervisor.Down
 }
 
-// ownActors starts what can be asked of the master, and gives it its name.
+// ownActors starts the master's own actors and registers the master's name.
 func (rt *Runtime) ownActors(ctx context.Context) error {
 	if err := rt.system.Register(ctx, childproto.MasterName, rt.system.Process()); err != nil {
 		return err

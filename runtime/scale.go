@@ -5,14 +5,14 @@ import (
 	"fmt"
 )
 
-// Scale gives a pool another number of slots, 1 to 4096, by its path in the tree; ""
-// is the only pool, or the first of several. New slots get the lowest numbers that are
-// free. Which go is Pool.ScaleDown's to say; their workers drain, and are not waited for. The
-// size stays when the pool is restarted by its supervisor.
+// Scale changes the number of slots of a pool, 1 to 4096. path is the pool's path in the tree; ""
+// is the only pool, or the first of several. New slots get the lowest free numbers. Pool.ScaleDown
+// decides which slots go; their workers drain, and Scale does not wait for them. The size stays
+// when the pool's supervisor restarts the pool.
 //
-// Scale returns when every new slot has its worker: one that does not come up is an
-// error, and is not kept. It waits for a reload of the pool that goes on. The end of ctx
-// ends the wait, not the scaling.
+// Scale returns when every new slot has its worker. A slot that does not come up is an error, and
+// is removed. Scale waits for a reload of the pool that is under way. The end of ctx ends the wait,
+// not the scaling.
 func (rt *Runtime) Scale(ctx context.Context, path string, size int) error {
 	c, err := rt.pools.find(path)
 	if err != nil {
@@ -24,7 +24,7 @@ func (rt *Runtime) Scale(ctx context.Context, path string, size int) error {
 	return c.scale(ctx, func(int) int { return size })
 }
 
-// scaleBy is Scale by a difference; a pool keeps at least one slot.
+// scaleBy changes the number of slots by a difference; a pool keeps at least one slot.
 func (rt *Runtime) scaleBy(ctx context.Context, path string, by int) error {
 	c, err := rt.pools.find(path)
 	if err != nil {

@@ -14,21 +14,20 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/process"
 )
 
-// A shortage is the error of a start for which the master lacked something: a
-// descriptor, a process, memory, room for a file. It says nothing of the child. It is
-// made where such a thing is taken, so that the same errno in a worker's own error is
-// the worker's.
+// A shortage is the error of a start for which the master lacked something: a descriptor, a
+// process, memory, room for a file. It is no fault of the child. It is made where the master takes
+// the thing, so that the same errno in a worker's own error counts as the worker's.
 type shortage struct{ err error }
 
 func (s *shortage) Error() string { return s.err.Error() }
 
-// Unwrap returns what the kernel said.
+// Unwrap returns the kernel's error.
 func (s *shortage) Unwrap() error { return s.err }
 
-// asShortage makes a shortage of the error of taking something, if it is one.
+// asShortage makes a shortage of err, the error of taking something, if it is one.
 func asShortage(err error) error {
 	if _, option := errors.AsType[*process.OptionError](err); option {
-		return err // of what was asked for
+		return err // an option that was asked for has failed
 	}
 	for _, e := range []syscall.Errno{
 		syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.ENOSPC, syscall.EDQUOT, syscall.ENOBUFS,
@@ -44,7 +43,7 @@ func asShortage(err error) error {
 	return err
 }
 
-// startError is the error of taking something for the start of a child.
+// startError returns the error of taking something for the start of a child.
 func startError(name string, err error) error {
 	if err == nil {
 		return nil
@@ -57,15 +56,15 @@ func isShort(err error) bool {
 	return ok
 }
 
-// The pause between two attempts at something that is short.
+// The pause between two tries to take something that is short.
 const (
 	firstShortRetry = 20 * time.Millisecond
 	maxShortRetry   = time.Second
 )
 
 // retry calls try, with growing pauses, until it returns no shortage or ctx ends, and returns its
-// last error. One line of log says that a shortage begins, and one that it is over, however many
-// starts wait for that.
+// last error. The log has one line when a shortage begins and one line when it is over, however
+// many starts wait for it.
 func (s *shortages) retry(ctx context.Context, name string, try func() error) error {
 	err := try()
 	if !isShort(err) {

@@ -15,30 +15,31 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/stacks"
 )
 
-// maxEarlySignals is how many signals may wait until the tree is up. A reload and a few
-// workers more or less is all that anybody has asked for.
+// maxEarlySignals is how many signals may wait until the tree is up: enough for a reload and a
+// change of the pool's size by some workers.
 const maxEarlySignals = 16
 
-// handleSignalTurns asks the goroutine of handleSignals to close what is sent: it takes its turns.
+// handleSignalTurns asks the goroutine of handleSignals to close the channel that is sent, which
+// shows that the goroutine takes its turns.
 var handleSignalTurns = make(chan chan<- struct{})
 
-// sameStopSignal is how long after the first signal to end a SIGTERM is taken for the same
-// order by another sender: a service manager sends one to the program and one to each
-// process of the service, and a wrapper passes on what the terminal has sent to both.
+// sameStopSignal is how long after the first signal to end a SIGTERM counts as the same order by
+// another sender. A service manager sends SIGTERM to the program and to each process of the
+// service, and a wrapper passes on a signal that the terminal has sent to both.
 const sameStopSignal = time.Second
 
-// sameKeystroke is how long after the first signal the same one is taken for its echo: the
-// terminal sends Ctrl-C to the program and to a wrapper, which passes it on. No hand is that quick.
+// sameKeystroke is how long after the first signal the same signal counts as its echo: the terminal
+// sends Ctrl-C to the program and to a wrapper, which passes it on. No user types that fast.
 const sameKeystroke = 100 * time.Millisecond
 
-// maxQueuedTrees bounds the trees that SIGUSR1 has asked for and that are not printed yet;
-// what is asked for beyond it is not printed.
+// maxQueuedTrees bounds the trees that SIGUSR1 asked for and that are not printed yet; further ones
+// are not printed.
 const maxQueuedTrees = 4
 
-// handleSignals acts on the signals of the program until done is closed, as [Service] has it. up
-// brings the tree once it has started; stop asks it to end; ended tells why the program is about
-// to exit. A signal that was ignored when the program began (nohup(1), a shell's background job)
-// stays so.
+// handleSignals acts on the signals of the program until done is closed, as [Service] describes. up
+// delivers the tree once it has started; stop asks it to end; ended reports why the program is
+// about to exit. A signal that was ignored when the program began (nohup(1), a shell's background
+// job) stays ignored.
 func handleSignals(up <-chan *Runtime, done <-chan struct{}, stop func(), ended func(error)) {
 	heeded := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR1, syscall.SIGUSR2}
 	signals := make(chan os.Signal, len(heeded))
@@ -51,22 +52,22 @@ func handleSignals(up <-chan *Runtime, done <-chan struct{}, stop func(), ended 
 		Max: maxQueuedTrees, Take: func(t Tree) error { _, err := fmt.Fprint(os.Stderr, t); return err },
 	})
 	var stopped time.Time   // when it was asked to end
-	var first os.Signal     // by which
+	var first os.Signal     // the signal that asked for it
 	var rt *Runtime         // nil until the tree is up
-	var waiting []os.Signal // for it
-	// One reload that waits does for all that are asked for meanwhile: it will find
-	// what they were to find.
+	var waiting []os.Signal // signals that wait for it
+	// One waiting reload serves all requests that arrive while it waits: it uses the program and
+	// the configuration of the time when it begins.
 	reloads := make(chan *Runtime, 1)
 	defer close(reloads)
-	go func() { // ends with handleSignals, and the reload that goes on
+	go func() { // ends with handleSignals and the reload that is under way
 		for rt := range reloads {
-			_ = rt.Reload(context.Background()) // bounded by the tree's end; one that fails is in the log
+			_ = rt.Reload(context.Background()) // bounded by the tree's end; an error is in the log
 		}
 	}()
 	act := func(sig os.Signal) {
 		ends := sig == syscall.SIGTERM || sig == syscall.SIGINT || sig == syscall.SIGQUIT
 		if sig == syscall.SIGQUIT {
-			go stacks.Print() // ends by itself, or with the program
+			go stacks.Print() // ends when it has printed, or with the program
 		}
 		switch {
 		case ends && stopped.IsZero():
@@ -80,8 +81,8 @@ func handleSignals(up <-chan *Runtime, done <-chan struct{}, stop func(), ended 
 			ended(err)
 			os.Exit(childproto.ExitFailed)
 		case sig == syscall.SIGTTOU && sentByTerminal():
-			// The terminal's, not an operator's: caught, it is sent for each try to write,
-			// without end; ignored, the write succeeds.
+			// The terminal sent it, not an operator. If it were caught, the terminal would send it
+			// for each try to write, without end. If it is ignored, the write succeeds.
 			signal.Ignore(sig)
 		case rt == nil:
 			if len(waiting) < maxEarlySignals {
@@ -107,7 +108,7 @@ func handleSignals(up <-chan *Runtime, done <-chan struct{}, stop func(), ended 
 		case sig := <-signals:
 			act(sig)
 		case <-done:
-			if !stopped.IsZero() { // the same order by another sender ends no program that is ending
+			if !stopped.IsZero() { // the same order by another sender does not end a program that is ending
 				time.Sleep(sameStopSignal - time.Since(stopped))
 			}
 			signal.Stop(signals)
@@ -129,9 +130,9 @@ func (rt *Runtime) scaleBySignal(by int) {
 	}
 }
 
-// survivePipeSignal has a write to a standard output or error whose reader has gone fail,
-// where it would end the program (os/signal, SIGPIPE): the reader of a log is not worth
-// a tree. What this program starts still has the signal at its default.
+// survivePipeSignal makes a write fail when the reader of standard output or error has gone; by
+// default the write ends the program (os/signal, SIGPIPE), and a lost log reader must not end a
+// tree. Programs that this program starts still have the signal at its default.
 func survivePipeSignal() {
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // nobody reads it: it is enough that there is one
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // no goroutine reads it: the call is enough
 }

@@ -10,17 +10,17 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// poolSlot is what a driver knows of one slot, from its first start on; guarded by
-// poolDriver.mu. Workers come and go behind it.
+// poolSlot is a driver's record of one slot, from its first start on; guarded by poolDriver.mu. Its
+// workers change.
 type poolSlot struct {
-	worker        *poolWorker // that it has, or had last; nil before the first
+	worker        *poolWorker // its present or last worker; nil before the first
 	instance      *slotInstance
-	incarnations  int // workers that it has had
+	incarnations  int // number of workers that it has had
 	pendingStarts []chan<- startResult
-	signalledAt   time.Time // when its worker was told to end by a signal
+	signalledAt   time.Time // when a signal asked its worker to end
 }
 
-// occupant is the worker that a slot has, or had last; nil without one.
+// occupant returns the slot's present or last worker; nil if it has had none.
 func (s *poolSlot) occupant() *poolWorker {
 	if s == nil {
 		return nil
@@ -28,7 +28,7 @@ func (s *poolSlot) occupant() *poolWorker {
 	return s.worker
 }
 
-// slotLocked returns a slot, a new one if there is none of that number.
+// slotLocked returns a slot, and makes it if there is none of that number.
 func (c *poolDriver) slotLocked(n int) *poolSlot {
 	s := c.slots[n]
 	if s == nil {
@@ -38,8 +38,8 @@ func (c *poolDriver) slotLocked(n int) *poolSlot {
 	return s
 }
 
-// slotInstance is a slot as its supervisor sees it: an instance that runs as long as the slot has
-// a worker, which may change while it runs.
+// slotInstance is a slot as its supervisor sees it: an instance that runs as long as the slot has a
+// worker. The worker may change during that time.
 type slotInstance struct {
 	supervisor.Termination
 	driver *poolDriver
@@ -84,7 +84,7 @@ func (s slotStarter) Start(ctx context.Context, _ supervisor.Incarnation) (super
 		r = <-reply // the rules answer every start
 	}
 	if r.instance != nil {
-		return r.instance, nil // too late, perhaps: that is the supervisor's to see
+		return r.instance, nil // perhaps too late; the supervisor handles that
 	}
 	if ctx.Err() != nil && !errors.Is(r.err, context.Cause(ctx)) {
 		return nil, fmt.Errorf("%w: %s: %w; %w", ErrNotReady, c.name(s.slot), context.Cause(ctx), r.err)
@@ -92,7 +92,7 @@ func (s slotStarter) Start(ctx context.Context, _ supervisor.Incarnation) (super
 	return nil, r.err
 }
 
-// answer answers the starts of a slot that wait.
+// answer answers the waiting starts of a slot.
 func (c *poolDriver) answer(slot int, r startResult) {
 	c.mu.Lock()
 	s := c.slotLocked(slot)
@@ -100,7 +100,7 @@ func (c *poolDriver) answer(slot int, r startResult) {
 	s.pendingStarts = nil
 	c.mu.Unlock()
 	for _, ch := range waiting {
-		ch <- r // capacity 1, and the only one
+		ch <- r // capacity 1, and this is the only value
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// Snapshot returns the whole tree as it is now. It never waits: what is being
-// started or stopped shows as that.
+// Snapshot returns the whole tree as it is now. It never waits: a child that is being started or
+// stopped is shown in that state.
 func (rt *Runtime) Snapshot() Tree {
 	t := rt.branch(rt.tree.Snapshot(), "", rt.Listeners())
 	t.Name, t.Role, t.PID, t.LostLines = childproto.MasterName, childproto.MasterName, os.Getpid(), rt.output.Lost()
@@ -22,7 +22,7 @@ func (rt *Runtime) Snapshot() Tree {
 	return t
 }
 
-// roleOf returns the role of what a spec starts, as a Tree has it.
+// roleOf returns the role in a Tree of a spec's child.
 func roleOf(spec ChildSpec) string {
 	if _, ok := spec.(ListenerSpec); ok {
 		return "listener"
@@ -30,7 +30,7 @@ func roleOf(spec ChildSpec) string {
 	return strings.ToLower(fmt.Sprintf("%T", spec)[len("coppice."):])
 }
 
-// branch turns a supervisor's node into a Tree. path is the node's in the specs.
+// branch converts a supervisor's node to a Tree. path is the node's in the specs.
 func (rt *Runtime) branch(n supervisor.Node, path string, listeners []ListenerInfo) Tree {
 	t := Tree{
 		Name: n.ID, Role: "supervisor", State: n.Status.String(), Incarnation: int(n.Incarnation), Leaked: n.Leaked,
@@ -47,7 +47,7 @@ func (rt *Runtime) branch(n supervisor.Node, path string, listeners []ListenerIn
 	}
 	if i, ok := n.Info.(info); ok {
 		t.Role, t.Name, t.ID, t.PID, t.Generation, t.Relinked = i.role, i.name, i.id, i.pid, i.generation, i.relinked
-		if i.incarnation != 0 { // the pool's count: the supervisor does not see who comes between
+		if i.incarnation != 0 { // the pool's count: the supervisor does not count replacements
 			t.Incarnation = i.incarnation
 		}
 	} else if found := rt.root.find(path); found != nil {

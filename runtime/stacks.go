@@ -11,15 +11,15 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/stacks"
 )
 
-// Stacks returns where each goroutine of a process stands, as a crash would print it, and
-// the process goes on: its goroutines stand still while they are written down, some
-// milliseconds for a thousand. id is the [Tree.ID] of a worker, with a slot or without, or
-// of the listener process; 0 is the master. For a worker that is a goroutine of the master
-// it is the master's. What is beyond 1 MiB is cut off.
+// Stacks returns the stacks of all goroutines of a process, as a crash would print them. The
+// process goes on; its goroutines stand still while their stacks are written, some milliseconds for
+// a thousand. id is the [Tree.ID] of a worker, with or without a slot, or of the listener process;
+// 0 is the master. A worker that is a goroutine returns the master's stacks. Text beyond 1 MiB is
+// cut off.
 //
-// It is an error that wraps [ErrNoChild] when there is none of that ID, the program of
-// a [Process] included, and ctx's when the process does not answer: one that hangs so badly
-// is ended for it, with its stacks in the crash report; see [Liveness].
+// If no process has that ID, the error wraps [ErrNoChild]; the program of a [Process] has none. If
+// the process does not answer, the error is ctx's. A process that hangs so badly is ended for it,
+// with its stacks in the crash report; see [Liveness].
 func (rt *Runtime) Stacks(ctx context.Context, id int) ([]byte, error) {
 	if id == 0 {
 		return stacks.Take(), nil

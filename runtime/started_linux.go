@@ -6,16 +6,17 @@ import (
 	"slices"
 )
 
-// How this program was started, before its main could change it. Its children start the same way,
-// whenever they start.
+// The state in which this program was started, before its main could change it. Its children start
+// in the same state at any time.
 var (
 	startedArgs       = slices.Clone(os.Args)
 	startedDir, _     = os.Getwd() // as the shell called it, symbolic links included
 	startedDirInfo, _ = os.Stat(".")
 )
 
-// workingDir returns the directory that a child starts in; "" is the master's present one. Children of
-// a program that has changed its directory since its start, as daemons do, start where it started.
+// workingDir returns the directory in which a child starts; "" is the master's present directory.
+// If a program has changed its directory since its start, as daemons do, its children start where
+// it started.
 func workingDir(dir string) string {
 	if filepath.IsAbs(dir) || startedDir == "" || startedDirInfo == nil {
 		return dir

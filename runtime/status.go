@@ -9,8 +9,8 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// Tree is the whole tree at one moment, or one branch of it: a reader's own
-// copy, to print, to encode as JSON, or to walk.
+// Tree is the whole tree at one moment, or one branch of it. The reader owns this copy, and may
+// print it, encode it as JSON, or walk it.
 type Tree struct {
 	Name        string     `json:"name"` // registered name of a process, else the last part of the path
 	Role        string     `json:"role"` // master, supervisor, pool, worker, listener, func, actor, process; spare, candidate, draining without a slot
@@ -19,29 +19,29 @@ type Tree struct {
 	PID         int        `json:"pid,omitempty"` // of an OS process
 	Incarnation int        `json:"incarnation,omitempty"`
 	Generation  int        `json:"generation,omitempty"`
-	Since       *time.Time `json:"since,omitempty"` // when it came into its state
+	Since       *time.Time `json:"since,omitempty"` // when its present state began
 
-	// Of what has children: how they are restarted, the restart budget, and how
-	// much of it is used.
+	// Of a child with children: their restart strategy, the restart budget, and the part of it that
+	// is used.
 	Strategy string `json:"strategy,omitempty"`
 	Budget   int    `json:"budget,omitempty"`
 	Used     int    `json:"used,omitempty"`
 
-	LastExit string `json:"last_exit,omitempty"` // why the incarnation before ended
-	Leaked   int    `json:"leaked,omitempty"`    // goroutines that were told to end and run on
+	LastExit string `json:"last_exit,omitempty"` // why the previous incarnation ended
+	Leaked   int    `json:"leaked,omitempty"`    // goroutines that were asked to end and run on
 
-	// Of a worker: how often it got another link to the listener process, for the one before was broken.
+	// Of a worker: how often a broken link to the listener process was replaced.
 	Relinked int `json:"relinked,omitempty"`
 
 	// Of an actor: its mailbox, and how often it has failed.
 	Actor *actors.ActorInfo `json:"actor,omitempty"`
 
-	// Of a listener its socket, and of a pool the sockets that its workers asked for.
+	// Of a listener: its socket. Of a pool: the sockets that its workers asked for.
 	Listeners []ListenerInfo `json:"listeners,omitempty"`
 
 	// Of the master.
-	LostLines uint64 `json:"lost_lines,omitempty"` // of output: Config.Output has not taken them in time
-	Reaped    uint64 `json:"reaped,omitempty"`     // orphans that it was not the parent of; see Config.Subreaper
+	LostLines uint64 `json:"lost_lines,omitempty"` // lines that Config.Output has not taken in time
+	Reaped    uint64 `json:"reaped,omitempty"`     // orphans reaped, of which it was not the parent; see Config.Subreaper
 
 	Children []Tree `json:"children,omitempty"` // in start order
 }
@@ -62,7 +62,7 @@ func (t Tree) String() string {
 }
 
 func (t Tree) draw(b *strings.Builder, first, rest string) {
-	const column = 28 // where what follows the name begins
+	const column = 28 // where the text after the name begins
 	label := first + t.Name
 	fmt.Fprintf(b, "%s%s %s", label, strings.Repeat(" ", max(1, column-len([]rune(label)))), t.Role)
 	if t.PID != 0 {

@@ -15,7 +15,7 @@ type StopStep struct {
 	After time.Duration // since the first step
 }
 
-// String is one line.
+// String returns one line.
 func (s StopStep) String() string {
 	if s.After == 0 {
 		return s.What
@@ -67,7 +67,7 @@ func (s *stopping) steps() []StopStep {
 	return append([]StopStep(nil), s.taken...)
 }
 
-// ended logs how long the stop took, if it was one of more than one step.
+// ended logs how long the stop took, if it took more than one step.
 func (s *stopping) ended() {
 	steps := s.steps()
 	if len(steps) < 2 {

@@ -7,11 +7,11 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// stopSignalDelay is how long the master waits after a child was told to end by a signal. A signal
-// that is sent to all processes reaches the master too by then, and the child ends with the tree.
+// stopSignalDelay is how long the master waits after a signal asked a child to end. A signal to all
+// processes reaches the master too within that time, and the child ends with the tree.
 const stopSignalDelay = 250 * time.Millisecond
 
-// onStopSignal is called once, when a signal from outside has told w to end.
+// onStopSignal is called once, when a signal from outside has asked w to end.
 func (c *poolDriver) onStopSignal(w *poolWorker, signal string) {
 	w.unlessEnded(stopSignalDelay, func() {
 		if c.ending() || w.askedStop.Load() {
@@ -20,7 +20,7 @@ func (c *poolDriver) onStopSignal(w *poolWorker, signal string) {
 		c.log.Info("a signal from outside tells a child to end", "name", w.name(), "id", w.hello.ID, "signal", signal)
 		c.mu.Lock()
 		w.stopSignalled = true
-		early := !w.hadSlot && w.slot != pool.Spare // occupySlot comes to it
+		early := !w.hadSlot && w.slot != pool.Spare // occupySlot handles it
 		c.mu.Unlock()
 		if !early {
 			c.stopForSignal(w)
@@ -28,10 +28,11 @@ func (c *poolDriver) onStopSignal(w *poolWorker, signal string) {
 	})
 }
 
-// stopForSignal ends a worker that an operator has told to end: it is replaced as one that is due,
-// which is no failure. A worker that is not Permanent drains, and is not replaced. When the worker
-// before it in its slot was told so within the pool's period, it is no operator but perhaps the worker
-// itself: it ends, and its restart counts, as it always does by OTP's rules.
+// stopForSignal ends a worker that an operator's signal asked to end. The worker is replaced like
+// one that is due for recycling, which is no failure. A worker that is not Permanent drains and is
+// not replaced. If the slot's previous worker was asked to end by a signal within the pool's
+// period, the sender may be the worker itself and not an operator: then the worker ends, and its
+// restart counts, as it always does by OTP's rules.
 func (c *poolDriver) stopForSignal(w *poolWorker) {
 	if c.pool.Restart == supervisor.Permanent && !c.pool.OTP && !c.signalledAgain(w) {
 		c.markDue(w, "signal")
@@ -41,7 +42,8 @@ func (c *poolDriver) stopForSignal(w *poolWorker) {
 	w.unlessEnded(c.pool.Shutdown, w.Kill)
 }
 
-// signalledAgain reports whether a worker of w's slot was told to end less than the pool's period ago.
+// signalledAgain reports whether a signal asked a worker of w's slot to end less than the pool's
+// period ago.
 func (c *poolDriver) signalledAgain(w *poolWorker) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -19,37 +19,36 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// tellTimeout bounds how long the end of the tree waits for a service manager that does
-// not read.
+// tellTimeout bounds how long the end of the tree waits for a service manager that does not read.
 const tellTimeout = 100 * time.Millisecond
 
-// killedTimeout is what the end takes at most once what was left is killed.
+// killedTimeout is the most that the end takes after the kill of what still ran.
 const killedTimeout = 10 * time.Second
 
-// serviceManager tells systemd of the program and its tree, by sd_notify(3). A nil one does nothing:
-// the program does not run under systemd.
+// serviceManager notifies systemd of the state of the program and its tree, by sd_notify(3). A nil
+// serviceManager does nothing: the program does not run under systemd.
 type serviceManager struct {
 	log    *slog.Logger
 	teller *notify.Teller
 	lost   atomic.Uint64 // messages that could not be sent
 
 	mu     sync.Mutex
-	stop   context.CancelFunc // of the signs of life; nil before the tree is up
-	tree   managedTree        // once it is up
-	status string             // of the tree, told last
-	failed bool               // the last reload's error was told in its place
-	ending bool               // the status is not the tree's any more
+	stop   context.CancelFunc // ends the watchdog messages; nil before the tree is up
+	tree   managedTree        // set once it is up
+	status string             // the tree's status that was sent last
+	failed bool               // the last reload's error was sent in its place
+	ending bool               // the status is no longer the tree's
 }
 
-// managedTree is what a service manager is told of.
+// managedTree is what a service manager needs of the tree.
 type managedTree struct {
 	*supervisor.Supervisor
 	status   func() string // in a few words
-	shutdown time.Duration // that its end takes at most
-	signals  bool          // Run handles them
+	shutdown time.Duration // the most that its end takes
+	signals  bool          // Run handles the signals
 }
 
-// newServiceManager returns nil when systemd has not started this program, or wants no messages.
+// newServiceManager returns nil when systemd did not start this program, or wants no messages.
 func newServiceManager(log *slog.Logger) *serviceManager {
 	address := os.Getenv("NOTIFY_SOCKET")
 	if address == "" {
@@ -64,8 +63,8 @@ func newServiceManager(log *slog.Logger) *serviceManager {
 	return m
 }
 
-// up says that the tree is up, and goes on telling of it until it has ended. What it returns
-// says that the tree is about to end.
+// up reports that the tree is up, and goes on reporting its state until it has ended. The function
+// that it returns reports that the tree is about to end.
 func (m *serviceManager) up(tree managedTree) (stopping func()) {
 	if m == nil {
 		return func() {}
@@ -79,25 +78,25 @@ func (m *serviceManager) up(tree managedTree) (stopping func()) {
 	m.tree, m.stop = tree, stop
 	m.mu.Unlock()
 	m.tell(daemon.SdNotifyReady)
-	go m.keepStatus(ctx) // ends with stop, as the next
+	go m.keepStatus(ctx) // ends with stop, as does the next goroutine
 	if watchdog > 0 {
 		go m.signsOfLife(ctx, watchdog/2) // half of it: sd_watchdog_enabled(3)
 	}
 	return m.stopping
 }
 
-// keepStatus tells the status whenever it changes.
+// keepStatus sends the status whenever it changes.
 func (m *serviceManager) keepStatus(ctx context.Context) {
-	sub := m.tree.Subscribe(1) // what the newest event left behind is the status
+	sub := m.tree.Subscribe(1) // the status is current after the newest event
 	defer sub.Close()
 	for range sub.Events(ctx) {
 		m.tell()
 	}
 }
 
-// signsOfLife tells at intervals that the tree is supervised. A proof that does not get
-// through is not followed by others, which would come when they are not true any more; what
-// else is on its way may take half of an interval.
+// signsOfLife reports at intervals that the tree is supervised. If a sign does not get through, no
+// further sign follows it, because it could arrive when it is no longer true. Other messages may
+// hold it up for half of an interval.
 func (m *serviceManager) signsOfLife(ctx context.Context, every time.Duration) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
@@ -113,8 +112,8 @@ func (m *serviceManager) signsOfLife(ctx context.Context, every time.Duration) {
 	}
 }
 
-// turns reports whether all that decides takes its turns: each supervisor of the tree,
-// each pool, and the goroutine that handles the signals, if Run does. It waits for a turn of each.
+// turns reports whether everything that decides takes its turns: each supervisor of the tree, each
+// pool, and the goroutine that handles the signals, if Run does. It waits for a turn of each.
 func (m *serviceManager) turns(ctx context.Context) bool {
 	return m.signalsTurn(ctx) && m.tree.Turn(ctx) == nil
 }
@@ -137,9 +136,9 @@ func (m *serviceManager) signalsTurn(ctx context.Context) bool {
 	}
 }
 
-// reloading says that a reload begins. The function that it returns says that it
-// has ended, well or not: the tree serves. The status is an error's text until the
-// tree's changes or a reload succeeds.
+// reloading reports that a reload begins. The function that it returns reports that the reload has
+// ended, well or not, and the tree serves. After an error the status is the error's text until the
+// tree's status changes or a reload succeeds.
 func (m *serviceManager) reloading() (reloaded func(error)) {
 	if m == nil {
 		return func(error) {}
@@ -160,8 +159,8 @@ func (m *serviceManager) reloading() (reloaded func(error)) {
 	}
 }
 
-// stopping says that the tree is about to end, and how long that takes at most. There are
-// signs of life until it has.
+// stopping reports that the tree is about to end, and the most that this takes. Signs of life go on
+// until the tree has ended.
 func (m *serviceManager) stopping() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -170,7 +169,7 @@ func (m *serviceManager) stopping() {
 	m.teller.Tell("STATUS=shutting down")
 }
 
-// forced says that the time to end is over, and what is left is killed.
+// forced reports that the time to end is over, and what still runs is killed.
 func (m *serviceManager) forced() {
 	if m == nil {
 		return
@@ -178,8 +177,8 @@ func (m *serviceManager) forced() {
 	m.teller.Tell(fmt.Sprintf("STATUS=shutting down: killing what is left\nEXTEND_TIMEOUT_USEC=%d", killedTimeout.Microseconds()))
 }
 
-// ended says that the program ends, and with an error why: its tree has ended, or not started. It
-// waits until systemd has that, for a moment.
+// ended reports that the program ends, and err as the reason, if the tree ended with an error or
+// did not start. It waits briefly until systemd has read that.
 func (m *serviceManager) ended(err error) {
 	if m == nil {
 		return
@@ -206,13 +205,13 @@ func (m *serviceManager) ended(err error) {
 	m.teller.Flush(tellTimeout)
 }
 
-// statusOf is an error as a status: one line is one variable of sd_notify(3).
+// statusOf returns an error as a status, in one line: a line is a variable of sd_notify(3).
 func statusOf(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")
 	return "STATUS=" + supervisor.Cut(line)
 }
 
-// tell sends states, and the status where it has changed. It does not wait.
+// tell sends states, and the status if it has changed. It does not wait.
 func (m *serviceManager) tell(states ...string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -230,7 +229,7 @@ func (m *serviceManager) tell(states ...string) {
 	m.teller.Tell(strings.Join(states, "\n"))
 }
 
-// status is the tree in a few words: "web 3 of 4 ready".
+// status returns the tree's state in a few words: "web 3 of 4 ready".
 func (t Tree) status() string {
 	var parts []string
 	t.Walk(func(n Tree) {

@@ -5,12 +5,12 @@ import (
 )
 
 // sentByTerminal reports whether this process is a background job that may not write to its
-// terminal (stty tostop): each try is answered by a SIGTTOU, and with that caught,
-// tried again for ever.
+// terminal (stty tostop). The terminal answers each try to write by a SIGTTOU; if the program
+// catches that, it tries again for ever.
 func sentByTerminal() bool {
 	fd, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return false // it has none
+		return false // it has no terminal
 	}
 	defer unix.Close(fd)
 	front, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)

@@ -18,8 +18,8 @@ type node struct {
 	children []*node
 }
 
-// reserves reports whether a name is the tree's own, which no child may register: it is,
-// or is below, the master's, the listener process's or that of a child of the root n.
+// reserves reports whether a name is the tree's own, which no child may register: the name of the
+// master, of the listener process or of a child of the root n, or a name below it.
 func (n *node) reserves(name string) bool {
 	first, _, _ := strings.Cut(name, "/")
 	switch first {
@@ -29,7 +29,7 @@ func (n *node) reserves(name string) bool {
 	return slices.ContainsFunc(n.children, func(c *node) bool { return c.path == first })
 }
 
-// listens tells whether anything below n may want a listener.
+// listens reports whether a node at or below n may need a listener.
 func (n *node) listens() bool {
 	switch n.spec.(type) {
 	case Pool, ListenerSpec:
@@ -51,9 +51,9 @@ func (n *node) find(path string) *node {
 	return nil
 }
 
-// describe returns the tree's data, one line a spec, for a child to compare with
-// its own: a child that was started with another tree than its master has must
-// not run. Functions are left out; they cannot be compared.
+// describe returns the tree's data, one line a spec. A child compares it with its own, because a
+// child with a tree other than its master's must not run. Functions are left out; they cannot be
+// compared.
 func (n *node) describe() []string { return shortened(n.lines()) }
 
 func (n *node) lines() []string {
@@ -77,7 +77,7 @@ func describeSpec(v reflect.Value) string {
 		}
 		value := v.Field(i).Interface()
 		if l, ok := value.(Liveness); ok {
-			l.Check = nil // a function, too
+			l.Check = nil // also a function
 			value = l
 		}
 		fmt.Fprintf(&b, " %s=%v", f.Name, value)
@@ -88,9 +88,9 @@ func describeSpec(v reflect.Value) string {
 // maxTreeText bounds the tree's data in a hello, in bytes.
 const maxTreeText = 64 << 10
 
-// shortened returns lines as they are compared: within maxTreeText, and with what JSON
-// leaves as it is. A long line ends with its digest then, and the digest of all stands for
-// too many lines.
+// shortened returns lines in the form in which they are compared: as text that JSON leaves
+// unchanged, within maxTreeText. If the lines are too long in all, each long line ends with its
+// digest; if that is not enough, the digest of all lines stands in their place.
 func shortened(lines []string) []string {
 	const long, kept = 256, 192
 	out := make([]string, len(lines))
@@ -116,7 +116,7 @@ func shortened(lines []string) []string {
 	return []string{fmt.Sprintf("%d children, sha256 %x", len(lines), all.Sum(nil))}
 }
 
-// difference names the first line in which two trees differ, or returns "".
+// difference returns the first line in which two trees differ, or "".
 func difference(master, mine []string) string {
 	for i := range max(len(master), len(mine)) {
 		a, b := "nothing", "nothing"
@@ -133,7 +133,7 @@ func difference(master, mine []string) string {
 	return ""
 }
 
-// listeners returns the names of the Listeners below n.
+// listeners returns the names of the listener specs below n.
 func (n *node) listeners() (names []string) {
 	if l, ok := n.spec.(ListenerSpec); ok {
 		names = append(names, l.Name)
@@ -144,7 +144,7 @@ func (n *node) listeners() (names []string) {
 	return names
 }
 
-// requests are what the Listeners below n ask for.
+// requests returns what the listener specs below n ask for.
 func (n *node) requests() (rs []netactor.Request) {
 	if l, ok := n.spec.(ListenerSpec); ok {
 		rs = append(rs, l.request())
@@ -166,7 +166,7 @@ func (n *node) listenRules(path string) ListenRules {
 	return ListenRules{None: true}
 }
 
-// functions returns the user's functions of the Listener at path in the tree.
+// functions returns the user's functions of the listener spec at path in the tree.
 func (n *node) functions(path string) netactor.Functions {
 	if at := n.find(path); at != nil {
 		if l, ok := at.spec.(ListenerSpec); ok {

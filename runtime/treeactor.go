@@ -21,7 +21,7 @@ func init() {
 	actors.RegisterType[Tree]("coppice.tree")
 }
 
-// treeActor answers for the tree. Reading it never waits, so neither does this.
+// treeActor answers a treeRequest. Reading the tree never waits, so the actor never waits.
 type treeActor struct{ snapshot func() Tree }
 
 func (a treeActor) Receive(ctx actor.Context) {

@@ -18,35 +18,35 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/httpdrain"
 )
 
-// A Worker is what a [WorkerFunc] knows of itself and may ask of the tree. Its
-// methods may be called by any goroutine.
+// A Worker is what a [WorkerFunc] uses to identify itself and to ask the tree. Its methods may be
+// called by any goroutine.
 //
-// The zero Worker is one without a master, for a unit test of a worker function:
-// Listen is net.Listen, Ready does nothing, there is no tree and no configuration.
+// The zero Worker is a Worker without a master, for a unit test of a worker function: Listen is
+// net.Listen, Ready does nothing, and there is no tree and no configuration.
 type Worker struct {
 	c *child.Session // nil = no master
 }
 
-// ID is the process's number in the tree: 1, 2, 3 and so on, never reused. It is
-// the address of the process's actors.
+// ID returns the process's number in the tree: 1, 2, 3 and so on, never reused. It is the address
+// of the process's actors.
 func (w *Worker) ID() int { return w.self().ID }
 
-// Slot is the worker's place in its pool, from 0; a replacement keeps it. It is None in
-// Pool.Prepare.
+// Slot returns the worker's place in its pool, from 0; a replacement gets the same slot. It is None
+// in Pool.Prepare.
 func (w *Worker) Slot() int { return w.self().Slot }
 
-// Generation counts the reloads of the tree, from 1: workers of one generation
-// run the same executable with the same configuration.
+// Generation returns the number of the worker's generation. It counts the reloads of the tree, from
+// 1: workers of one generation run the same executable with the same configuration.
 func (w *Worker) Generation() int { return w.self().Generation }
 
-// Incarnation counts the starts of this slot, from 1.
+// Incarnation returns how many workers this slot has had, this one included.
 func (w *Worker) Incarnation() int { return w.self().Incarnation }
 
-// Name is the registered name, for example web/0.
+// Name returns the registered name, for example web/0.
 func (w *Worker) Name() string { return w.self().Name }
 
-// Config returns the bytes that Config.Load returned for this generation, shared
-// by all callers: do not change them.
+// Config returns the bytes that Config.Load returned for this generation. All callers share them:
+// do not change them.
 func (w *Worker) Config() []byte { return w.self().Config }
 
 func (w *Worker) self() childproto.Hello {
@@ -56,8 +56,8 @@ func (w *Worker) self() childproto.Hello {
 	return w.c.Self()
 }
 
-// Ready tells the master that the worker does its work: it counts as started,
-// and whoever waits for it goes on. Further calls do nothing.
+// Ready tells the master that the worker does its work. The worker then counts as started, and
+// calls that wait for its start go on. Further calls do nothing.
 func (w *Worker) Ready() error {
 	if w.c == nil {
 		return nil
@@ -68,16 +68,16 @@ func (w *Worker) Ready() error {
 	return w.c.Ready()
 }
 
-// CountRequests counts n requests for Recycle.Requests, of work that Serve does not see.
+// CountRequests counts n requests for Recycle.Requests that Serve does not see.
 func (w *Worker) CountRequests(n int) {
 	if w.c != nil {
 		w.c.CountRequests(n)
 	}
 }
 
-// WorkContext ends when a worker that was asked to stop must have finished, nine
-// tenths into its Shutdown time. What serves a request lives under it, not under
-// the worker's own context, which ends when the drain begins.
+// WorkContext returns a context that ends when a worker that was asked to stop must have finished,
+// nine tenths into its Shutdown time. Requests are served under it, not under the worker's own
+// context, which ends when the drain begins.
 func (w *Worker) WorkContext() context.Context {
 	if w.c == nil {
 		return context.Background()
@@ -85,19 +85,18 @@ func (w *Worker) WorkContext() context.Context {
 	return w.c.DrainContext()
 }
 
-// Listen asks the master for a listener, as net.Listen asks the kernel: the master
-// opens the socket, or uses the one that another worker has asked for with the
-// same network and address. Port 0 is chosen once and then the same for every
-// worker. Errors are those of net.Listen: a *net.OpError around EADDRINUSE,
-// EACCES, EINVAL. The caller closes the listener; the socket itself lives until
-// the pool stops or every live worker has closed it.
+// Listen asks the master for a listener, as net.Listen asks the kernel. The master opens the
+// socket, or uses the socket that another worker has asked for with the same network and address.
+// The port for port 0 is chosen once and is then the same for every worker. Errors are those of
+// net.Listen: a *net.OpError around EADDRINUSE, EACCES, EINVAL. The caller closes the listener; the
+// socket itself lives until the pool stops or every live worker has closed it.
 func (w *Worker) Listen(network, address string) (net.Listener, error) {
 	return w.ListenSpec(context.Background(), ListenerSpec{Network: network, Address: address})
 }
 
-// ListenSpec is Listen with a name, a policy, a backlog, or a descriptor of the
-// master's: FD 7 is what the *master* has open as 7. ctx ends the wait; a socket that comes
-// later is given back. For a listener that has been opened already see [Worker.Listener].
+// ListenSpec is Listen with a name, a policy, a backlog, or a descriptor of the master: FD 7 is
+// what the *master* has open as 7. ctx ends the wait; a socket that arrives later is given back.
+// For a listener that is already open see [Worker.Listener].
 func (w *Worker) ListenSpec(ctx context.Context, l ListenerSpec) (net.Listener, error) {
 	if err := w.mayListen(l); err != nil {
 		return nil, err
@@ -109,14 +108,14 @@ func (w *Worker) ListenSpec(ctx context.Context, l ListenerSpec) (net.Listener, 
 	return w.c.Listeners().Listen(ctx, l.request())
 }
 
-// Listener returns the listener of that name: one of the tree ([ListenerSpec],
-// [Runtime.AddListener]), or one that another worker has shared ([Worker.Share]). While there is
-// none the error wraps ENOENT. The caller closes it, as one of [Worker.Listen].
+// Listener returns the listener of that name: a listener of the tree ([ListenerSpec],
+// [Runtime.AddListener]), or one that another worker has shared ([Worker.Share]). If there is none,
+// the error wraps ENOENT. The caller closes it, like the result of [Worker.Listen].
 func (w *Worker) Listener(ctx context.Context, name string) (net.Listener, error) {
 	return w.listener(ctx, netactor.Request{Name: name})
 }
 
-// AwaitListener is Listener that waits until there is a listener of that name, or ctx ends.
+// AwaitListener is Listener, but waits until there is a listener of that name or ctx ends.
 func (w *Worker) AwaitListener(ctx context.Context, name string) (net.Listener, error) {
 	return w.listener(ctx, netactor.Request{Name: name, Wait: true})
 }
@@ -128,23 +127,26 @@ func (w *Worker) listener(ctx context.Context, r netactor.Request) (net.Listener
 	return w.c.Listeners().Listen(ctx, r)
 }
 
-// ListenPacket asks the master for a packet socket, as net.ListenPacket asks the kernel: networks are udp, udp4, udp6
-// and unixgram. What [Worker.Listen] says of sharing, of port 0, of errors and of the life of the socket holds here
-// too: the workers share the one socket, and each datagram goes to one of those who read.
+// ListenPacket asks the master for a packet socket, as net.ListenPacket asks the kernel. Networks
+// are udp, udp4, udp6 and unixgram. Sharing, port 0, errors and the life of the socket are as with
+// [Worker.Listen]: the workers share the one socket, and each datagram goes to one of the workers
+// that read.
 //
-// The result is a *listen.UDPConn, which is a *net.UDPConn in all but Close, or a *listen.UnixgramConn;
-// netactor says there what sharing means for options, groups and deadlines. Without a master it is the same over
-// net.ListenPacket. The caller closes it, once ctx has ended and what was read is answered; when the worker function
-// returns it is closed in any case, and not before: [Worker.Serve] leaves it alone. What nobody has read waits in
-// the socket for the other workers, or for the next.
+// The result is a *listen.UDPConn, which is a *net.UDPConn in all but Close, or a
+// *listen.UnixgramConn; their documentation describes what sharing means for options, groups and
+// deadlines. Without a master it is the same over net.ListenPacket. The caller closes it after ctx
+// has ended and the datagrams that it read are answered. When the worker function returns it is
+// closed in any case, but not earlier: [Worker.Serve] does not close it. Unread datagrams wait in
+// the socket for the other workers, or for the next worker.
 func (w *Worker) ListenPacket(network, address string) (net.PacketConn, error) {
 	return w.ListenPacketSpec(context.Background(), ListenerSpec{Network: network, Address: address})
 }
 
-// ListenPacketSpec is [Worker.ListenSpec] for packet sockets. With Policy ReusePort each worker reads a socket of its own,
-// over which the kernel spreads the clients by a hash of the addresses: datagrams of one client go to one
-// worker. The socket is its slot's, and outlives it with what is queued there; in a reload the
-// old worker of a slot and the new one share it.
+// ListenPacketSpec is [Worker.ListenSpec] for packet sockets. With policy ReusePort each worker
+// reads a separate socket, and the kernel spreads the clients over the sockets by a hash of the
+// addresses: datagrams of one client go to one worker. The socket belongs to the slot, and outlives
+// the worker together with its queue; in a reload the old worker of a slot and the new worker share
+// it.
 func (w *Worker) ListenPacketSpec(ctx context.Context, l ListenerSpec) (net.PacketConn, error) {
 	if err := w.mayListen(l); err != nil {
 		return nil, err
@@ -155,14 +157,13 @@ func (w *Worker) ListenPacketSpec(ctx context.Context, l ListenerSpec) (net.Pack
 	return w.c.Listeners().ListenPacket(ctx, l.request())
 }
 
-// PacketConn is [Worker.Listener] for packet sockets: it returns that of the ListenerSpec of that
-// name, as [Worker.ListenPacket] returns one.
+// PacketConn is [Worker.Listener] for packet sockets: it returns the socket of the ListenerSpec of
+// that name, in the form that [Worker.ListenPacket] returns.
 func (w *Worker) PacketConn(ctx context.Context, name string) (net.PacketConn, error) {
 	return w.packetConn(ctx, netactor.Request{Name: name})
 }
 
-// AwaitPacketConn is PacketConn that waits until there is a packet socket of that name, or ctx
-// ends.
+// AwaitPacketConn is PacketConn, but waits until there is a packet socket of that name or ctx ends.
 func (w *Worker) AwaitPacketConn(ctx context.Context, name string) (net.PacketConn, error) {
 	return w.packetConn(ctx, netactor.Request{Name: name, Wait: true})
 }
@@ -174,7 +175,7 @@ func (w *Worker) packetConn(ctx context.Context, r netactor.Request) (net.Packet
 	return w.c.Listeners().ListenPacket(ctx, r)
 }
 
-// mayListen returns what is wrong with asking for l, if anything is.
+// mayListen returns an error if the worker may not ask for l.
 func (w *Worker) mayListen(l ListenerSpec) error {
 	var errs []error
 	bad := func(_, field string, value any, why string) {
@@ -201,7 +202,7 @@ func (w *Worker) mayListen(l ListenerSpec) error {
 	return nil
 }
 
-// mayLookUp returns what is wrong with asking for what has the name in r, if anything is.
+// mayLookUp returns an error if the worker may not ask for the name in r.
 func (w *Worker) mayLookUp(r netactor.Request) error {
 	var err error
 	switch {
@@ -218,7 +219,7 @@ func (w *Worker) mayLookUp(r netactor.Request) error {
 	return nil
 }
 
-// requireSlot refuses what needs a slot while the worker has none.
+// requireSlot returns an error while the worker has no slot.
 func (w *Worker) requireSlot(op string) error {
 	if !w.c.HasSlot() {
 		return fmt.Errorf("%w in Pool.Prepare: %s", ErrUnsupported, op)
@@ -226,10 +227,9 @@ func (w *Worker) requireSlot(op string) error {
 	return nil
 }
 
-// Adopt takes a listener that the worker opened itself into the worker's drain:
-// its connections count as the worker's, and it is closed when the worker stops.
-// The master is not asked and does not know of it. The result takes ownership of
-// ln and is owned by the caller.
+// Adopt adds a listener that the worker opened itself to the worker's drain: its connections count
+// as the worker's, and it is closed when the worker stops. The master does not know of it. Adopt
+// takes ownership of ln; the caller owns the result.
 func (w *Worker) Adopt(ln net.Listener) net.Listener {
 	if w.c == nil {
 		return ln
@@ -237,11 +237,10 @@ func (w *Worker) Adopt(ln net.Listener) net.Listener {
 	return w.c.Listeners().Adopt(ln)
 }
 
-// Share gives the master a listener that the worker opened itself, to be listened
-// on by the whole tree under l.Name and l.Policy: [Worker.Listener].
-// It takes ownership of ln, also on an error, and returns the worker's own part of
-// what is now shared, owned by the caller. A name that is taken is an error that
-// wraps EADDRINUSE.
+// Share gives the master a listener that the worker opened itself. The whole tree can then listen
+// on it under l.Name and l.Policy; see [Worker.Listener]. Share takes ownership of ln, also on an
+// error, and returns the worker's own part of the shared listener, owned by the caller. If the name
+// is taken, the error wraps EADDRINUSE.
 func (w *Worker) Share(ctx context.Context, l ListenerSpec, ln net.Listener) (net.Listener, error) {
 	if w.c == nil {
 		return ln, nil
@@ -252,20 +251,19 @@ func (w *Worker) Share(ctx context.Context, l ListenerSpec, ln net.Listener) (ne
 	return w.c.Listeners().Share(ctx, l.request(), ln)
 }
 
-// ReportLoad says how much this worker has to do, for listeners of policy LeastLoaded, in a unit
-// of its own choice that is about one connection's worth: the worker with the least gets the
-// next connection. Until the next report each connection that comes counts 1 more, and each that ends 1
-// less. Without any report the number of connections is compared.
+// ReportLoad reports how much work this worker has, for listeners of policy LeastLoaded. The unit
+// is free, but about the work of one connection: the worker with the least load gets the next
+// connection. Until the next report each new connection adds 1, and each that ends subtracts 1. If
+// no worker reports, the numbers of connections are compared.
 func (w *Worker) ReportLoad(load int) {
 	if w.c != nil {
 		w.c.Listeners().Report(load)
 	}
 }
 
-// System is the actor system of this process, made when it is first needed. Its
-// actors are reachable from the whole tree by the worker's name and their own:
-// an actor spawned as "cache" in web/0 is found by Lookup("web/0/cache"). It is
-// nil without a master.
+// System returns the actor system of this process, which is made when it is first needed. The whole
+// tree can reach its actors by the worker's name and their own: an actor spawned as "cache" in
+// web/0 is found by Lookup("web/0/cache"). Without a master System returns nil.
 func (w *Worker) System() *actors.System {
 	if w.c == nil {
 		return nil
@@ -273,9 +271,9 @@ func (w *Worker) System() *actors.System {
 	return w.c.System()
 }
 
-// Lookup returns the address of whoever holds a registered name when a message
-// is sent to it: "master", "web/0", "sessions", "web/1/cache". It does not ask
-// whether there is a holder; a message to nobody is a dead letter.
+// Lookup returns an address for a registered name: "master", "web/0", "sessions", "web/1/cache". A
+// message to it goes to the process or actor that has the name when the message is sent. Lookup
+// does not check that the name is taken; a message to a name that is not taken is a dead letter.
 func (w *Worker) Lookup(name string) *actor.PID {
 	if w.c == nil {
 		return nil
@@ -291,42 +289,41 @@ func (w *Worker) Tree(ctx context.Context) (Tree, error) {
 	return askTree(ctx, w.c.System())
 }
 
-// A Server serves a listener until Shutdown: *http.Server is one. Serve returns
-// when the listener is closed, which it is before Shutdown is called; Shutdown waits
-// for what is under way, and returns early with ctx's error when that ends first.
+// A Server serves a listener until Shutdown; *http.Server is a Server. Serve returns when the
+// listener is closed, which happens before Shutdown is called. Shutdown waits for the requests
+// under way; if its ctx ends first, it returns early with ctx's error.
 type Server interface {
 	Serve(net.Listener) error
 	Shutdown(context.Context) error
 }
 
-// Serve serves ln with s until ctx ends, then drains: it says Ready, runs s.Serve,
-// and when the worker is asked to stop closes ln, calls s.Shutdown under
-// WorkContext, and waits until s.Serve has returned and every connection of the
-// worker is closed, hijacked ones included. What is still open at the drain's
-// deadline is cut by s.Close, where s has one, and counted as forced. Serve returns
-// nil when it was asked to stop and everything finished, otherwise what went wrong
-// first.
+// Serve serves ln with s until ctx ends, then drains. It calls Ready and runs s.Serve. When the
+// worker is asked to stop, it closes ln, calls s.Shutdown under WorkContext, and waits until
+// s.Serve has returned and every connection of the worker is closed, hijacked connections included.
+// At the drain's deadline the connections that are still open are cut by s.Close, if s has it, and
+// counted as forced. Serve returns nil when it was asked to stop and everything finished, otherwise
+// the first error.
 //
-// With an *http.Server an idle HTTP/1 connection is not closed in its client's
-// face: it answers one more request, with "Connection: close". One whose client
-// does not ask is closed, and counted as forced: from half of the drain to three
-// quarters of it when another worker has taken this one's place, within a twentieth of the drain when
-// the pool itself stops, since nobody is there to ask again. HTTP/2 connections get
-// GOAWAY as the drain begins, with TLS and without, and finish what they are at. What
-// should end a hijacked connection, a WebSocket say, is ctx; functions of
-// RegisterOnShutdown run only when the HTTP/1 connections are gone.
+// With an *http.Server an idle HTTP/1 connection is not closed while its client may be about to
+// send a request: it answers one more request, with "Connection: close". If its client sends none,
+// the connection is closed and counted as forced. That happens from half of the drain to three
+// quarters of it when another worker has taken this worker's place, and within a twentieth of the
+// drain when the pool itself stops, because then no worker is left to ask again. HTTP/2 connections
+// get GOAWAY when the drain begins, with TLS and without, and finish their requests. End a hijacked
+// connection, such as a WebSocket, when ctx ends; functions of RegisterOnShutdown run only when the
+// HTTP/1 connections are gone.
 //
 // While it serves, Serve sets Handler, ConnState, ConnContext and TLSNextProto of an *http.Server
-// to its own, which call the user's; when it has returned they are the user's again, unless
-// connections had to be left open or cut. One without a ConnContext gets one that continues each
-// connection's trace in its requests' contexts. A server may serve several
-// listeners, each by a Serve of its own. For TLS call [Worker.ServeTLS]; another Server than http's
-// is given a [crypto/tls.NewListener] over ln.
+// to its own, which call the user's. When it returns it restores the user's, unless connections had
+// to be left open or cut. If the user has no ConnContext, Serve's continues each connection's trace
+// in the contexts of its requests. A server may serve several listeners, each by a separate call of
+// Serve. For TLS call [Worker.ServeTLS]; for a Server other than http's pass a
+// [crypto/tls.NewListener] over ln.
 func (w *Worker) Serve(ctx context.Context, ln net.Listener, s Server) error {
 	return w.serve(ctx, ln, s, nil)
 }
 
-// serve is Serve, with the TLS configuration of an http.Server, or nil for its own.
+// serve is Serve with conf as the TLS configuration of an http.Server; nil = the server's own.
 func (w *Worker) serve(ctx context.Context, ln net.Listener, s Server, conf *tls.Config) error {
 	var drain *httpdrain.Drain
 	if hs, ok := s.(*http.Server); ok && w.c != nil {
@@ -346,22 +343,22 @@ func (w *Worker) serve(ctx context.Context, ln net.Listener, s Server, conf *tls
 	if drain != nil {
 		drain.Begin()
 	}
-	_ = ln.Close() // refuse what is new, also of an s that has not begun to serve; a second Close, by the user or by s, is harmless
+	_ = ln.Close() // refuses new connections, also for an s that has not begun to serve; a second Close, by the user or by s, is harmless
 	if drain != nil {
-		err := ended(<-served) // every connection that was accepted is known to drain from here on
+		err := ended(<-served) // every accepted connection is known to drain from now on
 		w.c.CloseIdle(drain)
 		served <- err
 	}
 	err := ended(s.Shutdown(w.WorkContext())) // it may find ln closed
 	if err == nil && w.c != nil {
-		_ = w.c.Listeners().Drain(w.WorkContext()) // the hijacked ones; how many are cut is counted at the end
+		_ = w.c.Listeners().Drain(w.WorkContext()) // waits for the hijacked connections; those that are cut are counted at the end
 		if drain != nil {
-			drain.AwaitConns(w.WorkContext()) // Shutdown knew of their end before they did
+			drain.AwaitConns(w.WorkContext()) // Shutdown saw the connections end before drain did
 		}
 	}
 	late := w.WorkContext().Err() != nil
 	if err != nil && !late && w.c != nil {
-		w.c.CountOpenForced() // it has not waited
+		w.c.CountOpenForced() // s has not waited
 	}
 	if err != nil || late {
 		err = errors.Join(err, cut(s, ln))
@@ -372,12 +369,12 @@ func (w *Worker) serve(ctx context.Context, ln net.Listener, s Server, conf *tls
 	return errors.Join(err, ended(<-served))
 }
 
-// ServeTLS is [Worker.Serve] over TLS: what ln accepts is served with a copy of s.TLSConfig, which
-// must have a certificate, and which gets the session ticket keys of the pool
-// ([Worker.ShareTickets]): a client resumes its session with any worker. As with
-// http.Server.ServeTLS the copy offers HTTP/2 and HTTP/1.1 where NextProtos is empty, and HTTP/2
-// if s serves it. It takes ownership of ln, also on an error. A server is served by one ServeTLS at
-// a time.
+// ServeTLS is [Worker.Serve] over TLS. It serves the connections that ln accepts with a copy of
+// s.TLSConfig, which must have a certificate. The copy gets the session ticket keys of the pool
+// ([Worker.ShareTickets]), so that a client resumes its session with any worker. As with
+// http.Server.ServeTLS the copy offers HTTP/2 and HTTP/1.1 if NextProtos is empty, and HTTP/2 if s
+// serves it. ServeTLS takes ownership of ln, also on an error. A server may be in one ServeTLS at a
+// time.
 func (w *Worker) ServeTLS(ctx context.Context, ln net.Listener, s *http.Server) error {
 	cfg := s.TLSConfig.Clone()
 	if cfg == nil || len(cfg.Certificates) == 0 && cfg.GetCertificate == nil && cfg.GetConfigForClient == nil {
@@ -416,7 +413,7 @@ func cut(s Server, ln net.Listener) error {
 	return ln.Close()
 }
 
-// ended forgives the errors by which a server says that it was asked to stop.
+// ended returns nil for the errors by which a server reports that it was asked to stop.
 func ended(err error) error {
 	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
 		return nil

@@ -7,15 +7,15 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// crashContext is what a worker had when it ended. It is looked up before other processes hear of
-// the end, which changes it.
+// crashContext is what a worker had when it ended. It is read before other processes learn of the
+// end, which changes it.
 type crashContext struct {
 	held  []ListenerConns
 	asked []string
 }
 
-// crashContext returns the worker's crashContext. It asks the listener process, so it is looked up
-// only for Hooks.Crash.
+// crashContext returns the worker's crashContext. Because it asks the listener process, it is
+// called only for Hooks.Crash.
 func (w *poolWorker) crashContext() (b crashContext) {
 	if w.driver.crashes == nil || !w.driver.kind.ofConfig {
 		return b

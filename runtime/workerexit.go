@@ -11,7 +11,7 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// exitReason makes the exit reason: what the worker said and how it ended, or why the master
+// exitReason returns the exit reason: what the worker said and how it ended, or why the master
 // ended it.
 func (w *poolWorker) exitReason() supervisor.Reason {
 	r := w.statedReason()
@@ -27,8 +27,8 @@ func (w *poolWorker) exitReason() supervisor.Reason {
 	return r
 }
 
-// statedReason makes the exit reason of what the worker said and how it ended. Its word counts
-// when the end agrees with it.
+// statedReason returns the exit reason from what the worker said and how it ended. Its statement
+// counts if the end agrees with it.
 func (w *poolWorker) statedReason() supervisor.Reason {
 	r := w.exit.reason(endContext{w.askedStop.Load(), w.backend.sent(), w.driver.pool.SuccessExit})
 	bye := w.exitNotice.Load()
@@ -52,7 +52,7 @@ func (w *poolWorker) statedReason() supervisor.Reason {
 	return r
 }
 
-// endError is the reason of a worker that has ended where it should not have, as an error.
+// endError returns the reason of a worker that has ended where it should not have, as an error.
 func (w *poolWorker) endError() error {
 	if err := w.reason.Err(); err != nil {
 		return err

@@ -15,23 +15,23 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// killAfterLoss is how long after Config.OrphanDrain a worker whose channel is lost, but that
-// lives, is killed: it can be neither asked nor heard any more.
+// killAfterLoss is how long after Config.OrphanDrain the master kills a worker that lives but has
+// lost its channel: the master can neither send to it nor hear from it.
 const killAfterLoss = time.Second
 
-// transport is the configuration of the master's end of the worker's channel.
+// transport returns the configuration of the master's end of the worker's channel.
 func (w *poolWorker) transport() fdipc.Config {
 	cfg := childproto.ConnConfig(w.handle, w.channelLost)
-	cfg.HandshakeTimeout = -1 // a start has a deadline of its own, and perhaps a long one
+	cfg.HandshakeTimeout = -1 // a start has its own deadline, which may be long
 	cfg.Ready = func(*fdipc.Conn) { close(w.handshaken) }
 	cfg.NoFiles = w.handlesLost
 	return cfg
 }
 
-// handle takes a frame of the worker's, on the channel's reader. The worker is not trusted: what it
-// sends can be refused, and costs no other process anything.
+// handle takes a frame of the worker's, on the channel's reader. The worker is not trusted: its
+// frames can be refused, and cost no other process anything.
 func (w *poolWorker) handle(conn *fdipc.Conn, f *fdipc.Frame) {
-	<-w.attached // the worker has its hello and may speak before others know of it
+	<-w.attached // the worker has its hello and may send before others know of it
 	var err error
 	if childproto.OwnKind(f.Kind) {
 		err = childproto.WithinBounds(f)
@@ -87,7 +87,7 @@ func (w *poolWorker) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	case w.driver.children.system.HandleFrame(w.address(), f):
 	case w.driver.children.sockets.HandleFrame(w.sibling().Worker, conn, f):
 	default:
-		f.Refuse(fdipc.ReasonUnknown) // a newer child's: skipped by rule
+		f.Refuse(fdipc.ReasonUnknown) // from a newer child: it is skipped by rule
 	}
 	if err != nil {
 		f.Refuse(fdipc.ReasonUnknown)
@@ -97,7 +97,8 @@ func (w *poolWorker) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	}
 }
 
-// handlesLost takes a frame whose descriptors did not arrive: the master has no room for them.
+// handlesLost takes a frame whose descriptors did not arrive, because the master had no room for
+// them.
 func (w *poolWorker) handlesLost(_ *fdipc.Conn, f *fdipc.Frame) {
 	<-w.attached
 	if n := w.framesLost.Add(1); isPowerOfTwo(n) {
@@ -108,12 +109,13 @@ func (w *poolWorker) handlesLost(_ *fdipc.Conn, f *fdipc.Frame) {
 	}
 }
 
-// isPowerOfTwo bounds the lines that a child can make the log have: the first time is logged, the
-// second, the fourth, the eighth, and so on.
+// isPowerOfTwo limits the lines that a child can cause in the log: its first, second, fourth,
+// eighth event is logged, and so on.
 func isPowerOfTwo(n uint64) bool { return n&(n-1) == 0 }
 
-// channelLost is called when the channel is gone. That is not yet the worker's end. What ended it,
-// if not the worker, is logged: the worker cannot be asked any more.
+// channelLost is called when the channel has ended. The worker may not have ended yet. If something
+// other than the worker ended the channel, that is logged, because the worker cannot be asked any
+// more.
 func (w *poolWorker) channelLost(_ *fdipc.Conn, err error) {
 	if err != nil && !childproto.IsEnd(err) {
 		w.channelErr.Store(&err)
@@ -122,8 +124,8 @@ func (w *poolWorker) channelLost(_ *fdipc.Conn, err error) {
 	w.unlessEnded(max(w.driver.orphanDrain, 0)+killAfterLoss, func() { w.killFor(KilledChannel) })
 }
 
-// sendHello sends the first frame: what the worker is, the table in which it notes its open spans,
-// if it is to have one, and a configuration that is too long for a frame. It is called once.
+// sendHello sends the first frame: the worker's identity, the table in which it notes its open
+// spans, if it gets a table, and a configuration that is too long for a frame. It is called once.
 func (w *poolWorker) sendHello(ctx context.Context) (err error) {
 	hello := w.hello
 	var handles []*fdipc.Handle
@@ -150,8 +152,9 @@ func (w *poolWorker) sendHello(ctx context.Context) (err error) {
 	return w.conn.Send(ctx, childproto.NewFrame(childproto.FrameHello, hello, handles...))
 }
 
-// sendOrReplace sends what the worker has to hear, without waiting. One that reads so little that
-// there is no room for it is replaced: it does not have all that it was sent.
+// sendOrReplace sends a frame that the worker must get, without waiting. If the worker reads so
+// little that there is no room for the frame, it is replaced: it does not have everything that it
+// was sent.
 func (w *poolWorker) sendOrReplace(f *fdipc.Frame) error {
 	err := w.conn.TrySend(f)
 	if errors.Is(err, fdipc.ErrFull) {
@@ -162,7 +165,7 @@ func (w *poolWorker) sendOrReplace(f *fdipc.Frame) error {
 }
 
 // sendLink gives the worker its end of a channel to a sibling. It takes ownership of end. A worker
-// that has ended meanwhile, or does now, needs no link.
+// that has ended, or ends now, needs no link.
 func (w *poolWorker) sendLink(to childproto.Sibling, end *os.File) error {
 	h, err := fdipc.HandleOf(end)
 	if err != nil {

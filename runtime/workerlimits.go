@@ -7,12 +7,12 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 )
 
-// limitOf returns a slot's own limit, from the one that is set for all; 0 stays 0.
+// limitOf returns a slot's own limit, from the limit that is set for all slots; 0 stays 0.
 func (c *poolDriver) limitOf(limit float64, slot int) float64 {
 	return pool.Spread(limit, c.pool.Recycle.Jitter, slot, c.pools.size(c), rand.Float64())
 }
 
-// requests returns after how many requests the next worker of a slot is due; 0: never.
+// requests returns after how many requests the next worker of a slot is due; 0 = never.
 func (c *poolDriver) requests(slot int) int64 {
 	if c.pool.Recycle.Requests == 0 || slot == pool.Spare {
 		return 0
@@ -31,7 +31,7 @@ func (c *poolDriver) watchLimits(w *poolWorker) {
 	}
 }
 
-// markDue has a worker replaced when its turn comes.
+// markDue makes the rules replace a worker when its turn comes.
 func (c *poolDriver) markDue(w *poolWorker, why string) {
 	c.note(w.slot, w.event(PoolEvent{Kind: WorkerDue, Why: why}))
 	c.step(pool.Event{Kind: pool.Due, Worker: w.id})

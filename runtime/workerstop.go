@@ -12,32 +12,33 @@ import (
 // cutDrainTimeout is how long a worker whose drain is cut short has to end.
 const cutDrainTimeout = time.Second
 
-// Stop asks the worker to drain and end. Nothing takes its place, so connections without a request
-// are closed soon: their clients would find nothing to ask again.
+// Stop asks the worker to drain and end. No worker replaces it, so connections without a request
+// are closed soon: their clients would find no worker to ask again.
 func (w *poolWorker) Stop() { w.requestStop(w.hello.Drain / childproto.IdleShare) }
 
-// retire asks the worker to drain and end, as one whose place another has taken.
+// retire asks the worker to drain and end when another has taken its place.
 func (w *poolWorker) retire() { w.requestStop(w.hello.Drain) }
 
 // requestStop asks the worker to drain and end, and to close connections without a request after
-// idle. Asked again it can only be hurried.
+// idle. A further call can only hurry it.
 func (w *poolWorker) requestStop(idle time.Duration) {
 	err := w.conn.TrySend(childproto.NewFrame(childproto.FrameStop, childproto.StopRequest{Drain: w.hello.Drain, Idle: idle}))
 	if w.askedStop.Swap(true) {
 		return
 	}
 	if err != nil {
-		w.backend.terminate() // it cannot be asked by frame
+		w.backend.terminate() // a frame cannot reach it
 		return
 	}
 	w.backend.asked("asked by frame")
 	w.unlessEnded(w.hello.Drain, w.endDrain)
 }
 
-// endDrain ends the worker's drain: what is under way is cut. The frame says so to the worker, for
-// which a signal alone is one from outside, and the signal to the rest of its group.
+// endDrain ends the worker's drain: its requests under way are cut. The frame tells the worker that
+// the signal is the master's, because a signal alone counts as one from outside. The signal also
+// reaches the rest of its group.
 func (w *poolWorker) endDrain() {
-	_ = w.conn.TrySend(childproto.NewFrame(childproto.FrameStop, childproto.StopRequest{})) // a worker that is deaf to it is killed
+	_ = w.conn.TrySend(childproto.NewFrame(childproto.FrameStop, childproto.StopRequest{})) // a worker that does not read it is killed
 	w.backend.terminate()
 }
 
@@ -47,7 +48,7 @@ func (w *poolWorker) cutDrain() {
 	w.unlessEnded(cutDrainTimeout, w.Kill)
 }
 
-// Kill ends the worker: after it was asked in vain, or without.
+// Kill ends the worker, whether or not it was asked to stop before.
 func (w *poolWorker) Kill() {
 	if w.askedStop.Load() {
 		w.killFor(KilledStop)

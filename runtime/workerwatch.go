@@ -11,8 +11,8 @@ import (
 // abortGrace is how long a process that hangs has to print its goroutines.
 const abortGrace = 5 * time.Second
 
-// watch asks the worker, which is ready, for signs of life until it has ended or is asked to stop, and
-// ends it when it hangs.
+// watch asks the worker, which is ready, for signs of life until it has ended or is asked to stop,
+// and ends it if it hangs.
 func (w *poolWorker) watch() {
 	h := w.driver.kind.heartbeat(w.driver.pool)
 	if h.Every < 0 {
