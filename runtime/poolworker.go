@@ -43,7 +43,7 @@ type poolWorker struct {
 	drainAsked    time.Time
 	drainWhy      pool.Purpose
 
-	// Set by run before launched, except for err.
+	// Set by run before launched.
 	hello     childproto.Hello
 	config    *fdipc.Handle // a long configuration for a process; sendHello's
 	conn      *fdipc.Conn

@@ -16,8 +16,8 @@ import (
 func TestNoConfiguration(t *testing.T) {
 	w := childproto.Hello{Protocol: childproto.Version, Role: childproto.RoleWorker, ConfigSize: 1 << 20}
 	for name, tt := range map[string]struct {
-		welcome func(c *Session)
-		errno   error
+		hello func(c *Session)
+		errno error
 	}{
 		"out of descriptors": {func(c *Session) { c.handlesLost(nil, childproto.NewFrame(childproto.FrameHello, w)) }, syscall.EMFILE},
 		"refused by mmap": {func(c *Session) {
@@ -36,7 +36,7 @@ func TestNoConfiguration(t *testing.T) {
 			c := newTest(slog.New(slog.DiscardHandler))
 			c.process = true
 			mine, its := fdipc.Pipe(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, c.ConnConfig())
-			tt.welcome(c)
+			tt.hello(c)
 			bye := c.Run(its, nil)
 			if bye.Kind != childproto.NoticeError || !strings.Contains(bye.Text, "configuration") || !strings.Contains(bye.Text, tt.errno.Error()) {
 				t.Errorf("%+v", bye)

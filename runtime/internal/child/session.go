@@ -119,7 +119,7 @@ func (s *Session) ConnConfig() fdipc.Config {
 // no room for them. Who waits for them hears of it.
 func (s *Session) handlesLost(conn *fdipc.Conn, f *fdipc.Frame) {
 	if f.Kind == childproto.FrameHello {
-		s.log.Error("out of descriptors: what the master's welcome brings is lost")
+		s.log.Error("out of descriptors: what the master's hello brings is lost")
 		s.receiveHello(f)
 		return
 	}
@@ -198,11 +198,11 @@ func (s *Session) receiveHello(f *fdipc.Frame) {
 		w.Config = s.cfg.Configuration
 	} else if w.ConfigSize > 0 && n >= 0 {
 		if w.Config, err = readConfig(handles[n], w.ConfigSize); err != nil {
-			err = fmt.Errorf("coppice: the configuration that came with the welcome: %w", err)
+			err = fmt.Errorf("coppice: the configuration that came with the hello: %w", err)
 		}
 		handles = handles[:n]
 	} else if w.ConfigSize > 0 {
-		err = fmt.Errorf("coppice: no configuration came with the welcome: %w", os.NewSyscallError("recvmsg", syscall.EMFILE))
+		err = fmt.Errorf("coppice: no configuration came with the hello: %w", os.NewSyscallError("recvmsg", syscall.EMFILE))
 	}
 	lacks := err
 	var table *os.File
@@ -312,7 +312,7 @@ func (s *Session) Run(conn *fdipc.Conn, newPipeline func(childproto.Hello) traci
 		return childproto.ExitNotice{Kind: childproto.NoticeUnfit, Text: context.Cause(s.ctx).Error()}
 	case <-time.After(helloTimeout):
 		close(s.equipped)
-		return childproto.ExitNotice{Kind: childproto.NoticeUnfit, Text: fmt.Sprintf("coppice: no welcome from the master within %v", helloTimeout)}
+		return childproto.ExitNotice{Kind: childproto.NoticeUnfit, Text: fmt.Sprintf("coppice: no hello from the master within %v", helloTimeout)}
 	}
 	life, err := s.checkHello()
 	if err == nil {

@@ -83,7 +83,7 @@ func TestSilentMaster(t *testing.T) {
 		mine, its := fdipc.Pipe(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, c.ConnConfig())
 		began := time.Now()
 		bye := c.Run(its, nil)
-		if bye.Kind != childproto.NoticeUnfit || !strings.Contains(bye.Text, "no welcome") || time.Since(began) != helloTimeout {
+		if bye.Kind != childproto.NoticeUnfit || !strings.Contains(bye.Text, "no hello") || time.Since(began) != helloTimeout {
 			t.Errorf("after %v: %+v", time.Since(began), bye)
 		}
 		_, _ = its.Close(), mine.Close()

@@ -111,7 +111,7 @@ type Event struct {
 // Purpose is why a worker is launched, assigned to a slot, drained or killed.
 type Purpose uint8
 
-// The values of Why.
+// The purposes.
 const (
 	ForStart   Purpose = iota // the supervisor starts its slot
 	ForRoll                   // a reload

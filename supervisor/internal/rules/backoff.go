@@ -13,7 +13,7 @@ import (
 // min(Max, Initial × Factor^(n-1)) ("full jitter"). A child that was healthy
 // for longer than twice its latest bound, and longer than ResetAfter, starts
 // again at n = 1; that it started is not enough, or a crash loop slower than
-// the delay would go on for ever (otp.md 4.2, no. 13).
+// the delay would go on for ever (supervisor(3)).
 type Backoff struct {
 	Initial    time.Duration // the first bound; zero: no back-off
 	Max        time.Duration // the cap

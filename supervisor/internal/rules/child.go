@@ -59,7 +59,7 @@ func (s *State) startEnded(ev *Event) {
 }
 
 // attemptFailed is a failed start of the supervisor's own: at the beginning it
-// ends the supervisor, later the next attempt follows (otp.md 1.2, 1.6).
+// ends the supervisor, later the next attempt follows (supervisor(3)).
 func (s *State) attemptFailed(c *Child) {
 	switch s.Work {
 	case StopWork:
@@ -139,7 +139,7 @@ func (s *State) exited(ev *Event) {
 	}
 }
 
-// ended decides what follows an unexpected end of a child (otp.md 1.3).
+// ended decides what follows an unexpected end of a child (supervisor(3)).
 func (s *State) ended(c *Child, leaked bool) {
 	restart := c.Restart == Permanent || c.Restart == Transient && c.End.Fails()
 	if restart || c.End.Fails() {
@@ -160,7 +160,7 @@ func (s *State) ended(c *Child, leaked bool) {
 }
 
 // autoShutdown reports whether the end of a significant child ends the
-// supervisor (otp.md 1.8).
+// supervisor (supervisor(3)).
 func (s *State) autoShutdown() bool {
 	switch s.Flags.AutoShutdown {
 	case AnySignificant:
@@ -233,7 +233,7 @@ func (s *State) announce(c *Child, d time.Duration, left int) {
 }
 
 // wait delays a child's restart until its timer is due. A delay of zero is a wait too:
-// messages that are in the mailbox come first (otp.md 1.6).
+// messages that are in the mailbox come first (supervisor(3)).
 func (s *State) wait(c *Child, d time.Duration) {
 	s.setPhase(c, Waiting)
 	c.Exited = false
@@ -257,7 +257,7 @@ func (s *State) delay(c *Child) time.Duration {
 }
 
 // admit enters an attempt into the window, first of all, and gives up if that
-// is one too many (otp.md 1.5).
+// is one too many (supervisor(3)).
 func (s *State) admit(c *Child) bool {
 	s.Window.drop(s.now, s.Flags.Period)
 	s.Window.add(s.now)
@@ -365,7 +365,7 @@ func (s *State) beginStop(c *Child, cause Key) {
 	}
 }
 
-// stopped is the end of a child that was to end (otp.md 1.7).
+// stopped is the end of a child that was to end (supervisor(3)).
 func (s *State) stopped(c *Child) {
 	var asAsked bool
 	switch c.End {

@@ -79,7 +79,7 @@ const (
 // Reply is the answer to a request.
 type Reply uint8
 
-// The answers of otp.md 1.9.
+// The answers of the calls of supervisor(3).
 const (
 	OK             Reply = iota
 	OKUndefined          // the start was ignored

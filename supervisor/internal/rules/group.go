@@ -64,7 +64,7 @@ func (s *State) advance() {
 
 // startNext starts the next child in order and reports whether there was none.
 // A group starts every spec it kept, those stopped by hand and those that had
-// finished included (otp.md 1.4).
+// finished included (supervisor(3)).
 func (s *State) startNext(auto bool) bool {
 	if c := s.Children[s.Turn]; c != nil && c.Phase == Starting {
 		return false

@@ -1,7 +1,7 @@
 package rules
 
 // request answers a call, or keeps it until it can be answered as if calls
-// and children's ends came one after another (otp.md 1.9).
+// and children's ends came one after another (supervisor(3)).
 func (s *State) request(ev *Event) {
 	call := &ev.Call
 	switch s.Work {

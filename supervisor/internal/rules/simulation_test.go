@@ -272,7 +272,7 @@ func (p *fakeProcess) ask() {
 }
 
 // kill ends an instance by force. A supervisor's children end with it: workers
-// killed, supervisors in order, as when their parent dies (otp.md 1.7).
+// killed, supervisors in order, as when their parent dies (supervisor(3)).
 func (p *fakeProcess) kill() {
 	if !p.alive {
 		return

@@ -200,7 +200,7 @@ func (s *State) forget(c *Child) {
 }
 
 // takeDown makes a child Down: its spec is kept with nothing running, or deleted if it is
-// temporary or of a Dynamic supervisor (otp.md 1.3, 1.4).
+// temporary or of a Dynamic supervisor (supervisor(3)).
 func (s *State) takeDown(c *Child) {
 	if c.Restart == Temporary || s.Flags.Strategy == Dynamic || c.New {
 		s.forget(c)

@@ -44,7 +44,7 @@ const (
 type Class uint8
 
 // The classes of reasons. Normal, Shutdown and ShutdownDetail are the normal
-// ends of otp.md 1.3; the rest are failures.
+// ends of supervisor(3), restart types; the rest are failures.
 const (
 	Normal Class = iota
 	Shutdown

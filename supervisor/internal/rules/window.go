@@ -3,7 +3,7 @@ package rules
 import "time"
 
 // Window holds the times of the latest restarts, oldest first, in a ring. One
-// window is shared by all children of a supervisor (otp.md 1.5).
+// window is shared by all children of a supervisor (supervisor(3)).
 type Window struct {
 	Ring  []Time
 	First int
