@@ -24,7 +24,7 @@ type directListener struct {
 	name        string
 	done        func()                 // gives the ordinal back; nil if there is none
 	options     netactor.SocketOptions // of connections, where they differ from package net's
-	credentials bool                   // the kernel is asked for those of each client
+	credentials bool                   // the kernel is asked for each client's
 	ended       chan struct{}          // closed by close
 	outage      faults.Outage          // of accept
 

@@ -13,8 +13,8 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
-// A worker that accepts itself and is out of descriptors, or refused by a policy, waits in Accept,
-// says so once, and once when it is over; what a server would make of the error it need not know.
+// A worker that accepts itself and is out of descriptors, or refused by a policy, waits in Accept.
+// It logs that once, and once when it is over; the server gets no error.
 func TestSharedOutOfDescriptors(t *testing.T) {
 	log := make(testkit.Log, 100)
 	ls := New(Config{Logger: slog.New(log)})
@@ -50,7 +50,7 @@ func TestSharedOutOfDescriptors(t *testing.T) {
 	}
 }
 
-// failing is a listener whose Accept fails as it is told.
+// failing is a listener whose Accept returns a given error.
 type failing struct {
 	net.Listener
 	errs []error

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestCloses: a close is told when the worker has lived on for a while, and before what it asks
-// next; never when it has failed before that.
+// TestPendingCloses: a close is reported when the worker has lived on for a while, and before its
+// next request; never if the worker has failed before that.
 func TestPendingCloses(t *testing.T) {
 	for _, tt := range []struct {
 		name string

@@ -200,8 +200,8 @@ func (t *Table) sendReply(e effect) {
 	t.send(t.workerOutbox(p.worker), f)
 }
 
-// publish sends a socket to the listener process. If e.renew is set, it replaces the one that the
-// listener process has.
+// publish sends a socket to the listener process. If e.renew is set, it replaces the socket that
+// the listener process has.
 func (t *Table) publish(e effect) {
 	number, renew := e.number, e.renew
 	t.mu.Lock()

@@ -13,8 +13,8 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// What the tree's listeners have every worker may have, by name and by address, whether they are
-// open yet or not; and nothing that another pool's workers have asked for.
+// Every worker may have the sockets of the tree's listeners, by name and by address, open yet or
+// not; and no socket that the workers of another pool have asked for.
 func TestRulesOfTree(t *testing.T) {
 	m := newMaster(t)
 	m.s.specs = resolvedSpecs([]netactor.Request{
@@ -82,7 +82,8 @@ func TestRulesOfTree(t *testing.T) {
 }
 
 // TestSpecFirstAskedByWorker: a worker that asks for a listener of the tree before that is open
-// gets it as the tree wants it, not as the worker does; and by its name and address so do others.
+// gets it with the tree's settings, not with the worker's; so do other workers, by its name and
+// address.
 func TestSpecFirstAskedByWorker(t *testing.T) {
 	m := newMaster(t)
 	spec := netactor.Request{Name: "admin", Network: "unix", Address: "/run/admin", Mode: 0o600, Policy: netactor.RoundRobin, Credentials: true, Backlog: 5, Limits: netactor.Limits{PerWorker: 7}}
@@ -109,8 +110,8 @@ func TestSpecFirstAskedByWorker(t *testing.T) {
 	}
 }
 
-// TestAllowedWhilePending: a rule that allows an address allows who asks for it by name also while
-// it is being opened.
+// TestAllowedWhilePending: a rule that allows an address also allows a request by name while the
+// socket is being opened.
 func TestAllowedWhilePending(t *testing.T) {
 	m := newMaster(t)
 	rules := &netactor.ListenRules{Allow: []netactor.ListenRule{{Network: "tcp", Address: "127.0.0.1", Ports: "9000"}}}
@@ -125,8 +126,8 @@ func TestAllowedWhilePending(t *testing.T) {
 	}
 }
 
-// TestOpeningBound: a pool whose Unix sockets are not opened, as of a file system that does not
-// answer, gets EAGAIN beyond a bound, and others do not.
+// TestOpeningBound: a pool whose Unix sockets do not open, because a file system does not answer,
+// gets EAGAIN beyond a bound; other pools do not.
 func TestOpeningBound(t *testing.T) {
 	m := newMaster(t)
 	m.worker(1, 0)

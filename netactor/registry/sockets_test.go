@@ -8,8 +8,8 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
-// TestFalseBrokenWords: words that a socket is broken, which it is not, have each next one wait for
-// longer too.
+// TestFalseBrokenWords: a false report that a socket is broken lengthens the wait of the next
+// report too.
 func TestFalseBrokenWords(t *testing.T) {
 	table := New(Config{})
 	defer table.Close()

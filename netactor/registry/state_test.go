@@ -76,7 +76,7 @@ func (m *master) worker(id uint64, generation int) {
 
 func tcp(address string) netactor.Request { return netactor.Request{Network: "tcp4", Address: address} }
 
-// ask has a worker listen, and returns what it is told.
+// ask makes a worker listen, and returns the reply.
 func (m *master) ask(worker uint64, r netactor.Request) wire.ListenReply {
 	m.seq++
 	seq := m.seq
@@ -86,7 +86,7 @@ func (m *master) ask(worker uint64, r netactor.Request) wire.ListenReply {
 
 func (m *master) free(address string) { delete(m.busy, address) }
 
-// ack is the listener process's word that it has closed its copy.
+// ack is the listener process's report that it has closed its copy.
 func (m *master) ack(number uint64) {
 	m.free(m.s.sockets[number].addr.Address)
 	m.do(m.s.shutAcked(number))
@@ -533,7 +533,7 @@ func TestTableLife(t *testing.T) {
 }
 
 // A reload: the new worker of a slot gets the socket that the old one has, so that nothing is lost
-// when that goes.
+// when the old worker ends.
 func TestReusePortReload(t *testing.T) {
 	m := newMaster(t)
 	m.s.addWorker(netactor.Worker{ID: 1, Pool: "web", Slot: 0, Generation: 1})
@@ -558,8 +558,8 @@ func TestReusePortReload(t *testing.T) {
 	}
 }
 
-// One worker cannot use up the master's descriptors: beyond maxSockets it is told EMFILE, others
-// go on, and what it closes it may open again.
+// One worker cannot use up the master's descriptors: beyond maxSockets it gets EMFILE and other
+// workers go on; after a close it may open another socket.
 func TestTooManySockets(t *testing.T) {
 	m := newMaster(t)
 	m.worker(1, 0)

@@ -16,8 +16,8 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
-// TestForeignLink: the master binds at no path on whose way another user has put a link, and
-// follows its own and root's.
+// TestForeignLink: the master binds at no path that leads through a link of another user, and
+// follows links of root and of its user.
 func TestForeignLink(t *testing.T) {
 	testkit.AsRoot(t)
 	theirs, roots, _ := testkit.Directories(t)
@@ -58,8 +58,9 @@ func TestForeignLink(t *testing.T) {
 	}
 }
 
-// TestSwappedDirectory: a link takes the place of a socket's directory, or another file that of the
-// socket: the master removes nothing there, and what it made where it is now.
+// TestSwappedDirectory: a link replaces the directory of a socket, or another file replaces the
+// socket's file. The master removes nothing through the link, and removes the file that it made
+// where that is now.
 func TestSwappedDirectory(t *testing.T) {
 	testkit.AsRoot(t)
 	theirs, roots, file := testkit.Directories(t)
@@ -92,8 +93,8 @@ func TestSwappedDirectory(t *testing.T) {
 	}
 }
 
-// TestStalePath: only a socket of this process's user without a listener is taken over. What else
-// stands there stays, and the error says what it is.
+// TestStalePath: only a socket of this process's user without a listener is taken over. Any other
+// file stays, and the error says what it is.
 func TestStalePath(t *testing.T) {
 	dir := t.TempDir()
 	stale := func(path string) {
@@ -132,8 +133,8 @@ func TestStalePath(t *testing.T) {
 	}
 }
 
-// TestConnectedByNumber: by FD a worker gets no socket that is connected to a peer, nor what is no
-// socket of the kinds that are asked for.
+// TestConnectedByNumber: by FD a worker gets no socket that is connected to a peer, nor a socket of
+// another kind than it asked for.
 func TestConnectedByNumber(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -196,8 +197,8 @@ func TestConnectedByNumber(t *testing.T) {
 	}
 }
 
-// TestOpenFile: what a program with more rights opens in a directory of another user's is what
-// stands there, and a file.
+// TestOpenFile: a program with more rights opens only a regular file, and follows no link, in a
+// directory of another user.
 func TestOpenFile(t *testing.T) {
 	testkit.AsRoot(t)
 	theirs, roots, file := testkit.Directories(t)

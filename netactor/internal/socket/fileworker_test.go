@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestQueuesInOrder: what is done with one path is done one after the other, in order.
+// TestQueuesInOrder: the work for one path is done in order, one after another.
 func TestQueuesInOrder(t *testing.T) {
 	var got []int // without a lock: the race detector is to see
 	end := make(chan struct{})
@@ -25,7 +25,7 @@ func TestQueuesInOrder(t *testing.T) {
 	}
 }
 
-// hang has a path's file system not answer until the result is called.
+// hang makes a path's file system not answer until the returned function is called.
 func hang(t *testing.T, path string) (answer func()) {
 	held, end := make(chan struct{}), make(chan struct{})
 	Files.Do(path, func() { close(held); <-end })

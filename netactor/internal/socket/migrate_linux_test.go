@@ -11,8 +11,9 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
-// Closing one of several sockets on a port resets what is in its backlog, unless the kernel is told
-// to give it to the others: net.ipv4.tcp_migrate_req, in a separate network here.
+// The close of one of several sockets on a port resets the connections in its backlog, unless
+// net.ipv4.tcp_migrate_req makes the kernel give them to the other sockets. The test sets it in a
+// separate network namespace.
 func TestReusePortMigrates(t *testing.T) {
 	done := make(chan struct{})
 	go func() { // its thread ends with it: it is not to be used for anything else

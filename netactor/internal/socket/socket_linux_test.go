@@ -272,8 +272,8 @@ func TestSocketFD(t *testing.T) {
 
 // source with faults: the system call is replaced.
 
-// TestErrorsNameWhatWasAsked: what a worker is told of a descriptor or an address that cannot be
-// had says which, and why, and not only that an argument is invalid.
+// TestErrorsNameWhatWasAsked: the error for a descriptor or an address that a worker cannot get
+// names it and the reason, not only that an argument is invalid.
 func TestErrorsNameWhatWasAsked(t *testing.T) {
 	for want, r := range map[string]netactor.Request{
 		"listen: descriptor 524288 is not open: listen: invalid argument":                                         {FD: 1 << 19},
@@ -293,7 +293,7 @@ func TestErrorsNameWhatWasAsked(t *testing.T) {
 	}
 }
 
-// What the kernel refuses is an error that names the field.
+// If the kernel refuses an option, the error names the field.
 func TestOptionRefused(t *testing.T) {
 	got := make(chan error)
 	go func() {

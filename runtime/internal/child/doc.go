@@ -1,4 +1,4 @@
-// Package child is the child's side of the tree: what a worker and the listener process do in a
-// process of their own, or as a goroutine of the master. The master's side is in the root package;
-// both speak by the frames of package childproto.
+// Package child is the child's side of the tree: the code that a worker and the listener process
+// run, as a separate process or as a goroutine of the master. The master's side is in package
+// runtime; the two sides exchange the frames of package childproto.
 package child

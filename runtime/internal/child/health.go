@@ -10,8 +10,8 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// checkHealth tells what is wrong with a worker's work, as far as its pool says
-// how to find out. A panic of the user's code is one answer.
+// checkHealth returns an error if the worker is unwell, by the health path and the check of its
+// pool. A panic of the user's code is such an error.
 func (s *Session) checkHealth(ctx context.Context) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -29,8 +29,8 @@ func (s *Session) checkHealth(ctx context.Context) (err error) {
 	return nil
 }
 
-// ask has the handler of every http.Server that the worker serves answer a request
-// for path.
+// ask calls the handler of every http.Server that the worker serves with a request for path. It
+// returns an error if one answers with status 400 or more.
 func (s *Session) ask(ctx context.Context, path string) error {
 	s.serverMu.Lock()
 	var handlers []http.Handler
@@ -56,8 +56,8 @@ func (s *Session) ask(ctx context.Context, path string) error {
 	return nil
 }
 
-// statusRecorder is an http.ResponseWriter that keeps the status. (That of httptest
-// would give the program a flag.)
+// statusRecorder is an http.ResponseWriter that keeps the status. (Package httptest would add a
+// flag to the program.)
 type statusRecorder struct {
 	header http.Header
 	status int
@@ -76,13 +76,13 @@ func (s *statusRecorder) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// answerHeartbeat answers a beat, now or when the check is through. It does not block.
+// answerHeartbeat answers a heartbeat, at once or after the check. It does not block.
 func (s *Session) answerHeartbeat(b childproto.HeartbeatFrame) {
 	if s.program.Check == nil && s.program.HealthPath == "" {
 		s.sendHeartbeat(b)
 		return
 	}
-	go func() { // ends with the check; the master sends no other beat until then
+	go func() { // ends with the check; the master sends no other heartbeat until then
 		ctx, cancel := context.WithTimeout(s.ctx, s.program.HealthTimeout)
 		defer cancel()
 		if err := s.checkHealth(ctx); err != nil {
@@ -92,8 +92,8 @@ func (s *Session) answerHeartbeat(b childproto.HeartbeatFrame) {
 	}()
 }
 
-// sendHeartbeat answers. An answer that there is no room for is one that the master
-// misses: it reads them one by one.
+// sendHeartbeat sends the answer to a heartbeat. If there is no room for it, the answer is lost,
+// and for the master it is missing.
 func (s *Session) sendHeartbeat(b childproto.HeartbeatFrame) {
 	_ = s.conn.TrySend(childproto.NewFrame(childproto.FrameHeartbeat, b))
 }

@@ -13,9 +13,9 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// A link is a channel between the listener process and a worker. The master
-// makes it and has no part in it: connections do not pass the master. One that breaks
-// while both live is told to the master, by either of the two, which makes another: see children.linkLost.
+// A link is a channel between the listener process and a worker. The master makes it and keeps no
+// end: connections do not pass through the master. If a link breaks while both children live,
+// either of them reports that to the master, which makes another link: see children.linkLost.
 
 // siblingLink is one end of a link.
 type siblingLink struct {
@@ -37,7 +37,7 @@ func (s *Session) link(f *fdipc.Frame) error {
 	}
 	end, err := f.Handles[0].File()
 	if errors.Is(err, fdipc.ErrRevoked) {
-		return nil // the channel has ended: there is nobody to link any more
+		return nil // the channel to the master has ended, so this child ends too
 	}
 	if err != nil {
 		return fmt.Errorf("coppice: link to %s: %w", to.Worker.Name, err)
@@ -51,9 +51,9 @@ func (s *Session) link(f *fdipc.Frame) error {
 	return nil
 }
 
-// replaceLink ends the links to a child that is to have a new one: a link may have broken in
-// a way that this end has not noticed. It is false when there is a newer one: two may have
-// crossed on their way here, and not on that to the other end.
+// replaceLink closes the old links to a child that gets a new one: a link may have broken without
+// notice at this end. It returns false, and closes no link, if there is a newer link than to: two
+// links may arrive here in another order than at the other end.
 func (s *Session) replaceLink(to childproto.Sibling) bool {
 	var old []*fdipc.Conn
 	newer := false
@@ -70,7 +70,7 @@ func (s *Session) replaceLink(to childproto.Sibling) bool {
 	}
 	for _, conn := range old {
 		_ = conn.Close()
-		<-conn.Done() // what was offered over it is resolved
+		<-conn.Done() // all offers over it are resolved
 		if s.dispatcher != nil {
 			s.dispatcher.RemoveLink(to.Worker.ID, conn)
 		}
@@ -100,14 +100,14 @@ func (s *Session) LinkConfig(to childproto.Sibling) fdipc.Config {
 	}
 	cfg.Resolved = func(conn *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
 		if !s.dispatcher.Settled(conn, h, o) && o != fdipc.Claimed {
-			_ = h.Close() // not one of ours
+			_ = h.Close() // the dispatcher did not offer it
 		}
 	}
 	return cfg
 }
 
-// linkEnded is told that a link has ended. Unless one of the two has closed it, the other has
-// died, or the link is broken: the master knows which.
+// linkEnded handles the end of a link. Unless one of the two children closed it, the other child
+// has died or the link is broken; the master knows which.
 func (s *Session) linkEnded(to childproto.Sibling, conn *fdipc.Conn, err error) {
 	if s.dispatcher != nil {
 		s.dispatcher.RemoveLink(to.Worker.ID, conn)
@@ -117,15 +117,15 @@ func (s *Session) linkEnded(to childproto.Sibling, conn *fdipc.Conn, err error) 
 	}
 }
 
-// reportNoLink tells the master that there is no link to a child, and why. A word that finds no
-// room is lost: the other end has its own.
+// reportNoLink tells the master that there is no link to a child, and why. If there is no room for
+// the report, it is lost: the other end sends one too.
 func (s *Session) reportNoLink(to childproto.Sibling, err error) {
 	_ = s.conn.TrySend(childproto.NewFrame(childproto.FrameLinkLost, childproto.LinkLostFrame{
 		ID: to.Worker.ID, Link: to.Link, Short: s.cfg.Short(err), Why: supervisor.Cut(err.Error()),
 	}))
 }
 
-// AddLink begins to use a link. It lasts as long as the two that it joins.
+// AddLink begins to use a link. The link lasts as long as the two children that it joins.
 func (s *Session) AddLink(to childproto.Sibling, conn *fdipc.Conn) {
 	s.linkMu.Lock()
 	over := s.linksClosed
@@ -142,8 +142,8 @@ func (s *Session) AddLink(to childproto.Sibling, conn *fdipc.Conn) {
 		s.dispatcher.AddWorker(to.Worker, conn)
 		return
 	}
-	// While the listener process is replaced the link to its successor may come
-	// before the one to who has died meanwhile.
+	// While the listener process is replaced, the link to its successor may come before the link to
+	// the predecessor, which has died since.
 	s.linkMu.Lock()
 	defer s.linkMu.Unlock()
 	if to.Worker.ID < s.listenerID {
@@ -154,8 +154,8 @@ func (s *Session) AddLink(to childproto.Sibling, conn *fdipc.Conn) {
 	s.netListeners.AddLink(conn)
 }
 
-// closeLinks closes the links of a child that has ended: a process takes its own with it,
-// a goroutine would leave them behind.
+// closeLinks closes the links of a child that has ended. The end of a process closes its links; the
+// end of a goroutine does not.
 func (s *Session) closeLinks() {
 	s.linkMu.Lock()
 	links := s.links
@@ -166,33 +166,34 @@ func (s *Session) closeLinks() {
 	}
 }
 
-// workerGone hears from the master that a worker is reaped.
+// workerGone handles the master's message that a worker was reaped.
 func (s *Session) workerGone(gone childproto.Sibling) {
 	if s.dispatcher != nil {
 		s.dispatcher.RemoveWorker(gone.Worker.ID)
 	}
 }
 
-// dispatchConnections is the life of the listener process: it accepts what the
-// master's sockets bring, hands it over, and decides nothing else.
+// dispatchConnections runs the listener process: it accepts connections on the master's sockets and
+// hands them over, and decides nothing else.
 func (s *Session) dispatchConnections() childproto.ExitNotice {
 	if s.process {
-		// One thread does all there is to do, and a second costs a wake-up for most
-		// connections: ADR 0034.
+		// One thread does all the work, and a second would cost a wake-up for most connections: ADR
+		// 0034.
 		runtime.GOMAXPROCS(1)
 	}
 	if err := s.ready(); err != nil {
 		return childproto.ExitNotice{Kind: childproto.NoticeError, Text: err.Error()}
 	}
-	<-s.ctx.Done() // the master has seen to it that nothing is under way
+	<-s.ctx.Done() // the master stops the listener process when no connection is under way
 	if err := s.dispatcher.Shutdown(s.drain); err != nil {
 		return childproto.ExitNotice{Kind: childproto.NoticeError, Text: err.Error()}
 	}
 	return childproto.ExitNotice{Kind: childproto.NoticeShutdown}
 }
 
-// stopAccepting stops accepting for good: the tree is to end. What waits in a backlog is
-// still accepted, and when all that was accepted is claimed the master is told.
+// stopAccepting stops accepting for good, because the tree will end. It still accepts the
+// connections that wait in a backlog, and tells the master when all accepted connections are
+// claimed.
 func (s *Session) stopAccepting() {
 	if s.dispatcher == nil {
 		return

@@ -14,15 +14,15 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// begun is set once this process has begun its life as a child.
+// begun is set once this process runs as a child.
 var begun atomic.Bool
 
-// ErrBegun is returned by RunProcess in a process that has been a child already.
+// ErrBegun is the error of RunProcess in a process that has been a child already.
 var ErrBegun = errors.New("coppice: this process is a child of a tree")
 
-// RunProcess is the life of a child process on its channel to the master. It returns the code with
-// which the process is to exit, and what it is to print before; or an error when the life cannot
-// begin. It takes ownership of channel.
+// RunProcess runs a child process on its channel to the master. It returns the code for the process
+// to exit with, and a text for it to print before; or an error if the child cannot begin. It takes
+// ownership of channel.
 func RunProcess(cfg Config, channel *os.File) (code int, last string, err error) {
 	if !begun.CompareAndSwap(false, true) {
 		return 0, "", ErrBegun
@@ -45,16 +45,16 @@ func RunProcess(cfg Config, channel *os.File) (code int, last string, err error)
 		return childproto.ExitFailed, "", nil
 	case childproto.NoticeNormal, childproto.NoticeShutdown:
 		if cut {
-			return childproto.ExitCut, "", nil // a master that lives nevertheless replaces it, a transient child too
+			return childproto.ExitCut, "", nil // if the master still lives, it replaces the child, also a transient one
 		}
 	}
 	return childproto.ExitOK, "", nil
 }
 
-// killOrphan makes sure that no child stays behind: one whose drain is over
-// and whose master is gone is killed, whatever its worker function does. A worker
-// that only a SIGTERM has told to go is left to its master, and one that has
-// closed the channel itself exits by itself.
+// killOrphan makes sure that no child stays behind: it kills this process when its master is gone
+// and its drain is over, whatever its worker function does. While the channel is open, the master
+// decides when a child that drains is killed. A child that has closed the channel itself is about
+// to exit.
 func (s *Session) killOrphan(conn *fdipc.Conn) {
 	<-conn.Done()
 	if s.exiting.Load() {
@@ -65,7 +65,7 @@ func (s *Session) killOrphan(conn *fdipc.Conn) {
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 }
 
-// ownPipeline starts the tracing of this process. Its spans leave by the master.
+// ownPipeline starts the tracing of this process. Its spans go to the master.
 func (s *Session) ownPipeline(w childproto.Hello) tracing.Pipeline {
 	p, err := tracing.Start(context.Background(), w.Process(), &tracing.Uplink{
 		Table: s.spanTable,

@@ -22,8 +22,7 @@ func (s *Session) DrainOf(server *http.Server, conf *tls.Config) *httpdrain.Drai
 	return d
 }
 
-// EndDrainOf undoes one DrainOf. The last gives the server back as it was, if no connection is
-// open.
+// EndDrainOf undoes one DrainOf. The last one restores the server, if no connection is open.
 func (s *Session) EndDrainOf(server *http.Server, d *httpdrain.Drain) {
 	s.serverMu.Lock()
 	defer s.serverMu.Unlock()
@@ -32,6 +31,6 @@ func (s *Session) EndDrainOf(server *http.Server, d *httpdrain.Drain) {
 	}
 }
 
-// CloseIdle closes the idle connections of a server that drains, the last of them at the latest when
-// the child's time for these is over.
+// CloseIdle closes the idle connections of a server that drains. It closes the last one when the
+// child's time limit for idle connections ends, or earlier.
 func (s *Session) CloseIdle(d *httpdrain.Drain) { d.CloseIdle(s.idleGrace, s.idleLimit) }

@@ -32,25 +32,25 @@ const (
 	// helloTimeout bounds a child's wait for the master's first frame.
 	helloTimeout = 30 * time.Second
 
-	// partingTimeout bounds what a child does after its worker function has
-	// returned: flush spans, say goodbye.
+	// partingTimeout bounds what a child does after its worker function has returned: flush spans,
+	// send the exit notice.
 	partingTimeout = 2 * time.Second
 )
 
-// Session is one child of the tree, from the first frame of its master to the last of its own.
+// Session is one child of the tree, from the master's first frame to the child's last.
 type Session struct {
 	cfg  Config
 	log  *slog.Logger
 	conn *fdipc.Conn
 
-	process bool // it has a process of its own
+	process bool // it is a separate process, not a goroutine
 
-	hello    chan receivedHello // one value: the handler's to run
+	hello    chan receivedHello // one value: from the handler to Run
 	equipped chan struct{}      // closed when the fields below are; the handler waits for it
 
 	identity     childproto.Hello
 	program      Program  // of a worker
-	spanTable    *os.File // for open spans; nil without tracing, and once the pipeline has it
+	spanTable    *os.File // for open spans; nil without tracing, and after the pipeline has taken it
 	pipeline     tracing.Pipeline
 	channelStats telemetry.Transport
 	system       *actors.System
@@ -58,17 +58,17 @@ type Session struct {
 	dispatcher   *dispatch.Dispatcher // of the listener process
 
 	serverMu sync.Mutex
-	servers  map[*http.Server]*httpdrain.Drain // that Worker.Serve serves
+	servers  map[*http.Server]*httpdrain.Drain // the servers that Worker.Serve serves
 
 	linkMu      sync.Mutex
-	links       []siblingLink // that are open
-	linksClosed bool          // it has ended: no more links
-	listenerID  uint64        // of a worker: the ID of the newest listener process it has a link to
+	links       []siblingLink // the open links
+	linksClosed bool          // the child has ended: no more links
+	listenerID  uint64        // of a worker: the ID of the newest listener process that it has a link to
 
 	ctx          context.Context // the worker's: ends when the drain begins
 	stop         context.CancelCauseFunc
 	drain        context.Context // ends at the drain's deadline
-	endDrain     func()          // counts what is open as forced, and ends drain
+	endDrain     func()          // counts the open connections as forced, and ends drain
 	idleGrace    context.Context // ends when the first idle connections are closed, at the latest with idleLimit
 	endIdleGrace context.CancelFunc
 	idleLimit    context.Context // ends when the last idle connections are closed, at the latest with drain
@@ -76,18 +76,18 @@ type Session struct {
 	forced       atomic.Int64 // connections cut at a deadline
 	spare        spareSlot
 	ready        func() error
-	stacksMu     sync.Mutex  // held while its stacks are told
-	exiting      atomic.Bool // it has said all that it had to say and ends
+	stacksMu     sync.Mutex  // held while the stacks are taken and sent
+	exiting      atomic.Bool // it has sent its exit notice, and ends
 }
 
 // receivedHello is the master's first frame.
 type receivedHello struct {
 	hello     childproto.Hello
 	spanTable *os.File
-	err       error // why the child lacks what the frame brought
+	err       error // why the configuration of the frame is missing
 }
 
-// New returns a child that has not heard from its master.
+// New returns a child that has no frame from its master yet.
 func New(cfg Config) *Session {
 	s := &Session{
 		cfg: cfg, log: cfg.Logger,
@@ -108,18 +108,18 @@ func New(cfg Config) *Session {
 	return s
 }
 
-// ConnConfig is the configuration of the child's end of its channel.
+// ConnConfig returns the configuration of the child's end of its channel.
 func (s *Session) ConnConfig() fdipc.Config {
 	cfg := childproto.ConnConfig(s.handle, s.channelLost)
 	cfg.NoFiles = s.handlesLost
 	return cfg
 }
 
-// handlesLost takes a frame of the master's whose descriptors did not arrive: this process has
-// no room for them. Who waits for them hears of it.
+// handlesLost handles a frame of the master whose descriptors did not arrive, because this process
+// has no room for them. It reports the loss to the part of the child that waits for them.
 func (s *Session) handlesLost(conn *fdipc.Conn, f *fdipc.Frame) {
 	if f.Kind == childproto.FrameHello {
-		s.log.Error("out of descriptors: what the master's hello brings is lost")
+		s.log.Error("out of descriptors: the files of the master's hello are lost")
 		s.receiveHello(f)
 		return
 	}
@@ -138,16 +138,16 @@ func (s *Session) handlesLost(conn *fdipc.Conn, f *fdipc.Frame) {
 	}
 }
 
-// handle takes a frame of the master's, on the channel's reader.
+// handle handles a frame of the master, on the channel's reader.
 func (s *Session) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	if f.Kind == childproto.FrameHello {
 		s.receiveHello(f)
 		return
 	}
-	<-s.equipped // the master may speak on before run has read the hello
+	<-s.equipped // the master may send more before Run has read the hello
 	var err error
 	switch {
-	case s.system == nil: // unfit: nothing is for this child
+	case s.system == nil: // unfit: no frame is for this child
 		f.Refuse(fdipc.ReasonClosed)
 	case f.Kind == childproto.FrameStop:
 		err = childproto.Handle(f, func(r childproto.StopRequest) { s.beginDrain(errStopRequested, r.Drain, r.Idle) })
@@ -169,7 +169,7 @@ func (s *Session) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	case s.netListeners != nil && s.netListeners.HandleFrame(conn, f):
 	case s.dispatcher != nil && s.dispatcher.HandleFrame(netactor.Worker{}, conn, f):
 	default:
-		f.Refuse(fdipc.ReasonUnknown) // a newer master's: skipped by rule
+		f.Refuse(fdipc.ReasonUnknown) // from a newer master: such a frame is skipped
 	}
 	if err != nil {
 		f.Refuse(fdipc.ReasonUnknown)
@@ -177,7 +177,7 @@ func (s *Session) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	}
 }
 
-// readConfig takes a configuration of n bytes that came beside the hello.
+// readConfig reads a configuration of n bytes that came with the hello.
 func readConfig(h *fdipc.Handle, n int) ([]byte, error) {
 	f, err := h.File()
 	if err != nil {
@@ -220,8 +220,8 @@ func (s *Session) receiveHello(f *fdipc.Frame) {
 	}
 }
 
-// channelLost is told that the channel is gone. Unless a stop was asked for before, the
-// master has died, or is none that can be understood.
+// channelLost handles the end of the channel. Unless the master asked for a stop before, it has
+// died, or it sends frames that this program does not understand.
 func (s *Session) channelLost(_ *fdipc.Conn, err error) {
 	why := errOrphan
 	if err != nil && !childproto.IsEnd(err) {
@@ -231,58 +231,60 @@ func (s *Session) channelLost(_ *fdipc.Conn, err error) {
 	s.beginDrain(why, s.cfg.OrphanDrain, 0)
 }
 
-// beginDrain ends the worker's context, the drain's after d, and the wait for idle
-// connections after idle. A later call may bring a deadline nearer, never further.
+// beginDrain ends the worker's context at once, the drain's context after d, and the wait for idle
+// connections after idle. A later call may make a deadline earlier, never later.
 func (s *Session) beginDrain(why error, d, idle time.Duration) {
 	s.stop(why)
 	endAfter(s.drain, d, s.endDrain)
 	keep, last := idleTimes(d, idle)
 	endAfter(s.idleGrace, keep, s.endIdleGrace)
-	if last < d { // else the one ends with the other: who is cut then is counted there
+	if last < d { // otherwise idleLimit ends with drain, and CountOpenForced counts what is cut
 		endAfter(s.idleLimit, last, s.endIdleLimit)
 	}
 }
 
-// idleTimes returns for how long connections without a request are kept in a drain of d that
-// is to close them after idle: until then all, and when the last one is closed. Thousands of
-// them take a while on a busy machine, and the worker has to end by itself.
+// idleTimes returns two times for a drain of d that closes connections without a request after
+// idle: all are kept for keep, and the last one is closed after last. In between they are closed in
+// rounds, because thousands take a while on a busy machine, and the worker must end before d.
 func idleTimes(d, idle time.Duration) (keep, last time.Duration) {
 	last = min(idle, d*3/4)
 	return last * 2 / 3, last
 }
 
-// endAfter ends ctx after d, by cancel. A timer would keep hold of a worker that is a
-// goroutine, and of all it had, when that has long ended.
+// endAfter ends ctx after d, by cancel. It stops the timer when ctx ends: a plain timer would keep
+// a finished goroutine worker reachable until it fires.
 func endAfter(ctx context.Context, d time.Duration, cancel func()) {
 	t := time.AfterFunc(max(d, 0), cancel)
 	context.AfterFunc(ctx, func() { t.Stop() })
 }
 
-// countForcedEarly is force for what is cut before the drain's end, when all that is open
-// counts.
+// countForcedEarly counts connections that are cut before the drain's end. At the drain's end,
+// CountOpenForced counts all open ones.
 func (s *Session) countForcedEarly(n int) {
 	if s.drain.Err() == nil {
 		s.countForced(n)
 	}
 }
 
-// CountOpenForced counts the connections that are open. At the drain's end it comes before
-// anybody knows of the end: who is cut by it is not to close them first.
+// CountOpenForced counts the open connections as forced. It must run before the drain's context
+// ends; otherwise the worker could close connections before they are counted.
 func (s *Session) CountOpenForced() {
 	if own := s.Listeners(); own != nil {
 		s.countForced(own.Conns())
 	}
 }
 
-// sendForced tells the master what the drain has cut by its deadline: the last word, which has
-// the same, may be late, when there is much to close and little time.
+// sendForced tells the master how many connections the drain has cut at its deadline. The exit
+// notice has the same number, but may be late if there are many connections to close and little
+// time.
 func (s *Session) sendForced() {
 	if n := int(s.forced.Load()); n > 0 && s.conn != nil {
-		_ = s.conn.TrySend(childproto.NewFrame(childproto.FrameForcedConns, childproto.ExitNotice{Forced: n})) // a master that is gone counts nothing
+		_ = s.conn.TrySend(childproto.NewFrame(childproto.FrameForcedConns, childproto.ExitNotice{Forced: n})) // on an error the master is gone
 	}
 }
 
-// Listeners is what a worker listens on; nil of another child, and before it is equipped.
+// Listeners returns the worker's listeners; nil for another child, and before the worker is
+// equipped.
 func (s *Session) Listeners() *listen.Listeners {
 	select {
 	case <-s.equipped:
@@ -292,11 +294,11 @@ func (s *Session) Listeners() *listen.Listeners {
 	}
 }
 
-// countForced counts connections that the drain has cut.
+// countForced adds n connections that the drain has cut.
 func (s *Session) countForced(n int) { s.forced.Add(int64(n)) }
 
-// Run lives the child's life over conn and returns why it ended. newPipeline
-// makes the process's tracing once it is known which process this is.
+// Run runs the child over conn and returns why it ended. It calls newPipeline, with the hello, to
+// start the process's tracing.
 func (s *Session) Run(conn *fdipc.Conn, newPipeline func(childproto.Hello) tracing.Pipeline) childproto.ExitNotice {
 	s.conn = conn
 	s.channelStats.Add(conn)
@@ -334,7 +336,8 @@ func (s *Session) Run(conn *fdipc.Conn, newPipeline func(childproto.Hello) traci
 	return bye
 }
 
-// checkHello finds what the hello asks this program to be, or why it cannot.
+// checkHello returns the function that runs the role of the hello, or an error if this program
+// cannot have that role.
 func (s *Session) checkHello() (life func() childproto.ExitNotice, err error) {
 	w := s.identity
 	if w.Protocol != childproto.Version {
@@ -348,7 +351,7 @@ func (s *Session) checkHello() (life func() childproto.ExitNotice, err error) {
 			return nil, fmt.Errorf("coppice: this program's tree is not its master's: %s", d)
 		}
 		var ok bool
-		if s.program, ok = s.cfg.Program(w.Path, s); !ok { // the trees are equal: it is there
+		if s.program, ok = s.cfg.Program(w.Path, s); !ok { // the trees are equal, so it exists
 			return nil, fmt.Errorf("coppice: %q is not a pool", w.Path)
 		}
 		return s.work, nil
@@ -356,7 +359,7 @@ func (s *Session) checkHello() (life func() childproto.ExitNotice, err error) {
 	return nil, fmt.Errorf("coppice: role %q is not known to this release", w.Role)
 }
 
-// AwaitEquipped waits until the child is equipped, and tells whether it is.
+// AwaitEquipped waits until the child is equipped, or ctx ends, and reports whether it is.
 func (s *Session) AwaitEquipped(ctx context.Context) bool {
 	select {
 	case <-s.equipped:
@@ -366,7 +369,8 @@ func (s *Session) AwaitEquipped(ctx context.Context) bool {
 	}
 }
 
-// equip gives the child what it needs before frames arrive for it.
+// equip makes the child's actor system, and its listeners or dispatcher, before the master's
+// further frames are handled.
 func (s *Session) equip() error {
 	if s.process {
 		process.KeepThreads(process.SpareThreads)
@@ -409,7 +413,7 @@ func (s *Session) work() childproto.ExitNotice {
 	if !asked && again {
 		s.netListeners.Fail()
 	}
-	s.endDrain() // what the worker function has not waited for is cut
+	s.endDrain() // cuts the connections that the worker function has not waited for
 	_ = s.netListeners.Drain(s.drain)
 	_ = s.netListeners.Close() // packet sockets
 	bye := childproto.ExitNotice{Kind: childproto.NoticeNormal, Forced: int(s.forced.Load())}
@@ -422,18 +426,17 @@ func (s *Session) work() childproto.ExitNotice {
 	return bye
 }
 
-// CloseSockets closes the sockets of a worker that is a goroutine and has ended, or is given
-// up: a process takes its own with it.
+// CloseSockets closes the sockets of a worker that is a goroutine and has ended, or is given up.
+// (The end of a process closes its sockets.)
 func (s *Session) CloseSockets() {
 	if own := s.Listeners(); own != nil {
-		own.Fail() // what is a close to the master was told before: it has no time to say more, as a process
+		own.Fail() // these closes are not reported, as after the end of a process
 		_ = own.Close()
 		own.Cut()
 	}
 }
 
-// sendReady tells the master that the worker does its work: what it listens on
-// brings it connections from now on.
+// sendReady tells the master that the worker is ready: all its listeners have joined the rotation.
 func (s *Session) sendReady() error {
 	if s.netListeners != nil {
 		if err := s.netListeners.Joined(s.ctx); err != nil {
@@ -446,20 +449,21 @@ func (s *Session) sendReady() error {
 	return nil
 }
 
-// End says goodbye and closes the channel.
+// End sends the exit notice and closes the channel.
 func (s *Session) End(bye childproto.ExitNotice) {
 	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
 	defer cancel()
-	_ = s.conn.Send(ctx, childproto.NewFrame(childproto.FrameExitNotice, bye.Cut())) // when it fails there is nobody to tell
+	_ = s.conn.Send(ctx, childproto.NewFrame(childproto.FrameExitNotice, bye.Cut())) // on an error the master is gone
 	s.exiting.Store(true)
 	_ = s.conn.Close()
 	s.closeLinks()
 	s.endDrain()
 }
 
-// sendStacks answers on the data lane: it is much, and what the master says comes first.
+// sendStacks sends the stacks on the data lane: they are large, and the master's control frames
+// come first.
 func (s *Session) sendStacks(n uint64) {
-	s.stacksMu.Lock() // whoever asks often does not have a MiB for each question
+	s.stacksMu.Lock() // one at a time: frequent requests must not take a MiB each
 	defer s.stacksMu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
 	defer cancel()

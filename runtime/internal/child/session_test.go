@@ -14,7 +14,7 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
-// newTest returns a child that has not heard from its master, of a program without children.
+// newTest returns a child that has no frame from its master yet, of a program without children.
 func newTest(log *slog.Logger) *Session {
 	return New(Config{
 		Logger: log, OrphanDrain: time.Hour,
@@ -75,8 +75,7 @@ func TestLinkTakenBack(t *testing.T) {
 	}
 }
 
-// TestSilentMaster: a child whose channel is a socket behind which nobody speaks
-// gives up, and says why.
+// TestSilentMaster: a child that gets no frame over its channel gives up, and says why.
 func TestSilentMaster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newTest(slog.New(slog.DiscardHandler))

@@ -9,15 +9,15 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 )
 
-// spareSlot is what a worker knows of its place, from its own side. A spare has none until
-// it is appointed, and nobody has one while Pool.Prepare runs.
+// spareSlot is the worker's side of its slot. A spare has no slot until the master assigns it one,
+// and no worker has one while Pool.Prepare runs.
 type spareSlot struct {
-	current  atomic.Pointer[childproto.AssignFrame] // nil while there is none
-	assigned chan childproto.AssignFrame            // one value: the handler's to warmUp
-	served   atomic.Int64                           // requests
+	current  atomic.Pointer[childproto.AssignFrame] // nil while the worker has no slot
+	assigned chan childproto.AssignFrame            // one value: from the handler to awaitSlot
+	served   atomic.Int64                           // requests served in the slot
 }
 
-// awaitSlot does what comes before a worker has its place, and waits until it has one.
+// awaitSlot runs the pool's Prepare, and waits until the worker has a slot.
 func (s *Session) awaitSlot() error {
 	if f := s.program.Prepare; f != nil {
 		if err := f(s.ctx); err != nil {
@@ -40,7 +40,7 @@ func (s *Session) awaitSlot() error {
 	return nil
 }
 
-// assign takes a spare's place from a frame of the master's.
+// assign takes a spare's slot from a frame of the master.
 func (s *Session) assign(a childproto.AssignFrame) {
 	select {
 	case s.spare.assigned <- a:
@@ -51,13 +51,14 @@ func (s *Session) assign(a childproto.AssignFrame) {
 // HasSlot reports whether the child has its slot; a worker has none while its Prepare runs.
 func (s *Session) HasSlot() bool { return s.spare.current.Load() != nil }
 
-// CountRequests counts requests, and tells the master once when the worker has had its share.
+// CountRequests counts requests, and tells the master once when the worker has served as many as it
+// may.
 func (s *Session) CountRequests(n int) {
 	a := s.spare.current.Load()
 	if a == nil || a.Requests == 0 {
 		return
 	}
 	if now := s.spare.served.Add(int64(n)); now >= a.Requests && now-int64(n) < a.Requests {
-		_ = s.conn.TrySend(childproto.NewFrame(childproto.FrameRequestsSpent, struct{}{})) // a master that is gone recycles nobody
+		_ = s.conn.TrySend(childproto.NewFrame(childproto.FrameRequestsSpent, struct{}{})) // on an error the master is gone
 	}
 }

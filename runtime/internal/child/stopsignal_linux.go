@@ -12,15 +12,15 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/stacks"
 )
 
-// A child is told to end by its master alone, over the channel. A signal that says so
-// comes from elsewhere: a service manager that sends it to every process of the service,
-// pkill, an operator who means this child. The child passes it on, and the master decides:
-// it may have got the signal too, or be about to.
+// The master asks a child to end over the channel only. A signal to end comes from elsewhere: from
+// a service manager that signals every process of the service, from pkill, or from an operator who
+// wants this child to end. The child passes the signal on, and the master decides: the master may
+// have got the signal too, or be about to.
 
-// stopSignals are the signals that tell a child to end.
+// stopSignals receives the signals that ask a child to end.
 var stopSignals = make(chan os.Signal, 4)
 
-// connectedChildren takes the child that this process is, once it can talk to its master.
+// connectedChildren receives this process's Session once it has a channel to the master.
 var connectedChildren = make(chan connectedChild, 1)
 
 type connectedChild struct {
@@ -28,20 +28,21 @@ type connectedChild struct {
 	conn *fdipc.Conn
 }
 
-// masterSignals are signals that mean something to a master and would end a child.
+// masterSignals are signals that a master uses and that would end a child.
 var masterSignals = []os.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2}
 
 func init() { // early: until then a signal ends the process
-	if _, child := fdipc.InheritedVar(childproto.FilesVar); !child { // IsChild would take the channel
+	if _, child := fdipc.InheritedVar(childproto.FilesVar); !child { // not IsChild, which would take the channel
 		return
 	}
 	signal.Notify(stopSignals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
-	signal.Notify(make(chan os.Signal, 1), masterSignals...) // nobody reads it; ignored, they would be so in what the child starts
-	signal.Ignore(syscall.SIGTTIN, syscall.SIGTTOU)          // caught, they come for each try to read or write, without end
+	signal.Notify(make(chan os.Signal, 1), masterSignals...) // never read; not ignored, because the child's children would inherit that
+	signal.Ignore(syscall.SIGTTIN, syscall.SIGTTOU)          // not caught, because they would come again for each read or write
 	go forwardStopSignals(os.Getppid())                      // ends with the process
 }
 
-// forwardStopSignals passes on what tells this process to end. master is its parent.
+// forwardStopSignals passes signals to end on to the master. master is the PID of this process's
+// parent.
 func forwardStopSignals(master int) {
 	var s connectedChild
 	var waiting []os.Signal // for s
@@ -52,10 +53,10 @@ func forwardStopSignals(master int) {
 				s.forwardStopSignal(sig)
 			}
 		case sig := <-stopSignals:
-			orphan := os.Getppid() != master // the signal of the parent's death, most likely
+			orphan := os.Getppid() != master // most likely the signal of the parent's death
 			switch {
 			case orphan && s.Session == nil:
-				os.Exit(childproto.ExitFailed) // before it could do anything
+				os.Exit(childproto.ExitFailed) // the child has not begun
 			case orphan:
 				s.beginDrain(errOrphan, s.cfg.OrphanDrain, 0)
 			case s.Session == nil:
@@ -69,15 +70,15 @@ func forwardStopSignals(master int) {
 	}
 }
 
-// forwardStopSignal tells the master of a signal to end. A master that has died is noticed by the end
-// of the channel; one that does not read cannot decide.
+// forwardStopSignal passes a signal to end on to the master. If the master has died, the channel
+// ends. If the master does not read, the child drains at once.
 func (s connectedChild) forwardStopSignal(sig os.Signal) {
 	name := sig.String()
 	if number, ok := sig.(syscall.Signal); ok {
 		name = unix.SignalName(number)
 	}
 	if sig == syscall.SIGQUIT {
-		go stacks.Print() // ends by itself, or with the process
+		go stacks.Print() // ends when printed, or with the process
 	}
 	if err := s.conn.TrySend(childproto.NewFrame(childproto.FrameStopSignal, childproto.StopSignalFrame{Signal: name})); err != nil {
 		s.log.Warn("the master does not hear of a signal to end", "signal", name, "err", err)

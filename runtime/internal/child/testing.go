@@ -8,9 +8,9 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
-// What follows is for tests of the root package.
+// The functions below are for tests of package runtime.
 
-// Standalone returns a worker that has no master and is ready to serve.
+// Standalone returns a worker that has no master and is ready.
 func Standalone(cfg Config) *Session {
 	s := New(cfg)
 	s.netListeners = listen.New(listen.Config{})
@@ -23,7 +23,7 @@ func Standalone(cfg Config) *Session {
 // BeginDrain asks the child to drain within d, and to close idle connections within idle.
 func (s *Session) BeginDrain(d, idle time.Duration) { s.beginDrain(errStopRequested, d, idle) }
 
-// EndIdleGrace ends the time in which all idle connections are kept.
+// EndIdleGrace ends the time for which all idle connections are kept.
 func (s *Session) EndIdleGrace() { s.endIdleGrace() }
 
 // Forced returns how many connections the drain has cut.

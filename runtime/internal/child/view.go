@@ -9,7 +9,8 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 )
 
-// Self returns what the child is. Before a worker has its slot it is the spare of its pool.
+// Self returns the hello that describes the child. Before a worker has its slot it is a spare of
+// its pool.
 func (s *Session) Self() childproto.Hello {
 	self := s.identity
 	if a := s.spare.current.Load(); a != nil {
@@ -20,7 +21,7 @@ func (s *Session) Self() childproto.Hello {
 	return self
 }
 
-// Ready tells the master that the worker does its work. Further calls return what the first did.
+// Ready tells the master that the worker is ready. Further calls return the result of the first.
 func (s *Session) Ready() error { return s.ready() }
 
 // System returns the child's actors; nil before Run has equipped it.
@@ -29,19 +30,20 @@ func (s *Session) System() *actors.System { return s.system }
 // Log returns the child's logger.
 func (s *Session) Log() *slog.Logger { return s.log }
 
-// DrainContext ends at the deadline of the drain.
+// DrainContext returns the context that ends at the deadline of the drain.
 func (s *Session) DrainContext() context.Context { return s.drain }
 
-// Context ends when the drain begins.
+// Context returns the context that ends when the drain begins.
 func (s *Session) Context() context.Context { return s.ctx }
 
-// Equipped is closed when the child has what it needs, or never will.
+// Equipped returns a channel that is closed when the child is equipped, or will never be.
 func (s *Session) Equipped() <-chan struct{} { return s.equipped }
 
 // Terminate begins the drain, and ends it at once.
 func (s *Session) Terminate() { s.beginDrain(errStopRequested, 0, 0) }
 
-// Draining reports whether every http.Server of the worker has begun its drain; false if it serves none.
+// Draining reports whether every http.Server of the worker has begun its drain; false if it serves
+// none.
 func (s *Session) Draining() bool {
 	s.serverMu.Lock()
 	defer s.serverMu.Unlock()

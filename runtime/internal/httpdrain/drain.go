@@ -12,11 +12,11 @@ import (
 
 // Drain ends an *http.Server without closing a connection whose client is about to use it.
 //
-// http.Server.Shutdown closes idle connections at once, and so does SetKeepAlivesEnabled(false):
-// a client that has just written its next request gets a reset. Under a Drain an idle connection
-// stays open, answers one more request with "Connection: close", and is closed only when its
-// client has not asked for most of the wait. A few are closed at a time, so that thousands are
-// gone before the drain's deadline, also on a busy machine.
+// http.Server.Shutdown closes idle connections at once, and so does SetKeepAlivesEnabled(false): a
+// client that has just written its next request gets a reset. Under a Drain an idle connection
+// stays open, answers one more request with "Connection: close", and is closed only when its client
+// has sent no request for most of the wait. A few are closed at a time, so that even thousands are
+// closed before the drain's deadline on a busy machine.
 //
 // HTTP/2 has a frame for this, GOAWAY. Every HTTP/2 connection gets it as the drain begins. A
 // connection that becomes HTTP/2 later has a request on its way: it gets GOAWAY with the first
@@ -36,7 +36,7 @@ type Drain struct {
 	server *http.Server
 	before fields        // of the server
 	uses   int           // guarded by mu: Retain without Release
-	open   int           // guarded by mu: connections, of any protocol, that have not told of their end
+	open   int           // guarded by mu: connections, of any protocol, that have not ended
 	ended  chan struct{} // one token: open may be 0
 }
 
@@ -77,7 +77,7 @@ func New(s *http.Server, conf *tls.Config, connContext func(context.Context, net
 		if connState != nil {
 			connState(c, st)
 		}
-		d.account(st) // the last that its goroutine reads of s
+		d.account(st) // its goroutine does not read s after this
 	}
 	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		if connContext != nil {
@@ -119,7 +119,7 @@ func (d *Drain) AwaitConns(ctx context.Context) {
 		open := d.open
 		d.mu.Unlock()
 		if open == 0 {
-			d.tell(d.ended) // for others that wait
+			d.tell(d.ended) // for other calls that wait
 			return
 		}
 		select {
@@ -149,7 +149,7 @@ func (d *Drain) account(st http.ConnState) {
 // ServeHTTP asks the client of a draining connection to open another one. A handler may overwrite
 // the header, as it may without a Drain.
 func (d *Drain) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	if r.ProtoMajor >= 2 { // seen here at the latest, whichever HTTP/2 it is
+	if r.ProtoMajor >= 2 { // any HTTP/2 is seen here at the latest
 		if c, ok := r.Context().Value(connKey{}).(net.Conn); ok {
 			d.forget(c)
 		}
@@ -161,7 +161,7 @@ func (d *Drain) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	d.inner.ServeHTTP(rw, r)
 }
 
-// note takes a connection's change of state, on the connection's goroutine.
+// note handles a connection's change of state, on the connection's goroutine.
 func (d *Drain) note(c net.Conn, st http.ConnState) {
 	switch st {
 	case http.StateHijacked, http.StateClosed:
@@ -206,24 +206,24 @@ func (d *Drain) Handler() http.Handler { return d.inner }
 // Begun reports whether Begin has been called.
 func (d *Drain) Begun() bool { return d.draining.Load() }
 
-// Begin makes every further response ask its client to open another connection, and sends GOAWAY
-// on those of HTTP/2.
+// Begin makes every further response ask its client to open another connection, and sends GOAWAY on
+// HTTP/2 connections.
 func (d *Drain) Begin() {
 	d.draining.Store(true)
 	d.goaway.send()
 }
 
 // Idle connections are closed in rounds, idleCloseEvery apart. A round closes MinIdleClose, or one
-// in idleCloseShare of those that are left if that is more: 10,000 in 2 s.
+// in idleCloseShare of the rest if that is more: 10,000 in 2 s.
 const (
 	idleCloseEvery = 50 * time.Millisecond
 	idleCloseShare = 8
 	MinIdleClose   = 32
 )
 
-// CloseIdle waits until every HTTP/1 connection has ended by itself, or limit ends. From the end of
-// grace on it closes connections without a request, in rounds. Those that have none at the end of
-// limit are counted and closed, by CloseIdle or by the Shutdown that follows.
+// CloseIdle waits until every HTTP/1 connection has ended, or limit ends. After the end of grace it
+// closes connections without a request, in rounds. At the end of limit the remaining connections
+// without a request are counted and closed, by CloseIdle or by the Shutdown that follows.
 func (d *Drain) CloseIdle(grace, limit context.Context) {
 	graced := grace.Done()
 	var round <-chan time.Time
@@ -251,8 +251,8 @@ func (d *Drain) CloseIdle(grace, limit context.Context) {
 	}
 }
 
-// closeSome closes up to n connections that have no request, and counts them. One from which there
-// are bytes to read is about to have one.
+// closeSome closes up to n connections that have no request, and counts them. It keeps a connection
+// from which there are bytes to read: a request is about to come.
 func (d *Drain) closeSome(n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

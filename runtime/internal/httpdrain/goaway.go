@@ -13,7 +13,7 @@ import (
 // server, which never serves, sets HTTP/2 up, and the first gets the result as its TLSNextProto.
 // Shutdown of the second server then sends GOAWAY on the connections of the first.
 type goaway struct {
-	of *http.Server // the second server; nil when the first has an HTTP/2 of the user's own, or none
+	of *http.Server // the second server; nil when the first has the user's HTTP/2 setup, or none
 }
 
 // separate returns a goaway for s, which must not serve yet. second is called with each
@@ -30,7 +30,7 @@ func separate(s *http.Server, second func(net.Conn)) goaway {
 		if next = g.of.TLSNextProto; next == nil {
 			return goaway{}
 		}
-		s.RegisterOnShutdown(g.send) // for a user that calls s.Shutdown: as with an HTTP/2 of its own
+		s.RegisterOnShutdown(g.send) // for a user that calls s.Shutdown: then HTTP/2 connections get GOAWAY, as without a Drain
 	}
 	for proto, serve := range next {
 		next[proto] = func(s *http.Server, c *tls.Conn, h http.Handler) {

@@ -12,26 +12,26 @@ import (
 	"syscall"
 )
 
-// A Look is at what is outside, and need not answer: a file system whose server has gone
-// away, or a directory of users.
+// A Look is a call of the outside that may not answer: of a file system whose server has gone away,
+// or of a user directory.
 type Look struct {
 	at   atomic.Pointer[string]
-	done chan struct{} // closed when it has returned, and what came too late is closed
+	done chan struct{} // closed when the look has returned, and a late result is closed
 }
 
-// At says what is looked at from now on, for the error when that does not answer.
+// At names what the look calls next, for the error if that does not answer.
 func (l *Look) At(what string) { l.at.Store(&what) }
 
-// looks are the looks that have not returned yet, by key.
+// looks holds the looks that have not returned yet, by key.
 var looks struct {
 	sync.Mutex
 	at map[string]*Look
 }
 
-// Apart has look look on a goroutine of its own and returns what it returns, in time: when
-// ctx ends first, an error that says at what it was looking, ETIMEDOUT if that was a
-// deadline; then the result is closed when it comes. While one look of a key has not
-// returned, none is begun: each takes up a thread.
+// Apart calls look on another goroutine and returns its result. If ctx ends first, it returns an
+// error that names what the look was calling, ETIMEDOUT after a deadline; then a late result is
+// closed. It begins no look while an earlier look of the same key has not returned, because each
+// occupies a thread.
 func Apart[T io.Closer](ctx context.Context, key string, look func(*Look) (T, error)) (T, error) {
 	var none T
 	l := &Look{done: make(chan struct{})}
@@ -47,12 +47,12 @@ func Apart[T io.Closer](ctx context.Context, key string, look func(*Look) (T, er
 		err error
 	}
 	results := make(chan result)
-	go func() { // ends when what it looks at answers
+	go func() { // ends when the call returns
 		defer l.end(key)
 		of, err := look(l)
 		select {
 		case results <- result{of, err}:
-		case <-ctx.Done(): // nothing else ends the wait for it
+		case <-ctx.Done(): // only ctx bounds the wait for a call that does not return
 			if err == nil {
 				_ = of.Close()
 			}
@@ -87,7 +87,7 @@ func (l *Look) end(key string) {
 	close(l.done)
 }
 
-// late is the error of a look that has not returned before the end of ctx.
+// late returns the error of a look that has not returned before the end of ctx.
 func (l *Look) late(ctx context.Context) error {
 	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return ctx.Err()
@@ -99,9 +99,10 @@ func (l *Look) late(ctx context.Context) error {
 	return fmt.Errorf("%s has not answered in time: %w; %w", what, syscall.ETIMEDOUT, context.Cause(ctx))
 }
 
-// Reach looks at the directory and the program of cmd, as the child does between fork and
-// exec. Then this whole program waits for it: the thread that has forked does, and the
-// garbage collection for that thread. What is wrong with them is for exec to say.
+// Reach opens the directory and the program of cmd, as the child does between fork and exec. It is
+// to find out beforehand whether they answer, because this whole program waits for the exec: the
+// forking thread waits, and garbage collection waits for that thread. Reach returns no errors of
+// theirs: exec does.
 func Reach(l *Look, cmd *Command) {
 	if cmd.Dir != "" {
 		l.At("Dir " + cmd.Dir)
@@ -114,7 +115,7 @@ func Reach(l *Look, cmd *Command) {
 		if err != nil {
 			return
 		}
-		_ = rc.Control(func(fd uintptr) { readHead(fmt.Sprintf("/proc/self/fd/%d", fd)) }) // no other file meanwhile
+		_ = rc.Control(func(fd uintptr) { readHead(fmt.Sprintf("/proc/self/fd/%d", fd)) }) // fd stays this file during the call
 	case filepath.IsAbs(cmd.Path):
 		readHead(cmd.Path)
 	default:
@@ -122,9 +123,9 @@ func Reach(l *Look, cmd *Command) {
 	}
 }
 
-// readHead reads the beginning of a program, as exec does.
+// readHead reads the first bytes of a program, as exec does.
 func readHead(path string) {
-	if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() { // to open another may do something
+	if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() { // to open another kind of file may have effects
 		return
 	}
 	f, err := os.Open(path)

@@ -19,9 +19,8 @@ func (t *thing) Close() error {
 	return nil
 }
 
-// TestLookThatHangs: a file system that does not answer holds up neither whoever asks,
-// longer than it wants, nor more than one thread however often it is asked. What it answers
-// too late is closed.
+// TestLookThatHangs: a file system that does not answer delays a caller only until its context
+// ends, and occupies one thread only, however often it is called. A late result is closed.
 func TestLookThatHangs(t *testing.T) {
 	answer, looks := make(chan struct{}), atomic.Int64{}
 	late := &thing{make(chan struct{})}
@@ -65,7 +64,7 @@ func TestLookThatHangs(t *testing.T) {
 	}
 }
 
-// TestReachOfNothing: what is wrong with a program that answers is for exec to say.
+// TestReachOfNothing: Reach returns no error of a program that answers: exec does.
 func TestReachOfNothing(t *testing.T) {
 	Reach(&Look{}, &Command{Path: "/nonexistent", Args: []string{"x"}, Dir: "/dev/null"})
 }

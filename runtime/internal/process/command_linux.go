@@ -9,42 +9,40 @@ import (
 	"syscall"
 )
 
-// Command is what to start, and with what. All of it is in effect before the
-// program's first instruction.
+// Command describes a process to start. All of it is in effect before the program's first
+// instruction.
 type Command struct {
-	// Path is what is exec'd; there is no search in PATH. With Executable set it
-	// is left out.
-	// A relative one begins at Dir.
+	// Path is the program to exec, without a search in PATH. It is ignored if Executable is set. A
+	// relative path begins at Dir.
 	Path       string
 	Executable *Executable
 
-	Args []string // from argv[0] on; at least that
+	Args []string // begins with argv[0], which is required
 	Env  []string // "KEY=value", the whole environment
 	Dir  string   // working directory; "" = this program's
 
-	// Files are the process's descriptors by number, from 0; a nil one is closed.
-	// At most MaxFiles. Borrowed until Start returns.
+	// Files are the process's descriptors by number, from 0; a nil File means a closed number. At
+	// most MaxFiles. Borrowed until Start returns.
 	Files []*os.File
 
-	// DeathSignal is what the process gets when this program dies; 0 = nothing.
+	// DeathSignal is sent to the process when this program dies; 0 = none.
 	DeathSignal syscall.Signal
 
 	Credential *syscall.Credential // user and groups; nil = this program's
-	Cgroup     *os.File            // a directory of cgroup v2 to be born in; borrowed until Start returns
+	Cgroup     *os.File            // the directory of its cgroup (v2) from the fork on; borrowed until Start returns
 	Rlimits    []Rlimit            // see setrlimit(2)
 	Nice       int                 // -20 to 19; 0 = this program's
 }
 
-// settles reports whether the process must be stopped after its exec for settings that cannot be
-// made at the fork.
+// settles reports whether the process must be stopped after its exec, for settings that a fork
+// cannot make.
 func (cmd *Command) settles() bool { return len(cmd.Rlimits) > 0 || cmd.Nice != 0 }
 
-// Start forks and execs cmd as the leader of a process group of its own, so that
-// a Ctrl-C at the terminal is this program's alone. It returns once the exec has
-// succeeded. An error is an *os.PathError with argv[0] as its path, around the
-// errno of what failed, or an *OptionError around it. Any goroutine may call it; starts
-// happen one after another, and this whole program may stand still until the exec: see
-// [Reach].
+// Start forks and execs cmd as the leader of a new process group, so that only this program gets a
+// Ctrl-C at the terminal. It returns once the exec has succeeded. An error is an *os.PathError with
+// argv[0] as its path; it wraps the errno of the failed call, or an *OptionError that does. Any
+// goroutine may call Start. Starts happen one after another, and this whole program may stand still
+// until the exec: see [Reach].
 func Start(cmd Command) (*Process, error) {
 	p, err := start(cmd)
 	if err != nil {
@@ -78,7 +76,7 @@ func start(cmd Command) (*Process, error) {
 	return hold(pid, pidfd)
 }
 
-// reason says why the exec of the program at path has failed.
+// reason returns the error of the exec of the program at path, with an explanation.
 func reason(err error, path, dir string) error {
 	if dir != "" && !filepath.IsAbs(path) {
 		path = filepath.Join(dir, path)

@@ -12,15 +12,14 @@ import (
 // code whatever happens to the path.
 type Executable struct{ file *os.File }
 
-// Self holds the program that this process runs. The caller owns it.
+// Self opens the program that this process runs. The caller owns it.
 func Self() (*Executable, error) { return OpenExecutable("/proc/self/exe") }
 
-// OpenExecutable holds the program at path. The caller owns it. What is no regular file is
-// an error, EACCES as for exec: the opening of a pipe waits, and that of a device may do
-// something.
+// OpenExecutable opens the program at path. The caller owns it. If path is no regular file, the
+// error is EACCES, as for exec: to open a pipe waits, and to open a device may have effects.
 func OpenExecutable(path string) (*Executable, error) {
 	f, err := os.OpenFile(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if errors.Is(err, os.ErrPermission) { // mode 0711: it may be run, not read
+	if errors.Is(err, os.ErrPermission) { // mode 0711: the file may be executed, not read
 		f, err = os.OpenFile(path, unix.O_PATH, 0)
 	}
 	if err != nil {
@@ -36,5 +35,5 @@ func OpenExecutable(path string) (*Executable, error) {
 	return &Executable{f}, nil
 }
 
-// Close lets go of the file. What was started from it goes on.
+// Close closes the file. Processes that were started from it go on.
 func (e *Executable) Close() error { return e.file.Close() }

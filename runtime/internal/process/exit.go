@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Exit is how a process ended, as the kernel told it.
+// Exit is how a process ended, as the kernel reports it.
 type Exit struct {
 	Code   int            // exit code; -1 when a signal ended it
 	Signal syscall.Signal // 0 when it exited
@@ -14,7 +14,7 @@ type Exit struct {
 	UserTime, SystemTime time.Duration // of the process and of its children that it waited for
 	MaxRSS               int64         // bytes, of the largest of them
 
-	// Lost is set when the status could not be had, because other code of this
-	// program reaped the process: wait4(-1) does, exec.Cmd.Wait does not.
+	// Lost is set if there is no status, because other code of this program reaped the process:
+	// wait4(-1) does that, exec.Cmd.Wait does not.
 	Lost error
 }

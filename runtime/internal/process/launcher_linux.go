@@ -14,14 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// launcher forks every process on one locked thread that never ends: the kernel
-// sends the parent-death signal when the forking *thread* dies, not the process
-// (prctl(2), PR_SET_PDEATHSIG). It is also the only thread that may speak to a
-// process that it traces (ptrace(2)), see settle.
+// launcher forks every process on one locked thread that never ends: the kernel sends the
+// parent-death signal when the forking *thread* dies, not the process (prctl(2), PR_SET_PDEATHSIG).
+// It is also the only thread that may control a process that it traces (ptrace(2)), see settle.
 var launcher = sync.OnceValue(func() chan<- func() {
 	catchIgnored()
 	forks := make(chan func())
-	go func() { // owned by the program; nothing ends it, see above
+	go func() { // never ends, see above
 		runtime.LockOSThread()
 		for f := range forks {
 			f()
@@ -30,8 +29,8 @@ var launcher = sync.OnceValue(func() chan<- func() {
 	return forks
 })
 
-// launch forks and execs cmd, on the launcher's thread. It returns when the exec
-// has succeeded and what is set from outside is set.
+// launch forks and execs cmd, on the launcher's thread. It returns when the exec has succeeded and
+// settle has made its settings.
 func launch(cmd Command, path string, fds []uintptr) (pid, pidfd int, err error) {
 	sys := &syscall.SysProcAttr{
 		Setpgid: true, Pdeathsig: cmd.DeathSignal, Credential: cmd.Credential,
@@ -67,15 +66,16 @@ func launch(cmd Command, path string, fds []uintptr) (pid, pidfd int, err error)
 	return pid, pidfd, err
 }
 
-// closeAllOnExec makes every descriptor of this program close-on-exec. Go opens its own so, but
-// descriptors that the program was started with, or that C code opened, would reach every child.
+// closeAllOnExec makes every descriptor of this program close-on-exec. Go opens descriptors so, but
+// the descriptors that the program was started with, or that C code opened, would reach every
+// child.
 func closeAllOnExec() error {
 	const first = 3
 	err := unix.CloseRange(first, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC)
 	if err == nil {
 		return nil
 	}
-	// Linux before 5.11, or a seccomp filter, which refuses with whatever errno it likes.
+	// Linux before 5.11, or a seccomp filter, which may use any errno.
 	entries, readErr := os.ReadDir("/proc/self/fd")
 	if readErr != nil {
 		return errors.Join(os.NewSyscallError("close_range", err), readErr)
@@ -88,11 +88,10 @@ func closeAllOnExec() error {
 	return nil
 }
 
-// maskForFork sets this thread's signal mask, which a child inherits and exec
-// keeps, and returns what sets it back. The mask is empty, whatever this program
-// was started with. For a process that is to be settled it is full but for
-// SIGTRAP: a signal that came between PTRACE_TRACEME and exec would stop the child
-// where this thread, which waits for the exec, could not let it go on.
+// maskForFork sets this thread's signal mask, which a child inherits and exec keeps, and returns a
+// function that restores it. The mask is empty, whatever mask this program was started with. For a
+// process that settles it blocks all signals but SIGTRAP: a signal between PTRACE_TRACEME and exec
+// would stop the child, and this thread, which waits for the exec, could not continue it.
 func maskForFork(settles bool) (restore func() error, err error) {
 	var want, before unix.Sigset_t
 	if settles {
@@ -111,10 +110,10 @@ func maskForFork(settles bool) (restore func() error, err error) {
 	}, nil
 }
 
-// catchIgnored makes this program catch, and drop, the signals that it was started
-// with ignored: by nohup, or as a background job of a script (SIGINT, SIGQUIT). A
-// caught signal is at its default in a child, an ignored one stays ignored over
-// fork and exec. Job control's are left: to catch SIGTTOU is not to ignore it.
+// catchIgnored makes this program catch and drop the signals that were ignored when it was started,
+// by nohup, or as a background job of a script (SIGINT, SIGQUIT). A child gets the default
+// disposition of a caught signal; an ignored signal stays ignored over fork and exec. catchIgnored
+// leaves the signals of job control: to catch SIGTTOU is not to ignore it.
 func catchIgnored() {
 	for sig := syscall.Signal(1); sig < 32; sig++ {
 		if !slices.Contains(uncaught, sig) && ignored(sig) {
@@ -123,17 +122,17 @@ func catchIgnored() {
 	}
 }
 
-// uncaught are the signals that cannot be caught, and those of job control.
+// uncaught are the signals that cannot be caught, and the signals of job control.
 var uncaught = []syscall.Signal{unix.SIGKILL, unix.SIGSTOP, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU}
 
-// dropped is where signals go that the program was started with ignored. Nobody
-// reads it: package signal does not wait for readers.
+// dropped receives the signals that were ignored when this program was started. Nothing reads it:
+// package signal does not wait for readers.
 var dropped = make(chan os.Signal, 1)
 
-// ignored asks the kernel for the disposition of sig.
+// ignored reports whether the kernel ignores sig for this program.
 func ignored(sig syscall.Signal) bool {
 	const sigIgn = 1
-	var act [8]uintptr // struct kernel_sigaction begins with the handler, and is no longer
+	var act [8]uintptr // struct kernel_sigaction begins with the handler, and is not longer than act
 	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&act)), 8, 0, 0)
 	return errno == 0 && act[0] == sigIgn
 }

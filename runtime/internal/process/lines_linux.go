@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// Lines reads a process's output, line by line, to its end.
+// Lines reads the output of a process, line by line, to its end.
 type Lines struct {
 	done chan struct{} // closed after the last line
 	r    *os.File
 }
 
-// ReadLines takes ownership of r and hands each line, without its newline, to
-// write, from one goroutine that ends with r. The line is write's until it
-// returns. An unfinished last line is a line.
+// ReadLines takes ownership of r and hands each line, without its newline, to write, from one
+// goroutine that ends with r. write owns the line until it returns. A last line without a newline
+// counts as a line.
 func ReadLines(r *os.File, write func(line []byte)) *Lines {
 	l := &Lines{done: make(chan struct{}), r: r}
 	go func() {
@@ -36,9 +36,9 @@ func ReadLines(r *os.File, write func(line []byte)) *Lines {
 	return l
 }
 
-// Finish waits for the last line of the outputs of a process that has ended. A
-// descendant that still has a pipe may keep it for [Linger]: what is in the pipe by
-// then is read. Lines that write does not take by then come later.
+// Finish waits for the last line of the outputs of a process that has ended. If a descendant still
+// has a pipe, Finish waits for at most [Linger], and the bytes in the pipe at that time are still
+// read. write may get some of these lines after Finish has returned.
 func Finish(outputs ...*Lines) {
 	end := time.Now().Add(Linger)
 	for _, l := range outputs {

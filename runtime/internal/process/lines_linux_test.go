@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// TestFinish: the end of a process is known soon although a descendant keeps both
-// pipes, or nobody takes the lines.
+// TestFinish: Finish returns soon although a descendant keeps both pipes, or write takes no lines.
 func TestFinish(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -43,8 +42,8 @@ func TestFinish(t *testing.T) {
 	}
 }
 
-// TestFinishReadsWhatIsThere: what a process wrote before its end is read, however
-// late the lines before it are taken, while a descendant has the pipe.
+// TestFinishReadsWhatIsThere: the output of a process before its end is read, however late write
+// takes the earlier lines, while a descendant has the pipe.
 func TestFinishReadsWhatIsThere(t *testing.T) {
 	r, w, err := OutputPipe()
 	if err != nil {

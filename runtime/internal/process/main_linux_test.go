@@ -52,7 +52,7 @@ var programs = map[string]func(){
 		must(err)
 		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.PID()))
 		must(err)
-		inherited := 0 // the program's loader has files of its own open for moments
+		inherited := 0 // the program's loader opens files for moments
 		for _, e := range entries {
 			if name, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", p.PID(), e.Name())); name == os.DevNull {
 				inherited++
@@ -153,7 +153,7 @@ var programs = map[string]func(){
 		<-p.Done()
 		fmt.Println(p.Exit().Code)
 	},
-	"starts": func() { // what it says of its own start of another, at a limit
+	"starts": func() { // prints the error of a start by this program, at a limit
 		spareThreads()
 		setLimit(os.Getenv("LIMIT"))
 		_, err := Start(Command{Path: "/bin/true", Args: []string{"/bin/true"}})
@@ -259,7 +259,7 @@ func (c *child) wait() Exit {
 	return c.Exit()
 }
 
-// end kills whatever is left of the process and its group.
+// end kills the process, if it lives, and the rest of its group.
 func (c *child) end() {
 	if err := c.SignalGroup(syscall.SIGKILL); err != nil {
 		c.t.Error(err)

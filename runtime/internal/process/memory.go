@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// MemoryLimit is how many bytes this program may use: its own GOMEMLIMIT, or the
-// lowest limit of its cgroups, or the machine's memory; 0 when none can be read.
+// MemoryLimit returns how many bytes this program may use: its GOMEMLIMIT, or the lowest limit of
+// its cgroups, or the machine's memory; 0 if none can be read.
 func MemoryLimit() int64 {
 	if own := debug.SetMemoryLimit(-1); own != math.MaxInt64 {
 		return own
@@ -35,8 +35,8 @@ func machineMemory(meminfo string) int64 {
 	return 0
 }
 
-// cgroupLimits reads the limits of the cgroups, of either version, that the file
-// cgroup names, up to the root of the hierarchy at mount.
+// cgroupLimits returns the memory limits of the cgroups, of either version, that the file cgroup
+// names, and of their parents up to the root of the hierarchy at mount.
 func cgroupLimits(cgroup, mount string) []int64 {
 	b, _ := os.ReadFile(cgroup)
 	var limits []int64

@@ -8,26 +8,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MaxFiles is how many descriptors a process may be given.
+// MaxFiles is the maximum length of [Command.Files].
 const MaxFiles = 60
 
-// closed stands for a number that is to be closed in the process, among those of
-// [Command.Files].
+// closed marks a nil file of [Command.Files], whose number is closed in the process.
 const closed = ^uintptr(0)
 
-// numbers are the descriptors of a start, in this program. The child moves them to
-// where they belong, by way of the numbers above the highest of them.
+// numbers are the descriptors of a start, in this program. The child moves them to their numbers,
+// by way of numbers above the highest of them.
 type numbers struct {
 	fds    []uintptr // of Command.Files, borrowed
-	path   string    // what is exec'd
-	opened []int     // for this start alone
+	path   string    // the path to exec
+	opened []int     // duplicates for this start
 }
 
-// number finds the numbers for a start. They are to be let go of, also after an error.
+// number finds the numbers for a start. The caller closes them, also after an error.
 //
-// The child resolves /proc/self/fd/N after its own descriptors are in place. So an
-// executable is held above these, and one of fds above it: then what is moved out of
-// the way in the child does not meet it.
+// The child resolves /proc/self/fd/N after its descriptors are in place. So N, of the executable,
+// is above the numbers of these, and one of fds is above N: then the numbers to which the child
+// moves descriptors temporarily are above N too.
 func number(cmd Command) (n numbers, err error) {
 	n.path = cmd.Path
 	if n.fds, err = rawFDs(cmd.Files); err != nil {
@@ -38,7 +37,7 @@ func number(cmd Command) (n numbers, err error) {
 		if err != nil {
 			return n, err
 		}
-		// One more than the files is where the child moves what is in their way.
+		// The child temporarily moves descriptors to the numbers from len(n.fds)+1 on.
 		fd := -1
 		if cerr := rc.Control(func(old uintptr) { fd, err = n.above(old, len(n.fds)+2, 2) }); cerr != nil || err != nil {
 			return n, errors.Join(cerr, err)
@@ -66,19 +65,19 @@ func number(cmd Command) (n numbers, err error) {
 			moved++
 		}
 	}
-	// Above the highest are that by which the child says that it failed, and those moved.
+	// Above the highest are the child's error pipe and the moved descriptors.
 	if need := top + 2 + moved; FileLimit() < need {
 		return n, beyondLimit(need)
 	}
 	return n, nil
 }
 
-// above duplicates fd at the lowest free number from least on, after which the start
-// takes a few more.
+// above duplicates fd at the lowest free number from least on. more is how many further numbers the
+// start needs, for the error.
 func (n *numbers) above(fd uintptr, least, more int) (int, error) {
 	dup, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, least)
 	switch {
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EMFILE): // fcntl(2): from least on none is below the limit
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EMFILE): // fcntl(2): there is no free number from least to the limit
 		return -1, beyondLimit(max(least, FileLimit()) + 1 + more)
 	case err != nil:
 		return -1, os.NewSyscallError("fcntl", err)
@@ -102,14 +101,14 @@ func FileLimit() int {
 	return int(min(l.Cur, 1<<30))
 }
 
-// beyondLimit is the error of a start that takes more descriptors than there may be.
+// beyondLimit returns the error of a start that needs more descriptors than the limit allows.
 func beyondLimit(need int) error {
 	return fmt.Errorf("%w: RLIMIT_NOFILE (ulimit -n, LimitNOFILE= of systemd) is %d, this start takes %d at least", unix.EMFILE, FileLimit(), need)
 }
 
-// rawFDs returns the numbers of files, borrowed until the caller lets go of
-// them; a nil file stands for a closed number. It does not use Fd, which would
-// set the open file description, shared with others, to blocking.
+// rawFDs returns the numbers of files; closed for a nil file. The numbers are valid while the
+// caller holds files. It does not use Fd, which would set the open file description, shared with
+// other processes, to blocking.
 func rawFDs(files []*os.File) ([]uintptr, error) {
 	fds := make([]uintptr, len(files))
 	for i, f := range files {

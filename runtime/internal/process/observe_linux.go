@@ -14,10 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Waited returns how long the threads that the process has now have waited for a
-// CPU while they had work to do, in sum (run_delay in /proc/PID/task/*/schedstat).
-// It is an error on a kernel that does not count it, and once the process has
-// ended.
+// Waited returns how long the threads that the process has now have waited for a CPU while they had
+// work to do, in sum (run_delay in /proc/PID/task/*/schedstat). It returns an error on a kernel
+// that does not count it, and once the process has ended.
 func (p *Process) Waited() (time.Duration, error) {
 	var sum time.Duration
 	err := p.eachThread(func(dir string) {
@@ -36,7 +35,7 @@ func (p *Process) Waited() (time.Duration, error) {
 	return sum, err
 }
 
-// Traced reports whether a debugger holds the process.
+// Traced reports whether a debugger traces the process.
 func (p *Process) Traced() bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
 	if err != nil {
@@ -48,12 +47,11 @@ func (p *Process) Traced() bool {
 	return len(tracer) > 0 && string(tracer) != "0"
 }
 
-// Abort sends SIGABRT to the process alone, which makes a Go program print the
-// stacks of all its goroutines and exit with 2, and SIGCONT, in case it is stopped. The stack of the goroutine that
-// runs on the thread that gets the signal comes first and whole, those on other
-// running threads are not printed; so it goes to the running thread that has used
-// the most CPU, if there is one: in a process that hangs in a loop that is the
-// loop.
+// Abort sends SIGABRT to the process alone, which makes a Go program print the stacks of all its
+// goroutines and exit with 2, and SIGCONT, in case it is stopped. The program prints first, and in
+// full, the stack of the goroutine on the thread that gets the signal. It does not print the stacks
+// on other running threads. So Abort signals the running thread that has used the most CPU, if a
+// thread runs: in a process that hangs in a loop, that thread runs the loop.
 func (p *Process) Abort() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -70,16 +68,16 @@ func (p *Process) Abort() error {
 	return errors.Join(os.NewSyscallError("kill", err), os.NewSyscallError("kill", unix.Kill(p.pid, syscall.SIGCONT)))
 }
 
-// busiest is the thread that runs and has used the most CPU, or 0.
+// busiest returns the running thread that has used the most CPU, or 0.
 func (p *Process) busiest() (tid int) {
 	var most uint64
-	_ = p.eachThread(func(dir string) { // on an error there is none
+	_ = p.eachThread(func(dir string) { // on an error busiest returns 0
 		b, err := os.ReadFile(filepath.Join(dir, "stat"))
 		if err != nil {
 			return
 		}
-		// The name in parentheses may hold anything; state is the field behind it,
-		// utime and stime the 12th and 13th from there (proc_pid_stat(5)).
+		// The name in parentheses may hold anything; state is the field after it, utime and stime
+		// are the 12th and 13th from there (proc_pid_stat(5)).
 		f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
 		if len(f) < 13 || f[0] != "R" {
 			return

@@ -11,24 +11,24 @@ import (
 	"time"
 )
 
-// OOM is whether the kernel's out-of-memory killer ended a process. The kernel
-// does not say so to the parent: a victim dies of SIGKILL as any other. So it is
-// an inference from counters, and says how far it goes.
+// OOM is how likely it is that the kernel's out-of-memory killer ended a process. The kernel does
+// not report that to the parent: a victim dies of SIGKILL like any other process. So OOM is
+// inferred from counters.
 type OOM uint8
 
 const (
-	NotOOM      OOM = iota // no counter says so, or none can be read
-	PossiblyOOM            // a kill was counted meanwhile, where other processes are counted too
-	OOMKilled              // a kill was counted in the cgroup that the process had apart from ours
+	NotOOM      OOM = iota // no counter rose, or none can be read
+	PossiblyOOM            // a kill was counted in that time, where other processes are counted too
+	OOMKilled              // a kill was counted in the cgroup of the process, which is not ours
 )
 
-// counter is a file of lines "key value" with a key oom_kill, and what it said.
+// counter is a file of lines "key value" with a key oom_kill, and its value at the beginning.
 type counter struct {
 	file string
 	base uint64
 }
 
-// read returns what the counter says now.
+// read returns the counter's value now.
 func (c counter) read() (uint64, bool) {
 	b, err := os.ReadFile(c.file)
 	if err != nil {
@@ -49,14 +49,14 @@ func (c counter) rose() bool {
 	return ok && n > c.base
 }
 
-// OOMGauge tells, when a process died of a SIGKILL that the master did not send, whether the kernel
-// was out of memory.
+// OOMGauge finds out, when a process died of a SIGKILL that the master did not send, whether the
+// out-of-memory killer sent it.
 type OOMGauge struct {
-	own, shared counter // of its cgroup, if not ours; of ours, or of the whole system
+	own, shared counter // of the process's cgroup, if not ours; of our cgroup, or of the system
 }
 
-// GaugeOOM takes the counters as they are for the process with that number, a child
-// of ours that is not reaped. What it does not find it does without.
+// GaugeOOM reads the counters for the process pid, a child of ours that is not reaped. It ignores
+// counters that it cannot read.
 func GaugeOOM(pid int) OOMGauge {
 	var g OOMGauge
 	ours, its := memoryEvents("self"), memoryEvents(strconv.Itoa(pid))
@@ -77,7 +77,7 @@ func (c *counter) watch(file string) bool {
 	return ok
 }
 
-// Verdict is asked once the process has ended, of SIGKILL.
+// Verdict returns the OOM of a process that has ended of SIGKILL.
 func (g OOMGauge) Verdict() OOM {
 	switch {
 	case g.own.rose():
@@ -88,9 +88,8 @@ func (g OOMGauge) Verdict() OOM {
 	return NotOOM
 }
 
-// An OOMWatch gauges again from time to time, so that a kill that was counted long
-// ago proves nothing, and that a process which was put in another cgroup is found
-// there.
+// An OOMWatch reads the counters again from time to time, so that a kill long ago does not count,
+// and that it follows a process that was moved to another cgroup.
 type OOMWatch struct {
 	pid int
 
@@ -99,11 +98,11 @@ type OOMWatch struct {
 	timer     *time.Timer // of the next look; nil once the process has ended
 }
 
-// lookOOM is the time between two looks: a kill that was counted two looks ago is not that of the
-// process.
+// lookOOM is the time between two looks. A kill that was counted two looks ago cannot be that of
+// the process.
 const lookOOM = 10 * time.Second
 
-// WatchOOM begins to watch for the process with that number, as [GaugeOOM] does. Stop ends it.
+// WatchOOM begins to watch the counters for the process pid, see [GaugeOOM]. Stop ends it.
 func WatchOOM(pid int) *OOMWatch {
 	g := GaugeOOM(pid)
 	w := &OOMWatch{pid: pid, now: g, then: g}
@@ -113,7 +112,7 @@ func WatchOOM(pid int) *OOMWatch {
 	return w
 }
 
-// Look gauges again. What was counted since the look before the last is what the verdict goes by.
+// Look reads the counters again. The verdict counts kills since the look before the last.
 func (w *OOMWatch) Look() {
 	g := GaugeOOM(w.pid)
 	w.mu.Lock()
@@ -124,7 +123,7 @@ func (w *OOMWatch) Look() {
 	}
 }
 
-// Stop ends the looks, as soon as the process has ended.
+// Stop ends the looks. Call it as soon as the process has ended.
 func (w *OOMWatch) Stop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -132,12 +131,11 @@ func (w *OOMWatch) Stop() {
 	w.timer = nil
 }
 
-// Verdict is as of [OOMGauge]. It is asked after Stop.
+// Verdict returns the OOM of the process, as [OOMGauge.Verdict] does. Call it after Stop.
 func (w *OOMWatch) Verdict() OOM { return max(w.then.Verdict(), w.now.Verdict()) }
 
-// memoryEvents returns the file with the OOM counter of the cgroup that a process
-// is in: memory.events (cgroup v2), memory.oom_control (v1); "" for none. The root
-// cgroup of v2 has none.
+// memoryEvents returns the file with the OOM counter of the cgroup of a process: memory.events
+// (cgroup v2), memory.oom_control (v1); "" for none. The root cgroup of v2 has none.
 func memoryEvents(pid string) string {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%s/cgroup", pid))
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// TestOOMVerdict: which counter rose is how far the verdict goes.
+// TestOOMVerdict: the verdict depends on which counter rose.
 func TestOOMVerdict(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }
@@ -55,9 +55,9 @@ func TestOOMVerdict(t *testing.T) {
 	}
 }
 
-// TestOOMKilled: the kernel kills a process in a cgroup of its own, and another
-// dies there of a SIGKILL that is not the kernel's. Needs a memory cgroup that the
-// test may make (v1, or v2 with the controller handed down).
+// TestOOMKilled: the kernel kills a process in a separate cgroup, and another dies there of a
+// SIGKILL that is not the kernel's. Needs a memory cgroup that the test may make (v1, or v2 with
+// the controller handed down).
 func TestOOMKilled(t *testing.T) {
 	dir, limit := memoryCgroup(t)
 	for _, tt := range []struct {

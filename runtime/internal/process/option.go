@@ -1,6 +1,6 @@
 package process
 
-// An OptionError says which part of a [Command] the system does not honour.
+// An OptionError names the option of a [Command] that the system does not honour.
 type OptionError struct {
 	Option string // the field's name and its value
 	Err    error
@@ -8,5 +8,5 @@ type OptionError struct {
 
 func (e *OptionError) Error() string { return e.Option + ": " + e.Err.Error() }
 
-// Unwrap returns what the system said.
+// Unwrap returns the system's error.
 func (e *OptionError) Unwrap() error { return e.Err }

@@ -7,9 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OutputPipe returns a pipe for a child's output: the read end waits in the
-// poller, the write end blocks, as a program may expect of its standard output.
-// Both are owned by the caller.
+// OutputPipe returns a pipe for a child's output. The read end uses the poller. The write end
+// blocks, as a program may expect of its standard output. The caller owns both.
 func OutputPipe() (r, w *os.File, err error) {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
@@ -23,13 +22,13 @@ func OutputPipe() (r, w *os.File, err error) {
 	return os.NewFile(uintptr(p[0]), "output"), os.NewFile(uintptr(p[1]), "output"), nil
 }
 
-// untilDeadline reads a pipe until its read deadline, and then without waiting what is in it at that
-// time: a reader that is late, because it waited to pass on earlier lines, still gets it. It is for
-// one goroutine.
+// untilDeadline reads a pipe until its read deadline, and then, without waiting, the bytes that are
+// in the pipe at that time. So a reader that is late, because it waited to pass on earlier lines,
+// still gets them. It is for one goroutine.
 type untilDeadline struct {
 	r    *os.File
 	late bool
-	left int // bytes to read yet, once late
+	left int // bytes still to read, after the deadline
 }
 
 func (u *untilDeadline) Read(b []byte) (n int, err error) {
@@ -42,7 +41,7 @@ func (u *untilDeadline) Read(b []byte) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	cerr := rc.Control(func(fd uintptr) { // Read would look at the deadline first
+	cerr := rc.Control(func(fd uintptr) { // Read would check the deadline first
 		if !u.late {
 			u.late = true
 			u.left, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) // FIONREAD, see pipe(7)

@@ -14,22 +14,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Process is a child process of this one, known by its pidfd: its number
-// cannot come to mean another process while we hold it. Its methods may be called
-// by any goroutine.
+// A Process is a child process of this one, identified by its pidfd: no other process can get its
+// number until it is reaped. Its methods may be called by any goroutine.
 type Process struct {
 	pid  int
 	done chan struct{} // closed once reaped; exit is set before
 	exit Exit
 
-	file *os.File // owns fd, and has it in the poller
+	file *os.File // owns fd, which is in the poller
 
-	mu     sync.Mutex // held across each signal, so that none meets a closed fd or, by number, a reaped process
+	mu     sync.Mutex // held during each signal, so that it uses no closed fd and no number of a reaped process
 	fd     int        // the pidfd, -1 once closed; not from file.Fd, which would make it blocking
 	reaped bool
 }
 
-// hold takes ownership of pidfd and waits for the process from then on.
+// hold takes ownership of pidfd and starts waiting for the process.
 func hold(pid, pidfd int) (*Process, error) {
 	// Non-blocking, so that waiting for the end costs a poller entry, not a
 	// thread: a pidfd is readable when its process has ended (pidfd_open(2)).
@@ -37,7 +36,7 @@ func hold(pid, pidfd int) (*Process, error) {
 		unix.Close(pidfd)
 		return nil, errors.Join(os.NewSyscallError("fcntl", err), discard(pid))
 	}
-	// Asked in vain later, the kernel would seem to say that the process has ended.
+	// Check now that waitid works: a failure later would look like the end of the process.
 	if e, _ := reap(pidfd, unix.WNOWAIT); e.Lost != nil && !errors.Is(e.Lost, unix.ECHILD) {
 		unix.Close(pidfd)
 		return nil, errors.Join(fmt.Errorf("%w: %s", e.Lost, needsPidfd), discard(pid))
@@ -52,7 +51,8 @@ func hold(pid, pidfd int) (*Process, error) {
 	return p, nil
 }
 
-// discard kills and reaps a child that cannot be kept. Its number is safe: it is not reaped yet.
+// discard kills and reaps a child that cannot be kept. Its number is safe to use: the child is not
+// reaped yet.
 func discard(pid int) error {
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		return os.NewSyscallError("kill", err)
@@ -71,19 +71,19 @@ func (p *Process) wait(rc syscall.RawConn) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if !groupsByPidfd() {
-			// The group's number is ours until its leader is reaped, and cannot be
-			// used after: what is left of the group ends now or never.
+			// The group's number is ours until its leader is reaped, and must not be used after
+			// that. So kill the rest of the group now.
 			if _, ended := reap(int(fd), unix.WNOWAIT); !ended {
 				return false
 			}
-			_ = unix.Kill(-p.pid, unix.SIGKILL) // its leader at least is there
+			_ = unix.Kill(-p.pid, unix.SIGKILL) // it has at least its leader
 		}
 		var ended bool
 		p.exit, ended = reap(int(fd), 0)
 		p.reaped = ended
 		return ended
 	})
-	if err != nil { // the poller refused the pidfd: a broken invariant of ours
+	if err != nil { // the poller refused the pidfd, which is a bug here
 		p.exit.Lost = err
 	}
 }
@@ -102,14 +102,14 @@ func (i *siginfo) status() int32 { return *(*int32)(unsafe.Pointer(&i[union+8]))
 const (
 	cldExited  = 1
 	cldDumped  = 3
-	cldTrapped = 4 // and above: it is stopped, not ended
+	cldTrapped = 4 // from 4 on: stopped, not ended
 )
 
-// reap asks whether the process has ended and takes its status if so; with
-// WNOWAIT in flags it stays a zombie.
+// reap reports whether the process has ended, and reaps it if so; with WNOWAIT in flags it stays a
+// zombie.
 func reap(pidfd int, flags uintptr) (Exit, bool) { return reapBy(unix.P_PIDFD, pidfd, flags) }
 
-// reapBy is reap for a process that is known by an id of that type (waitid(2)).
+// reapBy is reap for a process with an id of type idType (waitid(2)).
 func reapBy(idType, id int, flags uintptr) (Exit, bool) {
 	var (
 		info  siginfo
@@ -147,24 +147,23 @@ func reapBy(idType, id int, flags uintptr) (Exit, bool) {
 
 func timeval(t unix.Timeval) time.Duration { return time.Duration(t.Nano()) }
 
-// PID is the process's number, for people. It may be another's once Done is closed.
+// PID returns the process's number, for display. It may be another process's once Done is closed.
 func (p *Process) PID() int { return p.pid }
 
-// Done is closed when the process has ended and is reaped. Others of its group may
-// live: see [Process.GroupAlive].
+// Done returns a channel that is closed when the process has ended and is reaped. Other processes
+// of its group may live: see [Process.GroupAlive].
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Exit is how it ended, after Done.
+// Exit returns how the process ended. Call it after Done.
 func (p *Process) Exit() Exit { return p.exit }
 
-// Signal sends sig to the process alone; to one that has ended it does nothing.
+// Signal sends sig to the process only. It does nothing if the process has ended.
 func (p *Process) Signal(sig syscall.Signal) error { return p.send(sig, 0) }
 
-// SignalGroup sends sig to the process group that the process leads, whether its
-// leader lives or not; to a group that has ended it does nothing. It cannot meet
-// another group of the same number: from Linux 6.9 on the pidfd itself means the
-// group, and before that what a leader leaves behind is killed before the leader
-// is reaped.
+// SignalGroup sends sig to the process group of the process, whether its leader lives or not. It
+// does nothing if the group has ended. It cannot reach another group of the same number: from Linux
+// 6.9 on, the pidfd identifies the group; before that, the rest of a group is killed before its
+// leader is reaped.
 func (p *Process) SignalGroup(sig syscall.Signal) error {
 	return p.send(sig, unix.PIDFD_SIGNAL_PROCESS_GROUP)
 }
@@ -183,7 +182,7 @@ func (p *Process) send(sig syscall.Signal, flags int) error {
 		err = os.NewSyscallError("kill", unix.Kill(-p.pid, sig))
 	}
 	if flags == 0 && !p.reaped && err != nil && !errors.Is(err, unix.ESRCH) {
-		// Perhaps a seccomp filter's word. The number is the process's until it is reaped.
+		// A seccomp filter may have refused it. The process keeps its number until it is reaped.
 		err = os.NewSyscallError("kill", unix.Kill(p.pid, sig))
 	}
 	if errors.Is(err, unix.ESRCH) {
@@ -203,8 +202,7 @@ var groupsByPidfd = sync.OnceValue(func() bool {
 	return err == nil || errors.Is(err, unix.ESRCH) // EINVAL: an unknown flag
 })
 
-// GroupAlive tells, after Done, whether processes of the group live that their
-// leader has left behind. Zombies do not count.
+// GroupAlive reports, after Done, whether a process of the group still lives. Zombies do not count.
 func (p *Process) GroupAlive() bool {
 	p.mu.Lock()
 	fd := p.fd
@@ -231,7 +229,7 @@ func groupHasLiving(pgid int) bool {
 		}
 		b, err := os.ReadFile("/proc/" + name + "/stat")
 		if err != nil {
-			continue // ended meanwhile
+			continue // it has ended since
 		}
 		// pid (comm) state ppid pgrp …, where comm may hold anything (proc_pid_stat(5)).
 		f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
@@ -245,8 +243,7 @@ func groupHasLiving(pgid int) bool {
 	return false
 }
 
-// Close lets go of the process, after Done: its group cannot be signalled any
-// more. It is to be called once.
+// Close closes the pidfd; after that the group cannot be signalled. Call it once, after Done.
 func (p *Process) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -18,7 +18,7 @@ import (
 )
 
 func init() {
-	// dies starts a process, lets many of its own threads end, and waits to be killed.
+	// dies starts a process, lets many of this program's threads end, and waits to be killed.
 	programs["dies"] = func() {
 		uid, err := strconv.Atoi(os.Getenv("USER_ID"))
 		must(err)
@@ -65,7 +65,8 @@ func init() {
 		must(err)
 		tick := time.NewTicker(time.Millisecond)
 		list := descriptors(p.PID())
-		// While it starts the loader opens libraries, and closes them again. What was handed down stays.
+		// While it starts the loader opens libraries, and closes them again. What was handed down
+		// stays.
 		for until := time.Now().Add(patience / 2); len(list) > 4 && time.Now().Before(until); list = descriptors(p.PID()) {
 			<-tick.C
 		}
@@ -76,14 +77,14 @@ func init() {
 	}
 }
 
-// descriptors lists those of a process, each with what it is.
+// descriptors returns the descriptors of a process, each with its target.
 func descriptors(pid int) (list []string) {
 	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	must(err)
 	for _, fd := range fds {
 		to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pid, fd.Name()))
 		if err != nil {
-			to = err.Error() // closed meanwhile
+			to = err.Error() // it has been closed
 		}
 		list = append(list, fd.Name()+" "+to)
 	}
@@ -102,10 +103,9 @@ func status(pid int, key string) string {
 	return ""
 }
 
-// TestBare: a process has exactly the descriptors that it was given, no signal is
-// blocked or ignored, and nobody traces it, although the program that started it
-// had descriptors that are not close-on-exec, a full mask, and was itself started
-// with signals ignored.
+// TestBare: a process has exactly the descriptors that it was given, no signal is blocked or
+// ignored, and no process traces it, although the program that started it had descriptors that are
+// not close-on-exec, a full mask, and was itself started with signals ignored.
 func TestBare(t *testing.T) {
 	for _, nice := range []int{0, 1} { // started simply, and stopped in between
 		t.Run(fmt.Sprintf("nice %d", nice), func(t *testing.T) {
@@ -204,8 +204,8 @@ func TestCredential(t *testing.T) {
 	}
 }
 
-// TestOpenExecutableOfNone: what is no program file is an error, at once: a pipe in a
-// program's place does not hold up a reload until somebody writes to it.
+// TestOpenExecutableOfNone: the error for a path that is no regular file comes at once: a pipe in
+// place of a program does not delay a reload until a process writes to it.
 func TestOpenExecutableOfNone(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(pipe, 0o755); err != nil {
@@ -251,8 +251,7 @@ func TestExecutableIsNotMet(t *testing.T) {
 	}
 }
 
-// TestDeathSignal: the program's death, and nothing else, ends its children, those
-// of another user too (P10).
+// TestDeathSignal: only the program's death ends its children, also children of another user (P10).
 func TestDeathSignal(t *testing.T) {
 	for _, uid := range []int{0, 65534} {
 		t.Run(fmt.Sprintf("user %d", uid), func(t *testing.T) {
@@ -290,8 +289,8 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	}
 }
 
-// TestGroupOutlivesLeader: what a process leaves behind in its group is known, and
-// gets the group's signals after its leader is reaped.
+// TestGroupOutlivesLeader: GroupAlive reports the processes that a leader leaves behind, and they
+// get the group's signals after the leader is reaped.
 func TestGroupOutlivesLeader(t *testing.T) {
 	if !groupsByPidfd() {
 		t.Skip("needs Linux 6.9: PIDFD_SIGNAL_PROCESS_GROUP")
@@ -324,15 +323,15 @@ func TestGroupOutlivesLeader(t *testing.T) {
 	}
 }
 
-// TestGroupWithoutPidfd: before Linux 6.9 what a leader leaves behind is killed
-// before the leader is reaped, since after that the group's number may be another's.
+// TestGroupWithoutPidfd: before Linux 6.9 the rest of a group is killed before its leader is
+// reaped, because another group may have the number after that.
 func TestGroupWithoutPidfd(t *testing.T) {
 	had := groupsByPidfd
 	groupsByPidfd = func() bool { return false }
 	t.Cleanup(func() { groupsByPidfd = had })
 	c := run(t, "leaves", Command{Env: []string{"LEAVES=deaf"}})
 	var left int
-	for l := range c.lines { // to the end of the output: nobody has it any more
+	for l := range c.lines { // to the end of the output: no process has the pipe any more
 		if l != "deaf" {
 			left, _ = strconv.Atoi(l)
 		}

@@ -18,13 +18,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Grace is how long a zombie that this program does not hold stays one.
+// Grace is how long the Reaper waits before it reaps a zombie that this program does not hold.
 const Grace = 5 * time.Second
 
 // A Reaper reaps orphans: children that this program did not start and that the kernel gave to it
 // when their parent died, because it is process 1 of a PID namespace or a subreaper. It never reaps
-// a child that the program holds by a pidfd, through this package, os/exec or os, however late that
-// is waited for. A child that was started otherwise (syscall.ForkExec, C) has the grace.
+// a child that the program holds by a pidfd, through this package, os/exec or os, however late the
+// program waits for it. A child that was started otherwise (syscall.ForkExec, C) is reaped after
+// the grace.
 type Reaper struct {
 	log    *slog.Logger
 	core   strangers
@@ -33,12 +34,12 @@ type Reaper struct {
 	done   chan struct{}
 	reaped atomic.Uint64
 
-	subreaper bool // before us
+	subreaper bool // whether the program was a subreaper before
 	changed   bool
 }
 
-// StartReaper begins to reap. With subreaper set this program is made one, until
-// Close; otherwise it should be process 1. A grace of 0 is [Grace].
+// StartReaper begins to reap. If subreaper is set, it makes this program a subreaper until Close;
+// otherwise the program should be process 1. A grace of 0 means [Grace].
 func StartReaper(log *slog.Logger, subreaper bool, grace time.Duration) (*Reaper, error) {
 	if grace == 0 {
 		grace = Grace
@@ -57,12 +58,12 @@ func StartReaper(log *slog.Logger, subreaper bool, grace time.Duration) (*Reaper
 		}
 		r.subreaper, r.changed = was != 0, true
 	}
-	signal.Notify(r.ended, syscall.SIGCHLD) // others may be notified too
+	signal.Notify(r.ended, syscall.SIGCHLD) // other code may get the signal too
 	go r.run()                              // ends with Close
 	return r, nil
 }
 
-// Reaped is how many strangers were reaped until now.
+// Reaped returns how many orphans were reaped until now.
 func (r *Reaper) Reaped() uint64 { return r.reaped.Load() }
 
 // Close ends the reaping. Zombies that are still in their grace stay.
@@ -76,10 +77,10 @@ func (r *Reaper) Close() error {
 	return nil
 }
 
-// run looks when a child has ended, which a signal says, and when one is ripe.
+// run looks when a signal reports the end of a child, and when the grace of a zombie is over.
 func (r *Reaper) run() {
 	defer close(r.done)
-	timer := time.NewTimer(0) // those that ended before
+	timer := time.NewTimer(0) // for children that ended before
 	defer timer.Stop()
 	failures := 0 // in a row
 	for {
@@ -91,7 +92,7 @@ func (r *Reaper) run() {
 		}
 		next, err := r.look()
 		switch {
-		case err != nil: // of descriptors, most likely; without all facts nothing is reaped
+		case err != nil: // most likely descriptors are short; without all facts nothing is reaped
 			if failures++; failures == 1 {
 				r.log.Error("cannot see which children have ended: it is tried again", "err", err)
 			}
@@ -106,7 +107,8 @@ func (r *Reaper) run() {
 	}
 }
 
-// look reaps the zombies whose grace is over and returns when to look again; zero when none waits.
+// look reaps the zombies whose grace is over and returns when to look again; zero if no zombie
+// waits.
 func (r *Reaper) look() (next time.Time, err error) {
 	zombies, err := peek()
 	if err != nil {
@@ -128,15 +130,15 @@ func (r *Reaper) look() (next time.Time, err error) {
 	return next, nil
 }
 
-// reap takes the status of one orphan. A pidfd holds it meanwhile: if another part of the program
-// reaps it first, a new process with its number is safe.
+// reap reaps one orphan, by a pidfd: if another part of the program reaps it first, a new process
+// with its number is safe.
 func (r *Reaper) reap(z Zombie) {
 	fd, err := unix.PidfdOpen(z.PID, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return // it is gone
 	}
 	by, id := unix.P_PIDFD, fd
-	if err != nil { // perhaps a seccomp profile's word: then it is known by its number alone
+	if err != nil { // a seccomp profile may have refused it: use the number
 		by, id = unix.P_PID, z.PID
 	} else {
 		defer unix.Close(fd)
@@ -155,9 +157,9 @@ func peek() ([]Zombie, error) {
 	_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_ALL, 0, uintptr(unsafe.Pointer(&info)),
 		unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, 0, 0)
 	if errno != 0 || info.pid() == 0 {
-		return nil, nil // no children, none that has ended, or interrupted by the signal of one that has
+		return nil, nil // no children, no ended child, or interrupted by the signal of one
 	}
-	// waitid shows the first only, for as long as it stays; the others hide behind it.
+	// waitid shows only the first zombie while it stays one. Look for the others in /proc.
 	kids, err := children()
 	if err != nil {
 		return nil, err
@@ -185,7 +187,7 @@ func children() ([]int, error) {
 	for _, task := range tasks {
 		b, err := os.ReadFile(task)
 		if gone(err) {
-			continue // the thread has ended; its children are another's now
+			continue // the thread has ended; another thread has its children now
 		}
 		if err != nil {
 			return nil, err
@@ -222,10 +224,10 @@ func childrenByParent() ([]int, error) {
 	return kids, nil
 }
 
-// stat returns the state of a process, when it was started and what it is called;
-// state 0 when there is none.
+// stat returns the state of a process, its start time and its name; state 0 if there is no such
+// process.
 func stat(pid int) (state byte, start uint64, name string, err error) {
-	const startTime = 19 // field 22 of proc_pid_stat(5), of those from state on
+	const startTime = 19 // field 22 of proc_pid_stat(5), counted from state on
 	f, name, err := statFields(pid)
 	if len(f) <= startTime {
 		return 0, 0, "", err
@@ -234,8 +236,8 @@ func stat(pid int) (state byte, start uint64, name string, err error) {
 	return f[0][0], start, name, nil
 }
 
-// statFields returns what stands in a process's stat behind its name, and the name,
-// which may hold anything; nothing when there is no such process.
+// statFields returns the fields of a process's stat after its name, and the name, which may hold
+// anything; no fields if there is no such process.
 func statFields(pid int) (fields []string, name string, err error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if gone(err) {
@@ -255,8 +257,8 @@ func statFields(pid int) (fields []string, name string, err error) {
 // descriptor was closed.
 func gone(err error) bool { return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) }
 
-// heldByPidfd returns the processes that this program has a pidfd of. With an error
-// there may be more.
+// heldByPidfd returns the processes that this program has a pidfd of. On an error the result may be
+// incomplete.
 func heldByPidfd() (map[int]bool, error) {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {

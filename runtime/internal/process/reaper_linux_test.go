@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSubreaper: what was left behind by others is reaped, and nothing else: not a
-// child of os/exec, however late it is waited for, nor one of this package.
+// TestSubreaper: only orphans are reaped: not a child of os/exec, however late the program waits
+// for it, nor a child of this package.
 func TestSubreaper(t *testing.T) {
 	const orphans = 20
 	r, err := StartReaper(slog.New(slog.DiscardHandler), true, 20*time.Millisecond)
@@ -29,7 +29,7 @@ func TestSubreaper(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The shell's shell leaves its child to whoever takes it.
+	// The subshells end before their children, which become orphans.
 	leave := exec.Command("sh", "-c", "i=0; while [ $i -lt 20 ]; do ( true & ); i=$((i+1)); done")
 	if err := leave.Run(); err != nil {
 		t.Fatal(err)
@@ -111,7 +111,7 @@ func init() {
 		mine, _ := start()
 		stranger, pidfd := start()
 		must(unix.Close(pidfd))
-		r := &Reaper{log: slog.New(slog.DiscardHandler)} // a grace of 0: who is seen is ripe
+		r := &Reaper{log: slog.New(slog.DiscardHandler)} // a grace of 0: a zombie is ripe at once
 		look := func() {
 			_, err := r.look()
 			fmt.Println(errors.Is(err, unix.EMFILE), r.Reaped())
@@ -134,8 +134,8 @@ func init() {
 	}
 }
 
-// TestReaperStarves: without descriptors to look around with nobody is reaped, rather
-// than a child that somebody holds; later it is made good.
+// TestReaperStarves: without descriptors to find out which children are held, no zombie is reaped;
+// the zombies are reaped later.
 func TestReaperStarves(t *testing.T) {
 	c := run(t, "starves", Command{})
 	for _, want := range []string{

@@ -11,29 +11,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nowhere is a path at which no program can be, as it is too long: an exec of it fails with
-// ENAMETOOLONG, which nothing says that comes before.
+// nowhere is a path that is too long for any program: its exec fails with ENAMETOOLONG, an errno of
+// no earlier step.
 var nowhere = strings.Repeat("/", unix.PathMax)
 
 // A step is a part of a start between fork and exec that the system may refuse.
 type step struct {
-	taken func(to, from *syscall.ProcAttr) // adds it to a start that has those before
-	error func(err error) error            // says what was refused, and what helps
+	taken func(to, from *syscall.ProcAttr) // adds the step to a start that has the earlier steps
+	error func(err error) error            // returns an error with what was refused, and a remedy
 }
 
-// call is the error of a call that a start cannot do without.
+// call returns the error of a system call that every start needs.
 func call(name, remedy string) func(error) error {
 	return func(err error) error { return fmt.Errorf("%w: %s", os.NewSyscallError(name, err), remedy) }
 }
 
-// option is the error of an option that is not honoured.
+// option returns the error of an option that is not honoured.
 func option(name, call, remedy string) func(error) error {
 	return func(err error) error {
 		return &OptionError{name, fmt.Errorf("%w: %s", os.NewSyscallError(call, err), remedy)}
 	}
 }
 
-// What helps.
+// Remedies.
 const (
 	needsClone   = "what this program runs under (a seccomp profile, a container) must let it start processes"
 	needsPidfd   = "Linux 5.4 or later is needed, and a seccomp profile that allows clone with CLONE_PIDFD and waitid with P_PIDFD"
@@ -45,7 +45,7 @@ const (
 	needsTracing = "such values are set while the process is traced: nothing may trace the master (strace -f, a debugger), and what it runs under must allow ptrace"
 )
 
-// steps returns what a start of cmd takes before its exec, in the order in which it is done.
+// steps returns the steps of a start of cmd before its exec, in order.
 func (cmd *Command) steps() (all []step) {
 	add := func(taken func(to, from *syscall.ProcAttr), err func(error) error) {
 		all = append(all, step{taken, err})
@@ -75,14 +75,13 @@ func (cmd *Command) steps() (all []step) {
 	return all
 }
 
-// lacking are errors that say nothing of a step: something is short.
+// lacking are errors of a shortage, which do not show that a step is refused.
 var lacking = []syscall.Errno{syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.ETXTBSY}
 
-// explain says what of a start of cmd, with those attributes, has failed. The kernel's
-// word is one errno for everything from fork to exec, and a seccomp profile may use any.
-// So the start is tried again with one step, with two, and so on, and a program that
-// cannot be there: the first that fails otherwise is refused. It is called by the
-// launcher.
+// explain returns the error of the step of a start of cmd that failed. The kernel returns one errno
+// for everything from fork to exec, and a seccomp profile may use any. So explain tries the start
+// again with one step, with two, and so on, and with the program nowhere: the first step with which
+// it fails otherwise was refused. The launcher calls it.
 func explain(err error, cmd Command, path string, attr *syscall.ProcAttr) error {
 	errno, ok := errors.AsType[syscall.Errno](err)
 	switch {
@@ -104,5 +103,5 @@ func explain(err error, cmd Command, path string, attr *syscall.ProcAttr) error 
 	return reason(err, path, cmd.Dir)
 }
 
-// withoutPidfd is the error of a kernel that passes over CLONE_PIDFD.
+// withoutPidfd returns the error of a kernel that ignores CLONE_PIDFD.
 func withoutPidfd() error { return call("clone with CLONE_PIDFD", needsPidfd)(unix.ENOSYS) }

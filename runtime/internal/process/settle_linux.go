@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rlimits are what the names mean here: the numbers differ between architectures.
+// rlimits maps the names to this architecture's numbers.
 var rlimits = map[string]int{
 	"as": unix.RLIMIT_AS, "core": unix.RLIMIT_CORE, "cpu": unix.RLIMIT_CPU, "data": unix.RLIMIT_DATA,
 	"fsize": unix.RLIMIT_FSIZE, "memlock": unix.RLIMIT_MEMLOCK, "msgqueue": unix.RLIMIT_MSGQUEUE,
@@ -20,17 +20,17 @@ var rlimits = map[string]int{
 	"sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
 }
 
-// settle gives a process what a fork cannot: limits and a nice value of its own.
-// The process has asked to be traced and stands still at its exec, before the
-// first instruction of the program; when settle returns it runs, untraced. Only
-// the thread that forked it may do this. On an error it still stands.
+// settle makes the settings that a fork cannot: limits and a nice value. The process has asked to
+// be traced and is stopped at its exec, before the first instruction of the program. When settle
+// returns, the process runs, untraced; on an error it is still stopped. Only the thread that forked
+// it may call settle.
 func settle(pid int, cmd Command) error {
 	standing, err := awaitStop(pid)
 	if err != nil {
 		return &OptionError{cmd.settled(), err}
 	}
 	if !standing {
-		return nil // killed meanwhile: that is an end like any other
+		return nil // it was killed before that: an end like any other
 	}
 	for _, l := range cmd.Rlimits {
 		resource, ok := rlimits[l.Name]
@@ -50,14 +50,14 @@ func settle(pid int, cmd Command) error {
 	if _, _, errno := unix.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_SETSIGMASK, uintptr(pid), 8, uintptr(unsafe.Pointer(&none)), 0, 0); errno != 0 {
 		return option(cmd.settled(), "ptrace", needsTracing)(errno)
 	}
-	if err := unix.PtraceDetach(pid); err != nil && !errors.Is(err, unix.ESRCH) { // ESRCH: killed meanwhile
+	if err := unix.PtraceDetach(pid); err != nil && !errors.Is(err, unix.ESRCH) { // ESRCH: it was killed
 		return option(cmd.settled(), "ptrace", needsTracing)(err)
 	}
 	return nil
 }
 
-// awaitStop waits until a process that asked to be traced stands at its exec. It
-// reaps nothing: standing is false when the process has ended instead.
+// awaitStop waits until a process that asked to be traced is stopped at its exec. standing is false
+// if the process has ended instead; awaitStop does not reap it.
 func awaitStop(pid int) (standing bool, err error) {
 	var info siginfo
 	for {
@@ -85,7 +85,7 @@ func (cmd *Command) settled() string {
 	return strings.Join(names, ", ")
 }
 
-// remedy says what helps when the limit cannot be set.
+// remedy returns what helps if the limit cannot be set.
 func (l Rlimit) remedy(err error) string {
 	switch {
 	case errors.Is(err, syscall.EINVAL):

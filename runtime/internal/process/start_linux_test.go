@@ -115,7 +115,7 @@ func TestStartErrors(t *testing.T) {
 			}
 		})
 	}
-	// What limits a user or a process is tried in a process of its own.
+	// Test limits of a user or a process in a separate process.
 	for _, tt := range []struct {
 		limit string
 		want  syscall.Errno

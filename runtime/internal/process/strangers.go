@@ -2,23 +2,23 @@ package process
 
 import "time"
 
-// Zombie is a child of this program that has ended and is not reaped. Its number
-// and the time of its start, in the kernel's ticks, name one process for good.
+// Zombie is a child of this program that has ended and is not reaped. Its number and its start
+// time, in the kernel's ticks, identify one process for ever.
 type Zombie struct {
 	PID   int
 	Start uint64
 }
 
-// strangers decides which zombies are reaped: those that have stayed zombies for the grace. It is
-// pure: the zombies and the time come in.
+// strangers decides which zombies are reaped: zombies that have stayed so for the grace. It is
+// pure: step gets the zombies and the time.
 type strangers struct {
 	grace time.Duration
-	seen  map[Zombie]time.Time // when first
+	seen  map[Zombie]time.Time // when it was seen first
 }
 
-// step takes all present zombies. It returns those to reap now, in the order in which they were
-// first seen, and when to look again; zero when none waits.
-// What is ripe is returned again until it is gone.
+// step takes all present zombies. It returns the zombies to reap now, in the order in which it
+// first saw them, and when to look again; zero if none waits. It returns a ripe zombie again until
+// that is gone.
 func (s *strangers) step(now time.Time, zombies []Zombie) (ripe []Zombie, next time.Time) {
 	seen := make(map[Zombie]time.Time, len(zombies))
 	for _, z := range zombies {
@@ -30,7 +30,7 @@ func (s *strangers) step(now time.Time, zombies []Zombie) (ripe []Zombie, next t
 		due := first.Add(s.grace)
 		if !due.After(now) {
 			ripe = append(ripe, z)
-			due = now.Add(s.grace) // when it could not be reaped
+			due = now.Add(s.grace) // if it cannot be reaped
 		}
 		if next.IsZero() || due.Before(next) {
 			next = due

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestStrangers: a zombie is reaped when it has been one for the grace, not when
-// somebody claims it before, and a number that comes again is somebody else.
+// TestStrangers: a zombie is reaped after the grace, not if it is gone before, and the same number
+// with another start time is another process.
 func TestStrangers(t *testing.T) {
 	s := strangers{grace: 5 * time.Second}
 	a, b, again := Zombie{PID: 10, Start: 1}, Zombie{PID: 11, Start: 2}, Zombie{PID: 10, Start: 3}

@@ -6,12 +6,12 @@ import (
 )
 
 // SpareThreads is how many threads each process of the tree makes at its start, for times when the
-// kernel refuses new ones (pids.max, RLIMIT_NPROC, memory). The Go runtime ends a program that is
-// refused a thread. It needs one when system calls take long, as starts do that fail for want of
-// processes.
+// kernel refuses new threads (pids.max, RLIMIT_NPROC, memory). The Go runtime ends a program if the
+// kernel refuses it a thread. It needs a thread while system calls take long, for example starts
+// that fail for lack of processes.
 const SpareThreads = 8
 
-// KeepThreads makes n threads. The Go runtime keeps the threads that it has.
+// KeepThreads makes n threads. The Go runtime keeps its threads.
 func KeepThreads(n int) {
 	var made sync.WaitGroup
 	over := make(chan struct{})

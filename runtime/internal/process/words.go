@@ -7,34 +7,33 @@ import (
 )
 
 const (
-	// MaxDump is how many bytes of what a program prints while it dies are kept:
-	// the beginning, where a Go program shows the goroutine at fault.
+	// MaxDump is how many bytes are kept of the output of a dying program: the beginning, where a
+	// Go program shows the goroutine at fault.
 	MaxDump = 64 << 10
 
-	// stale is how long after its last words a program may live on. One that
-	// printed "panic: …" and then worked for longer has survived it.
+	// stale is how long a program may live after its last words. A program that printed "panic: …"
+	// and then lived longer has survived the panic.
 	stale = 10 * time.Second
 
-	maxWords = 500 // bytes of the one line
+	maxWords = 500 // bytes of Words.Line
 )
 
-// LastWords listens to what a program prints on its standard error for the line
-// that says why it dies, and keeps what follows that line: a goroutine dump, a
-// traceback. It knows the words of Go's runtime, of Python, Rust, C++ and of
-// glibc. Safe for concurrent use.
+// LastWords finds, in the standard error of a program, the line with the reason of its death, and
+// keeps the lines after it: a goroutine dump, a traceback. It knows the messages of the runtimes of
+// Go, Python, Rust and C++, and of glibc. It is safe for concurrent use.
 type LastWords struct {
 	mu   sync.Mutex
-	line string    // the newest
+	line string    // the newest last words
 	at   time.Time // when it came
 	dump strings.Builder
 	cut  int // bytes that did not fit in dump
 
-	traceback bool // in a Python traceback, whose last line is the one
-	more      bool // the next line goes on where line ends
+	traceback bool // in a Python traceback, whose last line has the reason
+	more      bool // the next line continues line
 }
 
 // Note takes the next line and reports whether it begins last words; a later line may begin new
-// ones. It borrows the line until it returns.
+// last words. It borrows the line until it returns.
 func (w *LastWords) Note(now time.Time, line []byte) (begin bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -54,7 +53,7 @@ func (w *LastWords) Note(now time.Time, line []byte) (begin bool) {
 	case w.more: // Rust's message
 		w.more = false
 		w.line = clip(w.line + " " + s)
-	case strings.HasPrefix(s, "[signal SIG"): // Go's runtime: which one the fault was
+	case strings.HasPrefix(s, "[signal SIG"): // Go's runtime: the signal of the fault
 		if signal, _, ok := strings.Cut(s, " code="); ok && !strings.Contains(w.line, "[signal ") {
 			w.line = clip(w.line + " " + signal + "]")
 		}
@@ -70,14 +69,14 @@ func (w *LastWords) Note(now time.Time, line []byte) (begin bool) {
 	return begin
 }
 
-// Words are what a program said when it died.
+// Words is the output of a program about its death.
 type Words struct {
-	Line string // the one line; "" when it said nothing
-	Dump string // from that line on
+	Line string // the line with the reason; "" if there is none
+	Dump string // the output from that line on
 	Cut  int    // bytes of the dump that were not kept
 }
 
-// Said returns the last words of a program that ended at that time.
+// Said returns the last words of a program that ended at the time ended.
 func (w *LastWords) Said(ended time.Time) Words {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -89,10 +88,10 @@ func (w *LastWords) Said(ended time.Time) Words {
 
 const pythonTraceback = "Traceback (most recent call last):"
 
-// begins reports whether programs begin with such a line to say why they die.
+// begins reports whether line begins a program's message about its death.
 func begins(line string) bool {
 	for _, p := range [...]string{
-		// Go's runtime. The signals it dies of come as "SIGSEGV: segmentation violation".
+		// Go's runtime. It prints a fatal signal as "SIGSEGV: segmentation violation", see below.
 		"panic: ", "fatal error: ", "fatal: ", "unexpected fault address ",
 		// glibc, when the heap is broken.
 		"double free or corruption", "free(): ", "malloc(): ", "realloc(): ", "munmap_chunk(): ",

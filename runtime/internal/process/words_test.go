@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestLastWords: what programs print when they die, and the line that is taken
-// for why. The texts are the programs' own.
+// TestLastWords: the output of dying programs, and the line that is taken as the reason. The texts
+// are real output.
 func TestLastWords(t *testing.T) {
 	for _, tt := range []struct{ name, printed, want string }{
 		{"nothing", "listening\nserved 3 requests\n", ""},

@@ -19,17 +19,16 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
-// renewTimeout bounds a renewal: the next one comes in time.
+// renewTimeout bounds a renewal. If it fails, the next renewal still comes in time.
 const renewTimeout = time.Minute
 
 // Name is the name of the actor in the master that answers a worker with the keys of its pool.
 const Name = "tickets"
 
-// Rotation of the session ticket keys: that of crypto/tls, for which a ticket is
-// good for 7 days.
+// Session ticket keys rotate as in crypto/tls, where a ticket is valid for 7 days.
 const (
 	rotation = 24 * time.Hour
-	kept     = 7 // besides the one in use and the one after it
+	kept     = 7 // old keys, besides the key in use and the next one
 )
 
 type (
@@ -37,10 +36,10 @@ type (
 	keys    struct{ Keys [][32]byte }
 )
 
-// Format keeps the keys out of whatever prints a message.
+// Format keeps the keys out of printed messages.
 func (t keys) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "%d session ticket keys", len(t.Keys)) }
 
-// MarshalJSON keeps them out of logs in JSON.
+// MarshalJSON keeps the keys out of logs in JSON.
 func (t keys) MarshalJSON() ([]byte, error) { return json.Marshal(fmt.Sprint(t)) }
 
 func init() {
@@ -48,15 +47,14 @@ func init() {
 	actors.RegisterType[keys]("coppice.tickets")
 }
 
-// ring are the keys of a pool: the one in use, the one that is next, and
-// those that were. Every worker knows the next one a day before another worker may
-// use it, so that no ticket is met by a worker that cannot read it.
+// ring holds the keys of a pool: the key in use, the next key, and the old keys. Every worker knows
+// the next key a day before another worker may use it, so that every worker can read every ticket.
 type ring struct {
 	keys  [][32]byte
-	since time.Time // when the first came into use
+	since time.Time // when the first key came into use
 }
 
-// at returns the keys as they are at that time.
+// at returns the keys as of now.
 func (r *ring) at(now time.Time) [][32]byte {
 	if r.keys == nil {
 		r.keys, r.since = [][32]byte{newKey(), newKey()}, now
@@ -73,20 +71,20 @@ func newKey() (key [32]byte) {
 	return key
 }
 
-// NewActor returns the master's actor. poolOf returns the path of the pool of the worker whose ID is
-// id; ok is false if there is no such worker.
+// NewActor returns the master's actor. poolOf returns the path of the pool of the worker whose ID
+// is id; ok is false if there is no such worker.
 func NewActor(poolOf func(id int) (path string, ok bool)) actor.Actor {
 	return &keeper{poolOf, map[string]*ring{}}
 }
 
-// keeper has the keys of each pool that has asked for them, by the pool's path.
+// keeper holds the keys of each pool whose workers have asked for them.
 type keeper struct {
-	poolOf func(id int) (path string, ok bool) // of a worker
-	rings  map[string]*ring
+	poolOf func(id int) (path string, ok bool) // returns the path of a worker's pool
+	rings  map[string]*ring                    // by the pool's path
 }
 
-// Receive answers a worker with the keys of its pool. Whose word the question is does not
-// matter: the answer goes to the process that stands there as its sender.
+// Receive answers a worker with the keys of its pool. It need not know the true sender of the
+// question: the answer goes to the process that the question names as its sender.
 func (a *keeper) Receive(ctx actor.Context) {
 	if _, ok := ctx.Message().(request); !ok || ctx.Sender() == nil {
 		return
@@ -107,7 +105,8 @@ func (a *keeper) Receive(ctx actor.Context) {
 	ctx.Respond(keys{r.at(time.Now())})
 }
 
-// Renew gives cfg the keys of the pool of the worker whose actors system has.
+// Renew asks the master for the session ticket keys of this worker's pool and sets them in cfg.
+// system is the worker's actor system.
 func Renew(ctx context.Context, system *actors.System, cfg *tls.Config) error {
 	t, err := actors.Ask[keys](ctx, system, system.Lookup(childproto.MasterName+"/"+Name), request{})
 	if err != nil {
@@ -120,8 +119,8 @@ func Renew(ctx context.Context, system *actors.System, cfg *tls.Config) error {
 	return nil
 }
 
-// Keep renews cfg's keys twice in each rotation, until ctx ends. After a renewal that fails the next
-// one is in time: the key that comes into use before it is known already.
+// Keep renews cfg's keys twice in each rotation, until ctx ends. If a renewal fails, the next one
+// still comes in time: the worker already knows the key that comes into use before it.
 func Keep(ctx context.Context, log *slog.Logger, system *actors.System, cfg *tls.Config) {
 	ticker := time.NewTicker(rotation / 2)
 	defer ticker.Stop()

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// TestTicketRing: whoever asked less than a rotation ago can read what anybody
-// writes now, a ticket is good for a week, and keys end.
+// TestTicketRing: a worker that asked less than a rotation ago can read every ticket that any
+// worker writes now, a ticket is valid for a week, and keys end.
 func TestTicketRing(t *testing.T) {
 	var r ring
 	start := time.Unix(0, 0)
@@ -38,7 +38,7 @@ func TestTicketRing(t *testing.T) {
 	}
 }
 
-// handshake connects client to server and tells whether the session was resumed.
+// handshake connects client to server and reports whether the session was resumed.
 func handshake(t *testing.T, server, client *tls.Config) (resumed bool) {
 	t.Helper()
 	a, b := net.Pipe()
@@ -59,8 +59,8 @@ func handshake(t *testing.T, server, client *tls.Config) (resumed bool) {
 	return c.ConnectionState().DidResume
 }
 
-// TestTicketsRotate: a session that one worker has begun is resumed by another, though
-// either has asked for the keys a while ago, and for as long as a session lasts.
+// TestTicketsRotate: a worker resumes a session that another worker began, though either asked for
+// the keys a while ago, and for as long as a session lasts.
 func TestTicketsRotate(t *testing.T) {
 	certificate := httptest.NewTLSServer(nil)
 	certificate.Close()
@@ -116,7 +116,7 @@ func TestTicketsRotate(t *testing.T) {
 	}
 }
 
-// TestTicketsAreNotPrinted: whatever prints or logs the message with the keys prints none of them.
+// TestTicketsAreNotPrinted: a printed or logged message with the keys shows none of them.
 func TestTicketsAreNotPrinted(t *testing.T) {
 	var r ring
 	msg := keys{r.at(time.Now())}
