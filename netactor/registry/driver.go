@@ -94,9 +94,9 @@ func (t *Table) perform(e effect) (then func() []effect) {
 		}
 	case doRetire:
 		if s := t.sockets[socketKey{e.number, e.groupIndex}]; s != nil && s.IsPacket() {
-			t.logs.Warn("the socket of a worker that is not replaced is closed: what is queued in it is lost", "listener", t.title(e.number))
+			t.logs.Warn("closed the socket of a worker that is not replaced: its queued datagrams are lost", "listener", t.title(e.number))
 		} else if !socket.Migrates() {
-			t.logs.Warn("the socket of a worker that is not replaced is closed: what waits in its backlog is reset, for net.ipv4.tcp_migrate_req is 0",
+			t.logs.Warn("closed the socket of a worker that is not replaced: connections in its backlog are reset, because net.ipv4.tcp_migrate_req is 0",
 				"listener", t.title(e.number))
 		}
 		t.dropSocket(socketKey{e.number, e.groupIndex})
@@ -176,7 +176,7 @@ func (t *Table) sendReply(e effect) {
 	}
 	f := &fdipc.Frame{Kind: wire.KindReply, Target: p.seq}
 	if e.reply.Denied != "" {
-		t.logs.Warn("a worker asks for what its pool may not listen on: neither a listener of the tree nor in Pool.Listen",
+		t.logs.Warn("refused a worker's listen: it is neither a listener of the tree nor in Pool.Listen",
 			"pool", p.owner, "worker", p.worker, "asked", e.reply.Denied)
 	}
 	if e.reply.Errno == 0 && !e.reply.Policy.Dispatched() {

@@ -38,7 +38,7 @@ func (t *Table) watch(e effect) {
 	w, err := socket.NewShutdownWatcher(func(number uint64) { t.step(func() []effect { return t.state.broken(number) }) })
 	if err != nil {
 		if !t.retryLater(e, err, 0) {
-			t.cfg.Logger.Warn("a listening socket that is shut down will not be noticed", "err", err)
+			t.cfg.Logger.Warn("cannot watch listening sockets for shutdowns", "err", err)
 		}
 		return
 	}

@@ -18,6 +18,6 @@ func IsShortage(err error) bool {
 
 // Log messages of a process that lacks descriptors for handles that other processes send.
 const (
-	HandlesLost    = "out of descriptors: what other processes hand over goes back to them"
-	HandlesArrived = "descriptors are there again"
+	HandlesLost    = "out of descriptors: handles from other processes go back to them"
+	HandlesArrived = "descriptors are available again"
 )

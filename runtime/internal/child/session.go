@@ -225,8 +225,8 @@ func (s *Session) receiveHello(f *fdipc.Frame) {
 func (s *Session) channelLost(_ *fdipc.Conn, err error) {
 	why := errOrphan
 	if err != nil && !childproto.IsEnd(err) {
-		why = fmt.Errorf("%w: the channel to it is ended: %w", ErrMasterGone, err)
-		s.log.Error("the channel to the master is ended", "err", err)
+		why = fmt.Errorf("%w: the channel to it has ended: %w", ErrMasterGone, err)
+		s.log.Error("the channel to the master has ended", "err", err)
 	}
 	s.beginDrain(why, s.cfg.OrphanDrain, 0)
 }
@@ -470,6 +470,6 @@ func (s *Session) sendStacks(n uint64) {
 	f := childproto.NewFrame(childproto.FrameStacks, childproto.StacksFrame{N: n, Text: string(stacks.Take())})
 	f.Lane = fdipc.Data
 	if err := s.conn.Send(ctx, f); err != nil {
-		s.log.Warn("child: the master does not take the stacks it asked for", "err", err)
+		s.log.Warn("child: cannot send the stacks to the master", "err", err)
 	}
 }

@@ -81,7 +81,7 @@ func (s connectedChild) forwardStopSignal(sig os.Signal) {
 		go stacks.Print() // ends when printed, or with the process
 	}
 	if err := s.conn.TrySend(childproto.NewFrame(childproto.FrameStopSignal, childproto.StopSignalFrame{Signal: name})); err != nil {
-		s.log.Warn("the master does not hear of a signal to end", "signal", name, "err", err)
+		s.log.Warn("cannot pass a signal to end on to the master", "signal", name, "err", err)
 		if s.AwaitEquipped(s.ctx) {
 			s.beginDrain(errStopRequested, s.identity.Drain, s.identity.Drain/childproto.IdleShare)
 		}

@@ -94,11 +94,11 @@ func (r *Reaper) run() {
 		switch {
 		case err != nil: // most likely descriptors are short; without all facts nothing is reaped
 			if failures++; failures == 1 {
-				r.log.Error("cannot see which children have ended: it is tried again", "err", err)
+				r.log.Error("cannot find out which children have ended, trying again", "err", err)
 			}
 			next = time.Now().Add(r.core.grace)
 		case failures > 0:
-			r.log.Info("children that have ended are seen again", "failures", failures)
+			r.log.Info("can find out again which children have ended", "failures", failures)
 			failures = 0
 		}
 		if !next.IsZero() {
