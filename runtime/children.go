@@ -36,6 +36,9 @@ type children struct {
 	links    uint64 // the number of the newest link
 	byID     map[int]*poolWorker
 	listener *poolWorker // the listener process that accepts, until its end
+	newest   int         // the ID of the newest one that has accepted
+
+	attaching sync.Mutex // held while the sockets are attached; mu may be taken under it
 }
 
 func newChildren(log *slog.Logger, shortages *shortages, stats *telemetry.Transport) *children {
@@ -114,15 +117,16 @@ func (h *children) registerName(w *poolWorker) error {
 }
 
 // setListener makes l, which is ready, the listener process that accepts: it gets a link to every
-// worker, and every socket. Its predecessor accepts too until drainListener.
+// worker, and every socket. Its predecessor accepts too until drainListener. Each call is on a
+// goroutine of its own, and may come after that of the successor of l: then it does nothing.
 func (h *children) setListener(ctx context.Context, l *poolWorker) {
 	defer close(l.linkedToAll)
 	h.mu.Lock()
-	if h.byID[l.hello.ID] != l || h.closing {
+	if h.byID[l.hello.ID] != l || h.closing || l.hello.ID < h.newest {
 		h.mu.Unlock()
 		return // it has ended, and remove would not be called again; or no more connections are accepted
 	}
-	h.listener = l
+	h.listener, h.newest = l, l.hello.ID
 	var workers []*poolWorker
 	for _, w := range h.byID {
 		if w.placed && !w.askedStop.Load() { // a worker that drains takes no more
@@ -137,13 +141,21 @@ func (h *children) setListener(ctx context.Context, l *poolWorker) {
 			break
 		}
 	}
-	h.sockets.Attach(l.conn)
-	h.mu.Lock()
-	gone := h.listener == nil
-	h.mu.Unlock()
-	if gone { // l has ended, and perhaps before the sockets were attached
+	h.attaching.Lock()
+	defer h.attaching.Unlock()
+	if h.listenerProcess() == l { // not if its successor is attached, or will be
+		h.sockets.Attach(l.conn)
+	}
+	if h.listenerProcess() == nil { // l has ended, and perhaps before the sockets were attached
 		h.sockets.Detach()
 	}
+}
+
+// listenerProcess returns the listener process that accepts, or nil.
+func (h *children) listenerProcess() *poolWorker {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.listener
 }
 
 var errNoPair = errors.New("one of the two has ended")
