@@ -26,9 +26,9 @@ func init() {
 	}
 }
 
-// TestGrandchildOutlivesMaster: when the master is killed a program dies with it;
-// what that has started does not. The kernel's signal reaches one process, and
-// nobody is left who could send another. It is a limit, not a promise.
+// TestGrandchildOutlivesMaster: when the master is killed, a program dies with it, but the
+// processes that the program has started do not. The kernel's signal reaches one process, and no
+// process is left that could send another. It is a limit, not a promise.
 func TestGrandchildOutlivesMaster(t *testing.T) {
 	p := runtimetest.Start(t, []string{masterVar + "=1", treeVar + "=a shell with a child"})
 	pids := p.Await(`pids (\d+) (\d+)$`)
@@ -47,9 +47,9 @@ func TestGrandchildOutlivesMaster(t *testing.T) {
 	}
 }
 
-// TestNoMasterBehindChannel: a program that is started with a channel that is a
-// socket, but with nobody behind it, or with somebody who goes away without a word,
-// does not take itself for a master: it says so and ends with 2.
+// TestNoMasterBehindChannel: a program is started with a channel that is a socket, but has no peer,
+// or a peer that closes it without a frame. It does not take itself for a master: it says so and
+// ends with 2.
 func TestNoMasterBehindChannel(t *testing.T) {
 	for _, gone := range []bool{true, false} {
 		mine, its, err := fdipc.Socketpair()

@@ -89,10 +89,10 @@ type chaos struct {
 	frozen  []int
 }
 
-// TestChaos: processes of a mixed tree are killed, stopped, made to hang and to leak, and
-// the tree is reloaded, well and badly, and scaled, at random and at the same time, while
-// clients ask. Nobody is refused, what is cut was in the hands of who was ended, the counts
-// of the listeners balance, and in the end the tree and its master have what they had.
+// TestChaos: processes of a mixed tree are killed, stopped, made to hang and to leak, and the tree
+// is reloaded, well and badly, and scaled, at random and at the same time, while clients ask. No
+// client is refused; connections are cut only in processes that were ended; the counts of the
+// listeners balance; and in the end the tree and its master have what they had.
 func TestChaos(t *testing.T) {
 	lasts := *chaosFor
 	switch {
@@ -223,8 +223,8 @@ func (c *chaos) victim() int {
 	return pids[c.rnd.IntN(len(pids))]
 }
 
-// strike sends a signal to a process that may have ended by itself: it is a child still,
-// so its number is not another's before the master has reaped it.
+// strike sends a signal to a process that may have ended already. The process is still a child, so
+// its number is not reused before the master has reaped it.
 func (c *chaos) strike(pid int, sig syscall.Signal, what string) bool {
 	if !slices.Contains(runtimetest.Children(c.t, os.Getpid()), pid) || syscall.Kill(pid, sig) != nil {
 		return false
@@ -234,7 +234,7 @@ func (c *chaos) strike(pid int, sig syscall.Signal, what string) bool {
 	return true
 }
 
-// thaw has everybody go on who was stopped.
+// thaw continues every process that was stopped.
 func (c *chaos) thaw() {
 	for _, pid := range c.frozen {
 		if slices.Contains(runtimetest.Children(c.t, os.Getpid()), pid) {
@@ -244,7 +244,7 @@ func (c *chaos) thaw() {
 	c.frozen = nil
 }
 
-// ask asks somebody to do something, and does not wait for an answer.
+// ask sends a request to a worker, and does not wait for the answer.
 func (c *chaos) ask(listener, path, what string) {
 	c.did(what)
 	c.did("ends")
@@ -257,8 +257,8 @@ func (c *chaos) ask(listener, path, what string) {
 	})
 }
 
-// operate begins what is done to a pool as a whole, unless it is being done. It may fail
-// when who is to come is struck, and for no other reason.
+// operate begins an operation on a pool as a whole, unless it is under way. The operation may fail
+// only when a worker that it starts is struck.
 func (c *chaos) operate(what string, do func() error) {
 	turn := c.busy[what]
 	select {
@@ -274,7 +274,7 @@ func (c *chaos) operate(what string, do func() error) {
 		switch {
 		case err == nil:
 			c.did(what)
-			if what == "reload" { // who drains may be cut at its deadline
+			if what == "reload" { // workers that drain may be cut at their deadlines
 				for range 8 {
 					c.did("ends")
 				}
@@ -287,7 +287,7 @@ func (c *chaos) operate(what string, do func() error) {
 	})
 }
 
-// whole waits until everybody is there and runs.
+// whole waits until every process is there and runs.
 func (c *chaos) whole() {
 	c.t.Helper()
 	want := map[string]int{"worker": 5, "spare": 1, "listener": 1, "process": 1}

@@ -9,13 +9,13 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
-// TestAppointWhoHasEnded: a listener process may end before its appointment is dealt with. It
-// stayed registered as the one that accepts, until the next one took over.
+// TestAppointWhoHasEnded: a listener process may end before setListener is called for it. It used
+// to be registered as the process that accepts, until the next was registered.
 func TestAppointWhoHasEnded(t *testing.T) {
 	h := newChildren(nil, nil, nil)
 	p := &poolWorker{linkedToAll: make(chan struct{})}
 	h.setListener(t.Context(), p)
-	<-p.linkedToAll // who waits for it goes on
+	<-p.linkedToAll // waiting for it does not block
 	if h.listener != nil {
 		t.Error("a process that has ended is the listener process")
 	}

@@ -55,12 +55,12 @@ func init() {
 	}
 }
 
-// TestLongSpecs: a tree whose specs are longer than what fits a queue starts, and its children are
+// TestLongSpecs: a tree whose specs are longer than a queue's room starts, and its children are
 // found to be of the same tree.
 func TestLongSpecs(t *testing.T) { parseTree(t, "long specs").reported(3) }
 
-// TestLongConfiguration: a configuration is no frame's payload: 65 MiB reach every worker,
-// and its replacement.
+// TestLongConfiguration: a configuration need not fit in a frame: 65 MiB reach every worker, and
+// its replacement.
 func TestLongConfiguration(t *testing.T) { inBoth(t, testLongConfiguration) }
 
 func testLongConfiguration(t *testing.T) {
@@ -78,7 +78,7 @@ func testLongConfiguration(t *testing.T) {
 	p.reported(3)
 }
 
-// TestConfigurationTooLong: Start says how long it was and how long it may be.
+// TestConfigurationTooLong: Start's error has the length and the bound.
 func TestConfigurationTooLong(t *testing.T) {
 	cfg := trees["long configuration"]()
 	cfg.Load = func(context.Context) ([]byte, error) { return make([]byte, 256<<20+1), nil }

@@ -12,8 +12,8 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 )
 
-// TestShortOfConfiguration: a master that has no room for what carries a long configuration finds
-// so before it forks, where the start is tried again.
+// TestShortOfConfiguration: a master without room for the file of a long configuration gets the
+// error before it forks, where the start is tried again.
 func TestShortOfConfiguration(t *testing.T) {
 	var old unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {

@@ -112,8 +112,8 @@ func TestCrashFiles(t *testing.T) {
 	}
 }
 
-// TestCrashQueue: a hook that blocks costs reports, which are counted, and neither
-// a crash nor the end waits for it for long.
+// TestCrashQueue: a hook that blocks costs reports, which are counted; neither a crash nor the end
+// waits long for it.
 func TestCrashQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		let := make(chan struct{})

@@ -28,7 +28,7 @@ import (
 // dieVar names the way in which the program "die" ends, after a line on each stream.
 const dieVar = "COPPICE_TEST_DIE"
 
-// death is a way to die, and what must be told of it.
+// death is a way to die, and what must be reported of it.
 type death struct {
 	name   string
 	reason string // of the event, a prefix
@@ -126,7 +126,7 @@ func die(name string) {
 	for _, d := range deaths {
 		if d.name == name {
 			d.die()
-			time.Sleep(runtimetest.Patience) // another thread does it; no deadlock meanwhile
+			time.Sleep(runtimetest.Patience) // another thread does it; there is no deadlock before
 		}
 	}
 	os.Exit(99)
@@ -219,7 +219,7 @@ func (c *crashes) await(t *testing.T) coppice.CrashReport {
 // report.
 func TestWaysToDie(t *testing.T) {
 	crashed.ch = make(chan coppice.CrashReport, len(deaths))
-	// The race detector's word on the maps would take the place of the last lines.
+	// The race detector's report on the maps would take the place of the last lines.
 	t.Setenv("GORACE", os.Getenv("GORACE")+" report_bugs=0")
 	t.Run("worker", func(t *testing.T) {
 		p := parseTree(t, "dies")
@@ -303,8 +303,8 @@ func checkDeath(t *testing.T, name string, reason supervisor.Reason, r coppice.C
 	}
 }
 
-// TestCrashHeld: the report of a killed worker tells the connections that it had and
-// whom in it the master was asking.
+// TestCrashHeld: the report of a killed worker has its connections and the actors in it that the
+// master was asking.
 func TestCrashHeld(t *testing.T) {
 	crashed.ch = make(chan coppice.CrashReport, 1)
 	p := parseTree(t, "holds")

@@ -25,7 +25,8 @@ import (
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
 
-// fileVar tells the master and its children alike where a test has its files.
+// fileVar is the variable in which the master and its children find the directory of a test's
+// files.
 const fileVar = "COPPICE_TEST_DIR"
 
 func init() {
@@ -89,7 +90,7 @@ func init() {
 	}
 }
 
-// describeSelf is what a worker sees of its environment, one thing a line.
+// describeSelf prints a worker's environment, one thing a line.
 func describeSelf(w *coppice.Worker) string {
 	var s strings.Builder
 	name, err := os.ReadFile("/proc/self/comm")
@@ -135,7 +136,7 @@ func describeSelf(w *coppice.Worker) string {
 	}
 	_, err = w.File("other")
 	fmt.Fprintln(&s, "other", errors.Is(err, os.ErrNotExist))
-	// Open files that are not of Go's own making, nor of fdipc's.
+	// Open files that neither Go nor fdipc made.
 	entries, _ := os.ReadDir("/proc/self/fd")
 	for _, e := range entries {
 		to, err := os.Readlink("/proc/self/fd/" + e.Name())
@@ -151,8 +152,7 @@ func describeSelf(w *coppice.Worker) string {
 	return s.String()
 }
 
-// TestEnvironment: a worker has the environment of its pool, and nothing of the
-// master's that it was not given.
+// TestEnvironment: a worker has the environment of its pool, and nothing else of the master's.
 func TestEnvironment(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv(fileVar, dir)
@@ -203,8 +203,8 @@ file 4 given
 	}
 }
 
-// TestEnvironmentOfProgram: a foreign program has exactly the descriptors that it
-// was given, their names, and none of the variables that mean the master.
+// TestEnvironmentOfProgram: a foreign program has exactly the descriptors that its spec gives it,
+// their names, and none of the variables that concern only the master.
 func TestEnvironmentOfProgram(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
 	os.Unsetenv("NOTIFY_SOCKET")
@@ -245,9 +245,8 @@ func TestEnvironmentOfProgram(t *testing.T) {
 	}
 }
 
-// TestPrivilegedPort: a master that is root binds a port below 1024, and its
-// workers serve it as nobody, from an executable that nobody could not find by
-// its path (P38).
+// TestPrivilegedPort: a master that is root binds a port below 1024, and its workers serve it as
+// the user nobody, from an executable that this user could not find by its path (P38).
 func TestPrivilegedPort(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root has privileged ports, and can start processes of another user")
@@ -274,7 +273,7 @@ func TestPrivilegedPort(t *testing.T) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
-	// A restart is nobody's, too.
+	// A restarted worker has the user nobody, too.
 	before := p.pid("web/0")
 	if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -303,8 +302,8 @@ var refused = map[string]struct {
 	"limit":     {coppice.Environment{Rlimits: []coppice.Rlimit{{Name: "nofile", Soft: 1 << 60, Hard: 1 << 60}}}, "Rlimits nofile", syscall.EPERM},
 }
 
-// TestEnvironmentRefused: what the system does not honour fails the start, with an
-// error that names the child, the field, and the cause.
+// TestEnvironmentRefused: a setting that the system does not honour fails the start, with an error
+// that names the child, the field, and the cause.
 func TestEnvironmentRefused(t *testing.T) {
 	for name, tt := range refused {
 		t.Run(name, func(t *testing.T) {

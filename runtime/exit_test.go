@@ -9,7 +9,7 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// TestReasonTable is the table in docs/processes.md: which end is what, and after
+// TestReasonTable is the table in docs/processes.md: the reason of each end, and the ends after
 // which a transient child stays down.
 func TestReasonTable(t *testing.T) {
 	term := signals(0).with(syscall.SIGTERM)

@@ -9,7 +9,7 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
-// GraceVar sets the grace of strangers in a process of the tests.
+// GraceVar sets the grace of orphans in a process of the tests.
 const GraceVar = "COPPICE_TEST_GRACE"
 
 func init() {
@@ -18,17 +18,17 @@ func init() {
 	}
 }
 
-// Deafen fills the queue of what the master has to say to a child that does not read.
+// Deafen fills the queue of frames to a child that does not read.
 func (rt *Runtime) Deafen(name string) {
 	for _, p := range rt.children.all() {
 		if p.name() == name {
-			for p.conn.TrySend(childproto.NewFrame(childproto.FrameSpareReady, struct{}{})) == nil { // means nothing to who has its place
+			for p.conn.TrySend(childproto.NewFrame(childproto.FrameSpareReady, struct{}{})) == nil { // means nothing to a worker that has its slot
 			}
 		}
 	}
 }
 
-// SayUnlinked has a worker say of each link that it has ended, until ctx ends.
+// SayUnlinked makes a worker report of each link that it has ended, until ctx ends.
 func SayUnlinked(ctx context.Context, w *Worker) {
 	for tick := time.Tick(5 * time.Millisecond); ; {
 		select {

@@ -45,7 +45,7 @@ func init() {
 	}
 }
 
-// killAll kills every child process of the tree and returns who they were.
+// killAll kills every child process of the tree and returns their numbers.
 func (p *planted) killAll() map[string]int {
 	p.t.Helper()
 	pids := p.processes()
@@ -59,9 +59,9 @@ func (p *planted) killAll() map[string]int {
 	return pids
 }
 
-// TestEverythingKilled: the listener process and every worker are killed at the
-// same moment, so that they start anew side by side. A worker that got its link to
-// the listener process before its hello, or two of them, was never ready.
+// TestEverythingKilled: the listener process and every worker are killed at the same moment, so
+// that they start anew side by side. Before, a worker that got its link to the listener process
+// before its hello, or two links, was never ready.
 func TestEverythingKilled(t *testing.T) {
 	p := parseTree(t, "served")
 	addr := p.Listeners()[0].Addr.String()
@@ -88,8 +88,8 @@ func TestEverythingKilled(t *testing.T) {
 	}
 }
 
-// TestShutdownDuringRestart ends trees, with no time to do it in, while their
-// processes are being started.
+// TestShutdownDuringRestart shuts trees down, with no time for it, while their processes are being
+// started.
 func TestShutdownDuringRestart(t *testing.T) {
 	rounds := 10
 	if testing.Short() {
@@ -118,8 +118,8 @@ func TestShutdownDuringRestart(t *testing.T) {
 	}
 }
 
-// TestNoOrphanDrain: a child that ends in order ends by itself, however short the
-// time is that it would have as an orphan. It killed itself while it exited.
+// TestNoOrphanDrain: a child that ends in order is not killed by its own drain timer, however short
+// its time as an orphan would be. It used to kill itself while it exited.
 func TestNoOrphanDrain(t *testing.T) {
 	p := parseTree(t, "no orphan drain")
 	sub := p.Subscribe(64)
@@ -155,9 +155,9 @@ func TestEndedDuringStart(t *testing.T) {
 	}
 }
 
-// TestStoppedWhileLinked: workers are stopped while the listener process is replaced, for
-// longer than a descriptor is offered on other channels, and then go on: they get
-// connections again. They were passed over for ever.
+// TestStoppedWhileLinked: workers are stopped while the listener process is replaced, for longer
+// than a descriptor is offered on other channels, and then go on: they get connections again.
+// Before, they were passed over for ever.
 func TestStoppedWhileLinked(t *testing.T) {
 	p := parseTree(t, "served, no heartbeat")
 	addr := p.Listeners()[0].Addr.String()
@@ -183,9 +183,10 @@ func TestStoppedWhileLinked(t *testing.T) {
 	}
 }
 
-// TestDeafWorker: the listener process is replaced while a worker, that no heartbeat
-// watches, does not read what the master says. Nobody waits for it: it is replaced. The
-// start of the listener process waited for it, without end, and nobody was accepted.
+// TestDeafWorker: the listener process is replaced while a worker that no heartbeat watches does
+// not read the master's frames. The master does not wait for the worker: it replaces it. Before,
+// the start of the listener process waited for the worker without end, and no connection was
+// accepted.
 func TestDeafWorker(t *testing.T) {
 	p := parseTree(t, "served, no heartbeat")
 	sub := p.Subscribe(256)
@@ -231,8 +232,8 @@ func (p *planted) everybodyAnswers(slots int) {
 	})
 }
 
-// awaitClaimTimeout waits for as long as package fdipc lets a descriptor be offered by
-// default: until one that nobody claims has come back.
+// awaitClaimTimeout waits as long as package fdipc keeps an offered descriptor by default: until an
+// unclaimed descriptor has come back.
 func awaitClaimTimeout(t *testing.T) {
 	t.Helper()
 	heard, back := make(chan *fdipc.Handle, 1), make(chan fdipc.Outcome, 1)

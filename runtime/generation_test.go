@@ -2,7 +2,7 @@ package coppice
 
 import "testing"
 
-// A tree that ends while it is reloaded lets go of both executables, each once.
+// A tree that ends while it is reloaded closes both executables, each once.
 func TestGenerationsEndInReload(t *testing.T) {
 	for _, done := range []bool{true, false} {
 		var gs generations

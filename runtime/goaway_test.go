@@ -90,10 +90,10 @@ func (c *h2client) goaway() {
 	}
 }
 
-// TestDrainHTTP2: every connection of HTTP/2 is told by GOAWAY as the drain begins,
-// whatever it is at, and although an idle one of HTTP/1 holds the drain up: one that
-// has a stream under way, which goes on to its end; one that is idle; one that has
-// not asked yet. One of which nobody knew yet that it would be HTTP/2 is answered once.
+// TestDrainHTTP2: every HTTP/2 connection gets GOAWAY when the drain begins, although an idle
+// HTTP/1 connection holds the drain up: a connection with a stream under way, which goes on to its
+// end; an idle connection; and one without a request so far. A connection that was not yet known to
+// be HTTP/2 is answered once.
 func TestDrainHTTP2(t *testing.T) {
 	certificate := httptest.NewTLSServer(nil)
 	certificate.Close()
@@ -235,8 +235,8 @@ func TestDrainHTTP2OfOthers(t *testing.T) {
 	}
 }
 
-// TestShutdownOfServed: who calls Shutdown of a server that Serve serves himself gets
-// what net/http promises: HTTP/2 is told.
+// TestShutdownOfServed: a user who calls Shutdown of a server that Serve serves gets what net/http
+// promises: HTTP/2 connections get GOAWAY.
 func TestShutdownOfServed(t *testing.T) {
 	var clear http.Protocols
 	clear.SetUnencryptedHTTP2(true)

@@ -9,8 +9,8 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// A worker that is a goroutine may be killed before it has begun, as one that is no
-// longer wanted when it is hatched. It ended the program.
+// A worker that is a goroutine may be killed before it has begun, for example when it is no longer
+// wanted as it is started. That used to end the program.
 func TestKilledAtOnce(t *testing.T) {
 	for range 100 {
 		c := child.New(Config{}.defaults().childConfig(&node{}))

@@ -26,7 +26,7 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// outsideVar names the directory that the tree "outside" has to do with.
+// outsideVar is the variable with the directory that the tree "outside" uses.
 const outsideVar = "COPPICE_TEST_OUTSIDE"
 
 func init() {
@@ -90,7 +90,7 @@ func outsideDir(t *testing.T) (dir string) {
 	return dir
 }
 
-// askOutside has the tree "outside" answer a request.
+// askOutside makes the tree "outside" answer a request.
 func askOutside(t *testing.T, path string) {
 	t.Helper()
 	client := http.Client{Timeout: runtimetest.Patience, Transport: &http.Transport{
@@ -110,12 +110,12 @@ func askOutside(t *testing.T, path string) {
 	}
 }
 
-// hangDirectory has dir answer nothing until the test ends, as the file system of a server that
-// has gone away: whatever looks into it waits. It is for root, who may mount one there;
-// without, the test is skipped.
+// hangDirectory makes dir answer nothing until the test ends, like the file system of a server that
+// has gone away: a process that looks into it waits. It needs root, which may mount a file system
+// there; without root the test is skipped.
 func hangDirectory(t *testing.T, dir string) {
 	t.Helper()
-	mountFuse(t, dir) // fuse(4): the first request, which nobody reads, is to be answered before any other
+	mountFuse(t, dir) // fuse(4): the first request, which no process reads, is to be answered before any other
 }
 
 // mountFuse mounts a file system at dir and returns where its requests come, for the test.
@@ -142,7 +142,8 @@ func mountFuse(t *testing.T, dir string) *os.File {
 	return fuse
 }
 
-// hangOpen has dir answer whoever looks at a file in it, and no one who opens one: linux/fuse.h.
+// hangOpen makes dir answer a process that looks at a file in it, and not one that opens a file:
+// linux/fuse.h.
 func hangOpen(t *testing.T, dir string) {
 	t.Helper()
 	const lookup, forget, getattr, open, start, interrupt = 1, 2, 3, 14, 26, 36
@@ -193,8 +194,8 @@ func hangOpen(t *testing.T, dir string) {
 	}()
 }
 
-// TestHungOpen: a file that can be looked at and not be opened holds up no start for longer than
-// that has.
+// TestHungOpen: a file that can be looked at but not opened holds up no start for longer than the
+// start's own time.
 func TestHungOpen(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "hangs")
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -229,9 +230,9 @@ func TestHungOpen(t *testing.T) {
 	}
 }
 
-// TestFileSystemHangs: a directory that the tree has to do with does not answer any
-// more, or the name servers do not, and then every process is killed, twice. Those that
-// have nothing to do with it are replaced and answer, and the tree ends in order.
+// TestFileSystemHangs: a directory that the tree uses does not answer any more, or the name servers
+// do not, and then every process is killed, twice. The processes that do not use it are replaced
+// and answer, and the tree ends in order.
 func TestFileSystemHangs(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -309,9 +310,9 @@ func TestFileSystemHangs(t *testing.T) {
 	}
 }
 
-// TestHungStart: what a start needs does not answer. The start has its StartTimeout and no
-// other bound, the fork included, and says what it waited for; the end of the start ends the
-// wait at once.
+// TestHungStart: something that a start needs does not answer. The start has its StartTimeout and
+// no other bound, the fork included, and its error names what it waited for; the end of the start
+// ends the wait at once.
 func TestHungStart(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "hangs")
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -358,8 +359,8 @@ func TestHungStart(t *testing.T) {
 	}
 }
 
-// TestNobodyReads: what the master writes to takes nothing, or has no reader any more, and
-// then every process is killed, twice. They are replaced and answer, and the tree ends in order.
+// TestNobodyReads: a file that the master writes to takes nothing, or has lost its reader, and then
+// every process is killed, twice. They are replaced and answer, and the tree ends in order.
 func TestNobodyReads(t *testing.T) {
 	for _, stuck := range []string{"stdout", "stderr", "NOTIFY_SOCKET", "stdout without a reader", "stderr without a reader"} {
 		t.Run(stuck, func(t *testing.T) {
@@ -424,8 +425,8 @@ func TestNobodyReads(t *testing.T) {
 	}
 }
 
-// TestPipeThatNobodyReads: a pipe that a process is to write to, and that nobody reads, is
-// an error that says so; its opening would wait.
+// TestPipeThatNobodyReads: if a process is to write to a pipe that no process reads, the start
+// fails with an error that says so; opening the pipe would block.
 func TestPipeThatNobodyReads(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
@@ -441,7 +442,7 @@ func TestPipeThatNobodyReads(t *testing.T) {
 	noneLeft(t)
 }
 
-// fullPipe returns the writing end of a pipe that is full, and that nobody reads.
+// fullPipe returns the writing end of a pipe that is full and that no process reads.
 func fullPipe(t *testing.T) *os.File {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -469,8 +470,8 @@ func brokenPipe(t *testing.T) *os.File {
 	return w
 }
 
-// TestBackgroundJob: a program that is a background job of a terminal which wants none to
-// write (stty tostop) gets no worker less for what it writes, and what it writes appears.
+// TestBackgroundJob: a program that is a background job of a terminal that forbids it to write
+// (stty tostop) does not lose a worker when it writes, and its output appears.
 func TestBackgroundJob(t *testing.T) {
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -494,7 +495,7 @@ func TestBackgroundJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	outsideDir(t)
-	cmd := exec.Command("sh", "-c", `set -m; stty tostop; "$0" & wait`, self) // -m: a job has a group of its own
+	cmd := exec.Command("sh", "-c", `set -m; stty tostop; "$0" & wait`, self) // -m: a job gets a separate group
 	cmd.Env = append(os.Environ(), "COPPICE_TEST_PROGRAM=1", treeVar+"=outside")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, terminal, terminal
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}

@@ -20,8 +20,8 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// quick is a heartbeat for tests: what hangs is found soon, and a starved machine
-// still kills nobody.
+// quick is a heartbeat for tests: a process that hangs is found soon, and a starved machine still
+// kills none.
 var quick = coppice.Liveness{Every: 20 * time.Millisecond, Timeout: time.Second}
 
 func init() {
@@ -55,7 +55,7 @@ func init() {
 	}
 }
 
-// A way to hang, as a worker is told it.
+// A way to hang, as it is sent to a worker.
 type hang int32
 
 const (
@@ -100,7 +100,7 @@ func hangOnceTold(ctx context.Context, w *coppice.Worker) error {
 	})})
 }
 
-// stuck lets go of what blocks, where that is a goroutine of the test's.
+// stuck releases what blocks, if that is a goroutine of the test.
 var stuck = make(chan struct{})
 
 //go:noinline
@@ -130,8 +130,8 @@ func next(t *testing.T, sub *supervisor.Subscription, kind supervisor.EventKind)
 	return supervisor.Event{}
 }
 
-// TestHang is P55 and P92: work that does not get done ends the worker, whatever
-// way it does not, and its replacement works.
+// TestHang is P55 and P92: a worker whose work is not done, for whatever reason, is ended, and its
+// replacement works.
 func TestHang(t *testing.T) {
 	for _, isolation := range []coppice.Isolation{coppice.ProcessIsolation, coppice.GoroutineIsolation} {
 		for _, tt := range []struct {
@@ -186,8 +186,8 @@ func TestHang(t *testing.T) {
 	}
 }
 
-// TestStopped: a worker that is stopped by SIGSTOP is replaced, and so is the
-// listener process, without which nobody would be accepted.
+// TestStopped: a worker that is stopped by SIGSTOP is replaced, and so is the listener process,
+// without which no connection would be accepted.
 func TestStopped(t *testing.T) {
 	p := parseTree(t, "served and beating")
 	for _, name := range []string{"web/0", "listener"} {
@@ -204,9 +204,9 @@ func TestStopped(t *testing.T) {
 	}
 }
 
-// TestStoppedTree is P56: a tree that is stopped as a whole, for longer than it
-// takes to be sure that a worker hangs, kills nobody when it goes on. How long
-// that is is taken from a worker of another tree that is stopped alone.
+// TestStoppedTree is P56: a tree that is stopped as a whole, for longer than the master takes to be
+// sure that a worker hangs, loses no process when it goes on. The time is measured with a worker of
+// another tree that is stopped alone.
 func TestStoppedTree(t *testing.T) {
 	prog := runtimetest.Start(t, []string{treeVar + "=beats"})
 	var pids []int

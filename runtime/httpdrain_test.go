@@ -19,8 +19,7 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/httpdrain"
 )
 
-// drained is a worker that serves by Worker.Serve, without a master: the test asks
-// it to stop.
+// drained is a worker that serves by Worker.Serve, without a master: the test asks it to stop.
 type drained struct {
 	t      *testing.T
 	c      *child.Session
@@ -30,7 +29,7 @@ type drained struct {
 
 const patience = 60 * time.Second // of these tests: running into it is a defect
 
-// serveDrained serves with s until the test's end. What is not nil wraps the listener.
+// serveDrained serves with s until the test's end. wrap, if not nil, wraps the listener.
 func serveDrained(t *testing.T, s *http.Server, wrap func(net.Listener) net.Listener) *drained {
 	t.Helper()
 	c := child.Standalone(child.Config{Logger: slog.New(slog.DiscardHandler)})
@@ -52,8 +51,8 @@ func serveDrained(t *testing.T, s *http.Server, wrap func(net.Listener) net.List
 	return d
 }
 
-// drain asks the worker to stop, with all the time in the world, and returns when Serve has heard it: a request that
-// comes before is answered as ever.
+// drain asks the worker to stop, without a deadline, and returns when Serve has noticed it: an
+// earlier request is answered as usual.
 func (d *drained) drain() {
 	d.t.Helper()
 	d.c.BeginDrain(time.Hour, time.Hour)
@@ -67,7 +66,7 @@ func (d *drained) drain() {
 	}
 }
 
-// end waits for Serve's return and returns what it cut.
+// end waits until Serve returns, and returns how many connections it cut.
 func (d *drained) end() (forced int64) {
 	d.t.Helper()
 	select {
@@ -81,8 +80,8 @@ func (d *drained) end() (forced int64) {
 	return d.c.Forced()
 }
 
-// TestServerIsGivenBack: when Serve has returned the fields of the server are what they were, and its
-// hooks were called meanwhile.
+// TestServerIsGivenBack: when Serve has returned, the fields of the server are what they were, and
+// its hooks were called during Serve.
 func TestServerIsGivenBack(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", ok)
@@ -133,7 +132,7 @@ func (c *client) ask(path string) {
 	}
 }
 
-// answer reads a whole answer and tells whether its connection closes.
+// answer reads a whole answer and reports whether its connection closes.
 func (c *client) answer() (closes bool) {
 	c.t.Helper()
 	resp, err := http.ReadResponse(c.r, nil)
@@ -185,8 +184,8 @@ func TestDrainIdle(t *testing.T) {
 	}
 }
 
-// TestDrainIdleForced: an idle connection whose client does not ask again is closed
-// at the end of the wait and counted; one that has not asked at all, too.
+// TestDrainIdleForced: an idle connection whose client sends no further request is closed at the
+// end of the wait and counted; so is a connection without any request.
 func TestDrainIdleForced(t *testing.T) {
 	accepted := make(chan struct{}, 2)
 	d := serveDrained(t, &http.Server{
@@ -240,8 +239,9 @@ func (l gatedListener) Accept() (net.Conn, error) {
 	return gated{c, l.gate}, nil
 }
 
-// TestDrainFade: towards the end of the wait connections without a request are closed a few at a time, and counted;
-// long before the drain's deadline they are gone. One whose request has arrived, and is not read yet, is answered.
+// TestDrainFade: towards the end of the wait connections without a request are closed a few at a
+// time, and counted; long before the drain's deadline they are gone. One whose request has arrived,
+// and is not read yet, is answered.
 func TestDrainFade(t *testing.T) {
 	var gate sync.RWMutex
 	d := serveDrained(t, &http.Server{Handler: http.HandlerFunc(ok)}, func(ln net.Listener) net.Listener { return gatedListener{ln, &gate} })
@@ -275,8 +275,8 @@ func TestDrainFade(t *testing.T) {
 	}
 }
 
-// TestDrainOfClosesThatWait: connections whose close takes its time, as that of TLS does for a client that
-// does not read, hold up neither the drain nor the requests of others.
+// TestDrainOfClosesThatWait: connections whose close takes its time, as that of TLS does for a
+// client that does not read, hold up neither the drain nor the requests of others.
 func TestDrainOfClosesThatWait(t *testing.T) {
 	release := make(chan struct{})
 	t.Cleanup(func() { close(release) })
@@ -364,7 +364,7 @@ func TestDrainInFlight(t *testing.T) {
 	}
 }
 
-// TestDrainDeadline: what is still answering, or hijacked, at the deadline is cut
+// TestDrainDeadline: a connection that is being answered, or is hijacked, at the deadline is cut
 // and counted.
 func TestDrainDeadline(t *testing.T) {
 	begun := make(chan struct{}, 2)
@@ -390,8 +390,9 @@ func TestDrainDeadline(t *testing.T) {
 	}
 }
 
-// TestDrainDeadlineOfItself: a handler that ends with WorkContext may close its connection before Serve comes to count:
-// it was cut by the deadline all the same. So was an idle connection that the drain has waited for, and is counted once.
+// TestDrainDeadlineOfItself: a handler that ends with WorkContext may close its connection before
+// Serve counts: the connection counts as cut by the deadline all the same. So does an idle
+// connection that the drain has waited for; it is counted once.
 func TestDrainDeadlineOfItself(t *testing.T) {
 	begun, closed := make(chan struct{}), make(chan struct{})
 	var d *drained

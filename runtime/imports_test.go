@@ -125,9 +125,9 @@ func TestMayImport(t *testing.T) {
 	}
 }
 
-// mayImport says whether the table allows file (a path below the root) to import p.
-// Test files and test kits (<pkg>/<pkg>test) may use more: anything from outside,
-// the kits of the packages they may use, and tracing/otlp where that is tracing.
+// mayImport reports whether the table allows file (a path below the root) to import p. Test files
+// and test kits (<pkg>/<pkg>test) may use more: anything from outside, the kits of the packages
+// they may use, and tracing/otlp where that is tracing.
 func mayImport(file, p string) bool {
 	dir := path.Dir(file)
 	pkg, ok := owner(dir)
@@ -225,7 +225,7 @@ func forEachGoFile(t *testing.T, f func(file string, imports []string)) {
 			if name == top {
 				return nil
 			}
-			_, err := os.Stat(filepath.Join(name, "go.mod")) // a module of its own
+			_, err := os.Stat(filepath.Join(name, "go.mod")) // a separate module
 			if base := d.Name(); err == nil || base[0] == '.' || base[0] == '_' || base == "testdata" {
 				return filepath.SkipDir
 			}

@@ -18,8 +18,7 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// TestGoroutines: with COPPICE_ISOLATION=goroutine the same trees do the same,
-// in one process.
+// TestGoroutines: with COPPICE_ISOLATION=goroutine the same trees behave alike, in one process.
 func TestGoroutines(t *testing.T) {
 	t.Setenv("COPPICE_ISOLATION", "goroutine")
 	t.Run("port zero", TestPortZero)
@@ -61,8 +60,8 @@ func TestGoroutines(t *testing.T) {
 
 func pidOf(t coppice.Tree) int { return t.PID }
 
-// TestStuckGoroutine: a worker that will not end costs its goroutine, not the
-// shutdown: Shutdown waited for it after its context had ended, for ever.
+// TestStuckGoroutine: a worker that does not end costs its goroutine, not the shutdown. Shutdown
+// used to wait for it for ever, beyond the end of its context.
 func TestStuckGoroutine(t *testing.T) {
 	free := make(chan struct{})
 	cfg := pool(1, func(ctx context.Context, w *coppice.Worker) error {
@@ -100,9 +99,9 @@ func TestStuckGoroutine(t *testing.T) {
 	}
 }
 
-// TestEndedGoroutineLeavesNoConnection: a worker that is a goroutine and ends, or is given
-// up, takes its connections with it, as a process does. Their clients waited for
-// ever, and the master kept the descriptors.
+// TestEndedGoroutineLeavesNoConnection: a worker that is a goroutine and ends, or is given up,
+// takes its connections with it, as a process does. Before, their clients waited for ever, and the
+// master kept the descriptors.
 func TestEndedGoroutineLeavesNoConnection(t *testing.T) {
 	t.Setenv("COPPICE_ISOLATION", "goroutine")
 	for _, how := range []string{"returns", "panics", "is given up"} {
@@ -113,11 +112,11 @@ func TestEndedGoroutineLeavesNoConnection(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				context.AfterFunc(ctx, func() { _ = ln.Close() }) // of a replacement, which nobody asks
+				context.AfterFunc(ctx, func() { _ = ln.Close() }) // of a replacement, which gets no request
 				if err := w.Ready(); err != nil {
 					return err
 				}
-				c, err := ln.Accept() // closed by nobody here
+				c, err := ln.Accept() // not closed in this function
 				if err != nil {
 					return err
 				}

@@ -22,7 +22,7 @@ const channelSockets = 3 // of one process: control, what it sends data on, what
 func init() {
 	trees["broken sockets"] = func() coppice.Config {
 		return coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{
-			// Transient: what ends a worker of these must not look like an end of its own will.
+			// Transient: the end of such a worker must not look like its own decision.
 			Name: "web", Size: 2 * channelSockets, Restart: supervisor.Transient,
 			Worker: func(ctx context.Context, w *coppice.Worker) error {
 				ln, err := w.Listen("tcp", "127.0.0.1:0")
@@ -137,9 +137,10 @@ func (p *planted) serving() {
 	})
 }
 
-// TestBrokenSockets: one of the sockets between two processes of the tree is shut down while both live, as code that
-// has taken it for its own does; each of those of a worker's channel to the master and of its link to the listener process, each in
-// another worker, and one of the listener process. The link is made anew, or the process replaced, and all serve.
+// TestBrokenSockets: one of the sockets between two processes of the tree is shut down while both
+// live, as code that has taken it for its own does; each of those of a worker's channel to the
+// master and of its link to the listener process, each in another worker, and one of the listener
+// process. The link is made anew, or the process replaced, and all serve.
 func TestBrokenSockets(t *testing.T) {
 	p := parseTree(t, "broken sockets")
 	p.serving()
@@ -157,7 +158,8 @@ func TestBrokenSockets(t *testing.T) {
 				relinked++
 			}
 		}
-		// Which of a process's sockets are its channel's is a guess by their numbers: mostly as many as its link's.
+		// Which of a process's sockets are its channel's is a guess by their numbers: mostly as
+		// many as its link's.
 		return relinked+replaced == 2*channelSockets && relinked > 0 && replaced > 0
 	})
 	p.serving()
@@ -181,7 +183,8 @@ func TestBrokenSockets(t *testing.T) {
 	p.serving()
 }
 
-// TestLinkThatDoesNotHold: a worker whose links break again and again, or that says so, is replaced.
+// TestLinkThatDoesNotHold: a worker whose links break again and again, or that says so, is
+// replaced.
 func TestLinkThatDoesNotHold(t *testing.T) {
 	p := parseTree(t, "links that do not hold")
 	runtimetest.Eventually(t, "another worker, for that reason", func() bool {

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// What follows when an end says that a link has ended: which word counts, how long it takes until the
-// next link, and when the worker is replaced.
+// What happens when an end reports that a link has ended: which report counts, how long it takes
+// until the next link, and when the worker is replaced.
 func TestLinkage(t *testing.T) {
 	type say struct {
 		at     time.Duration

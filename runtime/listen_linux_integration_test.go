@@ -116,7 +116,7 @@ func init() {
 			} else if ln, err = w.Listener(ctx, l.Name); err != nil {
 				return err
 			}
-			// The first has no more to do with it, once the other has it too.
+			// The first worker needs it no longer, once the other has it too.
 			_, err = w.System().Spawn(ctx, "closer", func() actor.Actor {
 				return actor.ReceiveFunc(func(ctx actor.Context) {
 					if ctx.Message() == "close" {
@@ -187,7 +187,7 @@ func TestPortZero(t *testing.T) {
 	}
 }
 
-// TestPortBySlot: a port of its own for each worker is a matter of arithmetic.
+// TestPortBySlot: a worker computes its own port from its slot.
 func TestPortBySlot(t *testing.T) {
 	base := freePorts(t)
 	t.Setenv("COPPICE_TEST_PORT", strconv.Itoa(base))
@@ -220,8 +220,8 @@ func freePorts(t *testing.T) int {
 	return 0
 }
 
-// TestMasterDescriptor: a number means the master's descriptor, whatever the
-// worker has under it (N96, N100).
+// TestMasterDescriptor: a number means the master's descriptor, whatever the worker has open under
+// it (N96, N100).
 func TestMasterDescriptor(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -246,8 +246,7 @@ func TestMasterDescriptor(t *testing.T) {
 	}
 }
 
-// TestAdopt: an explicit handle is used as it is, and the master never hears of it
-// (N103).
+// TestAdopt: an explicit handle is used as it is, and the master never learns of it (N103).
 func TestAdopt(t *testing.T) {
 	p := parseTree(t, "adopt")
 	got := p.reported(2)
@@ -280,7 +279,7 @@ func TestShare(t *testing.T) {
 	}
 }
 
-// TestListenErrors: a worker gets what net.Listen would have told it.
+// TestListenErrors: a worker gets the error that net.Listen would have returned.
 func TestListenErrors(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

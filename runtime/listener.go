@@ -65,7 +65,7 @@ type ListenRules = netactor.ListenRules
 // ListenRule allows some sockets: {Network: "tcp", Address: "127.0.0.1", Ports: "0,8000-8099"}. Its
 // fields:
 //
-//	Network string // of net.Listen or net.ListenPacket; tcp stands for tcp4 and tcp6 too, udp likewise
+//	Network string // as for net.Listen, net.ListenPacket; tcp includes tcp4 and tcp6, udp likewise
 //	Address string // an IP address or range; a path, or with / at the end all below; "" = every one
 //	Ports   string // numbers and ranges; "" = every port
 //	FD      int    // a descriptor of the master's; the rest is then empty
@@ -79,7 +79,7 @@ var ErrListenDenied = netactor.ErrListenDenied
 //
 //	PerWorker int     // connections a worker may have, offered and open; 0 = no limit
 //	Total     int     // the same over all workers; 0 = no limit
-//	Window    int     // connections a worker may be offered and not yet have claimed; 0 = 32, at most 1024
+//	Window    int     // unclaimed connections a worker may be offered; 0 = 32, at most 1024
 //	AtLimit   AtLimit // what happens at a limit: WaitAtLimit, CloseAtLimit, AnswerAtLimit
 //	Answer    string  // what AnswerAtLimit writes, at most 4096 bytes
 type Limits = netactor.Limits
@@ -94,15 +94,15 @@ const (
 // ListenerHooks are the user's functions for a listener. They must be quick and must not block. Its
 // fields:
 //
-//	Picker  Picker      // of policy Custom: Pick(peer netip.AddrPort, free []Load) int
-//	Key     KeyFunc     // of policy Hash: func(peer, local netip.AddrPort) uint64; nil = the client's IP address
-//	First   FirstFunc   // of policy Hash with PeekFirst: func(first []byte) (key uint64, v PeekVerdict)
+//	Picker  Picker      // of Custom: Pick(peer netip.AddrPort, free []Load) int
+//	Key     KeyFunc     // of Hash: func(peer, local netip.AddrPort) uint64; nil = the client's IP
+//	First   FirstFunc   // of Hash with PeekFirst: func(first []byte) (key uint64, v PeekVerdict)
 //	Control ControlFunc // in the master, before the socket is bound: as in net.ListenConfig
 type ListenerHooks = netactor.Functions
 
 // Peek is what Hash reads of a connection before it chooses a worker. Its fields:
 //
-//	By      PeekBy        // PeekSNI, PeekCookie, PeekBytes or PeekFirst; 0 = the address, or Hooks.Key
+//	By      PeekBy        // PeekSNI, PeekCookie, PeekBytes, PeekFirst; 0 = address or Hooks.Key
 //	Cookie  string        // the name of the cookie, for PeekCookie
 //	Bytes   int           // how many bytes PeekBytes compares, 1 to 8192
 //	Proxy   bool          // connections begin with a PROXY header, whose addresses count
@@ -112,7 +112,7 @@ type Peek = netactor.Peek
 // SocketOptions are options of a listening socket and, where marked (c), of its connections. Its
 // fields:
 //
-//	KeepAliveIdle     time.Duration // (c) silence before the first probe; 0 = 15 s, None = no keep-alive
+//	KeepAliveIdle     time.Duration // (c) silence before the first probe; 0 = 15 s, None = off
 //	KeepAliveInterval time.Duration // (c) between two probes; 0 = 15 s
 //	KeepAliveCount    int           // (c) probes without an answer that end it; 0 = 9
 //	Delay             bool          // (c) leave Nagle's algorithm on

@@ -133,8 +133,8 @@ func answerOf(addr string) (string, error) {
 	return string(b), err
 }
 
-// TestListenersAtRunTime: a listener is added, paused, resumed and removed while the tree runs, and all
-// workers see it; its counts are in the tree.
+// TestListenersAtRunTime: a listener is added, paused, resumed and removed while the tree runs, and
+// all workers see it; its counts are in the tree.
 func TestListenersAtRunTime(t *testing.T) {
 	p := parseTree(t, "listeners at run time")
 	ctx := t.Context()
@@ -228,8 +228,8 @@ func TestListenersAtRunTime(t *testing.T) {
 	}
 }
 
-// TestFunctionsOfPolicy: the user's Picker and Key run in the listener process, which finds them by the
-// Listener's path.
+// TestFunctionsOfPolicy: the user's Picker and Key run in the listener process, which finds them by
+// the Listener's path.
 func TestFunctionsOfPolicy(t *testing.T) {
 	p := parseTree(t, "functions of a policy")
 	for _, l := range p.Listeners() {
@@ -258,7 +258,8 @@ func TestFunctionsOfPolicy(t *testing.T) {
 	}
 }
 
-// TestLimitsAndModes: what a Listener in the tree says of limits and of the mode of its path (X8) holds.
+// TestLimitsAndModes: the limits and the mode of its path (X8) of a ListenerSpec in the tree are in
+// effect.
 func TestLimitsAndModes(t *testing.T) {
 	t.Setenv("COPPICE_TEST_DIR", t.TempDir())
 	p := parseTree(t, "limits and modes")

@@ -78,8 +78,9 @@ func tryAll(ctx context.Context, w *coppice.Worker, dir string) (denied []string
 	return denied
 }
 
-// TestPoolListen: a worker gets what the tree's listeners have and what Pool.Listen allows, in each way that it can ask,
-// and for anything else an error that says so; the master opens nothing, and logs it.
+// TestPoolListen: a worker gets what the tree's listeners have and what Pool.Listen allows, in each
+// way that it can ask, and for anything else an error that says so; the master opens nothing, and
+// logs it.
 func TestPoolListen(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	if err := os.Mkdir(dir, 0o755); err != nil {

@@ -43,7 +43,7 @@ func init() {
 	}
 }
 
-// gateOfTest is that of the tree which is started next, in the master.
+// gateOfTest is the gate of the tree that is started next, in the master.
 var gateOfTest chan struct{}
 
 // flood sends until a Send has to wait, or for much longer than it should have to.
@@ -68,8 +68,8 @@ func flood(ctx context.Context, w *coppice.Worker) error {
 	return nil
 }
 
-// An actor of the master that takes nothing holds its bound of messages, and the workers
-// that flood it wait: with a Bound of its own, and with the default.
+// An actor of the master that takes no message holds at most its bound of messages, and the workers
+// that flood it wait: with its own Bound, and with the default.
 func TestActorHoldsBackWorkers(t *testing.T) {
 	for name, a := range gated {
 		t.Run(name, func(t *testing.T) {

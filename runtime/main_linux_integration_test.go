@@ -28,8 +28,7 @@ const treeVar = "COPPICE_TEST_TREE"
 // trees are all the trees of the tests, by name.
 var trees = map[string]func() coppice.Config{}
 
-// programs are what the test binary is as the program of a Process: by the name in
-// programVar.
+// programs are what the test binary runs as the program of a Process: by the name in programVar.
 var programs = map[string]func(){}
 
 const programVar = "COPPICE_TEST_PROCESS"
@@ -53,7 +52,7 @@ func TestMain(m *testing.M) {
 	runtimetest.Main(m, func() { coppice.Main(withReports(trees[os.Getenv(treeVar)](), make(chan reportInvalid, 64))) })
 }
 
-// reportInvalid is what a worker tells the test: an actor message to the name "report".
+// reportInvalid is what a worker reports to the test: an actor message to the name "report".
 type reportInvalid struct {
 	From  string
 	Slot  int
@@ -65,7 +64,7 @@ type reportInvalid struct {
 
 func init() { actors.RegisterType[reportInvalid]("coppice_test.report") }
 
-// tell sends a report, and is the worker's ready too.
+// tell sends a report, and calls Ready for the worker.
 func tell(ctx context.Context, w *coppice.Worker, r reportInvalid) error {
 	r.From, r.Slot = w.Name(), w.Slot()
 	if err := w.System().Send(ctx, w.Lookup("report"), r); err != nil {
@@ -74,7 +73,7 @@ func tell(ctx context.Context, w *coppice.Worker, r reportInvalid) error {
 	return w.Ready()
 }
 
-// withReports puts an actor before the children of cfg that passes reports on.
+// withReports puts an actor that passes reports on before the children of cfg.
 func withReports(cfg coppice.Config, to chan<- reportInvalid) coppice.Config {
 	reports := coppice.Actor{Name: "report", New: func() actor.Actor {
 		return actor.ReceiveFunc(func(ctx actor.Context) {
@@ -95,8 +94,8 @@ type planted struct {
 	output  *printed // by its processes
 }
 
-// parseTree starts the tree of that name, and when the test ends shuts it down and
-// sees to it that nothing is left. wait is how many reports to wait for.
+// parseTree starts the tree of that name. When the test ends it shuts the tree down and checks that
+// nothing is left. wait is how many reports to wait for.
 func parseTree(t *testing.T, name string) *planted {
 	t.Helper()
 	t.Setenv(treeVar, name)
@@ -151,7 +150,7 @@ func (p *planted) reported(n int) map[int]reportInvalid {
 	return got
 }
 
-// printed passes on what it is given, and keeps it.
+// printed passes on what is written to it, and keeps it.
 type printed struct {
 	to testWriter
 

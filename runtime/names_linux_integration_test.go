@@ -42,7 +42,7 @@ func init() {
 	}
 }
 
-// steal tries to register the tree's names, and then one of its own.
+// steal tries to register the tree's names, and then a name of the worker's.
 func steal(ctx context.Context, w *coppice.Worker) error {
 	pid, err := w.System().Spawn(ctx, "thief", func() actor.Actor { return actor.ReceiveFunc(func(actor.Context) {}) })
 	if err != nil {
@@ -63,8 +63,8 @@ func steal(ctx context.Context, w *coppice.Worker) error {
 	return nil
 }
 
-// A worker cannot take a name of the tree, taken or free, from whom others would ask;
-// the master names the workers, and a name of their own they may have.
+// A worker cannot take a name of the tree, taken or free, that others may look up. The master names
+// the workers, and a worker may have names below its own.
 func TestWorkerCannotTakeNamesOfTheTree(t *testing.T) {
 	p := parseTree(t, "thief")
 	runtimetest.Eventually(t, "its own name", func() bool { return strings.Contains(p.output.String(), "its own: <nil>") })

@@ -25,8 +25,8 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// The tests of this file are scenarios of Node's own tests of its cluster module that need processes;
-// docs/node-cluster-tests.md has the list. Others are in package netactor.
+// The tests of this file are scenarios of Node's own tests of its cluster module that need
+// processes; docs/node-cluster-tests.md has the list. Others are in package netactor.
 
 func init() {
 	trees["inherited"] = func() coppice.Config {
@@ -101,7 +101,7 @@ func init() {
 	}
 }
 
-// masterVar makes the test binary the master of the tree that treeVar names, as a program of its own.
+// masterVar makes the test binary the master of the tree that treeVar names, as a separate program.
 const masterVar = "COPPICE_TEST_MASTER"
 
 func runMaster() {
@@ -113,8 +113,8 @@ func runMaster() {
 	coppice.Main(cfg)
 }
 
-// TestNodeInherited: N97, N98, N99: a program that was started with a listening socket serves on it, and goes on when
-// who opened it has closed its own.
+// TestNodeInherited: N97, N98, N99: a program that was started with a listening socket serves on
+// it, and goes on when the process that opened it has closed its own descriptor.
 func TestNodeInherited(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -144,7 +144,7 @@ func TestNodeInherited(t *testing.T) {
 	}
 }
 
-// TestNodeEnds: how a worker ended is told once, and by it whether it was meant.
+// TestNodeEnds: the end of a worker is reported once, and the report says whether it was meant.
 func TestNodeEnds(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -215,7 +215,8 @@ func TestNodeEnds(t *testing.T) {
 	})
 }
 
-// TestNodeEndsAtOnce: kills and stops of the same processes at the same time, and after the end, are no error.
+// TestNodeEndsAtOnce: kills and stops of the same processes at the same time, and after the end,
+// are no error.
 func TestNodeEndsAtOnce(t *testing.T) {
 	for _, name := range []string{"N6 N70 stop after the end", "N9 N17 N141 many at once"} {
 		t.Run(name, func(t *testing.T) {
@@ -267,8 +268,8 @@ func tellEnd(how string) func(p *planted) error {
 	return func(p *planted) error { return p.System().Send(p.t.Context(), p.Lookup("web/0/end"), how) }
 }
 
-// TestNodeBusyKeepAlive: X4: a client that never lets its connection rest is told to close it, and a request that
-// never ends is cut at the deadline, so that a drain ends.
+// TestNodeBusyKeepAlive: X4: a client that never lets its connection rest gets an answer that
+// closes it, and a request that never ends is cut at the deadline, so that a drain ends.
 func TestNodeBusyKeepAlive(t *testing.T) {
 	p := parseTree(t, "keep-alive")
 	request := func(path string) (net.Conn, *bufio.Reader) {

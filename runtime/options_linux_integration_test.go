@@ -58,8 +58,8 @@ func init() {
 	}
 }
 
-// tellOptions answers each connection of ln with the options that it has, and how often a Control was
-// called in this process.
+// tellOptions answers each connection of ln with the options that it has, and how often a Control
+// was called in this process.
 func tellOptions(ln net.Listener) {
 	for {
 		c, err := ln.Accept()
@@ -83,8 +83,8 @@ func tellOptions(ln net.Listener) {
 	}
 }
 
-// TestSocketOptions: what a Listener of the tree says of its socket holds for what workers accept, and so does
-// what its Control does, which runs in the master alone.
+// TestSocketOptions: the socket options of a ListenerSpec of the tree are in effect for the
+// connections that workers accept, and so is what its Control does, which runs in the master alone.
 func TestSocketOptions(t *testing.T) {
 	before := controls.Load()
 	p := parseTree(t, "socket options")

@@ -34,7 +34,7 @@ func (g *gathered) WriteLine(l coppice.OutputLine) error {
 	return nil
 }
 
-// texts returns the texts of a stream of who has that name.
+// texts returns the texts of a stream of the process of that name.
 func (g *gathered) texts(name, stream string) []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -93,8 +93,8 @@ func init() {
 		return coppice.Config{
 			Output: &outputLines, Intensity: supervisor.Intensity{Max: 1, Period: time.Hour},
 			Children: []coppice.ChildSpec{coppice.Process{
-				// The grandchild is in a session of its own, so that nothing of ours kills it,
-				// and keeps both pipes. It speaks once that is so.
+				// The grandchild is in a separate session, so that no kill of the tree reaches it,
+				// and keeps both pipes. It prints a line once that is so.
 				Name: "daemon", Command: []string{"sh", "-c", `trap "exit 3" USR1; setsid sh -c 'echo $$; exec sleep 3600' & echo "last words" >&2; sleep 3600 & wait`},
 				Restart: supervisor.Temporary,
 			}},
@@ -102,8 +102,8 @@ func init() {
 	}
 }
 
-// TestOutput: what processes print comes line by line, whole, in the order of each
-// stream, with who printed it; also the last words of one that ended at once.
+// TestOutput: the output of processes arrives line by line, whole, in the order of each stream,
+// with the name of the process; also the last words of a process that ended at once.
 func TestOutput(t *testing.T) {
 	outputLines = gathered{}
 	t.Setenv(treeVar, "prints")
@@ -168,8 +168,8 @@ func TestOutputBlocked(t *testing.T) {
 	}
 }
 
-// TestOutputOfGrandchild: a descendant that keeps the pipes does not keep the end
-// of the process from being known, and what was printed before is there.
+// TestOutputOfGrandchild: a descendant that keeps the pipes does not hide the end of the process,
+// and the lines printed before are there.
 func TestOutputOfGrandchild(t *testing.T) {
 	outputLines = gathered{}
 	p := parseTree(t, "leaves its output to others")

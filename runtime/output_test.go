@@ -14,7 +14,7 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/output"
 )
 
-// TestLogOutput: each line is a record that says whose it is.
+// TestLogOutput: each line is a record with the name of its process.
 func TestLogOutput(t *testing.T) {
 	var b bytes.Buffer
 	w := lineWriter(LogOutput(slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -39,10 +39,9 @@ level=WARN msg="hello, world" name=web/0 id=3 pid=77 incarnation=2 generation=1 
 	}
 }
 
-// TestOwnStreams: without a Config.Output what a process writes to its standard
-// output comes out at the master's, likewise with standard error; and a standard
-// output that nobody reads any more costs the lines, not the master. The test
-// starts itself to have streams of its own.
+// TestOwnStreams: without a Config.Output the standard output of a process appears at the master's,
+// and likewise its standard error. A standard output that has lost its reader costs the lines, not
+// the master. The test starts itself to have separate streams.
 func TestOwnStreams(t *testing.T) {
 	const again = "COPPICE_TEST_STREAMS"
 	if os.Getenv(again) != "" {

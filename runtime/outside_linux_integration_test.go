@@ -44,8 +44,8 @@ func init() {
 	}
 }
 
-// outside is a tree of listeners and of two workers that answer each connection with the listener's name and what
-// keep-alive it has.
+// outside is a tree of listeners and of two workers that answer each connection with the listener's
+// name and what keep-alive it has.
 func outside(listeners []coppice.ListenerSpec) coppice.Config {
 	var children []coppice.ChildSpec
 	for _, l := range listeners {
@@ -83,7 +83,7 @@ func answerName(ln net.Listener, name string) {
 	}
 }
 
-// listening opens sockets as somebody else does, who leaves them blocking.
+// listening opens sockets as another program does, and leaves them blocking.
 func listening(t *testing.T, addrs ...net.Addr) (files []*os.File, at []net.Addr) {
 	t.Helper()
 	for _, a := range addrs {
@@ -130,9 +130,10 @@ func answered(t *testing.T, a net.Addr) string {
 	return string(b)
 }
 
-// TestActivationRestart is P21 for TCP and Unix sockets, each by its name, two of a name, handed over and shared: all
-// are served, with the options that the tree asks for. The program ends, and nobody is refused meanwhile: who
-// comes then is answered by the next start. The paths are systemd's to remove.
+// TestActivationRestart is P21 for TCP and Unix sockets, each by its name, two of a name, handed
+// over and shared: all are served, with the options that the tree asks for. The program ends, and
+// no client is refused until the next start, which answers the clients that came in between. Only
+// systemd may remove the paths.
 func TestActivationRestart(t *testing.T) {
 	path, shared := unixAt(t), unixAt(t)
 	files, at := listening(t, anyTCP, path, anyTCP, shared)
@@ -141,7 +142,7 @@ func TestActivationRestart(t *testing.T) {
 		return runtimetest.StartWith(t, []string{treeVar + "=sockets of systemd's", "LISTEN_FDS=4", "LISTEN_FDNAMES=web:admin:web:admin"}, files)
 	}
 	p := start()
-	p.Await("ready to answer") // options hold for those who come after they are set
+	p.Await("ready to answer") // options apply to connections that arrive after they are set
 	for range 4 {
 		for i, a := range at {
 			if got := answered(t, a); got != want[i] {
@@ -191,9 +192,9 @@ func TestActivationRestart(t *testing.T) {
 	}
 }
 
-// TestMasterUnixDescriptor: Unix sockets that the master has by number are served, handed over and shared; the
-// kill of a worker and of the listener process refuse nobody; at the end the master's descriptors are still open, and
-// their paths there.
+// TestMasterUnixDescriptor: Unix sockets that the master has by number are served, handed over and
+// shared. A kill of a worker and of the listener process refuses no client. At the end the master's
+// descriptors are still open, and their paths exist.
 func TestMasterUnixDescriptor(t *testing.T) {
 	files, at := listening(t, unixAt(t), unixAt(t), unixAt(t))
 	var fds []string

@@ -20,8 +20,8 @@ import (
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
 
-// echoPackets answers each datagram with the worker's name and incarnation until ctx ends. What it has read by
-// then it answers.
+// echoPackets answers each datagram with the worker's name and incarnation until ctx ends. What it
+// has read by then it answers.
 func echoPackets(ctx context.Context, w *coppice.Worker, pc net.PacketConn) error {
 	defer pc.Close()
 	defer context.AfterFunc(ctx, func() { _ = pc.SetReadDeadline(time.Unix(1, 0)) })()
@@ -153,8 +153,8 @@ func said(t *testing.T, c net.Conn) string {
 	return string(b[:n])
 }
 
-// TestListenPacket: workers share a UDP socket, whatever the policy; it survives all of them, and a reload; it cannot be
-// paused.
+// TestListenPacket: workers share a UDP socket, whatever the policy; it survives all of them, and a
+// reload; it cannot be paused.
 func TestListenPacket(t *testing.T) {
 	for _, policy := range []coppice.Policy{coppice.RoundRobin, coppice.ReusePort} {
 		t.Run(policy.String(), func(t *testing.T) {
@@ -205,8 +205,8 @@ func TestListenPacket(t *testing.T) {
 	}
 }
 
-// TestPacketListenerInTree: a packet socket may be a child of the tree, by address or by a descriptor of the
-// master's; it is no listener, and a listener is none.
+// TestPacketListenerInTree: a packet socket may be a child of the tree, by address or by a
+// descriptor of the master's; it is no listener, and a listener is none.
 func TestPacketListenerInTree(t *testing.T) {
 	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -252,8 +252,8 @@ func TestPacketListenerInTree(t *testing.T) {
 	}
 }
 
-// TestListenPacketAlone: without a master ListenPacket is net.ListenPacket, with the same type of result and the
-// same life of a path.
+// TestListenPacketAlone: without a master ListenPacket is net.ListenPacket, with the same type of
+// result and the same life of a path.
 func TestListenPacketAlone(t *testing.T) {
 	w := new(coppice.Worker)
 	path := filepath.Join(t.TempDir(), "s")
@@ -289,5 +289,5 @@ func TestListenPacketAlone(t *testing.T) {
 	if _, err := w.ListenPacket("tcp", "127.0.0.1:0"); err == nil {
 		t.Error("a packet socket of TCP")
 	}
-	var _ *net.UDPConn = new(listen.UDPConn).UDPConn // for who wants the type itself
+	var _ *net.UDPConn = new(listen.UDPConn).UDPConn // for callers that need the type itself
 }

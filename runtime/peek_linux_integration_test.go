@@ -101,9 +101,10 @@ func homeOf(t *testing.T, addr, line string) string {
 	return slot
 }
 
-// TestPeek: connections are placed by what they say first, with a listener of the tree, of a worker, and with
-// a user's function. A kill of the listener process cuts the client that it waited for, and nobody else; the
-// next one places by the same circle. A worker's replacement has the keys of the one before.
+// TestPeek: connections are placed by their first bytes, with a listener of the tree, of a worker,
+// and with a user's function. A kill of the listener process cuts only the client that it waited
+// for; its replacement places by the same circle. A worker's replacement has the keys of its
+// predecessor.
 func TestPeek(t *testing.T) {
 	p := parseTree(t, "peeks")
 	addrs := map[string]string{}

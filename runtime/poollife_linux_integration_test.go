@@ -127,7 +127,7 @@ func kindOf(k coppice.PoolEventKind) func(coppice.PoolEvent) bool {
 	return func(e coppice.PoolEvent) bool { return e.Kind == k }
 }
 
-// spare returns the ID of the warm spare, or 0.
+// spare returns the ID of the spare that waits for a slot, or 0.
 func (p *planted) spare() (id int) {
 	p.Snapshot().Walk(func(n coppice.Tree) {
 		if n.Role == "spare" && n.State == "running" {
@@ -137,8 +137,8 @@ func (p *planted) spare() (id int) {
 	return id
 }
 
-// TestSpare: a worker that is warm takes a dead one's slot, and another grows behind it.
-// The socket stays, though the one that had it has returned an error, and not just died.
+// TestSpare: a spare takes the slot of a worker that dies, and another spare is started. The socket
+// stays, though the worker that had it has returned an error, and did not just die.
 func TestSpare(t *testing.T) {
 	inBoth(t, func(t *testing.T) {
 		p := parseTree(t, "spares")
@@ -155,7 +155,7 @@ func TestSpare(t *testing.T) {
 			if now := p.slots()["web/0"]; now.ID != spare || now.Incarnation != before.Incarnation+1 {
 				t.Errorf("%+v has the slot, want the spare #%d", now, spare)
 			}
-			if now := p.Listeners()[0].Addr.String(); now != addr { // nobody else had it
+			if now := p.Listeners()[0].Addr.String(); now != addr { // it was never free for another process
 				t.Errorf("it listens on %s, and listened on %s", now, addr)
 			}
 			p.get()
@@ -163,9 +163,9 @@ func TestSpare(t *testing.T) {
 	})
 }
 
-// TestClosesAsItFails: a death is not a close, though the only worker has closed its
-// listener by a deferred call as it failed. The socket was closed, clients were refused, and
-// the replacement had another port.
+// TestClosesAsItFails: a worker that fails and closes its listener by a deferred call does not
+// close the pool's socket, though it is the only worker. Before, the socket was closed, clients
+// were refused, and the replacement had another port.
 func TestClosesAsItFails(t *testing.T) {
 	for _, how := range []string{"error", "panic"} {
 		t.Run(how, func(t *testing.T) {
@@ -217,9 +217,8 @@ func TestScale(t *testing.T) {
 	})
 }
 
-// TestScaleFails: a slot that does not come up is not kept, also when the pool is
-// restarted by its supervisor. It was started with the size that had failed, and ended
-// the tree.
+// TestScaleFails: a slot that does not come up is not kept, also when the pool is restarted by its
+// supervisor. Before, the pool was started with the size that had failed, and ended the tree.
 func TestScaleFails(t *testing.T) {
 	inBoth(t, func(t *testing.T) {
 		setOrder("fail@3")
@@ -243,13 +242,14 @@ func TestScaleFails(t *testing.T) {
 	})
 }
 
-// TestScaleLeastBusy: who has no connection goes, though it is older.
+// TestScaleLeastBusy: the worker without a connection goes, though it is older.
 func TestScaleLeastBusy(t *testing.T) { inBoth(t, testScaleLeastBusy) }
 
 func testScaleLeastBusy(t *testing.T) {
 	p := parseTree(t, "scaled, least busy")
 	addr := p.Listeners()[0].Addr.String()
-	// Four connections each at least; then those of slot 0 are closed, and the listener process hears of it.
+	// Four connections each at least; then those of slot 0 are closed, and the listener process
+	// learns of it.
 	conns := map[string][]net.Conn{}
 	for len(conns["0"]) < 4 || len(conns["1"]) < 4 {
 		c, err := net.Dial("tcp", addr)
@@ -295,8 +295,8 @@ func testScaleLeastBusy(t *testing.T) {
 	}
 }
 
-// TestRecycle: who has done its share is replaced without its supervisor's doing. The
-// pool's workers are not all due at once (P58).
+// TestRecycle: a worker that has done its share is replaced without its supervisor. The pool's
+// workers are not all due at once (P58).
 func TestRecycle(t *testing.T) {
 	t.Run("requests", func(t *testing.T) { inBoth(t, recycleByRequests) })
 	t.Run("age", func(t *testing.T) {
@@ -354,7 +354,7 @@ func recycleByRequests(t *testing.T) {
 	}
 }
 
-// dueNow returns the next event that says who is due, if one has come.
+// dueNow returns the next event that names a due worker, if one has come.
 func (p *planted) dueNow(events *supervisor.Subscription) *coppice.PoolEvent {
 	ctx, cancel := context.WithCancel(p.t.Context())
 	cancel()
@@ -369,10 +369,9 @@ func (p *planted) dueNow(events *supervisor.Subscription) *coppice.PoolEvent {
 	}
 }
 
-// TestScaleAgain: a worker's first frame is its hello, whatever others have to send
-// it as soon as they know of it. A change of a name that came first left it waiting
-// for its hello until its start timed out, once in some hundred starts.
-// COPPICE_SOAK=1 scales 6,000 times.
+// TestScaleAgain: a worker's first frame is its hello, whatever the other processes send it as soon
+// as they know of it. Once in some hundred starts a change of a name came first, and the worker
+// waited for its hello until its start timed out. COPPICE_SOAK=1 scales 6,000 times.
 func TestScaleAgain(t *testing.T) { inBoth(t, testScaleAgain) }
 
 func testScaleAgain(t *testing.T) {
@@ -391,9 +390,9 @@ func testScaleAgain(t *testing.T) {
 	}
 }
 
-// TestDrainInReload: a connection without a request outlives the reload of its worker: it
-// answers once more and says that it closes then, or is closed at the drain's deadline and
-// counted. Two generations drain at once; a third is more than may.
+// TestDrainInReload: a connection without a request outlives the reload of its worker: it answers
+// once more and says that it closes then, or is closed at the drain's deadline and counted. Two
+// generations drain at once; a third would be too many.
 func TestDrainInReload(t *testing.T) { inBoth(t, testDrainInReload) }
 
 func testDrainInReload(t *testing.T) {
@@ -425,7 +424,7 @@ func testDrainInReload(t *testing.T) {
 	if e := p.await(events, "the first has drained", web(coppice.WorkerDrained)); e.Forced != 0 || e.Generation != 1 {
 		t.Errorf("%v", e)
 	}
-	second, third := replaced(), replaced() // nobody of these asks again: the oldest goes
+	second, third := replaced(), replaced() // none of these is asked again: the oldest goes
 	first.mustEnd()
 	if e := p.await(events, "one is cut", web(coppice.DrainCut)); e.Generation != 2 {
 		t.Errorf("%v", e)
@@ -475,7 +474,8 @@ func init() {
 	}
 }
 
-// TestForcedOfKilled: what a worker had cut at its drain's deadline is counted although it does not end in time, and is killed.
+// TestForcedOfKilled: connections that a worker cut at its drain's deadline are counted although
+// the worker does not end in time, and is killed.
 func TestForcedOfKilled(t *testing.T) {
 	p := parseTree(t, "a drain without end")
 	events := p.Subscribe(256)
@@ -516,7 +516,7 @@ func (p *planted) keepAlive() *keptAlive {
 	return &keptAlive{p.t, c, bufio.NewReader(c)}
 }
 
-// closes asks, and tells whether the answer says that the connection closes.
+// closes sends a request, and reports whether the answer closes the connection.
 func (c *keptAlive) closes() bool {
 	c.t.Helper()
 	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {

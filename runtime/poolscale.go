@@ -100,7 +100,7 @@ func (c *poolDriver) busySlots(ctx context.Context) map[int]int {
 	busy := map[int]int{}
 	stats, err := c.children.sockets.Stats(ctx)
 	if err != nil {
-		c.log.Warn("which workers are busy is not known", "err", err)
+		c.log.Warn("it is not known which workers are busy", "err", err)
 		return busy
 	}
 	byID := map[uint64]int{}

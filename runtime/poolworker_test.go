@@ -14,9 +14,8 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// TestWhy: what a child says of its end counts when it ends like that. One that
-// said goodbye and then crashed was taken at its word, and a transient one not
-// restarted.
+// TestWhy: what a child reports of its end counts if the end agrees with it. Before, a child that
+// sent its exit notice and then crashed was believed, and a transient child was not restarted.
 func TestWhy(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -53,9 +52,9 @@ func TestWhy(t *testing.T) {
 	}
 }
 
-// TestDeathBeatsItsSigns: when a channel breaks, the worker's end is known a moment later:
-// that is the reason of a failed start, and not the channel. Where it does not end, and
-// where the error is no sign of an end, the error is the reason.
+// TestDeathBeatsItsSigns: when a channel breaks, the worker's end is known a moment later: that end
+// is the reason of a failed start, and not the channel. If the worker does not end, or the error is
+// no sign of an end, the error is the reason.
 func TestDeathBeatsItsSigns(t *testing.T) {
 	for _, tt := range []struct {
 		name string

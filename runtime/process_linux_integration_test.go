@@ -194,7 +194,7 @@ func (p *planted) pid(name string) int {
 	return pid
 }
 
-// TestTreeWithinTree: a worker that starts a tree by mistake is told so (P69).
+// TestTreeWithinTree: a worker that starts a tree by mistake gets an error (P69).
 func TestTreeWithinTree(t *testing.T) {
 	p := parseTree(t, "tree within the tree")
 	if r := p.reported(1)[0]; r.Error != "" {
@@ -202,8 +202,8 @@ func TestTreeWithinTree(t *testing.T) {
 	}
 }
 
-// TestTreesDiffer: a child whose program describes another tree is not started,
-// and the difference is named.
+// TestTreesDiffer: a child whose program describes another tree is not started, and the error names
+// the difference.
 func TestTreesDiffer(t *testing.T) {
 	t.Setenv(treeVar, "two trees")
 	_, err := coppice.Start(t.Context(), withReports(trees["two trees"](), nil))
@@ -212,7 +212,7 @@ func TestTreesDiffer(t *testing.T) {
 	}
 }
 
-// TestNeverReady: a worker that is not ready in time is killed, and named.
+// TestNeverReady: a worker that is not ready in time is killed, and the error names it.
 func TestNeverReady(t *testing.T) {
 	t.Setenv(treeVar, "never ready")
 	_, err := coppice.Start(t.Context(), withReports(trees["never ready"](), nil))
@@ -224,8 +224,8 @@ func TestNeverReady(t *testing.T) {
 	}
 }
 
-// TestGrandchild: what a worker starts inherits neither descriptors nor marker
-// variables (P15, P32).
+// TestGrandchild: a process that a worker starts inherits neither descriptors nor marker variables
+// (P15, P32).
 func TestGrandchild(t *testing.T) {
 	p := parseTree(t, "grandchild")
 	out := p.reported(1)[0].Text
@@ -240,8 +240,8 @@ func TestGrandchild(t *testing.T) {
 	}
 }
 
-// TestMixedTree: programs, functions, supervisors and pools under one root; what
-// is killed comes back, the others stay.
+// TestMixedTree: programs, functions, supervisors and pools under one root: a child that is killed
+// comes back, the others stay.
 func TestMixedTree(t *testing.T) {
 	p := parseTree(t, "programs")
 	before := p.processes()

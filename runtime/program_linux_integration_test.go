@@ -128,13 +128,13 @@ func init() {
 
 var born = time.Now()
 
-// timeIsUp tells whether the process has lived for d.
+// timeIsUp reports whether the process has lived for d.
 func timeIsUp(d string) bool {
 	ms, err := time.ParseDuration(d)
 	return err != nil || time.Since(born) > ms
 }
 
-// with waits for a line that begins so, and returns the rest of it.
+// with waits for a line with that beginning, and returns the rest of it.
 func (p *printed) with(t *testing.T, prefix string) (rest string) {
 	t.Helper()
 	runtimetest.Eventually(t, "a line "+prefix, func() bool {
@@ -166,8 +166,7 @@ func noneLeft(t *testing.T) {
 	}
 }
 
-// TestReadiness: each way to show readiness, in time, and not; and what the error
-// says then.
+// TestReadiness: each sign of readiness, in time, and not; and the text of the error.
 func TestReadiness(t *testing.T) {
 	socket := t.TempDir() + "/socket"
 	for _, tt := range []struct {
@@ -235,8 +234,8 @@ func TestReadiness(t *testing.T) {
 	}
 }
 
-// TestNotifyStranger: that a program is ready is not to be said by others, who know
-// the socket's name.
+// TestNotifyStranger: other processes that know the socket's name cannot report that a program is
+// ready.
 func TestNotifyStranger(t *testing.T) {
 	program := itself("gives its socket away")
 	program.Ready, program.StartTimeout = coppice.Ready{Notify: true}, 3*time.Second
@@ -253,8 +252,7 @@ func TestNotifyStranger(t *testing.T) {
 	noneLeft(t)
 }
 
-// TestStopSteps: what is done to end a program, in which order, when, and what
-// becomes of its group.
+// TestStopSteps: the steps to end a program, their order and times, and what happens to its group.
 func TestStopSteps(t *testing.T) {
 	const time10 = 500 * time.Millisecond
 	for _, tt := range []struct {
@@ -344,8 +342,8 @@ func atoi(t *testing.T, s string) (n int) {
 	return n
 }
 
-// TestGroupOfTheDead: what a program that was killed has left behind in its group
-// is ended before the program is started again.
+// TestGroupOfTheDead: the processes that a killed program has left behind in its group are ended
+// before the program is started again.
 func TestGroupOfTheDead(t *testing.T) {
 	cfg, out := forest(t, coppice.Process{
 		Name: "script", Command: []string{"sh", "-c", "sleep 3600 & echo left $!; wait"}, Ready: coppice.Ready{Line: "left"},

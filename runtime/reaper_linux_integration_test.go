@@ -20,7 +20,7 @@ import (
 // orphans is how many each of the two leaves behind.
 const orphans = 50
 
-// leaveOrphans starts processes and leaves them to whoever takes them.
+// leaveOrphans starts processes and leaves them to their next parent.
 func leaveOrphans() error {
 	return exec.Command("sh", "-c", fmt.Sprintf("i=0; while [ $i -lt %d ]; do ( true & ); i=$((i+1)); done", orphans)).Run()
 }
@@ -43,8 +43,8 @@ func init() {
 	}
 }
 
-// processOne is a program that is process 1 of its namespace and starts processes
-// of its own beside a tree.
+// processOne is a program that is process 1 of its namespace and starts further processes beside a
+// tree.
 func processOne() error {
 	if os.Getpid() != 1 {
 		return fmt.Errorf("this is process %d", os.Getpid())
@@ -97,9 +97,8 @@ func processOne() error {
 	return nil
 }
 
-// TestProcessOne: a master that is process 1 of a PID namespace reaps the orphans
-// that it is given, its workers' and others', and no child that the program itself
-// waits for, however late (P68).
+// TestProcessOne: a master that is process 1 of a PID namespace reaps the orphans that it gets, its
+// workers' and others', and no child that the program itself waits for, however late (P68).
 func TestProcessOne(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), programVar+"=process 1", coppice.GraceVar+"=20ms")

@@ -80,8 +80,8 @@ func TestRefusedMemory(t *testing.T) {
 	}
 }
 
-// TestRefusedIPv6: where a socket of IPv6 is refused, by whatever errno, what would have been dual stack
-// is IPv4, as with net.Listen.
+// TestRefusedIPv6: where a socket of IPv6 is refused, by whatever errno, what would have been dual
+// stack is IPv4, as with net.Listen.
 func TestRefusedIPv6(t *testing.T) {
 	for _, e := range []syscall.Errno{syscall.EPERM, syscall.EACCES, syscall.EINVAL, syscall.EAFNOSUPPORT} {
 		p := runtimetest.Start(t, []string{treeVar + "=refused", refuseVar + "=ipv6", errnoVar + "=" + strconv.Itoa(int(e))})
@@ -93,8 +93,8 @@ func TestRefusedIPv6(t *testing.T) {
 	}
 }
 
-// TestRefusedAtStart: what a tree cannot be without, and the system refuses, is named with
-// what helps in the last line that the program says, and it ends with exit code 1.
+// TestRefusedAtStart: if the system refuses something that a tree needs, the program's last line
+// names it and the remedy, and the exit code is 1.
 func TestRefusedAtStart(t *testing.T) {
 	for call, says := range map[string]string{
 		"memfd_create": "a seccomp profile must allow it",
@@ -115,8 +115,8 @@ func TestRefusedAtStart(t *testing.T) {
 	}
 }
 
-// TestFewDescriptors: a tree that may have as many descriptors as it takes runs, and one that
-// may not says so, with the limit and with what it takes at the least, at once: exit code 2.
+// TestFewDescriptors: a tree that may have as many descriptors as it needs runs. A tree that may
+// not ends at once with exit code 2, and its error has the limit and the least number.
 func TestFewDescriptors(t *testing.T) {
 	for few, starts := range map[string]bool{"40": true, "16": false} {
 		t.Run(few, func(t *testing.T) {

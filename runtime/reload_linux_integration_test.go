@@ -38,10 +38,10 @@ func loadOrder(context.Context) ([]byte, error) {
 	return []byte(s), nil
 }
 
-// gateVar is the path of what workers wait for that are told to.
+// gateVar is the variable with the path of the gate that workers wait for when they are ordered to.
 const gateVar = "COPPICE_TEST_GATE"
 
-// obedient serves, and behaves as its configuration says.
+// obedient serves, and behaves as its configuration orders.
 func obedient(ctx context.Context, w *coppice.Worker) error {
 	what, _, _ := strings.Cut(string(w.Config()), "@")
 	_, at, _ := strings.Cut(string(w.Config()), "@")
@@ -56,7 +56,7 @@ func obedient(ctx context.Context, w *coppice.Worker) error {
 	case "exit 0":
 		return nil
 	case "wait":
-		f, err := os.Open(os.Getenv(gateVar)) // a FIFO: until somebody opens it for writing
+		f, err := os.Open(os.Getenv(gateVar)) // a FIFO: until a process opens it for writing
 		if err != nil {
 			return err
 		}
@@ -104,7 +104,7 @@ func serveUntilAsked(ctx context.Context, w *coppice.Worker, ln net.Listener) er
 	}
 }
 
-// crash has a worker fail, in either isolation.
+// crash makes a worker fail, in either isolation.
 func (p *planted) crash() {
 	p.t.Helper()
 	c := http.Client{Timeout: runtimetest.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
@@ -124,7 +124,7 @@ func inBoth(t *testing.T, test func(t *testing.T)) {
 	}
 }
 
-// inProcess tells which of inBoth it is.
+// inProcess reports whether inBoth tests processes.
 func inProcess() bool { return os.Getenv("COPPICE_ISOLATION") != coppice.GoroutineIsolation.String() }
 
 func init() {
@@ -139,7 +139,7 @@ func init() {
 		}
 	}
 	trees["reloads"] = reloads(func(p *coppice.Pool) {})
-	// Long enough for whoever does not hang, on a machine that is busy.
+	// Long enough for a worker that does not hang, on a busy machine.
 	trees["reloads, impatient"] = reloads(func(p *coppice.Pool) { p.StartTimeout = 3 * time.Second })
 	trees["reloads, stop first"] = reloads(func(p *coppice.Pool) { p.Rollout.StopFirst = true })
 	trees["reloads, backs off"] = reloads(func(p *coppice.Pool) {
@@ -265,9 +265,8 @@ func TestReload(t *testing.T) {
 	})
 }
 
-// TestReloadFails (P1, P2, P9, P61): the first worker that fails ends the reload, with
-// its reason and its last lines; everybody is of the old generation then, and a good
-// reload after it works.
+// TestReloadFails (P1, P2, P9, P61): the first worker that fails ends the reload, with its reason
+// and its last lines. Then every worker is of the old generation, and a good reload after it works.
 func TestReloadFails(t *testing.T) { inBoth(t, testReloadFails) }
 
 func testReloadFails(t *testing.T) {
@@ -303,7 +302,7 @@ func testReloadFails(t *testing.T) {
 	p.wantGenerations(5, 5, 5)
 	// The replacement of a worker is of its generation (P14: whatever Load returns now).
 	setOrder("fail")
-	p.atRest() // a connection that one who drains has taken would be his crash
+	p.atRest() // a connection that a draining worker has taken would be cut by the worker's crash
 	before := p.slots()
 	p.crash()
 	runtimetest.Eventually(t, "one is replaced", func() bool {
@@ -313,8 +312,8 @@ func testReloadFails(t *testing.T) {
 	p.wantGenerations(5, 5, 5)
 }
 
-// TestReloadHangs (P3): a worker that is not ready in time is killed and fails the
-// reload; so does one whose wait the caller ends.
+// TestReloadHangs (P3): a worker that is not ready in time is killed and fails the reload; so does
+// a worker whose wait the caller ends.
 func TestReloadHangs(t *testing.T) { inBoth(t, testReloadHangs) }
 
 func testReloadHangs(t *testing.T) {
@@ -343,8 +342,7 @@ func testReloadHangs(t *testing.T) {
 	})
 }
 
-// TestReloadsInTurn (P4): of reloads that are asked for together each is done, one
-// after the other.
+// TestReloadsInTurn (P4): concurrent reloads are all done, one after the other.
 func TestReloadsInTurn(t *testing.T) { inBoth(t, testReloadsInTurn) }
 
 func testReloadsInTurn(t *testing.T) {
@@ -390,8 +388,8 @@ func testCrashInReload(t *testing.T) {
 	setOrder("serve")
 	p := parseTree(t, "reloads")
 	setOrder("crash@0")
-	// Whether it crashes before the last slot has its turn is the machine's to decide;
-	// that there is somebody in every slot in the end is not.
+	// Whether it crashes before the last slot has its turn depends on the machine. In any case
+	// every slot has a worker in the end.
 	err := p.Reload(t.Context())
 	if failed, ok := errors.AsType[*coppice.ReloadError](err); ok {
 		if failed.Worker != "web/0" || !strings.Contains(failed.Error(), "boom") {
@@ -414,8 +412,8 @@ type givenUp struct {
 	done chan error // what Reload returns
 }
 
-// giveUpInReload plants a tree whose pool is at path, and reloads it under ctx. before is done when
-// the successor is on its way.
+// giveUpInReload starts a tree whose pool is at path, and reloads it under ctx. It calls before
+// when the successor is being started.
 func giveUpInReload(ctx context.Context, t *testing.T, tree, path string, before func(gate string) error) *givenUp {
 	t.Helper()
 	g := &givenUp{gate: filepath.Join(t.TempDir(), "gate"), done: make(chan error, 1)}
@@ -443,12 +441,11 @@ func giveUpInReload(ctx context.Context, t *testing.T, tree, path string, before
 	return g
 }
 
-// TestGivesUpInReload: the pool's budget is used up by its old workers while their
-// successors start. That does not fail the reload, and who comes in the pool's place is of
-// the new generation.
+// TestGivesUpInReload: the pool's budget is used up by its old workers while their successors
+// start. That does not fail the reload, and the restarted pool is of the new generation.
 func TestGivesUpInReload(t *testing.T) {
 	g := giveUpInReload(t.Context(), t, "reloads, gives up", "web", nil)
-	open, err := os.OpenFile(g.gate, os.O_RDWR, 0) // which waits for nobody
+	open, err := os.OpenFile(g.gate, os.O_RDWR, 0) // with O_RDWR the open does not wait
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -462,11 +459,11 @@ func TestGivesUpInReload(t *testing.T) {
 	g.get()
 }
 
-// TestGivesUpInBadReload: the same, and the new generation does not work. Nobody had shown that
-// it does, yet it could become the one to restart from, if the pool came back late: who was
-// in its place then failed for ever.
+// TestGivesUpInBadReload: the same, and the new generation does not work. No worker had shown that
+// it works, yet it could become the generation to restart from if the pool came back late; the
+// restarted pool then failed for ever.
 func TestGivesUpInBadReload(t *testing.T) {
-	g := giveUpInReload(t.Context(), t, "reloads, gives up", "web", os.Remove) // who looks for the gate from then on fails
+	g := giveUpInReload(t.Context(), t, "reloads, gives up", "web", os.Remove) // a worker that looks for the gate from then on fails
 	err := <-g.done
 	if failed, ok := errors.AsType[*coppice.ReloadError](err); !ok || failed.Worker != "web/1" || !strings.Contains(failed.Error(), g.gate) {
 		t.Fatalf("error %v", err)
@@ -477,8 +474,8 @@ func TestGivesUpInBadReload(t *testing.T) {
 	g.get()
 }
 
-// TestGivesUpForGoodInReload: the same, and nothing comes in the pool's place: there is nobody
-// who could show that the new generation works, and the reload says so.
+// TestGivesUpForGoodInReload: the same, and the pool is not restarted: no worker can show that the
+// new generation works, and the reload's error says so.
 func TestGivesUpForGoodInReload(t *testing.T) {
 	for _, tt := range []struct {
 		name, tree string
@@ -504,14 +501,14 @@ func TestGivesUpForGoodInReload(t *testing.T) {
 	}
 }
 
-// candidate tells whether a successor of the worker of that name is on its way.
+// candidate reports whether a successor of the worker of that name is being started.
 func (p *planted) candidate(name string) (way bool) {
 	p.Snapshot().Walk(func(n coppice.Tree) { way = way || n.Role == "candidate" && n.Name == name })
 	return way
 }
 
-// TestStopInReload (P7): the tree ends while it reloads: nobody is left, and who has
-// asked for the reload is told.
+// TestStopInReload (P7): the tree ends while it reloads: no process is left, and the caller of
+// Reload gets an error.
 func TestStopInReload(t *testing.T) { inBoth(t, testStopInReload) }
 
 func testStopInReload(t *testing.T) {
@@ -568,8 +565,8 @@ func testReloadSockets(t *testing.T) {
 	p.get()
 }
 
-// TestReloadStopFirst: no two workers of a slot run at the same time, and the socket
-// stays open though nobody has it meanwhile.
+// TestReloadStopFirst: no two workers of a slot run at the same time, and the socket stays open
+// though no worker has it for a while.
 func TestReloadStopFirst(t *testing.T) { inBoth(t, testReloadStopFirst) }
 
 func testReloadStopFirst(t *testing.T) {
@@ -612,7 +609,7 @@ func testReloadsLeaveNothing(t *testing.T) {
 	now.mustBe(t, before)
 }
 
-// rest is what a tree and its master have when nothing goes on.
+// rest is what a tree and its master have when nothing is under way.
 type rest struct {
 	fds, goroutines, kids int
 	heap, resident        int64 // bytes
@@ -623,8 +620,8 @@ func (r rest) String() string {
 		r.fds, r.goroutines, r.kids, r.heap>>10, r.resident>>10)
 }
 
-// slack is how much bigger a process may be without anything being left behind: what
-// its allocator keeps differs from one time to the next. A channel is some 200 KiB.
+// slack is how much bigger a process may be although nothing is left behind: what its allocator
+// keeps differs from time to time. A channel is some 200 KiB.
 const slack = 6 << 20
 
 func (r rest) mustBe(t *testing.T, before rest) {
@@ -632,18 +629,18 @@ func (r rest) mustBe(t *testing.T, before rest) {
 	if r.fds > before.fds || r.goroutines > before.goroutines || r.kids != before.kids || r.heap > before.heap+slack {
 		t.Errorf("%v; before it was %v", r, before)
 	}
-	if r.resident > before.resident+2*slack && !raced() { // which keeps books of its own
+	if r.resident > before.resident+2*slack && !raced() { // the race detector keeps its own records
 		t.Errorf("%v; before it was %v", r, before)
 	}
 }
 
-// raced tells whether this is built with the race detector.
+// raced reports whether this is built with the race detector.
 func raced() bool {
 	info, _ := debug.ReadBuildInfo()
 	return info != nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
-// atRest waits until nobody drains and nothing changes any more, and counts.
+// atRest waits until no worker drains and nothing changes any more, and counts.
 func (p *planted) atRest() (now rest) {
 	p.t.Helper()
 	runtimetest.Eventually(p.t, "nobody drains", func() bool {

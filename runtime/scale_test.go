@@ -49,7 +49,7 @@ func TestResizeAtOnce(t *testing.T) {
 	}
 }
 
-// Who ends when no roll goes on is not kept: a tree that is reloaded for years has
+// A worker that ends when no roll is under way is not kept: a tree that is reloaded for years has
 // many workers behind it.
 func TestEndedWorkersAreForgotten(t *testing.T) {
 	c := startingPool(t)

@@ -16,8 +16,8 @@ import (
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
 
-// struckVar is the path of a file that says how a worker of "struck" ends: the first that
-// finds it removes it, and does so.
+// struckVar is the variable with the path of a file that orders how a worker of "struck" ends: the
+// first worker that finds it removes it, and ends so.
 const struckVar = "COPPICE_TEST_STRUCK"
 
 func init() {
@@ -39,8 +39,8 @@ func init() {
 	}
 }
 
-// TestStartStruck: a worker that is killed while the tree starts does not end the start;
-// one that fails by itself does, with its reason.
+// TestStartStruck: a worker that is killed while the tree starts does not end the start; a worker
+// that fails does, with its reason.
 func TestStartStruck(t *testing.T) {
 	order := filepath.Join(t.TempDir(), "order")
 	t.Setenv(struckVar, order)

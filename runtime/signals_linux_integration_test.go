@@ -37,8 +37,8 @@ func init() {
 	}
 }
 
-// TestSignalsBeforeItIsUp: who hears from the program's own hook that it is there may
-// ask for a reload: it is not lost, though the tree counts as up a moment later.
+// TestSignalsBeforeItIsUp: a process that learns from the program's own hook that the tree is there
+// may ask for a reload: the signal is not lost, though the tree counts as up a moment later.
 func TestSignalsBeforeItIsUp(t *testing.T) {
 	p := runtimetest.Start(t, []string{treeVar + "=signals before it is up"})
 	p.Await(`reloaded generation=2 `)

@@ -132,7 +132,7 @@ func TestBadSpecs(t *testing.T) {
 	}
 }
 
-// TestWithoutMaster: a worker function runs by itself in a unit test.
+// TestWithoutMaster: a worker function runs without a tree in a unit test.
 func TestWithoutMaster(t *testing.T) {
 	var w coppice.Worker
 	ctx, cancel := context.WithCancel(t.Context())

@@ -13,8 +13,8 @@ import (
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
 
-// TestStacks (P78): where the goroutines of a live process stand, of every kind, without
-// any of them ending.
+// TestStacks (P78): the stacks of the goroutines of a live process, of every kind, without ending
+// any of them.
 func TestStacks(t *testing.T) { inBoth(t, testStacks) }
 
 func testStacks(t *testing.T) {
@@ -47,7 +47,7 @@ func testStacks(t *testing.T) {
 	}
 }
 
-// TestStacksOfMany: what a process tells is bounded, and arrives.
+// TestStacksOfMany: the text of a process is bounded, and arrives.
 func TestStacksOfMany(t *testing.T) {
 	t.Setenv("COPPICE_ISOLATION", coppice.GoroutineIsolation.String())
 	setOrder("serve")
@@ -65,8 +65,8 @@ func TestStacksOfMany(t *testing.T) {
 	}
 }
 
-// TestStacksOfSilent: a process that does not answer costs whom asks his context, and one that
-// ends meanwhile not even that.
+// TestStacksOfSilent: a process that does not answer costs the caller its context; if the process
+// ends, the call returns at once.
 func TestStacksOfSilent(t *testing.T) {
 	setOrder("serve")
 	p := parseTree(t, "reloads")

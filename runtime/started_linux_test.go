@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// A program that changes its directory or its arguments after its start has children that start as it did.
+// A program that changes its directory or its arguments after its start has children that start in
+// the original ones.
 func TestChildrenStartAsTheProgramDid(t *testing.T) {
 	was, err := os.Getwd()
 	if err != nil {

@@ -38,7 +38,8 @@ func init() {
 	}
 }
 
-// listenStarved listens on a socket that this process has no descriptor for, and then has one.
+// listenStarved listens when this process has no descriptor for the socket, and then when it has
+// one.
 func listenStarved(ctx context.Context, w *coppice.Worker) string {
 	var old unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
@@ -61,8 +62,9 @@ func listenStarved(ctx context.Context, w *coppice.Worker) string {
 	return ""
 }
 
-// TestOutOfDescriptors: a process has no descriptor for what another sends it. A worker's Listen says so, as package net's
-// would. A link is tried again until there are some, a socket for the listener process too, and nothing is replaced for it.
+// TestOutOfDescriptors: a process has no descriptor for what another sends it. A worker's Listen
+// returns the error that package net's would. A link is tried again until there are descriptors, as
+// is a socket for the listener process, and nothing is replaced for it.
 func TestOutOfDescriptors(t *testing.T) {
 	p := parseTree(t, "starved")
 	if s := p.reported(1)[0].Text; s != "" {

@@ -34,8 +34,8 @@ type stopping struct {
 	taken []StopStep
 }
 
-// step notes and logs a step; a repeated one is ignored. The first step of a stop is logged at level
-// Debug, later ones at Info, and a kill at Warn.
+// step notes and logs a step; a repeated one is ignored. The first step of a stop is logged at
+// level Debug, later ones at Info, and a kill at Warn.
 func (s *stopping) step(what string) {
 	s.mu.Lock()
 	for _, t := range s.taken {

@@ -50,8 +50,8 @@ func init() {
 	}
 }
 
-// toldBySignals is a pool that gives up at its first failure, and cuts what is under way
-// where a worker drains as an orphan. A request is answered when its body ends.
+// toldBySignals is a pool that gives up at its first failure, and cuts requests under way when a
+// worker drains as an orphan. A request is answered when its body ends.
 func toldBySignals(policy coppice.Policy, restart supervisor.Restart) coppice.Config {
 	cfg := pool(2, func(ctx context.Context, w *coppice.Worker) error {
 		ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Network: "tcp", Address: "127.0.0.1:0", Policy: policy})
@@ -80,7 +80,7 @@ func toldBySignals(policy coppice.Policy, restart supervisor.Restart) coppice.Co
 	return cfg
 }
 
-// told is a program whose processes are told by signals.
+// told is a program whose processes get signals.
 type told struct {
 	*runtimetest.Program
 	t                 *testing.T
@@ -132,8 +132,8 @@ func (p *told) beginInWorker() (finish func() error) {
 	return finish
 }
 
-// send sends head on a connection of its own; finish sends the body of one byte and returns
-// what became of the request.
+// send sends head on a new connection; finish sends the body of one byte and returns the result of
+// the request.
 func (p *told) send(head string) (finish func() error, c net.Conn) {
 	p.t.Helper()
 	c, err := net.Dial("tcp", p.addr)
@@ -184,7 +184,7 @@ func TestSignalToAll(t *testing.T) {
 				p := startTold(t, row.policy.String())
 				var finish []func() error
 				begin := p.begin
-				if row.policy == coppice.Shared { // its backlog ends with the last of those who share it
+				if row.policy == coppice.Shared { // its backlog ends with the last worker that shares it
 					begin = p.beginInWorker
 				}
 				for range 4 {
@@ -193,7 +193,7 @@ func TestSignalToAll(t *testing.T) {
 				groups := order[name](p)
 				for i, pids := range groups {
 					p.kill(row.sig, pids...)
-					if i == 0 && pids[0] != p.PID() && len(groups) > 1 { // the service goes on until its master is told
+					if i == 0 && pids[0] != p.PID() && len(groups) > 1 { // the service goes on until its master gets the signal
 						finish = append(finish, begin(), begin())
 					}
 				}
@@ -214,9 +214,9 @@ func TestSignalToAll(t *testing.T) {
 	}
 }
 
-// TestSignalToOneWorker: a worker that an operator tells to end is replaced before it goes,
-// and finishes what it has: that is no failure, of which the pool could bear none. So is the
-// listener process.
+// TestSignalToOneWorker: a worker that an operator's signal asks to end is replaced before it ends,
+// and finishes its work. That is no failure, for the pool has no budget for one. The same holds for
+// the listener process.
 func TestSignalToOneWorker(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT} {
 		t.Run(sig.String(), func(t *testing.T) {
@@ -243,8 +243,8 @@ func TestSignalToOneWorker(t *testing.T) {
 	}
 }
 
-// TestSignalToTransientWorker: one that is restarted after a failure alone drains, and
-// nobody takes its place.
+// TestSignalToTransientWorker: a worker that is restarted only after a failure drains, and is not
+// replaced.
 func TestSignalToTransientWorker(t *testing.T) {
 	p := startTold(t, "transient")
 	finish := []func() error{p.begin(), p.begin()}
@@ -275,7 +275,7 @@ func TestMasterDiesInDrain(t *testing.T) {
 	}
 }
 
-// TestSignalsForTheMaster: what means something to a master, and is sent to all, ends no
+// TestSignalsForTheMaster: a signal that has a meaning for a master, and is sent to all, ends no
 // child: SIGHUP to all is one reload.
 func TestSignalsForTheMaster(t *testing.T) {
 	p := startTold(t, "round-robin")
@@ -301,7 +301,7 @@ func TestSignalsForTheMaster(t *testing.T) {
 	}
 }
 
-// TestSignalsOfAWorkerToItself: a worker that tells itself to end, as soon as it is up, is no
+// TestSignalsOfAWorkerToItself: a worker that signals itself to end, as soon as it is up, is no
 // operator: its ends count, and the pool gives up by its rules, OTP's or its own.
 func TestSignalsOfAWorkerToItself(t *testing.T) {
 	for _, name := range []string{"tells itself", "tells itself, OTP"} {

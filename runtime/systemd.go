@@ -57,7 +57,7 @@ func newServiceManager(log *slog.Logger) *serviceManager {
 	m := &serviceManager{log: log}
 	m.teller = notify.NewTeller(address, func(err error) {
 		if n := m.lost.Add(1); isPowerOfTwo(n) {
-			m.log.Warn("systemd does not hear", "messages", n, "err", err)
+			m.log.Warn("messages to systemd are lost", "messages", n, "err", err)
 		}
 	})
 	return m

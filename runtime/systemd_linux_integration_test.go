@@ -35,7 +35,7 @@ func init() {
 					if err != nil {
 						return err
 					}
-					// What is the master's alone has not reached the worker.
+					// The variables for the master alone have not reached the worker.
 					mux := http.NewServeMux()
 					mux.HandleFunc("/env", func(rw http.ResponseWriter, _ *http.Request) {
 						for _, v := range []string{"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"} {
@@ -177,7 +177,7 @@ func TestSystemd(t *testing.T) {
 	}
 }
 
-// TestSystemdReloadThatDoesNotBegin: systemd, which waits for it, hears of a reload
+// TestSystemdReloadThatDoesNotBegin: systemd, which waits for it, gets messages about a reload
 // whose configuration cannot be loaded: that it is over, that the tree serves, and why.
 func TestSystemdReloadThatDoesNotBegin(t *testing.T) {
 	n := newNotifySocket(t)
@@ -205,9 +205,9 @@ func TestSystemdReloadThatDoesNotBegin(t *testing.T) {
 	}
 }
 
-// TestSystemdOfErrors: systemd, which shows it, hears why the program ends where it does not as it
-// should: that it stops, the reason, and the errno if there is one; and as long as it stops,
-// that it is alive. The exit code tells it from an orderly end.
+// TestSystemdOfErrors: systemd gets, and shows, the reason of an end that should not be: that the
+// program stops, the error, and the errno if there is one; and signs of life while it stops. The
+// exit code distinguishes it from an orderly end.
 func TestSystemdOfErrors(t *testing.T) {
 	const stopping, shutting = "STOPPING=1\nEXTEND_TIMEOUT_USEC=60000000", "STATUS=shutting down"
 	for _, tt := range []struct {
@@ -258,7 +258,7 @@ func TestSystemdOfErrors(t *testing.T) {
 	}
 }
 
-// TestReloadIsToldOnce: why a reload failed that a signal asked for stands in the log once.
+// TestReloadIsToldOnce: the error of a failed reload that a signal asked for is in the log once.
 func TestReloadIsToldOnce(t *testing.T) {
 	config := filepath.Join(t.TempDir(), "config")
 	if err := os.WriteFile(config, nil, 0o600); err != nil {
@@ -286,7 +286,7 @@ func TestStatusPage(t *testing.T) {
 	n := newNotifySocket(t)
 	p := runtimetest.Start(t, []string{treeVar + "=a service of systemd's", "NOTIFY_SOCKET=" + n.path})
 	n.await(`READY=1`)
-	p.Signal(syscall.SIGUSR2) // reserved: nobody dies of it
+	p.Signal(syscall.SIGUSR2) // reserved: no process dies of it
 	p.Signal(syscall.SIGUSR1)
 	p.Await(`web/1 +worker pid \d+`)
 	p.Signal(syscall.SIGTERM)
@@ -295,8 +295,8 @@ func TestStatusPage(t *testing.T) {
 	}
 }
 
-// TestActivation is P21: the second of two sockets of one name is served, by
-// workers to whom nothing tells of it.
+// TestActivation is P21: the second of two sockets of one name is served, by workers that have no
+// variable about it.
 func TestActivation(t *testing.T) {
 	var files []*os.File
 	var addr string
@@ -332,8 +332,8 @@ func TestActivation(t *testing.T) {
 	}
 }
 
-// TestNotActivated: a socket that is not there is named, with those that are; a
-// worker cannot ask for one.
+// TestNotActivated: the error of a missing socket names it and those that are there; a worker
+// cannot ask for such a socket.
 func TestNotActivated(t *testing.T) {
 	p := runtimetest.StartWith(t, []string{
 		treeVar + "=a service of systemd's", "LISTEN_FDS=1", "LISTEN_FDNAMES=admin",

@@ -26,8 +26,8 @@ func (d deafCollector) Start(ctx context.Context, p tracing.ProcessResource, up 
 
 func (deafPipeline) Shutdown(context.Context) error { return errors.New("the collector is deaf") }
 
-// TestTelemetryLostAtEnd: telemetry that could not be sent when the tree ends is told of, and
-// is no reason for the end to fail.
+// TestTelemetryLostAtEnd: telemetry that could not be sent when the tree ends is reported, and does
+// not make the end fail.
 func TestTelemetryLostAtEnd(t *testing.T) {
 	tracing.Register(deafCollector{tracing.Own(noop.NewTracerProvider())})
 	t.Cleanup(func() { tracing.Register(nil) })

@@ -36,7 +36,7 @@ func init() {
 	}
 }
 
-// serveTLS answers with its slot, at an address of its pool's own.
+// serveTLS answers with its slot, at an address of its pool.
 func serveTLS(ctx context.Context, w *coppice.Worker) error {
 	cert, err := tls.X509KeyPair(w.Config(), w.Config())
 	if err != nil {
@@ -111,8 +111,7 @@ func TestTickets(t *testing.T) {
 	}
 }
 
-// TestTicketsOfAnotherPool: a session is resumed by the workers of its pool, and by no
-// other's.
+// TestTicketsOfAnotherPool: a session is resumed by the workers of its pool, and by no others.
 func TestTicketsOfAnotherPool(t *testing.T) {
 	p := parseTree(t, "tls, two pools")
 	addrs := map[string]string{}
@@ -145,7 +144,7 @@ func TestTicketsOfAnotherPool(t *testing.T) {
 }
 
 // TestServeTLS: TLS is served without a master, with HTTP/2 where the server serves it, and the
-// server's own TLSConfig stays as it was; one without a certificate is an error.
+// server's own TLSConfig stays as it was; a server without a certificate is an error.
 func TestServeTLS(t *testing.T) {
 	pem, err := selfSigned(t.Context())
 	if err != nil {

@@ -52,7 +52,8 @@ func unhex(s string) []byte {
 }
 
 // TestUnknownProtocol: a program of a release whose hello the master cannot understand does not
-// start, and what the master says last is why. Its log says so too, as the child may live on.
+// start, and the master's last words to it are the reason. The master's log has it too, as the
+// child may live on.
 func TestUnknownProtocol(t *testing.T) {
 	hello := func(magic uint32, version uint16) string { // docs/protocol.md, section 4
 		b := append(binary.LittleEndian.AppendUint32(nil, 24), 0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)

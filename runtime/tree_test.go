@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestTreeText: what a child compares its tree by is within its bound, comes through JSON as it
-// is, and shows a difference wherever that is.
+// TestTreeText: the text by which a child compares its tree is within its bound, passes through
+// JSON unchanged, and shows a difference wherever it is.
 func TestTreeText(t *testing.T) {
 	many := slices.Repeat([]string{"a line of a tree"}, 100_000)
 	for name, lines := range map[string][]string{

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// late is a server whose Serve begins when its Shutdown has returned: one that was asked to
-// stop before it knew its listener, of which its Shutdown then knows nothing, as with fasthttp.
+// late is a server whose Serve begins when its Shutdown has returned: it was asked to stop before
+// it knew its listener, so its Shutdown knows nothing of the listener, as with fasthttp.
 type late struct{ shut chan struct{} }
 
 func (s late) Serve(ln net.Listener) error {
@@ -29,8 +29,8 @@ func (s late) Shutdown(context.Context) error {
 	return nil
 }
 
-// TestServeStoppedAtOnce: a worker that is asked to stop before its server has begun to serve
-// ends all the same.
+// TestServeStoppedAtOnce: a worker that is asked to stop before its server has begun to serve ends
+// all the same.
 func TestServeStoppedAtOnce(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

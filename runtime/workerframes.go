@@ -102,7 +102,7 @@ func (w *poolWorker) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 func (w *poolWorker) handlesLost(_ *fdipc.Conn, f *fdipc.Frame) {
 	<-w.attached
 	if n := w.framesLost.Add(1); isPowerOfTwo(n) {
-		w.driver.log.Error("out of descriptors: what a child has sent is lost, and it is told so", "name", w.name(), "id", w.hello.ID, "frames", n)
+		w.driver.log.Error("out of descriptors: the descriptors that a child has sent are lost, and it gets an error", "name", w.name(), "id", w.hello.ID, "frames", n)
 	}
 	if !w.driver.children.system.HandlesLost(w.address(), f) {
 		w.driver.children.sockets.HandlesLost(w.sibling().Worker, f)

@@ -19,14 +19,14 @@ const (
 	Hangs Release = "coppice:hangs" // does nothing, for an hour
 )
 
-// Installed is a program file of its own, as a deployment would replace it.
+// Installed is a separate program file, as a deployment would replace it.
 type Installed struct {
 	t        testing.TB
 	path     string
 	releases map[Release]string
 }
 
-// Install puts the program of [Main] in a directory of its own.
+// Install puts the program of [Main] in a new directory.
 func Install(t testing.TB) *Installed {
 	t.Helper()
 	self, err := os.Executable()
@@ -45,7 +45,7 @@ func Install(t testing.TB) *Installed {
 	return in
 }
 
-// copyProgram copies a program with a mark behind its end, where nothing looks.
+// copyProgram copies a program with a mark behind its end, which no loader reads.
 func copyProgram(to, from string, r Release) error {
 	src, err := os.Open(from)
 	if err != nil {
@@ -65,7 +65,7 @@ func copyProgram(to, from string, r Release) error {
 	return err
 }
 
-// Replace puts a release in the program's place, at one moment, as a deployment does.
+// Replace puts a release in the program's place atomically, as a deployment does.
 func (in *Installed) Replace(r Release) {
 	in.t.Helper()
 	next := in.path + ".next"
@@ -78,13 +78,13 @@ func (in *Installed) Replace(r Release) {
 	_ = os.Remove(next) // rename does nothing when both are the same file already
 }
 
-// Start starts what is installed now; see [Start].
+// Start starts the installed program; see [Start].
 func (in *Installed) Start(env []string, args ...string) *Program {
 	in.t.Helper()
 	return start(in.t, in.path, env, nil, args...)
 }
 
-// beAsInstalled does what the release of this process does before it begins.
+// beAsInstalled does what the release of this process does before the program begins.
 func beAsInstalled() {
 	f, err := os.Open("/proc/self/exe")
 	if err != nil {

@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-// RunOverKills runs l while each of pids, workers of the program p that have the listener process and nobody else
-// beside them, is killed with −9: one after the other, each between answers and when the one before it is replaced.
+// RunOverKills runs l while it kills each of pids with −9. pids are workers of the program p, which
+// has no further child but the listener process. They are killed one after the other, each between
+// answers and after the previous one is replaced.
 func (l Load) RunOverKills(t testing.TB, p *Program, pids []int) Counts {
 	t.Helper()
 	l.answered = new(atomic.Int64)

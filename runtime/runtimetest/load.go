@@ -15,20 +15,20 @@ import (
 	"time"
 )
 
-// Counts is what a load saw, from the client's side.
+// Counts is the result of a load, as its clients saw it.
 type Counts struct {
 	OK      int64 // a whole answer with status 200
 	Refused int64 // connect: connection refused
 	Cut     int64 // reset, or ended before the whole answer
 	Hung    int64 // no answer within [Load.Timeout]
 	Other   int64 // anything else
-	First   error // the first of Other
+	First   error // the first error in Other
 }
 
-// Sent is the number of requests made.
+// Sent returns the number of requests made.
 func (c Counts) Sent() int64 { return c.OK + c.Refused + c.Cut + c.Hung + c.Other }
 
-// String is one line.
+// String returns one line.
 func (c Counts) String() string {
 	s := fmt.Sprintf("sent %d: ok %d, refused %d, cut %d, hung %d, other %d", c.Sent(), c.OK, c.Refused, c.Cut, c.Hung, c.Other)
 	if c.First != nil {
@@ -41,18 +41,17 @@ func (c Counts) String() string {
 type Load struct {
 	URL       string
 	InFlight  int           // clients, each with one request at a time
-	KeepAlive bool          // one connection a client, otherwise one a request
+	KeepAlive bool          // one connection for each client, otherwise one for each request
 	Timeout   time.Duration // of one request; zero = 10 s
 
-	answered *atomic.Int64 // what went well so far
+	answered *atomic.Int64 // requests answered with status 200 so far
 }
 
-// closedIdle is what net/http says, by an error that it does not export, of a
-// connection that ended before the request was written to it.
+// closedIdle is the text of an error of net/http, which does not export it, for a connection that
+// ended before the request was written to it.
 const closedIdle = "http: server closed idle connection"
 
-// Run makes requests until ctx ends, lets those under way finish, and returns
-// what became of them all.
+// Run makes requests until ctx ends, lets those under way finish, and returns the results of all.
 func (l Load) Run(ctx context.Context) Counts {
 	if l.Timeout == 0 {
 		l.Timeout = 10 * time.Second

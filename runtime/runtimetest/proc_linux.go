@@ -20,7 +20,7 @@ func Children(t testing.TB, pid int) []int {
 	for _, task := range tasks {
 		b, err := os.ReadFile(task)
 		if err != nil {
-			continue // the thread ended meanwhile
+			continue // the thread has ended
 		}
 		for f := range strings.FieldsSeq(string(b)) {
 			kid, err := strconv.Atoi(f)
@@ -33,7 +33,7 @@ func Children(t testing.TB, pid int) []int {
 	return kids
 }
 
-// Descriptors returns what pid has open: descriptor number to what it is.
+// Descriptors returns the descriptors that pid has open: their numbers, and what each is.
 func Descriptors(t testing.TB, pid int) map[int]string {
 	t.Helper()
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
@@ -45,7 +45,7 @@ func Descriptors(t testing.TB, pid int) map[int]string {
 	for _, e := range entries {
 		to, err := os.Readlink(filepath.Join(dir, e.Name()))
 		if err != nil {
-			continue // closed meanwhile
+			continue // it has been closed
 		}
 		n, err := strconv.Atoi(e.Name())
 		if err != nil {
@@ -56,8 +56,8 @@ func Descriptors(t testing.TB, pid int) map[int]string {
 	return fds
 }
 
-// Resident returns the memory in bytes that pid has in RAM and shares with no file:
-// its own and what it has of memory files. 0 when there is no such process.
+// Resident returns the memory in bytes that pid has in RAM and shares with no file on disk: its
+// anonymous memory and its memory files. It is 0 when there is no such process.
 func Resident(t testing.TB, pid int) (bytes int64) {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -77,7 +77,7 @@ func Resident(t testing.TB, pid int) (bytes int64) {
 	return bytes
 }
 
-// Alive tells whether pid is there and not a zombie.
+// Alive reports whether pid exists and is not a zombie.
 func Alive(pid int) bool {
 	s := state(fmt.Sprintf("/proc/%d/stat", pid))
 	return s != 0 && s != 'Z' && s != 'X'
@@ -95,8 +95,7 @@ func Freeze(t testing.TB, pid int) {
 	})
 }
 
-// state reads the state of a process or thread from its stat file; 0 when there
-// is none.
+// state returns the state of a process or thread from its stat file; 0 when there is no such file.
 func state(stat string) byte {
 	b, err := os.ReadFile(stat)
 	if err != nil {
@@ -110,8 +109,8 @@ func state(stat string) byte {
 	return rest[1]
 }
 
-// GroupAlive tells whether a process of the group is there that is not a zombie. A
-// group's number may be another's once it has ended.
+// GroupAlive reports whether the group has a process that is not a zombie. When a group has ended,
+// its number may be used again.
 func GroupAlive(t testing.TB, pgid int) bool {
 	t.Helper()
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
@@ -121,7 +120,7 @@ func GroupAlive(t testing.TB, pgid int) bool {
 	return slices.ContainsFunc(stats, func(stat string) bool {
 		b, err := os.ReadFile(stat)
 		if err != nil {
-			return false // it has ended meanwhile
+			return false // it has ended
 		}
 		f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:]) // state ppid pgrp …
 		return len(f) > 2 && f[0][0] != 'Z' && f[0][0] != 'X' && string(f[2]) == strconv.Itoa(pgid)

@@ -1,6 +1,5 @@
-// Package runtimetest helps to test programs built on Coppice from outside: it
-// starts a program, reads what it prints, loads it over HTTP, and counts the
-// processes and descriptors of its tree.
+// Package runtimetest helps to test programs built on Coppice from outside. It starts a program,
+// reads its output, loads it over HTTP, and counts the processes and descriptors of its tree.
 package runtimetest
 
 import (
@@ -17,17 +16,16 @@ import (
 	"time"
 )
 
-// Patience is how long the package's waits last before they fail the test: far
-// beyond what a loaded machine needs, so that running into it means a defect.
+// Patience is how long the package's waits last before they fail the test: far beyond what a loaded
+// machine needs, so that reaching it means a defect.
 const Patience = 60 * time.Second
 
-// programVar is set in the environment of a test binary that is to be the
-// program under test.
+// programVar is set in the environment of a test binary that runs as the program under test.
 const programVar = "COPPICE_TEST_PROGRAM"
 
-// Main is the TestMain of a package whose test binary doubles as the program
-// that its tests start: in a process that [Start] has begun, and in the children
-// that this in turn starts, it runs program; elsewhere the tests.
+// Main is the TestMain of a package whose test binary is also the program that its tests start. In
+// a process that [Start] has begun, and in the children of that process, it runs program; elsewhere
+// it runs the tests.
 //
 //	func TestMain(m *testing.M) { runtimetest.Main(m, main) }
 func Main(m *testing.M, program func()) {
@@ -40,9 +38,8 @@ func Main(m *testing.M, program func()) {
 	os.Exit(m.Run())
 }
 
-// heed has the programs of [Start] heed the signals that this process was started
-// to ignore, by nohup or as a background job: what is handled here is at its default
-// after their exec.
+// heed makes the programs of [Start] react to the signals that this process was started to ignore,
+// by nohup or as a background job: a signal that is handled here has its default after their exec.
 var heed = sync.OnceFunc(func() {
 	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
 		if signal.Ignored(sig) {
@@ -64,16 +61,16 @@ type Program struct {
 	err   error
 }
 
-// Start starts the program of [Main] with args, and with env added to this
-// process's environment. When the test ends, what still runs is killed, and what
-// it printed is logged if the test failed.
+// Start starts the program of [Main] with args, and with env added to this process's environment.
+// When the test ends, processes that still run are killed, and their output is logged if the test
+// failed.
 func Start(t testing.TB, env []string, args ...string) *Program {
 	t.Helper()
 	return StartWith(t, env, nil, args...)
 }
 
-// StartWith is Start with files that the program inherits as descriptors 3, 4, …,
-// borrowed until it returns.
+// StartWith is Start with files that the program inherits as descriptors 3, 4, and so on. The files
+// are borrowed until StartWith returns.
 func StartWith(t testing.TB, env []string, files []*os.File, args ...string) *Program {
 	t.Helper()
 	heed()
@@ -101,7 +98,7 @@ func start(t testing.TB, self string, env []string, files []*os.File, args ...st
 		for s := bufio.NewScanner(r); s.Scan(); {
 			p.add(s.Text())
 		}
-		_, _ = io.Copy(io.Discard, r) // a line too long for the scanner
+		_, _ = io.Copy(io.Discard, r) // a line that is too long for the scanner
 	}()
 	go func() { // ends with the program
 		p.err = p.cmd.Wait()
@@ -133,18 +130,18 @@ func (p *Program) add(line string) {
 	p.grew = make(chan struct{})
 }
 
-// Lines returns a copy of what has been printed so far, both streams.
+// Lines returns a copy of the lines printed so far, both streams.
 func (p *Program) Lines() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]string(nil), p.lines...)
 }
 
-// PID is the program's process number.
+// PID returns the program's process number.
 func (p *Program) PID() int { return p.cmd.Process.Pid }
 
-// Await waits for a line that matches re and returns its submatches. It fails
-// the test when the program ends without it.
+// Await waits for a line that matches re and returns its submatches. It fails the test if the
+// program ends without such a line.
 func (p *Program) Await(re string) []string {
 	p.t.Helper()
 	r, deadline := regexp.MustCompile(re), time.After(Patience)
@@ -182,11 +179,10 @@ func (p *Program) Signal(sig syscall.Signal) {
 	}
 }
 
-// Ended is closed when the program has ended and all it printed is read.
+// Ended returns a channel that is closed when the program has ended and all its output is read.
 func (p *Program) Ended() <-chan struct{} { return p.ended }
 
-// Wait waits for the end and returns the exit code, or -1 when a signal was the
-// cause.
+// Wait waits for the end and returns the exit code, or -1 if a signal ended the program.
 func (p *Program) Wait() int {
 	p.t.Helper()
 	select {
@@ -205,9 +201,8 @@ func (p *Program) Wait() int {
 	return -1
 }
 
-// Eventually polls cond until it is true, and fails the test with what when it
-// is not within [Patience]. It is for the state of other processes, which
-// announces itself to nobody.
+// Eventually polls cond until it is true, and fails the test with what if it is not true within
+// [Patience]. It is for the state of other processes, which send no notice of it.
 func Eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)

@@ -8,9 +8,9 @@ import (
 	"syscall"
 )
 
-// endAtOnce has this program, and those that it starts, not sleep before they exit, as a
-// race build does for a second: a process that has ended would seem to hang. It takes
-// effect at the start of a program alone, so this one is started anew.
+// endAtOnce keeps this program, and those that it starts, from sleeping for a second before they
+// exit, as a race build does: a process that has ended would seem to hang. The setting takes effect
+// only at the start of a program, so this program is started anew.
 func endAtOnce() {
 	const option = "atexit_sleep_ms="
 	race := os.Getenv("GORACE")

@@ -7,13 +7,14 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
-// Answers is what the master has heard of a child's heartbeat. The zero value has heard nothing.
+// Answers is what the master has received of a child's heartbeat. The zero value has received
+// nothing.
 type Answers struct {
 	newest    atomic.Uint64          // the newest heartbeat that was answered
-	complaint atomic.Pointer[string] // what is wrong, as the child says; nil if nothing
+	complaint atomic.Pointer[string] // what is wrong, as the child reports; nil if nothing
 }
 
-// Record takes an answer, on the goroutine that reads the channel.
+// Record records an answer, on the goroutine that reads the channel.
 func (a *Answers) Record(f childproto.HeartbeatFrame) {
 	if f.Unwell == "" {
 		a.complaint.Store(nil)
@@ -23,7 +24,7 @@ func (a *Answers) Record(f childproto.HeartbeatFrame) {
 	a.newest.Store(f.N)
 }
 
-// Complaint returns what is wrong, as the child says; "" if nothing is.
+// Complaint returns what is wrong, as the child reports; "" if nothing is.
 func (a *Answers) Complaint() string {
 	if s := a.complaint.Load(); s != nil {
 		return *s
@@ -31,7 +32,7 @@ func (a *Answers) Complaint() string {
 	return ""
 }
 
-// A Subject is what Watch takes from a child.
+// A Subject is what Watch needs from a child.
 type Subject struct {
 	Answers *Answers
 	Ended   <-chan struct{}                       // closed when it has ended
@@ -62,17 +63,18 @@ func Watch(cfg Config, c Subject) time.Duration {
 		case <-ticker.C:
 		}
 		if c.Stopped() {
-			return 0 // the drain has a deadline of its own
+			return 0 // the drain has a separate deadline
 		}
 		turn := Turn{Elapsed: time.Since(last)}
 		last = last.Add(turn.Elapsed)
-		// The next question waits for the last answer. Before the first there is none to miss.
+		// The next question waits for the last answer. Before the first question no answer can be
+		// missed.
 		if c.Answers.newest.Load() == sent {
 			well := c.Answers.complaint.Load() == nil
 			if c.Ask(childproto.HeartbeatFrame{N: sent + 1}) == nil {
 				sent++
 				turn.Answered = well
-			} // else it does not even read
+			} // otherwise it does not even read
 		}
 		if turn.Answered {
 			waited = cpuWaits{}
@@ -94,7 +96,7 @@ func Watch(cfg Config, c Subject) time.Duration {
 	}
 }
 
-// cpuWaits follows how long a process has waited for CPUs.
+// cpuWaits tracks how long a process has waited for CPUs.
 type cpuWaits struct {
 	known bool
 	sum   time.Duration

@@ -1,5 +1,4 @@
-// Package logqueue keeps a log that blocks, or is lost, from holding up what writes to
-// it.
+// Package logqueue keeps a log handler that blocks or panics from holding up the code that logs.
 package logqueue
 
 import (
@@ -13,21 +12,20 @@ import (
 )
 
 const (
-	// MaxQueue bounds the records that wait for the handler, in bytes: their texts and
-	// recordCost each. What comes beyond it is lost, and counted in a record of its own
-	// once the handler takes records again.
+	// MaxQueue bounds the records that wait for the handler, in bytes: their texts and recordCost
+	// each. Further records are lost, and counted in a separate record once the handler takes
+	// records again.
 	MaxQueue = 4 << 20
 
 	recordCost = 256
 )
 
-// Handler is a slog.Handler that passes records on to another, which may block: one
-// after another, on a goroutine of its own. Handle neither blocks nor fails. A record
-// is complete when it is queued: what it says is resolved, and each text is cut by
-// [supervisor.Cut].
+// Handler is a slog.Handler that passes records on to another handler, which may block: one after
+// another, on a separate goroutine. Handle neither blocks nor fails. A record is complete when it
+// is queued: its values are resolved, and each text is cut by [supervisor.Cut].
 type Handler struct {
 	to slog.Handler
-	q  *queue.Queue[entry] // of the first of the family
+	q  *queue.Queue[entry] // shared by the handlers made from the first
 }
 
 type entry struct {
@@ -55,7 +53,7 @@ func (e entry) write() error {
 	return e.to.Handle(e.ctx, e.r)
 }
 
-// Enabled asks the other handler, which must not block there.
+// Enabled asks the other handler, whose Enabled must not block.
 func (h *Handler) Enabled(ctx context.Context, l slog.Level) bool { return h.to.Enabled(ctx, l) }
 
 // Handle queues the record.
@@ -88,7 +86,7 @@ func (h *Handler) WithGroup(name string) slog.Handler { return &Handler{h.to.Wit
 // Flush waits until every record is written, at most d, and reports whether it is.
 func (h *Handler) Flush(d time.Duration) bool { return h.q.Flush(d) }
 
-// freeze returns v as it is now, its texts cut, and adds what it takes up to cost.
+// freeze returns v as it is now, with its texts cut, and adds its size to cost.
 func freeze(v slog.Value, cost *int) slog.Value {
 	v = v.Resolve()
 	switch v.Kind() {
@@ -105,9 +103,9 @@ func freeze(v slog.Value, cost *int) slog.Value {
 		switch x := v.Any().(type) {
 		case nil:
 		case error:
-			whole := fmt.Sprint(x) // which recovers a panic of Error
+			whole := fmt.Sprint(x) // it recovers a panic of Error
 			e := &said{text: supervisor.Cut(whole)}
-			if len(whole) <= supervisor.MaxText { // a long one is not kept alive
+			if len(whole) <= supervisor.MaxText { // a longer text is not kept alive
 				e.err = x
 			}
 			v = slog.AnyValue(e)
@@ -122,7 +120,7 @@ func freeze(v slog.Value, cost *int) slog.Value {
 	return v
 }
 
-// said is an error as it was when it was logged.
+// said is an error with its text at the time when it was logged.
 type said struct {
 	text string
 	err  error

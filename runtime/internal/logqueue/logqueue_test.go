@@ -15,7 +15,7 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// stuck is a writer that takes a write when it is let.
+// stuck is a writer whose writes block until the test lets them go on.
 type stuck struct {
 	let chan struct{}
 	mu  sync.Mutex
@@ -40,8 +40,8 @@ func text(w *stuck) *logqueue.Handler {
 	}))
 }
 
-// TestStuck: a log that takes nothing holds up nobody and is bounded; when it goes on,
-// one record says how many were lost.
+// TestStuck: a handler that takes nothing holds up no caller, and the queue is bounded; when it
+// goes on, one record has the number of lost records.
 func TestStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &stuck{let: make(chan struct{})}
@@ -77,7 +77,7 @@ type valuer struct{ text *string }
 
 func (v valuer) LogValue() slog.Value { return slog.StringValue(*v.text) }
 
-// TestRecord: a record says what held when it was logged, in the groups and with the
+// TestRecord: a record has the values of the time when it was logged, in the groups and with the
 // attributes of its logger, and no text of it is longer than the bound.
 func TestRecord(t *testing.T) {
 	w := &stuck{let: make(chan struct{})}
@@ -103,7 +103,7 @@ func TestRecord(t *testing.T) {
 	}
 }
 
-// panics is a handler that does.
+// panics is a handler that panics.
 type panics struct{ slog.Handler }
 
 func (panics) Handle(context.Context, slog.Record) error { panic("no log") }

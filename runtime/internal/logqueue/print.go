@@ -6,11 +6,10 @@ import (
 	"time"
 )
 
-// FlushTimeout bounds how long the end of a process waits until what it has logged or printed is
-// written.
+// FlushTimeout bounds how long the end of a process waits until its log and output are written.
 const FlushTimeout = time.Second
 
-// PrintLine prints to w, which may block: it waits for that at most FlushTimeout.
+// PrintLine prints what to w, which may block, and waits for that at most FlushTimeout.
 func PrintLine(w io.Writer, what any) {
 	done := make(chan struct{})
 	go func() { // ends when it has printed, or with the program

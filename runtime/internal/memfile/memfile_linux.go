@@ -10,8 +10,8 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// Sealed returns a file in memory that holds b and cannot be changed: for what is too long for a
-// frame, written once and read by many processes. The caller owns the file.
+// Sealed returns a file in memory that holds b and cannot be changed. It is for data that is too
+// long for a frame, written once and read by many processes. The caller owns the file.
 func Sealed(name string, b []byte) (*os.File, error) {
 	fd, err := fdipc.Memory(name)
 	if err != nil {
@@ -28,9 +28,9 @@ func Sealed(name string, b []byte) (*os.File, error) {
 	return f, nil
 }
 
-// Map returns the n bytes of such a file. Processes that have the file share their memory until
-// one of them writes to it, which changes its own copy. The memory is never given back. f stays
-// the caller's.
+// Map returns the first n bytes of a file of Sealed. Processes that have the file share its memory;
+// a process that writes to it changes only its own copy. The memory is never released. The caller
+// keeps f.
 func Map(f *os.File, n int) ([]byte, error) {
 	b, err := unix.Mmap(int(f.Fd()), 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
 	if err != nil {

@@ -6,18 +6,17 @@ import (
 	"time"
 )
 
-// A Message is what one datagram says, as far as it is understood here. Other
-// assignments are passed over, as sd_notify(3) has it.
+// A Message is the content of one datagram, as far as this package understands it. It skips other
+// assignments, as sd_notify(3) requires.
 type Message struct {
 	Ready  bool          // READY=1
-	Status string        // STATUS=…, up to 256 bytes; "" = not said
-	Extend time.Duration // EXTEND_TIMEOUT_USEC=…: from now on; 0 = not said
+	Status string        // STATUS=…, up to 256 bytes; "" = not sent
+	Extend time.Duration // EXTEND_TIMEOUT_USEC=…, from now on; 0 = not sent
 }
 
 const maxStatus = 256
 
-// Parse reads a datagram: lines of the form KEY=value. What makes no sense is
-// passed over.
+// Parse reads a datagram: lines of the form KEY=value. Lines that make no sense are skipped.
 func Parse(datagram string) Message {
 	var m Message
 	for line := range strings.SplitSeq(datagram, "\n") {

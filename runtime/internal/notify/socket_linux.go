@@ -11,17 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxDatagram bounds one datagram; what is longer is cut.
+// maxDatagram bounds one datagram; a longer one is cut.
 const maxDatagram = 4 << 10
 
-// A Sender is the process that sent a message, as the kernel says.
+// A Sender is the process that sent a message, as the kernel reports it.
 type Sender struct{ PID, UID int }
 
 // Socket receives the messages of one program.
 type Socket struct {
 	conn *net.UnixConn
 	buf  [maxDatagram]byte
-	oob  []byte // room for the sender's credentials and nothing else: the kernel drops descriptors that come with them (unix(7), MSG_CTRUNC)
+	oob  []byte // room for the sender's credentials only, so that the kernel drops descriptors that come with them (unix(7), MSG_CTRUNC)
 }
 
 // Listen opens a socket. The caller owns it.
@@ -44,11 +44,11 @@ func Listen() (*Socket, error) {
 	return &Socket{conn: conn, oob: make([]byte, unix.CmsgSpace(unix.SizeofUcred))}, nil
 }
 
-// Environ is the variable by which a program finds the socket, "KEY=value".
+// Environ returns the variable by which a program finds the socket, "KEY=value".
 func (s *Socket) Environ() string { return "NOTIFY_SOCKET=" + s.conn.LocalAddr().String() }
 
-// Receive waits for the next message and returns it with its sender. It is for one goroutine.
-// After Close, and at deadline if that is not zero, the error is net.ErrClosed or
+// Receive waits for the next message and returns it with its sender. Only one goroutine may call
+// it. After Close the error is net.ErrClosed; at deadline, if that is not zero, it is
 // os.ErrDeadlineExceeded.
 func (s *Socket) Receive(deadline time.Time) (Message, Sender, error) {
 	if err := s.conn.SetReadDeadline(deadline); err != nil {

@@ -11,12 +11,12 @@ import (
 // lost.
 const maxTold = 64
 
-// A Teller sends datagrams to a service manager, in order. Its caller never waits, though the socket
-// may be full for as long as the service manager stands still.
+// A Teller sends datagrams to a service manager, in order. Its caller never waits, even if the
+// socket is full because the service manager does not read.
 type Teller struct{ q *queue.Queue[string] }
 
-// NewTeller returns a Teller for the socket at address, as it stands in NOTIFY_SOCKET.
-// failed is called, on a goroutine of the Teller's, with what cannot be sent.
+// NewTeller returns a Teller for the socket at address, in the form of NOTIFY_SOCKET. failed is
+// called, on a goroutine of the Teller, with the error of each datagram that cannot be sent.
 func NewTeller(address string, failed func(error)) *Teller {
 	return &Teller{queue.New(queue.Config[string]{Max: maxTold, Take: func(state string) error {
 		err := send(address, state)
@@ -27,7 +27,7 @@ func NewTeller(address string, failed func(error)) *Teller {
 	}})}
 }
 
-// Tell hands over a datagram. It never blocks.
+// Tell queues a datagram. It never blocks.
 func (t *Teller) Tell(state string) { t.q.Put(state) }
 
 // Idle reports whether everything is sent.

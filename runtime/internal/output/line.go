@@ -1,4 +1,4 @@
-// Package output brings what the processes of a tree print to where it is written.
+// Package output carries the output of the tree's processes to the writer.
 package output
 
 import "time"

@@ -10,14 +10,14 @@ import (
 
 const (
 	maxQueued = 1 << 20     // bytes of lines that wait for the writer
-	lineCost  = 128         // bytes that a line takes up besides its text
+	lineCost  = 128         // bytes that a line counts besides its text
 	patience  = time.Second // how long a process's output waits for room
 )
 
-// NewQueue returns a queue between the processes and write, which may block. A slow writer slows
-// the processes down, by their pipes. A stuck writer costs lines, which are counted. Neither holds
-// up the master, whose name is in the line that stands in the place of lost lines. A line for
-// which write returns an error is lost.
+// NewQueue returns a queue between the processes and write, which may block. A slow write slows the
+// processes down, by their pipes. A stuck write costs lines, which are counted. Neither holds up
+// the master, whose name is in the line that stands in the place of lost lines. A line is lost if
+// write returns an error for it.
 func NewQueue(master string, write func(Line) error) *queue.Queue[Line] {
 	return queue.New(queue.Config[Line]{
 		Take: write, Max: maxQueued, Patience: patience,

@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// WriteRaw writes b to f without os.File.Write, which ends the program when the pipe at its
-// standard output has lost its reader (os/signal, SIGPIPE): a lost reader of a log must not end a
+// WriteRaw writes b to f without os.File.Write. That would end the program when the pipe at its
+// standard output has lost its reader (os/signal, SIGPIPE), and a lost log reader must not end a
 // tree.
 func WriteRaw(f *os.File, b []byte) error {
 	rc, err := f.SyscallConn()

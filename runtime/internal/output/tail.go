@@ -15,7 +15,7 @@ const (
 type Tail struct {
 	mu      sync.Mutex
 	all     ring
-	besides *ring  // without the newest last words and what followed them on standard error
+	besides *ring  // without the newest last words and the lines after them on standard error
 	lost    uint64 // lines that the writer has not taken
 }
 
@@ -48,7 +48,7 @@ func (t *Tail) Last() ([]Line, uint64) {
 	return t.all.last()
 }
 
-// BesidesWords is Last without the newest last words and what followed them on standard error.
+// BesidesWords is Last without the newest last words and the lines after them on standard error.
 func (t *Tail) BesidesWords() ([]Line, uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -58,18 +58,18 @@ func (t *Tail) BesidesWords() ([]Line, uint64) {
 	return t.besides.last()
 }
 
-// Lost returns how many lines were counted by Lose.
+// Lost returns the count of Lose.
 func (t *Tail) Lost() uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.lost
 }
 
-// ring is the newest of many lines.
+// ring keeps the newest of many lines.
 type ring struct {
 	lines []Line // oldest first
 	bytes int
-	total uint64 // lines ever
+	total uint64 // number of all lines so far
 }
 
 func (r *ring) add(l Line) {

@@ -9,37 +9,37 @@ import (
 
 // Config describes a Queue.
 type Config[T any] struct {
-	// Take takes one value after another, on a goroutine of the queue's. It may block. A value
-	// for which it returns an error is lost.
+	// Take takes one value after another, on a goroutine of the queue. It may block. If it returns
+	// an error, the value is lost.
 	Take func(T) error
 
 	// Max bounds the sum of the costs of the values that wait and of the one that is being taken.
 	Max int
 
-	// Cost is what a value costs; nil = 1 each.
+	// Cost returns the cost of a value; nil = 1 each.
 	Cost func(T) int
 
-	// Lost returns what is taken in the place of n values for which there was no room; nil =
-	// nothing.
+	// Lost returns a value to take in the place of n values for which there was no room; nil =
+	// none.
 	Lost func(n uint64) T
 
-	// Patience is how long Put waits for room; zero = not at all. When nothing was taken for so
-	// long, Put does not wait again until something is.
+	// Patience is how long Put waits for room; zero = not at all. When a Put has waited this long
+	// and no value was taken, Put does not wait again until a value is taken.
 	Patience time.Duration
 }
 
-// A Queue brings values to Config.Take in order. A value for which there is no room is dropped and
-// counted. A Queue has a goroutine only while there is something to take, so one that is not closed
-// costs nothing. Its methods may be called by any goroutine.
+// A Queue passes values to Config.Take in order. A value for which there is no room is dropped and
+// counted. A Queue has a goroutine only while there is a value to take, so a Queue that is not
+// closed costs nothing. Its methods may be called by any goroutine.
 type Queue[T any] struct {
 	cfg Config[T]
 
-	mu     sync.Mutex // held for moments, never while a value is taken
+	mu     sync.Mutex // held briefly, never while a value is taken
 	values []T
 	used   int
 	idle   chan struct{} // closed when all is taken; nil while there is nothing to take
 	room   chan struct{} // closed when the next value is taken; nil while no Put waits
-	stuck  bool          // a Put has waited in vain, and nothing has been taken since
+	stuck  bool          // a Put has waited in vain, and no value has been taken since
 	closed bool
 	owed   uint64 // lost, and not yet reported by Config.Lost
 	lost   uint64
@@ -53,8 +53,8 @@ func New[T any](cfg Config[T]) *Queue[T] {
 	return &Queue[T]{cfg: cfg}
 }
 
-// Put hands a value over and reports whether it is kept. It waits for room, at most
-// Config.Patience; without that it never blocks.
+// Put queues a value and reports whether it is kept. It waits for room at most Config.Patience; if
+// that is zero it never blocks.
 func (q *Queue[T]) Put(v T) bool {
 	cost := q.cfg.Cost(v)
 	q.mu.Lock()
@@ -74,7 +74,7 @@ func (q *Queue[T]) Put(v T) bool {
 	return true
 }
 
-// awaitRoomLocked waits until there is room for a value, and reports whether there is. It gives up
+// awaitRoomLocked waits until there is room for a value, and reports whether there is. It releases
 // the lock while it waits.
 func (q *Queue[T]) awaitRoomLocked(cost int) bool {
 	var timeout <-chan time.Time
@@ -99,7 +99,7 @@ func (q *Queue[T]) awaitRoomLocked(cost int) bool {
 		}
 		q.mu.Lock()
 		if late {
-			q.stuck = q.room == room // nothing was taken during the last wait
+			q.stuck = q.room == room // no value was taken during the last wait
 			return false
 		}
 	}
@@ -166,8 +166,8 @@ func (q *Queue[T]) Flush(d time.Duration) bool {
 	}
 }
 
-// Close refuses further values and waits until all is taken, at most d. It returns how many values
-// were lost in all. Those that are not taken by then are lost.
+// Close refuses further values and waits until all are taken, at most d. Values that are not taken
+// by then are lost. It returns how many values were lost in all.
 func (q *Queue[T]) Close(d time.Duration) uint64 {
 	q.mu.Lock()
 	q.closed = true

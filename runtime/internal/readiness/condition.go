@@ -2,8 +2,8 @@ package readiness
 
 import "time"
 
-// A Condition is how a program shows that it is ready: by at most one of these. Its fields are
-// those of the runtime's Ready, which converts to it.
+// A Condition is the sign by which a program shows that it is ready: at most one of its fields.
+// They are those of the runtime's Ready, which converts to it.
 type Condition struct {
 	Notify  bool
 	Network string

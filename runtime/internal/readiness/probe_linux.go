@@ -18,8 +18,8 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/notify"
 )
 
-// tailLines is how many of a program's last lines are kept for the error that it did not become
-// ready.
+// tailLines is how many of a program's last lines are kept for the error of a program that did not
+// become ready.
 const tailLines = 10
 
 // ErrEnded is returned by [Probe.Await] when the program ends before it is ready.
@@ -36,11 +36,11 @@ type Probe struct {
 
 	mu     sync.Mutex
 	over   bool     // the wait has ended
-	tail   []string // the last lines that the program printed until then
-	status string   // the last that it sent
+	tail   []string // the last lines that the program printed before the wait ended
+	status string   // the last status that it sent
 }
 
-// New makes what must be there before the program starts. The caller closes the Probe.
+// New makes what must exist before the program starts. The caller closes the Probe.
 func New(spec Condition) (*Probe, error) {
 	p := &Probe{spec: spec, matched: make(chan struct{})}
 	p.match = sync.OnceFunc(func() { close(p.matched) })
@@ -62,7 +62,7 @@ func (p *Probe) Variables() []string {
 	return []string{p.socket.Environ()}
 }
 
-// See takes a line of the program's output, on the goroutine that reads it.
+// See records a line of the program's output, on the goroutine that reads it.
 func (p *Probe) See(line []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -78,7 +78,7 @@ func (p *Probe) See(line []byte) {
 	}
 }
 
-// Close ends the wait and frees what was made for it.
+// Close ends the wait and releases the socket.
 func (p *Probe) Close() {
 	p.mu.Lock()
 	p.over = true
@@ -134,14 +134,14 @@ func (p *Probe) Await(ctx context.Context, pid int, done <-chan struct{}, timeou
 		return nil
 	}
 	select {
-	case <-done: // also when it was ready just before: it is not now
+	case <-done: // also if it was ready just before, because now it is not
 		return ErrEnded
 	default:
 		return err
 	}
 }
 
-// await waits for a value from c, or its close.
+// await waits until c has a value or is closed.
 func await[T any](ctx context.Context, c <-chan T, deadline time.Time) error {
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
@@ -191,9 +191,9 @@ func (p *Probe) awaitNotice(ctx context.Context, leader int, deadline time.Time)
 	}
 }
 
-// speaksFor reports whether the sender of a message belongs to the group of the process leader. Of
-// a sender that has ended already, as systemd-notify(1) does at once, only the user is known: it
-// must be the leader's.
+// speaksFor reports whether the sender of a message belongs to the group of the process leader. If
+// the sender has ended already, as systemd-notify(1) does at once, only its user is known: it must
+// be the leader's.
 func speaksFor(s notify.Sender, leader int) bool {
 	group, err := unix.Getpgid(s.PID)
 	if !errors.Is(err, unix.ESRCH) {

@@ -1,4 +1,4 @@
-// Package stacks writes down where the goroutines of this process stand.
+// Package stacks writes the stacks of this process's goroutines.
 package stacks
 
 import (

@@ -1,2 +1,2 @@
-// Package telemetry turns what happens in a process of the tree into spans and metrics.
+// Package telemetry makes spans and metrics of the events in a process of the tree.
 package telemetry

@@ -14,17 +14,17 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// maxEvents bounds the events of the tree that wait to become spans. Beyond it spans are lost, and
-// never a restart.
+// maxEvents bounds the events of the tree that wait to become spans. Beyond it spans are lost, but
+// no restart is held up.
 const maxEvents = 1024
 
-// An EventInfo is what an event of a supervisor has as its Info.
+// An EventInfo is what the Info of a supervisor's event contains.
 type EventInfo struct {
 	ID, PID int        // of a child that is a worker or the listener process
 	Pool    PoolChange // of a pool
 }
 
-// A PoolChange is what happened inside a pool, where its supervisor sees nothing.
+// A PoolChange is a change inside a pool that its supervisor does not see.
 type PoolChange struct {
 	Kind       PoolChangeKind
 	Path       string // of the worker, or the pool
@@ -36,40 +36,40 @@ type PoolChange struct {
 	Reason     supervisor.Reason
 }
 
-// PoolChangeKind is what happened inside a pool.
+// PoolChangeKind is the kind of a change inside a pool.
 type PoolChangeKind uint8
 
 // The kinds of changes that become spans.
 const (
 	NoChange      PoolChangeKind = iota
-	WorkerStarted                // and has the slot of another that runs, or none yet: Took
-	WorkerFailed                 // before it was ready: Reason
+	WorkerStarted                // it has the slot of a worker that still runs, or no slot yet: Took
+	WorkerFailed                 // it ended before it was ready: Reason
 	DrainBegan
 	DrainEnded // Reason
 )
 
-// Lifecycle turns the events of a tree into spans, one for each thing that lasts, and counts
-// them. No supervisor waits for it. A nil one does nothing.
+// Lifecycle makes spans of the events of a tree, one span for each thing that lasts, and counts the
+// events. No supervisor waits for it. A nil Lifecycle does nothing.
 type Lifecycle struct {
 	infoOf func(any) EventInfo
 	tracer *tracing.Tracer // nil when spans are off
-	meter  *tracing.Meter  // nil when metrics are
+	meter  *tracing.Meter  // nil when metrics are off
 	done   chan struct{}   // closed when the last event of the tree is recorded
 
 	mu         sync.Mutex
-	served     map[string][]trace.SpanContext // by name: what a child was serving when it ended
+	served     map[string][]trace.SpanContext // by name: the spans that a child was serving when it ended
 	operations []*Operation                   // the latest, newest last
 
-	// Owned by the goroutine of follow. By path.
+	// The maps below belong to the goroutine of follow. Their keys are paths.
 	exits    map[string]supervisor.Event // a restart may follow
 	restarts map[string]tracing.Span
 	stops    map[string]tracing.Span
 	giveUps  map[string]tracing.Span
-	drains   map[int]tracing.Span // of workers that have no slot any more, by ID
+	drains   map[int]tracing.Span // of workers without a slot, by ID
 }
 
-// Follow begins to follow the events of tree. It returns nil when neither spans nor
-// metrics are on. infoOf reads the Info of an event, on the one goroutine that follows them, which
+// Follow begins to follow the events of tree. It returns nil when neither spans nor metrics are on.
+// infoOf reads the Info of an event, on the one goroutine that follows the events; that goroutine
 // ends with the tree.
 func Follow(p tracing.Pipeline, tree *supervisor.Supervisor, infoOf func(any) EventInfo) *Lifecycle {
 	l := &Lifecycle{
@@ -101,8 +101,8 @@ func (l *Lifecycle) Wait() {
 	}
 }
 
-// KeepServed keeps the spans that a child was serving when it ended: the span of its end or restart
-// links to them. It is called before the supervisor can know of the end.
+// KeepServed keeps the spans that a child was serving when it ended; the span of its end or restart
+// links to them. It must be called before the supervisor can learn of the end.
 func (l *Lifecycle) KeepServed(name string, served []trace.SpanContext) {
 	if l == nil || len(served) == 0 {
 		return
@@ -112,7 +112,7 @@ func (l *Lifecycle) KeepServed(name string, served []trace.SpanContext) {
 	l.served[name] = served
 }
 
-// takeServed takes what keepServed has kept of a child.
+// takeServed removes and returns what KeepServed has kept of a child.
 func (l *Lifecycle) takeServed(path string) []trace.SpanContext {
 	name := inTree(path)
 	if i := strings.LastIndexByte(name, '/'); i >= 0 && name[:i] == childproto.ListenersName {
@@ -128,7 +128,7 @@ func (l *Lifecycle) takeServed(path string) []trace.SpanContext {
 // inTree returns the path of a supervisor's event without the root, as users write it.
 func inTree(path string) string { return strings.TrimPrefix(path, childproto.MasterName+"/") }
 
-// record turns one event into spans and counts.
+// record makes spans and counts of one event.
 func (l *Lifecycle) record(e supervisor.Event) {
 	path := inTree(e.Path)
 	at := e.Time
@@ -170,7 +170,7 @@ func (l *Lifecycle) record(e supervisor.Event) {
 		l.exitSpan(e.Path)
 		l.stops[e.Path] = l.begin(tracing.SpanStop, path, at, l.operation(path, at), nil, causeOf(e)...)
 	case supervisor.ChildStopped:
-		l.takeServed(e.Path) // no span links to what a stop has cut
+		l.takeServed(e.Path) // no span links to requests that a stop has cut
 		l.count(tracing.Exits, e.Supervisor, e.Reason)
 		s, ok := l.stops[e.Path]
 		if !ok {
@@ -204,7 +204,7 @@ func (l *Lifecycle) record(e supervisor.Event) {
 	}
 }
 
-// recordPool turns a change inside a pool into spans: starts of workers, and drains.
+// recordPool makes spans of a change inside a pool: starts of workers, and drains.
 func (l *Lifecycle) recordPool(e PoolChange, at time.Time) {
 	path := e.Path
 	attrs := []attribute.KeyValue{
@@ -229,7 +229,7 @@ func (l *Lifecycle) recordPool(e PoolChange, at time.Time) {
 			return
 		}
 		delete(l.drains, e.ID)
-		l.takeServed(path) // no span links to what a stop has cut
+		l.takeServed(path) // no span links to requests that a stop has cut
 		s.Set(tracing.KeyExitReason.String(e.Reason.String()))
 		if e.Reason.IsNormal() {
 			s.EndAt(at, "", "")
@@ -240,8 +240,8 @@ func (l *Lifecycle) recordPool(e PoolChange, at time.Time) {
 	}
 }
 
-// restarting begins the span of a restart, at the end of the child that is restarted. It links to
-// what that child was serving.
+// restarting begins the span of a restart, at the end of the child that is restarted. The span
+// links to the spans that the child was serving.
 func (l *Lifecycle) restarting(e supervisor.Event) {
 	path := inTree(e.Path)
 	began, reason := e.Time, supervisor.Reason{}
@@ -268,7 +268,7 @@ func (l *Lifecycle) restarting(e supervisor.Event) {
 	l.restarts[e.Path] = s
 }
 
-// exitSpan records an end that no restart follows. It returns the context of its span.
+// exitSpan records an end that no restart follows, and returns the context of its span.
 func (l *Lifecycle) exitSpan(path string) trace.SpanContext {
 	e, ok := l.exits[path]
 	if !ok {
@@ -285,7 +285,7 @@ func (l *Lifecycle) exitSpan(path string) trace.SpanContext {
 	return s.Context()
 }
 
-// exitSpansUnder records the ends below a supervisor that is ending. It returns the contexts of
+// exitSpansUnder records the ends below a supervisor that is ending, and returns the contexts of
 // their spans.
 func (l *Lifecycle) exitSpansUnder(path string) (ends []trace.SpanContext) {
 	for p := range l.exits {

@@ -10,13 +10,13 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// maxOperations bounds the operations that are remembered: an event of one may come when it is
-// over.
+// maxOperations bounds the operations that are remembered, because an event of an operation may
+// come after its end.
 const maxOperations = 16
 
-// Operation is a reload or a change of size: something that is done to a branch of the tree as a
-// whole. Starts and stops that begin under its path meanwhile are part of its trace. A nil
-// *Operation does nothing.
+// Operation is a reload or a change of size, which concerns a branch of the tree as a whole. Starts
+// and stops that begin under its path while it is under way are part of its trace. A nil *Operation
+// does nothing.
 type Operation struct {
 	l     *Lifecycle
 	name  string // of the span
@@ -54,13 +54,13 @@ func (o *Operation) End(err error) {
 	o.span.EndError(err)
 }
 
-// operation returns the span of the newest operation that was under way at path, then.
+// operation returns the span of the newest operation that was under way at path at the time then.
 func (l *Lifecycle) operation(path string, then time.Time) tracing.Span {
 	return l.operationFor("", path, then)
 }
 
-// operationFor is operation for what a pool does, and why. That may begin when its operation has
-// just ended, as the last drain of a reload does.
+// operationFor is operation for an event of a pool with the reason why. The event may begin when
+// its operation has just ended, as the last drain of a reload does.
 func (l *Lifecycle) operationFor(why, path string, then time.Time) tracing.Span {
 	name := ""
 	switch why {

@@ -12,16 +12,16 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// Transport counts what goes over the channels of one process. A channel that has ended stays in
-// the sum. The zero value has no channels.
+// Transport counts the traffic on the channels of one process. The counts of a channel that has
+// ended stay in the sum. The zero value has no channels.
 type Transport struct {
 	mu    sync.Mutex
 	conns []*fdipc.Conn
 	past  fdipc.Stats // of channels that have ended
 }
 
-// Add counts a channel too. Channels that have ended are let go: the total may never be asked for,
-// and a process may outlive a great many of them.
+// Add adds a channel to the count. It releases channels that have ended, because the total may
+// never be asked for and a process may outlive a great many channels.
 func (w *Transport) Add(c *fdipc.Conn) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -45,7 +45,7 @@ func (w *Transport) Total() fdipc.Stats {
 func (w *Transport) foldEndedLocked() {
 	w.conns = slices.DeleteFunc(w.conns, func(c *fdipc.Conn) bool {
 		over := childproto.Ended(c)
-		if over { // its counters stand still
+		if over { // its counters no longer change
 			addStats(&w.past, c.Stats())
 		}
 		return over
@@ -62,7 +62,8 @@ func addStats(sum *fdipc.Stats, s fdipc.Stats) {
 	sum.Returned += s.Returned
 }
 
-// Register has m emit what the runtime knows of a process: its channels and mailboxes. m may be nil.
+// Register makes m emit the runtime's metrics of a process: its channels and mailboxes. m may be
+// nil.
 func Register(m *tracing.Meter, w *Transport, system *actors.System) {
 	if m == nil {
 		return
