@@ -298,6 +298,9 @@ func (w *poolWorker) assign(ctx context.Context, slot int) error {
 	c := w.driver
 	a := childproto.AssignFrame{Name: c.name(slot), Slot: slot, Incarnation: c.incarnation(slot), Requests: c.requests(slot)}
 	w.assigned.Store(&assignment{name: a.Name, slot: a.Slot, incarnation: a.Incarnation})
+	if w.finished() { // as a spare: it would stay known to the sockets
+		return errExited
+	}
 	c.children.sockets.AddWorker(w.sibling().Worker, w.conn) // it may ask for a socket from now on
 	return w.conn.Send(ctx, childproto.NewFrame(childproto.FrameAssign, a))
 }
@@ -404,7 +407,7 @@ func (w *poolWorker) finish() {
 func (w *poolWorker) reportExit() {
 	c := w.driver
 	c.mu.Lock()
-	slot, hadSlot, asked, why := w.slot, w.hadSlot, w.drainAsked, w.drainWhy
+	slot, hadSlot, begun, asked, why := w.slot, w.hadSlot, w.why, w.drainAsked, w.drainWhy
 	now := c.slots[slot].occupant()
 	c.mu.Unlock()
 	if !asked.IsZero() {
@@ -417,7 +420,7 @@ func (w *poolWorker) reportExit() {
 		}
 		c.note(slot, w.event(ev))
 	} else if !hadSlot {
-		c.note(slot, w.event(PoolEvent{Kind: WorkerFailed, Why: w.why.String(), Reason: w.reason}))
+		c.note(slot, w.event(PoolEvent{Kind: WorkerFailed, Why: begun.String(), Reason: w.reason}))
 	}
 	if !hadSlot && slot != pool.Spare && now != nil && now != w { // it may have had the name
 		_ = c.children.registerName(now) // the master's own names are always there

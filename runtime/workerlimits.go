@@ -33,7 +33,7 @@ func (c *poolDriver) watchLimits(w *poolWorker) {
 
 // markDue makes the rules replace a worker when its turn comes.
 func (c *poolDriver) markDue(w *poolWorker, why string) {
-	c.note(w.slot, w.event(PoolEvent{Kind: WorkerDue, Why: why}))
+	c.note(w.assigned.Load().slot, w.event(PoolEvent{Kind: WorkerDue, Why: why}))
 	c.step(pool.Event{Kind: pool.Due, Worker: w.id})
 }
 
