@@ -117,8 +117,8 @@ func (h *children) registerName(w *poolWorker) error {
 }
 
 // setListener makes l, which is ready, the listener process that accepts: it gets a link to every
-// worker, and every socket. Its predecessor accepts too until drainListener. Each call is on a
-// goroutine of its own, and may come after that of the successor of l: then it does nothing.
+// worker, and every socket. Its predecessor accepts too until drainListener. Each call runs on a
+// separate goroutine and may come after the call for the successor of l; then it does nothing.
 func (h *children) setListener(ctx context.Context, l *poolWorker) {
 	defer close(l.linkedToAll)
 	h.mu.Lock()

@@ -9,9 +9,8 @@ import (
 
 var config = Config{Every: time.Second, Timeout: 10 * time.Second}
 
-// Each turn is a letter: a second in which the process answered (a), was silent
-// (.), or was silent and starved (s); an hour in which its owner did not run and
-// it was silent (Z).
+// Each letter is a turn: a second in which the process answered (a), was silent (.), or was silent
+// and starved (s); an hour in which its owner did not run and it was silent (Z).
 var turns = map[rune]Turn{
 	'a': {Elapsed: time.Second, Answered: true},
 	'.': {Elapsed: time.Second},

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestDescriptorsAreRefused: descriptors that come with a message (sd_notify(3)'s
-// FDSTORE=1, or a sender that means harm) are not taken in, and the message counts.
+// TestDescriptorsAreRefused: descriptors that come with a message (sd_notify(3)'s FDSTORE=1, or
+// from a malicious sender) are not accepted, and the message counts.
 func TestDescriptorsAreRefused(t *testing.T) {
 	s, err := Listen()
 	if err != nil {

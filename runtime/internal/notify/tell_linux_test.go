@@ -12,8 +12,8 @@ import (
 
 const patience = time.Minute
 
-// TestTellerOfOneThatStandsStill: what a service manager that stands still is told waits,
-// up to a bound, and reaches it in order once it goes on; nobody waits for that.
+// TestTellerOfOneThatStandsStill: messages for a service manager that stands still wait, up to a
+// bound, and reach it in order once it goes on; no caller waits for that.
 func TestTellerOfOneThatStandsStill(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "notify")
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
@@ -60,7 +60,7 @@ func TestTellerOfOneThatStandsStill(t *testing.T) {
 	}
 }
 
-// TestTellerOfNone: what cannot be sent is told, once for each.
+// TestTellerOfNone: each datagram that cannot be sent is reported once.
 func TestTellerOfNone(t *testing.T) {
 	failures := make(chan error, 1)
 	tl := NewTeller(filepath.Join(t.TempDir(), "nobody"), func(err error) { failures <- err })

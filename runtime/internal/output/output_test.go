@@ -14,7 +14,7 @@ import (
 
 const flush = time.Second
 
-// gate is a writer that takes a line when it is let.
+// gate is a writer that blocks at each line until the test lets it go on.
 type gate struct {
 	let   chan struct{} // nil = at once; closed = from now on at once
 	fails bool
@@ -23,7 +23,7 @@ type gate struct {
 	took []string
 }
 
-// taken returns what was taken so far.
+// taken returns the lines taken so far.
 func (g *gate) taken() []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -43,8 +43,8 @@ func (g *gate) WriteLine(l Line) error {
 	return nil
 }
 
-// fill puts lines until the queue keeps no more, all from one goroutine, and
-// returns how many it kept and how long it waited for the last.
+// fill puts lines, all from one goroutine, until the queue refuses one. It returns how many the
+// queue kept and how long the last Put waited.
 func fill(q *queue.Queue[Line], text string) (kept int, waited time.Duration) {
 	for {
 		began := time.Now()
@@ -55,9 +55,9 @@ func fill(q *queue.Queue[Line], text string) (kept int, waited time.Duration) {
 	}
 }
 
-// TestOutputStuck: a writer that takes nothing costs lines, not the master: the
-// queue is bounded, one second is waited once, what is lost is counted, and when
-// the writer goes on the number stands in their place.
+// TestOutputStuck: a writer that takes nothing costs lines, not the master: the queue is bounded,
+// Put waits one second once, lost lines are counted, and when the writer goes on their number
+// stands in their place.
 func TestOutputStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &gate{let: make(chan struct{})}
@@ -94,7 +94,7 @@ func TestOutputStuck(t *testing.T) {
 	})
 }
 
-// TestOutputSlow: a writer that is slow slows down who prints, and loses nothing.
+// TestOutputSlow: a slow writer slows down the process that prints, and loses nothing.
 func TestOutputSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &gate{let: make(chan struct{})}
@@ -120,8 +120,8 @@ func TestOutputSlow(t *testing.T) {
 	})
 }
 
-// TestOutputEnd: the end waits for the last lines, but not for ever; what fails to
-// be written is counted.
+// TestOutputEnd: the end waits for the last lines, but not for ever; lines that fail to be written
+// are counted.
 func TestOutputEnd(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -161,8 +161,8 @@ func TestOutputEnd(t *testing.T) {
 	}
 }
 
-// TestTail: the newest lines are kept, bounded in number and in bytes; those before
-// last words outlive the dump that follows, however long it is.
+// TestTail: the newest lines are kept, bounded in number and in bytes; the lines before last words
+// outlive the dump that follows, however long it is.
 func TestTail(t *testing.T) {
 	var few, big, dump Tail
 	for i := range 250 {

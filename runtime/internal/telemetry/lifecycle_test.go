@@ -17,7 +17,7 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// recording is a life whose spans and counts can be looked at, told events by hand.
+// recording is a Lifecycle whose spans and counts the test can read; the test passes it events.
 func recording(t *testing.T) (*Lifecycle, *tracetest.SpanRecorder) {
 	sr := tracetest.NewSpanRecorder()
 	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(sr))
@@ -34,7 +34,7 @@ func recording(t *testing.T) (*Lifecycle, *tracetest.SpanRecorder) {
 	l := Follow(p, tree, func(v any) EventInfo { i, _ := v.(EventInfo); return i })
 	l.meter = tracing.NewMeter()
 	tree.Stop()
-	l.Wait() // the rest is told by the test, on its own goroutine
+	l.Wait() // the test passes the further events on its own goroutine
 	sr.Reset()
 	return l, sr
 }
@@ -86,7 +86,7 @@ func TestLifeAsSpans(t *testing.T) {
 	}
 	for _, row := range []struct {
 		name   string
-		served string // who had something open
+		served string // name of a child that was serving a span
 		tell   []supervisor.Event
 		want   []string
 	}{
@@ -184,7 +184,7 @@ func TestOperation(t *testing.T) {
 	scale.End(nil)
 	pool(WorkerStarted, "web/3", 7, "reload")
 	pool(DrainBegan, "web/3", 3, "reload")
-	pool(DrainBegan, "web/9", 9, "stop") // is told by its supervisor
+	pool(DrainBegan, "web/9", 9, "stop") // its supervisor reports this one
 	pool(DrainEnded, "web/9", 9, "")
 	pool(WorkerFailed, "web/5", 8, "reload")
 	reload.End(errors.New("not ready in time"))
@@ -203,7 +203,7 @@ func TestOperation(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	var none *Lifecycle // nobody wants to know
+	var none *Lifecycle // spans and metrics are off
 	o := none.BeginOperation(tracing.SpanReload, "")
 	o.End(context.Canceled)
 	none.KeepServed("web/0", nil)

@@ -7,7 +7,7 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
-// Channels that have ended are counted and not kept, though nobody asks for the total.
+// Channels that have ended are counted and not kept, even if the total is never asked for.
 func TestEndedChannelsAreLetGo(t *testing.T) {
 	var w Transport
 	var sent uint64
