@@ -18,7 +18,7 @@
 //
 // # The tree
 //
-//	master                 the program that called Main: root supervisor, holds every listening socket
+//	master                 the program that called Main: root supervisor, has all listening sockets
 //	├── listeners          a supervisor with its own restart budget
 //	│   └── listener       a process that accepts and hands over; runs no user code
 //	├── web                a Pool: a supervisor over processes
