@@ -27,7 +27,7 @@ func TestPeekValidate(t *testing.T) {
 		{"negative", Peek{By: PeekBytes, Bytes: -1}, "between 1 and 8192"},
 		{"too many", Peek{By: PeekBytes, Bytes: peek.MaxBytes + 1}, "between 1 and 8192"},
 		{"too long", Peek{By: PeekSNI, Timeout: time.Hour}, "Timeout is not"},
-		{"timeout for nothing", Peek{Timeout: time.Second}, "without By"},
+		{"timeout for nothing", Peek{Timeout: time.Second}, "needs By"},
 	} {
 		err := tt.p.Validate()
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {

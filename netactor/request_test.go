@@ -38,7 +38,7 @@ func TestRequestValidate(t *testing.T) {
 		{"unix without a path", Request{Network: "unix"}, "Address"},
 		{"policy", Request{Network: "tcp", Policy: 99}, "Policy policy(99)"},
 		{"reuseport of a path", Request{Network: "unix", Address: "/x", Policy: ReusePort}, "operation not supported"},
-		{"answer without a limit", Request{Network: "tcp", Limits: Limits{AtLimit: CloseAtLimit}}, "without a limit"},
+		{"answer without a limit", Request{Network: "tcp", Limits: Limits{AtLimit: CloseAtLimit}}, "needs PerWorker"},
 		{"no answer", Request{Network: "tcp", Limits: Limits{Total: 1, AtLimit: AnswerAtLimit}}, "Answer goes with"},
 		{"long answer", Request{Network: "tcp", Limits: Limits{Total: 1, AtLimit: AnswerAtLimit, Answer: strings.Repeat("x", maxAnswer+1)}}, "longer than"},
 		{"limits that nobody keeps", Request{Network: "tcp", Policy: Shared, Limits: Limits{Total: 1}}, "policy that dispatches"},

@@ -11,8 +11,9 @@ func init() {
 		t := table.(*Table)
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		v := inspect.TableView{Busy: t.busy, Repairs: len(t.repairs), Watched: t.watcher != nil}
-		if !t.busy {
+		v := inspect.TableView{Busy: t.busy}
+		if !t.busy { // else these are its goroutine's
+			v.Repairs, v.Watched = len(t.repairs), t.watcher != nil
 			for key, s := range t.sockets {
 				v.Sockets = append(v.Sockets, inspect.SocketView{
 					Number: key.number, Index: key.index, FD: s.Descriptor(), Reopening: s.reopening, Waiting: len(s.waiting), Listening: s.Listening,

@@ -237,7 +237,7 @@ func (f *socketFile) removeStale() error {
 		return os.NewSyscallError("bind", unix.EADDRINUSE) // it is in use, or we may not connect
 	}
 	if int(st.Uid) != os.Geteuid() {
-		return taken(fmt.Sprintf("a socket without a listener, but it belongs to user %d: remove it", st.Uid))
+		return taken(fmt.Sprintf("a socket without a listener, but it is user %d's: remove it", st.Uid))
 	}
 	f.dev, f.ino = st.Dev, st.Ino
 	f.remove()
