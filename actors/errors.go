@@ -54,7 +54,8 @@ var (
 )
 
 // DownError is the error of what waited for an actor that has ended, or for one of a process that
-// has ended. errors.Is(err, ErrDown) holds for it.
+// has ended or cannot be reached: then errors.Is(err, ErrLane) holds too, and the actor may live.
+// errors.Is(err, ErrDown) holds for it.
 type DownError struct {
 	PID    *actor.PID        // the actor that was asked
 	Reason supervisor.Reason // why it ended

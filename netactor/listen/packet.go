@@ -22,8 +22,9 @@ import (
 //   - Its options. A buffer size or a TTL applies to all processes.
 //   - Its groups. Membership outlives the worker that joined; to join again returns EADDRINUSE,
 //     which means that the socket is a member. A datagram to the group goes to one worker. With
-//     [ReusePort] each socket must join once, and each gets a copy. Without IP_MULTICAST_ALL = 0 a
-//     socket also gets the datagrams of groups that any other socket of the machine joined (ip(7)).
+//     [netactor.ReusePort] each socket must join once, and each gets a copy. Without
+//     IP_MULTICAST_ALL = 0 a socket also gets the datagrams of groups that any other socket of the
+//     machine joined (ip(7)).
 //   - O_NONBLOCK. A process that clears it, for instance by File and then Fd, makes reads block in
 //     all processes, past their deadlines. SyscallConn does not clear it.
 //   - Its peer. A process that connects it (SyscallConn and connect(2)) connects it for all. To
@@ -36,8 +37,8 @@ import (
 //     EPIPE in all processes until the socket is closed.
 //   - The order: each datagram goes to one reader, the first.
 //
-// Each process has separate deadlines. With [ReusePort] only the workers of one slot share a
-// socket: two during a reload, else one.
+// Each process has separate deadlines. With [netactor.ReusePort] only the workers of one slot share
+// a socket: two during a reload, else one.
 //
 // Close closes this process's copy. The socket and its queued datagrams live as long as the
 // listener.
@@ -116,10 +117,10 @@ func (s *packetSocket) close(tell bool) (closed bool, err error) {
 }
 
 // ListenPacket is [Listeners.Listen] for packet sockets: it returns a *[UDPConn] or a
-// *[UnixgramConn]. With [ReusePort] each slot has one socket, which outlives the worker, with the
-// datagrams queued in it. With any other r.Policy all workers share one socket, and each datagram
-// goes to one reader. Errors are those of net.ListenPacket. The caller, or [Listeners.Close],
-// closes the conn.
+// *[UnixgramConn]. With [netactor.ReusePort] each slot has one socket, which outlives the worker,
+// with the datagrams queued in it. With any other r.Policy all workers share one socket, and each
+// datagram goes to one reader. Errors are those of net.ListenPacket. The caller, or
+// [Listeners.Close], closes the conn.
 func (ls *Listeners) ListenPacket(ctx context.Context, r netactor.Request) (net.PacketConn, error) {
 	r.Packet = r.Network == ""
 	var s openSocket

@@ -21,9 +21,9 @@ import (
 type Config struct {
 	Logger *slog.Logger // default slog.Default
 
-	// Functions returns the user's functions of a listener, by [Request].Functions, of which the
-	// Table calls Control. It does so only for sockets that [Table.Open] opens, because a worker is
-	// not trusted. Default: none.
+	// Functions returns the user's functions of a listener, by [netactor.Request].Functions, of
+	// which the Table calls Control. It does so only for sockets that [Table.Open] opens, because a
+	// worker is not trusted. Default: none.
 	Functions func(string) netactor.Functions
 
 	// Rules returns the rules for the requests of a pool's workers, by the pool's name. It is
