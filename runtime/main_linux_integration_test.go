@@ -184,31 +184,28 @@ func runTwice(cfg coppice.Config) int {
 	defer fmt.Println("deferred")
 	cfg.Service.Signals = true
 	var err error
-	for range 2 {
+	for n := range 2 {
+		cfg.Hooks.Started = func(*coppice.Runtime) { fmt.Println("up", n) }
 		if err = coppice.Run(context.Background(), cfg); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
-		fmt.Println("over")
+		fmt.Println("over", n)
 	}
 	return coppice.ExitCode(err)
 }
 
 func init() {
-	trees["announced"] = func() coppice.Config {
-		cfg := pool(1, idle)
-		cfg.Hooks.Started = func(*coppice.Runtime) { fmt.Println("up") }
-		return cfg
-	}
+	trees["announced"] = func() coppice.Config { return pool(1, idle) }
 }
 
 // TestRunReturns: Run with Service.Signals returns after a signal: deferred calls run, and the
 // next Run has the signals.
 func TestRunReturns(t *testing.T) {
 	p := runtimetest.Start(t, []string{masterVar + "=run", treeVar + "=announced"})
-	for range 2 {
-		p.Await(`^up$`)
+	for n := range 2 {
+		p.Await(fmt.Sprintf("^up %d$", n))
 		p.Signal(syscall.SIGTERM)
-		p.Await(`^over$`)
+		p.Await(fmt.Sprintf("^over %d$", n))
 	}
 	p.Await(`^deferred$`)
 	if code := p.Wait(); code != 0 {
