@@ -81,7 +81,7 @@ func (b *goroutineChild) asked(string)          {}
 func (b *goroutineChild) printedLast() []string { return nil }
 
 // terminate ends the drain. A goroutine cannot be forced to return.
-func (b *goroutineChild) terminate() { b.child.Terminate() }
+func (b *goroutineChild) terminate() { b.child.BeginDrain(0, 0) }
 
 // kill does what terminate does, and closes the channel, and soon the sockets. If the goroutine
 // runs on, it has no part in the tree any more and is leaked.

@@ -45,41 +45,32 @@ func (w *poolWorker) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	case f.Kind == childproto.FrameRequestsSpent:
 		w.requestsDone.Do(func() { w.driver.markDue(w, "requests") })
 	case f.Kind == childproto.FrameStopSignal:
-		var o childproto.StopSignalFrame
-		if o, err = childproto.Decode[childproto.StopSignalFrame](f); err == nil {
-			w.stopSignal.Do(func() { w.driver.onStopSignal(w, supervisor.Cut(o.Signal)) })
-		}
+		err = childproto.Handle(f, func(s childproto.StopSignalFrame) {
+			w.stopSignal.Do(func() { w.driver.onStopSignal(w, supervisor.Cut(s.Signal)) })
+		})
 	case f.Kind == childproto.FrameLinkLost:
-		var u childproto.LinkLostFrame
-		if u, err = childproto.Decode[childproto.LinkLostFrame](f); err == nil {
-			u.Why = supervisor.Cut(u.Why)
-			w.driver.children.linkLost(w, u)
-		}
+		err = childproto.Handle(f, func(l childproto.LinkLostFrame) {
+			l.Why = supervisor.Cut(l.Why)
+			w.driver.children.linkLost(w, l)
+		})
 	case f.Kind == childproto.FrameExitNotice:
-		var bye childproto.ExitNotice
-		if bye, err = childproto.Decode[childproto.ExitNotice](f); err == nil {
-			bye = bye.Cut()
-			w.exitNotice.CompareAndSwap(nil, &bye)
-		}
+		err = childproto.Handle(f, func(n childproto.ExitNotice) {
+			n = n.Cut()
+			w.exitNotice.CompareAndSwap(nil, &n)
+		})
 	case f.Kind == childproto.FrameForcedConns:
-		var bye childproto.ExitNotice
-		if bye, err = childproto.Decode[childproto.ExitNotice](f); err == nil {
-			w.forced.Store(int64(bye.Cut().Forced))
-		}
+		err = childproto.Handle(f, func(n childproto.ExitNotice) { w.forced.Store(int64(n.Cut().Forced)) })
 	case f.Kind == childproto.FrameStopAccepting:
 		w.setDrained()
 	case f.Kind == childproto.FrameHeartbeat:
-		var b childproto.HeartbeatFrame
-		if b, err = childproto.Decode[childproto.HeartbeatFrame](f); err == nil {
-			b.Unwell = supervisor.Cut(b.Unwell)
-			w.heartbeats.Record(b)
-		}
+		err = childproto.Handle(f, func(h childproto.HeartbeatFrame) {
+			h.Unwell = supervisor.Cut(h.Unwell)
+			w.heartbeats.Record(h)
+		})
 	case f.Kind == childproto.FrameStacks:
-		var s childproto.StacksFrame
-		if s, err = childproto.Decode[childproto.StacksFrame](f); err == nil {
-			s.Text = s.Text[:min(len(s.Text), stacks.Max)]
-			w.stacks.Finish(s.N, s.Text, nil)
-		}
+		err = childproto.Handle(f, func(s childproto.StacksFrame) {
+			w.stacks.Finish(s.N, s.Text[:min(len(s.Text), stacks.Max)], nil)
+		})
 	case f.Kind == childproto.FrameSpans:
 		err = w.telemetry.Receive(tracing.Spans, bytes.Clone(f.Payload))
 	case f.Kind == childproto.FrameMetrics:

@@ -2,7 +2,6 @@ package child
 
 import (
 	"slices"
-	"time"
 
 	"github.com/coppice-go/coppice/netactor/listen"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
@@ -19,9 +18,6 @@ func Standalone(cfg Config) *Session {
 	close(s.equipped)
 	return s
 }
-
-// BeginDrain asks the child to drain within d, and to close idle connections within idle.
-func (s *Session) BeginDrain(d, idle time.Duration) { s.beginDrain(errStopRequested, d, idle) }
 
 // EndIdleGrace ends the time for which all idle connections are kept.
 func (s *Session) EndIdleGrace() { s.endIdleGrace() }

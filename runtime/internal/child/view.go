@@ -3,6 +3,7 @@ package child
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
@@ -39,8 +40,9 @@ func (s *Session) Context() context.Context { return s.ctx }
 // Equipped returns a channel that is closed when the child is equipped, or will never be.
 func (s *Session) Equipped() <-chan struct{} { return s.equipped }
 
-// Terminate begins the drain, and ends it at once.
-func (s *Session) Terminate() { s.beginDrain(errStopRequested, 0, 0) }
+// BeginDrain asks the child to drain within d, and to close idle connections within idle. With zeros
+// the drain ends at once.
+func (s *Session) BeginDrain(d, idle time.Duration) { s.beginDrain(errStopRequested, d, idle) }
 
 // Draining reports whether every http.Server of the worker has begun its drain; false if it serves
 // none.
