@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// fakeClock is a [supervisor.Clock] that moves only when it is told to.
+// fakeClock is a [supervisor.Clock] that the test moves.
 type fakeClock struct {
 	mu     sync.Mutex
 	now    time.Time

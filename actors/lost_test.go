@@ -12,7 +12,7 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// strait carries the frames of one system to another, which has room for the handles of some of them.
+// strait carries the frames of one system to another, which has room for the handles of some.
 type strait struct {
 	from   string
 	to     *actors.System
@@ -47,8 +47,8 @@ func (s *strait) run() {
 	}
 }
 
-// A process has no descriptor for its end of a lane, or for what comes with a message: whoever waits hears of it at once,
-// and the next message has another lane.
+// A process has no descriptor for its end of a lane, or for a handle of a message. A caller that
+// waits gets an error at once, and the next message has another lane.
 func TestHandlesLost(t *testing.T) {
 	join := func(t *testing.T, lose int) (tree *actorstest.Tree, b *actors.System) {
 		tree = actorstest.NewTree(t, 1)

@@ -576,7 +576,8 @@ func TestTrap20DownNamesThePIDAsGiven(t *testing.T) {
 	}
 }
 
-// A restart under the same name gives the same PID: what was meant for the old one reaches the new one.
+// A restart under the same name gives the same PID, so what was meant for the old incarnation would
+// reach the new one.
 func TestTrap21MonitorAndStopBindToTheIncarnation(t *testing.T) {
 	tree := actorstest.NewTree(t, 1)
 	s := tree.Child(0)

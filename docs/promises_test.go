@@ -119,8 +119,8 @@ func declaredTests(t *testing.T) map[string]map[string]bool {
 	return tests
 }
 
-// TestNamesOfAPI: each exported name that a document outside adr spells exists: with its package, as
-// in coppice.Pool, or in code as a member of its type, as in Pool.Size.
+// TestNamesOfAPI: each exported name that a document outside adr spells exists. It is spelled with
+// its package, as coppice.Pool, or in code as a member of its type, as Pool.Size.
 func TestNamesOfAPI(t *testing.T) {
 	names, types, members := make(map[string]bool), make(map[string]bool), make(map[string]bool)
 	declared := regexp.MustCompile(`^pkg (\S+), (?:func|type|const|var) ([A-Z]\w*)`)

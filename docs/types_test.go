@@ -80,7 +80,7 @@ func declaredTypes(t *testing.T) map[string][]string {
 	return types
 }
 
-// alias reports whether s gives a type of another package its own name, as in type Peek = netactor.Peek.
+// alias reports whether s gives a type of another package its own name, as Peek = netactor.Peek.
 func alias(s *ast.TypeSpec) bool {
 	sel, ok := s.Type.(*ast.SelectorExpr)
 	return ok && s.Assign.IsValid() && sel.Sel.Name == s.Name.Name

@@ -108,7 +108,7 @@ func TestCallsLimit(t *testing.T) {
 	begin(t, &cs, "b")
 }
 
-// A reply that comes while its caller gives up ends the call or is told that there is none.
+// A reply that comes while its caller gives up ends the call, or Finish reports that there is none.
 func TestCallsReplyWhileGivenUp(t *testing.T) {
 	var cs Calls[note, int]
 	for range 1000 {

@@ -85,8 +85,8 @@ func TestCutEverywhere(t *testing.T) {
 	}
 }
 
-// A packet that loses descriptors is a refusal of the whole frame, of which the receiver is told;
-// the next one arrives.
+// A packet that loses descriptors refuses the whole frame. The receiver hears of it by NoFiles, and
+// gets the next frame.
 func TestTruncate(t *testing.T) {
 	outcomes := make(chan outcome, 10)
 	lost := make(chan fdipc.Frame, 10)

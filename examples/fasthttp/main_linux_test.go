@@ -53,8 +53,8 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// TestReloads: the program is reloaded under clients that keep their connections:
-// each is told to open another one, and no request fails.
+// TestReloads: the program reloads while clients keep their connections. Each client gets the word
+// to open another connection, and no request fails.
 func TestReloads(t *testing.T) {
 	p, url := start(t)
 	ctx, stop := context.WithCancel(t.Context())

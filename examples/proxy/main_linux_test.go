@@ -253,8 +253,8 @@ func TestKill(t *testing.T) {
 	end(t, p)
 }
 
-// TestReloads: reloads behind a balancer under clients that keep their connections: each is told to
-// open another one, and no request fails.
+// TestReloads: the program reloads behind a balancer while clients keep their connections. Each
+// client gets the word to open another connection, and no request fails.
 func TestReloads(t *testing.T) {
 	p, addr := start(t)
 	url := balancer(t, addr)

@@ -9,8 +9,8 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// FuzzMessage decodes what a peer calls a message; what can be decoded encodes again. So does not a time
-// that a peer gives in seconds, of a year that our form of it (RFC 3339) does not have.
+// FuzzMessage decodes the bytes that a peer calls a message. A message that decodes also encodes,
+// except a time that a peer gives in seconds and whose year RFC 3339, our form, does not have.
 func FuzzMessage(f *testing.F) {
 	for _, m := range []any{
 		"x", []byte("x"), []byte(nil), 1, int64(-1), uint64(1 << 63), 1.5, true,

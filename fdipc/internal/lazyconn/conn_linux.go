@@ -128,7 +128,7 @@ func (c *Conn) Close() error {
 		}
 	}
 	c.mu.Lock()
-	f := c.file.Load() // from here on it stays as it is: see poller
+	f := c.file.Load() // it does not change after this: see poller
 	c.mu.Unlock()
 	if f == nil {
 		if c.users.Load() == closing {
