@@ -146,19 +146,22 @@ func (d *Drain) account(st http.ConnState) {
 	}
 }
 
-// ServeHTTP asks the client of a draining connection to open another one. A handler may overwrite
-// the header, as it may without a Drain.
+// ServeHTTP asks the client of a draining connection to open another one. A handler may set another
+// Connection header, as it may without a Drain.
 func (d *Drain) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor >= 2 { // any HTTP/2 is seen here at the latest
 		if c, ok := r.Context().Value(connKey{}).(net.Conn); ok {
 			d.forget(c)
 		}
 	}
-	if d.draining.Load() {
-		rw.Header().Set("Connection", "close") // net/http sends GOAWAY for it on HTTP/2
-	}
 	defer d.count(1) // also when the handler panics
+	if !d.draining.Load() {
+		d.inner.ServeHTTP(rw, r)
+		return
+	}
+	rw, last := closing(rw)
 	d.inner.ServeHTTP(rw, r)
+	last.mark() // for a handler that has written nothing
 }
 
 // note handles a connection's change of state, on the connection's goroutine.
