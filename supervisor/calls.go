@@ -190,7 +190,7 @@ func (l *loop) issued(id string) bool {
 
 // addChild makes the driver's record of a child that StartChild added.
 func (l *loop) addChild(e *rules.Effect) *childRecord {
-	spec := l.calls[e.Ticket].spec
+	spec := l.calls[e.From].spec
 	if spec.ID == "" {
 		spec.ID = fmt.Sprintf("%s-%d", l.s.spec.Children[0].ID, e.Key)
 	}
@@ -203,8 +203,8 @@ func (l *loop) addChild(e *rules.Effect) *childRecord {
 
 // answer translates an answer of the rules.
 func (l *loop) answer(e *rules.Effect) {
-	c := l.calls[e.Ticket]
-	delete(l.calls, e.Ticket)
+	c := l.calls[e.From]
+	delete(l.calls, e.From)
 	var r callReply
 	if child := l.children[e.Key]; child != nil {
 		r.child = Child{Path: child.path, ID: child.spec.ID, Incarnation: l.incarnation(child), Info: child.info}

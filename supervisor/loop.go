@@ -14,16 +14,16 @@ import (
 // calls. It decides nothing and never waits for a child. All of it is owned by the
 // goroutine of run.
 type loop struct {
-	s          *Supervisor
-	state      *rules.State
-	children   map[rules.Key]*childRecord
-	ids        map[string]rules.Key // Dynamic: the children by ID; else nil, the rules know
-	calls      map[uint64]*call
-	lastTicket uint64
-	timers     timers
-	alarm      interface{ Stop() bool } // the clock timer for the top of timers
-	alarmAt    rules.Time               // what alarm is set to; 0: none
-	notify     []func()
+	s        *Supervisor
+	state    *rules.State
+	children map[rules.Key]*childRecord
+	ids      map[string]rules.Key // Dynamic: the children by ID; else nil, the rules know
+	calls    map[uint64]*call
+	lastCall uint64
+	timers   timers
+	alarm    interface{ Stop() bool } // the clock timer for the top of timers
+	alarmAt  rules.Time               // what alarm is set to; 0: none
+	notify   []func()
 
 	// The outcome of one batch of messages, which flush carries out together: first it
 	// publishes the snapshot, then the events, then the answers; last it acts on children,
@@ -226,10 +226,10 @@ func (l *loop) handle(m *message) {
 		if !l.resolveKey(m.call) {
 			return
 		}
-		l.lastTicket++
+		l.lastCall++
 		ev.Call = m.call.Call
-		ev.Call.Ticket = l.lastTicket
-		l.calls[l.lastTicket] = m.call
+		ev.Call.From = l.lastCall
+		l.calls[l.lastCall] = m.call
 	case rules.Begin, rules.Timer, rules.Stop, rules.Kill:
 	}
 	l.step(ev)

@@ -19,7 +19,7 @@ type chaos struct {
 	late     []chaosRun // abandoned starts, and instances that came of them
 	timers   map[Key]Time
 	open     map[uint64]bool // requests without an answer
-	tickets  uint64
+	calls    uint64
 	ended    bool
 }
 
@@ -75,10 +75,10 @@ func (c *chaos) effect(e Effect) {
 			c.timers[e.Key] = e.At
 		}
 	case Answer:
-		if !c.open[e.Ticket] {
-			c.t.Fatalf("ticket %d is answered twice", e.Ticket)
+		if !c.open[e.From] {
+			c.t.Fatalf("call %d is answered twice", e.From)
 		}
-		delete(c.open, e.Ticket)
+		delete(c.open, e.From)
 	case Terminated:
 		c.ended = true
 		if len(c.starting)+len(c.running) > 0 {
@@ -201,11 +201,11 @@ func chaosPlay(t testing.TB, data []byte) {
 				c.step(Event{Kind: Kill})
 			}
 		default:
-			c.tickets++
+			c.calls++
 			if !c.ended {
-				c.open[c.tickets] = true
+				c.open[c.calls] = true
 				c.step(Event{Kind: Request, Rand: uint64(b) << 56, Call: Call{
-					Ticket: c.tickets, Op: Op(a >> 4 & 3),
+					From: c.calls, Op: Op(a >> 4 & 3),
 					ID: ids[b&7], Key: Key(b & 15), Params: param(ids[b&7], b),
 				}})
 			}

@@ -4,13 +4,13 @@ import "time"
 
 // This file is the life of one child, apart from groups.
 
-// start issues a start. Ticket is the request to answer, or zero.
-func (s *State) start(c *Child, auto bool, ticket uint64, cause Key) {
+// start issues a start. From is the call to answer, or zero.
+func (s *State) start(c *Child, auto bool, from uint64, cause Key) {
 	s.setPhase(c, Starting)
 	s.LastRun++
-	c.Run, c.Automatic, c.Ticket = s.LastRun, auto, ticket
+	c.Run, c.Automatic, c.From = s.LastRun, auto, from
 	c.Exited, c.Cancelled, c.Counted = false, false, false
-	s.emit(Effect{Kind: Start, Key: c.Key, Run: c.Run, Inc: c.Inc + 1, Automatic: auto, Cause: cause, Ticket: ticket})
+	s.emit(Effect{Kind: Start, Key: c.Key, Run: c.Run, Inc: c.Inc + 1, Automatic: auto, Cause: cause, From: from})
 	if c.StartTimeout > 0 {
 		s.setTimer(c, s.now+Time(c.StartTimeout))
 	}
@@ -26,8 +26,8 @@ func (s *State) startEnded(ev *Event) {
 		return
 	}
 	s.setTimer(c, 0)
-	ticket := c.Ticket
-	c.Ticket = 0
+	from := c.From
+	c.From = 0
 	switch ev.Kind {
 	case Started:
 		s.setPhase(c, Running)
@@ -37,7 +37,7 @@ func (s *State) startEnded(ev *Event) {
 		if c.New {
 			s.store(c)
 		}
-		s.answer(ticket, OK, c.Key)
+		s.answer(from, OK, c.Key)
 		if s.Work == StopWork && s.stopsTogether() {
 			s.beginStop(c, s.FailedChild)
 		}
@@ -45,11 +45,11 @@ func (s *State) startEnded(ev *Event) {
 		if c.New && c.Restart != Temporary && s.Flags.Strategy != Dynamic {
 			s.store(c)
 		}
-		s.answer(ticket, OKUndefined, c.Key)
+		s.answer(from, OKUndefined, c.Key)
 		s.takeDown(c)
 	default:
-		if ticket != 0 || !c.Automatic && s.Work != InitWork {
-			s.answer(ticket, Failure, c.Key)
+		if from != 0 || !c.Automatic && s.Work != InitWork {
+			s.answer(from, Failure, c.Key)
 			s.takeDown(c)
 		} else {
 			s.attemptFailed(c)
@@ -380,8 +380,8 @@ func (s *State) stopped(c *Child) {
 	if !asAsked && !(s.Work == StopWork && s.Why == ByKill) {
 		s.report(ShutdownError, c)
 	}
-	ticket := c.Ticket
-	c.Ticket = 0
+	from := c.From
+	c.From = 0
 	s.takeDown(c)
-	s.answer(ticket, OK, c.Key)
+	s.answer(from, OK, c.Key)
 }

@@ -33,7 +33,7 @@ type EffectKind uint8
 // The effects, and which fields of Effect they use besides Kind.
 const (
 	// Start calls the child's start function. Key, Run, Inc (the incarnation
-	// it will be), Auto, Cause, Ticket (the request behind it).
+	// it will be), Auto, Cause, From (the call behind it).
 	Start EffectKind = iota
 	// Cancel ends the context of a start that is still going on. Its answer
 	// must still come. Key, Run, Late (its StartTimeout passed).
@@ -47,7 +47,7 @@ const (
 	KillInstance
 	// SetTimer sets (At) or clears (At zero) the child's one timer. Key.
 	SetTimer
-	// Answer replies to a request. Ticket, Reply, Key.
+	// Answer replies to a call. From, Reply, Key.
 	Answer
 	// Report is what OTP logs at error level. Key, Context, Known.
 	Report
@@ -118,7 +118,7 @@ type Effect struct {
 	Delay     int64 // nanoseconds
 	Attempt   int
 	Left      int
-	Ticket    uint64
+	From      uint64
 	Reply     Reply
 	Context   Context
 	Why       Why

@@ -213,7 +213,7 @@ func against(t testing.TB, data []byte) (steps int) {
 			}
 			if m.up {
 				m.call(op, par, key-1)
-				p.step(Event{Kind: Request, Call: Call{Ticket: 1, Op: op, ID: par.ID, Key: key - 1, Params: par}})
+				p.step(Event{Kind: Request, Call: Call{From: 1, Op: op, ID: par.ID, Key: key - 1, Params: par}})
 			}
 		case 14:
 			p.step(Event{Kind: Exited, Key: 1 << 40, Run: 1}) // a stranger

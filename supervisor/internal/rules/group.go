@@ -139,7 +139,7 @@ func (s *State) enterStop(why Why, culprit Key) {
 	s.Work, s.Why, s.FailedChild = StopWork, why, culprit
 	for _, ev := range s.Deferred {
 		if ev.Kind == Request {
-			s.answer(ev.Call.Ticket, NoProc, 0)
+			s.answer(ev.Call.From, NoProc, 0)
 		}
 	}
 	s.Deferred = nil

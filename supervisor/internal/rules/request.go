@@ -6,7 +6,7 @@ func (s *State) request(ev *Event) {
 	call := &ev.Call
 	switch s.Work {
 	case StopWork, Ended:
-		s.answer(call.Ticket, NoProc, 0)
+		s.answer(call.From, NoProc, 0)
 		return
 	case Idle:
 	default:
@@ -21,9 +21,9 @@ func (s *State) request(ev *Event) {
 	switch {
 	case c == nil && call.Op == StartChild:
 		c = s.add(call.Params)
-		s.start(c, false, call.Ticket, 0)
+		s.start(c, false, call.From, 0)
 	case c == nil:
-		s.answer(call.Ticket, NotFound, 0)
+		s.answer(call.From, NotFound, 0)
 	case c.Phase == Starting || c.Phase == Stopping:
 		s.postpone(c, call)
 	default:
@@ -36,24 +36,24 @@ func (s *State) requestNow(c *Child, call *Call) {
 	switch call.Op {
 	case StartChild:
 		if c.Phase == Running {
-			s.answer(call.Ticket, AlreadyStarted, c.Key)
+			s.answer(call.From, AlreadyStarted, c.Key)
 		} else {
-			s.answer(call.Ticket, AlreadyPresent, c.Key)
+			s.answer(call.From, AlreadyPresent, c.Key)
 		}
 	case TerminateChild:
 		s.terminate(c, call)
 	case RestartChild:
 		if c.Phase == Down {
-			s.start(c, false, call.Ticket, 0)
+			s.start(c, false, call.From, 0)
 		} else {
-			s.answer(call.Ticket, busyReply(c), c.Key)
+			s.answer(call.From, busyReply(c), c.Key)
 		}
 	case DeleteChild:
 		if c.Phase == Down {
 			s.forget(c)
-			s.answer(call.Ticket, OK, c.Key)
+			s.answer(call.From, OK, c.Key)
 		} else {
-			s.answer(call.Ticket, busyReply(c), c.Key)
+			s.answer(call.From, busyReply(c), c.Key)
 		}
 	}
 }
@@ -68,12 +68,12 @@ func busyReply(c *Child) Reply {
 // terminate stops a child by hand. A wait for the next attempt is cancelled.
 func (s *State) terminate(c *Child, call *Call) {
 	if c.Phase == Running {
-		c.Ticket = call.Ticket // answered by stopped
+		c.From = call.From // answered by stopped
 		s.beginStop(c, 0)
 		return
 	}
 	s.takeDown(c)
-	s.answer(call.Ticket, OK, c.Key)
+	s.answer(call.From, OK, c.Key)
 }
 
 // postpone keeps a call until the child has settled. A start that is to be
@@ -90,22 +90,22 @@ func (s *State) postpone(c *Child, call *Call) {
 func (s *State) dynamicRequest(call *Call) {
 	switch call.Op {
 	case StartChild:
-		s.start(s.add(call.Params), false, call.Ticket, 0)
+		s.start(s.add(call.Params), false, call.From, 0)
 	case TerminateChild:
 		c := s.Children[call.Key]
 		switch {
 		case call.Key == 0:
-			s.answer(call.Ticket, IsDynamic, 0)
+			s.answer(call.From, IsDynamic, 0)
 		case c != nil && (c.Phase == Starting || c.Phase == Stopping):
 			s.postpone(c, call)
 		case c != nil:
 			s.terminate(c, call)
 		case call.Key <= s.LastKey: // it was ours and has ended
-			s.answer(call.Ticket, OK, call.Key)
+			s.answer(call.From, OK, call.Key)
 		default:
-			s.answer(call.Ticket, NotFound, 0)
+			s.answer(call.From, NotFound, 0)
 		}
 	default:
-		s.answer(call.Ticket, IsDynamic, 0)
+		s.answer(call.From, IsDynamic, 0)
 	}
 }

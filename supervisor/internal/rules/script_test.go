@@ -383,7 +383,7 @@ func (g *stage) race(path string, a []string) string {
 	if early {
 		r := g.op(a)
 		fail()
-		if late := w.replies[w.tickets]; late != "" {
+		if late := w.replies[w.calls]; late != "" {
 			r = late
 		}
 		return r
@@ -442,12 +442,12 @@ func (g *stage) call(a []string) string {
 	return w.answered(s.request(c, nil))
 }
 
-// answered returns the reply to a ticket, letting time pass until it is there.
-func (w *simulation) answered(ticket uint64) string {
-	for w.replies[ticket] == "" && (w.gate == nil || w.gate.hit == nil) {
+// answered returns the reply to a call, letting time pass until it is there.
+func (w *simulation) answered(call uint64) string {
+	for w.replies[call] == "" && (w.gate == nil || w.gate.hit == nil) {
 		w.wait()
 	}
-	return w.replies[ticket]
+	return w.replies[call]
 }
 
 func (s *fakeSupervisor) startChild(d *decl) string {

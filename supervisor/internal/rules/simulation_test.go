@@ -21,9 +21,9 @@ type simulation struct {
 	queue    []queued
 	timers   []timer
 	held     *fakeSupervisor // its queue entries wait (burst)
-	tickets  uint64
+	calls    uint64
 	replies  map[uint64]string
-	adding   map[uint64]*decl // start_child under way, by ticket
+	adding   map[uint64]*decl // start_child under way, by From
 
 	plans   map[string][]string     // outcomes of the next starts, by path
 	starts  map[string]int          // incarnations so far, by path
@@ -173,7 +173,7 @@ func (s *fakeSupervisor) effect(e *rules.Effect) {
 			w.queue = append(w.queue, queued{s, rules.Event{Kind: rules.Timer, Key: e.Key}})
 		}
 	case rules.Answer:
-		w.replies[e.Ticket] = s.reply(e, k)
+		w.replies[e.From] = s.reply(e, k)
 	case rules.Report:
 		s.report(e, k)
 	case rules.Forget:
@@ -190,7 +190,7 @@ func (s *fakeSupervisor) effect(e *rules.Effect) {
 func (s *fakeSupervisor) start(e *rules.Effect) {
 	w, k := s.w, s.children[e.Key]
 	if k == nil { // a start_child: the rules have just made the record
-		d := w.adding[e.Ticket]
+		d := w.adding[e.From]
 		k = &childState{d: d, path: d.path}
 		s.children[e.Key] = k
 	}
@@ -497,13 +497,13 @@ func (w *simulation) advance(d time.Duration) {
 	w.now = end
 }
 
-// request sends a call and returns its ticket. Added is the new child, if any.
+// request sends a call and returns its From. Added is the new child, if any.
 func (s *fakeSupervisor) request(c rules.Call, added *decl) uint64 {
-	s.w.tickets++
-	c.Ticket = s.w.tickets
-	s.w.adding[c.Ticket] = added
+	s.w.calls++
+	c.From = s.w.calls
+	s.w.adding[c.From] = added
 	s.step(rules.Event{Kind: rules.Request, Call: c})
-	return c.Ticket
+	return c.From
 }
 
 // inOrder returns the children's keys in start order.

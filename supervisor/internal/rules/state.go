@@ -112,9 +112,9 @@ func (s *State) report(ctx Context, c *Child) {
 	s.emit(Effect{Kind: Report, Context: ctx, Key: c.Key, Run: c.Run, Inc: c.Inc, Known: c.Known})
 }
 
-func (s *State) answer(ticket uint64, r Reply, k Key) {
-	if ticket != 0 {
-		s.emit(Effect{Kind: Answer, Ticket: ticket, Reply: r, Key: k})
+func (s *State) answer(from uint64, r Reply, k Key) {
+	if from != 0 {
+		s.emit(Effect{Kind: Answer, From: from, Reply: r, Key: k})
 	}
 }
 

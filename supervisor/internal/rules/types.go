@@ -125,8 +125,8 @@ type Child struct {
 	Bound    time.Duration // the current delay before jitter
 	Counted  bool          // Waiting: the coming attempt is in the window already
 
-	Ticket uint64 // Starting: the request to answer; zero: none
-	Calls  []Call // requests for this child that wait until it leaves Starting or Stopping
+	From  uint64 // Starting: the request to answer; zero: none
+	Calls []Call // requests for this child that wait until it leaves Starting or Stopping
 }
 
 // Op is what a request asks for.
@@ -145,9 +145,9 @@ func (o Op) String() string {
 	return [...]string{"StartChild", "TerminateChild", "RestartChild", "DeleteChild"}[o]
 }
 
-// Call is one request. Ticket comes back with the answer.
+// Call is one request. From comes back with the answer, as in gen_server(3).
 type Call struct {
-	Ticket uint64
+	From   uint64
 	Op     Op
 	ID     string // what is addressed; Dynamic: ignored if Key is set
 	Key    Key    // Dynamic: the child addressed
