@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -57,31 +58,14 @@ func TestNamesOfTests(t *testing.T) {
 			all[name] = true
 		}
 	}
-	err := filepath.WalkDir("..", func(name string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if base := d.Name(); d.IsDir() && (base == "testdata" || base != ".." && base[0] == '.') {
-			return filepath.SkipDir
-		}
-		if filepath.Ext(name) != ".md" {
-			return nil
-		}
-		b, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		for _, test := range testName.FindAllString(string(b), -1) {
+	for name, text := range files(t, ".md") {
+		for _, test := range testName.FindAllString(text, -1) {
 			if !all[test] && !slices.ContainsFunc(slices.Collect(maps.Keys(all)), func(name string) bool {
 				return numbered.MatchString(test) && strings.HasPrefix(name, test)
 			}) {
-				t.Errorf("%s: there is no %s", strings.TrimPrefix(name, "../"), test)
+				t.Errorf("%s: there is no %s", name, test)
 			}
 		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -90,33 +74,41 @@ func declaredTests(t *testing.T) map[string]map[string]bool {
 	t.Helper()
 	declaration := regexp.MustCompile(`(?m)^func (Test[A-Z]\w*)[(\[]`)
 	tests := make(map[string]map[string]bool)
-	err := filepath.WalkDir("..", func(name string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if d.Name() == ".git" {
-			return filepath.SkipDir
-		}
-		if filepath.Ext(name) != ".go" {
-			return nil
-		}
-		b, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		dir := filepath.ToSlash(strings.TrimPrefix(filepath.Dir(name), ".."+string(filepath.Separator)))
-		for _, m := range declaration.FindAllStringSubmatch(string(b), -1) {
+	for name, text := range files(t, ".go") {
+		dir := path.Dir(name)
+		for _, m := range declaration.FindAllStringSubmatch(text, -1) {
 			if tests[dir] == nil {
 				tests[dir] = make(map[string]bool)
 			}
 			tests[dir][m[1]] = true
 		}
-		return nil
+	}
+	return tests
+}
+
+// files returns the text of each file of the repository whose name ends in ext, the modules in it
+// included, by its path.
+func files(t *testing.T, ext string) map[string]string {
+	t.Helper()
+	texts := make(map[string]string)
+	err := filepath.WalkDir("..", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.Name() == ".git" || d.Name() == "testdata" {
+			return filepath.SkipDir
+		}
+		if filepath.Ext(name) != ext {
+			return nil
+		}
+		b, err := os.ReadFile(name)
+		texts[filepath.ToSlash(strings.TrimPrefix(name, ".."+string(filepath.Separator)))] = string(b)
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tests
+	return texts
 }
 
 // TestNamesOfAPI: each exported name that a document outside adr spells exists. It is spelled with
