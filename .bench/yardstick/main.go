@@ -39,7 +39,7 @@
 //
 // respawn kills a worker with SIGKILL as soon as it is ready, again and again, beside Node's
 // cluster. value, p50_us and p99_us are from the kill until the next one is ready, of respawn_spare
-// from when the death is known until a warm spare has claimed a connection, of respawn_spare_kill
+// from when the death is known until a spare has claimed a connection, of respawn_spare_kill
 // from the kill until then; cpu_ns_per_op is of a kill.
 package main
 

@@ -40,11 +40,11 @@ func TestComesBack(t *testing.T) {
 			child = p.cmd.Process
 			_ = child.Signal(unix.SIGSTOP)
 		},
-		settled: func(c *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
+		resolved: func(c *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
 			if o == fdipc.Returned {
 				_ = child.Signal(unix.SIGCONT)
 			}
-			back.settled(c, h, o)
+			back.resolved(c, h, o)
 		},
 		send: func(c *fdipc.Conn) (int, error) {
 			return 1, c.Send(context.Background(), &fdipc.Frame{Kind: kindWork, Lane: fdipc.Data, Handles: []*fdipc.Handle{fdipc.HandleFD(dup(src))}})

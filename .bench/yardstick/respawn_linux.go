@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"flag"
 	"fmt"
@@ -29,7 +28,7 @@ var respawnSpare bool
 
 func respawnFlags(fs *flag.FlagSet) {
 	fs.IntVar(&respawnWorkers, "workers", 2, "worker processes")
-	fs.BoolVar(&respawnSpare, "spare", false, "with -serve: one worker and a warm spare")
+	fs.BoolVar(&respawnSpare, "spare", false, "with -serve: one worker and a spare")
 }
 
 // serveRespawn is the tree of respawn: HTTP servers on one address. It prints "ready PID" each time
@@ -38,30 +37,39 @@ func serveRespawn() {
 	if respawnSpare {
 		serveSpare()
 	}
+	serveKilled(tellReady, func(rt *coppice.Runtime, ev supervisor.Event) {
+		if ev.Kind == supervisor.ChildStarted {
+			tellReady(rt)
+		}
+	}, coppice.Pool{
+		Size: respawnWorkers,
+		Worker: func(ctx context.Context, w *coppice.Worker) error {
+			ln, err := w.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			return w.Serve(ctx, ln, &http.Server{Handler: http.HandlerFunc(peers.OK)})
+		},
+	})
+}
+
+// serveKilled is a tree of a pool "web" whose workers are killed without end. It calls ready when it
+// is up, then told with each event.
+func serveKilled(ready func(*coppice.Runtime), told func(*coppice.Runtime, supervisor.Event), web coppice.Pool) {
+	web.Name, web.Intensity = "web", supervisor.Intensity{Max: 1 << 20, Period: time.Second}
 	coppice.Main(coppice.Config{
 		Logger: slog.New(slog.DiscardHandler), // each kill is an error to it
 		Hooks: coppice.Hooks{Started: func(rt *coppice.Runtime) {
-			sub := rt.Subscribe(64)
+			sub := rt.Subscribe(256)
 			fmt.Println("serving on", rt.Listeners()[0].Addr)
-			tellReady(rt)
+			ready(rt)
 			go func() { // ends with the tree
 				for ev := range sub.Events(context.Background()) {
-					if ev.Kind == supervisor.ChildStarted {
-						tellReady(rt)
-					}
+					told(rt, ev)
 				}
 			}()
 		}},
-		Children: []coppice.ChildSpec{coppice.Pool{
-			Name: "web", Size: respawnWorkers, Intensity: supervisor.Intensity{Max: 1 << 20, Period: time.Second},
-			Worker: func(ctx context.Context, w *coppice.Worker) error {
-				ln, err := w.Listen("tcp", "127.0.0.1:0")
-				if err != nil {
-					return err
-				}
-				return w.Serve(ctx, ln, &http.Server{Handler: http.HandlerFunc(peers.OK)})
-			},
-		}},
+		Children: []coppice.ChildSpec{web},
 	})
 }
 
@@ -116,17 +124,12 @@ func spareRow(fromKill bool) func(time.Duration) (result, error) {
 // respawned starts a program that prints "ready PID" when a worker is ready, and for d kills that
 // worker as soon as it is, and waits for the next. At least one is killed.
 func respawned(d time.Duration, cmd *exec.Cmd) (r result, err error) {
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
+	s := &server{}
+	lines, err := s.startPiped(cmd)
 	if err != nil {
 		return r, err
 	}
-	s := &server{}
-	if err := s.start(cmd); err != nil {
-		return r, err
-	}
 	defer s.stop()
-	lines := bufio.NewScanner(out)
 	last := 0
 	ready := func() (int, error) {
 		for lines.Scan() {
@@ -155,7 +158,11 @@ func respawned(d time.Duration, cmd *exec.Cmd) (r result, err error) {
 		}
 		took = append(took, time.Since(killed))
 	}
-	cpu = cpuWithChildren(cmd.Process.Pid) - cpu
+	return replacements(took, cpuWithChildren(cmd.Process.Pid)-cpu), nil
+}
+
+// replacements is the result of kills: how long each took, and the processor time of all.
+func replacements(took []time.Duration, cpu time.Duration) result {
 	slices.Sort(took)
 	at := func(q float64) float64 {
 		return float64(took[min(int(q*float64(len(took))), len(took)-1)].Nanoseconds()) / 1e3
@@ -163,7 +170,7 @@ func respawned(d time.Duration, cmd *exec.Cmd) (r result, err error) {
 	return result{
 		Unit: "ms", Value: at(0.5) / 1e3, P50: at(0.5), P99: at(0.99),
 		CPU: max(1, float64(cpu.Nanoseconds())/float64(len(took))),
-	}, nil
+	}
 }
 
 // cpuWithChildren is the processor time of pid and of its children that it has waited for: in ticks

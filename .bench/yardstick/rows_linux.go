@@ -76,7 +76,7 @@ func claimAll(f *fdipc.Frame) (n int) {
 // flow is what drive sends.
 type flow struct {
 	role, unit string
-	settled    func(*fdipc.Conn, *fdipc.Handle, fdipc.Outcome) // optional
+	resolved   func(*fdipc.Conn, *fdipc.Handle, fdipc.Outcome) // optional
 	send       func(*fdipc.Conn) (int, error)
 	// resend sends what came back of a flow, when all of it has been heard of, and says how much
 	// that was. Optional.
@@ -90,7 +90,7 @@ type flow struct {
 func drive(d time.Duration, w flow) (r result, err error) {
 	total := make(chan uint64, 1)
 	c, p, err := spawn(w.role, fdipc.Config{
-		Credits: credits, Resolved: w.settled, ClaimTimeout: w.claimTimeout,
+		Credits: credits, Resolved: w.resolved, ClaimTimeout: w.claimTimeout,
 		Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { total <- f.Target },
 	})
 	if err != nil {
@@ -158,7 +158,7 @@ type returns struct {
 	hs      []*fdipc.Handle
 }
 
-func (r *returns) settled(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
+func (r *returns) resolved(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
 	if o == fdipc.Claimed {
 		r.claimed.Add(1)
 		return
@@ -200,7 +200,7 @@ func handles(batch int, claimed bool) func(time.Duration) (result, error) {
 		}}
 		var back returns
 		if claimed {
-			w.settled, w.resend = back.settled, back.resend
+			w.resolved, w.resend = back.resolved, back.resend
 		}
 		r, err = drive(d, w)
 		if n := back.claimed.Load(); err == nil && claimed && n != sent {

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -44,20 +43,16 @@ func startC(policy string, workers int) (*server, error) {
 
 // startProgram starts cmd and reads from its first line where it serves.
 func startProgram(says *regexp.Regexp, cmd *exec.Cmd) (*server, error) {
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
+	s := &server{}
+	lines, err := s.startPiped(cmd)
 	if err != nil {
 		return nil, err
 	}
-	s := &server{}
-	if err := s.start(cmd); err != nil {
-		return nil, err
+	if !lines.Scan() && lines.Err() != nil {
+		return nil, lines.Err()
 	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil && err != io.EOF {
-		return nil, err
-	}
-	m := says.FindStringSubmatch(strings.TrimSpace(line))
+	line := lines.Text()
+	m := says.FindStringSubmatch(line)
 	if m == nil {
 		s.stop()
 		return nil, fmt.Errorf("the server says %q", line)
@@ -108,6 +103,16 @@ func (s *server) start(cmd *exec.Cmd) error {
 	}
 	s.cmds = append(s.cmds, cmd)
 	return nil
+}
+
+// startPiped starts one process as start does, and returns what it prints.
+func (s *server) startPiped(cmd *exec.Cmd) (*bufio.Scanner, error) {
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	return bufio.NewScanner(out), s.start(cmd)
 }
 
 // stop ends s: a tree in order, the others at once.
