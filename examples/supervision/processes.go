@@ -18,12 +18,12 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// strategies are those of the three branches of the forest.
+// strategies are those of the three branches.
 var strategies = []supervisor.Strategy{supervisor.OneForOne, supervisor.OneForAll, supervisor.RestForOne}
 
-// forest is one tree with a branch for each strategy, and in each branch everything
+// branches is one tree with a branch for each strategy, and in each branch everything
 // that can be a child: it is the same in the master and in the workers.
-func forest(self string, out io.Writer) coppice.Config {
+func branches(self string, out io.Writer) coppice.Config {
 	budget := supervisor.Intensity{Max: 10, Period: time.Minute}
 	cfg := coppice.Config{
 		Intensity: budget, Output: out,
@@ -115,7 +115,7 @@ func processes(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	rt, err := coppice.Start(ctx, forest(self, out)) // in a worker it does not return
+	rt, err := coppice.Start(ctx, branches(self, out)) // in a worker it does not return
 	if err != nil {
 		return err
 	}

@@ -20,27 +20,27 @@ import (
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
 
-// booksVar is the directory where each worker keeps its books, when it is to.
-const booksVar = "COPPICE_TEST_BOOKS"
+// recordsVar is the directory where each worker keeps its records, when it is to.
+const recordsVar = "COPPICE_TEST_RECORDS"
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(booksVar); dir != "" {
+	if dir := os.Getenv(recordsVar); dir != "" {
 		tap = func(w *coppice.Worker, pc net.PacketConn) net.PacketConn {
-			return &bookkeeper{PacketConn: pc, took: openBook(dir, "took", w), answered: openBook(dir, "answered", w)}
+			return &recorder{PacketConn: pc, took: createRecord(dir, "took", w), answered: createRecord(dir, "answered", w)}
 		}
 	}
 	runtimetest.Main(m, main)
 }
 
-// bookkeeper writes down the number of each datagram that a worker has read, and of each that it
+// recorder writes down the number of each datagram that a worker has read, and of each that it
 // has answered, by one system call each: what is written survives the worker.
-type bookkeeper struct {
+type recorder struct {
 	net.PacketConn
 	took, answered *os.File
 	n              [8]byte
 }
 
-func openBook(dir, what string, w *coppice.Worker) *os.File {
+func createRecord(dir, what string, w *coppice.Worker) *os.File {
 	f, err := os.Create(filepath.Join(dir, fmt.Sprintf("%s-%d-%d", what, w.ID(), os.Getpid())))
 	if err != nil {
 		panic(err)
@@ -48,7 +48,7 @@ func openBook(dir, what string, w *coppice.Worker) *os.File {
 	return f
 }
 
-func (k *bookkeeper) ReadFrom(b []byte) (int, net.Addr, error) {
+func (k *recorder) ReadFrom(b []byte) (int, net.Addr, error) {
 	n, from, err := k.PacketConn.ReadFrom(b)
 	if err == nil {
 		seq, _ := strconv.ParseUint(string(b[:n]), 10, 64)
@@ -60,7 +60,7 @@ func (k *bookkeeper) ReadFrom(b []byte) (int, net.Addr, error) {
 	return n, from, err
 }
 
-func (k *bookkeeper) WriteTo(b []byte, to net.Addr) (int, error) {
+func (k *recorder) WriteTo(b []byte, to net.Addr) (int, error) {
 	n, err := k.PacketConn.WriteTo(b, to)
 	if err == nil {
 		if _, err := k.answered.Write(k.n[:]); err != nil {
@@ -70,7 +70,7 @@ func (k *bookkeeper) WriteTo(b []byte, to net.Addr) (int, error) {
 	return n, err
 }
 
-// livingWorkers are the processes that keep books and live.
+// livingWorkers are the processes that keep records and live.
 func livingWorkers(dir string) (pids []int) {
 	names, _ := filepath.Glob(filepath.Join(dir, "took-*"))
 	for _, name := range names {
@@ -82,14 +82,14 @@ func livingWorkers(dir string) (pids []int) {
 	return pids
 }
 
-// readBooks returns the numbers in the books of that kind, for each process.
-func readBooks(t *testing.T, dir, what string) map[int][]uint64 {
+// readRecords returns the numbers in the records of that kind, for each process.
+func readRecords(t *testing.T, dir, what string) map[int][]uint64 {
 	t.Helper()
 	names, err := filepath.Glob(filepath.Join(dir, what+"-*"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	books := map[int][]uint64{}
+	records := map[int][]uint64{}
 	for _, name := range names {
 		b, err := os.ReadFile(name)
 		if err != nil {
@@ -100,13 +100,13 @@ func readBooks(t *testing.T, dir, what string) map[int][]uint64 {
 			t.Fatal(err)
 		}
 		for ; len(b) >= 8; b = b[8:] {
-			books[pid] = append(books[pid], binary.LittleEndian.Uint64(b))
+			records[pid] = append(records[pid], binary.LittleEndian.Uint64(b))
 		}
 		if len(b) != 0 {
 			t.Errorf("%s ends within a number", name)
 		}
 	}
-	return books
+	return records
 }
 
 // client asks with numbered datagrams, window of them at a time, and counts answers.
@@ -238,7 +238,7 @@ func rounds() int {
 
 // TestKill: workers are killed with −9 under load, and no datagram is lost but what a killed worker
 // had in its hands. It is counted on both sides: by the numbers that the client sent and got back,
-// and by the books of the workers. The kernel drops none.
+// and by the records of the workers. The kernel drops none.
 func TestKill(t *testing.T) {
 	for _, policy := range []string{"shared", "reuseport"} {
 		for range rounds() {
@@ -250,7 +250,7 @@ func TestKill(t *testing.T) {
 func testKill(t *testing.T, policy string) {
 	dir := t.TempDir()
 	const workers = 4
-	p := runtimetest.Start(t, []string{booksVar + "=" + dir}, "-addr", "127.0.0.1:0", "-workers", strconv.Itoa(workers), "-policy", policy)
+	p := runtimetest.Start(t, []string{recordsVar + "=" + dir}, "-addr", "127.0.0.1:0", "-workers", strconv.Itoa(workers), "-policy", policy)
 	addr := p.Await(`^udp://(\S+)`)[1]
 	_, port, _ := strings.Cut(addr, ":")
 	living := func() []int { return livingWorkers(dir) }
@@ -258,9 +258,9 @@ func testKill(t *testing.T, policy string) {
 
 	c := newClient(t, addr)
 	defer c.conn.Close()
-	var struck sync.Map // pid → true
+	var killed sync.Map // pid → true
 	dead := func() (n int) {
-		struck.Range(func(any, any) bool { n++; return true })
+		killed.Range(func(any, any) bool { n++; return true })
 		return n
 	}
 	sending := make(chan struct{})
@@ -271,7 +271,7 @@ func testKill(t *testing.T, policy string) {
 		runtimetest.Eventually(t, "answers between two kills", func() bool { return c.answered() > before+100 })
 		pids := living()
 		victim := pids[rnd.IntN(len(pids))]
-		struck.Store(victim, true)
+		killed.Store(victim, true)
 		if err := syscall.Kill(victim, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
@@ -300,7 +300,7 @@ func testKill(t *testing.T, policy string) {
 	}
 	c.conn.Close()
 	<-c.done
-	took, answered := readBooks(t, dir, "took"), readBooks(t, dir, "answered")
+	took, answered := readRecords(t, dir, "took"), readRecords(t, dir, "answered")
 
 	// Which worker took what, by the workers' notes.
 	takers := map[uint64]int{}
@@ -312,7 +312,7 @@ func testKill(t *testing.T, policy string) {
 			takers[seq] = pid
 		}
 	}
-	sent := map[uint64]bool{} // by the workers' books
+	sent := map[uint64]bool{} // by the workers' records
 	for _, numbers := range answered {
 		for _, seq := range numbers {
 			sent[seq] = true
@@ -336,7 +336,7 @@ func testKill(t *testing.T, policy string) {
 	}
 	held, bare := 0, 0
 	for pid, n := range inHands {
-		if _, killed := struck.Load(pid); !killed {
+		if _, ok := killed.Load(pid); !ok {
 			t.Errorf("process %d lost %d datagrams and was not killed", pid, n)
 		} else if n > 1 {
 			t.Errorf("process %d lost %d datagrams, and it holds one at a time", pid, n)
@@ -344,14 +344,14 @@ func testKill(t *testing.T, policy string) {
 		held += n
 	}
 	for pid := range took {
-		if _, killed := struck.Load(pid); killed && inHands[pid] == 0 {
+		if _, ok := killed.Load(pid); ok && inHands[pid] == 0 {
 			bare++
 		}
 	}
 	if unwritten > bare {
 		t.Errorf("%d datagrams were taken by no worker, and %d killed workers may have read one", unwritten, bare)
 	}
-	// The books agree with the client, but for an answer that was sent and not written down.
+	// The records agree with the client, but for an answer that was sent and not written down.
 	inBooks := 0
 	for pid, numbers := range answered {
 		inBooks += len(numbers)
@@ -360,7 +360,7 @@ func testKill(t *testing.T, policy string) {
 		}
 	}
 	lost := int(c.sent) - len(c.got)
-	t.Logf("sent %d, answered %d, lost %d by %d kills: %d in a worker's hands by its books, %d read and not written down; answered by the books %d",
+	t.Logf("sent %d, answered %d, lost %d by %d kills: %d in a worker's hands by its records, %d read and not written down; answered by the records %d",
 		c.sent, len(c.got), lost, dead(), held, unwritten, inBooks)
 	if lost != held+unwritten || len(c.got) < inBooks || len(c.got) > inBooks+dead() {
 		t.Errorf("the sides disagree")
@@ -380,7 +380,7 @@ func TestReload(t *testing.T) {
 		t.Run(policy, func(t *testing.T) {
 			dir := t.TempDir()
 			const workers = 2
-			p := runtimetest.Start(t, []string{booksVar + "=" + dir}, "-addr", "127.0.0.1:0", "-workers", strconv.Itoa(workers), "-policy", policy)
+			p := runtimetest.Start(t, []string{recordsVar + "=" + dir}, "-addr", "127.0.0.1:0", "-workers", strconv.Itoa(workers), "-policy", policy)
 			addr := p.Await(`^udp://(\S+)`)[1]
 			_, port, _ := strings.Cut(addr, ":")
 			c := newClient(t, addr)
@@ -422,7 +422,7 @@ func TestReload(t *testing.T) {
 // TestTerminate: SIGTERM under load: what a worker has read it answers, and the exit code is 0.
 func TestTerminate(t *testing.T) {
 	dir := t.TempDir()
-	p := runtimetest.Start(t, []string{booksVar + "=" + dir}, "-addr", "127.0.0.1:0", "-workers", "2")
+	p := runtimetest.Start(t, []string{recordsVar + "=" + dir}, "-addr", "127.0.0.1:0", "-workers", "2")
 	c, err := net.Dial("udp", p.Await(`^udp://(\S+)`)[1])
 	if err != nil {
 		t.Fatal(err)
@@ -444,10 +444,10 @@ func TestTerminate(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	var took, answered []uint64
-	for _, n := range readBooks(t, dir, "took") {
+	for _, n := range readRecords(t, dir, "took") {
 		took = append(took, n...)
 	}
-	for _, n := range readBooks(t, dir, "answered") {
+	for _, n := range readRecords(t, dir, "answered") {
 		answered = append(answered, n...)
 	}
 	slices.Sort(took)
