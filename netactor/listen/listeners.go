@@ -31,16 +31,15 @@ type Config struct {
 // listener process offers, and counts the open connections, so that the worker can be drained. All
 // methods may be called by any goroutine.
 type Listeners struct {
-	cfg   Config
-	conns *openConns
+	cfg      Config
+	conns    *openConns
+	requests fdipc.Calls[pendingListen, openSocket] // to the master
 
 	mu              sync.Mutex
-	link            *fdipc.Conn // to the listener process; nil if there is none
-	seq             uint64
-	requests        map[uint64]pendingListen // requests that wait for a reply
-	byNumber        map[uint64]openSocket    // sockets that the master gave us
-	unknownToMaster map[openSocket]bool      // sockets that no other process knows
-	reporters       map[uint64]*reporter     // by number; never removed, see reporter
+	link            *fdipc.Conn           // to the listener process; nil if there is none
+	byNumber        map[uint64]openSocket // sockets that the master gave us
+	unknownToMaster map[openSocket]bool   // sockets that no other process knows
+	reporters       map[uint64]*reporter  // by number; never removed, see reporter
 	ordinals        map[string]map[int]bool
 	closed          bool
 	load            int64 // as the worker reported it; -1 if it has not
@@ -66,7 +65,6 @@ func New(cfg Config) *Listeners {
 	ls := &Listeners{
 		cfg:             cfg,
 		conns:           newOpenConns(),
-		requests:        make(map[uint64]pendingListen),
 		byNumber:        make(map[uint64]openSocket),
 		unknownToMaster: make(map[openSocket]bool),
 		reporters:       make(map[uint64]*reporter),

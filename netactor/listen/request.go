@@ -16,17 +16,11 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// pendingListen is a request that waits for its reply.
+// pendingListen is what is noted about a request that waits for its reply.
 type pendingListen struct {
 	network string   // as in the request, for errors
 	addr    net.Addr // as resolved, for errors
 	done    func()   // gives the ordinal back; may be called more than once
-	result  chan listenResult
-}
-
-type listenResult struct {
-	m   openSocket
-	err error
 }
 
 // replyFrame makes the listener of a reply. It does so here, and not in Listen, so that the
@@ -40,28 +34,27 @@ func (ls *Listeners) replyFrame(f *fdipc.Frame, lost bool) {
 	if len(f.Handles) > 0 {
 		h = f.Handles[0]
 	}
-	ls.mu.Lock()
-	a, waiting := ls.requests[f.Target]
-	delete(ls.requests, f.Target)
-	ls.mu.Unlock()
-	if !waiting { // Listen gave up; the master has KindGiveUp or will get it (N104)
+	call := ls.requests.Take(f.Target)
+	if call == nil { // Listen gave up; the master has KindGiveUp or will get it (N104)
 		if h != nil {
 			_ = h.Close()
 		}
 		return
 	}
-	var res listenResult
-	if res.err = r.Err(a.network, a.addr); res.err == nil && lost {
-		res.err = address.ListenError(a.network, a.addr, os.NewSyscallError("recvmsg", syscall.EMFILE))
+	a := call.About
+	var s openSocket
+	err := r.Err(a.network, a.addr)
+	if err == nil && lost {
+		err = address.ListenError(a.network, a.addr, os.NewSyscallError("recvmsg", syscall.EMFILE))
 	}
-	if res.err == nil {
-		res.m, res.err = ls.makeSocket(r, h, a.done)
+	if err == nil {
+		s, err = ls.makeSocket(r, h, a.done)
 	}
-	if res.err != nil {
+	if err != nil {
 		ls.discard(r, h)
 		a.done() // a failed listen leaves no trace (N87)
 	}
-	a.result <- res // capacity 1, and this is the only send
+	call.Finish(s, err)
 }
 
 // discard gives back a listener that could not be made.
@@ -151,60 +144,53 @@ func (ls *Listeners) listenAlone(ctx context.Context, r netactor.Request) (net.L
 // ask sends a request and returns the listener, or packet socket, of the reply. h is a socket to
 // send with it, or nil; it is consumed.
 func (ls *Listeners) ask(ctx context.Context, asked netactor.Request, h *fdipc.Handle) (openSocket, error) {
-	r, err := wire.Resolve(ctx, asked)
-	if err != nil {
-		if h != nil {
+	sent := false
+	defer func() {
+		if h != nil && !sent {
 			_ = h.Close()
 		}
+	}()
+	r, err := wire.Resolve(ctx, asked)
+	if err != nil {
 		return nil, err
 	}
 	addr, _ := address.Parse(r.Network, r.Address)        // none for a name alone
 	if n := len(wire.Encode(r)); n > wire.MaxControl-64 { // the ordinal is added below
-		if h != nil {
-			_ = h.Close()
-		}
 		return nil, address.ListenError(asked.Network, nil, fmt.Errorf("netactor: a request of %d bytes is longer than %d: its Limits.Answer, or the path of its pool", n, wire.MaxControl))
 	}
 	base := wire.Key(r)
 	r.Ordinal = ls.takeOrdinal(base)
-	a := pendingListen{
-		network: asked.Network, addr: addr,
-		done:   sync.OnceFunc(func() { ls.giveOrdinal(base, r.Ordinal) }),
-		result: make(chan listenResult, 1),
+	done := sync.OnceFunc(func() { ls.giveOrdinal(base, r.Ordinal) })
+	call, err := ls.requests.Begin(pendingListen{network: asked.Network, addr: addr, done: done})
+	if err != nil {
+		done()
+		return nil, address.ListenError(asked.Network, addr, err)
 	}
-	ls.mu.Lock()
-	ls.seq++
-	seq := ls.seq
-	ls.requests[seq] = a
-	ls.mu.Unlock()
 	ls.closes.flush()
-	f := &fdipc.Frame{Kind: wire.KindListen, Target: seq, Payload: wire.Encode(r)}
+	f := &fdipc.Frame{Kind: wire.KindListen, Target: call.ID, Payload: wire.Encode(r)}
 	if h != nil {
 		f.Kind, f.Handles = wire.KindShare, []*fdipc.Handle{h}
 	}
-	if err = ls.cfg.Master.Send(ctx, f); err != nil && h != nil {
-		_ = h.Close()
-	}
-	if err == nil {
+	if err = ls.cfg.Master.Send(ctx, f); err == nil {
+		sent = true
 		select {
-		case res := <-a.result:
-			return res.m, res.err
+		case <-call.Done():
+			return call.Result()
 		case <-ctx.Done():
 			err = ctx.Err()
 		case <-ls.cfg.Master.Done():
 			err = fdipc.ErrPeerLost
 		}
 	}
-	ls.mu.Lock()
-	_, waiting := ls.requests[seq]
-	delete(ls.requests, seq)
-	ls.mu.Unlock()
-	if waiting {
-		ls.sendKind(ls.cfg.Master, wire.KindGiveUp, seq)
-	} else if res := <-a.result; res.m != nil { // the reply has just come
-		_ = res.m.Close()
+	if call.Cancel() {
+		ls.sendKind(ls.cfg.Master, wire.KindGiveUp, call.ID)
+	} else { // the reply has just come
+		<-call.Done()
+		if s, _ := call.Result(); s != nil {
+			_ = s.Close()
+		}
 	}
-	a.done()
+	done()
 	return nil, address.ListenError(asked.Network, addr, err)
 }
 

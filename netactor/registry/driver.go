@@ -165,13 +165,7 @@ func (t *Table) opened(e effect, s *socket.Bound, r wire.ListenReply) (then func
 func (t *Table) sendReply(e effect) {
 	p := e.request
 	if p.worker == 0 {
-		t.mu.Lock()
-		ch := t.opens[p.seq]
-		delete(t.opens, p.seq)
-		t.mu.Unlock()
-		if ch != nil {
-			ch <- e.reply // capacity 1, and this is the only send
-		}
+		t.opens.Finish(p.seq, e.reply, nil)
 		return
 	}
 	f := &fdipc.Frame{Kind: wire.KindReply, Target: p.seq}

@@ -114,13 +114,6 @@ func requestFor(s *socket.Bound, r netactor.Request) (netactor.Request, error) {
 func (t *Table) listenerFrame(c *fdipc.Conn, f *fdipc.Frame) {
 	t.mu.Lock()
 	known := t.listenerProcess != nil && c == t.listenerProcess.c
-	var waiting chan []byte
-	if known {
-		if f.Kind == wire.KindStats {
-			waiting = t.stats[f.Target]
-			delete(t.stats, f.Target)
-		}
-	}
 	t.mu.Unlock()
 	switch {
 	case !known:
@@ -128,12 +121,12 @@ func (t *Table) listenerFrame(c *fdipc.Conn, f *fdipc.Frame) {
 		c.ResolveOffers() // the copy that we sent holds the port too, until we learn that it was claimed
 		number := f.Target
 		t.step(func() []effect { return t.state.shutAcked(number) })
-	case waiting != nil:
-		waiting <- slices.Clone(f.Payload)
-	case f.Kind == wire.KindStats && f.Target == 0:
+	case f.Target == 0:
 		t.mu.Lock()
 		t.lastStats, t.lastStatsAt = slices.Clone(f.Payload), time.Now()
 		t.mu.Unlock()
+	default:
+		t.stats.Finish(f.Target, slices.Clone(f.Payload), nil)
 	}
 }
 

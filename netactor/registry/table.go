@@ -41,15 +41,14 @@ type Config struct {
 // All methods may be called by any goroutine. Only Open and Stats wait for a peer, until their
 // context ends. The Table closes the Conn of a peer that does not read its control frames for long.
 type Table struct {
-	cfg Config
+	cfg   Config
+	opens fdipc.Calls[struct{}, wire.ListenReply] // of Open, by pendingRequest.seq
+	stats fdipc.Calls[struct{}, []byte]           // of Stats, to the listener process
 
 	mu              sync.Mutex // held briefly: never during a send or a system call
 	state           *tableState
-	workers         map[uint64]*outbox               // by worker ID
-	listenerProcess *outbox                          // to the listener process; nil without
-	opens           map[uint64]chan wire.ListenReply // for Open, by pendingRequest.seq
-	stats           map[uint64]chan []byte           // for Stats, by request
-	seq             uint64
+	workers         map[uint64]*outbox // by worker ID
+	listenerProcess *outbox            // to the listener process; nil without
 	todo            []effect
 	busy            bool // a goroutine works on todo
 	closed          bool
@@ -83,8 +82,6 @@ func New(cfg Config) *Table {
 		cfg:     cfg,
 		state:   state,
 		workers: make(map[uint64]*outbox),
-		opens:   make(map[uint64]chan wire.ListenReply),
-		stats:   make(map[uint64]chan []byte),
 		sockets: make(map[socketKey]*heldSocket),
 	}
 }
@@ -110,10 +107,7 @@ func (t *Table) Attach(c *fdipc.Conn) {
 func (t *Table) Detach() {
 	t.step(func() []effect {
 		t.listenerProcess = nil
-		for id, ch := range t.stats {
-			delete(t.stats, id)
-			close(ch)
-		}
+		t.stats.Fail(func(*struct{}) error { return fdipc.ErrPeerLost })
 		return t.state.detach()
 	})
 }
@@ -156,25 +150,23 @@ func (t *Table) Open(ctx context.Context, owner string, r netactor.Request) (net
 		return nil, err
 	}
 
-	ch := make(chan wire.ListenReply, 1)
-	var seq uint64
-	t.step(func() []effect {
-		t.seq++
-		seq = t.seq
-		t.opens[seq] = ch
-		return t.state.listen(pendingRequest{owner: owner, seq: seq, req: socket.SocketSpec{Request: r, Control: t.cfg.control(r)}})
-	})
-	select {
-	case rep := <-ch:
-		if rep.Errno != 0 {
-			addr, _ := address.Parse(r.Network, r.Address)
-			return nil, rep.Err(asked.Network, addr)
-		}
-		return rep.Addr()
-	case <-ctx.Done():
-		t.StopOwner(owner)
-		return nil, ctx.Err()
+	call, err := t.opens.Begin(struct{}{})
+	if err != nil {
+		return nil, err
 	}
+	t.step(func() []effect {
+		return t.state.listen(pendingRequest{owner: owner, seq: call.ID, req: socket.SocketSpec{Request: r, Control: t.cfg.control(r)}})
+	})
+	rep, err := call.Wait(ctx, nil)
+	if err != nil {
+		t.StopOwner(owner)
+		return nil, err
+	}
+	if rep.Errno != 0 {
+		addr, _ := address.Parse(r.Network, r.Address)
+		return nil, rep.Err(asked.Network, addr)
+	}
+	return rep.Addr()
 }
 
 // StopOwner ends the ownership of a pool, or of a listener spec, in every socket. The Table closes
@@ -225,41 +217,17 @@ func (t *Table) control(k fdipc.Kind, number uint64) (ok bool) {
 
 // Stats asks the listener process for its counts. Without a listener process the result is empty.
 func (t *Table) Stats(ctx context.Context) ([]netactor.ListenerStats, error) {
-	t.mu.Lock()
-	var c *fdipc.Conn
-	if t.listenerProcess != nil {
-		c = t.listenerProcess.c
-	}
-	ch := make(chan []byte, 1)
-	t.seq++
-	seq := t.seq
-	if c != nil {
-		t.stats[seq] = ch
-	}
-	t.mu.Unlock()
-	if c == nil {
+	o := t.listenerOutbox()
+	if o == nil {
 		return nil, nil
 	}
-	defer func() {
-		t.mu.Lock()
-		delete(t.stats, seq)
-		t.mu.Unlock()
-	}()
-	if err := c.Send(ctx, &fdipc.Frame{Kind: wire.KindStats, Target: seq}); err != nil {
+	b, err := t.stats.Do(ctx, o.c, &fdipc.Frame{Kind: wire.KindStats}, struct{}{})
+	if err != nil {
 		return nil, err
 	}
-	select {
-	case b, ok := <-ch:
-		var out []netactor.ListenerStats
-		if !ok {
-			return nil, fdipc.ErrPeerLost
-		}
-		return out, wire.DecodeStats(b, &out)
-	case <-c.Done():
-		return nil, fdipc.ErrPeerLost
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+	var out []netactor.ListenerStats
+	err = wire.DecodeStats(b, &out)
+	return out, err
 }
 
 // LastStats returns the newest counts that the listener process sent unasked, and when they came.
