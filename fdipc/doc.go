@@ -42,10 +42,9 @@
 // with a socket and a goroutine of its own. There is no order between them, and a full [Data] lane
 // does not hold up [Control].
 //
-// # Requests and kinds
+// # Requests
 //
 // A frame is one-way. [Calls] match replies with requests, and end them with a context or a Conn.
-// [Mux] gives each range of kinds to a handler.
 //
 // # Duties
 //
