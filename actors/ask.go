@@ -17,7 +17,7 @@ func Ask[T any](ctx context.Context, s *System, pid *actor.PID, msg any) (T, err
 	v, err := s.Ask(ctx, pid, msg)
 	answer, ok := v.(T)
 	if err == nil && !ok {
-		s.proc.closeHandles(v)
+		s.closeHandles(v)
 		err = fmt.Errorf("actors: ask %s: %w: %T, want %s", pidString(pid), ErrAnswerType, v, reflect.TypeFor[T]())
 	}
 	return answer, err

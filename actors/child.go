@@ -24,7 +24,7 @@ func Child(s *System, name string, producer func() actor.Actor) supervisor.Start
 func ChildSpec(s *System, spec Spec) supervisor.Starter {
 	failures := new(atomic.Uint64)
 	return supervisor.StarterFunc(func(ctx context.Context, _ supervisor.Incarnation) (supervisor.Instance, error) {
-		inc, err := s.actors.spawn(ctx, spec, failures)
+		inc, err := s.local.spawn(ctx, spec, failures)
 		if err != nil {
 			return nil, err
 		}
@@ -33,7 +33,7 @@ func ChildSpec(s *System, spec Spec) supervisor.Starter {
 }
 
 // Actors returns what is counted of the live actors that this package spawned, by id.
-func (s *System) Actors() []ActorInfo { return s.actors.infos() }
+func (s *System) Actors() []ActorInfo { return s.local.infos() }
 
 // actorInstance is an incarnation of an actor under a supervisor.
 type actorInstance struct {

@@ -94,7 +94,8 @@
 //
 // # Where things are
 //
-// A System is composed of parts, each with its own lock and files:
+// A System is composed of parts, each with its own lock and files. The router and the frameReader
+// own nothing: they use the others.
 //
 //	localActors   localactors.go, incarnation.go, wrapper.go, mailbox.go    spawn, find, watch, stop
 //	protoSystem   protosystem.go, foreignwatcher.go    protoactor's system and the actors it spawned

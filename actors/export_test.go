@@ -13,7 +13,7 @@ func Made(s *System) bool { return s.proto.ifMade() != nil }
 
 // Queue returns how many messages wait for an actor.
 func Queue(s *System, pid *actor.PID) int {
-	if inc := s.actors.find(pid.Id); inc != nil {
+	if inc := s.local.find(pid.Id); inc != nil {
 		return inc.box.UserMessageCount()
 	}
 	return 0
@@ -56,7 +56,7 @@ func FailLanes(s *System, f func() error) {
 
 // LoseLane makes it that a lane is found and is closed when it is used.
 func LoseLane(s *System, address string, why error) {
-	p := newPeer(s.proc, s.peers.slot(address), address)
+	p := newPeer(s.localProcess, s.peers.slot(address), address)
 	p.lane = true
 	s.peers.mu.Lock()
 	s.peers.byAddress[address] = p
@@ -106,7 +106,7 @@ func Remembered(s *System) int {
 
 // Waiting reports whether a sender waits for room with an actor.
 func Waiting(s *System, pid *actor.PID) bool {
-	inc := s.actors.find(pid.Id)
+	inc := s.local.find(pid.Id)
 	inc.box.mu.Lock()
 	defer inc.box.mu.Unlock()
 	return inc.box.room != nil

@@ -15,15 +15,8 @@ import (
 // frameReader does what the frames of other processes say, and what their ends mean here. It is the
 // peerEvents of peers.
 type frameReader struct {
-	*localProcess
-	proto    *protoSystem
-	local    *localActors
-	peers    *peers
-	names    *names
-	monitors *monitors
-	asks     *askTable
-	inbound  *inbound
-	router   *router
+	*parts
+	router *router
 }
 
 var _ peerEvents = (*frameReader)(nil)

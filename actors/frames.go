@@ -20,7 +20,7 @@ func (s *System) HandleFrame(from string, f *fdipc.Frame) bool {
 	if p := s.peers.find(from); p != nil && !p.lane {
 		return s.frames.handleFrame(p, f)
 	}
-	s.proc.refused.Add(1)
+	s.refused.Add(1)
 	f.Refuse(fdipc.ReasonUnknown)
 	return true
 }

@@ -19,8 +19,8 @@ func (s *System) Monitor(pid *actor.PID) *Monitor {
 func (s *System) MonitorFrom(ctx actor.Context, pid *actor.PID) *Monitor {
 	self := ctx.Self()
 	m := &Monitor{table: s.monitors, pid: pid, onDown: func(d Down, _ endCause) { s.router.notify(self, &d) }}
-	if s.proc.isLocal(self) {
-		m.owner = s.actors.find(self.Id)
+	if s.isLocal(self) {
+		m.owner = s.local.find(self.Id)
 	}
 	s.monitors.start(m)
 	return m

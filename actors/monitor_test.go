@@ -50,7 +50,7 @@ func TestMonitorCancelledOnItsWay(t *testing.T) {
 		if _, err := s.Spawn(t.Context(), "a", func() actor.Actor { return actor.ReceiveFunc(func(actor.Context) {}) }); err != nil {
 			t.Fatal(err)
 		}
-		return s, s.actors.find("a")
+		return s, s.local.find("a")
 	}
 	// held does what watches, with the actor held up until meanwhile is true.
 	held := func(t *testing.T, inc *incarnation, watch func(), meanwhile func() bool) {

@@ -8,7 +8,7 @@ import (
 )
 
 // Process returns the PID of this process.
-func (s *System) Process() *actor.PID { return ProcessPID(s.proc.address) }
+func (s *System) Process() *actor.PID { return ProcessPID(s.address) }
 
 // Lookup returns the PID of a name. It asks no process and is never nil: the PID stands for the
 // name, in every process of the tree, and each message sent to it reaches the holder of that

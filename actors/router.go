@@ -10,17 +10,7 @@ import (
 )
 
 // router delivers messages: to the actors of this process, and to other processes.
-type router struct {
-	*localProcess
-	proto    *protoSystem
-	local    *localActors
-	peers    *peers
-	names    *names
-	monitors *monitors
-	asks     *askTable
-	inbound  *inbound
-	dead     *deadLetters
-}
+type router struct{ *parts }
 
 var errNil = fmt.Errorf("%w: message is nil", ErrMalformed)
 

@@ -21,7 +21,7 @@ func (s *System) Spawn(ctx context.Context, name string, producer func() actor.A
 // The actor has no parent and no supervisor: it lives until it is stopped or fails, and is not
 // restarted. [Child] puts it under one.
 func (s *System) SpawnSpec(ctx context.Context, spec Spec) (*actor.PID, error) {
-	inc, err := s.actors.spawn(ctx, spec, nil)
+	inc, err := s.local.spawn(ctx, spec, nil)
 	if err != nil {
 		return nil, fmt.Errorf("actors: spawn %q: %w", spec.Name, err)
 	}

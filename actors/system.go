@@ -74,18 +74,22 @@ func (cfg *Config) validate() error {
 // It is composed of parts, each with its own lock. The locks are leaves: none is held while another
 // is taken, nor across a callback.
 type System struct {
-	proc *localProcess
+	*parts
+	router *router      // sends
+	frames *frameReader // receives
+}
 
+// parts own the state of a System.
+type parts struct {
+	*localProcess
 	proto    *protoSystem // protoactor's system
-	actors   *localActors // the actors of this process
+	local    *localActors // the actors of this process
 	asks     *askTable    // what this process asks others
 	monitors *monitors    // what this process watches
 	names    *names       // registered names, or the master's word on them
 	inbound  *inbound     // what others ask and watch here
 	dead     *deadLetters
-	peers    *peers       // the channels to other processes, lanes too
-	router   *router      // sends
-	frames   *frameReader // receives
+	peers    *peers // the channels to other processes, lanes too
 }
 
 // NewSystem returns the actor system of this process. It costs next to nothing: protoactor's own
@@ -95,26 +99,21 @@ func NewSystem(cfg Config) (*System, error) {
 		return nil, err
 	}
 	proc := &localProcess{address: cfg.Address, incarnation: cfg.Incarnation, sendWait: cfg.SendWait, log: cfg.Logger}
-	r := &router{localProcess: proc}
-	frames := &frameReader{localProcess: proc, router: r}
+	p := &parts{localProcess: proc}
+	r := &router{p}
+	frames := &frameReader{parts: p, router: r}
 	stop := stopHook(proc, cfg.Hooks.Stop)
 
-	s := &System{proc: proc, router: r, frames: frames}
-	s.dead = &deadLetters{proc: proc, limit: cfg.DeadLetters, hook: cfg.Hooks.DeadLetter}
-	s.inbound = newInbound()
-	s.proto = newProtoSystem(proc)
-	s.actors = newLocalActors(proc, s.proto, r, stop)
-	s.peers = newPeers(proc, frames)
-	s.asks = newAskTable(proc.address, s.peers.giveUpAsk)
-	s.monitors = newMonitors(proc, s.actors, s.peers, r.locate)
-	s.names = newNames(proc, s.actors, s.peers, s.monitors, s.asks, cfg.Hooks.Reserved)
+	p.dead = &deadLetters{proc: proc, limit: cfg.DeadLetters, hook: cfg.Hooks.DeadLetter}
+	p.inbound = newInbound()
+	p.proto = newProtoSystem(proc)
+	p.local = newLocalActors(proc, p.proto, r, stop)
+	p.peers = newPeers(proc, frames)
+	p.asks = newAskTable(proc.address, p.peers.giveUpAsk)
+	p.monitors = newMonitors(proc, p.local, p.peers, r.locate)
+	p.names = newNames(proc, p.local, p.peers, p.monitors, p.asks, cfg.Hooks.Reserved)
 
-	r.proto, r.local, r.peers, r.names = s.proto, s.actors, s.peers, s.names
-	r.monitors, r.asks, r.inbound, r.dead = s.monitors, s.asks, s.inbound, s.dead
-	frames.proto, frames.local, frames.peers, frames.names = s.proto, s.actors, s.peers, s.names
-	frames.monitors, frames.asks, frames.inbound = s.monitors, s.asks, s.inbound
-
-	s.proto.setUp = func(sys *actor.ActorSystem) {
+	p.proto.setUp = func(sys *actor.ActorSystem) {
 		// Before the first Spawn: the resolvers' list is not synchronised.
 		//
 		// The resolver gives one Process for every PID that is not of this process. A PID keeps
@@ -123,9 +122,9 @@ func NewSystem(cfg Config) (*System, error) {
 		sys.ProcessRegistry.RegisterAddressResolver(func(*actor.PID) (actor.Process, bool) { return routedProcess{r}, true })
 		sys.ProcessRegistry.Add(askReplies{r.answer}, askID)
 		sys.ProcessRegistry.Add(ownProcess{r, stop}, processID)
-		sys.EventStream.Subscribe(s.dead.recordProtoactors)
+		sys.EventStream.Subscribe(p.dead.recordProtoactors)
 	}
-	return s, nil
+	return &System{p, r, frames}, nil
 }
 
 // stopHook returns a function that calls the Stop hook, the first time that it is called.
@@ -142,10 +141,10 @@ func stopHook(proc *localProcess, hook func(from string)) func(from string) {
 }
 
 // Address returns the process's address.
-func (s *System) Address() string { return s.proc.address }
+func (s *System) Address() string { return s.address }
 
 // Logger returns the logger the system was given.
-func (s *System) Logger() *slog.Logger { return s.proc.log }
+func (s *System) Logger() *slog.Logger { return s.log }
 
 // Actor returns protoactor's system and makes it if it does not exist. It is the way to what this
 // package does not offer. Actors that are spawned through it directly send and receive messages
@@ -170,16 +169,16 @@ type Stats struct {
 // Stats returns the system's counters.
 func (s *System) Stats() Stats {
 	st := Stats{
-		Leaked:      int(s.proc.leaked.Load()),
+		Leaked:      int(s.leaked.Load()),
 		Asks:        s.asks.calls.Len(),
 		Monitors:    s.monitors.count(),
 		Lanes:       s.peers.lanes(),
 		DeadLetters: s.dead.count(),
-		Refused:     s.proc.refused.Load(),
-		Malformed:   s.proc.malformed.Load(),
-		Lost:        s.proc.lost.Load(),
+		Refused:     s.refused.Load(),
+		Malformed:   s.malformed.Load(),
+		Lost:        s.lost.Load(),
 	}
-	s.actors.table.each(func(inc *incarnation) {
+	s.local.table.each(func(inc *incarnation) {
 		st.Actors++
 		st.Waiting += inc.box.UserMessageCount()
 	})
@@ -195,10 +194,10 @@ func (s *System) DeadLetters() (total uint64, latest []DeadLetter) { return s.de
 // every call answers [ErrClosed] from its beginning. Attached Conns are dropped, not closed; lanes
 // are closed. An order of stopping is the business of the supervisor above.
 func (s *System) Shutdown(ctx context.Context) error {
-	if !s.actors.refuse() {
+	if !s.local.refuse() {
 		return nil
 	}
-	errs := append(s.actors.stopAll(ctx), s.peers.closeAll(ctx)...)
+	errs := append(s.local.stopAll(ctx), s.peers.closeAll(ctx)...)
 	s.asks.failAll(ErrClosed)
 	s.monitors.fireAll(errorReason(ErrClosed))
 	if sys := s.proto.ifMade(); sys != nil {

@@ -45,7 +45,7 @@ func busyActor(t *testing.T, s *System, spec Spec) (box *actorMailbox, got chan 
 	<-busy
 	release = sync.OnceFunc(func() { close(released) })
 	t.Cleanup(release)
-	return s.actors.find("busy").box, got, release
+	return s.local.find("busy").box, got, release
 }
 
 func wantQueue(t *testing.T, box *actorMailbox, want int) {
