@@ -91,7 +91,6 @@ func (h *children) all() []*poolWorker {
 	return slices.Collect(maps.Values(h.byID))
 }
 
-// linkWorker gives a worker that has its slot a link to the listener process. Each pair gets one
 // linkWorker gives a worker that has its slot a link to the listener process. Each worker gets one
 // link to each listener process, when both can use it: linkWorker makes it, or setListener if the
 // listener process comes later.

@@ -48,8 +48,8 @@ func (rt *Runtime) childSpec(n *node) supervisor.ChildSpec {
 func (rt *Runtime) poolSpec(path string, kind *poolKind, p Pool) supervisor.ChildSpec {
 	return supervisor.ChildSpec{
 		ID: p.Name, Type: supervisor.TypeSupervisor,
-		Start: &poolStarter{path: path, kind: kind, pool: p.complete(), parts: poolParts{
-			log: rt.log, pools: rt.pools, generations: &rt.generations, children: rt.children, shortages: rt.shortages,
+		Start: &poolStarter{pools: rt.pools, path: path, kind: kind, pool: p.complete(), parts: poolParts{
+			log: rt.log, sizes: &rt.sizes, generations: &rt.generations, children: rt.children, shortages: rt.shortages,
 			backends: rt.backends, lifecycle: rt.lifecycle, crashes: rt.crashes, ending: rt.ending, orphanDrain: rt.cfg.OrphanDrain,
 		}},
 	}

@@ -17,7 +17,7 @@ func (rt *Runtime) measurePools() {
 	rt.pipeline.Meter().Watch(func(emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
 		for _, c := range rt.pools.list() {
 			if c.kind.ofConfig {
-				emit(tracing.PoolSize, int64(rt.pools.size(c)), tracing.KeyPool.String(c.path))
+				emit(tracing.PoolSize, int64(c.size()), tracing.KeyPool.String(c.path))
 			}
 		}
 		rt.countWorkers(rt.Snapshot(), "", emit)

@@ -49,7 +49,7 @@ type poolDriver struct {
 // poolParts are the parts of the master that the driver of a pool and its workers use.
 type poolParts struct {
 	log         *slog.Logger
-	pools       *pools
+	sizes       *poolSizes
 	generations *generations
 	children    *children
 	shortages   *shortages
@@ -178,7 +178,7 @@ func (c *poolDriver) perform(e pool.Effect) {
 		go c.remove(e.Slot) // ends when the slot is gone, which does not wait for its worker
 	case pool.Rolled, pool.Scaled:
 		if e.Kind == pool.Scaled && e.Result == pool.Failed {
-			c.pools.setSize(c, e.Size)
+			c.sizes.set(c.path, e.Size)
 		}
 		c.mu.Lock()
 		ch := c.pendingAnswers[e.Kind][0]
@@ -363,6 +363,9 @@ func (c *poolDriver) helloFor(w *poolWorker) childproto.Hello {
 	}
 	return h
 }
+
+// size returns how many slots the pool is to have.
+func (c *poolDriver) size() int { return c.sizes.size(c.path, c.pool.Size) }
 
 // name returns the registered name of the worker of a slot.
 func (c *poolDriver) name(slot int) string { return c.kind.names(c.path, slot).registered }

@@ -10,6 +10,7 @@ import (
 
 // poolStarter starts a pool: its driver, and its supervisor with a child for each slot.
 type poolStarter struct {
+	pools *pools
 	parts poolParts
 	path  string
 	kind  *poolKind
@@ -22,35 +23,29 @@ func (g *poolStarter) Start(ctx context.Context, inc supervisor.Incarnation) (su
 		Strategy: g.pool.Strategy, Intensity: g.pool.Intensity, Backoff: g.pool.Backoff,
 		StopTogether: !g.pool.StopInOrder && !g.pool.OTP, Persist: g.pool.persists(),
 	}
-	for slot := range g.parts.pools.add(c) {
+	g.pools.add(c)
+	for slot := range c.size() {
 		spec.Children = append(spec.Children, c.slotSpec(slot))
 	}
 	inst, err := spec.Start(ctx, inc)
 	if err != nil {
 		c.step(pool.Event{Kind: pool.Stop})
 		<-c.gone
-		g.parts.pools.remove(c)
+		g.pools.remove(c)
 		g.parts.children.sockets.StopOwner(g.path)
 		return nil, err
 	}
-	p := &poolInstance{driver: c, sup: inst.(*supervisor.Supervisor), done: make(chan struct{})}
+	p := &poolInstance{pools: g.pools, driver: c, sup: inst.(*supervisor.Supervisor), done: make(chan struct{})}
 	c.setSupervisor(p.sup)
 	go p.awaitEnd() // ends with the pool
 	return p, nil
-}
-
-// slotSpec returns the spec of a slot as a child of the pool's supervisor.
-func (c *poolDriver) slotSpec(slot int) supervisor.ChildSpec {
-	return supervisor.ChildSpec{
-		ID: c.slotID(slot), Start: slotStarter{c, slot},
-		Restart: c.pool.Restart, Shutdown: c.pool.Shutdown, // the driver enforces StartTimeout
-	}
 }
 
 // poolInstance is a running pool. It has ended when its supervisor and every worker have ended,
 // including workers that drain without a slot.
 type poolInstance struct {
 	supervisor.Base
+	pools         *pools
 	driver        *poolDriver
 	sup           *supervisor.Supervisor
 	done          chan struct{}
@@ -62,7 +57,7 @@ func (p *poolInstance) awaitEnd() {
 	<-p.sup.Done()
 	p.driver.step(pool.Event{Kind: pool.Stop})
 	<-p.driver.gone
-	p.driver.pools.remove(p.driver)
+	p.pools.remove(p.driver)
 	p.once.Do(func() {}) // a later Stop has no effect
 	if p.stopRequested {
 		p.driver.children.sockets.StopOwner(p.driver.path)

@@ -33,6 +33,7 @@ type Runtime struct {
 	program      string // the path that a reload opens
 	generations  generations
 	pools        *pools
+	sizes        poolSizes
 	reload       chan struct{} // holds one token while a reload goes on
 	output       *queue.Queue[output.Line]
 	shortages    *shortages

@@ -12,7 +12,7 @@ import (
 func startingPool(t *testing.T) *poolDriver {
 	t.Helper()
 	gs := &generations{current: newGeneration(1, nil, nil)}
-	c := newPoolDriver(poolParts{log: slog.New(slog.DiscardHandler), generations: gs, pools: &pools{generations: gs}}, workerPool, "web", Pool{Size: 2}.complete())
+	c := newPoolDriver(poolParts{log: slog.New(slog.DiscardHandler), generations: gs, sizes: &poolSizes{}}, workerPool, "web", Pool{Size: 2}.complete())
 	c.begin(1)
 	t.Cleanup(c.endAlive)
 	return c
@@ -27,7 +27,7 @@ func TestScaleWhileStarting(t *testing.T) {
 	if err := c.scale(ctx, func(int) int { return 4 }); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
-	if n := c.pools.size(c); n != 2 {
+	if n := c.size(); n != 2 {
 		t.Errorf("size %d: it was changed before it could be", n)
 	}
 	close(c.gone) // it did not come up
@@ -41,10 +41,10 @@ func TestResizeAtOnce(t *testing.T) {
 	c := startingPool(t)
 	var all sync.WaitGroup
 	for range 50 {
-		all.Go(func() { c.pools.resize(c, func(now int) int { return now + 1 }) })
+		all.Go(func() { c.sizes.resize(c.path, c.pool.Size, func(now int) int { return now + 1 }) })
 	}
 	all.Wait()
-	if n := c.pools.size(c); n != 52 {
+	if n := c.size(); n != 52 {
 		t.Errorf("size %d, want 52", n)
 	}
 }

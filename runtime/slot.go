@@ -113,3 +113,38 @@ func (c *poolDriver) startFailure(id pool.WorkerSeq) error {
 	}
 	return errors.New("coppice: the start was cancelled")
 }
+
+// slotSpec returns the spec of a slot as a child of the pool's supervisor.
+func (c *poolDriver) slotSpec(slot int) supervisor.ChildSpec {
+	return supervisor.ChildSpec{
+		ID: c.slotID(slot), Start: slotStarter{c, slot},
+		Restart: c.pool.Restart, Shutdown: c.pool.Shutdown, // the driver enforces StartTimeout
+	}
+}
+
+// add makes the supervisor start a new slot.
+func (c *poolDriver) add(slot int) {
+	_, err := c.sup.StartChild(c.alive, c.slotSpec(slot))
+	if err != nil {
+		c.mu.Lock()
+		c.scaleErr = err
+		c.mu.Unlock()
+	}
+	c.step(pool.Event{Kind: pool.Added, Slot: slot, Failed: err != nil})
+}
+
+// remove makes the supervisor stop and delete a slot. Its worker has left the slot by then.
+func (c *poolDriver) remove(slot int) {
+	id := c.slotID(slot)
+	for {
+		err := c.sup.TerminateChild(c.alive, id)
+		if err == nil {
+			err = c.sup.DeleteChild(c.alive, id)
+		}
+		// A restart of its group may have come between the two.
+		if !errors.Is(err, supervisor.ErrRunning) && !errors.Is(err, supervisor.ErrRestarting) {
+			break
+		}
+	}
+	c.step(pool.Event{Kind: pool.Removed, Slot: slot})
+}

@@ -9,7 +9,7 @@ import (
 
 // limitOf returns a slot's own limit, from the limit that is set for all slots; 0 stays 0.
 func (c *poolDriver) limitOf(limit float64, slot int) float64 {
-	return pool.Spread(limit, c.pool.Recycle.Jitter, slot, c.pools.size(c), rand.Float64())
+	return pool.Spread(limit, c.pool.Recycle.Jitter, slot, c.size(), rand.Float64())
 }
 
 // requests returns after how many requests the next worker of a slot is due; 0 = never.

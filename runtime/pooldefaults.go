@@ -1,0 +1,65 @@
+package coppice
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/coppice-go/coppice/runtime/internal/pool"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// Defaults of a pool.
+const (
+	defaultPoolShutdown = 10 * time.Second
+	spareRetry          = time.Second // first wait after a spare or a recycling has failed
+	maxSpareRetry       = time.Minute
+)
+
+// poolIntensity is for workers that are killed from outside and replaced in milliseconds; OTP's 1
+// in 5 s is for the actors of one process.
+var poolIntensity = supervisor.Intensity{Max: 10, Period: 10 * time.Second}
+
+// poolBackoff spaces starts that fail, and restarts over the budget: long enough for the machine,
+// and no longer than a client in the backlog can wait.
+var poolBackoff = supervisor.Backoff{Initial: 50 * time.Millisecond, Max: time.Second, AtOnce: true}
+
+// complete returns p with every zero value replaced by its default.
+func (p Pool) complete() Pool {
+	p.Size = p.size()
+	if p.Intensity == (supervisor.Intensity{}) {
+		p.Intensity = poolIntensity
+	}
+	p.StartTimeout = cmp.Or(p.StartTimeout, defaultStartTimeout)
+	p.Shutdown = cmp.Or(p.Shutdown, defaultPoolShutdown)
+	if !p.OTP && p.Backoff == (supervisor.Backoff{}) {
+		p.Backoff = poolBackoff
+	}
+	p.Recycle = p.Recycle.complete()
+	p.Rollout = p.Rollout.complete(p.Size)
+	return p
+}
+
+// persists reports whether the pool goes on over its budget while its workers show that they can
+// live. With a budget of none its supervisor handles the first failure.
+func (p Pool) persists() bool {
+	return !p.OTP && p.Strategy == supervisor.OneForOne && p.Intensity.Max > 0
+}
+
+// rules returns the part of p that internal/pool needs; p must be complete.
+func (p Pool) rules() pool.Config {
+	return pool.Config{
+		Surge: max(p.Rollout.Surge, 0), Unavailable: p.Rollout.Unavailable, Spares: p.Spares,
+		Draining: p.Rollout.MaxDraining, Recycling: p.Recycle.Max, RemovalOrder: pool.RemovalOrder(p.ScaleDown),
+		Retry: spareRetry, MaxRetry: maxSpareRetry, KillRetries: p.killRetries(),
+	}
+}
+
+// maxKilledStarts is how often a start is tried again when its worker is killed from outside.
+const maxKilledStarts = 5
+
+func (p Pool) killRetries() int {
+	if p.OTP {
+		return 0
+	}
+	return maxKilledStarts
+}

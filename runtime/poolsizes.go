@@ -1,0 +1,49 @@
+package coppice
+
+import "sync"
+
+// poolSizes are the sizes of the pools that were scaled, by path. They outlive a pool that its
+// supervisor restarts. The zero value is ready for use, by any goroutine.
+type poolSizes struct {
+	mu sync.Mutex
+	of map[string]int
+}
+
+// size returns how many slots a pool is to have; initial is its number in the tree.
+func (s *poolSizes) size(path string, initial int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sizeLocked(path, initial)
+}
+
+func (s *poolSizes) sizeLocked(path string, initial int) int {
+	if n, ok := s.of[path]; ok {
+		return n
+	}
+	return initial
+}
+
+// resize changes how many slots a pool is to have, and returns the number before and after. Of two
+// concurrent calls the second starts from the result of the first.
+func (s *poolSizes) resize(path string, initial int, to func(now int) int) (before, size int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before = s.sizeLocked(path, initial)
+	size = to(before)
+	s.setLocked(path, size)
+	return before, size
+}
+
+// set corrects what resize has noted, when not every slot came up.
+func (s *poolSizes) set(path string, size int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.setLocked(path, size)
+}
+
+func (s *poolSizes) setLocked(path string, size int) {
+	if s.of == nil {
+		s.of = map[string]int{}
+	}
+	s.of[path] = size
+}
