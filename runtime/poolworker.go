@@ -85,9 +85,9 @@ type poolWorker struct {
 	endLife context.CancelFunc
 
 	// Set before life ends.
-	reason supervisor.Reason
-	exit   Exit
-	err    error // why it did not become ready; guarded by poolDriver.mu
+	reason        supervisor.Reason
+	killedOutside bool  // something outside the tree has ended it
+	err           error // why it did not become ready; guarded by poolDriver.mu
 }
 
 func newPoolWorker(c *poolDriver, e pool.Effect) *poolWorker {
@@ -107,12 +107,15 @@ func newPoolWorker(c *poolDriver, e pool.Effect) *poolWorker {
 // name returns the worker's registered name, or its name before it has one.
 func (w *poolWorker) name() string { return w.assigned.Load().name }
 
-// sibling returns what other children learn of the worker.
-func (w *poolWorker) sibling() childproto.Sibling {
+// self returns the worker's hello with its present place.
+func (w *poolWorker) self() childproto.Hello {
 	h, at := w.hello, w.assigned.Load()
 	h.Name, h.Slot, h.Incarnation = at.name, at.slot, at.incarnation
-	return h.Sibling()
+	return h
 }
+
+// sibling returns what other children learn of the worker.
+func (w *poolWorker) sibling() childproto.Sibling { return w.self().Sibling() }
 
 // address returns the worker's actor address.
 func (w *poolWorker) address() string { return strconv.Itoa(w.hello.ID) }
@@ -155,7 +158,7 @@ func (w *poolWorker) run() {
 		}
 		w.reportExit()
 	}
-	final, killed := c.recordExit(w, err), launched && w.killedFromOutside()
+	final, killed := c.recordExit(w, err), launched && w.killedOutside
 	if killed && err != nil && !c.pool.OTP { // its supervisor may not learn of it
 		c.log.Error("a start failed: the worker was killed from outside", "name", w.name(), "id", w.hello.ID, "reason", w.reason.String())
 	}
@@ -346,7 +349,7 @@ func (w *poolWorker) giveUp(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	if errors.Is(err, errExited) || cause == nil && w.exitedAfter(err) {
 		w.finish()
-		return fmt.Errorf("coppice: %s ended before it was ready: %w", w.name(), w.endError())
+		return fmt.Errorf("coppice: %s ended before it was ready: %w", w.name(), endError(w.reason))
 	}
 	why := KilledUnwanted
 	if errors.Is(cause, supervisor.ErrStartTimeout) {
@@ -384,23 +387,46 @@ func (w *poolWorker) finish() {
 	}
 	c := w.driver
 	w.backend.finish()
-	had := w.crashContext()
+	var had crashContext
+	if c.crashes != nil && c.kind.ofConfig {
+		had = crashContextOf(w.hello.ID, w.address(), c.children.system, c.children.sockets)
+	}
 	w.conn.PeerGone()
 	select {
 	case <-w.conn.Done(): // its last frames are read
 	case <-time.After(process.Linger): // a descendant of it keeps the channel open
 	}
 	_ = w.conn.Close()
-	w.exit = w.backend.exit()
-	w.exit.killedFor(&w.killed)
-	w.reason = w.exitReason()
+	end := w.end()
+	w.reason, w.killedOutside = end.reason(), end.fromOutside()
 	at := w.telemetry.Ended(tracing.End{
 		At: time.Now(), PID: w.backend.pid(), Type: w.reason.Kind.String(), Reason: w.reason.String(),
 	})
 	c.lifecycle.KeepServed(w.name(), at)
-	w.reportCrash(had, at)
+	if c.crashes != nil && isCrash(w.reason, end.exit) {
+		r := had.report(w.self(), w.reason, end.exit, at)
+		r.Ready = isClosed(w.ready)
+		w.backend.fillReport(&r)
+		c.crashes.report(r)
+	}
 	c.children.remove(w)
 	w.endLife()
+}
+
+// end returns what is known of the worker's end, after backend.finish.
+func (w *poolWorker) end() workerEnd {
+	e := workerEnd{
+		exit: w.backend.exit(), notice: w.exitNotice.Load(),
+		by: endContext{w.askedStop.Load(), w.backend.sent(), w.driver.pool.SuccessExit},
+	}
+	e.exit.killedFor(&w.killed)
+	if hung := w.hung.Load(); hung != nil {
+		e.hung = *hung
+	}
+	if broken := w.channelErr.Load(); broken != nil {
+		e.broken = *broken
+	}
+	return e
 }
 
 // reportExit reports how the worker ended, and gives its name back to the worker that has its slot.
@@ -412,8 +438,8 @@ func (w *poolWorker) reportExit() {
 	c.mu.Unlock()
 	if !asked.IsZero() {
 		ev := PoolEvent{Kind: WorkerDrained, Why: why.String(), Took: time.Since(asked), Reason: w.reason, Forced: int(w.forced.Load())}
-		if bye := w.exitNotice.Load(); bye != nil {
-			ev.Forced = bye.Forced
+		if n := w.exitNotice.Load(); n != nil {
+			ev.Forced = n.Forced
 		}
 		if ev.Forced > 0 {
 			c.log.Warn("drain: connections cut", "name", w.name(), "forced", ev.Forced, "after", ev.Took.Round(time.Millisecond))

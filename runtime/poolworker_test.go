@@ -18,10 +18,10 @@ import (
 // sent its exit notice and then crashed was believed, and a transient child was not restarted.
 func TestWhy(t *testing.T) {
 	for _, tt := range []struct {
-		name string
-		bye  childproto.ExitNoticeKind
-		exit Exit
-		want supervisor.ReasonKind
+		name   string
+		notice childproto.ExitNoticeKind
+		exit   Exit
+		want   supervisor.ReasonKind
 	}{
 		{"normal", childproto.NoticeNormal, Exit{PID: 1}, supervisor.Normal},
 		{"normal, then a panic", childproto.NoticeNormal, Exit{PID: 1, Code: 2}, supervisor.Exited},
@@ -38,14 +38,11 @@ func TestWhy(t *testing.T) {
 		{"status stolen", childproto.NoticeShutdown, Exit{PID: 1, Lost: errors.New("waitid")}, supervisor.Shutdown},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := &poolWorker{
-				exit: tt.exit, backend: &goroutineChild{},
-				driver: &poolDriver{pool: Pool{SuccessExit: []int{childproto.ExitCut}}},
+			e := workerEnd{exit: tt.exit, by: endContext{success: []int{childproto.ExitCut}}}
+			if tt.notice != "" {
+				e.notice = &childproto.ExitNotice{Kind: tt.notice, Text: "words"}
 			}
-			if tt.bye != "" {
-				p.exitNotice.Store(&childproto.ExitNotice{Kind: tt.bye, Text: "words"})
-			}
-			if got := p.exitReason(); got.Kind != tt.want {
+			if got := e.reason(); got.Kind != tt.want {
 				t.Errorf("%v, want %v", got, tt.want)
 			}
 		})

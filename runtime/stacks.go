@@ -48,14 +48,14 @@ func (w *poolWorker) askStacks(ctx context.Context) (string, error) {
 		}
 		select { // the channel breaks before the end is known
 		case <-w.done():
-			return "", w.endError()
+			return "", endError(w.reason)
 		case <-time.After(deathKnownTimeout):
 			return "", err
 		}
 	}
 	text, err := call.Wait(ctx, w.done())
 	if errors.Is(err, fdipc.ErrPeerLost) {
-		err = w.endError()
+		err = endError(w.reason)
 	}
 	return text, err
 }

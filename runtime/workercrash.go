@@ -5,6 +5,11 @@ import (
 	"slices"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/netactor/registry"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/supervisor"
 )
 
 // crashContext is what a worker had when it ended. It is read before other processes learn of the
@@ -14,14 +19,11 @@ type crashContext struct {
 	asked []string
 }
 
-// crashContext returns the worker's crashContext. Because it asks the listener process, it is
-// called only for Hooks.Crash.
-func (w *poolWorker) crashContext() (b crashContext) {
-	if w.driver.crashes == nil || !w.driver.kind.ofConfig {
-		return b
-	}
-	byName := w.driver.children.system.Lookup("").Address
-	for _, pid := range w.driver.children.system.AskedAt(w.address()) {
+// crashContextOf returns the crashContext of the worker at an actor address, which is its id. It
+// asks the listener process, so it is called only for Hooks.Crash.
+func crashContextOf(id int, address string, system *actors.System, sockets *registry.Table) (b crashContext) {
+	byName := system.Lookup("").Address
+	for _, pid := range system.AskedAt(address) {
 		name := pid.Id
 		if pid.Address != byName {
 			name = pid.Address + "/" + name
@@ -31,13 +33,13 @@ func (w *poolWorker) crashContext() (b crashContext) {
 	slices.Sort(b.asked)
 	ctx, cancel := context.WithTimeout(context.Background(), heldTimeout)
 	defer cancel()
-	stats, err := w.driver.children.sockets.Stats(ctx)
+	stats, err := sockets.Stats(ctx)
 	if err != nil {
 		return b // there is no listener process, or it is busy
 	}
 	for _, l := range stats {
 		for _, at := range l.Workers {
-			if open := at.Counts.Open(); at.Worker.ID == uint64(w.hello.ID) && open+at.Counts.Offered > 0 {
+			if open := at.Counts.Open(); at.Worker.ID == uint64(id) && open+at.Counts.Offered > 0 {
 				b.held = append(b.held, ListenerConns{l.Name, open, at.Counts.Offered})
 			}
 		}
@@ -45,22 +47,18 @@ func (w *poolWorker) crashContext() (b crashContext) {
 	return b
 }
 
-// reportCrash reports the end of the worker if it is a crash.
-func (w *poolWorker) reportCrash(b crashContext, spans []trace.SpanContext) {
-	if w.driver.crashes == nil || !isCrash(w.reason, w.exit) {
-		return
-	}
-	at := w.assigned.Load()
+// report returns the report of the crash of the worker that self describes, which still lacks what
+// its backend adds. spans are those that it had open.
+func (b crashContext) report(self childproto.Hello, reason supervisor.Reason, exit Exit, spans []trace.SpanContext) CrashReport {
 	r := CrashReport{
-		Name: at.name, Role: string(w.hello.Role), ID: w.hello.ID, Slot: at.slot,
-		Incarnation: at.incarnation, Generation: w.hello.Generation,
-		Ready: isClosed(w.ready), Reason: w.reason, Exit: w.exit, Conns: b.held, Asked: b.asked,
+		Name: self.Name, Role: string(self.Role), ID: self.ID, Slot: self.Slot,
+		Incarnation: self.Incarnation, Generation: self.Generation,
+		Reason: reason, Exit: exit, Conns: b.held, Asked: b.asked,
 	}
 	for _, s := range spans {
 		if id := s.TraceID().String(); !slices.Contains(r.Traces, id) {
 			r.Traces = append(r.Traces, id)
 		}
 	}
-	w.backend.fillReport(&r)
-	w.driver.crashes.report(r)
+	return r
 }

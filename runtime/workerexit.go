@@ -11,59 +11,67 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// exitReason returns the exit reason: what the worker said and how it ended, or why the master
-// ended it.
-func (w *poolWorker) exitReason() supervisor.Reason {
-	r := w.statedReason()
-	if hung := w.hung.Load(); hung != nil {
-		r.Cause = &hangError{w.exit, *hung}
+// workerEnd is what is known of the end of a worker: how it ended, what it said of that, and why the
+// master ended it.
+type workerEnd struct {
+	exit   Exit
+	by     endContext
+	notice *childproto.ExitNotice // what the worker said; nil = nothing
+	hung   error                  // why it was ended, if it hung
+	broken error                  // what ended its channel, if not the worker
+}
+
+// reason returns the exit reason.
+func (e workerEnd) reason() supervisor.Reason {
+	r := e.statedReason()
+	if e.hung != nil {
+		r.Cause = &hangError{e.exit, e.hung}
 		if r.IsNormal() {
 			r.Kind = supervisor.Error
 		}
 	}
-	if broken := w.channelErr.Load(); broken != nil && w.exit.Killed == KilledChannel {
-		r.Cause = &exitError{w.exit, fmt.Sprintf("%s: %v", KilledChannel, *broken)}
+	if e.broken != nil && e.exit.Killed == KilledChannel {
+		r.Cause = &exitError{e.exit, fmt.Sprintf("%s: %v", KilledChannel, e.broken)}
 	}
 	return r
 }
 
 // statedReason returns the exit reason from what the worker said and how it ended. Its statement
 // counts if the end agrees with it.
-func (w *poolWorker) statedReason() supervisor.Reason {
-	r := w.exit.reason(endContext{w.askedStop.Load(), w.backend.sent(), w.driver.pool.SuccessExit})
-	bye := w.exitNotice.Load()
-	if bye == nil && w.exit.Code == childproto.ExitCut && w.exit.Signal == 0 && !r.IsNormal() {
-		return supervisor.Reason{Kind: supervisor.Error, Cause: &exitError{w.exit, "the channel to the master has ended"}}
+func (e workerEnd) statedReason() supervisor.Reason {
+	r := e.exit.reason(e.by)
+	if e.notice == nil && e.exit.Code == childproto.ExitCut && e.exit.Signal == 0 && !r.IsNormal() {
+		return supervisor.Reason{Kind: supervisor.Error, Cause: &exitError{e.exit, "the channel to the master has ended"}}
 	}
-	if bye == nil || !w.exit.agrees(bye.Kind) {
+	if e.notice == nil || !e.exit.agrees(e.notice.Kind) {
 		return r
 	}
-	switch bye.Kind {
+	switch e.notice.Kind {
 	case childproto.NoticeNormal:
 		return supervisor.Reason{Kind: supervisor.Normal, Cause: r.Cause}
 	case childproto.NoticeShutdown:
 		return supervisor.Reason{Kind: supervisor.Shutdown, Cause: r.Cause}
 	case childproto.NoticePanic:
-		value, stack, _ := strings.Cut(strings.TrimPrefix(bye.Text, childproto.PanicMark), "\n\n")
+		value, stack, _ := strings.Cut(strings.TrimPrefix(e.notice.Text, childproto.PanicMark), "\n\n")
 		return supervisor.Reason{Kind: supervisor.Panic, Value: value, Stack: stack}
 	case childproto.NoticeError, childproto.NoticeUnfit:
-		return supervisor.Reason{Kind: supervisor.Error, Cause: &exitError{w.exit, bye.Text}}
+		return supervisor.Reason{Kind: supervisor.Error, Cause: &exitError{e.exit, e.notice.Text}}
 	}
 	return r
-}
-
-// endError returns the reason of a worker that has ended where it should not have, as an error.
-func (w *poolWorker) endError() error {
-	if err := w.reason.Err(); err != nil {
-		return err
-	}
-	return errors.New(w.reason.String())
 }
 
 // outsideSignals are the signals by which something outside the tree ends a process.
 var outsideSignals = []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT}
 
-// killedFromOutside reports whether something outside the tree has ended the worker.
-func (w *poolWorker) killedFromOutside() bool {
-	return slices.Contains(outsideSignals, w.exit.Signal) && w.exit.Killed == "" && w.hung.Load() == nil && !w.backend.sent().has(w.exit.Signal)
+// fromOutside reports whether something outside the tree has ended the worker.
+func (e workerEnd) fromOutside() bool {
+	return slices.Contains(outsideSignals, e.exit.Signal) && e.exit.Killed == "" && e.hung == nil && !e.by.sent.has(e.exit.Signal)
+}
+
+// endError returns the reason of a worker that has ended where it should not have, as an error.
+func endError(r supervisor.Reason) error {
+	if err := r.Err(); err != nil {
+		return err
+	}
+	return errors.New(r.String())
 }
