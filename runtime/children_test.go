@@ -33,7 +33,7 @@ func TestListenerSetLate(t *testing.T) {
 		mine, its := fdipc.Pipe(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}})
 		defer its.Close()
 		defer mine.Close()
-		listeners[id] = &poolWorker{hello: childproto.Hello{ID: id}, conn: mine, linkedToAll: make(chan struct{})}
+		listeners[id] = &poolWorker{hello: childproto.Hello{ID: id}, workerStop: workerStop{conn: mine}, linkedToAll: make(chan struct{})}
 		h.add(listeners[id])
 	}
 	h.setListener(t.Context(), listeners[3])

@@ -250,7 +250,10 @@ func (c *poolDriver) occupySlot(w *poolWorker) {
 	c.slotLocked(w.slot).incarnations++
 	stop := w.stopSignalled
 	c.mu.Unlock()
-	c.watchLimits(w)
+	if r := c.pool.Recycle; r.watches() {
+		due := func(limit string) { c.markDue(w, limit) }
+		limitWatch{&w.workerStop, r, w.slot, c.size(), due}.begin()
+	}
 	if stop {
 		c.stopForSignal(w)
 	}
@@ -283,7 +286,7 @@ func (c *poolDriver) drain(e pool.Effect) {
 	next := c.slots[e.Slot].occupant()
 	w.drainAsked, w.drainWhy = time.Now(), e.Why
 	c.mu.Unlock()
-	c.note(e.Slot, w.event(PoolEvent{Kind: DrainBegan, Why: e.Why.String(), Limit: w.hello.Drain}))
+	c.note(e.Slot, w.event(PoolEvent{Kind: DrainBegan, Why: e.Why.String(), Limit: w.drain}))
 	inSlot := next == w
 	if inSlot {
 		c.children.sockets.RemoveWorker(uint64(w.hello.ID), false)
@@ -304,6 +307,12 @@ func (c *poolDriver) drain(e pool.Effect) {
 	default:
 		w.retire()
 	}
+}
+
+// markDue makes the rules replace a worker when its turn comes.
+func (c *poolDriver) markDue(w *poolWorker, why string) {
+	c.note(w.assigned.Load().slot, w.event(PoolEvent{Kind: WorkerDue, Why: why}))
+	c.step(pool.Event{Kind: pool.Due, Worker: w.id})
 }
 
 // kill ends a worker without asking.
@@ -353,10 +362,10 @@ func (c *poolDriver) helloFor(w *poolWorker) childproto.Hello {
 	h := childproto.Hello{
 		Protocol: childproto.Version, Tree: c.backends.tree,
 		Role: c.kind.role, Slot: w.slot, Name: c.name(w.slot), Generation: w.gen.number,
-		Config: w.gen.config, Drain: c.pool.Shutdown * 9 / 10,
+		Config: w.gen.config, Drain: w.drain,
 	}
 	if c.kind.ofConfig {
-		h.Path, h.Requests = c.path, c.requests(w.slot)
+		h.Path, h.Requests = c.path, c.pool.Recycle.requestLimit(w.slot, c.size())
 	}
 	if w.slot != pool.Spare {
 		h.Incarnation = c.incarnation(w.slot)

@@ -22,6 +22,7 @@ import (
 // listener process is a poolWorker too. run owns it, and is the only goroutine that waits for its
 // end. Other goroutines ask it to end, and read the fields below as their comments allow.
 type poolWorker struct {
+	workerStop
 	driver *poolDriver // of its pool
 	id     pool.WorkerSeq
 	gen    *generation
@@ -45,9 +46,7 @@ type poolWorker struct {
 
 	// Set by run before launched.
 	hello     childproto.Hello
-	config    *fdipc.Handle // a long configuration for a process; sendHello's
-	conn      *fdipc.Conn
-	backend   backend
+	config    *fdipc.Handle          // a long configuration for a process; sendHello's
 	telemetry tracing.ChildTelemetry // ended by finish, or by launch if there is no backend
 
 	assigned atomic.Pointer[assignment] // its place in the pool; a spare's changes once
@@ -66,11 +65,8 @@ type poolWorker struct {
 	drained     chan struct{} // of the listener process: closed when no connection is unclaimed any more
 	setDrained  func()
 
-	askedStop    atomic.Bool
-	retired      atomic.Bool                // it will not be replaced, or has been already: its end leaves no gap
-	killed       atomic.Pointer[KillReason] // why the master killed it; nil = it did not
-	hung         atomic.Pointer[error]      // why it is ended, if it hangs
-	channelErr   atomic.Pointer[error]      // what ended its channel, if not the worker
+	retired      atomic.Bool           // it will not be replaced, or has been already: its end leaves no gap
+	channelErr   atomic.Pointer[error] // what ended its channel, if not the worker
 	exitNotice   atomic.Pointer[childproto.ExitNotice]
 	forced       atomic.Int64  // connections that were cut at its drain's deadline
 	relinked     atomic.Int64  // times that it got a new link for a broken one
@@ -80,9 +76,6 @@ type poolWorker struct {
 	requestsDone sync.Once     // the first report that it has had its share of requests counts
 	heartbeats   liveness.Answers
 	stacks       fdipc.Calls[struct{}, string]
-
-	life    context.Context // ends when the worker has ended and is forgotten
-	endLife context.CancelFunc
 
 	// Set before life ends.
 	reason        supervisor.Reason
@@ -97,6 +90,7 @@ func newPoolWorker(c *poolDriver, e pool.Effect) *poolWorker {
 		linkedToAll: make(chan struct{}), drained: make(chan struct{}),
 	}
 	w.wanted, w.dismiss = context.WithCancel(c.alive)
+	w.drain = c.pool.Shutdown * 9 / 10
 	w.life, w.endLife = context.WithCancel(context.Background())
 	w.setStandby = sync.OnceFunc(func() { close(w.standby) })
 	w.setReady = sync.OnceFunc(func() { close(w.ready) })
@@ -133,18 +127,6 @@ func (w *poolWorker) event(ev PoolEvent) PoolEvent {
 	return ev
 }
 
-// done returns a channel that is closed when the worker has ended and is forgotten.
-func (w *poolWorker) done() <-chan struct{} { return w.life.Done() }
-
-// finished reports whether the worker has ended and is forgotten.
-func (w *poolWorker) finished() bool { return w.life.Err() != nil }
-
-// unlessEnded calls f after d, if the worker lives until then.
-func (w *poolWorker) unlessEnded(d time.Duration, f func()) {
-	timer := time.AfterFunc(d, f)
-	context.AfterFunc(w.life, func() { timer.Stop() })
-}
-
 // run runs the worker from its start to its end. The end of the pool waits for this goroutine.
 func (w *poolWorker) run() {
 	c := w.driver
@@ -153,7 +135,7 @@ func (w *poolWorker) run() {
 	if launched {
 		if err = w.bringUp(limit); err == nil {
 			c.step(pool.Event{Kind: pool.Ready, Worker: w.id})
-			w.watch()
+			w.watch(c.kind.heartbeat(c.pool), &w.heartbeats, c.log, w.self())
 			w.finish()
 		}
 		w.reportExit()
@@ -299,7 +281,7 @@ func (w *poolWorker) introduce(ctx context.Context) error {
 // assign gives a standby spare its slot.
 func (w *poolWorker) assign(ctx context.Context, slot int) error {
 	c := w.driver
-	a := childproto.AssignFrame{Name: c.name(slot), Slot: slot, Incarnation: c.incarnation(slot), Requests: c.requests(slot)}
+	a := childproto.AssignFrame{Name: c.name(slot), Slot: slot, Incarnation: c.incarnation(slot), Requests: c.pool.Recycle.requestLimit(slot, c.size())}
 	w.assigned.Store(&assignment{name: a.Name, slot: a.Slot, incarnation: a.Incarnation})
 	if w.finished() { // as a spare: it would stay known to the sockets
 		return errExited

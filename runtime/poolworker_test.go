@@ -69,7 +69,7 @@ func TestDeathBeatsItsSigns(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ended := make(chan struct{})
-				w := &poolWorker{backend: &goroutineChild{ended: ended}}
+				w := &poolWorker{workerStop: workerStop{backend: &goroutineChild{ended: ended}}}
 				if tt.dies > 0 {
 					time.AfterFunc(tt.dies, func() { close(ended) })
 				}

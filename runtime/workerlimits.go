@@ -7,55 +7,61 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 )
 
-// limitOf returns a slot's own limit, from the limit that is set for all slots; 0 stays 0.
-func (c *poolDriver) limitOf(limit float64, slot int) float64 {
-	return pool.Spread(limit, c.pool.Recycle.Jitter, slot, c.size(), rand.Float64())
+// limitOf returns a slot's own limit in a pool of size slots, from the limit that is set for all; 0
+// stays 0.
+func (r Recycle) limitOf(limit float64, slot, size int) float64 {
+	return pool.Spread(limit, r.Jitter, slot, size, rand.Float64())
 }
 
-// requests returns after how many requests the next worker of a slot is due; 0 = never.
-func (c *poolDriver) requests(slot int) int64 {
-	if c.pool.Recycle.Requests == 0 || slot == pool.Spare {
+// requestLimit returns after how many requests the next worker of a slot is due; 0 = never.
+func (r Recycle) requestLimit(slot, size int) int64 {
+	if r.Requests == 0 || slot == pool.Spare {
 		return 0
 	}
-	return max(1, int64(c.limitOf(float64(c.pool.Recycle.Requests), slot)))
+	return max(1, int64(r.limitOf(float64(r.Requests), slot, size)))
 }
 
-// watchLimits watches a worker that has its slot, until it is due or ends.
-func (c *poolDriver) watchLimits(w *poolWorker) {
-	r := c.pool.Recycle
-	if r.Age > 0 {
-		w.unlessEnded(time.Duration(c.limitOf(float64(r.Age), w.slot)), func() { c.markDue(w, "age") })
+// watches reports whether there are limits that the master watches.
+func (r Recycle) watches() bool { return r.Age > 0 || r.SoftMemory > 0 || r.HardMemory > 0 }
+
+// limitWatch watches a worker that has its slot, until it is due or ends.
+type limitWatch struct {
+	*workerStop
+	recycle    Recycle
+	slot, size int                // the worker's slot, and how many there are
+	due        func(limit string) // makes the rules replace the worker when its turn comes
+}
+
+func (l limitWatch) begin() {
+	if l.recycle.Age > 0 {
+		l.unlessEnded(time.Duration(l.limit(float64(l.recycle.Age))), func() { l.due("age") })
 	}
-	if r.SoftMemory > 0 || r.HardMemory > 0 {
-		go c.watchMemory(w) // ends with the worker
+	if l.recycle.SoftMemory > 0 || l.recycle.HardMemory > 0 {
+		go l.watchMemory() // ends with the worker
 	}
 }
 
-// markDue makes the rules replace a worker when its turn comes.
-func (c *poolDriver) markDue(w *poolWorker, why string) {
-	c.note(w.assigned.Load().slot, w.event(PoolEvent{Kind: WorkerDue, Why: why}))
-	c.step(pool.Event{Kind: pool.Due, Worker: w.id})
-}
+func (l limitWatch) limit(limit float64) float64 { return l.recycle.limitOf(limit, l.slot, l.size) }
 
-func (c *poolDriver) watchMemory(w *poolWorker) {
-	r := c.pool.Recycle
-	soft := int64(c.limitOf(float64(r.SoftMemory), w.slot))
+func (l limitWatch) watchMemory() {
+	r := l.recycle
+	soft := int64(l.limit(float64(r.SoftMemory)))
 	tick := time.NewTicker(r.Every)
 	defer tick.Stop()
 	for {
 		select {
-		case <-w.backend.exited():
+		case <-l.backend.exited():
 			return
 		case <-tick.C:
 		}
-		rss, ok := residentMemory(w.backend.pid())
+		rss, ok := residentMemory(l.backend.pid())
 		switch {
 		case !ok:
 		case r.HardMemory > 0 && rss > r.HardMemory:
-			w.killFor(KilledMemory)
+			l.killFor(KilledMemory)
 			return
 		case soft > 0 && rss > soft:
-			c.markDue(w, "memory")
+			l.due("memory")
 			soft = 0
 			if r.HardMemory == 0 {
 				return

@@ -1,28 +1,57 @@
 package coppice
 
 import (
+	"context"
+	"sync/atomic"
 	"time"
 
+	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
-
-// A worker is asked to stop by a frame, warned by SIGTERM at the end of its drain, and killed when
-// its time is over.
 
 // cutDrainTimeout is how long a worker whose drain is cut short has to end.
 const cutDrainTimeout = time.Second
 
+// workerStop ends a running worker: by a frame that asks it to stop, by SIGTERM, which warns it at
+// the end of its drain, and by a kill when its time is over. Safe for concurrent use.
+type workerStop struct {
+	drain time.Duration // what the worker gets for its drain
+
+	// Set by poolWorker.run before launched.
+	conn    *fdipc.Conn
+	backend backend
+
+	life    context.Context // ends when the worker has ended and is forgotten
+	endLife context.CancelFunc
+
+	askedStop atomic.Bool
+	killed    atomic.Pointer[KillReason] // why the master killed it; nil = it did not
+	hung      atomic.Pointer[error]      // why it is ended, if it hangs
+}
+
+// done returns a channel that is closed when the worker has ended and is forgotten.
+func (w *workerStop) done() <-chan struct{} { return w.life.Done() }
+
+// finished reports whether the worker has ended and is forgotten.
+func (w *workerStop) finished() bool { return w.life.Err() != nil }
+
+// unlessEnded calls f after d, if the worker lives until then.
+func (w *workerStop) unlessEnded(d time.Duration, f func()) {
+	timer := time.AfterFunc(d, f)
+	context.AfterFunc(w.life, func() { timer.Stop() })
+}
+
 // Stop asks the worker to drain and end. No worker replaces it, so connections without a request
 // are closed soon: their clients would find no worker to ask again.
-func (w *poolWorker) Stop() { w.requestStop(w.hello.Drain / childproto.IdleShare) }
+func (w *workerStop) Stop() { w.requestStop(w.drain / childproto.IdleShare) }
 
 // retire asks the worker to drain and end when another has taken its place.
-func (w *poolWorker) retire() { w.requestStop(w.hello.Drain) }
+func (w *workerStop) retire() { w.requestStop(w.drain) }
 
 // requestStop asks the worker to drain and end, and to close connections without a request after
 // idle. A further call can only hurry it.
-func (w *poolWorker) requestStop(idle time.Duration) {
-	err := w.conn.TrySend(childproto.NewFrame(childproto.FrameStop, childproto.StopRequest{Drain: w.hello.Drain, Idle: idle}))
+func (w *workerStop) requestStop(idle time.Duration) {
+	err := w.conn.TrySend(childproto.NewFrame(childproto.FrameStop, childproto.StopRequest{Drain: w.drain, Idle: idle}))
 	if w.askedStop.Swap(true) {
 		return
 	}
@@ -31,25 +60,25 @@ func (w *poolWorker) requestStop(idle time.Duration) {
 		return
 	}
 	w.backend.asked("asked by frame")
-	w.unlessEnded(w.hello.Drain, w.endDrain)
+	w.unlessEnded(w.drain, w.endDrain)
 }
 
 // endDrain ends the worker's drain: its requests under way are cut. The frame tells the worker that
 // the signal is the master's, because a signal alone counts as one from outside. The signal also
 // reaches the rest of its group.
-func (w *poolWorker) endDrain() {
+func (w *workerStop) endDrain() {
 	_ = w.conn.TrySend(childproto.NewFrame(childproto.FrameStop, childproto.StopRequest{})) // a worker that does not read it is killed
 	w.backend.terminate()
 }
 
 // cutDrain ends the worker's drain now.
-func (w *poolWorker) cutDrain() {
+func (w *workerStop) cutDrain() {
 	w.endDrain()
 	w.unlessEnded(cutDrainTimeout, w.Kill)
 }
 
 // Kill ends the worker, whether or not it was asked to stop before.
-func (w *poolWorker) Kill() {
+func (w *workerStop) Kill() {
 	if w.askedStop.Load() {
 		w.killFor(KilledStop)
 	} else {
@@ -58,7 +87,17 @@ func (w *poolWorker) Kill() {
 }
 
 // killFor ends the worker. The first reason counts.
-func (w *poolWorker) killFor(why KillReason) {
+func (w *workerStop) killFor(why KillReason) {
 	w.killed.CompareAndSwap(nil, &why)
 	w.backend.kill()
+}
+
+// abortGrace is how long a process that hangs has to print its goroutines.
+const abortGrace = 5 * time.Second
+
+// abort ends a worker that hangs: it prints its goroutines, and is killed if it does not end.
+func (w *workerStop) abort(why error) {
+	w.hung.Store(&why)
+	w.backend.abort()
+	w.unlessEnded(abortGrace, func() { w.killFor(KilledHung) })
 }
