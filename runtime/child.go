@@ -2,15 +2,20 @@ package coppice
 
 import (
 	"context"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
 
+	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/child"
 )
 
 // childConfig returns what a child of a tree needs from this program.
-func (cfg Config) childConfig(root *node) child.Config {
+func (root *node) childConfig(log *slog.Logger, orphanDrain time.Duration) child.Config {
 	return child.Config{
-		Logger:      cfg.Logger,
-		OrphanDrain: cfg.OrphanDrain,
+		Logger:      log,
+		OrphanDrain: orphanDrain,
 		Difference:  func(master []string) string { return difference(master, root.describe()) },
 		Hooks:       root.functions,
 		Short:       func(err error) bool { return isShort(asShortage(err)) },
@@ -33,4 +38,23 @@ func (p Pool) program(w *Worker) child.Program {
 		program.Check = func(ctx context.Context) error { return h.Check(ctx, w) }
 	}
 	return program
+}
+
+// inherit looks once for the channel that a child of the tree was started with.
+var inherit = sync.OnceValue(func() (in struct {
+	channel *os.File
+	env     map[string]string
+	ok      bool
+	err     error
+},
+) {
+	in.channel, in.env, in.ok, in.err = fdipc.Inherited()
+	return in
+})
+
+// IsChild reports whether this process was started as a child of a tree. The code before Main, Run
+// or Start runs there too.
+func IsChild() bool {
+	in := inherit()
+	return in.ok || in.err != nil
 }

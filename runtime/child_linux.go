@@ -10,8 +10,8 @@ import (
 
 // runChild runs a child process from its start to its exit. It returns only when the child cannot
 // begin.
-func runChild(cfg Config, root *node, channel *os.File) error {
-	code, last, err := child.RunProcess(cfg.childConfig(root), channel)
+func runChild(cfg child.Config, channel *os.File) error {
+	code, last, err := child.RunProcess(cfg, channel)
 	if errors.Is(err, child.ErrBegun) {
 		return ErrInChild
 	}

@@ -31,11 +31,11 @@ func (n *node) leastDescriptors() int {
 	return sum
 }
 
-// checkDescriptors returns an error when the master may not have as many descriptors as the tree
-// needs: no start could succeed, however long it waited.
-func (cfg Config) checkDescriptors(root *node) error {
-	need := root.leastDescriptors()
-	if root.listens() && cfg.ListenerIsolation == ProcessIsolation {
+// checkDescriptors returns an error when the master may not have as many descriptors as the tree of
+// n needs, with a listener process as listener says: no start could succeed, however long it waited.
+func (n *node) checkDescriptors(listener Isolation) error {
+	need := n.leastDescriptors()
+	if n.listens() && listener == ProcessIsolation {
 		need += childDescriptors
 	}
 	if need == 0 {

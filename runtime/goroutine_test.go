@@ -1,6 +1,7 @@
 package coppice
 
 import (
+	"log/slog"
 	"testing"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 // wanted as it is started. That used to end the program.
 func TestKilledAtOnce(t *testing.T) {
 	for range 100 {
-		c := child.New(Config{}.defaults().childConfig(&node{}))
+		c := child.New((&node{}).childConfig(slog.Default(), time.Second))
 		mine, its := fdipc.Pipe(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, c.ConnConfig())
 		b := startGoroutineChild(c, its, tracing.Pipeline(nil))
 		b.kill()

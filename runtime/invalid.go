@@ -26,12 +26,6 @@ func notInName(r rune) bool {
 
 type reportInvalid func(path, field string, value any, why string)
 
-func checkIsolation(bad reportInvalid, path, field string, i Isolation) {
-	if i > GoroutineIsolation {
-		bad(path, field, i, "is neither process nor goroutine")
-	}
-}
-
 // checkStrategy checks what supervisor would refuse later, at a path that the user has not written.
 func checkStrategy(bad reportInvalid, path string, s supervisor.Strategy, i supervisor.Intensity) {
 	if s > supervisor.RestForOne {

@@ -6,13 +6,12 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/logqueue"
 )
 
-// queued returns cfg with a logger that never blocks, so that no part of the tree waits for
-// Config.Logger.
-func (cfg Config) queued() Config {
-	if _, ok := cfg.Logger.Handler().(*logqueue.Handler); !ok {
-		cfg.Logger = slog.New(logqueue.New(cfg.Logger.Handler()))
+// queued returns a logger that never blocks, so that no part of the tree waits for Config.Logger.
+func queued(log *slog.Logger) *slog.Logger {
+	if _, ok := log.Handler().(*logqueue.Handler); ok {
+		return log
 	}
-	return cfg
+	return slog.New(logqueue.New(log.Handler()))
 }
 
 // flushLog waits until the log is written, at most logqueue.FlushTimeout.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"sync"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
@@ -44,42 +43,6 @@ func ExitCode(err error) int {
 	return childproto.ExitFailed
 }
 
-// A Service is what [Run] does for the program as a service of the system. The zero value leaves
-// all of it to the program, as [Start] does.
-type Service struct {
-	// With Signals, Run handles the program's signals until it returns:
-	//
-	//	SIGTERM, SIGINT  shut down in order, and return; the second signal kills what still runs and
-	//	                 exits with 1, except a SIGTERM within 1 s of the first, or the first again
-	//	                 within 0.1 s: these are the same order by another sender
-	//	SIGQUIT          print the stacks of the master's goroutines, and shut down like SIGTERM
-	//	SIGHUP           reload (Runtime.Reload); a SIGHUP during a reload waits
-	//	SIGTTIN, SIGTTOU one worker more, or less, in the only pool, or the first of several
-	//	                 (Runtime.Scale)
-	//	SIGUSR1          print the tree to standard error
-	//	SIGPIPE          ignored, also after Run: when the reader of standard output or error has
-	//	                 gone, lines are lost
-	//	SIGUSR2          reserved: ignored, with a line in the log
-	//	others           as Go handles them: SIGABRT ends the program with a dump; the children
-	//	                 drain as orphans
-	//
-	// Signals that concern a running tree wait until it is up. A SIGTTOU that the terminal sends to
-	// a background job that writes to it (stty tostop) is ignored from then on, and the output
-	// appears. After Run the program has its signals back, except for those within 1 s of the first
-	// that asked it to end.
-	//
-	// Children lead their own process groups, so that a terminal's signals reach only the master. A
-	// signal to all processes (systemd's KillMode=control-group, pkill) has the same effect as a
-	// signal to the master alone, in whatever order it arrives: children report a request to end to
-	// the master, and ignore the rest. An operator's SIGTERM to a worker replaces it, without a gap
-	// and without counting as a failure; a worker that is not Permanent drains and is not replaced.
-	Signals bool
-
-	// With Notify, Run notifies systemd of the tree's state, if systemd started the program and set
-	// NOTIFY_SOCKET (sd_notify(3)); see docs/systemd.md.
-	Notify bool
-}
-
 // Run starts the tree, waits until it ends or ctx ends, and then shuts it down within
 // Config.Shutdown. It returns nil after an orderly end that ctx or a signal asked for, also during
 // the start; otherwise why the tree ended. [Config.Service] adds the handling of signals and the
@@ -103,7 +66,8 @@ func Run(ctx context.Context, cfg Config) error {
 		_, err := Start(ctx, cfg)
 		return err // of a child that cannot begin
 	}
-	cfg = cfg.defaults().queued()
+	cfg = cfg.defaults()
+	cfg.Logger = queued(cfg.Logger)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var systemd *serviceManager
@@ -111,15 +75,17 @@ func Run(ctx context.Context, cfg Config) error {
 		systemd = newServiceManager(cfg.Logger)
 	}
 	up := make(chan *Runtime, 1)
+	var turns chan chan<- struct{} // nil when no goroutine handles the signals
 	if cfg.Service.Signals {
+		turns = make(chan chan<- struct{})
 		survivePipeSignal()
 		done := make(chan struct{})
 		defer close(done)
-		go handleSignals(up, done, stop, systemd.ended) // ends soon after Run
+		go handleSignals(up, done, stop, systemd.ended, turns) // ends soon after Run
 	}
 	err := run(ctx, cfg, func(rt *Runtime) func() {
 		up <- rt
-		stopping := systemd.up(rt.managed())
+		stopping := systemd.up(rt.managed(turns))
 		rt.manager.Store(systemd) // from now on a reload is reported to systemd
 		return stopping
 	})
@@ -148,23 +114,4 @@ func run(ctx context.Context, cfg Config, up func(*Runtime) (ending func())) err
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.defaults().Shutdown)
 	defer cancel()
 	return rt.Shutdown(bounded)
-}
-
-// inherit looks once for the channel that a child of the tree was started with.
-var inherit = sync.OnceValue(func() (in struct {
-	channel *os.File
-	env     map[string]string
-	ok      bool
-	err     error
-},
-) {
-	in.channel, in.env, in.ok, in.err = fdipc.Inherited()
-	return in
-})
-
-// IsChild reports whether this process was started as a child of a tree. The code before Main, Run
-// or Start runs there too.
-func IsChild() bool {
-	in := inherit()
-	return in.ok || in.err != nil
 }

@@ -13,25 +13,25 @@ import (
 )
 
 // measurePools emits the sizes of the tree's pools and the states of their workers.
-func (rt *Runtime) measurePools() {
-	rt.pipeline.Meter().Watch(func(emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
-		for _, c := range rt.pools.list() {
+func measurePools(meter *tracing.Meter, pools *pools, tree func() Tree) {
+	meter.Watch(func(emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
+		for _, c := range pools.list() {
 			if c.kind.ofConfig {
 				emit(tracing.PoolSize, int64(c.size()), tracing.KeyPool.String(c.path))
 			}
 		}
-		rt.countWorkers(rt.Snapshot(), "", emit)
+		countWorkers(tree(), "", emit)
 	})
 }
 
-func (rt *Runtime) countWorkers(t Tree, path string, emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
+func countWorkers(t Tree, path string, emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
 	for _, c := range t.Children {
 		at := c.Name
 		if path != "" {
 			at = path + "/" + c.Name
 		}
 		if c.Role != "pool" {
-			rt.countWorkers(c, at, emit)
+			countWorkers(c, at, emit)
 			continue
 		}
 		for _, w := range workersOf(c, at) {

@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 
+	"github.com/coppice-go/coppice/runtime/internal/child"
 	"github.com/coppice-go/coppice/runtime/internal/output"
 	"github.com/coppice-go/coppice/runtime/internal/queue"
 	"github.com/coppice-go/coppice/supervisor"
@@ -42,7 +43,7 @@ func (programStarter) start(context.Context, int) (supervisor.Instance, error) {
 	return nil, errNoProcesses
 }
 
-func runChild(Config, *node, *os.File) error { return errNoProcesses }
+func runChild(child.Config, *os.File) error { return errNoProcesses }
 
 func keepFiles(int) {}
 func keepName()     {}
@@ -55,8 +56,8 @@ type reaper struct{}
 func (*reaper) Reaped() uint64 { return 0 }
 func (*reaper) Close() error   { return nil }
 
-func (rt *Runtime) startReaper() (*reaper, error) {
-	if rt.cfg.Subreaper {
+func startReaper(_ *slog.Logger, subreaper bool) (*reaper, error) {
+	if subreaper {
 		return nil, fmt.Errorf("%w: a subreaper needs Linux", ErrUnsupported)
 	}
 	return nil, nil

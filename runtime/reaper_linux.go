@@ -2,6 +2,7 @@ package coppice
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"time"
 
@@ -15,11 +16,11 @@ type reaper = process.Reaper
 var orphansGrace time.Duration
 
 // startReaper returns nil where the kernel gives orphans to another process.
-func (rt *Runtime) startReaper() (*reaper, error) {
-	if os.Getpid() != 1 && !rt.cfg.Subreaper {
+func startReaper(log *slog.Logger, subreaper bool) (*reaper, error) {
+	if os.Getpid() != 1 && !subreaper {
 		return nil, nil
 	}
-	r, err := process.StartReaper(rt.log, rt.cfg.Subreaper, orphansGrace)
+	r, err := process.StartReaper(log, subreaper, orphansGrace)
 	if err != nil {
 		return nil, fmt.Errorf("coppice: reap orphans (Config.Subreaper): %w", err)
 	}

@@ -67,7 +67,8 @@ var running atomic.Pointer[Runtime]
 // In a child process Start does not return: it finds the child's part in cfg by its path, runs it,
 // and exits.
 func Start(ctx context.Context, cfg Config) (*Runtime, error) {
-	cfg = cfg.override().defaults().queued()
+	cfg = cfg.override().defaults()
+	cfg.Logger = queued(cfg.Logger)
 	root, err := parseTree(cfg)
 	if err != nil {
 		return nil, err
@@ -76,12 +77,12 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	case in.err != nil:
 		return nil, fmt.Errorf("coppice: %w", in.err)
 	case in.ok:
-		return nil, runChild(cfg, root, in.channel)
+		return nil, runChild(root.childConfig(cfg.Logger, cfg.OrphanDrain), in.channel)
 	}
 	if _, err := depth(); err != nil {
 		return nil, err
 	}
-	if err := cfg.checkDescriptors(root); err != nil {
+	if err := root.checkDescriptors(cfg.ListenerIsolation); err != nil {
 		return nil, err
 	}
 
@@ -176,7 +177,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	rt.output = newOutputQueue(lineWriter(rt.cfg.Output))
 	rt.crashes = newCrashQueue(rt.cfg.Hooks.Crash)
 	undo = append(undo, rt.endOutput)
-	if rt.reaper, err = rt.startReaper(); err != nil {
+	if rt.reaper, err = startReaper(rt.log, rt.cfg.Subreaper); err != nil {
 		return err
 	}
 	undo = append(undo, rt.endReaper)
@@ -197,7 +198,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	undo = append(undo, func() { rt.sockets.Close() })
 	rt.children.system, rt.children.sockets, rt.children.names = rt.system, rt.sockets, rt.root.listeners()
 	rt.backends = &backends{
-		spawner: spawner{rt.log, rt.output}, pipeline: rt.pipeline, tree: rt.root.describe(), child: rt.cfg.childConfig(rt.root),
+		spawner: spawner{rt.log, rt.output}, pipeline: rt.pipeline, tree: rt.root.describe(), child: rt.root.childConfig(rt.log, rt.cfg.OrphanDrain),
 	}
 	if err := rt.ownActors(ctx); err != nil {
 		return err
@@ -211,7 +212,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	}
 	rt.lifecycle = telemetry.Follow(rt.pipeline, rt.tree, telemetryInfo)
 	telemetry.Register(rt.pipeline.Meter(), &rt.channelStats, rt.system)
-	rt.measurePools()
+	measurePools(rt.pipeline.Meter(), rt.pools, rt.Snapshot)
 	undo = append(undo, func() {
 		rt.tree.Stop()
 		<-rt.tree.Done()
@@ -264,9 +265,10 @@ func (rt *Runtime) endOutput() {
 	}
 }
 
-// managed returns what a service manager needs of the tree.
-func (rt *Runtime) managed() managedTree {
-	return managedTree{rt.tree, func() string { return rt.Snapshot().status() }, rt.cfg.Shutdown, rt.cfg.Service.Signals}
+// managed returns what a service manager needs of the tree, whose signals are handled by the
+// goroutine that turns asks.
+func (rt *Runtime) managed(turns chan<- chan<- struct{}) managedTree {
+	return managedTree{rt.tree, func() string { return rt.Snapshot().status() }, rt.cfg.Shutdown, turns}
 }
 
 // Done returns a channel that is closed when the tree has ended, for whatever reason.

@@ -19,10 +19,6 @@ import (
 // change of the pool's size by some workers.
 const maxEarlySignals = 16
 
-// handleSignalTurns asks the goroutine of handleSignals to close the channel that is sent, which
-// shows that the goroutine takes its turns.
-var handleSignalTurns = make(chan chan<- struct{})
-
 // sameStopSignal is how long after the first signal to end a SIGTERM counts as the same order by
 // another sender. A service manager sends SIGTERM to the program and to each process of the
 // service, and a wrapper passes on a signal that the terminal has sent to both.
@@ -38,12 +34,12 @@ const maxQueuedTrees = 4
 
 // handleSignals acts on the signals of the program until done is closed, as [Service] describes. up
 // delivers the tree once it has started; stop asks it to end; ended reports why the program is
-// about to exit. A signal that was ignored when the program began (nohup(1), a shell's background
-// job) stays ignored.
-func handleSignals(up <-chan *Runtime, done <-chan struct{}, stop func(), ended func(error)) {
-	heeded := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR1, syscall.SIGUSR2}
-	signals := make(chan os.Signal, len(heeded))
-	for _, sig := range heeded {
+// about to exit. It closes each channel that turns delivers, which shows that it takes its turns. A
+// signal that was ignored when the program began (nohup(1), a shell's background job) stays ignored.
+func handleSignals(up <-chan *Runtime, done <-chan struct{}, stop func(), ended func(error), turns <-chan chan<- struct{}) {
+	handled := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR1, syscall.SIGUSR2}
+	signals := make(chan os.Signal, len(handled))
+	for _, sig := range handled {
 		if sig == syscall.SIGTERM || !signal.Ignored(sig) {
 			signal.Notify(signals, sig)
 		}
@@ -113,7 +109,7 @@ func handleSignals(up <-chan *Runtime, done <-chan struct{}, stop func(), ended 
 			}
 			signal.Stop(signals)
 			return
-		case turned := <-handleSignalTurns:
+		case turned := <-turns:
 			close(turned)
 		case rt = <-up:
 			for _, sig := range waiting {

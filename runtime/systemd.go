@@ -43,9 +43,9 @@ type serviceManager struct {
 // managedTree is what a service manager needs of the tree.
 type managedTree struct {
 	*supervisor.Supervisor
-	status   func() string // in a few words
-	shutdown time.Duration // the most that its end takes
-	signals  bool          // Run handles the signals
+	status   func() string          // in a few words
+	shutdown time.Duration          // the most that its end takes
+	turns    chan<- chan<- struct{} // of the goroutine that handles the signals, which closes what is sent; nil if there is none
 }
 
 // newServiceManager returns nil when systemd did not start this program, or wants no messages.
@@ -119,12 +119,12 @@ func (m *serviceManager) turns(ctx context.Context) bool {
 }
 
 func (m *serviceManager) signalsTurn(ctx context.Context) bool {
-	if !m.tree.signals {
+	if m.tree.turns == nil {
 		return true
 	}
 	turned := make(chan struct{})
 	select {
-	case handleSignalTurns <- turned:
+	case m.tree.turns <- turned:
 	case <-ctx.Done():
 		return false
 	}

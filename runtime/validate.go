@@ -147,3 +147,9 @@ func (p Process) validate(bad reportInvalid, path string) {
 		notNegative(bad, path, "Shutdown", p.Shutdown)
 	}
 }
+
+func checkIsolation(bad reportInvalid, path, field string, i Isolation) {
+	if i > GoroutineIsolation {
+		bad(path, field, i, "is neither process nor goroutine")
+	}
+}
