@@ -55,7 +55,9 @@ func (c *collector) refresh(ctx context.Context) {
 		metrics, err := c.collect(ctx)
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.program, c.err = metrics, err
+		if metrics != nil || ctx.Err() == nil { // else ctx had ended before the collection began
+			c.program, c.err = metrics, err
+		}
 	}()
 	select {
 	case <-done:

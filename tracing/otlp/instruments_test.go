@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	otelmetric "go.opentelemetry.io/otel/metric"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/trace"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	metricspb "go.opentelemetry.io/proto/otlp/metrics/v1"
@@ -405,6 +406,26 @@ func TestCallbackThatHangs(t *testing.T) {
 	}
 	close(release)
 	<-worker.(*pipeline).sender.done
+}
+
+// A refresh whose context has ended leaves the values of the one before.
+func TestRefreshTooLate(t *testing.T) {
+	c := newCollector(tracing.NewMeter())
+	n, err := sdkmetric.NewMeterProvider(sdkmetric.WithReader(c.reader)).Meter("shop").Int64Counter("orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Add(t.Context(), 5)
+	c.refresh(t.Context())
+	late, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 30 {
+		c.refresh(late)
+		c.wait()
+		if got, err := c.latest(); len(got) != 1 || got[0].points[0].n != 5 || err != nil {
+			t.Fatalf("%v, %v; want 5 orders", got, err)
+		}
+	}
 }
 
 // In the master it holds up neither a scrape nor the end, either.
