@@ -69,9 +69,7 @@ func traceOffer(p *balance.PendingConn) {
 	if tr.meter != nil {
 		tr.queued += tr.offered.Sub(tr.waiting)
 	}
-	if link := p.OfferedTo.Worker.Link; link != nil {
-		tr.revoked = link.Stats().Revoked
-	}
+	tr.revoked = p.Via.Stats().Revoked
 	if !tr.accept.Sampled() {
 		return
 	}
@@ -133,11 +131,7 @@ func traceUnserved(p *balance.PendingConn, why error) {
 // returnedText returns why an offer came back without an answer from the worker: the link has
 // revoked an offer since, or it has ended.
 func returnedText(p *balance.PendingConn) string {
-	link := p.OfferedTo.Worker.Link
-	switch {
-	case link == nil:
-		return ""
-	case link.Stats().Revoked > traceOf(p).revoked:
+	if p.Via.Stats().Revoked > traceOf(p).revoked {
 		return "not claimed in time"
 	}
 	return "worker ended"

@@ -8,6 +8,7 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/internal/balance"
 	"github.com/coppice-go/coppice/netactor/internal/wire"
+	"github.com/coppice-go/coppice/tracing"
 )
 
 // TestSettledAt: the time that a worker reports counts if it can be true.
@@ -25,6 +26,23 @@ func TestSettledAt(t *testing.T) {
 	if at := tr.settledAt(said); !at.Equal(said) {
 		t.Errorf("%v, said was %v", at, said)
 	}
+}
+
+// An offer is traced without the lock, while the link that it goes over may end.
+func TestTraceOfferBesideEndOfLink(t *testing.T) {
+	d, l := testListener()
+	cfg := fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}
+	link, other := fdipc.Pipe(cfg, cfg)
+	defer other.Close()
+	defer link.Close()
+	d.AddWorker(netactor.Worker{ID: 1}, link)
+	conn := &balance.PendingConn{FD: -1, Trace: &connTrace{meter: new(tracing.HandoffMeter)}}
+	d.balancer.Accepted(conn, l)
+	d.balancer.Place(l).Via = link
+	ended := make(chan struct{})
+	go func() { defer close(ended); d.RemoveLink(1, link) }()
+	traceOffer(conn)
+	<-ended
 }
 
 // Tracing that is off costs no allocation; nor does the balancer, once it has grown.
