@@ -69,7 +69,7 @@ type Config struct {
 	// tick replaces the constant, for tests that must pass without it.
 	tick time.Duration
 
-	assemblyTick time.Duration // default 1 s; see wholeIn
+	assemblyTick time.Duration // default 1 s; see assemblyTicks
 }
 
 const (

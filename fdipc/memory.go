@@ -61,7 +61,6 @@ type memEnd struct {
 	link    *memLink
 	side    int
 	in, out *memQueue
-	stopped bool // hangup is not to wait; guarded by out.mu
 }
 
 // memQueueLen bounds a direction of a lane in memory, in packets.
@@ -189,7 +188,6 @@ func (e *memEnd) drain() {
 	e.in.draining = true
 	e.in.cond.Broadcast()
 	e.in.mu.Unlock()
-	e.stopWaiting()
 }
 
 func (e *memEnd) ended() bool {
@@ -198,22 +196,13 @@ func (e *memEnd) ended() bool {
 	return e.in.eof
 }
 
-func (e *memEnd) stopWaiting() {
-	e.out.mu.Lock()
-	e.stopped = true
-	e.out.cond.Broadcast()
-	e.out.mu.Unlock()
-}
-
 func (e *memEnd) stop() {
 	e.in.closeWrite()
 	e.out.closeWrite()
-	e.stopWaiting()
 }
 
 func (e *memEnd) close() error {
 	e.out.closeWrite()
-	e.stopWaiting()
 	e.in.mu.Lock()
 	e.in.items, e.in.holds = nil, nil
 	e.in.mu.Unlock()

@@ -317,7 +317,7 @@ func maxHeld(credits int) int64 {
 	return int64(min(heldFactor*credits, max(credits, maxFiles()/fileShare)))
 }
 
-// A frame must be whole within wholeIn ticks, of a second each, from its first piece on. Time in
+// A frame must be whole within assemblyTicks, of a second each, from its first piece on. Time in
 // which this process was stopped itself counts for one tick.
 const assemblyTicks = 30
 

@@ -19,7 +19,7 @@ type sendEnd struct {
 	sentSinceWait int      // packets sent without waiting since there was a waiter
 }
 
-// calmAfter is how many packets in a row find room before the waiter leaves the poller.
+// leavePollerAfter is how many packets in a row find room before the waiter leaves the poller.
 const leavePollerAfter = 64
 
 // newSendEnd takes ownership of fd, which must be blocking: that keeps it out of the poller.
