@@ -133,10 +133,10 @@ func (tr *tree) reopening(number uint64, index int) {
 	})
 }
 
-// TestMendBesideHungFile: while the file system of one Unix listener does not answer, another
-// listener is opened, mended and removed. The first one is opened when the file system answers, and
+// TestRepairBesideHungFile: while the file system of one Unix listener does not answer, another
+// listener is opened, repaired and removed. The first one is opened when the file system answers, and
 // a worker that has asked for it gets it then.
-func TestMendBesideHungFile(t *testing.T) {
+func TestRepairBesideHungFile(t *testing.T) {
 	tr := newTree(t, false)
 	dir := t.TempDir()
 	hung, healthy := filepath.Join(dir, "hung"), filepath.Join(dir, "healthy")
@@ -176,9 +176,9 @@ func TestMendBesideHungFile(t *testing.T) {
 	testkit.Until(t, "an answer", func() bool { s, err := testkit.TryAsk("unix", hung); return err == nil && s == "hung" })
 }
 
-// TestAskedWhileNotMended: a worker that asks for a Unix listener that cannot be opened again gets
+// TestListenWhileNotRepaired: a worker that asks for a Unix listener that cannot be opened again gets
 // the reason.
-func TestAskedWhileNotMended(t *testing.T) {
+func TestListenWhileNotRepaired(t *testing.T) {
 	tr := newTree(t, true)
 	dir := filepath.Join(t.TempDir(), "d")
 	if err := os.Mkdir(dir, 0o700); err != nil {

@@ -112,7 +112,7 @@ func TestListenerDiesInShutdown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener := (&planted{Runtime: rt, t: t}).pid("listener")
+	listener := (&runningTree{Runtime: rt, t: t}).pid("listener")
 	runtimetest.Freeze(t, listener)
 	ctx, cancel := context.WithTimeout(context.Background(), runtimetest.Patience)
 	defer cancel()

@@ -80,7 +80,7 @@ func chaotic(ctx context.Context, w *coppice.Worker) error {
 
 // chaos is one run of TestChaos.
 type chaos struct {
-	*planted
+	*runningTree
 	rnd     *rand.Rand
 	done    map[string]int // what was done, and how it ended
 	mu      sync.Mutex     // guards done
@@ -104,7 +104,7 @@ func TestChaos(t *testing.T) {
 	}
 	setOrder("serve")
 	c := &chaos{
-		planted: parseTree(t, "chaos"), rnd: rand.New(rand.NewPCG(*chaosSeed, 1)), done: map[string]int{},
+		runningTree: startTree(t, "chaos"), rnd: rand.New(rand.NewPCG(*chaosSeed, 1)), done: map[string]int{},
 		busy: map[string]chan struct{}{"reload": make(chan struct{}, 1), "scale": make(chan struct{}, 1)},
 	}
 	c.mustReload() // what is made once is made

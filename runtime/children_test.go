@@ -9,9 +9,9 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
-// TestAppointWhoHasEnded: a listener process may end before setListener is called for it. It used
+// TestSetListenerThatHasEnded: a listener process may end before setListener is called for it. It used
 // to be registered as the process that accepts, until the next was registered.
-func TestAppointWhoHasEnded(t *testing.T) {
+func TestSetListenerThatHasEnded(t *testing.T) {
 	h := newChildren(nil, nil, nil)
 	p := &poolWorker{linkedToAll: make(chan struct{})}
 	h.setListener(t.Context(), p)

@@ -57,14 +57,14 @@ func init() {
 
 // TestLongSpecs: a tree whose specs are longer than a queue's room starts, and its children are
 // found to be of the same tree.
-func TestLongSpecs(t *testing.T) { parseTree(t, "long specs").reported(3) }
+func TestLongSpecs(t *testing.T) { startTree(t, "long specs").reported(3) }
 
 // TestLongConfiguration: a configuration need not fit in a frame: 65 MiB reach every worker, and
 // its replacement.
 func TestLongConfiguration(t *testing.T) { inBoth(t, testLongConfiguration) }
 
 func testLongConfiguration(t *testing.T) {
-	p := parseTree(t, "long configuration")
+	p := startTree(t, "long configuration")
 	p.reported(3)
 	if inProcess() {
 		if err := syscall.Kill(p.pid("web/0"), syscall.SIGKILL); err != nil {

@@ -222,7 +222,7 @@ func TestWaysToDie(t *testing.T) {
 	// The race detector's report on the maps would take the place of the last lines.
 	t.Setenv("GORACE", os.Getenv("GORACE")+" report_bugs=0")
 	t.Run("worker", func(t *testing.T) {
-		p := parseTree(t, "dies")
+		p := startTree(t, "dies")
 		for _, d := range deaths {
 			if d.alone {
 				continue
@@ -250,7 +250,7 @@ func TestWaysToDie(t *testing.T) {
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("build a program: %v\n%s", err, out)
 		}
-		parseTree(t, "programs die")
+		startTree(t, "programs die")
 		reports := map[string]coppice.CrashReport{}
 		for range deaths {
 			r := crashed.await(t)
@@ -307,7 +307,7 @@ func checkDeath(t *testing.T, name string, reason supervisor.Reason, r coppice.C
 // master was asking.
 func TestCrashHeld(t *testing.T) {
 	crashed.ch = make(chan coppice.CrashReport, 1)
-	p := parseTree(t, "holds")
+	p := startTree(t, "holds")
 	conn, err := net.Dial("tcp", p.Listeners()[0].Addr.String())
 	if err != nil {
 		t.Fatal(err)

@@ -178,7 +178,7 @@ func TestEnvironment(t *testing.T) {
 	}
 	defer unix.Close(fd)
 
-	p := parseTree(t, "environment")
+	p := startTree(t, "environment")
 	procs := (runtime.GOMAXPROCS(0) + 1) / 2
 	name := filepath.Base(os.Args[0])
 	want := fmt.Sprintf(`name %s <nil>
@@ -266,7 +266,7 @@ func TestPrivilegedPort(t *testing.T) {
 			t.Skip(err)
 		}
 	}
-	p := parseTree(t, "nobody")
+	p := startTree(t, "nobody")
 	want := fmt.Sprintf("uid %s, gid %s, groups [7]", nobody.Uid, nobody.Gid)
 	for range 4 { // workers in turn, from a process that is root
 		if got := get(t, os.Getenv("ADDRESS")); got != want {

@@ -46,7 +46,7 @@ func init() {
 }
 
 // killAll kills every child process of the tree and returns their numbers.
-func (p *planted) killAll() map[string]int {
+func (p *runningTree) killAll() map[string]int {
 	p.t.Helper()
 	pids := p.processes()
 	delete(pids, "master")
@@ -63,7 +63,7 @@ func (p *planted) killAll() map[string]int {
 // that they start anew side by side. Before, a worker that got its link to the listener process
 // before its hello, or two links, was never ready.
 func TestEverythingKilled(t *testing.T) {
-	p := parseTree(t, "served")
+	p := startTree(t, "served")
 	addr := p.Listeners()[0].Addr.String()
 	rounds := 20
 	if testing.Short() {
@@ -102,7 +102,7 @@ func TestShutdownDuringRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 		sub := rt.Subscribe(64)
-		(&planted{Runtime: rt, t: t}).killAll()
+		(&runningTree{Runtime: rt, t: t}).killAll()
 		for ev := range sub.Events(t.Context()) {
 			if ev.Kind == supervisor.ChildExited {
 				break
@@ -121,7 +121,7 @@ func TestShutdownDuringRestart(t *testing.T) {
 // TestNoOrphanDrain: a child that ends in order is not killed by its own drain timer, however short
 // its time as an orphan would be. It used to kill itself while it exited.
 func TestNoOrphanDrain(t *testing.T) {
-	p := parseTree(t, "no orphan drain")
+	p := startTree(t, "no orphan drain")
 	sub := p.Subscribe(64)
 	if err := p.Shutdown(t.Context()); err != nil {
 		t.Error(err)
@@ -159,7 +159,7 @@ func TestEndedDuringStart(t *testing.T) {
 // than a descriptor is offered on other channels, and then go on: they get connections again.
 // Before, they were passed over for ever.
 func TestStoppedWhileLinked(t *testing.T) {
-	p := parseTree(t, "served, no heartbeat")
+	p := startTree(t, "served, no heartbeat")
 	addr := p.Listeners()[0].Addr.String()
 	pids := p.processes()
 	for slot := range 2 {
@@ -175,7 +175,7 @@ func TestStoppedWhileLinked(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p.everybodyAnswers(3)
+	p.allAnswer(3)
 	for name, pid := range p.processes() {
 		if name != "listener" && pid != pids[name] {
 			t.Errorf("%s was replaced", name)
@@ -188,7 +188,7 @@ func TestStoppedWhileLinked(t *testing.T) {
 // the start of the listener process waited for the worker without end, and no connection was
 // accepted.
 func TestDeafWorker(t *testing.T) {
-	p := parseTree(t, "served, no heartbeat")
+	p := startTree(t, "served, no heartbeat")
 	sub := p.Subscribe(256)
 	defer sub.Close()
 	pid := p.processes()["web/1"]
@@ -206,11 +206,11 @@ func TestDeafWorker(t *testing.T) {
 			break
 		}
 	}
-	p.everybodyAnswers(3)
+	p.allAnswer(3)
 }
 
 // killListener kills the listener process, and waits until another accepts.
-func (p *planted) killListener() {
+func (p *runningTree) killListener() {
 	p.t.Helper()
 	pid := p.processes()["listener"]
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
@@ -222,8 +222,8 @@ func (p *planted) killListener() {
 	})
 }
 
-// everybodyAnswers waits until as many slots have answered.
-func (p *planted) everybodyAnswers(slots int) {
+// allAnswer waits until as many slots have answered.
+func (p *runningTree) allAnswer(slots int) {
 	p.t.Helper()
 	answered := map[string]bool{}
 	runtimetest.Eventually(p.t, "everybody answers", func() bool {

@@ -42,14 +42,14 @@ func startGoroutineChild(c *child.Session, conn *fdipc.Conn, shared tracing.Pipe
 			close(b.returned)
 			b.end(how, false)
 		}()
-		bye := recoverPanic(func() childproto.ExitNotice {
+		notice := recoverPanic(func() childproto.ExitNotice {
 			return c.Run(conn, func(childproto.Hello) tracing.Pipeline { return sharedPipeline{shared} })
 		})
-		if bye.Kind == childproto.NoticePanic {
-			how = Exit{Code: 2, Words: bye.Cut().Text}
+		if notice.Kind == childproto.NoticePanic {
+			how = Exit{Code: 2, Words: notice.Cut().Text}
 		}
 		c.CloseSockets()
-		c.End(bye)
+		c.End(notice)
 	}()
 	return b
 }
@@ -62,10 +62,10 @@ func (b *goroutineChild) end(how Exit, leak bool) {
 }
 
 // recoverPanic turns a panic of f into an exit notice.
-func recoverPanic(f func() childproto.ExitNotice) (bye childproto.ExitNotice) {
+func recoverPanic(f func() childproto.ExitNotice) (notice childproto.ExitNotice) {
 	defer func() {
 		if v := recover(); v != nil {
-			bye = childproto.ExitNotice{Kind: childproto.NoticePanic, Text: childproto.PanicMark + supervisor.Cut(fmt.Sprint(v)) + "\n\n" + string(debug.Stack())}
+			notice = childproto.ExitNotice{Kind: childproto.NoticePanic, Text: childproto.PanicMark + supervisor.Cut(fmt.Sprint(v)) + "\n\n" + string(debug.Stack())}
 		}
 	}()
 	return f()

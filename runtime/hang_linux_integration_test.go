@@ -236,16 +236,16 @@ func TestHungOpen(t *testing.T) {
 func TestFileSystemHangs(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		sub  string                     // the directory that hangs
-		then func(*testing.T, *planted) // has something wait for it
-		lost []string                   // which processes need it
+		sub  string                         // the directory that hangs
+		then func(*testing.T, *runningTree) // has something wait for it
+		lost []string                       // which processes need it
 	}{
 		{name: "crash reports", sub: "crashes"},
-		{name: "socket that a worker asks for", sub: "hangs", then: func(t *testing.T, _ *planted) { askOutside(t, "/listen") }},
+		{name: "socket that a worker asks for", sub: "hangs", then: func(t *testing.T, _ *runningTree) { askOutside(t, "/listen") }},
 		{name: "program", sub: "program", lost: []string{"program"}},
 		{name: "working directory", sub: "in", lost: []string{"in"}},
 		{name: "file of a process", sub: "logs", lost: []string{"logs"}},
-		{name: "name servers", sub: "hangs", then: func(t *testing.T, p *planted) {
+		{name: "name servers", sub: "hangs", then: func(t *testing.T, p *runningTree) {
 			asked := make(chan struct{})
 			once := sync.OnceFunc(func() { close(asked) })
 			before := net.DefaultResolver
@@ -270,7 +270,7 @@ func TestFileSystemHangs(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := outsideDir(t)
-			p := parseTree(t, "outside")
+			p := startTree(t, "outside")
 			askOutside(t, "/")
 			hangDirectory(t, filepath.Join(dir, tt.sub))
 			if tt.then != nil {

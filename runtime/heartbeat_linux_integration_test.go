@@ -152,7 +152,7 @@ func TestHang(t *testing.T) {
 			}
 			t.Run(isolation.String()+"/"+tt.name, func(t *testing.T) {
 				t.Setenv("COPPICE_ISOLATION", isolation.String())
-				p := parseTree(t, "hangs once told")
+				p := startTree(t, "hangs once told")
 				sub := p.Subscribe(64)
 				defer sub.Close()
 				if _, err := p.System().Ask(t.Context(), p.Lookup("web/0/fuse"), strconv.Itoa(int(tt.way))); err != nil {
@@ -189,7 +189,7 @@ func TestHang(t *testing.T) {
 // TestStopped: a worker that is stopped by SIGSTOP is replaced, and so is the listener process,
 // without which no connection would be accepted.
 func TestStopped(t *testing.T) {
-	p := parseTree(t, "served and beating")
+	p := startTree(t, "served and beating")
 	for _, name := range []string{"web/0", "listener"} {
 		sub := p.Subscribe(64)
 		pid := p.processes()[name]
@@ -217,7 +217,7 @@ func TestStoppedTree(t *testing.T) {
 	for _, pid := range pids {
 		runtimetest.Freeze(t, pid)
 	}
-	control := parseTree(t, "beats")
+	control := startTree(t, "beats")
 	sub := control.Subscribe(64)
 	defer sub.Close()
 	runtimetest.Freeze(t, control.processes()["web/0"])

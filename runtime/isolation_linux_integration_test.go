@@ -30,7 +30,7 @@ func TestGoroutines(t *testing.T) {
 	t.Run("packets", TestListenPacket)
 	t.Run("packet listener in the tree", TestPacketListenerInTree)
 	t.Run("ask", func(t *testing.T) {
-		p := parseTree(t, "asks")
+		p := startTree(t, "asks")
 		p.reported(1)
 		if kids := len(runtimetest.Children(t, pidOf(p.Snapshot()))); kids != 0 {
 			t.Errorf("%d child processes", kids)
@@ -41,7 +41,7 @@ func TestGoroutines(t *testing.T) {
 		}
 	})
 	t.Run("panic", func(t *testing.T) {
-		p := parseTree(t, "panics once asked")
+		p := startTree(t, "panics once asked")
 		p.reported(1)
 		_, err := p.System().Ask(t.Context(), p.Lookup("web/0/fuse"), "light")
 		if !errors.Is(err, actors.ErrDown) {

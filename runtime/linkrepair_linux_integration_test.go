@@ -105,7 +105,7 @@ func shutSocket(t *testing.T, pid, n int) {
 }
 
 // workers are the workers of the tree, by name.
-func (p *planted) workers() map[string]coppice.Tree {
+func (p *runningTree) workers() map[string]coppice.Tree {
 	got := map[string]coppice.Tree{}
 	p.Snapshot().Walk(func(n coppice.Tree) {
 		if n.Role == "worker" {
@@ -116,7 +116,7 @@ func (p *planted) workers() map[string]coppice.Tree {
 }
 
 // serving waits until each worker of the tree, as it is then, has answered.
-func (p *planted) serving() {
+func (p *runningTree) serving() {
 	p.t.Helper()
 	runtimetest.Eventually(p.t, "every worker to answer", func() bool {
 		want := map[string]bool{}
@@ -142,7 +142,7 @@ func (p *planted) serving() {
 // master and of its link to the listener process, each in another worker, and one of the listener
 // process. The link is made anew, or the process replaced, and all serve.
 func TestBrokenSockets(t *testing.T) {
-	p := parseTree(t, "broken sockets")
+	p := startTree(t, "broken sockets")
 	p.serving()
 	before := p.workers()
 	for i := range 2 * channelSockets {
@@ -186,7 +186,7 @@ func TestBrokenSockets(t *testing.T) {
 // TestLinkThatDoesNotHold: a worker whose links break again and again, or that says so, is
 // replaced.
 func TestLinkThatDoesNotHold(t *testing.T) {
-	p := parseTree(t, "links that do not hold")
+	p := startTree(t, "links that do not hold")
 	runtimetest.Eventually(t, "another worker, for that reason", func() bool {
 		w := p.workers()["web/0"]
 		return w.Incarnation > 1 && w.State == supervisor.Running.String() && strings.Contains(w.LastExit, string(coppice.KilledBadLinks))

@@ -177,7 +177,7 @@ func init() {
 func TestPortZero(t *testing.T) {
 	for _, policy := range []coppice.Policy{coppice.RoundRobin, coppice.Shared} {
 		t.Run(policy.String(), func(t *testing.T) {
-			p := parseTree(t, "port zero "+policy.String())
+			p := startTree(t, "port zero "+policy.String())
 			got := p.reported(2)
 			if got[0].Addr != got[1].Addr {
 				t.Errorf("the workers listen on %s and %s", got[0].Addr, got[1].Addr)
@@ -191,7 +191,7 @@ func TestPortZero(t *testing.T) {
 func TestPortBySlot(t *testing.T) {
 	base := freePorts(t)
 	t.Setenv("COPPICE_TEST_PORT", strconv.Itoa(base))
-	p := parseTree(t, "port by slot")
+	p := startTree(t, "port by slot")
 	got := p.reported(2)
 	for slot := range 2 {
 		if want := strconv.Itoa(slot); got[slot].Addr != fmt.Sprintf("127.0.0.1:%d", base+slot) || get(t, got[slot].Addr) != want {
@@ -239,7 +239,7 @@ func TestMasterDescriptor(t *testing.T) {
 	ln.Close()
 	t.Cleanup(func() { unix.Close(fd) })
 	t.Setenv("COPPICE_TEST_FD", strconv.Itoa(fd))
-	p := parseTree(t, "master's descriptor")
+	p := startTree(t, "master's descriptor")
 	got := p.reported(1)[0]
 	if got.Addr != ln.Addr().String() || get(t, got.Addr) != "0" {
 		t.Errorf("the worker listens on %s, the master's %d is %s", got.Addr, fd, ln.Addr())
@@ -248,7 +248,7 @@ func TestMasterDescriptor(t *testing.T) {
 
 // TestAdopt: an explicit handle is used as it is, and the master never learns of it (N103).
 func TestAdopt(t *testing.T) {
-	p := parseTree(t, "adopt")
+	p := startTree(t, "adopt")
 	got := p.reported(2)
 	if got[0].Addr == got[1].Addr {
 		t.Errorf("both listen on %s", got[0].Addr)
@@ -265,7 +265,7 @@ func TestAdopt(t *testing.T) {
 
 // TestShare: a worker gives the master a listener, and a sibling serves it.
 func TestShare(t *testing.T) {
-	p := parseTree(t, "share")
+	p := startTree(t, "share")
 	got := p.reported(2)
 	if got[0].Addr != got[1].Addr {
 		t.Errorf("shared %s, the sibling listens on %s", got[0].Addr, got[1].Addr)
@@ -308,7 +308,7 @@ func TestListenErrors(t *testing.T) {
 				t.Skip(tt.skip)
 			}
 			t.Setenv("COPPICE_TEST_LISTEN", tt.listen)
-			p := parseTree(t, "listen errors")
+			p := startTree(t, "listen errors")
 			if r := p.reported(1)[0]; syscall.Errno(r.Errno) != tt.errno || strings.HasPrefix(r.Error, "not a") {
 				t.Errorf("error %q, want %v", r.Error, tt.errno)
 			}
@@ -318,7 +318,7 @@ func TestListenErrors(t *testing.T) {
 
 // TestListenerInTree: a socket may be a child of the tree.
 func TestListenerInTree(t *testing.T) {
-	p := parseTree(t, "listener in the tree")
+	p := startTree(t, "listener in the tree")
 	held := p.Listeners()
 	if len(held) != 1 || held[0].Name != "http" {
 		t.Fatalf("the master holds %v", held)

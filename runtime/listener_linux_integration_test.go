@@ -136,7 +136,7 @@ func answerOf(addr string) (string, error) {
 // TestListenersAtRunTime: a listener is added, paused, resumed and removed while the tree runs, and
 // all workers see it; its counts are in the tree.
 func TestListenersAtRunTime(t *testing.T) {
-	p := parseTree(t, "listeners at run time")
+	p := startTree(t, "listeners at run time")
 	ctx := t.Context()
 	late := coppice.ListenerSpec{Name: "late", Network: "tcp", Address: "127.0.0.1:0"}
 	for round := range 2 {
@@ -231,7 +231,7 @@ func TestListenersAtRunTime(t *testing.T) {
 // TestFunctionsOfPolicy: the user's Picker and Key run in the listener process, which finds them by
 // the Listener's path.
 func TestFunctionsOfPolicy(t *testing.T) {
-	p := parseTree(t, "functions of a policy")
+	p := startTree(t, "functions of a policy")
 	for _, l := range p.Listeners() {
 		home := ""
 		for range 12 {
@@ -262,7 +262,7 @@ func TestFunctionsOfPolicy(t *testing.T) {
 // effect.
 func TestLimitsAndModes(t *testing.T) {
 	t.Setenv("COPPICE_TEST_DIR", t.TempDir())
-	p := parseTree(t, "limits and modes")
+	p := startTree(t, "limits and modes")
 	for _, l := range p.Listeners() {
 		if l.Addr.Network() == "unix" {
 			if fi, err := os.Stat(l.Addr.String()); err != nil || fi.Mode().Perm() != 0o707 {

@@ -87,7 +87,7 @@ func TestPoolListen(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("COPPICE_TEST_DIR", dir)
-	p := parseTree(t, "listen rules")
+	p := startTree(t, "listen rules")
 	got := strings.Split(p.reported(1)[0].Addr, "\n")
 	want := []string{"Listen", "FreeBind", "FD", "path", "abstract", "ListenPacket", "Share"}
 	if !slices.Equal(got, want) {

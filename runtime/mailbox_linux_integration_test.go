@@ -75,7 +75,7 @@ func TestActorHoldsBackWorkers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			gateOfTest = make(chan struct{})
 			gate := gateOfTest
-			p := parseTree(t, "gated-"+name)
+			p := startTree(t, "gated-"+name)
 			defer close(gate)
 			bound := a.Bound
 			if bound == 0 {

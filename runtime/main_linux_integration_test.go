@@ -86,22 +86,22 @@ func withReports(cfg coppice.Config, to chan<- reportInvalid) coppice.Config {
 	return cfg
 }
 
-// planted is a running tree and what its workers report.
-type planted struct {
+// runningTree is a running tree and what its workers report.
+type runningTree struct {
 	*coppice.Runtime
 	t       *testing.T
 	reports chan reportInvalid
 	output  *printed // by its processes
 }
 
-// parseTree starts the tree of that name. When the test ends it shuts the tree down and checks that
-// nothing is left. wait is how many reports to wait for.
-func parseTree(t *testing.T, name string) *planted {
+// startTree starts the tree of that name. When the test ends it shuts the tree down and checks that
+// nothing is left.
+func startTree(t *testing.T, name string) *runningTree {
 	t.Helper()
 	t.Setenv(treeVar, name)
 	base := runtime.NumGoroutine()
 	fds := len(runtimetest.Descriptors(t, os.Getpid()))
-	p := &planted{t: t, reports: make(chan reportInvalid, 64), output: &printed{to: testWriter{t}}}
+	p := &runningTree{t: t, reports: make(chan reportInvalid, 64), output: &printed{to: testWriter{t}}}
 	cfg := withReports(trees[name](), p.reports)
 	cfg.Logger = slog.New(slog.NewTextHandler(testWriter{t}, nil))
 	if cfg.Output == nil {
@@ -134,7 +134,7 @@ func parseTree(t *testing.T, name string) *planted {
 }
 
 // reported waits for n reports, by slot.
-func (p *planted) reported(n int) map[int]reportInvalid {
+func (p *runningTree) reported(n int) map[int]reportInvalid {
 	p.t.Helper()
 	got := map[int]reportInvalid{}
 	for deadline := time.After(runtimetest.Patience); len(got) < n; {

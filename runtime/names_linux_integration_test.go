@@ -66,7 +66,7 @@ func steal(ctx context.Context, w *coppice.Worker) error {
 // A worker cannot take a name of the tree, taken or free, that others may look up. The master names
 // the workers, and a worker may have names below its own.
 func TestWorkerCannotTakeNamesOfTheTree(t *testing.T) {
-	p := parseTree(t, "thief")
+	p := startTree(t, "thief")
 	runtimetest.Eventually(t, "its own name", func() bool { return strings.Contains(p.output.String(), "its own: <nil>") })
 	if out := p.output.String(); strings.Contains(out, "stole") {
 		t.Error(out)

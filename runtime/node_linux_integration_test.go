@@ -148,12 +148,12 @@ func TestNodeInherited(t *testing.T) {
 func TestNodeEnds(t *testing.T) {
 	for _, tt := range []struct {
 		name string
-		end  func(p *planted) error
+		end  func(p *runningTree) error
 		want func(r supervisor.Reason) bool
 	}{
 		{"N3 N69 N74 exit code", tellEnd("exit"), func(r supervisor.Reason) bool { return r.Kind == supervisor.Exited && r.Code == 42 }},
 		{
-			"N78 N79 N80 N81 kill", func(p *planted) error { return syscall.Kill(p.pid("web/0"), syscall.SIGKILL) },
+			"N78 N79 N80 N81 kill", func(p *runningTree) error { return syscall.Kill(p.pid("web/0"), syscall.SIGKILL) },
 			func(r supervisor.Reason) bool {
 				return r.Kind == supervisor.Signaled && r.Signal == int(syscall.SIGKILL)
 			},
@@ -162,7 +162,7 @@ func TestNodeEnds(t *testing.T) {
 		{"N34 N48 the function returns", tellEnd("return"), func(r supervisor.Reason) bool { return r.Kind == supervisor.Normal }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := parseTree(t, "ends as told")
+			p := startTree(t, "ends as told")
 			first := p.reported(1)[0]
 			if first.Text != "false" {
 				t.Error("the marker variable is in the worker's environment") // N3
@@ -225,7 +225,7 @@ func TestNodeEndsAtOnce(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			pids := (&planted{Runtime: rt, t: t}).processes()
+			pids := (&runningTree{Runtime: rt, t: t}).processes()
 			delete(pids, "master")
 			var all sync.WaitGroup
 			shutdown := func() {
@@ -264,14 +264,14 @@ func TestNodeEndsAtOnce(t *testing.T) {
 	}
 }
 
-func tellEnd(how string) func(p *planted) error {
-	return func(p *planted) error { return p.System().Send(p.t.Context(), p.Lookup("web/0/end"), how) }
+func tellEnd(how string) func(p *runningTree) error {
+	return func(p *runningTree) error { return p.System().Send(p.t.Context(), p.Lookup("web/0/end"), how) }
 }
 
 // TestNodeBusyKeepAlive: X4: a client that never lets its connection rest gets an answer that
 // closes it, and a request that never ends is cut at the deadline, so that a drain ends.
 func TestNodeBusyKeepAlive(t *testing.T) {
-	p := parseTree(t, "keep-alive")
+	p := startTree(t, "keep-alive")
 	request := func(path string) (net.Conn, *bufio.Reader) {
 		c := p.keepAlive()
 		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path)

@@ -87,7 +87,7 @@ func tellOptions(ln net.Listener) {
 // connections that workers accept, and so is what its Control does, which runs in the master alone.
 func TestSocketOptions(t *testing.T) {
 	before := controls.Load()
-	p := parseTree(t, "socket options")
+	p := startTree(t, "socket options")
 	for _, l := range p.Listeners() {
 		for range 4 {
 			if s, err := answerOf(l.Addr.String()); s != "71 0 40000 4321 0" {

@@ -143,7 +143,7 @@ func TestOutputBlocked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &planted{Runtime: rt, t: t}
+	p := &runningTree{Runtime: rt, t: t}
 	runtimetest.Eventually(t, "lines are lost", func() bool { return rt.Snapshot().LostLines > 0 })
 	first := p.pid("web/0")
 	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
@@ -172,7 +172,7 @@ func TestOutputBlocked(t *testing.T) {
 // and the lines printed before are there.
 func TestOutputOfGrandchild(t *testing.T) {
 	outputLines = gathered{}
-	p := parseTree(t, "leaves its output to others")
+	p := startTree(t, "leaves its output to others")
 	sub := p.Subscribe(16)
 	defer sub.Close()
 	runtimetest.Eventually(t, "its lines", func() bool {

@@ -212,7 +212,7 @@ func TestMasterUnixDescriptor(t *testing.T) {
 		fds = append(fds, strconv.Itoa(fd))
 	}
 	t.Setenv("COPPICE_TEST_FDS", strings.Join(fds, " "))
-	p := parseTree(t, "descriptors of the master's")
+	p := startTree(t, "descriptors of the master's")
 	ask := func() {
 		t.Helper()
 		for range 3 {

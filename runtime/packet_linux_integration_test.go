@@ -158,7 +158,7 @@ func said(t *testing.T, c net.Conn) string {
 func TestListenPacket(t *testing.T) {
 	for _, policy := range []coppice.Policy{coppice.RoundRobin, coppice.ReusePort} {
 		t.Run(policy.String(), func(t *testing.T) {
-			p := parseTree(t, "packets "+policy.String())
+			p := startTree(t, "packets "+policy.String())
 			got := p.reported(2)
 			if got[0].Addr != got[1].Addr || got[0].Text != "*listen.UDPConn" {
 				t.Errorf("the workers have %s %s and %s", got[0].Text, got[0].Addr, got[1].Addr)
@@ -226,7 +226,7 @@ func TestPacketListenerInTree(t *testing.T) {
 	path := filepath.Join(dir, "gram")
 	t.Setenv("COPPICE_TEST_FD", strconv.Itoa(fd))
 	t.Setenv("COPPICE_TEST_GRAM", path)
-	p := parseTree(t, "packets of the tree")
+	p := startTree(t, "packets of the tree")
 	got := p.reported(1)[0]
 	if got.Addr != udp.LocalAddr().String() || got.Text != path {
 		t.Errorf("the worker has %s and %s", got.Addr, got.Text)

@@ -106,7 +106,7 @@ func homeOf(t *testing.T, addr, line string) string {
 // for; its replacement places by the same circle. A worker's replacement has the keys of its
 // predecessor.
 func TestPeek(t *testing.T) {
-	p := parseTree(t, "peeks")
+	p := startTree(t, "peeks")
 	addrs := map[string]string{}
 	for _, l := range p.Listeners() {
 		addrs[l.Name] = l.Addr.String()
@@ -176,7 +176,7 @@ func TestPeek(t *testing.T) {
 }
 
 // peeking is how many connections the listener process waits for.
-func peeking(t *testing.T, p *planted) (n int) {
+func peeking(t *testing.T, p *runningTree) (n int) {
 	t.Helper()
 	l, err := p.ListenerStats(t.Context())
 	if err != nil {
@@ -191,7 +191,7 @@ func peeking(t *testing.T, p *planted) (n int) {
 }
 
 // taking reports whether at each listener n workers take part.
-func taking(t *testing.T, p *planted, n int) bool {
+func taking(t *testing.T, p *runningTree, n int) bool {
 	t.Helper()
 	all, err := p.ListenerStats(t.Context())
 	if err != nil {

@@ -108,7 +108,7 @@ func init() {
 }
 
 // await waits for a pool event.
-func (p *planted) await(events *supervisor.Subscription, what string, is func(coppice.PoolEvent) bool) coppice.PoolEvent {
+func (p *runningTree) await(events *supervisor.Subscription, what string, is func(coppice.PoolEvent) bool) coppice.PoolEvent {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.t.Context(), runtimetest.Patience)
 	defer cancel()
@@ -128,7 +128,7 @@ func kindOf(k coppice.PoolEventKind) func(coppice.PoolEvent) bool {
 }
 
 // spare returns the ID of the spare that waits for a slot, or 0.
-func (p *planted) spare() (id int) {
+func (p *runningTree) spare() (id int) {
 	p.Snapshot().Walk(func(n coppice.Tree) {
 		if n.Role == "spare" && n.State == "running" {
 			id = n.ID
@@ -141,7 +141,7 @@ func (p *planted) spare() (id int) {
 // stays, though the worker that had it has returned an error, and did not just die.
 func TestSpare(t *testing.T) {
 	inBoth(t, func(t *testing.T) {
-		p := parseTree(t, "spares")
+		p := startTree(t, "spares")
 		events := p.Subscribe(256)
 		defer events.Close()
 		for range 3 {
@@ -171,7 +171,7 @@ func TestClosesAsItFails(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			inBoth(t, func(t *testing.T) {
 				setOrder(how)
-				p := parseTree(t, "closes as it fails")
+				p := startTree(t, "closes as it fails")
 				addr := p.Listeners()[0].Addr.String()
 				for incarnation := 2; incarnation < 5; incarnation++ {
 					p.crash()
@@ -193,7 +193,7 @@ func TestClosesAsItFails(t *testing.T) {
 // size.
 func TestScale(t *testing.T) {
 	inBoth(t, func(t *testing.T) {
-		p := parseTree(t, "scaled")
+		p := startTree(t, "scaled")
 		for _, size := range []int{4, 1, 3} {
 			if err := p.Scale(t.Context(), "web", size); err != nil {
 				t.Fatal(err)
@@ -222,7 +222,7 @@ func TestScale(t *testing.T) {
 func TestScaleFails(t *testing.T) {
 	inBoth(t, func(t *testing.T) {
 		setOrder("fail@3")
-		p := parseTree(t, "reloads, gives up")
+		p := startTree(t, "reloads, gives up")
 		if err := p.Scale(t.Context(), "web", 4); err == nil || !strings.Contains(err.Error(), "slot 3") || !strings.Contains(err.Error(), "no such database") {
 			t.Errorf("error %v", err)
 		}
@@ -246,7 +246,7 @@ func TestScaleFails(t *testing.T) {
 func TestScaleLeastBusy(t *testing.T) { inBoth(t, testScaleLeastBusy) }
 
 func testScaleLeastBusy(t *testing.T) {
-	p := parseTree(t, "scaled, least busy")
+	p := startTree(t, "scaled, least busy")
 	addr := p.Listeners()[0].Addr.String()
 	// Four connections each at least; then those of slot 0 are closed, and the listener process
 	// learns of it.
@@ -301,7 +301,7 @@ func TestRecycle(t *testing.T) {
 	t.Run("requests", func(t *testing.T) { inBoth(t, recycleByRequests) })
 	t.Run("age", func(t *testing.T) {
 		inBoth(t, func(t *testing.T) {
-			p := parseTree(t, "recycles by age")
+			p := startTree(t, "recycles by age")
 			runtimetest.Eventually(t, "both are at least third", func() bool {
 				s := p.slots()
 				return s["web/0"].Incarnation >= 3 && s["web/1"].Incarnation >= 3
@@ -309,7 +309,7 @@ func TestRecycle(t *testing.T) {
 		})
 	})
 	t.Run("soft memory", func(t *testing.T) {
-		p := parseTree(t, "recycles by memory")
+		p := startTree(t, "recycles by memory")
 		events := p.Subscribe(256)
 		defer events.Close()
 		runtimetest.Eventually(t, "the one that grows is replaced", func() bool {
@@ -321,7 +321,7 @@ func TestRecycle(t *testing.T) {
 		}
 	})
 	t.Run("hard memory", func(t *testing.T) {
-		p := parseTree(t, "ended by memory")
+		p := startTree(t, "ended by memory")
 		runtimetest.Eventually(t, "the one that grows is killed", func() bool {
 			n := p.slots()["web/0"]
 			return n.Incarnation == 2 && n.LastExit != ""
@@ -331,7 +331,7 @@ func TestRecycle(t *testing.T) {
 }
 
 func recycleByRequests(t *testing.T) {
-	p := parseTree(t, "recycles by requests")
+	p := startTree(t, "recycles by requests")
 	events := p.Subscribe(1024)
 	defer events.Close()
 	due := map[int]int{} // requests until it was due, by slot
@@ -355,7 +355,7 @@ func recycleByRequests(t *testing.T) {
 }
 
 // dueNow returns the next event that names a due worker, if one has come.
-func (p *planted) dueNow(events *supervisor.Subscription) *coppice.PoolEvent {
+func (p *runningTree) dueNow(events *supervisor.Subscription) *coppice.PoolEvent {
 	ctx, cancel := context.WithCancel(p.t.Context())
 	cancel()
 	for {
@@ -375,7 +375,7 @@ func (p *planted) dueNow(events *supervisor.Subscription) *coppice.PoolEvent {
 func TestScaleAgain(t *testing.T) { inBoth(t, testScaleAgain) }
 
 func testScaleAgain(t *testing.T) {
-	p := parseTree(t, "served")
+	p := startTree(t, "served")
 	times := 100
 	if os.Getenv("COPPICE_SOAK") != "" {
 		times = 6000
@@ -397,7 +397,7 @@ func TestDrainInReload(t *testing.T) { inBoth(t, testDrainInReload) }
 
 func testDrainInReload(t *testing.T) {
 	setOrder("serve")
-	p := parseTree(t, "reloads, drains two")
+	p := startTree(t, "reloads, drains two")
 	events := p.Subscribe(256)
 	defer events.Close()
 	web := func(k coppice.PoolEventKind) func(coppice.PoolEvent) bool { // and not the listener process
@@ -477,7 +477,7 @@ func init() {
 // TestForcedOfKilled: connections that a worker cut at its drain's deadline are counted although
 // the worker does not end in time, and is killed.
 func TestForcedOfKilled(t *testing.T) {
-	p := parseTree(t, "a drain without end")
+	p := startTree(t, "a drain without end")
 	events := p.Subscribe(256)
 	defer events.Close()
 	c, err := net.Dial("tcp", p.Listeners()[0].Addr.String())
@@ -503,7 +503,7 @@ type keptAlive struct {
 	r *bufio.Reader
 }
 
-func (p *planted) keepAlive() *keptAlive {
+func (p *runningTree) keepAlive() *keptAlive {
 	p.t.Helper()
 	c, err := net.Dial("tcp", p.Listeners()[0].Addr.String())
 	if err != nil {

@@ -143,7 +143,7 @@ func init() {
 // TestAsk: a worker asks the master, the master asks an actor in a worker by its
 // path, and an ask that is in flight when the process is killed fails at once.
 func TestAsk(t *testing.T) {
-	p := parseTree(t, "asks")
+	p := startTree(t, "asks")
 	if r := p.reported(1)[0]; r.Text != "master" {
 		t.Errorf("the worker asked the master for the tree and got %q", r.Text)
 	}
@@ -180,7 +180,7 @@ func TestAsk(t *testing.T) {
 }
 
 // pid returns the process of the child with a registered name.
-func (p *planted) pid(name string) int {
+func (p *runningTree) pid(name string) int {
 	p.t.Helper()
 	pid := 0
 	p.Snapshot().Walk(func(n coppice.Tree) {
@@ -196,7 +196,7 @@ func (p *planted) pid(name string) int {
 
 // TestTreeWithinTree: a worker that starts a tree by mistake gets an error (P69).
 func TestTreeWithinTree(t *testing.T) {
-	p := parseTree(t, "tree within the tree")
+	p := startTree(t, "tree within the tree")
 	if r := p.reported(1)[0]; r.Error != "" {
 		t.Errorf("Start in a worker: %s: %s", r.Error, r.Text)
 	}
@@ -227,7 +227,7 @@ func TestNeverReady(t *testing.T) {
 // TestGrandchild: a process that a worker starts inherits neither descriptors nor marker variables
 // (P15, P32).
 func TestGrandchild(t *testing.T) {
-	p := parseTree(t, "grandchild")
+	p := startTree(t, "grandchild")
 	out := p.reported(1)[0].Text
 	for line := range strings.Lines(out) {
 		name, _, _ := strings.Cut(strings.TrimSpace(line), "=")
@@ -243,7 +243,7 @@ func TestGrandchild(t *testing.T) {
 // TestMixedTree: programs, functions, supervisors and pools under one root: a child that is killed
 // comes back, the others stay.
 func TestMixedTree(t *testing.T) {
-	p := parseTree(t, "programs")
+	p := startTree(t, "programs")
 	before := p.processes()
 	sub := p.Subscribe(64)
 	defer sub.Close()
@@ -264,7 +264,7 @@ func TestMixedTree(t *testing.T) {
 }
 
 // processes are all the processes of the tree, by name.
-func (p *planted) processes() map[string]int {
+func (p *runningTree) processes() map[string]int {
 	pids := map[string]int{}
 	p.Snapshot().Walk(func(n coppice.Tree) {
 		if n.PID != 0 {
@@ -284,7 +284,7 @@ func TestMissingProgram(t *testing.T) {
 
 // TestRunning: one tree a program.
 func TestRunning(t *testing.T) {
-	p := parseTree(t, "programs")
+	p := startTree(t, "programs")
 	if _, err := coppice.Start(t.Context(), pool(1, idle)); !errors.Is(err, coppice.ErrRunning) {
 		t.Errorf("error %v, want ErrRunning", err)
 	}

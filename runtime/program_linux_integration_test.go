@@ -103,7 +103,7 @@ func init() {
 		fmt.Println("deaf")
 		time.Sleep(time.Hour)
 	}
-	programs["heeds SIGINT"] = func() {
+	programs["ends at SIGINT"] = func() {
 		c := make(chan os.Signal, 1)
 		signal.Notify(c, syscall.SIGINT)
 		signal.Ignore(syscall.SIGTERM)
@@ -261,20 +261,20 @@ func TestStopSteps(t *testing.T) {
 		steps   []string
 		reason  supervisor.ReasonKind
 	}{
-		{"heeds SIGTERM", coppice.Process{Command: []string{"sleep", "3600"}}, []string{"SIGTERM"}, supervisor.Shutdown},
+		{"ends at SIGTERM", coppice.Process{Command: []string{"sleep", "3600"}}, []string{"SIGTERM"}, supervisor.Shutdown},
 		{"is deaf", func() coppice.Process { p := itself("deaf"); p.Ready.Line = "deaf"; return p }(), []string{"SIGTERM", "SIGKILL"}, supervisor.Killed},
-		{"heeds what it has chosen", func() coppice.Process {
-			p := itself("heeds SIGINT")
+		{"ends at the signal that it has chosen", func() coppice.Process {
+			p := itself("ends at SIGINT")
 			p.Ready.Line, p.Stop = "deaf", syscall.SIGINT
 			return p
 		}(), []string{"SIGINT"}, supervisor.Shutdown},
-		{"does not heed what it has chosen", func() coppice.Process {
+		{"ignores the signal that it has chosen", func() coppice.Process {
 			p := itself("deaf")
 			p.Ready.Line, p.Stop = "deaf", syscall.SIGINT
 			return p
 		}(), []string{"SIGINT", "SIGTERM", "SIGKILL"}, supervisor.Killed},
 		{"brutally", func() coppice.Process {
-			p := itself("heeds SIGINT")
+			p := itself("ends at SIGINT")
 			p.Ready.Line, p.Shutdown = "deaf", supervisor.BrutalKill
 			return p
 		}(), []string{"SIGKILL"}, supervisor.Killed},
@@ -361,7 +361,7 @@ func TestGroupOfTheDead(t *testing.T) {
 	sub := rt.Subscribe(16)
 	defer sub.Close()
 	left := atoi(t, out.with(t, "script| left "))
-	p := planted{Runtime: rt, t: t}
+	p := runningTree{Runtime: rt, t: t}
 	if err := syscall.Kill(p.pid("script"), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

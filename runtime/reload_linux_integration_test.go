@@ -105,7 +105,7 @@ func serveUntilAsked(ctx context.Context, w *coppice.Worker, ln net.Listener) er
 }
 
 // crash makes a worker fail, in either isolation.
-func (p *planted) crash() {
+func (p *runningTree) crash() {
 	p.t.Helper()
 	c := http.Client{Timeout: runtimetest.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	if resp, err := c.Get("http://" + p.Listeners()[0].Addr.String() + "/crash"); err == nil { // else it was quicker than its answer
@@ -171,7 +171,7 @@ func init() {
 }
 
 // slots returns the pool's slots as the tree shows them, by name.
-func (p *planted) slots() map[string]coppice.Tree {
+func (p *runningTree) slots() map[string]coppice.Tree {
 	slots := map[string]coppice.Tree{}
 	p.Snapshot().Walk(func(n coppice.Tree) {
 		if n.Role == "worker" || n.Role == "listener" {
@@ -183,7 +183,7 @@ func (p *planted) slots() map[string]coppice.Tree {
 
 // generations returns the generation of web/0, web/1 and so on, and of the listener
 // process last.
-func (p *planted) generations() []int {
+func (p *runningTree) generations() []int {
 	slots := p.slots()
 	var gens []int
 	for i := 0; ; i++ {
@@ -195,14 +195,14 @@ func (p *planted) generations() []int {
 	}
 }
 
-func (p *planted) wantGenerations(want ...int) {
+func (p *runningTree) wantGenerations(want ...int) {
 	p.t.Helper()
 	if got := p.generations(); !slices.Equal(got, want) {
 		p.t.Errorf("generations %v, want %v:\n%v", got, want, p.Snapshot())
 	}
 }
 
-func (p *planted) mustReload() {
+func (p *runningTree) mustReload() {
 	p.t.Helper()
 	if err := p.Reload(p.t.Context()); err != nil {
 		p.t.Fatal(err)
@@ -210,7 +210,7 @@ func (p *planted) mustReload() {
 }
 
 // failReload reloads, which must fail.
-func (p *planted) failReload() *coppice.ReloadError {
+func (p *runningTree) failReload() *coppice.ReloadError {
 	p.t.Helper()
 	err := p.Reload(p.t.Context())
 	failed, ok := errors.AsType[*coppice.ReloadError](err)
@@ -220,14 +220,14 @@ func (p *planted) failReload() *coppice.ReloadError {
 	return failed
 }
 
-func (p *planted) get() string { return get(p.t, p.Listeners()[0].Addr.String()) }
+func (p *runningTree) get() string { return get(p.t, p.Listeners()[0].Addr.String()) }
 
 // TestReload: every worker and the listener process are replaced by the next
 // generation, each under its name, with the socket open throughout.
 func TestReload(t *testing.T) {
 	inBoth(t, func(t *testing.T) {
 		setOrder("serve")
-		p := parseTree(t, "reloads")
+		p := startTree(t, "reloads")
 		before, socket := p.slots(), p.Listeners()[0]
 		events := p.Subscribe(256)
 		defer events.Close()
@@ -271,7 +271,7 @@ func TestReloadFails(t *testing.T) { inBoth(t, testReloadFails) }
 
 func testReloadFails(t *testing.T) {
 	setOrder("serve")
-	p := parseTree(t, "reloads")
+	p := startTree(t, "reloads")
 	for _, tt := range []struct{ order, worker, why string }{
 		{"fail", "web/0", "no such database"},
 		{"fail@1", "web/1", "no such database"},
@@ -319,7 +319,7 @@ func TestReloadHangs(t *testing.T) { inBoth(t, testReloadHangs) }
 func testReloadHangs(t *testing.T) {
 	t.Run("start timeout", func(t *testing.T) {
 		setOrder("serve")
-		p := parseTree(t, "reloads, impatient")
+		p := startTree(t, "reloads, impatient")
 		setOrder("hang@1")
 		if failed := p.failReload(); !errors.Is(failed, coppice.ErrNotReady) || failed.Worker != "web/1" {
 			t.Errorf("%+v", failed)
@@ -328,7 +328,7 @@ func testReloadHangs(t *testing.T) {
 	})
 	t.Run("context", func(t *testing.T) {
 		setOrder("serve")
-		p := parseTree(t, "reloads")
+		p := startTree(t, "reloads")
 		setOrder("hang@1")
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
@@ -347,7 +347,7 @@ func TestReloadsInTurn(t *testing.T) { inBoth(t, testReloadsInTurn) }
 
 func testReloadsInTurn(t *testing.T) {
 	setOrder("serve")
-	p := parseTree(t, "reloads")
+	p := startTree(t, "reloads")
 	errs := make(chan error)
 	const n = 4
 	for range n {
@@ -367,7 +367,7 @@ func TestReloadInCrashLoop(t *testing.T) { inBoth(t, testReloadInCrashLoop) }
 
 func testReloadInCrashLoop(t *testing.T) {
 	setOrder("crash")
-	p := parseTree(t, "reloads, backs off")
+	p := startTree(t, "reloads, backs off")
 	runtimetest.Eventually(t, "the slot is down", func() bool {
 		down := false
 		p.Snapshot().Walk(func(n coppice.Tree) { down = down || n.State == "restarting" })
@@ -386,7 +386,7 @@ func TestCrashInReload(t *testing.T) { inBoth(t, testCrashInReload) }
 
 func testCrashInReload(t *testing.T) {
 	setOrder("serve")
-	p := parseTree(t, "reloads")
+	p := startTree(t, "reloads")
 	setOrder("crash@0")
 	// Whether it crashes before the last slot has its turn depends on the machine. In any case
 	// every slot has a worker in the end.
@@ -407,7 +407,7 @@ func testCrashInReload(t *testing.T) {
 // givenUp is a reload whose pool has used its budget up, by one of its old workers, while the
 // successor of web/1 waits for the gate.
 type givenUp struct {
-	*planted
+	*runningTree
 	gate string
 	done chan error // what Reload returns
 }
@@ -422,7 +422,7 @@ func giveUpInReload(ctx context.Context, t *testing.T, tree, path string, before
 	}
 	t.Setenv(gateVar, g.gate)
 	setOrder("serve")
-	g.planted = parseTree(t, tree)
+	g.runningTree = startTree(t, tree)
 	sub := g.Subscribe(256)
 	defer sub.Close()
 	setOrder("wait@1")
@@ -502,7 +502,7 @@ func TestGivesUpForGoodInReload(t *testing.T) {
 }
 
 // candidate reports whether a successor of the worker of that name is being started.
-func (p *planted) candidate(name string) (way bool) {
+func (p *runningTree) candidate(name string) (way bool) {
 	p.Snapshot().Walk(func(n coppice.Tree) { way = way || n.Role == "candidate" && n.Name == name })
 	return way
 }
@@ -513,7 +513,7 @@ func TestStopInReload(t *testing.T) { inBoth(t, testStopInReload) }
 
 func testStopInReload(t *testing.T) {
 	setOrder("serve")
-	p := parseTree(t, "reloads")
+	p := startTree(t, "reloads")
 	setOrder("hang@1")
 	done := make(chan error, 1)
 	go func() { done <- p.Reload(t.Context()) }()
@@ -533,7 +533,7 @@ func testStopInReload(t *testing.T) {
 // and the error names the difference.
 func TestReloadAnotherTree(t *testing.T) {
 	setOrder("serve")
-	p := parseTree(t, "reloads another tree")
+	p := startTree(t, "reloads another tree")
 	t.Setenv("COPPICE_TEST_SIZE", "3") // P15: children get the environment of now
 	failed := p.failReload()
 	if !strings.Contains(failed.Error(), "Size=2") || !strings.Contains(failed.Error(), "Size=3") {
@@ -548,7 +548,7 @@ func TestReloadSockets(t *testing.T) { inBoth(t, testReloadSockets) }
 
 func testReloadSockets(t *testing.T) {
 	setOrder("serve")
-	p := parseTree(t, "reloads")
+	p := startTree(t, "reloads")
 	old := p.Listeners()[0].Addr.String()
 	setOrder("other socket")
 	p.mustReload()
@@ -571,7 +571,7 @@ func TestReloadStopFirst(t *testing.T) { inBoth(t, testReloadStopFirst) }
 
 func testReloadStopFirst(t *testing.T) {
 	setOrder("serve")
-	p := parseTree(t, "reloads, stop first")
+	p := startTree(t, "reloads, stop first")
 	socket := p.Listeners()[0].Addr.String()
 	setOrder("fail@1")
 	_ = p.failReload()
@@ -592,7 +592,7 @@ func TestReloadsLeaveNothing(t *testing.T) { inBoth(t, testReloadsLeaveNothing) 
 
 func testReloadsLeaveNothing(t *testing.T) {
 	setOrder("serve")
-	p := parseTree(t, "reloads")
+	p := startTree(t, "reloads")
 	reloads := 30
 	if os.Getenv("COPPICE_SOAK") != "" {
 		reloads = 1000
@@ -641,7 +641,7 @@ func raced() bool {
 }
 
 // atRest waits until no worker drains and nothing changes any more, and counts.
-func (p *planted) atRest() (now rest) {
+func (p *runningTree) atRest() (now rest) {
 	p.t.Helper()
 	runtimetest.Eventually(p.t, "nobody drains", func() bool {
 		alone := true

@@ -48,11 +48,11 @@ func TestStartStruck(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("killed", func(t *testing.T) {
-		p := parseTree(t, "struck")
+		p := startTree(t, "struck")
 		if _, err := os.Stat(order); !os.IsNotExist(err) {
 			t.Fatal("no worker was killed")
 		}
-		p.everybodyAnswers(2)
+		p.allAnswer(2)
 	})
 	if err := os.WriteFile(order, []byte("error"), 0o600); err != nil {
 		t.Fatal(err)

@@ -26,7 +26,7 @@ func init() {
 }
 
 // running returns the process of that name, once it is up; 0 before.
-func (p *planted) running(name string) (pid int) {
+func (p *runningTree) running(name string) (pid int) {
 	p.Snapshot().Walk(func(n coppice.Tree) {
 		if n.Name == name && n.State == supervisor.Running.String() {
 			pid = n.PID
@@ -47,7 +47,7 @@ func TestKilledAgainAndAgain(t *testing.T) {
 	case testing.Short():
 		rounds = 3
 	}
-	p := parseTree(t, "killed")
+	p := startTree(t, "killed")
 	names := []string{"web/0", "web/1", "sleep", "script", "settled"}
 	var before, now rest
 	var listener int64 // bytes

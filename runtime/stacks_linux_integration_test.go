@@ -19,7 +19,7 @@ func TestStacks(t *testing.T) { inBoth(t, testStacks) }
 
 func testStacks(t *testing.T) {
 	setOrder("serve")
-	p := parseTree(t, "reloads")
+	p := startTree(t, "reloads")
 	before := p.slots()
 	for name, n := range before {
 		stacks, err := p.Stacks(t.Context(), n.ID)
@@ -51,7 +51,7 @@ func testStacks(t *testing.T) {
 func TestStacksOfMany(t *testing.T) {
 	t.Setenv("COPPICE_ISOLATION", coppice.GoroutineIsolation.String())
 	setOrder("serve")
-	p := parseTree(t, "reloads")
+	p := startTree(t, "reloads")
 	free := make(chan struct{})
 	defer close(free)
 	for range 10_000 { // of the same process as the worker
@@ -69,7 +69,7 @@ func TestStacksOfMany(t *testing.T) {
 // ends, the call returns at once.
 func TestStacksOfSilent(t *testing.T) {
 	setOrder("serve")
-	p := parseTree(t, "reloads")
+	p := startTree(t, "reloads")
 	w := p.slots()["web/0"]
 	runtimetest.Freeze(t, w.PID)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -66,7 +66,7 @@ func listenStarved(ctx context.Context, w *coppice.Worker) string {
 // returns the error that package net's would. A link is tried again until there are descriptors, as
 // is a socket for the listener process, and nothing is replaced for it.
 func TestOutOfDescriptors(t *testing.T) {
-	p := parseTree(t, "starved")
+	p := startTree(t, "starved")
 	if s := p.reported(1)[0].Text; s != "" {
 		t.Error(s)
 	}

@@ -49,7 +49,7 @@ func testPoolStopsTogether(t *testing.T) {
 	}
 	defer ln.Close()
 	t.Setenv(holderVar, ln.Addr().String())
-	p := parseTree(t, "stops held")
+	p := startTree(t, "stops held")
 	stopped := make(chan error, 1)
 	go func() { // ends with the tree
 		ctx, cancel := context.WithTimeout(context.Background(), runtimetest.Patience)

@@ -20,8 +20,8 @@ var stops = map[string]struct {
 	steps    []string
 	kind     supervisor.ReasonKind
 }{
-	"heeds its context": {idle, time.Minute, []string{"asked by frame"}, supervisor.Shutdown},
-	"heeds nothing": {func(_ context.Context, w *coppice.Worker) error {
+	"ends with its context": {idle, time.Minute, []string{"asked by frame"}, supervisor.Shutdown},
+	"ignores its context": {func(_ context.Context, w *coppice.Worker) error {
 		if err := w.Ready(); err != nil {
 			return err
 		}
@@ -43,7 +43,7 @@ func init() {
 func TestStopStepsOfWorker(t *testing.T) {
 	for name, tt := range stops {
 		t.Run(name, func(t *testing.T) {
-			p := parseTree(t, "stop: "+name)
+			p := startTree(t, "stop: "+name)
 			sub := p.Subscribe(64)
 			defer sub.Close()
 			if err := p.Shutdown(t.Context()); err != nil {

@@ -34,7 +34,7 @@ func init() {
 func TestPoolStrategies(t *testing.T) {
 	for s, want := range strategies {
 		t.Run(s.String(), func(t *testing.T) {
-			p := parseTree(t, "pool "+s.String())
+			p := startTree(t, "pool "+s.String())
 			slot := func(pids map[string]int, i int) int { return pids[fmt.Sprintf("web/%d", i)] }
 			before := p.processes()
 			if err := syscall.Kill(slot(before, 1), syscall.SIGKILL); err != nil {

@@ -345,7 +345,7 @@ func TestNotActivated(t *testing.T) {
 		t.Errorf("printed %s", out)
 	}
 
-	if r := parseTree(t, "asks for systemd's").reported(1)[0]; !strings.Contains(r.Error, "stands in the tree only") {
+	if r := startTree(t, "asks for systemd's").reported(1)[0]; !strings.Contains(r.Error, "stands in the tree only") {
 		t.Errorf("error %q", r.Error)
 	}
 

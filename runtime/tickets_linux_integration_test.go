@@ -82,7 +82,7 @@ func selfSigned(context.Context) ([]byte, error) {
 // TestTickets is N105 and P40: of n connections that a client makes to four
 // workers all but the first resume its session.
 func TestTickets(t *testing.T) {
-	p := parseTree(t, "tls")
+	p := startTree(t, "tls")
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1)},
@@ -113,7 +113,7 @@ func TestTickets(t *testing.T) {
 
 // TestTicketsOfAnotherPool: a session is resumed by the workers of its pool, and by no others.
 func TestTicketsOfAnotherPool(t *testing.T) {
-	p := parseTree(t, "tls, two pools")
+	p := startTree(t, "tls, two pools")
 	addrs := map[string]string{}
 	for _, l := range p.Listeners() {
 		addrs[l.Name] = l.Addr.String()

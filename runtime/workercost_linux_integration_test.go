@@ -29,7 +29,7 @@ const maxWorkerGoroutines = 8
 
 // TestWorkerGoroutines: the master has a fixed number of goroutines for each worker.
 func TestWorkerGoroutines(t *testing.T) {
-	p := parseTree(t, "goroutines")
+	p := startTree(t, "goroutines")
 	before := p.atRest()
 	const more = 5
 	if err := p.Scale(t.Context(), "web", 1+more); err != nil {

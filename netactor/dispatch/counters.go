@@ -20,9 +20,9 @@ func (d *Dispatcher) countersFrame(id, number uint64, f *fdipc.Frame) {
 		d.mu.Unlock()
 		return // without the page, the worker reports its closed connections by frames alone
 	}
-	seat := w.Memberships[number]
-	seat.Counters = c
-	link, enough := w.Link, seat.Listener != nil && !seat.Listener.NeedsEnds
+	m := w.Memberships[number]
+	m.Counters = c
+	link, enough := w.Link, m.Listener != nil && !m.Listener.NeedsEnds
 	d.mu.Unlock()
 	if link != nil && enough {
 		_ = link.TrySend(&fdipc.Frame{Kind: wire.KindCounters, Target: number})

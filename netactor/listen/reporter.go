@@ -51,8 +51,8 @@ func (r *reporter) join(link *fdipc.Conn) {
 	var h *fdipc.Handle
 	if r.link != link {
 		r.link, r.finished, r.reported, r.counters, r.off = link, 0, 0, nil, false
-		if c, sheetHandle, err := shm.NewSharedCounters(); err == nil {
-			r.counters, h = c, sheetHandle
+		if c, memfd, err := shm.NewSharedCounters(); err == nil {
+			r.counters, h = c, memfd
 		}
 	}
 	open := uint64(r.open)

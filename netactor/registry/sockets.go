@@ -120,11 +120,11 @@ func (t *Table) repair(number uint64) (then func() []effect) {
 	again := !r.last.IsZero()
 	r.last = now
 	var err error
-	mended := true
+	reopening := false
 	var evict []int // members that are packet sockets
 	for key, s := range t.sockets {
 		if key.number != number || s.reopening || !s.Closed() && s.Listening() {
-			mended = mended && !s.reopening
+			reopening = reopening || s.reopening
 			continue
 		}
 		if s.IsPacket() {
@@ -132,7 +132,7 @@ func (t *Table) repair(number uint64) (then func() []effect) {
 		}
 		e := t.relisten(key, s)
 		err = errors.Join(err, e)
-		mended = mended && !s.reopening
+		reopening = reopening || s.reopening
 		t.logs.Warn("a listening socket was shut down, listening again", "listener", t.title(number), "err", e)
 	}
 	if again {
@@ -145,7 +145,7 @@ func (t *Table) repair(number uint64) (then func() []effect) {
 		for _, index := range evict {
 			out = append(out, t.state.evict(number, index)...)
 		}
-		if err == nil && mended {
+		if err == nil && !reopening {
 			out = append(out, t.state.repaired(number)...)
 		}
 		return out

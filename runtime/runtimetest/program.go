@@ -38,9 +38,10 @@ func Main(m *testing.M, program func()) {
 	os.Exit(m.Run())
 }
 
-// heed makes the programs of [Start] react to the signals that this process was started to ignore,
-// by nohup or as a background job: a signal that is handled here has its default after their exec.
-var heed = sync.OnceFunc(func() {
+// handleIgnored makes the programs of [Start] react to the signals that this process was started to
+// ignore, by nohup or as a background job: a signal that is handled here has its default after
+// their exec.
+var handleIgnored = sync.OnceFunc(func() {
 	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
 		if signal.Ignored(sig) {
 			signal.Notify(make(chan os.Signal, 1), sig)
@@ -73,7 +74,7 @@ func Start(t testing.TB, env []string, args ...string) *Program {
 // are borrowed until StartWith returns.
 func StartWith(t testing.TB, env []string, files []*os.File, args ...string) *Program {
 	t.Helper()
-	heed()
+	handleIgnored()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

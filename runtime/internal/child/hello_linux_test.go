@@ -37,9 +37,9 @@ func TestNoConfiguration(t *testing.T) {
 			c.process = true
 			mine, its := fdipc.Pipe(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, c.ConnConfig())
 			tt.hello(c)
-			bye := c.Run(its, nil)
-			if bye.Kind != childproto.NoticeError || !strings.Contains(bye.Text, "configuration") || !strings.Contains(bye.Text, tt.errno.Error()) {
-				t.Errorf("%+v", bye)
+			notice := c.Run(its, nil)
+			if notice.Kind != childproto.NoticeError || !strings.Contains(notice.Text, "configuration") || !strings.Contains(notice.Text, tt.errno.Error()) {
+				t.Errorf("%+v", notice)
 			}
 			_, _ = its.Close(), mine.Close()
 			c.endDrain()

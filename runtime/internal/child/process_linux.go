@@ -35,12 +35,12 @@ func RunProcess(cfg Config, channel *os.File) (code int, last string, err error)
 	}
 	connectedChildren <- connectedChild{s, conn}
 	go s.killOrphan(conn) // ends with the process
-	bye := s.Run(conn, s.ownPipeline)
+	notice := s.Run(conn, s.ownPipeline)
 	cut := errors.Is(context.Cause(s.ctx), ErrMasterGone) // End ends the channel too
-	s.End(bye)
-	switch bye.Kind {
+	s.End(notice)
+	switch notice.Kind {
 	case childproto.NoticeUnfit:
-		return childproto.ExitUsage, bye.Text, nil
+		return childproto.ExitUsage, notice.Text, nil
 	case childproto.NoticeError, childproto.NoticePanic:
 		return childproto.ExitFailed, "", nil
 	case childproto.NoticeNormal, childproto.NoticeShutdown:

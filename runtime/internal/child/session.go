@@ -326,14 +326,14 @@ func (s *Session) Run(conn *fdipc.Conn, newPipeline func(childproto.Hello) traci
 		return childproto.ExitNotice{Kind: childproto.NoticeUnfit, Text: err.Error()}
 	}
 
-	bye := life()
+	notice := life()
 
 	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
 	defer cancel()
 	if err := errors.Join(s.system.Shutdown(ctx), s.pipeline.Shutdown(ctx)); err != nil {
 		s.log.Warn("child: ending", "name", s.identity.Name, "err", err)
 	}
-	return bye
+	return notice
 }
 
 // checkHello returns the function that runs the role of the hello, or an error if this program
@@ -416,14 +416,14 @@ func (s *Session) work() childproto.ExitNotice {
 	s.endDrain() // cuts the connections that the worker function has not waited for
 	_ = s.netListeners.Drain(s.drain)
 	_ = s.netListeners.Close() // packet sockets
-	bye := childproto.ExitNotice{Kind: childproto.NoticeNormal, Forced: int(s.forced.Load())}
+	notice := childproto.ExitNotice{Kind: childproto.NoticeNormal, Forced: int(s.forced.Load())}
 	switch {
 	case asked && (err == nil || errors.Is(err, context.Canceled)):
-		bye.Kind = childproto.NoticeShutdown
+		notice.Kind = childproto.NoticeShutdown
 	case err != nil:
-		bye.Kind, bye.Text = childproto.NoticeError, err.Error()
+		notice.Kind, notice.Text = childproto.NoticeError, err.Error()
 	}
-	return bye
+	return notice
 }
 
 // CloseSockets closes the sockets of a worker that is a goroutine and has ended, or is given up.
@@ -450,10 +450,10 @@ func (s *Session) sendReady() error {
 }
 
 // End sends the exit notice and closes the channel.
-func (s *Session) End(bye childproto.ExitNotice) {
+func (s *Session) End(notice childproto.ExitNotice) {
 	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
 	defer cancel()
-	_ = s.conn.Send(ctx, childproto.NewFrame(childproto.FrameExitNotice, bye.Cut())) // on an error the master is gone
+	_ = s.conn.Send(ctx, childproto.NewFrame(childproto.FrameExitNotice, notice.Cut())) // on an error the master is gone
 	s.exiting.Store(true)
 	_ = s.conn.Close()
 	s.closeLinks()

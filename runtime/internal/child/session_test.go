@@ -81,9 +81,9 @@ func TestSilentMaster(t *testing.T) {
 		c := newTest(slog.New(slog.DiscardHandler))
 		mine, its := fdipc.Pipe(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, c.ConnConfig())
 		began := time.Now()
-		bye := c.Run(its, nil)
-		if bye.Kind != childproto.NoticeUnfit || !strings.Contains(bye.Text, "no hello") || time.Since(began) != helloTimeout {
-			t.Errorf("after %v: %+v", time.Since(began), bye)
+		notice := c.Run(its, nil)
+		if notice.Kind != childproto.NoticeUnfit || !strings.Contains(notice.Text, "no hello") || time.Since(began) != helloTimeout {
+			t.Errorf("after %v: %+v", time.Since(began), notice)
 		}
 		_, _ = its.Close(), mine.Close()
 		c.endDrain()
@@ -104,8 +104,8 @@ func TestUnfitChild(t *testing.T) {
 		c := newTest(slog.New(slog.DiscardHandler))
 		mine, its := fdipc.Pipe(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, c.ConnConfig())
 		c.hello <- receivedHello{hello: w}
-		if bye := c.Run(its, nil); bye.Kind != childproto.NoticeUnfit || bye.Text != "coppice: "+want {
-			t.Errorf("%+v, want %q", bye, want)
+		if notice := c.Run(its, nil); notice.Kind != childproto.NoticeUnfit || notice.Text != "coppice: "+want {
+			t.Errorf("%+v, want %q", notice, want)
 		}
 		_, _ = its.Close(), mine.Close()
 		c.endDrain()

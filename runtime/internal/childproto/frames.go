@@ -143,15 +143,15 @@ const maxForced = 1 << 30
 
 // Cut returns the exit notice with its text cut to its bounds. The value and the stack of a
 // panic are cut separately.
-func (bye ExitNotice) Cut() ExitNotice {
-	bye.Forced = min(max(bye.Forced, 0), maxForced)
-	if bye.Kind != NoticePanic {
-		bye.Text = supervisor.Cut(bye.Text)
-		return bye
+func (n ExitNotice) Cut() ExitNotice {
+	n.Forced = min(max(n.Forced, 0), maxForced)
+	if n.Kind != NoticePanic {
+		n.Text = supervisor.Cut(n.Text)
+		return n
 	}
-	value, stack, _ := strings.Cut(strings.TrimPrefix(bye.Text, PanicMark), "\n\n")
-	bye.Text = PanicMark + supervisor.Cut(value) + "\n\n" + supervisor.Cut(stack)
-	return bye
+	value, stack, _ := strings.Cut(strings.TrimPrefix(n.Text, PanicMark), "\n\n")
+	n.Text = PanicMark + supervisor.Cut(value) + "\n\n" + supervisor.Cut(stack)
+	return n
 }
 
 // PanicMark begins the text of an exit notice of kind NoticePanic. The value, an empty line

@@ -21,7 +21,7 @@ import (
 // in programVar.
 var programs = map[string]func(){
 	"wait": func() { time.Sleep(time.Hour) }, // to block for ever is a deadlock
-	// leaves leaves a child behind in its group, which heeds SIGTERM or not, prints
+	// leaves leaves a child behind in its group, which ends at SIGTERM or not, prints
 	// its number, and ends.
 	"leaves": func() {
 		var pidfd int
