@@ -4,13 +4,13 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"runtime"
 	"syscall"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/coppice-go/coppice/runtime/internal/pool"
+	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -35,7 +35,11 @@ type WorkerFunc func(ctx context.Context, w *Worker) error
 // [PoolEvent].
 type Pool struct {
 	Name string // unique among its siblings; up to 64 bytes without space, /, @ and $
-	Size int    // number of workers, 1 to 4096; 0 = one for each CPU
+
+	// Size is the number of workers, 1 to 4096. Zero = one for each CPU that the master may use: by
+	// its affinity and by the quotas of its cgroups (rounded up, and at least 2), as Go chooses
+	// GOMAXPROCS. What GOMAXPROCS is set to does not count: it is about one process, not the pool.
+	Size int
 
 	Worker WorkerFunc // required
 
@@ -266,7 +270,7 @@ func ParseIsolation(s string) (Isolation, error) {
 // size is the number of workers.
 func (p Pool) size() int {
 	if p.Size == 0 {
-		return runtime.NumCPU()
+		return process.CPUs()
 	}
 	return p.Size
 }

@@ -89,7 +89,7 @@ func validateChildren(bad reportInvalid, parent string, specs []ChildSpec) []*no
 
 func (p Pool) validate(bad reportInvalid, path string) {
 	if p.Size < 0 || p.Size > maxPool {
-		bad(path, "Size", p.Size, fmt.Sprintf("is not between 1 and %d (0 = one for each CPU)", maxPool))
+		bad(path, "Size", p.Size, fmt.Sprintf("is not between 1 and %d (0 = one for each CPU that the master may use)", maxPool))
 	}
 	notNil(bad, path, "Worker", p.Worker == nil)
 	checkIsolation(bad, path, "Isolation", p.Isolation)

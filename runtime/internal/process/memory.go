@@ -38,28 +38,12 @@ func machineMemory(meminfo string) int64 {
 // cgroupLimits returns the memory limits of the cgroups, of either version, that the file cgroup
 // names, and of their parents up to the root of the hierarchy at mount.
 func cgroupLimits(cgroup, mount string) []int64 {
-	b, _ := os.ReadFile(cgroup)
 	var limits []int64
-	for line := range strings.Lines(string(b)) {
-		f := strings.SplitN(strings.TrimSpace(line), ":", 3) // hierarchy:controllers:path (cgroups(7))
-		if len(f) != 3 {
-			continue
-		}
-		root, file := mount, "memory.max"
-		switch {
-		case f[0] == "0":
-		case strings.Contains(","+f[1]+",", ",memory,"):
-			root, file = filepath.Join(mount, "memory"), "memory.limit_in_bytes"
-		default:
-			continue
-		}
-		for dir := filepath.Clean("/" + f[2]); ; dir = filepath.Dir(dir) {
-			b, _ := os.ReadFile(filepath.Join(root, dir, file))
+	for dir := range cgroupDirs(cgroup, mount, "memory") {
+		for _, file := range []string{"memory.max", "memory.limit_in_bytes"} { // of version 2, of version 1
+			b, _ := os.ReadFile(filepath.Join(dir, file))
 			if l, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil { // "max" is none
 				limits = append(limits, l)
-			}
-			if dir == "/" {
-				break
 			}
 		}
 	}
