@@ -29,7 +29,7 @@ func init() {
 				if len(w.Config()) != longSize || !bytes.HasSuffix(w.Config(), longEnd) {
 					return fmt.Errorf("a configuration of %d bytes that is not the master's", len(w.Config()))
 				}
-				if err := tell(ctx, w, reportInvalid{}); err != nil {
+				if err := tell(ctx, w, workerReport{}); err != nil {
 					return err
 				}
 				return idle(ctx, w)
@@ -41,7 +41,7 @@ func init() {
 func init() {
 	trees["long specs"] = func() coppice.Config {
 		cfg := pool(3, func(ctx context.Context, w *coppice.Worker) error {
-			if err := tell(ctx, w, reportInvalid{}); err != nil {
+			if err := tell(ctx, w, workerReport{}); err != nil {
 				return err
 			}
 			return idle(ctx, w)

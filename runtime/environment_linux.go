@@ -24,10 +24,10 @@ type appliedEnvironment struct {
 	held []*os.File
 }
 
-// outfit completes cmd: it looks for cmd's program in PATH and adds e except for the variables. It
+// apply completes cmd: it looks for cmd's program in PATH and adds e except for the variables. It
 // may block for ever, so it runs under [process.Apart]. The caller closes what the result holds
 // after the start.
-func (e Environment) outfit(cmd process.Command, at *process.Look) (*appliedEnvironment, error) {
+func (e Environment) apply(cmd process.Command, at *process.Look) (*appliedEnvironment, error) {
 	o := &appliedEnvironment{cmd: cmd}
 	if err := o.add(e, at); err != nil {
 		return nil, errors.Join(err, o.Close())

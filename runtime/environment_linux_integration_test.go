@@ -33,7 +33,7 @@ func init() {
 	trees["environment"] = func() coppice.Config {
 		dir := os.Getenv(fileVar)
 		cfg := pool(2, func(ctx context.Context, w *coppice.Worker) error {
-			if err := tell(ctx, w, reportInvalid{Text: describeSelf(w)}); err != nil {
+			if err := tell(ctx, w, workerReport{Text: describeSelf(w)}); err != nil {
 				return err
 			}
 			<-ctx.Done()

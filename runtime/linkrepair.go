@@ -95,10 +95,10 @@ func (h *children) repairLink(worker *poolWorker, u childproto.LinkLostFrame) {
 		h.mu.Unlock()
 		return
 	}
-	mend, breaks := l.repair(), l.breaks+l.shortages
+	again, breaks := l.repair(), l.breaks+l.shortages
 	first := !l.short && !l.workerShort || l.pause == firstRelink
 	h.mu.Unlock()
-	if !mend {
+	if !again {
 		h.log.Error("the links of a worker to the listener process break again and again: it is replaced",
 			"name", worker.name(), "id", worker.hello.ID, "links", breaks, "err", u.Why)
 		worker.killFor(KilledBadLinks)

@@ -148,7 +148,7 @@ func TestBrokenSockets(t *testing.T) {
 	for i := range 2 * channelSockets {
 		shutSocket(t, before[fmt.Sprint("web/", i)].PID, i)
 	}
-	runtimetest.Eventually(t, "each to be mended", func() bool {
+	runtimetest.Eventually(t, "each to have a new link", func() bool {
 		relinked, replaced := 0, 0
 		for name, w := range p.workers() {
 			switch {

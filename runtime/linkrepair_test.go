@@ -13,7 +13,7 @@ func TestLinkage(t *testing.T) {
 		number uint64
 		short  bool
 		pause  time.Duration // 0: it is no news
-		mend   bool
+		again  bool
 	}
 	const s, ms = time.Second, time.Millisecond
 	for _, tt := range []struct {
@@ -73,16 +73,16 @@ func TestLinkage(t *testing.T) {
 			for i, x := range tt.says {
 				pause, news := l.broke(x.number, x.short, tt.own, begin.Add(x.at))
 				if pause != x.pause || news != (x.pause > 0) {
-					t.Errorf("word %d: after %v, news %v", i, pause, news)
+					t.Errorf("break %d: after %v, news %v", i, pause, news)
 				}
 				if !news {
 					continue
 				}
-				mend := l.repair()
-				if mend != x.mend {
-					t.Errorf("word %d: mend %v", i, mend)
+				again := l.repair()
+				if again != x.again {
+					t.Errorf("break %d: again %v", i, again)
 				}
-				if mend {
+				if again {
 					last++
 					l.made(last)
 				}

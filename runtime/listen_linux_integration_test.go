@@ -20,8 +20,8 @@ import (
 )
 
 // failed is a report of an error from Listen.
-func failed(err error) reportInvalid {
-	r := reportInvalid{Error: err.Error()}
+func failed(err error) workerReport {
+	r := workerReport{Error: err.Error()}
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		r.Errno = uint64(errno)
 	}
@@ -39,7 +39,7 @@ func init() {
 				if err != nil {
 					return err
 				}
-				if err := tell(ctx, w, reportInvalid{Addr: ln.Addr().String()}); err != nil {
+				if err := tell(ctx, w, workerReport{Addr: ln.Addr().String()}); err != nil {
 					return err
 				}
 				return w.Serve(ctx, ln, name(w))
@@ -56,7 +56,7 @@ func init() {
 			if err != nil {
 				return err
 			}
-			if err := tell(ctx, w, reportInvalid{Addr: ln.Addr().String()}); err != nil {
+			if err := tell(ctx, w, workerReport{Addr: ln.Addr().String()}); err != nil {
 				return err
 			}
 			return w.Serve(ctx, ln, name(w))
@@ -81,7 +81,7 @@ func init() {
 			if err != nil {
 				return err
 			}
-			if err := tell(ctx, w, reportInvalid{Addr: ln.Addr().String()}); err != nil {
+			if err := tell(ctx, w, workerReport{Addr: ln.Addr().String()}); err != nil {
 				return err
 			}
 			return w.Serve(ctx, ln, name(w))
@@ -94,7 +94,7 @@ func init() {
 				return err
 			}
 			ln := w.Adopt(own)
-			if err := tell(ctx, w, reportInvalid{Addr: ln.Addr().String()}); err != nil {
+			if err := tell(ctx, w, workerReport{Addr: ln.Addr().String()}); err != nil {
 				return err
 			}
 			return w.Serve(ctx, ln, name(w))
@@ -127,7 +127,7 @@ func init() {
 			if err != nil {
 				return err
 			}
-			if err := tell(ctx, w, reportInvalid{Addr: ln.Addr().String()}); err != nil {
+			if err := tell(ctx, w, workerReport{Addr: ln.Addr().String()}); err != nil {
 				return err
 			}
 			if w.Slot() != 0 {

@@ -21,7 +21,7 @@ import (
 func init() {
 	trees["listen rules"] = func() coppice.Config {
 		cfg := pool(1, func(ctx context.Context, w *coppice.Worker) error {
-			if err := tell(ctx, w, reportInvalid{Addr: strings.Join(tryAll(ctx, w, os.Getenv("COPPICE_TEST_DIR")), "\n")}); err != nil {
+			if err := tell(ctx, w, workerReport{Addr: strings.Join(tryAll(ctx, w, os.Getenv("COPPICE_TEST_DIR")), "\n")}); err != nil {
 				return err
 			}
 			<-ctx.Done()

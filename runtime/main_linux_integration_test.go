@@ -49,11 +49,11 @@ func TestMain(m *testing.M) {
 	if os.Getenv(masterVar) != "" {
 		runMaster()
 	}
-	runtimetest.Main(m, func() { coppice.Main(withReports(trees[os.Getenv(treeVar)](), make(chan reportInvalid, 64))) })
+	runtimetest.Main(m, func() { coppice.Main(withReports(trees[os.Getenv(treeVar)](), make(chan workerReport, 64))) })
 }
 
-// reportInvalid is what a worker reports to the test: an actor message to the name "report".
-type reportInvalid struct {
+// workerReport is what a worker reports to the test: an actor message to the name "report".
+type workerReport struct {
 	From  string
 	Slot  int
 	Text  string
@@ -62,10 +62,10 @@ type reportInvalid struct {
 	Errno uint64
 }
 
-func init() { actors.RegisterType[reportInvalid]("coppice_test.report") }
+func init() { actors.RegisterType[workerReport]("coppice_test.report") }
 
 // tell sends a report, and calls Ready for the worker.
-func tell(ctx context.Context, w *coppice.Worker, r reportInvalid) error {
+func tell(ctx context.Context, w *coppice.Worker, r workerReport) error {
 	r.From, r.Slot = w.Name(), w.Slot()
 	if err := w.System().Send(ctx, w.Lookup("report"), r); err != nil {
 		return err
@@ -74,10 +74,10 @@ func tell(ctx context.Context, w *coppice.Worker, r reportInvalid) error {
 }
 
 // withReports puts an actor that passes reports on before the children of cfg.
-func withReports(cfg coppice.Config, to chan<- reportInvalid) coppice.Config {
+func withReports(cfg coppice.Config, to chan<- workerReport) coppice.Config {
 	reports := coppice.Actor{Name: "report", New: func() actor.Actor {
 		return actor.ReceiveFunc(func(ctx actor.Context) {
-			if r, ok := ctx.Message().(reportInvalid); ok {
+			if r, ok := ctx.Message().(workerReport); ok {
 				to <- r
 			}
 		})
@@ -90,7 +90,7 @@ func withReports(cfg coppice.Config, to chan<- reportInvalid) coppice.Config {
 type runningTree struct {
 	*coppice.Runtime
 	t       *testing.T
-	reports chan reportInvalid
+	reports chan workerReport
 	output  *printed // by its processes
 }
 
@@ -101,7 +101,7 @@ func startTree(t *testing.T, name string) *runningTree {
 	t.Setenv(treeVar, name)
 	base := runtime.NumGoroutine()
 	fds := len(runtimetest.Descriptors(t, os.Getpid()))
-	p := &runningTree{t: t, reports: make(chan reportInvalid, 64), output: &printed{to: testWriter{t}}}
+	p := &runningTree{t: t, reports: make(chan workerReport, 64), output: &printed{to: testWriter{t}}}
 	cfg := withReports(trees[name](), p.reports)
 	cfg.Logger = slog.New(slog.NewTextHandler(testWriter{t}, nil))
 	if cfg.Output == nil {
@@ -134,9 +134,9 @@ func startTree(t *testing.T, name string) *runningTree {
 }
 
 // reported waits for n reports, by slot.
-func (p *runningTree) reported(n int) map[int]reportInvalid {
+func (p *runningTree) reported(n int) map[int]workerReport {
 	p.t.Helper()
-	got := map[int]reportInvalid{}
+	got := map[int]workerReport{}
 	for deadline := time.After(runtimetest.Patience); len(got) < n; {
 		select {
 		case r := <-p.reports:

@@ -67,7 +67,7 @@ func init() {
 				if err != nil {
 					return err
 				}
-				if err := tell(ctx, w, reportInvalid{Addr: ln.Addr().String(), Text: fmt.Sprint(marked)}); err != nil {
+				if err := tell(ctx, w, workerReport{Addr: ln.Addr().String(), Text: fmt.Sprint(marked)}); err != nil {
 					return err
 				}
 				served := make(chan error, 1)
@@ -196,7 +196,7 @@ func TestNodeEnds(t *testing.T) {
 	}
 	t.Run("N18 N19 N72 X5 X12 a stop that was asked for", func(t *testing.T) {
 		t.Setenv(treeVar, "ends as told")
-		rt, err := coppice.Start(t.Context(), withReports(trees["ends as told"](), make(chan reportInvalid, 8)))
+		rt, err := coppice.Start(t.Context(), withReports(trees["ends as told"](), make(chan workerReport, 8)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -173,7 +173,7 @@ func TestActivationRestart(t *testing.T) {
 	p = start()
 	for range at {
 		if s := <-answers; s != "" {
-			t.Errorf("who came between two starts got %q", s)
+			t.Errorf("a client that came between two starts got %q", s)
 		}
 	}
 	for i, a := range at {

@@ -48,7 +48,7 @@ func init() {
 				if err != nil {
 					return err
 				}
-				if err := tell(ctx, w, reportInvalid{Addr: pc.LocalAddr().String(), Text: fmt.Sprintf("%T", pc)}); err != nil {
+				if err := tell(ctx, w, workerReport{Addr: pc.LocalAddr().String(), Text: fmt.Sprintf("%T", pc)}); err != nil {
 					return err
 				}
 				return echoPackets(ctx, w, pc)
@@ -97,7 +97,7 @@ func init() {
 				if err != nil {
 					return err
 				}
-				if err := tell(ctx, w, reportInvalid{Addr: number.LocalAddr().String(), Text: gram.LocalAddr().String()}); err != nil {
+				if err := tell(ctx, w, workerReport{Addr: number.LocalAddr().String(), Text: gram.LocalAddr().String()}); err != nil {
 					return err
 				}
 				done := make(chan error, 1)

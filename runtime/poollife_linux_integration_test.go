@@ -456,7 +456,7 @@ func init() {
 			begun := make(chan struct{}, 1)
 			go func() {
 				<-begun
-				_ = tell(ctx, w, reportInvalid{Slot: w.Slot()})
+				_ = tell(ctx, w, workerReport{Slot: w.Slot()})
 			}()
 			err = w.Serve(ctx, ln, &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 				begun <- struct{}{}

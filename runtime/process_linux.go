@@ -77,7 +77,7 @@ func (s spawner) fork(ctx context.Context, w workerStart) (*os.File, backend, er
 
 // forkProgram starts another program. vars are added to its environment. If line is not nil, it is
 // called with each line that the program prints.
-func (s spawner) forkProgram(ctx context.Context, p Process, who output.Line, line func([]byte), vars ...string) (*processChild, error) {
+func (s spawner) forkProgram(ctx context.Context, p Process, label output.Line, line func([]byte), vars ...string) (*processChild, error) {
 	env := p.Environment
 	if len(env.Files) > 0 {
 		vars = append(vars, "COPPICE_"+childproto.FilesVar+"="+env.fileNames())
@@ -86,7 +86,7 @@ func (s spawner) forkProgram(ctx context.Context, p Process, who output.Line, li
 		Path: p.Command[0], Args: p.Command, Env: env.variables(merge(os.Environ(), reservedVars), 1, append(vars, deeper())...),
 		Files:       make([]*os.File, firstFile),
 		DeathSignal: syscall.SIGKILL,
-	}, env, spawnRequest{label: who, grace: p.grace(), line: line})
+	}, env, spawnRequest{label: label, grace: p.grace(), line: line})
 }
 
 // reservedVars are variables that concern only the master: its service manager set them.
@@ -108,7 +108,7 @@ type spawnRequest struct {
 // are waited for until ctx ends.
 func (s spawner) spawn(ctx context.Context, cmd process.Command, env Environment, how spawnRequest) (*processChild, error) {
 	key := fmt.Sprintf("%s %p %q %v", how.label.Name, cmd.Executable, cmd.Args, env)
-	out, err := process.Apart(ctx, key, func(at *process.Look) (*appliedEnvironment, error) { return env.outfit(cmd, at) })
+	out, err := process.Apart(ctx, key, func(at *process.Look) (*appliedEnvironment, error) { return env.apply(cmd, at) })
 	if err != nil {
 		return nil, startError(how.label.Name, err)
 	}
@@ -155,14 +155,14 @@ func (b *processChild) printed(how spawnRequest, stream string, line []byte, beg
 	if how.line != nil {
 		how.line(line)
 	}
-	who := how.label
+	l := how.label
 	if how.place != nil {
 		at := how.place()
-		who.Name, who.Incarnation = at.name, at.incarnation
+		l.Name, l.Incarnation = at.name, at.incarnation
 	}
-	who.Time, who.Stream, who.Text = time.Now(), stream, string(line)
-	b.tail.Add(who, begins)
-	if !b.output.Put(who) {
+	l.Time, l.Stream, l.Text = time.Now(), stream, string(line)
+	b.tail.Add(l, begins)
+	if !b.output.Put(l) {
 		b.tail.Lose()
 	}
 }

@@ -48,7 +48,7 @@ func init() {
 			if err != nil {
 				return err
 			}
-			if err := tell(ctx, w, reportInvalid{Text: tree.Name}); err != nil {
+			if err := tell(ctx, w, workerReport{Text: tree.Name}); err != nil {
 				return err
 			}
 			<-ctx.Done()
@@ -68,7 +68,7 @@ func init() {
 			if err != nil {
 				return err
 			}
-			if err := tell(ctx, w, reportInvalid{}); err != nil {
+			if err := tell(ctx, w, workerReport{}); err != nil {
 				return err
 			}
 			select {
@@ -82,7 +82,7 @@ func init() {
 	trees["tree within the tree"] = func() coppice.Config {
 		return pool(1, func(ctx context.Context, w *coppice.Worker) error {
 			_, err := coppice.Start(ctx, pool(1, idle))
-			r := reportInvalid{Text: "no error"}
+			r := workerReport{Text: "no error"}
 			if err != nil {
 				r.Text = err.Error()
 			}
@@ -118,7 +118,7 @@ func init() {
 			if err != nil {
 				return err
 			}
-			if err := tell(ctx, w, reportInvalid{Text: string(out)}); err != nil {
+			if err := tell(ctx, w, workerReport{Text: string(out)}); err != nil {
 				return err
 			}
 			<-ctx.Done()

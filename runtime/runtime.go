@@ -181,7 +181,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 		return err
 	}
 	undo = append(undo, rt.endReaper)
-	if rt.pipeline, err = tracing.Start(ctx, tracing.ProcessResource{Role: childproto.MasterName, Name: childproto.MasterName, Slot: -1, Generation: 1, Incarnation: 1}, nil); err != nil {
+	if rt.pipeline, err = tracing.Start(ctx, tracing.ProcessResource{Role: childproto.MasterName, Name: childproto.MasterName, Slot: None, Generation: 1, Incarnation: 1}, nil); err != nil {
 		rt.log.Warn("no tracing", "err", err) // service goes on without it
 	}
 	undo = append(undo, func() { _ = withPartingTimeout(rt.pipeline.Shutdown) })

@@ -25,7 +25,7 @@ func init() {
 			}
 			go echoSlot(w, ln)
 			if w.Slot() == 0 {
-				if err := tell(ctx, w, reportInvalid{Slot: 0, Text: listenStarved(ctx, w)}); err != nil {
+				if err := tell(ctx, w, workerReport{Slot: 0, Text: listenStarved(ctx, w)}); err != nil {
 					return err
 				}
 			}

@@ -87,7 +87,7 @@ func init() {
 	trees["asks for systemd's"] = func() coppice.Config {
 		return pool(1, func(ctx context.Context, w *coppice.Worker) error {
 			_, err := w.ListenSpec(ctx, coppice.ListenerSpec{SystemdName: "http"})
-			return tell(ctx, w, reportInvalid{Error: errorText(err)})
+			return tell(ctx, w, workerReport{Error: errorText(err)})
 		})
 	}
 }

@@ -96,12 +96,12 @@ func TestTickets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		who, err := io.ReadAll(resp.Body)
+		body, err := io.ReadAll(resp.Body)
 		if err != nil {
 			t.Fatal(err)
 		}
 		resp.Body.Close()
-		workers[string(who)] = true
+		workers[string(body)] = true
 		if resp.TLS.DidResume {
 			resumed++
 		}

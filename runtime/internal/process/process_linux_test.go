@@ -309,7 +309,7 @@ func TestGroupOutlivesLeader(t *testing.T) {
 		t.Fatal("the group is taken for dead")
 	}
 	if err := c.SignalGroup(syscall.SIGTERM); err != nil || status(left, "State") == "" {
-		t.Fatalf("SIGTERM to who ignores it: %v", err)
+		t.Fatalf("SIGTERM to a process that ignores it: %v", err)
 	}
 	if err := c.SignalGroup(syscall.SIGKILL); err != nil {
 		t.Fatal(err)

@@ -74,8 +74,8 @@ func TestTicketsRotate(t *testing.T) {
 		restarted, doesNotResumeNow bool
 	}{
 		{name: "at once"},
-		{name: "the one who writes has the newer keys", began: 9 * day, asked: 9 * day, again: 9 * day, askedToo: 8*day + 1},
-		{name: "the one who reads has the newer keys", began: 9 * day, asked: 8*day + 1, again: 9 * day, askedToo: 9 * day},
+		{name: "the one that writes has the newer keys", began: 9 * day, asked: 9 * day, again: 9 * day, askedToo: 8*day + 1},
+		{name: "the one that reads has the newer keys", began: 9 * day, asked: 8*day + 1, again: 9 * day, askedToo: 9 * day},
 		{name: "after a week", again: 7*day - time.Minute, askedToo: 7*day - time.Minute},
 		{name: "after a week, with a key on its last day", began: 2*day - time.Minute, asked: day, again: 9*day - 2*time.Minute, askedToo: 9*day - 2*time.Minute},
 		{name: "after more than a week", again: 7*day + time.Minute, askedToo: 7*day + time.Minute, doesNotResumeNow: true},
