@@ -55,16 +55,6 @@ func (b *backends) startGoroutine(channel fdipc.Config, config []byte) (*fdipc.C
 	return mine, startGoroutineChild(c, its, b.pipeline)
 }
 
-// isClosed reports whether ch is closed. Nothing is ever sent on it.
-func isClosed(ch <-chan struct{}) bool {
-	select {
-	case <-ch:
-		return true
-	default:
-		return false
-	}
-}
-
 // assignment is a worker's place in its pool.
 type assignment struct {
 	name        string

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -111,7 +112,7 @@ func (c *poolDriver) unslotted() []supervisor.Node {
 			i.role = roleDraining
 		case w.slot == pool.Spare:
 			i.role = roleSpare
-			if !isClosed(w.standby) {
+			if !childproto.IsClosed(w.standby) {
 				n.Status = supervisor.Starting
 			}
 		case !w.hadSlot:

@@ -357,7 +357,7 @@ func (w *poolWorker) exitedAfter(err error) bool {
 		case <-time.After(deathKnownTimeout):
 		}
 	}
-	return isClosed(w.backend.exited())
+	return childproto.IsClosed(w.backend.exited())
 }
 
 // finish waits until the worker's backend has ended, makes the exit reason, and removes the worker
@@ -387,7 +387,7 @@ func (w *poolWorker) finish() {
 	c.lifecycle.KeepServed(w.name(), at)
 	if c.crashes != nil && isCrash(w.reason, end.exit) {
 		r := had.report(w.self(), w.reason, end.exit, at)
-		r.Ready = isClosed(w.ready)
+		r.Ready = childproto.IsClosed(w.ready)
 		w.backend.fillReport(&r)
 		c.crashes.report(r)
 	}

@@ -61,7 +61,7 @@ func (s *Session) replaceLink(to childproto.Sibling) bool {
 	for _, l := range s.links {
 		if l.to.Worker.ID == to.Worker.ID {
 			old = append(old, l.conn)
-			newer = newer || l.to.Link > to.Link && !childproto.Ended(l.conn)
+			newer = newer || l.to.Link > to.Link && !childproto.IsClosed(l.conn.Done())
 		}
 	}
 	s.linkMu.Unlock()
@@ -130,7 +130,7 @@ func (s *Session) AddLink(to childproto.Sibling, conn *fdipc.Conn) {
 	s.linkMu.Lock()
 	over := s.linksClosed
 	if !over {
-		s.links = append(slices.DeleteFunc(s.links, func(l siblingLink) bool { return childproto.Ended(l.conn) }), siblingLink{to, conn})
+		s.links = append(slices.DeleteFunc(s.links, func(l siblingLink) bool { return childproto.IsClosed(l.conn.Done()) }), siblingLink{to, conn})
 	}
 	s.linkMu.Unlock()
 	if over {

@@ -8,10 +8,10 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 )
 
-// Ended reports whether a channel has ended.
-func Ended(c *fdipc.Conn) bool {
+// IsClosed reports whether ch is closed. Nothing is ever sent on it.
+func IsClosed(ch <-chan struct{}) bool {
 	select {
-	case <-c.Done():
+	case <-ch:
 		return true
 	default:
 		return false

@@ -44,7 +44,7 @@ func (w *Transport) Total() fdipc.Stats {
 // foldEndedLocked adds the counts of channels that have ended to past, and forgets these channels.
 func (w *Transport) foldEndedLocked() {
 	w.conns = slices.DeleteFunc(w.conns, func(c *fdipc.Conn) bool {
-		over := childproto.Ended(c)
+		over := childproto.IsClosed(c.Done())
 		if over { // its counters no longer change
 			addStats(&w.past, c.Stats())
 		}
