@@ -37,7 +37,7 @@ type Load struct {
 	Worker   Worker
 	Offered  int // connections offered to it and not yet claimed, of this listener
 	Open     int // connections it has claimed and not yet closed, of this listener
-	Reported int // the load that it last reported, over all listeners; -1 if it reported none
+	Reported int // the load that it last reported, over all listeners; None if it reported none
 	Room     int // connections it may be offered now
 }
 

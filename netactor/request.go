@@ -11,12 +11,15 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/address"
 )
 
+// None is the Slot of a worker that has none, and the [Load] that a worker has not reported.
+const None = -1
+
 // Worker identifies a worker process.
 type Worker struct {
 	ID          uint64 // never reused; 0 is the master
 	Name        string // as "web/0"
 	Pool        string // its pool's name: the owner of its sockets
-	Slot        int    // its place in the pool; -1 if it has none
+	Slot        int    // its place in the pool, or None
 	Generation  int    // the number of the reload that it belongs to
 	Incarnation int
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/internal/faults"
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 	"github.com/coppice-go/coppice/tracing"
@@ -42,7 +43,7 @@ type Listeners struct {
 	reporters       map[uint64]*reporter  // by number; never removed, see reporter
 	ordinals        map[string]map[int]bool
 	closed          bool
-	load            int64 // as the worker reported it; -1 if it has not
+	load            int64 // as the worker reported it, or netactor.None
 
 	shortage faults.Outage // of descriptors, for sockets that others hand over
 
@@ -69,7 +70,7 @@ func New(cfg Config) *Listeners {
 		unknownToMaster: make(map[openSocket]bool),
 		reporters:       make(map[uint64]*reporter),
 		ordinals:        make(map[string]map[int]bool),
-		load:            -1,
+		load:            netactor.None,
 	}
 	ls.closes.send = func(number uint64) { ls.sendKind(cfg.Master, wire.KindClosed, number) }
 	return ls

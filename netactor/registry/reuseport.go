@@ -14,7 +14,7 @@ import (
 // worker comes.
 type groupSocket struct {
 	index   int
-	slot    int             // the worker's slot, also while that worker is being replaced; -1: none
+	slot    int             // the worker's slot, also while that worker is being replaced; or netactor.None
 	holders map[uint64]bool // live workers that have it: during a reload, two of one slot
 }
 
@@ -40,7 +40,7 @@ func (s *socketState) groupSocketFor(w netactor.Worker) *groupSocket {
 }
 
 func (s *socketState) newGroupSocket() *groupSocket {
-	g := &groupSocket{index: s.lastMember, slot: -1, holders: make(map[uint64]bool)}
+	g := &groupSocket{index: s.lastMember, slot: netactor.None, holders: make(map[uint64]bool)}
 	s.lastMember++
 	return g
 }
@@ -56,7 +56,7 @@ func (s *socketState) release(worker uint64, closed bool) []effect {
 		switch {
 		case !closed || len(g.holders) > 0:
 		case len(s.group) == 1:
-			g.slot = -1
+			g.slot = netactor.None
 		default:
 			s.group = slices.Delete(s.group, i, i+1)
 			return []effect{{kind: doRetire, number: s.number, groupIndex: g.index}}

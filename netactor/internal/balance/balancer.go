@@ -51,7 +51,7 @@ func New() *Balancer {
 func (b *Balancer) AddWorker(w netactor.Worker) *WorkerState {
 	a := b.Workers[w.ID]
 	if a == nil {
-		a = &WorkerState{Worker: w, Memberships: make(map[uint64]*Membership), Credit: 1, reportedLoad: -1}
+		a = &WorkerState{Worker: w, Memberships: make(map[uint64]*Membership), Credit: 1, reportedLoad: netactor.None}
 		b.Workers[w.ID] = a
 	}
 	return a

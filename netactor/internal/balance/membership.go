@@ -23,7 +23,7 @@ type WorkerState struct {
 	Failures        int           // suspensions in a row
 	Outage          faults.Outage // for the log: it is suspended; it has its own lock
 	onProbation     bool          // from a suspension until its next claim: one offer at a time
-	reportedLoad    int           // the load that it last reported; -1 if it reported none
+	reportedLoad    int           // the load that it last reported, or netactor.None
 	loadSinceReport int           // connections offered since the report, less those that ended
 }
 
