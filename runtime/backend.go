@@ -12,15 +12,16 @@ import (
 // backend is what a worker runs in: a process, or a goroutine of the master.
 type backend interface {
 	pid() int
-	asked(how string)        // notes that the worker was asked to end
-	terminate()              // the last warning: end at once
-	abort()                  // prints the stacks of all goroutines, and ends it
-	kill()                   // ends it without asking
-	exited() <-chan struct{} // closed when it has ended; processes that it left behind may live
-	finish()                 // waits for exited, ends what is left behind and reads the last output; called once
-	exit() Exit              // how it ended; after finish
-	sent() signals           // those that the master sent before exited
-	printedLast() []string
+	asked(how string)               // notes that the worker was asked to end
+	terminate()                     // the last warning: end at once
+	abort()                         // prints the stacks of all goroutines, and ends it
+	kill()                          // ends it without asking
+	exited() <-chan struct{}        // closed when it has ended; processes that it left behind may live
+	finish()                        // waits for exited, ends what is left behind and reads the last output; called once
+	exit() Exit                     // how it ended; after finish
+	sent() signals                  // those that the master sent before exited
+	printedLast() []string          // the last lines that it has printed, besides its dump
+	dump() string                   // after finish: the stacks that it has printed at its end
 	leaked() <-chan struct{}        // after finish; see supervisor.Instance
 	fillReport(*CrashReport)        // after finish: adds when it lived and what it printed or left
 	waited() (time.Duration, error) // for CPUs, so far

@@ -68,6 +68,8 @@ type Config struct {
 	// Service is what Run does for the program besides running the tree: it handles signals and
 	// notifies systemd. Main sets it; Start does not use it.
 	Service Service
+
+	entry string // the function that was called with it, if that is not Start: Main, Run
 }
 
 // Hooks are functions that the master calls. A panic in a hook is a panic of the program.

@@ -75,13 +75,10 @@ type ReloadError struct {
 	Err        error
 }
 
-// Error returns one line, and a further line for each of Lines.
+// Error returns one line, and a further line for each of the newest of Lines.
 func (e *ReloadError) Error() string {
-	s := fmt.Sprintf("coppice: reload to generation %d failed: %v", e.Generation, e.Err)
-	if len(e.Lines) > 0 {
-		s += fmt.Sprintf("\n%s#%d| ", e.Worker, e.ID) + strings.Join(e.Lines, fmt.Sprintf("\n%s#%d| ", e.Worker, e.ID))
-	}
-	return s
+	return fmt.Sprintf("coppice: reload to generation %d failed: %s", e.Generation, withoutPrefix(e.Err)) +
+		taggedLines(OutputLine{Name: e.Worker, ID: e.ID, Generation: e.Generation}.Tag(), newest(e.Lines))
 }
 
 // Unwrap returns Err.
@@ -89,3 +86,79 @@ func (e *ReloadError) Unwrap() error { return e.Err }
 
 // errForkTimeout is the cause of the end of a fork that took the whole StartTimeout.
 var errForkTimeout = fmt.Errorf("%w: %w", ErrNotReady, supervisor.ErrStartTimeout)
+
+// errorLines is how many lines that a child has printed last stand in an error.
+const errorLines = 10
+
+// startFailure is the error of a child that did not become ready: one line that says what it did,
+// or did not do, and below it the last lines that it has printed.
+type startFailure struct {
+	name  string   // registered name, or path
+	what  string   // what it did instead of becoming ready
+	tag   string   // of its lines
+	lines []string // oldest first
+	is    []error  // what errors.Is and errors.AsType find
+}
+
+// Error returns the line, and a further line for each of the lines.
+func (e *startFailure) Error() string { return "coppice: " + e.line() + taggedLines(e.tag, e.lines) }
+
+// line returns the error without its prefix and its lines.
+func (e *startFailure) line() string { return e.name + " did not start: " + e.what }
+
+// Unwrap returns what the error also is.
+func (e *startFailure) Unwrap() []error { return e.is }
+
+// taggedLines returns lines, each on a line below the text before it, and behind the
+// tag that it has in the output.
+func taggedLines(tag string, lines []string) string {
+	var b strings.Builder
+	for _, l := range lines {
+		b.WriteString("\n" + tag + "| " + l)
+	}
+	return b.String()
+}
+
+// newest returns the lines that an error shows.
+func newest(lines []string) []string { return lines[max(0, len(lines)-errorLines):] }
+
+// withoutPrefix returns the text of an error for the middle of another error's line.
+func withoutPrefix(err error) string {
+	if f, ok := err.(*startFailure); ok { //nolint:errorlint // err itself: what a wrapper says is not to be lost
+		return f.line()
+	}
+	return strings.TrimPrefix(err.Error(), "coppice: ")
+}
+
+// textError is an error with a text of its own.
+type textError struct {
+	text string
+	err  error
+}
+
+func (e *textError) Error() string { return e.text }
+
+// Unwrap returns the error with its original text.
+func (e *textError) Unwrap() error { return e.err }
+
+// treeStartError returns the error of a start of the tree that failed with err. Its text is that of
+// the child that failed, instead of the texts of all supervisors above it.
+func treeStartError(err error) error {
+	var deepest *supervisor.StartError
+	for inner := err; ; inner = deepest.Err {
+		next, ok := errors.AsType[*supervisor.StartError](inner)
+		if !ok {
+			break
+		}
+		deepest = next
+	}
+	if deepest == nil {
+		return fmt.Errorf("coppice: %w", err)
+	}
+	text := deepest.Err.Error()
+	if !strings.HasPrefix(text, "coppice: ") { // otherwise it names the child
+		path := deepest.Path[strings.Index(deepest.Path, "/")+1:] // without the master
+		text = fmt.Sprintf("coppice: %s did not start: %s", path, text)
+	}
+	return &textError{text, err}
+}

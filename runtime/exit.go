@@ -36,7 +36,8 @@ type Exit struct {
 	// none.
 	Words string
 
-	// Killed is why the master killed it; "" when it did not end by a SIGKILL of the master.
+	// Killed is why the master killed it; "" when it did not end by a SIGKILL of the master. A
+	// worker that is not ready in time may have ended by the SIGABRT that comes first.
 	Killed KillReason
 
 	// Steps are what the master did to end it, in order; nil when it did nothing.
@@ -115,7 +116,7 @@ func (e Exit) why() string {
 	case e.OOM != "":
 		s = "possibly out of memory"
 	}
-	if e.Words == "" {
+	if e.Words == "" || e.Killed == KilledNotReady { // the words are about the master's SIGABRT
 		return s
 	}
 	if s != "" {
@@ -124,9 +125,10 @@ func (e Exit) why() string {
 	return s + e.Words
 }
 
-// killedFor notes why the master killed the process, if the kill ended it.
+// killedFor notes why the master killed the process, if the kill ended it. A process that is not
+// ready in time may end by its SIGABRT.
 func (e *Exit) killedFor(why *atomic.Pointer[KillReason]) {
-	if k := why.Load(); k != nil && (e.Signal == syscall.SIGKILL || e.PID == 0) {
+	if k := why.Load(); k != nil && (e.Signal == syscall.SIGKILL || e.PID == 0 || *k == KilledNotReady) {
 		e.Killed = *k
 	}
 }

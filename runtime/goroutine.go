@@ -79,6 +79,7 @@ func (sharedPipeline) Shutdown(ctx context.Context) error { return nil }
 func (b *goroutineChild) pid() int              { return 0 }
 func (b *goroutineChild) asked(string)          {}
 func (b *goroutineChild) printedLast() []string { return nil }
+func (b *goroutineChild) dump() string          { return "" }
 
 // terminate ends the drain. A goroutine cannot be forced to return.
 func (b *goroutineChild) terminate() { b.child.BeginDrain(0, 0) }

@@ -1,6 +1,7 @@
 package coppice
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -19,7 +20,7 @@ func Serve(n int, fn WorkerFunc) {
 // and notifies systemd. Main does not return: it prints the error, if any, to standard error, and
 // exits with [ExitCode]. If the caller's deferred calls must run, call Run.
 func Main(cfg Config) {
-	cfg.Service = Service{Signals: true, Notify: true}
+	cfg.Service, cfg.entry = Service{Signals: true, Notify: true}, "Main"
 	err := Run(context.Background(), cfg)
 	if err != nil {
 		logqueue.PrintLine(os.Stderr, err)
@@ -68,6 +69,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	cfg = cfg.defaults()
 	cfg.Logger = queued(cfg.Logger)
+	cfg.entry = cmp.Or(cfg.entry, "Run")
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var systemd *serviceManager

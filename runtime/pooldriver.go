@@ -58,6 +58,7 @@ type poolParts struct {
 	crashes     *crashQueue          // nil when crashes are not reported
 	ending      func() bool          // reports whether the tree is ending
 	orphanDrain time.Duration        // Config.OrphanDrain
+	entry       string               // the function of this package that began the tree: Main, Run, Start
 }
 
 // poolNote is news for the pool's supervisor to publish.

@@ -59,7 +59,7 @@ func (c *poolDriver) rollError(e pool.Effect, to int) error {
 	}
 	if w.launched {
 		err.ID, err.Lines = w.hello.ID, w.backend.printedLast()
-		err.Err = fmt.Errorf("coppice: %s ended before the reload was over: %w", err.Worker, endError(w.reason))
+		err.Err = fmt.Errorf("%s ended before the reload was over: %w", err.Worker, endError(w.reason))
 	}
 	if w.err != nil {
 		err.Err = w.err

@@ -14,6 +14,7 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/liveness"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/runtime/internal/process"
+	"github.com/coppice-go/coppice/runtime/internal/stacks"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
@@ -236,13 +237,24 @@ func (w *poolWorker) bringUp(limit time.Time) error {
 	c := w.driver
 	ctx, cancel := context.WithDeadlineCause(c.alive, limit, supervisor.ErrStartTimeout)
 	defer cancel()
+	sayIfSlow := func() (stop func()) {
+		return afterSlowStart(c.pool.StartTimeout, func(d time.Duration) {
+			u := w.unready()
+			c.log.Warn(fmt.Sprintf("the start of %s takes long: after %v %s", w.name(), d, u.missing()),
+				"name", w.name(), "id", w.hello.ID, "pid", w.backend.pid(), "limit", c.pool.StartTimeout.String(), "hint", u.hint())
+		})
+	}
+	said := sayIfSlow()
+	defer func() { said() }()
 	err := w.unlessExited(ctx, w.introduce)
 	if err == nil && w.hello.Slot == pool.Spare {
 		if err = w.await(ctx, w.standby); err == nil {
 			c.note(pool.Spare, w.event(PoolEvent{Kind: SpareReady, Took: time.Since(w.startedAt)}))
 			c.step(pool.Event{Kind: pool.Warmed, Worker: w.id})
+			said() // a spare may wait for long
 			select {
 			case slot := <-w.toSlot:
+				said = sayIfSlow()
 				ctx, cancel = context.WithTimeoutCause(c.alive, c.pool.StartTimeout, supervisor.ErrStartTimeout)
 				defer cancel()
 				err = w.unlessExited(ctx, func(ctx context.Context) error { return w.assign(ctx, slot) })
@@ -331,22 +343,50 @@ func (w *poolWorker) giveUp(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	if errors.Is(err, errExited) || cause == nil && w.exitedAfter(err) {
 		w.finish()
-		return fmt.Errorf("coppice: %s ended before it was ready: %w", w.name(), endError(w.reason))
+		return w.failure()
 	}
-	why := KilledUnwanted
 	if errors.Is(cause, supervisor.ErrStartTimeout) {
-		why = KilledNotReady
+		w.endNotReady()
+		w.finish()
+		return w.failure(ErrNotReady, cause)
 	}
-	w.killFor(why)
+	w.killFor(KilledUnwanted)
 	w.finish()
 	if cause != nil {
-		return fmt.Errorf("%w: %s: %w; %w", ErrNotReady, w.name(), cause, supervisor.Exit(w.reason))
+		f := w.failure(ErrNotReady, cause)
+		f.what = fmt.Sprintf("it is no longer wanted: %v", cause)
+		return f
 	}
 	return fmt.Errorf("coppice: %s: %w", w.name(), err)
 }
 
 // deathKnownTimeout bounds the wait for the end of a worker whose channel broke.
 const deathKnownTimeout = 2 * time.Second
+
+// unready returns how far w, which is not ready, has come.
+func (w *poolWorker) unready() unready {
+	c := w.driver
+	return unready{
+		entry: c.entry, limit: c.pool.StartTimeout, worker: c.kind.ofConfig, prepares: c.pool.Prepare != nil,
+		inTree: childproto.IsClosed(w.handshaken) || w.channelErr.Load() != nil || w.backend.pid() == 0,
+		spare:  w.hello.Slot == pool.Spare && !childproto.IsClosed(w.standby),
+	}
+}
+
+// failure returns the error of w, which has ended and was not ready. is is what the error is besides
+// the exit reason.
+func (w *poolWorker) failure(is ...error) *startFailure {
+	u, end := w.unready(), w.end()
+	lines := newest(w.backend.printedLast())
+	if end.exit.Killed == KilledNotReady {
+		lines = append(lines, stacks.OfMain(w.backend.dump())...)
+	}
+	return &startFailure{
+		name: w.name(), what: u.ended(end, w.reason), lines: lines,
+		tag: OutputLine{Name: w.name(), ID: w.hello.ID, Generation: w.hello.Generation}.Tag(),
+		is:  append(is, supervisor.Exit(u.reason(end, w.reason))),
+	}
+}
 
 // exitedAfter reports whether the worker has ended and err, which the master got, is only a sign of
 // that. A channel breaks before the end is known, so exitedAfter waits for the end.

@@ -224,9 +224,11 @@ func (b *processChild) sent() signals { return signals(b.sigs.Load()) }
 
 func (b *processChild) leaked() <-chan struct{} { return nil }
 
-// printedLast returns the last lines that the process has printed.
+func (b *processChild) dump() string { return b.words.Said(b.at).Dump }
+
+// printedLast returns the last lines that the process has printed, besides its last words.
 func (b *processChild) printedLast() []string {
-	lines, _ := b.tail.Last()
+	lines, _ := b.tail.BesidesWords()
 	texts := make([]string, len(lines))
 	for i, l := range lines {
 		texts[i] = l.Text

@@ -60,21 +60,35 @@ func (f programStarter) start(ctx context.Context, incarnation int) (supervisor.
 	defer ready.Close()
 	p := &programInstance{crashes: f.crashes, spec: spec, body: body, name: name, inc: incarnation}
 	go p.live() // ends with the process
+	defer afterSlowStart(timeout, func(d time.Duration) {
+		if spec.Ready.Alive == 0 {
+			f.log.Warn(fmt.Sprintf("the start of %s takes long: after %v it waits for %v", name, d, spec.Ready), "name", name, "pid", body.pid(), "limit", timeout.String())
+		}
+	})()
 	switch err := ready.Await(ctx, body.pid(), body.done(), timeout-time.Since(began)); {
 	case err == nil:
 		p.ready.Store(true)
 		return p, nil
 	case errors.Is(err, readiness.ErrEnded):
 		<-p.Done()
-		return nil, fmt.Errorf("coppice: %s %w (%v): %w%s", name, err, spec.Ready, supervisor.Exit(p.Reason()), ready.Last())
+		return nil, p.failure(fmt.Sprintf("it ended before it was ready (%v)", spec.Ready), ready)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		p.killFor(KilledNotReady)
 	default: // the start is no longer wanted
 		p.killFor(KilledUnwanted)
 	}
 	<-p.Done()
-	return nil, fmt.Errorf("%w: %s: waited %v for %v: %w%s", ErrNotReady, name,
-		time.Since(began).Round(time.Millisecond), spec.Ready, supervisor.Exit(p.Reason()), ready.Last())
+	return nil, p.failure(fmt.Sprintf("not ready in time: waited %v for %v", time.Since(began).Round(time.Millisecond), spec.Ready), ready, ErrNotReady)
+}
+
+// failure returns the error of a program that has ended and was not ready.
+func (p *programInstance) failure(what string, ready *readiness.Probe, is ...error) error {
+	status, lines := ready.Last()
+	what += ": " + p.Reason().String()
+	if status != "" {
+		what += "; its status: " + status
+	}
+	return &startFailure{name: p.name, what: what, tag: p.name, lines: lines, is: append(is, supervisor.Exit(p.Reason()))}
 }
 
 // stopTime returns how long the program has from the request to stop until the kill;

@@ -186,15 +186,15 @@ func TestReadiness(t *testing.T) {
 		{"alive", itself("waits"), coppice.Ready{Alive: 50 * time.Millisecond}, false, false, nil},
 
 		{"never notified", itself("notifies", "MESSAGE=STATUS=loading"), coppice.Ready{Notify: true}, true, true, []string{
-			"program: waited", "READY=1 on its NOTIFY_SOCKET", "its status: loading", "not ready in time",
+			"program did not start: ", "waited", "READY=1 on its NOTIFY_SOCKET", "its status: loading", "not ready in time",
 		}},
 		{"never a port", itself("speaks"), coppice.Ready{Network: "unix", Address: socket + ".2"}, true, true, []string{
-			"a connection to unix " + socket + ".2", "its last lines:\n", "\n\tserving on port 7",
+			"a connection to unix " + socket + ".2", "\nprogram| serving on port 7",
 		}},
-		{"never a line", itself("speaks"), coppice.Ready{Line: "port 8"}, true, true, []string{`a line like "port 8"`, "\n\treading"}},
+		{"never a line", itself("speaks"), coppice.Ready{Line: "port 8"}, true, true, []string{`a line like "port 8"`, "\nprogram| reading"}},
 		{"not alive for long enough", itself("waits"), coppice.Ready{Alive: time.Hour}, true, true, []string{"1h0m0s of life"}},
 		{"ended", itself("fails"), coppice.Ready{Alive: time.Hour}, false, true, []string{
-			"program ended before it was ready (1h0m0s of life)", "exit code 3", "\n\topening the index", "\n\tno index",
+			"program did not start: it ended before it was ready (1h0m0s of life): exit code 3\n", "\nprogram| opening the index", "\nprogram| no index",
 		}},
 		{"ended, notified", itself("notifies and ends"), coppice.Ready{Line: "never"}, false, true, []string{"ended before it was ready"}},
 	} {

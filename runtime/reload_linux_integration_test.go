@@ -275,7 +275,7 @@ func testReloadFails(t *testing.T) {
 	for _, tt := range []struct{ order, worker, why string }{
 		{"fail", "web/0", "no such database"},
 		{"fail@1", "web/1", "no such database"},
-		{"exit 0@1", "web/1", "normal"},
+		{"exit 0@1", "web/1", "the worker function returned nil"},
 	} {
 		t.Run(tt.order, func(t *testing.T) {
 			setOrder(tt.order)

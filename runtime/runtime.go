@@ -220,7 +220,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	})
 	for _, c := range append(rt.ownSpecs(), rt.childSpecs(rt.root.children)...) {
 		if _, err := rt.tree.StartChild(ctx, c); err != nil {
-			return fmt.Errorf("coppice: %w", err)
+			return treeStartError(err)
 		}
 	}
 	return nil

@@ -87,7 +87,8 @@ func (s slotStarter) Start(ctx context.Context, _ supervisor.Incarnation) (super
 		return r.instance, nil // perhaps too late; the supervisor handles that
 	}
 	if ctx.Err() != nil && !errors.Is(r.err, context.Cause(ctx)) {
-		return nil, fmt.Errorf("%w: %s: %w; %w", ErrNotReady, c.name(s.slot), context.Cause(ctx), r.err)
+		cause := context.Cause(ctx)
+		return nil, &startFailure{name: c.name(s.slot), what: fmt.Sprintf("it was not ready: %v", cause), is: []error{ErrNotReady, cause, r.err}}
 	}
 	return nil, r.err
 }

@@ -86,8 +86,9 @@ type Pool struct {
 	Isolation Isolation
 
 	// StartTimeout bounds the time until the worker is ready; zero = 30 s. It begins before the
-	// fork, when the master looks for what Environment names. A worker that is not ready by then is
-	// killed, and its start has failed.
+	// fork, when the master looks for what Environment names. A worker that is not ready by then has
+	// failed to start: it gets SIGABRT, so that it prints its stacks, and 2 s later SIGKILL. After 5
+	// s, or half of StartTimeout if that is less, the log says what the worker has not done yet.
 	StartTimeout time.Duration
 
 	// Shutdown bounds the time from the request to stop until the kill; zero = 10 s. Nine tenths of

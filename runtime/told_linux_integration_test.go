@@ -73,7 +73,7 @@ func TestUnknownProtocol(t *testing.T) {
 				t.Errorf("exit code %d", code)
 			}
 			lines := p.Lines()
-			if last := lines[len(lines)-1]; !strings.Contains(last, "web/0: start: ") || !strings.Contains(last, why) {
+			if last := lines[len(lines)-1]; !strings.Contains(last, "web/0 did not start: ") || !strings.Contains(last, why) {
 				t.Errorf("it says %q", last)
 			}
 			if !strings.Contains(strings.Join(lines, "\n"), "the channel of a child is ended") {

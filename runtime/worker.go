@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 
 	"github.com/asynkron/protoactor-go/actor"
 
@@ -179,7 +180,7 @@ func (w *Worker) packetConn(ctx context.Context, r netactor.Request) (net.Packet
 func (w *Worker) mayListen(l ListenerSpec) error {
 	var errs []error
 	bad := func(_, field string, value any, why string) {
-		errs = append(errs, &InvalidError{"listener " + l.Name, field, value, why})
+		errs = append(errs, &textError{fmt.Sprintf("%s %v: %s", field, value, why), &InvalidError{"listener " + l.Name, field, value, why}})
 	}
 	l.validate(bad, "")
 	if l.SystemdName != "" {
@@ -197,9 +198,14 @@ func (w *Worker) mayListen(l ListenerSpec) error {
 		err = fmt.Errorf("%w without a master: a listener by number", ErrUnsupported)
 	}
 	if err != nil {
-		return &net.OpError{Op: "listen", Net: l.Network, Err: err}
+		return listenRefused(l.Network, err)
 	}
 	return nil
+}
+
+// listenRefused returns err, which may be several, in the form of net.Listen.
+func listenRefused(network string, err error) error {
+	return &net.OpError{Op: "listen", Net: network, Err: &textError{strings.ReplaceAll(withoutPrefix(err), "\n", "; "), err}}
 }
 
 // mayLookUp returns an error if the worker may not ask for the name in r.
@@ -207,14 +213,14 @@ func (w *Worker) mayLookUp(r netactor.Request) error {
 	var err error
 	switch {
 	case r.Name == "":
-		err = &InvalidError{"listener", "Name", `""`, "is empty"}
+		err = &textError{"Name is empty", &InvalidError{"listener", "Name", `""`, "is empty"}}
 	case w.c != nil:
 		err = w.requireSlot("Listener")
 	default:
 		err = fmt.Errorf("%w without a master: a listener by name", ErrUnsupported)
 	}
 	if err != nil {
-		return &net.OpError{Op: "listen", Err: err}
+		return listenRefused("", err)
 	}
 	return nil
 }

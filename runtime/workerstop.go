@@ -12,6 +12,10 @@ import (
 // cutDrainTimeout is how long a worker whose drain is cut short has to end.
 const cutDrainTimeout = time.Second
 
+// stacksGrace is how long a worker that is not ready in time has to print its stacks. It is longer
+// than that takes, and a hanging start is not to take much longer than it may.
+const stacksGrace = 2 * time.Second
+
 // workerStop ends a running worker: by a frame that asks it to stop, by SIGTERM, which warns it at
 // the end of its drain, and by a kill when its time is over. Safe for concurrent use.
 type workerStop struct {
@@ -100,4 +104,18 @@ func (w *workerStop) abort(why error) {
 	w.hung.Store(&why)
 	w.backend.abort()
 	w.unlessEnded(abortGrace, func() { w.killFor(KilledHung) })
+}
+
+// endNotReady ends a worker that was not ready in time. It prints its stacks first.
+func (w *workerStop) endNotReady() {
+	why := KilledNotReady
+	w.killed.CompareAndSwap(nil, &why)
+	w.backend.abort()
+	timer := time.NewTimer(stacksGrace)
+	defer timer.Stop()
+	select {
+	case <-w.backend.exited():
+	case <-timer.C:
+		w.killFor(KilledNotReady)
+	}
 }

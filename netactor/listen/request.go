@@ -93,7 +93,11 @@ func wrongKind(ctx context.Context, asked netactor.Request) error {
 		return err
 	}
 	addr, _ := address.Parse(r.Network, r.Address)
-	return address.ListenError(asked.Network, addr, &net.AddrError{Err: "unexpected address type", Addr: asked.Address})
+	use := "Listen"
+	if address.IsPacket(asked.Network) {
+		use = "ListenPacket"
+	}
+	return address.ListenError(asked.Network, addr, &net.AddrError{Err: "unexpected address type: " + asked.Network + " is for " + use, Addr: asked.Address})
 }
 
 // Share gives the master a listening socket that this worker has opened, under r.Name, so that

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/internal/address"
@@ -50,6 +51,28 @@ func (t *tableState) denied(p pendingRequest, s *socketState) bool {
 		return false
 	}
 	return !p.rules.Allows(p.req.Request)
+}
+
+// maxNamesTold bounds the names in the answer to a request for a name that there is not.
+const maxNamesTold = 10
+
+// unknownName returns what the worker of p is told, in place of the failed call: that no socket has
+// the name, and which names there are for it.
+func (t *tableState) unknownName(p pendingRequest) string {
+	var names []string
+	for name, number := range t.names {
+		if !t.denied(p, t.sockets[number]) {
+			names = append(names, strconv.Quote(name))
+		}
+	}
+	slices.Sort(names)
+	switch n := len(names); {
+	case n == 0:
+		return fmt.Sprintf("no listener is named %q, and no other has a name", p.req.Name)
+	case n > maxNamesTold:
+		names = append(names[:maxNamesTold], fmt.Sprintf("and %d more", n-maxNamesTold))
+	}
+	return fmt.Sprintf("no listener is named %q, there are %s", p.req.Name, strings.Join(names, ", "))
 }
 
 // asRequest returns the request that the rules must allow for a worker to get s.

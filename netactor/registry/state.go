@@ -76,7 +76,7 @@ func (t *tableState) listen(p pendingRequest) []effect {
 			t.awaitingName[p.req.Name] = append(t.awaitingName[p.req.Name], p)
 			return nil
 		}
-		return refuse(p, "listen", syscall.ENOENT) // no socket has that name
+		return refuse(p, t.unknownName(p), syscall.ENOENT)
 	}
 	if p.worker != 0 && address.IsLocal(p.req.Network) && t.openingFor(p.owner) >= maxOpening {
 		return refuse(p, "bind", syscall.EAGAIN)

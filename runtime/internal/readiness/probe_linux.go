@@ -8,7 +8,6 @@ import (
 	"os"
 	"regexp"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -88,18 +87,11 @@ func (p *Probe) Close() {
 	}
 }
 
-// Last returns the program's status and last lines, for an error.
-func (p *Probe) Last() string {
+// Last returns the status that the program sent last, and its last lines.
+func (p *Probe) Last() (status string, lines []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var s string
-	if p.status != "" {
-		s = "; its status: " + p.status
-	}
-	if len(p.tail) > 0 {
-		s += "; its last lines:\n\t" + strings.Join(p.tail, "\n\t")
-	}
-	return s
+	return p.status, slices.Clone(p.tail)
 }
 
 // Await waits until the program is ready. pid is its process, which leads its group, and done is

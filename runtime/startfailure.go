@@ -1,0 +1,120 @@
+package coppice
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// slowStart is how long a start may take before the log says what it waits for; half of its
+// StartTimeout, if that is less.
+const slowStart = 5 * time.Second
+
+// afterSlowStart calls say once if a start within limit is slow, unless stop is called before.
+func afterSlowStart(limit time.Duration, say func(after time.Duration)) (stop func()) {
+	d := min(slowStart, limit/2)
+	t := time.AfterFunc(d, func() { say(d) })
+	return func() { t.Stop() }
+}
+
+// unready is how far a worker that is not ready has come.
+type unready struct {
+	entry    string        // the function of this package by which its program becomes part of the tree
+	inTree   bool          // it has come to that call
+	worker   bool          // it runs a worker function; false = it is the listener process
+	prepares bool          // Pool.Prepare comes before the worker function
+	spare    bool          // Pool.Prepare has not returned
+	limit    time.Duration // its StartTimeout
+}
+
+// who returns what the program is called in a sentence.
+func (u unready) who() string {
+	if u.inTree {
+		return "it"
+	}
+	return "this program, started again as a child,"
+}
+
+// before returns what the worker has not come to, behind "before".
+func (u unready) before() string {
+	switch {
+	case !u.inTree:
+		return "before coppice." + u.entry
+	case !u.worker:
+		return "before it was ready"
+	}
+	return "before Worker.Ready or Worker.Serve was called"
+}
+
+// missing says what the worker has not done yet.
+func (u unready) missing() string {
+	switch {
+	case !u.inTree:
+		return u.who() + " has not called coppice." + u.entry
+	case !u.worker:
+		return "it is not ready"
+	case u.spare:
+		return "Pool.Prepare has not returned"
+	case u.prepares:
+		return "Pool.Prepare has not returned, or Worker.Ready or Worker.Serve was not called"
+	}
+	return "it has called neither Worker.Ready nor Worker.Serve"
+}
+
+// hint returns what to do about a start that hangs.
+func (u unready) hint() string {
+	switch {
+	case !u.inTree:
+		return "each child runs main too: let it get to coppice." + u.entry + ", and do the work of a worker in its function"
+	case !u.worker:
+		return "the machine is overloaded, or a function of a listener of this program blocks"
+	}
+	return "serve with Worker.Serve, which calls Worker.Ready, instead of the server's own Serve or ListenAndServe; a worker without a server calls Worker.Ready"
+}
+
+// ended says how a worker that has ended did so, or why the master ended it.
+func (u unready) ended(end workerEnd, r supervisor.Reason) string {
+	switch panicked := strings.HasPrefix(end.exit.Words, "panic: "); {
+	case end.exit.Killed == KilledNotReady:
+		return fmt.Sprintf("%s within %v", u.missing(), u.limit)
+	case r.Kind == supervisor.Exited && panicked:
+		return fmt.Sprintf("%s panicked %s: %s", u.who(), u.before(), strings.TrimPrefix(end.exit.Words, "panic: "))
+	case r.Kind == supervisor.Panic:
+		return fmt.Sprintf("%s panicked %s: %v", u.who(), u.before(), r.Value)
+	case r.Kind == supervisor.Exited:
+		return fmt.Sprintf("%s exited with %d %s", u.who(), r.Code, u.before())
+	case r.Kind == supervisor.Signaled:
+		return fmt.Sprintf("%s was ended by %s %s", u.who(), unix.SignalName(end.exit.Signal), u.before())
+	case r.Kind == supervisor.Error && end.notice != nil && end.notice.Kind == childproto.NoticeError:
+		return "the worker function returned an error: " + strings.TrimPrefix(end.notice.Text, "coppice: ")
+	case r.Kind == supervisor.Error && r.Cause != nil:
+		return withoutPrefix(r.Cause)
+	case r.IsNormal() && !u.inTree:
+		return u.who() + " returned from main " + u.before()
+	case r.IsNormal() && end.notice != nil:
+		return "the worker function returned nil " + u.before()
+	case r.IsNormal():
+		return "it exited with 0 " + u.before()
+	}
+	return r.String()
+}
+
+// reason returns the exit reason of a worker that has ended, with what it had not come to.
+func (u unready) reason(end workerEnd, r supervisor.Reason) supervisor.Reason {
+	switch {
+	case r.IsNormal():
+		return supervisor.Reason{Kind: supervisor.Error, Cause: &exitError{end.exit, u.ended(end, r)}}
+	case r.Kind == supervisor.Exited, r.Kind == supervisor.Signaled:
+		text := u.before()
+		if why := end.exit.why(); why != "" {
+			text += ": " + why
+		}
+		r.Cause = &exitError{end.exit, text}
+	}
+	return r
+}
