@@ -6,8 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -181,7 +179,7 @@ func (r CrashReport) MarshalJSON() ([]byte, error) {
 		case e.Lost != nil:
 			x.Lost = e.Lost.Error()
 		case e.Signal != 0:
-			x.Signal = unix.SignalName(e.Signal)
+			x.Signal = signalName(e.Signal)
 		default:
 			x.Code = &e.Code
 		}

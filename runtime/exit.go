@@ -7,8 +7,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/supervisor"
@@ -86,7 +84,7 @@ func (e Exit) String() string {
 	case e.Lost != nil:
 		s = fmt.Sprintf("status lost: %v", e.Lost)
 	case e.Signal != 0:
-		s = fmt.Sprintf("signal %s", unix.SignalName(e.Signal))
+		s = fmt.Sprintf("signal %s", signalName(e.Signal))
 		if e.Core {
 			s += " (core dumped)"
 		}

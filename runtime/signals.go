@@ -37,7 +37,7 @@ const maxQueuedTrees = 4
 // about to exit. It closes each channel that turns delivers, which shows that it takes its turns. A
 // signal that was ignored when the program began (nohup(1), a shell's background job) stays ignored.
 func handleSignals(up <-chan *Runtime, done <-chan struct{}, stop func(), ended func(error), turns <-chan chan<- struct{}) {
-	handled := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR1, syscall.SIGUSR2}
+	handled := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, sigTTIN, sigTTOU, sigUSR1, sigUSR2}
 	signals := make(chan os.Signal, len(handled))
 	for _, sig := range handled {
 		if sig == syscall.SIGTERM || !signal.Ignored(sig) {
@@ -76,7 +76,7 @@ func handleSignals(up <-chan *Runtime, done <-chan struct{}, stop func(), ended 
 			logqueue.PrintLine(os.Stderr, err)
 			ended(err)
 			os.Exit(childproto.ExitFailed)
-		case sig == syscall.SIGTTOU && sentByTerminal():
+		case sig == sigTTOU && sentByTerminal():
 			// The terminal sent it, not an operator. If it were caught, the terminal would send it
 			// for each try to write, without end. If it is ignored, the write succeeds.
 			signal.Ignore(sig)
@@ -89,13 +89,13 @@ func handleSignals(up <-chan *Runtime, done <-chan struct{}, stop func(), ended 
 			case reloads <- rt:
 			default:
 			}
-		case sig == syscall.SIGTTIN:
+		case sig == sigTTIN:
 			go rt.scaleBySignal(+1) // ends with the scaling, or the tree
-		case sig == syscall.SIGTTOU:
+		case sig == sigTTOU:
 			go rt.scaleBySignal(-1)
-		case sig == syscall.SIGUSR1:
+		case sig == sigUSR1:
 			prints.Put(rt.Snapshot())
-		case sig == syscall.SIGUSR2:
+		case sig == sigUSR2:
 			rt.log.Warn("SIGUSR2 has no meaning yet: ignored")
 		}
 	}

@@ -55,7 +55,11 @@ func main() {
 	}
 	fmt.Println("the tree is gone")
 	fmt.Println("the program says: ", get(own.Addr()))
-	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+	self, err := os.FindProcess(os.Getpid())
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := self.Signal(syscall.SIGHUP); err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println("the program got:  ", <-hup)

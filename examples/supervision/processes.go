@@ -155,7 +155,11 @@ func killOne(ctx context.Context, rt *coppice.Runtime, out io.Writer, s supervis
 	events := rt.Subscribe(256)
 	defer events.Close()
 	fmt.Fprintf(out, "\n== %s: kill -9 %s (%v)\n", s, name, before[name])
-	if err := syscall.Kill(before[name].pid, syscall.SIGKILL); err != nil {
+	victim, err := os.FindProcess(before[name].pid)
+	if err != nil {
+		return err
+	}
+	if err := victim.Kill(); err != nil {
 		return err
 	}
 	var after map[string]life

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
-	"syscall"
 	"time"
 )
 
@@ -111,7 +111,11 @@ func tryAccident(ctx context.Context, shop string) (died, waited answered, err e
 			continue
 		case <-time.After(40 * time.Millisecond):
 		}
-		if err := syscall.Kill(first.pid, syscall.SIGKILL); err != nil {
+		p, err := os.FindProcess(first.pid)
+		if err != nil {
+			return died, waited, err
+		}
+		if err := p.Kill(); err != nil {
 			return died, waited, err
 		}
 		r := <-behind

@@ -87,7 +87,7 @@ func start(t testing.TB, self string, env []string, files []*os.File, args ...st
 	p := &Program{t: t, cmd: exec.Command(self, args...), grew: make(chan struct{}), ended: make(chan struct{})}
 	p.cmd.Env = append(append(os.Environ(), programVar+"=1"), env...)
 	p.cmd.ExtraFiles = files
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C at the test is not the program's
+	p.cmd.SysProcAttr = ownGroup()
 	r, w := io.Pipe()
 	p.cmd.Stdout, p.cmd.Stderr = w, w
 	if err := p.cmd.Start(); err != nil {
