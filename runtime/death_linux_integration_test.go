@@ -265,6 +265,31 @@ func TestWaysToDie(t *testing.T) {
 	})
 }
 
+// TestIncarnations: the tree, the supervisor's events, which are the log's, and a crash report count
+// alike: each worker that a slot has is a further incarnation, whether the supervisor has started it
+// or a reload.
+func TestIncarnations(t *testing.T) {
+	crashed.ch = make(chan coppice.CrashReport, 1)
+	p := startTree(t, "dies")
+	sub := p.Subscribe(64)
+	defer sub.Close()
+	if err := p.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	tree := p.slots()["web/0"]
+	if err := p.System().Send(t.Context(), p.Lookup("web/0/fuse"), "SIGKILL"); err != nil {
+		t.Fatal(err)
+	}
+	exited, r := next(t, sub, supervisor.ChildExited), crashed.await(t)
+	if tree.Incarnation != 2 || exited.Incarnation != 2 || r.Incarnation != 2 || r.ID != tree.ID || r.Generation != tree.Generation {
+		t.Errorf("the tree: incarnation %d of ID %d; the event: %v; the report:\n%v", tree.Incarnation, tree.ID, exited, r)
+	}
+	started := next(t, sub, supervisor.ChildStarted)
+	if tree = p.slots()["web/0"]; started.Incarnation != 3 || tree.Incarnation != 3 {
+		t.Errorf("the tree: incarnation %d; the event: %v", tree.Incarnation, started)
+	}
+}
+
 func checkDeath(t *testing.T, name string, reason supervisor.Reason, r coppice.CrashReport) {
 	t.Helper()
 	d := deaths[slices.IndexFunc(deaths, func(e death) bool { return e.name == name })]

@@ -67,6 +67,10 @@ type poolNote struct {
 	ev PoolEvent
 }
 
+func (n poolNote) publish(sup *supervisor.Supervisor) {
+	sup.Note(n.id, n.ev, n.ev.Kind == WorkerReplaced)
+}
+
 func newPoolDriver(parts poolParts, kind *poolKind, path string, p Pool) *poolDriver {
 	c := &poolDriver{
 		poolParts: parts, kind: kind, path: path, pool: p, began: time.Now(),
@@ -402,7 +406,7 @@ func (c *poolDriver) note(slot int, ev PoolEvent) {
 	}
 	c.mu.Unlock()
 	if sup != nil {
-		sup.Note(n.id, n.ev)
+		n.publish(sup)
 	}
 }
 
@@ -415,6 +419,6 @@ func (c *poolDriver) setSupervisor(sup *supervisor.Supervisor) {
 	c.pendingNotes = nil
 	c.mu.Unlock()
 	for _, n := range notes {
-		sup.Note(n.id, n.ev)
+		n.publish(sup)
 	}
 }

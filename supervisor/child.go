@@ -35,7 +35,7 @@ func (f StarterFunc) Start(ctx context.Context, inc Incarnation) (Instance, erro
 type Incarnation struct {
 	Path string // IDs from the root down, joined by "/"
 	ID   string // the last part of Path
-	N    uint64 // 1 for the first instance that comes up under this spec, then 2, 3, …
+	N    uint64 // 1 for the first that comes up under this spec, then 2, 3, …; see [Supervisor.Note]
 }
 
 // Instance is a child that is up. Done, Reason, Stop and Kill are its life; the other

@@ -230,7 +230,7 @@ func (l *loop) handle(m *message) {
 		ev.Call = m.call.Call
 		ev.Call.From = l.lastCall
 		l.calls[l.lastCall] = m.call
-	case rules.Begin, rules.Timer, rules.Stop, rules.Kill:
+	case rules.Begin, rules.Replaced, rules.Timer, rules.Stop, rules.Kill:
 	}
 	l.step(ev)
 }

@@ -20,7 +20,8 @@ func (h *house) Reason() Reason        { return Reason{Kind: Shutdown} }
 func (h *house) Stop()                 { close(h.done) }
 func (h *house) Kill()                 {}
 
-// TestNote: a note is an event, and renews what the snapshot shows of its child.
+// TestNote: a note is an event, and renews what the snapshot shows of its child. A note of a
+// replacement makes a further incarnation of it.
 func TestNote(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &house{done: make(chan struct{})}
@@ -31,16 +32,17 @@ func TestNote(t *testing.T) {
 		}})
 		sub := s.Subscribe(10)
 		h.holder.Store("second")
-		s.Note("h", "moved")
-		s.Note("f", 7)
-		s.Note("nobody", 8)
-		s.Note("", "all well")
-		wantStory(t, sub, "app/h#1 noted: moved", "app/f#1 noted: 7", "app noted: 8", "app noted: all well")
+		s.Note("h", "moved", false)
+		s.Note("f", 7, false)
+		s.Note("nobody", 8, true)
+		s.Note("", "all well", false)
+		s.Note("h", "another", true)
+		wantStory(t, sub, "app/h#1 noted: moved", "app/f#1 noted: 7", "app noted: 8", "app noted: all well", "app/h#2 noted: another")
 		n := s.Snapshot()
-		if got := n.Find("h").Info; got != "second" {
-			t.Errorf("the snapshot shows %v", got)
+		if h := n.Find("h"); h.Info != "second" || h.Incarnation != 2 {
+			t.Errorf("the snapshot shows %v, incarnation %d", h.Info, h.Incarnation)
 		}
 		shutdown(t, s)
-		s.Note("h", "too late")
+		s.Note("h", "too late", true)
 	})
 }

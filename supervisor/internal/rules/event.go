@@ -10,6 +10,7 @@ const (
 	StartFailed                  // Key, Run: there is no instance
 	Ignored                      // Key, Run: the start declined (OTP's ignore)
 	Exited                       // Key, Run, End, Leaked: the instance has ended
+	Replaced                     // Key: the instance goes on as a further incarnation
 	Timer                        // Key: the child's timer is due
 	Request                      // Call
 	Stop                         // the parent's order to end

@@ -94,6 +94,10 @@ func (s *State) handle(ev *Event) {
 		s.startEnded(ev)
 	case Exited:
 		s.exited(ev)
+	case Replaced:
+		if c := s.Children[ev.Key]; c != nil {
+			c.Inc++
+		}
 	case Timer:
 		s.timer(ev)
 	case Request:

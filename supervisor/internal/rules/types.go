@@ -111,7 +111,7 @@ type Child struct {
 	Pos       int    // place in the start order
 	Phase     Phase  //
 	Run       uint64 // number of the latest start, unique in this supervisor; tags answers
-	Inc       uint64 // how many starts succeeded: the incarnation
+	Inc       uint64 // how many starts succeeded, replacements included: the incarnation
 	Automatic bool   // Starting: by the supervisor itself, not by a request
 	New       bool   // Starting: the record goes away if the start fails
 	Exited    bool   // Running: Exited came, and End is its class
