@@ -47,7 +47,7 @@ type Config struct {
 	ListenerIsolation Isolation
 
 	// Output gets what workers and programs write to their standard output and error, line by line.
-	// Each line is one Write, behind the tag of its process (see OutputLine.Tag), unless Output is
+	// Each line is one Write, behind the tag of its process (see Identity.Tag), unless Output is
 	// a [LineWriter]; [LogOutput] makes log records of the lines. nil = the master's own standard
 	// output and error. One goroutine calls Output, and Output may block. The lines that wait are
 	// bounded (1 MiB); beyond that the processes wait. When Output has taken nothing for 1 s, lines

@@ -14,40 +14,37 @@ import (
 // before the child was ready. There is none for a child that was killed because it was no longer
 // wanted. See Hooks.Crash. It can be read as text (String) and as JSON.
 type CrashReport struct {
-	Time        time.Time // of the end
-	Name        string    // registered name; path of a Process
-	Role        string    // worker, listener, process
-	ID          int       // 0 for a Process
-	Slot        int       // of a worker
-	Incarnation int
-	Generation  int
-	Ready       bool // false = it ended while it started
-	Uptime      time.Duration
+	Time     time.Time `json:"time"` // of the end
+	Identity           // of the child
+	Role     string    `json:"role"`  // worker, listener, process
+	Ready    bool      `json:"ready"` // false = it ended while it started
 
-	Reason supervisor.Reason
-	Exit   Exit // PID 0 = a goroutine
+	Uptime time.Duration     `json:"-"`
+	Reason supervisor.Reason `json:"-"`
+	Exit   Exit              `json:"-"` // PID 0 = a goroutine
 
 	// Lines are the last lines that the child printed, at most 100 and 64 KiB, without those in
 	// Dump. Before is how many more lines it had printed. Lost is how many of all its lines
 	// Config.Output has not taken.
-	Lines        []OutputLine
-	Before, Lost uint64
+	Lines  []OutputLine `json:"lines,omitempty"`
+	Before uint64       `json:"lines_before,omitempty"`
+	Lost   uint64       `json:"lines_lost,omitempty"`
 
 	// Dump is what the child printed on standard error from Exit.Words on: the stacks of
 	// goroutines, at most 64 KiB from the beginning. Cut is how many further bytes there were.
-	Dump string
-	Cut  int
+	Dump string `json:"dump,omitempty"`
+	Cut  int    `json:"dump_cut_bytes,omitempty"`
 
 	// Conns are the connections that the child had, by listener, as the listener process knows
 	// them. It is nil if the child had none, and if none is dispatched (Shared, ReusePort).
-	Conns []ListenerConns
+	Conns []ListenerConns `json:"held,omitempty"`
 
 	// Asked are the actors in the child whose answers the master was waiting for.
-	Asked []string
+	Asked []string `json:"asked,omitempty"`
 
 	// Traces are the IDs of the traces that the child was working on, newest first, at most 8. They
 	// are known while tracing is on, for sampled traces.
-	Traces []string
+	Traces []string `json:"traces,omitempty"`
 }
 
 // ListenerConns are a worker's connections at one listener. Connections that it claimed in its last
@@ -61,7 +58,7 @@ type ListenerConns struct {
 // String is the report as a text of several lines.
 func (r CrashReport) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "crash: %s (%s): %v\n", OutputLine{Name: r.Name, ID: r.ID, Generation: r.Generation}.Tag(), r.Role, r.Reason)
+	fmt.Fprintf(&b, "crash: %s (%s): %v\n", r.Tag(), r.Role, r.Reason)
 	row := func(name, format string, args ...any) {
 		fmt.Fprintf(&b, "  %-9s"+format+"\n", append([]any{name}, args...)...)
 	}
@@ -115,32 +112,30 @@ func stepTexts(steps []StopStep) []string {
 	return texts
 }
 
-// reportJSON is the report as it is encoded. Times and sizes name their units.
-type reportJSON struct {
-	Time        time.Time `json:"time"`
-	Name        string    `json:"name"`
-	Role        string    `json:"role"`
-	ID          int       `json:"id,omitempty"`
-	Slot        int       `json:"slot"`
-	Incarnation int       `json:"incarnation"`
-	Generation  int       `json:"generation,omitempty"`
-	Ready       bool      `json:"ready"`
-	Uptime      float64   `json:"uptime_seconds"`
-	Reason      struct {
+// MarshalJSON encodes the report. Times and sizes name their units.
+func (r CrashReport) MarshalJSON() ([]byte, error) {
+	type byTags CrashReport
+	type reason struct {
 		Kind string `json:"kind"`
 		Text string `json:"text"`
-	} `json:"reason"`
-	Exit   *exitJSON       `json:"exit,omitempty"`
-	Lines  []OutputLine    `json:"lines,omitempty"`
-	Before uint64          `json:"lines_before,omitempty"`
-	Lost   uint64          `json:"lines_lost,omitempty"`
-	Dump   string          `json:"dump,omitempty"`
-	Cut    int             `json:"dump_cut_bytes,omitempty"`
-	Held   []ListenerConns `json:"held,omitempty"`
-	Asked  []string        `json:"asked,omitempty"`
-	Traces []string        `json:"traces,omitempty"`
+	}
+	return json.Marshal(struct { // what is encoded otherwise than by tags, and what is read first
+		Time time.Time `json:"time"`
+		Identity
+		PID         any       `json:"pid,omitempty"` // it is in exit
+		Incarnation int       `json:"incarnation"`
+		Slot        int       `json:"slot"`
+		Uptime      float64   `json:"uptime_seconds"`
+		Reason      reason    `json:"reason"`
+		Exit        *exitJSON `json:"exit,omitempty"`
+		byTags
+	}{
+		Time: r.Time.UTC(), Identity: r.Identity, Incarnation: r.Incarnation, Slot: r.Slot, Uptime: r.Uptime.Seconds(),
+		Reason: reason{r.Reason.Kind.String(), r.Reason.String()}, Exit: r.Exit.encoded(), byTags: byTags(r),
+	})
 }
 
+// exitJSON is an Exit as it is encoded: few of its fields are encoded as they are.
 type exitJSON struct {
 	PID        int        `json:"pid"`
 	Code       *int       `json:"code,omitempty"`
@@ -161,34 +156,27 @@ type stepJSON struct {
 	After float64 `json:"after_seconds"`
 }
 
-// MarshalJSON encodes the report.
-func (r CrashReport) MarshalJSON() ([]byte, error) {
-	j := reportJSON{
-		Time: r.Time.UTC(), Name: r.Name, Role: r.Role, ID: r.ID, Slot: r.Slot,
-		Incarnation: r.Incarnation, Generation: r.Generation, Ready: r.Ready, Uptime: r.Uptime.Seconds(),
-		Lines: r.Lines, Before: r.Before, Lost: r.Lost, Dump: r.Dump, Cut: r.Cut,
-		Held: r.Conns, Asked: r.Asked, Traces: r.Traces,
+// encoded returns nil for the end of a goroutine.
+func (e Exit) encoded() *exitJSON {
+	if e.PID == 0 {
+		return nil
 	}
-	j.Reason.Kind, j.Reason.Text = r.Reason.Kind.String(), r.Reason.String()
-	if e := r.Exit; e.PID != 0 {
-		x := exitJSON{
-			PID: e.PID, Core: e.Core, UserTime: e.UserTime.Seconds(), SystemTime: e.SystemTime.Seconds(),
-			MaxRSS: e.MaxRSS, Words: e.Words, Killed: e.Killed, OOM: e.OOM,
-		}
-		switch {
-		case e.Lost != nil:
-			x.Lost = e.Lost.Error()
-		case e.Signal != 0:
-			x.Signal = signalName(e.Signal)
-		default:
-			x.Code = &e.Code
-		}
-		for _, s := range e.Steps {
-			x.Steps = append(x.Steps, stepJSON{s.What, s.After.Seconds()})
-		}
-		j.Exit = &x
+	x := &exitJSON{
+		PID: e.PID, Core: e.Core, UserTime: e.UserTime.Seconds(), SystemTime: e.SystemTime.Seconds(),
+		MaxRSS: e.MaxRSS, Words: e.Words, Killed: e.Killed, OOM: e.OOM,
 	}
-	return json.Marshal(j)
+	switch {
+	case e.Lost != nil:
+		x.Lost = e.Lost.Error()
+	case e.Signal != 0:
+		x.Signal = signalName(e.Signal)
+	default:
+		x.Code = &e.Code
+	}
+	for _, s := range e.Steps {
+		x.Steps = append(x.Steps, stepJSON{s.What, s.After.Seconds()})
+	}
+	return x
 }
 
 // isCrash reports whether an end is to be reported.

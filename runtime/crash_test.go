@@ -24,7 +24,7 @@ func reports() map[string]CrashReport {
 	at := time.Date(2026, 11, 24, 13, 0, 5, 250e6, time.UTC)
 	line := func(before time.Duration, stream, text string) OutputLine {
 		return OutputLine{
-			Time: at.Add(-before), Name: "web/0", ID: 3, PID: 4711, Incarnation: 2, Generation: 1, Stream: stream, Text: text,
+			Time: at.Add(-before), Identity: Identity{Name: "web/0", ID: 3, PID: 4711, Incarnation: 2, Generation: 1}, Stream: stream, Text: text,
 		}
 	}
 	panicked := Exit{
@@ -36,7 +36,7 @@ func reports() map[string]CrashReport {
 	}
 	return map[string]CrashReport{
 		"panic": {
-			Time: at, Name: "web/0", Role: "worker", ID: 3, Slot: 0, Incarnation: 2, Generation: 1, Ready: true,
+			Time: at, Identity: Identity{Name: "web/0", ID: 3, PID: 4711, Slot: 0, Incarnation: 2, Generation: 1}, Role: "worker", Ready: true,
 			Uptime: 63250 * time.Millisecond, Reason: panicked.reason(endContext{}), Exit: panicked,
 			Lines: []OutputLine{line(2*time.Second, output.Stdout, "served /"), line(time.Second, output.Stderr, `level=WARN msg="odd <input>"`)}, Before: 40, Lost: 3,
 			Dump: "panic: boom\n\ngoroutine 7 [running]:\nmain.main.func1()\n\t/src/main.go:7 +0x25\n", Cut: 1200,
@@ -44,11 +44,11 @@ func reports() map[string]CrashReport {
 			Asked: []string{"web/0/echo"}, Traces: []string{"4bf92f3577b34da6a3ce929d0e0e4736"},
 		},
 		"program": {
-			Time: at, Name: "below/sleep", Role: "process", Incarnation: 1, Uptime: 5 * time.Second,
+			Time: at, Identity: Identity{Name: "below/sleep", PID: 4712, Incarnation: 1}, Role: "process", Uptime: 5 * time.Second,
 			Reason: stopped.reason(endContext{stopRequested: true}), Exit: stopped,
 		},
 		"goroutine": {
-			Time: at, Name: "web/1", Role: "worker", ID: 4, Slot: 1, Incarnation: 1, Generation: 1, Ready: true, Uptime: time.Second,
+			Time: at, Identity: Identity{Name: "web/1", ID: 4, Slot: 1, Incarnation: 1, Generation: 1}, Role: "worker", Ready: true, Uptime: time.Second,
 			Reason: supervisor.Reason{Kind: supervisor.Panic, Value: "boom"}, Exit: Exit{Code: 2, Words: "panic: boom"},
 			Dump: "goroutine 7 [running]:\n",
 		},
@@ -123,10 +123,10 @@ func TestCrashQueue(t *testing.T) {
 			took = append(took, r.ID)
 		})
 		began := time.Now()
-		q.report(CrashReport{ID: 0})
+		q.report(CrashReport{})
 		synctest.Wait() // the hook has the first
 		for id := 1; id <= maxCrashes+5; id++ {
-			q.report(CrashReport{ID: id})
+			q.report(CrashReport{Identity: Identity{ID: id}})
 		}
 		if time.Since(began) != 0 || q.q.Lost() != 5 {
 			t.Errorf("took %v, lost %d, want 5", time.Since(began), q.q.Lost())

@@ -68,17 +68,15 @@ func (e *InvalidError) Error() string {
 // and has the worker's last lines. Err is the reason why the worker ended, or the context's error
 // when the caller's ctx ended.
 type ReloadError struct {
-	Generation int      // of the reload
-	Worker     string   // registered name; "" = no worker failed
-	ID         int      // of the process
-	Lines      []string // the worker's last lines, both streams, oldest first
-	Err        error
+	Identity          // of the worker, in the generation of the reload; without a Name no worker failed
+	Lines    []string // the worker's last lines, both streams, oldest first
+	Err      error
 }
 
 // Error returns one line, and a further line for each of the newest of Lines.
 func (e *ReloadError) Error() string {
 	return fmt.Sprintf("coppice: reload to generation %d failed: %s", e.Generation, withoutPrefix(e.Err)) +
-		taggedLines(OutputLine{Name: e.Worker, ID: e.ID, Generation: e.Generation}.Tag(), newest(e.Lines))
+		taggedLines(e.Tag(), newest(e.Lines))
 }
 
 // Unwrap returns Err.

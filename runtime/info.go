@@ -15,22 +15,19 @@ const (
 
 // info is what a snapshot shows of a child of the tree.
 type info struct {
-	role        string
-	name        string
-	id, pid     int
-	generation  int
-	incarnation int
-	relinked    int
+	role string
+	Identity
+	relinked int
 }
 
 // LogValue returns the child as the log shows it.
 func (i info) LogValue() slog.Value {
-	attrs := []slog.Attr{slog.String("name", i.name), slog.String("role", i.role)}
-	if i.id != 0 {
-		attrs = append(attrs, slog.Int("id", i.id))
+	attrs := []slog.Attr{slog.String("name", i.Name), slog.String("role", i.role)}
+	if i.ID != 0 {
+		attrs = append(attrs, slog.Int("id", i.ID))
 	}
-	if i.pid != 0 {
-		attrs = append(attrs, slog.Int("pid", i.pid))
+	if i.PID != 0 {
+		attrs = append(attrs, slog.Int("pid", i.PID))
 	}
 	return slog.GroupValue(attrs...)
 }
@@ -38,11 +35,11 @@ func (i info) LogValue() slog.Value {
 // String returns one line.
 func (i info) String() string {
 	s := i.role
-	if i.id != 0 {
-		s += fmt.Sprintf(" #%d", i.id)
+	if i.ID != 0 {
+		s += fmt.Sprintf(" #%d", i.ID)
 	}
-	if i.pid != 0 {
-		s += fmt.Sprintf(" pid %d", i.pid)
+	if i.PID != 0 {
+		s += fmt.Sprintf(" pid %d", i.PID)
 	}
 	return s
 }

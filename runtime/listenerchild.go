@@ -48,6 +48,8 @@ func (h *openListener) Stop() {
 	})
 }
 
-func (h *openListener) Info() any { return info{role: "listener", name: h.spec.Name} }
+func (h *openListener) Info() any {
+	return info{role: "listener", Identity: Identity{Name: h.spec.Name}}
+}
 
 func (h *openListener) Kill() { h.Stop() }

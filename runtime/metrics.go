@@ -73,10 +73,10 @@ func workersOf(pool Tree, path string) (states []string) {
 func telemetryInfo(v any) telemetry.EventInfo {
 	switch i := v.(type) {
 	case info:
-		return telemetry.EventInfo{ID: i.id, PID: i.pid}
+		return telemetry.EventInfo{ID: i.ID, PID: i.PID}
 	case PoolEvent:
 		c := telemetry.PoolChange{
-			Path: cmp.Or(i.Worker, i.Pool), Why: i.Why, ID: i.ID, PID: i.PID, Generation: i.Generation,
+			Path: cmp.Or(i.Name, i.Pool), Why: i.Why, ID: i.ID, PID: i.PID, Generation: i.Generation,
 			Took: i.Took, Reason: i.Reason,
 		}
 		switch i.Kind {

@@ -5,7 +5,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"strconv"
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
@@ -18,30 +17,13 @@ const outputFlush = time.Second
 
 // OutputLine is one line that a process of the tree has printed.
 type OutputLine struct {
-	Time        time.Time `json:"time"`
-	Name        string    `json:"name"`         // registered name; path of a Process
-	ID          int       `json:"id,omitempty"` // 0 for a Process
-	PID         int       `json:"pid,omitempty"`
-	Incarnation int       `json:"incarnation,omitempty"`
-	Generation  int       `json:"generation,omitempty"`
-	Stream      string    `json:"stream"` // stdout or stderr
+	Time     time.Time `json:"time"`
+	Identity           // of the process
+	Stream   string    `json:"stream"` // stdout or stderr
 
 	// Text is the line without its newline, as the process wrote it. A line of more than 8 KiB is
 	// split into several OutputLines.
 	Text string `json:"text"`
-}
-
-// Tag returns the prefix of the text where lines of several processes are mixed: web/0#3 g1, the
-// name, the ID and the generation.
-func (l OutputLine) Tag() string {
-	s := l.Name
-	if l.ID != 0 {
-		s += "#" + strconv.Itoa(l.ID)
-	}
-	if l.Generation != 0 {
-		s += " g" + strconv.Itoa(l.Generation)
-	}
-	return s
 }
 
 // String returns the tag, a bar and the text.
@@ -110,14 +92,20 @@ func lineWriter(w io.Writer) LineWriter {
 
 // newOutputQueue returns the queue of the lines for w.
 func newOutputQueue(w LineWriter) *queue.Queue[output.Line] {
-	return output.NewQueue(childproto.MasterName, func(l output.Line) error { return w.WriteLine(OutputLine(l)) })
+	return output.NewQueue(childproto.MasterName, func(l output.Line) error { return w.WriteLine(outputLine(l)) })
+}
+
+// outputLine converts a line.
+func outputLine(l output.Line) OutputLine {
+	who := Identity{Name: l.Name, Slot: l.Slot, ID: l.ID, PID: l.PID, Incarnation: l.Incarnation, Generation: l.Generation}
+	return OutputLine{Time: l.Time, Identity: who, Stream: l.Stream, Text: l.Text}
 }
 
 // outputLines converts lines.
 func outputLines(lines []output.Line) []OutputLine {
 	converted := make([]OutputLine, len(lines))
 	for i, l := range lines {
-		converted[i] = OutputLine(l)
+		converted[i] = outputLine(l)
 	}
 	return converted
 }

@@ -23,7 +23,7 @@ func TestLogOutput(t *testing.T) {
 		}
 		return a
 	}}))))
-	line := OutputLine{Name: "web/0", ID: 3, PID: 77, Incarnation: 2, Generation: 1, Stream: output.Stdout, Text: "hello, world"}
+	line := OutputLine{Identity: Identity{Name: "web/0", ID: 3, PID: 77, Incarnation: 2, Generation: 1}, Stream: output.Stdout, Text: "hello, world"}
 	if err := w.WriteLine(line); err != nil {
 		t.Error(err)
 	}
@@ -47,9 +47,9 @@ func TestOwnStreams(t *testing.T) {
 	if os.Getenv(again) != "" {
 		own := lineWriter(nil)
 		for _, stream := range []string{output.Stderr, output.Stdout, output.Stderr} {
-			err := own.WriteLine(OutputLine{Name: "web/0", ID: 3, Generation: 1, Stream: stream, Text: "to " + stream})
+			err := own.WriteLine(OutputLine{Identity: Identity{Name: "web/0", ID: 3, Generation: 1}, Stream: stream, Text: "to " + stream})
 			if errors.Is(err, syscall.EPIPE) {
-				err = own.WriteLine(OutputLine{Name: "broken pipe", Stream: output.Stderr})
+				err = own.WriteLine(OutputLine{Identity: Identity{Name: "broken pipe"}, Stream: output.Stderr})
 			}
 			if err != nil {
 				os.Exit(9)

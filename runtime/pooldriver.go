@@ -153,7 +153,7 @@ func (c *poolDriver) perform(e pool.Effect) {
 		c.mu.Lock()
 		c.workers[w.id] = w
 		c.mu.Unlock()
-		c.note(e.Slot, PoolEvent{Kind: WorkerStarting, Why: e.Why.String(), Generation: w.gen.number})
+		c.note(e.Slot, PoolEvent{Kind: WorkerStarting, Identity: Identity{Generation: w.gen.number}, Why: e.Why.String()})
 		go w.run() // ends with the worker, for which the pool's end waits
 	case pool.Assign:
 		w := c.worker(e.Worker)

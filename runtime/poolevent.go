@@ -12,8 +12,7 @@ import (
 // PoolEventKind is what happened inside a pool.
 type PoolEventKind uint8
 
-// The kinds of [PoolEvent], and the fields each uses besides Pool, Slot, Worker, ID
-// and Generation.
+// The kinds of [PoolEvent], and the fields each uses besides Pool and Identity.
 const (
 	// WorkerStarting: a worker is being started. Why. It has no ID yet.
 	WorkerStarting PoolEventKind = iota
@@ -56,27 +55,27 @@ func (k PoolEventKind) String() string {
 // another, or drains. It is the Info of an event of kind [supervisor.ChildNoted], in order with the
 // others; see [Runtime.Subscribe].
 type PoolEvent struct {
-	Kind       PoolEventKind
-	Pool       string // path
-	Slot       int    // None = the worker has none
-	Worker     string // registered name; "" when there is no worker yet
-	ID         int
-	PID        int // 0 = a goroutine
-	Generation int
-	Why        string // start, reload, roll back, recycle, refill, spare, scale, stop, cap; or the limit that was reached
-	Took       time.Duration
-	Limit      time.Duration // the time that it has
-	Forced     int           // connections cut at the deadline
-	Size       int
-	Reason     supervisor.Reason
-	Err        error
+	Kind PoolEventKind
+	Pool string // path
+
+	// Identity is the worker's. Without a worker, or before there is one, it has no Name; the Slot
+	// is then the slot of the coming worker, or None if the event is the pool's.
+	Identity
+
+	Why    string // start, reload, roll back, recycle, refill, spare, scale, stop, cap; or the limit that was reached
+	Took   time.Duration
+	Limit  time.Duration // the time that it has
+	Forced int           // connections cut at the deadline
+	Size   int
+	Reason supervisor.Reason
+	Err    error
 }
 
 // String returns one line.
 func (e PoolEvent) String() string {
 	var b strings.Builder
-	if e.Worker != "" {
-		fmt.Fprintf(&b, "%s#%d ", e.Worker, e.ID)
+	if e.Name != "" {
+		fmt.Fprintf(&b, "%s#%d ", e.Name, e.ID)
 	} else if e.Slot != pool.Spare && e.Kind <= WorkerDue {
 		fmt.Fprintf(&b, "%s/%d ", e.Pool, e.Slot)
 	} else {

@@ -16,10 +16,10 @@ func (c *poolDriver) roll(ctx context.Context, to int, back bool) error {
 	case <-c.supervisorSet:
 	case <-c.gone: // query reports it
 	case <-ctx.Done():
-		return &ReloadError{Generation: to, Err: context.Cause(ctx)}
+		return &ReloadError{Identity: Identity{Generation: to}, Err: context.Cause(ctx)}
 	}
 	began := time.Now()
-	c.note(pool.Spare, PoolEvent{Kind: PoolReloading, Generation: to})
+	c.note(pool.Spare, PoolEvent{Kind: PoolReloading, Identity: Identity{Generation: to}})
 	if !back {
 		c.keepFailures(to)
 		defer c.keepFailures(0)
@@ -32,11 +32,11 @@ func (c *poolDriver) roll(ctx context.Context, to int, back bool) error {
 	case pool.Failed:
 		err = c.rollError(e, to)
 	case pool.Cancelled:
-		err = &ReloadError{Generation: to, Err: context.Cause(ctx)}
+		err = &ReloadError{Identity: Identity{Generation: to}, Err: context.Cause(ctx)}
 	case pool.Stopped:
-		err = &ReloadError{Generation: to, Err: fmt.Errorf("pool %s: %w", c.path, ErrStopping)}
+		err = &ReloadError{Identity: Identity{Generation: to}, Err: fmt.Errorf("pool %s: %w", c.path, ErrStopping)}
 	}
-	c.note(pool.Spare, PoolEvent{Kind: PoolReloaded, Generation: to, Took: time.Since(began), Err: err})
+	c.note(pool.Spare, PoolEvent{Kind: PoolReloaded, Identity: Identity{Generation: to}, Took: time.Since(began), Err: err})
 	return err
 }
 
@@ -50,7 +50,7 @@ func (c *poolDriver) keepFailures(generation int) {
 
 // rollError returns the error of the worker that made a roll fail.
 func (c *poolDriver) rollError(e pool.Effect, to int) error {
-	err := &ReloadError{Generation: to, Worker: c.name(e.Slot), Err: errors.New("coppice: a worker failed")}
+	err := &ReloadError{Identity: Identity{Name: c.name(e.Slot), Slot: e.Slot, Generation: to}, Err: errors.New("coppice: a worker failed")}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w := c.failedInRoll[e.Worker]
@@ -58,8 +58,9 @@ func (c *poolDriver) rollError(e pool.Effect, to int) error {
 		return err
 	}
 	if w.launched {
-		err.ID, err.Lines = w.hello.ID, w.backend.printedLast()
-		err.Err = fmt.Errorf("%s ended before the reload was over: %w", err.Worker, endError(w.reason))
+		who := w.identity()
+		err.ID, err.PID, err.Incarnation, err.Lines = who.ID, who.PID, who.Incarnation, w.backend.printedLast()
+		err.Err = fmt.Errorf("%s ended before the reload was over: %w", err.Name, endError(w.reason))
 	}
 	if w.err != nil {
 		err.Err = w.err

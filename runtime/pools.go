@@ -123,7 +123,7 @@ func (c *poolDriver) unslotted() []supervisor.Node {
 		nodes = append(nodes, n)
 	}
 	slices.SortFunc(nodes, func(a, b supervisor.Node) int {
-		return cmp.Compare(a.Info.(info).id, b.Info.(info).id)
+		return cmp.Compare(a.Info.(info).ID, b.Info.(info).ID)
 	})
 	return nodes
 }

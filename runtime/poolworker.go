@@ -115,16 +115,20 @@ func (w *poolWorker) sibling() childproto.Sibling { return w.self().Sibling() }
 // address returns the worker's actor address.
 func (w *poolWorker) address() string { return strconv.Itoa(w.hello.ID) }
 
-// info returns the child's present info.
-func (w *poolWorker) info() info {
+// identity returns the worker's present identity.
+func (w *poolWorker) identity() Identity {
 	at := w.assigned.Load()
-	return info{string(w.hello.Role), at.name, w.hello.ID, w.backend.pid(), w.hello.Generation, at.incarnation, int(w.relinked.Load())}
+	return Identity{at.name, at.slot, w.hello.ID, w.backend.pid(), at.incarnation, w.hello.Generation}
 }
 
-// event completes ev with the worker's names and numbers.
+// info returns the child's present info.
+func (w *poolWorker) info() info {
+	return info{string(w.hello.Role), w.identity(), int(w.relinked.Load())}
+}
+
+// event completes ev with the worker's identity.
 func (w *poolWorker) event(ev PoolEvent) PoolEvent {
-	i := w.info()
-	ev.Worker, ev.ID, ev.PID, ev.Generation = i.name, i.id, i.pid, i.generation
+	ev.Identity = w.identity()
 	return ev
 }
 
@@ -383,7 +387,7 @@ func (w *poolWorker) failure(is ...error) *startFailure {
 	}
 	return &startFailure{
 		name: w.name(), what: u.ended(end, w.reason), lines: lines,
-		tag: OutputLine{Name: w.name(), ID: w.hello.ID, Generation: w.hello.Generation}.Tag(),
+		tag: w.identity().Tag(),
 		is:  append(is, supervisor.Exit(u.reason(end, w.reason))),
 	}
 }
@@ -426,7 +430,7 @@ func (w *poolWorker) finish() {
 	})
 	c.lifecycle.KeepServed(w.name(), at)
 	if c.crashes != nil && isCrash(w.reason, end.exit) {
-		r := had.report(w.self(), w.reason, end.exit, at)
+		r := had.report(w.identity(), string(w.hello.Role), w.reason, end.exit, at)
 		r.Ready = childproto.IsClosed(w.ready)
 		w.backend.fillReport(&r)
 		c.crashes.report(r)

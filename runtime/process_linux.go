@@ -67,7 +67,7 @@ func (s spawner) fork(ctx context.Context, w workerStart) (*os.File, backend, er
 		Files:       slices.Insert(make([]*os.File, channel), channel, remote),
 		DeathSignal: syscall.SIGTERM, // workers drain when the master is gone
 	}, w.env, spawnRequest{grace: groupGrace, place: w.place, label: output.Line{
-		ID: w.hello.ID, Generation: w.hello.Generation, Name: w.hello.Name,
+		Name: w.hello.Name, ID: w.hello.ID, Generation: w.hello.Generation,
 	}})
 	if err != nil {
 		return nil, nil, errors.Join(err, local.Close())
@@ -158,7 +158,7 @@ func (b *processChild) printed(how spawnRequest, stream string, line []byte, beg
 	l := how.label
 	if how.place != nil {
 		at := how.place()
-		l.Name, l.Incarnation = at.name, at.incarnation
+		l.Name, l.Slot, l.Incarnation = at.name, at.slot, at.incarnation
 	}
 	l.Time, l.Stream, l.Text = time.Now(), stream, string(line)
 	b.tail.Add(l, begins)

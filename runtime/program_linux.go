@@ -118,7 +118,7 @@ func (p *programInstance) live() {
 	exit.killedFor(&p.killed)
 	reason := exit.reason(endContext{p.asked.Load(), p.body.sent(), p.spec.SuccessExit})
 	if p.crashes != nil && isCrash(reason, exit) {
-		r := CrashReport{Name: p.name, Role: "process", Incarnation: p.inc, Ready: p.ready.Load(), Reason: reason, Exit: exit}
+		r := CrashReport{Identity: p.identity(), Role: "process", Ready: p.ready.Load(), Reason: reason, Exit: exit}
 		p.body.fillReport(&r)
 		p.crashes.report(r)
 	}
@@ -165,4 +165,8 @@ func (p *programInstance) killFor(why KillReason) {
 	p.body.kill()
 }
 
-func (p *programInstance) Info() any { return info{role: "process", name: p.name, pid: p.body.pid()} }
+func (p *programInstance) identity() Identity {
+	return Identity{Name: p.name, PID: p.body.pid(), Incarnation: p.inc}
+}
+
+func (p *programInstance) Info() any { return info{role: "process", Identity: p.identity()} }

@@ -69,7 +69,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	defer func() { op.End(err) }()
 	err = rt.rollAll(ctx, old, gen.number)
 	if err == nil && rt.ending() { // there was no pool left to roll
-		err = &ReloadError{Generation: gen.number, Err: ErrStopping}
+		err = &ReloadError{Identity: Identity{Generation: gen.number}, Err: ErrStopping}
 	}
 	rt.generations.finish(err == nil)
 	if err != nil {
@@ -165,7 +165,7 @@ func (l *gaveUpPools) unproved() bool { return l.path != "" && !l.proved }
 
 // await waits until a pool starts, which may be the replacement of the one that ended.
 func (l *gaveUpPools) await(ctx context.Context, enlisted, ended <-chan struct{}, to int) error {
-	err := &ReloadError{Generation: to}
+	err := &ReloadError{Identity: Identity{Generation: to}}
 	select {
 	case <-enlisted:
 		return nil

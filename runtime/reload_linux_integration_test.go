@@ -280,7 +280,7 @@ func testReloadFails(t *testing.T) {
 		t.Run(tt.order, func(t *testing.T) {
 			setOrder(tt.order)
 			failed := p.failReload()
-			if failed.Worker != tt.worker || !strings.Contains(failed.Error(), tt.why) || failed.ID == 0 {
+			if failed.Name != tt.worker || !strings.Contains(failed.Error(), tt.why) || failed.ID == 0 {
 				t.Errorf("%+v", failed)
 			}
 			if tt.why == "no such database" && inProcess() {
@@ -321,7 +321,7 @@ func testReloadHangs(t *testing.T) {
 		setOrder("serve")
 		p := startTree(t, "reloads, impatient")
 		setOrder("hang@1")
-		if failed := p.failReload(); !errors.Is(failed, coppice.ErrNotReady) || failed.Worker != "web/1" {
+		if failed := p.failReload(); !errors.Is(failed, coppice.ErrNotReady) || failed.Name != "web/1" {
 			t.Errorf("%+v", failed)
 		}
 		p.wantGenerations(1, 1, 1)
@@ -392,7 +392,7 @@ func testCrashInReload(t *testing.T) {
 	// every slot has a worker in the end.
 	err := p.Reload(t.Context())
 	if failed, ok := errors.AsType[*coppice.ReloadError](err); ok {
-		if failed.Worker != "web/0" || !strings.Contains(failed.Error(), "boom") {
+		if failed.Name != "web/0" || !strings.Contains(failed.Error(), "boom") {
 			t.Errorf("%+v", failed)
 		}
 		runtimetest.Eventually(t, "everybody is back", func() bool {
@@ -465,7 +465,7 @@ func TestGivesUpInReload(t *testing.T) {
 func TestGivesUpInBadReload(t *testing.T) {
 	g := giveUpInReload(t.Context(), t, "reloads, gives up", "web", os.Remove) // a worker that looks for the gate from then on fails
 	err := <-g.done
-	if failed, ok := errors.AsType[*coppice.ReloadError](err); !ok || failed.Worker != "web/1" || !strings.Contains(failed.Error(), g.gate) {
+	if failed, ok := errors.AsType[*coppice.ReloadError](err); !ok || failed.Name != "web/1" || !strings.Contains(failed.Error(), g.gate) {
 		t.Fatalf("error %v", err)
 	}
 	runtimetest.Eventually(t, "everybody is of the old generation", func() bool {
@@ -494,7 +494,7 @@ func TestGivesUpForGoodInReload(t *testing.T) {
 			}
 			err := <-g.done
 			failed, ok := errors.AsType[*coppice.ReloadError](err)
-			if !ok || failed.Worker != "" || tt.err != nil && !errors.Is(err, tt.err) || tt.err == nil && !strings.Contains(err.Error(), "pool group/web gave up") {
+			if !ok || failed.Name != "" || tt.err != nil && !errors.Is(err, tt.err) || tt.err == nil && !strings.Contains(err.Error(), "pool group/web gave up") {
 				t.Errorf("error %v", err)
 			}
 		})

@@ -46,9 +46,9 @@ func (rt *Runtime) branch(n supervisor.Node, path string, listeners []ListenerIn
 		t.Actor = &i
 	}
 	if i, ok := n.Info.(info); ok {
-		t.Role, t.Name, t.ID, t.PID, t.Generation, t.Relinked = i.role, i.name, i.id, i.pid, i.generation, i.relinked
-		if i.incarnation != 0 { // the pool's count: the supervisor does not count replacements
-			t.Incarnation = i.incarnation
+		t.Role, t.Name, t.ID, t.PID, t.Generation, t.Relinked = i.role, i.Name, i.ID, i.PID, i.Generation, i.relinked
+		if i.Incarnation != 0 { // of a worker without a slot, which the supervisor does not see
+			t.Incarnation = i.Incarnation
 		}
 	} else if found := rt.root.find(path); found != nil {
 		t.Role = roleOf(found.spec)

@@ -8,7 +8,6 @@ import (
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/netactor/registry"
-	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -47,12 +46,11 @@ func crashContextOf(id int, address string, system *actors.System, sockets *regi
 	return b
 }
 
-// report returns the report of the crash of the worker that self describes, which still lacks what
-// its backend adds. spans are those that it had open.
-func (b crashContext) report(self childproto.Hello, reason supervisor.Reason, exit Exit, spans []trace.SpanContext) CrashReport {
+// report returns the report of the crash of a worker, which still lacks what its backend adds. spans
+// are those that it had open.
+func (b crashContext) report(who Identity, role string, reason supervisor.Reason, exit Exit, spans []trace.SpanContext) CrashReport {
 	r := CrashReport{
-		Name: self.Name, Role: string(self.Role), ID: self.ID, Slot: self.Slot,
-		Incarnation: self.Incarnation, Generation: self.Generation,
+		Identity: who, Role: role,
 		Reason: reason, Exit: exit, Conns: b.held, Asked: b.asked,
 	}
 	for _, s := range spans {

@@ -9,11 +9,11 @@ const (
 	Stderr = "stderr"
 )
 
-// A Line is one line that a process has printed. Its fields are those of the runtime's OutputLine,
-// to which it converts.
+// A Line is one line that a process has printed: the runtime's OutputLine, with its Identity.
 type Line struct {
 	Time        time.Time
 	Name        string
+	Slot        int
 	ID          int
 	PID         int
 	Incarnation int
