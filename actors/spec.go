@@ -3,13 +3,20 @@ package actors
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/asynkron/protoactor-go/actor"
 )
 
-// DefaultBound is how many user messages may wait in the mailbox of an actor whose [Spec] has no
-// Bound before a message from another process finds it full.
-const DefaultBound = 1024
+// Values of [Spec].Bound.
+const (
+	// DefaultBound is how many user messages may wait in the mailbox of an actor whose Spec has no
+	// Bound before a message from another process finds it full.
+	DefaultBound = 1024
+
+	// Unbounded is no bound, for messages from other processes too.
+	Unbounded = math.MaxInt
+)
 
 // Spec describes an actor. It is plain data but for New.
 type Spec struct {
@@ -20,7 +27,7 @@ type Spec struct {
 	New func() actor.Actor
 
 	// Bound is how many user messages may wait in the mailbox. Zero means [DefaultBound] for those
-	// from other processes and no bound for those of this one; math.MaxInt means no bound.
+	// from other processes and no bound for those of this one; see [Unbounded].
 	//
 	// Those from other processes are bounded by their bytes too: the mailbox counts as full for one
 	// of more than 16 KiB that would bring such ones to more than 16 MiB together, or to more than

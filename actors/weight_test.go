@@ -122,7 +122,7 @@ func TestMailboxTakesOneThatIsLonger(t *testing.T) {
 // none without a bound.
 func TestHigherBoundTakesMoreBytes(t *testing.T) {
 	for bound, want := range map[int]int{
-		1: maxWeight, DefaultBound: maxWeight, 2 * DefaultBound: 2 * maxWeight, math.MaxInt: math.MaxInt,
+		1: maxWeight, DefaultBound: maxWeight, 2 * DefaultBound: 2 * maxWeight, Unbounded: math.MaxInt,
 	} {
 		if w := weightOf(bound); w != want {
 			t.Errorf("bound %d: %d bytes, want %d", bound, w, want)

@@ -182,7 +182,7 @@ type Actor struct {
 
 	// Bound is how many messages may wait in its mailbox. At the bound senders wait, in whatever
 	// process they are (see [actors.Wait]). Zero means [actors.DefaultBound] for senders in other
-	// processes and no bound for senders in the master; math.MaxInt means no bound.
+	// processes and no bound for senders in the master; see [actors.Unbounded].
 	Bound int
 
 	Shutdown time.Duration // zero = 5 s
