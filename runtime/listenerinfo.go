@@ -59,7 +59,16 @@ func (i *ListenerInfo) UnmarshalBinary(b []byte) error {
 // page.
 func (i *ListenerInfo) UnmarshalJSON(b []byte) error { return i.UnmarshalBinary(b) }
 
-// ListenerStats are the counts of a listener; see package netactor.
+// ListenerStats are the counts of a listener, as the listener process has them. Its fields:
+//
+//	Number   uint64                 // of the socket
+//	Name     string                 // as asked for
+//	Paused   bool                   // nothing is accepted
+//	Counts   netactor.Counts        // of its connections before a worker has them
+//	QueueAge time.Duration          // the longest wait of a connection that has no worker
+//	HandOver netactor.HandOverTimes // of all workers
+//	Workers  []netactor.WorkerStats // of each worker
+//	Gone     netactor.WorkerCounts  // sum over the workers that are gone
 type ListenerStats = netactor.ListenerStats
 
 // addr is the address of a socket of the master.
