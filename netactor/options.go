@@ -55,8 +55,8 @@ const (
 	maxDeferAccept    = 600 * time.Second
 )
 
-// Validate returns an error for the first field that is not valid, or nil.
-func (o SocketOptions) Validate() error {
+// validate returns an error for the first field that is not valid, or nil.
+func (o SocketOptions) validate() error {
 	switch {
 	case o.KeepAliveIdle > maxKeepAlive:
 		return fmt.Errorf("KeepAliveIdle is longer than %v", maxKeepAlive)

@@ -129,7 +129,7 @@ func (r Request) Problems() (errs []*FieldError) {
 	}
 	r.checkAddress(bad, &errs)
 	r.checkPolicy(bad, &errs)
-	if err := r.Options.Validate(); err != nil {
+	if err := r.Options.validate(); err != nil {
 		bad("Options", fmt.Sprintf("%+v", r.Options), err.Error())
 	} else if r.Options != (SocketOptions{}) && address.IsLocal(r.Network) {
 		bad("Options", fmt.Sprintf("%+v", r.Options), "are for TCP and UDP")

@@ -60,7 +60,6 @@ const (
 	KeyListener       = attribute.Key("coppice.listener.name")       // ours: on accept
 	KeyPool           = attribute.Key("coppice.pool.name")           // ours: on queue, hand-off, claim
 	KeyHandleKind     = attribute.Key("coppice.handle.kind")         // ours: conn, listener, packet, file
-	KeyHandoffID      = attribute.Key("coppice.handoff.id")          // ours: the number of the offer on its channel; on hand-off, claim
 	KeyHandoffTarget  = attribute.Key("coppice.handoff.target")      // ours: the receiving process, as "web/0"
 	KeyHandoffOutcome = attribute.Key("coppice.handoff.outcome")     // ours: an Outcome
 	KeyHandoffReason  = attribute.Key("coppice.handoff.reason")      // ours: why the outcome was not "claimed"

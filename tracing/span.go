@@ -61,7 +61,6 @@ type Handoff struct {
 	Target      string // the receiving process, as "web/0"
 	Incarnation int    // of the receiver
 	Kind        string // of the handle: conn, listener, packet, file
-	ID          uint64 // of the offer on its channel
 	Repeats     Span   // the hand-off of the same handle that came back: becomes a link
 }
 
@@ -85,7 +84,7 @@ func (s Span) handoff(h Handoff) Span {
 		return o
 	}
 	o.s.SetAttributes(KeyNetworkTransport.String("unix"))
-	setHandle(o.s, h.Pool, h.Kind, h.ID)
+	setHandle(o.s, h.Pool, h.Kind)
 	if h.Target != "" {
 		o.s.SetAttributes(KeyHandoffTarget.String(h.Target), KeyIncarnation.Int(h.Incarnation))
 	}

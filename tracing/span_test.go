@@ -53,11 +53,11 @@ func TestChainWithAReturnedHandoff(t *testing.T) {
 	})
 	queue := accept.Queue("web")
 	queue.End()
-	first := accept.Handoff(tracing.Handoff{Pool: "web", Target: "web/0", Incarnation: 1, Kind: "conn", ID: 7})
+	first := accept.Handoff(tracing.Handoff{Pool: "web", Target: "web/0", Incarnation: 1, Kind: "conn"})
 	first.EndOutcome(time.Time{}, tracing.Returned, "signal: killed")
-	second := accept.Handoff(tracing.Handoff{Pool: "web", Target: "web/1", Incarnation: 4, Kind: "conn", ID: 8, Repeats: first})
+	second := accept.Handoff(tracing.Handoff{Pool: "web", Target: "web/1", Incarnation: 4, Kind: "conn", Repeats: first})
 
-	claim := worker.Claim(second.Carrier(), tracing.Claim{Pool: "web", Kind: "conn", ID: 8})
+	claim := worker.Claim(second.Carrier(), tracing.Claim{Pool: "web", Kind: "conn"})
 	serve := claim.Serve()
 	claim.End()
 
@@ -182,8 +182,8 @@ func TestNewIsOffWithoutAProvider(t *testing.T) {
 func connection(accept tracing.Span, worker *tracing.Tracer) {
 	queue := accept.Queue("web")
 	queue.End()
-	handoff := accept.Handoff(tracing.Handoff{Pool: "web", Target: "web/0", Incarnation: 1, Kind: "conn", ID: 7})
-	claim := worker.Claim(handoff.Carrier(), tracing.Claim{Pool: "web", Kind: "conn", ID: 7})
+	handoff := accept.Handoff(tracing.Handoff{Pool: "web", Target: "web/0", Incarnation: 1, Kind: "conn"})
+	claim := worker.Claim(handoff.Carrier(), tracing.Claim{Pool: "web", Kind: "conn"})
 	serve := claim.Serve()
 	claim.End()
 	handoff.EndOutcome(time.Time{}, tracing.Claimed, "")

@@ -92,7 +92,6 @@ func (t *Tracer) accept(a AcceptSpan) Span {
 type Claim struct {
 	Pool string // the receiver's pool
 	Kind string // of the handle: conn, listener, packet, file
-	ID   uint64 // of the offer on its channel; zero is left out
 }
 
 // Claim starts the receiver's span of a hand-off, from the carrier that came with the
@@ -117,7 +116,7 @@ func (t *Tracer) claim(carrier [Size]byte, c Claim) Span {
 	ctx := trace.ContextWithRemoteSpanContext(context.Background(), sc)
 	span := t.start(ctx, SpanClaim, trace.SpanKindConsumer)
 	if span.s != nil {
-		setHandle(span.s, c.Pool, c.Kind, c.ID)
+		setHandle(span.s, c.Pool, c.Kind)
 	}
 	return span
 }
@@ -134,14 +133,11 @@ func (t *Tracer) start(ctx context.Context, name string, kind trace.SpanKind, op
 }
 
 // setHandle sets the attributes that a hand-off and its claim share.
-func setHandle(s trace.Span, pool, kind string, id uint64) {
+func setHandle(s trace.Span, pool, kind string) {
 	if pool != "" {
 		s.SetAttributes(KeyPool.String(pool))
 	}
 	if kind != "" {
 		s.SetAttributes(KeyHandleKind.String(kind))
-	}
-	if id != 0 {
-		s.SetAttributes(KeyHandoffID.Int64(int64(id)))
 	}
 }
