@@ -23,6 +23,7 @@ import (
 var rooms = map[string][]string{
 	"child":       {"childproto", "httpdrain", "memfile", "pool", "process", "stacks", "telemetry"},
 	"childproto":  {"stacks"},
+	"declaration": nil,
 	"httpdrain":   nil,
 	"liveness":    {"childproto"},
 	"logqueue":    {"queue"},
