@@ -32,9 +32,7 @@ type backend interface {
 type backends struct {
 	spawner
 	pipeline tracing.Pipeline
-	tree     []string // for the children to compare with theirs
-
-	child child.Config // of goroutines
+	child    child.Config // of goroutines
 }
 
 // A workerStart is what the process of a worker is started with.

@@ -11,16 +11,21 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/child"
 )
 
-// childConfig returns what a child of a tree needs from this program.
-func (root *node) childConfig(log *slog.Logger, orphanDrain time.Duration) child.Config {
+// childConfig returns what a child of a tree needs from this program, which declares the lines of
+// declared.
+func (root *node) childConfig(log *slog.Logger, orphanDrain time.Duration, declared []string) child.Config {
 	return child.Config{
 		Logger:      log,
 		OrphanDrain: orphanDrain,
-		Difference:  func(master []string) string { return difference(master, root.describe()) },
+		Tree:        declared,
 		Hooks:       root.functions,
 		Short:       func(err error) bool { return isShort(asShortage(err)) },
 		Program: func(path string, s *child.Session) (child.Program, bool) {
-			p, ok := root.find(path).spec.(Pool)
+			at := root.find(path)
+			if at == nil {
+				return child.Program{}, false
+			}
+			p, ok := at.spec.(Pool)
 			return p.program(&Worker{s}), ok
 		},
 	}
@@ -28,14 +33,12 @@ func (root *node) childConfig(log *slog.Logger, orphanDrain time.Duration) child
 
 // program returns what w runs.
 func (p Pool) program(w *Worker) child.Program {
-	h := p.Liveness.defaults()
-	program := child.Program{Restart: p.Restart, HealthPath: h.Path, HealthTimeout: h.Timeout}
-	program.Run = func(ctx context.Context) error { return p.Worker(ctx, w) }
+	program := child.Program{Run: func(ctx context.Context) error { return p.Worker(ctx, w) }}
 	if p.Prepare != nil {
 		program.Prepare = func(ctx context.Context) error { return p.Prepare(ctx, w) }
 	}
-	if h.Check != nil {
-		program.Check = func(ctx context.Context) error { return h.Check(ctx, w) }
+	if check := p.Liveness.Check; check != nil {
+		program.Check = func(ctx context.Context) error { return check(ctx, w) }
 	}
 	return program
 }

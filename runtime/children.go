@@ -22,7 +22,7 @@ import (
 // numbers them, gives them their names, and links the workers to the listener process.
 type children struct {
 	log       *slog.Logger
-	shortages *shortages
+	shortages *retries
 	stats     *telemetry.Transport
 
 	// Set before the first child is started.
@@ -41,7 +41,7 @@ type children struct {
 	attaching sync.Mutex // held while the sockets are attached; mu may be taken under it
 }
 
-func newChildren(log *slog.Logger, shortages *shortages, stats *telemetry.Transport) *children {
+func newChildren(log *slog.Logger, shortages *retries, stats *telemetry.Transport) *children {
 	return &children{log: log, shortages: shortages, stats: stats, byID: map[int]*poolWorker{}}
 }
 

@@ -52,6 +52,7 @@ func (rt *Runtime) poolSpec(path string, kind *poolKind, p Pool) supervisor.Chil
 		Start: &poolStarter{pools: rt.pools, path: path, kind: kind, pool: p.complete(), parts: poolParts{
 			log: rt.log, sizes: &rt.sizes, generations: &rt.generations, children: rt.children, shortages: rt.shortages,
 			backends: rt.backends, lifecycle: rt.lifecycle, crashes: rt.crashes, ending: rt.ending, orphanDrain: rt.cfg.OrphanDrain, entry: cmp.Or(rt.cfg.entry, "Start"),
+			declarations: rt.declarations, misfits: rt.misfits, up: rt.up.Load,
 		}},
 	}
 }

@@ -14,7 +14,7 @@ import (
 // wanted as it is started. That used to end the program.
 func TestKilledAtOnce(t *testing.T) {
 	for range 100 {
-		c := child.New((&node{}).childConfig(slog.Default(), time.Second))
+		c := child.New((&node{}).childConfig(slog.Default(), time.Second, nil))
 		mine, its := fdipc.Pipe(fdipc.Config{Handler: func(*fdipc.Conn, *fdipc.Frame) {}}, c.ConnConfig())
 		b := startGoroutineChild(c, its, tracing.Pipeline(nil))
 		b.kill()

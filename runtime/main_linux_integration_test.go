@@ -92,6 +92,7 @@ type runningTree struct {
 	t       *testing.T
 	reports chan workerReport
 	output  *printed // by its processes
+	log     *printed // by the master
 }
 
 // startTree starts the tree of that name. When the test ends it shuts the tree down and checks that
@@ -101,9 +102,9 @@ func startTree(t *testing.T, name string) *runningTree {
 	t.Setenv(treeVar, name)
 	base := runtime.NumGoroutine()
 	fds := len(runtimetest.Descriptors(t, os.Getpid()))
-	p := &runningTree{t: t, reports: make(chan workerReport, 64), output: &printed{to: testWriter{t}}}
+	p := &runningTree{t: t, reports: make(chan workerReport, 64), output: &printed{to: testWriter{t}}, log: &printed{to: testWriter{t}}}
 	cfg := withReports(trees[name](), p.reports)
-	cfg.Logger = slog.New(slog.NewTextHandler(testWriter{t}, nil))
+	cfg.Logger = slog.New(slog.NewTextHandler(p.log, nil))
 	if cfg.Output == nil {
 		cfg.Output = p.output
 	}

@@ -52,13 +52,17 @@ type poolParts struct {
 	sizes       *poolSizes
 	generations *generations
 	children    *children
-	shortages   *shortages
+	shortages   *retries
 	backends    *backends
 	lifecycle   *telemetry.Lifecycle // nil when neither spans nor metrics are on
 	crashes     *crashQueue          // nil when crashes are not reported
 	ending      func() bool          // reports whether the tree is ending
 	orphanDrain time.Duration        // Config.OrphanDrain
 	entry       string               // the function of this package that began the tree: Main, Run, Start
+
+	declarations *declarations
+	misfits      *retries
+	up           func() bool // reports whether the tree has started
 }
 
 // poolNote is news for the pool's supervisor to publish.
@@ -183,7 +187,7 @@ func (c *poolDriver) perform(e pool.Effect) {
 		go c.remove(e.Slot) // ends when the slot is gone, which does not wait for its worker
 	case pool.Rolled, pool.Scaled:
 		if e.Kind == pool.Scaled && e.Result == pool.Failed {
-			c.sizes.set(c.path, e.Size)
+			c.sizes.set(c.path, e.Size) // not every slot came up
 		}
 		c.mu.Lock()
 		ch := c.pendingAnswers[e.Kind][0]
@@ -365,12 +369,14 @@ func (c *poolDriver) isLast(r supervisor.Reason) bool {
 // helloFor returns the hello of w, which is about to be launched.
 func (c *poolDriver) helloFor(w *poolWorker) childproto.Hello {
 	h := childproto.Hello{
-		Protocol: childproto.Version, Tree: c.backends.tree,
+		Protocol: childproto.Version, Tree: c.declarations.digest(), OrphanDrain: c.orphanDrain,
 		Role: c.kind.role, Slot: w.slot, Name: c.name(w.slot), Generation: w.gen.number,
 		Config: w.gen.config, Drain: w.drain,
 	}
 	if c.kind.ofConfig {
 		h.Path, h.Requests = c.path, c.pool.Recycle.requestLimit(w.slot, c.size())
+		live := c.pool.Liveness.defaults()
+		h.Restart, h.HealthPath, h.HealthTimeout = c.pool.Restart, live.Path, live.Timeout
 	}
 	if w.slot != pool.Spare {
 		h.Incarnation = c.incarnation(w.slot)

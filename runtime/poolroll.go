@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/pool"
@@ -65,6 +67,8 @@ func (c *poolDriver) rollError(e pool.Effect, to int) error {
 	if w.err != nil {
 		err.Err = w.err
 	}
+	said := withoutPrefix(err.Err)
+	err.Lines = slices.DeleteFunc(err.Lines, func(l string) bool { return strings.HasSuffix(said, strings.TrimPrefix(l, "coppice: ")) })
 	return err
 }
 

@@ -34,7 +34,7 @@ func (s *poolSizes) resize(path string, initial int, to func(now int) int) (befo
 	return before, size
 }
 
-// set corrects what resize has noted, when not every slot came up.
+// set notes how many slots the pool at path is to have.
 func (s *poolSizes) set(path string, size int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -69,18 +69,20 @@ type poolWorker struct {
 	retired      atomic.Bool           // it will not be replaced, or has been already: its end leaves no gap
 	channelErr   atomic.Pointer[error] // what ended its channel, if not the worker
 	exitNotice   atomic.Pointer[childproto.ExitNotice]
-	forced       atomic.Int64  // connections that were cut at its drain's deadline
-	relinked     atomic.Int64  // times that it got a new link for a broken one
-	framesLost   atomic.Uint64 // frames whose descriptors the master had no room for
-	badFrames    atomic.Uint64 // frames that could not be understood
-	stopSignal   sync.Once     // the first signal from outside counts
-	requestsDone sync.Once     // the first report that it has had its share of requests counts
+	declared     atomic.Pointer[[]string] // what its program declares, before it is ready, if that differs from the tree
+	forced       atomic.Int64             // connections that were cut at its drain's deadline
+	relinked     atomic.Int64             // times that it got a new link for a broken one
+	framesLost   atomic.Uint64            // frames whose descriptors the master had no room for
+	badFrames    atomic.Uint64            // frames that could not be understood
+	stopSignal   sync.Once                // the first signal from outside counts
+	requestsDone sync.Once                // the first report that it has had its share of requests counts
 	heartbeats   liveness.Answers
 	stacks       fdipc.Calls[struct{}, string]
 
 	// Set before life ends.
 	reason        supervisor.Reason
 	killedOutside bool  // something outside the tree has ended it
+	misfit        bool  // its program could not be a child of the tree
 	err           error // why it did not become ready; guarded by poolDriver.mu
 }
 
@@ -276,11 +278,24 @@ func (w *poolWorker) bringUp(limit time.Time) error {
 	if err == nil {
 		err = w.await(ctx, w.ready)
 	}
+	if err == nil {
+		err = w.declare()
+	}
 	if err != nil {
 		return w.giveUp(ctx, err)
 	}
 	_ = c.children.registerName(w) // it may have ended by now, but it was ready
 	return nil
+}
+
+// declare records what the worker, which is ready, declares of the tree.
+func (w *poolWorker) declare() error {
+	c := w.driver
+	var lines []string
+	if d := w.declared.Swap(nil); d != nil {
+		lines = *d
+	}
+	return c.declarations.add(w.name(), c.path, w.gen.number, lines, w.gen.number != c.generations.now())
 }
 
 // errExited is the error of a wait that ended because the worker has ended.
@@ -347,6 +362,9 @@ func (w *poolWorker) giveUp(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	if errors.Is(err, errExited) || cause == nil && w.exitedAfter(err) {
 		w.finish()
+		if w.misfit {
+			return w.failure(errMisfit)
+		}
 		return w.failure()
 	}
 	if errors.Is(cause, supervisor.ErrStartTimeout) {
@@ -424,7 +442,7 @@ func (w *poolWorker) finish() {
 	}
 	_ = w.conn.Close()
 	end := w.end()
-	w.reason, w.killedOutside = end.reason(), end.fromOutside()
+	w.reason, w.killedOutside, w.misfit = end.reason(), end.fromOutside(), end.misfit(childproto.IsClosed(w.handshaken))
 	at := w.telemetry.Ended(tracing.End{
 		At: time.Now(), PID: w.backend.pid(), Type: w.reason.Kind.String(), Reason: w.reason.String(),
 	})

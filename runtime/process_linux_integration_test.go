@@ -96,13 +96,6 @@ func init() {
 			return nil
 		})
 	}
-	trees["two trees"] = func() coppice.Config {
-		size := 1
-		if coppice.IsChild() {
-			size = 2
-		}
-		return pool(size, idle)
-	}
 	trees["never ready"] = func() coppice.Config {
 		return coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{
 			Name: "web", Size: 1, StartTimeout: 200 * time.Millisecond,
@@ -199,16 +192,6 @@ func TestTreeWithinTree(t *testing.T) {
 	p := startTree(t, "tree within the tree")
 	if r := p.reported(1)[0]; r.Error != "" {
 		t.Errorf("Start in a worker: %s: %s", r.Error, r.Text)
-	}
-}
-
-// TestTreesDiffer: a child whose program describes another tree is not started, and the error names
-// the difference.
-func TestTreesDiffer(t *testing.T) {
-	t.Setenv(treeVar, "two trees")
-	_, err := coppice.Start(t.Context(), withReports(trees["two trees"](), nil))
-	if err == nil || !strings.Contains(err.Error(), "Size=1") || !strings.Contains(err.Error(), "Size=2") {
-		t.Errorf("error %v", err)
 	}
 }
 

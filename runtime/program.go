@@ -9,7 +9,7 @@ import (
 // programStarter starts another program.
 type programStarter struct {
 	spawner
-	shortages *shortages
+	shortages *retries
 	crashes   *crashQueue // nil: crashes are not reported
 	spec      Process
 	path      string

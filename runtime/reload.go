@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
+	"github.com/coppice-go/coppice/runtime/internal/declaration"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -16,6 +18,15 @@ import (
 // before the old worker is asked to drain, as Pool.Rollout says. The listener process comes last.
 // What runs in the master stays as it is: Funcs, Actors, Listeners, and programs that are not this
 // one.
+//
+// A reload brings new code to the tree as it is. Of the values that the new program has in its specs,
+// Pool.Size is taken over if the release changed it; a size that [Runtime.Scale] or a signal has set
+// stays otherwise. Other values, and children more or fewer, are the tree's until the program is
+// restarted, and the log has a warning for each difference. If the new program lacks a Pool that the
+// tree has, or a function that a listener needs, the reload fails before a worker is replaced. What
+// counts as changed is what the workers of the new program make of their specs against what those of
+// the one before made of theirs: values that main computes (from GOMAXPROCS, the time, the name of
+// the host) may differ from the master's, whose values count.
 //
 // Reload returns when the last slot has its new worker; the old workers may still drain. The first
 // worker that fails ends the reload. A worker fails if it ends before it is ready, is not ready
@@ -73,8 +84,10 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	}
 	rt.generations.finish(err == nil)
 	if err != nil {
+		rt.declarations.failed(gen.number)
 		return err
 	}
+	sizes := rt.declarations.reloaded(old, gen.number)
 	// A pool that started during the reload has the old generation.
 	for _, c := range rt.behind(gen.number, nil) {
 		if late := c.roll(ctx, gen.number, false); !errors.Is(late, ErrStopping) {
@@ -84,10 +97,36 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	for _, c := range rt.pools.list() {
 		rt.sockets.Sweep(c.path, gen.number)
 	}
+	for _, c := range sizes {
+		err = errors.Join(err, rt.resize(ctx, c))
+	}
 	if err == nil {
 		rt.log.Info("reloaded", "generation", gen.number, "took", time.Since(began))
 	}
 	return err
+}
+
+// resize gives a pool the size that the new program declares.
+func (rt *Runtime) resize(ctx context.Context, c declaration.Change) error {
+	rt.declarations.apply(c)
+	n := 0
+	if c.To != "" {
+		var err error
+		if n, err = strconv.Atoi(c.To); err != nil || n < 1 || n > maxPool {
+			return nil // the program would not have started
+		}
+	}
+	size := Pool{Size: n}.size()
+	d, err := rt.pools.find(c.Path)
+	if err != nil { // it gave up: its next incarnation has the size
+		rt.sizes.set(c.Path, size)
+		return nil
+	}
+	if err := d.scale(ctx, func(int) int { return size }); err != nil {
+		return fmt.Errorf("coppice: reload: %s %d, as the new program declares: %w", c.Field, size, err)
+	}
+	rt.log.Info("reload: a pool has the size that the new program declares", "pool", c.Path, "size", size, "before", valueOf(c.From))
+	return nil
 }
 
 // rollAll rolls every pool to generation to, or all back to from.

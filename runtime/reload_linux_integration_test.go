@@ -159,15 +159,6 @@ func init() {
 	}
 	trees["reloads, gives up for good"] = forGood(runtimetest.Patience)
 	trees["reloads, gives up for good soon"] = forGood(3 * time.Second)
-	trees["reloads another tree"] = func() coppice.Config {
-		cfg := reloads(func(*coppice.Pool) {})()
-		p := cfg.Children[0].(coppice.Pool)
-		if coppice.IsChild() && os.Getenv("COPPICE_TEST_SIZE") != "" {
-			p.Size = 3
-		}
-		cfg.Children[0] = p
-		return cfg
-	}
 }
 
 // slots returns the pool's slots as the tree shows them, by name.
@@ -527,19 +518,6 @@ func testStopInReload(t *testing.T) {
 	if err := p.Reload(t.Context()); !errors.Is(err, coppice.ErrStopping) {
 		t.Errorf("reload after the end: %v", err)
 	}
-}
-
-// TestReloadAnotherTree: a new program whose tree is not the master's does not start,
-// and the error names the difference.
-func TestReloadAnotherTree(t *testing.T) {
-	setOrder("serve")
-	p := startTree(t, "reloads another tree")
-	t.Setenv("COPPICE_TEST_SIZE", "3") // P15: children get the environment of now
-	failed := p.failReload()
-	if !strings.Contains(failed.Error(), "Size=2") || !strings.Contains(failed.Error(), "Size=3") {
-		t.Errorf("the difference is not named: %v", failed)
-	}
-	p.wantGenerations(1, 1, 1)
 }
 
 // TestReloadSockets: a socket that the new generation does not ask for is closed when

@@ -21,8 +21,8 @@ import (
 
 // rooms are the packages below runtime/internal, and for each the rooms that it imports.
 var rooms = map[string][]string{
-	"child":       {"childproto", "httpdrain", "memfile", "pool", "process", "stacks", "telemetry"},
-	"childproto":  {"stacks"},
+	"child":       {"childproto", "declaration", "httpdrain", "memfile", "pool", "process", "stacks", "telemetry"},
+	"childproto":  {"declaration", "stacks"},
 	"declaration": nil,
 	"httpdrain":   nil,
 	"liveness":    {"childproto"},

@@ -15,6 +15,7 @@ import (
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/netactor/registry"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/declaration"
 	"github.com/coppice-go/coppice/runtime/internal/output"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/queue"
@@ -36,7 +37,10 @@ type Runtime struct {
 	sizes        poolSizes
 	reload       chan struct{} // holds one token while a reload goes on
 	output       *queue.Queue[output.Line]
-	shortages    *shortages
+	shortages    *retries // starts that lack something
+	misfits      *retries // starts of workers whose program cannot be what it was
+	declarations *declarations
+	up           atomic.Bool // Start has started every child
 	backends     *backends
 	stopsRefused atomic.Uint64 // requests of children that the master stop
 	closing      atomic.Bool   // Shutdown has been called
@@ -77,7 +81,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	case in.err != nil:
 		return nil, fmt.Errorf("coppice: %w", in.err)
 	case in.ok:
-		return nil, runChild(root.childConfig(cfg.Logger, cfg.OrphanDrain), in.channel)
+		return nil, runChild(root.childConfig(cfg.Logger, cfg.OrphanDrain, cfg.declare(root)), in.channel)
 	}
 	if _, err := depth(); err != nil {
 		return nil, err
@@ -88,7 +92,8 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 
 	rt := &Runtime{cfg: cfg, log: cfg.Logger, root: root, reload: make(chan struct{}, 1), ended: make(chan struct{})}
 	rt.program = programPath()
-	rt.shortages = &shortages{log: rt.log}
+	rt.shortages, rt.misfits = newShortages(rt.log), newMisfits(rt.log)
+	rt.declarations = newDeclarations(rt.log, cfg.declare(root), root.needed(cfg.ListenerIsolation))
 	rt.pools = &pools{generations: &rt.generations}
 	rt.children = newChildren(rt.log, rt.shortages, &rt.channelStats) // before a second signal may look for it
 	if !running.CompareAndSwap(nil, rt) {
@@ -111,6 +116,11 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 		rt.started(ctx, f)
 	}
 	return rt, nil
+}
+
+// declare returns what the program declares with cfg, whose tree is root.
+func (cfg Config) declare(root *node) []string {
+	return append(declaration.Of(declaration.Root, cfg, "Children", "Service"), root.lines()...)
 }
 
 // started calls the hook and waits for it until ctx ends. If the hook is stuck, a request to end
@@ -198,7 +208,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	undo = append(undo, func() { rt.sockets.Close() })
 	rt.children.system, rt.children.sockets, rt.children.names = rt.system, rt.sockets, rt.root.listeners()
 	rt.backends = &backends{
-		spawner: spawner{rt.log, rt.output}, pipeline: rt.pipeline, tree: rt.root.describe(), child: rt.root.childConfig(rt.log, rt.cfg.OrphanDrain),
+		spawner: spawner{rt.log, rt.output}, pipeline: rt.pipeline, child: rt.root.childConfig(rt.log, rt.cfg.OrphanDrain, nil),
 	}
 	if err := rt.ownActors(ctx); err != nil {
 		return err
@@ -223,6 +233,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 			return treeStartError(err)
 		}
 	}
+	rt.up.Store(true)
 	return nil
 }
 

@@ -1,13 +1,10 @@
 package coppice
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -56,70 +53,11 @@ func isShort(err error) bool {
 	return ok
 }
 
-// The pause between two tries to take something that is short.
-const (
-	firstShortRetry = 20 * time.Millisecond
-	maxShortRetry   = time.Second
-)
-
-// retry calls try, with growing pauses, until it returns no shortage or ctx ends, and returns its
-// last error. The log has one line when a shortage begins and one line when it is over, however
-// many starts wait for it.
-func (s *shortages) retry(ctx context.Context, name string, try func() error) error {
-	err := try()
-	if !isShort(err) {
-		return err
-	}
-	s.begin(name, err)
-	defer s.end()
-	for pause := firstShortRetry; isShort(err); pause = min(2*pause, maxShortRetry) {
-		timer := time.NewTimer(pause/2 + rand.N(pause/2))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return err
-		}
-		s.tried()
-		err = try()
-	}
-	return err
-}
-
-// shortages are the starts that wait for what is short.
-type shortages struct {
-	log *slog.Logger
-
-	mu       sync.Mutex
-	waiting  int
-	starts   int
-	attempts int
-	since    time.Time
-}
-
-func (s *shortages) begin(name string, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.waiting++
-	s.starts++
-	s.attempts++
-	if s.waiting == 1 {
-		s.since = time.Now()
-		s.log.Error("the master is short of what a start takes: starts are tried again, and count in no budget", "name", name, "err", err)
-	}
-}
-
-func (s *shortages) tried() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.attempts++
-}
-
-func (s *shortages) end() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.waiting--; s.waiting == 0 {
-		s.log.Warn("the shortage is over, or no start waits for its end", "starts", s.starts, "attempts", s.attempts, "took", time.Since(s.since).Round(time.Millisecond))
-		s.starts, s.attempts = 0, 0
+// newShortages returns the retries of starts for which the master lacks something.
+func newShortages(log *slog.Logger) *retries {
+	return &retries{
+		log: log, wait: isShort, max: time.Second,
+		began: "the master is short of what a start takes: starts are tried again, and count in no budget",
+		over:  "the shortage is over, or no start waits for its end",
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -68,8 +69,23 @@ type startResult struct {
 	err      error
 }
 
-// Start returns when the slot has its worker.
-func (s slotStarter) Start(ctx context.Context, _ supervisor.Incarnation) (supervisor.Instance, error) {
+// Start returns when the slot has its worker. If the worker is a misfit, it starts another, after a
+// pause, unless a caller waits for the outcome: that of the first start of the tree, or of Scale.
+func (s slotStarter) Start(ctx context.Context, inc supervisor.Incarnation) (i supervisor.Instance, err error) {
+	c := s.driver
+	awaited := inc.N == 1 && (!c.up() || childproto.IsClosed(c.supervisorSet))
+	if c.pool.OTP || awaited {
+		return s.start(ctx)
+	}
+	err = c.misfits.retry(ctx, c.name(s.slot), func() error {
+		i, err = s.start(ctx)
+		return err
+	})
+	return i, err
+}
+
+// start makes one try of Start.
+func (s slotStarter) start(ctx context.Context) (supervisor.Instance, error) {
 	c := s.driver
 	reply := make(chan startResult, 1)
 	c.mu.Lock()

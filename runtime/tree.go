@@ -1,14 +1,12 @@
 package coppice
 
 import (
-	"crypto/sha256"
-	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/declaration"
 )
 
 // node is a child spec at its place in the tree.
@@ -51,15 +49,14 @@ func (n *node) find(path string) *node {
 	return nil
 }
 
-// describe returns the tree's data, one line a spec. A child compares it with its own, because a
-// child with a tree other than its master's must not run. Functions are left out; they cannot be
-// compared.
-func (n *node) describe() []string { return shortened(n.lines()) }
-
+// lines returns the lines of the children in what the program declares.
 func (n *node) lines() []string {
 	var out []string
 	if n.path != "" {
-		out = append(out, n.path+": "+describeSpec(reflect.ValueOf(n.spec)))
+		out = append(out, declaration.Of(n.path, n.spec, "Name", "Children")...)
+	}
+	if l, ok := n.spec.(ListenerSpec); ok {
+		out = append(out, l.functionLines(n.path)...)
 	}
 	for _, c := range n.children {
 		out = append(out, c.lines()...)
@@ -67,70 +64,34 @@ func (n *node) lines() []string {
 	return out
 }
 
-func describeSpec(v reflect.Value) string {
-	var b strings.Builder
-	b.WriteString(v.Type().Name())
-	for i := range v.NumField() {
-		f := v.Type().Field(i)
-		if f.Type.Kind() == reflect.Func || f.Name == "Hooks" || f.Name == "Name" || f.Name == "Children" {
-			continue
+// functionLines returns the lines of the functions that the listener process calls.
+func (l ListenerSpec) functionLines(path string) (lines []string) {
+	for field, has := range map[string]bool{"Hooks.Picker": l.Hooks.Picker != nil, "Hooks.Key": l.Hooks.Key != nil, "Hooks.First": l.Hooks.First != nil} {
+		if has {
+			lines = append(lines, declaration.Line(path, field, "func"))
 		}
-		value := v.Field(i).Interface()
-		if l, ok := value.(Liveness); ok {
-			l.Check = nil // also a function
-			value = l
-		}
-		fmt.Fprintf(&b, " %s=%v", f.Name, value)
 	}
-	return b.String()
+	slices.Sort(lines)
+	return lines
 }
 
-// maxTreeText bounds the tree's data in a hello, in bytes.
-const maxTreeText = 64 << 10
-
-// shortened returns lines in the form in which they are compared: as text that JSON leaves
-// unchanged, within maxTreeText. If the lines are too long in all, each long line ends with its
-// digest; if that is not enough, the digest of all lines stands in their place.
-func shortened(lines []string) []string {
-	const long, kept = 256, 192
-	out := make([]string, len(lines))
-	size, all := 0, sha256.New()
-	for i, line := range lines {
-		out[i] = strings.ToValidUTF8(line, "\uFFFD")
-		size += len(out[i])
-		fmt.Fprintf(all, "%d %s", len(line), line)
-	}
-	if size <= maxTreeText {
-		return out
-	}
-	size = 0
-	for i, line := range lines {
-		if len(line) > long {
-			out[i] = fmt.Sprintf("%s… (%d bytes, sha256 %x)", strings.ToValidUTF8(line[:kept], "\uFFFD"), len(line), sha256.Sum256([]byte(line)))
+// needed returns the lines of what the processes of the tree must find in their program: the pools
+// of processes, and the functions of listeners if the listener process calls them.
+func (n *node) needed(listener Isolation) (lines []string) {
+	switch s := n.spec.(type) {
+	case Pool:
+		if s.Isolation == ProcessIsolation {
+			lines = append(lines, declaration.Line(n.path, declaration.Is, "Pool"))
 		}
-		size += len(out[i])
-	}
-	if size <= maxTreeText {
-		return out
-	}
-	return []string{fmt.Sprintf("%d children, sha256 %x", len(lines), all.Sum(nil))}
-}
-
-// difference returns the first line in which two trees differ, or "".
-func difference(master, mine []string) string {
-	for i := range max(len(master), len(mine)) {
-		a, b := "nothing", "nothing"
-		if i < len(master) {
-			a = master[i]
-		}
-		if i < len(mine) {
-			b = mine[i]
-		}
-		if a != b {
-			return fmt.Sprintf("the master has {%s}, this process {%s}", a, b)
+	case ListenerSpec:
+		if listener == ProcessIsolation {
+			lines = s.functionLines(n.path)
 		}
 	}
-	return ""
+	for _, c := range n.children {
+		lines = append(lines, c.needed(listener)...)
+	}
+	return lines
 }
 
 // listeners returns the names of the listener specs below n.

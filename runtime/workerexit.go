@@ -68,6 +68,15 @@ func (e workerEnd) fromOutside() bool {
 	return slices.Contains(outsideSignals, e.exit.Signal) && e.exit.Killed == "" && e.hung == nil && !e.by.sent.has(e.exit.Signal)
 }
 
+// misfit reports whether the worker could not be a child of the tree; see errMisfit.
+// begun is whether it had called Main.
+func (e workerEnd) misfit(begun bool) bool {
+	if e.notice != nil {
+		return e.notice.Kind == childproto.NoticeUnfit && e.exit.agrees(e.notice.Kind)
+	}
+	return !begun && e.exit.PID != 0 && e.exit.Killed == "" && e.exit.Lost == nil && !e.fromOutside()
+}
+
 // endError returns the reason of a worker that has ended where it should not have, as an error.
 func endError(r supervisor.Reason) error {
 	if err := r.Err(); err != nil {

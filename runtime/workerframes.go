@@ -40,6 +40,12 @@ func (w *poolWorker) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	case err != nil:
 	case f.Kind == childproto.FrameReady:
 		w.setReady()
+	case f.Kind == childproto.FrameDeclaration:
+		err = childproto.Handle(f, func(d childproto.DeclarationFrame) {
+			if !childproto.IsClosed(w.ready) { // a later one is not of a fresh process
+				w.declared.CompareAndSwap(nil, &d.Lines)
+			}
+		})
 	case f.Kind == childproto.FrameSpareReady:
 		w.setStandby()
 	case f.Kind == childproto.FrameRequestsSpent:

@@ -82,6 +82,13 @@ func StartWith(t testing.TB, env []string, files []*os.File, args ...string) *Pr
 	return start(t, self, env, files, args...)
 }
 
+// StartAt is [Start] with a program file at another path, which must be the program of [Main].
+func StartAt(t testing.TB, path string, env []string, args ...string) *Program {
+	t.Helper()
+	handleIgnored()
+	return start(t, path, env, nil, args...)
+}
+
 func start(t testing.TB, self string, env []string, files []*os.File, args ...string) *Program {
 	t.Helper()
 	p := &Program{t: t, cmd: exec.Command(self, args...), grew: make(chan struct{}), ended: make(chan struct{})}

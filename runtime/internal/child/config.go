@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/netactor"
-	"github.com/coppice-go/coppice/supervisor"
 )
 
 // ErrMasterGone is the cause of the drain of a child whose channel to the master has ended.
@@ -24,14 +23,14 @@ var (
 // goroutine of Run.
 type Config struct {
 	Logger      *slog.Logger
-	OrphanDrain time.Duration // how long a child drains after its master is gone
+	OrphanDrain time.Duration // how long a child drains after its master is gone, until the hello says it
 
 	// Configuration is the master's configuration, for a child that is a goroutine. It is here
 	// because it may be too large for a hello.
 	Configuration []byte
 
-	// Difference returns the first difference between the master's tree and this program's, or "".
-	Difference func(master []string) string
+	// Tree is what this program declares of its tree, as package declaration writes it.
+	Tree []string
 
 	// Program returns the program of the workers of the pool at a path; ok is false if there is no
 	// such pool.
@@ -45,12 +44,10 @@ type Config struct {
 	Short func(err error) bool
 }
 
-// Program is what a worker runs.
+// Program is what a worker runs: the functions of its pool. The values of the pool are the master's,
+// and come with the hello.
 type Program struct {
-	Prepare       func(context.Context) error // called before the worker has a slot; nil = nothing
-	Run           func(context.Context) error
-	Restart       supervisor.Restart
-	Check         func(context.Context) error // nil = no check
-	HealthPath    string                      // "" = none
-	HealthTimeout time.Duration
+	Prepare func(context.Context) error // called before the worker has a slot; nil = nothing
+	Run     func(context.Context) error
+	Check   func(context.Context) error // nil = no check
 }

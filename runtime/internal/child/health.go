@@ -18,7 +18,7 @@ func (s *Session) checkHealth(ctx context.Context) (err error) {
 			err = fmt.Errorf("panic: %v", v)
 		}
 	}()
-	if path := s.program.HealthPath; path != "" {
+	if path := s.identity.HealthPath; path != "" {
 		if err := s.ask(ctx, path); err != nil {
 			return fmt.Errorf("GET %s: %w", path, err)
 		}
@@ -78,12 +78,12 @@ func (s *statusRecorder) Write(b []byte) (int, error) {
 
 // answerHeartbeat answers a heartbeat, at once or after the check. It does not block.
 func (s *Session) answerHeartbeat(b childproto.HeartbeatFrame) {
-	if s.program.Check == nil && s.program.HealthPath == "" {
+	if s.program.Check == nil && s.identity.HealthPath == "" {
 		s.sendHeartbeat(b)
 		return
 	}
 	go func() { // ends with the check; the master sends no other heartbeat until then
-		ctx, cancel := context.WithTimeout(s.ctx, s.program.HealthTimeout)
+		ctx, cancel := context.WithTimeout(s.ctx, s.identity.HealthTimeout)
 		defer cancel()
 		if err := s.checkHealth(ctx); err != nil {
 			b.Unwell = supervisor.Cut(err.Error())

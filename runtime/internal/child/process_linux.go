@@ -61,7 +61,7 @@ func (s *Session) killOrphan(conn *fdipc.Conn) {
 		return
 	}
 	<-s.ctx.Done()
-	<-time.After(max(s.cfg.OrphanDrain, 0))
+	<-time.After(time.Duration(max(s.orphanDrain.Load(), 0)))
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 }
 

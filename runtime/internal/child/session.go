@@ -19,6 +19,7 @@ import (
 	"github.com/coppice-go/coppice/netactor/dispatch"
 	"github.com/coppice-go/coppice/netactor/listen"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/declaration"
 	"github.com/coppice-go/coppice/runtime/internal/httpdrain"
 	"github.com/coppice-go/coppice/runtime/internal/memfile"
 	"github.com/coppice-go/coppice/runtime/internal/process"
@@ -47,6 +48,8 @@ type Session struct {
 
 	hello    chan receivedHello // one value: from the handler to Run
 	equipped chan struct{}      // closed when the fields below are; the handler waits for it
+
+	orphanDrain atomic.Int64 // nanoseconds that it drains after its master is gone
 
 	identity     childproto.Hello
 	program      Program  // of a worker
@@ -94,6 +97,7 @@ func New(cfg Config) *Session {
 		hello: make(chan receivedHello, 1), equipped: make(chan struct{}),
 		servers: map[*http.Server]*httpdrain.Drain{},
 	}
+	s.orphanDrain.Store(int64(cfg.OrphanDrain))
 	s.spare.assigned = make(chan childproto.AssignFrame, 1)
 	s.ctx, s.stop = context.WithCancelCause(context.Background())
 	drain, end := context.WithCancel(context.Background())
@@ -213,6 +217,7 @@ func (s *Session) receiveHello(f *fdipc.Frame) {
 	}
 	select {
 	case s.hello <- receivedHello{w, table, lacks}:
+		s.orphanDrain.Store(int64(w.OrphanDrain))
 	default: // a second hello changes nothing
 		if table != nil {
 			table.Close()
@@ -228,7 +233,7 @@ func (s *Session) channelLost(_ *fdipc.Conn, err error) {
 		why = fmt.Errorf("%w: the channel to it has ended: %w", ErrMasterGone, err)
 		s.log.Error("the channel to the master has ended", "err", err)
 	}
-	s.beginDrain(why, s.cfg.OrphanDrain, 0)
+	s.beginDrain(why, time.Duration(s.orphanDrain.Load()), 0)
 }
 
 // beginDrain ends the worker's context at once, the drain's context after d, and the wait for idle
@@ -318,6 +323,7 @@ func (s *Session) Run(conn *fdipc.Conn, newPipeline func(childproto.Hello) traci
 	}
 	life, err := s.checkHello()
 	if err == nil {
+		s.declare()
 		s.pipeline = newPipeline(s.identity)
 		err = s.equip()
 	}
@@ -347,16 +353,25 @@ func (s *Session) checkHello() (life func() childproto.ExitNotice, err error) {
 	case childproto.RoleListener:
 		return s.dispatchConnections, nil
 	case childproto.RoleWorker:
-		if d := s.cfg.Difference(w.Tree); d != "" {
-			return nil, fmt.Errorf("coppice: this program's tree is not its master's: %s", d)
-		}
 		var ok bool
-		if s.program, ok = s.cfg.Program(w.Path, s); !ok { // the trees are equal, so it exists
-			return nil, fmt.Errorf("coppice: %q is not a pool", w.Path)
+		if s.program, ok = s.cfg.Program(w.Path, s); !ok {
+			return nil, fmt.Errorf("coppice: this program has no pool %s, which its master has: it has %s. A worker finds its function by "+
+				"the path of its pool, which must be the same in every process", w.Path, declaration.Children(s.cfg.Tree))
 		}
 		return s.work, nil
 	}
 	return nil, fmt.Errorf("coppice: role %q is not known to this release", w.Role)
+}
+
+// declare sends the master what this program declares of its tree, if that is not what the master
+// has: computed values may differ, and so may those of a new release. A goroutine is of the master's
+// program.
+func (s *Session) declare() {
+	if !s.process || s.identity.Tree == declaration.Digest(s.cfg.Tree) {
+		return
+	}
+	f := childproto.NewFrame(childproto.FrameDeclaration, childproto.DeclarationFrame{Lines: declaration.Bounded(s.cfg.Tree)})
+	_ = s.conn.Send(s.ctx, f) // on an error the master is gone
 }
 
 // AwaitEquipped waits until the child is equipped, or ctx ends, and reports whether it is.
@@ -409,7 +424,7 @@ func (s *Session) work() childproto.ExitNotice {
 		err = s.program.Run(s.ctx)
 	}
 	asked := s.ctx.Err() != nil
-	again := s.program.Restart == supervisor.Permanent || s.program.Restart == supervisor.Transient && err != nil
+	again := s.identity.Restart == supervisor.Permanent || s.identity.Restart == supervisor.Transient && err != nil
 	if !asked && again {
 		s.netListeners.Fail()
 	}

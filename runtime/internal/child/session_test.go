@@ -18,12 +18,8 @@ import (
 func newTest(log *slog.Logger) *Session {
 	return New(Config{
 		Logger: log, OrphanDrain: time.Hour,
-		Difference: func(master []string) string {
-			if len(master) == 0 {
-				return ""
-			}
-			return "the master has {" + master[0] + "}, this process {nothing}"
-		},
+		Tree:    []string{"/ is Config", "api is Pool", "cron is Func"},
+		Program: func(string, *Session) (Program, bool) { return Program{}, false },
 	})
 }
 
@@ -92,13 +88,14 @@ func TestSilentMaster(t *testing.T) {
 }
 
 // TestUnfitChild: a program that cannot be the child that its master wants says why: of another
-// protocol, of a role that it does not know, with another tree.
+// protocol, of a role that it does not know, of a pool that it does not have.
 func TestUnfitChild(t *testing.T) {
 	for want, w := range map[string]childproto.Hello{
 		"the master speaks protocol 9, this program 1": {Protocol: 9},
 		`role "cook" is not known to this release`:     {Protocol: childproto.Version, Role: "cook"},
-		"this program's tree is not its master's: the master has {web: Pool Size=9}, this process {nothing}": {
-			Protocol: childproto.Version, Role: childproto.RoleWorker, Tree: []string{"web: Pool Size=9"},
+		"this program has no pool web, which its master has: it has api (Pool), cron (Func). A worker finds its function by the path of its pool, " +
+			"which must be the same in every process": {
+			Protocol: childproto.Version, Role: childproto.RoleWorker, Path: "web",
 		},
 	} {
 		c := newTest(slog.New(slog.DiscardHandler))

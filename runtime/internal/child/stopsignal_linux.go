@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -58,7 +59,7 @@ func forwardStopSignals(master int) {
 			case orphan && s.Session == nil:
 				os.Exit(childproto.ExitFailed) // the child has not begun
 			case orphan:
-				s.beginDrain(errOrphan, s.cfg.OrphanDrain, 0)
+				s.beginDrain(errOrphan, time.Duration(s.orphanDrain.Load()), 0)
 			case s.Session == nil:
 				if len(waiting) < cap(stopSignals) {
 					waiting = append(waiting, sig)

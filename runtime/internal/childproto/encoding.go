@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/runtime/internal/declaration"
 	"github.com/coppice-go/coppice/runtime/internal/stacks"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -29,6 +30,8 @@ func maxPayload(kind fdipc.Kind) int {
 	switch kind {
 	case FrameStacks:
 		return 6*stacks.Max + 1024
+	case FrameDeclaration:
+		return 6*declaration.MaxText + 1024
 	case FrameSpans, FrameMetrics:
 		return maxTelemetry
 	default:
@@ -38,7 +41,7 @@ func maxPayload(kind fdipc.Kind) int {
 
 // OwnKind reports whether this package declares frames of kind k.
 func OwnKind(k fdipc.Kind) bool {
-	return k >= FrameHello && k <= FrameForcedConns || k == FrameSpans || k == FrameMetrics
+	return k >= FrameHello && k <= FrameDeclaration || k == FrameSpans || k == FrameMetrics
 }
 
 // WithinBounds returns an error for a frame of an own kind whose payload is too long.

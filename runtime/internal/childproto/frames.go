@@ -58,6 +58,7 @@ const (
 	FrameStopSignal                             // child: a signal from outside told it to end
 	FrameLinkLost                               // child: a link ended that it did not close
 	FrameForcedConns                            // child: its drain is over, and how many connections it cut
+	FrameDeclaration                            // child, before it runs user code: its program declares another tree than the hello names
 
 	// The child's telemetry, a frame for each kind of payload; see PayloadFrame.
 	FrameSpans   fdipc.Kind = 0x50 // child: finished spans
@@ -94,12 +95,21 @@ type Hello struct {
 	Slot        int
 	Generation  int
 	Incarnation int
-	Tree        []string      `json:",omitempty"` // the master's, for the child to compare with its own
+	Tree        string        // digest of the tree's declaration: a child that declares another sends its own
 	Config      []byte        `json:",omitempty"` // a short one
 	ConfigSize  int           `json:",omitempty"` // in bytes, of a long one: the last handle of the frame, a sealed file in memory
 	Drain       time.Duration // how long it has when it is asked to stop
+	OrphanDrain time.Duration // how long it has when the master is gone
 	Requests    int64         `json:",omitempty"` // after which it is replaced; 0 = never
+
+	// The values of a worker's pool that the worker needs.
+	Restart       supervisor.Restart `json:",omitempty"`
+	HealthPath    string             `json:",omitempty"` // "" = none
+	HealthTimeout time.Duration      `json:",omitempty"`
 }
+
+// DeclarationFrame is what the child's program declares of its tree, as package declaration writes it.
+type DeclarationFrame struct{ Lines []string }
 
 // AssignFrame gives a spare its slot.
 type AssignFrame struct {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/runtime/internal/declaration"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -26,7 +27,8 @@ func of[T any](kind fdipc.Kind, v T) frameTest {
 var frameTests = map[string]frameTest{
 	"hello": of(FrameHello, Hello{
 		Protocol: Version, Role: RoleWorker, ID: 7, Path: "web", Name: "web/1", Slot: 1, Generation: 2, Incarnation: 3,
-		Tree: []string{"web pool"}, Config: []byte{0, 0xff}, ConfigSize: 1 << 20, Drain: 9 * time.Second, Requests: 1000,
+		Tree: "a digest", Config: []byte{0, 0xff}, ConfigSize: 1 << 20, Drain: 9 * time.Second, OrphanDrain: time.Second, Requests: 1000,
+		Restart: supervisor.Transient, HealthPath: "/healthz", HealthTimeout: 3 * time.Second,
 	}),
 	"ready":           of(FrameReady, struct{}{}),
 	"stop":            of(FrameStop, StopRequest{Drain: 9 * time.Second, Idle: time.Second}),
@@ -42,6 +44,7 @@ var frameTests = map[string]frameTest{
 	"stop signal":     of(FrameStopSignal, StopSignalFrame{"SIGTERM"}),
 	"link lost":       of(FrameLinkLost, LinkLostFrame{7, 9, true, "too many open files"}),
 	"forced conns":    of(FrameForcedConns, ExitNotice{Forced: 3}),
+	"declaration":     of(FrameDeclaration, DeclarationFrame{[]string{"web is Pool", "web Size 2"}}),
 	"hello, the zero": of(FrameHello, Hello{}),
 }
 
@@ -95,6 +98,8 @@ func TestBounds(t *testing.T) {
 		{"exit notice", NewFrame(FrameExitNotice, ExitNotice{Kind: NoticePanic, Text: PanicMark + text + "\n\n" + text}.Cut()), true},
 		{"link lost", NewFrame(FrameLinkLost, LinkLostFrame{Why: text}), true},
 		{"heartbeat", NewFrame(FrameHeartbeat, HeartbeatFrame{Unwell: text}), true},
+		{"declaration", NewFrame(FrameDeclaration, DeclarationFrame{[]string{strings.Repeat("<", declaration.MaxText)}}), true},
+		{"declaration too long", NewFrame(FrameDeclaration, DeclarationFrame{[]string{strings.Repeat("<", 2*declaration.MaxText)}}), false},
 		{"too long", NewFrame(FrameHeartbeat, HeartbeatFrame{Unwell: strings.Repeat(text, 5)}), false},
 		{"spans too long", &fdipc.Frame{Kind: FrameSpans, Payload: make([]byte, maxTelemetry+1)}, false},
 	} {
