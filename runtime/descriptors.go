@@ -5,7 +5,7 @@ import "fmt"
 // The least number of descriptors that the master has open, counted in /proc/self/fd of a master at
 // rest.
 const (
-	ownDescriptors     = 6 // standard input, output and error, two of Go's poller, the program's file
+	ownDescriptors     = 7 // standard input, output and error, two of Go's poller, the program's file and directory
 	childDescriptors   = 7 // of a worker, and of the listener process: pidfd, two pipes, four of its channel
 	programDescriptors = 3 // of another program
 	startDescriptors   = 4 // what a start has open briefly, beyond what it keeps

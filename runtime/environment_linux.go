@@ -16,6 +16,7 @@ import (
 
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/runtime/internal/process"
+	"github.com/coppice-go/coppice/runtime/internal/started"
 )
 
 // appliedEnvironment is what a process is started with, and what must be released after the start.
@@ -52,7 +53,10 @@ func (o *appliedEnvironment) add(e Environment, at *process.Look) (err error) {
 		}
 	}
 	at.At("the working directory")
-	o.cmd.Dir, o.cmd.Nice = workingDir(e.Dir), e.Nice
+	o.cmd.Dir, o.cmd.Nice = e.Dir, e.Nice
+	if o.cmd.Executable == nil { // the executable of a generation has a directory with it
+		o.cmd.Dir = started.In(started.Dir(), e.Dir)
+	}
 	for _, l := range e.Rlimits {
 		o.cmd.Rlimits = append(o.cmd.Rlimits, process.Rlimit(l))
 	}

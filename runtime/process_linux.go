@@ -19,6 +19,7 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/output"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/queue"
+	"github.com/coppice-go/coppice/runtime/internal/started"
 )
 
 // channelFD is the number of the channel in a child. It is not 3, where LISTEN_FDS starts
@@ -63,7 +64,7 @@ func (s spawner) fork(ctx context.Context, w workerStart) (*os.File, backend, er
 	channel := max(channelFD, firstFile+len(w.env.Files))
 	marks := fdipc.Environ(channel, map[string]string{childproto.FilesVar: w.env.fileNames()}) // also if there are no files: the variable marks this child
 	b, err := s.spawn(ctx, process.Command{
-		Executable: w.exe, Args: startedArgs, Env: w.env.variables(os.Environ(), w.size, append(marks, deeper())...),
+		Executable: w.exe, Args: started.Args(), Env: w.env.variables(os.Environ(), w.size, append(marks, deeper())...),
 		Files:       slices.Insert(make([]*os.File, channel), channel, remote),
 		DeathSignal: syscall.SIGTERM, // workers drain when the master is gone
 	}, w.env, spawnRequest{grace: groupGrace, place: w.place, label: output.Line{

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/declaration"
+	"github.com/coppice-go/coppice/runtime/internal/started"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -64,7 +65,11 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	exe, err := executableAt(ctx, rt.program)
+	program, err := started.Program()
+	if err != nil {
+		return fmt.Errorf("coppice: reload: %w", err)
+	}
+	exe, err := executableAt(ctx, program)
 	if err != nil {
 		return fmt.Errorf("coppice: reload: %w", err)
 	}
@@ -75,7 +80,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	old := rt.generations.now()
 	gen := rt.generations.prepare(exe, config)
 	generation = gen.number
-	rt.log.Info("reloading", "generation", gen.number, "program", rt.program)
+	rt.log.Info("reloading", "generation", gen.number, "program", program)
 	op := rt.lifecycle.BeginOperation(tracing.SpanReload, "", tracing.KeyReloadFrom.Int(old), tracing.KeyReloadTo.Int(gen.number))
 	defer func() { op.End(err) }()
 	err = rt.rollAll(ctx, old, gen.number)

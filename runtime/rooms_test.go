@@ -36,6 +36,7 @@ var rooms = map[string][]string{
 	"readiness":   {"notify"},
 	"seccomptest": nil,
 	"stacks":      {"logqueue"},
+	"started":     nil,
 	"telemetry":   {"childproto", "pool"},
 	"tickets":     {"childproto"},
 }

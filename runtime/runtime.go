@@ -31,7 +31,6 @@ type Runtime struct {
 	log  *slog.Logger
 	root *node
 
-	program      string // the path that a reload opens
 	generations  generations
 	pools        *pools
 	sizes        poolSizes
@@ -91,7 +90,6 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	}
 
 	rt := &Runtime{cfg: cfg, log: cfg.Logger, root: root, reload: make(chan struct{}, 1), ended: make(chan struct{})}
-	rt.program = programPath()
 	rt.shortages, rt.misfits = newShortages(rt.log), newMisfits(rt.log)
 	rt.declarations = newDeclarations(rt.log, cfg.declare(root), root.needed(cfg.ListenerIsolation))
 	rt.pools = &pools{generations: &rt.generations}

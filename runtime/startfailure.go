@@ -5,8 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -89,7 +87,7 @@ func (u unready) ended(end workerEnd, r supervisor.Reason) string {
 	case r.Kind == supervisor.Exited:
 		return fmt.Sprintf("%s exited with %d %s", u.who(), r.Code, u.before())
 	case r.Kind == supervisor.Signaled:
-		return fmt.Sprintf("%s was ended by %s %s", u.who(), unix.SignalName(end.exit.Signal), u.before())
+		return fmt.Sprintf("%s was ended by %s %s", u.who(), signalName(end.exit.Signal), u.before())
 	case r.Kind == supervisor.Error && end.notice != nil && end.notice.Kind == childproto.NoticeError:
 		return "the worker function returned an error: " + strings.TrimPrefix(end.notice.Text, "coppice: ")
 	case r.Kind == supervisor.Error && r.Cause != nil:

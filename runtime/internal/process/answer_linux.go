@@ -104,9 +104,10 @@ func (l *Look) late(ctx context.Context) error {
 // forking thread waits, and garbage collection waits for that thread. Reach returns no errors of
 // theirs: exec does.
 func Reach(l *Look, cmd *Command) {
-	if cmd.Dir != "" {
-		l.At("Dir " + cmd.Dir)
-		_, _ = os.Stat(cmd.Dir)
+	of := *cmd
+	if err := of.findDir(); err == nil && of.dir != "" {
+		l.At("Dir " + of.Dir)
+		_, _ = os.Stat(of.dir)
 	}
 	l.At("program " + cmd.Args[0])
 	switch {

@@ -19,7 +19,10 @@ type Command struct {
 
 	Args []string // begins with argv[0], which is required
 	Env  []string // "KEY=value", the whole environment
-	Dir  string   // working directory; "" = this program's
+
+	// Dir is the working directory; a relative one begins at that of the Executable, or else at this
+	// program's. "" = there.
+	Dir string
 
 	// Files are the process's descriptors by number, from 0; a nil File means a closed number. At
 	// most MaxFiles. Borrowed until Start returns.
@@ -32,6 +35,18 @@ type Command struct {
 	Cgroup     *os.File            // the directory of its cgroup (v2) from the fork on; borrowed until Start returns
 	Rlimits    []Rlimit            // see setrlimit(2)
 	Nice       int                 // -20 to 19; 0 = this program's
+
+	dir string // the path of Dir for the child
+}
+
+// findDir finds the path of Dir. The path holds as long as the Executable is open.
+func (cmd *Command) findDir() (err error) {
+	cmd.dir = cmd.Dir
+	if e := cmd.Executable; e != nil && e.dir != nil && !filepath.IsAbs(cmd.Dir) {
+		cmd.dir, err = e.directory(cmd.Dir)
+		cmd.Dir = filepath.Join(e.name, cmd.Dir) // for errors
+	}
+	return err
 }
 
 // settles reports whether the process must be stopped after its exec, for settings that a fork
@@ -54,6 +69,9 @@ func Start(cmd Command) (*Process, error) {
 func start(cmd Command) (*Process, error) {
 	if len(cmd.Files) > MaxFiles {
 		return nil, &OptionError{fmt.Sprintf("Files (%d)", len(cmd.Files)), syscall.EMFILE}
+	}
+	if err := cmd.findDir(); err != nil {
+		return nil, err
 	}
 	fds, err := number(cmd)
 	defer fds.close()

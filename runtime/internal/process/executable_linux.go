@@ -4,13 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
 
 // An Executable is a program file held open, so that a later start runs the same
-// code whatever happens to the path.
-type Executable struct{ file *os.File }
+// code whatever happens to the path, and the directory in which it is started.
+type Executable struct {
+	file *os.File
+	dir  *os.File // nil = this program's
+	name string   // of dir
+}
 
 // Self opens the program that this process runs. The caller owns it.
 func Self() (*Executable, error) { return OpenExecutable("/proc/self/exe") }
@@ -32,8 +37,49 @@ func OpenExecutable(path string) (*Executable, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("hold the executable: %w", err), f.Close())
 	}
-	return &Executable{f}, nil
+	return &Executable{file: f}, nil
+}
+
+// StartIn opens the directory in which the program is to be started when [Command.Dir] is not
+// absolute. Without StartIn that is this program's directory at each start.
+func (e *Executable) StartIn(dir string) error {
+	f, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return fmt.Errorf("hold the directory: %w", err)
+	}
+	if e.dir != nil {
+		_ = e.dir.Close() // a path descriptor
+	}
+	e.dir, e.name = f, ""
+	if dir != "." {
+		e.name = dir
+	}
+	return nil
+}
+
+// directory returns a path to dir, which is relative, as seen from the directory of the program; dir
+// itself if that is this program's directory, for which a child needs no rights.
+func (e *Executable) directory(dir string) (string, error) {
+	at, err := e.dir.Stat()
+	if err != nil {
+		return "", err
+	}
+	if here, err := os.Stat("."); err == nil && os.SameFile(at, here) {
+		return dir, nil
+	}
+	rc, err := e.dir.SyscallConn()
+	if err != nil {
+		return "", err
+	}
+	path := ""
+	err = rc.Control(func(fd uintptr) { path = filepath.Join(fmt.Sprintf("/proc/self/fd/%d", fd), dir) })
+	return path, err
 }
 
 // Close closes the file. Processes that were started from it go on.
-func (e *Executable) Close() error { return e.file.Close() }
+func (e *Executable) Close() error {
+	if e.dir == nil {
+		return e.file.Close()
+	}
+	return errors.Join(e.file.Close(), e.dir.Close())
+}

@@ -61,7 +61,7 @@ func (cmd *Command) steps() (all []step) {
 		add(func(to, _ *syscall.ProcAttr) { to.Sys.Credential = c },
 			option(fmt.Sprintf("user %d, group %d, groups %d", c.Uid, c.Gid, c.Groups), "setgroups, setgid or setuid", needsUser))
 	}
-	if cmd.Dir != "" {
+	if cmd.dir != "" {
 		add(func(to, from *syscall.ProcAttr) { to.Dir = from.Dir },
 			func(err error) error { return &OptionError{"Dir " + cmd.Dir, os.NewSyscallError("chdir", err)} })
 	}
@@ -100,7 +100,7 @@ func explain(err error, cmd Command, path string, attr *syscall.ProcAttr) error 
 			return s.error(e)
 		}
 	}
-	return reason(err, path, cmd.Dir)
+	return reason(err, path, cmd.dir)
 }
 
 // withoutPidfd returns the error of a kernel that ignores CLONE_PIDFD.

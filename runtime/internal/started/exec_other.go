@@ -1,0 +1,15 @@
+//go:build !linux
+
+package started
+
+import "os"
+
+func execPath() string { return "" }
+
+func ownFile() string {
+	path, err := os.Executable()
+	if err != nil {
+		return os.Args[0]
+	}
+	return path
+}
