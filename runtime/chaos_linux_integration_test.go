@@ -24,7 +24,7 @@ import (
 )
 
 var (
-	chaosFor  = flag.Duration("chaos", 0, "how long TestChaos lasts; 0 = 20s, and 3s with -short")
+	chaosFor  = flag.Duration("chaos", 0, "how long TestChaos lasts; 0 = 20s, and 3s with -short; for long runs add -v: testing keeps the log of others until their end, and it counts as growth")
 	chaosSeed = flag.Uint64("chaosseed", 1, "of TestChaos")
 )
 
