@@ -2,7 +2,9 @@ package coppice
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,5 +30,60 @@ func TestLyingChild(t *testing.T) {
 	lines := strings.Count(b.String(), "\n")
 	if lines != 17 || !strings.Contains(b.String(), "frames=65536") {
 		t.Errorf("%d frames caused %d lines, the last: %s", frames, lines, b.String()[max(0, b.Len()-300):])
+	}
+}
+
+// TestLyingDeclaration: of what a child declares the first frame counts, if it comes before the child
+// is ready and is within its bound. The log has few lines of it, and short ones.
+func TestLyingDeclaration(t *testing.T) {
+	var b bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&b, nil))
+	declare := func(w *poolWorker, lines ...string) {
+		w.handle(nil, childproto.NewFrame(childproto.FrameDeclaration, childproto.DeclarationFrame{Lines: lines}))
+	}
+	w := &poolWorker{driver: &poolDriver{poolParts: poolParts{log: log}}, attached: make(chan struct{}), ready: make(chan struct{})}
+	w.assigned.Store(&assignment{name: "web/0"})
+	close(w.attached)
+	declare(w, strings.Repeat("x", 1<<20))
+	if w.declared.Load() != nil {
+		t.Error("a frame beyond the bound is believed")
+	}
+	declare(w, "web is Pool", "web Size 1")
+	declare(w, "web is Pool", "web Size 4096")
+	first := w.declared.Swap(nil)
+	if first == nil || !slices.Equal(*first, []string{"web is Pool", "web Size 1"}) {
+		t.Errorf("declared %v", first)
+	}
+	close(w.ready)
+	declare(w, "web is Pool", "web Size 4096")
+	if w.declared.Load() != nil {
+		t.Error("a frame after ready is believed")
+	}
+
+	b.Reset()
+	tree := []string{"web is Pool", "web Size 2"}
+	d := newDeclarations(log, tree, tree[:1])
+	lies := []string{"web is Pool", "web Size 1\n2", "web is Pool", "", " ", "\n"}
+	for i := range 2000 {
+		lies = append(lies, fmt.Sprintf("child%d%s is Lie", i, strings.Repeat("y", 1000)))
+	}
+	if err := d.add("web/0", "web", firstGeneration, lies, false); err != nil {
+		t.Error(err)
+	}
+	if err := d.add("web/0", "web", 2, lies[:1], true); err != nil {
+		t.Error(err)
+	}
+	if sizes := d.reloaded(firstGeneration, 2); len(sizes) != 0 {
+		t.Errorf("sizes %v", sizes)
+	}
+	if err := d.add("web/0", "web", 3, append(lies, "web is Lie"), true); err == nil || len(err.Error()) > 200 {
+		t.Errorf("without the pool: %v", err)
+	}
+	if err := d.add("web/0", "web", 3, append([]string{"web is Pool"}, lies[4:]...), true); err != nil {
+		t.Error(err)
+	}
+	d.reloaded(2, 3)
+	if n := strings.Count(b.String(), "\n"); n > 25 || b.Len() > 20<<10 {
+		t.Errorf("%d lines, %d bytes", n, b.Len())
 	}
 }
