@@ -40,8 +40,10 @@ type workerStart struct {
 	hello childproto.Hello
 	exe   *executable
 	env   Environment
-	size  int                // of the pool
-	place func() *assignment // the worker's present name and slot
+
+	environ []string           // to which env's variables are added
+	size    int                // of the pool
+	place   func() *assignment // the worker's present name and slot
 }
 
 // startGoroutine starts a worker as a goroutine. channel configures the master's end of the

@@ -34,7 +34,7 @@ func (rt *Runtime) childSpec(n *node) supervisor.ChildSpec {
 	case Actor:
 		return supervisor.ChildSpec{ID: s.Name, Start: actors.ChildSpec(rt.system, actors.Spec{Name: n.path, New: s.New, Bound: s.Bound}), Restart: s.Restart, Shutdown: s.Shutdown}
 	case Process:
-		return supervisor.ChildSpec{ID: s.Name, Start: programStarter{rt.backends.spawner, rt.shortages, rt.crashes, s, n.path}, Restart: s.Restart, Shutdown: s.Shutdown}
+		return supervisor.ChildSpec{ID: s.Name, Start: programStarter{rt.backends.spawner, rt.shortages, rt.crashes, rt.generations.environ, s, n.path}, Restart: s.Restart, Shutdown: s.Shutdown}
 	case ListenerSpec:
 		return supervisor.ChildSpec{ID: s.Name, Start: listenerStarter{rt.sockets, rt.log, s, n.path}}
 	case Supervisor:

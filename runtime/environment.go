@@ -17,10 +17,15 @@ import (
 // Goroutines share the master's environment: with [GoroutineIsolation] it must be zero.
 type Environment struct {
 	// Env is added to the master's environment, as "KEY=value". Of two values for one key the later
-	// counts. "KEY" alone removes the key.
+	// counts. "KEY" alone removes the key. The master's environment is that of the beginning of the
+	// generation: what Config.Load sets is in it, what the master sets later is not.
 	Env []string
 
-	Dir string // working directory; "" = the directory in which the program was started
+	// Dir is the working directory. "" = the one in which the program was started, wherever the
+	// master has gone since; a relative one begins there. The name of that directory may go through
+	// symbolic links (PWD has it, or the path by which the program was started): a reload follows
+	// them again, and the workers of a generation stay in the directory that was found then.
+	Dir string
 
 	// Files are open files that the process gets by name, besides standard input, output and error:
 	// at most 32. A worker asks for them with [Worker.File]. Other programs find them from

@@ -89,6 +89,14 @@ func (o *appliedEnvironment) add(e Environment, at *process.Look) (err error) {
 	return err
 }
 
+// limits returns the numbers of the limits that e sets.
+func (e Environment) limits() (numbers []int) {
+	for _, l := range e.Rlimits {
+		numbers = append(numbers, process.Rlimit(l).Number())
+	}
+	return numbers
+}
+
 // cgroupMount returns the mount point of the version 2 hierarchy. On systems with both versions it
 // is one level down (systemd calls them hybrid).
 func cgroupMount() string {

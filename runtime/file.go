@@ -7,6 +7,7 @@ import (
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/started"
 )
 
 // File returns an open file that the worker's pool has under that name ([Environment.Files]), owned
@@ -36,5 +37,7 @@ func init() { // before user code can start a process
 	if _, ok := fdipc.InheritedVar(childproto.FilesVar); ok {
 		keepFiles(len(inheritedFiles()))
 		keepName()
+		state, _ := fdipc.InheritedVar(childproto.StartedVar)
+		started.Restore(state)
 	}
 }

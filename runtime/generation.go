@@ -18,7 +18,11 @@ type generation struct {
 	number int
 	exe    *executable
 	config []byte
-	uses   atomic.Int32 // number of holds; the release of the last closes exe and bulk
+
+	// environ is the master's environment as the generation began, after Config.Load. It is the
+	// environment of replacements too, whatever the master sets later.
+	environ []string
+	uses    atomic.Int32 // number of holds; the release of the last closes exe and bulk
 
 	bulkMu sync.Mutex
 	bulk   *os.File // config for other processes, if it is long; nil until the first asks
@@ -62,7 +66,7 @@ func (g *generation) sharedConfig() (*os.File, error) {
 
 // newGeneration takes ownership of exe. The caller gets a hold on the generation.
 func newGeneration(number int, exe *executable, config []byte) *generation {
-	g := &generation{number: number, exe: exe, config: config}
+	g := &generation{number: number, exe: exe, config: config, environ: os.Environ()}
 	g.uses.Store(1)
 	return g
 }
@@ -107,6 +111,13 @@ func (gs *generations) now() int {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	return gs.current.number
+}
+
+// environ returns the environment of the current generation.
+func (gs *generations) environ() []string {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	return gs.current.environ
 }
 
 // use returns the generation of that number with a hold, or the current generation if that number

@@ -62,9 +62,12 @@ func (s spawner) fork(ctx context.Context, w workerStart) (*os.File, backend, er
 	}
 	defer remote.Close()
 	channel := max(channelFD, firstFile+len(w.env.Files))
-	marks := fdipc.Environ(channel, map[string]string{childproto.FilesVar: w.env.fileNames()}) // also if there are no files: the variable marks this child
+	marks := fdipc.Environ(channel, map[string]string{
+		childproto.FilesVar:   w.env.fileNames(), // also if there are no files: the variable marks this child
+		childproto.StartedVar: started.State(w.env.limits()),
+	})
 	b, err := s.spawn(ctx, process.Command{
-		Executable: w.exe, Args: started.Args(), Env: w.env.variables(os.Environ(), w.size, append(marks, deeper())...),
+		Executable: w.exe, Args: started.Args(), Env: w.env.variables(w.environ, w.size, append(marks, deeper())...),
 		Files:       slices.Insert(make([]*os.File, channel), channel, remote),
 		DeathSignal: syscall.SIGTERM, // workers drain when the master is gone
 	}, w.env, spawnRequest{grace: groupGrace, place: w.place, label: output.Line{
@@ -76,15 +79,15 @@ func (s spawner) fork(ctx context.Context, w workerStart) (*os.File, backend, er
 	return local, b, nil
 }
 
-// forkProgram starts another program. vars are added to its environment. If line is not nil, it is
+// forkProgram starts another program. Its variables are environ, those of its spec, and vars. If line is not nil, it is
 // called with each line that the program prints.
-func (s spawner) forkProgram(ctx context.Context, p Process, label output.Line, line func([]byte), vars ...string) (*processChild, error) {
+func (s spawner) forkProgram(ctx context.Context, p Process, environ []string, label output.Line, line func([]byte), vars ...string) (*processChild, error) {
 	env := p.Environment
 	if len(env.Files) > 0 {
 		vars = append(vars, "COPPICE_"+childproto.FilesVar+"="+env.fileNames())
 	}
 	return s.spawn(ctx, process.Command{
-		Path: p.Command[0], Args: p.Command, Env: env.variables(merge(os.Environ(), reservedVars), 1, append(vars, deeper())...),
+		Path: p.Command[0], Args: p.Command, Env: env.variables(merge(environ, reservedVars), 1, append(vars, deeper())...),
 		Files:       make([]*os.File, firstFile),
 		DeathSignal: syscall.SIGKILL,
 	}, env, spawnRequest{label: label, grace: p.grace(), line: line})

@@ -10,7 +10,8 @@ import (
 type programStarter struct {
 	spawner
 	shortages *retries
-	crashes   *crashQueue // nil: crashes are not reported
+	crashes   *crashQueue     // nil: crashes are not reported
+	environ   func() []string // of the current generation
 	spec      Process
 	path      string
 }

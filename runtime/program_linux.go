@@ -43,7 +43,7 @@ func (f programStarter) start(ctx context.Context, incarnation int) (supervisor.
 		if ready, err = readiness.New(readiness.Condition(spec.Ready)); err != nil {
 			return startError(name, err)
 		}
-		if body, err = f.forkProgram(ctx, spec, output.Line{Name: name, Incarnation: incarnation}, ready.See, ready.Variables()...); err != nil {
+		if body, err = f.forkProgram(ctx, spec, f.environ(), output.Line{Name: name, Incarnation: incarnation}, ready.See, ready.Variables()...); err != nil {
 			ready.Close()
 		}
 		return err

@@ -14,7 +14,8 @@ import (
 )
 
 // Reload replaces every worker by a worker of a new generation. The new workers run the executable
-// that is now at the path by which this program was started, with the configuration that
+// that is now at the path by which this program was started, in the directory to which the name of
+// the one in which it was started leads now, symbolic links included, with the configuration that
 // Config.Load returns now. The reload goes pool by pool and slot by slot; each new worker is ready
 // before the old worker is asked to drain, as Pool.Rollout says. The listener process comes last.
 // What runs in the master stays as it is: Funcs, Actors, Listeners, and programs that are not this

@@ -18,6 +18,9 @@ const Version = 1
 // of fdipc's variables, for other programs behind COPPICE_. Only a child has it.
 const FilesVar = "FILES"
 
+// StartedVar has the state in which the master was started, for started.Restore in a worker.
+const StartedVar = "STARTED"
+
 // Exit codes of the master, and of every child of the tree.
 const (
 	ExitOK     = 0

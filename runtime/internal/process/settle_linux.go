@@ -20,6 +20,9 @@ var rlimits = map[string]int{
 	"sigpending": unix.RLIMIT_SIGPENDING, "stack": unix.RLIMIT_STACK,
 }
 
+// Number returns the limit's number for setrlimit(2).
+func (l Rlimit) Number() int { return rlimits[l.Name] }
+
 // settle makes the settings that a fork cannot: limits and a nice value. The process has asked to
 // be traced and is stopped at its exec, before the first instruction of the program. When settle
 // returns, the process runs, untraced; on an error it is still stopped. Only the thread that forked
