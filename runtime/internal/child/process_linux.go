@@ -11,6 +11,7 @@ import (
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -28,7 +29,7 @@ func RunProcess(cfg Config, channel *os.File) (code int, last string, err error)
 		return 0, "", ErrBegun
 	}
 	s := New(cfg)
-	s.process = true
+	s.process, s.setTitle = true, process.SetTitle
 	conn, err := fdipc.New(channel, s.ConnConfig())
 	if err != nil {
 		return 0, "", fmt.Errorf("coppice: the channel to the master: %w", err)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -79,8 +80,9 @@ type Session struct {
 	forced       atomic.Int64 // connections cut at a deadline
 	spare        spareSlot
 	ready        func() error
-	stacksMu     sync.Mutex  // held while the stacks are taken and sent
-	exiting      atomic.Bool // it has sent its exit notice, and ends
+	setTitle     func(string) error // nil for a goroutine
+	stacksMu     sync.Mutex         // held while the stacks are taken and sent
+	exiting      atomic.Bool        // it has sent its exit notice, and ends
 }
 
 // receivedHello is the master's first frame.
@@ -299,6 +301,16 @@ func (s *Session) Listeners() *listen.Listeners {
 	}
 }
 
+// showName makes ps and top show the child by its name, if it is a process.
+func (s *Session) showName(name string) {
+	if s.setTitle == nil {
+		return
+	}
+	if err := s.setTitle(filepath.Base(os.Args[0]) + ": " + name); err != nil {
+		s.log.Debug("child: no title", "name", name, "err", err)
+	}
+}
+
 // countForced adds n connections that the drain has cut.
 func (s *Session) countForced(n int) { s.forced.Add(int64(n)) }
 
@@ -314,6 +326,7 @@ func (s *Session) Run(conn *fdipc.Conn, newPipeline func(childproto.Hello) traci
 			return childproto.ExitNotice{Kind: childproto.NoticeError, Text: g.err.Error()}
 		}
 		s.identity, s.spanTable = g.hello, g.spanTable
+		s.showName(s.identity.Name)
 	case <-s.ctx.Done():
 		close(s.equipped)
 		return childproto.ExitNotice{Kind: childproto.NoticeUnfit, Text: context.Cause(s.ctx).Error()}

@@ -32,6 +32,7 @@ func (s *Session) awaitSlot() error {
 		}
 		select {
 		case a = <-s.spare.assigned:
+			s.showName(a.Name)
 		case <-s.ctx.Done():
 			return context.Canceled // asked to stop: an orderly end
 		}
