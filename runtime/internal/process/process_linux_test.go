@@ -165,6 +165,73 @@ func TestSettled(t *testing.T) {
 	}
 }
 
+// withoutCapabilities takes CAP_SYS_RESOURCE and CAP_SYS_NICE from the thread that starts processes,
+// as a container does from its root, until the end of the test.
+func withoutCapabilities(t *testing.T) {
+	t.Helper()
+	set := func(change func(*[2]unix.CapUserData)) {
+		done := make(chan error)
+		launcher() <- func() {
+			head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+			var data [2]unix.CapUserData
+			err := unix.Capget(&head, &data[0])
+			change(&data)
+			done <- errors.Join(err, unix.Capset(&head, &data[0]))
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	var was uint32
+	set(func(data *[2]unix.CapUserData) {
+		was = data[0].Effective
+		data[0].Effective &^= 1<<unix.CAP_SYS_RESOURCE | 1<<unix.CAP_SYS_NICE
+	})
+	t.Cleanup(func() { set(func(data *[2]unix.CapUserData) { data[0].Effective = was }) })
+}
+
+// TestSettledOfOther: the limits and the priority of a process of another user are lowered, also by a
+// root without capabilities for others, as in most containers; that cannot raise them.
+func TestSettledOfOther(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can start a process of another user")
+	}
+	withoutCapabilities(t)
+	cmd := Command{
+		Path: "/bin/sh", Args: []string{"sh", "-c", "ulimit -Sn; ulimit -Hn; ulimit -c; nice"}, Nice: 19,
+		Rlimits:    []Rlimit{{"nofile", 33, 44}, {"core", 0, 0}},
+		Credential: &syscall.Credential{Uid: 65534, Gid: 65533, Groups: []uint32{7}},
+	}
+	c, err := begin(t, cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.end)
+	for _, want := range []string{"33", "44", "0", "19"} {
+		if l := c.line(); l != want {
+			t.Errorf("%s, want %s", l, want)
+		}
+	}
+	if e := c.wait(); e.Code != 0 || e.Signal != 0 {
+		t.Errorf("ended with %+v", e)
+	}
+	var hard unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &hard); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Rlimits = []Rlimit{{"nofile", 33, hard.Max + 1}}
+	if _, err := begin(t, cmd); !errors.Is(err, syscall.EPERM) || !strings.Contains(err.Error(), "CAP_SYS_RESOURCE") {
+		t.Errorf("a limit is raised: %v", err)
+	}
+	cmd.Rlimits, cmd.Nice = nil, -3
+	if _, err := begin(t, cmd); errno(err) != syscall.EPERM && errno(err) != syscall.EACCES || !strings.Contains(err.Error(), "CAP_SYS_NICE") {
+		t.Errorf("a priority is raised: %v", err)
+	}
+	if err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil); !errors.Is(err, unix.ECHILD) {
+		t.Errorf("a child is left: %v", err)
+	}
+}
+
 // TestCredential: a process of another user, from an executable held by number
 // that this user could not find by its path.
 func TestCredential(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -40,13 +41,23 @@ func settle(pid int, cmd Command) error {
 		if !ok {
 			return &OptionError{l.String(), fmt.Errorf("%w: there is no such limit", syscall.EINVAL)}
 		}
-		if err := unix.Prlimit(pid, resource, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}, nil); err != nil {
-			return &OptionError{l.String(), fmt.Errorf("%w: %s", os.NewSyscallError("prlimit", err), l.remedy(err))}
+		set := &unix.Rlimit{Cur: l.Soft, Max: l.Hard}
+		err := os.NewSyscallError("prlimit", unix.Prlimit(pid, resource, set, nil))
+		if errors.Is(err, unix.EPERM) && cmd.Credential != nil {
+			err = callAs(cmd.Credential, "prlimit", unix.SYS_PRLIMIT64, uintptr(pid), uintptr(resource), uintptr(unsafe.Pointer(set)))
+			runtime.KeepAlive(set)
+		}
+		if err != nil {
+			return &OptionError{l.String(), fmt.Errorf("%w: %s", err, l.remedy(err))}
 		}
 	}
 	if cmd.Nice != 0 {
-		if err := unix.Setpriority(unix.PRIO_PROCESS, pid, cmd.Nice); err != nil {
-			return &OptionError{fmt.Sprintf("Nice %d", cmd.Nice), fmt.Errorf("%w: a value below the master's takes CAP_SYS_NICE, or a limit of nice (RLIMIT_NICE)", os.NewSyscallError("setpriority", err))}
+		err := os.NewSyscallError("setpriority", unix.Setpriority(unix.PRIO_PROCESS, pid, cmd.Nice))
+		if errors.Is(err, unix.EPERM) && cmd.Credential != nil {
+			err = callAs(cmd.Credential, "setpriority", unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, uintptr(pid), uintptr(cmd.Nice))
+		}
+		if err != nil {
+			return &OptionError{fmt.Sprintf("Nice %d", cmd.Nice), fmt.Errorf("%w: a value below the master's takes CAP_SYS_NICE, or a limit of nice (RLIMIT_NICE)", err)}
 		}
 	}
 	var none unix.Sigset_t // see maskForFork
