@@ -7,7 +7,7 @@ type Counts struct {
 	Accepted    uint64
 	Claimed     uint64 // claimed by a worker's application
 	Reset       uint64 // the client left before the connection was offered again, or before it had sent enough
-	Dropped     uint64 // closed here: the listener ended before a worker claimed it
+	Dropped     uint64 // closed here: the listener ended, or refused clients, before a worker claimed it
 	AtTotal     uint64 // turned away at the limit over all workers
 	AtPerWorker uint64 // turned away when every worker was at its limit
 	Errors      uint64 // accept failed for one connection, as with ECONNABORTED

@@ -220,7 +220,7 @@ func (a *acceptor) swapSocket() bool {
 // drainLocked makes run accept what is in the backlog and end. The caller then interrupts the
 // socket.
 func (a *acceptor) drainLocked() {
-	a.draining, a.listener.Paused = true, false
+	a.draining, a.listener.Paused, a.listener.Refuses = true, false, false
 	a.wakeLocked()
 }
 
@@ -244,8 +244,9 @@ func (a *acceptor) updateLocked(acts *actions) {
 	if a.parked && (a.quit || a.draining && alone || a.canAcceptLocked()) {
 		a.wakeLocked()
 	}
-	// A listener that quits, or has ended without a worker, drops the waiting connections.
-	if a.quit || a.ended && alone {
+	// A listener that quits, or has ended without a worker, drops the waiting connections; so does
+	// one that refuses.
+	if a.quit || (a.ended || a.listener.Refuses) && alone {
 		for p := a.dispatcher.balancer.DropWaiting(a.listener); p != nil; p = a.dispatcher.balancer.DropWaiting(a.listener) {
 			acts.drops = append(acts.drops, p)
 		}
@@ -317,7 +318,12 @@ func (a *acceptor) turnAway(batch []acceptedConn) bool {
 	a.dispatcher.statsChangedLocked()
 	a.dispatcher.mu.Unlock()
 	for i := range batch {
-		batch[i].turnAway(a.listener.Limits.Answer, &a.lingering)
+		if a.turnAwayFor == balance.LimitRefuses {
+			resetOnClose(batch[i].fd)
+			_ = batch[i].h.Close()
+		} else {
+			batch[i].turnAway(a.listener.Limits.Answer, &a.lingering)
+		}
 		batch[i] = acceptedConn{}
 	}
 	return true

@@ -182,8 +182,14 @@ func nameOf(sa *unix.RawSockaddrAny) string {
 // listening reports whether the socket listens, whatever error accept returned.
 func (s *acceptSocket) listening() bool {
 	v := 0
-	err := s.rc.Control(func(fd uintptr) { v, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ACCEPTCONN) })
-	return err == nil && v != 0
+	fds := []unix.PollFd{{}}
+	err := s.rc.Control(func(fd uintptr) {
+		v, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+		fds[0].Fd = int32(fd)
+		_, _ = unix.Poll(fds, 0)
+	})
+	// A Unix socket that was shut down still listens, and refuses all clients.
+	return err == nil && v != 0 && fds[0].Revents&unix.POLLHUP == 0
 }
 
 // reserved is the number of descriptors that accept leaves to control traffic: new sockets, links

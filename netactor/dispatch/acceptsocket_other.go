@@ -88,6 +88,8 @@ func (a *acceptedConn) turnAway(answer string, _ *lingerQueue) {
 	}
 }
 
+func resetOnClose(int) {}
+
 // finish closes a connection that was answered.
 func (lingeringConn) finish() {}
 

@@ -143,9 +143,9 @@ func (d *Dispatcher) HandleFrame(from netactor.Worker, c *fdipc.Conn, f *fdipc.F
 		case wire.KindShut:
 			d.shut(c, f.Target)
 		case wire.KindPause:
-			d.pause(f.Target, true)
+			d.pause(f.Target, true, len(f.Payload) > 0 && f.Payload[0] == wire.PauseRefuses)
 		case wire.KindResume:
-			d.pause(f.Target, false)
+			d.pause(f.Target, false, false)
 		case wire.KindStats:
 			_ = c.TrySend(&fdipc.Frame{Kind: wire.KindStats, Target: f.Target, Payload: wire.Encode(d.Stats())})
 		default:
@@ -339,11 +339,11 @@ func (d *Dispatcher) loadReported(id, load uint64) {
 	d.run(&acts)
 }
 
-func (d *Dispatcher) pause(number uint64, paused bool) {
+func (d *Dispatcher) pause(number uint64, paused, refuses bool) {
 	var acts actions
 	d.mu.Lock()
 	if a := d.acceptors[number]; a != nil && !a.draining {
-		a.listener.Paused = paused
+		a.listener.Paused, a.listener.Refuses = paused, refuses
 		d.updateListenerLocked(&acts, a.listener)
 	}
 	d.mu.Unlock()

@@ -18,6 +18,11 @@ func (a *acceptedConn) turnAway(answer string, q *lingerQueue) {
 	q.add(a.h, a.fd)
 }
 
+// resetOnClose makes the close of a TCP connection send a reset.
+func resetOnClose(fd int) {
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+}
+
 // finish closes a connection that was answered.
 func (c lingeringConn) finish() {
 	discard(c.fd)

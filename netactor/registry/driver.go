@@ -62,6 +62,10 @@ func (t *Table) perform(e effect) (then func() []effect) {
 		t.publish(e)
 	case doPause:
 		t.pause(e.number, e.worker)
+	case doRefuse:
+		t.refuse(e.number)
+	case doAdmit:
+		return t.admit(e.number)
 	case doRepair:
 		return t.repair(e.number)
 	case doRenew:
@@ -206,7 +210,7 @@ func (t *Table) publish(e effect) {
 	}
 	o := wire.Opening{
 		Name: s.title(), Network: s.addr.Network, Policy: s.req.Policy, Peek: s.req.Peek, Functions: s.req.Functions,
-		Limits: s.req.Limits, Credentials: s.req.Credentials, Paused: s.paused, Foreign: s.fromWorker || s.req.FD != 0, Renew: renew,
+		Limits: s.req.Limits, Credentials: s.req.Credentials, Paused: s.paused, Refuses: s.refusing, Foreign: s.given(), Renew: renew,
 	}
 	for owner := range s.owners {
 		o.Pool = max(o.Pool, owner)
@@ -232,7 +236,12 @@ func (t *Table) pause(number, worker uint64) {
 	t.mu.Lock()
 	s := t.state.sockets[number]
 	k := wire.KindResume
-	if s != nil && s.paused {
+	var how []byte
+	switch {
+	case s == nil:
+	case s.refusing:
+		k, how = wire.KindPause, []byte{wire.PauseRefuses}
+	case s.paused:
 		k = wire.KindPause
 	}
 	o := t.listenerProcess
@@ -240,7 +249,7 @@ func (t *Table) pause(number, worker uint64) {
 		o = t.workers[worker]
 	}
 	t.mu.Unlock()
-	t.send(o, &fdipc.Frame{Kind: k, Target: number})
+	t.send(o, &fdipc.Frame{Kind: k, Target: number, Payload: how})
 }
 
 func (t *Table) workerOutbox(worker uint64) *outbox {

@@ -135,7 +135,7 @@ func (t *Table) listenerFrame(c *fdipc.Conn, f *fdipc.Frame) {
 func (t *Table) brokenFrame(from netactor.Worker, c *fdipc.Conn, f *fdipc.Frame) {
 	t.mu.Lock()
 	s := t.state.sockets[f.Target]
-	known := s != nil && (t.listenerProcess != nil && c == t.listenerProcess.c || slices.Contains(s.holders(), from.ID))
+	known := s != nil && !s.refusing && (t.listenerProcess != nil && c == t.listenerProcess.c || slices.Contains(s.holders(), from.ID))
 	t.mu.Unlock()
 	if !known {
 		return

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
@@ -152,6 +153,46 @@ func (t *Table) repair(number uint64) (then func() []effect) {
 	}
 }
 
+// refuse makes a listener's sockets refuse clients.
+func (t *Table) refuse(number uint64) {
+	for key, s := range t.sockets {
+		if key.number != number || s.Closed() {
+			continue
+		}
+		if err := s.Refuse(); err != nil {
+			t.logs.Warn("a listening socket goes on to take clients, which no worker will serve", "listener", t.title(number), "err", err)
+		}
+	}
+}
+
+// admit makes a listener's sockets listen again.
+func (t *Table) admit(number uint64) (then func() []effect) {
+	t.mu.Lock()
+	state := t.state.sockets[number]
+	if state == nil {
+		t.mu.Unlock()
+		return nil
+	}
+	r := state.req
+	r.Address = state.boundAddress()
+	t.mu.Unlock()
+	held := maps.Clone(t.sockets) // relisten replaces some
+	maps.DeleteFunc(held, func(key socketKey, s *heldSocket) bool { return key.number != number || s.reopening })
+	var err error
+	for key, s := range held {
+		if s.Closed() || s.Relisten(r) != nil {
+			err = errors.Join(err, t.relisten(key, s))
+		}
+	}
+	if err != nil {
+		t.logs.Warn("a listening socket that refused clients cannot listen again yet", "listener", t.title(number), "err", err)
+		repair := &repairState{pause: firstRepair, last: time.Now()}
+		t.repairs[number] = repair
+		t.repairLater(number, repair, firstRepair)
+	}
+	return func() []effect { return t.state.repaired(number) }
+}
+
 // repairLater schedules the repair of a listener after wait.
 func (t *Table) repairLater(number uint64, r *repairState, wait time.Duration) {
 	t.mu.Lock()
@@ -185,7 +226,7 @@ func (t *Table) relisten(key socketKey, s *heldSocket) error {
 	if state.req.FD == 0 {
 		r.Network = state.req.Network
 	}
-	given := state.fromWorker || state.req.FD != 0
+	given := state.given()
 	if !given {
 		r.Address = state.boundAddress() // for a datagram group, the group's address; the socket itself does not return that
 	}

@@ -24,9 +24,11 @@ type socketState struct {
 	awaitsPort bool   // pending: waits until a closing socket frees the port
 	freedPorts uint64 // pending: tableState.freedPorts when the opening began
 	paused     bool
-	fromWorker bool   // a worker opened it
-	ofTree     bool   // it is the tree's, though a worker asked first
-	firstOwner string // the owner that asked first
+	refusing   bool            // clients are refused; see tableState.refuse
+	users      map[string]bool // the pools that have had it and are not gone for good
+	fromWorker bool            // a worker opened it
+	ofTree     bool            // it is the tree's, though a worker asked first
+	firstOwner string          // the owner that asked first
 	waiting    []pendingRequest
 	keys       []string // its key, and the alias with the port that it got
 	owners     map[string]*ownership
@@ -35,6 +37,9 @@ type socketState struct {
 	group      []*groupSocket // ReusePort: the sockets of the listener
 	lastMember int            // index for the next member
 }
+
+// given reports whether the socket came from outside: other programs may have it too.
+func (s *socketState) given() bool { return s.fromWorker || s.req.FD != 0 }
 
 // boundAddress returns the address of the request, with the port that the socket got.
 func (s *socketState) boundAddress() string {
@@ -111,6 +116,8 @@ const (
 	doShut                       // tell the listener process to drain and close its copy
 	doClose                      // close the master's copy, remove the path
 	doPause                      // tell the process that accepts, the listener process or worker, to pause or to resume
+	doRefuse                     // make the socket refuse clients, those in its backlog too
+	doAdmit                      // make it listen again; then call repaired
 	doTell                       // tell a worker that the listener is closed
 	doRetire                     // close the master's copy of one member
 	doRepair                     // make the socket listen; then call repaired

@@ -83,7 +83,10 @@ func (t *tableState) listen(p pendingRequest) []effect {
 	}
 	t.last++
 	spec := t.settingsOfSpec(&p)
-	s = &socketState{number: t.last, req: p.req, ofTree: spec, firstOwner: p.owner, freedPorts: t.freedPorts, waiting: []pendingRequest{p}, owners: make(map[string]*ownership)}
+	s = &socketState{
+		number: t.last, req: p.req, ofTree: spec, firstOwner: p.owner, freedPorts: t.freedPorts,
+		waiting: []pendingRequest{p}, owners: make(map[string]*ownership), users: make(map[string]bool),
+	}
 	t.sockets[s.number] = s
 	t.claimKey(s, wire.Key(p.req.Request))
 	if p.req.Name != "" {
@@ -196,6 +199,11 @@ func (t *tableState) share(s *socketState, p pendingRequest) []effect {
 		o = &ownership{holders: make(map[uint64]uint64), shutDown: make(map[uint64]bool), firstGeneration: w.Generation}
 		s.owners[p.owner] = o
 	}
+	var out []effect
+	if p.worker != 0 {
+		s.users[p.owner] = true
+		out = s.admit()
+	}
 	switch {
 	case p.worker == 0:
 		o.spec = true
@@ -213,7 +221,7 @@ func (t *tableState) share(s *socketState, p pendingRequest) []effect {
 	if s.req.Policy == netactor.ReusePort && alive {
 		e.groupIndex = s.groupSocketFor(w).index
 	}
-	out := []effect{e}
+	out = append(out, e)
 	if p.req.Name != "" {
 		if _, named := t.names[p.req.Name]; !named {
 			t.names[p.req.Name] = s.number
@@ -475,7 +483,7 @@ func (t *tableState) attach() []effect {
 	t.attached = true
 	var out []effect
 	for _, s := range t.inOrder() {
-		if s.phase == open && s.req.Policy.Dispatched() {
+		if s.phase == open && s.req.Policy.Dispatched() && (!s.refusing || s.given()) {
 			out = append(out, effect{kind: doPublish, number: s.number})
 		}
 	}
@@ -520,14 +528,67 @@ func (t *tableState) pause(number uint64, paused bool) ([]effect, bool) {
 		return nil, false
 	}
 	s.paused = paused
+	if !paused && s.refusing {
+		return s.admit(), true
+	}
+	return s.tellPause(), true
+}
+
+// tellPause tells the processes that accept on s whether they may.
+func (s *socketState) tellPause() (out []effect) {
 	if s.req.Policy.Dispatched() {
-		return []effect{{kind: doPause, number: number}}, true
+		return []effect{{kind: doPause, number: s.number}}
 	}
-	var out []effect
 	for _, id := range s.holders() {
-		out = append(out, effect{kind: doPause, number: number, worker: id})
+		out = append(out, effect{kind: doPause, number: s.number, worker: id})
 	}
-	return out, true
+	return out
+}
+
+// gone is the event that a pool has ended and is not started again. A listener of the tree that no
+// other pool has used refuses clients from now on, because nothing would serve them. gone returns
+// the titles of these listeners.
+func (t *tableState) gone(owner string) (out []effect, refusing []string) {
+	out = t.stopOwner(owner)
+	for _, s := range t.inOrder() {
+		if !s.users[owner] {
+			continue
+		}
+		delete(s.users, owner)
+		if effects := t.refuse(s.number); len(s.users) == 0 && s.ofSpec() && effects != nil {
+			out, refusing = append(out, effects...), append(refusing, s.title())
+		}
+	}
+	return out, refusing
+}
+
+// refuse makes a socket refuse clients until admit, and closes the connections that wait for a
+// worker. A socket from outside is not shut down, because other programs may have it: the listener
+// process accepts its connections and resets them. Without a listener process for it, a socket from
+// outside goes on to listen; then refuse returns nil.
+func (t *tableState) refuse(number uint64) []effect {
+	s := t.sockets[number]
+	if s == nil || s.phase != open || s.refusing || s.given() && !s.req.Policy.Dispatched() {
+		return nil
+	}
+	s.refusing = true
+	out := s.tellPause()
+	if !s.given() {
+		out = append(out, effect{kind: doRefuse, number: number})
+	}
+	return out
+}
+
+// admit ends refuse.
+func (s *socketState) admit() []effect {
+	if !s.refusing {
+		return nil
+	}
+	s.refusing = false
+	if s.given() {
+		return s.tellPause()
+	}
+	return append([]effect{{kind: doAdmit, number: s.number}}, s.tellPause()...)
 }
 
 // holders returns the live workers that have the socket open.
@@ -559,7 +620,7 @@ func (t *tableState) remove(number uint64) []effect {
 // broken is the event that a socket may have stopped listening: a process that has it, or had it,
 // has shut it down, or the listener process could not open it.
 func (t *tableState) broken(number uint64) []effect {
-	if s := t.sockets[number]; s == nil || s.phase != open {
+	if s := t.sockets[number]; s == nil || s.phase != open || s.refusing {
 		return nil
 	}
 	return []effect{{kind: doRepair, number: number}}

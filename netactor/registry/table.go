@@ -176,6 +176,18 @@ func (t *Table) StopOwner(owner string) {
 	socket.Files.WaitRemoved(socket.RemovalTimeout)
 }
 
+// Gone is StopOwner for a pool that has ended and is not started again. It also makes listeners of
+// the tree that no other pool has used refuse clients, until a pool asks for them, and returns their
+// names.
+func (t *Table) Gone(owner string) (refusing []string) {
+	t.step(func() (out []effect) {
+		out, refusing = t.state.gone(owner)
+		return out
+	})
+	socket.Files.WaitRemoved(socket.RemovalTimeout)
+	return refusing
+}
+
 // Remove closes a socket for all owners, and notifies the workers that have it open. It returns
 // false if there is no socket of that number.
 func (t *Table) Remove(number uint64) (ok bool) {
@@ -204,7 +216,20 @@ func (t *Table) Unroll(owner string, generation int) {
 // kernel's backlog. It returns false if there is no socket of that number.
 func (t *Table) Pause(number uint64) bool { return t.control(wire.KindPause, number) }
 
-// Resume ends Pause.
+// Refuse makes a socket refuse clients until Resume, those in its backlog too. A TCP port stays
+// bound; a client gets a reset, or ECONNREFUSED. The connections that workers have go on. Refuse
+// returns false if there is no socket of that number, if it refuses already, or if it is a socket
+// from outside on which no listener process accepts.
+func (t *Table) Refuse(number uint64) (ok bool) {
+	t.step(func() []effect {
+		out := t.state.refuse(number)
+		ok = out != nil
+		return out
+	})
+	return ok
+}
+
+// Resume ends Pause and Refuse.
 func (t *Table) Resume(number uint64) bool { return t.control(wire.KindResume, number) }
 
 func (t *Table) control(k fdipc.Kind, number uint64) (ok bool) {
@@ -251,6 +276,7 @@ type SocketInfo struct {
 	Address string
 	Policy  netactor.Policy
 	Paused  bool
+	Refuses bool     // it refuses clients; then Paused is set too
 	Owners  []string // pools and specs
 	Workers []uint64 // workers that have it open
 	Group   int      // ReusePort: how many sockets the listener has
@@ -265,7 +291,7 @@ func (t *Table) Sockets() []SocketInfo {
 		if s.phase != open {
 			continue
 		}
-		info := SocketInfo{Number: s.number, Name: s.req.Name, Network: s.addr.Network, Address: s.addr.Address, Policy: s.req.Policy, Paused: s.paused, Workers: s.holders(), Group: len(s.group)}
+		info := SocketInfo{Number: s.number, Name: s.req.Name, Network: s.addr.Network, Address: s.addr.Address, Policy: s.req.Policy, Paused: s.paused || s.refusing, Refuses: s.refusing, Workers: s.holders(), Group: len(s.group)}
 		for name := range s.owners {
 			info.Owners = append(info.Owners, name)
 		}

@@ -97,7 +97,7 @@ func (b *Balancer) AddListener(number uint64, o wire.Opening, f netactor.Functio
 	if b.listeners[number] != nil {
 		return nil
 	}
-	l := &ListenerState{Number: number, Name: o.Name, Limits: o.Limits, Paused: o.Paused, Members: make(map[uint64]*Membership)}
+	l := &ListenerState{Number: number, Name: o.Name, Limits: o.Limits, Paused: o.Paused, Refuses: o.Refuses, Members: make(map[uint64]*Membership)}
 	if l.Limits.Window == 0 {
 		l.Limits.Window = netactor.DefaultWindow
 	}

@@ -18,6 +18,7 @@ type ListenerState struct {
 	Load       int                    // connections that peek, wait, are offered or are open
 	waiting    ConnList
 	Paused     bool
+	Refuses    bool // clients are turned away, not kept in the backlog
 	Counts     netactor.Counts
 	Fault      string                 // the failure of the user's function, until Dispatcher has reported it
 	goneCounts netactor.WorkerCounts  // sum over the workers that are gone
@@ -29,7 +30,7 @@ func (l *ListenerState) JoinedCount() int { return l.accepting }
 
 // CanAccept returns how many connections may be accepted now.
 func (l *ListenerState) CanAccept() int {
-	if l.Paused || l.waiting.Head != nil {
+	if l.Paused || l.Refuses || l.waiting.Head != nil {
 		return 0
 	}
 	n := l.room
@@ -46,12 +47,15 @@ const (
 	LimitNone Limit = iota
 	limitTotal
 	limitPerWorker
+	LimitRefuses // none are taken at all
 )
 
 // LimitReached returns the limit for which new connections are turned away. PerWorker turns none
 // away while no worker is available: they wait.
 func (l *ListenerState) LimitReached() Limit {
 	switch {
+	case l.Refuses:
+		return LimitRefuses
 	case l.Limits.AtLimit == netactor.WaitAtLimit || l.Paused:
 	case l.Limits.Total > 0 && l.Load >= l.Limits.Total:
 		return limitTotal
@@ -64,9 +68,12 @@ func (l *ListenerState) LimitReached() Limit {
 // CountTurnedAway counts a connection that was accepted and turned away.
 func (l *ListenerState) CountTurnedAway(by Limit) {
 	l.Counts.Accepted++
-	if by == limitTotal {
+	switch by {
+	case limitTotal:
 		l.Counts.AtTotal++
-	} else {
+	case LimitRefuses:
+		l.Counts.Dropped++
+	default:
 		l.Counts.AtPerWorker++
 	}
 }

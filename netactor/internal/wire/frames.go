@@ -17,8 +17,8 @@ const (
 	KindShare    fdipc.Kind = 0x42 // W→M  a listening socket that the worker opened. Payload: Request. Handle: the socket
 	KindClosed   fdipc.Kind = 0x43 // W→M  the worker closed its listener
 	KindOpen     fdipc.Kind = 0x44 // M→L  accept on this socket. Payload: Opening. Handle: the socket
-	KindPause    fdipc.Kind = 0x45 // M→L  accept no more for now
-	KindResume   fdipc.Kind = 0x46 // M→L  accept again
+	KindPause    fdipc.Kind = 0x45 // M→L, M→W  accept no more for now. Payload: PauseRefuses, or nothing
+	KindResume   fdipc.Kind = 0x46 // M→L, M→W  accept again
 	KindShut     fdipc.Kind = 0x47 // M→L  drain the backlog, close the socket. M→W  the listener is closed
 	KindShutAck  fdipc.Kind = 0x48 // L→M  the socket is closed here: its port is free
 	KindBroken   fdipc.Kind = 0x49 // L→M  accept fails for good: a process shut the socket down. Payload: the error's text; empty if the socket did not arrive for want of descriptors
@@ -37,6 +37,10 @@ const (
 	ReasonClosed uint8 = 16 + iota // the worker has closed that listener, or never had it
 	ReasonFull                     // the worker's queue is full
 )
+
+// PauseRefuses is the payload of a Pause until whose end clients are refused. Without it they wait
+// in the backlog.
+const PauseRefuses = 1
 
 // MaxControl bounds the payload of a control frame that is decoded, in bytes.
 const MaxControl = 64 << 10

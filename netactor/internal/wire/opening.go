@@ -10,6 +10,7 @@ type Opening struct {
 	Policy  netactor.Policy `json:",omitzero"`
 	Limits  netactor.Limits `json:",omitzero"`
 	Paused  bool            `json:",omitzero"`
+	Refuses bool            `json:",omitzero"` // reset each connection
 
 	Peek        netactor.Peek `json:",omitzero"`
 	Functions   string        `json:",omitzero"`
