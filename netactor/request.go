@@ -41,7 +41,8 @@ type Request struct {
 	Network string `json:",omitzero"`
 
 	// Address is host:port, a path, or "@name" for an abstract Unix socket. Port 0 is random for
-	// the first worker and then the same for all. In a request to the master the address is
+	// the first worker and then the same for all that give the same Name; without a Name, for all
+	// of the pool. In a request to the master the address is
 	// resolved: an IP address, an absolute path.
 	Address string `json:",omitzero"`
 

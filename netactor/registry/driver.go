@@ -104,6 +104,14 @@ func (t *Table) perform(e effect) (then func() []effect) {
 				"listener", t.title(e.number))
 		}
 		t.dropSocket(socketKey{e.number, e.groupIndex})
+	case doNoteName:
+		t.mu.Lock()
+		s := t.state.sockets[e.number]
+		t.mu.Unlock()
+		if s != nil {
+			t.logs.Warn("two listeners have one address: they are one socket, whose connections go to the workers of both",
+				"listener", s.title(), "also", e.request.req.Name, "addr", s.addr.Address)
+		}
 	case doDiscard:
 		e.socket.CloseInBackground()
 	}

@@ -88,6 +88,16 @@ type pendingRequest struct {
 	rules  *netactor.ListenRules // of the worker's pool; nil: anything is allowed
 }
 
+// key returns the share key of a request. A worker's request that leaves the port to the kernel and
+// has no name means its pool's socket.
+func (p pendingRequest) key() string {
+	key := wire.Key(p.req.Request)
+	if p.worker != 0 && p.req.Name == "" && wire.Port(p.req.Request) == 0 {
+		key += "@" + p.owner
+	}
+	return key
+}
+
 // effect is one action for the driver. The driver performs effects in order. It reports the result
 // of an open to the state before it performs the next effect; the result of opening a Unix socket
 // comes later.
@@ -97,7 +107,7 @@ type effect struct {
 	req        socket.SocketSpec // doOpen
 	socket     *socket.Bound     // doOpen, doOpened, doReopened, doDiscard
 	old        *heldSocket       // doReopened: the socket that is replaced
-	request    pendingRequest    // doReply
+	request    pendingRequest    // doReply, doNoteName
 	reply      wire.ListenReply  // doReply, doOpened, doReopened
 	worker     uint64            // doTell, doRenew
 	renew      bool              // doPublish: it replaces the copy that the listener process has
@@ -124,6 +134,7 @@ const (
 	doRenew                      // send a worker its socket again
 	doEnd                        // stop the watcher: all sockets are closed
 	doDiscard                    // close socket
+	doNoteName                   // log that request has another name for the socket
 	doWatch                      // used by the driver: start the watcher, which failed before
 )
 

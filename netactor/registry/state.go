@@ -56,11 +56,11 @@ func (t *tableState) listen(p pendingRequest) []effect {
 	}
 	if p.worker == 0 && wire.Port(p.req.Request) == 0 {
 		// Two specs that leave the port to the kernel want two sockets.
-		for t.keys[wire.Key(p.req.Request)] != 0 {
+		for t.keys[p.key()] != 0 {
 			p.req.Ordinal++
 		}
 	}
-	s, taken := t.find(p.req)
+	s, taken := t.find(p)
 	switch {
 	case t.denied(p, s):
 		return deny(p)
@@ -88,7 +88,7 @@ func (t *tableState) listen(p pendingRequest) []effect {
 		waiting: []pendingRequest{p}, owners: make(map[string]*ownership), users: make(map[string]bool),
 	}
 	t.sockets[s.number] = s
-	t.claimKey(s, wire.Key(p.req.Request))
+	t.claimKey(s, p.key())
 	if p.req.Name != "" {
 		t.names[p.req.Name] = s.number
 	}
@@ -138,9 +138,10 @@ func (t *tableState) socketsOf(worker uint64) (n int) {
 	return n
 }
 
-// find returns the socket that r asks for, or nil. taken reports whether r's name belongs to a
+// find returns the socket that p asks for, or nil. taken reports whether p's name belongs to a
 // socket with another address.
-func (t *tableState) find(r socket.SocketSpec) (s *socketState, taken bool) {
+func (t *tableState) find(p pendingRequest) (s *socketState, taken bool) {
+	r := p.req
 	byName := t.sockets[t.names[r.Name]]
 	if r.Name == "" {
 		byName = nil
@@ -148,7 +149,7 @@ func (t *tableState) find(r socket.SocketSpec) (s *socketState, taken bool) {
 	if r.FD == 0 && r.Network == "" {
 		return byName, false
 	}
-	byKey := t.sockets[t.keys[wire.Key(r.Request)]]
+	byKey := t.sockets[t.keys[p.key()]]
 	if byName != nil && byName != byKey {
 		return nil, true
 	}
@@ -225,6 +226,9 @@ func (t *tableState) share(s *socketState, p pendingRequest) []effect {
 	if p.req.Name != "" {
 		if _, named := t.names[p.req.Name]; !named {
 			t.names[p.req.Name] = s.number
+			if s.req.Name != "" {
+				out = append(out, effect{kind: doNoteName, number: s.number, request: p})
+			}
 			out = append(out, t.serveAwaitingName(s)...)
 		}
 	}

@@ -65,7 +65,9 @@ func (m *master) do(effects []effect) {
 			m.log = append(m.log, fmt.Sprintf("tell %d of %d", e.worker, e.number))
 		case doDiscard:
 			m.log = append(m.log, "discard")
-		case doOpened, doReopened, doPause, doRetire, doRepair, doRenew, doEnd, doWatch:
+		case doNoteName:
+			m.log = append(m.log, "name")
+		case doRefuse, doAdmit, doOpened, doReopened, doPause, doRetire, doRepair, doRenew, doEnd, doWatch:
 		}
 	}
 }
@@ -188,6 +190,39 @@ func TestTableShare(t *testing.T) {
 			t.Errorf("name and address: %+v", r)
 		}
 	})
+	t.Run("port 0 is one of the name's, or of the pool's", func(t *testing.T) {
+		m := newMaster(t)
+		m.worker(1, 0)
+		m.worker(2, 0)
+		m.s.addWorker(netactor.Worker{ID: 3, Pool: "other"})
+		zero := tcp("127.0.0.1:0")
+		public, admin := zero, zero
+		public.Name, admin.Name = "public", "admin"
+		m.do(m.s.listen(pendingRequest{worker: 3, owner: "other", seq: 300, req: socket.SocketSpec{Request: zero}}))
+		numbers := []uint64{m.ask(1, public).Number, m.ask(1, admin).Number, m.ask(1, zero).Number, m.reply[300].Number}
+		if slices.Sort(numbers); len(slices.Compact(numbers)) != 4 || numbers[0] == 0 {
+			t.Errorf("sockets %v", numbers)
+		}
+		for _, r := range []netactor.Request{public, admin, zero} {
+			if got, _ := m.s.find(pendingRequest{worker: 2, owner: "web", req: socket.SocketSpec{Request: r}}); got == nil || m.ask(2, r).Number != got.number || len(got.holders()) != 2 {
+				t.Errorf("%q of another worker: %+v", r.Name, got)
+			}
+		}
+		if slices.Contains(m.log, "name") {
+			t.Errorf("a line of two names: %v", m.log)
+		}
+	})
+	t.Run("two names of a fixed address are one socket, with a line", func(t *testing.T) {
+		m := newMaster(t)
+		for i, name := range []string{"public", "admin"} {
+			spec := tcp("127.0.0.1:80")
+			spec.Name = name
+			m.do(m.s.listen(pendingRequest{owner: name, seq: uint64(100 + i), req: socket.SocketSpec{Request: spec}}))
+		}
+		if a, b := m.reply[100], m.reply[101]; a.Number == 0 || a.Number != b.Number || !slices.Contains(m.log, "name") {
+			t.Errorf("%+v, %+v, %v", a, b, m.log)
+		}
+	})
 	t.Run("a socket that a worker sends is shared by name and address", func(t *testing.T) {
 		m := newMaster(t)
 		m.worker(1, 0)
@@ -236,11 +271,11 @@ func TestTablePackets(t *testing.T) {
 	t.Run("N134 the number of port 0, but not for connections", func(t *testing.T) {
 		m, s := pools(t, netactor.Shared)
 		r := netactor.Request{Network: "udp4", Address: s.addr.Address}
-		if found, _ := m.s.find(socket.SocketSpec{Request: r}); found != s {
+		if found, _ := m.s.find(pendingRequest{worker: 1, owner: "web", req: socket.SocketSpec{Request: r}}); found != s {
 			t.Errorf("%+v is %+v", r, found)
 		}
 		r.Network = "tcp4"
-		if found, _ := m.s.find(socket.SocketSpec{Request: r}); found != nil {
+		if found, _ := m.s.find(pendingRequest{worker: 1, owner: "web", req: socket.SocketSpec{Request: r}}); found != nil {
 			t.Errorf("%+v is %+v", r, found)
 		}
 	})

@@ -10,12 +10,17 @@ import (
 )
 
 // Key returns the share key of a resolved request: two requests with the same key mean the same
-// socket. It is Node's address:port:type:fd:index.
+// socket. It is Node's address:port:type:fd:index. A request that leaves the port to the kernel
+// names no socket by its address, so its name is part of the key.
 func Key(r netactor.Request) string {
 	if r.FD != 0 {
 		return fmt.Sprintf("fd:%d:%d", r.FD, r.Ordinal)
 	}
-	return fmt.Sprintf("%s:%s:%d", r.Network, r.Address, r.Ordinal)
+	key := fmt.Sprintf("%s:%s:%d", r.Network, r.Address, r.Ordinal)
+	if r.Name != "" && Port(r) == 0 {
+		key += ":" + r.Name
+	}
+	return key
 }
 
 // Port returns the port of a resolved TCP or UDP request, or -1.
