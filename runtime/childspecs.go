@@ -50,8 +50,8 @@ func (rt *Runtime) poolSpec(path string, kind *poolKind, p Pool) supervisor.Chil
 	return supervisor.ChildSpec{
 		ID: p.Name, Type: supervisor.TypeSupervisor,
 		Start: &poolStarter{pools: rt.pools, path: path, kind: kind, pool: p.complete(), parts: poolParts{
-			log: rt.log, sizes: &rt.sizes, generations: &rt.generations, children: rt.children, shortages: rt.shortages,
-			backends: rt.backends, lifecycle: rt.lifecycle, crashes: rt.crashes, ending: rt.ending, orphanDrain: rt.cfg.OrphanDrain, entry: cmp.Or(rt.cfg.entry, "Start"),
+			log: rt.log, tree: rt.tree, departures: &rt.departures, sizes: &rt.sizes, generations: &rt.generations, children: rt.children, shortages: rt.shortages,
+			backends: rt.backends, lifecycle: rt.lifecycle, crashes: rt.crashes, ending: rt.ending, stopListening: rt.stopListening, orphanDrain: rt.cfg.OrphanDrain, entry: cmp.Or(rt.cfg.entry, "Start"),
 			declarations: rt.declarations, misfits: rt.misfits, up: rt.up.Load,
 		}},
 	}

@@ -16,6 +16,10 @@ type ListenerInfo struct {
 	Policy Policy   `json:"policy"`
 	Paused bool     `json:"paused,omitempty"`
 
+	// Refuses is set, beside Paused, when clients are refused, because the last pool that used the
+	// listener is gone for good. It ends when a pool asks for the listener, or by ResumeListener.
+	Refuses bool `json:"refuses,omitempty"`
+
 	// Stats are the listener process's counts, also for each worker, and StatsAt is the time of its
 	// report. With few workers, the report is at most a second older than the last change. Stats is
 	// nil before the first report and with Shared and ReusePort, whose connections are not counted.

@@ -27,7 +27,7 @@ func (rt *Runtime) ListenerStats(ctx context.Context) ([]ListenerInfo, error) {
 func (rt *Runtime) listeners(stats []ListenerStats, at time.Time) []ListenerInfo {
 	var infos []ListenerInfo
 	for _, s := range rt.sockets.Sockets() {
-		l := ListenerInfo{Name: s.Name, Addr: addr{s.Network, s.Address}, Policy: s.Policy, Paused: s.Paused, owners: s.Owners}
+		l := ListenerInfo{Name: s.Name, Addr: addr{s.Network, s.Address}, Policy: s.Policy, Paused: s.Paused, Refuses: s.Refuses, owners: s.Owners}
 		for i := range stats {
 			if stats[i].Number == s.Number {
 				l.Stats, l.StatsAt, l.Fairness = &stats[i], at, stats[i].Jain()
@@ -99,7 +99,7 @@ func (rt *Runtime) RemoveListener(ctx context.Context, name string) error {
 // be paused; the error is ErrUnsupported.
 func (rt *Runtime) PauseListener(name string) error { return rt.withListener(name, rt.sockets.Pause) }
 
-// ResumeListener ends the pause of PauseListener.
+// ResumeListener ends the pause of PauseListener, and a pause that refuses clients.
 func (rt *Runtime) ResumeListener(name string) error { return rt.withListener(name, rt.sockets.Resume) }
 
 func (rt *Runtime) withListener(name string, f func(number uint64) bool) error {

@@ -48,17 +48,20 @@ type poolDriver struct {
 
 // poolParts are the parts of the master that the driver of a pool and its workers use.
 type poolParts struct {
-	log         *slog.Logger
-	sizes       *poolSizes
-	generations *generations
-	children    *children
-	shortages   *retries
-	backends    *backends
-	lifecycle   *telemetry.Lifecycle // nil when neither spans nor metrics are on
-	crashes     *crashQueue          // nil when crashes are not reported
-	ending      func() bool          // reports whether the tree is ending
-	orphanDrain time.Duration        // Config.OrphanDrain
-	entry       string               // the function of this package that began the tree: Main, Run, Start
+	log           *slog.Logger
+	tree          *supervisor.Supervisor // the root
+	departures    *departures
+	sizes         *poolSizes
+	generations   *generations
+	children      *children
+	shortages     *retries
+	backends      *backends
+	lifecycle     *telemetry.Lifecycle  // nil when neither spans nor metrics are on
+	crashes       *crashQueue           // nil when crashes are not reported
+	ending        func() bool           // reports whether the tree is ending
+	stopListening func(context.Context) // Runtime.stopListening
+	orphanDrain   time.Duration         // Config.OrphanDrain
+	entry         string                // the function of this package that began the tree: Main, Run, Start
 
 	declarations *declarations
 	misfits      *retries

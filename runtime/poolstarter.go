@@ -18,6 +18,7 @@ type poolStarter struct {
 }
 
 func (g *poolStarter) Start(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
+	g.parts.departures.end(g.path)
 	c := newPoolDriver(g.parts, g.kind, g.path, g.pool)
 	spec := supervisor.Spec{
 		Strategy: g.pool.Strategy, Intensity: g.pool.Intensity, Backoff: g.pool.Backoff,
@@ -33,6 +34,7 @@ func (g *poolStarter) Start(ctx context.Context, inc supervisor.Incarnation) (su
 		<-c.gone
 		g.pools.remove(c)
 		g.parts.children.sockets.StopOwner(g.path)
+		c.depart(false) // the supervisor logs why
 		return nil, err
 	}
 	p := &poolInstance{pools: g.pools, driver: c, sup: inst.(*supervisor.Supervisor), done: make(chan struct{})}
@@ -62,16 +64,42 @@ func (p *poolInstance) awaitEnd() {
 	if p.stopRequested {
 		p.driver.children.sockets.StopOwner(p.driver.path)
 	}
+	p.driver.depart(true)
 	close(p.done)
 }
 
+// depart closes the sockets of a pool that has ended, if it turns out not to be started again.
+func (c *poolDriver) depart(log bool) {
+	if !c.kind.ofConfig {
+		return
+	}
+	c.departures.begin(c.tree, c.path, func() {
+		if refusing := c.children.sockets.Gone(c.path); log && !c.ending() {
+			c.log.Warn("the pool is not started again: its sockets are closed", "pool", c.path, "listeners that refuse clients", refusing)
+		}
+	})
+}
+
 // Stop stops the pool and closes its sockets. A pool that ends without Stop has given up. Its
-// sockets then stay open until its supervisor decides whether another incarnation takes them;
+// sockets then stay open until it is known whether it is started again; see depart. Meanwhile
 // clients wait in the backlog.
+//
+// If the tree ends by itself, Stop first closes the sockets of the whole tree, as Runtime.Shutdown
+// does: while some pools drain, no client waits for the others.
 func (p *poolInstance) Stop() {
 	p.once.Do(func() { p.stopRequested = true })
-	p.driver.step(pool.Event{Kind: pool.Stop})
-	p.sup.Stop()
+	stop := func() {
+		p.driver.step(pool.Event{Kind: pool.Stop})
+		p.sup.Stop()
+	}
+	if !p.driver.kind.ofConfig || !p.driver.ending() {
+		stop()
+		return
+	}
+	go func() { // ends within stopAcceptingTimeout
+		p.driver.stopListening(context.Background())
+		stop()
+	}()
 }
 
 // Kill ends the pool and kills its workers.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,6 +35,7 @@ type Runtime struct {
 	generations  generations
 	pools        *pools
 	sizes        poolSizes
+	departures   departures
 	reload       chan struct{} // holds one token while a reload goes on
 	output       *queue.Queue[output.Line]
 	shortages    *retries // starts that lack something
@@ -52,6 +54,7 @@ type Runtime struct {
 	tree         *supervisor.Supervisor
 
 	children *children
+	closed   sync.Once                      // by stopListening
 	manager  atomic.Pointer[serviceManager] // systemd; nil when it wants no messages
 	sockets  *registry.Table
 
@@ -224,6 +227,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	undo = append(undo, func() {
 		rt.tree.Stop()
 		<-rt.tree.Done()
+		rt.departures.wait()
 		rt.lifecycle.Wait()
 	})
 	for _, c := range append(rt.ownSpecs(), rt.childSpecs(rt.root.children)...) {
@@ -241,6 +245,7 @@ func (rt *Runtime) awaitEnd() {
 	if r := rt.tree.Reason(); !r.IsNormal() {
 		rt.err = fmt.Errorf("coppice: the tree ended: %w", r.Err())
 	}
+	rt.departures.wait()
 	rt.sockets.Close()
 	_ = withPartingTimeout(rt.system.Shutdown) // what it could not send it has counted
 	rt.lifecycle.Wait()
@@ -303,8 +308,7 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 	if !rt.closing.Swap(true) {
 		rt.log.Info("shutting down")
 	}
-	rt.children.drainListeners(ctx)
-	rt.sockets.Close()
+	rt.stopListening(ctx)
 	rt.tree.Stop()
 	select {
 	case <-rt.ended:
@@ -321,6 +325,15 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 	}
 	<-rt.ended
 	return errors.Join(fmt.Errorf("coppice: shutdown: killed what was left: %w", ctx.Err()), rt.err)
+}
+
+// stopListening closes the listening sockets once the connections in their backlogs are accepted
+// and claimed. Later calls wait for the first.
+func (rt *Runtime) stopListening(ctx context.Context) {
+	rt.closed.Do(func() {
+		rt.children.drainListeners(ctx)
+		rt.sockets.Close()
+	})
 }
 
 // stopAsked answers a Stop of the master's PID. A child cannot end its tree.

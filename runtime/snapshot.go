@@ -30,6 +30,20 @@ func roleOf(spec ChildSpec) string {
 	return strings.ToLower(fmt.Sprintf("%T", spec)[len("coppice."):])
 }
 
+// onlyPools reports whether all owners of a socket are pools: no ListenerSpec of the tree shows it.
+func (rt *Runtime) onlyPools(owners []string) bool {
+	for _, path := range owners {
+		n := rt.root.find(path)
+		if n == nil {
+			return false
+		}
+		if _, is := n.spec.(Pool); !is {
+			return false
+		}
+	}
+	return true
+}
+
 // branch converts a supervisor's node to a Tree. path is the node's in the specs.
 func (rt *Runtime) branch(n supervisor.Node, path string, listeners []ListenerInfo) Tree {
 	t := Tree{
@@ -54,7 +68,7 @@ func (rt *Runtime) branch(n supervisor.Node, path string, listeners []ListenerIn
 		t.Role = roleOf(found.spec)
 	}
 	for _, l := range listeners {
-		if slices.Contains(l.owners, path) && (t.Role == "listener" || len(l.owners) == 1) {
+		if slices.Contains(l.owners, path) && (t.Role == "listener" || rt.onlyPools(l.owners)) {
 			t.Listeners = append(t.Listeners, l)
 		}
 	}

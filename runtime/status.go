@@ -71,12 +71,16 @@ func (t Tree) draw(b *strings.Builder, first, rest string) {
 	if t.Strategy != "" {
 		fmt.Fprintf(b, " %s, %d of %d restarts left", t.Strategy, t.Budget-t.Used, t.Budget)
 	}
-	if t.Role == "listener" {
-		for _, l := range t.Listeners {
-			fmt.Fprintf(b, " %s %s", l.Addr, l.Policy)
-			if l.Paused {
-				b.WriteString(" (paused)")
-			}
+	for i, l := range t.Listeners {
+		if i > 0 || t.Strategy != "" {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(b, " %s %s", l.Addr, l.Policy)
+		switch {
+		case l.Refuses:
+			b.WriteString(" (paused, clients are refused)")
+		case l.Paused:
+			b.WriteString(" (paused)")
 		}
 	}
 	if t.State != supervisor.Running.String() {

@@ -88,9 +88,10 @@ func (w *Worker) WorkContext() context.Context {
 
 // Listen asks the master for a listener, as net.Listen asks the kernel. The master opens the
 // socket, or uses the socket that another worker has asked for with the same network and address.
-// The port for port 0 is chosen once and is then the same for every worker. Errors are those of
-// net.Listen: a *net.OpError around EADDRINUSE, EACCES, EINVAL. The caller closes the listener; the
-// socket itself lives until the pool stops or every live worker has closed it.
+// The port for port 0 is chosen once and is then the same for every worker of the pool; with a
+// name, for all that give the same name. Errors are those of net.Listen: a *net.OpError around
+// EADDRINUSE, EACCES, EINVAL. The caller closes the listener; the socket itself lives until the pool
+// ends and is not started again, or every live worker has closed it.
 func (w *Worker) Listen(network, address string) (net.Listener, error) {
 	return w.ListenSpec(context.Background(), ListenerSpec{Network: network, Address: address})
 }

@@ -19,7 +19,7 @@ const (
 	Starting
 	// Running: up.
 	Running
-	// Stopping: asked to stop or killed, not ended yet.
+	// Stopping: asked to stop or killed, not ended yet; or a supervisor that ends by itself.
 	Stopping
 	// Restarting: failed, and to be started again: the attempt is going on,
 	// or waits for its delay, or for siblings that must stop first.
@@ -147,6 +147,9 @@ func (c *childView) tree() Node {
 		n.Strategy, n.Max, n.Used, n.Counts = below.Strategy, below.Max, below.Used, below.Counts
 		n.Leaked += below.Leaked
 		n.Children = below.Children
+		if n.Status == Running && below.Status == Stopping {
+			n.Status = Stopping // it ends by itself
+		}
 	}
 	return n
 }
