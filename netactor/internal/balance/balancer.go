@@ -97,7 +97,7 @@ func (b *Balancer) AddListener(number uint64, o wire.Opening, f netactor.Functio
 	if b.listeners[number] != nil {
 		return nil
 	}
-	l := &ListenerState{Number: number, Name: o.Name, Limits: o.Limits, Paused: o.Paused, Refuses: o.Refuses, Members: make(map[uint64]*Membership)}
+	l := &ListenerState{Number: number, Name: o.Name, Limits: o.Limits, Paused: o.Paused, Refuses: o.Refuses, Members: make(map[uint64]*Membership), pools: make(map[string]*poolState)}
 	if l.Limits.Window == 0 {
 		l.Limits.Window = netactor.DefaultWindow
 	}
@@ -191,6 +191,7 @@ func (b *Balancer) linkRenewed(m *Membership, open uint64) {
 func (b *Balancer) activate(m *Membership) {
 	m.Listener.accepting++
 	m.Listener.order.join(m)
+	b.joinPool(m)
 	b.update(m)
 }
 
@@ -204,6 +205,7 @@ func (b *Balancer) Leave(m *Membership) {
 		m.Listener.accepting--
 		b.update(m)
 		m.Listener.order.leave(m)
+		b.leavePool(m)
 	}
 }
 

@@ -77,9 +77,13 @@ func (h *hashRing) pick(t *PendingConn) *Membership {
 	}
 	at := mix(h.keyOf(t))
 	from, _ := slices.BinarySearchFunc(h.points, at, func(p ringPoint, at uint64) int { return cmp.Compare(p.at, at) })
-	for i := range min(maxWalk, len(h.points)) {
-		if p := h.points[(from+i)%len(h.points)]; p.s.room > 0 {
+	for i, walked := 0, 0; i < len(h.points) && walked < maxWalk; i++ {
+		p := h.points[(from+i)%len(h.points)]
+		if p.s.room > 0 {
 			return p.s
+		}
+		if !p.s.yields() {
+			walked++
 		}
 	}
 	return h.free.pick(t)

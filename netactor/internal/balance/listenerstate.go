@@ -10,12 +10,13 @@ type ListenerState struct {
 	order      order
 	NeedsEnds  bool                   // its policy or its limits need to know when connections end
 	Members    map[uint64]*Membership // by worker
-	Busy       []*Membership          // memberships with offers, in no order
-	accepting  int                    // memberships that are joined
-	available  int                    // of accepting: not suspended
-	atLimit    int                    // of available: at their limit
-	room       int                    // sum over memberships
-	Load       int                    // connections that peek, wait, are offered or are open
+	pools      map[string]*poolState
+	Busy       []*Membership // memberships with offers, in no order
+	accepting  int           // memberships that are joined
+	available  int           // of accepting: not suspended
+	atLimit    int           // of available: at their limit
+	room       int           // sum over memberships
+	Load       int           // connections that peek, wait, are offered or are open
 	waiting    ConnList
 	Paused     bool
 	Refuses    bool // clients are turned away, not kept in the backlog

@@ -30,16 +30,18 @@ type WorkerState struct {
 // Membership is one worker at one listener, from its first Join until the worker or the listener is
 // gone and its last offer is settled.
 type Membership struct {
-	Worker    *WorkerState
-	Listener  *ListenerState // nil if the listener is not known yet
-	joined    bool           // takes part
-	dead      bool           // the worker is gone
-	available bool           // takes part, and is not suspended; counted in Listener.available
-	atLimit   bool           // is available, and at its limit; counted in Listener.atLimit
-	room      int            // offers that it may get now
-	owedEnds  int            // if dead: finished connections whose claims are still on their way
-	Counts    netactor.WorkerCounts
-	Counters  *shm.SharedCounters // what the worker counts; nil if it shares no page
+	Worker     *WorkerState
+	Listener   *ListenerState // nil if the listener is not known yet
+	joined     bool           // takes part
+	dead       bool           // the worker is gone
+	available  bool           // takes part, and is not suspended; counted in Listener.available
+	atLimit    bool           // is available, and at its limit; counted in Listener.atLimit
+	pool       *poolState     // of its pool, while it takes part
+	newestAble bool           // is of its pool's newest generation and takes connections; counted in pool.able
+	room       int            // offers that it may get now
+	owedEnds   int            // if dead: finished connections whose claims are still on their way
+	Counts     netactor.WorkerCounts
+	Counters   *shm.SharedCounters // what the worker counts; nil if it shares no page
 
 	unlinked       bool   // the link by which it joined has ended
 	finishedBefore uint64 // part of Counts.Finished over earlier links, which the worker does not count
@@ -86,8 +88,9 @@ func (b *Balancer) update(m *Membership) {
 	w, l := m.Worker, m.Listener
 	able := m.joined && w.SuspendedUntil.IsZero()
 	sated := able && l.Limits.PerWorker > 0 && m.load() >= l.Limits.PerWorker
+	changed := m.countAble(able && !sated && !m.outdated())
 	room := 0
-	if able && !sated {
+	if able && !sated && !m.yields() {
 		window := l.Limits.Window
 		if w.onProbation {
 			window = 1
@@ -112,6 +115,22 @@ func (b *Balancer) update(m *Membership) {
 		l.Busy, m.busyIndex = l.Busy[:len(l.Busy)-1], -1
 	}
 	l.order.update(m)
+	if changed {
+		b.updatePool(l, m.pool)
+	}
+}
+
+// countAble counts in m's pool whether m is of the newest generation and takes connections. It
+// returns true if that changes whether older workers yield.
+func (m *Membership) countAble(able bool) (changed bool) {
+	if m.pool == nil {
+		m.newestAble = false
+		return false
+	}
+	before := m.pool.able > 0
+	m.pool.able += delta(m.newestAble, able)
+	m.newestAble = able
+	return before != (m.pool.able > 0) && len(m.pool.generations) > 1
 }
 
 // delta returns the change of a count of memberships that have a property.
