@@ -162,7 +162,7 @@ func (h *Handle) Accepted() Accepted {
 // acceptedOf returns what is known of v if it is a connection with a descriptor. A connection
 // without one is handed over as the Go value that it is, and knows its own addresses.
 func acceptedOf(v any) string {
-	if s, ok := v.(*Socket); ok {
+	if s, ok := asSocket(v); ok {
 		return s.accepted
 	}
 	c, ok := v.(net.Conn)

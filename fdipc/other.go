@@ -37,4 +37,12 @@ type Socket struct {
 	accepted string
 }
 
+// UnixSocket is likewise of Linux alone.
+type UnixSocket struct{ Socket }
+
+func asSocket(v any) (*Socket, bool) {
+	s, ok := v.(*Socket)
+	return s, ok
+}
+
 func socketFD(any) (fd int, ok bool, err error) { return -1, false, nil }

@@ -1,6 +1,7 @@
 package fdipc
 
 import (
+	"io"
 	"net"
 	"net/netip"
 	"strconv"
@@ -12,16 +13,18 @@ import (
 	"github.com/coppice-go/coppice/fdipc/internal/lazyconn"
 )
 
-// Socket is the net.Conn that [Handle.Conn] makes of a TCP or Unix connection. It does what a
-// *net.TCPConn does, for less: net.FileConn would duplicate the descriptor, ask the kernel for its
-// type and names, and register it with the poller at once.
+// Socket is the net.Conn that [Handle.Conn] makes of a TCP connection; that of a Unix connection is
+// a [UnixSocket]. It has every method of *net.TCPConn, so that code which asserts an interface finds
+// them; it is no *net.TCPConn, and code that asserts that type does not. It costs less: net.FileConn
+// would duplicate the descriptor, ask the kernel for its type and names, and register it with the
+// poller at once.
 //
 // A Socket is lazy. It makes plain non-blocking calls first and joins the runtime's poller at the
 // first call that would block. A short connection never does.
 //
-// Beside those of a net.Conn it has these methods of *net.TCPConn: CloseRead, CloseWrite, File,
-// SetKeepAlive, SetLinger, SetNoDelay, SyscallConn; and Standard, which ends it and returns the
-// connection as package net makes it.
+// ReadFrom sends a regular file by sendfile(2), and what a *net.TCPConn or *net.UnixConn receives by
+// splice(2). Between two Sockets, and in WriteTo, bytes are copied. Standard, which package net does
+// not have, ends the Socket and returns the connection as a *net.TCPConn.
 //
 // Errors are *net.OpError; they satisfy net.Error and match os.ErrDeadlineExceeded and
 // net.ErrClosed. Addresses are *net.TCPAddr or *net.UnixAddr: those of the accept, where the sender
@@ -35,6 +38,73 @@ type Socket struct {
 	lazyConn
 	accepted      string                   // see Accepted, as on the wire
 	local, remote atomic.Pointer[net.Addr] // of it, once they were asked for
+}
+
+// ReadFrom writes what it reads from r, until its end.
+func (s *Socket) ReadFrom(r io.Reader) (int64, error) { return lazyconn.CopyFrom(&s.lazyConn, r) }
+
+// WriteTo writes what it reads from the connection to w, until the end.
+func (s *Socket) WriteTo(w io.Writer) (int64, error) { return lazyconn.CopyTo(&s.lazyConn, w) }
+
+// UnixSocket is the net.Conn that [Handle.Conn] makes of a Unix connection. It has every method of
+// *net.UnixConn, and is otherwise as a [Socket].
+type UnixSocket struct{ Socket }
+
+// ReadFrom is Read. The address is nil, as the connection has one peer.
+func (s *UnixSocket) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, err := s.Read(b)
+	return n, nil, err
+}
+
+// ReadFromUnix is ReadFrom.
+func (s *UnixSocket) ReadFromUnix(b []byte) (int, *net.UnixAddr, error) {
+	n, err := s.Read(b)
+	return n, nil, err
+}
+
+// ReadMsgUnix reads a message and the control data that came with it. Descriptors in it are
+// close-on-exec, and the caller's.
+func (s *UnixSocket) ReadMsgUnix(b, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
+	n, oobn, flags, err = lazyconn.RecvMsg(&s.lazyConn, b, oob)
+	return n, oobn, flags, nil, err
+}
+
+// WriteTo returns net.ErrWriteToConnected, unless addr is nil: then it is Write.
+func (s *UnixSocket) WriteTo(b []byte, addr net.Addr) (int, error) {
+	if addr != nil {
+		return 0, lazyconn.Error(&s.lazyConn, "write", net.ErrWriteToConnected)
+	}
+	return s.Write(b)
+}
+
+// WriteToUnix is WriteTo.
+func (s *UnixSocket) WriteToUnix(b []byte, addr *net.UnixAddr) (int, error) {
+	if addr != nil {
+		return s.WriteTo(b, addr)
+	}
+	return s.Write(b)
+}
+
+// WriteMsgUnix writes a message with control data. addr must be nil.
+func (s *UnixSocket) WriteMsgUnix(b, oob []byte, addr *net.UnixAddr) (n, oobn int, err error) {
+	if addr != nil {
+		return 0, 0, lazyconn.Error(&s.lazyConn, "write", net.ErrWriteToConnected)
+	}
+	if n, err = lazyconn.SendMsg(&s.lazyConn, b, oob); err == nil {
+		oobn = len(oob)
+	}
+	return n, oobn, err
+}
+
+// asSocket returns the Socket that v is, or that a UnixSocket embeds.
+func asSocket(v any) (*Socket, bool) {
+	switch v := v.(type) {
+	case *Socket:
+		return v, true
+	case *UnixSocket:
+		return &v.Socket, true
+	}
+	return nil, false
 }
 
 type lazyConn = lazyconn.Conn // unexported, so that Socket has its methods and no field
@@ -114,7 +184,7 @@ func networkOf(k HandleKind) string {
 
 // socketFD returns the descriptor of a Socket that is to be sent on.
 func socketFD(v any) (fd int, ok bool, err error) {
-	s, ok := v.(*Socket)
+	s, ok := asSocket(v)
 	if !ok {
 		return -1, false, nil
 	}
@@ -128,7 +198,15 @@ func (h *Handle) netConn() (net.Conn, error) {
 	switch kind {
 	case HandleTCP, HandleUnix, HandleUnixPacket:
 		if h.v == nil {
-			s := &Socket{accepted: h.accepted}
+			var s *Socket
+			var c net.Conn
+			if kind == HandleTCP {
+				s = &Socket{accepted: h.accepted}
+				c = s
+			} else {
+				u := &UnixSocket{Socket{accepted: h.accepted}}
+				s, c = &u.Socket, u
+			}
 			if s.accepted == "" {
 				s.accepted = askAccepted(int(h.fd))
 			}
@@ -137,7 +215,7 @@ func (h *Handle) netConn() (net.Conn, error) {
 				place = claims.Place{}
 			}
 			lazyconn.Init(&s.lazyConn, int(h.fd), networkOf(kind), s, place)
-			return s, nil
+			return c, nil
 		}
 	case HandleUDP, HandleUnixgram:
 	default:

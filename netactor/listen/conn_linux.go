@@ -11,11 +11,26 @@ import (
 
 // wrapSocket is wrapper for a connection that was handed over; nil if c is none.
 func wrapSocket(c net.Conn, r connRecord) countedConn {
-	if c, ok := c.(*fdipc.Socket); ok {
+	switch c := c.(type) {
+	case *fdipc.Socket:
 		return &socketConn{Socket: c, connRecord: r}
+	case *fdipc.UnixSocket:
+		return &unixSocketConn{UnixSocket: c, connRecord: r}
 	}
 	return nil
 }
+
+type unixSocketConn struct {
+	*fdipc.UnixSocket
+	connRecord
+	once closeOnce
+}
+
+// Close closes the connection and counts its end.
+func (c *unixSocketConn) Close() error { return c.once.close(c.UnixSocket, &c.connRecord) }
+
+// NetConn returns the connection without the counting.
+func (c *unixSocketConn) NetConn() net.Conn { return c.UnixSocket }
 
 type socketConn struct {
 	*fdipc.Socket
@@ -47,4 +62,7 @@ func credentialsOf(c net.Conn) (who *fdipc.Credentials) {
 	return who
 }
 
-var _ tracing.TracedConn = (*socketConn)(nil)
+var (
+	_ tracing.TracedConn = (*socketConn)(nil)
+	_ tracing.TracedConn = (*unixSocketConn)(nil)
+)

@@ -1,6 +1,7 @@
 package lazyconn
 
 import (
+	"cmp"
 	"math"
 	"net"
 	"os"
@@ -44,12 +45,79 @@ func (c *Conn) SetLinger(sec int) error {
 	})
 }
 
+// SetKeepAlivePeriod sets the silence before the first keep-alive probe; below 0 it changes nothing.
+func (c *Conn) SetKeepAlivePeriod(d time.Duration) error {
+	if d < 0 {
+		return nil
+	}
+	return c.setSeconds(unix.TCP_KEEPIDLE, d)
+}
+
+// SetKeepAliveConfig sets all that belongs to keep-alive probes. As in package net, 0 is that
+// package's default, and below 0 the kernel's value stays.
+func (c *Conn) SetKeepAliveConfig(config net.KeepAliveConfig) error {
+	if err := c.SetKeepAlive(config.Enable); err != nil {
+		return err
+	}
+	for _, set := range []struct {
+		opt int
+		d   time.Duration
+	}{{unix.TCP_KEEPIDLE, config.Idle}, {unix.TCP_KEEPINTVL, config.Interval}} {
+		if set.d < 0 {
+			continue
+		}
+		if err := c.setSeconds(set.opt, cmp.Or(set.d, defaultKeepAlive)); err != nil {
+			return err
+		}
+	}
+	if config.Count < 0 {
+		return nil
+	}
+	return c.set(unix.IPPROTO_TCP, unix.TCP_KEEPCNT, cmp.Or(config.Count, defaultKeepAliveCount))
+}
+
+// The defaults of package net.
+const (
+	defaultKeepAlive      = 15 * time.Second
+	defaultKeepAliveCount = 9
+)
+
+// setSeconds sets an option of TCP to d, rounded up to seconds, which 0 makes the default.
+func (c *Conn) setSeconds(opt int, d time.Duration) error {
+	return c.set(unix.IPPROTO_TCP, opt, int((cmp.Or(d, defaultKeepAlive)+time.Second-time.Nanosecond)/time.Second))
+}
+
+// MultipathTCP reports whether the connection is one of Multipath TCP.
+func (c *Conn) MultipathTCP() (is bool, err error) {
+	const mptcpInfo = 1 // MPTCP_INFO, linux/mptcp.h
+	err = c.control("getsockopt", func() error {
+		protocol, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+		if err != nil || protocol != unix.IPPROTO_MPTCP {
+			return err
+		}
+		_, err = unix.GetsockoptInt(c.fd, unix.SOL_MPTCP, mptcpInfo)
+		is = err != unix.EOPNOTSUPP && err != unix.ENOPROTOOPT // these say that it has fallen back to TCP
+		return nil
+	})
+	return is, err
+}
+
+// SetReadBuffer sets the size of the kernel's receive buffer, in bytes.
+func (c *Conn) SetReadBuffer(bytes int) error { return c.set(unix.SOL_SOCKET, unix.SO_RCVBUF, bytes) }
+
+// SetWriteBuffer sets the size of the kernel's send buffer, in bytes.
+func (c *Conn) SetWriteBuffer(bytes int) error { return c.set(unix.SOL_SOCKET, unix.SO_SNDBUF, bytes) }
+
+func (c *Conn) set(level, opt, v int) error {
+	return c.control("setsockopt", func() error { return unix.SetsockoptInt(c.fd, level, opt, v) })
+}
+
 func (c *Conn) setInt(level, opt int, on bool) error {
 	v := 0
 	if on {
 		v = 1
 	}
-	return c.control("setsockopt", func() error { return unix.SetsockoptInt(c.fd, level, opt, v) })
+	return c.set(level, opt, v)
 }
 
 func (c *Conn) control(name string, f func() error) error {
