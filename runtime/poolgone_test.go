@@ -55,7 +55,7 @@ func TestIsGone(t *testing.T) {
 func TestDecides(t *testing.T) {
 	for event, want := range map[string]bool{
 		"master": true, "master/group": true, "master/group/web": true, "master/group/other": true, "master/other": true,
-		"master/other/web": false, "master/group/web/0": true, "master/group/other/0": false,
+		"master/other/web": false, "master/group/web/0": false, "master/group/other/0": false,
 	} {
 		if got := decides(event, "group/web"); got != want {
 			t.Errorf("%s: %v", event, got)
