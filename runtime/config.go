@@ -24,7 +24,9 @@ type Config struct {
 	// Load returns the configuration that every worker of a generation, replacements included, gets
 	// from Worker.Config. It runs in the master, at the start and at each reload; an error ends the
 	// start or the reload. At most 256 MiB; the processes of a generation share the memory of a
-	// long configuration. nil = no configuration.
+	// long configuration. The variables that it sets by os.Setenv are those of the generation too.
+	// The directory of the master stays the one in which it runs: a file of a release that is
+	// deployed by a symbolic link is named by its absolute path. nil = no configuration.
 	Load func(ctx context.Context) ([]byte, error)
 
 	// Shutdown bounds the whole shutdown that a signal or the end of Run's context begins; zero =

@@ -68,6 +68,6 @@ func forkToCall(uid, gid, call uintptr, a *[4]uintptr) (child uintptr, errno sys
 		_, _, errno = syscall.RawSyscall6(call, a[0], a[1], a[2], a[3], 0, 0)
 	}
 	for {
-		syscall.RawSyscall(unix.SYS_EXIT_GROUP, uintptr(errno), 0, 0)
+		_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, uintptr(errno), 0, 0)
 	}
 }
