@@ -99,8 +99,12 @@ func TestOptionsOfNet(t *testing.T) {
 		}
 		defer f.Close()
 		for i, o := range [][2]int{
-			{unix.SOL_SOCKET, unix.SO_KEEPALIVE}, {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL},
-			{unix.IPPROTO_TCP, unix.TCP_KEEPCNT}, {unix.SOL_SOCKET, unix.SO_RCVBUF}, {unix.SOL_SOCKET, unix.SO_SNDBUF},
+			{unix.SOL_SOCKET, unix.SO_KEEPALIVE},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPCNT},
+			{unix.SOL_SOCKET, unix.SO_RCVBUF},
+			{unix.SOL_SOCKET, unix.SO_SNDBUF},
 		} {
 			if v[i], err = unix.GetsockoptInt(int(f.Fd()), o[0], o[1]); err != nil {
 				t.Fatal(err)

@@ -12,12 +12,11 @@ import (
 )
 
 // joinAs is join for a worker of a pool and a generation.
-func (d *desk) joinAs(w netactor.Worker) *WorkerState {
+func (d *desk) joinAs(w netactor.Worker) {
 	s := d.b.AddWorker(w)
 	s.Credit = 1000
 	d.b.Join(s, 1, 0)
 	d.place()
-	return s
 }
 
 // TestBalancerGenerations: the newest generation of a pool gets the connections, by each policy's
