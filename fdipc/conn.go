@@ -120,8 +120,8 @@ func (c *Conn) send(ctx context.Context, f *Frame) error {
 	if f.Kind < FirstUserKind || f.Lane >= lanes {
 		return ErrKind
 	}
-	if len(f.Payload) > f.Lane.limit(int(c.maxFrame.Load())) {
-		return ErrTooBig
+	if limit := f.Lane.limit(int(c.maxFrame.Load())); len(f.Payload) > limit {
+		return tooBig(len(f.Payload), limit)
 	}
 	if len(f.Handles) == 0 && c.lanes[f.Lane].tryAppend(f) {
 		return nil

@@ -1,6 +1,9 @@
 package fdipc
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 var (
 	// ErrClosed: this side has closed the Conn.
@@ -41,3 +44,23 @@ var (
 	// ErrInherit: the marker variables of the channel are damaged. The text names the variable.
 	ErrInherit = errors.New("inherited channel")
 )
+
+// tooBig returns the error of a frame with more bytes than there may be.
+func tooBig(size, limit int) error {
+	is, most := bytesText(size), bytesText(limit)
+	if is == most {
+		is, most = fmt.Sprintf("%d bytes", size), fmt.Sprintf("%d", limit)
+	}
+	return fmt.Errorf("%w: a payload of %s, at most %s", ErrTooBig, is, most)
+}
+
+// bytesText returns a number of bytes in its largest unit.
+func bytesText(n int) string {
+	switch {
+	case n >= 10<<20 || n >= 1<<20 && n%(1<<20) == 0:
+		return fmt.Sprintf("%d MiB", n>>20)
+	case n >= 10<<10 || n >= 1<<10 && n%(1<<10) == 0:
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d bytes", n)
+}

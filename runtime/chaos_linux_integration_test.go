@@ -279,7 +279,7 @@ func (c *chaos) operate(what string, do func() error) {
 					c.did("ends")
 				}
 			}
-		case reload && failed.Name != "", what == "scale" && strings.Contains(err.Error(), "ended before it was ready"):
+		case reload && failed.Name != "", what == "scale" && strings.Contains(err.Error(), " did not start: "):
 			c.did(what + " failed")
 		default:
 			c.t.Errorf("%s after %v: %v", what, time.Since(began), err)

@@ -52,10 +52,18 @@ type Config struct {
 	// Each line is one Write, behind the tag of its process (see Identity.Tag), unless Output is
 	// a [LineWriter]; [LogOutput] makes log records of the lines. nil = the master's own standard
 	// output and error. One goroutine calls Output, and Output may block. The lines that wait are
-	// bounded (1 MiB); beyond that the processes wait. When Output has taken nothing for 1 s, lines
+	// bounded (1 MiB, or four times MaxLine if that is more); beyond that the processes wait. When Output has taken nothing for 1 s, lines
 	// are lost and counted, and a line with their number stands in their place. The master does not
 	// close Output.
 	Output io.Writer
+
+	// Tags says where lines of text have the tag of their process; zero = before each line, or in the
+	// line where the output goes to the journal.
+	Tags Tags
+
+	// MaxLine is the length in bytes of the longest line that Output gets whole, 1 KiB to 64 MiB;
+	// zero = 64 KiB. A longer line comes in pieces.
+	MaxLine int
 
 	// Logger gets the tree's log; nil = slog.Default(). One goroutine calls its handler, which may
 	// block. The records that wait are bounded (4 MiB); beyond that records are lost, and one
@@ -94,6 +102,9 @@ func (cfg Config) defaults() Config {
 	}
 	if cfg.OrphanDrain == 0 {
 		cfg.OrphanDrain = time.Second
+	}
+	if cfg.MaxLine == 0 {
+		cfg.MaxLine = 64 << 10
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()

@@ -85,8 +85,11 @@ func (e *ReloadError) Unwrap() error { return e.Err }
 // errForkTimeout is the cause of the end of a fork that took the whole StartTimeout.
 var errForkTimeout = fmt.Errorf("%w: %w", ErrNotReady, supervisor.ErrStartTimeout)
 
-// errorLines is how many lines that a child has printed last stand in an error.
-const errorLines = 10
+// What an error has of the lines that a child has printed last.
+const (
+	errorLines    = 10
+	errorLineSize = 500 // bytes of each
+)
 
 // startFailure is the error of a child that did not become ready: one line that says what it did,
 // or did not do, and below it the last lines that it has printed.
@@ -112,6 +115,9 @@ func (e *startFailure) Unwrap() []error { return e.is }
 func taggedLines(tag string, lines []string) string {
 	var b strings.Builder
 	for _, l := range lines {
+		if len(l) > errorLineSize {
+			l = strings.ToValidUTF8(l[:errorLineSize], "") + "…"
+		}
 		b.WriteString("\n" + tag + "| " + l)
 	}
 	return b.String()

@@ -1,6 +1,9 @@
 package coppice
 
-import "strconv"
+import (
+	"log/slog"
+	"strconv"
+)
 
 // Identity says which worker is meant, or which other child of the tree: in a [PoolEvent], a
 // [CrashReport], an [OutputLine] and a [ReloadError]. A [Tree], the log and the attributes of
@@ -38,4 +41,19 @@ func (i Identity) Tag() string {
 		s += " g" + strconv.Itoa(i.Generation)
 	}
 	return s
+}
+
+// logGroup returns the fields that are known as the log has them. It is no LogValue, because the
+// types that embed an Identity would have it too.
+func (i Identity) logGroup() slog.Attr {
+	attrs := []slog.Attr{slog.String("name", i.Name)}
+	for _, n := range []struct {
+		key   string
+		value int
+	}{{"id", i.ID}, {"pid", i.PID}, {"incarnation", i.Incarnation}, {"generation", i.Generation}} {
+		if n.value != 0 {
+			attrs = append(attrs, slog.Int(n.key, n.value))
+		}
+	}
+	return slog.Attr{Key: "process", Value: slog.GroupValue(attrs...)}
 }

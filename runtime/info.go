@@ -22,14 +22,7 @@ type info struct {
 
 // LogValue returns the child as the log shows it.
 func (i info) LogValue() slog.Value {
-	attrs := []slog.Attr{slog.String("name", i.Name), slog.String("role", i.role)}
-	if i.ID != 0 {
-		attrs = append(attrs, slog.Int("id", i.ID))
-	}
-	if i.PID != 0 {
-		attrs = append(attrs, slog.Int("pid", i.PID))
-	}
-	return slog.GroupValue(attrs...)
+	return slog.GroupValue(append(i.logGroup().Value.Group(), slog.String("role", i.role))...)
 }
 
 // String returns one line.

@@ -26,11 +26,9 @@ func (h listenerStarter) Start(ctx context.Context, _ supervisor.Incarnation) (s
 	if spec.hasFunctions() {
 		r.Functions = h.path
 	}
-	addr, err := h.sockets.Open(ctx, h.path, r)
-	if err != nil {
+	if _, err := h.sockets.Open(ctx, h.path, r); err != nil {
 		return nil, err
 	}
-	h.log.Info("listening", "listener", h.spec.Name, "addr", addr.String())
 	return &openListener{listenerStarter: h}, nil
 }
 

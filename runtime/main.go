@@ -8,7 +8,6 @@ import (
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
-	"github.com/coppice-go/coppice/runtime/internal/logqueue"
 )
 
 // Serve is [Main] with one pool of n workers named "workers", and defaults for the rest.
@@ -23,7 +22,7 @@ func Main(cfg Config) {
 	cfg.Service, cfg.entry = Service{Signals: true, Notify: true}, "Main"
 	err := Run(context.Background(), cfg)
 	if err != nil {
-		logqueue.PrintLine(os.Stderr, err)
+		cfg.console().line(err)
 	}
 	os.Exit(ExitCode(err))
 }
@@ -68,6 +67,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err // of a child that cannot begin
 	}
 	cfg = cfg.defaults()
+	con := cfg.console() // its log is not queued: the last line comes after the queue
 	cfg.Logger = queued(cfg.Logger)
 	cfg.entry = cmp.Or(cfg.entry, "Run")
 	ctx, stop := context.WithCancel(ctx)
@@ -83,7 +83,7 @@ func Run(ctx context.Context, cfg Config) error {
 		survivePipeSignal()
 		done := make(chan struct{})
 		defer close(done)
-		go handleSignals(up, done, stop, systemd.ended, turns) // ends soon after Run
+		go handleSignals(con, up, done, stop, systemd.ended, turns) // ends soon after Run
 	}
 	err := run(ctx, cfg, func(rt *Runtime) func() {
 		up <- rt

@@ -92,8 +92,8 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// runMistake returns what the program says: its log, and the error below it. What children print
-// is left out, because the error has it.
+// runMistake returns what the program says: the warnings and errors of its log, and below them why it
+// ends. What children print is left out, because that has it.
 func runMistake(program, name, address string) string {
 	cmd := exec.Command(program, name)
 	cmd.Env = append(os.Environ(), "ADDRESS="+address)
@@ -111,7 +111,7 @@ func runMistake(program, name, address string) string {
 		switch {
 		case len(last) > 0, strings.HasPrefix(line, "coppice: "):
 			last = append(last, mask(line))
-		case regexp.MustCompile(`^\d{4}/\d\d/\d\d `).MatchString(line):
+		case regexp.MustCompile(`^\d{4}/\d\d/\d\d \S+ (WARN|ERROR) `).MatchString(line):
 			log = append(log, mask(line))
 		}
 	}

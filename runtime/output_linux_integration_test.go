@@ -74,7 +74,7 @@ func init() {
 			}
 			return idle(ctx, w)
 		})
-		cfg.Output = &outputLines
+		cfg.Output, cfg.MaxLine = &outputLines, 8<<10
 		return cfg
 	}
 	trees["prints to nobody"] = func() coppice.Config {
@@ -109,7 +109,7 @@ func TestOutput(t *testing.T) {
 	t.Setenv(treeVar, "prints")
 	// The first incarnations end before they are ready: the tree does not start.
 	_, err := coppice.Start(t.Context(), withReports(trees["prints"](), nil))
-	if err == nil || !strings.Contains(err.Error(), "exit code 3") {
+	if err == nil || !strings.Contains(err.Error(), "exited with 3") {
 		t.Fatalf("error %v", err)
 	}
 	stdout := outputLines.texts("web/0", "stdout")
@@ -123,6 +123,11 @@ func TestOutput(t *testing.T) {
 	}
 	if a, b := stdout[200], stdout[201]; len(a) != 8<<10 || len(b) != 100 {
 		t.Errorf("a line of %d bytes came in pieces of %d and %d", longLine, len(a), len(b))
+	}
+	for _, l := range outputLines.lines {
+		if pieces := map[int]int{8 << 10: 1, 100: 2}[len(l.Text)]; l.Stream == "stdout" && (l.Piece != pieces || l.More != (pieces == 1)) {
+			t.Errorf("a line of %d bytes is piece %d, more %v", len(l.Text), l.Piece, l.More)
+		}
 	}
 	if got := outputLines.texts("web/0", "stderr"); !slices.Equal(got, []string{"no newline at the end"}) {
 		t.Errorf("standard error %q", got)

@@ -406,7 +406,7 @@ func (c *poolDriver) incarnation(slot int) int {
 // note publishes ev as news of a slot.
 func (c *poolDriver) note(slot int, ev PoolEvent) {
 	ev.Pool, ev.Slot = c.kind.events(c.path), slot
-	c.log.LogAttrs(context.Background(), slog.LevelDebug, "pool: "+ev.String())
+	ev.log(c.log)
 	n := poolNote{c.slotID(slot), ev}
 	c.mu.Lock()
 	sup := c.sup

@@ -1,7 +1,9 @@
 package coppice
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -106,4 +108,62 @@ func (e PoolEvent) String() string {
 		fmt.Fprintf(&b, ": %v", e.Err)
 	}
 	return b.String()
+}
+
+// level returns the level at which the log has the event: what the supervisor's events do not tell
+// at Info, and each change once.
+func (e PoolEvent) level() slog.Level {
+	switch e.Kind {
+	case WorkerReplaced, SpareReady, DrainCut, WorkerDue, PoolScaled:
+		return slog.LevelInfo
+	case WorkerDrained:
+		if e.Why != pool.ForStop.String() { // otherwise its supervisor has stopped it, and says so
+			return slog.LevelInfo
+		}
+	case WorkerFailed:
+		if e.Slot == pool.Spare || e.Why == pool.ForRefill.String() || e.Why == pool.ForRecycle.String() { // otherwise an error tells it
+			return slog.LevelWarn
+		}
+	case WorkerStarting, DrainBegan, PoolReloading, PoolReloaded:
+	}
+	return slog.LevelDebug
+}
+
+// log logs the event without empty fields.
+func (e PoolEvent) log(log *slog.Logger) {
+	ctx, level := context.Background(), e.level()
+	if !log.Enabled(ctx, level) {
+		return
+	}
+	attrs := []slog.Attr{slog.String("pool", e.Pool)}
+	if e.Slot != pool.Spare && e.Kind <= WorkerDue {
+		attrs = append(attrs, slog.Int("slot", e.Slot))
+	}
+	if e.Name != "" {
+		attrs = append(attrs, e.logGroup())
+	} else if e.Generation != 0 {
+		attrs = append(attrs, slog.Int("generation", e.Generation))
+	}
+	if e.Why != "" {
+		attrs = append(attrs, slog.String("why", e.Why))
+	}
+	if e.Took > 0 {
+		attrs = append(attrs, slog.Duration("took", e.Took))
+	}
+	if e.Limit > 0 {
+		attrs = append(attrs, slog.Duration("limit", e.Limit))
+	}
+	switch e.Kind {
+	case WorkerDrained:
+		attrs = append(attrs, slog.Int("forced", e.Forced), slog.String("reason", e.Reason.String()))
+	case WorkerFailed:
+		attrs = append(attrs, slog.String("reason", e.Reason.String()))
+	case PoolScaled:
+		attrs = append(attrs, slog.Int("size", e.Size))
+	case WorkerStarting, WorkerReplaced, SpareReady, DrainBegan, DrainCut, WorkerDue, PoolReloading, PoolReloaded:
+	}
+	if e.Err != nil {
+		attrs = append(attrs, slog.Any("err", e.Err))
+	}
+	log.LogAttrs(ctx, level, "pool: "+e.Kind.String(), attrs...)
 }

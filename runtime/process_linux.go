@@ -34,6 +34,7 @@ type processChild struct {
 	stdout *process.Lines
 	stderr *process.Lines
 	words  process.LastWords // of stderr
+	dumps  output.Dumps      // of stderr
 	tail   output.Tail
 	oom    *process.OOMWatch
 	sigs   atomic.Uint64 // sent by the master while it lived: a signals
@@ -50,6 +51,9 @@ type processChild struct {
 type spawner struct {
 	log    *slog.Logger
 	output *queue.Queue[output.Line] // takes the lines that the processes print
+
+	maxLine int  // Config.MaxLine
+	dumps   bool // a dump is one line of the output
 }
 
 // fork starts a worker as a process: this program once more. It returns the socket of the master's
@@ -146,26 +150,52 @@ func (s spawner) spawn(ctx context.Context, cmd process.Command, env Environment
 	b := &processChild{spawner: s, proc: proc, began: time.Now(), oom: process.WatchOOM(proc.PID()), grace: how.grace, ended: make(chan struct{}), killed: make(chan struct{})}
 	b.stopping.log, b.stopping.name, b.stopping.pid = s.log, how.label.Name, proc.PID()
 	how.label.PID = proc.PID()
-	b.stdout = process.ReadLines(outR, func(line []byte) { b.printed(how, output.Stdout, line, false) })
-	b.stderr = process.ReadLines(errR, func(line []byte) {
-		b.printed(how, output.Stderr, line, b.words.Note(time.Now(), line))
+	if s.dumps {
+		b.dumps.Put = b.put
+	}
+	var outPiece, errPiece int // of the line before
+	b.stdout = process.ReadLines(outR, s.maxLine, func(line []byte, more bool) {
+		b.printed(b.line(how, output.Stdout, line, more, &outPiece), false)
+	})
+	b.stderr = process.ReadLines(errR, s.maxLine, func(line []byte, more bool) {
+		b.printed(b.line(how, output.Stderr, line, more, &errPiece), b.words.Note(time.Now(), line))
 	})
 	return b, nil
 }
 
-// printed keeps a line and passes it on; begins marks the beginning of last words. It waits for
-// Config.Output, at most as long as the queue of lines does.
-func (b *processChild) printed(how spawnRequest, stream string, line []byte, begins bool) {
+// line returns a line, or a piece of one, that the process has printed. piece is the number of the
+// piece before it, and becomes its own.
+func (b *processChild) line(how spawnRequest, stream string, text []byte, more bool, piece *int) output.Line {
 	if how.line != nil {
-		how.line(line)
+		how.line(text)
 	}
 	l := how.label
 	if how.place != nil {
 		at := how.place()
 		l.Name, l.Slot, l.Incarnation = at.name, at.slot, at.incarnation
 	}
-	l.Time, l.Stream, l.Text = time.Now(), stream, string(line)
+	l.Time, l.Stream, l.Text, l.More = time.Now(), stream, string(text), more
+	if more || *piece > 0 {
+		*piece++
+		l.Piece = *piece
+	}
+	if !more {
+		*piece = 0
+	}
+	return l
+}
+
+// printed keeps a line and passes it on; begins marks the beginning of last words. It waits for
+// Config.Output, at most as long as the queue of lines does.
+func (b *processChild) printed(l output.Line, begins bool) {
 	b.tail.Add(l, begins)
+	if !b.dumps.Take(l, begins) {
+		b.put(l)
+	}
+}
+
+// put passes a line on.
+func (b *processChild) put(l output.Line) {
 	if !b.output.Put(l) {
 		b.tail.Lose()
 	}
@@ -180,6 +210,7 @@ func (b *processChild) finish() {
 	b.at = time.Now()
 	b.endGroup()
 	process.Finish(b.stdout, b.stderr)
+	b.dumps.Flush()
 	b.stopping.ended()
 	if err := b.proc.Close(); err != nil {
 		b.log.LogAttrs(context.Background(), slog.LevelError, "close a pidfd", slog.Int("pid", b.pid()), slog.Any("err", err))
@@ -268,7 +299,7 @@ func (b *processChild) send(sig syscall.Signal, to func(syscall.Signal) error) {
 	name := unix.SignalName(sig)
 	select {
 	case <-b.proc.Done(): // the signal is for the processes that it left behind
-		name += " to its group"
+		name += toItsGroup
 	default:
 		b.sigs.Or(uint64(signals(0).with(sig)))
 	}

@@ -33,6 +33,9 @@ var errNoProcesses = fmt.Errorf("%w: process isolation needs Linux", ErrUnsuppor
 type spawner struct {
 	log    *slog.Logger
 	output *queue.Queue[output.Line]
+
+	maxLine int
+	dumps   bool
 }
 
 func (spawner) fork(context.Context, workerStart) (*os.File, backend, error) {

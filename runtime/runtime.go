@@ -45,6 +45,7 @@ type Runtime struct {
 	backends     *backends
 	stopsRefused atomic.Uint64 // requests of children that the master stop
 	closing      atomic.Bool   // Shutdown has been called
+	begun        atomic.Bool   // Snapshot can be called
 	crashes      *crashQueue   // nil when Hooks.Crash is nil
 	reaper       *reaper       // nil when another process reaps orphans
 	pipeline     tracing.Pipeline
@@ -100,7 +101,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	if !running.CompareAndSwap(nil, rt) {
 		return nil, ErrRunning
 	}
-	up := false
+	up, began := false, time.Now()
 	defer func() { // also when Config.Load panics
 		if !up {
 			flushLog(rt.log)
@@ -112,6 +113,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 		return nil, err
 	}
 	up = true
+	rt.log.Info("the tree is up", "took", time.Since(began))
 	go rt.awaitEnd() // ends with the tree
 	if f := cfg.Hooks.Started; f != nil {
 		rt.started(ctx, f)
@@ -185,7 +187,8 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 		return err
 	}
 	undo = append(undo, func() { rt.generations.current.release() })
-	rt.output = newOutputQueue(lineWriter(rt.cfg.Output))
+	to, dumps := lineWriter(rt.cfg.Output, rt.cfg.Tags)
+	rt.output = newOutputQueue(to, rt.cfg.MaxLine)
 	rt.crashes = newCrashQueue(rt.cfg.Hooks.Crash)
 	undo = append(undo, rt.endOutput)
 	if rt.reaper, err = startReaper(rt.log, rt.cfg.Subreaper); err != nil {
@@ -209,7 +212,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	undo = append(undo, func() { rt.sockets.Close() })
 	rt.children.system, rt.children.sockets, rt.children.names = rt.system, rt.sockets, rt.root.listeners()
 	rt.backends = &backends{
-		spawner: spawner{rt.log, rt.output}, pipeline: rt.pipeline, child: rt.root.childConfig(rt.log, rt.cfg.OrphanDrain, nil),
+		spawner: spawner{rt.log, rt.output, rt.cfg.MaxLine, dumps}, pipeline: rt.pipeline, child: rt.root.childConfig(rt.log, rt.cfg.OrphanDrain, nil),
 	}
 	if err := rt.ownActors(ctx); err != nil {
 		return err
@@ -221,6 +224,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	rt.begun.Store(true)
 	rt.lifecycle = telemetry.Follow(rt.pipeline, rt.tree, telemetryInfo)
 	telemetry.Register(rt.pipeline.Meter(), &rt.channelStats, rt.system)
 	measurePools(rt.pipeline.Meter(), rt.pools, rt.Snapshot)

@@ -3,14 +3,12 @@ package coppice
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
-	"github.com/coppice-go/coppice/runtime/internal/logqueue"
 	"github.com/coppice-go/coppice/runtime/internal/queue"
 	"github.com/coppice-go/coppice/runtime/internal/stacks"
 )
@@ -36,7 +34,7 @@ const maxQueuedTrees = 4
 // delivers the tree once it has started; stop asks it to end; ended reports why the program is
 // about to exit. It closes each channel that turns delivers, which shows that it takes its turns. A
 // signal that was ignored when the program began (nohup(1), a shell's background job) stays ignored.
-func handleSignals(up <-chan *Runtime, done <-chan struct{}, stop func(), ended func(error), turns <-chan chan<- struct{}) {
+func handleSignals(con console, up <-chan *Runtime, done <-chan struct{}, stop func(), ended func(error), turns <-chan chan<- struct{}) {
 	handled := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, sigTTIN, sigTTOU, sigUSR1, sigUSR2}
 	signals := make(chan os.Signal, len(handled))
 	for _, sig := range handled {
@@ -45,7 +43,7 @@ func handleSignals(up <-chan *Runtime, done <-chan struct{}, stop func(), ended 
 		}
 	}
 	prints := queue.New(queue.Config[Tree]{ // standard error may be stuck
-		Max: maxQueuedTrees, Take: func(t Tree) error { _, err := fmt.Fprint(os.Stderr, t); return err },
+		Max: maxQueuedTrees, Take: con.tree,
 	})
 	var stopped time.Time   // when it was asked to end
 	var first os.Signal     // the signal that asked for it
@@ -63,7 +61,7 @@ func handleSignals(up <-chan *Runtime, done <-chan struct{}, stop func(), ended 
 	act := func(sig os.Signal) {
 		ends := sig == syscall.SIGTERM || sig == syscall.SIGINT || sig == syscall.SIGQUIT
 		if sig == syscall.SIGQUIT {
-			go stacks.Print() // ends when it has printed, or with the program
+			go con.line(stacks.Text()) // ends when it has printed, or with the program
 		}
 		switch {
 		case ends && stopped.IsZero():
@@ -73,13 +71,15 @@ func handleSignals(up <-chan *Runtime, done <-chan struct{}, stop func(), ended 
 		case ends:
 			killAll()
 			err := errors.New("coppice: second signal: killing what is left")
-			logqueue.PrintLine(os.Stderr, err)
+			con.line(err)
 			ended(err)
 			os.Exit(childproto.ExitFailed)
 		case sig == sigTTOU && sentByTerminal():
 			// The terminal sent it, not an operator. If it were caught, the terminal would send it
 			// for each try to write, without end. If it is ignored, the write succeeds.
 			signal.Ignore(sig)
+		case sig == sigUSR1 && rt == nil && starting() != nil: // a start that hangs is what it is asked for
+			prints.Put(starting().Snapshot())
 		case rt == nil:
 			if len(waiting) < maxEarlySignals {
 				waiting = append(waiting, sig)
@@ -117,6 +117,14 @@ func handleSignals(up <-chan *Runtime, done <-chan struct{}, stop func(), ended 
 			}
 		}
 	}
+}
+
+// starting returns the tree whose start is under way, or nil.
+func starting() *Runtime {
+	if rt := running.Load(); rt != nil && rt.begun.Load() {
+		return rt
+	}
+	return nil
 }
 
 // scaleBySignal gives the only pool, or the first, one worker more or less.

@@ -34,8 +34,11 @@ type stopping struct {
 	taken []StopStep
 }
 
+// toItsGroup ends the name of a signal for the processes that one has left behind.
+const toItsGroup = " to its group"
+
 // step notes and logs a step; a repeated one is ignored. The first step of a stop is logged at
-// level Debug, later ones at Info, and a kill at Warn.
+// level Debug, later ones at Info, and a kill of the process at Warn.
 func (s *stopping) step(what string) {
 	s.mu.Lock()
 	for _, t := range s.taken {
@@ -50,7 +53,10 @@ func (s *stopping) step(what string) {
 	} else {
 		level = slog.LevelInfo
 	}
-	if strings.HasPrefix(what, "SIGKILL") {
+	switch {
+	case strings.HasSuffix(what, toItsGroup): // the processes that it left behind are ended as a rule
+		level = slog.LevelDebug
+	case strings.HasPrefix(what, "SIGKILL"):
 		level = slog.LevelWarn
 	}
 	t := StopStep{what, now.Sub(s.began)}

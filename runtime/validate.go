@@ -25,6 +25,12 @@ func parseTree(cfg Config) (*node, error) {
 		notNegative(bad, "", "OrphanDrain", cfg.OrphanDrain)
 	}
 	checkIsolation(bad, "", "ListenerIsolation", cfg.ListenerIsolation)
+	if cfg.MaxLine < 1<<10 || cfg.MaxLine > 64<<20 {
+		bad("", "MaxLine", cfg.MaxLine, "is not between 1 KiB and 64 MiB")
+	}
+	if cfg.Tags > TagNone {
+		bad("", "Tags", cfg.Tags, "is not known")
+	}
 	checkStrategy(bad, "", cfg.Strategy, cfg.Intensity)
 	root := &node{}
 	root.children = validateChildren(bad, "", cfg.Children)

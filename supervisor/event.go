@@ -83,7 +83,9 @@ type Event struct {
 	Fault bool
 	// Info is what the Info method of an instance that came up, or ended, returned;
 	// of a note, what was noted.
-	Info any
+	Info         any
+	ofSupervisor bool // the child is a supervisor
+
 	// Lost is how many events the subscriber lost just before this one.
 	Lost uint64
 }

@@ -250,7 +250,7 @@ func (l *loop) fromAbandonedStart(m *message) bool {
 // started handles an instance that has come up.
 func (l *loop) started(child *childRecord, m *message) {
 	child.inst, child.run, child.info, child.startErr = m.inst, m.run, m.inst.Info(), nil
-	l.event(Event{Kind: ChildStarted, Path: child.path, Incarnation: l.incarnation(child) + 1, Took: l.now.Sub(child.began), Cause: child.causePath, Info: child.info})
+	l.event(Event{Kind: ChildStarted, Path: child.path, ofSupervisor: child.spec.kind() == TypeSupervisor, Incarnation: l.incarnation(child) + 1, Took: l.now.Sub(child.began), Cause: child.causePath, Info: child.info})
 	child.began = l.now
 	child.cancel(nil)
 	l.markDirty(child)
@@ -293,7 +293,7 @@ func (l *loop) notStarted(child *childRecord, m *message) {
 	if m.kind == rules.StartFailed {
 		kind, r = ChildStartFailed, ReasonOf(child.startErr)
 	}
-	l.event(Event{Kind: kind, Path: child.path, Incarnation: l.incarnation(child) + 1, Reason: r, Took: l.now.Sub(child.began)})
+	l.event(Event{Kind: kind, Path: child.path, ofSupervisor: child.spec.kind() == TypeSupervisor, Incarnation: l.incarnation(child) + 1, Reason: r, Took: l.now.Sub(child.began)})
 	child.cancel(nil)
 	l.markDirty(child)
 }
@@ -305,7 +305,7 @@ func (l *loop) exited(child *childRecord, m *message) {
 	if c := l.state.Children[child.key]; c != nil && c.Phase == rules.Stopping {
 		kind = ChildStopped
 	}
-	l.event(Event{Kind: kind, Path: child.path, Incarnation: l.incarnation(child), Reason: child.reason, Took: l.now.Sub(child.began), Info: child.info})
+	l.event(Event{Kind: kind, Path: child.path, ofSupervisor: child.spec.kind() == TypeSupervisor, Incarnation: l.incarnation(child), Reason: child.reason, Took: l.now.Sub(child.began), Info: child.info})
 	if m.leaked != nil {
 		l.trackLeak(child, m)
 	}
@@ -327,14 +327,14 @@ func (l *loop) trackLeak(child *childRecord, m *message) {
 func (l *loop) addLeak(child *childRecord, inc uint64) {
 	child.leaked++
 	l.leaked++
-	l.event(Event{Kind: ChildLeaked, Path: child.path, Incarnation: inc})
+	l.event(Event{Kind: ChildLeaked, Path: child.path, ofSupervisor: child.spec.kind() == TypeSupervisor, Incarnation: inc})
 	l.markDirty(child)
 }
 
 func (l *loop) unleak(child *childRecord, inc uint64, since time.Time) {
 	child.leaked--
 	l.leaked--
-	l.event(Event{Kind: ChildLeakEnded, Path: child.path, Incarnation: inc, Took: l.now.Sub(since)})
+	l.event(Event{Kind: ChildLeakEnded, Path: child.path, ofSupervisor: child.spec.kind() == TypeSupervisor, Incarnation: inc, Took: l.now.Sub(since)})
 	l.markDirty(child)
 }
 
@@ -373,10 +373,10 @@ func (l *loop) effect(e *rules.Effect) {
 	case rules.Abandon:
 		child.startErr = child.cancelCause
 		l.abandoned[e.Run] = child
-		l.event(Event{Kind: ChildStartFailed, Path: child.path, Incarnation: l.incarnation(child) + 1, Reason: ReasonOf(child.startErr), Took: l.now.Sub(child.began)})
+		l.event(Event{Kind: ChildStartFailed, Path: child.path, ofSupervisor: child.spec.kind() == TypeSupervisor, Incarnation: l.incarnation(child) + 1, Reason: ReasonOf(child.startErr), Took: l.now.Sub(child.began)})
 		l.addLeak(child, 0)
 	case rules.StopInstance:
-		l.event(Event{Kind: ChildStopping, Path: child.path, Incarnation: l.incarnation(child), Cause: l.causePath(e.Cause)})
+		l.event(Event{Kind: ChildStopping, Path: child.path, ofSupervisor: child.spec.kind() == TypeSupervisor, Incarnation: l.incarnation(child), Cause: l.causePath(e.Cause)})
 		l.actions = append(l.actions, child.inst.Stop)
 	case rules.KillInstance:
 		if child != nil && child.inst != nil && child.run == e.Run {
@@ -391,7 +391,7 @@ func (l *loop) effect(e *rules.Effect) {
 		l.report(child, e)
 	case rules.Retry:
 		l.event(Event{
-			Kind: ChildRestarting, Path: child.path, Incarnation: e.Inc, Attempt: e.Attempt,
+			Kind: ChildRestarting, Path: child.path, ofSupervisor: child.spec.kind() == TypeSupervisor, Incarnation: e.Inc, Attempt: e.Attempt,
 			Left: e.Left, Max: l.state.Flags.Max, Delay: time.Duration(e.Delay), Reason: child.reason,
 		})
 	case rules.Moved:
@@ -405,7 +405,7 @@ func (l *loop) effect(e *rules.Effect) {
 			delete(l.ids, child.spec.ID)
 		}
 		l.markDirty(child)
-		l.event(Event{Kind: ChildRemoved, Path: child.path})
+		l.event(Event{Kind: ChildRemoved, Path: child.path, ofSupervisor: child.spec.kind() == TypeSupervisor})
 	case rules.Up:
 		l.event(Event{Kind: SupervisorUp, Path: l.s.path, Took: l.now.Sub(l.began)})
 	case rules.Terminated:

@@ -38,11 +38,7 @@ func (l *loop) flush() {
 		if heard {
 			l.s.publisher.publish(*ev)
 		}
-		level := slog.LevelDebug
-		if ev.IsError() {
-			level = slog.LevelError
-		}
-		if log.Enabled(context.Background(), level) {
+		if level := ev.level(); ev.Kind != ChildNoted && log.Enabled(context.Background(), level) {
 			logEvent(log, level, ev)
 		}
 		if ev.Kind == SupervisorUp {
@@ -248,15 +244,41 @@ func (l *loop) finish() {
 	}
 }
 
+// level returns the level at which the log has the event: each start, restart and end of a child
+// once at Info, unless OTP would log it as an error. What a child that is a supervisor does is told by
+// its own events, of which the end of the root is at Info.
+func (e *Event) level() slog.Level {
+	switch {
+	case e.IsError():
+		return slog.LevelError
+	case e.ofSupervisor:
+		return slog.LevelDebug
+	}
+	switch e.Kind {
+	case ChildStarted, ChildExited, ChildStopped, ChildRestarting:
+		return slog.LevelInfo
+	case SupervisorDown:
+		if !strings.Contains(e.Path, "/") {
+			return slog.LevelInfo
+		}
+	case ChildIgnored, ChildStartFailed, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, ChildNoted, SupervisorUp, SupervisorGaveUp, SupervisorPersists:
+	}
+	return slog.LevelDebug
+}
+
 // logEvent writes an event to the log, without empty fields.
 func logEvent(log *slog.Logger, level slog.Level, ev *Event) {
 	attrs := make([]slog.Attr, 0, 10)
 	attrs = append(attrs, slog.String("path", ev.Path))
-	if ev.Incarnation > 0 {
-		attrs = append(attrs, slog.Uint64("incarnation", ev.Incarnation))
-	}
-	if ev.Info != nil {
-		attrs = append(attrs, slog.Any("info", ev.Info))
+	switch info := ev.Info.(type) {
+	case nil:
+		if ev.Incarnation > 0 {
+			attrs = append(attrs, slog.Uint64("incarnation", ev.Incarnation))
+		}
+	case slog.LogValuer: // it has the incarnation too
+		attrs = append(attrs, slog.Any("process", info))
+	default:
+		attrs = append(attrs, slog.Uint64("incarnation", ev.Incarnation), slog.Any("info", info))
 	}
 	switch ev.Kind {
 	case ChildExited, ChildStopped, ChildStartFailed, SupervisorGaveUp, SupervisorDown:
@@ -266,7 +288,7 @@ func logEvent(log *slog.Logger, level slog.Level, ev *Event) {
 		}
 	case ChildRestarting:
 		attrs = append(attrs, slog.Int("attempt", ev.Attempt), slog.Int("left", ev.Left),
-			slog.Int("max", ev.Max), slog.Duration("delay", ev.Delay))
+			slog.Int("max", ev.Max), slog.String("delay", ev.Delay.String()))
 	case SupervisorPersists:
 		attrs = append(attrs, slog.String("reason", strings.TrimPrefix(ev.Reason.String(), "gave up: ")),
 			slog.Int("restarts", ev.Attempt), slog.Int("max", ev.Max), slog.Int("up", ev.Left))
@@ -276,7 +298,16 @@ func logEvent(log *slog.Logger, level slog.Level, ev *Event) {
 		attrs = append(attrs, slog.String("cause", ev.Cause))
 	}
 	if ev.Took > 0 {
-		attrs = append(attrs, slog.Duration("took", ev.Took))
+		attrs = append(attrs, slog.String("took", ev.Took.Round(roundedTo(ev.Took)).String()))
 	}
 	log.LogAttrs(context.Background(), level, "supervisor: "+ev.Kind.String(), attrs...)
+}
+
+// roundedTo returns what to round d to, so that three digits or four are left.
+func roundedTo(d time.Duration) time.Duration {
+	unit := time.Nanosecond
+	for d >= 10_000*unit {
+		unit *= 10
+	}
+	return unit
 }

@@ -16,8 +16,9 @@ import (
 // Config is what a tree needs besides its spec. The zero value will do. It
 // holds for all supervisors of the tree.
 type Config struct {
-	// Logger gets every event: at error level what OTP reports at error
-	// level, the rest at debug level. Default: slog.Default(); for none, use
+	// Logger gets every event but notes: at error level what OTP reports at error
+	// level, at info level starts, restarts and ends of children and of the tree, and
+	// the rest at debug level. Default: slog.Default(); for none, use
 	// slog.DiscardHandler. Its handler runs on the supervisors' goroutines: one that
 	// blocks delays them, and it must not wait for a call on a supervisor of the tree.
 	Logger *slog.Logger

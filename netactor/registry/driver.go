@@ -169,6 +169,11 @@ func (t *Table) opened(e effect, s *socket.Bound, r wire.ListenReply) (then func
 			return nil
 		}
 		t.addSocket(socketKey{number, 0}, s)
+		said := []any{"network", r.Network, "addr", r.Address}
+		if e.req.Name != "" {
+			said = append([]any{"listener", e.req.Name}, said...)
+		}
+		t.cfg.Logger.Info("listening", said...)
 	}
 	return func() []effect { return t.state.opened(number, r) }
 }

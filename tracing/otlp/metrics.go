@@ -118,15 +118,18 @@ func (c countingExporter) Export(ctx context.Context, rm *metricdata.ResourceMet
 	return nil
 }
 
+// noMetrics is what a scrape gets where there are no metrics.
+const noMetrics = "no metrics in this process: set OTEL_METRICS_EXPORTER=prometheus, or call otlp.Use, before the tree is started, and serve this page in the master, which has the sums of the whole tree"
+
 // PrometheusHandler answers a scrape with the metrics of the whole tree, in the text format,
 // or in OpenMetrics with exemplars if the scraper asks for it. Serve it in the master, which
-// alone has the sums, on a separate port. It answers 503 in a process without a pipeline
-// that has metrics.
+// alone has the sums, on a separate port. It answers 503, and says how to turn metrics on, in
+// a process without a pipeline that has metrics.
 func PrometheusHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p := current.Load()
 		if p == nil {
-			http.Error(w, "no metrics in this process", http.StatusServiceUnavailable)
+			http.Error(w, noMetrics, http.StatusServiceUnavailable)
 			return
 		}
 		p.scrape.ServeHTTP(w, r)

@@ -93,7 +93,7 @@ func TestSumsOverProcesses(t *testing.T) {
 	}
 	w := httptest.NewRecorder()
 	PrometheusHandler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
-	if w.Code != 503 {
+	if w.Code != 503 || !strings.Contains(w.Body.String(), "OTEL_METRICS_EXPORTER=prometheus") {
 		t.Errorf("a scrape without a tree: %d", w.Code)
 	}
 }

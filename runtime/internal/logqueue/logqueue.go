@@ -22,7 +22,7 @@ const (
 
 // Handler is a slog.Handler that passes records on to another handler, which may block: one after
 // another, on a separate goroutine. Handle neither blocks nor fails. A record is complete when it
-// is queued: its values are resolved, and each text is cut by [supervisor.Cut].
+// is queued: its values are resolved, durations are texts, and each text is cut by [supervisor.Cut].
 type Handler struct {
 	to slog.Handler
 	q  *queue.Queue[entry] // shared by the handlers made from the first
@@ -99,6 +99,8 @@ func freeze(v slog.Value, cost *int) slog.Value {
 			attrs[i] = slog.Attr{Key: a.Key, Value: freeze(a.Value, cost)}
 		}
 		v = slog.GroupValue(attrs...)
+	case slog.KindDuration: // nanoseconds, in JSON
+		v = slog.StringValue(Readable(v.Duration()))
 	case slog.KindAny:
 		switch x := v.Any().(type) {
 		case nil:
@@ -128,3 +130,12 @@ type said struct {
 
 func (s *said) Error() string { return s.text }
 func (s *said) Unwrap() error { return s.err }
+
+// Readable returns d with three or four digits.
+func Readable(d time.Duration) string {
+	unit := time.Nanosecond
+	for d >= 10_000*unit {
+		unit *= 10
+	}
+	return d.Round(unit).String()
+}

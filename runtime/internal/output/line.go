@@ -20,4 +20,7 @@ type Line struct {
 	Generation  int
 	Stream      string
 	Text        string
+	Piece       int
+	More        bool
+	Dump        bool
 }

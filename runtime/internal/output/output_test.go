@@ -61,7 +61,7 @@ func fill(q *queue.Queue[Line], text string) (kept int, waited time.Duration) {
 func TestOutputStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &gate{let: make(chan struct{})}
-		q := NewQueue("master", w.WriteLine)
+		q := NewQueue("master", 8<<10, w.WriteLine)
 		text := strings.Repeat("x", 1000)
 		kept, waited := fill(q, text)
 		if want := maxQueued / (lineCost + len(text)); kept != want || waited != patience {
@@ -98,7 +98,7 @@ func TestOutputStuck(t *testing.T) {
 func TestOutputSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &gate{let: make(chan struct{})}
-		q := NewQueue("master", w.WriteLine)
+		q := NewQueue("master", 8<<10, w.WriteLine)
 		go func() {
 			for range 3000 {
 				time.Sleep(patience / 2)
@@ -139,7 +139,7 @@ func TestOutputEnd(t *testing.T) {
 				if tt.w.let != nil {
 					tt.w.let = make(chan struct{}) // of this bubble
 				}
-				q := NewQueue("master", tt.w.WriteLine)
+				q := NewQueue("master", 8<<10, tt.w.WriteLine)
 				for i := range 5 {
 					q.Put(Line{Name: "w", Text: fmt.Sprint(i)})
 				}
@@ -190,4 +190,43 @@ func TestTail(t *testing.T) {
 	if got := strings.Join(texts, " "); got != "0 1 2 3 4 8" || more != 0 {
 		t.Errorf("besides the dump: %s, %d before", got, more)
 	}
+}
+
+// TestDumps: last words and what follows them on standard error are one line, which comes when the
+// process ends, when it is too long, or when the process lives on.
+func TestDumps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got []string
+		d := Dumps{Put: func(l Line) {
+			got = append(got, fmt.Sprintf("%v %s", l.Dump, l.Text[:min(len(l.Text), 40)]))
+		}}
+		say := func(stream, text string, begins bool) {
+			if !d.Take(Line{Stream: stream, Text: text}, begins) {
+				got = append(got, text)
+			}
+		}
+		say(Stderr, "before", false)
+		say(Stderr, "panic: a", true)
+		say(Stdout, "other", false)
+		say(Stderr, "", false)
+		say(Stderr, "goroutine 1", false)
+		d.Flush()
+		say(Stderr, "panic: b", true)
+		say(Stderr, "fatal error: c", true)
+		time.Sleep(2 * dumpTime)
+		synctest.Wait()
+		say(Stderr, "after", false)
+		say(Stderr, "panic: d", true)
+		say(Stderr, strings.Repeat("x", maxDump), false)
+		d.Flush()
+		want := "before|other|true panic: a\n\ngoroutine 1|true panic: b\nfatal error: c|after|true panic: d|" + strings.Repeat("x", maxDump)
+		if s := strings.Join(got, "|"); s != want {
+			t.Errorf("%.300q", s)
+		}
+	})
+	var none Dumps
+	if none.Take(Line{Stream: Stderr}, true) {
+		t.Error("a line was gathered for no one")
+	}
+	none.Flush()
 }

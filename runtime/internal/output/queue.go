@@ -17,10 +17,10 @@ const (
 // NewQueue returns a queue between the processes and write, which may block. A slow write slows the
 // processes down, by their pipes. A stuck write costs lines, which are counted. Neither holds up
 // the master, whose name is in the line that stands in the place of lost lines. A line is lost if
-// write returns an error for it.
-func NewQueue(master string, write func(Line) error) *queue.Queue[Line] {
+// write returns an error for it. maxLine is the length of the longest line.
+func NewQueue(master string, maxLine int, write func(Line) error) *queue.Queue[Line] {
 	return queue.New(queue.Config[Line]{
-		Take: write, Max: maxQueued, Patience: patience,
+		Take: write, Max: max(maxQueued, 4*(lineCost+maxLine)), Patience: patience,
 		Cost: func(l Line) int { return lineCost + len(l.Text) },
 		Lost: func(n uint64) Line {
 			return Line{

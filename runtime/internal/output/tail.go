@@ -2,12 +2,14 @@ package output
 
 import (
 	"slices"
+	"strings"
 	"sync"
 )
 
 const (
 	lastLines = 100      // lines kept of a process
 	lastBytes = 64 << 10 // bytes of their texts
+	lastText  = 8 << 10  // bytes of one of them
 )
 
 // A Tail keeps the newest lines of one process, of both streams: up to 100, and up to 64 KiB of
@@ -19,8 +21,12 @@ type Tail struct {
 	lost    uint64 // lines that the writer has not taken
 }
 
-// Add keeps l as the newest line. begins says that l begins last words, which may be long.
+// Add keeps l as the newest line, up to 8 KiB of it. begins says that l begins last words, which may
+// be long.
 func (t *Tail) Add(l Line, begins bool) {
+	if len(l.Text) > lastText {
+		l.Text = strings.Clone(l.Text[:lastText])
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {

@@ -3,8 +3,8 @@ package process
 import "time"
 
 const (
-	// MaxLine is the maximum length of a line of output in bytes; a longer line is split.
-	MaxLine = 8 << 10
+	// readSize is how much of an output is read at a time.
+	readSize = 8 << 10
 
 	// Linger is how long the output of a process is still read after its end if a descendant keeps
 	// the pipe open.

@@ -207,7 +207,7 @@ func begin(t *testing.T, cmd Command) (*child, error) {
 		return nil, err
 	}
 	c := &child{Process: p, t: t, lines: make(chan string, 1024)}
-	c.out = ReadLines(r, func(line []byte) { c.lines <- string(line) })
+	c.out = ReadLines(r, readSize, func(line []byte, _ bool) { c.lines <- string(line) })
 	go func() { // ends with the output
 		<-c.out.done
 		close(c.lines)

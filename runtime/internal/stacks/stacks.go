@@ -19,6 +19,9 @@ func Take() []byte {
 }
 
 // Print prints the stacks of all goroutines to standard error, for a SIGQUIT.
-func Print() {
-	logqueue.PrintLine(os.Stderr, fmt.Sprintf("coppice: SIGQUIT: the goroutines of process %d\n\n%s", os.Getpid(), Take()))
+func Print() { logqueue.PrintLine(os.Stderr, Text()) }
+
+// Text returns what a SIGQUIT prints.
+func Text() string {
+	return fmt.Sprintf("coppice: SIGQUIT: the goroutines of process %d\n\n%s", os.Getpid(), Take())
 }
