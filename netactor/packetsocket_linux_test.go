@@ -56,7 +56,6 @@ func TestPacketErrors(t *testing.T) {
 		{"udp6", "127.0.0.1:0"},
 		{"unixgram", filepath.Join(dir, "live")},
 		{"unixgram", "/nonexistent/s"},
-		{"tcp", "127.0.0.1:0"},
 		{"bogus", "127.0.0.1:0"},
 	} {
 		if pc, want := net.ListenPacket(tt.network, tt.address); want == nil {
@@ -66,13 +65,19 @@ func TestPacketErrors(t *testing.T) {
 			t.Errorf("ListenPacket %v:\n%v, net says\n%v", tt, got, want)
 		}
 	}
-	for _, tt := range []struct{ network, address string }{{"udp", "127.0.0.1:0"}, {"udp", "noport"}, {"unixpacket", "/nonexistent/s"}} {
+	for _, tt := range []struct{ network, address string }{{"udp", "noport"}, {"unixpacket", "/nonexistent/s"}} {
 		if ln, want := net.Listen(tt.network, tt.address); want == nil {
 			ln.Close()
 			t.Fatalf("%v: net.Listen has no error", tt)
 		} else if _, got := w.listen(netactor.Request{Network: tt.network, Address: tt.address}); got == nil || got.Error() != want.Error() {
 			t.Errorf("Listen %v:\n%v, net says\n%v", tt, got, want)
 		}
+	}
+	if _, err := w.listenPacket(netactor.Request{Network: "tcp", Address: "127.0.0.1:0"}); err == nil || !strings.HasSuffix(err.Error(), "tcp is for Listen") {
+		t.Errorf("ListenPacket of tcp: %v", err)
+	}
+	if _, err := w.listen(netactor.Request{Network: "udp", Address: "127.0.0.1:0"}); err == nil || !strings.HasSuffix(err.Error(), "udp is for ListenPacket") {
+		t.Errorf("Listen of udp: %v", err)
 	}
 	for _, r := range []netactor.Request{
 		{Network: "unix", Address: filepath.Join(dir, "x")}, // package net makes a listener of it that cannot accept
