@@ -50,7 +50,7 @@ func execAsNobody(self string) error {
 }
 
 // TestUnreadableProgram: a program that its user may run and not read (mode 0711) has a tree: it
-// starts, replaces a worker, reloads and ends.
+// starts, replaces a worker, even when its file is gone and another is in its place, reloads and ends.
 func TestUnreadableProgram(t *testing.T) {
 	dir, err := os.MkdirTemp("", "") //nolint:usetesting // t.TempDir is in a directory that only its owner may enter
 	if err != nil {
@@ -82,11 +82,17 @@ func TestUnreadableProgram(t *testing.T) {
 		}
 	}
 	ask(&before)
+	if err := errors.Join(os.Rename(dir+"/program", dir+"/good"), os.WriteFile(dir+"/program", []byte("#!/bin/false\n"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
 	if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	if ask(&now); now == before || generation != 1 {
 		t.Errorf("killed: pid %d of generation %d answers", now, generation)
+	}
+	if err := os.Rename(dir+"/good", dir+"/program"); err != nil {
+		t.Fatal(err)
 	}
 	p.Signal(syscall.SIGHUP)
 	p.Await(`reloaded generation=2 `)
