@@ -5,6 +5,7 @@ package coppice_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -83,6 +84,13 @@ func init() {
 			cfg.Shutdown = 100 * time.Millisecond
 		}
 		return cfg
+	}
+	trees["is never ready"] = func() coppice.Config {
+		return pool(1, func(ctx context.Context, _ *coppice.Worker) error {
+			fmt.Println("begun")
+			<-ctx.Done()
+			return nil
+		})
 	}
 	trees["asks for systemd's"] = func() coppice.Config {
 		return pool(1, func(ctx context.Context, w *coppice.Worker) error {
@@ -219,6 +227,7 @@ func TestSystemdOfErrors(t *testing.T) {
 		{"does not start", "loads what is there", nil, []string{
 			"STOPPING=1\nSTATUS=coppice: load the configuration: open : no such file or directory\nERRNO=2",
 		}, 1},
+		{"stopped while it starts", "is never ready", []syscall.Signal{syscall.SIGTERM}, []string{"STOPPING=1"}, 0},
 		{"gives up", "ends badly", nil, []string{stopping, shutting, `STATUS=coppice: the tree ended: .*/data: input/output error.*`}, 1},
 		{"forced", "ends badly", []syscall.Signal{syscall.SIGTERM}, []string{
 			"STOPPING=1\nEXTEND_TIMEOUT_USEC=100000", shutting,
@@ -232,8 +241,11 @@ func TestSystemdOfErrors(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			n := newNotifySocket(t)
 			p := runtimetest.Start(t, []string{treeVar + "=" + tt.tree, "NOTIFY_SOCKET=" + n.path, "HOW=" + tt.name, "WATCHDOG_USEC=40000"})
-			if tt.tree == "ends badly" {
+			switch tt.tree {
+			case "ends badly":
 				n.await(`^READY=1\n`)
+			case "is never ready":
+				p.Await(`begun$`)
 			}
 			for i, sig := range tt.signals {
 				if i > 0 {
