@@ -473,44 +473,15 @@ func brokenPipe(t *testing.T) *os.File {
 // TestBackgroundJob: a program that is a background job of a terminal that forbids it to write
 // (stty tostop) does not lose a worker when it writes, and its output appears.
 func TestBackgroundJob(t *testing.T) {
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Skipf("no terminal can be made here: %v", err)
-	}
-	defer master.Close()
-	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
-	}
-	if err != nil {
-		t.Skipf("no terminal can be made here: %v", err)
-	}
-	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer terminal.Close()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	outsideDir(t)
-	cmd := exec.Command("sh", "-c", `set -m; stty tostop; "$0" & wait`, self) // -m: a job gets a separate group
-	cmd.Env = append(os.Environ(), "COPPICE_TEST_PROGRAM=1", treeVar+"=outside")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, terminal, terminal
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	terminal.Close()
-	shown := make(chan string, 1)
-	go func() { // ends with the program, whose terminal this is
-		b, _ := io.ReadAll(master) // EIO at the end: pty(7)
-		shown <- string(b)
-	}()
+	shell, shown := onTerminal(t, `set -m; stty tostop; "$0" & wait`, self, treeVar+"=outside") // -m: a job gets a separate group
 	var program int
 	runtimetest.Eventually(t, "the program", func() bool {
-		kids := runtimetest.Children(t, cmd.Process.Pid)
+		kids := runtimetest.Children(t, shell.Process.Pid)
 		if len(kids) != 1 {
 			return false
 		}
@@ -528,10 +499,10 @@ func TestBackgroundJob(t *testing.T) {
 	if err := syscall.Kill(program, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Wait(); err != nil {
+	if err := shell.Wait(); err != nil {
 		t.Error(err)
 	}
-	if out := <-shown; !strings.Contains(out, "web/1") || !strings.Contains(out, "shutting down") {
+	if out := shown(); !strings.Contains(out, "web/1") || !strings.Contains(out, "shutting down") {
 		t.Errorf("the terminal shows %q", out)
 	}
 }

@@ -19,7 +19,7 @@ func Serve(n int, fn WorkerFunc) {
 // and notifies systemd. Main does not return: it prints the error, if any, to standard error, and
 // exits with [ExitCode]. If the caller's deferred calls must run, call Run.
 func Main(cfg Config) {
-	cfg.Service, cfg.entry = Service{Signals: true, Notify: true}, "Main"
+	cfg.Service.Signals, cfg.Service.Notify, cfg.entry = true, true, "Main"
 	err := Run(context.Background(), cfg)
 	if err != nil {
 		cfg.console().line(err)
@@ -83,7 +83,7 @@ func Run(ctx context.Context, cfg Config) error {
 		survivePipeSignal()
 		done := make(chan struct{})
 		defer close(done)
-		go handleSignals(con, up, done, stop, systemd.ended, turns) // ends soon after Run
+		go handleSignals(cfg, con, up, done, stop, systemd.ended, turns) // ends soon after Run
 	}
 	err := run(ctx, cfg, func(rt *Runtime) func() {
 		up <- rt

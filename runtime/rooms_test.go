@@ -35,6 +35,7 @@ var rooms = map[string][]string{
 	"queue":       nil,
 	"readiness":   {"notify"},
 	"seccomptest": nil,
+	"signalrules": nil,
 	"stacks":      {"logqueue"},
 	"started":     nil,
 	"telemetry":   {"childproto", "pool"},

@@ -1,17 +1,22 @@
 package coppice
 
+import (
+	"cmp"
+	"time"
+)
+
 // A Service is what [Run] does for the program as a service of the system. The zero value leaves
 // all of it to the program, as [Start] does.
 type Service struct {
 	// With Signals, Run handles the program's signals until it returns:
 	//
-	//	SIGTERM, SIGINT  shut down in order, and return; the second signal kills what still runs and
-	//	                 exits with 1, except a SIGTERM within 1 s of the first, or the first again
-	//	                 within 0.1 s: these are the same order by another sender
-	//	SIGQUIT          print the stacks of the master's goroutines, and shut down like SIGTERM
+	//	SIGTERM, SIGINT  shut down in order, and return; a second signal kills what still runs and
+	//	                 exits with 1, unless it comes within SignalEcho of the first
+	//	SIGQUIT          print the stacks of the master's goroutines, and shut down like SIGTERM; as
+	//	                 the second signal it kills at once
 	//	SIGHUP           reload (Runtime.Reload); a SIGHUP during a reload waits
 	//	SIGTTIN, SIGTTOU one worker more, or less, in the only pool, or the first of several
-	//	                 (Runtime.Scale)
+	//	                 (Runtime.Scale); those of 0.1 s are one change, by 16 at most
 	//	SIGUSR1          print the tree to standard error
 	//	SIGPIPE          ignored, also after Run: when the reader of standard output or error has
 	//	                 gone, lines are lost
@@ -19,10 +24,12 @@ type Service struct {
 	//	others           as Go handles them: SIGABRT ends the program with a dump; the children
 	//	                 drain as orphans
 	//
-	// Signals that concern a running tree wait until it is up. A SIGTTOU that the terminal sends to
-	// a background job that writes to it (stty tostop) is ignored from then on, and the output
-	// appears. After Run the program has its signals back, except for those within 1 s of the first
-	// that asked it to end.
+	// Signals that concern a running tree wait until it is up. However many signals of one kind come,
+	// those of other kinds are heard, those that end the program first. SIGTTIN and SIGTTOU also are
+	// what the terminal sends to a background job that reads from it, or writes to it (stty tostop):
+	// the signal is ignored from then on, so that the read fails, and the output appears. After Run
+	// the program has its signals back, except for those within SignalEcho of the first that asked it
+	// to end.
 	//
 	// Children lead their own process groups, so that a terminal's signals reach only the master. A
 	// signal to all processes (systemd's KillMode=control-group, pkill) has the same effect as a
@@ -31,7 +38,16 @@ type Service struct {
 	// and without counting as a failure; a worker that is not Permanent drains and is not replaced.
 	Signals bool
 
+	// SignalEcho is how long after the first signal that ends the program a further SIGTERM or
+	// SIGINT is taken for the same order, and not for "now": timeout(1), npm, a service manager or
+	// Ctrl-C with a wrapper in front send one order as two signals. Zero = 1 s, None = no time. The
+	// same holds for a SIGQUIT after a SIGQUIT; after another signal SIGQUIT is never an echo.
+	SignalEcho time.Duration
+
 	// With Notify, Run notifies systemd of the tree's state, if systemd started the program and set
 	// NOTIFY_SOCKET (sd_notify(3)); see docs/systemd.md.
 	Notify bool
 }
+
+// signalEcho returns s.SignalEcho, or its default.
+func (s Service) signalEcho() time.Duration { return max(0, cmp.Or(s.SignalEcho, time.Second)) }

@@ -1,120 +1,127 @@
 package coppice
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
-	"github.com/coppice-go/coppice/runtime/internal/queue"
+	"github.com/coppice-go/coppice/runtime/internal/signalrules"
 	"github.com/coppice-go/coppice/runtime/internal/stacks"
 )
 
-// maxEarlySignals is how many signals may wait until the tree is up: enough for a reload and a
-// change of the pool's size by some workers.
-const maxEarlySignals = 16
+// handled are the signals of the program that have a meaning.
+var handled = [signalrules.Count]os.Signal{
+	signalrules.Terminate: syscall.SIGTERM, signalrules.Interrupt: syscall.SIGINT, signalrules.Quit: syscall.SIGQUIT, signalrules.Hangup: syscall.SIGHUP,
+	signalrules.More: sigTTIN, signalrules.Fewer: sigTTOU, signalrules.User1: sigUSR1, signalrules.User2: sigUSR2,
+}
 
-// sameStopSignal is how long after the first signal to end a SIGTERM counts as the same order by
-// another sender. A service manager sends SIGTERM to the program and to each process of the
-// service, and a wrapper passes on a signal that the terminal has sent to both.
-const sameStopSignal = time.Second
+// signalInbox has the signals that have come, each kind in a channel of its own: a flood of one
+// kind loses signals of that kind alone.
+type signalInbox [signalrules.Count]chan os.Signal
 
-// sameKeystroke is how long after the first signal the same signal counts as its echo: the terminal
-// sends Ctrl-C to the program and to a wrapper, which passes it on. No user types that fast.
-const sameKeystroke = 100 * time.Millisecond
+// newSignalInbox begins to take the signals of the program. A signal that was ignored when the
+// program began (nohup(1), a shell's background job) stays ignored.
+func newSignalInbox() signalInbox {
+	var in signalInbox
+	for kind, sig := range handled {
+		room := 1 // more of them mean the same
+		if k := signalrules.Signal(kind); k == signalrules.More || k == signalrules.Fewer {
+			room = signalrules.Gathered + 1
+		}
+		in[kind] = make(chan os.Signal, room)
+		if sig == syscall.SIGTERM || !signal.Ignored(sig) {
+			signal.Notify(in[kind], sig)
+		}
+	}
+	return in
+}
 
-// maxQueuedTrees bounds the trees that SIGUSR1 asked for and that are not printed yet; further ones
-// are not printed.
-const maxQueuedTrees = 4
+// close stops taking signals.
+func (in signalInbox) close() {
+	for _, ch := range in {
+		signal.Stop(ch)
+	}
+}
+
+// signalActions perform what package signalrules decides. Nothing that they do waits: what may take
+// time has a goroutine and room for one request, which serves all that come meanwhile.
+type signalActions struct {
+	console
+	log     *slog.Logger
+	stop    func()      // asks the tree to end
+	ended   func(error) // reports why the program is about to exit
+	rt      *Runtime    // nil until the tree is up
+	tick    *time.Timer
+	reloads chan *Runtime // capacity 1; a reload uses the configuration of the time when it begins
+	trees   chan *Runtime // capacity 1; standard error may be stuck
+	scales  chan int      // capacity 1
+}
 
 // handleSignals acts on the signals of the program until done is closed, as [Service] describes. up
 // delivers the tree once it has started; stop asks it to end; ended reports why the program is
-// about to exit. It closes each channel that turns delivers, which shows that it takes its turns. A
-// signal that was ignored when the program began (nohup(1), a shell's background job) stays ignored.
-func handleSignals(con console, up <-chan *Runtime, done <-chan struct{}, stop func(), ended func(error), turns <-chan chan<- struct{}) {
-	handled := []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, sigTTIN, sigTTOU, sigUSR1, sigUSR2}
-	signals := make(chan os.Signal, len(handled))
-	for _, sig := range handled {
-		if sig == syscall.SIGTERM || !signal.Ignored(sig) {
-			signal.Notify(signals, sig)
+// about to exit. It closes each channel that turns delivers, which shows that it takes its turns.
+func handleSignals(cfg Config, con console, up <-chan *Runtime, done <-chan struct{}, stop func(), ended func(error), turns <-chan chan<- struct{}) {
+	in := newSignalInbox()
+	defer in.close()
+	rules := signalrules.New(signalrules.Config{
+		Echo: cfg.Service.signalEcho(), Terminal: sentByTerminal, Starting: func() bool { return starting() != nil },
+	})
+	do := signalActions{
+		console: con, log: cfg.Logger, stop: stop, ended: ended, tick: time.NewTimer(0),
+		reloads: make(chan *Runtime, 1), trees: make(chan *Runtime, 1), scales: make(chan int, 1),
+	}
+	do.begin()
+	defer do.close()
+	var over <-chan time.Time // set when Run has returned: an echo must not end the program
+	step := func(ev signalrules.Event) {
+		for _, e := range rules.Step(time.Now(), ev) {
+			if over == nil || e.Kind == signalrules.Ignore {
+				do.perform(e)
+			}
 		}
 	}
-	prints := queue.New(queue.Config[Tree]{ // standard error may be stuck
-		Max: maxQueuedTrees, Take: con.tree,
-	})
-	var stopped time.Time   // when it was asked to end
-	var first os.Signal     // the signal that asked for it
-	var rt *Runtime         // nil until the tree is up
-	var waiting []os.Signal // signals that wait for it
-	// One waiting reload serves all requests that arrive while it waits: it uses the program and
-	// the configuration of the time when it begins.
-	reloads := make(chan *Runtime, 1)
-	defer close(reloads)
-	go func() { // ends with handleSignals and the reload that is under way
-		for rt := range reloads {
-			_ = rt.Reload(context.Background()) // bounded by the tree's end; an error is in the log
-		}
-	}()
-	act := func(sig os.Signal) {
-		ends := sig == syscall.SIGTERM || sig == syscall.SIGINT || sig == syscall.SIGQUIT
-		if sig == syscall.SIGQUIT {
-			go con.line(stacks.Text()) // ends when it has printed, or with the program
-		}
-		switch {
-		case ends && stopped.IsZero():
-			stopped, first = time.Now(), sig
-			stop()
-		case sig == syscall.SIGTERM && time.Since(stopped) < sameStopSignal, sig == first && time.Since(stopped) < sameKeystroke:
-		case ends:
-			killAll()
-			err := errors.New("coppice: second signal: killing what is left")
-			con.line(err)
-			ended(err)
-			os.Exit(childproto.ExitFailed)
-		case sig == sigTTOU && sentByTerminal():
-			// The terminal sent it, not an operator. If it were caught, the terminal would send it
-			// for each try to write, without end. If it is ignored, the write succeeds.
-			signal.Ignore(sig)
-		case sig == sigUSR1 && rt == nil && starting() != nil: // a start that hangs is what it is asked for
-			prints.Put(starting().Snapshot())
-		case rt == nil:
-			if len(waiting) < maxEarlySignals {
-				waiting = append(waiting, sig)
-			}
-		case sig == syscall.SIGHUP:
+	got := func(sig signalrules.Signal) { step(signalrules.Event{Kind: signalrules.Got, Signal: sig}) }
+	for {
+		for _, sig := range []signalrules.Signal{signalrules.Terminate, signalrules.Interrupt, signalrules.Quit} { // before all else
 			select {
-			case reloads <- rt:
+			case <-in[sig]:
+				got(sig)
 			default:
 			}
-		case sig == sigTTIN:
-			go rt.scaleBySignal(+1) // ends with the scaling, or the tree
-		case sig == sigTTOU:
-			go rt.scaleBySignal(-1)
-		case sig == sigUSR1:
-			prints.Put(rt.Snapshot())
-		case sig == sigUSR2:
-			rt.log.Warn("SIGUSR2 has no meaning yet: ignored")
 		}
-	}
-	for {
 		select {
-		case sig := <-signals:
-			act(sig)
+		case <-in[signalrules.Terminate]:
+			got(signalrules.Terminate)
+		case <-in[signalrules.Interrupt]:
+			got(signalrules.Interrupt)
+		case <-in[signalrules.Quit]:
+			got(signalrules.Quit)
+		case <-in[signalrules.Hangup]:
+			got(signalrules.Hangup)
+		case <-in[signalrules.More]:
+			got(signalrules.More)
+		case <-in[signalrules.Fewer]:
+			got(signalrules.Fewer)
+		case <-in[signalrules.User1]:
+			got(signalrules.User1)
+		case <-in[signalrules.User2]:
+			got(signalrules.User2)
 		case <-done:
-			if !stopped.IsZero() { // the same order by another sender does not end a program that is ending
-				time.Sleep(sameStopSignal - time.Since(stopped))
-			}
-			signal.Stop(signals)
+			done, over = nil, time.After(rules.Rest(time.Now()))
+		case <-over:
 			return
 		case turned := <-turns:
 			close(turned)
-		case rt = <-up:
-			for _, sig := range waiting {
-				act(sig)
-			}
+		case do.rt = <-up:
+			step(signalrules.Event{Kind: signalrules.Up})
+		case <-do.tick.C:
+			step(signalrules.Event{Kind: signalrules.Tick})
 		}
 	}
 }
@@ -127,7 +134,80 @@ func starting() *Runtime {
 	return nil
 }
 
-// scaleBySignal gives the only pool, or the first, one worker more or less.
+// begin starts the goroutines of what may take time. They end with close, and with what they are
+// doing then.
+func (do *signalActions) begin() {
+	go func() {
+		for rt := range do.reloads {
+			_ = rt.Reload(context.Background()) // bounded by the tree's end; an error is in the log
+		}
+	}()
+	go func() {
+		for rt := range do.trees {
+			_ = do.tree(rt.Snapshot()) // there is nothing to print an error to
+		}
+	}()
+	go func() {
+		for by := range do.scales {
+			do.rt.scaleBySignal(by)
+		}
+	}()
+}
+
+func (do *signalActions) close() {
+	do.tick.Stop()
+	close(do.reloads)
+	close(do.trees)
+	close(do.scales)
+}
+
+func (do *signalActions) perform(e signalrules.Effect) {
+	switch e.Kind {
+	case signalrules.Stop:
+		do.stop()
+	case signalrules.Kill:
+		killAll()
+		err := errors.New("coppice: second signal: killing what is left")
+		do.line(err)
+		do.ended(err)
+		os.Exit(childproto.ExitFailed)
+	case signalrules.PrintStacks:
+		go do.line(stacks.Text()) // ends when it has printed, or with the program
+	case signalrules.Reload:
+		offer(do.reloads, do.rt)
+	case signalrules.PrintTree:
+		if rt := cmp.Or(do.rt, starting()); rt != nil {
+			offer(do.trees, rt)
+		}
+	case signalrules.Scale:
+		by := e.By
+		select {
+		case waiting := <-do.scales:
+			by = min(max(by+waiting, -signalrules.Gathered), signalrules.Gathered)
+		default:
+		}
+		do.scales <- by // there is room: no other goroutine sends
+	case signalrules.Ignore:
+		signal.Ignore(handled[e.Signal])
+		if e.Signal == signalrules.More {
+			do.log.Warn("the program reads its terminal as a background job: its reads fail, and "+e.Signal.String()+" is ignored from now on", "hint", "bring it to the foreground, or give it another standard input")
+		}
+	case signalrules.Reserved:
+		do.log.Warn(e.Signal.String() + " has no meaning yet: ignored")
+	case signalrules.Wake:
+		do.tick.Reset(e.In)
+	}
+}
+
+// offer sends v if there is room.
+func offer[T any](ch chan<- T, v T) {
+	select {
+	case ch <- v:
+	default:
+	}
+}
+
+// scaleBySignal gives the only pool, or the first, by workers more.
 func (rt *Runtime) scaleBySignal(by int) {
 	if err := rt.scaleBy(context.Background(), "", by); err != nil {
 		rt.log.Error("scale by signal", "by", by, "err", err)

@@ -284,8 +284,8 @@ func (s Supervisor) childName() string   { return s.Name }
 func (l ListenerSpec) childName() string { return l.Name }
 
 // None chooses "none" in a field whose zero value means a default: no Rollout.Surge, no heartbeat
-// (Liveness.Every), no time for orphans (Config.OrphanDrain), no keep-alive. As a slot it means
-// that a worker has no slot.
+// (Liveness.Every), no time for orphans (Config.OrphanDrain), no echo (Service.SignalEcho), no
+// keep-alive. As a slot it means that a worker has no slot.
 const None = -1
 
 // ScaleDownOrder chooses which workers go when a pool is scaled down. A slot without a running

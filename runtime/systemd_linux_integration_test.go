@@ -234,7 +234,7 @@ func TestSystemdOfErrors(t *testing.T) {
 			"STATUS=shutting down: killing what is left\nEXTEND_TIMEOUT_USEC=10000000",
 			"STATUS=coppice: shutdown: killed what was left: context deadline exceeded",
 		}, 1},
-		{"second signal", "ends badly", []syscall.Signal{syscall.SIGTERM, syscall.SIGINT}, []string{
+		{"second signal", "ends badly", []syscall.Signal{syscall.SIGTERM, syscall.SIGQUIT}, []string{
 			stopping, shutting, "STATUS=coppice: second signal: killing what is left",
 		}, 1},
 	} {

@@ -2,12 +2,13 @@ package coppice
 
 import (
 	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/runtime/internal/signalrules"
 )
 
-// sentByTerminal reports whether this process is a background job that may not write to its
-// terminal (stty tostop). The terminal answers each try to write by a SIGTTOU; if the program
-// catches that, it tries again for ever.
-func sentByTerminal() bool {
+// sentByTerminal reports whether this process is a background job that its terminal may have sent
+// a signal: SIGTTIN for a read, SIGTTOU for a write if it may not write (stty tostop).
+func sentByTerminal(sig signalrules.Signal) bool {
 	fd, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return false // it has no terminal
@@ -16,6 +17,9 @@ func sentByTerminal() bool {
 	front, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
 	if err != nil || front == unix.Getpgrp() {
 		return false
+	}
+	if sig == signalrules.More {
+		return true
 	}
 	modes, err := unix.IoctlGetTermios(fd, unix.TCGETS)
 	return err == nil && modes.Lflag&unix.TOSTOP != 0

@@ -2,4 +2,6 @@
 
 package coppice
 
-func sentByTerminal() bool { return false }
+import "github.com/coppice-go/coppice/runtime/internal/signalrules"
+
+func sentByTerminal(signalrules.Signal) bool { return false }

@@ -24,6 +24,9 @@ func parseTree(cfg Config) (*node, error) {
 	if cfg.OrphanDrain != None {
 		notNegative(bad, "", "OrphanDrain", cfg.OrphanDrain)
 	}
+	if cfg.Service.SignalEcho != None {
+		notNegative(bad, "", "Service.SignalEcho", cfg.Service.SignalEcho)
+	}
 	checkIsolation(bad, "", "ListenerIsolation", cfg.ListenerIsolation)
 	if cfg.MaxLine < 1<<10 || cfg.MaxLine > 64<<20 {
 		bad("", "MaxLine", cfg.MaxLine, "is not between 1 KiB and 64 MiB")

@@ -46,13 +46,11 @@ func init() { // early: until then a signal ends the process
 // parent.
 func forwardStopSignals(master int) {
 	var s connectedChild
-	var waiting []os.Signal // for s
+	var first os.Signal // the master acts on the first one alone; nil before it
+	passedOn := false
 	for {
 		select {
 		case s = <-connectedChildren:
-			for _, sig := range waiting {
-				s.forwardStopSignal(sig)
-			}
 		case sig := <-stopSignals:
 			orphan := os.Getppid() != master // most likely the signal of the parent's death
 			switch {
@@ -60,13 +58,17 @@ func forwardStopSignals(master int) {
 				os.Exit(childproto.ExitFailed) // the child has not begun
 			case orphan:
 				s.beginDrain(errOrphan, time.Duration(s.orphanDrain.Load()), 0)
-			case s.Session == nil:
-				if len(waiting) < cap(stopSignals) {
-					waiting = append(waiting, sig)
-				}
-			default:
-				s.forwardStopSignal(sig)
+				continue
+			case first == nil:
+				first = sig
 			}
+			if sig == syscall.SIGQUIT {
+				go stacks.Print() // ends when printed, or with the process
+			}
+		}
+		if first != nil && !passedOn && s.Session != nil {
+			passedOn = true
+			s.forwardStopSignal(first)
 		}
 	}
 }
@@ -77,9 +79,6 @@ func (s connectedChild) forwardStopSignal(sig os.Signal) {
 	name := sig.String()
 	if number, ok := sig.(syscall.Signal); ok {
 		name = unix.SignalName(number)
-	}
-	if sig == syscall.SIGQUIT {
-		go stacks.Print() // ends when printed, or with the process
 	}
 	if err := s.conn.TrySend(childproto.NewFrame(childproto.FrameStopSignal, childproto.StopSignalFrame{Signal: name})); err != nil {
 		s.log.Warn("cannot pass a signal to end on to the master", "signal", name, "err", err)

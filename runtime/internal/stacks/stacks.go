@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync/atomic"
 
 	"github.com/coppice-go/coppice/runtime/internal/logqueue"
 )
@@ -18,8 +19,18 @@ func Take() []byte {
 	return b[:runtime.Stack(b, true)]
 }
 
-// Print prints the stacks of all goroutines to standard error, for a SIGQUIT.
-func Print() { logqueue.PrintLine(os.Stderr, Text()) }
+// printing is set while Print prints.
+var printing atomic.Bool
+
+// Print prints the stacks of all goroutines to standard error, for a SIGQUIT. While it prints a
+// further call does nothing, however many signals come.
+func Print() {
+	if printing.Swap(true) {
+		return
+	}
+	defer printing.Store(false)
+	logqueue.PrintLine(os.Stderr, Text())
+}
 
 // Text returns what a SIGQUIT prints.
 func Text() string {
