@@ -39,6 +39,7 @@ type poolDriver struct {
 	rolling        int                            // the generation of the roll under way; 0 = none
 	failedInRoll   map[pool.WorkerSeq]*poolWorker // workers of rolling that have ended: one of them may be why it fails
 	scaleErr       error                          // why the latest slot that was added did not come up
+	holds          uint64                         // times that recycling was held back
 
 	generation atomic.Int64 // the generation that all slots have, or are to get
 
@@ -197,6 +198,8 @@ func (c *poolDriver) perform(e pool.Effect) {
 		c.pendingAnswers[e.Kind] = c.pendingAnswers[e.Kind][1:]
 		c.mu.Unlock()
 		ch <- e // capacity 1, and this is the only value
+	case pool.Hold:
+		c.recyclingHeld(e)
 	case pool.Wake:
 		d := e.At - time.Since(c.began)
 		c.mu.Lock()
@@ -263,8 +266,11 @@ func (c *poolDriver) occupySlot(w *poolWorker) {
 	stop := w.stopSignalled
 	c.mu.Unlock()
 	if r := c.pool.Recycle; r.watches() {
-		due := func(limit string) { c.markDue(w, limit) }
-		limitWatch{&w.workerStop, r, w.slot, c.size(), due}.begin()
+		due := func(limit string, reached int64) {
+			w.memory.Store(reached)
+			c.markDue(w, limit)
+		}
+		limitWatch{&w.workerStop, r, w.slot, c.size(), due, func(memory int64) { c.overHardMemory(w, memory) }}.begin()
 	}
 	if stop {
 		c.stopForSignal(w)
@@ -324,7 +330,7 @@ func (c *poolDriver) drain(e pool.Effect) {
 // markDue makes the rules replace a worker when its turn comes.
 func (c *poolDriver) markDue(w *poolWorker, why string) {
 	c.note(w.assigned.Load().slot, w.event(PoolEvent{Kind: WorkerDue, Why: why}))
-	c.step(pool.Event{Kind: pool.Due, Worker: w.id})
+	c.step(pool.Event{Kind: pool.Due, Worker: w.id, Brake: why == "memory"})
 }
 
 // kill ends a worker without asking.

@@ -74,6 +74,7 @@ type poolWorker struct {
 	relinked     atomic.Int64             // times that it got a new link for a broken one
 	framesLost   atomic.Uint64            // frames whose descriptors the master had no room for
 	badFrames    atomic.Uint64            // frames that could not be understood
+	memory       atomic.Int64             // what it took when it was over Recycle.SoftMemory
 	stopSignal   sync.Once                // the first signal from outside counts
 	requestsDone sync.Once                // the first report that it has had its share of requests counts
 	heartbeats   liveness.Answers

@@ -28,13 +28,14 @@ func (r Recycle) watches() bool { return r.Age > 0 || r.SoftMemory > 0 || r.Hard
 type limitWatch struct {
 	*workerStop
 	recycle    Recycle
-	slot, size int                // the worker's slot, and how many there are
-	due        func(limit string) // makes the rules replace the worker when its turn comes
+	slot, size int                               // the worker's slot, and how many there are
+	due        func(limit string, reached int64) // makes the rules replace the worker when its turn comes
+	over       func(memory int64)                // reports that the worker is killed for its memory
 }
 
 func (l limitWatch) begin() {
 	if l.recycle.Age > 0 {
-		l.unlessEnded(time.Duration(l.limit(float64(l.recycle.Age))), func() { l.due("age") })
+		l.unlessEnded(time.Duration(l.limit(float64(l.recycle.Age))), func() { l.due("age", 0) })
 	}
 	if l.recycle.SoftMemory > 0 || l.recycle.HardMemory > 0 {
 		go l.watchMemory() // ends with the worker
@@ -54,14 +55,19 @@ func (l limitWatch) watchMemory() {
 			return
 		case <-tick.C:
 		}
-		rss, ok := residentMemory(l.backend.pid())
+		limit := soft
+		if soft == 0 {
+			limit = r.HardMemory
+		}
+		memory, ok := ownMemory(l.backend.pid(), limit)
 		switch {
 		case !ok:
-		case r.HardMemory > 0 && rss > r.HardMemory:
+		case r.HardMemory > 0 && memory > r.HardMemory:
+			l.over(memory)
 			l.killFor(KilledMemory)
 			return
-		case soft > 0 && rss > soft:
-			l.due("memory")
+		case soft > 0 && memory > soft:
+			l.due("memory", memory)
 			soft = 0
 			if r.HardMemory == 0 {
 				return

@@ -140,6 +140,8 @@ func parseEvent(t *testing.T, f []string) Event {
 		switch word {
 		case "final":
 			ev.Final = true
+		case "brake":
+			ev.Brake = true
 		case "outside":
 			ev.KilledOutside = true
 		case "back":
@@ -197,6 +199,8 @@ func (e Effect) String() string {
 		if e.Kind == Scaled && e.Result == Failed {
 			s += fmt.Sprintf(":%s, size %d", slot, e.Size)
 		}
+	case Hold:
+		s += fmt.Sprintf("%s w%d until %v", slot, e.Worker, e.At)
 	case Wake:
 		s += fmt.Sprintf(" at %v", e.At)
 	case Gone:

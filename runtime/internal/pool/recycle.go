@@ -1,22 +1,52 @@
 package pool
 
+import "time"
+
+// Workers that are due within earlyLife are due early. The first such worker of a slot is replaced
+// at once. The next has to live for earlyLife, the next for twice as long, up to maxEarlyLife, until
+// one was not early. A leak that fills a worker within seconds and a limit that every worker exceeds
+// look the same; in neither case does it help to replace workers faster.
+const (
+	earlyLife    = 10 * time.Second
+	maxEarlyLife = time.Hour
+)
+
 // markDue marks a slot's worker to be replaced. A spare just ends: refillSpares launches
 // another.
-func (s *State) markDue(id WorkerSeq) {
-	w := s.workers[id]
+func (s *State) markDue(ev Event) {
+	w := s.workers[ev.Worker]
 	if w == nil {
 		return
 	}
 	switch w.phase {
 	case active:
-		if sl := s.slots[w.slot]; sl.current == id && sl.running {
-			sl.due = true
+		if sl := s.slots[w.slot]; sl.current == w.id && sl.running {
+			sl.due, sl.hold = true, 0
+			if ev.Brake {
+				s.brake(sl, w)
+			}
 		}
 	case spare:
 		s.retire(w, ForRecycle, true)
 	case warming:
 		s.discard(w, ForRecycle)
 	case launching, assigned, draining, dying:
+	}
+}
+
+// brake holds back the replacement of a worker that is due early, as those before it were.
+func (s *State) brake(sl *slot, w *worker) {
+	least := Time(earlyLife)
+	for range sl.early - 1 {
+		least = min(2*least, maxEarlyLife)
+	}
+	if s.now-w.since >= least {
+		sl.early = 0
+		return
+	}
+	if sl.early++; sl.early > 1 {
+		sl.hold = w.since + least
+		s.do(Effect{Kind: Hold, Worker: w.id, Slot: sl.n, At: sl.hold})
 	}
 }
 
@@ -36,7 +66,7 @@ func (s *State) recycle() {
 		if busy >= s.cfg.Recycling {
 			return
 		}
-		if sl.due && sl.replacing == notReplacing && sl.ready() && sl.retry <= s.now && s.beginReplace(sl, sl.gen, ForRecycle) {
+		if sl.due && sl.replacing == notReplacing && sl.ready() && max(sl.retry, sl.hold) <= s.now && s.beginReplace(sl, sl.gen, ForRecycle) {
 			busy++
 		}
 	}

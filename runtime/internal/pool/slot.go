@@ -165,7 +165,7 @@ func (s *State) ready(id WorkerSeq) {
 		s.failures = 0
 	}
 	sl := s.slots[w.slot]
-	w.phase = active
+	w.phase, w.since = active, s.now
 	switch {
 	case sl.stopping: // the supervisor is stopping the worker before it
 		sl.nextReady = true

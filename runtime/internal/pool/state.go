@@ -25,6 +25,7 @@ type worker struct {
 	slot   int
 	phase  workerPhase
 	forced bool // draining, and forced to end
+	since  Time // when it became active
 }
 
 // replaceMode is how a slot's worker is being replaced.
@@ -57,6 +58,8 @@ type slot struct {
 	done         bool // ended for good, by its restart type
 	removing     bool
 	due          bool // to be recycled
+	early        int  // braked recyclings in a row that were early
+	hold         Time // of due: not before then
 	failures     int  // of recycling, in a row
 	retry        Time
 	outsideKills int // workers of this start that were killed from outside
@@ -122,7 +125,7 @@ func (s *State) Step(now Time, ev Event) []Effect {
 	case Removed:
 		s.removed(ev.Slot)
 	case Due:
-		s.markDue(ev.Worker)
+		s.markDue(ev)
 	case Tick:
 		s.wake = 0
 	case Stop:
@@ -184,7 +187,7 @@ func (s *State) setWake() {
 	}
 	for _, sl := range s.slots {
 		if sl.due {
-			sooner(sl.retry)
+			sooner(max(sl.retry, sl.hold))
 		}
 	}
 	if at != s.wake && at != 0 {

@@ -78,7 +78,8 @@ const (
 	Added
 	// Removed: the supervisor has done Remove.
 	Removed
-	// Due: replace Worker by one of the same generation.
+	// Due: replace Worker by one of the same generation. Brake: a limit was exceeded that a fresh
+	// worker may exceed as well, so if that happens again and again, workers live longer.
 	Due
 	// Tick: the time of Wake has come.
 	Tick
@@ -106,6 +107,7 @@ type Event struct {
 	Back          bool
 	Failed        bool
 	KilledOutside bool
+	Brake         bool
 }
 
 // Purpose is why a worker is launched, assigned to a slot, drained or killed.
@@ -162,6 +164,8 @@ const (
 	// Scaled: the scaling is over, with Result. Slot is the one that failed; Size is the
 	// number of slots now.
 	Scaled
+	// Hold: Worker, in Slot, is due too soon after the one before it: it works on until At.
+	Hold
 	// Wake: send a Tick At; this replaces earlier ones.
 	Wake
 	// Gone: after Stop, no worker is left.
@@ -171,7 +175,7 @@ const (
 // String returns the kind's name.
 func (k EffectKind) String() string {
 	return name(k, "launch", "assign", "up", "fail", "swap", "down", "drain", "force-drain", "kill",
-		"add", "remove", "rolled", "scaled", "wake", "gone")
+		"add", "remove", "rolled", "scaled", "hold", "wake", "gone")
 }
 
 // Result is how a roll or a scaling ended.
