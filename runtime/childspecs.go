@@ -34,7 +34,7 @@ func (rt *Runtime) childSpec(n *node) supervisor.ChildSpec {
 	case Actor:
 		return supervisor.ChildSpec{ID: s.Name, Start: actors.ChildSpec(rt.system, actors.Spec{Name: n.path, New: s.New, Bound: s.Bound}), Restart: s.Restart, Shutdown: s.Shutdown}
 	case Process:
-		return supervisor.ChildSpec{ID: s.Name, Start: programStarter{rt.backends.spawner, rt.shortages, rt.crashes, rt.generations.environ, s, n.path}, Restart: s.Restart, Shutdown: s.Shutdown}
+		return supervisor.ChildSpec{ID: s.Name, Start: programStarter{rt.backends.spawner, rt.shortages, rt.crashes, rt.generations.environ, &rt.stops, s, n.path}, Restart: s.Restart, Shutdown: s.Shutdown}
 	case ListenerSpec:
 		return supervisor.ChildSpec{ID: s.Name, Start: listenerStarter{rt.sockets, rt.log, s, n.path}}
 	case Supervisor:
@@ -51,7 +51,7 @@ func (rt *Runtime) poolSpec(path string, kind *poolKind, p Pool) supervisor.Chil
 		ID: p.Name, Type: supervisor.TypeSupervisor,
 		Start: &poolStarter{pools: rt.pools, path: path, kind: kind, pool: p.complete(), parts: poolParts{
 			log: rt.log, tree: rt.tree, departures: &rt.departures, sizes: &rt.sizes, generations: &rt.generations, children: rt.children, shortages: rt.shortages,
-			backends: rt.backends, lifecycle: rt.lifecycle, crashes: rt.crashes, ending: rt.ending, stopListening: rt.stopListening, orphanDrain: rt.cfg.OrphanDrain, entry: cmp.Or(rt.cfg.entry, "Start"),
+			backends: rt.backends, lifecycle: rt.lifecycle, crashes: rt.crashes, ending: rt.ending, stopListening: rt.stopListening, orphanDrain: rt.cfg.OrphanDrain, stops: &rt.stops, entry: cmp.Or(rt.cfg.entry, "Start"),
 			declarations: rt.declarations, misfits: rt.misfits, up: rt.up.Load,
 		}},
 	}

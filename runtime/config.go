@@ -30,7 +30,10 @@ type Config struct {
 	Load func(ctx context.Context) ([]byte, error)
 
 	// Shutdown bounds the whole shutdown that a signal or the end of Run's context begins; zero =
-	// 30 s. Then what still runs is killed.
+	// 30 s. Then what still runs is killed. It is the one number to fit into the time that something
+	// outside allows: 9 s for the 10 s of docker stop, 85 s for systemd's 90 s. Pools and programs
+	// stop one after the other. If their own Shutdown times add up to more than is left, each has
+	// the same part of its own, so that each is asked before it is killed.
 	Shutdown time.Duration
 
 	// OrphanDrain is how long a worker may go on finishing its work after its master died, before

@@ -41,6 +41,7 @@ type poolDriver struct {
 	scaleErr       error                          // why the latest slot that was added did not come up
 	holds          uint64                         // times that recycling was held back
 
+	stopTime   atomic.Int64 // how long a worker may take at the end of the pool, in ns; 0 = pool.Shutdown
 	generation atomic.Int64 // the generation that all slots have, or are to get
 
 	supervisorSet chan struct{} // closed when sup is set
@@ -62,7 +63,8 @@ type poolParts struct {
 	ending        func() bool           // reports whether the tree is ending
 	stopListening func(context.Context) // Runtime.stopListening
 	orphanDrain   time.Duration         // Config.OrphanDrain
-	entry         string                // the function of this package that began the tree: Main, Run, Start
+	stops         *stopPlan
+	entry         string // the function of this package that began the tree: Main, Run, Start
 
 	declarations *declarations
 	misfits      *retries
@@ -304,15 +306,19 @@ func (c *poolDriver) drain(e pool.Effect) {
 	next := c.slots[e.Slot].occupant()
 	w.drainAsked, w.drainWhy = time.Now(), e.Why
 	c.mu.Unlock()
-	c.note(e.Slot, w.event(PoolEvent{Kind: DrainBegan, Why: e.Why.String(), Limit: w.drain}))
+	limit := c.pool.Shutdown
+	if e.Why == pool.ForStop {
+		limit = c.atEnd()
+	}
+	c.note(e.Slot, w.event(PoolEvent{Kind: DrainBegan, Why: e.Why.String(), Limit: drainOf(limit)}))
 	inSlot := next == w
 	if inSlot {
 		c.children.sockets.RemoveWorker(uint64(w.hello.ID), false)
 	} else {
 		w.retired.Store(true)
 	}
-	if !inSlot || !e.Brief { // otherwise it has the supervisor's deadline
-		w.unlessEnded(c.pool.Shutdown, w.Kill)
+	if !inSlot || !e.Brief || limit < c.pool.Shutdown { // otherwise it has the supervisor's deadline
+		w.unlessEnded(limit, w.Kill)
 	}
 	switch {
 	case c.kind.handOver != nil && !e.Brief:
@@ -321,9 +327,38 @@ func (c *poolDriver) drain(e pool.Effect) {
 			w.Stop()
 		}()
 	case e.Brief:
-		w.Stop()
+		w.stopWithin(drainOf(limit))
 	default:
 		w.retire()
+	}
+}
+
+// atEnd returns how long a worker may take from the request to stop until the kill, at the end of the
+// pool.
+func (c *poolDriver) atEnd() time.Duration {
+	if d := c.stopTime.Load(); d != 0 {
+		return time.Duration(d)
+	}
+	return c.pool.Shutdown
+}
+
+// stopsIn returns how long the pool may take to stop.
+func (c *poolDriver) stopsIn() time.Duration {
+	d := max(0, c.pool.Shutdown) // BrutalKill is none
+	if c.pool.OTP || c.pool.StopInOrder {
+		d *= time.Duration(c.size())
+	}
+	return d
+}
+
+// setStopTime gives the workers their share of the time that the tree has for its end.
+func (c *poolDriver) setStopTime() {
+	if c.pool.Shutdown <= 0 {
+		return
+	}
+	d := max(c.stops.share(time.Now(), c.pool.Shutdown), time.Nanosecond)
+	if c.stopTime.Store(int64(d)); d < c.pool.Shutdown {
+		c.log.Info("a pool stops in less time than its Shutdown", "pool", c.path, "within", d.Round(time.Millisecond).String(), "shutdown", c.pool.Shutdown.String())
 	}
 }
 

@@ -37,7 +37,7 @@ func (g *poolStarter) Start(ctx context.Context, inc supervisor.Incarnation) (su
 		c.depart(false) // the supervisor logs why
 		return nil, err
 	}
-	p := &poolInstance{pools: g.pools, driver: c, sup: inst.(*supervisor.Supervisor), done: make(chan struct{})}
+	p := &poolInstance{pools: g.pools, driver: c, stopped: g.parts.stops.add(g.path, c.stopsIn()), sup: inst.(*supervisor.Supervisor), done: make(chan struct{})}
 	c.setSupervisor(p.sup)
 	go p.awaitEnd() // ends with the pool
 	return p, nil
@@ -52,13 +52,15 @@ type poolInstance struct {
 	sup           *supervisor.Supervisor
 	done          chan struct{}
 	once          sync.Once
-	stopRequested bool // set in once, read after sup has ended
+	stopped       func() // tells the stop plan that it has ended
+	stopRequested bool   // set in once, read after sup has ended
 }
 
 func (p *poolInstance) awaitEnd() {
 	<-p.sup.Done()
 	p.driver.step(pool.Event{Kind: pool.Stop})
 	<-p.driver.gone
+	p.stopped()
 	p.pools.remove(p.driver)
 	p.once.Do(func() {}) // a later Stop has no effect
 	if p.stopRequested {
@@ -89,6 +91,7 @@ func (c *poolDriver) depart(log bool) {
 func (p *poolInstance) Stop() {
 	p.once.Do(func() { p.stopRequested = true })
 	stop := func() {
+		p.driver.setStopTime()
 		p.driver.step(pool.Event{Kind: pool.Stop})
 		p.sup.Stop()
 	}

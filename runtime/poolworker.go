@@ -94,7 +94,7 @@ func newPoolWorker(c *poolDriver, e pool.Effect) *poolWorker {
 		linkedToAll: make(chan struct{}), drained: make(chan struct{}),
 	}
 	w.wanted, w.dismiss = context.WithCancel(c.alive)
-	w.drain = c.pool.Shutdown * 9 / 10
+	w.drain = drainOf(c.pool.Shutdown)
 	w.life, w.endLife = context.WithCancel(context.Background())
 	w.setStandby = sync.OnceFunc(func() { close(w.standby) })
 	w.setReady = sync.OnceFunc(func() { close(w.ready) })

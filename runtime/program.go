@@ -12,6 +12,7 @@ type programStarter struct {
 	shortages *retries
 	crashes   *crashQueue     // nil: crashes are not reported
 	environ   func() []string // of the current generation
+	stops     *stopPlan
 	spec      Process
 	path      string
 }

@@ -20,6 +20,7 @@ import (
 type programInstance struct {
 	supervisor.Termination
 	crashes *crashQueue
+	stops   *stopPlan
 	spec    Process
 	body    *processChild
 	name    string
@@ -58,7 +59,7 @@ func (f programStarter) start(ctx context.Context, incarnation int) (supervisor.
 		return nil, err
 	}
 	defer ready.Close()
-	p := &programInstance{crashes: f.crashes, spec: spec, body: body, name: name, inc: incarnation}
+	p := &programInstance{crashes: f.crashes, stops: f.stops, spec: spec, body: body, name: name, inc: incarnation}
 	go p.live() // ends with the process
 	defer afterSlowStart(timeout, func(d time.Duration) {
 		if spec.Ready.Alive == 0 {
@@ -113,7 +114,9 @@ func (p Process) grace() time.Duration {
 }
 
 func (p *programInstance) live() {
+	ended := p.stops.add(p.name, max(0, p.spec.stopTime())) // without a limit it has none of the plan's
 	p.body.finish()
+	ended()
 	exit := p.body.exit()
 	exit.killedFor(&p.killed)
 	reason := exit.reason(endContext{p.asked.Load(), p.body.sent(), p.spec.SuccessExit})
@@ -133,22 +136,34 @@ func (p *programInstance) Stop() {
 	}
 	if p.spec.Stop == 0 {
 		p.body.terminate()
-		return
+	} else {
+		p.body.ask(p.spec.Stop)
 	}
-	p.body.ask(p.spec.Stop)
 	d := p.spec.stopTime()
 	if d < 0 { // without a limit
 		return
 	}
+	share := p.stops.share(time.Now(), d)
 	go func() { // ends with the program
-		timer := time.NewTimer(d * 9 / 10)
-		defer timer.Stop()
-		select {
-		case <-p.Done():
-		case <-timer.C:
+		if !p.endedWithin(drainOf(share)) && p.spec.Stop != 0 {
 			p.body.terminate()
 		}
+		if share < d && !p.endedWithin(share-drainOf(share)) { // otherwise its supervisor kills it
+			p.Kill()
+		}
 	}()
+}
+
+// endedWithin waits for the program's end, at most d, and reports whether it has ended.
+func (p *programInstance) endedWithin(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-p.Done():
+		return true
+	case <-timer.C:
+		return false
+	}
 }
 
 // Kill ends the program, whether or not it was asked to stop before.

@@ -58,6 +58,7 @@ type Runtime struct {
 	closed   sync.Once                      // by stopListening
 	manager  atomic.Pointer[serviceManager] // systemd; nil when it wants no messages
 	sockets  *registry.Table
+	stops    stopPlan
 
 	ended chan struct{} // closed when the tree has ended and everything is closed
 	err   error         // why, after ended
@@ -300,18 +301,18 @@ func (rt *Runtime) Wait() error {
 }
 
 // Shutdown ends the tree in order and waits for its end. It closes the listening sockets once the
-// connections in their backlogs are accepted and claimed. Then the children stop in reverse start
-// order, each within its Shutdown time, and every process is reaped. When ctx ends first, what
-// still runs is killed, and the error wraps ctx's. Concurrent calls wait for the same shutdown.
+// connections in their backlogs are accepted and claimed, in a quarter of ctx's time at most. Then
+// the children stop in reverse start order, each within its Shutdown time, or within its part of
+// ctx's time if that is less (see Config.Shutdown), and every process is reaped. When ctx ends
+// first, what still runs is killed, and the error wraps ctx's. Concurrent calls wait for the same
+// shutdown.
 func (rt *Runtime) Shutdown(ctx context.Context) error {
 	select {
 	case <-rt.ended:
 		return rt.err
 	default:
 	}
-	if !rt.closing.Swap(true) {
-		rt.log.Info("shutting down")
-	}
+	rt.planStop(ctx, !rt.closing.Swap(true))
 	rt.stopListening(ctx)
 	rt.tree.Stop()
 	select {
@@ -338,6 +339,27 @@ func (rt *Runtime) stopListening(ctx context.Context) {
 		rt.children.drainListeners(ctx)
 		rt.sockets.Close()
 	})
+}
+
+// planStop shares what the children may take for their stop out within ctx, and logs the shutdown if
+// it is the first call.
+func (rt *Runtime) planStop(ctx context.Context, first bool) {
+	deadline, bounded := ctx.Deadline()
+	if !bounded {
+		if first {
+			rt.log.Info("shutting down")
+		}
+		return
+	}
+	sum := rt.stops.begin(deadline)
+	if !first {
+		return
+	}
+	within := time.Until(deadline).Round(time.Millisecond)
+	rt.log.Info("shutting down", "within", within.String())
+	if sum > within {
+		rt.log.Info("the pools and programs stop one after the other and may take longer than that: each gets its share", "sum", sum.String(), "within", within.String())
+	}
 }
 
 // stopAsked answers a Stop of the master's PID. A child cannot end its tree.

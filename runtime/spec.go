@@ -92,7 +92,8 @@ type Pool struct {
 	StartTimeout time.Duration
 
 	// Shutdown bounds the time from the request to stop until the kill; zero = 10 s. Nine tenths of
-	// it are the drain: then Worker.WorkContext ends, and a process gets SIGTERM.
+	// it are the drain: then Worker.WorkContext ends, and a process gets SIGTERM. At the tree's end
+	// it may be less: see Config.Shutdown.
 	// supervisor.BrutalKill kills at once.
 	Shutdown time.Duration
 

@@ -4,9 +4,14 @@ package coppice_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,6 +40,29 @@ func init() {
 				return err
 			},
 		}}}
+	}
+	trees["stuck"] = func() coppice.Config {
+		stuck := func(name string) coppice.Pool {
+			return coppice.Pool{Name: name, Size: 1, Worker: func(ctx context.Context, w *coppice.Worker) error {
+				if err := w.Ready(); err != nil {
+					return err
+				}
+				<-ctx.Done()
+				fmt.Println("told", name)
+				select {}
+			}}
+		}
+		return coppice.Config{
+			Shutdown: 6 * time.Second,
+			Hooks:    coppice.Hooks{Started: func(*coppice.Runtime) { fmt.Println("UP") }},
+			Children: []coppice.ChildSpec{
+				stuck("first"), stuck("middle"),
+				coppice.Process{Name: "program", Shutdown: 10 * time.Second, Ready: coppice.Ready{Line: "up"}, Command: []string{
+					"/bin/sh", "-c", "trap 'echo told program' TERM; echo up; while :; do sleep 0.1; done",
+				}},
+				stuck("last"),
+			},
+		}
 	}
 }
 
@@ -71,5 +99,30 @@ func testPoolStopsTogether(t *testing.T) {
 	}
 	if err := <-stopped; err != nil {
 		t.Errorf("shutdown: %v", err)
+	}
+}
+
+// TestStopInOneDeadline: what docker stop does to a tree whose pools and programs are all stuck. They
+// stop one after the other, and each is asked before it is killed, although the first alone may
+// take longer than all have.
+func TestStopInOneDeadline(t *testing.T) {
+	p := runtimetest.Start(t, []string{treeVar + "=stuck"})
+	p.Await("^UP$")
+	p.Signal(syscall.SIGTERM)
+	if code := p.Wait(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	told := regexp.MustCompile(`\| told (\w+)$`)
+	var order []string
+	for _, line := range p.Lines() {
+		if m := told.FindStringSubmatch(line); m != nil {
+			order = append(order, m[1])
+		}
+		if strings.Contains(line, "killed what was left") {
+			t.Error(line)
+		}
+	}
+	if !slices.Equal(order, []string{"last", "program", "middle", "first"}) {
+		t.Errorf("%q were told to end", order)
 	}
 }

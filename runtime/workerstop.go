@@ -47,16 +47,24 @@ func (w *workerStop) unlessEnded(d time.Duration, f func()) {
 
 // Stop asks the worker to drain and end. No worker replaces it, so connections without a request
 // are closed soon: their clients would find no worker to ask again.
-func (w *workerStop) Stop() { w.requestStop(w.drain / childproto.IdleShare) }
+func (w *workerStop) Stop() { w.stopWithin(w.drain) }
+
+// stopWithin is Stop for a worker that has no more than drain for its drain.
+func (w *workerStop) stopWithin(drain time.Duration) {
+	w.requestStop(drain, drain/childproto.IdleShare)
+}
 
 // retire asks the worker to drain and end when another has taken its place.
-func (w *workerStop) retire() { w.requestStop(w.drain) }
+func (w *workerStop) retire() { w.requestStop(w.drain, w.drain) }
 
 // requestStop asks the worker to drain and end, and to close connections without a request after
 // idle. A further call can only hurry it.
-func (w *workerStop) requestStop(idle time.Duration) {
-	err := w.conn.TrySend(childproto.NewFrame(childproto.FrameStop, childproto.StopRequest{Drain: w.drain, Idle: idle}))
+func (w *workerStop) requestStop(drain, idle time.Duration) {
+	err := w.conn.TrySend(childproto.NewFrame(childproto.FrameStop, childproto.StopRequest{Drain: drain, Idle: idle}))
 	if w.askedStop.Swap(true) {
+		if drain < w.drain {
+			w.unlessEnded(drain, w.endDrain)
+		}
 		return
 	}
 	if err != nil {
@@ -64,7 +72,7 @@ func (w *workerStop) requestStop(idle time.Duration) {
 		return
 	}
 	w.backend.asked("asked by frame")
-	w.unlessEnded(w.drain, w.endDrain)
+	w.unlessEnded(drain, w.endDrain)
 }
 
 // endDrain ends the worker's drain: its requests under way are cut. The frame tells the worker that
