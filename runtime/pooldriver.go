@@ -201,7 +201,14 @@ func (c *poolDriver) perform(e pool.Effect) {
 		c.mu.Unlock()
 		ch <- e // capacity 1, and this is the only value
 	case pool.Hold:
-		c.recyclingHeld(e)
+		w := c.worker(e.Worker)
+		c.mu.Lock()
+		c.holds++
+		n := c.holds
+		c.mu.Unlock()
+		if isPowerOfTwo(n) {
+			overMemory{name: w.name(), memory: w.memory.Load(), limit: c.pool.Recycle.SoftMemory}.logHeld(c.log, e.At-time.Since(c.began), n)
+		}
 	case pool.Wake:
 		d := e.At - time.Since(c.began)
 		c.mu.Lock()
@@ -272,7 +279,11 @@ func (c *poolDriver) occupySlot(w *poolWorker) {
 			w.memory.Store(reached)
 			c.markDue(w, limit)
 		}
-		limitWatch{&w.workerStop, r, w.slot, c.size(), due, func(memory int64) { c.overHardMemory(w, memory) }}.begin()
+		began := time.Now()
+		over := func(memory int64) {
+			overMemory{w.name(), memory, r.HardMemory, time.Since(began)}.logKilled(c.log)
+		}
+		limitWatch{&w.workerStop, r, w.slot, c.size(), due, over}.begin()
 	}
 	if stop {
 		c.stopForSignal(w)
