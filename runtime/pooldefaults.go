@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/pool"
+	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -43,6 +44,14 @@ func (p Pool) complete() Pool {
 // live. With a budget of none its supervisor handles the first failure.
 func (p Pool) persists() bool {
 	return !p.OTP && p.Strategy == supervisor.OneForOne && p.Intensity.Max > 0
+}
+
+// startTogether returns how many workers may be starting at once when the pool starts.
+func (p Pool) startTogether() int {
+	if p.OTP || p.Strategy != supervisor.OneForOne {
+		return 1
+	}
+	return cmp.Or(p.MaxParallelStarts, process.CPUs())
 }
 
 // rules returns the part of p that internal/pool needs; p must be complete.

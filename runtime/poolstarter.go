@@ -22,11 +22,16 @@ func (g *poolStarter) Start(ctx context.Context, inc supervisor.Incarnation) (su
 	c := newPoolDriver(g.parts, g.kind, g.path, g.pool)
 	spec := supervisor.Spec{
 		Strategy: g.pool.Strategy, Intensity: g.pool.Intensity, Backoff: g.pool.Backoff,
-		StopTogether: !g.pool.StopInOrder && !g.pool.OTP, Persist: g.pool.persists(),
+		StopTogether: !g.pool.StopInOrder && !g.pool.OTP, StartTogether: g.pool.startTogether(), Persist: g.pool.persists(),
 	}
 	g.pools.add(c)
+	var before <-chan struct{}
 	for slot := range c.size() {
-		spec.Children = append(spec.Children, c.slotSpec(slot))
+		launched := make(chan struct{})
+		child := c.slotSpec(slot)
+		child.Start = slotStarter{c, slot, before, sync.OnceFunc(func() { close(launched) })}
+		spec.Children = append(spec.Children, child)
+		before = launched
 	}
 	inst, err := spec.Start(ctx, inc)
 	if err != nil {

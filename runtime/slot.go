@@ -61,6 +61,12 @@ func (s *slotInstance) Info() any {
 type slotStarter struct {
 	driver *poolDriver
 	slot   int
+
+	// Of the pool's first slots, which may start at once: before is closed when the worker of the
+	// slot before is launched, and launched is to be called likewise, so that a higher slot has a
+	// younger worker. Otherwise nil.
+	before   <-chan struct{}
+	launched func()
 }
 
 // startResult answers the supervisor's start of a slot.
@@ -87,11 +93,17 @@ func (s slotStarter) Start(ctx context.Context, inc supervisor.Incarnation) (i s
 // start makes one try of Start.
 func (s slotStarter) start(ctx context.Context) (supervisor.Instance, error) {
 	c := s.driver
+	if s.before != nil {
+		<-s.before // soon: its start was called before this one
+	}
 	reply := make(chan startResult, 1)
 	c.mu.Lock()
 	slot := c.slotLocked(s.slot)
 	slot.pendingStarts = append(slot.pendingStarts, reply)
 	c.stepLocked(pool.Event{Kind: pool.Start, Slot: s.slot})
+	if s.launched != nil {
+		s.launched()
+	}
 	var r startResult
 	select {
 	case r = <-reply:
@@ -134,7 +146,7 @@ func (c *poolDriver) startFailure(id pool.WorkerSeq) error {
 // slotSpec returns the spec of a slot as a child of the pool's supervisor.
 func (c *poolDriver) slotSpec(slot int) supervisor.ChildSpec {
 	return supervisor.ChildSpec{
-		ID: c.slotID(slot), Start: slotStarter{c, slot},
+		ID: c.slotID(slot), Start: slotStarter{driver: c, slot: slot},
 		Restart: c.pool.Restart, Shutdown: c.pool.Shutdown, // the driver enforces StartTimeout
 	}
 }

@@ -91,6 +91,11 @@ type Pool struct {
 	// s, or half of StartTimeout if that is less, the log says what the worker has not done yet.
 	StartTimeout time.Duration
 
+	// MaxParallelStarts is how many workers may be starting at once when the pool starts, in the
+	// order of their slots; zero = one for each CPU that the master may use. With another Strategy
+	// than OneForOne and with OTP they start one after the other. A reload has Rollout.Surge.
+	MaxParallelStarts int
+
 	// Shutdown bounds the time from the request to stop until the kill; zero = 10 s. Nine tenths of
 	// it are the drain: then Worker.WorkContext ends, and a process gets SIGTERM. At the tree's end
 	// it may be less: see Config.Shutdown.

@@ -41,6 +41,20 @@ func init() {
 			},
 		}}}
 	}
+	trees["starts held"] = func() coppice.Config {
+		return coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{
+			Name: "web", Size: 3, MaxParallelStarts: 3, Worker: func(ctx context.Context, w *coppice.Worker) error {
+				conn, err := net.Dial("tcp", os.Getenv(holderVar))
+				if err != nil {
+					return err
+				}
+				if _, err = io.Copy(io.Discard, conn); err != nil {
+					return err
+				}
+				return idle(ctx, w)
+			},
+		}}}
+	}
 	trees["stuck"] = func() coppice.Config {
 		stuck := func(name string) coppice.Pool {
 			return coppice.Pool{Name: name, Size: 1, Worker: func(ctx context.Context, w *coppice.Worker) error {
@@ -99,6 +113,39 @@ func testPoolStopsTogether(t *testing.T) {
 	}
 	if err := <-stopped; err != nil {
 		t.Errorf("shutdown: %v", err)
+	}
+}
+
+// TestPoolStartsTogether: as many workers of a pool start at once as MaxParallelStarts says, so that a
+// pool whose workers take long is up soon.
+func TestPoolStartsTogether(t *testing.T) { inBoth(t, testPoolStartsTogether) }
+
+func testPoolStartsTogether(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	t.Setenv(holderVar, ln.Addr().String())
+	_ = ln.(*net.TCPListener).SetDeadline(time.Now().Add(runtimetest.Patience / 2))
+	starting := make(chan int, 1)
+	go func() { // ends with the deadline
+		var held []net.Conn
+		for range 3 {
+			conn, err := ln.Accept()
+			if err != nil {
+				break
+			}
+			held = append(held, conn)
+		}
+		starting <- len(held)
+		for _, conn := range held {
+			_ = conn.Close()
+		}
+	}()
+	startTree(t, "starts held")
+	if n := <-starting; n != 3 {
+		t.Errorf("%d of 3 workers were starting while none was ready", n)
 	}
 }
 

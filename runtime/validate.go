@@ -116,6 +116,9 @@ func (p Pool) validate(bad reportInvalid, path string) {
 	if p.ScaleDown > LeastBusyFirst {
 		bad(path, "ScaleDown", p.ScaleDown, "is none of youngest, oldest, least-busy")
 	}
+	if p.MaxParallelStarts < 0 {
+		bad(path, "MaxParallelStarts", p.MaxParallelStarts, "is negative")
+	}
 	p.Recycle.validate(bad, path)
 	notNegative(bad, path, "StartTimeout", p.StartTimeout)
 	if p.Shutdown != supervisor.BrutalKill {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -438,4 +440,70 @@ func TestSnapshotIsImmutable(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestStartTogether: so many children are starting at once, in their order, and no more; the first that
+// fails ends the start of the others.
+func TestStartTogether(t *testing.T) {
+	for _, tt := range []struct {
+		together, want int
+		fails          bool
+	}{{0, 1, false}, {1, 1, false}, {2, 2, false}, {9, 4, false}, {3, 3, true}} {
+		t.Run(fmt.Sprint(tt.together, tt.fails), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var starting []string
+				var mu sync.Mutex
+				release := make(chan error)
+				spec := Spec{StartTogether: tt.together}
+				for _, id := range []string{"a", "b", "c", "d"} {
+					spec.Children = append(spec.Children, ChildSpec{ID: id, Start: StarterFunc(func(ctx context.Context, inc Incarnation) (Instance, error) {
+						mu.Lock()
+						starting = append(starting, id)
+						mu.Unlock()
+						select {
+						case err := <-release:
+							if err != nil {
+								return nil, err
+							}
+						case <-ctx.Done():
+							return nil, ctx.Err()
+						}
+						return Func(func(ctx context.Context) error { <-ctx.Done(); return nil }).Start(context.WithoutCancel(ctx), inc)
+					})})
+				}
+				result := make(chan error, 1)
+				go func() {
+					s, err := Start(t.Context(), spec, Config{})
+					if err == nil {
+						s.Stop()
+						<-s.Done()
+					}
+					result <- err
+				}()
+				synctest.Wait()
+				mu.Lock()
+				slices.Sort(starting)
+				if want := []string{"a", "b", "c", "d"}[:tt.want]; !slices.Equal(starting, want) {
+					t.Errorf("%q are starting at once, want %q", starting, want)
+				}
+				mu.Unlock()
+				if tt.fails {
+					release <- io.ErrUnexpectedEOF
+					if err := <-result; !errors.Is(err, io.ErrUnexpectedEOF) {
+						t.Errorf("error %v", err)
+					}
+					if len(starting) != tt.want {
+						t.Errorf("%q were started", starting)
+					}
+					return
+				}
+				for range 4 {
+					release <- nil
+				}
+				if err := <-result; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
 }

@@ -164,6 +164,11 @@ type Spec struct {
 	// equal, such as the slots of a pool. Each has its own Shutdown; the end takes the
 	// longest of them, not their sum. A group's restart keeps the order. Conflicts with OTP.
 	StopTogether bool
+	// StartTogether is how many children the supervisor's own start may have under way at once, in
+	// their order; 0 is 1: the next one is started when the one before it is up. For children that
+	// are equal and take long to start. The first that fails ends the others. Groups and restarts
+	// are as without it. It needs OneForOne, and conflicts with OTP.
+	StartTogether int
 	// OTP selects Erlang's exact rules where this package has others by default: a
 	// supervisor that gives up ends with Shutdown, which is a normal end for a transient
 	// child spec, so it is not restarted.
@@ -232,6 +237,7 @@ func (s Spec) flags() rules.Flags {
 		Backoff:       rules.Backoff(s.Backoff),
 		LeakEscalates: s.Leak == LeakGiveUp,
 		StopTogether:  s.StopTogether,
+		StartTogether: s.StartTogether,
 		Persist:       s.Persist,
 	}.Resolve()
 }

@@ -77,6 +77,14 @@ func (v *validator) backoff(path string, s Spec) {
 	if s.OTP && s.StopTogether {
 		v.add(path, "StopTogether", s.StopTogether, "conflicts with OTP, which stops in reverse order")
 	}
+	switch {
+	case s.StartTogether < 0:
+		v.add(path, "StartTogether", s.StartTogether, "must be at least 0")
+	case s.StartTogether > 1 && s.Strategy != OneForOne:
+		v.add(path, "StartTogether", s.StartTogether, "is for OneForOne, not for %v", s.Strategy)
+	case s.StartTogether > 1 && s.OTP:
+		v.add(path, "StartTogether", s.StartTogether, "conflicts with OTP, which starts one after the other")
+	}
 	if s.Persist && b.Initial == 0 {
 		v.add(path, "Persist", nil, "needs a Backoff: without a budget nothing else holds a crash loop back")
 	}

@@ -26,7 +26,7 @@ func (s *State) beginGroup(trigger *Child, delay time.Duration) {
 func (s *State) advance() {
 	switch s.Work {
 	case InitWork:
-		if s.startNext(false) {
+		if s.startDeclared() {
 			s.Work = Idle
 			s.emit(Effect{Kind: Up})
 		}
@@ -45,7 +45,7 @@ func (s *State) advance() {
 			}
 			s.Next = s.Bound
 		}
-		if s.startNext(true) {
+		if s.startNext() {
 			s.Work = Idle
 		}
 	case StopWork:
@@ -62,10 +62,24 @@ func (s *State) advance() {
 	}
 }
 
-// startNext starts the next child in order and reports whether there was none.
+// startDeclared starts declared children in order, as many at once as Flags.StartTogether allows, and
+// reports whether all have come up.
+func (s *State) startDeclared() bool {
+	for s.Starts < max(1, s.Flags.StartTogether) {
+		p := s.Order.Present.next(s.Next)
+		if p < 0 {
+			break
+		}
+		s.Next = p + 1
+		s.start(s.Children[s.Order.Keys[p]], false, 0, 0)
+	}
+	return s.Starts == 0
+}
+
+// startNext starts the next child of a group in order and reports whether there was none.
 // A group starts every spec it kept, those stopped by hand and those that had
 // finished included (supervisor(3)).
-func (s *State) startNext(auto bool) bool {
+func (s *State) startNext() bool {
 	if c := s.Children[s.Turn]; c != nil && c.Phase == Starting {
 		return false
 	}
@@ -76,7 +90,7 @@ func (s *State) startNext(auto bool) bool {
 	}
 	c := s.Children[s.Order.Keys[p]]
 	s.Next, s.Turn = p+1, c.Key
-	s.start(c, auto, 0, s.Trigger)
+	s.start(c, true, 0, s.Trigger)
 	return false
 }
 

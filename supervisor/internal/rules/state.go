@@ -29,6 +29,7 @@ type State struct {
 
 	Specs, Live, Supers int // for count_children: kept specs, running, labelled supervisor
 	Significant         int // significant children that are not Down
+	Starts              int // children that are Starting
 	Work                Work
 	Deferred            []Event
 	Trigger             Key  // Group: whose failure it is
@@ -145,6 +146,11 @@ func (s *State) setPhase(c *Child, p Phase) {
 		} else {
 			s.Live--
 		}
+	}
+	if p == Starting {
+		s.Starts++
+	} else if was == Starting {
+		s.Starts--
 	}
 	if (was == Down) != (p == Down) {
 		d := 1

@@ -88,6 +88,7 @@ type Flags struct {
 	Backoff       Backoff // zero: restart at once, as OTP does
 	LeakEscalates bool    // a child that leaked makes the supervisor give up
 	StopTogether  bool    // at its end the children are stopped at once, not in reverse order
+	StartTogether int     // OneForOne: children that its own start has under way at once; 0 = 1
 	Persist       bool    // OneForOne: more than Max is no reason to give up while children come up
 }
 
