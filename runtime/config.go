@@ -82,6 +82,8 @@ type Config struct {
 	// notifies systemd. Main sets it; Start does not use it.
 	Service Service
 
+	starting func() (started func()) // called when the first child is to be started; nil = nothing to call
+
 	entry string // the function that was called with it, if that is not Start: Main, Run
 }
 

@@ -75,6 +75,7 @@ func Run(ctx context.Context, cfg Config) error {
 	var systemd *serviceManager
 	if cfg.Service.Notify {
 		systemd = newServiceManager(cfg.Logger)
+		cfg.starting = func() func() { return systemd.starting(extendEvery) }
 	}
 	up := make(chan *Runtime, 1)
 	var turns chan chan<- struct{} // nil when no goroutine handles the signals

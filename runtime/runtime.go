@@ -235,6 +235,9 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 		rt.departures.wait()
 		rt.lifecycle.Wait()
 	})
+	if f := rt.cfg.starting; f != nil {
+		defer f()()
+	}
 	for _, c := range append(rt.ownSpecs(), rt.childSpecs(rt.root.children)...) {
 		if _, err := rt.tree.StartChild(ctx, c); err != nil {
 			return treeStartError(err)

@@ -63,6 +63,40 @@ func newServiceManager(log *slog.Logger) *serviceManager {
 	return m
 }
 
+// While the tree starts, systemd is asked every extendEvery to wait for extendBy more, in place of
+// its TimeoutStartSec. It is asked only while children start, each of which has its StartTimeout.
+const (
+	extendEvery = 10 * time.Second
+	extendBy    = 3 * extendEvery
+)
+
+// starting asks systemd again and again to wait for the tree, until the function that it returns is
+// called.
+func (m *serviceManager) starting(every time.Duration) (started func()) {
+	if m == nil {
+		return func() {}
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { // ends with stop, before another message is sent
+		defer close(ended)
+		ticker := time.NewTicker(every)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				m.teller.Tell(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d\nSTATUS=starting", extendBy.Microseconds()))
+			}
+		}
+	}()
+	return func() {
+		stop()
+		<-ended
+	}
+}
+
 // up reports that the tree is up, and goes on reporting its state until it has ended. The function
 // that it returns reports that the tree is about to end.
 func (m *serviceManager) up(tree managedTree) (stopping func()) {
