@@ -11,6 +11,7 @@ import (
 const (
 	defaultHeartbeatEvery   = time.Second
 	defaultHeartbeatTimeout = 10 * time.Second
+	defaultAbort            = 5 * time.Second
 )
 
 // ErrHung is the cause of the exit reason of a worker that was ended because for too long it did
@@ -23,7 +24,8 @@ var ErrHung = errors.New("coppice: hung")
 // process gets CPU and reads. Path or Check proves that requests are answered.
 //
 // A worker that is silent for Timeout hangs: its process gets SIGABRT, so that it prints the stacks
-// of its goroutines, and SIGKILL 5 s later. Its exit reason is an error that wraps [ErrHung].
+// of its goroutines, and SIGKILL later (see Abort). Its exit reason is an error that wraps
+// [ErrHung].
 //
 // Silence is counted in beats that were missed while the master itself was running. So no worker is
 // killed when the whole tree was stopped, the machine slept, or a clock jumped. Time in which a
@@ -31,6 +33,11 @@ var ErrHung = errors.New("coppice: hung")
 type Liveness struct {
 	Every   time.Duration // between two beats; zero = 1 s, None = no heartbeat
 	Timeout time.Duration // at least Every; zero = 10 s
+
+	// Abort is how long a process that hangs may take to print its goroutines and end, from SIGABRT
+	// to SIGKILL; zero = 5 s. While the kernel writes its core dump (GOTRACEBACK=crash, and
+	// RLIMIT_CORE) it is not killed for 5 minutes.
+	Abort time.Duration
 
 	// Path, if set, is requested at each beat from the handler of every http.Server that the worker
 	// serves (Worker.Serve), by GET and without a connection, for example "/healthz". A status of
@@ -50,6 +57,9 @@ func (h Liveness) defaults() Liveness {
 	if h.Timeout == 0 {
 		h.Timeout = max(defaultHeartbeatTimeout, h.Every)
 	}
+	if h.Abort == 0 {
+		h.Abort = defaultAbort
+	}
 	return h
 }
 
@@ -60,6 +70,7 @@ func (h Liveness) validate(bad reportInvalid, path string) {
 	if h.Timeout < 0 {
 		bad(path, "Liveness.Timeout", h.Timeout, "is negative")
 	}
+	notNegative(bad, path, "Liveness.Abort", h.Abort)
 	if h.Path != "" && h.Path[0] != '/' {
 		bad(path, "Liveness.Path", h.Path, "does not begin with /")
 	}

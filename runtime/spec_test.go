@@ -83,8 +83,8 @@ func TestBadSpecs(t *testing.T) {
 			Name: "web", Worker: fn, Rollout: coppice.Rollout{Surge: coppice.None},
 		}}}, []string{`child "web": Rollout.Surge None`}},
 		{"negative values that are not None", coppice.Config{OrphanDrain: -2, Service: coppice.Service{SignalEcho: -2}, Children: []coppice.ChildSpec{coppice.Pool{
-			Name: "web", Worker: fn, MaxParallelStarts: -1, Rollout: coppice.Rollout{Surge: -2}, Liveness: coppice.Liveness{Every: -time.Second},
-		}}}, []string{`config: OrphanDrain -2ns`, `config: Service.SignalEcho -2ns`, `child "web": Rollout.Surge -2`, `child "web": MaxParallelStarts -1`, `child "web": Liveness.Every -1s`}},
+			Name: "web", Worker: fn, MaxParallelStarts: -1, Rollout: coppice.Rollout{Surge: -2}, Liveness: coppice.Liveness{Every: -time.Second, Abort: -1},
+		}}}, []string{`config: OrphanDrain -2ns`, `config: Service.SignalEcho -2ns`, `child "web": Rollout.Surge -2`, `child "web": MaxParallelStarts -1`, `child "web": Liveness.Every -1s`, `child "web": Liveness.Abort -1ns`}},
 		{"nil run", coppice.Config{Children: []coppice.ChildSpec{coppice.Func{Name: "f"}}}, []string{`child "f": Run`}},
 		{"actor's bound", coppice.Config{Children: []coppice.ChildSpec{coppice.Actor{Name: "a", New: func() actor.Actor { return nil }, Bound: -1}}}, []string{`child "a": Bound -1`}},
 		{"nil actor", coppice.Config{Children: []coppice.ChildSpec{coppice.Actor{Name: "a"}}}, []string{`child "a": New`}},

@@ -104,26 +104,24 @@ func (w *workerStop) killFor(why KillReason) {
 	w.backend.kill()
 }
 
-// abortGrace is how long a process that hangs has to print its goroutines.
-const abortGrace = 5 * time.Second
-
-// abort ends a worker that hangs: it prints its goroutines, and is killed if it does not end.
-func (w *workerStop) abort(why error) {
+// abort ends a worker that hangs: it prints its goroutines, and is killed if it does not end within
+// grace. abort waits for that.
+func (w *workerStop) abort(why error, grace time.Duration) {
 	w.hung.Store(&why)
+	w.abortOrKill(grace, KilledHung)
+}
+
+// abortOrKill has a worker print its goroutines and end, and kills it if it does not.
+func (w *workerStop) abortOrKill(grace time.Duration, why KillReason) {
 	w.backend.abort()
-	w.unlessEnded(abortGrace, func() { w.killFor(KilledHung) })
+	if !endsAfterAbort(w.backend.exited(), grace, func() bool { return dumpsCore(w.backend.pid()) }) {
+		w.killFor(why)
+	}
 }
 
 // endNotReady ends a worker that was not ready in time. It prints its stacks first.
 func (w *workerStop) endNotReady() {
 	why := KilledNotReady
 	w.killed.CompareAndSwap(nil, &why)
-	w.backend.abort()
-	timer := time.NewTimer(stacksGrace)
-	defer timer.Stop()
-	select {
-	case <-w.backend.exited():
-	case <-timer.C:
-		w.killFor(KilledNotReady)
-	}
+	w.abortOrKill(stacksGrace, KilledNotReady)
 }

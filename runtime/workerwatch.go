@@ -35,5 +35,5 @@ func (w *workerStop) watch(h Liveness, answers *liveness.Answers, log *slog.Logg
 		why = fmt.Errorf("%w: unwell for %v: %s", ErrHung, silence, says)
 	}
 	log.Error("hung: aborting it", "name", name, "id", id, "pid", w.backend.pid(), "why", why)
-	w.abort(why)
+	w.abort(why, h.Abort)
 }

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package coppice
+
+func dumpsCore(int) bool { return false }
