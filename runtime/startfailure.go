@@ -30,8 +30,8 @@ type unready struct {
 	limit    time.Duration // its StartTimeout
 }
 
-// who returns what the program is called in a sentence.
-func (u unready) who() string {
+// subject returns what the program is called in a sentence.
+func (u unready) subject() string {
 	if u.inTree {
 		return "it"
 	}
@@ -46,14 +46,14 @@ func (u unready) before() string {
 	case !u.worker:
 		return "before it was ready"
 	}
-	return "before Worker.Ready or Worker.Serve was called"
+	return "before it was ready (Worker.Ready or Worker.Serve)"
 }
 
 // missing says what the worker has not done yet.
 func (u unready) missing() string {
 	switch {
 	case !u.inTree:
-		return u.who() + " has not called coppice." + u.entry
+		return u.subject() + " has not called coppice." + u.entry
 	case !u.worker:
 		return "it is not ready"
 	case u.spare:
@@ -81,19 +81,19 @@ func (u unready) ended(end workerEnd, r supervisor.Reason) string {
 	case end.exit.Killed == KilledNotReady:
 		return fmt.Sprintf("%s within %v", u.missing(), u.limit)
 	case r.Kind == supervisor.Exited && panicked:
-		return fmt.Sprintf("%s panicked %s: %s", u.who(), u.before(), strings.TrimPrefix(end.exit.Words, "panic: "))
+		return fmt.Sprintf("%s panicked %s: %s", u.subject(), u.before(), strings.TrimPrefix(end.exit.Words, "panic: "))
 	case r.Kind == supervisor.Panic:
-		return fmt.Sprintf("%s panicked %s: %v", u.who(), u.before(), r.Value)
+		return fmt.Sprintf("%s panicked %s: %v", u.subject(), u.before(), r.Value)
 	case r.Kind == supervisor.Exited:
-		return fmt.Sprintf("%s exited with %d %s", u.who(), r.Code, u.before())
+		return fmt.Sprintf("%s exited with %d %s", u.subject(), r.Code, u.before())
 	case r.Kind == supervisor.Signaled:
-		return fmt.Sprintf("%s was ended by %s %s", u.who(), signalName(end.exit.Signal), u.before())
+		return fmt.Sprintf("%s was ended by %s %s", u.subject(), signalName(end.exit.Signal), u.before())
 	case r.Kind == supervisor.Error && end.notice != nil && end.notice.Kind == childproto.NoticeError:
 		return "the worker function returned an error: " + strings.TrimPrefix(end.notice.Text, "coppice: ")
 	case r.Kind == supervisor.Error && r.Cause != nil:
 		return withoutPrefix(r.Cause)
 	case r.IsNormal() && !u.inTree:
-		return u.who() + " returned from main " + u.before()
+		return u.subject() + " returned from main " + u.before()
 	case r.IsNormal() && end.notice != nil:
 		return "the worker function returned nil " + u.before()
 	case r.IsNormal():

@@ -24,7 +24,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	}{
 		{"good", runtimetest.Good, 10, 100, "30s", ""},
 		{"every third fails to boot", runtimetest.Fails, 9, 99, "30s", "this release is broken"},
-		{"every third hangs", runtimetest.Hangs, 3, 30, "3s", "not ready in time"},
+		{"every third hangs", runtimetest.Hangs, 3, 30, "3s", "has not called coppice.Main within 3s"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			reloads := tt.few
