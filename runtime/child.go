@@ -26,7 +26,7 @@ func (root *node) childConfig(log *slog.Logger, orphanDrain time.Duration, decla
 				return child.Program{}, false
 			}
 			p, ok := at.spec.(Pool)
-			return p.program(&Worker{s}), ok
+			return p.program(&Worker{c: s}), ok
 		},
 	}
 }

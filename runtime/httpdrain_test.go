@@ -37,7 +37,7 @@ func serveDrained(t *testing.T, s *http.Server, wrap func(net.Listener) net.List
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &Worker{c}
+	w := &Worker{c: c}
 	d := &drained{t: t, c: c, addr: ln.Addr().String(), served: make(chan error, 1)}
 	own := w.Adopt(ln)
 	if wrap != nil {
@@ -402,7 +402,7 @@ func TestDrainDeadlineOfItself(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		context.AfterFunc((&Worker{d.c}).WorkContext(), func() {
+		context.AfterFunc((&Worker{c: d.c}).WorkContext(), func() {
 			c.Close()
 			close(closed)
 		})

@@ -20,6 +20,7 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/queue"
 	"github.com/coppice-go/coppice/runtime/internal/started"
+	"github.com/coppice-go/coppice/runtime/internal/testrun"
 )
 
 // channelFD is the number of the channel in a child. It is not 3, where LISTEN_FDS starts
@@ -51,6 +52,7 @@ type processChild struct {
 type spawner struct {
 	log    *slog.Logger
 	output *queue.Queue[output.Line] // takes the lines that the processes print
+	test   testrun.Test              // in which the tree runs
 
 	maxLine int  // Config.MaxLine
 	dumps   bool // a dump is one line of the output
@@ -71,7 +73,7 @@ func (s spawner) fork(ctx context.Context, w workerStart) (*os.File, backend, er
 		childproto.StartedVar: started.State(w.env.limits()),
 	})
 	b, err := s.spawn(ctx, process.Command{
-		Executable: w.exe, Args: started.Args(), Env: w.env.variables(w.environ, w.size, append(marks, deeper())...),
+		Executable: w.exe, Args: s.test.Args(started.Args()), Env: w.env.variables(w.environ, w.size, append(marks, deeper())...),
 		Files:       slices.Insert(make([]*os.File, channel), channel, remote),
 		DeathSignal: syscall.SIGTERM, // workers drain when the master is gone
 	}, w.env, spawnRequest{grace: groupGrace, place: w.place, label: output.Line{

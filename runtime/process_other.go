@@ -12,6 +12,7 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/child"
 	"github.com/coppice-go/coppice/runtime/internal/output"
 	"github.com/coppice-go/coppice/runtime/internal/queue"
+	"github.com/coppice-go/coppice/runtime/internal/testrun"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -33,6 +34,7 @@ var errNoProcesses = fmt.Errorf("%w: process isolation needs Linux", ErrUnsuppor
 type spawner struct {
 	log    *slog.Logger
 	output *queue.Queue[output.Line]
+	test   testrun.Test // in which the tree runs
 
 	maxLine int
 	dumps   bool

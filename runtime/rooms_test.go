@@ -39,6 +39,7 @@ var rooms = map[string][]string{
 	"stacks":      {"logqueue"},
 	"started":     nil,
 	"telemetry":   {"childproto", "pool"},
+	"testrun":     nil,
 	"tickets":     {"childproto"},
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/queue"
 	"github.com/coppice-go/coppice/runtime/internal/telemetry"
+	"github.com/coppice-go/coppice/runtime/internal/testrun"
 	"github.com/coppice-go/coppice/runtime/internal/tickets"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
@@ -32,6 +33,7 @@ type Runtime struct {
 	log  *slog.Logger
 	root *node
 
+	test         testrun.Test // that called Start
 	generations  generations
 	pools        *pools
 	sizes        poolSizes
@@ -74,6 +76,9 @@ var running atomic.Pointer[Runtime]
 //
 // In a child process Start does not return: it finds the child's part in cfg by its path, runs it,
 // and exits.
+//
+// In a test the children run the test binary, as far as this call: the test that calls Start once
+// more, and no other. In a subtest call runtimetest.Tree instead, which says its name.
 func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	cfg = cfg.override().defaults()
 	cfg.Logger = queued(cfg.Logger)
@@ -95,6 +100,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	}
 
 	rt := &Runtime{cfg: cfg, log: cfg.Logger, root: root, reload: make(chan struct{}, 1), ended: make(chan struct{})}
+	rt.test = testrun.Find(ctx)
 	rt.shortages, rt.misfits = newShortages(rt.log), newMisfits(rt.log)
 	rt.declarations = newDeclarations(rt.log, cfg.declare(root), root.needed(cfg.ListenerIsolation))
 	rt.pools = &pools{generations: &rt.generations}
@@ -111,7 +117,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 		}
 	}()
 	if err := rt.start(ctx); err != nil {
-		return nil, err
+		return nil, root.inTest(rt.test, cfg.ListenerIsolation, err)
 	}
 	up = true
 	rt.log.Info("the tree is up", "took", time.Since(began))
@@ -213,7 +219,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	undo = append(undo, func() { rt.sockets.Close() })
 	rt.children.system, rt.children.sockets, rt.children.names = rt.system, rt.sockets, rt.root.listeners()
 	rt.backends = &backends{
-		spawner: spawner{rt.log, rt.output, rt.cfg.MaxLine, dumps}, pipeline: rt.pipeline, child: rt.root.childConfig(rt.log, rt.cfg.OrphanDrain, nil),
+		spawner: spawner{rt.log, rt.output, rt.test, rt.cfg.MaxLine, dumps}, pipeline: rt.pipeline, child: rt.root.childConfig(rt.log, rt.cfg.OrphanDrain, nil),
 	}
 	if err := rt.ownActors(ctx); err != nil {
 		return err

@@ -23,9 +23,12 @@ import (
 // called by any goroutine.
 //
 // The zero Worker is a Worker without a master, for a unit test of a worker function: Listen is
-// net.Listen, Ready does nothing, and there is no tree and no configuration.
+// net.Listen, Ready does nothing, System is an actor system of its own, in which the test can spawn
+// the actors that the worker asks, and there is no tree and no configuration. A tree of goroutines
+// gives a worker these too: runtimetest.Tree with [GoroutineIsolation].
 type Worker struct {
-	c *child.Session // nil = no master
+	c     *child.Session // nil = no master
+	alone alone          // what it has instead
 }
 
 // ID returns the process's number in the tree: 1, 2, 3 and so on, never reused. It is the address
@@ -48,7 +51,12 @@ func (w *Worker) Name() string { return w.self().Name }
 
 // Config returns the bytes that Config.Load returned for this generation. All callers share them:
 // do not change them.
-func (w *Worker) Config() []byte { return w.self().Config }
+func (w *Worker) Config() []byte {
+	if w.c == nil {
+		w.alone.noConfig()
+	}
+	return w.self().Config
+}
 
 func (w *Worker) self() childproto.Hello {
 	if w.c == nil {
@@ -270,10 +278,10 @@ func (w *Worker) ReportLoad(load int) {
 
 // System returns the actor system of this process, which is made when it is first needed. The whole
 // tree can reach its actors by the worker's name and their own: an actor spawned as "cache" in
-// web/0 is found by Lookup("web/0/cache"). Without a master System returns nil.
+// web/0 is found by Lookup("web/0/cache").
 func (w *Worker) System() *actors.System {
 	if w.c == nil {
-		return nil
+		return w.alone.actorSystem()
 	}
 	return w.c.System()
 }
@@ -281,12 +289,7 @@ func (w *Worker) System() *actors.System {
 // Lookup returns an address for a registered name: "master", "web/0", "sessions", "web/1/cache". A
 // message to it goes to the process or actor that has the name when the message is sent. Lookup
 // does not check that the name is taken; a message to a name that is not taken is a dead letter.
-func (w *Worker) Lookup(name string) *actor.PID {
-	if w.c == nil {
-		return nil
-	}
-	return w.c.System().Lookup(name)
-}
+func (w *Worker) Lookup(name string) *actor.PID { return w.System().Lookup(name) }
 
 // Tree asks the master for the live tree, by an actor message.
 func (w *Worker) Tree(ctx context.Context) (Tree, error) {

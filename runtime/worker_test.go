@@ -3,10 +3,16 @@ package coppice
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/coppice-go/coppice/actors"
 )
 
 // late is a server whose Serve begins when its Shutdown has returned: it was asked to stop before
@@ -51,5 +57,36 @@ func TestServeStoppedAtOnce(t *testing.T) {
 	}
 	if c, err := net.Dial("tcp", ln.Addr().String()); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("it still listens: %v, %v", c, err)
+	}
+}
+
+// TestZeroWorker: what a Worker without a master cannot do is an error, or a line of log, and its
+// actors are those that the test spawns.
+func TestZeroWorker(t *testing.T) {
+	w := new(Worker)
+	if _, err := w.System().Ask(t.Context(), w.Lookup("sessions"), "who?"); !errors.Is(err, actors.ErrNoActor) {
+		t.Errorf("an ask of no actor: %v, want %v", err, actors.ErrNoActor)
+	}
+	if _, err := w.System().Spawn(t.Context(), "sessions", func() actor.Actor {
+		return actor.ReceiveFunc(func(c actor.Context) {
+			if c.Message() == "who?" {
+				c.Respond("a fake")
+			}
+		})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := w.System().Ask(t.Context(), w.Lookup("sessions"), "who?"); got != "a fake" || err != nil {
+		t.Errorf("an ask of the test's actor: %v, %v", got, err)
+	}
+	var log strings.Builder
+	was := slog.Default()
+	defer slog.SetDefault(was)
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	if w.Config() != nil || w.Config() != nil || strings.Count(log.String(), "Worker.Config is nil") != 1 {
+		t.Errorf("the configuration of the zero Worker; the log says %q", &log)
+	}
+	if _, err := w.Tree(t.Context()); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("the tree of the zero Worker: %v", err)
 	}
 }

@@ -1,5 +1,6 @@
-// Package runtimetest helps to test programs built on Coppice from outside. It starts a program,
-// reads its output, loads it over HTTP, and counts the processes and descriptors of its tree.
+// Package runtimetest helps to test programs built on Coppice. [Tree] runs a tree in a test. [Main]
+// and [Start] test a whole program from outside: they start it, read its output, load it over HTTP,
+// and count the processes and descriptors of its tree. docs/testing.md says which to choose.
 package runtimetest
 
 import (
