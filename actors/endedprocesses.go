@@ -2,12 +2,14 @@ package actors
 
 import "github.com/coppice-go/coppice/supervisor"
 
-// endedProcesses keeps the exit reasons of the latest processes that have ended.
+// endedProcesses keeps the exit reasons of the latest processes that have ended. A child keeps those
+// of which it was told while it lived; the master tells it of the others when it asks.
 type endedProcesses struct {
 	reasons map[string]supervisor.Reason
 	order   []string
 }
 
+// maxEndedProcesses is documented at System.Monitor: at 10 ends a second it is a minute and a half.
 const maxEndedProcesses = 1024
 
 func (g *endedProcesses) add(address string, r supervisor.Reason) {

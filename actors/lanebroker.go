@@ -55,10 +55,10 @@ func (ps *peers) makeLane(from *peer, address string, lost uint64) {
 		return
 	case to == nil:
 		ps.mu.Unlock()
-		from.postLane(laneNoProcess, address, nil)
-		if ended { // it may not have heard
+		if ended { // from may not have heard. First: the refusal alone ends what waits without the reason
 			from.postProcessEnded(address, reason)
 		}
+		from.postLane(laneNoProcess, address, nil)
 		return
 	case ps.broker.newest[key] > lost:
 		ps.mu.Unlock()

@@ -261,6 +261,37 @@ func TestLaneToNobody(t *testing.T) {
 	}
 }
 
+// TestMonitorOfAnEndedProcess: each way to reach a process that has ended gives its exit reason,
+// also from a process that was started later and has never heard of it, until 1024 others have
+// ended.
+func TestMonitorOfAnEndedProcess(t *testing.T) {
+	tree := actorstest.NewTree(t, 2)
+	gone := tree.Child(1).Address()
+	tree.Kill(1, killedBy9)
+	tree.Kill(0, killedBy9)
+	for _, from := range []*actors.System{tree.Master, tree.Start(0), tree.Start(1)} {
+		for _, pid := range []*actor.PID{actors.ProcessPID(gone), actor.NewPID(gone, "x")} {
+			if r := actorstest.Next(t, from.Monitor(pid).C).Reason; r != killedBy9 {
+				t.Errorf("%s monitors %v: %v, want %v", from.Address(), pid, r, killedBy9)
+			}
+		}
+	}
+	for _, ask := range []bool{true, false} { // the first that they ask for is an actor
+		tree.Kill(0, killedBy9)
+		from, pid := tree.Start(0), actor.NewPID(gone, "x")
+		var err error
+		if ask {
+			_, err = from.Ask(actorstest.Context(t), pid, "x")
+		} else {
+			d := actorstest.Next(t, from.Monitor(pid).C)
+			err = &actors.DownError{Reason: d.Reason}
+		}
+		if down, ok := errors.AsType[*actors.DownError](err); !ok || down.Reason != killedBy9 {
+			t.Errorf("an actor of the process: %v, want %v", err, killedBy9)
+		}
+	}
+}
+
 // A slow actor slows its senders in a sibling: they wait, they do not fail, and
 // nobody's memory fills.
 func TestLaneBackPressure(t *testing.T) {

@@ -7,6 +7,10 @@ import "github.com/asynkron/protoactor-go/actor"
 //
 // To monitor comes in order after what the same goroutine sent to pid before; Down comes after all
 // that the actor sent to this process.
+//
+// A monitor of a process that has ended, or of an actor in it, gets the exit reason of the process,
+// as long as it is one of the latest 1024 of the tree that have ended. An older one, and an actor
+// that has ended in a process that lives on, is ErrNoActor.
 func (s *System) Monitor(pid *actor.PID) *Monitor {
 	c := make(chan Down, 1)
 	m := &Monitor{C: c, c: c, table: s.monitors, pid: pid}
