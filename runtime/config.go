@@ -26,7 +26,8 @@ type Config struct {
 	// start or the reload. At most 256 MiB; the processes of a generation share the memory of a
 	// long configuration. The variables that it sets by os.Setenv are those of the generation too.
 	// The directory of the master stays the one in which it runs: a file of a release that is
-	// deployed by a symbolic link is named by its absolute path. nil = no configuration.
+	// deployed by a symbolic link is named by its absolute path. [Running] has the tree, and its Scale
+	// gives a pool the size that the configuration wants, at the start too. nil = no configuration.
 	Load func(ctx context.Context) ([]byte, error)
 
 	// Shutdown bounds the whole shutdown that a signal or the end of Run's context begins; zero =

@@ -47,7 +47,7 @@ type Runtime struct {
 	backends     *backends
 	stopsRefused atomic.Uint64 // requests of children that the master stop
 	closing      atomic.Bool   // Shutdown has been called
-	begun        atomic.Bool   // Snapshot can be called
+	begun        atomic.Bool   // what its methods use is there
 	crashes      *crashQueue   // nil when Hooks.Crash is nil
 	reaper       *reaper       // nil when another process reaps orphans
 	pipeline     tracing.Pipeline
@@ -69,6 +69,29 @@ type Runtime struct {
 // running is the tree of this program. There is one at a time, because a child finds its own part
 // of the tree by path.
 var running atomic.Pointer[Runtime]
+
+// Running returns the tree of which this process is the master, from before Config.Load is first
+// called until the tree has ended; otherwise, and in a child process, nil. It is for what runs in
+// the master without a Runtime at hand: a [Func], an [Actor], [Config.Load], [Hooks]. There the
+// whole tree can be asked, monitored, listed and scaled:
+//
+//	coppice.Func{Name: "status", Run: func(ctx context.Context) error {
+//		rt := coppice.Running()
+//		s := &http.Server{Addr: "127.0.0.1:9000", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+//			fmt.Fprint(w, rt.Snapshot())
+//		})}
+//		context.AfterFunc(ctx, func() { _ = s.Close() })
+//		return s.ListenAndServe()
+//	}}
+//
+// Do not wait in one of them for what waits for it in turn: Shutdown, Wait, Done. A worker asks by its
+// [Worker] instead, also where workers are goroutines of the master.
+func Running() *Runtime {
+	if rt := running.Load(); rt != nil && rt.begun.Load() {
+		return rt
+	}
+	return nil
+}
 
 // Start starts the tree and returns when every child is up: each worker ready, each actor started.
 // When a child cannot be started, Start stops those that were started, and its error names the
@@ -180,20 +203,12 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	process.KeepThreads(process.SpareThreads)
 	var undo []func()
 	defer func() {
-		if err != nil {
+		if !rt.up.Load() { // an error, or a panic of Config.Load
 			for _, f := range slices.Backward(undo) {
 				f()
 			}
 		}
 	}()
-	config, err := rt.cfg.load(ctx)
-	if err != nil {
-		return err
-	}
-	if err := rt.generations.first(config); err != nil {
-		return err
-	}
-	undo = append(undo, func() { rt.generations.current.release() })
 	to, dumps := lineWriter(rt.cfg.Output, rt.cfg.Tags)
 	rt.output = newOutputQueue(to, rt.cfg.MaxLine)
 	rt.crashes = newCrashQueue(rt.cfg.Hooks.Crash)
@@ -202,10 +217,6 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 		return err
 	}
 	undo = append(undo, rt.endReaper)
-	if rt.pipeline, err = tracing.Start(ctx, tracing.ProcessResource{Role: childproto.MasterName, Name: childproto.MasterName, Slot: None, Generation: 1, Incarnation: 1}, nil); err != nil {
-		rt.log.Warn("no tracing", "err", err) // service goes on without it
-	}
-	undo = append(undo, func() { _ = withPartingTimeout(rt.pipeline.Shutdown) })
 	rt.system, err = actors.NewSystem(actors.Config{
 		Address: childproto.MasterAddress, Logger: rt.log, Hooks: actors.Hooks{Stop: rt.stopAsked, Reserved: rt.root.reserves},
 	})
@@ -218,9 +229,6 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	})
 	undo = append(undo, func() { rt.sockets.Close() })
 	rt.children.system, rt.children.sockets, rt.children.names = rt.system, rt.sockets, rt.root.listeners()
-	rt.backends = &backends{
-		spawner: spawner{rt.log, rt.output, rt.test, rt.cfg.MaxLine, dumps}, pipeline: rt.pipeline, child: rt.root.childConfig(rt.log, rt.cfg.OrphanDrain, nil),
-	}
 	if err := rt.ownActors(ctx); err != nil {
 		return err
 	}
@@ -231,7 +239,23 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	undo = append(undo, func() { rt.tree.Stop(); <-rt.tree.Done() })
 	rt.begun.Store(true)
+	config, err := rt.cfg.load(ctx) // it may ask for the tree too
+	if err != nil {
+		return err
+	}
+	if err := rt.generations.first(config); err != nil {
+		return err
+	}
+	undo = append(undo, func() { rt.generations.current.release() })
+	if rt.pipeline, err = tracing.Start(ctx, tracing.ProcessResource{Role: childproto.MasterName, Name: childproto.MasterName, Slot: None, Generation: 1, Incarnation: 1}, nil); err != nil {
+		rt.log.Warn("no tracing", "err", err) // service goes on without it
+	}
+	undo = append(undo, func() { _ = withPartingTimeout(rt.pipeline.Shutdown) })
+	rt.backends = &backends{
+		spawner: spawner{rt.log, rt.output, rt.test, rt.cfg.MaxLine, dumps}, pipeline: rt.pipeline, child: rt.root.childConfig(rt.log, rt.cfg.OrphanDrain, nil),
+	}
 	rt.lifecycle = telemetry.Follow(rt.pipeline, rt.tree, telemetryInfo)
 	telemetry.Register(rt.pipeline.Meter(), &rt.channelStats, rt.system)
 	measurePools(rt.pipeline.Meter(), rt.pools, rt.Snapshot)

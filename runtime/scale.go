@@ -12,14 +12,19 @@ import (
 //
 // Scale returns when every new slot has its worker. A slot that does not come up is an error, and
 // is removed. Scale waits for a reload of the pool that is under way. The end of ctx ends the wait,
-// not the scaling.
+// not the scaling. While the tree starts, in Config.Load for example, a pool that has not been
+// started yet starts with that size, and Scale does not wait.
 func (rt *Runtime) Scale(ctx context.Context, path string, size int) error {
+	if size < 1 || size > maxPool {
+		return &InvalidError{path, "Size", size, fmt.Sprintf("is not between 1 and %d", maxPool)}
+	}
 	c, err := rt.pools.find(path)
 	if err != nil {
+		if at := rt.root.pool(path); at != "" && !rt.up.Load() {
+			rt.sizes.set(at, size) // it starts later
+			return nil
+		}
 		return err
-	}
-	if size < 1 || size > maxPool {
-		return &InvalidError{c.path, "Size", size, fmt.Sprintf("is not between 1 and %d", maxPool)}
 	}
 	return c.scale(ctx, func(int) int { return size })
 }

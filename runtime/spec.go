@@ -172,7 +172,7 @@ func (r Rollout) complete(size int) Rollout {
 // and does not end the master.
 type Func struct {
 	Name    string
-	Run     func(ctx context.Context) error // required
+	Run     func(ctx context.Context) error // required; has the tree by [Running]
 	Restart supervisor.Restart
 	// Shutdown bounds the time that Run has to return; zero = 5 s. A goroutine cannot be killed: if
 	// Run takes longer, the goroutine is counted as leaked.
@@ -183,7 +183,7 @@ type Func struct {
 // of the tree by its path, for example Lookup("sessions").
 type Actor struct {
 	Name    string
-	New     func() actor.Actor // required; called once for each incarnation
+	New     func() actor.Actor // required; called once for each incarnation. [Running] has the tree
 	Restart supervisor.Restart
 
 	// Bound is how many messages may wait in its mailbox. At the bound senders wait, in whatever

@@ -27,6 +27,20 @@ func (n *node) reserves(name string) bool {
 	return slices.ContainsFunc(n.children, func(c *node) bool { return c.path == first })
 }
 
+// pool returns the path of the pool at path; "" means the first pool. If there is none, it returns
+// "".
+func (n *node) pool(path string) string {
+	if _, ok := n.spec.(Pool); ok && (path == "" || path == n.path) {
+		return n.path
+	}
+	for _, c := range n.children {
+		if at := c.pool(path); at != "" {
+			return at
+		}
+	}
+	return ""
+}
+
 // listens reports whether a node at or below n may need a listener.
 func (n *node) listens() bool {
 	switch n.spec.(type) {
