@@ -2,6 +2,7 @@ package coppice
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -22,6 +23,15 @@ func measurePools(meter *tracing.Meter, pools *pools, tree func() Tree) {
 		}
 		countWorkers(tree(), "", emit)
 	})
+}
+
+// countReload counts a reload that has ended with err.
+func (rt *Runtime) countReload(err error) {
+	if err == nil {
+		rt.lifecycle.Count(tracing.Reloads, 1)
+		return
+	}
+	rt.lifecycle.Count(tracing.Reloads, 1, tracing.KeyErrorType.String(fmt.Sprintf("%T", err)))
 }
 
 func countWorkers(t Tree, path string, emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {

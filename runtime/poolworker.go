@@ -481,12 +481,16 @@ func (w *poolWorker) reportExit() {
 	slot, hadSlot, begun, asked, why := w.slot, w.hadSlot, w.why, w.drainAsked, w.drainWhy
 	now := c.slots[slot].occupant()
 	c.mu.Unlock()
+	if errors.Is(w.reason.Err(), ErrHung) {
+		c.lifecycle.Count(tracing.Hangs, 1, tracing.KeyPool.String(c.path))
+	}
 	if !asked.IsZero() {
 		ev := PoolEvent{Kind: WorkerDrained, Why: why.String(), Took: time.Since(asked), Reason: w.reason, Forced: int(w.forced.Load())}
 		if n := w.exitNotice.Load(); n != nil {
 			ev.Forced = n.Forced
 		}
 		if ev.Forced > 0 {
+			c.lifecycle.Count(tracing.ConnectionsCut, ev.Forced, tracing.KeyPool.String(c.path))
 			c.log.Warn("drain: connections cut", "name", w.name(), "forced", ev.Forced, "after", ev.Took.Round(time.Millisecond))
 		}
 		c.note(slot, w.event(ev))

@@ -58,6 +58,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	began, generation := time.Now(), 0 // until it has one
 	defer func() {                     // also for a reload that does not begin: systemd waits for the end of it
 		reloaded(err)
+		rt.countReload(err)
 		if err != nil {
 			rt.log.Error("reload failed", "generation", generation, "took", time.Since(began), "err", err)
 		}

@@ -259,6 +259,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	rt.lifecycle = telemetry.Follow(rt.pipeline, rt.tree, telemetryInfo)
 	telemetry.Register(rt.pipeline.Meter(), &rt.channelStats, rt.system)
 	measurePools(rt.pipeline.Meter(), rt.pools, rt.Snapshot)
+	measureProcesses(rt.pipeline.Meter(), &rt.generations, rt.children, rt.sockets)
 	undo = append(undo, func() {
 		rt.tree.Stop()
 		<-rt.tree.Done()

@@ -10,6 +10,15 @@ var (
 	PoolSize        = &Instrument{"coppice.pool.size", "{worker}", Level, "Slots of a pool."}
 	Restarts        = &Instrument{"coppice.child.restarts", "{restart}", Sum, "Restarts decided, by supervisor and by why the child had ended."}
 	Exits           = &Instrument{"coppice.child.exits", "{exit}", Sum, "Ends of children, by supervisor and reason."}
+	Hangs           = &Instrument{"coppice.child.hangs", "{hang}", Sum, "Workers that were ended because they hung."}
+	Reloads         = &Instrument{"coppice.reloads", "{reload}", Sum, "Reloads that have ended; those that failed by the type of their error."}
+	Generation      = &Instrument{"coppice.generation", "{generation}", Level, "Number of the generation that the tree runs."}
+	ConnectionsOpen = &Instrument{"coppice.connection.open", "{connection}", Level, "Connections that workers have claimed and not closed."}
+	ConnectionsCut  = &Instrument{"coppice.connection.forced", "{connection}", Sum, "Connections that were cut at the deadline of a drain."}
+	TurnedAway      = &Instrument{"coppice.connection.turned_away", "{connection}", Sum, "Connections that were refused at a limit of their listener."}
+	ProcessMemory   = &Instrument{"coppice.process.memory.usage", "By", Level, "Memory of a process of the tree: anonymous, swapped and shared, without the pages of files."}
+	ProcessCPU      = &Instrument{"coppice.process.cpu.time", "s", Seconds, "CPU time of a process of the tree and of those that had its place before."}
+	ProcessFiles    = &Instrument{"coppice.process.unix.file_descriptor.count", "{file_descriptor}", Level, "Open descriptors of a process of the tree."}
 	MailboxDepth    = &Instrument{"coppice.actor.mailbox.depth", "{message}", Level, "Messages that wait in mailboxes."}
 	TransportBytes  = &Instrument{"coppice.transport.io", "By", Sum, "Bytes between the processes of the tree."}
 	TransportFrames = &Instrument{"coppice.transport.frames", "{frame}", Sum, "Frames between the processes of the tree."}
@@ -23,6 +32,7 @@ var (
 
 // Instruments has every instrument above.
 var Instruments = []*Instrument{
-	HandoffDuration, QueueDuration, HandoffCount, PoolWorkers, PoolSize, Restarts, Exits, MailboxDepth,
+	HandoffDuration, QueueDuration, HandoffCount, PoolWorkers, PoolSize, Restarts, Exits, Hangs, Reloads, Generation,
+	ConnectionsOpen, ConnectionsCut, TurnedAway, ProcessMemory, ProcessCPU, ProcessFiles, MailboxDepth,
 	TransportBytes, TransportFrames, TransportFDs, SpansDropped, PayloadsDropped, MetricsDropped, SpansRecovered, TableFull,
 }

@@ -18,6 +18,7 @@ const (
 	Sum      InstrumentKind = iota // only grows; the counts of a process that has ended stay
 	Level                          // goes up and down; the sum over live processes
 	Duration                       // a histogram of seconds
+	Seconds                        // a Sum whose values are nanoseconds, and are shown as seconds
 )
 
 // Instrument is one row of the table in instruments.go: what is counted, in OpenTelemetry's

@@ -412,6 +412,33 @@ func TestCountersNeverGoBack(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	p.Signal(syscall.SIGHUP)
+	if err := poll(ctx, "count the reload, and what each process uses", func() (bool, error) {
+		look()
+		now := scrapeAll(t, ctx, "http://"+scraped+"/metrics", "")
+		missing := []string{}
+		for series, ok := range map[string]func(v float64) bool{
+			"coppice_reloads_total": func(v float64) bool { return v == 1 },
+			"coppice_generation":    func(v float64) bool { return v == 2 },
+			`coppice_connection_open{coppice_child_path="web/0",coppice_pool_name="web"}`: func(v float64) bool { return v == 0 },
+			`coppice_connection_turned_away_total{coppice_listener_name="http"}`:          func(v float64) bool { return v == 0 },
+		} {
+			if v, there := now[series]; !there || !ok(v) {
+				missing = append(missing, fmt.Sprintf("%s is %v", series, v))
+			}
+		}
+		for place, pool := range map[string]string{"master": "", "listener": "listeners", "web/0": "web", "web/1": "web"} {
+			labels := fmt.Sprintf("{coppice_child_path=%q,coppice_pool_name=%q}", place, pool)
+			for _, name := range []string{"coppice_process_memory_usage_bytes", "coppice_process_cpu_time_seconds_total", "coppice_process_unix_file_descriptor_count"} {
+				if now[name+labels] <= 0 {
+					missing = append(missing, fmt.Sprintf("%s is %v", name+labels, now[name+labels]))
+				}
+			}
+		}
+		return len(missing) == 0, fmt.Errorf("%q", missing)
+	}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // scrape returns what only grows, by series.

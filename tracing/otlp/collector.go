@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
@@ -95,8 +96,12 @@ func fromMeter(points []tracing.DataPoint) []metric {
 			metrics = append(metrics, metricOf(p.Instrument))
 		}
 		mine := dataPoint{labels: p.Labels, n: p.Value}
-		if p.Instrument.Kind == tracing.Duration {
+		switch p.Instrument.Kind {
+		case tracing.Duration:
 			mine = dataPoint{labels: p.Labels, f: p.Total.Seconds(), float: true, bounds: tracing.Bounds, buckets: p.Buckets}
+		case tracing.Seconds:
+			mine = dataPoint{labels: p.Labels, f: time.Duration(p.Value).Seconds(), float: true}
+		case tracing.Sum, tracing.Level:
 		}
 		for _, e := range p.Exemplars {
 			tid, sid := e.Span.TraceID(), e.Span.SpanID()

@@ -143,6 +143,6 @@ var coppiceMetrics = func() map[string]metric {
 }()
 
 func metricOf(i *tracing.Instrument) metric {
-	k := map[tracing.InstrumentKind]kind{tracing.Sum: counter, tracing.Level: level, tracing.Duration: histogram}[i.Kind]
+	k := map[tracing.InstrumentKind]kind{tracing.Sum: counter, tracing.Seconds: counter, tracing.Level: level, tracing.Duration: histogram}[i.Kind]
 	return metric{instrument: instrument{coppiceScope, i.Name, i.Unit, k}, description: i.Description}
 }

@@ -323,6 +323,13 @@ func (l *Lifecycle) begin(name, path string, at time.Time, parent tracing.Span, 
 	return l.tracer.Begin(name, tracing.LifecycleSpan{Path: path, At: at, Parent: parent, Links: links, Attributes: attrs})
 }
 
+// Count adds n to what i has counted.
+func (l *Lifecycle) Count(i *tracing.Instrument, n int, labels ...attribute.KeyValue) {
+	if l != nil {
+		l.meter.Counter(i, labels...).Add(int64(n))
+	}
+}
+
 func (l *Lifecycle) count(i *tracing.Instrument, supervisorPath string, r supervisor.Reason) {
 	l.meter.Counter(i, tracing.KeyChildPath.String(inTree(supervisorPath)), tracing.KeyReason.String(r.Kind.String())).Add(1)
 }

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package coppice
+
+func usageOf(int) (usage, bool) { return usage{}, false }
