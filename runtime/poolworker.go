@@ -78,7 +78,7 @@ type poolWorker struct {
 	stopSignal   sync.Once                // the first signal from outside counts
 	requestsDone sync.Once                // the first report that it has had its share of requests counts
 	heartbeats   liveness.Answers
-	stacks       fdipc.Calls[struct{}, string]
+	stacks       fdipc.Calls[struct{}, childproto.StacksFrame]
 
 	// Set before life ends.
 	reason        supervisor.Reason

@@ -28,34 +28,35 @@ func (rt *Runtime) Stacks(ctx context.Context, id int) ([]byte, error) {
 	if p == nil {
 		return nil, fmt.Errorf("%w: %d", ErrNoChild, id)
 	}
-	text, err := p.askStacks(ctx)
+	answer, err := p.askStacks(ctx, childproto.StacksFrame{})
 	if err != nil {
 		return nil, fmt.Errorf("coppice: stacks of %s: %w", p.name(), err)
 	}
-	return []byte(text), nil
+	return []byte(answer.Text), nil
 }
 
-// askStacks asks the worker for the stacks of its goroutines.
-func (w *poolWorker) askStacks(ctx context.Context) (string, error) {
+// askStacks asks the worker for the stacks of its goroutines, or for the profile that q names.
+func (w *poolWorker) askStacks(ctx context.Context, q childproto.StacksFrame) (none childproto.StacksFrame, err error) {
 	call, err := w.stacks.Begin(struct{}{})
 	if err != nil {
-		return "", err
+		return none, err
 	}
 	defer call.Cancel()
-	if err := w.conn.Send(ctx, childproto.NewFrame(childproto.FrameStacks, childproto.StacksFrame{N: call.ID})); err != nil {
+	q.N = call.ID
+	if err := w.conn.Send(ctx, childproto.NewFrame(childproto.FrameStacks, q)); err != nil {
 		if !childproto.IsEnd(err) {
-			return "", err
+			return none, err
 		}
 		select { // the channel breaks before the end is known
 		case <-w.done():
-			return "", endError(w.reason)
+			return none, endError(w.reason)
 		case <-time.After(deathKnownTimeout):
-			return "", err
+			return none, err
 		}
 	}
-	text, err := call.Wait(ctx, w.done())
+	answer, err := call.Wait(ctx, w.done())
 	if errors.Is(err, fdipc.ErrPeerLost) {
 		err = endError(w.reason)
 	}
-	return text, err
+	return answer, err
 }

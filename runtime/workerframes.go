@@ -75,7 +75,8 @@ func (w *poolWorker) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 		})
 	case f.Kind == childproto.FrameStacks:
 		err = childproto.Handle(f, func(s childproto.StacksFrame) {
-			w.stacks.Finish(s.N, s.Text[:min(len(s.Text), stacks.Max)], nil)
+			s.Text = s.Text[:min(len(s.Text), stacks.Max)]
+			w.stacks.Finish(s.N, s, nil)
 		})
 	case f.Kind == childproto.FrameSpans:
 		err = w.telemetry.Receive(tracing.Spans, bytes.Clone(f.Payload))

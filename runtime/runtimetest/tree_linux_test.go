@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -106,6 +107,55 @@ func TestUserSubtests(t *testing.T) {
 			effect(t, greeting)
 			expect(t, rt, greeting+" from a child: true")
 		})
+	}
+}
+
+// TestUserPprof: the master serves the profiles of each process of the tree.
+func TestUserPprof(t *testing.T) {
+	rt := runtimetest.Tree(t, greeter("profiled", coppice.ProcessIsolation))
+	get := func(url string) (int, string) {
+		w := httptest.NewRecorder()
+		rt.PprofHandler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, url, nil))
+		return w.Code, w.Body.String()
+	}
+	for url, want := range map[string]string{
+		"/debug/pprof/": "web/0\n",
+		"/debug/pprof/goroutine?debug=1&process=web/0":  "runtimetest_test.greet",
+		"/debug/pprof/goroutine?debug=1&process=master": "runtimetest_test.TestUserPprof",
+		"/debug/pprof/heap?process=web/0":               "\x1f\x8b", // gzip
+		"/debug/pprof/heap?process=listener":            "\x1f\x8b",
+		"/debug/pprof/heap":                             "\x1f\x8b",
+		"/debug/pprof/profile?process=web/0&seconds=0":  "\x1f\x8b",
+		"/debug/pprof/profile?process=master&seconds=0": "\x1f\x8b",
+	} {
+		if code, body := get(url); code != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("%s: %d without %q: %.200q", url, code, want, body)
+		}
+	}
+	for _, url := range []string{"/debug/pprof/heap?process=web/7", "/debug/pprof/nonsense?process=web/0", "/debug/pprof/nonsense"} {
+		if code, body := get(url); code != http.StatusNotFound {
+			t.Errorf("%s: %d %q", url, code, body)
+		}
+	}
+	long := make(chan int)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { // ends with the context
+		for { // the other may be first
+			w := httptest.NewRecorder()
+			rt.PprofHandler().ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/debug/pprof/profile?seconds=300", nil))
+			if w.Code != http.StatusServiceUnavailable || ctx.Err() != nil {
+				long <- w.Code
+				return
+			}
+		}
+	}()
+	runtimetest.Eventually(t, "a second profile is refused", func() bool {
+		code, body := get("/debug/pprof/heap")
+		return code == http.StatusServiceUnavailable && strings.Contains(body, "another profile")
+	})
+	cancel()
+	if code := <-long; code != http.StatusOK {
+		t.Errorf("the profile whose client has gone: %d", code)
 	}
 }
 

@@ -169,6 +169,10 @@ func (s *Session) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 		err = childproto.Handle(f, s.answerHeartbeat)
 	case f.Kind == childproto.FrameStacks:
 		err = childproto.Handle(f, func(q childproto.StacksFrame) {
+			if q.Profile != "" {
+				go s.sendProfile(q) // ends with the profile's time and the send, which are bounded
+				return
+			}
 			go s.sendStacks(q.N) // ends with the send, which is bounded
 		})
 	case s.system.HandleFrame(childproto.MasterAddress, f):
@@ -493,11 +497,25 @@ func (s *Session) End(notice childproto.ExitNotice) {
 func (s *Session) sendStacks(n uint64) {
 	s.stacksMu.Lock() // one at a time: frequent requests must not take a MiB each
 	defer s.stacksMu.Unlock()
+	s.answerStacks(childproto.StacksFrame{N: n, Text: string(stacks.Take())})
+}
+
+// sendProfile takes a profile, at the latest until the drain ends, and sends it.
+func (s *Session) sendProfile(q childproto.StacksFrame) {
+	answer := childproto.StacksFrame{N: q.N}
+	var err error
+	if answer.Data, err = stacks.Profile(s.drain, q.Profile, q.Debug, q.Time); err != nil {
+		answer.Err = supervisor.Cut(err.Error())
+	}
+	s.answerStacks(answer)
+}
+
+func (s *Session) answerStacks(answer childproto.StacksFrame) {
 	ctx, cancel := context.WithTimeout(context.Background(), partingTimeout)
 	defer cancel()
-	f := childproto.NewFrame(childproto.FrameStacks, childproto.StacksFrame{N: n, Text: string(stacks.Take())})
+	f := childproto.NewFrame(childproto.FrameStacks, answer)
 	f.Lane = fdipc.Data
 	if err := s.conn.Send(ctx, f); err != nil {
-		s.log.Warn("child: cannot send the stacks to the master", "err", err)
+		s.log.Warn("child: cannot send its stacks or profile to the master", "err", err)
 	}
 }

@@ -57,7 +57,7 @@ const (
 	FrameSpareReady                             // child, a spare: it waits for a slot
 	FrameAssign                                 // master, to a spare: its slot
 	FrameRequestsSpent                          // child: it has served as many requests as it may
-	FrameStacks                                 // master: a question; child, with the same number: the stacks of its goroutines
+	FrameStacks                                 // master: a question; child, with the same number: the stacks of its goroutines, or a profile
 	FrameStopSignal                             // child: a signal from outside told it to end
 	FrameLinkLost                               // child: a link ended that it did not close
 	FrameForcedConns                            // child: its drain is over, and how many connections it cut
@@ -193,10 +193,16 @@ type HeartbeatFrame struct {
 	Unwell string `json:",omitempty"` // of an answer: what is wrong, "" if nothing
 }
 
-// StacksFrame is a question of the master, and the child's answer to it.
+// StacksFrame is a question of the master, for the stacks or for a profile, and the child's answer to
+// it.
 type StacksFrame struct {
-	N    uint64
-	Text string `json:",omitempty"`
+	N       uint64
+	Profile string        `json:",omitempty"` // of a question: its name; "" = the stacks
+	Debug   int           `json:",omitempty"` // of a question for a profile
+	Time    time.Duration `json:",omitempty"` // of a question for a CPU profile
+	Text    string        `json:",omitempty"` // of an answer
+	Data    []byte        `json:",omitempty"` // of an answer: the profile
+	Err     string        `json:",omitempty"` // of an answer: why there is no profile
 }
 
 // PayloadFrame returns the kind of the frame that carries a payload of the child's pipeline.

@@ -40,7 +40,7 @@ var frameTests = map[string]frameTest{
 	"spare ready":     of(FrameSpareReady, struct{}{}),
 	"assign":          of(FrameAssign, AssignFrame{"web/1", 1, 3, 1000}),
 	"requests spent":  of(FrameRequestsSpent, struct{}{}),
-	"stacks":          of(FrameStacks, StacksFrame{4, "goroutine 1 [running]:\n"}),
+	"stacks":          of(FrameStacks, StacksFrame{N: 4, Text: "goroutine 1 [running]:\n"}),
 	"stop signal":     of(FrameStopSignal, StopSignalFrame{"SIGTERM"}),
 	"link lost":       of(FrameLinkLost, LinkLostFrame{7, 9, true, "too many open files"}),
 	"forced conns":    of(FrameForcedConns, ExitNotice{Forced: 3}),
