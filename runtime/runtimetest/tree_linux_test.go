@@ -110,8 +110,8 @@ func TestUserSubtests(t *testing.T) {
 	}
 }
 
-// TestUserPprof: the master serves the profiles of each process of the tree.
-func TestUserPprof(t *testing.T) {
+// TestPprof: the master serves the profiles of each process of the tree.
+func TestPprof(t *testing.T) {
 	rt := runtimetest.Tree(t, greeter("profiled", coppice.ProcessIsolation))
 	get := func(url string) (int, string) {
 		w := httptest.NewRecorder()
@@ -121,7 +121,7 @@ func TestUserPprof(t *testing.T) {
 	for url, want := range map[string]string{
 		"/debug/pprof/": "web/0\n",
 		"/debug/pprof/goroutine?debug=1&process=web/0":  "runtimetest_test.greet",
-		"/debug/pprof/goroutine?debug=1&process=master": "runtimetest_test.TestUserPprof",
+		"/debug/pprof/goroutine?debug=1&process=master": "runtimetest_test.TestPprof",
 		"/debug/pprof/heap?process=web/0":               "\x1f\x8b", // gzip
 		"/debug/pprof/heap?process=listener":            "\x1f\x8b",
 		"/debug/pprof/heap":                             "\x1f\x8b",
