@@ -80,8 +80,13 @@ func init() {
 				<-up
 				return &os.PathError{Op: "open", Path: "/data", Err: syscall.EIO}
 			}}}
-		case "forced":
+		case "forced": // what is no process gets no share of the time
 			cfg.Shutdown = 100 * time.Millisecond
+			cfg.Children = append(cfg.Children, coppice.Func{Name: "endless", Run: func(ctx context.Context) error {
+				<-ctx.Done()
+				<-make(chan struct{})
+				return nil
+			}})
 		}
 		return cfg
 	}
