@@ -73,7 +73,7 @@ func (m *monitor) effect(e Effect) {
 		}
 		m.launched = e.Worker
 		m.alive[e.Worker] = "way"
-	case Assign, Up, Swap, Drain, ForceDrain, Kill:
+	case Assign, Up, Swap, Drain, ForceDrain, Kill, Hold:
 		if _, ok := m.alive[e.Worker]; !ok {
 			m.t.Errorf("%v: that worker is not there", e)
 		}
