@@ -98,12 +98,10 @@ func TestFloodOfSignals(t *testing.T) {
 func TestEchoOfASignal(t *testing.T) {
 	p := startTold(t, "round-robin")
 	finish := p.beginInWorker()
-	for range 2 {
-		p.Signal(syscall.SIGINT)
-		p.Signal(syscall.SIGTERM)
-	}
+	p.Signal(syscall.SIGTERM)
 	p.Await("shutting down")
 	p.Signal(syscall.SIGINT)
+	p.Signal(syscall.SIGTERM)
 	if err := finish(); err != nil {
 		t.Errorf("the request: %v", err)
 	}
