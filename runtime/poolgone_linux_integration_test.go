@@ -35,7 +35,7 @@ func init() {
 		if err != nil {
 			return err
 		}
-		go w.Serve(ctx, own, name(w)) // ends with the worker
+		go func() { _ = w.Serve(ctx, own, name(w)) }() // ends with the worker
 		return serveFront(ctx, w)
 	}}
 	trees["a pool gives up for good"] = func() coppice.Config {

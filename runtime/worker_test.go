@@ -83,7 +83,8 @@ func TestZeroWorker(t *testing.T) {
 	was := slog.Default()
 	defer slog.SetDefault(was)
 	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
-	if w.Config() != nil || w.Config() != nil || strings.Count(log.String(), "Worker.Config is nil") != 1 {
+	first, second := w.Config(), w.Config()
+	if first != nil || second != nil || strings.Count(log.String(), "Worker.Config is nil") != 1 {
 		t.Errorf("the configuration of the zero Worker; the log says %q", &log)
 	}
 	if _, err := w.Tree(t.Context()); !errors.Is(err, ErrUnsupported) {

@@ -412,7 +412,7 @@ func TestGivesUp(t *testing.T) {
 	if code := h.Wait(); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
-	h.Await(`^coppice: .*master/web: gave up: more than 3 restarts in 10s: .*web/0.*exit code 3`)
+	h.Await(`^coppice: .*master/web: gave up: more than 3 restarts in 10s: .*web/0.*(exit code|exited with) 3`)
 }
 
 // TestShortage: the master cannot start a process, because it is out of descriptors,

@@ -98,7 +98,7 @@ func parseJSON(line string) (r Record, ok bool) {
 	if _, err := d.Token(); err != nil {
 		return r, false
 	}
-	if _, err := d.Token(); err != io.EOF { //nolint:errorlint // Token returns EOF itself
+	if _, err := d.Token(); err != io.EOF {
 		return r, false
 	}
 	return r, found.level || found.message
@@ -231,8 +231,9 @@ func parseStandard(line string) (r Record, ok bool) {
 	if err != nil {
 		return r, false
 	}
-	level, message, _ := strings.Cut(line[len(layout):], " ") // perhaps a fraction of a second
-	if level, message, ok = strings.Cut(message, " "); !ok || level != strings.ToUpper(level) {
+	_, rest, _ := strings.Cut(line[len(layout):], " ") // perhaps a fraction of a second
+	level, message, ok := strings.Cut(rest, " ")
+	if !ok || level != strings.ToUpper(level) {
 		return r, false
 	}
 	r = Record{Form: Standard, Time: t, Message: message}
