@@ -153,12 +153,13 @@ func killWithClients(t *testing.T, rt *coppice.Runtime, at []string) {
 		}
 	}
 	for _, addr := range at {
-		if c, err := net.Dial("tcp", addr); !errors.Is(err, syscall.ECONNREFUSED) {
-			t.Errorf("%s: a later client is taken: %v", addr, err)
+		runtimetest.Eventually(t, "later clients of "+addr+" to be refused", func() bool {
+			c, err := net.Dial("tcp", addr)
 			if err == nil {
 				c.Close()
 			}
-		}
+			return errors.Is(err, syscall.ECONNREFUSED)
+		})
 	}
 }
 
