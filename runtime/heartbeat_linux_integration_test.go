@@ -50,6 +50,15 @@ func init() {
 		cfg.Children[0] = web
 		return cfg
 	}
+	trees["hangs once told, with a core"] = func() coppice.Config {
+		cfg := trees["hangs once told"]()
+		web := cfg.Children[0].(coppice.Pool)
+		web.Environment = coppice.Environment{
+			Env: []string{"GOTRACEBACK=crash"}, Rlimits: []coppice.Rlimit{{Name: "core"}}, // the core itself is not wanted
+		}
+		cfg.Children[0] = web
+		return cfg
+	}
 	trees["beats"] = func() coppice.Config {
 		return coppice.Config{Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Size: 2, Liveness: quick, Worker: idle}}}
 	}
@@ -183,6 +192,21 @@ func TestHang(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestHangWithCore: a worker that hangs and is to leave a core dump ends by SIGABRT: it is not
+// killed before the kernel writes the core.
+func TestHangWithCore(t *testing.T) {
+	p := startTree(t, "hangs once told, with a core")
+	sub := p.Subscribe(64)
+	defer sub.Close()
+	if _, err := p.System().Ask(t.Context(), p.Lookup("web/0/fuse"), strconv.Itoa(int(checkBlocks))); err != nil {
+		t.Fatal(err)
+	}
+	ev := next(t, sub, supervisor.ChildExited)
+	if !errors.Is(ev.Reason.Err(), coppice.ErrHung) || !strings.HasPrefix(ev.Reason.String(), "signal 6 (aborted)") {
+		t.Errorf("reason %+v, want SIGABRT and ErrHung", ev.Reason)
 	}
 }
 

@@ -36,7 +36,10 @@ func init() { // early: until then a signal ends the process
 	if _, child := fdipc.InheritedVar(childproto.FilesVar); !child { // not IsChild, which would take the channel
 		return
 	}
-	signal.Notify(stopSignals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
+	signal.Notify(stopSignals, syscall.SIGTERM, syscall.SIGINT)
+	if os.Getenv("GOTRACEBACK") != "crash" { // a crash passes SIGQUIT from thread to thread, and takes 10 s if it is caught
+		signal.Notify(stopSignals, syscall.SIGQUIT)
+	}
 	signal.Notify(make(chan os.Signal, 1), masterSignals...) // never read; not ignored, because the child's children would inherit that
 	signal.Ignore(syscall.SIGTTIN, syscall.SIGTTOU)          // not caught, because they would come again for each read or write
 	go forwardStopSignals(os.Getppid())                      // ends with the process
