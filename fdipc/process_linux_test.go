@@ -142,7 +142,7 @@ func (w *worker) handle(c *fdipc.Conn, f *fdipc.Frame) {
 			}
 			w.point("claimed", n)
 			var st unix.Stat_t
-			_ = unix.Fstat(int(conn.(*fdipc.Socket).Fd()), &st)
+			_ = unix.Fstat(conn.(interface{ Fd() int }).Fd(), &st)
 			to := c
 			if w.main != nil {
 				to = w.main

@@ -105,7 +105,7 @@ func init() {
 			l := coppice.ListenerSpec{Name: "given"}
 			var ln net.Listener
 			var err error
-			if w.Slot() == 0 { // the first to start: it opens, and gives
+			if w.Slot() == 0 { // it opens, and gives
 				own, err := net.Listen("tcp", "127.0.0.1:0")
 				if err != nil {
 					return err
@@ -113,7 +113,7 @@ func init() {
 				if ln, err = w.Share(ctx, l, own); err != nil {
 					return err
 				}
-			} else if ln, err = w.Listener(ctx, l.Name); err != nil {
+			} else if ln, err = w.AwaitListener(ctx, l.Name); err != nil {
 				return err
 			}
 			// The first worker needs it no longer, once the other has it too.

@@ -75,6 +75,9 @@ func init() {
 			return idle(ctx, w)
 		})
 		cfg.Output, cfg.MaxLine = &outputLines, 8<<10
+		web := cfg.Children[0].(coppice.Pool)
+		web.MaxParallelStarts = 1 // the failure of one does not end another that prints
+		cfg.Children[0] = web
 		return cfg
 	}
 	trees["prints to nobody"] = func() coppice.Config {

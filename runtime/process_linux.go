@@ -73,7 +73,7 @@ func (s spawner) fork(ctx context.Context, w workerStart) (*os.File, backend, er
 		childproto.StartedVar: started.State(w.env.limits()),
 	})
 	b, err := s.spawn(ctx, process.Command{
-		Executable: w.exe, Args: s.test.Args(started.Args()), Env: w.env.variables(w.environ, w.size, append(marks, deeper())...),
+		Executable: w.exe, Args: s.test.Args(started.Args()), Env: w.env.variables(merge(w.environ, reservedVars), w.size, append(marks, deeper())...),
 		Files:       slices.Insert(make([]*os.File, channel), channel, remote),
 		DeathSignal: syscall.SIGTERM, // workers drain when the master is gone
 	}, w.env, spawnRequest{grace: groupGrace, place: w.place, label: output.Line{
