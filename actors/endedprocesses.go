@@ -2,8 +2,8 @@ package actors
 
 import "github.com/coppice-go/coppice/supervisor"
 
-// endedProcesses keeps the exit reasons of the latest processes that have ended. A child keeps those
-// of which it was told while it lived; the master tells it of the others when it asks.
+// endedProcesses keeps the exit reasons of the latest processes that have ended. A child keeps
+// those of which it was told while it lived; the master tells it of the others when it asks.
 type endedProcesses struct {
 	reasons map[string]supervisor.Reason
 	order   []string

@@ -14,17 +14,17 @@ import (
 )
 
 // Socket is the net.Conn that [Handle.Conn] makes of a TCP connection; that of a Unix connection is
-// a [UnixSocket]. It has every method of *net.TCPConn, so that code which asserts an interface finds
-// them; it is no *net.TCPConn, and code that asserts that type does not. It costs less: net.FileConn
-// would duplicate the descriptor, ask the kernel for its type and names, and register it with the
-// poller at once.
+// a [UnixSocket]. It has every method of *net.TCPConn, so that code which asserts an interface
+// finds them; it is no *net.TCPConn, and code that asserts that type does not. It costs less:
+// net.FileConn would duplicate the descriptor, ask the kernel for its type and names, and register
+// it with the poller at once.
 //
 // A Socket is lazy. It makes plain non-blocking calls first and joins the runtime's poller at the
 // first call that would block. A short connection never does.
 //
-// ReadFrom sends a regular file by sendfile(2), and what a *net.TCPConn or *net.UnixConn receives by
-// splice(2). Between two Sockets, and in WriteTo, bytes are copied. Standard, which package net does
-// not have, ends the Socket and returns the connection as a *net.TCPConn.
+// ReadFrom sends a regular file by sendfile(2), and what a *net.TCPConn or *net.UnixConn receives
+// by splice(2). Between two Sockets, and in WriteTo, bytes are copied. Standard, which package net
+// does not have, ends the Socket and returns the connection as a *net.TCPConn.
 //
 // Errors are *net.OpError; they satisfy net.Error and match os.ErrDeadlineExceeded and
 // net.ErrClosed. Addresses are *net.TCPAddr or *net.UnixAddr: those of the accept, where the sender

@@ -24,11 +24,10 @@
 // part.
 //
 // Two requests mean the same socket if they have the same share key (network, address, descriptor,
-// ordinal) or the same name. On port 0 the name is part of the key, or without a name the pool; at a
-// fixed address two names are one socket, and a line in the log says so. A request for port 0 also
-// gets the assigned port number as an alias. A
-// worker has a socket once: a second Listen on the same socket fails with EADDRINUSE. See
-// [Request].
+// ordinal) or the same name. On port 0 the name is part of the key, or without a name the pool; at
+// a fixed address two names are one socket, and a line in the log says so. A request for port 0
+// also gets the assigned port number as an alias. A worker has a socket once: a second Listen on
+// the same socket fails with EADDRINUSE. See [Request].
 //
 // A socket stays open as long as it has an owner. A listener spec owns it until the spec is
 // stopped. A pool owns it until the pool is stopped (registry.Table.StopOwner) or gone for good

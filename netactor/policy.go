@@ -6,11 +6,12 @@ import "fmt"
 // request holds for all; see [Request].
 //
 // While a pool is being reloaded, each policy of the listener process keeps its rule among the
-// pool's workers of the newest generation: a client that reconnects, because its worker drains, does
-// not come to a worker that drains next. Older workers get connections while no newer one takes
-// them: none is ready, or all are suspended or at Limits.PerWorker. With Hash the slots that are
-// replaced serve the clients of the others until those are replaced too. A Picker is not shown the
-// older workers meanwhile. With Shared and ReusePort the kernel chooses, and knows no generations.
+// pool's workers of the newest generation: a client that reconnects, because its worker drains,
+// does not come to a worker that drains next. Older workers get connections while no newer one
+// takes them: none is ready, or all are suspended or at Limits.PerWorker. With Hash the slots that
+// are replaced serve the clients of the others until those are replaced too. A Picker is not shown
+// the older workers meanwhile. With Shared and ReusePort the kernel chooses, and knows no
+// generations.
 type Policy uint8
 
 const (

@@ -25,7 +25,8 @@ func (a *alone) actorSystem() *actors.System {
 	return a.system
 }
 
-// noConfig says once that the worker has no configuration: what a worker makes of none may not tell.
+// noConfig says once that the worker has no configuration: what a worker makes of none may not
+// tell.
 func (a *alone) noConfig() {
 	a.config.Do(func() {
 		slog.Warn("coppice: Worker.Config is nil: this Worker has no master. Run it in a tree: runtimetest.Tree, with Config.Load")

@@ -26,15 +26,16 @@ type Config struct {
 	// start or the reload. At most 256 MiB; the processes of a generation share the memory of a
 	// long configuration. The variables that it sets by os.Setenv are those of the generation too.
 	// The directory of the master stays the one in which it runs: a file of a release that is
-	// deployed by a symbolic link is named by its absolute path. [Running] has the tree, and its Scale
-	// gives a pool the size that the configuration wants, at the start too. nil = no configuration.
+	// deployed by a symbolic link is named by its absolute path. [Running] has the tree, and its
+	// Scale gives a pool the size that the configuration wants, at the start too. nil = no
+	// configuration.
 	Load func(ctx context.Context) ([]byte, error)
 
 	// Shutdown bounds the whole shutdown that a signal or the end of Run's context begins; zero =
-	// 30 s. Then what still runs is killed. It is the one number to fit into the time that something
-	// outside allows: 9 s for the 10 s of docker stop, 85 s for systemd's 90 s. Pools and programs
-	// stop one after the other. If their own Shutdown times add up to more than is left, each has
-	// the same part of its own, so that each is asked before it is killed.
+	// 30 s. Then what still runs is killed. It is the one number to fit into the time that
+	// something outside allows: 9 s for the 10 s of docker stop, 85 s for systemd's 90 s. Pools and
+	// programs stop one after the other. If their own Shutdown times add up to more than is left,
+	// each has the same part of its own, so that each is asked before it is killed.
 	Shutdown time.Duration
 
 	// OrphanDrain is how long a worker may go on finishing its work after its master died, before
@@ -53,16 +54,16 @@ type Config struct {
 	ListenerIsolation Isolation
 
 	// Output gets what workers and programs write to their standard output and error, line by line.
-	// Each line is one Write, behind the tag of its process (see Identity.Tag), unless Output is
-	// a [LineWriter]; [LogOutput] makes log records of the lines. nil = the master's own standard
+	// Each line is one Write, behind the tag of its process (see Identity.Tag), unless Output is a
+	// [LineWriter]; [LogOutput] makes log records of the lines. nil = the master's own standard
 	// output and error. One goroutine calls Output, and Output may block. The lines that wait are
-	// bounded (1 MiB, or four times MaxLine if that is more); beyond that the processes wait. When Output has taken nothing for 1 s, lines
-	// are lost and counted, and a line with their number stands in their place. The master does not
-	// close Output.
+	// bounded (1 MiB, or four times MaxLine if that is more); beyond that the processes wait. When
+	// Output has taken nothing for 1 s, lines are lost and counted, and a line with their number
+	// stands in their place. The master does not close Output.
 	Output io.Writer
 
-	// Tags says where lines of text have the tag of their process; zero = before each line, or in the
-	// line where the output goes to the journal.
+	// Tags says where lines of text have the tag of their process; zero = before each line, or in
+	// the line where the output goes to the journal.
 	Tags Tags
 
 	// MaxLine is the length in bytes of the longest line that Output gets whole, 1 KiB to 64 MiB;

@@ -54,7 +54,8 @@ func (c console) tree(t Tree) error {
 // line prints what, and waits for that at most logqueue.FlushTimeout.
 func (c console) line(what any) { logqueue.PrintLine(c.text, what) }
 
-// logWriter makes a record of level Error of each text: its first line, and the rest as an attribute.
+// logWriter makes a record of level Error of each text: its first line, and the rest as an
+// attribute.
 type logWriter struct{ log *slog.Logger }
 
 func (w logWriter) Write(b []byte) (int, error) {

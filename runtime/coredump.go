@@ -7,8 +7,8 @@ const (
 	// must not keep a slot empty for good; 5 minutes are 60 GiB at 200 MB/s.
 	maxCoreDump = 5 * time.Minute
 
-	// coreDumpPoll is how often it is looked whether the dump is written: the kernel reports its end
-	// as the end of the process, so this is only how late a kill may be.
+	// coreDumpPoll is how often it is looked whether the dump is written: the kernel reports its
+	// end as the end of the process, so this is only how late a kill may be.
 	coreDumpPoll = time.Second
 )
 

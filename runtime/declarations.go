@@ -33,8 +33,8 @@ func (d *declarations) digest() string {
 	return d.hash
 }
 
-// add takes what a fresh worker of a pool declares, before it serves; nil = the same as the tree. If
-// its program is new, by a reload, it must have what the tree needs. Otherwise what differs is
+// add takes what a fresh worker of a pool declares, before it serves; nil = the same as the tree.
+// If its program is new, by a reload, it must have what the tree needs. Otherwise what differs is
 // logged, once for each field.
 func (d *declarations) add(name, pool string, generation int, lines []string, reload bool) error {
 	d.mu.Lock()
@@ -66,8 +66,9 @@ func missing(c declaration.Change) error {
 	return fmt.Errorf("%s is a %.64q in the new program, and a %q in the tree: %s", c.Path, c.To, c.From, advice)
 }
 
-// reloaded makes to the current generation. It logs what its program declares otherwise than the one
-// before and what the tree keeps nevertheless, and returns the sizes that the tree is to take over.
+// reloaded makes to the current generation. It logs what its program declares otherwise than the
+// one before and what the tree keeps nevertheless, and returns the sizes that the tree is to take
+// over.
 func (d *declarations) reloaded(from, to int) []declaration.Change {
 	const most = 20 // lines in the log
 	d.mu.Lock()

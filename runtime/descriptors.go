@@ -32,7 +32,8 @@ func (n *node) leastDescriptors() int {
 }
 
 // checkDescriptors returns an error when the master may not have as many descriptors as the tree of
-// n needs, with a listener process as listener says: no start could succeed, however long it waited.
+// n needs, with a listener process as listener says: no start could succeed, however long it
+// waited.
 func (n *node) checkDescriptors(listener Isolation) error {
 	need := n.leastDescriptors()
 	if n.listens() && listener == ProcessIsolation {

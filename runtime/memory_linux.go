@@ -31,8 +31,8 @@ func ownMemory(pid int, limit int64) (int64, bool) {
 	return sumKB(rollup, "Pss_Anon:", "Pss_Shmem:", "SwapPss:")
 }
 
-// sumKB returns the sum of some lines of the form "key: n kB", in bytes. ok means that the first key
-// was there.
+// sumKB returns the sum of some lines of the form "key: n kB", in bytes. ok means that the first
+// key was there.
 func sumKB(text []byte, keys ...string) (sum int64, ok bool) {
 	for line := range bytes.Lines(text) {
 		for i, key := range keys {

@@ -27,8 +27,9 @@ type OutputLine struct {
 	// Text is the line without its newline, as the process wrote it.
 	Text string `json:"text"`
 
-	// Piece is the number of this piece, from 1, of a line that is longer than Config.MaxLine; 0 = the
-	// whole line. More says that the line goes on in the next OutputLine of the process and stream.
+	// Piece is the number of this piece, from 1, of a line that is longer than Config.MaxLine; 0 =
+	// the whole line. More says that the line goes on in the next OutputLine of the process and
+	// stream.
 	Piece int  `json:"piece,omitempty"`
 	More  bool `json:"more,omitempty"`
 
@@ -44,10 +45,10 @@ func (l OutputLine) String() string { return l.Tag() + "| " + l.Text }
 type Tags uint8
 
 const (
-	// TagAuto is TagFields if Output is nil and the program's standard error, or standard output, is
-	// the journal's (JOURNAL_STREAM, systemd.exec(5)); otherwise what the environment variable
-	// COPPICE_TAGS says to the program, for a reader of its output that wants it so: lines, fields or
-	// none; otherwise TagLines.
+	// TagAuto is TagFields if Output is nil and the program's standard error, or standard output,
+	// is the journal's (JOURNAL_STREAM, systemd.exec(5)); otherwise what the environment variable
+	// COPPICE_TAGS says to the program, for a reader of its output that wants it so: lines, fields
+	// or none; otherwise TagLines.
 	TagAuto Tags = iota
 
 	// TagLines has the tag before each line.
@@ -55,8 +56,8 @@ const (
 
 	// TagFields leaves structured lines whole: a JSON object, and the logfmt of package slog, get
 	// the process as one field more, {"process":{"name":"web/0","id":3,"pid":77, …}} and
-	// process.name=web/0. A syslog priority, as <6>, stays before the tag (sd-daemon(3)). Other lines
-	// are as with TagLines.
+	// process.name=web/0. A syslog priority, as <6>, stays before the tag (sd-daemon(3)). Other
+	// lines are as with TagLines.
 	TagFields
 
 	// TagNone writes lines as the processes wrote them.
@@ -109,12 +110,12 @@ type LineWriter interface {
 }
 
 // LogOutput returns a Config.Output that makes each line a log record. A line that is a record of a
-// log already keeps its time, level, message and attributes: JSON and logfmt with the field names of
-// slog, zap, zerolog, logrus, pino or Bunyan, and what package slog writes by default. Other lines
-// are messages of level Info, or of their syslog priority (<4>). A dump is one record of level Error
-// with attribute dump. Each record has a group process with the name, id, pid, incarnation and
-// generation of the process, and the stream. The messages of SIGUSR1, SIGQUIT and of the program's end that Run and
-// Main would print go to log as well.
+// log already keeps its time, level, message and attributes: JSON and logfmt with the field names
+// of slog, zap, zerolog, logrus, pino or Bunyan, and what package slog writes by default. Other
+// lines are messages of level Info, or of their syslog priority (<4>). A dump is one record of
+// level Error with attribute dump. Each record has a group process with the name, id, pid,
+// incarnation and generation of the process, and the stream. The messages of SIGUSR1, SIGQUIT and
+// of the program's end that Run and Main would print go to log as well.
 func LogOutput(log *slog.Logger) io.Writer { return logOutput{log} }
 
 type logOutput struct{ log *slog.Logger }

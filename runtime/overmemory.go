@@ -19,8 +19,8 @@ const memoryHint = "set it above what a worker takes when it has started, or to 
 // limit is too low.
 const youngWorker = 10 * time.Second
 
-// logHeld logs that a worker is over SoftMemory so soon after its start, like the one before it, that
-// it is replaced only after wait; it is the pool's n-th.
+// logHeld logs that a worker is over SoftMemory so soon after its start, like the one before it,
+// that it is replaced only after wait; it is the pool's n-th.
 func (o overMemory) logHeld(log *slog.Logger, wait time.Duration, n uint64) {
 	log.Warn("a fresh worker is over Recycle.SoftMemory, like the one before it: it is replaced later",
 		"name", o.name, "memory", o.memory, "limit", o.limit, "wait", wait.Round(time.Millisecond).String(), "times", n, "hint", memoryHint)

@@ -344,8 +344,8 @@ func (c *poolDriver) drain(e pool.Effect) {
 	}
 }
 
-// atEnd returns how long a worker may take from the request to stop until the kill, at the end of the
-// pool.
+// atEnd returns how long a worker may take from the request to stop until the kill, at the end of
+// the pool.
 func (c *poolDriver) atEnd() time.Duration {
 	if d := c.stopTime.Load(); d != 0 {
 		return time.Duration(d)

@@ -396,8 +396,8 @@ func (w *poolWorker) unready() unready {
 	}
 }
 
-// failure returns the error of w, which has ended and was not ready. is is what the error is besides
-// the exit reason.
+// failure returns the error of w, which has ended and was not ready. is is what the error is
+// besides the exit reason.
 func (w *poolWorker) failure(is ...error) *startFailure {
 	u, end := w.unready(), w.end()
 	lines := newest(w.backend.printedLast())

@@ -85,8 +85,8 @@ func (s spawner) fork(ctx context.Context, w workerStart) (*os.File, backend, er
 	return local, b, nil
 }
 
-// forkProgram starts another program. Its variables are environ, those of its spec, and vars. If line is not nil, it is
-// called with each line that the program prints.
+// forkProgram starts another program. Its variables are environ, those of its spec, and vars. If
+// line is not nil, it is called with each line that the program prints.
 func (s spawner) forkProgram(ctx context.Context, p Process, environ []string, label output.Line, line func([]byte), vars ...string) (*processChild, error) {
 	env := p.Environment
 	if len(env.Files) > 0 {

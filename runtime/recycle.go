@@ -13,15 +13,15 @@ import (
 // limits: up to Jitter below the limits that are set here, spread evenly over the slots with a gap
 // between any two.
 type Recycle struct {
-	// SoftMemory is the memory of its own, in bytes, above which a worker is replaced. HardMemory is
-	// that above which it is killed, which is a failure like any other. Both apply to processes only,
-	// and are checked every Every (zero = 1 s).
+	// SoftMemory is the memory of its own, in bytes, above which a worker is replaced. HardMemory
+	// is that above which it is killed, which is a failure like any other. Both apply to processes
+	// only, and are checked every Every (zero = 1 s).
 	//
-	// Its own are the anonymous memory of the process (heap, stacks, what C allocates), its share of
-	// the memory that it shares with others (shared memory, tmpfs), and what of both is swapped out;
-	// not the program and the files that it maps, which all workers share and the kernel can drop,
-	// and not the processes that it has started. A limit for all processes of the pool, page cache
-	// included, is memory.max of Environment.Cgroup.
+	// Its own are the anonymous memory of the process (heap, stacks, what C allocates), its share
+	// of the memory that it shares with others (shared memory, tmpfs), and what of both is swapped
+	// out; not the program and the files that it maps, which all workers share and the kernel can
+	// drop, and not the processes that it has started. A limit for all processes of the pool, page
+	// cache included, is memory.max of Environment.Cgroup.
 	//
 	// A SoftMemory that a fresh worker exceeds recycles for ever: a worker that is over it within
 	// 10 s, like the one before it in its slot, is replaced when it has lived for 10 s, the next

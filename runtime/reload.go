@@ -21,14 +21,14 @@ import (
 // What runs in the master stays as it is: Funcs, Actors, Listeners, and programs that are not this
 // one.
 //
-// A reload brings new code to the tree as it is. Of the values that the new program has in its specs,
-// Pool.Size is taken over if the release changed it; a size that [Runtime.Scale] or a signal has set
-// stays otherwise. Other values, and children more or fewer, are the tree's until the program is
-// restarted, and the log has a warning for each difference. If the new program lacks a Pool that the
-// tree has, or a function that a listener needs, the reload fails before a worker is replaced. What
-// counts as changed is what the workers of the new program make of their specs against what those of
-// the one before made of theirs: values that main computes (from GOMAXPROCS, the time, the name of
-// the host) may differ from the master's, whose values count.
+// A reload brings new code to the tree as it is. Of the values that the new program has in its
+// specs, Pool.Size is taken over if the release changed it; a size that [Runtime.Scale] or a signal
+// has set stays otherwise. Other values, and children more or fewer, are the tree's until the
+// program is restarted, and the log has a warning for each difference. If the new program lacks a
+// Pool that the tree has, or a function that a listener needs, the reload fails before a worker is
+// replaced. What counts as changed is what the workers of the new program make of their specs
+// against what those of the one before made of theirs: values that main computes (from GOMAXPROCS,
+// the time, the name of the host) may differ from the master's, whose values count.
 //
 // Reload returns when the last slot has its new worker; the old workers may still drain. The first
 // worker that fails ends the reload. A worker fails if it ends before it is ready, is not ready

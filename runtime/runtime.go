@@ -84,8 +84,8 @@ var running atomic.Pointer[Runtime]
 //		return s.ListenAndServe()
 //	}}
 //
-// Do not wait in one of them for what waits for it in turn: Shutdown, Wait, Done. A worker asks by its
-// [Worker] instead, also where workers are goroutines of the master.
+// Do not wait in one of them for what waits for it in turn: Shutdown, Wait, Done. A worker asks by
+// its [Worker] instead, also where workers are goroutines of the master.
 func Running() *Runtime {
 	if rt := running.Load(); rt != nil && rt.begun.Load() {
 		return rt
@@ -375,8 +375,8 @@ func (rt *Runtime) stopListening(ctx context.Context) {
 	})
 }
 
-// planStop shares what the children may take for their stop out within ctx, and logs the shutdown if
-// it is the first call.
+// planStop shares what the children may take for their stop out within ctx, and logs the shutdown
+// if it is the first call.
 func (rt *Runtime) planStop(ctx context.Context, first bool) {
 	deadline, bounded := ctx.Deadline()
 	if !bounded {

@@ -24,12 +24,12 @@ type Service struct {
 	//	others           as Go handles them: SIGABRT ends the program with a dump; the children
 	//	                 drain as orphans
 	//
-	// Signals that concern a running tree wait until it is up. However many signals of one kind come,
-	// those of other kinds are heard, those that end the program first. SIGTTIN and SIGTTOU also are
-	// what the terminal sends to a background job that reads from it, or writes to it (stty tostop):
-	// the signal is ignored from then on, so that the read fails, and the output appears. After Run
-	// the program has its signals back, except for those within SignalEcho of the first that asked it
-	// to end.
+	// Signals that concern a running tree wait until it is up. However many signals of one kind
+	// come, those of other kinds are heard, those that end the program first. SIGTTIN and SIGTTOU
+	// also are what the terminal sends to a background job that reads from it, or writes to it
+	// (stty tostop): the signal is ignored from then on, so that the read fails, and the output
+	// appears. After Run the program has its signals back, except for those within SignalEcho of
+	// the first that asked it to end.
 	//
 	// Children lead their own process groups, so that a terminal's signals reach only the master. A
 	// signal to all processes (systemd's KillMode=control-group, pkill) has the same effect as a

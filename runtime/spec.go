@@ -86,9 +86,10 @@ type Pool struct {
 	Isolation Isolation
 
 	// StartTimeout bounds the time until the worker is ready; zero = 30 s. It begins before the
-	// fork, when the master looks for what Environment names. A worker that is not ready by then has
-	// failed to start: it gets SIGABRT, so that it prints its stacks, and 2 s later SIGKILL. After 5
-	// s, or half of StartTimeout if that is less, the log says what the worker has not done yet.
+	// fork, when the master looks for what Environment names. A worker that is not ready by then
+	// has failed to start: it gets SIGABRT, so that it prints its stacks, and 2 s later SIGKILL.
+	// After 5 s, or half of StartTimeout if that is less, the log says what the worker has not done
+	// yet.
 	StartTimeout time.Duration
 
 	// MaxParallelStarts is how many workers may be starting at once when the pool starts, in the

@@ -98,8 +98,8 @@ func (w *Worker) WorkContext() context.Context {
 // socket, or uses the socket that another worker has asked for with the same network and address.
 // The port for port 0 is chosen once and is then the same for every worker of the pool; with a
 // name, for all that give the same name. Errors are those of net.Listen: a *net.OpError around
-// EADDRINUSE, EACCES, EINVAL. The caller closes the listener; the socket itself lives until the pool
-// ends and is not started again, or every live worker has closed it.
+// EADDRINUSE, EACCES, EINVAL. The caller closes the listener; the socket itself lives until the
+// pool ends and is not started again, or every live worker has closed it.
 func (w *Worker) Listen(network, address string) (net.Listener, error) {
 	return w.ListenSpec(context.Background(), ListenerSpec{Network: network, Address: address})
 }

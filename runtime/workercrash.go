@@ -46,8 +46,8 @@ func crashContextOf(id int, address string, system *actors.System, sockets *regi
 	return b
 }
 
-// report returns the report of the crash of a worker, which still lacks what its backend adds. spans
-// are those that it had open.
+// report returns the report of the crash of a worker, which still lacks what its backend adds.
+// spans are those that it had open.
 func (b crashContext) report(who Identity, role string, reason supervisor.Reason, exit Exit, spans []trace.SpanContext) CrashReport {
 	r := CrashReport{
 		Identity: who, Role: role,

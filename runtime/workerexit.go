@@ -11,8 +11,8 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// workerEnd is what is known of the end of a worker: how it ended, what it said of that, and why the
-// master ended it.
+// workerEnd is what is known of the end of a worker: how it ended, what it said of that, and why
+// the master ended it.
 type workerEnd struct {
 	exit   Exit
 	by     endContext

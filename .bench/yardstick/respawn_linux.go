@@ -53,8 +53,8 @@ func serveRespawn() {
 	})
 }
 
-// serveKilled is a tree of a pool "web" whose workers are killed without end. It calls ready when it
-// is up, then told with each event.
+// serveKilled is a tree of a pool "web" whose workers are killed without end. It calls ready when
+// it is up, then told with each event.
 func serveKilled(ready func(*coppice.Runtime), told func(*coppice.Runtime, supervisor.Event), web coppice.Pool) {
 	web.Name, web.Intensity = "web", supervisor.Intensity{Max: 1 << 20, Period: time.Second}
 	coppice.Main(coppice.Config{

@@ -177,8 +177,8 @@ func (t *Table) StopOwner(owner string) {
 }
 
 // Gone is StopOwner for a pool that has ended and is not started again. It also makes listeners of
-// the tree that no other pool has used refuse clients, until a pool asks for them, and returns their
-// names.
+// the tree that no other pool has used refuse clients, until a pool asks for them, and returns
+// their names.
 func (t *Table) Gone(owner string) (refusing []string) {
 	t.step(func() (out []effect) {
 		out, refusing = t.state.gone(owner)

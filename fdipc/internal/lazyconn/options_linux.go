@@ -45,7 +45,8 @@ func (c *Conn) SetLinger(sec int) error {
 	})
 }
 
-// SetKeepAlivePeriod sets the silence before the first keep-alive probe; below 0 it changes nothing.
+// SetKeepAlivePeriod sets the silence before the first keep-alive probe; below 0 it changes
+// nothing.
 func (c *Conn) SetKeepAlivePeriod(d time.Duration) error {
 	if d < 0 {
 		return nil

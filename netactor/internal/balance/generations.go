@@ -3,10 +3,10 @@ package balance
 import "maps"
 
 // poolState is the part that the workers of one pool take in a listener. While a pool is being
-// reloaded, a client that a worker closes with its drain reconnects; a worker of an older generation
-// would soon close it again. So a worker has no room while a worker of a newer generation of its
-// pool takes connections, also if that one's window is full for the moment. A newer worker that is
-// suspended, or at its limit, does not count.
+// reloaded, a client that a worker closes with its drain reconnects; a worker of an older
+// generation would soon close it again. So a worker has no room while a worker of a newer
+// generation of its pool takes connections, also if that one's window is full for the moment. A
+// newer worker that is suspended, or at its limit, does not count.
 //
 // Generations of different pools are not compared: pools are reloaded one after the other.
 type poolState struct {

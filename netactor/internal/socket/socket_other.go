@@ -107,7 +107,8 @@ func (s *Bound) AdoptFile() {}
 // Listening returns true: it is not known off Linux, where no watcher reports a shutdown.
 func (s *Bound) Listening() bool { return true }
 
-// Refuse does nothing: the listener process, or the dispatcher in the master, resets each connection.
+// Refuse does nothing: the listener process, or the dispatcher in the master, resets each
+// connection.
 func (s *Bound) Refuse() error { return nil }
 
 func (s *Bound) Relisten(SocketSpec) error { return errors.ErrUnsupported }

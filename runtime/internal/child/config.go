@@ -44,8 +44,8 @@ type Config struct {
 	Short func(err error) bool
 }
 
-// Program is what a worker runs: the functions of its pool. The values of the pool are the master's,
-// and come with the hello.
+// Program is what a worker runs: the functions of its pool. The values of the pool are the
+// master's, and come with the hello.
 type Program struct {
 	Prepare func(context.Context) error // called before the worker has a slot; nil = nothing
 	Run     func(context.Context) error

@@ -381,8 +381,8 @@ func (s *Session) checkHello() (life func() childproto.ExitNotice, err error) {
 }
 
 // declare sends the master what this program declares of its tree, if that is not what the master
-// has: computed values may differ, and so may those of a new release. A goroutine is of the master's
-// program.
+// has: computed values may differ, and so may those of a new release. A goroutine is of the
+// master's program.
 func (s *Session) declare() {
 	if !s.process || s.identity.Tree == declaration.Digest(s.cfg.Tree) {
 		return

@@ -40,8 +40,8 @@ func (s *Session) Context() context.Context { return s.ctx }
 // Equipped returns a channel that is closed when the child is equipped, or will never be.
 func (s *Session) Equipped() <-chan struct{} { return s.equipped }
 
-// BeginDrain asks the child to drain within d, and to close idle connections within idle. With zeros
-// the drain ends at once.
+// BeginDrain asks the child to drain within d, and to close idle connections within idle. With
+// zeros the drain ends at once.
 func (s *Session) BeginDrain(d, idle time.Duration) { s.beginDrain(errStopRequested, d, idle) }
 
 // Draining reports whether every http.Server of the worker has begun its drain; false if it serves

@@ -111,7 +111,8 @@ type Hello struct {
 	HealthTimeout time.Duration      `json:",omitempty"`
 }
 
-// DeclarationFrame is what the child's program declares of its tree, as package declaration writes it.
+// DeclarationFrame is what the child's program declares of its tree, as package declaration writes
+// it.
 type DeclarationFrame struct{ Lines []string }
 
 // AssignFrame gives a spare its slot.
@@ -193,8 +194,8 @@ type HeartbeatFrame struct {
 	Unwell string `json:",omitempty"` // of an answer: what is wrong, "" if nothing
 }
 
-// StacksFrame is a question of the master, for the stacks or for a profile, and the child's answer to
-// it.
+// StacksFrame is a question of the master, for the stacks or for a profile, and the child's answer
+// to it.
 type StacksFrame struct {
 	N       uint64
 	Profile string        `json:",omitempty"` // of a question: its name; "" = the stacks

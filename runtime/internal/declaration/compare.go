@@ -90,9 +90,9 @@ func With(lines []string, k Field, value string) []string {
 	return slices.Insert(out, at+1, prefix+value)
 }
 
-// Missing returns the first of the needed lines that a declaration does not have, and the value that
-// it has in its place. ok is false if none is missing, or if the declaration was too long to be sent
-// as a whole.
+// Missing returns the first of the needed lines that a declaration does not have, and the value
+// that it has in its place. ok is false if none is missing, or if the declaration was too long to
+// be sent as a whole.
 func Missing(needed, lines []string) (c Change, ok bool) {
 	m, _ := values(lines)
 	if _, cut := m[Field{more, leftOut}]; cut {

@@ -74,9 +74,9 @@ func (r *Records) tell(k Field) bool {
 
 // Reloaded makes to the current generation. It compares what its workers declare with what those of
 // the generation before declared, so that values which are computed alike in all workers are no
-// change. It returns the sizes of pools that the tree is to take over, the fields that it keeps, and
-// of these separately the fields that workers of the master's own program compute otherwise than the
-// master. From is the tree's value.
+// change. It returns the sizes of pools that the tree is to take over, the fields that it keeps,
+// and of these separately the fields that workers of the master's own program compute otherwise
+// than the master. From is the tree's value.
 func (r *Records) Reloaded(from, to int) (sizes, kept, computed []Change) {
 	then, now := r.pair(from, to)
 	tree, _ := values(r.tree)

@@ -22,7 +22,8 @@ const (
 
 // Handler is a slog.Handler that passes records on to another handler, which may block: one after
 // another, on a separate goroutine. Handle neither blocks nor fails. A record is complete when it
-// is queued: its values are resolved, durations are texts, and each text is cut by [supervisor.Cut].
+// is queued: its values are resolved, durations are texts, and each text is cut by
+// [supervisor.Cut].
 type Handler struct {
 	to slog.Handler
 	q  *queue.Queue[entry] // shared by the handlers made from the first

@@ -10,13 +10,14 @@ const (
 	// maxDump bounds the text of a dump in bytes. What follows comes line by line.
 	maxDump = 64 << 10
 
-	// dumpTime is how long a dump is gathered: longer than a program takes to print one as it dies. A
-	// program that lives on has its lines after that time.
+	// dumpTime is how long a dump is gathered: longer than a program takes to print one as it dies.
+	// A program that lives on has its lines after that time.
 	dumpTime = time.Second
 )
 
-// Dumps gathers the lines of a dump to one Line: last words, and what the process prints on the same
-// stream after them. The zero value gathers nothing. Its methods may be called by any goroutine.
+// Dumps gathers the lines of a dump to one Line: last words, and what the process prints on the
+// same stream after them. The zero value gathers nothing. Its methods may be called by any
+// goroutine.
 type Dumps struct {
 	Put func(Line) // gets the dumps; nil = none are gathered. Set before the first use
 
@@ -58,7 +59,8 @@ func (d *Dumps) Flush() {
 	d.flushLocked()
 }
 
-// flushLocked holds the lock while it calls Put, so that the stream's next line comes after the dump.
+// flushLocked holds the lock while it calls Put, so that the stream's next line comes after the
+// dump.
 func (d *Dumps) flushLocked() {
 	if d.dump == nil {
 		return

@@ -131,8 +131,8 @@ func jsonValue(raw json.RawMessage) slog.Value {
 // ownFields are those of a record that are not attributes.
 type ownFields struct{ time, level, message bool }
 
-// take puts a field of a line into r if it is such a field, and reports whether it is. The names are
-// those of slog, zap, zerolog, logrus, pino and Bunyan.
+// take puts a field of a line into r if it is such a field, and reports whether it is. The names
+// are those of slog, zap, zerolog, logrus, pino and Bunyan.
 func (f *ownFields) take(r *Record, key, text string) bool {
 	switch key {
 	case "time", "ts", "timestamp", "@timestamp":

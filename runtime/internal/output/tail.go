@@ -21,8 +21,8 @@ type Tail struct {
 	lost    uint64 // lines that the writer has not taken
 }
 
-// Add keeps l as the newest line, up to 8 KiB of it. begins says that l begins last words, which may
-// be long.
+// Add keeps l as the newest line, up to 8 KiB of it. begins says that l begins last words, which
+// may be long.
 func (t *Tail) Add(l Line, begins bool) {
 	if len(l.Text) > lastText {
 		l.Text = strings.Clone(l.Text[:lastText])

@@ -3,9 +3,9 @@ package pool
 import "time"
 
 // Workers that are due within earlyLife are due early. The first such worker of a slot is replaced
-// at once. The next has to live for earlyLife, the next for twice as long, up to maxEarlyLife, until
-// one was not early. A leak that fills a worker within seconds and a limit that every worker exceeds
-// look the same; in neither case does it help to replace workers faster.
+// at once. The next has to live for earlyLife, the next for twice as long, up to maxEarlyLife,
+// until one was not early. A leak that fills a worker within seconds and a limit that every worker
+// exceeds look the same; in neither case does it help to replace workers faster.
 const (
 	earlyLife    = 10 * time.Second
 	maxEarlyLife = time.Hour

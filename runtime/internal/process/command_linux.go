@@ -20,8 +20,8 @@ type Command struct {
 	Args []string // begins with argv[0], which is required
 	Env  []string // "KEY=value", the whole environment
 
-	// Dir is the working directory; a relative one begins at that of the Executable, or else at this
-	// program's. "" = there.
+	// Dir is the working directory; a relative one begins at that of the Executable, or else at
+	// this program's. "" = there.
 	Dir string
 
 	// Files are the process's descriptors by number, from 0; a nil File means a closed number. At

@@ -10,15 +10,15 @@ import (
 	"sync"
 )
 
-// CPUs returns how many CPUs this program may use, by its affinity and by the quotas of its cgroups:
-// Go's default for GOMAXPROCS. GOMAXPROCS itself does not count. The first call decides, so that all
-// parts of the program have the same number.
+// CPUs returns how many CPUs this program may use, by its affinity and by the quotas of its
+// cgroups: Go's default for GOMAXPROCS. GOMAXPROCS itself does not count. The first call decides,
+// so that all parts of the program have the same number.
 var CPUs = sync.OnceValue(func() int {
 	return min(runtime.NumCPU(), quotaCPUs("/proc/self/cgroup", "/sys/fs/cgroup"))
 })
 
-// quotaCPUs returns the lowest quota of the cgroups that the file cgroup names and of their parents,
-// in CPUs, rounded up, and at least 2, as the Go runtime does.
+// quotaCPUs returns the lowest quota of the cgroups that the file cgroup names and of their
+// parents, in CPUs, rounded up, and at least 2, as the Go runtime does.
 func quotaCPUs(cgroup, mount string) int {
 	lowest := math.MaxInt
 	for dir := range cgroupDirs(cgroup, mount, "cpu") {

@@ -57,8 +57,8 @@ func (e *Executable) StartIn(dir string) error {
 	return nil
 }
 
-// directory returns a path to dir, which is relative, as seen from the directory of the program; dir
-// itself if that is this program's directory, for which a child needs no rights.
+// directory returns a path to dir, which is relative, as seen from the directory of the program;
+// dir itself if that is this program's directory, for which a child needs no rights.
 func (e *Executable) directory(dir string) (string, error) {
 	at, err := e.dir.Stat()
 	if err != nil {

@@ -8,10 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// callAs makes a system call as another user, by a fork of this program that makes no other call and
-// ends. To change the limits and the priority of a process of another user takes CAP_SYS_RESOURCE and
-// CAP_SYS_NICE, which root of a container lacks. A process may lower those of its own user without.
-// Only the launcher's thread may call callAs. What args point to must stay where it is.
+// callAs makes a system call as another user, by a fork of this program that makes no other call
+// and ends. To change the limits and the priority of a process of another user takes
+// CAP_SYS_RESOURCE and CAP_SYS_NICE, which root of a container lacks. A process may lower those of
+// its own user without. Only the launcher's thread may call callAs. What args point to must stay
+// where it is.
 func callAs(c *syscall.Credential, name string, call uintptr, args ...uintptr) error {
 	var all, before unix.Sigset_t // no handler may run in the fork
 	for i := range all.Val {
@@ -31,7 +32,8 @@ func callAs(c *syscall.Credential, name string, call uintptr, args ...uintptr) e
 	}
 	var status unix.WaitStatus
 	for {
-		// Only __WALL sees a child without a signal at its end: no other part of the program takes it.
+		// Only __WALL sees a child without a signal at its end: no other part of the program takes
+		// it.
 		_, err := unix.Wait4(int(child), &status, unix.WALL, nil)
 		if errors.Is(err, unix.EINTR) {
 			continue
@@ -50,8 +52,8 @@ func callAs(c *syscall.Credential, name string, call uintptr, args ...uintptr) e
 	return nil
 }
 
-// forkToCall returns the number of the fork. In the fork it does not return: there is one thread and
-// no scheduler, so it makes raw calls only, and may not grow its stack.
+// forkToCall returns the number of the fork. In the fork it does not return: there is one thread
+// and no scheduler, so it makes raw calls only, and may not grow its stack.
 //
 //go:norace
 //go:nosplit

@@ -20,9 +20,9 @@ var title struct {
 // SetTitle replaces the command line that ps, top and /proc/PID/cmdline show for this process. It
 // needs no rights, but a kernel with CONFIG_CHECKPOINT_RESTORE; otherwise the command line stays.
 //
-// The strings of os.Args and the values of flags lie in the memory of the command line, so it cannot
-// be written over, as programs in C do. SetTitle has the kernel read it elsewhere (PR_SET_MM_MAP of
-// prctl(2)). os.Args, and the name of the process (comm), stay as they are.
+// The strings of os.Args and the values of flags lie in the memory of the command line, so it
+// cannot be written over, as programs in C do. SetTitle has the kernel read it elsewhere
+// (PR_SET_MM_MAP of prctl(2)). os.Args, and the name of the process (comm), stay as they are.
 func SetTitle(text string) error {
 	title.Lock()
 	defer title.Unlock()
@@ -50,8 +50,9 @@ type memoryMap struct {
 }
 
 // readArgsFrom makes the kernel read the command line from args, which stays there for ever. The
-// kernel takes all addresses at once, so the others are read before. C code that moves the end of the
-// heap (brk(2)) in between finds that it cannot grow there any more, and takes memory elsewhere.
+// kernel takes all addresses at once, so the others are read before. C code that moves the end of
+// the heap (brk(2)) in between finds that it cannot grow there any more, and takes memory
+// elsewhere.
 func readArgsFrom(args []byte) error {
 	b, err := os.ReadFile("/proc/self/stat")
 	if err != nil {

@@ -28,8 +28,8 @@ var (
 // profiling is held while a profile is taken.
 var profiling sync.Mutex
 
-// Profile takes a profile of this process, by its name in runtime/pprof, or a CPU profile that lasts
-// d or until ctx ends. debug is that of pprof.Profile.WriteTo. One is taken at a time.
+// Profile takes a profile of this process, by its name in runtime/pprof, or a CPU profile that
+// lasts d or until ctx ends. debug is that of pprof.Profile.WriteTo. One is taken at a time.
 func Profile(ctx context.Context, name string, debug int, d time.Duration) ([]byte, error) {
 	if !profiling.TryLock() {
 		return nil, ErrBusy

@@ -24,9 +24,9 @@ var (
 func Args() []string { return slices.Clone(args) }
 
 // Program returns the absolute path by which this program was started, with its symbolic links: a
-// reload follows them again. If the system does not say, and argv[0] is made up, it is the path of the
-// program's file, by a link only if the directory's name has it; then Program returns an error if no
-// other program is there by now, because one may be where a link that is not known leads to.
+// reload follows them again. If the system does not say, and argv[0] is made up, it is the path of
+// the program's file, by a link only if the directory's name has it; then Program returns an error
+// if no other program is there by now, because one may be where a link that is not known leads to.
 func Program() (string, error) {
 	if program != "" {
 		return program, nil
@@ -53,9 +53,9 @@ func IsHere() bool {
 	return err == nil && info != nil && os.SameFile(now, info)
 }
 
-// In returns the path of dir, which begins at the directory in which this program was started, for a
-// process that begins in this program's directory. The name of the directory is followed anew. If it
-// leads nowhere, and this program is still there, dir begins here.
+// In returns the path of dir, which begins at the directory in which this program was started, for
+// a process that begins in this program's directory. The name of the directory is followed anew. If
+// it leads nowhere, and this program is still there, dir begins here.
 func In(start, dir string) string {
 	if filepath.IsAbs(dir) || start == "" {
 		return dir
@@ -79,8 +79,8 @@ func ownPath() string {
 	return path
 }
 
-// findProgram returns the absolute path that leads to this program: that of its exec, or argv[0], or
-// "". Both may be made up, or relative to the directory cwd.
+// findProgram returns the absolute path that leads to this program: that of its exec, or argv[0],
+// or "". Both may be made up, or relative to the directory cwd.
 func findProgram(cwd, execPath, argv0 string) string {
 	is, err := os.Stat(ownFile())
 	if err != nil {

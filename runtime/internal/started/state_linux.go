@@ -33,9 +33,9 @@ func softLimits() (soft [rlimits]uint64) {
 	return soft
 }
 
-// State returns the umask, and the soft limits that have changed since by their numbers, for [Restore]
-// in a child that is this program again: "umask 18 4 0". It leaves out the limits in but, and that of
-// descriptors, which the Go runtime restores itself.
+// State returns the umask, and the soft limits that have changed since by their numbers, for
+// [Restore] in a child that is this program again: "umask 18 4 0". It leaves out the limits in but,
+// and that of descriptors, which the Go runtime restores itself.
 func State(but []int) string {
 	s := fmt.Sprintf("umask %d", umask)
 	for i, now := range softLimits() {

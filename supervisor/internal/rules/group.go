@@ -62,8 +62,8 @@ func (s *State) advance() {
 	}
 }
 
-// startDeclared starts declared children in order, as many at once as Flags.StartTogether allows, and
-// reports whether all have come up.
+// startDeclared starts declared children in order, as many at once as Flags.StartTogether allows,
+// and reports whether all have come up.
 func (s *State) startDeclared() bool {
 	for s.Starts < max(1, s.Flags.StartTogether) {
 		p := s.Order.Present.next(s.Next)
