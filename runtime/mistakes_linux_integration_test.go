@@ -33,6 +33,9 @@ var mistakeMasks = []struct {
 // log and, below it, the error of each. Mistakes are functions of testdata/mistakes, which each run
 // as a program.
 func TestMistakes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds a program, which the race detector does not see")
+	}
 	program := filepath.Join(t.TempDir(), "mistakes")
 	if out, err := exec.Command("go", "build", "-o", program, "./testdata/mistakes").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
