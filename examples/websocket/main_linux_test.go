@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -58,9 +60,12 @@ func TestKill(t *testing.T) {
 	if len(clients["chat/0"]) != 4 || len(clients["chat/1"]) != 4 {
 		t.Fatalf("clients by worker: %d and %d", len(clients["chat/0"]), len(clients["chat/1"]))
 	}
-	kids := runtimetest.Children(t, p.PID()) // the listener process, chat/0, chat/1
-	if err := syscall.Kill(kids[1], syscall.SIGKILL); err != nil {
-		t.Fatal(err)
+	for _, kid := range runtimetest.Children(t, p.PID()) {
+		if title, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", kid)); strings.Contains(string(title), "chat/0") {
+			if err := syscall.Kill(kid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	for _, c := range clients["chat/0"] {
 		if _, _, err := c.Read(ctx); err == nil {
