@@ -23,8 +23,8 @@ func await(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// onlyMonitor removes the one monitor of s, as Cancel does. It returns false while there is none, or
-// its place is not known. It does not undo what Cancel would undo at the actor.
+// onlyMonitor removes the one monitor of s, as Cancel does. It returns false while there is none,
+// or its place is not known. It does not undo what Cancel would undo at the actor.
 func onlyMonitor(s *System) bool {
 	t := s.monitors
 	t.mu.Lock()
@@ -42,8 +42,8 @@ func onlyMonitor(s *System) bool {
 	return ok
 }
 
-// A Cancel, or the end of the watcher, that comes while the monitor is on its way to the actor finds
-// nothing to undo there. Nevertheless the actor keeps nothing of the monitor, in any process.
+// A Cancel, or the end of the watcher, that comes while the monitor is on its way to the actor
+// finds nothing to undo there. Nevertheless the actor keeps nothing of the monitor, in any process.
 func TestMonitorCancelledOnItsWay(t *testing.T) {
 	newWatched := func(t *testing.T) (*System, *incarnation) {
 		s := quietSystem(t, Config{Address: "0"})

@@ -513,7 +513,8 @@ func TestTrap17ReservedNames(t *testing.T) {
 	}
 }
 
-// pidset.go:95-97: Children is the live slice; half of the children are left when it is ranged over.
+// pidset.go:95-97: Children is the live slice; half of the children are left when it is ranged
+// over.
 func TestTrap18KillStopsAllChildren(t *testing.T) {
 	s := local(t)
 	inst, err := actors.Child(s, "parent", all(func(ctx actor.Context) {

@@ -15,7 +15,8 @@ import (
 // unitComment begins a unit in systemd.md, with the version that it needs.
 var unitComment = regexp.MustCompile(`^    # /etc/systemd/system/([a-z]+\.[a-z]+)(?:, systemd (\d+))?$`)
 
-// documentedUnits returns the units of systemd.md that a version of systemd knows, by name and place.
+// documentedUnits returns the units of systemd.md that a version of systemd knows, by name and
+// place.
 func documentedUnits(t *testing.T, version int) (units []map[string]string) {
 	t.Helper()
 	b, err := os.ReadFile("systemd.md")

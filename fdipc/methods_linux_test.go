@@ -80,8 +80,8 @@ func handed(t *testing.T, network string) (net.Conn, net.Conn) {
 	return c, client
 }
 
-// TestOptionsOfNet sets options on a connection that was handed over, and on one of package net, and
-// compares what the kernel has then.
+// TestOptionsOfNet sets options on a connection that was handed over, and on one of package net,
+// and compares what the kernel has then.
 func TestOptionsOfNet(t *testing.T) {
 	type conn interface {
 		net.Conn

@@ -134,8 +134,8 @@ func (tr *tree) reopening(number uint64, index int) {
 }
 
 // TestRepairBesideHungFile: while the file system of one Unix listener does not answer, another
-// listener is opened, repaired and removed. The first one is opened when the file system answers, and
-// a worker that has asked for it gets it then.
+// listener is opened, repaired and removed. The first one is opened when the file system answers,
+// and a worker that has asked for it gets it then.
 func TestRepairBesideHungFile(t *testing.T) {
 	tr := newTree(t, false)
 	dir := t.TempDir()
@@ -176,8 +176,8 @@ func TestRepairBesideHungFile(t *testing.T) {
 	testkit.Until(t, "an answer", func() bool { s, err := testkit.TryAsk("unix", hung); return err == nil && s == "hung" })
 }
 
-// TestListenWhileNotRepaired: a worker that asks for a Unix listener that cannot be opened again gets
-// the reason.
+// TestListenWhileNotRepaired: a worker that asks for a Unix listener that cannot be opened again
+// gets the reason.
 func TestListenWhileNotRepaired(t *testing.T) {
 	tr := newTree(t, true)
 	dir := filepath.Join(t.TempDir(), "d")

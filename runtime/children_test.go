@@ -9,8 +9,8 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
-// TestSetListenerThatHasEnded: a listener process may end before setListener is called for it. It used
-// to be registered as the process that accepts, until the next was registered.
+// TestSetListenerThatHasEnded: a listener process may end before setListener is called for it. It
+// used to be registered as the process that accepts, until the next was registered.
 func TestSetListenerThatHasEnded(t *testing.T) {
 	h := newChildren(nil, nil, nil)
 	p := &poolWorker{linkedToAll: make(chan struct{})}

@@ -79,10 +79,10 @@ func (t Tree) log(log *slog.Logger, path string) {
 	default:
 		path += "/" + t.Name
 	}
-	who := Identity{Name: t.Name, ID: t.ID, PID: t.PID, Incarnation: t.Incarnation, Generation: t.Generation}
+	process := Identity{Name: t.Name, ID: t.ID, PID: t.PID, Incarnation: t.Incarnation, Generation: t.Generation}
 	attrs := []any{"path", path, "role", t.Role, "state", t.State}
 	if t.ID != 0 || t.PID != 0 {
-		attrs = append(attrs, who.logGroup())
+		attrs = append(attrs, process.logGroup())
 	}
 	if t.Strategy != "" {
 		attrs = append(attrs, "strategy", t.Strategy, "restarts_left", t.Budget-t.Used, "restarts", t.Budget)

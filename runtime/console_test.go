@@ -53,16 +53,16 @@ level=ERROR msg="web/0 did not start: it exited with 1" output="web/0#2 g1| no d
 // TestPoolEventLog: the log has each change within a pool once at Info, with its process and times
 // that can be read.
 func TestPoolEventLog(t *testing.T) {
-	who := Identity{Name: "web/0", ID: 5, PID: 9, Incarnation: 3, Generation: 2}
+	process := Identity{Name: "web/0", ID: 5, PID: 9, Incarnation: 3, Generation: 2}
 	for _, tt := range []struct {
 		ev   PoolEvent
 		want string
 	}{
-		{PoolEvent{Kind: WorkerStarting, Pool: "web", Identity: who}, ""},
-		{PoolEvent{Kind: WorkerReplaced, Pool: "web", Identity: who, Why: "reload", Took: 1503412345}, `level=INFO msg="pool: replaced" pool=web slot=0 process.name=web/0 process.id=5 process.pid=9 process.incarnation=3 process.generation=2 why=reload took=1.503s`},
-		{PoolEvent{Kind: WorkerDrained, Pool: "web", Identity: who, Why: "stop"}, ""},
-		{PoolEvent{Kind: WorkerDrained, Pool: "web", Identity: who, Why: "reload", Forced: 2}, `level=INFO msg="pool: drained" pool=web slot=0 process.name=web/0 process.id=5 process.pid=9 process.incarnation=3 process.generation=2 why=reload forced=2 reason=normal`},
-		{PoolEvent{Kind: WorkerFailed, Pool: "web", Identity: who, Why: "start"}, ""},
+		{PoolEvent{Kind: WorkerStarting, Pool: "web", Identity: process}, ""},
+		{PoolEvent{Kind: WorkerReplaced, Pool: "web", Identity: process, Why: "reload", Took: 1503412345}, `level=INFO msg="pool: replaced" pool=web slot=0 process.name=web/0 process.id=5 process.pid=9 process.incarnation=3 process.generation=2 why=reload took=1.503s`},
+		{PoolEvent{Kind: WorkerDrained, Pool: "web", Identity: process, Why: "stop"}, ""},
+		{PoolEvent{Kind: WorkerDrained, Pool: "web", Identity: process, Why: "reload", Forced: 2}, `level=INFO msg="pool: drained" pool=web slot=0 process.name=web/0 process.id=5 process.pid=9 process.incarnation=3 process.generation=2 why=reload forced=2 reason=normal`},
+		{PoolEvent{Kind: WorkerFailed, Pool: "web", Identity: process, Why: "start"}, ""},
 		{PoolEvent{Kind: WorkerFailed, Pool: "web", Identity: Identity{Slot: None, Name: "web/spare"}, Why: "spare"}, `level=WARN msg="pool: failed" pool=web process.name=web/spare why=spare reason=normal`},
 		{PoolEvent{Kind: PoolScaled, Pool: "web", Identity: Identity{Slot: None}, Size: 3}, `level=INFO msg="pool: scaled" pool=web size=3`},
 	} {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestAbortWaitsForCoreDump: a process that was told to abort is killed when its time is over, but not
-// while the kernel writes its core dump, unless that never ends.
+// TestAbortWaitsForCoreDump: a process that was told to abort is killed when its time is over, but
+// not while the kernel writes its core dump, unless that never ends.
 func TestAbortWaitsForCoreDump(t *testing.T) {
 	const grace = 5 * time.Second
 	for _, tt := range []struct {

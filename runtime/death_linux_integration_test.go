@@ -265,9 +265,9 @@ func TestWaysToDie(t *testing.T) {
 	})
 }
 
-// TestIncarnations: the tree, the supervisor's events, which are the log's, and a crash report count
-// alike: each worker that a slot has is a further incarnation, whether the supervisor has started it
-// or a reload.
+// TestIncarnations: the tree, the supervisor's events, which are the log's, and a crash report
+// count alike: each worker that a slot has is a further incarnation, whether the supervisor has
+// started it or a reload.
 func TestIncarnations(t *testing.T) {
 	crashed.ch = make(chan coppice.CrashReport, 1)
 	p := startTree(t, "dies")

@@ -285,9 +285,9 @@ func TestStartOfMisfit(t *testing.T) {
 	}
 }
 
-// TestMainReadsWhatChanged: what main reads has changed or is gone when a worker dies. A replacement
-// that differs in a value takes its place. While one cannot, because main ends or has no such pool,
-// the service stays up, no budget is spent, and the log has two lines.
+// TestMainReadsWhatChanged: what main reads has changed or is gone when a worker dies. A
+// replacement that differs in a value takes its place. While one cannot, because main ends or has
+// no such pool, the service stays up, no budget is spent, and the log has two lines.
 func TestMainReadsWhatChanged(t *testing.T) {
 	d := declared{Size: 2}
 	p, path := plantDeclared(t, "declared", d)
@@ -334,7 +334,7 @@ func TestMainReadsWhatChanged(t *testing.T) {
 		back("web/0", before["web/0"].ID)
 		back("web/1", before["web/1"].ID)
 		p.get()
-		runtimetest.Eventually(t, "it is told that this is over", func() bool { return strings.Count(p.log.String(), over) == round+1 })
+		runtimetest.Eventually(t, "the log says that this is over", func() bool { return strings.Count(p.log.String(), over) == round+1 })
 	}
 	p.mustReload()
 	p.wantLog(map[string]int{"size=3 before=2": 1}) // what the first generation had at its start counts

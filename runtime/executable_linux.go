@@ -31,7 +31,6 @@ func openExecutable() (*executable, error) {
 
 // executableAt opens the program at path, and the directory that the name of the one in which this
 // program was started leads to now: a link may lead to another release.
-
 func executableAt(ctx context.Context, path string) (*executable, error) {
 	ctx, cancel := context.WithTimeout(ctx, defaultStartTimeout)
 	defer cancel()

@@ -61,8 +61,9 @@ func init() {
 	}
 }
 
-// TestReloadClosesOnce: 200 clients with long connections, as of websockets, reconnect when they are
-// closed. A reload closes each of them once: who reconnects comes to a worker of the new generation.
+// TestReloadClosesOnce: 200 clients with long connections, as of websockets, reconnect when they
+// are closed. A reload closes each of them once: a client that reconnects gets a worker of the new
+// generation.
 func TestReloadClosesOnce(t *testing.T) {
 	for _, policy := range []coppice.Policy{coppice.RoundRobin, coppice.LeastLoaded, coppice.Hash} {
 		t.Run(policy.String(), func(t *testing.T) {

@@ -33,8 +33,8 @@ func TestLyingChild(t *testing.T) {
 	}
 }
 
-// TestLyingDeclaration: of what a child declares the first frame counts, if it comes before the child
-// is ready and is within its bound. The log has few lines of it, and short ones.
+// TestLyingDeclaration: of what a child declares the first frame counts, if it comes before the
+// child is ready and is within its bound. The log has few lines of it, and short ones.
 func TestLyingDeclaration(t *testing.T) {
 	var b bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&b, nil))

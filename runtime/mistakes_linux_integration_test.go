@@ -95,8 +95,8 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// runMistake returns what the program says: the warnings and errors of its log, and below them why it
-// ends. What children print is left out, because that has it.
+// runMistake returns what the program says: the warnings and errors of its log, and below them why
+// it ends. What children print is left out, because that has it.
 func runMistake(program, name, address string) string {
 	cmd := exec.Command(program, name)
 	cmd.Env = append(os.Environ(), "ADDRESS="+address)

@@ -202,8 +202,8 @@ func (l OutputLine) queued() output.Line {
 
 // outputLine converts a line.
 func outputLine(l output.Line) OutputLine {
-	who := Identity{Name: l.Name, Slot: l.Slot, ID: l.ID, PID: l.PID, Incarnation: l.Incarnation, Generation: l.Generation}
-	return OutputLine{Time: l.Time, Identity: who, Stream: l.Stream, Text: l.Text, Piece: l.Piece, More: l.More, Dump: l.Dump}
+	process := Identity{Name: l.Name, Slot: l.Slot, ID: l.ID, PID: l.PID, Incarnation: l.Incarnation, Generation: l.Generation}
+	return OutputLine{Time: l.Time, Identity: process, Stream: l.Stream, Text: l.Text, Piece: l.Piece, More: l.More, Dump: l.Dump}
 }
 
 // outputLines converts lines.

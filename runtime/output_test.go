@@ -15,8 +15,8 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/output"
 )
 
-// TestLogOutput: each line is a record with its process; one that is a record already keeps its level
-// and its attributes, and a dump is one record.
+// TestLogOutput: each line is a record with its process; one that is a record already keeps its
+// level and its attributes, and a dump is one record.
 func TestLogOutput(t *testing.T) {
 	var b bytes.Buffer
 	w, _ := lineWriter(LogOutput(slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {

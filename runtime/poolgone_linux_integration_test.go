@@ -189,8 +189,8 @@ func TestGivesUpForGood(t *testing.T) {
 	}
 }
 
-// TestGivesUpWhileOthersDrain: the same when the tree ends because of the pool, and another pool has
-// a request under way: the clients of the first do not wait for that.
+// TestGivesUpWhileOthersDrain: the same when the tree ends because of the pool, and another pool
+// has a request under way: the clients of the first do not wait for that.
 func TestGivesUpWhileOthersDrain(t *testing.T) {
 	open := makeGate(t)
 	t.Setenv(treeVar, "a pool ends the tree")

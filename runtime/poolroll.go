@@ -60,8 +60,8 @@ func (c *poolDriver) rollError(e pool.Effect, to int) error {
 		return err
 	}
 	if w.launched {
-		who := w.identity()
-		err.ID, err.PID, err.Incarnation, err.Lines = who.ID, who.PID, who.Incarnation, w.backend.printedLast()
+		process := w.identity()
+		err.ID, err.PID, err.Incarnation, err.Lines = process.ID, process.PID, process.Incarnation, w.backend.printedLast()
 		err.Err = fmt.Errorf("%s ended before the reload was over: %w", err.Name, endError(w.reason))
 	}
 	if w.err != nil {

@@ -26,8 +26,8 @@ func childrenOf(t coppice.Tree, name string) (names []string) {
 	return names
 }
 
-// TestTreeFromWithin: a Func, an Actor, Config.Load and a hook have the tree: they list it, ask in it,
-// monitor a worker of it, and scale it.
+// TestTreeFromWithin: a Func, an Actor, Config.Load and a hook have the tree: they list it, ask in
+// it, monitor a worker of it, and scale it.
 func TestTreeFromWithin(t *testing.T) {
 	if coppice.Running() != nil {
 		t.Fatal("a tree runs before it was started")
@@ -95,7 +95,7 @@ func TestTreeFromWithin(t *testing.T) {
 		t.Errorf("the Func sees %q, want %q", got, want)
 	}
 	if d := <-downs; d.Reason.Err() == nil || d.Reason.Err().Error() == actors.ErrNoActor.Error() {
-		t.Errorf("the actor is told %v", d.Reason)
+		t.Errorf("the actor gets %v", d.Reason)
 	}
 	if got := <-crashed; got != rt {
 		t.Errorf("the hook has %p, want %p", got, rt)

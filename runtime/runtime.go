@@ -77,9 +77,8 @@ var running atomic.Pointer[Runtime]
 //
 //	coppice.Func{Name: "status", Run: func(ctx context.Context) error {
 //		rt := coppice.Running()
-//		s := &http.Server{Addr: "127.0.0.1:9000", Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-//			fmt.Fprint(w, rt.Snapshot())
-//		})}
+//		page := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, rt.Snapshot()) }
+//		s := &http.Server{Addr: "127.0.0.1:9000", Handler: http.HandlerFunc(page)}
 //		context.AfterFunc(ctx, func() { _ = s.Close() })
 //		return s.ListenAndServe()
 //	}}

@@ -116,8 +116,8 @@ func testPoolStopsTogether(t *testing.T) {
 	}
 }
 
-// TestPoolStartsTogether: as many workers of a pool start at once as MaxParallelStarts says, so that a
-// pool whose workers take long is up soon.
+// TestPoolStartsTogether: as many workers of a pool start at once as MaxParallelStarts says, so
+// that a pool whose workers take long is up soon.
 func TestPoolStartsTogether(t *testing.T) { inBoth(t, testPoolStartsTogether) }
 
 func testPoolStartsTogether(t *testing.T) {
@@ -149,9 +149,9 @@ func testPoolStartsTogether(t *testing.T) {
 	}
 }
 
-// TestStopInOneDeadline: what docker stop does to a tree whose pools and programs are all stuck. They
-// stop one after the other, and each is asked before it is killed, although the first alone may
-// take longer than all have.
+// TestStopInOneDeadline: what docker stop does to a tree whose pools and programs are all stuck.
+// They stop one after the other, and each is asked before it is killed, although the first alone
+// may take longer than all have.
 func TestStopInOneDeadline(t *testing.T) {
 	p := runtimetest.Start(t, []string{treeVar + "=stuck"})
 	p.Await("^UP$")

@@ -34,8 +34,8 @@ func init() {
 	}
 }
 
-// TestTitles: ps shows each process of the tree by its name, a spare by that of its slot once it has
-// one; the arguments that the program reads stay.
+// TestTitles: ps shows each process of the tree by its name, a spare by that of its slot once it
+// has one; the arguments that the program reads stay.
 func TestTitles(t *testing.T) {
 	p := runtimetest.Start(t, []string{treeVar + "=titles"}, "some", "arguments")
 	worker := p.Await(`worker (\d+): \["some" "arguments"\]`)[1]

@@ -50,7 +50,8 @@ func execAsNobody(self string) error {
 }
 
 // TestUnreadableProgram: a program that its user may run and not read (mode 0711) has a tree: it
-// starts, replaces a worker, even when its file is gone and another is in its place, reloads and ends.
+// starts, replaces a worker, even when its file is gone and another is in its place, reloads and
+// ends.
 func TestUnreadableProgram(t *testing.T) {
 	dir, err := os.MkdirTemp("", "") //nolint:usetesting // t.TempDir is in a directory that only its owner may enter
 	if err != nil {

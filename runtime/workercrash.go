@@ -48,9 +48,9 @@ func crashContextOf(id int, address string, system *actors.System, sockets *regi
 
 // report returns the report of the crash of a worker, which still lacks what its backend adds.
 // spans are those that it had open.
-func (b crashContext) report(who Identity, role string, reason supervisor.Reason, exit Exit, spans []trace.SpanContext) CrashReport {
+func (b crashContext) report(process Identity, role string, reason supervisor.Reason, exit Exit, spans []trace.SpanContext) CrashReport {
 	r := CrashReport{
-		Identity: who, Role: role,
+		Identity: process, Role: role,
 		Reason: reason, Exit: exit, Conns: b.held, Asked: b.asked,
 	}
 	for _, s := range spans {

@@ -442,8 +442,8 @@ func TestSnapshotIsImmutable(t *testing.T) {
 	})
 }
 
-// TestStartTogether: so many children are starting at once, in their order, and no more; the first that
-// fails ends the start of the others.
+// TestStartTogether: so many children are starting at once, in their order, and no more; the first
+// that fails ends the start of the others.
 func TestStartTogether(t *testing.T) {
 	for _, tt := range []struct {
 		together, want int

@@ -34,7 +34,7 @@ func TestNote(t *testing.T) {
 		h.holder.Store("second")
 		s.Note("h", "moved", false)
 		s.Note("f", 7, false)
-		s.Note("nobody", 8, true)
+		s.Note("unknown", 8, true)
 		s.Note("", "all well", false)
 		s.Note("h", "another", true)
 		wantStory(t, sub, "app/h#1 noted: moved", "app/f#1 noted: 7", "app noted: 8", "app noted: all well", "app/h#2 noted: another")

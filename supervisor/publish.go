@@ -245,8 +245,8 @@ func (l *loop) finish() {
 }
 
 // level returns the level at which the log has the event: each start, restart and end of a child
-// once at Info, unless OTP would log it as an error. What a child that is a supervisor does is told
-// by its own events, of which the end of the root is at Info.
+// once at Info, unless OTP would log it as an error. A child that is a supervisor logs by
+// its own events, of which the end of the root is at Info.
 func (e *Event) level() slog.Level {
 	switch {
 	case e.IsError():

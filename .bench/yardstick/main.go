@@ -3,7 +3,8 @@
 //
 //	go -C .bench run ./yardstick handles|messages|roundtrip|actors [-seconds 3] [-rounds 1] [-pin]
 //	go -C .bench run ./yardstick accept [-workers 2] [-policy round-robin] [-inflight 16]
-//	go -C .bench run ./yardstick accept -serve [-addr 127.0.0.1:0] [-workers 2] [-policy round-robin]
+//	go -C .bench run ./yardstick accept -serve [-addr 127.0.0.1:0] [-workers 2] \
+//		[-policy round-robin]
 //	go -C .bench run ./yardstick http [-workers 2] [-policy round-robin] [-connections 100]
 //	go -C .bench run ./yardstick tracing [-workers 2] [-policy round-robin] [-inflight 16]
 //	go -C .bench run ./yardstick respawn [-workers 2]

@@ -54,10 +54,10 @@ func (t *tableState) denied(p pendingRequest, s *socketState) bool {
 }
 
 // maxNamesTold bounds the names in the answer to a request for a name that there is not.
-const maxNamesTold = 10
+const maxNamesListed = 10
 
-// unknownName returns what the worker of p is told, in place of the failed call: that no socket has
-// the name, and which names there are for it.
+// unknownName returns the text of the error that the worker of p gets: no socket has the name, and
+// these are the names that the worker may use.
 func (t *tableState) unknownName(p pendingRequest) string {
 	var names []string
 	for name, number := range t.names {
@@ -69,8 +69,8 @@ func (t *tableState) unknownName(p pendingRequest) string {
 	switch n := len(names); {
 	case n == 0:
 		return fmt.Sprintf("no listener is named %q, and no other has a name", p.req.Name)
-	case n > maxNamesTold:
-		names = append(names[:maxNamesTold], fmt.Sprintf("and %d more", n-maxNamesTold))
+	case n > maxNamesListed:
+		names = append(names[:maxNamesListed], fmt.Sprintf("and %d more", n-maxNamesListed))
 	}
 	return fmt.Sprintf("no listener is named %q, there are %s", p.req.Name, strings.Join(names, ", "))
 }

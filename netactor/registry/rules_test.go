@@ -122,7 +122,7 @@ func TestAllowedWhilePending(t *testing.T) {
 	m.do(m.s.listen(pendingRequest{worker: 2, owner: "web", seq: 2, req: socket.SocketSpec{Request: netactor.Request{Name: "inner"}}, rules: rules}))
 	m.do(effects)
 	if r := m.reply[2]; r.Errno != 0 || r.Number != 1 {
-		t.Errorf("it is told %+v", r)
+		t.Errorf("its reply is %+v", r)
 	}
 }
 

@@ -20,8 +20,8 @@ func (d *desk) joinAs(w netactor.Worker) {
 }
 
 // TestBalancerGenerations: the newest generation of a pool gets the connections, by each policy's
-// rule, and also if one must wait for a moment; if no newest worker takes connections, the older ones
-// get them.
+// rule, and also if one must wait for a moment; if no newest worker takes connections, the older
+// ones get them.
 func TestBalancerGenerations(t *testing.T) {
 	first := netactor.Functions{Picker: pickFunc(func(netip.AddrPort, []netactor.Load) int { return 0 })}
 	for _, p := range []netactor.Policy{netactor.RoundRobin, netactor.LeastLoaded, netactor.Hash, netactor.Custom} {

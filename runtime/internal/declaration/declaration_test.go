@@ -157,8 +157,8 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// TestRecordsOfReleases: release after release, each change is told once, and a size that was taken
-// over is the tree's.
+// TestRecordsOfReleases: release after release, each change is reported once, and a size that was
+// taken over is the tree's.
 func TestRecordsOfReleases(t *testing.T) {
 	tree := []string{"a is Pool", "a Size 2", "b is Pool", "b Size 4"}
 	r := NewRecords(tree, tree[:1], 1)
@@ -181,7 +181,7 @@ func TestRecordsOfReleases(t *testing.T) {
 		t.Errorf("news %v", news)
 	}
 	if news := r.News(With(r.Tree(), Field{"a", "Restart"}, "permanent")); len(news) != 0 {
-		t.Errorf("told twice: %v", news)
+		t.Errorf("reported twice: %v", news)
 	}
 	if _, ok := r.Missing(second); ok {
 		t.Error("missing in what has all")
@@ -190,7 +190,7 @@ func TestRecordsOfReleases(t *testing.T) {
 	for i := range 5000 {
 		lies = append(lies, fmt.Sprintf("x%d Size 1", i))
 	}
-	if r.News(lies); len(r.told) > maxTold {
-		t.Errorf("%d fields are remembered", len(r.told))
+	if r.News(lies); len(r.reported) > maxReported {
+		t.Errorf("%d fields are remembered", len(r.reported))
 	}
 }

@@ -6,7 +6,7 @@ import (
 )
 
 // maxTold bounds the fields that News returns in all.
-const maxTold = 1000
+const maxReported = 1000
 
 // Records are what a master knows of the declarations of its tree. It is not safe for concurrent
 // use.
@@ -17,7 +17,7 @@ type Records struct {
 	first       int                         // the generation that runs the master's own program
 	generations map[int]map[string][]string // what the first worker of each pool declared
 	computed    map[Field]bool              // one program gave it different values in different processes
-	told        map[Field]bool
+	reported    map[Field]bool
 }
 
 // NewRecords returns the records of a master whose program declares tree. needed are the lines that
@@ -25,7 +25,7 @@ type Records struct {
 func NewRecords(tree, needed []string, first int) *Records {
 	return &Records{
 		tree: tree, needed: needed, first: first,
-		generations: map[int]map[string][]string{}, computed: map[Field]bool{}, told: map[Field]bool{},
+		generations: map[int]map[string][]string{}, computed: map[Field]bool{}, reported: map[Field]bool{},
 	}
 }
 
@@ -60,15 +60,15 @@ func (r *Records) Add(generation int, pool string, lines []string) {
 // News returns the fields in which lines differ from the tree, without those that it, or Reloaded,
 // returned before.
 func (r *Records) News(lines []string) []Change {
-	return slices.DeleteFunc(Compare(r.tree, lines), func(c Change) bool { return !r.tell(c.Field) })
+	return slices.DeleteFunc(Compare(r.tree, lines), func(c Change) bool { return !r.markReported(c.Field) })
 }
 
-// tell reports whether k is told for the first time.
-func (r *Records) tell(k Field) bool {
-	if r.told[k] || len(r.told) >= maxTold {
+// markReported notes that k is reported, and returns false if it was before, or if too many are.
+func (r *Records) markReported(k Field) bool {
+	if r.reported[k] || len(r.reported) >= maxReported {
 		return false
 	}
-	r.told[k] = true
+	r.reported[k] = true
 	return true
 }
 
@@ -89,7 +89,7 @@ func (r *Records) Reloaded(from, to int) (sizes, kept, computed []Change) {
 		case c.Name == "Size" && tree[Field{c.Path, Is}] == "Pool":
 			sizes = append(sizes, c)
 		default:
-			r.tell(c.Field)
+			r.markReported(c.Field)
 			kept = append(kept, c)
 		}
 	}

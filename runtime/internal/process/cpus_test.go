@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestQuotaCPUs: the lowest quota of the cgroups up to the root, of either version, rounded as the Go
-// runtime does.
+// TestQuotaCPUs: the lowest quota of the cgroups up to the root, of either version, rounded as the
+// Go runtime does.
 func TestQuotaCPUs(t *testing.T) {
 	const none = math.MaxInt
 	for _, tt := range []struct {

@@ -71,8 +71,8 @@ func TestFinishReadsWhatIsThere(t *testing.T) {
 	}
 }
 
-// TestReadLinesPieces: a line comes whole up to the bound, and beyond it in pieces that say so, each
-// of whole runes.
+// TestReadLinesPieces: a line comes whole up to the bound, and beyond it in pieces that say so,
+// each of whole runes.
 func TestReadLinesPieces(t *testing.T) {
 	const most = 3 * readSize
 	long := strings.Repeat("é", most+1) // two bytes each

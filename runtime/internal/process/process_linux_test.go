@@ -165,8 +165,8 @@ func TestSettled(t *testing.T) {
 	}
 }
 
-// withoutCapabilities takes CAP_SYS_RESOURCE and CAP_SYS_NICE from the thread that starts processes,
-// as a container does from its root, until the end of the test.
+// withoutCapabilities takes CAP_SYS_RESOURCE and CAP_SYS_NICE from the thread that starts
+// processes, as a container does from its root, until the end of the test.
 func withoutCapabilities(t *testing.T) {
 	t.Helper()
 	set := func(change func(*[2]unix.CapUserData)) {
@@ -190,8 +190,8 @@ func withoutCapabilities(t *testing.T) {
 	t.Cleanup(func() { set(func(data *[2]unix.CapUserData) { data[0].Effective = was }) })
 }
 
-// TestSettledOfOther: the limits and the priority of a process of another user are lowered, also by a
-// root without capabilities for others, as in most containers; that cannot raise them.
+// TestSettledOfOther: the limits and the priority of a process of another user are lowered, also by
+// a root without capabilities for others, as in most containers; that cannot raise them.
 func TestSettledOfOther(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can start a process of another user")

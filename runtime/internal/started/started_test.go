@@ -81,8 +81,8 @@ func TestFindProgram(t *testing.T) {
 	}
 }
 
-// TestIn: a program that changes its directory has children that start in the original one; the name
-// of that is followed anew each time.
+// TestIn: a program that changes its directory has children that start in the original one; the
+// name of that is followed anew each time.
 func TestIn(t *testing.T) {
 	base := releases(t)
 	t.Chdir(base + "/current")
