@@ -21,23 +21,22 @@ type console struct {
 // console returns where Run and Main print.
 func (cfg Config) console() console {
 	c := console{text: os.Stderr}
+	plain := false
 	switch to, _ := lineWriter(cfg.Output, cfg.Tags); to := to.(type) {
 	case logOutput:
 		c.log = to.log
 	case ownStreams:
-		if to.tags != TagLines {
-			c.log = cfg.defaults().Logger
-		}
+		plain = to.tags == TagLines
 	case taggedText:
-		if to.tags != TagLines {
-			c.log = cfg.defaults().Logger
-		}
-	default:
+		plain = to.tags == TagLines
+	}
+	if plain {
+		return c
+	}
+	if c.log == nil {
 		c.log = cfg.defaults().Logger
 	}
-	if c.log != nil {
-		c.text = logWriter{c.log}
-	}
+	c.text = logWriter{c.log}
 	return c
 }
 

@@ -23,10 +23,7 @@ func openExecutable() (*executable, error) {
 	} else if dir := started.Dir(); dir != "" {
 		err = exe.StartIn(dir)
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("the directory in which this program was started: %w", err), exe.Close())
-	}
-	return exe, nil
+	return withDirectory(exe, err)
 }
 
 // executableAt opens the program at path, and the directory that the name of the one in which this
@@ -47,9 +44,14 @@ func executableAt(ctx context.Context, path string) (*executable, error) {
 		if started.IsHere() && (err != nil || started.Dir() == "") { // it has no name any more
 			err = exe.StartIn(".")
 		}
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("the directory in which this program was started: %w", err), exe.Close())
-		}
-		return exe, nil
+		return withDirectory(exe, err)
 	})
+}
+
+// withDirectory returns exe, or closes it if err says that its directory could not be opened.
+func withDirectory(exe *executable, err error) (*executable, error) {
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("the directory in which this program was started: %w", err), exe.Close())
+	}
+	return exe, nil
 }

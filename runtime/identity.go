@@ -3,6 +3,8 @@ package coppice
 import (
 	"log/slog"
 	"strconv"
+
+	"github.com/coppice-go/coppice/runtime/internal/output"
 )
 
 // Identity says which worker is meant, or which other child of the tree: in a [PoolEvent], a
@@ -47,13 +49,8 @@ func (i Identity) Tag() string {
 // types that embed an Identity would have it too.
 func (i Identity) logGroup() slog.Attr {
 	attrs := []slog.Attr{slog.String("name", i.Name)}
-	for _, n := range []struct {
-		key   string
-		value int
-	}{{"id", i.ID}, {"pid", i.PID}, {"incarnation", i.Incarnation}, {"generation", i.Generation}} {
-		if n.value != 0 {
-			attrs = append(attrs, slog.Int(n.key, n.value))
-		}
+	for _, n := range output.Numbers(i.ID, i.PID, i.Incarnation, i.Generation) {
+		attrs = append(attrs, slog.Int(n.Name, n.Value))
 	}
 	return slog.Attr{Key: "process", Value: slog.GroupValue(attrs...)}
 }

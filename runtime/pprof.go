@@ -45,7 +45,7 @@ func (rt *Runtime) servePprof(w http.ResponseWriter, r *http.Request) {
 	profile, err := rt.profile(r.Context(), r.FormValue("process"), q)
 	if err != nil {
 		code := http.StatusServiceUnavailable
-		if errors.Is(err, ErrNoChild) || errors.Is(err, stacks.ErrNoProfile) || strings.Contains(err.Error(), stacks.ErrNoProfile.Error()) {
+		if errors.Is(err, ErrNoChild) || strings.Contains(err.Error(), stacks.ErrNoProfile.Error()) { // of another process it is text
 			code = http.StatusNotFound
 		}
 		http.Error(w, err.Error(), code)

@@ -238,7 +238,8 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	undo = append(undo, func() { rt.tree.Stop(); <-rt.tree.Done() })
+	endTree := func() { rt.tree.Stop(); <-rt.tree.Done() }
+	undo = append(undo, endTree)
 	rt.begun.Store(true)
 	config, err := rt.cfg.load(ctx) // it may ask for the tree too
 	if err != nil {
@@ -260,8 +261,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	measurePools(rt.pipeline.Meter(), rt.pools, rt.Snapshot)
 	measureProcesses(rt.pipeline.Meter(), &rt.generations, rt.children, rt.sockets)
 	undo = append(undo, func() {
-		rt.tree.Stop()
-		<-rt.tree.Done()
+		endTree()
 		rt.departures.wait()
 		rt.lifecycle.Wait()
 	})

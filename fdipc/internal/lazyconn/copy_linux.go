@@ -56,7 +56,7 @@ const maxSendfile = 4 << 20
 // sendfile sends at most remain bytes of a file, from its offset on. It returns 0 and no error if
 // the kernel cannot.
 func (c *Conn) sendfile(src *os.File, remain int64) (done int64, err error) {
-	to, leave, err := c.beginCopy()
+	to, leave, err := c.beginWrite()
 	if err != nil {
 		return 0, err
 	}
@@ -104,7 +104,7 @@ func (c *Conn) sendfile(src *os.File, remain int64) (done int64, err error) {
 
 // splice is CopyFrom for a connection.
 func (c *Conn) splice(r io.Reader) (int64, error) {
-	to, leave, err := c.beginCopy()
+	to, leave, err := c.beginWrite()
 	if err != nil {
 		return 0, err
 	}
@@ -116,8 +116,8 @@ func (c *Conn) splice(r io.Reader) (int64, error) {
 	return n, err
 }
 
-// beginCopy begins a write that takes long; leave ends it.
-func (c *Conn) beginCopy() (to *os.File, leave func(), err error) {
+// beginWrite begins a write that may wait; leave ends it.
+func (c *Conn) beginWrite() (to *os.File, leave func(), err error) {
 	if !c.enter() {
 		return nil, nil, c.opError("write", net.ErrClosed)
 	}
@@ -170,7 +170,7 @@ func RecvMsg(c *Conn, b, oob []byte) (n, oobn, flags int, err error) {
 
 // SendMsg is sendmsg(2), which waits for room.
 func SendMsg(c *Conn, b, oob []byte) (n int, err error) {
-	f, leave, err := c.beginCopy()
+	f, leave, err := c.beginWrite()
 	if err != nil {
 		return 0, err
 	}

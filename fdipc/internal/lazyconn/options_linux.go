@@ -47,12 +47,7 @@ func (c *Conn) SetLinger(sec int) error {
 
 // SetKeepAlivePeriod sets the silence before the first keep-alive probe; below 0 it changes
 // nothing.
-func (c *Conn) SetKeepAlivePeriod(d time.Duration) error {
-	if d < 0 {
-		return nil
-	}
-	return c.setSeconds(unix.TCP_KEEPIDLE, d)
-}
+func (c *Conn) SetKeepAlivePeriod(d time.Duration) error { return c.setSeconds(unix.TCP_KEEPIDLE, d) }
 
 // SetKeepAliveConfig sets all that belongs to keep-alive probes. As in package net, 0 is that
 // package's default, and below 0 the kernel's value stays.
@@ -60,16 +55,11 @@ func (c *Conn) SetKeepAliveConfig(config net.KeepAliveConfig) error {
 	if err := c.SetKeepAlive(config.Enable); err != nil {
 		return err
 	}
-	for _, set := range []struct {
-		opt int
-		d   time.Duration
-	}{{unix.TCP_KEEPIDLE, config.Idle}, {unix.TCP_KEEPINTVL, config.Interval}} {
-		if set.d < 0 {
-			continue
-		}
-		if err := c.setSeconds(set.opt, cmp.Or(set.d, defaultKeepAlive)); err != nil {
-			return err
-		}
+	if err := c.setSeconds(unix.TCP_KEEPIDLE, config.Idle); err != nil {
+		return err
+	}
+	if err := c.setSeconds(unix.TCP_KEEPINTVL, config.Interval); err != nil {
+		return err
 	}
 	if config.Count < 0 {
 		return nil
@@ -83,8 +73,12 @@ const (
 	defaultKeepAliveCount = 9
 )
 
-// setSeconds sets an option of TCP to d, rounded up to seconds, which 0 makes the default.
+// setSeconds sets an option of TCP to d, rounded up to seconds. 0 is the default; below 0 the
+// kernel's value stays.
 func (c *Conn) setSeconds(opt int, d time.Duration) error {
+	if d < 0 {
+		return nil
+	}
 	return c.set(unix.IPPROTO_TCP, opt, int((cmp.Or(d, defaultKeepAlive)+time.Second-time.Nanosecond)/time.Second))
 }
 

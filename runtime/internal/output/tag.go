@@ -3,6 +3,7 @@ package output
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -19,7 +20,7 @@ func TagFields(tag string, l Line) string {
 		name, _ := json.Marshal(l.Name) // a string can be encoded
 		field := fmt.Sprintf(`%s"process":{"name":%s`, comma, name)
 		for _, n := range l.numbers() {
-			field += fmt.Sprintf(`,"%s":%d`, n.name, n.value)
+			field += fmt.Sprintf(`,"%s":%d`, n.Name, n.Value)
 		}
 		return priority + trimmed[:len(trimmed)-1] + field + "}}"
 	}
@@ -27,7 +28,7 @@ func TagFields(tag string, l Line) string {
 		if _, is := parseLogfmt(text); is {
 			text += " process.name=" + l.Name
 			for _, n := range l.numbers() {
-				text += fmt.Sprintf(" process.%s=%d", n.name, n.value)
+				text += fmt.Sprintf(" process.%s=%d", n.Name, n.Value)
 			}
 			return text
 		}
@@ -35,17 +36,16 @@ func TagFields(tag string, l Line) string {
 	return priority + tag + "| " + text
 }
 
-type number struct {
-	name  string
-	value int
+func (l Line) numbers() []Number { return Numbers(l.ID, l.PID, l.Incarnation, l.Generation) }
+
+// A Number is one of the numbers that tell the processes of a name apart, by its key in a record.
+type Number struct {
+	Name  string
+	Value int
 }
 
-// numbers returns the numbers of the line's process that are not zero.
-func (l Line) numbers() (ns []number) {
-	for _, n := range []number{{"id", l.ID}, {"pid", l.PID}, {"incarnation", l.Incarnation}, {"generation", l.Generation}} {
-		if n.value != 0 {
-			ns = append(ns, n)
-		}
-	}
-	return ns
+// Numbers returns those of a process that are not zero.
+func Numbers(id, pid, incarnation, generation int) []Number {
+	all := []Number{{"id", id}, {"pid", pid}, {"incarnation", incarnation}, {"generation", generation}}
+	return slices.DeleteFunc(all, func(n Number) bool { return n.Value == 0 })
 }
