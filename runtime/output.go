@@ -122,14 +122,14 @@ type logOutput struct{ log *slog.Logger }
 
 func (o logOutput) WriteLine(l OutputLine) error {
 	var r output.Record
-	if l.Piece == 0 {
-		r = output.Parse(l.Text)
-	} else {
-		r.Message = l.Text
-	}
-	if l.Dump {
+	switch {
+	case l.Dump:
 		first, _, _ := strings.Cut(l.Text, "\n")
 		r = output.Record{Level: slog.LevelError, Message: first, Attrs: []slog.Attr{slog.String("dump", l.Text)}}
+	case l.Piece != 0:
+		r.Message = l.Text
+	default:
+		r = output.Parse(l.Text)
 	}
 	ctx := context.Background()
 	if !o.log.Enabled(ctx, r.Level) {

@@ -68,8 +68,8 @@ func (e workerEnd) fromOutside() bool {
 	return slices.Contains(outsideSignals, e.exit.Signal) && e.exit.Killed == "" && e.hung == nil && !e.by.sent.has(e.exit.Signal)
 }
 
-// misfit reports whether the worker could not be a child of the tree; see errMisfit.
-// begun is whether it had called Main.
+// misfit reports whether the worker could not be a child of the tree; see errMisfit. begun means
+// that it had called Main.
 func (e workerEnd) misfit(begun bool) bool {
 	if e.notice != nil {
 		return e.notice.Kind == childproto.NoticeUnfit && e.exit.agrees(e.notice.Kind)
