@@ -487,7 +487,7 @@ func TestBackgroundJob(t *testing.T) {
 		}
 		program = kids[0]
 		_, err := os.Stat(filepath.Join(os.Getenv(outsideVar), "web"))
-		return err == nil && len(runtimetest.Children(t, program)) == 6
+		return err == nil && len(runtimetest.Children(t, program)) == 6 && strings.Contains(shown(), "the tree is up")
 	})
 	if err := syscall.Kill(program, syscall.SIGUSR1); err != nil {
 		t.Fatal(err)

@@ -84,7 +84,7 @@ func Run(ctx context.Context, cfg Config) error {
 		survivePipeSignal()
 		done := make(chan struct{})
 		defer close(done)
-		go handleSignals(cfg, con, up, done, stop, systemd.ended, turns) // ends soon after Run
+		go handleSignals(newSignalInbox(), cfg, con, up, done, stop, systemd.ended, turns) // ends soon after Run
 	}
 	err := run(ctx, cfg, func(rt *Runtime) func() {
 		up <- rt

@@ -26,7 +26,9 @@ var handled = [signalrules.Count]os.Signal{
 type signalInbox [signalrules.Count]chan os.Signal
 
 // newSignalInbox begins to take the signals of the program. A signal that was ignored when the
-// program began (nohup(1), a shell's background job) stays ignored.
+// program began (nohup(1), a shell's background job) stays ignored. SIGTTOU is ignored from the
+// start if the terminal would send it for each write: it goes to the whole process group, and would
+// stop a child that is between fork and exec, where nothing catches it.
 func newSignalInbox() signalInbox {
 	var in signalInbox
 	for kind, sig := range handled {
@@ -35,6 +37,9 @@ func newSignalInbox() signalInbox {
 			room = signalrules.Gathered + 1
 		}
 		in[kind] = make(chan os.Signal, room)
+		if signalrules.Signal(kind) == signalrules.Fewer && sentByTerminal(signalrules.Fewer) {
+			signal.Ignore(sig)
+		}
 		if sig == syscall.SIGTERM || !signal.Ignored(sig) {
 			signal.Notify(in[kind], sig)
 		}
@@ -63,11 +68,11 @@ type signalActions struct {
 	scales  chan int      // capacity 1
 }
 
-// handleSignals acts on the signals of the program until done is closed, as [Service] describes. up
-// delivers the tree once it has started; stop asks it to end; ended reports why the program is
-// about to exit. It closes each channel that turns delivers, which shows that it takes its turns.
-func handleSignals(cfg Config, con console, up <-chan *Runtime, done <-chan struct{}, stop func(), ended func(error), turns <-chan chan<- struct{}) {
-	in := newSignalInbox()
+// handleSignals acts on the signals of the program until done is closed, as [Service] describes,
+// and closes the inbox. up delivers the tree once it has started; stop asks it to end; ended reports
+// why the program is about to exit. It closes each channel that turns delivers, which shows that it
+// takes its turns.
+func handleSignals(in signalInbox, cfg Config, con console, up <-chan *Runtime, done <-chan struct{}, stop func(), ended func(error), turns <-chan chan<- struct{}) {
 	defer in.close()
 	rules := signalrules.New(signalrules.Config{
 		Echo: cfg.Service.signalEcho(), Terminal: sentByTerminal, Starting: func() bool { return starting() != nil },

@@ -176,6 +176,15 @@ func onTerminal(t *testing.T, script, program, env string) (shell *exec.Cmd, sho
 	if err := shell.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if shell.ProcessState != nil {
+			return
+		}
+		for _, pid := range runtimetest.Children(t, shell.Process.Pid) { // of a test that failed
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		_, _ = shell.Process.Kill(), shell.Wait()
+	})
 	var mu sync.Mutex
 	var text strings.Builder
 	ended := make(chan struct{})

@@ -122,6 +122,7 @@ type State struct {
 	print    bool
 	more     int // waits until gathered, or until the tree is up
 	fewer    int
+	ignored  [Count]bool
 	gathered time.Time // when they are gathered; zero while there are none
 	reserved uint64    // signals without a meaning so far
 }
@@ -214,9 +215,12 @@ func (s *State) end(now time.Time, sig Signal) []Effect {
 // tostop, so the first signal shows it. Any background job may be meant by More, so there a flood
 // shows it, which no operator sends.
 func (s *State) gather(now time.Time, sig Signal, n *int) []Effect {
+	if s.ignored[sig] {
+		return nil // it was on its way
+	}
 	*n++
 	if (sig == Fewer || *n == Gathered+1) && s.cfg.Terminal(sig) {
-		*n = 0
+		*n, s.ignored[sig] = 0, true
 		return []Effect{{Kind: Ignore, Signal: sig}}
 	}
 	if !s.gathered.IsZero() || !s.stopping.IsZero() {

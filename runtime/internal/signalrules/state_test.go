@@ -35,7 +35,7 @@ func TestState(t *testing.T) {
 		{"and none if they cancel out", nil, false, "up@0 SIGTTIN SIGTTOU tick@100", "wake"},
 		{"a flood of changes is bounded", nil, false, "up@0 " + many("SIGTTIN", 5000) + " tick@100", "wake scale+16"},
 		{"a job in the background may be given a worker", background, false, "up@0 SIGTTIN SIGTTIN tick@100", "wake scale+2"},
-		{"it reads its terminal", background, false, "up@0 " + many("SIGTTIN", 17) + " tick@100", "wake ignore SIGTTIN"},
+		{"it reads its terminal", background, false, "up@0 " + many("SIGTTIN", 17) + " SIGTTIN tick@100", "wake ignore SIGTTIN"},
 		{"it writes to its terminal", background, false, "up@0 SIGTTOU tick@100", "ignore SIGTTOU"},
 		{"it uses its terminal at its end", background, false, "up@0 SIGTERM SIGTTOU " + many("SIGTTIN", 17), "stop ignore SIGTTOU ignore SIGTTIN"},
 
