@@ -8,14 +8,13 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
-	"github.com/coppice-go/coppice/actors/internal/actorstest"
 )
 
 // TestAskTyped: an answer of the type asked for is returned as it is, one of another type is an
 // error that names both, in the process and across processes.
 func TestAskTyped(t *testing.T) {
-	tree := actorstest.NewTree(t, 2)
-	ctx := actorstest.Context(t)
+	tree := newTree(t, 2)
+	ctx := testContext(t)
 	for name, pid := range map[string]*actor.PID{
 		"in the process":   spawn(t, tree.Child(0), "echo", echo),
 		"in another child": spawn(t, tree.Child(1), "echo", echo),
@@ -44,7 +43,7 @@ func TestAskTypedClosesHandles(t *testing.T) {
 	s := local(t)
 	client, server := tcpPair(t)
 	pid := spawn(t, s, "conn", receive(func(ctx actor.Context) { ctx.Respond(&connMessage{"x", server}) }))
-	_, err := actors.Ask[string](actorstest.Context(t), s, pid, "x")
+	_, err := actors.Ask[string](testContext(t), s, pid, "x")
 	wantErr(t, err, actors.ErrAnswerType)
 	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("read: %v, want EOF", err)

@@ -8,7 +8,6 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
-	"github.com/coppice-go/coppice/actors/internal/actorstest"
 )
 
 // counter counts what it is told and answers when it is asked.
@@ -31,7 +30,7 @@ func benchPID(b *testing.B, s *actors.System, name string) *actor.PID {
 
 // One op is one message told and handled.
 func BenchmarkLocalTell(b *testing.B) {
-	s := actorstest.NewSystem(b, actors.Config{Address: "0"})
+	s := newSystem(b, actors.Config{Address: "0"})
 	pid := benchPID(b, s, "a")
 	ctx := context.Background()
 	b.ReportAllocs()
@@ -51,11 +50,11 @@ func BenchmarkBareTell(b *testing.B) {
 	for b.Loop() {
 		sys.Root.Send(pid, msg)
 	}
-	_ = sys.Root.RequestFuture(pid, msg, actorstest.Patience).Wait()
+	_ = sys.Root.RequestFuture(pid, msg, patience).Wait()
 }
 
 func BenchmarkLocalAsk(b *testing.B) {
-	s := actorstest.NewSystem(b, actors.Config{Address: "0"})
+	s := newSystem(b, actors.Config{Address: "0"})
 	benchAsk(b, s, benchPID(b, s, "a"), 1)
 }
 
@@ -64,7 +63,7 @@ func BenchmarkBareAsk(b *testing.B) {
 	pid := sys.Root.Spawn(actor.PropsFromProducer(counter))
 	b.ReportAllocs()
 	for b.Loop() {
-		_ = sys.Root.RequestFuture(pid, 1, actorstest.Patience).Wait()
+		_ = sys.Root.RequestFuture(pid, 1, patience).Wait()
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
-	"github.com/coppice-go/coppice/actors/internal/actorstest"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -18,7 +17,7 @@ import (
 func bounded(t *testing.T, s *actors.System, o actors.Overflow) (pid *actor.PID, got chan int, release chan struct{}) {
 	t.Helper()
 	busy, release, got := make(chan struct{}), make(chan struct{}), make(chan int, 100)
-	pid, err := s.SpawnSpec(actorstest.Context(t), actors.Spec{Name: "bounded", Bound: 2, Overflow: o, New: receive(func(ctx actor.Context) {
+	pid, err := s.SpawnSpec(testContext(t), actors.Spec{Name: "bounded", Bound: 2, Overflow: o, New: receive(func(ctx actor.Context) {
 		switch n := ctx.Message().(int); n {
 		case 0:
 			close(busy)
@@ -35,7 +34,7 @@ func bounded(t *testing.T, s *actors.System, o actors.Overflow) (pid *actor.PID,
 			t.Fatal(err)
 		}
 		if n == 0 {
-			actorstest.Next(t, busy)
+			next(t, busy)
 		}
 	}
 	return pid, got, release
@@ -44,7 +43,7 @@ func bounded(t *testing.T, s *actors.System, o actors.Overflow) (pid *actor.PID,
 func wantInts(t *testing.T, got chan int, want ...int) {
 	t.Helper()
 	for _, n := range want {
-		if g := actorstest.Next(t, got); g != n {
+		if g := next(t, got); g != n {
 			t.Fatalf("got %d, want %d", g, n)
 		}
 	}
@@ -58,17 +57,17 @@ func TestOverflowWait(t *testing.T) {
 	wantErr(t, s.Send(ctx, pid, 3), context.Canceled)
 	sent := make(chan error, 10)
 	for n := range 10 {
-		go func() { sent <- s.Send(actorstest.Context(t), pid, 10+n) }()
+		go func() { sent <- s.Send(testContext(t), pid, 10+n) }()
 	}
 	close(release)
 	for range 10 {
-		if err := actorstest.Next(t, sent); err != nil {
+		if err := next(t, sent); err != nil {
 			t.Fatal(err)
 		}
 	}
 	wantInts(t, got, 1, 2)
 	for range 10 {
-		actorstest.Next(t, got)
+		next(t, got)
 	}
 	if total, _ := s.DeadLetters(); total != 1 {
 		t.Fatalf("%d dead letters", total)
@@ -79,10 +78,10 @@ func TestOverflowWaitEndsWithTheActor(t *testing.T) {
 	s := local(t)
 	pid, _, release := bounded(t, s, actors.Wait)
 	sent := make(chan error, 1)
-	go func() { sent <- s.Send(actorstest.Context(t), pid, 3) }()
+	go func() { sent <- s.Send(testContext(t), pid, 3) }()
 	s.Actor().Root.Stop(pid)
 	close(release)
-	if err := actorstest.Next(t, sent); err == nil {
+	if err := next(t, sent); err == nil {
 		t.Fatal("sent to an actor that has ended")
 	}
 }
@@ -105,7 +104,7 @@ func TestOverflowDropNewest(t *testing.T) {
 	if err := s.Send(t.Context(), pid, 3); err != nil {
 		t.Fatal(err)
 	}
-	_, err := s.Ask(actorstest.Context(t), pid, 3)
+	_, err := s.Ask(testContext(t), pid, 3)
 	wantErr(t, err, actors.ErrFull)
 	close(release)
 	wantInts(t, got, 1, 2)
@@ -115,7 +114,7 @@ func TestOverflowFail(t *testing.T) {
 	s := local(t)
 	pid, got, release := bounded(t, s, actors.Fail)
 	wantErr(t, s.Send(t.Context(), pid, 3), actors.ErrFull)
-	_, err := s.Ask(actorstest.Context(t), pid, 3)
+	_, err := s.Ask(testContext(t), pid, 3)
 	wantErr(t, err, actors.ErrFull)
 	close(release)
 	wantInts(t, got, 1, 2)
@@ -124,7 +123,7 @@ func TestOverflowFail(t *testing.T) {
 // A slow actor slows its senders in another process: what does not fit into
 // its mailbox fills the channel, and then they wait.
 func TestBackPressureCrossesProcesses(t *testing.T) {
-	tree := actorstest.NewTree(t, 1)
+	tree := newTree(t, 1)
 	pid, got, release := bounded(t, tree.Child(0), actors.Wait)
 	ctx, cancel := context.WithCancel(t.Context())
 	sent := make(chan int, 1)
@@ -155,15 +154,15 @@ func TestBackPressureCrossesProcesses(t *testing.T) {
 // time: how many there are depends on the machine.
 func allArrive(t *testing.T, got, sent chan int, arrived int) {
 	t.Helper()
-	patience := time.NewTimer(actorstest.Patience)
-	defer patience.Stop()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
 	for n := -1; n < 0 || arrived < n; {
 		select {
 		case n = <-sent:
 		case <-got:
 			arrived++
-			patience.Reset(actorstest.Patience)
-		case <-patience.C:
+			timer.Reset(patience)
+		case <-timer.C:
 			t.Fatalf("%d of %d arrived", arrived, n)
 		}
 	}
@@ -196,7 +195,7 @@ func TestOverflowPoison(t *testing.T) {
 					}
 				}
 				close(release)
-				wantKind(t, actorstest.Next(t, m.C).Reason, supervisor.Normal)
+				wantKind(t, next(t, m.C).Reason, supervisor.Normal)
 			})
 		}
 	}
@@ -205,10 +204,10 @@ func TestOverflowPoison(t *testing.T) {
 // TestShareOfNames: a process that registers names without end gets ErrTooMany at its share;
 // another registers its own, and a name that is given back makes room.
 func TestShareOfNames(t *testing.T) {
-	tree := actorstest.NewTree(t, 2)
+	tree := newTree(t, 2)
 	leaks, other := tree.Child(0), tree.Child(1)
-	pid := actorstest.NewProbe(t, leaks, "holder").PID
-	ctx := actorstest.Context(t)
+	pid := newProbe(t, leaks, "holder").PID
+	ctx := testContext(t)
 	registered := 0
 	var err error
 	for ; err == nil; registered++ {
@@ -217,7 +216,7 @@ func TestShareOfNames(t *testing.T) {
 	if !errors.Is(err, actors.ErrTooMany) || registered-1 > 1<<14 {
 		t.Fatalf("error %v after %d names", err, registered-1)
 	}
-	if err := other.Register(ctx, "own", actorstest.NewProbe(t, other, "other").PID); err != nil {
+	if err := other.Register(ctx, "own", newProbe(t, other, "other").PID); err != nil {
 		t.Errorf("another process: %v", err)
 	}
 	if err := leaks.Unregister(ctx, "leak-0", pid); err != nil {
@@ -231,9 +230,9 @@ func TestShareOfNames(t *testing.T) {
 // TestLongMessageForNoActor: it is not decoded, as it might take far more memory than it has
 // bytes: its dead letter does not know its type, and the ask fails as for a short one.
 func TestLongMessageForNoActor(t *testing.T) {
-	tree := actorstest.NewTree(t, 1)
+	tree := newTree(t, 1)
 	for size, typ := range map[int]string{1 << 10: "[]uint8", 1 << 20: "<nil>"} {
-		_, err := tree.Child(0).Ask(actorstest.Context(t), actor.NewPID(tree.Master.Address(), "not-there"), make([]byte, size))
+		_, err := tree.Child(0).Ask(testContext(t), actor.NewPID(tree.Master.Address(), "not-there"), make([]byte, size))
 		if !errors.Is(err, actors.ErrNoActor) {
 			t.Errorf("%d bytes: error %v, want ErrNoActor", size, err)
 		}

@@ -18,7 +18,6 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
-	"github.com/coppice-go/coppice/actors/internal/actorstest"
 	"golang.org/x/sys/unix"
 )
 
@@ -268,12 +267,12 @@ func TestChaos(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv(chaosMemory, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd))
-	master := actorstest.NewSystem(t, actors.Config{Address: "0", Hooks: actors.Hooks{DeadLetter: chaosHook(c)}})
-	var peers [chaosProcesses]*actorstest.Peer
+	master := newSystem(t, actors.Config{Address: "0", Hooks: actors.Hooks{DeadLetter: chaosHook(c)}})
+	var peers [chaosProcesses]*peerProcess
 	last := 0
 	start := func(slot int) {
 		last++
-		peers[slot] = actorstest.StartPeer(t, master, last, "chaos")
+		peers[slot] = startPeer(t, master, last, "chaos")
 		c.holder[slot].Store(uint64(last))
 	}
 	for slot := range chaosProcesses {
@@ -285,7 +284,7 @@ func TestChaos(t *testing.T) {
 		id := last + 1
 		mon := master.Monitor(actors.ProcessPID(peers[slot].Address))
 		peers[slot].Kill()
-		if d := actorstest.Next(t, mon.C); d.Reason.Signal != 9 {
+		if d := next(t, mon.C); d.Reason.Signal != 9 {
 			t.Fatalf("Down %v", d.Reason)
 		}
 		start(slot)

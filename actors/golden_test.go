@@ -17,7 +17,6 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
-	"github.com/coppice-go/coppice/actors/internal/actorstest"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -435,7 +434,7 @@ func (th *theatre) play(rec recording) {
 
 // await waits until what a step led to is as it should be.
 func (th *theatre) await(step int, line string, want recordedStep) {
-	ctx := actorstest.Context(th.t)
+	ctx := testContext(th.t)
 	for {
 		th.mu.Lock()
 		more, ev := th.more, slices.Clone(th.ev)
@@ -490,7 +489,7 @@ func (th *theatre) render(nodes []supervisor.Node) string {
 
 // do carries out one operation and returns the answer.
 func (th *theatre) do(a []string) string {
-	ctx := actorstest.Context(th.t)
+	ctx := testContext(th.t)
 	up := false
 	if th.root != nil {
 		select {
@@ -596,7 +595,7 @@ func (th *theatre) end(path, reason string) string {
 	case p == nil:
 		th.t.Fatalf("%s: a supervisor leaves for no reason of its own", path)
 	default:
-		if err := th.s.Send(actorstest.Context(th.t), p.pid, reason); err != nil {
+		if err := th.s.Send(testContext(th.t), p.pid, reason); err != nil {
 			th.t.Fatal(err)
 		}
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
-	"github.com/coppice-go/coppice/actors/internal/actorstest"
 	"github.com/coppice-go/coppice/fdipc"
 )
 
@@ -63,7 +62,7 @@ var greet = receive(func(ctx actor.Context) {
 })
 
 func TestHandlesMoveWithAMessage(t *testing.T) {
-	tree := actorstest.NewTree(t, 2)
+	tree := newTree(t, 2)
 	for name, row := range map[string]struct{ from, to *actors.System }{
 		"sibling to sibling": {tree.Child(0), tree.Child(1)},
 		"local":              {tree.Master, tree.Master},
@@ -121,7 +120,7 @@ func TestHandlesOfWhatIsNotHandledAreClosed(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			_ = s.Shutdown(ctx)
-			wantErr(t, actorstest.Next(t, sent), actors.ErrDown)
+			wantErr(t, next(t, sent), actors.ErrDown)
 		}},
 		{"the newest", actors.DropNewest, func(t *testing.T, s *actors.System, pid *actor.PID, msg any) {
 			_ = s.Send(t.Context(), pid, 1)
@@ -161,10 +160,10 @@ func TestHandlesOfWhatIsNotHandledAreClosed(t *testing.T) {
 			if err := s.Send(t.Context(), pid, "stick"); err != nil {
 				t.Fatal(err)
 			}
-			actorstest.Next(t, busy)
+			next(t, busy)
 			client, server := tcpPair(t)
 			row.run(t, s, pid, &connMessage{"x", server})
-			if err := client.SetReadDeadline(time.Now().Add(actorstest.Patience)); err != nil {
+			if err := client.SetReadDeadline(time.Now().Add(patience)); err != nil {
 				t.Fatal(err)
 			}
 			if b, err := io.ReadAll(client); err != nil || len(b) != 0 {
@@ -175,7 +174,7 @@ func TestHandlesOfWhatIsNotHandledAreClosed(t *testing.T) {
 }
 
 func TestHandlesOfADeadLetterAreClosed(t *testing.T) {
-	tree := actorstest.NewTree(t, 1)
+	tree := newTree(t, 1)
 	for name, pid := range map[string]*actor.PID{
 		"here":            actor.NewPID("0", "nobody"),
 		"there":           actor.NewPID(tree.Child(0).Address(), "nobody"),
@@ -213,7 +212,7 @@ func init() { actors.RegisterType[*careless]("test.careless") }
 // A message that comes with fewer handles than its type wants is malformed, however careless
 // the type is: what it took is closed.
 func TestHandlesFewerThanWanted(t *testing.T) {
-	tree := actorstest.NewTree(t, 1)
+	tree := newTree(t, 1)
 	child := tree.Child(0)
 	pid := spawn(t, child, "", receive(func(actor.Context) { t.Error("handled") }))
 	client, server := tcpPair(t)

@@ -9,7 +9,6 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
-	"github.com/coppice-go/coppice/actors/internal/actorstest"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -83,13 +82,13 @@ func askHeld(t *testing.T, ctx context.Context, s *actors.System, pid *actor.PID
 		_, err := s.Ask(ctx, pid, hold(n))
 		end <- err
 	}()
-	actorstest.Next(t, taken)
+	next(t, taken)
 	return end
 }
 
 func spawn(t *testing.T, s *actors.System, name string, producer func() actor.Actor) *actor.PID {
 	t.Helper()
-	pid, err := s.Spawn(actorstest.Context(t), name, producer)
+	pid, err := s.Spawn(testContext(t), name, producer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +97,7 @@ func spawn(t *testing.T, s *actors.System, name string, producer func() actor.Ac
 
 func ask(t *testing.T, s *actors.System, pid *actor.PID, msg any) any {
 	t.Helper()
-	v, err := s.Ask(actorstest.Context(t), pid, msg)
+	v, err := s.Ask(testContext(t), pid, msg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,5 +119,5 @@ func wantKind(t *testing.T, r supervisor.Reason, want supervisor.ReasonKind) {
 }
 
 func local(t *testing.T) *actors.System {
-	return actorstest.NewSystem(t, actors.Config{Address: "0"})
+	return newSystem(t, actors.Config{Address: "0"})
 }

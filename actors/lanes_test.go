@@ -11,7 +11,6 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
-	"github.com/coppice-go/coppice/actors/internal/actorstest"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -19,7 +18,7 @@ import (
 // settled waits until f holds.
 func settled(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(actorstest.Patience); !f(); runtime.Gosched() {
+	for deadline := time.Now().Add(patience); !f(); runtime.Gosched() {
 		if time.Now().After(deadline) {
 			t.Fatal("waited in vain: ", what)
 		}
@@ -29,7 +28,7 @@ func settled(t *testing.T, what string, f func() bool) {
 // Whoever asks first, and how many at once: one lane a pair.
 func TestLaneOneAPair(t *testing.T) {
 	for range 30 {
-		tree := actorstest.NewTree(t, 3)
+		tree := newTree(t, 3)
 		for i := range 3 {
 			spawn(t, tree.Child(i), "echo", echo)
 		}
@@ -39,7 +38,7 @@ func TestLaneOneAPair(t *testing.T) {
 				for range 4 {
 					wg.Go(func() {
 						pid := actor.NewPID(tree.Child(j).Address(), "echo")
-						if v, err := tree.Child(i).Ask(actorstest.Context(t), pid, i); err != nil || v != i {
+						if v, err := tree.Child(i).Ask(testContext(t), pid, i); err != nil || v != i {
 							t.Errorf("%d asks %d: %v, %v", i, j, v, err)
 						}
 					})
@@ -69,11 +68,11 @@ func TestLaneOneAPair(t *testing.T) {
 // way it was sent: Send, an actor's Send, monitors, by PID or by name.
 func TestLaneOrder(t *testing.T) {
 	for range 20 {
-		tree := actorstest.NewTree(t, 2)
+		tree := newTree(t, 2)
 		a, b := tree.Child(0), tree.Child(1)
-		q := actorstest.NewProbe(t, b, "probe")
+		q := newProbe(t, b, "probe")
 		pid := actor.NewPID(b.Address(), "probe")
-		p := actorstest.NewProbe(t, a, "")
+		p := newProbe(t, a, "")
 		const n = 200
 		p.Do(func(ctx actor.Context) {
 			for i := range n {
@@ -107,14 +106,14 @@ func TestLaneOrder(t *testing.T) {
 			t.Fatalf("got %v", got)
 		}
 		stop(t, b, q.PID)
-		wantKind(t, actorstest.Next(t, m.C).Reason, supervisor.Shutdown)
+		wantKind(t, next(t, m.C).Reason, supervisor.Shutdown)
 	}
 }
 
 // A sibling is replaced again and again while it is asked, by PID and by name:
 // every ask ends, with an answer or a typed error, and the last replacement answers.
 func TestLaneToAReplacedWorker(t *testing.T) {
-	tree := actorstest.NewTree(t, 2)
+	tree := newTree(t, 2)
 	a := tree.Child(0)
 	spawn(t, tree.Child(1), "echo", echo)
 	stopAsking := make(chan struct{})
@@ -129,11 +128,11 @@ func TestLaneToAReplacedWorker(t *testing.T) {
 				}
 				pid := a.Lookup("test/1/echo")
 				if i%2 == 1 {
-					if w, err := a.Whereis(actorstest.Context(t), "test/1/echo"); err == nil {
+					if w, err := a.Whereis(testContext(t), "test/1/echo"); err == nil {
 						pid = w
 					}
 				}
-				v, err := a.Ask(actorstest.Context(t), pid, n)
+				v, err := a.Ask(testContext(t), pid, n)
 				switch {
 				case err == nil && v == n:
 				case errors.Is(err, actors.ErrDown), errors.Is(err, actors.ErrNoActor):
@@ -147,12 +146,12 @@ func TestLaneToAReplacedWorker(t *testing.T) {
 	for range 30 {
 		proc := a.Monitor(a.Lookup("test/1"))
 		tree.Kill(1, killedBy9)
-		if d := actorstest.Next(t, proc.C); d.Reason.Kind != supervisor.Signaled && !errors.Is(d.Reason.Err(), actors.ErrNoActor) {
+		if d := next(t, proc.C); d.Reason.Kind != supervisor.Signaled && !errors.Is(d.Reason.Err(), actors.ErrNoActor) {
 			t.Fatalf("Down %v", d.Reason)
 		}
 		spawn(t, tree.Start(1), "echo", echo)
 		settled(t, "the replacement does not answer", func() bool {
-			v, err := a.Ask(actorstest.Context(t), a.Lookup("test/1/echo"), "new")
+			v, err := a.Ask(testContext(t), a.Lookup("test/1/echo"), "new")
 			return err == nil && v == "new"
 		})
 	}
@@ -167,18 +166,18 @@ func TestLaneToAReplacedWorker(t *testing.T) {
 // waits for it for ever.
 func TestLaneStopWhileItIsMade(t *testing.T) {
 	for range 30 {
-		tree := actorstest.NewTree(t, 2)
+		tree := newTree(t, 2)
 		a, b := tree.Child(0), tree.Child(1)
 		actors.SetLaneGrace(a, time.Millisecond)
 		spawn(t, b, "echo", echo)
 		end := make(chan error, 2)
 		go func() {
-			_, err := a.Ask(actorstest.Context(t), actor.NewPID(b.Address(), "echo"), "x")
+			_, err := a.Ask(testContext(t), actor.NewPID(b.Address(), "echo"), "x")
 			end <- err
 		}()
-		go func() { end <- b.Shutdown(actorstest.Context(t)) }()
+		go func() { end <- b.Shutdown(testContext(t)) }()
 		go func() {
-			_, err := b.Ask(actorstest.Context(t), actor.NewPID(a.Address(), "echo"), "x")
+			_, err := b.Ask(testContext(t), actor.NewPID(a.Address(), "echo"), "x")
 			if err == nil {
 				err = errors.New("an answer of nobody")
 			}
@@ -188,7 +187,7 @@ func TestLaneStopWhileItIsMade(t *testing.T) {
 			end <- err
 		}()
 		for range 3 {
-			if err := actorstest.Next(t, end); err != nil && !errors.Is(err, actors.ErrDown) && !errors.Is(err, actors.ErrNoActor) {
+			if err := next(t, end); err != nil && !errors.Is(err, actors.ErrDown) && !errors.Is(err, actors.ErrNoActor) {
 				t.Fatal(err)
 			}
 		}
@@ -201,14 +200,14 @@ func TestLaneStopWhileItIsMade(t *testing.T) {
 func TestLaneBroken(t *testing.T) {
 	for _, side := range []string{"asker", "asked"} {
 		t.Run(side, func(t *testing.T) {
-			tree := actorstest.NewTree(t, 2)
+			tree := newTree(t, 2)
 			a, b := tree.Child(0), tree.Child(1)
 			actors.SetLaneGrace(a, time.Millisecond)
 			actors.SetLaneGrace(b, time.Millisecond)
 			spawn(t, b, "echo", echo)
 			pid := actor.NewPID(b.Address(), "echo")
 			for range 5 {
-				held := askHeld(t, actorstest.Context(t), a, pid)
+				held := askHeld(t, testContext(t), a, pid)
 				m, proc := a.Monitor(pid), a.Monitor(actors.ProcessPID(b.Address()))
 				ask(t, a, pid, "after the monitors")
 				if side == "asker" {
@@ -216,12 +215,12 @@ func TestLaneBroken(t *testing.T) {
 				} else {
 					actors.BreakLane(b, a.Address())
 				}
-				err := actorstest.Next(t, held)
+				err := next(t, held)
 				wantErr(t, err, actors.ErrLane)
 				wantErr(t, err, actors.ErrDown)
-				wantErr(t, actorstest.Next(t, m.C).Reason.Err(), actors.ErrLane)
+				wantErr(t, next(t, m.C).Reason.Err(), actors.ErrLane)
 				settled(t, "no new lane", func() bool {
-					v, err := a.Ask(actorstest.Context(t), pid, "again")
+					v, err := a.Ask(testContext(t), pid, "again")
 					return err == nil && v == "again"
 				})
 				select {
@@ -236,19 +235,19 @@ func TestLaneBroken(t *testing.T) {
 			}
 			proc := a.Monitor(actors.ProcessPID(b.Address()))
 			tree.Kill(1, killedBy9)
-			wantKind(t, actorstest.Next(t, proc.C).Reason, supervisor.Signaled)
+			wantKind(t, next(t, proc.C).Reason, supervisor.Signaled)
 		})
 	}
 }
 
 func TestLaneToNobody(t *testing.T) {
-	tree := actorstest.NewTree(t, 2)
+	tree := newTree(t, 2)
 	a := tree.Child(0)
-	ctx := actorstest.Context(t)
+	ctx := testContext(t)
 	for _, pid := range []*actor.PID{actor.NewPID("99", "x"), actors.ProcessPID("99"), actor.NewPID("nonhost", "x"), actor.NewPID("a@b", "x")} {
 		_, err := a.Ask(ctx, pid, "x")
 		wantErr(t, err, actors.ErrNoActor)
-		wantErr(t, actorstest.Next(t, a.Monitor(pid).C).Reason.Err(), actors.ErrNoActor)
+		wantErr(t, next(t, a.Monitor(pid).C).Reason.Err(), actors.ErrNoActor)
 		if err := a.Stop(ctx, pid); err != nil {
 			t.Fatal(err)
 		}
@@ -265,13 +264,13 @@ func TestLaneToNobody(t *testing.T) {
 // also from a process that was started later and has never heard of it, until 1024 others have
 // ended.
 func TestMonitorOfAnEndedProcess(t *testing.T) {
-	tree := actorstest.NewTree(t, 2)
+	tree := newTree(t, 2)
 	gone := tree.Child(1).Address()
 	tree.Kill(1, killedBy9)
 	tree.Kill(0, killedBy9)
 	for _, from := range []*actors.System{tree.Master, tree.Start(0), tree.Start(1)} {
 		for _, pid := range []*actor.PID{actors.ProcessPID(gone), actor.NewPID(gone, "x")} {
-			if r := actorstest.Next(t, from.Monitor(pid).C).Reason; r != killedBy9 {
+			if r := next(t, from.Monitor(pid).C).Reason; r != killedBy9 {
 				t.Errorf("%s monitors %v: %v, want %v", from.Address(), pid, r, killedBy9)
 			}
 		}
@@ -281,9 +280,9 @@ func TestMonitorOfAnEndedProcess(t *testing.T) {
 		from, pid := tree.Start(0), actor.NewPID(gone, "x")
 		var err error
 		if ask {
-			_, err = from.Ask(actorstest.Context(t), pid, "x")
+			_, err = from.Ask(testContext(t), pid, "x")
 		} else {
-			d := actorstest.Next(t, from.Monitor(pid).C)
+			d := next(t, from.Monitor(pid).C)
 			err = &actors.DownError{Reason: d.Reason}
 		}
 		if down, ok := errors.AsType[*actors.DownError](err); !ok || down.Reason != killedBy9 {
@@ -295,7 +294,7 @@ func TestMonitorOfAnEndedProcess(t *testing.T) {
 // A slow actor slows its senders in a sibling: they wait, they do not fail, and
 // nobody's memory fills.
 func TestLaneBackPressure(t *testing.T) {
-	tree := actorstest.NewTree(t, 3)
+	tree := newTree(t, 3)
 	pid, got, release := bounded(t, tree.Child(1), actors.Wait)
 	spawn(t, tree.Child(1), "other", echo)
 	a := tree.Child(0)
@@ -330,8 +329,8 @@ func TestLaneBackPressure(t *testing.T) {
 // A change of a name is over when all who use it know: whatever is sent after it
 // reaches the new holder, from any process.
 func TestMovedNamesAreKnownEverywhere(t *testing.T) {
-	tree := actorstest.NewTree(t, 4)
-	ctx := actorstest.Context(t)
+	tree := newTree(t, 4)
+	ctx := testContext(t)
 	var pids []*actor.PID
 	for i := range 4 {
 		pids = append(pids, spawn(t, tree.Child(i), "holder", receive(func(ctx actor.Context) { ctx.Respond(i) })))
@@ -364,13 +363,13 @@ func TestMovedNamesAreKnownEverywhere(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- tree.Child(3).Unregister(ctx, "lead", pids[3]) }()
 	tree.Kill(0, killedBy9)
-	if err := actorstest.Next(t, done); err != nil {
+	if err := next(t, done); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func TestGroup(t *testing.T) {
-	tree := actorstest.NewTree(t, 4)
+	tree := newTree(t, 4)
 	got := make(chan string, 100)
 	start := func(i int) {
 		spawn(t, tree.Child(i), "cache", receive(func(ctx actor.Context) {
@@ -384,7 +383,7 @@ func TestGroup(t *testing.T) {
 	for i := range 4 {
 		start(i)
 	}
-	ctx := actorstest.Context(t)
+	ctx := testContext(t)
 	systems := []*actors.System{tree.Master, tree.Child(0), tree.Child(1)}
 	for _, s := range systems {
 		members, err := s.Group("test", "cache").Members(ctx)
@@ -398,7 +397,7 @@ func TestGroup(t *testing.T) {
 		}
 		seen := map[string]bool{}
 		for range 4 {
-			seen[actorstest.Next(t, got)] = true
+			seen[next(t, got)] = true
 		}
 		if len(seen) != 4 || !seen["3 all"] {
 			t.Fatalf("got %v", seen)
@@ -439,7 +438,7 @@ func TestGroup(t *testing.T) {
 	}
 	mon := tree.Child(0).Monitor(tree.Child(0).Lookup("test/3"))
 	tree.Kill(3, killedBy9)
-	actorstest.Next(t, mon.C)
+	next(t, mon.C)
 	for key, was := range owner {
 		pid := first(t, tree.Child(0), key)
 		want := was
@@ -468,7 +467,7 @@ func TestGroup(t *testing.T) {
 // first returns the first in the rank for a key of the group that TestGroup makes.
 func first(t *testing.T, s *actors.System, key string) *actor.PID {
 	t.Helper()
-	rank, err := s.Group("test", "cache").Rank(actorstest.Context(t), key)
+	rank, err := s.Group("test", "cache").Rank(testContext(t), key)
 	if err != nil || len(rank) == 0 {
 		t.Fatalf("rank %v: %v", rank, err)
 	}
@@ -478,7 +477,7 @@ func first(t *testing.T, s *actors.System, key string) *actor.PID {
 // Who passes an ask on to another process keeps nothing of it, and fails it no
 // more by ending.
 func TestLaneForwardedAskLeavesNothing(t *testing.T) {
-	tree := actorstest.NewTree(t, 3)
+	tree := newTree(t, 3)
 	a, b, c := tree.Child(0), tree.Child(1), tree.Child(2)
 	spawn(t, c, "echo", echo)
 	relay := spawn(t, b, "relay", receive(func(ctx actor.Context) { ctx.Forward(actor.NewPID(c.Address(), "echo")) }))
@@ -492,12 +491,12 @@ func TestLaneForwardedAskLeavesNothing(t *testing.T) {
 	settled(t, "an ask that was passed on is kept", func() bool { return actors.Inbound(b) == 0 })
 	stop(t, b, relay)
 	cancel()
-	wantErr(t, actorstest.Next(t, end), context.Canceled)
+	wantErr(t, next(t, end), context.Canceled)
 }
 
 // The master can not make a lane that both ask for: both hear it, and the next is made.
 func TestLaneFailsForBoth(t *testing.T) {
-	tree := actorstest.NewTree(t, 2)
+	tree := newTree(t, 2)
 	a, b := tree.Child(0), tree.Child(1)
 	spawn(t, a, "echo", echo)
 	spawn(t, b, "echo", echo)
@@ -513,19 +512,19 @@ func TestLaneFailsForBoth(t *testing.T) {
 	})
 	end := make(chan error, 2)
 	from := func(s, to *actors.System) {
-		_, err := s.Ask(actorstest.Context(t), actor.NewPID(to.Address(), "echo"), 1)
+		_, err := s.Ask(testContext(t), actor.NewPID(to.Address(), "echo"), 1)
 		end <- err
 	}
 	go from(a, b)
-	actorstest.Next(t, making)
+	next(t, making)
 	go from(b, a)
 	settled(t, "a child that does not ask", func() bool { return actors.HasLink(b, a.Address()) })
-	if _, err := b.Whereis(actorstest.Context(t), "test/0"); err != nil { // after it, in order
+	if _, err := b.Whereis(testContext(t), "test/0"); err != nil { // after it, in order
 		t.Fatal(err)
 	}
 	close(asked)
 	for range 2 {
-		wantErr(t, actorstest.Next(t, end), actors.ErrLane)
+		wantErr(t, next(t, end), actors.ErrLane)
 	}
 	if v := ask(t, b, actor.NewPID(a.Address(), "echo"), 2); v != 2 {
 		t.Fatal(v)
@@ -535,11 +534,11 @@ func TestLaneFailsForBoth(t *testing.T) {
 // A monitor that finds the lane lost is told that, of the actor; of the process,
 // which lives, it is told nothing until that ends.
 func TestLaneLostUnderAMonitor(t *testing.T) {
-	tree := actorstest.NewTree(t, 2)
+	tree := newTree(t, 2)
 	a, b := tree.Child(0), tree.Child(1)
 	actors.LoseLane(a, b.Address(), actors.ErrLane)
 	process := a.Monitor(actors.ProcessPID(b.Address()))
-	down := actorstest.Next(t, a.Monitor(actor.NewPID(b.Address(), "echo")).C)
+	down := next(t, a.Monitor(actor.NewPID(b.Address(), "echo")).C)
 	if !errors.Is(down.Reason.Err(), actors.ErrLane) {
 		t.Errorf("reason %v, want one that is %v", down.Reason, actors.ErrLane)
 	}
@@ -549,7 +548,7 @@ func TestLaneLostUnderAMonitor(t *testing.T) {
 	default:
 	}
 	tree.Kill(1, killedBy9)
-	if d := actorstest.Next(t, process.C); d.Reason.Signal != 9 {
+	if d := next(t, process.C); d.Reason.Signal != 9 {
 		t.Errorf("reason %v, want %v", d.Reason, killedBy9)
 	}
 }
@@ -557,7 +556,7 @@ func TestLaneLostUnderAMonitor(t *testing.T) {
 // What a child says it has lost is not believed, and descriptors do not pile up
 // for one that does not read.
 func TestLaneOfAChildThatLies(t *testing.T) {
-	tree := actorstest.NewTree(t, 2)
+	tree := newTree(t, 2)
 	a, b := tree.Child(0), tree.Child(1)
 	actors.WantLane(a, b.Address(), 1<<40)
 	settled(t, "a number that was never given", func() bool { return tree.Master.Stats().Malformed == 1 })
@@ -567,7 +566,7 @@ func TestLaneOfAChildThatLies(t *testing.T) {
 	empty := actors.Fill(tree.Master, b.Address(), actors.MaxGrants)
 	defer empty()
 	actors.WantLane(a, b.Address(), 0)
-	_, err := a.Ask(actorstest.Context(t), actor.NewPID(b.Address(), "echo"), 1)
+	_, err := a.Ask(testContext(t), actor.NewPID(b.Address(), "echo"), 1)
 	wantErr(t, err, actors.ErrLane)
 	wantErr(t, err, actors.ErrBusy)
 }
@@ -610,8 +609,8 @@ func TestLaneOfWhichTheMasterGaveOneEnd(t *testing.T) {
 		{"the lane's end first", func(a *actors.System, k *keeper) { k.close(); a.Detach("0", killedBy9) }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			tree := actorstest.NewTree(t, 1)
-			a, ctx := tree.Child(0), actorstest.Context(t)
+			tree := newTree(t, 1)
+			a, ctx := tree.Child(0), testContext(t)
 			k := &keeper{got: make(chan struct{})}
 			if err := tree.Master.Attach("77", 0, k); err != nil {
 				t.Fatal(err)
@@ -623,13 +622,13 @@ func TestLaneOfWhichTheMasterGaveOneEnd(t *testing.T) {
 				asked <- err
 			}()
 			m := a.Monitor(pid)
-			actorstest.Next(t, k.got)
+			next(t, k.got)
 			settled(t, "the child has its end", func() bool { return a.Stats().Lanes == 1 })
 			row.die(a, k)
-			if err := actorstest.Next(t, asked); !errors.Is(err, actors.ErrDown) && !errors.Is(err, actors.ErrLane) {
+			if err := next(t, asked); !errors.Is(err, actors.ErrDown) && !errors.Is(err, actors.ErrLane) {
 				t.Errorf("the ask: %v", err)
 			}
-			actorstest.Next(t, m.C)
+			next(t, m.C)
 			if err := a.Send(ctx, pid, "x"); err == nil {
 				t.Error("sent to nobody")
 			}

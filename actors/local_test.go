@@ -9,7 +9,6 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
-	"github.com/coppice-go/coppice/actors/internal/actorstest"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -40,7 +39,7 @@ func TestAskAnswersAndSendOrders(t *testing.T) {
 }
 
 func TestProtoactorSystemIsMadeLazily(t *testing.T) {
-	tree := actorstest.NewTree(t, 1)
+	tree := newTree(t, 1)
 	spawn(t, tree.Child(0), "echo", echo)
 	// The master has no actor of its own: asking, monitoring and naming need none.
 	if v := ask(t, tree.Master, tree.Master.Lookup("test/0/echo"), "hello"); v != "hello" {
@@ -60,19 +59,19 @@ func TestSpawnReturnsTheInitError(t *testing.T) {
 		"Exit in Started":  all(func(actor.Context) { actors.Exit(cause) }),
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := s.Spawn(actorstest.Context(t), "a", producer)
+			_, err := s.Spawn(testContext(t), "a", producer)
 			wantErr(t, err, cause)
 			spawn(t, s, "b", echo) // the system lives
-			if err := s.Stop(actorstest.Context(t), actor.NewPID("0", "b")); err != nil {
+			if err := s.Stop(testContext(t), actor.NewPID("0", "b")); err != nil {
 				t.Fatal(err)
 			}
 		})
 	}
-	_, err := s.Spawn(actorstest.Context(t), "nil", func() actor.Actor { return nil })
+	_, err := s.Spawn(testContext(t), "nil", func() actor.Actor { return nil })
 	if err == nil {
 		t.Fatal("a nil actor was spawned")
 	}
-	_, err = s.Spawn(actorstest.Context(t), "exit", all(func(actor.Context) { actors.Exit(nil) }))
+	_, err = s.Spawn(testContext(t), "exit", all(func(actor.Context) { actors.Exit(nil) }))
 	if err == nil {
 		t.Fatal("an actor that ended in Started was spawned")
 	}
@@ -118,12 +117,12 @@ func TestReasonOfAFailureAfterStop(t *testing.T) {
 	if err := s.Send(t.Context(), pid, 1); err != nil {
 		t.Fatal(err)
 	}
-	actorstest.Next(t, busy)
+	next(t, busy)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	wantErr(t, s.Stop(ctx, pid), context.Canceled) // the actor has been asked
 	close(release)
-	if d := actorstest.Next(t, m.C); d.Reason.Kind != supervisor.Panic || d.Reason.Value != "in the last message" {
+	if d := next(t, m.C); d.Reason.Kind != supervisor.Panic || d.Reason.Value != "in the last message" {
 		t.Fatalf("reason %v, want the panic", d.Reason)
 	}
 }
@@ -131,7 +130,7 @@ func TestReasonOfAFailureAfterStop(t *testing.T) {
 // An actor that is handling Stopped has a successor by its name already: what is sent from
 // then on is the successor's, whoever has found the first one before.
 func TestNameOfAnActorInStopped(t *testing.T) {
-	tree := actorstest.NewTree(t, 1)
+	tree := newTree(t, 1)
 	s := tree.Child(0)
 	stopped, release := make(chan struct{}), make(chan struct{})
 	defer close(release)
@@ -151,10 +150,10 @@ func TestNameOfAnActorInStopped(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	wantErr(t, s.Stop(ctx, pid), context.Canceled) // the actor has been asked
-	actorstest.Next(t, stopped)
+	next(t, stopped)
 	spawn(t, s, "a", echo)
 	for name, s := range from {
-		if v, err := s.Ask(actorstest.Context(t), pid, "second"); v != "second" {
+		if v, err := s.Ask(testContext(t), pid, "second"); v != "second" {
 			t.Errorf("asked from %s: %v, %v", name, v, err)
 		}
 	}
@@ -205,7 +204,7 @@ func TestReasons(t *testing.T) {
 			}))
 			m := s.Monitor(pid)
 			row.end(s, pid)
-			d := actorstest.Next(t, m.C)
+			d := next(t, m.C)
 			wantKind(t, d.Reason, row.want)
 			if !d.PID.Equal(pid) {
 				t.Errorf("Down of %v", d.PID)
@@ -215,7 +214,7 @@ func TestReasons(t *testing.T) {
 				t.Fatalf("a second Down: %v", d)
 			default:
 			}
-			_, err := s.Ask(actorstest.Context(t), pid, "x")
+			_, err := s.Ask(testContext(t), pid, "x")
 			wantErr(t, err, actors.ErrNoActor)
 		})
 	}
@@ -224,20 +223,20 @@ func TestReasons(t *testing.T) {
 func TestAskFailsWhenTheActorEnds(t *testing.T) {
 	s := local(t)
 	pid := spawn(t, s, "a", echo)
-	held := askHeld(t, actorstest.Context(t), s, pid)
-	_, err := s.Ask(actorstest.Context(t), pid, "panic")
+	held := askHeld(t, testContext(t), s, pid)
+	_, err := s.Ask(testContext(t), pid, "panic")
 	wantErr(t, err, actors.ErrDown)
 	var down *actors.DownError
 	if !errors.As(err, &down) {
 		t.Fatal("not a DownError")
 	}
 	wantKind(t, down.Reason, supervisor.Panic)
-	wantErr(t, actorstest.Next(t, held), actors.ErrDown)
+	wantErr(t, next(t, held), actors.ErrDown)
 }
 
 func TestChildUnderASupervisor(t *testing.T) {
 	s := local(t)
-	sup, err := supervisor.Start(actorstest.Context(t), supervisor.Spec{
+	sup, err := supervisor.Start(testContext(t), supervisor.Spec{
 		Name: "root",
 		Children: []supervisor.ChildSpec{
 			{ID: "echo", Start: actors.Child(s, "echo", echo)},
@@ -252,15 +251,15 @@ func TestChildUnderASupervisor(t *testing.T) {
 		if err := s.Send(t.Context(), pid, "panic"); err != nil {
 			t.Fatal(err)
 		}
-		wantKind(t, actorstest.Next(t, m.C).Reason, supervisor.Panic)
+		wantKind(t, next(t, m.C).Reason, supervisor.Panic)
 		for {
-			if v, err := s.Ask(actorstest.Context(t), pid, "back"); err == nil && v == "back" {
+			if v, err := s.Ask(testContext(t), pid, "back"); err == nil && v == "back" {
 				break
 			}
 			runtime.Gosched()
 		}
 	}
-	if err := sup.Shutdown(actorstest.Context(t)); err != nil {
+	if err := sup.Shutdown(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
 	if st := s.Stats(); st.Actors != 0 || st.Leaked != 0 {
@@ -274,7 +273,7 @@ func TestKillLeaksAStuckHandlerVisibly(t *testing.T) {
 	inst, err := actors.Child(s, "stuck", receive(func(ctx actor.Context) {
 		close(stuck)
 		<-release
-	})).Start(actorstest.Context(t), supervisor.Incarnation{N: 1})
+	})).Start(testContext(t), supervisor.Incarnation{N: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +284,7 @@ func TestKillLeaksAStuckHandlerVisibly(t *testing.T) {
 	inst.Stop()
 	inst.Kill()
 	inst.Kill()
-	actorstest.Next(t, inst.Done())
+	next(t, inst.Done())
 	wantKind(t, inst.Reason(), supervisor.Killed)
 	leaked := inst.(interface{ Leaked() <-chan struct{} }).Leaked()
 	if total, latest := s.DeadLetters(); total != 1 || latest[0].Type != "string" {
@@ -296,7 +295,7 @@ func TestKillLeaksAStuckHandlerVisibly(t *testing.T) {
 	}
 	spawn(t, s, "stuck", echo)
 	close(release)
-	actorstest.Next(t, leaked)
+	next(t, leaked)
 	if v := ask(t, s, pid, "x"); v != "x" || s.Stats().Leaked != 0 {
 		t.Fatalf("%v, %+v", v, s.Stats())
 	}
@@ -317,7 +316,7 @@ func TestCancelAgainstDown(t *testing.T) {
 			}
 			m.Cancel()
 			n := len(m.C)
-			actorstest.Next(t, end.C)
+			next(t, end.C)
 			if len(m.C) != n {
 				t.Errorf("round %d: Down came after Cancel had returned", i)
 			}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
-	"github.com/coppice-go/coppice/actors/internal/actorstest"
 	"github.com/coppice-go/coppice/fdipc"
 )
 
@@ -50,9 +49,9 @@ func (s *strait) run() {
 // A process has no descriptor for its end of a lane, or for a handle of a message. A caller that
 // waits gets an error at once, and the next message has another lane.
 func TestHandlesLost(t *testing.T) {
-	join := func(t *testing.T, lose int) (tree *actorstest.Tree, b *actors.System) {
-		tree = actorstest.NewTree(t, 1)
-		b = actorstest.NewSystem(t, actors.Config{Address: "77"})
+	join := func(t *testing.T, lose int) (tree *testTree, b *actors.System) {
+		tree = newTree(t, 1)
+		b = newSystem(t, actors.Config{Address: "77"})
 		down := &strait{from: "0", to: b, frames: make(chan fdipc.Frame, 100), lose: lose}
 		up := &strait{from: "77", to: tree.Master, frames: make(chan fdipc.Frame, 100)}
 		for _, err := range []error{tree.Master.Attach("77", 0, down), b.Attach("0", 0, up)} {
@@ -76,7 +75,7 @@ func TestHandlesLost(t *testing.T) {
 		a := tree.Child(0)
 		spawn(t, a, "echo", echo)
 		pid := actor.NewPID(a.Address(), "echo")
-		_, err := b.Ask(actorstest.Context(t), pid, "x")
+		_, err := b.Ask(testContext(t), pid, "x")
 		wantErr(t, err, actors.ErrLane)
 		wantErr(t, err, fdipc.ErrNoFiles)
 		if v := ask(t, b, pid, "again"); v != "again" {
@@ -87,7 +86,7 @@ func TestHandlesLost(t *testing.T) {
 		tree, b := join(t, 1)
 		pid := spawn(t, b, "greet", greet)
 		_, server := tcpPair(t)
-		_, err := tree.Master.Ask(actorstest.Context(t), actor.NewPID("77", pid.Id), &connMessage{Name: "x", Conn: server})
+		_, err := tree.Master.Ask(testContext(t), actor.NewPID("77", pid.Id), &connMessage{Name: "x", Conn: server})
 		if err == nil || errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the ask: %v", err)
 		}

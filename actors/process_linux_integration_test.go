@@ -14,7 +14,6 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
-	"github.com/coppice-go/coppice/actors/internal/actorstest"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -27,8 +26,8 @@ func TestMain(m *testing.M) {
 		os.Setenv("COPPICE_TEST_CHILD", "1")
 		actors.RegisterType[onlyMaster]("test.only_master")
 	}
-	actorstest.Configure["chaos"] = chaosSystem
-	actorstest.Main(m, map[string]actorstest.Role{"worker": worker, "chaos": chaos})
+	configurePeer["chaos"] = chaosSystem
+	runTests(m, map[string]peerRole{"worker": worker, "chaos": chaos})
 }
 
 // worker has an echo, an actor that greets connections, and one that asks back.
@@ -72,9 +71,9 @@ func TestTwoProcesses(t *testing.T) {
 	if err := master.Register(t.Context(), "master", master.Process()); err != nil {
 		t.Fatal(err)
 	}
-	taken := actorstest.NewProbe(t, master, "taken")
+	taken := newProbe(t, master, "taken")
 	for id := 1; id <= 3; id++ {
-		peer := actorstest.StartPeer(t, master, id, "worker")
+		peer := startPeer(t, master, id, "worker")
 		if err := master.Register(t.Context(), "w", actors.ProcessPID(peer.Address)); err != nil {
 			t.Fatal(err)
 		}
@@ -85,7 +84,7 @@ func TestTwoProcesses(t *testing.T) {
 		if v := ask(t, master, master.Lookup("w/asks"), "back"); v != "back" {
 			t.Fatalf("got %v", v)
 		}
-		_, err := master.Ask(actorstest.Context(t), pid, onlyMaster{1})
+		_, err := master.Ask(testContext(t), pid, onlyMaster{1})
 		wantErr(t, err, actors.ErrType) // said by the other end
 		client, server := tcpPair(t)
 		if err := master.Send(t.Context(), master.Lookup("w/greet"), &connMessage{strconv.Itoa(id), server}); err != nil {
@@ -97,7 +96,7 @@ func TestTwoProcesses(t *testing.T) {
 
 		end := make(chan error, 1)
 		go func() { // ends with the peer
-			_, err := master.Ask(actorstest.Context(t), pid, "hold")
+			_, err := master.Ask(testContext(t), pid, "hold")
 			end <- err
 		}()
 		taken.Next()
@@ -105,11 +104,11 @@ func TestTwoProcesses(t *testing.T) {
 		taken.Do(func(ctx actor.Context) { ctx.Watch(pid) })
 		peer.Kill()
 		var down *actors.DownError
-		if err := actorstest.Next(t, end); !errors.As(err, &down) || down.Reason.Kind != supervisor.Signaled || down.Reason.Signal != 9 {
+		if err := next(t, end); !errors.As(err, &down) || down.Reason.Kind != supervisor.Signaled || down.Reason.Signal != 9 {
 			t.Fatalf("ask: %v", err)
 		}
 		for _, m := range []*actors.Monitor{mon, proc} {
-			if d := actorstest.Next(t, m.C); d.Reason.Signal != 9 {
+			if d := next(t, m.C); d.Reason.Signal != 9 {
 				t.Fatalf("Down %v", d.Reason)
 			}
 		}
@@ -144,7 +143,7 @@ func init() {
 
 func (o *order) do(s *actors.System) *orderDone {
 	d := &orderDone{}
-	ctx, cancel := context.WithTimeout(context.Background(), actorstest.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	fail := func(err error) *orderDone {
 		var down *actors.DownError
@@ -182,13 +181,13 @@ func (o *order) do(s *actors.System) *orderDone {
 // kill of one is known to the other, with its reason, and its descriptors go.
 func TestTwoSiblings(t *testing.T) {
 	master := local(t)
-	taken := actorstest.NewProbe(t, master, "taken")
-	a := actorstest.StartPeer(t, master, 1, "worker")
+	taken := newProbe(t, master, "taken")
+	a := startPeer(t, master, 1, "worker")
 	told := actor.NewPID("1", "sibling")
 	ask(t, master, actor.NewPID("1", "echo"), "both ends of the channel are set up")
 	base := descriptors(t, a.Pid)
 	for id := 2; id <= 4; id++ {
-		b := actorstest.StartPeer(t, master, id, "worker")
+		b := startPeer(t, master, id, "worker")
 		echo := actor.NewPID(b.Address, "echo")
 		if d := ask(t, master, told, &order{To: echo, Asks: 1}).(*orderDone); d.Answered != 1 {
 			t.Fatalf("%+v", d)
@@ -225,7 +224,7 @@ func TestTwoSiblings(t *testing.T) {
 		go func() { end <- ask(t, master, told, &order{To: echo, Hold: true}) }()
 		taken.Next()
 		b.Kill()
-		if d := actorstest.Next(t, end).(*orderDone); d.Down != 9 {
+		if d := next(t, end).(*orderDone); d.Down != 9 {
 			t.Fatalf("%+v", d)
 		}
 		settled(t, "descriptors of a dead sibling's lane", func() bool { return descriptors(t, a.Pid) <= base })
@@ -281,7 +280,7 @@ func (k *kinds) SetHandles(hs []*fdipc.Handle) error {
 // answer, and are what they were.
 func TestHandlesOfEveryKind(t *testing.T) {
 	master := local(t)
-	actorstest.StartPeer(t, master, 1, "worker")
+	startPeer(t, master, 1, "worker")
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

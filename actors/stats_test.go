@@ -6,7 +6,6 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
-	"github.com/coppice-go/coppice/actors/internal/actorstest"
 	"github.com/coppice-go/coppice/supervisor"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
@@ -21,7 +20,7 @@ func TestStatisticsInTheTree(t *testing.T) {
 	since := time.Now() // the time of arrival is that of one of the 15 before
 	s := local(t)
 	busy, release := make(chan struct{}, 1), make(chan struct{})
-	sup, err := supervisor.Start(actorstest.Context(t), supervisor.Spec{
+	sup, err := supervisor.Start(testContext(t), supervisor.Spec{
 		Name: "root", Intensity: supervisor.Intensity{Max: 9, Period: time.Minute},
 		Children: []supervisor.ChildSpec{{ID: "a", Start: actors.Child(s, "a", receive(func(ctx actor.Context) {
 			switch ctx.Message() {
@@ -38,7 +37,7 @@ func TestStatisticsInTheTree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = sup.Shutdown(actorstest.Context(t)) })
+	t.Cleanup(func() { _ = sup.Shutdown(testContext(t)) })
 	pid := actor.NewPID("0", "a")
 	info := func() actors.ActorInfo {
 		v, ok := sup.Snapshot().Children[0].Info.(actors.ActorView)
@@ -50,11 +49,11 @@ func TestStatisticsInTheTree(t *testing.T) {
 	for n := range 2 {
 		_ = s.Send(t.Context(), pid, "panic")
 		settled(t, "the next incarnation", func() bool { return info().Failures == uint64(n+1) })
-		settled(t, "it answers", func() bool { v, err := s.Ask(actorstest.Context(t), pid, "?"); return err == nil && v == "x" })
+		settled(t, "it answers", func() bool { v, err := s.Ask(testContext(t), pid, "?"); return err == nil && v == "x" })
 	}
 	before := s.Actors()[0].Processed // the tree may still show the incarnation before
 	_ = s.Send(t.Context(), pid, "busy")
-	actorstest.Next(t, busy)
+	next(t, busy)
 	for range 40 {
 		_ = s.Send(t.Context(), pid, "later")
 	}
@@ -75,7 +74,7 @@ func TestStatisticsInTheTree(t *testing.T) {
 func TestInstrument(t *testing.T) {
 	rec := tracetest.NewSpanRecorder()
 	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(rec))
-	tree := actorstest.NewTree(t, 2)
+	tree := newTree(t, 2)
 	a, b := tree.Child(0), tree.Child(1)
 	last := spawn(t, a, "last", actors.Instrument(tp, echo))
 	plain := spawn(t, b, "plain", receive(func(ctx actor.Context) { // not asked for: no span, but the context goes on
@@ -95,7 +94,7 @@ func TestInstrument(t *testing.T) {
 		}
 		ctx.Respond(v)
 	})))
-	ctx, root := tp.Tracer("test").Start(actorstest.Context(t), "root")
+	ctx, root := tp.Tracer("test").Start(testContext(t), "root")
 	if v, err := a.Ask(ctx, first, "outer"); err != nil || v != "inner" {
 		t.Fatalf("%v, %v", v, err)
 	}

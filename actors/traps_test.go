@@ -15,7 +15,6 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
-	"github.com/coppice-go/coppice/actors/internal/actorstest"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -25,7 +24,7 @@ import (
 // process_registry.go:56-58, 88-95: a PID copies the address when it is made, and one
 // made too early resolves to the wrong process.
 func TestTrap01AddressIsSetBeforeTheFirstSpawn(t *testing.T) {
-	tree := actorstest.NewTree(t, 1)
+	tree := newTree(t, 1)
 	s := tree.Child(0)
 	first := make(chan *actor.PID, 1)
 	spawn(t, s, "", all(func(ctx actor.Context) {
@@ -33,15 +32,15 @@ func TestTrap01AddressIsSetBeforeTheFirstSpawn(t *testing.T) {
 			first <- ctx.Self()
 		}
 	}))
-	if pid := actorstest.Next(t, first); pid.Address != s.Address() {
+	if pid := next(t, first); pid.Address != s.Address() {
 		t.Fatalf("address %q, want %q", pid.Address, s.Address())
 	}
 }
 
 // pid.go:29-47: a PID keeps the Process that it resolved to for ever.
 func TestTrap02KeptPIDReachesTheSameAddressAgain(t *testing.T) {
-	tree := actorstest.NewTree(t, 1)
-	p := actorstest.NewProbe(t, tree.Master, "")
+	tree := newTree(t, 1)
+	p := newProbe(t, tree.Master, "")
 	kept := tree.Master.Lookup("test/0/echo")
 	for range 3 {
 		spawn(t, tree.Child(0), "echo", echo)
@@ -85,7 +84,7 @@ func TestTrap03FailureOfAChildNeverReachesAGuardian(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := local(t)
-			pid, err := s.Spawn(actorstest.Context(t), "parent", func() actor.Actor {
+			pid, err := s.Spawn(testContext(t), "parent", func() actor.Actor {
 				return strategist{
 					ReceiveFunc: func(ctx actor.Context) {
 						if ctx.Message() == "go" {
@@ -107,7 +106,7 @@ func TestTrap03FailureOfAChildNeverReachesAGuardian(t *testing.T) {
 			if err := s.Send(t.Context(), pid, "go"); err != nil {
 				t.Fatal(err)
 			}
-			if d := actorstest.Next(t, m.C); !strings.Contains(d.Reason.String(), row.reason) {
+			if d := next(t, m.C); !strings.Contains(d.Reason.String(), row.reason) {
 				t.Fatalf("reason %v, want %q", d.Reason, row.reason)
 			}
 		})
@@ -135,13 +134,13 @@ func TestTrap04PanicInStoppingOrStopped(t *testing.T) {
 		t.Run("actor/"+what, func(t *testing.T) {
 			s := local(t)
 			pid := spawn(t, s, "a", all(panicAt(what)))
-			p := actorstest.NewProbe(t, s, "")
+			p := newProbe(t, s, "")
 			p.Do(func(ctx actor.Context) { ctx.Watch(pid) })
 			m := s.Monitor(pid)
 			stop(t, s, pid)
 			// As a process of Erlang whose terminate fails: that is its reason.
 			first := strings.Replace(what, "both", "Stopping", 1)
-			if d := actorstest.Next(t, m.C); d.Reason.Kind != supervisor.Panic || d.Reason.Value != first {
+			if d := next(t, m.C); d.Reason.Kind != supervisor.Panic || d.Reason.Value != first {
 				t.Errorf("reason %v, want the panic in %s", d.Reason, first)
 			}
 			p.Terminated()
@@ -176,7 +175,7 @@ func TestTrap04PanicInStoppingOrStopped(t *testing.T) {
 		if err := s.Send(t.Context(), pid, "x"); err != nil {
 			t.Fatal(err)
 		}
-		if d := actorstest.Next(t, m.C); d.Reason.Value != "first" {
+		if d := next(t, m.C); d.Reason.Value != "first" {
 			t.Fatalf("reason %v, want the first panic", d.Reason)
 		}
 		if strings.Join(calls, " ") != "Stopping Stopped" {
@@ -196,24 +195,24 @@ func TestTrap05QueuedMessagesBecomeDeadLetters(t *testing.T) {
 		}
 	}))
 	_ = s.Send(t.Context(), pid, "block")
-	actorstest.Next(t, busy)
+	next(t, busy)
 	const n = 100
 	for range n {
 		_ = s.Send(t.Context(), pid, 1)
 	}
 	end := make(chan error, 1)
 	go func() {
-		_, err := s.Ask(actorstest.Context(t), pid, "queued too")
+		_, err := s.Ask(testContext(t), pid, "queued too")
 		end <- err
 	}()
-	p := actorstest.NewProbe(t, s, "")
+	p := newProbe(t, s, "")
 	p.Do(func(ctx actor.Context) { ctx.Request(pid, "and with a sender") })
 	for actors.Queue(s, pid) != n+2 {
 		runtime.Gosched()
 	}
 	s.Actor().Root.Stop(pid)
 	close(release)
-	wantErr(t, actorstest.Next(t, end), actors.ErrDown)
+	wantErr(t, next(t, end), actors.ErrDown)
 	if m, ok := p.Next().Message.(*actor.DeadLetterResponse); !ok || !m.Target.Equal(pid) {
 		t.Fatal("no DeadLetterResponse with its target")
 	}
@@ -225,7 +224,7 @@ func TestTrap05QueuedMessagesBecomeDeadLetters(t *testing.T) {
 // mailbox.go:145-160: Terminated has no reason and overtakes what the dying actor sent.
 func TestTrap06DownHasTheReasonAndComesLast(t *testing.T) {
 	s := local(t)
-	p := actorstest.NewProbe(t, s, "")
+	p := newProbe(t, s, "")
 	pid := spawn(t, s, "a", receive(func(ctx actor.Context) {
 		for i := range 100 {
 			ctx.Send(p.PID, i)
@@ -249,7 +248,7 @@ func TestTrap07AskGetsAnErrorAndNotADeadLetterResponse(t *testing.T) {
 	s := local(t)
 	relay := spawn(t, s, "relay", receive(func(ctx actor.Context) { ctx.Forward(actor.NewPID("0", "nobody")) }))
 	for _, pid := range []*actor.PID{actor.NewPID("0", "nobody"), actor.NewPID("99", "x"), s.Lookup("nobody"), relay} {
-		v, err := s.Ask(actorstest.Context(t), pid, "x")
+		v, err := s.Ask(testContext(t), pid, "x")
 		wantErr(t, err, actors.ErrNoActor)
 		if v != nil {
 			t.Fatalf("value %v", v)
@@ -270,14 +269,14 @@ func TestTrap08SpawnReturnsAfterStarted(t *testing.T) {
 	if !started {
 		t.Fatal("Started was not handled")
 	}
-	if _, err := s.Spawn(actorstest.Context(t), "b", func() actor.Actor { panic("producer") }); err == nil {
+	if _, err := s.Spawn(testContext(t), "b", func() actor.Actor { panic("producer") }); err == nil {
 		t.Fatal("no error of the producer")
 	}
 }
 
 // future.go:125, 161, 212: a late reply races with the timeout; of several waiters one is released.
 func TestTrap09AnswersRaceWithTheEndOfTheContext(t *testing.T) {
-	tree := actorstest.NewTree(t, 1)
+	tree := newTree(t, 1)
 	spawn(t, tree.Child(0), "echo", echo)
 	pid := tree.Master.Lookup("test/0/echo")
 	var wg sync.WaitGroup
@@ -285,7 +284,7 @@ func TestTrap09AnswersRaceWithTheEndOfTheContext(t *testing.T) {
 	for range 4 {
 		wg.Go(func() {
 			for i := range 100 {
-				ctx, cancel := context.WithCancel(actorstest.Context(t))
+				ctx, cancel := context.WithCancel(testContext(t))
 				if i%2 == 0 {
 					go cancel()
 				}
@@ -306,10 +305,10 @@ func TestTrap09AnswersRaceWithTheEndOfTheContext(t *testing.T) {
 	if n := tree.Master.Stats().Asks; n != 0 || answered.Load() < 200 {
 		t.Fatalf("%d asks left, %d answered", n, answered.Load())
 	}
-	ctx, cancel := context.WithCancel(actorstest.Context(t))
+	ctx, cancel := context.WithCancel(testContext(t))
 	held := askHeld(t, ctx, tree.Master, pid)
 	cancel()
-	wantErr(t, actorstest.Next(t, held), context.Canceled)
+	wantErr(t, next(t, held), context.Canceled)
 	if n := tree.Master.Stats().Asks; n != 0 {
 		t.Fatalf("%d asks left that nobody will answer", n)
 	}
@@ -362,7 +361,7 @@ func TestTrap11BoundedMailboxWaitsWithoutSpinning(t *testing.T) {
 	s := local(t)
 	done := make(chan int, 1)
 	got := 0
-	pid, err := s.SpawnSpec(actorstest.Context(t), actors.Spec{Name: "a", Bound: 2, Overflow: actors.Wait, New: receive(func(ctx actor.Context) {
+	pid, err := s.SpawnSpec(testContext(t), actors.Spec{Name: "a", Bound: 2, Overflow: actors.Wait, New: receive(func(ctx actor.Context) {
 		switch ctx.Message() {
 		case "start":
 			for range 100 {
@@ -381,7 +380,7 @@ func TestTrap11BoundedMailboxWaitsWithoutSpinning(t *testing.T) {
 	if err := s.Send(t.Context(), pid, "start"); err != nil {
 		t.Fatal(err)
 	}
-	if n := actorstest.Next(t, done); n != 100 {
+	if n := next(t, done); n != 100 {
 		t.Fatalf("%d of 100", n)
 	}
 }
@@ -400,7 +399,7 @@ func TestTrap12ShutdownStopsAllAndMayBeCalledTwice(t *testing.T) {
 			}
 		}))
 	}
-	ctx := actorstest.Context(t)
+	ctx := testContext(t)
 	end := askHeld(t, ctx, s, spawn(t, s, "echo", echo))
 	for range 2 {
 		if err := s.Shutdown(ctx); err != nil {
@@ -410,7 +409,7 @@ func TestTrap12ShutdownStopsAllAndMayBeCalledTwice(t *testing.T) {
 	if stopped.Load() != 10 || s.Stats().Actors != 0 {
 		t.Fatalf("%d stopped, %d left", stopped.Load(), s.Stats().Actors)
 	}
-	if err := actorstest.Next(t, end); err == nil {
+	if err := next(t, end); err == nil {
 		t.Fatal("an ask was answered")
 	}
 	_, err = s.Spawn(ctx, "late", echo)
@@ -419,25 +418,25 @@ func TestTrap12ShutdownStopsAllAndMayBeCalledTwice(t *testing.T) {
 	wantErr(t, err, actors.ErrClosed)
 	wantErr(t, s.Send(ctx, actor.NewPID("0", "echo"), "x"), actors.ErrClosed)
 	wantErr(t, s.Register(ctx, "x", actor.NewPID("0", "echo")), actors.ErrClosed)
-	wantErr(t, actorstest.Next(t, s.Monitor(actor.NewPID("0", "echo")).C).Reason.Err(), actors.ErrClosed)
+	wantErr(t, next(t, s.Monitor(actor.NewPID("0", "echo")).C).Reason.Err(), actors.ErrClosed)
 }
 
 // eventstream.go:101-109: handlers run on the publisher's goroutine, and so do their panics.
 func TestTrap13HookOfDeadLettersMayPanic(t *testing.T) {
-	s := actorstest.NewSystem(t, actors.Config{Address: "0", Hooks: actors.Hooks{DeadLetter: func(actors.DeadLetter) { panic("hook") }}})
+	s := newSystem(t, actors.Config{Address: "0", Hooks: actors.Hooks{DeadLetter: func(actors.DeadLetter) { panic("hook") }}})
 	wantErr(t, s.Send(t.Context(), actor.NewPID("0", "nobody"), "x"), actors.ErrNoActor)
-	p := actorstest.NewProbe(t, s, "")
+	p := newProbe(t, s, "")
 	p.Do(func(ctx actor.Context) { ctx.Send(actor.NewPID("0", "nobody"), "x") })
 	p.Do(func(actor.Context) {}) // it lives
 }
 
 // message_envelope.go:53-67: an envelope belongs to its sender; whoever changes it races.
 func TestTrap14EnvelopesAreNotChanged(t *testing.T) {
-	tree := actorstest.NewTree(t, 2)
+	tree := newTree(t, 2)
 	header := map[string]string{"traceparent": "00-01000000000000000000000000000000-0200000000000000-01", "k": "v"}
 	env := &actor.MessageEnvelope{Header: header, Message: "x"}
-	p := actorstest.NewProbe(t, tree.Master, "")
-	q := []*actorstest.Probe{actorstest.NewProbe(t, tree.Child(0), "q"), actorstest.NewProbe(t, tree.Child(1), "q")}
+	p := newProbe(t, tree.Master, "")
+	q := []*probe{newProbe(t, tree.Child(0), "q"), newProbe(t, tree.Child(1), "q")}
 	p.Do(func(ctx actor.Context) {
 		for _, q := range q {
 			ctx.Send(q.PID, env)
@@ -489,7 +488,7 @@ func TestTrap15PropsOfChildrenAreNotChanged(t *testing.T) {
 func TestTrap16TakenName(t *testing.T) {
 	s := local(t)
 	spawn(t, s, "a", echo)
-	pid, err := s.Spawn(actorstest.Context(t), "a", func() actor.Actor { t.Error("the producer ran"); return nil })
+	pid, err := s.Spawn(testContext(t), "a", func() actor.Actor { t.Error("the producer ran"); return nil })
 	wantErr(t, err, actors.ErrNameTaken)
 	if pid != nil {
 		t.Fatalf("PID %v", pid)
@@ -500,11 +499,11 @@ func TestTrap16TakenName(t *testing.T) {
 func TestTrap17ReservedNames(t *testing.T) {
 	s := local(t)
 	for _, name := range []string{"$1", "future$1", "guardian$1", "ask$", "process$", "a@b", "a\nb", "a\x7fb", "\xff", strings.Repeat("x", 256)} {
-		_, err := s.Spawn(actorstest.Context(t), name, echo)
+		_, err := s.Spawn(testContext(t), name, echo)
 		wantErr(t, err, actors.ErrName)
 	}
 	for _, name := range []string{"deadletter", "eventstream"} {
-		_, err := s.Spawn(actorstest.Context(t), name, echo)
+		_, err := s.Spawn(testContext(t), name, echo)
 		wantErr(t, err, actors.ErrNameTaken)
 	}
 	for _, address := range []string{"", "a@b"} {
@@ -526,7 +525,7 @@ func TestTrap18KillStopsAllChildren(t *testing.T) {
 		case string:
 			ctx.Respond(len(ctx.Children()))
 		}
-	})).Start(actorstest.Context(t), supervisor.Incarnation{})
+	})).Start(testContext(t), supervisor.Incarnation{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -541,16 +540,16 @@ func TestTrap18KillStopsAllChildren(t *testing.T) {
 		t.Fatalf("%d children found", len(down))
 	}
 	inst.Kill()
-	actorstest.Next(t, inst.Done())
+	next(t, inst.Done())
 	for _, m := range down {
-		actorstest.Next(t, m.C)
+		next(t, m.C)
 	}
 }
 
 // Watch has no answer: what follows it must come after it.
 func TestTrap19WatchIsOrderedBeforeWhatFollows(t *testing.T) {
-	tree := actorstest.NewTree(t, 2)
-	p := actorstest.NewProbe(t, tree.Child(0), "")
+	tree := newTree(t, 2)
+	p := newProbe(t, tree.Child(0), "")
 	pid := actor.NewPID(tree.Child(1).Address(), "a")
 	for i := range 200 { // on two ways the later of them is the first now and then
 		spawn(t, tree.Child(1), "a", receive(func(ctx actor.Context) { panic("at once") }))
@@ -567,12 +566,12 @@ func TestTrap19WatchIsOrderedBeforeWhatFollows(t *testing.T) {
 // pid.go:57-63: two PIDs of one actor can differ in their RequestId. Ours never copy a PID by
 // value (vet sees to that); Down names the PID as it was given.
 func TestTrap20DownNamesThePIDAsGiven(t *testing.T) {
-	tree := actorstest.NewTree(t, 1)
+	tree := newTree(t, 1)
 	spawn(t, tree.Child(0), "a", echo)
 	given := &actor.PID{Address: tree.Child(0).Address(), Id: "a", RequestId: 7}
 	m := tree.Master.Monitor(given)
 	stop(t, tree.Master, given)
-	if d := actorstest.Next(t, m.C); d.PID != given {
+	if d := next(t, m.C); d.PID != given {
 		t.Fatalf("Down of %v", d.PID)
 	}
 }
@@ -580,7 +579,7 @@ func TestTrap20DownNamesThePIDAsGiven(t *testing.T) {
 // A restart under the same name gives the same PID, so what was meant for the old incarnation would
 // reach the new one.
 func TestTrap21MonitorAndStopBindToTheIncarnation(t *testing.T) {
-	tree := actorstest.NewTree(t, 1)
+	tree := newTree(t, 1)
 	s := tree.Child(0)
 	stopped := make(chan chan struct{}, 1) // by who is in Stopped; closed when it has a successor
 	mortal := all(func(ctx actor.Context) {
@@ -597,21 +596,21 @@ func TestTrap21MonitorAndStopBindToTheIncarnation(t *testing.T) {
 	old := tree.Master.Monitor(pid)
 	for i := range 20 {
 		end := make(chan error, 1)
-		go func() { end <- tree.Master.Stop(actorstest.Context(t), pid) }()
-		succeeded := actorstest.Next(t, stopped)
+		go func() { end <- tree.Master.Stop(testContext(t), pid) }()
+		succeeded := next(t, stopped)
 		if i == 19 {
 			mortal = echo
 		}
 		spawn(t, s, "a", mortal)
 		close(succeeded)
-		if err := actorstest.Next(t, end); err != nil { // leaves nothing behind that could reach the next
+		if err := next(t, end); err != nil { // leaves nothing behind that could reach the next
 			t.Fatal(err)
 		}
 		if v := ask(t, tree.Master, pid, "x"); v != "x" {
 			t.Fatal(v)
 		}
 	}
-	actorstest.Next(t, old.C)
+	next(t, old.C)
 	fresh := tree.Master.Monitor(pid)
 	old.Cancel()
 	ask(t, tree.Master, pid, "after Cancel")
@@ -621,16 +620,16 @@ func TestTrap21MonitorAndStopBindToTheIncarnation(t *testing.T) {
 	default:
 	}
 	stop(t, tree.Master, pid)
-	actorstest.Next(t, fresh.C) // Cancel has left it alone
+	next(t, fresh.C) // Cancel has left it alone
 }
 
 // deadletter.go:45: dead letters are logged with their contents.
 func TestTrap22SecretsAreNotLogged(t *testing.T) {
 	var out bytes.Buffer
 	var mu sync.Mutex
-	s := actorstest.NewSystem(t, actors.Config{Address: "0", Logger: slog.New(slog.NewTextHandler(&lockedWriter{mu: &mu, w: &out}, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	s := newSystem(t, actors.Config{Address: "0", Logger: slog.New(slog.NewTextHandler(&lockedWriter{mu: &mu, w: &out}, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	type secret struct{ Password string }
-	p := actorstest.NewProbe(t, s, "")
+	p := newProbe(t, s, "")
 	p.Do(func(ctx actor.Context) {
 		ctx.Send(actor.NewPID("0", "nobody"), secret{"hunter2"})
 		ctx.Request(actor.NewPID("0", "nobody"), secret{"hunter2"})
@@ -673,7 +672,7 @@ func TestPanicOutsideReceiveEndsTheActor(t *testing.T) {
 	}))
 	m := s.Monitor(pid)
 	_ = s.Send(t.Context(), pid, "x")
-	if d := actorstest.Next(t, m.C); d.Reason.Value != "continuation" {
+	if d := next(t, m.C); d.Reason.Value != "continuation" {
 		t.Fatalf("reason %v", d.Reason)
 	}
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
-	"github.com/coppice-go/coppice/actors/internal/actorstest"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
 	"go.opentelemetry.io/otel/trace"
@@ -35,7 +34,7 @@ var killedBy9 = supervisor.Reason{Kind: supervisor.Signaled, Signal: 9}
 // ways are the ways an actor can be reached: from where, to where, and how.
 func ways(t *testing.T, run func(t *testing.T, from, to *actors.System, pid func(id string) *actor.PID)) {
 	t.Helper()
-	tree := actorstest.NewTree(t, 2)
+	tree := newTree(t, 2)
 	m, a, b := tree.Master, tree.Child(0), tree.Child(1)
 	rows := []struct {
 		name     string
@@ -66,7 +65,7 @@ func named(s *actors.System, prefix string) func(string) *actor.PID {
 
 func stop(t *testing.T, s *actors.System, pid *actor.PID) {
 	t.Helper()
-	if err := s.Stop(actorstest.Context(t), pid); err != nil {
+	if err := s.Stop(testContext(t), pid); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -108,7 +107,7 @@ func TestEveryWayAsk(t *testing.T) {
 
 func TestEveryWayAskFails(t *testing.T) {
 	ways(t, func(t *testing.T, from, to *actors.System, pid func(string) *actor.PID) {
-		ctx := actorstest.Context(t)
+		ctx := testContext(t)
 		_, err := from.Ask(ctx, pid("nobody"), "x")
 		wantErr(t, err, actors.ErrNoActor)
 
@@ -133,7 +132,7 @@ func TestEveryWayAskFails(t *testing.T) {
 		}
 		_, err = from.Ask(ctx, pid("echo"), "end")
 		wantErr(t, err, actors.ErrDown)
-		wantErr(t, actorstest.Next(t, held), actors.ErrDown)
+		wantErr(t, next(t, held), actors.ErrDown)
 		_ = own
 
 		spawn(t, to, "panics", echo)
@@ -147,7 +146,7 @@ func TestEveryWayAskFails(t *testing.T) {
 		defer stop(t, to, pid2)
 		held = askHeld(t, short, from, pid("slow"))
 		cancel()
-		wantErr(t, actorstest.Next(t, held), context.Canceled)
+		wantErr(t, next(t, held), context.Canceled)
 		_, err = from.Ask(ctx, nil, "x")
 		wantErr(t, err, actors.ErrNoActor)
 		_, err = from.Ask(ctx, pid("slow"), nil)
@@ -157,7 +156,7 @@ func TestEveryWayAskFails(t *testing.T) {
 
 func TestEveryWayMonitor(t *testing.T) {
 	ways(t, func(t *testing.T, from, to *actors.System, pid func(string) *actor.PID) {
-		d := actorstest.Next(t, from.Monitor(pid("nobody")).C)
+		d := next(t, from.Monitor(pid("nobody")).C)
 		wantErr(t, d.Reason.Err(), actors.ErrNoActor)
 
 		spawn(t, to, "echo", echo)
@@ -167,7 +166,7 @@ func TestEveryWayMonitor(t *testing.T) {
 		if err := from.Send(t.Context(), pid("echo"), "panic"); err != nil {
 			t.Fatal(err)
 		}
-		d = actorstest.Next(t, m.C)
+		d = next(t, m.C)
 		wantKind(t, d.Reason, supervisor.Panic)
 		if d.Reason.Value != "as told" || d.Reason.Stack == "" || !d.PID.Equal(pid("echo")) {
 			t.Errorf("Down %v %v", d.PID, d.Reason)
@@ -179,7 +178,7 @@ func TestEveryWayMonitor(t *testing.T) {
 			}
 			actors.Exit(errors.New("done"))
 		}))
-		p := actorstest.NewProbe(t, from, "")
+		p := newProbe(t, from, "")
 		p.Do(func(ctx actor.Context) {
 			from.MonitorFrom(ctx, pid("talker"))
 			ctx.Request(pid("talker"), "talk")
@@ -207,7 +206,7 @@ func TestEveryWayMonitor(t *testing.T) {
 
 func TestEveryWayProtoactor(t *testing.T) {
 	ways(t, func(t *testing.T, from, to *actors.System, pid func(string) *actor.PID) {
-		p := actorstest.NewProbe(t, from, "")
+		p := newProbe(t, from, "")
 		defer stop(t, from, p.PID)
 		spawn(t, to, "echo", echo)
 		p.Do(func(ctx actor.Context) { ctx.Request(pid("echo"), "hello") })
@@ -250,7 +249,7 @@ func TestEveryWayProtoactor(t *testing.T) {
 			t.Fatalf("Why %v", m.Why)
 		}
 		// Headers and the trace context arrive.
-		q := actorstest.NewProbe(t, to, "probe")
+		q := newProbe(t, to, "probe")
 		defer stop(t, to, q.PID)
 		p.Do(func(ctx actor.Context) {
 			ctx.Send(pid("probe"), &actor.MessageEnvelope{Header: map[string]string{"k": "v"}, Message: "m", Sender: ctx.Self()})
@@ -272,10 +271,10 @@ func TestEveryWayProtoactor(t *testing.T) {
 		})
 		// Our Poison and Stop wait for the end.
 		spawn(t, to, "echo", echo)
-		if err := from.Poison(actorstest.Context(t), pid("echo")); err != nil {
+		if err := from.Poison(testContext(t), pid("echo")); err != nil {
 			t.Fatal(err)
 		}
-		_, err := from.Ask(actorstest.Context(t), pid("echo"), "x")
+		_, err := from.Ask(testContext(t), pid("echo"), "x")
 		wantErr(t, err, actors.ErrNoActor)
 		stop(t, from, pid("echo")) // idempotent
 	})
@@ -285,7 +284,7 @@ func TestDeathOfAProcess(t *testing.T) {
 	for _, from := range []string{"master", "sibling"} {
 		for _, by := range []string{"pid", "name"} {
 			t.Run(from+" by "+by, func(t *testing.T) {
-				tree := actorstest.NewTree(t, 2)
+				tree := newTree(t, 2)
 				s := tree.Master
 				if from == "sibling" {
 					s = tree.Child(1)
@@ -298,26 +297,26 @@ func TestDeathOfAProcess(t *testing.T) {
 					pid, proc = s.Lookup("test/0/echo"), s.Lookup("test/0")
 				}
 				mon, procMon := s.Monitor(pid), s.Monitor(proc)
-				p := actorstest.NewProbe(t, s, "")
+				p := newProbe(t, s, "")
 				p.Do(func(ctx actor.Context) { ctx.Watch(pid) })
-				held := askHeld(t, actorstest.Context(t), s, pid)
+				held := askHeld(t, testContext(t), s, pid)
 				ask(t, s, pid, "x") // after Watch and the monitors
 
 				tree.Kill(0, killedBy9)
-				err := actorstest.Next(t, held)
+				err := next(t, held)
 				var down *actors.DownError
 				if !errors.As(err, &down) || down.Reason.Signal != 9 {
 					t.Fatalf("ask: %v", err)
 				}
 				for _, m := range []*actors.Monitor{mon, procMon} {
-					if d := actorstest.Next(t, m.C); d.Reason.Kind != supervisor.Signaled || d.Reason.Signal != 9 {
+					if d := next(t, m.C); d.Reason.Kind != supervisor.Signaled || d.Reason.Signal != 9 {
 						t.Fatalf("Down %v", d.Reason)
 					}
 				}
 				if m := p.Terminated(); m.Why != actor.TerminatedReason_AddressTerminated || !m.Who.Equal(pid) {
 					t.Fatalf("Terminated %v", m)
 				}
-				_, err = s.Ask(actorstest.Context(t), pid, "x")
+				_, err = s.Ask(testContext(t), pid, "x")
 				if by == "pid" {
 					wantErr(t, err, actors.ErrDown)
 				} else {
@@ -341,18 +340,18 @@ func TestDeathOfAProcess(t *testing.T) {
 }
 
 func TestDeathOfTheMaster(t *testing.T) {
-	tree := actorstest.NewTree(t, 2)
+	tree := newTree(t, 2)
 	a, b := tree.Child(0), tree.Child(1)
 	spawn(t, b, "echo", echo)
 	spawn(t, tree.Master, "echo", echo)
-	ctx := actorstest.Context(t)
+	ctx := testContext(t)
 	sibling := actor.NewPID(b.Address(), "echo")
 	one := askHeld(t, ctx, a, sibling)
 	two := askHeld(t, ctx, a, a.Lookup("echo"))
 	m, sib := a.Monitor(actors.ProcessPID("0")), a.Monitor(actors.ProcessPID(b.Address()))
 	a.Detach("0", killedBy9)
-	wantErr(t, actorstest.Next(t, two), actors.ErrDown)
-	wantKind(t, actorstest.Next(t, m.C).Reason, supervisor.Signaled)
+	wantErr(t, next(t, two), actors.ErrDown)
+	wantKind(t, next(t, m.C).Reason, supervisor.Signaled)
 	_, err := a.Ask(ctx, a.Lookup("other"), "x")
 	wantErr(t, err, actors.ErrDown)
 	_, err = a.Ask(ctx, actor.NewPID("77", "x"), "x")
@@ -364,13 +363,13 @@ func TestDeathOfTheMaster(t *testing.T) {
 	if err := b.Shutdown(ctx); err != nil {
 		t.Fatal(err)
 	}
-	wantErr(t, actorstest.Next(t, one), actors.ErrDown)
-	wantErr(t, actorstest.Next(t, sib.C).Reason.Err(), fdipc.ErrPeerLost)
+	wantErr(t, next(t, one), actors.ErrDown)
+	wantErr(t, next(t, sib.C).Reason.Err(), fdipc.ErrPeerLost)
 }
 
 func TestNames(t *testing.T) {
-	tree := actorstest.NewTree(t, 2)
-	ctx := actorstest.Context(t)
+	tree := newTree(t, 2)
+	ctx := testContext(t)
 	a, b := tree.Child(0), tree.Child(1)
 	pa, pb := spawn(t, a, "one", echo), spawn(t, b, "two", receive(func(ctx actor.Context) { ctx.Respond("two") }))
 	if err := a.Register(ctx, "sessions", pa); err != nil {
@@ -399,7 +398,7 @@ func TestNames(t *testing.T) {
 	}
 	// The name moves; a PID that was used before follows it.
 	kept := a.Lookup("sessions")
-	p := actorstest.NewProbe(t, a, "")
+	p := newProbe(t, a, "")
 	p.Do(func(ctx actor.Context) { ctx.Request(kept, "x") })
 	p.Next()
 	if err := b.Reregister(ctx, "sessions", pb); err != nil {
@@ -436,19 +435,19 @@ func TestNames(t *testing.T) {
 
 func TestStopOfAProcessAsksItsHook(t *testing.T) {
 	asked := make(chan string, 2)
-	master := actorstest.NewSystem(t, actors.Config{Address: "0", Hooks: actors.Hooks{Stop: func(from string) { asked <- from }}})
+	master := newSystem(t, actors.Config{Address: "0", Hooks: actors.Hooks{Stop: func(from string) { asked <- from }}})
 	if err := master.Send(t.Context(), master.Process(), "x"); err == nil {
 		t.Fatal("a process took a message")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- master.Stop(ctx, master.Process()) }()
-	if from := actorstest.Next(t, asked); from != "0" {
+	if from := next(t, asked); from != "0" {
 		t.Fatalf("asked by %q", from)
 	}
 	master.Actor().Root.Stop(master.Process())
 	cancel()
-	wantErr(t, actorstest.Next(t, done), context.Canceled)
+	wantErr(t, next(t, done), context.Canceled)
 	if len(asked) != 0 {
 		t.Fatal("the hook was called twice")
 	}
@@ -457,29 +456,29 @@ func TestStopOfAProcessAsksItsHook(t *testing.T) {
 // A child that looks up names without end fills nothing in the master, and what
 // it remembers stays right.
 func TestNamesWithoutEnd(t *testing.T) {
-	tree := actorstest.NewTree(t, 2)
+	tree := newTree(t, 2)
 	a, b := tree.Child(0), tree.Child(1)
 	for _, s := range []*actors.System{a, b} {
 		spawn(t, s, "where", receive(func(ctx actor.Context) { ctx.Respond(s.Address()) }))
 	}
 	name := a.Lookup("service")
-	if err := b.Register(actorstest.Context(t), "service", actor.NewPID(b.Address(), "where")); err != nil {
+	if err := b.Register(testContext(t), "service", actor.NewPID(b.Address(), "where")); err != nil {
 		t.Fatal(err)
 	}
 	if v := ask(t, a, name, 0); v != b.Address() {
 		t.Fatal(v)
 	}
 	for i := range 3 * actors.MaxRemembered / 100 { // each name has a hundred beginnings
-		_, err := a.Ask(actorstest.Context(t), a.Lookup(fmt.Sprintf("%05d%s", i, strings.Repeat("/x", 100))), 0)
+		_, err := a.Ask(testContext(t), a.Lookup(fmt.Sprintf("%05d%s", i, strings.Repeat("/x", 100))), 0)
 		wantErr(t, err, actors.ErrNoActor)
 		if n := actors.Remembered(tree.Master); n > actors.MaxRemembered+200 {
 			t.Fatalf("%d names kept, want at most %d", n, actors.MaxRemembered)
 		}
 	}
-	if err := b.Unregister(actorstest.Context(t), "service", actor.NewPID(b.Address(), "where")); err != nil {
+	if err := b.Unregister(testContext(t), "service", actor.NewPID(b.Address(), "where")); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Register(actorstest.Context(t), "service", actor.NewPID(a.Address(), "where")); err != nil {
+	if err := a.Register(testContext(t), "service", actor.NewPID(a.Address(), "where")); err != nil {
 		t.Fatal(err)
 	}
 	if v := ask(t, a, name, 0); v != a.Address() {
@@ -490,12 +489,12 @@ func TestNamesWithoutEnd(t *testing.T) {
 // TestLongPID: a PID that is too long to travel is refused where it is used: who asks and who
 // monitors hears of it, and does not wait for an answer that cannot come.
 func TestLongPID(t *testing.T) {
-	tree := actorstest.NewTree(t, 1)
+	tree := newTree(t, 1)
 	long := actor.NewPID(tree.Master.Process().Address, strings.Repeat("x", 5000))
-	_, err := tree.Child(0).Ask(actorstest.Context(t), long, &wrapperspb.StringValue{Value: "x"})
+	_, err := tree.Child(0).Ask(testContext(t), long, &wrapperspb.StringValue{Value: "x"})
 	wantErr(t, err, actors.ErrMalformed)
-	down := actorstest.Next(t, tree.Child(0).Monitor(long).C)
+	down := next(t, tree.Child(0).Monitor(long).C)
 	wantErr(t, down.Reason.Err(), actors.ErrMalformed)
-	err = tree.Child(0).Register(actorstest.Context(t), strings.Repeat("n", 256), long)
+	err = tree.Child(0).Register(testContext(t), strings.Repeat("n", 256), long)
 	wantErr(t, err, actors.ErrName)
 }

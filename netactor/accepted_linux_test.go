@@ -10,7 +10,6 @@ import (
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
 // A client that resets at once has its true address in the worker, and the address that it
@@ -44,7 +43,7 @@ func TestAddressesOfAccept(t *testing.T) {
 			if row.req.Address == "" {
 				row.req.Address = "127.0.0.1:0"
 			}
-			ln, err := tr.worker(0).ls.Listen(testkit.Context(t), row.req)
+			ln, err := tr.worker(0).ls.Listen(testContext(t), row.req)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -98,7 +97,7 @@ func TestUnixClients(t *testing.T) {
 				t.Run(fmt.Sprint(policy, " ", network, " asked ", asked), func(t *testing.T) {
 					dir := t.TempDir()
 					path := filepath.Join(dir, "s")
-					ln, err := newTree(t, false).worker(0).ls.Listen(testkit.Context(t), netactor.Request{Network: network, Address: path, Policy: policy, Credentials: asked})
+					ln, err := newTree(t, false).worker(0).ls.Listen(testContext(t), netactor.Request{Network: network, Address: path, Policy: policy, Credentials: asked})
 					if err != nil {
 						t.Fatal(err)
 					}

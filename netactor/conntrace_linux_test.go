@@ -11,7 +11,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/coppice-go/coppice/netactor"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -35,11 +34,11 @@ func TestTrace(t *testing.T) {
 		tr.joined(1)
 		answer := make(chan string, 1)
 		go func() {
-			s, _ := testkit.TryAsk("tcp", addr)
+			s, _ := tryAsk("tcp", addr)
 			answer <- s
 		}()
-		testkit.Until(t, "the offer to come back", func() bool { return tr.stats().Workers[0].Counts.Returned > 0 })
-		go testkit.ServeID(tr.worker(1).mustListen(loopback2(addr)), "b")
+		until(t, "the offer to come back", func() bool { return tr.stats().Workers[0].Counts.Returned > 0 })
+		go serveID(tr.worker(1).mustListen(loopback2(addr)), "b")
 		if s := <-answer; s != "b" {
 			t.Fatalf("answer %q", s)
 		}
@@ -52,7 +51,7 @@ func TestTrace(t *testing.T) {
 			}
 			return out
 		}
-		testkit.Until(t, "the serve span", func() bool { return len(byName(tracing.SpanServe)) == 1 && len(byName(tracing.SpanAccept)) == 1 })
+		until(t, "the serve span", func() bool { return len(byName(tracing.SpanServe)) == 1 && len(byName(tracing.SpanAccept)) == 1 })
 		accept, serve, handoffs := byName(tracing.SpanAccept)[0], byName(tracing.SpanServe)[0], byName(tracing.SpanHandoff)
 		if len(handoffs) < 2 {
 			t.Fatalf("%d hand-offs", len(handoffs))
@@ -90,15 +89,15 @@ func TestHandoffEndsAtTheClaim(t *testing.T) {
 		tracer, spans := recording(sdktrace.AlwaysSample())
 		tr := newTree(t, mem, func(tr *tree) { tr.cfg.Tracer = tracer })
 		ln := tr.worker(0).mustListen(loopback)
-		go testkit.ServeID(ln, "a")
+		go serveID(ln, "a")
 		tr.joined(1)
 		const asks = 3 // one at a time: no other event makes the listener process look
 		for range asks {
-			testkit.Ask(t, "tcp", ln.Addr().String())
+			ask(t, "tcp", ln.Addr().String())
 		}
 		tr.settled(asks)
 		ended := map[trace.SpanID]sdktrace.ReadOnlySpan{}
-		testkit.Until(t, "the claims", func() bool {
+		until(t, "the claims", func() bool {
 			claims := 0
 			for _, s := range spans.Ended() {
 				ended[s.SpanContext().SpanID()] = s
@@ -134,15 +133,15 @@ func TestTraceUnserved(t *testing.T) {
 	r.Limits = netactor.Limits{PerWorker: 1, AtLimit: netactor.CloseAtLimit}
 	ln := tr.worker(0).mustListen(r)
 	tr.joined(1)
-	held := testkit.Hold(ln)
+	held := hold(ln)
 	silent := func() net.Conn {
-		c := testkit.Dial(t, ln.Addr())
-		testkit.Until(t, "it to be waited for", func() bool { return tr.stats().Counts.Peeking == 1 })
+		c := dial(t, ln.Addr())
+		until(t, "it to be waited for", func() bool { return tr.stats().Counts.Peeking == 1 })
 		return c
 	}
 	said := func(want string) {
 		t.Helper()
-		testkit.Until(t, want, func() bool {
+		until(t, want, func() bool {
 			for _, s := range spans.Ended() {
 				if s.Name() == tracing.SpanAccept && s.Status().Description == want {
 					return true
@@ -156,13 +155,13 @@ func TestTraceUnserved(t *testing.T) {
 	c.Close()
 	said("netactor: client reset the connection before a worker took it")
 	c = silent()
-	_, _ = io.WriteString(testkit.Dial(t, ln.Addr()), "x")
+	_, _ = io.WriteString(dial(t, ln.Addr()), "x")
 	served := <-held
 	tr.settled(1)
 	_, _ = io.WriteString(c, "x")
 	said("netactor: connection was turned away at a limit")
 	served.Close()
-	testkit.Until(t, "its end to be heard of", func() bool { return tr.stats().Workers[0].Counts.Open() == 0 })
+	until(t, "its end to be heard of", func() bool { return tr.stats().Workers[0].Counts.Open() == 0 })
 	silent()
 	tr.disp.Close()
 	said("netactor: listener ended before a worker took the connection")
@@ -176,7 +175,7 @@ func TestTraceUnsampled(t *testing.T) {
 	tr.joined(1)
 	answer := make(chan string, 1)
 	go func() {
-		s, _ := testkit.TryAsk("tcp", ln.Addr().String())
+		s, _ := tryAsk("tcp", ln.Addr().String())
 		answer <- s
 	}()
 	c, err := ln.Accept()
@@ -218,12 +217,12 @@ func BenchmarkHandOver(b *testing.B) {
 			for i := range 2 {
 				ln := tr.worker(i).mustListen(loopback)
 				addr = ln.Addr().String()
-				go testkit.ServeID(ln, "x")
+				go serveID(ln, "x")
 			}
 			tr.joined(2)
 			b.ReportAllocs()
 			for b.Loop() {
-				if s, err := testkit.TryAsk("tcp", addr); s != "x" || err != nil {
+				if s, err := tryAsk("tcp", addr); s != "x" || err != nil {
 					b.Fatal(s, err)
 				}
 			}

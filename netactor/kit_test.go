@@ -16,7 +16,6 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/dispatch"
 	"github.com/coppice-go/coppice/netactor/internal/inspect"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 	"github.com/coppice-go/coppice/netactor/listen"
 	"github.com/coppice-go/coppice/netactor/registry"
 )
@@ -56,7 +55,7 @@ func newTree(t testing.TB, mem bool, change ...func(*tree)) *tree {
 		f(tr)
 	}
 	if !tr.second {
-		testkit.CheckLeaks(t)
+		checkLeaks(t)
 	}
 	if tr.tableCfg.Logger == nil {
 		tr.tableCfg.Logger = quiet
@@ -191,7 +190,7 @@ func (w *testWorker) gone(retired bool) {
 }
 
 func (w *testWorker) listen(r netactor.Request) (net.Listener, error) {
-	return w.ls.Listen(testkit.Context(w.tree.t), r)
+	return w.ls.Listen(testContext(w.tree.t), r)
 }
 
 func (w *testWorker) mustListen(r netactor.Request) net.Listener {

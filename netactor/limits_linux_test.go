@@ -16,7 +16,6 @@ import (
 
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/internal/inspect"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
 // counting counts the accept4 calls of a socket.
@@ -30,7 +29,7 @@ func counting(n *atomic.Int64) func(next func() (int, error)) (int, error) {
 // parked waits until the accept loop of the only listener waits for a change.
 func (tr *tree) parked() {
 	tr.t.Helper()
-	testkit.Until(tr.t, "the accept loop to wait", func() bool {
+	until(tr.t, "the accept loop to wait", func() bool {
 		a, ok := inspect.Listener(tr.disp, 1)
 		return ok && a.Parked
 	})
@@ -45,17 +44,17 @@ func TestLimitDoesNotSpinX9(t *testing.T) {
 	r.Limits = netactor.Limits{PerWorker: 2}
 	ln := tr.worker(0).mustListen(r)
 	tr.joined(1)
-	held := testkit.Hold(ln)
+	held := hold(ln)
 	for range 2 {
-		testkit.Dial(t, ln.Addr())
+		dial(t, ln.Addr())
 	}
 	x, y := <-held, <-held
 	tr.settled(2)
-	testkit.Dial(t, ln.Addr()) // wakes the loop, which finds no room
+	dial(t, ln.Addr()) // wakes the loop, which finds no room
 	tr.parked()
 	before := calls.Load()
 	for range 50 {
-		testkit.Dial(t, ln.Addr())
+		dial(t, ln.Addr())
 	}
 	tr.parked()
 	if n := calls.Load() - before; n != 0 {
@@ -83,12 +82,12 @@ func TestLimitDoesNotSpinX9(t *testing.T) {
 func TestNobodyThereDoesNotSpin(t *testing.T) {
 	var calls atomic.Int64
 	tr := newTree(t, false, func(tr *tree) { tr.hooks.Accept = counting(&calls) })
-	addr, err := tr.table.Open(testkit.Context(t), "listener/x", loopback)
+	addr, err := tr.table.Open(testContext(t), "listener/x", loopback)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 30 {
-		testkit.Dial(t, addr)
+		dial(t, addr)
 	}
 	tr.parked()
 	if n := calls.Load(); n != 0 {
@@ -126,10 +125,10 @@ func testAcceptFails(t *testing.T, e unix.Errno) {
 	})
 	ln := tr.worker(0).mustListen(loopback)
 	tr.joined(1)
-	held := testkit.Hold(ln)
+	held := hold(ln)
 	const n = 20
 	for range n {
-		testkit.Dial(t, ln.Addr())
+		dial(t, ln.Addr())
 	}
 	want := 5 * time.Millisecond
 	for i := range 10 {
@@ -188,9 +187,9 @@ func TestReservedDescriptors(t *testing.T) {
 	})
 	ln := tr.worker(0).mustListen(loopback)
 	tr.joined(1)
-	held := testkit.Hold(ln)
+	held := hold(ln)
 	for range 3 {
-		testkit.Dial(t, ln.Addr())
+		dial(t, ln.Addr())
 	}
 	for closed := 0; closed < 3; {
 		select {
@@ -227,11 +226,11 @@ func TestTurnedAway(t *testing.T) {
 			r.Limits = tt.limits
 			a, b := tr.worker(0), tr.worker(1)
 			ln := a.mustListen(r)
-			held := [2]<-chan net.Conn{testkit.Hold(ln), testkit.Hold(b.mustListen(loopback2(ln.Addr().String())))}
+			held := [2]<-chan net.Conn{hold(ln), hold(b.mustListen(loopback2(ln.Addr().String())))}
 			tr.joined(2)
 			var first net.Conn
 			for range 2 {
-				testkit.Dial(t, ln.Addr())
+				dial(t, ln.Addr())
 				select {
 				case first = <-held[0]:
 				case c := <-held[1]:
@@ -241,7 +240,7 @@ func TestTurnedAway(t *testing.T) {
 			tr.settled(2)
 			const n = 3 * 64 // above the bound of lingering connections
 			for i := range n {
-				c := testkit.Dial(t, ln.Addr())
+				c := dial(t, ln.Addr())
 				if tt.want != "" {
 					_, _ = io.WriteString(c, strings.Repeat("GET / HTTP/1.1\r\n", 1+i%100))
 				}
@@ -259,8 +258,8 @@ func TestTurnedAway(t *testing.T) {
 				t.Errorf("%d calls of accept4 for %d connections", got, n+2)
 			}
 			first.Close()
-			testkit.Until(t, "room", func() bool {
-				c := testkit.Dial(t, ln.Addr())
+			until(t, "room", func() bool {
+				c := dial(t, ln.Addr())
 				defer c.Close()
 				select {
 				case s := <-held[0]:
@@ -293,18 +292,18 @@ func TestLoadReport(t *testing.T) {
 		r.Policy = netactor.LeastLoaded
 		a, b := tr.worker(0), tr.worker(1)
 		ln := a.mustListen(r)
-		go testkit.ServeID(ln, "a")
-		go testkit.ServeID(b.mustListen(loopback2(ln.Addr().String())), "b")
+		go serveID(ln, "a")
+		go serveID(b.mustListen(loopback2(ln.Addr().String())), "b")
 		tr.joined(2)
 		for range 2 {
 			a.ls.Report(1000)
 			b.ls.Report(5)
-			testkit.Until(t, "the reports", func() bool {
+			until(t, "the reports", func() bool {
 				w := tr.stats().Workers
 				return len(w) == 2 && w[0].Load == 1000 && w[1].Load == 5
 			})
 			for range 50 {
-				if s := testkit.Ask(t, "tcp", ln.Addr().String()); s != "b" {
+				if s := ask(t, "tcp", ln.Addr().String()); s != "b" {
 					t.Fatalf("answer of %q, which has more to do", s)
 				}
 			}
@@ -313,8 +312,8 @@ func TestLoadReport(t *testing.T) {
 			tr.joined(2)
 		}
 		b.ls.Report(2000)
-		testkit.Until(t, "the report", func() bool { return tr.stats().Workers[1].Load == 2000 })
-		if s := testkit.Ask(t, "tcp", ln.Addr().String()); s != "a" {
+		until(t, "the report", func() bool { return tr.stats().Workers[1].Load == 2000 })
+		if s := ask(t, "tcp", ln.Addr().String()); s != "a" {
 			t.Errorf("answer of %q", s)
 		}
 	})
@@ -351,18 +350,18 @@ func TestPicker(t *testing.T) {
 	r.Policy, r.Functions = netactor.Custom, "front/http"
 	ln := tr.worker(0).mustListen(r)
 	addr := ln.Addr().String()
-	go testkit.ServeID(ln, "0")
-	go testkit.ServeID(tr.worker(1).mustListen(loopback2(addr)), "1")
+	go serveID(ln, "0")
+	go serveID(tr.worker(1).mustListen(loopback2(addr)), "1")
 	tr.joined(2)
 	for range 20 {
-		if s := testkit.Ask(t, "tcp", addr); s != "1" {
+		if s := ask(t, "tcp", addr); s != "1" {
 			t.Fatalf("answer of %q", s)
 		}
 	}
 	broken.Store(true)
 	const n = 100
 	for range n {
-		testkit.Ask(t, "tcp", addr)
+		ask(t, "tcp", addr)
 	}
 	if st := tr.settled(20 + n); st.Counts.Faults != n {
 		t.Errorf("%+v", st.Counts)
@@ -371,7 +370,7 @@ func TestPicker(t *testing.T) {
 		t.Errorf("%d log lines", l)
 	}
 	broken.Store(false)
-	if s := testkit.Ask(t, "tcp", addr); s != "1" {
+	if s := ask(t, "tcp", addr); s != "1" {
 		t.Errorf("answer of %q after the faults", s)
 	}
 }
@@ -392,12 +391,12 @@ func TestHashKey(t *testing.T) {
 	r.Policy, r.Functions = netactor.Hash, "x"
 	ln := tr.worker(0).mustListen(r)
 	addr := ln.Addr().String()
-	go testkit.ServeID(ln, "0")
-	go testkit.ServeID(tr.worker(1).mustListen(loopback2(addr)), "1")
+	go serveID(ln, "0")
+	go serveID(tr.worker(1).mustListen(loopback2(addr)), "1")
 	tr.joined(2)
-	home := testkit.Ask(t, "tcp", addr)
+	home := ask(t, "tcp", addr)
 	for range 10 {
-		if s := testkit.Ask(t, "tcp", addr); s != home {
+		if s := ask(t, "tcp", addr); s != home {
 			t.Fatalf("answer of %q, before of %q, with one key", s, home)
 		}
 	}
@@ -413,15 +412,15 @@ func TestHandOverHistogram(t *testing.T) {
 	w := tr.worker(0)
 	ln := w.mustListen(loopback)
 	tr.joined(1)
-	testkit.Dial(t, ln.Addr())
-	testkit.Until(t, "an age", func() bool { st := tr.stats(); return len(st.Workers) == 1 && st.Workers[0].QueueAge > 0 })
-	go testkit.ServeID(ln, "a")
+	dial(t, ln.Addr())
+	until(t, "an age", func() bool { st := tr.stats(); return len(st.Workers) == 1 && st.Workers[0].QueueAge > 0 })
+	go serveID(ln, "a")
 	const n = 20
 	for range n {
-		testkit.Ask(t, "tcp", ln.Addr().String())
+		ask(t, "tcp", ln.Addr().String())
 	}
 	st := tr.settled(n + 1)
-	testkit.Until(t, "the worker's counts", func() bool { st = tr.stats(); return st.HandOver.Count() == n+1 })
+	until(t, "the worker's counts", func() bool { st = tr.stats(); return st.HandOver.Count() == n+1 })
 	if q := st.HandOver.Quantile(0.5); q == 0 || q > time.Second || st.Workers[0].HandOver != st.HandOver || st.Workers[0].QueueAge != 0 {
 		t.Errorf("median up to %v of %v", q, st.HandOver)
 	}

@@ -18,7 +18,6 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/dispatch"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 	"github.com/coppice-go/coppice/netactor/listen"
 	"github.com/coppice-go/coppice/netactor/registry"
 )
@@ -74,7 +73,7 @@ type forked struct {
 
 func newForked(t *testing.T, workers int) *forked {
 	t.Helper()
-	testkit.CheckLeaks(t)
+	checkLeaks(t)
 	f := &forked{t: t, table: registry.New(registry.Config{Logger: quiet})}
 	for i := range workers {
 		w := netactor.Worker{ID: uint64(i + 1), Name: fmt.Sprint("web/", i+1), Pool: "web", Slot: i + 1}
@@ -146,8 +145,8 @@ func (f *forked) start() {
 		if err != nil {
 			f.t.Fatal(err)
 		}
-		fr := &fdipc.Frame{Kind: kindLink, Target: uint64(i + 1), Handles: []*fdipc.Handle{testkit.Handle(f.t, its)}}
-		if err := f.up.Send(testkit.Context(f.t), fr); err != nil {
+		fr := &fdipc.Frame{Kind: kindLink, Target: uint64(i + 1), Handles: []*fdipc.Handle{handleOf(f.t, its)}}
+		if err := f.up.Send(testContext(f.t), fr); err != nil {
 			f.t.Fatal(err)
 		}
 		ls.AddLink(link)
@@ -170,7 +169,7 @@ func (f *forked) kill() {
 
 func (f *forked) stats() netactor.ListenerStats {
 	f.t.Helper()
-	all, err := f.table.Stats(testkit.Context(f.t))
+	all, err := f.table.Stats(testContext(f.t))
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -184,26 +183,26 @@ func (f *forked) stats() netactor.ListenerStats {
 // the next listener process serves the backlog.
 func TestListenerKilledWithOffers(t *testing.T) {
 	f := newForked(t, 1)
-	ln, err := f.workers[0].Listen(testkit.Context(t), loopback)
+	ln, err := f.workers[0].Listen(testContext(t), loopback)
 	if err != nil {
 		t.Fatal(err)
 	}
-	testkit.Until(t, "the worker to take part", func() bool { return len(f.stats().Workers) == 1 })
+	until(t, "the worker to take part", func() bool { return len(f.stats().Workers) == 1 })
 	const n = 20
 	answers := make(chan string, 2*n)
 	ask := func() {
-		s, err := testkit.TryAsk("tcp", ln.Addr().String())
+		s, err := tryAsk("tcp", ln.Addr().String())
 		answers <- fmt.Sprint(s, err)
 	}
 	for range n {
 		go ask()
 	}
-	testkit.Until(t, "all to be in the worker's queue", func() bool { return f.received.Load() == n })
+	until(t, "all to be in the worker's queue", func() bool { return f.received.Load() == n })
 	f.kill()
 	for range n { // no process accepts these now
 		go ask()
 	}
-	go testkit.ServeID(ln, "ok")
+	go serveID(ln, "ok")
 	for range n {
 		if s := <-answers; s != "ok<nil>" {
 			t.Errorf("answer %q", s)
@@ -229,7 +228,7 @@ func TestListenerKilledUnderLoad(t *testing.T) {
 	var taken, ok, cut, refused, hung atomic.Int64
 	var addr string
 	for _, ls := range f.workers {
-		ln, err := ls.Listen(testkit.Context(t), loopback)
+		ln, err := ls.Listen(testContext(t), loopback)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -250,7 +249,7 @@ func TestListenerKilledUnderLoad(t *testing.T) {
 	over := make(chan struct{})
 	for id := range clients {
 		running.Go(func() {
-			d := net.Dialer{Timeout: testkit.Deadline, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(2+id))}}
+			d := net.Dialer{Timeout: deadline, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(2+id))}}
 			for {
 				select {
 				case <-over:
@@ -272,7 +271,7 @@ func TestListenerKilledUnderLoad(t *testing.T) {
 	}
 	for range kills {
 		goal := ok.Load() + 200
-		testkit.Until(t, "more connections", func() bool { return ok.Load() >= goal })
+		until(t, "more connections", func() bool { return ok.Load() >= goal })
 		f.kill()
 		f.start()
 	}
@@ -294,7 +293,7 @@ func askBy(d *net.Dialer, addr string) (string, error) {
 		return "", err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(testkit.Deadline))
+	_ = c.SetDeadline(time.Now().Add(deadline))
 	b, err := io.ReadAll(c)
 	return string(b), err
 }

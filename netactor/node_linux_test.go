@@ -26,7 +26,6 @@ import (
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
@@ -96,26 +95,26 @@ func wait(t *testing.T, ch <-chan error) {
 // drain starts the drain of a worker.
 func (w *testWorker) drain() <-chan error {
 	ch := make(chan error, 1)
-	go func() { ch <- w.ls.Drain(testkit.Context(w.tree.t)) }()
+	go func() { ch <- w.ls.Drain(testContext(w.tree.t)) }()
 	return ch
 }
 
 // closedAtMaster waits until the master holds no socket.
 func (tr *tree) closedAtMaster() {
 	tr.t.Helper()
-	testkit.Until(tr.t, "the master to hold no socket", func() bool { return len(tr.table.Sockets()) == 0 })
+	until(tr.t, "the master to hold no socket", func() bool { return len(tr.table.Sockets()) == 0 })
 }
 
 func TestNodeListen(t *testing.T) {
 	runScenarios(t, []scenario{
 		{"N5 two clusters on one port", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			ln := tr.worker(0).mustListen(r)
-			go testkit.ServeID(ln, "first")
+			go serveID(ln, "first")
 			other := newTree(t, false, func(tr *tree) { tr.second = true })
 			if _, err := other.worker(0).listen(at(r, "tcp", ln.Addr().String())); !errors.Is(err, syscall.EADDRINUSE) {
 				t.Errorf("%v, want EADDRINUSE", err)
 			}
-			if s := testkit.Ask(t, "tcp", ln.Addr().String()); s != "first" {
+			if s := ask(t, "tcp", ln.Addr().String()); s != "first" {
 				t.Errorf("answer %q", s)
 			}
 		})},
@@ -158,8 +157,8 @@ func TestNodeListen(t *testing.T) {
 				}
 			}
 			other.Close()
-			go testkit.ServeID(w.mustListen(r), "now")
-			if s := testkit.Ask(t, "tcp", r.Address); s != "now" {
+			go serveID(w.mustListen(r), "now")
+			if s := ask(t, "tcp", r.Address); s != "now" {
 				t.Errorf("answer %q", s)
 			}
 		})},
@@ -183,13 +182,13 @@ func TestNodeListen(t *testing.T) {
 				t.Errorf("remote address %q", peer)
 			}
 			tp.CloseIdleConnections()
-			if err := srv.Shutdown(testkit.Context(t)); err != nil {
+			if err := srv.Shutdown(testContext(t)); err != nil {
 				t.Error(err)
 			}
 			if err := <-done; !errors.Is(err, http.ErrServerClosed) {
 				t.Error(err)
 			}
-			testkit.Until(t, "the path to be removed", func() bool { return errors.Is(connects2At("unix", r.Address), syscall.ENOENT) })
+			until(t, "the path to be removed", func() bool { return errors.Is(connects2At("unix", r.Address), syscall.ENOENT) })
 		})},
 		{"N36 X8 mode bits of a path", bothWays(func(t *testing.T, tr *tree, r netactor.Request) {
 			r = at(r, "unix", filepath.Join(t.TempDir(), "m"))
@@ -202,7 +201,7 @@ func TestNodeListen(t *testing.T) {
 		{"N37 the port is known", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			ln := tr.worker(0).mustListen(r)
 			info := tr.table.Sockets()
-			if len(info) != 1 || testkit.PortOf(t, info[0].Address) == 0 || ln.Addr().String() != info[0].Address {
+			if len(info) != 1 || portOf(t, info[0].Address) == 0 || ln.Addr().String() != info[0].Address {
 				t.Errorf("%v, the worker has %s", info, ln.Addr())
 			}
 		})},
@@ -222,14 +221,14 @@ func TestNodeListen(t *testing.T) {
 			var port int
 			for i, a := range []string{":0", "[::]:0", "0.0.0.0:0"} { // three sockets in Node
 				ln := tr.worker(i).mustListen(at(r, "tcp", a))
-				addrs[ln.Addr().String()], port = true, testkit.PortOf(t, ln.Addr().String())
-				go testkit.ServeID(ln, "6")
+				addrs[ln.Addr().String()], port = true, portOf(t, ln.Addr().String())
+				go serveID(ln, "6")
 			}
 			if len(addrs) != 1 {
 				t.Errorf("addresses %v", addrs)
 			}
 			for _, a := range []string{"127.0.0.1", "[::1]"} {
-				if s := testkit.Ask(t, "tcp", fmt.Sprintf("%s:%d", a, port)); s != "6" {
+				if s := ask(t, "tcp", fmt.Sprintf("%s:%d", a, port)); s != "6" {
 					t.Errorf("answer %q", s)
 				}
 			}
@@ -241,19 +240,19 @@ func TestNodeListen(t *testing.T) {
 			}
 			t.Chdir(deep)
 			ln := tr.worker(0).mustListen(at(r, "unix", "sock"))
-			go testkit.ServeID(ln, "deep")
-			if s := testkit.Ask(t, "unix", "sock"); s != "deep" {
+			go serveID(ln, "deep")
+			if s := ask(t, "unix", "sock"); s != "deep" {
 				t.Errorf("answer %q", s)
 			}
 			ln.Close()
-			testkit.Until(t, "the path to be removed", func() bool {
+			until(t, "the path to be removed", func() bool {
 				_, err := os.Lstat(filepath.Join(deep, "sock"))
 				return errors.Is(err, os.ErrNotExist)
 			})
 		})},
 		{"N42 no address is port 0", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			a, b := tr.worker(0).mustListen(at(r, "tcp", "")), tr.worker(1).mustListen(at(r, "tcp", ""))
-			if a.Addr().String() != b.Addr().String() || testkit.PortOf(t, a.Addr().String()) == 0 {
+			if a.Addr().String() != b.Addr().String() || portOf(t, a.Addr().String()) == 0 {
 				t.Errorf("%s and %s", a.Addr(), b.Addr())
 			}
 		})},
@@ -283,7 +282,7 @@ func TestNodeListen(t *testing.T) {
 			got := map[int]int{}
 			for addr := range addrs {
 				for range cap(served) {
-					if s := testkit.Ask(t, "tcp", addr); s != "" {
+					if s := ask(t, "tcp", addr); s != "" {
 						t.Errorf("answer %q", s)
 					}
 				}
@@ -314,7 +313,7 @@ func TestNodeListen(t *testing.T) {
 			addrs, port := map[string]bool{}, 0
 			for i := range 3 {
 				ln := tr.worker(i).mustListen(at(r, "tcp6", "[::]:0"))
-				addrs[ln.Addr().String()], port = true, testkit.PortOf(t, ln.Addr().String())
+				addrs[ln.Addr().String()], port = true, portOf(t, ln.Addr().String())
 			}
 			if len(addrs) != 1 {
 				t.Errorf("addresses %v", addrs)
@@ -368,9 +367,9 @@ func TestNodeListen(t *testing.T) {
 					t.Fatal(err)
 				}
 				ln := tr.worker(i).ls.Adopt(own)
-				go testkit.ServeID(ln, "own")
+				go serveID(ln, "own")
 				addrs = append(addrs, ln.Addr().String())
-				if s := testkit.Ask(t, "tcp", ln.Addr().String()); s != "own" {
+				if s := ask(t, "tcp", ln.Addr().String()); s != "own" {
 					t.Errorf("answer %q", s)
 				}
 			}
@@ -457,11 +456,11 @@ func TestNodeLeave(t *testing.T) {
 		})},
 		{"N22 a worker that never listened leaves", eachWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			ln := tr.worker(0).mustListen(r)
-			go testkit.ServeID(ln, "stays")
+			go serveID(ln, "stays")
 			w := tr.worker(1)
 			wait(t, w.drain())
 			w.gone(true)
-			if s := testkit.Ask(t, "tcp", ln.Addr().String()); s != "stays" {
+			if s := ask(t, "tcp", ln.Addr().String()); s != "stays" {
 				t.Errorf("answer %q", s)
 			}
 		})},
@@ -474,7 +473,7 @@ func TestNodeLeave(t *testing.T) {
 					for range 2 {
 						ln := w.mustListen(r)
 						addrs[ln.Addr().String()] = true
-						go testkit.ServeID(ln, fmt.Sprint(i))
+						go serveID(ln, fmt.Sprint(i))
 					}
 					workers = append(workers, w)
 				}
@@ -483,11 +482,11 @@ func TestNodeLeave(t *testing.T) {
 				}
 				for addr := range addrs {
 					if r.Policy == netactor.RoundRobin {
-						testkit.Until(t, "all to take part", func() bool { return tr.joinedAt(addr) == 8 })
+						until(t, "all to take part", func() bool { return tr.joinedAt(addr) == 8 })
 					}
 					got := map[string]bool{}
 					for range 8 {
-						got[testkit.Ask(t, "tcp", addr)] = true
+						got[ask(t, "tcp", addr)] = true
 					}
 					if r.Policy == netactor.RoundRobin && len(got) != 8 {
 						t.Errorf("answers of %v", got)
@@ -572,9 +571,9 @@ func TestNodeHandOver(t *testing.T) {
 				}
 			})
 			ln := tr.worker(0).mustListen(loopback)
-			go testkit.ServeID(ln, "ok")
+			go serveID(ln, "ok")
 			for range 5 {
-				if s := testkit.Ask(t, "tcp", ln.Addr().String()); s != "ok" {
+				if s := ask(t, "tcp", ln.Addr().String()); s != "ok" {
 					t.Fatalf("answer %q", s)
 				}
 			}
@@ -589,16 +588,16 @@ func TestNodeHandOver(t *testing.T) {
 					r := loopback
 					r.Limits = netactor.Limits{PerWorker: limit, AtLimit: netactor.CloseAtLimit}
 					ln := tr.worker(0).mustListen(r)
-					held := testkit.Hold(ln)
+					held := hold(ln)
 					tr.joined(1)
 					var clients []net.Conn
 					for range 10 {
-						clients = append(clients, testkit.Dial(t, ln.Addr()))
+						clients = append(clients, dial(t, ln.Addr()))
 					}
 					for range limit {
 						defer (<-held).Close()
 					}
-					testkit.Until(t, "all are accepted", func() bool { return tr.stats().Counts.Accepted == 10 })
+					until(t, "all are accepted", func() bool { return tr.stats().Counts.Accepted == 10 })
 					if c := tr.settled(limit).Counts; c.AtPerWorker != uint64(10-limit) {
 						t.Errorf("%+v", c)
 					}
@@ -615,7 +614,7 @@ func TestNodeHandOver(t *testing.T) {
 			}
 		}},
 		{"N56 a connection that was sent, in an HTTP server", func(t *testing.T) {
-			testkit.CheckLeaks(t)
+			checkLeaks(t)
 			got := make(chan net.Conn, 1)
 			a, b := fdipc.Pipe(fdipc.Config{Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { f.Refuse(fdipc.ReasonUnknown) }}, fdipc.Config{Handler: func(_ *fdipc.Conn, f *fdipc.Frame) {
 				c, err := f.Handles[0].Conn()
@@ -646,7 +645,7 @@ func TestNodeHandOver(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := a.Send(testkit.Context(t), &fdipc.Frame{Kind: wire.KindOffer, Handles: []*fdipc.Handle{testkit.Handle(t, s)}}); err != nil {
+			if err := a.Send(testContext(t), &fdipc.Frame{Kind: wire.KindOffer, Handles: []*fdipc.Handle{handleOf(t, s)}}); err != nil {
 				t.Fatal(err)
 			}
 			one := &oneConn{conns: make(chan net.Conn, 1), addr: ln.Addr()}
@@ -657,7 +656,7 @@ func TestNodeHandOver(t *testing.T) {
 			if s := <-answers; !strings.HasPrefix(s, "HTTP/1.0 200") || !strings.HasSuffix(s, "passed<nil>") {
 				t.Errorf("answer %q", s)
 			}
-			if err := srv.Shutdown(testkit.Context(t)); err != nil {
+			if err := srv.Shutdown(testContext(t)); err != nil {
 				t.Error(err)
 			}
 			if err := <-done; !errors.Is(err, http.ErrServerClosed) {
@@ -670,7 +669,7 @@ func TestNodeHandOver(t *testing.T) {
 				t.Fatal(err)
 			}
 			a, b := tr.worker(0), tr.worker(1)
-			lna, err := a.ls.Share(testkit.Context(t), netactor.Request{Name: "given", Policy: r.Policy}, raw)
+			lna, err := a.ls.Share(testContext(t), netactor.Request{Name: "given", Policy: r.Policy}, raw)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -686,14 +685,14 @@ func TestNodeHandOver(t *testing.T) {
 					}
 					accepted <- err
 				}()
-				if s := testkit.Ask(t, "tcp", addr); s != who {
+				if s := ask(t, "tcp", addr); s != who {
 					t.Errorf("answer %q, want %s", s, who)
 				}
 				wait(t, accepted)
 			}
 			lna.Close()
 			lnb.Close()
-			testkit.Until(t, "the socket to be closed", func() bool { return connects2(addr) != nil })
+			until(t, "the socket to be closed", func() bool { return connects2(addr) != nil })
 		})},
 		{"N105 TLS sessions are resumed by other workers", func(t *testing.T) {
 			tr := newTree(t, false)
@@ -706,7 +705,7 @@ func TestNodeHandOver(t *testing.T) {
 				conf.SetSessionTicketKeys([][32]byte{key})
 				ln := tr.worker(i).mustListen(loopback)
 				addr = ln.Addr().String()
-				go testkit.ServeID(tls.NewListener(ln, conf), fmt.Sprint(i))
+				go serveID(tls.NewListener(ln, conf), fmt.Sprint(i))
 			}
 			tr.joined(4)
 			resumed, by := 0, map[string]bool{}
@@ -738,13 +737,13 @@ func TestNodeHandOver(t *testing.T) {
 			answers := make(chan string, 12)
 			for range cap(answers) {
 				go func() {
-					s, err := testkit.TryAsk("tcp", addr)
+					s, err := tryAsk("tcp", addr)
 					answers <- fmt.Sprint(s, err)
 				}()
 			}
-			testkit.Until(t, "offers", func() bool { return tr.stats().Counts.Offered == cap(answers) })
+			until(t, "offers", func() bool { return tr.stats().Counts.Offered == cap(answers) })
 			w.kill()
-			go testkit.ServeID(tr.worker(0).mustListen(loopback2(addr)), "next")
+			go serveID(tr.worker(0).mustListen(loopback2(addr)), "next")
 			for range cap(answers) {
 				if s := <-answers; s != "next<nil>" {
 					t.Errorf("answer %q", s)
@@ -783,10 +782,10 @@ func TestNodeHandOver(t *testing.T) {
 				}
 				defer c.Close()
 			}
-			testkit.Until(t, "four at each", func() bool { return fmt.Sprint(open()) == "[4 4 4]" })
+			until(t, "four at each", func() bool { return fmt.Sprint(open()) == "[4 4 4]" })
 			for left := 11; left >= 0; left-- {
 				(<-accepted).Close()
-				testkit.Until(t, fmt.Sprintf("%d in all", left), func() bool {
+				until(t, fmt.Sprintf("%d in all", left), func() bool {
 					n := 0
 					for _, k := range open() {
 						n += k
@@ -801,13 +800,13 @@ func TestNodeHandOver(t *testing.T) {
 			for i := range 4 {
 				ln := tr.worker(i).mustListen(r)
 				addr = ln.Addr().String()
-				go testkit.ServeID(ln, "x")
+				go serveID(ln, "x")
 			}
 			var wg sync.WaitGroup
 			for range 80 {
 				wg.Go(func() {
 					for range 5 {
-						if s, err := testkit.TryAsk("tcp", addr); s != "x" || err != nil {
+						if s, err := tryAsk("tcp", addr); s != "x" || err != nil {
 							t.Errorf("answer %q, %v", s, err)
 						}
 					}

@@ -16,7 +16,6 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/internal/inspect"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
 // eachPacketWay runs f with the one shared socket, which every policy of Node means for UDP, and
@@ -42,7 +41,7 @@ func onlyShared(f func(t *testing.T, tr *tree, r netactor.Request)) func(t *test
 func receive(t *testing.T, pc net.PacketConn) (string, net.Addr) {
 	t.Helper()
 	b := make([]byte, 2048)
-	_ = pc.SetReadDeadline(time.Now().Add(testkit.Deadline))
+	_ = pc.SetReadDeadline(time.Now().Add(deadline))
 	n, from, err := pc.ReadFrom(b)
 	if err != nil {
 		t.Fatal(err)
@@ -213,7 +212,7 @@ func TestNodePacket(t *testing.T) {
 		})},
 		{"N89 N91 given up before the reply", eachPacketWay(func(t *testing.T, tr *tree, r netactor.Request) {
 			w := tr.worker(0)
-			ctx, cancel := context.WithCancel(testkit.Context(t))
+			ctx, cancel := context.WithCancel(testContext(t))
 			cancel()
 			for range 20 {
 				if pc, err := w.ls.ListenPacket(ctx, r); err == nil {
@@ -261,7 +260,7 @@ func TestNodePacket(t *testing.T) {
 			if err := <-reading; !errors.Is(err, net.ErrClosed) {
 				t.Errorf("read: %v", err)
 			}
-			testkit.Until(t, "one socket to be left", func() bool { return bound(t, addr) == 1 })
+			until(t, "one socket to be left", func() bool { return bound(t, addr) == 1 })
 			if s := say(t, sender(t, addr), "x"); s != "x from b" {
 				t.Errorf("%q", s)
 			}
@@ -309,7 +308,7 @@ func TestNodePacket(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := pair[0].Send(testkit.Context(t), &fdipc.Frame{Kind: 0xf0, Handles: []*fdipc.Handle{testkit.Handle(t, f)}}); err != nil {
+			if err := pair[0].Send(testContext(t), &fdipc.Frame{Kind: 0xf0, Handles: []*fdipc.Handle{handleOf(t, f)}}); err != nil {
 				t.Fatal(err)
 			}
 			its := <-got

@@ -16,7 +16,6 @@ import (
 
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/internal/address"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
 // optionOf reads an option of a connection.
@@ -93,7 +92,7 @@ func TestOptions(t *testing.T) {
 				for i := range 2 {
 					ln := tr.worker(i).mustListen(r)
 					r.Address = ln.Addr().String()
-					held = append(held, testkit.Hold(ln))
+					held = append(held, hold(ln))
 				}
 				if p.Dispatched() {
 					tr.joined(2)
@@ -113,7 +112,7 @@ func TestOptions(t *testing.T) {
 					}
 				}
 				for range 4 {
-					c := testkit.Dial(t, netAddr(r.Address))
+					c := dial(t, netAddr(r.Address))
 					_, _ = io.WriteString(c, "x") // DeferAccept waits for data
 					var s net.Conn
 					select {
@@ -142,7 +141,7 @@ func TestDeferAccept(t *testing.T) {
 	ln := tr.worker(0).mustListen(r)
 	tr.joined(1)
 	go serveWhat(ln, "0")
-	silent := testkit.Dial(t, ln.Addr())
+	silent := dial(t, ln.Addr())
 	for range 10 {
 		says(t, ln.Addr().String(), "x\n")
 	}
@@ -188,7 +187,7 @@ func TestOptionErrors(t *testing.T) {
 	} {
 		_, err := w.listen(tt.r)
 		if address.IsPacket(tt.r.Network) {
-			_, err = w.ls.ListenPacket(testkit.Context(t), tt.r)
+			_, err = w.ls.ListenPacket(testContext(t), tt.r)
 		}
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%+v: %v, want %s", tt.r, err, tt.want)
@@ -246,7 +245,7 @@ func TestControl(t *testing.T) {
 			})
 			r := tt.r
 			r.Name, r.Functions = "x", "front"
-			if _, err := tr.table.Open(testkit.Context(t), "x", r); err != nil {
+			if _, err := tr.table.Open(testContext(t), "x", r); err != nil {
 				t.Fatal(err)
 			}
 			for i := range 2 {
@@ -274,13 +273,13 @@ func TestControl(t *testing.T) {
 				{nil, syscall.EINVAL, "Functions.Control: panic: on purpose"},
 			} {
 				fail.Store(&e.err)
-				_, err := tr.table.Open(testkit.Context(t), "y", other)
+				_, err := tr.table.Open(testContext(t), "y", other)
 				if !errors.Is(err, e.is) || !strings.Contains(err.Error(), e.want) {
 					t.Errorf("%v, want %s", err, e.want)
 				}
 			}
 			fail.Store(nil)
-			if _, err := tr.table.Open(testkit.Context(t), "y", other); err != nil {
+			if _, err := tr.table.Open(testContext(t), "y", other); err != nil {
 				t.Errorf("after it failed: %v", err)
 			}
 		})
@@ -307,7 +306,7 @@ func TestControlNotForWorkers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.ls.Share(testkit.Context(t), netactor.Request{Name: "x", Functions: "front"}, ln); err != nil {
+	if _, err := w.ls.Share(testContext(t), netactor.Request{Name: "x", Functions: "front"}, ln); err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range tr.table.Sockets() {
@@ -326,17 +325,17 @@ func TestOptionsOfRepaired(t *testing.T) {
 		}
 	})
 	path := filepath.Join(t.TempDir(), "s")
-	if _, err := tr.table.Open(testkit.Context(t), "x", netactor.Request{Name: "x", Network: "unix", Address: path, Functions: "f"}); err != nil {
+	if _, err := tr.table.Open(testContext(t), "x", netactor.Request{Name: "x", Network: "unix", Address: path, Functions: "f"}); err != nil {
 		t.Fatal(err)
 	}
 	ln := tr.worker(0).mustListen(netactor.Request{Name: "x"})
 	tr.joined(1)
-	go testkit.ServeID(ln, "ok")
+	go serveID(ln, "ok")
 	for _, fd := range tr.everySocket() {
 		_ = unix.Shutdown(fd, unix.SHUT_RDWR)
 	}
-	testkit.Until(t, "another socket", func() bool { return calls.Load() == 2 })
-	testkit.Until(t, "an answer", func() bool { s, err := testkit.TryAsk("unix", path); return err == nil && s == "ok" })
+	until(t, "another socket", func() bool { return calls.Load() == 2 })
+	until(t, "an answer", func() bool { s, err := tryAsk("unix", path); return err == nil && s == "ok" })
 }
 
 // A packet socket has the options that are not for TCP, both a Shared socket and the sockets of
@@ -347,7 +346,7 @@ func TestOptionsOfPackets(t *testing.T) {
 			tr := newTree(t, false)
 			r := netactor.Request{Network: "udp", Address: "127.0.0.1:0", Policy: p, Options: netactor.SocketOptions{ReceiveBuffer: 20000, SendBuffer: 30000, FreeBind: true}}
 			for i := range 2 {
-				pc, err := tr.worker(i).ls.ListenPacket(testkit.Context(t), r)
+				pc, err := tr.worker(i).ls.ListenPacket(testContext(t), r)
 				if err != nil {
 					t.Fatal(err)
 				}

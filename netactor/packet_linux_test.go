@@ -10,13 +10,12 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/netactor"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
 var datagrams = netactor.Request{Network: "udp", Address: "127.0.0.1:0"}
 
 func (w *testWorker) listenPacket(r netactor.Request) (net.PacketConn, error) {
-	return w.ls.ListenPacket(testkit.Context(w.tree.t), r)
+	return w.ls.ListenPacket(testContext(w.tree.t), r)
 }
 
 func (w *testWorker) mustListenPacket(r netactor.Request) net.PacketConn {
@@ -57,10 +56,10 @@ func sender(t testing.TB, to net.Addr) net.Conn {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		_ = c.SetDeadline(time.Now().Add(testkit.Deadline))
+		_ = c.SetDeadline(time.Now().Add(deadline))
 		return c
 	}
-	return testkit.Dial(t, to)
+	return dial(t, to)
 }
 
 // say sends text and returns the answer.
@@ -114,7 +113,7 @@ func TestPacketShared(t *testing.T) {
 					}
 					_ = y.Close()
 					tr.closedAtMaster()
-					testkit.Until(t, "the path to be removed", func() bool { _, err := os.Lstat(r.Address); return errors.Is(err, os.ErrNotExist) })
+					until(t, "the path to be removed", func() bool { _, err := os.Lstat(r.Address); return errors.Is(err, os.ErrNotExist) })
 				})
 			}
 		}

@@ -17,7 +17,6 @@ import (
 
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/internal/inspect"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 	"github.com/coppice-go/coppice/netactor/listen"
 )
 
@@ -201,7 +200,7 @@ func TestPacketPath(t *testing.T) {
 		y.Close()
 		b.gone(true)
 		tr.table.StopOwner("web")
-		testkit.Until(t, path+" to be removed", func() bool { _, err := os.Lstat(path); return errors.Is(err, os.ErrNotExist) })
+		until(t, path+" to be removed", func() bool { _, err := os.Lstat(path); return errors.Is(err, os.ErrNotExist) })
 	}
 }
 
@@ -209,7 +208,7 @@ func TestPacketPath(t *testing.T) {
 // recognize a UDP socket, and they work; also without a master.
 func TestPacketConn(t *testing.T) {
 	for _, ls := range []*listen.Listeners{newTree(t, false).worker(0).ls, listen.New(listen.Config{})} {
-		pc, err := ls.ListenPacket(testkit.Context(t), datagrams)
+		pc, err := ls.ListenPacket(testContext(t), datagrams)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -234,7 +233,7 @@ func TestPacketConn(t *testing.T) {
 		c := sender(t, pc.LocalAddr())
 		fmt.Fprint(c, "hello")
 		b, oob := make([]byte, 10), make([]byte, 100)
-		_ = u.SetReadDeadline(time.Now().Add(testkit.Deadline))
+		_ = u.SetReadDeadline(time.Now().Add(deadline))
 		n, oobn, _, from, err := u.ReadMsgUDP(b, oob)
 		if err != nil || string(b[:n]) != "hello" || oobn == 0 {
 			t.Errorf("%q, %d bytes of control data, %v", b[:n], oobn, err)
@@ -456,7 +455,7 @@ func TestPacketGroupRepaired(t *testing.T) {
 			}
 			defer other.Close()
 			withFD(t, pc, func(fd int) error { _ = unix.Shutdown(fd, unix.SHUT_RDWR); return nil })
-			testkit.Until(t, "the reader to be told", func() bool {
+			until(t, "the reader to be told", func() bool {
 				_, _, err := pc.ReadFrom(make([]byte, 1))
 				return errors.Is(err, net.ErrClosed)
 			})
@@ -556,7 +555,7 @@ func TestPacketShutDown(t *testing.T) {
 					}
 					return nil
 				})
-				testkit.Until(t, "the reader to be told", func() bool {
+				until(t, "the reader to be told", func() bool {
 					_, _, err := x.ReadFrom(make([]byte, 1))
 					return errors.Is(err, net.ErrClosed)
 				})
@@ -564,7 +563,7 @@ func TestPacketShutDown(t *testing.T) {
 					<-other
 				}
 				var fresh net.PacketConn
-				testkit.Until(t, "another socket", func() bool { // EADDRINUSE until the other one is closed everywhere
+				until(t, "another socket", func() bool { // EADDRINUSE until the other one is closed everywhere
 					var err error
 					fresh, err = a.listenPacket(r)
 					return err == nil
@@ -572,7 +571,7 @@ func TestPacketShutDown(t *testing.T) {
 				if fresh.LocalAddr().String() != r.Address {
 					t.Errorf("at %v, before at %s", fresh.LocalAddr(), r.Address)
 				}
-				testkit.Until(t, "the old sockets to be closed", func() bool {
+				until(t, "the old sockets to be closed", func() bool {
 					return bound(t, x.LocalAddr()) == map[netactor.Policy]int{netactor.Shared: 1, netactor.ReusePort: 2}[p]
 				})
 				echo(fresh, "a")
@@ -602,7 +601,7 @@ func TestPacketReusePort(t *testing.T) {
 	echo(b.mustListenPacket(r), "1")
 	// One client for each.
 	clients := map[string]net.Conn{}
-	testkit.Until(t, "a client for each socket", func() bool {
+	until(t, "a client for each socket", func() bool {
 		c := sender(t, x.LocalAddr())
 		s := say(t, c, "x")
 		clients[s[len("x from "):]] = c
@@ -620,7 +619,7 @@ func TestPacketReusePort(t *testing.T) {
 		t.Errorf("%q, %v", buf[:n], err)
 	}
 	b.gone(true) // scaled away
-	testkit.Until(t, "one socket to be left", func() bool { return bound(t, x.LocalAddr()) == 1 })
+	until(t, "one socket to be left", func() bool { return bound(t, x.LocalAddr()) == 1 })
 	if s := say(t, clients["1"], "z"); s != "z from 0" {
 		t.Errorf("%q", s)
 	}
@@ -651,10 +650,10 @@ func TestUnixPacket(t *testing.T) {
 			const n = 10
 			var clients []net.Conn
 			for range n {
-				clients = append(clients, testkit.Dial(t, x.Addr()))
+				clients = append(clients, dial(t, x.Addr()))
 			}
 			if p == netactor.RoundRobin {
-				testkit.Until(t, "offers to both", func() bool { return tr.stats().Counts.Accepted == n })
+				until(t, "offers to both", func() bool { return tr.stats().Counts.Accepted == n })
 			}
 			a.kill() // it has accepted none
 			go func() {
@@ -690,7 +689,7 @@ func TestUnixPacket(t *testing.T) {
 			}
 			y.Close()
 			tr.table.StopOwner("web")
-			testkit.Until(t, "the path to be removed", func() bool { _, err := os.Lstat(r.Address); return errors.Is(err, os.ErrNotExist) })
+			until(t, "the path to be removed", func() bool { _, err := os.Lstat(r.Address); return errors.Is(err, os.ErrNotExist) })
 		})
 	}
 }

@@ -24,7 +24,6 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/internal/inspect"
 	"github.com/coppice-go/coppice/netactor/internal/peek"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
 // peekTree has n workers on a listener that peeks. serve runs in each, with its slot.
@@ -48,7 +47,7 @@ func peekTree(t *testing.T, p netactor.Peek, f netactor.Functions, n int, serve 
 // end.
 func says(t *testing.T, addr string, parts ...string) string {
 	t.Helper()
-	c := testkit.Dial(t, netAddr(addr))
+	c := dial(t, netAddr(addr))
 	defer c.Close()
 	for _, p := range parts {
 		_, _ = io.WriteString(c, p)
@@ -178,7 +177,7 @@ func TestPeekSNI(t *testing.T) {
 	tr, addr := peekTree(t, netactor.Peek{By: netactor.PeekSNI, Timeout: time.Minute}, netactor.Functions{}, 3, serve)
 	ask := func(name string, n int) string {
 		t.Helper()
-		c := testkit.Dial(t, netAddr(addr))
+		c := dial(t, netAddr(addr))
 		defer c.Close()
 		b, err := io.ReadAll(tls.Client(segments{c, n}, &tls.Config{ServerName: name, InsecureSkipVerify: true}))
 		if err != nil {
@@ -229,7 +228,7 @@ func TestPeekCookie(t *testing.T) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	ask := func(value string) string {
 		t.Helper()
-		r, err := http.NewRequestWithContext(testkit.Context(t), "GET", "http://"+addr, nil)
+		r, err := http.NewRequestWithContext(testContext(t), "GET", "http://"+addr, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -275,7 +274,7 @@ func TestPeekProxy(t *testing.T) {
 		if version == 1 {
 			return fmt.Sprintf("PROXY TCP4 192.0.2.%d 198.51.100.7 4096 443\r", client)
 		}
-		b := append([]byte(testkit.ProxyV2), 0x21, 0x11, 0, 12+6, 192, 0, 2, byte(client), 198, 51, 100, 7, 0x10, 0, 1, 0xbb)
+		b := append([]byte(proxyV2), 0x21, 0x11, 0, 12+6, 192, 0, 2, byte(client), 198, 51, 100, 7, 0x10, 0, 1, 0xbb)
 		return string(append(b, 4, 0, 3, 1, 2, 3)) // with a TLV
 	}
 	read := func(ln net.Listener, id string) { serveProxied(ln, id) }
@@ -294,7 +293,7 @@ func TestPeekProxy(t *testing.T) {
 		if len(homes) != 3 {
 			t.Errorf("of 3 workers %d have served %d clients", len(homes), clients)
 		}
-		says(t, addr, testkit.ProxyV2+"\x20\x00\x00\x00", "x\n") // LOCAL
+		says(t, addr, proxyV2+"\x20\x00\x00\x00", "x\n") // LOCAL
 		says(t, addr, "PROXY UNKNOWN\r\n", "x\n")
 		tr.peeked(2*clients+2, netactor.Counts{Peeked: 2 * clients, PeekNone: 2})
 	})
@@ -393,7 +392,7 @@ func TestPeekSilent(t *testing.T) {
 		tr, addr := peekTree(t, netactor.Peek{By: netactor.PeekBytes, Bytes: 6, Timeout: 20 * time.Millisecond}, netactor.Functions{}, 3, serveWhat)
 		var conns []net.Conn
 		for i := range 5 {
-			c := testkit.Dial(t, netAddr(addr))
+			c := dial(t, netAddr(addr))
 			_, _ = io.WriteString(c, "short"[:i])
 			conns = append(conns, c)
 		}
@@ -414,10 +413,10 @@ func TestPeekSilent(t *testing.T) {
 	t.Run("half closed", func(t *testing.T) {
 		tr, addr := peekTree(t, netactor.Peek{By: netactor.PeekBytes, Bytes: 6, Timeout: time.Minute}, netactor.Functions{}, 2, serveWhat)
 		for i, s := range []string{"", "abc", "abcdef"} {
-			c := testkit.Dial(t, netAddr(addr)).(*net.TCPConn)
+			c := dial(t, netAddr(addr)).(*net.TCPConn)
 			_, _ = io.WriteString(c, s)
 			if i == 1 {
-				testkit.Until(t, "it to be waited for", func() bool { return tr.stats().Counts.Peeking == 1 })
+				until(t, "it to be waited for", func() bool { return tr.stats().Counts.Peeking == 1 })
 			}
 			_ = c.CloseWrite()
 			if b, err := io.ReadAll(c); !strings.HasSuffix(string(b), ":"+s) {
@@ -431,14 +430,14 @@ func TestPeekSilent(t *testing.T) {
 		const n = 5
 		var conns []net.Conn
 		for range n {
-			conns = append(conns, testkit.Dial(t, netAddr(addr)))
+			conns = append(conns, dial(t, netAddr(addr)))
 		}
-		testkit.Until(t, "them to be waited for", func() bool { return tr.stats().Counts.Peeking == n })
+		until(t, "them to be waited for", func() bool { return tr.stats().Counts.Peeking == n })
 		for _, c := range conns {
 			_ = c.(*net.TCPConn).SetLinger(0)
 			c.Close()
 		}
-		testkit.Until(t, "the resets", func() bool { return tr.stats().Counts.Reset == n })
+		until(t, "the resets", func() bool { return tr.stats().Counts.Reset == n })
 		says(t, addr, "abcdef\n")
 		tr.peeked(1, netactor.Counts{Peeked: 1, Reset: n})
 	})
@@ -450,7 +449,7 @@ func TestPeekSilent(t *testing.T) {
 		}
 		tr.joined(2)
 		for range 4 {
-			c := testkit.Dial(t, &net.UnixAddr{Net: "unix", Name: r.Address})
+			c := dial(t, &net.UnixAddr{Net: "unix", Name: r.Address})
 			for _, s := range []string{"a", "b", "\n"} {
 				_, _ = io.WriteString(c, s)
 			}
@@ -474,18 +473,18 @@ func TestPeekSlowloris(t *testing.T) {
 	a, _ := inspect.Listener(tr.disp, 1)
 	a.SetPeekLimit(limit)
 	for range limit {
-		testkit.Dial(t, netAddr(addr))
+		dial(t, netAddr(addr))
 	}
-	testkit.Until(t, "them to be waited for", func() bool { return tr.stats().Counts.Peeking == limit })
+	until(t, "them to be waited for", func() bool { return tr.stats().Counts.Peeking == limit })
 	for _, w := range tr.stats().Workers {
 		if w.Counts.Offered+w.Counts.Open() != 0 {
 			t.Errorf("a worker has been given something: %+v", w)
 		}
 	}
 	for range slow - limit { // above the bound: placed by the default, and the worker waits for them
-		testkit.Dial(t, netAddr(addr))
+		dial(t, netAddr(addr))
 	}
-	testkit.Until(t, "the others to be placed", func() bool { return tr.stats().Counts.PeekOver == slow-limit })
+	until(t, "the others to be placed", func() bool { return tr.stats().Counts.PeekOver == slow-limit })
 	const n = 50
 	home := ""
 	for range n { // bytes that are sent at once are seen at once; otherwise the default places it here, as address
@@ -518,11 +517,11 @@ func TestPeekDoesNotSpin(t *testing.T) {
 		return 1, netactor.PeekKeyed
 	}
 	tr, addr := peekTree(t, netactor.Peek{By: netactor.PeekFirst, Timeout: time.Minute}, netactor.Functions{First: first}, 1, serveWhat)
-	c := testkit.Dial(t, netAddr(addr))
+	c := dial(t, netAddr(addr))
 	for range 100 {
 		_, _ = io.WriteString(c, "x")
 	}
-	testkit.Until(t, "the bytes to be seen", func() bool { return looks.Load() > 0 && tr.stats().Counts.Peeking == 1 })
+	until(t, "the bytes to be seen", func() bool { return looks.Load() > 0 && tr.stats().Counts.Peeking == 1 })
 	for range 20 { // other events while it waits
 		says(t, addr, strings.Repeat("y", 200), "\n")
 	}
@@ -552,12 +551,12 @@ func TestPeekDeath(t *testing.T) {
 	const n = 6
 	var conns []net.Conn
 	for i := range n {
-		c := testkit.Dial(t, netAddr(r.Address))
+		c := dial(t, netAddr(r.Address))
 		_, _ = fmt.Fprintf(c, "same%d\n", i)
 		conns = append(conns, c)
 	}
 	home := -1
-	testkit.Until(t, "the offers", func() bool {
+	until(t, "the offers", func() bool {
 		for i, w := range tr.stats().Workers {
 			if w.Counts.Offered == n {
 				home = i
@@ -567,7 +566,7 @@ func TestPeekDeath(t *testing.T) {
 	})
 	workers[home].kill()
 	heir := -1
-	testkit.Until(t, "another to be offered them", func() bool {
+	until(t, "another to be offered them", func() bool {
 		for _, w := range tr.stats().Workers {
 			if w.Counts.Offered == n {
 				heir = w.Worker.Slot
@@ -598,9 +597,9 @@ func TestPeekDrain(t *testing.T) {
 		tr, addr := peekTree(t, p, netactor.Functions{}, 2, serveWhat)
 		var conns []net.Conn
 		for range n {
-			conns = append(conns, testkit.Dial(t, netAddr(addr)))
+			conns = append(conns, dial(t, netAddr(addr)))
 		}
-		testkit.Until(t, "them to be waited for", func() bool {
+		until(t, "them to be waited for", func() bool {
 			c := tr.stats().Counts // on a slow machine the time of the first may be over
 			return c.Peeking+int(c.PeekLate) == n
 		})
@@ -614,7 +613,7 @@ func TestPeekDrain(t *testing.T) {
 		tr, conns := begin(t, netactor.Peek{By: netactor.PeekBytes, Bytes: 4, Timeout: time.Minute})
 		a := last(tr)
 		done := make(chan error, 1)
-		go func() { done <- tr.disp.Shutdown(testkit.Context(t)) }()
+		go func() { done <- tr.disp.Shutdown(testContext(t)) }()
 		<-a.Closed // its port is free, and its connections are still there
 		for _, c := range conns {
 			_, _ = io.WriteString(c, "abcd\n")
@@ -632,7 +631,7 @@ func TestPeekDrain(t *testing.T) {
 	t.Run("those that do not have their time", func(t *testing.T) {
 		tr, conns := begin(t, netactor.Peek{By: netactor.PeekBytes, Bytes: 4, Timeout: 200 * time.Millisecond})
 		a := last(tr)
-		if err := tr.disp.Shutdown(testkit.Context(t)); err != nil {
+		if err := tr.disp.Shutdown(testContext(t)); err != nil {
 			t.Error(err)
 		}
 		if c := a.Counts().(netactor.Counts); c.Claimed != n || c.PeekLate != n || !c.Balanced() {
@@ -671,7 +670,7 @@ func TestPeekDrain(t *testing.T) {
 	t.Run("nobody is left to take them", func(t *testing.T) {
 		tr, conns := begin(t, netactor.Peek{By: netactor.PeekBytes, Bytes: 4, Timeout: time.Minute})
 		a := last(tr)
-		go func() { _ = tr.disp.Shutdown(testkit.Context(t)) }()
+		go func() { _ = tr.disp.Shutdown(testContext(t)) }()
 		<-a.Closed
 		for _, w := range tr.workers {
 			w.kill()
@@ -705,10 +704,10 @@ func TestPeekAtLimit(t *testing.T) {
 	r.Limits = netactor.Limits{PerWorker: 1, AtLimit: netactor.AnswerAtLimit, Answer: "full"}
 	ln := tr.worker(0).mustListen(r)
 	tr.joined(1)
-	held := testkit.Hold(ln)
-	early := testkit.Dial(t, ln.Addr())
-	testkit.Until(t, "it to be waited for", func() bool { return tr.stats().Counts.Peeking == 1 })
-	says1 := testkit.Dial(t, ln.Addr())
+	held := hold(ln)
+	early := dial(t, ln.Addr())
+	until(t, "it to be waited for", func() bool { return tr.stats().Counts.Peeking == 1 })
+	says1 := dial(t, ln.Addr())
 	_, _ = io.WriteString(says1, "x")
 	c := <-held
 	tr.settled(1)

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/netactor"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
 // A worker is killed, or stopped and then killed, at each named point of a hand-over. A connection
@@ -27,7 +26,7 @@ func TestStruckAtEachPoint(t *testing.T) {
 				tr := newTree(t, false, func(tr *tree) { tr.claim = 50 * time.Millisecond })
 				r := loopback
 				r.Policy = netactor.RoundRobin
-				addr, err := tr.table.Open(testkit.Context(t), "listener/points", r)
+				addr, err := tr.table.Open(testContext(t), "listener/points", r)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -50,7 +49,7 @@ func TestStruckAtEachPoint(t *testing.T) {
 						stopProc(t, struck.cmd.Process)
 					}
 					for range n {
-						clients = append(clients, testkit.Dial(t, addr))
+						clients = append(clients, dial(t, addr))
 					}
 				}
 				answered := func(c net.Conn) error {
@@ -65,9 +64,9 @@ func TestStruckAtEachPoint(t *testing.T) {
 				}
 				switch point {
 				case "offered":
-					testkit.Until(t, "the offers", func() bool { return of().Given == n })
+					until(t, "the offers", func() bool { return of().Given == n })
 				case "claimed":
-					testkit.Until(t, "the claims", func() bool { return of().Claimed == n })
+					until(t, "the claims", func() bool { return of().Claimed == n })
 				case "closed":
 					for _, c := range clients {
 						if err := answered(c); err != nil {
@@ -84,13 +83,13 @@ func TestStruckAtEachPoint(t *testing.T) {
 					// New connections go to both workers. Offers to the stopped worker are revoked;
 					// the other connections are claimed, or come back with its death.
 					for range n {
-						clients = append(clients, testkit.Dial(t, addr))
+						clients = append(clients, dial(t, addr))
 					}
-					testkit.Until(t, "all to be accepted", func() bool { return tr.stats().Counts.Accepted == uint64(len(clients)) })
+					until(t, "all to be accepted", func() bool { return tr.stats().Counts.Accepted == uint64(len(clients)) })
 				}
 				if stop && point == "offered" {
 					// No worker has to die for it: the claim deadline passes.
-					testkit.Until(t, "all to be claimed by the other", func() bool {
+					until(t, "all to be claimed by the other", func() bool {
 						c := tr.stats().Counts
 						return c.Claimed == uint64(len(clients))
 					})
@@ -106,7 +105,7 @@ func TestStruckAtEachPoint(t *testing.T) {
 						}
 					}
 				}
-				testkit.Until(t, "the counts to settle", func() bool {
+				until(t, "the counts to settle", func() bool {
 					c := tr.stats().Counts
 					return c.Waiting+c.Offered == 0
 				})
@@ -147,14 +146,14 @@ func TestSlowWorker(t *testing.T) {
 	tr.joined(1)
 	var clients []net.Conn
 	for range 6 {
-		clients = append(clients, testkit.Dial(t, ln.Addr()))
+		clients = append(clients, dial(t, ln.Addr()))
 	}
 	mine, err := ln.Accept() // one alone: it is busy
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer mine.Close()
-	go testkit.ServeID(tr.worker(1).mustListen(loopback2(ln.Addr().String())), "other")
+	go serveID(tr.worker(1).mustListen(loopback2(ln.Addr().String())), "other")
 	for _, c := range clients[1:] {
 		if b, err := io.ReadAll(c); string(b) != "other" || err != nil {
 			t.Errorf("answer %q, %v", b, err)
@@ -175,7 +174,7 @@ func stopProc(t *testing.T, p *os.Process) {
 	if err := p.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Until(t, "the process to stop", func() bool {
+	until(t, "the process to stop", func() bool {
 		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Pid))
 		for _, name := range tasks {
 			b, rerr := os.ReadFile(name)

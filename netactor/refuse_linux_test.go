@@ -11,7 +11,6 @@ import (
 
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/internal/inspect"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
 // refused waits until the kernel refuses clients at an address, and returns the error that a client
@@ -19,14 +18,14 @@ import (
 func refused(t *testing.T, a net.Addr) error {
 	t.Helper()
 	var got error
-	testkit.Until(t, "clients to be refused", func() bool {
+	until(t, "clients to be refused", func() bool {
 		c, err := net.Dial(a.Network(), a.String())
 		if err != nil {
 			got = err
 			return true
 		}
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(testkit.Deadline))
+		_ = c.SetDeadline(time.Now().Add(deadline))
 		if _, err = c.Write([]byte("x")); err == nil {
 			_, err = c.Read(make([]byte, 1))
 		}
@@ -57,14 +56,14 @@ func TestPoolGone(t *testing.T) {
 			if tt.network != "tcp" {
 				r.Address = filepath.Join(t.TempDir(), "s")
 			}
-			a, err := tr.table.Open(testkit.Context(t), "front", r)
+			a, err := tr.table.Open(testContext(t), "front", r)
 			if err != nil {
 				t.Fatal(err)
 			}
 			asked := netactor.Request{Name: "front"}
 			w := tr.worker(0)
-			go testkit.ServeID(w.mustListen(asked), "a")
-			testkit.Ask(t, a.Network(), a.String())
+			go serveID(w.mustListen(asked), "a")
+			ask(t, a.Network(), a.String())
 			w.kill()
 			waits := make(chan error, 1)
 			c, err := net.Dial(a.Network(), a.String())
@@ -87,7 +86,7 @@ func TestPoolGone(t *testing.T) {
 				if err == nil {
 					t.Error("the client that waited got something")
 				}
-			case <-time.After(testkit.Deadline):
+			case <-time.After(deadline):
 				t.Fatal("the client that waited hangs")
 			}
 			if err := refused(t, a); !errors.Is(err, syscall.ECONNREFUSED) {
@@ -100,9 +99,9 @@ func TestPoolGone(t *testing.T) {
 			if s := tr.table.Sockets()[0]; s.Paused || s.Refuses {
 				t.Errorf("shown: %+v", s)
 			}
-			go testkit.ServeID(ln, "b")
-			testkit.Until(t, "an answer", func() bool { s, _ := testkit.TryAsk(a.Network(), a.String()); return s == "b" })
-			testkit.Ask(t, a.Network(), a.String())
+			go serveID(ln, "b")
+			until(t, "an answer", func() bool { s, _ := tryAsk(a.Network(), a.String()); return s == "b" })
+			ask(t, a.Network(), a.String())
 		})
 	}
 }
@@ -123,7 +122,7 @@ func TestPoolGonePacket(t *testing.T) {
 			if tt.network == "unixgram" {
 				tt.address = filepath.Join(t.TempDir(), "s")
 			}
-			a, err := tr.table.Open(testkit.Context(t), "dns", netactor.Request{Name: "dns", Network: tt.network, Address: tt.address})
+			a, err := tr.table.Open(testContext(t), "dns", netactor.Request{Name: "dns", Network: tt.network, Address: tt.address})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -132,7 +131,7 @@ func TestPoolGonePacket(t *testing.T) {
 				to = fmt.Sprintf("127.0.0.1:%d", u.Port)
 			}
 			w := tr.worker(0)
-			if _, err := w.ls.ListenPacket(testkit.Context(t), netactor.Request{Name: "dns"}); err != nil {
+			if _, err := w.ls.ListenPacket(testContext(t), netactor.Request{Name: "dns"}); err != nil {
 				t.Fatal(err)
 			}
 			w.kill()
@@ -140,7 +139,7 @@ func TestPoolGonePacket(t *testing.T) {
 			c, err := net.Dial(tt.network, to)
 			if err == nil {
 				defer c.Close()
-				testkit.Until(t, "datagrams to be refused", func() bool {
+				until(t, "datagrams to be refused", func() bool {
 					_, err = c.Write([]byte("x"))
 					return err != nil
 				})
@@ -148,7 +147,7 @@ func TestPoolGonePacket(t *testing.T) {
 			if !errors.Is(err, tt.want) {
 				t.Errorf("%v, want %v", err, tt.want)
 			}
-			pc, err := tr.worker(0).ls.ListenPacket(testkit.Context(t), netactor.Request{Name: "dns"})
+			pc, err := tr.worker(0).ls.ListenPacket(testContext(t), netactor.Request{Name: "dns"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -160,7 +159,7 @@ func TestPoolGonePacket(t *testing.T) {
 			if _, err := c2.Write([]byte("again")); err != nil {
 				t.Fatal(err)
 			}
-			_ = pc.SetReadDeadline(time.Now().Add(testkit.Deadline))
+			_ = pc.SetReadDeadline(time.Now().Add(deadline))
 			b := make([]byte, 9)
 			if n, _, err := pc.ReadFrom(b); err != nil || string(b[:n]) != "again" {
 				t.Errorf("%q, %v", b[:n], err)
@@ -227,7 +226,7 @@ func TestRefuse(t *testing.T) {
 					t.Fatal("the listener of the worker has ended")
 				}
 				got.Close()
-			case <-time.After(testkit.Deadline):
+			case <-time.After(deadline):
 				t.Fatal("not accepted after Resume")
 			}
 		})
@@ -248,7 +247,7 @@ func TestRefuseGiven(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = rc.Control(func(fd uintptr) {
-		_, err = tr.table.Open(testkit.Context(t), "front", netactor.Request{Name: "front", FD: int(fd)})
+		_, err = tr.table.Open(testContext(t), "front", netactor.Request{Name: "front", FD: int(fd)})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -266,6 +265,6 @@ func TestRefuseGiven(t *testing.T) {
 			t.Error("the socket was shut down")
 		}
 	})
-	go testkit.ServeID(tr.worker(0).mustListen(netactor.Request{Name: "front"}), "b")
-	testkit.Until(t, "an answer", func() bool { s, _ := testkit.TryAsk("tcp", ln.Addr().String()); return s == "b" })
+	go serveID(tr.worker(0).mustListen(netactor.Request{Name: "front"}), "b")
+	until(t, "an answer", func() bool { s, _ := tryAsk("tcp", ln.Addr().String()); return s == "b" })
 }

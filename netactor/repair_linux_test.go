@@ -16,7 +16,6 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/internal/inspect"
 	"github.com/coppice-go/coppice/netactor/internal/socket"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
@@ -24,7 +23,7 @@ import (
 func (tr *tree) shutDown(number uint64) {
 	tr.t.Helper()
 	fd := -1
-	testkit.Until(tr.t, "the socket to listen", func() bool {
+	until(tr.t, "the socket to listen", func() bool {
 		tr.quiet()
 		inspect.LookAt(tr.table, func(v inspect.TableView) {
 			s, ok := socketOf(v, number, 0)
@@ -64,7 +63,7 @@ func (tr *tree) look() (v inspect.TableView) {
 
 // quiet waits until the master has done all there is to do.
 func (tr *tree) quiet() {
-	testkit.Until(tr.t, "the master to have done it", func() bool { return !tr.look().Busy })
+	until(tr.t, "the master to have done it", func() bool { return !tr.look().Busy })
 }
 
 // A worker that has a listening socket can shut it down for all. The master notices, whether or not
@@ -87,18 +86,18 @@ func TestShutDownSocket(t *testing.T) {
 				addr := lna.Addr()
 				check := func(what string) {
 					t.Helper()
-					testkit.Until(t, what, func() bool { s, err := testkit.TryAsk(addr.Network(), addr.String()); return err == nil && s != "" })
+					until(t, what, func() bool { s, err := tryAsk(addr.Network(), addr.String()); return err == nil && s != "" })
 				}
 				tr.shutDown(1) // no worker accepts: the master alone can notice
-				testkit.Until(t, "it to listen", func() bool {
+				until(t, "it to listen", func() bool {
 					c, err := net.Dial(addr.Network(), addr.String())
 					if err == nil {
 						c.Close()
 					}
 					return err == nil
 				})
-				go testkit.ServeID(lna, "a")
-				go testkit.ServeID(lnb, "b")
+				go serveID(lna, "a")
+				go serveID(lnb, "b")
 				check("an answer")
 				for i := range 2 {
 					tr.shutDown(1)
@@ -125,7 +124,7 @@ func TestRepairsForgotten(t *testing.T) {
 		ln := w.mustListen(loopback)
 		_ = w.master[1].TrySend(&fdipc.Frame{Kind: wire.KindBroken, Target: tr.table.Sockets()[0].Number})
 		ln.Close()
-		testkit.Until(t, "the socket to be closed", func() bool { return len(tr.table.Sockets()) == 0 })
+		until(t, "the socket to be closed", func() bool { return len(tr.table.Sockets()) == 0 })
 	}
 	tr.quiet()
 	if n := tr.look().Repairs; n > 0 {
@@ -143,23 +142,23 @@ func TestPauseOwn(t *testing.T) {
 			r.Policy = p
 			ln := tr.worker(0).mustListen(r)
 			addr := ln.Addr().String()
-			go testkit.ServeID(ln, "a")
-			testkit.Ask(t, "tcp", addr)
+			go serveID(ln, "a")
+			ask(t, "tcp", addr)
 			if !tr.table.Pause(1) || !tr.table.Sockets()[0].Paused {
 				t.Fatal("not paused")
 			}
-			testkit.Until(t, "the pause", func() bool { return inspect.Paused(tr.workers[1].ls, 1) })
+			until(t, "the pause", func() bool { return inspect.Paused(tr.workers[1].ls, 1) })
 			late := tr.worker(1).mustListen(r)
-			go testkit.ServeID(late, "b")
+			go serveID(late, "b")
 			const n = 20
 			answers := make(chan error, n)
 			for range n {
 				go func() {
-					_, err := testkit.TryAsk("tcp", addr)
+					_, err := tryAsk("tcp", addr)
 					answers <- err
 				}()
 			}
-			testkit.Until(t, "connections in the backlog", func() bool { return tr.backlog(1) >= n })
+			until(t, "connections in the backlog", func() bool { return tr.backlog(1) >= n })
 			select {
 			case err := <-answers:
 				t.Fatalf("answered while paused, %v", err)
@@ -206,11 +205,11 @@ func TestReusePortDeath(t *testing.T) {
 	answers := make(chan string, n)
 	for range n {
 		go func() {
-			s, err := testkit.TryAsk("tcp", addr)
+			s, err := tryAsk("tcp", addr)
 			answers <- fmt.Sprint(s, err)
 		}()
 	}
-	testkit.Until(t, "connections in the backlogs", func() bool { return tr.backlog(1) == n })
+	until(t, "connections in the backlogs", func() bool { return tr.backlog(1) == n })
 	for _, w := range []*testWorker{tr.workers[1], tr.workers[2]} {
 		w.kill()
 	}
@@ -218,7 +217,7 @@ func TestReusePortDeath(t *testing.T) {
 		ln.Close()
 	}
 	for i := range lns {
-		go testkit.ServeID(tr.worker(i).mustListen(r), "x")
+		go serveID(tr.worker(i).mustListen(r), "x")
 	}
 	for range n {
 		if s := <-answers; s != "x<nil>" {
@@ -236,39 +235,39 @@ func TestReusePortRetire(t *testing.T) {
 	tr := newTree(t, false)
 	r := loopback
 	r.Policy, r.Name = netactor.ReusePort, "http"
-	addr, err := tr.table.Open(testkit.Context(t), "listener/http", r)
+	addr, err := tr.table.Open(testContext(t), "listener/http", r)
 	if err != nil {
 		t.Fatal(err)
 	}
 	members := func() int { return tr.table.Sockets()[0].Group }
-	if err := testkit.Connects("tcp", addr.String()); err != nil {
+	if err := connects("tcp", addr.String()); err != nil {
 		t.Fatalf("before the first worker: %v", err)
 	}
 	var workers []*testWorker
 	for i := range 3 {
 		w := tr.worker(i)
-		go testkit.ServeID(w.mustListen(netactor.Request{Name: "http"}), fmt.Sprint(i))
+		go serveID(w.mustListen(netactor.Request{Name: "http"}), fmt.Sprint(i))
 		workers = append(workers, w)
 	}
 	if n := members(); n != 3 {
 		t.Fatalf("%d members", n)
 	}
 	workers[0].gone(true)
-	_ = workers[1].ls.Drain(testkit.Context(t))
-	testkit.Until(t, "one member", func() bool { return members() == 1 })
+	_ = workers[1].ls.Drain(testContext(t))
+	until(t, "one member", func() bool { return members() == 1 })
 	tr.quiet()
 	for range 20 {
-		if s := testkit.Ask(t, "tcp", addr.String()); s != "2" {
+		if s := ask(t, "tcp", addr.String()); s != "2" {
 			t.Fatalf("answer of %q", s)
 		}
 	}
 	workers[2].gone(true)
 	answer := make(chan string, 1)
 	go func() {
-		s, err := testkit.TryAsk("tcp", addr.String())
+		s, err := tryAsk("tcp", addr.String())
 		answer <- fmt.Sprint(s, err)
 	}()
-	go testkit.ServeID(tr.worker(7).mustListen(netactor.Request{Name: "http"}), "7")
+	go serveID(tr.worker(7).mustListen(netactor.Request{Name: "http"}), "7")
 	if s := <-answer; s != "7<nil>" {
 		t.Errorf("answer %q", s)
 	}
@@ -313,15 +312,15 @@ func TestListenWaits(t *testing.T) {
 			_, err := given.ls.Listen(ctx, r)
 			ended <- err
 		}()
-		testkit.Until(t, "three to wait", func() bool { return waits() == 3 })
+		until(t, "three to wait", func() bool { return waits() == 3 })
 		cancel()
 		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
-		testkit.Until(t, "two to wait", func() bool { return waits() == 2 })
+		until(t, "two to wait", func() bool { return waits() == 2 })
 		open := loopback
 		open.Name = "late"
-		addr, err := tr.table.Open(testkit.Context(t), "listener/late", open)
+		addr, err := tr.table.Open(testContext(t), "listener/late", open)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -334,7 +333,7 @@ func TestListenWaits(t *testing.T) {
 			_, err := given.listen(netactor.Request{Name: "never", Wait: true})
 			ended <- err
 		}()
-		testkit.Until(t, "one to wait", func() bool { return waits() == 1 })
+		until(t, "one to wait", func() bool { return waits() == 1 })
 		tr.table.StopOwner("web")
 		if err := <-ended; !errors.Is(err, syscall.ECANCELED) {
 			t.Error(err)

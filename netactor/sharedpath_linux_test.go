@@ -8,14 +8,13 @@ import (
 	"testing"
 
 	"github.com/coppice-go/coppice/netactor"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
 // TestSharedPath: of a socket that a worker shares, the master removes the path only if a socket of
 // that worker's user is there, reached without a link of another user.
 func TestSharedPath(t *testing.T) {
-	testkit.AsRoot(t)
-	theirs, roots, file := testkit.Directories(t)
+	asRoot(t)
+	theirs, roots, file := directories(t)
 	for _, tt := range []struct {
 		name  string
 		path  string
@@ -25,13 +24,13 @@ func TestSharedPath(t *testing.T) {
 		{"honest", filepath.Join(roots, "s"), func(string) error { return nil }, false},
 		{"a link in its directory's place", filepath.Join(theirs, "d", "shadow"), func(path string) error {
 			d := filepath.Dir(path)
-			return errors.Join(os.Rename(d, d+".away"), os.Symlink(roots, d), os.Lchown(d, testkit.Stranger, testkit.Stranger))
+			return errors.Join(os.Rename(d, d+".away"), os.Symlink(roots, d), os.Lchown(d, stranger, stranger))
 		}, true},
 		{"a file in its place", filepath.Join(theirs, "f"), func(path string) error {
 			return errors.Join(os.Remove(path), os.WriteFile(path, nil, 0o600))
 		}, true},
 		{"another user's socket in its place", filepath.Join(theirs, "g"), func(path string) error {
-			return os.Chown(path, testkit.Stranger, testkit.Stranger)
+			return os.Chown(path, stranger, stranger)
 		}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -53,7 +52,7 @@ func TestSharedPath(t *testing.T) {
 				}
 			})
 			tr := newTree(t, false)
-			shared, err := tr.worker(0).ls.Share(testkit.Context(t), netactor.Request{Name: "x"}, ln)
+			shared, err := tr.worker(0).ls.Share(testContext(t), netactor.Request{Name: "x"}, ln)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -62,7 +61,7 @@ func TestSharedPath(t *testing.T) {
 				t.Fatal("no such socket")
 			}
 			_ = shared.Close()
-			testkit.Until(t, "closed", func() bool { return len(tr.table.Sockets()) == 0 })
+			until(t, "closed", func() bool { return len(tr.table.Sockets()) == 0 })
 		})
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/coppice-go/coppice/netactor"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
 // A master that is out of descriptors opens, sends and watches sockets when descriptors are free
@@ -15,17 +14,17 @@ import (
 func TestMasterOutOfDescriptors(t *testing.T) {
 	for _, p := range []netactor.Policy{netactor.RoundRobin, netactor.Shared, netactor.ReusePort} {
 		t.Run("to open one, "+p.String(), func(t *testing.T) {
-			log := make(testkit.Log, 100)
+			log := make(logLines, 100)
 			tr := newTree(t, true, func(tr *tree) { tr.tableCfg.Logger = slog.New(log) })
 			w := tr.worker(0)
 			r := loopback
 			r.Policy = p
-			over := testkit.NoDescriptors(t)
+			over := noDescriptors(t)
 			listened := make(chan error, 1)
 			go func() {
 				ln, err := w.listen(r)
 				if err == nil {
-					go testkit.ServeID(ln, "a")
+					go serveID(ln, "a")
 				}
 				listened <- err
 			}()
@@ -33,7 +32,7 @@ func TestMasterOutOfDescriptors(t *testing.T) {
 			over()
 			wait(t, listened)
 			log.Next(t, "the master has what sockets take again")
-			if s := testkit.Ask(t, "tcp", tr.table.Sockets()[0].Address); s != "a" {
+			if s := ask(t, "tcp", tr.table.Sockets()[0].Address); s != "a" {
 				t.Errorf("answer %q", s)
 			}
 			if len(log) > 0 {
@@ -45,27 +44,27 @@ func TestMasterOutOfDescriptors(t *testing.T) {
 		})
 	}
 	t.Run("to send one to the listener process", func(t *testing.T) {
-		log := make(testkit.Log, 100)
+		log := make(logLines, 100)
 		tr := newTree(t, true, func(tr *tree) { tr.tableCfg.Logger = slog.New(log) })
 		w := tr.worker(0)
 		ln := w.mustListen(loopback)
-		go testkit.ServeID(ln, "a")
+		go serveID(ln, "a")
 		tr.joined(1)
 		tr.killListener()
-		over := testkit.NoDescriptors(t)
+		over := noDescriptors(t)
 		tr.startListener()
 		log.Next(t, "the master is short of")
 		over()
-		if s := testkit.Ask(t, "tcp", ln.Addr().String()); s != "a" {
+		if s := ask(t, "tcp", ln.Addr().String()); s != "a" {
 			t.Errorf("answer %q", s)
 		}
 	})
 	t.Run("for longer than a worker waits", func(t *testing.T) {
-		ctx, cancel := context.WithCancel(testkit.Context(t))
-		log := make(testkit.Log, 100)
+		ctx, cancel := context.WithCancel(testContext(t))
+		log := make(logLines, 100)
 		tr := newTree(t, true, func(tr *tree) { tr.tableCfg.Logger = slog.New(log) })
 		w := tr.worker(0)
-		over := testkit.NoDescriptors(t)
+		over := noDescriptors(t)
 		listened := make(chan error, 1)
 		go func() {
 			_, err := w.ls.Listen(ctx, loopback)
@@ -77,6 +76,6 @@ func TestMasterOutOfDescriptors(t *testing.T) {
 			t.Error("it listens")
 		}
 		over()
-		testkit.Until(t, "nothing to be open", func() bool { return len(tr.table.Sockets()) == 0 && tr.look().Pending == 0 })
+		until(t, "nothing to be open", func() bool { return len(tr.table.Sockets()) == 0 && tr.look().Pending == 0 })
 	})
 }

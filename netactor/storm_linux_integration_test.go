@@ -22,7 +22,6 @@ import (
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 	"github.com/coppice-go/coppice/netactor/listen"
 )
 
@@ -161,8 +160,8 @@ func (tr *tree) startProc(slot int, vars map[string]string) *proc {
 		tr.t.Fatal(err)
 	}
 	d.AddWorker(w.Worker, link)
-	h := testkit.Handle(tr.t, its)
-	if err := master.Send(testkit.Context(tr.t), &fdipc.Frame{Kind: kindLink, Handles: []*fdipc.Handle{h}}); err != nil {
+	h := handleOf(tr.t, its)
+	if err := master.Send(testContext(tr.t), &fdipc.Frame{Kind: kindLink, Handles: []*fdipc.Handle{h}}); err != nil {
 		h.Close()
 	}
 	go func() {
@@ -234,7 +233,7 @@ func newStorm(t *testing.T, p netactor.Policy) *aStorm {
 			return next()
 		}
 	})
-	addr, err := s.tr.table.Open(testkit.Context(t), "listener/storm", netactor.Request{Network: "tcp", Address: "127.0.0.1:0", Policy: p})
+	addr, err := s.tr.table.Open(testContext(t), "listener/storm", netactor.Request{Network: "tcp", Address: "127.0.0.1:0", Policy: p})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,11 +342,11 @@ func (s *aStorm) blow(i int) {
 // balance checks the counts of the listener, once all reports have come.
 func (s *aStorm) balance(attempted int64) {
 	t, tr := s.t, s.tr
-	testkit.Until(t, "the counts to settle", func() bool {
+	until(t, "the counts to settle", func() bool {
 		c := tr.stats().Counts
 		return c.Waiting+c.Offered == 0 && c.Accepted == uint64(attempted)
 	})
-	testkit.Until(t, "the ends to be reported", func() bool {
+	until(t, "the ends to be reported", func() bool {
 		open := 0
 		for _, w := range tr.stats().Workers {
 			open += w.Counts.Open()
@@ -379,7 +378,7 @@ func (s *aStorm) balance(attempted int64) {
 // them before the answer.
 func (s *aStorm) client(id int) {
 	rnd := rand.New(rand.NewPCG(3, uint64(id)))
-	d := net.Dialer{Timeout: testkit.Deadline}
+	d := net.Dialer{Timeout: deadline}
 	for i := range s.each {
 		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, byte(1+id), byte(2+i%200))}
 		quits := rnd.IntN(20) == 0
@@ -407,7 +406,7 @@ func (s *aStorm) client(id int) {
 // another worker. It takes connections again when it has descriptors.
 func TestOutOfDescriptorsX2(t *testing.T) {
 	tr := newTree(t, false)
-	addr, err := tr.table.Open(testkit.Context(t), "listener/x2", loopback)
+	addr, err := tr.table.Open(testContext(t), "listener/x2", loopback)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -441,7 +440,7 @@ func TestOutOfDescriptorsX2(t *testing.T) {
 		t.Fatalf("the worker was not out of descriptors: %+v", of())
 	}
 	for _, c := range clients {
-		_ = c.SetDeadline(time.Now().Add(testkit.Deadline))
+		_ = c.SetDeadline(time.Now().Add(deadline))
 		if _, err := c.Write([]byte{'x'}); err != nil {
 			t.Fatal(err)
 		}
@@ -449,7 +448,7 @@ func TestOutOfDescriptorsX2(t *testing.T) {
 			t.Fatalf("answer %q, %v", b, err)
 		}
 	}
-	testkit.Until(t, "the worker to be back", func() bool {
+	until(t, "the worker to be back", func() bool {
 		if err := roundTrip(new(net.Dialer), addr.String(), false); err != nil {
 			t.Fatal(err)
 		}
@@ -472,7 +471,7 @@ func roundTrip(d *net.Dialer, addr string, quits bool) error {
 	if quits {
 		return c.(*net.TCPConn).SetLinger(0)
 	}
-	c.SetDeadline(time.Now().Add(testkit.Deadline))
+	c.SetDeadline(time.Now().Add(deadline))
 	if _, err := c.Write([]byte{'x'}); err != nil {
 		return err
 	}
@@ -510,8 +509,8 @@ func TestFDIsTheMasters(t *testing.T) {
 		t.Errorf("%s, want %s of descriptor %s", got.Addr(), ln.Addr(), strconv.Itoa(fd))
 	}
 	ln.Close()
-	go testkit.ServeID(got, "fd")
-	if s := testkit.Ask(t, "tcp", got.Addr().String()); s != "fd" {
+	go serveID(got, "fd")
+	if s := ask(t, "tcp", got.Addr().String()); s != "fd" {
 		t.Errorf("answer %q", s)
 	}
 }

@@ -19,7 +19,6 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/internal/inspect"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 	"github.com/coppice-go/coppice/netactor/listen"
 )
@@ -29,7 +28,7 @@ var loopback = netactor.Request{Network: "tcp", Address: "127.0.0.1:0"}
 // joined waits until n workers take part in the only listener.
 func (tr *tree) joined(n int) {
 	tr.t.Helper()
-	testkit.Until(tr.t, fmt.Sprintf("%d workers to join", n), func() bool {
+	until(tr.t, fmt.Sprintf("%d workers to join", n), func() bool {
 		k := 0
 		for _, w := range tr.stats().Workers {
 			if w.Joined {
@@ -43,7 +42,7 @@ func (tr *tree) joined(n int) {
 // settled waits until the dispatcher has no connections, and checks that the counts balance.
 func (tr *tree) settled(claimed int) netactor.ListenerStats {
 	tr.t.Helper()
-	testkit.Until(tr.t, fmt.Sprintf("%d claims", claimed), func() bool {
+	until(tr.t, fmt.Sprintf("%d claims", claimed), func() bool {
 		c := tr.stats().Counts
 		return c.Claimed == uint64(claimed) && c.Waiting+c.Offered == 0
 	})
@@ -71,13 +70,13 @@ func TestRoundRobinIsCyclic(t *testing.T) {
 			} else if addr != ln.Addr().String() {
 				t.Fatalf("port 0 gave %s, then %s", addr, ln.Addr())
 			}
-			go testkit.ServeID(ln, fmt.Sprint(i))
+			go serveID(ln, fmt.Sprint(i))
 		}
 		tr.joined(workers)
 		var got [workers]int
 		for range rounds {
 			var i int
-			_, _ = fmt.Sscan(testkit.Ask(t, "tcp", addr), &i)
+			_, _ = fmt.Sscan(ask(t, "tcp", addr), &i)
 			got[i]++
 		}
 		for _, n := range got {
@@ -103,11 +102,11 @@ func TestNobodyThereX3(t *testing.T) {
 		answers := make(chan string, 8)
 		for range cap(answers) {
 			go func() {
-				s, err := testkit.TryAsk("tcp", addr)
+				s, err := tryAsk("tcp", addr)
 				answers <- fmt.Sprint(s, err)
 			}()
 		}
-		go testkit.ServeID(tr.worker(0).mustListen(loopback2(addr)), "ok")
+		go serveID(tr.worker(0).mustListen(loopback2(addr)), "ok")
 		for range cap(answers) {
 			if s := <-answers; s != "ok<nil>" {
 				t.Errorf("answer %q", s)
@@ -141,15 +140,15 @@ func TestDeathWithUnclaimedX1(t *testing.T) {
 					return
 				}
 				defer c.Close()
-				c.SetDeadline(time.Now().Add(testkit.Deadline))
+				c.SetDeadline(time.Now().Add(deadline))
 				s, err := io.ReadAll(c)
 				answers <- fmt.Sprint(string(s), err)
 			}()
 		}
 		dialled.Wait()
-		testkit.Until(t, "offers to both", func() bool { return tr.stats().Counts.Accepted == n })
+		until(t, "offers to both", func() bool { return tr.stats().Counts.Accepted == n })
 		a.kill()
-		go testkit.ServeID(ln, "b")
+		go serveID(ln, "b")
 		for range n {
 			if s := <-answers; s != "b<nil>" {
 				t.Errorf("answer %q", s)
@@ -170,10 +169,10 @@ func TestStalledWorker(t *testing.T) {
 		a, b := tr.worker(0), tr.worker(1)
 		lna := a.mustListen(loopback)
 		addr := lna.Addr().String()
-		go testkit.ServeID(b.mustListen(loopback2(addr)), "b")
+		go serveID(b.mustListen(loopback2(addr)), "b")
 		tr.joined(2)
 		for range 10 {
-			if s := testkit.Ask(t, "tcp", addr); s != "b" {
+			if s := ask(t, "tcp", addr); s != "b" {
 				t.Fatalf("answer %q", s)
 			}
 		}
@@ -187,8 +186,8 @@ func TestStalledWorker(t *testing.T) {
 		if returned == 0 {
 			t.Error("the stalled worker was offered nothing")
 		}
-		go testkit.ServeID(lna, "a") // it skips revoked connections
-		testkit.Until(t, "the worker to be used again", func() bool { return testkit.Ask(t, "tcp", addr) == "a" })
+		go serveID(lna, "a") // it skips revoked connections
+		until(t, "the worker to be used again", func() bool { return ask(t, "tcp", addr) == "a" })
 	})
 }
 
@@ -199,12 +198,12 @@ func TestRefusal(t *testing.T) {
 		a, b := tr.worker(0), tr.worker(1)
 		lna := a.mustListen(loopback)
 		addr := lna.Addr().String()
-		go testkit.ServeID(b.mustListen(loopback2(addr)), "b")
+		go serveID(b.mustListen(loopback2(addr)), "b")
 		tr.joined(2)
 		// a no longer knows the listener, and has not reported it.
 		restore := inspect.Hide(a.ls, 1)
 		for range 6 {
-			if s := testkit.Ask(t, "tcp", addr); s != "b" {
+			if s := ask(t, "tcp", addr); s != "b" {
 				t.Fatalf("answer %q", s)
 			}
 		}
@@ -227,11 +226,11 @@ func TestListenerClose(t *testing.T) {
 		answers := make(chan string, 10)
 		for range cap(answers) {
 			go func() {
-				s, err := testkit.TryAsk("tcp", addr)
+				s, err := tryAsk("tcp", addr)
 				answers <- fmt.Sprint(s, err)
 			}()
 		}
-		testkit.Until(t, "offers", func() bool { return tr.stats().Counts.Offered == cap(answers) })
+		until(t, "offers", func() bool { return tr.stats().Counts.Offered == cap(answers) })
 		accepted := make(chan error, 1)
 		lna2 := lna
 		if err := lna.Close(); err != nil {
@@ -247,7 +246,7 @@ func TestListenerClose(t *testing.T) {
 		if err := lna.Close(); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("second close: %v", err)
 		}
-		go testkit.ServeID(lnb, "b")
+		go serveID(lnb, "b")
 		for range cap(answers) {
 			if s := <-answers; s != "b<nil>" {
 				t.Errorf("answer %q", s)
@@ -282,12 +281,12 @@ func TestListenAgainN87(t *testing.T) {
 				t.Fatalf("round %d: %s, want %s", i, got, addr)
 			}
 		}
-		go testkit.ServeID(first, "a")
-		if s := testkit.Ask(t, "tcp", addr); s != "a" {
+		go serveID(first, "a")
+		if s := ask(t, "tcp", addr); s != "a" {
 			t.Errorf("answer %q", s)
 		}
 		first.Close()
-		testkit.Until(t, "the socket to be closed", func() bool { return connects2(addr) != nil })
+		until(t, "the socket to be closed", func() bool { return connects2(addr) != nil })
 	})
 }
 
@@ -343,7 +342,7 @@ func TestListenGivenUpN104(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		testkit.Until(t, "all sockets to be closed", func() bool { return len(tr.table.Sockets()) == 0 })
+		until(t, "all sockets to be closed", func() bool { return len(tr.table.Sockets()) == 0 })
 	})
 }
 
@@ -353,7 +352,7 @@ func TestPause(t *testing.T) {
 	w := tr.worker(0)
 	ln := w.mustListen(loopback)
 	addr := ln.Addr().String()
-	go testkit.ServeID(ln, "a")
+	go serveID(ln, "a")
 	tr.joined(1)
 	if tr.table.Pause(99) {
 		t.Error("paused what is not there")
@@ -361,17 +360,17 @@ func TestPause(t *testing.T) {
 	if !tr.table.Pause(1) {
 		t.Fatal("not paused")
 	}
-	testkit.Until(t, "the pause", func() bool { return tr.stats().Paused })
+	until(t, "the pause", func() bool { return tr.stats().Paused })
 	answer := make(chan string, 1)
 	go func() {
-		s, err := testkit.TryAsk("tcp", addr)
+		s, err := tryAsk("tcp", addr)
 		answer <- fmt.Sprint(s, err)
 	}()
 	// A new listener process keeps the pause.
 	tr.killListener()
 	tr.startListener()
 	tr.joined(1)
-	testkit.Until(t, "the pause", func() bool { return tr.stats().Paused })
+	until(t, "the pause", func() bool { return tr.stats().Paused })
 	select {
 	case s := <-answer:
 		t.Fatalf("answered %q while paused", s)
@@ -427,7 +426,7 @@ func TestLimitX9(t *testing.T) {
 		(<-held).Close()
 	}
 	tr.settled(5)
-	testkit.Until(t, "all ends to be reported", func() bool { return tr.stats().Workers[0].Counts.Finished == 5 })
+	until(t, "all ends to be reported", func() bool { return tr.stats().Workers[0].Counts.Finished == 5 })
 }
 
 // Issue 7, 5b: the death of the listener process leaves the backlog, the connections in workers'
@@ -455,7 +454,7 @@ func TestListenerProcessRestart(t *testing.T) {
 		}
 		answer := make(chan string, 1)
 		go func() {
-			s, err := testkit.TryAsk("tcp", addr)
+			s, err := tryAsk("tcp", addr)
 			answer <- fmt.Sprint(s, err)
 		}()
 		tr.startListener()
@@ -463,7 +462,7 @@ func TestListenerProcessRestart(t *testing.T) {
 		if st := tr.stats(); st.Counts.Claimed != 0 {
 			t.Errorf("the new listener process knows of %d claims", st.Counts.Claimed)
 		}
-		go testkit.ServeID(ln, "a")
+		go serveID(ln, "a")
 		if s := <-answer; s != "a<nil>" {
 			t.Errorf("answer %q", s)
 		}
@@ -473,9 +472,9 @@ func TestListenerProcessRestart(t *testing.T) {
 			a, _ := inspect.Listener(tr.disp, 1)
 			return a.Load
 		}
-		testkit.Until(t, "the load to be 1", func() bool { return load() == 1 })
+		until(t, "the load to be 1", func() bool { return load() == 1 })
 		s.Close()
-		testkit.Until(t, "the load to be 0", func() bool { return load() == 0 })
+		until(t, "the load to be 0", func() bool { return load() == 0 })
 		tr.settled(1)
 	})
 }
@@ -492,17 +491,17 @@ func TestLinkMadeAnew(t *testing.T) {
 				r := loopback
 				r.Policy = p
 				ln := w.mustListen(r)
-				held := testkit.Hold(ln)
+				held := hold(ln)
 				tr.joined(1)
 				var conns []net.Conn
 				for range 4 {
-					testkit.Dial(t, ln.Addr())
+					dial(t, ln.Addr())
 					conns = append(conns, <-held)
 				}
 				tr.settled(4)
 				load := func(n int) {
 					t.Helper()
-					testkit.Until(t, fmt.Sprint("the load to be ", n), func() bool {
+					until(t, fmt.Sprint("the load to be ", n), func() bool {
 						tr.stats() // reads the worker's page
 						a, ok := inspect.Listener(tr.disp, 1)
 						return ok && a.Load == n
@@ -521,7 +520,7 @@ func TestLinkMadeAnew(t *testing.T) {
 				}
 				conns[1].Close()
 				answered := make(chan net.Conn)
-				go func() { answered <- testkit.Dial(t, ln.Addr()) }() // waits for it
+				go func() { answered <- dial(t, ln.Addr()) }() // waits for it
 				w.connect()
 				conns = append(conns, <-held)
 				<-answered
@@ -559,10 +558,10 @@ func TestShutdownDrainsBacklog(t *testing.T) {
 			clients = append(clients, c)
 		}
 		down := make(chan error, 1)
-		go func() { down <- tr.disp.Shutdown(testkit.Context(t)) }()
-		go testkit.ServeID(ln, "a")
+		go func() { down <- tr.disp.Shutdown(testContext(t)) }()
+		go serveID(ln, "a")
 		for _, c := range clients {
-			c.SetDeadline(time.Now().Add(testkit.Deadline))
+			c.SetDeadline(time.Now().Add(deadline))
 			if b, err := io.ReadAll(c); string(b) != "a" || err != nil {
 				t.Errorf("answer %q, %v", b, err)
 			}
@@ -584,14 +583,14 @@ func TestShutdownEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	testkit.Until(t, "the offer", func() bool { return tr.stats().Counts.Offered == 1 })
+	until(t, "the offer", func() bool { return tr.stats().Counts.Offered == 1 })
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if err := tr.disp.Shutdown(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 	ln.Close() // gives the connection back: no worker takes it
-	c.SetDeadline(time.Now().Add(testkit.Deadline))
+	c.SetDeadline(time.Now().Add(deadline))
 	if b, err := io.ReadAll(c); len(b) > 0 || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%q, %v", b, err)
 	}
@@ -610,14 +609,14 @@ func TestShared(t *testing.T) {
 		if lnb.Addr().String() != addr {
 			t.Fatalf("%s and %s", addr, lnb.Addr())
 		}
-		go testkit.ServeID(lna, "a")
-		if s := testkit.Ask(t, "tcp", addr); s != "a" {
+		go serveID(lna, "a")
+		if s := ask(t, "tcp", addr); s != "a" {
 			t.Errorf("answer %q", s)
 		}
 		a.kill()
 		lna.Close()
-		go testkit.ServeID(lnb, "b")
-		if s := testkit.Ask(t, "tcp", addr); s != "b" {
+		go serveID(lnb, "b")
+		if s := ask(t, "tcp", addr); s != "b" {
 			t.Errorf("answer %q", s)
 		}
 		if n := len(tr.disp.Stats()); n != 0 {
@@ -628,7 +627,7 @@ func TestShared(t *testing.T) {
 			t.Errorf("%d sockets while one worker's replacement is to come", n)
 		}
 		tr.table.StopOwner("web")
-		testkit.Until(t, "the socket to be closed", func() bool { return connects2(addr) != nil })
+		until(t, "the socket to be closed", func() bool { return connects2(addr) != nil })
 	})
 }
 
@@ -643,7 +642,7 @@ func TestShare(t *testing.T) {
 			t.Fatal(err)
 		}
 		addr := raw.Addr().String()
-		lna, err := a.ls.Share(testkit.Context(t), netactor.Request{Name: "mine"}, raw)
+		lna, err := a.ls.Share(testContext(t), netactor.Request{Name: "mine"}, raw)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -652,9 +651,9 @@ func TestShare(t *testing.T) {
 			t.Fatalf("%s and %s, want %s", lna.Addr(), lnb.Addr(), addr)
 		}
 		tr.joined(2)
-		go testkit.ServeID(lna, "a")
-		go testkit.ServeID(lnb, "b")
-		got := testkit.Ask(t, "tcp", addr) + testkit.Ask(t, "tcp", addr)
+		go serveID(lna, "a")
+		go serveID(lnb, "b")
+		got := ask(t, "tcp", addr) + ask(t, "tcp", addr)
 		if got != "ab" && got != "ba" {
 			t.Errorf("answers %q", got)
 		}
@@ -662,10 +661,10 @@ func TestShare(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.ls.Share(testkit.Context(t), netactor.Request{Name: "mine"}, second); !errors.Is(err, syscall.EADDRINUSE) {
+		if _, err := b.ls.Share(testContext(t), netactor.Request{Name: "mine"}, second); !errors.Is(err, syscall.EADDRINUSE) {
 			t.Errorf("a taken name: %v", err)
 		}
-		testkit.Until(t, "the refused socket to be closed", func() bool { return connects2(second.Addr().String()) != nil })
+		until(t, "the refused socket to be closed", func() bool { return connects2(second.Addr().String()) != nil })
 	})
 }
 
@@ -677,16 +676,16 @@ func TestShareUnix(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln, err := w.ls.Share(testkit.Context(t), netactor.Request{Name: "u"}, raw)
+	ln, err := w.ls.Share(testContext(t), netactor.Request{Name: "u"}, raw)
 	if err != nil {
 		t.Fatal(err)
 	}
-	go testkit.ServeID(ln, "u")
-	if s := testkit.Ask(t, "unix", path); s != "u" {
+	go serveID(ln, "u")
+	if s := ask(t, "unix", path); s != "u" {
 		t.Errorf("answer %q", s)
 	}
 	ln.Close()
-	testkit.Until(t, "the path to be removed", func() bool { _, err := testkit.TryAsk("unix", path); return errors.Is(err, syscall.ENOENT) })
+	until(t, "the path to be removed", func() bool { _, err := tryAsk("unix", path); return errors.Is(err, syscall.ENOENT) })
 }
 
 // Edge case of item 3d: a listener that the worker opens itself. It asks no other process, and the
@@ -711,7 +710,7 @@ func TestAdopt(t *testing.T) {
 		t.Errorf("%d connections, %d sockets at the master", n, len(tr.table.Sockets()))
 	}
 	drained := make(chan error, 1)
-	go func() { drained <- w.ls.Drain(testkit.Context(t)) }()
+	go func() { drained <- w.ls.Drain(testContext(t)) }()
 	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("accept: %v", err)
 	}
@@ -736,20 +735,20 @@ func TestAdopt(t *testing.T) {
 
 // Without a master Listen is net.Listen.
 func TestAlone(t *testing.T) {
-	testkit.CheckLeaks(t)
+	checkLeaks(t)
 	ls := listen.New(listen.Config{Logger: quiet})
-	ln, err := ls.Listen(testkit.Context(t), loopback)
+	ln, err := ls.Listen(testContext(t), loopback)
 	if err != nil {
 		t.Fatal(err)
 	}
-	go testkit.ServeID(ln, "x")
-	if s := testkit.Ask(t, "tcp", ln.Addr().String()); s != "x" {
+	go serveID(ln, "x")
+	if s := ask(t, "tcp", ln.Addr().String()); s != "x" {
 		t.Errorf("answer %q", s)
 	}
-	if _, err := ls.Listen(testkit.Context(t), loopback2(ln.Addr().String())); !errors.Is(err, syscall.EADDRINUSE) {
+	if _, err := ls.Listen(testContext(t), loopback2(ln.Addr().String())); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("%v", err)
 	}
-	if err := ls.Drain(testkit.Context(t)); err != nil {
+	if err := ls.Drain(testContext(t)); err != nil {
 		t.Error(err)
 	}
 }
@@ -764,7 +763,7 @@ func TestOwnerStops(t *testing.T) {
 		if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("accept: %v", err)
 		}
-		testkit.Until(t, "the port to be free", func() bool { return connects2(ln.Addr().String()) != nil })
+		until(t, "the port to be free", func() bool { return connects2(ln.Addr().String()) != nil })
 	})
 }
 
@@ -773,27 +772,27 @@ func TestSpec(t *testing.T) {
 	tr := newTree(t, true)
 	r := loopback
 	r.Name = "http"
-	addr, err := tr.table.Open(testkit.Context(t), "listener/http", r)
+	addr, err := tr.table.Open(testContext(t), "listener/http", r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tr.table.Open(testkit.Context(t), "listener/again", loopback2("bad")); err == nil {
+	if _, err := tr.table.Open(testContext(t), "listener/again", loopback2("bad")); err == nil {
 		t.Error("a bad address opened")
 	}
-	if _, err := tr.table.Open(testkit.Context(t), "listener/again", loopback2(addr.String()+"x")); err == nil {
+	if _, err := tr.table.Open(testContext(t), "listener/again", loopback2(addr.String()+"x")); err == nil {
 		t.Error("a bad port opened")
 	}
 	answer := make(chan string, 1)
 	go func() {
-		s, err := testkit.TryAsk("tcp", addr.String())
+		s, err := tryAsk("tcp", addr.String())
 		answer <- fmt.Sprint(s, err)
 	}()
 	ln := tr.worker(0).mustListen(netactor.Request{Name: "http"})
-	go testkit.ServeID(ln, "a")
+	go serveID(ln, "a")
 	if s := <-answer; s != "a<nil>" {
 		t.Errorf("answer %q", s)
 	}
-	st, err := tr.table.Stats(testkit.Context(t))
+	st, err := tr.table.Stats(testContext(t))
 	if err != nil || len(st) != 1 || st[0].Name != "http" || st[0].Counts.Accepted != 1 {
 		t.Errorf("stats %+v, %v", st, err)
 	}
@@ -830,7 +829,7 @@ func TestHTTP(t *testing.T) {
 				}
 			}
 			client.CloseIdleConnections()
-			if err := srv.Shutdown(testkit.Context(t)); err != nil {
+			if err := srv.Shutdown(testContext(t)); err != nil {
 				t.Error(err)
 			}
 			if err := <-done; err != http.ErrServerClosed {
@@ -884,7 +883,7 @@ func TestLeastLoaded(t *testing.T) {
 	for _, c := range held["b"] {
 		c.Close()
 	}
-	testkit.Until(t, "the ends to be known", func() bool {
+	until(t, "the ends to be known", func() bool {
 		for _, w := range tr.stats().Workers {
 			if w.Worker.ID == b.ID {
 				return w.Counts.Finished == 3
@@ -910,9 +909,9 @@ func TestExhausted(t *testing.T) {
 	w := tr.worker(0)
 	ln := w.mustListen(loopback)
 	tr.joined(1)
-	go testkit.ServeID(ln, "a")
+	go serveID(ln, "a")
 	for range 3 {
-		if s := testkit.Ask(t, "tcp", ln.Addr().String()); s != "a" {
+		if s := ask(t, "tcp", ln.Addr().String()); s != "a" {
 			t.Fatalf("answer %q", s)
 		}
 	}
@@ -928,7 +927,7 @@ func TestForgedFramesN32(t *testing.T) {
 		tr := newTree(t, mem)
 		w := tr.worker(0)
 		ln := w.mustListen(loopback)
-		go testkit.ServeID(ln, "a")
+		go serveID(ln, "a")
 		tr.joined(1)
 		for k := range 16 {
 			for _, payload := range [][]byte{nil, []byte("{"), wire.Count(1 << 62), []byte(`{"Number":1}`)} {
@@ -943,16 +942,16 @@ func TestForgedFramesN32(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						f.Handles = []*fdipc.Handle{testkit.Handle(t, h)}
+						f.Handles = []*fdipc.Handle{handleOf(t, h)}
 					}
-					if err := c.Send(testkit.Context(t), f); err != nil {
+					if err := c.Send(testContext(t), f); err != nil {
 						t.Fatalf("kind %#x: %v", kind, err)
 					}
 				}
 			}
 		}
 		for range 3 {
-			if s := testkit.Ask(t, "tcp", ln.Addr().String()); s != "a" {
+			if s := ask(t, "tcp", ln.Addr().String()); s != "a" {
 				t.Fatalf("answer %q", s)
 			}
 		}

@@ -16,7 +16,6 @@ import (
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/internal/inspect"
 	"github.com/coppice-go/coppice/netactor/internal/socket"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
 // queueLingering connects to a Unix listener, sends it a TCP connection whose last close waits for
@@ -68,7 +67,7 @@ func TestQueuedInListener(t *testing.T) {
 			"removed": func(tr *tree) { tr.table.Remove(1) },
 			"stopped": func(tr *tree) { tr.table.StopOwner("l") },
 			"shut down": func(tr *tree) { // without a copy, whose close would wait in place of the table's
-				testkit.Until(t, "the socket", func() (ok bool) {
+				until(t, "the socket", func() (ok bool) {
 					inspect.LookAt(tr.table, func(v inspect.TableView) {
 						s, there := socketOf(v, 1, 0)
 						ok = there && unix.Shutdown(s.FD, unix.SHUT_RDWR) == nil
@@ -81,7 +80,7 @@ func TestQueuedInListener(t *testing.T) {
 			t.Run(name+" "+what, func(t *testing.T) {
 				tr := newTree(t, true)
 				r := netactor.Request{Network: "unix", Address: address(t), Policy: netactor.Shared}
-				if _, err := tr.table.Open(testkit.Context(t), "l", r); err != nil {
+				if _, err := tr.table.Open(testContext(t), "l", r); err != nil {
 					t.Fatal(err)
 				}
 				queueLingering(t, r.Address)
@@ -89,25 +88,25 @@ func TestQueuedInListener(t *testing.T) {
 				go func() { end(tr); close(ended) }()
 				select {
 				case <-ended:
-				case <-testkit.Context(t).Done():
+				case <-testContext(t).Done():
 					t.Fatal("the table waits for what is queued")
 				}
 				if what == "all removed" {
 					return
 				}
 				if what != "shut down" {
-					if _, err := tr.table.Open(testkit.Context(t), "next", r); err != nil {
+					if _, err := tr.table.Open(testContext(t), "next", r); err != nil {
 						t.Fatal(err)
 					}
 				}
-				testkit.Until(t, "it to listen", func() bool {
+				until(t, "it to listen", func() bool {
 					c, err := net.Dial("unix", r.Address)
 					if err == nil {
 						c.Close()
 					}
 					return err == nil
 				})
-				if _, err := tr.table.Open(testkit.Context(t), "other", loopback); err != nil {
+				if _, err := tr.table.Open(testContext(t), "other", loopback); err != nil {
 					t.Fatal(err)
 				}
 			})
@@ -127,7 +126,7 @@ func hangFile(t *testing.T, path string) (answer func()) {
 
 // reopening waits until a socket is being opened again.
 func (tr *tree) reopening(number uint64, index int) {
-	testkit.Until(tr.t, "it to be opened again", func() bool {
+	until(tr.t, "it to be opened again", func() bool {
 		s, ok := socketOf(tr.look(), number, index)
 		return ok && s.Reopening
 	})
@@ -144,7 +143,7 @@ func TestRepairBesideHungFile(t *testing.T) {
 		return netactor.Request{Network: "unix", Address: path, Policy: netactor.Shared}
 	}
 	for i, path := range []string{hung, healthy} {
-		if _, err := tr.table.Open(testkit.Context(t), path, shared(path)); err != nil {
+		if _, err := tr.table.Open(testContext(t), path, shared(path)); err != nil {
 			t.Fatal(i, err)
 		}
 	}
@@ -156,14 +155,14 @@ func TestRepairBesideHungFile(t *testing.T) {
 	go func() {
 		ln, err := w.listen(shared(hung))
 		if err == nil {
-			go testkit.ServeID(ln, "hung")
+			go serveID(ln, "hung")
 		}
 		asked <- err
 	}()
-	go testkit.ServeID(w.mustListen(shared(healthy)), "healthy")
+	go serveID(w.mustListen(shared(healthy)), "healthy")
 	tr.shutDown(2)
-	testkit.Until(t, "an answer", func() bool { s, err := testkit.TryAsk("unix", healthy); return err == nil && s == "healthy" })
-	if _, err := tr.table.Open(testkit.Context(t), "new", shared(filepath.Join(dir, "new"))); err != nil {
+	until(t, "an answer", func() bool { s, err := tryAsk("unix", healthy); return err == nil && s == "healthy" })
+	if _, err := tr.table.Open(testContext(t), "new", shared(filepath.Join(dir, "new"))); err != nil {
 		t.Error(err)
 	}
 	select {
@@ -173,7 +172,7 @@ func TestRepairBesideHungFile(t *testing.T) {
 	}
 	answer()
 	wait(t, asked)
-	testkit.Until(t, "an answer", func() bool { s, err := testkit.TryAsk("unix", hung); return err == nil && s == "hung" })
+	until(t, "an answer", func() bool { s, err := tryAsk("unix", hung); return err == nil && s == "hung" })
 }
 
 // TestListenWhileNotRepaired: a worker that asks for a Unix listener that cannot be opened again
@@ -185,7 +184,7 @@ func TestListenWhileNotRepaired(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := netactor.Request{Network: "unix", Address: filepath.Join(dir, "s"), Policy: netactor.Shared}
-	if _, err := tr.table.Open(testkit.Context(t), "l", r); err != nil {
+	if _, err := tr.table.Open(testContext(t), "l", r); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.RemoveAll(dir); err != nil {
@@ -200,7 +199,7 @@ func TestListenWhileNotRepaired(t *testing.T) {
 		_, err := w.listen(r)
 		asked <- err
 	}()
-	testkit.Until(t, "the question", func() bool {
+	until(t, "the question", func() bool {
 		s, ok := socketOf(tr.look(), 1, 0)
 		return ok && s.Waiting == 1
 	})
@@ -213,11 +212,11 @@ func TestListenWhileNotRepaired(t *testing.T) {
 // TestShortOfSocketsUntilOpen: the master logs the end of a shortage when the socket that waited is
 // open, and not while it is being opened.
 func TestShortOfSocketsUntilOpen(t *testing.T) {
-	log := make(testkit.Log, 100)
+	log := make(logLines, 100)
 	tr := newTree(t, true, func(tr *tree) { tr.tableCfg.Logger = slog.New(log) })
 	w := tr.worker(0)
 	r := netactor.Request{Network: "unix", Address: filepath.Join(t.TempDir(), "s")}
-	over := testkit.NoDescriptors(t)
+	over := noDescriptors(t)
 	listened := make(chan error, 1)
 	go func() {
 		_, err := w.listen(r)
@@ -226,7 +225,7 @@ func TestShortOfSocketsUntilOpen(t *testing.T) {
 	log.Next(t, "the master is short of")
 	answer := hangFile(t, r.Address)
 	over()
-	testkit.Until(t, "the next try", func() bool { return inspect.QueuedFiles(r.Address) == 1 })
+	until(t, "the next try", func() bool { return inspect.QueuedFiles(r.Address) == 1 })
 	tr.quiet()
 	select {
 	case s := <-log:

@@ -5,16 +5,17 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/internal/balance"
 	"github.com/coppice-go/coppice/netactor/internal/faults"
 	"github.com/coppice-go/coppice/netactor/internal/socket"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
 func newTestSource(t *testing.T) (*acceptSocket, string) {
@@ -114,7 +115,10 @@ func TestSourceAccept(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := testkit.Handle(t, f)
+		h, err := fdipc.HandleOf(f)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if _, err := newAcceptSocket(h); !errors.Is(err, syscall.EINVAL) {
 			t.Errorf("%v", err)
 		}
@@ -152,6 +156,8 @@ func TestClientReset(t *testing.T) {
 	}
 	_ = c.SetLinger(0)
 	c.Close()
-	testkit.Until(t, "the reset to be seen", func() bool { return clientReset(tk) })
+	for !clientReset(tk) { // until the reset is seen
+		runtime.Gosched()
+	}
 	s.Close()
 }

@@ -6,32 +6,49 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
+
+// logLines is what a log has written, line by line.
+type logLines chan string
+
+func (l logLines) Write(line []byte) (int, error) {
+	l <- string(line)
+	return len(line), nil
+}
+
+// next waits for the next line that has text.
+func (l logLines) next(text string) {
+	for !strings.Contains(<-l, text) {
+	}
+}
 
 // A worker that accepts itself and is out of descriptors, or refused by a policy, waits in Accept.
 // It logs that once, and once when it is over; the server gets no error.
 func TestSharedOutOfDescriptors(t *testing.T) {
-	log := make(testkit.Log, 100)
-	ls := New(Config{Logger: slog.New(log)})
+	log := make(logLines, 100)
+	ls := New(Config{Logger: slog.New(slog.NewTextHandler(log, nil))})
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, errs := range [][]error{{unix.EMFILE, unix.ENFILE, unix.EMFILE}, {unix.EPERM}} {
 		ln := newDirectListener(ls, &failing{tcp, errs}, tcp.Addr(), 1, "")
-		testkit.Dial(t, tcp.Addr())
+		client, err := net.Dial("tcp", tcp.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
 		c, err := ln.Accept()
 		if err != nil {
 			t.Fatal(err)
 		}
 		_ = c.Close()
-		log.Next(t, "listener cannot accept")
-		log.Next(t, "listener accepts again")
+		log.next("listener cannot accept")
+		log.next("listener accepts again")
 		if len(log) > 0 {
 			t.Errorf("told too: %s", <-log)
 		}
@@ -43,7 +60,7 @@ func TestSharedOutOfDescriptors(t *testing.T) {
 	waits := newDirectListener(ls, &failing{tcp, slices.Repeat([]error{unix.EMFILE}, 100)}, tcp.Addr(), 1, "")
 	accepted := make(chan error, 1)
 	go func() { _, err := waits.Accept(); accepted <- err }()
-	log.Next(t, "listener cannot accept")
+	log.next("listener cannot accept")
 	_ = waits.Close()
 	if err := <-accepted; err == nil {
 		t.Error("accepted by a closed listener")

@@ -1,11 +1,11 @@
 package registry
 
 import (
+	"runtime"
 	"testing"
 	"time"
 
 	"github.com/coppice-go/coppice/netactor"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
 // TestFalseBrokenWords: a false report that a socket is broken lengthens the wait of the next
@@ -13,14 +13,14 @@ import (
 func TestFalseBrokenWords(t *testing.T) {
 	table := New(Config{})
 	defer table.Close()
-	if _, err := table.Open(testkit.Context(t), "l", netactor.Request{Network: "tcp", Address: "127.0.0.1:0"}); err != nil {
+	if _, err := table.Open(t.Context(), "l", netactor.Request{Network: "tcp", Address: "127.0.0.1:0"}); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Until(t, "the socket to be open", func() bool {
+	for idle := false; !idle; runtime.Gosched() { // until the socket is open
 		table.mu.Lock()
-		defer table.mu.Unlock()
-		return !table.busy
-	})
+		idle = !table.busy
+		table.mu.Unlock()
+	}
 	table.repair(1)
 	r := table.repairs[1]
 	for _, want := range []time.Duration{2 * firstRepair, 4 * firstRepair, 8 * firstRepair} {

@@ -13,19 +13,18 @@ import (
 
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/internal/safepath"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
 // TestForeignLink: the master binds at no path that leads through a link of another user, and
 // follows links of root and of its user.
 func TestForeignLink(t *testing.T) {
-	testkit.AsRoot(t)
-	theirs, roots, _ := testkit.Directories(t)
+	asRoot(t)
+	theirs, roots, _ := directories(t)
 	dir := filepath.Dir(theirs)
-	testkit.Link(t, roots, filepath.Join(theirs, "link"), testkit.Stranger)
-	testkit.Link(t, roots, filepath.Join(theirs, "planted"), 0) // in a directory in which they can put another
-	testkit.Link(t, "roots", filepath.Join(dir, "ours"), 0)
-	testkit.Link(t, roots, filepath.Join(dir, "given"), testkit.Stranger)
+	makeLink(t, roots, filepath.Join(theirs, "link"), stranger)
+	makeLink(t, roots, filepath.Join(theirs, "planted"), 0) // in a directory in which they can put another
+	makeLink(t, "roots", filepath.Join(dir, "ours"), 0)
+	makeLink(t, roots, filepath.Join(dir, "given"), stranger)
 	for path, want := range map[string]error{
 		theirs + "/link/s":        syscall.ELOOP,
 		theirs + "/planted/s":     syscall.ELOOP,
@@ -48,7 +47,7 @@ func TestForeignLink(t *testing.T) {
 		if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o666 {
 			t.Errorf("%s: %v, %v", path, st, err)
 		}
-		if err := testkit.Connects("unix", path); err != nil {
+		if err := connects("unix", path); err != nil {
 			t.Error(err)
 		}
 		s.Close()
@@ -62,8 +61,8 @@ func TestForeignLink(t *testing.T) {
 // socket's file. The master removes nothing through the link, and removes the file that it made
 // where that is now.
 func TestSwappedDirectory(t *testing.T) {
-	testkit.AsRoot(t)
-	theirs, roots, file := testkit.Directories(t)
+	asRoot(t)
+	theirs, roots, file := directories(t)
 	path := filepath.Join(theirs, "d", "shadow")
 	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
@@ -73,7 +72,7 @@ func TestSwappedDirectory(t *testing.T) {
 	if err := os.Rename(filepath.Dir(path), away); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Link(t, roots, filepath.Dir(path), testkit.Stranger)
+	makeLink(t, roots, filepath.Dir(path), stranger)
 	s.Close()
 	if _, err := os.Lstat(file); err != nil {
 		t.Errorf("another file was removed: %v", err)
@@ -113,7 +112,7 @@ func TestStalePath(t *testing.T) {
 		"a symbolic link": func(path string) error { stale(path + ".to"); return os.Symlink(path+".to", path) },
 		"it is user 54321's": func(path string) error {
 			stale(path)
-			return os.Chown(path, testkit.Stranger, testkit.Stranger)
+			return os.Chown(path, stranger, stranger)
 		},
 	} {
 		if strings.Contains(name, "user") && os.Geteuid() != 0 {
@@ -200,10 +199,10 @@ func TestConnectedByNumber(t *testing.T) {
 // TestOpenFile: a program with more rights opens only a regular file, and follows no link, in a
 // directory of another user.
 func TestOpenFile(t *testing.T) {
-	testkit.AsRoot(t)
-	theirs, roots, file := testkit.Directories(t)
-	testkit.Link(t, file, filepath.Join(theirs, "log"), testkit.Stranger)
-	testkit.Link(t, "shadow", filepath.Join(roots, "log"), 0)
+	asRoot(t)
+	theirs, roots, file := directories(t)
+	makeLink(t, file, filepath.Join(theirs, "log"), stranger)
+	makeLink(t, "shadow", filepath.Join(roots, "log"), 0)
 	if err := errors.Join(os.Link(file, filepath.Join(theirs, "hard")), unix.Mkfifo(filepath.Join(theirs, "pipe"), 0o666)); err != nil {
 		t.Fatal(err)
 	}
@@ -211,13 +210,13 @@ func TestOpenFile(t *testing.T) {
 	if err := os.WriteFile(other, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Link(t, "other", filepath.Join(roots, "to other"), 0)
+	makeLink(t, "other", filepath.Join(roots, "to other"), 0)
 	common := filepath.Join(filepath.Dir(roots), "common")
 	if err := errors.Join(os.Mkdir(common, 0o777), os.Chmod(common, 0o777|os.ModeSticky)); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Link(t, other, filepath.Join(common, "link"), 0)
-	testkit.Link(t, other, filepath.Join(roots, "twice"), 0)
+	makeLink(t, other, filepath.Join(common, "link"), 0)
+	makeLink(t, other, filepath.Join(roots, "twice"), 0)
 	if err := unix.Linkat(unix.AT_FDCWD, filepath.Join(roots, "twice"), unix.AT_FDCWD, filepath.Join(common, "hard"), 0); err != nil {
 		t.Fatal(err) // as others can without fs.protected_hardlinks
 	}

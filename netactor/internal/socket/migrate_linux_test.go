@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coppice-go/coppice/netactor"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 )
 
 // The close of one of several sockets on a port resets the connections in its backlog, unless
@@ -75,7 +74,7 @@ func dialHere(t *testing.T, address string) {
 		return
 	}
 	t.Cleanup(func() { unix.Close(fd) })
-	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: testkit.PortOf(t, address), Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: portOf(t, address), Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		t.Error(err)
 	}
 }

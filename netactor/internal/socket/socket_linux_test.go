@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coppice-go/coppice/netactor"
-	"github.com/coppice-go/coppice/netactor/internal/testkit"
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
@@ -154,13 +153,13 @@ func TestSocketIPv6Only(t *testing.T) {
 		t.Skip("needs IPv6:", err)
 	}
 	s := opened(t, netactor.Request{Network: "tcp", Address: ":0"})
-	port := testkit.PortOf(t, s.where(t))
-	if err := testkit.Connects("tcp4", fmt.Sprintf("127.0.0.1:%d", port)); err != nil {
+	port := portOf(t, s.where(t))
+	if err := connects("tcp4", fmt.Sprintf("127.0.0.1:%d", port)); err != nil {
 		t.Errorf("dual stack by IPv4: %v", err)
 	}
 	six := opened(t, netactor.Request{Network: "tcp6", Address: ":0"})
-	port = testkit.PortOf(t, six.where(t))
-	if err := testkit.Connects("tcp4", fmt.Sprintf("127.0.0.1:%d", port)); !errors.Is(err, syscall.ECONNREFUSED) {
+	port = portOf(t, six.where(t))
+	if err := connects("tcp4", fmt.Sprintf("127.0.0.1:%d", port)); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("IPv6 alone by IPv4: %v", err)
 	}
 	opened(t, netactor.Request{Network: "tcp4", Address: fmt.Sprintf("0.0.0.0:%d", port)}) // is free
@@ -193,7 +192,7 @@ func TestSocketUnix(t *testing.T) {
 		opened(t, netactor.Request{Network: "unix", Address: path})
 		s.Close()
 		s.fd = -1
-		if err := testkit.Connects("unix", path); err != nil {
+		if err := connects("unix", path); err != nil {
 			t.Error(err)
 		}
 	})
@@ -204,7 +203,7 @@ func TestSocketUnix(t *testing.T) {
 		s.Close()
 		s.fd = -1
 		opened(t, netactor.Request{Network: "unix", Address: path})
-		if err := testkit.Connects("unix", path); err != nil {
+		if err := connects("unix", path); err != nil {
 			t.Error(err)
 		}
 	})
@@ -227,7 +226,7 @@ func TestSocketUnix(t *testing.T) {
 		path := filepath.Join(deep, "sock")
 		s := opened(t, netactor.Request{Network: "unix", Address: path})
 		t.Chdir(deep)
-		if err := testkit.Connects("unix", "sock"); err != nil {
+		if err := connects("unix", "sock"); err != nil {
 			t.Error(err)
 		}
 		s.Close()
@@ -242,7 +241,7 @@ func TestSocketUnix(t *testing.T) {
 		if got := s.where(t); got != name {
 			t.Errorf("address %q", got)
 		}
-		if err := testkit.Connects("unix", name); err != nil {
+		if err := connects("unix", name); err != nil {
 			t.Error(err)
 		}
 	})
@@ -265,7 +264,7 @@ func TestSocketFD(t *testing.T) {
 		t.Errorf("address %s, want %s", got, ln.Addr())
 	}
 	ln.Close()
-	if err := testkit.Connects("tcp", s.where(t)); err != nil {
+	if err := connects("tcp", s.where(t)); err != nil {
 		t.Errorf("after the original was closed: %v", err)
 	}
 }

@@ -1,8 +1,7 @@
-package testkit
+package netactor_test
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"os"
@@ -14,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Connects dials, and closes the connection.
-func Connects(network, address string) error {
+// connects dials, and closes the connection.
+func connects(network, address string) error {
 	c, err := net.Dial(network, address)
 	if err == nil {
 		c.Close()
@@ -23,8 +22,8 @@ func Connects(network, address string) error {
 	return err
 }
 
-// PortOf returns the port of an address.
-func PortOf(t *testing.T, address string) int {
+// portOf returns the port of an address.
+func portOf(t *testing.T, address string) int {
 	t.Helper()
 	_, p, err := net.SplitHostPort(address)
 	if err != nil {
@@ -34,19 +33,19 @@ func PortOf(t *testing.T, address string) int {
 	return n
 }
 
-// Stranger is a user that is neither root nor this process's user.
-const Stranger = 54321
+// stranger is a user that is neither root nor this process's user.
+const stranger = 54321
 
-// AsRoot skips the test if it cannot give a file to another user.
-func AsRoot(t *testing.T) {
+// asRoot skips the test if it cannot give a file to another user.
+func asRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root can make files of another user")
 	}
 }
 
-// Directories returns a directory of another user, and one of root with a file in it.
-func Directories(t *testing.T) (theirs, roots, file string) {
+// directories returns a directory of another user, and one of root with a file in it.
+func directories(t *testing.T) (theirs, roots, file string) {
 	t.Helper()
 	dir := t.TempDir()
 	theirs, roots = filepath.Join(dir, "theirs"), filepath.Join(dir, "roots")
@@ -59,42 +58,34 @@ func Directories(t *testing.T) (theirs, roots, file string) {
 	if err := os.WriteFile(file, []byte("root's own"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chown(theirs, Stranger, Stranger); err != nil {
+	if err := os.Chown(theirs, stranger, stranger); err != nil {
 		t.Fatal(err)
 	}
 	return theirs, roots, file
 }
 
-// Link makes name a symbolic link to a path, owned by a user.
-func Link(t *testing.T, to, name string, uid int) {
-	t.Helper()
-	if err := errors.Join(os.Symlink(to, name), os.Lchown(name, uid, uid)); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// Log is a log that hands its messages to a test.
-type Log chan string
+// logLines is a log that hands its messages to a test.
+type logLines chan string
 
 // Enabled is of slog.Handler: every level is.
-func (l Log) Enabled(context.Context, slog.Level) bool { return true }
+func (l logLines) Enabled(context.Context, slog.Level) bool { return true }
 
-// Handle is of slog.Handler: it passes the message on.
-func (l Log) Handle(_ context.Context, r slog.Record) error {
+// handleOf is of slog.Handler: it passes the message on.
+func (l logLines) Handle(_ context.Context, r slog.Record) error {
 	l <- r.Message
 	return nil
 }
 
 // WithAttrs is of slog.Handler.
-func (l Log) WithAttrs([]slog.Attr) slog.Handler { return l }
+func (l logLines) WithAttrs([]slog.Attr) slog.Handler { return l }
 
 // WithGroup is of slog.Handler.
-func (l Log) WithGroup(string) slog.Handler { return l }
+func (l logLines) WithGroup(string) slog.Handler { return l }
 
 // Next waits for the next message that begins with begin.
-func (l Log) Next(t *testing.T, begin string) {
+func (l logLines) Next(t *testing.T, begin string) {
 	t.Helper()
-	ctx := Context(t)
+	ctx := testContext(t)
 	for {
 		select {
 		case m := <-l:
@@ -107,9 +98,9 @@ func (l Log) Next(t *testing.T, begin string) {
 	}
 }
 
-// NoDescriptors leaves this process without free descriptors, until the returned function is
+// noDescriptors leaves this process without free descriptors, until the returned function is
 // called.
-func NoDescriptors(t *testing.T) (over func()) {
+func noDescriptors(t *testing.T) (over func()) {
 	t.Helper()
 	var old unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {

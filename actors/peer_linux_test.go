@@ -1,4 +1,4 @@
-package actorstest
+package actors_test
 
 import (
 	"fmt"
@@ -13,19 +13,19 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// Role is what a process of a test does: it spawns its actors in s and returns. The process lives
+// A peerRole is what a process of a test does: it spawns its actors in s and returns. The process lives
 // until the test ends or kills it.
-type Role func(s *actors.System) error
+type peerRole func(s *actors.System) error
 
-// Configure may hold, by role, what changes the configuration of a peer's system. To be filled
-// before [Main].
-var Configure = map[string]func(*actors.Config){}
+// configurePeer may hold, by role, what changes the configuration of a peer's system. To be filled
+// before [runTests].
+var configurePeer = map[string]func(*actors.Config){}
 
-const roleVariable = "ACTORSTEST_ROLE"
+const roleVariable = "ACTORS_TEST_ROLE"
 
-// Main is for TestMain: it runs the tests or, in a process that [StartPeer] has started, the role
+// runTests is for TestMain: it runs the tests or, in a process that [startPeer] has started, the role
 // that was asked for. It does not return.
-func Main(m *testing.M, roles map[string]Role) {
+func runTests(m *testing.M, roles map[string]peerRole) {
 	f, env, ok, err := fdipc.Inherited()
 	if err == nil && !ok {
 		os.Exit(m.Run())
@@ -34,14 +34,14 @@ func Main(m *testing.M, roles map[string]Role) {
 		err = play(f, env, roles)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "actorstest:", err)
+		fmt.Fprintln(os.Stderr, "actors test:", err)
 		os.Exit(2)
 	}
 	os.Exit(0)
 }
 
 // play is the life of a peer: until its channel ends.
-func play(f *os.File, env map[string]string, roles map[string]Role) error {
+func play(f *os.File, env map[string]string, roles map[string]peerRole) error {
 	role := roles[env[roleVariable]]
 	if role == nil {
 		return fmt.Errorf("no role %q", env[roleVariable])
@@ -52,7 +52,7 @@ func play(f *os.File, env map[string]string, roles map[string]Role) error {
 		return err
 	}
 	cfg := actors.Config{Address: address, Incarnation: incarnation}
-	if set := Configure[env[roleVariable]]; set != nil {
+	if set := configurePeer[env[roleVariable]]; set != nil {
 		set(&cfg)
 	}
 	s, err := actors.NewSystem(cfg)
@@ -74,8 +74,8 @@ func play(f *os.File, env map[string]string, roles map[string]Role) error {
 	return attach
 }
 
-// Peer is a system in a process of its own, a child of a master in the test's process.
-type Peer struct {
+// A peerProcess is a system in a process of its own, a child of a master in the test's process.
+type peerProcess struct {
 	Address string
 	Pid     int
 
@@ -84,16 +84,16 @@ type Peer struct {
 	gone chan struct{} // closed when the master has detached it
 }
 
-// StartPeer starts this test binary as a child of master, in a role given to [Main], and waits
+// startPeer starts this test binary as a child of master, in a role given to [runTests], and waits
 // until it is attached. Its address is id. It is killed at the end of the test.
-func StartPeer(t testing.TB, master *actors.System, id int, role string) *Peer {
+func startPeer(t testing.TB, master *actors.System, id int, role string) *peerProcess {
 	t.Helper()
 	ours, theirs, err := fdipc.Socketpair()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer theirs.Close()
-	p := &Peer{Address: strconv.Itoa(id), gone: make(chan struct{})}
+	p := &peerProcess{Address: strconv.Itoa(id), gone: make(chan struct{})}
 	p.cmd = exec.Command(os.Args[0], "-test.run=^$")
 	p.cmd.ExtraFiles = []*os.File{theirs}
 	p.cmd.Env = append(os.Environ(), fdipc.Environ(3, map[string]string{roleVariable: role, "ADDRESS": p.Address})...)
@@ -123,17 +123,17 @@ func StartPeer(t testing.TB, master *actors.System, id int, role string) *Peer {
 		close(p.gone)
 	}()
 	t.Cleanup(p.Kill)
-	if err := next(t, ready, "a peer"); err != nil {
+	if err := next(t, ready); err != nil {
 		t.Fatal(err)
 	}
 	return p
 }
 
 // Received returns how many frames the master got from the process.
-func (p *Peer) Received() int { return int(p.conn.Stats().FramesReceived) }
+func (p *peerProcess) Received() int { return int(p.conn.Stats().FramesReceived) }
 
 // Kill kills the process by SIGKILL and returns when the master has detached it.
-func (p *Peer) Kill() {
+func (p *peerProcess) Kill() {
 	_ = p.cmd.Process.Kill() // it may have ended
 	<-p.gone
 }

@@ -1,7 +1,4 @@
-// Package actorstest helps to test actors: a [Probe] stands in for an actor and lets a test see
-// what it gets, a [Tree] is a master and its children without processes, and a [Peer] is a system
-// in a process of its own.
-package actorstest
+package actors_test
 
 import (
 	"context"
@@ -16,18 +13,18 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// Patience bounds every wait of this package. A test that runs into it fails.
-const Patience = 20 * time.Second
+// patience bounds every wait of this package. A test that runs into it fails.
+const patience = 20 * time.Second
 
-// Context returns a context for the calls of a test. It ends with the test, or after [Patience].
-func Context(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+// testContext returns a context for the calls of a test. It ends with the test, or after patience.
+func testContext(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// NewSystem returns a system that is shut down at the end of the test.
-func NewSystem(t testing.TB, cfg actors.Config) *actors.System {
+// newSystem returns a system that is shut down at the end of the test.
+func newSystem(t testing.TB, cfg actors.Config) *actors.System {
 	t.Helper()
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -37,7 +34,7 @@ func NewSystem(t testing.TB, cfg actors.Config) *actors.System {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), Patience)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil { // of a test that leaks a handler on purpose
 			t.Log(err)
@@ -46,10 +43,10 @@ func NewSystem(t testing.TB, cfg actors.Config) *actors.System {
 	return s
 }
 
-// Tree is a master and its children in one process, joined as the runtime joins processes: a
+// A testTree is a master and its children in one process, joined as the runtime joins processes: a
 // connection from the master to each child, which knows the master as its uplink. The master has
 // the address 0, the children 1, 2, 3 ..., never reused; the child in slot i has the name test/i.
-type Tree struct {
+type testTree struct {
 	Master *actors.System
 
 	t     testing.TB
@@ -62,14 +59,14 @@ type treeChild struct {
 	sys    *actors.System
 	conn   *fdipc.Conn // the child's end
 	gone   chan struct{}
-	reason supervisor.Reason // guarded by Tree.mu: how the child ends
+	reason supervisor.Reason // guarded by testTree.mu: how the child ends
 }
 
-// NewTree returns a tree with n children in the slots 0 to n-1.
-func NewTree(t testing.TB, n int) *Tree {
+// newTree returns a tree with n children in the slots 0 to n-1.
+func newTree(t testing.TB, n int) *testTree {
 	t.Helper()
-	tree := &Tree{t: t, child: make(map[int]*treeChild)}
-	tree.Master = NewSystem(t, actors.Config{Address: "0"})
+	tree := &testTree{t: t, child: make(map[int]*treeChild)}
+	tree.Master = newSystem(t, actors.Config{Address: "0"})
 	for i := range n {
 		tree.Start(i)
 	}
@@ -77,20 +74,20 @@ func NewTree(t testing.TB, n int) *Tree {
 }
 
 // Child returns the system in a slot.
-func (tree *Tree) Child(slot int) *actors.System {
+func (tree *testTree) Child(slot int) *actors.System {
 	tree.mu.Lock()
 	defer tree.mu.Unlock()
 	return tree.child[slot].sys
 }
 
 // Start starts a child in a slot, which must be free, and gives it the slot's name.
-func (tree *Tree) Start(slot int) *actors.System {
+func (tree *testTree) Start(slot int) *actors.System {
 	tree.t.Helper()
 	tree.mu.Lock()
 	tree.last++
 	address, incarnation := strconv.Itoa(tree.last), uint64(tree.last)
 	tree.mu.Unlock()
-	sys := NewSystem(tree.t, actors.Config{Address: address, Incarnation: incarnation})
+	sys := newSystem(tree.t, actors.Config{Address: address, Incarnation: incarnation})
 	m := &treeChild{sys: sys, gone: make(chan struct{})}
 	var up sync.WaitGroup
 	up.Add(2)
@@ -123,12 +120,12 @@ func (tree *Tree) Start(slot int) *actors.System {
 	tree.mu.Lock()
 	tree.child[slot] = m
 	tree.mu.Unlock()
-	tree.must(tree.Master.Reregister(Context(tree.t), "test/"+strconv.Itoa(slot), actors.ProcessPID(address)))
+	tree.must(tree.Master.Reregister(testContext(tree.t), "test/"+strconv.Itoa(slot), actors.ProcessPID(address)))
 	tree.t.Cleanup(func() { m.conn.Close(); <-m.gone })
 	return sys
 }
 
-func (tree *Tree) must(err error) {
+func (tree *testTree) must(err error) {
 	if err != nil {
 		tree.t.Error(err)
 	}
@@ -136,7 +133,7 @@ func (tree *Tree) must(err error) {
 
 // Kill ends the child in a slot as the death of its process would, and returns when the master has
 // detached it. The slot is free afterwards.
-func (tree *Tree) Kill(slot int, reason supervisor.Reason) {
+func (tree *testTree) Kill(slot int, reason supervisor.Reason) {
 	tree.t.Helper()
 	tree.mu.Lock()
 	m := tree.child[slot]
@@ -146,7 +143,7 @@ func (tree *Tree) Kill(slot int, reason supervisor.Reason) {
 	m.conn.Close()
 	select {
 	case <-m.gone:
-	case <-time.After(Patience):
+	case <-time.After(patience):
 		tree.t.Fatal("child is not detached")
 	}
 }
