@@ -6,7 +6,8 @@ import "maps"
 // reloaded, a client that a worker closes with its drain reconnects; a worker of an older
 // generation would soon close it again. So a worker has no room while a worker of a newer
 // generation of its pool takes connections, also if that one's window is full for the moment. A
-// newer worker that is suspended, or at its limit, does not count.
+// newer worker that is suspended, or at its limit, does not count, nor does one that has claimed
+// nothing since its suspension: it may have listened long before it accepts.
 //
 // Generations of different pools are not compared: pools are reloaded one after the other.
 type poolState struct {

@@ -3,6 +3,7 @@ package balance
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -59,9 +60,6 @@ func TestBalancerGenerations(t *testing.T) {
 				}
 			}
 			d.b.EndSuspensions(d.now.Add(time.Hour))
-			if got := d.accept(from(4)); got != 3 {
-				t.Errorf("to %d after the suspension", got)
-			}
 			d.joinAs(netactor.Worker{ID: 4, Pool: "web", Slot: 1, Generation: 2})
 			d.b.RemoveWorker(d.b.Workers[3])
 			if got := d.accept(from(5)); got != 4 {
@@ -71,6 +69,27 @@ func TestBalancerGenerations(t *testing.T) {
 			older("the newest are gone", d.accept(from(6)))
 		})
 	}
+	t.Run("on probation", func(t *testing.T) { // as one that listened long before it accepts
+		d := newDesk(t, wire.Opening{}, 0)
+		d.joinAs(netactor.Worker{ID: 1, Pool: "web", Generation: 1})
+		d.joinAs(netactor.Worker{ID: 2, Pool: "web", Generation: 2})
+		if got := d.run(2); got != "22" {
+			t.Errorf("order %s", got)
+		}
+		for range 2 {
+			if got := d.settle(2, fdipc.Returned, 0); len(got) != 1 || got[0] != 1 {
+				t.Errorf("suspended: to %v", got)
+			}
+		}
+		d.b.EndSuspensions(d.now.Add(time.Hour))
+		if got := d.run(5); strings.Count(got, "2") != 1 || strings.Count(got, "1") != 4 {
+			t.Errorf("one offer tests it: order %s", got)
+		}
+		d.settle(2, fdipc.Claimed, 0)
+		if got := d.run(2); got != "22" {
+			t.Errorf("after its claim: order %s", got)
+		}
+	})
 	t.Run("at the limit", func(t *testing.T) {
 		d := newDesk(t, wire.Opening{Limits: netactor.Limits{PerWorker: 1}}, 0)
 		d.joinAs(netactor.Worker{ID: 1, Pool: "web", Generation: 1})

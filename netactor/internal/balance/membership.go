@@ -88,7 +88,7 @@ func (b *Balancer) update(m *Membership) {
 	w, l := m.Worker, m.Listener
 	able := m.joined && w.SuspendedUntil.IsZero()
 	sated := able && l.Limits.PerWorker > 0 && m.load() >= l.Limits.PerWorker
-	changed := m.countAble(able && !sated && !m.outdated())
+	changed := m.countAble(able && !sated && !w.onProbation && !m.outdated())
 	room := 0
 	if able && !sated && !m.yields() {
 		window := l.Limits.Window
