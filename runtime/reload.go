@@ -35,8 +35,8 @@ import (
 // within StartTimeout, or ends without being asked before the reload is over. Slots whose turn had
 // not come are not affected. Slots that had been replaced get a worker of the old generation again,
 // with the old executable, which is still held open, and the old configuration. A slot that cannot
-// go back keeps its new worker; the replacement of that worker will be of the old generation.
-// Reload then returns a [ReloadError].
+// go back keeps its new worker until one of the old generation is ready, which is tried again and
+// again. Reload then returns a [ReloadError].
 //
 // If a pool gives up during the reload because of old workers, the reload goes on. The restarted
 // pool is reloaded too, or starts with the new generation if the reload is over by then. If no
