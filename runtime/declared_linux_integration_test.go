@@ -37,6 +37,7 @@ type declared struct {
 	Cron    bool // a Func
 	Tick    bool // a further Func
 	Web     string
+	Hang    bool // the pool first is not ready
 	Orphans time.Duration
 }
 
@@ -110,8 +111,12 @@ func (d declared) config() coppice.Config {
 func init() {
 	trees["declared"] = func() coppice.Config { return readDeclared(os.Getenv(declaredVar)).config() }
 	trees["declared, after another pool"] = func() coppice.Config {
-		cfg := readDeclared(os.Getenv(declaredVar)).config()
-		cfg.Children = append([]coppice.ChildSpec{coppice.Pool{Name: "first", Size: 1, Worker: idle}}, cfg.Children...)
+		d := readDeclared(os.Getenv(declaredVar))
+		cfg, worker := d.config(), idle
+		if d.Hang {
+			worker = func(ctx context.Context, _ *coppice.Worker) error { <-ctx.Done(); return nil }
+		}
+		cfg.Children = append([]coppice.ChildSpec{coppice.Pool{Name: "first", Size: 1, Worker: worker}}, cfg.Children...)
 		return cfg
 	}
 	trees["declared by release"] = func() coppice.Config {
@@ -223,6 +228,7 @@ func TestReloadOtherValues(t *testing.T) {
 	p.wantLog(map[string]int{"level=WARN": 3})
 	p.wantSize(2)
 	before := p.slots()["first/0"].ID
+	d.Hang = true // the reload fails before a worker serves
 	for web, why := range map[string]string{
 		"api":  "the new program has no pool web, which the tree has: a reload cannot change that: restart the program",
 		"func": `web is a "Func" in the new program, and a "Pool" in the tree: a reload cannot change that: restart the program`,
@@ -236,7 +242,7 @@ func TestReloadOtherValues(t *testing.T) {
 	if now := p.slots()["first/0"].ID; now != before {
 		t.Errorf("first/0 was replaced: %d, before %d", now, before)
 	}
-	d.Web, d.Size = "", 1
+	d.Web, d.Size, d.Hang = "", 1, false
 	d.write(t, path)
 	p.mustReload()
 	p.wantSize(1)

@@ -69,14 +69,14 @@ type poolWorker struct {
 	retired      atomic.Bool           // it will not be replaced, or has been already: its end leaves no gap
 	channelErr   atomic.Pointer[error] // what ended its channel, if not the worker
 	exitNotice   atomic.Pointer[childproto.ExitNotice]
-	declared     atomic.Pointer[[]string] // what its program declares, before it is ready, if that differs from the tree
-	forced       atomic.Int64             // connections that were cut at its drain's deadline
-	relinked     atomic.Int64             // times that it got a new link for a broken one
-	framesLost   atomic.Uint64            // frames whose descriptors the master had no room for
-	badFrames    atomic.Uint64            // frames that could not be understood
-	memory       atomic.Int64             // what it took when it was over Recycle.SoftMemory
-	stopSignal   sync.Once                // the first signal from outside counts
-	requestsDone sync.Once                // the first report that it has had its share of requests counts
+	declared     atomic.Pointer[error] // whether the tree can use what its program declares; nil until it declares something else than the tree
+	forced       atomic.Int64          // connections that were cut at its drain's deadline
+	relinked     atomic.Int64          // times that it got a new link for a broken one
+	framesLost   atomic.Uint64         // frames whose descriptors the master had no room for
+	badFrames    atomic.Uint64         // frames that could not be understood
+	memory       atomic.Int64          // what it took when it was over Recycle.SoftMemory
+	stopSignal   sync.Once             // the first signal from outside counts
+	requestsDone sync.Once             // the first report that it has had its share of requests counts
 	heartbeats   liveness.Answers
 	stacks       fdipc.Calls[struct{}, childproto.StacksFrame]
 
@@ -280,7 +280,11 @@ func (w *poolWorker) bringUp(limit time.Time) error {
 		err = w.await(ctx, w.ready)
 	}
 	if err == nil {
-		err = w.declare()
+		if d := w.declared.Load(); d != nil {
+			err = *d
+		} else {
+			err = w.declare(nil) // the same as the tree
+		}
 	}
 	if err != nil {
 		return w.giveUp(ctx, err)
@@ -289,14 +293,22 @@ func (w *poolWorker) bringUp(limit time.Time) error {
 	return nil
 }
 
-// declare records what the worker, which is ready, declares of the tree.
-func (w *poolWorker) declare() error {
+// declare records what the worker declares of the tree, which may be of no use to the tree.
+func (w *poolWorker) declare(lines []string) error {
 	c := w.driver
-	var lines []string
-	if d := w.declared.Swap(nil); d != nil {
-		lines = *d
-	}
 	return c.declarations.add(w.name(), c.path, w.gen.number, lines, w.gen.number != c.generations.now())
+}
+
+// declarationFrame takes what the worker's program declares, before the worker runs user code. If
+// the tree cannot use it, the worker ends before it serves.
+func (w *poolWorker) declarationFrame(d childproto.DeclarationFrame) {
+	if childproto.IsClosed(w.ready) || w.declared.Load() != nil { // a later one is not of a fresh process
+		return
+	}
+	err := w.declare(d.Lines)
+	if w.declared.Store(&err); err != nil {
+		w.killFor(KilledUnwanted)
+	}
 }
 
 // errExited is the error of a wait that ended because the worker has ended.
@@ -361,7 +373,9 @@ func (w *poolWorker) await(ctx context.Context, said <-chan struct{}) error {
 // without being asked, that end is the reason; otherwise it is err, the error that the master got.
 func (w *poolWorker) giveUp(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
-	if errors.Is(err, errExited) || cause == nil && w.exitedAfter(err) {
+	if d := w.declared.Load(); d != nil && *d != nil {
+		err, cause = *d, nil
+	} else if errors.Is(err, errExited) || cause == nil && w.exitedAfter(err) {
 		w.finish()
 		if w.misfit {
 			return w.failure(errMisfit)

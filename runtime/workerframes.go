@@ -41,11 +41,7 @@ func (w *poolWorker) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	case f.Kind == childproto.FrameReady:
 		w.setReady()
 	case f.Kind == childproto.FrameDeclaration:
-		err = childproto.Handle(f, func(d childproto.DeclarationFrame) {
-			if !childproto.IsClosed(w.ready) { // a later one is not of a fresh process
-				w.declared.CompareAndSwap(nil, &d.Lines)
-			}
-		})
+		err = childproto.Handle(f, w.declarationFrame)
 	case f.Kind == childproto.FrameSpareReady:
 		w.setStandby()
 	case f.Kind == childproto.FrameRequestsSpent:
