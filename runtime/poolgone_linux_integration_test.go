@@ -55,6 +55,20 @@ func init() {
 			}},
 		}}
 	}
+	trees["a pool cannot come back at once"] = func() coppice.Config {
+		return coppice.Config{Intensity: supervisor.Intensity{Max: 1000, Period: time.Minute}, Children: []coppice.ChildSpec{coppice.Pool{
+			Name: "fails", Size: 1, Intensity: once, Worker: func(ctx context.Context, w *coppice.Worker) error {
+				if _, err := os.Stat(os.Getenv(gateVar)); err == nil {
+					return errors.New("not yet")
+				}
+				ln, err := w.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					return err
+				}
+				return w.Serve(ctx, ln, name(w))
+			},
+		}}}
+	}
 	trees["a pool ends the tree"] = func() coppice.Config {
 		return coppice.Config{Intensity: once, Children: []coppice.ChildSpec{
 			coppice.ListenerSpec{Name: "front", Network: "tcp", Address: "127.0.0.1:0"},
@@ -186,6 +200,43 @@ func TestGivesUpForGood(t *testing.T) {
 	runtimetest.Eventually(t, "another pool to serve", func() bool { return !p.Listeners()[0].Paused })
 	if got := get(t, front[0]); got != "0" {
 		t.Errorf("answer %q", got)
+	}
+}
+
+// TestRestartOfPoolFails: a pool gives up, and its restart fails more than once: its socket stays, and
+// its clients wait until it is back.
+func TestRestartOfPoolFails(t *testing.T) {
+	gate := filepath.Join(t.TempDir(), "gate")
+	t.Setenv(gateVar, gate)
+	p := startTree(t, "a pool cannot come back at once")
+	own := addrs(p.Snapshot(), "fails")[0]
+	sub := p.Subscribe(256)
+	defer sub.Close()
+	if err := os.WriteFile(gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(p.pid("fails/0"), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for failed := 0; failed < 2; {
+		if ev := next(t, sub, supervisor.ChildStartFailed); ev.Path == "master/fails" {
+			failed++
+		}
+	}
+	c, err := net.Dial("tcp", own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := os.Remove(gate); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetDeadline(time.Now().Add(runtimetest.Patience))
+	if _, err := io.WriteString(c, "GET / HTTP/1.0\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := io.ReadAll(c); err != nil || !strings.HasSuffix(string(answer), "\r\n\r\n0") {
+		t.Errorf("answer %q, %v", answer, err)
 	}
 }
 

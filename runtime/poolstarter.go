@@ -38,7 +38,6 @@ func (g *poolStarter) Start(ctx context.Context, inc supervisor.Incarnation) (su
 		c.step(pool.Event{Kind: pool.Stop})
 		<-c.gone
 		g.pools.remove(c)
-		g.parts.children.sockets.StopOwner(g.path)
 		c.depart(false) // the supervisor logs why
 		return nil, err
 	}
