@@ -25,7 +25,6 @@ var netactorRooms = map[string][]string{
 	"netactor/internal/safepath": nil,
 	"netactor/internal/shm":      {"netactor"},
 	"netactor/internal/socket":   {"netactor", "netactor/internal/address", "netactor/internal/faults", "netactor/internal/safepath"},
-	"netactor/internal/testkit":  nil,
 	"netactor/internal/wire":     {"netactor", "netactor/internal/address"},
 }
 
