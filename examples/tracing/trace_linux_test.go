@@ -350,7 +350,7 @@ func TestCountersNeverGoBack(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*runtimetest.Patience)
 	defer cancel()
 	scraped := fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	p := runtimetest.Start(t, nil, "-addr", "127.0.0.1:0", "-metrics", scraped)
+	p := runtimetest.Start(t, []string{"OTEL_METRICS_PRODUCERS=prometheus"}, "-addr", "127.0.0.1:0", "-metrics", scraped)
 	url := p.Await(`^(http://\S+)/  master`)[1]
 
 	before := map[string]float64{}
@@ -421,6 +421,7 @@ func TestCountersNeverGoBack(t *testing.T) {
 			"coppice_reloads_total": func(v float64) bool { return v == 1 },
 			"coppice_generation":    func(v float64) bool { return v == 2 },
 			`coppice_connection_open{coppice_child_path="web/0",coppice_pool_name="web"}`: func(v float64) bool { return v == 0 },
+			`go_goroutines{coppice_actor_path="web/1"}`:                                   func(v float64) bool { return v > 0 }, // client_golang's
 			`coppice_connection_turned_away_total{coppice_listener_name="http"}`:          func(v float64) bool { return v == 0 },
 		} {
 			if v, there := now[series]; !there || !ok(v) {

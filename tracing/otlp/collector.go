@@ -2,10 +2,12 @@ package otlp
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/contrib/bridges/prometheus"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
@@ -16,7 +18,7 @@ import (
 // program. Its methods may be called by any goroutine.
 type collector struct {
 	meter  *tracing.Meter
-	reader *sdkmetric.ManualReader // of the program's instruments
+	reader *sdkmetric.ManualReader // of the program's instruments, those of client_golang too
 	busy   chan struct{}           // capacity 1: holds a token while the program's callbacks run
 
 	mu      sync.Mutex
@@ -24,9 +26,14 @@ type collector struct {
 	err     error    // of that collection; guarded by mu
 }
 
-func newCollector(meter *tracing.Meter) *collector {
-	// Cumulative, with the buckets that the instrument names.
-	return &collector{meter: meter, reader: sdkmetric.NewManualReader(), busy: make(chan struct{}, 1)}
+// newCollector returns a collector, which collects from client_golang's default registry if
+// bridge is true.
+func newCollector(meter *tracing.Meter, bridge bool) *collector {
+	var opts []sdkmetric.ManualReaderOption // cumulative, with the buckets that the instrument names
+	if bridge {
+		opts = append(opts, sdkmetric.WithProducer(prometheus.NewMetricProducer()))
+	}
+	return &collector{meter: meter, reader: sdkmetric.NewManualReader(opts...), busy: make(chan struct{}, 1)}
 }
 
 // coppice returns what Coppice's instruments have counted.
@@ -145,10 +152,20 @@ func merged(metrics []metric) (all []metric) {
 	return all
 }
 
+// The exporter for Prometheus drops what has the scope of the bridge from client_golang: it is
+// meant to be scraped at its registry, which here is in another process.
+const (
+	bridgeScope = "go.opentelemetry.io/contrib/bridges/prometheus"
+	clientScope = "github.com/prometheus/client_golang"
+)
+
 // fromSDK returns what the SDK has collected, cumulatively, as metrics.
 func fromSDK(rm *metricdata.ResourceMetrics) []metric {
 	var metrics []metric
 	for _, sm := range rm.ScopeMetrics {
+		if sm.Scope.Name == bridgeScope {
+			sm.Scope.Name = clientScope
+		}
 		for _, data := range sm.Metrics {
 			m := metric{
 				instrument:  instrument{scope: scope{sm.Scope.Name, sm.Scope.Version, sm.Scope.SchemaURL}, name: data.Name, unit: data.Unit},
@@ -167,8 +184,13 @@ func fromSDK(rm *metricdata.ResourceMetrics) []metric {
 				m.kind, m.points = histogram, distributions(d.DataPoints)
 			case metricdata.Histogram[float64]:
 				m.kind, m.points = histogram, distributions(d.DataPoints)
+			case metricdata.Summary: // its quantiles cannot be added up
+				m.kind = histogram
+				for _, p := range d.DataPoints {
+					m.points = append(m.points, dataPoint{labels: p.Attributes, f: p.Sum, float: true, buckets: []uint64{p.Count}})
+				}
 			default:
-				continue // the reader asks for no other kind
+				m.kind = unknown
 			}
 			metrics = append(metrics, m)
 		}
@@ -204,6 +226,11 @@ func distributions[N int64 | float64](points []metricdata.HistogramDataPoint[N])
 			mine.buckets = []uint64{p.Count}
 		}
 		for _, e := range p.Exemplars {
+			// The bridge from client_golang leaves the IDs as they are in its labels, as text.
+			if tid, err := hex.DecodeString(string(e.TraceID)); err == nil && len(tid) == 16 {
+				e.TraceID = tid
+				e.SpanID, _ = hex.DecodeString(string(e.SpanID))
+			}
 			mine.exemplars = append(mine.exemplars, metricdata.Exemplar[float64]{
 				Value: float64(e.Value), Time: e.Time, TraceID: e.TraceID, SpanID: e.SpanID,
 			})

@@ -16,6 +16,7 @@ type Config struct {
 	Headers     map[string]string // of each request from the master to the collector
 	Traces      string            // otlp or none; OTEL_TRACES_EXPORTER
 	Metrics     string            // otlp, prometheus or none; OTEL_METRICS_EXPORTER
+	Producers   string            // prometheus: metrics of client_golang's default registry too; OTEL_METRICS_PRODUCERS
 	ServiceName string            // OTEL_SERVICE_NAME
 	Attributes  []attribute.KeyValue
 
@@ -51,6 +52,8 @@ func (c Config) getenv(name string) string {
 		set = c.Traces
 	case "OTEL_METRICS_EXPORTER":
 		set = c.Metrics
+	case "OTEL_METRICS_PRODUCERS":
+		set = c.Producers
 	case "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT":
 		if c.Endpoint != "" {
 			return "" // the program's endpoint is for both signals

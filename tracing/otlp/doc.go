@@ -21,8 +21,9 @@
 // OTEL_BSP_* (the queue is this package's), OTEL_PROPAGATORS.
 //
 // Metrics follow the same variables with METRICS in place of TRACES. With
-// OTEL_METRICS_EXPORTER=prometheus they are scraped only, see [PrometheusHandler]. [Use] sets
-// all this up by code.
+// OTEL_METRICS_EXPORTER=prometheus they are scraped only, see [PrometheusHandler]. With
+// OTEL_METRICS_PRODUCERS=prometheus those of client_golang's default registry are added. [Use]
+// sets all this up by code.
 //
 // # What happens in a process
 //

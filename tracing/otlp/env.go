@@ -26,6 +26,7 @@ type settings struct {
 	metrics         bool
 	pushMetrics     bool // by OTLP; else metrics are scraped only
 	metricsProtocol string
+	bridge          bool // client_golang's default registry is collected, too
 }
 
 // readSettings decides what this process does, and how the master exports. All processes of
@@ -44,6 +45,13 @@ func readSettings(getenv func(string) string) (settings, error) {
 		return settings{}, err
 	}
 	s.metrics = s.pushMetrics || getenv("OTEL_METRICS_EXPORTER") == exporterPrometheus
+	switch v := getenv("OTEL_METRICS_PRODUCERS"); v {
+	case "", "none":
+	case exporterPrometheus:
+		s.bridge = true
+	default:
+		return settings{}, badSetting("OTEL_METRICS_PRODUCERS", v, "want prometheus or none")
+	}
 	if sampler := getenv("OTEL_TRACES_SAMPLER"); sampler == "always_off" || sampler == "parentbased_always_off" {
 		s.never = true
 	}

@@ -28,6 +28,8 @@ func TestReadSettings(t *testing.T) {
 		{"exporter none", endpoint + " OTEL_TRACES_EXPORTER=none", metrics, ""},
 		{"no metrics", endpoint + " OTEL_METRICS_EXPORTER=none", traces, ""},
 		{"metrics to be scraped", "OTEL_METRICS_EXPORTER=prometheus", settings{metrics: true}, ""},
+		{"metrics of client_golang", "OTEL_METRICS_EXPORTER=prometheus OTEL_METRICS_PRODUCERS=prometheus", settings{metrics: true, bridge: true}, ""},
+		{"metrics of another library", endpoint + " OTEL_METRICS_PRODUCERS=statsd", off, "OTEL_METRICS_PRODUCERS"},
 		{"traces are not scraped", "OTEL_TRACES_EXPORTER=prometheus", off, "OTEL_TRACES_EXPORTER"},
 		{"nothing sampled", endpoint + " OTEL_TRACES_SAMPLER=always_off", never, ""},
 		{"sdk disabled", endpoint + " OTEL_SDK_DISABLED=TRUE", off, ""},

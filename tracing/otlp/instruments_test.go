@@ -7,10 +7,13 @@ import (
 	"math"
 	"net/http/httptest"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	promclient "github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	otelmetric "go.opentelemetry.io/otel/metric"
@@ -410,7 +413,7 @@ func TestCallbackThatHangs(t *testing.T) {
 
 // A refresh whose context has ended leaves the values of the one before.
 func TestRefreshTooLate(t *testing.T) {
-	c := newCollector(tracing.NewMeter())
+	c := newCollector(tracing.NewMeter(), false)
 	n, err := sdkmetric.NewMeterProvider(sdkmetric.WithReader(c.reader)).Meter("shop").Int64Counter("orders")
 	if err != nil {
 		t.Fatal(err)
@@ -571,5 +574,59 @@ func TestOneNameInTwoScopes(t *testing.T) {
 	}
 	if jobs != 2 {
 		t.Errorf("%d of them by OTLP, want 2", jobs)
+	}
+}
+
+// What a program registers with client_golang is shown like what it counts by OpenTelemetry: the
+// master and a worker, which are one process here, count each thing twice.
+func TestPrometheusRegistry(t *testing.T) {
+	r := otlptest.NewReceiver(t)
+	r.Setenv(t)
+	t.Setenv("OTEL_METRICS_PRODUCERS", "prometheus")
+	registry := promclient.NewRegistry()
+	registerer, gatherer := promclient.DefaultRegisterer, promclient.DefaultGatherer
+	promclient.DefaultRegisterer, promclient.DefaultGatherer = registry, registry
+	t.Cleanup(func() { promclient.DefaultRegisterer, promclient.DefaultGatherer = registerer, gatherer })
+	var told []string
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { told = append(told, err.Error()) }))
+	t.Cleanup(func() { otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {})) })
+	own := promclient.NewRegistry() // of a library, say
+	registry.MustRegister(own)
+	promauto.With(own).NewCounterVec(promclient.CounterOpts{Name: "carts_total", Help: "Carts."}, []string{"card"}).WithLabelValues("visa").Add(2)
+	promauto.NewGauge(promclient.GaugeOpts{Name: "cart_weight_kg"}).Set(3)
+	promauto.NewSummary(promclient.SummaryOpts{Name: "cart_seconds", Objectives: map[float64]float64{0.5: 0.1}}).Observe(4)
+	const traced = "0123456789abcdef0123456789abcdef"
+	promauto.NewHistogram(promclient.HistogramOpts{Name: "cart_size", Buckets: []float64{1, 10}}).(promclient.ExemplarObserver).
+		ObserveWithExemplar(5, promclient.Labels{"trace_id": traced, "span_id": traced[:16]})
+	promauto.NewHistogram(promclient.HistogramOpts{Name: "cart_native", NativeHistogramBucketFactor: 1.1}).Observe(6)
+
+	master := start(t, masterProcess, nil)
+	child := master.Adopt(workerProcess)
+	shutdown(t, start(t, workerProcess, uplink(child))) // sends a last time
+	for range 2 {
+		_, got := scrapeText("application/openmetrics-text; version=1.0.0")
+		for _, want := range []string{
+			"# HELP carts Carts.", `carts_total{card="visa"} 4.0`, "cart_seconds_count 2", "cart_seconds_sum 8.0",
+			`cart_size_bucket{le="10.0"} 2 # {`, `trace_id="` + traced + `"`,
+			`cart_weight_kg{coppice_actor_path="master"} 3.0`,
+		} {
+			if !strings.Contains(got, want) {
+				t.Errorf("a scrape lacks %s\n%s", want, got)
+			}
+		}
+		if lives := child != nil; strings.Contains(got, `cart_weight_kg{coppice_actor_path="web/1"} 3.0`) != lives {
+			t.Errorf("the worker lives: %v\n%s", lives, got)
+		}
+		if child != nil {
+			child.Ended(killed)
+			child = nil
+		}
+	}
+	if len(told) == 0 || !strings.Contains(told[0], "cart_native") {
+		t.Errorf("told %q, want that cart_native is left out", told)
+	}
+	shutdown(t, master)
+	if !slices.ContainsFunc(r.Metrics(), func(m otlptest.Metric) bool { return m.Name == "carts_total" && m.Value == 4 }) {
+		t.Errorf("by OTLP: %+v", r.Metrics())
 	}
 }

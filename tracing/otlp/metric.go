@@ -18,6 +18,7 @@ const (
 	level                 // goes up and down: the sum over live processes
 	gauge                 // of one process, whose path is added to its attributes
 	histogram             // only grows
+	unknown               // is left out
 )
 
 // instrument is what is counted. Its values over all processes are one metric.

@@ -36,6 +36,8 @@ func (m metric) check() error {
 		return fmt.Errorf("%w: name %q", errInstrument, clip(m.name, 64))
 	case strings.HasPrefix(strings.ToLower(m.name), "coppice"):
 		return fmt.Errorf("%w: %s: the prefix coppice is taken", errInstrument, m.name)
+	case m.kind == unknown:
+		return fmt.Errorf("%w: %s: a histogram without fixed buckets", errInstrument, m.name)
 	case !utf8.ValidString(m.unit + m.description + m.scope.name + m.scope.version + m.scope.schema):
 		return fmt.Errorf("%w: %s: unit, description or scope is not UTF-8", errInstrument, m.name)
 	case max(len(m.unit), len(m.description), len(m.scope.name), len(m.scope.version), len(m.scope.schema)) > maxInstrumentText:

@@ -26,7 +26,7 @@ var current atomic.Pointer[pipeline]
 
 // startMetrics sets up what metrics pass: the sender in a child, the readers in the master.
 func (p *pipeline) startMetrics(ctx context.Context, cfg Config, s settings, process tracing.ProcessResource, up *tracing.Uplink) error {
-	p.collector = newCollector(p.meter)
+	p.collector = newCollector(p.meter, s.bridge)
 	p.programMeters = sdkmetric.NewMeterProvider(sdkmetric.WithReader(p.collector.reader))
 	if up != nil {
 		p.sender = newMetricSender(p.collector, func(b []byte) error { return up.Send(tracing.Metrics, b) })
