@@ -17,11 +17,12 @@ import (
 
 // PprofHandler serves the profiles of each process of the tree, as net/http/pprof serves those of
 // one. The last part of the path is the profile: profile (of the CPU, for the time in the parameter
-// seconds, 30 by default, at most 300), heap, allocs, goroutine, block, mutex, threadcreate; any
-// other path lists the processes. The parameter process is the name of a process, as web/0 or
+// seconds, 30 by default, at most 300), heap, allocs, goroutine, block, mutex, threadcreate, or
+// vars, the page of a program that imports expvar; any other path lists the processes. The parameter process is the name of a process, as web/0 or
 // listener, or its ID; without it the master is meant:
 //
-//	mux.Handle("/debug/pprof/", rt.PprofHandler())
+//	mux.Handle("/debug/", rt.PprofHandler()) // not on http.DefaultServeMux, if expvar is imported
+//	// curl 'http://127.0.0.1:9000/debug/vars?process=web/0'
 //	// go tool pprof 'http://127.0.0.1:9000/debug/pprof/profile?process=web/0&seconds=10'
 //
 // A process takes one profile at a time, of at most 4 MiB. Profiles show the program's code: serve
@@ -53,7 +54,9 @@ func (rt *Runtime) servePprof(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	if debug == 0 || name == stacks.CPUProfile {
+	if name == stacks.Vars {
+		w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	} else if debug == 0 || name == stacks.CPUProfile {
 		w.Header().Set("Content-Type", "application/octet-stream")
 		w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", name))
 	}
@@ -86,7 +89,7 @@ func (rt *Runtime) profile(ctx context.Context, process string, q childproto.Sta
 // listPprof lists the processes that have profiles.
 func (rt *Runtime) listPprof(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	fmt.Fprintln(w, "profile?process=NAME&seconds=30, heap?process=NAME, allocs, goroutine, block, mutex, threadcreate; NAME is one of")
+	fmt.Fprintln(w, "profile?process=NAME&seconds=30, heap?process=NAME, allocs, goroutine, block, mutex, threadcreate, vars; NAME is one of")
 	names := []string{childproto.MasterName}
 	for _, c := range rt.children.all() {
 		names = append(names, c.name())

@@ -2,6 +2,7 @@ package runtimetest_test
 
 import (
 	"context"
+	"expvar"
 	"fmt"
 	"io"
 	"net/http"
@@ -30,7 +31,11 @@ func greeter(greeting string, isolation coppice.Isolation) coppice.Config {
 	}
 }
 
+// greeters counts, in each process, the worker functions that it has run.
+var greeters = expvar.NewInt("greeters")
+
 func greet(ctx context.Context, w *coppice.Worker) error {
+	greeters.Add(1)
 	ln, err := w.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -127,6 +132,8 @@ func TestPprof(t *testing.T) {
 		"/debug/pprof/heap":                             "\x1f\x8b",
 		"/debug/pprof/profile?process=web/0&seconds=0":  "\x1f\x8b",
 		"/debug/pprof/profile?process=master&seconds=0": "\x1f\x8b",
+		"/debug/vars?process=web/0":                     `"greeters": 1`,
+		"/debug/vars":                                   `"cmdline": ["` + os.Args[0],
 	} {
 		if code, body := get(url); code != http.StatusOK || !strings.Contains(body, want) {
 			t.Errorf("%s: %d without %q: %.200q", url, code, want, body)

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"runtime/pprof"
+	"strings"
 	"sync"
 	"time"
 )
@@ -15,6 +17,10 @@ const MaxProfile = 4 << 20
 
 // CPUProfile is the name of the profile that takes time.
 const CPUProfile = "profile"
+
+// Vars is the name of the page of package expvar. It is that of http.DefaultServeMux, on which
+// expvar puts it: a program that does not import expvar has none.
+const Vars = "vars"
 
 // MaxProfileTime bounds the time of a CPU profile.
 const MaxProfileTime = 5 * time.Minute
@@ -29,14 +35,19 @@ var (
 var profiling sync.Mutex
 
 // Profile takes a profile of this process, by its name in runtime/pprof, or a CPU profile that
-// lasts d or until ctx ends. debug is that of pprof.Profile.WriteTo. One is taken at a time.
+// lasts d or until ctx ends, or the page of expvar. debug is that of pprof.Profile.WriteTo. One is taken at a time.
 func Profile(ctx context.Context, name string, debug int, d time.Duration) ([]byte, error) {
 	if !profiling.TryLock() {
 		return nil, ErrBusy
 	}
 	defer profiling.Unlock()
 	var b bytes.Buffer
-	if name == CPUProfile {
+	switch name {
+	case Vars:
+		if err := vars(&b); err != nil {
+			return nil, err
+		}
+	case CPUProfile:
 		if err := pprof.StartCPUProfile(&b); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrBusy, err)
 		}
@@ -47,7 +58,7 @@ func Profile(ctx context.Context, name string, debug int, d time.Duration) ([]by
 		case <-ctx.Done():
 		}
 		pprof.StopCPUProfile()
-	} else {
+	default:
 		p := pprof.Lookup(name)
 		if p == nil {
 			return nil, fmt.Errorf("%w: %q", ErrNoProfile, name)
@@ -61,3 +72,31 @@ func Profile(ctx context.Context, name string, debug int, d time.Duration) ([]by
 	}
 	return b.Bytes(), nil
 }
+
+// vars writes the page of expvar, whose functions are the program's and may panic.
+func vars(b *bytes.Buffer) (err error) {
+	r, err := http.NewRequest(http.MethodGet, "/debug/vars", nil)
+	if err != nil {
+		return err
+	}
+	h, pattern := http.DefaultServeMux.Handler(r)
+	if !strings.HasSuffix(pattern, "/debug/vars") {
+		return fmt.Errorf("%w: %q: the program does not import expvar", ErrNoProfile, Vars)
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("expvar panicked: %v", p)
+		}
+	}()
+	h.ServeHTTP(page{b, make(http.Header)}, r)
+	return nil
+}
+
+// page is the ResponseWriter of a page that is kept.
+type page struct {
+	*bytes.Buffer
+	header http.Header
+}
+
+func (p page) Header() http.Header { return p.header }
+func (p page) WriteHeader(int)     {}
