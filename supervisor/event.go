@@ -16,8 +16,8 @@ const (
 	ChildStarted EventKind = iota
 	// ChildIgnored: Start returned ErrIgnore.
 	ChildIgnored
-	// ChildStartFailed: a start failed. Reason, Took. Error level unless it
-	// was requested, and the caller has the error.
+	// ChildStartFailed: a start failed. Reason, Took. Error level unless it was
+	// requested, and the caller has the error; so has the caller of Start.
 	ChildStartFailed
 	// ChildExited: an instance ended without being asked. Reason, Took (its life).
 	// Error level if a restart follows or the reason is not normal.
@@ -85,6 +85,7 @@ type Event struct {
 	// of a note, what was noted.
 	Info         any
 	ofSupervisor bool // the child is a supervisor
+	returned     bool // Start returns it as its error
 
 	// Lost is how many events the subscriber lost just before this one.
 	Lost uint64

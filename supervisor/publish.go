@@ -161,7 +161,7 @@ func (l *loop) report(child *childRecord, e *rules.Effect) {
 		case ChildExited, ChildStopped, ChildStartFailed:
 			ev.Fault = true
 			if ev.Kind == ChildStartFailed && l.startError == nil {
-				l.startError = &StartError{Path: child.path, Err: child.startErr}
+				l.startError, ev.returned = &StartError{Path: child.path, Err: child.startErr}, l.state.Why == rules.ByStart
 			}
 			return
 		case ChildStarted, ChildIgnored, ChildRestarting, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, ChildNoted, SupervisorUp, SupervisorGaveUp, SupervisorDown, SupervisorPersists:
@@ -246,9 +246,11 @@ func (l *loop) finish() {
 
 // level returns the level at which the log has the event: each start, restart and end of a child
 // once at Info, unless OTP would log it as an error. A child that is a supervisor logs by
-// its own events, of which the end of the root is at Info.
+// its own events, of which the end of the root is at Info. What Start returns is not logged, too.
 func (e *Event) level() slog.Level {
 	switch {
+	case e.returned:
+		return slog.LevelDebug
 	case e.IsError():
 		return slog.LevelError
 	case e.ofSupervisor:
