@@ -2,6 +2,7 @@ package coppice
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"time"
 
@@ -32,7 +33,12 @@ func (rt *Runtime) childSpec(n *node) supervisor.ChildSpec {
 	case Func:
 		return supervisor.ChildSpec{ID: s.Name, Start: supervisor.Func(s.Run), Restart: s.Restart, Shutdown: s.Shutdown}
 	case Actor:
-		return supervisor.ChildSpec{ID: s.Name, Start: actors.ChildSpec(rt.system, actors.Spec{Name: n.path, New: s.New, Bound: s.Bound}), Restart: s.Restart, Shutdown: s.Shutdown}
+		actor := actors.ChildSpec(rt.system, actors.Spec{Name: n.path, New: s.New, Bound: s.Bound})
+		start := func(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
+			defer warnIfSlow(rt.log, unlimited, "the start of "+n.path, "its New or its Receive of *actor.Started has not returned", "hint", "what starts after it waits: let a goroutine do what lasts")()
+			return actor.Start(ctx, inc)
+		}
+		return supervisor.ChildSpec{ID: s.Name, Start: supervisor.StarterFunc(start), Restart: s.Restart, Shutdown: s.Shutdown}
 	case Process:
 		return supervisor.ChildSpec{ID: s.Name, Start: programStarter{rt.backends.spawner, rt.shortages, rt.crashes, rt.generations.environ, &rt.stops, s, n.path}, Restart: s.Restart, Shutdown: s.Shutdown}
 	case ListenerSpec:

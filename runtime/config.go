@@ -124,6 +124,7 @@ func (cfg Config) load(ctx context.Context) ([]byte, error) {
 	if cfg.Load == nil {
 		return nil, nil
 	}
+	defer warnIfSlow(cfg.Logger, unlimited, "Config.Load", "it has not returned", "hint", "the start or the reload waits for it: give its requests a timeout")()
 	b, err := cfg.Load(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("coppice: load the configuration: %w", err)

@@ -26,6 +26,7 @@ func (h listenerStarter) Start(ctx context.Context, _ supervisor.Incarnation) (s
 	if spec.hasFunctions() {
 		r.Functions = h.path
 	}
+	defer warnIfSlow(h.log, unlimited, "the start of "+h.path, "its socket is not open", "hint", "its address is looked up, or its Hooks.Control blocks")()
 	if _, err := h.sockets.Open(ctx, h.path, r); err != nil {
 		return nil, err
 	}

@@ -61,11 +61,9 @@ func (f programStarter) start(ctx context.Context, incarnation int) (supervisor.
 	defer ready.Close()
 	p := &programInstance{crashes: f.crashes, stops: f.stops, spec: spec, body: body, name: name, inc: incarnation}
 	go p.live() // ends with the process
-	defer afterSlowStart(timeout, func(d time.Duration) {
-		if spec.Ready.Alive == 0 {
-			f.log.Warn(fmt.Sprintf("the start of %s takes long: after %v it waits for %v", name, d, spec.Ready), "name", name, "pid", body.pid(), "limit", timeout.String())
-		}
-	})()
+	if spec.Ready.Alive == 0 {
+		defer warnIfSlow(f.log, timeout, "the start of "+name, fmt.Sprintf("it waits for %v", spec.Ready), "name", name, "pid", body.pid(), "limit", timeout.String())()
+	}
 	switch err := ready.Await(ctx, body.pid(), body.done(), timeout-time.Since(began)); {
 	case err == nil:
 		p.ready.Store(true)

@@ -158,6 +158,7 @@ func (cfg Config) declare(root *node) []string {
 // started calls the hook and waits for it until ctx ends. If the hook is stuck, a request to end
 // the tree must still be heard.
 func (rt *Runtime) started(ctx context.Context, hook func(*Runtime)) {
+	defer warnIfSlow(rt.log, unlimited, "Hooks.Started", "it has not returned", "hint", "Start and Main wait for it: let a Func do what lasts")()
 	done := make(chan struct{})
 	go func() { // ends with the hook
 		defer close(done)

@@ -2,6 +2,7 @@ package coppice
 
 import (
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -19,6 +20,16 @@ func afterSlowStart(limit time.Duration, say func(after time.Duration)) (stop fu
 	t := time.AfterFunc(d, func() { say(d) })
 	return func() { t.Stop() }
 }
+
+// warnIfSlow warns once if what takes long within limit, because of what is missing.
+func warnIfSlow(log *slog.Logger, limit time.Duration, what, missing string, args ...any) (stop func()) {
+	return afterSlowStart(limit, func(d time.Duration) {
+		log.Warn(fmt.Sprintf("%s takes long: after %v %s", what, d, missing), args...)
+	})
+}
+
+// unlimited is the limit of what has none.
+const unlimited = 2 * slowStart
 
 // unready is how far a worker that is not ready has come.
 type unready struct {
