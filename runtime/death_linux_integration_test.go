@@ -28,6 +28,21 @@ import (
 // dieVar names the way in which the program "die" ends, after a line on each stream.
 const dieVar = "COPPICE_TEST_DIE"
 
+// deadlockSource is a program in which nothing can go on.
+const deadlockSource = `package main
+
+import (
+	"fmt"
+	"os"
+)
+
+func main() {
+	fmt.Println("standard output of deadlock")
+	fmt.Fprintln(os.Stderr, "standard error of deadlock")
+	select {}
+}
+`
+
 // death is a way to die, and what must be reported of it.
 type death struct {
 	name   string
@@ -245,8 +260,12 @@ func TestWaysToDie(t *testing.T) {
 	})
 	t.Run("program", func(t *testing.T) {
 		deadlock = filepath.Join(t.TempDir(), "deadlock")
-		build := exec.Command("go", "build", "-o", deadlock, "./testdata/deadlock")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		source := deadlock + ".go"
+		if err := os.WriteFile(source, []byte(deadlockSource), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		build := exec.Command("go", "build", "-o", deadlock, source)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0") // with cgo Go's runtime does not notice
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("build a program: %v\n%s", err, out)
 		}

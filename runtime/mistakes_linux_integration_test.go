@@ -36,13 +36,21 @@ func TestMistakes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it builds a program, which the race detector does not see")
 	}
-	program := filepath.Join(t.TempDir(), "mistakes")
-	if out, err := exec.Command("go", "build", "-o", program, "./testdata/mistakes").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	source, err := os.ReadFile("testdata/mistakes/main.go")
+	dir, err := filepath.Abs("testdata/mistakes")
 	if err != nil {
 		t.Fatal(err)
+	}
+	source, err := os.ReadFile(dir + "/main_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(t.TempDir(), "mistakes")
+	overlay := program + ".json"
+	if err := os.WriteFile(overlay, fmt.Appendf(nil, `{"Replace":{"%s/main.go":"%[1]s/main_test.go"}}`, dir), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("go", "build", "-overlay", overlay, "-o", program, "./testdata/mistakes").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
 	}
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -1,7 +1,7 @@
 //go:build linux
 
 // Command mistakes makes one of the usual mistakes of a first program, named by its first argument,
-// for TestMistakes.
+// for TestMistakes, which builds it with this file in the place of main.go.
 package main
 
 import (
