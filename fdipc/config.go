@@ -39,10 +39,9 @@ type Config struct {
 	// io.EOF after Close there, else what went wrong. Optional.
 	Closed func(c *Conn, err error)
 
-	// QueueBytes and QueueFrames bound what one lane holds before the kernel takes
-	// it. At the bound Send waits and TrySend returns ErrFull. A frame larger
-	// than QueueBytes passes when the queue is empty, so a lane holds at
-	// most QueueBytes + MaxFrame. Defaults 1 MiB and 16,384.
+	// QueueBytes and QueueFrames bound what one lane holds before the kernel takes it. At the bound
+	// Send waits and TrySend returns ErrFull. A frame larger than QueueBytes passes when the queue
+	// is empty, so a lane holds at most QueueBytes + MaxFrame. Defaults 1 MiB and 16,384.
 	QueueBytes  int
 	QueueFrames int
 
@@ -60,10 +59,9 @@ type Config struct {
 	// negative means no bound.
 	HandshakeTimeout time.Duration
 
-	// MaxFrame bounds the payload of one frame in bytes, in both directions.
-	// At most 1 GiB, default 64 MiB. On the control lane it is 4 MiB at most. Memory for a
-	// frame grows as it arrives. So a hostile peer can make the receiver hold about two of the
-	// largest frames.
+	// MaxFrame bounds the payload of one frame in bytes, in both directions. At most 1 GiB, default
+	// 64 MiB. On the control lane it is 4 MiB at most. Memory for a frame grows as it arrives. So a
+	// hostile peer can make the receiver hold about two of the largest frames.
 	MaxFrame int
 
 	// tick replaces the constant, for tests that must pass without it.

@@ -25,8 +25,7 @@ type endpoint interface {
 	drain()
 	// ended reports whether the peer has closed its writing half. It does not block.
 	ended() bool
-	// stop refuses whatever either side would still send; recv gives what is there and
-	// then io.EOF.
+	// stop refuses whatever either side would still send; recv gives what is there and then io.EOF.
 	stop()
 	close() error
 	// pair makes a further link and returns its two ends, the second as an attachment for the peer.

@@ -43,8 +43,7 @@ func (l Lane) String() string {
 	return "lane " + strconv.Itoa(int(l))
 }
 
-// TraceContext is opaque to this package. The zero value means none and takes
-// no room on the wire.
+// TraceContext is opaque to this package. The zero value means none and takes no room on the wire.
 type TraceContext [26]byte
 
 // none reports whether there is no context. Most frames have none, and a comparison of 26 bytes is

@@ -302,11 +302,10 @@ func (h *Handle) Refuse(reason uint8) {
 	}
 }
 
-// Close ends h: what is owned is closed, what is on offer is refused. It may be called
-// more than once; a handle that was sent is left to the Conn. Close does not wait for the
-// descriptor's own close, which a file system or another process may hold up. A claimed connection
-// whose kind was never asked for ends when its sender has closed its copy too, some milliseconds
-// later.
+// Close ends h: what is owned is closed, what is on offer is refused. It may be called more than
+// once; a handle that was sent is left to the Conn. Close does not wait for the descriptor's own
+// close, which a file system or another process may hold up. A claimed connection whose kind was
+// never asked for ends when its sender has closed its copy too, some milliseconds later.
 func (h *Handle) Close() error {
 	h.mu.Lock()
 	switch h.state {

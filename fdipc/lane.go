@@ -9,11 +9,10 @@ import (
 // lane is the sending half of a lane: a bounded queue of packets. Send fills it; the goroutine that
 // sends empties it.
 //
-// An idle lane is written to directly, by the goroutine that calls Send: no hand-over, no
-// added latency. When frames follow each other within burst, the lane's
-// writer goroutine takes over, and what arrives while it is in a system call shares the
-// next one. So a single frame is never delayed, and a stream of them is never
-// sent one by one.
+// An idle lane is written to directly, by the goroutine that calls Send: no hand-over, no added
+// latency. When frames follow each other within burst, the lane's writer goroutine takes over, and
+// what arrives while it is in a system call shares the next one. So a single frame is never
+// delayed, and a stream of them is never sent one by one.
 type lane struct {
 	c        *Conn
 	id       Lane

@@ -9,8 +9,7 @@ import (
 )
 
 // Pipe joins two Conns in memory, on every system. They keep the same rules as Conns between
-// processes; handles move as Go values, no descriptor is touched. It panics if
-// a Config is invalid.
+// processes; handles move as Go values, no descriptor is touched. It panics if a Config is invalid.
 func Pipe(a, b Config) (*Conn, *Conn) { return pipe(nil, a, b) }
 
 func pipe(hook faultHook, a, b Config) (*Conn, *Conn) {

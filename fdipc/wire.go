@@ -21,8 +21,7 @@ import (
 //	    entries
 //	    payload
 //
-// An entry describes one descriptor; the descriptors of a packet stand in the order
-// of its entries:
+// An entry describes one descriptor; the descriptors of a packet stand in the order of its entries:
 //
 //	 0  u32  slot
 //	 4  u32  sequence

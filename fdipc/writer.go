@@ -11,8 +11,7 @@ import (
 // than any round trip between two processes and longer than a loop around Send.
 const burst = 3000
 
-// sendLocked has what is queued sent. It is called with mu held and
-// releases it. It never blocks.
+// sendLocked has what is queued sent. It is called with mu held and releases it. It never blocks.
 func (l *lane) sendLocked(more bool) {
 	if l.sending || len(l.queue) == 0 {
 		l.mu.Unlock()

@@ -31,11 +31,10 @@
 //
 // A socket stays open as long as it has an owner. A listener spec owns it until the spec is
 // stopped. A pool owns it until the pool is stopped (registry.Table.StopOwner) or gone for good
-// (registry.Table.Gone), until every live
-// worker has closed it, or until a reload completes in which no worker asked for it
-// (registry.Table.Sweep). A death is not a close, and neither is a close by a failing worker
-// (listen.Listeners.Fail). While the socket is open, clients wait in the kernel's backlog,
-// whichever process is dead.
+// (registry.Table.Gone), until every live worker has closed it, or until a reload completes in
+// which no worker asked for it (registry.Table.Sweep). A death is not a close, and neither is a
+// close by a failing worker (listen.Listeners.Fail). While the socket is open, clients wait in the
+// kernel's backlog, whichever process is dead.
 //
 // The [SocketOptions] of the first request hold. They are set before the socket is bound, and some
 // apply to its connections too.

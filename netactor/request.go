@@ -53,12 +53,10 @@ type Request struct {
 	// Packet means that FD, or Name alone, names a packet socket. listen.Listeners sets it.
 	Packet bool `json:",omitzero"`
 
-	// Backlog is the length of the kernel's accept queue; 0 means the system's
-	// maximum (somaxconn).
+	// Backlog is the length of the kernel's accept queue; 0 means the system's maximum (somaxconn).
 	Backlog int `json:",omitzero"`
 
-	// Mode is the permission bits of a Unix path; 0 leaves them to the
-	// master's umask.
+	// Mode is the permission bits of a Unix path; 0 leaves them to the master's umask.
 	Mode fs.FileMode `json:",omitzero"`
 
 	// Ordinal counts the listeners that one worker has on the same address: the n-th Listen on port

@@ -33,8 +33,7 @@ func newCrashQueue(to func(CrashReport)) *crashQueue {
 
 func (c *crashQueue) report(r CrashReport) { c.q.Put(r) }
 
-// close waits for the last reports, at most crashFlush, and returns how many were
-// not delivered.
+// close waits for the last reports, at most crashFlush, and returns how many were not delivered.
 func (c *crashQueue) close() uint64 {
 	if c == nil {
 		return 0

@@ -26,10 +26,9 @@
 //	│   └── web/1
 //	└── sessions           an Actor in the master
 //
-// Supervision follows Erlang/OTP: see package supervisor. Actors are
-// protoactor-go's: see package actors. A process has an ID (1, 2, 3 …, never
-// reused), which is the address of its actors, and a registered name such as
-// web/0, which its replacement takes over.
+// Supervision follows Erlang/OTP: see package supervisor. Actors are protoactor-go's: see package
+// actors. A process has an ID (1, 2, 3 …, never reused), which is the address of its actors, and a
+// registered name such as web/0, which its replacement takes over.
 //
 // # What runs where
 //

@@ -22,8 +22,7 @@ var (
 	// ErrUnsupported is returned for what this system or this release does not support.
 	ErrUnsupported = errors.New("coppice: not supported")
 
-	// ErrMasterGone is returned by a worker's calls once the channel to the
-	// master is lost.
+	// ErrMasterGone is returned by a worker's calls once the channel to the master is lost.
 	ErrMasterGone = child.ErrMasterGone
 
 	// ErrStopping is wrapped by the error of a reload or a scaling that the end of the tree or of
@@ -41,8 +40,7 @@ var (
 	// name.
 	ErrNoListener = errors.New("coppice: no such listener")
 
-	// ErrNotReady is wrapped by the start error of a worker that did not become
-	// ready in time.
+	// ErrNotReady is wrapped by the start error of a worker that did not become ready in time.
 	ErrNotReady = errors.New("coppice: not ready in time")
 )
 

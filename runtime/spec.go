@@ -99,8 +99,7 @@ type Pool struct {
 
 	// Shutdown bounds the time from the request to stop until the kill; zero = 10 s. Nine tenths of
 	// it are the drain: then Worker.WorkContext ends, and a process gets SIGTERM. At the tree's end
-	// it may be less: see Config.Shutdown.
-	// supervisor.BrutalKill kills at once.
+	// it may be less: see Config.Shutdown. supervisor.BrutalKill kills at once.
 	Shutdown time.Duration
 
 	// StopInOrder stops the workers one after the other, highest slot first, as OTP stops the

@@ -25,9 +25,8 @@ type callReply struct {
 // StartChild adds a child at the end of the order and starts it. It returns
 // when the child is up. The end of ctx ends the wait, not the start.
 //
-// To a Dynamic supervisor a copy of the template is added: of spec only ID and
-// Start are looked at, each unless it is empty. Without an ID the copy is called by the
-// template's ID and a number.
+// To a Dynamic supervisor a copy of the template is added: of spec only ID and Start are looked at,
+// each unless it is empty. Without an ID the copy is called by the template's ID and a number.
 //
 // Errors: ErrAlreadyStarted, ErrAlreadyPresent, a *StartError (the spec is not
 // kept), *SpecError values joined, ErrStopped.
@@ -52,11 +51,10 @@ func (s *Supervisor) StartChild(ctx context.Context, spec ChildSpec) (Child, err
 	return s.call(ctx, &call{Call: rules.Call{Op: rules.StartChild, ID: spec.ID, Params: spec.params()}, spec: spec})
 }
 
-// TerminateChild stops a child within its shutdown time and returns when it
-// has ended. It is not restarted, though a restart of its group starts it
-// again. Its spec is kept, but for a temporary child and for one of a Dynamic
-// supervisor. A child that waits for its restart is not restarted; a start
-// that is going on is cancelled. The end of ctx ends the wait only.
+// TerminateChild stops a child within its shutdown time and returns when it has ended. It is not
+// restarted, though a restart of its group starts it again. Its spec is kept, but for a temporary
+// child and for one of a Dynamic supervisor. A child that waits for its restart is not restarted; a
+// start that is going on is cancelled. The end of ctx ends the wait only.
 //
 // It returns nil also if the child is not running. Errors: ErrNotFound,
 // ErrStopped; ErrDynamic for an ID no child of a Dynamic supervisor ever had.
@@ -105,9 +103,8 @@ func (s *Supervisor) CountChildren(ctx context.Context) (Counts, error) {
 	return v.node.Counts, nil
 }
 
-// ChildSpec returns the spec of a child. For a child of a Dynamic supervisor that is the
-// template with the child's ID and Start. It is OTP's get_childspec. Errors: ErrNotFound,
-// ErrStopped.
+// ChildSpec returns the spec of a child. For a child of a Dynamic supervisor that is the template
+// with the child's ID and Start. It is OTP's get_childspec. Errors: ErrNotFound, ErrStopped.
 func (s *Supervisor) ChildSpec(ctx context.Context, id string) (ChildSpec, error) {
 	v, err := s.read(ctx, "ChildSpec")
 	if err != nil {

@@ -12,11 +12,10 @@ var ErrIgnore = errors.New("supervisor: start ignored")
 
 // Starter starts a child.
 type Starter interface {
-	// Start returns when the child is up and others may depend on it: the next child
-	// is not started before. It may block. It runs on a new goroutine, once at a time
-	// for one child. When ctx ends it must give up soon and return an error. ctx ends
-	// after Start has returned as well, so the child must not depend on it; its values
-	// may be kept.
+	// Start returns when the child is up and others may depend on it: the next child is not started
+	// before. It may block. It runs on a new goroutine, once at a time for one child. When ctx ends
+	// it must give up soon and return an error. ctx ends after Start has returned as well, so the
+	// child must not depend on it; its values may be kept.
 	//
 	// On success the supervisor takes ownership of the instance and waits for Done. On
 	// error nothing may be left running. A panic counts as an error.
@@ -43,9 +42,8 @@ type Incarnation struct {
 // or embed [Termination], which implements Done and Reason too. A wrapper around another
 // instance embeds that instance.
 //
-// All methods may be called from any goroutine. All but Turn are called on the
-// supervisor's own goroutine too, so they must not block, nor panic, which would end
-// the program.
+// All methods may be called from any goroutine. All but Turn are called on the supervisor's own
+// goroutine too, so they must not block, nor panic, which would end the program.
 type Instance interface {
 	// Done is closed when the instance has ended for good and nothing of it runs
 	// any more. An operating system process has been reaped by then.
@@ -57,9 +55,8 @@ type Instance interface {
 	// Kill ends it by force: Done follows without its help. Idempotent.
 	Kill()
 
-	// Info returns what the snapshot and the events show of it, or nil. The value
-	// is immutable. Info is called when the instance is up, and at each
-	// [Supervisor.Note] of the child.
+	// Info returns what the snapshot and the events show of it, or nil. The value is immutable.
+	// Info is called when the instance is up, and at each [Supervisor.Note] of the child.
 	Info() any
 	// Leaked is called after Done. It returns nil, or, for an instance that could
 	// not be killed, a channel that is closed when what it left running has ended.

@@ -1,9 +1,7 @@
-// Package supervisor runs supervision trees by the rules of Erlang/OTP: it
-// starts children in order, restarts those that fail, gives up when they fail
-// too often, and stops them in reverse order. A child is a function, another
-// supervisor, or anything else that implements [Starter] and [Instance]: other
-// packages of Coppice make children of actors and of operating system
-// processes.
+// Package supervisor runs supervision trees by the rules of Erlang/OTP: it starts children in
+// order, restarts those that fail, gives up when they fail too often, and stops them in reverse
+// order. A child is a function, another supervisor, or anything else that implements [Starter] and
+// [Instance]: other packages of Coppice make children of actors and of operating system processes.
 //
 // # Use
 //
@@ -38,25 +36,22 @@
 //	Transient    spec kept, down         restart
 //	Temporary    spec deleted            spec deleted
 //
-// The [Strategy] says which children are restarted with it: none, all, or those
-// started later. A restart puts a new instance in the same place, with the same
-// spec; nothing else of the old one survives. A group's restart starts every spec
-// that it finds, also those of children that had been stopped by hand or had
-// finished. Temporary members of the group are stopped and deleted.
+// The [Strategy] says which children are restarted with it: none, all, or those started later. A
+// restart puts a new instance in the same place, with the same spec; nothing else of the old one
+// survives. A group's restart starts every spec that it finds, also those of children that had been
+// stopped by hand or had finished. Temporary members of the group are stopped and deleted.
 //
 // # Giving up
 //
-// All children of a supervisor share one restart budget, [Intensity]. After more
-// than Max restarts within Period the supervisor stops its children and ends with
-// GaveUp. For the supervisor above, that is a child that failed. So a failure that
-// a restart does not cure travels up, until a restart at a higher level cures it or
-// the program ends. Every attempt counts, also one whose start fails; a group's
-// restart counts once; calls do not count.
+// All children of a supervisor share one restart budget, [Intensity]. After more than Max restarts
+// within Period the supervisor stops its children and ends with GaveUp. For the supervisor above,
+// that is a child that failed. So a failure that a restart does not cure travels up, until a
+// restart at a higher level cures it or the program ends. Every attempt counts, also one whose
+// start fails; a group's restart counts once; calls do not count.
 //
-// [Backoff] spreads the attempts. While a child waits for its delay it is
-// [Restarting] and its group is stopped. Calls do not wait for the delay:
-// TerminateChild cancels the attempt, RestartChild returns ErrRestarting, Shutdown
-// goes on.
+// [Backoff] spreads the attempts. While a child waits for its delay it is [Restarting] and its
+// group is stopped. Calls do not wait for the delay: TerminateChild cancels the attempt,
+// RestartChild returns ErrRestarting, Shutdown goes on.
 //
 // # Stopping
 //
@@ -103,8 +98,7 @@
 //
 // # Limits
 //
-// The budget's window is exact to the nanosecond, with an inclusive bound. A
-// supervisor of 100,000 children handles an event in the time one of 10 does.
-// Each child costs about 1 kB and, if it is not a function or a supervisor,
-// one goroutine that waits for its end.
+// The budget's window is exact to the nanosecond, with an inclusive bound. A supervisor of 100,000
+// children handles an event in the time one of 10 does. Each child costs about 1 kB and, if it is
+// not a function or a supervisor, one goroutine that waits for its end.
 package supervisor

@@ -18,8 +18,7 @@ var (
 	ErrRunning = errors.New("child is running")
 	// ErrRestarting: the supervisor is about to restart the child.
 	ErrRestarting = errors.New("child is restarting")
-	// ErrDynamic: a Dynamic supervisor does not offer this call. OTP says
-	// simple_one_for_one.
+	// ErrDynamic: a Dynamic supervisor does not offer this call. OTP says simple_one_for_one.
 	ErrDynamic = errors.New("not offered by a dynamic supervisor")
 	// ErrStopped: the supervisor has ended or is about to. OTP says noproc.
 	ErrStopped = errors.New("supervisor has stopped")

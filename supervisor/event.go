@@ -9,8 +9,7 @@ import (
 // EventKind is what happened.
 type EventKind uint8
 
-// The kinds of [Event], and the fields each uses besides Time, Path,
-// Supervisor and Incarnation.
+// The kinds of [Event], and the fields each uses besides Time, Path, Supervisor and Incarnation.
 const (
 	// ChildStarted: an instance came up. Took, Cause.
 	ChildStarted EventKind = iota
@@ -58,9 +57,8 @@ func (k EventKind) String() string {
 		"removed", "leaked", "leak ended", "noted", "up", "gave up", "down", "goes on over its budget")
 }
 
-// Event is one change in a supervision tree. Events of one supervisor come in
-// the order in which it decided; each is published after the snapshot that
-// shows its outcome.
+// Event is one change in a supervision tree. Events of one supervisor come in the order in which it
+// decided; each is published after the snapshot that shows its outcome.
 type Event struct {
 	Time       time.Time
 	Kind       EventKind
@@ -74,8 +72,7 @@ type Event struct {
 	Max         int           // that budget
 	Delay       time.Duration // until the attempt
 	Took        time.Duration // see the kind
-	// Cause is the path of the child whose failure led to this, if that is
-	// another one, or empty.
+	// Cause is the path of the child whose failure led to this, if that is another one, or empty.
 	Cause string
 	// Fault reports that OTP would log this at error level: a failed start or an end
 	// that leads to a restart (start_error, child_terminated), or an end other than the

@@ -116,8 +116,7 @@ func (i *funcInstance) Stop() {
 	i.cancel()
 }
 
-// Kill abandons a function that was asked to stop before. One that was not has killGrace
-// to end.
+// Kill abandons a function that was asked to stop before. One that was not has killGrace to end.
 func (i *funcInstance) Kill() {
 	i.mu.Lock()
 	switch {

@@ -18,9 +18,8 @@ type message struct {
 	do     func()          // run on the goroutine; kind is not looked at
 }
 
-// inbox is the queue of a supervisor's goroutine. Its length is bounded by its senders:
-// at most two messages for each child, one for each caller, and one each for Stop and
-// Kill.
+// inbox is the queue of a supervisor's goroutine. Its length is bounded by its senders: at most two
+// messages for each child, one for each caller, and one each for Stop and Kill.
 type inbox struct {
 	mu     sync.Mutex
 	queue  []message // guarded by mu

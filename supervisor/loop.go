@@ -10,9 +10,8 @@ import (
 	"github.com/coppice-go/coppice/supervisor/internal/rules"
 )
 
-// loop is the driver: it turns messages into events of the rules, and their effects into
-// calls. It decides nothing and never waits for a child. All of it is owned by the
-// goroutine of run.
+// loop is the driver: it turns messages into events of the rules, and their effects into calls. It
+// decides nothing and never waits for a child. All of it is owned by the goroutine of run.
 type loop struct {
 	s        *Supervisor
 	state    *rules.State
@@ -146,8 +145,7 @@ func (l *loop) run() {
 	l.finish()
 }
 
-// sleep waits for a message or for the next timer. A fired timer leaves its
-// token in wake, too.
+// sleep waits for a message or for the next timer. A fired timer leaves its token in wake, too.
 func (l *loop) sleep() {
 	var due rules.Time
 	if len(l.timers) > 0 {

@@ -2,10 +2,9 @@ package supervisor
 
 import "iter"
 
-// persistentMap is a persistent map from small integers to values, ordered by key: a
-// tree of 32-way nodes. An edit copies the path to the changed place, once per
-// generation, so a published map never changes, and the cost of a change does not grow
-// with the number of children.
+// persistentMap is a persistent map from small integers to values, ordered by key: a tree of 32-way
+// nodes. An edit copies the path to the changed place, once per generation, so a published map
+// never changes, and the cost of a change does not grow with the number of children.
 type persistentMap[T any] struct {
 	root   *mapNode[T]
 	height int // levels below the root

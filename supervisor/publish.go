@@ -10,8 +10,7 @@ import (
 	"github.com/coppice-go/coppice/supervisor/internal/rules"
 )
 
-// This file is what the driver shows: snapshots, events, the log and the supervisor's own
-// end.
+// This file is what the driver shows: snapshots, events, the log and the supervisor's own end.
 
 // event adds an event to the batch.
 func (l *loop) event(ev Event) {

@@ -38,9 +38,8 @@ const (
 	Signaled
 )
 
-// Reason is how a child or a supervisor ended. The zero value is a normal
-// end. Compare kinds, not reasons: two reasons with the same Kind lead to the
-// same decisions.
+// Reason is how a child or a supervisor ended. The zero value is a normal end. Compare kinds, not
+// reasons: two reasons with the same Kind lead to the same decisions.
 type Reason struct {
 	Kind   ReasonKind
 	Detail string // ShutdownDetail, GaveUp

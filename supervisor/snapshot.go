@@ -63,8 +63,7 @@ type Counts struct {
 	Workers     int
 }
 
-// Find returns the node at path, seen from n: "" is n, "a/b" is child b of
-// child a.
+// Find returns the node at path, seen from n: "" is n, "a/b" is child b of child a.
 func (n *Node) Find(path string) *Node {
 	if path == "" {
 		return n

@@ -16,14 +16,12 @@ const (
 	// OneForAll stops all others, last started first, and starts all again.
 	// Use it for children that cannot do without each other.
 	OneForAll
-	// RestForOne stops the children started after the one that failed, last
-	// first, and starts it and them again. Use it for chains, where each
-	// child depends on those before it.
+	// RestForOne stops the children started after the one that failed, last first, and starts it
+	// and them again. Use it for chains, where each child depends on those before it.
 	RestForOne
-	// Dynamic is OTP's simple_one_for_one: Children holds one template, nothing
-	// is started at first, and StartChild starts any number of copies. They
-	// are restarted one for one, stopped all at once, and no spec is kept of
-	// a copy that has ended for good.
+	// Dynamic is OTP's simple_one_for_one: Children holds one template, nothing is started at
+	// first, and StartChild starts any number of copies. They are restarted one for one, stopped
+	// all at once, and no spec is kept of a copy that has ended for good.
 	Dynamic
 )
 
@@ -48,9 +46,8 @@ const (
 // String returns OTP's name.
 func (r Restart) String() string { return name(r, "permanent", "transient", "temporary") }
 
-// AutoShutdown selects whether the end of significant children ends the supervisor.
-// An end that the supervisor brought about does not count, nor does one that a restart
-// follows.
+// AutoShutdown selects whether the end of significant children ends the supervisor. An end that the
+// supervisor brought about does not count, nor does one that a restart follows.
 type AutoShutdown uint8
 
 const (
@@ -65,8 +62,7 @@ const (
 // String returns OTP's name.
 func (a AutoShutdown) String() string { return name(a, "never", "any_significant", "all_significant") }
 
-// ChildType is a label. It sets the default of [ChildSpec.Shutdown] and how the
-// child is counted.
+// ChildType is a label. It sets the default of [ChildSpec.Shutdown] and how the child is counted.
 type ChildType uint8
 
 const (
@@ -92,10 +88,9 @@ const (
 // DefaultShutdown is how long a worker may take to stop.
 const DefaultShutdown = rules.DefaultShutdown
 
-// Intensity is the restart budget of a supervisor, shared by all its children. After
-// more than Max restart attempts within Period it gives up: it stops its children and
-// ends. A restart of a group counts once; a failed attempt counts like a successful
-// one; restarts by request do not count.
+// Intensity is the restart budget of a supervisor, shared by all its children. After more than Max
+// restart attempts within Period it gives up: it stops its children and ends. A restart of a group
+// counts once; a failed attempt counts like a successful one; restarts by request do not count.
 //
 // The zero value means 1 in 5 s. To give up at the first failure set Max to 0
 // and Period to something: Intensity{Period: 5 * time.Second}. Levels multiply:
@@ -109,12 +104,11 @@ type Intensity struct {
 // Backoff spreads the restarts of a child over time. The zero value is none:
 // as in OTP a restart follows at once.
 //
-// The n-th consecutive failure waits a random time between 0 and
-// min(Max, Initial·Factor^(n-1)). The count n starts again at 1 when the child
-// was up for longer than twice its latest bound and longer than ResetAfter.
-// While it waits the child is [Restarting]. An attempt counts in the window
-// of Intensity when it is made; since delays spread the attempts, Attempts
-// limits how often one child may fail in a row.
+// The n-th consecutive failure waits a random time between 0 and min(Max, Initial·Factor^(n-1)).
+// The count n starts again at 1 when the child was up for longer than twice its latest bound and
+// longer than ResetAfter. While it waits the child is [Restarting]. An attempt counts in the window
+// of Intensity when it is made; since delays spread the attempts, Attempts limits how often one
+// child may fail in a row.
 type Backoff struct {
 	Initial    time.Duration // the first bound; 0: no back-off
 	Max        time.Duration // the cap; default 1 min
@@ -147,8 +141,7 @@ func (p LeakPolicy) String() string { return name(p, "report", "give_up") }
 // copy it, print it, keep it in a table. A Spec is a [Starter], so a
 // supervisor becomes a child by standing in another one's ChildSpec.Start.
 //
-// A Spec is validated as a whole, with everything below it, before anything
-// starts; see [Validate].
+// A Spec is validated as a whole, with everything below it, before anything starts; see [Validate].
 type Spec struct {
 	// Name is the last part of the root's path. As a child the supervisor is
 	// known by its ChildSpec.ID, and Name is not used. Default: "root".
@@ -198,10 +191,9 @@ type ChildSpec struct {
 	// for a supervisor. See [BrutalKill], [Infinity] and [Immediately].
 	Shutdown time.Duration
 	Type     ChildType
-	// StartTimeout limits how long Start may take, readiness included; a
-	// start that takes longer is cancelled and has failed. 0: no limit. A
-	// start that does not react to the end of its context is abandoned after
-	// another 5 s (or Shutdown, if that is longer and not Infinity), and its
+	// StartTimeout limits how long Start may take, readiness included; a start that takes longer is
+	// cancelled and has failed. 0: no limit. A start that does not react to the end of its context
+	// is abandoned after another 5 s (or Shutdown, if that is longer and not Infinity), and its
 	// instance is killed should it come up after all.
 	StartTimeout time.Duration
 }
@@ -226,8 +218,7 @@ func (c ChildSpec) params() rules.Params {
 	}.Resolve()
 }
 
-// flags returns the supervisor's own settings with defaults filled in. The
-// spec is valid.
+// flags returns the supervisor's own settings with defaults filled in. The spec is valid.
 func (s Spec) flags() rules.Flags {
 	return rules.Flags{
 		Strategy:      rules.Strategy(s.Strategy),

@@ -42,8 +42,7 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 	}
 }
 
-// Events returns the events to come, until the supervisor's last one, the end
-// of ctx, or Close.
+// Events returns the events to come, until the supervisor's last one, the end of ctx, or Close.
 func (s *Subscription) Events(ctx context.Context) iter.Seq[Event] {
 	return func(yield func(Event) bool) {
 		for {

@@ -76,9 +76,8 @@ func Start(ctx context.Context, spec Spec, cfg Config) (*Supervisor, error) {
 	return start(ctx, spec, cfg, cmp.Or(spec.Name, defaultName), nil)
 }
 
-// Start makes a Spec a [Starter]: it starts the supervisor as a child of the
-// one that calls it, whose Config it shares. Called by anything else it is
-// [Start] with a zero Config.
+// Start makes a Spec a [Starter]: it starts the supervisor as a child of the one that calls it,
+// whose Config it shares. Called by anything else it is [Start] with a zero Config.
 func (spec Spec) Start(ctx context.Context, inc Incarnation) (Instance, error) {
 	up, ok := ctx.Value(parentKey{}).(*Supervisor)
 	if !ok {
@@ -131,8 +130,7 @@ func start(ctx context.Context, spec Spec, cfg Config, path string, above *publi
 	return nil, &StartError{Path: path, Err: cmp.Or(context.Cause(ctx), error(ErrStopped))}
 }
 
-// Path returns the supervisor's place in the tree: the IDs from the root down,
-// joined by "/".
+// Path returns the supervisor's place in the tree: the IDs from the root down, joined by "/".
 func (s *Supervisor) Path() string { return s.path }
 
 func (s *Supervisor) id() string {
@@ -163,10 +161,9 @@ func (s *Supervisor) Wait(ctx context.Context) error {
 	}
 }
 
-// Shutdown stops the children, last started first, each within its own
-// shutdown time, and waits for the end. If ctx ends before, everything is
-// killed, Shutdown does not wait for it, and returns ctx's error. It returns
-// nil also if the supervisor had ended before, for whatever reason.
+// Shutdown stops the children, last started first, each within its own shutdown time, and waits for
+// the end. If ctx ends before, everything is killed, Shutdown does not wait for it, and returns
+// ctx's error. It returns nil also if the supervisor had ended before, for whatever reason.
 func (s *Supervisor) Shutdown(ctx context.Context) error {
 	s.Stop()
 	select {
@@ -189,9 +186,8 @@ func (s *Supervisor) Kill() { s.inbox.post(message{kind: rules.Kill}) }
 // its latest change, likewise each supervisor's below it. It never waits.
 func (s *Supervisor) Snapshot() Node { return s.view.Load().tree() }
 
-// Subscribe returns a subscription to the events of this supervisor and those
-// below it, with room for n events, at least 1. The caller closes it, unless
-// it reads to the end.
+// Subscribe returns a subscription to the events of this supervisor and those below it, with room
+// for n events, at least 1. The caller closes it, unless it reads to the end.
 func (s *Supervisor) Subscribe(n int) *Subscription { return s.publisher.subscribe(n) }
 
 // onDone calls f once when the supervisor has ended.

@@ -12,8 +12,7 @@ import (
 type TracedConn interface {
 	net.Conn
 
-	// TraceSpan returns the serve span of the connection; the zero Span when
-	// tracing is off.
+	// TraceSpan returns the serve span of the connection; the zero Span when tracing is off.
 	TraceSpan() Span
 }
 
@@ -72,9 +71,8 @@ func ContextWithSpan(ctx context.Context, s Span) context.Context {
 	return trace.ContextWithSpan(ctx, unsampledSpan{Span: remote, provider: s.t.provider})
 }
 
-// FromContext returns the span that [ContextWithSpan] or [ConnContext] put into
-// ctx, or the zero Span. The span of a request may have replaced it for OpenTelemetry,
-// but not here.
+// FromContext returns the span that [ContextWithSpan] or [ConnContext] put into ctx, or the zero
+// Span. The span of a request may have replaced it for OpenTelemetry, but not here.
 func FromContext(ctx context.Context) Span {
 	s, _ := ctx.Value(spanKey{}).(Span)
 	return s

@@ -54,9 +54,8 @@
 //
 // # Processes
 //
-// [Start] makes the one [Pipeline] of a process from the registered [Backend].
-// The master's pipeline holds the only connection to a collector. A child's
-// pipeline sends its finished spans, as OTLP bytes, to the master, which gives them to
-// [ChildTelemetry].Receive. Less formally: a worker knows neither the collector's address
-// nor its password.
+// [Start] makes the one [Pipeline] of a process from the registered [Backend]. The master's
+// pipeline holds the only connection to a collector. A child's pipeline sends its finished spans,
+// as OTLP bytes, to the master, which gives them to [ChildTelemetry].Receive. Less formally: a
+// worker knows neither the collector's address nor its password.
 package tracing

@@ -47,9 +47,8 @@ func (t *Tracer) Handoffs(pool string) *HandoffMeter {
 	}
 }
 
-// Claimed counts a hand-off that was claimed: total is the time since accept,
-// queued the part of it in which no worker had it. s is the connection's span, for
-// the exemplar.
+// Claimed counts a hand-off that was claimed: total is the time since accept, queued the part of it
+// in which no worker had it. s is the connection's span, for the exemplar.
 func (h *HandoffMeter) Claimed(total, queued time.Duration, s Span) {
 	if h == nil {
 		return

@@ -21,8 +21,7 @@ const (
 	Seconds                        // a Sum whose values are nanoseconds, and are shown as seconds
 )
 
-// Instrument is one row of the table in instruments.go: what is counted, in OpenTelemetry's
-// words.
+// Instrument is one row of the table in instruments.go: what is counted, in OpenTelemetry's words.
 type Instrument struct {
 	Name        string
 	Unit        string // UCUM

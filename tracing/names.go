@@ -5,11 +5,10 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 )
 
-// This file has every name that Coppice puts into a trace, with its source and its
-// stability, so that a rename is one change. Names from OpenTelemetry's semantic conventions
-// are of version 1.43.0. Coppice uses the stable ones (messaging.* is not stable, so
-// hand-offs do not have it) and the process attributes, which are release candidates. Its
-// other names begin with "coppice.".
+// This file has every name that Coppice puts into a trace, with its source and its stability, so
+// that a rename is one change. Names from OpenTelemetry's semantic conventions are of version
+// 1.43.0. Coppice uses the stable ones (messaging.* is not stable, so hand-offs do not have it) and
+// the process attributes, which are release candidates. Its other names begin with "coppice.".
 
 // ScopeName is the instrumentation scope of Coppice's own spans.
 const ScopeName = "github.com/coppice-go/coppice"
@@ -108,8 +107,7 @@ const (
 // HandoffOutcome is how a hand-off ended. The words are those of the transport.
 type HandoffOutcome string
 
-// The outcomes of a hand-off. All but Claimed are errors of the span, and its
-// error.type.
+// The outcomes of a hand-off. All but Claimed are errors of the span, and its error.type.
 const (
 	Claimed  HandoffOutcome = "claimed"  // the receiver's application took it
 	Refused  HandoffOutcome = "refused"  // the receiver said no; the sender owns it again

@@ -16,8 +16,7 @@ import (
 // if nothing is exported.
 var ErrPayload = errors.New("tracing: unusable payload")
 
-// ProcessResource identifies a process of the tree. It becomes the resource of the
-// process's spans.
+// ProcessResource identifies a process of the tree. It becomes the resource of the process's spans.
 type ProcessResource struct {
 	Role        string // master, listener, worker
 	Name        string // registered name: master, listener/http, web/0
@@ -74,10 +73,9 @@ type Pipeline interface {
 	// Adopt is called in the master before a child starts. It never fails.
 	Adopt(p ProcessResource) ChildTelemetry
 
-	// Shutdown ends the pipeline: it sends what is queued until ctx ends, drops and
-	// counts the rest, and waits for its goroutines. Further calls return the result of
-	// the first. Call it in the master after the children have ended, so that their last
-	// spans are sent too.
+	// Shutdown ends the pipeline: it sends what is queued until ctx ends, drops and counts the
+	// rest, and waits for its goroutines. Further calls return the result of the first. Call it in
+	// the master after the children have ended, so that their last spans are sent too.
 	Shutdown(ctx context.Context) error
 
 	// Stats returns the counters so far.
@@ -124,9 +122,8 @@ type PipelineStats struct {
 	Recovered       uint64 // master: spans of children that had ended, taken from their tables
 }
 
-// Own returns a Backend for a program that sets up OpenTelemetry itself: in each process
-// spans go to tp, and nothing is relayed. Register it before the tree is started. The
-// caller shuts tp down.
+// Own returns a Backend for a program that sets up OpenTelemetry itself: in each process spans go
+// to tp, and nothing is relayed. Register it before the tree is started. The caller shuts tp down.
 func Own(tp trace.TracerProvider) Backend { return ownBackend{tp} }
 
 var registered struct {

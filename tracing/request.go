@@ -7,11 +7,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// A connection may carry many requests. The first continues the connection's trace. If all
-// did, the trace of a keep-alive connection would grow without bound and its times would
-// mean nothing. So each later request is a new root, for which the sampler decides, with a
-// link to the connection. A request that comes with a client's trace is a child of the
-// client's span, with the same link.
+// A connection may carry many requests. The first continues the connection's trace. If all did, the
+// trace of a keep-alive connection would grow without bound and its times would mean nothing. So
+// each later request is a new root, for which the sampler decides, with a link to the connection. A
+// request that comes with a client's trace is a child of the client's span, with the same link.
 //
 // Instrumentation such as otelhttp starts a request's span from the provider of the span in
 // the context. Therefore connSpan is in the context. Its provider is requests, which adds

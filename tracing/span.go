@@ -54,8 +54,7 @@ func (s Span) queue(pool string) Span {
 	return q
 }
 
-// Handoff describes the offer of a handle to another process. Zero fields are
-// left out of the span.
+// Handoff describes the offer of a handle to another process. Zero fields are left out of the span.
 type Handoff struct {
 	Pool        string // the receiver's pool
 	Target      string // the receiving process, as "web/0"
@@ -91,8 +90,7 @@ func (s Span) handoff(h Handoff) Span {
 	return o
 }
 
-// Serve starts the span of a claimed connection. The caller ends it when the
-// connection is closed.
+// Serve starts the span of a claimed connection. The caller ends it when the connection is closed.
 func (s Span) Serve() Span {
 	if s.s == nil {
 		return s

@@ -44,8 +44,7 @@ func (t *Tracer) WithMeter(m *Meter) *Tracer {
 	return &Tracer{provider: t.provider, tracer: t.tracer, meter: m}
 }
 
-// AcceptSpan describes a connection that was accepted. Zero fields are left out
-// of the span.
+// AcceptSpan describes a connection that was accepted. Zero fields are left out of the span.
 type AcceptSpan struct {
 	Listener  string         // name of the listener
 	Transport string         // "tcp" or "unix"
@@ -94,10 +93,9 @@ type Claim struct {
 	Kind string // of the handle: conn, listener, packet, file
 }
 
-// Claim starts the receiver's span of a hand-off, from the carrier that came with the
-// handle. If the carrier holds no context the span is off: a worker begins no trace. The
-// caller ends the span before it answers the claim, so that the times of the two processes
-// nest.
+// Claim starts the receiver's span of a hand-off, from the carrier that came with the handle. If
+// the carrier holds no context the span is off: a worker begins no trace. The caller ends the span
+// before it answers the claim, so that the times of the two processes nest.
 func (t *Tracer) Claim(carrier [Size]byte, c Claim) Span {
 	if t == nil || t.tracer == nil {
 		return Span{}

@@ -121,8 +121,7 @@ func (r *reporter) send() {
 	}
 }
 
-// sendLocked sends under the lock, so that totals arrive in order; TrySend
-// does not wait.
+// sendLocked sends under the lock, so that totals arrive in order; TrySend does not wait.
 func (r *reporter) sendLocked() {
 	err := r.link.TrySend(&fdipc.Frame{Kind: wire.KindDone, Target: r.number, Payload: wire.Count(r.finished)})
 	if err == nil {

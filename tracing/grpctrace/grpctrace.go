@@ -1,5 +1,4 @@
-// Package grpctrace makes a gRPC server's calls part of the traces of their
-// connections:
+// Package grpctrace makes a gRPC server's calls part of the traces of their connections:
 //
 //	opts := grpctrace.ServerOptions(insecure.NewCredentials())
 //	srv := grpc.NewServer(append(opts, grpc.StatsHandler(otelgrpc.NewServerHandler(
@@ -33,8 +32,7 @@ func ServerOptions(creds credentials.TransportCredentials) []grpc.ServerOption {
 	return []grpc.ServerOption{grpc.Creds(serverCreds{creds}), grpc.StatsHandler(tagger{})}
 }
 
-// serverCreds gets each connection at its handshake: gRPC shows connections to credentials
-// only.
+// serverCreds gets each connection at its handshake: gRPC shows connections to credentials only.
 type serverCreds struct {
 	credentials.TransportCredentials
 }

@@ -24,10 +24,9 @@ const (
 	textBytes      = 4 << 20 // of the texts of all instruments that ever were
 )
 
-// aggregator adds up what the processes of the tree count. Each process sends the whole of
-// its counts each time, so a lost payload loses nothing. The growth of a series since the
-// payload before is added to its sum, so a sum cannot go back, whatever a child sends and
-// whenever it ends.
+// aggregator adds up what the processes of the tree count. Each process sends the whole of its
+// counts each time, so a lost payload loses nothing. The growth of a series since the payload
+// before is added to its sum, so a sum cannot go back, whatever a child sends and whenever it ends.
 type aggregator struct {
 	mu        sync.Mutex
 	processes []*processMetrics // of live processes, the youngest last
@@ -177,8 +176,7 @@ func (b *aggregator) intern(key *seriesKey, m metric) bool {
 // overflow is the series for values without room, by OpenTelemetry's specification.
 var overflow = attribute.NewSet(attribute.Bool("otel.metric.overflow", true))
 
-// add adds to a sum. If there is no room for a new series, its values are added to the
-// overflow.
+// add adds to a sum. If there is no room for a new series, its values are added to the overflow.
 func (b *aggregator) add(key seriesKey, m metric, grown dataPoint) {
 	s := b.sums[key]
 	if s == nil {

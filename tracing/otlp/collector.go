@@ -121,9 +121,8 @@ func fromMeter(points []tracing.DataPoint) []metric {
 	return metrics
 }
 
-// merged adds up series that occur twice. The SDK keeps instruments apart that differ in
-// their description only, and meters that differ in their attributes. Of two gauges the
-// first is kept.
+// merged adds up series that occur twice. The SDK keeps instruments apart that differ in their
+// description only, and meters that differ in their attributes. Of two gauges the first is kept.
 func merged(metrics []metric) (all []metric) {
 	at := make(map[instrument]int) // in all
 	series := make(map[seriesKey]int)

@@ -16,8 +16,7 @@ const (
 	protocolGRPC = "grpc"
 )
 
-// settings are the variables that this package reads. The exporters and the SDK read the
-// others.
+// settings are the variables that this package reads. The exporters and the SDK read the others.
 type settings struct {
 	spans    bool
 	protocol string

@@ -52,8 +52,7 @@ func (m metric) isCoppice() bool {
 }
 
 // checkCoppice is check for an instrument of Coppice. m takes the scope, the unit and the
-// description that this release has for it. known is false for an instrument of another
-// release.
+// description that this release has for it. known is false for an instrument of another release.
 func (m *metric) checkCoppice() (known bool, err error) {
 	own, known := coppiceMetrics[m.name]
 	if !known {

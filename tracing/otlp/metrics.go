@@ -68,8 +68,7 @@ func (l *scrapeLog) Println(v ...any) {
 	l.once.Do(func() { otel.Handle(fmt.Errorf("tracing/otlp: a scrape: %s", fmt.Sprintln(v...))) })
 }
 
-// masterMetrics gives what the master itself has counted to the aggregator, whenever a
-// reader asks.
+// masterMetrics gives what the master itself has counted to the aggregator, whenever a reader asks.
 type masterMetrics struct {
 	collector *collector
 	failed    sync.Once

@@ -154,11 +154,10 @@ func newClient(ctx context.Context, cfg Config, protocol string) (otlptrace.Clie
 	return c, nil
 }
 
-// pipeline is spans → marshaller → uplink in a child, and
-// spans → marshaller → export → payloads → client in the master, where children's payloads
-// join at export. Metrics are collector → sender → uplink in a child, and
-// collector → aggregator → readers in the master, where children's metrics join at the
-// aggregator.
+// pipeline is spans → marshaller → uplink in a child, and spans → marshaller → export → payloads →
+// client in the master, where children's payloads join at export. Metrics are collector → sender →
+// uplink in a child, and collector → aggregator → readers in the master, where children's metrics
+// join at the aggregator.
 type pipeline struct {
 	provider trace.TracerProvider
 	life     trace.TracerProvider

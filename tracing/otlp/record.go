@@ -129,8 +129,7 @@ func putStatus(b []byte, st sdktrace.Status, max int) []byte {
 	return protowire.AppendVarint(protowire.AppendTag(b, fieldCode, protowire.VarintType), uint64(code))
 }
 
-// putAttribute writes one attribute, if it fits as a whole. A list is written as
-// its text.
+// putAttribute writes one attribute, if it fits as a whole. A list is written as its text.
 func putAttribute(b []byte, kv attribute.KeyValue, max int) ([]byte, bool) {
 	var (
 		text  string

@@ -13,10 +13,9 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// newResource describes this process. The service is named by OTEL_SERVICE_NAME
-// or OTEL_RESOURCE_ATTRIBUTES, else after the executable. An instance id from there names
-// the program; the id of the process is appended to it. A part that cannot be read is
-// reported and left out.
+// newResource describes this process. The service is named by OTEL_SERVICE_NAME or
+// OTEL_RESOURCE_ATTRIBUTES, else after the executable. An instance id from there names the program;
+// the id of the process is appended to it. A part that cannot be read is reported and left out.
 func newResource(ctx context.Context, p tracing.ProcessResource, pid int) *resource.Resource {
 	var cfg Config
 	if c := configured.Load(); c != nil {

@@ -136,9 +136,8 @@ func (n *spanTable) end(s sdktrace.ReadOnlySpan) int {
 	return i
 }
 
-// sending is called before the spans of these slots are sent in one payload. The slots must
-// have the payload's number before the master can have the payload, else a span could be
-// exported twice.
+// sending is called before the spans of these slots are sent in one payload. The slots must have
+// the payload's number before the master can have the payload, else a span could be exported twice.
 func (n *spanTable) sending(slots []int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -193,9 +192,8 @@ type tableSpan struct {
 	ended  bool
 }
 
-// read returns the spans in the table of a child that is dead and of which taken
-// payloads have been received. It trusts nothing: each length is checked, and records are
-// copies.
+// read returns the spans in the table of a child that is dead and of which taken payloads have been
+// received. It trusts nothing: each length is checked, and records are copies.
 func (m tableMemory) read(taken uint64) []tableSpan {
 	if len(m) != tableSize {
 		return nil

@@ -38,8 +38,7 @@ func newTable() (tableMemory, *os.File, error) {
 	return mem, f, nil
 }
 
-// openTable maps the table that the master has given to this process. It takes
-// ownership of f.
+// openTable maps the table that the master has given to this process. It takes ownership of f.
 func openTable(f *os.File) (tableMemory, error) {
 	defer f.Close()
 	info, err := f.Stat()

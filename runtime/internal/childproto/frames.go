@@ -10,8 +10,7 @@ import (
 	"github.com/coppice-go/coppice/tracing"
 )
 
-// Version is the version of these frames. The master does not start a child of
-// another version.
+// Version is the version of these frames. The master does not start a child of another version.
 const Version = 1
 
 // FilesVar names the descriptors that a process was given, joined by colons: for a worker as one

@@ -11,8 +11,7 @@ const (
 	maxEarlyLife = time.Hour
 )
 
-// markDue marks a slot's worker to be replaced. A spare just ends: refillSpares launches
-// another.
+// markDue marks a slot's worker to be replaced. A spare just ends: refillSpares launches another.
 func (s *State) markDue(ev Event) {
 	w := s.workers[ev.Worker]
 	if w == nil {

@@ -19,8 +19,7 @@ func (l Rlimit) String() string {
 	return "Rlimits " + l.Name + " " + one(l.Soft) + ":" + one(l.Hard)
 }
 
-// RlimitNames are the names that an [Rlimit] may have, as in ulimit and
-// limits.conf.
+// RlimitNames are the names that an [Rlimit] may have, as in ulimit and limits.conf.
 var RlimitNames = []string{
 	"as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice", "nofile", "nproc",
 	"rss", "rtprio", "rttime", "sigpending", "stack",

@@ -6,14 +6,12 @@ import (
 	"time"
 )
 
-// Backoff spreads a child's restarts. The zero value is none: OTP restarts at
-// once.
+// Backoff spreads a child's restarts. The zero value is none: OTP restarts at once.
 //
-// The n-th consecutive failure waits a uniformly random time between zero and
-// min(Max, Initial × Factor^(n-1)) ("full jitter"). A child that was healthy
-// for longer than twice its latest bound, and longer than ResetAfter, starts
-// again at n = 1; that it started is not enough, or a crash loop slower than
-// the delay would go on for ever (supervisor(3)).
+// The n-th consecutive failure waits a uniformly random time between zero and min(Max, Initial ×
+// Factor^(n-1)) ("full jitter"). A child that was healthy for longer than twice its latest bound,
+// and longer than ResetAfter, starts again at n = 1; that it started is not enough, or a crash loop
+// slower than the delay would go on for ever (supervisor(3)).
 type Backoff struct {
 	Initial    time.Duration // the first bound; zero: no back-off
 	Max        time.Duration // the cap

@@ -159,8 +159,7 @@ func (s *State) ended(c *Child, leaked bool) {
 	}
 }
 
-// autoShutdown reports whether the end of a significant child ends the
-// supervisor (supervisor(3)).
+// autoShutdown reports whether the end of a significant child ends the supervisor (supervisor(3)).
 func (s *State) autoShutdown() bool {
 	switch s.Flags.AutoShutdown {
 	case AnySignificant:
@@ -279,9 +278,8 @@ func (s *State) admit(c *Child) bool {
 	return true
 }
 
-// persists reports whether the supervisor goes on though c's attempt is one too
-// many: another child is up, or some child was within Period. What can come up is
-// worth another attempt.
+// persists reports whether the supervisor goes on though c's attempt is one too many: another child
+// is up, or some child was within Period. What can come up is worth another attempt.
 func (s *State) persists(c *Child) bool {
 	if !s.Flags.Persist || s.grouped() {
 		return false
@@ -334,8 +332,7 @@ func (s *State) timer(ev *Event) {
 	}
 }
 
-// cancel asks a start under way to end. It is abandoned if it does
-// not within StartGrace.
+// cancel asks a start under way to end. It is abandoned if it does not within StartGrace.
 func (s *State) cancel(c *Child, late bool) {
 	if c.Cancelled {
 		return

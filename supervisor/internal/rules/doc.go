@@ -1,11 +1,10 @@
 // Package rules is the decision core of package supervisor: the rules of
 // Erlang/OTP's supervisor as one function on plain data.
 //
-// [State.Step] takes the time and one event and returns the effects that must
-// be carried out. It starts no goroutine, reads no clock, opens nothing, logs
-// nothing and rolls no dice: time and randomness come in with the event. The
-// state has only exported fields of plain types, so it can be encoded, compared
-// and decoded at any point between two steps.
+// [State.Step] takes the time and one event and returns the effects that must be carried out. It
+// starts no goroutine, reads no clock, opens nothing, logs nothing and rolls no dice: time and
+// randomness come in with the event. The state has only exported fields of plain types, so it can
+// be encoded, compared and decoded at any point between two steps.
 //
 // # What the driver owes
 //
@@ -20,7 +19,6 @@
 //
 // # Cost
 //
-// A step costs O(log n) in the number of children, amortised over the steps,
-// but for the one step that stops all children at once (Dynamic, StopTogether), which
-// returns n effects.
+// A step costs O(log n) in the number of children, amortised over the steps, but for the one step
+// that stops all children at once (Dynamic, StopTogether), which returns n effects.
 package rules

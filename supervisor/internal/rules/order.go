@@ -2,9 +2,8 @@ package rules
 
 import "math/bits"
 
-// Order keeps the children in start order and finds neighbours in it in
-// O(log n): a position is handed out at the end and never moves, but for
-// compaction, which happens only between operations.
+// Order keeps the children in start order and finds neighbours in it in O(log n): a position is
+// handed out at the end and never moves, but for compaction, which happens only between operations.
 type Order struct {
 	Keys    []Key // position -> child; zero: free
 	Present Bitset

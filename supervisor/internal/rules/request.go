@@ -85,8 +85,7 @@ func (s *State) postpone(c *Child, call *Call) {
 	}
 }
 
-// dynamicRequest answers a call to a Dynamic supervisor, whose children are
-// addressed by key alone.
+// dynamicRequest answers a call to a Dynamic supervisor, whose children are addressed by key alone.
 func (s *State) dynamicRequest(call *Call) {
 	switch call.Op {
 	case StartChild:

@@ -46,9 +46,8 @@ type State struct {
 	rand                uint64
 }
 
-// New returns the state of a supervisor that has not begun. The children are
-// started in the order given; for a Dynamic supervisor there must be none.
-// The caller has validated flags and children.
+// New returns the state of a supervisor that has not begun. The children are started in the order
+// given; for a Dynamic supervisor there must be none. The caller has validated flags and children.
 func New(flags Flags, children []Params) *State {
 	s := &State{
 		Flags:    flags,
@@ -166,8 +165,7 @@ func (s *State) setPhase(c *Child, p Phase) {
 	}
 }
 
-// add makes a record at the end of the order. It does not count as a spec
-// before it is stored.
+// add makes a record at the end of the order. It does not count as a spec before it is stored.
 func (s *State) add(p Params) *Child {
 	if s.Order.sparse() {
 		s.compact()

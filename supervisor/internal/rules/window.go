@@ -10,9 +10,8 @@ type Window struct {
 	Len   int
 }
 
-// drop forgets what is older than period. The bound is inclusive: an entry
-// that is exactly period old still counts. OTP counts in whole seconds, so its
-// real window is up to a second longer.
+// drop forgets what is older than period. The bound is inclusive: an entry that is exactly period
+// old still counts. OTP counts in whole seconds, so its real window is up to a second longer.
 func (w *Window) drop(now Time, period time.Duration) {
 	for w.Len > 0 && w.Ring[w.First] < now-Time(period) {
 		w.First = (w.First + 1) % len(w.Ring)

@@ -97,10 +97,9 @@ func (r *Receiver) Requests() []http.Header {
 	return slices.Clone(r.requests)
 }
 
-// Wait returns the first trace for which ok returns nil. Spans of a trace arrive
-// in several requests: ok is asked again whenever something has arrived. After d
-// the test fails at once, with what ok said last of each trace. Call it from the
-// test's goroutine.
+// Wait returns the first trace for which ok returns nil. Spans of a trace arrive in several
+// requests: ok is asked again whenever something has arrived. After d the test fails at once, with
+// what ok said last of each trace. Call it from the test's goroutine.
 func (r *Receiver) Wait(tb testing.TB, d time.Duration, ok func(Trace) error) Trace {
 	tb.Helper()
 	deadline := time.NewTimer(d)
@@ -127,8 +126,7 @@ func (r *Receiver) Wait(tb testing.TB, d time.Duration, ok func(Trace) error) Tr
 	}
 }
 
-// state returns a copy of the traces, and a channel that is closed when it is
-// out of date.
+// state returns a copy of the traces, and a channel that is closed when it is out of date.
 func (r *Receiver) state() ([]Trace, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -200,8 +198,7 @@ func body(req *http.Request) ([]byte, error) {
 	return b, nil
 }
 
-// Decode decodes a TracesData message, which has the bytes of the request of an
-// OTLP exporter.
+// Decode decodes a TracesData message, which has the bytes of the request of an OTLP exporter.
 func Decode(otlp []byte) ([]ReceivedSpan, error) {
 	var data tracepb.TracesData
 	if err := proto.Unmarshal(otlp, &data); err != nil {

@@ -58,8 +58,7 @@ func (t Trace) Parent(s ReceivedSpan) (ReceivedSpan, bool) {
 	return t.Spans[i], true
 }
 
-// Has returns nil if each of the names has a span, else an error that names one
-// that has none.
+// Has returns nil if each of the names has a span, else an error that names one that has none.
 func (t Trace) Has(names ...string) error {
 	for _, name := range names {
 		if len(t.Find(name)) == 0 {
