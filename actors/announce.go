@@ -37,19 +37,15 @@ func RegisterType[T any](name string) {
 }
 
 // announcers are those, of the systems in this process, that have announced its types to a peer.
-var announcers struct {
-	mu  sync.Mutex
-	all map[*peers]struct{}
-
+var announcers = struct {
+	mu    sync.Mutex
+	all   map[*peers]struct{}
 	order sync.Mutex // held across a post, so that the last list that a peer gets is complete; taken before any other lock
-}
+}{all: make(map[*peers]struct{})}
 
 // announceTypes sends a peer the types of this process.
 func (ps *peers) announceTypes(p *peer) {
 	announcers.mu.Lock()
-	if announcers.all == nil {
-		announcers.all = make(map[*peers]struct{})
-	}
 	announcers.all[ps] = struct{}{}
 	announcers.mu.Unlock()
 	announcers.order.Lock()
@@ -69,11 +65,4 @@ func announceToAll() {
 			ps.announceTypes(p)
 		}
 	}
-}
-
-// stopAnnouncing is for a system that is shut down.
-func (ps *peers) stopAnnouncing() {
-	announcers.mu.Lock()
-	delete(announcers.all, ps)
-	announcers.mu.Unlock()
 }

@@ -144,8 +144,6 @@ type askReplies struct {
 	answer func(pid *actor.PID, message any)
 }
 
-var _ actor.Process = askReplies{}
-
 func (p askReplies) SendUserMessage(pid *actor.PID, message any) { p.answer(pid, message) }
 func (p askReplies) SendSystemMessage(*actor.PID, any)           {}
 func (p askReplies) Stop(*actor.PID)                             {}

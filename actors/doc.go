@@ -91,23 +91,4 @@
 // does. Protoactor's own futures across processes (RequestFuture) get DeadLetterResponse when the
 // actor does not exist, but time out when its process dies. A handler cannot be ended from outside,
 // only left.
-//
-// # Where things are
-//
-// A System is composed of parts, each with its own lock and files. The router and the frameReader
-// own nothing: they use the others.
-//
-//	localActors   localactors.go, incarnation.go, wrapper.go, mailbox.go    spawn, find, watch, stop
-//	protoSystem   protosystem.go, foreignwatcher.go    protoactor's system and the actors it spawned
-//	askTable      asktable.go                          asks of this process
-//	monitors      monitors.go, protowatch.go           monitors of this process
-//	inbound       inbound.go                           asks and monitors of other processes here
-//	names         names.go, namechanges.go, namecache.go   the master's registry, a child's cache
-//	peers         peers.go, peer.go, lanes.go, lanebroker.go   channels to other processes
-//	router        router.go, routeasks.go              the way of a message out
-//	frameReader   framereader.go                       the way of a frame in
-//	deadLetters   deadletter.go                        messages that reached no actor
-//
-// Frames, encoding and the queue of a mailbox know nothing of these: internal/wire, internal/codec,
-// internal/mailqueue.
 package actors

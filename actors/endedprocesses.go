@@ -1,6 +1,10 @@
 package actors
 
-import "github.com/coppice-go/coppice/supervisor"
+import (
+	"slices"
+
+	"github.com/coppice-go/coppice/supervisor"
+)
 
 // endedProcesses keeps the exit reasons of the latest processes that have ended. A child keeps
 // those of which it was told while it lived; the master tells it of the others when it asks.
@@ -22,7 +26,7 @@ func (g *endedProcesses) add(address string, r supervisor.Reason) {
 	g.reasons[address] = r
 	if len(g.order) > maxEndedProcesses {
 		delete(g.reasons, g.order[0])
-		g.order = append(g.order[:0], g.order[1:]...)
+		g.order = slices.Delete(g.order, 0, 1)
 	}
 }
 
@@ -31,12 +35,7 @@ func (g *endedProcesses) forget(address string) {
 		return
 	}
 	delete(g.reasons, address)
-	for i, a := range g.order {
-		if a == address {
-			g.order = append(g.order[:i], g.order[i+1:]...)
-			return
-		}
-	}
+	g.order = slices.DeleteFunc(g.order, func(a string) bool { return a == address })
 }
 
 func (g *endedProcesses) find(address string) (supervisor.Reason, bool) {

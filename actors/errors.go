@@ -127,8 +127,7 @@ var errorCodes = []struct {
 
 // appendError appends err: a code, then for ErrDown its reason, else its text.
 func appendError(b []byte, err error) []byte {
-	var down *DownError
-	if errors.As(err, &down) {
+	if down, ok := errors.AsType[*DownError](err); ok {
 		return appendReason(append(b, codeDown), down.Reason)
 	}
 	return appendText(b, err)

@@ -16,13 +16,6 @@ type foreignWatcher struct {
 	watched map[string]map[watchKey]func(supervisor.Reason, endCause) // by the watched actor's id
 }
 
-var _ actor.Process = (*foreignWatcher)(nil)
-
-func (w *foreignWatcher) init(ps *protoSystem) {
-	w.proto, w.pid = ps, actor.NewPID(ps.proc.address, foreignWatcherID)
-	w.watched = make(map[string]map[watchKey]func(supervisor.Reason, endCause))
-}
-
 func (w *foreignWatcher) watch(id string, k watchKey, fire func(supervisor.Reason, endCause)) bool {
 	ref, ok := w.proto.foreignActor(id)
 	if !ok {

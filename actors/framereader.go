@@ -19,8 +19,6 @@ type frameReader struct {
 	router *router
 }
 
-var _ peerEvents = (*frameReader)(nil)
-
 // processEnded ends all that waits for a process, or came from it.
 func (fr *frameReader) processEnded(address string, reason supervisor.Reason) {
 	fr.names.processEnded(address)

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"hash/fnv"
@@ -31,8 +32,14 @@ func (g Group) members(ctx context.Context) ([]poolMember, error) {
 	return a.members, err
 }
 
-// name is the PID that follows the holder of a member's name.
-func (g Group) name(m poolMember) *actor.PID { return g.s.Lookup(m.name + "/" + g.id) }
+// names returns the PIDs that follow the holders of the members' names.
+func (g Group) names(list []poolMember) []*actor.PID {
+	pids := make([]*actor.PID, 0, len(list))
+	for _, m := range list {
+		pids = append(pids, g.s.Lookup(m.name+"/"+g.id))
+	}
+	return pids
+}
 
 // Members returns the names of the members, by slot. In a child process it may ask the master,
 // under ctx. No member is an empty list.
@@ -41,11 +48,7 @@ func (g Group) Members(ctx context.Context) ([]*actor.PID, error) {
 	if err != nil {
 		return nil, fmt.Errorf("actors: members of %s: %w", g.pool, err)
 	}
-	pids := make([]*actor.PID, 0, len(list))
-	for _, m := range list {
-		pids = append(pids, g.name(m))
-	}
-	return pids, nil
+	return g.names(list), nil
 }
 
 // Rank returns the members in the order in which they are to have a key, by consistent hashing: the
@@ -63,19 +66,9 @@ func (g Group) Rank(ctx context.Context, key string) ([]*actor.PID, error) {
 		weight[m.name] = rendezvous(m.name, key)
 	}
 	slices.SortFunc(list, func(a, b poolMember) int {
-		switch x, y := weight[a.name], weight[b.name]; {
-		case x > y:
-			return -1
-		case x < y:
-			return 1
-		}
-		return strings.Compare(a.name, b.name)
+		return cmp.Or(cmp.Compare(weight[b.name], weight[a.name]), strings.Compare(a.name, b.name))
 	})
-	pids := make([]*actor.PID, 0, len(list))
-	for _, m := range list {
-		pids = append(pids, g.name(m))
-	}
-	return pids, nil
+	return g.names(list), nil
 }
 
 // rendezvous is the weight of a member for a key (highest random weight). It is part of the

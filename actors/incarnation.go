@@ -292,10 +292,6 @@ func (inc *incarnation) protoWatch(watcher *actor.PID) {
 	}
 }
 
-func (inc *incarnation) protoUnwatch(watcher *actor.PID) {
-	inc.removeWatcher(watchKey{watcher.Address, watcher.Id, 0})
-}
-
 // addMonitor lets m end with the actor. It returns false if the actor has ended.
 func (inc *incarnation) addMonitor(m canceler) bool {
 	inc.mu.Lock()
@@ -342,8 +338,6 @@ const (
 	workBusy
 	workLeaked
 )
-
-func (inc *incarnation) workBegins() { inc.work.Store(workBusy) }
 
 func (inc *incarnation) workEnds() {
 	if inc.work.Swap(workNone) == workLeaked {

@@ -3,6 +3,7 @@ package actors
 import (
 	"encoding/binary"
 	"log/slog"
+	"maps"
 
 	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
@@ -26,17 +27,9 @@ type laneBroker struct {
 	makeEnds func(a, b Conn) (*fdipc.Handle, *fdipc.Handle, error)
 }
 
-func newLaneBroker() laneBroker {
-	return laneBroker{newest: make(map[addressPair]uint64), makeEnds: laneEnds}
-}
-
 // processEnded forgets the lanes of a process.
 func (b *laneBroker) processEnded(address string) {
-	for pair := range b.newest {
-		if pair.a == address || pair.b == address {
-			delete(b.newest, pair)
-		}
-	}
+	maps.DeleteFunc(b.newest, func(pair addressPair, _ uint64) bool { return pair.a == address || pair.b == address })
 }
 
 // makeLane joins from and the process with an address, in the master.

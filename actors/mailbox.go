@@ -118,8 +118,6 @@ func weightOf(bound int) int {
 	return max(maxWeight, bound*lightMessage)
 }
 
-var _ actor.Mailbox = (*actorMailbox)(nil)
-
 // RegisterHandlers is called by protoactor when the actor has its PID. Others may have found it by
 // then and sent to it; protoactor's own mailbox is not ready for that.
 func (m *actorMailbox) RegisterHandlers(invoker actor.MessageInvoker, dispatcher actor.Dispatcher) {
@@ -314,7 +312,7 @@ func (m *actorMailbox) PostSystemMessage(message any) {
 		inc.protoWatch(msg.Watcher)
 		return
 	case *actor.Unwatch:
-		inc.protoUnwatch(msg.Watcher)
+		inc.removeWatcher(watchKey{msg.Watcher.Address, msg.Watcher.Id, 0})
 		return
 	case *actor.SuspendMailbox, *actor.ResumeMailbox:
 		return
@@ -349,7 +347,7 @@ func (m *actorMailbox) PostSystemMessage(message any) {
 // run handles what is queued. It is the actor's goroutine; it ends when nothing is left, or after
 // Goexit in a handler, which hands over to a new one.
 func (m *actorMailbox) run() {
-	m.incarnation.workBegins()
+	m.incarnation.work.Store(workBusy)
 	for m.burst() {
 	}
 }
@@ -406,7 +404,9 @@ func (m *actorMailbox) next() (message any, system, ok bool) {
 		if message, ok = m.cur.Take(&m.seen); ok {
 			message = m.unwrap(message)
 			if m.waiting.Load() {
-				m.wake()
+				m.mu.Lock()
+				m.wakeLocked()
+				m.mu.Unlock()
 			}
 			return message, false, true
 		}
@@ -446,13 +446,7 @@ func (m *actorMailbox) next() (message any, system, ok bool) {
 	return nil, false, false
 }
 
-// wake lets waiting senders look again.
-func (m *actorMailbox) wake() {
-	m.mu.Lock()
-	m.wakeLocked()
-	m.mu.Unlock()
-}
-
+// wakeLocked lets waiting senders look again.
 func (m *actorMailbox) wakeLocked() {
 	m.waiting.Store(false)
 	if m.room != nil {

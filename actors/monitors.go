@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -63,7 +65,7 @@ type monitors struct {
 }
 
 func newMonitors(proc *localProcess, local *localActors, ps *peers, locate func(*actor.PID, func(*actor.PID, error))) *monitors {
-	return &monitors{localProcess: proc, local: local, peers: ps, locate: locate, open: make(map[uint64]*Monitor)}
+	return &monitors{localProcess: proc, local: local, peers: ps, locate: locate, open: make(map[uint64]*Monitor), protoWatches: make(map[protoWatchKey]*Monitor)}
 }
 
 func (t *monitors) count() int {
@@ -152,10 +154,7 @@ func endingOf(r supervisor.Reason) endCause {
 
 func (t *monitors) fireAll(r supervisor.Reason) {
 	t.mu.Lock()
-	found := make([]*Monitor, 0, len(t.open))
-	for _, m := range t.open {
-		found = append(found, m)
-	}
+	found := slices.Collect(maps.Values(t.open))
 	t.mu.Unlock()
 	for _, m := range found {
 		t.fire(m, r, endProcess)
@@ -190,8 +189,7 @@ func (t *monitors) start(m *Monitor) {
 
 // endOf is the reason to give for what could not be monitored.
 func endOf(err error) supervisor.Reason {
-	var down *DownError
-	if errors.As(err, &down) {
+	if down, ok := errors.AsType[*DownError](err); ok {
 		return down.Reason
 	}
 	return errorReason(err)

@@ -120,9 +120,6 @@ func (n *names) query(op byte, name string, f func(nameAnswer)) *nameQuery {
 			n.forgetLocked(func(string, *nameQuery) bool { return true })
 		}
 		q = &nameQuery{done: make(chan struct{})}
-		if n.cache.names == nil {
-			n.cache.names = make(map[string]*nameQuery)
-		}
 		n.cache.names[key] = q
 		// Ends with the master's answer or its end, or after SendWait.
 		go n.ask(q, op, name, key)
@@ -177,11 +174,10 @@ func (n *names) ask(q *nameQuery, op byte, name, key string) {
 // kept.
 func (n *names) forgetLocked(match func(key string, q *nameQuery) bool) {
 	for key, q := range n.cache.names {
-		if !match(key, q) {
-			continue
+		if match(key, q) {
+			delete(n.cache.names, key)
+			q.outdated = true
 		}
-		delete(n.cache.names, key)
-		q.outdated = true
 	}
 }
 

@@ -34,9 +34,6 @@ type nameChange struct {
 func (c *nameChanges) remember(address, name string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.remembering == nil {
-		c.remembering, c.perProcess = make(map[string]map[string]struct{}), make(map[string]int)
-	}
 	for i := len(name); i > 0; i = strings.LastIndexByte(name[:i], '/') {
 		key := name[:i] // the holder of a prefix decides too
 		who := c.remembering[key]
@@ -105,9 +102,6 @@ func (n *names) tellChanged(name string, done func()) {
 	}
 	c.last++
 	seq := c.last
-	if c.open == nil {
-		c.open = make(map[uint64]*nameChange)
-	}
 	c.open[seq] = change
 	change.timer = time.AfterFunc(changeWait, func() { c.finish(seq) })
 	c.mu.Unlock()

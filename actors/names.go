@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -50,6 +51,8 @@ func newNames(proc *localProcess, local *localActors, ps *peers, mons *monitors,
 	return &names{
 		localProcess: proc, local: local, peers: ps, monitors: mons, asks: asks, hook: hook,
 		registered: make(map[string]*registration), perProcess: make(map[string]int),
+		changes: nameChanges{remembering: make(map[string]map[string]struct{}), perProcess: make(map[string]int), open: make(map[uint64]*nameChange)},
+		cache:   nameCache{names: make(map[string]*nameQuery)},
 	}
 }
 
@@ -230,11 +233,7 @@ func (n *names) whereis(name string) *actor.PID {
 	if reg := n.registered[name]; reg != nil {
 		return reg.pid
 	}
-	for i := len(name); ; {
-		i = strings.LastIndexByte(name[:i], '/')
-		if i < 0 {
-			break
-		}
+	for i := strings.LastIndexByte(name, '/'); i >= 0; i = strings.LastIndexByte(name[:i], '/') {
 		if reg := n.registered[name[:i]]; reg != nil && reg.pid.Id == processID {
 			return actor.NewPID(reg.pid.Address, name[i+1:])
 		}
@@ -327,10 +326,7 @@ func (n *names) members(pool string) []poolMember {
 	}
 	n.mu.RUnlock()
 	slices.SortFunc(list, func(a, b poolMember) int {
-		if d := len(a.name) - len(b.name); d != 0 {
-			return d
-		}
-		return strings.Compare(a.name, b.name)
+		return cmp.Or(len(a.name)-len(b.name), strings.Compare(a.name, b.name))
 	})
 	return list
 }

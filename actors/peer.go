@@ -108,8 +108,8 @@ func (e *channelLostError) Unwrap() error        { return e.err }
 func (e *channelLostError) Is(target error) bool { return target == ErrDown }
 
 func isChannelLost(err error) bool {
-	var e *channelLostError
-	return errors.As(err, &e)
+	_, is := errors.AsType[*channelLostError](err)
+	return is
 }
 
 // send takes f, with its payload, to the channel. It waits under ctx; under noContext for at most

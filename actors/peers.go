@@ -57,7 +57,7 @@ func newPeers(proc *localProcess, events peerEvents) *peers {
 		laneGrace:    defaultLaneGrace,
 		byAddress:    make(map[string]*peer),
 		broken:       make(map[string]uint64),
-		broker:       newLaneBroker(),
+		broker:       laneBroker{newest: make(map[addressPair]uint64), makeEnds: laneEnds},
 	}
 }
 
@@ -277,6 +277,8 @@ func (ps *peers) closeAll(ctx context.Context) (errs []error) {
 			errs = append(errs, fmt.Errorf("a lane: %w", context.Cause(ctx)))
 		}
 	}
-	ps.stopAnnouncing()
+	announcers.mu.Lock()
+	delete(announcers.all, ps)
+	announcers.mu.Unlock()
 	return errs
 }

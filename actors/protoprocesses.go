@@ -7,8 +7,6 @@ import "github.com/asynkron/protoactor-go/actor"
 // for long follow a new holder.
 type routedProcess struct{ *router }
 
-var _ actor.Process = routedProcess{}
-
 // SendUserMessage sends for an actor of this process. It waits for at most SendWait.
 func (r routedProcess) SendUserMessage(pid *actor.PID, message any) {
 	err := r.deliver(noContext, pid, message)
@@ -39,8 +37,6 @@ type ownProcess struct {
 	router *router
 	stop   func(from string)
 }
-
-var _ actor.Process = ownProcess{}
 
 func (p ownProcess) SendUserMessage(pid *actor.PID, message any) {
 	_, msg, sender := actor.UnwrapEnvelope(message)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/coppice-go/coppice/supervisor"
 )
 
 // protoSystem owns protoactor's actor system of this process, which it makes when it is needed
@@ -23,7 +24,8 @@ type protoSystem struct {
 
 func newProtoSystem(proc *localProcess) *protoSystem {
 	ps := &protoSystem{proc: proc}
-	ps.watcher.init(ps)
+	ps.watcher.proto, ps.watcher.pid = ps, actor.NewPID(proc.address, foreignWatcherID)
+	ps.watcher.watched = make(map[string]map[watchKey]func(supervisor.Reason, endCause))
 	return ps
 }
 

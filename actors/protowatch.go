@@ -31,7 +31,10 @@ func (t *monitors) protoWatch(watcher, pid *actor.PID) {
 }
 
 func (t *monitors) protoUnwatch(watcher, pid *actor.PID) {
-	if m := t.watched(protoWatchKey{watcher.Id, pid.Address, pid.Id}); m != nil {
+	t.mu.Lock()
+	m := t.protoWatches[protoWatchKey{watcher.Id, pid.Address, pid.Id}]
+	t.mu.Unlock()
+	if m != nil {
 		m.Cancel()
 	}
 }
@@ -43,15 +46,6 @@ func (t *monitors) addWatch(m *Monitor) bool {
 	if t.protoWatches[m.protoWatch] != nil {
 		return false
 	}
-	if t.protoWatches == nil {
-		t.protoWatches = make(map[protoWatchKey]*Monitor)
-	}
 	t.protoWatches[m.protoWatch] = m
 	return true
-}
-
-func (t *monitors) watched(k protoWatchKey) *Monitor {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.protoWatches[k]
 }

@@ -64,7 +64,7 @@ func readReason(r *wire.Reader) supervisor.Reason {
 	switch r.Byte() {
 	case 0:
 	case 1:
-		out.Cause = readText(r)
+		out.Cause = readCoded(r, r.Byte())
 	case 2:
 		out.Value = r.Text(wire.MaxText)
 	default:
@@ -88,9 +88,7 @@ func appendText(b []byte, err error) []byte {
 	return wire.AppendString(append(b, code), supervisor.Cut(err.Error()))
 }
 
-// text reads what appendText wrote.
-func readText(r *wire.Reader) error { return readCoded(r, r.Byte()) }
-
+// readCoded reads what appendText wrote behind its code.
 func readCoded(r *wire.Reader, code byte) error {
 	e := &remoteError{text: r.Text(wire.MaxText)}
 	for _, c := range errorCodes {

@@ -23,10 +23,7 @@ type wrapper struct {
 // stopChildrenMessage is the message with which a killed actor stops its children.
 type stopChildrenMessage struct{}
 
-var (
-	_ actor.Actor              = (*wrapper)(nil)
-	_ actor.SupervisorStrategy = (*wrapper)(nil)
-)
+var _ actor.SupervisorStrategy = (*wrapper)(nil) // protoactor asserts it
 
 func (w *wrapper) Receive(ctx actor.Context) {
 	if w.inc.killed.Load() {

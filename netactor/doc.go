@@ -78,33 +78,10 @@
 // and the kernel sends all datagrams from one client address to one of the sockets. There are no
 // limits, no counts, and no pause. listen.UDPConn documents what else is shared with the socket.
 //
-// # Order of duties
+// # Duties
 //
-// This is for the code that connects the parts, as package coppice does. W is a [Worker]; ID 0 is
-// the master.
-//
-//  1. Master: registry.New. Listener process: dispatch.New. Worker: listen.New, with
-//     its Conn to the master. Every Conn's Handler passes kinds 0x40 to 0x4f and 0x60 to 0x6f to
-//     Table.HandleFrame (at the master), Dispatcher.HandleFrame (at the listener process) or
-//     Listeners.HandleFrame (at the worker), with the sender. If HandleFrame returns false, the
-//     Handler refuses the frame's handles.
-//  2. Start of the listener process: Table.Attach(conn) sends it the sockets.
-//  3. Start of a worker: Table.AddWorker(W, conn), before frames of that Conn are
-//     handled. Make a Socketpair; send one end to the listener process, the other to
-//     the worker. In the listener process: fdipc.New with Resolved calling Dispatcher.Settled
-//     and Credits = [LinkCredits], then Dispatcher.AddWorker(W, link). In the worker: fdipc.New,
-//     then Listeners.AddLink(link). The worker is ready when Listeners.Joined returns nil.
-//  4. Death of a worker, once reaped: call Table.RemoveWorker(id, retired), and tell the listener
-//     process, which calls Dispatcher.RemoveWorker(id). Only then do all unclaimed connections
-//     come back.
-//  5. Death of the listener process, once reaped: call Table.Detach. Start another, and make a new
-//     link to every worker, as in 2 and 3. Each worker calls AddLink again, which joins its
-//     listeners.
-//  6. A listener spec: Table.Open at its start, Table.StopOwner at its stop.
-//  7. A worker's drain: Listeners.Drain(ctx) closes its listeners, so that other workers get its
-//     share, and waits for its connections; at its end Listeners.Close closes its packet sockets.
-//  8. The tree's end: Dispatcher.Shutdown(ctx) while the workers still accept, so that the backlog
-//     is served; then drain and stop the workers; then Table.Close.
+// docs/architecture.md, "Connecting the parts of netactor", has the duties of the code that connects
+// the parts, as package coppice does, in their order.
 //
 // # Limits
 //

@@ -6,31 +6,9 @@
 //
 // # The trace of a connection
 //
-//	accept     listener  INTERNAL  a new root: no remote parent is known yet
-//	├ queue    listener  INTERNAL  waits for a worker with credit
-//	└ hand-off listener  PRODUCER  offered until claimed, refused or returned
-//	  └ claim  worker    CONSUMER  received until Accept returns it
-//	    └ serve worker   INTERNAL  until the connection is closed
-//
-// A hand-off that comes back is followed by a second hand-off under the same
-// accept, with a link to the first. The names and attributes stand in names.go.
-//
-// In the listener:
-//
-//	accept := tracer.Accept(tracing.AcceptSpan{Listener: "http", Peer: peer})
-//	handoff := accept.Handoff(tracing.Handoff{Pool: "web", Target: "web/0", Kind: "conn"})
-//	frame.Trace = handoff.Carrier()
-//	…
-//	handoff.EndOutcome(at, tracing.Claimed, "") // when the worker claimed it
-//	accept.EndAt(at, "", "")
-//
-// In the worker:
-//
-//	claim := tracer.Claim(frame.Trace, tracing.Claim{Kind: "conn"})
-//	serve := claim.Serve()
-//	claim.EndAt(at, "", "") // the same time
-//	…
-//	serve.End() // when the connection is closed
+// [Tracer.Accept] begins it in the listener process; the [Span.Carrier] of a hand-off travels with
+// the connection, and [Tracer.Claim] goes on from it in the worker. docs/observability.md has the
+// spans, names.go their names and attributes.
 //
 // # Cost
 //
@@ -46,11 +24,6 @@
 // [ConnContext] makes a request's span part of the connection's trace; later
 // requests of the same connection are roots that link to it. Package grpctrace does
 // the same for gRPC. [LogHandler] puts the trace's id into log records.
-//
-// # Lives of processes
-//
-// Package runtime records what its supervisors decide as spans: start, stop, restart, exit,
-// give up, reload, scale. See [Tracer.Begin].
 //
 // # Processes
 //

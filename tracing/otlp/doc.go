@@ -27,21 +27,11 @@
 // # What happens in a process
 //
 // The first pipeline of a process becomes OpenTelemetry's global TracerProvider, with the
-// propagators tracecontext and baggage, and its global MeterProvider. So a worker's
-// instrumentation needs no set-up.
-//
-// Only the master has a connection to the collector. A child marshals its ended spans and
-// sends them to the master, which forwards the bytes unchanged: it checks their outermost
-// framing only. Every second a child sends the whole of what Coppice's and the program's
-// instruments have counted. The master adds up, and keeps the sums of processes that have
-// ended. docs/adr/0052 has the rules.
-//
-// # A child that dies
-//
-// A child records each sampled span, at its start and at its end, in memory that it shares
-// with the master. After the child's end the master exports the spans that had ended and
-// were not sent, and ends the open ones with an error and the exit reason. docs/adr/0051 says
-// how, and what is lost all the same.
+// propagators tracecontext and baggage, and its global MeterProvider. So a worker's instrumentation
+// needs no set-up. Only the master has a connection to the collector: children send it their ended
+// spans, as bytes that it forwards unchanged, and every second the whole of what their instruments
+// have counted, which it adds up (docs/adr/0052). docs/adr/0051 says what the spans of a killed
+// child become.
 //
 // # Bounds
 //
