@@ -34,10 +34,12 @@ func inheritedFiles() []string {
 
 func init() { // before user code can start a process
 	// Not by IsChild: IsChild takes the channel, which may belong to other code.
-	if _, ok := fdipc.InheritedVar(childproto.FilesVar); ok {
-		keepFiles(len(inheritedFiles()))
-		keepName()
-		state, _ := fdipc.InheritedVar(childproto.StartedVar)
-		started.Restore(state)
+	if _, ok := fdipc.InheritedVar(childproto.FilesVar); !ok {
+		started.Capture()
+		return
 	}
+	keepFiles(len(inheritedFiles()))
+	keepName()
+	state, _ := fdipc.InheritedVar(childproto.StartedVar)
+	started.Restore(state)
 }

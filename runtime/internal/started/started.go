@@ -1,5 +1,5 @@
-// Package started knows the state in which this program was started, captured in its init, before
-// main could change it. The children start in the same state at any time.
+// Package started knows the state in which this program was started, captured before main could
+// change it. The children start in the same state at any time.
 package started
 
 import (
@@ -9,16 +9,25 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 )
 
 var (
-	args    = slices.Clone(os.Args)
-	cwd, _  = os.Getwd() // by its name in PWD, with symbolic links, if that is the directory
-	info, _ = os.Stat(".")
-	self    = ownPath()
-	program = findProgram(cwd, execPath(), args[0])
-	dir     = nameDir(cwd, program)
+	args = slices.Clone(os.Args)
+
+	info               os.FileInfo // of the directory
+	self, program, dir string
 )
+
+// Capture captures the rest of the state, the first time. It is for the init of a master, since it
+// takes some 40 system calls, which a child has no use for.
+var Capture = sync.OnceFunc(func() {
+	cwd, _ := os.Getwd() // by its name in PWD, with symbolic links, if that is the directory
+	info, _ = os.Stat(".")
+	self, program = ownPath(), findProgram(cwd, execPath(), args[0])
+	dir = nameDir(cwd, program)
+	captureLimits()
+})
 
 // Args returns the arguments of the program; the first is its name.
 func Args() []string { return slices.Clone(args) }
@@ -28,7 +37,7 @@ func Args() []string { return slices.Clone(args) }
 // the program's file, by a link only if the directory's name has it; then Program returns an error
 // if no other program is there by now, because one may be where a link that is not known leads to.
 func Program() (string, error) {
-	if program != "" {
+	if Capture(); program != "" {
 		return program, nil
 	}
 	path := named(dir, self)
@@ -45,10 +54,11 @@ func Program() (string, error) {
 // Dir returns the directory in which this program was started, by a name with symbolic links if one
 // is known; "" if the directory has no name. A name is known from PWD, or because the program was
 // started by a path with a link to the directory, or to one above.
-func Dir() string { return dir }
+func Dir() string { Capture(); return dir }
 
 // IsHere reports whether the present directory is the one in which this program was started.
 func IsHere() bool {
+	Capture()
 	now, err := os.Stat(".")
 	return err == nil && info != nil && os.SameFile(now, info)
 }

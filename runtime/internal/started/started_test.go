@@ -6,6 +6,8 @@ import (
 	"testing"
 )
 
+func init() { Capture() }
+
 // releases makes the directory of a program that is deployed by a link, and leads current to 1.
 func releases(t *testing.T) (base string) {
 	t.Helper()

@@ -13,9 +13,11 @@ import (
 const rlimits = 16
 
 var (
-	umask  = currentUmask()
-	limits = softLimits()
+	umask  int
+	limits [rlimits]uint64
 )
+
+func captureLimits() { umask, limits = currentUmask(), softLimits() }
 
 // currentUmask sets the mask for a moment, to read it: to none that would allow more.
 func currentUmask() int {
@@ -37,6 +39,7 @@ func softLimits() (soft [rlimits]uint64) {
 // [Restore] in a child that is this program again: "umask 18 4 0". It leaves out the limits in but,
 // and that of descriptors, which the Go runtime restores itself.
 func State(but []int) string {
+	Capture()
 	s := fmt.Sprintf("umask %d", umask)
 	for i, now := range softLimits() {
 		if now != limits[i] && i != unix.RLIMIT_NOFILE && !slices.Contains(but, i) {
