@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"fmt"
 	"strings"
 	"unicode/utf8"
 
@@ -21,7 +22,10 @@ func ProcessPID(address string) *actor.PID { return actor.NewPID(address, proces
 
 // checkName returns ErrName if s cannot be the name of an actor or a process, or a registered name.
 func checkName(s string) error {
-	if s == "" || len(s) > 255 || !utf8.ValidString(s) {
+	if len(s) > 255 {
+		return fmt.Errorf("%w: %d bytes, at most 255", ErrName, len(s))
+	}
+	if s == "" || !utf8.ValidString(s) {
 		return ErrName
 	}
 	for _, r := range s {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -116,6 +117,9 @@ func TestOverflowFail(t *testing.T) {
 	wantErr(t, s.Send(t.Context(), pid, 3), actors.ErrFull)
 	_, err := s.Ask(testContext(t), pid, 3)
 	wantErr(t, err, actors.ErrFull)
+	if !strings.Contains(err.Error(), ": at most 2 messages wait") {
+		t.Errorf("without the bound: %v", err)
+	}
 	close(release)
 	wantInts(t, got, 1, 2)
 }
@@ -213,7 +217,7 @@ func TestShareOfNames(t *testing.T) {
 	for ; err == nil; registered++ {
 		err = leaks.Register(ctx, "leak-"+strconv.Itoa(registered), pid)
 	}
-	if !errors.Is(err, actors.ErrTooMany) || registered-1 > 1<<14 {
+	if !errors.Is(err, actors.ErrTooMany) || !strings.Contains(err.Error(), ": 16384 names") || registered-1 > 1<<14 {
 		t.Fatalf("error %v after %d names", err, registered-1)
 	}
 	if err := other.Register(ctx, "own", newProbe(t, other, "other").PID); err != nil {

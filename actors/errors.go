@@ -53,6 +53,9 @@ var (
 	ErrStale = errors.New("stale incarnation")
 )
 
+// errTooManyAsks is made once: a process that leaks asks gets it for each.
+var errTooManyAsks = fmt.Errorf("%w: %d asks that are not answered, the limit", ErrTooMany, maxAsks)
+
 // DownError is the error of what waited for an actor that has ended, or for one of a process that
 // has ended or cannot be reached: then errors.Is(err, ErrLane) holds too, and the actor may live.
 // errors.Is(err, ErrDown) holds for it.

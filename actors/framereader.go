@@ -151,7 +151,7 @@ func (fr *frameReader) onUser(p *peer, f *fdipc.Frame, r *wire.Reader, target *a
 	if asked {
 		if !fr.inbound.beginAsk(&p.share, sender) {
 			f.Refuse(fdipc.ReasonOverload)
-			fr.router.failAsk(sender, ErrTooMany)
+			fr.router.failAsk(sender, errTooManyAsks)
 			return
 		}
 		if p.ended.Load() || fr.peers.find(sender.Address) == nil && !fr.peers.hasUplink() {

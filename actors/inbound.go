@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -94,7 +95,7 @@ func (in *inbound) addMonitor(address string, ref uint64, off func()) error {
 		return ErrMalformed
 	}
 	if len(set) >= maxMonitors {
-		return ErrTooMany
+		return fmt.Errorf("%w: %d monitors, the limit", ErrTooMany, maxMonitors)
 	}
 	set[ref] = off
 	return nil

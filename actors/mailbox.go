@@ -2,6 +2,8 @@ package actors
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"math"
 	"runtime"
 	"runtime/debug"
@@ -224,8 +226,9 @@ func (m *actorMailbox) overflowLocked(ctx context.Context, message any, bound in
 			m.incarnation.deadLetter(message, ErrFull)
 			return nil
 		case Fail:
+			err := m.fullLocked(bound)
 			m.mu.Unlock()
-			return ErrFull
+			return err
 		case Wait:
 		}
 		// Set before the last look at the queue: the actor, which takes messages without the lock,
@@ -247,10 +250,34 @@ func (m *actorMailbox) overflowLocked(ctx context.Context, message any, bound in
 		select {
 		case <-room:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			err := context.Cause(ctx)
+			if errors.Is(err, ErrFull) {
+				m.mu.Lock()
+				err = m.fullLocked(bound)
+				m.mu.Unlock()
+			}
+			return err
 		}
 		m.mu.Lock()
 	}
+}
+
+// fullError is an ErrFull that says what is full.
+type fullError struct {
+	most int
+	of   string
+}
+
+func (e fullError) Error() string {
+	return fmt.Sprintf("%v: at most %d %s wait", ErrFull, e.most, e.of)
+}
+func (fullError) Unwrap() error { return ErrFull }
+
+func (m *actorMailbox) fullLocked(bound int) error {
+	if m.user.Len() < bound {
+		return fullError{m.peerWeight, "bytes of long messages"}
+	}
+	return fullError{bound, "messages"}
 }
 
 // dropOldestLocked queues message in the place of the one that waited longest, or of as many as its

@@ -165,7 +165,7 @@ func (n *names) register(name string, pid *actor.PID, replace bool, done func(er
 	}
 	if pid.Address != n.address && n.perProcess[pid.Address] >= maxNames {
 		n.mu.Unlock()
-		done(ErrTooMany)
+		done(fmt.Errorf("%w: %d names, the limit", ErrTooMany, maxNames))
 		return
 	}
 	if old != nil {

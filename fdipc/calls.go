@@ -62,7 +62,7 @@ func (cs *Calls[Q, A]) Begin(about Q) (*Call[Q, A], error) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	if len(cs.waiting) >= limit {
-		return nil, fmt.Errorf("fdipc: call: %w", ErrFull)
+		return nil, fmt.Errorf("fdipc: call: %w: %d wait for a reply, the limit", ErrFull, limit)
 	}
 	if cs.waiting == nil {
 		cs.waiting = make(map[uint32]*Call[Q, A])

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -101,7 +102,7 @@ func TestCallsNumbersBeginAnew(t *testing.T) {
 func TestCallsLimit(t *testing.T) {
 	cs := Calls[note, int]{Limit: 1}
 	c := begin(t, &cs, "a")
-	if _, err := cs.Begin(note{}); !errors.Is(err, ErrFull) {
+	if _, err := cs.Begin(note{}); !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), ": 1 wait") {
 		t.Errorf("beyond the limit: %v", err)
 	}
 	c.Cancel()

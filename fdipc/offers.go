@@ -1,6 +1,7 @@
 package fdipc
 
 import (
+	"fmt"
 	"sync"
 	"time"
 
@@ -95,7 +96,7 @@ func (o *offerRecord) reserve(entries []handleEntry, hs []*Handle, want bool) (w
 		return nil, ErrClosed
 	}
 	if o.slots != nil && len(hs) > len(o.slots) {
-		return nil, ErrTooManyHandles
+		return nil, fmt.Errorf("%w: %d, at most %d", ErrTooManyHandles, len(hs), len(o.slots))
 	}
 	t := now()
 	o.advanceLocked(t)

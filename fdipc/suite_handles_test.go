@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -305,7 +306,7 @@ func testNoCredit(t *testing.T, join joiner) {
 		t.Errorf("without credit: %v", err)
 	}
 	err := a.TrySend(&fdipc.Frame{Kind: kind, Handles: []*fdipc.Handle{h, pipeHandle(t, ""), pipeHandle(t, "")}})
-	if !errors.Is(err, fdipc.ErrTooManyHandles) {
+	if !errors.Is(err, fdipc.ErrTooManyHandles) || !strings.HasSuffix(err.Error(), ": 3, at most 2") {
 		t.Errorf("more handles than credits: %v", err)
 	}
 	sent := make(chan error, 1)
