@@ -136,9 +136,7 @@ func killWithClients(t *testing.T, rt *coppice.Runtime, at []string) {
 	if pid == 0 {
 		t.Fatalf("no worker:\n%s", rt.Snapshot())
 	}
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		t.Fatalf("pid %d: %v", pid, err)
-	}
+	runtimetest.Freeze(t, pid)
 	const each = 40 // more than are offered at once: the rest is in the backlog
 	errs := make(chan error, each*len(at))
 	for _, addr := range at {
@@ -249,6 +247,11 @@ func TestGivesUpWhileOthersDrain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		now, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = rt.Shutdown(now) // after a test that failed
+	})
 	s := rt.Snapshot()
 	drains := addrs(s, "drains")[0]
 	held, err := http.Get("http://" + drains + "/hold")

@@ -133,6 +133,7 @@ func TestReleaseOfLink(t *testing.T) {
 				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 					t.Fatal(err)
 				}
+				runtimetest.Eventually(t, "it has ended", func() bool { return !runtimetest.Alive(pid) })
 				runtimetest.Eventually(t, "the worker is replaced", func() bool { return is(when+", killed", n) != pid })
 			}
 			killed("at the start", "1")
