@@ -290,13 +290,13 @@ func (c *chaos) operate(what string, do func() error) {
 // whole waits until every process is there and runs.
 func (c *chaos) whole() {
 	c.t.Helper()
-	want := map[string]int{"worker": 5, "spare": 1, "listener": 1, "process": 1}
+	want := map[coppice.Role]int{"worker": 5, "spare": 1, "listener": 1, "process": 1}
 	runtimetest.Eventually(c.t, "everybody runs", func() bool {
-		got := map[string]int{}
+		got := map[coppice.Role]int{}
 		c.Snapshot().Walk(func(n coppice.Tree) {
 			switch n.Role {
 			case "worker", "spare", "listener", "process", "draining", "candidate":
-				if n.State == supervisor.Running.String() {
+				if n.State == coppice.StateRunning {
 					got[n.Role]++
 				} else {
 					got["not running"]++

@@ -55,16 +55,16 @@ level=ERROR msg="web/0 did not start: it exited with 1" output="web/0#2 g1| no d
 func TestPoolEventLog(t *testing.T) {
 	process := Identity{Name: "web/0", ID: 5, PID: 9, Incarnation: 3, Generation: 2}
 	for _, tt := range []struct {
-		ev   PoolEvent
+		ev   Event
 		want string
 	}{
-		{PoolEvent{Kind: WorkerStarting, Pool: "web", Identity: process}, ""},
-		{PoolEvent{Kind: WorkerReplaced, Pool: "web", Identity: process, Why: "reload", Took: 1503412345}, `level=INFO msg="pool: replaced" pool=web slot=0 process.name=web/0 process.id=5 process.pid=9 process.incarnation=3 process.generation=2 why=reload took=1.503s`},
-		{PoolEvent{Kind: WorkerDrained, Pool: "web", Identity: process, Why: "stop"}, ""},
-		{PoolEvent{Kind: WorkerDrained, Pool: "web", Identity: process, Why: "reload", Forced: 2}, `level=INFO msg="pool: drained" pool=web slot=0 process.name=web/0 process.id=5 process.pid=9 process.incarnation=3 process.generation=2 why=reload forced=2 reason=normal`},
-		{PoolEvent{Kind: WorkerFailed, Pool: "web", Identity: process, Why: "start"}, ""},
-		{PoolEvent{Kind: WorkerFailed, Pool: "web", Identity: Identity{Slot: None, Name: "web/spare"}, Why: "spare"}, `level=WARN msg="pool: failed" pool=web process.name=web/spare why=spare reason=normal`},
-		{PoolEvent{Kind: PoolScaled, Pool: "web", Identity: Identity{Slot: None}, Size: 3}, `level=INFO msg="pool: scaled" pool=web size=3`},
+		{Event{Kind: WorkerStarting, Path: "web", Identity: process}, ""},
+		{Event{Kind: WorkerReplaced, Path: "web", Identity: process, Why: "reload", Took: 1503412345}, `level=INFO msg="pool: replaced" pool=web slot=0 process.name=web/0 process.id=5 process.pid=9 process.incarnation=3 process.generation=2 why=reload took=1.503s`},
+		{Event{Kind: WorkerDrained, Path: "web", Identity: process, Why: "stop"}, ""},
+		{Event{Kind: WorkerDrained, Path: "web", Identity: process, Why: "reload", Forced: 2}, `level=INFO msg="pool: drained" pool=web slot=0 process.name=web/0 process.id=5 process.pid=9 process.incarnation=3 process.generation=2 why=reload forced=2 reason=normal`},
+		{Event{Kind: WorkerFailed, Path: "web", Identity: process, Why: "start"}, ""},
+		{Event{Kind: WorkerFailed, Path: "web", Identity: Identity{Slot: None, Name: "web/spare"}, Why: "spare"}, `level=WARN msg="pool: failed" pool=web process.name=web/spare why=spare reason=normal`},
+		{Event{Kind: PoolScaled, Path: "web", Identity: Identity{Slot: None}, Size: 3}, `level=INFO msg="pool: scaled" pool=web size=3`},
 	} {
 		var b bytes.Buffer
 		log := queued(slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {

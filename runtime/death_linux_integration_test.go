@@ -243,18 +243,17 @@ func TestWaysToDie(t *testing.T) {
 				continue
 			}
 			t.Run(d.name, func(t *testing.T) {
-				sub := p.Subscribe(64)
-				defer sub.Close()
+				sub := p.Events(coppice.FromNow)
 				if err := p.System().Send(t.Context(), p.Lookup("web/0/fuse"), d.name); err != nil {
 					t.Fatal(err)
 				}
-				ev := next(t, sub, supervisor.ChildExited)
+				ev := next(t, sub, coppice.ChildExited)
 				r := crashed.await(t)
 				checkDeath(t, d.name, ev.Reason, r)
 				if r.Name != "web/0" || r.Role != "worker" || r.ID == 0 || !r.Ready || int(ev.Incarnation) != r.Incarnation {
 					t.Errorf("the report is of %s %s, id %d, incarnation %d, ready %v", r.Role, r.Name, r.ID, r.Incarnation, r.Ready)
 				}
-				next(t, sub, supervisor.ChildStarted)
+				next(t, sub, coppice.ChildStarted)
 			})
 		}
 	})
@@ -290,8 +289,7 @@ func TestWaysToDie(t *testing.T) {
 func TestIncarnations(t *testing.T) {
 	crashed.ch = make(chan coppice.CrashReport, 1)
 	p := startTree(t, "dies")
-	sub := p.Subscribe(64)
-	defer sub.Close()
+	sub := p.Events(coppice.FromNow)
 	if err := p.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -299,11 +297,11 @@ func TestIncarnations(t *testing.T) {
 	if err := p.System().Send(t.Context(), p.Lookup("web/0/fuse"), "SIGKILL"); err != nil {
 		t.Fatal(err)
 	}
-	exited, r := next(t, sub, supervisor.ChildExited), crashed.await(t)
+	exited, r := next(t, sub, coppice.ChildExited), crashed.await(t)
 	if tree.Incarnation != 2 || exited.Incarnation != 2 || r.Incarnation != 2 || r.ID != tree.ID || r.Generation != tree.Generation {
 		t.Errorf("the tree: incarnation %d of ID %d; the event: %v; the report:\n%v", tree.Incarnation, tree.ID, exited, r)
 	}
-	started := next(t, sub, supervisor.ChildStarted)
+	started := next(t, sub, coppice.ChildStarted)
 	if tree = p.slots()["web/0"]; started.Incarnation != 3 || tree.Incarnation != 3 {
 		t.Errorf("the tree: incarnation %d; the event: %v", tree.Incarnation, started)
 	}

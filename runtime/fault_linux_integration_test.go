@@ -101,14 +101,13 @@ func TestShutdownDuringRestart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sub := rt.Subscribe(64)
+		sub := rt.Events(coppice.FromNow)
 		(&runningTree{Runtime: rt, t: t}).killAll()
-		for ev := range sub.Events(t.Context()) {
-			if ev.Kind == supervisor.ChildExited {
+		for ev := range sub.All(t.Context()) {
+			if ev.Kind == coppice.ChildExited {
 				break
 			}
 		}
-		sub.Close()
 		now, cancel := context.WithCancel(t.Context())
 		cancel()
 		_ = rt.Shutdown(now) // says what it killed
@@ -122,13 +121,13 @@ func TestShutdownDuringRestart(t *testing.T) {
 // its time as an orphan would be. It used to kill itself while it exited.
 func TestNoOrphanDrain(t *testing.T) {
 	p := startTree(t, "no orphan drain")
-	sub := p.Subscribe(64)
+	sub := p.Events(coppice.FromNow)
 	if err := p.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
 	stopped := 0
-	for ev := range sub.Events(t.Context()) {
-		if ev.Kind != supervisor.ChildStopped {
+	for ev := range sub.All(t.Context()) {
+		if ev.Kind != coppice.ChildStopped {
 			continue
 		}
 		stopped++
@@ -189,8 +188,7 @@ func TestStoppedWhileLinked(t *testing.T) {
 // accepted.
 func TestDeafWorker(t *testing.T) {
 	p := startTree(t, "served, no heartbeat")
-	sub := p.Subscribe(256)
-	defer sub.Close()
+	sub := p.Events(coppice.FromNow)
 	pid := p.processes()["web/1"]
 	runtimetest.Freeze(t, pid)
 	runtimetest.Eventually(t, "the worker is killed", func() bool {
@@ -199,7 +197,7 @@ func TestDeafWorker(t *testing.T) {
 		return !runtimetest.Alive(pid)
 	})
 	for {
-		if ev := next(t, sub, supervisor.ChildExited); strings.HasSuffix(ev.Path, "web/1") {
+		if ev := next(t, sub, coppice.ChildExited); strings.HasSuffix(ev.Path, "web/1") {
 			if !strings.Contains(ev.Reason.String(), string(coppice.KilledNotReading)) {
 				t.Errorf("it ended with %v", ev.Reason)
 			}

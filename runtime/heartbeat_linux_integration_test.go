@@ -126,17 +126,17 @@ func spinInHandler() {
 }
 
 // next waits for an event of that kind.
-func next(t *testing.T, sub *supervisor.Subscription, kind supervisor.EventKind) supervisor.Event {
+func next(t *testing.T, sub *coppice.EventReader, kind coppice.EventKind) coppice.Event {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)
 	defer cancel()
-	for ev := range sub.Events(ctx) {
+	for ev := range sub.All(ctx) {
 		if ev.Kind == kind {
 			return ev
 		}
 	}
 	t.Fatalf("nothing %v", kind)
-	return supervisor.Event{}
+	return coppice.Event{}
 }
 
 // TestHang is P55 and P92: a worker whose work is not done, for whatever reason, is ended, and its
@@ -162,12 +162,11 @@ func TestHang(t *testing.T) {
 			t.Run(isolation.String()+"/"+tt.name, func(t *testing.T) {
 				t.Setenv("COPPICE_ISOLATION", isolation.String())
 				p := startTree(t, "hangs once told")
-				sub := p.Subscribe(64)
-				defer sub.Close()
+				sub := p.Events(coppice.FromNow)
 				if _, err := p.System().Ask(t.Context(), p.Lookup("web/0/fuse"), strconv.Itoa(int(tt.way))); err != nil {
 					t.Fatal(err)
 				}
-				ev := next(t, sub, supervisor.ChildExited)
+				ev := next(t, sub, coppice.ChildExited)
 				if !errors.Is(ev.Reason.Err(), coppice.ErrHung) || !strings.Contains(ev.Reason.String(), tt.why) {
 					t.Errorf("ended with %v, want ErrHung and %q", ev.Reason, tt.why)
 				}
@@ -186,7 +185,7 @@ func TestHang(t *testing.T) {
 						})
 					}
 				}
-				next(t, sub, supervisor.ChildStarted)
+				next(t, sub, coppice.ChildStarted)
 				if _, err := p.System().Ask(t.Context(), p.Lookup("web/0/fuse"), "0"); err != nil {
 					t.Errorf("the replacement: %v", err)
 				}
@@ -199,12 +198,11 @@ func TestHang(t *testing.T) {
 // killed before the kernel writes the core.
 func TestHangWithCore(t *testing.T) {
 	p := startTree(t, "hangs once told, with a core")
-	sub := p.Subscribe(64)
-	defer sub.Close()
+	sub := p.Events(coppice.FromNow)
 	if _, err := p.System().Ask(t.Context(), p.Lookup("web/0/fuse"), strconv.Itoa(int(checkBlocks))); err != nil {
 		t.Fatal(err)
 	}
-	ev := next(t, sub, supervisor.ChildExited)
+	ev := next(t, sub, coppice.ChildExited)
 	if !errors.Is(ev.Reason.Err(), coppice.ErrHung) || !strings.HasPrefix(ev.Reason.String(), "signal 6 (aborted)") {
 		t.Errorf("reason %+v, want SIGABRT and ErrHung", ev.Reason)
 	}
@@ -215,12 +213,11 @@ func TestHangWithCore(t *testing.T) {
 func TestStopped(t *testing.T) {
 	p := startTree(t, "served and beating")
 	for _, name := range []string{"web/0", "listener"} {
-		sub := p.Subscribe(64)
+		sub := p.Events(coppice.FromNow)
 		pid := p.processes()[name]
 		runtimetest.Freeze(t, pid)
-		ev := next(t, sub, supervisor.ChildExited)
-		next(t, sub, supervisor.ChildStarted)
-		sub.Close()
+		ev := next(t, sub, coppice.ChildExited)
+		next(t, sub, coppice.ChildStarted)
 		if !errors.Is(ev.Reason.Err(), coppice.ErrHung) {
 			t.Errorf("%s ended with %v, want ErrHung", name, ev.Reason)
 		}
@@ -242,17 +239,16 @@ func TestStoppedTree(t *testing.T) {
 		runtimetest.Freeze(t, pid)
 	}
 	control := startTree(t, "beats")
-	sub := control.Subscribe(64)
-	defer sub.Close()
+	sub := control.Events(coppice.FromNow)
 	runtimetest.Freeze(t, control.processes()["web/0"])
-	next(t, sub, supervisor.ChildExited)
+	next(t, sub, coppice.ChildExited)
 	for _, pid := range pids {
 		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 			t.Fatal(err)
 		}
 	}
 	runtimetest.Freeze(t, control.processes()["web/1"])
-	next(t, sub, supervisor.ChildExited)
+	next(t, sub, coppice.ChildExited)
 	for _, pid := range pids {
 		if !runtimetest.Alive(pid) {
 			t.Errorf("pid %d has ended", pid)

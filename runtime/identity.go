@@ -7,7 +7,7 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/output"
 )
 
-// Identity says which worker is meant, or which other child of the tree: in a [PoolEvent], a
+// Identity says which worker is meant, or which other child of the tree: in a [Event], a
 // [CrashReport], an [OutputLine] and a [ReloadError]. A [Tree], the log and the attributes of
 // OpenTelemetry have the same numbers.
 //

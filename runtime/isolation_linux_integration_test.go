@@ -15,7 +15,6 @@ import (
 	"github.com/coppice-go/coppice/actors"
 	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
-	"github.com/coppice-go/coppice/supervisor"
 )
 
 // TestGoroutines: with COPPICE_ISOLATION=goroutine the same trees behave alike, in one process.
@@ -76,7 +75,7 @@ func TestStuckGoroutine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sub := rt.Subscribe(64)
+	sub := rt.Events(coppice.FromNow)
 	now, cancel := context.WithCancel(t.Context())
 	cancel()
 	ended := make(chan error, 1)
@@ -91,8 +90,8 @@ func TestStuckGoroutine(t *testing.T) {
 	}
 	close(free)
 	leaked := false
-	for ev := range sub.Events(t.Context()) {
-		leaked = leaked || ev.Kind == supervisor.ChildLeaked
+	for ev := range sub.All(t.Context()) {
+		leaked = leaked || ev.Kind == coppice.ChildLeaked
 	}
 	if !leaked {
 		t.Error("no event tells of the leak")

@@ -152,7 +152,7 @@ func TestBrokenSockets(t *testing.T) {
 		relinked, replaced := 0, 0
 		for name, w := range p.workers() {
 			switch {
-			case w.ID != before[name].ID && w.State == supervisor.Running.String():
+			case w.ID != before[name].ID && w.State == coppice.StateRunning:
 				replaced++
 			case w.Relinked == 1:
 				relinked++
@@ -174,7 +174,7 @@ func TestBrokenSockets(t *testing.T) {
 	runtimetest.Eventually(t, "another listener process", func() bool {
 		now := 0
 		p.Snapshot().Walk(func(n coppice.Tree) {
-			if n.Name == "listener" && n.State == supervisor.Running.String() {
+			if n.Name == "listener" && n.State == coppice.StateRunning {
 				now = n.PID
 			}
 		})
@@ -189,6 +189,6 @@ func TestLinkThatDoesNotHold(t *testing.T) {
 	p := startTree(t, "links that do not hold")
 	runtimetest.Eventually(t, "another worker, for that reason", func() bool {
 		w := p.workers()["web/0"]
-		return w.Incarnation > 1 && w.State == supervisor.Running.String() && strings.Contains(w.LastExit, string(coppice.KilledBadLinks))
+		return w.Incarnation > 1 && w.State == coppice.StateRunning && strings.Contains(w.LastExit, string(coppice.KilledBadLinks))
 	})
 }

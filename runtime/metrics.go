@@ -9,7 +9,6 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/coppice-go/coppice/runtime/internal/telemetry"
-	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -40,7 +39,7 @@ func countWorkers(t Tree, path string, emit func(*tracing.Instrument, int64, ...
 		if path != "" {
 			at = path + "/" + c.Name
 		}
-		if c.Role != "pool" {
+		if c.Role != RolePool {
 			countWorkers(c, at, emit)
 			continue
 		}
@@ -59,22 +58,22 @@ func workersOf(pool Tree, path string) (states []string) {
 		if !strings.HasPrefix(name, path+"/") {
 			name = path + "/" + name // a slot that has never had a worker
 		}
-		if w.Role == "spare" {
-			states = append(states, w.Role)
+		if w.Role == RoleSpare {
+			states = append(states, string(w.Role))
 			continue
 		}
 		switch state {
-		case supervisor.Starting.String():
+		case StateStarting:
 			if starting[name] {
 				continue
 			}
 			starting[name] = true
-		case supervisor.Restarting.String():
+		case StateRestarting:
 			if starting[name] {
 				continue
 			}
 		}
-		states = append(states, state)
+		states = append(states, string(state))
 	}
 	return states
 }
@@ -84,9 +83,9 @@ func telemetryInfo(v any) telemetry.EventInfo {
 	switch i := v.(type) {
 	case info:
 		return telemetry.EventInfo{ID: i.ID, PID: i.PID}
-	case PoolEvent:
+	case Event:
 		c := telemetry.PoolChange{
-			Path: cmp.Or(i.Name, i.Pool), Why: i.Why, ID: i.ID, PID: i.PID, Generation: i.Generation,
+			Path: cmp.Or(i.Name, i.Path), Why: i.Why, ID: i.ID, PID: i.PID, Generation: i.Generation,
 			Took: i.Took, Reason: i.Reason,
 		}
 		switch i.Kind {
@@ -98,7 +97,7 @@ func telemetryInfo(v any) telemetry.EventInfo {
 			c.Kind = telemetry.DrainBegan
 		case WorkerDrained:
 			c.Kind = telemetry.DrainEnded
-		case WorkerStarting, DrainCut, WorkerDue, PoolReloading, PoolReloaded, PoolScaled:
+		default: // no span
 		}
 		return telemetry.EventInfo{Pool: c}
 	}

@@ -168,19 +168,18 @@ func TestNodeEnds(t *testing.T) {
 				t.Error("the marker variable is in the worker's environment") // N3
 			}
 			pid := p.pid("web/0")
-			sub := p.Subscribe(64)
-			defer sub.Close()
+			sub := p.Events(coppice.FromNow)
 			if err := tt.end(p); err != nil {
 				t.Fatal(err)
 			}
 			ends := 0
-			for ev := range sub.Events(t.Context()) {
-				if ev.Kind == supervisor.ChildExited {
+			for ev := range sub.All(t.Context()) {
+				if ev.Kind == coppice.ChildExited {
 					if ends++; !tt.want(ev.Reason) {
 						t.Errorf("reason %v", ev.Reason)
 					}
 				}
-				if ev.Kind == supervisor.ChildStarted && ev.Path == "master/web/0" {
+				if ev.Kind == coppice.ChildStarted && ev.Path == "web/0" {
 					break
 				}
 			}
@@ -200,12 +199,12 @@ func TestNodeEnds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sub := rt.Subscribe(64)
+		sub := rt.Events(coppice.FromNow)
 		if err := rt.Shutdown(t.Context()); err != nil {
 			t.Error(err)
 		}
-		for ev := range sub.Events(t.Context()) {
-			if ev.Kind == supervisor.ChildExited || ev.Kind == supervisor.ChildStopped && ev.Reason.Kind != supervisor.Shutdown {
+		for ev := range sub.All(t.Context()) {
+			if ev.Kind == coppice.ChildExited || ev.Kind == coppice.ChildStopped && ev.Reason.Kind != supervisor.Shutdown {
 				t.Errorf("%v %s: %v", ev.Kind, ev.Path, ev.Reason)
 			}
 		}

@@ -181,8 +181,7 @@ func TestOutputBlocked(t *testing.T) {
 func TestOutputOfGrandchild(t *testing.T) {
 	outputLines = gathered{}
 	p := startTree(t, "leaves its output to others")
-	sub := p.Subscribe(16)
-	defer sub.Close()
+	sub := p.Events(coppice.FromNow)
 	runtimetest.Eventually(t, "its lines", func() bool {
 		return len(outputLines.texts("daemon", "stderr")) > 0 && len(outputLines.texts("daemon", "stdout")) > 0
 	})
@@ -198,7 +197,7 @@ func TestOutputOfGrandchild(t *testing.T) {
 	if err := syscall.Kill(p.pid("daemon"), syscall.SIGUSR1); err != nil {
 		t.Fatal(err)
 	}
-	ev := next(t, sub, supervisor.ChildExited)
+	ev := next(t, sub, coppice.ChildExited)
 	if !runtimetest.Alive(grandchild) {
 		t.Error("the grandchild has ended: nothing was tested")
 	}

@@ -74,7 +74,7 @@ type poolParts struct {
 // poolNote is news for the pool's supervisor to publish.
 type poolNote struct {
 	id string
-	ev PoolEvent
+	ev Event
 }
 
 func (n poolNote) publish(sup *supervisor.Supervisor) {
@@ -163,7 +163,7 @@ func (c *poolDriver) perform(e pool.Effect) {
 		c.mu.Lock()
 		c.workers[w.id] = w
 		c.mu.Unlock()
-		c.note(e.Slot, PoolEvent{Kind: WorkerStarting, Identity: Identity{Generation: w.gen.number}, Why: e.Why.String()})
+		c.note(e.Slot, Event{Kind: WorkerStarting, Identity: Identity{Generation: w.gen.number}, Why: e.Why.String()})
 		go w.run() // ends with the worker, for which the pool's end waits
 	case pool.Assign:
 		w := c.worker(e.Worker)
@@ -183,7 +183,7 @@ func (c *poolDriver) perform(e pool.Effect) {
 		c.drain(e)
 	case pool.ForceDrain:
 		w := c.worker(e.Worker)
-		c.note(e.Slot, w.event(PoolEvent{Kind: DrainCut, Why: e.Why.String()}))
+		c.note(e.Slot, w.event(Event{Kind: DrainCut, Why: e.Why.String()}))
 		w.cutDrain()
 	case pool.Kill:
 		c.kill(e)
@@ -264,7 +264,7 @@ func (c *poolDriver) slotSwap(e pool.Effect) {
 	c.slotLocked(e.Slot).worker = w
 	c.mu.Unlock()
 	c.occupySlot(w)
-	c.note(e.Slot, w.event(PoolEvent{Kind: WorkerReplaced, Why: e.Why.String(), Took: time.Since(w.startedAt)}))
+	c.note(e.Slot, w.event(Event{Kind: WorkerReplaced, Why: e.Why.String(), Took: time.Since(w.startedAt)}))
 }
 
 // occupySlot makes a worker its slot's worker.
@@ -321,7 +321,7 @@ func (c *poolDriver) drain(e pool.Effect) {
 	if e.Why == pool.ForStop {
 		limit = c.atEnd()
 	}
-	c.note(e.Slot, w.event(PoolEvent{Kind: DrainBegan, Why: e.Why.String(), Limit: drainOf(limit)}))
+	c.note(e.Slot, w.event(Event{Kind: DrainBegan, Why: e.Why.String(), Limit: drainOf(limit)}))
 	inSlot := next == w
 	if inSlot {
 		c.children.sockets.RemoveWorker(uint64(w.hello.ID), false)
@@ -375,7 +375,7 @@ func (c *poolDriver) setStopTime() {
 
 // markDue makes the rules replace a worker when its turn comes.
 func (c *poolDriver) markDue(w *poolWorker, why string) {
-	c.note(w.assigned.Load().slot, w.event(PoolEvent{Kind: WorkerDue, Why: why}))
+	c.note(w.assigned.Load().slot, w.event(Event{Kind: WorkerDue, Why: why}))
 	c.step(pool.Event{Kind: pool.Due, Worker: w.id, Brake: why == "memory"})
 }
 
@@ -456,8 +456,8 @@ func (c *poolDriver) incarnation(slot int) int {
 }
 
 // note publishes ev as news of a slot.
-func (c *poolDriver) note(slot int, ev PoolEvent) {
-	ev.Pool, ev.Slot = c.kind.events(c.path), slot
+func (c *poolDriver) note(slot int, ev Event) {
+	ev.Path, ev.Slot = c.kind.events(c.path), slot
 	ev.log(c.log)
 	n := poolNote{c.slotID(slot), ev}
 	c.mu.Lock()

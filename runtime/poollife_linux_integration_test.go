@@ -108,7 +108,7 @@ func init() {
 }
 
 // await waits for a pool event.
-func (p *runningTree) await(events *supervisor.Subscription, what string, is func(coppice.PoolEvent) bool) coppice.PoolEvent {
+func (p *runningTree) await(events *coppice.EventReader, what string, is func(coppice.Event) bool) coppice.Event {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.t.Context(), runtimetest.Patience)
 	defer cancel()
@@ -117,14 +117,14 @@ func (p *runningTree) await(events *supervisor.Subscription, what string, is fun
 		if err != nil {
 			p.t.Fatalf("%s: %v", what, err)
 		}
-		if e, ok := ev.Info.(coppice.PoolEvent); ok && is(e) {
-			return e
+		if is(ev) {
+			return ev
 		}
 	}
 }
 
-func kindOf(k coppice.PoolEventKind) func(coppice.PoolEvent) bool {
-	return func(e coppice.PoolEvent) bool { return e.Kind == k }
+func kindOf(k coppice.EventKind) func(coppice.Event) bool {
+	return func(e coppice.Event) bool { return e.Kind == k }
 }
 
 // spare returns the ID of the spare that waits for a slot, or 0.
@@ -142,8 +142,6 @@ func (p *runningTree) spare() (id int) {
 func TestSpare(t *testing.T) {
 	inBoth(t, func(t *testing.T) {
 		p := startTree(t, "spares")
-		events := p.Subscribe(256)
-		defer events.Close()
 		for range 3 {
 			runtimetest.Eventually(t, "there is a spare", func() bool { return p.spare() != 0 })
 			before, spare, addr := p.slots()["web/0"], p.spare(), p.Listeners()[0].Addr.String()
@@ -229,11 +227,10 @@ func TestScaleFails(t *testing.T) {
 		if n := len(p.slots()) - 1; n != 3 {
 			t.Errorf("%d slots, want 3:\n%v", n, p.Snapshot())
 		}
-		sub := p.Subscribe(64)
-		defer sub.Close()
+		sub := p.Events(coppice.FromNow)
 		before := p.slots()["web/2"]
 		p.crash()
-		next(t, sub, supervisor.SupervisorGaveUp)
+		next(t, sub, coppice.SupervisorGaveUp)
 		runtimetest.Eventually(t, "the pool is back", func() bool {
 			n := p.slots()["web/2"]
 			return len(p.slots()) == 4 && n.State == "running" && n.ID != before.ID && n.Incarnation == 1
@@ -310,8 +307,6 @@ func TestRecycle(t *testing.T) {
 	})
 	t.Run("soft memory", func(t *testing.T) {
 		p := startTree(t, "recycles by memory")
-		events := p.Subscribe(256)
-		defer events.Close()
 		runtimetest.Eventually(t, "the one that grows is replaced", func() bool {
 			s := p.slots()
 			return s["web/0"].Incarnation == 2 && s["web/1"].Incarnation == 1
@@ -332,8 +327,7 @@ func TestRecycle(t *testing.T) {
 
 func recycleByRequests(t *testing.T) {
 	p := startTree(t, "recycles by requests")
-	events := p.Subscribe(1024)
-	defer events.Close()
+	events := p.Events(coppice.FromNow)
 	due := map[int]int{} // requests until it was due, by slot
 	for n := 1; len(due) < 2; n++ {
 		p.get()
@@ -355,18 +349,13 @@ func recycleByRequests(t *testing.T) {
 }
 
 // dueNow returns the next event that names a due worker, if one has come.
-func (p *runningTree) dueNow(events *supervisor.Subscription) *coppice.PoolEvent {
-	ctx, cancel := context.WithCancel(p.t.Context())
-	cancel()
-	for {
-		ev, err := events.Next(ctx)
-		if err != nil {
-			return nil
-		}
-		if e, ok := ev.Info.(coppice.PoolEvent); ok && e.Kind == coppice.WorkerDue {
-			return &e
+func (p *runningTree) dueNow(events *coppice.EventReader) *coppice.Event {
+	for _, ev := range events.Kept(1000) {
+		if ev.Kind == coppice.WorkerDue {
+			return &ev
 		}
 	}
+	return nil
 }
 
 // TestScaleAgain: a worker's first frame is its hello, whatever the other processes send it as soon
@@ -398,10 +387,9 @@ func TestDrainInReload(t *testing.T) { inBoth(t, testDrainInReload) }
 func testDrainInReload(t *testing.T) {
 	setOrder("serve")
 	p := startTree(t, "reloads, drains two")
-	events := p.Subscribe(256)
-	defer events.Close()
-	web := func(k coppice.PoolEventKind) func(coppice.PoolEvent) bool { // and not the listener process
-		return func(e coppice.PoolEvent) bool { return e.Kind == k && e.Pool == "web" }
+	events := p.Events(coppice.FromNow)
+	web := func(k coppice.EventKind) func(coppice.Event) bool { // and not the listener process
+		return func(e coppice.Event) bool { return e.Kind == k && e.Path == "web" }
 	}
 	replaced := func() *keptAlive { // a connection of a worker that drains
 		c := p.keepAlive()
@@ -478,8 +466,7 @@ func init() {
 // the worker does not end in time, and is killed.
 func TestForcedOfKilled(t *testing.T) {
 	p := startTree(t, "a drain without end")
-	events := p.Subscribe(256)
-	defer events.Close()
+	events := p.Events(coppice.FromNow)
 	c, err := net.Dial("tcp", p.Listeners()[0].Addr.String())
 	if err != nil {
 		t.Fatal(err)
@@ -490,7 +477,7 @@ func TestForcedOfKilled(t *testing.T) {
 	}
 	p.reported(1)
 	p.mustReload()
-	e := p.await(events, "it has ended", func(e coppice.PoolEvent) bool { return e.Kind == coppice.WorkerDrained && e.Pool == "web" })
+	e := p.await(events, "it has ended", func(e coppice.Event) bool { return e.Kind == coppice.WorkerDrained && e.Path == "web" })
 	if e.Forced != 1 || e.Reason.Kind != supervisor.Killed {
 		t.Errorf("%v", e)
 	}

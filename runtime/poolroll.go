@@ -21,7 +21,7 @@ func (c *poolDriver) roll(ctx context.Context, to int, back bool) error {
 		return &ReloadError{Identity: Identity{Generation: to}, Err: context.Cause(ctx)}
 	}
 	began := time.Now()
-	c.note(pool.Spare, PoolEvent{Kind: PoolReloading, Identity: Identity{Generation: to}})
+	c.note(pool.Spare, Event{Kind: PoolReloading, Identity: Identity{Generation: to}})
 	if !back {
 		c.keepFailures(to)
 		defer c.keepFailures(0)
@@ -38,7 +38,7 @@ func (c *poolDriver) roll(ctx context.Context, to int, back bool) error {
 	case pool.Stopped:
 		err = &ReloadError{Identity: Identity{Generation: to}, Err: fmt.Errorf("pool %s: %w", c.path, ErrStopping)}
 	}
-	c.note(pool.Spare, PoolEvent{Kind: PoolReloaded, Identity: Identity{Generation: to}, Took: time.Since(began), Err: err})
+	c.note(pool.Spare, Event{Kind: PoolReloaded, Identity: Identity{Generation: to}, Took: time.Since(began), Err: err})
 	return err
 }
 

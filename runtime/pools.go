@@ -109,15 +109,15 @@ func (c *poolDriver) unslotted() []supervisor.Node {
 		switch {
 		case !w.drainAsked.IsZero():
 			n.Status, n.Since = supervisor.Stopping, w.drainAsked
-			i.role = roleDraining
+			i.role = RoleDraining
 		case w.slot == pool.Spare:
-			i.role = roleSpare
+			i.role = RoleSpare
 			if !childproto.IsClosed(w.standby) {
 				n.Status = supervisor.Starting
 			}
 		case !w.hadSlot:
 			n.Status = supervisor.Starting
-			i.role = roleCandidate
+			i.role = RoleCandidate
 		}
 		n.Info = i
 		nodes = append(nodes, n)

@@ -40,7 +40,7 @@ func (c *poolDriver) scale(ctx context.Context, to func(now int) int) (err error
 		err = fmt.Errorf("coppice: scale %s: %w", c.path, ErrStopping)
 	case pool.Done, pool.Cancelled:
 	}
-	c.note(pool.Spare, PoolEvent{Kind: PoolScaled, Size: size, Took: time.Since(began), Err: err})
+	c.note(pool.Spare, Event{Kind: PoolScaled, Size: size, Took: time.Since(began), Err: err})
 	return err
 }
 

@@ -126,11 +126,11 @@ func (w *poolWorker) identity() Identity {
 
 // info returns the child's present info.
 func (w *poolWorker) info() info {
-	return info{string(w.hello.Role), w.identity(), int(w.relinked.Load())}
+	return info{Role(w.hello.Role), w.identity(), int(w.relinked.Load())}
 }
 
 // event completes ev with the worker's identity.
-func (w *poolWorker) event(ev PoolEvent) PoolEvent {
+func (w *poolWorker) event(ev Event) Event {
 	ev.Identity = w.identity()
 	return ev
 }
@@ -256,7 +256,7 @@ func (w *poolWorker) bringUp(limit time.Time) error {
 	err := w.unlessExited(ctx, w.introduce)
 	if err == nil && w.hello.Slot == pool.Spare {
 		if err = w.await(ctx, w.standby); err == nil {
-			c.note(pool.Spare, w.event(PoolEvent{Kind: SpareReady, Took: time.Since(w.startedAt)}))
+			c.note(pool.Spare, w.event(Event{Kind: SpareReady, Took: time.Since(w.startedAt)}))
 			c.step(pool.Event{Kind: pool.Warmed, Worker: w.id})
 			said() // a spare may wait for long
 			select {
@@ -499,7 +499,7 @@ func (w *poolWorker) reportExit() {
 		c.lifecycle.Count(tracing.Hangs, 1, tracing.KeyPool.String(c.path))
 	}
 	if !asked.IsZero() {
-		ev := PoolEvent{Kind: WorkerDrained, Why: why.String(), Took: time.Since(asked), Reason: w.reason, Forced: int(w.forced.Load())}
+		ev := Event{Kind: WorkerDrained, Why: why.String(), Took: time.Since(asked), Reason: w.reason, Forced: int(w.forced.Load())}
 		if n := w.exitNotice.Load(); n != nil {
 			ev.Forced = n.Forced
 		}
@@ -509,7 +509,7 @@ func (w *poolWorker) reportExit() {
 		}
 		c.note(slot, w.event(ev))
 	} else if !hadSlot {
-		c.note(slot, w.event(PoolEvent{Kind: WorkerFailed, Why: begun.String(), Reason: w.reason}))
+		c.note(slot, w.event(Event{Kind: WorkerFailed, Why: begun.String(), Reason: w.reason}))
 	}
 	if !hadSlot && slot != pool.Spare && now != nil && now != w { // it may have had the name
 		_ = c.children.registerName(now) // the master's own names are always there

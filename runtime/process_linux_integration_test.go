@@ -228,13 +228,12 @@ func TestGrandchild(t *testing.T) {
 func TestMixedTree(t *testing.T) {
 	p := startTree(t, "programs")
 	before := p.processes()
-	sub := p.Subscribe(64)
-	defer sub.Close()
+	sub := p.Events(coppice.FromNow)
 	if err := syscall.Kill(p.pid("below/sleep"), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for ev := range sub.Events(t.Context()) {
-		if ev.Kind == supervisor.ChildStarted && ev.Path == "master/below/sleep" {
+	for ev := range sub.All(t.Context()) {
+		if ev.Kind == coppice.ChildStarted && ev.Path == "below/sleep" {
 			break
 		}
 	}

@@ -294,8 +294,7 @@ func TestStopSteps(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			sub := rt.Subscribe(16)
-			defer sub.Close()
+			sub := rt.Events(coppice.FromNow)
 			left := ""
 			if tt.steps[len(tt.steps)-1] == "SIGKILL to its group" {
 				left = out.with(t, "program| left ")
@@ -303,8 +302,8 @@ func TestStopSteps(t *testing.T) {
 			if err := rt.Shutdown(t.Context()); err != nil {
 				t.Error(err)
 			}
-			for ev := range sub.Events(t.Context()) {
-				if ev.Kind != supervisor.ChildStopped {
+			for ev := range sub.All(t.Context()) {
+				if ev.Kind != coppice.ChildStopped {
 					continue
 				}
 				exit, ok := errors.AsType[*coppice.Exit](ev.Reason.Cause)
@@ -358,15 +357,14 @@ func TestGroupOfTheDead(t *testing.T) {
 		}
 		noneLeft(t)
 	}()
-	sub := rt.Subscribe(16)
-	defer sub.Close()
+	sub := rt.Events(coppice.FromNow)
 	left := atoi(t, out.with(t, "script| left "))
 	p := runningTree{Runtime: rt, t: t}
 	if err := syscall.Kill(p.pid("script"), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for ev := range sub.Events(t.Context()) {
-		if ev.Kind == supervisor.ChildExited {
+	for ev := range sub.All(t.Context()) {
+		if ev.Kind == coppice.ChildExited {
 			if runtimetest.Alive(left) {
 				t.Error("what it has left behind lives")
 			}
@@ -375,7 +373,7 @@ func TestGroupOfTheDead(t *testing.T) {
 				t.Errorf("exit %+v", exit)
 			}
 		}
-		if ev.Kind == supervisor.ChildStarted {
+		if ev.Kind == coppice.ChildStarted {
 			break
 		}
 	}

@@ -58,6 +58,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	began, generation := time.Now(), 0 // until it has one
 	defer func() {                     // also for a reload that does not begin: systemd waits for the end of it
 		reloaded(err)
+		rt.events.Put(Event{Time: time.Now(), Kind: TreeReloaded, Identity: Identity{Generation: generation}, Took: time.Since(began), Err: err, Fault: err != nil})
 		rt.countReload(err)
 		if err != nil {
 			rt.log.Error("reload failed", "generation", generation, "took", time.Since(began), "err", err)
@@ -82,6 +83,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	old := rt.generations.now()
 	gen := rt.generations.prepare(exe, config)
 	generation = gen.number
+	rt.events.Put(Event{Time: time.Now(), Kind: TreeReloading, Identity: Identity{Generation: generation}})
 	rt.log.Info("reloading", "generation", gen.number, "program", program)
 	op := rt.lifecycle.BeginOperation(tracing.SpanReload, "", tracing.KeyReloadFrom.Int(old), tracing.KeyReloadTo.Int(gen.number))
 	defer func() { op.End(err) }()

@@ -220,8 +220,7 @@ func TestReload(t *testing.T) {
 		setOrder("serve")
 		p := startTree(t, "reloads")
 		before, socket := p.slots(), p.Listeners()[0]
-		events := p.Subscribe(256)
-		defer events.Close()
+		events := p.Events(coppice.FromNow)
 		p.mustReload()
 		p.wantGenerations(2, 2, 2)
 		for name, n := range p.slots() {
@@ -239,14 +238,13 @@ func TestReload(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			e, _ := ev.Info.(coppice.PoolEvent)
-			if e.Kind == coppice.WorkerReplaced {
+			if ev.Kind == coppice.WorkerReplaced {
 				replaced++
 			}
-			if e.Kind == coppice.WorkerDrained {
+			if ev.Kind == coppice.WorkerDrained {
 				drained++
 			}
-			if ev.Kind == supervisor.ChildExited || ev.Kind == supervisor.ChildStarted {
+			if ev.Kind == coppice.ChildExited || ev.Kind == coppice.ChildStarted {
 				t.Errorf("the supervisor noticed: %v", ev)
 			}
 		}
@@ -414,8 +412,7 @@ func giveUpInReload(ctx context.Context, t *testing.T, tree, path string, before
 	t.Setenv(gateVar, g.gate)
 	setOrder("serve")
 	g.runningTree = startTree(t, tree)
-	sub := g.Subscribe(256)
-	defer sub.Close()
+	sub := g.Events(coppice.FromNow)
 	setOrder("wait@1")
 	go func() { g.done <- g.Reload(ctx) }()
 	name := path + "/1"
@@ -428,7 +425,7 @@ func giveUpInReload(ctx context.Context, t *testing.T, tree, path string, before
 	if err := syscall.Kill(g.slots()[name].PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	next(t, sub, supervisor.SupervisorGaveUp)
+	next(t, sub, coppice.SupervisorGaveUp)
 	return g
 }
 

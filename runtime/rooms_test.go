@@ -87,7 +87,7 @@ const maxCircle = 8
 var (
 	apiFiles = []string{
 		"alone.go", "config.go", "crash.go", "crashfiles.go", "environment.go", "errors.go", "exit.go", "file.go", "identity.go", "invalid.go",
-		"listener.go", "listenerinfo.go", "liveness.go", "nesting.go", "output.go", "poolevent.go", "ready.go", "recycle.go",
+		"listener.go", "listenerinfo.go", "liveness.go", "nesting.go", "output.go", "event.go", "ready.go", "recycle.go",
 		"service.go", "spec.go", "status.go", "stopping.go", "tickets.go", "worker.go",
 	}
 	// specFiles have the parsed tree, and what a worker asks the master for its state by.

@@ -17,6 +17,7 @@ import (
 	"github.com/coppice-go/coppice/netactor/registry"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/declaration"
+	"github.com/coppice-go/coppice/runtime/internal/history"
 	"github.com/coppice-go/coppice/runtime/internal/output"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/queue"
@@ -55,6 +56,7 @@ type Runtime struct {
 	channelStats telemetry.Transport
 	system       *actors.System
 	tree         *supervisor.Supervisor
+	events       *history.Log[Event]
 
 	children *children
 	closed   sync.Once                      // by stopListening
@@ -121,7 +123,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 		return nil, err
 	}
 
-	rt := &Runtime{cfg: cfg, log: cfg.Logger, root: root, reload: make(chan struct{}, 1), ended: make(chan struct{})}
+	rt := &Runtime{cfg: cfg, log: cfg.Logger, root: root, reload: make(chan struct{}, 1), ended: make(chan struct{}), events: newEventLog()}
 	rt.test = testrun.Find(ctx)
 	rt.shortages, rt.misfits = newShortages(rt.log), newMisfits(rt.log)
 	rt.declarations = newDeclarations(rt.log, cfg.declare(root), root.needed(cfg.ListenerIsolation))
@@ -134,6 +136,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	defer func() { // also when Config.Load panics
 		if !up {
 			flushLog(rt.log)
+			rt.events.Close()
 			close(rt.ended)
 			running.Store(nil)
 		}
@@ -235,7 +238,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	// The root is there before its first child, which may ask for the tree.
 	rt.tree, err = supervisor.Start(ctx, supervisor.Spec{
 		Name: childproto.MasterName, Strategy: rt.cfg.Strategy, Intensity: rt.cfg.Intensity,
-	}, supervisor.Config{Logger: rt.log})
+	}, supervisor.Config{Logger: rt.log, Observe: rt.observe})
 	if err != nil {
 		return err
 	}
@@ -296,6 +299,7 @@ func (rt *Runtime) awaitEnd() {
 	rt.endOutput()
 	flushLog(rt.log)
 	running.CompareAndSwap(rt, nil)
+	rt.events.Close()
 	close(rt.ended)
 }
 
@@ -412,10 +416,6 @@ func (rt *Runtime) System() *actors.System { return rt.system }
 
 // Lookup is [Worker.Lookup] from the master.
 func (rt *Runtime) Lookup(name string) *actor.PID { return rt.system.Lookup(name) }
-
-// Subscribe returns the events of the tree from now on. A subscriber that is slower than n events
-// loses the oldest, and gets their number.
-func (rt *Runtime) Subscribe(n int) *supervisor.Subscription { return rt.tree.Subscribe(n) }
 
 // killAll kills the children of the running tree, for a program that must end at once.
 func killAll() {

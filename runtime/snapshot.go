@@ -14,8 +14,10 @@ import (
 // Snapshot returns the whole tree as it is now. It never waits: a child that is being started or
 // stopped is shown in that state.
 func (rt *Runtime) Snapshot() Tree {
+	cursor := rt.events.Last()
 	t := rt.branch(rt.tree.Snapshot(), "", rt.Listeners())
-	t.Name, t.Role, t.PID, t.LostLines = childproto.MasterName, childproto.MasterName, os.Getpid(), rt.output.Lost()
+	t.Name, t.Role, t.PID, t.LostLines = childproto.MasterName, RoleMaster, os.Getpid(), rt.output.Lost()
+	t.Cursor = cursor
 	if rt.reaper != nil {
 		t.Reaped = rt.reaper.Reaped()
 	}
@@ -23,11 +25,11 @@ func (rt *Runtime) Snapshot() Tree {
 }
 
 // roleOf returns the role in a Tree of a spec's child.
-func roleOf(spec ChildSpec) string {
+func roleOf(spec ChildSpec) Role {
 	if _, ok := spec.(ListenerSpec); ok {
-		return "listener"
+		return RoleListener
 	}
-	return strings.ToLower(fmt.Sprintf("%T", spec)[len("coppice."):])
+	return Role(strings.ToLower(fmt.Sprintf("%T", spec)[len("coppice."):]))
 }
 
 // onlyPools reports whether all owners of a socket are pools: no ListenerSpec of the tree shows it.
@@ -47,7 +49,7 @@ func (rt *Runtime) onlyPools(owners []string) bool {
 // branch converts a supervisor's node to a Tree. path is the node's in the specs.
 func (rt *Runtime) branch(n supervisor.Node, path string, listeners []ListenerInfo) Tree {
 	t := Tree{
-		Name: n.ID, Role: "supervisor", State: n.Status.String(), Incarnation: int(n.Incarnation), Leaked: n.Leaked,
+		Name: n.ID, Role: RoleSupervisor, State: State(n.Status.String()), Incarnation: int(n.Incarnation), Leaked: n.Leaked,
 	}
 	if !n.Since.IsZero() {
 		t.Since = &n.Since
@@ -68,7 +70,7 @@ func (rt *Runtime) branch(n supervisor.Node, path string, listeners []ListenerIn
 		t.Role = roleOf(found.spec)
 	}
 	for _, l := range listeners {
-		if slices.Contains(l.owners, path) && (t.Role == "listener" || rt.onlyPools(l.owners)) {
+		if slices.Contains(l.owners, path) && (t.Role == RoleListener || rt.onlyPools(l.owners)) {
 			t.Listeners = append(t.Listeners, l)
 		}
 	}

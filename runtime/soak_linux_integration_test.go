@@ -28,7 +28,7 @@ func init() {
 // running returns the process of that name, once it is up; 0 before.
 func (p *runningTree) running(name string) (pid int) {
 	p.Snapshot().Walk(func(n coppice.Tree) {
-		if n.Name == name && n.State == supervisor.Running.String() {
+		if n.Name == name && n.State == coppice.StateRunning {
 			pid = n.PID
 		}
 	})

@@ -32,7 +32,7 @@ type WorkerFunc func(ctx context.Context, w *Worker) error
 //
 // [Runtime.Reload] and Recycle replace the worker of a slot without a gap and without its
 // supervisor. The replaced worker drains outside the slot, and the pool ends only after it. See
-// [PoolEvent].
+// [Event].
 type Pool struct {
 	Name string // unique among its siblings; up to 64 bytes without space, /, @ and $
 

@@ -6,15 +6,14 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/actors"
-	"github.com/coppice-go/coppice/supervisor"
 )
 
 // Tree is the whole tree at one moment, or one branch of it. The reader owns this copy, and may
 // print it, encode it as JSON, or walk it.
 type Tree struct {
 	Name        string     `json:"name"` // registered name of a process, else the last part of the path
-	Role        string     `json:"role"` // master, supervisor, pool, worker, listener, func, actor, process; spare, candidate, draining without a slot
-	State       string     `json:"state"`
+	Role        Role       `json:"role"`
+	State       State      `json:"state"`
 	ID          int        `json:"id,omitempty"`  // of a process or goroutine of the tree
 	PID         int        `json:"pid,omitempty"` // of an OS process
 	Incarnation int        `json:"incarnation,omitempty"`
@@ -39,12 +38,45 @@ type Tree struct {
 	// Of a listener: its socket. Of a pool: the sockets that its workers asked for.
 	Listeners []ListenerInfo `json:"listeners,omitempty"`
 
-	// Of the master.
+	// Of the master. Cursor is that of the newest event that the tree certainly shows; a reader of
+	// [Runtime.Events] goes on from it.
+	Cursor    uint64 `json:"cursor,omitempty"`
 	LostLines uint64 `json:"lost_lines,omitempty"` // lines that Config.Output has not taken in time
 	Reaped    uint64 `json:"reaped,omitempty"`     // orphans reaped, of which it was not the parent; see Config.Subreaper
 
 	Children []Tree `json:"children,omitempty"` // in start order
 }
+
+// Role is what a child is in the tree.
+type Role string
+
+// The roles. The last three are of workers without a slot: one that waits for a slot, one that is
+// being started for a slot, one that has had a slot.
+const (
+	RoleMaster     Role = "master"
+	RoleSupervisor Role = "supervisor"
+	RolePool       Role = "pool"
+	RoleWorker     Role = "worker"
+	RoleListener   Role = "listener" // the listener process, and a ListenerSpec
+	RoleFunc       Role = "func"
+	RoleActor      Role = "actor"
+	RoleProcess    Role = "process"
+	RoleSpare      Role = "spare"
+	RoleCandidate  Role = "candidate"
+	RoleDraining   Role = "draining"
+)
+
+// State is where a child is in its life.
+type State string
+
+// The states.
+const (
+	StateDown       State = "down"
+	StateStarting   State = "starting"
+	StateRunning    State = "running"
+	StateStopping   State = "stopping"
+	StateRestarting State = "restarting" // it waits for its next start
+)
 
 // Walk calls f for t and everything below it, parents first.
 func (t Tree) Walk(f func(Tree)) {
@@ -83,7 +115,7 @@ func (t Tree) draw(b *strings.Builder, first, rest string) {
 			b.WriteString(" (paused)")
 		}
 	}
-	if t.State != supervisor.Running.String() {
+	if t.State != StateRunning {
 		fmt.Fprintf(b, " (%s)", t.State)
 	}
 	if t.Incarnation > 1 {

@@ -44,13 +44,12 @@ func TestStopStepsOfWorker(t *testing.T) {
 	for name, tt := range stops {
 		t.Run(name, func(t *testing.T) {
 			p := startTree(t, "stop: "+name)
-			sub := p.Subscribe(64)
-			defer sub.Close()
+			sub := p.Events(coppice.FromNow)
 			if err := p.Shutdown(t.Context()); err != nil {
 				t.Error(err)
 			}
-			for ev := range sub.Events(t.Context()) {
-				if ev.Kind != supervisor.ChildStopped || ev.Path != "master/web/0" {
+			for ev := range sub.All(t.Context()) {
+				if ev.Kind != coppice.ChildStopped || ev.Path != "web/0" {
 					continue
 				}
 				exit, ok := errors.AsType[*coppice.Exit](ev.Reason.Cause)

@@ -311,12 +311,11 @@ func TestSignalsOfAWorkerToItself(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			sub := rt.Subscribe(256)
-			defer sub.Close()
+			sub := rt.Events(coppice.FromNow)
 			ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)
 			defer cancel()
-			for ev := range sub.Events(ctx) {
-				if ev.Kind == supervisor.SupervisorGaveUp || ev.Kind == supervisor.SupervisorPersists {
+			for ev := range sub.All(ctx) {
+				if ev.Kind == coppice.SupervisorGaveUp || ev.Kind == coppice.SupervisorPersists {
 					break
 				}
 			}

@@ -267,23 +267,23 @@ func (m *serviceManager) tell(states ...string) {
 func (t Tree) status() string {
 	var parts []string
 	t.Walk(func(n Tree) {
-		if n.Role != "pool" {
+		if n.Role != RolePool {
 			return
 		}
 		ready, slots := 0, 0
 		for _, w := range n.Children {
-			if w.Role == roleSpare || w.Role == roleDraining || w.Role == roleCandidate {
+			if w.Role == RoleSpare || w.Role == RoleDraining || w.Role == RoleCandidate {
 				continue
 			}
 			slots++
-			if w.State == supervisor.Running.String() {
+			if w.State == StateRunning {
 				ready++
 			}
 		}
 		parts = append(parts, fmt.Sprintf("%s %d of %d ready", n.Name, ready, slots))
 	})
 	if len(parts) == 0 {
-		return t.State
+		return string(t.State)
 	}
 	return strings.Join(parts, ", ")
 }

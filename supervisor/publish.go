@@ -37,6 +37,9 @@ func (l *loop) flush() {
 		if heard {
 			l.s.publisher.publish(*ev)
 		}
+		if f := l.s.cfg.Observe; f != nil {
+			f(*ev)
+		}
 		if level := ev.level(); ev.Kind != ChildNoted && log.Enabled(context.Background(), level) {
 			logEvent(log, level, ev)
 		}

@@ -22,6 +22,9 @@ type Config struct {
 	// slog.DiscardHandler. Its handler runs on the supervisors' goroutines: one that
 	// blocks delays them, and it must not wait for a call on a supervisor of the tree.
 	Logger *slog.Logger
+	// Observe is called with each event, before the log has it; nil = not. It runs on
+	// the supervisors' goroutines, must not block, and may be called by several at once.
+	Observe func(Event)
 	// Clock is the time that the supervisors use. Default: the system's. (The
 	// 100 ms that a killed function has to notice are always the system's.)
 	Clock Clock

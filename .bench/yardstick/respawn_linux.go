@@ -37,8 +37,8 @@ func serveRespawn() {
 	if respawnSpare {
 		serveSpare()
 	}
-	serveKilled(tellReady, func(rt *coppice.Runtime, ev supervisor.Event) {
-		if ev.Kind == supervisor.ChildStarted {
+	serveKilled(tellReady, func(rt *coppice.Runtime, ev coppice.Event) {
+		if ev.Kind == coppice.ChildStarted {
 			tellReady(rt)
 		}
 	}, coppice.Pool{
@@ -55,16 +55,16 @@ func serveRespawn() {
 
 // serveKilled is a tree of a pool "web" whose workers are killed without end. It calls ready when
 // it is up, then told with each event.
-func serveKilled(ready func(*coppice.Runtime), told func(*coppice.Runtime, supervisor.Event), web coppice.Pool) {
+func serveKilled(ready func(*coppice.Runtime), told func(*coppice.Runtime, coppice.Event), web coppice.Pool) {
 	web.Name, web.Intensity = "web", supervisor.Intensity{Max: 1 << 20, Period: time.Second}
 	coppice.Main(coppice.Config{
 		Logger: slog.New(slog.DiscardHandler), // each kill is an error to it
 		Hooks: coppice.Hooks{Started: func(rt *coppice.Runtime) {
-			sub := rt.Subscribe(256)
+			sub := rt.Events(coppice.FromNow)
 			fmt.Println("serving on", rt.Listeners()[0].Addr)
 			ready(rt)
 			go func() { // ends with the tree
-				for ev := range sub.Events(context.Background()) {
+				for ev := range sub.All(context.Background()) {
 					told(rt, ev)
 				}
 			}()
@@ -75,7 +75,7 @@ func serveKilled(ready func(*coppice.Runtime), told func(*coppice.Runtime, super
 
 func tellReady(rt *coppice.Runtime) {
 	rt.Snapshot().Walk(func(t coppice.Tree) {
-		if t.Name == "web/0" && t.PID != 0 && t.State == supervisor.Running.String() {
+		if t.Name == "web/0" && t.PID != 0 && t.State == coppice.StateRunning {
 			fmt.Println("ready", t.PID)
 		}
 	})

@@ -14,18 +14,17 @@ import (
 	"time"
 
 	coppice "github.com/coppice-go/coppice/runtime"
-	"github.com/coppice-go/coppice/supervisor"
 )
 
 // serveSpare is the tree of respawn_spare: one worker and a spare. It prints "exited NS" when
 // its supervisor knows of the worker's end, "spare ID" when there is a spare, and a worker prints
 // "claimed PID NS" with its first connection. NS is the time in nanoseconds since 1970.
 func serveSpare() {
-	serveKilled(tellSpare, func(rt *coppice.Runtime, ev supervisor.Event) {
-		if ev.Kind == supervisor.ChildExited {
+	serveKilled(tellSpare, func(rt *coppice.Runtime, ev coppice.Event) {
+		if ev.Kind == coppice.ChildExited {
 			fmt.Println("exited", ev.Time.UnixNano())
 		}
-		if pool, ok := ev.Info.(coppice.PoolEvent); ok && pool.Kind == coppice.SpareReady {
+		if ev.Kind == coppice.SpareReady {
 			tellSpare(rt)
 		}
 	}, coppice.Pool{
@@ -50,7 +49,7 @@ func serveSpare() {
 
 func tellSpare(rt *coppice.Runtime) {
 	rt.Snapshot().Walk(func(t coppice.Tree) {
-		if t.Role == "spare" && t.State == supervisor.Running.String() {
+		if t.Role == "spare" && t.State == coppice.StateRunning {
 			fmt.Println("spare", t.ID)
 		}
 	})

@@ -76,9 +76,8 @@ func run(s *story) error {
 	if err != nil {
 		return err
 	}
-	t := &teller{Runtime: rt, ctx: ctx, events: rt.Subscribe(1024), crashes: crashes, began: time.Now()}
+	t := &teller{Runtime: rt, ctx: ctx, events: rt.Events(coppice.FromNow), crashes: crashes, began: time.Now()}
 	err = s.tell(t)
-	t.events.Close()
 	if down := rt.Shutdown(ctx); !t.over {
 		err = errors.Join(err, down)
 	}
@@ -123,7 +122,7 @@ func waitForever() {
 type teller struct {
 	*coppice.Runtime
 	ctx     context.Context
-	events  *supervisor.Subscription
+	events  *coppice.EventReader
 	crashes <-chan coppice.CrashReport
 	began   time.Time
 	told    []string // the events printed since until has returned
@@ -151,9 +150,6 @@ func (t *teller) next(ctx context.Context) error {
 		return err
 	}
 	line := ev.String()
-	if pool, ok := ev.Info.(coppice.PoolEvent); ok {
-		line = pool.String() // it names the worker
-	}
 	t.print(ev.Time, line)
 	t.told = append(t.told, line)
 	return nil

@@ -86,7 +86,7 @@ func lives(rt *coppice.Runtime, branch string) map[string]life {
 		}
 		b.Walk(func(t coppice.Tree) {
 			name := strings.TrimPrefix(t.Name, branch+"/")
-			if len(t.Children) == 0 && t.State == supervisor.Running.String() {
+			if len(t.Children) == 0 && t.State == coppice.StateRunning {
 				all[name] = life{t.PID, t.Incarnation}
 			}
 		})
@@ -152,8 +152,7 @@ func kills(ctx context.Context, rt *coppice.Runtime, out io.Writer) error {
 func killOne(ctx context.Context, rt *coppice.Runtime, out io.Writer, s supervisor.Strategy, name string, want []string) error {
 	branch := s.String()
 	before := lives(rt, branch)
-	events := rt.Subscribe(256)
-	defer events.Close()
+	events := rt.Events(coppice.FromNow)
 	fmt.Fprintf(out, "\n== %s: kill -9 %s (%v)\n", s, name, before[name])
 	victim, err := os.FindProcess(before[name].pid)
 	if err != nil {
