@@ -58,13 +58,13 @@ var crashLoop = story{
 	func(t *teller) error {
 		for range 3 {
 			t.get("/crash")
-			if err := t.until("restarting"); errors.Is(err, supervisor.ErrClosed) {
+			if err := t.until("restarting"); errors.Is(err, coppice.ErrStopping) {
 				break // it has given up
 			} else if err != nil {
 				return err
 			}
 		}
-		if err := t.until("the end"); !errors.Is(err, supervisor.ErrClosed) {
+		if err := t.until("the end"); !errors.Is(err, coppice.ErrStopping) {
 			return fmt.Errorf("the events have not ended: %w", err)
 		}
 		t.over = true
