@@ -91,6 +91,17 @@ func (h *children) all() []*poolWorker {
 	return slices.Collect(maps.Values(h.byID))
 }
 
+// named returns the child with a registered name, or with an ID as a number. Of several with a name,
+// in a reload, it is the one that is not to be replaced.
+func (h *children) named(name string) (*poolWorker, error) {
+	all := h.all()
+	i := slices.IndexFunc(all, func(w *poolWorker) bool { return w.address() == name || w.name() == name && !w.askedStop.Load() })
+	if i < 0 {
+		return nil, fmt.Errorf("%w: %q", ErrNoChild, name)
+	}
+	return all[i], nil
+}
+
 // linkWorker gives a worker that has its slot a link to the listener process. Each worker gets one
 // link to each listener process, when both can use it: linkWorker makes it, or setListener if the
 // listener process comes later.

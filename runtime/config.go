@@ -80,6 +80,8 @@ type Config struct {
 
 	Hooks Hooks
 
+	Control Control // the endpoint for operators
+
 	// Service is what Run does for the program besides running the tree: it handles signals and
 	// notifies systemd. Main sets it; Start does not use it.
 	Service Service

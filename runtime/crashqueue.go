@@ -1,9 +1,11 @@
 package coppice
 
 import (
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/coppice-go/coppice/runtime/internal/history"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/queue"
 )
@@ -11,6 +13,10 @@ import (
 const (
 	// maxCrashes is how many reports wait for Hooks.Crash.
 	maxCrashes = 64
+
+	// maxReports and maxReportBytes bound the reports that are kept for operators.
+	maxReports     = 32
+	maxReportBytes = 2 << 20
 
 	// heldTimeout bounds how long the end of a worker waits for the listener process to list the
 	// worker's connections.
@@ -20,22 +26,51 @@ const (
 	crashFlush = time.Second
 )
 
-// crashQueue delivers crash reports to Hooks.Crash, which may block.
-type crashQueue struct{ q *queue.Queue[CrashReport] }
-
-// newCrashQueue returns nil when to is nil.
-func newCrashQueue(to func(CrashReport)) *crashQueue {
-	if to == nil {
-		return nil
-	}
-	return &crashQueue{queue.New(queue.Config[CrashReport]{Take: func(r CrashReport) error { to(r); return nil }, Max: maxCrashes + 1})} // and the one that the hook has
+// crashQueue keeps the latest crash reports, and delivers all to Hooks.Crash, which may block.
+type crashQueue struct {
+	kept *history.Log[CrashReport]
+	q    *queue.Queue[CrashReport] // nil when there is no hook
 }
 
-func (c *crashQueue) report(r CrashReport) { c.q.Put(r) }
+func newCrashQueue(to func(CrashReport)) *crashQueue {
+	c := &crashQueue{kept: history.New(maxReports, maxReportBytes, CrashReport.size)}
+	if to != nil {
+		c.q = queue.New(queue.Config[CrashReport]{Take: func(r CrashReport) error { to(r); return nil }, Max: maxCrashes + 1}) // and the one that the hook has
+	}
+	return c
+}
+
+func (c *crashQueue) report(r CrashReport) {
+	c.kept.Put(r)
+	if c.q != nil {
+		c.q.Put(r)
+	}
+}
+
+// latest returns the reports that are kept, newest first.
+func (c *crashQueue) latest() (reports []CrashReport) {
+	for cursor := uint64(0); ; {
+		e, ok := c.kept.After(cursor)
+		if !ok {
+			slices.Reverse(reports)
+			return reports
+		}
+		reports, cursor = append(reports, e.Value), e.Cursor
+	}
+}
+
+// size returns about how many bytes the report takes.
+func (r CrashReport) size() int {
+	n := 1024 + len(r.Dump) + len(r.Reason.Stack)
+	for _, l := range r.Lines {
+		n += 128 + len(l.Text)
+	}
+	return n
+}
 
 // close waits for the last reports, at most crashFlush, and returns how many were not delivered.
 func (c *crashQueue) close() uint64 {
-	if c == nil {
+	if c == nil || c.q == nil {
 		return 0
 	}
 	return c.q.Close(crashFlush)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/history"
 	"github.com/coppice-go/coppice/runtime/internal/output"
 	"github.com/coppice-go/coppice/runtime/internal/queue"
 )
@@ -187,9 +188,25 @@ func lineWriter(w io.Writer, t Tags) (to LineWriter, dumps bool) {
 	return taggedText{w, t}, false
 }
 
-// newOutputQueue returns the queue of the lines for w, of which none is longer than maxLine.
-func newOutputQueue(w LineWriter, maxLine int) *queue.Queue[output.Line] {
-	return output.NewQueue(childproto.MasterName, maxLine, func(l output.Line) error { return w.WriteLine(outputLine(l)) })
+// newOutputQueue returns the queue of the lines for w, of which none is longer than maxLine. The
+// latest are kept.
+func newOutputQueue(w LineWriter, keep *history.Log[OutputLine], maxLine int) *queue.Queue[output.Line] {
+	return output.NewQueue(childproto.MasterName, maxLine, func(l output.Line) error {
+		line := outputLine(l)
+		keep.Put(line)
+		return w.WriteLine(line)
+	})
+}
+
+// maxLines and maxLineBytes bound the lines that are kept for operators.
+const (
+	maxLines     = 4096
+	maxLineBytes = 1 << 20
+)
+
+// newLineLog returns the log of the lines that are kept.
+func newLineLog() *history.Log[OutputLine] {
+	return history.New(maxLines, maxLineBytes, func(l OutputLine) int { return 128 + len(l.Text) })
 }
 
 // queued returns the line as the queue has it.

@@ -58,8 +58,8 @@ type poolParts struct {
 	children      *children
 	shortages     *retries
 	backends      *backends
-	lifecycle     *telemetry.Lifecycle  // nil when neither spans nor metrics are on
-	crashes       *crashQueue           // nil when crashes are not reported
+	lifecycle     *telemetry.Lifecycle // nil when neither spans nor metrics are on
+	crashes       *crashQueue
 	ending        func() bool           // reports whether the tree is ending
 	stopListening func(context.Context) // Runtime.stopListening
 	orphanDrain   time.Duration         // Config.OrphanDrain

@@ -447,7 +447,7 @@ func (w *poolWorker) finish() {
 	c := w.driver
 	w.backend.finish()
 	var had crashContext
-	if c.crashes != nil && c.kind.ofConfig {
+	if c.kind.ofConfig {
 		had = crashContextOf(w.hello.ID, w.address(), c.children.system, c.children.sockets)
 	}
 	w.conn.PeerGone()
@@ -462,7 +462,7 @@ func (w *poolWorker) finish() {
 		At: time.Now(), PID: w.backend.pid(), Type: w.reason.Kind.String(), Reason: w.reason.String(),
 	})
 	c.lifecycle.KeepServed(w.name(), at)
-	if c.crashes != nil && isCrash(w.reason, end.exit) {
+	if isCrash(w.reason, end.exit) {
 		r := had.report(w.identity(), string(w.hello.Role), w.reason, end.exit, at)
 		r.Ready = childproto.IsClosed(w.ready)
 		w.backend.fillReport(&r)

@@ -68,12 +68,11 @@ func (rt *Runtime) profile(ctx context.Context, process string, q childproto.Sta
 	if process == "" || process == childproto.MasterName || process == childproto.MasterAddress {
 		return stacks.Profile(ctx, q.Profile, q.Debug, q.Time)
 	}
-	all := rt.children.all()
-	i := slices.IndexFunc(all, func(w *poolWorker) bool { return w.address() == process || w.name() == process && !w.askedStop.Load() })
-	if i < 0 {
-		return nil, fmt.Errorf("%w: %q", ErrNoChild, process)
+	w, err := rt.children.named(process)
+	if err != nil {
+		return nil, err
 	}
-	answer, err := all[i].askStacks(ctx, q)
+	answer, err := w.askStacks(ctx, q)
 	if err == nil && answer.Data == nil {
 		if answer.Err == "" { // of a release that knows no profiles
 			answer.Err = ErrUnsupported.Error()

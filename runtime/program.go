@@ -10,7 +10,7 @@ import (
 type programStarter struct {
 	spawner
 	shortages *retries
-	crashes   *crashQueue     // nil: crashes are not reported
+	crashes   *crashQueue
 	environ   func() []string // of the current generation
 	stops     *stopPlan
 	spec      Process

@@ -118,7 +118,7 @@ func (p *programInstance) live() {
 	exit := p.body.exit()
 	exit.killedFor(&p.killed)
 	reason := exit.reason(endContext{p.asked.Load(), p.body.sent(), p.spec.SuccessExit})
-	if p.crashes != nil && isCrash(reason, exit) {
+	if isCrash(reason, exit) {
 		r := CrashReport{Identity: p.identity(), Role: "process", Ready: p.ready.Load(), Reason: reason, Exit: exit}
 		p.body.fillReport(&r)
 		p.crashes.report(r)

@@ -49,14 +49,17 @@ type Runtime struct {
 	stopsRefused atomic.Uint64 // requests of children that the master stop
 	closing      atomic.Bool   // Shutdown has been called
 	begun        atomic.Bool   // what its methods use is there
-	crashes      *crashQueue   // nil when Hooks.Crash is nil
-	reaper       *reaper       // nil when another process reaps orphans
+	crashes      *crashQueue
+	reaper       *reaper // nil when another process reaps orphans
 	pipeline     tracing.Pipeline
 	lifecycle    *telemetry.Lifecycle // nil when neither spans nor metrics are on
 	channelStats telemetry.Transport
 	system       *actors.System
 	tree         *supervisor.Supervisor
 	events       *history.Log[Event]
+	lines        *history.Log[OutputLine]
+	began        time.Time
+	control      *endpoint // nil when there is none
 
 	children *children
 	closed   sync.Once                      // by stopListening
@@ -123,7 +126,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 		return nil, err
 	}
 
-	rt := &Runtime{cfg: cfg, log: cfg.Logger, root: root, reload: make(chan struct{}, 1), ended: make(chan struct{}), events: newEventLog()}
+	rt := &Runtime{cfg: cfg, log: cfg.Logger, root: root, reload: make(chan struct{}, 1), ended: make(chan struct{}), events: newEventLog(), lines: newLineLog(), began: time.Now()}
 	rt.test = testrun.Find(ctx)
 	rt.shortages, rt.misfits = newShortages(rt.log), newMisfits(rt.log)
 	rt.declarations = newDeclarations(rt.log, cfg.declare(root), root.needed(cfg.ListenerIsolation))
@@ -132,7 +135,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	if !running.CompareAndSwap(nil, rt) {
 		return nil, ErrRunning
 	}
-	up, began := false, time.Now()
+	up := false
 	defer func() { // also when Config.Load panics
 		if !up {
 			flushLog(rt.log)
@@ -145,7 +148,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 		return nil, root.inTest(rt.test, cfg.ListenerIsolation, err)
 	}
 	up = true
-	rt.log.Info("the tree is up", "took", time.Since(began))
+	rt.log.Info("the tree is up", "took", time.Since(rt.began))
 	go rt.awaitEnd() // ends with the tree
 	if f := cfg.Hooks.Started; f != nil {
 		rt.started(ctx, f)
@@ -213,7 +216,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 		}
 	}()
 	to, dumps := lineWriter(rt.cfg.Output, rt.cfg.Tags)
-	rt.output = newOutputQueue(to, rt.cfg.MaxLine)
+	rt.output = newOutputQueue(to, rt.lines, rt.cfg.MaxLine)
 	rt.crashes = newCrashQueue(rt.cfg.Hooks.Crash)
 	undo = append(undo, rt.endOutput)
 	if rt.reaper, err = startReaper(rt.log, rt.cfg.Subreaper); err != nil {
@@ -238,13 +241,15 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	// The root is there before its first child, which may ask for the tree.
 	rt.tree, err = supervisor.Start(ctx, supervisor.Spec{
 		Name: childproto.MasterName, Strategy: rt.cfg.Strategy, Intensity: rt.cfg.Intensity,
-	}, supervisor.Config{Logger: rt.log, Observe: rt.observe})
+	}, supervisor.Config{Logger: rt.log, Observe: keepEvents(rt.events)})
 	if err != nil {
 		return err
 	}
 	endTree := func() { rt.tree.Stop(); <-rt.tree.Done() }
 	undo = append(undo, endTree)
 	rt.begun.Store(true)
+	rt.control = openEndpoint(rt.cfg, rt, rt.operatedParts())
+	undo = append(undo, rt.control.close)
 	config, err := rt.cfg.load(ctx) // it may ask for the tree too
 	if err != nil {
 		return err
@@ -288,6 +293,7 @@ func (rt *Runtime) awaitEnd() {
 		rt.err = fmt.Errorf("coppice: the tree ended: %w", r.Err())
 	}
 	rt.departures.wait()
+	rt.control.close()
 	rt.sockets.Close()
 	_ = withPartingTimeout(rt.system.Shutdown) // what it could not send it has counted
 	rt.lifecycle.Wait()
@@ -440,6 +446,17 @@ func withPartingTimeout(end func(context.Context) error) error {
 func (rt *Runtime) ending() bool {
 	s := rt.tree.Snapshot().Status
 	return rt.closing.Load() || s == supervisor.Stopping || s == supervisor.Down
+}
+
+// operatedParts returns what an operator sees besides what the methods of the Runtime show.
+func (rt *Runtime) operatedParts() operatedParts {
+	return operatedParts{
+		log: rt.log, began: rt.began, generation: rt.generations.now, events: rt.events, lines: rt.lines, children: rt.children, sockets: rt.sockets,
+		metrics: func() (page tracing.MetricsPage, ok bool) {
+			page, ok = rt.pipeline.(tracing.MetricsPage)
+			return page, ok
+		},
+	}
 }
 
 // ownActors starts the master's own actors and registers the master's name.

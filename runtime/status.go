@@ -86,6 +86,16 @@ func (t Tree) Walk(f func(Tree)) {
 	}
 }
 
+// walk is Walk with the path of each child below the root, whose path is path.
+func (t Tree) walk(path string, f func(path string, t Tree)) {
+	f(path, t)
+	for _, c := range t.Children {
+		name := c.Name[strings.LastIndexByte(c.Name, '/')+1:]
+		at := strings.TrimPrefix(path+"/"+name, "/")
+		c.walk(at, f)
+	}
+}
+
 // String draws the tree, a line for each child.
 func (t Tree) String() string {
 	var b strings.Builder

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -80,6 +81,13 @@ type Pipeline interface {
 
 	// Stats returns the counters so far.
 	Stats() PipelineStats
+}
+
+// MetricsPage is implemented by a Pipeline whose metrics can be scraped.
+type MetricsPage interface {
+	// ServeMetrics answers with the metrics of the whole tree, in Prometheus' text format, in
+	// the master. It answers 503 and says how to turn metrics on while there are none.
+	ServeMetrics(w http.ResponseWriter, r *http.Request)
 }
 
 // ChildTelemetry is the master's side of one child's telemetry. Its methods may be

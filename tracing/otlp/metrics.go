@@ -125,12 +125,14 @@ const noMetrics = "no metrics in this process: set OTEL_METRICS_EXPORTER=prometh
 // alone has the sums, on a separate port. It answers 503, and says how to turn metrics on, in
 // a process without a pipeline that has metrics.
 func PrometheusHandler() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p := current.Load()
-		if p == nil {
-			http.Error(w, noMetrics, http.StatusServiceUnavailable)
-			return
-		}
-		p.scrape.ServeHTTP(w, r)
-	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { current.Load().ServeMetrics(w, r) })
+}
+
+// ServeMetrics implements tracing.MetricsPage. It may be called on a nil pipeline.
+func (p *pipeline) ServeMetrics(w http.ResponseWriter, r *http.Request) {
+	if p == nil || p.scrape == nil {
+		http.Error(w, noMetrics, http.StatusServiceUnavailable)
+		return
+	}
+	p.scrape.ServeHTTP(w, r)
 }

@@ -12,6 +12,7 @@ import (
 type Answers struct {
 	newest    atomic.Uint64          // the newest heartbeat that was answered
 	complaint atomic.Pointer[string] // what is wrong, as the child reports; nil if nothing
+	at        atomic.Int64           // when the newest answer came: Unix time in nanoseconds; 0 = none has
 }
 
 // Record records an answer, on the goroutine that reads the channel.
@@ -22,6 +23,15 @@ func (a *Answers) Record(f childproto.HeartbeatFrame) {
 		a.complaint.Store(&f.Unwell)
 	}
 	a.newest.Store(f.N)
+	a.at.Store(time.Now().UnixNano())
+}
+
+// At returns when the newest answer came; zero if none has.
+func (a *Answers) At() time.Time {
+	if ns := a.at.Load(); ns != 0 {
+		return time.Unix(0, ns)
+	}
+	return time.Time{}
 }
 
 // Complaint returns what is wrong, as the child reports; "" if nothing is.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/queue"
@@ -25,8 +26,9 @@ const (
 // is queued: its values are resolved, durations are texts, and each text is cut by
 // [supervisor.Cut].
 type Handler struct {
-	to slog.Handler
-	q  *queue.Queue[entry] // shared by the handlers made from the first
+	to    slog.Handler
+	q     *queue.Queue[entry]         // shared by the handlers made from the first, as is level
+	level *atomic.Pointer[slog.Level] // set by SetLevel
 }
 
 type entry struct {
@@ -38,7 +40,7 @@ type entry struct {
 
 // New returns a Handler that passes records on to to.
 func New(to slog.Handler) *Handler {
-	return &Handler{to: to, q: queue.New(queue.Config[entry]{
+	return &Handler{to: to, level: new(atomic.Pointer[slog.Level]), q: queue.New(queue.Config[entry]{
 		Max: MaxQueue, Take: entry.write, Cost: func(e entry) int { return e.cost },
 		Lost: func(n uint64) entry {
 			r := slog.NewRecord(time.Now(), slog.LevelWarn, "records of the log were lost: they were not taken in time", 0)
@@ -54,8 +56,19 @@ func (e entry) write() error {
 	return e.to.Handle(e.ctx, e.r)
 }
 
-// Enabled asks the other handler, whose Enabled must not block.
-func (h *Handler) Enabled(ctx context.Context, l slog.Level) bool { return h.to.Enabled(ctx, l) }
+// Enabled asks the other handler, whose Enabled must not block, unless a level is set.
+func (h *Handler) Enabled(ctx context.Context, l slog.Level) bool {
+	if set := h.level.Load(); set != nil {
+		return l >= *set
+	}
+	return h.to.Enabled(ctx, l)
+}
+
+// SetLevel sets the level from which on records are passed on; nil = what the other handler says.
+func (h *Handler) SetLevel(l *slog.Level) { h.level.Store(l) }
+
+// Level returns what SetLevel has set.
+func (h *Handler) Level() *slog.Level { return h.level.Load() }
 
 // Handle queues the record.
 func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
@@ -78,11 +91,11 @@ func (h *Handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	for i, a := range attrs {
 		frozen[i] = slog.Attr{Key: a.Key, Value: freeze(a.Value, &cost)}
 	}
-	return &Handler{h.to.WithAttrs(frozen), h.q}
+	return &Handler{h.to.WithAttrs(frozen), h.q, h.level}
 }
 
 // WithGroup returns a Handler of the same queue.
-func (h *Handler) WithGroup(name string) slog.Handler { return &Handler{h.to.WithGroup(name), h.q} }
+func (h *Handler) WithGroup(name string) slog.Handler { return &Handler{h.to.WithGroup(name), h.q, h.level} }
 
 // Flush waits until every record is written, at most d, and reports whether it is.
 func (h *Handler) Flush(d time.Duration) bool { return h.q.Flush(d) }

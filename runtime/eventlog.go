@@ -18,22 +18,6 @@ const maxEvents = 2048
 // FromNow is the cursor of the newest event: a reader gets what happens from now on.
 const FromNow uint64 = math.MaxUint64
 
-// Events returns a reader of the events after a cursor, and of those to come; 0 stands before the
-// first. The latest 2,048 events are kept. A reader may come again with the Cursor of the last event
-// that it got, or with that of a Tree, and misses none that is kept:
-//
-//	for ev := range rt.Events(coppice.FromNow).All(ctx) {
-//		if ev.Kind == coppice.ChildExited {
-//			log.Print(ev)
-//		}
-//	}
-func (rt *Runtime) Events(cursor uint64) *EventReader {
-	if cursor == FromNow {
-		cursor = rt.events.Last()
-	}
-	return &EventReader{rt.events, cursor}
-}
-
 // An EventReader reads the events of a tree. It holds nothing up and needs no end. One goroutine at
 // a time may use it.
 type EventReader struct {
@@ -86,8 +70,13 @@ func (r *EventReader) read(e history.Entry[Event]) Event {
 // newEventLog returns the log of a tree's events.
 func newEventLog() *history.Log[Event] { return history.New[Event](maxEvents, 0, nil) }
 
-// observe keeps an event of a supervisor of the tree.
-func (rt *Runtime) observe(ev supervisor.Event) {
+// keepEvents returns a function that keeps the events of the tree's supervisors.
+func keepEvents(log *history.Log[Event]) func(supervisor.Event) {
+	return func(ev supervisor.Event) { log.Put(eventOf(ev)) }
+}
+
+// eventOf converts an event of a supervisor.
+func eventOf(ev supervisor.Event) Event {
 	out, noted := ev.Info.(Event)
 	if !noted {
 		out = Event{
@@ -101,7 +90,7 @@ func (rt *Runtime) observe(ev supervisor.Event) {
 		}
 	}
 	out.Time = ev.Time
-	rt.events.Put(out)
+	return out
 }
 
 // pathInTree returns a supervisor's path as the runtime has it: without the root's name.

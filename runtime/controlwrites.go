@@ -1,0 +1,211 @@
+package coppice
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coppice-go/coppice/runtime/internal/control"
+)
+
+// handleWrites adds what changes the tree.
+func (c *controlHandler) handleWrites(mux *http.ServeMux) {
+	post := func(what string, do func(context.Context, *http.Request) error) {
+		mux.HandleFunc("POST /v1/"+what, c.write(func(w http.ResponseWriter, r *http.Request) { c.perform(w, r, what, do) }))
+	}
+	post("reload", func(ctx context.Context, _ *http.Request) error { return c.Reload(ctx) })
+	post("scale", func(ctx context.Context, r *http.Request) error {
+		size, err := strconv.Atoi(r.FormValue("size"))
+		if err != nil {
+			return badParameter("size", r.FormValue("size"), "is not a number")
+		}
+		return c.Scale(ctx, r.FormValue("pool"), size)
+	})
+	post("pause", func(_ context.Context, r *http.Request) error { return c.PauseListener(r.FormValue("listener")) })
+	post("resume", func(_ context.Context, r *http.Request) error { return c.ResumeListener(r.FormValue("listener")) })
+	post("loglevel", func(_ context.Context, r *http.Request) error {
+		s := r.FormValue("level")
+		if s == "" {
+			return setLogLevel(c.log, nil)
+		}
+		var level slog.Level
+		if err := level.UnmarshalText([]byte(strings.ToUpper(s))); err != nil {
+			return badParameter("level", s, "is not debug, info, warn or error, nor empty for the program's own level")
+		}
+		return setLogLevel(c.log, &level)
+	})
+}
+
+// write refuses the request if the endpoint is read-only.
+func (c *controlHandler) write(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if c.readOnly {
+			control.Error(w, http.StatusForbidden, errors.New("coppice: the endpoint is read-only"))
+			return
+		}
+		h(w, r)
+	}
+}
+
+// result is how a write ended.
+type result struct {
+	OK    bool    `json:"ok"`
+	Error string  `json:"error,omitempty"`
+	Took  float64 `json:"took_seconds"`
+}
+
+// perform does what a client asks for, until it is done, the client has gone, or the time in the
+// parameter timeout is over. A client that accepts a stream gets the events meanwhile, and then the
+// result.
+func (c *controlHandler) perform(w http.ResponseWriter, r *http.Request, what string, do func(context.Context, *http.Request) error) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	if s := r.FormValue("timeout"); s != "" {
+		d, err := time.ParseDuration(s)
+		if err != nil || d <= 0 {
+			control.Error(w, http.StatusBadRequest, badParameter("timeout", s, "is not a duration, as 30s"))
+			return
+		}
+		ctx, cancel = context.WithTimeout(ctx, d)
+		defer cancel()
+	}
+	began := time.Now()
+	c.asked(r, what)
+	if !follows(r) {
+		if err := do(ctx, r); err != nil {
+			control.Error(w, httpStatus(err), err)
+			return
+		}
+		control.Answer(w, result{OK: true, Took: time.Since(began).Seconds()})
+		return
+	}
+	events := c.Events(FromNow)
+	done := make(chan error, 1)
+	over, finish := context.WithCancel(ctx)
+	go func() { // ends with do, which ctx ends
+		defer finish()
+		done <- do(ctx, r)
+	}()
+	stream := control.NewStream(w)
+	stream.Follow(over, func(ctx context.Context) (string, uint64, any, error) {
+		ev, err := events.Next(ctx)
+		return "event", ev.Cursor, ev, err
+	})
+	cancel() // the client may have gone
+	err := <-done
+	for _, ev := range events.Kept(maxListed) {
+		_ = stream.Send("event", ev.Cursor, ev) // the next says it too
+	}
+	res := result{OK: err == nil, Took: time.Since(began).Seconds()}
+	if err != nil {
+		res.Error = err.Error()
+	}
+	_ = stream.Send("done", 0, res)
+}
+
+// asked tells the log and the events who asks for what.
+func (c *controlHandler) asked(r *http.Request, what string) {
+	for _, name := range []string{"pool", "size", "process", "listener", "level"} {
+		if v := r.FormValue(name); v != "" {
+			what += " " + name + "=" + v
+		}
+	}
+	from := "a client of the program's own server, " + r.RemoteAddr
+	attrs := []any{"what", what}
+	if p, ok := control.PeerOf(r.Context()); ok {
+		from = fmt.Sprintf("user %d, pid %d", p.UID, p.PID)
+		attrs = append(attrs, "uid", p.UID, "pid", p.PID)
+	} else {
+		attrs = append(attrs, "remote", r.RemoteAddr)
+	}
+	c.log.Info("an operator asks for something", attrs...)
+	c.events.Put(Event{Time: time.Now(), Kind: OperatorAsked, Why: what + ", " + from})
+}
+
+// serveBundle answers with all that an expert needs for a diagnosis, as a tar.
+func (c *controlHandler) serveBundle(w http.ResponseWriter, r *http.Request) {
+	c.asked(r, "bundle")
+	name := fmt.Sprintf("%s-%s", programName(), time.Now().UTC().Format("20060102T150405Z"))
+	w.Header().Set("Content-Type", "application/x-tar")
+	w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", name+".tar"))
+	tw := tar.NewWriter(w)
+	add := func(file string, b []byte) {
+		if tw.WriteHeader(&tar.Header{Name: name + "/" + file, Mode: 0o600, Size: int64(len(b)), ModTime: time.Now()}) == nil {
+			_, _ = tw.Write(b) // on an error the client is gone
+		}
+	}
+	addJSON := func(file string, v any) {
+		b, err := json.MarshalIndent(v, "", "  ")
+		if err != nil {
+			b = []byte(err.Error())
+		}
+		add(file, b)
+	}
+	t := c.Snapshot()
+	add("tree.txt", []byte(t.String()))
+	addJSON("tree.json", t)
+	addJSON("about.json", c.about())
+	addJSON("workers.json", c.workers())
+	addJSON("listeners.json", c.listenerRows())
+	addJSON("actors.json", c.actors())
+	addJSON("events.json", c.Events(0).Kept(maxListed))
+	addJSON("crashes.json", c.Crashes())
+	addJSON("logs.json", c.keptLines(0))
+	var page pageBuffer
+	c.serveMetrics(&page, r)
+	add("metrics.txt", page.Bytes())
+	for name, text := range c.allStacks(r.Context()) {
+		add("stacks/"+strings.ReplaceAll(name, "/", "-")+".txt", text)
+	}
+	_ = tw.Close() // on an error the client is gone
+}
+
+// pageBuffer takes an answer for the bundle.
+type pageBuffer struct {
+	bytes.Buffer
+	header http.Header
+}
+
+func (b *pageBuffer) Header() http.Header {
+	if b.header == nil {
+		b.header = http.Header{}
+	}
+	return b.header
+}
+
+func (b *pageBuffer) WriteHeader(int) {}
+
+// allStacks returns the stacks of each process by its name, or why they cannot be had.
+func (c *controlHandler) allStacks(ctx context.Context) map[string][]byte {
+	ctx, cancel := context.WithTimeout(ctx, stacksTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	found := map[string][]byte{}
+	take := func(name string, id int) {
+		all.Go(func() {
+			text, err := c.Stacks(ctx, id)
+			if err != nil {
+				text = []byte(err.Error() + "\n")
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			found[name] = text
+		})
+	}
+	take(string(RoleMaster), 0)
+	for _, w := range c.children.all() {
+		take(fmt.Sprintf("%s#%d", w.name(), w.hello.ID), w.hello.ID)
+	}
+	all.Wait()
+	return found
+}

@@ -1,0 +1,31 @@
+package control
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+// Variable is the environment variable that overrides where the endpoint is: a path, auto or off.
+const Variable = "COPPICE_CONTROL"
+
+// Suffix is how the names of sockets end.
+const Suffix = ".sock"
+
+// Directories returns the directories in which trees of this user put their sockets, the preferred
+// one first.
+func Directories() []string {
+	var dirs []string
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
+		dirs = append(dirs, filepath.Join(dir, "coppice"))
+	}
+	if os.Geteuid() == 0 {
+		dirs = append(dirs, "/run/coppice")
+	}
+	return append(dirs, filepath.Join(os.TempDir(), "coppice-"+strconv.Itoa(os.Geteuid())))
+}
+
+// Name returns the name of this program's socket: program.pid.sock.
+func Name(program string, pid int) string {
+	return filepath.Base(program) + "." + strconv.Itoa(pid) + Suffix
+}

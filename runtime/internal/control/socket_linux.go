@@ -1,0 +1,170 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxStale is how many sockets in a directory are looked at for those of trees that have ended.
+const maxStale = 256
+
+// Listen makes the socket at a path, with mode 0600, in a directory that exists. A socket there to
+// which no process listens is replaced, anything else is an error.
+func Listen(path string) (*net.UnixListener, error) {
+	dir, err := openDirectory(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return dir.listen(filepath.Base(path))
+}
+
+// ListenAuto makes the socket with a name in the first of the directories that can be used. It
+// makes the directory, with mode 0700, if it is missing, and removes the sockets in it of trees that
+// have ended. A directory must be this user's, closed to others, and no symbolic link.
+// It returns the path of the socket.
+func ListenAuto(dirs []string, name string) (ln *net.UnixListener, path string, err error) {
+	var errs []error
+	for _, dir := range dirs {
+		if ln, err = listenIn(dir, name); err == nil {
+			return ln, filepath.Join(dir, name), nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, "", errors.Join(errs...)
+}
+
+func listenIn(path, name string) (*net.UnixListener, error) {
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
+	dir, err := openDirectory(path)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	if err := dir.check(); err != nil {
+		return nil, err
+	}
+	dir.removeStale()
+	return dir.listen(name)
+}
+
+// directory is a directory that is held open: what is done in it is done there, whatever its name
+// leads to meanwhile.
+type directory struct{ *os.File }
+
+func openDirectory(path string) (directory, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return directory{}, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return directory{os.NewFile(uintptr(fd), path)}, nil
+}
+
+// check returns an error if another user could reach or change what is in the directory.
+func (d directory) check() error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(d.Fd()), &st); err != nil {
+		return &os.PathError{Op: "stat", Path: d.Name(), Err: err}
+	}
+	if int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s belongs to user %d, not %d", d.Name(), st.Uid, os.Geteuid())
+	}
+	if st.Mode&0o077 != 0 {
+		return fmt.Errorf("%s is open to other users: mode %#o, want 0700", d.Name(), st.Mode&0o777)
+	}
+	return nil
+}
+
+// in returns a path of name in the directory, which is short enough for the address of a socket.
+func (d directory) in(name string) string {
+	return "/proc/self/fd/" + strconv.Itoa(int(d.Fd())) + "/" + name
+}
+
+// listen makes the socket. It has its name only once it listens, so that a socket without a
+// listener is always a stale one.
+func (d directory) listen(name string) (*net.UnixListener, error) {
+	if err := d.free(name); err != nil {
+		return nil, err
+	}
+	early := "." + name + "." + strconv.Itoa(os.Getpid())
+	_ = unix.Unlinkat(int(d.Fd()), early, 0) // of a process with this PID
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: d.in(early), Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(d.Name(), name), err)
+	}
+	ln.SetUnlinkOnClose(false) // it has another name
+	err = os.Chmod(d.in(early), 0o600)
+	if err == nil {
+		err = unix.Renameat(int(d.Fd()), early, int(d.Fd()), name)
+	}
+	if err != nil {
+		_ = unix.Unlinkat(int(d.Fd()), early, 0)
+		return nil, errors.Join(fmt.Errorf("%s: %w", filepath.Join(d.Name(), name), err), ln.Close())
+	}
+	return ln, nil
+}
+
+// free removes a socket with a name to which no process listens. It returns an error if there is
+// something else.
+func (d directory) free(name string) error {
+	var st unix.Stat_t
+	err := unix.Fstatat(int(d.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	path := filepath.Join(d.Name(), name)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return nil
+	case err != nil:
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	case st.Mode&unix.S_IFMT != unix.S_IFSOCK:
+		return fmt.Errorf("%s is there, and is not a socket", path)
+	case !d.stale(name):
+		return fmt.Errorf("%s is the socket of a process that runs", path)
+	}
+	return os.NewSyscallError("unlinkat", unix.Unlinkat(int(d.Fd()), name, 0))
+}
+
+// stale reports whether no process listens to a socket.
+func (d directory) stale(name string) bool {
+	c, err := net.DialTimeout("unix", d.in(name), time.Second)
+	if err == nil {
+		c.Close()
+	}
+	return errors.Is(err, unix.ECONNREFUSED)
+}
+
+// removeStale removes the sockets of trees that have ended.
+func (d directory) removeStale() {
+	f, err := os.Open(d.in("."))
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(maxStale) // the rest another time
+	for _, name := range names {
+		if strings.HasSuffix(name, Suffix) {
+			_ = d.free(name) // one that is in use stays
+		}
+	}
+}
+
+// Remove removes the socket of a listener at a path, unless another has taken its place.
+func Remove(ln *net.UnixListener, path string) {
+	dir, err := openDirectory(filepath.Dir(path))
+	if err != nil {
+		return
+	}
+	defer dir.Close()
+	if ln.Close() == nil && dir.stale(filepath.Base(path)) { // with another in its place it is not
+		_ = unix.Unlinkat(int(dir.Fd()), filepath.Base(path), 0)
+	}
+}

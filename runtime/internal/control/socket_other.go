@@ -1,0 +1,27 @@
+//go:build !linux
+
+package control
+
+import (
+	"errors"
+	"net"
+)
+
+// Peer is the process that connected to the socket.
+type Peer struct{ PID, UID int }
+
+func checkPeer(*net.UnixConn, func() []int) (Peer, error) { return Peer{}, errors.ErrUnsupported }
+
+// Listen is for Linux.
+func Listen(string) (*net.UnixListener, error) { return nil, errors.ErrUnsupported }
+
+// ListenAuto is for Linux.
+func ListenAuto([]string, string) (*net.UnixListener, string, error) {
+	return nil, "", errors.ErrUnsupported
+}
+
+// CgroupOf is for Linux.
+func CgroupOf(int) string { return "" }
+
+// Remove is for Linux.
+func Remove(*net.UnixListener, string) {}
