@@ -8,20 +8,20 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/control"
 )
 
-// endpoint is the control endpoint of a tree; nil = it has none.
-type endpoint struct {
+// controlEndpoint is the control endpoint of a tree; nil = it has none.
+type controlEndpoint struct {
 	ln     *net.UnixListener
-	server *control.Server
+	server *control.SocketServer
 	path   string
 }
 
 // openEndpoint opens the endpoint that the configuration wants.
-func openEndpoint(cfg Config, tree operated, parts operatedParts) *endpoint {
+func openEndpoint(cfg Config, tree operated, parts operatedParts) *controlEndpoint {
 	want := cfg.Control.wanted(cfg.entry)
 	if want == "" {
 		return nil
 	}
-	e := &endpoint{path: want}
+	e := &controlEndpoint{path: want}
 	var err error
 	if want == AutoPath {
 		e.ln, e.path, err = control.ListenAuto(control.Directories(), control.Name(programName(), os.Getpid()))
@@ -34,16 +34,14 @@ func openEndpoint(cfg Config, tree operated, parts operatedParts) *endpoint {
 		}
 		return nil
 	}
-	e.server = control.NewServer(control.Config{
-		Handler: newControlHandler(tree, parts, cfg.Control.ReadOnly), Logger: cfg.Logger, Tree: func() []int { return pidsOf(tree.Snapshot()) },
-	})
+	e.server = control.NewServer(newControlHandler(tree, parts, cfg.Control.ReadOnly), cfg.Logger, func() []int { return pidsOf(tree.Snapshot()) })
 	go e.server.Serve(e.ln) // ends with close
 	cfg.Logger.Debug("control endpoint", "path", e.path)
 	return e
 }
 
 // close removes the socket and ends what clients wait for.
-func (e *endpoint) close() {
+func (e *controlEndpoint) close() {
 	if e != nil {
 		control.Remove(e.ln, e.path)
 		e.server.Close()

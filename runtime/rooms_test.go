@@ -23,7 +23,9 @@ import (
 var rooms = map[string][]string{
 	"child":       {"childproto", "declaration", "httpdrain", "memfile", "pool", "process", "stacks", "telemetry"},
 	"childproto":  {"declaration", "stacks"},
+	"control":     nil,
 	"declaration": nil,
+	"history":     nil,
 	"httpdrain":   nil,
 	"liveness":    {"childproto"},
 	"logqueue":    {"queue"},

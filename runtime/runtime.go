@@ -59,7 +59,7 @@ type Runtime struct {
 	events       *history.Log[Event]
 	lines        *history.Log[OutputLine]
 	began        time.Time
-	control      *endpoint // nil when there is none
+	control      *controlEndpoint // nil when there is none
 
 	children *children
 	closed   sync.Once                      // by stopListening

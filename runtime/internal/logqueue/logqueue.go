@@ -95,7 +95,9 @@ func (h *Handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 }
 
 // WithGroup returns a Handler of the same queue.
-func (h *Handler) WithGroup(name string) slog.Handler { return &Handler{h.to.WithGroup(name), h.q, h.level} }
+func (h *Handler) WithGroup(name string) slog.Handler {
+	return &Handler{h.to.WithGroup(name), h.q, h.level}
+}
 
 // Flush waits until every record is written, at most d, and reports whether it is.
 func (h *Handler) Flush(d time.Duration) bool { return h.q.Flush(d) }

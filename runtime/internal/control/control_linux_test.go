@@ -1,0 +1,384 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// connectVar has the path of a socket to which the test binary connects, as a peer of the test. It
+// prints what it gets. leaveVar says what it leaves first.
+const (
+	connectVar = "CONTROL_TEST_CONNECT"
+	leaveVar   = "CONTROL_TEST_LEAVE"
+)
+
+func TestMain(m *testing.M) {
+	path := os.Getenv(connectVar)
+	if path == "" {
+		os.Exit(m.Run())
+	}
+	leave := os.Getenv(leaveVar)
+	if leave != "" { // the peer is a child of this process, which ends
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = append(os.Environ(), leaveVar+"=")
+		cmd.Stdout = os.Stdout
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: leave == "session", Setpgid: leave == "group"}
+		if err := cmd.Start(); err != nil {
+			fmt.Println(err)
+		}
+		os.Exit(0)
+	}
+	if os.Getenv(orphanVar) != "" {
+		for os.Getppid() != 1 {
+			time.Sleep(time.Millisecond) // of the test's own process: its parent is about to end
+		}
+	}
+	resp, err := unixClient(path).Get("http://tree/")
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(0)
+	}
+	b, _ := io.ReadAll(resp.Body)
+	fmt.Println(resp.StatusCode, string(b))
+	os.Exit(0)
+}
+
+// orphanVar says that the peer waits until it is a child of process 1.
+const orphanVar = "CONTROL_TEST_ORPHAN"
+
+func unixClient(path string) *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}}
+}
+
+// serve serves h on a socket, and returns its path.
+func serve(t *testing.T, h http.Handler, tree func() []int) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(filepath.Dir(dir), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "tree.sock")
+	ln, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewServer(h, slog.New(slog.DiscardHandler), tree)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		s.Serve(ln)
+	}()
+	t.Cleanup(func() {
+		Remove(ln, path)
+		s.Close()
+		<-served
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the socket is still there: %v", err)
+		}
+	})
+	return path
+}
+
+var ok = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
+
+// TestPeers: root and the user of the tree may use the endpoint, but no process that comes from the
+// tree. The last row is the weaker promise of ADR 0089.
+func TestPeers(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to be another user")
+	}
+	group := func() []int { return []int{syscall.Getpgrp()} }
+	for _, tt := range []struct {
+		name  string
+		leave string // what the peer leaves before it connects
+		uid   uint32
+		tree  func() []int
+		want  string
+	}{
+		{"another user", "", 65534, nil, "403"},
+		{"a child of the master", "", 0, nil, "403"},
+		{"an orphan in the group of a process of the tree", "none", 0, group, "403"},
+		{"an orphan in another session", "session", 0, nil, "200"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := serve(t, ok, func() []int {
+				if tt.tree == nil {
+					return nil
+				}
+				return tt.tree()
+			})
+			if err := os.Chmod(path, 0o666); err != nil { // for the other user
+				t.Fatal(err)
+			}
+			cmd := exec.Command("/proc/self/exe")
+			cmd.Env = append(os.Environ(), connectVar+"="+path, leaveVar+"="+tt.leave)
+			if tt.leave != "" {
+				cmd.Env = append(cmd.Env, orphanVar+"=1")
+			}
+			if tt.uid != 0 {
+				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: tt.uid, Gid: tt.uid}}
+			}
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd.Stdout = w
+			err = cmd.Start()
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.Close()
+			got, _ := io.ReadAll(r)
+			if err := cmd.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasPrefix(string(got), tt.want) {
+				t.Errorf("got %q, want status %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestListen: nothing but a socket without a listener is replaced, and no directory is used that
+// another user could change.
+func TestListen(t *testing.T) {
+	t.Run("replaces a stale socket", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "x.sock")
+		ln, err := Listen(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "of a process that runs") {
+			t.Errorf("with a listener: %v", err)
+		}
+		ln.Close()
+		if ln, err = Listen(path); err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
+			t.Errorf("mode %v, %v", st.Mode(), err)
+		}
+	})
+	t.Run("removes only its own", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "x.sock")
+		first, err := Listen(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		second, err := Listen(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer second.Close()
+		Remove(first, path)
+		if c, err := net.Dial("unix", path); err != nil {
+			t.Errorf("the other's socket has gone: %v", err)
+		} else {
+			c.Close()
+		}
+	})
+	for _, tt := range []struct {
+		name string
+		make func(t *testing.T, dir string) error
+		want string
+	}{
+		{"a file at the path", func(_ *testing.T, dir string) error {
+			return os.WriteFile(filepath.Join(dir, "x.sock"), []byte("mine"), 0o600)
+		}, "is not a socket"},
+		{"a link at the path", func(_ *testing.T, dir string) error {
+			return os.Symlink("/etc/passwd", filepath.Join(dir, "x.sock"))
+		}, "is not a socket"},
+		{"a directory open to others", func(_ *testing.T, dir string) error { return os.Chmod(dir, 0o755) }, "open to other users"},
+		{"another user's directory", func(t *testing.T, dir string) error {
+			if os.Getuid() != 0 {
+				t.Skip("needs root")
+			}
+			return os.Chown(dir, 65534, 65534)
+		}, "belongs to user 65534"},
+		{"a link in the directory's place", func(t *testing.T, dir string) error {
+			return errors.Join(os.Remove(dir), os.Symlink(t.TempDir(), dir))
+		}, "not a directory"},
+		{"a directory that cannot be made", func(_ *testing.T, dir string) error {
+			return errors.Join(os.Remove(dir), os.WriteFile(dir, nil, 0o600))
+		}, "not a directory"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir, second := filepath.Join(t.TempDir(), "first"), filepath.Join(t.TempDir(), "second")
+			if err := errors.Join(os.Mkdir(dir, 0o700), tt.make(t, dir)); err != nil {
+				t.Fatal(err)
+			}
+			ln, _, err := ListenAuto([]string{dir}, "x.sock")
+			if err == nil {
+				ln.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want %q", err, tt.want)
+			}
+			ln, path, err := ListenAuto([]string{dir, second}, "x.sock")
+			if err != nil || path != filepath.Join(second, "x.sock") {
+				t.Fatalf("the next directory: %s, %v", path, err)
+			}
+			ln.Close()
+		})
+	}
+	t.Run("removes the sockets of trees that have ended", func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "coppice")
+		for _, name := range []string{"dead.1.sock", "live.2.sock"} {
+			ln, _, err := ListenAuto([]string{dir}, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name == "dead.1.sock" {
+				ln.Close()
+			}
+			defer ln.Close()
+		}
+		left, err := filepath.Glob(dir + "/*")
+		if err != nil || len(left) != 1 || filepath.Base(left[0]) != "live.2.sock" {
+			t.Errorf("left %v, %v", left, err)
+		}
+	})
+}
+
+// TestHostileClients: clients that send nothing, too much or read nothing, however many, cost a
+// bounded number of connections, and keep no other client out once they have gone.
+func TestHostileClients(t *testing.T) {
+	var most, now atomic.Int64
+	path := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		most.Store(max(most.Load(), now.Add(1)))
+		defer now.Add(-1)
+		if r.URL.Path != "/stream" {
+			ok(w, r)
+			return
+		}
+		NewStream(w).Follow(r.Context(), func(context.Context) (string, uint64, any, error) {
+			return "event", 1, strings.Repeat("x", 1<<10), nil // without end
+		})
+	}), func() []int { return nil })
+	c := unixClient(path)
+	t.Run("a long body", func(t *testing.T) {
+		resp, err := c.Post("http://tree/", "application/octet-stream", io.LimitReader(zeros{}, 100<<20))
+		if err == nil { // or the server has hung up
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusRequestEntityTooLarge {
+				t.Errorf("status %d", resp.StatusCode)
+			}
+		}
+	})
+	var conns []net.Conn
+	t.Run("a thousand", func(t *testing.T) {
+		full := 0
+		for i := range 1000 {
+			conn, err := net.Dial("unix", path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conns = append(conns, conn)
+			if i%2 == 0 { // the others send nothing
+				_, _ = fmt.Fprint(conn, "GET /stream HTTP/1.1\r\nHost: tree\r\n\r\n") // a refused one is closed
+			}
+		}
+		for _, conn := range conns[maxConns:] {
+			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			b := make([]byte, 64)
+			if n, err := conn.Read(b); strings.Contains(string(b[:n]), "503") || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+				full++
+			}
+		}
+		if full < 1000-2*maxConns || most.Load() > maxConns {
+			t.Errorf("%d of 1000 were refused, %d were served at a time", full, most.Load())
+		}
+	})
+	for _, conn := range conns {
+		conn.Close()
+	}
+	deadline := time.Now().Add(time.Minute)
+	for {
+		resp, err := c.Get("http://tree/")
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not served after they have gone: %v", err)
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
+// TestGuard: no page of another origin, and none by a name that leads here, can use the handler.
+func TestGuard(t *testing.T) {
+	h := Guard(ok, []string{"admin.example"})
+	for _, tt := range []struct {
+		name, method, host string
+		header             http.Header
+		want               int
+	}{
+		{"curl", "POST", "127.0.0.1:9000", nil, 200},
+		{"a page of its own", "POST", "localhost:9000", http.Header{"Origin": {"http://localhost:9000"}, "Sec-Fetch-Site": {"same-origin"}}, 200},
+		{"IPv6", "GET", "[::1]:9000", nil, 200},
+		{"a known name", "GET", "Admin.Example", nil, 200},
+		{"a foreign page writes", "POST", "localhost:9000", http.Header{"Origin": {"http://evil.example"}, "Sec-Fetch-Site": {"cross-site"}}, 403},
+		{"a foreign page writes, with an old browser", "POST", "localhost:9000", http.Header{"Origin": {"http://evil.example"}}, 403},
+		{"a name that leads here", "GET", "evil.example:9000", nil, 403},
+		{"a name that leads here, writing", "POST", "evil.example:9000", http.Header{"Origin": {"http://evil.example:9000"}, "Sec-Fetch-Site": {"same-origin"}}, 403},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := httptest.NewRequest(tt.method, "/v1/reload", nil)
+			r.Host, r.Header = tt.host, tt.header
+			if r.Header == nil {
+				r.Header = http.Header{}
+			}
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if w.Code != tt.want {
+				t.Errorf("status %d, want %d: %s", w.Code, tt.want, w.Body)
+			}
+		})
+	}
+}
+
+// TestStreamEndsWithItsClient: a stream ends when its client has gone, and when its server closes.
+func TestStreamEndsWithItsClient(t *testing.T) {
+	var streams sync.WaitGroup
+	streams.Add(1)
+	path := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer streams.Done()
+		NewStream(w).Follow(r.Context(), func(ctx context.Context) (string, uint64, any, error) {
+			<-ctx.Done()
+			return "", 0, nil, ctx.Err()
+		})
+	}), func() []int { return nil })
+	resp, err := unixClient(path).Get("http://tree/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	streams.Wait()
+}
