@@ -208,8 +208,7 @@ func TestRestartOfPoolFails(t *testing.T) {
 	t.Setenv(gateVar, gate)
 	p := startTree(t, "a pool cannot come back at once")
 	own := addrs(p.Snapshot(), "fails")[0]
-	sub := p.Subscribe(256)
-	defer sub.Close()
+	sub := p.Events(coppice.FromNow)
 	if err := os.WriteFile(gate, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +216,7 @@ func TestRestartOfPoolFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	for failed := 0; failed < 2; {
-		if ev := next(t, sub, supervisor.ChildStartFailed); ev.Path == "master/fails" {
+		if ev := next(t, sub, coppice.ChildStartFailed); ev.Path == "fails" {
 			failed++
 		}
 	}

@@ -1,0 +1,333 @@
+package coppice_test
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/runtimetest"
+)
+
+const controlVar = "COPPICE_TEST_CONTROL"
+
+func init() {
+	controlled := func() coppice.Config {
+		cfg := pool(2, func(ctx context.Context, w *coppice.Worker) error {
+			fmt.Println("hello from", w.Name())
+			ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: "http", Network: "tcp", Address: "127.0.0.1:0"})
+			if err != nil {
+				return err
+			}
+			return w.Serve(ctx, ln, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				fmt.Fprint(rw, os.Getpid())
+			})})
+		})
+		cfg.Control.Path = os.Getenv(controlVar)
+		return cfg
+	}
+	trees["controlled"] = controlled
+	trees["looked at"] = func() coppice.Config {
+		cfg := controlled()
+		cfg.Control.ReadOnly = true
+		return cfg
+	}
+}
+
+// operator is a client of the control endpoint of a tree.
+type operator struct {
+	t *testing.T
+	*http.Client
+}
+
+// newOperator sets the path of the endpoint for trees to come.
+func newOperator(t *testing.T) operator {
+	path := filepath.Join(t.TempDir(), "tree.sock")
+	t.Setenv(controlVar, path)
+	return operator{t, &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}}}
+}
+
+// do sends a request and returns the status and the body.
+func (o operator) do(method, path string) (int, string) {
+	o.t.Helper()
+	req, err := http.NewRequestWithContext(o.t.Context(), method, "http://tree/v1/"+path, nil)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	resp, err := o.Do(req)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+// get decodes the JSON at a path.
+func (o operator) get(path string, v any) {
+	o.t.Helper()
+	if status, body := o.do("GET", path); status != http.StatusOK {
+		o.t.Fatalf("%s: %d %s", path, status, body)
+	} else if err := json.Unmarshal([]byte(body), v); err != nil {
+		o.t.Fatalf("%s: %v in %s", path, err, body)
+	}
+}
+
+type controlEvent struct {
+	Cursor           uint64
+	Kind, Path, Text string
+	PID              int
+}
+
+// TestControlReads: each path answers, with what is true of the tree.
+func TestControlReads(t *testing.T) {
+	o := newOperator(t)
+	inBoth(t, func(t *testing.T) {
+		p := startTree(t, "controlled")
+		o := operator{t, o.Client}
+		var about struct{ PID, API, Generation int }
+		if o.get("", &about); about.PID != os.Getpid() || about.API != 1 || about.Generation != 1 {
+			t.Errorf("%+v", about)
+		}
+		var tree coppice.Tree
+		if o.get("tree", &tree); tree.String() != p.Snapshot().String() {
+			t.Errorf("the tree is\n%swant\n%s", tree, p.Snapshot())
+		}
+		if _, text := o.do("GET", "tree?format=text"); text != p.Snapshot().String() {
+			t.Errorf("as text the tree is\n%s", text)
+		}
+		addr := p.Listeners()[0].Addr.String()
+		get(t, addr)
+		runtimetest.Eventually(t, "the connection to be counted", func() bool {
+			var listeners []struct {
+				Address string
+				Counts  struct{ Claimed int }
+			}
+			o.get("listeners", &listeners)
+			return len(listeners) == 1 && listeners[0].Address == addr && listeners[0].Counts.Claimed == 1
+		})
+		var workers []struct {
+			Name, Role  string
+			PID         int
+			Memory      int64 `json:"memory_bytes"`
+			Connections int   `json:"connections_claimed"`
+		}
+		o.get("workers", &workers)
+		var names []string
+		claimed := 0
+		for _, w := range workers {
+			names = append(names, w.Name)
+			claimed += w.Connections
+			if w.PID != 0 && w.Memory == 0 {
+				t.Errorf("no memory: %+v", w)
+			}
+		}
+		if want := []string{"master", "listener", "web/0", "web/1"}; !slices.Equal(names, want) || claimed != 1 {
+			t.Errorf("workers %v, %d connections", names, claimed)
+		}
+		var actors []struct{ Path string }
+		if o.get("actors", &actors); len(actors) == 0 || actors[0].Path != "report" {
+			t.Errorf("actors %+v", actors)
+		}
+		if _, text := o.do("GET", "stacks?process=web/1"); !strings.HasPrefix(text, "goroutine ") {
+			t.Errorf("stacks %.100s", text)
+		}
+		if status, text := o.do("GET", "pprof/goroutine?process=web/0&debug=1"); status != http.StatusOK || !strings.HasPrefix(text, "goroutine profile") {
+			t.Errorf("profile: %d %.100s", status, text)
+		}
+		for path, want := range map[string]int{
+			"stacks?process=web/7": 404, "nothing": 404, "events?after=x": 400, "crashes?n=0": 400, "metrics": 501,
+		} {
+			if status, body := o.do("GET", path); status != want || !strings.Contains(body, `"error":"`) {
+				t.Errorf("%s: %d %s, want status %d", path, status, body, want)
+			}
+		}
+		resp, err := o.Get("http://tree/v1/bundle")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		files := map[string]bool{}
+		for tr := tar.NewReader(resp.Body); ; {
+			h, err := tr.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			files[h.Name[strings.IndexByte(h.Name, '/')+1:]] = h.Size > 0
+		}
+		for _, want := range []string{"tree.txt", "tree.json", "workers.json", "events.json", "crashes.json", "logs.json", "about.json", "stacks/master.txt"} {
+			if !files[want] {
+				t.Errorf("the bundle has no %s: %v", want, files)
+			}
+		}
+	})
+}
+
+// TestControlEvents: a client that comes again with the cursor of the last event that it got has
+// missed none, and a stream shows what happens.
+func TestControlEvents(t *testing.T) {
+	o := newOperator(t)
+	p := startTree(t, "controlled")
+	var kept []controlEvent
+	o.get("events", &kept)
+	if len(kept) == 0 || kept[0].Cursor != 1 {
+		t.Fatalf("%+v", kept)
+	}
+	last := kept[len(kept)-1].Cursor
+	pid := p.processes()["web/0"]
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := o.Get(fmt.Sprintf("http://tree/v1/events?follow=1&after=%d", last))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var kinds []string
+	for lines := bufio.NewScanner(resp.Body); !slices.Contains(kinds, "started") && lines.Scan(); {
+		data, ok := strings.CutPrefix(lines.Text(), "data: ")
+		if !ok {
+			continue
+		}
+		var ev controlEvent
+		if err := json.Unmarshal([]byte(data), &ev); err != nil {
+			t.Fatal(err)
+		}
+		if last++; ev.Cursor != last {
+			t.Errorf("event %d comes after %d", ev.Cursor, last-1)
+		}
+		kinds = append(kinds, ev.Kind)
+	}
+	if i := slices.Index(kinds, "exited"); i < 0 || !slices.Contains(kinds[i:], "restarting") {
+		t.Errorf("events %v", kinds)
+	}
+	var crashes []struct {
+		Name   string
+		Reason struct{ Text string }
+	}
+	if o.get("crashes", &crashes); len(crashes) != 1 || crashes[0].Name != "web/0" || crashes[0].Reason.Text != "signal 9 (killed)" {
+		t.Errorf("crashes %+v", crashes)
+	}
+	var lines []struct{ Text, Name string }
+	runtimetest.Eventually(t, "the line of the replacement", func() bool { o.get("logs?process=web/0", &lines); return len(lines) == 2 })
+	if lines[0].Text != "hello from web/0" || lines[1].Name != "web/0" {
+		t.Errorf("lines %+v", lines)
+	}
+}
+
+// TestControlWrites: what an operator asks for is done, with its progress, and the events say who
+// asked.
+func TestControlWrites(t *testing.T) {
+	o := newOperator(t)
+	p := startTree(t, "controlled")
+	before := p.processes()
+	for path, want := range map[string]int{
+		"scale?pool=web&size=3": 200, "scale?pool=web&size=x": 400, "scale?pool=web&size=0": 400, "pause?listener=nothing": 404,
+		"loglevel?level=loud": 400, "reload?timeout=soon": 400,
+	} {
+		if status, body := o.do("POST", path); status != want {
+			t.Errorf("%s: %d %s, want status %d", path, status, body, want)
+		}
+	}
+	if _, body := o.do("GET", "tree?format=text"); !strings.Contains(body, "web/2") {
+		t.Errorf("after the scaling\n%s", body)
+	}
+	if status, body := o.do("POST", "pause?listener=http"); status != 200 || !p.Listeners()[0].Paused {
+		t.Errorf("pause: %d %s", status, body)
+	}
+	if status, body := o.do("POST", "resume?listener=http"); status != 200 || p.Listeners()[0].Paused {
+		t.Errorf("resume: %d %s", status, body)
+	}
+	status, body := o.do("POST", "reload?follow=1")
+	if status != 200 || !strings.Contains(body, `"kind":"replaced"`) || !strings.Contains(body, "event: done\ndata: {\"ok\":true") {
+		t.Errorf("reload: %d %s", status, body)
+	}
+	if after := p.processes(); after["web/0"] == before["web/0"] || after["web/0"] == 0 {
+		t.Errorf("after the reload %v, before %v", after, before)
+	}
+	var events []controlEvent
+	o.get("events", &events)
+	if who := fmt.Sprintf("(reload, user %d, pid %d)", os.Getuid(), os.Getpid()); !slices.ContainsFunc(events, func(e controlEvent) bool { return strings.Contains(e.Text, who) }) {
+		t.Errorf("no event tells that %s", who)
+	}
+}
+
+// TestControlReadOnly: a read-only endpoint changes nothing, and takes no profile.
+func TestControlReadOnly(t *testing.T) {
+	o := newOperator(t)
+	startTree(t, "looked at")
+	for _, path := range []string{"POST scale?pool=web&size=3", "POST reload", "GET pprof/profile?seconds=1", "GET bundle"} {
+		method, path, _ := strings.Cut(path, " ")
+		if status, body := o.do(method, path); status != http.StatusForbidden || !strings.Contains(body, "read-only") {
+			t.Errorf("%s %s: %d %s", method, path, status, body)
+		}
+	}
+	var tree coppice.Tree
+	o.get("tree", &tree)
+}
+
+// TestControlPathTaken: a path that cannot be used costs a line of the log, and the tree runs.
+func TestControlPathTaken(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(controlVar, path)
+	p := startTree(t, "controlled")
+	get(t, p.Listeners()[0].Addr.String())
+	if b, err := os.ReadFile(path); string(b) != "mine" {
+		t.Errorf("the file has %q, %v", b, err)
+	}
+}
+
+// TestControlFromAWorker: a worker cannot use the endpoint, nor can a process that it starts.
+func TestControlFromAWorker(t *testing.T) {
+	t.Setenv("COPPICE_CONTROL", filepath.Join(t.TempDir(), "tree.sock"))
+	p := startTree(t, "steered from a worker")
+	if got := get(t, p.Listeners()[0].Addr.String()); got != "403" {
+		t.Errorf("a worker got %s", got)
+	}
+}
+
+func init() {
+	trees["steered from a worker"] = func() coppice.Config {
+		return pool(1, func(ctx context.Context, w *coppice.Worker) error {
+			ln, err := w.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			return w.Serve(ctx, ln, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+					return new(net.Dialer).DialContext(ctx, "unix", os.Getenv("COPPICE_CONTROL"))
+				}}}
+				resp, err := c.Get("http://tree/v1/")
+				if err != nil {
+					fmt.Fprint(rw, err)
+					return
+				}
+				defer resp.Body.Close()
+				fmt.Fprint(rw, resp.StatusCode)
+			})})
+		})
+	}
+}
