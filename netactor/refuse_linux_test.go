@@ -191,16 +191,27 @@ func TestRefuse(t *testing.T) {
 			if !tr.table.Refuse(1) || tr.table.Refuse(1) {
 				t.Fatal("Refuse returns false, or true again")
 			}
-			go func() {
-				c, err := ln.Accept()
+			until(t, "clients to be refused", func() bool { // Refuse does not wait for the kernel
+				c, err := net.Dial("tcp", ln.Addr().String())
 				if err == nil {
-					echo <- c
+					c.Close()
 				}
-				close(echo)
+				return errors.Is(err, syscall.ECONNREFUSED)
+			})
+			go func() {
+				defer close(echo)
+				for {
+					c, err := ln.Accept()
+					if err != nil {
+						return
+					}
+					if _, err := c.Read(make([]byte, 1)); err == nil {
+						echo <- c
+						return
+					}
+					c.Close() // one of those above
+				}
 			}()
-			if err := refused(t, ln.Addr()); !errors.Is(err, syscall.ECONNREFUSED) {
-				t.Errorf("a client: %v", err)
-			}
 			tr.killListener()
 			tr.startListener()
 			if err := refused(t, ln.Addr()); !errors.Is(err, syscall.ECONNREFUSED) {
@@ -220,6 +231,9 @@ func TestRefuse(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
+			if _, err := c.Write([]byte("x")); err != nil {
+				t.Error(err)
+			}
 			select {
 			case got := <-echo:
 				if got == nil {

@@ -559,7 +559,10 @@ func (t *tableState) gone(owner string) (out []effect, refusing []string) {
 			continue
 		}
 		delete(s.users, owner)
-		if effects := t.refuse(s.number); len(s.users) == 0 && s.ofSpec() && effects != nil {
+		if len(s.users) > 0 || !s.ofSpec() {
+			continue
+		}
+		if effects := t.refuse(s.number); effects != nil {
 			out, refusing = append(out, effects...), append(refusing, s.title())
 		}
 	}

@@ -567,6 +567,30 @@ func TestTableLife(t *testing.T) {
 	})
 }
 
+// TestGoneOfTwo: of two pools that use a listener of the tree one is gone for good: the other still
+// serves it, also after a restart of the listener process. When both are gone it refuses clients.
+func TestGoneOfTwo(t *testing.T) {
+	m := newMaster(t)
+	m.do(m.s.listen(pendingRequest{owner: "front", seq: 1, req: socket.SocketSpec{Request: tcp("127.0.0.1:80")}}))
+	for id, pool := range []string{"a", "b"} {
+		worker := uint64(id) + 1
+		m.s.addWorker(netactor.Worker{ID: worker, Pool: pool})
+		m.do(m.s.listen(pendingRequest{worker: worker, owner: pool, seq: worker + 1, req: socket.SocketSpec{Request: tcp("127.0.0.1:80")}}))
+	}
+	m.do(m.s.removeWorker(1, false))
+	out, refusing := m.s.gone("a")
+	m.do(out)
+	m.log = nil
+	m.do(append(m.s.detach(), m.s.attach()...))
+	if s := m.s.sockets[1]; s.refusing || refusing != nil || !slices.Equal(m.log, []string{"publish 1"}) {
+		t.Errorf("one is gone: refusing %v, %q, %q", s.refusing, refusing, m.log)
+	}
+	m.do(m.s.removeWorker(2, false))
+	if _, refusing = m.s.gone("b"); !m.s.sockets[1].refusing || len(refusing) != 1 {
+		t.Errorf("both are gone: refusing %v, %q", m.s.sockets[1].refusing, refusing)
+	}
+}
+
 // A reload: the new worker of a slot gets the socket that the old one has, so that nothing is lost
 // when the old worker ends.
 func TestReusePortReload(t *testing.T) {
