@@ -30,21 +30,31 @@ type measured struct {
 }
 
 type spent struct {
-	place string
-	cpu   int64
+	place  string
+	cpu    int64
+	before int64 // of cpu: counted at the place that a spare had
 }
 
 // cpu returns the CPU time by place, after a collection that has found live.
 func (m *measured) cpu(live map[int]spent) map[string]int64 {
-	for pid, s := range m.live {
-		if _, ok := live[pid]; !ok {
-			m.ended[s.place] += s.cpu
+	for pid, was := range m.live {
+		now, ok := live[pid]
+		switch {
+		case !ok || now.cpu < was.cpu: // another process has the pid
+			m.ended[was.place] += was.cpu - was.before
+			continue
+		case now.place == was.place:
+			now.before = was.before
+		default:
+			m.ended[was.place] += was.cpu - was.before
+			now.before = was.cpu
 		}
+		live[pid] = now
 	}
 	m.live = live
 	sums := maps.Clone(m.ended)
 	for _, s := range live {
-		sums[s.place] += s.cpu
+		sums[s.place] += s.cpu - s.before
 	}
 	return sums
 }
@@ -94,7 +104,7 @@ func measureProcesses(meter *tracing.Meter, gens *generations, children *childre
 			if u, ok := usageOf(pid); ok {
 				emit(tracing.ProcessMemory, u.memory, labels...)
 				emit(tracing.ProcessFiles, u.files, labels...)
-				live[pid] = spent{place, u.cpu}
+				live[pid] = spent{place: place, cpu: u.cpu}
 			}
 		}
 		add("", childproto.MasterName, 0, os.Getpid())

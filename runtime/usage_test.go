@@ -9,11 +9,12 @@ func TestMeasured(t *testing.T) {
 		live map[int]spent
 		want map[string]int64
 	}{
-		{map[int]spent{10: {"web/0", 5}}, map[string]int64{"web/0": 5}},
-		{map[int]spent{10: {"web/0", 7}, 11: {"web/0", 2}}, map[string]int64{"web/0": 9}}, // a reload
-		{map[int]spent{11: {"web/0", 3}, 12: {"web", 1}}, map[string]int64{"web/0": 10, "web": 1}},
-		{map[int]spent{12: {"web/0", 4}}, map[string]int64{"web/0": 14}}, // a spare took the place
-		{nil, map[string]int64{"web/0": 14}},
+		{map[int]spent{10: {place: "web/0", cpu: 5}}, map[string]int64{"web/0": 5}},
+		{map[int]spent{10: {place: "web/0", cpu: 7}, 11: {place: "web/0", cpu: 2}}, map[string]int64{"web/0": 9}}, // a reload
+		{map[int]spent{11: {place: "web/0", cpu: 3}, 12: {place: "web", cpu: 1}}, map[string]int64{"web/0": 10, "web": 1}},
+		{map[int]spent{12: {place: "web/0", cpu: 4}}, map[string]int64{"web/0": 13, "web": 1}}, // a spare took the place
+		{map[int]spent{12: {place: "web/0", cpu: 2}}, map[string]int64{"web/0": 15, "web": 1}}, // another process with its pid
+		{nil, map[string]int64{"web/0": 15, "web": 1}},
 	} {
 		got := m.cpu(row.live)
 		for place, want := range row.want {
