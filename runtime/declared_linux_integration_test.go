@@ -119,6 +119,13 @@ func init() {
 		cfg.Children = append([]coppice.ChildSpec{coppice.Pool{Name: "first", Size: 1, Worker: worker}}, cfg.Children...)
 		return cfg
 	}
+	trees["declared, gives up at once"] = func() coppice.Config {
+		cfg := readDeclared(os.Getenv(declaredVar)).config()
+		web := cfg.Children[1].(coppice.Pool)
+		web.Intensity = supervisor.Intensity{Period: time.Second} // no restart
+		cfg.Children[1], cfg.Intensity = web, supervisor.Intensity{Max: 1000, Period: time.Minute}
+		return cfg
+	}
 	trees["declared by release"] = func() coppice.Config {
 		self, err := os.Executable()
 		if err != nil {
@@ -361,6 +368,32 @@ func TestMisfitInReload(t *testing.T) {
 	d.write(t, path)
 	p.mustReload()
 	p.get()
+}
+
+// TestReloadOfPoolOfMisfits: a pool has given up, and the program of its generation cannot be its
+// worker any more when the pool is started again. A reload does not wait for that start.
+func TestReloadOfPoolOfMisfits(t *testing.T) {
+	d := declared{Size: 2}
+	p, path := plantDeclared(t, "declared, gives up at once", d)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(p.pid("web/0"), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	runtimetest.Eventually(t, "a start has failed", func() bool { return strings.Contains(p.log.String(), "the program cannot be the worker that it was") })
+	t.Setenv(declaredVar, path+".2") // of the next generation
+	d.write(t, path+".2")
+	ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)
+	defer cancel()
+	if err := p.Reload(ctx); err != nil {
+		t.Fatal(err)
+	}
+	p.get()
+	runtimetest.Eventually(t, "all workers are there", func() bool {
+		s := p.slots()
+		return s["web/0"].Generation == 2 && s["web/1"].Generation == 2 && s["web/1"].State == "running"
+	})
 }
 
 // TestDeploySymlinkedReleases: 20 releases, each in its own directory behind one symbolic link and

@@ -45,6 +45,8 @@ type poolDriver struct {
 	generation atomic.Int64 // the generation that all slots have, or are to get
 
 	supervisorSet chan struct{} // closed when sup is set
+	misfit        chan struct{} // closed when the start of a slot is tried again because of a misfit
+	setMisfit     func()
 	gone          chan struct{} // closed when the pool has stopped and no worker is left
 }
 
@@ -87,6 +89,8 @@ func newPoolDriver(parts poolParts, kind *poolKind, path string, p Pool) *poolDr
 		workers: map[pool.WorkerSeq]*poolWorker{}, slots: map[int]*poolSlot{}, pendingAnswers: map[pool.EffectKind][]chan<- pool.Effect{},
 		failedInRoll: map[pool.WorkerSeq]*poolWorker{}, supervisorSet: make(chan struct{}), gone: make(chan struct{}),
 	}
+	c.misfit = make(chan struct{})
+	c.setMisfit = sync.OnceFunc(func() { close(c.misfit) })
 	c.alive, c.endAlive = context.WithCancel(context.Background())
 	return c
 }
@@ -455,6 +459,10 @@ func (c *poolDriver) incarnation(slot int) int {
 	return c.slotLocked(slot).incarnations + 1
 }
 
+// maxPendingNotes bounds the news of a pool that is starting, perhaps again and again. Further news
+// is in the log alone.
+const maxPendingNotes = 1024
+
 // note publishes ev as news of a slot.
 func (c *poolDriver) note(slot int, ev Event) {
 	ev.Path, ev.Slot = c.kind.events(c.path), slot
@@ -462,7 +470,7 @@ func (c *poolDriver) note(slot int, ev Event) {
 	n := poolNote{c.slotID(slot), ev}
 	c.mu.Lock()
 	sup := c.sup
-	if sup == nil {
+	if sup == nil && len(c.pendingNotes) < maxPendingNotes {
 		c.pendingNotes = append(c.pendingNotes, n)
 	}
 	c.mu.Unlock()

@@ -14,8 +14,9 @@ import (
 // roll rolls a pool to a generation. back marks the way back from a failed roll, which goes as far
 // as it can.
 func (c *poolDriver) roll(ctx context.Context, to int, back bool) error {
-	select { // a pool that is starting has no slots to roll
+	select { // a pool that is starting has no slots to roll, unless its generation cannot start
 	case <-c.supervisorSet:
+	case <-c.misfit:
 	case <-c.gone: // query reports it
 	case <-ctx.Done():
 		return &ReloadError{Identity: Identity{Generation: to}, Err: context.Cause(ctx)}

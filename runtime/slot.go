@@ -84,7 +84,9 @@ func (s slotStarter) Start(ctx context.Context, inc supervisor.Incarnation) (i s
 		return s.start(ctx)
 	}
 	err = c.misfits.retry(ctx, c.name(s.slot), func() error {
-		i, err = s.start(ctx)
+		if i, err = s.start(ctx); isMisfit(err) {
+			c.setMisfit()
+		}
 		return err
 	})
 	return i, err
