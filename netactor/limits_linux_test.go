@@ -205,6 +205,34 @@ func TestReservedDescriptors(t *testing.T) {
 	tr.settled(3)
 }
 
+// A dispatcher that has a successor ends while every worker is at its limit, and leaves the backlog
+// to that one.
+func TestRetireAtLimit(t *testing.T) {
+	tr := newTree(t, false)
+	r := loopback
+	r.Limits = netactor.Limits{PerWorker: 1}
+	ln := tr.worker(0).mustListen(r)
+	tr.joined(1)
+	held := hold(ln)
+	dial(t, ln.Addr())
+	first := <-held
+	tr.settled(1)
+	waits := dial(t, ln.Addr())
+	tr.parked()
+	if err := tr.disp.Retire(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	tr.killListener()
+	tr.startListener()
+	tr.joined(1)
+	first.Close()
+	c := <-held
+	defer c.Close()
+	if c.RemoteAddr().String() != waits.LocalAddr().String() {
+		t.Errorf("%v was served", c.RemoteAddr())
+	}
+}
+
 // At a limit a connection is answered and closed, or closed, by AtLimit, and counted with the
 // reason. The client gets the whole answer even if it has sent data first.
 func TestTurnedAway(t *testing.T) {

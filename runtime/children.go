@@ -230,10 +230,10 @@ func (h *children) remove(w *poolWorker) {
 // were accepted for them.
 const stopAcceptingTimeout = 2 * time.Second
 
-// drainListener makes a listener process accept the connections in the backlogs and then stop
-// accepting. It waits until all of them are claimed.
-func (h *children) drainListener(ctx context.Context, l *poolWorker) {
-	if l.conn.TrySend(childproto.NewFrame(childproto.FrameStopAccepting, struct{}{})) != nil {
+// drainListener makes a listener process stop accepting, after the connections in the backlogs if
+// it has no successor that accepts them. It waits until all that it has accepted are claimed.
+func (h *children) drainListener(ctx context.Context, l *poolWorker, succeeded bool) {
+	if l.conn.TrySend(childproto.NewFrame(childproto.FrameStopAccepting, childproto.StopAccepting{Succeeded: succeeded})) != nil {
 		return
 	}
 	wait := stopAcceptingTimeout
@@ -261,7 +261,7 @@ func (h *children) drainListeners(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, p := range h.all() {
 		if p == now || !p.driver.kind.ofConfig && p.retired.Load() {
-			all.Go(func() { h.drainListener(ctx, p) })
+			all.Go(func() { h.drainListener(ctx, p, false) })
 		}
 	}
 	all.Wait()

@@ -91,7 +91,7 @@ var listenerPool = &poolKind{
 	takeOver: func(ctx context.Context, h *children, w *poolWorker) { h.setListener(ctx, w) },
 	handOver: func(ctx context.Context, h *children, w, next *poolWorker) {
 		<-next.linkedToAll // later connections are accepted by next
-		h.drainListener(ctx, w)
+		h.drainListener(ctx, w, true)
 	},
 	detach: func(h *children, w, listener *poolWorker) {
 		if w == listener {

@@ -28,6 +28,7 @@ type acceptor struct {
 	// Guarded by dispatcher.mu.
 	parked       bool          // run waits for wake
 	draining     bool          // run accepts what is in the backlog, then ends
+	retired      bool          // run accepts nothing more and ends; what it has accepted stays
 	quit         bool          // run ends at once
 	ended        bool          // the socket is closed
 	idleClosed   bool          // idle is closed
@@ -128,7 +129,7 @@ func (a *acceptor) retry(err error) bool {
 func (a *acceptor) room() int {
 	a.dispatcher.mu.Lock()
 	defer a.dispatcher.mu.Unlock()
-	if a.quit {
+	if a.quit || a.retired {
 		return 0
 	}
 	n := a.listener.CanAccept()
@@ -148,7 +149,7 @@ func (a *acceptor) park(d time.Duration) bool {
 		a.dispatcher.settleLinks(a.listener, true)
 	}
 	a.dispatcher.mu.Lock()
-	if a.quit || a.draining && a.listener.JoinedCount() == 0 {
+	if a.quit || a.retired || a.draining && a.listener.JoinedCount() == 0 {
 		a.dispatcher.mu.Unlock()
 		return false
 	}
@@ -222,6 +223,12 @@ func (a *acceptor) swapSocket() bool {
 func (a *acceptor) drainLocked() {
 	a.draining, a.listener.Paused, a.listener.Refuses = true, false, false
 	a.wakeLocked()
+}
+
+// retireLocked makes run end without another accept. The caller then interrupts the socket.
+func (a *acceptor) retireLocked() {
+	a.retired = true
+	a.drainLocked()
 }
 
 // quitLocked makes run end at once. The caller then interrupts the socket.

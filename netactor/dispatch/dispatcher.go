@@ -409,7 +409,17 @@ func (d *Dispatcher) acceptorEnded(a *acceptor) {
 // claimed. If ctx ends first, it closes the rest, which is counted as dropped, and returns ctx's
 // error. The workers that are to have the last connections must still be there.
 func (d *Dispatcher) Shutdown(ctx context.Context) error {
-	for _, a := range d.stop((*acceptor).drainLocked) {
+	return d.shutdown(ctx, (*acceptor).drainLocked)
+}
+
+// Retire is Shutdown for a Dispatcher whose successor accepts on the same sockets: it leaves the
+// backlogs to that one.
+func (d *Dispatcher) Retire(ctx context.Context) error {
+	return d.shutdown(ctx, (*acceptor).retireLocked)
+}
+
+func (d *Dispatcher) shutdown(ctx context.Context, f func(*acceptor)) error {
+	for _, a := range d.stop(f) {
 		select {
 		case <-a.idle:
 		case <-ctx.Done():

@@ -55,9 +55,9 @@ func (r *reporter) join(link *fdipc.Conn) {
 			r.counters, h = c, memfd
 		}
 	}
-	open := uint64(r.open)
+	// Under the lock, so that no report of an end overtakes it; TrySend does not wait.
+	_ = link.TrySend(&fdipc.Frame{Kind: wire.KindJoin, Target: r.number, Payload: wire.Count(uint64(r.open))})
 	r.mu.Unlock()
-	_ = link.TrySend(&fdipc.Frame{Kind: wire.KindJoin, Target: r.number, Payload: wire.Count(open)})
 	if h != nil {
 		// The link owns this goroutine: it ends after the handshake, before which no descriptor can
 		// travel, or with the link.

@@ -398,7 +398,7 @@ func (b *Balancer) EndSuspensions(now time.Time) (next time.Time) {
 // memberships of the worker other than m have changed too.
 func (b *Balancer) Finished(w *WorkerState, number, total uint64) (m *Membership, all bool) {
 	m = w.Memberships[number]
-	if m == nil || m.Listener == nil {
+	if m == nil {
 		return nil, false
 	}
 	if total += m.finishedBefore; total <= m.Counts.Finished {
@@ -409,8 +409,11 @@ func (b *Balancer) Finished(w *WorkerState, number, total uint64) (m *Membership
 		return nil, false
 	}
 	m.Counts.Finished = total
-	m.Listener.Load -= int(n)
 	w.loadSinceReport -= int(n)
+	if m.Listener == nil { // not open here yet: its load will begin with what is open then
+		return nil, false
+	}
+	m.Listener.Load -= int(n)
 	if !w.SuspendedUntil.IsZero() {
 		w.SuspendedUntil = time.Time{} // it may have descriptors again: one offer tests it
 		b.updateAll(w)

@@ -298,6 +298,16 @@ func TestBalancerLimits(t *testing.T) {
 			t.Errorf("joined %d, load %d, admits %d", l.JoinedCount(), l.Load, l.CanAccept())
 		}
 	})
+	t.Run("an end before the listener is known", func(t *testing.T) {
+		b := New()
+		w := b.AddWorker(netactor.Worker{ID: 1})
+		b.Join(w, 7, 1)
+		b.Finished(w, 7, 1)
+		l := b.AddListener(7, wire.Opening{Limits: netactor.Limits{PerWorker: 1}}, netactor.Functions{})
+		if l.Load != 0 || l.CanAccept() != 1 {
+			t.Errorf("load %d, admits %d", l.Load, l.CanAccept())
+		}
+	})
 }
 
 func TestBalancerTurnAway(t *testing.T) {

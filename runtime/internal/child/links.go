@@ -191,15 +191,19 @@ func (s *Session) dispatchConnections() childproto.ExitNotice {
 	return childproto.ExitNotice{Kind: childproto.NoticeShutdown}
 }
 
-// stopAccepting stops accepting for good, because the tree will end. It still accepts the
-// connections that wait in a backlog, and tells the master when all accepted connections are
-// claimed.
-func (s *Session) stopAccepting() {
+// stopAccepting stops accepting for good, because the tree will end or another listener process
+// accepts. Without that one it still accepts the connections that wait in a backlog. It tells the
+// master when all accepted connections are claimed.
+func (s *Session) stopAccepting(r childproto.StopAccepting) {
 	if s.dispatcher == nil {
 		return
 	}
+	stop := s.dispatcher.Shutdown
+	if r.Succeeded {
+		stop = s.dispatcher.Retire
+	}
 	go func() { // ends when the dispatcher has shut down, at the latest with the drain
-		if err := s.dispatcher.Shutdown(s.drain); err != nil {
+		if err := stop(s.drain); err != nil {
 			s.log.Warn("listener: connections were cut", "err", err)
 		}
 		_ = s.conn.TrySend(childproto.NewFrame(childproto.FrameStopAccepting, struct{}{})) // a master that is gone waits for nothing

@@ -162,7 +162,7 @@ func (s *Session) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	case f.Kind == childproto.FrameWorkerGone:
 		err = childproto.Handle(f, s.workerGone)
 	case f.Kind == childproto.FrameStopAccepting:
-		s.stopAccepting()
+		err = childproto.Handle(f, s.stopAccepting)
 	case f.Kind == childproto.FrameAssign:
 		err = childproto.Handle(f, s.assign)
 	case f.Kind == childproto.FrameHeartbeat:

@@ -125,6 +125,11 @@ type AssignFrame struct {
 // StopSignalFrame is a signal from outside that told a child to end.
 type StopSignalFrame struct{ Signal string }
 
+// StopAccepting is the payload of the master's FrameStopAccepting.
+type StopAccepting struct {
+	Succeeded bool `json:",omitempty"` // another listener process accepts what is in the backlogs
+}
+
 // StopRequest begins a child's drain.
 type StopRequest struct {
 	Drain time.Duration // until DrainContext ends

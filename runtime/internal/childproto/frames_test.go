@@ -35,7 +35,7 @@ var frameTests = map[string]frameTest{
 	"exit notice":     of(FrameExitNotice, ExitNotice{NoticeError, "out of order", 3}),
 	"link":            of(FrameLink, testSibling),
 	"worker gone":     of(FrameWorkerGone, testSibling),
-	"stop accepting":  of(FrameStopAccepting, struct{}{}),
+	"stop accepting":  of(FrameStopAccepting, StopAccepting{true}),
 	"heartbeat":       of(FrameHeartbeat, HeartbeatFrame{1 << 63, "no database"}),
 	"spare ready":     of(FrameSpareReady, struct{}{}),
 	"assign":          of(FrameAssign, AssignFrame{"web/1", 1, 3, 1000}),
