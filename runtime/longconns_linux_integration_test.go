@@ -11,9 +11,11 @@ import (
 
 	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
+	"github.com/coppice-go/coppice/supervisor"
 )
 
-// holder is a server of long connections: it greets each client, and closes all when it drains.
+// holder is a server of long connections: it greets each client, and closes its end when the client
+// has, or when it drains.
 type holder struct {
 	mu    sync.Mutex
 	conns []net.Conn
@@ -34,6 +36,10 @@ func (h *holder) Serve(ln net.Listener) error {
 		}
 		h.mu.Unlock()
 		_, _ = c.Write([]byte("+"))
+		go func() { // ends with the connection
+			_, _ = io.Copy(io.Discard, c)
+			_ = c.Close()
+		}()
 	}
 }
 
@@ -58,6 +64,50 @@ func init() {
 				return w.Serve(ctx, ln, &holder{})
 			})
 		}
+	}
+}
+
+func init() {
+	trees["one long connection"] = func() coppice.Config {
+		return pool(1, func(ctx context.Context, w *coppice.Worker) error {
+			ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: "long", Network: "tcp", Address: "127.0.0.1:0", Limits: coppice.Limits{PerWorker: 1}})
+			if err != nil {
+				return err
+			}
+			return w.Serve(ctx, ln, &holder{})
+		})
+	}
+}
+
+// TestReloadAtLimit: while every worker is at its limit and clients wait in the backlog, the old
+// listener process ends in order, and the new one serves them when there is room.
+func TestReloadAtLimit(t *testing.T) {
+	p := startTree(t, "one long connection")
+	events := p.Subscribe(256)
+	defer events.Close()
+	var clients [3]net.Conn
+	for i := range clients {
+		c, err := net.Dial("tcp", p.Listeners()[0].Addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		clients[i] = c
+	}
+	if err := p.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	listener := func(e coppice.PoolEvent) bool {
+		return e.Kind == coppice.WorkerDrained && e.Name == "listener"
+	}
+	if e := p.await(events, "the old listener process has ended", listener); e.Reason.Kind != supervisor.Shutdown {
+		t.Errorf("it has ended: %v", e.Reason)
+	}
+	for _, c := range clients {
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			t.Error(err)
+		}
+		c.Close()
 	}
 }
 
