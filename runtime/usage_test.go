@@ -2,34 +2,43 @@ package coppice
 
 import "testing"
 
-// TestMeasured: sums stay when a process ends, and two processes that have a name are added up.
+// TestMeasured: sums stay when what has counted ends, or begins anew, and the counts of two that
+// have a name are added up.
 func TestMeasured(t *testing.T) {
-	m := &measured{ended: map[string]int64{}, turnedBy: map[string]int64{}}
-	for i, row := range []struct {
-		live map[int]spent
+	type live = map[uint64]counted
+	for name, rows := range map[string][]struct {
+		live live
 		want map[string]int64
 	}{
-		{map[int]spent{10: {place: "web/0", cpu: 5}}, map[string]int64{"web/0": 5}},
-		{map[int]spent{10: {place: "web/0", cpu: 7}, 11: {place: "web/0", cpu: 2}}, map[string]int64{"web/0": 9}}, // a reload
-		{map[int]spent{11: {place: "web/0", cpu: 3}, 12: {place: "web", cpu: 1}}, map[string]int64{"web/0": 10, "web": 1}},
-		{map[int]spent{12: {place: "web/0", cpu: 4}}, map[string]int64{"web/0": 13, "web": 1}}, // a spare took the place
-		{map[int]spent{12: {place: "web/0", cpu: 2}}, map[string]int64{"web/0": 15, "web": 1}}, // another process with its pid
-		{nil, map[string]int64{"web/0": 15, "web": 1}},
+		"CPU time": {
+			{live{10: {"web/0", 5}}, map[string]int64{"web/0": 5}},
+			{live{10: {"web/0", 7}, 11: {"web/0", 2}}, map[string]int64{"web/0": 9}}, // a reload
+			{live{11: {"web/0", 3}, 12: {"web", 1}}, map[string]int64{"web/0": 10, "web": 1}},
+			{live{12: {"web/0", 4}}, map[string]int64{"web/0": 13, "web": 1}}, // a spare took the place
+			{live{12: {"web/0", 2}}, map[string]int64{"web/0": 15, "web": 1}}, // it began anew
+			{nil, map[string]int64{"web/0": 15, "web": 1}},
+		},
+		"two new listener processes": {
+			{live{1: {"http", 3}}, map[string]int64{"http": 3}},
+			{live{1: {"http", 5}}, map[string]int64{"http": 5}},
+			{live{1: {"http", 1}}, map[string]int64{"http": 6}},
+			{live{1: {"http", 0}}, map[string]int64{"http": 6}},
+			{live{1: {"http", 2}}, map[string]int64{"http": 8}},
+		},
+		"two sockets without a name, one of which is closed": {
+			{live{1: {"", 10}, 2: {"", 5}}, map[string]int64{"": 15}},
+			{live{1: {"", 10}}, map[string]int64{"": 15}},
+			{live{1: {"", 11}, 3: {"", 1}}, map[string]int64{"": 17}},
+		},
 	} {
-		got := m.cpu(row.live)
-		for place, want := range row.want {
-			if got[place] != want {
-				t.Errorf("collection %d: %s has used %d, want %d", i, place, got[place], want)
+		g := growing{sums: map[string]int64{}}
+		for i, row := range rows {
+			got := g.add(row.live)
+			for what, want := range row.want {
+				if got[what] != want {
+					t.Errorf("%s: collection %d: %q has %d, want %d", name, i, what, got[what], want)
+				}
 			}
 		}
-	}
-	for i, row := range []struct{ now, want int64 }{{3, 3}, {5, 5}, {1, 6}, {0, 6}, {2, 8}} { // two new listener processes
-		if got := m.turnedAway(map[string]int64{"http": row.now})["http"]; got != row.want {
-			t.Errorf("collection %d: %d turned away, want %d", i, got, row.want)
-		}
-	}
-	m.turnedAway(nil)
-	if len(m.turnedBy) != 0 {
-		t.Errorf("a listener that is gone is kept: %v", m.turnedBy)
 	}
 }
