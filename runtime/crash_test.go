@@ -87,9 +87,16 @@ func TestCrashFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "crashes")
 	write := CrashFiles(dir, 2)
 	r := reports()["panic"]
-	for range 5 {
+	for i := range 5 {
+		r.Name = "web/0"
+		if i == 2 { // in a deep tree
+			r.Name = strings.Repeat("below/", 50) + r.Name
+		}
 		r.Time = r.Time.Add(time.Second)
 		write(r)
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) != min(2*i+2, 4) {
+			t.Errorf("report %d: %d files, %v", i, len(entries), err)
+		}
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {

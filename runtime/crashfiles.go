@@ -33,6 +33,8 @@ func CrashFiles(dir string, keep int) func(CrashReport) {
 const (
 	crashText = ".crash.txt"
 	crashJSON = ".crash.json"
+
+	maxCrashName = 2 * maxName // of a deep tree; a file's name has 255 bytes at most
 )
 
 func writeCrash(dir string, keep int, r CrashReport) error {
@@ -43,7 +45,8 @@ func writeCrash(dir string, keep int, r CrashReport) error {
 	if err != nil {
 		return err
 	}
-	base := fmt.Sprintf("%s-%s-%d", r.Time.UTC().Format("20060102T150405.000000"), strings.ReplaceAll(r.Name, "/", "_"), r.Exit.PID)
+	name := strings.ReplaceAll(r.Name[max(0, len(r.Name)-maxCrashName):], "/", "_") // the time and the process tell two apart
+	base := fmt.Sprintf("%s-%s-%d", r.Time.UTC().Format("20060102T150405.000000"), name, r.Exit.PID)
 	return errors.Join(
 		writeWhole(filepath.Join(dir, base+crashText), []byte(r.String())),
 		writeWhole(filepath.Join(dir, base+crashJSON), append(encoded, '\n')),
