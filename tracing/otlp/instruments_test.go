@@ -266,6 +266,7 @@ func TestInstrumentsOutOfBounds(t *testing.T) {
 		"a long attribute":          labelled(counter, attribute.String("k", strings.Repeat("v", maxAttributeText+1))),
 		"an attribute without name": labelled(counter, attribute.String("", "v")),
 		"le of a histogram":         labelled(histogram, attribute.String("le", "1")),
+		"the path of a gauge":       labelled(gauge, attribute.String("coppice_actor_path", "web/7")),
 		"a counter below zero":      of(counter, dataPoint{n: -1}),
 		"not a number":              of(gauge, dataPoint{f: math.NaN(), float: true}),
 		"no end":                    of(histogram, dataPoint{f: math.Inf(1), buckets: []uint64{1}}),

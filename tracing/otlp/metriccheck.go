@@ -89,6 +89,8 @@ func (p dataPoint) check(m metric) error {
 			return bad(fmt.Sprintf("attribute %q of more than %d bytes", clip(key, 64), maxAttributeText))
 		case key == "le" && m.kind == histogram: // Prometheus uses it for the buckets
 			return bad("attribute le of a histogram")
+		case m.kind == gauge && strings.ReplaceAll(key, ".", "_") == "coppice_actor_path": // the master adds it
+			return bad("attribute " + key + " of a gauge")
 		}
 	}
 	finite := func(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }
