@@ -83,8 +83,7 @@ func init() {
 // listener process ends in order, and the new one serves them when there is room.
 func TestReloadAtLimit(t *testing.T) {
 	p := startTree(t, "one long connection")
-	events := p.Subscribe(256)
-	defer events.Close()
+	events := p.Events(coppice.FromNow)
 	var clients [3]net.Conn
 	for i := range clients {
 		c, err := net.Dial("tcp", p.Listeners()[0].Addr.String())
@@ -97,7 +96,7 @@ func TestReloadAtLimit(t *testing.T) {
 	if err := p.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	listener := func(e coppice.PoolEvent) bool {
+	listener := func(e coppice.Event) bool {
 		return e.Kind == coppice.WorkerDrained && e.Name == "listener"
 	}
 	if e := p.await(events, "the old listener process has ended", listener); e.Reason.Kind != supervisor.Shutdown {
