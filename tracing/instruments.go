@@ -24,7 +24,7 @@ var (
 	TransportFrames = &Instrument{"coppice.transport.frames", "{frame}", Sum, "Frames between the processes of the tree."}
 	TransportFDs    = &Instrument{"coppice.transport.descriptors", "{descriptor}", Sum, "Descriptors sent between the processes of the tree, by outcome."}
 	SpansDropped    = &Instrument{"coppice.telemetry.spans.dropped", "{span}", Sum, "Sampled spans that were dropped."}
-	PayloadsDropped = &Instrument{"coppice.telemetry.payloads.dropped", "{payload}", Sum, "Payloads of spans, each of up to 256 or 256 KiB, that the collector did not get."}
+	PayloadsDropped = &Instrument{"coppice.telemetry.payloads.dropped", "{payload}", Sum, "Payloads of spans, each of up to 256 spans or 256 KiB, that the collector did not get."}
 	MetricsDropped  = &Instrument{"coppice.telemetry.metrics.dropped", "{request}", Sum, "Requests of metrics that the collector did not take; the next one has all again."}
 	SpansRecovered  = &Instrument{"coppice.telemetry.spans.recovered", "{span}", Sum, "Spans of processes that had ended, taken from their tables."}
 	TableFull       = &Instrument{"coppice.telemetry.table.full", "{span}", Sum, "Spans that would not have survived a kill, for want of room."}
