@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 )
 
 // convert claims h and hands its contents to f, which takes ownership of them when it returns no
@@ -38,47 +39,33 @@ func (h *Handle) Conn() (c net.Conn, err error) {
 }
 
 // Listener claims h and converts it into a net.Listener, owned by the caller.
-func (h *Handle) Listener() (l net.Listener, err error) {
-	err = h.convert("listener", func() (err error) {
-		if v, ok := h.v.(net.Listener); ok {
-			l = v
-			return nil
-		}
-		switch h.kindLocked() {
-		case HandleTCPListener, HandleUnixListener, HandleUnixPacketListener:
-		default:
-			return ErrHandleKind
-		}
-		f, done, err := h.asFile()
-		if err != nil {
-			return err
-		}
-		l, err = net.FileListener(f)
-		return done(err)
-	})
-	return l, err
+func (h *Handle) Listener() (net.Listener, error) {
+	return convertTo(h, "listener", net.FileListener, HandleTCPListener, HandleUnixListener, HandleUnixPacketListener)
 }
 
 // PacketConn claims h and converts it into a net.PacketConn, owned by the caller.
-func (h *Handle) PacketConn() (c net.PacketConn, err error) {
-	err = h.convert("packet connection", func() (err error) {
-		if v, ok := h.v.(net.PacketConn); ok {
-			c = v
+func (h *Handle) PacketConn() (net.PacketConn, error) {
+	return convertTo(h, "packet connection", net.FilePacketConn, HandleUDP, HandleUnixgram)
+}
+
+// convertTo converts h, if it is of one of the kinds: into the T that it holds, or that from makes.
+func convertTo[T any](h *Handle, what string, from func(*os.File) (T, error), kinds ...HandleKind) (out T, err error) {
+	err = h.convert(what, func() (err error) {
+		if v, ok := h.v.(T); ok {
+			out = v
 			return nil
 		}
-		switch h.kindLocked() {
-		case HandleUDP, HandleUnixgram:
-		default:
+		if !slices.Contains(kinds, h.kindLocked()) {
 			return ErrHandleKind
 		}
 		f, done, err := h.asFile()
 		if err != nil {
 			return err
 		}
-		c, err = net.FilePacketConn(f)
+		out, err = from(f)
 		return done(err)
 	})
-	return c, err
+	return out, err
 }
 
 // File claims h and converts it into a file, owned by the caller. Any descriptor can be a file.
@@ -88,15 +75,10 @@ func (h *Handle) File() (f *os.File, err error) {
 			f = v
 			return nil
 		}
-		var done func(error) error
-		if f, done, err = h.asFile(); err != nil {
-			return err
-		}
-		if h.v != nil {
+		if f, _, err = h.asFile(); err == nil && h.v != nil {
 			return h.v.(io.Closer).Close() // f is a duplicate
 		}
-		_ = done
-		return nil
+		return err
 	})
 	return f, err
 }

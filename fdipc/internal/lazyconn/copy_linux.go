@@ -1,6 +1,7 @@
 package lazyconn
 
 import (
+	"cmp"
 	"io"
 	"net"
 	"os"
@@ -144,20 +145,11 @@ func RecvMsg(c *Conn, b, oob []byte) (n, oobn, flags int, err error) {
 		return 0, 0, 0, c.opError("read", err)
 	}
 	raw, err := f.SyscallConn()
-	if err != nil {
-		return 0, 0, 0, c.opError("read", err)
-	}
-	var failed error
-	err = raw.Read(func(fd uintptr) bool {
-		for {
-			n, oobn, flags, _, failed = unix.Recvmsg(int(fd), b, oob, unix.MSG_CMSG_CLOEXEC)
-			if failed != unix.EINTR {
-				return failed != unix.EAGAIN
-			}
-		}
-	})
-	if failed != nil && err == nil {
-		err = os.NewSyscallError("recvmsg", failed)
+	if err == nil {
+		err = whenReady(raw.Read, "recvmsg", func(fd int) (err error) {
+			n, oobn, flags, _, err = unix.Recvmsg(fd, b, oob, unix.MSG_CMSG_CLOEXEC)
+			return err
+		})
 	}
 	if err != nil {
 		return 0, 0, 0, c.opError("read", err)
@@ -176,25 +168,27 @@ func SendMsg(c *Conn, b, oob []byte) (n int, err error) {
 	}
 	defer leave()
 	raw, err := f.SyscallConn()
-	if err != nil {
-		return 0, c.opError("write", err)
-	}
-	var failed error
-	err = raw.Write(func(fd uintptr) bool {
-		for {
-			n, failed = unix.SendmsgN(int(fd), b, oob, nil, unix.MSG_NOSIGNAL)
-			if failed != unix.EINTR {
-				return failed != unix.EAGAIN
-			}
-		}
-	})
-	if failed != nil && err == nil {
-		err = os.NewSyscallError("sendmsg", failed)
+	if err == nil {
+		err = whenReady(raw.Write, "sendmsg", func(fd int) (err error) {
+			n, err = unix.SendmsgN(fd, b, oob, nil, unix.MSG_NOSIGNAL)
+			return err
+		})
 	}
 	if err != nil {
 		return 0, c.opError("write", err)
 	}
 	return n, nil
+}
+
+// whenReady makes a system call as soon as it need not wait. wait is of a syscall.RawConn.
+func whenReady(wait func(func(fd uintptr) bool) error, name string, call func(fd int) error) error {
+	var failed error
+	err := wait(func(fd uintptr) bool {
+		for failed = call(int(fd)); failed == unix.EINTR; failed = call(int(fd)) {
+		}
+		return failed != unix.EAGAIN
+	})
+	return cmp.Or(err, os.NewSyscallError(name, failed))
 }
 
 // Error returns err as package net makes it of an operation of c.
