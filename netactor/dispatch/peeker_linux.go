@@ -91,39 +91,27 @@ func (k *peeker) lookAtNew(ts []*balance.PendingConn) {
 
 // await hands connections that have not sent enough to run. The balancer has them as peeking.
 func (k *peeker) await(ts []*balance.PendingConn) {
-	if k == nil || len(ts) == 0 {
-		return
+	if len(ts) > 0 {
+		k.tell(func() { k.inbox = append(k.inbox, ts...) })
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.inbox = append(k.inbox, ts...)
-	k.wakeLocked()
 }
 
 // seal marks that no more connections will come: run ends when the last one has sent enough.
-func (k *peeker) seal() {
-	if k == nil {
-		return
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.sealed = true
-	k.wakeLocked()
-}
+func (k *peeker) seal() { k.tell(func() { k.sealed = true }) }
 
 // drop makes run close its connections.
-func (k *peeker) drop() {
+func (k *peeker) drop() { k.tell(func() { k.dropped = true }) }
+
+// tell calls f under the lock, and makes run check inbox, sealed and dropped.
+func (k *peeker) tell(f func()) {
 	if k == nil {
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.dropped = true
-	k.wakeLocked()
+	f()
+	_ = k.epoll.SetReadDeadline(time.Unix(1, 0))
 }
-
-// wakeLocked makes run check inbox, sealed and dropped.
-func (k *peeker) wakeLocked() { _ = k.epoll.SetReadDeadline(time.Unix(1, 0)) }
 
 // run waits for first bytes until the peeker is sealed and has no connections.
 func (k *peeker) run() {

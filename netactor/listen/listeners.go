@@ -3,7 +3,9 @@ package listen
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -83,13 +85,7 @@ func New(cfg Config) *Listeners {
 func (ls *Listeners) AddLink(c *fdipc.Conn) {
 	ls.mu.Lock()
 	ls.link = c
-	load := ls.load
-	var join []*reporter
-	for number, s := range ls.byNumber {
-		if s.dispatched() {
-			join = append(join, ls.reporterLocked(number))
-		}
-	}
+	load, join := ls.load, ls.dispatchedLocked()
 	ls.mu.Unlock()
 	if load >= 0 {
 		_ = c.TrySend(&fdipc.Frame{Kind: wire.KindLoad, Payload: wire.Count(uint64(load))})
@@ -140,18 +136,15 @@ func (ls *Listeners) HandleFrame(c *fdipc.Conn, f *fdipc.Frame) bool {
 		if l := ls.directListener(f.Target); l != nil && c == ls.cfg.Master {
 			l.pause(f.Kind == wire.KindPause)
 		}
-	case wire.KindJoin:
+	case wire.KindJoin, wire.KindCounters:
 		ls.mu.Lock()
 		r := ls.reporters[f.Target]
 		ls.mu.Unlock()
-		if r != nil && c != ls.cfg.Master {
+		switch {
+		case r == nil || c == ls.cfg.Master:
+		case f.Kind == wire.KindJoin:
 			r.inRotation()
-		}
-	case wire.KindCounters:
-		ls.mu.Lock()
-		r := ls.reporters[f.Target]
-		ls.mu.Unlock()
-		if r != nil && c != ls.cfg.Master {
+		default:
 			r.turnOff(c)
 		}
 	default:
@@ -225,16 +218,23 @@ func (ls *Listeners) send(c *fdipc.Conn, f *fdipc.Frame) {
 // its connections are counted. Adopt takes ownership of ln.
 func (ls *Listeners) Adopt(ln net.Listener) net.Listener {
 	m := newDirectListener(ls, ln, ln.Addr(), 0, "")
+	ls.keep(m)
+	return m
+}
+
+// keep notes a socket that the master does not know, or closes it if all are closed; then it
+// returns false.
+func (ls *Listeners) keep(s openSocket) bool {
 	ls.mu.Lock()
 	closed := ls.closed
 	if !closed {
-		ls.unknownToMaster[m] = true
+		ls.unknownToMaster[s] = true
 	}
 	ls.mu.Unlock()
 	if closed {
-		m.closedByMaster()
+		s.closedByMaster()
 	}
-	return m
+	return !closed
 }
 
 // forget removes a closed listener. It returns the link that the listener had joined, or nil.
@@ -262,17 +262,22 @@ func (ls *Listeners) reporterLocked(number uint64) *reporter {
 	return r
 }
 
+// dispatchedLocked returns the reporters of the open listeners that get offers.
+func (ls *Listeners) dispatchedLocked() (all []*reporter) {
+	for number, s := range ls.byNumber {
+		if s.dispatched() {
+			all = append(all, ls.reporterLocked(number))
+		}
+	}
+	return all
+}
+
 // Joined waits until every listener that gets its connections from the listener process is in its
 // rotation. If ctx ends first, it returns ctx's error. A worker that reports ready after that gets
 // connections at once.
 func (ls *Listeners) Joined(ctx context.Context) error {
 	ls.mu.Lock()
-	var wait []*reporter
-	for number, s := range ls.byNumber {
-		if s.dispatched() {
-			wait = append(wait, ls.reporterLocked(number))
-		}
-	}
+	wait := ls.dispatchedLocked()
 	ls.mu.Unlock()
 	for _, r := range wait {
 		select {
@@ -330,20 +335,12 @@ func (ls *Listeners) Close() error {
 func (ls *Listeners) closeAll(which func(openSocket) bool) {
 	ls.mu.Lock()
 	ls.closed = true
-	var all []openSocket
-	for _, s := range ls.byNumber {
-		if which(s) {
-			all = append(all, s)
-		}
-	}
-	for s := range ls.unknownToMaster {
-		if which(s) {
-			all = append(all, s)
-		}
-	}
+	all := slices.AppendSeq(slices.Collect(maps.Values(ls.byNumber)), maps.Keys(ls.unknownToMaster))
 	ls.mu.Unlock()
 	for _, s := range all {
-		_ = s.Close()
+		if which(s) {
+			_ = s.Close()
+		}
 	}
 	ls.closes.flush()
 }

@@ -2,7 +2,9 @@ package listen
 
 import (
 	"context"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 )
 
@@ -49,10 +51,7 @@ func (o *openConns) count() int {
 func (o *openConns) closeAll() {
 	o.mu.Lock()
 	o.closing = true
-	all := make([]net.Conn, 0, len(o.all))
-	for _, c := range o.all {
-		all = append(all, c)
-	}
+	all := slices.Collect(maps.Values(o.all))
 	o.mu.Unlock()
 	for _, c := range all {
 		_ = c.Close() // its user gets an error

@@ -156,14 +156,7 @@ func (ls *Listeners) listenPacketAlone(ctx context.Context, r netactor.Request) 
 	if address.IsLocal(r.Network) && !strings.HasPrefix(r.Address, "@") {
 		s.done = func() { _ = os.Remove(r.Address) } // package net does not remove it; the master would
 	}
-	ls.mu.Lock()
-	closed := ls.closed
-	if !closed {
-		ls.unknownToMaster[s] = true
-	}
-	ls.mu.Unlock()
-	if closed {
-		s.closedByMaster()
+	if !ls.keep(s) {
 		return nil, address.ListenError(r.Network, s.addr, net.ErrClosed)
 	}
 	return s, nil

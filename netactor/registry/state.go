@@ -426,21 +426,19 @@ func (t *tableState) stopOwner(owner string) []effect {
 // unroll ends a pool's ownership of every socket that only workers of the given generation, or
 // newer ones, asked for, after its reload has failed.
 func (t *tableState) unroll(owner string, generation int) []effect {
-	var out []effect
-	for _, s := range t.inOrder() {
-		if o := s.owners[owner]; o != nil && !o.spec && o.firstGeneration >= generation {
-			out = append(out, t.disown(s, owner)...)
-		}
-	}
-	return out
+	return t.disownAll(owner, func(o *ownership) bool { return o.firstGeneration >= generation })
 }
 
 // sweep ends a pool's ownership of every socket that no worker of the given generation, or a newer
 // one, asked for, after its reload is complete.
 func (t *tableState) sweep(owner string, generation int) []effect {
-	var out []effect
+	return t.disownAll(owner, func(o *ownership) bool { return o.lastGeneration < generation })
+}
+
+// disownAll ends a pool's ownership of the sockets for which over returns true.
+func (t *tableState) disownAll(owner string, over func(*ownership) bool) (out []effect) {
 	for _, s := range t.inOrder() {
-		if o := s.owners[owner]; o != nil && !o.spec && o.lastGeneration < generation {
+		if o := s.owners[owner]; o != nil && !o.spec && over(o) {
 			out = append(out, t.disown(s, owner)...)
 		}
 	}
@@ -612,8 +610,7 @@ func (s *socketState) holders() (ids []uint64) {
 }
 
 // remove ends the ownership of all owners of a socket.
-func (t *tableState) remove(number uint64) []effect {
-	var out []effect
+func (t *tableState) remove(number uint64) (out []effect) {
 	s := t.sockets[number]
 	if s == nil || s.phase != open {
 		return nil

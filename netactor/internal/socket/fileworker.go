@@ -81,11 +81,9 @@ func (q *fileWorker) WaitRemoved(d time.Duration) {
 	}
 	none := q.allRemoved
 	q.mu.Unlock()
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
 	case <-none:
-	case <-timer.C:
+	case <-time.After(d):
 	}
 }
 
