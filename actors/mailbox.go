@@ -37,15 +37,9 @@ const (
 )
 
 func (o Overflow) String() string {
-	switch o {
-	case Wait:
-		return "wait"
-	case DropOldest:
-		return "drop oldest"
-	case DropNewest:
-		return "drop newest"
-	case Fail:
-		return "fail"
+	names := [...]string{"wait", "drop oldest", "drop newest", "fail"}
+	if int(o) < len(names) {
+		return names[o]
 	}
 	return "overflow ?"
 }

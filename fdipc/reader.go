@@ -60,11 +60,9 @@ func (c *Conn) readData() {
 		c.fail(err)
 		return
 	}
-	timer := time.NewTimer(dataGrace)
-	defer timer.Stop()
 	select {
 	case <-c.ending:
-	case <-timer.C:
+	case <-time.After(dataGrace):
 		if !c.control.ended() {
 			c.fail(fmt.Errorf("%w: its data lane has ended, and control has not", ErrPeerLost))
 		}

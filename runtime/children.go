@@ -240,13 +240,11 @@ func (h *children) drainListener(ctx context.Context, l *poolWorker, succeeded b
 	if deadline, ok := ctx.Deadline(); ok {
 		wait = min(wait, time.Until(deadline)/4) // the rest is for the work that is claimed
 	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
 	select {
 	case <-l.drained:
 	case <-l.done():
 	case <-ctx.Done():
-	case <-timer.C:
+	case <-time.After(wait):
 		h.log.Warn("the listener process ends with connections that no worker has claimed", "waited", wait.String())
 	}
 }

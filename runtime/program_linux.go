@@ -154,12 +154,10 @@ func (p *programInstance) Stop() {
 
 // endedWithin waits for the program's end, at most d, and reports whether it has ended.
 func (p *programInstance) endedWithin(d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
 	case <-p.Done():
 		return true
-	case <-timer.C:
+	case <-time.After(d):
 		return false
 	}
 }

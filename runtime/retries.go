@@ -22,11 +22,9 @@ func (s *retries) retry(ctx context.Context, name string, try func() error) erro
 	s.begin(name, err)
 	defer s.end()
 	for pause := firstRetry; s.wait(err); pause = min(2*pause, s.max) {
-		timer := time.NewTimer(pause/2 + rand.N(pause/2))
 		select {
-		case <-timer.C:
+		case <-time.After(pause/2 + rand.N(pause/2)):
 		case <-ctx.Done():
-			timer.Stop()
 			return err
 		}
 		s.tried()

@@ -129,7 +129,7 @@ func (c *childTelemetry) recover(all []tableSpan, e tracing.End) []trace.SpanCon
 		return nil
 	}
 	rs := &tracepb.ResourceSpans{
-		Resource:  resourceMessage(newResource(context.Background(), c.process, e.PID).Set()),
+		Resource:  resourceMessage(newResource(context.Background(), currentConfig(), c.process, e.PID).Set()),
 		SchemaUrl: tracing.SchemaURL,
 	}
 	for _, ss := range scopes {

@@ -35,7 +35,7 @@ func (p *pipeline) startMetrics(ctx context.Context, cfg Config, s settings, pro
 	p.aggregator = newAggregator()
 	own := &masterMetrics{collector: p.collector, to: p.aggregator.open(process.Name)}
 	from := producer{update: own.update, aggregator: p.aggregator, began: time.Now()}
-	opts := []sdkmetric.Option{sdkmetric.WithResource(newResourceOf(ctx, cfg, process, os.Getpid()))}
+	opts := []sdkmetric.Option{sdkmetric.WithResource(newResource(ctx, cfg, process, os.Getpid()))}
 	if s.pushMetrics {
 		exporter, err := newMetricExporter(ctx, cfg, s.metricsProtocol)
 		if err != nil {

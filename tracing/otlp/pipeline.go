@@ -45,11 +45,16 @@ var installed atomic.Pointer[pipeline]
 // configured is the Config given to Use; nil: the environment alone decides.
 var configured atomic.Pointer[Config]
 
-func (otlpBackend) Start(ctx context.Context, p tracing.ProcessResource, up *tracing.Uplink) (tracing.Pipeline, error) {
-	var cfg Config
+// currentConfig returns the Config given to Use, or the zero value.
+func currentConfig() Config {
 	if c := configured.Load(); c != nil {
-		cfg = *c
+		return *c
 	}
+	return Config{}
+}
+
+func (otlpBackend) Start(ctx context.Context, p tracing.ProcessResource, up *tracing.Uplink) (tracing.Pipeline, error) {
+	cfg := currentConfig()
 	s, err := readSettings(cfg.getenv)
 	if err != nil || !s.spans && !s.metrics {
 		if up != nil && up.Table != nil {
@@ -128,7 +133,7 @@ func (p *pipeline) startSpans(ctx context.Context, cfg Config, s settings, proce
 	// unless the program names one.
 	proc := processor{spans: p.spans, table: p.table}
 	opts := []sdktrace.TracerProviderOption{
-		sdktrace.WithResource(newResourceOf(ctx, cfg, process, os.Getpid())),
+		sdktrace.WithResource(newResource(ctx, cfg, process, os.Getpid())),
 		sdktrace.WithSpanProcessor(proc),
 	}
 	if cfg.SampleRatio != nil {

@@ -161,7 +161,7 @@ func TestServiceAndInstanceNames(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Setenv("OTEL_RESOURCE_ATTRIBUTES", row.env)
-			set := newResource(t.Context(), workerProcess, 1).Set()
+			set := newResource(t.Context(), currentConfig(), workerProcess, 1).Set()
 			service, _ := set.Value(tracing.KeyServiceName)
 			instance, _ := set.Value(tracing.KeyServiceInstanceID)
 			if service.AsString() != row.service || instance.AsString() != row.instance {

@@ -164,10 +164,8 @@ func (q *queue[T]) wait() (reply chan struct{}, closing bool) {
 	if q.delay == 0 {
 		return nil, false
 	}
-	timer := time.NewTimer(q.delay)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(q.delay):
 	case <-q.full:
 	case reply = <-q.flushes:
 		return reply, false

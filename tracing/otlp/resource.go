@@ -16,15 +16,7 @@ import (
 // newResource describes this process. The service is named by OTEL_SERVICE_NAME or
 // OTEL_RESOURCE_ATTRIBUTES, else after the executable. An instance id from there names the program;
 // the id of the process is appended to it. A part that cannot be read is reported and left out.
-func newResource(ctx context.Context, p tracing.ProcessResource, pid int) *resource.Resource {
-	var cfg Config
-	if c := configured.Load(); c != nil {
-		cfg = *c
-	}
-	return newResourceOf(ctx, cfg, p, pid)
-}
-
-func newResourceOf(ctx context.Context, cfg Config, p tracing.ProcessResource, pid int) *resource.Resource {
+func newResource(ctx context.Context, cfg Config, p tracing.ProcessResource, pid int) *resource.Resource {
 	program, err := resource.New(ctx,
 		resource.WithTelemetrySDK(),
 		resource.WithHost(),

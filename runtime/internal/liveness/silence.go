@@ -1,9 +1,6 @@
 package liveness
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 // starvedShare is the divisor for a turn in which the process waited for a CPU: on a busy machine
 // the process has four times as long.
@@ -28,17 +25,7 @@ const (
 
 // String returns the verdict's name.
 func (v Verdict) String() string {
-	switch v {
-	case Fine:
-		return "fine"
-	case Late:
-		return "late"
-	case Recovered:
-		return "recovered"
-	case Hung:
-		return "hung"
-	}
-	return fmt.Sprintf("Verdict(%d)", uint8(v))
+	return [...]string{"fine", "late", "recovered", "hung"}[v]
 }
 
 // A Turn is what the watcher saw since its previous turn.

@@ -16,10 +16,8 @@ func PrintLine(w io.Writer, what any) {
 		defer close(done)
 		fmt.Fprintln(w, what)
 	}()
-	timer := time.NewTimer(FlushTimeout)
-	defer timer.Stop()
 	select {
 	case <-done:
-	case <-timer.C:
+	case <-time.After(FlushTimeout):
 	}
 }

@@ -73,12 +73,11 @@ func Finish(outputs ...*Lines) {
 	for _, l := range outputs {
 		_ = l.r.SetReadDeadline(end) // fails when r is closed: then it is done
 	}
-	late := time.NewTimer(2 * Linger)
-	defer late.Stop()
+	late := time.After(2 * Linger)
 	for _, l := range outputs {
 		select {
 		case <-l.done:
-		case <-late.C:
+		case <-late:
 			return
 		}
 	}

@@ -83,9 +83,7 @@ func (q *Queue[T]) awaitRoomLocked(cost int) bool {
 			return false
 		}
 		if timeout == nil {
-			timer := time.NewTimer(q.cfg.Patience)
-			defer timer.Stop()
-			timeout = timer.C
+			timeout = time.After(q.cfg.Patience)
 		}
 		if q.room == nil {
 			q.room = make(chan struct{})
@@ -156,12 +154,10 @@ func (q *Queue[T]) Flush(d time.Duration) bool {
 	if idle == nil {
 		return true
 	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	select {
 	case <-idle:
 		return true
-	case <-timer.C:
+	case <-time.After(d):
 		return false
 	}
 }

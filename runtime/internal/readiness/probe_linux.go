@@ -119,9 +119,7 @@ func (p *Probe) Await(ctx context.Context, pid int, done <-chan struct{}, timeou
 	case p.line != nil:
 		err = await(ctx, p.matched, deadline)
 	case p.spec.Alive > 0:
-		timer := time.NewTimer(p.spec.Alive)
-		defer timer.Stop()
-		err = await(ctx, timer.C, deadline)
+		err = await(ctx, time.After(p.spec.Alive), deadline)
 	default:
 		return nil
 	}
@@ -135,12 +133,10 @@ func (p *Probe) Await(ctx context.Context, pid int, done <-chan struct{}, timeou
 
 // await waits until c has a value or is closed.
 func await[T any](ctx context.Context, c <-chan T, deadline time.Time) error {
-	timer := time.NewTimer(time.Until(deadline))
-	defer timer.Stop()
 	select {
 	case <-c:
 		return nil
-	case <-timer.C:
+	case <-time.After(time.Until(deadline)):
 		return os.ErrDeadlineExceeded
 	case <-ctx.Done():
 		return ctx.Err()

@@ -51,10 +51,8 @@ func Profile(ctx context.Context, name string, debug int, d time.Duration) ([]by
 		if err := pprof.StartCPUProfile(&b); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrBusy, err)
 		}
-		timer := time.NewTimer(min(d, MaxProfileTime))
-		defer timer.Stop()
 		select {
-		case <-timer.C:
+		case <-time.After(min(d, MaxProfileTime)):
 		case <-ctx.Done():
 		}
 		pprof.StopCPUProfile()
