@@ -244,18 +244,22 @@ func TestListen(t *testing.T) {
 	}
 	t.Run("removes the sockets of trees that have ended", func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "coppice")
-		for _, name := range []string{"dead.1.sock", "live.2.sock"} {
+		ended := exec.Command("true")
+		if err := ended.Run(); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{fmt.Sprintf("x.dead.%d.sock", ended.Process.Pid), fmt.Sprintf("live.%d.sock", os.Getpid()), fmt.Sprintf("elsewhere.%d.sock", ended.Process.Pid)} {
 			ln, _, err := ListenAuto([]string{dir}, name)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if name == "dead.1.sock" {
+			if strings.Contains(name, "dead") {
 				ln.Close()
 			}
 			defer ln.Close()
 		}
 		left, err := filepath.Glob(dir + "/*")
-		if err != nil || len(left) != 1 || filepath.Base(left[0]) != "live.2.sock" {
+		if err != nil || len(left) != 2 || strings.Contains(left[0]+left[1], "dead") {
 			t.Errorf("left %v, %v", left, err)
 		}
 	})

@@ -151,8 +151,13 @@ func (d directory) removeStale() {
 	defer f.Close()
 	names, _ := f.Readdirnames(maxStale) // the rest another time
 	for _, name := range names {
-		if strings.HasSuffix(name, Suffix) {
-			_ = d.free(name) // one that is in use stays
+		parts := strings.Split(strings.TrimSuffix(name, Suffix), ".")
+		pid, err := strconv.Atoi(parts[len(parts)-1])
+		if err != nil || !strings.HasSuffix(name, Suffix) {
+			continue
+		}
+		if _, err := os.Stat("/proc/" + strconv.Itoa(pid)); errors.Is(err, os.ErrNotExist) {
+			_ = d.free(name) // it may be in use in another PID namespace, and stays
 		}
 	}
 }
