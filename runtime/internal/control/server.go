@@ -16,6 +16,8 @@ import (
 // Bounds of what clients may cost. A client that needs more than one of them is not an operator.
 const (
 	maxConns    = 64
+	acceptRate  = 100 // connections a second, beyond acceptBurst
+	acceptBurst = 200
 	maxTold     = 8        // clients that are being told why they are not served
 	maxBody     = 64 << 10 // bytes of a request
 	readTimeout = 10 * time.Second
@@ -106,10 +108,24 @@ type peerListener struct {
 	*net.UnixListener
 	server      *SocketServer
 	slots, told chan struct{}
+
+	earliest time.Time // of the connection after the burst that is allowed
+}
+
+// pace waits if connections come at a higher rate than acceptRate: each costs a look at the peer.
+func (l *peerListener) pace() {
+	const between = time.Second / acceptRate
+	now := time.Now()
+	if l.earliest.Before(now.Add(-acceptBurst * between)) {
+		l.earliest = now.Add(-acceptBurst * between)
+	}
+	l.earliest = l.earliest.Add(between)
+	time.Sleep(l.earliest.Sub(now))
 }
 
 func (l *peerListener) Accept() (net.Conn, error) {
 	for {
+		l.pace()
 		c, err := l.AcceptUnix()
 		if err != nil {
 			return nil, err // net/http waits and comes again where that helps
