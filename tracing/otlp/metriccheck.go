@@ -98,7 +98,7 @@ func (p dataPoint) check(m metric) error {
 		return bad("not a number")
 	}
 	switch m.kind {
-	case level, gauge:
+	case level, gauge, unknown:
 	case counter:
 		if p.n < 0 || p.f < 0 {
 			return bad("a counter below zero")
