@@ -187,7 +187,7 @@ func (w *world) act(what, which int) {
 		}
 	case 12:
 		if len(w.alive) > 0 {
-			w.step(Event{Kind: Due, Worker: w.alive[which%len(w.alive)], Brake: which%2 == 0})
+			w.step(Event{Kind: Due, Worker: w.alive[which%len(w.alive)], Brake: which%2 == 0, Once: which%3 == 0})
 		}
 	case 13:
 		w.now += time.Duration(which) * time.Second / 4

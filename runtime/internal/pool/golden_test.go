@@ -142,6 +142,8 @@ func parseEvent(t *testing.T, f []string) Event {
 			ev.Final = true
 		case "brake":
 			ev.Brake = true
+		case "once":
+			ev.Once = true
 		case "outside":
 			ev.KilledOutside = true
 		case "back":

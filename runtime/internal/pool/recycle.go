@@ -20,7 +20,11 @@ func (s *State) markDue(ev Event) {
 	switch w.phase {
 	case active:
 		if sl := s.slots[w.slot]; sl.current == w.id && sl.running {
+			sl.once = ev.Once && (sl.once || !sl.due)
 			sl.due, sl.hold = true, 0
+			if ev.Once {
+				sl.retry = 0
+			}
 			if ev.Brake {
 				s.brake(sl, w)
 			}

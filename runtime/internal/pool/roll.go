@@ -91,11 +91,13 @@ func (s *State) replaceFailed(sl *slot, w *worker) {
 	why := sl.why
 	sl.replacing = notReplacing
 	switch {
+	case why == ForRecycle && sl.once:
+		sl.due = false
 	case why == ForRecycle, why == ForBack:
 		sl.failures++
 		sl.retry = s.now + s.delay(sl.failures)
 		if why == ForBack { // it keeps its worker for now
-			sl.gen, sl.due, sl.hold = sl.to, sl.current != 0, 0
+			sl.gen, sl.due, sl.once, sl.hold = sl.to, sl.current != 0, false, 0
 		}
 	case why == ForRoll && w.phase != dying:
 		s.turnBack(Effect{Kind: Rolled, Result: Failed, Worker: w.id, Slot: sl.n})

@@ -58,6 +58,7 @@ type slot struct {
 	done         bool // ended for good, by its restart type
 	removing     bool
 	due          bool // to be recycled
+	once         bool // due: only one try
 	early        int  // braked recyclings in a row that were early
 	hold         Time // of due: not before then
 	failures     int  // of recycling, in a row

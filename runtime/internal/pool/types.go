@@ -78,7 +78,7 @@ const (
 	Added
 	// Removed: the supervisor has done Remove.
 	Removed
-	// Due: replace Worker by one of the same generation. Brake: a limit was exceeded that a fresh
+	// Due: replace Worker by one of the same generation. Once: at once, and with one try. Brake: a limit was exceeded that a fresh
 	// worker may exceed as well, so if that happens again and again, workers live longer.
 	Due
 	// Tick: the time of Wake has come.
@@ -108,6 +108,7 @@ type Event struct {
 	Failed        bool
 	KilledOutside bool
 	Brake         bool
+	Once          bool
 }
 
 // Purpose is why a worker is launched, assigned to a slot, drained or killed.
