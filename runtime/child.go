@@ -20,20 +20,22 @@ func (root *node) childConfig(log *slog.Logger, orphanDrain time.Duration, decla
 		Tree:        declared,
 		Hooks:       root.functions,
 		Short:       func(err error) bool { return isShort(asShortage(err)) },
-		Program: func(path string, s *child.Session) (child.Program, bool) {
-			at := root.find(path)
-			if at == nil {
-				return child.Program{}, false
+		Program: func(path, function string, s *child.Session) (child.Program, bool) {
+			p := Pool{Function: function} // of a pool that was added at run time
+			if at := root.find(path); at != nil {
+				if declared, ok := at.spec.(Pool); ok && declared.Function == function {
+					p = declared
+				}
 			}
-			p, ok := at.spec.(Pool)
-			return p.program(&Worker{c: s}), ok
+			return p.program(&Worker{c: s}), p.run() != nil
 		},
 	}
 }
 
 // program returns what w runs.
 func (p Pool) program(w *Worker) child.Program {
-	program := child.Program{Run: func(ctx context.Context) error { return p.Worker(ctx, w) }}
+	run := p.run()
+	program := child.Program{Run: func(ctx context.Context) error { return run(ctx, w) }}
 	if p.Prepare != nil {
 		program.Prepare = func(ctx context.Context) error { return p.Prepare(ctx, w) }
 	}

@@ -28,7 +28,7 @@ type children struct {
 	// Set before the first child is started.
 	system  *actors.System
 	sockets *registry.Table
-	names   []string // of the listeners in the tree
+	names   func() []string // of the listeners in the tree
 
 	mu       sync.Mutex
 	closing  bool   // no more connections are accepted

@@ -17,19 +17,20 @@ const listenerShutdown = 2 * time.Second
 // listenerIntensity is the restart budget of the listener process, which has a separate supervisor.
 var listenerIntensity = supervisor.Intensity{Max: 100, Period: 10 * time.Second}
 
-// childSpecs converts nodes to the specs of package supervisor.
-func (rt *Runtime) childSpecs(nodes []*node) []supervisor.ChildSpec {
+// childSpecs converts nodes to the specs of package supervisor. up is closed when they have all
+// started for the first time.
+func (rt *Runtime) childSpecs(nodes []*node, up <-chan struct{}) []supervisor.ChildSpec {
 	specs := make([]supervisor.ChildSpec, 0, len(nodes))
 	for _, n := range nodes {
-		specs = append(specs, rt.childSpec(n))
+		specs = append(specs, rt.childSpec(n, up))
 	}
 	return specs
 }
 
-func (rt *Runtime) childSpec(n *node) supervisor.ChildSpec {
+func (rt *Runtime) childSpec(n *node, up <-chan struct{}) supervisor.ChildSpec {
 	switch s := n.spec.(type) {
 	case Pool:
-		return rt.poolSpec(n.path, workerPool, s)
+		return rt.poolSpec(n.path, workerPool, s, up)
 	case Func:
 		return supervisor.ChildSpec{ID: s.Name, Start: supervisor.Func(s.Run), Restart: s.Restart, Shutdown: s.Shutdown}
 	case Actor:
@@ -40,36 +41,36 @@ func (rt *Runtime) childSpec(n *node) supervisor.ChildSpec {
 		}
 		return supervisor.ChildSpec{ID: s.Name, Start: supervisor.StarterFunc(start), Restart: s.Restart, Shutdown: s.Shutdown}
 	case Process:
-		return supervisor.ChildSpec{ID: s.Name, Start: programStarter{rt.backends.spawner, rt.shortages, rt.crashes, rt.generations.environ, &rt.stops, s, n.path}, Restart: s.Restart, Shutdown: s.Shutdown}
+		return supervisor.ChildSpec{ID: s.Name, Start: n.keeping(programStarter{rt.backends.spawner, rt.shortages, rt.crashes, rt.generations.environ, &rt.stops, s, n.path}), Restart: s.Restart, Shutdown: s.Shutdown}
 	case ListenerSpec:
 		return supervisor.ChildSpec{ID: s.Name, Start: listenerStarter{rt.sockets, rt.log, s, n.path}}
 	case Supervisor:
-		return supervisor.ChildSpec{ID: s.Name, Restart: s.Restart, Start: supervisor.Spec{
-			Strategy: s.Strategy, Intensity: s.Intensity, Children: rt.childSpecs(n.children),
-		}}
+		return supervisor.ChildSpec{ID: s.Name, Type: supervisor.TypeSupervisor, Restart: s.Restart, Start: n.keeping(supervisor.Spec{
+			Strategy: s.Strategy, Intensity: s.Intensity, Children: rt.childSpecs(n.declared, up),
+		})}
 	}
 	panic(fmt.Sprintf("coppice: %T is not a child spec", n.spec)) // the interface is sealed
 }
 
 // poolSpec returns the spec of a pool: a supervisor over its slots.
-func (rt *Runtime) poolSpec(path string, kind *poolKind, p Pool) supervisor.ChildSpec {
+func (rt *Runtime) poolSpec(path string, kind *poolKind, p Pool, up <-chan struct{}) supervisor.ChildSpec {
 	return supervisor.ChildSpec{
 		ID: p.Name, Type: supervisor.TypeSupervisor,
 		Start: &poolStarter{pools: rt.pools, path: path, kind: kind, pool: p.complete(), parts: poolParts{
 			log: rt.log, tree: rt.tree, departures: &rt.departures, sizes: &rt.sizes, generations: &rt.generations, children: rt.children, shortages: rt.shortages,
 			backends: rt.backends, lifecycle: rt.lifecycle, crashes: rt.crashes, ending: rt.ending, stopListening: rt.stopListening, orphanDrain: rt.cfg.OrphanDrain, stops: &rt.stops, entry: cmp.Or(rt.cfg.entry, "Start"),
-			declarations: rt.declarations, misfits: rt.misfits, up: rt.up.Load,
+			declarations: rt.declarations, misfits: rt.misfits, up: func() bool { return childproto.IsClosed(up) },
 		}},
 	}
 }
 
 // ownSpecs returns the tree's own part: the listener process under a separate supervisor. It starts
-// before every child that may need it.
-func (rt *Runtime) ownSpecs() []supervisor.ChildSpec {
-	if !rt.root.listens() {
+// before n, which may need it.
+func (rt *Runtime) ownSpecs(n *node) []supervisor.ChildSpec {
+	if !n.listens() {
 		return nil
 	}
 	return []supervisor.ChildSpec{rt.poolSpec(childproto.ListenersName, listenerPool, Pool{
 		Name: childproto.ListenersName, Size: 1, Isolation: rt.cfg.ListenerIsolation, Intensity: listenerIntensity, Shutdown: listenerShutdown,
-	})}
+	}, rt.up)}
 }

@@ -15,15 +15,16 @@ const firstGeneration = 1
 // declarations are what the programs of the tree's processes declare of the tree, for all pools.
 // The master's values count.
 type declarations struct {
-	log *slog.Logger
+	log    *slog.Logger
+	needed func() []string // the lines that every program of the tree's workers must declare
 
 	mu      sync.Mutex
 	records *declaration.Records
 	hash    string // of what the tree has
 }
 
-func newDeclarations(log *slog.Logger, tree, needed []string) *declarations {
-	return &declarations{log: log, records: declaration.NewRecords(tree, needed, firstGeneration), hash: declaration.Digest(tree)}
+func newDeclarations(log *slog.Logger, tree []string, needed func() []string) *declarations {
+	return &declarations{log: log, needed: needed, records: declaration.NewRecords(tree, firstGeneration), hash: declaration.Digest(tree)}
 }
 
 // digest returns the digest of what the tree has.
@@ -40,7 +41,7 @@ func (d *declarations) add(name, pool string, generation int, lines []string, re
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if lines != nil && reload {
-		if c, ok := d.records.Missing(lines); ok {
+		if c, ok := declaration.Missing(d.needed(), lines); ok {
 			return missing(c)
 		}
 	}
@@ -58,6 +59,8 @@ func (d *declarations) add(name, pool string, generation int, lines []string, re
 func missing(c declaration.Change) error {
 	const advice = "a reload cannot change that: restart the program"
 	switch {
+	case c.Path == declaration.Functions:
+		return fmt.Errorf("the new program has not registered the function %s (RegisterFunction), which a pool of the tree runs: %s, or delete the pool", c.Name, advice)
 	case c.Name != declaration.Is:
 		return fmt.Errorf("the new program has no %s at %s, which the tree needs: %s", c.Name, c.Path, advice)
 	case c.To == "":

@@ -25,7 +25,7 @@ func (n *node) leastDescriptors() int {
 	case Process:
 		sum = programDescriptors
 	}
-	for _, c := range n.children {
+	for _, c := range n.children() {
 		sum += c.leastDescriptors()
 	}
 	return sum

@@ -258,7 +258,7 @@ func TestFileSystemHangs(t *testing.T) {
 			done := make(chan struct{})
 			go func() { // ends with ctx
 				defer close(done)
-				_, _ = p.AddListener(ctx, coppice.ListenerSpec{Name: "far", Network: "tcp", Address: "a.name.invalid:0"})
+				_ = p.StartChild(ctx, "", coppice.ListenerSpec{Name: "far", Network: "tcp", Address: "a.name.invalid:0"})
 			}()
 			t.Cleanup(func() {
 				cancel()

@@ -140,10 +140,10 @@ func TestListenersAtRunTime(t *testing.T) {
 	ctx := t.Context()
 	late := coppice.ListenerSpec{Name: "late", Network: "tcp", Address: "127.0.0.1:0"}
 	for round := range 2 {
-		at, err := p.AddListener(ctx, late)
-		if err != nil {
+		if err := p.StartChild(ctx, "", late); err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
+		at := p.Listeners()[0].Addr
 		seen := map[string]int{}
 		served := 0
 		runtimetest.Eventually(t, "both workers to serve", func() bool {
@@ -155,7 +155,7 @@ func TestListenersAtRunTime(t *testing.T) {
 			served++
 			return len(seen) == 2
 		})
-		if _, err := p.AddListener(ctx, late); !errors.Is(err, supervisor.ErrAlreadyStarted) {
+		if err := p.StartChild(ctx, "", late); !errors.Is(err, supervisor.ErrAlreadyStarted) {
 			t.Errorf("added twice: %v", err)
 		}
 
@@ -198,7 +198,7 @@ func TestListenersAtRunTime(t *testing.T) {
 			t.Errorf("in the tree: %+v", l)
 		}
 
-		if err := p.RemoveListener(ctx, "late"); err != nil {
+		if err := errors.Join(p.TerminateChild(ctx, "late"), p.DeleteChild(ctx, "late")); err != nil {
 			t.Fatal(err)
 		}
 		runtimetest.Eventually(t, "the port to be free", func() bool {
@@ -210,17 +210,16 @@ func TestListenersAtRunTime(t *testing.T) {
 		}
 	}
 	for what, err := range map[string]error{
-		"remove": p.RemoveListener(ctx, "late"), "remove a pool": p.RemoveListener(ctx, "web"),
 		"pause": p.PauseListener("late"), "resume": p.ResumeListener("late"),
 	} {
 		if !errors.Is(err, coppice.ErrNoListener) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if _, err := p.AddListener(ctx, coppice.ListenerSpec{Name: "x", Network: "carrier pigeon"}); err == nil {
+	if err := p.StartChild(ctx, "", coppice.ListenerSpec{Name: "x", Network: "carrier pigeon"}); err == nil {
 		t.Error("added over a carrier pigeon")
 	}
-	_, err := p.AddListener(ctx, coppice.ListenerSpec{
+	err := p.StartChild(ctx, "", coppice.ListenerSpec{
 		Name: "x", Network: "tcp", Address: "127.0.0.1:0", Policy: coppice.Custom, Hooks: coppice.ListenerHooks{Picker: slotOne{}},
 	})
 	if _, ok := errors.AsType[*coppice.InvalidError](err); !ok {

@@ -2,13 +2,8 @@ package coppice
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
-	"slices"
 	"time"
-
-	"github.com/coppice-go/coppice/supervisor"
 )
 
 // Listeners returns the sockets that the master holds, in the order in which they were opened. It
@@ -36,62 +31,6 @@ func (rt *Runtime) listeners(stats []ListenerStats, at time.Time) []ListenerInfo
 		infos = append(infos, l)
 	}
 	return infos
-}
-
-// AddListener opens a listener at run time, as a child of the root, and returns the address that it
-// got. Workers get it by its Name; workers that wait for it (Worker.AwaitListener) get it now.
-// Errors are those of net.Listen; for a name that is taken the error wraps
-// supervisor.ErrAlreadyStarted or ErrAlreadyPresent.
-func (rt *Runtime) AddListener(ctx context.Context, l ListenerSpec) (net.Addr, error) {
-	var errs []error
-	bad := func(path, field string, value any, why string) {
-		errs = append(errs, &InvalidError{path, field, value, why})
-	}
-	validateChildren(bad, "", []ChildSpec{l})
-	if l.hasFunctions() {
-		bad(l.Name, "Hooks", "func", "stand in the tree from its start, where the listener process finds them")
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	_, err := rt.tree.StartChild(ctx, supervisor.ChildSpec{ID: l.Name, Start: listenerStarter{rt.sockets, rt.log, l, l.Name}})
-	if err != nil {
-		return nil, fmt.Errorf("coppice: add listener %s: %w", l.Name, err)
-	}
-	for _, info := range rt.Listeners() {
-		if slices.Contains(info.owners, l.Name) {
-			return info.Addr, nil
-		}
-	}
-	return nil, fmt.Errorf("%w: %s, it was removed at once", ErrNoListener, l.Name)
-}
-
-// RemoveListener closes a listener of the root, whether it was there from the start or added later.
-// It is closed in every worker too: Accept returns net.ErrClosed there. The connections in its
-// backlog are served first, if its policy hands over and workers take them.
-func (rt *Runtime) RemoveListener(ctx context.Context, name string) error {
-	c, err := rt.tree.ChildSpec(ctx, name)
-	if _, is := c.Start.(listenerStarter); err == nil && !is {
-		err = supervisor.ErrNotFound
-	}
-	if err == nil {
-		for _, s := range rt.sockets.Sockets() {
-			if slices.Contains(s.Owners, name) {
-				rt.sockets.Remove(s.Number) // also for the pools whose workers have it
-			}
-		}
-		err = rt.tree.TerminateChild(ctx, name)
-	}
-	if err == nil {
-		err = rt.tree.DeleteChild(ctx, name)
-	}
-	if errors.Is(err, supervisor.ErrNotFound) {
-		return fmt.Errorf("%w: %s", ErrNoListener, name)
-	}
-	if err != nil {
-		return fmt.Errorf("coppice: remove listener %s: %w", name, err)
-	}
-	return nil
 }
 
 // PauseListener stops accepting on a listener, in every process, until ResumeListener: connections

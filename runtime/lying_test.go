@@ -42,7 +42,7 @@ func TestLyingDeclaration(t *testing.T) {
 	}
 	tree := []string{"web is Pool", "web Size 2"}
 	gen := &generation{number: firstGeneration}
-	driver := &poolDriver{path: "web", poolParts: poolParts{log: log, generations: &generations{current: gen}, declarations: newDeclarations(log, tree, tree[:1])}}
+	driver := &poolDriver{path: "web", poolParts: poolParts{log: log, generations: &generations{current: gen}, declarations: newDeclarations(log, tree, func() []string { return tree[:1] })}}
 	fresh := func() *poolWorker {
 		w := &poolWorker{driver: driver, gen: gen, attached: make(chan struct{}), ready: make(chan struct{})}
 		w.assigned.Store(&assignment{name: "web/0"})
@@ -67,7 +67,7 @@ func TestLyingDeclaration(t *testing.T) {
 	}
 
 	b.Reset()
-	d := newDeclarations(log, tree, tree[:1])
+	d := newDeclarations(log, tree, func() []string { return tree[:1] })
 	lies := []string{"web is Pool", "web Size 1\n2", "web is Pool", "", " ", "\n"}
 	for i := range 2000 {
 		lies = append(lies, fmt.Sprintf("child%d%s is Lie", i, strings.Repeat("y", 1000)))

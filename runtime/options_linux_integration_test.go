@@ -98,7 +98,7 @@ func TestSocketOptions(t *testing.T) {
 	if n := controls.Load() - before; n != 4 { // two members of the ReusePort listener
 		t.Errorf("Control was called %d times", n)
 	}
-	_, err := p.AddListener(t.Context(), coppice.ListenerSpec{
+	err := p.StartChild(t.Context(), "", coppice.ListenerSpec{
 		Name: "late", Network: "tcp", Address: "127.0.0.1:0", Options: coppice.SocketOptions{SendBuffer: -1},
 	})
 	if err == nil || !strings.Contains(err.Error(), "SendBuffer") {

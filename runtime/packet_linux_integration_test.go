@@ -171,7 +171,7 @@ func TestListenPacket(t *testing.T) {
 				t.Errorf("pause: %v", err)
 			}
 			// As DNS has it: the same address twice. The one that can be paused is meant.
-			switch _, err := p.AddListener(t.Context(), coppice.ListenerSpec{Name: "both", Network: "tcp", Address: got[0].Addr}); {
+			switch err := p.StartChild(t.Context(), "", coppice.ListenerSpec{Name: "both", Network: "tcp", Address: got[0].Addr}); {
 			case errors.Is(err, unix.EADDRINUSE): // another program's
 			case err != nil:
 				t.Fatal(err)
@@ -179,7 +179,7 @@ func TestListenPacket(t *testing.T) {
 				if err := p.PauseListener(got[0].Addr); err != nil {
 					t.Errorf("pause of the TCP listener at the same address: %v", err)
 				}
-				if err := p.RemoveListener(t.Context(), "both"); err != nil {
+				if err := p.TerminateChild(t.Context(), "both"); err != nil {
 					t.Fatal(err)
 				}
 			}

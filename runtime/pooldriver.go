@@ -70,7 +70,7 @@ type poolParts struct {
 
 	declarations *declarations
 	misfits      *retries
-	up           func() bool // reports whether the tree has started
+	up           func() bool // reports whether the tree, or what was added with the pool, has started
 }
 
 // poolNote is news for the pool's supervisor to publish.
@@ -433,7 +433,7 @@ func (c *poolDriver) helloFor(w *poolWorker) childproto.Hello {
 		Config: w.gen.config, Drain: w.drain,
 	}
 	if c.kind.ofConfig {
-		h.Path, h.Requests = c.path, c.pool.Recycle.requestLimit(w.slot, c.size())
+		h.Path, h.Function, h.Requests = c.path, c.pool.Function, c.pool.Recycle.requestLimit(w.slot, c.size())
 		live := c.pool.Liveness.defaults()
 		h.Restart, h.HealthPath, h.HealthTimeout = c.pool.Restart, live.Path, live.Timeout
 	}

@@ -81,7 +81,7 @@ var listenerPool = &poolKind{
 	events:    func(string) string { return childproto.ListenersName },
 	heartbeat: func(Pool) Liveness { return listenerHeartbeat.defaults() },
 	aliases: func(h *children) (names []string) { // a listener's name finds the process that accepts for it
-		for _, name := range h.names {
+		for _, name := range h.names() {
 			names = append(names, childproto.ListenerName+"/"+name)
 		}
 		return names

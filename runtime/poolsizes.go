@@ -1,9 +1,13 @@
 package coppice
 
-import "sync"
+import (
+	"maps"
+	"strings"
+	"sync"
+)
 
 // poolSizes are the sizes of the pools that were scaled, by path. They outlive a pool that its
-// supervisor restarts. The zero value is ready for use, by any goroutine.
+// supervisor restarts, and not one that is deleted. The zero value is ready for use, by any goroutine.
 type poolSizes struct {
 	mu sync.Mutex
 	of map[string]int
@@ -39,6 +43,13 @@ func (s *poolSizes) set(path string, size int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.setLocked(path, size)
+}
+
+// forget forgets the sizes of the pools at a path and below it.
+func (s *poolSizes) forget(path string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.of, func(p string, _ int) bool { return p == path || strings.HasPrefix(p, path+"/") })
 }
 
 func (s *poolSizes) setLocked(path string, size int) {

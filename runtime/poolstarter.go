@@ -2,6 +2,7 @@ package coppice
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 
 	"github.com/coppice-go/coppice/runtime/internal/pool"
@@ -38,7 +39,7 @@ func (g *poolStarter) Start(ctx context.Context, inc supervisor.Incarnation) (su
 		c.step(pool.Event{Kind: pool.Stop})
 		<-c.gone
 		g.pools.remove(c)
-		c.depart(false) // the supervisor logs why
+		c.depart(slog.LevelDebug) // the supervisor logs why
 		return nil, err
 	}
 	p := &poolInstance{pools: g.pools, driver: c, stopped: g.parts.stops.add(g.path, c.stopsIn()), sup: inst.(*supervisor.Supervisor), done: make(chan struct{})}
@@ -70,18 +71,23 @@ func (p *poolInstance) awaitEnd() {
 	if p.stopRequested {
 		p.driver.children.sockets.StopOwner(p.driver.path)
 	}
-	p.driver.depart(true)
+	level := slog.LevelWarn
+	if p.stopRequested {
+		level = slog.LevelInfo
+	}
+	p.driver.depart(level)
 	close(p.done)
 }
 
-// depart closes the sockets of a pool that has ended, if it turns out not to be started again.
-func (c *poolDriver) depart(log bool) {
+// depart closes the sockets of a pool that has ended, if it turns out not to be started again, and
+// logs that at a level.
+func (c *poolDriver) depart(level slog.Level) {
 	if !c.kind.ofConfig {
 		return
 	}
 	c.departures.begin(c.tree, c.path, func() {
-		if refusing := c.children.sockets.Gone(c.path); log && !c.ending() {
-			c.log.Warn("the pool is not started again: its sockets are closed", "pool", c.path, "listeners that refuse clients", refusing)
+		if refusing := c.children.sockets.Gone(c.path); !c.ending() {
+			c.log.Log(context.Background(), level, "the pool is not started again: its sockets are closed", "pool", c.path, "listeners that refuse clients", refusing)
 		}
 	})
 }

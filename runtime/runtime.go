@@ -44,7 +44,7 @@ type Runtime struct {
 	shortages    *retries // starts that lack something
 	misfits      *retries // starts of workers whose program cannot be what it was
 	declarations *declarations
-	up           atomic.Bool // Start has started every child
+	up           chan struct{} // closed when Start has started every child
 	backends     *backends
 	stopsRefused atomic.Uint64 // requests of children that the master stop
 	closing      atomic.Bool   // Shutdown has been called
@@ -126,10 +126,13 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 		return nil, err
 	}
 
-	rt := &Runtime{cfg: cfg, log: cfg.Logger, root: root, reload: make(chan struct{}, 1), ended: make(chan struct{}), events: newEventLog(), lines: newLineLog(), began: time.Now()}
+	rt := &Runtime{
+		cfg: cfg, log: cfg.Logger, root: root, reload: make(chan struct{}, 1), up: make(chan struct{}), ended: make(chan struct{}),
+		events: newEventLog(), lines: newLineLog(), began: time.Now(),
+	}
 	rt.test = testrun.Find(ctx)
 	rt.shortages, rt.misfits = newShortages(rt.log), newMisfits(rt.log)
-	rt.declarations = newDeclarations(rt.log, cfg.declare(root), root.needed(cfg.ListenerIsolation))
+	rt.declarations = newDeclarations(rt.log, cfg.declare(root), func() []string { return root.needed(cfg.ListenerIsolation) })
 	rt.pools = &pools{generations: &rt.generations}
 	rt.children = newChildren(rt.log, rt.shortages, &rt.channelStats) // before a second signal may look for it
 	if !running.CompareAndSwap(nil, rt) {
@@ -158,7 +161,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 
 // declare returns what the program declares with cfg, whose tree is root.
 func (cfg Config) declare(root *node) []string {
-	return append(declaration.Of(declaration.Root, cfg, "Children", "Service"), root.lines()...)
+	return slices.Concat(declaration.Of(declaration.Root, cfg, "Children", "Service"), root.lines(), functionLines())
 }
 
 // started calls the hook and waits for it until ctx ends. If the hook is stuck, a request to end
@@ -176,9 +179,12 @@ func (rt *Runtime) started(ctx context.Context, hook func(*Runtime)) {
 	}
 }
 
-// override applies COPPICE_ISOLATION, which is for debugging.
+// forDebugger reports whether COPPICE_ISOLATION asks for goroutines instead of processes.
+func forDebugger() bool { return os.Getenv("COPPICE_ISOLATION") == GoroutineIsolation.String() }
+
+// override applies COPPICE_ISOLATION.
 func (cfg Config) override() Config {
-	if os.Getenv("COPPICE_ISOLATION") != GoroutineIsolation.String() {
+	if !forDebugger() {
 		return cfg
 	}
 	cfg.ListenerIsolation = GoroutineIsolation
@@ -209,7 +215,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	process.KeepThreads(process.SpareThreads)
 	var undo []func()
 	defer func() {
-		if !rt.up.Load() { // an error, or a panic of Config.Load
+		if !childproto.IsClosed(rt.up) { // an error, or a panic of Config.Load
 			for _, f := range slices.Backward(undo) {
 				f()
 			}
@@ -234,7 +240,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 		Logger: rt.log, Functions: rt.root.functions, Rules: rt.root.listenRules, Listeners: rt.root.requests(),
 	})
 	undo = append(undo, func() { rt.sockets.Close() })
-	rt.children.system, rt.children.sockets, rt.children.names = rt.system, rt.sockets, rt.root.listeners()
+	rt.children.system, rt.children.sockets, rt.children.names = rt.system, rt.sockets, rt.root.listeners
 	if err := rt.ownActors(ctx); err != nil {
 		return err
 	}
@@ -245,6 +251,8 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	root := supervisor.Instance(rt.tree)
+	rt.root.instance.Store(&root)
 	endTree := func() { rt.tree.Stop(); <-rt.tree.Done() }
 	undo = append(undo, endTree)
 	rt.begun.Store(true)
@@ -277,12 +285,12 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	if f := rt.cfg.starting; f != nil {
 		defer f()()
 	}
-	for _, c := range append(rt.ownSpecs(), rt.childSpecs(rt.root.children)...) {
+	for _, c := range append(rt.ownSpecs(rt.root), rt.childSpecs(rt.root.declared, rt.up)...) {
 		if _, err := rt.tree.StartChild(ctx, c); err != nil {
 			return treeStartError(err)
 		}
 	}
-	rt.up.Store(true)
+	close(rt.up)
 	return nil
 }
 

@@ -3,6 +3,8 @@ package coppice
 import (
 	"context"
 	"fmt"
+
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 )
 
 // Scale changes the number of slots of a pool, 1 to 4096. path is the pool's path in the tree; ""
@@ -20,7 +22,7 @@ func (rt *Runtime) Scale(ctx context.Context, path string, size int) error {
 	}
 	c, err := rt.pools.find(path)
 	if err != nil {
-		if at := rt.root.pool(path); at != "" && !rt.up.Load() {
+		if at := rt.root.pool(path); at != "" && !childproto.IsClosed(rt.up) {
 			rt.sizes.set(at, size) // it starts later
 			return nil
 		}

@@ -41,7 +41,11 @@ type Pool struct {
 	// GOMAXPROCS. What GOMAXPROCS is set to does not count: it is about one process, not the pool.
 	Size int
 
-	Worker WorkerFunc // required
+	Worker WorkerFunc // required, unless Function is set
+
+	// Function is the name of a registered function, in place of Worker; see [RegisterFunction]. A
+	// pool of processes that [Runtime.StartChild] adds needs one.
+	Function string
 
 	// Prepare runs before Worker, in every worker. It does the work that needs no slot, so that a
 	// spare has done it already. It may use ID, Config, System and Lookup; Slot is None, and Listen

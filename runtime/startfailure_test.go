@@ -34,7 +34,7 @@ func TestSlowStarts(t *testing.T) {
 		}
 		defer func() { _ = rt.system.Shutdown(t.Context()) }()
 		start := func(spec ChildSpec, name string) {
-			i, err := rt.childSpec(&node{path: name, spec: spec}).Start.Start(t.Context(), supervisor.Incarnation{})
+			i, err := rt.childSpec(&node{path: name, spec: spec}, nil).Start.Start(t.Context(), supervisor.Incarnation{})
 			if err != nil {
 				t.Fatal(err)
 			}

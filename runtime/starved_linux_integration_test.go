@@ -82,7 +82,7 @@ func TestOutOfDescriptors(t *testing.T) {
 		t.Skip(err)
 	}
 	limit(1)
-	_, err := p.AddListener(t.Context(), coppice.ListenerSpec{Name: "late", Network: "tcp", Address: "127.0.0.1:0"})
+	err := p.StartChild(t.Context(), "", coppice.ListenerSpec{Name: "late", Network: "tcp", Address: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}

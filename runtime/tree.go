@@ -1,19 +1,76 @@
 package coppice
 
 import (
+	"context"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/declaration"
+	"github.com/coppice-go/coppice/supervisor"
 )
 
-// node is a child spec at its place in the tree.
+// node is a child spec at its place in the tree. Its children come and go while the tree runs; every
+// goroutine may read them at any time.
 type node struct {
 	path     string // names joined by slashes; "" = the root
 	spec     ChildSpec
-	children []*node
+	declared []*node // the children in its spec
+
+	now      atomic.Pointer[[]*node]             // the children that it has now; nil = declared
+	instance atomic.Pointer[supervisor.Instance] // of a Supervisor and a Process: the latest
+}
+
+// children returns the children that n has now. The caller must not change them.
+func (n *node) children() []*node {
+	if now := n.now.Load(); now != nil {
+		return *now
+	}
+	return n.declared
+}
+
+// replace takes the children out of which is holds, and adds others at the end.
+func (n *node) replace(is func(*node) bool, by ...*node) {
+	for {
+		old := n.now.Load()
+		now := n.declared
+		if old != nil {
+			now = *old
+		}
+		now = append(slices.DeleteFunc(slices.Clone(now), is), by...)
+		if n.now.CompareAndSwap(old, &now) {
+			return
+		}
+	}
+}
+
+// put adds a child that starts, in the place of one of its name that is gone.
+func (n *node) put(c *node) { n.replace(func(o *node) bool { return o.path == c.path }, c) }
+
+// remove takes out a child that is gone.
+func (n *node) remove(c *node) { n.replace(func(o *node) bool { return o == c }) }
+
+// keeping returns s for the child of n: as it starts, it has the children of its spec again, and n
+// has its instance.
+func (n *node) keeping(s supervisor.Starter) supervisor.StarterFunc {
+	return func(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
+		n.now.Store(nil)
+		i, err := s.Start(ctx, inc)
+		if err == nil {
+			n.instance.Store(&i)
+		}
+		return i, err
+	}
+}
+
+// running returns the latest instance of n, a Supervisor or a Process; nil if it never had one.
+func (n *node) running() supervisor.Instance {
+	if i := n.instance.Load(); i != nil {
+		return *i
+	}
+	return nil
 }
 
 // reserves reports whether a name is the tree's own, which no child may register: the name of the
@@ -24,7 +81,7 @@ func (n *node) reserves(name string) bool {
 	case childproto.MasterName, childproto.ListenersName, childproto.ListenerName:
 		return true
 	}
-	return slices.ContainsFunc(n.children, func(c *node) bool { return c.path == first })
+	return slices.ContainsFunc(n.children(), func(c *node) bool { return c.path == first })
 }
 
 // pool returns the path of the pool at path; "" means the first pool. If there is none, it returns
@@ -33,7 +90,7 @@ func (n *node) pool(path string) string {
 	if _, ok := n.spec.(Pool); ok && (path == "" || path == n.path) {
 		return n.path
 	}
-	for _, c := range n.children {
+	for _, c := range n.children() {
 		if at := c.pool(path); at != "" {
 			return at
 		}
@@ -47,7 +104,7 @@ func (n *node) listens() bool {
 	case Pool, ListenerSpec:
 		return true
 	}
-	return slices.ContainsFunc(n.children, (*node).listens)
+	return slices.ContainsFunc(n.children(), (*node).listens)
 }
 
 // find returns the node at path, or nil.
@@ -55,7 +112,7 @@ func (n *node) find(path string) *node {
 	if n.path == path && path != "" {
 		return n
 	}
-	for _, c := range n.children {
+	for _, c := range n.children() {
 		if f := c.find(path); f != nil {
 			return f
 		}
@@ -72,7 +129,7 @@ func (n *node) lines() []string {
 	if l, ok := n.spec.(ListenerSpec); ok {
 		out = append(out, l.functionLines(n.path)...)
 	}
-	for _, c := range n.children {
+	for _, c := range n.children() {
 		out = append(out, c.lines()...)
 	}
 	return out
@@ -90,11 +147,16 @@ func (l ListenerSpec) functionLines(path string) (lines []string) {
 }
 
 // needed returns the lines of what the processes of the tree must find in their program: the pools
-// of processes, and the functions of listeners if the listener process calls them.
+// of processes, or the functions that these name, and the functions of listeners if the listener
+// process calls them.
 func (n *node) needed(listener Isolation) (lines []string) {
 	switch s := n.spec.(type) {
 	case Pool:
-		if s.Isolation == ProcessIsolation {
+		switch {
+		case s.Isolation != ProcessIsolation:
+		case s.Function != "":
+			lines = append(lines, functionLine(s.Function))
+		default:
 			lines = append(lines, declaration.Line(n.path, declaration.Is, "Pool"))
 		}
 	case ListenerSpec:
@@ -102,7 +164,7 @@ func (n *node) needed(listener Isolation) (lines []string) {
 			lines = s.functionLines(n.path)
 		}
 	}
-	for _, c := range n.children {
+	for _, c := range n.children() {
 		lines = append(lines, c.needed(listener)...)
 	}
 	return lines
@@ -113,7 +175,7 @@ func (n *node) listeners() (names []string) {
 	if l, ok := n.spec.(ListenerSpec); ok {
 		names = append(names, l.Name)
 	}
-	for _, c := range n.children {
+	for _, c := range n.children() {
 		names = append(names, c.listeners()...)
 	}
 	return names
@@ -124,7 +186,7 @@ func (n *node) requests() (rs []netactor.Request) {
 	if l, ok := n.spec.(ListenerSpec); ok {
 		rs = append(rs, l.request())
 	}
-	for _, c := range n.children {
+	for _, c := range n.children() {
 		rs = append(rs, c.requests()...)
 	}
 	return rs

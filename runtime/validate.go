@@ -36,7 +36,7 @@ func parseTree(cfg Config) (*node, error) {
 	}
 	checkStrategy(bad, "", cfg.Strategy, cfg.Intensity)
 	root := &node{}
-	root.children = validateChildren(bad, "", cfg.Children)
+	root.declared = validateChildren(bad, "", cfg.Children)
 	return root, errors.Join(errs...)
 }
 
@@ -87,7 +87,7 @@ func validateChildren(bad reportInvalid, parent string, specs []ChildSpec) []*no
 			}
 			checkStrategy(bad, path, s.Strategy, s.Intensity)
 			checkRestart(bad, path, s.Restart)
-			n.children = validateChildren(bad, path, s.Children)
+			n.declared = validateChildren(bad, path, s.Children)
 		case ListenerSpec:
 			s.validate(bad, path)
 		}
@@ -100,7 +100,14 @@ func (p Pool) validate(bad reportInvalid, path string) {
 	if p.Size < 0 || p.Size > maxPool {
 		bad(path, "Size", p.Size, fmt.Sprintf("is not between 1 and %d (0 = one for each CPU that the master may use)", maxPool))
 	}
-	notNil(bad, path, "Worker", p.Worker == nil)
+	switch {
+	case p.Function == "":
+		notNil(bad, path, "Worker", p.Worker == nil)
+	case p.Worker != nil:
+		bad(path, "Function", fmt.Sprintf("%q", p.Function), "stands beside Worker")
+	case p.run() == nil:
+		bad(path, "Function", fmt.Sprintf("%q", p.Function), "is the name of no function that this program has registered: call RegisterFunction first, in every process")
+	}
 	checkIsolation(bad, path, "Isolation", p.Isolation)
 	checkStrategy(bad, path, p.Strategy, p.Intensity)
 	checkRestart(bad, path, p.Restart)

@@ -119,7 +119,7 @@ func (w *Worker) ListenSpec(ctx context.Context, l ListenerSpec) (net.Listener, 
 }
 
 // Listener returns the listener of that name: a listener of the tree ([ListenerSpec],
-// [Runtime.AddListener]), or one that another worker has shared ([Worker.Share]). If there is none,
+// [Runtime.StartChild]), or one that another worker has shared ([Worker.Share]). If there is none,
 // the error wraps ENOENT. The caller closes it, like the result of [Worker.Listen].
 func (w *Worker) Listener(ctx context.Context, name string) (net.Listener, error) {
 	return w.listener(ctx, netactor.Request{Name: name})

@@ -32,9 +32,9 @@ type Config struct {
 	// Tree is what this program declares of its tree, as package declaration writes it.
 	Tree []string
 
-	// Program returns the program of the workers of the pool at a path; ok is false if there is no
-	// such pool.
-	Program func(path string, s *Session) (p Program, ok bool)
+	// Program returns the program of the workers of the pool at a path, or of a pool whose function
+	// has a name; ok is false if there is none.
+	Program func(path, function string, s *Session) (p Program, ok bool)
 
 	// Hooks returns the functions of the listener at a path in the tree.
 	Hooks func(path string) netactor.Functions

@@ -371,7 +371,11 @@ func (s *Session) checkHello() (life func() childproto.ExitNotice, err error) {
 		return s.dispatchConnections, nil
 	case childproto.RoleWorker:
 		var ok bool
-		if s.program, ok = s.cfg.Program(w.Path, s); !ok {
+		if s.program, ok = s.cfg.Program(w.Path, w.Function, s); !ok {
+			if w.Function != "" {
+				return nil, fmt.Errorf("coppice: this program has not registered the function %s, which the pool %s of its master runs: call "+
+					"RegisterFunction before Main, Run or Start, in every process", w.Function, w.Path)
+			}
 			return nil, fmt.Errorf("coppice: this program has no pool %s, which its master has: it has %s. A worker finds its function by "+
 				"the path of its pool, which must be the same in every process", w.Path, declaration.Children(s.cfg.Tree))
 		}

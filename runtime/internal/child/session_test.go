@@ -19,7 +19,7 @@ func newTest(log *slog.Logger) *Session {
 	return New(Config{
 		Logger: log, OrphanDrain: time.Hour,
 		Tree:    []string{"/ is Config", "api is Pool", "cron is Func"},
-		Program: func(string, *Session) (Program, bool) { return Program{}, false },
+		Program: func(string, string, *Session) (Program, bool) { return Program{}, false },
 	})
 }
 

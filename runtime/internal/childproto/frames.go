@@ -93,6 +93,7 @@ type Hello struct {
 	Role        Role
 	ID          int
 	Path        string `json:",omitempty"` // of its pool in the tree
+	Function    string `json:",omitempty"` // the name of its pool's function; "" = the pool's own
 	Name        string // its registered name
 	Slot        int
 	Generation  int

@@ -26,7 +26,7 @@ func of[T any](kind fdipc.Kind, v T) frameTest {
 // frameTests has every own kind whose payload is JSON, with every field set.
 var frameTests = map[string]frameTest{
 	"hello": of(FrameHello, Hello{
-		Protocol: Version, Role: RoleWorker, ID: 7, Path: "web", Name: "web/1", Slot: 1, Generation: 2, Incarnation: 3,
+		Protocol: Version, Role: RoleWorker, ID: 7, Path: "web", Function: "serve", Name: "web/1", Slot: 1, Generation: 2, Incarnation: 3,
 		Tree: "a digest", Config: []byte{0, 0xff}, ConfigSize: 1 << 20, Drain: 9 * time.Second, OrphanDrain: time.Second, Requests: 1000,
 		Restart: supervisor.Transient, HealthPath: "/healthz", HealthTimeout: 3 * time.Second,
 	}),

@@ -71,7 +71,7 @@ func Compare(a, b []string) []Change {
 	var changes []Change
 	for _, k := range keys {
 		is := Field{k.Path, Is}
-		if from[k] == to[k] || k != is && from[is] != to[is] {
+		if from[k] == to[k] || k.Path == Functions || k != is && from[is] != to[is] {
 			continue
 		}
 		changes = append(changes, Change{k, from[k], to[k]})

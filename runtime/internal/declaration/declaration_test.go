@@ -143,7 +143,7 @@ func TestRecords(t *testing.T) {
 		{name: "computed, and now as in the tree", then: size("1")},
 		{name: "differs in each process", then: timeout("4s"), now: timeout("5s"), computed: "web.Live.Timeout 2s 5s"},
 	} {
-		r := NewRecords(tree, nil, 1)
+		r := NewRecords(tree, 1)
 		r.Add(1, "web", tt.then)
 		r.Add(1, "web", size("9")) // its replacement, after main had read something else, does not count
 		r.Add(2, "web", tt.now)
@@ -161,7 +161,7 @@ func TestRecords(t *testing.T) {
 // taken over is the tree's.
 func TestRecordsOfReleases(t *testing.T) {
 	tree := []string{"a is Pool", "a Size 2", "b is Pool", "b Size 4"}
-	r := NewRecords(tree, tree[:1], 1)
+	r := NewRecords(tree, 1)
 	r.Add(1, "a", nil)
 	r.Add(1, "b", []string{"a is Pool", "a Size 2", "b is Pool", "b Size 1"}) // its processes have one CPU
 	second := With(With(tree, Field{"a", "Size"}, "3"), Field{"b", "Restart"}, "transient")
@@ -183,7 +183,7 @@ func TestRecordsOfReleases(t *testing.T) {
 	if news := r.News(With(r.Tree(), Field{"a", "Restart"}, "permanent")); len(news) != 0 {
 		t.Errorf("reported twice: %v", news)
 	}
-	if _, ok := r.Missing(second); ok {
+	if _, ok := Missing(tree[:1], second); ok {
 		t.Error("missing in what has all")
 	}
 	lies := make([]string, 0, 5000)

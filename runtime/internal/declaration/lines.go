@@ -15,6 +15,10 @@ const Is = "is"
 // Root is the path of the tree's own settings, which no child can have.
 const Root = "/"
 
+// Functions is the path of the functions that have a name. A program may have others than the tree
+// needs, so they are no change that [Compare] returns.
+const Functions = "/functions"
+
 // The path and the field of the line that stands for the lines that were left out.
 const (
 	more    = "//"
@@ -28,16 +32,43 @@ const MaxText = 64 << 10
 // not zero, except those in but. A field of a struct in it has a name like "Liveness.Timeout". What
 // a process cannot compare with another's is left out: functions, channels, interfaces, pointers.
 func Of(path string, spec any, but ...string) []string {
-	v := reflect.ValueOf(spec)
-	lines := []string{Line(path, Is, v.Type().Name())}
-	fields(v, "", func(field, value string) { lines = append(lines, Line(path, field, value)) }, but)
+	lines := []string{Line(path, Is, Kind(spec))}
+	fields(reflect.ValueOf(spec), "", func(field, value string, what content) {
+		if what != opaque {
+			lines = append(lines, Line(path, field, value))
+		}
+	}, but)
 	return lines
 }
+
+// Kind returns the kind of a spec: the name of its type.
+func Kind(spec any) string { return reflect.TypeOf(spec).Name() }
+
+// Describe returns the fields of a spec for a reader, as lines "path.field value". What Of leaves
+// out is there as func or with its type; of a variable there is neither the value nor a digest.
+func Describe(path string, spec any, but ...string) (lines []string) {
+	fields(reflect.ValueOf(spec), "", func(field, value string, what content) {
+		if what == secret {
+			value = "set"
+		}
+		lines = append(lines, clean(path)+"."+field+" "+clean(value))
+	}, but)
+	return lines
+}
+
+// content is what the value of a line is.
+type content uint8
+
+const (
+	plain  content = iota
+	secret         // a digest of what may be a secret
+	opaque         // the kind or type of what cannot be compared
+)
 
 // Line returns one line of a declaration.
 func Line(path, field, value string) string { return clean(path) + " " + field + " " + clean(value) }
 
-func fields(v reflect.Value, prefix string, add func(field, value string), but []string) {
+func fields(v reflect.Value, prefix string, add func(field, value string, what content), but []string) {
 	for i := range v.NumField() {
 		f, value := v.Type().Field(i), v.Field(i)
 		name := prefix + f.Name
@@ -45,7 +76,12 @@ func fields(v reflect.Value, prefix string, add func(field, value string), but [
 			continue
 		}
 		switch f.Type.Kind() {
-		case reflect.Func, reflect.Chan, reflect.Interface, reflect.Pointer, reflect.UnsafePointer:
+		case reflect.Func:
+			add(name, "func", opaque)
+		case reflect.Interface:
+			add(name, value.Elem().Type().String(), opaque)
+		case reflect.Chan, reflect.Pointer, reflect.UnsafePointer:
+			add(name, f.Type.String(), opaque)
 		case reflect.Struct:
 			fields(value, name+".", add, but)
 		default:
@@ -53,17 +89,18 @@ func fields(v reflect.Value, prefix string, add func(field, value string), but [
 				variables(name, kvs, add)
 				continue
 			}
-			add(name, fmt.Sprintf("%+v", value.Interface()))
+			add(name, fmt.Sprintf("%+v", value.Interface()), plain)
 		}
 	}
 }
 
 // variables adds a field for each variable. Its value may be a secret, and stands as a digest.
-func variables(name string, kvs []string, add func(field, value string)) {
+func variables(name string, kvs []string, add func(field, value string, what content)) {
+	const removed = "removed"
 	last := map[string]string{}
 	for _, kv := range kvs {
 		k, v, set := strings.Cut(kv, "=")
-		last[k] = "removed"
+		last[k] = removed
 		if set {
 			last[k] = fmt.Sprintf("(sha256 %.4x)", sha256.Sum256([]byte(v)))
 		}
@@ -71,7 +108,11 @@ func variables(name string, kvs []string, add func(field, value string)) {
 	for _, kv := range kvs {
 		k, _, _ := strings.Cut(kv, "=")
 		if v, ok := last[k]; ok {
-			add(name+"."+strings.ReplaceAll(clean(k), " ", "_"), v)
+			what := secret
+			if v == removed {
+				what = plain
+			}
+			add(name+"."+strings.ReplaceAll(clean(k), " ", "_"), v, what)
 			delete(last, k)
 		}
 	}

@@ -11,8 +11,7 @@ const maxReported = 1000
 // Records are what a master knows of the declarations of its tree. It is not safe for concurrent
 // use.
 type Records struct {
-	tree   []string // the master's own, with what reloads have applied
-	needed []string
+	tree []string // the master's own, with what reloads have applied
 
 	first       int                         // the generation that runs the master's own program
 	generations map[int]map[string][]string // what the first worker of each pool declared
@@ -20,20 +19,17 @@ type Records struct {
 	reported    map[Field]bool
 }
 
-// NewRecords returns the records of a master whose program declares tree. needed are the lines that
-// every program of its workers must declare. first is the first generation.
-func NewRecords(tree, needed []string, first int) *Records {
+// NewRecords returns the records of a master whose program declares tree. first is the first
+// generation.
+func NewRecords(tree []string, first int) *Records {
 	return &Records{
-		tree: tree, needed: needed, first: first,
+		tree: tree, first: first,
 		generations: map[int]map[string][]string{}, computed: map[Field]bool{}, reported: map[Field]bool{},
 	}
 }
 
 // Tree returns what the tree has. The caller must not change it.
 func (r *Records) Tree() []string { return r.tree }
-
-// Missing returns what is needed and not in lines; see the function of that name.
-func (r *Records) Missing(lines []string) (Change, bool) { return Missing(r.needed, lines) }
 
 // Add records what a fresh worker of a pool declares; nil means the same as the tree. The first
 // worker of a pool counts for its generation.
