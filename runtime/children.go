@@ -91,15 +91,24 @@ func (h *children) all() []*poolWorker {
 	return slices.Collect(maps.Values(h.byID))
 }
 
-// named returns the child with a registered name, or with an ID as a number. Of several with a name,
-// in a reload, it is the one that is not to be replaced.
+// named returns the child with a registered name, or with an ID as a number. Of several with a name
+// it is one that was not asked to end, and of those the oldest: the one that has the slot.
 func (h *children) named(name string) (*poolWorker, error) {
-	all := h.all()
-	i := slices.IndexFunc(all, func(w *poolWorker) bool { return w.address() == name || w.name() == name && !w.askedStop.Load() })
-	if i < 0 {
+	var found *poolWorker
+	for _, w := range h.all() {
+		switch {
+		case w.address() == name:
+			return w, nil
+		case w.name() != name:
+		case found == nil || found.askedStop.Load() && !w.askedStop.Load(),
+			found.askedStop.Load() == w.askedStop.Load() && w.hello.ID < found.hello.ID:
+			found = w
+		}
+	}
+	if found == nil {
 		return nil, fmt.Errorf("%w: %q", ErrNoChild, name)
 	}
-	return all[i], nil
+	return found, nil
 }
 
 // linkWorker gives a worker that has its slot a link to the listener process. Each worker gets one

@@ -33,7 +33,7 @@ var (
 	ErrNoPool = errors.New("coppice: no such pool runs")
 
 	// ErrNoChild is wrapped by the error of a call about a process of the tree when no process has
-	// that ID.
+	// that name or ID.
 	ErrNoChild = errors.New("coppice: no such child")
 
 	// ErrNoListener is wrapped by the error of a call about a listener when no listener has that

@@ -65,6 +65,7 @@ const (
 	KilledNoLink     KillReason = "a worker has no link to it"  // the listener process
 	KilledBadLinks   KillReason = "its links to the listener process do not hold"
 	KilledMemory     KillReason = "over its memory limit" // Recycle.HardMemory
+	KilledOperator   KillReason = "by the operator"       // Runtime.Kill
 )
 
 // OOM is the verdict on whether the kernel's out-of-memory killer ended a process. It is inferred

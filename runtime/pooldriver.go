@@ -194,6 +194,9 @@ func (c *poolDriver) perform(e pool.Effect) {
 	case pool.Add:
 		go c.add(e.Slot) // ends with the slot's start
 	case pool.Remove:
+		c.mu.Lock()
+		c.slotLocked(e.Slot).answerReplacements(fmt.Errorf("%w: its slot is removed", ErrNoChild))
+		c.mu.Unlock()
 		go c.remove(e.Slot) // ends when the slot is gone, which does not wait for its worker
 	case pool.Rolled, pool.Scaled:
 		if e.Kind == pool.Scaled && e.Result == pool.Failed {
@@ -245,7 +248,7 @@ func (c *poolDriver) slotUp(e pool.Effect) {
 	s := c.slotLocked(e.Slot)
 	s.instance = &slotInstance{driver: c, slot: e.Slot}
 	up := startResult{instance: s.instance}
-	s.worker = w
+	s.occupy(w)
 	c.mu.Unlock()
 	c.occupySlot(w)
 	if c.kind.takeOver == nil {
@@ -265,7 +268,7 @@ func (c *poolDriver) slotSwap(e pool.Effect) {
 		go c.kind.takeOver(c.alive, c.children, w) // ends as in slotUp
 	}
 	c.mu.Lock()
-	c.slotLocked(e.Slot).worker = w
+	c.slotLocked(e.Slot).occupy(w)
 	c.mu.Unlock()
 	c.occupySlot(w)
 	c.note(e.Slot, w.event(Event{Kind: WorkerReplaced, Why: e.Why.String(), Took: time.Since(w.startedAt)}))
@@ -377,10 +380,13 @@ func (c *poolDriver) setStopTime() {
 	}
 }
 
+// byOperator is why a worker is due that a caller of the Runtime has replaced.
+const byOperator = "operator"
+
 // markDue makes the rules replace a worker when its turn comes.
 func (c *poolDriver) markDue(w *poolWorker, why string) {
 	c.note(w.assigned.Load().slot, w.event(Event{Kind: WorkerDue, Why: why}))
-	c.step(pool.Event{Kind: pool.Due, Worker: w.id, Brake: why == "memory"})
+	c.step(pool.Event{Kind: pool.Due, Worker: w.id, Brake: why == "memory", Once: why == byOperator})
 }
 
 // kill ends a worker without asking.
@@ -410,7 +416,15 @@ func (c *poolDriver) recordExit(w *poolWorker, err error) (final bool) {
 	if w.gen.number == c.rolling {
 		c.failedInRoll[w.id] = w
 	}
-	return w.hadSlot && c.isLast(w.reason)
+	final = w.hadSlot && c.isLast(w.reason)
+	switch s := c.slots[w.slot]; {
+	case s == nil:
+	case final && s.worker == w:
+		s.answerReplacements(fmt.Errorf("%w: it has ended for good: %w", ErrNoChild, endError(w.reason)))
+	case err != nil && !w.hadSlot:
+		s.answerReplacements(err)
+	}
+	return final
 }
 
 // isLast reports whether the supervisor starts no replacement after an end for that reason.

@@ -3,6 +3,7 @@ package coppice
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -61,6 +62,25 @@ func (cs *pools) find(path string) (*poolDriver, error) {
 		return nil, fmt.Errorf("%w: %q", ErrNoPool, path)
 	}
 	return cs.all[i], nil
+}
+
+// slot returns the driver and the number of the slot whose worker has a name.
+func (cs *pools) slot(name string) (c *poolDriver, slot int, ok bool) {
+	for _, c := range cs.list() {
+		for _, slot := range c.slotNumbers() {
+			if c.name(slot) == name {
+				return c, slot, true
+			}
+		}
+	}
+	return nil, 0, false
+}
+
+// slotNumbers returns the numbers of the pool's slots, in order.
+func (c *poolDriver) slotNumbers() []int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Sorted(maps.Keys(c.slots))
 }
 
 // list returns the drivers of the pools. That of the listener process is last: by then a reload has

@@ -19,6 +19,22 @@ type poolSlot struct {
 	incarnations  int // number of workers that it has had
 	pendingStarts []chan<- startResult
 	signalledAt   time.Time // when a signal asked its worker to end
+
+	pendingReplacements []chan<- error // of callers that wait for another worker
+}
+
+// occupy makes w the slot's worker.
+func (s *poolSlot) occupy(w *poolWorker) {
+	s.worker = w
+	s.answerReplacements(nil)
+}
+
+// answerReplacements answers the callers that wait for another worker.
+func (s *poolSlot) answerReplacements(err error) {
+	for _, ch := range s.pendingReplacements {
+		ch <- err // capacity 1, and this is the only value
+	}
+	s.pendingReplacements = nil
 }
 
 // occupant returns the slot's present or last worker; nil if it has had none.

@@ -34,10 +34,21 @@ func (c *poolDriver) onStopSignal(w *poolWorker, signal string) {
 // period, the sender may be the worker itself and not an operator: then the worker ends, and its
 // restart counts, as it always does by OTP's rules.
 func (c *poolDriver) stopForSignal(w *poolWorker) {
-	if c.pool.Restart == supervisor.Permanent && !c.pool.OTP && !c.signalledAgain(w) {
+	if c.replacesStopped() && !c.signalledAgain(w) {
 		c.markDue(w, "signal")
 		return
 	}
+	c.stopForGood(w)
+}
+
+// replacesStopped reports whether a worker that is asked to end from outside is replaced as one
+// that is due for recycling.
+func (c *poolDriver) replacesStopped() bool {
+	return c.pool.Restart == supervisor.Permanent && !c.pool.OTP
+}
+
+// stopForGood asks a worker to end, and kills it when its time is over.
+func (c *poolDriver) stopForGood(w *poolWorker) {
 	w.Stop()
 	w.unlessEnded(c.pool.Shutdown, w.Kill)
 }

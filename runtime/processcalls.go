@@ -1,0 +1,192 @@
+package coppice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/coppice-go/coppice/runtime/internal/pool"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// Restart gives the place of one child to a fresh one, and returns when that is ready. It counts in
+// no budget.
+//
+// name is the registered name of a worker, web/0, or its ID, 12: the worker is replaced without a
+// gap, by one of the current generation, as a recycling does it. If the new worker fails, the old
+// one works on, and the error says why. The name of the listener process is listener. A slot whose
+// worker has ended for good gets one again. The path of a Pool names all its workers, one after the
+// other. Any other child is stopped, and then started: there is a gap.
+//
+// Restart waits for a reload of the pool that is under way, which may replace the worker. The end
+// of ctx ends the wait only. If nothing has that name, the error wraps [ErrNoChild].
+func (rt *Runtime) Restart(ctx context.Context, name string) error {
+	return callError("restart", name, rt.restart(ctx, name))
+}
+
+func (rt *Runtime) restart(ctx context.Context, name string) error {
+	if c, slot, ok := rt.pools.slot(name); ok {
+		return c.restartSlot(ctx, slot)
+	}
+	if w, err := rt.children.named(name); err == nil {
+		return w.driver.replace(ctx, w)
+	}
+	n, at, up, err := rt.childAt(ctx, name)
+	if errors.Is(err, supervisor.ErrNotFound) {
+		return ErrNoChild
+	}
+	if err != nil {
+		return err
+	}
+	if _, is := n.spec.(Pool); is {
+		c, err := rt.pools.find(name)
+		if err != nil {
+			return err
+		}
+		for _, slot := range c.slotNumbers() {
+			if err := c.restartSlot(ctx, slot); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := rt.terminate(ctx, n, at, up); err != nil {
+		return err
+	}
+	_, err = up.RestartChild(ctx, n.spec.childName())
+	if errors.Is(err, supervisor.ErrNotFound) { // it was temporary
+		err = rt.startNode(ctx, at, up, n)
+	}
+	return err
+}
+
+// Stop ends one process as its own SIGTERM does, and returns when it has ended. name is that of a
+// worker, as for Restart, or the path of a Process. It drains, or stops, within its Shutdown time.
+// A permanent worker is replaced first, as by Restart; with Pool.OTP it is replaced after its end,
+// and counts in the budget. A permanent Process is started again, and counts nowhere. Others stay
+// down. To have fewer workers see Scale, to stop a whole child TerminateChild.
+//
+// The end of ctx ends the wait only. If no process has that name, the error wraps [ErrNoChild].
+func (rt *Runtime) Stop(ctx context.Context, name string) error {
+	w, err := rt.children.named(name)
+	if err != nil {
+		return callError("stop", name, rt.stopProcess(ctx, name))
+	}
+	c := w.driver
+	if c.replacesStopped() {
+		if err := c.replace(ctx, w); err != nil {
+			return callError("stop", name, err)
+		}
+	} else {
+		c.stopForGood(w)
+	}
+	return callError("stop", name, awaitEnd(ctx, w.done()))
+}
+
+// stopProcess is Stop of a Process.
+func (rt *Runtime) stopProcess(ctx context.Context, path string) error {
+	n, at, up, err := rt.childAt(ctx, path)
+	if err != nil && !errors.Is(err, supervisor.ErrNotFound) {
+		return err
+	}
+	if err != nil || n.process() == nil {
+		return ErrNoChild
+	}
+	if n.spec.(Process).Restart == supervisor.Permanent {
+		return rt.restart(ctx, path)
+	}
+	return rt.terminate(ctx, n, at, up)
+}
+
+// Kill ends one process by SIGKILL, without asking it, and returns when it has ended. name is as
+// for Stop. Its exit reason is "killed: by the operator" ([KilledOperator]); what follows is what
+// follows each death: its supervisor decides.
+//
+// The end of ctx ends the wait only. If no process has that name, the error wraps [ErrNoChild].
+func (rt *Runtime) Kill(ctx context.Context, name string) error {
+	if w, err := rt.children.named(name); err == nil {
+		w.killFor(KilledOperator)
+		return callError("kill", name, awaitEnd(ctx, w.done()))
+	}
+	if n := rt.root.find(name); n != nil {
+		if p := n.process(); p != nil {
+			p.killFor(KilledOperator)
+			return callError("kill", name, awaitEnd(ctx, p.Done()))
+		}
+	}
+	return callError("kill", name, ErrNoChild)
+}
+
+// killable is a running program.
+type killable interface {
+	supervisor.Instance
+	killFor(KillReason)
+}
+
+// process returns the running program of n; nil if there is none.
+func (n *node) process() killable {
+	p, _ := n.running().(killable)
+	if p == nil {
+		return nil
+	}
+	select {
+	case <-p.Done():
+		return nil
+	default:
+		return p
+	}
+}
+
+func awaitEnd(ctx context.Context, ended <-chan struct{}) error {
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// restartSlot gives a slot a fresh worker.
+func (c *poolDriver) restartSlot(ctx context.Context, slot int) error {
+	c.mu.Lock()
+	w := c.slots[slot].occupant()
+	c.mu.Unlock()
+	if w != nil && !w.finished() {
+		return c.replace(ctx, w)
+	}
+	select {
+	case <-c.supervisorSet:
+	case <-c.gone:
+		return ErrStopping
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	_, err := c.sup.RestartChild(ctx, c.slotID(slot))
+	return err
+}
+
+// replace replaces a slot's worker without a gap, and waits for its successor. A spare is only
+// asked to end.
+func (c *poolDriver) replace(ctx context.Context, w *poolWorker) error {
+	replaced := make(chan error, 1)
+	c.mu.Lock()
+	switch s := c.slots[w.slot]; {
+	case w.slot == pool.Spare:
+		replaced <- nil
+	case s.occupant() != w || w.finished():
+		c.mu.Unlock()
+		return fmt.Errorf("%w: it has no slot", ErrNoChild)
+	default:
+		s.pendingReplacements = append(s.pendingReplacements, replaced)
+	}
+	c.mu.Unlock()
+	c.markDue(w, byOperator)
+	select {
+	case err := <-replaced:
+		return err
+	case <-c.gone:
+		return ErrStopping
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
