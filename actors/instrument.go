@@ -37,6 +37,9 @@ type instrumented struct {
 	tracer trace.Tracer
 }
 
+// instruments returns the actor itself.
+func (a *instrumented) instruments() actor.Actor { return a.inner }
+
 // instrumentedStrategy is for an actor that also decides for its children.
 type instrumentedStrategy struct {
 	*instrumented

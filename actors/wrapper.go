@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/supervisor"
@@ -18,6 +19,8 @@ type wrapper struct {
 	user     actor.Actor // nil until Started, and when the producer failed
 	stopping bool        // Stopping was begun
 	failed   bool        // a callback has panicked: no more user messages
+
+	watch atomic.Pointer[messageWatch] // nil while its messages are not counted
 }
 
 // stopChildrenMessage is the message with which a killed actor stops its children.
@@ -56,6 +59,13 @@ func (w *wrapper) Receive(ctx actor.Context) {
 	}
 	if sender := ctx.Sender(); sender != nil && sender.Id == askID {
 		w.inc.addUnanswered(sender)
+		if _, ok := ctx.Message().(inspectRequest); ok {
+			w.inspect(ctx)
+			return
+		}
+	}
+	if m := w.watch.Load(); m != nil {
+		m.count(ctx.Message())
 	}
 	w.call(ctx)
 }

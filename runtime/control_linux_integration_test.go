@@ -148,6 +148,12 @@ func TestControlReads(t *testing.T) {
 		if o.get("actors", &actors); len(actors) == 0 || actors[0].Path != "report" {
 			t.Errorf("actors %+v", actors)
 		}
+		if status, body := o.do("GET", "actors/state?actor=report"); status != http.StatusNotImplemented {
+			t.Errorf("the state of an actor without the method: %d %s", status, body)
+		}
+		if status, body := o.do("GET", "actors/messages?actor=report&seconds=1"); status != http.StatusOK || body != "[]\n" {
+			t.Errorf("the messages of an idle actor: %d %s", status, body)
+		}
 		if _, text := o.do("GET", "stacks?process=web/1"); !strings.HasPrefix(text, "goroutine ") {
 			t.Errorf("stacks %.100s", text)
 		}
@@ -155,7 +161,7 @@ func TestControlReads(t *testing.T) {
 			t.Errorf("profile: %d %.100s", status, text)
 		}
 		for path, want := range map[string]int{
-			"stacks?process=web/7": 404, "nothing": 404, "events?after=x": 400, "crashes?n=0": 400, "metrics": 501,
+			"stacks?process=web/7": 404, "actors/state?actor=x": 404, "actors/messages?actor=x": 404, "nothing": 404, "events?after=x": 400, "crashes?n=0": 400, "metrics": 501,
 		} {
 			if status, body := o.do("GET", path); status != want || !strings.Contains(body, `"error":"`) {
 				t.Errorf("%s: %d %s, want status %d", path, status, body, want)

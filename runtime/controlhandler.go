@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/netactor/registry"
 	"github.com/coppice-go/coppice/runtime/internal/control"
 	"github.com/coppice-go/coppice/runtime/internal/history"
@@ -48,10 +49,13 @@ type operatedParts struct {
 	began      time.Time
 	generation func() int
 	metrics    func() (tracing.MetricsPage, bool)
-	events     *history.Log[Event]
-	lines      *history.Log[OutputLine]
-	children   *children
-	sockets    *registry.Table
+
+	actorSystem func() *actors.System
+
+	events   *history.Log[Event]
+	lines    *history.Log[OutputLine]
+	children *children
+	sockets  *registry.Table
 }
 
 func newControlHandler(rt operated, parts operatedParts, readOnly bool) http.Handler {
@@ -72,6 +76,15 @@ func newControlHandler(rt operated, parts operatedParts, readOnly bool) http.Han
 	get("listeners", func(*http.Request) (any, error) { return c.listenerRows(), nil })
 	get("actors", func(*http.Request) (any, error) { return c.actors(), nil })
 	get("crashes", c.latestCrashes)
+	get("actors/state", func(r *http.Request) (any, error) {
+		ctx, cancel := context.WithTimeout(r.Context(), stacksTimeout)
+		defer cancel()
+		state, err := c.actorSystem().Inspect(ctx, r.FormValue("actor"))
+		return struct {
+			State string `json:"state"`
+		}{state}, err
+	})
+	get("actors/messages", c.messages)
 	mux.HandleFunc("GET /v1/tree", c.serveTree)
 	mux.HandleFunc("GET /v1/events", c.serveEvents)
 	mux.HandleFunc("GET /v1/logs", c.serveLogs)
@@ -92,9 +105,9 @@ func httpStatus(err error) int {
 	switch {
 	case invalid, errors.Is(err, errParameter):
 		return http.StatusBadRequest
-	case errors.Is(err, ErrNoChild), errors.Is(err, ErrNoListener):
+	case errors.Is(err, ErrNoChild), errors.Is(err, ErrNoListener), errors.Is(err, actors.ErrNoActor):
 		return http.StatusNotFound
-	case errors.Is(err, ErrUnsupported):
+	case errors.Is(err, ErrUnsupported), errors.Is(err, actors.ErrNotInspector):
 		return http.StatusNotImplemented
 	case errors.Is(err, context.DeadlineExceeded):
 		return http.StatusGatewayTimeout
@@ -350,6 +363,20 @@ func (c *controlHandler) actors() []actorRow {
 		}
 	})
 	return rows
+}
+
+// maxWatch is the longest time, in seconds, for which the messages of an actor are counted.
+const maxWatch = 60
+
+// messages counts the messages of an actor for some seconds.
+func (c *controlHandler) messages(r *http.Request) (any, error) {
+	seconds, err := numberParameter(r, "seconds", 5, 1)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(min(seconds, maxWatch))*time.Second)
+	defer cancel()
+	return c.actorSystem().WatchMessages(ctx, r.FormValue("actor"))
 }
 
 func (c *controlHandler) latestCrashes(r *http.Request) (any, error) {

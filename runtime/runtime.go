@@ -459,7 +459,7 @@ func (rt *Runtime) ending() bool {
 // operatedParts returns what an operator sees besides what the methods of the Runtime show.
 func (rt *Runtime) operatedParts() operatedParts {
 	return operatedParts{
-		log: rt.log, began: rt.began, generation: rt.generations.now, events: rt.events, lines: rt.lines, children: rt.children, sockets: rt.sockets,
+		log: rt.log, began: rt.began, generation: rt.generations.now, events: rt.events, lines: rt.lines, children: rt.children, sockets: rt.sockets, actorSystem: rt.System,
 		metrics: func() (page tracing.MetricsPage, ok bool) {
 			page, ok = rt.pipeline.(tracing.MetricsPage)
 			return page, ok
