@@ -266,6 +266,19 @@ func TestControlWrites(t *testing.T) {
 	if status, body := o.do("POST", "resume?listener=http"); status != 200 || p.Listeners()[0].Paused {
 		t.Errorf("resume: %d %s", status, body)
 	}
+	for _, what := range []string{"restart", "stop", "kill"} {
+		was := p.processes()["web/1"]
+		if status, body := o.do("POST", what+"?process=web/1"); status != 200 {
+			t.Errorf("%s: %d %s", what, status, body)
+		}
+		runtimetest.Eventually(t, "another web/1", func() bool { now := p.processes()["web/1"]; return now != 0 && now != was })
+		if status, body := o.do("POST", what+"?process=web/9"); status != 404 {
+			t.Errorf("%s of none: %d %s", what, status, body)
+		}
+	}
+	if _, text := o.do("GET", "config"); !strings.Contains(text, "\nweb.Size 3\n") {
+		t.Errorf("after the scaling the configuration is\n%s", text)
+	}
 	status, body := o.do("POST", "reload?follow=1")
 	if status != 200 || !strings.Contains(body, `"kind":"replaced"`) || !strings.Contains(body, "event: done\ndata: {\"ok\":true") {
 		t.Errorf("reload: %d %s", status, body)

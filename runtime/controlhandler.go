@@ -41,6 +41,10 @@ type operated interface {
 	Scale(ctx context.Context, pool string, size int) error
 	PauseListener(name string) error
 	ResumeListener(name string) error
+	Describe() string
+	Restart(ctx context.Context, name string) error
+	Stop(ctx context.Context, name string) error
+	Kill(ctx context.Context, name string) error
 }
 
 // operatedParts is what the handler shows besides.
@@ -86,6 +90,10 @@ func newControlHandler(rt operated, parts operatedParts, readOnly bool) http.Han
 	})
 	get("actors/messages", c.messages)
 	mux.HandleFunc("GET /v1/tree", c.serveTree)
+	mux.HandleFunc("GET /v1/config", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		fmt.Fprint(w, rt.Describe())
+	})
 	mux.HandleFunc("GET /v1/events", c.serveEvents)
 	mux.HandleFunc("GET /v1/logs", c.serveLogs)
 	mux.HandleFunc("GET /v1/stacks", c.serveStacks)

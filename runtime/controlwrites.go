@@ -30,6 +30,9 @@ func (c *controlHandler) handleWrites(mux *http.ServeMux) {
 		}
 		return c.Scale(ctx, r.FormValue("pool"), size)
 	})
+	for what, do := range map[string]func(context.Context, string) error{"restart": c.Restart, "stop": c.Stop, "kill": c.Kill} {
+		post(what, func(ctx context.Context, r *http.Request) error { return do(ctx, r.FormValue("process")) })
+	}
 	post("pause", func(_ context.Context, r *http.Request) error { return c.PauseListener(r.FormValue("listener")) })
 	post("resume", func(_ context.Context, r *http.Request) error { return c.ResumeListener(r.FormValue("listener")) })
 	post("loglevel", func(_ context.Context, r *http.Request) error {
@@ -153,6 +156,7 @@ func (c *controlHandler) serveBundle(w http.ResponseWriter, r *http.Request) {
 	t := c.Snapshot()
 	add("tree.txt", []byte(t.String()))
 	addJSON("tree.json", t)
+	add("config.txt", []byte(c.Describe()))
 	addJSON("about.json", c.about())
 	addJSON("workers.json", c.workers())
 	addJSON("listeners.json", c.listenerRows())
