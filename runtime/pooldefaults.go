@@ -56,19 +56,16 @@ func (p Pool) startTogether() int {
 
 // rules returns the part of p that internal/pool needs; p must be complete.
 func (p Pool) rules() pool.Config {
+	retries := maxKilledStarts
+	if p.OTP {
+		retries = 0
+	}
 	return pool.Config{
 		Surge: max(p.Rollout.Surge, 0), Unavailable: p.Rollout.Unavailable, Spares: p.Spares,
 		Draining: p.Rollout.MaxDraining, Recycling: p.Recycle.Max, RemovalOrder: pool.RemovalOrder(p.ScaleDown),
-		Retry: spareRetry, MaxRetry: maxSpareRetry, KillRetries: p.killRetries(),
+		Retry: spareRetry, MaxRetry: maxSpareRetry, KillRetries: retries,
 	}
 }
 
 // maxKilledStarts is how often a start is tried again when its worker is killed from outside.
 const maxKilledStarts = 5
-
-func (p Pool) killRetries() int {
-	if p.OTP {
-		return 0
-	}
-	return maxKilledStarts
-}

@@ -1,6 +1,7 @@
 package coppice
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -326,7 +327,7 @@ func (c *poolDriver) drain(e pool.Effect) {
 	c.mu.Unlock()
 	limit := c.pool.Shutdown
 	if e.Why == pool.ForStop {
-		limit = c.atEnd()
+		limit = cmp.Or(time.Duration(c.stopTime.Load()), limit)
 	}
 	c.note(e.Slot, w.event(Event{Kind: DrainBegan, Why: e.Why.String(), Limit: drainOf(limit)}))
 	inSlot := next == w
@@ -349,15 +350,6 @@ func (c *poolDriver) drain(e pool.Effect) {
 	default:
 		w.retire()
 	}
-}
-
-// atEnd returns how long a worker may take from the request to stop until the kill, at the end of
-// the pool.
-func (c *poolDriver) atEnd() time.Duration {
-	if d := c.stopTime.Load(); d != 0 {
-		return time.Duration(d)
-	}
-	return c.pool.Shutdown
 }
 
 // stopsIn returns how long the pool may take to stop.

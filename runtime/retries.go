@@ -27,7 +27,9 @@ func (s *retries) retry(ctx context.Context, name string, try func() error) erro
 		case <-ctx.Done():
 			return err
 		}
-		s.tried()
+		s.mu.Lock()
+		s.attempts++
+		s.mu.Unlock()
 		err = try()
 	}
 	return err
@@ -58,12 +60,6 @@ func (s *retries) begin(name string, err error) {
 		s.since = time.Now()
 		s.log.Error(s.began, "name", name, "err", err)
 	}
-}
-
-func (s *retries) tried() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.attempts++
 }
 
 func (s *retries) end() {

@@ -128,7 +128,8 @@ func (m *serviceManager) keepStatus(ctx context.Context) {
 	}
 }
 
-// signsOfLife reports at intervals that the tree is supervised. If a sign does not get through, no
+// signsOfLife reports at intervals that everything that decides takes its turns: each supervisor of
+// the tree, each pool, and the goroutine that handles the signals, if Run does. If a sign does not get through, no
 // further sign follows it, because it could arrive when it is no longer true. Other messages may
 // hold it up for half of an interval.
 func (m *serviceManager) signsOfLife(ctx context.Context, every time.Duration) {
@@ -140,16 +141,10 @@ func (m *serviceManager) signsOfLife(ctx context.Context, every time.Duration) {
 			return
 		case <-ticker.C:
 		}
-		if m.turns(ctx) && m.teller.Flush(every/2) {
+		if m.signalsTurn(ctx) && m.tree.Turn(ctx) == nil && m.teller.Flush(every/2) {
 			m.teller.Tell(daemon.SdNotifyWatchdog)
 		}
 	}
-}
-
-// turns reports whether everything that decides takes its turns: each supervisor of the tree, each
-// pool, and the goroutine that handles the signals, if Run does. It waits for a turn of each.
-func (m *serviceManager) turns(ctx context.Context) bool {
-	return m.signalsTurn(ctx) && m.tree.Turn(ctx) == nil
 }
 
 func (m *serviceManager) signalsTurn(ctx context.Context) bool {

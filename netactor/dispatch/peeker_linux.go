@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"sync"
@@ -165,7 +166,7 @@ func (k *peeker) next() time.Time {
 }
 
 func (k *peeker) left(p *balance.PendingConn) time.Duration {
-	return peekTimeout(k.peek) - time.Duration(shm.Monotonic()-p.At)
+	return cmp.Or(k.peek.Timeout, defaultTimeout) - time.Duration(shm.Monotonic()-p.At)
 }
 
 // wait waits for events and returns their number; 0 after wakeLocked or at the deadline.

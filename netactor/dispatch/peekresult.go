@@ -20,14 +20,6 @@ const (
 	defaultTimeout = time.Second
 )
 
-// peekTimeout returns how long a connection may take to send enough.
-func peekTimeout(p netactor.Peek) time.Duration {
-	if p.Timeout == 0 {
-		return defaultTimeout
-	}
-	return p.Timeout
-}
-
 // peekResult is the result of the first bytes of a connection.
 type peekResult struct {
 	verdict netactor.PeekVerdict

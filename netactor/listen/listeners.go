@@ -67,7 +67,7 @@ func New(cfg Config) *Listeners {
 	}
 	ls := &Listeners{
 		cfg:             cfg,
-		conns:           newOpenConns(),
+		conns:           &openConns{all: map[*connRecord]net.Conn{}, none: make(chan struct{}, 1)},
 		byNumber:        make(map[uint64]openSocket),
 		unknownToMaster: make(map[openSocket]bool),
 		reporters:       make(map[uint64]*reporter),
@@ -256,7 +256,7 @@ func (ls *Listeners) forget(s openSocket, number uint64) *fdipc.Conn {
 func (ls *Listeners) reporterLocked(number uint64) *reporter {
 	r := ls.reporters[number]
 	if r == nil {
-		r = newReporter(number)
+		r = &reporter{number: number, joined: make(chan struct{})}
 		ls.reporters[number] = r
 	}
 	return r

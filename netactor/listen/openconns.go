@@ -16,10 +16,6 @@ type openConns struct {
 	none    chan struct{} // capacity 1: all may be empty
 }
 
-func newOpenConns() *openConns {
-	return &openConns{all: map[*connRecord]net.Conn{}, none: make(chan struct{}, 1)}
-}
-
 // add adds c, whose record is r.
 func (o *openConns) add(c net.Conn, r *connRecord) {
 	o.mu.Lock()

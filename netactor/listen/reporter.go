@@ -32,10 +32,6 @@ type reporter struct {
 	joined chan struct{} // closed when a dispatcher has answered a join
 }
 
-func newReporter(number uint64) *reporter {
-	return &reporter{number: number, joined: make(chan struct{})}
-}
-
 // inRotation handles the message that a dispatcher offers connections here.
 func (r *reporter) inRotation() { r.once.Do(func() { close(r.joined) }) }
 

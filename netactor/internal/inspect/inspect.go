@@ -1,10 +1,6 @@
-// Package inspect lets tests that run the three programs of package netactor together look into
-// each of them, and change some of it. Each program sets its functions in an init; only tests call
-// them.
-//
-// It is no test file because such tests lie in package netactor: they use the unexported parts of
-// three packages at once, and Go shares an export_test.go with the tests of its own package only.
-// A program pays for it with the assignments at its start, and with one field of a Dispatcher.
+// Package inspect lets tests look into the three programs of package netactor and change some of
+// them. Each program sets its functions in an init; only tests call them. It is no test file because
+// Go shares an export_test.go with the tests of its own package only.
 package inspect
 
 import "time"

@@ -30,9 +30,6 @@ func NewTeller(address string, failed func(error)) *Teller {
 // Tell queues a datagram. It never blocks.
 func (t *Teller) Tell(state string) { t.q.Put(state) }
 
-// Idle reports whether everything is sent.
-func (t *Teller) Idle() bool { return t.q.Flush(0) }
-
 // Flush waits until everything is sent, at most d, and reports whether it is.
 func (t *Teller) Flush(d time.Duration) bool { return t.q.Flush(d) }
 

@@ -26,7 +26,7 @@ func TestTellerOfOneThatStandsStill(t *testing.T) {
 	for i := range told {
 		tl.Tell(fmt.Sprint(i))
 	}
-	if tl.Idle() {
+	if tl.Flush(0) {
 		t.Fatal("everything is sent, to a socket that nobody reads")
 	}
 	over := make(chan struct{})
