@@ -74,6 +74,14 @@ func init() {
 			Intensity: supervisor.Intensity{Max: 10, Period: time.Second},
 		}
 	}
+	trees["a func that starts a pool"] = func() coppice.Config {
+		return coppice.Config{Children: []coppice.ChildSpec{
+			coppice.Func{Name: "manager", Restart: supervisor.Temporary, Run: func(ctx context.Context) error {
+				return coppice.Running().StartChild(ctx, "", coppice.Pool{Name: "web", Size: 1, Function: "obedient"})
+			}},
+			coppice.Pool{Name: "slow", Size: 1, Worker: idle},
+		}}
+	}
 	trees["no listener at first"] = func() coppice.Config {
 		return coppice.Config{Children: []coppice.ChildSpec{wait}}
 	}
@@ -321,6 +329,19 @@ func TestAddedPool(t *testing.T) {
 	}
 	p.wantSize(1)
 	p.wantLog(map[string]int{"a child declares other values": 0, "level=WARN": 0, "level=ERROR": 1}) // the kill
+}
+
+// TestChildOfFunc: a func that starts a child as the tree starts waits for the tree.
+func TestChildOfFunc(t *testing.T) {
+	p := startTree(t, "a func that starts a pool")
+	runtimetest.Eventually(t, "the pool", func() bool { c, ok := p.at("web/0"); return ok && c.State == "running" })
+	var names []string
+	for _, c := range p.Snapshot().Children {
+		names = append(names, c.Name)
+	}
+	if i, j := slices.Index(names, "slow"), slices.Index(names, "web"); i < 0 || j < i {
+		t.Errorf("children %v", names)
+	}
 }
 
 // TestReloadWithoutFunction: a reload to a program that has not registered a function that the tree

@@ -44,7 +44,7 @@ func (rt *Runtime) restart(ctx context.Context, name string) error {
 			return err
 		}
 		for _, slot := range c.slotNumbers() {
-			if err := c.restartSlot(ctx, slot); err != nil {
+			if err := c.restartSlot(ctx, slot); err != nil && !errors.Is(err, ErrNoChild) { // it may be removed
 				return err
 			}
 		}
@@ -162,6 +162,9 @@ func (c *poolDriver) restartSlot(ctx context.Context, slot int) error {
 		return ctx.Err()
 	}
 	_, err := c.sup.RestartChild(ctx, c.slotID(slot))
+	if errors.Is(err, supervisor.ErrNotFound) {
+		return ErrNoChild
+	}
 	return err
 }
 

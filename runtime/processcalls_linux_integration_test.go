@@ -57,6 +57,9 @@ func TestRestart(t *testing.T) {
 		}
 		return sum
 	}
+	if err := errors.Join(p.Scale(t.Context(), "web", 3), p.Scale(t.Context(), "web", 2)); err != nil {
+		t.Fatal(err)
+	}
 	for _, row := range []struct {
 		name      func() string
 		path      []string
@@ -118,7 +121,7 @@ func TestRestart(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	for what, err := range map[string]error{
-		"restart": p.Restart(t.Context(), "web/7"), "stop": p.Stop(t.Context(), "web/7"), "kill": p.Kill(t.Context(), "web/7"),
+		"restart": p.Restart(t.Context(), "web/2"), "stop": p.Stop(t.Context(), "web/7"), "kill": p.Kill(t.Context(), "web/7"),
 		"restart of no child": p.Restart(t.Context(), "api"), "stop of a func": p.Stop(t.Context(), "clock"), "kill of a pool": p.Kill(t.Context(), "web"),
 	} {
 		if !errors.Is(err, coppice.ErrNoChild) || strings.Count(err.Error(), "coppice: ") != 1 {
