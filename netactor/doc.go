@@ -80,8 +80,8 @@
 //
 // # Duties
 //
-// docs/architecture.md, "Connecting the parts of netactor", has the duties of the code that connects
-// the parts, as package coppice does, in their order.
+// docs/architecture.md, "Connecting the parts of netactor", has the duties of the code that
+// connects the parts, as package coppice does, in their order.
 //
 // # Limits
 //

@@ -77,13 +77,11 @@
 //   - No two instances of a child run at the same time, but for leaked ones.
 //   - A child is started only when all declared before it are up, at the first
 //     start and in a group's restart.
-//   - A child that is slow to start or stop does not delay others: with OneForOne
-//     and Dynamic the children are independent; a group's restart delays the
-//     members of the group and requests to change this supervisor. Reading never
-//     waits.
-//   - Calls are answered as if calls and ends of children came one after another.
-//     An answer, an event, or a return from Start comes after the snapshot that
-//     shows its outcome.
+//   - A child that is slow to start or stop does not delay others: with OneForOne and Dynamic the
+//     children are independent; a group's restart delays the members of the group and requests to
+//     change this supervisor. Reading never waits.
+//   - Calls are answered as if calls and ends of children came one after another. An answer, an
+//     event, or a return from Start comes after the snapshot that shows its outcome.
 //   - An instance's end is handled once. The end of an instance that the supervisor
 //     itself stops never counts as a failure.
 //

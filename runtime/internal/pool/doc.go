@@ -24,7 +24,6 @@
 //     drain are not counted.
 //   - A roll ends with every slot of the new generation, or every slot of the old one. A
 //     slot whose way back fails keeps its worker until one of the old generation is ready.
-//   - At most Config.Draining workers drain. Beyond that the one that began first is
-//     forced to end.
+//   - At most Config.Draining workers drain. Beyond that the one that began first is forced to end.
 //   - After Stop nothing is launched. Gone comes when the last worker has ended.
 package pool

@@ -9,10 +9,9 @@
 // # What the driver owes
 //
 //   - Effects are carried out in the order given.
-//   - Every [Start] is answered by exactly one of [Started], [StartFailed] or
-//     [Ignored], and every instance that was [Started] by exactly one [Exited]
-//     after it. Answers carry the Run of the effect they answer; an answer
-//     with an old Run is dropped (a late Started is killed).
+//   - Every [Start] is answered by exactly one of [Started], [StartFailed] or [Ignored], and every
+//     instance that was [Started] by exactly one [Exited] after it. Answers carry the Run of the
+//     effect they answer; an answer with an old Run is dropped (a late Started is killed).
 //   - A [SetTimer] replaces the child's former timer; when its time has come
 //     a [Timer] event follows, after the events that were already waiting.
 //   - After [Terminated] no event has any effect.
