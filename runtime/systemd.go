@@ -129,9 +129,9 @@ func (m *serviceManager) keepStatus(ctx context.Context) {
 }
 
 // signsOfLife reports at intervals that everything that decides takes its turns: each supervisor of
-// the tree, each pool, and the goroutine that handles the signals, if Run does. If a sign does not get through, no
-// further sign follows it, because it could arrive when it is no longer true. Other messages may
-// hold it up for half of an interval.
+// the tree, each pool, and the goroutine that handles the signals, if Run does. If a sign does not
+// get through, no further sign follows it, because it could arrive when it is no longer true. Other
+// messages may hold it up for half of an interval.
 func (m *serviceManager) signsOfLife(ctx context.Context, every time.Duration) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
