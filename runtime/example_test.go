@@ -33,7 +33,7 @@ func ExampleRuntime_StartChild() {
 		fmt.Println(err)
 		return
 	}
-	defer rt.Shutdown(ctx)
+	defer func() { _ = rt.Shutdown(ctx) }()
 
 	pool := coppice.Pool{
 		Name: "thumbs", Size: 2, Function: "thumbnails",
