@@ -350,12 +350,15 @@ func recycleByRequests(t *testing.T) {
 
 // dueNow returns the next event that names a due worker, if one has come.
 func (p *runningTree) dueNow(events *coppice.EventReader) *coppice.Event {
-	for _, ev := range events.Kept(1000) {
-		if ev.Kind == coppice.WorkerDue {
-			return &ev
+	for {
+		kept := events.Kept(1)
+		if len(kept) == 0 {
+			return nil
+		}
+		if kept[0].Kind == coppice.WorkerDue {
+			return &kept[0]
 		}
 	}
-	return nil
 }
 
 // TestScaleAgain: a worker's first frame is its hello, whatever the other processes send it as soon
