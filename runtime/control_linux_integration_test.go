@@ -283,6 +283,9 @@ func TestControlWrites(t *testing.T) {
 	if status != 200 || !strings.Contains(body, `"kind":"replaced"`) || !strings.Contains(body, "event: done\ndata: {\"ok\":true") {
 		t.Errorf("reload: %d %s", status, body)
 	}
+	if _, body := o.do("POST", "scale?pool=nix&size=1&follow=1"); !strings.Contains(body, `{"ok":false,"status":404,"error":"`) {
+		t.Errorf("scale of no pool: %s", body)
+	}
 	if after := p.processes(); after["web/0"] == before["web/0"] || after["web/0"] == 0 {
 		t.Errorf("after the reload %v, before %v", after, before)
 	}

@@ -113,7 +113,7 @@ func httpStatus(err error) int {
 	switch {
 	case invalid, errors.Is(err, errParameter):
 		return http.StatusBadRequest
-	case errors.Is(err, ErrNoChild), errors.Is(err, ErrNoListener), errors.Is(err, actors.ErrNoActor):
+	case errors.Is(err, ErrNoChild), errors.Is(err, ErrNoListener), errors.Is(err, ErrNoPool), errors.Is(err, actors.ErrNoActor):
 		return http.StatusNotFound
 	case errors.Is(err, ErrUnsupported), errors.Is(err, actors.ErrNotInspector):
 		return http.StatusNotImplemented
@@ -466,14 +466,18 @@ func (c *controlHandler) serveLogs(w http.ResponseWriter, r *http.Request) {
 		control.Answer(w, slices.DeleteFunc(c.keptLines(cursor), func(l logLine) bool { return !wanted(l.OutputLine) }))
 		return
 	}
+	lost := uint64(0) // since the last line that was wanted
 	control.NewStream(w).Follow(r.Context(), func(ctx context.Context) (string, uint64, any, error) {
 		for {
 			e, err := c.lines.Next(ctx, cursor)
 			if err != nil {
 				return "", 0, nil, err
 			}
+			lost += e.Lost
 			if cursor = e.Cursor; wanted(e.Value) {
-				return "line", e.Cursor, logLine{e.Cursor, e.Lost, e.Value}, nil
+				line := logLine{e.Cursor, lost, e.Value}
+				lost = 0
+				return "line", e.Cursor, line, nil
 			}
 		}
 	})

@@ -61,9 +61,10 @@ func (c *controlHandler) write(h http.HandlerFunc) http.HandlerFunc {
 
 // result is how a write ended.
 type result struct {
-	OK    bool    `json:"ok"`
-	Error string  `json:"error,omitempty"`
-	Took  float64 `json:"took_seconds"`
+	OK     bool    `json:"ok"`
+	Status int     `json:"status,omitempty"` // that the error would have without a stream
+	Error  string  `json:"error,omitempty"`
+	Took   float64 `json:"took_seconds"`
 }
 
 // perform does what a client asks for, until it is done, the client has gone, or the time in the
@@ -110,7 +111,7 @@ func (c *controlHandler) perform(w http.ResponseWriter, r *http.Request, what st
 	}
 	res := result{OK: err == nil, Took: time.Since(began).Seconds()}
 	if err != nil {
-		res.Error = err.Error()
+		res.Status, res.Error = httpStatus(err), err.Error()
 	}
 	_ = stream.Send("done", 0, res)
 }
