@@ -290,17 +290,18 @@ func (c *chaos) operate(what string, do func() error) {
 // whole waits until every process is there and runs.
 func (c *chaos) whole() {
 	c.t.Helper()
-	want := map[coppice.Role]int{"worker": 5, "spare": 1, "listener": 1, "process": 1}
+	want := map[coppice.Role]int{coppice.RoleWorker: 5, coppice.RoleSpare: 1, coppice.RoleListener: 1, coppice.RoleProcess: 1}
 	runtimetest.Eventually(c.t, "everybody runs", func() bool {
 		got := map[coppice.Role]int{}
 		c.Snapshot().Walk(func(n coppice.Tree) {
 			switch n.Role {
-			case "worker", "spare", "listener", "process", "draining", "candidate":
+			case coppice.RoleWorker, coppice.RoleSpare, coppice.RoleListener, coppice.RoleProcess, coppice.RoleDraining, coppice.RoleCandidate:
 				if n.State == coppice.StateRunning {
 					got[n.Role]++
 				} else {
 					got["not running"]++
 				}
+			default: // runs no program
 			}
 		})
 		return maps.Equal(got, want)

@@ -2,6 +2,7 @@ package coppice
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"math"
 	"strings"
@@ -29,7 +30,7 @@ type EventReader struct {
 // error. After the last event of a tree that has ended it returns [ErrStopping].
 func (r *EventReader) Next(ctx context.Context) (Event, error) {
 	e, err := r.log.Next(ctx, r.cursor)
-	if err == history.ErrClosed {
+	if errors.Is(err, history.ErrClosed) {
 		return Event{}, ErrStopping
 	}
 	return r.read(e), err

@@ -62,16 +62,11 @@ func workersOf(pool Tree, path string) (states []string) {
 			states = append(states, string(w.Role))
 			continue
 		}
-		switch state {
-		case StateStarting:
+		if state == StateStarting || state == StateRestarting {
 			if starting[name] {
 				continue
 			}
-			starting[name] = true
-		case StateRestarting:
-			if starting[name] {
-				continue
-			}
+			starting[name] = state == StateStarting
 		}
 		states = append(states, string(state))
 	}
