@@ -1,0 +1,191 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// serve lets a handler answer at a socket, as a tree would, until the test closes the server.
+func serve(t *testing.T, dir, name string, h http.HandlerFunc) *http.Server {
+	t.Helper()
+	ln, err := net.Listen("unix", filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: h}
+	go s.Serve(ln) // ends with Close
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func says(program string, pid int) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"program":%q,"pid":%d,"state":"running"}`, program, pid)
+	}
+}
+
+// ctl runs a command line, and returns its exit code and what it has printed.
+func ctl(ctx context.Context, dirs []string, args ...string) (code int, out, err string) {
+	var o, e bytes.Buffer
+	c := &command{out: &o, err: &e, dirs: dirs}
+	code = c.run(ctx, args)
+	return code, o.String(), e.String()
+}
+
+// socketDirectory returns a directory as a tree makes it.
+func socketDirectory(t *testing.T) string {
+	dir := filepath.Join(t.TempDir(), "d")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestPick: the only tree is meant, of several the one that is named; sockets of ended trees, and
+// directories that others can change, count for nothing.
+func TestPick(t *testing.T) {
+	dir, open := socketDirectory(t), socketDirectory(t)
+	dirs := []string{filepath.Join(dir, "missing"), dir, open, dir}
+	check := func(want int, says string, args ...string) {
+		t.Helper()
+		code, out, err := ctl(t.Context(), dirs, args...)
+		if code != want || !strings.Contains(out+err, says) {
+			t.Errorf("%q: code %d, want %d\n%s%s", args, code, want, out, err)
+		}
+		if code != 0 && !strings.Contains(err, "next: ") {
+			t.Errorf("%q: the error does not say what to do next: %s", args, err)
+		}
+	}
+	if err := os.Chmod(open, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	serve(t, open, "evil.1.sock", says("evil", 1))
+	stale, err := net.Listen("unix", filepath.Join(dir, "old.5.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale.(*net.UnixListener).SetUnlinkOnClose(false)
+	stale.Close()
+	check(codeNoTree, "no tree of this user runs here", "loglevel")
+	check(codeNoTree, "no tree of this user runs here", "ls")
+	check(0, "[]", "ls", "-o", "json")
+	serve(t, dir, "shop.10.sock", says("shop", 10))
+	check(0, "default", "loglevel")
+	check(codeNoTree, `no tree "nix"`, "loglevel", "-t", "nix")
+	check(codeNoTree, "no tree listens", "loglevel", "-t", filepath.Join(dir, "old.5.sock"))
+	serve(t, dir, "shop.11.sock", says("shop", 11))
+	serve(t, dir, "mail.12.sock", says("mail", 12))
+	check(codeUsage, "3 trees run here: mail (pid 12), shop (pid 10), shop (pid 11)", "loglevel")
+	check(codeUsage, "2 trees", "loglevel", "-t", "shop")
+	check(0, "default", "loglevel", "-t", "mail")
+	check(0, "default", "loglevel", "--tree", "11")
+	check(0, "default", "loglevel", "-t", filepath.Join(dir, "shop.10.sock"))
+	check(0, "shop.11.sock", "ls")
+}
+
+// TestUsage: a command line that cannot be used is code 2.
+func TestUsage(t *testing.T) {
+	dir := socketDirectory(t)
+	serve(t, dir, "shop.10.sock", says("shop", 10))
+	for _, args := range []string{"nix", "ps --nix", "ps more", "why", "scale web", "ps -o xml", "profile web/0 --cpu 1s --heap", "profile web/0 --kind nix", "profile web/0 --cpu 1h", "reload --wait=false", "diff /missing"} {
+		if code, _, err := ctl(t.Context(), []string{dir}, strings.Fields(args)...); code != codeUsage || !strings.Contains(err, "next: ") {
+			t.Errorf("%s: code %d, %s", args, code, err)
+		}
+	}
+	for _, args := range []string{"", "help", "help profile", "completion bash", "ps --help"} {
+		if code, out, err := ctl(t.Context(), []string{dir}, strings.Fields(args)...); code != 0 || out == "" {
+			t.Errorf("%s: code %d, %s", args, code, err)
+		}
+	}
+}
+
+// TestErrors: the endpoint's errors are told, each with what to do next.
+func TestErrors(t *testing.T) {
+	for status, next := range map[int]string{403: "read-only", 404: "coppicectl ps", 409: "coppicectl why", 501: "does not have that", 503: "again", 504: "--timeout"} {
+		dir := socketDirectory(t)
+		serve(t, dir, "shop.10.sock", func(w http.ResponseWriter, r *http.Request) {
+			switch r.URL.Path {
+			case "/v1/":
+				says("shop", 10)(w, r)
+			case "/v1/workers":
+				fmt.Fprint(w, "[]")
+			case "/v1/scale": // of a stream the status is in the last message
+				fmt.Fprintf(w, "event: done\ndata: {\"ok\":false,\"status\":%d,\"error\":\"coppice: because\"}\n\n", status)
+			default:
+				w.WriteHeader(status)
+				fmt.Fprintf(w, `{"status":%d,"error":"coppice: because"}`, status)
+			}
+		})
+		for _, args := range []string{"stacks web/0", "scale web 2", "reload"} {
+			code, _, err := ctl(t.Context(), []string{dir}, strings.Fields(args)...)
+			if code != codeFailed || !strings.Contains(err, "coppicectl: because\n  next: ") || !strings.Contains(err, next) {
+				t.Errorf("%s, status %d: code %d, %s", args, status, code, err)
+			}
+		}
+	}
+}
+
+// TestFollowGoesOn: a stream that breaks is asked for again from the last cursor on, what was lost
+// is told, and the end of the tree is code 4.
+func TestFollowGoesOn(t *testing.T) {
+	dir := socketDirectory(t)
+	var s *http.Server
+	var asked []string
+	s = serve(t, dir, "shop.10.sock", func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/v1/":
+			says("shop", 10)(w, r)
+		case r.Header.Get("Accept") == "":
+			fmt.Fprint(w, `[{"cursor":1,"text":"one"},{"cursor":2,"text":"two"}]`)
+		default:
+			asked = append(asked, r.Header.Get("Last-Event-ID"))
+			switch len(asked) {
+			case 1:
+				fmt.Fprint(w, "event: event\nid: 3\ndata: {\"cursor\":3,\"text\":\"three\"}\n\ndata: {\"cut off")
+			case 2:
+				fmt.Fprint(w, "event: event\nid: 9\ndata: {\"cursor\":9,\"lost\":5,\"text\":\"nine\"}\n\n")
+			default:
+				go s.Close()
+				<-r.Context().Done()
+			}
+		}
+	})
+	code, out, err := ctl(t.Context(), []string{dir}, "events", "-f", "-n", "1")
+	var texts []string
+	for line := range strings.Lines(out) {
+		texts = append(texts, strings.TrimSpace(line[strings.IndexByte(line, ' '):]))
+	}
+	if got, want := strings.Join(texts, "|"), "two|three|5 events lost: they are no longer kept|nine"; code != codeLost || got != want {
+		t.Errorf("code %d, %q, want %q\n%s", code, got, want, err)
+	}
+	if got := strings.Join(asked, " "); got != "2 3 9" {
+		t.Errorf("asked for what comes after %s", got)
+	}
+	if !strings.Contains(err, "shop (pid 10) has ended") {
+		t.Error(err)
+	}
+}
+
+// TestWriteLost: a write whose connection breaks before the end is code 4.
+func TestWriteLost(t *testing.T) {
+	dir := socketDirectory(t)
+	serve(t, dir, "shop.10.sock", func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "POST" {
+			fmt.Fprint(w, "event: event\nid: 1\ndata: {\"kind\":\"tree reloading\",\"generation\":2}\n\n")
+		} else if r.URL.Path == "/v1/workers" {
+			fmt.Fprint(w, "[]")
+		} else {
+			says("shop", 10)(w, r)
+		}
+	})
+	if code, out, err := ctl(t.Context(), []string{dir}, "reload"); code != codeLost || out != "reload to generation 2\n" {
+		t.Errorf("code %d, %s%s", code, out, err)
+	}
+}

@@ -1,0 +1,214 @@
+// Coppicectl shows and steers the trees of programs built on Coppice, by the endpoint that
+// docs/control.md describes. README.md has a transcript.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	c := &command{out: os.Stdout, err: os.Stderr, dirs: directories()}
+	code := c.run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// command is one run of coppicectl.
+type command struct {
+	out, err io.Writer
+	dirs     []string // where sockets are
+	which    string   // --tree
+	output   string   // --output
+}
+
+func (c *command) run(ctx context.Context, args []string) int {
+	root := c.root()
+	root.SetArgs(args)
+	root.SetOut(c.out)
+	root.SetErr(c.err)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	f := failureOf(err)
+	if f.err.Error() != "" {
+		first, rest, _ := strings.Cut(strings.TrimPrefix(f.Error(), "coppice: "), "\n")
+		fmt.Fprintln(c.err, "coppicectl: "+clean(first))
+		for line := range strings.Lines(rest) {
+			fmt.Fprintln(c.err, "  "+clean(strings.TrimRight(line, "\n")))
+		}
+	}
+	if f.next != "" {
+		fmt.Fprintln(c.err, "  next: "+f.next)
+	}
+	return f.code
+}
+
+// view is what standard output is.
+func (c *command) view() view {
+	v := view{now: time.Now()}
+	if f, ok := c.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		v.width, v.height, _ = term.GetSize(int(f.Fd())) // 0 = without end
+		v.colors = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	}
+	return v
+}
+
+func (c *command) json() bool { return c.output == "json" }
+
+func (c *command) lines(lines []string) {
+	for _, l := range lines {
+		fmt.Fprintln(c.out, l)
+	}
+}
+
+// print prints JSON as it came, or the lines that text makes.
+func (c *command) print(raw []byte, text func() []string) {
+	if c.json() {
+		fmt.Fprintf(c.out, "%s\n", bytes.TrimSpace(raw))
+		return
+	}
+	c.lines(text())
+}
+
+func (c *command) printValue(v any, text func() []string) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // it is one of ours
+	}
+	c.print(b, text)
+}
+
+// show asks for a path, decodes the answer, and prints it.
+func show[T any](c *command, ctx context.Context, t *tree, path string, query url.Values, text func(T) []string) error {
+	var raw json.RawMessage
+	if err := t.get(ctx, path, query, &raw); err != nil {
+		return err
+	}
+	var v T
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return fail(codeFailed, "is coppicectl as new as the program?", "the answer cannot be read: %w", err)
+	}
+	c.print(raw, func() []string { return text(v) })
+	return nil
+}
+
+// write asks for a change, shows how it goes on, and returns why it failed.
+func (c *command) write(ctx context.Context, t *tree, path string, query url.Values) error {
+	var workers []worker
+	if err := t.get(ctx, "workers", nil, &workers); err != nil {
+		return err
+	}
+	var end *result
+	p, v := newProgress(workers), c.view()
+	erase, cursor := "", uint64(0)
+	tell := func(raw []byte) error {
+		var e event
+		if err := json.Unmarshal(raw, &e); err != nil {
+			return err
+		}
+		cursor = e.Cursor
+		if c.json() {
+			fmt.Fprintf(c.out, "%s\n", raw)
+			return nil
+		}
+		line, transient := p.add(e)
+		switch {
+		case line == "":
+		case !transient:
+			line, _, _ = strings.Cut(line, "\n")
+			fmt.Fprintln(c.out, erase+clean(line))
+			erase = ""
+		case v.width > 0:
+			erase = "\r\x1b[K"
+			fmt.Fprint(c.out, erase+shorten(clean(line), v.width-1))
+		}
+		return nil
+	}
+	err := t.stream(ctx, http.MethodPost, path, query, "", func(m message) error {
+		if m.event == "done" {
+			end = new(result)
+			return json.Unmarshal(m.data, end)
+		}
+		return tell(m.data)
+	})
+	for range 20 { // a pool's last events may come after the end of the reload
+		var late []json.RawMessage
+		if end == nil || p.rolling <= 0 || t.get(ctx, "events", url.Values{"after": {fmt.Sprint(cursor)}}, &late) != nil {
+			break
+		}
+		for _, raw := range late {
+			_ = tell(raw) // it was decoded
+		}
+		if len(late) == 0 {
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
+	fmt.Fprint(c.out, erase)
+	switch {
+	case end == nil && ctx.Err() != nil:
+		return fail(codeFailed, "coppicectl events shows how the tree went back", "interrupted, and with it what was asked for")
+	case end == nil && errors.Is(err, errStream):
+		return fail(codeLost, "coppicectl ls shows whether the tree still runs, coppicectl events what became of it", "the connection was lost before the end")
+	case end == nil:
+		return err
+	case c.json():
+		b, _ := json.Marshal(end) // plain fields
+		fmt.Fprintf(c.out, "%s\n", b)
+	case end.OK:
+		fmt.Fprintln(c.out, p.end(*end))
+	}
+	if end.OK {
+		return nil
+	}
+	next := hint(end.Status)
+	if path == "reload" && end.Status != http.StatusGatewayTimeout {
+		next = "coppicectl why reload tells more, coppicectl crashes has the report; the old processes work on"
+	}
+	return fail(codeFailed, next, "%s", end.Error)
+}
+
+// entries prints what a path lists, at most n of it, and with follow what comes.
+func entries[T any](c *command, ctx context.Context, t *tree, path string, query url.Values, n int, follow bool, cursor func(T) string, text func(view, T) []string) error {
+	last := ""
+	one := func(raw []byte) error {
+		var v T
+		if err := json.Unmarshal(raw, &v); err != nil {
+			return err
+		}
+		last = cursor(v)
+		c.print(raw, func() []string { return text(c.view(), v) })
+		return nil
+	}
+	var all []json.RawMessage
+	if err := t.get(ctx, path, query, &all); err != nil {
+		return err
+	}
+	if n > 0 {
+		all = all[max(0, len(all)-n):]
+	}
+	for _, raw := range all {
+		if err := one(raw); err != nil {
+			return err
+		}
+	}
+	if !follow {
+		return nil
+	}
+	return t.follow(ctx, path, query, last, func(m message) error { return one(m.data) })
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"fmt"
+)
+
+// progress makes lines of the events of a reload, or of another write.
+type progress struct {
+	slots    int // that are to be replaced; 0 = it is not known
+	replaced int
+	rolling  int          // pools that reload
+	draining map[int]bool // by ID
+	pids     map[string]int
+}
+
+// newProgress returns the progress of what concerns these processes.
+func newProgress(workers []worker) *progress {
+	p := &progress{draining: map[int]bool{}, pids: map[string]int{}}
+	for _, w := range workers {
+		p.pids[w.Name] = w.PID
+		if w.Role == "worker" || w.Role == "listener" {
+			p.slots++
+		}
+	}
+	return p
+}
+
+// add returns the line for an event; "" = none. A transient line is replaced by the next.
+func (p *progress) add(e event) (line string, transient bool) {
+	name := e.Name
+	if name == "" && e.Slot != nil {
+		name = fmt.Sprintf("%s/%d", e.Path, *e.Slot)
+	}
+	if e.Path == "listeners" {
+		name = "listener"
+	}
+	switch e.Kind {
+	case "tree reloading":
+		return fmt.Sprintf("reload to generation %d", e.Generation), false
+	case "starting":
+		if e.Why == "roll back" {
+			return fmt.Sprintf("  %-14s goes back to generation %d", name, e.Generation), false
+		}
+		return fmt.Sprintf("  %-14s starts: %s", name, e.Why), true
+	case "replaced":
+		line = fmt.Sprintf("  %-14s ready in %s, pid %d", name, seconds(e.Took), e.PID)
+		if old := p.pids[name]; old != 0 {
+			line += fmt.Sprintf(" in place of %d", old)
+		}
+		p.pids[name] = e.PID
+		if e.Why == "reload" && p.slots > 0 {
+			p.replaced++
+			line += fmt.Sprintf("  [%d/%d]", p.replaced, max(p.slots, p.replaced))
+		}
+		return line, false
+	case "failed", "start failed":
+		return fmt.Sprintf("  %-14s failed: %s", name, e.Reason), false
+	case "exited":
+		return fmt.Sprintf("  %-14s ended: %s", name, e.Reason), false
+	case "started":
+		return fmt.Sprintf("  %-14s ready in %s, pid %d", name, seconds(e.Took), e.PID), false
+	case "reloading":
+		p.rolling++
+	case "reloaded":
+		p.rolling--
+	case "draining":
+		p.draining[e.ID] = true
+	case "drained":
+		delete(p.draining, e.ID)
+		if e.Reason != "shutdown" && e.Reason != "normal" {
+			return fmt.Sprintf("  %-14s its drain ended: %s", name, e.Reason), false
+		}
+	case "scaled", "gave up", "goes on over its budget":
+		return "  " + e.Text, false
+	}
+	return "", false
+}
+
+// end returns the last line of what succeeded.
+func (p *progress) end(r result) string {
+	line := "done"
+	if r.Took >= 0.001 {
+		line += " in " + seconds(r.Took)
+	}
+	if n := len(p.draining); n > 0 {
+		line += "; old processes that still drain: " + fmt.Sprint(n)
+	}
+	return line
+}

@@ -1,0 +1,228 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// view is where something is shown.
+type view struct {
+	now    time.Time
+	width  int // 0 = without end
+	height int // 0 = without end
+	colors bool
+}
+
+// listing renders the trees of the machine.
+func listing(v view, trees []tree) []string {
+	rows := make([][]cell, len(trees))
+	for i, t := range trees {
+		a := t.about
+		row := []cell{plain(a.Program), plain(number(a.PID)), plain(fmt.Sprint(a.UID)), stateCell(a.State), plain(number(a.Generation)), plain(ago(v.now, &a.Started)), plain(t.path)}
+		if t.err != nil {
+			row = []cell{plain(a.Program), plain(number(a.PID)), {}, {"no answer", red}, {}, {}, {t.path + ": " + t.err.Error(), red}}
+		}
+		rows[i] = row
+	}
+	return table([]column{{title: "PROGRAM"}, {title: "PID", right: true}, {title: "UID", right: true, spare: 3}, {title: "STATE"}, {title: "GEN", right: true, spare: 2}, {title: "UP", right: true, spare: 1}, {title: "SOCKET"}}, rows, v.width, v.colors)
+}
+
+// processes renders a row for each process.
+func processes(v view, workers []worker) []string {
+	rows := make([][]cell, len(workers))
+	for i, w := range workers {
+		note := cell{w.LastExit, dim}
+		if w.Unwell != "" {
+			note = cell{"unwell: " + w.Unwell, red}
+		}
+		rows[i] = []cell{
+			plain(w.Name), plain(w.Role), stateCell(w.State), plain(ago(v.now, w.Since)), plain(number(w.PID)), plain(number(w.ID)), plain(number(w.Generation)), plain(number(w.Incarnation)),
+			memory(w), cpuTime(w), plain(fmt.Sprint(w.Open)), plain(fmt.Sprint(w.Claimed)), files(w), note,
+		}
+	}
+	return table([]column{
+		{title: "NAME"}, {title: "ROLE", spare: 4}, {title: "STATE"}, {title: "FOR", right: true}, {title: "PID", right: true}, {title: "ID", right: true, spare: 9}, {title: "GEN", right: true, spare: 5}, {title: "INC", right: true, spare: 7},
+		{title: "MEM", right: true, spare: 1}, {title: "TIME", right: true, spare: 3}, {title: "CONN", right: true, spare: 2}, {title: "TOTAL", right: true, spare: 6}, {title: "FILES", right: true, spare: 8},
+		{title: "LAST EXIT", spare: 10},
+	}, rows, v.width, v.colors)
+}
+
+func memory(w worker) cell {
+	if w.Memory == nil {
+		return cell{}
+	}
+	return plain(size(*w.Memory))
+}
+
+func cpuTime(w worker) cell {
+	if w.CPU == nil {
+		return cell{}
+	}
+	return plain(fmt.Sprintf("%.2fs", *w.CPU))
+}
+
+func files(w worker) cell {
+	if w.Files == nil {
+		return cell{}
+	}
+	return plain(fmt.Sprint(*w.Files))
+}
+
+// picture renders the tree. percent has the share of a CPU that processes use, by pid, if it is
+// known.
+func picture(v view, root node, workers []worker, percent map[int]float64) []string {
+	type key struct{ id, pid int }
+	byKey := map[key]worker{}
+	for _, w := range workers {
+		byKey[key{w.ID, w.PID}] = w
+	}
+	var rows [][]cell
+	var draw func(n node, first, rest string)
+	draw = func(n node, first, rest string) {
+		row := []cell{plain(first + n.Name), stateCell(n.State), plain(ago(v.now, n.Since)), plain(number(n.PID)), plain(number(n.Generation)), {}, {}, {}, note(n)}
+		if w, ok := byKey[key{n.ID, n.PID}]; ok {
+			row[5], row[7] = memory(w), plain(number(w.Open))
+			if p, ok := percent[n.PID]; ok {
+				row[6] = plain(fmt.Sprintf("%.0f%%", p))
+			}
+			if w.Unwell != "" {
+				row[8] = cell{"unwell: " + w.Unwell, red}
+			}
+		}
+		rows = append(rows, row)
+		for i, c := range n.Children {
+			if i == len(n.Children)-1 {
+				draw(c, rest+"└─ ", rest+"   ")
+			} else {
+				draw(c, rest+"├─ ", rest+"│  ")
+			}
+		}
+	}
+	draw(root, "", "")
+	return table([]column{{title: "NAME"}, {title: "STATE"}, {title: "FOR", right: true, spare: 1}, {title: "PID", right: true}, {title: "GEN", right: true, spare: 3}, {title: "MEM", right: true, spare: 2}, {title: "CPU", right: true, spare: 4}, {title: "CONN", right: true, spare: 5}, {title: "", spare: 6}}, rows, v.width, v.colors)
+}
+
+// note is what a row of the tree says at its end.
+func note(n node) cell {
+	var parts []string
+	color := dim
+	switch n.Role {
+	case "worker", "listener", "master", "supervisor", "pool":
+	default:
+		parts = append(parts, n.Role)
+	}
+	if n.Used > 0 {
+		parts = append(parts, fmt.Sprintf("%d of %d restarts left", n.Budget-n.Used, n.Budget))
+		if n.Used*2 > n.Budget {
+			color = yellow
+		}
+	}
+	for _, l := range n.Listeners {
+		text := strings.TrimSpace(l.Name + " " + strings.TrimPrefix(l.Addr, "tcp:") + " " + l.Policy)
+		if l.Paused {
+			text, color = text+" (paused)", yellow
+		}
+		parts = append(parts, text)
+	}
+	if n.Actor != nil && (n.Actor.Queue > 0 || n.Actor.Failures > 0) {
+		parts = append(parts, fmt.Sprintf("queue %d, failures %d", n.Actor.Queue, n.Actor.Failures))
+	}
+	if n.Leaked > 0 {
+		parts = append(parts, fmt.Sprintf("%d leaked", n.Leaked))
+	}
+	if n.LastExit != "" {
+		parts = append(parts, "last exit: "+n.LastExit)
+		if n.State != "running" {
+			color = red
+		}
+	}
+	return cell{strings.Join(parts, ", "), color}
+}
+
+const clock = "15:04:05.000"
+
+// eventText renders an event as a line, after one that says how many were lost.
+func eventText(v view, e event) (lines []string) {
+	if e.Lost > 0 {
+		lines = append(lines, paint(fmt.Sprintf("… %d events lost: they are no longer kept", e.Lost), yellow, v.colors))
+	}
+	color := ""
+	if e.Fault {
+		color = red
+	}
+	return append(lines, cut(v, e.Time.Local().Format(clock)+" ", e.Text, color))
+}
+
+// logText renders a line of a process.
+func logText(v view, l logLine) (lines []string) {
+	if l.Lost > 0 {
+		lines = append(lines, paint(fmt.Sprintf("… %d lines lost: they are no longer kept", l.Lost), yellow, v.colors))
+	}
+	tag := fmt.Sprintf("%s %s#%d g%d| ", l.Time.Local().Format(clock), l.Name, l.ID, l.Generation)
+	for text := range strings.Lines(l.Text + "\n") {
+		lines = append(lines, paint(clean(tag), dim, v.colors)+clean(strings.TrimRight(text, "\r\n")))
+	}
+	return lines
+}
+
+// cut renders a head and a text in one line.
+func cut(v view, head, text, color string) string {
+	text = clean(text)
+	if v.width > 0 {
+		text = shorten(text, max(8, v.width-len(head)))
+	}
+	return paint(head, dim, v.colors) + paint(text, color, v.colors)
+}
+
+// shownLines is how many lines of each part of a crash report are shown, unless all are asked for.
+const shownLines = 12
+
+// crashText renders a crash report.
+func crashText(v view, c crash, full bool) []string {
+	lines := []string{paint(clean(fmt.Sprintf("%s  %s#%d g%d  %s", c.Time.Local().Format("2006-01-02 "+clock), c.Name, c.ID, c.Generation, c.Reason.Text)), red, v.colors)}
+	ready := "ready"
+	if !c.Ready {
+		ready = "not yet ready"
+	}
+	life := fmt.Sprintf("  %s, %s, lived %s", c.Role, ready, seconds(c.Uptime))
+	if x := c.Exit; x != nil {
+		life += fmt.Sprintf(", pid %d, at most %s of memory", x.PID, size(x.MaxRSS))
+		if x.OOM != "" {
+			life += ", killed by the kernel for want of memory: " + x.OOM
+		}
+	}
+	lines = append(lines, clean(life))
+	for _, h := range c.Held {
+		lines = append(lines, clean(fmt.Sprintf("  lost %s of %s, gave back %d", count(h.Open, "connection"), h.Listener, h.Offered)))
+	}
+	var said []string
+	for _, l := range c.Lines {
+		said = append(said, l.Time.Local().Format(clock)+" "+l.Stream+"| "+l.Text)
+	}
+	more := func(n int) {
+		if n > 0 && !full {
+			lines = append(lines, fmt.Sprintf("    … %d lines more with --full", n))
+		}
+	}
+	show := func(part []string) {
+		for _, l := range part {
+			lines = append(lines, "    "+clean(strings.ReplaceAll(l, "\t", "  ")))
+		}
+	}
+	var dump []string
+	if c.Dump != "" {
+		dump = strings.Split(strings.TrimSuffix(c.Dump, "\n"), "\n")
+	}
+	before, after := len(said)-shownLines, len(dump)-shownLines
+	if more(before); before > 0 && !full {
+		said = said[before:]
+	}
+	show(said)
+	if after > 0 && !full {
+		dump = dump[:shownLines]
+	}
+	show(dump)
+	more(after)
+	return lines
+}

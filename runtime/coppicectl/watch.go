@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// recentEvents is how many events the watched tree shows below.
+const recentEvents = 5
+
+// watch shows the tree as it changes, until ctx ends.
+func (c *command) watch(ctx context.Context, t *tree) error {
+	interrupted := ctx
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	fd := int(os.Stdout.Fd())
+	terminal := c.view().width > 0
+	changes := make(chan event, 64)
+	go func() { // ends with ctx
+		cancel(t.follow(ctx, "events", nil, "", func(m message) error {
+			var e event
+			if err := json.Unmarshal(m.data, &e); err != nil {
+				return err
+			}
+			select {
+			case changes <- e:
+			case <-ctx.Done():
+			}
+			return nil
+		}))
+	}()
+	var (
+		recent   []event
+		last     []string
+		width    int
+		height   int
+		old      = map[int]worker{}
+		oldTime  time.Time
+		percent  = map[int]float64{}
+		nextLook = time.NewTimer(0)
+		sizes    = time.NewTicker(200 * time.Millisecond) // a window has no signal on each system
+		root     node
+		workers  []worker
+	)
+	defer sizes.Stop()
+	if terminal {
+		fmt.Fprint(c.out, "\x1b[?1049h\x1b[?25l") // the other screen, no cursor
+		defer func() {
+			fmt.Fprint(c.out, "\x1b[?25h\x1b[?1049l")
+			c.lines(last)
+		}()
+	}
+	draw := func() {
+		v := c.view()
+		width, height = v.width, v.height
+		last = picture(v, root, workers, percent)
+		shown := append([]string{}, last...)
+		if v.height > 0 {
+			if room := v.height - 1 - len(shown); room < 0 {
+				shown = append(shown[:max(0, v.height-2)], fmt.Sprintf("… %d lines more: the window is too low", len(last)-max(0, v.height-2)))
+			} else if room > 1 {
+				shown = append(shown, "")
+				for _, e := range recent[max(0, len(recent)-min(recentEvents, room-1)):] {
+					shown = append(shown, eventText(v, e)...)
+				}
+			}
+			// At once, each line over the old one: nothing flickers.
+			fmt.Fprint(c.out, "\x1b[?2026h\x1b[H"+strings.Join(shown, "\x1b[K\r\n")+"\x1b[K\x1b[J\x1b[?2026l")
+			return
+		}
+		c.lines(append(last, ""))
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return stopped(interrupted, context.Cause(ctx))
+		case e := <-changes:
+			e.Lost = 0 // it looks at the present
+			recent = append(recent, e)
+			recent = recent[max(0, len(recent)-recentEvents):]
+			nextLook.Reset(50 * time.Millisecond) // for what comes with it
+		case <-sizes.C:
+			if !terminal {
+				continue
+			}
+			if w, h, err := term.GetSize(fd); err == nil && (w != width || h != height) && root.Name != "" {
+				draw()
+			}
+		case <-nextLook.C:
+			nextLook.Reset(time.Second)
+			root, workers = node{}, nil
+			if err := errors.Join(t.get(ctx, "tree", nil, &root), t.get(ctx, "workers", nil, &workers)); err != nil {
+				return stopped(interrupted, err)
+			}
+			now := time.Now()
+			for _, w := range workers {
+				if before, ok := old[w.PID]; ok && w.CPU != nil && before.CPU != nil {
+					percent[w.PID] = 100 * (*w.CPU - *before.CPU) / now.Sub(oldTime).Seconds()
+				}
+			}
+			if now.Sub(oldTime) > 900*time.Millisecond {
+				clear(old)
+				for _, w := range workers {
+					old[w.PID] = w
+				}
+				oldTime = now
+			}
+			draw()
+		}
+	}
+}
+
+// stopped is nil in place of the error of what was interrupted.
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
