@@ -274,7 +274,7 @@ func (c *controlHandler) workers() []workerRow {
 	for _, l := range stats {
 		for _, w := range l.Workers {
 			if i := slices.IndexFunc(rows, func(r workerRow) bool { return r.ID != 0 && uint64(r.ID) == w.Worker.ID }); i >= 0 {
-				rows[i].Open += w.Counts.Open()
+				rows[i].Open += max(0, w.Counts.Open()) // below 0 while a claim is on its way
 				rows[i].Offered += w.Counts.Offered
 				rows[i].Claimed += w.Counts.Claimed
 			}
@@ -339,7 +339,7 @@ func (c *controlHandler) listenerRows() []listenerRow {
 			for _, w := range s.Workers {
 				row.Workers = append(row.Workers, listenerWorker{
 					Name: w.Worker.Name, ID: w.Worker.ID, Suspended: w.Suspended, Load: w.Load, Given: w.Counts.Given, Claimed: w.Counts.Claimed,
-					Returned: w.Counts.Returned, Open: w.Counts.Open(), Offered: w.Counts.Offered, QueueAge: w.QueueAge.Seconds(),
+					Returned: w.Counts.Returned, Open: max(0, w.Counts.Open()), Offered: w.Counts.Offered, QueueAge: w.QueueAge.Seconds(),
 				})
 			}
 		}
