@@ -54,7 +54,7 @@ var arrows = map[string]struct{ ours, outside []string }{
 }
 
 // publicRooms are packages below another that any package may import which may import that one.
-var publicRooms = []string{"netactor/dispatch", "netactor/listen", "netactor/registry"}
+var publicRooms = []string{"netactor/dispatch", "netactor/listen", "netactor/registry", "runtime/dashboard"}
 
 // sdk is what only tracing/otlp uses, since a program is to choose whether it
 // pays for it: OpenTelemetry's SDK and exporters.

@@ -1,0 +1,175 @@
+// The first look: the tree with what its processes use, the listeners, the actors, the events.
+import { byID, chip, clock, count, drawSpark, el, mark, near, percent, plural, put, rate, size, span, spark, sync } from './dom.js';
+import { age, keyOf, last, listenerKey, store } from './store.js';
+import { alerts, reloads, severity } from './alerts.js';
+import { button } from './steer.js';
+
+const folded = 20; // so many actors of one supervisor are shown in the tree
+
+// flatten returns the rows of the tree, parents first, each with its depth and the process that it is.
+export function flatten() {
+  const rows = [], byKey = new Map(store.rows.map((r) => [keyOf(r), r]));
+  const add = (node, path, depth) => {
+    const at = depth === 0 ? '' : path ? `${path}/${node.name.split('/').at(-1)}` : node.name;
+    const row = { node, path: at, depth, key: keyOf({ id: node.id, role: node.role, path: at }) };
+    row.process = byKey.get(row.key);
+    rows.push(row);
+    let actors = 0;
+    for (const c of node.children ?? []) {
+      if (c.actor && ++actors > folded) continue;
+      add(c, at, depth + 1);
+    }
+    if (actors > folded) rows.push({ key: at + ' more', more: actors - folded, depth: depth + 1 });
+  };
+  if (store.tree) add(store.tree, '', 0);
+  return rows;
+}
+
+const draws = store.drawn = { first: true };
+
+function treeRow(item) {
+  if (item.more) {
+    const text = el('th', { scope: 'row', colspan: '11', class: `dim d${item.depth}` });
+    return { node: el('tr', {}, text), text };
+  }
+  const { node: n, key } = item, cell = (cls) => el('td', { class: cls });
+  const name = item.depth === 0 ? 'master' : n.name;
+  const title = n.pid || n.id ? el('a', { href: `#/${encodeURI(name)}` }, name) : el('span', {}, name);
+  const role = el('span', { class: 'role' }), state = el('span');
+  const row = {
+    role, state, since: cell('wide dim'), pid: cell('wide n'), generation: cell('mid n'), starts: cell('mid n'),
+    memory: el('span'), cpu: el('span'), open: cell('mid n'), rate: el('span'), sparks: [spark(), spark(), spark()],
+  };
+  row.act = el('td', { class: 'act' });
+  row.node = el('tr', { class: draws.first ? '' : 'new', 'data-name': name, 'data-key': key },
+    el('th', { scope: 'row', class: `d${Math.min(4, item.depth)}` }, title, role), el('td', {}, state), row.since, row.pid, row.generation, row.starts,
+    el('td', { class: 'n' }, row.memory, row.sparks[0]), el('td', { class: 'n' }, row.cpu, row.sparks[1]), row.open,
+    el('td', { class: 'n' }, row.rate, row.sparks[2]), row.act);
+  row.draw = () => drawTreeRow(row);
+  return near(row);
+}
+
+function drawTreeRow(row) {
+  const { node: n, process: p, key, path } = row.item;
+  const budget = n.budget ? ` · restarts ${n.used ?? 0} of ${n.budget}` : '';
+  const size_ = n.role === 'pool' ? ` of ${plural((n.children ?? []).filter((c) => c.role === 'worker').length, 'worker')}` : '';
+  put(row.role, n.role === 'worker' ? (n.last_exit ? `before: ${n.last_exit.slice(0, 60)}` : '') : n.role + size_ + budget);
+  const draining = n.role === 'draining';
+  chip(row.state, p?.unwell ? 'unwell' : draining ? 'draining' : p?.state ?? n.state);
+  put(row.since, n.since ? span(age(n.since)) : '');
+  put(row.pid, n.pid || '');
+  put(row.generation, n.generation || '');
+  put(row.starts, n.incarnation || '');
+  if (p) {
+    const h = store.history.get(key) ?? {};
+    put(row.memory, size(p.memory_bytes));
+    put(row.cpu, percent(h.cpu?.at(-1)));
+    const serves = n.role === 'worker' || draining;
+    put(row.open, serves ? count(p.connections) : '');
+    put(row.rate, serves ? rate(h.rate?.at(-1)) : '');
+    [h.memory, h.cpu, serves ? h.rate : null].forEach((v, i) => { if (v) drawSpark(row.sparks[i], v, 60); });
+  }
+  row.sparks.forEach((s, i) => mark(s, 'class', p && (i < 2 || n.role === 'worker') ? 'spark' : 'spark hide'));
+  const writes = `${n.role} ${store.about?.read_only}`;
+  if (row.writes !== writes && store.about) {
+    row.writes = writes;
+    const name = n.name;
+    if (n.role === 'pool') row.act.replaceChildren(button('scale', { pool: path }, `Scale ${path}`, () => (row.item.node.children ?? []).filter((c) => c.role === 'worker').length));
+    else if (n.role === 'worker') row.act.replaceChildren(button('restart', { process: name }, `Restart ${name}`));
+  }
+}
+
+function listenerRow(item) {
+  const cell = (cls) => el('td', { class: cls });
+  const row = {
+    state: el('span'), accepted: cell('n'), rate: el('span'), spark: spark(), claimed: cell('mid n'), waiting: cell('n'), lost: cell('mid n'),
+    meter: el('meter', { min: '0', max: '1', low: '0.7', high: '0.9', optimum: '1', 'aria-label': 'Balance' }), even: el('span'), act: cell('act'),
+  };
+  const name = item.name || item.address;
+  row.node = el('tr', { 'data-name': name }, el('th', { scope: 'row' }, name, el('span', { class: 'role' }, item.name ? `${item.network} ${item.address}` : item.network)),
+    el('td', {}, row.state), el('td', { class: 'wide' }, item.policy), row.accepted, el('td', { class: 'n' }, row.rate, row.spark), row.claimed, row.waiting, row.lost,
+    el('td', {}, row.meter, ' ', row.even), row.act);
+  return row;
+}
+
+function drawListener(row, l) {
+  const c = l.counts, h = store.history.get(listenerKey(l)) ?? {};
+  chip(row.state, l.refuses ? 'refuses' : l.paused ? 'paused' : 'open');
+  put(row.accepted, count(c?.accepted));
+  put(row.rate, rate(h.rate?.at(-1)));
+  if (h.rate) drawSpark(row.spark, h.rate, 60);
+  put(row.claimed, count(c?.claimed));
+  put(row.waiting, c ? c.waiting + (c.queue_age_seconds > 0.1 ? ` (${span(c.queue_age_seconds)})` : '') : '');
+  put(row.lost, c ? count(c.turned_away + c.reset + c.dropped + c.errors) : '');
+  row.meter.hidden = !c;
+  row.meter.value = l.fairness ?? 0;
+  put(row.even, c ? `${((l.fairness ?? 0) * 100).toFixed(0)} %` : 'not counted');
+  const act = (store.about?.read_only ? 'no ' : '') + (l.paused ? 'resume' : 'pause');
+  if (row.shownAct !== act && store.about && l.name) {
+    row.shownAct = act;
+    const what = l.paused ? 'resume' : 'pause', focused = row.act.contains(document.activeElement);
+    row.act.replaceChildren(button(what, { listener: l.name }, `${l.paused ? 'Resume' : 'Pause'} ${l.name}`));
+    if (focused) row.act.querySelector('button')?.focus();
+  }
+}
+
+// drawActors shows those with the longest queues, or those that are looked for.
+export function drawActors(table, find, note) {
+  const all = store.actors.filter((a) => !find || a.path.includes(find));
+  const shown = all.sort((a, b) => b.queue - a.queue || b.failures - a.failures).slice(0, 100);
+  put(note, `${count(all.length)}${all.length > 100 ? ': the 100 with the longest queues' : ''}`);
+  sync(table.tBodies[0], shown, (a) => a.path, (a) => {
+    const cells = ['', 'n', 'n', 'n', 'n'].map((c) => el('td', { class: c })), state = el('span');
+    cells[0].append(state);
+    return { node: el('tr', {}, el('th', { scope: 'row' }, a.path), ...cells), cells, state };
+  }, (row, a) => {
+    chip(row.state, a.state);
+    [a.queue, a.oldest_seconds ? span(a.oldest_seconds) : '', count(a.processed), count(a.failures)].forEach((v, i) => put(row.cells[i + 1], v));
+  });
+}
+
+export function drawEvents() {
+  sync(byID('events'), store.events.slice(-300).reverse(), (ev) => ev.cursor, (ev) => ({
+    node: el('li', { class: severity(ev) }, el('time', { datetime: ev.time }, clock(ev.time)), el('span', {}, (ev.lost ? `(${ev.lost} events are lost) ` : '') + ev.text)),
+  }));
+}
+
+function drawReload() {
+  const r = reloads(), part = byID('progress');
+  part.hidden = !r || !!r.old;
+  if (part.hidden) return;
+  const ready = r.slots.filter((s) => s.state === 'ready' || s.state === 'done').length;
+  const bar = byID('progress-bar');
+  [bar.max, bar.value] = [Math.max(1, r.slots.length), r.end && !r.end.error ? Math.max(1, r.slots.length) : ready];
+  put(byID('progress-text'), !r.end ? `To generation ${r.begin.generation}: ${ready} of ${plural(r.slots.length, 'worker')} replaced.`
+    : r.end.error ? `It failed and went back: ${r.end.error}` : `Generation ${r.end.generation} is there, after ${span(r.end.took_seconds)}.`);
+  sync(byID('progress-slots'), r.slots, (s) => s.name, (s) => {
+    const state = el('span');
+    return { node: el('li', {}, s.name + ' ', state), state };
+  }, (row, s) => {
+    chip(row.state, s.state);
+    put(row.state, s.took ? `ready in ${span(s.took)}` : s.state);
+  });
+}
+
+export function drawAlerts() {
+  sync(byID('alerts'), alerts(), (a) => a.key, () => ({ node: el('p') }), (row, a) => {
+    mark(row.node, 'class', 'alert' + (a.bad ? ' bad' : ''));
+    put(row.node, a.text);
+  });
+}
+
+export function drawOverview() {
+  const rows = flatten();
+  sync(byID('tree').tBodies[0], rows, (r) => r.key, treeRow, (row, item) => {
+    row.item = item;
+    if (row.text) put(row.text, `and ${count(item.more)} more actors`);
+    else if (row.seen) drawTreeRow(row);
+  });
+  if (rows.length) draws.first = false;
+  sync(byID('listeners').tBodies[0], store.listeners, listenerKey, listenerRow, drawListener);
+  store.hasActors = rows.some((r) => r.node?.actor);
+  byID('actors-part').hidden = !store.hasActors;
+  if (store.hasActors) drawActors(byID('actors'), byID('actors-find').value, byID('actors-count'));
+  drawReload();
+}
