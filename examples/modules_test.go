@@ -1,6 +1,6 @@
 // Package examples tests the example programs that are modules of their own, because
-// of their dependencies, the command coppicectl, and the benchmarks in .bench; the others test
-// themselves.
+// of their dependencies, the command coppicectl, the page in a browser, and the benchmarks in .bench;
+// the others test themselves.
 package examples
 
 import (
@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestModules runs the tests of each module below this folder, of coppicectl and of .bench.
+// TestModules runs the tests of each module below this folder, of coppicectl, of the page and of .bench.
 func TestModules(t *testing.T) {
 	mods, err := filepath.Glob("*/go.mod")
 	if err != nil {
@@ -19,7 +19,7 @@ func TestModules(t *testing.T) {
 	if len(mods) == 0 {
 		t.Fatal("no modules found")
 	}
-	for _, mod := range append(mods, "../runtime/coppicectl/go.mod", "../.bench/go.mod") {
+	for _, mod := range append(mods, "../runtime/coppicectl/go.mod", "../runtime/dashboard/browsertest/go.mod", "../.bench/go.mod") {
 		dir := filepath.Dir(mod)
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			run := func(args ...string) error {

@@ -1,0 +1,100 @@
+// Browsertest is the tree that the page's tests look at, as a program of its own:
+//
+//	go run . -page 127.0.0.1:9000
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/dashboard"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+func main() {
+	page := flag.String("page", "127.0.0.1:0", "`address` of the page")
+	workers := flag.Int("workers", 3, "workers of the pool web")
+	goroutines := flag.Bool("goroutines", false, "its workers are goroutines")
+	carts := flag.Int("actors", 3, "actors")
+	flag.Parse()
+	isolation := coppice.ProcessIsolation
+	if *goroutines {
+		isolation = coppice.GoroutineIsolation
+	}
+	var actors []coppice.ChildSpec
+	for i := range *carts {
+		actors = append(actors, coppice.Actor{Name: fmt.Sprintf("cart%d", i), New: func() actor.Actor { return cart{} }})
+	}
+	slow := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	coppice.Main(coppice.Config{
+		Logger:            slow,
+		Control:           coppice.Control{Off: true}, // the page is mounted
+		ListenerIsolation: isolation,
+		Hooks:             coppice.Hooks{Started: mount(*page)},
+		Children: []coppice.ChildSpec{
+			coppice.Supervisor{Name: "carts", Children: actors},
+			coppice.Pool{
+				Name: "web", Size: *workers, Isolation: isolation, Intensity: supervisor.Intensity{Max: 100, Period: 10 * time.Second},
+				Worker: func(ctx context.Context, w *coppice.Worker) error {
+					ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: "http", Network: "tcp", Address: "127.0.0.1:0"})
+					if err != nil {
+						return err
+					}
+					return w.Serve(ctx, ln, &http.Server{Handler: http.HandlerFunc(serve)})
+				},
+			},
+			coppice.Pool{Name: "mail", Size: 1, Isolation: isolation, Worker: func(ctx context.Context, w *coppice.Worker) error {
+				err := w.Ready()
+				<-ctx.Done()
+				return err
+			}},
+		},
+	})
+}
+
+// mount returns the hook that serves the page: with steering below /ops/, without below /look/.
+func mount(addr string) func(*coppice.Runtime) {
+	return func(rt *coppice.Runtime) {
+		mux := http.NewServeMux()
+		mux.Handle("/ops/", http.StripPrefix("/ops", dashboard.Handler(rt.ControlHandler(coppice.ControlOptions{Writes: true}))))
+		mux.Handle("/look/", http.StripPrefix("/look", dashboard.Handler(rt.ControlHandler(coppice.ControlOptions{}))))
+		ln, err := net.Listen("tcp", addr)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return
+		}
+		for _, l := range rt.Listeners() {
+			fmt.Printf("shop http://%s/\n", l.Addr)
+		}
+		fmt.Printf("page http://%s/ops/\n", ln.Addr())
+		go func() { _ = http.Serve(ln, mux) }() // until the program ends
+	}
+}
+
+// serve says what the query wants to be said, does work, or ends the process.
+func serve(w http.ResponseWriter, r *http.Request) {
+	if s := r.FormValue("say"); s != "" {
+		fmt.Println(s)
+	}
+	if s := r.FormValue("crash"); s != "" {
+		go panic(s)
+		select {}
+	}
+	until := time.Now().Add(time.Millisecond)
+	for time.Now().Before(until) { // some processor time
+	}
+	fmt.Fprintln(w, os.Getpid())
+}
+
+type cart struct{}
+
+func (cart) Receive(actor.Context) {}
