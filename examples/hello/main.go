@@ -17,6 +17,7 @@ import (
 	"time"
 
 	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/dashboard"
 	"github.com/coppice-go/coppice/supervisor"
 	_ "github.com/coppice-go/coppice/tracing/otlp" // exports when OTEL_EXPORTER_OTLP_ENDPOINT is set
 )
@@ -30,6 +31,7 @@ func main() {
 		restarts  = flag.Int("restarts", 250, "restarts within 10 s that are made at once")
 		otp       = flag.Bool("otp", false, "beyond -restarts the pool gives up, and the program with it, as in OTP")
 		boot      = flag.Duration("start-timeout", 30*time.Second, "how long a worker may take until it is ready")
+		page      = flag.String("page", "", "`address` of a page that shows and steers the tree")
 		quiet     = flag.Bool("quiet", false, "print and log errors only")
 	)
 	flag.Parse()
@@ -52,7 +54,7 @@ func main() {
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level(*quiet)}))
 	coppice.Main(coppice.Config{
 		Logger: logger,
-		Hooks:  coppice.Hooks{Started: announce(*quiet)},
+		Hooks:  coppice.Hooks{Started: announce(*page, *quiet)},
 
 		ListenerIsolation: iso,
 		Intensity:         supervisor.Intensity{Period: 10 * time.Second}, // no second chance for a pool that gave up
@@ -78,14 +80,24 @@ func main() {
 }
 
 // announce returns the hook that prints what a reader wants first: where to
-// point a browser, whom to signal, and the tree.
-func announce(quiet bool) func(*coppice.Runtime) {
+// point a browser, whom to signal, and the tree. It serves the page too.
+func announce(page string, quiet bool) func(*coppice.Runtime) {
 	return func(rt *coppice.Runtime) {
 		for _, l := range rt.Listeners() {
 			fmt.Printf("http://%s/  master pid %d\n", l.Addr, os.Getpid())
 		}
 		if !quiet {
 			fmt.Print(rt.Snapshot())
+		}
+		if page != "" {
+			ln, err := net.Listen("tcp", page)
+			if err != nil {
+				fmt.Fprintln(os.Stderr, "hello: -page:", err)
+				return
+			}
+			fmt.Printf("the page: http://%s/\n", ln.Addr())
+			api := rt.ControlHandler(coppice.ControlOptions{Writes: true}) // use an address of this machine: it does not ask who its clients are
+			go func() { _ = http.Serve(ln, dashboard.Handler(api)) }()     // until the program ends
 		}
 	}
 }
