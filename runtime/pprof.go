@@ -17,8 +17,9 @@ import (
 
 // PprofHandler serves the profiles of each process of the tree, as net/http/pprof serves those of
 // one. The last part of the path is the profile: profile (of the CPU, for the time in the parameter
-// seconds, 30 by default, at most 300), heap, allocs, goroutine, block, mutex, threadcreate, or
-// vars, the page of a program that imports expvar; any other path lists the processes. The parameter process is the name of a process, as web/0 or
+// seconds, 30 by default, at most 300), trace (of the execution, for seconds, 1 by default), heap,
+// allocs, goroutine, block, mutex, threadcreate, or vars, the page of a program that imports expvar;
+// any other path lists the processes. The parameter process is the name of a process, as web/0 or
 // listener, or its ID; without it the master is meant:
 //
 //	mux.Handle("/debug/", rt.PprofHandler()) // not on http.DefaultServeMux, if expvar is imported
@@ -41,7 +42,11 @@ func (rt *Runtime) servePprof(w http.ResponseWriter, r *http.Request) {
 		}
 		return otherwise
 	}
-	debug, seconds := number("debug", 0), min(number("seconds", 30), int(stacks.MaxProfileTime/time.Second))
+	otherwise := 30
+	if name == stacks.Trace {
+		otherwise = 1
+	}
+	debug, seconds := number("debug", 0), min(number("seconds", otherwise), int(stacks.MaxProfileTime/time.Second))
 	q := childproto.StacksFrame{Profile: name, Debug: debug, Time: time.Duration(seconds) * time.Second}
 	profile, err := rt.profile(r.Context(), r.FormValue("process"), q)
 	if err != nil {
@@ -56,7 +61,7 @@ func (rt *Runtime) servePprof(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if name == stacks.Vars {
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	} else if debug == 0 || name == stacks.CPUProfile {
+	} else if debug == 0 || name == stacks.CPUProfile || name == stacks.Trace {
 		w.Header().Set("Content-Type", "application/octet-stream")
 		w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", name))
 	}
@@ -88,7 +93,7 @@ func (rt *Runtime) profile(ctx context.Context, process string, q childproto.Sta
 // listPprof lists the processes that have profiles.
 func (rt *Runtime) listPprof(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	fmt.Fprintln(w, "profile?process=NAME&seconds=30, heap?process=NAME, allocs, goroutine, block, mutex, threadcreate, vars; NAME is one of")
+	fmt.Fprintln(w, "profile?process=NAME&seconds=30, trace?process=NAME&seconds=1, heap?process=NAME, allocs, goroutine, block, mutex, threadcreate, vars; NAME is one of")
 	names := []string{childproto.MasterName}
 	for _, c := range rt.children.all() {
 		names = append(names, c.name())

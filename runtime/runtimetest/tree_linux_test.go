@@ -127,6 +127,7 @@ func TestPprof(t *testing.T) {
 		"/debug/pprof/": "web/0\n",
 		"/debug/pprof/goroutine?debug=1&process=web/0":  "runtimetest_test.greet",
 		"/debug/pprof/goroutine?debug=1&process=master": "runtimetest_test.TestPprof",
+		"/debug/pprof/trace?seconds=0&process=listener": "go 1.",
 		"/debug/pprof/heap?process=web/0":               "\x1f\x8b", // gzip
 		"/debug/pprof/heap?process=listener":            "\x1f\x8b",
 		"/debug/pprof/heap":                             "\x1f\x8b",

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/pprof"
+	"runtime/trace"
 	"strings"
 	"sync"
 	"time"
@@ -15,8 +16,12 @@ import (
 // MaxProfile bounds a profile of one process, in bytes. A compressed one is some 100 KiB.
 const MaxProfile = 4 << 20
 
-// CPUProfile is the name of the profile that takes time.
-const CPUProfile = "profile"
+// CPUProfile and Trace are the names of what takes time: a CPU profile, and an execution trace
+// (runtime/trace).
+const (
+	CPUProfile = "profile"
+	Trace      = "trace"
+)
 
 // Vars is the name of the page of package expvar. It is that of http.DefaultServeMux, on which
 // expvar puts it: a program that does not import expvar has none.
@@ -34,8 +39,9 @@ var (
 // profiling is held while a profile is taken.
 var profiling sync.Mutex
 
-// Profile takes a profile of this process, by its name in runtime/pprof, or a CPU profile that
-// lasts d or until ctx ends, or the page of expvar. debug is that of pprof.Profile.WriteTo. One is taken at a time.
+// Profile takes a profile of this process, by its name in runtime/pprof, or a CPU profile or
+// a trace that lasts d or until ctx ends, or the page of expvar. debug is that of
+// pprof.Profile.WriteTo. One is taken at a time.
 func Profile(ctx context.Context, name string, debug int, d time.Duration) ([]byte, error) {
 	if !profiling.TryLock() {
 		return nil, ErrBusy
@@ -56,6 +62,21 @@ func Profile(ctx context.Context, name string, debug int, d time.Duration) ([]by
 		case <-ctx.Done():
 		}
 		pprof.StopCPUProfile()
+	case Trace:
+		to := boundedBuffer{&b, make(chan struct{})}
+		if err := trace.Start(to); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrBusy, err)
+		}
+		began := time.Now()
+		select {
+		case <-time.After(min(d, MaxProfileTime)):
+		case <-ctx.Done():
+		case <-to.full:
+		}
+		trace.Stop()
+		if to.isFull() {
+			return nil, fmt.Errorf("the trace has more than %d bytes after %v: take one of less time", MaxProfile, time.Since(began).Round(time.Millisecond))
+		}
 	default:
 		p := pprof.Lookup(name)
 		if p == nil {
@@ -69,6 +90,32 @@ func Profile(ctx context.Context, name string, debug int, d time.Duration) ([]by
 		return nil, fmt.Errorf("the profile has %d bytes, at most %d", b.Len(), MaxProfile)
 	}
 	return b.Bytes(), nil
+}
+
+// boundedBuffer takes MaxProfile bytes at most. One goroutine writes.
+type boundedBuffer struct {
+	b    *bytes.Buffer
+	full chan struct{} // closed when there was more
+}
+
+func (w boundedBuffer) Write(p []byte) (int, error) {
+	switch {
+	case w.isFull():
+	case w.b.Len()+len(p) > MaxProfile:
+		close(w.full)
+	default:
+		w.b.Write(p)
+	}
+	return len(p), nil
+}
+
+func (w boundedBuffer) isFull() bool {
+	select {
+	case <-w.full:
+		return true
+	default:
+		return false
+	}
 }
 
 // vars writes the page of expvar, whose functions are the program's and may panic.
