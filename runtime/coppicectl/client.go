@@ -157,6 +157,9 @@ func (t *tree) do(ctx context.Context, method, path string, query url.Values, he
 
 // lost says how a connection was lost.
 func (t *tree) lost(ctx context.Context, err error) error {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err // its URL says nothing
+	}
 	late := errors.Is(err, context.DeadlineExceeded) || errors.Is(context.Cause(ctx), context.DeadlineExceeded)
 	switch {
 	case ctx.Err() != nil && !late:

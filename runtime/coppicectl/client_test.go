@@ -20,7 +20,7 @@ func serve(t *testing.T, dir, name string, h http.HandlerFunc) *http.Server {
 		t.Fatal(err)
 	}
 	s := &http.Server{Handler: h}
-	go s.Serve(ln) // ends with Close
+	go func() { _ = s.Serve(ln) }() // ends with Close
 	t.Cleanup(func() { s.Close() })
 	return s
 }

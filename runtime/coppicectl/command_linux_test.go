@@ -85,7 +85,7 @@ func startService(t *testing.T) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go io.Copy(io.Discard, out) // ends with the service
+	go func() { _, _ = io.Copy(io.Discard, out) }() // ends with the service
 	s.url, _, _ = strings.Cut(line, "/  ")
 	s.dirs = []string{filepath.Join(s.dir, "coppice")}
 	s.socket = fmt.Sprintf("%s/hello.%d.sock", s.dirs[0], s.Process.Pid)

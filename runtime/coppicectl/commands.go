@@ -286,6 +286,7 @@ func (c *command) files(root *cobra.Command) {
 	cmd.Flags().BoolVar(&heap, "heap", false, "of the memory in use")
 	cmd.Flags().StringVar(&kind, "kind", "", "`KIND`: allocs, goroutine, mutex, block, threadcreate")
 	cmd.Flags().StringVarP(&c.output, "output", "o", "text", toFile)
+	cmd.Flags().Lookup("output").DefValue = "" // it is not called text
 	cmd.MarkFlagsMutuallyExclusive("cpu", "heap", "kind")
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
 		if kinds := []string{"", "allocs", "goroutine", "mutex", "block", "threadcreate"}; !slices.Contains(kinds, kind) {
@@ -308,6 +309,7 @@ func (c *command) files(root *cobra.Command) {
 		return err
 	})
 	cmd.Flags().StringVarP(&c.output, "output", "o", "text", toFile)
+	cmd.Flags().Lookup("output").DefValue = ""
 }
 
 // save writes an answer to the file that is asked for, and returns the name of it to tell; "" = it

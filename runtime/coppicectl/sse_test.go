@@ -43,10 +43,10 @@ func TestReadMessages(t *testing.T) {
 // messages; a line without end is one.
 func TestReadMessagesFails(t *testing.T) {
 	mine := errors.New("mine")
-	if err := readMessages(strings.NewReader("data: a\n\n"), func(message) error { return mine }); err != mine {
+	if err := readMessages(strings.NewReader("data: a\n\n"), func(message) error { return mine }); !errors.Is(err, mine) {
 		t.Errorf("of a message: %v", err)
 	}
-	if err := readMessages(iotest.ErrReader(mine), nil); err != mine {
+	if err := readMessages(iotest.ErrReader(mine), nil); !errors.Is(err, mine) {
 		t.Errorf("of the stream: %v", err)
 	}
 	if err := readMessages(strings.NewReader(strings.Repeat("a", maxMessage+1)), nil); err == nil {

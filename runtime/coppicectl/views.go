@@ -42,8 +42,19 @@ func processes(v view, workers []worker) []string {
 		}
 	}
 	return table([]column{
-		{title: "NAME"}, {title: "ROLE", spare: 4}, {title: "STATE"}, {title: "FOR", right: true}, {title: "PID", right: true}, {title: "ID", right: true, spare: 9}, {title: "GEN", right: true, spare: 5}, {title: "INC", right: true, spare: 7},
-		{title: "MEM", right: true, spare: 1}, {title: "TIME", right: true, spare: 3}, {title: "CONN", right: true, spare: 2}, {title: "TOTAL", right: true, spare: 6}, {title: "FILES", right: true, spare: 8},
+		{title: "NAME"},
+		{title: "ROLE", spare: 4},
+		{title: "STATE"},
+		{title: "FOR", right: true},
+		{title: "PID", right: true},
+		{title: "ID", right: true, spare: 9},
+		{title: "GEN", right: true, spare: 5},
+		{title: "INC", right: true, spare: 7},
+		{title: "MEM", right: true, spare: 1},
+		{title: "TIME", right: true, spare: 3},
+		{title: "CONN", right: true, spare: 2},
+		{title: "TOTAL", right: true, spare: 6},
+		{title: "FILES", right: true, spare: 8},
 		{title: "LAST EXIT", spare: 10},
 	}, rows, v.width, v.colors)
 }

@@ -21,7 +21,7 @@ func (c *command) watch(ctx context.Context, t *tree) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	fd := int(os.Stdout.Fd())
-	terminal := c.view().width > 0
+	terminal := c.view().width > 0 && !c.json()
 	changes := make(chan event, 64)
 	go func() { // ends with ctx
 		cancel(t.follow(ctx, "events", nil, "", func(m message) error {
@@ -46,7 +46,9 @@ func (c *command) watch(ctx context.Context, t *tree) error {
 		percent  = map[int]float64{}
 		nextLook = time.NewTimer(0)
 		sizes    = time.NewTicker(200 * time.Millisecond) // a window has no signal on each system
+		raw      json.RawMessage
 		root     node
+		changed  = true // since the last picture
 		workers  []worker
 	)
 	defer sizes.Stop()
@@ -62,7 +64,7 @@ func (c *command) watch(ctx context.Context, t *tree) error {
 		width, height = v.width, v.height
 		last = picture(v, root, workers, percent)
 		shown := append([]string{}, last...)
-		if v.height > 0 {
+		if terminal {
 			if room := v.height - 1 - len(shown); room < 0 {
 				shown = append(shown[:max(0, v.height-2)], fmt.Sprintf("… %d lines more: the window is too low", len(last)-max(0, v.height-2)))
 			} else if room > 1 {
@@ -75,14 +77,17 @@ func (c *command) watch(ctx context.Context, t *tree) error {
 			fmt.Fprint(c.out, "\x1b[?2026h\x1b[H"+strings.Join(shown, "\x1b[K\r\n")+"\x1b[K\x1b[J\x1b[?2026l")
 			return
 		}
-		c.lines(append(last, ""))
+		if changed { // not each second, for a file or another program
+			c.print(raw, func() []string { return append(last, "") })
+		}
+		changed = false
 	}
 	for {
 		select {
 		case <-ctx.Done():
 			return stopped(interrupted, context.Cause(ctx))
 		case e := <-changes:
-			e.Lost = 0 // it looks at the present
+			e.Lost, changed = 0, true // it looks at the present
 			recent = append(recent, e)
 			recent = recent[max(0, len(recent)-recentEvents):]
 			nextLook.Reset(50 * time.Millisecond) // for what comes with it
@@ -96,8 +101,11 @@ func (c *command) watch(ctx context.Context, t *tree) error {
 		case <-nextLook.C:
 			nextLook.Reset(time.Second)
 			root, workers = node{}, nil
-			if err := errors.Join(t.get(ctx, "tree", nil, &root), t.get(ctx, "workers", nil, &workers)); err != nil {
+			if err := errors.Join(t.get(ctx, "tree", nil, &raw), t.get(ctx, "workers", nil, &workers)); err != nil {
 				return stopped(interrupted, err)
+			}
+			if err := json.Unmarshal(raw, &root); err != nil {
+				return err
 			}
 			now := time.Now()
 			for _, w := range workers {
