@@ -101,7 +101,7 @@ func TestProxy(t *testing.T) {
 		t.Skip(err)
 	}
 	tree := &http.Server{Handler: http.HandlerFunc(api)}
-	go tree.Serve(ln) // ends with Close
+	go func() { _ = tree.Serve(ln) }() // ends with Close
 	page := dashboard.Proxy(socket)
 	ask := func(method string, change func(*http.Request)) *httptest.ResponseRecorder {
 		r := httptest.NewRequestWithContext(t.Context(), method, "http://127.0.0.1:9/v1/tree", nil)

@@ -269,6 +269,9 @@ var allRun4 = strings.Replace(allRun, "=== 3", "=== 4", 1)
 
 // TestReadOnly: no part of the page steers.
 func TestReadOnly(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
 	s, b := start(t), open(t)
 	b.do(chromedp.Navigate(s.look()))
 	b.await(allRun)
@@ -288,6 +291,9 @@ func TestReadOnly(t *testing.T) {
 
 // TestLarge: 200 workers and 1,000 actors: the page is not busy.
 func TestLarge(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
 	s, b := start(t, "-workers", "200", "-goroutines", "-actors", "1000"), open(t)
 	b.do(chromedp.Navigate(s.look()))
 	b.await(`document.querySelectorAll('#tree tr[data-name^="web/"]').length === 200`)
