@@ -354,6 +354,11 @@ func TestProfiles(t *testing.T) {
 	if out := top("web/0", "--cpu", "2s"); !strings.Contains(out, "Type: cpu") || !strings.Contains(out, "main.block") {
 		t.Errorf("web/0: %s", out)
 	}
+	file := filepath.Join(t.TempDir(), "trace")
+	s.run(0, "profile", "web/0", "--trace", "1s", "-o", file)
+	if b, err := os.ReadFile(file); err != nil || !bytes.HasPrefix(b, []byte("go 1.")) {
+		t.Errorf("a trace of %d bytes, %v", len(b), err)
+	}
 	for _, name := range []string{"listener", "master"} {
 		if out := top(name, "--cpu", "1s"); !strings.Contains(out, "Type: cpu") {
 			t.Errorf("%s: %s", name, out)

@@ -263,40 +263,46 @@ func (c *command) writes(root *cobra.Command) {
 // files adds what is written to a file.
 func (c *command) files(root *cobra.Command) {
 	const toFile = "`FILE`, or - for standard output, or json for a line about the file; without it the name is made"
-	var cpu time.Duration
+	var cpu, trace time.Duration
 	var heap bool
 	var kind string
 	cmd := c.add(root, "profile NAME", "Take a profile of a process; master is one too", cobra.ExactArgs(1), func(ctx context.Context, t *tree, args []string) error {
 		query, path := url.Values{"process": args}, kind
-		if cpu > 0 {
-			path = "profile"
-			query.Set("seconds", strconv.Itoa(max(1, int(cpu.Round(time.Second)/time.Second))))
-		}
-		if heap {
+		long, next := cpu, "go tool pprof -top"
+		switch {
+		case heap:
 			path = "heap"
+		case trace > 0:
+			path, long, next = "trace", trace, "go tool trace"
+		case cpu > 0:
+			path = "profile"
+		}
+		if long > 0 {
+			query.Set("seconds", strconv.Itoa(max(1, int(long.Round(time.Second)/time.Second))))
 		}
 		name := strings.NewReplacer("/", "-", "profile", "cpu").Replace(args[0] + "." + path)
-		file, err := c.save(ctx, t, "pprof/"+path, query, name+".pprof", cpu+answerTime)
+		file, err := c.save(ctx, t, "pprof/"+path, query, name+".pprof", long+answerTime)
 		if err == nil && file != "" {
-			fmt.Fprintf(c.err, "wrote %s; see it with: go tool pprof -top %s\n", file, file)
+			fmt.Fprintf(c.err, "wrote %s; see it with: %s %s\n", file, next, file)
 		}
 		return err
 	})
 	cmd.Flags().DurationVar(&cpu, "cpu", 0, "of the CPU, for this `time`; 10s if no kind of profile is said")
+	cmd.Flags().DurationVar(&trace, "trace", 0, "an execution trace, for this `time`")
 	cmd.Flags().BoolVar(&heap, "heap", false, "of the memory in use")
 	cmd.Flags().StringVar(&kind, "kind", "", "`KIND`: allocs, goroutine, mutex, block, threadcreate")
 	cmd.Flags().StringVarP(&c.output, "output", "o", "text", toFile)
 	cmd.Flags().Lookup("output").DefValue = "" // it is not called text
-	cmd.MarkFlagsMutuallyExclusive("cpu", "heap", "kind")
+	cmd.MarkFlagsMutuallyExclusive("cpu", "trace", "heap", "kind")
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
 		if kinds := []string{"", "allocs", "goroutine", "mutex", "block", "threadcreate"}; !slices.Contains(kinds, kind) {
 			return fmt.Errorf("--kind %q is none of %s", kind, strings.Join(kinds[1:], ", "))
 		}
-		if !heap && kind == "" && cpu == 0 {
+		if !heap && kind == "" && cpu == 0 && trace == 0 {
 			cpu = 10 * time.Second
 		}
-		if cpu < 0 || cpu > 5*time.Minute {
-			return fmt.Errorf("--cpu %v is not between 1s and 5m", cpu)
+		if min(cpu, trace) < 0 || max(cpu, trace) > 5*time.Minute {
+			return fmt.Errorf("%v is not between 1s and 5m", cpu+trace)
 		}
 		return nil
 	}
