@@ -18,7 +18,8 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// TestSlowStarts: what a start waits for without a limit is told of after 5 s, once.
+// TestSlowStarts: what a start waits for without a limit is told of after 5 s, once. The socket is
+// the last: its watcher waits for the network, and meanwhile the time of the bubble stands still.
 func TestSlowStarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var said bytes.Buffer
@@ -40,22 +41,25 @@ func TestSlowStarts(t *testing.T) {
 			}
 			i.Kill()
 		}
-		for what, do := range map[string]func(){
-			"Config.Load takes long: after 5s it has not returned": func() {
+		for _, tt := range []struct {
+			what string
+			do   func()
+		}{
+			{"Config.Load takes long: after 5s it has not returned", func() {
 				_, _ = Config{Logger: log, Load: func(context.Context) ([]byte, error) { slow(); return nil, nil }}.load(t.Context())
-			},
-			"Hooks.Started takes long: after 5s it has not returned": func() { rt.started(t.Context(), func(*Runtime) { slow() }) },
-			"the start of clock takes long: after 5s its New or its Receive of *actor.Started has not returned": func() {
+			}},
+			{"Hooks.Started takes long: after 5s it has not returned", func() { rt.started(t.Context(), func(*Runtime) { slow() }) }},
+			{"the start of clock takes long: after 5s its New or its Receive of *actor.Started has not returned", func() {
 				start(Actor{Name: "clock", New: func() actor.Actor { slow(); return actor.ReceiveFunc(func(actor.Context) {}) }}, "clock")
-			},
-			"the start of http takes long: after 5s its socket is not open": func() {
+			}},
+			{"the start of http takes long: after 5s its socket is not open", func() {
 				start(ListenerSpec{Name: "http", Network: "tcp", Address: "127.0.0.1:0", Hooks: ListenerHooks{Control: func(string, string, syscall.RawConn) error { return nil }}}, "http")
-			},
+			}},
 		} {
 			said.Reset()
-			do()
-			if strings.Count(said.String(), "takes long") != 1 || !strings.Contains(said.String(), what) {
-				t.Errorf("got %q, want %q", said.String(), what)
+			tt.do()
+			if strings.Count(said.String(), "takes long") != 1 || !strings.Contains(said.String(), tt.what) {
+				t.Errorf("got %q, want %q", said.String(), tt.what)
 			}
 		}
 	})
