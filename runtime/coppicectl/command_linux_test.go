@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -425,5 +426,60 @@ func TestTerminal(t *testing.T) {
 	shows("the end", contains("└─ web/1", "code 0"))
 	if strings.Contains(shown, "reloaded") {
 		t.Errorf("after the end the events are still there:\n%s", shown)
+	}
+}
+
+// TestServesPage: the page is served below a path that cannot be guessed, and not to other pages.
+func TestServesPage(t *testing.T) {
+	s := startService(t)
+	r, w := io.Pipe()
+	ctx, interrupt := context.WithCancel(t.Context())
+	c, code := &command{out: w, err: io.Discard, dirs: s.dirs}, make(chan int, 1)
+	go func() { code <- c.run(ctx, []string{"page"}) }()
+	line, err := bufio.NewReader(r).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := url.Parse(strings.TrimSpace(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(method, at, origin string) (int, string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, at, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if origin != "" {
+			req.Header.Set("Origin", origin)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(b)
+	}
+	if status, body := ask("GET", page.String(), ""); status != http.StatusOK || !strings.Contains(body, "<html") {
+		t.Errorf("the page: %d %.100s", status, body)
+	}
+	if status, body := ask("GET", page.JoinPath("v1/tree").String(), ""); status != http.StatusOK || !strings.Contains(body, `"web/0"`) {
+		t.Errorf("the tree: %d %.100s", status, body)
+	}
+	for _, path := range []string{"/", "/v1/tree"} {
+		if status, _ := ask("GET", "http://"+page.Host+path, ""); status != http.StatusNotFound {
+			t.Errorf("without the secret %s has status %d", path, status)
+		}
+	}
+	if status, body := ask("POST", page.JoinPath("v1/reload").String(), "http://evil.example"); status != http.StatusForbidden {
+		t.Errorf("a foreign page reloads: %d %.100s", status, body)
+	}
+	interrupt()
+	if got := <-code; got != 0 {
+		t.Errorf("interrupted: code %d", got)
 	}
 }

@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"slices"
@@ -13,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coppice-go/coppice/runtime/dashboard"
 	"github.com/spf13/cobra"
 )
 
@@ -307,6 +311,12 @@ func (c *command) files(root *cobra.Command) {
 		return nil
 	}
 
+	var listen string
+	cmd = c.add(root, "page", "Serve the tree's page on a loopback port, and print its address", cobra.NoArgs, func(ctx context.Context, t *tree, _ []string) error {
+		return c.servePage(ctx, t, listen)
+	})
+	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "`ADDRESS`; port 0 picks one")
+
 	cmd = c.add(root, "bundle", "Save all that an expert needs for a diagnosis, in one tar", cobra.NoArgs, func(ctx context.Context, t *tree, _ []string) error {
 		file, err := c.save(ctx, t, "bundle", nil, "bundle.tar", time.Minute)
 		if err == nil && file != "" {
@@ -316,6 +326,26 @@ func (c *command) files(root *cobra.Command) {
 	})
 	cmd.Flags().StringVarP(&c.output, "output", "o", "text", toFile)
 	cmd.Flags().Lookup("output").DefValue = ""
+}
+
+// servePage serves the tree's page on a loopback port until ctx ends. A port has no owner whom the
+// kernel would vouch for, so who asks must know the path, which is printed to this user alone.
+func (c *command) servePage(ctx context.Context, t *tree, addr string) error {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fail(codeFailed, "name a free loopback address with --listen", "%w", err)
+	}
+	secret := "/" + rand.Text()
+	mux := http.NewServeMux()
+	mux.Handle(secret+"/", http.StripPrefix(secret, dashboard.Proxy(t.path)))
+	s := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
+	fmt.Fprintf(c.out, "http://%s%s/\n", ln.Addr(), secret)
+	fmt.Fprintln(c.err, "open it in a browser of this machine; who knows the address can steer the tree; Ctrl-C ends it")
+	if err := s.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return fail(codeFailed, "", "%w", err)
+	}
+	return nil
 }
 
 // save writes an answer to the file that is asked for, and returns the name of it to tell; "" = it
