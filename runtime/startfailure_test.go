@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -22,7 +23,7 @@ import (
 // the last: its watcher waits for the network, and meanwhile the time of the bubble stands still.
 func TestSlowStarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var said bytes.Buffer
+		var said lockedBuffer
 		var err error
 		log, slow := slog.New(slog.NewTextHandler(&said, nil)), func() { time.Sleep(2 * slowStart) }
 		rt := &Runtime{log: log}
@@ -63,4 +64,28 @@ func TestSlowStarts(t *testing.T) {
 			}
 		}
 	})
+}
+
+// lockedBuffer is a buffer that several goroutines use.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *lockedBuffer) Reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b.Reset()
 }
