@@ -16,6 +16,9 @@ import (
 // connection is closed under its client. Nor when every third release fails to boot, or
 // hangs until its time is over.
 func TestReloadUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("22 reloads, some of which hang")
+	}
 	for _, tt := range []struct {
 		name       string
 		bad        runtimetest.Release

@@ -10,6 +10,9 @@ func TestMain(m *testing.M) { runtimetest.Main(m, main) }
 
 // TestStories: each story goes as told.
 func TestStories(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the stories take their time")
+	}
 	for _, s := range stories {
 		t.Run(s.name, func(t *testing.T) {
 			p := runtimetest.Start(t, nil, s.name)
