@@ -15,8 +15,8 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// An Inspector is an actor that shows its state to who asks, see [System.Inspect]. Inspect is called
-// on the actor's goroutine, between two messages, and the result is printed there.
+// An Inspector is an actor that shows its state on request, see [System.Inspect]. Inspect is
+// called on the actor's goroutine, between two messages, and the result is printed there.
 type Inspector interface {
 	Inspect() any
 }
@@ -33,9 +33,9 @@ type inspected struct {
 	err  error
 }
 
-// Inspect returns the state of an actor of this process as text, at most [supervisor.MaxText] bytes.
-// id is the actor's name. The request waits in the actor's mailbox behind the messages that were
-// there before; ctx bounds the wait.
+// Inspect returns the state of an actor of this process as text, at most [supervisor.MaxText]
+// bytes. id is the actor's name. The request waits in the actor's mailbox behind the messages that
+// were there before; ctx bounds the wait.
 func (s *System) Inspect(ctx context.Context, id string) (string, error) {
 	answer, err := Ask[inspected](ctx, s, actor.NewPID(s.Address(), id), inspectRequest{})
 	if err == nil {
@@ -100,8 +100,8 @@ func (m *messageWatch) count(msg any) {
 }
 
 // WatchMessages counts the user messages that an actor of this process handles, by type, until ctx
-// ends, and returns the counts, the largest first. It costs the actor some 100 ns a message meanwhile.
-// An actor is watched by one caller at a time; for the next the error wraps [ErrBusy].
+// ends, and returns the counts, the largest first. It costs the actor some 100 ns a message
+// meanwhile. An actor is watched by one caller at a time; for the next the error wraps [ErrBusy].
 func (s *System) WatchMessages(ctx context.Context, id string) ([]MessageCount, error) {
 	inc := s.local.find(id)
 	if inc == nil {

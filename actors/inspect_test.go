@@ -67,7 +67,7 @@ func TestInspect(t *testing.T) {
 	if _, err := s.Inspect(t.Context(), "deaf"); !errors.Is(err, actors.ErrNotInspector) {
 		t.Errorf("without the method: %v", err)
 	}
-	if _, err := s.Inspect(t.Context(), "nobody"); !errors.Is(err, actors.ErrNoActor) {
+	if _, err := s.Inspect(t.Context(), "absent"); !errors.Is(err, actors.ErrNoActor) {
 		t.Errorf("without the actor: %v", err)
 	}
 }
@@ -116,7 +116,7 @@ func TestWatchMessages(t *testing.T) {
 	if got.err != nil || len(got.counts) != 2 || got.counts[0].Type != "string" || got.counts[0].Count != 5 || got.counts[1].Type != "int" {
 		t.Errorf("%+v", got)
 	}
-	if _, err := s.WatchMessages(t.Context(), "nobody"); !errors.Is(err, actors.ErrNoActor) {
+	if _, err := s.WatchMessages(t.Context(), "absent"); !errors.Is(err, actors.ErrNoActor) {
 		t.Errorf("without the actor: %v", err)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/coppice-go/coppice/actors"
 )
 
-// A probe is an actor whose messages a test reads. It can act as an actor too: Do runs a function on
-// its goroutine, with its context.
+// A probe is an actor whose messages a test reads. It can act as an actor too: Do runs a function
+// on its goroutine, with its context.
 type probe struct {
 	PID *actor.PID
 

@@ -108,7 +108,7 @@ func TestEveryWayAsk(t *testing.T) {
 func TestEveryWayAskFails(t *testing.T) {
 	ways(t, func(t *testing.T, from, to *actors.System, pid func(string) *actor.PID) {
 		ctx := testContext(t)
-		_, err := from.Ask(ctx, pid("nobody"), "x")
+		_, err := from.Ask(ctx, pid("absent"), "x")
 		wantErr(t, err, actors.ErrNoActor)
 
 		own := spawn(t, to, "echo", receive(func(ctx actor.Context) {
@@ -156,7 +156,7 @@ func TestEveryWayAskFails(t *testing.T) {
 
 func TestEveryWayMonitor(t *testing.T) {
 	ways(t, func(t *testing.T, from, to *actors.System, pid func(string) *actor.PID) {
-		d := next(t, from.Monitor(pid("nobody")).C)
+		d := next(t, from.Monitor(pid("absent")).C)
 		wantErr(t, d.Reason.Err(), actors.ErrNoActor)
 
 		spawn(t, to, "echo", echo)
@@ -214,11 +214,11 @@ func TestEveryWayProtoactor(t *testing.T) {
 			t.Fatalf("got %v", got)
 		}
 		// Unknown: DeadLetterResponse, Terminated NotFound.
-		p.Do(func(ctx actor.Context) { ctx.Request(pid("nobody"), "hello") })
+		p.Do(func(ctx actor.Context) { ctx.Request(pid("absent"), "hello") })
 		if _, ok := p.Next().Message.(*actor.DeadLetterResponse); !ok {
 			t.Fatal("no DeadLetterResponse")
 		}
-		p.Do(func(ctx actor.Context) { ctx.Watch(pid("nobody")) })
+		p.Do(func(ctx actor.Context) { ctx.Watch(pid("absent")) })
 		if m := p.Terminated(); m.Why != actor.TerminatedReason_NotFound {
 			t.Fatalf("Why %v", m.Why)
 		}

@@ -1,6 +1,6 @@
-// Package examples tests the example programs that are modules of their own, because
-// of their dependencies, the command coppicectl, the page in a browser, and the benchmarks in .bench;
-// the others test themselves.
+// Package examples tests the example programs that are modules of their own, because of their
+// dependencies, the command coppicectl, the page in a browser, and the benchmarks in .bench; the
+// others test themselves.
 package examples
 
 import (
@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// TestModules runs the tests of each module below this folder, of coppicectl, of the page and of .bench.
+// TestModules runs the tests of each module below this folder, of coppicectl, of the page and of
+// .bench.
 func TestModules(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds eight modules")

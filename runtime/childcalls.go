@@ -19,9 +19,9 @@ import (
 // they wait for it.
 //
 // The spec is one that Start would take, with these limits. A Pool of processes names its function
-// by Pool.Function, and has neither Prepare nor Liveness.Check, because its workers run this program
-// from the beginning and have no such Pool in their tree. A ListenerSpec has no Hooks. A reload to a
-// program that has not registered a function that the tree runs fails.
+// by Pool.Function, and has neither Prepare nor Liveness.Check, because its workers run this
+// program from the beginning and have no such Pool in their tree. A ListenerSpec has no Hooks. A
+// reload to a program that has not registered a function that the tree runs fails.
 //
 // Errors: [InvalidError], joined; supervisor.ErrNotFound for the parent; ErrAlreadyStarted or
 // ErrAlreadyPresent for a name that is taken; ErrStopped when the tree or the parent is ending; and
@@ -190,8 +190,8 @@ func (rt *Runtime) terminate(ctx context.Context, n, at *node, up *supervisor.Su
 	return nil
 }
 
-// RestartChild starts the child at a path, which is not running, once more. A pool has the size that
-// it had. The end of ctx ends the wait, not the start.
+// RestartChild starts the child at a path, which is not running, once more. A pool has the size
+// that it had. The end of ctx ends the wait, not the start.
 //
 // Errors: supervisor.ErrRunning, ErrRestarting, ErrNotFound, ErrStopped, and why it did not start.
 func (rt *Runtime) RestartChild(ctx context.Context, path string) error {

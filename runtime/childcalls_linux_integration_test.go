@@ -118,8 +118,8 @@ func addedKinds() map[coppice.Role]coppice.ChildSpec {
 	}
 }
 
-// TestChildCalls: a child of each kind is started, terminated, restarted and deleted, below the root
-// and below a supervisor, with OTP's answers.
+// TestChildCalls: a child of each kind is started, terminated, restarted and deleted, below the
+// root and below a supervisor, with OTP's answers.
 func TestChildCalls(t *testing.T) {
 	setOrder("")
 	p := startTree(t, "children at run time")
@@ -220,8 +220,8 @@ func TestChildNotStarted(t *testing.T) {
 	}
 }
 
-// TestBadChildren: what Start would refuse is refused, and what only a tree from its start can have,
-// by path and field.
+// TestBadChildren: what Start would refuse is refused, and what only a tree from its start can
+// have, by path and field.
 func TestBadChildren(t *testing.T) {
 	setOrder("")
 	p := startTree(t, "children at run time")

@@ -16,9 +16,9 @@ const AutoPath = "auto"
 //
 //	curl --unix-socket /run/coppice/shop.4711.sock http://tree/v1/workers
 //
-// docs/control.md describes it. Only root and the tree's user may use it, and no process of the tree
-// nor one that comes from there: a worker that was taken over must not steer the tree. It cannot
-// hold up or fail the tree: a path that cannot be used is a warning in the log.
+// docs/control.md describes it. Only root and the tree's user may use it, and no process of the
+// tree nor one that comes from there: a worker that was taken over must not steer the tree. It
+// cannot hold up or fail the tree: a path that cannot be used is a warning in the log.
 type Control struct {
 	// Path is the socket's; its directory must exist. Zero = [AutoPath] with Main and Serve; with
 	// Run and Start there is no endpoint. The environment variable COPPICE_CONTROL overrides it: a

@@ -116,7 +116,7 @@ func (c *controlHandler) perform(w http.ResponseWriter, r *http.Request, what st
 	_ = stream.Send("done", 0, res)
 }
 
-// asked tells the log and the events who asks for what.
+// asked adds a request of an operator to the log and to the events, with the process it comes from.
 func (c *controlHandler) asked(r *http.Request, what string) {
 	for _, name := range []string{"pool", "size", "process", "listener", "level"} {
 		if v := r.FormValue(name); v != "" {

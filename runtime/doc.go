@@ -36,9 +36,9 @@
 // before Main, Run or Start runs in every process; open databases in the worker function, not in
 // main. In a child these three functions do not return: the child finds its part of the Config by
 // its path in the tree, runs it, and exits. A worker of a pool that was added at run time
-// ([Runtime.StartChild]) finds its function by name ([RegisterFunction]). A child whose tree differs
-// from its master's is not started; the error names the difference. [IsChild] reports whether a
-// process is a child.
+// ([Runtime.StartChild]) finds its function by name ([RegisterFunction]). A child whose tree
+// differs from its master's is not started; the error names the difference. [IsChild] reports
+// whether a process is a child.
 //
 // Each process starts with exactly what its [Environment] gives it: variables,
 // files, limits, a user. docs/processes.md has the table, and the steps of a stop.

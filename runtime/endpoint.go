@@ -20,8 +20,8 @@ type controlEndpoint struct {
 // endpointPatience is how long the tree waits for the file system that has the socket.
 const endpointPatience = time.Second
 
-// openEndpoint opens the endpoint that the configuration wants. If that takes long, the tree does not
-// wait for it.
+// openEndpoint opens the endpoint that the configuration wants. If that takes long, the tree does
+// not wait for it.
 func openEndpoint(cfg Config, tree operated, parts operatedParts) *controlEndpoint {
 	path := cfg.Control.wanted(cfg.entry)
 	if path == "" {

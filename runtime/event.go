@@ -233,8 +233,8 @@ func (e Event) MarshalJSON() ([]byte, error) {
 	return json.Marshal(j)
 }
 
-// level returns the level at which the log has an event inside a pool: what the supervisor's events do not tell
-// at Info, and each change once.
+// level returns the level at which the log has an event inside a pool: what the supervisor's events
+// do not tell at Info, and each change once.
 func (e Event) level() slog.Level {
 	switch e.Kind {
 	case WorkerReplaced, SpareReady, DrainCut, WorkerDue, PoolScaled:

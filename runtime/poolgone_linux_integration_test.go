@@ -201,8 +201,8 @@ func TestGivesUpForGood(t *testing.T) {
 	}
 }
 
-// TestRestartOfPoolFails: a pool gives up, and its restart fails more than once: its socket stays, and
-// its clients wait until it is back.
+// TestRestartOfPoolFails: a pool gives up, and its restart fails more than once: its socket stays,
+// and its clients wait until it is back.
 func TestRestartOfPoolFails(t *testing.T) {
 	gate := filepath.Join(t.TempDir(), "gate")
 	t.Setenv(gateVar, gate)

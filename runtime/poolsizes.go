@@ -7,7 +7,8 @@ import (
 )
 
 // poolSizes are the sizes of the pools that were scaled, by path. They outlive a pool that its
-// supervisor restarts, and not one that is deleted. The zero value is ready for use, by any goroutine.
+// supervisor restarts, and not one that is deleted. The zero value is ready for use, by any
+// goroutine.
 type poolSizes struct {
 	mu sync.Mutex
 	of map[string]int

@@ -18,9 +18,9 @@ import (
 // PprofHandler serves the profiles of each process of the tree, as net/http/pprof serves those of
 // one. The last part of the path is the profile: profile (of the CPU, for the time in the parameter
 // seconds, 30 by default, at most 300), trace (of the execution, for seconds, 1 by default), heap,
-// allocs, goroutine, block, mutex, threadcreate, or vars, the page of a program that imports expvar;
-// any other path lists the processes. The parameter process is the name of a process, as web/0 or
-// listener, or its ID; without it the master is meant:
+// allocs, goroutine, block, mutex, threadcreate, or vars, the page of a program that imports
+// expvar; any other path lists the processes. The parameter process is the name of a process, as
+// web/0 or listener, or its ID; without it the master is meant:
 //
 //	mux.Handle("/debug/", rt.PprofHandler()) // not on http.DefaultServeMux, if expvar is imported
 //	// curl 'http://127.0.0.1:9000/debug/vars?process=web/0'

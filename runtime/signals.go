@@ -69,9 +69,9 @@ type signalActions struct {
 }
 
 // handleSignals acts on the signals of the program until done is closed, as [Service] describes,
-// and closes the inbox. up delivers the tree once it has started; stop asks it to end; ended reports
-// why the program is about to exit. It closes each channel that turns delivers, which shows that it
-// takes its turns.
+// and closes the inbox. up delivers the tree once it has started; stop asks it to end; ended
+// reports why the program is about to exit. It closes each channel that turns delivers, which shows
+// that it takes its turns.
 func handleSignals(in signalInbox, cfg Config, con console, up <-chan *Runtime, done <-chan struct{}, stop func(), ended func(error), turns <-chan chan<- struct{}) {
 	defer in.close()
 	rules := signalrules.New(signalrules.Config{

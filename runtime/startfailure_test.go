@@ -19,7 +19,7 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// TestSlowStarts: what a start waits for without a limit is told of after 5 s, once. The socket is
+// TestSlowStarts: after 5 s the log says, once, what a start waits for without a limit. The socket is
 // the last: its watcher waits for the network, and meanwhile the time of the bubble stands still.
 func TestSlowStarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

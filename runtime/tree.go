@@ -12,8 +12,8 @@ import (
 	"github.com/coppice-go/coppice/supervisor"
 )
 
-// node is a child spec at its place in the tree. Its children come and go while the tree runs; every
-// goroutine may read them at any time.
+// node is a child spec at its place in the tree. Its children come and go while the tree runs;
+// every goroutine may read them at any time.
 type node struct {
 	path     string // names joined by slashes; "" = the root
 	spec     ChildSpec

@@ -132,8 +132,8 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestFollowGoesOn: a stream that breaks is asked for again from the last cursor on, what was lost
-// is told, and the end of the tree is code 4.
+// TestFollowGoesOn: coppicectl asks again for a stream that breaks, from the last cursor on, says
+// what was lost, and ends with code 4 when the tree has ended.
 func TestFollowGoesOn(t *testing.T) {
 	dir := socketDirectory(t)
 	var s *http.Server

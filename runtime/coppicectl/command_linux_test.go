@@ -324,8 +324,8 @@ func TestTreeEnds(t *testing.T) {
 	}
 }
 
-// TestProfiles: a CPU profile of a worker names the handler that burns it, and those of the listener
-// process and the master can be read.
+// TestProfiles: a CPU profile of a worker names the handler that burns it, and those of the
+// listener process and the master can be read.
 func TestProfiles(t *testing.T) {
 	s := startService(t)
 	top := func(name string, args ...string) string {

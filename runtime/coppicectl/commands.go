@@ -329,7 +329,7 @@ func (c *command) files(root *cobra.Command) {
 }
 
 // servePage serves the tree's page on a loopback port until ctx ends. A port has no owner whom the
-// kernel would vouch for, so who asks must know the path, which is printed to this user alone.
+// kernel would vouch for, so a client must know the path, which only this user reads.
 func (c *command) servePage(ctx context.Context, t *tree, addr string) error {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -341,15 +341,15 @@ func (c *command) servePage(ctx context.Context, t *tree, addr string) error {
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
 	fmt.Fprintf(c.out, "http://%s%s/\n", ln.Addr(), secret)
-	fmt.Fprintln(c.err, "open it in a browser of this machine; who knows the address can steer the tree; Ctrl-C ends it")
+	fmt.Fprintln(c.err, "open it in a browser of this machine; the address alone lets a program steer the tree; Ctrl-C ends it")
 	if err := s.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 		return fail(codeFailed, "", "%w", err)
 	}
 	return nil
 }
 
-// save writes an answer to the file that is asked for, and returns the name of it to tell; "" = it
-// is told, or standard output.
+// save writes an answer to the file of --output, and returns the file's name for the message about
+// it; "" = no message: save has printed the name as JSON, or the answer went to standard output.
 func (c *command) save(ctx context.Context, t *tree, path string, query url.Values, name string, limit time.Duration) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

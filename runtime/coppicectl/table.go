@@ -117,7 +117,8 @@ func shorten(text string, width int) string {
 	return string([]rune(text)[:width-1]) + "…"
 }
 
-// clean replaces what a terminal would take for a command: a process of the tree may print anything.
+// clean replaces what a terminal would take for a command: a process of the tree may print
+// anything.
 func clean(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\t' || r == '\n' {

@@ -220,7 +220,8 @@ func (f facts) last(n *node, path string, is func(event) bool) (event, bool) {
 	return event{}, false
 }
 
-// report adds what the crash report of the process has that ended: its last words, or its last line.
+// report adds what the crash report of the process has that ended: its last words, or its last
+// line.
 func (f facts) report(e event) string {
 	for _, c := range f.crashes {
 		if c.Name != e.Name || c.ID != e.ID || e.ID == 0 {

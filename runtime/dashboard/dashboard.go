@@ -27,8 +27,8 @@ import (
 //go:embed page
 var files embed.FS
 
-// policy lets the page use its own files and paths, and nothing else: no script or style that stands
-// in a page, no frame, no text that becomes a part of the document.
+// policy lets the page use its own files and paths, and nothing else: no script or style that
+// stands in a page, no frame, no text that becomes a part of the document.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
@@ -101,10 +101,11 @@ func Handler(api http.Handler) http.Handler {
 	})
 }
 
-// Proxy is [Handler] for the tree whose control endpoint is the Unix socket at path socket. The tree
-// sees this process as the one that asks. Like ControlHandler it refuses requests of pages of another
-// origin, and names that are neither addresses nor localhost; it does not ask who its clients are. On
-// a port of a machine with other users, mount it below a prefix that cannot be guessed.
+// Proxy is [Handler] for the tree whose control endpoint is the Unix socket at path socket. The
+// tree sees this process as the one that asks. Like ControlHandler it refuses requests of pages of
+// another origin, and names that are neither addresses nor localhost; it does not ask who its
+// clients are. On a port of a machine with other users, mount it below a prefix that cannot be
+// guessed.
 func Proxy(socket string) http.Handler {
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {

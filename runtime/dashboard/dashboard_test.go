@@ -92,8 +92,8 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// TestProxy: the page of a tree behind a socket; a foreign page and a foreign name get nothing, and a
-// tree that has gone is an error in JSON.
+// TestProxy: the page of a tree behind a socket; a foreign page and a foreign name get nothing, and
+// a tree that has gone is an error in JSON.
 func TestProxy(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
 	ln, err := net.Listen("unix", socket)

@@ -1,6 +1,6 @@
 // Package inspect lets tests look into the three programs of package netactor and change some of
-// them. Each program sets its functions in an init; only tests call them. It is no test file because
-// Go shares an export_test.go with the tests of its own package only.
+// them. Each program sets its functions in an init; only tests call them. It is no test file
+// because Go shares an export_test.go with the tests of its own package only.
 package inspect
 
 import "time"

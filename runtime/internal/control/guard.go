@@ -11,8 +11,8 @@ import (
 
 // Guard protects a handler that a browser can reach: a page of another origin must not make the
 // browser write (CSRF), and a name that an attacker's DNS server points here must not make it read
-// (DNS rebinding). So a request needs a Host that is an address, localhost, or one of hosts; and one
-// that changes something must not come from another origin.
+// (DNS rebinding). So a request needs a Host that is an address, localhost, or one of hosts; and
+// one that changes something must not come from another origin.
 func Guard(h http.Handler, hosts []string) http.Handler {
 	origins := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

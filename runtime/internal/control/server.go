@@ -167,8 +167,8 @@ func (s *SocketServer) refuse(p Peer, err error) {
 	}
 }
 
-// turnAway closes a connection. Its client learns why if it has sent its request by then, and if not
-// too many others are being told the same.
+// turnAway closes a connection. Its client learns why if it has sent its request by then, and if
+// not too many others are being told the same.
 func (l *peerListener) turnAway(c *net.UnixConn, status int, err error) {
 	select {
 	case l.told <- struct{}{}:

@@ -28,9 +28,9 @@ func Listen(path string) (*net.UnixListener, error) {
 }
 
 // ListenAuto makes the socket with a name in the first of the directories that can be used. It
-// makes the directory, with mode 0700, if it is missing, and removes the sockets in it of trees that
-// have ended. A directory must be this user's, closed to others, and no symbolic link.
-// It returns the path of the socket.
+// makes the directory, with mode 0700, if it is missing, and removes the sockets in it of trees
+// that have ended. A directory must be this user's, closed to others, and no symbolic link. It
+// returns the path of the socket.
 func ListenAuto(dirs []string, name string) (ln *net.UnixListener, path string, err error) {
 	var errs []error
 	for _, dir := range dirs {

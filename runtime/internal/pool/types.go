@@ -78,8 +78,9 @@ const (
 	Added
 	// Removed: the supervisor has done Remove.
 	Removed
-	// Due: replace Worker by one of the same generation. Once: at once, and with one try. Brake: a limit was exceeded that a fresh
-	// worker may exceed as well, so if that happens again and again, workers live longer.
+	// Due: replace Worker by one of the same generation. Once: at once, and with one try. Brake: a
+	// limit was exceeded that a fresh worker may exceed as well, so if that happens again and
+	// again, workers live longer.
 	Due
 	// Tick: the time of Wake has come.
 	Tick
