@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 	"testing"
 
 	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/internal/control"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 )
 
@@ -58,9 +58,9 @@ type operator struct {
 func newOperator(t *testing.T) operator {
 	path := filepath.Join(t.TempDir(), "tree.sock")
 	t.Setenv(controlVar, path)
-	return operator{t, &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", path)
-	}}}}
+	to := control.Transport(path)
+	to.DisableKeepAlives = true
+	return operator{t, &http.Client{Transport: to}}
 }
 
 // do sends a request and returns the status and the body.
@@ -341,9 +341,7 @@ func init() {
 				return err
 			}
 			return w.Serve(ctx, ln, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-				c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-					return new(net.Dialer).DialContext(ctx, "unix", os.Getenv("COPPICE_CONTROL"))
-				}}}
+				c := http.Client{Transport: control.Transport(os.Getenv(control.Variable))}
 				resp, err := c.Get("http://tree/v1/")
 				if err != nil {
 					fmt.Fprint(rw, err)

@@ -159,7 +159,6 @@ type aboutTree struct {
 	Module     string    `json:"module,omitempty"` // of the program, with its version
 	Coppice    string    `json:"coppice,omitempty"`
 	Revision   string    `json:"revision,omitempty"` // of the program's source
-	Arguments  []string  `json:"arguments,omitempty"`
 }
 
 // programName returns the name of this program's file.
@@ -240,7 +239,7 @@ func (c *controlHandler) workers() []workerRow {
 		byID[w.hello.ID] = w
 	}
 	mine := control.CgroupOf(os.Getpid())
-	rows := []workerRow{}
+	rows, rowOf := []workerRow{}, map[uint64]int{} // by ID
 	c.Snapshot().walk("", func(path string, t Tree) {
 		if t.PID == 0 && t.ID == 0 {
 			return
@@ -249,7 +248,7 @@ func (c *controlHandler) workers() []workerRow {
 			Path: path, Name: t.Name, Role: t.Role, State: t.State, Since: t.Since, ID: t.ID, PID: t.PID,
 			Generation: t.Generation, Incarnation: t.Incarnation, LastExit: t.LastExit,
 		}
-		if u, ok := usageOf(t.PID); ok && t.PID != 0 {
+		if u, ok := usageOf(t.PID); ok {
 			cpu := time.Duration(u.cpu).Seconds()
 			row.Memory, row.CPU, row.Files = &u.memory, &cpu, &u.files
 			if g := control.CgroupOf(t.PID); g != mine {
@@ -267,13 +266,14 @@ func (c *controlHandler) workers() []workerRow {
 				row.LastBeat = &at
 			}
 			row.Unwell = w.heartbeats.Complaint()
+			rowOf[uint64(t.ID)] = len(rows)
 		}
 		rows = append(rows, row)
 	})
 	stats, _ := c.sockets.LastStats()
 	for _, l := range stats {
 		for _, w := range l.Workers {
-			if i := slices.IndexFunc(rows, func(r workerRow) bool { return r.ID != 0 && uint64(r.ID) == w.Worker.ID }); i >= 0 {
+			if i, ok := rowOf[w.Worker.ID]; ok {
 				rows[i].Open += max(0, w.Counts.Open()) // below 0 while a claim is on its way
 				rows[i].Offered += w.Counts.Offered
 				rows[i].Claimed += w.Counts.Claimed
@@ -426,10 +426,13 @@ func (c *controlHandler) serveEvents(w http.ResponseWriter, r *http.Request) {
 		control.Answer(w, append([]Event{}, events.Kept(maxListed)...))
 		return
 	}
-	control.NewStream(w).Follow(r.Context(), func(ctx context.Context) (string, uint64, any, error) {
-		ev, err := events.Next(ctx)
-		return "event", ev.Cursor, ev, err
-	})
+	control.NewStream(w).Follow(r.Context(), events.message)
+}
+
+// message returns the next event as a message of a stream.
+func (r *EventReader) message(ctx context.Context) (name string, id uint64, v any, err error) {
+	ev, err := r.Next(ctx)
+	return "event", ev.Cursor, ev, err
 }
 
 // logLine is an OutputLine as /v1/logs has it.
@@ -442,13 +445,10 @@ type logLine struct {
 // keptLines returns the lines that are kept, from a cursor on.
 func (c *controlHandler) keptLines(cursor uint64) []logLine {
 	lines := []logLine{}
-	for {
-		e, ok := c.lines.After(cursor)
-		if !ok || len(lines) == maxListed {
-			return lines
-		}
-		cursor, lines = e.Cursor, append(lines, logLine{e.Cursor, e.Lost, e.Value})
+	for _, e := range c.lines.Kept(cursor, maxListed) {
+		lines = append(lines, logLine{e.Cursor, e.Lost, e.Value})
 	}
+	return lines
 }
 
 // serveLogs answers with the latest lines that the processes of the tree have printed.

@@ -2,7 +2,6 @@ package coppice
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/control"
+	"github.com/coppice-go/coppice/runtime/internal/stacks"
 )
 
 // handleWrites adds what changes the tree.
@@ -100,10 +100,7 @@ func (c *controlHandler) perform(w http.ResponseWriter, r *http.Request, what st
 		done <- do(ctx, r)
 	}()
 	stream := control.NewStream(w)
-	stream.Follow(over, func(ctx context.Context) (string, uint64, any, error) {
-		ev, err := events.Next(ctx)
-		return "event", ev.Cursor, ev, err
-	})
+	stream.Follow(over, events.message)
 	cancel() // the client may have gone
 	err := <-done
 	for _, ev := range events.Kept(maxListed) {
@@ -165,29 +162,14 @@ func (c *controlHandler) serveBundle(w http.ResponseWriter, r *http.Request) {
 	addJSON("events.json", c.Events(0).Kept(maxListed))
 	addJSON("crashes.json", c.Crashes())
 	addJSON("logs.json", c.keptLines(0))
-	var page pageBuffer
-	c.serveMetrics(&page, r)
-	add("metrics.txt", page.Bytes())
+	metrics := stacks.NewPage()
+	c.serveMetrics(metrics, r)
+	add("metrics.txt", metrics.Bytes())
 	for name, text := range c.allStacks(r.Context()) {
 		add("stacks/"+strings.ReplaceAll(name, "/", "-")+".txt", text)
 	}
 	_ = tw.Close() // on an error the client is gone
 }
-
-// pageBuffer takes an answer for the bundle.
-type pageBuffer struct {
-	bytes.Buffer
-	header http.Header
-}
-
-func (b *pageBuffer) Header() http.Header {
-	if b.header == nil {
-		b.header = http.Header{}
-	}
-	return b.header
-}
-
-func (b *pageBuffer) WriteHeader(int) {}
 
 // allStacks returns the stacks of each process by its name, or why they cannot be had.
 func (c *controlHandler) allStacks(ctx context.Context) map[string][]byte {

@@ -49,14 +49,10 @@ func (c *crashQueue) report(r CrashReport) {
 
 // latest returns the reports that are kept, newest first.
 func (c *crashQueue) latest() (reports []CrashReport) {
-	for cursor := uint64(0); ; {
-		e, ok := c.kept.After(cursor)
-		if !ok {
-			slices.Reverse(reports)
-			return reports
-		}
-		reports, cursor = append(reports, e.Value), e.Cursor
+	for _, e := range slices.Backward(c.kept.Kept(0, maxReports)) {
+		reports = append(reports, e.Value)
 	}
+	return reports
 }
 
 // size returns about how many bytes the report takes.
@@ -70,7 +66,7 @@ func (r CrashReport) size() int {
 
 // close waits for the last reports, at most crashFlush, and returns how many were not delivered.
 func (c *crashQueue) close() uint64 {
-	if c == nil || c.q == nil {
+	if c.q == nil {
 		return 0
 	}
 	return c.q.Close(crashFlush)

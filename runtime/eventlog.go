@@ -49,11 +49,7 @@ func (r *EventReader) All(ctx context.Context) iter.Seq[Event] {
 
 // Kept returns the events that there are already, at most n, and does not wait.
 func (r *EventReader) Kept(n int) (evs []Event) {
-	for len(evs) < n {
-		e, ok := r.log.After(r.cursor)
-		if !ok {
-			break
-		}
+	for _, e := range r.log.Kept(r.cursor, n) {
 		evs = append(evs, r.read(e))
 	}
 	return evs

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -43,9 +42,9 @@ func newTree(path string) tree {
 			t.about.Program, t.about.PID = name[:i], pid
 		}
 	}
-	t.http = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", path)
-	}}}
+	to := control.Transport(path)
+	to.DisableKeepAlives = true
+	t.http = &http.Client{Transport: to}
 	return t
 }
 

@@ -10,12 +10,10 @@
 package dashboard
 
 import (
-	"context"
 	"crypto/sha256"
 	"embed"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"path"
@@ -111,9 +109,7 @@ func Proxy(socket string) http.Handler {
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", "tree", "tree"
 		},
-		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
-		}},
+		Transport:     control.Transport(socket),
 		FlushInterval: -1,
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			control.Error(w, http.StatusBadGateway, fmt.Errorf("dashboard: %w", err))

@@ -62,9 +62,9 @@ func TestMain(m *testing.M) {
 const orphanVar = "CONTROL_TEST_ORPHAN"
 
 func unixClient(path string) *http.Client {
-	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", path)
-	}}}
+	to := Transport(path)
+	to.DisableKeepAlives = true
+	return &http.Client{Transport: to}
 }
 
 // serve serves h on a socket, and returns its path.

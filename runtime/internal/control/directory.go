@@ -1,6 +1,9 @@
 package control
 
 import (
+	"context"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -23,6 +26,14 @@ func Directories() []string {
 		dirs = append(dirs, "/run/coppice")
 	}
 	return append(dirs, filepath.Join(os.TempDir(), "coppice-"+strconv.Itoa(os.Geteuid())))
+}
+
+// Transport returns a transport whose connections all go to the socket at a path, whatever host a
+// request names.
+func Transport(path string) *http.Transport {
+	return &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}
 }
 
 // Name returns the name of this program's socket: program.pid.sock.

@@ -75,16 +75,23 @@ type Entry[T any] struct {
 	Lost   uint64 // entries between the reader's cursor and this one that are no longer kept
 }
 
-// After returns the first entry after the cursor that is kept; false if there is none yet. A cursor
+// Kept returns the entries after the cursor that are kept, at most n, and does not wait. A cursor
 // that is beyond the newest is of another Log, and counts as 0.
-func (l *Log[T]) After(cursor uint64) (Entry[T], bool) {
+func (l *Log[T]) Kept(cursor uint64, n int) (entries []Entry[T]) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.afterLocked(cursor)
+	for len(entries) < n {
+		e, ok := l.afterLocked(cursor)
+		if !ok {
+			break
+		}
+		entries, cursor = append(entries, e), e.Cursor
+	}
+	return entries
 }
 
-// Next returns the first entry after the cursor that is kept. It waits until there is one, or
-// returns ctx's error, or ErrClosed.
+// Next returns the first entry that Kept returns. It waits until there is one, or returns ctx's
+// error, or ErrClosed.
 func (l *Log[T]) Next(ctx context.Context, cursor uint64) (Entry[T], error) {
 	for {
 		l.mu.Lock()

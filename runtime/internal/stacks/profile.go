@@ -133,15 +133,21 @@ func vars(b *bytes.Buffer) (err error) {
 			err = fmt.Errorf("expvar panicked: %v", p)
 		}
 	}()
-	h.ServeHTTP(page{b, make(http.Header)}, r)
+	h.ServeHTTP(&Page{b, make(http.Header)}, r)
 	return nil
 }
 
-// page is the ResponseWriter of a page that is kept.
-type page struct {
+// A Page is the ResponseWriter of a page that is kept.
+type Page struct {
 	*bytes.Buffer
 	header http.Header
 }
 
-func (p page) Header() http.Header { return p.header }
-func (p page) WriteHeader(int)     {}
+// NewPage returns an empty page.
+func NewPage() *Page { return &Page{new(bytes.Buffer), make(http.Header)} }
+
+// Header returns the page's header.
+func (p *Page) Header() http.Header { return p.header }
+
+// WriteHeader does nothing: a page tells an error in its text.
+func (p *Page) WriteHeader(int) {}
