@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,11 +23,11 @@ import (
 
 const (
 	answerTime = 15 * time.Second // for an answer that needs no work
-	lookTime   = 2 * time.Second  // for the first answer of a tree that may hang
+	lookTime   = 5 * time.Second  // for the first answer of a tree that may hang, on a busy machine
 	quietTime  = 40 * time.Second // a stream has a comment every 15 s
 )
 
-// tree is a tree of this machine. It is copied, and used by one goroutine at a time.
+// tree is a tree of this machine. After look any goroutine may use it.
 type tree struct {
 	path  string // of its socket
 	about about
@@ -151,7 +152,11 @@ func (t *tree) do(ctx context.Context, method, path string, query url.Values, he
 	if resp.StatusCode == http.StatusNotFound && strings.Contains(answer.Error, "no such path") {
 		next = "the program was built with an older Coppice that does not have that yet"
 	}
-	return nil, fail(codeFailed, next, "%s", answer.Error)
+	code := codeFailed
+	if resp.StatusCode == http.StatusBadRequest {
+		code = codeUsage
+	}
+	return nil, fail(code, next, "%s", answer.Error)
 }
 
 // lost says how a connection was lost.
@@ -212,10 +217,11 @@ func (a alive) Read(p []byte) (int, error) {
 	return a.Reader.Read(p)
 }
 
-// errStream is returned for a stream that ended by itself.
+// errStream is why a stream is lost that ended by itself.
 var errStream = errors.New("the stream has ended")
 
-// stream calls each for what a request's stream brings, until that ends or each fails.
+// stream calls each for what a request's stream brings, until each fails or the stream is lost, and
+// returns that error.
 func (t *tree) stream(ctx context.Context, method, path string, query url.Values, last string, each func(message) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -230,10 +236,15 @@ func (t *tree) stream(ctx context.Context, method, path string, query url.Values
 		return err
 	}
 	defer resp.Body.Close()
-	if err := readMessages(alive{resp.Body, timer}, each); err != nil {
-		return err
+	var own error
+	err = readMessages(alive{resp.Body, timer}, func(m message) error {
+		own = each(m)
+		return own
+	})
+	if own != nil {
+		return own
 	}
-	return errStream
+	return t.lost(ctx, cmp.Or(err, errStream))
 }
 
 // follow is stream with a new connection, from the last cursor on, whenever one is lost. It ends
@@ -241,20 +252,15 @@ func (t *tree) stream(ctx context.Context, method, path string, query url.Values
 func (t *tree) follow(ctx context.Context, path string, query url.Values, last string, each func(message) error) error {
 	const attempts = 5
 	for failed := 0; ; failed++ {
-		var own error
 		err := t.stream(ctx, http.MethodGet, path, query, last, func(m message) error {
 			failed, last = 0, m.id
-			own = each(m)
-			return own
+			return each(m)
 		})
-		if own != nil || ctx.Err() != nil {
-			return own
+		if ctx.Err() != nil {
+			return nil
 		}
-		if f, ok := errors.AsType[*failure](err); ok && (f.code != codeLost || gone(err) || failed == attempts) {
+		if f, ok := errors.AsType[*failure](err); !ok || f.code != codeLost || gone(err) || failed == attempts {
 			return err
-		}
-		if failed == attempts {
-			return t.lost(ctx, err)
 		}
 		select {
 		case <-ctx.Done():

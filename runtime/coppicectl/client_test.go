@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -187,5 +189,58 @@ func TestWriteLost(t *testing.T) {
 	})
 	if code, out, err := ctl(t.Context(), []string{dir}, "reload"); code != codeLost || out != "reload to generation 2\n" {
 		t.Errorf("code %d, %s%s", code, out, err)
+	}
+}
+
+// TestCutOff: an answer that breaks is code 4, whether it is a stream of a change, of events, or a
+// file, and what is left of a file is removed; a file that cannot be written is code 1.
+func TestCutOff(t *testing.T) {
+	dir := socketDirectory(t)
+	t.Chdir(t.TempDir())
+	whole := false
+	serve(t, dir, "shop.10.sock", func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/v1/":
+			says("../shop", 10)(w, r)
+		case "/v1/workers":
+			fmt.Fprint(w, "[]")
+		default:
+			fmt.Fprint(w, "event: event\nid: 1\ndata: {\"kind\":\"tree reloading\",\"generation\":2}\n\n")
+			if !whole {
+				_ = http.NewResponseController(w).Flush()
+				panic(http.ErrAbortHandler)
+			}
+		}
+	}).ErrorLog = log.New(io.Discard, "", 0)
+	for _, device := range []string{"null", "full"} { // by links, which may be lost
+		if err := os.Symlink("/dev/"+device, device); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(want int, args string) {
+		t.Helper()
+		code, _, err := ctl(t.Context(), []string{dir}, strings.Fields(args)...)
+		if code != want || (code != 0) != strings.Contains(err, "next: ") {
+			t.Errorf("%s: code %d, want %d\n%s", args, code, want, err)
+		}
+	}
+	for _, args := range []string{"reload", "scale web 2", "stacks web/0", "bundle", "bundle -o file", "bundle -o -", "profile web/0 --heap", "bundle -o null"} {
+		check(codeLost, args)
+	}
+	left := func() string {
+		names, _ := filepath.Glob("*")
+		return strings.Join(names, " ")
+	}
+	if left() != "full null" {
+		t.Errorf("left are %s", left())
+	}
+	whole = true
+	check(0, "bundle")
+	check(codeFailed, "bundle -o missing/file")
+	if _, err := os.Stat("full"); err == nil {
+		check(codeFailed, "bundle -o full")
+	}
+	if !strings.HasPrefix(left(), "..-shop.") || !strings.HasSuffix(left(), ".bundle.tar full null") {
+		t.Errorf("left are %s", left())
 	}
 }

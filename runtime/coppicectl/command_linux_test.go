@@ -24,12 +24,15 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write the goldens in testdata")
 
+var builtIn string // the directory of built; "" = nothing was
+
 // built builds coppicectl and examples/hello once, and returns their directory.
 var built = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "ctl")
 	if err != nil {
 		return "", err
 	}
+	builtIn = dir
 	for _, args := range [][]string{{"build", "-o", dir + "/coppicectl", "."}, {"-C", "../..", "build", "-o", dir + "/hello", "./examples/hello"}} {
 		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 			return dir, fmt.Errorf("go %v: %w: %s", args, err, out)
@@ -41,8 +44,8 @@ var built = sync.OnceValues(func() (string, error) {
 func TestMain(m *testing.M) {
 	flag.Parse()
 	code := m.Run()
-	if dir, _ := built(); dir != "" {
-		os.RemoveAll(dir)
+	if builtIn != "" {
+		os.RemoveAll(builtIn)
 	}
 	os.Exit(code)
 }

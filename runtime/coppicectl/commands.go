@@ -358,27 +358,23 @@ func (c *command) save(ctx context.Context, t *tree, path string, query url.Valu
 		return "", err
 	}
 	defer resp.Body.Close()
-	if c.output == "-" {
-		_, err := io.Copy(c.out, resp.Body)
-		return "", err
-	}
 	how := os.O_TRUNC
 	if c.output == "text" || c.json() { // a name of ours does not replace a file
-		name, how = fmt.Sprintf("%s.%s.%s", t.about.Program, time.Now().Format("20060102T150405"), name), os.O_EXCL
+		program := strings.ReplaceAll(clean(t.about.Program), "/", "-") // what it says need not be true
+		name, how = fmt.Sprintf("%s.%s.%s", program, time.Now().Format("20060102T150405"), name), os.O_EXCL
 	} else {
 		name = c.output
 	}
-	const next = "name a file that can be written with -o FILE"
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|how, 0o600)
-	if err != nil {
-		return "", fail(codeFailed, next, "%w", err)
+	var n int64
+	if c.output == "-" {
+		_, err = io.Copy(c.out, resp.Body)
+		name = ""
+	} else {
+		n, err = writeFile(name, how, resp.Body)
 	}
-	n, err := io.Copy(f, resp.Body)
-	if closing := f.Close(); err == nil && closing != nil {
-		return "", fail(codeFailed, next, "%w", closing)
-	}
-	if err != nil {
-		_ = os.Remove(name) // it is not whole
+	if _, ok := errors.AsType[*os.PathError](err); ok {
+		return "", fail(codeFailed, "name a file that can be written with -o FILE", "%w", err)
+	} else if err != nil {
 		return "", t.lost(ctx, err)
 	}
 	if c.json() {
@@ -387,4 +383,20 @@ func (c *command) save(ctx context.Context, t *tree, path string, query url.Valu
 		return "", nil
 	}
 	return name, nil
+}
+
+// writeFile writes a file, and removes it if it is not whole. An error of the file is a PathError.
+func writeFile(name string, how int, from io.Reader) (int64, error) {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|how, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	n, err := io.Copy(f, from)
+	if closing := f.Close(); err == nil {
+		err = closing
+	}
+	if st, failed := os.Lstat(name); err != nil && failed == nil && st.Mode().IsRegular() { // /dev/full is none
+		_ = os.Remove(name)
+	}
+	return n, err
 }

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -22,6 +21,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
 	c := &command{out: os.Stdout, err: os.Stderr, dirs: directories()}
 	code := c.run(ctx, os.Args[1:])
 	stop()
@@ -163,8 +163,6 @@ func (c *command) write(ctx context.Context, t *tree, path string, query url.Val
 	switch {
 	case end == nil && ctx.Err() != nil:
 		return fail(codeFailed, "coppicectl events shows how the tree went back", "interrupted, and with it what was asked for")
-	case end == nil && errors.Is(err, errStream):
-		return fail(codeLost, "coppicectl ls shows whether the tree still runs, coppicectl events what became of it", "the connection was lost before the end")
 	case end == nil:
 		return err
 	case c.json():
