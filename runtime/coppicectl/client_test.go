@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // serve lets a handler answer at a socket, as a tree would, until the test closes the server.
@@ -242,5 +243,43 @@ func TestCutOff(t *testing.T) {
 	}
 	if !strings.HasPrefix(left(), "..-shop.") || !strings.HasSuffix(left(), ".bundle.tar full null") {
 		t.Errorf("left are %s", left())
+	}
+}
+
+// TestWatchInAStorm: events that come without end do not keep the watched tree from being drawn, and
+// it ends with code 4 when the tree does.
+func TestWatchInAStorm(t *testing.T) {
+	dir := socketDirectory(t)
+	looks := make(chan bool, 100)
+	var s *http.Server
+	s = serve(t, dir, "shop.10.sock", func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/v1/":
+			says("shop", 10)(w, r)
+		case "/v1/workers":
+			fmt.Fprint(w, "[]")
+		case "/v1/tree":
+			fmt.Fprint(w, `{"name":"master","state":"running"}`)
+			looks <- true
+		case "/v1/events":
+			<-looks
+			for i := 1; ; i++ {
+				fmt.Fprintf(w, "event: event\nid: %d\ndata: {\"cursor\":%d}\n\n", i, i)
+				if http.NewResponseController(w).Flush() != nil {
+					return
+				}
+				select {
+				case <-looks:
+					go s.Close()
+					return
+				default:
+				}
+			}
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if code, out, err := ctl(ctx, []string{dir}, "tree", "-w"); code != codeLost || !strings.Contains(out, "master") {
+		t.Errorf("code %d, want %d\n%s%s", code, codeLost, out, err)
 	}
 }

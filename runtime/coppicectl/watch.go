@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -41,10 +40,11 @@ func (c *command) watch(ctx context.Context, t *tree) error {
 		last     []string
 		width    int
 		height   int
-		old      = map[int]worker{}
+		old      map[int]float64 // seconds of the CPU, by pid
 		oldTime  time.Time
 		percent  = map[int]float64{}
 		nextLook = time.NewTimer(0)
+		soon     = true                                   // it is near
 		sizes    = time.NewTicker(200 * time.Millisecond) // a window has no signal on each system
 		raw      json.RawMessage
 		root     node
@@ -90,7 +90,10 @@ func (c *command) watch(ctx context.Context, t *tree) error {
 			e.Lost, changed = 0, true // it looks at the present
 			recent = append(recent, e)
 			recent = recent[max(0, len(recent)-recentEvents):]
-			nextLook.Reset(50 * time.Millisecond) // for what comes with it
+			if !soon { // events that come all the time must not put it off
+				nextLook.Reset(50 * time.Millisecond) // for what comes with it
+				soon = true
+			}
 		case <-sizes.C:
 			if !terminal {
 				continue
@@ -100,25 +103,30 @@ func (c *command) watch(ctx context.Context, t *tree) error {
 			}
 		case <-nextLook.C:
 			nextLook.Reset(time.Second)
-			root, workers = node{}, nil
-			if err := errors.Join(t.get(ctx, "tree", nil, &raw), t.get(ctx, "workers", nil, &workers)); err != nil {
+			soon, root, workers = false, node{}, nil
+			err := t.get(ctx, "tree", nil, &raw)
+			if err == nil {
+				err = t.get(ctx, "workers", nil, &workers)
+			}
+			if err != nil {
 				return stopped(interrupted, err)
 			}
 			if err := json.Unmarshal(raw, &root); err != nil {
 				return err
 			}
-			now := time.Now()
-			for _, w := range workers {
-				if before, ok := old[w.PID]; ok && w.CPU != nil && before.CPU != nil {
-					percent[w.PID] = 100 * (*w.CPU - *before.CPU) / now.Sub(oldTime).Seconds()
-				}
-			}
-			if now.Sub(oldTime) > 900*time.Millisecond {
-				clear(old)
+			if now := time.Now(); now.Sub(oldTime) > 900*time.Millisecond {
+				used := map[int]float64{}
+				clear(percent)
 				for _, w := range workers {
-					old[w.PID] = w
+					if w.CPU == nil {
+						continue
+					}
+					used[w.PID] = *w.CPU
+					if before, ok := old[w.PID]; ok {
+						percent[w.PID] = 100 * (*w.CPU - before) / now.Sub(oldTime).Seconds()
+					}
 				}
-				oldTime = now
+				old, oldTime = used, now
 			}
 			draw()
 		}
