@@ -152,11 +152,7 @@ func (t *tree) do(ctx context.Context, method, path string, query url.Values, he
 	if resp.StatusCode == http.StatusNotFound && strings.Contains(answer.Error, "no such path") {
 		next = "the program was built with an older Coppice that does not have that yet"
 	}
-	code := codeFailed
-	if resp.StatusCode == http.StatusBadRequest {
-		code = codeUsage
-	}
-	return nil, fail(code, next, "%s", answer.Error)
+	return nil, fail(codeOf(resp.StatusCode), next, "%s", answer.Error)
 }
 
 // lost says how a connection was lost.

@@ -109,9 +109,24 @@ func TestUsage(t *testing.T) {
 	}
 }
 
+// TestHostileStacks: what a process sends as its stacks cannot steer the terminal.
+func TestHostileStacks(t *testing.T) {
+	dir := socketDirectory(t)
+	serve(t, dir, "shop.10.sock", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/" {
+			says("shop", 10)(w, r)
+			return
+		}
+		fmt.Fprint(w, "goroutine 1:\n\tmain.go:1\x1b[2J\x9b\n")
+	})
+	if _, out, _ := ctl(t.Context(), []string{dir}, "stacks", "web/0"); out != "goroutine 1:\n\tmain.go:1?[2J?\n" {
+		t.Errorf("%q", out)
+	}
+}
+
 // TestErrors: the endpoint's errors are told, each with what to do next.
 func TestErrors(t *testing.T) {
-	for status, next := range map[int]string{403: "read-only", 404: "coppicectl ps", 409: "coppicectl why", 501: "does not have that", 503: "again", 504: "--timeout"} {
+	for status, next := range map[int]string{400: "--help", 403: "read-only", 404: "coppicectl ps", 409: "coppicectl why", 501: "does not have that", 503: "again", 504: "--timeout"} {
 		dir := socketDirectory(t)
 		serve(t, dir, "shop.10.sock", func(w http.ResponseWriter, r *http.Request) {
 			switch r.URL.Path {
@@ -128,7 +143,11 @@ func TestErrors(t *testing.T) {
 		})
 		for _, args := range []string{"stacks web/0", "scale web 2", "reload"} {
 			code, _, err := ctl(t.Context(), []string{dir}, strings.Fields(args)...)
-			if code != codeFailed || !strings.Contains(err, "coppicectl: because\n  next: ") || !strings.Contains(err, next) {
+			want := codeFailed
+			if status == 400 {
+				want = codeUsage
+			}
+			if code != want || !strings.Contains(err, "coppicectl: because\n  next: ") || !strings.Contains(err, next) {
 				t.Errorf("%s, status %d: code %d, %s", args, status, code, err)
 			}
 		}

@@ -178,12 +178,9 @@ func (c *command) reads(root *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		if c.json() {
-			c.printValue(map[string]string{"process": args[0], "stacks": string(b)}, nil)
-			return nil
-		}
-		_, err = c.out.Write(b)
-		return err
+		text := cleanLines(string(b))
+		c.printValue(map[string]string{"process": args[0], "stacks": text}, func() []string { return []string{strings.TrimSuffix(text, "\n")} })
+		return nil
 	})
 
 	c.add(root, "diff FILE", "Compare the configuration that runs with a file of coppice.Describe; 1 if they differ", cobra.ExactArgs(1), func(ctx context.Context, t *tree, args []string) error {
@@ -224,7 +221,7 @@ func (c *command) writes(root *cobra.Command) {
 			for i, name := range parameters {
 				query.Set(name, args[i])
 			}
-			if timeout > 0 {
+			if timeout != 0 {
 				query.Set("timeout", timeout.String())
 			}
 			return c.write(ctx, t, path, query)

@@ -102,12 +102,15 @@ func TestProgress(t *testing.T) {
 func TestTableFits(t *testing.T) {
 	root := decode[node](t, strings.ReplaceAll(webTree, "STATE", "down"))[0]
 	root.Children[1].Children[0].LastExit = "exit code 2: panic: " + strings.Repeat("long ", 30)
-	for width := 35; width < 220; width++ {
-		lines := picture(view{now: noon, width: width}, root, nil, nil)
+	for width := 1; width < 220; width++ {
+		lines := append(picture(view{now: noon, width: width}, root, nil, nil), processes(view{now: noon, width: width}, []worker{{Name: "a-long-name/0", PID: 4711}})...)
 		for _, l := range lines {
 			if utf8.RuneCountInString(l) > width {
 				t.Errorf("width %d, %d characters: %s", width, utf8.RuneCountInString(l), l)
 			}
+		}
+		if width < 35 {
+			continue
 		}
 		if !strings.Contains(lines[5], "web/0") || !strings.Contains(lines[5], "down") {
 			t.Errorf("width %d: %s", width, lines[5])

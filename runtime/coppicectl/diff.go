@@ -15,7 +15,7 @@ func difference(a, b string) (lines []string) {
 				continue
 			}
 			if count[l]--; count[l] < 0 {
-				lines = append(lines, sign+l)
+				lines = append(lines, sign+clean(l))
 			}
 		}
 	}

@@ -36,6 +36,14 @@ func failureOf(err error) *failure {
 	return &failure{codeUsage, err, "coppicectl help shows the commands, and coppicectl COMMAND --help what one takes"}
 }
 
+// codeOf returns the exit code for an answer with an HTTP status.
+func codeOf(status int) int {
+	if status == 400 {
+		return codeUsage
+	}
+	return codeFailed
+}
+
 // hint says what to do after an answer with an HTTP status.
 func hint(status int) string {
 	switch status {

@@ -178,7 +178,7 @@ func (c *command) write(ctx context.Context, t *tree, path string, query url.Val
 	if path == "reload" && end.Status != http.StatusGatewayTimeout {
 		next = "coppicectl why reload tells more, coppicectl crashes has the report; the old processes work on"
 	}
-	return fail(codeFailed, next, "%s", end.Error)
+	return fail(codeOf(end.Status), next, "%s", end.Error)
 }
 
 // entries prints what a path lists, at most n of it, and with follow what comes.

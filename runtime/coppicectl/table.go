@@ -27,74 +27,64 @@ const (
 	dim    = "2"
 )
 
-func plain(text string) cell { return cell{text: text} }
-
 // table renders rows below the titles, in lines of at most width characters; 0 = as long as they
 // are. Columns without a text are left out.
-func table(cols []column, rows [][]cell, width int, colors bool) []string {
-	shown := []int{}
-	widths := make([]int, len(cols))
-	for i := range cols {
+func table(cols []column, rows [][]cell, width int, colors bool) (lines []string) {
+	const least = 24 // of the last column
+	titles, widths, shown := make([]cell, len(cols)), make([]int, len(cols)), []int{}
+	for i, c := range cols {
+		titles[i] = cell{c.title, dim}
 		for _, r := range rows {
 			r[i].text = clean(r[i].text)
 			widths[i] = max(widths[i], utf8.RuneCountInString(r[i].text))
 		}
 		if widths[i] > 0 || i == 0 {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cols[i].title))
+			widths[i] = max(widths[i], utf8.RuneCountInString(c.title))
 			shown = append(shown, i)
 		}
 	}
-	const least = 24 // of the last column
 	for width > 0 {
-		sum, worst := 0, -1
+		sum, worst := -2, 0
 		for at, i := range shown {
-			if w := widths[i]; at == len(shown)-1 && i > 0 {
-				sum += min(w, least)
-			} else {
-				sum += w + 2
+			w := widths[i]
+			if at > 0 && at == len(shown)-1 {
+				w = min(w, least)
 			}
-			if cols[i].spare > 0 && (worst < 0 || cols[i].spare > cols[shown[worst]].spare) {
+			sum += w + 2
+			if cols[i].spare > cols[shown[worst]].spare {
 				worst = at
 			}
 		}
-		if sum <= width || worst < 0 {
+		if sum <= width || cols[shown[worst]].spare == 0 {
 			break
 		}
 		shown = slices.Delete(shown, worst, worst+1)
 	}
-	titles := make([]cell, len(cols))
-	for i, c := range cols {
-		titles[i] = cell{c.title, dim}
-	}
-	lines := make([]string, 0, len(rows)+1)
 	for _, r := range append([][]cell{titles}, rows...) {
 		var b strings.Builder
 		used := 0
 		for at, i := range shown {
-			text, last := r[i].text, at == len(shown)-1
-			if last && width > 0 {
+			text := r[i].text
+			if width > 0 {
 				text = shorten(text, width-used)
 			}
 			pad := strings.Repeat(" ", max(0, widths[i]-utf8.RuneCountInString(text)))
-			painted := paint(text, r[i].color, colors)
-			switch {
-			case cols[i].right:
-				b.WriteString(pad + painted)
-			case last:
-				b.WriteString(painted)
-			default:
-				b.WriteString(painted + pad)
+			if width > 0 {
+				pad = pad[:min(len(pad), max(0, width-used-utf8.RuneCountInString(text)))]
 			}
-			if !last {
+			switch text = paint(text, r[i].color, colors); {
+			case cols[i].right:
+				b.WriteString(pad + text)
+			case at == len(shown)-1:
+				b.WriteString(text)
+			default:
+				b.WriteString(text + pad)
+			}
+			if used += widths[i] + 2; width == 0 || used < width {
 				b.WriteString("  ")
 			}
-			used += widths[i] + 2
 		}
-		line := strings.TrimRight(b.String(), " ")
-		if width > 0 && used-2 > width && len(shown) == 1 { // a single column
-			line = shorten(line, width)
-		}
-		lines = append(lines, line)
+		lines = append(lines, strings.TrimRight(b.String(), " "))
 	}
 	return lines
 }
@@ -117,14 +107,16 @@ func shorten(text string, width int) string {
 	return string([]rune(text)[:width-1]) + "…"
 }
 
-// clean replaces what a terminal would take for a command: a process of the tree may print
-// anything.
+// clean makes one line of a text, without what a terminal would take for a command: a process of the
+// tree may print anything.
 func clean(text string) string {
+	return cleanLines(strings.NewReplacer("\t", " ", "\n", " ").Replace(text))
+}
+
+// cleanLines is clean for a text of several lines.
+func cleanLines(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r == '\t' || r == '\n' {
-			return ' '
-		}
-		if unicode.IsControl(r) || r == utf8.RuneError || unicode.Is(unicode.Bidi_Control, r) {
+		if unicode.IsControl(r) && r != '\t' && r != '\n' || r == utf8.RuneError || unicode.Is(unicode.Bidi_Control, r) {
 			return '?'
 		}
 		return r
@@ -163,12 +155,33 @@ func seconds(s float64) string { return span(time.Duration(s * float64(time.Seco
 
 func size(bytes int64) string { return fmt.Sprintf("%.1fM", float64(bytes)/(1<<20)) }
 
-// number shows n; "" = 0.
-func number[N int | int64 | uint64](n N) string {
-	if n == 0 {
+func memory(w worker) string {
+	if w.Memory == nil {
 		return ""
 	}
-	return fmt.Sprint(n)
+	return size(*w.Memory)
+}
+
+// row makes cells of texts, of numbers and of what they point to; 0 and nil show as nothing.
+func row(values ...any) []cell {
+	cells := make([]cell, len(values))
+	for i, v := range values {
+		switch v := v.(type) {
+		case cell:
+			cells[i] = v
+		case string:
+			cells[i].text = v
+		case int:
+			if v != 0 {
+				cells[i].text = fmt.Sprint(v)
+			}
+		case *int64:
+			if v != nil {
+				cells[i].text = fmt.Sprint(*v)
+			}
+		}
+	}
+	return cells
 }
 
 // ago shows how long ago a time was; "" = it is not known.

@@ -19,89 +19,52 @@ func listing(v view, trees []tree) []string {
 	rows := make([][]cell, len(trees))
 	for i, t := range trees {
 		a := t.about
-		row := []cell{plain(a.Program), plain(number(a.PID)), plain(fmt.Sprint(a.UID)), stateCell(a.State), plain(number(a.Generation)), plain(ago(v.now, &a.Started)), plain(t.path)}
+		rows[i] = row(a.Program, a.PID, fmt.Sprint(a.UID), stateCell(a.State), a.Generation, ago(v.now, &a.Started), t.path)
 		if t.err != nil {
-			row = []cell{plain(a.Program), plain(number(a.PID)), {}, {"no answer", red}, {}, {}, {t.path + ": " + t.err.Error(), red}}
+			rows[i] = row(a.Program, a.PID, "", cell{"no answer", red}, "", "", cell{t.path + ": " + t.err.Error(), red})
 		}
-		rows[i] = row
 	}
-	return table([]column{{title: "PROGRAM"}, {title: "PID", right: true}, {title: "UID", right: true, spare: 3}, {title: "STATE"}, {title: "GEN", right: true, spare: 2}, {title: "UP", right: true, spare: 1}, {title: "SOCKET"}}, rows, v.width, v.colors)
+	return table([]column{{"PROGRAM", false, 0}, {"PID", true, 0}, {"UID", true, 3}, {"STATE", false, 0}, {"GEN", true, 2}, {"UP", true, 1}, {"SOCKET", false, 0}}, rows, v.width, v.colors)
 }
 
 // processes renders a row for each process.
 func processes(v view, workers []worker) []string {
 	rows := make([][]cell, len(workers))
 	for i, w := range workers {
-		note := cell{w.LastExit, dim}
+		note, cpu := cell{w.LastExit, dim}, ""
 		if w.Unwell != "" {
 			note = cell{"unwell: " + w.Unwell, red}
 		}
-		rows[i] = []cell{
-			plain(w.Name), plain(w.Role), stateCell(w.State), plain(ago(v.now, w.Since)), plain(number(w.PID)), plain(number(w.ID)), plain(number(w.Generation)), plain(number(w.Incarnation)),
-			memory(w), cpuTime(w), plain(fmt.Sprint(w.Open)), plain(fmt.Sprint(w.Claimed)), files(w), note,
+		if w.CPU != nil {
+			cpu = fmt.Sprintf("%.2fs", *w.CPU)
 		}
+		rows[i] = row(w.Name, w.Role, stateCell(w.State), ago(v.now, w.Since), w.PID, w.ID, w.Generation, w.Incarnation, memory(w), cpu, fmt.Sprint(w.Open), fmt.Sprint(w.Claimed), w.Files, note)
 	}
 	return table([]column{
-		{title: "NAME"},
-		{title: "ROLE", spare: 4},
-		{title: "STATE"},
-		{title: "FOR", right: true},
-		{title: "PID", right: true},
-		{title: "ID", right: true, spare: 9},
-		{title: "GEN", right: true, spare: 5},
-		{title: "INC", right: true, spare: 7},
-		{title: "MEM", right: true, spare: 1},
-		{title: "TIME", right: true, spare: 3},
-		{title: "CONN", right: true, spare: 2},
-		{title: "TOTAL", right: true, spare: 6},
-		{title: "FILES", right: true, spare: 8},
-		{title: "LAST EXIT", spare: 10},
+		{"NAME", false, 0}, {"ROLE", false, 4}, {"STATE", false, 0}, {"FOR", true, 0}, {"PID", true, 0}, {"ID", true, 9}, {"GEN", true, 5}, {"INC", true, 7},
+		{"MEM", true, 1}, {"TIME", true, 3}, {"CONN", true, 2}, {"TOTAL", true, 6}, {"FILES", true, 8}, {"LAST EXIT", false, 10},
 	}, rows, v.width, v.colors)
-}
-
-func memory(w worker) cell {
-	if w.Memory == nil {
-		return cell{}
-	}
-	return plain(size(*w.Memory))
-}
-
-func cpuTime(w worker) cell {
-	if w.CPU == nil {
-		return cell{}
-	}
-	return plain(fmt.Sprintf("%.2fs", *w.CPU))
-}
-
-func files(w worker) cell {
-	if w.Files == nil {
-		return cell{}
-	}
-	return plain(fmt.Sprint(*w.Files))
 }
 
 // picture renders the tree. percent has the share of a CPU that processes use, by pid, if it is
 // known.
 func picture(v view, root node, workers []worker, percent map[int]float64) []string {
 	type key struct{ id, pid int }
-	byKey := map[key]worker{}
+	byKey := map[key]worker{} // zero is none
 	for _, w := range workers {
 		byKey[key{w.ID, w.PID}] = w
 	}
 	var rows [][]cell
 	var draw func(n node, first, rest string)
 	draw = func(n node, first, rest string) {
-		row := []cell{plain(first + n.Name), stateCell(n.State), plain(ago(v.now, n.Since)), plain(number(n.PID)), plain(number(n.Generation)), {}, {}, {}, note(n)}
-		if w, ok := byKey[key{n.ID, n.PID}]; ok {
-			row[5], row[7] = memory(w), plain(number(w.Open))
-			if p, ok := percent[n.PID]; ok {
-				row[6] = plain(fmt.Sprintf("%.0f%%", p))
-			}
-			if w.Unwell != "" {
-				row[8] = cell{"unwell: " + w.Unwell, red}
-			}
+		w, note, cpu := byKey[key{n.ID, n.PID}], note(n), ""
+		if p, ok := percent[n.PID]; ok && w.PID != 0 {
+			cpu = fmt.Sprintf("%.0f%%", p)
 		}
-		rows = append(rows, row)
+		if w.Unwell != "" {
+			note = cell{"unwell: " + w.Unwell, red}
+		}
+		rows = append(rows, row(first+n.Name, stateCell(n.State), ago(v.now, n.Since), n.PID, n.Generation, memory(w), cpu, w.Open, note))
 		for i, c := range n.Children {
 			if i == len(n.Children)-1 {
 				draw(c, rest+"└─ ", rest+"   ")
@@ -111,7 +74,9 @@ func picture(v view, root node, workers []worker, percent map[int]float64) []str
 		}
 	}
 	draw(root, "", "")
-	return table([]column{{title: "NAME"}, {title: "STATE"}, {title: "FOR", right: true, spare: 1}, {title: "PID", right: true}, {title: "GEN", right: true, spare: 3}, {title: "MEM", right: true, spare: 2}, {title: "CPU", right: true, spare: 4}, {title: "CONN", right: true, spare: 5}, {title: "", spare: 6}}, rows, v.width, v.colors)
+	return table([]column{
+		{"NAME", false, 0}, {"STATE", false, 0}, {"FOR", true, 1}, {"PID", true, 0}, {"GEN", true, 3}, {"MEM", true, 2}, {"CPU", true, 4}, {"CONN", true, 5}, {"", false, 6},
+	}, rows, v.width, v.colors)
 }
 
 // note is what a row of the tree says at its end.

@@ -13,7 +13,9 @@ import (
 	"crypto/sha256"
 	"embed"
 	"fmt"
+	"io"
 	"io/fs"
+	"log"
 	"net/http"
 	"net/http/httputil"
 	"path"
@@ -111,6 +113,7 @@ func Proxy(socket string) http.Handler {
 		},
 		Transport:     control.Transport(socket),
 		FlushInterval: -1,
+		ErrorLog:      log.New(io.Discard, "", 0), // the page says it
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			control.Error(w, http.StatusBadGateway, fmt.Errorf("dashboard: %w", err))
 		},
