@@ -74,8 +74,14 @@ func directories() []string {
 	return dirs
 }
 
-// trees returns the trees that run, by directory and name.
-func trees(ctx context.Context, dirs []string) (found []tree) {
+// is reports whether the tree is meant: by its program's name or its pid; "" = any.
+func (t *tree) is(which string) bool {
+	return which == "" || t.about.Program == which || strconv.Itoa(t.about.PID) == which
+}
+
+// trees returns the trees that run, by directory and name. Those whose socket says that they are not
+// meant are not asked: one that hangs holds nothing up for the others.
+func trees(ctx context.Context, dirs []string, which string) (found []tree) {
 	seen := map[string]bool{}
 	for _, dir := range dirs {
 		if st, err := os.Lstat(dir); err != nil || !st.IsDir() || st.Mode().Perm()&0o077 != 0 || seen[dir] {
@@ -84,7 +90,9 @@ func trees(ctx context.Context, dirs []string) (found []tree) {
 		seen[dir] = true
 		names, _ := filepath.Glob(filepath.Join(dir, "*"+control.Suffix)) // a directory that cannot be read has none for us
 		for _, name := range names {
-			found = append(found, newTree(name))
+			if t := newTree(name); t.about.PID == 0 || t.is(which) {
+				found = append(found, t)
+			}
 		}
 	}
 	alive := make([]bool, len(found))
@@ -106,17 +114,11 @@ func pick(ctx context.Context, dirs []string, which string) (tree, error) {
 		}
 		return t, t.err
 	}
-	all := trees(ctx, dirs)
-	var found []tree
-	for _, t := range all {
-		if which == "" || t.about.Program == which || strconv.Itoa(t.about.PID) == which {
-			found = append(found, t)
-		}
-	}
+	found := slices.DeleteFunc(trees(ctx, dirs, which), func(t tree) bool { return !t.is(which) })
 	switch {
 	case len(found) == 1:
 		return found[0], found[0].err
-	case len(all) == 0:
+	case len(found) == 0 && which == "":
 		return tree{}, fail(codeNoTree, "start a program that uses coppice.Main or Serve; a socket elsewhere is named by --tree PATH; looked in "+strings.Join(dirs, ", "), "no tree of this user runs here")
 	case len(found) == 0:
 		return tree{}, fail(codeNoTree, "coppicectl ls lists the trees that run", "no tree %q runs here", which)

@@ -93,7 +93,7 @@ func startService(t *testing.T) *service {
 	s.url, _, _ = strings.Cut(line, "/  ")
 	s.dirs = []string{filepath.Join(s.dir, "coppice")}
 	s.socket = fmt.Sprintf("%s/hello.%d.sock", s.dirs[0], s.Process.Pid)
-	eventually(t, "the socket", func() bool { return len(trees(t.Context(), s.dirs)) == 1 })
+	eventually(t, "the socket", func() bool { return len(trees(t.Context(), s.dirs, "")) == 1 })
 	return s
 }
 

@@ -87,9 +87,9 @@ func (c *command) names(ctx context.Context) (names []string) {
 
 func (c *command) reads(root *cobra.Command) {
 	root.AddCommand(&cobra.Command{Use: "ls", Short: "List the trees of this machine", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		all := trees(cmd.Context(), c.dirs)
+		all := trees(cmd.Context(), c.dirs, c.which)
 		if len(all) == 0 && !c.json() {
-			_, err := pick(cmd.Context(), c.dirs, "")
+			_, err := pick(cmd.Context(), c.dirs, c.which)
 			return err
 		}
 		type row struct {

@@ -60,7 +60,7 @@ func (f facts) why(name string) (string, bool) {
 func (f facts) child(n *node, path string, above *node) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s is %s %s", n.Name, n.State, f.since(n.Since))
-	if n.PID != 0 {
+	if n.PID != 0 && n.State != "restarting" && n.State != "down" { // otherwise it has ended
 		fmt.Fprintf(&b, ", now as pid %d", n.PID)
 	}
 	b.WriteString(f.unwell(n))
