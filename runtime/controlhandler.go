@@ -228,8 +228,9 @@ type workerRow struct {
 	Offered int    `json:"connections_offered"` // that wait for it
 	Claimed uint64 `json:"connections_claimed"` // so far
 
-	LastBeat *time.Time `json:"last_beat,omitempty"` // when it last answered its heartbeat
-	Unwell   string     `json:"unwell,omitempty"`    // what is wrong, as it says
+	LastBeat  *time.Time `json:"last_beat,omitempty"`          // when it last answered its heartbeat
+	BeatEvery float64    `json:"beat_every_seconds,omitempty"` // how often it is asked
+	Unwell    string     `json:"unwell,omitempty"`             // what is wrong, as it says
 }
 
 // workers lists the processes of the tree, the master first, and workers that are goroutines.
@@ -263,7 +264,7 @@ func (c *controlHandler) workers() []workerRow {
 				}
 			}
 			if at := w.heartbeats.At(); !at.IsZero() {
-				row.LastBeat = &at
+				row.LastBeat, row.BeatEvery = &at, w.driver.kind.heartbeat(w.driver.pool).Every.Seconds()
 			}
 			row.Unwell = w.heartbeats.Complaint()
 			rowOf[uint64(t.ID)] = len(rows)
