@@ -74,6 +74,7 @@ func Handler(api http.Handler) http.Handler {
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		if strings.HasPrefix(r.URL.Path, "/v1/") {
 			h.Set("Cache-Control", "no-store")
+			h.Set("X-Accel-Buffering", "no") // of nginx, which would hold streams back
 			api.ServeHTTP(w, r)
 			return
 		}

@@ -76,8 +76,8 @@ func TestPage(t *testing.T) {
 			}
 		}
 	}
-	if _, body := get(t, at+"/v1/workers", ""); body != "/v1/workers" {
-		t.Errorf("the endpoint gets path %q", body)
+	if resp, body := get(t, at+"/v1/workers", ""); body != "/v1/workers" || resp.Header.Get("X-Accel-Buffering") != "no" {
+		t.Errorf("the endpoint gets path %q; %v", body, resp.Header)
 	}
 	if resp, _ := get(t, at+"/page/index.html", ""); resp.StatusCode != http.StatusNotFound {
 		t.Errorf("no such file: %s", resp.Status)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -135,6 +136,15 @@ func (b *browser) await(expr string) {
 	b.eval(`new Promise((done) => { const look = () => (` + expr + `) ? done() : setTimeout(look, 20); look(); })`)
 }
 
+// awaitPage is await for what may be true only after the page was loaded again.
+func (b *browser) awaitPage(expr string) {
+	b.t.Helper()
+	runtimetest.Eventually(b.t, expr, func() bool {
+		ok, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](expr))
+		return err == nil && ok
+	})
+}
+
 // emulate makes the tab one of a size, light or dark.
 func (b *browser) emulate(scheme string, width, height int64) {
 	b.t.Helper()
@@ -153,13 +163,16 @@ func text(selector string) string {
 	return fmt.Sprintf("(document.querySelector(%q)?.innerText ?? '')", selector)
 }
 
-// clean fails if the console has an error or a warning: a violation of the policy is one.
-func (b *browser) clean() {
+// clean fails if the console has an error or a warning that does not begin so: a violation of the
+// policy is one.
+func (b *browser) clean(but ...string) {
 	b.t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, s := range b.wrong {
-		b.t.Error("the console: ", s)
+		if !slices.ContainsFunc(but, func(but string) bool { return strings.HasPrefix(s, but) }) {
+			b.t.Error("the console: ", s)
+		}
 	}
 }
 

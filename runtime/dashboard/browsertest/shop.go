@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -25,6 +26,7 @@ func main() {
 	workers := flag.Int("workers", 3, "workers of the pool web")
 	goroutines := flag.Bool("goroutines", false, "its workers are goroutines")
 	carts := flag.Int("actors", 3, "actors")
+	spoil := flag.String("spoil", "", "while there is a `file` of this name, no worker of a later generation starts")
 	flag.Parse()
 	isolation := coppice.ProcessIsolation
 	if *goroutines {
@@ -52,11 +54,17 @@ func main() {
 					return w.Serve(ctx, ln, &http.Server{Handler: http.HandlerFunc(serve)})
 				},
 			},
-			coppice.Pool{Name: "mail", Size: 1, Isolation: isolation, Worker: func(ctx context.Context, w *coppice.Worker) error {
-				err := w.Ready()
-				<-ctx.Done()
-				return err
-			}},
+			coppice.Pool{
+				Name: "mail", Size: 1, Isolation: isolation, Liveness: coppice.Liveness{Timeout: time.Minute}, Intensity: supervisor.Intensity{Max: 2, Period: time.Hour},
+				Worker: func(ctx context.Context, w *coppice.Worker) error {
+					if _, err := os.Stat(*spoil); err == nil && w.Generation() > 1 {
+						return errors.New("the post office is closed")
+					}
+					err := w.Ready()
+					<-ctx.Done()
+					return err
+				},
+			},
 		},
 	})
 }

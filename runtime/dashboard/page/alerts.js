@@ -1,6 +1,6 @@
 // What is wrong, in words.
 import { age, keyOf, now, store } from './store.js';
-import { plural, span } from './dom.js';
+import { clock, plural } from './dom.js';
 
 const ends = new Set(['exited', 'failed', 'start failed']);
 
@@ -33,12 +33,11 @@ export function alerts() {
     if (l.n >= 3) add('loop ' + name, true, `${name} keeps ending: ${l.n} times within the last minute${l.reason ? `, at last with: ${l.reason}` : ''}.`);
   }
   if (over && age(over.time) < 600) add('over ' + over.cursor, true, `${over.text}.`);
-  if (reload?.error) add('reload', true, `The last reload, ${span(age(reload.time))} ago, failed: ${reload.error}`);
+  if (reload?.error) add('reload', true, `The last reload, at ${clock(reload.time)}, failed: ${reload.error}`);
   for (const r of store.rows) {
-    const h = store.history.get(keyOf(r));
     if (r.unwell) add('unwell ' + keyOf(r), true, `${r.name} is unwell: ${r.unwell}`);
-    else if (h?.gap && age(r.last_beat) > Math.max(5, 4 * h.gap) && r.state === 'running') {
-      add('hang ' + keyOf(r), true, `${r.name} hangs: it has not answered its heartbeat since ${new Date(Date.parse(r.last_beat)).toLocaleTimeString('en-GB')}.`);
+    else if (r.beat_every_seconds && age(r.last_beat) > 4 * Math.max(1, r.beat_every_seconds) && r.state === 'running' && r.role !== 'draining') {
+      add('hang ' + keyOf(r), true, `${r.name} hangs: it has not answered its heartbeat since ${clock(r.last_beat)}.`);
     }
   }
   const walk = (n, path) => {
@@ -55,7 +54,7 @@ export function alerts() {
     if (l.refuses) add('refuses ' + name, true, `${name} refuses all connections: the pool that used it is gone for good.`);
     else if (l.paused) add('paused ' + name, false, `${name} is paused: new connections wait until it is resumed.`);
     if (l.counts?.waiting > 0 && l.counts.queue_age_seconds > 1) {
-      add('queue ' + name, true, `${plural(l.counts.waiting, 'connection')} wait at ${name}, the oldest for ${span(l.counts.queue_age_seconds)}: no worker takes them.`);
+      add('queue ' + name, true, `Connections wait at ${name} for longer than 1 s: no worker takes them.`);
     }
   }
   return found;

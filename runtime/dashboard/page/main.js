@@ -38,16 +38,18 @@ function paint() {
 
 // age_ says how old what is shown is.
 function age_() {
-  const old = store.failed !== '' || Date.now() - store.fresh > 15_000;
-  document.body.classList.toggle('old', old);
+  const [why] = store.failed.values(), deaf = store.deaf && Date.now() - store.deaf > 5000;
+  const old = why || Date.now() - store.fresh > 15_000 || deaf;
+  document.body.classList.toggle('old', !!old);
   byID('link').className = old ? 'old' : '';
-  put(byID('link'), !old ? (store.about ? 'live' : 'connecting') : store.about
-    ? `Old data, of ${clock(store.fresh)}: ${store.failed || 'no answer'}. It is asked again.` : `No data: ${store.failed}. It is asked again.`);
+  put(byID('link'), !old ? (store.about ? 'live' : 'connecting') : !store.about ? `No data: ${why ?? 'no answer'}. It is asked again.`
+    : why || !deaf ? `Old data, of ${clock(store.fresh)}: ${why ?? 'no answer'}. It is asked again.` : `No events since ${clock(store.deaf)}. They are asked for again.`);
 }
 
 function route() {
   if (location.hash === '#main') return; // the link that skips the head
-  const name = decodeURI(location.hash.replace(/^#\/?/, ''));
+  let name = location.hash.replace(/^#\/?/, '');
+  try { name = decodeURI(name); } catch { /* it is what a user has typed */ }
   show(name || null);
   draw();
 }

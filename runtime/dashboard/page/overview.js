@@ -43,8 +43,8 @@ function treeRow(item) {
   row.act = el('td', { class: 'act' });
   row.node = el('tr', { class: draws.first ? '' : 'new', 'data-name': name, 'data-key': key },
     el('th', { scope: 'row', class: `d${Math.min(4, item.depth)}` }, title, role), el('td', {}, state), row.since, row.pid, row.generation, row.starts,
-    el('td', { class: 'n' }, row.memory, row.sparks[0]), el('td', { class: 'n' }, row.cpu, row.sparks[1]), row.open,
-    el('td', { class: 'n' }, row.rate, row.sparks[2]), row.act);
+    el('td', { class: 'n' }, row.sparks[0], row.memory), el('td', { class: 'n' }, row.sparks[1], row.cpu), row.open,
+    el('td', { class: 'n' }, row.sparks[2], row.rate), row.act);
   row.draw = () => drawTreeRow(row);
   return near(row);
 }
@@ -53,7 +53,7 @@ function drawTreeRow(row) {
   const { node: n, process: p, key, path } = row.item;
   const budget = n.budget ? ` · restarts ${n.used ?? 0} of ${n.budget}` : '';
   const size_ = n.role === 'pool' ? ` of ${plural((n.children ?? []).filter((c) => c.role === 'worker').length, 'worker')}` : '';
-  put(row.role, n.role === 'worker' ? (n.last_exit ? `before: ${n.last_exit.slice(0, 60)}` : '') : n.role + size_ + budget);
+  put(row.role, n.role === 'worker' ? (n.last_exit ? `before: ${n.last_exit.slice(0, 60)}` : '') : ((n.role === n.name ? '' : n.role) + size_ + budget).replace(/^ · /, ''));
   const draining = n.role === 'draining';
   chip(row.state, p?.unwell ? 'unwell' : draining ? 'draining' : p?.state ?? n.state);
   put(row.since, n.since ? span(age(n.since)) : '');
@@ -87,7 +87,7 @@ function listenerRow(item) {
   };
   const name = item.name || item.address;
   row.node = el('tr', { 'data-name': name }, el('th', { scope: 'row' }, name, el('span', { class: 'role' }, item.name ? `${item.network} ${item.address}` : item.network)),
-    el('td', {}, row.state), el('td', { class: 'wide' }, item.policy), row.accepted, el('td', { class: 'n' }, row.rate, row.spark), row.claimed, row.waiting, row.lost,
+    el('td', {}, row.state), el('td', { class: 'wide' }, item.policy), row.accepted, el('td', { class: 'n' }, row.spark, row.rate), row.claimed, row.waiting, row.lost,
     el('td', {}, row.meter, ' ', row.even), row.act);
   return row;
 }

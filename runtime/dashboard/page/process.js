@@ -23,8 +23,8 @@ export function show(name) {
   view = { name, facts: el('dl'), state: el('span'), charts: {}, ends: el('div'), none: el('p', { class: 'dim' }, 'None is kept.'), acts: el('div', { class: 'buttons' }), lines: el('pre', { tabindex: '0', role: 'log', 'aria-live': 'off', 'aria-label': `Lines of ${name}` }), out: el('div'), seen: 0 };
   const charts = el('div', { class: 'charts' });
   for (const [key, title] of [['memory', 'Memory'], ['cpu', 'CPU'], ['rate', 'Connections per second'], ['open', 'Open connections']]) {
-    const c = view.charts[key] = { value: el('b'), line: spark() };
-    charts.append(el('figure', {}, el('figcaption', {}, title + ' ', c.value), c.line));
+    const c = view.charts[key] = { value: el('b'), most: el('span', { class: 'dim' }), line: spark() };
+    charts.append(el('figure', {}, el('figcaption', {}, title + ' ', c.value, ' ', c.most), c.line));
   }
   place.append(el('p', {}, el('a', { href: '#/' }, '← the tree')), el('h2', { tabindex: '-1', id: 'process-title' }, name + ' ', view.state), view.acts, view.facts, charts,
     view.out, el('section', {}, el('h3', {}, 'Ends with a crash report'), view.none, view.ends), el('section', {}, el('h3', {}, name === 'master' ? 'Lines of all processes' : 'Lines'), view.lines));
@@ -86,11 +86,13 @@ async function readEnds(mine) {
   } catch (e) { say(`The crash reports: ${e.message}`); }
 }
 
-async function stacks(name) {
+async function stacks(mine) {
+  const place = mine.out, head = (text) => el('h3', {}, text);
+  place.replaceChildren(head('Stacks: asked for…'));
   try {
-    const text = await ask(`stacks?process=${encodeURIComponent(name)}`);
-    view?.out.replaceChildren(el('h3', {}, `Stacks at ${clock(Date.now())}`), el('pre', { tabindex: '0' }, text));
-  } catch (e) { say(`Stacks of ${name}: ${e.message}`); }
+    const text = await ask(`stacks?process=${encodeURIComponent(mine.name)}`, { seconds: 15, text: true }); // the endpoint waits 10 s
+    place.replaceChildren(head(`Stacks at ${clock(Date.now())}`), el('pre', { tabindex: '0' }, text));
+  } catch (e) { place.replaceChildren(head(`No stacks: ${e.message}`)); }
 }
 
 export function drawProcess() {
@@ -99,8 +101,8 @@ export function drawProcess() {
   chip(view.state, r ? (r.unwell ? 'unwell' : r.state) : 'down');
   if (store.about && view.writes !== store.about.read_only) {
     view.writes = store.about.read_only;
-    const { name } = view, q = encodeURIComponent(name);
-    view.acts.replaceChildren(el('button', { type: 'button', click: () => stacks(name) }, 'Stacks'));
+    const mine = view, { name } = view, q = encodeURIComponent(name);
+    view.acts.replaceChildren(el('button', { type: 'button', click: () => stacks(mine) }, 'Stacks'));
     if (!view.writes) {
       for (const [path, label] of [['profile?seconds=5&', 'CPU profile, 5 s'], ['heap?', 'Heap'], ['goroutine?', 'Goroutines'], ['mutex?', 'Mutexes']]) {
         const file = `${name.replaceAll('/', '-')}-${path.split('?')[0]}.pprof`;
@@ -112,7 +114,9 @@ export function drawProcess() {
   if (h) {
     for (const [key, show] of [['memory', size], ['cpu', percent], ['rate', rate], ['open', rate]]) {
       put(view.charts[key].value, show(h[key]?.at(-1)));
-      if (h[key]) drawSpark(view.charts[key].line, h[key], points);
+      if (!h[key]) continue;
+      put(view.charts[key].most, `at most ${show(Math.max(...h[key]))}`);
+      drawSpark(view.charts[key].line, h[key], points);
     }
   }
   const facts = r ? { pid: r.pid, Role: r.role, Pool: r.pool, Generation: r.generation, Starts: r.incarnation, Since: r.since && span(age(r.since)), 'Open files': r.files, 'CPU time': r.cpu_seconds && span(r.cpu_seconds), 'Last heartbeat': r.last_beat && `${span(Math.max(0, age(r.last_beat)))} ago`, 'What is wrong': r.unwell, Cgroup: r.cgroup, 'Last end': r.last_exit } : {};

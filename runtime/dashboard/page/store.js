@@ -10,8 +10,9 @@ export const store = {
   actors: [],
   events: [], // the latest, oldest first
   history: new Map(), // of a process or listener: {memory, cpu, rate, …}
-  failed: '', // why the last request failed
+  failed: new Map(), // why the last requests failed, by what they were for
   fresh: Date.now(), // when something came last
+  deaf: null, // since when no events come
   skew: 0, // the tree's clock minus ours, ms
 };
 
@@ -21,17 +22,19 @@ export const now = () => Date.now() + store.skew;
 export const age = (time) => (now() - Date.parse(time)) / 1000;
 
 // ask returns the answer to a request: JSON, or a text. An error has the words of the answer.
-export async function ask(path, { method = 'GET', signal = AbortSignal.timeout(10_000) } = {}) {
-  let resp;
+export async function ask(path, { method = 'GET', seconds = 10, text = false, signal = AbortSignal.timeout(1000 * seconds) } = {}) {
+  let resp, answer;
   try {
     resp = await fetch('v1/' + path, { method, signal, cache: 'no-store' });
+    const date = Date.parse(resp.headers.get('Date'));
+    if (Math.abs(date - Date.now() - store.skew) > 2000) store.skew = date - Date.now(); // Date has whole seconds
+    const json = resp.headers.get('Content-Type')?.includes('json');
+    if (!json && !text && resp.ok) throw new SyntaxError(); // the page of a login, for example
+    answer = json ? await resp.json() : await resp.text();
   } catch (e) {
-    throw new Error(e.name === 'TimeoutError' ? 'no answer within 10 s' : e.name === 'AbortError' ? 'cancelled' : 'the tree does not answer');
+    throw new Error(e.name === 'TimeoutError' ? `no answer within ${seconds} s` : e.name === 'AbortError' ? 'cancelled'
+      : e.name === 'SyntaxError' ? 'an answer that is none of a tree' : 'the tree does not answer');
   }
-  const date = Date.parse(resp.headers.get('Date'));
-  if (Math.abs(date - Date.now() - store.skew) > 2000) store.skew = date - Date.now(); // Date has whole seconds
-  const kind = resp.headers.get('Content-Type') ?? '';
-  const answer = kind.includes('json') ? await resp.json() : await resp.text();
   if (resp.ok) return answer;
   const e = new Error(answer.error ?? `${resp.status} ${resp.statusText}`);
   e.status = resp.status;
@@ -60,11 +63,6 @@ function takeWorkers(rows, at) {
     const key = keyOf(r);
     seen.add(key);
     remember(key, at, { cpu: 100 * (r.cpu_seconds ?? 0), rate: r.connections_claimed }, { memory: r.memory_bytes, open: r.connections });
-    const h = store.history.get(key);
-    if (r.last_beat && r.last_beat !== h.beat) {
-      if (h.beat) h.gap = Math.max(h.gap ?? 0, (Date.parse(r.last_beat) - Date.parse(h.beat)) / 1000);
-      h.beat = r.last_beat;
-    }
   }
   for (const key of store.history.keys()) if (!key.startsWith('listener ') && !seen.has(key)) store.history.delete(key);
 }
@@ -79,12 +77,17 @@ function takeListeners(list, at) {
 // last returns the newest value of a history.
 export const last = (key, name) => store.history.get(key)?.[name]?.at(-1);
 
+const streams = new Set(); // functions that open one anew
+
 // follow reads a stream until stop is called, again after each break, and misses nothing that is kept.
-export function follow(path, kind, after, take, opened = () => {}) {
-  let source, timer, cursor = after, stopped = false;
+// heard is called with whether it is open, and whether it was before.
+export function follow(path, kind, after, take, heard = () => {}) {
+  let source, timer, cursor = after, before = false;
   const open = () => {
+    clearTimeout(timer);
+    source?.close();
     source = new EventSource(`v1/${path}${path.includes('?') ? '&' : '?'}follow=1&after=${cursor}`);
-    source.addEventListener('open', opened);
+    source.addEventListener('open', () => { heard(true, before); before = true; });
     source.addEventListener(kind, (e) => {
       const v = JSON.parse(e.data);
       cursor = v.cursor;
@@ -92,12 +95,15 @@ export function follow(path, kind, after, take, opened = () => {}) {
     });
     source.addEventListener('error', () => { // the browser's own repetition would ask with the old cursor
       source.close();
-      if (!stopped) timer = setTimeout(open, 1000);
+      clearTimeout(timer);
+      timer = setTimeout(open, 1000);
+      heard(false, before);
     });
   };
   open();
+  streams.add(open);
   return () => {
-    stopped = true;
+    streams.delete(open);
     clearTimeout(timer);
     source.close();
     return cursor;
@@ -108,7 +114,7 @@ export function follow(path, kind, after, take, opened = () => {}) {
 export function watch(draw) {
   let timer, treeTimer, fetching = false, stale = false, stopEvents, cursor, wanted = 0;
 
-  const failed = (e) => { store.failed = e.message; draw(); };
+  const failed = (what) => (e) => { store.failed.set(what, e.message); draw(); };
 
   // A tree that was started anew has other cursors, and maybe another page.
   const about = async () => {
@@ -126,8 +132,9 @@ export function watch(draw) {
     const began = performance.now();
     try {
       store.tree = await ask('tree');
+      store.failed.delete('tree');
       draw();
-    } catch (e) { failed(e); }
+    } catch (e) { failed('tree')(e); }
     fetching = false;
     if (stale) treeSoon(200 + 5 * (performance.now() - began));
   };
@@ -137,8 +144,14 @@ export function watch(draw) {
     cursor = ev.cursor;
     store.events.push(ev);
     if (store.events.length > 600) store.events.splice(0, 100);
-    if (ev.kind === 'tree reloaded' || ev.kind === 'asked by an operator') about().catch(failed);
+    if (ev.kind === 'tree reloaded' || ev.kind === 'asked by an operator') about().catch(failed('poll'));
     treeSoon();
+    draw();
+  };
+  // A tree that was started anew between two polls is found by the break of its stream.
+  const heard = (open, before) => {
+    store.deaf = open ? null : store.deaf ?? Date.now();
+    if (open && before) about().catch(failed('poll'));
     draw();
   };
 
@@ -148,21 +161,25 @@ export function watch(draw) {
     let pause = 1000;
     try {
       const asked = [ask('workers'), ask('listeners'), store.hasActors ? ask('actors') : []];
-      if (!store.about || store.failed) { asked.push(about()); treeSoon(0); }
+      const again = store.failed.size > 0 || Date.now() - store.fresh > 15_000;
+      if (!store.about || again) { asked.push(about()); treeSoon(0); }
       const [rows, listeners, actors] = await Promise.all(asked);
       const at = performance.now();
       takeWorkers(rows, at);
       takeListeners(listeners, at);
       store.actors = actors;
       if (wanted !== mine) return;
-      [store.failed, store.fresh] = ['', Date.now()];
+      store.failed.delete('poll');
+      store.fresh = Date.now();
+      if (again) for (const open of streams) open(); // they may be dead without a word
       if (!stopEvents) {
         cursor ??= Math.max(0, store.about.cursor - 300);
-        stopEvents = follow('events', 'event', cursor, taken);
+        store.deaf = Date.now();
+        stopEvents = follow('events', 'event', cursor, taken, heard);
       }
       pause = Math.min(10_000, Math.max(1000 - (at - began), 9 * (at - began))); // a large tree is asked less often
       draw();
-    } catch (e) { failed(e); }
+    } catch (e) { failed('poll')(e); }
     if (wanted === mine) timer = setTimeout(poll, pause);
   };
 
