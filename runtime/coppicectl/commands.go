@@ -126,7 +126,7 @@ func (c *command) reads(root *cobra.Command) {
 		return show(c, ctx, t, "workers", nil, func(ws []worker) []string { return processes(c.view(), ws) })
 	})
 
-	c.add(root, "why NAME", "Say in a sentence why a child is as it is; NAME reload is the last reload", cobra.ExactArgs(1), func(ctx context.Context, t *tree, args []string) error {
+	c.add(root, "why NAME", "Say in a sentence why a child is as it is, or with reload as NAME how the last reload went", cobra.ExactArgs(1), func(ctx context.Context, t *tree, args []string) error {
 		f := facts{now: time.Now()}
 		if err := errors.Join(t.get(ctx, "tree", nil, &f.root), t.get(ctx, "workers", nil, &f.workers), t.get(ctx, "events", nil, &f.events), t.get(ctx, "crashes", nil, &f.crashes)); err != nil {
 			return err

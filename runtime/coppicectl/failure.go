@@ -60,7 +60,7 @@ func hint(status int) string {
 	case 503:
 		return "try again in a moment; coppicectl ps shows whether the process is up"
 	case 504:
-		return "give it more time with --timeout, and look at coppicectl events"
+		return "coppicectl tree and events show what it waits for; what changes the tree has more time with --timeout"
 	}
 	return "look at coppicectl events, and at the program's log"
 }
