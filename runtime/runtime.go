@@ -80,7 +80,7 @@ var running atomic.Pointer[Runtime]
 // the master without a Runtime at hand: a [Func], an [Actor], [Config.Load], [Hooks]. There the
 // whole tree can be asked, monitored, listed and scaled:
 //
-//	coppice.Func{Name: "status", Run: func(ctx context.Context) error {
+//	coppice.Func{Name: "page", Restart: supervisor.Temporary, Run: func(ctx context.Context) error {
 //		rt := coppice.Running()
 //		page := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, rt.Snapshot()) }
 //		s := &http.Server{Addr: "127.0.0.1:9000", Handler: http.HandlerFunc(page)}

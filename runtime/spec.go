@@ -64,9 +64,9 @@ type Pool struct {
 	Intensity supervisor.Intensity
 
 	// Backoff is the pause between starts that fail, and between restarts beyond Intensity; zero =
-	// 50 ms, doubling up to 1 s. A Backoff that you set delays every restart, unless its AtOnce is
-	// set. A start for which the master lacks something counts nowhere: it waits until the master
-	// has it.
+	// 50 ms, doubling up to 1 s; a worker that was up for twice its latest bound begins at 50 ms
+	// again. A Backoff that you set delays every restart, unless its AtOnce is set. A start for
+	// which the master lacks something counts nowhere: it waits until the master has it.
 	Backoff supervisor.Backoff
 
 	// OTP selects Erlang's rules to the letter. Every attempt counts, including those for which the
@@ -175,8 +175,10 @@ func (r Rollout) complete(size int) Rollout {
 // A Func is a goroutine of the master: Run returns when ctx ends. A panic in it is its exit reason
 // and does not end the master.
 type Func struct {
-	Name    string
-	Run     func(ctx context.Context) error // required; has the tree by [Running]
+	Name string
+	Run  func(ctx context.Context) error // required; has the tree by [Running]
+	// Restart is Permanent by default: when Run fails beyond the budget of the supervisor, 1 in 5 s,
+	// that gives up, and below the root the program ends.
 	Restart supervisor.Restart
 	// Shutdown bounds the time that Run has to return; zero = 5 s. A goroutine cannot be killed: if
 	// Run takes longer, the goroutine is counted as leaked.

@@ -21,7 +21,7 @@ type Tree struct {
 	Since       *time.Time `json:"since,omitempty"` // when its present state began
 
 	// Of a child with children: their restart strategy, the restart budget, and the part of it that
-	// is used.
+	// was used at the last restart.
 	Strategy string `json:"strategy,omitempty"`
 	Budget   int    `json:"budget,omitempty"`
 	Used     int    `json:"used,omitempty"`
