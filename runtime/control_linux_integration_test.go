@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/asynkron/protoactor-go/actor"
+
 	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/runtime/internal/control"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
@@ -29,6 +31,9 @@ func init() {
 	controlled := func() coppice.Config {
 		cfg := pool(2, func(ctx context.Context, w *coppice.Worker) error {
 			fmt.Println("hello from", w.Name())
+			if _, err := w.System().Spawn(ctx, "till", func() actor.Actor { return till{} }); err != nil {
+				return err
+			}
 			ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Name: "http", Network: "tcp", Address: "127.0.0.1:0"})
 			if err != nil {
 				return err
@@ -47,6 +52,17 @@ func init() {
 		return cfg
 	}
 }
+
+// till is an actor of a worker that shows its state.
+type till struct{}
+
+func (till) Receive(ctx actor.Context) {
+	if _, ok := ctx.Message().(string); ok {
+		ctx.Respond("thanks")
+	}
+}
+
+func (till) Inspect() any { return "three coins" }
 
 // operator is a client of the control endpoint of a tree.
 type operator struct {
@@ -154,6 +170,30 @@ func TestControlReads(t *testing.T) {
 		if status, body := o.do("GET", "actors/messages?actor=report&seconds=1"); status != http.StatusOK || body != "[]\n" {
 			t.Errorf("the messages of an idle actor: %d %s", status, body)
 		}
+		actors = nil
+		if o.get("actors?process=web/1", &actors); !slices.ContainsFunc(actors, func(a struct{ Path string }) bool { return a.Path == "till" }) {
+			t.Errorf("actors of a worker %+v", actors)
+		}
+		if status, body := o.do("GET", "actors/state?process=web/1&actor=till"); status != http.StatusOK || body != "{\"state\":\"three coins\"}\n" {
+			t.Errorf("the state of a worker's actor: %d %s", status, body)
+		}
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		go func() { // the count begins some time after the request
+			defer close(stopped)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_, _ = p.System().Ask(t.Context(), p.Lookup("web/1/till"), "coin") // the answer paces it
+				}
+			}
+		}()
+		if status, body := o.do("GET", "actors/messages?process=web/1&actor=till&seconds=1"); status != http.StatusOK || !strings.Contains(body, `{"type":"string","count":`) {
+			t.Errorf("the messages of a worker's actor: %d %s", status, body)
+		}
+		close(stop)
+		<-stopped
 		if _, text := o.do("GET", "stacks?process=web/1"); !strings.HasPrefix(text, "goroutine ") {
 			t.Errorf("stacks %.100s", text)
 		}
@@ -161,7 +201,8 @@ func TestControlReads(t *testing.T) {
 			t.Errorf("profile: %d %.100s", status, text)
 		}
 		for path, want := range map[string]int{
-			"stacks?process=web/7": 404, "actors/state?actor=x": 404, "actors/messages?actor=x": 404, "nothing": 404, "events?after=x": 400, "crashes?n=0": 400, "metrics": 501,
+			"stacks?process=web/7": 404, "actors/state?actor=x": 404, "actors/messages?actor=x": 404,
+			"actors?process=web/7": 404, "actors/state?process=web/1&actor=x": 404, "actors/messages?process=web/1&actor=x": 404, "nothing": 404, "events?after=x": 400, "actors/state?process=web/1&actor=" + strings.Repeat("x", 5000): 400, "crashes?n=0": 400, "metrics": 501,
 		} {
 			if status, body := o.do("GET", path); status != want || !strings.Contains(body, `"error":"`) {
 				t.Errorf("%s: %d %s, want status %d", path, status, body, want)

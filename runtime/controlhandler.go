@@ -78,16 +78,9 @@ func newControlHandler(rt operated, parts operatedParts, readOnly bool) http.Han
 	get("{$}", func(*http.Request) (any, error) { return c.about(), nil })
 	get("workers", func(*http.Request) (any, error) { return c.workers(), nil })
 	get("listeners", func(*http.Request) (any, error) { return c.listenerRows(), nil })
-	get("actors", func(*http.Request) (any, error) { return c.actors(), nil })
+	get("actors", c.serveActors)
 	get("crashes", c.latestCrashes)
-	get("actors/state", func(r *http.Request) (any, error) {
-		ctx, cancel := context.WithTimeout(r.Context(), stacksTimeout)
-		defer cancel()
-		state, err := c.actorSystem().Inspect(ctx, r.FormValue("actor"))
-		return struct {
-			State string `json:"state"`
-		}{state}, err
-	})
+	get("actors/state", c.actorState)
 	get("actors/messages", c.messages)
 	mux.HandleFunc("GET /v1/tree", c.serveTree)
 	mux.HandleFunc("GET /v1/config", func(w http.ResponseWriter, _ *http.Request) {
@@ -347,45 +340,6 @@ func (c *controlHandler) listenerRows() []listenerRow {
 		rows = append(rows, row)
 	}
 	return rows
-}
-
-// actorRow is one actor of the master, as /v1/actors has it.
-type actorRow struct {
-	Path        string  `json:"path"`
-	State       State   `json:"state"`
-	Incarnation int     `json:"incarnation,omitempty"`
-	PID         string  `json:"actor_pid,omitempty"`
-	Queue       int     `json:"queue"`
-	Oldest      float64 `json:"oldest_seconds"`
-	Processed   uint64  `json:"processed"`
-	Failures    uint64  `json:"failures"`
-}
-
-func (c *controlHandler) actors() []actorRow {
-	rows := []actorRow{}
-	c.Snapshot().walk("", func(path string, t Tree) {
-		if t.Actor != nil {
-			rows = append(rows, actorRow{
-				Path: path, State: t.State, Incarnation: t.Incarnation, PID: t.Actor.PID,
-				Queue: t.Actor.Queue, Oldest: t.Actor.Oldest.Seconds(), Processed: t.Actor.Processed, Failures: t.Actor.Failures,
-			})
-		}
-	})
-	return rows
-}
-
-// maxWatch is the longest time, in seconds, for which the messages of an actor are counted.
-const maxWatch = 60
-
-// messages counts the messages of an actor for some seconds.
-func (c *controlHandler) messages(r *http.Request) (any, error) {
-	seconds, err := numberParameter(r, "seconds", 5, 1)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(min(seconds, maxWatch))*time.Second)
-	defer cancel()
-	return c.actorSystem().WatchMessages(ctx, r.FormValue("actor"))
 }
 
 func (c *controlHandler) latestCrashes(r *http.Request) (any, error) {

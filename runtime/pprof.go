@@ -77,6 +77,15 @@ func (rt *Runtime) profile(ctx context.Context, process string, q childproto.Sta
 	if err != nil {
 		return nil, err
 	}
+	data, err := w.askProfile(ctx, q)
+	if err != nil {
+		return nil, fmt.Errorf("coppice: profile of %s: %w", process, err)
+	}
+	return data, nil
+}
+
+// askProfile asks the worker for what q names.
+func (w *poolWorker) askProfile(ctx context.Context, q childproto.StacksFrame) ([]byte, error) {
 	answer, err := w.askStacks(ctx, q)
 	if err == nil && answer.Data == nil {
 		if answer.Err == "" { // of a release that knows no profiles
@@ -84,10 +93,7 @@ func (rt *Runtime) profile(ctx context.Context, process string, q childproto.Sta
 		}
 		err = errors.New(answer.Err)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("coppice: profile of %s: %w", process, err)
-	}
-	return answer.Data, nil
+	return answer.Data, err
 }
 
 // listPprof lists the processes that have profiles.

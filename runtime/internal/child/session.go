@@ -2,6 +2,7 @@ package child
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -504,12 +505,30 @@ func (s *Session) sendStacks(n uint64) {
 	s.answerStacks(childproto.StacksFrame{N: n, Text: string(stacks.Take())})
 }
 
-// sendProfile takes a profile, at the latest until the drain ends, and sends it.
+// sendProfile sends a profile, or what is asked about the actors; at the latest when the drain ends.
 func (s *Session) sendProfile(q childproto.StacksFrame) {
 	answer := childproto.StacksFrame{N: q.N}
+	ctx, cancel := context.WithTimeout(s.drain, q.Time)
+	defer cancel()
+	var v any
 	var err error
-	if answer.Data, err = stacks.Profile(s.drain, q.Profile, q.Debug, q.Time); err != nil {
-		answer.Err = supervisor.Cut(err.Error())
+	switch q.Profile {
+	case childproto.ActorList:
+		v = s.system.Actors()
+	case childproto.ActorState:
+		v, err = s.system.Inspect(ctx, q.Actor)
+	case childproto.ActorMessages:
+		v, err = s.system.WatchMessages(ctx, q.Actor)
+	default:
+		answer.Data, err = stacks.Profile(s.drain, q.Profile, q.Debug, q.Time)
+	}
+	if v != nil && err == nil {
+		if answer.Data, err = json.Marshal(v); err == nil && len(answer.Data) > stacks.MaxProfile {
+			answer.Data, err = nil, fmt.Errorf("the answer has %d bytes, at most %d", len(answer.Data), stacks.MaxProfile)
+		}
+	}
+	if err != nil {
+		answer.Data, answer.Err = nil, supervisor.Cut(err.Error())
 	}
 	s.answerStacks(answer)
 }

@@ -199,13 +199,22 @@ type HeartbeatFrame struct {
 	Unwell string `json:",omitempty"` // of an answer: what is wrong, "" if nothing
 }
 
-// StacksFrame is a question of the master, for the stacks or for a profile, and the child's answer
-// to it.
+// What a StacksFrame can ask for in place of a profile. The answer is JSON: the []actors.ActorInfo of
+// the child, the state of one actor as text, its []actors.MessageCount during Time.
+const (
+	ActorList     = "actors/list"
+	ActorState    = "actors/state"
+	ActorMessages = "actors/messages"
+)
+
+// StacksFrame is a question of the master, for the stacks, for a profile or about the child's
+// actors, and the child's answer to it.
 type StacksFrame struct {
 	N       uint64
 	Profile string        `json:",omitempty"` // of a question: its name; "" = the stacks
 	Debug   int           `json:",omitempty"` // of a question for a profile
-	Time    time.Duration `json:",omitempty"` // of a question for a CPU profile
+	Time    time.Duration `json:",omitempty"` // of a question for a CPU profile, or about one actor
+	Actor   string        `json:",omitempty"` // of a question about one actor: its name
 	Text    string        `json:",omitempty"` // of an answer
 	Data    []byte        `json:",omitempty"` // of an answer: the profile
 	Err     string        `json:",omitempty"` // of an answer: why there is no profile
