@@ -263,6 +263,12 @@ func TestPage(t *testing.T) {
 		b.await(`[...document.querySelectorAll('#process details pre')].some((p) => p.innerText.includes('goroutine'))`)
 		b.click("#process .buttons button")
 		b.await(`document.querySelector('#process').innerText.includes('Stacks at') && document.querySelector('#process').innerText.includes('goroutine 1')`)
+		b.click(`[aria-label="State of stock"]`)
+		b.await(text("#process-actors") + `.includes('7 apples')`)
+		b.click(`[aria-label="Messages of stock in 5 s"]`)
+		for b.eval(text("#process-actors")+`.includes('main.order')`) != "true" {
+			s.ask("")
+		}
 		accessible(t, b)
 		b.click(`#process a[href="#/"]`)
 		b.await(allRun4)

@@ -51,7 +51,13 @@ func main() {
 					if err != nil {
 						return err
 					}
-					return w.Serve(ctx, ln, &http.Server{Handler: http.HandlerFunc(serve)})
+					if _, err := w.System().Spawn(ctx, "stock", func() actor.Actor { return stock{} }); err != nil {
+						return err
+					}
+					return w.Serve(ctx, ln, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+						_ = w.System().Send(r.Context(), w.Lookup(w.Name()+"/stock"), order{}) // a figure more or less
+						serve(rw, r)
+					})})
 				},
 			},
 			coppice.Pool{
@@ -102,6 +108,14 @@ func serve(w http.ResponseWriter, r *http.Request) {
 	}
 	fmt.Fprintln(w, os.Getpid())
 }
+
+// stock is an actor of each worker.
+type stock struct{}
+
+type order struct{}
+
+func (stock) Receive(actor.Context) {}
+func (stock) Inspect() any          { return "7 apples" }
 
 type cart struct{}
 

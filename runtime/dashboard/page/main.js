@@ -1,7 +1,7 @@
 // The page of docs/control.md: it draws what store.js learns.
 import { byID, clock, el, put, span } from './dom.js';
 import { age, store, watch } from './store.js';
-import { drawActors, drawAlerts, drawEvents, drawOverview } from './overview.js';
+import { drawAlerts, drawEvents, drawFound, drawOverview } from './overview.js';
 import { drawProcess, show } from './process.js';
 import { button, wireDialog } from './steer.js';
 
@@ -56,7 +56,7 @@ function route() {
 
 wireDialog();
 byID('faults').addEventListener('change', (e) => byID('events').classList.toggle('faults', e.target.checked));
-byID('actors-find').addEventListener('input', (e) => drawActors(byID('actors'), e.target.value, byID('actors-count')));
+byID('actors-find').addEventListener('input', drawFound);
 addEventListener('hashchange', route);
 route();
 setInterval(() => { if (!document.hidden) age_(); }, 1000);

@@ -1,6 +1,7 @@
 // The first look: the tree with what its processes use, the listeners, the actors, the events.
 import { byID, chip, clock, count, drawSpark, el, mark, near, percent, plural, put, rate, size, span, spark, sync } from './dom.js';
 import { age, keyOf, last, listenerKey, store } from './store.js';
+import { drawActors } from './actors.js';
 import { alerts, reloads, severity } from './alerts.js';
 import { button } from './steer.js';
 
@@ -113,19 +114,10 @@ function drawListener(row, l) {
   }
 }
 
-// drawActors shows those with the longest queues, or those that are looked for.
-export function drawActors(table, find, note) {
-  const all = store.actors.filter((a) => !find || a.path.includes(find));
-  const shown = all.sort((a, b) => b.queue - a.queue || b.failures - a.failures).slice(0, 100);
-  put(note, `${count(all.length)}${all.length > 100 ? ': the 100 with the longest queues' : ''}`);
-  sync(table.tBodies[0], shown, (a) => a.path, (a) => {
-    const cells = ['', 'n', 'n', 'n', 'n'].map((c) => el('td', { class: c })), state = el('span');
-    cells[0].append(state);
-    return { node: el('tr', {}, el('th', { scope: 'row' }, a.path), ...cells), cells, state };
-  }, (row, a) => {
-    chip(row.state, a.state);
-    [a.queue, a.oldest_seconds ? span(a.oldest_seconds) : '', count(a.processed), count(a.failures)].forEach((v, i) => put(row.cells[i + 1], v));
-  });
+// drawFound shows the actors of the master that are looked for.
+export function drawFound() {
+  const find = byID('actors-find').value;
+  drawActors(byID('actors'), store.actors.filter((a) => a.path.includes(find)), byID('actors-count'));
 }
 
 export function drawEvents() {
@@ -170,6 +162,6 @@ export function drawOverview() {
   sync(byID('listeners').tBodies[0], store.listeners, listenerKey, listenerRow, drawListener);
   store.hasActors = rows.some((r) => r.node?.actor);
   byID('actors-part').hidden = !store.hasActors;
-  if (store.hasActors) drawActors(byID('actors'), byID('actors-find').value, byID('actors-count'));
+  if (store.hasActors) drawFound();
   drawReload();
 }

@@ -1,6 +1,7 @@
 // The view of one process: what it uses, its ends, its lines, its stacks and profiles.
 import { byID, chip, clock, drawSpark, el, percent, put, rate, size, span, spark, sync } from './dom.js';
 import { age, ask, follow, keyOf, points, store } from './store.js';
+import { actorsOf } from './actors.js';
 import { subject } from './alerts.js';
 import { button, say } from './steer.js';
 
@@ -20,14 +21,14 @@ export function show(name) {
   byID('overview').hidden = name != null;
   place.replaceChildren();
   if (name == null) return;
-  view = { name, facts: el('dl'), state: el('span'), charts: {}, ends: el('div'), none: el('p', { class: 'dim' }, 'None is kept.'), acts: el('div', { class: 'buttons' }), lines: el('pre', { tabindex: '0', role: 'log', 'aria-live': 'off', 'aria-label': `Lines of ${name}` }), out: el('div'), seen: 0 };
+  view = { name, facts: el('dl'), state: el('span'), charts: {}, ends: el('div'), none: el('p', { class: 'dim' }, 'None is kept.'), acts: el('div', { class: 'buttons' }), lines: el('pre', { tabindex: '0', role: 'log', 'aria-live': 'off', 'aria-label': `Lines of ${name}` }), out: el('div'), actors: actorsOf(name), seen: 0 };
   const charts = el('div', { class: 'charts' });
   for (const [key, title] of [['memory', 'Memory'], ['cpu', 'CPU'], ['rate', 'Connections per second'], ['open', 'Open connections']]) {
     const c = view.charts[key] = { value: el('b'), most: el('span', { class: 'dim' }), line: spark() };
     charts.append(el('figure', {}, el('figcaption', {}, title + ' ', c.value, ' ', c.most), c.line));
   }
   place.append(el('p', {}, el('a', { href: '#/' }, '← the tree')), el('h2', { tabindex: '-1', id: 'process-title' }, name + ' ', view.state), view.acts, view.facts, charts,
-    view.out, el('section', {}, el('h3', {}, 'Ends with a crash report'), view.none, view.ends), el('section', {}, el('h3', {}, name === 'master' ? 'Lines of all processes' : 'Lines'), view.lines));
+    view.out, view.actors.node, el('section', {}, el('h3', {}, 'Ends with a crash report'), view.none, view.ends), el('section', {}, el('h3', {}, name === 'master' ? 'Lines of all processes' : 'Lines'), view.lines));
   byID('process-title').focus();
   visible();
 }
@@ -97,6 +98,7 @@ async function stacks(mine) {
 
 export function drawProcess() {
   if (!view) return;
+  view.actors.refresh();
   const r = find(view.name), h = r && store.history.get(keyOf(r));
   chip(view.state, r ? (r.unwell ? 'unwell' : r.state) : 'down');
   if (store.about && view.writes !== store.about.read_only) {
