@@ -178,6 +178,8 @@ func (t *tree) lost(ctx context.Context, err error) error {
 
 // text returns the body of an answer.
 func (t *tree) text(ctx context.Context, path string, query url.Values) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
 	resp, err := t.do(ctx, http.MethodGet, path, query, nil)
 	if err != nil {
 		return nil, err
@@ -192,8 +194,6 @@ func (t *tree) text(ctx context.Context, path string, query url.Values) ([]byte,
 
 // get decodes an answer.
 func (t *tree) get(ctx context.Context, path string, query url.Values, v any) error {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
 	b, err := t.text(ctx, path, query)
 	if err != nil {
 		return err

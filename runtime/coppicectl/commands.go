@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -172,8 +171,6 @@ func (c *command) reads(root *cobra.Command) {
 	cmd.Flags().BoolVar(&full, "full", false, "all lines of each report")
 
 	c.add(root, "stacks NAME", "Show the stacks of a process; master is one too", cobra.ExactArgs(1), func(ctx context.Context, t *tree, args []string) error {
-		ctx, cancel := context.WithTimeout(ctx, answerTime)
-		defer cancel()
 		b, err := t.text(ctx, "stacks", url.Values{"process": args})
 		if err != nil {
 			return err
@@ -184,12 +181,14 @@ func (c *command) reads(root *cobra.Command) {
 	})
 
 	c.add(root, "diff FILE", "Compare the configuration that runs with a file of coppice.Describe; 1 if they differ", cobra.ExactArgs(1), func(ctx context.Context, t *tree, args []string) error {
-		b, err := readFile(args[0])
+		name := args[0]
+		if name == "-" {
+			name = "/dev/stdin"
+		}
+		b, err := os.ReadFile(name)
 		if err != nil {
 			return fail(codeUsage, "name a file that a program or a test has written with coppice.Describe", "%w", err)
 		}
-		ctx, cancel := context.WithTimeout(ctx, answerTime)
-		defer cancel()
 		running, err := t.text(ctx, "config", nil)
 		if err != nil {
 			return err
@@ -201,14 +200,6 @@ func (c *command) reads(root *cobra.Command) {
 		}
 		return nil
 	})
-}
-
-// readFile reads a file; - is standard input.
-func readFile(name string) ([]byte, error) {
-	if name == "-" {
-		return io.ReadAll(os.Stdin)
-	}
-	return os.ReadFile(name)
 }
 
 func (c *command) writes(root *cobra.Command) {
@@ -375,8 +366,7 @@ func (c *command) save(ctx context.Context, t *tree, path string, query url.Valu
 		return "", t.lost(ctx, err)
 	}
 	if c.json() {
-		b, _ := json.Marshal(map[string]any{"file": name, "bytes": n}) // plain values
-		fmt.Fprintf(c.out, "%s\n", b)
+		c.printValue(map[string]any{"file": name, "bytes": n}, nil)
 		return "", nil
 	}
 	return name, nil

@@ -60,8 +60,7 @@ type event struct {
 	ID, PID, Incarnation, Generation int
 	Slot                             *int
 	Reason, Error, Why, Cause        string
-	Attempt, Max, Size               int
-	Left                             *int
+	Attempt, Left, Max               int
 	Delay                            float64 `json:"delay_seconds"`
 	Took                             float64 `json:"took_seconds"`
 	Fault                            bool

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 )
@@ -44,23 +45,18 @@ func codeOf(status int) int {
 	return codeFailed
 }
 
-// hint says what to do after an answer with an HTTP status.
+// hints say what to do after an answer with an HTTP status.
+var hints = map[int]string{
+	400: "see coppicectl COMMAND --help",
+	403: "the endpoint may be read-only (Config.Control.ReadOnly), or the caller is not root or the tree's user from outside of the tree; see docs/control.md",
+	404: "coppicectl ps lists the processes, coppicectl tree shows the rest",
+	409: "coppicectl why NAME tells more; so do coppicectl events and the program's log",
+	501: "the program or this system does not have that; coppicectl bundle saves what there is",
+	503: "try again in a moment; coppicectl ps shows whether the process is up",
+	504: "coppicectl tree and events show what it waits for; what changes the tree has more time with --timeout",
+}
+
+// hint returns what to do after an answer with an HTTP status.
 func hint(status int) string {
-	switch status {
-	case 400:
-		return "see coppicectl COMMAND --help"
-	case 403:
-		return "the endpoint may be read-only (Config.Control.ReadOnly), or the caller is not root or the tree's user from outside of the tree; see docs/control.md"
-	case 404:
-		return "coppicectl ps lists the processes, coppicectl tree shows the rest"
-	case 409:
-		return "coppicectl why NAME tells more; so do coppicectl events and the program's log"
-	case 501:
-		return "the program or this system does not have that; coppicectl bundle saves what there is"
-	case 503:
-		return "try again in a moment; coppicectl ps shows whether the process is up"
-	case 504:
-		return "coppicectl tree and events show what it waits for; what changes the tree has more time with --timeout"
-	}
-	return "look at coppicectl events, and at the program's log"
+	return cmp.Or(hints[status], "look at coppicectl events, and at the program's log")
 }

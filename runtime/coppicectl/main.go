@@ -165,11 +165,8 @@ func (c *command) write(ctx context.Context, t *tree, path string, query url.Val
 		return fail(codeFailed, "coppicectl events shows how the tree went back", "interrupted, and with it what was asked for")
 	case end == nil:
 		return err
-	case c.json():
-		b, _ := json.Marshal(end) // plain fields
-		fmt.Fprintf(c.out, "%s\n", b)
-	case end.OK:
-		fmt.Fprintln(c.out, p.end(*end))
+	case end.OK || c.json():
+		c.printValue(end, func() []string { return []string{p.end(*end)} })
 	}
 	if end.OK {
 		return nil

@@ -119,27 +119,30 @@ func note(n node) cell {
 const clock = "15:04:05.000"
 
 // eventText renders an event as a line, after one that says how many were lost.
-func eventText(v view, e event) (lines []string) {
-	if e.Lost > 0 {
-		lines = append(lines, paint(fmt.Sprintf("… %d events lost: they are no longer kept", e.Lost), yellow, v.colors))
-	}
+func eventText(v view, e event) []string {
 	color := ""
 	if e.Fault {
 		color = red
 	}
-	return append(lines, cut(v, e.Time.Local().Format(clock)+" ", e.Text, color))
+	return append(lost(v, e.Lost, "events"), cut(v, e.Time.Local().Format(clock)+" ", e.Text, color))
 }
 
 // logText renders a line of a process.
-func logText(v view, l logLine) (lines []string) {
-	if l.Lost > 0 {
-		lines = append(lines, paint(fmt.Sprintf("… %d lines lost: they are no longer kept", l.Lost), yellow, v.colors))
-	}
+func logText(v view, l logLine) []string {
+	lines := lost(v, l.Lost, "lines")
 	tag := fmt.Sprintf("%s %s#%d g%d| ", l.Time.Local().Format(clock), l.Name, l.ID, l.Generation)
 	for text := range strings.Lines(l.Text + "\n") {
 		lines = append(lines, paint(clean(tag), dim, v.colors)+clean(strings.TrimRight(text, "\r\n")))
 	}
 	return lines
+}
+
+// lost returns a line if things were lost.
+func lost(v view, n uint64, things string) []string {
+	if n == 0 {
+		return nil
+	}
+	return []string{paint(fmt.Sprintf("… %d %s lost: they are no longer kept", n, things), yellow, v.colors)}
 }
 
 // cut renders a head and a text in one line.
@@ -172,33 +175,22 @@ func crashText(v view, c crash, full bool) []string {
 	for _, h := range c.Held {
 		lines = append(lines, clean(fmt.Sprintf("  lost %s of %s, gave back %d", count(h.Open, "connection"), h.Listener, h.Offered)))
 	}
-	var said []string
+	var said, dump []string
 	for _, l := range c.Lines {
 		said = append(said, l.Time.Local().Format(clock)+" "+l.Stream+"| "+l.Text)
 	}
-	more := func(n int) {
-		if n > 0 && !full {
-			lines = append(lines, fmt.Sprintf("    … %d lines more with --full", n))
-		}
-	}
-	show := func(part []string) {
-		for _, l := range part {
-			lines = append(lines, "    "+clean(strings.ReplaceAll(l, "\t", "  ")))
-		}
-	}
-	var dump []string
 	if c.Dump != "" {
 		dump = strings.Split(strings.TrimSuffix(c.Dump, "\n"), "\n")
 	}
-	before, after := len(said)-shownLines, len(dump)-shownLines
-	if more(before); before > 0 && !full {
-		said = said[before:]
+	more := func(n int) string { return fmt.Sprintf("… %d lines more with --full", n) }
+	if n := len(said) - shownLines; n > 0 && !full {
+		said = append([]string{more(n)}, said[n:]...)
 	}
-	show(said)
-	if after > 0 && !full {
-		dump = dump[:shownLines]
+	if n := len(dump) - shownLines; n > 0 && !full {
+		dump = append(dump[:shownLines], more(n))
 	}
-	show(dump)
-	more(after)
+	for _, l := range append(said, dump...) {
+		lines = append(lines, "    "+clean(strings.ReplaceAll(l, "\t", "  ")))
+	}
 	return lines
 }

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/term"
 )
 
-// recentEvents is how many events the watched tree shows below.
-const recentEvents = 5
+// recentEvents is how many events the watched tree shows below, if the window has room for them.
+const recentEvents = 12
 
 // watch shows the tree as it changes, until ctx ends.
 func (c *command) watch(ctx context.Context, t *tree) error {

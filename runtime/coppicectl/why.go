@@ -115,20 +115,13 @@ func (f facts) child(n *node, path string, above *node) string {
 	case n.State != "running" && above != nil && above.State == "down":
 		fmt.Fprintf(&b, "; %s, which would restart it, is down: %s", above.Name, cmp.Or(above.LastExit, "it gave up"))
 	case restarted && n.State == "restarting":
-		fmt.Fprintf(&b, "; attempt %d is in %s, with %d of %d restarts left", restart.Attempt, span(restart.Time.Add(time.Duration(restart.Delay*float64(time.Second))).Sub(f.now)), left(restart), restart.Max)
+		fmt.Fprintf(&b, "; attempt %d is in %s, with %d of %d restarts left", restart.Attempt, span(restart.Time.Add(time.Duration(restart.Delay*float64(time.Second))).Sub(f.now)), restart.Left, restart.Max)
 	case restarted:
-		fmt.Fprintf(&b, "; it was restarted (attempt %d) with %d of %d restarts left", restart.Attempt, left(restart), restart.Max)
+		fmt.Fprintf(&b, "; it was restarted (attempt %d) with %d of %d restarts left", restart.Attempt, restart.Left, restart.Max)
 	case n.State == "down" && cause.Kind == "exited":
 		b.WriteString("; it is not restarted: its spec says so")
 	}
 	return b.String()
-}
-
-func left(e event) int {
-	if e.Left == nil {
-		return 0
-	}
-	return *e.Left
 }
 
 // group is the sentence about a supervisor or a pool.
