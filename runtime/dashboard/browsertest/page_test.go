@@ -388,7 +388,7 @@ var axe = func() func(*testing.T) string {
 
 // TestScreenshots makes the pictures of the docs:
 //
-//	go test -run TestScreenshots -screenshots ../../../docs .
+//	go test -c -o /tmp/shop . && /tmp/shop -test.run TestScreenshots -screenshots ../../../docs
 func TestScreenshots(t *testing.T) {
 	if *screenshots == "" {
 		t.Skip("without -screenshots")

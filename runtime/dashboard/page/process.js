@@ -1,5 +1,5 @@
 // The view of one process: what it uses, its ends, its lines, its stacks and profiles.
-import { byID, chip, clock, drawSpark, el, percent, put, rate, size, span, spark, sync } from './dom.js';
+import { byID, chip, clock, count, drawSpark, el, percent, put, rate, size, span, spark, sync } from './dom.js';
 import { age, ask, follow, keyOf, points, store } from './store.js';
 import { actorsOf } from './actors.js';
 import { subject } from './alerts.js';
@@ -23,7 +23,7 @@ export function show(name) {
   if (name == null) return;
   view = { name, facts: el('dl'), state: el('span'), charts: {}, ends: el('div'), none: el('p', { class: 'dim' }, 'None is kept.'), acts: el('div', { class: 'buttons' }), lines: el('pre', { tabindex: '0', role: 'log', 'aria-live': 'off', 'aria-label': `Lines of ${name}` }), out: el('div'), actors: actorsOf(name), seen: 0 };
   const charts = el('div', { class: 'charts' });
-  for (const [key, title] of [['memory', 'Memory'], ['cpu', 'CPU'], ['rate', 'Connections per second'], ['open', 'Open connections']]) {
+  for (const [key, title] of [['memory', 'Memory'], ['cpu', 'CPU'], ['rate', 'Connections/s'], ['open', 'Open connections']]) {
     const c = view.charts[key] = { value: el('b'), most: el('span', { class: 'dim' }), line: spark() };
     charts.append(el('figure', {}, el('figcaption', {}, title + ' ', c.value, ' ', c.most), c.line));
   }
@@ -114,10 +114,10 @@ export function drawProcess() {
     }
   }
   if (h) {
-    for (const [key, show] of [['memory', size], ['cpu', percent], ['rate', rate], ['open', rate]]) {
+    for (const [key, show] of [['memory', size], ['cpu', percent], ['rate', rate], ['open', count]]) {
       put(view.charts[key].value, show(h[key]?.at(-1)));
       if (!h[key]) continue;
-      put(view.charts[key].most, `at most ${show(Math.max(...h[key]))}`);
+      put(view.charts[key].most, `most ${show(Math.max(...h[key]))}`);
       drawSpark(view.charts[key].line, h[key], points);
     }
   }

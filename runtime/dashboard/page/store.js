@@ -86,6 +86,7 @@ export function follow(path, kind, after, take, heard = () => {}) {
   const open = () => {
     clearTimeout(timer);
     source?.close();
+    heard(false, before);
     source = new EventSource(`v1/${path}${path.includes('?') ? '&' : '?'}follow=1&after=${cursor}`);
     source.addEventListener('open', () => { heard(true, before); before = true; });
     source.addEventListener(kind, (e) => {
@@ -174,7 +175,6 @@ export function watch(draw) {
       if (again) for (const open of streams) open(); // they may be dead without a word
       if (!stopEvents) {
         cursor ??= Math.max(0, store.about.cursor - 300);
-        store.deaf = Date.now();
         stopEvents = follow('events', 'event', cursor, taken, heard);
       }
       pause = Math.min(10_000, Math.max(1000 - (at - began), 9 * (at - began))); // a large tree is asked less often
@@ -190,7 +190,7 @@ export function watch(draw) {
     wanted++; // what is under way does not go on
     clearTimeout(timer);
     stopEvents?.();
-    stopEvents = null;
+    stopEvents = store.deaf = null;
     for (const h of store.history.values()) h.at = NaN; // no rates over the time in which it did not look
   };
   document.addEventListener('visibilitychange', visible);
