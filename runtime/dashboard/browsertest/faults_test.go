@@ -208,6 +208,18 @@ func TestFaults(t *testing.T) {
 		link("live")
 		killed()
 	})
+	t.Run("hung", func(t *testing.T) {
+		b.eval("AbortSignal.whole = AbortSignal.timeout, AbortSignal.timeout = (ms) => AbortSignal.whole(ms / 20)")
+		w.fail(func(_ http.ResponseWriter, r *http.Request) bool {
+			<-r.Context().Done()
+			panic(http.ErrAbortHandler)
+		})
+		link("no answer within 10 s")
+		b.eval("AbortSignal.timeout = AbortSignal.whole")
+		w.fail(nil)
+		link("live")
+		killed()
+	})
 	t.Run("not a tree", func(t *testing.T) {
 		w.fail(func(rw http.ResponseWriter, r *http.Request) bool {
 			if r.FormValue("follow") != "" {
