@@ -185,6 +185,9 @@ func (s *Supervisor) Stop() { s.inbox.post(message{kind: rules.Stop}) }
 // asking, and does not wait. Idempotent.
 func (s *Supervisor) Kill() { s.inbox.post(message{kind: rules.Kill}) }
 
+// Status returns the supervisor's own state, as Snapshot has it.
+func (s *Supervisor) Status() Status { return s.view.Load().node.Status }
+
 // Snapshot returns the whole tree as it stands: this supervisor's part as of
 // its latest change, likewise each supervisor's below it. It never waits.
 func (s *Supervisor) Snapshot() Node { return s.view.Load().tree() }
