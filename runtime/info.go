@@ -10,6 +10,7 @@ type info struct {
 	role Role
 	Identity
 	relinked int
+	requests uint64 // that it has served
 }
 
 // LogValue returns the child as the log shows it.

@@ -101,17 +101,26 @@ func (cs *pools) list() []*poolDriver {
 	return out
 }
 
-// occupant returns the info of the present or last worker of the slot with an id; nil if it has
-// never had a worker.
-func (c *poolDriver) occupant(id string) any {
+// showOccupants gives the nodes of slots the info of the present or last worker of each, and the
+// time since which a worker runs that has replaced another.
+func (c *poolDriver) showOccupants(nodes []supervisor.Node) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	byID := make(map[string]*poolSlot, len(c.slots))
 	for slot, s := range c.slots {
-		if s.worker != nil && c.slotID(slot) == id {
-			return s.worker.info()
+		byID[c.slotID(slot)] = s
+	}
+	for i := range nodes {
+		n := &nodes[i]
+		s := byID[n.ID]
+		if s.occupant() == nil {
+			continue
+		}
+		n.Info = s.worker.info()
+		if n.Status == supervisor.Running && s.since.After(n.Since) {
+			n.Since = s.since
 		}
 	}
-	return nil
 }
 
 // unslotted returns the workers without a slot, for the snapshot: spares, candidates for a slot,

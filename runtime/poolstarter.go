@@ -130,19 +130,15 @@ func (p *poolInstance) Reason() supervisor.Reason { return p.sup.Reason() }
 // without a slot.
 func (p *poolInstance) Snapshot() supervisor.Node {
 	n := p.sup.Snapshot()
-	for i := range n.Children {
-		if now := p.driver.occupant(n.Children[i].ID); now != nil {
-			n.Children[i].Info = now
-		}
-	}
+	p.driver.showOccupants(n.Children)
 	n.Children = append(n.Children, p.driver.unslotted()...)
 	return n
 }
 
-// Turn waits for the pool's supervisor and for its driver.
+// Turn waits for the pool's driver, and for its supervisor, which the driver tells its news.
 func (p *poolInstance) Turn(ctx context.Context) error {
-	if err := p.sup.Turn(ctx); err != nil {
+	if err := p.driver.Turn(ctx); err != nil {
 		return err
 	}
-	return p.driver.Turn(ctx)
+	return p.sup.Turn(ctx)
 }

@@ -62,6 +62,7 @@ type poolWorker struct {
 	setStandby  func()
 	ready       chan struct{} // closed when it reports that it does its work
 	setReady    func()
+	over        chan struct{} // closed when its end is told to its pool
 	linkedToAll chan struct{} // of the listener process: closed when it has its links and sockets, or never will
 	drained     chan struct{} // of the listener process: closed when no connection is unclaimed any more
 	setDrained  func()
@@ -91,7 +92,7 @@ func newPoolWorker(c *poolDriver, e pool.Effect) *poolWorker {
 	w := &poolWorker{
 		driver: c, id: e.Worker, gen: c.generations.use(int(e.Gen)), why: e.Why, slot: e.Slot, startedAt: time.Now(), toSlot: make(chan int, 1),
 		handshaken: make(chan struct{}), attached: make(chan struct{}), standby: make(chan struct{}), ready: make(chan struct{}),
-		linkedToAll: make(chan struct{}), drained: make(chan struct{}),
+		over: make(chan struct{}), linkedToAll: make(chan struct{}), drained: make(chan struct{}),
 	}
 	w.wanted, w.dismiss = context.WithCancel(c.alive)
 	w.drain = drainOf(c.pool.Shutdown)
@@ -126,7 +127,7 @@ func (w *poolWorker) identity() Identity {
 
 // info returns the child's present info.
 func (w *poolWorker) info() info {
-	return info{Role(w.hello.Role), w.identity(), int(w.relinked.Load())}
+	return info{Role(w.hello.Role), w.identity(), int(w.relinked.Load()), w.heartbeats.Requests()}
 }
 
 // event completes ev with the worker's identity.
@@ -137,6 +138,7 @@ func (w *poolWorker) event(ev Event) Event {
 
 // run runs the worker from its start to its end. The end of the pool waits for this goroutine.
 func (w *poolWorker) run() {
+	defer close(w.over)
 	c := w.driver
 	limit, err := w.launch()
 	launched := err == nil

@@ -15,6 +15,7 @@ import (
 // workers change.
 type poolSlot struct {
 	worker        *poolWorker // its present or last worker; nil before the first
+	since         time.Time   // when that became its worker
 	instance      *slotInstance
 	incarnations  int // number of workers that it has had
 	pendingStarts []chan<- startResult
@@ -25,7 +26,7 @@ type poolSlot struct {
 
 // occupy makes w the slot's worker.
 func (s *poolSlot) occupy(w *poolWorker) {
-	s.worker = w
+	s.worker, s.since = w, time.Now()
 	s.answerReplacements(nil)
 }
 

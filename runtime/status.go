@@ -18,7 +18,7 @@ type Tree struct {
 	PID         int        `json:"pid,omitempty"` // of an OS process
 	Incarnation int        `json:"incarnation,omitempty"`
 	Generation  int        `json:"generation,omitempty"`
-	Since       *time.Time `json:"since,omitempty"` // when its present state began
+	Since       *time.Time `json:"since,omitempty"` // when its present state began; a worker that replaces another runs since then
 
 	// Of a child with children: their restart strategy, the restart budget, and the part of it that
 	// was used at the last restart.
@@ -29,8 +29,11 @@ type Tree struct {
 	LastExit string `json:"last_exit,omitempty"` // why the previous incarnation ended
 	Leaked   int    `json:"leaked,omitempty"`    // goroutines that were asked to end and run on
 
-	// Of a worker: how often a broken link to the listener process was replaced.
-	Relinked int `json:"relinked,omitempty"`
+	// Of a worker: how often a broken link to the listener process was replaced, and how many
+	// requests it had served, of those that Worker.Serve and Worker.CountRequests count, when it
+	// last answered its heartbeat.
+	Relinked int    `json:"relinked,omitempty"`
+	Requests uint64 `json:"requests,omitempty"`
 
 	// Of an actor: its mailbox, and how often it has failed.
 	Actor *actors.ActorInfo `json:"actor,omitempty"`

@@ -95,5 +95,6 @@ func (s *Session) answerHeartbeat(b childproto.HeartbeatFrame) {
 // sendHeartbeat sends the answer to a heartbeat. If there is no room for it, the answer is lost,
 // and for the master it is missing.
 func (s *Session) sendHeartbeat(b childproto.HeartbeatFrame) {
+	b.Requests = uint64(s.spare.served.Load())
 	_ = s.conn.TrySend(childproto.NewFrame(childproto.FrameHeartbeat, b))
 }

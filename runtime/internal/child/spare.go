@@ -52,14 +52,15 @@ func (s *Session) assign(a childproto.AssignFrame) {
 // HasSlot reports whether the child has its slot; a worker has none while its Prepare runs.
 func (s *Session) HasSlot() bool { return s.spare.current.Load() != nil }
 
-// CountRequests counts requests, and tells the master once when the worker has served as many as it
-// may.
+// CountRequests counts requests, which the answers to heartbeats tell the master, and tells it once
+// when the worker has served as many as it may.
 func (s *Session) CountRequests(n int) {
 	a := s.spare.current.Load()
-	if a == nil || a.Requests == 0 {
+	if a == nil {
 		return
 	}
-	if now := s.spare.served.Add(int64(n)); now >= a.Requests && now-int64(n) < a.Requests {
+	now := s.spare.served.Add(int64(n))
+	if a.Requests != 0 && now >= a.Requests && now-int64(n) < a.Requests {
 		_ = s.conn.TrySend(childproto.NewFrame(childproto.FrameRequestsSpent, struct{}{})) // on an error the master is gone
 	}
 }

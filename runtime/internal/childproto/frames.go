@@ -197,6 +197,8 @@ type LinkLostFrame struct {
 type HeartbeatFrame struct {
 	N      uint64
 	Unwell string `json:",omitempty"` // of an answer: what is wrong, "" if nothing
+
+	Requests uint64 `json:",omitempty"` // of an answer: that it has served
 }
 
 // What a StacksFrame can ask for in place of a profile. The answer is JSON: the []actors.ActorInfo of

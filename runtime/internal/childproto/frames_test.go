@@ -36,7 +36,7 @@ var frameTests = map[string]frameTest{
 	"link":            of(FrameLink, testSibling),
 	"worker gone":     of(FrameWorkerGone, testSibling),
 	"stop accepting":  of(FrameStopAccepting, StopAccepting{true}),
-	"heartbeat":       of(FrameHeartbeat, HeartbeatFrame{1 << 63, "no database"}),
+	"heartbeat":       of(FrameHeartbeat, HeartbeatFrame{1 << 63, "no database", 12}),
 	"spare ready":     of(FrameSpareReady, struct{}{}),
 	"assign":          of(FrameAssign, AssignFrame{"web/1", 1, 3, 1000}),
 	"requests spent":  of(FrameRequestsSpent, struct{}{}),

@@ -13,6 +13,7 @@ type Answers struct {
 	newest    atomic.Uint64          // the newest heartbeat that was answered
 	complaint atomic.Pointer[string] // what is wrong, as the child reports; nil if nothing
 	at        atomic.Int64           // when the newest answer came: Unix time in nanoseconds; 0 = none has
+	requests  atomic.Uint64          // that it had served then
 }
 
 // Record records an answer, on the goroutine that reads the channel.
@@ -24,6 +25,7 @@ func (a *Answers) Record(f childproto.HeartbeatFrame) {
 	}
 	a.newest.Store(f.N)
 	a.at.Store(time.Now().UnixNano())
+	a.requests.Store(f.Requests)
 }
 
 // At returns when the newest answer came; zero if none has.
@@ -33,6 +35,9 @@ func (a *Answers) At() time.Time {
 	}
 	return time.Time{}
 }
+
+// Requests returns how many requests the child had served when its newest answer came.
+func (a *Answers) Requests() uint64 { return a.requests.Load() }
 
 // Complaint returns what is wrong, as the child reports; "" if nothing is.
 func (a *Answers) Complaint() string {
