@@ -36,7 +36,7 @@ func (rt *Runtime) StartChild(ctx context.Context, parent string, spec ChildSpec
 	}
 	at, up, err := rt.supervisorAt(ctx, parent)
 	if err == nil {
-		err = rt.startNode(ctx, at, up, n)
+		err = toTheEnd(ctx, func(ctx context.Context) error { return rt.startNode(ctx, at, up, n) })
 	}
 	return callError("start child", n.path, err)
 }
@@ -168,7 +168,7 @@ func (rt *Runtime) startNode(ctx context.Context, at *node, up *supervisor.Super
 func (rt *Runtime) TerminateChild(ctx context.Context, path string) error {
 	n, at, up, err := rt.childAt(ctx, path)
 	if err == nil {
-		err = rt.terminate(ctx, n, at, up)
+		err = toTheEnd(ctx, func(ctx context.Context) error { return rt.terminate(ctx, n, at, up) })
 	}
 	return callError("terminate child", path, err)
 }

@@ -50,14 +50,16 @@ func (rt *Runtime) restart(ctx context.Context, name string) error {
 		}
 		return nil
 	}
-	if err := rt.terminate(ctx, n, at, up); err != nil {
+	return toTheEnd(ctx, func(ctx context.Context) error { // what was stopped is to be started again
+		if err := rt.terminate(ctx, n, at, up); err != nil {
+			return err
+		}
+		_, err := up.RestartChild(ctx, n.spec.childName())
+		if errors.Is(err, supervisor.ErrNotFound) { // it was temporary
+			err = rt.startNode(ctx, at, up, n)
+		}
 		return err
-	}
-	_, err = up.RestartChild(ctx, n.spec.childName())
-	if errors.Is(err, supervisor.ErrNotFound) { // it was temporary
-		err = rt.startNode(ctx, at, up, n)
-	}
-	return err
+	})
 }
 
 // Stop ends one process as its own SIGTERM does, and returns when it has ended. name is that of a
@@ -80,7 +82,7 @@ func (rt *Runtime) Stop(ctx context.Context, name string) error {
 	} else {
 		c.stopForGood(w)
 	}
-	return callError("stop", name, awaitEnd(ctx, w.done()))
+	return callError("stop", name, awaitEnd(ctx, w.over))
 }
 
 // stopProcess is Stop of a Process.
@@ -95,7 +97,7 @@ func (rt *Runtime) stopProcess(ctx context.Context, path string) error {
 	if n.spec.(Process).Restart == supervisor.Permanent {
 		return rt.restart(ctx, path)
 	}
-	return rt.terminate(ctx, n, at, up)
+	return toTheEnd(ctx, func(ctx context.Context) error { return rt.terminate(ctx, n, at, up) })
 }
 
 // Kill ends one process by SIGKILL, without asking it, and returns when it has ended. name is as
@@ -106,7 +108,7 @@ func (rt *Runtime) stopProcess(ctx context.Context, path string) error {
 func (rt *Runtime) Kill(ctx context.Context, name string) error {
 	if w, err := rt.children.named(name); err == nil {
 		w.killFor(KilledOperator)
-		return callError("kill", name, awaitEnd(ctx, w.done()))
+		return callError("kill", name, awaitEnd(ctx, w.over))
 	}
 	if n := rt.root.find(name); n != nil {
 		if p := n.process(); p != nil {
@@ -137,6 +139,18 @@ func (n *node) process() killable {
 	}
 }
 
+// toTheEnd runs f, and waits for it until ctx ends. f goes on then: its context does not end.
+func toTheEnd(ctx context.Context, f func(context.Context) error) error {
+	done := make(chan error, 1)
+	go func() { done <- f(context.WithoutCancel(ctx)) }() // ends with f, which waits for supervisors
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 func awaitEnd(ctx context.Context, ended <-chan struct{}) error {
 	select {
 	case <-ended:
@@ -146,14 +160,32 @@ func awaitEnd(ctx context.Context, ended <-chan struct{}) error {
 	}
 }
 
-// restartSlot gives a slot a fresh worker.
+// restartSlot gives a slot a fresh worker. If its worker has just ended, that is the one by which
+// its supervisor replaces it.
 func (c *poolDriver) restartSlot(ctx context.Context, slot int) error {
 	c.mu.Lock()
-	w := c.slots[slot].occupant()
+	s := c.slotLocked(slot)
+	w := s.worker
 	c.mu.Unlock()
-	if w != nil && !w.finished() {
-		return c.replace(ctx, w)
+	if w != nil {
+		if !w.finished() {
+			return c.replace(ctx, w)
+		}
+		if err := awaitEnd(ctx, w.over); err != nil {
+			return err
+		}
+		if err := c.Turn(ctx); err != nil { // the supervisor has been told of the end
+			return err
+		}
 	}
+	replaced := make(chan error, 1)
+	c.mu.Lock()
+	if s.worker != w {
+		c.mu.Unlock()
+		return nil
+	}
+	s.pendingReplacements = append(s.pendingReplacements, replaced)
+	c.mu.Unlock()
 	select {
 	case <-c.supervisorSet:
 	case <-c.gone:
@@ -162,8 +194,11 @@ func (c *poolDriver) restartSlot(ctx context.Context, slot int) error {
 		return ctx.Err()
 	}
 	_, err := c.sup.RestartChild(ctx, c.slotID(slot))
-	if errors.Is(err, supervisor.ErrNotFound) {
+	switch {
+	case errors.Is(err, supervisor.ErrNotFound):
 		return ErrNoChild
+	case errors.Is(err, supervisor.ErrRunning), errors.Is(err, supervisor.ErrRestarting):
+		return c.awaitReplacement(ctx, replaced)
 	}
 	return err
 }
@@ -184,6 +219,10 @@ func (c *poolDriver) replace(ctx context.Context, w *poolWorker) error {
 	}
 	c.mu.Unlock()
 	c.markDue(w, byOperator)
+	return c.awaitReplacement(ctx, replaced)
+}
+
+func (c *poolDriver) awaitReplacement(ctx context.Context, replaced <-chan error) error {
 	select {
 	case err := <-replaced:
 		return err

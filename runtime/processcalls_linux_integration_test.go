@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/asynkron/protoactor-go/actor"
+
 	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 	"github.com/coppice-go/coppice/supervisor"
@@ -196,4 +198,62 @@ func TestKillProcess(t *testing.T) {
 	if n := p.child("web").Used; n != 1 {
 		t.Errorf("%d restarts were counted, want 1", n)
 	}
+}
+
+// TestRestartGoesOn: a caller that waits no longer ends its wait alone: what it had stopped is
+// started again.
+func TestRestartGoesOn(t *testing.T) {
+	p := startTree(t, "slow to stop")
+	ctx, cancel := context.WithCancel(t.Context())
+	told := make(chan error, 1)
+	go func() { told <- p.Restart(ctx, "slow") }()
+	<-slowStops
+	cancel()
+	if err := <-told; !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	slowStopped <- struct{}{}
+	runtimetest.Eventually(t, "the next incarnation", func() bool {
+		c := p.child("slow")
+		return c.State == coppice.StateRunning && c.Incarnation == 2
+	})
+	go func() { <-slowStops; slowStopped <- struct{}{} }() // at the end of the tree
+}
+
+var slowStops, slowStopped = make(chan struct{}), make(chan struct{})
+
+func init() {
+	trees["slow to stop"] = func() coppice.Config {
+		return coppice.Config{Children: []coppice.ChildSpec{coppice.Func{Name: "slow", Run: func(ctx context.Context) error {
+			<-ctx.Done()
+			slowStops <- struct{}{}
+			<-slowStopped
+			return nil
+		}}}}
+	}
+}
+
+// TestFailedChildIsForgotten: a child whose start fails after its caller has stopped waiting leaves
+// nothing.
+func TestFailedChildIsForgotten(t *testing.T) {
+	p := startTree(t, "slow to stop")
+	ctx, cancel := context.WithCancel(t.Context())
+	starts, fail, told := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() {
+		told <- p.StartChild(ctx, "", coppice.Actor{Name: "ghost", New: func() actor.Actor {
+			close(starts)
+			<-fail
+			panic("as asked")
+		}})
+	}()
+	<-starts
+	cancel()
+	if err := <-told; !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	close(fail)
+	runtimetest.Eventually(t, "the child to be forgotten", func() bool {
+		return errors.Is(p.Restart(t.Context(), "ghost"), coppice.ErrNoChild)
+	})
+	go func() { <-slowStops; slowStopped <- struct{}{} }() // at the end of the tree
 }
