@@ -15,8 +15,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 
@@ -146,6 +148,7 @@ func TestControlReads(t *testing.T) {
 			PID         int
 			Memory      int64 `json:"memory_bytes"`
 			Connections int   `json:"connections_claimed"`
+			Requests    int
 		}
 		o.get("workers", &workers)
 		var names []string
@@ -160,6 +163,14 @@ func TestControlReads(t *testing.T) {
 		if want := []string{"master", "listener", "web/0", "web/1"}; !slices.Equal(names, want) || claimed != 1 {
 			t.Errorf("workers %v, %d connections", names, claimed)
 		}
+		runtimetest.Eventually(t, "the request to be counted", func() bool { // by the next heartbeat
+			o.get("workers", &workers)
+			requests := 0
+			for _, w := range workers {
+				requests += w.Requests
+			}
+			return requests == 1
+		})
 		var actors []struct{ Path string }
 		if o.get("actors", &actors); len(actors) == 0 || actors[0].Path != "report" {
 			t.Errorf("actors %+v", actors)
@@ -334,6 +345,62 @@ func TestControlWrites(t *testing.T) {
 	o.get("events", &events)
 	if who := fmt.Sprintf("(reload, user %d, pid %d)", os.Getuid(), os.Getpid()); !slices.ContainsFunc(events, func(e controlEvent) bool { return strings.Contains(e.Text, who) }) {
 		t.Errorf("no event tells that %s", who)
+	}
+}
+
+// TestControlTellsInOrder: when something is done, its events have come. A worker that has ended can
+// be replaced at once, and the time since which one runs is its own.
+func TestControlTellsInOrder(t *testing.T) {
+	o := newOperator(t)
+	p := startTree(t, "controlled")
+	for range 5 {
+		was := time.Now()
+		status, body := o.do("POST", "reload?follow=1")
+		reloaded := strings.LastIndex(body, `"kind":"tree reloaded"`)
+		if status != 200 || reloaded < 0 || strings.LastIndex(body, `"kind":"replaced"`) > reloaded || strings.LastIndex(body, `"kind":"reloaded"`) > reloaded {
+			t.Errorf("reload: %d %s", status, body)
+		}
+		if since := p.slots()["web/0"].Since; since.Before(was) {
+			t.Errorf("web/0 runs since %v, and was replaced after %v", since, was)
+		}
+		status, body = o.do("POST", "kill?process=web/0&follow=1")
+		if exited := strings.Index(body, `"kind":"exited"`); status != 200 || exited < 0 || exited > strings.Index(body, "event: done") {
+			t.Errorf("kill: %d %s", status, body)
+		}
+		if status, body := o.do("POST", "restart?process=web/0"); status != 200 {
+			t.Errorf("restart of one that has just ended: %d %s", status, body)
+		}
+	}
+}
+
+// TestControlComesWithTheTree: the endpoint is opened when there is a tree to show and to steer:
+// after Config.Load.
+func TestControlComesWithTheTree(t *testing.T) {
+	o := newOperator(t)
+	startTree(t, "early")
+	if early.Load() {
+		t.Error("there is an endpoint while Config.Load runs")
+	}
+	if status, body := o.do("POST", "reload?follow=1"); status != 200 || !strings.Contains(body, `{"ok":true`) {
+		t.Errorf("%d %s", status, body)
+	}
+}
+
+var early atomic.Bool
+
+func init() {
+	trees["early"] = func() coppice.Config {
+		cfg := trees["controlled"]()
+		first := true
+		cfg.Load = func(context.Context) ([]byte, error) {
+			if first {
+				_, err := os.Stat(cfg.Control.Path)
+				early.Store(err == nil)
+			}
+			first = false
+			return nil, nil
+		}
+		return cfg
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coppice-go/coppice/actors"
@@ -27,6 +28,7 @@ type controlHandler struct {
 	operated
 	operatedParts
 	readOnly bool
+	bundling sync.Mutex // held while a bundle is made
 }
 
 // operated is what an operator can do with a Runtime.
@@ -51,7 +53,10 @@ type operated interface {
 type operatedParts struct {
 	log        *slog.Logger
 	began      time.Time
+	state      func() State
 	generation func() int
+	pids       func() []int // of all processes but the master
+	settle     func()       // waits until the events of what was decided are there
 	metrics    func() (tracing.MetricsPage, bool)
 
 	actorSystem func() *actors.System
@@ -63,7 +68,7 @@ type operatedParts struct {
 }
 
 func newControlHandler(rt operated, parts operatedParts, readOnly bool) http.Handler {
-	c := &controlHandler{rt, parts, readOnly}
+	c := &controlHandler{operated: rt, operatedParts: parts, readOnly: readOnly}
 	mux := http.NewServeMux()
 	get := func(path string, answer func(*http.Request) (any, error)) {
 		mux.HandleFunc("GET /v1/"+path, func(w http.ResponseWriter, r *http.Request) {
@@ -166,7 +171,7 @@ func programName() string {
 func (c *controlHandler) about() aboutTree {
 	a := aboutTree{
 		API: 1, Program: programName(), PID: os.Getpid(), UID: os.Geteuid(), Started: c.began, Generation: c.generation(),
-		State: c.Snapshot().State, Cursor: c.events.Last(), ReadOnly: c.readOnly, LogLevel: logLevel(c.log),
+		State: c.state(), Cursor: c.events.Last(), ReadOnly: c.readOnly, LogLevel: logLevel(c.log),
 	}
 	if b, ok := debug.ReadBuildInfo(); ok {
 		a.Go, a.Module = b.GoVersion, strings.TrimSpace(b.Main.Path+" "+b.Main.Version)
@@ -221,6 +226,8 @@ type workerRow struct {
 	Offered int    `json:"connections_offered"` // that wait for it
 	Claimed uint64 `json:"connections_claimed"` // so far
 
+	Requests uint64 `json:"requests,omitempty"` // that it had served at LastBeat, see Tree
+
 	LastBeat  *time.Time `json:"last_beat,omitempty"`          // when it last answered its heartbeat
 	BeatEvery float64    `json:"beat_every_seconds,omitempty"` // how often it is asked
 	Unwell    string     `json:"unwell,omitempty"`             // what is wrong, as it says
@@ -259,7 +266,7 @@ func (c *controlHandler) workers() []workerRow {
 			if at := w.heartbeats.At(); !at.IsZero() {
 				row.LastBeat, row.BeatEvery = &at, w.driver.kind.heartbeat(w.driver.pool).Every.Seconds()
 			}
-			row.Unwell = w.heartbeats.Complaint()
+			row.Unwell, row.Requests = w.heartbeats.Complaint(), t.Requests
 			rowOf[uint64(t.ID)] = len(rows)
 		}
 		rows = append(rows, row)
@@ -397,45 +404,61 @@ type logLine struct {
 	OutputLine
 }
 
-// keptLines returns the lines that are kept, from a cursor on.
-func (c *controlHandler) keptLines(cursor uint64) []logLine {
+// logReader reads the lines that the processes of the tree have printed.
+type logReader struct {
+	log          *history.Log[OutputLine]
+	cursor, lost uint64 // lost: since the last line that was wanted
+	names        []string
+}
+
+// line returns an entry as a line; false if the line is of a process that is not wanted.
+func (r *logReader) line(e history.Entry[OutputLine]) (logLine, bool) {
+	r.cursor, r.lost = e.Cursor, r.lost+e.Lost
+	name := e.Value.Name
+	if len(r.names) > 0 && !slices.ContainsFunc(r.names, func(n string) bool { return name == n || strings.HasPrefix(name, n+"/") }) {
+		return logLine{}, false
+	}
+	l := logLine{e.Cursor, r.lost, e.Value}
+	r.lost = 0
+	return l, true
+}
+
+// kept returns the lines that are kept.
+func (r *logReader) kept() []logLine {
 	lines := []logLine{}
-	for _, e := range c.lines.Kept(cursor, maxListed) {
-		lines = append(lines, logLine{e.Cursor, e.Lost, e.Value})
+	for _, e := range r.log.Kept(r.cursor, maxListed) {
+		if l, ok := r.line(e); ok {
+			lines = append(lines, l)
+		}
 	}
 	return lines
 }
 
-// serveLogs answers with the latest lines that the processes of the tree have printed.
+// message returns the next line as a message of a stream.
+func (r *logReader) message(ctx context.Context) (name string, id uint64, v any, err error) {
+	for {
+		e, err := r.log.Next(ctx, r.cursor)
+		if err != nil {
+			return "", 0, nil, err
+		}
+		if l, ok := r.line(e); ok {
+			return "line", l.Cursor, l, nil
+		}
+	}
+}
+
 func (c *controlHandler) serveLogs(w http.ResponseWriter, r *http.Request) {
 	cursor, err := after(r)
 	if err != nil {
 		control.Error(w, http.StatusBadRequest, err)
 		return
 	}
-	names := r.Form["process"]
-	wanted := func(l OutputLine) bool {
-		return len(names) == 0 || slices.ContainsFunc(names, func(n string) bool { return l.Name == n || strings.HasPrefix(l.Name, n+"/") })
-	}
+	lines := &logReader{log: c.lines, cursor: cursor, names: r.Form["process"]}
 	if !follows(r) {
-		control.Answer(w, slices.DeleteFunc(c.keptLines(cursor), func(l logLine) bool { return !wanted(l.OutputLine) }))
+		control.Answer(w, lines.kept())
 		return
 	}
-	lost := uint64(0) // since the last line that was wanted
-	control.NewStream(w).Follow(r.Context(), func(ctx context.Context) (string, uint64, any, error) {
-		for {
-			e, err := c.lines.Next(ctx, cursor)
-			if err != nil {
-				return "", 0, nil, err
-			}
-			lost += e.Lost
-			if cursor = e.Cursor; wanted(e.Value) {
-				line := logLine{e.Cursor, lost, e.Value}
-				lost = 0
-				return "line", e.Cursor, line, nil
-			}
-		}
-	})
+	control.NewStream(w).Follow(r.Context(), lines.message)
 }
 
 // stacksTimeout bounds the time that a process has to print its stacks.
@@ -454,7 +477,7 @@ func (c *controlHandler) serveStacks(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *controlHandler) stacksOf(ctx context.Context, name string) ([]byte, error) {
-	if name == "" || name == string(RoleMaster) {
+	if isMaster(name) {
 		return c.Stacks(ctx, 0)
 	}
 	p, err := c.children.named(name)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/coppice-go/coppice/runtime/internal/control"
 	"github.com/coppice-go/coppice/runtime/internal/stacks"
+	"github.com/coppice-go/coppice/supervisor"
 )
 
 // handleWrites adds what changes the tree.
@@ -84,25 +85,30 @@ func (c *controlHandler) perform(w http.ResponseWriter, r *http.Request, what st
 	}
 	began := time.Now()
 	c.asked(r, what)
+	act := func() error {
+		defer c.settle()
+		return do(ctx, r)
+	}
 	if !follows(r) {
-		if err := do(ctx, r); err != nil {
+		if err := act(); err != nil {
 			control.Error(w, httpStatus(err), err)
 			return
 		}
 		control.Answer(w, result{OK: true, Took: time.Since(began).Seconds()})
 		return
 	}
-	events := c.Events(FromNow)
-	done := make(chan error, 1)
+	events, stream := c.Events(FromNow), control.NewStream(w)
 	over, finish := context.WithCancel(ctx)
-	go func() { // ends with do, which ctx ends
-		defer finish()
-		done <- do(ctx, r)
+	followed := make(chan struct{})
+	go func() { // ends with over
+		defer close(followed)
+		stream.Follow(over, events.message)
+		cancel() // the client may have gone
 	}()
-	stream := control.NewStream(w)
-	stream.Follow(over, events.message)
-	cancel() // the client may have gone
-	err := <-done
+	err := func() error {
+		defer func() { finish(); <-followed }() // also when it panics, which net/http recovers
+		return act()
+	}()
 	for _, ev := range events.Kept(maxListed) {
 		_ = stream.Send("event", ev.Cursor, ev) // the next says it too
 	}
@@ -128,12 +134,18 @@ func (c *controlHandler) asked(r *http.Request, what string) {
 	} else {
 		attrs = append(attrs, "remote", r.RemoteAddr)
 	}
+	what = supervisor.Cut(what)
 	c.log.Info("an operator asks for something", attrs...)
 	c.events.Put(Event{Time: time.Now(), Kind: OperatorAsked, Why: what + ", " + from})
 }
 
 // serveBundle answers with all that an expert needs for a diagnosis, as a tar.
 func (c *controlHandler) serveBundle(w http.ResponseWriter, r *http.Request) {
+	if !c.bundling.TryLock() {
+		control.Error(w, http.StatusConflict, errors.New("coppice: another bundle is being made"))
+		return
+	}
+	defer c.bundling.Unlock()
 	c.asked(r, "bundle")
 	name := fmt.Sprintf("%s-%s", programName(), time.Now().UTC().Format("20060102T150405Z"))
 	w.Header().Set("Content-Type", "application/x-tar")
@@ -161,38 +173,41 @@ func (c *controlHandler) serveBundle(w http.ResponseWriter, r *http.Request) {
 	addJSON("actors.json", c.actors())
 	addJSON("events.json", c.Events(0).Kept(maxListed))
 	addJSON("crashes.json", c.Crashes())
-	addJSON("logs.json", c.keptLines(0))
+	addJSON("logs.json", (&logReader{log: c.lines}).kept())
 	metrics := stacks.NewPage()
 	c.serveMetrics(metrics, r)
 	add("metrics.txt", metrics.Bytes())
-	for name, text := range c.allStacks(r.Context()) {
-		add("stacks/"+strings.ReplaceAll(name, "/", "-")+".txt", text)
-	}
+	c.addStacks(r.Context(), add)
 	_ = tw.Close() // on an error the client is gone
 }
 
-// allStacks returns the stacks of each process by its name, or why they cannot be had.
-func (c *controlHandler) allStacks(ctx context.Context) map[string][]byte {
-	ctx, cancel := context.WithTimeout(ctx, stacksTimeout)
-	defer cancel()
+// stacksTogether is how many processes are asked for their stacks at a time, each of which may send
+// stacks.Max bytes.
+const stacksTogether = 8
+
+// addStacks adds the stacks of each process, or why they cannot be had.
+func (c *controlHandler) addStacks(ctx context.Context, add func(file string, b []byte)) {
+	ids := map[string]int{string(RoleMaster): 0}
+	for _, w := range c.children.all() {
+		ids[fmt.Sprintf("%s#%d", w.name(), w.hello.ID)] = w.hello.ID
+	}
 	var mu sync.Mutex
 	var all sync.WaitGroup
-	found := map[string][]byte{}
-	take := func(name string, id int) {
+	turns := make(chan struct{}, stacksTogether)
+	for name, id := range ids {
 		all.Go(func() {
+			turns <- struct{}{}
+			defer func() { <-turns }()
+			ctx, cancel := context.WithTimeout(ctx, stacksTimeout)
+			defer cancel()
 			text, err := c.Stacks(ctx, id)
 			if err != nil {
 				text = []byte(err.Error() + "\n")
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			found[name] = text
+			add("stacks/"+strings.ReplaceAll(name, "/", "-")+".txt", text)
 		})
 	}
-	take(string(RoleMaster), 0)
-	for _, w := range c.children.all() {
-		take(fmt.Sprintf("%s#%d", w.name(), w.hello.ID), w.hello.ID)
-	}
 	all.Wait()
-	return found
 }

@@ -2,7 +2,6 @@ package coppice
 
 import (
 	"errors"
-	"net"
 	"os"
 	"time"
 
@@ -11,10 +10,8 @@ import (
 
 // controlEndpoint is the control endpoint of a tree; nil = it has none.
 type controlEndpoint struct {
-	opened chan struct{} // closed when the fields below are set
-	ln     *net.UnixListener
+	opened chan struct{}         // closed when server is set
 	server *control.SocketServer // nil = it could not be opened
-	path   string
 }
 
 // endpointPatience is how long the tree waits for the file system that has the socket.
@@ -27,13 +24,13 @@ func openEndpoint(cfg Config, tree operated, parts operatedParts) *controlEndpoi
 	if path == "" {
 		return nil
 	}
-	e := &controlEndpoint{opened: make(chan struct{}), path: path}
+	e := &controlEndpoint{opened: make(chan struct{})}
 	go func() { // ends with the opening, which a file system may hold up
 		defer close(e.opened)
-		if err := e.open(); err == nil {
-			e.server = control.NewServer(newControlHandler(tree, parts, cfg.Control.ReadOnly), cfg.Logger, func() []int { return pidsOf(tree.Snapshot()) })
-			go e.server.Serve(e.ln) // ends with close
-			cfg.Logger.Debug("control endpoint", "path", e.path)
+		if socket, err := openSocket(path); err == nil {
+			e.server = control.NewServer(newControlHandler(tree, parts, cfg.Control.ReadOnly), cfg.Logger, parts.pids)
+			go e.server.Serve(socket) // ends with close
+			cfg.Logger.Debug("control endpoint", "path", socket.Path)
 		} else if !errors.Is(err, errors.ErrUnsupported) || path != AutoPath {
 			cfg.Logger.Warn("no control endpoint: coppicectl will not find this tree", "err", err)
 		}
@@ -42,13 +39,11 @@ func openEndpoint(cfg Config, tree operated, parts operatedParts) *controlEndpoi
 	return e
 }
 
-func (e *controlEndpoint) open() (err error) {
-	if e.path == AutoPath {
-		e.ln, e.path, err = control.ListenAuto(control.Directories(), control.Name(programName(), os.Getpid()))
-	} else {
-		e.ln, err = control.Listen(e.path)
+func openSocket(path string) (*control.Socket, error) {
+	if path == AutoPath {
+		return control.ListenAuto(control.Directories(), control.Name(programName(), os.Getpid()))
 	}
-	return err
+	return control.Listen(path)
 }
 
 // close removes the socket and ends what clients wait for.
@@ -61,7 +56,6 @@ func (e *controlEndpoint) close() {
 		defer close(closed)
 		<-e.opened
 		if e.server != nil {
-			control.Remove(e.ln, e.path)
 			e.server.Close()
 		}
 	}()
@@ -73,14 +67,4 @@ func waitFor(done <-chan struct{}) {
 	case <-done:
 	case <-time.After(endpointPatience):
 	}
-}
-
-// pidsOf returns the PIDs of the processes of a tree, without the master.
-func pidsOf(tree Tree) (pids []int) {
-	tree.Walk(func(t Tree) {
-		if t.PID != 0 && t.Role != RoleMaster {
-			pids = append(pids, t.PID)
-		}
-	})
-	return pids
 }

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"strconv"
 
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/output"
 )
 
@@ -53,4 +54,9 @@ func (i Identity) logGroup() slog.Attr {
 		attrs = append(attrs, slog.Int(n.Name, n.Value))
 	}
 	return slog.Attr{Key: "process", Value: slog.GroupValue(attrs...)}
+}
+
+// isMaster reports whether an operator means the master by a name.
+func isMaster(name string) bool {
+	return name == "" || name == childproto.MasterName || name == childproto.MasterAddress
 }

@@ -33,5 +33,5 @@ func (rt *Runtime) Crashes() []CrashReport { return rt.crashes.latest() }
 //
 //	mux.Handle("/v1/", rt.ControlHandler(coppice.ControlOptions{}))
 func (rt *Runtime) ControlHandler(o ControlOptions) http.Handler {
-	return control.Guard(newControlHandler(rt, rt.operatedParts(), !o.Writes), o.Hosts)
+	return control.Guard(control.Bounded(newControlHandler(rt, rt.operatedParts(), !o.Writes)), o.Hosts)
 }

@@ -70,7 +70,7 @@ func (rt *Runtime) servePprof(w http.ResponseWriter, r *http.Request) {
 
 // profile takes the profile in q of the process with a name or ID.
 func (rt *Runtime) profile(ctx context.Context, process string, q childproto.StacksFrame) ([]byte, error) {
-	if process == "" || process == childproto.MasterName || process == childproto.MasterAddress {
+	if isMaster(process) {
 		return stacks.Profile(ctx, q.Profile, q.Debug, q.Time)
 	}
 	w, err := rt.children.named(process)

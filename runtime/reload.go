@@ -58,6 +58,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	began, generation := time.Now(), 0 // until it has one
 	defer func() {                     // also for a reload that does not begin: systemd waits for the end of it
 		reloaded(err)
+		rt.settle()
 		rt.events.Put(Event{Time: time.Now(), Kind: TreeReloaded, Identity: Identity{Generation: generation}, Took: time.Since(began), Err: err, Fault: err != nil})
 		rt.countReload(err)
 		if err != nil {

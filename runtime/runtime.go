@@ -256,8 +256,6 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	endTree := func() { rt.tree.Stop(); <-rt.tree.Done() }
 	undo = append(undo, endTree)
 	rt.begun.Store(true)
-	rt.control = openEndpoint(rt.cfg, rt, rt.operatedParts())
-	undo = append(undo, rt.control.close)
 	config, err := rt.cfg.load(ctx) // it may ask for the tree too
 	if err != nil {
 		return err
@@ -282,6 +280,8 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 		rt.departures.wait()
 		rt.lifecycle.Wait()
 	})
+	rt.control = openEndpoint(rt.cfg, rt, rt.operatedParts()) // what it shows and calls is there
+	undo = append(undo, rt.control.close)
 	if f := rt.cfg.starting; f != nil {
 		defer f()()
 	}
@@ -452,14 +452,45 @@ func withPartingTimeout(end func(context.Context) error) error {
 
 // ending reports whether the tree is ending.
 func (rt *Runtime) ending() bool {
-	s := rt.tree.Snapshot().Status
+	s := rt.tree.Status()
 	return rt.closing.Load() || s == supervisor.Stopping || s == supervisor.Down
+}
+
+// settleTimeout bounds the wait for goroutines of the tree, none of which waits for anything.
+const settleTimeout = time.Second
+
+// settle waits until the supervisors and the pools have told what they decided before.
+func (rt *Runtime) settle() {
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	defer cancel()
+	_ = rt.tree.Turn(ctx)
+}
+
+// pids returns the PIDs of the tree's processes, without the master.
+func (rt *Runtime) pids() (pids []int) {
+	for _, w := range rt.children.all() {
+		if pid := w.backend.pid(); pid != 0 { // no goroutine
+			pids = append(pids, pid)
+		}
+	}
+	var programs func(*node)
+	programs = func(n *node) {
+		if p, ok := n.running().(interface{ identity() Identity }); ok && !childproto.IsClosed(n.running().Done()) {
+			pids = append(pids, p.identity().PID)
+		}
+		for _, c := range n.children() {
+			programs(c)
+		}
+	}
+	programs(rt.root)
+	return pids
 }
 
 // operatedParts returns what an operator sees besides what the methods of the Runtime show.
 func (rt *Runtime) operatedParts() operatedParts {
 	return operatedParts{
 		log: rt.log, began: rt.began, generation: rt.generations.now, events: rt.events, lines: rt.lines, children: rt.children, sockets: rt.sockets, actorSystem: rt.System,
+		state: func() State { return State(rt.tree.Status().String()) }, pids: rt.pids, settle: rt.settle,
 		metrics: func() (page tracing.MetricsPage, ok bool) {
 			page, ok = rt.pipeline.(tracing.MetricsPage)
 			return page, ok

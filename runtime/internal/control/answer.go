@@ -73,9 +73,9 @@ func (s *Stream) Send(name string, id uint64, v any) error {
 }
 
 // Follow sends what next returns until next fails, the client has gone or ctx ends. next waits for
-// an entry until its context ends.
+// an entry until its context ends. What there is when ctx ends may be left.
 func (s *Stream) Follow(ctx context.Context, next func(context.Context) (name string, id uint64, v any, err error)) {
-	for {
+	for ctx.Err() == nil {
 		quiet, cancel := context.WithTimeout(ctx, keepAlive)
 		name, id, v, err := next(quiet)
 		over := quiet.Err() != nil && ctx.Err() == nil

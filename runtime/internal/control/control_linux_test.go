@@ -86,7 +86,6 @@ func serve(t *testing.T, h http.Handler, tree func() []int) string {
 		s.Serve(ln)
 	}()
 	t.Cleanup(func() {
-		Remove(ln, path)
 		s.Close()
 		<-served
 		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
@@ -168,7 +167,7 @@ func TestListen(t *testing.T) {
 		if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "of a process that runs") {
 			t.Errorf("with a listener: %v", err)
 		}
-		ln.Close()
+		ln.UnixListener.Close() // its process was killed
 		if ln, err = Listen(path); err != nil {
 			t.Fatal(err)
 		}
@@ -190,12 +189,14 @@ func TestListen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer second.Close()
-		Remove(first, path)
-		if c, err := net.Dial("unix", path); err != nil {
+		second.UnixListener.Close() // its name stays
+		first.Close()
+		if _, err := os.Stat(path); err != nil {
 			t.Errorf("the other's socket has gone: %v", err)
-		} else {
-			c.Close()
+		}
+		second.Close()
+		if left, _ := os.ReadDir(filepath.Dir(path)); len(left) > 0 {
+			t.Errorf("left: %v", left)
 		}
 	})
 	for _, tt := range []struct {
@@ -228,16 +229,16 @@ func TestListen(t *testing.T) {
 			if err := errors.Join(os.Mkdir(dir, 0o700), tt.make(t, dir)); err != nil {
 				t.Fatal(err)
 			}
-			ln, _, err := ListenAuto([]string{dir}, "x.sock")
+			ln, err := ListenAuto([]string{dir}, "x.sock")
 			if err == nil {
 				ln.Close()
 			}
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want %q", err, tt.want)
 			}
-			ln, path, err := ListenAuto([]string{dir, second}, "x.sock")
-			if err != nil || path != filepath.Join(second, "x.sock") {
-				t.Fatalf("the next directory: %s, %v", path, err)
+			ln, err = ListenAuto([]string{dir, second}, "x.sock")
+			if err != nil || ln.Path != filepath.Join(second, "x.sock") {
+				t.Fatalf("the next directory: %+v, %v", ln, err)
 			}
 			ln.Close()
 		})
@@ -249,12 +250,12 @@ func TestListen(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, name := range []string{fmt.Sprintf("x.dead.%d.sock", ended.Process.Pid), fmt.Sprintf("live.%d.sock", os.Getpid()), fmt.Sprintf("elsewhere.%d.sock", ended.Process.Pid)} {
-			ln, _, err := ListenAuto([]string{dir}, name)
+			ln, err := ListenAuto([]string{dir}, name)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if strings.Contains(name, "dead") {
-				ln.Close()
+				ln.UnixListener.Close() // its process was killed
 			}
 			defer ln.Close()
 		}
@@ -282,11 +283,17 @@ func TestHostileClients(t *testing.T) {
 	}), func() []int { return nil })
 	c := unixClient(path)
 	t.Run("a long body", func(t *testing.T) {
-		resp, err := c.Post("http://tree/", "application/octet-stream", io.LimitReader(zeros{}, 100<<20))
-		if err == nil { // or the server has hung up
-			resp.Body.Close()
-			if resp.StatusCode != http.StatusRequestEntityTooLarge {
-				t.Errorf("status %d", resp.StatusCode)
+		mounted := httptest.NewServer(Guard(Bounded(ok), nil)) // in a server of the program's own
+		defer mounted.Close()
+		for url, c := range map[string]*http.Client{"http://tree/": c, mounted.URL: http.DefaultClient} {
+			for _, kind := range []string{"application/octet-stream", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"} {
+				resp, err := c.Post(url, kind, io.LimitReader(zeros{}, 100<<20))
+				if err == nil { // or the server has hung up
+					resp.Body.Close()
+					if resp.StatusCode != http.StatusRequestEntityTooLarge {
+						t.Errorf("%s: status %d", kind, resp.StatusCode)
+					}
+				}
 			}
 		}
 	})
@@ -350,6 +357,8 @@ func TestGuard(t *testing.T) {
 		{"a known name", "GET", "Admin.Example", nil, 200},
 		{"a foreign page writes", "POST", "localhost:9000", http.Header{"Origin": {"http://evil.example"}, "Sec-Fetch-Site": {"cross-site"}}, 403},
 		{"a foreign page writes, with an old browser", "POST", "localhost:9000", http.Header{"Origin": {"http://evil.example"}}, 403},
+		{"a foreign page reads", "GET", "localhost:9000", http.Header{"Sec-Fetch-Site": {"cross-site"}}, 403},
+		{"the address bar", "GET", "localhost:9000", http.Header{"Sec-Fetch-Site": {"none"}}, 200},
 		{"a name that leads here", "GET", "evil.example:9000", nil, 403},
 		{"a name that leads here, writing", "POST", "evil.example:9000", http.Header{"Origin": {"http://evil.example:9000"}, "Sec-Fetch-Site": {"same-origin"}}, 403},
 	} {
@@ -385,4 +394,59 @@ func TestStreamEndsWithItsClient(t *testing.T) {
 	}
 	resp.Body.Close()
 	streams.Wait()
+}
+
+// TestUnrelated: a process comes from the tree if it, or an ancestor of it, is the master, or is a
+// process of the tree or in the group of one, or is in the session that the master leads. The
+// master may be process 1, which gets the orphans of its container.
+func TestUnrelated(t *testing.T) {
+	const worker = 20
+	stats := func(master int) map[int]procStat {
+		m := map[int]procStat{
+			1: {0, 1, 1}, 10: {1, 10, 10}, worker: {master, worker, 10},
+			30: {1, 30, 30}, 31: {30, 31, 30}, // a login, and a command in it
+			40: {worker, 40, 40},                  // a child of the worker, in a session of its own
+			50: {1, worker, 10}, 51: {50, 51, 51}, // an orphan in the worker's group, and its child
+			60: {1, 60, 10}, 61: {60, 61, 61}, // an orphan in the master's session, and its child
+			70: {1, 70, 70}, // an orphan in a session of its own
+			80: {0, 80, 80}, // from outside of the PID namespace
+		}
+		for pid := 100; pid < 200; pid++ { // a chain to 1
+			m[pid] = procStat{pid + 1, pid, pid}
+		}
+		m[200] = procStat{1, 200, 200}
+		return m
+	}
+	for _, tt := range []struct {
+		name        string
+		master, pid int
+		want        string // "" = it may
+	}{
+		{"a command", 10, 31, ""},
+		{"of the container's runtime", 1, 80, ""},
+		{"a worker", 10, worker, "process of the tree"},
+		{"a child of a worker", 10, 40, "process of the tree"},
+		{"an orphan in a worker's group", 10, 50, "group or the session"},
+		{"a child of that orphan", 10, 51, "group or the session"},
+		{"an orphan in the master's session", 10, 60, "group or the session"},
+		{"a child of that orphan, in another session", 10, 61, "group or the session"},
+		{"an orphan that left all", 10, 70, ""},
+		{"an orphan of process 1, which is the master", 1, 70, "process of the tree"},
+		{"at the end of a long chain", 10, 100, "more than 64 ancestors"},
+		{"that has ended", 10, 99, "no such process"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			all := stats(tt.master)
+			err := unrelated(tt.master, tt.pid, []int{worker}, func(pid int) (procStat, error) {
+				st, ok := all[pid]
+				if !ok {
+					return st, syscall.ESRCH
+				}
+				return st, nil
+			})
+			if got := fmt.Sprint(err); err == nil && tt.want != "" || err != nil && (tt.want == "" || !strings.Contains(got, tt.want)) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
 }

@@ -36,7 +36,9 @@ func Transport(path string) *http.Transport {
 	}}
 }
 
-// Name returns the name of this program's socket: program.pid.sock.
+// Name returns the name of this program's socket: program.pid.sock. The address of a socket has at
+// most 107 bytes, of which a long name of a program gets 40.
 func Name(program string, pid int) string {
-	return filepath.Base(program) + "." + strconv.Itoa(pid) + Suffix
+	program = filepath.Base(program)
+	return program[:min(len(program), 40)] + "." + strconv.Itoa(pid) + Suffix
 }

@@ -10,9 +10,9 @@ import (
 )
 
 // Guard protects a handler that a browser can reach: a page of another origin must not make the
-// browser write (CSRF), and a name that an attacker's DNS server points here must not make it read
-// (DNS rebinding). So a request needs a Host that is an address, localhost, or one of hosts; and
-// one that changes something must not come from another origin.
+// browser use it (CSRF), and a name that an attacker's DNS server points here must not make it read
+// (DNS rebinding). So a request needs a Host that is an address, localhost, or one of hosts, and
+// must not come from another origin: also a GET may take a profile.
 func Guard(h http.Handler, hosts []string) http.Handler {
 	origins := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -20,7 +20,9 @@ func Guard(h http.Handler, hosts []string) http.Handler {
 			Error(w, http.StatusForbidden, errors.New("control: the Host "+r.Host+" is neither an address, nor localhost, nor one of the handler's Hosts"))
 			return
 		}
-		if err := origins.Check(r); err != nil {
+		post := *r // the check lets each GET pass
+		post.Method = http.MethodPost
+		if err := origins.Check(&post); err != nil {
 			Error(w, http.StatusForbidden, errors.New("control: a request of another origin: "+err.Error()))
 			return
 		}

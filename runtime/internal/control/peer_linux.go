@@ -20,7 +20,8 @@ type Peer struct{ PID, UID int }
 // errPeer is why a peer may not use the endpoint.
 var errPeer = errors.New("control: not allowed")
 
-// maxAncestors bounds the walk from a process to the ancestor of all.
+// maxAncestors bounds the walk from a process to the ancestor of all. A process with more of them
+// is refused.
 const maxAncestors = 64
 
 // checkPeer returns the peer of a connection, or an error that wraps errPeer if it must not use the
@@ -71,22 +72,8 @@ func credentials(c *net.UnixConn) (cred *unix.Ucred, pidfd int, err error) {
 
 // outside returns an error if the process is one of the tree, or comes from one.
 func outside(pid int, tree []int) error {
-	self, err := statOf(os.Getpid())
-	if err != nil {
-		return err
-	}
-	for at, n := pid, 0; at > 1 && n < maxAncestors; n++ {
-		if at == os.Getpid() || slices.Contains(tree, at) {
-			return fmt.Errorf("%w: process %d is a process of the tree, or comes from one", errPeer, pid)
-		}
-		st, err := statOf(at)
-		if err != nil {
-			return fmt.Errorf("%w: process %d: %w", errPeer, pid, err)
-		}
-		if at == pid && (slices.Contains(tree, st.group) || self.session == os.Getpid() && st.session == self.session) {
-			return fmt.Errorf("%w: process %d is of the process group or the session of the tree", errPeer, pid)
-		}
-		at = st.parent
+	if err := unrelated(os.Getpid(), pid, tree, statOf); err != nil {
+		return fmt.Errorf("%w: process %d %w", errPeer, pid, err)
 	}
 	mine, theirs := CgroupOf(os.Getpid()), CgroupOf(pid)
 	if theirs == mine || theirs == "" {
@@ -98,6 +85,32 @@ func outside(pid int, tree []int) error {
 		}
 	}
 	return nil
+}
+
+// unrelated returns an error if a process, or an ancestor of it, is the master or a process of the
+// tree, or is in the process group of one, or in the session that the master leads.
+func unrelated(master, pid int, tree []int, statOf func(pid int) (procStat, error)) error {
+	self, err := statOf(master)
+	if err != nil {
+		return err
+	}
+	for range maxAncestors {
+		if pid == master || slices.Contains(tree, pid) {
+			return errors.New("is a process of the tree, or comes from one")
+		}
+		if pid <= 1 { // of another PID namespace, or the ancestor of all
+			return nil
+		}
+		st, err := statOf(pid)
+		if err != nil {
+			return err
+		}
+		if slices.Contains(tree, st.group) || self.session == master && st.session == master {
+			return errors.New("is of the process group or the session of the tree, or comes from there")
+		}
+		pid = st.parent
+	}
+	return fmt.Errorf("has more than %d ancestors", maxAncestors)
 }
 
 type procStat struct{ parent, group, session int }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"log/slog"
@@ -30,10 +31,9 @@ const (
 
 // A SocketServer answers the clients of one socket.
 type SocketServer struct {
-	handler http.Handler
-	log     *slog.Logger
-	tree    func() []int // the PIDs of the processes of the tree
-	http    *http.Server
+	log  *slog.Logger
+	tree func() []int // the PIDs of the processes of the tree
+	http *http.Server
 
 	mu      sync.Mutex
 	refused uint64 // peers
@@ -41,36 +41,43 @@ type SocketServer struct {
 
 // NewServer returns a server. tree returns the PIDs of the processes of the tree.
 func NewServer(handler http.Handler, logger *slog.Logger, tree func() []int) *SocketServer {
-	s := &SocketServer{handler: handler, log: logger, tree: tree}
+	s := &SocketServer{log: logger, tree: tree}
 	s.http = &http.Server{
-		Handler: s, ConnContext: s.withPeer, ErrorLog: log.New(io.Discard, "", 0), // about clients: not the tree's concern
+		Handler: Bounded(handler), ConnContext: s.withPeer, ErrorLog: log.New(io.Discard, "", 0), // about clients: not the tree's concern
 		ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
 	}
 	return s
 }
 
 // Serve answers the clients of ln until Close.
-func (s *SocketServer) Serve(ln *net.UnixListener) {
-	_ = s.http.Serve(&peerListener{UnixListener: ln, server: s, slots: make(chan struct{}, maxConns), told: make(chan struct{}, maxTold)}) // always returns an error
+func (s *SocketServer) Serve(ln *Socket) {
+	_ = s.http.Serve(&peerListener{Socket: ln, server: s, slots: make(chan struct{}, maxConns), told: make(chan struct{}, maxTold)}) // always returns an error
 }
 
-// Close ends all connections.
+// Close closes the socket, and ends all connections.
 func (s *SocketServer) Close() { _ = s.http.Close() }
 
-// ServeHTTP bounds the request, and what a client that does not read can hold up, which is its own
-// connection.
-func (s *SocketServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-	if err := r.ParseForm(); err != nil {
-		Error(w, http.StatusBadRequest, errors.New("control: "+err.Error()))
-		return
-	}
-	if _, err := io.Copy(io.Discard, r.Body); err != nil {
-		Error(w, http.StatusRequestEntityTooLarge, errors.New("control: "+err.Error()))
-		return
-	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // all is read; the answer may take longer
-	s.handler.ServeHTTP(&patientWriter{w, http.NewResponseController(w)}, r)
+// Bounded bounds what a client may cost: the length of its request, and what it can hold up by not
+// reading, which is its own connection. The handler finds the request read, and its form parsed.
+func Bounded(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		err := r.ParseForm()
+		if err == nil {
+			_, err = io.Copy(io.Discard, r.Body)
+		}
+		if err != nil {
+			status := http.StatusBadRequest
+			if _, long := errors.AsType[*http.MaxBytesError](err); long {
+				status = http.StatusRequestEntityTooLarge
+			}
+			Error(w, status, fmt.Errorf("control: %w", err))
+			return
+		}
+		control := http.NewResponseController(w)
+		_ = control.SetReadDeadline(time.Time{}) // all is read; the answer may take longer
+		h.ServeHTTP(&patientWriter{w, control}, r)
+	})
 }
 
 // patientWriter gives the client writeTimeout for each piece of the answer.
@@ -105,7 +112,7 @@ func (s *SocketServer) withPeer(ctx context.Context, c net.Conn) context.Context
 // peerListener accepts the connections of peers that may use the endpoint, at most as many as slots
 // has room for. Others are closed.
 type peerListener struct {
-	*net.UnixListener
+	*Socket
 	server      *SocketServer
 	slots, told chan struct{}
 
