@@ -37,7 +37,11 @@ type inspected struct {
 // bytes. id is the actor's name. The request waits in the actor's mailbox behind the messages that
 // were there before; ctx bounds the wait.
 func (s *System) Inspect(ctx context.Context, id string) (string, error) {
-	answer, err := Ask[inspected](ctx, s, actor.NewPID(s.Address(), id), inspectRequest{})
+	err := ErrNoActor // one that protoactor spawned would not know the request
+	var answer inspected
+	if s.local.find(id) != nil {
+		answer, err = Ask[inspected](ctx, s, actor.NewPID(s.Address(), id), inspectRequest{})
+	}
 	if err == nil {
 		err = answer.err
 	}

@@ -57,3 +57,12 @@ func TestEventText(t *testing.T) {
 		}
 	}
 }
+
+// TestEventKeepsText: an event is kept for long, and what was given to panic may be large.
+func TestEventKeepsText(t *testing.T) {
+	large := [2000]int{}
+	ev := eventOf(supervisor.Event{Reason: supervisor.Reason{Kind: supervisor.Panic, Value: &large}})
+	if text, is := ev.Reason.Value.(string); !is || len(text) > supervisor.MaxText || ev.Reason.String() == "" {
+		t.Errorf("it keeps %T", ev.Reason.Value)
+	}
+}

@@ -3,6 +3,7 @@ package coppice
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"math"
 	"strings"
@@ -15,6 +16,9 @@ import (
 // maxEvents is how many events of the tree are kept for readers: a reload of a hundred workers, or
 // the last minutes of a crash loop.
 const maxEvents = 2048
+
+// maxEventBytes bounds what they take with the stacks of panics.
+const maxEventBytes = 4 << 20
 
 // FromNow is the cursor of the newest event: a reader gets what happens from now on.
 const FromNow uint64 = math.MaxUint64
@@ -65,7 +69,9 @@ func (r *EventReader) read(e history.Entry[Event]) Event {
 }
 
 // newEventLog returns the log of a tree's events.
-func newEventLog() *history.Log[Event] { return history.New[Event](maxEvents, 0, nil) }
+func newEventLog() *history.Log[Event] {
+	return history.New(maxEvents, maxEventBytes, func(e Event) int { return 512 + len(e.Reason.Stack) })
+}
 
 // keepEvents returns a function that keeps the events of the tree's supervisors.
 func keepEvents(log *history.Log[Event]) func(supervisor.Event) {
@@ -87,10 +93,16 @@ func eventOf(ev supervisor.Event) Event {
 		}
 	}
 	out.Time = ev.Time
+	if v := out.Reason.Value; v != nil { // it may be large, and the event is kept
+		if _, is := v.(error); !is {
+			out.Reason.Value = supervisor.Cut(fmt.Sprint(v))
+		}
+	}
 	return out
 }
 
-// pathInTree returns a supervisor's path as the runtime has it: without the root's name.
+// pathInTree returns a supervisor's path as the runtime has it: without the root's name. The root is
+// "" here; a span or a metric, which have to say something, call it master.
 func pathInTree(path string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(path, childproto.MasterName), "/")
 }

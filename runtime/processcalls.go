@@ -19,7 +19,8 @@ import (
 // other. Any other child is stopped, and then started: there is a gap.
 //
 // Restart waits for a reload of the pool that is under way, which may replace the worker. The end
-// of ctx ends the wait only. If nothing has that name, the error wraps [ErrNoChild].
+// of ctx ends the wait only; of a Pool no further worker is replaced then. If nothing has that name,
+// the error wraps [ErrNoChild].
 func (rt *Runtime) Restart(ctx context.Context, name string) error {
 	return callError("restart", name, rt.restart(ctx, name))
 }

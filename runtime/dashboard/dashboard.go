@@ -62,8 +62,7 @@ func load() map[string]asset {
 
 // Handler returns the page at /, and passes paths below /v1/ on to api, which is
 // Runtime.ControlHandler's. It uses relative paths, so that it works below any prefix that
-// http.StripPrefix takes away; the path of the page must end in a slash. The page follows streams
-// without end: the server's WriteTimeout cuts them, and the page comes again.
+// http.StripPrefix takes away; the path of the page must end in a slash.
 func Handler(api http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()

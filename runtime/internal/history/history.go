@@ -18,7 +18,7 @@ type Log[T any] struct {
 	size          func(T) int
 
 	mu      sync.Mutex
-	entries []T    // that are kept, oldest first
+	entries []T    // that are kept, oldest first; they do not change
 	last    uint64 // the cursor of the newest; 0 = there was none
 	bytes   int
 	changed chan struct{} // closed by the next Put or Close; nil while no reader waits
@@ -46,8 +46,7 @@ func (l *Log[T]) Put(v T) {
 		if l.size != nil {
 			l.bytes -= l.size(l.entries[0])
 		}
-		clear(l.entries[:1]) // append copies the rest to a new array from time to time
-		l.entries = l.entries[1:]
+		l.entries = l.entries[1:] // readers may have the rest; append copies it to a new array from time to time
 	}
 	l.last++
 	l.wake()
@@ -77,15 +76,16 @@ type Entry[T any] struct {
 
 // Kept returns the entries after the cursor that are kept, at most n, and does not wait. A cursor
 // that is beyond the newest is of another Log, and counts as 0.
-func (l *Log[T]) Kept(cursor uint64, n int) (entries []Entry[T]) {
+func (l *Log[T]) Kept(cursor uint64, n int) []Entry[T] {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	for len(entries) < n {
-		e, ok := l.afterLocked(cursor)
-		if !ok {
-			break
-		}
-		entries, cursor = append(entries, e), e.Cursor
+	values, first := l.afterLocked(cursor)
+	l.mu.Unlock()
+	entries := make([]Entry[T], min(n, len(values)))
+	for i := range entries { // without the lock, for which Put waits
+		entries[i] = Entry[T]{Value: values[i], Cursor: first.Cursor + uint64(i)}
+	}
+	if len(entries) > 0 {
+		entries[0].Lost = first.Lost
 	}
 	return entries
 }
@@ -95,15 +95,16 @@ func (l *Log[T]) Kept(cursor uint64, n int) (entries []Entry[T]) {
 func (l *Log[T]) Next(ctx context.Context, cursor uint64) (Entry[T], error) {
 	for {
 		l.mu.Lock()
-		e, ok := l.afterLocked(cursor)
+		values, e := l.afterLocked(cursor)
 		closed := l.closed
-		if !ok && !closed && l.changed == nil {
+		if len(values) == 0 && !closed && l.changed == nil {
 			l.changed = make(chan struct{})
 		}
 		changed := l.changed
 		l.mu.Unlock()
 		switch {
-		case ok:
+		case len(values) > 0:
+			e.Value = values[0]
 			return e, nil
 		case closed:
 			return e, ErrClosed
@@ -116,18 +117,18 @@ func (l *Log[T]) Next(ctx context.Context, cursor uint64) (Entry[T], error) {
 	}
 }
 
-func (l *Log[T]) afterLocked(cursor uint64) (e Entry[T], ok bool) {
+// afterLocked returns the entries after the cursor that are kept, and the first of them without its
+// value.
+func (l *Log[T]) afterLocked(cursor uint64) (values []T, first Entry[T]) {
 	if cursor > l.last {
 		cursor = 0
 	}
 	oldest := l.last - uint64(len(l.entries)) + 1
-	e.Cursor = max(cursor+1, oldest)
-	if e.Cursor > l.last {
-		return Entry[T]{}, false
+	at := max(cursor+1, oldest)
+	if at > l.last {
+		return nil, first
 	}
-	e.Lost = e.Cursor - cursor - 1
-	e.Value = l.entries[e.Cursor-oldest]
-	return e, true
+	return l.entries[at-oldest:], Entry[T]{Cursor: at, Lost: at - cursor - 1}
 }
 
 // wake wakes the readers that wait.

@@ -86,3 +86,23 @@ func TestNextWaits(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// TestKeptWhilePut: what a reader has got stays as it is, however much comes meanwhile.
+func TestKeptWhilePut(t *testing.T) {
+	l := New[int](8, 0, nil)
+	var puts sync.WaitGroup
+	puts.Go(func() {
+		for i := range 1000 {
+			l.Put(i + 1)
+		}
+	})
+	for last := 0; last < 1000; {
+		for i, e := range l.Kept(0, 8) {
+			if e.Value != int(e.Cursor) || (e.Lost != 0) != (i == 0 && e.Cursor > 1) {
+				t.Fatalf("entry %d is %+v", i, e)
+			}
+			last = e.Value
+		}
+	}
+	puts.Wait()
+}
