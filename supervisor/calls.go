@@ -234,11 +234,13 @@ func (l *loop) answer(e *rules.Effect) {
 }
 
 // Turn returns nil once the goroutine of this supervisor, and those of all instances below
-// it, have done what they were told before: it proves that none of them hangs. It returns
-// the error of ctx if that ends first. A supervisor that has ended takes no part.
+// it, have done what they were told before, and published it: it proves that none of them
+// hangs. It returns the error of ctx if that ends first. A supervisor that has ended takes no
+// part.
 func (s *Supervisor) Turn(ctx context.Context) error {
 	turned := make(chan struct{})
-	if !s.inbox.post(message{do: func() { close(turned) }}) {
+	told := func() { close(turned) } // once what came before is published
+	if !s.inbox.post(message{do: func() { s.loop.actions = append(s.loop.actions, told) }}) {
 		return nil
 	}
 	select {
