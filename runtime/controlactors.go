@@ -1,6 +1,7 @@
 package coppice
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -92,11 +93,19 @@ func (c *controlHandler) messages(r *http.Request) (any, error) {
 // maxActorName bounds, in bytes, what an operator makes a frame carry.
 const maxActorName = 4096
 
+// decodeActors decodes the answer of a worker, which may lie: three bytes make an actor here.
+func decodeActors(data []byte, v any) error {
+	if n := bytes.Count(data, []byte("{")); n > maxListed {
+		return fmt.Errorf("an answer with %d actors, at most %d", n, maxListed)
+	}
+	return json.Unmarshal(data, v)
+}
+
 // askActors asks the worker that the request names about its actors. asked is false if the master
 // is meant.
 func (c *controlHandler) askActors(r *http.Request, q childproto.StacksFrame, v any) (asked bool, err error) {
 	process := r.FormValue("process")
-	if process == "" || process == string(RoleMaster) {
+	if isMaster(process) {
 		return false, nil
 	}
 	p, err := c.children.named(process)
@@ -110,7 +119,7 @@ func (c *controlHandler) askActors(r *http.Request, q childproto.StacksFrame, v 
 	defer cancel()
 	data, err := p.askProfile(ctx, q)
 	if err == nil {
-		return true, json.Unmarshal(data, v)
+		return true, decodeActors(data, v)
 	}
 	for _, known := range []error{actors.ErrNoActor, actors.ErrNotInspector, context.DeadlineExceeded} {
 		if strings.HasSuffix(err.Error(), known.Error()) { // of another process it is text

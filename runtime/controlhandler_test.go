@@ -4,8 +4,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
+	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/runtime/internal/control"
 	"github.com/coppice-go/coppice/runtime/internal/history"
 )
@@ -60,5 +62,14 @@ func TestOneBundle(t *testing.T) {
 	c.serveBundle(w, httptest.NewRequest(http.MethodGet, "/v1/bundle", nil))
 	if w.Code != http.StatusConflict {
 		t.Errorf("status %d: %s", w.Code, w.Body)
+	}
+}
+
+// TestLyingAboutActors: what a worker says of its actors costs the master a bounded memory.
+func TestLyingAboutActors(t *testing.T) {
+	var infos []actors.ActorInfo
+	lie := "[" + strings.Repeat("{},", maxListed) + "{}]"
+	if err := decodeActors([]byte(lie), &infos); err == nil || infos != nil {
+		t.Errorf("%d actors, %v", len(infos), err)
 	}
 }

@@ -84,18 +84,6 @@ func (rt *Runtime) profile(ctx context.Context, process string, q childproto.Sta
 	return data, nil
 }
 
-// askProfile asks the worker for what q names.
-func (w *poolWorker) askProfile(ctx context.Context, q childproto.StacksFrame) ([]byte, error) {
-	answer, err := w.askStacks(ctx, q)
-	if err == nil && answer.Data == nil {
-		if answer.Err == "" { // of a release that knows no profiles
-			answer.Err = ErrUnsupported.Error()
-		}
-		err = errors.New(answer.Err)
-	}
-	return answer.Data, err
-}
-
 // listPprof lists the processes that have profiles.
 func (rt *Runtime) listPprof(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")

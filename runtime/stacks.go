@@ -2,11 +2,8 @@ package coppice
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"time"
 
-	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/stacks"
 )
@@ -33,30 +30,4 @@ func (rt *Runtime) Stacks(ctx context.Context, id int) ([]byte, error) {
 		return nil, fmt.Errorf("coppice: stacks of %s: %w", p.name(), err)
 	}
 	return []byte(answer.Text), nil
-}
-
-// askStacks asks the worker for the stacks of its goroutines, or for the profile that q names.
-func (w *poolWorker) askStacks(ctx context.Context, q childproto.StacksFrame) (none childproto.StacksFrame, err error) {
-	call, err := w.stacks.Begin(struct{}{})
-	if err != nil {
-		return none, err
-	}
-	defer call.Cancel()
-	q.N = call.ID
-	if err := w.conn.Send(ctx, childproto.NewFrame(childproto.FrameStacks, q)); err != nil {
-		if !childproto.IsEnd(err) {
-			return none, err
-		}
-		select { // the channel breaks before the end is known
-		case <-w.done():
-			return none, endError(w.reason)
-		case <-time.After(deathKnownTimeout):
-			return none, err
-		}
-	}
-	answer, err := call.Wait(ctx, w.done())
-	if errors.Is(err, fdipc.ErrPeerLost) {
-		err = endError(w.reason)
-	}
-	return answer, err
 }

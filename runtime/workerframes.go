@@ -174,3 +174,41 @@ func (w *poolWorker) sendLink(to childproto.Sibling, end *os.File) error {
 	}
 	return nil
 }
+
+// askStacks asks the worker for the stacks of its goroutines, or for the profile that q names.
+func (w *poolWorker) askStacks(ctx context.Context, q childproto.StacksFrame) (none childproto.StacksFrame, err error) {
+	call, err := w.stacks.Begin(struct{}{})
+	if err != nil {
+		return none, err
+	}
+	defer call.Cancel()
+	q.N = call.ID
+	if err := w.conn.Send(ctx, childproto.NewFrame(childproto.FrameStacks, q)); err != nil {
+		if !childproto.IsEnd(err) {
+			return none, err
+		}
+		select { // the channel breaks before the end is known
+		case <-w.done():
+			return none, endError(w.reason)
+		case <-time.After(deathKnownTimeout):
+			return none, err
+		}
+	}
+	answer, err := call.Wait(ctx, w.done())
+	if errors.Is(err, fdipc.ErrPeerLost) {
+		err = endError(w.reason)
+	}
+	return answer, err
+}
+
+// askProfile asks the worker for what q names.
+func (w *poolWorker) askProfile(ctx context.Context, q childproto.StacksFrame) ([]byte, error) {
+	answer, err := w.askStacks(ctx, q)
+	if err == nil && answer.Data == nil {
+		if answer.Err == "" { // of a release that knows no profiles
+			answer.Err = ErrUnsupported.Error()
+		}
+		err = errors.New(answer.Err)
+	}
+	return answer.Data, err
+}
