@@ -21,7 +21,7 @@ type Tree struct {
 	Since       *time.Time `json:"since,omitempty"` // when its present state began; a worker that replaces another runs since then
 
 	// Of a child with children: their restart strategy, the restart budget, and the part of it that
-	// was used at the last restart.
+	// is used now: restarts within the period that ends now.
 	Strategy string `json:"strategy,omitempty"`
 	Budget   int    `json:"budget,omitempty"`
 	Used     int    `json:"used,omitempty"`

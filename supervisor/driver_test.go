@@ -434,7 +434,7 @@ func TestSnapshotIsImmutable(t *testing.T) {
 		}
 		shutdown(t, s)
 		for i, v := range views {
-			n := v.tree()
+			n := v.tree(0)
 			if got := shape(n); got != shots[i] {
 				t.Fatalf("snapshot %d was %q, is %q", i, shots[i], got)
 			}

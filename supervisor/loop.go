@@ -192,7 +192,7 @@ func (l *loop) takeResults() {
 	}
 }
 
-func (l *loop) rulesNow() rules.Time { return rules.Time(l.now.Sub(l.s.epoch)) + 1 }
+func (l *loop) rulesNow() rules.Time { return l.s.rulesTime(l.now) }
 
 // handle turns a message into an event.
 func (l *loop) handle(m *message) {

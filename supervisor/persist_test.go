@@ -89,3 +89,24 @@ func TestPersistStarts(t *testing.T) {
 		}
 	})
 }
+
+// TestUsedFalls: what a snapshot shows of the budget is what is used when it is asked for.
+func TestUsedFalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRemote()
+		s := mustStart(t, Spec{Intensity: Intensity{Max: 5, Period: 10 * time.Second}, Children: []ChildSpec{r.child("a")}})
+		for _, want := range []int{1, 2, 3, 3, 3} {
+			r.end("a", errBoom)
+			synctest.Wait()
+			if n := s.Snapshot(); n.Used != want {
+				t.Errorf("%d restarts are used, want %d", n.Used, want)
+			}
+			time.Sleep(4 * time.Second)
+		}
+		time.Sleep(7 * time.Second)
+		if n := s.Snapshot(); n.Used != 0 {
+			t.Errorf("%d restarts are used after more than a period", n.Used)
+		}
+		shutdown(t, s)
+	})
+}

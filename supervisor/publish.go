@@ -76,7 +76,7 @@ func (l *loop) publish() {
 	l.dirty = l.dirty[:0]
 
 	st := l.state
-	v := &view{children: l.views, node: Node{
+	v := &view{children: l.views, window: st.Window, period: st.Flags.Period, node: Node{
 		Path:     l.s.path,
 		ID:       l.s.id(),
 		Type:     TypeSupervisor,
@@ -85,7 +85,6 @@ func (l *loop) publish() {
 		Leaked:   l.leaked,
 		Strategy: l.s.spec.Strategy,
 		Max:      st.Flags.Max,
-		Used:     min(st.Window.Len, st.Flags.Max),
 		Counts:   l.counts(),
 	}}
 	switch st.Work {
@@ -150,7 +149,7 @@ func (l *loop) report(child *childRecord, e *rules.Effect) {
 		st := l.state
 		l.event(Event{
 			Kind: SupervisorPersists, Path: l.s.path, Reason: l.giveUpReason(e.Key), Cause: l.causePath(e.Key),
-			Attempt: st.Window.Len, Max: st.Flags.Max, Left: l.runningChildren(),
+			Attempt: len(st.Window), Max: st.Flags.Max, Left: l.runningChildren(),
 		})
 		return
 	}
@@ -193,7 +192,7 @@ func (l *loop) giveUpReason(key rules.Key) Reason {
 			r.Cause = fmt.Errorf("%s: %w", child.path, Exit(child.reason))
 		}
 	}
-	if l.state.Window.Len > f.Max {
+	if len(l.state.Window) > f.Max {
 		r.Detail = fmt.Sprintf("more than %d restarts in %v", f.Max, f.Period)
 	} else if c := l.state.Children[key]; c != nil && f.Backoff.Attempts > 0 && c.Failures > f.Backoff.Attempts {
 		r.Detail = fmt.Sprintf("%s failed %d times in a row", child.path, c.Failures)

@@ -50,7 +50,7 @@ type Node struct {
 	// For a supervisor, and only while it runs:
 	Strategy Strategy
 	Max      int // the restart budget
-	Used     int // how much of it was used in the window, as of the last restart
+	Used     int // how much of it was used within the window that ends now
 	Counts   Counts
 	Children []Node // in start order
 }
@@ -116,7 +116,9 @@ func (n *Node) print(w io.Writer, first, rest string) {
 
 // view is a published snapshot: immutable.
 type view struct {
-	node     Node // without Children
+	node     Node         // without Children, and Used
+	window   rules.Window // as of the last restart
+	period   time.Duration
 	children persistentMap[childView]
 }
 
@@ -127,8 +129,9 @@ type childView struct {
 	inst Instance // nil if nothing runs
 }
 
-func (v *view) tree() Node {
+func (v *view) tree(now rules.Time) Node {
 	n := v.node
+	n.Used = min(v.window.Used(now, v.period), n.Max)
 	if v.children.len() == 0 {
 		return n
 	}

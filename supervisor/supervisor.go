@@ -190,7 +190,10 @@ func (s *Supervisor) Status() Status { return s.view.Load().node.Status }
 
 // Snapshot returns the whole tree as it stands: this supervisor's part as of
 // its latest change, likewise each supervisor's below it. It never waits.
-func (s *Supervisor) Snapshot() Node { return s.view.Load().tree() }
+func (s *Supervisor) Snapshot() Node { return s.view.Load().tree(s.rulesTime(s.cfg.Clock.Now())) }
+
+// rulesTime returns a time as the rules have it.
+func (s *Supervisor) rulesTime(t time.Time) rules.Time { return rules.Time(t.Sub(s.epoch)) + 1 }
 
 // Subscribe returns a subscription to the events of this supervisor and those below it, with room
 // for n events, at least 1. The caller closes it, unless it reads to the end.

@@ -84,7 +84,7 @@ func (s *State) attemptFailed(c *Child) {
 	s.failure(c)
 	d := s.delay(c)
 	s.Window.drop(s.now, s.Flags.Period)
-	s.announce(c, d, s.Flags.Max-s.Window.Len-1)
+	s.announce(c, d, s.Flags.Max-len(s.Window)-1)
 	s.wait(c, d)
 }
 
@@ -184,10 +184,10 @@ func (s *State) restart(c *Child) {
 		return
 	}
 	var d time.Duration
-	if !s.Flags.Backoff.AtOnce || s.Window.Len > s.Flags.Max {
+	if !s.Flags.Backoff.AtOnce || len(s.Window) > s.Flags.Max {
 		d = s.delay(c)
 	}
-	s.announce(c, d, s.Flags.Max-s.Window.Len)
+	s.announce(c, d, s.Flags.Max-len(s.Window))
 	if s.grouped() {
 		s.beginGroup(c, d)
 	} else if d > 0 {
@@ -261,7 +261,7 @@ func (s *State) admit(c *Child) bool {
 	s.Window.drop(s.now, s.Flags.Period)
 	s.Window.add(s.now)
 	switch {
-	case s.Window.Len <= s.Flags.Max:
+	case len(s.Window) <= s.Flags.Max:
 		s.Excess = 0
 	case !s.persists(c):
 		s.giveUp(c, ByIntensity)
