@@ -21,8 +21,9 @@ const (
 var poolIntensity = supervisor.Intensity{Max: 10, Period: 10 * time.Second}
 
 // poolBackoff spaces starts that fail, and restarts over the budget: long enough for the machine,
-// and no longer than a client in the backlog can wait.
-var poolBackoff = supervisor.Backoff{Initial: 50 * time.Millisecond, Max: time.Second, AtOnce: true}
+// and no longer than a client in the backlog can wait. A worker that lives for less than a second
+// does not begin anew, so that no crash loop of a slot goes on faster than about twice a second.
+var poolBackoff = supervisor.Backoff{Initial: 50 * time.Millisecond, Max: time.Second, ResetAfter: time.Second, AtOnce: true}
 
 // complete returns p with every zero value replaced by its default.
 func (p Pool) complete() Pool {

@@ -64,9 +64,9 @@ type Pool struct {
 	Intensity supervisor.Intensity
 
 	// Backoff is the pause between starts that fail, and between restarts beyond Intensity; zero =
-	// 50 ms, doubling up to 1 s; a worker that was up for twice its latest bound begins at 50 ms
-	// again. A Backoff that you set delays every restart, unless its AtOnce is set. A start for
-	// which the master lacks something counts nowhere: it waits until the master has it.
+	// 50 ms, doubling up to 1 s; a worker that was up for a second, and for twice its latest bound,
+	// begins at 50 ms again. A Backoff that you set delays every restart, unless its AtOnce is set.
+	// A start for which the master lacks something counts nowhere: it waits until the master has it.
 	Backoff supervisor.Backoff
 
 	// OTP selects Erlang's rules to the letter. Every attempt counts, including those for which the
