@@ -287,6 +287,12 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	}
 	for _, c := range append(rt.ownSpecs(rt.root), rt.childSpecs(rt.root.declared, rt.up)...) {
 		if _, err := rt.tree.StartChild(ctx, c); err != nil {
+			if rt.ending() { // a child before this one has ended the tree, or the start failed for it
+				<-rt.tree.Done()
+				if why := rt.whyEnded(); why != nil {
+					return why
+				}
+			}
 			return treeStartError(err)
 		}
 	}
@@ -294,12 +300,18 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	return nil
 }
 
+// whyEnded returns why the tree has ended; nil if it was asked to.
+func (rt *Runtime) whyEnded() error {
+	if r := rt.tree.Reason(); !r.IsNormal() {
+		return fmt.Errorf("coppice: the tree ended: %w", r.Err())
+	}
+	return nil
+}
+
 // awaitEnd waits for the tree's end and takes down what it stood on.
 func (rt *Runtime) awaitEnd() {
 	<-rt.tree.Done()
-	if r := rt.tree.Reason(); !r.IsNormal() {
-		rt.err = fmt.Errorf("coppice: the tree ended: %w", r.Err())
-	}
+	rt.err = rt.whyEnded()
 	rt.departures.wait()
 	rt.control.close()
 	rt.sockets.Close()
