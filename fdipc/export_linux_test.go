@@ -2,8 +2,11 @@ package fdipc
 
 import "github.com/coppice-go/coppice/fdipc/internal/lazyconn"
 
-// Fd is the descriptor, for tests.
-func (s *Socket) Fd() int { return lazyconn.FD(&s.lazyConn) }
+// Fd is the descriptor, for tests, which lend it.
+func (s *Socket) Fd() int {
+	fd, _ := lazyconn.Lend(&s.lazyConn)
+	return fd
+}
 
 // ClaimTable returns the descriptor of a claim table, owned by the caller.
 func ClaimTable() (int, error) {

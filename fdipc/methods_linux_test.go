@@ -65,11 +65,7 @@ func handed(t *testing.T, network string) (net.Conn, net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := fdipc.HandleOf(server)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := h.Conn()
+	c, err := dupHandle(t, server).Conn() // a handle of the connection itself would give that back
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,6 +144,9 @@ func TestOptionsOfNet(t *testing.T) {
 	}
 }
 
+// copied is a reader that io.Copy is to read.
+type copied struct{ io.Reader }
+
 // TestReadFrom: what ReadFrom is given arrives whole. A file, and a connection of package net, are
 // moved by the kernel: no buffer is allocated to copy through.
 func TestReadFrom(t *testing.T) {
@@ -170,8 +169,17 @@ func TestReadFrom(t *testing.T) {
 		kernel bool
 	}{
 		"file":                {file, want, true},
+		"file, copied":        {func(t *testing.T) io.Reader { return copied{file(t)} }, want, true},
 		"beginning of a file": {func(t *testing.T) io.Reader { return io.LimitReader(file(t), 100_000) }, want[:100_000], true},
 		"any reader":          {func(*testing.T) io.Reader { return struct{ io.Reader }{bytes.NewReader(want)} }, want, false},
+		"one that was handed over, copied": {func(t *testing.T) io.Reader {
+			a, b := handed(t, "tcp")
+			go func() {
+				_, _ = b.Write(want)
+				_ = b.Close()
+			}()
+			return copied{a}
+		}, want, true},
 		"a connection of net's": {func(t *testing.T) io.Reader {
 			a, b := handed(t, "tcp") // b is package net's
 			go func() {
@@ -192,7 +200,11 @@ func TestReadFrom(t *testing.T) {
 			from := tt.from(t)
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			n, err := c.(io.ReaderFrom).ReadFrom(from)
+			read := c.(io.ReaderFrom).ReadFrom
+			if x, ok := from.(copied); ok {
+				read = func(io.Reader) (int64, error) { return io.Copy(c, x.Reader) }
+			}
+			n, err := read(from)
 			runtime.ReadMemStats(&after)
 			if err != nil || n != int64(len(tt.want)) {
 				t.Errorf("%d bytes, %v", n, err)

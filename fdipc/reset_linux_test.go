@@ -84,9 +84,14 @@ func TestAddressesOfReset(t *testing.T) {
 		}
 	})
 	t.Run("as package net's", func(t *testing.T) {
-		c := passOver(t, fdipc.Config{}, fdipc.Config{}, handle(t, resetConn(t)))
-		if n, err := c.(*fdipc.Socket).Standard(); !errors.Is(err, syscall.ENOTCONN) {
+		server := resetConn(t)
+		remote := server.RemoteAddr().String()
+		c := passOver(t, fdipc.Config{}, fdipc.Config{}, handle(t, server))
+		if n, err := c.(*fdipc.Socket).TCPConn(); !errors.Is(err, syscall.ENOTCONN) {
 			t.Errorf("%v, %v: a connection whose RemoteAddr is nil makes its users panic", n, err)
+		}
+		if c.RemoteAddr().String() != remote {
+			t.Errorf("its own address is %v, was %s", c.RemoteAddr(), remote)
 		}
 	})
 }

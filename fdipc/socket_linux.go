@@ -1,7 +1,6 @@
 package fdipc
 
 import (
-	"io"
 	"net"
 	"net/netip"
 	"strconv"
@@ -14,37 +13,34 @@ import (
 )
 
 // Socket is the net.Conn that [Handle.Conn] makes of a TCP connection; that of a Unix connection is
-// a [UnixSocket]. It has every method of *net.TCPConn, so that code which asserts an interface
-// finds them; it is no *net.TCPConn, and code that asserts that type does not. It costs less:
-// net.FileConn would duplicate the descriptor, ask the kernel for its type and names, and register
-// it with the poller at once.
+// a [UnixSocket]. It has every method of *net.TCPConn, with the same effect, so that code which
+// asserts an interface finds them. Code that asserts *net.TCPConn gets one by TCPConn.
 //
-// A Socket is lazy. It makes plain non-blocking calls first and joins the runtime's poller at the
-// first call that would block. A short connection never does.
+// A Socket is lazy: net.FileConn would duplicate the descriptor, ask the kernel for its type and
+// names, set five options and register it with the poller at once. A Socket makes plain non-blocking
+// calls first, and joins the poller at the first call that would block; a short connection never
+// does. It becomes a *net.TCPConn underneath at once when it is asked for more than reads, writes,
+// deadlines and closes: by an option, by SyscallConn, File or TCPConn, by ReadFrom or WriteTo where
+// the kernel may move the bytes (sendfile, splice). So does a connection that is kept, when that has
+// become cheaper: after some dozens of requests. Deadlines, options and calls that wait stay as they
+// are.
 //
-// ReadFrom sends a regular file by sendfile(2), and what a *net.TCPConn or *net.UnixConn receives
-// by splice(2). Between two Sockets, and in WriteTo, bytes are copied. Standard, which package net
-// does not have, ends the Socket and returns the connection as a *net.TCPConn.
+// The *net.TCPConn that TCPConn returns stays the Socket's: Close the Socket. Reads and writes of
+// both may be mixed.
 //
 // Errors are *net.OpError; they satisfy net.Error and match os.ErrDeadlineExceeded and
 // net.ErrClosed. Addresses are *net.TCPAddr or *net.UnixAddr: those of the accept, where the sender
 // has said them, else what the kernel says when the Socket is made. Close shuts the connection down
-// if the process it came from still has its copy, unless SyscallConn or File was used. With
+// if the process it came from still has its copy, unless SyscallConn, File or TCPConn was used. With
 // SetLinger(0) at such a moment the client sees a FIN where it would have seen a reset.
 //
 // All methods may be called concurrently. Writes are not interleaved. A Socket that is dropped
-// without Close keeps its descriptor.
+// without Close may keep its descriptor.
 type Socket struct {
 	lazyConn
 	accepted      string                   // see Accepted, as on the wire
 	local, remote atomic.Pointer[net.Addr] // of it, once they were asked for
 }
-
-// ReadFrom writes what it reads from r, until its end.
-func (s *Socket) ReadFrom(r io.Reader) (int64, error) { return lazyconn.CopyFrom(&s.lazyConn, r) }
-
-// WriteTo writes what it reads from the connection to w, until the end.
-func (s *Socket) WriteTo(w io.Writer) (int64, error) { return lazyconn.CopyTo(&s.lazyConn, w) }
 
 // UnixSocket is the net.Conn that [Handle.Conn] makes of a Unix connection. It has every method of
 // *net.UnixConn, and is otherwise as a [Socket].
@@ -65,8 +61,11 @@ func (s *UnixSocket) ReadFromUnix(b []byte) (int, *net.UnixAddr, error) {
 // ReadMsgUnix reads a message and the control data that came with it. Descriptors in it are
 // close-on-exec, and the caller's.
 func (s *UnixSocket) ReadMsgUnix(b, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
-	n, oobn, flags, err = lazyconn.RecvMsg(&s.lazyConn, b, oob)
-	return n, oobn, flags, nil, err
+	u, err := lazyconn.UnixConn(&s.lazyConn, "read")
+	if err != nil {
+		return 0, 0, 0, nil, err
+	}
+	return u.ReadMsgUnix(b, oob)
 }
 
 // WriteTo returns net.ErrWriteToConnected, unless addr is nil: then it is Write.
@@ -90,10 +89,11 @@ func (s *UnixSocket) WriteMsgUnix(b, oob []byte, addr *net.UnixAddr) (n, oobn in
 	if addr != nil {
 		return 0, 0, lazyconn.Error(&s.lazyConn, "write", net.ErrWriteToConnected)
 	}
-	if n, err = lazyconn.SendMsg(&s.lazyConn, b, oob); err == nil {
-		oobn = len(oob)
+	u, err := lazyconn.UnixConn(&s.lazyConn, "write")
+	if err != nil {
+		return 0, 0, err
 	}
-	return n, oobn, err
+	return u.WriteMsgUnix(b, oob, nil)
 }
 
 // asSocket returns the Socket that v is, or that a UnixSocket embeds.

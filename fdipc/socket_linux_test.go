@@ -73,11 +73,14 @@ func (p *passer) pass(h *fdipc.Handle) net.Conn {
 	return <-p.out
 }
 
+// TestSocketNettest: a Socket is a net.Conn by the rules of package nettest, as it is handed over and
+// once it has become package net's.
 func TestSocketNettest(t *testing.T) {
 	rows := []struct {
 		name    string
 		network string
-	}{{"tcp", "tcp"}, {"unix", "unix"}}
+		nets    bool
+	}{{"tcp", "tcp", false}, {"unix", "unix", false}, {"tcp, package net's", "tcp", true}, {"unix, package net's", "unix", true}}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			p := newPasser(t)
@@ -96,7 +99,12 @@ func TestSocketNettest(t *testing.T) {
 					return nil, nil, nil, err
 				}
 				c1, c2 = p.pass(dupHandle(t, client)), p.pass(dupHandle(t, server))
-				return c1, c2, func() { c1.Close(); c2.Close() }, nil
+				for _, c := range []net.Conn{c1, c2} {
+					if row.nets {
+						_, err = c.(syscall.Conn).SyscallConn()
+					}
+				}
+				return c1, c2, func() { c1.Close(); c2.Close() }, err
 			})
 		})
 	}
