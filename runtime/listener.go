@@ -151,6 +151,12 @@ type Credentials = fdipc.Credentials
 // connection, or another type with a NetConn method.
 func PeerCredentials(c net.Conn) (who Credentials, ok bool) { return netactor.PeerCredentials(c) }
 
+// TCPConn returns the *net.TCPConn under a connection that a worker has accepted, for code that
+// wants that type, under every policy. c may also be a *tls.Conn over such a connection, or another
+// type with a NetConn method. The *net.TCPConn stays c's, and c is what is to be closed: see
+// [netactor.TCPConn].
+func TCPConn(c net.Conn) (*net.TCPConn, error) { return netactor.TCPConn(c) }
+
 // Load is what a Picker gets of a worker that has room. Its fields:
 //
 //	Worker   netactor.Worker // which one: ID, Name, Pool, Slot, Generation, Incarnation

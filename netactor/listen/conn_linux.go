@@ -44,6 +44,9 @@ func (c *socketConn) Close() error { return c.once.close(c.Socket, &c.connRecord
 // NetConn returns the connection without the counting.
 func (c *socketConn) NetConn() net.Conn { return c.Socket }
 
+// TCPConn hands the connection out as package net's: see [netactor.TCPConn], which calls this one.
+func (c *socketConn) TCPConn() (*net.TCPConn, error) { return c.Socket.TCPConn() }
+
 // credentialsOf asks the kernel for a client's credentials. It returns nil if c is no Unix socket.
 func credentialsOf(c net.Conn) (who *fdipc.Credentials) {
 	u, ok := c.(*net.UnixConn)
