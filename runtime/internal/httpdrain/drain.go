@@ -77,7 +77,9 @@ func New(s *http.Server, conf *tls.Config, connContext func(context.Context, net
 		if connState != nil {
 			connState(c, st)
 		}
-		d.account(st) // its goroutine does not read s after this
+		if st != http.StateActive && st != http.StateIdle { // most are
+			d.account(st) // its goroutine does not read s after this
+		}
 	}
 	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		if connContext != nil {
