@@ -9,18 +9,17 @@ import (
 // TCPConn returns the *net.TCPConn under a connection that a worker has accepted, under every
 // policy. It looks through wrappers that have a NetConn method, as *tls.Conn has.
 //
-// It is for what c does not have: code that wants that type. Whatever the worker can do with c
-// itself (options, ReadFrom, SyscallConn, CloseWrite) has the same effect there, and costs the
-// worker nothing more.
+// It is for code that wants that type. Options, ReadFrom, SyscallConn and CloseWrite of c itself have
+// the same effect.
 //
 // The *net.TCPConn stays c's. Both may be used, also at the same time. Close c, not the
 // *net.TCPConn: c's Close counts the end of the connection, for drains, limits and LeastLoaded. A
-// connection whose *net.TCPConn was asked for stays with its worker: at a drain it is not given to
-// another one.
+// connection whose *net.TCPConn was asked for stays with its worker: it is never given to another
+// one.
 //
-// The error wraps errors.ErrUnsupported if c is no TCP connection, net.ErrClosed if c is closed, and
-// ENOTCONN if the client has reset the connection already, so that the kernel has forgotten its
-// address; c itself knows it.
+// The error wraps errors.ErrUnsupported if c is no TCP connection. It wraps ENOTCONN if the client
+// has reset the connection already and the kernel has forgotten its address, which c itself knows;
+// a connection that is closed, or a lack of descriptors, is an error too.
 func TCPConn(c net.Conn) (*net.TCPConn, error) {
 	for at := c; at != nil; {
 		switch w := at.(type) {

@@ -100,6 +100,8 @@ func (w *Worker) WorkContext() context.Context {
 // name, for all that give the same name. Errors are those of net.Listen: a *net.OpError around
 // EADDRINUSE, EACCES, EINVAL. The caller closes the listener; the socket itself lives until the
 // pool ends and is not started again, or every live worker has closed it.
+// Its connections have every method of *net.TCPConn, or *net.UnixConn; for the type itself see
+// [TCPConn].
 func (w *Worker) Listen(network, address string) (net.Listener, error) {
 	return w.ListenSpec(context.Background(), ListenerSpec{Network: network, Address: address})
 }
