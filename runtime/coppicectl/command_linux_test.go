@@ -427,7 +427,7 @@ func TestTerminal(t *testing.T) {
 	shows("the restart", contains("last exit: signal 9 (killed)", "web/0 restarting: attempt 1", fmt.Sprint(s.pid("web/0"))))
 	s.run(0, "reload")
 	shows("the reload", contains("tree reloaded, generation 2", fmt.Sprint(s.pid("web/1"))))
-	do("resize-window", "-x", "44", "-y", "5")
+	do("resize-window", "-x", "16", "-y", "5")
 	shows("the small window", func(shown string) bool {
 		lines := strings.Split(strings.TrimSpace(shown), "\n")
 		return len(lines) <= 5 && strings.HasPrefix(lines[0], "NAME") && contains("4 lines more")(shown)

@@ -66,7 +66,7 @@ func (c *command) watch(ctx context.Context, t *tree) error {
 		shown := append([]string{}, last...)
 		if terminal {
 			if room := v.height - 1 - len(shown); room < 0 {
-				shown = append(shown[:max(0, v.height-2)], fmt.Sprintf("… %d lines more: the window is too low", len(last)-max(0, v.height-2)))
+				shown = append(shown[:max(0, v.height-2)], shorten(fmt.Sprintf("… %d lines more: the window is too low", len(last)-max(0, v.height-2)), v.width))
 			} else if room > 1 {
 				shown = append(shown, "")
 				for _, e := range recent[max(0, len(recent)-min(recentEvents, room-1)):] {
