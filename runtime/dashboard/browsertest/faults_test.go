@@ -128,6 +128,9 @@ func alerted(words string) string { return text("#alerts") + fmt.Sprintf(".inclu
 
 // TestBanners: what is wrong is said in words, as long as it is wrong.
 func TestBanners(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
 	spoiled := filepath.Join(t.TempDir(), "spoiled")
 	s, b := start(t, "-spoil", spoiled), open(t)
 	w := newWay(t, s.ops)
@@ -171,8 +174,14 @@ func TestBanners(t *testing.T) {
 		b.await(alerted("held is paused: new connections wait"))
 		b.await(alerted("Connections wait at slow"))
 		accessible(t, b)
+		rows := ""
+		for i := range 50 {
+			rows += fmt.Sprintf(row, fmt.Sprint("many", i), `"paused":true`) + ","
+		}
+		w.fail(answers("/v1/listeners", "["+strings.TrimSuffix(rows, ",")+"]"))
+		b.await(text("#alerts") + `.match(/And \d+ more\.$/) && document.querySelectorAll('#alerts p').length === 11`)
 		w.fail(nil)
-		b.await("!" + alerted("gone refuses"))
+		b.await("!" + alerted("many"))
 	})
 	b.clean(failed)
 }
@@ -180,6 +189,9 @@ func TestBanners(t *testing.T) {
 // TestFaults: the page says when it knows nothing new, comes again by itself, has missed nothing, and
 // runs nothing that a tree names.
 func TestFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
 	s, b := start(t), open(t)
 	w := newWay(t, s.ops)
 	link := func(says string) { b.await(text("#link") + fmt.Sprintf(".includes(%q)", says)) }

@@ -9,7 +9,7 @@ export function drawActors(table, all, note, acts) {
   const shown = all.toSorted((a, b) => b.queue - a.queue || b.failures - a.failures).slice(0, most);
   put(note, `${count(all.length)}${all.length > most ? `: the ${most} with the longest queues` : ''}`);
   sync(table.tBodies[0], shown, (a) => a.path, (a) => {
-    const cells = ['', 'n', 'n', 'n', 'n'].map((c) => el('td', { class: c })), state = el('span');
+    const cells = ['', 'n', 'mid n', 'n', 'mid n'].map((c) => el('td', { class: c })), state = el('span');
     cells[0].append(state);
     return { node: el('tr', { 'data-name': a.path }, el('th', { scope: 'row' }, a.path), ...cells, ...(acts ? [el('td', { class: 'act' }, ...acts(a))] : [])), cells, state };
   }, (row, a) => {
@@ -26,7 +26,7 @@ const counts = (list) => list.length === 0 ? el('p', {}, 'It has handled none.')
 // request. It is hidden while there are none.
 export function actorsOf(process) {
   const q = process === 'master' ? '' : `process=${encodeURIComponent(process)}&`;
-  const head = ['Path', 'State', 'Queue', 'Oldest', 'Processed', 'Failures'].map((t, i) => el('th', { scope: 'col', class: i > 1 ? 'n' : '' }, t));
+  const head = [['', 'Path'], ['', 'State'], ['n', 'Queue'], ['mid n', 'Oldest'], ['n', 'Processed'], ['mid n', 'Failures']].map(([c, t]) => el('th', { scope: 'col', class: c }, t));
   const table = el('table', {}, el('thead', {}, el('tr', {}, ...head, el('th', { scope: 'col', class: 'act' }, el('span', { class: 'hide' }, 'Actions')))), el('tbody'));
   const note = el('span', { class: 'dim' }), out = el('div', { role: 'status' });
   const node = el('section', { id: 'process-actors', hidden: true }, el('h3', {}, 'Actors ', note),

@@ -29,8 +29,15 @@ export function alerts() {
     if (ev.kind === 'tree reloading') reload = null;
     if (ev.kind === 'gave up' || ev.kind === 'goes on over its budget') over = ev;
   }
+  const pools = new Map(); // of 200 workers that end alike one line tells more
   for (const [name, l] of loops) {
-    if (l.n >= 3) add('loop ' + name, true, `${name} keeps ending: ${l.n} times within the last minute${l.reason ? `, at last with: ${l.reason}` : ''}.`);
+    if (l.n < 3) continue;
+    const pool = name.slice(0, Math.max(0, name.lastIndexOf('/'))) || name, p = pools.get(pool) ?? { names: [], n: 0 };
+    pools.set(pool, { names: [...p.names, name], n: p.n + l.n, reason: l.reason });
+  }
+  for (const [pool, p] of pools) {
+    const who = p.names.length === 1 ? `${p.names[0]} keeps` : `${p.names.length} children of ${pool} keep`;
+    add('loop ' + pool, true, `${who} ending: ${p.n} times within the last minute${p.reason ? `, at last with: ${p.reason}` : ''}.`);
   }
   if (over && age(over.time) < 600) add('over ' + over.cursor, true, `${over.text}.`);
   if (reload?.error) add('reload', true, `The last reload, at ${clock(reload.time)}, failed: ${reload.error}`);
@@ -57,6 +64,8 @@ export function alerts() {
       add('queue ' + name, true, `Connections wait at ${name} for longer than 1 s: no worker takes them.`);
     }
   }
+  const most = 10;
+  if (found.length > most) found.splice(most, Infinity, { key: 'more', bad: true, text: `And ${found.length - most} more.` });
   return found;
 }
 

@@ -28,7 +28,7 @@ export function show(name) {
     charts.append(el('figure', {}, el('figcaption', {}, title + ' ', c.value, ' ', c.most), c.line));
   }
   place.append(el('p', {}, el('a', { href: '#/' }, '← the tree')), el('h2', { tabindex: '-1', id: 'process-title' }, name + ' ', view.state), view.acts, view.facts, charts,
-    view.out, view.actors.node, el('section', {}, el('h3', {}, 'Ends with a crash report'), view.none, view.ends), el('section', {}, el('h3', {}, name === 'master' ? 'Lines of all processes' : 'Lines'), view.lines));
+    view.out, el('section', {}, el('h3', {}, 'Ends with a crash report'), view.none, view.ends), el('section', {}, el('h3', {}, name === 'master' ? 'Lines of all processes' : 'Lines'), view.lines), view.actors.node); // what comes late moves nothing
   byID('process-title').focus();
   visible();
 }
