@@ -137,18 +137,19 @@ func (l *peerListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err // net/http waits and comes again where that helps
 		}
-		peer, err := checkPeer(c, l.server.tree)
-		if err != nil {
-			l.server.refuse(peer, err)
-			l.turnAway(c, http.StatusForbidden, err)
-			continue
-		}
 		select {
 		case l.slots <- struct{}{}:
-			return &peerConn{c, peer, sync.OnceFunc(func() { <-l.slots })}, nil
-		default:
+		default: // before the look at the peer, which costs the most
 			l.turnAway(c, http.StatusServiceUnavailable, errors.New("control: too many connections"))
+			continue
 		}
+		peer, err := checkPeer(c, l.server.tree)
+		if err == nil {
+			return &peerConn{c, peer, sync.OnceFunc(func() { <-l.slots })}, nil
+		}
+		<-l.slots
+		l.server.refuse(peer, err)
+		l.turnAway(c, http.StatusForbidden, err)
 	}
 }
 
