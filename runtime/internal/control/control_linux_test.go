@@ -28,6 +28,10 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(hiddenVar) != "" {
+		printHidden()
+		os.Exit(0)
+	}
 	path := os.Getenv(connectVar)
 	if path == "" {
 		os.Exit(m.Run())
@@ -411,6 +415,7 @@ func TestUnrelated(t *testing.T) {
 			70: {1, 70, 70}, // an orphan in a session of its own
 			80: {0, 80, 80}, // from outside of the PID namespace
 		}
+		m[91] = procStat{90, 91, 91}
 		for pid := 100; pid < 200; pid++ { // a chain to 1
 			m[pid] = procStat{pid + 1, pid, pid}
 		}
@@ -434,11 +439,16 @@ func TestUnrelated(t *testing.T) {
 		{"an orphan of process 1, which is the master", 1, 70, "process of the tree"},
 		{"at the end of a long chain", 10, 100, "more than 64 ancestors"},
 		{"that has ended", 10, 99, "no such process"},
+		{"of another user, hidden", 10, 90, ""},
+		{"its child", 10, 91, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			all := stats(tt.master)
 			err := unrelated(tt.master, tt.pid, []int{worker}, func(pid int) (procStat, error) {
 				st, ok := all[pid]
+				if pid == 90 {
+					return st, errHidden
+				}
 				if !ok {
 					return st, syscall.ESRCH
 				}
@@ -449,4 +459,31 @@ func TestUnrelated(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHidden: a process that /proc does not show is told from one that has ended.
+func TestHidden(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to mount")
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), hiddenVar+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	if out, err := cmd.CombinedOutput(); errors.Is(err, os.ErrPermission) {
+		t.Skip("needs CAP_SYS_ADMIN, to mount")
+	} else if err != nil || string(out) != "is hidden\n" {
+		t.Errorf("%s, %v", out, err)
+	}
+}
+
+// hiddenVar says that the test binary prints what it learns of its parent when /proc is empty.
+const hiddenVar = "CONTROL_TEST_HIDDEN"
+
+func printHidden() {
+	parent := os.Getppid()
+	err := errors.Join(syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""), syscall.Mount("none", "/proc", "tmpfs", 0, ""))
+	if err == nil {
+		_, err = statOf(parent)
+	}
+	fmt.Println(err)
 }

@@ -102,6 +102,9 @@ func unrelated(master, pid int, tree []int, statOf func(pid int) (procStat, erro
 			return nil
 		}
 		st, err := statOf(pid)
+		if errors.Is(err, errHidden) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -115,9 +118,17 @@ func unrelated(master, pid int, tree []int, statOf func(pid int) (procStat, erro
 
 type procStat struct{ parent, group, session int }
 
+// errHidden is the error for a process of another user that /proc does not show (hidepid of
+// proc(5), ProtectProc of systemd.exec(5)): an operator's login, or root. What a process of the
+// tree that runs as another user starts is that user's, and refused for that.
+var errHidden = errors.New("is hidden")
+
 // statOf reads proc_pid_stat(5).
 func statOf(pid int) (st procStat, err error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if errors.Is(err, os.ErrNotExist) && !errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+		return st, errHidden
+	}
 	if err != nil {
 		return st, err
 	}

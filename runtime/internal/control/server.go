@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -43,7 +42,7 @@ type SocketServer struct {
 func NewServer(handler http.Handler, logger *slog.Logger, tree func() []int) *SocketServer {
 	s := &SocketServer{log: logger, tree: tree}
 	s.http = &http.Server{
-		Handler: Bounded(handler), ConnContext: s.withPeer, ErrorLog: log.New(io.Discard, "", 0), // about clients: not the tree's concern
+		Handler: Bounded(handler), ConnContext: s.withPeer, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug), // about clients
 		ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
 	}
 	return s
