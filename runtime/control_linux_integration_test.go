@@ -353,7 +353,7 @@ func TestControlWrites(t *testing.T) {
 func TestControlTellsInOrder(t *testing.T) {
 	o := newOperator(t)
 	p := startTree(t, "controlled")
-	for range 5 {
+	for range 3 {
 		was := time.Now()
 		status, body := o.do("POST", "reload?follow=1")
 		reloaded := strings.LastIndex(body, `"kind":"tree reloaded"`)

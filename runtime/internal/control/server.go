@@ -50,7 +50,10 @@ func NewServer(handler http.Handler, logger *slog.Logger, tree func() []int) *So
 
 // Serve answers the clients of ln until Close.
 func (s *SocketServer) Serve(ln *Socket) {
-	_ = s.http.Serve(&peerListener{Socket: ln, server: s, slots: make(chan struct{}, maxConns), told: make(chan struct{}, maxTold)}) // always returns an error
+	err := s.http.Serve(&peerListener{Socket: ln, server: s, slots: make(chan struct{}, maxConns), told: make(chan struct{}, maxTold)})
+	if !errors.Is(err, http.ErrServerClosed) {
+		s.log.Warn("the control endpoint has ended", "err", err)
+	}
 }
 
 // Close closes the socket, and ends all connections.
