@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -30,19 +31,17 @@ const (
 
 // A SocketServer answers the clients of one socket.
 type SocketServer struct {
-	log  *slog.Logger
-	tree func() []int // the PIDs of the processes of the tree
-	http *http.Server
-
-	mu      sync.Mutex
-	refused uint64 // peers
+	log     *slog.Logger
+	tree    func() []int // the PIDs of the processes of the tree
+	http    *http.Server
+	refused atomic.Uint64 // peers
 }
 
 // NewServer returns a server. tree returns the PIDs of the processes of the tree.
 func NewServer(handler http.Handler, logger *slog.Logger, tree func() []int) *SocketServer {
 	s := &SocketServer{log: logger, tree: tree}
 	s.http = &http.Server{
-		Handler: Bounded(handler), ConnContext: s.withPeer, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug), // about clients
+		Handler: Bounded(handler), ConnContext: withPeer, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug), // about clients
 		ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
 	}
 	return s
@@ -104,7 +103,7 @@ func PeerOf(ctx context.Context) (Peer, bool) {
 	return p, ok
 }
 
-func (s *SocketServer) withPeer(ctx context.Context, c net.Conn) context.Context {
+func withPeer(ctx context.Context, c net.Conn) context.Context {
 	if c, ok := c.(*peerConn); ok {
 		return context.WithValue(ctx, peerKey{}, c.peer)
 	}
@@ -168,11 +167,7 @@ func (c *peerConn) Close() error {
 
 // refuse logs the first refused peer, the second, the fourth, and so on.
 func (s *SocketServer) refuse(p Peer, err error) {
-	s.mu.Lock()
-	s.refused++
-	n := s.refused
-	s.mu.Unlock()
-	if n&(n-1) == 0 {
+	if n := s.refused.Add(1); n&(n-1) == 0 {
 		s.log.Warn("a client of the control endpoint is refused", "pid", p.PID, "uid", p.UID, "times", n, "err", err)
 	}
 }
