@@ -4,22 +4,21 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"strings"
 	"time"
-
-	"golang.org/x/term"
 )
 
 // recentEvents is how many events the watched tree shows below, if the window has room for them.
 const recentEvents = 12
 
 // watch shows the tree as it changes, until ctx ends.
-func (c *command) watch(ctx context.Context, t *tree) error {
-	interrupted := ctx
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	fd := int(os.Stdout.Fd())
+func (c *command) watch(whole context.Context, t *tree) (err error) {
+	ctx, cancel := context.WithCancelCause(whole)
+	defer func() {
+		if cancel(nil); whole.Err() != nil {
+			err = nil // it was interrupted
+		}
+	}()
 	terminal := c.view().width > 0 && !c.json()
 	changes := make(chan event, 64)
 	go func() { // ends with ctx
@@ -38,8 +37,7 @@ func (c *command) watch(ctx context.Context, t *tree) error {
 	var (
 		recent   []event
 		last     []string
-		width    int
-		height   int
+		drawn    view
 		old      map[int]float64 // seconds of the CPU, by pid
 		oldTime  time.Time
 		percent  = map[int]float64{}
@@ -61,7 +59,7 @@ func (c *command) watch(ctx context.Context, t *tree) error {
 	}
 	draw := func() {
 		v := c.view()
-		width, height = v.width, v.height
+		drawn = v
 		last = picture(v, root, workers, percent)
 		shown := append([]string{}, last...)
 		if terminal {
@@ -85,7 +83,7 @@ func (c *command) watch(ctx context.Context, t *tree) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return stopped(interrupted, context.Cause(ctx))
+			return context.Cause(ctx)
 		case e := <-changes:
 			e.Lost, changed = 0, true // it looks at the present
 			recent = append(recent, e)
@@ -95,21 +93,17 @@ func (c *command) watch(ctx context.Context, t *tree) error {
 				soon = true
 			}
 		case <-sizes.C:
-			if !terminal {
-				continue
-			}
-			if w, h, err := term.GetSize(fd); err == nil && (w != width || h != height) && root.Name != "" {
+			if v := c.view(); terminal && root.Name != "" && (v.width != drawn.width || v.height != drawn.height) {
 				draw()
 			}
 		case <-nextLook.C:
 			nextLook.Reset(time.Second)
 			soon, root, workers = false, node{}, nil
-			err := t.get(ctx, "tree", nil, &raw)
-			if err == nil {
-				err = t.get(ctx, "workers", nil, &workers)
+			if err := t.get(ctx, "tree", nil, &raw); err != nil {
+				return err
 			}
-			if err != nil {
-				return stopped(interrupted, err)
+			if err := t.get(ctx, "workers", nil, &workers); err != nil {
+				return err
 			}
 			if err := json.Unmarshal(raw, &root); err != nil {
 				return err
@@ -131,12 +125,4 @@ func (c *command) watch(ctx context.Context, t *tree) error {
 			draw()
 		}
 	}
-}
-
-// stopped is nil in place of the error of what was interrupted.
-func stopped(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
 }
