@@ -160,27 +160,30 @@ func TestErrors(t *testing.T) {
 // what was lost, and ends with code 4 when the tree has ended.
 func TestFollowGoesOn(t *testing.T) {
 	dir := socketDirectory(t)
-	var s *http.Server
-	var asked []string
-	s = serve(t, dir, "shop.10.sock", func(w http.ResponseWriter, r *http.Request) {
+	over, asked := make(chan bool, 1), make(chan string, 3)
+	s := serve(t, dir, "shop.10.sock", func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path == "/v1/":
 			says("shop", 10)(w, r)
 		case r.Header.Get("Accept") == "":
 			fmt.Fprint(w, `[{"cursor":1,"text":"one"},{"cursor":2,"text":"two"}]`)
 		default:
-			asked = append(asked, r.Header.Get("Last-Event-ID"))
+			asked <- r.Header.Get("Last-Event-ID")
 			switch len(asked) {
 			case 1:
 				fmt.Fprint(w, "event: event\nid: 3\ndata: {\"cursor\":3,\"text\":\"three\"}\n\ndata: {\"cut off")
 			case 2:
 				fmt.Fprint(w, "event: event\nid: 9\ndata: {\"cursor\":9,\"lost\":5,\"text\":\"nine\"}\n\n")
 			default:
-				go s.Close()
+				over <- true
 				<-r.Context().Done()
 			}
 		}
 	})
+	go func() { // ends with the third request
+		<-over
+		s.Close()
+	}()
 	code, out, err := ctl(t.Context(), []string{dir}, "events", "-f", "-n", "1")
 	var texts []string
 	for line := range strings.Lines(out) {
@@ -189,8 +192,13 @@ func TestFollowGoesOn(t *testing.T) {
 	if got, want := strings.Join(texts, "|"), "two|three|5 events lost: they are no longer kept|nine"; code != codeLost || got != want {
 		t.Errorf("code %d, %q, want %q\n%s", code, got, want, err)
 	}
-	if got := strings.Join(asked, " "); got != "2 3 9" {
-		t.Errorf("asked for what comes after %s", got)
+	close(asked)
+	ids := ""
+	for id := range asked {
+		ids += id + " "
+	}
+	if ids != "2 3 9 " {
+		t.Errorf("asked for what comes after %s", ids)
 	}
 	if !strings.Contains(err, "shop (pid 10) has ended") {
 		t.Error(err)
@@ -271,9 +279,8 @@ func TestCutOff(t *testing.T) {
 // it ends with code 4 when the tree does.
 func TestWatchInAStorm(t *testing.T) {
 	dir := socketDirectory(t)
-	looks := make(chan bool, 100)
-	var s *http.Server
-	s = serve(t, dir, "shop.10.sock", func(w http.ResponseWriter, r *http.Request) {
+	looks, over := make(chan bool, 100), make(chan bool)
+	s := serve(t, dir, "shop.10.sock", func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/v1/":
 			says("shop", 10)(w, r)
@@ -291,13 +298,17 @@ func TestWatchInAStorm(t *testing.T) {
 				}
 				select {
 				case <-looks:
-					go s.Close()
+					close(over)
 					return
 				default:
 				}
 			}
 		}
 	})
+	go func() { // ends with the second look
+		<-over
+		s.Close()
+	}()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if code, out, err := ctl(ctx, []string{dir}, "tree", "-w"); code != codeLost || !strings.Contains(out, "master") {
