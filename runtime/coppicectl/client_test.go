@@ -85,14 +85,13 @@ func TestPick(t *testing.T) {
 	check(codeNoTree, "no tree listens", "loglevel", "-t", filepath.Join(dir, "old.5.sock"))
 	serve(t, dir, "shop.11.sock", says("shop", 11))
 	serve(t, dir, "mail.12.sock", says("mail", 12))
-	hangs := serve(t, dir, "hung.13.sock", func(_ http.ResponseWriter, r *http.Request) { t.Error("a tree that is not meant is asked") })
-	check(0, "default", "loglevel", "-t", "mail")
-	hangs.Close()
 	check(codeUsage, "3 trees run here: mail (pid 12), shop (pid 10), shop (pid 11)", "loglevel")
 	check(codeUsage, "2 trees", "loglevel", "-t", "shop")
 	check(0, "default", "loglevel", "--tree", "11")
 	check(0, "default", "loglevel", "-t", filepath.Join(dir, "shop.10.sock"))
 	check(0, "shop.11.sock", "ls")
+	serve(t, dir, "hung.13.sock", func(http.ResponseWriter, *http.Request) { t.Error("a tree that is not meant is asked") })
+	check(0, "default", "loglevel", "-t", "mail")
 }
 
 // TestUsage: a command line that cannot be used is code 2.
