@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -34,7 +35,7 @@ func (rt *Runtime) restart(ctx context.Context, name string) error {
 	}
 	n, at, up, err := rt.childAt(ctx, name)
 	if errors.Is(err, supervisor.ErrNotFound) {
-		return ErrNoChild
+		return rt.noProcess(name)
 	}
 	if err != nil {
 		return err
@@ -93,7 +94,7 @@ func (rt *Runtime) stopProcess(ctx context.Context, path string) error {
 		return err
 	}
 	if err != nil || n.process() == nil {
-		return ErrNoChild
+		return rt.noProcess(path)
 	}
 	if n.spec.(Process).Restart == supervisor.Permanent {
 		return rt.restart(ctx, path)
@@ -117,7 +118,21 @@ func (rt *Runtime) Kill(ctx context.Context, name string) error {
 			return callError("kill", name, awaitEnd(ctx, p.Done()))
 		}
 	}
-	return callError("kill", name, ErrNoChild)
+	return callError("kill", name, rt.noProcess(name))
+}
+
+// noProcess returns the ErrNoChild for a name that is no process's, and says what has the name.
+func (rt *Runtime) noProcess(name string) error {
+	text := "no process of that name"
+	if n := rt.root.find(name); n != nil {
+		text += "; its role in the tree is " + string(roleOf(n.spec))
+		if _, is := n.spec.(Pool); is {
+			text += ", and its workers are " + name + "/0 and so on"
+		}
+	} else if name == childproto.MasterName {
+		text = "the master is left out: reload replaces the other processes, and a signal to it ends the tree"
+	}
+	return &textError{text, ErrNoChild}
 }
 
 // killable is a running program.

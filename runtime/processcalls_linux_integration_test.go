@@ -130,6 +130,14 @@ func TestRestart(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+	for name, says := range map[string]string{
+		"web": "no process of that name; its role in the tree is pool, and its workers are web/0 and so on", "clock": "its role in the tree is func",
+		"master": "reload replaces the other processes", "ghost": "no process of that name",
+	} {
+		if err := p.Kill(t.Context(), name); err == nil || !strings.HasPrefix(err.Error(), "coppice: kill "+name+": ") || !strings.Contains(err.Error(), says) {
+			t.Errorf("kill %s: %v", name, err)
+		}
+	}
 	if err := p.Restart(ended, "web/0"); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
