@@ -19,7 +19,7 @@ func (c *poolDriver) roll(ctx context.Context, to int, back bool) error {
 	case <-c.misfit:
 	case <-c.gone: // query reports it
 	case <-ctx.Done():
-		return &ReloadError{Identity: Identity{Generation: to}, Err: context.Cause(ctx)}
+		return &ReloadError{Identity: Identity{Generation: to}, Err: fmt.Errorf("%w, while pool %s was starting", context.Cause(ctx), c.path)}
 	}
 	began := time.Now()
 	c.note(pool.Spare, Event{Kind: PoolReloading, Identity: Identity{Generation: to}})
@@ -27,7 +27,11 @@ func (c *poolDriver) roll(ctx context.Context, to int, back bool) error {
 		c.keepFailures(to)
 		defer c.keepFailures(0)
 	}
-	e, _ := c.query(ctx, pool.Event{Kind: pool.Roll, Gen: pool.Generation(to), Back: back}, pool.Rolled, &pool.Event{Kind: pool.Abort})
+	var awaited string
+	e, _ := c.query(ctx, pool.Event{Kind: pool.Roll, Gen: pool.Generation(to), Back: back}, pool.Rolled, func() {
+		awaited = c.awaited(to)
+		c.step(pool.Event{Kind: pool.Abort})
+	})
 	var err error
 	switch e.Result {
 	case pool.Done:
@@ -35,7 +39,7 @@ func (c *poolDriver) roll(ctx context.Context, to int, back bool) error {
 	case pool.Failed:
 		err = c.rollError(e, to)
 	case pool.Cancelled:
-		err = &ReloadError{Identity: Identity{Generation: to}, Err: context.Cause(ctx)}
+		err = &ReloadError{Identity: Identity{Generation: to}, Err: fmt.Errorf("%w, while %s", context.Cause(ctx), awaited)}
 	case pool.Stopped:
 		err = &ReloadError{Identity: Identity{Generation: to}, Err: fmt.Errorf("pool %s: %w", c.path, ErrStopping)}
 	}
@@ -49,6 +53,25 @@ func (c *poolDriver) keepFailures(generation int) {
 	defer c.mu.Unlock()
 	c.rolling = generation
 	clear(c.failedInRoll)
+}
+
+// awaited says what a roll to a generation waits for.
+func (c *poolDriver) awaited(generation int) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var next *poolWorker
+	for _, w := range c.workers {
+		if w.gen.number == generation && !w.hadSlot && w.slot != pool.Spare && (next == nil || w.slot < next.slot) {
+			next = w
+		}
+	}
+	switch {
+	case next == nil:
+		return "an old worker of pool " + c.path + " was ending"
+	case !next.launched:
+		return c.name(next.slot) + " was being launched"
+	}
+	return c.name(next.slot) + " was not ready: " + next.unready().missing()
 }
 
 // rollError returns the error of the worker that made a roll fail.
@@ -74,8 +97,8 @@ func (c *poolDriver) rollError(e pool.Effect, to int) error {
 }
 
 // query passes the rules an event that they answer by an effect of kind, and waits for the effect.
-// When ctx ends, the rules get giveUp; if giveUp is nil, the wait ends.
-func (c *poolDriver) query(ctx context.Context, q pool.Event, kind pool.EffectKind, giveUp *pool.Event) (e pool.Effect, ok bool) {
+// When ctx ends, giveUp makes the rules end it; if giveUp is nil, the wait ends.
+func (c *poolDriver) query(ctx context.Context, q pool.Event, kind pool.EffectKind, giveUp func()) (e pool.Effect, ok bool) {
 	ch := make(chan pool.Effect, 1)
 	c.mu.Lock()
 	c.pendingAnswers[kind] = append(c.pendingAnswers[kind], ch)
@@ -96,7 +119,7 @@ func (c *poolDriver) query(ctx context.Context, q pool.Event, kind pool.EffectKi
 			if giveUp == nil {
 				return pool.Effect{}, false
 			}
-			c.step(*giveUp)
+			giveUp()
 			cancelled = nil
 		}
 	}

@@ -50,7 +50,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	case rt.reload <- struct{}{}:
 		defer func() { <-rt.reload }()
 	case <-ctx.Done():
-		return fmt.Errorf("coppice: reload: %w", ctx.Err())
+		return fmt.Errorf("coppice: reload: another one is under way: %w", ctx.Err())
 	case <-rt.ended:
 		return fmt.Errorf("coppice: reload: %w", ErrStopping)
 	}
@@ -219,7 +219,7 @@ func (l *gaveUpPools) await(ctx context.Context, enlisted, ended <-chan struct{}
 	case <-enlisted:
 		return nil
 	case <-ctx.Done():
-		err.Err = context.Cause(ctx)
+		err.Err = fmt.Errorf("%w, while pool %s, which gave up, was not started again", context.Cause(ctx), l.path)
 	case <-ended:
 		err.Err = ErrStopping
 	case <-l.over:

@@ -321,10 +321,14 @@ func testReloadHangs(t *testing.T) {
 		setOrder("hang@1")
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
-			runtimetest.Eventually(t, "web/0 is replaced", func() bool { return p.slots()["web/0"].Generation == 2 })
+			runtimetest.Eventually(t, "web/1 is being started", func() (found bool) {
+				p.Snapshot().Walk(func(n coppice.Tree) { found = found || n.Name == "web/1" && n.Role == coppice.RoleCandidate })
+				return found
+			})
 			cancel()
 		}()
-		if err := p.Reload(ctx); !errors.Is(err, context.Canceled) {
+		const awaited = "coppice: reload to generation 2 failed: context canceled, while web/1 was not ready: "
+		if err := p.Reload(ctx); !errors.Is(err, context.Canceled) || !strings.HasPrefix(err.Error(), awaited) {
 			t.Errorf("error %v", err)
 		}
 		p.wantGenerations(1, 1, 1)

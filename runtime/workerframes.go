@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"time"
@@ -182,6 +183,11 @@ func (w *poolWorker) askStacks(ctx context.Context, q childproto.StacksFrame) (n
 		return none, err
 	}
 	defer call.Cancel()
+	defer func() {
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			err = fmt.Errorf("it has not answered: it hangs, or a signal has stopped it: %w", err)
+		}
+	}()
 	q.N = call.ID
 	if err := w.conn.Send(ctx, childproto.NewFrame(childproto.FrameStacks, q)); err != nil {
 		if !childproto.IsEnd(err) {
