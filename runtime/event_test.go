@@ -66,3 +66,12 @@ func TestEventKeepsText(t *testing.T) {
 		t.Errorf("it keeps %T", ev.Reason.Value)
 	}
 }
+
+// TestEventCause: a cause is another child; what restarts because of itself has none.
+func TestEventCause(t *testing.T) {
+	for cause, want := range map[string]string{"master/web/0": "", "master/web/1": "web/1"} {
+		if ev := eventOf(supervisor.Event{Kind: supervisor.ChildStarted, Path: "master/web/0", Cause: cause}); ev.Cause != want {
+			t.Errorf("because of %s: %s", cause, ev)
+		}
+	}
+}

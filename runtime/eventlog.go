@@ -92,6 +92,9 @@ func eventOf(ev supervisor.Event) Event {
 			out.Incarnation = int(ev.Incarnation)
 		}
 	}
+	if out.Cause == out.Path {
+		out.Cause = "" // its own failure
+	}
 	out.Time = ev.Time
 	if v := out.Reason.Value; v != nil { // it may be large, and the event is kept
 		if _, is := v.(error); !is {

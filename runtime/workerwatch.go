@@ -23,13 +23,14 @@ func (w *workerStop) watch(h Liveness, answers *liveness.Answers, log *slog.Logg
 		},
 		Waited: w.backend.waited, Traced: w.backend.traced,
 		Late: func(silence time.Duration) {
-			log.Warn("late with its heartbeat", "name", name, "id", id, "silent", silence, "says", answers.Complaint())
+			log.Warn("late with its heartbeat", "name", name, "id", id, "silent", silence.Round(10*time.Millisecond), "says", answers.Complaint())
 		},
 		Recovered: func() { log.Info("its heartbeat is back", "name", name, "id", id) },
 	})
 	if silence == 0 {
 		return
 	}
+	silence = silence.Round(10 * time.Millisecond)
 	why := fmt.Errorf("%w: no heartbeat for %v", ErrHung, silence)
 	if says := answers.Complaint(); says != "" {
 		why = fmt.Errorf("%w: unwell for %v: %s", ErrHung, silence, says)
