@@ -204,6 +204,9 @@ func TestOperator(t *testing.T) {
 		{"events", "reload, user "},
 		{"pause http", "done"},
 		{"tree", "(paused)"},
+		{"why http", "http (tcp 127.0.0.1:"},
+		{"why http", "is paused: new connections wait"},
+		{"why http", "an operator had asked for it "},
 		{"resume http", "done"},
 		{"loglevel debug", "done"},
 		{"loglevel", "DEBUG"},
@@ -223,6 +226,15 @@ func TestOperator(t *testing.T) {
 	eventually(t, "the crash report", func() bool { out, _ := s.run(0, "crashes"); return strings.Contains(out, "panic: asked to panic") })
 	if out, _ := s.run(0, "logs", "web"); !strings.Contains(out, "g2| panic: asked to panic\n") {
 		t.Errorf("logs: %s", out)
+	}
+	s.run(0, "logs", "listener")
+	for args, says := range map[string]string{
+		"logs nosuch": `nothing is kept of "nosuch", and no process or pool has that name; there are listener, master, web, web/0, web/1, web/2`,
+		"kill web":    "kill web: no process of that name; its role in the tree is pool, and its workers are web/0 and so on",
+	} {
+		if _, err := s.run(codeFailed, strings.Fields(args)...); !strings.Contains(err, says) {
+			t.Errorf("%s: it does not say %q: %s", args, says, err)
+		}
 	}
 	for _, what := range []string{"restart", "stop", "kill"} {
 		old := 0

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -127,7 +128,7 @@ func (c *command) reads(root *cobra.Command) {
 
 	c.add(root, "why NAME", "Say in a sentence why a child is as it is, or with reload as NAME how the last reload went", cobra.ExactArgs(1), func(ctx context.Context, t *tree, args []string) error {
 		f := facts{now: time.Now()}
-		if err := errors.Join(t.get(ctx, "tree", nil, &f.root), t.get(ctx, "workers", nil, &f.workers), t.get(ctx, "events", nil, &f.events), t.get(ctx, "crashes", nil, &f.crashes)); err != nil {
+		if err := errors.Join(t.get(ctx, "tree", nil, &f.root), t.get(ctx, "workers", nil, &f.workers), t.get(ctx, "listeners", nil, &f.listeners), t.get(ctx, "events", nil, &f.events), t.get(ctx, "crashes", nil, &f.crashes)); err != nil {
 			return err
 		}
 		sentence, ok := f.why(args[0])
@@ -149,6 +150,9 @@ func (c *command) reads(root *cobra.Command) {
 		return entries(c, ctx, t, "events", nil, n, follow, func(e event) string { return fmt.Sprint(e.Cursor) }, eventText)
 	}))
 	following(c.add(root, "logs [NAME…]", "Show what the processes have printed; NAME is a process or a pool", cobra.ArbitraryArgs, func(ctx context.Context, t *tree, args []string) error {
+		if err := t.printed(ctx, args); err != nil {
+			return err
+		}
 		return entries(c, ctx, t, "logs", url.Values{"process": args}, n, follow, func(l logLine) string { return fmt.Sprint(l.Cursor) }, logText)
 	}))
 
@@ -200,6 +204,30 @@ func (c *command) reads(root *cobra.Command) {
 		}
 		return nil
 	})
+}
+
+// printed returns an error for a name that no process and no pool has, nor a line that is kept.
+func (t *tree) printed(ctx context.Context, names []string) error {
+	for _, name := range names {
+		var lines []logLine
+		var workers []worker
+		if err := errors.Join(t.get(ctx, "logs", url.Values{"process": {name}}, &lines), t.get(ctx, "workers", nil, &workers)); err != nil {
+			return err
+		}
+		var known []string
+		for _, w := range workers {
+			known = append(known, w.Name, cmp.Or(w.Pool, w.Name))
+		}
+		slices.Sort(known)
+		known = slices.Compact(known)
+		if len(lines) == 0 && !slices.Contains(known, name) {
+			if len(known) > 20 {
+				known = append(known[:20], "…")
+			}
+			return fail(codeFailed, hint(404), "nothing is kept of %q, and no process or pool has that name; there are %s", name, strings.Join(known, ", "))
+		}
+	}
+	return nil
 }
 
 func (c *command) writes(root *cobra.Command) {

@@ -44,10 +44,16 @@ func TestWhy(t *testing.T) {
 		"reload failed":      {"reload", "running", `{"cursor":1,"time":"AT","kind":"tree reloading","generation":2}` + "\n" + `{"cursor":2,"time":"AT","kind":"failed","path":"web","slot":0,"name":"web/0","id":9,"reason":"exit code 1"}` + "\n" + `{"cursor":3,"time":"AT","kind":"tree reloaded","generation":2,"took_seconds":2,"error":"coppice: reload to generation 2 failed: web/0: exit code 1\n  web/0| no database"}`, `{"name":"web/0","id":9,"exit":{},"lines":[{"text":"no database"}]}`, `the last reload to generation 2 failed 1m00s ago after 2s: web/0: exit code 1 (its last line was "no database"); the processes run generation 1`},
 		"reload goes on":     {"reload", "running", `{"cursor":1,"time":"AT","kind":"tree reloading","generation":2}`, "", "the reload to generation 2 began 1m00s ago and is under way"},
 		"gone":               {"old", "running", `{"cursor":1,"time":"AT","kind":"removed","path":"old","text":"old removed"}`, "", "old is no longer in the tree: old removed, 1m00s ago"},
+		"keeps ending":       {"web/1", "running", strings.Repeat(`{"cursor":1,"time":"NOW","kind":"exited","path":"web/1","name":"web/1","reason":"boom","took_seconds":1}`+"\n", 4) + `{"cursor":2,"time":"AT","kind":"exited","path":"web/1","name":"web/1","pid":20,"reason":"boom","took_seconds":1}` + "\n", "", "web/1 is running since 11:59:00 (1m00s), now as pid 13: pid 20 ended 1m00s ago after 1s, with boom; web/1 keeps ending: 4 times within the last minute"},
+		"listener":           {"http", "running", "", "", "http (tcp 127.0.0.1:80, round-robin) accepts; it has accepted 9 connections, of which 7 were claimed by a worker, 1 wait, and 1 are lost"},
+		"paused listener":    {"127.0.0.1:81", "running", `{"time":"AT","kind":"asked by an operator","why":"pause listener=127.0.0.1:81, user 0, pid 5"}`, "", "127.0.0.1:81 (tcp 127.0.0.1:81, hash) is paused: new connections wait until it is resumed; an operator had asked for it 1m00s ago (pause listener=127.0.0.1:81, user 0, pid 5)"},
 		"no such":            {"nix", "running", exited, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := facts{now: noon, root: decode[node](t, strings.ReplaceAll(webTree, "STATE", c.state))[0], events: decode[event](t, c.events), crashes: decode[crash](t, c.crashes), workers: []worker{{ID: 7, Generation: 1}}}
+			c.events = strings.ReplaceAll(c.events, "NOW", noon.Format(time.RFC3339))
+			listeners := decode[listener](t, `{"name":"http","network":"tcp","address":"127.0.0.1:80","policy":"round-robin","counts":{"accepted":9,"claimed":7,"waiting":1,"reset":1}}
+{"network":"tcp","address":"127.0.0.1:81","policy":"hash","paused":true}`)
+			f := facts{now: noon, listeners: listeners, root: decode[node](t, strings.ReplaceAll(webTree, "STATE", c.state))[0], events: decode[event](t, c.events), crashes: decode[crash](t, c.crashes), workers: []worker{{ID: 7, Generation: 1}}}
 			got, ok := f.why(c.of)
 			if got != c.want || ok != (c.want != "") {
 				t.Errorf("%t\ngot  %s\nwant %s", ok, got, c.want)
@@ -95,6 +101,46 @@ func TestProgress(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestProgressOfOne: a reload that waits for another shows its own lines alone, and so does the one
+// after which another begins.
+func TestProgressOfOne(t *testing.T) {
+	p := newProgress(nil)
+	p.reload = true
+	var got []string
+	for _, e := range decode[event](t, `
+{"kind":"replaced","path":"web","slot":0,"name":"web/0","pid":22,"why":"reload"}
+{"kind":"tree reloaded","generation":2}
+{"kind":"tree reloading","generation":3}
+{"kind":"replaced","path":"web","slot":0,"name":"web/0","pid":23,"why":"reload","took_seconds":1}
+{"kind":"tree reloaded","generation":3}
+{"kind":"tree reloading","generation":4}
+{"kind":"starting","path":"web","slot":0,"why":"reload"}
+`) {
+		if line, _ := p.add(e); line != "" {
+			got = append(got, line)
+		}
+	}
+	want := []string{"another reload is under way, and this one waits for it", "reload to generation 3", "  web/0          ready in 1s, pid 23"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestHinted: what is to be done next is done with the tree that was named.
+func TestHinted(t *testing.T) {
+	for next, want := range map[string]string{
+		"coppicectl why reload tells more, coppicectl crashes too":            "coppicectl -t hello why reload tells more, coppicectl -t hello crashes too",
+		"coppicectl ls lists the trees that run; is coppicectl as new as it?": "coppicectl ls lists the trees that run; is coppicectl as new as it?",
+	} {
+		if got := (&command{which: "hello"}).hinted(next); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+		if got := (&command{}).hinted(next); got != next {
+			t.Errorf("without a name: %s", got)
+		}
 	}
 }
 

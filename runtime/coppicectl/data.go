@@ -1,6 +1,10 @@
 package main
 
-import "time"
+import (
+	"cmp"
+	"fmt"
+	"time"
+)
 
 // What the endpoint answers, as docs/control.md describes it; of it what the command shows.
 
@@ -53,6 +57,17 @@ type worker struct {
 	Unwell                  string
 }
 
+// listener is a row of /v1/listeners.
+type listener struct {
+	Name, Network, Address, Policy string
+	Paused, Refuses                bool
+	Counts                         *struct {
+		Accepted, Claimed, Reset, Dropped, Errors uint64
+		TurnedAway                                uint64 `json:"turned_away"`
+		Waiting                                   int
+	}
+}
+
 type event struct {
 	Cursor, Lost                     uint64
 	Time                             time.Time
@@ -64,6 +79,14 @@ type event struct {
 	Delay                            float64 `json:"delay_seconds"`
 	Took                             float64 `json:"took_seconds"`
 	Fault                            bool
+}
+
+// subject is the name of what the event is about.
+func (e event) subject() string {
+	if e.Name == "" && e.Slot != nil {
+		return fmt.Sprintf("%s/%d", e.Path, *e.Slot)
+	}
+	return cmp.Or(e.Name, e.Path)
 }
 
 type logLine struct {

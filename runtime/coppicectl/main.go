@@ -54,9 +54,22 @@ func (c *command) run(ctx context.Context, args []string) int {
 		}
 	}
 	if f.next != "" {
-		fmt.Fprintln(c.err, "  next: "+f.next)
+		fmt.Fprintln(c.err, "  next: "+c.hinted(f.next))
 	}
 	return f.code
+}
+
+// hinted is a hint whose commands are for the tree that was named.
+func (c *command) hinted(next string) string {
+	if c.which == "" {
+		return next
+	}
+	const name = "coppicectl "
+	same := []string{}
+	for _, other := range []string{"ls", "as new", "help", "COMMAND"} { // they take no tree, or are none
+		same = append(same, name+other, name+other)
+	}
+	return strings.NewReplacer(append(same, name, name+"-t "+clean(c.which)+" ")...).Replace(next)
 }
 
 // view is what standard output is.
@@ -115,14 +128,13 @@ func (c *command) write(ctx context.Context, t *tree, path string, query url.Val
 		return err
 	}
 	var end *result
-	p, v := newProgress(workers), c.view()
-	erase, cursor := "", uint64(0)
+	p, v, erase := newProgress(workers), c.view(), ""
+	p.reload = path == "reload"
 	tell := func(raw []byte) error {
 		var e event
 		if err := json.Unmarshal(raw, &e); err != nil {
 			return err
 		}
-		cursor = e.Cursor
 		if c.json() {
 			fmt.Fprintf(c.out, "%s\n", raw)
 			return nil
@@ -147,18 +159,6 @@ func (c *command) write(ctx context.Context, t *tree, path string, query url.Val
 		}
 		return tell(m.data)
 	})
-	for range 20 { // a pool's last events may come after the end of the reload
-		var late []json.RawMessage
-		if end == nil || p.rolling <= 0 || t.get(ctx, "events", url.Values{"after": {fmt.Sprint(cursor)}}, &late) != nil {
-			break
-		}
-		for _, raw := range late {
-			_ = tell(raw) // it was decoded
-		}
-		if len(late) == 0 {
-			time.Sleep(50 * time.Millisecond)
-		}
-	}
 	fmt.Fprint(c.out, erase)
 	switch {
 	case end == nil && ctx.Err() != nil:

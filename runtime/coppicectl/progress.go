@@ -8,7 +8,9 @@ import (
 type progress struct {
 	slots    int // that are to be replaced; 0 = it is not known
 	replaced int
-	rolling  int          // pools that reload
+	reload   bool         // it shows one reload, and nothing of others
+	began    int          // the generation of that reload; 0 = it waits for another
+	over     bool         // it has ended
 	draining map[int]bool // by ID
 	pids     map[string]int
 }
@@ -27,12 +29,19 @@ func newProgress(workers []worker) *progress {
 
 // add returns the line for an event; "" = none. A transient line is replaced by the next.
 func (p *progress) add(e event) (line string, transient bool) {
-	name := e.Name
-	if name == "" && e.Slot != nil {
-		name = fmt.Sprintf("%s/%d", e.Path, *e.Slot)
-	}
+	name := e.subject()
 	if e.Path == "listeners" {
 		name = "listener"
+	}
+	if e.Kind == "tree reloading" && p.began == 0 {
+		p.began = e.Generation
+	}
+	p.over = p.over || p.began != 0 && e.Kind == "tree reloaded" && e.Generation == p.began
+	if p.reload && (p.began == 0 || p.over) {
+		if e.Why == "reload" && !p.over {
+			return "another reload is under way, and this one waits for it", true
+		}
+		return "", false
 	}
 	switch e.Kind {
 	case "tree reloading":
@@ -59,10 +68,6 @@ func (p *progress) add(e event) (line string, transient bool) {
 		return fmt.Sprintf("  %-14s ended: %s", name, e.Reason), false
 	case "started":
 		return fmt.Sprintf("  %-14s ready in %s, pid %d", name, seconds(e.Took), e.PID), false
-	case "reloading":
-		p.rolling++
-	case "reloaded":
-		p.rolling--
 	case "draining":
 		p.draining[e.ID] = true
 	case "drained":

@@ -10,11 +10,12 @@ import (
 
 // facts are what a sentence about a child is made of.
 type facts struct {
-	now     time.Time
-	root    node
-	workers []worker
-	events  []event // oldest first
-	crashes []crash // newest first
+	now       time.Time
+	root      node
+	workers   []worker
+	listeners []listener
+	events    []event // oldest first
+	crashes   []crash // newest first
 }
 
 // find returns the node with a name, an ID or a path, its path, and the supervisor above it.
@@ -42,6 +43,11 @@ func (f facts) why(name string) (string, bool) {
 		return fmt.Sprintf("master is %s %s, as pid %d", f.root.State, f.since(f.root.Since), f.root.PID), true
 	}
 	n, path, above := f.root.find(name, "")
+	for _, l := range f.listeners {
+		if (l.Name == name || l.Address == name) && (n == nil || n.Role == "listener") {
+			return f.listener(l), true
+		}
+	}
 	if n == nil {
 		for _, e := range slices.Backward(f.events) {
 			if (e.Path == name || e.Name == name) && name != "" {
@@ -53,7 +59,7 @@ func (f facts) why(name string) (string, bool) {
 	if len(n.Children) > 0 || n.Role == "pool" || n.Role == "supervisor" {
 		return f.group(n, path), true
 	}
-	return f.child(n, path, above), true
+	return f.child(n, path, above) + f.loop(n.Name), true
 }
 
 // child is the sentence about a process, an actor or a function.
@@ -124,6 +130,45 @@ func (f facts) child(n *node, path string, above *node) string {
 	return b.String()
 }
 
+// loop says that a child keeps ending, if it does.
+func (f facts) loop(name string) string {
+	ends := 0
+	for _, e := range f.events {
+		if slices.Contains([]string{"exited", "failed", "start failed"}, e.Kind) && e.subject() == name && f.now.Sub(e.Time) < time.Minute {
+			ends++
+		}
+	}
+	if ends < 3 {
+		return ""
+	}
+	return fmt.Sprintf("; %s keeps ending: %d times within the last minute", name, ends)
+}
+
+// listener is the sentence about a listener.
+func (f facts) listener(l listener) string {
+	name := cmp.Or(l.Name, l.Address)
+	s := fmt.Sprintf("%s (%s %s, %s) ", name, l.Network, l.Address, l.Policy)
+	switch {
+	case l.Refuses:
+		s += "refuses all connections: the pool that used it is gone for good"
+	case l.Paused:
+		s += "is paused: new connections wait until it is resumed"
+	default:
+		s += "accepts"
+	}
+	if c := l.Counts; c != nil {
+		s += fmt.Sprintf("; it has accepted %s, of which %d were claimed by a worker, %d wait, and %d are lost",
+			count(int(c.Accepted), "connection"), c.Claimed, c.Waiting, c.TurnedAway+c.Reset+c.Dropped+c.Errors)
+	}
+	for _, e := range slices.Backward(f.events) {
+		what, _, _ := strings.Cut(e.Why, ",")
+		if _, of, ok := strings.Cut(what, " listener="); ok && of == name && e.Kind == "asked by an operator" {
+			return s + fmt.Sprintf("; an operator had asked for it %s (%s)", f.at(e.Time), e.Why)
+		}
+	}
+	return s
+}
+
 // group is the sentence about a supervisor or a pool.
 func (f facts) group(n *node, path string) string {
 	up, total := 0, 0
@@ -145,6 +190,9 @@ func (f facts) group(n *node, path string) string {
 	}
 	if len(down) > 0 {
 		s += ": " + strings.Join(down[:min(3, len(down))], ", ")
+	}
+	for _, c := range n.Children {
+		s += f.loop(c.Name)
 	}
 	inside := func(e event) bool { return e.Path == path || strings.HasPrefix(e.Path, path+"/") }
 	for _, e := range slices.Backward(f.events) {
