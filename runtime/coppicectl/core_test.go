@@ -123,7 +123,7 @@ func TestProgressOfOne(t *testing.T) {
 			got = append(got, line)
 		}
 	}
-	want := []string{"another reload is under way, and this one waits for it", "reload to generation 3", "  web/0          ready in 1s, pid 23"}
+	want := []string{"another reload is under way, and this one waits for it", "reload to generation 3", "  web/0          ready in 1s, pid 23 in place of 22"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}

@@ -36,6 +36,10 @@ func (p *progress) add(e event) (line string, transient bool) {
 	if e.Kind == "tree reloading" && p.began == 0 {
 		p.began = e.Generation
 	}
+	old := p.pids[name]
+	if e.Kind == "replaced" {
+		p.pids[name] = e.PID
+	}
 	p.over = p.over || p.began != 0 && e.Kind == "tree reloaded" && e.Generation == p.began
 	if p.reload && (p.began == 0 || p.over) {
 		if e.Why == "reload" && !p.over {
@@ -53,10 +57,9 @@ func (p *progress) add(e event) (line string, transient bool) {
 		return fmt.Sprintf("  %-14s starts: %s", name, e.Why), true
 	case "replaced":
 		line = fmt.Sprintf("  %-14s ready in %s, pid %d", name, seconds(e.Took), e.PID)
-		if old := p.pids[name]; old != 0 {
+		if old != 0 {
 			line += fmt.Sprintf(" in place of %d", old)
 		}
-		p.pids[name] = e.PID
 		if e.Why == "reload" && p.slots > 0 {
 			p.replaced++
 			line += fmt.Sprintf("  [%d/%d]", p.replaced, max(p.slots, p.replaced))

@@ -144,13 +144,24 @@ func TestBanners(t *testing.T) {
 		s.kill(t, pid, syscall.SIGCONT)
 		b.await("!" + alerted("mail/0 hangs"))
 	})
+	t.Run("balance", func(t *testing.T) {
+		shown := func(words string) string { return text(`#listeners tr[data-name="http"]`) + fmt.Sprintf(".includes(%q)", words) }
+		b.await(shown("too few yet"))
+		for range 30 {
+			s.ask("")
+		}
+		b.await(shown("100 %"))
+		old := s.pid(b, "web/0")
+		s.kill(t, old, syscall.SIGKILL)
+		b.await(fmt.Sprintf(`%s !== '%d'`, pidOf("web/0"), old) + " && " + shown("too few yet")) // the new one has served nothing
+	})
 	t.Run("budget", func(t *testing.T) {
 		for range 2 {
 			old := s.pid(b, "mail/0")
 			s.kill(t, old, syscall.SIGKILL)
 			b.await(fmt.Sprintf(`%s !== '%d' && %s === 'running'`, pidOf("mail/0"), old, text(`#tree tr[data-name="mail/0"] .chip`)))
 		}
-		b.await(alerted("mail has used 2 of its 2 restarts"))
+		b.await(alerted("mail has 0 of 2 restarts left"))
 	})
 	t.Run("reload", func(t *testing.T) {
 		if err := os.WriteFile(spoiled, nil, 0o600); err != nil {

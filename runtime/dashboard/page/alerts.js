@@ -50,7 +50,7 @@ export function alerts() {
   const walk = (n, path) => {
     const at = path ? `${path}/${n.name.split('/').at(-1)}` : n.role === 'master' ? '' : n.name;
     if (n.budget && n.used / n.budget >= 0.7 && n.used > 0) {
-      add('budget ' + at, n.used >= n.budget, `${at || 'The root'} has used ${n.used} of its ${plural(n.budget, 'restart')}: beyond, ${n.role === 'pool' ? 'its restarts come slowly, or it gives up' : 'it gives up'}.`);
+      add('budget ' + at, n.used >= n.budget, `${at || 'The root'} has ${n.budget - n.used} of ${plural(n.budget, 'restart')} left: beyond, ${n.role === 'pool' ? 'its restarts come slowly, or it gives up' : 'it gives up'}.`);
     }
     if (n.leaked) add('leak ' + at, false, `${at}: ${plural(n.leaked, 'goroutine')} that should have ended still run.`);
     for (const c of n.children ?? []) walk(c, at);

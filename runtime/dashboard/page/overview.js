@@ -52,7 +52,7 @@ function treeRow(item) {
 
 function drawTreeRow(row) {
   const { node: n, process: p, key, path } = row.item;
-  const budget = n.budget ? ` · restarts ${n.used ?? 0} of ${n.budget}` : '';
+  const budget = n.budget ? ` · ${n.budget - (n.used ?? 0)} of ${n.budget} restarts left` : '';
   const size_ = n.role === 'pool' ? ` of ${plural((n.children ?? []).filter((c) => c.role === 'worker').length, 'worker')}` : '';
   put(row.role, n.role === 'worker' ? (n.last_exit ? `before: ${n.last_exit.slice(0, 60)}` : '') : ((n.role === n.name ? '' : n.role) + size_ + budget).replace(/^ · /, ''));
   const draining = n.role === 'draining';
@@ -93,6 +93,15 @@ function listenerRow(item) {
   return row;
 }
 
+// balance is Jain's index over what the workers have claimed since they are these; null while that is
+// too little to tell: a replacement has served nothing yet.
+function balance(row, workers = []) {
+  const ids = workers.map((w) => w.id).join(), share = (w, i) => w.claimed - row.base[i];
+  if (row.ids !== ids || workers.map(share).some((n) => n < 0)) Object.assign(row, { ids, base: workers.map((w) => w.claimed) });
+  const shares = workers.map(share), sum = shares.reduce((a, n) => a + n, 0);
+  return sum > 0 && sum >= 10 * shares.length ? sum * sum / (shares.length * shares.reduce((a, n) => a + n * n, 0)) : null;
+}
+
 function drawListener(row, l) {
   const c = l.counts, h = store.history.get(listenerKey(l)) ?? {};
   chip(row.state, l.refuses ? 'refuses' : l.paused ? 'paused' : 'open');
@@ -102,9 +111,10 @@ function drawListener(row, l) {
   put(row.claimed, count(c?.claimed));
   put(row.waiting, c ? c.waiting + (c.queue_age_seconds > 0.1 ? ` (${span(c.queue_age_seconds)})` : '') : '');
   put(row.lost, c ? count(c.turned_away + c.reset + c.dropped + c.errors) : '');
-  row.meter.hidden = !c;
-  row.meter.value = l.fairness ?? 0;
-  put(row.even, c ? `${((l.fairness ?? 0) * 100).toFixed(0)} %` : 'not counted');
+  const even = c && balance(row, l.workers);
+  row.meter.hidden = even == null;
+  row.meter.value = even ?? 0;
+  put(row.even, !c ? 'not counted' : even == null ? 'too few yet' : `${(even * 100).toFixed(0)} %`);
   const act = (store.about?.read_only ? 'no ' : '') + (l.paused ? 'resume' : 'pause');
   if (row.shownAct !== act && store.about && l.name) {
     row.shownAct = act;
