@@ -228,56 +228,48 @@ func (c *Conn) shutdown(how int, std func(Standard) error) error {
 
 // SetReadBuffer sets the size of the kernel's receive buffer, in bytes.
 func (c *Conn) SetReadBuffer(bytes int) error {
-	s, err := c.standard("set")
-	if err != nil {
-		return err
-	}
-	return s.SetReadBuffer(bytes)
+	return set(c, func(s Standard) error { return s.SetReadBuffer(bytes) })
 }
 
 // SetWriteBuffer sets the size of the kernel's send buffer, in bytes.
 func (c *Conn) SetWriteBuffer(bytes int) error {
-	s, err := c.standard("set")
-	if err != nil {
-		return err
-	}
-	return s.SetWriteBuffer(bytes)
+	return set(c, func(s Standard) error { return s.SetWriteBuffer(bytes) })
 }
 
 // SetNoDelay is that of *net.TCPConn, as are those that follow.
 func (c *Conn) SetNoDelay(on bool) error {
-	return c.set(func(t *net.TCPConn) error { return t.SetNoDelay(on) })
+	return set(c, func(t *net.TCPConn) error { return t.SetNoDelay(on) })
 }
 
 // SetKeepAlive turns keep-alive probes on or off.
 func (c *Conn) SetKeepAlive(on bool) error {
-	return c.set(func(t *net.TCPConn) error { return t.SetKeepAlive(on) })
+	return set(c, func(t *net.TCPConn) error { return t.SetKeepAlive(on) })
 }
 
 // SetLinger sets how Close treats data not yet sent: sec < 0 in the background, 0 dropped, else
 // waits.
 func (c *Conn) SetLinger(sec int) error {
-	return c.set(func(t *net.TCPConn) error { return t.SetLinger(sec) })
+	return set(c, func(t *net.TCPConn) error { return t.SetLinger(sec) })
 }
 
 // SetKeepAlivePeriod sets the silence before the first keep-alive probe.
 func (c *Conn) SetKeepAlivePeriod(d time.Duration) error {
-	return c.set(func(t *net.TCPConn) error { return t.SetKeepAlivePeriod(d) })
+	return set(c, func(t *net.TCPConn) error { return t.SetKeepAlivePeriod(d) })
 }
 
 // SetKeepAliveConfig sets all that belongs to keep-alive probes.
 func (c *Conn) SetKeepAliveConfig(config net.KeepAliveConfig) error {
-	return c.set(func(t *net.TCPConn) error { return t.SetKeepAliveConfig(config) })
+	return set(c, func(t *net.TCPConn) error { return t.SetKeepAliveConfig(config) })
 }
 
 // MultipathTCP reports whether the connection is one of Multipath TCP.
 func (c *Conn) MultipathTCP() (is bool, err error) {
-	err = c.set(func(t *net.TCPConn) error { is, err = t.MultipathTCP(); return err })
+	err = set(c, func(t *net.TCPConn) error { is, err = t.MultipathTCP(); return err })
 	return is, err
 }
 
-func (c *Conn) set(option func(*net.TCPConn) error) error {
-	t, err := as[*net.TCPConn](c, "set")
+func set[T Standard](c *Conn, option func(T) error) error {
+	t, err := as[T](c, "set")
 	if err != nil {
 		return err
 	}
