@@ -391,11 +391,13 @@ func (c *Conn) setDeadline(t time.Time, set func(*os.File, time.Time) error, bys
 	return nil
 }
 
-// passDeadlines sets the deadlines in the next stage.
-func (c *Conn) passDeadlines(to interface {
+type deadlines interface {
 	SetReadDeadline(time.Time) error
 	SetWriteDeadline(time.Time) error
-}) {
+}
+
+// passDeadlines sets the deadlines in the next stage.
+func (c *Conn) passDeadlines(to deadlines) {
 	if t := c.readBy.Load(); t != 0 {
 		_ = to.SetReadDeadline(epoch.Add(time.Duration(t)))
 	}

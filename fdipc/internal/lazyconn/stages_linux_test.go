@@ -188,7 +188,7 @@ func TestStages(t *testing.T) {
 func TestDeadlinesPass(t *testing.T) {
 	for _, from := range []string{"bare", "file"} {
 		t.Run(from, func(t *testing.T) {
-			c, client := pair(t, "tcp", claims.Place{})
+			c, _ := pair(t, "tcp", claims.Place{})
 			reach(t, c, from)
 			_ = c.SetDeadline(time.Now().Add(50 * time.Millisecond))
 			reach(t, c, "last")
@@ -200,7 +200,7 @@ func TestDeadlinesPass(t *testing.T) {
 				}
 			}
 
-			c, client = pair(t, "tcp", claims.Place{})
+			c, client := pair(t, "tcp", claims.Place{})
 			reach(t, c, from)
 			_ = c.SetReadDeadline(time.Unix(1, 0))
 			_ = c.SetReadDeadline(time.Time{})
