@@ -145,7 +145,9 @@ func TestBanners(t *testing.T) {
 		b.await("!" + alerted("mail/0 hangs"))
 	})
 	t.Run("balance", func(t *testing.T) {
-		shown := func(words string) string { return text(`#listeners tr[data-name="http"]`) + fmt.Sprintf(".includes(%q)", words) }
+		shown := func(words string) string {
+			return text(`#listeners tr[data-name="http"]`) + fmt.Sprintf(".includes(%q)", words)
+		}
 		b.await(shown("too few yet"))
 		for range 30 {
 			s.ask("")
