@@ -122,6 +122,17 @@ func HandleOf(v any) (*Handle, error) {
 // HandleFD makes a handle of a descriptor and takes ownership of it. A socket must be non-blocking.
 func HandleFD(fd int) *Handle { return &Handle{fd: int32(fd)} }
 
+// FD returns the number of the descriptor that h owns, which stays h's: it is valid until h is sent,
+// converted or closed. It is -1 if h has none, or is on offer or was sent.
+func (h *Handle) FD() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.state != handleOwned {
+		return -1
+	}
+	return int(h.fd)
+}
+
 // Named gives h a name of at most 255 bytes, which travels with it, and returns h.
 func (h *Handle) Named(name string) *Handle {
 	h.name = nameOf(name[:min(len(name), maxName)])
