@@ -2,9 +2,10 @@ package netactor
 
 import "time"
 
-// Counts are the counts of a listener. All but the last three only grow.
+// Counts are the counts of a listener. All but the last four only grow.
 type Counts struct {
 	Accepted    uint64
+	GivenBack   uint64 // given back by a worker between two requests; parked then
 	Claimed     uint64 // claimed by a worker's application
 	Reset       uint64 // the client left before the connection was offered again, or before it had sent enough
 	Dropped     uint64 // closed here: the listener ended, or refused clients, before a worker claimed it
@@ -17,17 +18,23 @@ type Counts struct {
 	PeekNone    uint64 // placed by the default: the first bytes have no key
 	PeekLate    uint64 // placed by the default: the client did not send enough in time
 	PeekOver    uint64 // placed by the default: too many connections were peeking already
+	ParkedLeft  uint64 // the client closed or reset it while it was parked
+	ParkedIdle  uint64 // closed here while it was parked: its server's idle timeout
+	ParkedOver  uint64 // closed here while it was parked, as the oldest of too many
+	Passed      uint64 // passed on, while it was parked, to the listener process that has taken over
 	Peeking     int    // accepted, and the client has not sent enough yet
 	Waiting     int    // accepted, and not offered to a worker now
 	Offered     int    // offered to a worker, not yet settled
+	Parked      int    // given back, and its client has sent no other request yet
 }
 
 // TurnedAway returns the number of connections that were refused at a limit.
 func (c Counts) TurnedAway() uint64 { return c.AtTotal + c.AtPerWorker }
 
-// Balanced reports whether every accepted connection is accounted for.
+// Balanced reports whether every connection is accounted for that was accepted or given back.
 func (c Counts) Balanced() bool {
-	return c.Accepted == c.Claimed+c.Reset+c.Dropped+c.TurnedAway()+uint64(c.Peeking)+uint64(c.Waiting)+uint64(c.Offered)
+	return c.Accepted+c.GivenBack == c.Claimed+c.Reset+c.Dropped+c.TurnedAway()+c.ParkedLeft+c.ParkedIdle+c.ParkedOver+c.Passed+
+		uint64(c.Peeking)+uint64(c.Waiting)+uint64(c.Offered)+uint64(c.Parked)
 }
 
 // WorkerCounts are the counts of one worker at one listener.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/coppice-go/coppice/netactor/internal/address"
 )
@@ -78,6 +79,12 @@ type Request struct {
 	// sockets of connections.
 	Credentials bool `json:",omitzero"`
 
+	// Park is when a connection between two requests goes back to the listener process, which parks
+	// it; see [ParkableConn]. 0 is when its worker drains because another has taken its place. A
+	// duration is the same, and also when it has been idle for so long; [ParkAtOnce] after each
+	// answer; [ParkNever] never.
+	Park time.Duration `json:",omitzero"`
+
 	// Options are set on the socket. FreeBind and Transparent conflict with FD.
 	Options SocketOptions `json:",omitzero"`
 
@@ -139,6 +146,9 @@ func (r Request) Problems() (errs []*FieldError) {
 		bad("Limits", fmt.Sprintf("%+v", r.Limits), err.Error())
 	} else if r.Limits != (Limits{}) && (!r.Policy.Dispatched() || r.packets()) {
 		bad("Limits", fmt.Sprintf("%+v", r.Limits), "need connections, and a policy that dispatches")
+	}
+	if why := r.checkPark(); why != "" {
+		bad("Park", r.Park, why)
 	}
 	if r.Credentials && (address.IsInternet(r.Network) || r.packets()) {
 		bad("Credentials", r.Credentials, "are of the clients of a Unix socket of connections")

@@ -83,6 +83,7 @@ func TestTCPConn(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer file.Close()
+			tries := 3 // others may allocate too in this moment
 			for _, way := range []struct {
 				what string
 				to   net.Conn
@@ -91,11 +92,16 @@ func TestTCPConn(t *testing.T) {
 				at   net.Conn
 			}{
 				{"a file", c, file, func() {}, client},
+				{"a file", c, file, func() {}, client},
+				{"a file", c, file, func() {}, client},
 				{"a connection", c2, c, func() {
 					_, _ = client.Write(want)
 					_ = client.(*net.TCPConn).CloseWrite()
 				}, other},
 			} {
+				if _, err := file.Seek(0, io.SeekStart); err != nil {
+					t.Fatal(err)
+				}
 				go way.feed()
 				got := make(chan []byte, 1)
 				buf := make([]byte, len(want))
@@ -111,7 +117,9 @@ func TestTCPConn(t *testing.T) {
 					t.Errorf("%s: %d bytes, %v; %d arrived", way.what, n, err, len(b))
 				}
 				if used := after.TotalAlloc - before.TotalAlloc; used >= 32<<10 {
-					t.Errorf("%s: %d bytes allocated: the kernel did not move it", way.what, used)
+					if tries--; way.from != io.Reader(file) || tries == 0 {
+						t.Errorf("%s: %d bytes allocated: the kernel did not move it", way.what, used)
+					}
 				}
 			}
 			if err := errors.Join(c.Close(), c2.Close(), w.ls.Drain(testContext(t))); err != nil { // waits until none is open

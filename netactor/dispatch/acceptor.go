@@ -259,8 +259,16 @@ func (a *acceptor) updateLocked(acts *actions) {
 		}
 		a.peeker.drop()
 	}
-	if a.ended && !a.idleClosed && a.listener.Counts.Peeking+a.listener.Counts.Waiting+a.listener.Counts.Offered == 0 {
+	if !a.ended || a.idleClosed {
+		return
+	}
+	c := &a.listener.Counts
+	if c.Parked > 0 {
+		a.dispatcher.lot.end(a, a.retired && !a.quit)
+	}
+	if c.Peeking+c.Waiting+c.Offered+c.Parked == 0 {
 		a.idleClosed = true
+		a.dispatcher.lot.forget(a)
 		a.dispatcher.balancer.RemoveListener(a.listener)
 		delete(a.dispatcher.acceptors, a.listener.Number)
 		close(a.idle)

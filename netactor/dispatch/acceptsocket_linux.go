@@ -243,6 +243,28 @@ func blockingAccept4(fd int, sa *unix.RawSockaddrAny) (int, error) {
 	return int(r), nil
 }
 
+// askAccepted asks the kernel what is known of a connection that a worker has given back, whose own
+// word does not count, and notes it at h.
+func askAccepted(h *fdipc.Handle, fd int, network string) (peer, local netip.AddrPort) {
+	var known fdipc.Accepted
+	if network == "tcp" {
+		var sa unix.RawSockaddrAny
+		n := uint32(unix.SizeofSockaddrAny)
+		if _, _, e := unix.RawSyscall(unix.SYS_GETPEERNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&n))); e == 0 {
+			known.Remote = peerOf(&sa)
+		}
+		known.Local = localOf(fd)
+	} else {
+		said := h.Accepted()
+		known.RemoteName, known.LocalName = said.RemoteName, said.LocalName
+		if c, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil && said.Credentials != nil {
+			known.Credentials = &fdipc.Credentials{PID: int(c.Pid), UID: int(c.Uid), GID: int(c.Gid)}
+		}
+	}
+	h.SetAccepted(known)
+	return known.Remote, known.Local
+}
+
 // localOf returns the address that a client connected to; the zero value if it is not TCP.
 func localOf(fd int) netip.AddrPort {
 	var sa unix.RawSockaddrAny

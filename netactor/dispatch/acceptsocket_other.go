@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -94,3 +95,5 @@ func resetOnClose(int) {}
 func (lingeringConn) finish() {}
 
 func (s *acceptSocket) setHooks(inspect.DispatcherHooks) {}
+
+func askAccepted(*fdipc.Handle, int, string) (peer, local netip.AddrPort) { return }

@@ -17,6 +17,10 @@ func (d *Dispatcher) Settled(_ *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) bo
 	if !ok {
 		return false
 	}
+	if p.Passing {
+		d.passed(p, o)
+		return true
+	}
 	reason := h.Reason()
 	traceSettled(p, o, reason)
 	var reset bool
@@ -166,7 +170,7 @@ func (d *Dispatcher) unsent(acts *actions, m *balance.Membership, via *fdipc.Con
 	for _, h := range handles {
 		d.balancer.Unsent(h.Tag.(*balance.PendingConn), over, time.Now())
 	}
-	suspended := m.Worker.SuspendedUntil.After(before)
+	suspended := m.Worker.SuspendedUntil.After(before) && !d.closed // at the end, parked connections fill the links
 	d.updateWorkerLocked(acts, m.Worker, m.Listener)
 	d.mu.Unlock()
 	if suspended {

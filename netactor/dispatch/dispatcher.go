@@ -47,13 +47,15 @@ type Dispatcher struct {
 	timer        *time.Timer // ends suspensions
 	timerAt      time.Time   // when the timer fires; zero is never
 	closed       bool
+	retired      bool              // by Retire
 	logs         faults.LogLimiter // limits the log lines that other processes can cause
 	statsTimer   *time.Timer       // sends the counts to the master
 	statsChanged bool              // the counts changed since they were last sent
 
 	shortage faults.Outage // no descriptor was free for a socket from the master
 
-	peekers sync.WaitGroup // goroutines of listeners that peek
+	lot     *parkingLot    // nil until a worker gives a connection back
+	waiters sync.WaitGroup // goroutines of lot, and of listeners that peek
 }
 
 // New returns a Dispatcher without listeners and workers. It has no goroutine; each listener has
@@ -154,9 +156,13 @@ func (d *Dispatcher) HandleFrame(from netactor.Worker, c *fdipc.Conn, f *fdipc.F
 		f.Refuse(fdipc.ReasonUnknown)
 		return true
 	}
-	if f.Kind == wire.KindCounters {
+	switch f.Kind {
+	case wire.KindCounters:
 		d.countersFrame(from.ID, f.Target, f)
 		f.Refuse(fdipc.ReasonUnknown)
+		return true
+	case wire.KindPark:
+		f.Refuse(d.parkFrame(from, f))
 		return true
 	}
 	n, ok := wire.ParseCount(f.Payload)
@@ -271,7 +277,7 @@ func (d *Dispatcher) open(master *fdipc.Conn, number uint64, o wire.Opening, h *
 	}
 	d.acceptors[number] = a
 	if a.peeker != nil {
-		d.peekers.Go(a.peeker.run) // ends when the listener has ended and no connection is peeking
+		d.waiters.Go(a.peeker.run) // ends when the listener has ended and no connection is peeking
 	}
 	d.mu.Unlock()
 	d.stopReports(a.listener)
@@ -415,6 +421,9 @@ func (d *Dispatcher) Shutdown(ctx context.Context) error {
 // Retire is Shutdown for a Dispatcher whose successor accepts on the same sockets: it leaves the
 // backlogs to that one.
 func (d *Dispatcher) Retire(ctx context.Context) error {
+	d.mu.Lock()
+	d.retired = true
+	d.mu.Unlock()
 	return d.shutdown(ctx, (*acceptor).retireLocked)
 }
 
@@ -443,7 +452,11 @@ func (d *Dispatcher) Close() error {
 	for _, a := range all {
 		<-a.closed
 	}
-	d.peekers.Wait()
+	d.mu.Lock()
+	lot := d.lot
+	d.mu.Unlock()
+	lot.close()
+	d.waiters.Wait()
 	d.timer.Stop()
 	d.statsTimer.Stop()
 	return nil

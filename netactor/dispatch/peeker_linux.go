@@ -3,9 +3,7 @@ package dispatch
 import (
 	"cmp"
 	"fmt"
-	"os"
 	"sync"
-	"syscall"
 	"time"
 	"unsafe"
 
@@ -33,8 +31,7 @@ type peeker struct {
 	limit     int     // connections that may wait at once
 	acceptBuf peekBuf // used by the acceptor's goroutine
 
-	epoll *os.File
-	rc    syscall.RawConn
+	poll *connPoll
 
 	mu      sync.Mutex
 	inbox   []*balance.PendingConn // new connections for run to wait for
@@ -47,36 +44,26 @@ type peeker struct {
 	queue   balance.ConnList               // the connections of waits, oldest first
 	ready   []*balance.PendingConn         // to be given back to the balancer
 	actions actions
-	events  [64]unix.EpollEvent
 }
 
 // peekBuf holds the peeked bytes.
 type peekBuf [peek.MaxBytes]byte
 
 func newPeeker(a *acceptor, p netactor.Peek, f netactor.FirstFunc) (*peeker, error) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	poll, err := newConnPoll("peeks")
 	if err != nil {
-		return nil, os.NewSyscallError("epoll_create1", err)
-	}
-	if err := unix.SetNonblock(fd, true); err != nil { // required by the Go runtime's poller
-		_ = unix.Close(fd)
-		return nil, os.NewSyscallError("setnonblock", err)
-	}
-	k := &peeker{
-		acceptor: a, peek: p, f: f, limit: min(maxPeeking, max(1, ceiling()/4)),
-		epoll: os.NewFile(uintptr(fd), "peeks"), waits: make(map[int32]*balance.PendingConn),
-	}
-	if k.rc, err = k.epoll.SyscallConn(); err != nil {
-		_ = k.epoll.Close()
 		return nil, err
 	}
-	return k, nil
+	return &peeker{
+		acceptor: a, peek: p, f: f, limit: min(maxPeeking, max(1, ceiling()/4)),
+		poll: poll, waits: make(map[int32]*balance.PendingConn),
+	}, nil
 }
 
 // close closes a peeker whose run was never called.
 func (k *peeker) close() {
 	if k != nil {
-		_ = k.epoll.Close()
+		k.poll.close()
 	}
 }
 
@@ -111,14 +98,14 @@ func (k *peeker) tell(f func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	f()
-	_ = k.epoll.SetReadDeadline(time.Unix(1, 0))
+	k.poll.wake()
 }
 
 // run waits for first bytes until the peeker is sealed and has no connections.
 func (k *peeker) run() {
 	for k.round() {
 	}
-	_ = k.epoll.Close()
+	k.poll.close()
 }
 
 // round takes the new connections, and looks at those that have events. It does both each time, so
@@ -130,7 +117,7 @@ func (k *peeker) round() bool {
 	k.inbox = nil
 	over := k.sealed && len(in) == 0 && k.queue.Head == nil
 	if len(in) == 0 {
-		_ = k.epoll.SetReadDeadline(k.next())
+		k.poll.wakeAt(k.next())
 	}
 	k.mu.Unlock()
 	if over {
@@ -139,15 +126,14 @@ func (k *peeker) round() bool {
 	for _, p := range in {
 		k.begin(p)
 	}
-	n := 0
+	var events []unix.EpollEvent
 	switch {
 	case len(in) > 0:
-		n = k.poll()
+		events = k.poll.poll()
 	case !dropped || k.queue.Head == nil:
-		n = k.wait()
+		events = k.poll.wait()
 	}
-	for i := range n {
-		e := &k.events[i]
+	for _, e := range events {
 		if p := k.waits[e.Fd]; p != nil && k.look(p, &k.ownBuf, e.Events) != balance.PeekIncomplete {
 			k.end(p)
 		}
@@ -169,46 +155,22 @@ func (k *peeker) left(p *balance.PendingConn) time.Duration {
 	return cmp.Or(k.peek.Timeout, defaultTimeout) - time.Duration(shm.Monotonic()-p.At)
 }
 
-// wait waits for events and returns their number; 0 after wakeLocked or at the deadline.
-func (k *peeker) wait() (n int) {
-	_ = k.rc.Read(func(fd uintptr) bool {
-		n, _ = unix.EpollWait(int(fd), k.events[:], 0)
-		return n > 0
-	})
-	return max(0, n)
-}
-
-// poll is wait without waiting.
-func (k *peeker) poll() (n int) {
-	_ = k.rc.Control(func(fd uintptr) { n, _ = unix.EpollWait(int(fd), k.events[:], 0) })
-	return max(0, n)
-}
-
 // begin starts to wait for a connection. If bytes came since the last look, epoll reports them.
 func (k *peeker) begin(p *balance.PendingConn) {
-	e := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | 1<<31, Fd: int32(p.FD)} // EPOLLET
 	k.queue.Push(p)
-	k.waits[e.Fd] = p
-	if k.control(unix.EPOLL_CTL_ADD, &e) != nil { // out of memory, or of fs.epoll.max_user_watches
+	k.waits[int32(p.FD)] = p
+	if k.poll.add(p.FD, unix.EPOLLIN|unix.EPOLLRDHUP|1<<31) != nil { // EPOLLET // out of memory, or of fs.epoll.max_user_watches
 		p.Peek = balance.PeekTooMany
 		k.end(p)
 	}
 }
 
-// end takes a connection off the epoll. Other processes will have it too, and epoll would go on to
-// report its events.
+// end takes a connection off the epoll.
 func (k *peeker) end(p *balance.PendingConn) {
 	k.queue.Remove(p)
 	delete(k.waits, int32(p.FD))
-	_ = k.control(unix.EPOLL_CTL_DEL, &unix.EpollEvent{Fd: int32(p.FD)})
+	k.poll.remove(p.FD)
 	k.ready = append(k.ready, p)
-}
-
-func (k *peeker) control(op int, e *unix.EpollEvent) (err error) {
-	if cerr := k.rc.Control(func(fd uintptr) { err = unix.EpollCtl(int(fd), op, int(e.Fd), e) }); cerr != nil {
-		return cerr
-	}
-	return err
 }
 
 // expire ends the wait of the connections whose time is over, or of all.

@@ -36,9 +36,12 @@ func (r *connRecord) TraceSpan() tracing.Span { return r.span }
 
 // wrap returns c in a wrapper that counts its end. The wrapper embeds the concrete type, so that it
 // keeps the methods that other packages look for (ReadFrom, CloseWrite, SyscallConn); NetConn
-// returns c.
-func wrap(c net.Conn, r connRecord) net.Conn {
+// returns c. from is the listener if the listener process hands its connections over, or nil.
+func wrap(c net.Conn, r connRecord, from *queuedListener) net.Conn {
 	w := wrapper(c, r)
+	if p, ok := w.(interface{ from(*queuedListener) }); ok && from != nil {
+		p.from(from)
+	}
 	r.conns.add(w, w.record())
 	return w
 }

@@ -1,11 +1,15 @@
 package listen
 
 import (
+	"io"
 	"net"
+	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -13,39 +17,141 @@ import (
 func wrapSocket(c net.Conn, r connRecord) countedConn {
 	switch c := c.(type) {
 	case *fdipc.Socket:
-		return &socketConn{Socket: c, connRecord: r}
+		w := &socketConn{Socket: c, connRecord: r}
+		w.parkable.conn, w.parkable.counted = c, &w.connRecord
+		return w
 	case *fdipc.UnixSocket:
-		return &unixSocketConn{UnixSocket: c, connRecord: r}
+		w := &unixSocketConn{UnixSocket: c, connRecord: r}
+		w.parkable.conn, w.parkable.counted = c, &w.connRecord
+		return w
 	}
 	return nil
+}
+
+type socketConn struct {
+	*fdipc.Socket
+	connRecord
+	parkable
+	once closeOnce
+}
+
+// Close closes the connection and counts its end.
+func (c *socketConn) Close() error { return c.parkable.close(&c.once) }
+
+// NetConn returns the connection without the counting. The connection stays here.
+func (c *socketConn) NetConn() net.Conn {
+	if c.staysFor("") != nil {
+		return goneConn{&c.parkable}
+	}
+	return c.Socket
+}
+
+// SyscallConn returns raw access. The connection stays here.
+func (c *socketConn) SyscallConn() (syscall.RawConn, error) {
+	if err := c.staysFor("raw-control"); err != nil {
+		return nil, err
+	}
+	return c.Socket.SyscallConn()
+}
+
+// File returns a duplicate of the descriptor, owned by the caller. The connection stays here.
+func (c *socketConn) File() (*os.File, error) {
+	if err := c.staysFor("file"); err != nil {
+		return nil, err
+	}
+	return c.Socket.File()
+}
+
+// ReadFrom writes what it reads from r, until its end.
+func (c *socketConn) ReadFrom(r io.Reader) (int64, error) {
+	if c.mode.Load() == hasLeft {
+		return 0, c.gone("write")
+	}
+	return c.Socket.ReadFrom(r)
+}
+
+// WriteTo writes what it reads from the connection to w, until the end. The connection stays here.
+func (c *socketConn) WriteTo(w io.Writer) (int64, error) {
+	if err := c.staysFor("read"); err != nil {
+		return 0, err
+	}
+	return c.Socket.WriteTo(w)
+}
+
+// CloseRead shuts the reading half down. The connection stays here.
+func (c *socketConn) CloseRead() error {
+	if err := c.staysFor("close"); err != nil {
+		return err
+	}
+	return c.Socket.CloseRead()
+}
+
+// CloseWrite shuts the writing half down. The connection stays here.
+func (c *socketConn) CloseWrite() error {
+	if err := c.staysFor("close"); err != nil {
+		return err
+	}
+	return c.Socket.CloseWrite()
 }
 
 type unixSocketConn struct {
 	*fdipc.UnixSocket
 	connRecord
+	parkable
 	once closeOnce
 }
 
 // Close closes the connection and counts its end.
-func (c *unixSocketConn) Close() error { return c.once.close(c.UnixSocket, &c.connRecord) }
+func (c *unixSocketConn) Close() error { return c.parkable.close(&c.once) }
 
-// NetConn returns the connection without the counting.
-func (c *unixSocketConn) NetConn() net.Conn { return c.UnixSocket }
-
-type socketConn struct {
-	*fdipc.Socket
-	connRecord
-	once closeOnce
+// NetConn returns the connection without the counting. The connection stays here.
+func (c *unixSocketConn) NetConn() net.Conn {
+	if c.staysFor("") != nil {
+		return goneConn{&c.parkable}
+	}
+	return c.UnixSocket
 }
 
-// Close closes the connection and counts its end.
-func (c *socketConn) Close() error { return c.once.close(c.Socket, &c.connRecord) }
+// SyscallConn returns raw access. The connection stays here.
+func (c *unixSocketConn) SyscallConn() (syscall.RawConn, error) {
+	if err := c.staysFor("raw-control"); err != nil {
+		return nil, err
+	}
+	return c.UnixSocket.SyscallConn()
+}
 
-// NetConn returns the connection without the counting.
-func (c *socketConn) NetConn() net.Conn { return c.Socket }
+// File returns a duplicate of the descriptor, owned by the caller. The connection stays here.
+func (c *unixSocketConn) File() (*os.File, error) {
+	if err := c.staysFor("file"); err != nil {
+		return nil, err
+	}
+	return c.UnixSocket.File()
+}
+
+// CloseWrite shuts the writing half down. The connection stays here.
+func (c *unixSocketConn) CloseWrite() error {
+	if err := c.staysFor("close"); err != nil {
+		return err
+	}
+	return c.UnixSocket.CloseWrite()
+}
+
+// ReadMsgUnix reads a message and its control data. The connection stays here.
+func (c *unixSocketConn) ReadMsgUnix(b, oob []byte) (n, oobn, flags int, addr *net.UnixAddr, err error) {
+	if err := c.staysFor("read"); err != nil {
+		return 0, 0, 0, nil, err
+	}
+	return c.UnixSocket.ReadMsgUnix(b, oob)
+}
 
 // TCPConn hands the connection out as package net's: see [netactor.TCPConn], which calls this one.
-func (c *socketConn) TCPConn() (*net.TCPConn, error) { return c.Socket.TCPConn() }
+// The connection stays here.
+func (c *socketConn) TCPConn() (*net.TCPConn, error) {
+	if err := c.staysFor("tcpconn"); err != nil {
+		return nil, err
+	}
+	return c.Socket.TCPConn()
+}
 
 // credentialsOf asks the kernel for a client's credentials. It returns nil if c is no Unix socket.
 func credentialsOf(c net.Conn) (who *fdipc.Credentials) {
@@ -68,4 +174,7 @@ func credentialsOf(c net.Conn) (who *fdipc.Credentials) {
 var (
 	_ tracing.TracedConn = (*socketConn)(nil)
 	_ tracing.TracedConn = (*unixSocketConn)(nil)
+
+	_ netactor.ParkableConn = (*socketConn)(nil)
+	_ netactor.ParkableConn = (*unixSocketConn)(nil)
 )

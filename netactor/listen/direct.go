@@ -162,7 +162,7 @@ func (l *directListener) wrap(c net.Conn) net.Conn {
 		r.span = accept.Serve()
 		accept.End()
 	}
-	return wrap(c, r)
+	return wrap(c, r, nil)
 }
 
 // Close closes this process's copy of the socket.

@@ -2,11 +2,14 @@ package listen
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
 	"log/slog"
 	"maps"
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
@@ -37,6 +40,9 @@ type Listeners struct {
 	cfg      Config
 	conns    *openConns
 	requests fdipc.Calls[pendingListen, openSocket] // to the master
+
+	returning *returningConns
+	parking   atomic.Bool // the worker drains: each connection between two requests goes back
 
 	mu              sync.Mutex
 	link            *fdipc.Conn           // to the listener process; nil if there is none
@@ -74,6 +80,7 @@ func New(cfg Config) *Listeners {
 		ordinals:        make(map[string]map[int]bool),
 		load:            netactor.None,
 	}
+	ls.returning = newReturningConns(ls)
 	ls.closes.send = func(number uint64) { ls.sendKind(cfg.Master, wire.KindClosed, number) }
 	return ls
 }
@@ -93,6 +100,23 @@ func (ls *Listeners) AddLink(c *fdipc.Conn) {
 	for _, r := range join {
 		r.join(c)
 	}
+	ls.returning.linked()
+	if ls.parking.Load() {
+		ls.Park()
+	}
+}
+
+// currentLink returns the link to the listener process; nil if there is none.
+func (ls *Listeners) currentLink() *fdipc.Conn {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return ls.link
+}
+
+// linked reports whether there is a link to the listener process that has not ended.
+func (ls *Listeners) linked() bool {
+	link := ls.currentLink()
+	return link != nil && isOpen(link)
 }
 
 // Report sets the load of this worker for LeastLoaded, in a unit that the caller chooses. The
@@ -118,6 +142,10 @@ func (ls *Listeners) HandleFrame(c *fdipc.Conn, f *fdipc.Frame) bool {
 	case wire.KindOffer:
 		ls.offerFrame(c, f)
 		return true
+	case wire.KindPark:
+		if c != ls.cfg.Master {
+			ls.passFrame(c, f)
+		}
 	case wire.KindReply:
 		if c == ls.cfg.Master {
 			c.ResolveOffers() // our copy of a socket that was sent with the request holds the port
@@ -166,6 +194,43 @@ func (ls *Listeners) offerFrame(c *fdipc.Conn, f *fdipc.Frame) {
 		ls.shortage.End(ls.cfg.Logger, faults.HandlesArrived)
 	}
 	l.push(c, f.Handles, f.Payload)
+}
+
+// passFrame passes parked connections on, from a listener process that ends to its successor.
+func (ls *Listeners) passFrame(c *fdipc.Conn, f *fdipc.Frame) {
+	if ls.currentLink() == c {
+		return // there is no link to the successor, or not yet
+	}
+	var all []*returningConn
+	for i, h := range f.Handles {
+		if at := 8 * i; at+8 <= len(f.Payload) && h.Claim() == nil {
+			all = append(all, &returningConn{handle: h, number: f.Target, until: int64(binary.LittleEndian.Uint64(f.Payload[at:])), not: c})
+		}
+	}
+	ls.returning.add(all...)
+}
+
+// Settled handles the outcome of a handle that was sent over a link; it is for
+// fdipc.Config.Resolved of every link. It returns false, and does nothing, for a handle that these
+// Listeners did not send.
+func (ls *Listeners) Settled(link *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) bool {
+	x, ok := h.Tag.(*returningConn)
+	if ok {
+		ls.returning.settled(link, x, o)
+	}
+	return ok
+}
+
+// Park makes the connections of closed listeners go back to the listener process between two
+// requests, now and later: see [netactor.ParkableConn]. It is for a worker that drains while others
+// take its place; call it each time that a listener is closed.
+func (ls *Listeners) Park() {
+	ls.parking.Store(true)
+	for _, c := range ls.conns.list() {
+		if p, ok := c.(interface{ leaveIfDraining() }); ok {
+			p.leaveIfDraining()
+		}
+	}
 }
 
 func (ls *Listeners) shutFrame(number uint64) {
@@ -302,7 +367,7 @@ func (ls *Listeners) Drain(ctx context.Context) error {
 		_, packets := s.(*packetSocket)
 		return !packets
 	})
-	return ls.conns.wait(ctx)
+	return errors.Join(ls.conns.wait(ctx), ls.returning.wait(ctx))
 }
 
 // Fail declares that the worker has failed and will be replaced. The worker does not report its
@@ -323,7 +388,10 @@ func (ls *Listeners) reportClosed(number uint64) {
 
 // Cut closes every open connection, and each that is accepted later, as the end of a process does.
 // It is for a worker that is a goroutine and has ended.
-func (ls *Listeners) Cut() { ls.conns.closeAll() }
+func (ls *Listeners) Cut() {
+	ls.conns.closeAll()
+	ls.returning.end()
+}
 
 // Close closes all listeners and packet sockets. It does not wait. A later Listen or ListenPacket
 // fails.

@@ -43,6 +43,12 @@ func (o *openConns) count() int {
 	return len(o.all)
 }
 
+func (o *openConns) list() []net.Conn {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Collect(maps.Values(o.all))
+}
+
 // closeAll closes all connections, and each that is added later.
 func (o *openConns) closeAll() {
 	o.mu.Lock()

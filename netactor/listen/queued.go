@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
@@ -23,6 +24,7 @@ type queuedListener struct {
 	address  net.Addr
 	reporter *reporter
 	kind     fdipc.HandleKind // of its connections
+	park     time.Duration    // as Request.Park
 	done     func()           // gives the ordinal back
 	wake     chan struct{}    // capacity 1: the queue is not empty
 	ended    chan struct{}    // closed by close
@@ -44,15 +46,8 @@ type offeredConn struct {
 func newQueuedListener(ls *Listeners, r wire.ListenReply, addr net.Addr, done func()) *queuedListener {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	kind := fdipc.HandleTCP
-	switch r.Network {
-	case "unix":
-		kind = fdipc.HandleUnix
-	case "unixpacket":
-		kind = fdipc.HandleUnixPacket
-	}
 	return &queuedListener{
-		kind: kind, ls: ls, number: r.Number, address: addr, reporter: ls.reporterLocked(r.Number), done: done,
+		kind: wire.ConnKind(r.Network), park: r.Park, ls: ls, number: r.Number, address: addr, reporter: ls.reporterLocked(r.Number), done: done,
 		wake: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 }
@@ -159,7 +154,7 @@ func (l *queuedListener) claim(o offeredConn) net.Conn {
 		r.reporter = l.reporter
 	}
 	o.claim.EndAt(o.h.ResolvedAt(), "", "") // the exact end of the hand-off
-	return wrap(c, r)
+	return wrap(c, r, l)
 }
 
 func (l *queuedListener) closedError(op string) error {
@@ -174,6 +169,16 @@ func (l *queuedListener) Close() error {
 		return l.closedError("close")
 	}
 	return nil
+}
+
+// isClosed reports whether l was closed.
+func (l *queuedListener) isClosed() bool {
+	select {
+	case <-l.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 func (l *queuedListener) closedByMaster() { l.close(false) }

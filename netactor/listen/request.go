@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
@@ -207,7 +208,11 @@ func (ls *Listeners) makeSocket(r wire.ListenReply, h *fdipc.Handle, done func()
 	}
 	switch {
 	case r.Policy.Dispatched():
-		s = newQueuedListener(ls, r, addr, done)
+		l := newQueuedListener(ls, r, addr, done)
+		if l.park > 0 {
+			time.AfterFunc(sweepEvery(l.park), l.parkSweep)
+		}
+		s = l
 	case h == nil:
 		return nil, errors.New("netactor: listen: reply without a socket")
 	case address.IsPacket(r.Network):

@@ -301,6 +301,8 @@ func (t *tableState) opened(number uint64, r wire.ListenReply) []effect {
 	r.Number, r.Name, r.Policy = number, s.req.Name, s.req.Policy
 	if !r.Policy.Dispatched() {
 		r.Options, r.Credentials = connOptions(s.req.Options), s.req.Credentials
+	} else {
+		r.Park = s.req.Parks()
 	}
 	s.addr = r
 	// The port that a request for port 0 got is an alias (N134, X10).

@@ -17,7 +17,7 @@ import (
 // waits, and is placed again as soon as a worker has room. So at most one worker has a connection,
 // and
 //
-//	accepted = claimed + reset + dropped + turned away + peeking + waiting + offered
+//	accepted + given back = claimed + reset + dropped + turned away + peeking + waiting + offered + parked + ended while parked
 //
 // at every moment, for each listener. For a worker at a listener
 //
@@ -26,7 +26,9 @@ import (
 //
 // Connections wait only when no worker has room. While one waits the listener accepts none, so the
 // queue is the kernel's backlog. If a policy looks at the first bytes, a connection is peeking
-// until it has them: it takes no worker's room, and none is kept for it.
+// until it has them: it takes no worker's room, and none is kept for it. A connection that a worker
+// has given back between two requests is parked until its client sends the next one: it is no
+// worker's load, and counts in the listener's total.
 type Balancer struct {
 	Workers   map[uint64]*WorkerState
 	listeners map[uint64]*ListenerState
@@ -254,6 +256,47 @@ func (b *Balancer) DropPeeking(p *PendingConn, reset bool) {
 	} else {
 		l.Counts.Dropped++
 	}
+}
+
+// Park adds a connection that a worker has given back.
+func (b *Balancer) Park(p *PendingConn, l *ListenerState) {
+	p.Listener = l
+	l.Counts.GivenBack++
+	l.Counts.Parked++
+	l.Load++
+}
+
+// Unpark undoes Park: the worker has the connection after all.
+func (b *Balancer) Unpark(p *PendingConn) {
+	p.Listener.Counts.GivenBack--
+	p.Listener.Counts.Parked--
+	p.Listener.Load--
+}
+
+// Resume ends the parking of p, whose client has sent something. It waits until it is placed.
+func (b *Balancer) Resume(p *PendingConn) {
+	p.Listener.Counts.Parked--
+	p.Listener.enqueue(p)
+}
+
+// ResumePeek is Resume for a connection that is to send more of its first bytes. It returns false,
+// and changes nothing, if limit connections are peeking already.
+func (b *Balancer) ResumePeek(p *PendingConn, limit int) bool {
+	l := p.Listener
+	if l.Counts.Peeking >= limit {
+		return false
+	}
+	l.Counts.Parked--
+	l.Counts.Peeking++
+	return true
+}
+
+// DropParked removes a parked connection, which the caller closes or has passed on. ended is the
+// count, of p.Listener's, of why.
+func (b *Balancer) DropParked(p *PendingConn, ended *uint64) {
+	p.Listener.Counts.Parked--
+	p.Listener.Load--
+	*ended++
 }
 
 // Place offers the first waiting connection to a worker, p.OfferedTo. It returns nil if no

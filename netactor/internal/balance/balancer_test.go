@@ -599,7 +599,8 @@ type model struct {
 }
 
 type modelConn struct {
-	state string // waiting, offered, claimed, reset, dropped
+	state string // waiting, offered, claimed, reset, dropped; parked, left
+	given bool   // by a worker, and not accepted
 	at    uint64
 	t     *PendingConn
 }
@@ -619,6 +620,7 @@ func (m *model) count(state string, at uint64) (n int) {
 func FuzzBalancer(f *testing.F) {
 	f.Add(uint8(0), []byte{0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 0x10, 0x21, 0x32, 0x43})
 	f.Add(uint8(1), []byte{0, 0x40, 0, 0x41, 0, 1, 0x11, 2, 0x50, 0, 0x60, 3, 0x12})
+	f.Add(uint8(1), []byte{0, 9, 9, 0, 0x8f, 0x8f, 0xcf, 3, 0x9f, 0xef, 0xcf, 4, 11})
 	f.Add(uint8(2), []byte("accept, claim, refuse, die and come back"))
 	f.Fuzz(func(t *testing.T, p uint8, events []byte) {
 		events = events[:min(len(events), 400)] // the model is quadratic
@@ -718,8 +720,29 @@ func FuzzBalancer(f *testing.F) {
 				now = now.Add(time.Duration(n) * 20 * time.Millisecond)
 				b.EndSuspensions(now)
 			case 15:
-				if tk := b.DropWaiting(l); tk != nil {
-					byTicket[tk].state = "dropped"
+				var parked *modelConn
+				for _, c := range m.conns {
+					if c.state == "parked" {
+						parked = c
+					}
+				}
+				switch {
+				case n < 8:
+					if tk := b.DropWaiting(l); tk != nil {
+						byTicket[tk].state = "dropped"
+					}
+				case n < 12: // a worker gives one back
+					c := &modelConn{state: "parked", given: true, t: &PendingConn{FD: -1}}
+					byTicket[c.t] = c
+					m.conns = append(m.conns, c)
+					b.Park(c.t, l)
+				case parked == nil:
+				case n < 14: // its client sends something
+					parked.state = "waiting"
+					b.Resume(parked.t)
+				default: // its client leaves
+					parked.state = "left"
+					b.DropParked(parked.t, &l.Counts.ParkedLeft)
 				}
 			}
 			place()
@@ -731,12 +754,16 @@ func FuzzBalancer(f *testing.F) {
 func check(t *testing.T, b *Balancer, l *ListenerState, m *model, limits netactor.Limits) {
 	t.Helper()
 	c := l.Counts
-	if !c.Balanced() || int(c.Accepted) != len(m.conns) || c.Waiting != m.count("waiting", 0) ||
+	given := 0
+	for _, conn := range m.conns {
+		given += delta(false, conn.given)
+	}
+	if !c.Balanced() || int(c.Accepted) != len(m.conns)-given || int(c.GivenBack) != given || c.Parked != m.count("parked", 0) || c.Waiting != m.count("waiting", 0) ||
 		c.Offered != m.count("offered", 0) || int(c.Claimed) != m.count("claimed", 0) ||
 		int(c.Reset) != m.count("reset", 0) || int(c.Dropped) != m.count("dropped", 0) {
 		t.Fatalf("counts %+v do not fit the model", c)
 	}
-	room, load := 0, c.Waiting
+	room, load := 0, c.Waiting+c.Parked
 	taking, able, sated := 0, 0, 0
 	for id, s := range l.Members {
 		taking += delta(false, s.joined)

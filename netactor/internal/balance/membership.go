@@ -61,6 +61,9 @@ func (m *Membership) finishedByWorker() (n uint64, ok bool) {
 	return m.finishedBefore + n, ok
 }
 
+// Joined reports whether the worker takes part.
+func (m *Membership) Joined() bool { return m.joined }
+
 // load returns how many connections of the listener the worker has: offered, or claimed and open. A
 // connection may be closed before its claim is known, so neither part alone is exact; the sum is. A
 // dead worker has only its offers.

@@ -16,13 +16,17 @@ type PendingConn struct {
 	Keyed      bool
 
 	// The next fields are used by Dispatcher alone, but for Peer, which policies use, and Local.
-	Peer   netip.AddrPort
-	Local  netip.AddrPort // for a KeyFunc
-	Peek   PeekState
-	FD     int // of Handle while the connection is here; -1 if there is none
-	Handle *fdipc.Handle
-	Via    *fdipc.Conn // the link over which it is offered
-	Trace  any         // its spans; nil if tracing is off
+	Peer  netip.AddrPort
+	Local netip.AddrPort // for a KeyFunc
+	Peek  PeekState
+	Until int64 // if it is parked: when it has been idle for too long, by shm.Monotonic; 0 is never
+
+	Passing bool // it is on its way to the successor of this process, by a worker
+	Passes  int  // how often it was sent on this way
+	FD      int  // of Handle while the connection is here; -1 if there is none
+	Handle  *fdipc.Handle
+	Via     *fdipc.Conn // the link over which it is offered
+	Trace   any         // its spans; nil if tracing is off
 }
 
 // endOffer ends an offer, whatever its outcome, and returns its membership.
@@ -48,6 +52,9 @@ func (q *ConnList) Push(p *PendingConn) {
 	}
 	q.tail = p
 }
+
+// Next returns the connection behind p in its list, or nil.
+func (p *PendingConn) Next() *PendingConn { return p.next }
 
 // Remove takes p out of the list.
 func (q *ConnList) Remove(p *PendingConn) {

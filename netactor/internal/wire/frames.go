@@ -30,13 +30,27 @@ const (
 	KindGiveUp   fdipc.Kind = 0x4f // W→M  a request is no longer wanted; the worker ignores its reply
 	KindLoad     fdipc.Kind = 0x60 // W→L  the worker's load, for LeastLoaded. Payload: 8 bytes
 	KindCounters fdipc.Kind = 0x61 // W→L  the worker's page of counters for the listener. Handle: a memfd, see shm.SharedCounters. L→W  the page is enough, send no Done frames
+	KindPark     fdipc.Kind = 0x62 // W→L  connections between two requests, to be parked. Handles: the connections. Payload: 8 bytes for each, when it has been idle for too long (CLOCK_MONOTONIC, ns); 0 is never. L→W  the same: pass them on to the listener process that has taken my place
 )
 
 // Reasons of a refusal, for Handle.Refuse of fdipc. Reasons below 16 are those of fdipc.
 const (
-	ReasonClosed uint8 = 16 + iota // the worker has closed that listener, or never had it
-	ReasonFull                     // the worker's queue is full
+	ReasonClosed  uint8 = 16 + iota // the worker has closed that listener, or never had it
+	ReasonFull                      // the worker's queue is full
+	ReasonRetired                   // of connections to be parked: another listener process takes over, and soon has a link to the worker
+	ReasonNotOpen                   // likewise: the listener is not open here, or not yet
 )
+
+// ConnKind returns the kind of the connections of a listener's network.
+func ConnKind(network string) fdipc.HandleKind {
+	switch network {
+	case "unix":
+		return fdipc.HandleUnix
+	case "unixpacket":
+		return fdipc.HandleUnixPacket
+	}
+	return fdipc.HandleTCP
+}
 
 // PauseRefuses is the payload of a Pause until whose end clients are refused. Without it they wait
 // in the backlog.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/internal/address"
@@ -19,6 +20,7 @@ type ListenReply struct {
 	Network string          // of the socket: tcp, udp, unix, unixpacket or unixgram
 	Address string          // of the socket, as getsockname has it; a Unix path as asked
 	Policy  netactor.Policy `json:",omitzero"`
+	Park    time.Duration   `json:",omitzero"` // as Request.Park
 	Paused  bool            `json:",omitzero"` // the worker must not accept for now, if it accepts for itself
 
 	Options     netactor.SocketOptions `json:",omitzero"` // of connections, if the worker accepts for itself

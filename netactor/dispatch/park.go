@@ -1,0 +1,119 @@
+package dispatch
+
+import (
+	"encoding/binary"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/balance"
+	"github.com/coppice-go/coppice/netactor/internal/wire"
+)
+
+// parkFrame parks the connections that a worker gives back between two requests. It leaves what it
+// does not take, and returns the reason for which that is to be refused.
+func (d *Dispatcher) parkFrame(from netactor.Worker, f *fdipc.Frame) (reason uint8) {
+	lot := d.parkingLot()
+	d.mu.Lock()
+	a := d.acceptors[f.Target]
+	reason = wire.ReasonNotOpen
+	if d.retired {
+		reason = wire.ReasonRetired
+	}
+	d.mu.Unlock()
+	if a == nil || lot == nil {
+		return reason
+	}
+	for i, h := range f.Handles {
+		if h.Kind() != wire.ConnKind(a.network) {
+			h.Refuse(wire.ReasonClosed)
+			continue
+		}
+		p := &balance.PendingConn{Handle: h}
+		if at := 8 * i; at+8 <= len(f.Payload) {
+			p.Until = max(0, int64(binary.LittleEndian.Uint64(f.Payload[at:])))
+		}
+		d.mu.Lock()
+		over := a.idleClosed
+		if !over {
+			d.balancer.Park(p, a.listener) // from now on the listener has a connection here
+			d.statsChangedLocked()
+		}
+		d.mu.Unlock()
+		if over {
+			break
+		}
+		if h.Claim() != nil {
+			d.unpark(p)
+			continue
+		}
+		p.FD = h.FD()
+		p.Peer, p.Local = askAccepted(h, p.FD, a.network)
+		h.Tag, h.Trace = p, fdipc.TraceContext{}
+		lot.add(&parkedConn{PendingConn: p, acceptor: a, giver: from.ID})
+	}
+	return reason
+}
+
+// parkingLot returns the lot, which is made at the first use; nil if there is none.
+func (d *Dispatcher) parkingLot() *parkingLot {
+	d.mu.Lock()
+	lot, closed := d.lot, d.closed
+	d.mu.Unlock()
+	if lot != nil || closed {
+		return lot
+	}
+	lot, err := newParkingLot(d)
+	if err != nil {
+		d.logs.Warn("connections cannot be parked", "err", err)
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.lot == nil && !d.closed {
+		d.lot = lot
+		d.waiters.Go(lot.run) // ends with Close
+		return lot
+	}
+	lot.poll.close()
+	return d.lot
+}
+
+// maxPasses is how often a connection is sent to be passed on.
+const maxPasses = 8
+
+// passed handles the outcome of a parked connection that was sent to a worker to be passed on.
+func (d *Dispatcher) passed(p *balance.PendingConn, o fdipc.Outcome) {
+	p.Passing = false
+	d.mu.Lock()
+	a, lot := d.acceptors[p.Listener.Number], d.lot
+	d.mu.Unlock()
+	switch {
+	case o == fdipc.Claimed:
+		d.dropParked(p, &p.Listener.Counts.Passed)
+	case p.Passes < maxPasses && a != nil:
+		lot.add(&parkedConn{PendingConn: p, acceptor: a}) // passes it on again
+	default:
+		d.dropParked(p, &p.Listener.Counts.Dropped)
+	}
+}
+
+// dropParked counts the end of a parked connection, and closes it if it is still here.
+func (d *Dispatcher) dropParked(p *balance.PendingConn, why *uint64) {
+	var acts actions
+	d.mu.Lock()
+	d.balancer.DropParked(p, why)
+	d.updateListenerLocked(&acts, p.Listener)
+	d.mu.Unlock()
+	_ = p.Handle.Close() // has no effect on one that was passed on
+	d.run(&acts)
+}
+
+// unpark undoes balancer.Park for a connection that its worker has taken back.
+func (d *Dispatcher) unpark(p *balance.PendingConn) {
+	var acts actions
+	d.mu.Lock()
+	d.balancer.Unpark(p)
+	d.updateListenerLocked(&acts, p.Listener)
+	d.mu.Unlock()
+	d.run(&acts)
+}

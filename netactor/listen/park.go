@@ -1,0 +1,283 @@
+package listen
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coppice-go/coppice/fdipc"
+	"github.com/coppice-go/coppice/netactor"
+	"github.com/coppice-go/coppice/netactor/internal/shm"
+)
+
+// parkable is the part of a handed-over connection that lets it go back to the listener process
+// between two requests: see [netactor.ParkableConn]. It leaves from within a Read for the next
+// request. Another goroutine interrupts that Read by a deadline in the past: the Read then returns
+// bytes or the deadline's error, never both.
+type parkable struct {
+	conn     net.Conn // a *fdipc.Socket, or a *fdipc.UnixSocket
+	counted  *connRecord
+	listener *queuedListener
+
+	mode atomic.Uint32 // staysHere and the like; changed under mu
+	room atomic.Int64  // the room for the first Read: its buffer's capacity; 0 before it
+
+	mu      sync.Mutex
+	stays   bool
+	idle    bool // all that was read is answered
+	ripe    bool // idle, and in a Read into an empty buffer
+	leaving bool // it is to go as soon as it is ripe
+	closed  bool
+	until   time.Time // the read deadline that the server has set
+	since   int64     // when it became idle, by shm.Monotonic; 0 if park is no duration
+}
+
+// Modes of a parkable.
+const (
+	staysHere uint32 = iota // the server does not take part, or the connection stays
+	mayLeave
+	hasLeft
+)
+
+// Idle is that of [netactor.ParkableConn].
+func (p *parkable) Idle() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	park := p.listener.park
+	if p.stays || park == netactor.ParkNever || p.mode.Load() == hasLeft {
+		return
+	}
+	p.mode.Store(mayLeave)
+	p.idle = true
+	switch {
+	case p.mustLeave(), park == netactor.ParkAtOnce && p.room.Load() > 0 && p.listener.ls.linked():
+		p.leaving = true // the next Read says so
+	case park > 0:
+		p.since = shm.Monotonic()
+	}
+}
+
+// mustLeave reports whether the worker drains, so that the connection is to go between two
+// requests.
+func (p *parkable) mustLeave() bool {
+	return p.listener.ls.parking.Load() && p.listener.isClosed() && p.listener.ls.linked()
+}
+
+// Parks is that of [netactor.ParkableConn].
+func (p *parkable) Parks() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.stays && p.listener.park != netactor.ParkNever && p.listener.ls.linked()
+}
+
+// Stay is that of [netactor.ParkableConn].
+func (p *parkable) Stay() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stays = true
+	if p.mode.Load() != hasLeft {
+		p.mode.Store(staysHere)
+		p.restoreDeadline()
+		p.idle, p.ripe, p.leaving = false, false, false
+	}
+}
+
+// leaveIfDraining makes the connection go between two requests, now or after its answer, if the
+// worker drains.
+func (p *parkable) leaveIfDraining() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mustLeave() {
+		p.leaveLocked()
+	}
+}
+
+// leaveIfIdle makes a connection of l go that has waited for its next request since before t, by
+// shm.Monotonic.
+func (p *parkable) leaveIfIdle(l *queuedListener, t int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.listener == l && p.ripe && p.since != 0 && p.since < t {
+		p.leaveLocked()
+	}
+}
+
+func (p *parkable) leaveLocked() {
+	if p.mode.Load() == hasLeft {
+		return
+	}
+	p.leaving = true
+	if p.ripe {
+		_ = p.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// restoreDeadline undoes what leave has set.
+func (p *parkable) restoreDeadline() {
+	if p.ripe && p.leaving {
+		_ = p.conn.SetReadDeadline(p.until)
+	}
+}
+
+// Read reads what there is, and waits if there is nothing.
+func (p *parkable) Read(b []byte) (int, error) {
+	if p.room.Load() == 0 {
+		p.room.Store(int64(cap(b)))
+	}
+	switch p.mode.Load() {
+	case staysHere:
+		return p.conn.Read(b)
+	case hasLeft:
+		return 0, p.gone("read")
+	}
+	p.mu.Lock()
+	p.ripe = p.idle && int64(cap(b)) >= p.room.Load()
+	left := p.ripe && p.leaving && p.giveBack()
+	p.mu.Unlock()
+	if !left {
+		n, err := p.conn.Read(b)
+		if left = p.endRead(n, err); !left {
+			return n, err
+		}
+	}
+	p.counted.span.End() // without the lock: it may run code of the user's
+	return 0, p.gone("read")
+}
+
+// endRead takes the result of a Read, and reports whether the connection has left.
+func (p *parkable) endRead(n int, err error) (left bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n == 0 && p.ripe && p.leaving && errors.Is(err, os.ErrDeadlineExceeded) && p.giveBack() {
+		return true
+	}
+	p.restoreDeadline() // bytes came in the moment in which it was to leave
+	p.ripe = false
+	if n > 0 {
+		p.idle, p.leaving = false, p.leaving && p.mustLeave()
+	}
+	return false
+}
+
+// giveBack has the connection sent to the listener process. It returns false if it is closed.
+func (p *parkable) giveBack() bool {
+	if p.closed {
+		return false
+	}
+	h, err := fdipc.HandleOf(p.conn)
+	if err != nil {
+		return false
+	}
+	p.mode.Store(hasLeft)
+	_ = p.conn.SetDeadline(time.Time{}) // within one process the connection itself is handed over
+	var until int64
+	if !p.until.IsZero() {
+		until = max(1, shm.Monotonic()+int64(time.Until(p.until)))
+	}
+	p.counted.beforeClose()
+	p.listener.ls.returning.add(&returningConn{handle: h, number: p.listener.number, until: until, record: p.counted})
+	return true
+}
+
+// Write writes all of b, and waits while there is no room.
+func (p *parkable) Write(b []byte) (int, error) {
+	if p.mode.Load() == hasLeft {
+		return 0, p.gone("write")
+	}
+	return p.conn.Write(b)
+}
+
+// SetDeadline sets the read and write deadlines.
+func (p *parkable) SetDeadline(t time.Time) error {
+	return errors.Join(p.SetReadDeadline(t), p.SetWriteDeadline(t))
+}
+
+// SetReadDeadline sets the deadline of Read.
+func (p *parkable) SetReadDeadline(t time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.until = t
+	if p.ripe && p.leaving || p.mode.Load() == hasLeft {
+		return nil // Read is about to return
+	}
+	return p.conn.SetReadDeadline(t)
+}
+
+// SetWriteDeadline sets the deadline of Write.
+func (p *parkable) SetWriteDeadline(t time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mode.Load() == hasLeft {
+		return nil
+	}
+	return p.conn.SetWriteDeadline(t)
+}
+
+// staysFor makes the connection stay, for a call of that name that this file does not follow. It
+// returns an error if it has left.
+func (p *parkable) staysFor(op string) error {
+	p.Stay()
+	if p.mode.Load() == hasLeft {
+		return p.gone(op)
+	}
+	return nil
+}
+
+// close is Close of the connection, whose close is once.
+func (p *parkable) close(once *closeOnce) error {
+	p.mu.Lock()
+	left := p.mode.Load() == hasLeft
+	p.closed = true
+	p.mu.Unlock()
+	if left {
+		return nil // it is the listener process's
+	}
+	return once.close(p.conn, p.counted)
+}
+
+// gone returns the error of a call after the connection has left. Package http takes an error of
+// Read that is no *net.OpError of op read for a bad request, and would answer it.
+func (p *parkable) gone(op string) error {
+	return &net.OpError{Op: op, Net: p.conn.LocalAddr().Network(), Source: p.conn.LocalAddr(), Addr: p.conn.RemoteAddr(), Err: netactor.ErrParked}
+}
+
+// goneConn is a connection that has left, for code that asks for the one below.
+type goneConn struct{ *parkable }
+
+// Close has no effect: the connection is the listener process's.
+func (goneConn) Close() error { return nil }
+
+// LocalAddr returns the address that the client connected to.
+func (c goneConn) LocalAddr() net.Addr { return c.conn.LocalAddr() }
+
+// RemoteAddr returns the client's address.
+func (c goneConn) RemoteAddr() net.Addr { return c.conn.RemoteAddr() }
+
+// from says which listener accepted the connection. It is called once, before any other method.
+func (p *parkable) from(l *queuedListener) { p.listener = l }
+
+// parkSweep makes the connections leave that have been idle for long enough, and calls itself again
+// while the listener is open.
+func (l *queuedListener) parkSweep() {
+	if l.isClosed() {
+		return
+	}
+	if l.ls.linked() {
+		before := shm.Monotonic() - int64(l.park)
+		for _, c := range l.ls.conns.list() {
+			if p, ok := c.(interface{ leaveIfIdle(*queuedListener, int64) }); ok {
+				p.leaveIfIdle(l, before)
+			}
+		}
+	}
+	time.AfterFunc(sweepEvery(l.park), l.parkSweep) // ends when the listener has ended
+}
+
+// sweepEvery returns how often idle connections are looked for: a part of park, so that they leave
+// not much later.
+func sweepEvery(park time.Duration) time.Duration {
+	return min(max(park/4, netactor.MinPark/2), time.Second)
+}
