@@ -148,13 +148,13 @@ func (h *children) setListener(ctx context.Context, l *poolWorker) {
 	h.listener, h.newest = l, l.hello.ID
 	var workers []*poolWorker
 	for _, w := range h.byID {
-		if w.placed && !w.askedStop.Load() { // a worker that drains takes no more
+		if w.placed { // one that drains gives connections back
 			workers = append(workers, w)
 		}
 	}
 	h.mu.Unlock()
 	for _, w := range workers {
-		if err := h.linkPair(ctx, l, w); err != nil {
+		if err := h.linkPair(ctx, l, w); err != nil && !w.askedStop.Load() {
 			h.log.Error("a worker has no link to the listener process, which is replaced", "name", w.name(), "err", err)
 			l.killFor(KilledNoLink) // it would never choose this worker
 			break

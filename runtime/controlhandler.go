@@ -306,6 +306,8 @@ type listenerCounts struct {
 	Dropped    uint64  `json:"dropped"`
 	Errors     uint64  `json:"errors"` // of accept
 	Exhausted  uint64  `json:"exhausted"`
+	GivenBack  uint64  `json:"given_back"`
+	Parked     int     `json:"parked"`
 	Waiting    int     `json:"waiting"`
 	Offered    int     `json:"offered"`
 	QueueAge   float64 `json:"queue_age_seconds"`
@@ -335,7 +337,7 @@ func (c *controlHandler) listenerRows() []listenerRow {
 			n := s.Counts
 			row.Counts = &listenerCounts{
 				Accepted: n.Accepted, Claimed: n.Claimed, TurnedAway: n.TurnedAway(), Reset: n.Reset, Dropped: n.Dropped,
-				Errors: n.Errors, Exhausted: n.Exhausted, Waiting: n.Waiting, Offered: n.Offered, QueueAge: s.QueueAge.Seconds(),
+				Errors: n.Errors, Exhausted: n.Exhausted, GivenBack: n.GivenBack, Parked: n.Parked, Waiting: n.Waiting, Offered: n.Offered, QueueAge: s.QueueAge.Seconds(),
 			}
 			for _, w := range s.Workers {
 				row.Workers = append(row.Workers, listenerWorker{

@@ -6,6 +6,7 @@ import (
 	"net"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
@@ -43,6 +44,16 @@ type ListenerSpec struct {
 	// the first bytes, a PROXY header.
 	Peek Peek
 
+	// Park is when a connection between two requests goes back to the listener process, to be
+	// offered anew when its client sends the next request: 0 = when its worker drains because others
+	// take its place, so that a reload closes no idle connection; a duration, of at least 10 ms =
+	// also when it has been idle for so long; [ParkAtOnce] = after each answer; [ParkNever] = never.
+	// A parked connection outlives a crash of the worker that had it, and its next request goes to
+	// whichever worker Policy chooses: so requests are balanced, not connections. But a crash of the
+	// listener process closes those that are parked. It needs [Worker.Serve] with an *http.Server,
+	// or a server that takes part by [ParkableConn]; connections over TLS and HTTP/2 stay.
+	Park time.Duration
+
 	// Credentials reads the process, user and group of each client of a Unix socket when it is
 	// accepted; in the worker [PeerCredentials] returns them.
 	Credentials bool
@@ -53,6 +64,16 @@ type ListenerSpec struct {
 	// of the ListenerSpec is opened, and must not block.
 	Hooks ListenerHooks
 }
+
+// Values of ListenerSpec.Park that are no duration.
+const (
+	ParkAtOnce = netactor.ParkAtOnce
+	ParkNever  = netactor.ParkNever
+)
+
+// ParkableConn is a connection that a server other than http's gives back between two requests, by
+// its methods Idle and Stay; see [netactor.ParkableConn].
+type ParkableConn = netactor.ParkableConn
 
 // ListenRules limit what the workers of a pool may ask the master to listen on, besides the
 // listeners of the tree. Its fields:
@@ -235,7 +256,7 @@ func (l ListenerSpec) packet() bool {
 func (l ListenerSpec) request() netactor.Request {
 	return netactor.Request{
 		Name: l.Name, Network: l.Network, Address: l.Address, FD: l.FD,
-		Policy: l.Policy, Peek: l.Peek, Backlog: l.Backlog, Mode: l.Mode, Credentials: l.Credentials, Options: l.Options, Limits: l.Limits,
+		Policy: l.Policy, Peek: l.Peek, Backlog: l.Backlog, Mode: l.Mode, Credentials: l.Credentials, Park: l.Park, Options: l.Options, Limits: l.Limits,
 	}
 }
 

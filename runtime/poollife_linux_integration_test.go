@@ -388,7 +388,7 @@ func testScaleAgain(t *testing.T) {
 func TestDrainInReload(t *testing.T) { inBoth(t, testDrainInReload) }
 
 func testDrainInReload(t *testing.T) {
-	setOrder("serve")
+	setOrder("serve, park never")
 	p := startTree(t, "reloads, drains two")
 	events := p.Events(coppice.FromNow)
 	web := func(k coppice.EventKind) func(coppice.Event) bool { // and not the listener process

@@ -65,11 +65,14 @@ func obedient(ctx context.Context, w *coppice.Worker) error {
 		<-ctx.Done()
 		return nil
 	}
-	addr := "127.0.0.1:0"
+	addr, park := "127.0.0.1:0", time.Duration(0)
+	if what == "serve, park never" {
+		park = coppice.ParkNever
+	}
 	if what == "other socket" {
 		addr = "127.0.0.2:0"
 	}
-	ln, err := w.Listen("tcp", addr)
+	ln, err := w.ListenSpec(ctx, coppice.ListenerSpec{Network: "tcp", Address: addr, Park: park})
 	if err != nil {
 		return err
 	}

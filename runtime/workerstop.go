@@ -51,16 +51,18 @@ func (w *workerStop) Stop() { w.stopWithin(w.drain) }
 
 // stopWithin is Stop for a worker that has no more than drain for its drain.
 func (w *workerStop) stopWithin(drain time.Duration) {
-	w.requestStop(drain, drain/childproto.IdleShare)
+	w.requestStop(childproto.StopRequest{Drain: drain, Idle: drain / childproto.IdleShare})
 }
 
 // retire asks the worker to drain and end when another has taken its place.
-func (w *workerStop) retire() { w.requestStop(w.drain, w.drain) }
+func (w *workerStop) retire() {
+	w.requestStop(childproto.StopRequest{Drain: w.drain, Idle: w.drain, Park: true})
+}
 
-// requestStop asks the worker to drain and end, and to close connections without a request after
-// idle. A further call can only hurry it.
-func (w *workerStop) requestStop(drain, idle time.Duration) {
-	err := w.conn.TrySend(childproto.NewFrame(childproto.FrameStop, childproto.StopRequest{Drain: drain, Idle: idle}))
+// requestStop asks the worker to drain and end. A further call can only hurry it.
+func (w *workerStop) requestStop(r childproto.StopRequest) {
+	err := w.conn.TrySend(childproto.NewFrame(childproto.FrameStop, r))
+	drain := r.Drain
 	if w.askedStop.Swap(true) {
 		if drain < w.drain {
 			w.unlessEnded(drain, w.endDrain)

@@ -109,7 +109,7 @@ function drawListener(row, l) {
   put(row.rate, rate(h.rate?.at(-1)));
   if (h.rate) drawSpark(row.spark, h.rate, 60);
   put(row.claimed, count(c?.claimed));
-  put(row.waiting, c ? c.waiting + (c.queue_age_seconds > 0.1 ? ` (${span(c.queue_age_seconds)})` : '') : '');
+  put(row.waiting, c ? c.waiting + (c.queue_age_seconds > 0.1 ? ` (${span(c.queue_age_seconds)})` : '') + (c.parked ? ` + ${c.parked} parked` : '') : '');
   put(row.lost, c ? count(c.turned_away + c.reset + c.dropped + c.errors) : '');
   const even = c && balance(row, l.workers);
   row.meter.hidden = even == null;

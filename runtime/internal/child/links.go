@@ -84,6 +84,11 @@ func (s *Session) LinkConfig(to childproto.Sibling) fdipc.Config {
 		Credits: netactor.LinkCredits,
 		Closed:  func(conn *fdipc.Conn, err error) { s.linkEnded(to, conn, err) },
 	}
+	cfg.Resolved = func(conn *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
+		if !s.settled(conn, h, o) && o != fdipc.Claimed {
+			_ = h.Close() // it was not sent by dispatcher or netListeners
+		}
+	}
 	if s.dispatcher == nil { // a worker: to is the listener process
 		cfg.NoFiles = func(conn *fdipc.Conn, f *fdipc.Frame) { s.netListeners.HandlesLost(conn, f) }
 		cfg.Handler = func(conn *fdipc.Conn, f *fdipc.Frame) {
@@ -98,12 +103,16 @@ func (s *Session) LinkConfig(to childproto.Sibling) fdipc.Config {
 			f.Refuse(fdipc.ReasonUnknown)
 		}
 	}
-	cfg.Resolved = func(conn *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) {
-		if !s.dispatcher.Settled(conn, h, o) && o != fdipc.Claimed {
-			_ = h.Close() // the dispatcher did not offer it
-		}
-	}
 	return cfg
+}
+
+// settled handles the outcome of a handle that was sent over a link; it returns false if neither
+// dispatcher nor netListeners sent it.
+func (s *Session) settled(conn *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome) bool {
+	if s.dispatcher != nil {
+		return s.dispatcher.Settled(conn, h, o)
+	}
+	return s.netListeners.Settled(conn, h, o)
 }
 
 // linkEnded handles the end of a link. Unless one of the two children closed it, the other child

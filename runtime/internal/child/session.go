@@ -78,6 +78,7 @@ type Session struct {
 	endIdleGrace context.CancelFunc
 	idleLimit    context.Context // ends when the last idle connections are closed, at the latest with drain
 	endIdleLimit context.CancelFunc
+	parks        atomic.Bool  // the drain gives connections between two requests back: other workers go on
 	forced       atomic.Int64 // connections cut at a deadline
 	spare        spareSlot
 	ready        func() error
@@ -157,7 +158,12 @@ func (s *Session) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 	case s.system == nil: // unfit: no frame is for this child
 		f.Refuse(fdipc.ReasonClosed)
 	case f.Kind == childproto.FrameStop:
-		err = childproto.Handle(f, func(r childproto.StopRequest) { s.beginDrain(errStopRequested, r.Drain, r.Idle) })
+		err = childproto.Handle(f, func(r childproto.StopRequest) {
+			if r.Park {
+				s.parks.Store(true)
+			}
+			s.beginDrain(errStopRequested, r.Drain, r.Idle)
+		})
 	case f.Kind == childproto.FrameLink:
 		err = s.link(f)
 	case f.Kind == childproto.FrameWorkerGone:

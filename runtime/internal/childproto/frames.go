@@ -135,6 +135,7 @@ type StopAccepting struct {
 type StopRequest struct {
 	Drain time.Duration // until DrainContext ends
 	Idle  time.Duration // until connections without a request are closed
+	Park  bool          `json:",omitempty"` // connections between two requests go back to the listener process: other workers go on
 }
 
 // ExitNotice is why a child ends, as the child says.

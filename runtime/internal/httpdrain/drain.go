@@ -27,6 +27,7 @@ type Drain struct {
 	count    func(n int) // counts requests
 	goaway   goaway
 	draining atomic.Bool
+	parking  atomic.Bool // a movable connection goes on elsewhere: its client need not be told
 
 	mu    sync.Mutex
 	conns map[net.Conn]http.ConnState // HTTP/1, and connections whose protocol is not known yet
@@ -157,13 +158,27 @@ func (d *Drain) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		}
 	}
 	defer d.count(1) // also when the handler panics
-	if !d.draining.Load() {
+	if !d.draining.Load() || d.parking.Load() && parks(r) {
 		d.inner.ServeHTTP(rw, r)
 		return
 	}
 	rw, last := closing(rw)
 	d.inner.ServeHTTP(rw, r)
 	last.mark() // for a handler that has written nothing
+}
+
+// movable is a connection that can go on elsewhere between two requests: see
+// netactor.ParkableConn.
+type movable interface {
+	Idle()
+	Parks() bool
+	Stay()
+}
+
+// parks reports whether the connection of r can go on elsewhere.
+func parks(r *http.Request) bool {
+	c, ok := r.Context().Value(connKey{}).(movable)
+	return ok && c.Parks() && r.ProtoMajor < 2
 }
 
 // note handles a connection's change of state, on the connection's goroutine.
@@ -175,17 +190,25 @@ func (d *Drain) note(c net.Conn, st http.ConnState) {
 	case http.StateNew, http.StateActive, http.StateIdle:
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if _, known := d.conns[c]; known || st == http.StateNew { // else it is HTTP/2
+	_, known := d.conns[c]
+	known = known || st == http.StateNew // else it is HTTP/2
+	if known {
 		d.conns[c] = st
 		if d.over && st == http.StateIdle {
 			d.force(1)
 		}
 	}
+	d.mu.Unlock()
+	if p, ok := c.(movable); ok && known && st != http.StateActive {
+		p.Idle()
+	}
 }
 
 // forget takes a connection out: it ended, was hijacked, or is HTTP/2.
 func (d *Drain) forget(c net.Conn) {
+	if p, ok := c.(movable); ok {
+		p.Stay()
+	}
 	d.mu.Lock()
 	delete(d.conns, c)
 	none := len(d.conns) == 0
@@ -212,8 +235,10 @@ func (d *Drain) Handler() http.Handler { return d.inner }
 func (d *Drain) Begun() bool { return d.draining.Load() }
 
 // Begin makes every further response ask its client to open another connection, and sends GOAWAY on
-// HTTP/2 connections.
-func (d *Drain) Begin() {
+// HTTP/2 connections. If parking is set, the answers on connections that can go on elsewhere ask it
+// only from the end of CloseIdle's grace on.
+func (d *Drain) Begin(parking bool) {
+	d.parking.Store(parking)
 	d.draining.Store(true)
 	d.goaway.send()
 }
@@ -244,6 +269,7 @@ func (d *Drain) CloseIdle(grace, limit context.Context) {
 		case <-d.empty:
 		case <-graced:
 			graced = nil
+			d.parking.Store(false)
 			ticker := time.NewTicker(idleCloseEvery)
 			defer ticker.Stop()
 			round = ticker.C
@@ -295,11 +321,14 @@ func (d *Drain) closeRest() {
 	}
 }
 
-// closeBelow closes the innermost connection of c. The close of a tls.Conn itself waits up to 5 s
-// for a client that does not read. Package http closes c later, and finds it closed.
+// closeBelow closes the innermost connection of c, or c itself if it may go on elsewhere. The close
+// of a tls.Conn itself waits up to 5 s for a client that does not read. Package http closes c
+// later, and finds it closed.
 func closeBelow(c net.Conn) {
-	for b := below(c); b != nil; b = below(b) {
-		c = b
+	if _, ok := c.(movable); !ok {
+		for b := below(c); b != nil; b = below(b) {
+			c = b
+		}
 	}
 	_ = c.Close()
 }

@@ -21,7 +21,7 @@ func drained(t *testing.T, h http.Handler, http2 bool) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)
 	d := httpdrain.New(s.Config, nil, nil, func(int) {}, func(int) {})
-	d.Begin()
+	d.Begin(false)
 	if s.EnableHTTP2 = http2; http2 {
 		s.StartTLS()
 	} else {
