@@ -218,9 +218,9 @@ func (p *parkTree) counts(name string) netactor.Counts {
 	return netactor.Counts{}
 }
 
-func (p *parkTree) parked(name string, n int) {
+func (p *parkTree) parked(n int) {
 	p.t.Helper()
-	runtimetest.Eventually(p.t, fmt.Sprintf("%d connections of %s parked", n, name), func() bool { return p.counts(name).Parked == n })
+	runtimetest.Eventually(p.t, fmt.Sprintf("%d connections parked", n), func() bool { return p.counts("http").Parked == n })
 }
 
 // parkClient is one connection of a client.
@@ -322,7 +322,9 @@ func testParkReload(t *testing.T) {
 
 		if round == 1 {
 			setOrder("fail")
-			p.failReload()
+			if err := p.failReload(); err == nil {
+				t.Error("a release that fails was taken")
+			}
 			setOrder("serve")
 		}
 		p.mustReload()
@@ -405,7 +407,7 @@ func TestParkKill(t *testing.T) {
 		all = append(all, c)
 	}
 	for range 3 {
-		p.parked("http", len(all))
+		p.parked(len(all))
 		before := p.slots()
 		for _, w := range before {
 			if w.Role == "worker" {
@@ -459,7 +461,7 @@ func TestParkIdleTimeout(t *testing.T) {
 	p := startParkTree(t, "parks, idle timeout")
 	c := p.dial("http")
 	c.ask()
-	p.parked("http", 1)
+	p.parked(1)
 	c.mustEnd()
 	runtimetest.Eventually(t, "the timeout is counted", func() bool { return p.counts("http").ParkedIdle == 1 })
 }
@@ -469,10 +471,10 @@ func TestParkClientLeaves(t *testing.T) {
 	p := startParkTree(t, "parks soon")
 	c := p.dial("http")
 	c.ask()
-	p.parked("http", 1)
+	p.parked(1)
 	c.Close()
 	runtimetest.Eventually(t, "its end is counted", func() bool { return p.counts("http").ParkedLeft == 1 })
-	p.parked("http", 0)
+	p.parked(0)
 }
 
 // TestParkListenerKilled: a crash of the listener process closes what is parked in it, and nothing
@@ -484,7 +486,7 @@ func TestParkListenerKilled(t *testing.T) {
 	held.Conn = tls.Client(held.Conn, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
 	held.r = bufio.NewReader(held.Conn)
 	held.ask()
-	p.parked("http", 1)
+	p.parked(1)
 	p.killListener()
 	parked.mustEnd()
 	held.ask()
@@ -496,7 +498,7 @@ func TestParkTreeEnds(t *testing.T) {
 	p := startParkTree(t, "parks soon")
 	c := p.dial("http")
 	c.ask()
-	p.parked("http", 1)
+	p.parked(1)
 	ctx, cancel := context.WithTimeout(t.Context(), runtimetest.Patience)
 	defer cancel()
 	if err := p.Shutdown(ctx); err != nil {
