@@ -201,14 +201,14 @@ func (p *parkTree) dial(name string) *parkClient {
 	return &parkClient{p: p, Conn: c, r: bufio.NewReader(c)}
 }
 
-func (p *parkTree) counts(name string) netactor.Counts {
+func (p *parkTree) counts() netactor.Counts {
 	p.t.Helper()
 	all, err := p.ListenerStats(p.t.Context())
 	if err != nil {
 		return netactor.Counts{} // the listener process is being replaced
 	}
 	for _, l := range all {
-		if l.Name == name && l.Stats != nil {
+		if l.Name == "http" && l.Stats != nil {
 			if !l.Stats.Counts.Balanced() {
 				p.t.Errorf("the counts do not balance: %+v", l.Stats.Counts)
 			}
@@ -220,7 +220,7 @@ func (p *parkTree) counts(name string) netactor.Counts {
 
 func (p *parkTree) parked(n int) {
 	p.t.Helper()
-	runtimetest.Eventually(p.t, fmt.Sprintf("%d connections parked", n), func() bool { return p.counts("http").Parked == n })
+	runtimetest.Eventually(p.t, fmt.Sprintf("%d connections parked", n), func() bool { return p.counts().Parked == n })
 }
 
 // parkClient is one connection of a client.
@@ -362,7 +362,7 @@ func testParkReload(t *testing.T) {
 			all = append(all, c)
 		}
 	}
-	if c := p.counts("http"); c.Dropped+c.Reset+c.ParkedIdle+c.ParkedOver != 0 {
+	if c := p.counts(); c.Dropped+c.Reset+c.ParkedIdle+c.ParkedOver != 0 {
 		t.Errorf("%+v", c)
 	}
 }
@@ -392,7 +392,7 @@ func TestParkStays(t *testing.T) {
 	if b, err := io.ReadAll(http2.r); err != nil || !strings.Contains(string(b), "\x07\x00\x00\x00\x00\x00") {
 		t.Errorf("no GOAWAY for HTTP/2: %q, %v", b, err)
 	}
-	if c := p.counts("http"); c.GivenBack != 0 {
+	if c := p.counts(); c.GivenBack != 0 {
 		t.Errorf("%+v", c)
 	}
 }
@@ -463,7 +463,7 @@ func TestParkIdleTimeout(t *testing.T) {
 	c.ask()
 	p.parked(1)
 	c.mustEnd()
-	runtimetest.Eventually(t, "the timeout is counted", func() bool { return p.counts("http").ParkedIdle == 1 })
+	runtimetest.Eventually(t, "the timeout is counted", func() bool { return p.counts().ParkedIdle == 1 })
 }
 
 // TestParkClientLeaves: a client that leaves while it is parked is counted.
@@ -473,7 +473,7 @@ func TestParkClientLeaves(t *testing.T) {
 	c.ask()
 	p.parked(1)
 	c.Close()
-	runtimetest.Eventually(t, "its end is counted", func() bool { return p.counts("http").ParkedLeft == 1 })
+	runtimetest.Eventually(t, "its end is counted", func() bool { return p.counts().ParkedLeft == 1 })
 	p.parked(0)
 }
 
