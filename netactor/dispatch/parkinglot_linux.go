@@ -58,7 +58,7 @@ func newParkingLot(d *Dispatcher) (*parkingLot, error) {
 		return nil, err
 	}
 	k := &parkingLot{
-		dispatcher: d, poll: poll, limit: max(1, ceiling()/2),
+		dispatcher: d, poll: poll, limit: max(1, ceiling()/4*3),
 		conns: make(map[int32]*parkedConn), given: make(map[uint64]int), ended: make(map[*acceptor]bool),
 	}
 	k.ctx, k.cancel = context.WithCancel(context.Background())
