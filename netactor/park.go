@@ -19,10 +19,11 @@ var ErrParked = errors.New("netactor: the connection has gone back to the listen
 const MinPark = 10 * time.Millisecond
 
 // ParkableConn is a connection that its worker can give back between two requests. The listener
-// process parks it until its client sends the next one, and then offers it like a new connection: to
-// whichever worker the policy chooses. Neither the client nor the next worker can tell, but by what
-// the first worker remembered of the connection. The connections of a listener whose connections
-// the listener process hands over are ParkableConns, until something else wraps them, as TLS does.
+// process parks it until its client sends the next one, and then offers it like a new connection:
+// to whichever worker the policy chooses. Neither the client nor the next worker can tell, but by
+// what the first worker remembered of the connection. The connections of a listener whose
+// connections the listener process hands over are ParkableConns, until something else wraps them,
+// as TLS does.
 //
 // A server takes part by Idle and Stay; [coppice.Worker.Serve] calls them for an *http.Server. The
 // connection leaves only from within a Read whose buffer has as much room, by its capacity, as that

@@ -11,9 +11,9 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// returningConns are the connections on their way from a worker to the listener process. A connection
-// is the worker's until the listener process has claimed it. One that comes back goes out again, by
-// the next link if this one has ended.
+// returningConns are the connections on their way from a worker to the listener process. A
+// connection is the worker's until the listener process has claimed it. One that comes back goes
+// out again, by the next link if this one has ended.
 type returningConns struct {
 	ls *Listeners
 
@@ -23,7 +23,7 @@ type returningConns struct {
 	pending int           // in the queue, or sent and not settled
 	stopped bool          // no more are sent
 	none    chan struct{} // capacity 1: pending may be 0
-	relink  chan struct{} // capacity 1: there may be another link
+	wake    chan struct{} // capacity 1: there is another link, or more in the queue
 
 	ctx  context.Context // of sends; ends with stop
 	stop context.CancelFunc
@@ -46,7 +46,7 @@ const (
 )
 
 func newReturningConns(ls *Listeners) *returningConns {
-	d := &returningConns{ls: ls, none: make(chan struct{}, 1), relink: make(chan struct{}, 1)}
+	d := &returningConns{ls: ls, none: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	return d
 }
@@ -64,6 +64,8 @@ func (d *returningConns) queueLocked(all ...*returningConn) {
 	if !d.running {
 		d.running = true
 		go d.run() // ends when the queue is empty, or with end
+	} else {
+		d.linked() // run may wait, and these be able to go
 	}
 }
 
@@ -75,9 +77,9 @@ func (d *returningConns) run() {
 		if batch == nil {
 			return
 		}
-		if len(batch) == 0 { // there is no link for the first
+		if len(batch) == 0 { // there is no link for them
 			select {
-			case <-d.relink:
+			case <-d.wake:
 			case <-d.ctx.Done():
 			}
 			continue
@@ -104,9 +106,9 @@ func (d *returningConns) run() {
 	}
 }
 
-// next takes the connections out of the queue that go next, by link: some of one listener. There are
-// none if none can go by it. It returns nil, and run ends, if the queue is empty. Once stopped, it
-// closes them all.
+// next takes the connections out of the queue that go next, by link: some of one listener. There
+// are none if none can go by it. It returns nil, and run ends, if the queue is empty. Once stopped,
+// it closes them all.
 func (d *returningConns) next(link *fdipc.Conn) []*returningConn {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -138,10 +140,10 @@ func (d *returningConns) next(link *fdipc.Conn) []*returningConn {
 	return batch
 }
 
-// linked is called when there is another link.
+// linked makes run look again: there is another link.
 func (d *returningConns) linked() {
 	select {
-	case d.relink <- struct{}{}:
+	case d.wake <- struct{}{}:
 	default:
 	}
 }
