@@ -1,6 +1,7 @@
 package netactor_test
 
 import (
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -11,6 +12,22 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
+// giveBack sends v to the listener process to be parked for its one listener, and names an address
+// that is not the client's.
+func (w *testWorker) giveBack(v any) {
+	t := w.tree.t
+	t.Helper()
+	h, err := fdipc.HandleOf(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.SetAccepted(fdipc.Accepted{Remote: netip.MustParseAddrPort("203.0.113.9:1")})
+	f := &fdipc.Frame{Kind: wire.KindPark, Target: w.tree.stats().Number, Handles: []*fdipc.Handle{h}}
+	if err := w.link[1].Send(testContext(t), f); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestParkOfStranger: a worker that gives back what is no connection of the listener, or names an
 // address that is not the client's, gets it refused, or is not believed.
 func TestParkOfStranger(t *testing.T) {
@@ -18,19 +35,6 @@ func TestParkOfStranger(t *testing.T) {
 	w, taker := tr.worker(0), tr.worker(1)
 	ln := taker.mustListen(netactor.Request{Network: "tcp", Address: "127.0.0.1:0"})
 	tr.joined(1)
-	number := tr.stats().Number
-	give := func(v any) *fdipc.Handle {
-		t.Helper()
-		h, err := fdipc.HandleOf(v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		h.SetAccepted(fdipc.Accepted{Remote: netip.MustParseAddrPort("203.0.113.9:1")})
-		if err := w.link[1].Send(testContext(t), &fdipc.Frame{Kind: wire.KindPark, Target: number, Handles: []*fdipc.Handle{h}}); err != nil {
-			t.Fatal(err)
-		}
-		return h
-	}
 	file, err := os.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +48,7 @@ func TestParkOfStranger(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, v := range []any{file, other, packets} {
-		give(v)
+		w.giveBack(v)
 	}
 	// A connection of another listener is one all the same; its client sends something.
 	elsewhere, err := net.Listen("tcp", "127.0.0.1:0")
@@ -57,7 +61,7 @@ func TestParkOfStranger(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	give(c)
+	w.giveBack(c)
 	if _, err := client.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
@@ -71,6 +75,38 @@ func TestParkOfStranger(t *testing.T) {
 	}
 	until(t, "the claim", func() bool { return tr.stats().Counts.Claimed == 1 })
 	if n := tr.stats().Counts; n.GivenBack != 1 || n.Parked != 0 || n.Accepted != 0 || !n.Balanced() {
+		t.Errorf("%+v", n)
+	}
+}
+
+// TestParkBound: beyond the bound the connection that was parked first is closed.
+func TestParkBound(t *testing.T) {
+	tr := newTree(t, false, func(tr *tree) { tr.hooks.Park = 2 })
+	w := tr.worker(0)
+	w.mustListen(netactor.Request{Network: "tcp", Address: "127.0.0.1:0"})
+	tr.joined(1)
+	elsewhere, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer elsewhere.Close()
+	var clients []net.Conn
+	for n := range 4 {
+		clients = append(clients, dial(t, elsewhere.Addr()))
+		c, err := elsewhere.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.giveBack(c)
+		until(t, "it is parked", func() bool { return tr.stats().Counts.GivenBack == uint64(n+1) })
+	}
+	for _, c := range clients[:2] {
+		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("the oldest reads %v, want EOF", err)
+		}
+	}
+	until(t, "the count", func() bool { return tr.stats().Counts.ParkedOver == 2 })
+	if n := tr.stats().Counts; n.Parked != 2 || !n.Balanced() {
 		t.Errorf("%+v", n)
 	}
 }

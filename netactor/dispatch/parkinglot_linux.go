@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"container/heap"
 	"context"
 	"encoding/binary"
@@ -58,7 +59,7 @@ func newParkingLot(d *Dispatcher) (*parkingLot, error) {
 		return nil, err
 	}
 	k := &parkingLot{
-		dispatcher: d, poll: poll, limit: max(1, ceiling()/4*3),
+		dispatcher: d, poll: poll, limit: cmp.Or(d.hooks.Park, max(1, ceiling()/4*3)),
 		conns: make(map[int32]*parkedConn), given: make(map[uint64]int), ended: make(map[*acceptor]bool),
 	}
 	k.ctx, k.cancel = context.WithCancel(context.Background())
