@@ -80,6 +80,7 @@ func ExampleDescribe() {
 	// default Pool.Intensity.Period 10s
 	// default Pool.Backoff.Initial 50ms
 	// default Pool.Backoff.Max 1s
+	// default Pool.Backoff.ResetAfter 1s
 	// default Pool.Backoff.AtOnce true
 	// default Pool.Liveness.Every 1s
 	// default Pool.Liveness.Timeout 10s
