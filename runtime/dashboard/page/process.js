@@ -23,7 +23,7 @@ export function show(name) {
   if (name == null) return;
   view = { name, facts: el('dl'), state: el('span'), charts: {}, ends: el('div'), none: el('p', { class: 'dim' }, 'None is kept.'), acts: el('div', { class: 'buttons' }), lines: el('pre', { tabindex: '0', role: 'log', 'aria-live': 'off', 'aria-label': `Lines of ${name}` }), out: el('div'), actors: actorsOf(name), seen: 0 };
   const charts = el('div', { class: 'charts' });
-  for (const [key, title] of [['memory', 'Memory'], ['cpu', 'CPU'], ['rate', 'Connections/s'], ['open', 'Open connections']]) {
+  for (const [key, title] of [['memory', 'Memory'], ['cpu', 'CPU'], ['requests', 'Requests/s'], ['rate', 'Connections/s'], ['open', 'Open connections']]) {
     const c = view.charts[key] = { value: el('b'), most: el('span', { class: 'dim' }), line: spark() };
     charts.append(el('figure', {}, el('figcaption', {}, title + ' ', c.value, ' ', c.most), c.line));
   }
@@ -114,7 +114,7 @@ export function drawProcess() {
     }
   }
   if (h) {
-    for (const [key, show] of [['memory', size], ['cpu', percent], ['rate', rate], ['open', count]]) {
+    for (const [key, show] of [['memory', size], ['cpu', percent], ['requests', rate], ['rate', rate], ['open', count]]) {
       put(view.charts[key].value, show(h[key]?.at(-1)));
       if (!h[key]) continue;
       put(view.charts[key].most, `most ${show(Math.max(...h[key]))}`);

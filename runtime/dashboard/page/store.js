@@ -56,15 +56,27 @@ function remember(key, at, totals, values) {
   for (const list of Object.values(h)) if (list.length > points) list.shift();
 }
 
+const beats = new Map(); // what each process had served at its last heartbeat, and how many a second since the one before
+
+function requestRate(key, r) {
+  if (!r.last_beat) return 0;
+  const at = Date.parse(r.last_beat), was = beats.get(key);
+  if (!was || at > was.at) beats.set(key, { at, requests: r.requests ?? 0, rate: was ? 1000 * ((r.requests ?? 0) - was.requests) / (at - was.at) : 0 });
+  return beats.get(key).rate;
+}
+
 function takeWorkers(rows, at) {
   store.rows = rows;
   const seen = new Set();
   for (const r of rows) {
     const key = keyOf(r);
     seen.add(key);
-    remember(key, at, { cpu: 100 * (r.cpu_seconds ?? 0), rate: r.connections_claimed }, { memory: r.memory_bytes, open: r.connections });
+    remember(key, at, { cpu: 100 * (r.cpu_seconds ?? 0), rate: r.connections_claimed }, { memory: r.memory_bytes, open: r.connections, requests: requestRate(key, r) });
   }
-  for (const key of store.history.keys()) if (!key.startsWith('listener ') && !seen.has(key)) store.history.delete(key);
+  for (const key of store.history.keys()) if (!key.startsWith('listener ') && !seen.has(key)) {
+    store.history.delete(key);
+    beats.delete(key);
+  }
 }
 
 export const listenerKey = (l) => `listener ${l.name ?? ''} ${l.network} ${l.address}`;
