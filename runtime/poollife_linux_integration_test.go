@@ -369,6 +369,9 @@ func TestScaleAgain(t *testing.T) { inBoth(t, testScaleAgain) }
 func testScaleAgain(t *testing.T) {
 	p := startTree(t, "served")
 	times := 100
+	if testing.Short() {
+		times = 30
+	}
 	if os.Getenv("COPPICE_SOAK") != "" {
 		times = 6000
 	}

@@ -576,6 +576,9 @@ func testReloadsLeaveNothing(t *testing.T) {
 	setOrder("serve")
 	p := startTree(t, "reloads")
 	reloads := 30
+	if testing.Short() {
+		reloads = 10
+	}
 	if os.Getenv("COPPICE_SOAK") != "" {
 		reloads = 1000
 	}
