@@ -62,7 +62,7 @@ type poolWorker struct {
 	setStandby  func()
 	ready       chan struct{} // closed when it reports that it does its work
 	setReady    func()
-	over        chan struct{} // closed when its end is told to its pool
+	over        chan struct{} // closed when its pool knows that it has ended
 	linkedToAll chan struct{} // of the listener process: closed when it has its links and sockets, or never will
 	drained     chan struct{} // of the listener process: closed when no connection is unclaimed any more
 	setDrained  func()

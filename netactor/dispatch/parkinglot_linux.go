@@ -5,6 +5,7 @@ import (
 	"container/heap"
 	"context"
 	"encoding/binary"
+	"maps"
 	"sync"
 	"time"
 
@@ -305,10 +306,7 @@ func (k *parkingLot) dropAll(cs []*parkedConn) {
 // endListeners closes or passes on the connections of the listeners that have ended.
 func (k *parkingLot) endListeners() {
 	k.mu.Lock()
-	ended := make(map[*acceptor]bool, len(k.ended))
-	for a, successor := range k.ended {
-		ended[a] = successor
-	}
+	ended := maps.Clone(k.ended)
 	k.mu.Unlock()
 	for a, successor := range ended {
 		cs := k.takeAll(func(c *parkedConn) bool { return c.acceptor == a })

@@ -73,7 +73,7 @@ func New(cfg Config) *Listeners {
 	}
 	ls := &Listeners{
 		cfg:             cfg,
-		conns:           &openConns{all: map[*connRecord]net.Conn{}, none: make(chan struct{}, 1)},
+		conns:           &openConns{all: map[*connRecord]net.Conn{}, none: newNoneLeft()},
 		byNumber:        make(map[uint64]openSocket),
 		unknownToMaster: make(map[openSocket]bool),
 		reporters:       make(map[uint64]*reporter),
@@ -116,7 +116,7 @@ func (ls *Listeners) currentLink() *fdipc.Conn {
 // linked reports whether there is a link to the listener process that has not ended.
 func (ls *Listeners) linked() bool {
 	link := ls.currentLink()
-	return link != nil && isOpen(link)
+	return link != nil && !isClosed(link.Done())
 }
 
 // Report sets the load of this worker for LeastLoaded, in a unit that the caller chooses. The
@@ -377,13 +377,7 @@ func (ls *Listeners) Fail() { ls.closes.fail() }
 
 // reportClosed reports a close to the master, now or later; see pendingCloses.
 func (ls *Listeners) reportClosed(number uint64) {
-	now := false
-	select {
-	case <-ls.cfg.Stopping:
-		now = true
-	default:
-	}
-	ls.closes.add(number, now)
+	ls.closes.add(number, isClosed(ls.cfg.Stopping))
 }
 
 // Cut closes every open connection, and each that is accepted later, as the end of a process does.

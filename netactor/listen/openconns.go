@@ -12,8 +12,8 @@ import (
 type openConns struct {
 	mu      sync.Mutex
 	all     map[*connRecord]net.Conn
-	closing bool          // a new connection is closed at once
-	none    chan struct{} // capacity 1: all may be empty
+	closing bool     // a new connection is closed at once
+	none    noneLeft // of all
 }
 
 // add adds c, whose record is r.
@@ -33,7 +33,7 @@ func (o *openConns) done(r *connRecord) {
 	none := len(o.all) == 0
 	o.mu.Unlock()
 	if none {
-		o.signal()
+		o.none.signal()
 	}
 }
 
@@ -60,22 +60,40 @@ func (o *openConns) closeAll() {
 	}
 }
 
-func (o *openConns) signal() {
+// wait waits until no connection is open, or ctx ends.
+func (o *openConns) wait(ctx context.Context) error { return o.none.await(ctx, o.count) }
+
+// noneLeft wakes those that wait until a count is 0. It holds one token: the count may be 0.
+type noneLeft chan struct{}
+
+func newNoneLeft() noneLeft { return make(noneLeft, 1) }
+
+func (n noneLeft) signal() {
 	select {
-	case o.none <- struct{}{}:
+	case n <- struct{}{}:
 	default:
 	}
 }
 
-// wait waits until no connection is open, or ctx ends.
-func (o *openConns) wait(ctx context.Context) error {
-	for o.count() > 0 {
+// await waits until count returns 0, or ctx ends.
+func (n noneLeft) await(ctx context.Context, count func() int) error {
+	for count() > 0 {
 		select {
-		case <-o.none:
+		case <-n:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-	o.signal() // for other calls of wait
+	n.signal() // for others that wait
 	return nil
+}
+
+// isClosed reports whether c is closed.
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }

@@ -172,14 +172,7 @@ func (l *queuedListener) Close() error {
 }
 
 // isClosed reports whether l was closed.
-func (l *queuedListener) isClosed() bool {
-	select {
-	case <-l.ended:
-		return true
-	default:
-		return false
-	}
-}
+func (l *queuedListener) isClosed() bool { return isClosed(l.ended) }
 
 func (l *queuedListener) closedByMaster() { l.close(false) }
 

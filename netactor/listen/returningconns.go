@@ -22,7 +22,7 @@ type returningConns struct {
 	running bool          // a goroutine sends the queue
 	pending int           // in the queue, or sent and not settled
 	stopped bool          // no more are sent
-	none    chan struct{} // capacity 1: pending may be 0
+	none    noneLeft      // of pending
 	wake    chan struct{} // capacity 1: there is another link, or more in the queue
 
 	ctx  context.Context // of sends; ends with stop
@@ -46,7 +46,7 @@ const (
 )
 
 func newReturningConns(ls *Listeners) *returningConns {
-	d := &returningConns{ls: ls, none: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
+	d := &returningConns{ls: ls, none: newNoneLeft(), wake: make(chan struct{}, 1)}
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	return d
 }
@@ -91,7 +91,7 @@ func (d *returningConns) run() {
 			f.Payload = binary.LittleEndian.AppendUint64(f.Payload, uint64(x.until))
 		}
 		if err := link.Send(d.ctx, f); err != nil { // they are still ours
-			over := !isOpen(link)
+			over := isClosed(link.Done())
 			d.mu.Lock()
 			for _, x := range batch {
 				if over {
@@ -156,7 +156,7 @@ func (d *returningConns) settled(link *fdipc.Conn, x *returningConn, o fdipc.Out
 	switch {
 	case o == fdipc.Claimed:
 		d.doneLocked(x)
-	case !isOpen(link), o == fdipc.Refused && reason == wire.ReasonRetired:
+	case isClosed(link.Done()), o == fdipc.Refused && reason == wire.ReasonRetired:
 		x.not = link
 		d.queueLocked(x)
 	case o != fdipc.Refused:
@@ -194,33 +194,18 @@ func (d *returningConns) doneLocked(x *returningConn) {
 	}
 	d.pending--
 	if d.pending == 0 {
-		select {
-		case d.none <- struct{}{}:
-		default:
-		}
+		d.none.signal()
 	}
 }
 
-// wait waits until no connection is on its way, or ctx ends.
-func (d *returningConns) wait(ctx context.Context) error {
-	for {
-		d.mu.Lock()
-		pending := d.pending
-		d.mu.Unlock()
-		if pending == 0 {
-			select { // for other calls of wait
-			case d.none <- struct{}{}:
-			default:
-			}
-			return nil
-		}
-		select {
-		case <-d.none:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+func (d *returningConns) count() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.pending
 }
+
+// wait waits until no connection is on its way, or ctx ends.
+func (d *returningConns) wait(ctx context.Context) error { return d.none.await(ctx, d.count) }
 
 // end closes the connections that are not sent yet, and each that comes later.
 func (d *returningConns) end() {
@@ -231,15 +216,5 @@ func (d *returningConns) end() {
 	if !d.running && len(d.queue) > 0 {
 		d.running = true
 		go d.run() // closes the queue, and ends
-	}
-}
-
-// isOpen reports whether a link has not ended.
-func isOpen(link *fdipc.Conn) bool {
-	select {
-	case <-link.Done():
-		return false
-	default:
-		return true
 	}
 }

@@ -17,7 +17,8 @@ import (
 // waits, and is placed again as soon as a worker has room. So at most one worker has a connection,
 // and
 //
-//	accepted + given back = claimed + reset + dropped + turned away + peeking + waiting + offered + parked + ended while parked
+//	accepted + given back = claimed + reset + dropped + turned away +
+//	    peeking + waiting + offered + parked + ended while parked
 //
 // at every moment, for each listener. For a worker at a listener
 //

@@ -461,7 +461,7 @@ func TestUnrelated(t *testing.T) {
 	}
 }
 
-// TestHidden: a process that /proc does not show is told from one that has ended.
+// TestHidden: a process that /proc does not show does not count as one that has ended.
 func TestHidden(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to mount")
