@@ -3,8 +3,6 @@ package listen
 import (
 	"io"
 	"net"
-	"os"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -32,34 +30,6 @@ type socketConn struct {
 	*fdipc.Socket
 	connRecord
 	parkable
-	once closeOnce
-}
-
-// Close closes the connection and counts its end.
-func (c *socketConn) Close() error { return c.parkable.close(&c.once) }
-
-// NetConn returns the connection without the counting. The connection stays here.
-func (c *socketConn) NetConn() net.Conn {
-	if c.staysFor("") != nil {
-		return goneConn{&c.parkable}
-	}
-	return c.Socket
-}
-
-// SyscallConn returns raw access. The connection stays here.
-func (c *socketConn) SyscallConn() (syscall.RawConn, error) {
-	if err := c.staysFor("raw-control"); err != nil {
-		return nil, err
-	}
-	return c.Socket.SyscallConn()
-}
-
-// File returns a duplicate of the descriptor, owned by the caller. The connection stays here.
-func (c *socketConn) File() (*os.File, error) {
-	if err := c.staysFor("file"); err != nil {
-		return nil, err
-	}
-	return c.Socket.File()
 }
 
 // ReadFrom writes what it reads from r, until its end.
@@ -78,62 +48,10 @@ func (c *socketConn) WriteTo(w io.Writer) (int64, error) {
 	return c.Socket.WriteTo(w)
 }
 
-// CloseRead shuts the reading half down. The connection stays here.
-func (c *socketConn) CloseRead() error {
-	if err := c.staysFor("close"); err != nil {
-		return err
-	}
-	return c.Socket.CloseRead()
-}
-
-// CloseWrite shuts the writing half down. The connection stays here.
-func (c *socketConn) CloseWrite() error {
-	if err := c.staysFor("close"); err != nil {
-		return err
-	}
-	return c.Socket.CloseWrite()
-}
-
 type unixSocketConn struct {
 	*fdipc.UnixSocket
 	connRecord
 	parkable
-	once closeOnce
-}
-
-// Close closes the connection and counts its end.
-func (c *unixSocketConn) Close() error { return c.parkable.close(&c.once) }
-
-// NetConn returns the connection without the counting. The connection stays here.
-func (c *unixSocketConn) NetConn() net.Conn {
-	if c.staysFor("") != nil {
-		return goneConn{&c.parkable}
-	}
-	return c.UnixSocket
-}
-
-// SyscallConn returns raw access. The connection stays here.
-func (c *unixSocketConn) SyscallConn() (syscall.RawConn, error) {
-	if err := c.staysFor("raw-control"); err != nil {
-		return nil, err
-	}
-	return c.UnixSocket.SyscallConn()
-}
-
-// File returns a duplicate of the descriptor, owned by the caller. The connection stays here.
-func (c *unixSocketConn) File() (*os.File, error) {
-	if err := c.staysFor("file"); err != nil {
-		return nil, err
-	}
-	return c.UnixSocket.File()
-}
-
-// CloseWrite shuts the writing half down. The connection stays here.
-func (c *unixSocketConn) CloseWrite() error {
-	if err := c.staysFor("close"); err != nil {
-		return err
-	}
-	return c.UnixSocket.CloseWrite()
 }
 
 // ReadMsgUnix reads a message and its control data. The connection stays here.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
@@ -18,7 +19,8 @@ import (
 // request. Another goroutine interrupts that Read by a deadline in the past: the Read then returns
 // bytes or the deadline's error, never both.
 type parkable struct {
-	conn     net.Conn // a *fdipc.Socket, or a *fdipc.UnixSocket
+	conn     handedOver // a *fdipc.Socket, or a *fdipc.UnixSocket
+	once     closeOnce
 	counted  *connRecord
 	listener *queuedListener
 
@@ -33,6 +35,15 @@ type parkable struct {
 	closed  bool
 	until   time.Time // the read deadline that the server has set
 	since   int64     // when it became idle, by shm.Monotonic; 0 if park is no duration
+}
+
+// handedOver is a connection that was handed over.
+type handedOver interface {
+	net.Conn
+	SyscallConn() (syscall.RawConn, error)
+	File() (*os.File, error)
+	CloseRead() error
+	CloseWrite() error
 }
 
 // Modes of a parkable.
@@ -226,8 +237,8 @@ func (p *parkable) staysFor(op string) error {
 	return nil
 }
 
-// close is Close of the connection, whose close is once.
-func (p *parkable) close(once *closeOnce) error {
+// Close closes the connection and counts its end.
+func (p *parkable) Close() error {
 	p.mu.Lock()
 	left := p.mode.Load() == hasLeft
 	p.closed = true
@@ -235,7 +246,47 @@ func (p *parkable) close(once *closeOnce) error {
 	if left {
 		return nil // it is the listener process's
 	}
-	return once.close(p.conn, p.counted)
+	return p.once.close(p.conn, p.counted)
+}
+
+// NetConn returns the connection without the counting. The connection stays here.
+func (p *parkable) NetConn() net.Conn {
+	if p.staysFor("") != nil {
+		return goneConn{p}
+	}
+	return p.conn
+}
+
+// SyscallConn returns raw access. The connection stays here.
+func (p *parkable) SyscallConn() (syscall.RawConn, error) {
+	if err := p.staysFor("raw-control"); err != nil {
+		return nil, err
+	}
+	return p.conn.SyscallConn()
+}
+
+// File returns a duplicate of the descriptor, owned by the caller. The connection stays here.
+func (p *parkable) File() (*os.File, error) {
+	if err := p.staysFor("file"); err != nil {
+		return nil, err
+	}
+	return p.conn.File()
+}
+
+// CloseRead shuts the reading half down. The connection stays here.
+func (p *parkable) CloseRead() error {
+	if err := p.staysFor("close"); err != nil {
+		return err
+	}
+	return p.conn.CloseRead()
+}
+
+// CloseWrite shuts the writing half down. The connection stays here.
+func (p *parkable) CloseWrite() error {
+	if err := p.staysFor("close"); err != nil {
+		return err
+	}
+	return p.conn.CloseWrite()
 }
 
 // gone returns the error of a call after the connection has left. Package http takes an error of
@@ -247,8 +298,8 @@ func (p *parkable) gone(op string) error {
 // goneConn is a connection that has left, for code that asks for the one below.
 type goneConn struct{ *parkable }
 
-// Close has no effect: the connection is the listener process's.
-func (goneConn) Close() error { return nil }
+// NetConn returns nil: there is none below.
+func (goneConn) NetConn() net.Conn { return nil }
 
 // LocalAddr returns the address that the client connected to.
 func (c goneConn) LocalAddr() net.Addr { return c.conn.LocalAddr() }
