@@ -1,6 +1,7 @@
 package coppice
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -113,12 +114,25 @@ func (h *children) named(name string) (*poolWorker, error) {
 
 // linkWorker gives a worker that has its slot a link to the listener process. Each worker gets one
 // link to each listener process, when both can use it: linkWorker makes it, or setListener if the
-// listener process comes later.
+// listener process comes later. One that retires may have a connection left for a pool whose only
+// worker has died: it is linked too, before its successor.
 func (h *children) linkWorker(ctx context.Context, w *poolWorker) error {
 	h.mu.Lock()
 	w.placed = true
 	listener := h.listener
+	var retiring []*poolWorker
+	for _, p := range h.byID {
+		if p != listener && childproto.IsClosed(p.linkedToAll) && !childproto.IsClosed(p.drained) {
+			retiring = append(retiring, p)
+		}
+	}
 	h.mu.Unlock()
+	slices.SortFunc(retiring, func(a, b *poolWorker) int { return cmp.Compare(a.hello.ID, b.hello.ID) })
+	for _, p := range retiring {
+		if err := h.linkPair(ctx, p, w); err != nil {
+			h.log.Warn("a worker has no link to the listener process that retires", "name", w.name(), "err", err)
+		}
+	}
 	if listener == nil {
 		return nil // setListener makes the link
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -40,6 +41,14 @@ func loadOrder(context.Context) ([]byte, error) {
 
 // gateVar is the variable with the path of the gate that workers wait for when they are ordered to.
 const gateVar = "COPPICE_TEST_GATE"
+
+func init() {
+	trees["one worker"] = func() coppice.Config {
+		cfg := pool(1, obedient)
+		cfg.Load = loadOrder
+		return cfg
+	}
+}
 
 // obedient serves, and behaves as its configuration orders.
 func obedient(ctx context.Context, w *coppice.Worker) error {
@@ -215,6 +224,36 @@ func (p *runningTree) failReload() *coppice.ReloadError {
 }
 
 func (p *runningTree) get() string { return get(p.t, p.Listeners()[0].Addr.String()) }
+
+// TestRetireWithoutWorker: the connections that a listener process has accepted when it is replaced
+// are served, though the only worker of their pool is killed in that moment.
+func TestRetireWithoutWorker(t *testing.T) {
+	setOrder("serve")
+	p := startTree(t, "one worker")
+	pid := p.processes()["web/0"]
+	runtimetest.Freeze(t, pid)
+	c, err := net.Dial("tcp", p.Listeners()[0].Addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	runtimetest.Eventually(t, "it is offered", func() bool {
+		all, err := p.ListenerStats(t.Context())
+		return err == nil && len(all) == 1 && all[0].Stats != nil && all[0].Stats.Counts.Offered == 1
+	})
+	if err := p.Restart(t.Context(), "listener"); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(c); err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 200 OK") {
+		t.Errorf("%q, %v", got, err)
+	}
+}
 
 // TestReload: every worker and the listener process are replaced by the next
 // generation, each under its name, with the socket open throughout.

@@ -252,8 +252,8 @@ func (a *acceptor) updateLocked(acts *actions) {
 		a.wakeLocked()
 	}
 	// A listener that quits, or has ended without a worker, drops the waiting connections; so does
-	// one that refuses.
-	if a.quit || (a.ended || a.listener.Refuses) && alone {
+	// one that refuses. A replacement of the last worker joins one that retires.
+	if a.quit || (a.ended && !a.retired || a.listener.Refuses) && alone {
 		for p := a.dispatcher.balancer.DropWaiting(a.listener); p != nil; p = a.dispatcher.balancer.DropWaiting(a.listener) {
 			acts.drops = append(acts.drops, p)
 		}

@@ -45,7 +45,7 @@ type Listeners struct {
 	parking   atomic.Bool // the worker drains: each connection between two requests goes back
 
 	mu              sync.Mutex
-	link            *fdipc.Conn           // to the listener process; nil if there is none
+	links           []*fdipc.Conn         // to the listener process, the last one, and to those that retire
 	byNumber        map[uint64]openSocket // sockets that the master gave us
 	unknownToMaster map[openSocket]bool   // sockets that no other process knows
 	reporters       map[uint64]*reporter  // by number; never removed, see reporter
@@ -86,12 +86,13 @@ func New(cfg Config) *Listeners {
 }
 
 // AddLink adds a link to the listener process. Call it at the start and after each restart of the
-// listener process. Every dispatched listener joins by the link. The caller owns the link; its
+// listener process; at the start also for those that retire, before. Every dispatched listener
+// joins by the link, a later one by each link that has not ended. The caller owns the link; its
 // Handler gives this package's kinds to [Listeners.HandleFrame]. Connections that came over an
 // earlier link and wait to be accepted can still be accepted.
 func (ls *Listeners) AddLink(c *fdipc.Conn) {
 	ls.mu.Lock()
-	ls.link = c
+	ls.links = append(slices.DeleteFunc(ls.links, func(l *fdipc.Conn) bool { return isClosed(l.Done()) }), c)
 	load, join := ls.load, ls.dispatchedLocked()
 	ls.mu.Unlock()
 	if load >= 0 {
@@ -110,7 +111,14 @@ func (ls *Listeners) AddLink(c *fdipc.Conn) {
 func (ls *Listeners) currentLink() *fdipc.Conn {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	return ls.link
+	return ls.linkLocked()
+}
+
+func (ls *Listeners) linkLocked() *fdipc.Conn {
+	if len(ls.links) == 0 {
+		return nil
+	}
+	return ls.links[len(ls.links)-1]
 }
 
 // linked reports whether there is a link to the listener process that has not ended.
@@ -127,11 +135,9 @@ func (ls *Listeners) linked() bool {
 func (ls *Listeners) Report(load int) {
 	ls.mu.Lock()
 	ls.load = max(0, int64(load))
-	link := ls.link
+	link := ls.linkLocked()
 	ls.mu.Unlock()
-	if link != nil {
-		_ = link.TrySend(&fdipc.Frame{Kind: wire.KindLoad, Payload: wire.Count(uint64(max(0, load)))})
-	}
+	ls.send(link, &fdipc.Frame{Kind: wire.KindLoad, Payload: wire.Count(uint64(max(0, load)))})
 }
 
 // HandleFrame handles a frame of this package's kinds from the master or from the listener process.
@@ -166,10 +172,10 @@ func (ls *Listeners) HandleFrame(c *fdipc.Conn, f *fdipc.Frame) bool {
 		}
 	case wire.KindJoin, wire.KindCounters:
 		ls.mu.Lock()
-		r := ls.reporters[f.Target]
+		r, link := ls.reporters[f.Target], ls.linkLocked()
 		ls.mu.Unlock()
 		switch {
-		case r == nil || c == ls.cfg.Master:
+		case r == nil || c != link:
 		case f.Kind == wire.KindJoin:
 			r.inRotation()
 		default:
@@ -314,7 +320,7 @@ func (ls *Listeners) forget(s openSocket, number uint64) *fdipc.Conn {
 	if !s.dispatched() {
 		return nil
 	}
-	return ls.link
+	return ls.linkLocked()
 }
 
 // reporterLocked returns the reporter of a listener.

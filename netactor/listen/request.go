@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -240,10 +241,13 @@ func (ls *Listeners) makeSocket(r wire.ListenReply, h *fdipc.Handle, done func()
 		return nil, address.ListenError(addr.Network(), addr, net.ErrClosed)
 	}
 	ls.byNumber[r.Number] = s
-	link, t := ls.link, ls.reporterLocked(r.Number)
+	links, t := slices.Clone(ls.links), ls.reporterLocked(r.Number)
 	ls.mu.Unlock()
-	if s.dispatched() && link != nil {
-		t.join(link)
+	if n := len(links) - 1; s.dispatched() && n >= 0 {
+		for _, link := range links[:n] { // one that retires may have connections left that no worker takes
+			ls.send(link, &fdipc.Frame{Kind: wire.KindJoin, Target: r.Number, Payload: wire.Count(0)})
+		}
+		t.join(links[n])
 	}
 	return s, nil
 }
