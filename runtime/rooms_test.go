@@ -35,7 +35,7 @@ var rooms = map[string][]string{
 	"notify":      {"queue"},
 	"output":      {"queue"},
 	"pool":        nil,
-	"process":     nil,
+	"process":     {"image", "mark"},
 	"queue":       nil,
 	"readiness":   {"notify"},
 	"seccomptest": nil,

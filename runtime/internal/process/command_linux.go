@@ -56,8 +56,8 @@ func (cmd *Command) settles() bool { return len(cmd.Rlimits) > 0 || cmd.Nice != 
 // Start forks and execs cmd as the leader of a new process group, so that only this program gets a
 // Ctrl-C at the terminal. It returns once the exec has succeeded. An error is an *os.PathError with
 // argv[0] as its path; it wraps the errno of the failed call, or an *OptionError that does. Any
-// goroutine may call Start. Starts happen one after another, and this whole program may stand still
-// until the exec: see [Reach].
+// goroutine may call Start. Starts happen one after another, and not during a [Suspension]. This
+// whole program may stand still until the exec: see [Reach].
 func Start(cmd Command) (*Process, error) {
 	p, err := start(cmd)
 	if err != nil {
@@ -78,6 +78,8 @@ func start(cmd Command) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	starts.RLock()
+	defer starts.RUnlock()
 	var (
 		pid, pidfd int
 		done       = make(chan struct{})

@@ -2,6 +2,7 @@ package process
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"runtime"
@@ -12,22 +13,76 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/runtime/internal/image"
 )
 
 // launcher forks every process on one locked thread that never ends: the kernel sends the
 // parent-death signal when the forking *thread* dies, not the process (prctl(2), PR_SET_PDEATHSIG).
 // It is also the only thread that may control a process that it traces (ptrace(2)), see settle.
+//
+// For the same reason it is the thread that execs the next image of this program, and by that
+// becomes the main thread there. So in an image after an exec the launcher must be the main thread.
 var launcher = sync.OnceValue(func() chan<- func() {
 	catchIgnored()
 	forks := make(chan func())
-	go func() { // never ends, see above
-		runtime.LockOSThread()
+	serve := func() {
 		for f := range forks {
 			f()
 		}
+	}
+	if image.Replaced() {
+		if noExec = onMainThread(serve); noExec == nil {
+			return forks
+		}
+	}
+	go func() { // never ends, see above
+		runtime.LockOSThread()
+		serve()
 	}()
 	return forks
 })
+
+// noExec is why [Suspension.Exec] is refused. The launcher sets it first.
+var noExec error
+
+// PrepareExec makes the launcher, if that was not made yet, and returns why an exec would be
+// refused. In an image after an exec it takes the main thread, which is only possible while that
+// runs the main goroutine: so call it, or [Start], on the main goroutine. Otherwise processes are
+// started by another thread, and there is no further exec in this process.
+func PrepareExec() error {
+	launcher()
+	return noExec
+}
+
+// onMainThread starts a goroutine on the main thread, which runs serve, and ends the lock of the
+// main goroutine on that thread. Its goroutines get the threads by chance, so it holds those of the
+// wrong ones until it has the right one.
+func onMainThread(serve func()) error {
+	if unix.Gettid() != unix.Getpid() {
+		return fmt.Errorf("%w: in a program that has replaced itself, the tree must be started by the main goroutine", errors.ErrUnsupported)
+	}
+	runtime.UnlockOSThread() // of the init of package mark
+	const tries = 16         // seldom more than one is needed
+	found, over := make(chan bool), make(chan struct{})
+	defer close(over)
+	for range tries {
+		go func() { // the right one never ends, the others end with onMainThread
+			runtime.LockOSThread()
+			is := unix.Gettid() == unix.Getpid()
+			found <- is
+			if is {
+				serve()
+			}
+			<-over
+			runtime.UnlockOSThread()
+		}()
+		if <-found {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: another goroutine of the program has locked the main thread", errors.ErrUnsupported)
+}
 
 // launch forks and execs cmd, on the launcher's thread. It returns when the exec has succeeded and
 // settle has made its settings.
@@ -116,7 +171,9 @@ func maskForFork(settles bool) (restore func() error, err error) {
 // leaves the signals of job control: to catch SIGTTOU is not to ignore it.
 func catchIgnored() {
 	for sig := syscall.Signal(1); sig < 32; sig++ {
-		if !slices.Contains(uncaught, sig) && ignored(sig) {
+		var act image.Action
+		if !slices.Contains(uncaught, sig) && image.Sigaction(sig, nil, &act) == 0 && act.Ignores() {
+			ignoredAtStart |= 1 << (sig - 1)
 			signal.Notify(dropped, sig)
 		}
 	}
@@ -129,10 +186,6 @@ var uncaught = []syscall.Signal{unix.SIGKILL, unix.SIGSTOP, unix.SIGTSTP, unix.S
 // package signal does not wait for readers.
 var dropped = make(chan os.Signal, 1)
 
-// ignored reports whether the kernel ignores sig for this program.
-func ignored(sig syscall.Signal) bool {
-	const sigIgn = 1
-	var act [8]uintptr // struct kernel_sigaction begins with the handler, and is not longer than act
-	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&act)), 8, 0, 0)
-	return errno == 0 && act[0] == sigIgn
-}
+// ignoredAtStart are the signals that were ignored when this program was started: bit n-1 is signal
+// n. The next image is started with them ignored.
+var ignoredAtStart int64

@@ -3,6 +3,7 @@ package process
 import (
 	"errors"
 	"os"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,15 +27,19 @@ func OutputPipe() (r, w *os.File, err error) {
 // in the pipe at that time. So a reader that is late, because it waited to pass on earlier lines,
 // still gets them. It is for one goroutine.
 type untilDeadline struct {
-	r    *os.File
-	late bool
-	left int // bytes still to read, after the deadline
+	r      *os.File
+	ending *atomic.Bool // before it is set, a deadline is that of a halt
+	late   bool
+	left   int // bytes still to read, after the deadline
 }
 
 func (u *untilDeadline) Read(b []byte) (n int, err error) {
 	if !u.late {
 		if n, err = u.r.Read(b); !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
+		}
+		if !u.ending.Load() {
+			return 0, errHalted
 		}
 	}
 	rc, err := u.r.SyscallConn()

@@ -22,6 +22,7 @@ type Process struct {
 	exit Exit
 
 	file *os.File // owns fd, which is in the poller
+	halt halt     // of wait
 
 	mu     sync.Mutex // held during each signal, so that it uses no closed fd and no number of a reaped process
 	fd     int        // the pidfd, -1 once closed; not from file.Fd, which would make it blocking
@@ -67,7 +68,7 @@ func discard(pid int) error {
 
 func (p *Process) wait(rc syscall.RawConn) {
 	defer close(p.done)
-	err := rc.Read(func(fd uintptr) bool {
+	ended := func(fd uintptr) bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if !groupsByPidfd() {
@@ -82,9 +83,19 @@ func (p *Process) wait(rc syscall.RawConn) {
 		p.exit, ended = reap(int(fd), 0)
 		p.reaped = ended
 		return ended
-	})
-	if err != nil { // the poller refused the pidfd, which is a bug here
-		p.exit.Lost = err
+	}
+	for {
+		if halted := p.halt.now.Load(); halted != nil {
+			halted.wait(nil)
+		}
+		err := rc.Read(ended)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			continue // a halt
+		}
+		if err != nil { // the poller refused the pidfd, which is a bug here
+			p.exit.Lost = err
+		}
+		return
 	}
 }
 

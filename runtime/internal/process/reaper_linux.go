@@ -8,14 +8,18 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/runtime/internal/image"
 )
 
 // Grace is how long the Reaper waits before it reaps a zombie that this program does not hold.
@@ -36,10 +40,12 @@ type Reaper struct {
 
 	subreaper bool // whether the program was a subreaper before
 	changed   bool
+	few       bool // whether it reaps only what the image before left
 }
 
 // StartReaper begins to reap. If subreaper is set, it makes this program a subreaper until Close;
-// otherwise the program should be process 1. A grace of 0 means [Grace].
+// otherwise the program should be process 1. If it is not, in an image after an exec, it reaps only
+// what [StrangersLeft] tells of. A grace of 0 means [Grace].
 func StartReaper(log *slog.Logger, subreaper bool, grace time.Duration) (*Reaper, error) {
 	if grace == 0 {
 		grace = Grace
@@ -58,8 +64,9 @@ func StartReaper(log *slog.Logger, subreaper bool, grace time.Duration) (*Reaper
 		}
 		r.subreaper, r.changed = was != 0, true
 	}
+	r.few = image.Replaced() && !subreaper && os.Getpid() != 1
 	signal.Notify(r.ended, syscall.SIGCHLD) // other code may get the signal too
-	go r.run()                              // ends with Close
+	go r.run()                              // ends with Close, or when no stranger is left
 	return r, nil
 }
 
@@ -101,6 +108,10 @@ func (r *Reaper) run() {
 			r.log.Info("can find out again which children have ended", "failures", failures)
 			failures = 0
 		}
+		if r.few && !StrangersLeft() {
+			signal.Stop(r.ended)
+			return
+		}
 		if !next.IsZero() {
 			timer.Reset(time.Until(next))
 		}
@@ -114,6 +125,9 @@ func (r *Reaper) look() (next time.Time, err error) {
 	if err != nil {
 		return next, err
 	}
+	if r.few {
+		zombies = slices.DeleteFunc(zombies, func(z Zombie) bool { return !strangersLeft.has(z.PID) })
+	}
 	ripe, next := r.core.step(time.Now(), zombies)
 	if len(ripe) == 0 {
 		return next, nil
@@ -125,6 +139,7 @@ func (r *Reaper) look() (next time.Time, err error) {
 	for _, z := range ripe {
 		if !held[z.PID] {
 			r.reap(z)
+			strangersLeft.forget(z.PID)
 		}
 	}
 	return next, nil
@@ -270,9 +285,9 @@ func heldByPidfd() (map[int]bool, error) {
 		if err == nil && !strings.Contains(to, "pidfd") {
 			continue
 		}
-		var info []byte
+		pid := 0
 		if err == nil {
-			info, err = os.ReadFile("/proc/self/fdinfo/" + e.Name())
+			pid, err = pidOf(e.Name())
 		}
 		if gone(err) {
 			continue
@@ -280,13 +295,62 @@ func heldByPidfd() (map[int]bool, error) {
 		if err != nil {
 			return nil, err
 		}
-		for line := range strings.Lines(string(info)) {
-			if v, ok := strings.CutPrefix(line, "Pid:"); ok {
-				if pid, err := strconv.Atoi(strings.TrimSpace(v)); err == nil && pid > 0 {
-					held[pid] = true
-				}
-			}
+		if pid > 0 {
+			held[pid] = true
 		}
 	}
 	return held, nil
+}
+
+// pidOf returns the process that a pidfd of this program is of; -1 if that is reaped, 0 if fd is no
+// pidfd.
+func pidOf(fd string) (int, error) {
+	info, err := os.ReadFile("/proc/self/fdinfo/" + fd)
+	for line := range strings.Lines(string(info)) {
+		if v, ok := strings.CutPrefix(line, "Pid:"); ok {
+			return strconv.Atoi(strings.TrimSpace(v))
+		}
+	}
+	return 0, err
+}
+
+// strangersLeft are the children that an image after an exec found in its init, by what the image
+// before had started with os/exec or otherwise. No code waits for them any more. [Restore] takes
+// those out that go on.
+var strangersLeft strangersOf
+
+type strangersOf struct {
+	sync.Mutex
+	pids map[int]bool
+}
+
+func init() {
+	if !image.Replaced() {
+		return
+	}
+	pids, _ := children() // without /proc they stay zombies
+	strangersLeft.pids = make(map[int]bool, len(pids))
+	for _, pid := range pids {
+		strangersLeft.pids[pid] = true
+	}
+}
+
+func (s *strangersOf) has(pid int) bool {
+	s.Lock()
+	defer s.Unlock()
+	return s.pids[pid]
+}
+
+func (s *strangersOf) forget(pid int) {
+	s.Lock()
+	defer s.Unlock()
+	delete(s.pids, pid)
+}
+
+// StrangersLeft reports whether there are children that the image before this one left and that
+// were neither restored nor reaped: a [Reaper] is needed.
+func StrangersLeft() bool {
+	strangersLeft.Lock()
+	defer strangersLeft.Unlock()
+	return len(strangersLeft.pids) > 0
 }
