@@ -41,7 +41,7 @@ var taken atomic.Bool
 // Inherited returns the state that the image before left, a sealed file in memory, and the
 // descriptors that belong to it, in the order in which they were given. The caller owns them. They
 // are returned once; Replaced tells before whether there are any.
-func Inherited() (state *os.File, files []*os.File, err error) {
+func Inherited() (state *os.File, fds []int, err error) {
 	m := mark.Got
 	switch {
 	case m == nil || taken.Swap(true):
@@ -54,9 +54,9 @@ func Inherited() (state *os.File, files []*os.File, err error) {
 		return nil, nil, fmt.Errorf("%s: the state, descriptor %d, is no sealed file in memory", mark.Var, m.State)
 	}
 	for _, fd := range m.Files {
-		files = append(files, os.NewFile(uintptr(fd), fmt.Sprintf("descriptor %d", fd)))
+		fds = append(fds, int(fd))
 	}
-	return os.NewFile(uintptr(m.State), "state"), files, nil
+	return os.NewFile(uintptr(m.State), "state"), fds, nil
 }
 
 // An Action is what a signal does: struct kernel_sigaction, which begins with the handler.

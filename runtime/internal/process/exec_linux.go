@@ -62,10 +62,10 @@ type Image struct {
 	Args       []string // begins with argv[0], which is required and should be the program's path
 	Env        []string // LISTEN_* of it is left out: its numbers mean nothing to the next image
 
-	// State is a sealed file in memory (memfile.Sealed), and Files belong to it. The next image gets
+	// State is a sealed file in memory (memfile.Sealed), and FDs belong to it. The next image gets
 	// them with the numbers that they have, by image.Inherited, and no other descriptor above 2.
 	State *os.File
-	Files []*os.File
+	FDs   []int
 }
 
 // Exec replaces this program by the next image of it, in this process: the PID stays, the children
@@ -89,10 +89,15 @@ func execNext(ctx context.Context, next Image) error {
 	if err := PrepareExec(); err != nil {
 		return err
 	}
-	fds, err := rawFDs(append(slices.Clip(next.Files), next.State))
-	if err != nil || slices.Contains(fds, closed) {
+	fds := make([]uintptr, 0, len(next.FDs)+1)
+	for _, fd := range next.FDs {
+		fds = append(fds, uintptr(fd))
+	}
+	state, err := rawFDs([]*os.File{next.State})
+	if err != nil || slices.Contains(state, closed) {
 		return errors.Join(err, os.ErrInvalid)
 	}
+	fds = append(fds, state...)
 	if err := stopProfile(ctx); err != nil {
 		return err
 	}

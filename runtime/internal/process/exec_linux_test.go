@@ -164,8 +164,12 @@ func monotonic() time.Duration {
 }
 
 func (m *replaced) restore() {
-	file, files, err := image.Inherited()
+	file, fds, err := image.Inherited()
 	must(err)
+	var files []*os.File
+	for _, fd := range fds {
+		files = append(files, os.NewFile(uintptr(fd), ""))
+	}
 	must(json.NewDecoder(file).Decode(&m.replacedState))
 	must(file.Close())
 	m.Execs++
@@ -350,9 +354,13 @@ func (m *replaced) exec(exe *Executable) error {
 	state, err := memfile.Sealed("state", b)
 	must(err)
 	defer state.Close()
-	return s.Exec(ctx, Image{
-		Executable: exe, Args: []string{"replaced"}, Env: append(os.Environ(), "LISTEN_FDS=1"), State: state, Files: files,
-	})
+	raw, err := rawFDs(files)
+	must(err)
+	next := Image{Executable: exe, Args: []string{"replaced"}, Env: append(os.Environ(), "LISTEN_FDS=1"), State: state}
+	for _, fd := range raw {
+		next.FDs = append(next.FDs, int(fd))
+	}
+	return s.Exec(ctx, next)
 }
 
 // refused tries the exec of a program that fails: nothing has changed.

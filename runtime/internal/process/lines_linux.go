@@ -71,13 +71,6 @@ func (l *Lines) read(from io.Reader) {
 	}
 }
 
-// LinesState is the state of a [Lines]. Its descriptor is the end of the pipe; it has none if the
-// output has ended.
-type LinesState struct {
-	Ended bool
-	Rest  []byte // was read, and not written yet; it may have several lines, and begin within one
-}
-
 // Suspend stops the reading, until Resume, and returns the state of l and its end of the pipe,
 // which l keeps. It waits for a write that is under way, and for the end of l if [Finish] was
 // called; if ctx ends first it returns the error, and l goes on. The process keeps writing, until

@@ -6,23 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// ChildState is the state of a [Process]. Its descriptor is the pidfd.
-type ChildState struct {
-	PID   int
-	Ended bool // and reaped: the fields below say how, as those of [Exit]
-
-	Code                 int
-	Signal               int
-	Core                 bool
-	UserTime, SystemTime time.Duration
-	MaxRSS               int64
-	Lost                 string
-}
 
 // Suspend stops the waiting for the end of p, until Resume: a process that ends meanwhile stays a
 // zombie, for the next image. It returns the state of p, and its pidfd, which p keeps. Signals can
@@ -79,13 +65,6 @@ func Restore(s ChildState, pidfd *os.File) (*Process, error) {
 	p.halt.prepare()
 	go p.wait(rc) // ends when the process does
 	return p, nil
-}
-
-// ExecutableState is the state of an [Executable]. Its descriptors are the file and, if HasDir is
-// set, the directory.
-type ExecutableState struct {
-	HasDir  bool
-	DirName string
 }
 
 // Suspend returns the state of e and its descriptors, which e keeps.
