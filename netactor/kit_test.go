@@ -203,6 +203,9 @@ func (w *testWorker) mustListen(r netactor.Request) net.Listener {
 }
 
 func (tr *tree) close() {
+	if tr.table == nil {
+		return // the test has closed it
+	}
 	for _, w := range tr.workers {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()

@@ -123,7 +123,7 @@ func (t *Table) openRequested(e effect) (*socket.Bound, wire.ListenReply) {
 	var s *socket.Bound
 	var err error
 	if e.socket == nil {
-		s, err = socket.Open(e.req)
+		s, err = t.obtain(e.key, e.req)
 	} else {
 		if s, err = e.socket.Applied(e.req); err == nil {
 			s.AdoptFile()
@@ -165,7 +165,7 @@ func (t *Table) opened(e effect, s *socket.Bound, r wire.ListenReply) (then func
 		closed := t.closed
 		t.mu.Unlock()
 		if closed { // while the socket was being opened
-			s.CloseInBackground()
+			t.closeSocket(s)
 			return nil
 		}
 		t.addSocket(socketKey{number, 0}, s)

@@ -24,6 +24,7 @@ type socketKey struct {
 // addSocket adds a socket to the Table and to its watcher.
 func (t *Table) addSocket(key socketKey, s *socket.Bound) {
 	t.sockets[key] = &heldSocket{Bound: s}
+	t.keep(key, s)
 	if t.watcher != nil {
 		t.watcher.Add(s, key.number)
 		return
@@ -60,7 +61,7 @@ func (t *Table) dropSocket(key socketKey) {
 	if t.watcher != nil {
 		t.watcher.Remove(s.Bound)
 	}
-	s.CloseInBackground()
+	t.closeSocket(s.Bound)
 }
 
 // memberHandle returns a handle on a duplicate of a socket. It opens a further member of a
@@ -74,10 +75,10 @@ func (t *Table) memberHandle(key socketKey) (*fdipc.Handle, error) {
 			t.mu.Unlock()
 			return nil, errors.New("netactor: socket is closed")
 		}
-		r := state.req
+		r, share := state.req, state.key
 		r.Address, r.Joins = state.boundAddress(), true
 		t.mu.Unlock()
-		opened, err := socket.Open(r)
+		opened, err := t.obtain(share, r)
 		if err != nil {
 			return nil, err
 		}
@@ -156,7 +157,7 @@ func (t *Table) repair(number uint64) (then func() []effect) {
 // refuse makes a listener's sockets refuse clients.
 func (t *Table) refuse(number uint64) {
 	for key, s := range t.sockets {
-		if key.number != number || s.Closed() {
+		if key.number != number || s.Closed() || s.Kept != "" && t.ending() {
 			continue
 		}
 		if err := s.Refuse(); err != nil {

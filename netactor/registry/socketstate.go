@@ -19,6 +19,7 @@ const (
 
 type socketState struct {
 	number     uint64
+	key        string // its share key
 	req        socket.SocketSpec
 	phase      phase
 	awaitsPort bool   // pending: waits until a closing socket frees the port
@@ -105,6 +106,7 @@ type effect struct {
 	kind       effectKind
 	number     uint64
 	req        socket.SocketSpec // doOpen
+	key        string            // doOpen: the share key
 	socket     *socket.Bound     // doOpen, doOpened, doReopened, doDiscard
 	old        *heldSocket       // doReopened: the socket that is replaced
 	request    pendingRequest    // doReply, doNoteName

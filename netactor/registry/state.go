@@ -84,17 +84,17 @@ func (t *tableState) listen(p pendingRequest) []effect {
 	t.last++
 	spec := t.settingsOfSpec(&p)
 	s = &socketState{
-		number: t.last, req: p.req, ofTree: spec, firstOwner: p.owner, freedPorts: t.freedPorts,
+		number: t.last, key: p.key(), req: p.req, ofTree: spec, firstOwner: p.owner, freedPorts: t.freedPorts,
 		waiting: []pendingRequest{p}, owners: make(map[string]*ownership), users: make(map[string]bool),
 	}
 	t.sockets[s.number] = s
-	t.claimKey(s, p.key())
+	t.claimKey(s, s.key)
 	if p.req.Name != "" {
 		t.names[p.req.Name] = s.number
 	}
 	given := p.socket
 	s.waiting[0].socket, s.fromWorker = nil, given != nil
-	return []effect{{kind: doOpen, number: s.number, req: p.req, socket: given}}
+	return []effect{{kind: doOpen, number: s.number, key: s.key, req: p.req, socket: given}}
 }
 
 // maxSockets bounds the sockets that one worker may have open or ask for at a time, so that a
@@ -284,7 +284,7 @@ func (t *tableState) opened(number uint64, r wire.ListenReply) []effect {
 		}
 		if syscall.Errno(r.Errno) == syscall.EADDRINUSE && s.freedPorts != t.freedPorts {
 			s.freedPorts = t.freedPorts // a closing socket freed its port while this one was being opened
-			return []effect{{kind: doOpen, number: number, req: s.req}}
+			return []effect{{kind: doOpen, number: number, key: s.key, req: s.req}}
 		}
 		t.forget(s)
 		delete(t.sockets, number)
@@ -511,7 +511,7 @@ func (t *tableState) retryAwaitingPort() []effect {
 	for _, s := range t.inOrder() {
 		if s.phase == pending && s.awaitsPort {
 			s.awaitsPort, s.freedPorts = false, t.freedPorts
-			out = append(out, effect{kind: doOpen, number: s.number, req: s.req})
+			out = append(out, effect{kind: doOpen, number: s.number, key: s.key, req: s.req})
 		}
 	}
 	return out

@@ -33,6 +33,13 @@ type Config struct {
 	// Listeners are the listeners of the tree, which [Table.Open] will open. Every worker may ask
 	// for them, also before they are open, and no worker can take their names.
 	Listeners []netactor.Request
+
+	// Store keeps the sockets that the Table opens beyond the end of the program. Default: none.
+	Store Store
+
+	// Ending reports whether the program is about to end, so that its sockets stay in the Store. It
+	// must not block. Default: not before [Table.Close].
+	Ending func() bool
 }
 
 // Table is the master's side: it opens every listening socket of the tree, holds it, shares it, and

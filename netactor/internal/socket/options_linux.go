@@ -31,14 +31,8 @@ func optionsOf(o netactor.SocketOptions, family int) (out []option) {
 		}
 		out = append(out, option{field, level, name, to})
 	}
-	is := func(b bool) int {
-		if b {
-			return 1
-		}
-		return 0
-	}
-	add(o.Delay, "Delay", unix.IPPROTO_TCP, unix.TCP_NODELAY, is(!o.Delay))
-	add(o.KeepAliveIdle < 0, "KeepAliveIdle", unix.SOL_SOCKET, unix.SO_KEEPALIVE, is(o.KeepAliveIdle >= 0))
+	add(o.Delay, "Delay", unix.IPPROTO_TCP, unix.TCP_NODELAY, one(!o.Delay))
+	add(o.KeepAliveIdle < 0, "KeepAliveIdle", unix.SOL_SOCKET, unix.SO_KEEPALIVE, one(o.KeepAliveIdle >= 0))
 	if o.KeepAliveIdle >= 0 {
 		count := o.KeepAliveCount
 		if count == 0 {
@@ -48,26 +42,36 @@ func optionsOf(o netactor.SocketOptions, family int) (out []option) {
 		add(o.KeepAliveInterval > 0, "KeepAliveInterval", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds(o.KeepAliveInterval, defaultKeepAlive))
 		add(o.KeepAliveCount > 0, "KeepAliveCount", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, count)
 	}
+	for _, opt := range fieldsOf(o, family) {
+		if opt.to != 0 {
+			out = append(out, opt)
+		}
+	}
+	return out
+}
+
+// fieldsOf returns the options that stay the kernel's unless a field of o asks for another value.
+func fieldsOf(o netactor.SocketOptions, family int) []option {
 	level, free, transparent := unix.IPPROTO_IP, unix.IP_FREEBIND, unix.IP_TRANSPARENT
 	if family == unix.AF_INET6 {
 		level, free, transparent = unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, unix.IPV6_TRANSPARENT
 	}
-	for _, opt := range []struct {
-		field           string
-		level, name, to int
-	}{
+	return []option{
 		{"ReceiveBuffer", unix.SOL_SOCKET, unix.SO_RCVBUF, o.ReceiveBuffer},
 		{"SendBuffer", unix.SOL_SOCKET, unix.SO_SNDBUF, o.SendBuffer},
 		{"DeferAccept", unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, seconds(o.DeferAccept, 0)},
 		{"FastOpen", unix.IPPROTO_TCP, unix.TCP_FASTOPEN, o.FastOpen},
-		{"FreeBind", level, free, is(o.FreeBind)},
-		{"Transparent", level, transparent, is(o.Transparent)},
-	} {
-		if opt.to != 0 {
-			add(true, opt.field, opt.level, opt.name, opt.to)
-		}
+		{"FreeBind", level, free, one(o.FreeBind)},
+		{"Transparent", level, transparent, one(o.Transparent)},
 	}
-	return out
+}
+
+// one returns 1 for true and 0 for false.
+func one(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // apply sets the options of r, and then calls the user's function.

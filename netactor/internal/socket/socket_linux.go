@@ -26,6 +26,9 @@ type Bound struct {
 	fd   int
 	path string      // the Unix path, as in the request
 	file *socketFile // its file, which is removed at the end; nil if there is none
+
+	// Kept is the name under which the service manager keeps a duplicate; empty if it keeps none.
+	Kept string
 }
 
 // Open opens the socket of r, which is resolved and valid. The caller owns the result. Errors wrap

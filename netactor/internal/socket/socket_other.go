@@ -19,6 +19,8 @@ type Bound struct {
 	ln   net.Listener
 	pc   net.PacketConn // in place of ln
 	path string
+
+	Kept string // never set
 }
 
 // Open opens the socket of r, which is resolved and valid. The caller owns the result.
@@ -137,3 +139,12 @@ func Receive(h *fdipc.Handle) (*Bound, error) {
 
 // Descriptor returns -1: there is a net.Listener.
 func (s *Bound) Descriptor() int { return -1 }
+
+// Retake returns an error: there is no service manager that keeps sockets.
+func Retake(int, string, SocketSpec) (*Bound, error) { return nil, errors.ErrUnsupported }
+
+func (s *Bound) FileID() string { return "" }
+
+func (s *Bound) Release() int { return -1 }
+
+func Port(int) uint16 { return 0 }

@@ -3,6 +3,7 @@ package socket
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -133,7 +134,7 @@ func (f *socketFile) claim(r SocketSpec) error {
 	}
 	mine := int(st.Uid) == os.Geteuid() // false on a network file system that maps users; there the file stays
 	if mine {
-		f.dev, f.ino = st.Dev, st.Ino
+		f.dev, f.ino, f.mode = st.Dev, st.Ino, r.Mode
 	}
 	switch {
 	case r.Mode == 0:
@@ -151,6 +152,7 @@ type socketFile struct {
 	name string
 	dev  uint64 // of the file, once we may remove it
 	ino  uint64 // 0: we may not remove it
+	mode fs.FileMode
 }
 
 // maxUnixPath is the room in sockaddr_un, less the final zero (unix(7)).
