@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/coreos/go-systemd/v22/activation"
+
+	"github.com/coppice-go/coppice/netactor/registry"
 )
 
 // firstActivated is the number of the first socket that systemd passes: SD_LISTEN_FDS_START in
@@ -36,7 +38,9 @@ func (l ListenerSpec) resolveSystemd() (ListenerSpec, error) {
 	}
 	var names []string
 	for i, f := range files {
-		names = append(names, f.Name())
+		if !strings.HasPrefix(f.Name(), registry.StorePrefix) {
+			names = append(names, f.Name())
+		}
 		if f.Name() != name {
 			continue
 		}

@@ -88,6 +88,8 @@ type Config struct {
 
 	starting func() (started func()) // called when the first child is to be started; nil = nothing to call
 
+	store descriptorStore // systemd's; nil when there is none
+
 	entry string // the function that was called with it, if that is not Start: Main, Run
 }
 

@@ -74,7 +74,7 @@ func Run(ctx context.Context, cfg Config) error {
 	defer stop()
 	var systemd *serviceManager
 	if cfg.Service.Notify {
-		systemd = newServiceManager(cfg.Logger)
+		systemd, cfg.store = newServiceManager(cfg.Logger), openStore(cfg.Logger)
 		cfg.starting = func() func() { return systemd.starting(extendEvery) }
 	}
 	up := make(chan *Runtime, 1)

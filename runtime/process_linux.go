@@ -101,7 +101,7 @@ func (s spawner) forkProgram(ctx context.Context, p Process, environ []string, l
 
 // reservedVars are variables that concern only the master: its service manager set them.
 var reservedVars = []string{
-	"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES",
+	"NOTIFY_SOCKET", "FDSTORE", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES",
 	"COPPICE_" + childproto.FilesVar,
 }
 

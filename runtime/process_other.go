@@ -24,6 +24,8 @@ type executable struct{}
 func openExecutable() (*executable, error) { return &executable{}, nil }
 func (*executable) Close() error           { return nil }
 
+func openStore(*slog.Logger) descriptorStore { return nil }
+
 func fileLimit() int { return math.MaxInt }
 
 func executableAt(context.Context, string) (*executable, error) { return &executable{}, nil }

@@ -237,7 +237,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	}
 	undo = append(undo, func() { _ = withPartingTimeout(rt.system.Shutdown) })
 	rt.sockets = registry.New(registry.Config{
-		Logger: rt.log, Functions: rt.root.functions, Rules: rt.root.listenRules, Listeners: rt.root.requests(),
+		Logger: rt.log, Functions: rt.root.functions, Rules: rt.root.listenRules, Listeners: rt.root.requests(), Store: rt.cfg.store, Ending: rt.ending,
 	})
 	undo = append(undo, func() { rt.sockets.Close() })
 	rt.children.system, rt.children.sockets, rt.children.names = rt.system, rt.sockets, rt.root.listeners
@@ -297,6 +297,11 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 		}
 	}
 	close(rt.up)
+	if rt.cfg.store != nil {
+		for _, name := range rt.cfg.store.Rest() {
+			rt.log.Warn("a socket that systemd kept was not asked for before the tree was up: it is closed", "name", name)
+		}
+	}
 	return nil
 }
 
