@@ -153,6 +153,22 @@ func (cs *Calls[Q, A]) Update(id uint64, f func(about *Q)) bool {
 	return c != nil
 }
 
+// Last returns the number of the last call, for Restore in the next image of the process. The calls
+// that wait end with the image.
+func (cs *Calls[Q, A]) Last() uint64 {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return uint64(cs.last)
+}
+
+// Restore has the numbers go on after that of the last call of the image before, so that a reply
+// which comes late finds no call. It comes before the first Begin.
+func (cs *Calls[Q, A]) Restore(last uint64) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.last = uint32(last)
+}
+
 // Len returns how many calls wait.
 func (cs *Calls[Q, A]) Len() int {
 	cs.mu.Lock()

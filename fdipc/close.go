@@ -1,6 +1,7 @@
 package fdipc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -13,7 +14,8 @@ func (c *Conn) PeerGone() { c.control.drain() }
 
 // Close ends the Conn. What is queued is still sent as long as the peer takes it without delay;
 // handles that were not claimed come back through Resolved. Close does not wait for callbacks
-// that run, so it may be called from one: [Conn.Done] waits for them. It returns nil.
+// that run, so it may be called from one: [Conn.Done] waits for them. A Conn that is suspended ends
+// when it is resumed, without sending more. It returns nil.
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	talk := c.err == nil && c.ready
@@ -45,6 +47,9 @@ func (c *Conn) addEndpoint(e endpoint) bool {
 	open := c.err == nil
 	if open {
 		c.endpoints = append(c.endpoints, e)
+		if c.pauses.gate != nil {
+			e.pause(true, false)
+		}
 	}
 	c.mu.Unlock()
 	if !open {
@@ -56,7 +61,10 @@ func (c *Conn) addEndpoint(e endpoint) bool {
 // fail ends the Conn, for the first reason that comes.
 func (c *Conn) fail(err error) {
 	c.mu.Lock()
-	if c.err != nil {
+	if c.pauses.suspended {
+		c.pauses.end = cmp.Or(c.pauses.end, err)
+	}
+	if c.err != nil || c.pauses.suspended {
 		c.mu.Unlock()
 		return
 	}
@@ -85,6 +93,7 @@ func (c *Conn) finish(err error, endpoints []endpoint) {
 	c.wg.Wait()
 	c.closeEnds(endpoints)
 	c.standIn.close() // senders may have used it until here
+	c.discard(c.peerTable)
 	close(c.done)
 	if c.cfg.Closed != nil {
 		c.cfg.Closed(c, err)

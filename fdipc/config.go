@@ -64,6 +64,10 @@ type Config struct {
 	// hostile peer can make the receiver hold about two of the largest frames.
 	MaxFrame int
 
+	// Suspendable allows [Conn.Suspend], for one descriptor more: that of the peer's claim table,
+	// from which the next image of the process maps it again.
+	Suspendable bool
+
 	// tick replaces the constant, for tests that must pass without it.
 	tick time.Duration
 

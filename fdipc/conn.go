@@ -24,9 +24,13 @@ type Conn struct {
 
 	control   endpoint
 	memory    bool          // control is within this process
+	dataOut   endpoint      // the socket of our data lane
+	table     *claims.Table // our claim table
 	standIn   attachment    // a stand-in for descriptors that were taken back: the claim table's, or none
 	peer      *claims.Table // the peer's claim table; set by the handshake
+	peerTable attachment    // its descriptor, if Config.Suspendable is set; else none
 	data      endpoint      // the socket of the peer's data lane; set by the handshake
+	receivers [lanes]*receiver
 	dataEnded chan struct{} // closed when nothing more comes on data
 	held      atomic.Int64  // received handles neither claimed nor refused
 	maxHeld   int64         // of those
@@ -38,6 +42,7 @@ type Conn struct {
 	endpoints []endpoint
 	ready     bool // the handshake is over
 	leaving   bool // Close has begun to say goodbye; the peer may be quicker to close
+	pauses    pauses
 
 	ending  chan struct{}  // closed by fail
 	ended   atomic.Bool    // the same, cheaper to ask
@@ -74,6 +79,8 @@ func newConn(cfg Config) *Conn {
 		done:   make(chan struct{}),
 
 		dataEnded: make(chan struct{}),
+		standIn:   noAttachment,
+		peerTable: noAttachment,
 	}
 	c.closers.Init(func(running, waiting int) {
 		c.fail(fmt.Errorf("%w: the close of %d of its descriptors does not end, and %d more wait", ErrExcess, running, waiting))
@@ -85,6 +92,7 @@ func newConn(cfg Config) *Conn {
 	c.hsTimer.Stop()
 	for i := range c.lanes {
 		c.lanes[i] = newLane(c, Lane(i))
+		c.receivers[i] = &receiver{c: c}
 	}
 	return c
 }
@@ -93,6 +101,8 @@ func newConn(cfg Config) *Conn {
 // returns nil the payload may be reused and the handles belong to the Conn; on an error they belong
 // to the caller. A frame that was queued may still not arrive; Resolved reports what became of its
 // handles.
+//
+// While the Conn is suspended it waits too.
 //
 // Errors: ctx's, [ErrClosed], [ErrPeerLost] and other ends of the Conn, [ErrTooBig],
 // [ErrTooManyHandles], [ErrKind], [ErrHandleUsed].
@@ -103,7 +113,8 @@ func (c *Conn) Send(ctx context.Context, f *Frame) error {
 	return nil
 }
 
-// TrySend is Send without waiting: it returns [ErrFull]. It may be used from any callback.
+// TrySend is Send without waiting: it returns [ErrFull], or [ErrSuspended]. It may be used from any
+// callback.
 func (c *Conn) TrySend(f *Frame) error {
 	err := c.send(nil, f) //nolint:staticcheck // nil means: do not wait
 	if err == nil {
@@ -148,12 +159,11 @@ func (c *Conn) put(ctx context.Context, f *Frame) error {
 	l := c.lanes[f.Lane]
 	for {
 		l.mu.Lock()
-		if l.err != nil || l.closed {
-			err := cmp.Or(l.err, ErrClosed)
+		if err := cmp.Or(l.err, l.refusal); err != nil && (l.err != nil || !l.suspended || ctx == nil) {
 			l.mu.Unlock()
 			return err
 		}
-		if !l.fitsLocked(len(f.Payload)) {
+		if l.suspended || !l.fitsLocked(len(f.Payload)) {
 			if ctx == nil {
 				l.mu.Unlock()
 				return ErrFull
@@ -218,7 +228,7 @@ func (c *Conn) Credit() int {
 	o := &c.offers
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.ended {
+	if o.ended || o.paused {
 		return 0
 	}
 	o.advanceLocked(now())
@@ -230,7 +240,8 @@ func (c *Conn) Credit() int {
 
 // ResolveOffers finds out what became of offers now, instead of at the next tick, and calls
 // Resolved on this goroutine. It is for a sender that is short of room and wants to keep its turn.
-// It waits for a call of Resolved that is under way, so it must not be called from one.
+// It waits for a call of Resolved that is under way, so it must not be called from one; and for the
+// end of a suspension.
 func (c *Conn) ResolveOffers() { c.offers.poll() }
 
 // InProcess reports whether the peer is in the same process: the two were joined by [Pipe].

@@ -46,16 +46,27 @@
 //
 // A frame is one-way. [Calls] match replies with requests, and end them with a context or a Conn.
 //
+// # A process that is replaced
+//
+// A process that replaces its image by exec(3) keeps its Conns, in the middle of what they do.
+// [Conn.Suspend] stops one between two packets and returns its state and its descriptors; [Restore]
+// in the next image makes a Conn of them, and [Conn.Resume] lets it go on. No frame is lost, doubled,
+// cut or out of its order, and an offer is still claimed or comes back. The peer need do nothing,
+// and sees nothing but a pause. What is in the memory of the application does not go along: the tags
+// of handles, calls that wait, requests that it works on.
+//
 // # Duties
 //
 // A Handler claims or refuses every handle it is given. A sender's Resolved callback closes or
 // sends on every handle that comes back. The owner of the peer process calls PeerGone once the
-// process was reaped.
+// process was reaped. An application that replaces its process has its own parts stopped before it
+// suspends its Conns, and takes their state after that: what a Conn tells, it tells before Suspend
+// returns.
 //
 // # Locks
 //
 // lane.mu before offers.mu; Handle.mu before both; offers.callback before offers.mu; Conn.mu is a
-// leaf. No lock but offers.callback is held across a callback.
+// leaf. No lock but offers.callback is held across a callback, or while the Conn is suspended.
 //
 // # Rooms
 //

@@ -27,6 +27,12 @@ type endpoint interface {
 	ended() bool
 	// stop refuses whatever either side would still send; recv gives what is there and then io.EOF.
 	stop()
+	// pause makes recv, and send, return os.ErrDeadlineExceeded instead of blocking, or lets them
+	// again. What they return otherwise was sent, or received, whole.
+	pause(reads, writes bool)
+	// fd returns the descriptor, which stays the endpoint's; gone, whether drain was called.
+	fd() int
+	gone() bool
 	close() error
 	// pair makes a further link and returns its two ends, the second as an attachment for the peer.
 	pair() (local endpoint, remote attachment, err error)

@@ -36,7 +36,15 @@ var (
 	ErrHandleUsed = errors.New("handle already used")
 	// ErrHandleKind: the handle is not of the kind that was asked for.
 	ErrHandleKind = errors.New("wrong kind of handle")
-	// ErrUnsupported: not possible on this operating system.
+	// ErrSuspended: the Conn is suspended, and sends nothing until it is resumed.
+	ErrSuspended = errors.New("connection suspended")
+	// ErrReplaced: the process that was asked has been replaced, and with it what was working on
+	// the answer. For what answers requests of a peer.
+	ErrReplaced = errors.New("the process was replaced before it answered")
+	// ErrState: what is to be restored makes no sense, or is of a later format. The text names the
+	// field.
+	ErrState = errors.New("state of a connection")
+	// ErrUnsupported: not possible on this operating system, or for this Conn.
 	ErrUnsupported = errors.New("not supported on this system")
 	// ErrNoFiles: a process has no room for the descriptors that came: of the handshake, or of a
 	// frame.

@@ -3,23 +3,17 @@ package fdipc
 import (
 	"errors"
 	"fmt"
-
-	"github.com/coppice-go/coppice/fdipc/internal/claims"
 )
 
 // start sends the hello over e and starts the goroutines. It takes ownership of e.
 func (c *Conn) start(e endpoint) (err error) {
-	c.control = e
 	_, c.memory = e.(*memEnd)
-	c.standIn = noAttachment
 	defer func() {
 		if err != nil {
 			c.standIn.close()
 		}
 	}()
-	c.addEndpoint(e)
-	c.lanes[Control].endpoint = e
-	c.lanes[Data].endpoint = e
+	c.setControl(e)
 	h := hello{
 		minVersion: version, maxVersion: version, knows: featAll, attached: featAttached,
 		maxFrame: uint32(c.cfg.MaxFrame), credits: uint32(c.cfg.Credits),
@@ -31,6 +25,7 @@ func (c *Conn) start(e endpoint) (err error) {
 		e.close()
 		return err
 	}
+	c.table = table
 	if !c.memory {
 		c.standIn = a
 	}
@@ -40,6 +35,7 @@ func (c *Conn) start(e endpoint) (err error) {
 		return err
 	}
 	defer remote.close()
+	c.dataOut = data
 	c.addEndpoint(data)
 	p.attachments = append(p.attachments, a, remote)
 	p.buf = p.buf[:pieceHead]
@@ -55,17 +51,47 @@ func (c *Conn) start(e endpoint) (err error) {
 		}
 		return err
 	} // else the reader will find out
-	if d := c.cfg.HandshakeTimeout; d > 0 {
-		c.hsTimer.Reset(d)
-	}
-	// Owned by the Conn: they end when fail closes the endpoints.
-	c.wg.Go(c.lanes[Control].write)
-	c.wg.Go(func() { c.readControl(table, data) })
+	c.receivers[Control].hello = c.handshake
+	c.run(Control, c.readControl)
 	return nil
 }
 
-// handshake works on the peer's hello. table and data are what our own hello offered.
-func (c *Conn) handshake(p *piece, attached []attachment, t *claims.Table, data endpoint) error {
+// setControl sets the endpoint of the control lane. Until the handshake is over it is that of both.
+func (c *Conn) setControl(e endpoint) {
+	c.control = e
+	c.addEndpoint(e)
+	for _, l := range c.lanes {
+		l.endpoint = e
+	}
+	c.receivers[Control].endpoint = e
+}
+
+// setData sets the endpoints of the data lane, of which peer is the one to read. It reports whether
+// the Conn has not ended.
+func (c *Conn) setData(peer endpoint) bool {
+	c.data = peer
+	c.receivers[Data].endpoint = peer
+	c.lanes[Data].endpoint = c.dataOut
+	return c.addEndpoint(peer)
+}
+
+// run starts the goroutines of a lane. The Conn owns them: they end when fail closes the endpoints.
+func (c *Conn) run(l Lane, read func()) {
+	if d := c.cfg.HandshakeTimeout; d > 0 && c.receivers[l].hello != nil {
+		c.hsTimer.Reset(d)
+	}
+	c.mu.Lock()
+	c.pauses.reading++
+	c.mu.Unlock()
+	c.wg.Go(c.lanes[l].write)
+	c.wg.Go(func() {
+		read()
+		c.readerEnded()
+	})
+}
+
+// handshake works on the peer's hello.
+func (c *Conn) handshake(p *piece, attached []attachment) error {
 	h, err := decodeHello(p.payload)
 	if err != nil {
 		return err
@@ -77,6 +103,7 @@ func (c *Conn) handshake(p *piece, attached []attachment, t *claims.Table, data 
 		return fmt.Errorf("%w: %v", ErrFeature, missing)
 	}
 	next := 0
+	var data endpoint
 	for f := features(1); f != 0 && f <= h.attached; f <<= 1 {
 		if h.attached&f == 0 {
 			continue
@@ -89,14 +116,17 @@ func (c *Conn) handshake(p *piece, attached []attachment, t *claims.Table, data 
 		next++
 		switch f {
 		case featTable:
-			c.peer, err = c.control.adoptTable(g)
-			c.discard(g)
+			if c.peer, err = c.control.adoptTable(g); err == nil && c.cfg.Suspendable {
+				c.peerTable = g
+			} else {
+				c.discard(g)
+			}
 		case featData:
 			if err = c.checkDataLane(g); err != nil {
 				c.discard(g)
 				return err
 			}
-			c.data, err = c.control.adopt(g)
+			data, err = c.control.adopt(g)
 		default: // of a later version
 			c.discard(g)
 		}
@@ -105,9 +135,8 @@ func (c *Conn) handshake(p *piece, attached []attachment, t *claims.Table, data 
 		}
 	}
 	c.maxFrame.Store(min(c.maxFrame.Load(), int64(h.maxFrame)))
-	c.offers.open(t, max(1, min(c.cfg.Credits, int(min(h.credits, maxCredits)))))
-	c.lanes[Data].endpoint = data
-	if !c.addEndpoint(c.data) {
+	c.offers.open(c.table, max(1, min(c.cfg.Credits, int(min(h.credits, maxCredits)))))
+	if !c.setData(data) {
 		return ErrClosed
 	}
 	c.hsTimer.Stop()
@@ -117,9 +146,7 @@ func (c *Conn) handshake(p *piece, attached []attachment, t *claims.Table, data 
 	if c.cfg.Ready != nil {
 		c.cfg.Ready(c)
 	}
-	// Owned by the Conn, as those of start.
-	c.wg.Go(c.lanes[Data].write)
-	c.wg.Go(c.readData)
+	c.run(Data, c.readData)
 	for _, l := range c.lanes {
 		l.wakeWriter()
 	}

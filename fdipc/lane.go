@@ -25,14 +25,17 @@ type lane struct {
 	bytes   int       // in queue and cur
 	frames  int
 	sending bool          // a goroutine sends, or will: only it may touch cur
+	active  bool          // cur is in a system call
 	err     error         // the Conn has ended
-	closed  bool          // this side has closed the lane
+	refusal error         // why this side sends no more: it has closed the lane, or suspended it
 	last    int64         // when the last direct send was over
 	queued  uint64        // packets ever queued
 	sent    uint64        // packets ever sent
 	room    chan struct{} // closed when there is room again; nil if nothing waits
 	wake    chan struct{} // to the writer
 	entries []handleEntry // see describeLocked
+
+	suspended bool // nothing is sent or queued; sending is set
 }
 
 var epoch = time.Now()
@@ -118,7 +121,7 @@ func (l *lane) tryAppend(f *Frame) bool {
 	}
 	l.mu.Lock()
 	n := len(l.queue)
-	if n == 0 || !l.sending || l.closed || !l.fitsLocked(len(f.Payload)) || len(l.queue[n-1].buf)+size > sendPacket {
+	if n == 0 || !l.sending || l.refusal != nil || !l.fitsLocked(len(f.Payload)) || len(l.queue[n-1].buf)+size > sendPacket {
 		l.mu.Unlock()
 		return false
 	}

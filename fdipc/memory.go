@@ -200,6 +200,11 @@ func (e *memEnd) stop() {
 	e.out.closeWrite()
 }
 
+// Suspend is for sockets.
+func (e *memEnd) pause(bool, bool) {}
+func (e *memEnd) fd() int          { return -1 }
+func (e *memEnd) gone() bool       { return false }
+
 func (e *memEnd) close() error {
 	e.out.closeWrite()
 	e.in.mu.Lock()

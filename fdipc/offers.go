@@ -30,11 +30,12 @@ type offerRecord struct {
 	timer    *time.Timer
 	armed    bool
 	ended    bool
+	paused   bool // the Conn is suspended: nothing changes
 
 	releases []closer.Item // claimed handles whose copies here are to be closed
 	claimed  uint64        // ever; under mu like the rest, for it is the common case
 
-	callback sync.Mutex   // held around Resolved, never with mu
+	callback sync.Mutex   // held around Resolved, and while the Conn is suspended; never with mu
 	reuse    []resolution // empty, for resolved to be filled anew; under callback
 }
 

@@ -21,6 +21,11 @@ func (*packetIO) init(*packet) {}
 
 func (h *Handle) blockingFile() (*os.File, error) { return nil, ErrUnsupported }
 
+func (*Conn) adoptFiles(fds []int, _ *connState) error {
+	closeFDs(fds)
+	return ErrUnsupported
+}
+
 func maxFiles() int { return 1024 }
 
 func connectedFD(int) bool { return false }

@@ -45,6 +45,7 @@ var roles = map[string]func(*os.File, map[string]string){
 	"dispatcher": func(f *os.File, env map[string]string) { (&dispatcher{worker: worker{env: env}}).run(f) },
 	"list":       listDescriptors,
 	"starved":    starved,
+	"count":      count,
 }
 
 type child struct {

@@ -5,14 +5,11 @@ import (
 	"fmt"
 	"io"
 	"time"
-
-	"github.com/coppice-go/coppice/fdipc/internal/claims"
 )
 
 // readControl is the reader of the control lane. It ends with the Conn, or when the peer closes.
-func (c *Conn) readControl(t *claims.Table, data endpoint) {
-	r := &receiver{c: c, endpoint: c.control}
-	r.hello = func(p *piece, g []attachment) error { return c.handshake(p, g, t, data) }
+func (c *Conn) readControl() {
+	r := c.receivers[Control]
 	err := r.run()
 	if !errors.Is(err, io.EOF) {
 		c.fail(err)
@@ -27,10 +24,12 @@ func (c *Conn) readControl(t *claims.Table, data endpoint) {
 	c.offers.close()
 	if c.data != nil { // what the peer sent before it went
 		c.data.drain()
-		select {
-		case <-c.dataEnded:
-		case <-c.ending:
-		}
+		c.readerIdle(func() {
+			select {
+			case <-c.dataEnded:
+			case <-c.ending:
+			}
+		})
 	}
 	c.fail(err)
 }
@@ -53,18 +52,19 @@ const dataGrace = 250 * time.Millisecond
 // or shut down, the Conn ends too: so each side hears of it by its own readers, though it may never
 // send.
 func (c *Conn) readData() {
-	r := &receiver{c: c, endpoint: c.data}
-	err := r.run()
+	err := c.receivers[Data].run()
 	close(c.dataEnded)
 	if !errors.Is(err, io.EOF) {
 		c.fail(err)
 		return
 	}
-	select {
-	case <-c.ending:
-	case <-time.After(dataGrace):
-		if !c.control.ended() {
-			c.fail(fmt.Errorf("%w: its data lane has ended, and control has not", ErrPeerLost))
+	c.readerIdle(func() {
+		select {
+		case <-c.ending:
+		case <-time.After(dataGrace):
 		}
+	})
+	if !c.control.ended() {
+		c.fail(fmt.Errorf("%w: its data lane has ended, and control has not", ErrPeerLost))
 	}
 }

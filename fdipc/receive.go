@@ -2,7 +2,9 @@ package fdipc
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"os"
 	"time"
 )
 
@@ -45,6 +47,10 @@ func (r *receiver) run() error {
 		clear(r.packet.attachments)
 		r.packet.attachments = r.packet.attachments[:0]
 		if err := r.endpoint.recv(r.packet); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				r.c.readerIdle(func() {}) // suspended, or was
+				continue
+			}
 			r.c.discard(r.packet.attachments...) // of a packet that makes no sense
 			return err
 		}
@@ -207,8 +213,7 @@ func (r *receiver) handlePiece(p *piece, g []attachment) error {
 		if p.bits&pieceMore == 0 {
 			t.handles = r.handles[:0]
 		} else {
-			t.done = make(chan struct{})
-			go c.limitAssembly(t.done) // ends with the frame, or the Conn
+			t.begin(c)
 		}
 	}
 	t.active = true
@@ -335,6 +340,12 @@ func (c *Conn) limitAssembly(whole <-chan struct{}) {
 		}
 	}
 	c.fail(fmt.Errorf("%w: a frame has not become whole in %v", ErrExcess, assemblyTicks*c.cfg.assemblyTick))
+}
+
+// begin bounds the time in which the frame must become whole.
+func (t *partialFrame) begin(c *Conn) {
+	t.done = make(chan struct{})
+	go c.limitAssembly(t.done) // ends with the frame, or the Conn
 }
 
 func (t *partialFrame) finish() {

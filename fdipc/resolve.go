@@ -114,7 +114,12 @@ func (o *offerRecord) sweepLocked() {
 // lane, and on that of a caller of ResolveOffers.
 func (o *offerRecord) poll() {
 	o.callback.Lock()
-	defer o.callback.Unlock()
+	o.pollLocked()
+	o.callback.Unlock()
+}
+
+// pollLocked is poll; it needs callback.
+func (o *offerRecord) pollLocked() {
 	o.mu.Lock()
 	o.armed = false
 	o.advanceLocked(now())

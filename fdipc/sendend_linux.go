@@ -16,6 +16,7 @@ type sendEnd struct {
 	mu            sync.Mutex
 	waiter        *os.File // in the poller, since there was no room; nil: none
 	stopped       bool     // no sender may wait any more
+	paused        bool     // no sender may wait now
 	sentSinceWait int      // packets sent without waiting since there was a waiter
 }
 
@@ -59,10 +60,14 @@ func (s *sendEnd) send(p *packet) error {
 			return errAgain // no descriptor for that: it is tried again after a while
 		}
 		s.mu.Lock()
-		if s.stopped {
+		if s.stopped || s.paused {
+			err := os.ErrDeadlineExceeded
+			if s.stopped {
+				err = ErrClosed
+			}
 			s.mu.Unlock()
 			w.Close()
-			return ErrClosed
+			return err
 		}
 		s.waiter = w
 		s.mu.Unlock()
@@ -72,6 +77,15 @@ func (s *sendEnd) send(p *packet) error {
 		return s.closed(err)
 	}
 	return s.sent(p, rc.Write(p.io.send))
+}
+
+func (s *sendEnd) pause(_, writes bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.paused = writes
+	if s.waiter != nil {
+		s.waiter.SetWriteDeadline(pausedUntil(writes))
+	}
 }
 
 func (s *sendEnd) stop() {

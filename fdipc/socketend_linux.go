@@ -180,6 +180,22 @@ func (s *socketEnd) stop() {
 	s.f.SetWriteDeadline(time.Unix(1, 0))
 }
 
+func (s *socketEnd) pause(reads, writes bool) {
+	s.f.SetWriteDeadline(pausedUntil(writes))
+	s.f.SetReadDeadline(pausedUntil(reads))
+	if s.draining.Load() {
+		s.f.SetReadDeadline(pausedUntil(true)) // which the call above may have undone
+	}
+}
+
+// pausedUntil returns the deadline that ends what waits, or none.
+func pausedUntil(paused bool) (t time.Time) {
+	if paused {
+		t = time.Unix(1, 0)
+	}
+	return t
+}
+
 func (s *socketEnd) close() error { return s.f.Close() }
 
 func (s *socketEnd) pair() (endpoint, attachment, error) {

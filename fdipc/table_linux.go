@@ -34,29 +34,34 @@ func (s *socketEnd) newTable(slots int) (*claims.Table, attachment, error) {
 	return t, attachment{fd: fd}, nil
 }
 
-// adoptTable maps the peer's table. Its size cannot change any more: without that a peer could
-// cut it off and kill us with SIGBUS.
 func (s *socketEnd) adoptTable(g attachment) (*claims.Table, error) {
-	seals, err := unix.FcntlInt(uintptr(g.fd), unix.F_GET_SEALS, 0)
+	t, err := openTable(g.fd)
+	if err == nil && !t.Magic() {
+		return nil, wireError("claim table without its magic")
+	}
+	return t, err
+}
+
+// openTable maps a table that is there. Its size cannot change any more: without that a peer could
+// cut it off and kill us with SIGBUS.
+func openTable(fd int) (*claims.Table, error) {
+	seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
 	if err != nil || seals&tableSeals != tableSeals {
 		return nil, wireError("claim table is not a sealed memfd")
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(g.fd, &st); err != nil {
+	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, os.NewSyscallError("fstat", err)
 	}
 	if !claims.Valid(st.Size, maxCredits) {
 		return nil, wireError("claim table of %d bytes", st.Size)
 	}
-	m, err := mapTable(g.fd, int(st.Size))
+	m, err := mapTable(fd, int(st.Size))
 	if err != nil {
 		return nil, err
 	}
 	t := claims.At(m)
 	ownTable(t, m)
-	if !t.Magic() {
-		return nil, wireError("claim table without its magic")
-	}
 	return t, nil
 }
 

@@ -1,8 +1,10 @@
 package fdipc
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"os"
 	"runtime"
 	"time"
 )
@@ -24,14 +26,16 @@ func (l *lane) sendLocked(more bool) {
 		return
 	}
 	l.nextLocked()
+	l.active = true
 	l.mu.Unlock()
 	err := l.endpoint.try(l.cur)
 	l.mu.Lock()
+	l.triedLocked()
 	switch {
 	case err == nil:
 		l.sentLocked()
 		l.last = now()
-		if len(l.queue) == 0 {
+		if len(l.queue) == 0 && !l.suspended {
 			l.sending = false
 			l.mu.Unlock()
 			return
@@ -60,6 +64,14 @@ func (l *lane) nextLocked() {
 	n := copy(l.queue, l.queue[1:])
 	l.queue[n] = nil
 	l.queue = l.queue[:n]
+}
+
+// triedLocked notes that the system call with cur is over.
+func (l *lane) triedLocked() {
+	l.active = false
+	if l.suspended {
+		l.wakeSendersLocked() // suspend waits for that
+	}
 }
 
 // sentLocked puts away cur, which was sent.
@@ -95,7 +107,7 @@ func (l *lane) write() {
 		}
 		runtime.Gosched() // others may have something for the same packet
 		l.mu.Lock()
-		for l.err == nil {
+		for l.err == nil && !l.active && !l.suspended {
 			if l.cur == nil {
 				if len(l.queue) == 0 {
 					l.sending = false
@@ -103,12 +115,17 @@ func (l *lane) write() {
 				}
 				l.nextLocked()
 			}
+			l.active = true
 			l.mu.Unlock()
 			err := l.endpoint.send(l.cur)
 			l.mu.Lock()
+			l.triedLocked()
 			if err == nil {
 				l.sentLocked()
 				pause = 0
+				continue
+			}
+			if errors.Is(err, os.ErrDeadlineExceeded) { // the Conn is suspended, or was
 				continue
 			}
 			l.mu.Unlock()
@@ -135,7 +152,7 @@ func (l *lane) write() {
 // refuse refuses further frames of the application.
 func (l *lane) refuse() {
 	l.mu.Lock()
-	l.closed = true
+	l.refusal = cmp.Or(l.refusal, ErrClosed)
 	l.wakeSendersLocked()
 	l.mu.Unlock()
 }

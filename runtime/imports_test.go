@@ -23,7 +23,7 @@ const (
 // may import, of ours (directories) and from outside (prefixes), besides the
 // standard library and itself. The same table stands in .golangci.yml.
 var arrows = map[string]struct{ ours, outside []string }{
-	"fdipc":      {nil, []string{"golang.org/x/sys"}},
+	"fdipc":      {nil, []string{"github.com/fxamacker/cbor/v2", "golang.org/x/sys"}},
 	"supervisor": {nil, nil},
 	"tracing":    {nil, []string{otelAPI}},
 	"tracing/otlp": {
