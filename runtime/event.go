@@ -49,6 +49,10 @@ const (
 	// SupervisorPersists: a pool's restart budget is exceeded, and it goes on. Reason, Cause,
 	// Attempt (restarts within the period), Max, Left (workers that are up).
 	SupervisorPersists
+	// SupervisorSuspended, SupervisorResumed: a supervisor, or a pool's, decides nothing while the
+	// program is replaced; it decides again. Took.
+	SupervisorSuspended
+	SupervisorResumed
 
 	// WorkerStarting: a worker is being started. Why. It has no ID yet.
 	WorkerStarting
@@ -84,7 +88,7 @@ const (
 
 var eventKinds = [...]string{
 	"started", "ignored", "start failed", "exited", "restarting", "stopping", "stopped", "removed",
-	"leaked", "leak ended", "noted", "up", "gave up", "down", "goes on over its budget",
+	"leaked", "leak ended", "noted", "up", "gave up", "down", "goes on over its budget", "suspended", "resumed",
 	"starting", "failed", "replaced", "spare ready", "draining", "drain cut", "drained", "due",
 	"reloading", "reloaded", "scaled",
 	"tree reloading", "tree reloaded", "asked by an operator",

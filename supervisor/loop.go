@@ -40,6 +40,8 @@ type loop struct {
 	abandoned  map[uint64]*childRecord
 	began      time.Time
 	now        time.Time
+	hold       *hold     // Suspend is under way, or over
+	heldAt     time.Time // since when nothing is decided
 	done       bool
 	terminated rules.Effect // Terminated
 	// lastStraw is why it gave up; startError is what the first start failed of.
@@ -183,7 +185,7 @@ func (l *loop) fireTimers() {
 // takeResults handles the results of starts that did not block. They come before all
 // messages of the inbox.
 func (l *loop) takeResults() {
-	for len(l.results) > 0 {
+	for l.beginHold(); len(l.results) > 0; l.beginHold() {
 		q := l.results
 		l.results = nil
 		for i := range q {
@@ -228,7 +230,7 @@ func (l *loop) handle(m *message) {
 		ev.Call = m.call.Call
 		ev.Call.From = l.lastCall
 		l.calls[l.lastCall] = m.call
-	case rules.Begin, rules.Replaced, rules.Timer, rules.Stop, rules.Kill:
+	case rules.Begin, rules.Replaced, rules.Timer, rules.Stop, rules.Kill, rules.Hold, rules.Release:
 	}
 	l.step(ev)
 }
@@ -406,6 +408,10 @@ func (l *loop) effect(e *rules.Effect) {
 		l.event(Event{Kind: ChildRemoved, Path: child.path, ofSupervisor: child.spec.kind() == TypeSupervisor})
 	case rules.Up:
 		l.event(Event{Kind: SupervisorUp, Path: l.s.path, Took: l.now.Sub(l.began)})
+	case rules.Held:
+		l.results = append(l.results, message{do: l.held})
+	case rules.Released:
+		l.event(Event{Kind: SupervisorResumed, Path: l.s.path, Took: l.now.Sub(l.heldAt)})
 	case rules.Terminated:
 		l.done, l.terminated = true, *e
 	}

@@ -128,7 +128,7 @@ func (l *loop) viewOf(child *childRecord) *childView {
 		Info:        child.info,
 	}}
 	if c.Phase == rules.Waiting && c.At > 0 {
-		v.node.NextAttempt = l.s.epoch.Add(time.Duration(c.At - 1))
+		v.node.NextAttempt = l.s.timeOf(c.At)
 	}
 	if child.exited {
 		r := child.reason
@@ -165,7 +165,7 @@ func (l *loop) report(child *childRecord, e *rules.Effect) {
 				l.startError, ev.returned = &StartError{Path: child.path, Err: child.startErr}, l.state.Why == rules.ByStart
 			}
 			return
-		case ChildStarted, ChildIgnored, ChildRestarting, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, ChildNoted, SupervisorUp, SupervisorGaveUp, SupervisorDown, SupervisorPersists:
+		case ChildStarted, ChildIgnored, ChildRestarting, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, ChildNoted, SupervisorUp, SupervisorGaveUp, SupervisorDown, SupervisorPersists, SupervisorSuspended, SupervisorResumed:
 		}
 	}
 	l.event(Event{Kind: ChildStopped, Path: child.path, Incarnation: e.Inc, Reason: child.reason, Fault: true})
@@ -239,6 +239,7 @@ func (l *loop) finish() {
 		c.reply <- callReply{err: ErrStopped}
 	}
 	s.publisher.close()
+	s.tree.remove(s)
 	close(s.done)
 	for _, f := range l.notify {
 		f()
@@ -260,7 +261,7 @@ func (e *Event) level() slog.Level {
 	switch e.Kind {
 	case ChildStarted, ChildExited, ChildStopped, ChildRestarting:
 		return slog.LevelInfo
-	case SupervisorDown:
+	case SupervisorDown, SupervisorSuspended, SupervisorResumed:
 		if !strings.Contains(e.Path, "/") {
 			return slog.LevelInfo
 		}
@@ -295,7 +296,7 @@ func logEvent(log *slog.Logger, level slog.Level, ev *Event) {
 	case SupervisorPersists:
 		attrs = append(attrs, slog.String("reason", strings.TrimPrefix(ev.Reason.String(), "gave up: ")),
 			slog.Int("restarts", ev.Attempt), slog.Int("max", ev.Max), slog.Int("up", ev.Left))
-	case ChildStarted, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, ChildNoted, SupervisorUp:
+	case ChildStarted, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, ChildNoted, SupervisorUp, SupervisorSuspended, SupervisorResumed:
 	}
 	if ev.Cause != "" {
 		attrs = append(attrs, slog.String("cause", ev.Cause))

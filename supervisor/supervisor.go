@@ -46,6 +46,7 @@ type Supervisor struct {
 	epoch     time.Time       // rules.Time is counted from here
 	childCtx  context.Context // values for the children; never ends
 	publisher publisher
+	tree      *tree // shared with the supervisors above and below
 	inbox     inbox
 	view      atomic.Pointer[view] // the latest snapshot; written by the loop
 
@@ -69,6 +70,14 @@ func Start(ctx context.Context, spec Spec, cfg Config) (*Supervisor, error) {
 	if err := Validate(spec); err != nil {
 		return nil, err
 	}
+	s := newSupervisor(ctx, spec, cfg.withDefaults(), cmp.Or(spec.Name, defaultName), nil)
+	if err := s.start(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (cfg Config) withDefaults() Config {
 	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	if cfg.Clock == nil {
 		cfg.Clock = systemClock{}
@@ -76,7 +85,7 @@ func Start(ctx context.Context, spec Spec, cfg Config) (*Supervisor, error) {
 	if cfg.Rand == nil {
 		cfg.Rand = rand.Uint64
 	}
-	return start(ctx, spec, cfg, cmp.Or(spec.Name, defaultName), nil)
+	return cfg
 }
 
 // Start makes a Spec a [Starter]: it starts the supervisor as a child of the one that calls it,
@@ -91,8 +100,11 @@ func (spec Spec) Start(ctx context.Context, inc Incarnation) (Instance, error) {
 		}
 		return s, nil
 	}
-	s, err := start(ctx, spec, up.cfg, inc.Path, &up.publisher)
-	if err != nil {
+	s, begin := newSupervisor(ctx, spec, up.cfg, inc.Path, up), (*Supervisor).start
+	if inc.Restored {
+		begin = (*Supervisor).restore
+	}
+	if err := begin(s, ctx); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -101,8 +113,8 @@ func (spec Spec) Start(ctx context.Context, inc Incarnation) (Instance, error) {
 // parentKey is the context key under which a start finds its supervisor.
 type parentKey struct{}
 
-// start starts a supervisor whose spec is valid.
-func start(ctx context.Context, spec Spec, cfg Config, path string, above *publisher) (*Supervisor, error) {
+// newSupervisor returns a supervisor whose spec is valid, below another one or, with nil, as the root.
+func newSupervisor(ctx context.Context, spec Spec, cfg Config, path string, up *Supervisor) *Supervisor {
 	s := &Supervisor{
 		cfg:   cfg,
 		spec:  spec,
@@ -112,25 +124,39 @@ func start(ctx context.Context, spec Spec, cfg Config, path string, above *publi
 		done:  make(chan struct{}),
 	}
 	s.childCtx = context.WithValue(context.WithoutCancel(ctx), parentKey{}, s)
-	s.publisher.parent = above
+	if up != nil {
+		s.publisher.parent, s.tree = &up.publisher, up.tree
+	} else {
+		s.tree = &tree{running: make(map[string]*Supervisor)}
+	}
 	s.inbox.wake = make(chan struct{}, 1)
+	return s
+}
+
+// start starts a new supervisor and waits until its children are up.
+func (s *Supervisor) start(ctx context.Context) error {
 	s.loop.init(s)
-	// Owned by the caller through s: ends with the supervisor, which Stop
-	// or Kill bring about, and closes done as its last act.
-	go s.loop.run()
+	s.run()
 
 	select {
 	case <-s.allUp:
-		return s, nil
+		return nil
 	case <-s.done:
 	case <-ctx.Done():
 		s.Stop()
 		<-s.done
 	}
 	if s.failed != nil {
-		return nil, s.failed
+		return s.failed
 	}
-	return nil, &StartError{Path: path, Err: cmp.Or(context.Cause(ctx), error(ErrStopped))}
+	return &StartError{Path: s.path, Err: cmp.Or(context.Cause(ctx), error(ErrStopped))}
+}
+
+func (s *Supervisor) run() {
+	s.tree.add(s)
+	// Owned by the caller through s: ends with the supervisor, which Stop
+	// or Kill bring about, and closes done as its last act.
+	go s.loop.run()
 }
 
 // Path returns the supervisor's place in the tree: the IDs from the root down, joined by "/".
@@ -194,6 +220,9 @@ func (s *Supervisor) Snapshot() Node { return s.view.Load().tree(s.rulesTime(s.c
 
 // rulesTime returns a time as the rules have it.
 func (s *Supervisor) rulesTime(t time.Time) rules.Time { return rules.Time(t.Sub(s.epoch)) + 1 }
+
+// timeOf is the reverse of rulesTime.
+func (s *Supervisor) timeOf(t rules.Time) time.Time { return s.epoch.Add(time.Duration(t - 1)) }
 
 // Subscribe returns a subscription to the events of this supervisor and those below it, with room
 // for n events, at least 1. The caller closes it, unless it reads to the end.

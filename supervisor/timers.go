@@ -14,6 +14,15 @@ type Clock interface {
 	AfterFunc(d time.Duration, f func()) interface{ Stop() bool }
 }
 
+// sinceBoot returns the time of a clock that goes on over an exec: CLOCK_MONOTONIC for the system's
+// Clock, else the Clock's own.
+func (cfg *Config) sinceBoot() time.Duration {
+	if _, system := cfg.Clock.(systemClock); system {
+		return monotonic()
+	}
+	return time.Duration(cfg.Clock.Now().UnixNano())
+}
+
 type systemClock struct{}
 
 func (systemClock) Now() time.Time { return time.Now() }

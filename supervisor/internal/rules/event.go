@@ -15,6 +15,8 @@ const (
 	Request                      // Call
 	Stop                         // the parent's order to end
 	Kill                         // end at once, running no shutdown
+	Hold                         // decide nothing until Release; Keys: these are stopped, to be started then
+	Release                      // the end of Hold
 )
 
 // Event is one thing that happened to a supervisor.
@@ -26,6 +28,7 @@ type Event struct {
 	Leaked bool   // the instance was abandoned: part of it still runs
 	Rand   uint64 // uniform bits for this step; only Backoff uses them
 	Call   Call
+	Keys   []Key
 }
 
 // EffectKind is what is to be done.
@@ -61,6 +64,9 @@ const (
 	Forget
 	// Up says that all declared children were started.
 	Up
+	// Held says that nothing is under way since Hold, Released that nothing is since Release.
+	Held
+	Released
 	// Terminated is the last effect: all children have ended. Why, Key.
 	Terminated
 )
