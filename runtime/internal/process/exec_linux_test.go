@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coppice-go/coppice/runtime/internal/image"
+	"github.com/coppice-go/coppice/runtime/internal/mark"
 	"github.com/coppice-go/coppice/runtime/internal/memfile"
 )
 
@@ -173,11 +174,23 @@ func (m *replaced) restore() {
 	must(json.NewDecoder(file).Decode(&m.replacedState))
 	must(file.Close())
 	m.Execs++
+	if m.mode == "ignored" {
+		m.actions("in init", "HUP ignored, INT caught, TTIN ignored, TTOU default")
+	}
 	if len(image.TakeSignals()) > 0 {
 		m.Heard++
 	}
+	if m.mode == "ignored" {
+		m.actions("later", "HUP ignored, INT default, TTIN ignored, TTOU default")
+		signal.Notify(m.heard, unix.SIGTTIN)
+	}
 	if name, _ := os.ReadFile("/proc/self/comm"); string(name) != "replaced\n" {
 		m.bad("the name is %q", name)
+	}
+	for _, v := range []string{"LISTEN_FDS", mark.Var} {
+		if os.Getenv(v) != "" {
+			m.bad("%s is set", v)
+		}
 	}
 	for pid := range strangersLeft.pids { // of the image before, besides the children that go on
 		if slices.ContainsFunc(m.Kids, func(k *replacedKid) bool { return k.Process.PID == pid }) || pid == m.Victim.PID {
@@ -226,6 +239,26 @@ func (m *replaced) restore() {
 		m.bad("the victim ended with %+v", e)
 	}
 	must(m.victim.Close())
+}
+
+// actions checks what signals do.
+func (m *replaced) actions(when, want string) {
+	var got []string
+	for _, sig := range []syscall.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGTTIN, unix.SIGTTOU} {
+		var act image.Action
+		image.Sigaction(sig, nil, &act)
+		what := "caught"
+		switch {
+		case act.IsDefault():
+			what = "default"
+		case act.Ignores():
+			what = "ignored"
+		}
+		got = append(got, strings.TrimPrefix(unix.SignalName(sig), "SIG")+" "+what)
+	}
+	if got := strings.Join(got, ", "); got != want {
+		m.bad("%s: %s, want %s", when, got, want)
+	}
 }
 
 // offMain says what becomes of a tree that is started off the main goroutine.
@@ -291,6 +324,9 @@ func (m *replaced) run() {
 	case <-m.heard:
 		m.Heard++
 	default:
+	}
+	if m.mode == "ignored" && m.Execs == 0 {
+		signal.Notify(m.heard, unix.SIGTTIN)
 	}
 	if m.mode == "signals" && m.Execs == 0 {
 		fmt.Println("{}") // from now on
@@ -530,6 +566,24 @@ func TestExecSignals(t *testing.T) {
 	}
 }
 
+// TestExecKeepsIgnored: what was ignored when the program was first started is ignored in each
+// image at its start; what the image before has caught does not stop or end it.
+func TestExecKeepsIgnored(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := begin(t, Command{
+		Path: "/bin/sh", Args: []string{"sh", "-c", `trap "" HUP CHLD; exec "$0"`, self},
+		Env: []string{programVar + "=replaced", "EXECS=3", "MODE=ignored"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.end)
+	c.replacedState(3, nil)
+}
+
 // TestExecRefused: the exec of what is no program fails, with its reason; the image goes on with
 // all that it has, and its signals, and replaces itself later.
 func TestExecRefused(t *testing.T) {
@@ -565,7 +619,9 @@ func TestExecRefused(t *testing.T) {
 	} else {
 		want = slices.Delete(want, 2, 3)
 	}
-	s := runReplaced(t, 1, nil, "BAD="+dir)
+	// Go raises a soft limit at the start of a program, and syscall.Exec takes that back.
+	c := run(t, "replaced", Command{Env: []string{"EXECS=1", "BAD=" + dir}, Rlimits: []Rlimit{{"nofile", 300, 400}}})
+	s := c.replacedState(1, nil)
 	if len(s.Tested) != len(want) {
 		t.Fatalf("%q, want %q", s.Tested, want)
 	}
@@ -611,6 +667,57 @@ func TestExecOffMain(t *testing.T) {
 		t.Error(l)
 	}
 }
+
+// TestExecWaits: Exec waits for a fork of other code of the program, and for the writer of a CPU
+// profile, until its context ends.
+func TestExecWaits(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "text")
+	if err := os.WriteFile(path, []byte("text\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	exe, err := OpenExecutable(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer exe.Close()
+	s, err := Suspend(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Resume()
+	next := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		return s.Exec(ctx, Image{Executable: exe, Args: []string{"next"}, State: exe.file})
+	}
+	syscall.ForkLock.Lock()
+	err = next()
+	syscall.ForkLock.Unlock()
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "fork") {
+		t.Errorf("%v", err)
+	}
+	stuck := make(stuckWriter)
+	if err := pprof.StartCPUProfile(stuck); err != nil {
+		t.Skip(err)
+	}
+	err = next()
+	close(stuck)
+	pprof.StopCPUProfile() // waits for the other call of it
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "profile") {
+		t.Errorf("%v", err)
+	}
+	if err := next(); !errors.Is(err, unix.ENOEXEC) {
+		t.Errorf("%v", err)
+	}
+	if err := s.Exec(t.Context(), Image{Executable: exe, Args: []string{"next"}}); !errors.Is(err, os.ErrInvalid) {
+		t.Errorf("without a state: %v", err)
+	}
+}
+
+// stuckWriter is a writer that waits until it is closed.
+type stuckWriter chan struct{}
+
+func (w stuckWriter) Write(b []byte) (int, error) { <-w; return len(b), nil }
 
 // TestSuspendStarts: a Suspension waits for a start under way, at most until its context ends, and
 // holds up those that come.

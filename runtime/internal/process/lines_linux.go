@@ -74,7 +74,7 @@ func (l *Lines) read(from io.Reader) {
 // Suspend stops the reading, until Resume, and returns the state of l and its end of the pipe,
 // which l keeps. It waits for a write that is under way, and for the end of l if [Finish] was
 // called; if ctx ends first it returns the error, and l goes on. The process keeps writing, until
-// the pipe is full.
+// the pipe is full. No second Suspend may come before Resume.
 func (l *Lines) Suspend(ctx context.Context) (LinesState, *os.File, error) {
 	p := &pause{}
 	if !l.ending.Load() {

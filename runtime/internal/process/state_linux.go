@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -12,7 +11,7 @@ import (
 
 // Suspend stops the waiting for the end of p, until Resume: a process that ends meanwhile stays a
 // zombie, for the next image. It returns the state of p, and its pidfd, which p keeps. Signals can
-// still be sent. Call it before Close.
+// still be sent. Call it before Close, and once until Resume.
 func (p *Process) Suspend() (ChildState, *os.File) {
 	halted := p.halt.begin(p.file)
 	select {
@@ -91,7 +90,7 @@ func RestoreExecutable(s ExecutableState, files []*os.File) (*Executable, error)
 			err = fmt.Errorf("of the wrong kind (%s)", st.Mode())
 		}
 		if err != nil {
-			return nil, fmt.Errorf("descriptor %d of the state of a program (%s): %w", i, filepath.Base(f.Name()), err)
+			return nil, fmt.Errorf("descriptor %d of the state of a program: %w", i, err)
 		}
 	}
 	e := &Executable{file: files[0], name: s.DirName}
