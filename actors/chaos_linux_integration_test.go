@@ -246,7 +246,7 @@ func chaos(s *actors.System) error {
 }
 
 func TestChaos(t *testing.T) {
-	length := 10 * time.Second
+	length := 5 * time.Second
 	switch {
 	case os.Getenv("COPPICE_SOAK") == "1":
 		length = time.Minute

@@ -24,7 +24,7 @@ import (
 )
 
 var (
-	chaosFor  = flag.Duration("chaos", 0, "how long TestChaos lasts; 0 = 20s, and 3s with -short; for long runs add -v: testing keeps the log of others until their end, and it counts as growth")
+	chaosFor  = flag.Duration("chaos", 0, "how long TestChaos lasts; 0 = 10s, and 3s with -short; for long runs add -v: testing keeps the log of others until their end, and it counts as growth")
 	chaosSeed = flag.Uint64("chaosseed", 1, "of TestChaos")
 )
 
@@ -100,7 +100,7 @@ func TestChaos(t *testing.T) {
 	case testing.Short():
 		lasts = 3 * time.Second
 	default:
-		lasts = 20 * time.Second
+		lasts = 10 * time.Second
 	}
 	setOrder("serve")
 	c := &chaos{

@@ -72,6 +72,9 @@ func testLongConfiguration(t *testing.T) {
 		}
 		p.reported(1) // the replacement
 	}
+	if testing.Short() {
+		return // a new generation gets its configuration on the same way
+	}
 	if err := p.Reload(t.Context()); err != nil {
 		t.Error(err)
 	}

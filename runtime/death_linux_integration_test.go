@@ -258,6 +258,9 @@ func TestWaysToDie(t *testing.T) {
 		}
 	})
 	t.Run("program", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("it builds a program")
+		}
 		deadlock = filepath.Join(t.TempDir(), "deadlock")
 		source := deadlock + ".go"
 		if err := os.WriteFile(source, []byte(deadlockSource), 0o600); err != nil {

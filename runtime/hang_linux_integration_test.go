@@ -276,7 +276,11 @@ func TestFileSystemHangs(t *testing.T) {
 			if tt.then != nil {
 				tt.then(t, p)
 			}
-			for range 2 {
+			rounds := 2
+			if testing.Short() {
+				rounds = 1
+			}
+			for range rounds {
 				before := p.processes()
 				for _, name := range tt.lost {
 					if pid := before[name]; pid != 0 {
@@ -400,7 +404,11 @@ func TestNobodyReads(t *testing.T) {
 				askOutside(t, "/")
 				return kids
 			}
-			for range 2 {
+			rounds := 2
+			if testing.Short() {
+				rounds = 1
+			}
+			for range rounds {
 				for _, pid := range up() {
 					// One that came up for the listener process just killed may have gone with it.
 					if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {

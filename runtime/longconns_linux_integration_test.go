@@ -116,13 +116,16 @@ func TestReloadAtLimit(t *testing.T) {
 func TestReloadClosesOnce(t *testing.T) {
 	for _, policy := range []coppice.Policy{coppice.RoundRobin, coppice.LeastLoaded, coppice.Hash} {
 		t.Run(policy.String(), func(t *testing.T) {
-			const clients = 200
+			clients := 200
+			if testing.Short() {
+				clients = 50
+			}
 			p := startTree(t, "long connections "+policy.String())
 			addr := p.Listeners()[0].Addr.String()
 			var mu sync.Mutex
 			var over bool
-			var conns [clients]net.Conn
-			var closed, greeted [clients]int
+			conns := make([]net.Conn, clients)
+			closed, greeted := make([]int, clients), make([]int, clients)
 			var all sync.WaitGroup
 			for i := range clients {
 				all.Go(func() {

@@ -616,7 +616,7 @@ func testReloadsLeaveNothing(t *testing.T) {
 	p := startTree(t, "reloads")
 	reloads := 30
 	if testing.Short() {
-		reloads = 10
+		reloads = 5
 	}
 	if os.Getenv("COPPICE_SOAK") != "" {
 		reloads = 1000
