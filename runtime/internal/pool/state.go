@@ -88,6 +88,8 @@ type State struct {
 	stopping bool
 	gone     bool
 
+	suspended bool // only what is under way goes on
+
 	now Time
 	out []Effect
 }
@@ -129,6 +131,10 @@ func (s *State) Step(now Time, ev Event) []Effect {
 		s.markDue(ev)
 	case Tick:
 		s.wake = 0
+	case Suspend:
+		s.suspended = true
+	case Resume:
+		s.suspended, s.wake = false, 0
 	case Stop:
 		s.stop()
 	case KillAll:
@@ -154,16 +160,18 @@ func (s *State) settle() {
 	}
 	s.next()
 	s.advance()
-	s.recycle()
-	s.next()
-	s.refillSpares()
+	if !s.suspended {
+		s.recycle()
+		s.next()
+		s.refillSpares()
+	}
 	s.capDrains()
 	s.setWake()
 }
 
 // next begins the next roll or scaling, unless one is under way.
 func (s *State) next() {
-	for len(s.waiting) > 0 && s.roll == nil && s.scale == nil {
+	for len(s.waiting) > 0 && s.roll == nil && s.scale == nil && !s.suspended {
 		ev := s.waiting[0]
 		s.waiting = s.waiting[1:]
 		if ev.Kind == Roll {
