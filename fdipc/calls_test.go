@@ -140,6 +140,23 @@ func TestCallsDoUnsent(t *testing.T) {
 	}
 }
 
+// A reply to a call of the image before finds no call of the next one.
+func TestCallsRestore(t *testing.T) {
+	var old, cs Calls[note, int]
+	late, err := old.Begin(note{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cs.Restore(old.Last())
+	c, err := cs.Begin(note{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cs.Finish(late.ID, 1, nil) || !cs.Finish(c.ID, 2, nil) {
+		t.Errorf("calls %d and then %d", late.ID, c.ID)
+	}
+}
+
 // One op is one call: begun, finished, waited for.
 func BenchmarkCalls(b *testing.B) {
 	var cs Calls[note, int]

@@ -38,9 +38,6 @@ var (
 	ErrHandleKind = errors.New("wrong kind of handle")
 	// ErrSuspended: the Conn is suspended, and sends nothing until it is resumed.
 	ErrSuspended = errors.New("connection suspended")
-	// ErrReplaced: the process that was asked has been replaced, and with it what was working on
-	// the answer. For what answers requests of a peer.
-	ErrReplaced = errors.New("the process was replaced before it answered")
 	// ErrState: what is to be restored makes no sense, or is of a later format. The text names the
 	// field.
 	ErrState = errors.New("state of a connection")

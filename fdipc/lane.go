@@ -27,7 +27,8 @@ type lane struct {
 	sending bool          // a goroutine sends, or will: only it may touch cur
 	active  bool          // cur is in a system call
 	err     error         // the Conn has ended
-	refusal error         // why this side sends no more: it has closed the lane, or suspended it
+	refusal error         // why nothing more is queued: this side has closed or suspended the lane
+	closed  bool          // this side has closed the lane
 	last    int64         // when the last direct send was over
 	queued  uint64        // packets ever queued
 	sent    uint64        // packets ever sent

@@ -283,8 +283,9 @@ func describePacket(b []byte) (frames int, refs []offerID, err error) {
 // An offer goes on with the rest of its time; its handle has lost its Tag, and the Go value that it
 // was made of. Claimed, its descriptor is closed; refused or returned, it goes to Resolved, or is
 // closed without one. Handles that were on their way to a Handler come to the one in cfg. What a
-// peer has asked for and the old image has not answered stays unanswered: what serves requests
-// keeps their numbers, and answers with [ErrReplaced]. For requests to the peer see [Calls.Restore].
+// peer has asked for and the old image has not answered stays unanswered, as a Conn cannot tell a
+// request from another frame: what serves requests keeps their numbers, and answers with an error
+// of its own. For requests to the peer see [Calls.Restore].
 //
 // Errors: [ErrState], and those of the system.
 func Restore(state []byte, fds []int, cfg Config) (*Conn, error) {

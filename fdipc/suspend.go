@@ -247,7 +247,9 @@ func (c *Conn) resume(locked bool) {
 	for _, l := range c.lanes {
 		l.mu.Lock()
 		if l.suspended {
-			l.suspended, l.refusal = false, nil
+			if l.suspended, l.refusal = false, nil; l.closed {
+				l.refusal = ErrClosed
+			}
 			l.wakeSendersLocked()
 			if ready { // else the handshake does it
 				l.wakeWriter()

@@ -122,11 +122,19 @@ func (s *modelSide) current() (*fdipc.Conn, context.Context) {
 	return s.conn, s.ctx
 }
 
+var modelBytes = func() []byte {
+	b := make([]byte, 4093)
+	for i := range b {
+		b[i] = byte(i ^ i>>7)
+	}
+	return b
+}()
+
 // modelPayload is the payload of frame n: its number, some bytes, and their sum.
 func modelPayload(n uint64, size int) []byte {
-	b := binary.LittleEndian.AppendUint64(nil, n)
-	for len(b) < size {
-		b = append(b, byte(n), byte(len(b)), byte(len(b)>>8))
+	b := binary.LittleEndian.AppendUint64(make([]byte, 0, 12+size), n)
+	for len(b) < 8+size {
+		b = append(b, modelBytes[:min(len(modelBytes), 8+size-len(b))]...)
 	}
 	return binary.LittleEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
 }
@@ -409,7 +417,7 @@ func count(f *os.File, _ map[string]string) {
 			_ = c.TrySend(&fdipc.Frame{Kind: kindCount, Payload: fmt.Appendf(nil, "%d %d", good, bad)})
 			return
 		}
-		if bytes.Equal(f.Payload, modelPayload(uint64(good), len(f.Payload)-4)) {
+		if bytes.Equal(f.Payload, modelPayload(uint64(good), len(f.Payload)-12)) {
 			good++
 		} else {
 			bad++

@@ -152,7 +152,7 @@ func (l *lane) write() {
 // refuse refuses further frames of the application.
 func (l *lane) refuse() {
 	l.mu.Lock()
-	l.refusal = cmp.Or(l.refusal, ErrClosed)
+	l.closed, l.refusal = true, cmp.Or(l.refusal, ErrClosed)
 	l.wakeSendersLocked()
 	l.mu.Unlock()
 }
