@@ -1,7 +1,7 @@
 package netactor
 
 import (
-	"errors"
+	"fmt"
 	"net"
 	"time"
 )
@@ -13,7 +13,8 @@ const (
 )
 
 // ErrParked is wrapped by the errors of a [ParkableConn] that has left its worker.
-var ErrParked = errors.New("netactor: the connection has gone back to the listener process")
+// It is a net.ErrClosed, of which servers make no fuss.
+var ErrParked = fmt.Errorf("netactor: the connection has gone back to the listener process: %w", net.ErrClosed)
 
 // MinPark is the shortest duration of [Request].Park.
 const MinPark = 10 * time.Millisecond
@@ -28,14 +29,16 @@ const MinPark = 10 * time.Millisecond
 // A server takes part by Idle and Stay; [coppice.Worker.Serve] calls them for an *http.Server. The
 // connection leaves only from within a Read whose buffer has as much room, by its capacity, as that
 // of the first Read. A bufio.Reader has so much only when it holds nothing, so no byte of a request
-// can be lost.
-// That Read, and each later call, returns a *net.OpError that wraps [ErrParked]; the server then
+// can be lost. That Read, and each later call, returns a *net.OpError that wraps [ErrParked]; the server then
 // closes the connection as if its client had left.
 type ParkableConn interface {
 	net.Conn
 
 	// Idle says that the server has answered all that it has read, and now reads the next request.
-	// Call it before that Read, after each answer and for a new connection.
+	// Call it before that Read, after each answer and for a new connection. A server that cannot
+	// know whether it has read more sets a read deadline before it waits for the request, and
+	// another one before it reads on: from the second call on the connection is busy. So do
+	// net/http and fasthttp.
 	Idle()
 
 	// Parks reports whether the connection may go back: false after Stay, and always for a listener

@@ -308,13 +308,14 @@ func testParkReload(t *testing.T) {
 	for range 4 {
 		all = append(all, p.dial("http")) // has sent nothing yet
 	}
-	line := p.dial("lines")
-	line.send("a\n")
-	if got, _ := line.r.ReadString('\n'); got != "1\n" {
+	lines := p.dial("lines")
+	lines.send("a\n")
+	if got, _ := lines.r.ReadString('\n'); got != "1\n" {
 		t.Errorf("the line was answered by generation %q", got)
 	}
 	for round := range 3 {
 		bytewise, chunked, expects, heads, pipelined, slow := p.dial("http"), p.dial("http"), p.dial("http"), p.dial("http"), p.dial("http"), p.dial("http")
+		line, body := p.dial("http"), p.dial("http")
 		get := p.request("GET", "/", "", "")
 		bytewise.send(get[:len(get)/2])
 		chunked.send(p.request("POST", "/", "Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n"))
@@ -327,6 +328,11 @@ func testParkReload(t *testing.T) {
 		second := p.request("GET", "/", "", "")
 		pipelined.send(p.request("GET", "/slow", "", "") + second[:20])
 		slow.send(p.request("GET", "/slow", "", ""))
+		// Of the second request a line, or the head, is read with the first one.
+		third := p.request("GET", "/", "", "")
+		cut := strings.Index(third, "\r\n") + 2
+		line.send(p.request("GET", "/slow", "", "") + third[:cut])
+		body.send(p.request("GET", "/slow", "", "") + p.request("POST", "/", "Content-Length: 5\r\n", ""))
 
 		if round == 1 {
 			setOrder("fail")
@@ -341,9 +347,9 @@ func testParkReload(t *testing.T) {
 			c.askUntil(want)
 		}
 		for got := ""; got != fmt.Sprintln(want); {
-			line.send("b\n")
+			lines.send("b\n")
 			var err error
-			if got, err = line.r.ReadString('\n'); err != nil {
+			if got, err = lines.r.ReadString('\n'); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -360,10 +366,18 @@ func testParkReload(t *testing.T) {
 			t.Errorf("expected body %q", body)
 		}
 		slow.answer("GET")
+		line.answer("GET")
+		line.send(third[cut:])
+		line.answer("GET")
+		body.answer("GET")
+		body.send("hello")
+		if _, _, got := body.answer("POST"); got != "hello" {
+			t.Errorf("body behind a pipelined head %q", got)
+		}
 		pipelined.answer("GET")
 		pipelined.send(second[20:])
 		pipelined.answer("GET")
-		for _, c := range []*parkClient{bytewise, chunked, expects, heads, pipelined, slow} {
+		for _, c := range []*parkClient{bytewise, chunked, expects, heads, pipelined, slow, line, body} {
 			c.askUntil(want)
 			all = append(all, c)
 		}

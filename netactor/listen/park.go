@@ -30,6 +30,7 @@ type parkable struct {
 	mu      sync.Mutex
 	stays   bool
 	idle    bool // all that was read is answered
+	waits   bool // a read deadline was set since it became idle
 	ripe    bool // idle, and in a Read into an empty buffer
 	leaving bool // it is to go as soon as it is ripe
 	closed  bool
@@ -62,7 +63,7 @@ func (p *parkable) Idle() {
 		return
 	}
 	p.mode.Store(mayLeave)
-	p.idle = true
+	p.idle, p.waits = true, false
 	switch {
 	case p.mustLeave(), park == netactor.ParkAtOnce && p.room.Load() > 0 && p.listener.ls.linked():
 		p.leaving = true // the next Read says so
@@ -70,6 +71,9 @@ func (p *parkable) Idle() {
 		p.since = shm.Monotonic()
 	}
 }
+
+// busyLocked is called when a request has begun.
+func (p *parkable) busyLocked() { p.idle, p.leaving = false, p.leaving && p.mustLeave() }
 
 // mustLeave reports whether the worker drains, so that the connection is to go between two
 // requests.
@@ -168,7 +172,7 @@ func (p *parkable) endRead(n int, err error) (left bool) {
 	p.restoreDeadline() // bytes came in the moment in which it was to leave
 	p.ripe = false
 	if n > 0 {
-		p.idle, p.leaving = false, p.leaving && p.mustLeave()
+		p.busyLocked()
 	}
 	return false
 }
@@ -211,6 +215,14 @@ func (p *parkable) SetReadDeadline(t time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.until = t
+	if p.idle && !p.ripe && p.room.Load() > 0 {
+		// The second one since Idle is for a request that came with the one before, in whose middle
+		// the server's buffer may be empty.
+		if p.waits {
+			p.busyLocked()
+		}
+		p.waits = true
+	}
 	if p.ripe && p.leaving || p.mode.Load() == hasLeft {
 		return nil // Read is about to return
 	}
