@@ -41,8 +41,9 @@ type ParkableConn interface {
 	// net/http and fasthttp.
 	Idle()
 
-	// Parks reports whether the connection may go back: false after Stay, and always for a listener
-	// with ParkNever.
+	// Parks reports whether the connection may go back: false after Stay, always for a listener
+	// with ParkNever, and in a drain that no other worker outlives. A server that drains tells the
+	// client of another connection to open a new one.
 	Parks() bool
 
 	// Stay says that the connection does not go back from now on: its protocol has changed, or the

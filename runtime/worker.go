@@ -353,12 +353,9 @@ func (w *Worker) serve(ctx context.Context, ln net.Listener, s Server, conf *tls
 	case <-ctx.Done():
 	}
 	if drain != nil {
-		drain.Begin(w.c.Parks())
+		drain.Begin(w.c.Listeners().Parks())
 	}
 	_ = ln.Close() // refuses new connections, also for an s that has not begun to serve; a second Close, by the user or by s, is harmless
-	if w.c != nil && w.c.Parks() {
-		w.c.Listeners().Park()
-	}
 	if drain != nil {
 		err := ended(<-served) // every accepted connection is known to drain from now on
 		w.c.CloseIdle(drain)

@@ -102,9 +102,7 @@ func (ls *Listeners) AddLink(c *fdipc.Conn) {
 		r.join(c)
 	}
 	ls.returning.linked()
-	if ls.parking.Load() {
-		ls.Park()
-	}
+	ls.parkAll()
 }
 
 // currentLink returns the link to the listener process; nil if there is none.
@@ -228,10 +226,21 @@ func (ls *Listeners) Settled(link *fdipc.Conn, h *fdipc.Handle, o fdipc.Outcome)
 }
 
 // Park makes the connections of closed listeners go back to the listener process between two
-// requests, now and later: see [netactor.ParkableConn]. It is for a worker that drains while others
-// take its place; call it each time that a listener is closed.
+// requests, from now on: see [netactor.ParkableConn]. It is for a worker that drains while others
+// take its place.
 func (ls *Listeners) Park() {
 	ls.parking.Store(true)
+	ls.parkAll()
+}
+
+// Parks reports whether Park was called.
+func (ls *Listeners) Parks() bool { return ls.parking.Load() }
+
+// parkAll does what Park has set for the connections that are open.
+func (ls *Listeners) parkAll() {
+	if !ls.Parks() {
+		return
+	}
 	for _, c := range ls.conns.list() {
 		if p, ok := c.(interface{ leaveIfDraining() }); ok {
 			p.leaveIfDraining()

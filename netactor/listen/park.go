@@ -85,7 +85,8 @@ func (p *parkable) mustLeave() bool {
 func (p *parkable) Parks() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.stays && p.listener.park != netactor.ParkNever && p.listener.ls.linked()
+	l := p.listener
+	return !p.stays && l.park != netactor.ParkNever && l.ls.linked() && (l.ls.parking.Load() || !l.isClosed())
 }
 
 // Stay is that of [netactor.ParkableConn].

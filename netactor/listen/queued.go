@@ -198,6 +198,7 @@ func (l *queuedListener) close(tell bool) bool {
 		l.ls.reportClosed(l.number)
 	}
 	l.done()
+	l.ls.parkAll()
 	return true
 }
 

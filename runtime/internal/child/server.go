@@ -31,9 +31,6 @@ func (s *Session) EndDrainOf(server *http.Server, d *httpdrain.Drain) {
 	}
 }
 
-// Parks reports whether the drain gives connections between two requests back.
-func (s *Session) Parks() bool { return s.parks.Load() }
-
 // CloseIdle closes the idle connections of a server that drains. It closes the last one when the
 // child's time limit for idle connections ends, or earlier.
 func (s *Session) CloseIdle(d *httpdrain.Drain) { d.CloseIdle(s.idleGrace, s.idleLimit) }

@@ -78,7 +78,6 @@ type Session struct {
 	endIdleGrace context.CancelFunc
 	idleLimit    context.Context // ends when the last idle connections are closed, at the latest with drain
 	endIdleLimit context.CancelFunc
-	parks        atomic.Bool  // the drain gives connections between two requests back: other workers go on
 	forced       atomic.Int64 // connections cut at a deadline
 	spare        spareSlot
 	ready        func() error
@@ -159,8 +158,8 @@ func (s *Session) handle(conn *fdipc.Conn, f *fdipc.Frame) {
 		f.Refuse(fdipc.ReasonClosed)
 	case f.Kind == childproto.FrameStop:
 		err = childproto.Handle(f, func(r childproto.StopRequest) {
-			if r.Park {
-				s.parks.Store(true)
+			if r.Park && s.netListeners != nil {
+				s.netListeners.Park()
 			}
 			s.beginDrain(errStopRequested, r.Drain, r.Idle)
 		})
