@@ -6,6 +6,7 @@ import "time"
 type Counts struct {
 	Accepted    uint64
 	GivenBack   uint64 // given back by a worker between two requests; parked then
+	Resumed     uint64 // the client of one that was parked has sent its next request; offered then
 	Claimed     uint64 // claimed by a worker's application
 	Reset       uint64 // the client left before the connection was offered again, or before it had sent enough
 	Dropped     uint64 // closed here: the listener ended, or refused clients, before a worker claimed it

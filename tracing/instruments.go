@@ -16,6 +16,9 @@ var (
 	ConnectionsOpen = &Instrument{"coppice.connection.open", "{connection}", Level, "Connections that workers have claimed and not closed."}
 	ConnectionsCut  = &Instrument{"coppice.connection.forced", "{connection}", Sum, "Connections that were cut at the deadline of a drain."}
 	TurnedAway      = &Instrument{"coppice.connection.turned_away", "{connection}", Sum, "Connections that were refused at a limit of their listener."}
+	Parked          = &Instrument{"coppice.connection.parked", "{connection}", Level, "Connections that wait in the listener process for their client's next request."}
+	GivenBack       = &Instrument{"coppice.connection.given_back", "{connection}", Sum, "Connections that workers gave back between two requests, to be parked."}
+	ParkingEnds     = &Instrument{"coppice.connection.parking.ends", "{connection}", Sum, "Connections that are not parked any more, by what became of them."}
 	ProcessMemory   = &Instrument{"coppice.process.memory.usage", "By", Level, "Memory of a process of the tree: anonymous, swapped and shared, without the pages of files."}
 	ProcessCPU      = &Instrument{"coppice.process.cpu.time", "s", Seconds, "CPU time of a process of the tree and of those that had its place before."}
 	ProcessFiles    = &Instrument{"coppice.process.unix.file_descriptor.count", "{file_descriptor}", Level, "Open descriptors of a process of the tree."}
@@ -33,6 +36,6 @@ var (
 // Instruments has every instrument above.
 var Instruments = []*Instrument{
 	HandoffDuration, QueueDuration, HandoffCount, PoolWorkers, PoolSize, Restarts, Exits, Hangs, Reloads, Generation,
-	ConnectionsOpen, ConnectionsCut, TurnedAway, ProcessMemory, ProcessCPU, ProcessFiles, MailboxDepth,
+	ConnectionsOpen, ConnectionsCut, TurnedAway, Parked, GivenBack, ParkingEnds, ProcessMemory, ProcessCPU, ProcessFiles, MailboxDepth,
 	TransportBytes, TransportFrames, TransportFDs, SpansDropped, PayloadsDropped, MetricsDropped, SpansRecovered, TableFull,
 }

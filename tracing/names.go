@@ -57,6 +57,7 @@ const (
 	KeyErrorType        = semconv.ErrorTypeKey          // stable: set on every span that failed; the outcome, or the Go type of an error
 
 	KeyListener       = attribute.Key("coppice.listener.name")       // ours: on accept
+	KeyParkingOutcome = attribute.Key("coppice.parking.outcome")     // ours: on metrics
 	KeyPool           = attribute.Key("coppice.pool.name")           // ours: on queue, hand-off, claim
 	KeyHandleKind     = attribute.Key("coppice.handle.kind")         // ours: conn, listener, packet, file
 	KeyHandoffTarget  = attribute.Key("coppice.handoff.target")      // ours: the receiving process, as "web/0"

@@ -424,9 +424,11 @@ func TestCountersNeverGoBack(t *testing.T) {
 		for series, ok := range map[string]func(v float64) bool{
 			"coppice_reloads_total": func(v float64) bool { return v == 1 },
 			"coppice_generation":    func(v float64) bool { return v == 2 },
-			`coppice_connection_open{coppice_child_path="web/0",coppice_pool_name="web"}`: func(v float64) bool { return v == 0 },
-			`go_goroutines{coppice_actor_path="web/1"}`:                                   func(v float64) bool { return v > 0 }, // client_golang's
-			`coppice_connection_turned_away_total{coppice_listener_name="http"}`:          func(v float64) bool { return v == 0 },
+			`coppice_connection_open{coppice_child_path="web/0",coppice_pool_name="web"}`:                        func(v float64) bool { return v == 0 },
+			`go_goroutines{coppice_actor_path="web/1"}`:                                                          func(v float64) bool { return v > 0 }, // client_golang's
+			`coppice_connection_turned_away_total{coppice_listener_name="http"}`:                                 func(v float64) bool { return v == 0 },
+			`coppice_connection_parked{coppice_listener_name="http"}`:                                            func(v float64) bool { return v == 0 },
+			`coppice_connection_parking_ends_total{coppice_listener_name="http",coppice_parking_outcome="left"}`: func(v float64) bool { return v >= 0 },
 		} {
 			if v, there := now[series]; !there || !ok(v) {
 				missing = append(missing, fmt.Sprintf("%s is %v", series, v))

@@ -277,6 +277,7 @@ func (b *Balancer) Unpark(p *PendingConn) {
 // Resume ends the parking of p, whose client has sent something. It waits until it is placed.
 func (b *Balancer) Resume(p *PendingConn) {
 	p.Listener.Counts.Parked--
+	p.Listener.Counts.Resumed++
 	p.Listener.enqueue(p)
 }
 
@@ -288,6 +289,7 @@ func (b *Balancer) ResumePeek(p *PendingConn, limit int) bool {
 		return false
 	}
 	l.Counts.Parked--
+	l.Counts.Resumed++
 	l.Counts.Peeking++
 	return true
 }
