@@ -45,7 +45,8 @@ type Service struct {
 	SignalEcho time.Duration
 
 	// With Notify, Run notifies systemd of the tree's state, if systemd started the program and set
-	// NOTIFY_SOCKET (sd_notify(3)); see docs/systemd.md.
+	// NOTIFY_SOCKET (sd_notify(3)), and keeps the tree's sockets in systemd's descriptor store, if
+	// FDSTORE says that there is one; see docs/systemd.md.
 	Notify bool
 }
 
