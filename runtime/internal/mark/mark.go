@@ -51,52 +51,36 @@ func number(b []byte, n int64) []byte {
 
 // parse reads the value of Var.
 func parse(v string) (m Mark) {
-	for v != "" && m.Bad == "" {
-		var field, key, value string
+	for v != "" {
+		var field, item string
 		field, v = cut(v, ' ')
-		key, value = cut(field, '=')
-		var n int64
-		switch key {
-		case "pid":
-			m.PID, value = digits(value)
-		case "state":
-			m.State, value = digits(value)
-		case "at":
-			m.At, value = digits(value)
-		case "ignored":
-			m.Ignored, value = digits(value)
-		case "files":
-			for value != "" {
-				n, value = digits(value)
+		key, list := cut(field, '=')
+		into := map[string]*int64{"pid": &m.PID, "state": &m.State, "at": &m.At, "ignored": &m.Ignored}[key]
+		for list != "" && (into != nil || key == "files") {
+			item, list = cut(list, ',')
+			n, ok := digits(item)
+			switch {
+			case !ok:
+				m.Bad = field + ": no number"
+				return m
+			case into != nil:
+				*into = n
+			default:
 				m.Files = append(m.Files, n)
-				if value != "" && (value[0] != ',' || value == ",") {
-					break
-				}
-				_, value = cut(value, ',')
 			}
-		default:
-			value = ""
-		}
-		if value != "" {
-			m.Bad = field + ": no number"
 		}
 	}
 	return m
 }
 
-// digits reads the number that s begins with, and returns what follows it: all of s if there is no
-// number.
-func digits(s string) (n int64, rest string) {
+func digits(s string) (n int64, ok bool) {
 	for i := range len(s) {
-		if s[i] < '0' || s[i] > '9' {
-			return n, s[i:]
-		}
-		if n > (1<<63-10)/10 {
-			return 0, s
+		if s[i] < '0' || s[i] > '9' || n > (1<<63-10)/10 {
+			return 0, false
 		}
 		n = n*10 + int64(s[i]-'0')
 	}
-	return n, ""
+	return n, s != ""
 }
 
 func cut(s string, sep byte) (before, after string) {

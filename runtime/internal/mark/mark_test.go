@@ -17,10 +17,10 @@ func TestParse(t *testing.T) {
 		{Mark{}.String(), Mark{}},
 		{"", Mark{}},
 		{"pid=7 new=x,y state=4 also", Mark{PID: 7, State: 4}},
-		{"pid=7x", Mark{PID: 7, Bad: "pid=7x: no number"}},
+		{"pid=7x", Mark{Bad: "pid=7x: no number"}},
 		{"state=99999999999999999999", Mark{Bad: "state=99999999999999999999: no number"}},
-		{"files=3,", Mark{Files: []int64{3}, Bad: "files=3,: no number"}},
-		{"files=3;4 pid=1", Mark{Files: []int64{3}, Bad: "files=3;4: no number"}},
+		{"files=3,,4", Mark{Files: []int64{3}, Bad: "files=3,,4: no number"}},
+		{"files=3,4;5 pid=1", Mark{Files: []int64{3}, Bad: "files=3,4;5: no number"}},
 	} {
 		if got := parse(tt.value); !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%q: %+v, want %+v", tt.value, got, tt.want)

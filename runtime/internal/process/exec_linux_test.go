@@ -192,7 +192,8 @@ func (m *replaced) restore() {
 			m.bad("%s is set", v)
 		}
 	}
-	for pid := range strangersLeft.pids { // of the image before, besides the children that go on
+	for v := range strangersLeft.Range { // of the image before, besides the children that go on
+		pid := v.(int)
 		if slices.ContainsFunc(m.Kids, func(k *replacedKid) bool { return k.Process.PID == pid }) || pid == m.Victim.PID {
 			continue
 		}
@@ -466,7 +467,7 @@ func (m *replaced) finish(reaper *Reaper) {
 	if m.Want > 0 && m.mode == "os/exec" { // the last stranger of the image before is reaped
 		for until := time.Now().Add(patience / 4); StrangersLeft(); time.Sleep(time.Millisecond) {
 			if time.Now().After(until) {
-				m.bad("strangers %v are left", strangersLeft.pids)
+				m.bad("strangers are left")
 				break
 			}
 		}

@@ -126,7 +126,7 @@ func (r *Reaper) look() (next time.Time, err error) {
 		return next, err
 	}
 	if r.few {
-		zombies = slices.DeleteFunc(zombies, func(z Zombie) bool { return !strangersLeft.has(z.PID) })
+		zombies = slices.DeleteFunc(zombies, func(z Zombie) bool { _, is := strangersLeft.Load(z.PID); return !is })
 	}
 	ripe, next := r.core.step(time.Now(), zombies)
 	if len(ripe) == 0 {
@@ -139,7 +139,7 @@ func (r *Reaper) look() (next time.Time, err error) {
 	for _, z := range ripe {
 		if !held[z.PID] {
 			r.reap(z)
-			strangersLeft.forget(z.PID)
+			strangersLeft.Delete(z.PID)
 		}
 	}
 	return next, nil
@@ -314,43 +314,25 @@ func pidOf(fd string) (int, error) {
 	return 0, err
 }
 
-// strangersLeft are the children that an image after an exec found in its init, by what the image
-// before had started with os/exec or otherwise. No code waits for them any more. [Restore] takes
-// those out that go on.
-var strangersLeft strangersOf
-
-type strangersOf struct {
-	sync.Mutex
-	pids map[int]bool
-}
+// strangersLeft has the numbers of the children that an image after an exec found in its init: what
+// the image before had started, by this package, os/exec or otherwise. No code waits for them any
+// more, but for those that [Restore] takes out.
+var strangersLeft sync.Map
 
 func init() {
-	if !image.Replaced() {
-		return
+	if image.Replaced() {
+		pids, _ := children() // without /proc they stay zombies
+		for _, pid := range pids {
+			strangersLeft.Store(pid, true)
+		}
 	}
-	pids, _ := children() // without /proc they stay zombies
-	strangersLeft.pids = make(map[int]bool, len(pids))
-	for _, pid := range pids {
-		strangersLeft.pids[pid] = true
-	}
-}
-
-func (s *strangersOf) has(pid int) bool {
-	s.Lock()
-	defer s.Unlock()
-	return s.pids[pid]
-}
-
-func (s *strangersOf) forget(pid int) {
-	s.Lock()
-	defer s.Unlock()
-	delete(s.pids, pid)
 }
 
 // StrangersLeft reports whether there are children that the image before this one left and that
 // were neither restored nor reaped: a [Reaper] is needed.
 func StrangersLeft() bool {
-	strangersLeft.Lock()
-	defer strangersLeft.Unlock()
-	return len(strangersLeft.pids) > 0
+	for range strangersLeft.Range {
+		return true
+	}
+	return false
 }

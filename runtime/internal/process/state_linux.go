@@ -60,7 +60,7 @@ func Restore(s ChildState, pidfd *os.File) (*Process, error) {
 	if pid, err := pidOf(fmt.Sprint(p.fd)); pid != s.PID && pid != -1 { // -1: other code has reaped it
 		return nil, fmt.Errorf("the state has PID %d, its descriptor is the pidfd of %d: %w", s.PID, pid, errors.Join(err, unix.EBADF))
 	}
-	strangersLeft.forget(s.PID)
+	strangersLeft.Delete(s.PID)
 	p.halt.prepare()
 	go p.wait(rc) // ends when the process does
 	return p, nil
