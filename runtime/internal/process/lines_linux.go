@@ -92,7 +92,12 @@ func (l *Lines) Suspend(ctx context.Context) (LinesState, *os.File, error) {
 }
 
 // Resume goes on with the reading, after Suspend or RestoreLines.
-func (l *Lines) Resume() { l.halt.end(l.r) }
+func (l *Lines) Resume() {
+	l.halt.end(l.r)
+	if l.ending.Load() { // Finish was called meanwhile
+		_ = l.r.SetReadDeadline(time.Now().Add(Linger)) // fails when r is closed
+	}
+}
 
 // RestoreLines makes a Lines of a state and its end of the pipe, as [ReadLines] does, in an image
 // of this program after the one that suspended it. It reads from Resume on. It takes ownership of

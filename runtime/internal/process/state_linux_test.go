@@ -313,6 +313,26 @@ func TestSuspendLinesBounds(t *testing.T) {
 	}
 }
 
+// TestFinishSuspended: an output that was suspended when Finish was called ends after Resume, although
+// a descendant has the pipe.
+func TestFinishSuspended(t *testing.T) {
+	r, w, err := OutputPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	l := ReadLines(r, readSize, func([]byte, bool) {})
+	if _, _, err := l.Suspend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	go Finish(l) // ends with l
+	for !l.ending.Load() {
+		time.Sleep(time.Microsecond)
+	}
+	l.Resume()
+	<-l.done
+}
+
 // TestSuspendRaces: a process that ends at the time of Suspend is reaped once, whatever comes
 // first.
 func TestSuspendRaces(t *testing.T) {
