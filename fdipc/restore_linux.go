@@ -2,7 +2,7 @@ package fdipc
 
 import (
 	"fmt"
-	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,35 +21,31 @@ func (c *Conn) adoptFiles(fds []int, s *connState) (err error) {
 			for _, e := range c.endpoints {
 				e.close()
 			}
-			c.standIn.close()
-			c.peerTable.close()
-			closeFDs(left)
+			closeFDs(append([]int{c.standIn.fd, c.peerTable.fd}, left...))
 		}
 	}()
 	for _, fd := range fds {
 		unix.CloseOnExec(fd)
 	}
-	control, err := restoredEnd(next())
+	control, err := new(socketEnd).adopt(attachment{fd: next()})
 	if err != nil {
 		return err
 	}
 	c.setControl(control)
 	fd := next()
-	if err := unix.SetNonblock(fd, false); err != nil { // see newSendEnd
-		unix.Close(fd)
-		return os.NewSyscallError("fcntl", err)
-	}
-	data, err := newSendEnd(fd)
-	if err != nil {
+	_ = unix.SetNonblock(fd, false) // newSendEnd fails if this does
+	if c.dataOut, err = newSendEnd(fd); err != nil {
 		return err
 	}
-	c.dataOut = data
-	c.addEndpoint(data)
+	c.addEndpoint(c.dataOut)
 	c.standIn.fd = next()
 	if c.table, err = openTable(c.standIn.fd); err != nil || !s.Ready {
 		return err
 	}
-	peer, err := restoredEnd(next())
+	if n := c.table.Slots(); len(s.Seqs) > n {
+		return fmt.Errorf("%w: Seqs is %d, and the claim table has %d slots", ErrState, len(s.Seqs), n)
+	}
+	peer, err := new(socketEnd).adopt(attachment{fd: next()})
 	if err != nil {
 		return err
 	}
@@ -58,27 +54,12 @@ func (c *Conn) adoptFiles(fds []int, s *connState) (err error) {
 	if c.peer, err = openTable(c.peerTable.fd); err != nil {
 		return err
 	}
-	if n := c.table.Slots(); len(s.Seqs) > n {
-		return fmt.Errorf("%w: Seqs is %d, and the claim table has %d slots", ErrState, len(s.Seqs), n)
-	}
 	for i := range s.Lanes {
-		if t := s.Lanes[i].Part; t != nil {
-			for j := range t.Handles {
-				if slot := t.Handles[j].Slot; int(slot) >= c.peer.Slots() {
-					return fmt.Errorf("%w: Lanes.%v.Part.Handles.%d.Slot is %d, of %d", ErrState, Lane(i), j, slot, c.peer.Slots())
-				}
-			}
+		if t := s.Lanes[i].Part; t != nil && slices.ContainsFunc(t.Handles, func(h handleState) bool { return int(h.Slot) >= c.peer.Slots() }) {
+			return fmt.Errorf("%w: Lanes.%v.Part.Handles has a slot beyond %d", ErrState, Lane(i), c.peer.Slots())
 		}
 	}
 	return nil
-}
-
-func restoredEnd(fd int) (endpoint, error) {
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	return newSocketEnd(os.NewFile(uintptr(fd), "fdipc"))
 }
 
 func (s *socketEnd) fd() (n int) {

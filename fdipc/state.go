@@ -1,7 +1,6 @@
 package fdipc
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 
@@ -51,9 +50,10 @@ type laneState struct {
 }
 
 type partState struct {
-	Kind, Flags uint8
+	Kind        Kind
+	Flags       uint8
 	Target      uint64
-	Trace       []byte `cbor:",omitempty"`
+	Trace       TraceContext `cbor:",omitzero"`
 	Payload     []byte
 	Handles     []handleState `cbor:",omitempty"`
 	HandleCount int
@@ -65,11 +65,11 @@ type handleState struct {
 	File      int // index of its descriptor
 	Slot, Seq uint32
 	Kind      HandleKind
-	Name      []byte `cbor:",omitempty"`
-	Trace     []byte `cbor:",omitempty"`
-	Accepted  []byte `cbor:",omitempty"`
-	Left      int64  `cbor:",omitempty"` // ours: nanoseconds until it is revoked; 0: never
-	Sent      bool   `cbor:",omitempty"` // ours: its packet may have left
+	Name      []byte       `cbor:",omitempty"`
+	Trace     TraceContext `cbor:",omitzero"`
+	Accepted  []byte       `cbor:",omitempty"`
+	Left      int64        `cbor:",omitempty"` // ours: nanoseconds until it is revoked; 0: never
+	Sent      bool         `cbor:",omitempty"` // ours: its packet may have left
 }
 
 const (
@@ -77,44 +77,9 @@ const (
 	readyFiles = 5
 )
 
-var (
-	stateEncoding = must(cbor.EncOptions{}.UserBufferEncMode())
-	stateDecoding = must(cbor.DecOptions{DupMapKey: cbor.DupMapKeyEnforcedAPF}.DecMode()) // at most 131,072 in an array
-)
+var stateDecoding, _ = cbor.DecOptions{DupMapKey: cbor.DupMapKeyEnforcedAPF}.DecMode() // these options are no error
 
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err) // the options are constant
-	}
-	return v
-}
-
-// encode returns the state of a suspended Conn.
-func (c *Conn) encode() (state []byte, fds []int, err error) {
-	s, fds := c.state()
-	var b bytes.Buffer
-	b.Grow(s.size())
-	if err = stateEncoding.MarshalToBuffer(s, &b); err != nil {
-		return nil, nil, fmt.Errorf("fdipc: suspend: %w", err)
-	}
-	return b.Bytes(), fds, nil
-}
-
-// size is about how many bytes s has encoded, and rather more.
-func (s *connState) size() int {
-	const handle, number = 512, 5
-	n := 4096 + len(s.Offers)*handle + len(s.Seqs)*number
-	for i := range s.Lanes {
-		for _, p := range s.Lanes[i].Packets {
-			n += len(p) + number
-		}
-		if t := s.Lanes[i].Part; t != nil {
-			n += len(t.Payload) + len(t.Handles)*handle
-		}
-	}
-	return n
-}
-
+// state returns the state of a suspended Conn.
 func (c *Conn) state() (*connState, []int) {
 	s := &connState{
 		Format: stateFormat, Reads: stateReads,
@@ -128,14 +93,14 @@ func (c *Conn) state() (*connState, []int) {
 	save := func(h *Handle, ref offerID) handleState {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		hs := handleState{File: len(fds), Slot: ref.slot, Seq: ref.seq, Kind: h.kind, Name: []byte(h.Name()), Accepted: []byte(h.accepted), Sent: h.wasSent}
+		fds = append(fds, int(h.fd))
+		hs := handleState{
+			File: len(fds) - 1, Slot: ref.slot, Seq: ref.seq, Kind: h.kind, Name: []byte(h.Name()), Trace: h.Trace,
+			Accepted: []byte(h.accepted), Sent: h.wasSent,
+		}
 		if h.state == handleReceived {
 			hs.Kind = h.stated
 		}
-		if !h.Trace.none() {
-			hs.Trace = h.Trace[:]
-		}
-		fds = append(fds, int(h.fd))
 		return hs
 	}
 	for i, l := range c.lanes {
@@ -150,11 +115,8 @@ func (c *Conn) state() (*connState, []int) {
 		l.mu.Unlock()
 		if t := &c.receivers[i].parts[i]; t.active {
 			out.Part = &partState{
-				Kind: uint8(t.first.kind), Flags: t.first.flags, Target: t.first.target,
+				Kind: t.first.kind, Flags: t.first.flags, Target: t.first.target, Trace: t.trace,
 				Payload: t.payload, HandleCount: t.handleCount, Lost: t.lost,
-			}
-			if !t.trace.none() {
-				out.Part.Trace = t.trace[:]
 			}
 			for _, h := range t.handles {
 				out.Part.Handles = append(out.Part.Handles, save(h, h.ref))
@@ -185,13 +147,14 @@ func (c *Conn) state() (*connState, []int) {
 func decodeState(b []byte, files int) (*connState, error) {
 	s := new(connState)
 	var head struct{ Format, Reads int }
-	if err := stateDecoding.Unmarshal(b, &head); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrState, err)
+	err := stateDecoding.Unmarshal(b, &head)
+	if err == nil && (head.Reads > stateFormat || head.Format < 1) {
+		err = fmt.Errorf("Format is %d, to be read from %d on, and this is %d", head.Format, head.Reads, stateFormat)
 	}
-	if head.Reads > stateFormat || head.Format < 1 {
-		return nil, fmt.Errorf("%w: Format %d, to be read from %d on, and this is %d", ErrState, head.Format, head.Reads, stateFormat)
+	if err == nil {
+		err = stateDecoding.Unmarshal(b, s)
 	}
-	if err := stateDecoding.Unmarshal(b, s); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrState, err)
 	}
 	var bad error
@@ -208,7 +171,6 @@ func decodeState(b []byte, files int) (*connState, error) {
 		check(h.File == next, field+".File", h.File)
 		next++
 		check(len(h.Name) <= maxName, field+".Name", len(h.Name))
-		check(len(h.Trace) == 0 || len(h.Trace) == traceLen, field+".Trace", len(h.Trace))
 		check(h.Left >= 0, field+".Left", h.Left)
 		_, known := decodeAccepted(string(h.Accepted))
 		check(len(h.Accepted) == 0 || known, field+".Accepted", h.Accepted)
@@ -222,7 +184,6 @@ func decodeState(b []byte, files int) (*connState, error) {
 		if t := s.Lanes[i].Part; t != nil {
 			check(s.Ready, field+".Part", "there")
 			check(len(t.Payload) <= Lane(i).limit(s.MaxFrame), field+".Part.Payload", len(t.Payload))
-			check(len(t.Trace) == 0 || len(t.Trace) == traceLen, field+".Part.Trace", len(t.Trace))
 			check(t.HandleCount >= len(t.Handles) && t.HandleCount <= s.Credits, field+".Part.HandleCount", t.HandleCount)
 			for j := range t.Handles {
 				handle(fmt.Sprintf("%s.Part.Handles.%d", field, j), &t.Handles[j])
@@ -315,7 +276,9 @@ func restore(state []byte, fds []int, cfg Config) (c *Conn, err error) {
 	c.pauses = pauses{gate: make(chan struct{}), suspended: true, fresh: true}
 	c.ready = s.Ready
 	c.maxFrame.Store(s.SendLimit)
-	c.stats.restore(&s.Stats)
+	for _, n := range c.stats.list(&s.Stats) {
+		n.counter.Store(*n.field)
+	}
 	r := c.receivers[Control]
 	r.goodbye = s.Goodbye
 	if !s.Ready {
@@ -325,9 +288,10 @@ func restore(state []byte, fds []int, cfg Config) (c *Conn, err error) {
 		c.control.drain()
 	}
 	load := func(hs *handleState, state uint8) *Handle {
-		h := &Handle{state: state, fd: int32(fds[hs.File]), kind: hs.Kind, wasSent: hs.Sent, accepted: string(hs.Accepted), name: nameOf(string(hs.Name))}
-		copy(h.Trace[:], hs.Trace)
-		return h
+		return &Handle{
+			state: state, fd: int32(fds[hs.File]), kind: hs.Kind, name: nameOf(string(hs.Name)), Trace: hs.Trace,
+			accepted: string(hs.Accepted), wasSent: hs.Sent,
+		}
 	}
 	for i, l := range c.lanes {
 		l.suspended, l.refusal = true, ErrSuspended
@@ -342,9 +306,10 @@ func restore(state []byte, fds []int, cfg Config) (c *Conn, err error) {
 		}
 		if ps := s.Lanes[i].Part; ps != nil {
 			t := &c.receivers[i].parts[i]
-			*t = partialFrame{active: true, payload: ps.Payload, handleCount: ps.HandleCount, lost: ps.Lost}
-			t.first.kind, t.first.flags, t.first.target = Kind(ps.Kind), ps.Flags, ps.Target
-			copy(t.trace[:], ps.Trace)
+			*t = partialFrame{
+				active: true, first: pieceHeader{kind: ps.Kind, flags: ps.Flags, target: ps.Target}, trace: ps.Trace,
+				payload: ps.Payload, handleCount: ps.HandleCount, lost: ps.Lost,
+			}
 			for j := range ps.Handles {
 				hs := &ps.Handles[j]
 				h := load(hs, handleReceived)
@@ -386,25 +351,6 @@ func (c *Conn) releaseAll() {
 	for _, slot := range o.free {
 		claims.Place{Table: o.table, Slot: slot, Seq: o.slots[slot].seq}.Release()
 	}
-}
-
-// restore makes the counters go on from s.
-func (n *counters) restore(s *Stats) {
-	n.framesSent.Store(s.FramesSent)
-	n.framesReceived.Store(s.FramesReceived)
-	n.packetsSent.Store(s.PacketsSent)
-	n.packetsReceived.Store(s.PacketsReceived)
-	n.bytesSent.Store(s.BytesSent)
-	n.bytesReceived.Store(s.BytesReceived)
-	n.offered.Store(s.Offered)
-	n.refused.Store(s.Refused)
-	n.returned.Store(s.Returned)
-	n.revoked.Store(s.Revoked)
-	n.stalls.Store(s.Stalls)
-	n.corrupt.Store(s.Corrupt)
-	n.truncated.Store(s.Truncated)
-	n.full.Store(s.Full)
-	n.retried.Store(s.Retried)
 }
 
 func closeFDs(fds []int) {

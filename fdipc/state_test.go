@@ -24,13 +24,13 @@ func sampleState() (s *connState, files int) {
 		Credits: 8, MaxFrame: 1 << 20, SendLimit: 1 << 19, Seqs: []uint32{0, 9, 1 << 31}, Stalled: true, Beat: 3,
 		Offers: []handleState{
 			{File: 6, Slot: 1, Seq: 9, Kind: HandleTCP, Name: []byte("queued"), Accepted: []byte{1, 0}, Left: 5e8},
-			{File: 7, Slot: 2, Seq: 1 << 31, Kind: HandleFile, Trace: bytes.Repeat([]byte{1}, traceLen), Sent: true},
+			{File: 7, Slot: 2, Seq: 1 << 31, Kind: HandleFile, Trace: TraceContext{1, 2, 3}, Sent: true},
 		},
 		Stats: Stats{FramesSent: 1, Offered: 2, Outstanding: 2, Held: 1},
 	}
 	s.Lanes[Data].Packets = [][]byte{l.queue[0].buf}
 	s.Lanes[Control].Part = &partState{
-		Kind: 0x41, Flags: 2, Target: 1 << 40, Trace: bytes.Repeat([]byte{2}, traceLen), Payload: []byte("half"),
+		Kind: 0x41, Flags: 2, Target: 1 << 40, Trace: TraceContext{4}, Payload: []byte("half"),
 		Handles: []handleState{{File: 5, Slot: 3, Seq: 4, Kind: HandlePipe, Name: []byte("held")}}, HandleCount: 1,
 	}
 	return s, 8
@@ -101,10 +101,8 @@ func TestStateErrors(t *testing.T) {
 		{"Offers.1.File is 5", func(s *connState) { s.Offers[1].File = 5 }},
 		{"Offers.0.Left is -1", func(s *connState) { s.Offers[0].Left = -1 }},
 		{"Offers.0.Name is 256", func(s *connState) { s.Offers[0].Name = make([]byte, 256) }},
-		{"Offers.1.Trace is 3", func(s *connState) { s.Offers[1].Trace = make([]byte, 3) }},
 		{"Offers.0.Accepted is", func(s *connState) { s.Offers[0].Accepted = []byte{7} }},
 		{"Lanes.control.Part.Payload is 4", func(s *connState) { s.MaxFrame = 3 }},
-		{"Lanes.control.Part.Trace is 1", func(s *connState) { s.Lanes[Control].Part.Trace = []byte{1} }},
 		{"Lanes.control.Part.HandleCount is 0", func(s *connState) { s.Lanes[Control].Part.HandleCount = 0 }},
 		{"Lanes.control.Part.Handles.0.File is 9", func(s *connState) { s.Lanes[Control].Part.Handles[0].File = 9 }},
 		{"Lanes.data.Packets.0 is 3", func(s *connState) { s.Lanes[Data].Packets[0] = []byte("xyz") }},

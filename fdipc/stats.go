@@ -27,18 +27,31 @@ type counters struct {
 	truncated, full, retried                                                           atomic.Uint64
 }
 
-// Stats returns the counters. They are read one by one while the Conn works.
-func (c *Conn) Stats() Stats {
-	s := &c.stats
-	c.offers.mu.Lock()
-	out, claimed := len(c.offers.live), c.offers.claimed
-	c.offers.mu.Unlock()
-	return Stats{
-		FramesSent: s.framesSent.Load(), FramesReceived: s.framesReceived.Load(),
-		PacketsSent: s.packetsSent.Load(), PacketsReceived: s.packetsReceived.Load(),
-		BytesSent: s.bytesSent.Load(), BytesReceived: s.bytesReceived.Load(),
-		Offered: s.offered.Load(), Claimed: claimed, Refused: s.refused.Load(), Returned: s.returned.Load(),
-		Outstanding: out, Revoked: s.revoked.Load(), Stalls: s.stalls.Load(), Corrupt: s.corrupt.Load(),
-		Held: c.held.Load(), Truncated: s.truncated.Load(), Full: s.full.Load(), Retried: s.retried.Load(),
+// list returns each counter and its field in s.
+func (n *counters) list(s *Stats) []counted {
+	return []counted{
+		{&n.framesSent, &s.FramesSent}, {&n.framesReceived, &s.FramesReceived},
+		{&n.packetsSent, &s.PacketsSent}, {&n.packetsReceived, &s.PacketsReceived},
+		{&n.bytesSent, &s.BytesSent}, {&n.bytesReceived, &s.BytesReceived},
+		{&n.offered, &s.Offered}, {&n.refused, &s.Refused}, {&n.returned, &s.Returned},
+		{&n.revoked, &s.Revoked}, {&n.stalls, &s.Stalls}, {&n.corrupt, &s.Corrupt},
+		{&n.truncated, &s.Truncated}, {&n.full, &s.Full}, {&n.retried, &s.Retried},
 	}
+}
+
+type counted struct {
+	counter *atomic.Uint64
+	field   *uint64
+}
+
+// Stats returns the counters. They are read one by one while the Conn works.
+func (c *Conn) Stats() (s Stats) {
+	c.offers.mu.Lock()
+	s.Outstanding, s.Claimed = len(c.offers.live), c.offers.claimed
+	c.offers.mu.Unlock()
+	for _, n := range c.stats.list(&s) {
+		*n.field = n.counter.Load()
+	}
+	s.Held = c.held.Load()
+	return s
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/fxamacker/cbor/v2"
 )
 
 // A Conn is suspended in four steps: its readers stop between two packets, the handles that they
@@ -46,37 +48,12 @@ func (c *Conn) Suspend(ctx context.Context) (state []byte, fds []int, err error)
 	if !c.cfg.Suspendable || c.memory {
 		return nil, nil, fmt.Errorf("fdipc: suspend: %w: within a process, or without Config.Suspendable", ErrUnsupported)
 	}
-	already, err := c.stopReaders()
-	if err == nil && !already {
-		err = c.suspend(ctx)
-	}
-	if err != nil {
+	if err := c.suspend(ctx); err != nil {
 		return nil, nil, fmt.Errorf("fdipc: suspend: %w", err)
 	}
-	return c.encode()
-}
-
-// stopReaders tells the readers to stop. already: the Conn is suspended.
-func (c *Conn) stopReaders() (already bool, err error) {
-	c.mu.Lock()
-	p := &c.pauses
-	switch {
-	case c.err != nil:
-		err = c.err
-	case p.gate != nil && !p.suspended:
-		err = fmt.Errorf("%w: by another caller, just now", ErrSuspended)
-	}
-	if already = p.suspended; err != nil || already {
-		c.mu.Unlock()
-		return already, err
-	}
-	p.gate = make(chan struct{})
-	endpoints := c.endpoints
-	c.mu.Unlock()
-	for _, e := range endpoints {
-		e.pause(true, false)
-	}
-	return false, nil
+	s, fds := c.state()
+	state, err = cbor.Marshal(s)
+	return state, fds, err
 }
 
 // readerEnded is called by a reader that works no more.
@@ -105,9 +82,23 @@ func (c *Conn) readerIdle(wait func()) {
 	c.mu.Unlock()
 }
 
-// suspend does what is left once stopReaders was called. On an error the Conn has gone on.
+// suspend does all of Suspend but take the state. On an error the Conn has gone on.
 func (c *Conn) suspend(ctx context.Context) (err error) {
-	o := &c.offers
+	o, p := &c.offers, &c.pauses
+	c.mu.Lock()
+	if c.err != nil || p.gate != nil {
+		defer c.mu.Unlock()
+		if c.err == nil && !p.suspended {
+			return fmt.Errorf("%w: by another caller, just now", ErrSuspended)
+		}
+		return c.err
+	}
+	p.gate = make(chan struct{})
+	endpoints := c.endpoints
+	c.mu.Unlock()
+	for _, e := range endpoints {
+		e.pause(true, false)
+	}
 	locked, over := false, false
 	defer func() {
 		if err == nil {
@@ -123,53 +114,48 @@ func (c *Conn) suspend(ctx context.Context) (err error) {
 			}
 		}
 	}()
-	if err := c.await(ctx, "a Handler", func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.pauses.reading == 0
-	}); err != nil {
-		return err
-	}
-	if err := c.await(ctx, "a claim of a handle that was delivered", func() bool { return c.held.Load() <= c.heldInParts() }); err != nil {
-		return err
-	}
-	if err := c.await(ctx, "Resolved", o.callback.TryLock); err != nil {
-		return err
+	for _, w := range []struct {
+		what string
+		done func() bool
+	}{
+		{"a Handler", c.readersStopped},
+		{"a claim of a handle that was delivered", func() bool { return c.held.Load() <= c.heldInParts() }},
+		{"Resolved", o.callback.TryLock},
+	} {
+		for pause := time.Microsecond; !w.done(); pause = min(2*pause, time.Millisecond) {
+			select {
+			case <-c.ending:
+				return c.Err()
+			case <-ctx.Done():
+				return fmt.Errorf("waits for %s: %w", w.what, ctx.Err())
+			case <-time.After(pause):
+			}
+		}
 	}
 	locked = true
-	o.pollLocked() // while it may still send
+	o.pollLocked() // while Resolved may still send
 	for _, l := range c.lanes {
 		if over, err = l.suspend(ctx); err != nil {
 			return err
 		}
 	}
-	for {
-		o.mu.Lock()
-		if o.paused = len(o.resolved) == 0; o.paused {
-			break
-		}
-		o.mu.Unlock()
+	for stopped := false; !stopped; {
 		o.pollLocked()
+		o.mu.Lock()
+		stopped = len(o.resolved) == 0
+		o.paused = stopped
+		o.mu.Unlock()
 	}
-	o.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.pauses.suspended = c.err == nil
+	p.suspended = c.err == nil
 	return c.err
 }
 
-// await waits until ok, or the end of the Conn or of ctx.
-func (c *Conn) await(ctx context.Context, what string, ok func() bool) error {
-	for pause := time.Microsecond; !ok(); pause = min(2*pause, time.Millisecond) {
-		select {
-		case <-c.ending:
-			return c.Err()
-		case <-ctx.Done():
-			return fmt.Errorf("waits for %s: %w", what, ctx.Err())
-		case <-time.After(pause):
-		}
-	}
-	return nil
+func (c *Conn) readersStopped() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pauses.reading == 0
 }
 
 // heldInParts returns how many of the handles held came with frames that have not come whole.

@@ -90,7 +90,6 @@ type modelSide struct {
 	handles  int            // sent
 	resolved chan struct{}  // a handle was
 	rnd      *rand.Rand
-	takes    sync.WaitGroup
 }
 
 func newModelSide(t *testing.T, name string, rnd *rand.Rand, claimTimeout time.Duration) *modelSide {
@@ -174,7 +173,7 @@ func (s *modelSide) handle(_ *fdipc.Conn, f *fdipc.Frame) {
 		case 0:
 			h.Refuse(20)
 		case 1:
-			s.takes.Go(func() { take(h) }) // Suspend waits for it
+			go take(h) // Suspend waits for it
 		default:
 			take(h)
 		}
@@ -331,7 +330,11 @@ func suspendModel(t *testing.T, frames int, claimTimeout time.Duration) {
 			defer s.mu.Unlock()
 			return len(s.back)+len(s.claimed) == s.handles
 		})
-		peer.takes.Wait()
+		till(t, s.name+"'s handles at "+peer.name, nil, func() bool { // noted there a moment after the claim
+			peer.mu.Lock()
+			defer peer.mu.Unlock()
+			return len(peer.got) >= len(s.claimed)
+		})
 		for name, n := range s.back {
 			if n != 1 || peer.got[name] != 0 || s.claimed[name] != 0 {
 				t.Errorf("%s is back %d times, and was claimed", name, n)
