@@ -1,8 +1,10 @@
 package netactor_test
 
 import (
+	"errors"
 	"io"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -18,6 +20,58 @@ func recording(s sdktrace.Sampler) (*tracing.Tracer, *tracetest.SpanRecorder) {
 	sr := tracetest.NewSpanRecorder()
 	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(sr), sdktrace.WithSampler(s))
 	return tracing.New(tp), sr
+}
+
+// TestTraceParked: the trace of a connection that was parked links to its stay before, and one that
+// was never parked has no link.
+func TestTraceParked(t *testing.T) {
+	tracer, spans := recording(sdktrace.AlwaysSample())
+	tr := newTree(t, false, func(tr *tree) { tr.cfg.Tracer = tracer })
+	r := loopback
+	r.Park = netactor.ParkAtOnce
+	ln := tr.worker(0).mustListen(r)
+	tr.joined(1)
+	client := dial(t, ln.Addr())
+	for last := range 2 {
+		c, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 16)
+		if _, err := c.Read(b); err != nil {
+			t.Fatal(err)
+		}
+		if last == 0 {
+			c.(netactor.ParkableConn).Idle()
+			if _, err := c.Read(b); !errors.Is(err, netactor.ErrParked) {
+				t.Fatal(err)
+			}
+			if _, err := client.Write([]byte("y")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.Close()
+	}
+	byName := func(name string) (out []sdktrace.ReadOnlySpan) {
+		for _, s := range spans.Ended() {
+			if s.Name() == name {
+				out = append(out, s)
+			}
+		}
+		slices.SortFunc(out, func(a, b sdktrace.ReadOnlySpan) int { return a.StartTime().Compare(b.StartTime()) })
+		return out
+	}
+	until(t, "the spans", func() bool { return len(byName(tracing.SpanServe)) == 2 && len(byName(tracing.SpanAccept)) == 2 })
+	accepts, before := byName(tracing.SpanAccept), byName(tracing.SpanServe)[0].SpanContext()
+	if n := len(accepts[0].Links()); n != 0 {
+		t.Errorf("the first accept has %d links", n)
+	}
+	if l := accepts[1].Links(); len(l) != 1 || l[0].SpanContext.SpanID() != before.SpanID() || l[0].SpanContext.TraceID() != before.TraceID() {
+		t.Errorf("the second one links to %v, want %v", l, before)
+	}
 }
 
 // Issue 3, item 6: accept, hand-off, claim and serve are one trace, each a child

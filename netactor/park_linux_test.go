@@ -7,6 +7,8 @@ import (
 	"os"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/internal/wire"
@@ -76,6 +78,97 @@ func TestParkOfStranger(t *testing.T) {
 	until(t, "the claim", func() bool { return tr.stats().Counts.Claimed == 1 })
 	if n := tr.stats().Counts; n.GivenBack != 1 || n.Parked != 0 || n.Accepted != 0 || !n.Balanced() {
 		t.Errorf("%+v", n)
+	}
+}
+
+// TestParkWithoutEpoll: a connection that cannot be parked, for want of descriptors or of memory,
+// is offered at once.
+func TestParkWithoutEpoll(t *testing.T) {
+	for name, watch := range map[string]bool{"no epoll": false, "no room in it": true} {
+		t.Run(name, func(t *testing.T) {
+			tr := newTree(t, true, func(tr *tree) { tr.hooks.NoWatch = watch })
+			w := tr.worker(0)
+			ln := w.mustListen(netactor.Request{Network: "tcp", Address: "127.0.0.1:0"})
+			tr.joined(1)
+			elsewhere, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer elsewhere.Close()
+			client := dial(t, elsewhere.Addr())
+			c, err := elsewhere.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !watch {
+				var old unix.Rlimit
+				_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &old)
+				if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1, Max: old.Max}); err != nil {
+					t.Fatal(err)
+				}
+				defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+			}
+			w.giveBack(c)
+			got, err := ln.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if a := got.RemoteAddr().String(); a != client.LocalAddr().String() {
+				t.Errorf("%s came", a)
+			}
+			got.Close()
+			if n := tr.stats().Counts; n.GivenBack != 1 || n.Parked != 0 || !n.Balanced() {
+				t.Errorf("%+v", n)
+			}
+		})
+	}
+}
+
+// TestParkFIN: the client of a connection that was parked sees its end, though a process that had
+// it before keeps a copy: one that is stopped does for ever.
+func TestParkFIN(t *testing.T) {
+	tr := newTree(t, false, func(tr *tree) { tr.hooks.Park = 1 })
+	w := tr.worker(0)
+	ln := w.mustListen(netactor.Request{Network: "tcp", Address: "127.0.0.1:0"})
+	tr.joined(1)
+	elsewhere, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer elsewhere.Close()
+	var clients []net.Conn
+	for range 3 {
+		client := dial(t, elsewhere.Addr())
+		clients = append(clients, client)
+		c, err := elsewhere.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		copied, err := c.(*net.TCPConn).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer copied.Close()
+		w.giveBack(c)
+		until(t, "it is parked", func() bool { return tr.stats().Counts.GivenBack == uint64(len(clients)) })
+		if len(clients) == 1 {
+			if _, err := client.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			got, err := ln.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := got.Read(make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+			got.Close()
+		}
+	}
+	for i, what := range []string{"closed by the next worker", "closed as the oldest parked"} {
+		if _, err := clients[i].Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("%s: %v, want EOF", what, err)
+		}
 	}
 }
 

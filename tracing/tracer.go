@@ -50,6 +50,7 @@ type AcceptSpan struct {
 	Transport string         // "tcp" or "unix"
 	Peer      netip.AddrPort // the client
 	At        time.Time      // when accept returned; zero means now
+	Before    [Size]byte     // the carrier of its serve span before, if it was parked since: becomes a link
 }
 
 // Accept starts the root span of a connection. The sampler decides here, once
@@ -65,6 +66,11 @@ func (t *Tracer) accept(a AcceptSpan) Span {
 	var opts []trace.SpanStartOption // a root by its context; each option would cost an allocation
 	if !a.At.IsZero() {
 		opts = []trace.SpanStartOption{trace.WithTimestamp(a.At)}
+	}
+	if a.Before != [Size]byte{} {
+		if before := Decode(a.Before); before.IsSampled() {
+			opts = append(opts, trace.WithLinks(trace.Link{SpanContext: before}))
+		}
 	}
 	_, s := t.tracer.Start(context.Background(), SpanAccept, opts...)
 	span := Span{t: t, carrier: Encode(s.SpanContext())}

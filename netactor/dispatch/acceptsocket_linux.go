@@ -331,6 +331,8 @@ func clientReset(p *balance.PendingConn) bool {
 	return err == nil && n == 1 && fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
 }
 
+func shutDown(fd int) { _ = unix.Shutdown(fd, unix.SHUT_RDWR) }
+
 // setHooks is for tests.
 func (s *acceptSocket) setHooks(h inspect.DispatcherHooks) {
 	if h.Reserve {

@@ -91,6 +91,8 @@ func (a *acceptedConn) turnAway(answer string, _ *lingerQueue) {
 
 func resetOnClose(int) {}
 
+func shutDown(int) {}
+
 // finish closes a connection that was answered.
 func (lingeringConn) finish() {}
 

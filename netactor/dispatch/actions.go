@@ -120,7 +120,7 @@ func (d *Dispatcher) run(acts *actions) {
 				why = errReset
 			}
 			traceUnserved(p, why)
-			_ = p.Handle.Close()
+			closeHere(p)
 		}
 		var again actions
 		for i, p := range acts.offers {
@@ -135,7 +135,11 @@ func (d *Dispatcher) run(acts *actions) {
 				if p != nil && p.OfferedTo == m && p.Via == via {
 					traceOffer(p)
 					acts.handles = append(acts.handles, p.Handle)
-					acts.times = binary.LittleEndian.AppendUint64(acts.times, uint64(p.At))
+					at := p.At
+					if p.Parked {
+						at = -at
+					}
+					acts.times = binary.LittleEndian.AppendUint64(acts.times, uint64(at))
 					acts.offers[i+j] = nil
 				}
 			}

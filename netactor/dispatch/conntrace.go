@@ -35,10 +35,13 @@ var (
 func traceAccepted(p *balance.PendingConn, a *acceptor) {
 	tracer := a.dispatcher.cfg.Tracer
 	if tracer == nil {
+		if p.Parked {
+			p.Handle.Trace = fdipc.TraceContext{}
+		}
 		return
 	}
 	tr := &connTrace{pool: a.pool, meter: tracer.Handoffs(a.pool), accept: tracer.Accept(tracing.AcceptSpan{
-		Listener: a.listener.Name, Transport: a.network, Peer: p.Peer,
+		Listener: a.listener.Name, Transport: a.network, Peer: p.Peer, Before: p.Handle.Trace,
 	})}
 	p.Trace = tr
 	if tr.meter != nil {

@@ -6,13 +6,14 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/internal/balance"
+	"github.com/coppice-go/coppice/netactor/internal/shm"
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
 // parkFrame parks the connections that a worker gives back between two requests. It leaves what it
 // does not take, and returns the reason for which that is to be refused.
 func (d *Dispatcher) parkFrame(from netactor.Worker, f *fdipc.Frame) (reason uint8) {
-	lot := d.parkingLot()
+	lot, err := d.parkingLot()
 	d.mu.Lock()
 	a := d.acceptors[f.Target]
 	reason = wire.ReasonNotOpen
@@ -20,7 +21,7 @@ func (d *Dispatcher) parkFrame(from netactor.Worker, f *fdipc.Frame) (reason uin
 		reason = wire.ReasonRetired
 	}
 	d.mu.Unlock()
-	if a == nil || lot == nil {
+	if a == nil || lot == nil && err == nil {
 		return reason
 	}
 	for i, h := range f.Handles {
@@ -48,34 +49,57 @@ func (d *Dispatcher) parkFrame(from netactor.Worker, f *fdipc.Frame) (reason uin
 		}
 		p.FD = h.FD()
 		p.Peer, p.Local = askAccepted(h, p.FD, a.network)
-		h.Tag, h.Trace = p, fdipc.TraceContext{}
-		lot.add(&parkedConn{PendingConn: p, acceptor: a, giver: from.ID})
+		h.Tag, p.Parked = p, true
+		if lot != nil {
+			lot.add(&parkedConn{PendingConn: p, acceptor: a, giver: from.ID})
+		} else { // some worker may have it
+			startAgain(p, a)
+			d.resume(new(actions), p)
+		}
 	}
 	return reason
 }
 
-// parkingLot returns the lot, which is made at the first use; nil if there is none.
-func (d *Dispatcher) parkingLot() *parkingLot {
+// startAgain begins the way of a parked connection to a worker.
+func startAgain(p *balance.PendingConn, a *acceptor) {
+	p.At, p.Peek, p.Keyed = shm.Monotonic(), balance.PeekNotNeeded, false
+	traceAccepted(p, a)
+}
+
+// resume has a connection offered that is parked no more.
+func (d *Dispatcher) resume(acts *actions, p *balance.PendingConn) {
+	acts.offers = acts.offers[:0]
+	d.mu.Lock()
+	balance.CountPeek(&p.Listener.Counts, p.Peek)
+	d.balancer.Resume(p)
+	d.updateListenerLocked(acts, p.Listener)
+	d.mu.Unlock()
+	d.run(acts)
+}
+
+// parkingLot returns the lot, which is made at the first use; nil after Close if there was none, or
+// with the error for which none can be made.
+func (d *Dispatcher) parkingLot() (*parkingLot, error) {
 	d.mu.Lock()
 	lot, closed := d.lot, d.closed
 	d.mu.Unlock()
 	if lot != nil || closed {
-		return lot
+		return lot, nil
 	}
 	lot, err := newParkingLot(d)
 	if err != nil {
 		d.logs.Warn("connections cannot be parked", "err", err)
-		return nil
+		return nil, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.lot == nil && !d.closed {
 		d.lot = lot
 		d.waiters.Go(lot.run) // ends with Close
-		return lot
+		return lot, nil
 	}
 	lot.poll.close()
-	return d.lot
+	return d.lot, nil
 }
 
 // maxPasses is how often a connection is sent to be passed on.
@@ -104,8 +128,17 @@ func (d *Dispatcher) dropParked(p *balance.PendingConn, why *uint64) {
 	d.balancer.DropParked(p, why)
 	d.updateListenerLocked(&acts, p.Listener)
 	d.mu.Unlock()
-	_ = p.Handle.Close() // has no effect on one that was passed on
+	closeHere(p) // has no effect on one that was passed on
 	d.run(&acts)
+}
+
+// closeHere closes a connection that no worker has claimed. A worker that gave it back may still
+// have a copy, without which closing alone sends the FIN.
+func closeHere(p *balance.PendingConn) {
+	if fd := p.Handle.FD(); p.Parked && fd >= 0 {
+		shutDown(fd)
+	}
+	_ = p.Handle.Close()
 }
 
 // unpark undoes balancer.Park for a connection that its worker has taken back.

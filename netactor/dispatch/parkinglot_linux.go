@@ -75,7 +75,7 @@ func (k *parkingLot) add(c *parkedConn) {
 		k.dispatcher.dropParked(c.PendingConn, &c.Listener.Counts.Dropped)
 		return
 	}
-	if k.poll.add(c.FD, parkedEvents) != nil { // out of memory, or of fs.epoll.max_user_watches: some worker may have it
+	if k.dispatcher.hooks.NoWatch || k.poll.add(c.FD, parkedEvents) != nil { // out of memory, or of fs.epoll.max_user_watches: some worker may have it
 		k.mu.Unlock()
 		k.offer(c, nil, new(actions))
 		return
@@ -257,8 +257,7 @@ func (k *parkingLot) resume(c *parkedConn) bool {
 // buf; nil is not to look.
 func (k *parkingLot) offer(c *parkedConn, buf *peekBuf, acts *actions) {
 	d, p, peeker := k.dispatcher, c.PendingConn, c.acceptor.peeker
-	p.At, p.Peek, p.Keyed = shm.Monotonic(), balance.PeekNotNeeded, false
-	traceAccepted(p, c.acceptor)
+	startAgain(p, c.acceptor)
 	if peeker != nil && buf != nil {
 		peeker.look(p, buf, 0)
 	}
@@ -267,22 +266,17 @@ func (k *parkingLot) offer(c *parkedConn, buf *peekBuf, acts *actions) {
 		d.dropParked(p, &p.Listener.Counts.ParkedLeft)
 		return
 	}
-	acts.offers = acts.offers[:0]
-	d.mu.Lock()
-	peeks := p.Peek == balance.PeekIncomplete && !c.acceptor.ended && d.balancer.ResumePeek(p, peeker.limit)
-	if !peeks {
-		if p.Peek == balance.PeekIncomplete {
-			p.Peek = balance.PeekTooMany
+	if p.Peek == balance.PeekIncomplete {
+		d.mu.Lock()
+		peeks := !c.acceptor.ended && d.balancer.ResumePeek(p, peeker.limit)
+		d.mu.Unlock()
+		if peeks {
+			peeker.await([]*balance.PendingConn{p})
+			return
 		}
-		balance.CountPeek(&p.Listener.Counts, p.Peek)
-		d.balancer.Resume(p)
-		d.updateListenerLocked(acts, p.Listener)
+		p.Peek = balance.PeekTooMany
 	}
-	d.mu.Unlock()
-	if peeks {
-		peeker.await([]*balance.PendingConn{p})
-	}
-	d.run(acts)
+	d.resume(acts, p)
 }
 
 // takeAll takes all connections out of the lot for which f is true.

@@ -13,6 +13,7 @@ type connRecord struct {
 	conns    *openConns
 	reporter *reporter // nil if no dispatcher counts the connection
 	span     tracing.Span
+	parked   bool // it was parked before: other processes may have copies
 
 	credentials *fdipc.Credentials // of the client, if this worker asked for them when it accepted
 }

@@ -29,6 +29,7 @@ type parkable struct {
 
 	mu      sync.Mutex
 	stays   bool
+	lent    bool // others may use the descriptor
 	idle    bool // all that was read is answered
 	waits   bool // a read deadline was set since it became idle
 	ripe    bool // idle, and in a Read into an empty buffer
@@ -187,6 +188,7 @@ func (p *parkable) giveBack() bool {
 	if err != nil {
 		return false
 	}
+	h.Trace = p.counted.span.Carrier() // its next stay links to this one
 	p.mode.Store(hasLeft)
 	_ = p.conn.SetDeadline(time.Time{}) // within one process the connection itself is handed over
 	var until int64
@@ -244,6 +246,9 @@ func (p *parkable) SetWriteDeadline(t time.Time) error {
 // returns an error if it has left.
 func (p *parkable) staysFor(op string) error {
 	p.Stay()
+	p.mu.Lock()
+	p.lent = true
+	p.mu.Unlock()
 	if p.mode.Load() == hasLeft {
 		return p.gone(op)
 	}
@@ -253,11 +258,14 @@ func (p *parkable) staysFor(op string) error {
 // Close closes the connection and counts its end.
 func (p *parkable) Close() error {
 	p.mu.Lock()
-	left := p.mode.Load() == hasLeft
+	left, lent := p.mode.Load() == hasLeft, p.lent
 	p.closed = true
 	p.mu.Unlock()
 	if left {
 		return nil // it is the listener process's
+	}
+	if p.counted.parked && !lent {
+		_ = p.conn.CloseWrite() // a worker that gave it back may still have a copy, without which Close sends the FIN
 	}
 	return p.once.close(p.conn, p.counted)
 }

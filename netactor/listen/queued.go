@@ -40,6 +40,7 @@ type offeredConn struct {
 	h        *fdipc.Handle
 	via      *fdipc.Conn
 	accepted int64 // when it was accepted, by shm.Monotonic; 0 if the offer does not have that
+	parked   bool  // it was parked before
 	claim    tracing.Span
 }
 
@@ -69,6 +70,9 @@ func (l *queuedListener) push(via *fdipc.Conn, handles []*fdipc.Handle, times []
 			o := offeredConn{h: handles[0], via: via, claim: l.startClaim(handles[0])}
 			if len(times) >= 8 {
 				o.accepted = int64(binary.LittleEndian.Uint64(times))
+				if o.parked = o.accepted < 0; o.parked {
+					o.accepted = -o.accepted
+				}
 				times = times[8:]
 			}
 			l.queue = append(l.queue, o)
@@ -149,7 +153,7 @@ func (l *queuedListener) claim(o offeredConn) net.Conn {
 		}
 		return nil
 	}
-	r := connRecord{conns: l.ls.conns, span: o.claim.Serve()}
+	r := connRecord{conns: l.ls.conns, span: o.claim.Serve(), parked: o.parked}
 	if l.reporter.claimed(o.via, o.accepted) {
 		r.reporter = l.reporter
 	}

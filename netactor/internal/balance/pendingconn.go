@@ -21,6 +21,7 @@ type PendingConn struct {
 	Peek  PeekState
 	Until int64 // if it is parked: when it has been idle for too long, by shm.Monotonic; 0 is never
 
+	Parked  bool // it was parked before: other processes may have copies
 	Passing bool // it is on its way to the successor of this process, by a worker
 	Passes  int  // how often it was sent on this way
 	FD      int  // of Handle while the connection is here; -1 if there is none

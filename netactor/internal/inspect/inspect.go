@@ -10,6 +10,7 @@ type DispatcherHooks struct {
 	Accept  func(next func() (int, error)) (int, error) // replaces accept4(2), which next calls
 	Reserve bool                                        // act as if descriptors were always nearly used up
 	Park    int                                         // as many connections may be parked, and 0 stands for the usual number
+	NoWatch bool                                        // epoll takes no connection to be parked
 	After   func(time.Duration) <-chan time.Time        // replaces the timer of pauses
 }
 
