@@ -251,8 +251,8 @@ func (fr *frameReader) onMonitor(p *peer, f *fdipc.Frame, r *wire.Reader, target
 		return
 	}
 	if f.Kind == wire.KindDemonitor {
-		if off := fr.inbound.takeMonitor(watcher, ref); off != nil {
-			off()
+		if id, ok := fr.inbound.takeMonitor(watcher, ref); ok {
+			fr.local.unwatch(id, watchKey{address: watcher, ref: ref})
 		}
 		return
 	}
@@ -261,8 +261,7 @@ func (fr *frameReader) onMonitor(p *peer, f *fdipc.Frame, r *wire.Reader, target
 
 func (fr *frameReader) serveMonitor(p *peer, target *actor.PID, watcher string, ref uint64, stop byte) {
 	k := watchKey{address: watcher, ref: ref}
-	off := func() { fr.local.unwatch(target.Id, k) }
-	switch err := fr.inbound.addMonitor(watcher, ref, off); {
+	switch err := fr.inbound.addMonitor(watcher, ref, target.Id); {
 	case errors.Is(err, ErrTooMany):
 		fr.peers.sendDown(watcher, ref, errorReason(err), endNoActor)
 		return
@@ -271,15 +270,16 @@ func (fr *frameReader) serveMonitor(p *peer, target *actor.PID, watcher string, 
 		return
 	}
 	ok := fr.local.watch(target.Id, k, stop, watcher, func(reason supervisor.Reason, how endCause) {
-		if fr.inbound.takeMonitor(watcher, ref) != nil {
+		if _, ok := fr.inbound.takeMonitor(watcher, ref); ok {
 			fr.peers.sendDown(watcher, ref, reason, how)
 		}
 	})
-	switch {
-	case !ok && fr.inbound.takeMonitor(watcher, ref) != nil:
-		fr.peers.sendDown(watcher, ref, noActor, endNoActor)
-	case ok && !fr.inbound.hasMonitor(watcher, ref): // dropped meanwhile, with its process
-		off()
+	if !ok {
+		if _, ok := fr.inbound.takeMonitor(watcher, ref); ok {
+			fr.peers.sendDown(watcher, ref, noActor, endNoActor)
+		}
+	} else if !fr.inbound.hasMonitor(watcher, ref) { // dropped meanwhile, with its process
+		fr.local.unwatch(target.Id, k)
 	}
 }
 

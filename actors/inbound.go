@@ -2,8 +2,6 @@ package actors
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -21,7 +19,9 @@ const (
 type inbound struct {
 	mu       sync.Mutex
 	asks     map[askKey]*askShare         // not answered yet -> the share of the peer that it came from
-	monitors map[string]map[uint64]func() // address -> ref -> takes the monitor back
+	monitors map[string]map[uint64]string // address -> ref -> id of the actor
+
+	unwatch func(id string, k watchKey) // takes a monitor of an actor back
 }
 
 // askKey names an ask of another process. The process that sent it here may have passed it on for
@@ -40,8 +40,8 @@ type askShare struct {
 
 func keyOf(pid *actor.PID) askKey { return askKey{pid.Address, pid.RequestId} }
 
-func newInbound() *inbound {
-	return &inbound{asks: make(map[askKey]*askShare), monitors: make(map[string]map[uint64]func())}
+func newInbound(unwatch func(id string, k watchKey)) *inbound {
+	return &inbound{asks: make(map[askKey]*askShare), monitors: make(map[string]map[uint64]string), unwatch: unwatch}
 }
 
 // beginAsk notes an ask and counts it in the share of the peer that it came from. It returns false
@@ -81,14 +81,14 @@ func (in *inbound) hasAsk(pid *actor.PID) bool {
 	return in.asks[keyOf(pid)] != nil
 }
 
-// addMonitor keeps off for a monitor. The error is ErrTooMany, or ErrMalformed when there is one
-// with this ref.
-func (in *inbound) addMonitor(address string, ref uint64, off func()) error {
+// addMonitor notes a monitor of the actor with an id. The error is ErrTooMany, or ErrMalformed when
+// there is one with this ref.
+func (in *inbound) addMonitor(address string, ref uint64, id string) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	set := in.monitors[address]
 	if set == nil {
-		set = make(map[uint64]func())
+		set = make(map[uint64]string)
 		in.monitors[address] = set
 	}
 	if _, ok := set[ref]; ok {
@@ -97,7 +97,7 @@ func (in *inbound) addMonitor(address string, ref uint64, off func()) error {
 	if len(set) >= maxMonitors {
 		return fmt.Errorf("%w: %d monitors, the limit", ErrTooMany, maxMonitors)
 	}
-	set[ref] = off
+	set[ref] = id
 	return nil
 }
 
@@ -105,20 +105,21 @@ func (in *inbound) addMonitor(address string, ref uint64, off func()) error {
 func (in *inbound) hasMonitor(address string, ref uint64) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.monitors[address][ref] != nil
+	_, ok := in.monitors[address][ref]
+	return ok
 }
 
-// takeMonitor removes a monitor and returns its off; nil when there is none.
-func (in *inbound) takeMonitor(address string, ref uint64) func() {
+// takeMonitor removes a monitor and returns the id of the actor; false when there is none.
+func (in *inbound) takeMonitor(address string, ref uint64) (id string, ok bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	set := in.monitors[address]
-	off := set[ref]
+	id, ok = set[ref]
 	delete(set, ref)
 	if len(set) == 0 {
 		delete(in.monitors, address)
 	}
-	return off
+	return id, ok
 }
 
 // addresses returns the processes that wait for something here, or have sent it.
@@ -138,7 +139,7 @@ func (in *inbound) addresses() map[string]struct{} {
 // drop forgets what processes that have ended waited for, and the asks that came by way of them:
 // only they knew whether those askers live.
 func (in *inbound) drop(ended func(address string) bool) {
-	var offs []func()
+	over := make(map[watchKey]string)
 	in.mu.Lock()
 	for k, share := range in.asks {
 		if ended(k.address) || ended(share.address) {
@@ -149,12 +150,14 @@ func (in *inbound) drop(ended func(address string) bool) {
 	for a, set := range in.monitors {
 		if ended(a) {
 			delete(in.monitors, a)
-			offs = slices.AppendSeq(offs, maps.Values(set))
+			for ref, id := range set {
+				over[watchKey{address: a, ref: ref}] = id
+			}
 		}
 	}
 	in.mu.Unlock()
-	for _, off := range offs {
-		off()
+	for k, id := range over {
+		in.unwatch(id, k)
 	}
 }
 

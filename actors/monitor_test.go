@@ -81,7 +81,7 @@ func TestMonitorCancelledOnItsWay(t *testing.T) {
 		}
 		b := wire.AppendString(wire.AppendPID(nil, inc.pid), "1")
 		f := fdipc.Frame{Kind: wire.KindMonitor, Lane: fdipc.Data, Payload: append(b, 7)}
-		held(t, inc, func() { s.HandleFrame("1", &f) }, func() bool { return s.inbound.takeMonitor("1", 7) != nil })
+		held(t, inc, func() { s.HandleFrame("1", &f) }, func() bool { _, ok := s.inbound.takeMonitor("1", 7); return ok })
 	})
 	t.Run("to another process", func(t *testing.T) {
 		s := quietSystem(t, Config{Address: "0"})

@@ -35,8 +35,7 @@ type Monitor struct {
 	onDown func(Down, endCause) // called with the Down, after the monitor was taken out of the table; nil: c is all
 
 	// Guarded by monitors.mu.
-	address    string        // the process of the actor that it watches
-	ofProcess  bool          // it watches the process itself
+	target     *actor.PID    // what it watches; nil: not known yet
 	undo       func()        // undoes what start did; nil: there is nothing to undo
 	protoWatch protoWatchKey // the Watch that the monitor stands for; zero: none
 }
@@ -106,7 +105,7 @@ func (t *monitors) fire(m *Monitor, r supervisor.Reason, how endCause) {
 func (t *monitors) setTarget(m *Monitor, target *actor.PID, undo func()) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	m.address, m.ofProcess, m.undo = target.Address, target.Id == processID, undo
+	m.target, m.undo = target, undo
 	return t.open[m.ref] == m
 }
 
@@ -122,7 +121,7 @@ func (t *monitors) hasEnded(m *Monitor) bool {
 func (t *monitors) get(ref uint64, address string) *Monitor {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if m := t.open[ref]; m != nil && m.address == address {
+	if m := t.open[ref]; m != nil && m.target != nil && m.target.Address == address {
 		return m
 	}
 	return nil
@@ -134,7 +133,7 @@ func (t *monitors) fireAt(address string, r supervisor.Reason, ended bool) {
 	t.mu.Lock()
 	var found []*Monitor
 	for _, m := range t.open {
-		if m.address == address && (ended || !m.ofProcess) {
+		if m.target != nil && m.target.Address == address && (ended || m.target.Id != processID) {
 			found = append(found, m)
 		}
 	}
@@ -229,11 +228,8 @@ func (t *monitors) watchRemote(m *Monitor, target *actor.PID) {
 		t.fire(m, endOf(err), how)
 		return
 	}
-	more := func(b []byte) []byte {
-		return binary.AppendUvarint(wire.AppendString(b, t.address), m.ref)
-	}
 	attached := target.Id == processID
-	undo := func() { _ = t.peers.postTo(target, wire.KindDemonitor, more) }
+	undo := func() { t.demonitor(target, m.ref) }
 	if !attached && !t.setTarget(m, target, undo) {
 		return
 	}
@@ -243,9 +239,9 @@ func (t *monitors) watchRemote(m *Monitor, target *actor.PID) {
 		if m.stop == wire.StopPoison {
 			f.Lane = fdipc.Data
 		}
-		p.post(f, func(b []byte) []byte { return more(append(wire.AppendPID(b, target), m.stop)) })
+		p.post(f, func(b []byte) []byte { return t.appendWatcher(append(wire.AppendPID(b, target), m.stop), m.ref) })
 	case !attached:
-		p.post(t.frame(wire.KindMonitor, fdipc.Data), func(b []byte) []byte { return more(wire.AppendPID(b, target)) })
+		p.post(t.frame(wire.KindMonitor, fdipc.Data), func(b []byte) []byte { return t.appendWatcher(wire.AppendPID(b, target), m.ref) })
 	}
 	if !attached && t.hasEnded(m) { // its undo may have gone before
 		undo()
@@ -255,10 +251,19 @@ func (t *monitors) watchRemote(m *Monitor, target *actor.PID) {
 		if !ended { // a lane that was dropped, see dropLane
 			r = p.reasonOfClose()
 		}
-		if ended || !m.ofProcess || isNoActor(r) {
+		if ended || !attached || isNoActor(r) {
 			t.fire(m, r, endingOf(r))
 		}
 	}
+}
+
+// demonitor tells the process of target that the monitor ref of this one has ended.
+func (t *monitors) demonitor(target *actor.PID, ref uint64) {
+	_ = t.peers.postTo(target, wire.KindDemonitor, func(b []byte) []byte { return t.appendWatcher(b, ref) })
+}
+
+func (t *monitors) appendWatcher(b []byte, ref uint64) []byte {
+	return binary.AppendUvarint(wire.AppendString(b, t.address), ref)
 }
 
 // stop asks the incarnation behind pid to end, and waits for that under ctx.

@@ -14,7 +14,7 @@ import (
 // TestShareOfAsksAndMonitors: one process may have so many of them here and no more; what
 // ends makes room, and another process has its own.
 func TestShareOfAsksAndMonitors(t *testing.T) {
-	in := newInbound()
+	in := newInbound(nil)
 	one, two := &askShare{address: "1"}, &askShare{address: "2"}
 	for i := range uint32(maxAsks) {
 		if !in.beginAsk(one, askOf("1", i)) {
@@ -30,18 +30,18 @@ func TestShareOfAsksAndMonitors(t *testing.T) {
 	}
 
 	for i := range uint64(maxMonitors) {
-		if err := in.addMonitor("1", i, func() {}); err != nil {
+		if err := in.addMonitor("1", i, "a"); err != nil {
 			t.Fatal(i, err)
 		}
 	}
-	if err := in.addMonitor("1", maxMonitors, func() {}); !errors.Is(err, ErrTooMany) {
+	if err := in.addMonitor("1", maxMonitors, "a"); !errors.Is(err, ErrTooMany) {
 		t.Errorf("error %v, want ErrTooMany", err)
 	}
-	if err := in.addMonitor("1", 7, func() {}); !errors.Is(err, ErrMalformed) {
+	if err := in.addMonitor("1", 7, "a"); !errors.Is(err, ErrMalformed) {
 		t.Errorf("error %v, want ErrMalformed", err)
 	}
 	in.takeMonitor("1", 7)
-	if err := in.addMonitor("1", maxMonitors, func() {}); err != nil {
+	if err := in.addMonitor("1", maxMonitors, "a"); err != nil {
 		t.Error(err)
 	}
 }
@@ -104,7 +104,7 @@ func TestForgedAsksAreTheSenders(t *testing.T) {
 
 // TestAskTwiceCountsOnce: an ask that comes by two processes is one, of the later's share.
 func TestAskTwiceCountsOnce(t *testing.T) {
-	in := newInbound()
+	in := newInbound(nil)
 	one, two := &askShare{address: "1"}, &askShare{address: "2"}
 	for _, share := range []*askShare{one, two, one, two} {
 		if !in.beginAsk(share, askOf("1", 7)) {

@@ -105,9 +105,9 @@ func NewSystem(cfg Config) (*System, error) {
 	stop := stopHook(proc, cfg.Hooks.Stop)
 
 	p.dead = &deadLetters{proc: proc, limit: cfg.DeadLetters, hook: cfg.Hooks.DeadLetter}
-	p.inbound = newInbound()
 	p.proto = newProtoSystem(proc)
 	p.local = newLocalActors(proc, p.proto, r, stop)
+	p.inbound = newInbound(p.local.unwatch)
 	p.peers = newPeers(proc, frames)
 	p.asks = newAskTable(proc.address, p.peers.giveUpAsk)
 	p.monitors = newMonitors(proc, p.local, p.peers, r.locate)
