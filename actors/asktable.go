@@ -26,6 +26,7 @@ type pendingAsk = fdipc.Call[askNote, any]
 
 // askNote is what is noted about an ask.
 type askNote struct {
+	id     uint32
 	target *actor.PID    // the actor that was asked
 	at     string        // the process that has the message; "": none
 	onWay  *atomic.Int32 // counts the asks to that process; nil: this one is not counted
@@ -57,6 +58,7 @@ func (t *askTable) pid(ask *pendingAsk) *actor.PID {
 // end of that process finds the ask. onWay, if it is not nil, counts the asks to that process.
 func (t *askTable) sentTo(id uint32, address string, onWay *atomic.Int32) {
 	t.calls.Update(uint64(id), func(n *askNote) {
+		n.id = id
 		if n.at = address; onWay != nil && n.onWay == nil {
 			n.onWay = onWay
 			onWay.Add(1)

@@ -51,6 +51,9 @@ var (
 	ErrLane = errors.New("channel between processes broken")
 	// ErrStale: the process was attached before with a later incarnation.
 	ErrStale = errors.New("stale incarnation")
+	// ErrReplaced: the program of the process was replaced in place, and the actor, the ask or the
+	// message did not go along. See [System.Suspend].
+	ErrReplaced = errors.New("process replaced in place")
 )
 
 // errTooManyAsks is made once: a process that leaks asks gets it for each.
@@ -108,6 +111,7 @@ const (
 	codeLane      = 11
 	codeReserved  = 12
 	codeTooMany   = 13
+	codeReplaced  = 14
 )
 
 var errorCodes = []struct {
@@ -126,6 +130,7 @@ var errorCodes = []struct {
 	{codeLane, ErrLane},
 	{codeReserved, ErrReserved},
 	{codeTooMany, ErrTooMany},
+	{codeReplaced, ErrReplaced},
 }
 
 // appendError appends err: a code, then for ErrDown its reason, else its text.

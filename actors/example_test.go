@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors"
@@ -49,6 +50,59 @@ func Example() {
 	// 70 <nil>
 	// 0 actors: ask 1/account: 1/account is down: error: overdrawn
 	// ended: error: overdrawn
+}
+
+// till is an actor that lives on when the program of its process is replaced.
+type till struct{ cents int }
+
+func (c *till) Receive(ctx actor.Context) {
+	if n, ok := ctx.Message().(int); ok {
+		c.cents += n
+		ctx.Respond(c.cents)
+	}
+}
+
+func (c *till) HandOver(actor.Context) (actors.Handover, error) {
+	return actors.Handover{Version: 1, State: strconv.AppendInt(nil, int64(c.cents), 10)}, nil
+}
+
+func (c *till) TakeOver(_ actor.Context, h actors.Handover) (err error) {
+	if h.Version > 1 {
+		return fmt.Errorf("till: version %d", h.Version)
+	}
+	c.cents, err = strconv.Atoi(string(h.State))
+	return err
+}
+
+func ExampleHandsOver() {
+	ctx := context.Background()
+	cfg := actors.Config{Address: "0"}
+	produce := func() actor.Actor { return &till{} }
+	before, err := actors.NewSystem(cfg)
+	if err != nil {
+		panic(err)
+	}
+	pid, err := before.Spawn(ctx, "till", produce)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(actors.Ask[int](ctx, before, pid, 20))
+	state, err := before.Suspend(ctx) // and the process goes on as another image
+	if err != nil {
+		panic(err)
+	}
+	after, err := actors.Restore(cfg, state)
+	if err != nil {
+		panic(err)
+	}
+	if pid, err = after.Spawn(ctx, "till", produce); err != nil {
+		panic(err)
+	}
+	after.Resume()
+	fmt.Println(actors.Ask[int](ctx, after, pid, 22))
+	// Output:
+	// 20 <nil>
+	// 42 <nil>
 }
 
 // greeter answers a name with a greeting.

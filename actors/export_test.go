@@ -2,6 +2,7 @@ package actors
 
 import (
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -110,4 +111,43 @@ func Waiting(s *System, pid *actor.PID) bool {
 	inc.box.mu.Lock()
 	defer inc.box.mu.Unlock()
 	return inc.box.room != nil
+}
+
+// Watched returns how many monitors of other processes watch actors here.
+func Watched(s *System) (n int) {
+	s.inbound.mu.Lock()
+	defer s.inbound.mu.Unlock()
+	for _, set := range s.inbound.monitors {
+		n += len(set)
+	}
+	return n
+}
+
+// ShortSettle shortens the wait for mailboxes of Suspend for the rest of a test.
+func ShortSettle(t testing.TB) {
+	before := maxSettle
+	maxSettle = 10 * time.Millisecond
+	t.Cleanup(func() { maxSettle = before })
+}
+
+// OnHold reports whether an actor keeps its messages.
+func OnHold(s *System, pid *actor.PID) bool {
+	inc := s.local.find(pid.Id)
+	inc.box.mu.Lock()
+	defer inc.box.mu.Unlock()
+	return inc.box.onHold
+}
+
+// NewestLane returns the number of the newest lane that a master has made.
+func NewestLane(s *System) uint64 {
+	s.peers.mu.RLock()
+	defer s.peers.mu.RUnlock()
+	return s.peers.broker.last
+}
+
+// Unacknowledged returns how many changes of names wait for children.
+func Unacknowledged(s *System) int {
+	s.names.changes.mu.Lock()
+	defer s.names.changes.mu.Unlock()
+	return len(s.names.changes.open)
 }

@@ -6,7 +6,6 @@ import (
 	"maps"
 
 	"github.com/asynkron/protoactor-go/actor"
-	"github.com/coppice-go/coppice/actors/internal/codec"
 	"github.com/coppice-go/coppice/actors/internal/wire"
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/supervisor"
@@ -328,10 +327,7 @@ func (fr *frameReader) onAskEnd(p *peer, r *wire.Reader) {
 
 // onTypes takes the list of a peer's types.
 func (fr *frameReader) onTypes(p *peer, r *wire.Reader) {
-	pt := codec.ReadPeerTypes(r)
-	if r.Bad {
+	if !p.setTypes(r.B) {
 		fr.countMalformed(p.address, wire.KindTypes)
-		return
 	}
-	p.readable.Store(pt)
 }

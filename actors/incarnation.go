@@ -39,6 +39,8 @@ type incarnation struct {
 	wrapper  *wrapper
 	failures *atomic.Uint64 // of all incarnations of the child; nil: not counted
 
+	predecessor *Handover // what it takes over from another image of the process; nil: nothing
+
 	pid     *actor.PID
 	process actor.Process // its entry in protoactor's registry; set by registered
 
@@ -56,6 +58,7 @@ type incarnation struct {
 
 	mu         sync.Mutex
 	started    bool
+	tookOver   bool
 	reasonSet  bool
 	ownReason  bool // reason is the actor's own
 	reason     supervisor.Reason

@@ -24,8 +24,12 @@ type localActors struct {
 	// stopProcess is called for a Stop of this process, on behalf of the process from.
 	stopProcess func(from string)
 
-	table    incarnationTable
-	spawning sync.RWMutex // held for reading while an actor is registered, for writing to refuse more
+	table incarnationTable
+	// inherited is what another image of the process has handed over, by the actor's name, until
+	// Resume. Guarded by spawning; the messages are those of the actor that gets the name.
+	inherited map[string]*actorState
+	message   func(*frameState) (any, error) // decodes one of them
+	spawning  sync.RWMutex                   // held for reading while an actor is registered, for writing to refuse more
 }
 
 func newLocalActors(proc *localProcess, proto *protoSystem, out surroundings, stopProcess func(from string)) *localActors {
@@ -94,9 +98,16 @@ func (la *localActors) register(spec Spec, failures *atomic.Uint64) (*incarnatio
 	}
 	inc := newIncarnation(la.localProcess, la.proto, &la.table, la.out, spec)
 	inc.failures = failures
+	from := la.inherited[spec.Name]
+	if from != nil {
+		la.inherit(inc, from)
+	}
 	_, err := sys.Root.SpawnNamed(la.props(inc), spec.Name)
 	if errors.Is(err, actor.ErrNameExists) {
 		return nil, ErrNameTaken // the PID that comes with it is the other actor's
+	}
+	if from != nil && err == nil {
+		from.Messages = nil // it has them
 	}
 	return inc, err
 }

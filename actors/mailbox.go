@@ -82,7 +82,9 @@ type actorMailbox struct {
 	user          mailqueue.MessageQueue
 	system        []any // few at a time
 	running       bool
-	suspended     bool          // the actor has failed: user messages stay where they are
+	suspended     bool // the actor has failed: user messages stay where they are
+	onHold        bool // the system is suspended: they stay where they are
+	handOver      *handOverRequest
 	closed        bool          // the actor has ended: user messages are dead letters
 	stopsChildren bool          // the actor was killed and has not stopped its children yet
 	room          chan struct{} // closed when a waiting sender should look again; nil: no sender waits
@@ -317,7 +319,7 @@ func (m *actorMailbox) pushLocked(message any) {
 		m.heavyBytes.Add(int64(v.bytes))
 	}
 	m.user.Push(message)
-	start := m.ready && !m.running && !m.suspended
+	start := m.ready && !m.running && !m.suspended && !m.onHold
 	m.running = m.running || start
 	m.mu.Unlock()
 	if start {
@@ -357,6 +359,11 @@ func (m *actorMailbox) PostSystemMessage(message any) {
 		m.system = append(m.system, message)
 	}
 	m.interrupt.Store(true)
+	m.unlockAndRun()
+}
+
+// unlockAndRun unlocks m.mu and starts the actor's goroutine, if it does not run.
+func (m *actorMailbox) unlockAndRun() {
 	start := m.ready && !m.running
 	m.running = m.running || start
 	m.mu.Unlock()
@@ -434,10 +441,10 @@ func (m *actorMailbox) next() (message any, system, ok bool) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.interrupt.Store(m.suspended)
+	m.interrupt.Store(m.suspended || m.onHold)
 	if m.stopsChildren {
 		m.stopsChildren = false
-		m.interrupt.Store(m.suspended || len(m.system) > 0)
+		m.interrupt.Store(m.suspended || m.onHold || len(m.system) > 0)
 		return stopChildrenMessage{}, false, true
 	}
 	if n := len(m.system); n > 0 {
@@ -452,7 +459,11 @@ func (m *actorMailbox) next() (message any, system, ok bool) {
 		}
 		return message, true, true
 	}
-	if !m.suspended {
+	if req := m.handOver; req != nil {
+		m.handOver = nil
+		return req, false, true
+	}
+	if !m.suspended && !m.onHold {
 		if m.cur = m.user.Advance(m.cur); m.cur != nil {
 			m.seen = 0
 			if message, ok = m.cur.Take(&m.seen); ok {
@@ -501,18 +512,48 @@ func (m *actorMailbox) close() (queued []any) {
 	return queued
 }
 
+// hold keeps user messages in the queue from now on, and has the actor take req first.
+func (m *actorMailbox) hold(req *handOverRequest) {
+	m.mu.Lock()
+	m.onHold, m.handOver = true, req
+	m.interrupt.Store(true)
+	m.unlockAndRun()
+}
+
+// release lets the actor handle user messages again.
+func (m *actorMailbox) release() {
+	m.mu.Lock()
+	m.onHold, m.handOver = false, nil
+	m.unlockAndRun()
+}
+
+// idle reports whether the actor has nothing to do, and how many messages it took so far.
+func (m *actorMailbox) idle() (taken uint64, idle bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.user.Taken(), !m.running && m.user.Len() == 0 && len(m.system) == 0
+}
+
+// queued returns the user messages that wait, of an actor on hold.
+func (m *actorMailbox) queued() (list []any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.user.Each(func(v any) {
+		if h, ok := v.(*heavyMessage); ok {
+			v = h.message
+		}
+		list = append(list, v)
+	})
+	return list
+}
+
 // stopChildren has a killed actor stop its children, as soon as its goroutine is free.
 func (m *actorMailbox) stopChildren() {
 	m.mu.Lock()
 	m.stopsChildren = true
 	m.system = nil
 	m.interrupt.Store(true)
-	start := m.ready && !m.running
-	m.running = m.running || start
-	m.mu.Unlock()
-	if start {
-		m.dispatcher.Schedule(m.run)
-	}
+	m.unlockAndRun()
 }
 
 // mailboxStats are what is counted of a mailbox.

@@ -21,11 +21,16 @@ func (s *System) Monitor(pid *actor.PID) *Monitor {
 // MonitorFrom watches pid for the actor of ctx, which gets a *Down as an ordinary message. The
 // monitor ends with the actor. To be called from Receive.
 func (s *System) MonitorFrom(ctx actor.Context, pid *actor.PID) *Monitor {
-	self := ctx.Self()
+	m := s.monitorOf(ctx.Self(), pid)
+	s.monitors.start(m)
+	return m
+}
+
+// monitorOf returns a monitor whose Down an actor gets.
+func (s *System) monitorOf(self, pid *actor.PID) *Monitor {
 	m := &Monitor{table: s.monitors, pid: pid, onDown: func(d Down, _ endCause) { s.router.notify(self, &d) }}
 	if s.isLocal(self) {
 		m.owner = s.local.find(self.Id)
 	}
-	s.monitors.start(m)
 	return m
 }

@@ -2,6 +2,8 @@ package actors
 
 import (
 	"encoding/binary"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -132,6 +134,16 @@ func (c *nameChanges) acknowledged(seq uint64, address string) {
 	over := change != nil && len(change.waitsFor) == 0
 	c.mu.Unlock()
 	if over {
+		c.finish(seq)
+	}
+}
+
+// finishAll ends the changes that are open.
+func (c *nameChanges) finishAll() {
+	c.mu.Lock()
+	open := slices.Collect(maps.Keys(c.open))
+	c.mu.Unlock()
+	for _, seq := range open {
 		c.finish(seq)
 	}
 }

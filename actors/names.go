@@ -179,8 +179,7 @@ func (n *names) register(name string, pid *actor.PID, replace bool, done func(er
 	}
 
 	// The name is held before its holder is watched, so that the end of the holder finds it.
-	mon := &Monitor{table: n.monitors, pid: pid}
-	mon.onDown = func(Down, endCause) { n.drop(name, func(now *registration) bool { return now == reg }, func() {}) }
+	mon := n.holderMonitor(name, reg)
 	n.monitors.start(mon)
 
 	n.mu.Lock()
@@ -199,6 +198,12 @@ func (n *names) register(name string, pid *actor.PID, replace bool, done func(er
 	if !held {
 		mon.Cancel() // replaced, or the holder has ended
 	}
+}
+
+func (n *names) holderMonitor(name string, reg *registration) *Monitor {
+	return &Monitor{table: n.monitors, pid: reg.pid, onDown: func(Down, endCause) {
+		n.drop(name, func(now *registration) bool { return now == reg }, func() {})
+	}}
 }
 
 // countLocked counts the names of a process.

@@ -1,10 +1,12 @@
 package actors
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +46,10 @@ type peer struct {
 	laneConn    *fdipc.Conn // of a lane: conn, to be closed with the peer
 	number      uint64      // of a lane
 	closed      bool
+	onHold      bool                            // the system is suspended: what is sent waits in the backlog
+	holding     context.Context                 // ends with hold, to end the sends that wait
+	endSends    func()                          // ends holding
+	types       []byte                          // the list that the peer has sent, for another image; nil: none
 	closeReason supervisor.Reason               // of close
 	readable    atomic.Pointer[codec.PeerTypes] // what the peer can read; nil: all, as far as is known
 	backlog     [2]backlog                      // by lane of the Conn
@@ -65,10 +71,12 @@ type backlog struct {
 const maxBacklog = 1 << 16
 
 func newPeer(proc *localProcess, slot *atomic.Pointer[peer], address string) *peer {
-	return &peer{
+	p := &peer{
 		proc: proc, slot: slot, address: address, share: askShare{address: address},
 		opened: make(chan struct{}), done: make(chan struct{}),
 	}
+	p.holding, p.endSends = context.WithCancel(context.Background())
+	return p
 }
 
 // lastTarget returns what the last message on a lane of the Conn was.
@@ -88,15 +96,50 @@ func (p *peer) open(c Conn) bool {
 	}
 	p.conn = c
 	p.laneConn, _ = c.(*fdipc.Conn)
+	p.sendBacklogLocked()
+	close(p.opened)
+	return true
+}
+
+// sendBacklogLocked lets frames go to the Conn, if there is one, after those of the backlog.
+func (p *peer) sendBacklogLocked() {
 	for lane := range p.backlog {
+		if p.conn == nil || p.onHold || p.closed {
+			return
+		}
 		if len(p.backlog[lane].notices) > 0 {
 			p.flushLocked(fdipc.Lane(lane))
 		} else {
 			p.sendDirect[lane].Store(true)
 		}
 	}
-	close(p.opened)
-	return true
+}
+
+// hold keeps what is sent in the backlog, from now on. It waits for the sends that wait for room:
+// their frames are in the backlog too.
+func (p *peer) hold() {
+	p.mu.Lock()
+	p.onHold = true
+	for i := range p.sendDirect {
+		p.sendDirect[i].Store(false)
+	}
+	flushing := []chan struct{}{p.backlog[0].flushing, p.backlog[1].flushing}
+	p.mu.Unlock()
+	p.endSends()
+	for _, done := range flushing {
+		if done != nil {
+			<-done
+		}
+	}
+}
+
+// release undoes hold.
+func (p *peer) release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.onHold = false
+	p.holding, p.endSends = context.WithCancel(context.Background())
+	p.sendBacklogLocked()
 }
 
 // channelLostError wraps the error of a channel that has ended while its process is not known to
@@ -120,13 +163,15 @@ func (p *peer) send(ctx context.Context, f *fdipc.Frame) error {
 	}
 	// The notices that the caller posted before were sent in this way too.
 	err := p.conn.TrySend(f)
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, fdipc.ErrFull):
+	if noRoom(err) {
 		return p.sendInTurn(ctx, f, true)
 	}
 	return p.sendError(err)
+}
+
+// noRoom reports whether the Conn takes no frame just now.
+func noRoom(err error) bool {
+	return err != nil && (errors.Is(err, fdipc.ErrFull) || errors.Is(err, fdipc.ErrSuspended))
 }
 
 // sendInTurn sends f after the notices that wait, and waits for room. full says that there was none
@@ -137,7 +182,11 @@ func (p *peer) sendInTurn(ctx context.Context, f *fdipc.Frame, full bool) error 
 		// The caller has noted what waits for this process. A detach before this look is seen here;
 		// a detach after it sees the note.
 		p.mu.Lock()
-		closed, conn, wait := p.closed, p.conn, p.backlog[f.Lane].flushing
+		closed, conn, wait, holding := p.closed, p.conn, p.backlog[f.Lane].flushing, p.holding
+		if p.onHold && !closed {
+			defer p.mu.Unlock()
+			return p.keepLocked(f)
+		}
 		p.mu.Unlock()
 		if closed {
 			return p.sendError(fdipc.ErrClosed)
@@ -146,7 +195,7 @@ func (p *peer) sendInTurn(ctx context.Context, f *fdipc.Frame, full bool) error 
 			wait = p.opened
 		}
 		if wait == nil && first {
-			if err := conn.TrySend(f); !errors.Is(err, fdipc.ErrFull) {
+			if err := conn.TrySend(f); !noRoom(err) {
 				return p.sendError(err)
 			}
 		}
@@ -159,9 +208,14 @@ func (p *peer) sendInTurn(ctx context.Context, f *fdipc.Frame, full bool) error 
 			defer cancel()
 		}
 		if wait == nil {
-			err := conn.Send(ctx, f)
-			if err != nil && ctx.Err() != nil && !p.isClosed() {
-				return context.Cause(ctx)
+			err := sendUntil(ctx, holding, conn, f)
+			if err != nil && !p.isClosed() {
+				if ctx.Err() != nil {
+					return context.Cause(ctx)
+				}
+				if holding.Err() != nil {
+					continue
+				}
 			}
 			return p.sendError(err)
 		}
@@ -172,6 +226,26 @@ func (p *peer) sendInTurn(ctx context.Context, f *fdipc.Frame, full bool) error 
 		case <-p.done:
 		}
 	}
+}
+
+// sendUntil is conn.Send that ends with hold, too.
+func sendUntil(ctx, holding context.Context, conn Conn, f *fdipc.Frame) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(holding, cancel)()
+	return conn.Send(ctx, f)
+}
+
+// keepLocked appends f to the backlog, with its handles, which are the peer's then.
+func (p *peer) keepLocked(f *fdipc.Frame) error {
+	b := &p.backlog[f.Lane]
+	if len(b.notices) == maxBacklog {
+		return ErrBusy
+	}
+	kept := *f
+	kept.Payload = append([]byte(nil), f.Payload...)
+	b.notices = append(b.notices, kept)
+	return nil
 }
 
 // sendError turns an error of the channel into one of this package.
@@ -223,20 +297,17 @@ func (p *peer) post(f fdipc.Frame, payload func([]byte) []byte) {
 		recoverHandles(f.Handles)
 		return
 	}
-	if p.conn != nil && b.flushing == nil {
-		if err := p.conn.TrySend(&fb.frame); !errors.Is(err, fdipc.ErrFull) {
+	if p.conn != nil && b.flushing == nil && !p.onHold {
+		if err := p.conn.TrySend(&fb.frame); !noRoom(err) {
 			p.recoverUnsent(&fb.frame, err)
 			return
 		}
 		p.flushLocked(f.Lane)
 	}
-	if len(b.notices) == maxBacklog {
+	if p.keepLocked(&f) != nil {
 		p.proc.lost.Add(1)
 		recoverHandles(f.Handles)
-		return
 	}
-	f.Payload = append([]byte(nil), f.Payload...)
-	b.notices = append(b.notices, f)
 }
 
 // postLane posts a lane frame about the process with an address. more, if it is not nil, appends
@@ -282,10 +353,10 @@ func (p *peer) flushLocked(lane fdipc.Lane) {
 	p.backlog[lane].flushing = make(chan struct{})
 	p.sendDirect[lane].Store(false)
 	// Ends when the backlog is empty or the peer is closed.
-	go p.flush(lane, p.conn)
+	go p.flush(lane, p.conn, p.holding)
 }
 
-func (p *peer) flush(lane fdipc.Lane, conn Conn) {
+func (p *peer) flush(lane fdipc.Lane, conn Conn, holding context.Context) {
 	b := &p.backlog[lane]
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -293,11 +364,13 @@ func (p *peer) flush(lane fdipc.Lane, conn Conn) {
 	defer stop()
 	for {
 		p.mu.Lock()
-		if len(b.notices) == 0 {
-			b.notices = nil
+		if len(b.notices) == 0 || p.onHold {
+			if len(b.notices) == 0 {
+				b.notices = nil
+			}
 			close(b.flushing)
 			b.flushing = nil
-			p.sendDirect[lane].Store(!p.closed)
+			p.sendDirect[lane].Store(!p.closed && !p.onHold)
 			p.mu.Unlock()
 			return
 		}
@@ -305,8 +378,23 @@ func (p *peer) flush(lane fdipc.Lane, conn Conn) {
 		b.notices[0] = fdipc.Frame{}
 		b.notices = b.notices[1:]
 		p.mu.Unlock()
-		p.recoverUnsent(&f, conn.Send(ctx, &f))
+		err := sendUntil(ctx, holding, conn, &f)
+		if err != nil && holding.Err() != nil && errors.Is(err, context.Canceled) && p.putBack(&f) {
+			continue
+		}
+		p.recoverUnsent(&f, err)
 	}
+}
+
+// putBack puts a frame that hold has kept from being sent in front of the backlog.
+func (p *peer) putBack(f *fdipc.Frame) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		b := &p.backlog[f.Lane]
+		b.notices = slices.Insert(b.notices, 0, *f)
+	}
+	return !p.closed
 }
 
 // doneContext is a context that ends with a channel.
@@ -356,6 +444,25 @@ func (p *peer) close(why supervisor.Reason) *fdipc.Conn {
 	}
 	_ = own.Close()
 	return own
+}
+
+// setTypes takes the list of the types that the peer can read. It returns false if it is none.
+func (p *peer) setTypes(list []byte) bool {
+	r := &wire.Reader{B: list}
+	pt := codec.ReadPeerTypes(r)
+	if r.Bad {
+		return false
+	}
+	if pt == nil {
+		list = codec.OwnTypes() // the same
+	} else {
+		list = bytes.Clone(list)
+	}
+	p.mu.Lock()
+	p.types = list
+	p.mu.Unlock()
+	p.readable.Store(pt)
+	return true
 }
 
 // canRead returns why the peer could not read msg; nil: it can, as far as this process knows.

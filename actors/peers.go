@@ -81,6 +81,12 @@ func (ps *peers) attach(address string, incarnation uint64, c Conn) error {
 			ps.mu.Unlock()
 			ps.announceTypes(p)
 			return nil
+		case !old.lane && old.incarnation == incarnation && old.pending(): // it was restored
+			ps.mu.Unlock()
+			if old.open(c) {
+				ps.announceTypes(old)
+			}
+			return nil
 		case !old.lane && old.incarnation == incarnation && old.conn == c:
 			ps.mu.Unlock()
 			return nil

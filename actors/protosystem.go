@@ -17,6 +17,8 @@ type protoSystem struct {
 	proc  *localProcess
 	setUp func(*actor.ActorSystem) // registers this package's processes, before the first Spawn
 
+	firstID uint64 // after which the numbers of actors without a name begin; set before system
+
 	once    sync.Once
 	made    atomic.Pointer[actor.ActorSystem]
 	watcher foreignWatcher
@@ -42,6 +44,7 @@ func (ps *protoSystem) system() *actor.ActorSystem {
 		)
 		// Before the first Spawn: a PID copies the address.
 		sys.ProcessRegistry.Address = ps.proc.address
+		sys.ProcessRegistry.SequenceID = max(sys.ProcessRegistry.SequenceID, ps.firstID)
 		sys.ProcessRegistry.Add(&ps.watcher, foreignWatcherID)
 		ps.setUp(sys)
 		ps.made.Store(sys)

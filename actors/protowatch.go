@@ -11,6 +11,13 @@ func (t *monitors) protoWatch(watcher, pid *actor.PID) {
 	if !t.isLocal(watcher) {
 		return
 	}
+	if m := t.watchOf(watcher, pid); t.addWatch(m) {
+		t.start(m)
+	}
+}
+
+// watchOf returns the monitor that a Watch stands for.
+func (t *monitors) watchOf(watcher, pid *actor.PID) *Monitor {
 	k := protoWatchKey{watcher.Id, pid.Address, pid.Id}
 	who := &actor.PID{Address: pid.Address, Id: pid.Id, RequestId: pid.RequestId}
 	m := &Monitor{table: t, pid: who, protoWatch: k}
@@ -25,9 +32,7 @@ func (t *monitors) protoWatch(watcher, pid *actor.PID) {
 		t.local.proto.terminated(watcher, who, why)
 	}
 	m.owner = t.local.find(watcher.Id)
-	if t.addWatch(m) {
-		t.start(m)
-	}
+	return m
 }
 
 func (t *monitors) protoUnwatch(watcher, pid *actor.PID) {

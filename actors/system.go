@@ -77,6 +77,8 @@ type System struct {
 	*parts
 	router *router      // sends
 	frames *frameReader // receives
+
+	restored *systemState // until Resume; nil: it was not restored
 }
 
 // parts own the state of a System.
@@ -124,7 +126,7 @@ func NewSystem(cfg Config) (*System, error) {
 		sys.ProcessRegistry.Add(ownProcess{r, stop}, processID)
 		sys.EventStream.Subscribe(p.dead.recordProtoactors)
 	}
-	return &System{p, r, frames}, nil
+	return &System{p, r, frames, nil}, nil
 }
 
 // stopHook returns a function that calls the Stop hook, the first time that it is called.
@@ -197,6 +199,7 @@ func (s *System) Shutdown(ctx context.Context) error {
 	if !s.local.refuse() {
 		return nil
 	}
+	s.local.table.each(func(inc *incarnation) { inc.box.release() })
 	errs := append(s.local.stopAll(ctx), s.peers.closeAll(ctx)...)
 	s.asks.failAll(ErrClosed)
 	s.monitors.fireAll(errorReason(ErrClosed))

@@ -49,6 +49,8 @@ func newSystem(t testing.TB, cfg actors.Config) *actors.System {
 type testTree struct {
 	Master *actors.System
 
+	reading sync.RWMutex // held by what comes from a child; by Suspend, until what goes on is clear
+
 	t     testing.TB
 	mu    sync.Mutex
 	last  int
@@ -58,6 +60,7 @@ type testTree struct {
 type treeChild struct {
 	sys    *actors.System
 	conn   *fdipc.Conn // the child's end
+	up     *pausable   // the master's
 	gone   chan struct{}
 	reason supervisor.Reason // guarded by testTree.mu: how the child ends
 }
@@ -94,14 +97,21 @@ func (tree *testTree) Start(slot int) *actors.System {
 	_, m.conn = fdipc.Pipe(
 		fdipc.Config{
 			Ready: func(c *fdipc.Conn) {
-				tree.must(tree.Master.Attach(address, incarnation, c))
+				m.up = &pausable{Conn: c}
+				tree.must(tree.Master.Attach(address, incarnation, m.up))
 				up.Done()
 			},
-			Handler: func(_ *fdipc.Conn, f *fdipc.Frame) { tree.Master.HandleFrame(address, f) },
+			Handler: func(_ *fdipc.Conn, f *fdipc.Frame) {
+				tree.reading.RLock()
+				defer tree.reading.RUnlock()
+				tree.Master.HandleFrame(address, f)
+			},
 			Closed: func(*fdipc.Conn, error) {
 				tree.mu.Lock()
 				reason := m.reason
 				tree.mu.Unlock()
+				tree.reading.RLock()
+				defer tree.reading.RUnlock()
 				tree.Master.Detach(address, reason)
 				close(m.gone)
 			},

@@ -53,6 +53,10 @@ func (w *wrapper) Receive(ctx actor.Context) {
 			return
 		}
 	}
+	if req, ok := ctx.Message().(*handOverRequest); ok {
+		w.handOver(ctx, req)
+		return
+	}
 	if w.failed {
 		// Only messages that protoactor's Poison or a child's end bring by.
 		return
@@ -84,6 +88,9 @@ func (w *wrapper) start(ctx actor.Context) {
 			panic(exitPanic{errorReason(fmt.Errorf("New of actor %q returned nil", w.inc.id))})
 		}
 		w.user.Receive(ctx)
+		if h := w.inc.predecessor; h != nil {
+			w.takeOver(ctx, h)
+		}
 	})
 }
 

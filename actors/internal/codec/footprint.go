@@ -148,7 +148,7 @@ var errNotCBOR = errors.New("not one item of CBOR")
 
 // decoderOf returns a function that decodes a message of a type, unless it would take too much. One
 // that is too short to do so is decoded without a look.
-func decoderOf(t reflect.Type) func(b []byte, v any) error {
+func decoderOf(t reflect.Type, mode cbor.DecMode) func(b []byte, v any) error {
 	seen := make(map[reflect.Type]*layout)
 	l := layoutOf(t, seen)
 	var slot, table, pointed int // together the most that one byte, an item at most, may take
@@ -175,10 +175,10 @@ func decoderOf(t reflect.Type) func(b []byte, v any) error {
 				return fmt.Errorf("its %d bytes would take more than %d in memory", len(b), budget)
 			}
 			if f.bad || len(f.b) > 0 {
-				return cmp.Or(decoding.Wellformed(b), errNotCBOR)
+				return cmp.Or(mode.Wellformed(b), errNotCBOR)
 			}
 		}
-		return decoding.Unmarshal(b, v)
+		return mode.Unmarshal(b, v)
 	}
 }
 

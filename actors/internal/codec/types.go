@@ -72,7 +72,7 @@ func Register[T any](name string) {
 		panic(fmt.Sprintf("actors: RegisterType[%s]: a %s can not cross processes", typ, elem.Kind()))
 	}
 	c := &codec{name: name, head: wire.AppendString([]byte{codecCBOR}, name), typ: typ, fields: typeFieldsOf(typ), append: appendCBOR}
-	unmarshal := decoderOf(typ)
+	unmarshal := decoderOf(typ, decoding)
 	if typ.Kind() == reflect.Pointer {
 		c.decode = func(b []byte) (any, error) {
 			v := reflect.New(elem).Interface()

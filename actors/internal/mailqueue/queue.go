@@ -140,6 +140,16 @@ func recycle(c *Chunk) {
 	chunks.Put(c)
 }
 
+// Each calls f with each message that waits, oldest first. The lock is held, and the actor's
+// goroutine takes none.
+func (q *MessageQueue) Each(f func(v any)) {
+	for c := q.first; c != nil; c = c.next {
+		for i := c.taken.Load(); i < c.n.Load(); i++ {
+			f(c.items[i])
+		}
+	}
+}
+
 // Age returns how long the oldest message has waited, give or take a stretch. The lock is held.
 func (q *MessageQueue) Age() time.Duration {
 	for c := q.first; c != nil; c = c.next {
