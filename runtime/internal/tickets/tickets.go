@@ -105,6 +105,52 @@ func (a *keeper) Receive(ctx actor.Context) {
 	ctx.Respond(keys{r.at(time.Now())})
 }
 
+// stateVersion is that of the state that the keeper hands over: JSON of ringState by the pool's
+// path.
+const stateVersion = 1
+
+type ringState struct {
+	Keys  [][]byte
+	Since time.Time // when the first key came into use
+}
+
+var _ actors.HandsOver = (*keeper)(nil)
+
+// HandOver gives the keys to the next image of the process, so that sessions go on.
+func (a *keeper) HandOver(actor.Context) (actors.Handover, error) {
+	all := make(map[string]ringState, len(a.rings))
+	for path, r := range a.rings {
+		rs := ringState{Since: r.since}
+		for _, key := range r.keys {
+			rs.Keys = append(rs.Keys, key[:])
+		}
+		all[path] = rs
+	}
+	state, err := json.Marshal(all)
+	return actors.Handover{Version: stateVersion, State: state}, err
+}
+
+// TakeOver takes them. With those of a later version, or none that are usable, clients begin new
+// sessions: that is no reason to refuse the new image.
+func (a *keeper) TakeOver(_ actor.Context, h actors.Handover) error {
+	var all map[string]ringState
+	if h.Version != stateVersion || json.Unmarshal(h.State, &all) != nil {
+		return nil
+	}
+	for path, rs := range all {
+		r := &ring{since: rs.Since}
+		for _, key := range rs.Keys {
+			if len(key) == 32 {
+				r.keys = append(r.keys, [32]byte(key))
+			}
+		}
+		if len(r.keys) >= 2 { // that in use, and the next one
+			a.rings[path] = r
+		}
+	}
+	return nil
+}
+
 // Renew asks the master for the session ticket keys of this worker's pool and sets them in cfg.
 // system is the worker's actor system.
 func Renew(ctx context.Context, system *actors.System, cfg *tls.Config) error {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/coppice-go/coppice/actors"
 )
 
 // TestTicketRing: a worker that asked less than a rotation ago can read every ticket that any
@@ -146,6 +148,38 @@ func TestTicketsAreNotPrinted(t *testing.T) {
 			if !strings.Contains(out, "session ticket keys") {
 				t.Errorf("%s of %T says nothing: %s", how, v, out)
 			}
+		}
+	}
+}
+
+// TestTicketsHandOver: the keys go on in the next image of the master, which goes on to rotate them.
+func TestTicketsHandOver(t *testing.T) {
+	before := NewActor(nil).(*keeper)
+	start := time.Now()
+	r := new(ring)
+	r.at(start)
+	r.at(start.Add(3*rotation + time.Hour))
+	before.rings["web"] = r
+	h, err := before.HandOver(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := NewActor(nil).(*keeper)
+	if err := after.TakeOver(nil, h); err != nil {
+		t.Fatal(err)
+	}
+	now := start.Add(3*rotation + 2*time.Hour)
+	if got := after.rings["web"]; got == nil || !slices.Equal(got.at(now), r.at(now)) {
+		t.Error("the keys are others")
+	}
+	later := now.Add(rotation)
+	if got := after.rings["web"].at(later); got[0] != r.keys[1] || len(got) != len(r.keys)+1 {
+		t.Error("they are not rotated")
+	}
+	for _, bad := range []actors.Handover{{Version: stateVersion + 1, State: h.State}, {Version: stateVersion, State: []byte(`{"web":{"Keys":["eA=="]}}`)}, {Version: stateVersion}} {
+		a := NewActor(nil).(*keeper)
+		if err := a.TakeOver(nil, bad); err != nil || len(a.rings) != 0 {
+			t.Errorf("%v: error %v, %d rings", bad, err, len(a.rings))
 		}
 	}
 }
