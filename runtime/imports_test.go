@@ -40,7 +40,7 @@ var arrows = map[string]struct{ ours, outside []string }{
 	},
 	"netactor": {
 		[]string{"actors", "fdipc", "tracing"},
-		[]string{actorAPI, otelAPI, "golang.org/x/sys"},
+		[]string{actorAPI, otelAPI, "github.com/fxamacker/cbor/v2", "golang.org/x/sys"},
 	},
 	"runtime": {
 		[]string{"actors", "fdipc", "netactor", "supervisor", "tracing"},

@@ -15,7 +15,7 @@ import (
 func (t *Table) step(f func() []effect) {
 	t.mu.Lock()
 	t.todo = append(t.todo, f()...)
-	if t.busy {
+	if t.busy || t.suspended {
 		t.mu.Unlock()
 		return
 	}

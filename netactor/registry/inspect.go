@@ -7,6 +7,17 @@ import (
 
 func init() {
 	inspect.QueuedFiles = func(path string) int { return socket.Files.WaitingFor(path) }
+	inspect.Leave = func(table any) {
+		t := table.(*Table)
+		t.mu.Lock()
+		for _, s := range t.sockets {
+			s.Release()
+		}
+		clear(t.sockets)
+		t.todo = nil
+		t.mu.Unlock()
+		_ = t.Close()
+	}
 	inspect.LookAt = func(table any, look func(inspect.TableView)) {
 		t := table.(*Table)
 		t.mu.Lock()

@@ -59,6 +59,8 @@ type Table struct {
 	todo            []effect
 	busy            bool // a goroutine works on todo
 	closed          bool
+	suspended       bool                    // todo is held back
+	restored        map[uint64]*repairState // of Restore: repairs that are due, for Continue
 
 	// Only the goroutine that works on todo uses these.
 	sockets  map[socketKey]*heldSocket
@@ -105,7 +107,11 @@ func (cfg Config) control(r netactor.Request) netactor.ControlFunc {
 // accept on. After a restart of the listener process call Detach, then Attach again.
 func (t *Table) Attach(c *fdipc.Conn) {
 	t.step(func() []effect {
+		known := t.restored != nil && t.state.attached && t.listenerProcess == nil
 		t.listenerProcess = &outbox{c: c, logger: t.cfg.Logger}
+		if known {
+			return nil // it has its sockets
+		}
 		return t.state.attach()
 	})
 }
@@ -312,7 +318,7 @@ func (t *Table) Sockets() []SocketInfo {
 // Do not use the Table afterwards.
 func (t *Table) Close() error {
 	t.step(func() []effect {
-		t.closed = true
+		t.closed, t.suspended = true, false
 		var out []effect
 		for _, s := range t.state.inOrder() {
 			if s.phase == open {

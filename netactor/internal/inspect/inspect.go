@@ -50,10 +50,11 @@ var (
 )
 
 // These look into a *registry.Table. QueuedFiles returns how much work waits for the file at a
-// path.
+// path. Leave ends a Table and leaves its sockets open, as an exec does.
 var (
 	LookAt      func(table any, look func(TableView))
 	QueuedFiles func(path string) int
+	Leave       func(table any)
 )
 
 // These look into a *listen.Listeners. Hide removes a listener from it until restore is called.

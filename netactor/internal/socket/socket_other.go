@@ -143,6 +143,11 @@ func (s *Bound) Descriptor() int { return -1 }
 // Retake returns an error: there is no service manager that keeps sockets.
 func Retake(int, string, SocketSpec) (*Bound, error) { return nil, errors.ErrUnsupported }
 
+// Readopt returns an error: no image of the program goes on in the process of another.
+func Readopt(int, string, string, string) (*Bound, error) { return nil, errors.ErrUnsupported }
+
+func (s *Bound) Path() string { return s.path }
+
 func (s *Bound) FileID() string { return "" }
 
 func (s *Bound) Release() int { return -1 }
