@@ -44,7 +44,7 @@ var arrows = map[string]struct{ ours, outside []string }{
 	},
 	"runtime": {
 		[]string{"actors", "fdipc", "netactor", "supervisor", "tracing"},
-		[]string{actorAPI, otelAPI, "golang.org/x/sys", "github.com/coreos/go-systemd/v22"},
+		[]string{actorAPI, otelAPI, "golang.org/x/sys", "github.com/coreos/go-systemd/v22", "github.com/fxamacker/cbor/v2"},
 	},
 	"examples": {
 		[]string{"actors", "fdipc", "netactor", "runtime", "supervisor", "tracing", "tracing/otlp"},
