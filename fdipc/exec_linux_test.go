@@ -30,6 +30,9 @@ import (
 // exec itself, or in a later image "state:" and the descriptor of its state.
 const imageVar = "FDIPC_TEST_IMAGE"
 
+// execPatience is that of a process that starts anew again and again, perhaps on a busy machine.
+const execPatience = time.Minute
+
 func init() {
 	if os.Getenv(imageVar) != "" {
 		// The children's parent is the thread that forks them: it alone may exec, and after that it
@@ -89,7 +92,7 @@ func (w *flow) until(what string, ok func() bool) {
 		case <-w.change:
 		case <-w.conn.Done():
 			fail("%s of %d: the Conn has ended: %v", what, w.Pid, w.conn.Err())
-		case <-time.After(patience):
+		case <-time.After(execPatience):
 			fail("still no %s of %d: %+v\n%s", what, w.Pid, w.conn.Stats(), stacks())
 		}
 	}
@@ -341,7 +344,7 @@ func (m *execMaster) exec() {
 		m.Stopped = m.Kids[m.Execs%2].Pid
 		_ = unix.Kill(m.Stopped, unix.SIGSTOP)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), execPatience)
 	defer cancel()
 	m.Execs++
 	m.Suspended = monotonic()
@@ -423,7 +426,8 @@ func (m *execMaster) end() {
 		w.finish()
 		w.until("report", func() bool { return w.report != nil })
 	}
-	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) { // copies are closed some milliseconds later
+	end := time.Now().Add(patience)
+	for range time.Tick(time.Millisecond) { // copies are closed some milliseconds later
 		if files = len(openThings()); files <= m.Files || time.Now().After(end) {
 			break
 		}
@@ -471,7 +475,7 @@ func TestExec(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(soak(120, 1200))*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(soak(300, 1800))*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, exe)
 	execs := soak(20, 1000)

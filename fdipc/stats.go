@@ -30,12 +30,21 @@ type counters struct {
 // list returns each counter and its field in s.
 func (n *counters) list(s *Stats) []counted {
 	return []counted{
-		{&n.framesSent, &s.FramesSent}, {&n.framesReceived, &s.FramesReceived},
-		{&n.packetsSent, &s.PacketsSent}, {&n.packetsReceived, &s.PacketsReceived},
-		{&n.bytesSent, &s.BytesSent}, {&n.bytesReceived, &s.BytesReceived},
-		{&n.offered, &s.Offered}, {&n.refused, &s.Refused}, {&n.returned, &s.Returned},
-		{&n.revoked, &s.Revoked}, {&n.stalls, &s.Stalls}, {&n.corrupt, &s.Corrupt},
-		{&n.truncated, &s.Truncated}, {&n.full, &s.Full}, {&n.retried, &s.Retried},
+		{&n.framesSent, &s.FramesSent},
+		{&n.framesReceived, &s.FramesReceived},
+		{&n.packetsSent, &s.PacketsSent},
+		{&n.packetsReceived, &s.PacketsReceived},
+		{&n.bytesSent, &s.BytesSent},
+		{&n.bytesReceived, &s.BytesReceived},
+		{&n.offered, &s.Offered},
+		{&n.refused, &s.Refused},
+		{&n.returned, &s.Returned},
+		{&n.revoked, &s.Revoked},
+		{&n.stalls, &s.Stalls},
+		{&n.corrupt, &s.Corrupt},
+		{&n.truncated, &s.Truncated},
+		{&n.full, &s.Full},
+		{&n.retried, &s.Retried},
 	}
 }
 

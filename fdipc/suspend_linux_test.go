@@ -825,8 +825,8 @@ func TestRestoreDamaged(t *testing.T) {
 			t.Error(o.o)
 		}
 		a.Close()
-		wait(t, "end", a.closed)
-		wait(t, "end", b.closed)
+		_ = wait(t, "end", a.closed)
+		_ = wait(t, "end", b.closed)
 	})
 }
 
