@@ -47,7 +47,7 @@ type handOverRequest struct {
 func (w *wrapper) handOver(ctx actor.Context, req *handOverRequest) {
 	defer close(req.done)
 	user, ok := w.user.(HandsOver)
-	if !ok || w.failed || w.stopping {
+	if !ok || w.failed || w.stopping || w.inc.killed.Load() {
 		return
 	}
 	w.recovering(ctx, func() {

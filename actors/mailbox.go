@@ -419,6 +419,8 @@ func (m *actorMailbox) burst() (again bool) {
 		if system {
 			m.invoker.InvokeSystemMessage(message)
 			inc.endIfStopped()
+		} else if req, ok := message.(*handOverRequest); ok {
+			inc.wrapper.handOver(m.invoker.(actor.Context), req)
 		} else {
 			m.invoker.InvokeUserMessage(message)
 		}

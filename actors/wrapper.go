@@ -53,10 +53,6 @@ func (w *wrapper) Receive(ctx actor.Context) {
 			return
 		}
 	}
-	if req, ok := ctx.Message().(*handOverRequest); ok {
-		w.handOver(ctx, req)
-		return
-	}
 	if w.failed {
 		// Only messages that protoactor's Poison or a child's end bring by.
 		return
