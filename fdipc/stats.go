@@ -28,8 +28,8 @@ type counters struct {
 }
 
 // list returns each counter and its field in s.
-func (n *counters) list(s *Stats) []counted {
-	return []counted{
+func (n *counters) list(s *Stats) []countedField {
+	return []countedField{
 		{&n.framesSent, &s.FramesSent},
 		{&n.framesReceived, &s.FramesReceived},
 		{&n.packetsSent, &s.PacketsSent},
@@ -48,7 +48,7 @@ func (n *counters) list(s *Stats) []counted {
 	}
 }
 
-type counted struct {
+type countedField struct {
 	counter *atomic.Uint64
 	field   *uint64
 }
