@@ -44,7 +44,7 @@ func (d *Dispatcher) parkFrame(from netactor.Worker, f *fdipc.Frame) (reason uin
 			break
 		}
 		if h.Claim() != nil {
-			d.unpark(p)
+			d.change(a.listener, func() { d.balancer.Unpark(p) }) // its worker has taken it back
 			continue
 		}
 		p.FD = h.FD()
@@ -123,12 +123,17 @@ func (d *Dispatcher) passed(p *balance.PendingConn, o fdipc.Outcome) {
 
 // dropParked counts the end of a parked connection, and closes it if it is still here.
 func (d *Dispatcher) dropParked(p *balance.PendingConn, why *uint64) {
+	d.change(p.Listener, func() { d.balancer.DropParked(p, why) })
+	closeHere(p) // has no effect on one that was passed on
+}
+
+// change calls f, which changes something at l, with the lock held, and acts on it.
+func (d *Dispatcher) change(l *balance.ListenerState, f func()) {
 	var acts actions
 	d.mu.Lock()
-	d.balancer.DropParked(p, why)
-	d.updateListenerLocked(&acts, p.Listener)
+	f()
+	d.updateListenerLocked(&acts, l)
 	d.mu.Unlock()
-	closeHere(p) // has no effect on one that was passed on
 	d.run(&acts)
 }
 
@@ -139,14 +144,4 @@ func closeHere(p *balance.PendingConn) {
 		shutDown(fd)
 	}
 	_ = p.Handle.Close()
-}
-
-// unpark undoes balancer.Park for a connection that its worker has taken back.
-func (d *Dispatcher) unpark(p *balance.PendingConn) {
-	var acts actions
-	d.mu.Lock()
-	d.balancer.Unpark(p)
-	d.updateListenerLocked(&acts, p.Listener)
-	d.mu.Unlock()
-	d.run(&acts)
 }
