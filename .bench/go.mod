@@ -16,6 +16,7 @@ require (
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cenkalti/backoff/v5 v5.0.3 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	github.com/coppice-go/coppice/tracing/otlp v0.0.0
 	github.com/coreos/go-systemd/v22 v22.7.0 // indirect
 	github.com/emirpasic/gods v1.18.1 // indirect
 	github.com/fxamacker/cbor/v2 v2.10.0 // indirect
@@ -58,3 +59,5 @@ require (
 )
 
 replace github.com/coppice-go/coppice => ..
+
+replace github.com/coppice-go/coppice/tracing/otlp => ../tracing/otlp

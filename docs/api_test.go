@@ -63,9 +63,8 @@ func api(t *testing.T) []string {
 		if err != nil || !d.IsDir() || dir == ".." {
 			return err
 		}
-		_, nested := os.Stat(filepath.Join(dir, "go.mod"))
 		switch name := d.Name(); {
-		case nested == nil, name[0] == '.', name[0] == '_', name == "internal", name == "testdata", name == "examples", name == "docs":
+		case name[0] == '.', name[0] == '_', name == "internal", name == "testdata", name == "examples", name == "docs":
 			return filepath.SkipDir
 		}
 		found, err := packageAPI(dir)

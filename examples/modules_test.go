@@ -1,6 +1,6 @@
-// Package examples tests the example programs that are modules of their own, because of their
-// dependencies, the command coppicectl, the page in a browser, and the benchmarks in .bench; the
-// others test themselves.
+// Package examples tests the modules of the repository besides the library's: the example programs
+// that have dependencies of their own, what exports traces, the command coppicectl, the page in a
+// browser, and the benchmarks in .bench; the others test themselves.
 package examples
 
 import (
@@ -10,20 +10,23 @@ import (
 	"testing"
 )
 
-// TestModules runs the tests of each module below this folder, of coppicectl, of the page and of
-// .bench.
+// TestModules runs the tests of each module of the repository.
 func TestModules(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds eight modules")
+		t.Skip("builds eleven modules")
 	}
-	mods, err := filepath.Glob("*/go.mod")
-	if err != nil {
-		t.Fatal(err)
+	var mods []string
+	for _, where := range []string{"*", "../tracing/*", "../runtime/coppicectl", "../runtime/dashboard/browsertest", "../.bench"} {
+		found, err := filepath.Glob(where + "/go.mod")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(found) == 0 {
+			t.Fatalf("no module at %s", where)
+		}
+		mods = append(mods, found...)
 	}
-	if len(mods) == 0 {
-		t.Fatal("no modules found")
-	}
-	for _, mod := range append(mods, "../runtime/coppicectl/go.mod", "../runtime/dashboard/browsertest/go.mod", "../.bench/go.mod") {
+	for _, mod := range mods {
 		dir := filepath.Dir(mod)
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			run := func(args ...string) error {

@@ -86,3 +86,14 @@ func TestConnContextWithoutATrace(t *testing.T) {
 		t.Errorf("off: %v allocations, want 0", n)
 	}
 }
+
+func TestRequestContextOff(t *testing.T) {
+	ctx := context.WithoutCancel(t.Context())
+	if tracing.RequestContext(ctx, tracing.Span{}) != ctx {
+		t.Error("a context without a span was changed")
+	}
+	var metricsOnly *tracing.Tracer
+	if s := metricsOnly.WithMeter(tracing.NewMeter()).Accept(tracing.AcceptSpan{}); s.Sampled() || tracing.RequestContext(ctx, s) != ctx {
+		t.Error("a tracer with a meter only has spans")
+	}
+}

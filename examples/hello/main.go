@@ -19,7 +19,6 @@ import (
 	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/runtime/dashboard"
 	"github.com/coppice-go/coppice/supervisor"
-	_ "github.com/coppice-go/coppice/tracing/otlp" // exports when OTEL_EXPORTER_OTLP_ENDPOINT is set
 )
 
 func main() {

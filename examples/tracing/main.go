@@ -2,9 +2,9 @@
 // traces that tell of it: what the dead worker was at, and how the connection that
 // waited behind it was served by another.
 //
-//	go run ./examples/tracing -jaeger -print    # builds Jaeger once, some ten minutes
-//	go run ./examples/tracing -print            # with a Jaeger that is there already
-//	go run ./examples/tracing                   # serves until Ctrl-C
+//	go -C examples/tracing run . -jaeger -print    # builds Jaeger once, some ten minutes
+//	go -C examples/tracing run . -print            # with a Jaeger that is there already
+//	go -C examples/tracing run .                   # serves until Ctrl-C
 //
 // The README beside this file has what it prints.
 package main

@@ -20,8 +20,6 @@ import (
 	"github.com/coppice-go/coppice/tracing/otlp/otlptest"
 )
 
-func TestMain(m *testing.M) { runtimetest.Main(m, main) }
-
 // source is where the test reads traces: a collector of the test's own, or Jaeger.
 type source interface {
 	trace(ctx context.Context, id string) ([]span, error)

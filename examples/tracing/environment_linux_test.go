@@ -1,15 +1,75 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
 
+	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 	"github.com/coppice-go/coppice/tracing/otlp/otlptest"
 )
+
+// bareVar makes the test binary the program of bare.
+const bareVar = "COPPICE_TEST_BARE"
+
+func TestMain(m *testing.M) {
+	runtimetest.Main(m, func() {
+		if os.Getenv(bareVar) != "" {
+			bare()
+			return
+		}
+		main()
+	})
+}
+
+// bare is a program that does for its traces no more than import tracing/otlp.
+func bare() {
+	coppice.Main(coppice.Config{
+		Hooks: coppice.Hooks{Started: func(rt *coppice.Runtime) { fmt.Printf("up at http://%s/\n", rt.Listeners()[0].Addr) }},
+		Children: []coppice.ChildSpec{coppice.Pool{Name: "web", Size: 2, Worker: func(ctx context.Context, w *coppice.Worker) error {
+			ln, err := w.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			return w.Serve(ctx, ln, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+				fmt.Fprintln(rw, w.Slot(), os.Getpid())
+			})})
+		}}},
+	})
+}
+
+// bareProgram is bare as it runs, and its URL.
+type bareProgram struct {
+	*runtimetest.Program
+	t   *testing.T
+	url string
+}
+
+func startBare(t *testing.T) bareProgram {
+	t.Helper()
+	p := runtimetest.Start(t, []string{bareVar + "=1"})
+	return bareProgram{p, t, p.Await(`^up at (.+)$`)[1]}
+}
+
+// ask makes a request over a connection of its own, and returns which worker answered.
+func (p bareProgram) ask() (slot, pid int) {
+	p.t.Helper()
+	c := http.Client{Timeout: runtimetest.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := c.Get(p.url)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := fmt.Fscan(resp.Body, &slot, &pid); err != nil {
+		p.t.Fatal(err)
+	}
+	return slot, pid
+}
 
 // TestOneTrace: a connection's accept, hand-off, claim and serve are one trace
 // over two processes, exported by a third.
@@ -17,13 +77,12 @@ func TestOneTrace(t *testing.T) {
 	r := otlptest.NewReceiver(t)
 	r.Setenv(t)
 	t.Setenv("OTEL_SERVICE_NAME", "hello")
-	h := start(t, "-quiet")
-	worker := h.root()
+	slot, pid := startBare(t).ask()
 
 	tr := r.Wait(t, runtimetest.Patience, func(tr otlptest.Trace) error {
 		return tr.Has("accept", "hand-off", "claim", "serve")
 	})
-	name := fmt.Sprintf("web/%d", worker.Worker)
+	name := fmt.Sprintf("web/%d", slot)
 	for _, row := range []struct{ span, parent, kind, process string }{
 		{"accept", "", "INTERNAL", "listener"},
 		{"hand-off", "accept", "PRODUCER", "listener"},
@@ -52,8 +111,8 @@ func TestOneTrace(t *testing.T) {
 	if handoff.Attributes["coppice.handoff.outcome"] != "claimed" || handoff.Attributes["coppice.handoff.target"] != name {
 		t.Errorf("hand-off: %v, want claimed by %s", handoff.Attributes, name)
 	}
-	if got := serve.Resource["process.pid"]; got != fmt.Sprint(worker.PID) {
-		t.Errorf("serve is of process %s, and process %d answered", got, worker.PID)
+	if got := serve.Resource["process.pid"]; got != fmt.Sprint(pid) {
+		t.Errorf("serve is of process %s, and process %d answered", got, pid)
 	}
 }
 
@@ -62,10 +121,10 @@ func TestOneTrace(t *testing.T) {
 func TestTracesOutliveTheirProcesses(t *testing.T) {
 	r := otlptest.NewReceiver(t)
 	r.Setenv(t)
-	h := start(t, "-quiet")
-	h.root()
-	h.Signal(syscall.SIGTERM)
-	if code := h.Wait(); code != 0 {
+	p := startBare(t)
+	p.ask()
+	p.Signal(syscall.SIGTERM)
+	if code := p.Wait(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 	tr := r.Wait(t, runtimetest.Patience, func(tr otlptest.Trace) error {
@@ -81,12 +140,12 @@ func TestTracesOutliveTheirProcesses(t *testing.T) {
 // TestAbsentCollector: a collector that is not there disturbs nothing.
 func TestAbsentCollector(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-	h := start(t, "-quiet")
+	p := startBare(t)
 	for range 100 {
-		h.root()
+		p.ask()
 	}
-	h.Signal(syscall.SIGTERM)
-	if code := h.Wait(); code != 0 {
+	p.Signal(syscall.SIGTERM)
+	if code := p.Wait(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 }
