@@ -103,7 +103,7 @@ func TestStateOfOtherVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Shutdown(t.Context())
+	defer func() { _ = s.Shutdown(context.Background()) }()
 	if p := s.peers.find("1"); p == nil || p.incarnation != 7 {
 		t.Errorf("%+v", p)
 	}
@@ -163,7 +163,7 @@ func FuzzRestore(f *testing.F) {
 		if err != nil {
 			return
 		}
-		defer s.Shutdown(context.Background())
+		defer func() { _ = s.Shutdown(context.Background()) }()
 		for _, p := range s.peers.all() {
 			if err := s.Attach(p.address, p.incarnation, discard{}); err != nil {
 				t.Fatal(err)
@@ -183,6 +183,6 @@ func FuzzRestore(f *testing.F) {
 		if err != nil {
 			t.Fatalf("what it made of it cannot be restored: %v", err)
 		}
-		again.Shutdown(context.Background())
+		_ = again.Shutdown(context.Background())
 	})
 }

@@ -158,7 +158,6 @@ type (
 	release struct{}
 	block   struct{}
 	spin    struct{}
-	monitor struct{ PID, Watch *actor.PID }
 )
 
 func init() {
