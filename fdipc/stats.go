@@ -54,7 +54,8 @@ type countedField struct {
 }
 
 // Stats returns the counters. They are read one by one while the Conn works.
-func (c *Conn) Stats() (s Stats) {
+func (c *Conn) Stats() Stats {
+	var s Stats
 	c.offers.mu.Lock()
 	s.Outstanding, s.Claimed = len(c.offers.live), c.offers.claimed
 	c.offers.mu.Unlock()
