@@ -173,7 +173,7 @@ func (e Event) String() string {
 		fmt.Fprintf(&b, ": attempt %d, %d of %d left, in %v", e.Attempt, e.Left, e.Max, e.Delay.Round(time.Millisecond))
 	case PoolScaled:
 		fmt.Fprintf(&b, " to %d in %v", e.Size, e.Took.Round(time.Millisecond))
-	case DrainCut, WorkerDue, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, SupervisorUp, OperatorAsked:
+	case DrainCut, WorkerDue, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, SupervisorUp, SupervisorSuspended, SupervisorResumed, OperatorAsked:
 	}
 	if e.Err != nil {
 		fmt.Fprintf(&b, ": %v", e.Err)

@@ -94,7 +94,7 @@ func (l *loop) publish() {
 		v.node.Status = Stopping
 	case rules.Ended:
 		v.node.Status = Down
-	case rules.Idle, rules.Group:
+	case rules.Idle, rules.Group, rules.HoldWork, rules.ReleaseWork:
 	}
 	l.s.view.Store(v)
 	l.gen++ // what was published is no longer ours to edit
