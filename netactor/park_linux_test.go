@@ -162,6 +162,7 @@ func TestParkFIN(t *testing.T) {
 			if _, err := got.Read(make([]byte, 1)); err != nil {
 				t.Fatal(err)
 			}
+			tr.settled(1) // else Close shuts down because the listener process has a copy
 			got.Close()
 		}
 	}
