@@ -340,11 +340,19 @@ func TestStoredSocketsThatDoNotFit(t *testing.T) {
 			ln.Close()
 		}, nil},
 		{"mode no longer asked for", netactor.Request{Network: "unix", Address: "$s", Mode: 0o600}, nil, func(r *netactor.Request, _ net.Addr) { r.Mode = 0 }},
-		{"option no longer asked for", netactor.Request{Network: "tcp", Address: "127.0.0.1:0", Options: netactor.SocketOptions{FreeBind: true}}, nil,
-			func(r *netactor.Request, _ net.Addr) { r.Options.FreeBind = false }},
+		{
+			"option no longer asked for",
+			netactor.Request{Network: "tcp", Address: "127.0.0.1:0", Options: netactor.SocketOptions{FreeBind: true}},
+			nil,
+			func(r *netactor.Request, _ net.Addr) { r.Options.FreeBind = false },
+		},
 		{"one of a group", netactor.Request{Network: "tcp", Address: "127.0.0.1:0"}, nil, func(r *netactor.Request, _ net.Addr) { r.Policy = netactor.ReusePort }},
-		{"no more of a group", netactor.Request{Network: "udp", Address: "127.0.0.1:0", Policy: netactor.ReusePort}, nil,
-			func(r *netactor.Request, _ net.Addr) { r.Policy = netactor.Shared }},
+		{
+			"no more of a group",
+			netactor.Request{Network: "udp", Address: "127.0.0.1:0", Policy: netactor.ReusePort},
+			nil,
+			func(r *netactor.Request, _ net.Addr) { r.Policy = netactor.Shared },
+		},
 		{"the port at another address", netactor.Request{Network: "tcp", Address: ":0"}, nil, func(r *netactor.Request, a net.Addr) {
 			_, port, _ := net.SplitHostPort(a.String())
 			r.Address = "127.0.0.1:" + port

@@ -4,6 +4,7 @@ package coppice_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -260,7 +261,7 @@ func ask(t *testing.T, a net.Addr) (answer func() string) {
 		_ = c.SetReadDeadline(time.Now().Add(runtimetest.Patience))
 		b := make([]byte, 64)
 		n, err := c.Read(b)
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			t.Error(err)
 		}
 		answer, _, _ := strings.Cut(string(b[:n]), " ")
