@@ -106,7 +106,7 @@ func TestParkWithoutEpoll(t *testing.T) {
 				if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1, Max: old.Max}); err != nil {
 					t.Fatal(err)
 				}
-				defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+				defer func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &old) }()
 			}
 			w.giveBack(c)
 			got, err := ln.Accept()
