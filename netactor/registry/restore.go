@@ -2,9 +2,11 @@ package registry
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"syscall"
 	"time"
@@ -342,7 +344,7 @@ func (t *tableState) restore(v *savedSocket, cfg Config) error {
 	}
 	for name, o := range v.Owners {
 		s.owners[name] = &ownership{
-			spec: o.Spec, holders: orEmpty(o.Holders), shutDown: orEmpty(o.ShutDown), vacancies: o.Vacancies,
+			spec: o.Spec, former: o.Spec, holders: orEmpty(o.Holders), shutDown: orEmpty(o.ShutDown), vacancies: o.Vacancies,
 			firstGeneration: o.FirstGeneration, lastGeneration: o.LastGeneration,
 		}
 	}
@@ -351,6 +353,48 @@ func (t *tableState) restore(v *savedSocket, cfg Config) error {
 	}
 	t.sockets[s.number] = s
 	return nil
+}
+
+// Reclaim gives a listener spec the socket that it had in the image before this one, once. ok is false
+// if there is none that r asks for. A number of a descriptor has no meaning any more: with r.FD it is
+// the socket that had one.
+func (t *Table) Reclaim(owner string, r netactor.Request) (addr net.Addr, ok bool) {
+	if resolved, err := wire.Resolve(context.Background(), r); err == nil {
+		r = resolved
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.state.sockets {
+		o := s.owners[owner]
+		if o == nil || !o.former || s.phase != open || (s.req.FD != 0) != (r.FD != 0) {
+			continue
+		}
+		if r.FD == 0 && (s.req.Network != r.Network || s.req.Address != r.Address || s.req.Name != r.Name) {
+			continue
+		}
+		if addr, err := s.addr.Addr(); err == nil {
+			o.former = false
+			return addr, true
+		}
+	}
+	return nil, false
+}
+
+// EndFormer ends the ownership of the listener specs that have not claimed their socket since Restore.
+func (t *Table) EndFormer() {
+	t.mu.Lock()
+	owners := make(map[string]bool)
+	for _, s := range t.state.sockets {
+		for name, o := range s.owners {
+			owners[name] = owners[name] || o.former
+		}
+	}
+	t.mu.Unlock()
+	for name, former := range owners {
+		if former {
+			t.StopOwner(name)
+		}
+	}
 }
 
 func orEmpty[K comparable, V any](m map[K]V) map[K]V {

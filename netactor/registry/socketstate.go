@@ -55,6 +55,7 @@ func (s *socketState) boundAddress() string {
 // ownership is the share that one pool, or one spec, has in a socket.
 type ownership struct {
 	spec            bool
+	former          bool              // a spec that had it in the image before this one, and has not claimed it since
 	holders         map[uint64]uint64 // live workers that have it → the request by which each got it
 	shutDown        map[uint64]bool   // holders whose copy was shut down: they may ask again
 	vacancies       int               // workers that died with it, not yet replaced
