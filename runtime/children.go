@@ -31,6 +31,8 @@ type children struct {
 	sockets *registry.Table
 	names   func() []string // of the listeners in the tree
 
+	inherited *inheritance // of the image of the master before this one
+
 	mu       sync.Mutex
 	closing  bool   // no more connections are accepted
 	last     int    // the newest ID
@@ -133,11 +135,14 @@ func (h *children) linkWorker(ctx context.Context, w *poolWorker) error {
 			h.log.Warn("a worker has no link to the listener process that retires", "name", w.name(), "err", err)
 		}
 	}
-	if listener == nil {
+	if listener == nil || linkedBefore(listener, w) {
 		return nil // setListener makes the link
 	}
 	return h.linkPair(ctx, listener, w)
 }
+
+// linkedBefore reports whether a listener process and a worker were taken over with their link.
+func linkedBefore(listener, w *poolWorker) bool { return listener.takenOver && w.takenOver }
 
 // registerName registers the names of a child that is ready, which another child may have had.
 func (h *children) registerName(w *poolWorker) error {
@@ -162,7 +167,7 @@ func (h *children) setListener(ctx context.Context, l *poolWorker) {
 	h.listener, h.newest = l, l.hello.ID
 	var workers []*poolWorker
 	for _, w := range h.byID {
-		if w.placed { // one that drains gives connections back
+		if w.placed && !linkedBefore(l, w) { // one that drains gives connections back
 			workers = append(workers, w)
 		}
 	}

@@ -27,7 +27,23 @@ func (rt *Runtime) childSpecs(nodes []*node, up <-chan struct{}) []supervisor.Ch
 	return specs
 }
 
+// childSpec converts a node. A child that did not run in the image of the master before this one is
+// not started by its supervisor.
 func (rt *Runtime) childSpec(n *node, up <-chan struct{}) supervisor.ChildSpec {
+	spec := rt.specOf(n, up)
+	if rt.inherited != nil {
+		start := spec.Start
+		spec.Start = supervisor.StarterFunc(func(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
+			if err := rt.inherited.idle(n.path); err != nil {
+				return nil, err
+			}
+			return start.Start(ctx, inc)
+		})
+	}
+	return spec
+}
+
+func (rt *Runtime) specOf(n *node, up <-chan struct{}) supervisor.ChildSpec {
 	switch s := n.spec.(type) {
 	case Pool:
 		return rt.poolSpec(n.path, workerPool, s, up)
@@ -41,7 +57,7 @@ func (rt *Runtime) childSpec(n *node, up <-chan struct{}) supervisor.ChildSpec {
 		}
 		return supervisor.ChildSpec{ID: s.Name, Start: supervisor.StarterFunc(start), Restart: s.Restart, Shutdown: s.Shutdown}
 	case Process:
-		return supervisor.ChildSpec{ID: s.Name, Start: n.keeping(programStarter{rt.backends.spawner, rt.shortages, rt.crashes, rt.generations.environ, &rt.stops, s, n.path}), Restart: s.Restart, Shutdown: s.Shutdown}
+		return supervisor.ChildSpec{ID: s.Name, Start: n.keeping(programStarter{rt.backends.spawner, rt.shortages, rt.crashes, rt.generations.environ, &rt.stops, s, n.path, rt.inherited}), Restart: s.Restart, Shutdown: s.Shutdown}
 	case ListenerSpec:
 		return supervisor.ChildSpec{ID: s.Name, Start: listenerStarter{rt.sockets, rt.log, s, n.path}}
 	case Supervisor:

@@ -34,6 +34,13 @@ func (d *declarations) digest() string {
 	return d.hash
 }
 
+// tree returns what the tree has.
+func (d *declarations) tree() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.records.Tree()
+}
+
 // add takes what a fresh worker of a pool declares, before it serves; nil = the same as the tree.
 // If its program is new, by a reload, it must have what the tree needs. Otherwise what differs is
 // logged, once for each field.

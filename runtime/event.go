@@ -82,6 +82,10 @@ const (
 	// Generation is 0 when the reload failed before it had one. Took, Err.
 	TreeReloading
 	TreeReloaded
+	// TreeUpgrading, TreeUpgraded: an upgrade of the whole program began; the new program serves, or the
+	// old one does again. Took, Err.
+	TreeUpgrading
+	TreeUpgraded
 	// OperatorAsked: an operator has asked for something by the control endpoint. Why.
 	OperatorAsked
 )
@@ -91,7 +95,7 @@ var eventKinds = [...]string{
 	"leaked", "leak ended", "noted", "up", "gave up", "down", "goes on over its budget", "suspended", "resumed",
 	"starting", "failed", "replaced", "spare ready", "draining", "drain cut", "drained", "due",
 	"reloading", "reloaded", "scaled",
-	"tree reloading", "tree reloaded", "asked by an operator",
+	"tree reloading", "tree reloaded", "tree upgrading", "tree upgraded", "asked by an operator",
 }
 
 // String returns the kind in words.
@@ -159,6 +163,8 @@ func (e Event) String() string {
 		fmt.Fprintf(&b, ", generation %d", e.Generation)
 	case PoolReloaded, TreeReloaded:
 		fmt.Fprintf(&b, ", generation %d, in %v", e.Generation, e.Took.Round(time.Millisecond))
+	case TreeUpgraded:
+		fmt.Fprintf(&b, " in %v", e.Took.Round(time.Millisecond))
 	case WorkerReplaced, SpareReady, ChildStarted:
 		fmt.Fprintf(&b, " in %v", e.Took.Round(100*time.Microsecond))
 	case DrainBegan:
@@ -173,7 +179,7 @@ func (e Event) String() string {
 		fmt.Fprintf(&b, ": attempt %d, %d of %d left, in %v", e.Attempt, e.Left, e.Max, e.Delay.Round(time.Millisecond))
 	case PoolScaled:
 		fmt.Fprintf(&b, " to %d in %v", e.Size, e.Took.Round(time.Millisecond))
-	case DrainCut, WorkerDue, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, SupervisorUp, SupervisorSuspended, SupervisorResumed, OperatorAsked:
+	case TreeUpgrading, DrainCut, WorkerDue, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, SupervisorUp, SupervisorSuspended, SupervisorResumed, OperatorAsked:
 	}
 	if e.Err != nil {
 		fmt.Fprintf(&b, ": %v", e.Err)

@@ -96,6 +96,25 @@ type generations struct {
 	ended   bool // the tree has ended: current is released
 }
 
+// takeOver makes current the generation of the workers that another image of the master has started,
+// and next that of this program, to which a reload brings them. last is the newest number.
+func (gs *generations) takeOver(last int, current *generation, exe *executable, config []byte) {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	gs.last = last + 1
+	gs.current, gs.next = current, newGeneration(gs.last, exe, config)
+}
+
+// newest returns the number of the next generation during a reload, otherwise of the current one.
+func (gs *generations) newest() int {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	if gs.next != nil {
+		return gs.next.number
+	}
+	return gs.current.number
+}
+
 // first makes the first generation, with that configuration.
 func (gs *generations) first(config []byte) error {
 	exe, err := openExecutable()

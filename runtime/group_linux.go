@@ -25,7 +25,7 @@ func (b *processChild) endGroup() {
 	if !b.sent().has(syscall.SIGTERM) {
 		b.terminate()
 	}
-	end, killed := time.NewTimer(b.grace), b.killed
+	end, killed := time.NewTimer(b.how.grace), b.killed
 	defer end.Stop()
 	for pause := groupPoll; b.proc.GroupAlive(); pause = min(2*pause, maxGroupPoll) {
 		select {

@@ -18,6 +18,13 @@ type listenerStarter struct {
 }
 
 func (h listenerStarter) Start(ctx context.Context, _ supervisor.Incarnation) (supervisor.Instance, error) {
+	former := h.spec.request()
+	if h.spec.SystemdName != "" {
+		former.FD = firstActivated // any: the image before has resolved it
+	}
+	if _, ok := h.sockets.Reclaim(h.path, former); ok {
+		return &openListener{listenerStarter: h}, nil
+	}
 	spec, err := h.spec.resolveSystemd()
 	if err != nil {
 		return nil, err

@@ -36,7 +36,11 @@ func (cs *pools) next() <-chan struct{} {
 func (cs *pools) add(c *poolDriver) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	c.begin(cs.generations.now())
+	if c.children.inherited.isNew(c.path) { // only this program has it
+		c.begin(cs.generations.newest())
+	} else {
+		c.begin(cs.generations.now())
+	}
 	cs.all = append(cs.all, c)
 	if cs.added != nil {
 		close(cs.added)

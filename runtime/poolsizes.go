@@ -46,6 +46,20 @@ func (s *poolSizes) set(path string, size int) {
 	s.setLocked(path, size)
 }
 
+// all returns the sizes, by path.
+func (s *poolSizes) all() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.of)
+}
+
+// takeOver sets the sizes, before any pool starts.
+func (s *poolSizes) takeOver(sizes map[string]int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.of = maps.Clone(sizes)
+}
+
 // forget forgets the sizes of the pools at a path and below it.
 func (s *poolSizes) forget(path string) {
 	s.mu.Lock()

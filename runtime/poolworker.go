@@ -11,6 +11,7 @@ import (
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/handover"
 	"github.com/coppice-go/coppice/runtime/internal/liveness"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/runtime/internal/process"
@@ -46,6 +47,7 @@ type poolWorker struct {
 	drainWhy      pool.Purpose
 
 	// Set by run before launched.
+	takenOver bool // from the image of the master before this one
 	hello     childproto.Hello
 	config    *fdipc.Handle          // a long configuration for a process; sendHello's
 	telemetry tracing.ChildTelemetry // ended by finish, or by launch if there is no backend
@@ -145,6 +147,9 @@ func (w *poolWorker) run() {
 	if launched {
 		if err = w.bringUp(limit); err == nil {
 			c.step(pool.Event{Kind: pool.Ready, Worker: w.id})
+			if w.takenOver {
+				<-c.children.inherited.ended // it is not heard before
+			}
 			w.watch(c.kind.heartbeat(c.pool), &w.heartbeats, c.log, w.self())
 			w.finish()
 		}
@@ -196,6 +201,9 @@ func (w *poolWorker) launch() (limit time.Time, err error) {
 // it.
 func (w *poolWorker) tryLaunch(ctx context.Context) (err error) {
 	c := w.driver
+	if before := c.children.inherited.worker(c.path, w.slot); before != nil {
+		return w.takeOver(before)
+	}
 	inProcess := c.pool.Isolation == ProcessIsolation
 	if inProcess && len(w.hello.Config) > inlineConfig {
 		if w.config, err = w.gen.handle(); err != nil {
@@ -219,6 +227,40 @@ func (w *poolWorker) tryLaunch(ctx context.Context) (err error) {
 		}
 		return err
 	}
+	c.children.add(w)
+	return nil
+}
+
+// takeOver makes the worker that of the image before, in place of a launch.
+func (w *poolWorker) takeOver(before *handover.FormerWorker) error {
+	c, in := w.driver, w.driver.children.inherited
+	w.takenOver, w.hello = true, before.Hello
+	w.assigned.Store(&assignment{name: w.hello.Name, slot: w.hello.Slot, incarnation: w.hello.Incarnation})
+	about := w.hello.Process()
+	w.telemetry = c.backends.pipeline.Adopt(about)
+	b, err := c.backends.takeOver(in, before.Process, workerStart{hello: w.hello, place: w.assigned.Load}.request())
+	if err != nil {
+		return fmt.Errorf("coppice: take over %s: %w", w.hello.Name, err)
+	}
+	w.backend = b
+	state, fds := in.take(before.Channel)
+	if w.conn, err = fdipc.Restore(state, fds, w.transport()); err != nil {
+		return fmt.Errorf("coppice: take over the channel of %s: %w", w.hello.Name, err)
+	}
+	in.afterTrial(w.conn.Resume)
+	close(w.handshaken)
+	w.link.made(before.Link)
+	if w.hello.Slot == None {
+		w.setStandby()
+	} else {
+		w.setReady()
+	}
+	c.mu.Lock()
+	w.startedAt = before.Began
+	if w.hello.Slot != None {
+		c.slotLocked(w.slot).incarnations = w.hello.Incarnation - 1
+	}
+	c.mu.Unlock()
 	c.children.add(w)
 	return nil
 }
@@ -317,11 +359,13 @@ func (w *poolWorker) declarationFrame(d childproto.DeclarationFrame) {
 var errExited = errors.New("coppice: it has ended")
 
 // introduce sends the worker its hello, and makes it known to the others.
-func (w *poolWorker) introduce(ctx context.Context) error {
-	// The hello comes first, because the others may send frames to a worker that they know.
-	err := errors.Join(w.sendHello(ctx), w.driver.children.attach(w))
-	close(w.attached)
-	return err
+func (w *poolWorker) introduce(ctx context.Context) (err error) {
+	defer close(w.attached)
+	if !w.takenOver {
+		// The hello comes first, because the others may send frames to a worker that they know.
+		err = w.sendHello(ctx)
+	}
+	return errors.Join(err, w.driver.children.attach(w))
 }
 
 // assign gives a standby spare its slot.

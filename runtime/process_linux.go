@@ -31,11 +31,14 @@ const channelFD = 10
 type processChild struct {
 	spawner
 	proc   *process.Process
-	grace  time.Duration // of its group, once its leader has ended
+	how    spawnRequest
 	stdout *process.Lines
 	stderr *process.Lines
 	words  process.LastWords // of stderr
 	dumps  output.Dumps      // of stderr
+
+	outPiece, errPiece int // the numbers of the pieces of a line that were read last
+
 	tail   output.Tail
 	oom    *process.OOMWatch
 	sigs   atomic.Uint64 // sent by the master while it lived: a signals
@@ -76,18 +79,20 @@ func (s spawner) fork(ctx context.Context, w workerStart) (*os.File, backend, er
 		Executable: w.exe, Args: s.test.Args(started.Args()), Env: w.env.variables(merge(w.environ, reservedVars), w.size, append(marks, deeper())...),
 		Files:       slices.Insert(make([]*os.File, channel), channel, remote),
 		DeathSignal: syscall.SIGTERM, // workers drain when the master is gone
-	}, w.env, spawnRequest{grace: groupGrace, place: w.place, label: output.Line{
-		Name: w.hello.Name, ID: w.hello.ID, Generation: w.hello.Generation,
-	}})
+	}, w.env, w.request())
 	if err != nil {
 		return nil, nil, errors.Join(err, local.Close())
 	}
 	return local, b, nil
 }
 
-// forkProgram starts another program. Its variables are environ, those of its spec, and vars. If
-// line is not nil, it is called with each line that the program prints.
-func (s spawner) forkProgram(ctx context.Context, p Process, environ []string, label output.Line, line func([]byte), vars ...string) (*processChild, error) {
+// request returns how the master handles the process.
+func (w workerStart) request() spawnRequest {
+	return spawnRequest{grace: groupGrace, place: w.place, label: output.Line{Name: w.hello.Name, ID: w.hello.ID, Generation: w.hello.Generation}}
+}
+
+// forkProgram starts another program. Its variables are environ, those of its spec, and vars.
+func (s spawner) forkProgram(ctx context.Context, p Process, environ []string, how spawnRequest, vars ...string) (*processChild, error) {
 	env := p.Environment
 	if len(env.Files) > 0 {
 		vars = append(vars, "COPPICE_"+childproto.FilesVar+"="+env.fileNames())
@@ -96,7 +101,7 @@ func (s spawner) forkProgram(ctx context.Context, p Process, environ []string, l
 		Path: p.Command[0], Args: p.Command, Env: env.variables(merge(environ, reservedVars), 1, append(vars, deeper())...),
 		Files:       make([]*os.File, firstFile),
 		DeathSignal: syscall.SIGKILL,
-	}, env, spawnRequest{label: label, grace: p.grace(), line: line})
+	}, env, how)
 }
 
 // reservedVars are variables that concern only the master: its service manager set them.
@@ -149,31 +154,41 @@ func (s spawner) spawn(ctx context.Context, cmd process.Command, env Environment
 	if err != nil {
 		return nil, asShortage(errors.Join(fmt.Errorf("coppice: %s: %w", how.label.Name, err), outR.Close(), errR.Close()))
 	}
-	b := &processChild{spawner: s, proc: proc, began: time.Now(), oom: process.WatchOOM(proc.PID()), grace: how.grace, ended: make(chan struct{}), killed: make(chan struct{})}
+	b := s.watch(proc, time.Now(), how)
+	b.stdout, b.stderr = process.ReadLines(outR, s.maxLine, b.takeStdout), process.ReadLines(errR, s.maxLine, b.takeStderr)
+	return b, nil
+}
+
+// watch returns the record of a process that was started at began. Its output is not read yet.
+func (s spawner) watch(proc *process.Process, began time.Time, how spawnRequest) *processChild {
+	b := &processChild{spawner: s, proc: proc, began: began, oom: process.WatchOOM(proc.PID()), how: how, ended: make(chan struct{}), killed: make(chan struct{})}
 	b.stopping.log, b.stopping.name, b.stopping.pid = s.log, how.label.Name, proc.PID()
-	how.label.PID = proc.PID()
+	b.how.label.PID = proc.PID()
 	if s.dumps {
 		b.dumps.Put = b.put
 	}
-	var outPiece, errPiece int // of the line before
-	b.stdout = process.ReadLines(outR, s.maxLine, func(line []byte, more bool) {
-		b.printed(b.line(how, output.Stdout, line, more, &outPiece), false)
-	})
-	b.stderr = process.ReadLines(errR, s.maxLine, func(line []byte, more bool) {
-		b.printed(b.line(how, output.Stderr, line, more, &errPiece), b.words.Note(time.Now(), line))
-	})
-	return b, nil
+	return b
+}
+
+// takeStdout takes a line of standard output, or a piece of one.
+func (b *processChild) takeStdout(line []byte, more bool) {
+	b.printed(b.line(output.Stdout, line, more, &b.outPiece), false)
+}
+
+// takeStderr takes a line of standard error, or a piece of one.
+func (b *processChild) takeStderr(line []byte, more bool) {
+	b.printed(b.line(output.Stderr, line, more, &b.errPiece), b.words.Note(time.Now(), line))
 }
 
 // line returns a line, or a piece of one, that the process has printed. piece is the number of the
 // piece before it, and becomes its own.
-func (b *processChild) line(how spawnRequest, stream string, text []byte, more bool, piece *int) output.Line {
-	if how.line != nil {
-		how.line(text)
+func (b *processChild) line(stream string, text []byte, more bool, piece *int) output.Line {
+	if b.how.line != nil {
+		b.how.line(text)
 	}
-	l := how.label
-	if how.place != nil {
-		at := how.place()
+	l := b.how.label
+	if b.how.place != nil {
+		at := b.how.place()
 		l.Name, l.Slot, l.Incarnation = at.name, at.slot, at.incarnation
 	}
 	l.Time, l.Stream, l.Text, l.More = time.Now(), stream, string(text), more

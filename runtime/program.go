@@ -15,6 +15,8 @@ type programStarter struct {
 	stops     *stopPlan
 	spec      Process
 	path      string
+
+	inherited *inheritance // of the image of the master before this one
 }
 
 func (f programStarter) Start(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/coppice-go/coppice/runtime/internal/handover"
 	"github.com/coppice-go/coppice/runtime/internal/output"
 	"github.com/coppice-go/coppice/runtime/internal/readiness"
 	"github.com/coppice-go/coppice/supervisor"
@@ -33,6 +34,9 @@ type programInstance struct {
 // start starts another program and returns when it is ready.
 func (f programStarter) start(ctx context.Context, incarnation int) (supervisor.Instance, error) {
 	spec, name := f.spec, f.path
+	if before := f.inherited.program(name); before != nil {
+		return f.takeOver(before)
+	}
 	timeout := cmp.Or(spec.StartTimeout, defaultStartTimeout)
 	var ready *readiness.Probe
 	var body *processChild
@@ -44,7 +48,7 @@ func (f programStarter) start(ctx context.Context, incarnation int) (supervisor.
 		if ready, err = readiness.New(readiness.Condition(spec.Ready)); err != nil {
 			return startError(name, err)
 		}
-		if body, err = f.forkProgram(ctx, spec, f.environ(), output.Line{Name: name, Incarnation: incarnation}, ready.See, ready.Variables()...); err != nil {
+		if body, err = f.forkProgram(ctx, spec, f.environ(), f.request(incarnation, ready.See), ready.Variables()...); err != nil {
 			ready.Close()
 		}
 		return err
@@ -78,6 +82,23 @@ func (f programStarter) start(ctx context.Context, incarnation int) (supervisor.
 	}
 	<-p.Done()
 	return nil, p.failure(fmt.Sprintf("not ready in time: waited %v for %v", time.Since(began).Round(time.Millisecond), spec.Ready), ready, ErrNotReady)
+}
+
+// takeOver makes a program that the image of the master before this one has started one of this.
+func (f programStarter) takeOver(before *handover.OtherProgram) (supervisor.Instance, error) {
+	body, err := f.spawner.takeOver(f.inherited, before.Process, f.request(before.Incarnation, nil))
+	if err != nil {
+		return nil, fmt.Errorf("coppice: take over %s: %w", f.path, err)
+	}
+	p := &programInstance{crashes: f.crashes, stops: f.stops, spec: f.spec, body: body, name: f.path, inc: before.Incarnation}
+	p.ready.Store(true)
+	go p.live() // ends with the process
+	return p, nil
+}
+
+// request returns how the master handles the process. line is called with each line that it prints.
+func (f programStarter) request(incarnation int, line func([]byte)) spawnRequest {
+	return spawnRequest{label: output.Line{Name: f.path, Incarnation: incarnation}, grace: f.spec.grace(), line: line}
 }
 
 // failure returns the error of a program that has ended and was not ready.

@@ -81,37 +81,41 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 		_ = exe.Close() // a file that was only read
 		return fmt.Errorf("coppice: reload: %w", ErrStopping)
 	}
-	old := rt.generations.now()
-	gen := rt.generations.prepare(exe, config)
-	generation = gen.number
-	rt.events.Put(Event{Time: time.Now(), Kind: TreeReloading, Identity: Identity{Generation: generation}})
-	rt.log.Info("reloading", "generation", gen.number, "program", program)
-	op := rt.lifecycle.BeginOperation(tracing.SpanReload, "", tracing.KeyReloadFrom.Int(old), tracing.KeyReloadTo.Int(gen.number))
+	generation = rt.generations.prepare(exe, config).number
+	return rt.reloadTo(ctx, generation, program)
+}
+
+// reloadTo brings the next generation, which runs program, to the workers.
+func (rt *Runtime) reloadTo(ctx context.Context, to int, program string) (err error) {
+	began, from := time.Now(), rt.generations.now()
+	rt.events.Put(Event{Time: time.Now(), Kind: TreeReloading, Identity: Identity{Generation: to}})
+	rt.log.Info("reloading", "generation", to, "program", program)
+	op := rt.lifecycle.BeginOperation(tracing.SpanReload, "", tracing.KeyReloadFrom.Int(from), tracing.KeyReloadTo.Int(to))
 	defer func() { op.End(err) }()
-	err = rt.rollAll(ctx, old, gen.number)
+	err = rt.rollAll(ctx, from, to)
 	if err == nil && rt.ending() { // there was no pool left to roll
-		err = &ReloadError{Identity: Identity{Generation: gen.number}, Err: ErrStopping}
+		err = &ReloadError{Identity: Identity{Generation: to}, Err: ErrStopping}
 	}
 	rt.generations.finish(err == nil)
 	if err != nil {
-		rt.declarations.failed(gen.number)
+		rt.declarations.failed(to)
 		return err
 	}
-	sizes := rt.declarations.reloaded(old, gen.number)
+	sizes := rt.declarations.reloaded(from, to)
 	// A pool that started during the reload has the old generation.
-	for _, c := range rt.behind(gen.number, nil) {
-		if late := c.roll(ctx, gen.number, false); !errors.Is(late, ErrStopping) {
+	for _, c := range rt.behind(to, nil) {
+		if late := c.roll(ctx, to, false); !errors.Is(late, ErrStopping) {
 			err = errors.Join(err, late)
 		}
 	}
 	for _, c := range rt.pools.list() {
-		rt.sockets.Sweep(c.path, gen.number)
+		rt.sockets.Sweep(c.path, to)
 	}
 	for _, c := range sizes {
 		err = errors.Join(err, rt.resize(ctx, c))
 	}
 	if err == nil {
-		rt.log.Info("reloaded", "generation", gen.number, "took", time.Since(began))
+		rt.log.Info("reloaded", "generation", to, "took", time.Since(began))
 	}
 	return err
 }

@@ -25,6 +25,7 @@ var rooms = map[string][]string{
 	"childproto":  {"declaration", "stacks"},
 	"control":     nil,
 	"declaration": nil,
+	"handover":    {"childproto", "declaration", "process"},
 	"history":     nil,
 	"httpdrain":   nil,
 	"image":       {"mark"},

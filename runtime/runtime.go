@@ -59,6 +59,8 @@ type Runtime struct {
 	events       *history.Log[Event]
 	lines        *history.Log[OutputLine]
 	began        time.Time
+	upgrades     int              // images of the master before this one
+	inherited    *inheritance     // of the image of the master before this one; nil if there was none
 	control      *controlEndpoint // nil when there is none
 
 	children *children
@@ -74,6 +76,13 @@ type Runtime struct {
 // running is the tree of this program. There is one at a time, because a child finds its own part
 // of the tree by path.
 var running atomic.Pointer[Runtime]
+
+// upgradeEnd has the last steps of an upgrade, which use the whole Runtime. They are variables so that
+// the parts that the Runtime is made of do not need all of it in turn.
+var upgradeEnd struct {
+	startLeft func(*Runtime, context.Context) (ids []string, err error)
+	confirm   func(*Runtime)
+}
 
 // Running returns the tree of which this process is the master, from before Config.Load is first
 // called until the tree has ended; otherwise, and in a child process, nil. It is for what runs in
@@ -117,7 +126,9 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	case in.err != nil:
 		return nil, fmt.Errorf("coppice: %w", in.err)
 	case in.ok:
-		return nil, runChild(root.childConfig(cfg.Logger, cfg.OrphanDrain, cfg.declare(root)), in.channel)
+		child := root.childConfig(cfg.Logger, cfg.OrphanDrain, cfg.declare(root))
+		child.Check = func(state []byte) error { return root.canTakeOver(cfg.ListenerIsolation, state) }
+		return nil, runChild(child, in.channel)
 	}
 	if _, err := depth(); err != nil {
 		return nil, err
@@ -138,6 +149,9 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	if !running.CompareAndSwap(nil, rt) {
 		return nil, ErrRunning
 	}
+	if err := rt.takeOver(); err != nil {
+		return nil, err
+	}
 	up := false
 	defer func() { // also when Config.Load panics
 		if !up {
@@ -152,11 +166,39 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	}
 	up = true
 	rt.log.Info("the tree is up", "took", time.Since(rt.began))
+	if rt.inherited != nil {
+		upgradeEnd.confirm(rt)
+	}
 	go rt.awaitEnd() // ends with the tree
 	if f := cfg.Hooks.Started; f != nil {
 		rt.started(ctx, f)
 	}
 	return rt, nil
+}
+
+// takeOver takes what the image of the master before this one has left, if there was one.
+func (rt *Runtime) takeOver() error {
+	in, err := takeImage(rt.root, rt.declarations.tree(), rt.endTrial)
+	if in == nil || err != nil {
+		return err
+	}
+	rt.inherited, rt.children.inherited = in, in
+	rt.upgrades, rt.began = in.state.Upgrade, in.state.Began
+	rt.children.last, rt.children.links = in.state.LastID, in.state.LastLink
+	rt.sizes.takeOver(in.begun)
+	rt.events.Continue(in.state.Events)
+	return nil
+}
+
+// endTrial executes the program of before again, if this one is in the trial of an upgrade.
+func (rt *Runtime) endTrial(why error) {
+	rt.inherited.endTrial(why, rt.log, func() {
+		for _, w := range rt.children.all() {
+			if !w.takenOver {
+				w.killFor(KilledUnwanted)
+			}
+		}
+	})
 }
 
 // declare returns what the program declares with cfg, whose tree is root.
@@ -216,6 +258,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	var undo []func()
 	defer func() {
 		if !childproto.IsClosed(rt.up) { // an error, or a panic of Config.Load
+			rt.endTrial(err)
 			for _, f := range slices.Backward(undo) {
 				f()
 			}
@@ -229,16 +272,19 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 		return err
 	}
 	undo = append(undo, rt.endReaper)
-	rt.system, err = actors.NewSystem(actors.Config{
+	rt.system, err = rt.inherited.openSystem(actors.Config{
 		Address: childproto.MasterAddress, Logger: rt.log, Hooks: actors.Hooks{Stop: rt.stopAsked, Reserved: rt.root.reserves},
 	})
 	if err != nil {
 		return err
 	}
 	undo = append(undo, func() { _ = withPartingTimeout(rt.system.Shutdown) })
-	rt.sockets = registry.New(registry.Config{
+	rt.sockets, err = rt.inherited.openTable(registry.Config{
 		Logger: rt.log, Functions: rt.root.functions, Rules: rt.root.listenRules, Listeners: rt.root.requests(), Store: rt.cfg.store, Ending: rt.ending,
 	})
+	if err != nil {
+		return err
+	}
 	undo = append(undo, func() { rt.sockets.Close() })
 	rt.children.system, rt.children.sockets, rt.children.names = rt.system, rt.sockets, rt.root.listeners
 	if err := rt.ownActors(ctx); err != nil {
@@ -260,7 +306,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := rt.generations.first(config); err != nil {
+	if err := rt.inherited.firstGeneration(&rt.generations, config); err != nil {
 		return err
 	}
 	undo = append(undo, func() { rt.generations.current.release() })
@@ -285,7 +331,11 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	if f := rt.cfg.starting; f != nil {
 		defer f()()
 	}
-	for _, c := range append(rt.ownSpecs(rt.root), rt.childSpecs(rt.root.declared, rt.up)...) {
+	specs := append(rt.ownSpecs(rt.root), rt.childSpecs(rt.root.declared, rt.up)...)
+	if rt.inherited != nil {
+		specs = rt.inherited.first(specs, rt.root)
+	}
+	for _, c := range specs {
 		if _, err := rt.tree.StartChild(ctx, c); err != nil {
 			if rt.ending() { // a child before this one has ended the tree, or the start failed for it
 				<-rt.tree.Done()
@@ -293,6 +343,11 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 					return why
 				}
 			}
+			return treeStartError(err)
+		}
+	}
+	if rt.inherited != nil {
+		if rt.inherited.leftover, err = upgradeEnd.startLeft(rt, ctx); err != nil {
 			return treeStartError(err)
 		}
 	}

@@ -3,6 +3,8 @@ package coppice
 import (
 	"cmp"
 	"time"
+
+	"github.com/coppice-go/coppice/netactor/registry"
 )
 
 // A Service is what [Run] does for the program as a service of the system. The zero value leaves
@@ -20,7 +22,7 @@ type Service struct {
 	//	SIGUSR1          print the tree to standard error
 	//	SIGPIPE          ignored, also after Run: when the reader of standard output or error has
 	//	                 gone, lines are lost
-	//	SIGUSR2          reserved: ignored, with a line in the log
+	//	SIGUSR2          Upgrade
 	//	others           as Go handles them: SIGABRT ends the program with a dump; the children
 	//	                 drain as orphans
 	//
@@ -52,3 +54,9 @@ type Service struct {
 
 // signalEcho returns s.SignalEcho, or its default.
 func (s Service) signalEcho() time.Duration { return max(0, cmp.Or(s.SignalEcho, time.Second)) }
+
+// descriptorStore is systemd's store of the descriptors that outlive the program.
+type descriptorStore interface {
+	registry.Store
+	Rest() (names []string) // closes what was not taken
+}

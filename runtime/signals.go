@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/image"
 	"github.com/coppice-go/coppice/runtime/internal/signalrules"
 	"github.com/coppice-go/coppice/runtime/internal/stacks"
 )
@@ -44,6 +46,11 @@ func newSignalInbox() signalInbox {
 			signal.Notify(in[kind], sig)
 		}
 	}
+	for _, sig := range image.TakeSignals() { // that came during an upgrade
+		if kind := slices.Index(handled[:], sig); kind >= 0 {
+			offer(in[kind], sig)
+		}
+	}
 	return in
 }
 
@@ -64,6 +71,7 @@ type signalActions struct {
 	rt      *Runtime    // nil until the tree is up
 	tick    *time.Timer
 	reloads chan *Runtime // capacity 1; a reload uses the configuration of the time when it begins
+	upgrade chan *Runtime // capacity 1
 	trees   chan *Runtime // capacity 1; standard error may be stuck
 	scales  chan int      // capacity 1
 }
@@ -79,7 +87,7 @@ func handleSignals(in signalInbox, cfg Config, con console, up <-chan *Runtime, 
 	})
 	do := signalActions{
 		console: con, log: cfg.Logger, stop: stop, ended: ended, tick: time.NewTimer(0),
-		reloads: make(chan *Runtime, 1), trees: make(chan *Runtime, 1), scales: make(chan int, 1),
+		reloads: make(chan *Runtime, 1), upgrade: make(chan *Runtime, 1), trees: make(chan *Runtime, 1), scales: make(chan int, 1),
 	}
 	do.begin()
 	defer do.close()
@@ -148,6 +156,11 @@ func (do *signalActions) begin() {
 		}
 	}()
 	go func() {
+		for rt := range do.upgrade {
+			_ = rt.Upgrade(context.Background()) // an error is in the log
+		}
+	}()
+	go func() {
 		for rt := range do.trees {
 			_ = do.tree(rt.Snapshot()) // there is nothing to print an error to
 		}
@@ -162,6 +175,7 @@ func (do *signalActions) begin() {
 func (do *signalActions) close() {
 	do.tick.Stop()
 	close(do.reloads)
+	close(do.upgrade)
 	close(do.trees)
 	close(do.scales)
 }
@@ -197,8 +211,8 @@ func (do *signalActions) perform(e signalrules.Effect) {
 		if e.Signal == signalrules.More {
 			do.log.Warn("the program reads its terminal as a background job: its reads fail, and "+e.Signal.String()+" is ignored from now on", "hint", "bring it to the foreground, or give it another standard input")
 		}
-	case signalrules.Reserved:
-		do.log.Warn(e.Signal.String() + " has no meaning yet: ignored")
+	case signalrules.Upgrade:
+		offer(do.upgrade, do.rt)
 	case signalrules.Wake:
 		do.tick.Reset(e.In)
 	}

@@ -96,6 +96,9 @@ type startResult struct {
 // pause, unless a caller waits for the outcome: that of the first start of the tree, or of Scale.
 func (s slotStarter) Start(ctx context.Context, inc supervisor.Incarnation) (i supervisor.Instance, err error) {
 	c := s.driver
+	if err := c.children.inherited.idle(c.name(s.slot)); err != nil {
+		return nil, err
+	}
 	awaited := inc.N == 1 && (!c.up() || childproto.IsClosed(c.supervisorSet))
 	if c.pool.OTP || awaited {
 		return s.start(ctx)

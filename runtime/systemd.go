@@ -15,7 +15,6 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
-	"github.com/coppice-go/coppice/netactor/registry"
 	"github.com/coppice-go/coppice/runtime/internal/notify"
 	"github.com/coppice-go/coppice/supervisor"
 )
@@ -62,12 +61,6 @@ func newServiceManager(log *slog.Logger) *serviceManager {
 		}
 	})
 	return m
-}
-
-// descriptorStore is systemd's store of the descriptors that outlive the program.
-type descriptorStore interface {
-	registry.Store
-	Rest() (names []string) // closes what was not taken
 }
 
 // While the tree starts, systemd is asked every extendEvery to wait for extendBy more, in place of

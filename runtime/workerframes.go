@@ -23,7 +23,8 @@ const killAfterLoss = time.Second
 // transport returns the configuration of the master's end of the worker's channel.
 func (w *poolWorker) transport() fdipc.Config {
 	cfg := childproto.ConnConfig(w.handle, w.channelLost)
-	cfg.HandshakeTimeout = -1 // a start has its own deadline, which may be long
+	cfg.Suspendable = w.driver.pool.Isolation == ProcessIsolation // an upgrade does it
+	cfg.HandshakeTimeout = -1                                     // a start has its own deadline, which may be long
 	cfg.Ready = func(*fdipc.Conn) { close(w.handshaken) }
 	cfg.NoFiles = w.handlesLost
 	return cfg

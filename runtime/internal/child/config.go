@@ -32,6 +32,9 @@ type Config struct {
 	// Tree is what this program declares of its tree, as package declaration writes it.
 	Tree []string
 
+	// Check returns nil if this program can take over a master that has left state.
+	Check func(state []byte) error
+
 	// Program returns the program of the workers of the pool at a path, or of a pool whose function
 	// has a name; ok is false if there is none.
 	Program func(path, function string, s *Session) (p Program, ok bool)

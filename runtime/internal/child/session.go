@@ -347,6 +347,12 @@ func (s *Session) Run(conn *fdipc.Conn, newPipeline func(childproto.Hello) traci
 	life, err := s.checkHello()
 	if err == nil {
 		s.declare()
+	}
+	if err == nil && s.identity.Role == childproto.RoleCheck {
+		close(s.equipped)
+		return life()
+	}
+	if err == nil {
 		s.pipeline = newPipeline(s.identity)
 		err = s.equip()
 	}
@@ -373,6 +379,8 @@ func (s *Session) checkHello() (life func() childproto.ExitNotice, err error) {
 		return nil, fmt.Errorf("coppice: the master speaks protocol %d, this program %d", w.Protocol, childproto.Version)
 	}
 	switch w.Role {
+	case childproto.RoleCheck:
+		return s.checkUpgrade, nil
 	case childproto.RoleListener:
 		return s.dispatchConnections, nil
 	case childproto.RoleWorker:
@@ -388,6 +396,14 @@ func (s *Session) checkHello() (life func() childproto.ExitNotice, err error) {
 		return s.work, nil
 	}
 	return nil, fmt.Errorf("coppice: role %q is not known to this release", w.Role)
+}
+
+// checkUpgrade says whether this program can take the master over.
+func (s *Session) checkUpgrade() childproto.ExitNotice {
+	if err := s.cfg.Check(s.identity.Config); err != nil {
+		return childproto.ExitNotice{Kind: childproto.NoticeUnfit, Text: err.Error()}
+	}
+	return childproto.ExitNotice{Kind: childproto.NoticeNormal}
 }
 
 // declare sends the master what this program declares of its tree, if that is not what the master

@@ -85,6 +85,7 @@ type Role string
 const (
 	RoleWorker   Role = "worker"
 	RoleListener Role = "listener"
+	RoleCheck    Role = "check" // it says whether its program can take over the state in its configuration, and ends
 )
 
 // Hello tells a child what it is.

@@ -52,6 +52,13 @@ func (l *Log[T]) Put(v T) {
 	l.wake()
 }
 
+// Continue makes a Log without entries go on behind the cursor of another that has ended.
+func (l *Log[T]) Continue(last uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.last = last
+}
+
 // Close says that no entry will follow. What is kept can still be read.
 func (l *Log[T]) Close() {
 	l.mu.Lock()

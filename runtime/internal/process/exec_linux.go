@@ -157,7 +157,7 @@ func replace(next Image, fds []uintptr) error {
 
 	for _, fd := range fds {
 		if _, err := unix.FcntlInt(fd, unix.F_SETFD, 0); err != nil {
-			return os.NewSyscallError("fcntl", err)
+			return os.NewSyscallError(fmt.Sprintf("fcntl of descriptor %d", fd), err)
 		}
 		defer unix.CloseOnExec(int(fd))
 	}

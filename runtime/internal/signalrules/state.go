@@ -78,15 +78,15 @@ const (
 	PrintTree
 	// Ignore: have the kernel drop Signal from now on, because the terminal sends it.
 	Ignore
-	// Reserved: Signal has no meaning yet.
-	Reserved
+	// Upgrade: replace the whole program.
+	Upgrade
 	// Wake: send a Tick after In.
 	Wake
 )
 
 // String returns the kind's name.
 func (k EffectKind) String() string {
-	return name(k, "stop", "kill", "stacks", "reload", "scale", "tree", "ignore", "reserved", "wake")
+	return name(k, "stop", "kill", "stacks", "reload", "scale", "tree", "ignore", "upgrade", "wake")
 }
 
 // Effect is something to be done. Its kind decides which fields are used.
@@ -118,13 +118,13 @@ type State struct {
 	first    Signal    // that asked the program to end
 	stopping time.Time // when it came; zero before it did
 	up       bool
-	reload   bool // waits until the tree is up, as does print
+	reload   bool // waits until the tree is up, as do upgrade and print
+	upgrade  bool
 	print    bool
 	more     int // waits until gathered, or until the tree is up
 	fewer    int
 	ignored  [Count]bool
 	gathered time.Time // when they are gathered; zero while there are none
-	reserved uint64    // signals without a meaning so far
 }
 
 // New returns the state of a program whose tree is not up yet.
@@ -140,6 +140,9 @@ func (s *State) Step(now time.Time, ev Event) []Effect {
 		var out []Effect
 		if s.reload && s.stopping.IsZero() {
 			out = append(out, Effect{Kind: Reload})
+		}
+		if s.upgrade && s.stopping.IsZero() {
+			out = append(out, Effect{Kind: Upgrade})
 		}
 		if s.print {
 			out = append(out, Effect{Kind: PrintTree})
@@ -177,9 +180,10 @@ func (s *State) got(now time.Time, sig Signal) []Effect {
 		}
 		s.print = true
 	case User2:
-		if s.reserved++; s.reserved&(s.reserved-1) == 0 { // the first, second, fourth, eighth …
-			return []Effect{{Kind: Reserved, Signal: sig}}
+		if s.up && s.stopping.IsZero() {
+			return []Effect{{Kind: Upgrade}}
 		}
+		s.upgrade = true
 	case More:
 		return s.gather(now, sig, &s.more)
 	case Fewer:

@@ -41,7 +41,9 @@ func TestState(t *testing.T) {
 
 		{"a tree that ends is not reloaded, nor scaled", nil, false, "up@0 SIGTTIN SIGTERM SIGHUP SIGTTOU tick@100 SIGUSR1", "wake stop tree"},
 		{"nor one that ends before it is up", nil, false, "SIGTTIN@0 SIGHUP SIGTERM up", "wake stop"},
-		{"a signal without a meaning does not fill the log", nil, false, "up@0 " + many("SIGUSR2", 100), many("reserved", 7)},
+		{"an upgrade", nil, false, "up@0 SIGUSR2", "upgrade"},
+		{"an upgrade waits for the tree", nil, false, "SIGUSR2@0 SIGUSR2 SIGHUP up", "reload upgrade"},
+		{"no upgrade of what is to end", nil, false, "SIGUSR2@0 SIGTERM up SIGUSR2", "stop"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.terminal == nil {

@@ -1,0 +1,179 @@
+package handover
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/process"
+)
+
+// Format is the format of this release. Reads is the oldest format whose reader may read it.
+const (
+	Format = 1
+	Reads  = 1
+)
+
+// ErrFormat is wrapped by the error of Decode for a state that this release must not read.
+var ErrFormat = errors.New("the state has a format that this program does not read")
+
+// A Master is the state of a master.
+type Master struct {
+	Format, Reads int
+
+	Tree    []string  // what the program declares, as package declaration writes it
+	Began   time.Time // when the tree was started
+	Upgrade int       // how many images there were before the one that reads it
+
+	// Why the image before the writer was replaced by the writer again: its successor failed.
+	// "" = it was not.
+	Back string
+
+	Self        ProgramFile // that of the writer, to go back to
+	Generations Generations
+	Sizes       map[string]int // of pools that were scaled, by path
+	Idle        []string       // paths of children that do not run and are not to be started: their start is ignored
+	LastID      int            // the newest ID of a child
+	LastLink    uint64         // the number of the newest link
+	Events      uint64         // the cursor of the newest event
+
+	Workers  []FormerWorker
+	Programs []OtherProgram
+
+	Sockets Part
+	Actors  Part
+	Budgets Part // of the supervisors
+}
+
+// A Part is the state of one part of the master, as that part encodes it. Files are indexes of the
+// descriptors that go with the state.
+type Part struct {
+	State []byte
+	Files []int
+}
+
+// A ProgramFile is a program file, and perhaps the directory in which it is started.
+type ProgramFile struct {
+	State process.ExecutableState
+	Files []int
+}
+
+// Generations are the generations of a tree that does not reload.
+type Generations struct {
+	Last, Current int
+	ProgramFile
+	Config  []byte
+	Environ []string
+}
+
+// A FormerWorker is a worker that is ready, or a spare that waits for its slot, or the listener process.
+type FormerWorker struct {
+	Pool    string // its path; of the listener process the name of its supervisor
+	Hello   childproto.Hello
+	Began   time.Time // when it was launched, or assigned
+	Link    uint64    // the number of its link to the listener process
+	Channel Part
+	Process RunningProcess
+}
+
+// An OtherProgram is a running program other than this one.
+type OtherProgram struct {
+	Path        string
+	Incarnation int
+	Process     RunningProcess
+}
+
+// A RunningProcess is a process and its output. Files are the pidfd, and the ends of the pipes of standard
+// output and standard error that have not ended.
+type RunningProcess struct {
+	State          process.ChildState
+	Stdout, Stderr process.LinesState
+	OutPiece       int       // the number of the piece of a line that was read last
+	ErrPiece       int       // the same, of standard error
+	Began          time.Time // when it was started
+	Sent           uint64    // the signals that the master has sent it
+	Files          []int
+}
+
+// Descriptors returns how many Files there must be.
+func (p RunningProcess) Descriptors() int {
+	n := 1
+	for _, s := range []process.LinesState{p.Stdout, p.Stderr} {
+		if !s.Ended {
+			n++
+		}
+	}
+	return n
+}
+
+// decoding refuses what no writer writes. Its bounds are far above what a tree can have.
+var decoding = func() cbor.DecMode {
+	m, err := cbor.DecOptions{
+		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsAllowed,
+		MaxArrayElements: 1 << 20, MaxMapPairs: 1 << 20, MaxNestedLevels: 16,
+	}.DecMode()
+	if err != nil {
+		panic(err) // the options are ours
+	}
+	return m
+}()
+
+// Encode returns the state as bytes, in this release's format.
+func (s Master) Encode() ([]byte, error) {
+	s.Format, s.Reads = Format, Reads
+	b, err := cbor.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("coppice: encode the state of the master: %w", err)
+	}
+	return b, nil
+}
+
+// Decode returns the state that Encode has encoded, perhaps of another release. files is the number
+// of descriptors that came with it.
+func Decode(b []byte, files int) (Master, error) {
+	var head struct{ Format, Reads int }
+	if err := decoding.Unmarshal(b, &head); err != nil {
+		return Master{}, fmt.Errorf("coppice: the state of the master: %w", err)
+	}
+	if head.Format < 1 || head.Reads < 1 || head.Reads > Format {
+		return Master{}, fmt.Errorf("coppice: %w: it has format %d, for readers of %d and later; this program reads %d", ErrFormat, head.Format, head.Reads, Format)
+	}
+	var s Master
+	if err := decoding.Unmarshal(b, &s); err != nil {
+		return Master{}, fmt.Errorf("coppice: the state of the master: %w", err)
+	}
+	return s, s.check(files)
+}
+
+// check reports a descriptor that did not come, or that two parts have.
+func (s Master) check(files int) error {
+	owners := make(map[int]string)
+	var errs []error
+	part := func(name string, p Part) {
+		for _, f := range p.Files {
+			switch other, taken := owners[f]; {
+			case f < 0 || f >= files:
+				errs = append(errs, fmt.Errorf("coppice: the state of the master: %s has descriptor %d of %d", name, f, files))
+			case taken:
+				errs = append(errs, fmt.Errorf("coppice: the state of the master: %s and %s have descriptor %d", other, name, f))
+			}
+			owners[f] = name
+		}
+	}
+	part("the executable", Part{Files: s.Generations.Files})
+	part("the program of the master", Part{Files: s.Self.Files})
+	part("the socket table", s.Sockets)
+	part("the actors", s.Actors)
+	part("the supervisors", s.Budgets)
+	for _, w := range s.Workers {
+		part("the channel of "+w.Hello.Name, w.Channel)
+		part("the process of "+w.Hello.Name, Part{Files: w.Process.Files})
+	}
+	for _, p := range s.Programs {
+		part("the process of "+p.Path, Part{Files: p.Process.Files})
+	}
+	return errors.Join(errs...)
+}

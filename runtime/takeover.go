@@ -1,0 +1,173 @@
+package coppice
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coppice-go/coppice/runtime/internal/declaration"
+	"github.com/coppice-go/coppice/runtime/internal/handover"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// An inheritance is what the image of the master before this one has left, until the parts of this
+// one have taken it. A nil inheritance is empty: nothing was before.
+type inheritance struct {
+	state handover.Master
+	file  *os.File // has the state
+	fds   []int    // that came with it
+	back  string   // why this program is executed again in place of its successor; "" = it is the successor
+	timer *time.Timer
+
+	begun    map[string]int         // sizes of pools that the tree begins with
+	resize   map[string]int         // pools that get another size after the trial
+	later    []supervisor.ChildSpec // children of the root that only this program has
+	rolled   atomic.Bool            // the reload of the upgrade is over
+	had      map[string]int         // slots of the pools of the image before, by path
+	leftover []string               // IDs of children of the root that are stopped after the trial
+	over     atomic.Bool            // the trial is over
+	ended    chan struct{}          // closed when the trial has ended well
+
+	mu    sync.Mutex
+	taken map[int]bool // indexes in fds
+	begin []func()     // what the parts do once the trial is over
+}
+
+// worker takes the worker of a slot of the pool at a path; of pool.Spare, one of the spares.
+func (in *inheritance) worker(path string, slot int) *handover.FormerWorker {
+	if in == nil {
+		return nil
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	i := slices.IndexFunc(in.state.Workers, func(w handover.FormerWorker) bool { return w.Pool == path && w.Hello.Slot == slot })
+	if i < 0 {
+		return nil
+	}
+	w := in.state.Workers[i]
+	in.state.Workers = slices.Delete(in.state.Workers, i, i+1)
+	return &w
+}
+
+// isNew reports whether the image before had no workers of the pool at a path, until the reload of
+// the upgrade is over: such a pool starts with the new program.
+func (in *inheritance) isNew(path string) bool {
+	return in != nil && !in.rolled.Load() && in.had[path] == 0
+}
+
+// declared reports whether the image before had a child of that kind at a path.
+func (in *inheritance) declared(path, kind string) bool {
+	return slices.Contains(in.state.Tree, declaration.Line(path, declaration.Is, kind))
+}
+
+// sizes returns how many slots each pool has whose workers are taken over, by path.
+func (in *inheritance) sizes() map[string]int {
+	sizes := map[string]int{}
+	for _, w := range in.state.Workers {
+		sizes[w.Pool] = max(sizes[w.Pool], w.Hello.Slot+1)
+	}
+	return sizes
+}
+
+// left returns the paths of what is still to be taken: the new program does not have it.
+func (in *inheritance) left() (pools map[string]int, programs []string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, p := range in.state.Programs {
+		programs = append(programs, p.Path)
+	}
+	return in.sizes(), programs
+}
+
+// program takes the program at a path.
+func (in *inheritance) program(path string) *handover.OtherProgram {
+	if in == nil {
+		return nil
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	i := slices.IndexFunc(in.state.Programs, func(p handover.OtherProgram) bool { return p.Path == path })
+	if i < 0 {
+		return nil
+	}
+	p := in.state.Programs[i]
+	in.state.Programs = slices.Delete(in.state.Programs, i, i+1)
+	return &p
+}
+
+// idle returns supervisor.ErrIgnore, once, for a child that did not run and is not to be started.
+func (in *inheritance) idle(path string) error {
+	if in == nil {
+		return nil
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	i := slices.Index(in.state.Idle, path)
+	if i < 0 {
+		return nil
+	}
+	in.state.Idle = slices.Delete(in.state.Idle, i, i+1)
+	return supervisor.ErrIgnore
+}
+
+// first returns the specs of children of root that the image before had too. The others are started
+// after the trial: a new worker needs a link to a listener process that does not hear the master yet.
+func (in *inheritance) first(specs []supervisor.ChildSpec, root *node) (first []supervisor.ChildSpec) {
+	for _, c := range specs {
+		if n := root.find(c.ID); n == nil || in.declared(n.path, declaration.Kind(n.spec)) {
+			first = append(first, c)
+		} else {
+			in.later = append(in.later, c)
+		}
+	}
+	return first
+}
+
+// take takes the state and the descriptors of a part.
+func (in *inheritance) take(p handover.Part) (state []byte, fds []int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, i := range p.Files {
+		fds = append(fds, in.fds[i])
+		in.taken[i] = true
+	}
+	return p.State, fds
+}
+
+// files takes descriptors, as files.
+func (in *inheritance) files(of []int) (files []*os.File) {
+	_, fds := in.take(handover.Part{Files: of})
+	for _, fd := range fds {
+		files = append(files, os.NewFile(uintptr(fd), fmt.Sprintf("descriptor %d", fd)))
+	}
+	return files
+}
+
+// afterTrial has f called once the trial is over.
+func (in *inheritance) afterTrial(f func()) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.begin = append(in.begin, f)
+}
+
+// confirm ends the trial: the parts begin, in the order in which they were taken over.
+func (in *inheritance) confirm() error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, f := range in.begin {
+		f()
+	}
+	errs := []error{in.file.Close()}
+	for i, fd := range in.fds {
+		if !in.taken[i] { // of a part that this release does not have
+			errs = append(errs, os.NewFile(uintptr(fd), "").Close())
+		}
+	}
+	in.begin, in.fds = nil, nil
+	close(in.ended)
+	return errors.Join(errs...)
+}

@@ -1,0 +1,191 @@
+package coppice
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"time"
+
+	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/netactor/registry"
+	"github.com/coppice-go/coppice/runtime/internal/declaration"
+	"github.com/coppice-go/coppice/runtime/internal/handover"
+	"github.com/coppice-go/coppice/runtime/internal/image"
+	"github.com/coppice-go/coppice/runtime/internal/process"
+	"github.com/coppice-go/coppice/runtime/internal/started"
+)
+
+// takeImage returns what the image of the master before this one has left for the tree of root,
+// which declares the lines of tree; nil if there was none. slow is called when the trial takes too
+// long.
+func takeImage(root *node, tree []string, slow func(error)) (*inheritance, error) {
+	if !image.Replaced() {
+		return nil, nil
+	}
+	_ = process.PrepareExec() // on this goroutine, which should be the main one; upgradable returns its error
+	in := &inheritance{taken: map[int]bool{}, ended: make(chan struct{})}
+	var err error
+	if in.file, in.fds, err = image.Inherited(); err != nil {
+		return nil, fmt.Errorf("coppice: upgrade: %w", err)
+	}
+	b, err := readAll(in.file)
+	if err != nil {
+		return nil, fmt.Errorf("coppice: upgrade: %w", err)
+	}
+	if in.state, err = handover.Decode(b, len(in.fds)); err != nil {
+		return nil, err
+	}
+	in.planSizes(root, tree)
+	in.back = cmp.Or(os.Getenv(backVar), in.state.Back)
+	in.timer = time.AfterFunc(trialTimeout, func() {
+		slow(fmt.Errorf("the new program was not up within %v", trialTimeout))
+	})
+	return in, os.Unsetenv(backVar)
+}
+
+// planSizes gives each pool the size that it had. A pool that the new program declares with another
+// size gets that after the trial.
+func (in *inheritance) planSizes(root *node, tree []string) {
+	in.had, in.resize, in.begun = in.sizes(), map[string]int{}, maps.Clone(in.state.Sizes)
+	if in.begun == nil {
+		in.begun = map[string]int{}
+	}
+	for _, c := range declaration.Compare(in.state.Tree, tree) {
+		if c.Name == "Size" {
+			delete(in.begun, c.Path)
+		}
+	}
+	for path, had := range in.had {
+		n := root.find(path)
+		if n == nil {
+			continue
+		}
+		if p, is := n.spec.(Pool); is && in.begun[path] == 0 && p.size() != had {
+			in.begun[path], in.resize[path] = had, p.size()
+		}
+	}
+}
+
+// readAll returns the content of a file in memory.
+func readAll(f *os.File) ([]byte, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, st.Size())
+	_, err = f.ReadAt(b, 0)
+	return b, err
+}
+
+// openTable returns the table of the tree's sockets.
+func (in *inheritance) openTable(cfg registry.Config) (*registry.Table, error) {
+	if in == nil {
+		return registry.New(cfg), nil
+	}
+	state, fds := in.take(in.state.Sockets)
+	return registry.Restore(state, fds, cfg)
+}
+
+// openSystem returns the master's actor system.
+func (in *inheritance) openSystem(cfg actors.Config) (*actors.System, error) {
+	if in == nil {
+		return actors.NewSystem(cfg)
+	}
+	return actors.Restore(cfg, in.state.Actors.State)
+}
+
+// firstGeneration makes the generation that the tree begins with.
+func (in *inheritance) firstGeneration(gs *generations, config []byte) error {
+	if in == nil {
+		return gs.first(config)
+	}
+	before := in.state.Generations
+	exe, err := process.RestoreExecutable(before.State, in.files(before.Files))
+	if err != nil {
+		return fmt.Errorf("coppice: upgrade: the executable of the workers: %w", err)
+	}
+	g := newGeneration(before.Current, exe, before.Config)
+	g.environ = before.Environ
+	self, err := openExecutable()
+	if err != nil {
+		return errors.Join(fmt.Errorf("coppice: upgrade: %w", err), exe.Close())
+	}
+	gs.takeOver(before.Last, g, self, config)
+	return nil
+}
+
+// trialTimeout bounds the start of the new program, from its exec on.
+const trialTimeout = 30 * time.Second
+
+// goBackTimeout bounds what the way back waits for: a start that is under way.
+const goBackTimeout = 2 * time.Second
+
+// backVar is the variable that tells the program of before why it is executed again.
+const backVar = "COPPICE_UPGRADE_FAILED"
+
+// endTrial executes the program of before again if this image is in its trial. It returns if that
+// is not possible. kill kills what this image has started.
+func (in *inheritance) endTrial(why error, log *slog.Logger, kill func()) {
+	if in == nil || in.over.Swap(true) {
+		return
+	}
+	if in.back != "" { // it would come to this again
+		log.Error("upgrade: the old program cannot take its children back: the tree ends", "err", why)
+		_ = in.confirm()
+		return
+	}
+	log.Error("upgrade: the new program cannot take over: the old one goes on", "err", why)
+	kill()
+	flushLog(log)
+	err := in.goBack(why)
+	log.Error("upgrade: the old program cannot be executed again: the tree ends", "err", err)
+	_ = in.confirm() // the end of the children is to be known
+}
+
+func (in *inheritance) goBack(why error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), goBackTimeout)
+	defer cancel()
+	starts, err := process.Suspend(ctx)
+	if err != nil {
+		return err
+	}
+	defer starts.Resume()
+	self := in.state.Self
+	exe, err := process.RestoreExecutable(self.State, in.files(self.Files))
+	if err != nil {
+		return err
+	}
+	return starts.Exec(ctx, process.Image{
+		Executable: exe, Args: started.Args(), Env: append(os.Environ(), backVar+"="+why.Error()), State: in.file, FDs: in.fds,
+	})
+}
+
+// canTakeOver returns nil if a master with the tree of root can take over from one that has left
+// state.
+func (root *node) canTakeOver(listener Isolation, state []byte) error {
+	s, err := handover.Decode(state, 0)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	if listener == GoroutineIsolation {
+		errs = append(errs, errors.New("Config.ListenerIsolation is goroutine: its connections could not be taken over"))
+	}
+	for _, w := range s.Workers {
+		n := root.find(w.Pool)
+		if n == nil {
+			continue // it is stopped
+		}
+		if p, ok := n.spec.(Pool); ok && p.Isolation == GoroutineIsolation {
+			errs = append(errs, fmt.Errorf("pool %s has workers that are processes, and Isolation is goroutine in the new program", w.Pool))
+		}
+	}
+	if err := root.checkDescriptors(listener); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}

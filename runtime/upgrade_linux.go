@@ -1,0 +1,480 @@
+package coppice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/handover"
+	"github.com/coppice-go/coppice/runtime/internal/memfile"
+	"github.com/coppice-go/coppice/runtime/internal/pool"
+	"github.com/coppice-go/coppice/runtime/internal/process"
+	"github.com/coppice-go/coppice/runtime/internal/started"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// upgradeTimeout bounds an upgrade from its begin to the exec, without the wait for a reload, if
+// ctx has no earlier end.
+const upgradeTimeout = time.Minute
+
+// checkUpgrade does the work of CheckUpgrade.
+func (rt *Runtime) checkUpgrade(ctx context.Context) (plan []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, upgradeTimeout)
+	defer cancel()
+	exe, err := rt.successor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer exe.Close() //nolint:errcheck // a file that was only read
+	return rt.checkProgram(ctx, exe)
+}
+
+// upgrade does the work of Upgrade.
+func (rt *Runtime) upgrade(ctx context.Context) (err error) {
+	select {
+	case rt.reload <- struct{}{}:
+		defer func() { <-rt.reload }()
+	case <-ctx.Done():
+		return &UpgradeError{"wait", fmt.Errorf("a reload is under way: %w", ctx.Err())}
+	case <-rt.ended:
+		return &UpgradeError{"wait", ErrStopping}
+	}
+	ctx, cancel := context.WithTimeout(ctx, upgradeTimeout)
+	defer cancel()
+	exe, err := rt.successor(ctx)
+	if err != nil {
+		return err
+	}
+	defer exe.Close() //nolint:errcheck // a file that was only read
+	return rt.upgradeTo(ctx, exe, "")
+}
+
+// upgradeTo replaces this image by that of exe. back is why exe is the program of before.
+func (rt *Runtime) upgradeTo(ctx context.Context, exe *executable, back string) (err error) {
+	began := time.Now()
+	done := rt.manager.Load().reloading()
+	defer func() {
+		done(err)
+		rt.log.Error("upgrade failed: the program goes on as it is", "took", time.Since(began), "err", err)
+		rt.events.Put(Event{Time: time.Now(), Kind: TreeUpgraded, Took: time.Since(began), Err: err, Fault: true})
+	}()
+	rt.events.Put(Event{Time: began, Kind: TreeUpgrading})
+	plan, err := rt.checkProgram(ctx, exe)
+	if err != nil {
+		return err
+	}
+	rt.log.Info("upgrading", "changes", len(plan))
+	for _, line := range plan {
+		rt.log.Info("upgrade: " + line)
+	}
+	s := suspension{rt: rt, idle: rt.idle()}
+	defer s.resume() // the exec does not return
+	if err := s.stopFuncs(ctx); err != nil {
+		return &UpgradeError{"suspend", err}
+	}
+	state, err := s.suspend(ctx)
+	if err != nil {
+		return err
+	}
+	state.Back = back
+	b, err := state.Encode()
+	if err != nil {
+		return &UpgradeError{"suspend", err}
+	}
+	file, err := memfile.Sealed("state", b)
+	if err != nil {
+		return &UpgradeError{"suspend", err}
+	}
+	defer file.Close() //nolint:errcheck // a file in memory
+	flushLog(rt.log)
+	return &UpgradeError{"exec", s.starts.Exec(ctx, process.Image{
+		Executable: exe, Args: started.Args(), Env: os.Environ(), State: file, FDs: s.fds,
+	})}
+}
+
+// upgradable returns why the tree cannot be upgraded, whatever the new program is.
+func (rt *Runtime) upgradable() error {
+	var errs []error
+	if rt.cfg.ListenerIsolation == GoroutineIsolation {
+		errs = append(errs, errors.New("Config.ListenerIsolation is goroutine: the connections that the master accepts would be lost"))
+	}
+	var look func(*node)
+	look = func(n *node) {
+		if p, ok := n.spec.(Pool); ok && p.Isolation == GoroutineIsolation {
+			errs = append(errs, fmt.Errorf("the workers of pool %s are goroutines of the master, and would be lost", n.path))
+		}
+		for _, c := range n.children() {
+			if !slices.Contains(n.declared, c) {
+				errs = append(errs, fmt.Errorf("%s was added while the tree ran, and would be lost: delete it first", c.path))
+			}
+			look(c)
+		}
+	}
+	look(rt.root)
+	return errors.Join(append(errs, process.PrepareExec())...)
+}
+
+// preview returns what a new program needs to know to say whether it can take over.
+func (rt *Runtime) preview() handover.Master {
+	s := handover.Master{Tree: rt.declarations.tree(), Upgrade: rt.upgrades}
+	for _, c := range rt.pools.list() {
+		for _, w := range c.settled() {
+			s.Workers = append(s.Workers, handover.FormerWorker{Pool: c.path, Hello: w.self()})
+		}
+	}
+	return s
+}
+
+// A suspension is a master that stands still: no child starts, no message is read or sent.
+type suspension struct {
+	rt     *Runtime
+	starts *process.Suspension
+	idle   []string // children that do not run
+	fds    []int    // go with the state; their owners keep them
+	undo   []func() // resume the parts
+}
+
+// resume lets the master go on.
+func (s *suspension) resume() {
+	for _, f := range slices.Backward(s.undo) {
+		f()
+	}
+	s.undo, s.fds = nil, nil
+}
+
+// add adds descriptors to those of the state, and returns their indexes.
+func (s *suspension) add(fds ...int) (of []int) {
+	for _, fd := range fds {
+		of = append(of, len(s.fds))
+		s.fds = append(s.fds, fd)
+	}
+	return of
+}
+
+// addFiles is add for files; those that are nil are left out.
+func (s *suspension) addFiles(files ...*os.File) (of []int, err error) {
+	for _, f := range files {
+		if f == nil {
+			continue
+		}
+		rc, err := f.SyscallConn()
+		if err != nil {
+			return nil, err
+		}
+		if err := rc.Control(func(fd uintptr) { of = append(of, s.add(int(fd))...) }); err != nil {
+			return nil, err
+		}
+	}
+	return of, nil
+}
+
+// errChanged is the error of a try to suspend the master when a child has ended meanwhile.
+var errChanged = errors.New("a child has just ended")
+
+// steadyPoll is how often an upgrade looks whether something is under way.
+const steadyPoll = 10 * time.Millisecond
+
+// suspend waits until nothing is under way in the tree, stops the master, and returns its state.
+func (s *suspension) suspend(ctx context.Context) (handover.Master, error) {
+	rt := s.rt
+	for {
+		keep := len(s.undo)
+		state, busy, err := s.trySuspend(ctx)
+		if err != nil || busy == nil {
+			return state, err
+		}
+		for _, f := range slices.Backward(s.undo[keep:]) {
+			f()
+		}
+		s.undo, s.fds = s.undo[:keep], nil
+		select {
+		case <-time.After(steadyPoll):
+		case <-ctx.Done():
+			return state, &UpgradeError{"wait", fmt.Errorf("%w: %w", busy, ctx.Err())}
+		case <-rt.ended:
+			return state, &UpgradeError{"wait", ErrStopping}
+		}
+	}
+}
+
+// suspendTimeout bounds the time in which the master neither goes on nor is replaced.
+const suspendTimeout = 2 * time.Second
+
+// trySuspend is one try of suspend. busy is what is under way.
+func (s *suspension) trySuspend(ctx context.Context) (state handover.Master, busy, err error) {
+	rt := s.rt
+	if s.starts, err = process.Suspend(ctx); err != nil {
+		return state, err, nil
+	}
+	s.undo = append(s.undo, s.starts.Resume)
+	if busy := rt.busy(); busy != "" {
+		return state, errors.New(busy), nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, suspendTimeout)
+	defer cancel()
+	defer func() {
+		if errors.Is(err, errChanged) {
+			busy, err = err, nil
+		} else if err != nil {
+			err = &UpgradeError{"suspend", err}
+		}
+	}()
+	state = handover.Master{
+		Tree: rt.declarations.tree(), Began: rt.began, Upgrade: rt.upgrades + 1, Sizes: rt.sizes.all(), Idle: s.idle,
+	}
+	for _, c := range rt.pools.list() {
+		for _, w := range c.settled() {
+			before, err := w.suspend(ctx, s)
+			if err != nil {
+				return state, nil, fmt.Errorf("%s: %w", w.name(), err)
+			}
+			state.Workers = append(state.Workers, before)
+		}
+	}
+	for _, p := range rt.programs(rt.root) {
+		before, err := p.body.suspend(ctx, s)
+		if err != nil {
+			return state, nil, fmt.Errorf("%s: %w", p.name, err)
+		}
+		state.Programs = append(state.Programs, handover.OtherProgram{Path: p.name, Incarnation: p.inc, Process: before})
+	}
+	if err := rt.sockets.Suspend(ctx); err != nil {
+		return state, nil, err
+	}
+	s.undo = append(s.undo, rt.sockets.Continue)
+	if state.Actors.State, err = rt.system.Suspend(ctx); err != nil {
+		return state, nil, err
+	}
+	s.undo = append(s.undo, rt.system.Resume)
+	sockets, fds, err := rt.sockets.State()
+	if err != nil {
+		return state, nil, err
+	}
+	state.Sockets = handover.Part{State: sockets, Files: s.add(fds...)}
+	if err := s.suspendGeneration(&state); err != nil {
+		return state, nil, err
+	}
+	rt.children.mu.Lock()
+	state.LastID, state.LastLink = rt.children.last, rt.children.links
+	rt.children.mu.Unlock()
+	state.Events = rt.events.Last()
+	return state, nil, nil
+}
+
+// suspendGeneration adds the programs of the master and of the workers.
+func (s *suspension) suspendGeneration(state *handover.Master) error {
+	rt := s.rt
+	self, err := process.Self()
+	if err != nil {
+		return err
+	}
+	s.undo = append(s.undo, func() { _ = self.Close() }) // a file that was only read
+	add := func(exe *executable) (e handover.ProgramFile, err error) {
+		var files []*os.File
+		e.State, files = exe.Suspend()
+		e.Files, err = s.addFiles(files...)
+		return e, err
+	}
+	if state.Self, err = add(self); err != nil {
+		return err
+	}
+	gs := &rt.generations
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	g := gs.current
+	state.Generations = handover.Generations{Last: gs.last, Current: g.number, Config: g.config, Environ: g.environ}
+	state.Generations.ProgramFile, err = add(g.exe)
+	return err
+}
+
+// suspend stops a worker's channel and output, and returns its state.
+func (w *poolWorker) suspend(ctx context.Context, s *suspension) (before handover.FormerWorker, err error) {
+	b, ok := w.backend.(*processChild)
+	if !ok {
+		return before, errors.New("it is a goroutine")
+	}
+	before = handover.FormerWorker{Pool: w.driver.path, Hello: w.self(), Link: w.link.number}
+	w.driver.mu.Lock()
+	before.Began = w.startedAt
+	w.driver.mu.Unlock()
+	if before.Process, err = b.suspend(ctx, s); err != nil {
+		return before, err
+	}
+	state, fds, err := w.conn.Suspend(ctx)
+	if err != nil {
+		if childproto.IsEnd(err) {
+			err = errChanged
+		}
+		return before, err
+	}
+	s.undo = append(s.undo, w.conn.Resume)
+	before.Channel = handover.Part{State: state, Files: s.add(fds...)}
+	return before, nil
+}
+
+// suspend stops the waiting for the process and the reading of its output, and returns its state.
+func (b *processChild) suspend(ctx context.Context, s *suspension) (before handover.RunningProcess, err error) {
+	state, pidfd := b.proc.Suspend()
+	if state.Ended {
+		return before, errChanged // it is about to be forgotten
+	}
+	s.undo = append(s.undo, b.proc.Resume)
+	stdout, out, err := b.stdout.Suspend(ctx)
+	if err != nil {
+		return before, err
+	}
+	s.undo = append(s.undo, b.stdout.Resume)
+	stderr, errs, err := b.stderr.Suspend(ctx)
+	if err != nil {
+		return before, err
+	}
+	s.undo = append(s.undo, b.stderr.Resume)
+	files, err := s.addFiles(pidfd, out, errs)
+	return handover.RunningProcess{
+		State: state, Stdout: stdout, Stderr: stderr, OutPiece: b.outPiece, ErrPiece: b.errPiece, Began: b.began, Sent: b.sigs.Load(), Files: files,
+	}, err
+}
+
+// programs returns the running programs at and below a node.
+func (rt *Runtime) programs(n *node) (ps []*programInstance) {
+	if p, is := n.running().(*programInstance); is && !childproto.IsClosed(p.Done()) {
+		ps = append(ps, p)
+	}
+	for _, c := range n.children() {
+		ps = append(ps, rt.programs(c)...)
+	}
+	return ps
+}
+
+// stopFuncs stops what runs in the master and cannot be carried over.
+func (s *suspension) stopFuncs(ctx context.Context) error {
+	rt := s.rt
+	for _, n := range rt.funcs(rt.root) {
+		if slices.Contains(s.idle, n.path) {
+			continue
+		}
+		parent, name := splitPath(n.path)
+		at, up, err := rt.supervisorAt(ctx, parent)
+		if err != nil {
+			return err
+		}
+		if err := up.TerminateChild(ctx, name); errors.Is(err, supervisor.ErrNotFound) {
+			continue // it was temporary, and has just ended
+		} else if err != nil {
+			return fmt.Errorf("stop %s: %w", n.path, err)
+		}
+		s.undo = append(s.undo, func() {
+			_, err := up.RestartChild(context.Background(), name)
+			if errors.Is(err, supervisor.ErrNotFound) { // it is temporary
+				err = rt.startNode(context.Background(), at, up, n)
+			}
+			if err != nil {
+				rt.log.Error("upgrade: a Func that was stopped for it did not start again", "path", n.path, "err", err)
+			}
+		})
+	}
+	return nil
+}
+
+// busy returns what is under way in the tree; "" if nothing is.
+func (rt *Runtime) busy() string {
+	if rt.ending() {
+		return "the tree is ending"
+	}
+	for _, c := range rt.pools.list() {
+		if busy := c.busy(); busy != "" {
+			return busy
+		}
+	}
+	busy := ""
+	rt.Snapshot().Walk(func(t Tree) {
+		if t.State == StateStarting || t.State == StateRestarting || t.State == StateStopping {
+			busy = fmt.Sprintf("%s is %s", t.Name, t.State)
+		}
+	})
+	return busy
+}
+
+// busy returns what is under way in the pool; "" if nothing is.
+func (c *poolDriver) busy() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.performing || len(c.pendingAnswers[pool.Rolled])+len(c.pendingAnswers[pool.Scaled]) > 0 {
+		return "pool " + c.path + " changes"
+	}
+	for _, w := range c.workers {
+		switch {
+		case w.finished():
+		case !w.launched:
+			return "pool " + c.path + " starts a worker"
+		case !w.drainAsked.IsZero():
+			return w.name() + " drains"
+		case !w.settledLocked():
+			return w.name() + " is not ready"
+		}
+	}
+	return ""
+}
+
+// settledLocked reports whether a worker has its slot, or is a spare that waits for one.
+func (w *poolWorker) settledLocked() bool {
+	if w.slot == pool.Spare {
+		return childproto.IsClosed(w.standby)
+	}
+	return childproto.IsClosed(w.ready) && w.driver.slots[w.slot].occupant() == w
+}
+
+// settled returns the workers that an upgrade takes over.
+func (c *poolDriver) settled() (ws []*poolWorker) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, w := range c.workers {
+		if w.launched && !w.finished() && w.drainAsked.IsZero() && w.settledLocked() {
+			ws = append(ws, w)
+		}
+	}
+	slices.SortFunc(ws, func(a, b *poolWorker) int { return a.hello.ID - b.hello.ID })
+	return ws
+}
+
+// funcs returns the children of the kinds that are stopped for an upgrade, and run.
+func (rt *Runtime) funcs(n *node) (fs []*node) {
+	if _, is := n.spec.(Func); is {
+		return []*node{n}
+	}
+	for _, c := range n.children() {
+		fs = append(fs, rt.funcs(c)...)
+	}
+	return fs
+}
+
+// idle returns the paths of the children that do not run: they have ended for good, or were stopped.
+func (rt *Runtime) idle() (paths []string) {
+	running := map[string]bool{}
+	rt.Snapshot().walk("", func(path string, t Tree) { running[path] = t.State != StateDown })
+	add := func(path string) {
+		if !running[path] {
+			paths = append(paths, path)
+		}
+	}
+	var look func(*node)
+	look = func(n *node) {
+		for _, c := range n.declared {
+			add(c.path)
+			look(c)
+		}
+	}
+	look(rt.root)
+	for _, c := range rt.pools.list() {
+		for _, slot := range c.slotNumbers() {
+			if c.kind.ofConfig && slot != pool.Spare {
+				add(c.name(slot))
+			}
+		}
+	}
+	return paths
+}

@@ -1,0 +1,292 @@
+//go:build linux
+
+package coppice_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/runtimetest"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+// releaseMark stands before the words at the end of a program's file that say how its release
+// differs from others.
+const releaseMark = "\nrelease:"
+
+// release reports whether the program is of a release with that word.
+func release(word string) bool { return slices.Contains(releaseWords(), word) }
+
+var releaseWords = sync.OnceValue(func() []string {
+	f, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	end := make([]byte, 64)
+	if st, err := f.Stat(); err == nil {
+		_, _ = f.ReadAt(end, max(0, st.Size()-int64(len(end))))
+	}
+	_, words, _ := strings.Cut(string(end), releaseMark)
+	return strings.Fields(words)
+})
+
+// install puts a release of this program at a path, as a deployment does.
+func install(t *testing.T, path, words string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path+".next", append(b, releaseMark+words...), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".next", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// upgradeVar is the variable with the directory of a program that is upgraded.
+const upgradeVar = "COPPICE_TEST_UPGRADE"
+
+func init() { trees["upgraded"] = upgradedTree }
+
+// upgradedTree is the tree of the program that is upgraded.
+func upgradedTree() coppice.Config {
+	if release("panics") {
+		panic("this release panics")
+	}
+	dir := os.Getenv(upgradeVar)
+	web := coppice.Pool{Name: "web", Size: 2, Worker: func(ctx context.Context, w *coppice.Worker) error {
+		if w.Generation() > 1 && release("worse") {
+			return errors.New("this release cannot serve")
+		}
+		ln, err := w.Listener(ctx, "http")
+		if err != nil {
+			return err
+		}
+		fmt.Printf("serving by %s of generation %d\n", w.Name(), w.Generation())
+		return w.Serve(ctx, ln, name(w))
+	}}
+	if release("larger") {
+		web.Size = 4
+	}
+	sleep := coppice.Process{Name: "sleep", Command: []string{"sleep", "1h"}}
+	cfg := coppice.Config{
+		Intensity: supervisor.Intensity{Max: 10, Period: time.Second},
+		Children: []coppice.ChildSpec{
+			coppice.ListenerSpec{Name: "http", Network: "tcp", Address: "127.0.0.1:0"},
+			coppice.ListenerSpec{Name: "local", Network: "unix", Address: filepath.Join(dir, "sock")},
+			web,
+			coppice.Func{Name: "once", Restart: supervisor.Temporary, Run: func(context.Context) error { fmt.Println("once in a life"); return nil }},
+			coppice.Func{Name: "clock", Run: func(ctx context.Context) error { fmt.Println("the clock goes"); <-ctx.Done(); return nil }},
+		},
+	}
+	if !release("less") {
+		cfg.Children = append(cfg.Children, sleep, coppice.Supervisor{Name: "group", Children: []coppice.ChildSpec{
+			coppice.Pool{Name: "local", Size: 2, Worker: func(ctx context.Context, w *coppice.Worker) error {
+				ln, err := w.Listener(ctx, "local")
+				if err != nil {
+					return err
+				}
+				return w.Serve(ctx, ln, name(w))
+			}},
+		}})
+	}
+	if release("more") {
+		cfg.Children = append(cfg.Children, coppice.Pool{Name: "extra", Size: 1, Worker: idle})
+	}
+	if release("broken") {
+		cfg.Children = append(cfg.Children, coppice.Pool{Name: "broken", Size: 1, Worker: func(context.Context, *coppice.Worker) error {
+			return errors.New("it cannot start")
+		}})
+	}
+	cfg.Hooks.Started = func(rt *coppice.Runtime) { fmt.Println("at", rt.Listeners()[0].Addr) }
+	return cfg
+}
+
+// upgraded is a running program that can be upgraded.
+type upgraded struct {
+	*runtimetest.Program
+	t    *testing.T
+	dir  string // has the program, and the socket
+	addr string
+	done int // lines seen
+}
+
+func startUpgraded(t *testing.T) *upgraded {
+	t.Helper()
+	u := &upgraded{t: t, dir: t.TempDir()}
+	install(t, u.path(), "")
+	u.Program = runtimetest.StartAt(t, u.path(), []string{treeVar + "=upgraded", upgradeVar + "=" + u.dir, "COPPICE_CONTROL=off"})
+	u.addr = u.Await(`^at (.*)$`)[1]
+	return u
+}
+
+func (u *upgraded) path() string { return filepath.Join(u.dir, "program") }
+
+// upgrade upgrades to another release, and waits for a line that matches.
+func (u *upgraded) upgrade(words, want string) {
+	u.t.Helper()
+	install(u.t, u.path(), words)
+	u.done = len(u.Lines())
+	u.Signal(syscall.SIGUSR2)
+	runtimetest.Eventually(u.t, want, func() bool { return u.printed(want) > 0 })
+}
+
+// children waits until the master has n children.
+func (u *upgraded) children(n int) {
+	u.t.Helper()
+	runtimetest.Eventually(u.t, fmt.Sprintf("%d children", n), func() bool { return len(runtimetest.Children(u.t, u.PID())) == n })
+}
+
+// printed returns how many lines since the upgrade began contain a text.
+func (u *upgraded) printed(text string) (n int) {
+	for _, l := range u.Lines()[u.done:] {
+		if strings.Contains(l, text) {
+			n++
+		}
+	}
+	return n
+}
+
+// loaded runs do under load over fresh and kept connections, over TCP and the Unix socket.
+func (u *upgraded) loaded(do func()) {
+	u.t.Helper()
+	ctx, stop := context.WithCancel(u.t.Context())
+	var clients sync.WaitGroup
+	var counts [2]runtimetest.Counts
+	for i := range counts {
+		clients.Go(func() {
+			counts[i] = runtimetest.Load{URL: "http://" + u.addr + "/", InFlight: 4, KeepAlive: i == 1}.Run(ctx)
+		})
+	}
+	do()
+	stop()
+	clients.Wait()
+	for _, c := range counts {
+		u.t.Log(c)
+		if c.OK == 0 || c.OK != c.Sent() {
+			u.t.Errorf("%v", c)
+		}
+	}
+}
+
+// getLocal asks over the Unix socket.
+func (u *upgraded) getLocal() error {
+	client := http.Client{Timeout: runtimetest.Patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(u.dir, "sock"))
+	}}}
+	resp, err := client.Get("http://local/")
+	if err == nil {
+		resp.Body.Close()
+	}
+	return err
+}
+
+// TestUpgrade: the whole program is replaced under load, again and again. Nothing is refused or cut,
+// the master's PID stays, as do programs that are not this one; what has ended for good stays so.
+func TestUpgrade(t *testing.T) {
+	u := startUpgraded(t)
+	count := func() int { return len(runtimetest.Descriptors(t, u.PID())) }
+	u.loaded(func() {
+		u.upgrade("", "INFO upgraded")
+		u.children(6) // listener, 2 web, sleep, 2 local
+		fds := count()
+		for range 2 {
+			u.upgrade("", "INFO upgraded")
+			if err := u.getLocal(); err != nil {
+				t.Error(err)
+			}
+		}
+		runtimetest.Eventually(t, "descriptors as before", func() bool { return count() <= fds })
+		u.children(6)
+	})
+	u.done = 0
+	if n := u.printed("once in a life"); n != 1 {
+		t.Errorf("a temporary child ran %d times", n)
+	}
+	if n := u.printed("the clock goes"); n != 4 {
+		t.Errorf("a Func ran %d times", n)
+	}
+	u.Signal(syscall.SIGTERM)
+	if code := u.Wait(); code != 0 {
+		t.Errorf("it exited with %d", code)
+	}
+}
+
+// TestUpgradeOfTree: children that are new are started, those that are gone are stopped, pools get
+// their new size.
+func TestUpgradeOfTree(t *testing.T) {
+	u := startUpgraded(t)
+	u.loaded(func() {
+		u.children(6)
+		u.upgrade("larger more less", "INFO upgraded")
+		for _, want := range []string{"web.Size becomes 4, was 2", "extra (Pool) is new: it is started", "sleep (Process) is gone: it is stopped", "clock (Func) runs in the master: it is stopped, and started"} {
+			if u.printed("upgrade: "+want) != 1 {
+				t.Errorf("no %q", want)
+			}
+		}
+		u.children(6) // listener, 4 web, extra
+		if u.getLocal() == nil && u.printed("local") == 0 {
+			t.Error("the pool of the Unix socket is gone, and the socket is served")
+		}
+		u.upgrade("", "INFO upgraded")
+		u.children(6)
+		if err := u.getLocal(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestUpgradeRefused: a program that cannot take over is found before anything happens, and one that
+// fails later is taken back; the old one serves on.
+func TestUpgradeRefused(t *testing.T) {
+	u := startUpgraded(t)
+	for _, tt := range []struct{ release, want string }{
+		{"panics", "this release panics"},
+		{"broken", "it cannot start"},
+		{"worse", "this release cannot serve"},
+	} {
+		u.loaded(func() {
+			u.upgrade(tt.release, "upgrade failed")
+			if u.printed(tt.want) == 0 {
+				t.Errorf("%s: no line with %q", tt.release, tt.want)
+			}
+		})
+	}
+	u.loaded(func() { u.upgrade("", "INFO upgraded") })
+}
+
+// TestCheckUpgrade: the program at the path says whether it can take over, and nothing else happens.
+func TestCheckUpgrade(t *testing.T) {
+	t.Setenv(upgradeVar, t.TempDir())
+	rt := startTree(t, "upgraded")
+	plan, err := rt.CheckUpgrade(t.Context())
+	if err != nil || len(plan) == 0 || strings.Contains(strings.Join(plan, " "), "web") {
+		t.Errorf("the same program: %q, %v", plan, err)
+	}
+	if err := rt.StartChild(t.Context(), "", coppice.Process{Name: "added", Command: []string{"sleep", "1h"}}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = rt.CheckUpgrade(t.Context())
+	if e, ok := errors.AsType[*coppice.UpgradeError](err); !ok || e.Step != "check" || !strings.Contains(err.Error(), "added was added") {
+		t.Errorf("with a child that was added: %v", err)
+	}
+}

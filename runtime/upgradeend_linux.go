@@ -1,0 +1,122 @@
+package coppice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/coppice-go/coppice/runtime/internal/started"
+	"github.com/coppice-go/coppice/supervisor"
+)
+
+func init() { upgradeEnd.startLeft, upgradeEnd.confirm = (*Runtime).startLeft, (*Runtime).confirm }
+
+// startLeft starts what the new program does not have any more, as it was, to stop it after the
+// trial. It returns the IDs of those children of the root.
+func (rt *Runtime) startLeft(ctx context.Context) (ids []string, err error) {
+	in := rt.inherited
+	if in == nil {
+		return nil, nil
+	}
+	pools, programs := in.left()
+	for path, size := range pools {
+		if size == 0 { // spares alone
+			size = 1
+		}
+		id := leftID(path)
+		spec := rt.poolSpec(path, workerPool, Pool{Name: id, Size: size, Restart: supervisor.Temporary}, rt.up)
+		if _, err := rt.tree.StartChild(ctx, spec); err != nil {
+			return ids, err
+		}
+		ids = append(ids, id)
+	}
+	for _, path := range programs {
+		start := programStarter{rt.backends.spawner, rt.shortages, rt.crashes, rt.generations.environ, &rt.stops, Process{Name: path}, path, in}
+		if _, err := rt.tree.StartChild(ctx, supervisor.ChildSpec{ID: leftID(path), Start: start, Restart: supervisor.Temporary}); err != nil {
+			return ids, err
+		}
+		ids = append(ids, leftID(path))
+	}
+	return ids, nil
+}
+
+// leftID returns the ID that a child at a path has as a child of the root.
+func leftID(path string) string { return "gone " + strings.ReplaceAll(path, "/", " ") }
+
+// changeTree makes the tree that of the new program: it stops what startLeft has started, starts
+// what is new, and gives the pools their sizes.
+func (rt *Runtime) changeTree(ctx context.Context) error {
+	in := rt.inherited
+	for _, id := range in.leftover {
+		if err := rt.tree.TerminateChild(ctx, id); err != nil && !errors.Is(err, supervisor.ErrStopped) {
+			rt.log.Error("upgrade: stop what the new program does not have", "path", id, "err", err)
+		}
+	}
+	for _, c := range in.later {
+		if _, err := rt.tree.StartChild(ctx, c); err != nil {
+			return treeStartError(err)
+		}
+	}
+	for path, size := range in.resize {
+		rt.sizes.forget(path)
+		d, err := rt.pools.find(path)
+		if err == nil {
+			err = d.scale(ctx, func(int) int { return size })
+		}
+		if err != nil && !errors.Is(err, ErrStopping) {
+			return fmt.Errorf("coppice: give the pool %s the size %d: %w", path, size, err)
+		}
+	}
+	return nil
+}
+
+// confirm ends the trial of an image that has taken over, which is up.
+func (rt *Runtime) confirm() {
+	in := rt.inherited
+	if in == nil || in.over.Swap(true) {
+		return
+	}
+	in.timer.Stop()
+	rt.sockets.Continue()
+	rt.system.Resume()
+	rt.sockets.EndFormer()
+	if err := in.confirm(); err != nil {
+		rt.log.Error("upgrade: close what nothing needs", "err", err)
+	}
+	go rt.finishUpgrade() // ends with the reload, which the end of the tree ends
+}
+
+// finishUpgrade brings the new program to the workers. If that fails, the master is to be the old
+// program again.
+func (rt *Runtime) finishUpgrade() {
+	in := rt.inherited
+	began := time.Now()
+	defer in.rolled.Store(true)
+	if in.back != "" {
+		rt.generations.finish(false)
+		_ = rt.changeTree(context.Background()) // nothing is new
+		err := &UpgradeError{"trial", errors.New(in.back)}
+		rt.log.Error("upgrade failed: the old program goes on", "err", err)
+		rt.events.Put(Event{Time: time.Now(), Kind: TreeUpgraded, Err: err, Fault: true})
+		return
+	}
+	rt.reload <- struct{}{}
+	defer func() { <-rt.reload }()
+	err := rt.changeTree(context.Background())
+	if err == nil {
+		err = rt.reloadTo(context.Background(), rt.generations.newest(), started.Args()[0])
+	} else {
+		rt.generations.finish(false)
+	}
+	if err == nil {
+		rt.log.Info("upgraded", "took", time.Since(began))
+		rt.events.Put(Event{Time: time.Now(), Kind: TreeUpgraded, Took: time.Since(began)})
+		return
+	}
+	if errors.Is(err, ErrStopping) {
+		return
+	}
+	_ = rt.upgradeTo(context.Background(), rt.generations.current.exe, err.Error())
+}
