@@ -165,8 +165,10 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 		return nil, root.inTest(rt.test, cfg.ListenerIsolation, err)
 	}
 	up = true
-	rt.log.Info("the tree is up", "took", time.Since(rt.began))
-	if rt.inherited != nil {
+	if rt.inherited == nil {
+		rt.log.Info("the tree is up", "took", time.Since(rt.began))
+	} else {
+		rt.log.Info("the new program has taken over", "took", time.Since(rt.inherited.execed))
 		upgradeEnd.confirm(rt)
 	}
 	go rt.awaitEnd() // ends with the tree
@@ -182,6 +184,7 @@ func (rt *Runtime) takeOver() error {
 	if in == nil || err != nil {
 		return err
 	}
+	rt.reload <- struct{}{} // finishUpgrade gives it back: the reload that follows is the next
 	rt.inherited, rt.children.inherited = in, in
 	rt.upgrades, rt.began = in.state.Upgrade, in.state.Began
 	rt.children.last, rt.children.links = in.state.LastID, in.state.LastLink
@@ -192,13 +195,29 @@ func (rt *Runtime) takeOver() error {
 
 // endTrial executes the program of before again, if this one is in the trial of an upgrade.
 func (rt *Runtime) endTrial(why error) {
-	rt.inherited.endTrial(why, rt.log, func() {
+	in := rt.inherited
+	if in == nil || in.over.Swap(true) {
+		return
+	}
+	in.endTrial(why, rt.log, func() {
 		for _, w := range rt.children.all() {
 			if !w.takenOver {
 				w.killFor(KilledUnwanted)
 			}
 		}
 	})
+	rt.resumeTaken() // the tree ends, and hears its children
+}
+
+// resumeTaken sets going what was taken over.
+func (rt *Runtime) resumeTaken() {
+	if rt.sockets != nil && rt.system != nil {
+		rt.sockets.Continue()
+		rt.system.Resume()
+	}
+	if err := rt.inherited.confirm(); err != nil {
+		rt.log.Error("upgrade: close what nothing needs", "err", err)
+	}
 }
 
 // declare returns what the program declares with cfg, whose tree is root.
@@ -258,7 +277,11 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	var undo []func()
 	defer func() {
 		if !childproto.IsClosed(rt.up) { // an error, or a panic of Config.Load
-			rt.endTrial(err)
+			if ctx.Err() == nil {
+				rt.endTrial(err)
+			} else if in := rt.inherited; in != nil && !in.over.Swap(true) {
+				rt.resumeTaken() // the end was asked for during the trial
+			}
 			for _, f := range slices.Backward(undo) {
 				f()
 			}

@@ -17,11 +17,12 @@ import (
 // An inheritance is what the image of the master before this one has left, until the parts of this
 // one have taken it. A nil inheritance is empty: nothing was before.
 type inheritance struct {
-	state handover.Master
-	file  *os.File // has the state
-	fds   []int    // that came with it
-	back  string   // why this program is executed again in place of its successor; "" = it is the successor
-	timer *time.Timer
+	state  handover.Master
+	file   *os.File // has the state
+	fds    []int    // that came with it
+	back   string   // why this program is executed again in place of its successor; "" = it is the successor
+	timer  *time.Timer
+	execed time.Time // when the image before executed this one
 
 	begun    map[string]int         // sizes of pools that the tree begins with
 	resize   map[string]int         // pools that get another size after the trial

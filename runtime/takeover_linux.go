@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/coppice-go/coppice/actors"
@@ -17,6 +18,8 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/image"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/started"
+	"github.com/coppice-go/coppice/supervisor"
+	"golang.org/x/sys/unix"
 )
 
 // takeImage returns what the image of the master before this one has left for the tree of root,
@@ -27,8 +30,12 @@ func takeImage(root *node, tree []string, slow func(error)) (*inheritance, error
 		return nil, nil
 	}
 	_ = process.PrepareExec() // on this goroutine, which should be the main one; upgradable returns its error
-	in := &inheritance{taken: map[int]bool{}, ended: make(chan struct{})}
-	var err error
+	in := &inheritance{taken: map[int]bool{}, ended: make(chan struct{}), execed: time.Now()}
+	var now unix.Timespec
+	err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	if err == nil {
+		in.execed = in.execed.Add(image.At() - time.Duration(now.Nano()))
+	}
 	if in.file, in.fds, err = image.Inherited(); err != nil {
 		return nil, fmt.Errorf("coppice: upgrade: %w", err)
 	}
@@ -130,12 +137,8 @@ const backVar = "COPPICE_UPGRADE_FAILED"
 // endTrial executes the program of before again if this image is in its trial. It returns if that
 // is not possible. kill kills what this image has started.
 func (in *inheritance) endTrial(why error, log *slog.Logger, kill func()) {
-	if in == nil || in.over.Swap(true) {
-		return
-	}
 	if in.back != "" { // it would come to this again
 		log.Error("upgrade: the old program cannot take its children back: the tree ends", "err", why)
-		_ = in.confirm()
 		return
 	}
 	log.Error("upgrade: the new program cannot take over: the old one goes on", "err", why)
@@ -143,7 +146,6 @@ func (in *inheritance) endTrial(why error, log *slog.Logger, kill func()) {
 	flushLog(log)
 	err := in.goBack(why)
 	log.Error("upgrade: the old program cannot be executed again: the tree ends", "err", err)
-	_ = in.confirm() // the end of the children is to be known
 }
 
 func (in *inheritance) goBack(why error) error {
@@ -160,7 +162,7 @@ func (in *inheritance) goBack(why error) error {
 		return err
 	}
 	return starts.Exec(ctx, process.Image{
-		Executable: exe, Args: started.Args(), Env: append(os.Environ(), backVar+"="+why.Error()), State: in.file, FDs: in.fds,
+		Executable: exe, Args: started.Args(), Env: append(os.Environ(), backVar+"="+strings.ReplaceAll(supervisor.Cut(why.Error()), "\x00", "")), State: in.file, FDs: in.fds,
 	})
 }
 

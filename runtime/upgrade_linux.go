@@ -35,6 +35,9 @@ func (rt *Runtime) checkUpgrade(ctx context.Context) (plan []string, err error) 
 
 // upgrade does the work of Upgrade.
 func (rt *Runtime) upgrade(ctx context.Context) (err error) {
+	if rt.test.Running() {
+		return &UpgradeError{"check", errors.New("the program runs tests, which would begin anew")}
+	}
 	select {
 	case rt.reload <- struct{}{}:
 		defer func() { <-rt.reload }()
@@ -91,6 +94,9 @@ func (rt *Runtime) upgradeTo(ctx context.Context, exe *executable, back string) 
 	}
 	defer file.Close() //nolint:errcheck // a file in memory
 	flushLog(rt.log)
+	if rt.ending() { // it was asked to end meanwhile
+		return &UpgradeError{"suspend", ErrStopping}
+	}
 	return &UpgradeError{"exec", s.starts.Exec(ctx, process.Image{
 		Executable: exe, Args: started.Args(), Env: os.Environ(), State: file, FDs: s.fds,
 	})}

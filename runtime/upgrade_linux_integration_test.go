@@ -95,7 +95,14 @@ func upgradedTree() coppice.Config {
 			coppice.ListenerSpec{Name: "local", Network: "unix", Address: filepath.Join(dir, "sock")},
 			web,
 			coppice.Func{Name: "once", Restart: supervisor.Temporary, Run: func(context.Context) error { fmt.Println("once in a life"); return nil }},
-			coppice.Func{Name: "clock", Run: func(ctx context.Context) error { fmt.Println("the clock goes"); <-ctx.Done(); return nil }},
+			coppice.Func{Name: "clock", Run: func(ctx context.Context) error {
+				fmt.Println("the clock goes")
+				if release("big") { // more than execve(2) takes
+					os.Setenv("COPPICE_TEST_BIG", strings.Repeat("x", 200<<10))
+				}
+				<-ctx.Done()
+				return nil
+			}},
 		},
 	}
 	if !release("less") {
@@ -117,6 +124,13 @@ func upgradedTree() coppice.Config {
 			return errors.New("it cannot start")
 		}})
 	}
+	if release("slow") {
+		cfg.Load = func(ctx context.Context) ([]byte, error) {
+			fmt.Println("the trial goes on")
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+	}
 	cfg.Hooks.Started = func(rt *coppice.Runtime) { fmt.Println("at", rt.Listeners()[0].Addr) }
 	return cfg
 }
@@ -130,10 +144,10 @@ type upgraded struct {
 	done int // lines seen
 }
 
-func startUpgraded(t *testing.T) *upgraded {
+func startUpgraded(t *testing.T, words string) *upgraded {
 	t.Helper()
 	u := &upgraded{t: t, dir: t.TempDir()}
-	install(t, u.path(), "")
+	install(t, u.path(), words)
 	u.Program = runtimetest.StartAt(t, u.path(), []string{treeVar + "=upgraded", upgradeVar + "=" + u.dir, "COPPICE_CONTROL=off"})
 	u.addr = u.Await(`^at (.*)$`)[1]
 	return u
@@ -203,7 +217,7 @@ func (u *upgraded) getLocal() error {
 // TestUpgrade: the whole program is replaced under load, again and again. Nothing is refused or cut,
 // the master's PID stays, as do programs that are not this one; what has ended for good stays so.
 func TestUpgrade(t *testing.T) {
-	u := startUpgraded(t)
+	u := startUpgraded(t, "")
 	count := func() int { return len(runtimetest.Descriptors(t, u.PID())) }
 	u.loaded(func() {
 		u.upgrade("", "INFO upgraded")
@@ -234,7 +248,7 @@ func TestUpgrade(t *testing.T) {
 // TestUpgradeOfTree: children that are new are started, those that are gone are stopped, pools get
 // their new size.
 func TestUpgradeOfTree(t *testing.T) {
-	u := startUpgraded(t)
+	u := startUpgraded(t, "")
 	u.loaded(func() {
 		u.children(6)
 		u.upgrade("larger more less", "INFO upgraded")
@@ -258,7 +272,7 @@ func TestUpgradeOfTree(t *testing.T) {
 // TestUpgradeRefused: a program that cannot take over is found before anything happens, and one that
 // fails later is taken back; the old one serves on.
 func TestUpgradeRefused(t *testing.T) {
-	u := startUpgraded(t)
+	u := startUpgraded(t, "")
 	for _, tt := range []struct{ release, want string }{
 		{"panics", "this release panics"},
 		{"broken", "it cannot start"},
@@ -272,6 +286,47 @@ func TestUpgradeRefused(t *testing.T) {
 		})
 	}
 	u.loaded(func() { u.upgrade("", "INFO upgraded") })
+}
+
+// TestUpgradeResumes: if the exec fails, the program goes on as it is: the Funcs that were stopped
+// run again, and children are started.
+func TestUpgradeResumes(t *testing.T) {
+	u := startUpgraded(t, "big")
+	u.loaded(func() {
+		u.upgrade("", "upgrade failed")
+		runtimetest.Eventually(t, "the Func runs again", func() bool { return u.printed("the clock goes") == 1 })
+		if u.printed("argument list too long") == 0 {
+			t.Error("the reason is missing")
+		}
+		if err := u.getLocal(); err != nil {
+			t.Error(err)
+		}
+	})
+	kids := runtimetest.Children(t, u.PID())
+	if err := syscall.Kill(kids[len(kids)-1], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	runtimetest.Eventually(t, "another child in its place", func() bool {
+		now := runtimetest.Children(t, u.PID())
+		return len(now) == len(kids) && !slices.Equal(now, kids)
+	})
+	u.Signal(syscall.SIGTERM)
+	if code := u.Wait(); code != 0 {
+		t.Errorf("it exited with %d", code)
+	}
+}
+
+// TestUpgradeEnds: a request to end that comes during the trial of the new program is carried out.
+func TestUpgradeEnds(t *testing.T) {
+	u := startUpgraded(t, "")
+	u.upgrade("slow", "the trial goes on")
+	u.Signal(syscall.SIGTERM)
+	if code := u.Wait(); code != 0 {
+		t.Errorf("it exited with %d", code)
+	}
+	if u.printed("upgrade failed") != 0 {
+		t.Error("the old program was executed again")
+	}
 }
 
 // TestCheckUpgrade: the program at the path says whether it can take over, and nothing else happens.

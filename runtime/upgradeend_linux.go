@@ -79,12 +79,8 @@ func (rt *Runtime) confirm() {
 		return
 	}
 	in.timer.Stop()
-	rt.sockets.Continue()
-	rt.system.Resume()
+	rt.resumeTaken()
 	rt.sockets.EndFormer()
-	if err := in.confirm(); err != nil {
-		rt.log.Error("upgrade: close what nothing needs", "err", err)
-	}
 	go rt.finishUpgrade() // ends with the reload, which the end of the tree ends
 }
 
@@ -92,7 +88,8 @@ func (rt *Runtime) confirm() {
 // program again.
 func (rt *Runtime) finishUpgrade() {
 	in := rt.inherited
-	began := time.Now()
+	began := in.execed
+	defer func() { <-rt.reload }()
 	defer in.rolled.Store(true)
 	if in.back != "" {
 		rt.generations.finish(false)
@@ -102,8 +99,6 @@ func (rt *Runtime) finishUpgrade() {
 		rt.events.Put(Event{Time: time.Now(), Kind: TreeUpgraded, Err: err, Fault: true})
 		return
 	}
-	rt.reload <- struct{}{}
-	defer func() { <-rt.reload }()
 	err := rt.changeTree(context.Background())
 	if err == nil {
 		err = rt.reloadTo(context.Background(), rt.generations.newest(), started.Args()[0])
