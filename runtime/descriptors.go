@@ -6,7 +6,7 @@ import "fmt"
 // rest.
 const (
 	ownDescriptors     = 7 // standard input, output and error, two of Go's poller, the program's file and directory
-	childDescriptors   = 7 // of a worker, and of the listener process: pidfd, two pipes, four of its channel
+	childDescriptors   = 8 // of a worker, and of the listener process: pidfd, two pipes, five of its channel
 	programDescriptors = 3 // of another program
 	startDescriptors   = 4 // what a start has open briefly, beyond what it keeps
 

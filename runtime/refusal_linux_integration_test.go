@@ -130,7 +130,7 @@ func TestFewDescriptors(t *testing.T) {
 			if code := p.Wait(); code != want {
 				t.Errorf("exit code %d, want %d", code, want)
 			}
-			says := "RLIMIT_NOFILE " + few + ": the master of this tree takes 25 descriptors at the least"
+			says := "RLIMIT_NOFILE " + few + ": the master of this tree takes 27 descriptors at the least"
 			if said := strings.Join(p.Lines(), "\n"); strings.Contains(said, says) == starts {
 				t.Errorf("it says %q", said)
 			}
