@@ -43,9 +43,7 @@ type Master struct {
 	Workers  []FormerWorker
 	Programs []OtherProgram
 
-	Sockets Part
-	Actors  Part
-	Budgets Part // of the supervisors
+	Sockets, Actors Part
 }
 
 // A Part is the state of one part of the master, as that part encodes it. Files are indexes of the
@@ -109,11 +107,20 @@ func (p RunningProcess) Descriptors() int {
 	return n
 }
 
+// encoding keeps the nanoseconds of a moment.
+var encoding = func() cbor.EncMode {
+	m, err := cbor.EncOptions{Sort: cbor.SortBytewiseLexical, Time: cbor.TimeRFC3339Nano}.EncMode()
+	if err != nil {
+		panic(err) // the options are ours
+	}
+	return m
+}()
+
 // decoding refuses what no writer writes. Its bounds are far above what a tree can have.
 var decoding = func() cbor.DecMode {
 	m, err := cbor.DecOptions{
 		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsAllowed,
-		MaxArrayElements: 1 << 20, MaxMapPairs: 1 << 20, MaxNestedLevels: 16,
+		MaxArrayElements: 1 << 16, MaxMapPairs: 1 << 16, MaxNestedLevels: 16,
 	}.DecMode()
 	if err != nil {
 		panic(err) // the options are ours
@@ -124,7 +131,7 @@ var decoding = func() cbor.DecMode {
 // Encode returns the state as bytes, in this release's format.
 func (s Master) Encode() ([]byte, error) {
 	s.Format, s.Reads = Format, Reads
-	b, err := cbor.Marshal(s)
+	b, err := encoding.Marshal(s)
 	if err != nil {
 		return nil, fmt.Errorf("coppice: encode the state of the master: %w", err)
 	}
@@ -149,31 +156,30 @@ func Decode(b []byte, files int) (Master, error) {
 }
 
 // check reports a descriptor that did not come, or that two parts have.
-func (s Master) check(files int) error {
+func (s Master) check(files int) (err error) {
 	owners := make(map[int]string)
-	var errs []error
-	part := func(name string, p Part) {
-		for _, f := range p.Files {
+	part := func(name string, of []int) {
+		for _, f := range of {
 			switch other, taken := owners[f]; {
+			case err != nil: // the first is enough
 			case f < 0 || f >= files:
-				errs = append(errs, fmt.Errorf("coppice: the state of the master: %s has descriptor %d of %d", name, f, files))
+				err = fmt.Errorf("coppice: the state of the master: %s has descriptor %d of %d", name, f, files)
 			case taken:
-				errs = append(errs, fmt.Errorf("coppice: the state of the master: %s and %s have descriptor %d", other, name, f))
+				err = fmt.Errorf("coppice: the state of the master: %s and %s have descriptor %d", other, name, f)
 			}
 			owners[f] = name
 		}
 	}
-	part("the executable", Part{Files: s.Generations.Files})
-	part("the program of the master", Part{Files: s.Self.Files})
-	part("the socket table", s.Sockets)
-	part("the actors", s.Actors)
-	part("the supervisors", s.Budgets)
+	part("the executable", s.Generations.Files)
+	part("the program of the master", s.Self.Files)
+	part("the socket table", s.Sockets.Files)
+	part("the actors", s.Actors.Files)
 	for _, w := range s.Workers {
-		part("the channel of "+w.Hello.Name, w.Channel)
-		part("the process of "+w.Hello.Name, Part{Files: w.Process.Files})
+		part("the channel of "+w.Hello.Name, w.Channel.Files)
+		part("the process of "+w.Hello.Name, w.Process.Files)
 	}
 	for _, p := range s.Programs {
-		part("the process of "+p.Path, Part{Files: p.Process.Files})
+		part("the process of "+p.Path, p.Process.Files)
 	}
-	return errors.Join(errs...)
+	return err
 }
