@@ -42,9 +42,10 @@ func (e *UpgradeError) Unwrap() error { return e.Err }
 // So Upgrade returns an error, an [UpgradeError], or does not return. What came of the later steps
 // is in the log and in the tree's events.
 //
-// A signal that comes during the exec is not lost, but for one: SIGTERM between execve and the first
-// instruction of the new program ends the tree (the kernel's default; signal(7)), as the crash of
-// the new program before the end of its trial does. The check is there to find such a program.
+// Between execve and the first instructions of the new program SIGHUP, SIGINT, SIGUSR1 and SIGUSR2
+// are dropped, and SIGTERM ends the tree (the kernel's default; signal(7)), as the crash of the new
+// program before the end of its trial does. The check is there to find such a program. Later
+// signals wait until the tree is up.
 //
 // Upgrade needs workers that are processes, a tree whose Start was called by the main goroutine, and
 // one without children that were added at run time. It waits for a reload under way. The end of ctx
