@@ -121,7 +121,9 @@ exec env -i container=coppice-test PATH="$PATH" ` + systemd + ` --system --unit=
 	go func() { ended <- cmd.Wait() }() // ends with the process
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		<-ended
+		if err := <-ended; err != nil {
+			t.Log("the process that was killed:", err)
+		}
 	})
 	var first []string // arguments of nsenter for process 1 there
 	run = func(name string, args ...string) (string, error) {

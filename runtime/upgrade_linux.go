@@ -29,7 +29,7 @@ func (rt *Runtime) checkUpgrade(ctx context.Context) (plan []string, err error) 
 	if err != nil {
 		return nil, err
 	}
-	defer exe.Close() //nolint:errcheck // a file that was only read
+	defer exe.Close() // a file that was only read
 	return rt.checkProgram(ctx, exe)
 }
 
@@ -52,7 +52,7 @@ func (rt *Runtime) upgrade(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer exe.Close() //nolint:errcheck // a file that was only read
+	defer exe.Close() // a file that was only read
 	return rt.upgradeTo(ctx, exe, "")
 }
 
@@ -92,7 +92,7 @@ func (rt *Runtime) upgradeTo(ctx context.Context, exe *executable, back string) 
 	if err != nil {
 		return &UpgradeError{"suspend", err}
 	}
-	defer file.Close() //nolint:errcheck // a file in memory
+	defer file.Close() // a file in memory
 	flushLog(rt.log)
 	if rt.ending() { // it was asked to end meanwhile
 		return &UpgradeError{"suspend", ErrStopping}

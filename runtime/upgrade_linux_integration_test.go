@@ -164,10 +164,10 @@ func (u *upgraded) upgrade(words, want string) {
 	runtimetest.Eventually(u.t, want, func() bool { return u.printed(want) > 0 })
 }
 
-// children waits until the master has n children.
-func (u *upgraded) children(n int) {
+// sixChildren waits until the master has six children.
+func (u *upgraded) sixChildren() {
 	u.t.Helper()
-	runtimetest.Eventually(u.t, fmt.Sprintf("%d children", n), func() bool { return len(runtimetest.Children(u.t, u.PID())) == n })
+	runtimetest.Eventually(u.t, "six children", func() bool { return len(runtimetest.Children(u.t, u.PID())) == 6 })
 }
 
 // printed returns how many lines since the upgrade began contain a text.
@@ -221,7 +221,7 @@ func TestUpgrade(t *testing.T) {
 	count := func() int { return len(runtimetest.Descriptors(t, u.PID())) }
 	u.loaded(func() {
 		u.upgrade("", "INFO upgraded")
-		u.children(6) // listener, 2 web, sleep, 2 local
+		u.sixChildren() // listener, 2 web, sleep, 2 local
 		fds := count()
 		for range 2 {
 			u.upgrade("", "INFO upgraded")
@@ -230,7 +230,7 @@ func TestUpgrade(t *testing.T) {
 			}
 		}
 		runtimetest.Eventually(t, "descriptors as before", func() bool { return count() <= fds })
-		u.children(6)
+		u.sixChildren()
 	})
 	u.done = 0
 	if n := u.printed("once in a life"); n != 1 {
@@ -250,19 +250,19 @@ func TestUpgrade(t *testing.T) {
 func TestUpgradeOfTree(t *testing.T) {
 	u := startUpgraded(t, "")
 	u.loaded(func() {
-		u.children(6)
+		u.sixChildren()
 		u.upgrade("larger more less", "INFO upgraded")
 		for _, want := range []string{"web.Size becomes 4, was 2", "extra (Pool) is new: it is started", "sleep (Process) is gone: it is stopped", "clock (Func) runs in the master: it is stopped, and started"} {
 			if u.printed("upgrade: "+want) != 1 {
 				t.Errorf("no %q", want)
 			}
 		}
-		u.children(6) // listener, 4 web, extra
+		u.sixChildren() // listener, 4 web, extra
 		if u.getLocal() == nil && u.printed("local") == 0 {
 			t.Error("the pool of the Unix socket is gone, and the socket is served")
 		}
 		u.upgrade("", "INFO upgraded")
-		u.children(6)
+		u.sixChildren()
 		if err := u.getLocal(); err != nil {
 			t.Error(err)
 		}

@@ -274,10 +274,9 @@ func (v *savedSupervisor) plan(next Spec) (lines []string) {
 // settings tells what a child's spec says of its life.
 func settings(p rules.Params) string {
 	text := fmt.Sprintf("%v, shutdown %v", Restart(p.Restart), p.Shutdown)
-	switch p.Shutdown {
-	case Infinity:
+	if p.Shutdown == Infinity {
 		text = fmt.Sprintf("%v, shutdown infinity", Restart(p.Restart))
-	case BrutalKill:
+	} else if p.Shutdown == BrutalKill {
 		text = fmt.Sprintf("%v, brutal kill", Restart(p.Restart))
 	}
 	if p.Significant {

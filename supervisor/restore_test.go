@@ -116,7 +116,8 @@ func TestSuspend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ws := newWorkers()
 		s := mustStart(t, Spec{Name: "app", Intensity: Intensity{Max: 3, Period: time.Minute}, Children: []ChildSpec{
-			ws.child("w"), {ID: "f", Start: Func(idle)},
+			ws.child("w"),
+			{ID: "f", Start: Func(idle)},
 			{ID: "s", Start: Spec{Children: []ChildSpec{ws.child("x"), {ID: "g", Start: Func(idle)}}}},
 		}})
 		sub := s.Subscribe(100)
@@ -202,7 +203,8 @@ func TestRestore(t *testing.T) {
 			return Spec{
 				Name: "app", Intensity: Intensity{Max: 4, Period: time.Hour}, Backoff: Backoff{Initial: time.Minute, NoJitter: true},
 				Children: []ChildSpec{
-					ws.child("a"), ws.child("b"), ws.child("c"), {ID: "f", Start: start},
+					ws.child("a"), ws.child("b"), ws.child("c"),
+					{ID: "f", Start: start},
 					{ID: "s", Start: Spec{Strategy: RestForOne, Intensity: Intensity{Max: 2, Period: time.Hour}, Children: []ChildSpec{ws.child("x"), ws.child("y")}}},
 				},
 			}
@@ -238,7 +240,7 @@ func TestRestore(t *testing.T) {
 		}
 		time.Sleep(time.Until(began.Add(time.Minute - 1)))
 		wantShape(t, n, "a#1, b#1 restarting, c#1 down, f#2, s#1 [x#2, y#3]")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		wantShape(t, n, "a#1, b#2, c#1 down, f#2, s#1 [x#2, y#3]")
 		ws.crash("app/s/x") // the budget goes on: the third
 		time.Sleep(0)
@@ -408,8 +410,11 @@ func TestPlan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ws := newWorkers()
 		spec := Spec{Name: "app", Backoff: Backoff{Initial: time.Minute, NoJitter: true}, Children: []ChildSpec{
-			ws.child("a"), ws.child("b"), ws.child("gone"), {ID: "f", Start: Func(idle)}, ws.child("kind"),
-			{ID: "s", Start: Spec{Children: []ChildSpec{ws.child("x")}}}, {ID: "pool", Start: Spec{}},
+			ws.child("a"), ws.child("b"), ws.child("gone"),
+			{ID: "f", Start: Func(idle)},
+			ws.child("kind"),
+			{ID: "s", Start: Spec{Children: []ChildSpec{ws.child("x")}}},
+			{ID: "pool", Start: Spec{}},
 		}}
 		s, err := Start(t.Context(), spec, bubble)
 		if err != nil {

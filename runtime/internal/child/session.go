@@ -452,6 +452,7 @@ func (s *Session) equip() error {
 		s.netListeners = listen.New(listen.Config{
 			Logger: s.log, Tracer: tracer, Master: s.conn, Pool: s.identity.Path, Stopping: s.ctx.Done(),
 		})
+	case childproto.RoleCheck: // it has ended by now
 	}
 	s.system = system
 	if s.process {

@@ -65,9 +65,11 @@ type Action [8]uintptr
 // Ignore has a signal ignored.
 var Ignore = Action{1}
 
-// IsDefault and Ignores report whether the signal is not caught.
+// IsDefault reports whether the signal has its default.
 func (a *Action) IsDefault() bool { return a[0] == 0 }
-func (a *Action) Ignores() bool   { return a[0] == Ignore[0] }
+
+// Ignores reports whether the signal is ignored.
+func (a *Action) Ignores() bool { return a[0] == Ignore[0] }
 
 // Sigaction gets and sets the action of a signal, each unless nil. Package os/signal does not learn
 // of it.

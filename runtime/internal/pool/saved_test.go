@@ -14,8 +14,16 @@ import (
 func sample(t testing.TB) (*State, []byte) {
 	s := New(Config{Surge: 1, Spares: 1, Draining: 4, Recycling: 1, Retry: time.Second, MaxRetry: time.Minute}, 1)
 	for _, ev := range []Event{
-		{Kind: Start, Slot: 0}, {Kind: Start, Slot: 1}, {Kind: Ready, Worker: 1}, {Kind: Ready, Worker: 2}, {Kind: Warmed, Worker: 3},
-		{Kind: Due, Worker: 1, Once: true}, {Kind: Ready, Worker: 3}, {Kind: Warmed, Worker: 4}, {Kind: Suspend}, {Kind: Due, Worker: 2},
+		{Kind: Start, Slot: 0},
+		{Kind: Start, Slot: 1},
+		{Kind: Ready, Worker: 1},
+		{Kind: Ready, Worker: 2},
+		{Kind: Warmed, Worker: 3},
+		{Kind: Due, Worker: 1, Once: true},
+		{Kind: Ready, Worker: 3},
+		{Kind: Warmed, Worker: 4},
+		{Kind: Suspend},
+		{Kind: Due, Worker: 2},
 	} {
 		s.Step(time.Second, ev)
 	}

@@ -247,7 +247,7 @@ func (m *replaced) actions(when, want string) {
 	var got []string
 	for _, sig := range []syscall.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGTTIN, unix.SIGTTOU} {
 		var act image.Action
-		image.Sigaction(sig, nil, &act)
+		_ = image.Sigaction(sig, nil, &act)
 		what := "caught"
 		switch {
 		case act.IsDefault():
@@ -405,7 +405,7 @@ func (m *replaced) refused(path string) {
 	facts := func() (all []string) {
 		for sig := syscall.Signal(1); sig < 32; sig++ {
 			var act image.Action
-			image.Sigaction(sig, nil, &act)
+			_ = image.Sigaction(sig, nil, &act)
 			all = append(all, fmt.Sprint(sig, act))
 		}
 		var l unix.Rlimit
