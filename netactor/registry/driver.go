@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"slices"
 	"syscall"
 
 	"github.com/coppice-go/coppice/fdipc"
@@ -11,18 +12,27 @@ import (
 
 // step changes the state by f, under the lock, and then performs the effects, without the lock.
 // Effects are performed in order and by one goroutine at a time. A goroutine that comes while
-// another works on todo only adds its effects there.
+// another works on todo only adds its effects there. A Table that is suspended holds them back; one
+// that is restored opens what Open asks for, because the trial of an image ends with its listeners.
 func (t *Table) step(f func() []effect) {
 	t.mu.Lock()
 	t.todo = append(t.todo, f()...)
-	if t.busy || t.suspended {
+	if t.busy {
 		t.mu.Unlock()
 		return
 	}
 	t.busy = true
-	for len(t.todo) > 0 {
-		e := t.todo[0]
-		t.todo = t.todo[1:]
+	for {
+		i := t.nextLocked()
+		if i < 0 {
+			break
+		}
+		e := t.todo[i]
+		if i == 0 {
+			t.todo = t.todo[1:]
+		} else {
+			t.todo = slices.Delete(t.todo, i, i+1)
+		}
 		t.mu.Unlock()
 		then := t.perform(e)
 		t.mu.Lock()
@@ -32,6 +42,22 @@ func (t *Table) step(f func() []effect) {
 	}
 	t.busy = false
 	t.mu.Unlock()
+}
+
+// nextLocked returns the index of the next effect in todo; -1 if there is none to perform now.
+func (t *Table) nextLocked() int {
+	return slices.IndexFunc(t.todo, func(e effect) bool {
+		switch {
+		case !t.suspended:
+			return true
+		case t.restored == nil:
+			return false
+		case e.kind == doReply:
+			return e.request.worker == 0
+		}
+		s := t.state.sockets[e.number]
+		return (e.kind == doOpen || e.kind == doOpened) && s != nil && slices.ContainsFunc(s.waiting, func(p pendingRequest) bool { return p.worker == 0 })
+	})
 }
 
 // perform does one effect. The caller calls the function that it returns, if any, under the lock.

@@ -380,21 +380,19 @@ func (t *Table) Reclaim(owner string, r netactor.Request) (addr net.Addr, ok boo
 	return nil, false
 }
 
-// EndFormer ends the ownership of the listener specs that have not claimed their socket since Restore.
+// EndFormer ends the ownership of the listener specs of sockets that they have not claimed since Restore.
 func (t *Table) EndFormer() {
-	t.mu.Lock()
-	owners := make(map[string]bool)
-	for _, s := range t.state.sockets {
-		for name, o := range s.owners {
-			owners[name] = owners[name] || o.former
+	t.step(func() (out []effect) {
+		for _, s := range t.state.inOrder() {
+			for _, name := range slices.Sorted(maps.Keys(s.owners)) {
+				if s.owners[name].former {
+					out = append(out, t.state.disown(s, name)...)
+				}
+			}
 		}
-	}
-	t.mu.Unlock()
-	for name, former := range owners {
-		if former {
-			t.StopOwner(name)
-		}
-	}
+		return out
+	})
+	socket.Files.WaitRemoved(socket.RemovalTimeout)
 }
 
 func orEmpty[K comparable, V any](m map[K]V) map[K]V {

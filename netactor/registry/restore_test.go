@@ -3,8 +3,13 @@ package registry
 import (
 	"bytes"
 	"flag"
+	"log/slog"
+	"net"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/fxamacker/cbor/v2"
@@ -92,6 +97,133 @@ func TestSaved(t *testing.T) {
 	}
 	if want, err := os.ReadFile(file); err != nil || string(want) != got {
 		t.Errorf("%v; -rewrite, and read the difference. It is%s", err, got)
+	}
+}
+
+// execed is a Table after an exec, which closes the descriptors of the one before.
+func execed(t *testing.T, one *Table) *Table {
+	t.Helper()
+	if err := one.Suspend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	state, fds, err := one.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, fd := range fds {
+		if fds[i], err = syscall.Dup(fd); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one.Close()
+	two, err := Restore(state, fds, Config{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { two.Close() })
+	return two
+}
+
+// opened opens the socket of a spec.
+func opened(t *testing.T, table *Table, owner string, r netactor.Request) string {
+	t.Helper()
+	addr, err := table.Open(t.Context(), owner, r)
+	if err != nil {
+		t.Fatalf("%s: %v", owner, err)
+	}
+	return addr.String()
+}
+
+// reclaimed returns the address of the socket that a spec has back; "" if it has none.
+func reclaimed(table *Table, owner string, r netactor.Request) string {
+	if addr, ok := table.Reclaim(owner, r); ok {
+		return addr.String()
+	}
+	return ""
+}
+
+// TestReclaim: a spec gets the socket back that it had before an exec, once and only if it still asks
+// for it.
+func TestReclaim(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	f, err := ln.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	random := netactor.Request{Name: "web", Network: "tcp", Address: "localhost:0"}
+	unnamed := netactor.Request{Network: "tcp", Address: "127.0.0.1:0"}
+	unix := netactor.Request{Name: "unix", Network: "unix", Address: filepath.Join(t.TempDir(), "sock")}
+	given := netactor.Request{Name: "given", FD: int(f.Fd())}
+	one := New(Config{Logger: slog.New(slog.DiscardHandler)})
+	web, first, second := opened(t, one, "/web", random), opened(t, one, "/a", unnamed), opened(t, one, "/b", unnamed)
+	path, fd := opened(t, one, "/unix", unix), opened(t, one, "/given", given)
+	two := execed(t, one)
+	given.FD++ // has no meaning after the exec
+	other := random
+	other.Name = "other"
+	for _, tt := range []struct {
+		owner string
+		r     netactor.Request
+		want  string
+	}{
+		{"/none", random, ""},
+		{"/web", other, ""},
+		{"/web", netactor.Request{Name: "web", Network: "tcp", Address: web}, ""},
+		{"/web", given, ""},
+		{"/web", random, web},
+		{"/web", random, ""}, // a second time
+		{"/b", unnamed, second},
+		{"/a", unnamed, first},
+		{"/unix", unix, path},
+		{"/given", random, ""},
+		{"/given", given, fd},
+		{"/given", given, ""},
+	} {
+		if got := reclaimed(two, tt.owner, tt.r); got != tt.want {
+			t.Errorf("%s has %q of %+v, want %q", tt.owner, got, tt.r, tt.want)
+		}
+	}
+	two.Continue()
+	two.EndFormer()
+	if n := len(two.Sockets()); n != 5 {
+		t.Errorf("%d sockets are left of 5 that were claimed", n)
+	}
+}
+
+// TestEndFormer: a spec that has another address after an exec gets a socket of its own, in the
+// trial already. The one that it had, and that of a spec which is gone, are closed after the trial.
+func TestEndFormer(t *testing.T) {
+	random := netactor.Request{Name: "web", Network: "tcp", Address: "127.0.0.1:0"}
+	unix := netactor.Request{Name: "unix", Network: "unix", Address: filepath.Join(t.TempDir(), "sock")}
+	one := New(Config{Logger: slog.New(slog.DiscardHandler)})
+	before := opened(t, one, "/web", random)
+	opened(t, one, "/unix", unix)
+	opened(t, one, "/gone", netactor.Request{Network: "tcp", Address: "127.0.0.1:0"})
+	two := execed(t, one)
+	random.Address, unix.Address = "127.0.0.2:0", unix.Address+"2"
+	want := []string{opened(t, two, "/web", random), opened(t, two, "/unix", unix)}
+	if conn, err := net.Dial("tcp", before); err != nil {
+		t.Errorf("the former socket in the trial: %v", err)
+	} else {
+		conn.Close()
+	}
+	two.Continue()
+	two.EndFormer()
+	if conn, err := net.Dial("tcp", before); err == nil {
+		conn.Close()
+		t.Error("the former socket is open after the trial")
+	}
+	var got []string
+	for _, s := range two.Sockets() {
+		got = append(got, s.Address)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("after the trial the sockets are %q, want %q", got, want)
 	}
 }
 

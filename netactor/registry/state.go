@@ -60,6 +60,11 @@ func (t *tableState) listen(p pendingRequest) []effect {
 			p.req.Ordinal++
 		}
 	}
+	if named := t.sockets[t.names[p.req.Name]]; p.worker == 0 && named != nil && t.keys[p.key()] != named.number {
+		if o := named.owners[p.owner]; o != nil && o.former {
+			delete(t.names, p.req.Name) // the spec has another address than in the image before
+		}
+	}
 	s, taken := t.find(p)
 	switch {
 	case t.denied(p, s):
@@ -207,7 +212,7 @@ func (t *tableState) share(s *socketState, p pendingRequest) []effect {
 	}
 	switch {
 	case p.worker == 0:
-		o.spec = true
+		o.spec, o.former = true, false
 	case alive:
 		if !o.leave(p.worker) {
 			o.vacancies = max(0, o.vacancies-1)
