@@ -58,12 +58,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	began, generation := time.Now(), 0 // until it has one
 	defer func() {                     // also for a reload that does not begin: systemd waits for the end of it
 		reloaded(err)
-		rt.settle()
-		rt.events.Put(Event{Time: time.Now(), Kind: TreeReloaded, Identity: Identity{Generation: generation}, Took: time.Since(began), Err: err, Fault: err != nil})
-		rt.countReload(err)
-		if err != nil {
-			rt.log.Error("reload failed", "generation", generation, "took", time.Since(began), "err", err)
-		}
+		rt.tellReloaded(began, generation, err)
 	}()
 	config, err := rt.cfg.load(ctx)
 	if err != nil {
@@ -83,6 +78,16 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 	}
 	generation = rt.generations.prepare(exe, config).number
 	return rt.reloadTo(ctx, generation, program)
+}
+
+// tellReloaded tells the end of a reload, after what led to it.
+func (rt *Runtime) tellReloaded(began time.Time, generation int, err error) {
+	rt.settle()
+	rt.events.Put(Event{Time: time.Now(), Kind: TreeReloaded, Identity: Identity{Generation: generation}, Took: time.Since(began), Err: err, Fault: err != nil})
+	rt.countReload(err)
+	if err != nil {
+		rt.log.Error("reload failed", "generation", generation, "took", time.Since(began), "err", err)
+	}
 }
 
 // reloadTo brings the next generation, which runs program, to the workers.

@@ -101,7 +101,9 @@ func (rt *Runtime) finishUpgrade() {
 	}
 	err := rt.changeTree(context.Background())
 	if err == nil {
-		err = rt.reloadTo(context.Background(), rt.generations.newest(), started.Args()[0])
+		to, begun := rt.generations.newest(), time.Now()
+		err = rt.reloadTo(context.Background(), to, started.Args()[0])
+		rt.tellReloaded(begun, to, err)
 	} else {
 		rt.generations.finish(false)
 	}
