@@ -408,7 +408,7 @@ func init() {
 func TestControlReadOnly(t *testing.T) {
 	o := newOperator(t)
 	startTree(t, "looked at")
-	for _, path := range []string{"POST scale?pool=web&size=3", "POST reload", "GET pprof/profile?seconds=1", "GET bundle"} {
+	for _, path := range []string{"POST scale?pool=web&size=3", "POST reload", "POST upgrade", "POST upgrade/check", "GET pprof/profile?seconds=1", "GET bundle"} {
 		method, path, _ := strings.Cut(path, " ")
 		if status, body := o.do(method, path); status != http.StatusForbidden || !strings.Contains(body, "read-only") {
 			t.Errorf("%s %s: %d %s", method, path, status, body)

@@ -40,6 +40,8 @@ type operated interface {
 	Stacks(ctx context.Context, id int) ([]byte, error)
 	PprofHandler() http.Handler
 	Reload(ctx context.Context) error
+	Upgrade(ctx context.Context) error
+	CheckUpgrade(ctx context.Context) (plan []string, err error)
 	Scale(ctx context.Context, pool string, size int) error
 	PauseListener(name string) error
 	ResumeListener(name string) error

@@ -24,6 +24,16 @@ func (c *controlHandler) handleWrites(mux *http.ServeMux) {
 		mux.HandleFunc("POST /v1/"+what, c.write(func(w http.ResponseWriter, r *http.Request) { c.perform(w, r, what, do) }))
 	}
 	post("reload", func(ctx context.Context, _ *http.Request) error { return c.Reload(ctx) })
+	post("upgrade", func(ctx context.Context, _ *http.Request) error { return c.Upgrade(ctx) })
+	mux.HandleFunc("POST /v1/upgrade/check", c.write(func(w http.ResponseWriter, r *http.Request) {
+		c.asked(r, "upgrade/check")
+		plan, err := c.CheckUpgrade(r.Context())
+		if err != nil {
+			control.Error(w, httpStatus(err), err)
+			return
+		}
+		control.Answer(w, map[string][]string{"plan": append([]string{}, plan...)})
+	}))
 	post("scale", func(ctx context.Context, r *http.Request) error {
 		size, err := strconv.Atoi(r.FormValue("size"))
 		if err != nil {
