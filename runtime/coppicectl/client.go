@@ -33,6 +33,8 @@ type tree struct {
 	about about
 	err   error // why it did not say
 	http  *http.Client
+
+	upgrades bool // it is gone for a while, until its next image listens
 }
 
 func newTree(path string) tree {
@@ -248,7 +250,10 @@ func (t *tree) stream(ctx context.Context, method, path string, query url.Values
 // follow is stream with a new connection, from the last cursor on, whenever one is lost. It ends
 // when ctx ends, each fails, or the tree has ended.
 func (t *tree) follow(ctx context.Context, path string, query url.Values, last string, each func(message) error) error {
-	const attempts = 5
+	attempts := 5
+	if t.upgrades {
+		attempts = 7 // 13 s
+	}
 	for failed := 0; ; failed++ {
 		err := t.stream(ctx, http.MethodGet, path, query, last, func(m message) error {
 			failed, last = 0, m.id
@@ -257,7 +262,7 @@ func (t *tree) follow(ctx context.Context, path string, query url.Values, last s
 		if ctx.Err() != nil {
 			return nil
 		}
-		if f, ok := errors.AsType[*failure](err); !ok || f.code != codeLost || gone(err) || failed == attempts {
+		if f, ok := errors.AsType[*failure](err); !ok || f.code != codeLost || gone(err) && !t.upgrades || failed == attempts {
 			return err
 		}
 		select {

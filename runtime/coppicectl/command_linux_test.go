@@ -305,6 +305,56 @@ func TestReloadFails(t *testing.T) {
 	}
 }
 
+// TestUpgrade: an upgrade replaces the master in place and is followed over its exec to its end; one
+// to a program that fails is code 1 with the reason, and what ran runs on.
+func TestUpgrade(t *testing.T) {
+	s := startService(t)
+	old := s.pid("web/0")
+	if out, _ := s.run(0, "upgrade", "--dry-run"); out != "nothing changes but the program\n" {
+		t.Errorf("the plan: %s", out)
+	}
+	if now := s.pid("web/0"); now != old {
+		t.Errorf("after the dry run web/0 is %d, was %d", now, old)
+	}
+	out, _ := s.run(0, "upgrade")
+	if !strings.HasPrefix(out, "upgrade to the program as it is now\nreload to generation 2\n") || !strings.Contains(out, "[3/3]\ntree upgraded, ") || !strings.Contains(out, "\ndone in ") {
+		t.Errorf("%s", out)
+	}
+	now := s.pid("web/0")
+	if master := s.pid("master"); now == old || master != s.Process.Pid {
+		t.Errorf("web/0 is %d, was %d; the master is %d, was %d", now, old, master, s.Process.Pid)
+	}
+	out, _ = s.run(0, "upgrade", "-o", "json")
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if last := lines[len(lines)-1]; !strings.HasPrefix(last, `{"ok":true,"took_seconds":`) {
+		t.Errorf("the last line is %s", last)
+	}
+	if out, _ := s.run(0, "why", "reload"); !strings.Contains(out, "the last reload, to generation 3, succeeded") {
+		t.Errorf("why reload: %s", out)
+	}
+	now = s.pid("web/0")
+	if err := os.Remove(s.Path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.Path, []byte("#!/bin/sh\nexit 3\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"upgrade"}, {"upgrade", "--dry-run"}} {
+		_, err := s.run(codeFailed, args...)
+		if !strings.HasPrefix(err, "coppicectl: upgrade: check: the new program ended before it answered: exit code ") || !strings.Contains(err, "the old program serves on") {
+			t.Errorf("%v: %s", args, err)
+		}
+	}
+	if again := s.pid("web/0"); again != now {
+		t.Errorf("web/0 is %d, was %d", again, now)
+	}
+	resp, err := http.Get(s.url + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+}
+
 // firstLine tells when something was written.
 type firstLine struct {
 	bytes.Buffer

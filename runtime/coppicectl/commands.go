@@ -232,10 +232,13 @@ func (t *tree) printed(ctx context.Context, names []string) error {
 
 func (c *command) writes(root *cobra.Command) {
 	var timeout time.Duration
-	wait := true
+	wait, dry := true, false
 	add := func(use, short string, args cobra.PositionalArgs, parameters ...string) *cobra.Command {
 		path, _, _ := strings.Cut(use, " ")
 		cmd := c.add(root, use, short, args, func(ctx context.Context, t *tree, args []string) error {
+			if dry {
+				return c.plan(ctx, t)
+			}
 			query := url.Values{}
 			for i, name := range parameters {
 				query.Set(name, args[i])
@@ -248,6 +251,8 @@ func (c *command) writes(root *cobra.Command) {
 		cmd.Flags().DurationVar(&timeout, "timeout", 0, "give up after this `time`; 0 = never")
 		return cmd
 	}
+	add("upgrade", "Replace the whole program, its master too, by the one that is now at its path; 0 when that is done", cobra.NoArgs).Flags().
+		BoolVar(&dry, "dry-run", false, "ask the new program what it would change, and change nothing")
 	reload := add("reload", "Replace all processes by those of the program as it is now; 0 when that is done", cobra.NoArgs)
 	reload.Flags().BoolVar(&wait, "wait", true, "wait for the end; always so, because a reload without its client goes back")
 	reload.PreRunE = func(*cobra.Command, []string) error {

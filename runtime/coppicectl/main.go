@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -129,17 +130,17 @@ func (c *command) write(ctx context.Context, t *tree, path string, query url.Val
 	}
 	var end *result
 	p, v, erase := newProgress(workers), c.view(), ""
-	p.reload = path == "reload"
+	p.reload, p.upgrade = path == "reload", path == "upgrade"
 	tell := func(raw []byte) error {
 		var e event
 		if err := json.Unmarshal(raw, &e); err != nil {
 			return err
 		}
+		line, transient := p.add(e)
 		if c.json() {
 			fmt.Fprintf(c.out, "%s\n", raw)
 			return nil
 		}
-		line, transient := p.add(e)
 		switch {
 		case line == "":
 		case !transient:
@@ -152,15 +153,32 @@ func (c *command) write(ctx context.Context, t *tree, path string, query url.Val
 		}
 		return nil
 	}
+	began, last := time.Now(), ""
 	err := t.stream(ctx, http.MethodPost, path, query, "", func(m message) error {
 		if m.event == "done" {
 			end = new(result)
 			return json.Unmarshal(m.data, end)
 		}
+		last = m.id
 		return tell(m.data)
 	})
+	if p.upgrading && path == "upgrade" && end == nil && ctx.Err() == nil { // the exec has cut the connection
+		t.upgrades = true
+		err = t.follow(ctx, "events", nil, last, func(m message) error {
+			if err := tell(m.data); err != nil || p.upgraded == nil {
+				return err
+			}
+			end = &result{OK: p.upgraded.Error == "", Error: p.upgraded.Error, Took: time.Since(began).Seconds()}
+			if !end.OK {
+				end.Status = http.StatusConflict
+			}
+			return errStream // it has ended for us
+		})
+	}
 	fmt.Fprint(c.out, erase)
 	switch {
+	case end == nil && ctx.Err() != nil && t.upgrades:
+		return fail(codeFailed, "coppicectl events -f shows how it ends", "interrupted; the upgrade goes on")
 	case end == nil && ctx.Err() != nil:
 		return fail(codeFailed, "coppicectl events shows how the tree went back", "interrupted, and with it what was asked for")
 	case end == nil:
@@ -174,8 +192,39 @@ func (c *command) write(ctx context.Context, t *tree, path string, query url.Val
 	next := hint(end.Status)
 	if path == "reload" && end.Status != http.StatusGatewayTimeout {
 		next = "coppicectl why reload tells more, coppicectl crashes has the report; the old processes work on"
+	} else if path == "upgrade" && end.Status != http.StatusGatewayTimeout {
+		next = upgradeHint
 	}
 	return fail(codeOf(end.Status), next, "%s", end.Error)
+}
+
+const upgradeHint = "coppicectl events and the program's log tell more; the old program serves on"
+
+// plan prints what an upgrade would change.
+func (c *command) plan(ctx context.Context, t *tree) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	resp, err := t.do(ctx, http.MethodPost, "upgrade/check", nil, nil)
+	if f, ok := errors.AsType[*failure](err); ok && f.next == hint(http.StatusConflict) {
+		f.next = upgradeHint
+	}
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Plan []string `json:"plan"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		return t.lost(ctx, err)
+	}
+	c.printValue(answer, func() []string {
+		if len(answer.Plan) == 0 {
+			return []string{"nothing changes but the program"}
+		}
+		return answer.Plan
+	})
+	return nil
 }
 
 // entries prints what a path lists, at most n of it, and with follow what comes.

@@ -12,7 +12,11 @@ type progress struct {
 	began    int          // the generation of that reload; 0 = it waits for another
 	over     bool         // it has ended
 	draining map[int]bool // by ID
-	pids     map[string]int
+
+	upgrade   bool   // it shows an upgrade, and nothing of before
+	upgrading bool   // that has begun
+	upgraded  *event // its end; the last, if the old program came back
+	pids      map[string]int
 }
 
 // newProgress returns the progress of what concerns these processes.
@@ -47,7 +51,20 @@ func (p *progress) add(e event) (line string, transient bool) {
 		}
 		return "", false
 	}
+	if p.upgrade && (!p.upgrading && e.Kind != "tree upgrading" || e.Kind == "started" && (old == e.PID || e.PID == 0)) {
+		return "", false // a process with the PID of before was taken over
+	}
 	switch e.Kind {
+	case "tree upgrading":
+		if p.upgraded = nil; p.upgrading {
+			return "upgrade goes back to the program of before", false
+		}
+		p.upgrading = true
+		return "upgrade to the program as it is now", false
+	case "tree upgraded":
+		if p.upgraded = &e; e.Error == "" {
+			return fmt.Sprintf("tree upgraded, %s after its exec", seconds(e.Took)), false
+		}
 	case "tree reloading":
 		return fmt.Sprintf("reload to generation %d", e.Generation), false
 	case "starting":
