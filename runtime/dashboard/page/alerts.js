@@ -11,7 +11,7 @@ export const subject = (ev) => ev.name || (ev.slot != null ? `${ev.path}/${ev.sl
 export function severity(ev) {
   if (ev.fault || ev.error || ends.has(ev.kind) || ev.kind === 'gave up' || ev.kind === 'goes on over its budget') return 'bad';
   if (['restarting', 'drain cut', 'leaked', 'due'].includes(ev.kind) || ev.forced) return 'warn';
-  if (['started', 'up', 'replaced', 'reloaded', 'tree reloaded', 'scaled', 'spare ready'].includes(ev.kind)) return 'good';
+  if (['started', 'up', 'replaced', 'reloaded', 'tree reloaded', 'tree upgraded', 'scaled', 'spare ready'].includes(ev.kind)) return 'good';
   return '';
 }
 
@@ -19,7 +19,7 @@ export function severity(ev) {
 export function alerts() {
   const found = [], add = (key, bad, text) => found.push({ key, bad, text });
   const loops = new Map();
-  let reload, over;
+  let reload, upgrade, over;
   for (const ev of store.events) {
     if (ends.has(ev.kind) && age(ev.time) < 60) {
       const l = loops.get(subject(ev)) ?? { n: 0 };
@@ -27,6 +27,7 @@ export function alerts() {
     }
     if (ev.kind === 'tree reloaded') reload = ev;
     if (ev.kind === 'tree reloading') reload = null;
+    if (ev.kind === 'tree upgraded' || ev.kind === 'tree upgrading') upgrade = ev;
     if (ev.kind === 'gave up' || ev.kind === 'goes on over its budget') over = ev;
   }
   const pools = new Map(); // of 200 workers that end alike one line tells more
@@ -41,6 +42,7 @@ export function alerts() {
   }
   if (over && age(over.time) < 600) add('over ' + over.cursor, true, `${over.text}.`);
   if (reload?.error) add('reload', true, `The last reload, at ${clock(reload.time)}, failed: ${reload.error}`);
+  if (upgrade?.error) add('upgrade', true, `The last upgrade, at ${clock(upgrade.time)}, failed: ${upgrade.error}`);
   for (const r of store.rows) {
     if (r.unwell) add('unwell ' + keyOf(r), true, `${r.name} is unwell: ${r.unwell}`);
     else if (r.beat_every_seconds && age(r.last_beat) > 4 * Math.max(1, r.beat_every_seconds) && r.state === 'running' && r.role !== 'draining') {
