@@ -262,7 +262,8 @@ func (t *tree) follow(ctx context.Context, path string, query url.Values, last s
 		if ctx.Err() != nil {
 			return nil
 		}
-		if f, ok := errors.AsType[*failure](err); !ok || f.code != codeLost || gone(err) && !t.upgrades || failed == attempts {
+		if f, ok := errors.AsType[*failure](err); !ok || f.code != codeLost || failed == attempts ||
+			gone(err) && !(t.upgrades && (failed < 3 || errors.Is(err, syscall.ECONNREFUSED))) { // an orderly end removes the socket
 			return err
 		}
 		select {
