@@ -186,6 +186,17 @@ func (root *node) canTakeOver(listener Isolation, state []byte) error {
 			errs = append(errs, fmt.Errorf("pool %s has workers that are processes, and Isolation is goroutine in the new program", w.Pool))
 		}
 	}
+	var look func(*node)
+	look = func(n *node) {
+		for _, c := range n.declared {
+			in := inheritance{state: s}
+			if n.spec != nil && in.declared(n.path, declaration.Kind(n.spec)) && !in.declared(c.path, declaration.Kind(c.spec)) {
+				errs = append(errs, fmt.Errorf("%s is new, or of another kind, below the Supervisor %s, which goes on: only a child of the root can be new", c.path, n.path))
+			}
+			look(c)
+		}
+	}
+	look(root)
 	if err := root.checkDescriptors(listener); err != nil {
 		errs = append(errs, err)
 	}

@@ -1,6 +1,7 @@
 package coppice
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,7 +76,10 @@ func (rt *Runtime) upgradeTo(ctx context.Context, exe *executable, back string) 
 		rt.log.Info("upgrade: " + line)
 	}
 	s := suspension{rt: rt, idle: rt.idle()}
-	defer s.resume() // the exec does not return
+	defer s.resume()                                        // the exec does not return
+	if err := rt.awaitQuiet(ctx, rt.underWay); err != nil { // Funcs run as long as possible
+		return err
+	}
 	if err := s.stopFuncs(ctx); err != nil {
 		return &UpgradeError{"suspend", err}
 	}
@@ -185,24 +189,33 @@ var errChanged = errors.New("a child has just ended")
 const steadyPoll = 10 * time.Millisecond
 
 // suspend waits until nothing is under way in the tree, stops the master, and returns its state.
-func (s *suspension) suspend(ctx context.Context) (handover.Master, error) {
-	rt := s.rt
-	for {
-		keep := len(s.undo)
-		state, busy, err := s.trySuspend(ctx)
-		if err != nil || busy == nil {
-			return state, err
-		}
-		for _, f := range slices.Backward(s.undo[keep:]) {
+func (s *suspension) suspend(ctx context.Context) (state handover.Master, err error) {
+	keep := len(s.undo)
+	wait := s.rt.awaitQuiet(ctx, func() (busy error) {
+		for _, f := range slices.Backward(s.undo[keep:]) { // of the try before
 			f()
 		}
 		s.undo, s.fds = s.undo[:keep], nil
+		state, busy, err = s.trySuspend(ctx)
+		return busy
+	})
+	return state, cmp.Or(err, wait)
+}
+
+// awaitQuiet waits until look returns no error: it looks again and again, and its error is what is
+// under way.
+func (rt *Runtime) awaitQuiet(ctx context.Context, look func() error) error {
+	for {
+		busy := look()
+		if busy == nil {
+			return nil
+		}
 		select {
 		case <-time.After(steadyPoll):
 		case <-ctx.Done():
-			return state, &UpgradeError{"wait", fmt.Errorf("%w: %w", busy, ctx.Err())}
+			return &UpgradeError{"wait", fmt.Errorf("%w: %w", busy, ctx.Err())}
 		case <-rt.ended:
-			return state, &UpgradeError{"wait", ErrStopping}
+			return &UpgradeError{"wait", ErrStopping}
 		}
 	}
 }
@@ -217,8 +230,8 @@ func (s *suspension) trySuspend(ctx context.Context) (state handover.Master, bus
 		return state, err, nil
 	}
 	s.undo = append(s.undo, s.starts.Resume)
-	if busy := rt.busy(); busy != "" {
-		return state, errors.New(busy), nil
+	if busy := rt.underWay(); busy != nil {
+		return state, busy, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, suspendTimeout)
 	defer cancel()
@@ -386,20 +399,20 @@ func (s *suspension) stopFuncs(ctx context.Context) error {
 	return nil
 }
 
-// busy returns what is under way in the tree; "" if nothing is.
-func (rt *Runtime) busy() string {
+// underWay returns what is under way in the tree as an error; nil if nothing is.
+func (rt *Runtime) underWay() error {
 	if rt.ending() {
-		return "the tree is ending"
+		return ErrStopping
 	}
 	for _, c := range rt.pools.list() {
 		if busy := c.busy(); busy != "" {
-			return busy
+			return errors.New(busy)
 		}
 	}
-	busy := ""
+	var busy error
 	rt.Snapshot().Walk(func(t Tree) {
 		if t.State == StateStarting || t.State == StateRestarting || t.State == StateStopping {
-			busy = fmt.Sprintf("%s is %s", t.Name, t.State)
+			busy = fmt.Errorf("%s is %s", t.Name, t.State)
 		}
 	})
 	return busy

@@ -105,8 +105,12 @@ func upgradedTree() coppice.Config {
 			}},
 		},
 	}
+	var deeper []coppice.ChildSpec
+	if release("deeper") {
+		deeper = append(deeper, coppice.Process{Name: "deep", Command: []string{"sleep", "1h"}})
+	}
 	if !release("less") {
-		cfg.Children = append(cfg.Children, sleep, coppice.Supervisor{Name: "group", Children: []coppice.ChildSpec{
+		cfg.Children = append(cfg.Children, sleep, coppice.Supervisor{Name: "group", Children: append(deeper,
 			coppice.Pool{Name: "local", Size: 2, Worker: func(ctx context.Context, w *coppice.Worker) error {
 				ln, err := w.Listener(ctx, "local")
 				if err != nil {
@@ -114,7 +118,7 @@ func upgradedTree() coppice.Config {
 				}
 				return w.Serve(ctx, ln, name(w))
 			}},
-		}})
+		)})
 	}
 	if release("more") {
 		cfg.Children = append(cfg.Children, coppice.Pool{Name: "extra", Size: 1, Worker: idle})
@@ -275,6 +279,7 @@ func TestUpgradeRefused(t *testing.T) {
 	u := startUpgraded(t, "")
 	for _, tt := range []struct{ release, want string }{
 		{"panics", "this release panics"},
+		{"deeper", "group/deep is new"},
 		{"broken", "it cannot start"},
 		{"worse", "this release cannot serve"},
 	} {

@@ -94,7 +94,11 @@ func (rt *Runtime) finishUpgrade() {
 	if in.back != "" {
 		rt.generations.finish(false)
 		_ = rt.changeTree(context.Background()) // nothing is new
-		err := &UpgradeError{"trial", errors.New(in.back)}
+		step := "trial"
+		if in.state.Back != "" {
+			step = "roll"
+		}
+		err := &UpgradeError{step, errors.New(in.back)}
 		rt.log.Error("upgrade failed: the old program goes on", "err", err)
 		rt.events.Put(Event{Time: time.Now(), Kind: TreeUpgraded, Err: err, Fault: true})
 		return
