@@ -20,7 +20,7 @@ func TestShortOfConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	gen := newGeneration(1, nil, make([]byte, inlineConfig+1))
-	c := newPoolDriver(poolParts{generations: &generations{current: gen}}, workerPool, "web", Pool{Size: 1})
+	c := newPoolDriver(poolParts{generations: &generations{current: gen}, children: &children{}}, workerPool, "web", Pool{Size: 1})
 	w := newPoolWorker(c, pool.Effect{})
 	w.hello = childproto.Hello{Name: "web/0", Config: gen.config}
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1, Max: old.Max}); err != nil {
