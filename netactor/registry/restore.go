@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"os"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -229,7 +229,7 @@ func Restore(state []byte, fds []int, cfg Config) (t *Table, err error) {
 	defer func() {
 		for _, fd := range left {
 			if fd >= 0 {
-				_ = syscall.Close(fd)
+				_ = os.NewFile(uintptr(fd), "socket").Close() // there is nothing to do about an error
 			}
 		}
 	}()
