@@ -221,13 +221,17 @@ func (u *upgraded) getLocal() error {
 // TestUpgrade: the whole program is replaced under load, again and again. Nothing is refused or cut,
 // the master's PID stays, as do programs that are not this one; what has ended for good stays so.
 func TestUpgrade(t *testing.T) {
+	rounds := 2
+	if testing.Short() {
+		rounds = 1
+	}
 	u := startUpgraded(t, "")
 	count := func() int { return len(runtimetest.Descriptors(t, u.PID())) }
 	u.loaded(func() {
 		u.upgrade("", "INFO upgraded")
 		u.sixChildren() // listener, 2 web, sleep, 2 local
 		fds := count()
-		for range 2 {
+		for range rounds {
 			u.upgrade("", "INFO upgraded")
 			if err := u.getLocal(); err != nil {
 				t.Error(err)
@@ -240,7 +244,7 @@ func TestUpgrade(t *testing.T) {
 	if n := u.printed("once in a life"); n != 1 {
 		t.Errorf("a temporary child ran %d times", n)
 	}
-	if n := u.printed("the clock goes"); n != 4 {
+	if n := u.printed("the clock goes"); n != rounds+2 {
 		t.Errorf("a Func ran %d times", n)
 	}
 	u.Signal(syscall.SIGTERM)
@@ -252,6 +256,9 @@ func TestUpgrade(t *testing.T) {
 // TestUpgradeOfTree: children that are new are started, those that are gone are stopped, pools get
 // their new size.
 func TestUpgradeOfTree(t *testing.T) {
+	if testing.Short() {
+		t.Skip("TestUpgrade goes the same way")
+	}
 	u := startUpgraded(t, "")
 	u.loaded(func() {
 		u.sixChildren()
@@ -276,6 +283,9 @@ func TestUpgradeOfTree(t *testing.T) {
 // TestUpgradeRefused: a program that cannot take over is found before anything happens, and one that
 // fails later is taken back; the old one serves on.
 func TestUpgradeRefused(t *testing.T) {
+	if testing.Short() {
+		t.Skip("TestUpgrade goes the same way")
+	}
 	u := startUpgraded(t, "")
 	for _, tt := range []struct{ release, want string }{
 		{"panics", "this release panics"},
@@ -296,6 +306,9 @@ func TestUpgradeRefused(t *testing.T) {
 // TestUpgradeResumes: if the exec fails, the program goes on as it is: the Funcs that were stopped
 // run again, and children are started.
 func TestUpgradeResumes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("TestUpgrade goes the same way")
+	}
 	u := startUpgraded(t, "big")
 	u.loaded(func() {
 		u.upgrade("", "upgrade failed")
@@ -323,6 +336,9 @@ func TestUpgradeResumes(t *testing.T) {
 
 // TestUpgradeEnds: a request to end that comes during the trial of the new program is carried out.
 func TestUpgradeEnds(t *testing.T) {
+	if testing.Short() {
+		t.Skip("TestUpgrade goes the same way")
+	}
 	u := startUpgraded(t, "")
 	u.upgrade("slow", "the trial goes on")
 	u.Signal(syscall.SIGTERM)
