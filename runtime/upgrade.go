@@ -24,20 +24,20 @@ func (e *UpgradeError) Unwrap() error { return e.Err }
 // children stay its children and work on, its listening sockets stay open, and no connection is
 // refused or cut. The steps:
 //
-//   - check: the new program is started beside this one. It reads what this master is, compares that
-//     with its own specs, and says whether it can take over. If not, or if it crashes or hangs,
-//     Upgrade returns its reason and nothing has happened.
+//   - check: the new program is started beside this one. It reads what this master is, compares
+//     that with its own specs, and says whether it can take over. If not, or if it crashes or
+//     hangs, Upgrade returns its reason and nothing has happened.
 //   - wait: until nothing is under way: no worker starts or drains, no child waits for its restart.
 //   - suspend: Funcs are stopped within their Shutdown time. The master stops between two messages;
 //     what its children say from now on waits in the kernel.
 //   - exec: the state of the master goes into a file in memory, and the new program is executed in
 //     this process (execve(2)). What runs in the master ends here.
 //   - trial: the new program comes to its Start, which takes the children over in place of starting
-//     others. Funcs and Actors are started, and so are children that only the new program has. If
-//     that fails, the old program is executed again, and takes its children back.
+//     others. Funcs and Actors are started. If that fails, the old program is executed again, and
+//     takes its children back.
 //   - roll: the new master reads what the children have said, stops those that the new program does
-//     not have any more, and reloads the tree: every worker, and last the listener process. If the
-//     reload fails, the old program is executed again.
+//     not have any more, starts those that only it has, and reloads the tree: every worker, and
+//     last the listener process. If that fails, the old program is executed again.
 //
 // So Upgrade returns an error, an [UpgradeError], or does not return. What came of the later steps
 // is in the log and in the tree's events.
@@ -47,13 +47,13 @@ func (e *UpgradeError) Unwrap() error { return e.Err }
 // program before the end of its trial does. The check is there to find such a program. Later
 // signals wait until the tree is up.
 //
-// Upgrade needs workers that are processes, a tree whose Start was called by the main goroutine, and
-// one without children that were added at run time. It waits for a reload under way. The end of ctx
-// ends the upgrade until the exec.
+// Upgrade needs workers that are processes, a tree whose Start was called by the main goroutine,
+// and one without children that were added at run time. It waits for a reload under way. The end of
+// ctx ends the upgrade until the exec.
 func (rt *Runtime) Upgrade(ctx context.Context) error { return rt.upgrade(ctx) }
 
-// CheckUpgrade does the check of [Runtime.Upgrade] alone. It returns what an upgrade would change in
-// the tree, in words: one line for each child that is more than kept, and for each value.
+// CheckUpgrade does the check of [Runtime.Upgrade] alone. It returns what an upgrade would change
+// in the tree, in words: one line for each child that is more than kept, and for each value.
 func (rt *Runtime) CheckUpgrade(ctx context.Context) (plan []string, err error) {
 	return rt.checkUpgrade(ctx)
 }
