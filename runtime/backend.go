@@ -6,6 +6,7 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/child"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -26,6 +27,17 @@ type backend interface {
 	fillReport(*CrashReport)        // after finish: adds when it lived and what it printed or left
 	waited() (time.Duration, error) // for CPUs, so far
 	traced() bool                   // by a debugger
+}
+
+// readToEnd ends the channel to a child that has ended, once its last frames are read. A descendant
+// of the child may keep the channel open.
+func readToEnd(conn *fdipc.Conn) {
+	conn.PeerGone()
+	select {
+	case <-conn.Done():
+	case <-time.After(process.Linger):
+	}
+	_ = conn.Close()
 }
 
 // backends starts the backends of workers. For processes see fork.

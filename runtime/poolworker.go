@@ -14,7 +14,6 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/handover"
 	"github.com/coppice-go/coppice/runtime/internal/liveness"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
-	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/stacks"
 	"github.com/coppice-go/coppice/supervisor"
 	"github.com/coppice-go/coppice/tracing"
@@ -496,12 +495,7 @@ func (w *poolWorker) finish() {
 	if c.kind.ofConfig {
 		had = crashContextOf(w.hello.ID, w.address(), c.children.system, c.children.sockets)
 	}
-	w.conn.PeerGone()
-	select {
-	case <-w.conn.Done(): // its last frames are read
-	case <-time.After(process.Linger): // a descendant of it keeps the channel open
-	}
-	_ = w.conn.Close()
+	readToEnd(w.conn)
 	end := w.end()
 	w.reason, w.killedOutside, w.misfit = end.reason(), end.fromOutside(), end.misfit(childproto.IsClosed(w.handshaken))
 	at := w.telemetry.Ended(tracing.End{

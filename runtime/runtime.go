@@ -59,7 +59,6 @@ type Runtime struct {
 	events       *history.Log[Event]
 	lines        *history.Log[OutputLine]
 	began        time.Time
-	upgrades     int              // images of the master before this one
 	inherited    *inheritance     // of the image of the master before this one; nil if there was none
 	control      *controlEndpoint // nil when there is none
 
@@ -77,10 +76,10 @@ type Runtime struct {
 // of the tree by path.
 var running atomic.Pointer[Runtime]
 
-// upgradeEnd has the last steps of an upgrade, which use the whole Runtime. They are variables so that
-// the parts that the Runtime is made of do not need all of it in turn.
+// upgradeEnd has the last steps of an upgrade, which use the whole Runtime. They are variables so
+// that the parts that the Runtime is made of do not need all of it in turn.
 var upgradeEnd struct {
-	startLeft func(*Runtime, context.Context) (ids []string, err error)
+	startLeft func(*Runtime, context.Context) error
 	confirm   func(*Runtime)
 }
 
@@ -186,7 +185,7 @@ func (rt *Runtime) takeOver() error {
 	}
 	rt.reload <- struct{}{} // finishUpgrade gives it back: the reload that follows is the next
 	rt.inherited, rt.children.inherited = in, in
-	rt.upgrades, rt.began = in.state.Upgrade, in.state.Began
+	rt.began = in.state.Began
 	rt.children.last, rt.children.links = in.state.LastID, in.state.LastLink
 	rt.sizes.takeOver(in.begun)
 	rt.events.Continue(in.state.Events)
@@ -370,7 +369,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 		}
 	}
 	if rt.inherited != nil {
-		if rt.inherited.leftover, err = upgradeEnd.startLeft(rt, ctx); err != nil {
+		if err := upgradeEnd.startLeft(rt, ctx); err != nil {
 			return treeStartError(err)
 		}
 	}

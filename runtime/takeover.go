@@ -43,15 +43,20 @@ func (in *inheritance) worker(path string, slot int) *handover.FormerWorker {
 	if in == nil {
 		return nil
 	}
+	return takeOne(in, &in.state.Workers, func(w handover.FormerWorker) bool { return w.Pool == path && w.Hello.Slot == slot })
+}
+
+// takeOne takes the first of what is left for which is returns true; nil if there is none.
+func takeOne[T any](in *inheritance, left *[]T, is func(T) bool) *T {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	i := slices.IndexFunc(in.state.Workers, func(w handover.FormerWorker) bool { return w.Pool == path && w.Hello.Slot == slot })
+	i := slices.IndexFunc(*left, is)
 	if i < 0 {
 		return nil
 	}
-	w := in.state.Workers[i]
-	in.state.Workers = slices.Delete(in.state.Workers, i, i+1)
-	return &w
+	v := (*left)[i]
+	*left = slices.Delete(*left, i, i+1)
+	return &v
 }
 
 // isNew reports whether the image before had no workers of the pool at a path, until the reload of
@@ -89,34 +94,20 @@ func (in *inheritance) program(path string) *handover.OtherProgram {
 	if in == nil {
 		return nil
 	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	i := slices.IndexFunc(in.state.Programs, func(p handover.OtherProgram) bool { return p.Path == path })
-	if i < 0 {
-		return nil
-	}
-	p := in.state.Programs[i]
-	in.state.Programs = slices.Delete(in.state.Programs, i, i+1)
-	return &p
+	return takeOne(in, &in.state.Programs, func(p handover.OtherProgram) bool { return p.Path == path })
 }
 
 // idle returns supervisor.ErrIgnore, once, for a child that did not run and is not to be started.
 func (in *inheritance) idle(path string) error {
-	if in == nil {
+	if in == nil || takeOne(in, &in.state.Idle, func(p string) bool { return p == path }) == nil {
 		return nil
 	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	i := slices.Index(in.state.Idle, path)
-	if i < 0 {
-		return nil
-	}
-	in.state.Idle = slices.Delete(in.state.Idle, i, i+1)
 	return supervisor.ErrIgnore
 }
 
 // first returns the specs of children of root that the image before had too. The others are started
-// after the trial: a new worker needs a link to a listener process that does not hear the master yet.
+// after the trial: a new worker needs a link to a listener process that does not hear the master
+// yet.
 func (in *inheritance) first(specs []supervisor.ChildSpec, root *node) (first []supervisor.ChildSpec) {
 	for _, c := range specs {
 		if n := root.find(c.ID); n == nil || in.declared(n.path, declaration.Kind(n.spec)) {

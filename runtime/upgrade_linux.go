@@ -130,7 +130,7 @@ func (rt *Runtime) upgradable() error {
 
 // preview returns what a new program needs to know to say whether it can take over.
 func (rt *Runtime) preview() handover.Master {
-	s := handover.Master{Tree: rt.declarations.tree(), Upgrade: rt.upgrades}
+	s := handover.Master{Tree: rt.declarations.tree()}
 	for _, c := range rt.pools.list() {
 		for _, w := range c.settled() {
 			s.Workers = append(s.Workers, handover.FormerWorker{Pool: c.path, Hello: w.self()})
@@ -243,7 +243,7 @@ func (s *suspension) trySuspend(ctx context.Context) (state handover.Master, bus
 		}
 	}()
 	state = handover.Master{
-		Tree: rt.declarations.tree(), Began: rt.began, Upgrade: rt.upgrades + 1, Sizes: rt.sizes.all(), Idle: s.idle,
+		Tree: rt.declarations.tree(), Began: rt.began, Sizes: rt.sizes.all(), Idle: s.idle,
 	}
 	for _, c := range rt.pools.list() {
 		for _, w := range c.settled() {
@@ -471,7 +471,8 @@ func (rt *Runtime) funcs(n *node) (fs []*node) {
 	return fs
 }
 
-// idle returns the paths of the children that do not run: they have ended for good, or were stopped.
+// idle returns the paths of the children that do not run: they have ended for good, or were
+// stopped.
 func (rt *Runtime) idle() (paths []string) {
 	running := map[string]bool{}
 	rt.Snapshot().walk("", func(path string, t Tree) { running[path] = t.State != StateDown })

@@ -11,7 +11,6 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/handover"
 	"github.com/coppice-go/coppice/runtime/internal/memfile"
-	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/started"
 )
 
@@ -38,7 +37,7 @@ type checker struct {
 	name string
 
 	mu     sync.Mutex
-	lines  []string // what it declares; nil = the same as the tree
+	lines  []string // what it declares; those of the tree until it says otherwise
 	notice *childproto.ExitNotice
 }
 
@@ -59,14 +58,12 @@ func (rt *Runtime) checkProgram(ctx context.Context, exe *executable) (plan []st
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	k := &checker{name: checkerName}
+	tree := rt.declarations.tree()
+	k := &checker{name: checkerName, lines: tree}
 	if err := k.run(ctx, rt.backends.spawner, exe, rt.generations.environ(), rt.declarations.digest(), preview); err != nil {
 		return nil, err
 	}
-	if k.lines == nil {
-		return handover.Plan(rt.declarations.tree(), rt.declarations.tree()), nil
-	}
-	return handover.Plan(rt.declarations.tree(), k.lines), nil
+	return handover.Plan(tree, k.lines), nil
 }
 
 // run runs the program from its start to its end, which is its answer.
@@ -104,12 +101,7 @@ func (k *checker) run(ctx context.Context, s spawner, exe *executable, environ [
 	}
 	b.finish()
 	if conn != nil {
-		conn.PeerGone()
-		select {
-		case <-conn.Done(): // its last frames are read
-		case <-time.After(process.Linger):
-		}
-		_ = conn.Close()
+		readToEnd(conn)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()

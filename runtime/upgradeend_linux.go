@@ -14,32 +14,25 @@ import (
 func init() { upgradeEnd.startLeft, upgradeEnd.confirm = (*Runtime).startLeft, (*Runtime).confirm }
 
 // startLeft starts what the new program does not have any more, as it was, to stop it after the
-// trial. It returns the IDs of those children of the root.
-func (rt *Runtime) startLeft(ctx context.Context) (ids []string, err error) {
+// trial.
+func (rt *Runtime) startLeft(ctx context.Context) error {
 	in := rt.inherited
-	if in == nil {
-		return nil, nil
-	}
+	var specs []supervisor.ChildSpec
 	pools, programs := in.left()
-	for path, size := range pools {
-		if size == 0 { // spares alone
-			size = 1
-		}
-		id := leftID(path)
-		spec := rt.poolSpec(path, workerPool, Pool{Name: id, Size: size, Restart: supervisor.Temporary}, rt.up)
-		if _, err := rt.tree.StartChild(ctx, spec); err != nil {
-			return ids, err
-		}
-		ids = append(ids, id)
+	for path, size := range pools { // at least 1: there may be spares alone
+		specs = append(specs, rt.poolSpec(path, workerPool, Pool{Name: leftID(path), Size: max(size, 1), Restart: supervisor.Temporary}, rt.up))
 	}
 	for _, path := range programs {
 		start := programStarter{rt.backends.spawner, rt.shortages, rt.crashes, rt.generations.environ, &rt.stops, Process{Name: path}, path, in}
-		if _, err := rt.tree.StartChild(ctx, supervisor.ChildSpec{ID: leftID(path), Start: start, Restart: supervisor.Temporary}); err != nil {
-			return ids, err
-		}
-		ids = append(ids, leftID(path))
+		specs = append(specs, supervisor.ChildSpec{ID: leftID(path), Start: start, Restart: supervisor.Temporary})
 	}
-	return ids, nil
+	for _, c := range specs {
+		if _, err := rt.tree.StartChild(ctx, c); err != nil {
+			return err
+		}
+		in.leftover = append(in.leftover, c.ID)
+	}
+	return nil
 }
 
 // leftID returns the ID that a child at a path has as a child of the root.
@@ -75,7 +68,7 @@ func (rt *Runtime) changeTree(ctx context.Context) error {
 // confirm ends the trial of an image that has taken over, which is up.
 func (rt *Runtime) confirm() {
 	in := rt.inherited
-	if in == nil || in.over.Swap(true) {
+	if in.over.Swap(true) {
 		return
 	}
 	in.timer.Stop()

@@ -18,8 +18,8 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
 
-// savedTable is what State returns, as CBOR. Descriptors are indexes. The zero value of a field that
-// is added later must mean what was before it.
+// savedTable is what State returns, as CBOR. Descriptors are indexes. The zero value of a field
+// that is added later must mean what was before it.
 type savedTable struct {
 	Last       uint64
 	FreedPorts uint64
@@ -154,9 +154,9 @@ func mapped[A, B any](all []A, f func(A) B) []B {
 	return out
 }
 
-// State returns what the next image of the program needs to go on with the Table, for [Restore], and
-// the numbers of the descriptors in it, which stay the Table's. Suspend must have returned. What the
-// Table is told afterwards is not in it: so the Conns are to be suspended by then.
+// State returns what the next image of the program needs to go on with the Table, for [Restore],
+// and the numbers of the descriptors in it, which stay the Table's. Suspend must have returned.
+// What reaches the Table afterwards is not in it: so the Conns are to be suspended by then.
 //
 // Requests that wait are answered by the next image. Calls of Stats end with this one.
 func (t *Table) State() (state []byte, fds []int, err error) {
@@ -355,10 +355,13 @@ func (t *tableState) restore(v *savedSocket, cfg Config) error {
 	return nil
 }
 
-// Reclaim gives a listener spec the socket that it had in the image before this one, once. ok is false
-// if there is none that r asks for. A number of a descriptor has no meaning any more: with r.FD it is
-// the socket that had one.
+// Reclaim gives a listener spec the socket that it had in the image before this one, once. ok is
+// false if there is none that r asks for. A number of a descriptor has no meaning any more: with
+// r.FD it is the socket that had one.
 func (t *Table) Reclaim(owner string, r netactor.Request) (addr net.Addr, ok bool) {
+	if !t.hasFormer(owner) {
+		return nil, false // and needs no name server
+	}
 	if resolved, err := wire.Resolve(context.Background(), r); err == nil {
 		r = resolved
 	}
@@ -380,7 +383,20 @@ func (t *Table) Reclaim(owner string, r netactor.Request) (addr net.Addr, ok boo
 	return nil, false
 }
 
-// EndFormer ends the ownership of the listener specs of sockets that they have not claimed since Restore.
+// hasFormer reports whether a listener spec has a socket that it has not claimed since Restore.
+func (t *Table) hasFormer(owner string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.state.sockets {
+		if o := s.owners[owner]; o != nil && o.former {
+			return true
+		}
+	}
+	return false
+}
+
+// EndFormer ends the ownership of the listener specs of sockets that they have not claimed since
+// Restore.
 func (t *Table) EndFormer() {
 	t.step(func() (out []effect) {
 		for _, s := range t.state.inOrder() {

@@ -24,9 +24,8 @@ var ErrFormat = errors.New("the state has a format that this program does not re
 type Master struct {
 	Format, Reads int
 
-	Tree    []string  // what the program declares, as package declaration writes it
-	Began   time.Time // when the tree was started
-	Upgrade int       // how many images there were before the one that reads it
+	Tree  []string  // what the program declares, as package declaration writes it
+	Began time.Time // when the tree was started
 
 	// Why the image before the writer was replaced by the writer again: its successor failed.
 	// "" = it was not.
@@ -67,7 +66,8 @@ type Generations struct {
 	Environ []string
 }
 
-// A FormerWorker is a worker that is ready, or a spare that waits for its slot, or the listener process.
+// A FormerWorker is a worker that is ready, or a spare that waits for its slot, or the listener
+// process.
 type FormerWorker struct {
 	Pool    string // its path; of the listener process the name of its supervisor
 	Hello   childproto.Hello
@@ -84,8 +84,8 @@ type OtherProgram struct {
 	Process     RunningProcess
 }
 
-// A RunningProcess is a process and its output. Files are the pidfd, and the ends of the pipes of standard
-// output and standard error that have not ended.
+// A RunningProcess is a process and its output. Files are the pidfd, and the ends of the pipes of
+// standard output and standard error that have not ended.
 type RunningProcess struct {
 	State          process.ChildState
 	Stdout, Stderr process.LinesState
