@@ -17,9 +17,9 @@ type HandsOver interface {
 	actor.Actor
 
 	// HandOver returns the state. The messages that came before are handled by then, or wait: those
-	// go along if their types can cross processes, in order. If the replacement does not take place,
-	// the actor goes on: HandOver changes nothing that it needs. An error keeps the replacement from
-	// taking place.
+	// go along if their types can cross processes, in order. If the replacement does not take
+	// place, the actor goes on: HandOver changes nothing that it needs. An error keeps the
+	// replacement from taking place.
 	HandOver(ctx actor.Context) (Handover, error)
 
 	// TakeOver takes the state, after Started and before any other message. With an error the start

@@ -24,7 +24,8 @@ var maxSettle = time.Second // shorter in tests
 //     in order, once. A message without a codec, or with handles, is lost.
 //   - An ask of another process that waits goes along. One that an actor has taken ends with
 //     [ErrReplaced], unless the actor hands it over.
-//   - What this image waits for ends with it: its asks, its channels of [System.Monitor], its Stops.
+//   - What this image waits for ends with it: its asks, its channels of [System.Monitor], its
+//     Stops.
 //   - A change of a name that some process has not acknowledged ends.
 //
 // It waits for the messages in the mailboxes: under ctx, of whose time it takes half, and for a

@@ -318,7 +318,7 @@ func TestReplace(t *testing.T) {
 		t.Error(err)
 	}
 
-	// Names: the cache of a is told of the change, and the lane goes on.
+	// Names: the cache of a learns of the change, and the lane goes on.
 	other := newProbe(t, tree.Master, "other")
 	if err := tree.Master.Reregister(ctx, "of b", other.PID); err != nil {
 		t.Fatal(err)
@@ -583,7 +583,8 @@ func TestSuspendResume(t *testing.T) {
 	wantKind(t, wantDown(t, m), supervisor.Shutdown)
 }
 
-// TestTakeOverFails: an actor that cannot take over does not start, and the next one gets the state.
+// TestTakeOverFails: an actor that cannot take over does not start, and the next one gets the
+// state.
 func TestTakeOverFails(t *testing.T) {
 	tree := newTree(t, 1)
 	pid := spawn(t, tree.Master, "tally", aTally(tally{version: 2}))

@@ -50,10 +50,10 @@
 //
 // A process that replaces its image by exec(3) keeps its Conns, in the middle of what they do.
 // [Conn.Suspend] stops one between two packets and returns its state and its descriptors; [Restore]
-// in the next image makes a Conn of them, and [Conn.Resume] lets it go on. No frame is lost, doubled,
-// cut or out of its order, and an offer is still claimed or comes back. The peer need do nothing,
-// and sees nothing but a pause. What is in the memory of the application does not go along: the tags
-// of handles, calls that wait, requests that it works on.
+// in the next image makes a Conn of them, and [Conn.Resume] lets it go on. No frame is lost,
+// doubled, cut or out of its order, and an offer is still claimed or comes back. The peer need do
+// nothing, and sees nothing but a pause. What is in the memory of the application does not go
+// along: the tags of handles, calls that wait, requests that it works on.
 //
 // # Duties
 //

@@ -234,9 +234,9 @@ func describePacket(b []byte) (frames int, refs []offerID, err error) {
 }
 
 // Restore makes a Conn of what [Conn.Suspend] has returned in the image of the process before this
-// one: its state and its descriptors, of which Restore takes ownership, also when it fails. The Conn
-// is suspended: until [Conn.Resume] nothing is read, sent or changed that another image would find
-// changed, so that Suspend may be called and that image be gone back to.
+// one: its state and its descriptors, of which Restore takes ownership, also when it fails. The
+// Conn is suspended: until [Conn.Resume] nothing is read, sent or changed that another image would
+// find changed, so that Suspend may be called and that image be gone back to.
 //
 // cfg is this program's. What the two sides have told each other goes on: Credits and MaxFrame of
 // cfg are ignored. Ready is called if the handshake is not over.

@@ -32,8 +32,8 @@ type pauses struct {
 // close-on-exec, which is to be undone right before the exec, and keep their numbers.
 //
 // What the kernel has not handed out stays in the kernel, a frame that is queued or half sent is in
-// the state, and so is one that has come in part: state has at most QueueBytes and MaxFrame for each
-// lane, and MaxFrame again for what has come, and is made by one copy of that.
+// the state, and so is one that has come in part: state has at most QueueBytes and MaxFrame for
+// each lane, and MaxFrame again for what has come, and is made by one copy of that.
 //
 // Suspend waits until each Handler and Resolved under way has returned, and until each handle that
 // was delivered is claimed or refused. If ctx ends first the Conn goes on, and the error is ctx's

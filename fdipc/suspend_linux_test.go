@@ -432,8 +432,8 @@ func count(f *os.File, _ map[string]string) {
 	<-c.Done()
 }
 
-// A frame of 16 MB, in the soak 100, of which a part is in the memory of the receiver, a part in the kernel and the
-// rest in the memory of the sender comes whole though both are replaced.
+// A frame of 16 MB, in the soak 100, of which a part is in the memory of the receiver, a part in
+// the kernel and the rest in the memory of the sender comes whole though both are replaced.
 func TestSuspendHalfFrame(t *testing.T) {
 	defer leaks(t)()
 	t.Run("", func(t *testing.T) {

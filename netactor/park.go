@@ -29,8 +29,8 @@ const MinPark = 10 * time.Millisecond
 // A server takes part by Idle and Stay; [coppice.Worker.Serve] calls them for an *http.Server. The
 // connection leaves only from within a Read whose buffer has as much room, by its capacity, as that
 // of the first Read. A bufio.Reader has so much only when it holds nothing, so no byte of a request
-// can be lost. That Read, and each later call, returns a *net.OpError that wraps [ErrParked]; the server then
-// closes the connection as if its client had left.
+// can be lost. That Read, and each later call, returns a *net.OpError that wraps [ErrParked]; the
+// server then closes the connection as if its client had left.
 type ParkableConn interface {
 	net.Conn
 

@@ -40,9 +40,10 @@ func (tr *tree) replace() {
 	}
 }
 
-// TestReplace: the table goes from image to image of the master, again and again, while clients come:
-// each is served. What a worker asks for in between is answered once, by the next image. All sockets
-// are the same, and their ends are those of before: a path is removed, a shutdown is noticed.
+// TestReplace: the table goes from image to image of the master, again and again, while clients
+// come: each is served. What a worker asks for in between is answered once, by the next image. All
+// sockets are the same, and their ends are those of before: a path is removed, a shutdown is
+// noticed.
 func TestReplace(t *testing.T) {
 	bothLinks(t, func(t *testing.T, mem bool) {
 		file := filepath.Join(t.TempDir(), "s")

@@ -170,9 +170,9 @@ func socketNames(t *testing.T, pid int) map[string]string {
 	return names
 }
 
-// TestCensus: each descriptor of a master that has one of everything is known, and there are as many
-// of each kind as its tree explains: at the start, when a worker and the listener process have been
-// replaced, and after a reload.
+// TestCensus: each descriptor of a master that has one of everything is known, and there are as
+// many of each kind as its tree explains: at the start, when a worker and the listener process have
+// been replaced, and after a reload.
 func TestCensus(t *testing.T) {
 	t.Setenv("COPPICE_TEST_DIR", t.TempDir())
 	p := runtimetest.Start(t, []string{treeVar + "=one of everything"})
@@ -204,7 +204,7 @@ func TestCensus(t *testing.T) {
 				why = append(why, fmt.Sprintf("%s: %d, and the tree has none", name, n))
 			}
 			for _, what := range unknown {
-				why = append(why, "nobody's: "+what)
+				why = append(why, "without an owner: "+what)
 			}
 			return why
 		}

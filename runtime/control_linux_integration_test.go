@@ -348,8 +348,8 @@ func TestControlWrites(t *testing.T) {
 	}
 }
 
-// TestControlTellsInOrder: when something is done, its events have come. A worker that has ended can
-// be replaced at once, and the time since which one runs is its own.
+// TestControlTellsInOrder: when something is done, its events have come. A worker that has ended
+// can be replaced at once, and the time since which one runs is its own.
 func TestControlTellsInOrder(t *testing.T) {
 	o := newOperator(t)
 	p := startTree(t, "controlled")

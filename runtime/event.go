@@ -82,8 +82,8 @@ const (
 	// Generation is 0 when the reload failed before it had one. Took, Err.
 	TreeReloading
 	TreeReloaded
-	// TreeUpgrading, TreeUpgraded: an upgrade of the whole program began; the new program serves, or the
-	// old one does again. Took, Err.
+	// TreeUpgrading, TreeUpgraded: an upgrade of the whole program began; the new program serves,
+	// or the old one does again. Took, Err.
 	TreeUpgrading
 	TreeUpgraded
 	// OperatorAsked: an operator has asked for something by the control endpoint. Why.

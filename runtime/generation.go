@@ -96,8 +96,8 @@ type generations struct {
 	ended   bool // the tree has ended: current is released
 }
 
-// takeOver makes current the generation of the workers that another image of the master has started,
-// and next that of this program, to which a reload brings them. last is the newest number.
+// takeOver makes current the generation of the workers that another image of the master has
+// started, and next that of this program, to which a reload brings them. last is the newest number.
 func (gs *generations) takeOver(last int, current *generation, exe *executable, config []byte) {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()

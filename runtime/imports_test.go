@@ -209,8 +209,8 @@ func TestPinnedModules(t *testing.T) {
 	}
 }
 
-// forEachGoFile calls f with each Go file of the module, and of those that the table names, whatever
-// system it is for: its path below the root, with slashes, and the paths it imports.
+// forEachGoFile calls f with each Go file of the module, and of those that the table names,
+// whatever system it is for: its path below the root, with slashes, and the paths it imports.
 func forEachGoFile(t *testing.T, f func(file string, imports []string)) {
 	t.Helper()
 	top := root(t)

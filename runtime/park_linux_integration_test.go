@@ -276,7 +276,8 @@ func (c *parkClient) ask() (slot, generation int) {
 }
 
 // askUntil asks until a generation answers. An earlier one may answer first: its drain has not come
-// to this connection yet, or its server has read the first byte of the next request with the answer.
+// to this connection yet, or its server has read the first byte of the next request with the
+// answer.
 func (c *parkClient) askUntil(generation int) {
 	c.p.t.Helper()
 	for _, got := c.ask(); got != generation; _, got = c.ask() {

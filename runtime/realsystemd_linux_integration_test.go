@@ -208,7 +208,8 @@ func startClients(t *testing.T, address string) *clients {
 	return c
 }
 
-// answerOfMaster connects and reads the answer. Its errors say what happened, and not to which connection.
+// answerOfMaster connects and reads the answer. Its errors say what happened, and not to which
+// connection.
 func answerOfMaster(address string) (string, error) {
 	conn, err := net.Dial("tcp", address)
 	if err != nil {

@@ -218,8 +218,9 @@ func (u *upgraded) getLocal() error {
 	return err
 }
 
-// TestUpgrade: the whole program is replaced under load, again and again. Nothing is refused or cut,
-// the master's PID stays, as do programs that are not this one; what has ended for good stays so.
+// TestUpgrade: the whole program is replaced under load, again and again. Nothing is refused or
+// cut, the master's PID stays, as do programs that are not this one; what has ended for good stays
+// so.
 func TestUpgrade(t *testing.T) {
 	rounds := 2
 	if testing.Short() {
@@ -280,8 +281,8 @@ func TestUpgradeOfTree(t *testing.T) {
 	})
 }
 
-// TestUpgradeRefused: a program that cannot take over is found before anything happens, and one that
-// fails later is taken back; the old one serves on.
+// TestUpgradeRefused: a program that cannot take over is found before anything happens, and one
+// that fails later is taken back; the old one serves on.
 func TestUpgradeRefused(t *testing.T) {
 	if testing.Short() {
 		t.Skip("TestUpgrade goes the same way")
@@ -350,7 +351,8 @@ func TestUpgradeEnds(t *testing.T) {
 	}
 }
 
-// TestCheckUpgrade: the program at the path says whether it can take over, and nothing else happens.
+// TestCheckUpgrade: the program at the path says whether it can take over, and nothing else
+// happens.
 func TestCheckUpgrade(t *testing.T) {
 	t.Setenv(upgradeVar, t.TempDir())
 	rt := startTree(t, "upgraded")

@@ -52,7 +52,8 @@ const (
 	// SupervisorSuspended: nothing is under way any more, and nothing is decided, see
 	// Supervisor.Suspend. It is the last event of a supervisor that goes on in another image.
 	SupervisorSuspended
-	// SupervisorResumed: it decides again, here or in that image. Took is since SupervisorSuspended.
+	// SupervisorResumed: it decides again, here or in that image. Took is since
+	// SupervisorSuspended.
 	SupervisorResumed
 )
 

@@ -60,12 +60,12 @@ var decoding = func() cbor.DecMode {
 }()
 
 // State returns what the next image of the program needs to go on with this supervisor and those
-// below it: states, budgets, delays, incarnations, reasons; for [Restore]. Suspend must have returned,
-// and Resume not been called. What has been told to a supervisor before is in its state; so what
-// tells it something, as an instance that ends, is to be quiet by then.
+// below it: states, budgets, delays, incarnations, reasons; for [Restore]. Suspend must have
+// returned, and Resume not been called. What has been told to a supervisor before is in its state;
+// so what tells it something, as an instance that ends, is to be quiet by then.
 //
-// Calls that wait are not in it, nor are subscriptions: they end with this image. Nor is what leaked
-// here. Errors: ErrStopped if one was told to end meanwhile, ErrNotSuspended.
+// Calls that wait are not in it, nor are subscriptions: they end with this image. Nor is what
+// leaked here. Errors: ErrStopped if one was told to end meanwhile, ErrNotSuspended.
 func (s *Supervisor) State() ([]byte, error) {
 	var v savedTree
 	all := s.tree.below(s.path)
@@ -208,9 +208,9 @@ func (v *savedSupervisor) heirs(spec Spec) (heirs []heir) {
 	return heirs
 }
 
-// Plan tells in words what Restore makes of a state by the specs of another program: a line for each
-// difference of a supervisor, and one for each child. spec returns the spec of the supervisor at a
-// path of the state; false leaves its children to others.
+// Plan tells in words what Restore makes of a state by the specs of another program: a line for
+// each difference of a supervisor, and one for each child. spec returns the spec of the supervisor
+// at a path of the state; false leaves its children to others.
 func Plan(state []byte, spec func(path string) (Spec, bool)) ([]string, error) {
 	all, err := decodeTree(state)
 	if err != nil {
@@ -286,14 +286,15 @@ func settings(p rules.Params) string {
 }
 
 // Restore makes the tree whose State another image of the program has returned, by the specs of
-// this one. It does nothing yet: no child is started or stopped, no delay ends, no call is answered.
-// Resume sets it going. Until then the tree can be dropped, and the state given to another image.
+// this one. It does nothing yet: no child is started or stopped, no delay ends, no call is
+// answered. Resume sets it going. Until then the tree can be dropped, and the state given to
+// another image.
 //
-// A supervisor at the path of one of the state goes on with its restarts in the window, back-off and
-// counts: its Starter is called with Incarnation.Restored. For each other child that runs, adopt
-// returns the instance that lives on, or nil; it may have ended meanwhile. A child without one is
-// started by Resume, with nothing counted; one of a Dynamic supervisor, whose Start may have been
-// the caller's, is gone.
+// A supervisor at the path of one of the state goes on with its restarts in the window, back-off
+// and counts: its Starter is called with Incarnation.Restored. For each other child that runs,
+// adopt returns the instance that lives on, or nil; it may have ended meanwhile. A child without
+// one is started by Resume, with nothing counted; one of a Dynamic supervisor, whose Start may have
+// been the caller's, is gone.
 //
 // Where the specs differ from those of the image before: settings and order are this program's at
 // once; a child that is new is started by Resume, in order; one whose spec is gone, or that has

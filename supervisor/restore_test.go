@@ -110,8 +110,8 @@ func bury(trees ...*Supervisor) {
 	}
 }
 
-// TestSuspend: while it is held nothing is decided, what runs in memory is stopped, and Resume goes on
-// as if all that came meanwhile came now.
+// TestSuspend: while it is held nothing is decided, what runs in memory is stopped, and Resume goes
+// on as if all that came meanwhile came now.
 func TestSuspend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ws := newWorkers()
@@ -404,7 +404,7 @@ func TestRestoreErrors(t *testing.T) {
 	})
 }
 
-// TestPlan compares what is told of a state, and of what becomes of it by other specs, with
+// TestPlan compares what Plan says of a state, and of what becomes of it by other specs, with
 // testdata/restore.txt.
 func TestPlan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

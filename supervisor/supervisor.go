@@ -113,7 +113,8 @@ func (spec Spec) Start(ctx context.Context, inc Incarnation) (Instance, error) {
 // parentKey is the context key under which a start finds its supervisor.
 type parentKey struct{}
 
-// newSupervisor returns a supervisor whose spec is valid, below another one or, with nil, as the root.
+// newSupervisor returns a supervisor whose spec is valid, below another one or, with nil, as the
+// root.
 func newSupervisor(ctx context.Context, spec Spec, cfg Config, path string, up *Supervisor) *Supervisor {
 	s := &Supervisor{
 		cfg:   cfg,

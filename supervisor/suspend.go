@@ -145,8 +145,8 @@ func (l *loop) held() {
 	l.step(rules.Event{Kind: rules.Hold, Keys: keys})
 }
 
-// Resume ends Suspend, and sets going what Restore has returned. It does not wait. Without either it
-// does nothing.
+// Resume ends Suspend, and sets going what Restore has returned. It does not wait. Without either
+// it does nothing.
 func (s *Supervisor) Resume() {
 	t := s.tree
 	t.mu.Lock()

@@ -65,9 +65,9 @@ var varies = regexp.MustCompile(`^\d{4}/\S+ \S+ |program=\S+|(took=|process |htt
 // unnumbered is a line without what differs from run to run.
 func unnumbered(l string) string { return varies.ReplaceAllString(strings.TrimSpace(l), "$1") }
 
-// TestReplaced: two releases, which are two builds, replace each other under load. No request fails,
-// the master is the process that was started, and has as many children and descriptors as before.
-// COPPICE_SOAK is more often.
+// TestReplaced: two releases, which are two builds, replace each other under load. No request
+// fails, the master is the process that was started, and has as many children and descriptors as
+// before. COPPICE_SOAK is more often.
 func TestReplaced(t *testing.T) {
 	if _, err := exec.LookPath("go"); err != nil {
 		t.Skip("the releases are built with the go command, which is not here:", err)

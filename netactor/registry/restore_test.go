@@ -142,8 +142,8 @@ func reclaimed(table *Table, owner string, r netactor.Request) string {
 	return ""
 }
 
-// TestReclaim: a spec gets the socket back that it had before an exec, once and only if it still asks
-// for it.
+// TestReclaim: a spec gets the socket back that it had before an exec, once and only if it still
+// asks for it.
 func TestReclaim(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -16,7 +16,7 @@ var ErrNotSuspended = errors.New("netactor: the table of sockets is not suspende
 const lookAgain = 5 * time.Millisecond
 
 // Suspend makes the Table hold back what it does, until Continue: it opens and closes no socket and
-// sends nothing. It still takes what it is told, frames among it. It returns when nothing is under
+// sends nothing. It still takes calls and frames. It returns when nothing is under
 // way any more: sockets being opened or tried again, frames that a peer has not taken. Then another
 // image of the program can go on with the Table; see State.
 //

@@ -81,8 +81,8 @@ func (t *tree) is(which string) bool {
 	return which == "" || t.about.Program == which || strconv.Itoa(t.about.PID) == which
 }
 
-// trees returns the trees that run, by directory and name. Those whose socket says that they are not
-// meant are not asked: one that hangs holds nothing up for the others.
+// trees returns the trees that run, by directory and name. Those whose socket says that they are
+// not meant are not asked: one that hangs holds nothing up for the others.
 func trees(ctx context.Context, dirs []string, which string) (found []tree) {
 	seen := map[string]bool{}
 	for _, dir := range dirs {

@@ -152,8 +152,8 @@ var (
 	ids     = regexp.MustCompile(`(  running  N  N  |PID  )\d+(  \d+  \d+  |  running)`)
 )
 
-// masked replaces what differs from run to run: times, sizes, pids, ports, users, the IDs of workers,
-// which start side by side, and the spaces of columns. A restart counts for 10 s.
+// masked replaces what differs from run to run: times, sizes, pids, ports, users, the IDs of
+// workers, which start side by side, and the spaces of columns. A restart counts for 10 s.
 func (s *service) masked(text string) string {
 	text = strings.ReplaceAll(text, s.dirs[0], "DIR")
 	text = regexp.MustCompile(fmt.Sprintf(`\b%d\b`, s.Process.Pid)).ReplaceAllString(text, "PID")
@@ -305,8 +305,8 @@ func TestReloadFails(t *testing.T) {
 	}
 }
 
-// TestUpgrade: an upgrade replaces the master in place and is followed over its exec to its end; one
-// to a program that fails is code 1 with the reason, and what ran runs on.
+// TestUpgrade: an upgrade replaces the master in place and is followed over its exec to its end;
+// one to a program that fails is code 1 with the reason, and what ran runs on.
 func TestUpgrade(t *testing.T) {
 	s := startService(t)
 	old := s.pid("web/0")

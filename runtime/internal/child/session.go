@@ -527,7 +527,8 @@ func (s *Session) sendStacks(n uint64) {
 	s.answerStacks(childproto.StacksFrame{N: n, Text: string(stacks.Take())})
 }
 
-// sendProfile sends a profile, or what is asked about the actors; at the latest when the drain ends.
+// sendProfile sends a profile, or what is asked about the actors; at the latest when the drain
+// ends.
 func (s *Session) sendProfile(q childproto.StacksFrame) {
 	answer := childproto.StacksFrame{N: q.N}
 	ctx, cancel := context.WithTimeout(s.drain, q.Time)

@@ -203,8 +203,8 @@ type HeartbeatFrame struct {
 	Requests uint64 `json:",omitempty"` // of an answer: that it has served
 }
 
-// What a StacksFrame can ask for in place of a profile. The answer is JSON: the []actors.ActorInfo of
-// the child, the state of one actor as text, its []actors.MessageCount during Time.
+// What a StacksFrame can ask for in place of a profile. The answer is JSON: the []actors.ActorInfo
+// of the child, the state of one actor as text, its []actors.MessageCount during Time.
 const (
 	ActorList     = "actors/list"
 	ActorState    = "actors/state"

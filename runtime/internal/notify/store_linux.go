@@ -109,7 +109,7 @@ func (s *DescriptorStore) dropLocked(name string) {
 	}
 }
 
-// Rest closes what nobody has taken, also in the store, and returns the names.
+// Rest closes what no caller has taken, also in the store, and returns the names.
 func (s *DescriptorStore) Rest() (names []string) {
 	for {
 		name, fd, ok := s.Take(func(string, int) bool { return true })

@@ -82,9 +82,9 @@ func (m *storingManager) reads(n int, f func()) (all []string) {
 	return all
 }
 
-// TestStore: what is stored comes with its name and its descriptor; what is dropped is gone from the
-// service manager when Drop returns; a name is never there twice; beyond the room nothing is stored,
-// and the log says so.
+// TestStore: what is stored comes with its name and its descriptor; what is dropped is gone from
+// the service manager when Drop returns; a name is never there twice; beyond the room nothing is
+// stored, and the log says so.
 func TestStore(t *testing.T) {
 	m := newStoringManager(t)
 	var log bytes.Buffer
@@ -152,8 +152,8 @@ func TestStoreLeaves(t *testing.T) {
 }
 
 // TestStoreOfOneThatStandsStill: a service manager that stands still holds up nothing for long: the
-// first wait for it is the last one until it answers. Once it goes on it has all in order, as far as
-// its socket had room.
+// first wait for it is the last one until it answers. Once it goes on it has all in order, as far
+// as its socket had room.
 func TestStoreOfOneThatStandsStill(t *testing.T) {
 	m := newStoringManager(t)
 	s := NewDescriptorStore(slog.New(slog.DiscardHandler), m.path, 1000)

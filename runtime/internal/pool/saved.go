@@ -108,8 +108,8 @@ func (s *State) Save(began time.Duration) ([]byte, error) {
 }
 
 // Restore makes the pool that Save was called on, with the settings of this program, and returns it
-// suspended, with the time at which its own began. A worker that does not live on is told to it by
-// Ended, as any.
+// suspended, with the time at which its own began. Ended reports a worker that
+// does not live on, as any.
 func Restore(b []byte, cfg Config) (*State, time.Duration, error) {
 	var v saved
 	if err := decoding.Unmarshal(b, &v); err != nil {

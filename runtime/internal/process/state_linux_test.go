@@ -246,8 +246,8 @@ func TestSuspendLines(t *testing.T) {
 	}
 }
 
-// TestSuspendLinesBounds: Suspend waits for a write until its context ends, and then the output goes
-// on; when Finish was called, for the end.
+// TestSuspendLinesBounds: Suspend waits for a write until its context ends, and then the output
+// goes on; when Finish was called, for the end.
 func TestSuspendLinesBounds(t *testing.T) {
 	r, w, err := OutputPipe()
 	if err != nil {
@@ -313,8 +313,8 @@ func TestSuspendLinesBounds(t *testing.T) {
 	}
 }
 
-// TestFinishSuspended: an output that was suspended when Finish was called ends after Resume, although
-// a descendant has the pipe.
+// TestFinishSuspended: an output that was suspended when Finish was called ends after Resume,
+// although a descendant has the pipe.
 func TestFinishSuspended(t *testing.T) {
 	r, w, err := OutputPipe()
 	if err != nil {

@@ -152,7 +152,8 @@ func TestTicketsAreNotPrinted(t *testing.T) {
 	}
 }
 
-// TestTicketsHandOver: the keys go on in the next image of the master, which goes on to rotate them.
+// TestTicketsHandOver: the keys go on in the next image of the master, which goes on to rotate
+// them.
 func TestTicketsHandOver(t *testing.T) {
 	before := NewActor(nil).(*keeper)
 	start := time.Now()

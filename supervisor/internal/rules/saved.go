@@ -104,8 +104,8 @@ type Heir struct {
 func (h *Heir) Runs() bool { return h.Lives && h.Was.Phase == Running && !h.Was.Exited }
 
 // Restore returns the state of a held supervisor that goes on from v with these children, in this
-// order. Release stops those that are gone and run, and starts those that are new, or whose instance
-// does not live on. v and the heirs are as Check wants them.
+// order. Release stops those that are gone and run, and starts those that are new, or whose
+// instance does not live on. v and the heirs are as Check wants them.
 func Restore(v Saved, flags Flags, heirs []Heir) *State {
 	s := New(flags, nil)
 	s.LastRun, s.Window, s.LastUp, s.Excess = v.LastRun, slices.Clone(v.Window), v.LastUp, v.Excess
