@@ -214,6 +214,7 @@ func TestEndFormer(t *testing.T) {
 	}
 	two.Continue()
 	two.EndFormer()
+	settle(two)
 	if conn, err := net.Dial("tcp", before); err == nil {
 		conn.Close()
 		t.Error("the former socket is open after the trial")
