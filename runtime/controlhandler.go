@@ -230,7 +230,7 @@ type workerRow struct {
 
 	Requests uint64 `json:"requests,omitempty"` // that it had served at LastBeat, see Tree
 
-	LastBeat  *time.Time `json:"last_beat,omitempty"`          // when it last answered its heartbeat
+	LastBeat  *time.Time `json:"last_beat,omitempty"`          // when it last answered its heartbeat; at first, when it was first to be asked
 	BeatEvery float64    `json:"beat_every_seconds,omitempty"` // how often it is asked
 	Unwell    string     `json:"unwell,omitempty"`             // what is wrong, as it says
 }

@@ -12,7 +12,7 @@ import (
 type Answers struct {
 	newest    atomic.Uint64          // the newest heartbeat that was answered
 	complaint atomic.Pointer[string] // what is wrong, as the child reports; nil if nothing
-	at        atomic.Int64           // when the newest answer came: Unix time in nanoseconds; 0 = none has
+	at        atomic.Int64           // when the newest answer came, at first when Watch began: Unix time in nanoseconds; 0 = not yet
 	requests  atomic.Uint64          // that it had served then
 }
 
@@ -28,7 +28,7 @@ func (a *Answers) Record(f childproto.HeartbeatFrame) {
 	a.requests.Store(f.Requests)
 }
 
-// At returns when the newest answer came; zero if none has.
+// At returns when the newest answer came; until one has, when Watch began, zero before.
 func (a *Answers) At() time.Time {
 	if ns := a.at.Load(); ns != 0 {
 		return time.Unix(0, ns)
@@ -65,6 +65,7 @@ type Subject struct {
 func Watch(cfg Config, c Subject) time.Duration {
 	ticker := time.NewTicker(cfg.Every)
 	defer ticker.Stop()
+	c.Answers.at.CompareAndSwap(0, time.Now().UnixNano()) // one that never answers is silent since now
 	var (
 		sent    uint64 // the newest question that was sent
 		silence Silence
