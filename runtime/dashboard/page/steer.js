@@ -22,8 +22,11 @@ export function say(text) {
   setTimeout(() => p.remove(), 10_000);
 }
 
+let closed = Promise.resolve(); // the dialog's event of that name, which comes some time after it has closed
+
 // steer asks whether what is really meant, and does it.
 export async function steer(what, params, size) {
+  await closed;
   const act = acts[what], dialog = byID('ask'), field = byID('ask-size');
   put(byID('ask-title'), act.title(params));
   put(byID('ask-text'), act.text(params));
@@ -32,7 +35,8 @@ export async function steer(what, params, size) {
   field.value = size ?? '';
   dialog.returnValue = '';
   dialog.showModal();
-  await new Promise((over) => dialog.addEventListener('close', over, { once: true }));
+  closed = new Promise((over) => dialog.addEventListener('close', over, { once: true }));
+  await closed;
   if (dialog.returnValue !== 'yes') return;
   await perform(what, act.size ? { ...params, size: field.value } : params, act.title(params).replace('?', ''));
 }
