@@ -21,7 +21,7 @@ func (c *poolDriver) scale(ctx context.Context, to func(now int) int) (err error
 		return fmt.Errorf("coppice: scale %s: %w", c.path, ctx.Err())
 	}
 	before, size := c.sizes.resize(c.path, c.pool.Size, to)
-	op := c.lifecycle.BeginOperation(tracing.SpanScale, c.path, tracing.KeyScaleFrom.Int(before), tracing.KeyScaleTo.Int(size))
+	op := c.lifecycle.BeginOperation(tracing.SpanScale, c.path, nil, tracing.KeyScaleFrom.Int(before), tracing.KeyScaleTo.Int(size))
 	defer func() { op.End(err) }()
 	q := pool.Event{Kind: pool.Scale, Size: size}
 	if c.pool.ScaleDown == LeastBusyFirst {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/coppice-go/coppice/runtime/internal/declaration"
 	"github.com/coppice-go/coppice/runtime/internal/started"
+	"github.com/coppice-go/coppice/runtime/internal/telemetry"
 	"github.com/coppice-go/coppice/tracing"
 )
 
@@ -77,7 +78,7 @@ func (rt *Runtime) Reload(ctx context.Context) (err error) {
 		return fmt.Errorf("coppice: reload: %w", ErrStopping)
 	}
 	generation = rt.generations.prepare(exe, config).number
-	return rt.reloadTo(ctx, generation, program)
+	return rt.reloadTo(ctx, generation, program, nil)
 }
 
 // tellReloaded tells the end of a reload, after what led to it.
@@ -90,12 +91,13 @@ func (rt *Runtime) tellReloaded(began time.Time, generation int, err error) {
 	}
 }
 
-// reloadTo brings the next generation, which runs program, to the workers.
-func (rt *Runtime) reloadTo(ctx context.Context, to int, program string) (err error) {
+// reloadTo brings the next generation, which runs program, to the workers, as a part of under, which
+// may be nil.
+func (rt *Runtime) reloadTo(ctx context.Context, to int, program string, under *telemetry.Operation) (err error) {
 	began, from := time.Now(), rt.generations.now()
 	rt.events.Put(Event{Time: time.Now(), Kind: TreeReloading, Identity: Identity{Generation: to}})
 	rt.log.Info("reloading", "generation", to, "program", program)
-	op := rt.lifecycle.BeginOperation(tracing.SpanReload, "", tracing.KeyReloadFrom.Int(from), tracing.KeyReloadTo.Int(to))
+	op := rt.lifecycle.BeginOperation(tracing.SpanReload, "", under, tracing.KeyReloadFrom.Int(from), tracing.KeyReloadTo.Int(to))
 	defer func() { op.End(err) }()
 	err = rt.rollAll(ctx, from, to)
 	if err == nil && rt.ending() { // there was no pool left to roll

@@ -15,7 +15,9 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/started"
+	"github.com/coppice-go/coppice/runtime/internal/telemetry"
 	"github.com/coppice-go/coppice/supervisor"
+	"github.com/coppice-go/coppice/tracing"
 )
 
 // upgradeTimeout bounds an upgrade from its begin to the exec, without the wait for a reload, if
@@ -54,15 +56,20 @@ func (rt *Runtime) upgrade(ctx context.Context) (err error) {
 		return err
 	}
 	defer exe.Close() // a file that was only read
-	return rt.upgradeTo(ctx, exe, "")
+	return rt.upgradeTo(ctx, exe, "", nil)
 }
 
-// upgradeTo replaces this image by that of exe. back is why exe is the program of before.
-func (rt *Runtime) upgradeTo(ctx context.Context, exe *executable, back string) (err error) {
+// upgradeTo replaces this image by that of exe. back is why exe is the program of before, and under
+// the carrier of the upgrade that is taken back.
+func (rt *Runtime) upgradeTo(ctx context.Context, exe *executable, back string, under []byte) (err error) {
 	began := time.Now()
+	trace := telemetry.Upgrade{Began: began, Under: under}
 	done := rt.manager.Load().reloading()
 	defer func() {
 		done(err)
+		if e, ok := errors.AsType[*UpgradeError](err); ok {
+			rt.lifecycle.BeginUpgrade(trace, e.Step).End(err)
+		}
 		rt.log.Error("upgrade failed: the program goes on as it is", "took", time.Since(began), "err", err)
 		rt.events.Put(Event{Time: time.Now(), Kind: TreeUpgraded, Took: time.Since(began), Err: err, Fault: true})
 	}()
@@ -75,11 +82,14 @@ func (rt *Runtime) upgradeTo(ctx context.Context, exe *executable, back string) 
 	for _, line := range plan {
 		rt.log.Info("upgrade: " + line)
 	}
+	trace.Ended(tracing.SpanCheck, time.Now())
 	s := suspension{rt: rt, idle: rt.idle()}
 	defer s.resume()                                        // the exec does not return
 	if err := rt.awaitQuiet(ctx, rt.underWay); err != nil { // Funcs run as long as possible
 		return err
 	}
+	_ = withPartingTimeout(rt.lifecycle.Send) // what is not sent is lost, as with any end of the program
+	trace.Ended(tracing.SpanWait, time.Now())
 	if err := s.stopFuncs(ctx); err != nil {
 		return &UpgradeError{"suspend", err}
 	}
@@ -87,7 +97,8 @@ func (rt *Runtime) upgradeTo(ctx context.Context, exe *executable, back string) 
 	if err != nil {
 		return err
 	}
-	state.Back = back
+	trace.Ended(tracing.SpanSuspend, time.Now())
+	state.Back, state.Upgrade = back, trace
 	b, err := state.Encode()
 	if err != nil {
 		return &UpgradeError{"suspend", err}

@@ -7,8 +7,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coppice-go/coppice/runtime/internal/image"
 	"github.com/coppice-go/coppice/runtime/internal/started"
 	"github.com/coppice-go/coppice/supervisor"
+	"github.com/coppice-go/coppice/tracing"
 )
 
 func init() { upgradeEnd.startLeft, upgradeEnd.confirm = (*Runtime).startLeft, (*Runtime).confirm }
@@ -81,29 +83,36 @@ func (rt *Runtime) confirm() {
 // program again.
 func (rt *Runtime) finishUpgrade() {
 	in := rt.inherited
-	began := in.execed
+	began, trace := in.execed, in.state.Upgrade
 	defer func() { <-rt.reload }()
 	defer in.rolled.Store(true)
 	if in.back != "" {
 		rt.generations.finish(false)
 		_ = rt.changeTree(context.Background()) // nothing is new
-		step := "trial"
-		if in.state.Back != "" {
-			step = "roll"
+		err := &UpgradeError{"trial", errors.New(in.back)}
+		if in.state.Back == "" {
+			rt.lifecycle.BeginUpgrade(trace, tracing.SpanTrial).EndBack(in.execed, err)
+		} else {
+			err.Step = "roll"
+			trace.Ended(tracing.SpanExec, image.Began)
+			rt.lifecycle.BeginUpgrade(trace, tracing.SpanTrial).End(nil)
 		}
-		err := &UpgradeError{step, errors.New(in.back)}
 		rt.log.Error("upgrade failed: the old program goes on", "err", err)
 		rt.events.Put(Event{Time: time.Now(), Kind: TreeUpgraded, Err: err, Fault: true})
 		return
 	}
+	trace.Ended(tracing.SpanExec, image.Began)
+	trace.Ended(tracing.SpanTrial, time.Now())
+	spans := rt.lifecycle.BeginUpgrade(trace, tracing.SpanRoll)
 	err := rt.changeTree(context.Background())
 	if err == nil {
 		to, begun := rt.generations.newest(), time.Now()
-		err = rt.reloadTo(context.Background(), to, started.Args()[0])
+		err = rt.reloadTo(context.Background(), to, started.Args()[0], spans.Step())
 		rt.tellReloaded(begun, to, err)
 	} else {
 		rt.generations.finish(false)
 	}
+	spans.End(err)
 	if err == nil {
 		rt.log.Info("upgraded", "took", time.Since(began))
 		rt.events.Put(Event{Time: time.Now(), Kind: TreeUpgraded, Took: time.Since(began)})
@@ -112,5 +121,5 @@ func (rt *Runtime) finishUpgrade() {
 	if errors.Is(err, ErrStopping) {
 		return
 	}
-	_ = rt.upgradeTo(context.Background(), rt.generations.current.exe, err.Error())
+	_ = rt.upgradeTo(context.Background(), rt.generations.current.exe, err.Error(), spans.Carrier())
 }

@@ -11,15 +11,16 @@ import (
 
 // LifecycleSpan describes a span of the life of a process, see [Tracer.Begin].
 type LifecycleSpan struct {
-	Path       string    // of the child, as web/0
-	At         time.Time // zero means now
-	Parent     Span      // zero means a new root
+	Path       string     // of the child, as web/0
+	At         time.Time  // zero means now
+	Parent     Span       // zero means Remote
+	Remote     [Size]byte // carrier of a parent that another program has ended; zero means a new root
 	Links      []trace.SpanContext
 	Attributes []attribute.KeyValue
 }
 
 // Begin starts a span of the life of processes, with one of the names from SpanStart to
-// SpanScale. Such spans are few, and their cost delays nothing. The caller ends it with
+// SpanRollBack. Such spans are few, and their cost delays nothing. The caller ends it with
 // [Span.End], [Span.EndAt] or [Span.EndError].
 func (t *Tracer) Begin(name string, b LifecycleSpan) Span {
 	if t == nil || t.tracer == nil {
@@ -34,6 +35,9 @@ func (t *Tracer) Begin(name string, b LifecycleSpan) Span {
 	}
 	if b.Parent.s != nil {
 		return b.Parent.child(name, trace.SpanKindInternal, opts...)
+	}
+	if sc := Decode(b.Remote); sc.IsSampled() {
+		return t.start(trace.ContextWithRemoteSpanContext(context.Background(), sc), name, trace.SpanKindInternal, opts...)
 	}
 	return t.start(context.Background(), name, trace.SpanKindInternal, append(opts, trace.WithNewRoot())...)
 }

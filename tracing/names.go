@@ -27,7 +27,7 @@ const (
 )
 
 // Span names of the life of processes. All are the master's, INTERNAL, and roots
-// but for what a restart, a reload or a change of size consists of.
+// but for what a restart, a reload, a change of size or an upgrade consists of.
 const (
 	SpanStart   = "start"   // from the decision until the child is ready
 	SpanStop    = "stop"    // from the request until the child has ended
@@ -36,6 +36,16 @@ const (
 	SpanGiveUp  = "give up" // a supervisor is over its limit: until it has stopped its children
 	SpanReload  = "reload"  // a whole reload
 	SpanScale   = "scale"   // a change of a pool's size
+	SpanUpgrade = "upgrade" // a whole upgrade, from the check by the old program to the end of the reload by the new one
+
+	// The steps of an upgrade, under upgrade or, of an upgrade that goes back, under roll back.
+	SpanCheck    = "check"     // the new program says whether it can take over
+	SpanWait     = "wait"      // until nothing is under way
+	SpanSuspend  = "suspend"   // Funcs are stopped, and the master
+	SpanExec     = "exec"      // until the new program runs
+	SpanTrial    = "trial"     // until it has the children
+	SpanRoll     = "roll"      // until they are what it declares; has the reload
+	SpanRollBack = "roll back" // of an upgrade that failed: until the old program has its children back
 )
 
 // SpanHandle is the span of a message that an actor handles, if it was asked for:

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -16,6 +18,9 @@ import (
 
 // bareVar makes the test binary the program of bare.
 const bareVar = "COPPICE_TEST_BARE"
+
+// worseVar names a file: once it is there, no worker can start.
+const worseVar = "COPPICE_TEST_WORSE"
 
 func TestMain(m *testing.M) {
 	runtimetest.Main(m, func() {
@@ -36,11 +41,61 @@ func bare() {
 			if err != nil {
 				return err
 			}
+			if _, err := os.Stat(os.Getenv(worseVar)); err == nil {
+				return errors.New("it cannot serve")
+			}
 			return w.Serve(ctx, ln, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 				fmt.Fprintln(rw, w.Slot(), os.Getpid())
 			})})
 		}}},
 	})
+}
+
+// TestTraceOfAnUpgrade: an upgrade is one trace, over the exec, also if it is taken back.
+func TestTraceOfAnUpgrade(t *testing.T) {
+	r := otlptest.NewReceiver(t)
+	r.Setenv(t)
+	worse := filepath.Join(t.TempDir(), "worse")
+	t.Setenv(worseVar, worse)
+	p := startBare(t)
+	upgrade := func(want ...string) (tr otlptest.Trace) {
+		t.Helper()
+		seen := map[string]bool{}
+		for _, tr := range r.Traces() {
+			seen[tr.ID] = true
+		}
+		p.Signal(syscall.SIGUSR2)
+		return r.Wait(t, runtimetest.Patience, func(tr otlptest.Trace) error {
+			if seen[tr.ID] {
+				return errors.New("it is the trace of the upgrade before")
+			}
+			return tr.Has(want...)
+		})
+	}
+	check := func(tr otlptest.Trace, rows ...[3]string) {
+		t.Helper()
+		for _, row := range rows {
+			found := false
+			for _, s := range tr.Find(row[0]) {
+				parent, _ := tr.Parent(s)
+				found = found || parent.Name == row[1] && strings.Contains(s.Message, row[2]) && s.Error == (row[2] != "") &&
+					!s.End.Before(s.Start) && (parent.Name == "" || !s.Start.Before(parent.Start))
+			}
+			if !found {
+				t.Errorf("no span %q under %q, of the error %q, within its parent:\n%+v", row[0], row[1], row[2], tr.Spans)
+			}
+		}
+	}
+	check(upgrade("upgrade", "reload"),
+		[3]string{"upgrade"}, [3]string{"check", "upgrade"}, [3]string{"wait", "upgrade"}, [3]string{"suspend", "upgrade"}, [3]string{"exec", "upgrade"},
+		[3]string{"trial", "upgrade"}, [3]string{"roll", "upgrade"}, [3]string{"reload", "roll"}, [3]string{"start", "reload"})
+	if err := os.WriteFile(worse, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const why = "it cannot serve"
+	check(upgrade("upgrade", "roll back"),
+		[3]string{"upgrade", "", why}, [3]string{"trial", "upgrade"}, [3]string{"roll", "upgrade", why}, [3]string{"reload", "roll", why},
+		[3]string{"roll back", "upgrade"}, [3]string{"check", "roll back"}, [3]string{"trial", "roll back"})
 }
 
 // bareProgram is bare as it runs, and its URL.

@@ -131,7 +131,7 @@ func (p *pipeline) startSpans(ctx context.Context, cfg Config, s settings, proce
 	})
 	// The span limits come from the environment, by the SDK; the sampler too,
 	// unless the program names one.
-	proc := processor{spans: p.spans, table: p.table}
+	proc := processor{spans: p.spans, payloads: p.payloads, table: p.table}
 	opts := []sdktrace.TracerProviderOption{
 		sdktrace.WithResource(newResource(ctx, cfg, process, os.Getpid())),
 		sdktrace.WithSpanProcessor(proc),

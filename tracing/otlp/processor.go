@@ -9,8 +9,9 @@ import (
 // processor puts the SDK's spans into a queue. The SDK's batch processor does not report
 // what it dropped, so the slots of dropped spans in the table would never be freed.
 type processor struct {
-	spans *queue[endedSpan]
-	table *spanTable // nil when there is no table
+	spans    *queue[endedSpan]
+	payloads *queue[payload] // into which spans go; nil in a child
+	table    *spanTable      // nil when there is no table
 }
 
 // endedSpan is a span that waits to be sent.
@@ -38,6 +39,11 @@ func (p processor) OnEnd(s sdktrace.ReadOnlySpan) {
 	}
 }
 
-func (p processor) ForceFlush(ctx context.Context) error { return p.spans.flush(ctx) }
+func (p processor) ForceFlush(ctx context.Context) error {
+	if err := p.spans.flush(ctx); err != nil || p.payloads == nil {
+		return err
+	}
+	return p.payloads.flush(ctx)
+}
 
 func (p processor) Shutdown(ctx context.Context) error { return p.spans.close(ctx) }

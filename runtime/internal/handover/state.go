@@ -9,6 +9,7 @@ import (
 
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/process"
+	"github.com/coppice-go/coppice/runtime/internal/telemetry"
 )
 
 // Format is the format of this release. Reads is the oldest format whose reader may read it.
@@ -43,6 +44,8 @@ type Master struct {
 	Programs []OtherProgram
 
 	Sockets, Actors Part
+
+	Upgrade telemetry.Upgrade // that leaves the state
 }
 
 // A Part is the state of one part of the master, as that part encodes it. Files are indexes of the

@@ -15,6 +15,9 @@ import (
 // Replaced reports whether an image of the program was before this one in this process.
 func Replaced() bool { return mark.Got != nil }
 
+// Began is when this image began to run.
+var Began = time.Now()
+
 // At returns when the exec began, as the time since the machine was started (CLOCK_MONOTONIC).
 func At() time.Duration { return time.Duration(mark.Got.At) }
 

@@ -51,10 +51,11 @@ const (
 // Lifecycle makes spans of the events of a tree, one span for each thing that lasts, and counts the
 // events. No supervisor waits for it. A nil Lifecycle does nothing.
 type Lifecycle struct {
-	infoOf func(any) EventInfo
-	tracer *tracing.Tracer // nil when spans are off
-	meter  *tracing.Meter  // nil when metrics are off
-	done   chan struct{}   // closed when the last event of the tree is recorded
+	infoOf   func(any) EventInfo
+	provider trace.TracerProvider
+	tracer   *tracing.Tracer // of provider; nil when spans are off
+	meter    *tracing.Meter  // nil when metrics are off
+	done     chan struct{}   // closed when the last event of the tree is recorded
 
 	mu         sync.Mutex
 	served     map[string][]trace.SpanContext // by name: the spans that a child was serving when it ended
@@ -73,7 +74,7 @@ type Lifecycle struct {
 // ends with the tree.
 func Follow(p tracing.Pipeline, tree *supervisor.Supervisor, infoOf func(any) EventInfo) *Lifecycle {
 	l := &Lifecycle{
-		infoOf: infoOf,
+		infoOf: infoOf, provider: p.LifeProvider(),
 		tracer: tracing.New(p.LifeProvider()), meter: p.Meter(), done: make(chan struct{}),
 		served: map[string][]trace.SpanContext{},
 		exits:  map[string]supervisor.Event{}, restarts: map[string]tracing.Span{},

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
@@ -171,8 +172,8 @@ func TestLifeAsSpans(t *testing.T) {
 // What happens to a branch during an operation on it is part of the operation's trace.
 func TestOperation(t *testing.T) {
 	l, sr := recording(t)
-	reload := l.BeginOperation(tracing.SpanReload, "", tracing.KeyReloadFrom.Int(1), tracing.KeyReloadTo.Int(2))
-	scale := l.BeginOperation(tracing.SpanScale, "web", tracing.KeyScaleFrom.Int(2), tracing.KeyScaleTo.Int(3))
+	reload := l.BeginOperation(tracing.SpanReload, "", nil, tracing.KeyReloadFrom.Int(1), tracing.KeyReloadTo.Int(2))
+	scale := l.BeginOperation(tracing.SpanScale, "web", nil, tracing.KeyScaleFrom.Int(2), tracing.KeyScaleTo.Int(3))
 	pool := func(k PoolChangeKind, worker string, id int, why string) {
 		l.record(supervisor.Event{Kind: supervisor.ChildNoted, Path: "master/web", Supervisor: "master", Time: time.Now(), Info: EventInfo{Pool: PoolChange{Kind: k, Path: worker, ID: id, Why: why}}})
 	}
@@ -204,8 +205,74 @@ func TestOperation(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	var none *Lifecycle // spans and metrics are off
-	o := none.BeginOperation(tracing.SpanReload, "")
+	o := none.BeginOperation(tracing.SpanReload, "", nil)
 	o.End(context.Canceled)
 	none.KeepServed("web/0", nil)
 	none.Wait()
+}
+
+// TestUpgradeSpans: the spans of an upgrade are made at its end, wherever that is; what starts
+// meanwhile, and the reload, are parts of the step that is under way.
+func TestUpgradeSpans(t *testing.T) {
+	began := time.Now().Add(-time.Minute)
+	u := Upgrade{Began: began}
+	u.Ended(tracing.SpanCheck, began.Add(time.Second))
+	u.Ended(tracing.SpanExec, began.Add(3*time.Second))
+	failed := errors.New("it cannot serve")
+	reload := func(l *Lifecycle, s *UpgradeSpans) {
+		if l != nil {
+			l.record(supervisor.Event{Kind: supervisor.ChildStarted, Path: "master/new", Supervisor: "master", Time: time.Now()})
+		}
+		l.BeginOperation(tracing.SpanReload, "", s.Step()).End(nil)
+	}
+	for _, tt := range []struct {
+		name string
+		do   func(l *Lifecycle)
+		want []string
+	}{
+		{"it succeeds", func(l *Lifecycle) {
+			s := l.BeginUpgrade(u, tracing.SpanRoll)
+			reload(l, s)
+			s.End(nil)
+		}, []string{"check  under upgrade", "exec  under upgrade", "start new under roll ready", "reload  under roll", "roll  under upgrade", "upgrade "}},
+		{"it fails before the exec", func(l *Lifecycle) {
+			l.BeginUpgrade(Upgrade{Began: began}, tracing.SpanCheck).End(failed)
+		}, []string{"check  under upgrade failed: check", "upgrade  failed: check"}},
+		{"its trial fails", func(l *Lifecycle) {
+			l.BeginUpgrade(u, tracing.SpanTrial).EndBack(began.Add(4*time.Second), failed)
+		}, []string{"check  under upgrade", "exec  under upgrade", "roll back  under upgrade", "trial  under upgrade failed: trial", "upgrade  failed: trial"}},
+		{"its roll fails", func(l *Lifecycle) {
+			s := l.BeginUpgrade(u, tracing.SpanRoll)
+			s.End(failed)
+			back := Upgrade{Began: time.Now(), Under: s.Carrier()}
+			back.Ended(tracing.SpanCheck, time.Now())
+			l.BeginUpgrade(back, tracing.SpanTrial).End(nil)
+		}, []string{
+			"check  under upgrade", "exec  under upgrade", "roll  under upgrade failed: roll", "upgrade  failed: roll",
+			"check  under roll back", "trial  under roll back", "roll back  under upgrade",
+		}},
+	} {
+		l, sr := recording(t)
+		tt.do(l)
+		var got []string
+		for _, s := range sr.Ended() {
+			got = append(got, show(s, sr.Ended()))
+			if s.Name() == tracing.SpanUpgrade && (!s.StartTime().Equal(began) || s.EndTime().Before(began.Add(time.Minute))) {
+				t.Errorf("%s: it lasts from %v to %v", tt.name, s.StartTime(), s.EndTime())
+			}
+			if s.Name() == tracing.SpanTrial && s.Status().Code == codes.Error && (s.StartTime().Sub(began) != 3*time.Second || s.EndTime().Sub(began) != 4*time.Second) {
+				t.Errorf("%s: the trial lasts from %v to %v", tt.name, s.StartTime(), s.EndTime())
+			}
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: got\n%s\nwant\n%s", tt.name, strings.Join(got, "\n"), strings.Join(tt.want, "\n"))
+		}
+	}
+	var none *Lifecycle // spans and metrics are off
+	s := none.BeginUpgrade(u, tracing.SpanTrial)
+	reload(none, s)
+	s.EndBack(began, failed)
+	if s.End(nil); s.Carrier() != nil {
+		t.Error("there is a carrier")
+	}
 }

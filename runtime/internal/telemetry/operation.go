@@ -14,7 +14,7 @@ import (
 // come after its end.
 const maxOperations = 16
 
-// Operation is a reload or a change of size, which concerns a branch of the tree as a whole. Starts
+// Operation is a reload, a change of size or the last step of an upgrade, which concerns a branch of the tree as a whole. Starts
 // and stops that begin under its path while it is under way are part of its trace. A nil *Operation
 // does nothing.
 type Operation struct {
@@ -26,14 +26,22 @@ type Operation struct {
 	ended time.Time // zero while it is under way; guarded by Lifecycle.mu
 }
 
-// BeginOperation begins an operation on the branch at path; "" is the whole tree. The caller ends
-// it.
-func (l *Lifecycle) BeginOperation(name, path string, attrs ...attribute.KeyValue) *Operation {
+// BeginOperation begins an operation on the branch at path; "" is the whole tree. It is a part of
+// under, which may be nil. The caller ends it.
+func (l *Lifecycle) BeginOperation(name, path string, under *Operation, attrs ...attribute.KeyValue) *Operation {
 	if l == nil {
 		return nil
 	}
 	now := time.Now()
-	o := &Operation{l: l, name: name, path: path, began: now, span: l.begin(name, path, now, tracing.Span{}, nil, attrs...)}
+	var parent tracing.Span
+	if under != nil {
+		parent = under.span
+	}
+	return l.add(&Operation{l: l, name: name, path: path, began: now, span: l.begin(name, path, now, parent, nil, attrs...)})
+}
+
+// add has the starts and stops to come be parts of o.
+func (l *Lifecycle) add(o *Operation) *Operation {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.operations) == maxOperations {
