@@ -303,7 +303,7 @@ func BenchmarkSpan(b *testing.B) {
 			q := newQueue(queueConfig[endedSpan]{
 				limit: 1 << 30, batch: spanBatch, delay: spanDelay, weight: func(endedSpan) int { return 1 }, send: m.send,
 			})
-			tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(processor{q, n}))
+			tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(processor{spans: q, table: n}))
 			tracer := tp.Tracer("bench")
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
