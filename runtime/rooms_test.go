@@ -37,6 +37,7 @@ var rooms = map[string][]string{
 	"output":      {"queue"},
 	"pool":        nil,
 	"process":     {"image", "mark"},
+	"quarantine":  nil,
 	"queue":       nil,
 	"readiness":   {"notify"},
 	"seccomptest": nil,
