@@ -24,7 +24,13 @@ func (c *controlHandler) handleWrites(mux *http.ServeMux) {
 		mux.HandleFunc("POST /v1/"+what, c.write(func(w http.ResponseWriter, r *http.Request) { c.perform(w, r, what, do) }))
 	}
 	post("reload", func(ctx context.Context, _ *http.Request) error { return c.Reload(ctx) })
-	post("upgrade", func(ctx context.Context, _ *http.Request) error { return c.Upgrade(ctx) })
+	post("upgrade", func(ctx context.Context, r *http.Request) error {
+		if r.FormValue("detach") == "" {
+			return c.Upgrade(ctx)
+		}
+		go func() { _ = c.Upgrade(context.WithoutCancel(ctx)) }() // ends by its own bounds; the log and the events tell its end
+		return nil
+	})
 	mux.HandleFunc("POST /v1/upgrade/check", c.write(func(w http.ResponseWriter, r *http.Request) {
 		c.asked(r, "upgrade/check")
 		plan, err := c.CheckUpgrade(r.Context())

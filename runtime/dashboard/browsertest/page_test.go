@@ -293,6 +293,47 @@ func TestPage(t *testing.T) {
 	b.await(text("#link") + `.includes('Old data')`)
 }
 
+// TestUpgrade: the page says what an upgrade would change before it asks for it, follows it over the
+// exec, and says how it ended.
+func TestUpgrade(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	s, b := start(t), open(t)
+	w := newWay(t, s.ops)
+	b.do(chromedp.Navigate(w.url))
+	b.await(allRun)
+	b.eval("window.same = true")
+	b.click(`[data-act="upgrade"]`)
+	b.await(text("#ask-text") + `.includes('carts/cart0 (Actor) runs in the master')`)
+	accessible(t, b)
+	b.click("#ask-no", `[data-act="upgrade"]`, "#ask-yes")
+	b.await(text("#said") + `.includes('it is under way')`)
+	runtimetest.Eventually(t, "the page of the new program", func() bool {
+		pages := pagesOf(s)
+		if len(pages) > 1 {
+			w.lead(t, pages[1])
+		}
+		return len(pages) > 1
+	})
+	b.await(text("#progress-title") + ` === 'Upgrade' && ` + text("#progress-text") + `.match(/The new program is there, .* after its exec/)`)
+	b.await(allRun)
+	if b.eval("window.same") != "true" {
+		t.Error("the page was loaded again")
+	}
+	b.clean(failed)
+}
+
+// pagesOf returns the URLs of the page that the master's images have printed.
+func pagesOf(s shop) (urls []string) {
+	for _, l := range s.Lines() {
+		if u, is := strings.CutPrefix(l, "page "); is {
+			urls = append(urls, u)
+		}
+	}
+	return urls
+}
+
 var allRun4 = strings.Replace(allRun, "=== 3", "=== 4", 1)
 
 // TestReadOnly: no part of the page steers.

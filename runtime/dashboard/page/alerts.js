@@ -71,6 +71,13 @@ export function alerts() {
   return found;
 }
 
+// upgrade returns the newest event of an upgrade, and whether it is that of its end; null if none was
+// seen.
+export function upgrade() {
+  const ev = store.events.findLast((e) => e.kind === 'tree upgrading' || e.kind === 'tree upgraded');
+  return ev ? { ev, end: ev.kind === 'tree upgraded', old: ev.kind === 'tree upgraded' && now() - Date.parse(ev.time) > 60_000 } : null;
+}
+
 // reloads returns how far the newest reload is: its event, the one of its end, and the slots; null if
 // none was seen.
 export function reloads() {

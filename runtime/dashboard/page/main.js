@@ -21,7 +21,7 @@ function paint() {
     put(byID('facts'), `pid ${a.pid} · generation ${a.generation} · up ${span(age(a.started))}${a.read_only ? ' · read-only' : ''}`);
     if (drawnActs !== a.read_only) {
       drawnActs = a.read_only;
-      byID('acts').replaceChildren(button('reload', {}, 'Reload the tree'));
+      byID('acts').replaceChildren(button('reload', {}, 'Reload the tree'), ' ', button('upgrade', { detach: 1 }, 'Upgrade the program'));
       if (!a.read_only) byID('acts').append(' ', el('a', { class: 'button', href: 'v1/bundle', download: `${a.program}.tar` }, 'Bundle'));
     }
   }

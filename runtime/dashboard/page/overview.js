@@ -2,7 +2,7 @@
 import { byID, chip, clock, count, drawSpark, el, mark, near, percent, plural, put, rate, size, span, spark, sync } from './dom.js';
 import { age, keyOf, last, listenerKey, store } from './store.js';
 import { drawActors } from './actors.js';
-import { alerts, reloads, severity } from './alerts.js';
+import { alerts, reloads, severity, upgrade } from './alerts.js';
 import { button } from './steer.js';
 
 const folded = 20; // so many actors of one supervisor are shown in the tree
@@ -136,16 +136,26 @@ export function drawEvents() {
   }));
 }
 
-function drawReload() {
-  const r = reloads(), part = byID('progress');
-  part.hidden = !r || !!r.old;
-  if (part.hidden) return;
-  const ready = r.slots.filter((s) => s.state === 'ready' || s.state === 'done').length;
-  const bar = byID('progress-bar');
-  [bar.max, bar.value] = [Math.max(1, r.slots.length), r.end && !r.end.error ? Math.max(1, r.slots.length) : ready];
-  put(byID('progress-text'), !r.end ? `To generation ${r.begin.generation}: ${ready} of ${plural(r.slots.length, 'worker')} replaced.`
-    : r.end.error ? `It failed and went back: ${r.end.error}` : `Generation ${r.end.generation} is there, after ${span(r.end.took_seconds)}.`);
-  sync(byID('progress-slots'), r.slots, (s) => s.name, (s) => {
+// upgradeText says how far an upgrade is; reload, how far the reload of it is.
+function upgradeText(u, reload) {
+  if (u.end) return u.ev.error ? `It failed, and the old program serves on: ${u.ev.error}` : `The new program is there, ${span(u.ev.took_seconds)} after its exec.`;
+  return reload ? 'The new program has taken over. ' + reload : store.deaf ? 'The new program takes over.' : 'The new program is checked, and takes over when nothing is under way.';
+}
+
+function drawProgress() {
+  let r = reloads(), u = upgrade();
+  if (u && (u.old || u.end && r?.begin.cursor > u.ev.cursor)) u = null;
+  if (r && (r.old || u && !u.end && r.begin.cursor < u.ev.cursor)) r = null;
+  byID('progress').hidden = !r && !u;
+  if (!r && !u) return;
+  put(byID('progress-title'), u ? 'Upgrade' : 'Reload');
+  const slots = r?.slots ?? [], ready = slots.filter((s) => s.state === 'ready' || s.state === 'done').length;
+  const bar = byID('progress-bar'), last = u?.end ? u.ev : r?.end;
+  [bar.max, bar.value] = [Math.max(1, slots.length), last && !last.error ? Math.max(1, slots.length) : ready];
+  const text = !r ? '' : !r.end ? `To generation ${r.begin.generation}: ${ready} of ${plural(slots.length, 'worker')} replaced.`
+    : r.end.error ? `It failed and went back: ${r.end.error}` : `Generation ${r.end.generation} is there, after ${span(r.end.took_seconds)}.`;
+  put(byID('progress-text'), u ? upgradeText(u, text) : text);
+  sync(byID('progress-slots'), slots, (s) => s.name, (s) => {
     const state = el('span');
     return { node: el('li', {}, s.name + ' ', state), state };
   }, (row, s) => {
@@ -173,5 +183,5 @@ export function drawOverview() {
   store.hasActors = rows.some((r) => r.node?.actor);
   byID('actors-part').hidden = !store.hasActors;
   if (store.hasActors) drawFound();
-  drawReload();
+  drawProgress();
 }

@@ -8,6 +8,13 @@ export const may = (what) => store.about != null && !store.about.read_only && !m
 
 const acts = {
   reload: { title: () => 'Reload the tree?', text: () => 'Each worker is replaced by one of a new generation, pool by pool; connections are drained. The reload goes back if this page is closed before it is over.', yes: 'Reload' },
+  upgrade: {
+    title: () => 'Upgrade the program?', yes: 'Upgrade',
+    text: async () => {
+      const { plan } = await ask('upgrade/check', { method: 'POST', seconds: 15 });
+      return ['The program that is now at its path takes over, the master included; then each worker is replaced. What changes:', ...(plan.length ? plan : ['nothing but the program'])].join('\n');
+    },
+  },
   scale: { title: (x) => `Scale ${x.pool}`, text: () => 'Workers are started, or drained and stopped, until the pool has this size.', yes: 'Scale', size: true },
   pause: { title: (x) => `Pause ${x.listener}?`, text: () => 'New connections wait in the kernel until it is resumed; those that are open go on.', yes: 'Pause' },
   resume: { title: (x) => `Resume ${x.listener}?`, text: () => 'Its workers get connections again.', yes: 'Resume' },
@@ -28,8 +35,10 @@ let closed = Promise.resolve(); // the dialog's event of that name, which comes 
 export async function steer(what, params, size) {
   await closed;
   const act = acts[what], dialog = byID('ask'), field = byID('ask-size');
+  let text;
+  try { text = await act.text(params); } catch (e) { say(`${act.title(params)} ${e.message}`); return; }
   put(byID('ask-title'), act.title(params));
-  put(byID('ask-text'), act.text(params));
+  put(byID('ask-text'), text);
   put(byID('ask-yes'), act.yes);
   byID('ask-field').hidden = !act.size;
   field.value = size ?? '';
@@ -51,7 +60,7 @@ async function perform(what, params, title) {
   running++;
   try {
     const done = await ask(`${what}?${new URLSearchParams(params)}`, { method: 'POST', signal: cancel.signal });
-    say(`${title}: done in ${span(done.took_seconds)}.`);
+    say(params.detach ? `${title}: it is under way.` : `${title}: done in ${span(done.took_seconds)}.`);
   } catch (e) {
     if (e.status === 404 && e.message.includes('no such path')) {
       missing.add(what);
@@ -74,6 +83,6 @@ export function wireDialog() {
 // the dialog begins with.
 export function button(what, params, label, size = () => undefined) {
   if (!may(what)) return '';
-  const words = { reload: 'Reload', scale: 'Scale', pause: 'Pause', resume: 'Resume', restart: 'Restart', stop: 'Stop', kill: 'Kill' };
+  const words = { reload: 'Reload', upgrade: 'Upgrade', scale: 'Scale', pause: 'Pause', resume: 'Resume', restart: 'Restart', stop: 'Stop', kill: 'Kill' };
   return el('button', { type: 'button', 'data-act': what, 'aria-label': label, click: () => steer(what, params, size()) }, words[what] + '…');
 }
