@@ -169,6 +169,9 @@ func (c *poolDriver) perform(e pool.Effect) {
 		c.workers[w.id] = w
 		c.mu.Unlock()
 		c.note(e.Slot, Event{Kind: WorkerStarting, Identity: Identity{Generation: w.gen.number}, Why: e.Why.String()})
+		if before := c.children.inherited.worker(c.path, e.Slot); before != nil {
+			w.takeErr = w.takeOver(before)
+		}
 		go w.run() // ends with the worker, for which the pool's end waits
 	case pool.Assign:
 		w := c.worker(e.Worker)

@@ -46,7 +46,8 @@ type poolWorker struct {
 	drainWhy      pool.Purpose
 
 	// Set by run before launched.
-	takenOver bool // from the image of the master before this one
+	takenOver bool  // from the image of the master before this one
+	takeErr   error // why it could not be
 	hello     childproto.Hello
 	config    *fdipc.Handle          // a long configuration for a process; sendHello's
 	telemetry tracing.ChildTelemetry // ended by finish, or by launch if there is no backend
@@ -167,7 +168,9 @@ func (w *poolWorker) run() {
 // at once. limit is the end of StartTimeout; each try has its own.
 func (w *poolWorker) launch() (limit time.Time, err error) {
 	c := w.driver
-	w.hello = c.helloFor(w)
+	if !w.takenOver {
+		w.hello = c.helloFor(w)
+	}
 	try := func() error {
 		limit = time.Now().Add(c.pool.StartTimeout)
 		ctx, cancel := context.WithDeadlineCause(w.wanted, limit, errForkTimeout)
@@ -200,8 +203,8 @@ func (w *poolWorker) launch() (limit time.Time, err error) {
 // it.
 func (w *poolWorker) tryLaunch(ctx context.Context) (err error) {
 	c := w.driver
-	if before := c.children.inherited.worker(c.path, w.slot); before != nil {
-		return w.takeOver(before)
+	if w.takenOver {
+		return w.takeErr
 	}
 	inProcess := c.pool.Isolation == ProcessIsolation
 	if inProcess && len(w.hello.Config) > inlineConfig {
@@ -230,7 +233,8 @@ func (w *poolWorker) tryLaunch(ctx context.Context) (err error) {
 	return nil
 }
 
-// takeOver makes the worker that of the image before, in place of a launch.
+// takeOver makes the worker that of the image before, in place of a launch. It comes before the
+// effect that launches it is done, so that the trial does not end meanwhile.
 func (w *poolWorker) takeOver(before *handover.FormerWorker) error {
 	c, in := w.driver, w.driver.children.inherited
 	w.takenOver, w.hello = true, before.Hello
@@ -242,7 +246,10 @@ func (w *poolWorker) takeOver(before *handover.FormerWorker) error {
 		return fmt.Errorf("coppice: take over %s: %w", w.hello.Name, err)
 	}
 	w.backend = b
-	state, fds := in.take(before.Channel)
+	state, fds, err := in.take(before.Channel)
+	if err != nil {
+		return fmt.Errorf("coppice: take over the channel of %s: %w", w.hello.Name, err)
+	}
 	if w.conn, err = fdipc.Restore(state, fds, w.transport()); err != nil {
 		return fmt.Errorf("coppice: take over the channel of %s: %w", w.hello.Name, err)
 	}
@@ -300,6 +307,9 @@ func (w *poolWorker) bringUp(limit time.Time) error {
 	if err == nil && w.hello.Slot == pool.Spare {
 		if err = w.await(ctx, w.standby); err == nil {
 			c.note(pool.Spare, w.event(Event{Kind: SpareReady, Took: time.Since(w.startedAt)}))
+			if in := c.children.inherited; in != nil {
+				<-in.ended // until then it would get the slot of a worker that is still to be taken over
+			}
 			c.step(pool.Event{Kind: pool.Warmed, Worker: w.id})
 			said() // a spare may wait for long
 			select {

@@ -2,7 +2,7 @@ package coppice
 
 import (
 	"errors"
-	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -29,13 +29,13 @@ type inheritance struct {
 	later    []supervisor.ChildSpec // children of the root that only this program has
 	rolled   atomic.Bool            // the reload of the upgrade is over
 	had      map[string]int         // slots of the pools of the image before, by path
+	stays    map[string]bool        // paths of its pools that this program has too
 	leftover []string               // IDs of children of the root that are stopped after the trial
 	over     atomic.Bool            // the trial is over
 	ended    chan struct{}          // closed when the trial has ended well
 
 	mu    sync.Mutex
-	taken map[int]bool // indexes in fds
-	begin []func()     // what the parts do once the trial is over
+	begin []func() // what the parts do once the trial is over
 }
 
 // worker takes the worker of a slot of the pool at a path; of pool.Spare, one of the spares.
@@ -46,12 +46,13 @@ func (in *inheritance) worker(path string, slot int) *handover.FormerWorker {
 	return takeOne(in, &in.state.Workers, func(w handover.FormerWorker) bool { return w.Pool == path && w.Hello.Slot == slot })
 }
 
-// takeOne takes the first of what is left for which is returns true; nil if there is none.
+// takeOne takes the first of what is left for which is returns true; nil if there is none, or if the
+// trial is over.
 func takeOne[T any](in *inheritance, left *[]T, is func(T) bool) *T {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	i := slices.IndexFunc(*left, is)
-	if i < 0 {
+	if i < 0 || in.fds == nil {
 		return nil
 	}
 	v := (*left)[i]
@@ -79,14 +80,17 @@ func (in *inheritance) sizes() map[string]int {
 	return sizes
 }
 
-// left returns the paths of what is still to be taken: the new program does not have it.
+// left returns the paths of what the new program does not have. The spares of a pool that it has
+// may still be to be taken.
 func (in *inheritance) left() (pools map[string]int, programs []string) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for _, p := range in.state.Programs {
 		programs = append(programs, p.Path)
 	}
-	return in.sizes(), programs
+	pools = in.sizes()
+	maps.DeleteFunc(pools, func(path string, _ int) bool { return in.stays[path] })
+	return pools, programs
 }
 
 // program takes the program at a path.
@@ -119,26 +123,6 @@ func (in *inheritance) first(specs []supervisor.ChildSpec, root *node) (first []
 	return first
 }
 
-// take takes the state and the descriptors of a part.
-func (in *inheritance) take(p handover.Part) (state []byte, fds []int) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for _, i := range p.Files {
-		fds = append(fds, in.fds[i])
-		in.taken[i] = true
-	}
-	return p.State, fds
-}
-
-// files takes descriptors, as files.
-func (in *inheritance) files(of []int) (files []*os.File) {
-	_, fds := in.take(handover.Part{Files: of})
-	for _, fd := range fds {
-		files = append(files, os.NewFile(uintptr(fd), fmt.Sprintf("descriptor %d", fd)))
-	}
-	return files
-}
-
 // afterTrial has f called once the trial is over.
 func (in *inheritance) afterTrial(f func()) {
 	in.mu.Lock()
@@ -154,10 +138,8 @@ func (in *inheritance) confirm() error {
 		f()
 	}
 	errs := []error{in.file.Close()}
-	for i, fd := range in.fds {
-		if !in.taken[i] { // of a part that this release does not have
-			errs = append(errs, os.NewFile(uintptr(fd), "").Close())
-		}
+	for _, fd := range in.fds { // the parts have duplicates
+		errs = append(errs, os.NewFile(uintptr(fd), "").Close())
 	}
 	in.begin, in.fds = nil, nil
 	close(in.ended)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/netactor/registry"
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/declaration"
 	"github.com/coppice-go/coppice/runtime/internal/handover"
 	"github.com/coppice-go/coppice/runtime/internal/image"
@@ -30,7 +31,7 @@ func takeImage(root *node, tree []string, slow func(error)) (*inheritance, error
 		return nil, nil
 	}
 	_ = process.PrepareExec() // on this goroutine, which should be the main one; upgradable returns its error
-	in := &inheritance{taken: map[int]bool{}, ended: make(chan struct{}), execed: time.Now()}
+	in := &inheritance{ended: make(chan struct{}), execed: time.Now()}
 	var now unix.Timespec
 	err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
 	if err == nil {
@@ -57,6 +58,7 @@ func takeImage(root *node, tree []string, slow func(error)) (*inheritance, error
 // planSizes gives each pool the size that it had. A pool that the new program declares with another
 // size gets that after the trial.
 func (in *inheritance) planSizes(root *node, tree []string) {
+	in.stays = map[string]bool{childproto.ListenersName: root.listens()}
 	in.had, in.resize, in.begun = in.sizes(), map[string]int{}, maps.Clone(in.state.Sizes)
 	if in.begun == nil {
 		in.begun = map[string]int{}
@@ -71,7 +73,9 @@ func (in *inheritance) planSizes(root *node, tree []string) {
 		if n == nil {
 			continue
 		}
-		if p, is := n.spec.(Pool); is && in.begun[path] == 0 && p.size() != had {
+		p, is := n.spec.(Pool)
+		in.stays[path] = is
+		if is && in.begun[path] == 0 && p.size() != had {
 			in.begun[path], in.resize[path] = had, p.size()
 		}
 	}
@@ -88,12 +92,54 @@ func readAll(f *os.File) ([]byte, error) {
 	return b, err
 }
 
+// take returns the state and the descriptors of a part, which owns them. They are duplicates: those
+// that the state names stay until the end of the trial, for the way back.
+func (in *inheritance) take(p handover.Part) (state []byte, fds []int, err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, i := range p.Files {
+		if in.fds == nil {
+			return nil, nil, errors.New("the trial is over")
+		}
+		fd, err := unix.FcntlInt(uintptr(in.fds[i]), unix.F_DUPFD_CLOEXEC, firstFile)
+		if err != nil {
+			for _, fd := range fds {
+				unix.Close(fd)
+			}
+			return nil, nil, os.NewSyscallError("fcntl", err)
+		}
+		fds = append(fds, fd)
+	}
+	return p.State, fds, nil
+}
+
+// files is take for descriptors alone, as files.
+func (in *inheritance) files(of []int) (files []*os.File, err error) {
+	_, fds, err := in.take(handover.Part{Files: of})
+	for _, fd := range fds {
+		files = append(files, os.NewFile(uintptr(fd), fmt.Sprintf("descriptor %d", fd)))
+	}
+	return files, err
+}
+
+// executable takes a program file.
+func (in *inheritance) executable(p handover.ProgramFile) (*executable, error) {
+	files, err := in.files(p.Files)
+	if err != nil {
+		return nil, err
+	}
+	return process.RestoreExecutable(p.State, files)
+}
+
 // openTable returns the table of the tree's sockets.
 func (in *inheritance) openTable(cfg registry.Config) (*registry.Table, error) {
 	if in == nil {
 		return registry.New(cfg), nil
 	}
-	state, fds := in.take(in.state.Sockets)
+	state, fds, err := in.take(in.state.Sockets)
+	if err != nil {
+		return nil, fmt.Errorf("coppice: upgrade: %w", err)
+	}
 	return registry.Restore(state, fds, cfg)
 }
 
@@ -111,7 +157,7 @@ func (in *inheritance) firstGeneration(gs *generations, config []byte) error {
 		return gs.first(config)
 	}
 	before := in.state.Generations
-	exe, err := process.RestoreExecutable(before.State, in.files(before.Files))
+	exe, err := in.executable(before.ProgramFile)
 	if err != nil {
 		return fmt.Errorf("coppice: upgrade: the executable of the workers: %w", err)
 	}
@@ -156,8 +202,7 @@ func (in *inheritance) goBack(why error) error {
 		return err
 	}
 	defer starts.Resume()
-	self := in.state.Self
-	exe, err := process.RestoreExecutable(self.State, in.files(self.Files))
+	exe, err := in.executable(in.state.Self)
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,10 @@ func (*node) canTakeOver(Isolation, []byte) error { return errNoProcesses }
 
 func takeImage(*node, []string, func(error)) (*inheritance, error) { return nil, nil }
 
+func (*inheritance) take(handover.Part) (state []byte, fds []int, err error) {
+	return nil, nil, errNoProcesses
+}
+
 func (*inheritance) endTrial(error, *slog.Logger, func()) {}
 
 func (*inheritance) openTable(cfg registry.Config) (*registry.Table, error) {

@@ -12,11 +12,14 @@ import (
 // takeOver makes a process that the image before has started one of this image. It is not waited
 // for, and its output is not read, until the end of the trial.
 func (s spawner) takeOver(in *inheritance, before handover.RunningProcess, how spawnRequest) (*processChild, error) {
-	files := in.files(before.Files)
+	files, err := in.files(before.Files)
 	fail := func(err error) (*processChild, error) {
 		for _, f := range files {
 			err = errors.Join(err, f.Close())
 		}
+		return nil, err
+	}
+	if err != nil {
 		return nil, err
 	}
 	if len(files) != before.Descriptors() {

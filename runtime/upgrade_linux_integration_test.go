@@ -73,7 +73,7 @@ func upgradedTree() coppice.Config {
 		panic("this release panics")
 	}
 	dir := os.Getenv(upgradeVar)
-	web := coppice.Pool{Name: "web", Size: 2, Worker: func(ctx context.Context, w *coppice.Worker) error {
+	web := coppice.Pool{Name: "web", Size: 2, Spares: 1, Worker: func(ctx context.Context, w *coppice.Worker) error {
 		if w.Generation() > 1 && release("worse") {
 			return errors.New("this release cannot serve")
 		}
@@ -168,10 +168,10 @@ func (u *upgraded) upgrade(words, want string) {
 	runtimetest.Eventually(u.t, want, func() bool { return u.printed(want) > 0 })
 }
 
-// sixChildren waits until the master has six children.
-func (u *upgraded) sixChildren() {
+// sevenChildren waits until the master has seven children.
+func (u *upgraded) sevenChildren() {
 	u.t.Helper()
-	runtimetest.Eventually(u.t, "six children", func() bool { return len(runtimetest.Children(u.t, u.PID())) == 6 })
+	runtimetest.Eventually(u.t, "seven children", func() bool { return len(runtimetest.Children(u.t, u.PID())) == 7 })
 }
 
 // printed returns how many lines since the upgrade began contain a text.
@@ -230,7 +230,7 @@ func TestUpgrade(t *testing.T) {
 	count := func() int { return len(runtimetest.Descriptors(t, u.PID())) }
 	u.loaded(func() {
 		u.upgrade("", "INFO upgraded")
-		u.sixChildren() // listener, 2 web, sleep, 2 local
+		u.sevenChildren() // listener, 2 web, a spare, sleep, 2 local
 		fds := count()
 		for range rounds {
 			u.upgrade("", "INFO upgraded")
@@ -239,7 +239,7 @@ func TestUpgrade(t *testing.T) {
 			}
 		}
 		runtimetest.Eventually(t, "descriptors as before", func() bool { return count() <= fds })
-		u.sixChildren()
+		u.sevenChildren()
 	})
 	u.done = 0
 	if n := u.printed("once in a life"); n != 1 {
@@ -262,19 +262,19 @@ func TestUpgradeOfTree(t *testing.T) {
 	}
 	u := startUpgraded(t, "")
 	u.loaded(func() {
-		u.sixChildren()
+		u.sevenChildren()
 		u.upgrade("larger more less", "INFO upgraded")
 		for _, want := range []string{"web.Size becomes 4, was 2", "extra (Pool) is new: it is started", "sleep (Process) is gone: it is stopped", "clock (Func) runs in the master: it is stopped, and started"} {
 			if u.printed("upgrade: "+want) != 1 {
 				t.Errorf("no %q", want)
 			}
 		}
-		u.sixChildren() // listener, 4 web, extra
+		u.sevenChildren() // listener, 4 web, a spare, extra
 		if u.getLocal() == nil && u.printed("local") == 0 {
 			t.Error("the pool of the Unix socket is gone, and the socket is served")
 		}
 		u.upgrade("", "INFO upgraded")
-		u.sixChildren()
+		u.sevenChildren()
 		if err := u.getLocal(); err != nil {
 			t.Error(err)
 		}

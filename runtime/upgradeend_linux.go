@@ -19,6 +19,7 @@ func init() { upgradeEnd.startLeft, upgradeEnd.confirm = (*Runtime).startLeft, (
 // trial.
 func (rt *Runtime) startLeft(ctx context.Context) error {
 	in := rt.inherited
+	rt.settle() // the pools have taken their spares
 	var specs []supervisor.ChildSpec
 	pools, programs := in.left()
 	for path, size := range pools { // at least 1: there may be spares alone

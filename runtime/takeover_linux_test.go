@@ -1,0 +1,42 @@
+package coppice
+
+import (
+	"os"
+	"testing"
+
+	"github.com/coppice-go/coppice/runtime/internal/handover"
+)
+
+// TestTakeDuplicates: a part that closes its descriptors, as one that cannot be restored does,
+// leaves those that the state names to the way back; and after the trial there is nothing to take.
+func TestTakeDuplicates(t *testing.T) {
+	open := func() (*os.File, int) {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f, int(f.Fd())
+	}
+	state, _ := open()
+	of, fd := open()
+	in := &inheritance{file: state, fds: []int{fd}, ended: make(chan struct{})}
+	in.state.Workers = []handover.FormerWorker{{Pool: "web"}}
+	for range 2 {
+		files, err := in.files([]int{0})
+		if err != nil || len(files) != 1 || files[0].Close() != nil {
+			t.Fatalf("%v, %v", files, err)
+		}
+		if _, err := of.Stat(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := in.confirm(); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := in.take(handover.Part{Files: []int{0}}); err == nil {
+		t.Error("taken after the trial")
+	}
+	if w := in.worker("web", 0); w != nil {
+		t.Errorf("took %v after the trial", w)
+	}
+}
