@@ -35,15 +35,26 @@ func (p FaultPoint) String() string {
 	return "point " + strconv.Itoa(int(p))
 }
 
-func pointOf(ev packetEvent) (FaultPoint, bool) {
+func pointOf(p *packet) (FaultPoint, bool) {
+	kind := Kind(p.buf[4]) // of its first frame
 	switch {
-	case Kind(ev.kind) >= FirstUserKind && ev.count > 0:
+	case kind >= FirstUserKind && len(p.attachments)+len(p.refs) > 0:
 		return AtHandles, true
-	case Kind(ev.kind) >= FirstUserKind:
+	case kind >= FirstUserKind:
 		return AtFrames, true
 	}
-	p, ok := map[uint8]FaultPoint{1: AtHello, 2: AtGoodbye, 4: AtWake}[ev.kind]
-	return p, ok
+	at, ok := map[Kind]FaultPoint{kindHello: AtHello, kindGoodbye: AtGoodbye, kindWake: AtWake}[kind]
+	return at, ok
+}
+
+// packetFault is what becomes of a packet.
+type packetFault struct {
+	again    bool            // there is no room for it just now
+	cut      bool            // the link ends before it, as if the sender's process had died
+	truncate bool            // the receiver's descriptor table is full
+	keep     int             // with truncate: so many descriptors arrive
+	hold     <-chan struct{} // it is not received before this is closed
+	write    []byte          // if not nil: these bytes instead, as a hostile peer would
 }
 
 // FaultLink is a link in memory with faults. The zero value has none. Faults are set before or
@@ -51,6 +62,7 @@ func pointOf(ev packetEvent) (FaultPoint, bool) {
 type FaultLink struct {
 	mu     sync.Mutex
 	faults []*faultRule
+	queues []*memQueue // of all lanes
 }
 
 type faultRule struct {
@@ -64,11 +76,116 @@ type faultRule struct {
 
 // Join makes the two Conns. It is called once.
 func (l *FaultLink) Join(a, b Config) (*Conn, *Conn) {
-	return pipe(l.strike, a, b)
+	x, y := l.lane(SideA)
+	return join(a, b, x, y)
 }
 
-func (l *FaultLink) strike(ev packetEvent) packetFault {
-	p, ok := pointOf(ev)
+// lane makes a lane; the first end is that of the given side.
+func (l *FaultLink) lane(side FaultSide) (a, b *faultyEnd) {
+	x, y := newMemLane()
+	l.mu.Lock()
+	l.queues = append(l.queues, x.in, x.out)
+	l.mu.Unlock()
+	there, back := new(holdQueue), new(holdQueue)
+	return &faultyEnd{x, l, side, back, there}, &faultyEnd{y, l, 1 - side, there, back}
+}
+
+// end ends all lanes in both directions. What was sent before can still be received.
+func (l *FaultLink) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, q := range l.queues {
+		q.closeWrite()
+		q.closeRead()
+	}
+}
+
+// holdQueue has, for each packet on its way, the channel that holds it back, or nil.
+type holdQueue struct {
+	mu    sync.Mutex
+	holds []<-chan struct{}
+}
+
+// take removes the entry at i; -1 is the last.
+func (q *holdQueue) take(i int) <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if i < 0 {
+		i = len(q.holds) - 1
+	}
+	hold := q.holds[i]
+	q.holds = append(q.holds[:i:i], q.holds[i+1:]...)
+	return hold
+}
+
+// faultyEnd is an end of a lane in memory that asks a FaultLink about each packet.
+type faultyEnd struct {
+	*memEnd
+	link     *FaultLink
+	side     FaultSide
+	from, to *holdQueue
+}
+
+func (e *faultyEnd) try(p *packet) error  { return e.strike(p, e.memEnd.try) }
+func (e *faultyEnd) send(p *packet) error { return e.strike(p, e.memEnd.send) }
+
+func (e *faultyEnd) strike(p *packet, send func(*packet) error) error {
+	act := e.link.strike(e.side, p)
+	if act.cut {
+		e.link.end()
+	}
+	if act.again {
+		return errAgain
+	}
+	if act.truncate || act.write != nil {
+		n := newPacket()
+		defer n.free()
+		n.buf = append(n.buf, p.buf...)
+		if act.write != nil {
+			n.buf = append(n.buf[:0], act.write[:min(len(act.write), maxPacket)]...)
+		}
+		p.load()
+		n.attachments = append(n.attachments, p.attachments...)
+		p.unload()
+		if act.truncate {
+			n.attachments, n.truncated = n.attachments[:min(act.keep, len(n.attachments))], true
+		}
+		p = n
+	}
+	e.to.mu.Lock()
+	e.to.holds = append(e.to.holds, act.hold)
+	e.to.mu.Unlock()
+	err := send(p)
+	if err != nil {
+		e.to.take(-1) // one packet is sent at a time
+	}
+	return err
+}
+
+func (e *faultyEnd) recv(p *packet) error {
+	err := e.memEnd.recv(p)
+	if err == nil {
+		if hold := e.from.take(0); hold != nil {
+			<-hold
+		}
+	}
+	return err
+}
+
+func (e *faultyEnd) pair() (endpoint, attachment, error) {
+	a, b := e.link.lane(e.side)
+	return a, attachment{fd: -1, v: b}, nil
+}
+
+func (e *faultyEnd) adopt(g attachment) (endpoint, error) {
+	if b, ok := g.v.(*faultyEnd); ok {
+		return b, nil
+	}
+	return nil, wireError("not a lane")
+}
+
+func (l *FaultLink) strike(side FaultSide, packet *packet) packetFault {
+	p, ok := pointOf(packet)
 	if !ok {
 		return packetFault{}
 	}
@@ -77,7 +194,7 @@ func (l *FaultLink) strike(ev packetEvent) packetFault {
 	hit := -1
 	for i, r := range l.faults {
 		switch {
-		case r.side != FaultSide(ev.side) || r.point != p:
+		case r.side != side || r.point != p:
 		case r.after > 0:
 			r.after--
 		case hit < 0:

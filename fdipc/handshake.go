@@ -7,7 +7,7 @@ import (
 
 // start sends the hello over e and starts the goroutines. It takes ownership of e.
 func (c *Conn) start(e endpoint) (err error) {
-	_, c.memory = e.(*memEnd)
+	c.memory = e.fd() < 0
 	defer func() {
 		if err != nil {
 			c.standIn.close()
