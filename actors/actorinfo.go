@@ -28,8 +28,11 @@ func (i ActorInfo) String() string {
 }
 
 func (inc *incarnation) info() ActorInfo {
-	f := inc.box.stats()
-	info := ActorInfo{PID: pidString(inc.pid), Queue: f.queue, Oldest: f.oldest, Processed: f.processed}
+	info := ActorInfo{PID: pidString(inc.pid)}
+	m := inc.box
+	m.mu.Lock()
+	info.Queue, info.Oldest, info.Processed = m.user.Len(), m.user.Age(), m.user.Taken()-m.dropped
+	m.mu.Unlock()
 	if inc.failures != nil {
 		info.Failures = inc.failures.Load()
 	}

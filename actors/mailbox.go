@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"github.com/coppice-go/coppice/actors/internal/mailqueue"
@@ -556,18 +555,4 @@ func (m *actorMailbox) stopChildren() {
 	m.system = nil
 	m.interrupt.Store(true)
 	m.unlockAndRun()
-}
-
-// mailboxStats are what is counted of a mailbox.
-type mailboxStats struct {
-	queue     int
-	oldest    time.Duration
-	processed uint64
-}
-
-func (m *actorMailbox) stats() mailboxStats {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	n := m.user.Len()
-	return mailboxStats{n, m.user.Age(), m.user.Taken() - m.dropped}
 }

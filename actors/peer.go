@@ -30,10 +30,11 @@ type peer struct {
 	proc        *localProcess
 	slot        *atomic.Pointer[peer] // where the table of peers may cache it
 	address     string
-	incarnation uint64        // of a lane: set before opened
-	lane        bool          // made and closed by this package
-	opened      chan struct{} // closed when conn is there
-	done        chan struct{} // closed by close
+	incarnation uint64          // of a lane: set before opened
+	lane        bool            // made and closed by this package
+	opened      chan struct{}   // closed when conn is there
+	over        context.Context // ends with close
+	end         func()          // ends over
 
 	lastTargets [2]lastTarget  // by lane of the Conn; each is its reader's
 	ended       atomic.Bool    // closed, for readers
@@ -73,8 +74,9 @@ const maxBacklog = 1 << 16
 func newPeer(proc *localProcess, slot *atomic.Pointer[peer], address string) *peer {
 	p := &peer{
 		proc: proc, slot: slot, address: address, share: askShare{address: address},
-		opened: make(chan struct{}), done: make(chan struct{}),
+		opened: make(chan struct{}),
 	}
+	p.over, p.end = context.WithCancel(context.Background())
 	p.holding, p.endSends = context.WithCancel(context.Background())
 	return p
 }
@@ -223,7 +225,7 @@ func (p *peer) sendInTurn(ctx context.Context, f *fdipc.Frame, full bool) error 
 		case <-wait:
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-p.done:
+		case <-p.over.Done():
 		}
 	}
 }
@@ -271,14 +273,7 @@ func (p *peer) reasonOfClose() supervisor.Reason {
 	return p.closeReason
 }
 
-func (p *peer) isClosed() bool {
-	select {
-	case <-p.done:
-		return true
-	default:
-		return false
-	}
-}
+func (p *peer) isClosed() bool { return p.over.Err() != nil }
 
 // post sends a notice in order. It does not wait, and the notice is not lost while the process
 // lives (but see maxBacklog). payload appends what follows f's header. The handles of f are the
@@ -358,10 +353,6 @@ func (p *peer) flushLocked(lane fdipc.Lane) {
 
 func (p *peer) flush(lane fdipc.Lane, conn Conn, holding context.Context) {
 	b := &p.backlog[lane]
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	stop := context.AfterFunc(doneContext{ctx, p.done}, cancel)
-	defer stop()
 	for {
 		p.mu.Lock()
 		if len(b.notices) == 0 || p.onHold {
@@ -378,7 +369,7 @@ func (p *peer) flush(lane fdipc.Lane, conn Conn, holding context.Context) {
 		b.notices[0] = fdipc.Frame{}
 		b.notices = b.notices[1:]
 		p.mu.Unlock()
-		err := sendUntil(ctx, holding, conn, &f)
+		err := sendUntil(p.over, holding, conn, &f)
 		if err != nil && holding.Err() != nil && errors.Is(err, context.Canceled) && p.putBack(&f) {
 			continue
 		}
@@ -397,22 +388,6 @@ func (p *peer) putBack(f *fdipc.Frame) bool {
 	return !p.closed
 }
 
-// doneContext is a context that ends with a channel.
-type doneContext struct {
-	context.Context
-	done <-chan struct{}
-}
-
-func (c doneContext) Done() <-chan struct{} { return c.done }
-func (c doneContext) Err() error {
-	select {
-	case <-c.done:
-		return context.Canceled
-	default:
-		return nil
-	}
-}
-
 // close ends the peer for a reason: nothing more is sent, waiting senders return. A lane's Conn is
 // closed and returned.
 func (p *peer) close(why supervisor.Reason) *fdipc.Conn {
@@ -427,7 +402,7 @@ func (p *peer) close(why supervisor.Reason) *fdipc.Conn {
 		p.sendDirect[i].Store(false)
 	}
 	p.slot.CompareAndSwap(p, nil)
-	close(p.done)
+	p.end()
 	for i := range p.backlog {
 		for _, f := range p.backlog[i].notices {
 			recoverHandles(f.Handles)
