@@ -15,16 +15,17 @@ var netactorRooms = map[string][]string{
 
 	"netactor/listen":   {"netactor", "netactor/internal/address", "netactor/internal/faults", "netactor/internal/inspect", "netactor/internal/shm", "netactor/internal/wire"},
 	"netactor/registry": {"netactor", "netactor/internal/address", "netactor/internal/faults", "netactor/internal/inspect", "netactor/internal/socket", "netactor/internal/wire"},
-	"netactor/dispatch": {"netactor", "netactor/internal/balance", "netactor/internal/faults", "netactor/internal/inspect", "netactor/internal/peek", "netactor/internal/shm", "netactor/internal/wire"},
+	"netactor/dispatch": {"netactor", "netactor/internal/balance", "netactor/internal/epoll", "netactor/internal/faults", "netactor/internal/inspect", "netactor/internal/peek", "netactor/internal/shm", "netactor/internal/wire"},
 
 	"netactor/internal/address":  nil,
 	"netactor/internal/balance":  {"netactor", "netactor/internal/faults", "netactor/internal/shm", "netactor/internal/wire"},
+	"netactor/internal/epoll":    nil,
 	"netactor/internal/faults":   nil,
 	"netactor/internal/inspect":  nil,
 	"netactor/internal/peek":     nil,
 	"netactor/internal/safepath": nil,
 	"netactor/internal/shm":      {"netactor"},
-	"netactor/internal/socket":   {"netactor", "netactor/internal/address", "netactor/internal/faults", "netactor/internal/safepath"},
+	"netactor/internal/socket":   {"netactor", "netactor/internal/address", "netactor/internal/epoll", "netactor/internal/faults", "netactor/internal/safepath"},
 	"netactor/internal/wire":     {"netactor", "netactor/internal/address"},
 }
 

@@ -98,7 +98,7 @@ func (d *Dispatcher) parkingLot() (*parkingLot, error) {
 		d.waiters.Go(lot.run) // ends with Close
 		return lot, nil
 	}
-	lot.poll.close()
+	lot.poll.Close()
 	return d.lot, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/internal/balance"
+	"github.com/coppice-go/coppice/netactor/internal/epoll"
 	"github.com/coppice-go/coppice/netactor/internal/shm"
 	"github.com/coppice-go/coppice/netactor/internal/wire"
 )
@@ -25,7 +26,7 @@ import (
 // that one alone looks at it and closes it. A nil parkingLot has no connection.
 type parkingLot struct {
 	dispatcher *Dispatcher
-	poll       *connPoll
+	poll       *epoll.Poll
 	limit      int // connections parked at once
 	ctx        context.Context
 	cancel     context.CancelFunc // ends ctx, with close
@@ -55,7 +56,7 @@ type parkedConn struct {
 const parkedEvents = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT
 
 func newParkingLot(d *Dispatcher) (*parkingLot, error) {
-	poll, err := newConnPoll("parked")
+	poll, err := epoll.New("parked")
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +76,7 @@ func (k *parkingLot) add(c *parkedConn) {
 		k.dispatcher.dropParked(c.PendingConn, &c.Listener.Counts.Dropped)
 		return
 	}
-	if k.dispatcher.hooks.NoWatch || k.poll.add(c.FD, parkedEvents) != nil { // out of memory, or of fs.epoll.max_user_watches: some worker may have it
+	if k.dispatcher.hooks.NoWatch || k.poll.Add(c.FD, parkedEvents) != nil { // out of memory, or of fs.epoll.max_user_watches: some worker may have it
 		k.mu.Unlock()
 		k.offer(c, nil, new(actions))
 		return
@@ -102,7 +103,7 @@ func (k *parkingLot) insertLocked(c *parkedConn) {
 	if c.Until != 0 {
 		heap.Push(&k.timeouts, c)
 		if c.index == 0 {
-			k.poll.wake() // it is the next to time out
+			k.poll.Wake() // it is the next to time out
 		}
 	}
 }
@@ -129,7 +130,7 @@ func (k *parkingLot) takeLocked(fd int32) *parkedConn {
 	if c == nil {
 		return nil
 	}
-	k.poll.remove(c.FD)
+	k.poll.Remove(c.FD)
 	delete(k.conns, fd)
 	if k.given[c.giver]--; k.given[c.giver] == 0 {
 		delete(k.given, c.giver)
@@ -174,14 +175,14 @@ func (k *parkingLot) close() {
 
 func (k *parkingLot) changedLocked() {
 	k.changed = true
-	k.poll.wake()
+	k.poll.Wake()
 }
 
 // run waits for clients until close.
 func (k *parkingLot) run() {
 	for k.round() {
 	}
-	k.poll.close()
+	k.poll.Close()
 }
 
 func (k *parkingLot) round() bool {
@@ -189,7 +190,7 @@ func (k *parkingLot) round() bool {
 	changed, closed := k.changed, k.closed
 	k.changed = false
 	if !changed {
-		k.poll.wakeAt(k.nextLocked())
+		k.poll.WakeAt(k.nextLocked())
 	}
 	k.mu.Unlock()
 	if closed {
@@ -199,16 +200,16 @@ func (k *parkingLot) round() bool {
 	var events []unix.EpollEvent
 	if changed {
 		k.endListeners()
-		events = k.poll.poll()
+		events = k.poll.Look()
 	} else {
-		events = k.poll.wait()
+		events = k.poll.Wait()
 	}
 	for _, e := range events {
 		if c := k.take(e.Fd); c != nil && !k.resume(c) {
 			k.add(c)
 		}
 	}
-	if len(events) < len(k.poll.events) { // else a request may have come in time, and wait for its turn
+	if len(events) < epoll.MaxEvents { // else a request may have come in time, and wait for its turn
 		k.expire()
 	}
 	return true

@@ -13,7 +13,7 @@ type parkingLot struct{ poll parkingLotPoll }
 
 type parkingLotPoll struct{}
 
-func (parkingLotPoll) close() {}
+func (parkingLotPoll) Close() {}
 
 type parkedConn struct {
 	*balance.PendingConn

@@ -11,6 +11,7 @@ import (
 
 	"github.com/coppice-go/coppice/netactor"
 	"github.com/coppice-go/coppice/netactor/internal/balance"
+	"github.com/coppice-go/coppice/netactor/internal/epoll"
 	"github.com/coppice-go/coppice/netactor/internal/peek"
 	"github.com/coppice-go/coppice/netactor/internal/shm"
 )
@@ -31,7 +32,7 @@ type peeker struct {
 	limit     int     // connections that may wait at once
 	acceptBuf peekBuf // used by the acceptor's goroutine
 
-	poll *connPoll
+	poll *epoll.Poll
 
 	mu      sync.Mutex
 	inbox   []*balance.PendingConn // new connections for run to wait for
@@ -50,7 +51,7 @@ type peeker struct {
 type peekBuf [peek.MaxBytes]byte
 
 func newPeeker(a *acceptor, p netactor.Peek, f netactor.FirstFunc) (*peeker, error) {
-	poll, err := newConnPoll("peeks")
+	poll, err := epoll.New("peeks")
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +64,7 @@ func newPeeker(a *acceptor, p netactor.Peek, f netactor.FirstFunc) (*peeker, err
 // close closes a peeker whose run was never called.
 func (k *peeker) close() {
 	if k != nil {
-		k.poll.close()
+		k.poll.Close()
 	}
 }
 
@@ -98,14 +99,14 @@ func (k *peeker) tell(f func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	f()
-	k.poll.wake()
+	k.poll.Wake()
 }
 
 // run waits for first bytes until the peeker is sealed and has no connections.
 func (k *peeker) run() {
 	for k.round() {
 	}
-	k.poll.close()
+	k.poll.Close()
 }
 
 // round takes the new connections, and looks at those that have events. It does both each time, so
@@ -117,7 +118,7 @@ func (k *peeker) round() bool {
 	k.inbox = nil
 	over := k.sealed && len(in) == 0 && k.queue.Head == nil
 	if len(in) == 0 {
-		k.poll.wakeAt(k.next())
+		k.poll.WakeAt(k.next())
 	}
 	k.mu.Unlock()
 	if over {
@@ -129,9 +130,9 @@ func (k *peeker) round() bool {
 	var events []unix.EpollEvent
 	switch {
 	case len(in) > 0:
-		events = k.poll.poll()
+		events = k.poll.Look()
 	case !dropped || k.queue.Head == nil:
-		events = k.poll.wait()
+		events = k.poll.Wait()
 	}
 	for _, e := range events {
 		if p := k.waits[e.Fd]; p != nil && k.look(p, &k.ownBuf, e.Events) != balance.PeekIncomplete {
@@ -159,7 +160,7 @@ func (k *peeker) left(p *balance.PendingConn) time.Duration {
 func (k *peeker) begin(p *balance.PendingConn) {
 	k.queue.Push(p)
 	k.waits[int32(p.FD)] = p
-	if k.poll.add(p.FD, unix.EPOLLIN|unix.EPOLLRDHUP|1<<31) != nil { // EPOLLET // out of memory, or of fs.epoll.max_user_watches
+	if k.poll.Add(p.FD, unix.EPOLLIN|unix.EPOLLRDHUP|1<<31) != nil { // EPOLLET // out of memory, or of fs.epoll.max_user_watches
 		p.Peek = balance.PeekTooMany
 		k.end(p)
 	}
@@ -169,7 +170,7 @@ func (k *peeker) begin(p *balance.PendingConn) {
 func (k *peeker) end(p *balance.PendingConn) {
 	k.queue.Remove(p)
 	delete(k.waits, int32(p.FD))
-	k.poll.remove(p.FD)
+	k.poll.Remove(p.FD)
 	k.ready = append(k.ready, p)
 }
 

@@ -103,25 +103,22 @@ type savedEffect struct {
 	GroupIndex int    `cbor:",omitempty"`
 }
 
-var encoding = func() cbor.EncMode {
-	m, err := cbor.EncOptions{Sort: cbor.SortBytewiseLexical}.EncMode()
-	if err != nil {
-		panic(err) // the options are constant
-	}
-	return m
-}()
+var (
+	encoding = must(cbor.EncOptions{Sort: cbor.SortBytewiseLexical}.EncMode())
 
-// decoding refuses what no writer writes, and ignores fields that a later release writes.
-var decoding = func() cbor.DecMode {
-	m, err := cbor.DecOptions{
+	// decoding refuses what no writer writes, and ignores fields that a later release writes.
+	decoding = must(cbor.DecOptions{
 		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden,
 		MaxArrayElements: 1 << 20, MaxMapPairs: 1 << 20, MaxNestedLevels: 16,
-	}.DecMode()
+	}.DecMode())
+)
+
+func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err) // the options are constant
 	}
-	return m
-}()
+	return v
+}
 
 func saveSpec(r socket.SocketSpec) savedSpec { return savedSpec{r.Request, r.Control != nil} }
 

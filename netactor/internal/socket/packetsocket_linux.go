@@ -10,20 +10,6 @@ import (
 	"github.com/coppice-go/coppice/netactor/internal/address"
 )
 
-// openUDP opens a UDP socket with the options that net.ListenPacket sets.
-func openUDP(r SocketSpec) (*Bound, error) {
-	ap, err := netip.ParseAddrPort(r.Address)
-	if err != nil {
-		return nil, os.NewSyscallError("bind: "+err.Error(), unix.EINVAL)
-	}
-	s, err := bindUDP(r, ap)
-	if r.Network == "udp" && withoutIPv6(err) {
-		// Without IPv6 on this machine, dual stack means IPv4.
-		return bindUDP(r, netip.AddrPortFrom(netip.IPv4Unspecified(), ap.Port()))
-	}
-	return s, err
-}
-
 func bindUDP(r SocketSpec, ap netip.AddrPort) (*Bound, error) {
 	group := ap.Addr().IsMulticast()
 	if group { // as net.ListenPacket: a socket gets the datagrams of a group if it has the port and joined the group

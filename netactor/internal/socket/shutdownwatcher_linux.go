@@ -1,51 +1,30 @@
 package socket
 
 import (
-	"os"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coppice-go/coppice/netactor/internal/epoll"
 )
 
 // ShutdownWatcher reports listening sockets that were shut down. It is a separate epoll that asks
 // for no event: then epoll reports hang-ups only. So a new connection does not wake it.
 type ShutdownWatcher struct {
-	f    *os.File
-	rc   syscall.RawConn
+	poll *epoll.Poll
 	tell func(number uint64)
 }
 
 // NewShutdownWatcher returns a watcher. The caller runs its Run on a goroutine, which calls tell.
 func NewShutdownWatcher(tell func(number uint64)) (*ShutdownWatcher, error) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return nil, os.NewSyscallError("epoll_create1", err)
-	}
-	if err := unix.SetNonblock(fd, true); err != nil { // or it would not join the runtime's poller
-		_ = unix.Close(fd)
-		return nil, os.NewSyscallError("setnonblock", err)
-	}
-	w := &ShutdownWatcher{f: os.NewFile(uintptr(fd), "hangups"), tell: tell}
-	if w.rc, err = w.f.SyscallConn(); err != nil {
-		_ = w.f.Close()
-		return nil, err
-	}
-	return w, nil
+	poll, err := epoll.New("hangups")
+	return &ShutdownWatcher{poll, tell}, err
 }
 
 // Run calls tell for each socket that is shut down, until Close.
 func (w *ShutdownWatcher) Run() {
-	var events [16]unix.EpollEvent
-	for {
-		n := 0
-		if err := w.rc.Read(func(fd uintptr) bool {
-			n, _ = unix.EpollWait(int(fd), events[:], 0)
-			return n > 0
-		}); err != nil {
-			return
-		}
-		for i := range n {
+	for events := w.poll.Wait(); len(events) > 0; events = w.poll.Wait() {
+		for i := range events {
 			w.tell(*number(&events[i]))
 		}
 	}
@@ -67,8 +46,8 @@ func (w *ShutdownWatcher) control(op int, s *Bound, n uint64) {
 		e.Events |= unix.EPOLLRDHUP // one direction is enough to end reading
 	}
 	*number(&e) = n
-	_ = w.rc.Control(func(fd uintptr) { _ = unix.EpollCtl(int(fd), op, s.fd, &e) })
+	_ = w.poll.Control(op, s.fd, &e)
 }
 
 // Close stops watching. It does not wait for a call of tell that has begun.
-func (w *ShutdownWatcher) Close() { _ = w.f.Close() }
+func (w *ShutdownWatcher) Close() { w.poll.Close() }

@@ -44,9 +44,9 @@ func Open(r SocketSpec) (*Bound, error) {
 	case address.IsLocal(r.Network):
 		return openUnix(r)
 	case address.IsPacket(r.Network):
-		return openUDP(r)
+		return openInternet(r, bindUDP)
 	default:
-		return openTCP(r)
+		return openInternet(r, bindTCP)
 	}
 }
 
@@ -94,16 +94,16 @@ func (s *Bound) Applied(r SocketSpec) (*Bound, error) {
 	return s, nil
 }
 
-// openTCP opens a TCP socket with the options that net.Listen sets.
-func openTCP(r SocketSpec) (*Bound, error) {
+// openInternet opens a socket by bind, which sets the options that package net sets.
+func openInternet(r SocketSpec, bind func(SocketSpec, netip.AddrPort) (*Bound, error)) (*Bound, error) {
 	ap, err := netip.ParseAddrPort(r.Address)
 	if err != nil {
 		return nil, os.NewSyscallError("bind: "+err.Error(), unix.EINVAL)
 	}
-	s, err := bindTCP(r, ap)
-	if r.Network == "tcp" && withoutIPv6(err) {
+	s, err := bind(r, ap)
+	if (r.Network == "tcp" || r.Network == "udp") && withoutIPv6(err) {
 		// Without IPv6 on this machine, dual stack means IPv4.
-		return bindTCP(r, netip.AddrPortFrom(netip.IPv4Unspecified(), ap.Port()))
+		return bind(r, netip.AddrPortFrom(netip.IPv4Unspecified(), ap.Port()))
 	}
 	return s, err
 }
