@@ -72,13 +72,8 @@ func (p *Process) Abort() error {
 func (p *Process) busiest() (tid int) {
 	var most uint64
 	_ = p.eachThread(func(dir string) { // on an error busiest returns 0
-		b, err := os.ReadFile(filepath.Join(dir, "stat"))
-		if err != nil {
-			return
-		}
-		// The name in parentheses may hold anything; state is the field after it, utime and stime
-		// are the 12th and 13th from there (proc_pid_stat(5)).
-		f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+		// After state, utime and stime are the 12th and 13th field (proc_pid_stat(5)).
+		f, _, _ := statFields(dir)
 		if len(f) < 13 || f[0] != "R" {
 			return
 		}

@@ -1,7 +1,6 @@
 package process
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -238,16 +237,8 @@ func groupHasLiving(pgid int) bool {
 		if name[0] < '0' || name[0] > '9' {
 			continue
 		}
-		b, err := os.ReadFile("/proc/" + name + "/stat")
-		if err != nil {
-			continue // it has ended since
-		}
-		// pid (comm) state ppid pgrp …, where comm may hold anything (proc_pid_stat(5)).
-		f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-		if len(f) < 3 || f[0][0] == 'Z' || f[0][0] == 'X' {
-			continue
-		}
-		if n, err := strconv.Atoi(string(f[2])); err == nil && n == pgid {
+		f, _, _ := statFields("/proc/" + name) // state ppid pgrp …; none once it has ended
+		if len(f) > 2 && f[0] != "Z" && f[0] != "X" && f[2] == strconv.Itoa(pgid) {
 			return true
 		}
 	}

@@ -228,7 +228,7 @@ func childrenByParent() ([]int, error) {
 		if err != nil {
 			continue
 		}
-		f, _, err := statFields(pid)
+		f, _, err := statFields("/proc/" + e.Name())
 		if err != nil {
 			return nil, err
 		}
@@ -243,7 +243,7 @@ func childrenByParent() ([]int, error) {
 // process.
 func stat(pid int) (state byte, start uint64, name string, err error) {
 	const startTime = 19 // field 22 of proc_pid_stat(5), counted from state on
-	f, name, err := statFields(pid)
+	f, name, err := statFields(fmt.Sprintf("/proc/%d", pid))
 	if len(f) <= startTime {
 		return 0, 0, "", err
 	}
@@ -251,10 +251,10 @@ func stat(pid int) (state byte, start uint64, name string, err error) {
 	return f[0][0], start, name, nil
 }
 
-// statFields returns the fields of a process's stat after its name, and the name, which may hold
-// anything; no fields if there is no such process.
-func statFields(pid int) (fields []string, name string, err error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+// statFields returns the fields of a process's or thread's stat after its name, and the name, which
+// may hold anything; no fields if there is none. dir is its directory in /proc.
+func statFields(dir string) (fields []string, name string, err error) {
+	b, err := os.ReadFile(dir + "/stat")
 	if gone(err) {
 		return nil, "", nil
 	}
