@@ -396,3 +396,7 @@ func randomBytes(r *rand.Rand, n int) []byte {
 	}
 	return b
 }
+
+func (b Bitset) has(i int) bool {
+	return len(b) > 0 && i>>6 < len(b[0]) && b[0][i>>6]&(1<<(i&63)) != 0
+}

@@ -80,10 +80,6 @@ func (b Bitset) clear(i int) {
 	}
 }
 
-func (b Bitset) has(i int) bool {
-	return len(b) > 0 && i>>6 < len(b[0]) && b[0][i>>6]&(1<<(i&63)) != 0
-}
-
 // next returns the smallest member that is at least i, or -1.
 func (b Bitset) next(i int) int {
 	for l := 0; l < len(b); l++ {
