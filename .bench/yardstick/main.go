@@ -8,6 +8,7 @@
 //	go -C .bench run ./yardstick http [-workers 2] [-policy round-robin] [-connections 100]
 //	go -C .bench run ./yardstick tracing [-workers 2] [-policy round-robin] [-inflight 16]
 //	go -C .bench run ./yardstick respawn [-workers 2]
+//	go -C .bench run ./yardstick calls [-workers 2] -table
 //
 // It prints one line of JSON for each row:
 //
@@ -42,6 +43,13 @@
 // cluster. value, p50_us and p99_us are from the kill until the next one is ready, of respawn_spare
 // from when the death is known until a spare has claimed a connection, of respawn_spare_kill
 // from the kill until then; cpu_ns_per_op is of a kill.
+//
+// calls are calls of a function in a worker, one at a time in each and twice as many at once as
+// there are workers, that read a byte of each page of an input of 100 bytes, 100 kB and 10 MB:
+// beside Node's worker threads (which copy the input, or transfer it, and are no processes), Python's
+// multiprocessing.Pool and protoactor's remote.
+//
+// -table prints Markdown at the end, the medians of all rounds, instead of JSON.
 package main
 
 import (
@@ -49,6 +57,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -88,6 +97,7 @@ var commands = map[string]command{
 	"http":      {rows: httpRows, flags: httpFlags, serve: serveHTTP},
 	"tracing":   {rows: tracingRows, flags: tracingFlags, serve: serveTracing},
 	"respawn":   {rows: respawnRows, flags: respawnFlags, serve: serveRespawn},
+	"calls":     {rows: callRows, flags: callFlags, serve: serveCalls},
 }
 
 func main() {
@@ -99,9 +109,10 @@ func main() {
 	rounds := fs.Int("rounds", 1, "how often to run all rows")
 	pin := fs.Bool("pin", false, "keep all processes on one core")
 	only := fs.String("only", "", "rows whose name contains this")
-	serve := fs.Bool("serve", false, "accept, http, tracing, respawn: serve only, until a signal")
+	serve := fs.Bool("serve", false, "accept, http, tracing, respawn, calls: serve only, until a signal")
+	asTable := fs.Bool("table", false, "print a table in Markdown at the end")
 	fs.Usage = func() {
-		fmt.Fprintln(fs.Output(), "usage: yardstick handles|messages|roundtrip|actors|accept|http|tracing|respawn [flags]")
+		fmt.Fprintln(fs.Output(), "usage: yardstick handles|messages|roundtrip|actors|accept|http|tracing|respawn|calls [flags]")
 		fs.PrintDefaults()
 	}
 	var cmd command
@@ -130,7 +141,7 @@ func main() {
 	}
 	defer removeBuilt()
 	out := json.NewEncoder(os.Stdout)
-	skipped := make(map[string]bool)
+	skipped, all := make(map[string]bool), make(map[string][]result)
 	rows := cmd.rows()
 	for r := range *rounds {
 		for i := range rows {
@@ -145,7 +156,35 @@ func main() {
 				continue
 			}
 			res.Name = row.name
-			_ = out.Encode(res)
+			if all[row.name] = append(all[row.name], res); !*asTable {
+				_ = out.Encode(res)
+			}
 		}
+	}
+	if *asTable {
+		printTable(rows, all)
+	}
+}
+
+// printTable prints the median of each column of each row.
+func printTable(rows []row, all map[string][]result) {
+	fmt.Println("| row | value | p50 µs | p99 µs | CPU µs per operation |\n| --- | --- | --- | --- | --- |")
+	for _, row := range rows {
+		of := all[row.name]
+		if len(of) == 0 {
+			continue
+		}
+		median := func(column func(result) float64) float64 {
+			values := make([]float64, 0, len(of))
+			for _, r := range of {
+				values = append(values, column(r))
+			}
+			slices.Sort(values)
+			return values[len(values)/2]
+		}
+		fmt.Printf("| %s | %.4g %s | %.4g | %.4g | %.4g |\n", row.name,
+			median(func(r result) float64 { return r.Value }), of[0].Unit,
+			median(func(r result) float64 { return r.P50 }), median(func(r result) float64 { return r.P99 }),
+			median(func(r result) float64 { return r.CPU })/1e3)
 	}
 }

@@ -58,7 +58,8 @@ func TestComesBack(t *testing.T) {
 
 // Every row runs, and counts on both sides what it sent.
 func TestRows(t *testing.T) {
-	tree.workers, tree.inFlight, respawnWorkers = 2, 16, 2
+	tree.workers, tree.inFlight, respawnWorkers, calls.workers = 2, 16, 2, 2
+	callSizes = callSizes[:1]
 	for _, c := range commands {
 		for _, r := range c.rows() {
 			t.Run(r.name, func(t *testing.T) {

@@ -21,14 +21,17 @@ func actorRows() []row     { return nil }
 func acceptRows() []row    { return nil }
 func httpRows() []row      { return nil }
 func respawnRows() []row   { return nil }
+func callRows() []row      { return nil }
 func tracingRows() []row   { return nil }
 
 func acceptFlags(*flag.FlagSet)  {}
 func httpFlags(*flag.FlagSet)    {}
 func respawnFlags(*flag.FlagSet) {}
+func callFlags(*flag.FlagSet)    {}
 func tracingFlags(*flag.FlagSet) {}
 
 func serveAccept()  {}
 func serveHTTP()    {}
 func serveRespawn() {}
+func serveCalls()   {}
 func serveTracing() {}

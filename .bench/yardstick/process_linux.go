@@ -77,6 +77,11 @@ func child() bool {
 		id, _ := strconv.Atoi(os.Getenv(peerID))
 		fmt.Fprintln(os.Stderr, "yardstick:", peers.Serve(what, byte('0'+id), os.NewFile(3, "listener")))
 		return true
+	case "remote":
+		if err := peers.RemoteWorker(); err != nil {
+			fmt.Fprintln(os.Stderr, "yardstick:", err)
+		}
+		return true
 	default:
 		unix.CloseOnExec(3)
 		_ = unix.SetNonblock(3, true)
@@ -151,13 +156,11 @@ func buildC(name string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: no gcc", errSkip)
 	}
-	if built.path == nil {
-		built.path = make(map[string]string)
-		if built.dir, err = os.MkdirTemp("", "yardstick"); err != nil {
-			return "", err
-		}
+	dir, err := buildDir()
+	if err != nil {
+		return "", err
 	}
-	bin := filepath.Join(built.dir, name)
+	bin := filepath.Join(dir, name)
 	if err := os.WriteFile(bin+".c", sources[name], 0o600); err != nil {
 		return "", err
 	}
@@ -166,6 +169,18 @@ func buildC(name string) (string, error) {
 	}
 	built.path[name] = bin
 	return bin, nil
+}
+
+// buildDir is where programs are built, until removeBuilt. built is locked.
+func buildDir() (string, error) {
+	if built.path != nil {
+		return built.dir, nil
+	}
+	dir, err := os.MkdirTemp("", "yardstick")
+	if err == nil {
+		built.dir, built.path = dir, make(map[string]string)
+	}
+	return dir, err
 }
 
 func removeBuilt() {

@@ -1,5 +1,6 @@
 // Package peers holds programs that do what the yardstick's rows do with nothing in between: c/*.c
-// with system calls alone, and the same in plain Go; node/*.js what Node's cluster module does.
+// with system calls alone, and the same in plain Go; node/*.js what Node's cluster module and its
+// worker threads do; python/*.py what Python's multiprocessing does.
 package peers
 
 import _ "embed"
@@ -18,3 +19,13 @@ var AcceptC []byte
 //
 //go:embed node/respawn.js
 var RespawnNode []byte
+
+// CallsNode is the source of a pool of Node's worker threads.
+//
+//go:embed node/calls.js
+var CallsNode []byte
+
+// CallsPython is the source of a program with a multiprocessing.Pool.
+//
+//go:embed python/calls.py
+var CallsPython []byte

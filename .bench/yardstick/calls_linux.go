@@ -1,0 +1,198 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/coppice-go/coppice/bench/yardstick/peers"
+)
+
+// calls is what the flags of calls say.
+var calls struct {
+	workers int
+	size    int
+	load    time.Duration
+	peer    bool
+}
+
+// callSizes are the sizes of an input, with their names.
+var callSizes = []struct {
+	name  string
+	bytes int
+}{{"100B", 100}, {"100kB", 100_000}, {"10MB", 10_000_000}}
+
+func callFlags(fs *flag.FlagSet) {
+	fs.IntVar(&calls.workers, "workers", 2, "workers")
+	fs.IntVar(&calls.size, "size", 100, "with -serve: `bytes` of an input")
+	fs.DurationVar(&calls.load, "load", time.Second, "with -serve: how long to call")
+	fs.BoolVar(&calls.peer, "peer", false, "with -serve: protoactor's remote instead of a pool of jobs")
+}
+
+// callRows are calls of a function in another process or thread, by the size of the input.
+func callRows() (rows []row) {
+	for _, size := range callSizes {
+		self := func(args ...string) func(time.Duration) (result, error) {
+			return called(func(d time.Duration) (*exec.Cmd, error) {
+				exe, err := os.Executable()
+				if err != nil {
+					return nil, err
+				}
+				return exec.Command(exe, append([]string{
+					"calls", "-serve", "-workers", strconv.Itoa(calls.workers),
+					"-size", strconv.Itoa(size.bytes), "-load", d.String(),
+				}, args...)...), nil
+			})
+		}
+		script := func(program, name string, source []byte, args ...string) func(time.Duration) (result, error) {
+			return called(func(d time.Duration) (*exec.Cmd, error) {
+				exe, err := exec.LookPath(program)
+				if err != nil {
+					return nil, fmt.Errorf("%w: no %s", errSkip, program)
+				}
+				path, err := buildScript(name, source)
+				return exec.Command(exe, append([]string{
+					path, strconv.Itoa(calls.workers), strconv.Itoa(size.bytes), fmt.Sprint(d.Seconds()),
+				}, args...)...), err
+			})
+		}
+		rows = append(rows,
+			row{"calls_protoactor_remote_" + size.name, self("-peer")},
+			row{"calls_node_threads_" + size.name, script("node", "calls.js", peers.CallsNode)},
+			row{"calls_node_threads_transfer_" + size.name, script("node", "calls.js", peers.CallsNode, "transfer")},
+			row{"calls_python_pool_" + size.name, script("python3", "calls.py", peers.CallsPython)},
+		)
+	}
+	return rows
+}
+
+// called runs a program that calls for d, from when it prints "begin" until it prints how it went,
+// and counts the processor time of its processes.
+func called(command func(d time.Duration) (*exec.Cmd, error)) func(time.Duration) (result, error) {
+	return func(d time.Duration) (r result, err error) {
+		cmd, err := command(d)
+		if err != nil {
+			return r, err
+		}
+		s := &server{}
+		lines, err := s.startPiped(cmd)
+		if err != nil {
+			return r, err
+		}
+		defer s.stop()
+		if !lines.Scan() || lines.Text() != "begin" {
+			return r, errors.Join(fmt.Errorf("it says %q", lines.Text()), lines.Err())
+		}
+		cpu := s.cpu()
+		var how callStats
+		if !lines.Scan() {
+			return r, errors.Join(errors.New("it ended"), lines.Err())
+		}
+		if err := json.Unmarshal(lines.Bytes(), &how); err != nil {
+			return r, err
+		}
+		cpu = s.cpu() - cpu
+		return result{
+			Unit: "calls/s", Value: float64(how.N) / how.Seconds,
+			CPU: float64(cpu.Nanoseconds()) / float64(how.N), P50: how.P50, P99: how.P99,
+		}, nil
+	}
+}
+
+// callStats is what a program says of its calls.
+type callStats struct {
+	N       int     `json:"n"`
+	Seconds float64 `json:"seconds"`
+	P50     float64 `json:"p50_us"`
+	P99     float64 `json:"p99_us"`
+}
+
+// callUntil makes calls for d, twice as many at once as there are workers. call is told which of
+// these it is.
+func callUntil(d time.Duration, call func(which int) error) (callStats, error) {
+	type ended struct {
+		took []time.Duration
+		err  error
+	}
+	ends := make(chan ended)
+	began := time.Now()
+	for i := range 2 * calls.workers {
+		go func() { // ends with d
+			var e ended
+			for t := time.Now(); e.err == nil && time.Since(began) < d; {
+				e.err = call(i)
+				u := time.Now()
+				e.took, t = append(e.took, u.Sub(t)), u
+			}
+			ends <- e
+		}()
+	}
+	var all []time.Duration
+	var err error
+	for range 2 * calls.workers {
+		e := <-ends
+		all, err = append(all, e.took...), errors.Join(err, e.err)
+	}
+	seconds := time.Since(began).Seconds()
+	slices.Sort(all)
+	at := func(q float64) float64 { return float64(all[int(q*float64(len(all)-1))].Nanoseconds()) / 1e3 }
+	return callStats{len(all), seconds, at(0.5), at(0.99)}, err
+}
+
+// tellCalls warms up, prints "begin", calls, and prints how it went.
+func tellCalls(call func(which int) error) {
+	_, err := callUntil(300*time.Millisecond, call)
+	fmt.Println("begin")
+	how, failed := callUntil(calls.load, call)
+	if err := errors.Join(err, failed); err != nil {
+		fmt.Fprintln(os.Stderr, "yardstick:", err)
+		os.Exit(1)
+	}
+	_ = json.NewEncoder(os.Stdout).Encode(how)
+}
+
+// input is an input of calls, and what the function answers: the sum of a byte a page.
+func input() (b []byte, sum int64) {
+	b = make([]byte, calls.size)
+	for i := range b {
+		b[i] = 1
+	}
+	return b, peers.SumPages(b)
+}
+
+// serveCalls makes the calls of one row.
+func serveCalls() {
+	b, sum := input()
+	check := func(got int64, err error) error {
+		if err == nil && got != sum {
+			return fmt.Errorf("got %d, want %d", got, sum)
+		}
+		return err
+	}
+	call, err := peers.Remote(calls.workers, os.Stderr, peerVar+"=remote")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "yardstick:", err)
+		os.Exit(1)
+	}
+	tellCalls(func(which int) error { return check(call(which, b)) })
+	select {} // until a signal
+}
+
+// buildScript writes a script to a file, until removeBuilt.
+func buildScript(name string, source []byte) (string, error) {
+	built.Lock()
+	defer built.Unlock()
+	dir, err := buildDir()
+	path := filepath.Join(dir, name)
+	if err == nil {
+		err = os.WriteFile(path, source, 0o600)
+	}
+	return path, err
+}
