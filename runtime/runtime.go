@@ -208,14 +208,16 @@ func (rt *Runtime) endTrial(why error) {
 	rt.resumeTaken() // the tree ends, and hears its children
 }
 
-// resumeTaken sets going what was taken over.
+// resumeTaken sets going what was taken over: last the table of sockets, which sends by the Conns.
 func (rt *Runtime) resumeTaken() {
-	if rt.sockets != nil && rt.system != nil {
-		rt.sockets.Continue()
+	if rt.system != nil {
 		rt.system.Resume()
 	}
 	if err := rt.inherited.confirm(); err != nil {
 		rt.log.Error("upgrade: close what nothing needs", "err", err)
+	}
+	if rt.sockets != nil {
+		rt.sockets.Continue()
 	}
 }
 

@@ -253,6 +253,12 @@ func (s *suspension) trySuspend(ctx context.Context) (state handover.Master, bus
 			err = &UpgradeError{"suspend", err}
 		}
 	}()
+	// The table comes first: what it sends must find Conns that take it. What these bring it from
+	// now on goes along with its state.
+	if err := rt.sockets.Suspend(ctx); err != nil {
+		return state, nil, err
+	}
+	s.undo = append(s.undo, rt.sockets.Continue)
 	state = handover.Master{
 		Tree: rt.declarations.tree(), Began: rt.began, Sizes: rt.sizes.all(), Idle: s.idle,
 	}
@@ -272,10 +278,6 @@ func (s *suspension) trySuspend(ctx context.Context) (state handover.Master, bus
 		}
 		state.Programs = append(state.Programs, handover.OtherProgram{Path: p.name, Incarnation: p.inc, Process: before})
 	}
-	if err := rt.sockets.Suspend(ctx); err != nil {
-		return state, nil, err
-	}
-	s.undo = append(s.undo, rt.sockets.Continue)
 	if state.Actors.State, err = rt.system.Suspend(ctx); err != nil {
 		return state, nil, err
 	}

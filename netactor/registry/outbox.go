@@ -12,7 +12,8 @@ import (
 
 // outbox sends the master's frames to one peer in order, without waiting for it. Usually it sends a
 // frame at once. A frame waits until the Conn's handshake is over, because descriptors cannot
-// travel before, and while the peer is behind; the later frames wait with it.
+// travel before, while the peer is behind, and while the Conn is suspended; the later frames wait
+// with it.
 type outbox struct {
 	c      *fdipc.Conn
 	logger *slog.Logger
@@ -38,7 +39,7 @@ func (o *outbox) send(f *fdipc.Frame) {
 	}
 	if len(o.queue) == 0 {
 		err := o.c.TrySend(f)
-		if !errors.Is(err, fdipc.ErrFull) {
+		if !errors.Is(err, fdipc.ErrFull) && !errors.Is(err, fdipc.ErrSuspended) {
 			if err != nil { // the peer is gone; its Conn reports that
 				closeHandles(f)
 			}
