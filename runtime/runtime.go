@@ -126,7 +126,8 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 		return nil, fmt.Errorf("coppice: %w", in.err)
 	case in.ok:
 		child := root.childConfig(cfg.Logger, cfg.OrphanDrain, cfg.declare(root))
-		child.Check = func(state []byte) error { return root.canTakeOver(cfg.ListenerIsolation, state) }
+		thread := onMainThread(testrun.Find(ctx))
+		child.Check = func(state []byte) error { return errors.Join(thread, root.canTakeOver(cfg.ListenerIsolation, state)) }
 		return nil, runChild(child, in.channel)
 	}
 	if _, err := depth(); err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/image"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/started"
+	"github.com/coppice-go/coppice/runtime/internal/testrun"
 	"github.com/coppice-go/coppice/supervisor"
 	"golang.org/x/sys/unix"
 )
@@ -209,6 +210,15 @@ func (in *inheritance) goBack(why error) error {
 	return starts.Exec(ctx, process.Image{
 		Executable: exe, Args: started.Args(), Env: append(os.Environ(), backVar+"="+strings.ReplaceAll(supervisor.Cut(why.Error()), "\x00", "")), State: in.file, FDs: in.fds,
 	})
+}
+
+// onMainThread returns nil if a tree that is started here could be upgraded again after an upgrade.
+// In a test there is no upgrade.
+func onMainThread(test testrun.Test) error {
+	if test.Running() {
+		return nil
+	}
+	return process.OnMainThread()
 }
 
 // canTakeOver returns nil if a master with the tree of root can take over from one that has left

@@ -9,6 +9,7 @@ import (
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/netactor/registry"
 	"github.com/coppice-go/coppice/runtime/internal/handover"
+	"github.com/coppice-go/coppice/runtime/internal/testrun"
 )
 
 // Off Linux no program is replaced in place.
@@ -20,6 +21,8 @@ func (spawner) takeOver(*inheritance, handover.RunningProcess, spawnRequest) (ba
 type spawnRequest struct{}
 
 func (workerStart) request() (none spawnRequest) { return none }
+
+func onMainThread(testrun.Test) error { return nil }
 
 func (*node) canTakeOver(Isolation, []byte) error { return errNoProcesses }
 

@@ -291,6 +291,7 @@ func TestUpgradeRefused(t *testing.T) {
 	for _, tt := range []struct{ release, want string }{
 		{"panics", "this release panics"},
 		{"deeper", "group/deep is new"},
+		{"elsewhere", "must be started by the main goroutine"},
 		{"broken", "it cannot start"},
 		{"worse", "this release cannot serve"},
 	} {

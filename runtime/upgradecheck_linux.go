@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/handover"
+	"github.com/coppice-go/coppice/runtime/internal/mark"
 	"github.com/coppice-go/coppice/runtime/internal/memfile"
 	"github.com/coppice-go/coppice/runtime/internal/started"
 )
@@ -60,7 +62,8 @@ func (rt *Runtime) checkProgram(ctx context.Context, exe *executable) (plan []st
 	defer cancel()
 	tree := rt.declarations.tree()
 	k := &checker{name: checkerName, lines: tree}
-	if err := k.run(ctx, rt.backends.spawner, exe, rt.generations.environ(), rt.declarations.digest(), preview); err != nil {
+	environ := slices.Concat(rt.generations.environ(), []string{mark.Var + "=" + mark.Trial})
+	if err := k.run(ctx, rt.backends.spawner, exe, environ, rt.declarations.digest(), preview); err != nil {
 		return nil, err
 	}
 	return handover.Plan(tree, k.lines), nil

@@ -10,6 +10,10 @@ package mark
 // Var is the variable that has the mark. The process unsets it.
 const Var = "COPPICE_IMAGE"
 
+// Trial is the value of Var for a program that is only asked whether it could go on after an exec.
+// It holds the main thread in the same way.
+const Trial = "trial"
+
 // A Mark is what an image tells the next one, besides its state.
 type Mark struct {
 	PID     int64   // of the process: a mark of another process means nothing

@@ -14,6 +14,10 @@ func init() {
 		return
 	}
 	_ = syscall.Unsetenv(Var) // fails on an empty name only
+	if v == Trial {
+		runtime.LockOSThread()
+		return
+	}
 	m := parse(v)
 	if m.PID != int64(syscall.Getpid()) && m.Bad == "" {
 		return // inherited by mistake

@@ -55,12 +55,21 @@ func PrepareExec() error {
 	return noExec
 }
 
+// OnMainThread returns nil on the main thread, which the main goroutine has to itself in an image
+// after an exec, and in a program that is asked whether it could be one ([mark.Trial]).
+func OnMainThread() error {
+	if unix.Gettid() != unix.Getpid() {
+		return fmt.Errorf("%w: in a program that has replaced itself, the tree must be started by the main goroutine", errors.ErrUnsupported)
+	}
+	return nil
+}
+
 // onMainThread starts a goroutine on the main thread, which runs serve, and ends the lock of the
 // main goroutine on that thread. Its goroutines get the threads by chance, so it holds those of the
 // wrong ones until it has the right one.
 func onMainThread(serve func()) error {
-	if unix.Gettid() != unix.Getpid() {
-		return fmt.Errorf("%w: in a program that has replaced itself, the tree must be started by the main goroutine", errors.ErrUnsupported)
+	if err := OnMainThread(); err != nil {
+		return err
 	}
 	runtime.UnlockOSThread() // of the init of package mark
 	const tries = 16         // seldom more than one is needed
