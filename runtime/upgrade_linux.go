@@ -394,12 +394,7 @@ func (s *suspension) stopFuncs(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := up.TerminateChild(ctx, name); errors.Is(err, supervisor.ErrNotFound) {
-			continue // it was temporary, and has just ended
-		} else if err != nil {
-			return fmt.Errorf("stop %s: %w", n.path, err)
-		}
-		s.undo = append(s.undo, func() {
+		restart := func() {
 			_, err := up.RestartChild(context.Background(), name)
 			if errors.Is(err, supervisor.ErrNotFound) { // it is temporary
 				err = rt.startNode(context.Background(), at, up, n)
@@ -407,7 +402,14 @@ func (s *suspension) stopFuncs(ctx context.Context) error {
 			if err != nil {
 				rt.log.Error("upgrade: a Func that was stopped for it did not start again", "path", n.path, "err", err)
 			}
-		})
+		}
+		if err := up.TerminateChild(ctx, name); errors.Is(err, supervisor.ErrNotFound) {
+			continue // it was temporary, and has just ended
+		} else if err != nil {
+			go restart() // ends when the Func has stopped at last
+			return fmt.Errorf("stop %s: %w", n.path, err)
+		}
+		s.undo = append(s.undo, restart)
 	}
 	return nil
 }

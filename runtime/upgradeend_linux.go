@@ -122,5 +122,7 @@ func (rt *Runtime) finishUpgrade() {
 	if errors.Is(err, ErrStopping) {
 		return
 	}
-	_ = rt.upgradeTo(context.Background(), rt.generations.current.exe, err.Error(), spans.Carrier())
+	ctx, cancel := context.WithTimeout(context.Background(), upgradeTimeout) // so that it can be mended by another one
+	defer cancel()
+	_ = rt.upgradeTo(ctx, rt.generations.current.exe, err.Error(), spans.Carrier())
 }
