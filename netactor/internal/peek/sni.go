@@ -50,7 +50,7 @@ func handshake(b []byte) (r clientReader, v Verdict) {
 		return r, short
 	}
 	size := helloSize(msg)
-	return clientReader{b: msg[:min(len(msg), size)], size: size, at: helloStart, short: short}, Found
+	return clientReader{b: msg[helloStart:min(len(msg), size)], left: size - helloStart, short: short, verdict: Found}, Found
 }
 
 // record returns the part that has come of the handshake record at the start of b. Found means that
@@ -77,102 +77,71 @@ func helloSize(msg []byte) int { return helloStart + int(msg[1])<<16 + int(msg[2
 
 // clientReader reads a hello of which only a part may have come.
 type clientReader struct {
-	b       []byte // the bytes that have come
-	size    int    // of the whole hello
-	at      int
+	b       []byte  // the bytes that have come
+	left    int     // bytes of the hello that are not read
 	short   Verdict // More: the rest may come; None: it will not
-	verdict Verdict // More or None, once next has returned false
+	verdict Verdict // Found as long as what was read was there; then nothing more is read
 }
 
-// next reports whether n more bytes are there. If they are not, it sets verdict: they have not
-// come, or cannot come because the hello ends before.
-func (r *clientReader) next(n int) bool {
+// take reads n bytes. If they are not there, it sets verdict: they have not come, or cannot come
+// because the hello ends before.
+func (r *clientReader) take(n int) []byte {
 	switch {
-	case r.at+n > r.size:
+	case r.verdict != Found:
+	case n > r.left:
 		r.verdict = None
-	case r.at+n > len(r.b):
+	case n > len(r.b):
 		r.verdict = r.short
 	default:
-		return true
+		b := r.b[:n]
+		r.b, r.left = r.b[n:], r.left-n
+		return b
 	}
-	return false
+	return nil
 }
 
-// skip skips n bytes.
-func (r *clientReader) skip(n int) bool {
-	if !r.next(n) {
-		return false
-	}
-	r.at += n
-	return true
-}
-
-// vector skips a vector whose length field has width bytes.
-func (r *clientReader) vector(width int) bool {
-	n, ok := r.number(width)
-	return ok && r.skip(n)
-}
-
-func (r *clientReader) number(width int) (n int, ok bool) {
-	if !r.next(width) {
-		return 0, false
-	}
-	for _, c := range r.b[r.at : r.at+width] {
+func (r *clientReader) number(width int) (n int) {
+	for _, c := range r.take(width) {
 		n = n<<8 | int(c)
 	}
-	r.at += width
-	return n, true
+	return n
 }
+
+// vector reads a vector whose length field has width bytes.
+func (r *clientReader) vector(width int) []byte { return r.take(r.number(width)) }
 
 func (r *clientReader) serverName() ([]byte, Verdict) {
 	const version, random = 2, 32
-	if !r.skip(version+random) || !r.vector(1) || !r.vector(2) || !r.vector(1) {
-		return nil, r.verdict // session ID, cipher suites, compression methods
-	}
-	n, ok := r.number(2)
-	if !ok {
-		return nil, r.verdict
-	}
-	if r.at+n != r.size {
+	r.take(version + random)
+	r.vector(1) // session ID
+	r.vector(2) // cipher suites
+	r.vector(1) // compression methods
+	if n := r.number(2); r.verdict == Found && n != r.left {
 		return nil, None
 	}
-	for r.at < r.size {
-		kind, ok := r.number(2)
-		if !ok {
-			return nil, r.verdict
+	for r.verdict == Found {
+		kind, body := r.number(2), r.vector(2)
+		if r.verdict == Found && kind == 0 { // server_name
+			return nameList(body)
 		}
-		if kind != 0 { // server_name
-			if !r.vector(2) {
-				return nil, r.verdict
-			}
-			continue
-		}
-		n, ok := r.number(2)
-		if !ok || !r.next(n) {
-			return nil, r.verdict
-		}
-		return nameList(r.b[r.at : r.at+n])
 	}
-	return nil, None
+	return nil, r.verdict // None at the end of the hello
 }
 
 // nameList reads a whole server_name extension. It may have only one name of each kind.
 func nameList(b []byte) ([]byte, Verdict) {
-	if len(b) < 2 || int(binary.BigEndian.Uint16(b)) != len(b)-2 {
+	r := clientReader{b: b, left: len(b), verdict: Found}
+	if r.number(2) != r.left {
 		return nil, None
 	}
-	for b = b[2:]; len(b) >= 3; {
-		n := int(binary.BigEndian.Uint16(b[1:]))
-		if len(b) < 3+n {
+	for r.verdict == Found {
+		kind, name := r.number(1), r.vector(2)
+		if kind == hostName {
+			if 0 < len(name) && len(name) <= maxHostName {
+				return name, Found
+			}
 			break
 		}
-		if b[0] == hostName {
-			if n == 0 || n > maxHostName {
-				break
-			}
-			return b[3 : 3+n], Found
-		}
-		b = b[3+n:]
 	}
 	return nil, None
 }
