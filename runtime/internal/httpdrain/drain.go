@@ -30,9 +30,9 @@ type Drain struct {
 	parking  atomic.Bool // a movable connection goes on elsewhere: its client need not be told
 
 	mu    sync.Mutex
-	conns map[net.Conn]http.ConnState // HTTP/1, and connections whose protocol is not known yet
-	over  bool                        // CloseIdle has returned: what becomes idle is closed
-	empty chan struct{}               // one token: conns may be empty
+	conns map[net.Conn]*http.ConnState // HTTP/1, and connections whose protocol is not known yet
+	over  bool                         // CloseIdle has returned: what becomes idle is closed
+	empty chan struct{}                // one token: conns may be empty
 
 	server *http.Server
 	before fields        // of the server
@@ -59,7 +59,7 @@ type connKey struct{}
 // that are closed without an answer, and for requests, on any goroutine; they must not block.
 func New(s *http.Server, conf *tls.Config, connContext func(context.Context, net.Conn) context.Context, force, count func(n int)) *Drain {
 	d := &Drain{
-		inner: s.Handler, force: force, count: count, conns: map[net.Conn]http.ConnState{}, empty: make(chan struct{}, 1),
+		inner: s.Handler, force: force, count: count, conns: map[net.Conn]*http.ConnState{}, empty: make(chan struct{}, 1),
 		server: s, before: fields{s.Handler, s.ConnState, s.ConnContext, s.TLSNextProto, s.TLSConfig}, ended: make(chan struct{}, 1),
 	}
 	if d.inner == nil {
@@ -190,16 +190,22 @@ func (d *Drain) note(c net.Conn, st http.ConnState) {
 	case http.StateNew, http.StateActive, http.StateIdle:
 	}
 	d.mu.Lock()
-	_, known := d.conns[c]
-	known = known || st == http.StateNew // else it is HTTP/2
-	if known {
-		d.conns[c] = st
+	state := d.conns[c]
+	if state == nil && st == http.StateNew {
+		state = new(http.ConnState)
+		d.conns[c] = state
+	}
+	if state != nil { // else it is HTTP/2
+		*state = st
 		if d.over && st == http.StateIdle {
 			d.force(1)
 		}
 	}
 	d.mu.Unlock()
-	if p, ok := c.(movable); ok && known && st != http.StateActive {
+	if state == nil || st == http.StateActive {
+		return
+	}
+	if p, ok := c.(movable); ok {
 		p.Idle()
 	}
 }
@@ -291,7 +297,7 @@ func (d *Drain) closeSome(n int) {
 		if n == 0 {
 			return
 		}
-		if (st == http.StateIdle || st == http.StateNew) && !readable(c) {
+		if (*st == http.StateIdle || *st == http.StateNew) && !readable(c) {
 			closeBelow(c)
 			d.force(1)
 			delete(d.conns, c)
@@ -312,7 +318,7 @@ func (d *Drain) closeRest() {
 	}
 	d.over = true
 	for c, st := range d.conns {
-		switch st {
+		switch *st {
 		case http.StateNew, http.StateIdle: // Shutdown would wait 5 s for a new one's request
 			closeBelow(c)
 			d.force(1)
