@@ -141,8 +141,10 @@ func (p *parkable) restoreDeadline() {
 
 // Read reads what there is, and waits if there is nothing.
 func (p *parkable) Read(b []byte) (int, error) {
-	if p.room.Load() == 0 {
-		p.room.Store(int64(cap(b)))
+	room := p.room.Load()
+	if room == 0 {
+		room = int64(cap(b))
+		p.room.Store(room)
 	}
 	switch p.mode.Load() {
 	case staysHere:
@@ -150,8 +152,17 @@ func (p *parkable) Read(b []byte) (int, error) {
 	case hasLeft:
 		return 0, p.gone("read")
 	}
+	if int64(cap(b)) < room { // as net/http's during a request, which looks whether the client is there
+		n, err := p.conn.Read(b)
+		if n > 0 {
+			p.mu.Lock()
+			p.busyLocked()
+			p.mu.Unlock()
+		}
+		return n, err
+	}
 	p.mu.Lock()
-	p.ripe = p.idle && int64(cap(b)) >= p.room.Load()
+	p.ripe = p.idle
 	left := p.ripe && p.leaving && p.giveBack()
 	p.mu.Unlock()
 	if !left {

@@ -341,6 +341,9 @@ func (c *Conn) fileError(op string, err error) error {
 
 // SetDeadline sets both deadlines.
 func (c *Conn) SetDeadline(t time.Time) error {
+	if c.final.Load() {
+		return c.std.SetDeadline(t)
+	}
 	if err := c.setDeadline(t, (*os.File).SetDeadline, &c.readBy, &c.writeBy); err != errNext {
 		return err
 	}
@@ -349,6 +352,9 @@ func (c *Conn) SetDeadline(t time.Time) error {
 
 // SetReadDeadline sets the deadline of reads, those that wait included. The zero value means none.
 func (c *Conn) SetReadDeadline(t time.Time) error {
+	if c.final.Load() {
+		return c.std.SetReadDeadline(t)
+	}
 	if err := c.setDeadline(t, (*os.File).SetReadDeadline, &c.readBy); err != errNext {
 		return err
 	}
@@ -358,6 +364,9 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 // SetWriteDeadline sets the deadline of writes, those that wait included. The zero value means
 // none.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
+	if c.final.Load() {
+		return c.std.SetWriteDeadline(t)
+	}
 	if err := c.setDeadline(t, (*os.File).SetWriteDeadline, &c.writeBy); err != errNext {
 		return err
 	}
@@ -365,9 +374,6 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 }
 
 func (c *Conn) setDeadline(t time.Time, set func(*os.File, time.Time) error, bys ...*atomic.Int64) error {
-	if c.final.Load() {
-		return errNext
-	}
 	var by int64
 	if !t.IsZero() {
 		by = max(1, now()+int64(min(time.Until(t), math.MaxInt64/2)))
