@@ -37,7 +37,11 @@ func (rt *Runtime) childSpec(n *node, up <-chan struct{}) supervisor.ChildSpec {
 			if err := rt.inherited.idle(n.path); err != nil {
 				return nil, err
 			}
-			return start.Start(ctx, inc)
+			i, err := start.Start(ctx, inc)
+			if err == nil && rt.inherited.onProbation(n) {
+				i = rt.inherited.watch(n.path, spec.Restart, i)
+			}
+			return i, err
 		})
 	}
 	return spec
@@ -48,7 +52,7 @@ func (rt *Runtime) specOf(n *node, up <-chan struct{}) supervisor.ChildSpec {
 	case Pool:
 		return rt.poolSpec(n.path, workerPool, s, up)
 	case Func:
-		return supervisor.ChildSpec{ID: s.Name, Start: supervisor.Func(s.Run), Restart: s.Restart, Shutdown: s.Shutdown}
+		return supervisor.ChildSpec{ID: s.Name, Start: supervisor.Func(rt.funcStates.run(n.path, s.Run)), Restart: s.Restart, Shutdown: s.Shutdown}
 	case Actor:
 		actor := actors.ChildSpec(rt.system, actors.Spec{Name: n.path, New: s.New, Bound: s.Bound})
 		start := func(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {

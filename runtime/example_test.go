@@ -3,6 +3,7 @@ package coppice_test
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	coppice "github.com/coppice-go/coppice/runtime"
@@ -55,6 +56,31 @@ func ExampleRuntime_StartChild() {
 	// <nil>
 	// <nil>
 	// coppice: restart child thumbs: no such child
+}
+
+// tally counts orders, and goes on counting when the whole program is replaced.
+func tally(ctx context.Context, orders <-chan int) error {
+	var sum int64
+	if version, state, ok := coppice.TakeOver(ctx); ok && version == 1 {
+		sum, _ = strconv.ParseInt(string(state), 10, 64)
+	}
+	for {
+		select {
+		case n := <-orders:
+			sum += int64(n)
+		case <-ctx.Done():
+			return coppice.HandOver(ctx, 1, strconv.AppendInt(nil, sum, 10))
+		}
+	}
+}
+
+// A Func hands its state over to itself in the program that takes this one's place by an upgrade.
+func ExampleHandOver() {
+	orders := make(chan int)
+	cfg := coppice.Config{Children: []coppice.ChildSpec{
+		coppice.Func{Name: "tally", Run: func(ctx context.Context) error { return tally(ctx, orders) }},
+	}}
+	_ = cfg // coppice.Main(cfg)
 }
 
 // A golden file of this text shows in a review what a change does to the tree.

@@ -1,6 +1,7 @@
 package coppice
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"github.com/coppice-go/coppice/netactor/registry"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/declaration"
+	"github.com/coppice-go/coppice/runtime/internal/handover"
 	"github.com/coppice-go/coppice/runtime/internal/history"
 	"github.com/coppice-go/coppice/runtime/internal/output"
 	"github.com/coppice-go/coppice/runtime/internal/process"
@@ -38,6 +40,7 @@ type Runtime struct {
 	generations  generations
 	pools        *pools
 	sizes        poolSizes
+	funcStates   funcStates
 	departures   departures
 	reload       chan struct{} // holds one token while a reload goes on
 	output       *queue.Queue[output.Line]
@@ -145,6 +148,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	rt.shortages, rt.misfits = newShortages(rt.log), newMisfits(rt.log)
 	rt.declarations = newDeclarations(rt.log, cfg.declare(root), func() []string { return root.needed(cfg.ListenerIsolation) })
 	rt.pools = &pools{generations: &rt.generations}
+	rt.funcStates = funcStates{runs: map[string]*funcRun{}, kept: map[string]*handover.FuncState{}}
 	rt.children = newChildren(rt.log, rt.shortages, &rt.channelStats) // before a second signal may look for it
 	if !running.CompareAndSwap(nil, rt) {
 		return nil, ErrRunning
@@ -189,6 +193,7 @@ func (rt *Runtime) takeOver() error {
 	rt.began = in.state.Began
 	rt.children.last, rt.children.links = in.state.LastID, in.state.LastLink
 	rt.sizes.takeOver(in.begun)
+	rt.funcStates.takeOver(in.state.Funcs)
 	rt.events.Continue(in.state.Events)
 	return nil
 }
@@ -372,7 +377,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 		}
 	}
 	if rt.inherited != nil {
-		if err := upgradeEnd.startLeft(rt, ctx); err != nil {
+		if err := cmp.Or(upgradeEnd.startLeft(rt, ctx), rt.inherited.failure()); err != nil {
 			return treeStartError(err)
 		}
 	}

@@ -173,7 +173,7 @@ func (r Rollout) complete(size int) Rollout {
 }
 
 // A Func is a goroutine of the master: Run returns when ctx ends. A panic in it is its exit reason
-// and does not end the master.
+// and does not end the master. An upgrade stops it: see [HandOver].
 type Func struct {
 	Name string
 	Run  func(ctx context.Context) error // required; has the tree by [Running]

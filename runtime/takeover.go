@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/declaration"
 	"github.com/coppice-go/coppice/runtime/internal/handover"
 	"github.com/coppice-go/coppice/supervisor"
@@ -27,7 +28,8 @@ type inheritance struct {
 	begun    map[string]int         // sizes of pools that the tree begins with
 	resize   map[string]int         // pools that get another size after the trial
 	later    []supervisor.ChildSpec // children of the root that only this program has
-	rolled   atomic.Bool            // the reload of the upgrade is over
+	rolled   chan struct{}          // closed when the reload of the upgrade is over
+	failures chan error             // capacity 1: why the upgrade is to fail
 	had      map[string]int         // slots of the pools of the image before, by path
 	stays    map[string]bool        // paths of its pools that this program has too
 	leftover []string               // IDs of children of the root that are stopped after the trial
@@ -63,7 +65,7 @@ func takeOne[T any](in *inheritance, left *[]T, is func(T) bool) *T {
 // isNew reports whether the image before had no workers of the pool at a path, until the reload of
 // the upgrade is over: such a pool starts with the new program.
 func (in *inheritance) isNew(path string) bool {
-	return in != nil && !in.rolled.Load() && in.had[path] == 0
+	return in != nil && !childproto.IsClosed(in.rolled) && in.had[path] == 0
 }
 
 // declared reports whether the image before had a child of that kind at a path.

@@ -32,7 +32,7 @@ func takeImage(root *node, tree []string, slow func(error)) (*inheritance, error
 		return nil, nil
 	}
 	_ = process.PrepareExec() // on this goroutine, which should be the main one; upgradable returns its error
-	in := &inheritance{ended: make(chan struct{}), execed: time.Now()}
+	in := &inheritance{ended: make(chan struct{}), rolled: make(chan struct{}), failures: make(chan error, 1), execed: time.Now()}
 	var now unix.Timespec
 	err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
 	if err == nil {

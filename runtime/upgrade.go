@@ -28,16 +28,17 @@ func (e *UpgradeError) Unwrap() error { return e.Err }
 //     that with its own specs, and says whether it can take over. If not, or if it crashes or
 //     hangs, Upgrade returns its reason and nothing has happened.
 //   - wait: until nothing is under way: no worker starts or drains, no child waits for its restart.
-//   - suspend: Funcs are stopped within their Shutdown time. The master stops between two messages;
-//     what its children say from now on waits in the kernel.
+//   - suspend: Funcs are stopped within their Shutdown time, and may leave a state ([HandOver]).
+//     The master stops between two messages; what its children say from now on waits in the kernel.
 //   - exec: the state of the master goes into a file in memory, and the new program is executed in
 //     this process (execve(2)). What runs in the master ends here.
 //   - trial: the new program comes to its Start, which takes the children over in place of starting
-//     others. Funcs and Actors are started. If that fails, the old program is executed again, and
-//     takes its children back.
+//     others. Funcs and Actors are started. If that fails, or a Func ends that is to go on, the old
+//     program is executed again, and takes its children back.
 //   - roll: the new master reads what the children have said, stops those that the new program does
 //     not have any more, starts those that only it has, and reloads the tree: every worker, and
-//     last the listener process. If that fails, the old program is executed again.
+//     last the listener process. If that fails, or a Func or a new child ends before it is over,
+//     the old program is executed again.
 //
 // So Upgrade returns an error, an [UpgradeError], or does not return. What came of the later steps
 // is in the log and in the tree's events.

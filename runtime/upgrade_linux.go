@@ -98,7 +98,7 @@ func (rt *Runtime) upgradeTo(ctx context.Context, exe *executable, back string, 
 		return err
 	}
 	trace.Ended(tracing.SpanSuspend, time.Now())
-	state.Back, state.Upgrade = back, trace
+	state.Back, state.Upgrade, state.Funcs = back, trace, rt.funcStates.all()
 	b, err := state.Encode()
 	if err != nil {
 		return &UpgradeError{"suspend", err}
@@ -410,6 +410,9 @@ func (s *suspension) stopFuncs(ctx context.Context) error {
 			return fmt.Errorf("stop %s: %w", n.path, err)
 		}
 		s.undo = append(s.undo, restart)
+		if err := rt.funcStates.keep(n.path); err != nil {
+			return fmt.Errorf("%s: %w", n.path, err)
+		}
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -96,6 +97,9 @@ func upgradedTree() coppice.Config {
 			web,
 			coppice.Func{Name: "once", Restart: supervisor.Temporary, Run: func(context.Context) error { fmt.Println("once in a life"); return nil }},
 			coppice.Func{Name: "clock", Run: func(ctx context.Context) error {
+				if release("stopped") {
+					return errors.New("the clock has stopped")
+				}
 				fmt.Println("the clock goes")
 				if release("big") { // more than execve(2) takes
 					os.Setenv("COPPICE_TEST_BIG", strings.Repeat("x", 200<<10))
@@ -103,7 +107,19 @@ func upgradedTree() coppice.Config {
 				<-ctx.Done()
 				return nil
 			}},
+			coppice.Func{Name: "counter", Run: func(ctx context.Context) error {
+				runs := 1
+				if _, state, ok := coppice.TakeOver(ctx); ok {
+					runs, _ = strconv.Atoi(string(state))
+				}
+				fmt.Printf("run %d of the counter\n", runs)
+				<-ctx.Done()
+				return coppice.HandOver(ctx, 1, strconv.AppendInt(nil, int64(runs+1), 10))
+			}},
 		},
+	}
+	if release("fails") {
+		cfg.Children = append(cfg.Children, coppice.Func{Name: "new", Run: func(context.Context) error { return errors.New("the new Func fails") }})
 	}
 	var deeper []coppice.ChildSpec
 	if release("deeper") {
@@ -166,6 +182,21 @@ func (u *upgraded) upgrade(words, want string) {
 	u.done = len(u.Lines())
 	u.Signal(syscall.SIGUSR2)
 	runtimetest.Eventually(u.t, want, func() bool { return u.printed(want) > 0 })
+}
+
+// counted checks that the Func that hands its state over went on from it each time, and returns how
+// often it did. After a trial that failed it may do so from the same state once more.
+func (u *upgraded) counted() (runs int) {
+	u.t.Helper()
+	u.done = 0
+	all, failed := u.printed(" of the counter"), u.printed("the new program cannot take over")
+	for u.printed(fmt.Sprintf("run %d of the counter", runs+1)) > 0 {
+		runs++
+	}
+	if all > runs+failed {
+		u.t.Errorf("the counter ran %d times and came to %d, with %d trials that failed", all, runs, failed)
+	}
+	return runs
 }
 
 // sevenChildren waits until the master has seven children.
@@ -248,6 +279,9 @@ func TestUpgrade(t *testing.T) {
 	if n := u.printed("the clock goes"); n != rounds+2 {
 		t.Errorf("a Func ran %d times", n)
 	}
+	if n := u.counted(); n != rounds+2 {
+		t.Errorf("the Func that hands its state over ran %d times", n)
+	}
 	u.Signal(syscall.SIGTERM)
 	if code := u.Wait(); code != 0 {
 		t.Errorf("it exited with %d", code)
@@ -294,6 +328,8 @@ func TestUpgradeRefused(t *testing.T) {
 		{"elsewhere", "must be started by the main goroutine"},
 		{"broken", "it cannot start"},
 		{"worse", "this release cannot serve"},
+		{"fails", "new ended before the upgrade was over: error: the new Func fails"},
+		{"stopped", "clock ended before the upgrade was over: error: the clock has stopped"},
 	} {
 		u.loaded(func() {
 			u.upgrade(tt.release, "upgrade failed")
@@ -303,6 +339,9 @@ func TestUpgradeRefused(t *testing.T) {
 		})
 	}
 	u.loaded(func() { u.upgrade("", "INFO upgraded") })
+	if n := u.counted(); n < 9 { // there and back three times or more, perhaps one trial, and there
+		t.Errorf("the Func that hands its state over came to %d", n)
+	}
 }
 
 // TestUpgradeResumes: if the exec fails, the program goes on as it is: the Funcs that were stopped
@@ -315,6 +354,7 @@ func TestUpgradeResumes(t *testing.T) {
 	u.loaded(func() {
 		u.upgrade("", "upgrade failed")
 		runtimetest.Eventually(t, "the Func runs again", func() bool { return u.printed("the clock goes") == 1 })
+		runtimetest.Eventually(t, "the Func has its state again", func() bool { return u.printed("run 2 of the counter") == 1 })
 		if u.printed("argument list too long") == 0 {
 			t.Error("the reason is missing")
 		}

@@ -1,6 +1,7 @@
 package coppice
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,7 +87,7 @@ func (rt *Runtime) finishUpgrade() {
 	in := rt.inherited
 	began, trace := in.execed, in.state.Upgrade
 	defer func() { <-rt.reload }()
-	defer in.rolled.Store(true)
+	defer close(in.rolled)
 	if in.back != "" {
 		rt.generations.finish(false)
 		_ = rt.changeTree(context.Background()) // nothing is new
@@ -105,13 +106,18 @@ func (rt *Runtime) finishUpgrade() {
 	trace.Ended(tracing.SpanExec, image.Began)
 	trace.Ended(tracing.SpanTrial, time.Now())
 	spans := rt.lifecycle.BeginUpgrade(trace, tracing.SpanRoll)
-	err := rt.changeTree(context.Background())
+	ctx, end := in.untilFailure()
+	defer end(nil)
+	err := cmp.Or(rt.changeTree(ctx), context.Cause(ctx))
 	if err == nil {
 		to, begun := rt.generations.newest(), time.Now()
-		err = rt.reloadTo(context.Background(), to, started.Args()[0], spans.Step())
+		err = rt.reloadTo(ctx, to, started.Args()[0], spans.Step())
 		rt.tellReloaded(begun, to, err)
 	} else {
 		rt.generations.finish(false)
+	}
+	if err != nil {
+		err = cmp.Or(context.Cause(ctx), err)
 	}
 	spans.End(err)
 	if err == nil {

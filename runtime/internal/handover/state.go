@@ -46,6 +46,14 @@ type Master struct {
 	Sockets, Actors Part
 
 	Upgrade telemetry.Upgrade // that leaves the state
+	Funcs   []FuncState
+}
+
+// A FuncState is what a Func has handed over.
+type FuncState struct {
+	Path    string
+	Version int
+	State   []byte
 }
 
 // A Part is the state of one part of the master, as that part encodes it. Files are indexes of the
