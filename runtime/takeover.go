@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -78,6 +79,12 @@ func (in *inheritance) sizes() map[string]int {
 	sizes := map[string]int{}
 	for _, w := range in.state.Workers {
 		sizes[w.Pool] = max(sizes[w.Pool], w.Hello.Slot+1)
+	}
+	for _, path := range in.state.Idle {
+		pool, name := splitPath(path)
+		if slot, err := strconv.Atoi(name); err == nil && sizes[pool] > 0 { // the worker has ended for good
+			sizes[pool] = max(sizes[pool], slot+1)
+		}
 	}
 	return sizes
 }

@@ -48,6 +48,7 @@ func takeImage(root *node, tree []string, slow func(error)) (*inheritance, error
 	if in.state, err = handover.Decode(b, len(in.fds)); err != nil {
 		return nil, err
 	}
+	started.TakeOver(in.state.Program, in.state.Dir)
 	in.planSizes(root, tree)
 	in.back = cmp.Or(os.Getenv(backVar), in.state.Back)
 	in.timer = time.AfterFunc(trialTimeout, func() {

@@ -20,7 +20,7 @@ func TestTakeDuplicates(t *testing.T) {
 	state, _ := open()
 	of, fd := open()
 	in := &inheritance{file: state, fds: []int{fd}, ended: make(chan struct{})}
-	in.state.Workers = []handover.FormerWorker{{Pool: "web"}}
+	in.state.Workers, in.state.Idle = []handover.FormerWorker{{Pool: "web"}}, []string{"web/1"}
 	for range 2 {
 		files, err := in.files([]int{0})
 		if err != nil || len(files) != 1 || files[0].Close() != nil {
@@ -38,5 +38,18 @@ func TestTakeDuplicates(t *testing.T) {
 	}
 	if w := in.worker("web", 0); w != nil {
 		t.Errorf("took %v after the trial", w)
+	}
+	if err := in.idle("web/1"); err != nil {
+		t.Errorf("a child that was stopped before the upgrade cannot be started after it: %v", err)
+	}
+}
+
+// TestSizesOfIdle: a slot whose worker has ended for good is a slot.
+func TestSizesOfIdle(t *testing.T) {
+	in := &inheritance{}
+	in.state.Idle = []string{"web/2", "web/x", "db/3"}
+	in.state.Workers = []handover.FormerWorker{{Pool: "web"}}
+	if got := in.sizes(); got["web"] != 3 || len(got) != 1 {
+		t.Errorf("sizes %v", got)
 	}
 }

@@ -49,18 +49,11 @@ func (rt *Runtime) upgrade(ctx context.Context) (err error) {
 	case <-rt.ended:
 		return &UpgradeError{"wait", ErrStopping}
 	}
-	ctx, cancel := context.WithTimeout(ctx, upgradeTimeout)
-	defer cancel()
-	exe, err := rt.successor(ctx)
-	if err != nil {
-		return err
-	}
-	defer exe.Close() // a file that was only read
-	return rt.upgradeTo(ctx, exe, "", nil)
+	return rt.upgradeTo(ctx, nil, "", nil)
 }
 
-// upgradeTo replaces this image by that of exe. back is why exe is the program of before, and under
-// the carrier of the upgrade that is taken back.
+// upgradeTo replaces this image by that of exe; nil = the successor. back is why exe is the program
+// of before, and under the carrier of the upgrade that is taken back.
 func (rt *Runtime) upgradeTo(ctx context.Context, exe *executable, back string, under []byte) (err error) {
 	began := time.Now()
 	trace := telemetry.Upgrade{Began: began, Under: under}
@@ -74,6 +67,14 @@ func (rt *Runtime) upgradeTo(ctx context.Context, exe *executable, back string, 
 		rt.events.Put(Event{Time: time.Now(), Kind: TreeUpgraded, Took: time.Since(began), Err: err, Fault: true})
 	}()
 	rt.events.Put(Event{Time: began, Kind: TreeUpgrading})
+	ctx, cancel := context.WithTimeout(ctx, upgradeTimeout)
+	defer cancel()
+	if exe == nil {
+		if exe, err = rt.successor(ctx); err != nil {
+			return err
+		}
+		defer exe.Close() // a file that was only read
+	}
 	plan, err := rt.checkProgram(ctx, exe)
 	if err != nil {
 		return err
@@ -83,7 +84,7 @@ func (rt *Runtime) upgradeTo(ctx context.Context, exe *executable, back string, 
 		rt.log.Info("upgrade: " + line)
 	}
 	trace.Ended(tracing.SpanCheck, time.Now())
-	s := suspension{rt: rt, idle: rt.idle()}
+	s := suspension{rt: rt, stopped: map[string]bool{}}
 	defer s.resume()                                        // the exec does not return
 	if err := rt.awaitQuiet(ctx, rt.underWay); err != nil { // Funcs run as long as possible
 		return err
@@ -152,19 +153,22 @@ func (rt *Runtime) preview() handover.Master {
 
 // A suspension is a master that stands still: no child starts, no message is read or sent.
 type suspension struct {
-	rt     *Runtime
-	starts *process.Suspension
-	idle   []string // children that do not run
-	fds    []int    // go with the state; their owners keep them
-	undo   []func() // resume the parts
+	rt      *Runtime
+	starts  *process.Suspension
+	stopped map[string]bool // paths of the Funcs that were stopped for it
+	fds     []int           // go with the state; their owners keep them
+	undo    []func()        // resume the parts
 }
 
 // resume lets the master go on.
-func (s *suspension) resume() {
-	for _, f := range slices.Backward(s.undo) {
+func (s *suspension) resume() { s.resumeTo(0) }
+
+// resumeTo resumes what was suspended after the first parts.
+func (s *suspension) resumeTo(first int) {
+	for _, f := range slices.Backward(s.undo[first:]) {
 		f()
 	}
-	s.undo, s.fds = nil, nil
+	s.undo, s.fds = s.undo[:first], nil
 }
 
 // add adds descriptors to those of the state, and returns their indexes.
@@ -203,11 +207,9 @@ const steadyPoll = 10 * time.Millisecond
 func (s *suspension) suspend(ctx context.Context) (state handover.Master, err error) {
 	keep := len(s.undo)
 	wait := s.rt.awaitQuiet(ctx, func() (busy error) {
-		for _, f := range slices.Backward(s.undo[keep:]) { // of the try before
-			f()
+		if state, busy, err = s.trySuspend(ctx); busy != nil {
+			s.resumeTo(keep)
 		}
-		s.undo, s.fds = s.undo[:keep], nil
-		state, busy, err = s.trySuspend(ctx)
 		return busy
 	})
 	return state, cmp.Or(err, wait)
@@ -260,8 +262,10 @@ func (s *suspension) trySuspend(ctx context.Context) (state handover.Master, bus
 	}
 	s.undo = append(s.undo, rt.sockets.Continue)
 	state = handover.Master{
-		Tree: rt.declarations.tree(), Began: rt.began, Sizes: rt.sizes.all(), Idle: s.idle,
+		Tree: rt.declarations.tree(), Began: rt.began, Sizes: rt.sizes.all(),
+		Idle: slices.DeleteFunc(rt.idle(), func(path string) bool { return s.stopped[path] }),
 	}
+	state.Program, state.Dir = started.Known()
 	for _, c := range rt.pools.list() {
 		for _, w := range c.settled() {
 			before, err := w.suspend(ctx, s)
@@ -385,8 +389,9 @@ func (rt *Runtime) programs(n *node) (ps []*programInstance) {
 // stopFuncs stops what runs in the master and cannot be carried over.
 func (s *suspension) stopFuncs(ctx context.Context) error {
 	rt := s.rt
+	idle := rt.idle()
 	for _, n := range rt.funcs(rt.root) {
-		if slices.Contains(s.idle, n.path) {
+		if slices.Contains(idle, n.path) {
 			continue
 		}
 		parent, name := splitPath(n.path)
@@ -409,6 +414,7 @@ func (s *suspension) stopFuncs(ctx context.Context) error {
 			go restart() // ends when the Func has stopped at last
 			return fmt.Errorf("stop %s: %w", n.path, err)
 		}
+		s.stopped[n.path] = true
 		s.undo = append(s.undo, restart)
 		if err := rt.funcStates.keep(n.path); err != nil {
 			return fmt.Errorf("%s: %w", n.path, err)

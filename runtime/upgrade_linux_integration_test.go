@@ -159,7 +159,8 @@ func upgradedTree() coppice.Config {
 type upgraded struct {
 	*runtimetest.Program
 	t    *testing.T
-	dir  string // has the program, and the socket
+	dir  string // has the releases, a link to the current one, and the socket
+	last int    // the number of the newest release
 	addr string
 	done int // lines seen
 }
@@ -167,18 +168,30 @@ type upgraded struct {
 func startUpgraded(t *testing.T, words string) *upgraded {
 	t.Helper()
 	u := &upgraded{t: t, dir: t.TempDir()}
-	install(t, u.path(), words)
-	u.Program = runtimetest.StartAt(t, u.path(), []string{treeVar + "=upgraded", upgradeVar + "=" + u.dir, "COPPICE_CONTROL=off"})
+	u.deploy(words)
+	u.Program = runtimetest.StartAt(t, filepath.Join(u.dir, "current", "program"), []string{treeVar + "=upgraded", upgradeVar + "=" + u.dir, "COPPICE_CONTROL=off"})
 	u.addr = u.Await(`^at (.*)$`)[1]
 	return u
 }
 
-func (u *upgraded) path() string { return filepath.Join(u.dir, "program") }
+// deploy leads the link to another release.
+func (u *upgraded) deploy(words string) {
+	u.t.Helper()
+	u.last++
+	release, link := fmt.Sprint(u.last), filepath.Join(u.dir, "current")
+	if err := os.Mkdir(filepath.Join(u.dir, release), 0o755); err != nil {
+		u.t.Fatal(err)
+	}
+	install(u.t, filepath.Join(u.dir, release, "program"), words)
+	if err := errors.Join(os.Symlink(release, link+".next"), os.Rename(link+".next", link)); err != nil {
+		u.t.Fatal(err)
+	}
+}
 
 // upgrade upgrades to another release, and waits for a line that matches.
 func (u *upgraded) upgrade(words, want string) {
 	u.t.Helper()
-	install(u.t, u.path(), words)
+	u.deploy(words)
 	u.done = len(u.Lines())
 	u.Signal(syscall.SIGUSR2)
 	runtimetest.Eventually(u.t, want, func() bool { return u.printed(want) > 0 })

@@ -25,6 +25,8 @@ var ErrFormat = errors.New("the state has a format that this program does not re
 type Master struct {
 	Format, Reads int
 
+	Program, Dir string // by which the program was started, and in which; "" = not known
+
 	Tree  []string  // what the program declares, as package declaration writes it
 	Began time.Time // when the tree was started
 

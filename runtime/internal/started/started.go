@@ -3,6 +3,7 @@
 package started
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -49,6 +50,17 @@ func Program() (string, error) {
 		return "", fmt.Errorf("this program was started as %q, which is not its path, and %s is still the old program: start it by its path", args[0], path)
 	}
 	return path, nil
+}
+
+// Known returns the path by which this program was started and the name of the directory in which it
+// was, for the next image of it; "" = not known.
+func Known() (path, name string) { Capture(); return program, dir }
+
+// TakeOver makes what was Known to the image before this one known to this one, which was executed
+// by a descriptor. Call it before the other functions are used.
+func TakeOver(path, name string) {
+	Capture()
+	program, dir = cmp.Or(path, program), cmp.Or(name, dir)
 }
 
 // Dir returns the directory in which this program was started, by a name with symbolic links if one
