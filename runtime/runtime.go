@@ -117,9 +117,15 @@ func Running() *Runtime {
 //
 // In a test the children run the test binary, as far as this call: the test that calls Start once
 // more, and no other. In a subtest call runtimetest.Tree instead, which says its name.
-func Start(ctx context.Context, cfg Config) (*Runtime, error) {
+func Start(ctx context.Context, cfg Config) (_ *Runtime, err error) {
 	cfg = cfg.override().defaults()
 	cfg.Logger = queued(cfg.Logger)
+	begun := false
+	defer func() {
+		if err != nil && !begun {
+			refuseImage(err, cfg.Logger)
+		}
+	}()
 	root, err := parseTree(cfg)
 	if err != nil {
 		return nil, err
@@ -153,6 +159,7 @@ func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	if !running.CompareAndSwap(nil, rt) {
 		return nil, ErrRunning
 	}
+	begun = true
 	if err := rt.takeOver(); err != nil {
 		return nil, err
 	}

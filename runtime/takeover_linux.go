@@ -28,6 +28,19 @@ import (
 // which declares the lines of tree; nil if there was none. slow is called when the trial takes too
 // long.
 func takeImage(root *node, tree []string, slow func(error)) (*inheritance, error) {
+	in, err := readImage()
+	if in == nil || err != nil {
+		return nil, err
+	}
+	in.planSizes(root, tree)
+	in.timer = time.AfterFunc(trialTimeout, func() {
+		slow(fmt.Errorf("the new program was not up within %v", trialTimeout))
+	})
+	return in, nil
+}
+
+// readImage returns what the image before this one has left; nil if there was none.
+func readImage() (*inheritance, error) {
 	if !image.Replaced() {
 		return nil, nil
 	}
@@ -49,12 +62,16 @@ func takeImage(root *node, tree []string, slow func(error)) (*inheritance, error
 		return nil, err
 	}
 	started.TakeOver(in.state.Program, in.state.Dir)
-	in.planSizes(root, tree)
 	in.back = cmp.Or(os.Getenv(backVar), in.state.Back)
-	in.timer = time.AfterFunc(trialTimeout, func() {
-		slow(fmt.Errorf("the new program was not up within %v", trialTimeout))
-	})
 	return in, os.Unsetenv(backVar)
+}
+
+// refuseImage executes the program of before again when this one cannot even begin to start its
+// tree.
+func refuseImage(why error, log *slog.Logger) {
+	if in, err := readImage(); in != nil && err == nil {
+		in.endTrial(why, log, func() {})
+	}
 }
 
 // planSizes gives each pool the size that it had. A pool that the new program declares with another

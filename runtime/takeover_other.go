@@ -32,6 +32,8 @@ func (*inheritance) take(handover.Part) (state []byte, fds []int, err error) {
 	return nil, nil, errNoProcesses
 }
 
+func refuseImage(error, *slog.Logger) {}
+
 func (*inheritance) endTrial(error, *slog.Logger, func()) {}
 
 func (*inheritance) openTable(cfg registry.Config) (*registry.Table, error) {

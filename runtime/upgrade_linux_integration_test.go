@@ -139,6 +139,9 @@ func upgradedTree() coppice.Config {
 	if release("more") {
 		cfg.Children = append(cfg.Children, coppice.Pool{Name: "extra", Size: 1, Worker: idle})
 	}
+	if release("unruly") && !coppice.IsChild() { // the check does not see it
+		cfg.Children = append(cfg.Children, web)
+	}
 	if release("broken") {
 		cfg.Children = append(cfg.Children, coppice.Pool{Name: "broken", Size: 1, Worker: func(context.Context, *coppice.Worker) error {
 			return errors.New("it cannot start")
@@ -339,6 +342,7 @@ func TestUpgradeRefused(t *testing.T) {
 		{"panics", "this release panics"},
 		{"deeper", "group/deep is new"},
 		{"elsewhere", "must be started by the main goroutine"},
+		{"unruly", "is the name of a sibling too"},
 		{"broken", "it cannot start"},
 		{"worse", "this release cannot serve"},
 		{"fails", "new ended before the upgrade was over: error: the new Func fails"},
