@@ -208,7 +208,12 @@ func (rt *Runtime) takeOver() error {
 // endTrial executes the program of before again, if this one is in the trial of an upgrade.
 func (rt *Runtime) endTrial(why error) {
 	in := rt.inherited
-	if in == nil || in.over.Swap(true) {
+	if in == nil {
+		return
+	}
+	in.goingBack.Lock()
+	defer in.goingBack.Unlock()
+	if in.over.Swap(true) {
 		return
 	}
 	in.endTrial(why, rt.log, func() {

@@ -26,16 +26,17 @@ type inheritance struct {
 	timer  *time.Timer
 	execed time.Time // when the image before executed this one
 
-	begun    map[string]int         // sizes of pools that the tree begins with
-	resize   map[string]int         // pools that get another size after the trial
-	later    []supervisor.ChildSpec // children of the root that only this program has
-	rolled   chan struct{}          // closed when the reload of the upgrade is over
-	failures chan error             // capacity 1: why the upgrade is to fail
-	had      map[string]int         // slots of the pools of the image before, by path
-	stays    map[string]bool        // paths of its pools that this program has too
-	leftover []string               // IDs of children of the root that are stopped after the trial
-	over     atomic.Bool            // the trial is over
-	ended    chan struct{}          // closed when the trial has ended well
+	begun     map[string]int         // sizes of pools that the tree begins with
+	resize    map[string]int         // pools that get another size after the trial
+	later     []supervisor.ChildSpec // children of the root that only this program has
+	rolled    chan struct{}          // closed when the reload of the upgrade is over
+	failures  chan error             // capacity 1: why the upgrade is to fail
+	had       map[string]int         // slots of the pools of the image before, by path
+	stays     map[string]bool        // paths of its pools that this program has too
+	leftover  []string               // IDs of children of the root that are stopped after the trial
+	over      atomic.Bool            // the trial is over
+	goingBack sync.Mutex             // held by a try to execute the old program again
+	ended     chan struct{}          // closed when the trial has ended well
 
 	mu    sync.Mutex
 	begin []func() // what the parts do once the trial is over

@@ -210,7 +210,7 @@ func (in *inheritance) endTrial(why error, log *slog.Logger, kill func()) {
 	kill()
 	flushLog(log)
 	err := in.goBack(why)
-	log.Error("upgrade: the old program cannot be executed again: the tree ends", "err", err)
+	log.Error("upgrade: the old program cannot be executed again", "err", err)
 }
 
 func (in *inheritance) goBack(why error) error {

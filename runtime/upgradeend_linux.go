@@ -72,11 +72,12 @@ func (rt *Runtime) changeTree(ctx context.Context) error {
 // confirm ends the trial of an image that has taken over, which is up.
 func (rt *Runtime) confirm() {
 	in := rt.inherited
-	if in.over.Swap(true) {
-		return
+	in.goingBack.Lock()
+	defer in.goingBack.Unlock()
+	if !in.over.Swap(true) { // else it was late, and the old program cannot be executed: this one is up
+		in.timer.Stop()
+		rt.resumeTaken()
 	}
-	in.timer.Stop()
-	rt.resumeTaken()
 	rt.sockets.EndFormer()
 	go rt.finishUpgrade() // ends with the reload, which the end of the tree ends
 }
