@@ -121,6 +121,18 @@ func (rt *Runtime) Kill(ctx context.Context, name string) error {
 	return callError("kill", name, rt.noProcess(name))
 }
 
+// KillWorker kills the worker with an ID by SIGKILL, for a reason that its Exit then has, and does
+// not wait for its end. Unlike a name, an ID is that of one process for ever. If no worker has it,
+// or has it any more, the error wraps [ErrNoChild].
+func (rt *Runtime) KillWorker(id int, why KillReason) error {
+	w := rt.children.child(id)
+	if w == nil || !w.driver.kind.ofConfig {
+		return fmt.Errorf("coppice: kill worker %d: %w", id, ErrNoChild)
+	}
+	w.killFor(why)
+	return nil
+}
+
 // noProcess returns the ErrNoChild for a name that is no process's, and says what has the name.
 func (rt *Runtime) noProcess(name string) error {
 	text := "no process of that name"
