@@ -44,7 +44,7 @@ var arrows = map[string]struct{ ours, outside []string }{
 	},
 	"runtime": {
 		[]string{"actors", "fdipc", "netactor", "supervisor", "tracing"},
-		[]string{actorAPI, otelAPI, "golang.org/x/sys", "github.com/coreos/go-systemd/v22", "github.com/fxamacker/cbor/v2"},
+		[]string{actorAPI, otelAPI, "golang.org/x/sys", "github.com/coreos/go-systemd/v22", "github.com/fxamacker/cbor/v2", "google.golang.org/protobuf"},
 	},
 	"examples": {
 		[]string{"actors", "fdipc", "netactor", "runtime", "supervisor", "tracing"},
@@ -54,7 +54,7 @@ var arrows = map[string]struct{ ours, outside []string }{
 }
 
 // publicRooms are packages below another that any package may import which may import that one.
-var publicRooms = []string{"netactor/dispatch", "netactor/listen", "netactor/registry", "runtime/dashboard"}
+var publicRooms = []string{"netactor/dispatch", "netactor/listen", "netactor/registry", "runtime/dashboard", "runtime/jobs"}
 
 // sdk is what only tracing/otlp uses, since a program is to choose whether it
 // pays for it: OpenTelemetry's SDK and exporters.

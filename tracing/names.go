@@ -52,6 +52,13 @@ const (
 // CONSUMER, under the span with which the message was sent.
 const SpanHandle = "handle"
 
+// Span names of a call of package jobs.
+const (
+	SpanCall   = "call"   // PRODUCER: the whole call, at the caller
+	SpanQueued = "queued" // INTERNAL, under call, the master's: in the pool's queue
+	SpanRun    = "run"    // CONSUMER, under call: one run, in a worker
+)
+
 // Names of span events. All are ours.
 const (
 	EventExit  = "exit"  // on restart: the child ended
@@ -69,6 +76,7 @@ const (
 	KeyListener       = attribute.Key("coppice.listener.name")       // ours: on accept
 	KeyParkingOutcome = attribute.Key("coppice.parking.outcome")     // ours: on metrics
 	KeyPool           = attribute.Key("coppice.pool.name")           // ours: on queue, hand-off, claim
+	KeyFunction       = attribute.Key("coppice.job.function")        // ours: on call and run
 	KeyHandleKind     = attribute.Key("coppice.handle.kind")         // ours: conn, listener, packet, file
 	KeyHandoffTarget  = attribute.Key("coppice.handoff.target")      // ours: the receiving process, as "web/0"
 	KeyHandoffOutcome = attribute.Key("coppice.handoff.outcome")     // ours: an Outcome

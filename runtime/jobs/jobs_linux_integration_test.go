@@ -1,0 +1,559 @@
+package jobs_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+
+	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/jobs"
+	"github.com/coppice-go/coppice/runtime/runtimetest"
+	"github.com/coppice-go/coppice/supervisor"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// order is the input of the function of these tests: how it is to end.
+type order struct {
+	Do string
+	N  int
+}
+
+type report struct {
+	PID, Attempt int
+	Text         string
+}
+
+// testOver is closed at the end of TestGoroutines.
+var testOver = make(chan struct{})
+
+// obey does what it is told.
+func obey(ctx context.Context, o order) (report, error) {
+	r := report{PID: os.Getpid(), Attempt: jobs.Attempt(ctx), Text: o.Do}
+	switch o.Do {
+	case "error":
+		return r, errors.New("as ordered")
+	case "panic":
+		panic("as ordered")
+	case "exit":
+		os.Exit(o.N)
+	case "signal":
+		_ = syscall.Kill(os.Getpid(), syscall.Signal(o.N))
+		select {}
+	case "wait":
+		<-ctx.Done()
+		return r, context.Cause(ctx)
+	case "hang":
+		select {}
+	case "report and wait", "report and hang":
+		if err := jobs.Report(ctx, 0); err != nil {
+			return r, err
+		}
+		<-ctx.Done()
+		if o.Do == "report and hang" {
+			select {}
+		}
+	case "wait for the test":
+		<-testOver
+	case "note":
+		f, err := os.OpenFile(os.Getenv("COPPICE_NOTES"), os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			return r, err
+		}
+		defer f.Close()
+		_, err = fmt.Fprintln(f, o.N)
+		return r, err
+	case "die once":
+		if r.Attempt == 1 {
+			os.Exit(3)
+		}
+	case "report":
+		for i := range o.N {
+			if err := jobs.Report(ctx, i); err != nil {
+				return r, err
+			}
+		}
+	case "scratch":
+		r.Text = jobs.Scratch(ctx)
+		return r, os.WriteFile(r.Text+"/file", []byte("x"), 0o600)
+	case "scratch exit":
+		if err := os.WriteFile(jobs.Scratch(ctx)+"/file", []byte("x"), 0o600); err != nil {
+			return r, err
+		}
+		os.Exit(3)
+	}
+	return r, nil
+}
+
+// pool is a pool of jobs of these tests, called work.
+func pool(cfg jobs.Config) coppice.ChildSpec {
+	cfg.Name = "work"
+	cfg.Size = max(cfg.Size, 1)
+	cfg.Intensity.Max, cfg.Intensity.Period = 10000, time.Second
+	return jobs.Pool(cfg,
+		jobs.Handle("work", obey),
+		jobs.Handle("bytes", func(_ context.Context, b []byte) ([]byte, error) { return b, nil }),
+		jobs.Handle("file", func(_ context.Context, f *os.File) (*os.File, error) {
+			_, err := f.WriteAt([]byte("written"), 0)
+			return f, err
+		}),
+	)
+}
+
+func tree(t *testing.T, cfg jobs.Config) *coppice.Runtime {
+	return runtimetest.Tree(t, coppice.Config{Children: []coppice.ChildSpec{pool(cfg)}})
+}
+
+// fails reports whether err is an E that ok accepts, as an error of the test if not.
+func fails[E error](t *testing.T, err error, ok func(E) bool) {
+	t.Helper()
+	if e, is := errors.AsType[E](err); !is || !ok(e) {
+		t.Errorf("%T %v", err, err)
+	}
+}
+
+func do(t *testing.T, rt jobs.Caller, o order, opts jobs.Options) (report, error) {
+	return jobs.Start[report](t.Context(), rt, "work", o, opts).Wait()
+}
+
+// TestEnds has a call end in each way.
+func TestEnds(t *testing.T) {
+	rt := tree(t, jobs.Config{MaxBytes: 1 << 20})
+	r, err := jobs.Call[report](t.Context(), rt, "work", order{Do: "answer"})
+	if err != nil || r.PID == os.Getpid() || r.Text != "answer" {
+		t.Error(r, err)
+	}
+	_, err = do(t, rt, order{Do: "error"}, jobs.Options{})
+	fails(t, err, func(e *jobs.FuncError) bool { return e.Text == "as ordered" })
+	_, err = do(t, rt, order{Do: "panic"}, jobs.Options{})
+	fails(t, err, func(e *jobs.PanicError) bool { return e.Value == "as ordered" && strings.Contains(e.Stack, "obey") })
+	again, err := do(t, rt, order{Do: "answer"}, jobs.Options{})
+	if err != nil || again.PID != r.PID {
+		t.Errorf("after a panic: %v %v, before it %v", again, err, r)
+	}
+	_, err = do(t, rt, order{Do: "exit", N: 7}, jobs.Options{})
+	fails(t, err, func(e *jobs.DiedError) bool {
+		return e.Worker == "work/workers/0" && e.Exit != nil && e.Exit.Code == 7 && e.Exit.PID == r.PID && e.Deaths == 1
+	})
+	_, err = do(t, rt, order{Do: "signal", N: int(syscall.SIGKILL)}, jobs.Options{})
+	fails(t, err, func(e *coppice.Exit) bool { return e.Signal == syscall.SIGKILL && e.Killed == "" })
+	_, err = do(t, rt, order{Do: "wait"}, jobs.Options{Timeout: time.Millisecond})
+	fails(t, err, func(e *jobs.DeadlineError) bool { return !e.Killed && errors.Is(e, context.DeadlineExceeded) })
+	_, err = do(t, rt, order{Do: "hang"}, jobs.Options{Timeout: time.Millisecond, Grace: time.Millisecond})
+	fails(t, err, func(e *jobs.DeadlineError) bool {
+		return e.Killed && strings.Contains(e.Text, string(coppice.KilledCall))
+	})
+	_, err = do(t, rt, order{Do: "die once"}, jobs.Options{})
+	fails(t, err, func(e *jobs.DiedError) bool { return e.Exit.Code == 3 })
+	if r, err = do(t, rt, order{Do: "die once"}, jobs.Options{Idempotent: true}); err != nil || r.Attempt != 2 {
+		t.Error(r, err)
+	}
+	_, err = do(t, rt, order{Do: "exit", N: 4}, jobs.Options{Idempotent: true})
+	fails(t, err, func(e *jobs.DiedError) bool { return e.Deaths == 3 })
+	_, err = jobs.Call[[]byte](t.Context(), rt, "work/bytes", make([]byte, 1<<20+1))
+	fails(t, err, func(e *jobs.TooLargeError) bool { return e.Size == 1<<20+1 && e.Max == 1<<20 })
+	_, err = jobs.Call[report](t.Context(), rt, "work/none", order{})
+	fails(t, err, func(*jobs.RefusedError) bool { return true })
+	_, err = jobs.Call[report](t.Context(), rt, "work", "a string")
+	fails(t, err, func(*jobs.RefusedError) bool { return true })
+	_, err = jobs.Call[report](t.Context(), rt, "none", order{})
+	fails(t, err, func(e *jobs.GoneError) bool { return e.Pool == "none" })
+}
+
+// TestQuarantine has a key kill two workers: its third call does not run, others do.
+func TestQuarantine(t *testing.T) {
+	rt := tree(t, jobs.Config{})
+	for range 2 {
+		_, err := do(t, rt, order{Do: "exit", N: 5}, jobs.Options{Key: "poison"})
+		fails(t, err, func(e *jobs.DiedError) bool { return e.Exit.Code == 5 })
+	}
+	_, err := do(t, rt, order{Do: "exit", N: 5}, jobs.Options{Key: "poison"})
+	fails(t, err, func(e *jobs.QuarantinedError) bool {
+		return e.Key == "poison" && e.Deaths == 2 && e.Reason == "exit code 5"
+	})
+	if _, err := do(t, rt, order{Do: "answer"}, jobs.Options{Key: "innocent"}); err != nil {
+		t.Error(err)
+	}
+	s, err := jobs.StatusOf(t.Context(), rt, "work")
+	if err != nil || s.Refused != 1 || s.Died != 2 || s.Answered != 1 || len(s.Quarantine) != 1 || s.Quarantine[0].Key != "poison" {
+		t.Errorf("%+v %v", s, err)
+	}
+	if found, err := jobs.Release(t.Context(), rt, "work", "poison"); !found || err != nil {
+		t.Error(found, err)
+	}
+	if _, err := do(t, rt, order{Do: "answer"}, jobs.Options{Key: "poison"}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCancel ends the callers' contexts: of a call that runs, then of one that hangs, whose worker is
+// killed, and of one that waits, which does not run.
+func TestCancel(t *testing.T) {
+	rt := tree(t, jobs.Config{})
+	began := make(chan struct{}, 1)
+	opts := jobs.Options{Grace: time.Millisecond, Progress: jobs.OnProgress(func(int) { began <- struct{}{} })}
+	for _, how := range []string{"report and wait", "report and hang"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		p := jobs.Start[report](ctx, rt, "work", order{Do: how}, opts)
+		<-began
+		queued := jobs.Start[report](ctx, rt, "work", order{Do: "exit"}, jobs.Options{})
+		cancel()
+		_, err := p.Wait()
+		fails(t, err, func(e *jobs.CanceledError) bool { return errors.Is(e, context.Canceled) })
+		_, err = queued.Wait()
+		fails(t, err, func(*jobs.CanceledError) bool { return true })
+		if _, err := do(t, rt, order{Do: "answer"}, jobs.Options{}); err != nil {
+			t.Error(err)
+		}
+	}
+	if s, err := jobs.StatusOf(t.Context(), rt, "work"); err != nil || s.Canceled < 2 || s.Waiting+s.Running != 0 {
+		t.Errorf("%+v %v", s, err)
+	}
+}
+
+// TestQueueFull fills a queue of one place, in a pool that refuses and in one that has callers wait.
+func TestQueueFull(t *testing.T) {
+	for _, block := range []bool{false, true} {
+		t.Run(fmt.Sprint("block=", block), func(t *testing.T) {
+			rt := tree(t, jobs.Config{Queue: 1, Block: block})
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			began := make(chan struct{}, 1)
+			first := jobs.Start[report](ctx, rt, "work", order{Do: "report and wait"}, jobs.Options{Progress: jobs.OnProgress(func(int) { began <- struct{}{} })})
+			<-began
+			var rest []*jobs.Pending[report]
+			for range 5 {
+				rest = append(rest, jobs.Start[report](t.Context(), rt, "work", order{Do: "answer"}, jobs.Options{}))
+			}
+			for {
+				s, err := jobs.StatusOf(t.Context(), rt, "work")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if s.Full+s.Blocked == 4 {
+					break
+				}
+			}
+			cancel()
+			_, _ = first.Wait()
+			full := 0
+			for _, p := range rest {
+				if _, err := p.Wait(); err != nil {
+					fails(t, err, func(e *jobs.FullError) bool { return e.Bound == 1 })
+					full++
+				}
+			}
+			if block && full != 0 || !block && full != 4 {
+				t.Errorf("%d calls were refused", full)
+			}
+		})
+	}
+}
+
+// TestValues sends values of each kind, short and long, and has the progress come in order.
+func TestValues(t *testing.T) {
+	rt := tree(t, jobs.Config{})
+	for _, n := range []int{0, 100, 16 << 10, 16<<10 + 1, 3 << 20} {
+		in := bytes.Repeat([]byte{'x'}, n)
+		if out, err := jobs.Call[[]byte](t.Context(), rt, "work/bytes", in); err != nil || !bytes.Equal(in, out) {
+			t.Errorf("%d bytes: %d came back: %v", n, len(out), err)
+		}
+	}
+	f, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err = jobs.Call[*os.File](t.Context(), rt, "work/file", f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if b, err := io.ReadAll(io.NewSectionReader(f, 0, 100)); err != nil || string(b) != "written" {
+		t.Errorf("%q %v", b, err)
+	}
+	var got []int
+	if _, err := do(t, rt, order{Do: "report", N: 100}, jobs.Options{Progress: jobs.OnProgress(func(i int) { got = append(got, i) })}); err != nil {
+		t.Error(err)
+	}
+	if !slices.IsSorted(got) {
+		t.Error("reports out of order:", got)
+	}
+}
+
+// TestScratch looks at the directories of calls: they are gone afterwards.
+func TestScratch(t *testing.T) {
+	rt := tree(t, jobs.Config{Scratch: true})
+	r, err := do(t, rt, order{Do: "scratch"}, jobs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(r.Text); r.Text == "" || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%q: %v", r.Text, err)
+	}
+	_, err = do(t, rt, order{Do: "scratch exit"}, jobs.Options{})
+	fails(t, err, func(*jobs.DiedError) bool { return true })
+	of := filepath.Dir(r.Text) // the worker's, whose ID it has
+	for deadline := time.Now().Add(runtimetest.Patience); ; runtime.Gosched() {
+		if _, err := os.Stat(of); errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the directory of a dead worker stays: ", of)
+		}
+	}
+}
+
+// TestFresh has each call in a process of its own.
+func TestFresh(t *testing.T) {
+	rt := tree(t, jobs.Config{Fresh: true, Pool: coppice.Pool{Spares: 1}})
+	seen := map[int]bool{}
+	for i := range 4 {
+		r, err := do(t, rt, order{Do: "answer"}, jobs.Options{})
+		if err != nil || seen[r.PID] {
+			t.Errorf("call %d: process %d, %v", i, r.PID, err)
+		}
+		seen[r.PID] = true
+	}
+}
+
+// TestCallFromWorker calls from a worker, whose death then ends what it has called.
+func TestCallFromWorker(t *testing.T) {
+	calls := func(ctx context.Context, w *coppice.Worker) error {
+		if err := w.Ready(); err != nil {
+			return err
+		}
+		_, err := jobs.Call[report](ctx, w, "work", order{Do: "exit", N: 6})
+		if died, ok := errors.AsType[*jobs.DiedError](err); ok && died.Exit != nil && died.Exit.Code == 6 {
+			os.Exit(60)
+		}
+		return err
+	}
+	rt := runtimetest.Tree(t, coppice.Config{Logger: slog.New(slog.DiscardHandler), Children: []coppice.ChildSpec{
+		pool(jobs.Config{}), coppice.Pool{Name: "caller", Size: 1, Worker: calls, Restart: supervisor.Temporary},
+	}})
+	for ev := range rt.Events(0).All(t.Context()) {
+		if ev.Kind == coppice.ChildExited && ev.Path == "caller/0" {
+			if exit, ok := errors.AsType[*coppice.Exit](ev.Reason.Err()); !ok || exit.Code != 60 {
+				t.Error(ev)
+			}
+			return
+		}
+	}
+}
+
+// TestGoroutines has the workers be goroutines: a call that hangs is left behind.
+func TestGoroutines(t *testing.T) {
+	rt := tree(t, jobs.Config{Pool: coppice.Pool{Isolation: coppice.GoroutineIsolation}})
+	if r, err := do(t, rt, order{Do: "answer"}, jobs.Options{}); err != nil || r.PID != os.Getpid() {
+		t.Error(r, err)
+	}
+	_, err := do(t, rt, order{Do: "panic"}, jobs.Options{})
+	fails(t, err, func(*jobs.PanicError) bool { return true })
+	_, err = do(t, rt, order{Do: "wait for the test"}, jobs.Options{Timeout: time.Millisecond, Grace: time.Millisecond})
+	close(testOver)
+	fails(t, err, func(e *jobs.DeadlineError) bool { return e.Killed })
+	if _, err := do(t, rt, order{Do: "answer"}, jobs.Options{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestStorm calls many times, with poison keys among the calls. Each innocent call is answered, and
+// no poison is run much more often than it takes to find it. COPPICE_STORM has the number of calls.
+func TestStorm(t *testing.T) {
+	n := 2000
+	if testing.Short() {
+		n = 300
+	}
+	if v, err := strconv.Atoi(os.Getenv("COPPICE_STORM")); err == nil {
+		n = v
+	}
+	rt := tree(t, jobs.Config{Pool: coppice.Pool{Size: 4, Spares: 2}, Block: true})
+	poison := []order{{"signal", int(syscall.SIGSEGV)}, {"exit", 9}, {"signal", int(syscall.SIGKILL)}, {"hang", 0}}
+	var wait sync.WaitGroup
+	var mu sync.Mutex
+	ends := map[string]int{}
+	room := make(chan struct{}, 64)
+	for i := range n {
+		room <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-room }()
+			o, opts := order{"answer", i}, jobs.Options{Key: "innocent " + strconv.Itoa(i), Timeout: 20 * time.Second}
+			const every = 20
+			bad := i%every == 7
+			if bad {
+				k := i / every % 4
+				o, opts = poison[k], jobs.Options{Key: "poison " + strconv.Itoa(k)}
+				if o.Do == "hang" {
+					opts.Timeout, opts.Grace = time.Millisecond, time.Millisecond
+				}
+			}
+			_, err := do(t, rt, o, opts)
+			mu.Lock()
+			defer mu.Unlock()
+			if bad {
+				ends[fmt.Sprintf("%T", err)]++
+			} else if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	s, err := jobs.StatusOf(t.Context(), rt, "work")
+	if err != nil || s.Waiting+s.Running+s.Rerun != 0 || s.Taken != uint64(n) || s.Answered+s.Died+s.Killed+s.Refused != uint64(n) {
+		t.Errorf("%+v %v", s, err)
+	}
+	if s.Died+s.Killed > 4*(2+3) { // two deaths each, and what ran beside the second
+		t.Errorf("%d deaths", s.Died+s.Killed)
+	}
+	t.Log(n, "calls; poison:", ends)
+}
+
+// TestKillAtEachMoment kills the workers while calls wait, are handed over, run and are answered. A
+// call that is answered has run once; one whose worker died, at most once; and one that may run
+// again is answered. COPPICE_STORM has the number of kills.
+func TestKillAtEachMoment(t *testing.T) {
+	notes := filepath.Join(t.TempDir(), "notes")
+	rt := tree(t, jobs.Config{
+		Pool:     coppice.Pool{Size: 2, Spares: 2, Environment: coppice.Environment{Env: []string{"COPPICE_NOTES=" + notes}}},
+		Defaults: jobs.Options{Retries: 20},
+	})
+	if err := os.WriteFile(notes, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	kills := 20
+	if testing.Short() {
+		kills = 4
+	}
+	if n, err := strconv.Atoi(os.Getenv("COPPICE_STORM")); err == nil {
+		kills = n
+	}
+	ends := map[string]int{}
+	var runs []bool // of each call that may run once: whether it was answered
+	for kill := range kills {
+		var once, again []*jobs.Pending[report]
+		for range 8 {
+			once = append(once, jobs.Start[report](t.Context(), rt, "work", order{"note", len(runs) + len(once)}, jobs.Options{}))
+			again = append(again, jobs.Start[report](t.Context(), rt, "work", order{Do: "answer"}, jobs.Options{Idempotent: true}))
+		}
+		for range kill * 37 % 101 * 20 { // a moment
+			runtime.Gosched()
+		}
+		if err := rt.Kill(t.Context(), "work/workers/"+strconv.Itoa(kill%2)); err != nil && !errors.Is(err, coppice.ErrNoChild) {
+			t.Fatal(err)
+		}
+		for i := range once {
+			_, err := once[i].Wait()
+			ends[fmt.Sprintf("%T", err)]++
+			runs = append(runs, err == nil)
+			if err != nil {
+				fails(t, err, func(e *jobs.DiedError) bool { return e.Exit != nil && e.Exit.Killed == coppice.KilledOperator })
+			}
+			if _, err := again[i].Wait(); err != nil {
+				fails(t, err, func(e *jobs.DiedError) bool { return e.Deaths > 0 }) // the budget is used up
+			}
+		}
+	}
+	b, err := os.ReadFile(notes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	times := map[int]int{}
+	for line := range strings.Lines(string(b)) {
+		n, err := strconv.Atoi(strings.TrimSpace(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		times[n]++
+	}
+	for i, answered := range runs {
+		if times[i] > 1 || answered && times[i] != 1 {
+			t.Errorf("call %d, answered %t, ran %d times", i, answered, times[i])
+		}
+	}
+	t.Log(kills, "kills:", ends)
+}
+
+// TestMap has results in the order of the inputs, or as they come, and ends early.
+func TestMap(t *testing.T) {
+	rt := tree(t, jobs.Config{Pool: coppice.Pool{Size: 2}})
+	in := func(yield func(order) bool) {
+		for i := 0; yield(order{Do: "answer", N: i}); i++ {
+		}
+	}
+	for _, unordered := range []bool{false, true} {
+		seen := map[int]bool{}
+		for r := range jobs.Map[report](t.Context(), rt, "work", in, jobs.MapOptions{Concurrency: 4, Unordered: unordered}) {
+			if r.Err != nil || !unordered && r.Index != len(seen) || seen[r.Index] {
+				t.Errorf("result %d: %+v", len(seen), r)
+			}
+			if seen[r.Index] = true; len(seen) == 50 {
+				break
+			}
+		}
+	}
+}
+
+// TestTrace has one trace for a call: that it waited and ran are spans under the caller's.
+func TestTrace(t *testing.T) {
+	spans := tracetest.NewSpanRecorder()
+	before := otel.GetTracerProvider()
+	otel.SetTracerProvider(sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)))
+	defer otel.SetTracerProvider(before)
+	rt := tree(t, jobs.Config{Pool: coppice.Pool{Isolation: coppice.GoroutineIsolation}})
+	_, err := do(t, rt, order{Do: "error"}, jobs.Options{})
+	fails(t, err, func(*jobs.FuncError) bool { return true })
+	byName := map[string]sdktrace.ReadOnlySpan{}
+	for _, s := range spans.Ended() {
+		byName[s.Name()] = s
+	}
+	root := byName[tracing.SpanCall]
+	for _, name := range []string{tracing.SpanQueued, tracing.SpanRun} {
+		if s := byName[name]; root == nil || s == nil || s.Parent().SpanID() != root.SpanContext().SpanID() {
+			t.Errorf("%s is not under %s: %v", name, tracing.SpanCall, byName)
+		}
+	}
+	if s := byName[tracing.SpanRun]; s != nil && s.Status().Code != codes.Error {
+		t.Error("a run with an error has status", s.Status())
+	}
+}
+
+// TestQueueEnds ends the queue with a call in it, and starts it again: the worker stays, and serves
+// the new queue.
+func TestQueueEnds(t *testing.T) {
+	rt := tree(t, jobs.Config{})
+	before, err := do(t, rt, order{Do: "answer"}, jobs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := make(chan struct{}, 1)
+	p := jobs.Start[report](t.Context(), rt, "work", order{Do: "report and wait"}, jobs.Options{Progress: jobs.OnProgress(func(int) { began <- struct{}{} })})
+	<-began
+	if err := rt.TerminateChild(t.Context(), "work/queue"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = p.Wait()
+	fails(t, err, func(e *jobs.GoneError) bool { return e.Pool == "work" })
+	if err := rt.RestartChild(t.Context(), "work/queue"); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := do(t, rt, order{Do: "answer"}, jobs.Options{}); err != nil || r.PID != before.PID {
+		t.Errorf("%v %v; before it was %v", r, err, before)
+	}
+}

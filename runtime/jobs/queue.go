@@ -1,0 +1,349 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/coppice-go/coppice/actors"
+	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/jobs/internal/rules"
+	"github.com/coppice-go/coppice/supervisor"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// replyWait bounds how long the queue tries to give an answer to a process that does not read.
+const replyWait = 30 * time.Second
+
+// queueActor drives the rules: it turns messages into events and effects into messages. It is an actor of
+// the master, and decides nothing. All of its fields belong to the actor's goroutine.
+type queueActor struct {
+	cfg     Config
+	rules   *rules.State
+	began   time.Time
+	rt      *coppice.Runtime
+	sys     *actors.System
+	self    *actor.PID
+	life    int64
+	scratch string
+
+	calls   map[string]*pendingCall
+	askers  map[string]*actor.PID // of those who wait for a place
+	workers map[int]string        // names
+	callers map[string]bool       // addresses of processes that are monitored
+	timer   *time.Timer
+	at      rules.Time // when the timer fires; 0 = it does not run
+
+	death  *actors.Down // of the event Death that is being done
+	answer *answer      // of the event Answer that is being done
+}
+
+// pendingCall is a call of the rules, with what they do not need.
+type pendingCall struct {
+	submit *submit
+	asker  *actor.PID
+	ctx    context.Context // with the caller's span
+	span   trace.Span      // it waits in the queue
+	worker string          // the name of the one that has it
+}
+
+// wake is the timer's message.
+type wake struct{}
+
+// undelivered says that a run did not reach its worker.
+type undelivered struct {
+	id     string
+	run    int
+	worker int
+}
+
+func newQueue(cfg Config) *queueActor {
+	return &queueActor{
+		cfg: cfg, calls: map[string]*pendingCall{}, askers: map[string]*actor.PID{}, workers: map[int]string{}, callers: map[string]bool{},
+		rules: rules.New(rules.Config{
+			PerWorker: cfg.PerWorker, Queue: cfg.Queue, Block: cfg.Block, Once: cfg.Fresh, Quarantine: cfg.Poison.rules(),
+		}),
+	}
+}
+
+// Receive is for protoactor.
+func (q *queueActor) Receive(ctx actor.Context) {
+	switch m := ctx.Message().(type) {
+	case *actor.Started:
+		q.start(ctx)
+	case *actor.Stopping:
+		if q.timer != nil {
+			q.timer.Stop()
+		}
+		for _, c := range q.calls {
+			c.submit.close()
+			c.span.End()
+		}
+		if q.scratch != "" {
+			_ = os.RemoveAll(q.scratch) // what a worker still uses stays until the system cleans up
+		}
+	case *submit:
+		q.submit(ctx, m)
+	case reserve:
+		q.watch(ctx, m.From)
+		q.askers[m.ID] = ctx.Sender()
+		q.step(rules.Event{Kind: rules.Reserve, Call: rules.Call{ID: m.ID, From: m.From}})
+	case cancel:
+		delete(q.askers, m.ID)
+		q.step(rules.Event{Kind: rules.Cancel, ID: m.ID})
+	case joining:
+		q.workers[m.ID] = m.Name
+		ctx.Respond(welcome{q.life})
+		q.step(rules.Event{Kind: rules.Join, Worker: m.ID})
+		q.watch(ctx, strconv.Itoa(m.ID))
+	case leave:
+		if m.Life == q.life {
+			q.step(rules.Event{Kind: rules.Leave, Worker: m.ID})
+		}
+	case *answer:
+		if m.Life != q.life {
+			m.close()
+			return
+		}
+		q.answer = m
+		q.step(rules.Event{Kind: rules.Answer, ID: m.ID, Run: m.Run, Worker: m.Worker, OK: m.Kind == isAnswer})
+		q.answer = nil
+		m.close() // if nobody got it
+	case *progress:
+		if c := q.calls[m.ID]; c != nil && c.submit.Progress != "" {
+			q.send(context.Background(), actor.NewPID(c.submit.From, c.submit.Progress), m, m.handles != nil, nil)
+		}
+	case *actors.Down:
+		q.down(m)
+	case undelivered:
+		q.step(rules.Event{Kind: rules.Undelivered, ID: m.id, Run: m.run, Worker: m.worker})
+	case wake:
+		q.at = 0
+		q.step(rules.Event{Kind: rules.Wake})
+	case statusRequest:
+		ctx.Respond(q.status())
+	case release:
+		found := q.rules.Quarantine() != nil && q.rules.Quarantine().Release(time.Since(q.began), m.Key)
+		ctx.Respond(found)
+	}
+}
+
+func (q *queueActor) start(ctx actor.Context) {
+	q.rt, q.self, q.began = coppice.Running(), ctx.Self(), time.Now()
+	q.sys, q.life = q.rt.System(), q.began.UnixNano()
+	if !q.cfg.Scratch {
+		return
+	}
+	dir, err := os.MkdirTemp("", "coppice-jobs-")
+	if err == nil {
+		err = os.Chmod(dir, 0o733|os.ModeSticky) // workers may run as other users
+	}
+	if err != nil {
+		actors.Exit(err)
+	}
+	q.scratch = dir
+}
+
+func (q *queueActor) submit(ctx actor.Context, m *submit) {
+	if m.size() > q.cfg.MaxBytes {
+		m.close()
+		ctx.Respond(&outcome{Answer: isTooLarge, Number: m.size(), Max: q.cfg.MaxBytes})
+		return
+	}
+	o := m.Options.options().with(q.cfg.Defaults)
+	if o.Idempotent && m.hasOwn() {
+		m.close()
+		ctx.Respond(&outcome{Answer: isRefusal, Text: "an input with handles moves to the worker that runs it: the call cannot run again, so it is not idempotent"})
+		return
+	}
+	q.watch(ctx, m.From)
+	c := rules.Call{ID: m.ID, From: m.From, Tenant: o.Tenant, Key: o.Key, Timeout: o.Timeout, Grace: o.Grace}
+	if o.Idempotent {
+		c.Reruns = o.Retries
+	}
+	m.Options = wireOptions{Key: o.Key, Timeout: o.Timeout}
+	p := &pendingCall{submit: m, asker: ctx.Sender(), ctx: actors.Context(ctx)}
+	_, p.span = tracer().Start(p.ctx, tracing.SpanQueued)
+	q.calls[m.ID] = p
+	q.step(rules.Event{Kind: rules.Submit, Call: c})
+}
+
+// watch has the queue told when a process ends. The master's end is the queue's own.
+func (q *queueActor) watch(ctx actor.Context, address string) {
+	if address != q.self.Address && !q.callers[address] {
+		q.callers[address] = true
+		q.sys.MonitorFrom(ctx, actors.ProcessPID(address))
+	}
+}
+
+func (q *queueActor) down(m *actors.Down) {
+	address := m.PID.Address
+	delete(q.callers, address)
+	q.step(rules.Event{Kind: rules.Gone, From: address})
+	id, err := strconv.Atoi(address)
+	if err != nil || q.workers[id] == "" {
+		return
+	}
+	q.death = m
+	q.step(rules.Event{Kind: rules.Death, Worker: id, Reason: m.Reason.String(), Blame: ofItself(m.Reason)})
+	q.death = nil
+	delete(q.workers, id)
+	if q.scratch != "" {
+		go func() { _ = os.RemoveAll(filepath.Join(q.scratch, address)) }() // ends by itself; the queue's end removes what it leaves
+	}
+}
+
+// ofItself reports whether a worker ended by what ran in it: not because it was asked to, nor killed
+// for something else.
+func ofItself(r supervisor.Reason) bool {
+	if exit, ok := errors.AsType[*coppice.Exit](r.Err()); ok {
+		switch exit.Killed {
+		case "", coppice.KilledMemory, coppice.KilledHung, coppice.KilledCall:
+		default:
+			return false
+		}
+	}
+	return !r.IsNormal()
+}
+
+// step gives an event to the rules and does what they say.
+func (q *queueActor) step(ev rules.Event) {
+	for _, e := range q.rules.Step(time.Since(q.began), ev) {
+		switch e.Kind {
+		case rules.Hand:
+			q.hand(e)
+		case rules.Soft:
+			q.send(context.Background(), serverPID(e.Worker), soft{e.ID, e.Run}, false, nil)
+		case rules.Kill:
+			if err := q.rt.KillWorker(e.Worker, coppice.KilledCall); err != nil && !errors.Is(err, coppice.ErrNoChild) {
+				q.sys.Logger().Error("jobs: a worker cannot be killed", slog.Int("id", e.Worker), slog.Any("error", err))
+			}
+		case rules.Reply:
+			q.reply(e)
+		}
+	}
+	at, ok := q.rules.Next()
+	if !ok || q.at != 0 && q.at <= at {
+		return
+	}
+	q.at = max(at, 1)
+	delay := max(0, at-time.Since(q.began))
+	if q.timer != nil {
+		q.timer.Stop()
+	}
+	sys, self := q.sys, q.self
+	q.timer = time.AfterFunc(delay, func() { _ = sys.Send(context.Background(), self, wake{}) }) // on an error the queue has ended
+}
+
+func (q *queueActor) hand(e rules.Effect) {
+	c := q.calls[e.ID]
+	c.worker = q.workers[e.Worker]
+	if c.span != nil {
+		c.span.End()
+		c.span = nil
+	}
+	b, err := c.submit.again()
+	if err != nil {
+		q.sys.Logger().Error("jobs: an input cannot be sent", slog.String("error", err.Error()))
+	}
+	m := &run{Life: q.life, ID: e.ID, Func: c.submit.Func, Run: e.Run, Scratch: q.scratch, body: b}
+	q.send(c.ctx, serverPID(e.Worker), m, b.handles != nil, func() {
+		_ = q.sys.Send(context.Background(), q.self, undelivered{e.ID, e.Run, e.Worker}) // on an error the queue has ended
+	})
+}
+
+// reply tells the caller.
+func (q *queueActor) reply(e rules.Effect) {
+	if e.Outcome == rules.Place {
+		if asker := q.askers[e.ID]; asker != nil {
+			delete(q.askers, e.ID)
+			q.send(context.Background(), asker, &outcome{What: rules.Place}, false, nil)
+		}
+		return
+	}
+	c := q.calls[e.ID]
+	if c == nil { // a reserve that was refused
+		if asker := q.askers[e.ID]; asker != nil {
+			delete(q.askers, e.ID)
+			q.send(context.Background(), asker, &outcome{What: e.Outcome, Number: q.cfg.Queue}, false, nil)
+		}
+		return
+	}
+	delete(q.calls, e.ID)
+	c.submit.close()
+	if c.span != nil {
+		c.span.End()
+	}
+	if e.Outcome == rules.Dropped {
+		return
+	}
+	o := &outcome{What: e.Outcome, Worker: c.worker, Number: e.Deaths, Timeout: c.submit.Options.Timeout}
+	switch e.Outcome {
+	case rules.Full, rules.Wait:
+		o.Number = q.cfg.Queue
+	case rules.Place, rules.Dropped: // done above
+	case rules.Quarantined:
+		if entry, ok := q.rules.Quarantine().Entry(time.Since(q.began), c.submit.Options.Key); ok {
+			o.Number, o.Text, o.Timeout = entry.Deaths, entry.Reason, max(0, entry.Next-time.Since(q.began))
+		}
+	case rules.Died, rules.Killed:
+		o.Text = q.death.Reason.String()
+		if exit, ok := errors.AsType[*coppice.Exit](q.death.Reason.Err()); ok {
+			plain := *exit
+			plain.Lost = nil // an error; the text has it
+			o.Exit, _ = encoding.Marshal(plain)
+		}
+	case rules.Ended, rules.Expired:
+		o.Answer, o.Text, o.Stack, o.body = q.answer.Kind, q.answer.Text, q.answer.Stack, q.answer.body
+		q.answer.handles = nil
+		if o.size() > q.cfg.MaxBytes {
+			o.close()
+			o.Answer, o.Number, o.Max, o.body = isTooLargeAnswer, o.size(), q.cfg.MaxBytes, body{}
+		}
+	}
+	q.send(context.Background(), c.asker, o, o.handles != nil, nil)
+}
+
+// atOnce is the context of a send that does not wait.
+var atOnce = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// send sends m with the span of ctx, and does not wait: what does not go at once, or has handles,
+// goes by a goroutine, which ends within replyWait. failed is called by any goroutine; nil = it does
+// not matter.
+func (q *queueActor) send(ctx context.Context, pid *actor.PID, m any, handles bool, failed func()) {
+	if !handles {
+		now := atOnce
+		if s := trace.SpanFromContext(ctx); s.SpanContext().IsValid() {
+			now = trace.ContextWithSpan(atOnce, s)
+		}
+		err := q.sys.Send(now, pid, m)
+		switch {
+		case err == nil:
+			return
+		case !errors.Is(err, context.Canceled) && !errors.Is(err, actors.ErrBusy) && !errors.Is(err, actors.ErrFull):
+			if failed != nil {
+				failed()
+			}
+			return
+		}
+	}
+	sys := q.sys
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, replyWait)
+		defer cancel()
+		if err := sys.Send(ctx, pid, m); err != nil && failed != nil {
+			failed()
+		}
+	}()
+}

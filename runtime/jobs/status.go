@@ -1,0 +1,79 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/coppice-go/coppice/actors"
+)
+
+// A Status is a pool of jobs at one moment. Counts are since the queue began, which is when the
+// pool was started, or the queue again.
+type Status struct {
+	Waiting int           // calls in the queue
+	Running int           // calls that workers have
+	Rerun   int           // calls whose worker died, and that wait to run again
+	Oldest  time.Duration // that a call has waited
+	Workers int           // that take calls or finish some
+
+	Taken, Answered uint64 // calls that came into the queue; that a worker ran to their end, with whatever came of it
+	Expired         uint64 // of those answered: with an error, after their time was over
+	Killed          uint64 // calls that ended with a kill, because they did not end in time
+	Died            uint64 // calls that ended with the death of their worker
+	Canceled        uint64 // calls whose caller no longer waits
+	Full, Blocked   uint64 // calls that found the queue full, and ended; that waited for room
+	Refused         uint64 // calls that were not run, because of the quarantine
+	Reruns          uint64 // runs after the first, of a call whose worker died
+
+	Quarantine []QuarantinedKey
+}
+
+// A QuarantinedKey is one that is quarantined, or was.
+type QuarantinedKey struct {
+	Key      string
+	Released bool // its calls are let through, because a probe was answered or by hand
+	Deaths   int
+	Refused  int           // calls
+	Since    time.Duration // how long ago it was quarantined
+	Probe    time.Duration // until a call is let through
+	Reason   string        // of the last death
+}
+
+func (q *queueActor) status() Status {
+	c, now := q.rules.Totals, time.Since(q.began)
+	s := Status{
+		Workers: len(q.workers), Taken: c.Taken, Answered: c.Answered, Expired: c.Expired, Killed: c.Killed, Died: c.Died,
+		Canceled: c.Canceled, Full: c.Full, Blocked: c.Blocked, Refused: c.Refused, Reruns: c.Reruns,
+	}
+	s.Waiting, s.Running, s.Rerun, s.Oldest = q.rules.Len(now)
+	if table := q.rules.Quarantine(); table != nil {
+		for _, e := range table.List(now) {
+			s.Quarantine = append(s.Quarantine, QuarantinedKey{e.Key, e.Released, e.Deaths, e.Refused, now - e.Since, max(0, e.Next-now), e.Reason})
+		}
+	}
+	return s
+}
+
+// Inspect is for [actors.Inspector]: coppicectl shows it of the actor.
+func (q *queueActor) Inspect() any { return q.status() }
+
+// StatusOf returns the state of a pool of jobs. ctx bounds the wait. On an error it is a
+// [GoneError].
+func StatusOf(ctx context.Context, c Caller, pool string) (Status, error) {
+	s, err := actors.Ask[Status](ctx, c.System(), c.Lookup(pool+"/"+queueName), statusRequest{})
+	if err != nil {
+		return Status{}, &GoneError{pool, err}
+	}
+	return s, nil
+}
+
+// Release ends the quarantine of a key. It reports whether the key was quarantined. On an error it
+// is a [GoneError].
+func Release(ctx context.Context, c Caller, pool, key string) (bool, error) {
+	found, err := actors.Ask[bool](ctx, c.System(), c.Lookup(pool+"/"+queueName), release{key})
+	if err != nil {
+		return false, fmt.Errorf("jobs: release: %w", &GoneError{pool, err})
+	}
+	return found, nil
+}
