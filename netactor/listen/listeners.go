@@ -370,7 +370,7 @@ func (ls *Listeners) Joined(ctx context.Context) error {
 }
 
 // Conns returns the number of open connections: accepted from any listener here, and not yet
-// closed.
+// closed. Those on their way back to the listener process count until it has claimed them.
 func (ls *Listeners) Conns() int { return ls.conns.count() }
 
 // Drain closes all listeners, so that the connections that they have not accepted go to other
