@@ -39,3 +39,6 @@ func SayUnlinked(ctx context.Context, w *Worker) {
 		w.c.ReportLinksLost(errors.New("so the test says"))
 	}
 }
+
+// BeforeUpgradeStep has f called before each step of an upgrade.
+func BeforeUpgradeStep(f func(step string)) { beforeUpgradeStep = f }

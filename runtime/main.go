@@ -84,7 +84,9 @@ func Run(ctx context.Context, cfg Config) error {
 		survivePipeSignal()
 		done := make(chan struct{})
 		defer close(done)
-		go handleSignals(newSignalInbox(), cfg, con, up, done, stop, systemd.ended, turns) // ends soon after Run
+		inbox := newSignalInbox()
+		cfg.asked = func() bool { return inbox.stops(turns) || ctx.Err() != nil }
+		go handleSignals(inbox, cfg, con, up, done, stop, systemd.ended, turns) // ends soon after Run
 	}
 	err := run(ctx, cfg, func(rt *Runtime) func() {
 		up <- rt

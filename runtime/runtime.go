@@ -70,6 +70,8 @@ type Runtime struct {
 	manager  atomic.Pointer[serviceManager] // systemd; nil when it wants no messages
 	sockets  *registry.Table
 	stops    stopPlan
+	upgrades atomic.Int32 // that wait for a reload, or another upgrade
+	still    sync.Mutex   // held by an upgrade while nothing goes to the children
 
 	ended chan struct{} // closed when the tree has ended and everything is closed
 	err   error         // why, after ended
@@ -478,7 +480,10 @@ func (rt *Runtime) Shutdown(ctx context.Context) error {
 		return rt.err
 	default:
 	}
-	rt.planStop(ctx, !rt.closing.Swap(true))
+	first := !rt.closing.Swap(true)
+	rt.still.Lock() // an upgrade sees that it is to end, and lets the children hear again
+	rt.planStop(ctx, first)
+	rt.still.Unlock()
 	rt.stopListening(ctx)
 	rt.tree.Stop()
 	select {

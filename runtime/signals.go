@@ -54,6 +54,18 @@ func newSignalInbox() signalInbox {
 	return in
 }
 
+// stops reports whether a signal that asks for the end has come and is not handled yet. It waits
+// until the handling of those that have come before has had its turn, which handleSignals takes.
+func (in signalInbox) stops(turns chan<- chan<- struct{}) bool {
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, syscall.SIGURG) // any that is harmless
+	signal.Stop(ch)                   // when all that have come are delivered
+	turned := make(chan struct{})
+	turns <- turned // it always takes its turns soon
+	<-turned
+	return len(in[signalrules.Terminate])+len(in[signalrules.Interrupt]) > 0
+}
+
 // close stops taking signals.
 func (in signalInbox) close() {
 	for _, ch := range in {
@@ -71,7 +83,6 @@ type signalActions struct {
 	rt      *Runtime    // nil until the tree is up
 	tick    *time.Timer
 	reloads chan *Runtime // capacity 1; a reload uses the configuration of the time when it begins
-	upgrade chan *Runtime // capacity 1
 	trees   chan *Runtime // capacity 1; standard error may be stuck
 	scales  chan int      // capacity 1
 }
@@ -87,7 +98,7 @@ func handleSignals(in signalInbox, cfg Config, con console, up <-chan *Runtime, 
 	})
 	do := signalActions{
 		console: con, log: cfg.Logger, stop: stop, ended: ended, tick: time.NewTimer(0),
-		reloads: make(chan *Runtime, 1), upgrade: make(chan *Runtime, 1), trees: make(chan *Runtime, 1), scales: make(chan int, 1),
+		reloads: make(chan *Runtime, 1), trees: make(chan *Runtime, 1), scales: make(chan int, 1),
 	}
 	do.begin()
 	defer do.close()
@@ -156,11 +167,6 @@ func (do *signalActions) begin() {
 		}
 	}()
 	go func() {
-		for rt := range do.upgrade {
-			_ = rt.Upgrade(context.Background()) // an error is in the log
-		}
-	}()
-	go func() {
 		for rt := range do.trees {
 			_ = do.tree(rt.Snapshot()) // there is nothing to print an error to
 		}
@@ -175,7 +181,6 @@ func (do *signalActions) begin() {
 func (do *signalActions) close() {
 	do.tick.Stop()
 	close(do.reloads)
-	close(do.upgrade)
 	close(do.trees)
 	close(do.scales)
 }
@@ -212,7 +217,9 @@ func (do *signalActions) perform(e signalrules.Effect) {
 			do.log.Warn("the program reads its terminal as a background job: its reads fail, and "+e.Signal.String()+" is ignored from now on", "hint", "bring it to the foreground, or give it another standard input")
 		}
 	case signalrules.Upgrade:
-		offer(do.upgrade, do.rt)
+		if do.rt.upgrades.Load() == 0 { // one waits at most
+			go func() { _ = do.rt.Upgrade(context.Background()) }() // an error is in the log
+		}
 	case signalrules.Wake:
 		do.tick.Reset(e.In)
 	}

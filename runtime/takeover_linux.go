@@ -44,6 +44,7 @@ func readImage() (*inheritance, error) {
 	if !image.Replaced() {
 		return nil, nil
 	}
+	beforeUpgradeStep("trial")
 	_ = process.PrepareExec() // on this goroutine, which should be the main one; upgradable returns its error
 	in := &inheritance{ended: make(chan struct{}), rolled: make(chan struct{}), failures: make(chan error, 1), execed: time.Now()}
 	var now unix.Timespec

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
@@ -23,6 +24,9 @@ import (
 // upgradeTimeout bounds an upgrade from its begin to the exec, without the wait for a reload, if
 // ctx has no earlier end.
 const upgradeTimeout = time.Minute
+
+// beforeUpgradeStep is called before each step of an upgrade, and after the last. Tests set it.
+var beforeUpgradeStep = func(step string) {}
 
 // checkUpgrade does the work of CheckUpgrade.
 func (rt *Runtime) checkUpgrade(ctx context.Context) (plan []string, err error) {
@@ -41,8 +45,12 @@ func (rt *Runtime) upgrade(ctx context.Context) (err error) {
 	if rt.test.Running() {
 		return &UpgradeError{"check", errors.New("the program runs tests, which would begin anew")}
 	}
+	rt.upgrades.Add(1)
+	got := sync.OnceFunc(func() { rt.upgrades.Add(-1) })
+	defer got()
 	select {
 	case rt.reload <- struct{}{}:
+		got()
 		defer func() { <-rt.reload }()
 	case <-ctx.Done():
 		return &UpgradeError{"wait", fmt.Errorf("a reload is under way: %w", ctx.Err())}
@@ -67,6 +75,7 @@ func (rt *Runtime) upgradeTo(ctx context.Context, exe *executable, back string, 
 		rt.events.Put(Event{Time: time.Now(), Kind: TreeUpgraded, Took: time.Since(began), Err: err, Fault: true})
 	}()
 	rt.events.Put(Event{Time: began, Kind: TreeUpgrading})
+	beforeUpgradeStep("check")
 	ctx, cancel := context.WithTimeout(ctx, upgradeTimeout)
 	defer cancel()
 	if exe == nil {
@@ -84,22 +93,25 @@ func (rt *Runtime) upgradeTo(ctx context.Context, exe *executable, back string, 
 		rt.log.Info("upgrade: " + line)
 	}
 	trace.Ended(tracing.SpanCheck, time.Now())
+	beforeUpgradeStep("wait")
 	s := suspension{rt: rt, stopped: map[string]bool{}}
-	defer s.resume()                                        // the exec does not return
-	if err := rt.awaitQuiet(ctx, rt.underWay); err != nil { // Funcs run as long as possible
+	defer s.resume()                                                                     // the exec does not return
+	if err := rt.awaitQuiet(ctx, func() error { return rt.underWay(ctx) }); err != nil { // Funcs run as long as possible
 		return err
 	}
 	_ = withPartingTimeout(rt.lifecycle.Send) // what is not sent is lost, as with any end of the program
 	trace.Ended(tracing.SpanWait, time.Now())
+	beforeUpgradeStep("stop")
 	if err := s.stopFuncs(ctx); err != nil {
 		return &UpgradeError{"suspend", err}
 	}
+	beforeUpgradeStep("suspend")
 	state, err := s.suspend(ctx)
 	if err != nil {
 		return err
 	}
 	trace.Ended(tracing.SpanSuspend, time.Now())
-	state.Back, state.Upgrade, state.Funcs = back, trace, rt.funcStates.all()
+	state.Back, state.Upgrade, state.Funcs, state.Again = back, trace, rt.funcStates.all(), rt.upgrades.Load() > 0
 	b, err := state.Encode()
 	if err != nil {
 		return &UpgradeError{"suspend", err}
@@ -110,11 +122,16 @@ func (rt *Runtime) upgradeTo(ctx context.Context, exe *executable, back string, 
 	}
 	defer file.Close() // a file in memory
 	flushLog(rt.log)
-	if rt.ending() { // it was asked to end meanwhile
-		return &UpgradeError{"suspend", ErrStopping}
-	}
+	beforeUpgradeStep("exec")
+	ctx, end := context.WithTimeout(ctx, suspendTimeout)
+	defer end()
 	return &UpgradeError{"exec", s.starts.Exec(ctx, process.Image{
-		Executable: exe, Args: started.Args(), Env: os.Environ(), State: file, FDs: s.fds,
+		Executable: exe, Args: started.Args(), Env: os.Environ(), State: file, FDs: s.fds, Last: func() error {
+			if rt.ending() || rt.cfg.asked != nil && rt.cfg.asked() { // it was asked to end meanwhile
+				return ErrStopping
+			}
+			return nil
+		},
 	})}
 }
 
@@ -239,15 +256,17 @@ const suspendTimeout = 2 * time.Second
 // trySuspend is one try of suspend. busy is what is under way.
 func (s *suspension) trySuspend(ctx context.Context) (state handover.Master, busy, err error) {
 	rt := s.rt
+	rt.still.Lock()
+	s.undo = append(s.undo, rt.still.Unlock)
 	if s.starts, err = process.Suspend(ctx); err != nil {
 		return state, err, nil
 	}
 	s.undo = append(s.undo, s.starts.Resume)
-	if busy := rt.underWay(); busy != nil {
-		return state, busy, nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, suspendTimeout)
 	defer cancel()
+	if busy := rt.underWay(ctx); busy != nil {
+		return state, busy, nil
+	}
 	defer func() {
 		if errors.Is(err, errChanged) {
 			busy, err = err, nil
@@ -281,6 +300,9 @@ func (s *suspension) trySuspend(ctx context.Context) (state handover.Master, bus
 			return state, nil, fmt.Errorf("%s: %w", p.name, err)
 		}
 		state.Programs = append(state.Programs, handover.OtherProgram{Path: p.name, Incarnation: p.inc, Process: before})
+	}
+	if busy := rt.underWay(ctx); busy != nil { // a child has ended before it was suspended: its place is empty
+		return state, busy, nil
 	}
 	if state.Actors.State, err = rt.system.Suspend(ctx); err != nil {
 		return state, nil, err
@@ -424,7 +446,7 @@ func (s *suspension) stopFuncs(ctx context.Context) error {
 }
 
 // underWay returns what is under way in the tree as an error; nil if nothing is.
-func (rt *Runtime) underWay() error {
+func (rt *Runtime) underWay(ctx context.Context) error {
 	if rt.ending() {
 		return ErrStopping
 	}
@@ -433,7 +455,7 @@ func (rt *Runtime) underWay() error {
 			return errors.New(busy)
 		}
 	}
-	var busy error
+	busy := rt.tree.Turn(ctx) // supervisors learn of ends that the pools have told them of
 	rt.Snapshot().Walk(func(t Tree) {
 		if t.State == StateStarting || t.State == StateRestarting || t.State == StateStopping {
 			busy = fmt.Errorf("%s is %s", t.Name, t.State)
@@ -452,6 +474,7 @@ func (c *poolDriver) busy() string {
 	for _, w := range c.workers {
 		switch {
 		case w.finished():
+			return w.name() + " has just ended"
 		case !w.launched:
 			return "pool " + c.path + " starts a worker"
 		case !w.drainAsked.IsZero():

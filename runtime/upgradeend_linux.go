@@ -87,7 +87,14 @@ func (rt *Runtime) confirm() {
 func (rt *Runtime) finishUpgrade() {
 	in := rt.inherited
 	began, trace := in.execed, in.state.Upgrade
-	defer func() { <-rt.reload }()
+	beforeUpgradeStep("roll")
+	defer beforeUpgradeStep("serve")
+	defer func() {
+		<-rt.reload
+		if in.state.Again && !rt.ending() {
+			_ = rt.Upgrade(context.Background()) // an error is in the log
+		}
+	}()
 	defer close(in.rolled)
 	if in.back != "" {
 		rt.generations.finish(false)

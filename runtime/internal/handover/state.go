@@ -48,6 +48,7 @@ type Master struct {
 	Sockets, Actors Part
 
 	Upgrade telemetry.Upgrade // that leaves the state
+	Again   bool              // another upgrade waits for the end of this one
 	Funcs   []FuncState
 }
 

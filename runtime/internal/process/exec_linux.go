@@ -66,6 +66,10 @@ type Image struct {
 	// them with the numbers that they have, by image.Inherited, and no other descriptor above 2.
 	State *os.File
 	FDs   []int
+
+	// Last, unless nil, is called right before the exec, when signals already do what they do over
+	// it. If it returns an error, that is the exec's.
+	Last func() error
 }
 
 // Exec replaces this program by the next image of it, in this process: the PID stays, the children
@@ -75,9 +79,9 @@ type Image struct {
 //
 // It waits until ctx ends for a fork of other code of this program, which would inherit the
 // descriptors, and for the writer of a CPU profile. A SIGHUP, SIGINT, SIGUSR1 or SIGUSR2 that comes
-// between the exec and the next image's init is dropped, also if the exec fails. A SIGTERM in that
-// time ends the program: a Go program cannot begin with SIGTERM ignored, and one that is blocked
-// over the exec ends the next image. SIGTTIN and SIGTTOU are dropped if this image catches them.
+// between Last and the next image's init is dropped, also if the exec fails. A SIGTERM in that time
+// ends the program: a Go program cannot begin with SIGTERM ignored, and one that is blocked over
+// the exec ends the next image. SIGTTIN and SIGTTOU are dropped if this image catches them.
 //
 // In the next image SIGHUP and SIGINT are ignored again after the last signal.Stop for them, since
 // it has found them so.
@@ -163,6 +167,11 @@ func replace(next Image, fds []uintptr) error {
 	}
 	defer setBackFileLimit()()
 	defer ignoreOver()()
+	if next.Last != nil {
+		if err := next.Last(); err != nil {
+			return err
+		}
+	}
 	path := ""
 	cerr := rc.Control(func(fd uintptr) { // fd stays this file during the call
 		path = fmt.Sprintf("/proc/self/fd/%d", fd)
@@ -187,7 +196,8 @@ func setBackFileLimit() func() {
 }
 
 // ignoreOver has the kernel drop the signals that would end or stop the next image before it
-// catches them, and those that were ignored when the program was first started. It goes around
+// catches them, and those that were ignored when the program was first started. SIGTERM gets its
+// default, which it has after the exec: better than to be caught and forgotten. It goes around
 // package os/signal, which does not say how to set back what other code has asked of it.
 func ignoreOver() (setBack func()) {
 	was := make(map[syscall.Signal]image.Action)
@@ -198,8 +208,12 @@ func ignoreOver() (setBack func()) {
 		}
 		over := slices.Contains(image.Over, sig) || sig == unix.SIGPROF || ignoredAtStart&(1<<(sig-1)) != 0 ||
 			(sig == unix.SIGTTIN || sig == unix.SIGTTOU) && !act.IsDefault()
+		to := &image.Ignore
+		if sig == unix.SIGTERM {
+			over, to = true, &image.Action{}
+		}
 		// With SIGCHLD ignored, the kernel would reap the children.
-		if over && sig != unix.SIGCHLD && image.Sigaction(sig, &image.Ignore, nil) == 0 {
+		if over && sig != unix.SIGCHLD && image.Sigaction(sig, to, nil) == 0 {
 			was[sig] = act
 		}
 	}
