@@ -53,7 +53,7 @@ func obey(ctx context.Context, o order) (report, error) {
 	case "panic":
 		panic("as ordered")
 	case "exit":
-		os.Exit(o.N)
+		syscall.Exit(o.N) // os.Exit takes a second with -race
 	case "signal":
 		_ = syscall.Kill(os.Getpid(), syscall.Signal(o.N))
 		select {}
@@ -82,7 +82,7 @@ func obey(ctx context.Context, o order) (report, error) {
 		return r, err
 	case "die once":
 		if r.Attempt == 1 {
-			os.Exit(3)
+			syscall.Exit(3)
 		}
 	case "report":
 		for i := range o.N {
@@ -97,7 +97,7 @@ func obey(ctx context.Context, o order) (report, error) {
 		if err := os.WriteFile(jobs.Scratch(ctx)+"/file", []byte("x"), 0o600); err != nil {
 			return r, err
 		}
-		os.Exit(3)
+		syscall.Exit(3)
 	}
 	return r, nil
 }
@@ -118,7 +118,7 @@ func pool(cfg jobs.Config) coppice.ChildSpec {
 }
 
 func tree(t *testing.T, cfg jobs.Config) *coppice.Runtime {
-	return runtimetest.Tree(t, coppice.Config{Children: []coppice.ChildSpec{pool(cfg)}})
+	return runtimetest.Tree(t, coppice.Config{ListenerIsolation: coppice.GoroutineIsolation, Children: []coppice.ChildSpec{pool(cfg)}})
 }
 
 // fails reports whether err is an E that ok accepts, as an error of the test if not.
@@ -131,6 +131,14 @@ func fails[E error](t *testing.T, err error, ok func(E) bool) {
 
 func do(t *testing.T, rt jobs.Caller, o order, opts jobs.Options) (report, error) {
 	return jobs.Start[report](t.Context(), rt, "work", o, opts).Wait()
+}
+
+// notShort skips a test of processes with -short, because each end of one takes a second with -race.
+func notShort(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it ends many processes")
+	}
 }
 
 // TestEnds has a call end in each way.
@@ -179,6 +187,7 @@ func TestEnds(t *testing.T) {
 
 // TestQuarantine has a key kill two workers: its third call does not run, others do.
 func TestQuarantine(t *testing.T) {
+	notShort(t)
 	rt := tree(t, jobs.Config{})
 	for range 2 {
 		_, err := do(t, rt, order{Do: "exit", N: 5}, jobs.Options{Key: "poison"})
@@ -230,6 +239,7 @@ func TestCancel(t *testing.T) {
 
 // TestQueueFull fills a queue of one place, in a pool that refuses and in one that has callers wait.
 func TestQueueFull(t *testing.T) {
+	notShort(t)
 	for _, block := range []bool{false, true} {
 		t.Run(fmt.Sprint("block=", block), func(t *testing.T) {
 			rt := tree(t, jobs.Config{Queue: 1, Block: block})
@@ -299,6 +309,7 @@ func TestValues(t *testing.T) {
 
 // TestScratch looks at the directories of calls: they are gone afterwards.
 func TestScratch(t *testing.T) {
+	notShort(t)
 	rt := tree(t, jobs.Config{Scratch: true})
 	r, err := do(t, rt, order{Do: "scratch"}, jobs.Options{})
 	if err != nil {
@@ -322,6 +333,7 @@ func TestScratch(t *testing.T) {
 
 // TestFresh has each call in a process of its own.
 func TestFresh(t *testing.T) {
+	notShort(t)
 	rt := tree(t, jobs.Config{Fresh: true, Pool: coppice.Pool{Spares: 1}})
 	seen := map[int]bool{}
 	for i := range 4 {
@@ -335,6 +347,7 @@ func TestFresh(t *testing.T) {
 
 // TestCallFromWorker calls from a worker, whose death then ends what it has called.
 func TestCallFromWorker(t *testing.T) {
+	notShort(t)
 	calls := func(ctx context.Context, w *coppice.Worker) error {
 		if err := w.Ready(); err != nil {
 			return err
@@ -377,10 +390,8 @@ func TestGoroutines(t *testing.T) {
 // TestStorm calls many times, with poison keys among the calls. Each innocent call is answered, and
 // no poison is run much more often than it takes to find it. COPPICE_STORM has the number of calls.
 func TestStorm(t *testing.T) {
+	notShort(t)
 	n := 2000
-	if testing.Short() {
-		n = 300
-	}
 	if v, err := strconv.Atoi(os.Getenv("COPPICE_STORM")); err == nil {
 		n = v
 	}
@@ -537,6 +548,7 @@ func TestTrace(t *testing.T) {
 // TestQueueEnds ends the queue with a call in it, and starts it again: the worker stays, and serves
 // the new queue.
 func TestQueueEnds(t *testing.T) {
+	notShort(t)
 	rt := tree(t, jobs.Config{})
 	before, err := do(t, rt, order{Do: "answer"}, jobs.Options{})
 	if err != nil {
