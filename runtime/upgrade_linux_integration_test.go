@@ -170,9 +170,14 @@ type upgraded struct {
 
 func startUpgraded(t *testing.T, words string) *upgraded {
 	t.Helper()
+	return startUpgradedTree(t, "upgraded", words)
+}
+
+func startUpgradedTree(t *testing.T, tree, words string) *upgraded {
+	t.Helper()
 	u := &upgraded{t: t, dir: t.TempDir()}
 	u.deploy(words)
-	u.Program = runtimetest.StartAt(t, filepath.Join(u.dir, "current", "program"), []string{treeVar + "=upgraded", upgradeVar + "=" + u.dir, "COPPICE_CONTROL=off"})
+	u.Program = runtimetest.StartAt(t, filepath.Join(u.dir, "current", "program"), []string{treeVar + "=" + tree, upgradeVar + "=" + u.dir, "COPPICE_CONTROL=off"})
 	u.addr = u.Await(`^at (.*)$`)[1]
 	return u
 }
