@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +16,8 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/bench/yardstick/peers"
+	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/jobs"
 )
 
 // calls is what the flags of calls say.
@@ -64,6 +69,7 @@ func callRows() (rows []row) {
 			})
 		}
 		rows = append(rows,
+			row{"calls_coppice_" + size.name, self()},
 			row{"calls_protoactor_remote_" + size.name, self("-peer")},
 			row{"calls_node_threads_" + size.name, script("node", "calls.js", peers.CallsNode)},
 			row{"calls_node_threads_transfer_" + size.name, script("node", "calls.js", peers.CallsNode, "transfer")},
@@ -146,11 +152,20 @@ func callUntil(d time.Duration, call func(which int) error) (callStats, error) {
 	return callStats{len(all), seconds, at(0.5), at(0.99)}, err
 }
 
-// tellCalls warms up, prints "begin", calls, and prints how it went.
-func tellCalls(call func(which int) error) {
-	_, err := callUntil(300*time.Millisecond, call)
+// tellCalls warms up, prints "begin", makes calls, checks their answers, and prints how it went.
+// call is told which of those at once it is.
+func tellCalls(call func(which int, b []byte) (int64, error)) {
+	b := bytes.Repeat([]byte{1}, calls.size)
+	checked := func(which int) error {
+		got, err := call(which, b)
+		if want := peers.SumPages(b); err == nil && got != want {
+			return fmt.Errorf("got %d, want %d", got, want)
+		}
+		return err
+	}
+	_, err := callUntil(300*time.Millisecond, checked)
 	fmt.Println("begin")
-	how, failed := callUntil(calls.load, call)
+	how, failed := callUntil(calls.load, checked)
 	if err := errors.Join(err, failed); err != nil {
 		fmt.Fprintln(os.Stderr, "yardstick:", err)
 		os.Exit(1)
@@ -158,31 +173,27 @@ func tellCalls(call func(which int) error) {
 	_ = json.NewEncoder(os.Stdout).Encode(how)
 }
 
-// input is an input of calls, and what the function answers: the sum of a byte a page.
-func input() (b []byte, sum int64) {
-	b = make([]byte, calls.size)
-	for i := range b {
-		b[i] = 1
-	}
-	return b, peers.SumPages(b)
-}
-
 // serveCalls makes the calls of one row.
 func serveCalls() {
-	b, sum := input()
-	check := func(got int64, err error) error {
-		if err == nil && got != sum {
-			return fmt.Errorf("got %d, want %d", got, sum)
+	if calls.peer {
+		call, err := peers.Remote(calls.workers, os.Stderr, peerVar+"=remote")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "yardstick:", err)
+			os.Exit(1)
 		}
-		return err
+		tellCalls(call)
+		select {} // until a signal
 	}
-	call, err := peers.Remote(calls.workers, os.Stderr, peerVar+"=remote")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "yardstick:", err)
-		os.Exit(1)
-	}
-	tellCalls(func(which int) error { return check(call(which, b)) })
-	select {} // until a signal
+	coppice.Main(coppice.Config{
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Hooks: coppice.Hooks{Started: func(rt *coppice.Runtime) {
+			go tellCalls(func(_ int, b []byte) (int64, error) { // ends with its calls
+				return jobs.Call[int64](context.Background(), rt, "sum", b)
+			})
+		}},
+		Children: []coppice.ChildSpec{jobs.Pool(jobs.Config{Pool: coppice.Pool{Name: "sum", Size: calls.workers}},
+			jobs.Handle("sum", func(_ context.Context, b []byte) (int64, error) { return peers.SumPages(b), nil }))},
+	})
 }
 
 // buildScript writes a script to a file, until removeBuilt.
