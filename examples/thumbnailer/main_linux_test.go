@@ -1,0 +1,60 @@
+package main
+
+import (
+	"bytes"
+	"image"
+	"image/png"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/coppice-go/coppice/runtime/runtimetest"
+)
+
+func TestMain(m *testing.M) { runtimetest.Main(m, main) }
+
+// TestBadImages: each bad image has an answer with the reason, good ones between them are answered,
+// the third request with what killed twice is refused, and another image that crashes is not.
+func TestBadImages(t *testing.T) {
+	p := runtimetest.Start(t, nil, "-addr", "127.0.0.1:0")
+	url := p.Await(`^(http://\S+/)`)[1]
+	var good bytes.Buffer
+	if err := png.Encode(&good, image.NewGray(image.Rect(0, 0, 640, 480))); err != nil {
+		t.Fatal(err)
+	}
+	rows := []struct{ image, want string }{
+		{"segv", "502 Bad Gateway: jobs: worker decoders/workers/"},
+		{"segv", "SIGSEGV"},
+		{"segv", "is quarantined, for 2 deaths, the last: "},
+		{"exit", "died with the call: exit code 7"},
+		{"panic", "502 Bad Gateway: jobs: panic: runtime error: index out of range"},
+		{"no image", "422 Unprocessable Entity: image: unknown format"},
+	}
+	if !testing.Short() {
+		rows = append(rows,
+			struct{ image, want string }{"leak", "killed"}, // by its memory or, on a slow machine, its time
+			struct{ image, want string }{"spin", "its worker was killed"})
+	}
+	for _, row := range rows {
+		status, text := post(url, []byte(row.image))
+		if got := status + ": " + text; !strings.Contains(got, row.want) {
+			t.Errorf("%s: %s, want %q", row.image, got, row.want)
+		}
+		if status, text := post(url, good.Bytes()); status != "200 OK" {
+			t.Errorf("a good image after %s: %s: %s", row.image, status, text)
+		}
+	}
+	resp, err := http.Post(url, "image/png", &good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if img, err := png.Decode(resp.Body); err != nil || img.Bounds().Max != image.Pt(64, 48) {
+		t.Error(img, err)
+	}
+	p.Signal(syscall.SIGTERM)
+	if code := p.Wait(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
