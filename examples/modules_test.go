@@ -13,7 +13,7 @@ import (
 // TestModules runs the tests of each module of the repository.
 func TestModules(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds twelve modules")
+		t.Skip("builds thirteen modules")
 	}
 	var mods []string
 	for _, where := range []string{"*", "../tracing/*", "../runtime/coppicectl", "../runtime/dashboard/browsertest", "../.bench"} {
