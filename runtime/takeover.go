@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"os"
+	"path"
 	"slices"
 	"strconv"
 	"sync"
@@ -81,9 +82,9 @@ func (in *inheritance) sizes() map[string]int {
 	for _, w := range in.state.Workers {
 		sizes[w.Pool] = max(sizes[w.Pool], w.Hello.Slot+1)
 	}
-	for _, path := range in.state.Idle {
-		pool, name := splitPath(path)
-		if slot, err := strconv.Atoi(name); err == nil && sizes[pool] > 0 { // the worker has ended for good
+	for _, ended := range in.state.Idle {
+		pool := path.Dir(ended)
+		if slot, err := strconv.Atoi(path.Base(ended)); err == nil && sizes[pool] > 0 { // the worker has ended for good
 			sizes[pool] = max(sizes[pool], slot+1)
 		}
 	}
