@@ -141,8 +141,11 @@ func (h *children) linkWorker(ctx context.Context, w *poolWorker) error {
 	return h.linkPair(ctx, listener, w)
 }
 
-// linkedBefore reports whether a listener process and a worker were taken over with their link.
-func linkedBefore(listener, w *poolWorker) bool { return listener.takenOver && w.takenOver }
+// linkedBefore reports whether a listener process and a worker were taken over with their link: a
+// spare had none.
+func linkedBefore(listener, w *poolWorker) bool {
+	return listener.takenOver && w.takenOver && w.hello.Slot != None
+}
 
 // registerName registers the names of a child that is ready, which another child may have had.
 func (h *children) registerName(w *poolWorker) error {

@@ -325,6 +325,9 @@ func TestUpgradeOfTree(t *testing.T) {
 			}
 		}
 		u.sevenChildren() // listener, 4 web, a spare, extra
+		if u.printed("SIGABRT") > 0 {
+			t.Error("the spare that was taken over did not become a worker")
+		}
 		if u.getLocal() == nil && u.printed("local") == 0 {
 			t.Error("the pool of the Unix socket is gone, and the socket is served")
 		}
