@@ -49,6 +49,8 @@ type processChild struct {
 	once   sync.Once     // closes killed
 
 	stopping stopping
+
+	former *inheritance // that it was taken over from; nil = it was started by this image of the master
 }
 
 // spawner starts processes.
@@ -313,6 +315,7 @@ func (b *processChild) kill() {
 func (b *processChild) signal(sig syscall.Signal) { b.send(sig, b.proc.SignalGroup) }
 
 func (b *processChild) send(sig syscall.Signal, to func(syscall.Signal) error) {
+	b.former.beforeEnd(b.stopping.name)
 	name := unix.SignalName(sig)
 	select {
 	case <-b.proc.Done(): // the signal is for the processes that it left behind

@@ -162,7 +162,7 @@ func Start(ctx context.Context, cfg Config) (_ *Runtime, err error) {
 		return nil, ErrRunning
 	}
 	begun = true
-	if err := rt.takeOver(); err != nil {
+	if err := rt.takeOver(ctx); err != nil {
 		return nil, err
 	}
 	up := false
@@ -191,9 +191,10 @@ func Start(ctx context.Context, cfg Config) (_ *Runtime, err error) {
 	return rt, nil
 }
 
-// takeOver takes what the image of the master before this one has left, if there was one.
-func (rt *Runtime) takeOver() error {
-	in, err := takeImage(rt.root, rt.declarations.tree(), rt.endTrial)
+// takeOver takes what the image of the master before this one has left, if there was one. ctx is
+// that of Start.
+func (rt *Runtime) takeOver(ctx context.Context) error {
+	in, err := takeImage(rt.root, rt.declarations.tree(), func(why error) { rt.endTrial(ctx, why) })
 	if in == nil || err != nil {
 		return err
 	}
@@ -207,8 +208,9 @@ func (rt *Runtime) takeOver() error {
 	return nil
 }
 
-// endTrial executes the program of before again, if this one is in the trial of an upgrade.
-func (rt *Runtime) endTrial(why error) {
+// endTrial executes the program of before again, if this one is in the trial of an upgrade. If the
+// end of ctx has asked for the end of the tree, that is the end of the trial.
+func (rt *Runtime) endTrial(ctx context.Context, why error) {
 	in := rt.inherited
 	if in == nil {
 		return
@@ -218,13 +220,15 @@ func (rt *Runtime) endTrial(why error) {
 	if in.over.Swap(true) {
 		return
 	}
-	in.endTrial(why, rt.log, func() {
-		for _, w := range rt.children.all() {
-			if !w.takenOver {
-				w.killFor(KilledUnwanted)
+	if ctx.Err() == nil {
+		in.endTrial(why, rt.log, func() {
+			for _, w := range rt.children.all() {
+				if !w.takenOver {
+					w.killFor(KilledUnwanted)
+				}
 			}
-		}
-	})
+		})
+	}
 	rt.resumeTaken() // the tree ends, and hears its children
 }
 
@@ -298,11 +302,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	var undo []func()
 	defer func() {
 		if !childproto.IsClosed(rt.up) { // an error, or a panic of Config.Load
-			if ctx.Err() == nil {
-				rt.endTrial(err)
-			} else if in := rt.inherited; in != nil && !in.over.Swap(true) {
-				rt.resumeTaken() // the end was asked for during the trial
-			}
+			rt.endTrial(ctx, err)
 			for _, f := range slices.Backward(undo) {
 				f()
 			}

@@ -2,6 +2,7 @@ package coppice
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path"
@@ -25,7 +26,8 @@ type inheritance struct {
 	fds    []int    // that came with it
 	back   string   // why this program is executed again in place of its successor; "" = it is the successor
 	timer  *time.Timer
-	execed time.Time // when the image before executed this one
+	giveUp func(error) // ends the trial, which has failed
+	execed time.Time   // when the image before executed this one
 
 	begun     map[string]int         // sizes of pools that the tree begins with
 	resize    map[string]int         // pools that get another size after the trial
@@ -132,6 +134,16 @@ func (in *inheritance) first(specs []supervisor.ChildSpec, root *node) (first []
 		}
 	}
 	return first
+}
+
+// beforeEnd is called before a process that was taken over is ended. In the trial that is a failure
+// of the new program, and the old one gets the process back as it was.
+func (in *inheritance) beforeEnd(name string) {
+	if in == nil || childproto.IsClosed(in.ended) {
+		return
+	}
+	in.giveUp(fmt.Errorf("%s was to be stopped, which was taken over", name))
+	<-in.ended // it cannot go back, or the trial has just ended
 }
 
 // afterTrial has f called once the trial is over.

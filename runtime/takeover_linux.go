@@ -25,16 +25,17 @@ import (
 )
 
 // takeImage returns what the image of the master before this one has left for the tree of root,
-// which declares the lines of tree; nil if there was none. slow is called when the trial takes too
-// long.
-func takeImage(root *node, tree []string, slow func(error)) (*inheritance, error) {
+// which declares the lines of tree; nil if there was none. giveUp is called when the trial fails
+// beside the start.
+func takeImage(root *node, tree []string, giveUp func(error)) (*inheritance, error) {
 	in, err := readImage()
 	if in == nil || err != nil {
 		return nil, err
 	}
+	in.giveUp = giveUp
 	in.planSizes(root, tree)
 	in.timer = time.AfterFunc(trialTimeout, func() {
-		slow(fmt.Errorf("the new program was not up within %v", trialTimeout))
+		giveUp(fmt.Errorf("the new program was not up within %v", trialTimeout))
 	})
 	return in, nil
 }

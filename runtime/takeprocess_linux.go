@@ -30,6 +30,7 @@ func (s spawner) takeOver(in *inheritance, before handover.RunningProcess, how s
 		return fail(err)
 	}
 	b := s.watch(proc, before.Began, how)
+	b.former = in
 	b.outPiece, b.errPiece = before.OutPiece, before.ErrPiece
 	b.sigs.Store(before.Sent)
 	pipes := files[1:]

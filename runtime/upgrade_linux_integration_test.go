@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/asynkron/protoactor-go/actor"
+
 	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
 	"github.com/coppice-go/coppice/supervisor"
@@ -133,6 +135,13 @@ func upgradedTree() coppice.Config {
 					return err
 				}
 				return w.Serve(ctx, ln, name(w))
+			}},
+			coppice.Actor{Name: "keeper", New: func() actor.Actor {
+				return actor.ReceiveFunc(func(c actor.Context) {
+					if _, is := c.Message().(*actor.Started); is && release("unable") {
+						panic("the actor of this release cannot start")
+					}
+				})
 			}},
 		)})
 	}
@@ -353,6 +362,7 @@ func TestUpgradeRefused(t *testing.T) {
 		{"unruly", "is the name of a sibling too"},
 		{"broken", "it cannot start"},
 		{"worse", "this release cannot serve"},
+		{"unable", "was to be stopped, which was taken over"}, // by its supervisor: the actor cannot start
 		{"fails", "new ended before the upgrade was over: error: the new Func fails"},
 		{"stopped", "clock ended before the upgrade was over: error: the clock has stopped"},
 	} {
