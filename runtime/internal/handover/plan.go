@@ -18,6 +18,8 @@ func Plan(from, to []string) (lines []string) {
 	changes := declaration.Compare(from, to)
 	for _, c := range changes {
 		switch {
+		case c.Name != declaration.Is && slices.Contains(from, declaration.Line(c.Path, declaration.Is, "ListenerSpec")) && !movesSocket(changes, c.Path):
+			lines = append(lines, fmt.Sprintf("%s stays %s until its socket is opened anew: the new program has %s", c.Field, unset(c.From), unset(c.To)))
 		case c.Name != declaration.Is:
 			lines = append(lines, fmt.Sprintf("%s becomes %s, was %s", c.Field, unset(c.To), unset(c.From)))
 		case c.From == "":
@@ -35,6 +37,13 @@ func Plan(from, to []string) (lines []string) {
 		}
 	}
 	return lines
+}
+
+// movesSocket reports whether the listener at a path gets another socket.
+func movesSocket(changes []declaration.Change, path string) bool {
+	return slices.ContainsFunc(changes, func(c declaration.Change) bool {
+		return c.Path == path && slices.Contains([]string{"Network", "Address", "FD", "SystemdName"}, c.Name)
+	})
 }
 
 func unset(v string) string {

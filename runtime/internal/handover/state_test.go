@@ -178,9 +178,15 @@ func TestPlan(t *testing.T) {
 		"another value": {[]string{web, size("2")}, []string{web, size("4")}, []string{"web.Size becomes 4, was 2"}},
 		"a value less":  {[]string{web, size("2")}, []string{web}, []string{"web.Size becomes unset, was 2"}},
 		"a value more":  {[]string{web}, []string{web, size("2")}, []string{"web.Size becomes 2, was unset"}},
-		"new":           {nil, []string{web}, []string{"web (Pool) is new: it is started"}},
-		"gone":          {[]string{web}, nil, []string{"web (Pool) is gone: it is stopped"}},
-		"another kind":  {[]string{web}, []string{is("web", "Process")}, []string{"web was a Pool and is a Process: it is stopped, and started"}},
+		"a setting of an open socket": {[]string{is("http", "ListenerSpec"), declaration.Line("http", "Backlog", "5")}, []string{is("http", "ListenerSpec")}, []string{
+			"http.Backlog stays 5 until its socket is opened anew: the new program has unset",
+		}},
+		"another socket": {[]string{is("http", "ListenerSpec"), declaration.Line("http", "Address", ":1")}, []string{is("http", "ListenerSpec"), declaration.Line("http", "Address", ":2"), declaration.Line("http", "Backlog", "5")}, []string{
+			"http.Address becomes :2, was :1", "http.Backlog becomes 5, was unset",
+		}},
+		"new":          {nil, []string{web}, []string{"web (Pool) is new: it is started"}},
+		"gone":         {[]string{web}, nil, []string{"web (Pool) is gone: it is stopped"}},
+		"another kind": {[]string{web}, []string{is("web", "Process")}, []string{"web was a Pool and is a Process: it is stopped, and started"}},
 		"in the master": {[]string{clock, counter, web}, []string{web, clock, counter}, []string{
 			"clock (Func) runs in the master: it is stopped, and started", "counter (Actor) runs in the master: it is stopped, and started",
 		}},
