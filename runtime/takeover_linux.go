@@ -223,7 +223,12 @@ func (in *inheritance) goBack(why error) error {
 		return err
 	}
 	defer starts.Resume()
-	exe, err := in.executable(in.state.Self)
+	self := in.state.Self
+	var files []*os.File
+	for _, i := range self.Files { // no duplicates, for which there may be no room
+		files = append(files, os.NewFile(uintptr(in.fds[i]), "program"))
+	}
+	exe, err := process.RestoreExecutable(self.State, files)
 	if err != nil {
 		return err
 	}
