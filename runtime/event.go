@@ -49,10 +49,6 @@ const (
 	// SupervisorPersists: a pool's restart budget is exceeded, and it goes on. Reason, Cause,
 	// Attempt (restarts within the period), Max, Left (workers that are up).
 	SupervisorPersists
-	// SupervisorSuspended, SupervisorResumed: a supervisor, or a pool's, decides nothing while the
-	// program is replaced; it decides again. Took.
-	SupervisorSuspended
-	SupervisorResumed
 
 	// WorkerStarting: a worker is being started. Why. It has no ID yet.
 	WorkerStarting
@@ -92,7 +88,7 @@ const (
 
 var eventKinds = [...]string{
 	"started", "ignored", "start failed", "exited", "restarting", "stopping", "stopped", "removed",
-	"leaked", "leak ended", "noted", "up", "gave up", "down", "goes on over its budget", "suspended", "resumed",
+	"leaked", "leak ended", "noted", "up", "gave up", "down", "goes on over its budget",
 	"starting", "failed", "replaced", "spare ready", "draining", "drain cut", "drained", "due",
 	"reloading", "reloaded", "scaled",
 	"tree reloading", "tree reloaded", "tree upgrading", "tree upgraded", "asked by an operator",
@@ -179,7 +175,7 @@ func (e Event) String() string {
 		fmt.Fprintf(&b, ": attempt %d, %d of %d left, in %v", e.Attempt, e.Left, e.Max, e.Delay.Round(time.Millisecond))
 	case PoolScaled:
 		fmt.Fprintf(&b, " to %d in %v", e.Size, e.Took.Round(time.Millisecond))
-	case TreeUpgrading, DrainCut, WorkerDue, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, SupervisorUp, SupervisorSuspended, SupervisorResumed, OperatorAsked:
+	case TreeUpgrading, DrainCut, WorkerDue, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, SupervisorUp, OperatorAsked:
 	}
 	if e.Err != nil {
 		fmt.Fprintf(&b, ": %v", e.Err)

@@ -11,7 +11,7 @@ import (
 
 // TestEventKinds: the kinds that supervisors have are those of package supervisor.
 func TestEventKinds(t *testing.T) {
-	for k := supervisor.ChildStarted; k <= supervisor.SupervisorResumed; k++ {
+	for k := supervisor.ChildStarted; k <= supervisor.SupervisorPersists; k++ {
 		if EventKind(k).String() != k.String() {
 			t.Errorf("kind %d is %q here, %q there", k, EventKind(k), k)
 		}

@@ -24,7 +24,7 @@ const (
 // standard library and itself. The same table stands in .golangci.yml.
 var arrows = map[string]struct{ ours, outside []string }{
 	"fdipc":      {nil, []string{"github.com/fxamacker/cbor/v2", "golang.org/x/sys"}},
-	"supervisor": {nil, []string{"github.com/fxamacker/cbor/v2", "golang.org/x/sys"}},
+	"supervisor": {nil, []string{"golang.org/x/sys"}},
 	"tracing":    {nil, []string{otelAPI}},
 	"tracing/otlp": {
 		[]string{"tracing"},

@@ -192,6 +192,7 @@ func (l *loop) addChild(e *rules.Effect) *childRecord {
 		spec.ID = fmt.Sprintf("%s-%d", l.s.spec.Children[0].ID, e.Key)
 	}
 	child := l.newChild(e.Key, spec)
+	e.Inc = l.incarnation(child) + 1
 	if l.ids != nil {
 		l.ids[spec.ID] = e.Key
 	}

@@ -35,10 +35,6 @@ type Incarnation struct {
 	Path string // IDs from the root down, joined by "/"
 	ID   string // the last part of Path
 	N    uint64 // 1 for the first that comes up under this spec, then 2, 3, …; see [Supervisor.Note]
-
-	// Restored reports that Start is to make the supervisor that [Supervisor.State] was taken of.
-	// A Spec does; a Starter around one passes it on. See [Restore].
-	Restored bool
 }
 
 // Instance is a child that is up. Done, Reason, Stop and Kill are its life; the other

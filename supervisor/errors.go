@@ -22,8 +22,6 @@ var (
 	ErrDynamic = errors.New("not offered by a dynamic supervisor")
 	// ErrStopped: the supervisor has ended or is about to. OTP says noproc.
 	ErrStopped = errors.New("supervisor has stopped")
-	// ErrNotSuspended: State of a supervisor that Suspend does not hold.
-	ErrNotSuspended = errors.New("supervisor is not suspended")
 	// ErrClosed: a Subscription has delivered its last event.
 	ErrClosed = errors.New("supervisor: subscription closed")
 	// ErrStartTimeout: a start took longer than ChildSpec.StartTimeout. It is

@@ -49,19 +49,12 @@ const (
 	// Spec.Persist. Reason (as a GaveUp), Cause, Attempt (restarts within the period),
 	// Max, Left (children that are up). Error level.
 	SupervisorPersists
-	// SupervisorSuspended: nothing is under way any more, and nothing is decided, see
-	// Supervisor.Suspend. It is the last event of a supervisor that goes on in another image.
-	SupervisorSuspended
-	// SupervisorResumed: it decides again, here or in that image. Took is since
-	// SupervisorSuspended.
-	SupervisorResumed
 )
 
 // String returns the kind's name, as in "child exited".
 func (k EventKind) String() string {
 	return name(k, "started", "ignored", "start failed", "exited", "restarting", "stopping", "stopped",
-		"removed", "leaked", "leak ended", "noted", "up", "gave up", "down", "goes on over its budget",
-		"suspended", "resumed")
+		"removed", "leaked", "leak ended", "noted", "up", "gave up", "down", "goes on over its budget")
 }
 
 // Event is one change in a supervision tree. Events of one supervisor come in the order in which it
@@ -133,7 +126,7 @@ func (e Event) String() string {
 		}
 	case ChildNoted:
 		fmt.Fprintf(&b, ": %v", e.Info)
-	case ChildStarted, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, SupervisorUp, SupervisorSuspended, SupervisorResumed:
+	case ChildStarted, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, SupervisorUp:
 	}
 	if e.Cause != "" && e.Cause != e.Path {
 		fmt.Fprintf(&b, " (because of %s)", e.Cause)

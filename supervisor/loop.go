@@ -38,10 +38,9 @@ type loop struct {
 	leaked int
 	// abandoned has the starts that are no longer waited for, by run.
 	abandoned  map[uint64]*childRecord
+	books      map[string]*ChildBook // of the children before this supervisor, by ID; until Resume
 	began      time.Time
 	now        time.Time
-	hold       *hold     // Suspend is under way, or over
-	heldAt     time.Time // since when nothing is decided
 	done       bool
 	terminated rules.Effect // Terminated
 	// lastStraw is why it gave up; startError is what the first start failed of.
@@ -65,7 +64,8 @@ type childRecord struct {
 	info        any
 	leaked      int
 	due         rules.Time
-	timerIndex  int // in timers; -1: none
+	book        *ChildBook // of the one before it, until that is of no use any more
+	timerIndex  int        // in timers; -1: none
 
 	status  Status
 	since   time.Time
@@ -88,7 +88,7 @@ func (l *loop) init(s *Supervisor) {
 	l.calls = make(map[uint64]*call)
 	l.abandoned = make(map[uint64]*childRecord)
 	l.gen = 1
-	l.now = s.epoch
+	l.now = s.cfg.Clock.Now()
 	l.began = l.now
 	declared := s.spec.Children
 	if s.spec.Strategy == Dynamic {
@@ -100,6 +100,7 @@ func (l *loop) init(s *Supervisor) {
 		params[i] = c.params()
 	}
 	l.state = rules.New(s.spec.flags(), params)
+	l.recall()
 	for i, c := range declared {
 		l.newChild(rules.Key(i+1), c)
 	}
@@ -109,6 +110,7 @@ func (l *loop) init(s *Supervisor) {
 func (l *loop) newChild(key rules.Key, spec ChildSpec) *childRecord {
 	child := &childRecord{key: key, path: l.s.path + "/" + spec.ID, spec: spec, timerIndex: -1, since: l.now}
 	l.children[key] = child
+	l.recallChild(child)
 	l.markDirty(child)
 	return child
 }
@@ -185,7 +187,7 @@ func (l *loop) fireTimers() {
 // takeResults handles the results of starts that did not block. They come before all
 // messages of the inbox.
 func (l *loop) takeResults() {
-	for l.beginHold(); len(l.results) > 0; l.beginHold() {
+	for len(l.results) > 0 {
 		q := l.results
 		l.results = nil
 		for i := range q {
@@ -230,9 +232,12 @@ func (l *loop) handle(m *message) {
 		ev.Call = m.call.Call
 		ev.Call.From = l.lastCall
 		l.calls[l.lastCall] = m.call
-	case rules.Begin, rules.Replaced, rules.Timer, rules.Stop, rules.Kill, rules.Hold, rules.Release:
+	case rules.Begin, rules.Replaced, rules.Timer, rules.Stop, rules.Kill, rules.Await:
 	}
 	l.step(ev)
+	if m.kind == rules.Started {
+		l.goOn(child)
+	}
 }
 
 // fromAbandonedStart reports whether m is the outcome of an abandoned start. Such a start is
@@ -408,10 +413,9 @@ func (l *loop) effect(e *rules.Effect) {
 		l.event(Event{Kind: ChildRemoved, Path: child.path, ofSupervisor: child.spec.kind() == TypeSupervisor})
 	case rules.Up:
 		l.event(Event{Kind: SupervisorUp, Path: l.s.path, Took: l.now.Sub(l.began)})
-	case rules.Held:
-		l.results = append(l.results, message{do: l.held})
-	case rules.Released:
-		l.event(Event{Kind: SupervisorResumed, Path: l.s.path, Took: l.now.Sub(l.heldAt)})
+		if b := l.s.book; b != nil {
+			l.began = l.s.timeOf(l.past(b.Began))
+		}
 	case rules.Terminated:
 		l.done, l.terminated = true, *e
 	}

@@ -94,7 +94,7 @@ func (l *loop) publish() {
 		v.node.Status = Stopping
 	case rules.Ended:
 		v.node.Status = Down
-	case rules.Idle, rules.Group, rules.HoldWork, rules.ReleaseWork:
+	case rules.Idle, rules.Group:
 	}
 	l.s.view.Store(v)
 	l.gen++ // what was published is no longer ours to edit
@@ -165,7 +165,7 @@ func (l *loop) report(child *childRecord, e *rules.Effect) {
 				l.startError, ev.returned = &StartError{Path: child.path, Err: child.startErr}, l.state.Why == rules.ByStart
 			}
 			return
-		case ChildStarted, ChildIgnored, ChildRestarting, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, ChildNoted, SupervisorUp, SupervisorGaveUp, SupervisorDown, SupervisorPersists, SupervisorSuspended, SupervisorResumed:
+		case ChildStarted, ChildIgnored, ChildRestarting, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, ChildNoted, SupervisorUp, SupervisorGaveUp, SupervisorDown, SupervisorPersists:
 		}
 	}
 	l.event(Event{Kind: ChildStopped, Path: child.path, Incarnation: e.Inc, Reason: child.reason, Fault: true})
@@ -261,7 +261,7 @@ func (e *Event) level() slog.Level {
 	switch e.Kind {
 	case ChildStarted, ChildExited, ChildStopped, ChildRestarting:
 		return slog.LevelInfo
-	case SupervisorDown, SupervisorSuspended, SupervisorResumed:
+	case SupervisorDown:
 		if !strings.Contains(e.Path, "/") {
 			return slog.LevelInfo
 		}
@@ -296,7 +296,7 @@ func logEvent(log *slog.Logger, level slog.Level, ev *Event) {
 	case SupervisorPersists:
 		attrs = append(attrs, slog.String("reason", strings.TrimPrefix(ev.Reason.String(), "gave up: ")),
 			slog.Int("restarts", ev.Attempt), slog.Int("max", ev.Max), slog.Int("up", ev.Left))
-	case ChildStarted, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, ChildNoted, SupervisorUp, SupervisorSuspended, SupervisorResumed:
+	case ChildStarted, ChildIgnored, ChildStopping, ChildRemoved, ChildLeaked, ChildLeakEnded, ChildNoted, SupervisorUp:
 	}
 	if ev.Cause != "" {
 		attrs = append(attrs, slog.String("cause", ev.Cause))

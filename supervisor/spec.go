@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"cmp"
 	"time"
 
 	"github.com/coppice-go/coppice/supervisor/internal/rules"
@@ -192,9 +191,6 @@ type ChildSpec struct {
 	// for a supervisor. See [BrutalKill], [Infinity] and [Immediately].
 	Shutdown time.Duration
 	Type     ChildType
-	// Kind tells children of different making apart: by Restore a child does not go on as one of
-	// another Kind. Default: the type.
-	Kind string
 	// StartTimeout limits how long Start may take, readiness included; a start that takes longer is
 	// cancelled and has failed. 0: no limit. A start that does not react to the end of its context
 	// is abandoned after another 5 s (or Shutdown, if that is longer and not Infinity), and its
@@ -209,9 +205,6 @@ func (c ChildSpec) kind() ChildType {
 	}
 	return c.Type
 }
-
-// making returns the child's Kind.
-func (c ChildSpec) making() string { return cmp.Or(c.Kind, c.kind().String()) }
 
 // params returns the part of the spec that the rules look at. The spec is valid.
 func (c ChildSpec) params() rules.Params {

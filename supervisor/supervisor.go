@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"sync/atomic"
@@ -31,6 +32,9 @@ type Config struct {
 	// Rand returns uniform bits for the jitter of Backoff. It is called on the
 	// supervisors' goroutines. Default: math/rand/v2.
 	Rand func() uint64
+	// Books are those of supervisors whose places those of this tree take, by path: what
+	// [Supervisor.Books] has returned in the image of the program before this one.
+	Books map[string]Book
 }
 
 // Supervisor is a running supervisor. All methods may be called from any
@@ -47,6 +51,7 @@ type Supervisor struct {
 	childCtx  context.Context // values for the children; never ends
 	publisher publisher
 	tree      *tree // shared with the supervisors above and below
+	book      *Book // of the one before it; nil if there was none
 	inbox     inbox
 	view      atomic.Pointer[view] // the latest snapshot; written by the loop
 
@@ -100,11 +105,8 @@ func (spec Spec) Start(ctx context.Context, inc Incarnation) (Instance, error) {
 		}
 		return s, nil
 	}
-	s, begin := newSupervisor(ctx, spec, up.cfg, inc.Path, up), (*Supervisor).start
-	if inc.Restored {
-		begin = (*Supervisor).restore
-	}
-	if err := begin(s, ctx); err != nil {
+	s := newSupervisor(ctx, spec, up.cfg, inc.Path, up)
+	if err := s.start(ctx); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -128,16 +130,20 @@ func newSupervisor(ctx context.Context, spec Spec, cfg Config, path string, up *
 	if up != nil {
 		s.publisher.parent, s.tree = &up.publisher, up.tree
 	} else {
-		s.tree = &tree{running: make(map[string]*Supervisor)}
+		s.tree = &tree{running: make(map[string]*Supervisor), books: maps.Clone(cfg.Books)}
 	}
 	s.inbox.wake = make(chan struct{}, 1)
+	s.book = s.tree.take(s)
 	return s
 }
 
 // start starts a new supervisor and waits until its children are up.
 func (s *Supervisor) start(ctx context.Context) error {
 	s.loop.init(s)
-	s.run()
+	s.tree.add(s)
+	// Owned by the caller through s: ends with the supervisor, which Stop
+	// or Kill bring about, and closes done as its last act.
+	go s.loop.run()
 
 	select {
 	case <-s.allUp:
@@ -151,13 +157,6 @@ func (s *Supervisor) start(ctx context.Context) error {
 		return s.failed
 	}
 	return &StartError{Path: s.path, Err: cmp.Or(context.Cause(ctx), error(ErrStopped))}
-}
-
-func (s *Supervisor) run() {
-	s.tree.add(s)
-	// Owned by the caller through s: ends with the supervisor, which Stop
-	// or Kill bring about, and closes done as its last act.
-	go s.loop.run()
 }
 
 // Path returns the supervisor's place in the tree: the IDs from the root down, joined by "/".

@@ -201,7 +201,7 @@ func (l *Lifecycle) record(e supervisor.Event) {
 		}
 	case supervisor.ChildNoted:
 		l.recordPool(l.infoOf(e.Info).Pool, at)
-	case supervisor.ChildIgnored, supervisor.ChildLeaked, supervisor.ChildLeakEnded, supervisor.SupervisorUp, supervisor.SupervisorPersists, supervisor.SupervisorSuspended, supervisor.SupervisorResumed:
+	case supervisor.ChildIgnored, supervisor.ChildLeaked, supervisor.ChildLeakEnded, supervisor.SupervisorUp, supervisor.SupervisorPersists:
 	}
 }
 

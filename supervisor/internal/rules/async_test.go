@@ -87,7 +87,7 @@ func (c *chaos) effect(e Effect) {
 		if len(c.open) > 0 {
 			c.t.Fatalf("terminated with requests open: %v", c.open)
 		}
-	case Report, Retry, Moved, Forget, Up, Held, Released:
+	case Report, Retry, Moved, Forget, Up:
 	}
 }
 

@@ -36,7 +36,7 @@ func crash(s *State, now Time, k Key) {
 				ev = Event{Kind: Started, Key: e.Key, Run: e.Run}
 			case StopInstance:
 				ev = Event{Kind: Exited, Key: e.Key, Run: e.Run, End: Shutdown}
-			case Cancel, Abandon, KillInstance, SetTimer, Answer, Report, Retry, Moved, Forget, Up, Terminated, Held, Released:
+			case Cancel, Abandon, KillInstance, SetTimer, Answer, Report, Retry, Moved, Forget, Up, Terminated:
 			}
 		}
 		if ev.Key == 0 {

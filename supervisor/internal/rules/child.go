@@ -78,6 +78,7 @@ func (s *State) attemptFailed(c *Child) {
 		s.report(StartError, c)
 		c.Known = c.Key == s.Trigger && s.TriggerKnown
 		s.Work = Idle
+		s.emit(Effect{Kind: Moved, Key: s.Trigger}) // it is not the one that is restarting any more
 	default:
 		s.report(StartError, c)
 	}
@@ -237,6 +238,19 @@ func (s *State) wait(c *Child, d time.Duration) {
 	s.setPhase(c, Waiting)
 	c.Exited = false
 	s.setTimer(c, s.now+Time(d))
+}
+
+// await makes a child wait for its restart again, where a supervisor goes on in another's place.
+func (s *State) await(ev *Event) {
+	c := s.Children[ev.Key]
+	switch {
+	case s.Work != Idle && s.Work != StopWork:
+		s.Deferred = append(s.Deferred, *ev)
+	case c != nil && c.Phase == Down && s.Work == Idle:
+		s.setPhase(c, Waiting)
+		c.Known, c.Counted = true, ev.Counted
+		s.setTimer(c, max(ev.At, s.now))
+	}
 }
 
 // failure counts a consecutive failure and moves the delay's bound.

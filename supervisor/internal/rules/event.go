@@ -15,8 +15,7 @@ const (
 	Request                      // Call
 	Stop                         // the parent's order to end
 	Kill                         // end at once, running no shutdown
-	Hold                         // decide nothing until Release; Keys: these are stopped, to be started then
-	Release                      // the end of Hold
+	Await                        // Key, At, Counted: what is down waits for its restart, as it did before
 )
 
 // Event is one thing that happened to a supervisor.
@@ -28,7 +27,9 @@ type Event struct {
 	Leaked bool   // the instance was abandoned: part of it still runs
 	Rand   uint64 // uniform bits for this step; only Backoff uses them
 	Call   Call
-	Keys   []Key
+	At     Time
+	// Counted says that the attempt is in the window already.
+	Counted bool
 }
 
 // EffectKind is what is to be done.
@@ -64,9 +65,6 @@ const (
 	Forget
 	// Up says that all declared children were started.
 	Up
-	// Held says that nothing is under way since Hold, Released that nothing is since Release.
-	Held
-	Released
 	// Terminated is the last effect: all children have ended. Why, Key.
 	Terminated
 )

@@ -99,7 +99,7 @@ func (p *play) effect(e Effect) {
 	case Terminated:
 		p.down = true
 		p.say(tDown, int(e.Why))
-	case Cancel, Abandon, Retry, Moved, Forget, Up, Held, Released:
+	case Cancel, Abandon, Retry, Moved, Forget, Up:
 	}
 }
 
@@ -184,14 +184,6 @@ func against(t testing.TB, data []byte) (steps int) {
 		steps++
 		a, b := data[0], data[1]
 		key := Key(b&15) + 1
-		var release func()
-		if a&0x80 != 0 { // what happens now waits, and the program is replaced meanwhile
-			release = p.hold(t, b&1 != 0)
-			if a&15 > 3 { // several events that waited are taken before the first start has ended
-				release()
-				release = nil
-			}
-		}
 		switch a & 15 {
 		case 0, 1, 2, 3:
 			m.exit(key, Class(a>>4%5))
@@ -231,50 +223,11 @@ func against(t testing.TB, data []byte) (steps int) {
 				p.step(Event{Kind: Stop})
 			}
 		}
-		if release != nil {
-			p.deliver()
-			release()
-		}
 		m.run()
 		p.run()
 		compare(t, m, p, steps)
 	}
 	return steps
-}
-
-// hold holds the supervisor, and returns what restores and releases it.
-func (p *play) hold(t testing.TB, before bool) (release func()) {
-	p.step(Event{Kind: Hold})
-	swap := func() {
-		v, children, ok := p.s.Save()
-		if err := v.Check(children); err != nil || !ok {
-			t.Fatal(ok, err)
-		}
-		heirs := make([]Heir, len(children))
-		for i, c := range children {
-			heirs[i] = Heir{Params: c.Params, Was: c, Lives: true}
-		}
-		p.s = Restore(v, v.Flags, heirs)
-		p.s.check(t)
-	}
-	if before {
-		swap()
-	}
-	return func() {
-		if !before {
-			swap()
-		}
-		p.step(Event{Kind: Release})
-	}
-}
-
-// deliver tells a held supervisor what is in its mailbox.
-func (p *play) deliver() {
-	mail := p.mail
-	p.mail = nil
-	for _, ev := range mail {
-		p.step(ev)
-	}
 }
 
 // first takes the first message only.

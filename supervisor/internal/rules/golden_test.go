@@ -20,16 +20,15 @@ type recording struct {
 }
 
 // TestGolden replays what Erlang/OTP did, step for step: as it stands; with the
-// state encoded and decoded before each step; with the operation of a race
-// sent while the held attempt is still going on, not just after it; and with the supervisor
-// held before each step, saved, restored and released.
+// state encoded and decoded before each step; and with the operation of a race
+// sent while the held attempt is still going on, not just after it.
 func TestGolden(t *testing.T) {
 	files := []string{"../../testdata/otp.jsonl"}
 	if f := os.Getenv("COPPICE_GOLDEN"); f != "" {
 		files = append(files, f)
 	}
 	for _, file := range files {
-		for _, mode := range []string{"plain", "encoded", "early", "restored"} {
+		for _, mode := range []string{"plain", "encoded", "early"} {
 			t.Run(mode, func(t *testing.T) { replay(t, file, mode) })
 		}
 	}
@@ -40,7 +39,7 @@ func TestGolden(t *testing.T) {
 // Supervisors that are killed are not among them: their children die in the
 // order of Erlang's tree of links, which is not promised.
 func TestGoldenMore(t *testing.T) {
-	for _, mode := range []string{"encoded", "early", "restored"} {
+	for _, mode := range []string{"encoded", "early"} {
 		t.Run(mode, func(t *testing.T) { replay(t, "../../testdata/more.jsonl", mode) })
 	}
 }
@@ -64,8 +63,6 @@ func replay(t *testing.T, file, mode string) {
 		switch mode {
 		case "encoded":
 			g.sim.swap = func(s *rules.State) *rules.State { return roundTrip(t, s) }
-		case "restored":
-			g.sim.swap = func(s *rules.State) *rules.State { return restored(t, s, g.sim.now) }
 		case "early":
 			g.sim.early = true
 		}
@@ -94,49 +91,6 @@ func replay(t *testing.T, file, mode string) {
 	} else {
 		t.Log(summary)
 	}
-}
-
-// restored returns what comes of s by an exec: the same supervisor. While something is under way,
-// there is none.
-func restored(t testing.TB, s *rules.State, now rules.Time) *rules.State {
-	if s.Work != rules.Idle || s.Starts > 0 {
-		return s
-	}
-	for _, c := range s.Children {
-		if c.Phase == rules.Stopping {
-			return s
-		}
-	}
-	if out := s.Step(now, rules.Event{Kind: rules.Hold}); len(out) != 1 || out[0].Kind != rules.Held {
-		t.Fatalf("held by %+v", out)
-	}
-	v, children, ok := s.Save()
-	if err := v.Check(children); err != nil || !ok {
-		t.Fatal(ok, err)
-	}
-	text, err := json.Marshal(struct {
-		V rules.Saved
-		C []rules.Child
-	}{v, children})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var back struct {
-		V rules.Saved
-		C []rules.Child
-	}
-	if err := json.Unmarshal(text, &back); err != nil {
-		t.Fatal(err)
-	}
-	heirs := make([]rules.Heir, len(children))
-	for i, c := range back.C {
-		heirs[i] = rules.Heir{Params: c.Params, Was: c, Lives: true}
-	}
-	next := rules.Restore(back.V, back.V.Flags, heirs)
-	if out := next.Step(now, rules.Event{Kind: rules.Release}); len(out) != 1 || out[0].Kind != rules.Released {
-		t.Fatalf("released by %+v", out)
-	}
-	return next
 }
 
 // roundTrip encodes and decodes a state, and checks that nothing was lost.

@@ -58,15 +58,6 @@ func (s *State) advance() {
 		}
 		s.Work = Ended
 		s.emit(Effect{Kind: Terminated, Why: s.Why, Key: s.FailedChild})
-	case HoldWork:
-		if s.stopMarked() && s.Starts == 0 {
-			s.emit(Effect{Kind: Held})
-		}
-	case ReleaseWork:
-		if s.stopMarked() && s.startMarked() {
-			s.Work, s.Turn = Idle, 0
-			s.emit(Effect{Kind: Released})
-		}
 	case Idle, Fresh, Ended:
 	}
 }
@@ -122,62 +113,6 @@ func (s *State) stopDown(bound int, cause Key) bool {
 			return false
 		}
 	}
-}
-
-// hold stops deciding. Starts and stops under way go on to their end; what follows from them waits
-// in Deferred, as do requests and ends. The children of keys stop, last started first.
-func (s *State) hold(keys []Key) {
-	if s.Work != Idle && s.Work != HoldWork {
-		return
-	}
-	s.Work = HoldWork
-	for _, k := range keys {
-		if c := s.Children[k]; c != nil && c.Phase == Running {
-			c.Again = true
-		}
-	}
-	s.advance()
-}
-
-// release stops what is marked, last started first, starts what is marked in order, and then
-// decides again. That is no restart of supervisor(3): nothing has failed, so nothing is counted and
-// no group is restarted.
-func (s *State) release() {
-	if s.Work == HoldWork {
-		s.Work, s.Turn = ReleaseWork, 0
-		s.advance()
-	}
-}
-
-// stopMarked stops the last child that is marked and runs, and reports whether it waits for no
-// child's end: with HoldWork, not for that of an unmarked one either.
-func (s *State) stopMarked() bool {
-	for p := s.Order.Active.prev(len(s.Order.Keys) - 1); p >= 0; p = s.Order.Active.prev(p - 1) {
-		c := s.Children[s.Order.Keys[p]]
-		marked := c.Again || c.Leaving
-		if c.Phase == Running && marked {
-			s.beginStop(c, 0)
-		}
-		if c.Phase == Stopping && (marked || s.Work == HoldWork) {
-			return false
-		}
-	}
-	return true
-}
-
-// startMarked starts the first child that is marked and down, and reports whether there is none.
-func (s *State) startMarked() bool {
-	if c := s.Children[s.Turn]; c != nil && c.Phase == Starting {
-		return false
-	}
-	for p := s.Order.Present.next(0); p >= 0; p = s.Order.Present.next(p + 1) {
-		if c := s.Children[s.Order.Keys[p]]; c.Again && c.Phase == Down {
-			c.Again, s.Turn = false, c.Key
-			s.start(c, true, 0, 0)
-			return false
-		}
-	}
-	return true
 }
 
 // stop ends the supervisor: whatever else was going on is dropped.

@@ -182,7 +182,7 @@ func (s *fakeSupervisor) effect(e *rules.Effect) {
 		s.up = true
 	case rules.Terminated:
 		s.terminated(e)
-	case rules.Cancel, rules.Abandon, rules.Retry, rules.Moved, rules.Held, rules.Released:
+	case rules.Cancel, rules.Abandon, rules.Retry, rules.Moved:
 	}
 }
 

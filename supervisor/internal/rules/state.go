@@ -7,14 +7,12 @@ type Work uint8
 // ends wait in State.Deferred, as they would in the mailbox of a busy OTP
 // supervisor; with Idle each child goes its own way.
 const (
-	Idle        Work = iota
-	Fresh            // Begin has not come
-	InitWork         // starting the declared children
-	Group            // restarting a group: stop in reverse order, start in order
-	StopWork         // stopping everything
-	Ended            // Terminated was returned
-	HoldWork         // Hold: nothing is decided until Release
-	ReleaseWork      // Release: the children marked Leaving stop, those marked Again start
+	Idle     Work = iota
+	Fresh         // Begin has not come
+	InitWork      // starting the declared children
+	Group         // restarting a group: stop in reverse order, start in order
+	StopWork      // stopping everything
+	Ended         // Terminated was returned
 )
 
 // State is everything a supervisor knows: plain data, changed only by Step.
@@ -108,10 +106,8 @@ func (s *State) handle(ev *Event) {
 		s.stop(ByOrder, 0)
 	case Kill:
 		s.kill()
-	case Hold:
-		s.hold(ev.Keys)
-	case Release:
-		s.release()
+	case Await:
+		s.await(ev)
 	}
 }
 
@@ -216,7 +212,7 @@ func (s *State) forget(c *Child) {
 // takeDown makes a child Down: its spec is kept with nothing running, or deleted if it is
 // temporary or of a Dynamic supervisor (supervisor(3)).
 func (s *State) takeDown(c *Child) {
-	if (c.Restart == Temporary || s.Flags.Strategy == Dynamic || c.New) && !c.Again {
+	if c.Restart == Temporary || s.Flags.Strategy == Dynamic || c.New {
 		s.forget(c)
 		return
 	}

@@ -126,9 +126,6 @@ type Child struct {
 	Bound    time.Duration // the current delay before jitter
 	Counted  bool          // Waiting: the coming attempt is in the window already
 
-	Again   bool // to be started by Release, and stopped before if it runs
-	Leaving bool // its spec is gone: to be stopped, and deleted, by Release
-
 	From  uint64 // Starting: the request to answer; zero: none
 	Calls []Call // requests for this child that wait until it leaves Starting or Stopping
 }
