@@ -114,11 +114,8 @@ func FuzzStep(f *testing.F) {
 			w.asked[n] = true
 			w.step(Event{Kind: Start, Slot: n})
 		}
-		for i, c := range b[2:] {
+		for _, c := range b[2:] {
 			w.act(int(c&15), int(c>>4))
-			if b[1]&4 != 0 && i%3 == 0 {
-				w.m.replace(w.now)
-			}
 			if t.Failed() {
 				return
 			}

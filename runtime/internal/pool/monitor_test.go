@@ -1,10 +1,6 @@
 package pool
 
-import (
-	"bytes"
-	"testing"
-	"time"
-)
+import "testing"
 
 // monitor plays a State's part of the world just far enough to check, after each
 // step, what doc.go promises. It knows only events and effects.
@@ -60,33 +56,6 @@ func (m *monitor) step(now Time, ev Event) []Effect {
 	}
 	m.check()
 	return out
-}
-
-// replace has the program replaced, if nothing is under way: the pool goes on from what it saves.
-func (m *monitor) replace(now Time) {
-	m.t.Helper()
-	if len(m.s.Step(now, Event{Kind: Suspend})) > 0 {
-		m.t.Error("Suspend has an effect")
-	}
-	if m.s.UnderWay() == "" {
-		b, err := m.s.Save(time.Hour)
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		s, began, err := Restore(b, m.cfg)
-		if err != nil || began != time.Hour {
-			m.t.Fatal(began, err)
-		}
-		if again, err := s.Save(began); err != nil || !bytes.Equal(again, b) {
-			m.t.Errorf("saved again, it is\n%x, not\n%x; %v", again, b, err)
-		}
-		m.s = s
-	}
-	for _, e := range m.s.Step(now, Event{Kind: Resume}) {
-		if e.Kind != Wake { // the timer was the other image's
-			m.t.Errorf("Resume does %v", e)
-		}
-	}
 }
 
 func (m *monitor) effect(e Effect) {

@@ -165,7 +165,8 @@ func (s *State) ready(id WorkerSeq) {
 		s.failures = 0
 	}
 	sl := s.slots[w.slot]
-	w.phase, w.since = active, s.now
+	w.phase, w.since = active, s.now-sl.age
+	sl.age = 0
 	switch {
 	case sl.stopping: // the supervisor is stopping the worker before it
 		sl.nextReady = true

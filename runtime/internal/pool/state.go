@@ -64,6 +64,8 @@ type slot struct {
 	failures     int  // of recycling, in a row
 	retry        Time
 	outsideKills int // workers of this start that were killed from outside
+
+	age Time // how long its worker was ready in the image of the program before; of its first start
 }
 
 // ready reports whether the slot has a ready worker that has not been asked to end.
@@ -87,8 +89,6 @@ type State struct {
 	wake     Time        // the latest Wake; 0: none
 	stopping bool
 	gone     bool
-
-	suspended bool // only what is under way goes on
 
 	now Time
 	out []Effect
@@ -131,10 +131,6 @@ func (s *State) Step(now Time, ev Event) []Effect {
 		s.markDue(ev)
 	case Tick:
 		s.wake = 0
-	case Suspend:
-		s.suspended = true
-	case Resume:
-		s.suspended, s.wake = false, 0
 	case Stop:
 		s.stop()
 	case KillAll:
@@ -160,18 +156,16 @@ func (s *State) settle() {
 	}
 	s.next()
 	s.advance()
-	if !s.suspended {
-		s.recycle()
-		s.next()
-		s.refillSpares()
-	}
+	s.recycle()
+	s.next()
+	s.refillSpares()
 	s.capDrains()
 	s.setWake()
 }
 
 // next begins the next roll or scaling, unless one is under way.
 func (s *State) next() {
-	for len(s.waiting) > 0 && s.roll == nil && s.scale == nil && !s.suspended {
+	for len(s.waiting) > 0 && s.roll == nil && s.scale == nil {
 		ev := s.waiting[0]
 		s.waiting = s.waiting[1:]
 		if ev.Kind == Roll {
@@ -181,6 +175,12 @@ func (s *State) next() {
 			s.rescale(ev)
 		}
 	}
+}
+
+// Active reports whether a worker has a slot and is ready.
+func (s *State) Active(id WorkerSeq) bool {
+	w := s.workers[id]
+	return w != nil && w.phase == active
 }
 
 // setWake asks for a Tick when the earliest delay is over.

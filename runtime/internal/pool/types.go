@@ -88,17 +88,12 @@ const (
 	Stop
 	// KillAll: kill every worker. Stop comes as well.
 	KillAll
-	// Suspend: begin nothing more of its own: no replacement, no spare, no roll, no scaling. What
-	// the supervisor asks for, and what is under way, goes on; see UnderWay.
-	Suspend
-	// Resume: the end of Suspend.
-	Resume
 )
 
 // String returns the kind's name.
 func (k EventKind) String() string {
 	return name(k, "start", "cancel", "stop-slot", "kill-slot", "warmed", "ready", "ended", "roll", "abort",
-		"scale", "added", "removed", "due", "tick", "stop", "kill-all", "suspend", "resume")
+		"scale", "added", "removed", "due", "tick", "stop", "kill-all")
 }
 
 // Event is something that happened. The kind decides which fields are used.
