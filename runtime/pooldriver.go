@@ -102,6 +102,38 @@ func (c *poolDriver) begin(generation int) {
 	c.generation.Store(int64(generation))
 }
 
+// recall gives the pool the slots of the one in whose place it goes on.
+func (c *poolDriver) recall(book []pool.SlotBook) {
+	c.rules.Recall(book)
+	for _, v := range book {
+		c.slotLocked(v.N).incarnations = v.Workers
+	}
+}
+
+// book returns what the pool that goes on in this one's place is to remember.
+func (c *poolDriver) book() []pool.SlotBook {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	book := c.rules.Book(time.Since(c.began))
+	for i := range book {
+		book[i].Workers = c.slotLocked(book[i].N).incarnations
+	}
+	return book
+}
+
+// firstSlots returns the numbers of the slots that the pool begins with: those that it had in the
+// image of the program before this one, or as many as it is to have.
+func (c *poolDriver) firstSlots() []int {
+	if had := c.slotNumbers(); len(had) > 0 {
+		return had
+	}
+	slots := make([]int, c.size())
+	for i := range slots {
+		slots[i] = i
+	}
+	return slots
+}
+
 // step passes an event to the rules and performs the effects, in order and by one goroutine at a
 // time: a caller that comes while another performs leaves its effects to that one. step waits for
 // no worker.

@@ -40,6 +40,7 @@ func (cs *pools) add(c *poolDriver) {
 		c.begin(cs.generations.newest())
 	} else {
 		c.begin(cs.generations.now())
+		c.recall(c.children.inherited.slots(c.path))
 	}
 	cs.all = append(cs.all, c)
 	if cs.added != nil {
@@ -118,6 +119,9 @@ func (c *poolDriver) showOccupants(nodes []supervisor.Node) {
 		n := &nodes[i]
 		s := byID[n.ID]
 		if s.occupant() == nil {
+			if s != nil && s.incarnations > 0 { // its last worker was of the image before
+				n.Info = info{role: Role(c.kind.role), Identity: Identity{Name: c.name(s.number), Slot: s.number, Incarnation: s.incarnations}}
+			}
 			continue
 		}
 		n.Info = s.worker.info()

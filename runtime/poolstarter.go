@@ -27,7 +27,7 @@ func (g *poolStarter) Start(ctx context.Context, inc supervisor.Incarnation) (su
 	}
 	g.pools.add(c)
 	var before <-chan struct{}
-	for slot := range c.size() {
+	for _, slot := range c.firstSlots() {
 		launched := make(chan struct{})
 		child := c.slotSpec(slot)
 		child.Start = slotStarter{c, slot, before, sync.OnceFunc(func() { close(launched) })}

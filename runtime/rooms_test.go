@@ -25,7 +25,7 @@ var rooms = map[string][]string{
 	"childproto":  {"declaration", "stacks"},
 	"control":     nil,
 	"declaration": nil,
-	"handover":    {"childproto", "declaration", "process", "telemetry"},
+	"handover":    {"childproto", "declaration", "pool", "process", "telemetry"},
 	"history":     nil,
 	"httpdrain":   nil,
 	"image":       {"mark"},

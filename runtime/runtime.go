@@ -337,7 +337,7 @@ func (rt *Runtime) start(ctx context.Context) (err error) {
 	// The root is there before its first child, which may ask for the tree.
 	rt.tree, err = supervisor.Start(ctx, supervisor.Spec{
 		Name: childproto.MasterName, Strategy: rt.cfg.Strategy, Intensity: rt.cfg.Intensity,
-	}, supervisor.Config{Logger: rt.log, Observe: keepEvents(rt.events)})
+	}, supervisor.Config{Logger: rt.log, Observe: keepEvents(rt.events), Books: rt.inherited.books()})
 	if err != nil {
 		return err
 	}

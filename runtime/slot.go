@@ -14,6 +14,7 @@ import (
 // poolSlot is a driver's record of one slot, from its first start on; guarded by poolDriver.mu. Its
 // workers change.
 type poolSlot struct {
+	number        int
 	worker        *poolWorker // its present or last worker; nil before the first
 	since         time.Time   // when that became its worker
 	instance      *slotInstance
@@ -50,7 +51,7 @@ func (s *poolSlot) occupant() *poolWorker {
 func (c *poolDriver) slotLocked(n int) *poolSlot {
 	s := c.slots[n]
 	if s == nil {
-		s = &poolSlot{}
+		s = &poolSlot{number: n}
 		c.slots[n] = s
 	}
 	return s
@@ -97,6 +98,7 @@ type startResult struct {
 func (s slotStarter) Start(ctx context.Context, inc supervisor.Incarnation) (i supervisor.Instance, err error) {
 	c := s.driver
 	if err := c.children.inherited.idle(c.name(s.slot)); err != nil {
+		s.begun(func() {})
 		return nil, err
 	}
 	awaited := inc.N == 1 && (!c.up() || childproto.IsClosed(c.supervisorSet))
@@ -115,17 +117,13 @@ func (s slotStarter) Start(ctx context.Context, inc supervisor.Incarnation) (i s
 // start makes one try of Start.
 func (s slotStarter) start(ctx context.Context) (supervisor.Instance, error) {
 	c := s.driver
-	if s.before != nil {
-		<-s.before // soon: its start was called before this one
-	}
 	reply := make(chan startResult, 1)
-	c.mu.Lock()
-	slot := c.slotLocked(s.slot)
-	slot.pendingStarts = append(slot.pendingStarts, reply)
-	c.stepLocked(pool.Event{Kind: pool.Start, Slot: s.slot})
-	if s.launched != nil {
-		s.launched()
-	}
+	s.begun(func() {
+		c.mu.Lock()
+		slot := c.slotLocked(s.slot)
+		slot.pendingStarts = append(slot.pendingStarts, reply)
+		c.stepLocked(pool.Event{Kind: pool.Start, Slot: s.slot})
+	})
 	var r startResult
 	select {
 	case r = <-reply:
@@ -141,6 +139,17 @@ func (s slotStarter) start(ctx context.Context) (supervisor.Instance, error) {
 		return nil, &startFailure{name: c.name(s.slot), what: fmt.Sprintf("it was not ready: %v", cause), is: []error{ErrNotReady, cause, r.err}}
 	}
 	return nil, r.err
+}
+
+// begun calls f when it is the slot's turn among those that may start at once.
+func (s slotStarter) begun(f func()) {
+	if s.before != nil {
+		<-s.before // soon: its start was called before this one
+	}
+	f()
+	if s.launched != nil {
+		s.launched()
+	}
 }
 
 // answer answers the waiting starts of a slot.

@@ -15,6 +15,7 @@ import (
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/declaration"
 	"github.com/coppice-go/coppice/runtime/internal/handover"
+	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -91,6 +92,26 @@ func (in *inheritance) sizes() map[string]int {
 		}
 	}
 	return sizes
+}
+
+// slots takes the book of the pool at a path; nil if there is none.
+func (in *inheritance) slots(path string) (slots []pool.SlotBook) {
+	if in == nil {
+		return nil
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	slots = in.state.Pools[path]
+	delete(in.state.Pools, path) // a pool that is restarted begins anew
+	return slots
+}
+
+// books returns the books of the supervisors.
+func (in *inheritance) books() map[string]supervisor.Book {
+	if in == nil {
+		return nil
+	}
+	return in.state.Books
 }
 
 // left returns the paths of what the new program does not have. The spares of a pool that it has

@@ -89,6 +89,9 @@ func (in *inheritance) planSizes(root *node, tree []string) {
 			delete(in.begun, c.Path)
 		}
 	}
+	for path, slots := range in.state.Pools {
+		in.had[path] = len(slots)
+	}
 	for path, had := range in.had {
 		n := root.find(path)
 		if n == nil {

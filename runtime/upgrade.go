@@ -27,7 +27,8 @@ func (e *UpgradeError) Unwrap() error { return e.Err }
 //   - check: the new program is started beside this one. It reads what this master is, compares
 //     that with its own specs, and says whether it can take over. If not, or if it crashes or
 //     hangs, Upgrade returns its reason and nothing has happened.
-//   - wait: until nothing is under way: no worker starts or drains, no child waits for its restart.
+//   - wait: until nothing is under way: no child starts or stops, no worker drains. One that waits
+//     for its restart does so on in the new program.
 //   - suspend: Funcs are stopped within their Shutdown time, and may leave a state ([HandOver]).
 //     The master stops between two messages; what its children say from now on waits in the kernel.
 //   - exec: the state of the master goes into a file in memory, and the new program is executed in

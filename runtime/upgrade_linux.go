@@ -95,14 +95,16 @@ func (rt *Runtime) upgradeTo(ctx context.Context, exe *executable, back string, 
 	trace.Ended(tracing.SpanCheck, time.Now())
 	beforeUpgradeStep("wait")
 	s := suspension{rt: rt, stopped: map[string]bool{}}
-	defer s.resume()                                                                     // the exec does not return
-	if err := rt.awaitQuiet(ctx, func() error { return rt.underWay(ctx) }); err != nil { // Funcs run as long as possible
+	defer s.resume() // the exec does not return
+	var books map[string]supervisor.Book
+	err = rt.awaitQuiet(ctx, func() (busy error) { books, busy = rt.quiet(); return busy })
+	if err != nil { // Funcs run as long as possible
 		return err
 	}
 	_ = withPartingTimeout(rt.lifecycle.Send) // what is not sent is lost, as with any end of the program
 	trace.Ended(tracing.SpanWait, time.Now())
 	beforeUpgradeStep("stop")
-	if err := s.stopFuncs(ctx); err != nil {
+	if err := s.stopFuncs(ctx, runningIn(books)); err != nil {
 		return &UpgradeError{"suspend", err}
 	}
 	beforeUpgradeStep("suspend")
@@ -264,7 +266,7 @@ func (s *suspension) trySuspend(ctx context.Context) (state handover.Master, bus
 	s.undo = append(s.undo, s.starts.Resume)
 	ctx, cancel := context.WithTimeout(ctx, suspendTimeout)
 	defer cancel()
-	if busy := rt.underWay(ctx); busy != nil {
+	if _, busy := rt.quiet(); busy != nil {
 		return state, busy, nil
 	}
 	defer func() {
@@ -281,8 +283,7 @@ func (s *suspension) trySuspend(ctx context.Context) (state handover.Master, bus
 	}
 	s.undo = append(s.undo, rt.sockets.Continue)
 	state = handover.Master{
-		Tree: rt.declarations.tree(), Began: rt.began, Sizes: rt.sizes.all(),
-		Idle: slices.DeleteFunc(rt.idle(), func(path string) bool { return s.stopped[path] }),
+		Tree: rt.declarations.tree(), Began: rt.began, Sizes: rt.sizes.all(), Pools: map[string][]pool.SlotBook{},
 	}
 	state.Program, state.Dir = started.Known()
 	for _, c := range rt.pools.list() {
@@ -301,9 +302,6 @@ func (s *suspension) trySuspend(ctx context.Context) (state handover.Master, bus
 		}
 		state.Programs = append(state.Programs, handover.OtherProgram{Path: p.name, Incarnation: p.inc, Process: before})
 	}
-	if busy := rt.underWay(ctx); busy != nil { // a child has ended before it was suspended: its place is empty
-		return state, busy, nil
-	}
 	if state.Actors.State, err = rt.system.Suspend(ctx); err != nil {
 		return state, nil, err
 	}
@@ -320,6 +318,18 @@ func (s *suspension) trySuspend(ctx context.Context) (state handover.Master, bus
 	state.LastID, state.LastLink = rt.children.last, rt.children.links
 	rt.children.mu.Unlock()
 	state.Events = rt.events.Last()
+	if state.Books, busy = rt.quiet(); busy != nil { // a child has ended before it was suspended: its place is empty
+		return state, busy, nil
+	}
+	running := runningIn(state.Books)
+	for _, w := range state.Workers {
+		running[w.Hello.Name] = true // its slot may wait: the next image starts that at once
+	}
+	for _, c := range rt.pools.list() {
+		state.Pools[c.path] = c.book()
+	}
+	state.Idle = slices.DeleteFunc(rt.idle(running, state.Pools), func(path string) bool { return s.stopped[path] })
+	rt.forgetActors(state.Books)
 	return state, nil, nil
 }
 
@@ -409,11 +419,10 @@ func (rt *Runtime) programs(n *node) (ps []*programInstance) {
 }
 
 // stopFuncs stops what runs in the master and cannot be carried over.
-func (s *suspension) stopFuncs(ctx context.Context) error {
+func (s *suspension) stopFuncs(ctx context.Context, running map[string]bool) error {
 	rt := s.rt
-	idle := rt.idle()
 	for _, n := range rt.funcs(rt.root) {
-		if slices.Contains(idle, n.path) {
+		if !running[n.path] {
 			continue
 		}
 		parent, name := splitPath(n.path)
@@ -445,23 +454,17 @@ func (s *suspension) stopFuncs(ctx context.Context) error {
 	return nil
 }
 
-// underWay returns what is under way in the tree as an error; nil if nothing is.
-func (rt *Runtime) underWay(ctx context.Context) error {
+// quiet returns the books of the tree's supervisors, or what is under way in the tree as an error.
+func (rt *Runtime) quiet() (map[string]supervisor.Book, error) {
 	if rt.ending() {
-		return ErrStopping
+		return nil, ErrStopping
 	}
 	for _, c := range rt.pools.list() {
 		if busy := c.busy(); busy != "" {
-			return errors.New(busy)
+			return nil, errors.New(busy)
 		}
 	}
-	busy := rt.tree.Turn(ctx) // supervisors learn of ends that the pools have told them of
-	rt.Snapshot().Walk(func(t Tree) {
-		if t.State == StateStarting || t.State == StateRestarting || t.State == StateStopping {
-			busy = fmt.Errorf("%s is %s", t.Name, t.State)
-		}
-	})
-	return busy
+	return rt.tree.Books()
 }
 
 // busy returns what is under way in the pool; "" if nothing is.
@@ -474,7 +477,7 @@ func (c *poolDriver) busy() string {
 	for _, w := range c.workers {
 		switch {
 		case w.finished():
-			return w.name() + " has just ended"
+			return "a worker of pool " + c.path + " has just ended"
 		case !w.launched:
 			return "pool " + c.path + " starts a worker"
 		case !w.drainAsked.IsZero():
@@ -483,15 +486,19 @@ func (c *poolDriver) busy() string {
 			return w.name() + " is not ready"
 		}
 	}
+	if !c.kind.ofConfig && len(c.workers) == 0 { // workers need it, and it is back in a moment
+		return c.path + " is empty"
+	}
 	return ""
 }
 
-// settledLocked reports whether a worker has its slot, or is a spare that waits for one.
+// settledLocked reports whether a worker has its slot, perhaps before its supervisor starts that
+// again, or is a spare that waits for one.
 func (w *poolWorker) settledLocked() bool {
 	if w.slot == pool.Spare {
 		return childproto.IsClosed(w.standby)
 	}
-	return childproto.IsClosed(w.ready) && w.driver.slots[w.slot].occupant() == w
+	return w.driver.rules.Active(w.id)
 }
 
 // settled returns the workers that an upgrade takes over.
@@ -518,30 +525,50 @@ func (rt *Runtime) funcs(n *node) (fs []*node) {
 	return fs
 }
 
-// idle returns the paths of the children that do not run: they have ended for good, or were
-// stopped.
-func (rt *Runtime) idle() (paths []string) {
+// runningIn returns the paths of the children that run.
+func runningIn(books map[string]supervisor.Book) map[string]bool {
 	running := map[string]bool{}
-	rt.Snapshot().walk("", func(path string, t Tree) { running[path] = t.State != StateDown })
-	add := func(path string) {
-		if !running[path] {
-			paths = append(paths, path)
+	for path, b := range books {
+		for _, c := range b.Children {
+			running[pathInTree(path+"/"+c.ID)] = c.Status == supervisor.Running
 		}
 	}
+	return running
+}
+
+// idle returns the paths of the children that do not run: they have ended for good, were stopped,
+// or wait for their restart. What is below them is not among them.
+func (rt *Runtime) idle(running map[string]bool, pools map[string][]pool.SlotBook) (paths []string) {
 	var look func(*node)
 	look = func(n *node) {
 		for _, c := range n.declared {
-			add(c.path)
-			look(c)
+			if running[c.path] {
+				look(c)
+			} else {
+				paths = append(paths, c.path)
+			}
 		}
 	}
 	look(rt.root)
-	for _, c := range rt.pools.list() {
-		for _, slot := range c.slotNumbers() {
-			if c.kind.ofConfig && slot != pool.Spare {
-				add(c.name(slot))
+	for path, slots := range pools {
+		for _, v := range slots {
+			if at := workerPool.names(path, v.N).registered; path != childproto.ListenersName && !running[at] {
+				paths = append(paths, at)
 			}
 		}
 	}
 	return paths
+}
+
+// forgetActors makes the actors of the master new ones in the books: they begin in the next image.
+func (rt *Runtime) forgetActors(books map[string]supervisor.Book) {
+	for path, b := range books {
+		for i := range b.Children {
+			if n := rt.root.find(pathInTree(path + "/" + b.Children[i].ID)); n != nil {
+				if _, is := n.spec.(Actor); is {
+					b.Children[i].Status = supervisor.Down
+				}
+			}
+		}
+	}
 }

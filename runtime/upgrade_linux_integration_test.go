@@ -84,11 +84,15 @@ func upgradedTree() coppice.Config {
 		if err != nil {
 			return err
 		}
-		fmt.Printf("serving by %s of generation %d\n", w.Name(), w.Generation())
+		fmt.Printf("serving by %s of generation %d as %d\n", w.Name(), w.Generation(), os.Getpid())
 		return w.Serve(ctx, ln, name(w))
 	}}
 	if release("larger") {
 		web.Size = 4
+	}
+	if release("waits") {
+		web.Intensity = supervisor.Intensity{Max: 10, Period: time.Hour}
+		web.Backoff = supervisor.Backoff{Initial: time.Hour, NoJitter: true}
 	}
 	sleep := coppice.Process{Name: "sleep", Command: []string{"sleep", "1h"}}
 	cfg := coppice.Config{
@@ -316,6 +320,32 @@ func TestUpgrade(t *testing.T) {
 	if code := u.Wait(); code != 0 {
 		t.Errorf("it exited with %d", code)
 	}
+}
+
+// TestUpgradeWhileWaiting: a worker that waits for its restart does not hold an upgrade up, which
+// brings it the new program. What was counted of restarts goes on.
+func TestUpgradeWhileWaiting(t *testing.T) {
+	u := startUpgraded(t, "waits")
+	kill := func(name string, generation int) {
+		t.Helper()
+		pid, _ := strconv.Atoi(u.Await(fmt.Sprintf(`serving by %s of generation %d as (\d+)`, name, generation))[1])
+		u.done = len(u.Lines())
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		runtimetest.Eventually(t, name+" waits", func() bool { return u.printed("delay=1h0m0s") > 0 })
+	}
+	kill("web/1", 1)
+	u.upgrade("waits", "INFO upgraded")
+	u.Await(`serving by web/1 of generation 2 `)
+	u.sevenChildren()
+	kill("web/0", 2)
+	if u.printed("left=8 max=10") != 1 {
+		t.Error("the restart before the upgrade does not count")
+	}
+	u.upgrade("waits", "INFO upgraded")
+	u.Await(`serving by web/0 of generation 3 `)
+	u.sevenChildren()
 }
 
 // TestUpgradeOfTree: children that are new are started, those that are gone are stopped, pools get

@@ -79,6 +79,7 @@ func (rt *Runtime) confirm() {
 		rt.resumeTaken()
 	}
 	rt.sockets.EndFormer()
+	rt.tree.Resume()      // what waits for its restart is restarted from now on
 	go rt.finishUpgrade() // ends with the reload, which the end of the tree ends
 }
 

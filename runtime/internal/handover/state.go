@@ -3,18 +3,22 @@ package handover
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
 
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/telemetry"
+	"github.com/coppice-go/coppice/supervisor"
 )
 
-// Format is the format of this release. Reads is the oldest format whose reader may read it.
+// Format is the format of this release. Reads is the oldest format whose reader may read it, but
+// for a state with a child that waits for its restart: a reader of format 1 would leave it down.
 const (
-	Format = 1
+	Format = 2
 	Reads  = 1
 )
 
@@ -37,10 +41,13 @@ type Master struct {
 	Self        ProgramFile // that of the writer, to go back to
 	Generations Generations
 	Sizes       map[string]int // of pools that were scaled, by path
-	Idle        []string       // paths of children that do not run and are not to be started: their start is ignored
+	Idle        []string       // paths of children that do not run, and whose start is ignored in the trial
 	LastID      int            // the newest ID of a child
 	LastLink    uint64         // the number of the newest link
 	Events      uint64         // the cursor of the newest event
+
+	Books map[string]supervisor.Book // of the supervisors, by path from the root's name on
+	Pools map[string][]pool.SlotBook // of the slots of pools, by path
 
 	Workers  []FormerWorker
 	Programs []OtherProgram
@@ -145,6 +152,11 @@ var decoding = func() cbor.DecMode {
 // Encode returns the state as bytes, in this release's format.
 func (s Master) Encode() ([]byte, error) {
 	s.Format, s.Reads = Format, Reads
+	for _, b := range s.Books {
+		if slices.ContainsFunc(b.Children, func(c supervisor.ChildBook) bool { return c.Status == supervisor.Restarting }) {
+			s.Reads = Format
+		}
+	}
 	b, err := encoding.Marshal(s)
 	if err != nil {
 		return nil, fmt.Errorf("coppice: encode the state of the master: %w", err)

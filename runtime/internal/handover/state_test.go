@@ -14,6 +14,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"github.com/coppice-go/coppice/runtime/internal/declaration"
+	"github.com/coppice-go/coppice/supervisor"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the golden state anew")
@@ -117,6 +118,19 @@ func TestFormats(t *testing.T) {
 		}{s, map[string][]string{"x": {"y"}}}), files)
 		if (err == nil) != tt.ok || errors.Is(err, ErrFormat) == tt.ok || tt.ok && !reflect.DeepEqual(got, s) {
 			t.Errorf("format %d for readers of %d: %v", tt.format, tt.reads, err)
+		}
+	}
+}
+
+// TestReadsWaiting: a state with a child that waits for its restart is for readers that start it.
+func TestReadsWaiting(t *testing.T) {
+	for status, want := range map[supervisor.Status]int{supervisor.Running: Reads, supervisor.Down: Reads, supervisor.Restarting: Format} {
+		b, err := Master{Books: map[string]supervisor.Book{"master/web": {Children: []supervisor.ChildBook{{ID: "0", Status: status}}}}}.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, err := Decode(b, 0); err != nil || s.Reads != want {
+			t.Errorf("%v: for readers of %d, want %d; %v", status, s.Reads, want, err)
 		}
 	}
 }
