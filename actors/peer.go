@@ -135,10 +135,13 @@ func (p *peer) hold() {
 	}
 }
 
-// release undoes hold.
+// release undoes hold. A peer that has come since then sends its backlog already.
 func (p *peer) release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if !p.onHold {
+		return
+	}
 	p.onHold = false
 	p.holding, p.endSends = context.WithCancel(context.Background())
 	p.sendBacklogLocked()

@@ -709,3 +709,17 @@ func TestReplaceNumbers(t *testing.T) {
 		t.Error("the id of an actor of the old image")
 	}
 }
+
+// TestResumeOfAnother: a process that was attached while the System was suspended, and is behind
+// already, keeps the one goroutine that sends to it.
+func TestResumeOfAnother(t *testing.T) {
+	tree := newTree(t, 1)
+	child := tree.Child(0)
+	spawn(t, child, "echo", echo)
+	empty := actors.Fill(tree.Master, child.Address(), 1)
+	tree.Master.Resume()
+	empty()
+	if _, err := tree.Master.Ask(testContext(t), actor.NewPID(child.Address(), "echo"), 1); err != nil {
+		t.Error(err)
+	}
+}
