@@ -5,20 +5,20 @@ import (
 	"testing"
 
 	"github.com/coppice-go/coppice/runtime/internal/handover"
+	"golang.org/x/sys/unix"
 )
 
 // TestTakeDuplicates: a part that closes its descriptors, as one that cannot be restored does,
 // leaves those that the state names to the way back; and after the trial there is nothing to take.
 func TestTakeDuplicates(t *testing.T) {
-	open := func() (*os.File, int) {
-		f, err := os.Open(os.DevNull)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return f, int(f.Fd())
+	state, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
 	}
-	state, _ := open()
-	of, fd := open()
+	fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0) // the end of the trial closes it
+	if err != nil {
+		t.Fatal(err)
+	}
 	in := &inheritance{file: state, fds: []int{fd}, ended: make(chan struct{})}
 	in.state.Workers, in.state.Idle = []handover.FormerWorker{{Pool: "web"}}, []string{"web/1"}
 	for range 2 {
@@ -26,7 +26,7 @@ func TestTakeDuplicates(t *testing.T) {
 		if err != nil || len(files) != 1 || files[0].Close() != nil {
 			t.Fatalf("%v, %v", files, err)
 		}
-		if _, err := of.Stat(); err != nil {
+		if err := unix.Fstat(fd, new(unix.Stat_t)); err != nil {
 			t.Error(err)
 		}
 	}
