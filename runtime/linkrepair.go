@@ -91,7 +91,7 @@ func (h *children) repairLink(worker *poolWorker, u childproto.LinkLostFrame) {
 	l := &worker.link
 	listener := h.listener
 	if listener == nil || l.number != u.Link || h.byID[worker.hello.ID] != worker ||
-		worker.askedStop.Load() || worker.exitNotice.Load() != nil || childproto.IsClosed(worker.backend.exited()) || listener.finished() || worker.finished() {
+		worker.isEnding() || worker.exitNotice.Load() != nil || childproto.IsClosed(worker.backend.exited()) || listener.finished() || worker.finished() {
 		h.mu.Unlock()
 		return
 	}

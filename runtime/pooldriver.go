@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -119,6 +121,13 @@ func (c *poolDriver) book() []pool.SlotBook {
 		book[i].Workers = c.slotLocked(book[i].N).incarnations
 	}
 	return book
+}
+
+// slotNumbers returns the numbers of the pool's slots, in order.
+func (c *poolDriver) slotNumbers() []int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Sorted(maps.Keys(c.slots))
 }
 
 // firstSlots returns the numbers of the slots that the pool begins with: those that it had in the

@@ -3,7 +3,6 @@ package coppice
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 
@@ -79,13 +78,6 @@ func (cs *pools) slot(name string) (c *poolDriver, slot int, ok bool) {
 		}
 	}
 	return nil, 0, false
-}
-
-// slotNumbers returns the numbers of the pool's slots, in order.
-func (c *poolDriver) slotNumbers() []int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.Sorted(maps.Keys(c.slots))
 }
 
 // list returns the drivers of the pools. That of the listener process is last: by then a reload has

@@ -24,6 +24,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// beforeUpgradeStep is called before each step of an upgrade, and after the last. Tests set it.
+var beforeUpgradeStep = func(step string) {}
+
 // takeImage returns what the image of the master before this one has left for the tree of root,
 // which declares the lines of tree; nil if there was none. giveUp is called when the trial fails
 // beside the start.

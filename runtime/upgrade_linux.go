@@ -25,9 +25,6 @@ import (
 // ctx has no earlier end.
 const upgradeTimeout = time.Minute
 
-// beforeUpgradeStep is called before each step of an upgrade, and after the last. Tests set it.
-var beforeUpgradeStep = func(step string) {}
-
 // checkUpgrade does the work of CheckUpgrade.
 func (rt *Runtime) checkUpgrade(ctx context.Context) (plan []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, upgradeTimeout)

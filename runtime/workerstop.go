@@ -39,6 +39,11 @@ func (w *workerStop) done() <-chan struct{} { return w.life.Done() }
 // finished reports whether the worker has ended and is forgotten.
 func (w *workerStop) finished() bool { return w.life.Err() != nil }
 
+// isEnding reports whether the master has asked the worker to end, or kills it.
+func (w *workerStop) isEnding() bool {
+	return w.askedStop.Load() || w.killed.Load() != nil || w.hung.Load() != nil
+}
+
 // unlessEnded calls f after d, if the worker lives until then.
 func (w *workerStop) unlessEnded(d time.Duration, f func()) {
 	timer := time.AfterFunc(d, f)
