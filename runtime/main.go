@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"os"
+	"time"
 
 	"github.com/coppice-go/coppice/fdipc"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/image"
 )
 
 // Serve is [Main] with one pool of n workers named "workers", and defaults for the rest.
@@ -75,7 +77,11 @@ func Run(ctx context.Context, cfg Config) error {
 	var systemd *serviceManager
 	if cfg.Service.Notify {
 		systemd, cfg.store = newServiceManager(cfg.Logger), openStore(cfg.Logger)
-		cfg.starting = func() func() { return systemd.starting(extendEvery) }
+		var armed time.Duration
+		if image.Replaced() {
+			armed = systemd.watchdog()
+		}
+		cfg.starting = func() func() { return systemd.starting(extendEvery, armed) }
 	}
 	up := make(chan *Runtime, 1)
 	var turns chan chan<- struct{} // nil when no goroutine handles the signals

@@ -58,8 +58,8 @@ func newSignalInbox() signalInbox {
 // until the handling of those that have come before has had its turn, which handleSignals takes.
 func (in signalInbox) stops(turns chan<- chan<- struct{}) bool {
 	ch := make(chan os.Signal, 1)
-	signal.Notify(ch, syscall.SIGURG) // any that is harmless
-	signal.Stop(ch)                   // when all that have come are delivered
+	signal.Notify(ch, syscall.SIGTERM) // any that is taken already
+	signal.Stop(ch)                    // when all that have come are delivered
 	turned := make(chan struct{})
 	turns <- turned // it always takes its turns soon
 	<-turned

@@ -71,10 +71,16 @@ const (
 )
 
 // starting asks systemd again and again to wait for the tree, until the function that it returns is
-// called.
-func (m *serviceManager) starting(every time.Duration) (started func()) {
+// called. The watchdog of the image before this one goes on in its trial, which has its own bound:
+// so signs of life go along with it.
+func (m *serviceManager) starting(every, watchdog time.Duration) (started func()) {
 	if m == nil {
 		return func() {}
+	}
+	ask := fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d\nSTATUS=starting", extendBy.Microseconds())
+	if watchdog > 0 {
+		every, ask = min(every, watchdog/2), ask+"\n"+daemon.SdNotifyWatchdog
+		m.teller.Tell(ask)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -87,7 +93,7 @@ func (m *serviceManager) starting(every time.Duration) (started func()) {
 			case <-ctx.Done():
 				return
 			case <-ticker.C:
-				m.teller.Tell(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d\nSTATUS=starting", extendBy.Microseconds()))
+				m.teller.Tell(ask)
 			}
 		}
 	}()
@@ -97,16 +103,25 @@ func (m *serviceManager) starting(every time.Duration) (started func()) {
 	}
 }
 
+// watchdog returns within which time systemd wants a sign of life; 0 = it wants none.
+func (m *serviceManager) watchdog() time.Duration {
+	if m == nil {
+		return 0
+	}
+	every, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		m.log.Warn("systemd's watchdog", "err", err)
+	}
+	return every
+}
+
 // up reports that the tree is up, and goes on reporting its state until it has ended. The function
 // that it returns reports that the tree is about to end.
 func (m *serviceManager) up(tree managedTree) (stopping func()) {
 	if m == nil {
 		return func() {}
 	}
-	watchdog, err := daemon.SdWatchdogEnabled(false)
-	if err != nil {
-		m.log.Warn("systemd's watchdog", "err", err)
-	}
+	watchdog := m.watchdog()
 	ctx, stop := context.WithCancel(context.Background())
 	m.mu.Lock()
 	m.tree, m.stop = tree, stop

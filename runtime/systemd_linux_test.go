@@ -18,7 +18,7 @@ func TestSystemdWaitsForTheStart(t *testing.T) {
 	}
 	defer conn.Close()
 	m := &serviceManager{teller: notify.NewTeller(path, func(err error) { t.Error(err) })}
-	started := m.starting(time.Millisecond)
+	started := m.starting(time.Millisecond, 0)
 	b := make([]byte, 4096)
 	read := func() string {
 		t.Helper()
@@ -40,6 +40,10 @@ func TestSystemdWaitsForTheStart(t *testing.T) {
 		if got != want {
 			t.Errorf("got %q", got)
 		}
+	}
+	m.starting(time.Hour, time.Hour)()
+	if got := read(); got != want+"\nWATCHDOG=1" {
+		t.Errorf("in the trial of an upgrade: %q", got)
 	}
 	m.teller.Flush(time.Minute)
 	_ = conn.SetReadDeadline(time.Now())
