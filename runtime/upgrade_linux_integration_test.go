@@ -4,6 +4,7 @@ package coppice_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"golang.org/x/sys/unix"
 
 	coppice "github.com/coppice-go/coppice/runtime"
 	"github.com/coppice-go/coppice/runtime/runtimetest"
@@ -198,13 +200,18 @@ func startUpgradedTree(t *testing.T, tree, words string) *upgraded {
 // deploy leads the link to another release.
 func (u *upgraded) deploy(words string) {
 	u.t.Helper()
+	u.put(func(path string) error { install(u.t, path, words); return nil })
+}
+
+// put leads the link to a directory in which f makes what is to be the program.
+func (u *upgraded) put(f func(path string) error) {
+	u.t.Helper()
 	u.last++
 	release, link := fmt.Sprint(u.last), filepath.Join(u.dir, "current")
 	if err := os.Mkdir(filepath.Join(u.dir, release), 0o755); err != nil {
 		u.t.Fatal(err)
 	}
-	install(u.t, filepath.Join(u.dir, release, "program"), words)
-	if err := errors.Join(os.Symlink(release, link+".next"), os.Rename(link+".next", link)); err != nil {
+	if err := errors.Join(f(filepath.Join(u.dir, release, "program")), os.Symlink(release, link+".next"), os.Rename(link+".next", link)); err != nil {
 		u.t.Fatal(err)
 	}
 }
@@ -213,6 +220,12 @@ func (u *upgraded) deploy(words string) {
 func (u *upgraded) upgrade(words, want string) {
 	u.t.Helper()
 	u.deploy(words)
+	u.begin(want)
+}
+
+// begin begins an upgrade, and waits for a line that matches.
+func (u *upgraded) begin(want string) {
+	u.t.Helper()
 	u.done = len(u.Lines())
 	u.Signal(syscall.SIGUSR2)
 	runtimetest.Eventually(u.t, want, func() bool { return u.printed(want) > 0 })
@@ -407,6 +420,56 @@ func TestUpgradeRefused(t *testing.T) {
 	if n := u.counted(); n < 9 { // there and back three times or more, perhaps one trial, and there
 		t.Errorf("the Func that hands its state over came to %d", n)
 	}
+}
+
+// TestUpgradeToNoProgram: what the kernel does not execute fails in the check, with the kernel's
+// reason, and the old program serves on.
+func TestUpgradeToNoProgram(t *testing.T) {
+	if testing.Short() {
+		t.Skip("TestUpgrade goes the same way")
+	}
+	u := startUpgraded(t, "")
+	program, err := os.ReadFile(filepath.Join(u.dir, "current", "program"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := func(b []byte, mode os.FileMode) func(string) error {
+		return func(path string) error { return os.WriteFile(path, b, mode) }
+	}
+	other := slices.Clone(program)
+	binary.NativeEndian.PutUint16(other[18:], 0xfffe) // e_machine of elf(5)
+	for _, tt := range []struct {
+		what string
+		put  func(path string) error
+		want string
+	}{
+		{"nothing", func(string) error { return nil }, "no such file or directory"},
+		{"a directory", func(path string) error { return os.Mkdir(path, 0o755) }, "no regular file"},
+		{"a file that is not executable", file(program, 0o644), "permission denied"},
+		{"an empty file", file(nil, 0o755), "exec format error"},
+		{"a file that is cut off", file(program[:len(program)/2], 0o755), "ended before it answered"},
+		{"a program of another machine", file(other, 0o755), "neither a program for this machine"},
+		{"a script without its interpreter", file([]byte("#!/nowhere/sh\n"), 0o755), "the interpreter that its first line names"},
+		{"a file on a file system without execution", func(path string) error {
+			dir := filepath.Dir(path)
+			if err := unix.Mount("none", dir, "tmpfs", unix.MS_NOEXEC, ""); err != nil {
+				t.Log("no such file system:", err)
+				return os.WriteFile(path, program, 0o644)
+			}
+			t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+			return os.WriteFile(path, program, 0o755)
+		}, "permission denied"},
+	} {
+		u.put(tt.put)
+		u.begin("upgrade failed")
+		if u.printed(tt.want) == 0 {
+			t.Errorf("%s: no line with %q: %q", tt.what, tt.want, u.Lines()[u.done:])
+		}
+		if err := u.getLocal(); err != nil {
+			t.Error(err)
+		}
+	}
+	u.loaded(func() { u.upgrade("", "INFO upgraded") })
 }
 
 // TestUpgradeResumes: if the exec fails, the program goes on as it is: the Funcs that were stopped
