@@ -64,6 +64,9 @@ func TestRows(t *testing.T) {
 		for _, r := range c.rows() {
 			t.Run(r.name, func(t *testing.T) {
 				res, err := r.run(20 * time.Millisecond)
+				if err == nil && res.CPU == 0 { // the kernel may count in hundredths of a second
+					res, err = r.run(time.Second)
+				}
 				if errors.Is(err, errSkip) {
 					t.Skip(err)
 				}
