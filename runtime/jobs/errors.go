@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	coppice "github.com/coppice-go/coppice/runtime"
@@ -49,11 +50,11 @@ type DeadlineError struct {
 }
 
 func (e *DeadlineError) Error() string {
-	what := "ended with its context: "
+	what := "ended with its context: " + e.Text
 	if e.Killed {
-		what = "its worker was killed: "
+		what = "its worker was killed: " + strings.TrimPrefix(e.Text, "killed: ")
 	}
-	return fmt.Sprintf("jobs: the call took more than %v: %s%s", e.Timeout, what, e.Text)
+	return fmt.Sprintf("jobs: the call took more than %v: %s", e.Timeout, what)
 }
 
 // Is reports whether target is context.DeadlineExceeded.

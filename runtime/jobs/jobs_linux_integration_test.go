@@ -438,7 +438,8 @@ func TestStorm(t *testing.T) {
 
 // TestKillAtEachMoment kills the workers while calls wait, are handed over, run and are answered. A
 // call that is answered has run once; one whose worker died, at most once; and one that may run
-// again is answered. COPPICE_STORM has the number of kills.
+// again is answered, as far as the pool's budget for that goes. COPPICE_STORM has the number of
+// kills.
 func TestKillAtEachMoment(t *testing.T) {
 	notes := filepath.Join(t.TempDir(), "notes")
 	rt := tree(t, jobs.Config{
