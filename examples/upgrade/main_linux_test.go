@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -65,6 +66,8 @@ var varies = regexp.MustCompile(`^\d{4}/\S+ \S+ |program=\S+|(took=|process |htt
 // unnumbered is a line without what differs from run to run.
 func unnumbered(l string) string { return varies.ReplaceAllString(strings.TrimSpace(l), "$1") }
 
+var upgrades = flag.Int("upgrades", 4, "how often TestReplaced upgrades")
+
 // TestReplaced: two releases, which are two builds, replace each other under load. No request
 // fails, the master is the process that was started, and has as many children and descriptors as
 // before. COPPICE_SOAK is more often.
@@ -72,9 +75,8 @@ func TestReplaced(t *testing.T) {
 	if _, err := exec.LookPath("go"); err != nil {
 		t.Skip("the releases are built with the go command, which is not here:", err)
 	}
-	upgrades := 4
 	if os.Getenv("COPPICE_SOAK") != "" {
-		upgrades = 50
+		*upgrades = max(*upgrades, 50)
 	}
 	dir := t.TempDir()
 	builds := map[string]string{"A": build(t, dir, "A"), "B": build(t, dir, "B")}
@@ -106,7 +108,7 @@ func TestReplaced(t *testing.T) {
 	}
 	clients.Go(func() { t.Log(slowest(ctx, url)) })
 	base := 0 // descriptors after the first two: then both releases have run
-	for i := range upgrades {
+	for i := range *upgrades {
 		to := []string{"B", "A"}[i%2]
 		seen := len(p.Lines())
 		began := time.Now()
