@@ -254,8 +254,8 @@ func (c *clients) await(t *testing.T, what string, ok func(master, generation st
 }
 
 // TestRealSystemd runs the unit of docs/systemd.md under a real systemd, with clients that connect
-// all the time. A kill of the whole cgroup refuses none, nor does a restart, nor a reload, which
-// leaves the main process; a stop empties the store, and refuses.
+// all the time. A kill of the whole cgroup refuses none, nor does a restart, nor a reload or an
+// upgrade, which leave the main process; a stop empties the store, and refuses.
 func TestRealSystemd(t *testing.T) {
 	if os.Getenv(systemdVar) == "apart" {
 		t.Skip("it runs apart")
@@ -347,6 +347,21 @@ func TestRealSystemd(t *testing.T) {
 	settled("a reload", begin)
 	if pid := property("MainPID"); pid != master {
 		t.Errorf("main process %s after a reload, %s before", pid, master)
+	}
+
+	upgrade := "[Service]\nExecReload=\nExecReload=/bin/kill -USR2 $MAINPID\n" // as docs/systemd.md has it
+	if err := os.WriteFile(filepath.Join(dropIn, "upgrade.conf"), []byte(upgrade), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	systemctl("daemon-reload")
+	for i := range 2 {
+		begin = time.Now()
+		systemctl("reload", realUnit)
+		c.await(t, "an answer of the next program", func(_, generation string) bool { return generation == strconv.Itoa(3+i) })
+		settled("an upgrade", begin)
+		if n, pid := property("NFileDescriptorStore"), property("MainPID"); n != "1" || pid != master {
+			t.Errorf("%s sockets in the store, main process %s after an upgrade, %s before", n, pid, master)
+		}
 	}
 
 	systemctl("stop", realUnit)

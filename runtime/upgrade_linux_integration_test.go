@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -419,6 +420,45 @@ func TestUpgradeRefused(t *testing.T) {
 	u.loaded(func() { u.upgrade("", "INFO upgraded") })
 	if n := u.counted(); n < 9 { // there and back three times or more, perhaps one trial, and there
 		t.Errorf("the Func that hands its state over came to %d", n)
+	}
+}
+
+// TestUpgradeAsProcessOne: a tree whose master is process 1 of a PID namespace, as in a container, is
+// upgraded as any other.
+func TestUpgradeAsProcessOne(t *testing.T) {
+	unshare, err := exec.LookPath("unshare")
+	switch {
+	case testing.Short():
+		t.Skip("TestUpgrade goes the same way")
+	case os.Geteuid() != 0 || err != nil:
+		t.Skip("no PID namespace of its own: it takes root, and unshare(1)", err)
+	}
+	u := &upgraded{t: t, dir: t.TempDir()}
+	u.deploy("")
+	env := []string{treeVar + "=upgraded", upgradeVar + "=" + u.dir, "COPPICE_CONTROL=off"}
+	u.Program = runtimetest.StartAt(t, unshare, env, "--pid", "--fork", "--kill-child", "--mount-proc", filepath.Join(u.dir, "current", "program"))
+	u.addr = u.Await(`^at (.*)$`)[1]
+	master := runtimetest.Children(t, u.PID())[0]
+	children := len(runtimetest.Children(t, master))
+	u.loaded(func() {
+		for range 2 {
+			u.deploy("")
+			u.done = len(u.Lines())
+			if err := syscall.Kill(master, syscall.SIGUSR2); err != nil {
+				t.Fatal(err)
+			}
+			runtimetest.Eventually(t, "the upgrade", func() bool { return u.printed("INFO upgraded") > 0 })
+		}
+	})
+	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", master)); err != nil || !strings.Contains(string(b), fmt.Sprintf("\nNSpid:\t%d\t1\n", master)) {
+		t.Errorf("it is not process 1 of its namespace: %v\n%s", err, b)
+	}
+	runtimetest.Eventually(t, "the children of before", func() bool { return len(runtimetest.Children(t, master)) == children })
+	if err := syscall.Kill(master, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := u.Wait(); code != 0 {
+		t.Errorf("it exited with %d", code)
 	}
 }
 
