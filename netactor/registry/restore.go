@@ -352,9 +352,10 @@ func (t *tableState) restore(v *savedSocket, cfg Config) error {
 	return nil
 }
 
-// Reclaim gives a listener spec the socket that it had in the image before this one, once. ok is
-// false if there is none that r asks for. A number of a descriptor has no meaning any more: with
-// r.FD it is the socket that had one.
+// Reclaim gives a listener spec the socket that it had in the image before this one, once, and the
+// socket what r says of how its connections are handed over. ok is false if there is none that r
+// asks for. A number of a descriptor has no meaning any more: with r.FD it is the socket that had
+// one.
 func (t *Table) Reclaim(owner string, r netactor.Request) (addr net.Addr, ok bool) {
 	if !t.hasFormer(owner) {
 		return nil, false // and needs no name server
@@ -374,10 +375,20 @@ func (t *Table) Reclaim(owner string, r netactor.Request) (addr net.Addr, ok boo
 		}
 		if addr, err := s.addr.Addr(); err == nil {
 			o.former = false
+			s.handOverAs(r)
 			return addr, true
 		}
 	}
 	return nil, false
+}
+
+// handOverAs gives s what r says of how connections are handed over: the next listener process does
+// so. What the kernel has of an open socket stays, and so does whether they are handed over at all.
+func (s *socketState) handOverAs(r netactor.Request) {
+	if to := &s.req; to.Policy.Dispatched() && r.Policy.Dispatched() {
+		to.Policy, to.Peek, to.Functions, to.Limits, to.Credentials, to.Park = r.Policy, r.Peek, r.Functions, r.Limits, r.Credentials, r.Park
+		s.addr.Policy, s.addr.Park = to.Policy, to.Parks()
+	}
 }
 
 // hasFormer reports whether a listener spec has a socket that it has not claimed since Restore.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/fxamacker/cbor/v2"
 
@@ -192,6 +193,27 @@ func TestReclaim(t *testing.T) {
 	two.EndFormer()
 	if n := len(two.Sockets()); n != 5 {
 		t.Errorf("%d sockets are left of 5 that were claimed", n)
+	}
+}
+
+// TestReclaimSettings: after an exec a socket hands over as its spec says now. What the kernel has
+// of it stays, and whether it hands over.
+func TestReclaimSettings(t *testing.T) {
+	r := netactor.Request{Name: "web", Network: "tcp", Address: "127.0.0.1:0", Backlog: 5}
+	table := New(Config{Logger: slog.New(slog.DiscardHandler)})
+	opened(t, table, "/web", r)
+	r.Policy, r.Park, r.Limits.Total, r.Backlog = netactor.LeastLoaded, time.Second, 7, 6
+	want := r
+	for range 2 {
+		table = execed(t, table)
+		if reclaimed(table, "/web", r) == "" {
+			t.Fatalf("%v: the socket is not reclaimed", r.Policy)
+		}
+		s := table.state.sockets[1]
+		if s.req.Policy != want.Policy || s.req.Park != want.Park || s.req.Limits != want.Limits || s.req.Backlog != 5 || s.addr.Policy != want.Policy || s.addr.Park != want.Park {
+			t.Errorf("%v: %+v", r.Policy, s)
+		}
+		r.Policy, r.Park, r.Limits = netactor.Shared, 0, netactor.Limits{}
 	}
 }
 

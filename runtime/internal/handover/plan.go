@@ -18,7 +18,7 @@ func Plan(from, to []string) (lines []string) {
 	changes := declaration.Compare(from, to)
 	for _, c := range changes {
 		switch {
-		case c.Name != declaration.Is && slices.Contains(from, declaration.Line(c.Path, declaration.Is, "ListenerSpec")) && !movesSocket(changes, c.Path):
+		case c.Name != declaration.Is && slices.Contains(from, declaration.Line(c.Path, declaration.Is, "ListenerSpec")) && staysWithSocket(changes, c):
 			lines = append(lines, fmt.Sprintf("%s stays %s until its socket is opened anew: the new program has %s", c.Field, unset(c.From), unset(c.To)))
 		case c.Name != declaration.Is:
 			lines = append(lines, fmt.Sprintf("%s becomes %s, was %s", c.Field, unset(c.To), unset(c.From)))
@@ -39,12 +39,25 @@ func Plan(from, to []string) (lines []string) {
 	return lines
 }
 
-// movesSocket reports whether the listener at a path gets another socket.
-func movesSocket(changes []declaration.Change, path string) bool {
-	return slices.ContainsFunc(changes, func(c declaration.Change) bool {
-		return c.Path == path && slices.Contains([]string{"Network", "Address", "FD", "SystemdName"}, c.Name)
-	})
+// staysWithSocket reports whether a value of a listener does not change because its socket stays
+// open: what the kernel has of it, and whether its connections are handed over.
+func staysWithSocket(changes []declaration.Change, c declaration.Change) bool {
+	field, _, _ := strings.Cut(c.Name, ".")
+	stays := slices.Contains([]string{"Backlog", "Mode", "Options"}, field)
+	for _, o := range changes {
+		switch {
+		case o.Path != c.Path:
+		case slices.Contains([]string{"Network", "Address", "FD", "SystemdName"}, o.Name):
+			return false // it gets another socket
+		case o.Name == "Policy":
+			stays = stays || !handsOver(o.From) || !handsOver(o.To)
+		}
+	}
+	return stays
 }
+
+// handsOver reports whether the listener process accepts under the policy that a declaration names.
+func handsOver(policy string) bool { return policy != "shared" && policy != "reuseport" }
 
 func unset(v string) string {
 	if v == "" {

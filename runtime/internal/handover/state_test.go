@@ -195,6 +195,12 @@ func TestPlan(t *testing.T) {
 		"a setting of an open socket": {[]string{is("http", "ListenerSpec"), declaration.Line("http", "Backlog", "5")}, []string{is("http", "ListenerSpec")}, []string{
 			"http.Backlog stays 5 until its socket is opened anew: the new program has unset",
 		}},
+		"how it hands over": {[]string{is("http", "ListenerSpec"), declaration.Line("http", "Park", "1s")}, []string{is("http", "ListenerSpec"), declaration.Line("http", "Policy", "hash")}, []string{
+			"http.Park becomes unset, was 1s", "http.Policy becomes hash, was unset",
+		}},
+		"that it does not hand over": {[]string{is("http", "ListenerSpec"), declaration.Line("http", "Park", "1s")}, []string{is("http", "ListenerSpec"), declaration.Line("http", "Policy", "shared")}, []string{
+			"http.Park stays 1s until its socket is opened anew: the new program has unset", "http.Policy stays unset until its socket is opened anew: the new program has shared",
+		}},
 		"another socket": {[]string{is("http", "ListenerSpec"), declaration.Line("http", "Address", ":1")}, []string{is("http", "ListenerSpec"), declaration.Line("http", "Address", ":2"), declaration.Line("http", "Backlog", "5")}, []string{
 			"http.Address becomes :2, was :1", "http.Backlog becomes 5, was unset",
 		}},
