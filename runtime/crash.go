@@ -19,9 +19,9 @@ type CrashReport struct {
 	Role     string    `json:"role"`  // worker, listener, process
 	Ready    bool      `json:"ready"` // false = it ended while it started
 
-	Uptime time.Duration     `json:"-"`
+	Uptime time.Duration     `json:"-" cbor:"uptime"`
 	Reason supervisor.Reason `json:"-"`
-	Exit   Exit              `json:"-"` // PID 0 = a goroutine
+	Exit   Exit              `json:"-" cbor:"exit"` // PID 0 = a goroutine
 
 	// Lines are the last lines that the child printed, at most 100 and 64 KiB, without those in
 	// Dump. Before is how many more lines it had printed. Lost is how many of all its lines

@@ -3,7 +3,9 @@ package coppice
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,6 +55,41 @@ func reports() map[string]CrashReport {
 			Dump: "goroutine 7 [running]:\n",
 		},
 	}
+}
+
+// TestCrashesGoOn: the program that replaces this one has its crash reports, in their order.
+func TestCrashesGoOn(t *testing.T) {
+	one, two := newCrashQueue(nil), newCrashQueue(func(r CrashReport) { t.Errorf("delivered twice: %v", r) })
+	all := reports()
+	for _, name := range []string{"panic", "program", "goroutine"} {
+		r := all[name]
+		if name == "program" {
+			r.Exit.Lost, r.Dump = errors.New("reaped elsewhere"), "no text: \xff"
+		}
+		one.report(r)
+	}
+	saved, err := one.save()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := two.takeOver(saved); err != nil {
+		t.Fatal(err)
+	}
+	text := func(c *crashQueue) string {
+		var b strings.Builder
+		for _, r := range c.latest() {
+			j, err := json.Marshal(r)
+			fmt.Fprintf(&b, "%v\n%s %v\n", r, j, err)
+		}
+		return b.String()
+	}
+	if got, want := text(two), strings.ReplaceAll(text(one), "\xff", "?"); got != strings.ReplaceAll(want, `\ufffd`, "?") {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if err := two.takeOver(saved[:len(saved)-1]); err == nil {
+		t.Error("a part of it is no error")
+	}
+	two.close()
 }
 
 // TestCrashReport: the report as a text and as JSON, testdata/crash-*.

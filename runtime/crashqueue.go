@@ -1,13 +1,16 @@
 package coppice
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/coppice-go/coppice/runtime/internal/handover"
 	"github.com/coppice-go/coppice/runtime/internal/history"
 	"github.com/coppice-go/coppice/runtime/internal/process"
 	"github.com/coppice-go/coppice/runtime/internal/queue"
+	"github.com/coppice-go/coppice/supervisor"
 )
 
 const (
@@ -53,6 +56,46 @@ func (c *crashQueue) latest() (reports []CrashReport) {
 		reports = append(reports, e.Value)
 	}
 	return reports
+}
+
+// A pastCrash is a report as plain data.
+type pastCrash struct {
+	Report CrashReport
+	Reason supervisor.PastReason
+	Lost   string // of Exit
+}
+
+// save returns the reports that are kept, for the program that replaces this one.
+func (c *crashQueue) save() ([]byte, error) {
+	var all []pastCrash
+	for _, r := range slices.Backward(c.latest()) {
+		p := pastCrash{Report: r, Reason: r.Reason.Past()}
+		if r.Exit.Lost != nil {
+			p.Lost = r.Exit.Lost.Error()
+		}
+		p.Report.Dump, p.Report.Lines = strings.ToValidUTF8(r.Dump, "?"), slices.Clone(r.Lines)
+		for i, l := range r.Lines {
+			p.Report.Lines[i].Text = strings.ToValidUTF8(l.Text, "?")
+		}
+		all = append(all, p)
+	}
+	return handover.EncodePart(all)
+}
+
+// takeOver takes the reports that the program before this one has kept. They were delivered there.
+func (c *crashQueue) takeOver(saved []byte) error {
+	var all []pastCrash
+	if err := handover.DecodePart(saved, &all); err != nil {
+		return err
+	}
+	for _, p := range all {
+		r := p.Report
+		if r.Reason = p.Reason.Reason(); p.Lost != "" {
+			r.Exit.Lost = errors.New(p.Lost)
+		}
+		c.kept.Put(r)
+	}
+	return nil
 }
 
 // size returns about how many bytes the report takes.

@@ -46,7 +46,7 @@ type Exit struct {
 
 	// Lost is set when the status is not known because other code of this program reaped the
 	// process (wait4(-1) does, exec.Cmd.Wait does not).
-	Lost error
+	Lost error `cbor:"-"`
 }
 
 // KillReason is why the master killed a process.

@@ -21,7 +21,7 @@ type Identity struct {
 	Name string `json:"name"`
 	// Slot is a worker's place in its pool, from 0; None = it has none. Other children have 0. In
 	// JSON only a CrashReport has it.
-	Slot int `json:"-"`
+	Slot int `json:"-" cbor:"slot"`
 	// ID is the number of the process in the tree, from 1, never reused; 0 for a Process.
 	ID int `json:"id,omitempty"`
 	// PID is the kernel's number; 0 = a goroutine, or not started yet.

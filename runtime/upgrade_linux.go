@@ -110,6 +110,9 @@ func (rt *Runtime) upgradeTo(ctx context.Context, exe *executable, back string, 
 		return err
 	}
 	trace.Ended(tracing.SpanSuspend, time.Now())
+	if state.Crashes, err = rt.crashes.save(); err != nil {
+		return &UpgradeError{"suspend", err}
+	}
 	state.Back, state.Upgrade, state.Funcs, state.Again = back, trace, rt.funcStates.all(), rt.upgrades.Load() > 0
 	b, err := state.Encode()
 	if err != nil {

@@ -57,6 +57,7 @@ type Master struct {
 	Upgrade telemetry.Upgrade // that leaves the state
 	Again   bool              // another upgrade waits for the end of this one
 	Funcs   []FuncState
+	Crashes []byte // the crash reports that are kept, by EncodePart
 }
 
 // A FuncState is what a Func has handed over.
@@ -148,6 +149,12 @@ var decoding = func() cbor.DecMode {
 	}
 	return m
 }()
+
+// EncodePart returns a part of the state that this package does not know.
+func EncodePart(v any) ([]byte, error) { return encoding.Marshal(v) }
+
+// DecodePart reads what EncodePart has written, perhaps of another release, into v.
+func DecodePart(b []byte, v any) error { return decoding.Unmarshal(b, v) }
 
 // Encode returns the state as bytes, in this release's format.
 func (s Master) Encode() ([]byte, error) {
