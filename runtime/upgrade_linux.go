@@ -12,6 +12,7 @@ import (
 
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
 	"github.com/coppice-go/coppice/runtime/internal/handover"
+	"github.com/coppice-go/coppice/runtime/internal/logqueue"
 	"github.com/coppice-go/coppice/runtime/internal/memfile"
 	"github.com/coppice-go/coppice/runtime/internal/pool"
 	"github.com/coppice-go/coppice/runtime/internal/process"
@@ -124,6 +125,7 @@ func (rt *Runtime) upgradeTo(ctx context.Context, exe *executable, back string, 
 	}
 	defer file.Close() // a file in memory
 	flushLog(rt.log)
+	rt.output.Flush(logqueue.FlushTimeout) // the lines that were read
 	beforeUpgradeStep("exec")
 	ctx, end := context.WithTimeout(ctx, suspendTimeout)
 	defer end()
