@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -71,11 +72,14 @@ func onMainThread(serve func()) error {
 	if err := OnMainThread(); err != nil {
 		return err
 	}
-	runtime.UnlockOSThread() // of the init of package mark
-	const tries = 16         // seldom more than one is needed
+	runtime.UnlockOSThread()   // of the init of package mark
+	const tries, quick = 64, 8 // seldom more than one is needed
 	found, over := make(chan bool), make(chan struct{})
 	defer close(over)
-	for range tries {
+	for i := range tries {
+		if i >= quick { // it runs another goroutine, perhaps until that waits for something
+			time.Sleep(time.Millisecond)
+		}
 		go func() { // the right one never ends, the others end with onMainThread
 			runtime.LockOSThread()
 			is := unix.Gettid() == unix.Getpid()
