@@ -90,6 +90,9 @@ func TestWatchMessages(t *testing.T) {
 	watched := make(chan result, 1)
 	go func() {
 		counts, err := s.WatchMessages(ctx, "counter")
+		for errors.Is(err, actors.ErrBusy) { // by the loop below
+			counts, err = s.WatchMessages(ctx, "counter")
+		}
 		watched <- result{counts, err}
 	}()
 	for { // until it is watched
