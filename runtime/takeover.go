@@ -54,8 +54,8 @@ func (in *inheritance) worker(path string, slot int) *handover.FormerWorker {
 	return takeOne(in, &in.state.Workers, func(w handover.FormerWorker) bool { return w.Pool == path && w.Hello.Slot == slot })
 }
 
-// takeOne takes the first of what is left for which is returns true; nil if there is none, or if the
-// trial is over.
+// takeOne takes the first of what is left for which is returns true; nil if there is none, or if
+// the trial is over.
 func takeOne[T any](in *inheritance, left *[]T, is func(T) bool) *T {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -183,7 +183,9 @@ func (in *inheritance) confirm() error {
 	}
 	errs := []error{in.file.Close()}
 	for _, fd := range in.fds { // the parts have duplicates
-		errs = append(errs, os.NewFile(uintptr(fd), "").Close())
+		if fd >= 0 {
+			errs = append(errs, os.NewFile(uintptr(fd), "").Close())
+		}
 	}
 	in.begin, in.fds = nil, nil
 	close(in.ended)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -231,15 +232,20 @@ func (in *inheritance) goBack(why error) error {
 	defer starts.Resume()
 	self := in.state.Self
 	var files []*os.File
+	in.mu.Lock()
+	fds := slices.Clone(in.fds)
 	for _, i := range self.Files { // no duplicates, for which there may be no room
-		files = append(files, os.NewFile(uintptr(in.fds[i]), "program"))
+		files = append(files, os.NewFile(uintptr(fds[i]), "program"))
+		in.fds[i] = -1 // the file closes it
 	}
+	in.mu.Unlock()
 	exe, err := process.RestoreExecutable(self.State, files)
 	if err != nil {
 		return err
 	}
+	defer exe.Close() // a file that was only read
 	return starts.Exec(ctx, process.Image{
-		Executable: exe, Args: started.Args(), Env: append(os.Environ(), backVar+"="+strings.ReplaceAll(supervisor.Cut(why.Error()), "\x00", "")), State: in.file, FDs: in.fds,
+		Executable: exe, Args: started.Args(), Env: append(os.Environ(), backVar+"="+strings.ReplaceAll(supervisor.Cut(why.Error()), "\x00", "")), State: in.file, FDs: fds,
 	})
 }
 

@@ -1,6 +1,7 @@
 package coppice
 
 import (
+	"errors"
 	"os"
 	"testing"
 
@@ -51,5 +52,29 @@ func TestSizesOfIdle(t *testing.T) {
 	in.state.Workers = []handover.FormerWorker{{Pool: "web"}}
 	if got := in.sizes(); got["web"] != 3 || len(got) != 1 {
 		t.Errorf("sizes %v", got)
+	}
+}
+
+// TestGoBackOnce: a descriptor that the way back has made a file of is closed by that alone, also if
+// it leads nowhere: its number may be another's by then.
+func TestGoBackOnce(t *testing.T) {
+	state, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Open(t.TempDir(), unix.O_RDONLY|unix.O_CLOEXEC, 0) // a directory is no program
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := &inheritance{file: state, fds: []int{fd}, ended: make(chan struct{})}
+	in.state.Self.Files = []int{0}
+	if err := in.goBack(errors.New("the trial failed")); err == nil {
+		t.Fatal("a directory was executed")
+	}
+	if in.fds[0] == fd {
+		t.Error("the end of the trial would close it once more")
+	}
+	if err := in.confirm(); err != nil {
+		t.Error(err)
 	}
 }
