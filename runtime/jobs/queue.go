@@ -22,8 +22,8 @@ import (
 // replyWait bounds how long the queue tries to give an answer to a process that does not read.
 const replyWait = 30 * time.Second
 
-// queueActor drives the rules: it turns messages into events and effects into messages. It is an actor of
-// the master, and decides nothing. All of its fields belong to the actor's goroutine.
+// queueActor drives the rules: it turns messages into events and effects into messages. It is an
+// actor of the master, and decides nothing. All of its fields belong to the actor's goroutine.
 type queueActor struct {
 	cfg     Config
 	rules   *rules.State
@@ -200,8 +200,8 @@ func (q *queueActor) down(m *actors.Down) {
 	}
 }
 
-// ofItself reports whether a worker ended by what ran in it: not because it was asked to, nor killed
-// for something else.
+// ofItself reports whether a worker ended by what ran in it: not because it was asked to, nor
+// killed for something else.
 func ofItself(r supervisor.Reason) bool {
 	if exit, ok := errors.AsType[*coppice.Exit](r.Err()); ok {
 		switch exit.Killed {
@@ -261,15 +261,8 @@ func (q *queueActor) hand(e rules.Effect) {
 
 // reply tells the caller.
 func (q *queueActor) reply(e rules.Effect) {
-	if e.Outcome == rules.Place {
-		if asker := q.askers[e.ID]; asker != nil {
-			delete(q.askers, e.ID)
-			q.send(context.Background(), asker, &outcome{What: rules.Place}, false, nil)
-		}
-		return
-	}
 	c := q.calls[e.ID]
-	if c == nil { // a reserve that was refused
+	if c == nil || e.Outcome == rules.Place { // to a reserve
 		if asker := q.askers[e.ID]; asker != nil {
 			delete(q.askers, e.ID)
 			q.send(context.Background(), asker, &outcome{What: e.Outcome, Number: q.cfg.Queue}, false, nil)
@@ -296,9 +289,7 @@ func (q *queueActor) reply(e rules.Effect) {
 	case rules.Died, rules.Killed:
 		o.Text = q.death.Reason.String()
 		if exit, ok := errors.AsType[*coppice.Exit](q.death.Reason.Err()); ok {
-			plain := *exit
-			plain.Lost = nil // an error; the text has it
-			o.Exit, _ = encoding.Marshal(plain)
+			o.Exit, _ = encoding.Marshal(exit) // but for Lost, which the text has
 		}
 	case rules.Ended, rules.Expired:
 		o.Answer, o.Text, o.Stack, o.body = q.answer.Kind, q.answer.Text, q.answer.Stack, q.answer.body
@@ -319,8 +310,8 @@ var atOnce = func() context.Context {
 }()
 
 // send sends m with the span of ctx, and does not wait: what does not go at once, or has handles,
-// goes by a goroutine, which ends within replyWait. failed is called by any goroutine; nil = it does
-// not matter.
+// goes by a goroutine, which ends within replyWait. failed is called by any goroutine; nil = it
+// does not matter.
 func (q *queueActor) send(ctx context.Context, pid *actor.PID, m any, handles bool, failed func()) {
 	if !handles {
 		now := atOnce

@@ -112,14 +112,19 @@ func (r *runs) join(ctx context.Context) (*actors.Monitor, error) {
 // drain tells the queue that this worker takes no more, and waits for what runs.
 func (r *runs) drain() error {
 	_ = r.w.System().Send(r.w.WorkContext(), r.queue, leave{r.welcome.Life, r.w.ID()}) // on an error the master is gone
-	ended := make(chan struct{})
-	go func() { r.wait.Wait(); close(ended) }() // ends with the runs, or the process
 	select {
-	case <-ended:
+	case <-r.ended():
 	case <-r.w.WorkContext().Done():
 		r.end(errDraining, time.After(r.cfg.Shutdown/20+100*time.Millisecond))
 	}
 	return nil
+}
+
+// ended returns a channel that is closed when nothing runs.
+func (r *runs) ended() <-chan struct{} {
+	ended := make(chan struct{})
+	go func() { r.wait.Wait(); close(ended) }() // ends with the runs, or the process
+	return ended
 }
 
 // end ends the contexts of what runs, and waits for it until the time is over.
@@ -129,10 +134,8 @@ func (r *runs) end(why error, over <-chan time.Time) bool {
 		cancel(why)
 	}
 	r.mu.Unlock()
-	ended := make(chan struct{})
-	go func() { r.wait.Wait(); close(ended) }() // ends with the runs, or the process
 	select {
-	case <-ended:
+	case <-r.ended():
 		return true
 	case <-over:
 		return false
@@ -207,7 +210,7 @@ func (r *runs) run(ctx, caller context.Context, m *run) (a *answer) {
 	}
 	state := &callState{id: m.ID, run: m.Run, report: r.report}
 	if m.Scratch != "" {
-		state.scratch = filepath.Join(m.Scratch, strconv.Itoa(r.w.ID()), m.ID[len(path.Dir(m.ID))+1:]+"."+strconv.Itoa(m.Run))
+		state.scratch = filepath.Join(m.Scratch, strconv.Itoa(r.w.ID()), path.Base(m.ID)+"."+strconv.Itoa(m.Run))
 		if err := os.MkdirAll(state.scratch, 0o700); err != nil {
 			return &answer{Kind: isRefusal, Text: err.Error()}
 		}
