@@ -1,18 +1,14 @@
 package pool
 
 import (
-	"bufio"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
-)
 
-var rewrite = flag.Bool("rewrite", false, "write what the scenarios in testdata come to now")
+	"github.com/coppice-go/coppice/runtime/internal/scenariotest"
+)
 
 // TestScenarios plays testdata/*.txt. A line that is not indented is a command:
 //
@@ -25,66 +21,28 @@ var rewrite = flag.Bool("rewrite", false, "write what the scenarios in testdata 
 //
 // What follows indented is what is to be done about it. "#" begins a comment.
 func TestScenarios(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatal("no scenarios", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := play(t, string(want))
-			if *rewrite {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+	scenariotest.Run(t, func(t *testing.T) func(f []string, say scenariotest.Say) {
+		var now Time
+		m := &monitor{t: t}
+		m.begin(Config{Surge: 1, Draining: 4, Recycling: 1})
+		return func(f []string, say scenariotest.Say) {
+			switch f[0] {
+			case "config":
+				m.begin(parseConfig(t, f[1:]))
+				return
+			case "at":
+				d, err := time.ParseDuration(f[1])
+				if err != nil {
 					t.Fatal(err)
 				}
+				now = d
 				return
 			}
-			if got != string(want) {
-				t.Errorf("%s differs; -rewrite, and read the difference. It comes to:\n%s", file, got)
+			for _, e := range m.step(now, parseEvent(t, f)) {
+				say("%s", e)
 			}
-		})
-	}
-}
-
-func play(t *testing.T, script string) string {
-	t.Helper()
-	var (
-		out strings.Builder
-		m   = &monitor{t: t}
-		now Time
-	)
-	m.begin(Config{Surge: 1, Draining: 4, Recycling: 1})
-	for lines := bufio.NewScanner(strings.NewReader(script)); lines.Scan(); {
-		line := lines.Text()
-		if strings.HasPrefix(line, "  ") {
-			continue
 		}
-		fmt.Fprintln(&out, line)
-		cmd, _, _ := strings.Cut(line, "#")
-		f := strings.Fields(cmd)
-		if len(f) == 0 {
-			continue
-		}
-		switch f[0] {
-		case "config":
-			m.begin(parseConfig(t, f[1:]))
-			continue
-		case "at":
-			d, err := time.ParseDuration(f[1])
-			if err != nil {
-				t.Fatal(err)
-			}
-			now = d
-			continue
-		}
-		for _, e := range m.step(now, parseEvent(t, f)) {
-			fmt.Fprintf(&out, "  %s\n", e)
-		}
-	}
-	return out.String()
+	})
 }
 
 func parseConfig(t *testing.T, fields []string) Config {

@@ -1,18 +1,14 @@
 package quarantine
 
 import (
-	"bufio"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
-)
 
-var rewrite = flag.Bool("rewrite", false, "write what the scenarios in testdata come to now")
+	"github.com/coppice-go/coppice/runtime/internal/scenariotest"
+)
 
 // TestScenarios plays testdata/*.txt. A line that is not indented is a command:
 //
@@ -23,81 +19,46 @@ var rewrite = flag.Bool("rewrite", false, "write what the scenarios in testdata 
 //
 // What follows indented is the result. "#" begins a comment.
 func TestScenarios(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatal("no scenarios", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := play(t, string(want))
-			if *rewrite {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
+	scenariotest.Run(t, func(t *testing.T) func(f []string, say scenariotest.Say) {
+		s, now, deaths := New(Config{}), Time(0), 0
+		return func(f []string, say scenariotest.Say) {
+			switch f[0] {
+			case "config":
+				s = New(parseConfig(t, f[1:]))
+			case "at":
+				now = duration(t, f[1])
+			case "call":
+				for _, key := range f[1:] {
+					say("%s %s", s.Admit(now, key), key)
 				}
-			} else if got != string(want) {
-				t.Errorf("%s differs; -rewrite, and read the difference. It comes to:\n%s", file, got)
-			}
-		})
-	}
-}
-
-func play(t *testing.T, script string) string {
-	t.Helper()
-	var out strings.Builder
-	s, now, deaths := New(Config{}), Time(0), 0
-	for lines := bufio.NewScanner(strings.NewReader(script)); lines.Scan(); {
-		line := lines.Text()
-		if strings.HasPrefix(line, "  ") {
-			continue
-		}
-		fmt.Fprintln(&out, line)
-		cmd, _, _ := strings.Cut(line, "#")
-		f := strings.Fields(cmd)
-		if len(f) == 0 {
-			continue
-		}
-		say := func(format string, args ...any) { fmt.Fprintf(&out, "  "+format+"\n", args...) }
-		switch f[0] {
-		case "config":
-			s = New(parseConfig(t, f[1:]))
-		case "at":
-			now = duration(t, f[1])
-		case "call":
-			for _, key := range f[1:] {
-				say("%s %s", s.Admit(now, key), key)
-			}
-		case "answered":
-			for _, key := range s.Answered(now, f[1]) {
-				say("quarantined %s", key)
-			}
-		case "died":
-			deaths++
-			for _, key := range s.Died(now, fmt.Sprintf("death %d", deaths), f[1:]...) {
-				say("quarantined %s", key)
-			}
-		case "dropped":
-			s.Dropped(f[1])
-		case "release":
-			say("%v", s.Release(now, f[1]))
-		case "forget":
-			say("%v", s.Forget(now, f[1]))
-		case "list":
-			for _, e := range s.List(now) {
-				state := fmt.Sprintf("since %v, probe from %v", e.Since, e.Next)
-				if e.Released {
-					state = "released"
+			case "answered":
+				for _, key := range s.Answered(now, f[1]) {
+					say("quarantined %s", key)
 				}
-				say("%s: %s; %d deaths, last at %v: %s; %d refused, %d probes", e.Key, state, e.Deaths, e.Last, e.Reason, e.Refused, e.Probes)
+			case "died":
+				deaths++
+				for _, key := range s.Died(now, fmt.Sprintf("death %d", deaths), f[1:]...) {
+					say("quarantined %s", key)
+				}
+			case "dropped":
+				s.Dropped(f[1])
+			case "release":
+				say("%v", s.Release(now, f[1]))
+			case "forget":
+				say("%v", s.Forget(now, f[1]))
+			case "list":
+				for _, e := range s.List(now) {
+					state := fmt.Sprintf("since %v, probe from %v", e.Since, e.Next)
+					if e.Released {
+						state = "released"
+					}
+					say("%s: %s; %d deaths, last at %v: %s; %d refused, %d probes", e.Key, state, e.Deaths, e.Last, e.Reason, e.Refused, e.Probes)
+				}
+			default:
+				t.Fatalf("no command %q", f)
 			}
-		default:
-			t.Fatalf("no command %q", line)
 		}
-	}
-	return out.String()
+	})
 }
 
 func parseConfig(t *testing.T, fields []string) (cfg Config) {
