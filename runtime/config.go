@@ -87,7 +87,7 @@ type Config struct {
 	Service Service
 
 	starting func() (started func()) // called when the first child is to be started; nil = nothing to call
-	asked    func() bool             // reports whether the tree is asked to end; nil = nobody asks but by Stop
+	asked    func() bool             // reports whether a signal or a context asks the tree to end; nil = neither can
 
 	store descriptorStore // systemd's; nil when there is none
 

@@ -91,8 +91,8 @@ func (rt *Runtime) tellReloaded(began time.Time, generation int, err error) {
 	}
 }
 
-// reloadTo brings the next generation, which runs program, to the workers, as a part of under, which
-// may be nil.
+// reloadTo brings the next generation, which runs program, to the workers, as a part of under,
+// which may be nil.
 func (rt *Runtime) reloadTo(ctx context.Context, to int, program string, under *telemetry.Operation) (err error) {
 	began, from := time.Now(), rt.generations.now()
 	rt.events.Put(Event{Time: time.Now(), Kind: TreeReloading, Identity: Identity{Generation: to}})

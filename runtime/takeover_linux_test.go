@@ -55,8 +55,8 @@ func TestSizesOfIdle(t *testing.T) {
 	}
 }
 
-// TestGoBackOnce: a descriptor that the way back has made a file of is closed by that alone, also if
-// it leads nowhere: its number may be another's by then.
+// TestGoBackOnce: a descriptor that the way back has made a file of is closed by that alone, also
+// if it leads nowhere: its number may be another's by then.
 func TestGoBackOnce(t *testing.T) {
 	state, err := os.Open(os.DevNull)
 	if err != nil {

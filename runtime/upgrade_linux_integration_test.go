@@ -423,8 +423,8 @@ func TestUpgradeRefused(t *testing.T) {
 	}
 }
 
-// TestUpgradeAsProcessOne: a tree whose master is process 1 of a PID namespace, as in a container, is
-// upgraded as any other.
+// TestUpgradeAsProcessOne: a tree whose master is process 1 of a PID namespace, as in a container,
+// is upgraded as any other.
 func TestUpgradeAsProcessOne(t *testing.T) {
 	unshare, err := exec.LookPath("unshare")
 	switch {

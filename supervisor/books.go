@@ -260,8 +260,8 @@ func (l *loop) sinceBefore(child *childRecord) {
 }
 
 // Resume ends the time in which the supervisors of a new image of the program only take over. Each
-// child that waited for its restart, as Config.Books says, and is down, since its Start has returned
-// [ErrIgnore], waits for it again, until the moment that was set. Resume does not wait.
+// child that waited for its restart, as Config.Books says, and is down, since its Start has
+// returned [ErrIgnore], waits for it again, until the moment that was set. Resume does not wait.
 func (s *Supervisor) Resume() {
 	for _, b := range s.tree.below(s.path) {
 		b.inbox.post(message{do: b.loop.resume})

@@ -31,7 +31,7 @@ type clients struct {
 	addr string
 	book *book
 	next atomic.Int64  // number of the next request
-	end  int64         // numbers from here on are another process's
+	end  int64         // the first number of the next process
 	over chan struct{} // closed when each is to ask for the last time
 
 	mu sync.Mutex

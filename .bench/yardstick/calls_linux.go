@@ -120,8 +120,8 @@ type callStats struct {
 	P99     float64 `json:"p99_us"`
 }
 
-// callUntil makes calls for d, twice as many at once as there are workers. call is told which of
-// these it is.
+// callUntil makes calls for d, from twice as many goroutines as there are workers. call gets the
+// number of the goroutine.
 func callUntil(d time.Duration, call func(which int) error) (callStats, error) {
 	type ended struct {
 		took []time.Duration
@@ -153,7 +153,7 @@ func callUntil(d time.Duration, call func(which int) error) (callStats, error) {
 }
 
 // tellCalls warms up, prints "begin", makes calls, checks their answers, and prints how it went.
-// call is told which of those at once it is.
+// call gets the number of the goroutine, as in callUntil.
 func tellCalls(call func(which int, b []byte) (int64, error)) {
 	b := bytes.Repeat([]byte{1}, calls.size)
 	checked := func(which int) error {

@@ -80,8 +80,8 @@ func handler(w *coppice.Worker) http.Handler {
 	})
 }
 
-// status says whose fault it was: 422 the image's, as the decoder says; 502 the decoder's; 503 of
-// nobody, it may go well later.
+// status returns 422 if the decoder refuses the image, 502 if the decoder failed, and 503 if the
+// same request may succeed later.
 func status(err error) int {
 	if _, ok := errors.AsType[*jobs.FuncError](err); ok {
 		return http.StatusUnprocessableEntity

@@ -43,8 +43,8 @@ func (b *body) TakeHandles() []any {
 	return h
 }
 
-// SetHandles is for actors.HandleCarrier. The handles are claimed and not converted, since the queue
-// hands them on.
+// SetHandles is for actors.HandleCarrier. The handles are claimed and not converted, since the
+// queue hands them on.
 func (b *body) SetHandles(handles []*fdipc.Handle) error {
 	for _, h := range handles {
 		if err := h.Claim(); err != nil {
@@ -62,7 +62,7 @@ func (b *body) SetHandles(handles []*fdipc.Handle) error {
 func (b *body) close() {
 	for _, h := range b.TakeHandles() {
 		if c, ok := h.(io.Closer); ok {
-			_ = c.Close() // nobody has it any more
+			_ = c.Close() // there is nothing to do about an error
 		}
 	}
 }

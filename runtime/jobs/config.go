@@ -21,24 +21,25 @@ type Config struct {
 	// PerWorker is how many calls a worker runs at once, 1 to 4096; zero = 1.
 	PerWorker int
 
-	// Queue is how many calls may wait for a worker; zero = 1,024. One that is to run again is never
-	// refused.
+	// Queue is how many calls may wait for a worker; zero = 1,024. One that is to run again is
+	// never refused.
 	Queue int
 
 	// Block makes callers wait for room in the queue, in the order in which they came. Otherwise a
 	// call that finds it full ends with a [FullError].
 	Block bool
 
-	// MaxBytes bounds an input and an answer, encoded; zero = 64 MiB. Beyond it is a [TooLargeError].
+	// MaxBytes bounds an input and an answer, encoded; zero = 64 MiB. Beyond it is a
+	// [TooLargeError].
 	MaxBytes int
 
-	// Fresh gives each call a process of its own: a worker ends after one call, and is replaced, by a
-	// spare where one is ready (Pool.Spares). It sets Restart and Intensity, and conflicts with
+	// Fresh gives each call a process of its own: a worker ends after one call, and is replaced, by
+	// a spare where one is ready (Pool.Spares). It sets Restart and Intensity, and conflicts with
 	// PerWorker. With Pool.Recycle.Requests a worker is replaced after so many calls.
 	Fresh bool
 
-	// Scratch gives each call an empty directory, see the function [Scratch]. It is removed when the
-	// call has ended, by the master if its worker has died.
+	// Scratch gives each call an empty directory, see the function [Scratch]. It is removed when
+	// the call has ended, by the master if its worker has died.
 	Scratch bool
 
 	// Defaults stand for the zero fields of the Options of a call.
@@ -133,8 +134,8 @@ type Function struct {
 
 // Handle returns a Function: fn by a name, which has no slash. Each call runs fn on a goroutine of
 // its own, in a worker of the pool. ctx ends when the time of the call is over, when its caller's
-// context has ended, and when the worker has to end. A panic of fn is the caller's [PanicError], and
-// the worker goes on. The handles of in are fn's to close.
+// context has ended, and when the worker has to end. A panic of fn is the caller's [PanicError],
+// and the worker goes on. The handles of in are fn's to close.
 func Handle[In, Out any](name string, fn func(ctx context.Context, in In) (Out, error)) Function {
 	return Function{name, func(ctx context.Context, b *body) (body, error) {
 		in, err := decode[In](b)

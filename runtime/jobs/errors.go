@@ -103,8 +103,8 @@ func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("jobs: the %s has %d bytes, more than %d", what, e.Size, e.Max)
 }
 
-// A GoneError says that there is no such pool, or that its queue ended with the call in it; the call
-// may have run.
+// A GoneError says that there is no such pool, or that its queue ended with the call in it; the
+// call may have run.
 type GoneError struct {
 	Pool string
 	Err  error // of package actors
@@ -115,8 +115,8 @@ func (e *GoneError) Error() string { return fmt.Sprintf("jobs: pool %s: %v", e.P
 // Unwrap returns Err.
 func (e *GoneError) Unwrap() error { return e.Err }
 
-// A RefusedError says that the call cannot be made: the pool has no such function, or a value cannot
-// be encoded, or is not what the function takes or the caller expects.
+// A RefusedError says that the call cannot be made: the pool has no such function, or a value
+// cannot be encoded, or is not what the function takes or the caller expects.
 type RefusedError struct{ Why string }
 
 func (e *RefusedError) Error() string { return "jobs: refused: " + e.Why }

@@ -133,7 +133,8 @@ func do(t *testing.T, rt jobs.Caller, o order, opts jobs.Options) (report, error
 	return jobs.Start[report](t.Context(), rt, "work", o, opts).Wait()
 }
 
-// notShort skips a test of processes with -short, because each end of one takes a second with -race.
+// notShort skips a test of processes with -short, because each end of one takes a second with
+// -race.
 func notShort(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
@@ -212,8 +213,8 @@ func TestQuarantine(t *testing.T) {
 	}
 }
 
-// TestCancel ends the callers' contexts: of a call that runs, then of one that hangs, whose worker is
-// killed, and of one that waits, which does not run.
+// TestCancel ends the callers' contexts: of a call that runs, then of one that hangs, whose worker
+// is killed, and of one that waits, which does not run.
 func TestCancel(t *testing.T) {
 	rt := tree(t, jobs.Config{})
 	began := make(chan struct{}, 1)
@@ -237,7 +238,8 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// TestQueueFull fills a queue of one place, in a pool that refuses and in one that has callers wait.
+// TestQueueFull fills a queue of one place, in a pool that refuses and in one that has callers
+// wait.
 func TestQueueFull(t *testing.T) {
 	notShort(t)
 	for _, block := range []bool{false, true} {

@@ -19,7 +19,7 @@ type (
 	}
 	// reserve asks for a place in the queue.
 	reserve struct{ ID, From string }
-	// cancel says that nobody waits for the call any more.
+	// cancel says that the caller no longer waits.
 	cancel struct{ ID string }
 	// outcome is what became of a call.
 	outcome struct {

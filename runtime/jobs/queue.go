@@ -115,7 +115,7 @@ func (q *queueActor) Receive(ctx actor.Context) {
 		q.answer = m
 		q.step(rules.Event{Kind: rules.Answer, ID: m.ID, Run: m.Run, Worker: m.Worker, OK: m.Kind == isAnswer})
 		q.answer = nil
-		m.close() // if nobody got it
+		m.close() // unless the caller got it
 	case *progress:
 		if c := q.calls[m.ID]; c != nil && c.submit.Progress != "" {
 			q.send(context.Background(), actor.NewPID(c.submit.From, c.submit.Progress), m, m.handles != nil, nil)

@@ -76,7 +76,7 @@ func (s *server) serve(ctx context.Context, w *coppice.Worker) error {
 			return err
 		}
 		select {
-		case <-monitor.C: // a new one comes; nobody waits for what runs here
+		case <-monitor.C: // a new one comes; the callers of what runs here have their errors
 			if !r.end(errQueue, time.After(time.Second)) {
 				return fmt.Errorf("%w, and a call of it did not", errQueue)
 			}
@@ -185,7 +185,7 @@ func (r *runs) begin(ctx actor.Context, m *run) {
 		r.mu.Unlock()
 		cancel(nil)
 		r.w.CountRequests(1)
-		_ = r.w.System().Send(context.Background(), r.queue, a) // on an error the queue has ended, and nobody waits
+		_ = r.w.System().Send(context.Background(), r.queue, a) // on an error the queue has ended, and the caller has its error
 		if r.cfg.Fresh {
 			close(r.once)
 		}

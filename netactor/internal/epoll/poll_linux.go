@@ -48,8 +48,8 @@ func (p *Poll) WakeAt(t time.Time) { _ = p.file.SetReadDeadline(t) }
 // Wake makes Wait return now.
 func (p *Poll) Wake() { p.WakeAt(time.Unix(1, 0)) }
 
-// Wait waits for events and returns them, valid until the next call; none when it was woken, or p is
-// closed.
+// Wait waits for events and returns them, valid until the next call; none when it was woken, or p
+// is closed.
 func (p *Poll) Wait() []unix.EpollEvent {
 	n := 0
 	_ = p.rc.Read(func(fd uintptr) bool {

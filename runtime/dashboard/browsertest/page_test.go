@@ -293,8 +293,8 @@ func TestPage(t *testing.T) {
 	b.await(text("#link") + `.includes('Old data')`)
 }
 
-// TestUpgrade: the page says what an upgrade would change before it asks for it, follows it over the
-// exec, and says how it ended.
+// TestUpgrade: the page says what an upgrade would change before it asks for it, follows it over
+// the exec, and says how it ended.
 func TestUpgrade(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short")

@@ -284,8 +284,8 @@ func (s *Session) countForcedEarly(n int) {
 }
 
 // CountOpenForced counts the open connections as forced, also those that the listener process has
-// not claimed back: whether it still will is not known. It must run before the drain's context ends;
-// otherwise the worker could close connections before they are counted.
+// not claimed back: whether it still will is not known. It must run before the drain's context
+// ends; otherwise the worker could close connections before they are counted.
 func (s *Session) CountOpenForced() {
 	if own := s.Listeners(); own != nil {
 		s.countForced(own.Conns())

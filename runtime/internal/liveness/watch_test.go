@@ -6,7 +6,7 @@ import (
 )
 
 // TestSilentFromTheFirst: a child that never answers has been silent since it was first watched;
-// without that time nobody could tell that it hangs.
+// without that time it would not be shown as hanging.
 func TestSilentFromTheFirst(t *testing.T) {
 	var a Answers
 	ended := make(chan struct{})

@@ -52,8 +52,8 @@ func Program() (string, error) {
 	return path, nil
 }
 
-// Known returns the path by which this program was started and the name of the directory in which it
-// was, for the next image of it; "" = not known.
+// Known returns the path by which this program was started and the name of the directory in which
+// it was, for the next image of it; "" = not known.
 func Known() (path, name string) { Capture(); return program, dir }
 
 // TakeOver makes what was Known to the image before this one known to this one, which was executed

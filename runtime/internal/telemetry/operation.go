@@ -14,9 +14,9 @@ import (
 // come after its end.
 const maxOperations = 16
 
-// Operation is a reload, a change of size or the last step of an upgrade, which concerns a branch of the tree as a whole. Starts
-// and stops that begin under its path while it is under way are part of its trace. A nil *Operation
-// does nothing.
+// Operation is a reload, a change of size or the last step of an upgrade, which concerns a branch
+// of the tree as a whole. Starts and stops that begin under its path while it is under way are part
+// of its trace. A nil *Operation does nothing.
 type Operation struct {
 	l     *Lifecycle
 	name  string // of the span

@@ -1,6 +1,6 @@
-// Package rules decides what becomes of each call of a pool of jobs: which waits, which worker has
-// which, who is told what, what is run again and which worker is killed. It is a pure state machine:
-// time comes with the event, and there is no goroutine, lock, payload or process.
+// Package rules decides what becomes of each call of a pool of jobs: which waits, which worker runs
+// which, what the caller gets, which runs again and which worker is killed. It is a pure state
+// machine: time comes with the event, and there is no goroutine, lock, payload or process.
 //
 // A call is in one of these states; each event that moves it out of one stands behind it.
 //

@@ -184,9 +184,9 @@ func sortedKeys[V any](m map[string]V) []string {
 	return keys
 }
 
-// TestModel plays random events: each call is told once, runs in one worker at a time, no more often
-// than it may, and never after it was cancelled; no worker has too many, and none idles while calls
-// wait. At the end all have been told.
+// TestModel plays random events: each call is told once, runs in one worker at a time, no more
+// often than it may, and never after it was cancelled; no worker has too many, and none idles while
+// calls wait. At the end all have been told.
 func TestModel(t *testing.T) {
 	seeds := 300
 	if testing.Short() {

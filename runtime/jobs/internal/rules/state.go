@@ -57,7 +57,7 @@ type callRecord struct {
 	since    Time // it waits, or runs
 	at       Time // running: the next deadline; later: when it waits again
 	expired  bool // its time is over
-	canceled bool // nobody waits for it
+	canceled bool // its caller no longer waits
 	killing  bool // its worker is killed for it
 }
 

@@ -12,7 +12,7 @@ type EventKind uint8
 const (
 	Submit      EventKind = iota // Call comes, from a caller that may have a place
 	Reserve                      // Call's caller wants a place in the queue
-	Cancel                       // nobody waits for the call ID any more
+	Cancel                       // the caller of ID no longer waits
 	Gone                         // the process From has ended, with all its callers
 	Join                         // Worker takes calls
 	Leave                        // Worker takes no more, and finishes what it has
@@ -57,7 +57,7 @@ const (
 	Wait                       // there was no place, and it may ask for one
 	Place                      // a place is kept for it
 	Quarantined                // its key is quarantined
-	Dropped                    // nobody waits
+	Dropped                    // the caller no longer waits
 )
 
 // An Effect is an output of Step.
@@ -193,8 +193,8 @@ func (s *State) unblock(gone func(Call) bool) {
 	}
 }
 
-// cancel ends a call that nobody waits for. One that runs keeps its place in the worker until it has
-// ended.
+// cancel ends a call whose caller no longer waits. One that runs keeps its place in the worker
+// until it has ended.
 func (s *State) cancel(c *callRecord) {
 	if c.canceled {
 		return
