@@ -249,6 +249,15 @@ func TestPage(t *testing.T) {
 		b.await(`!` + text("#alerts") + `.includes('http is paused')`)
 	})
 
+	t.Run("two questions", func(t *testing.T) { // as when a check has answered while another dialog is open
+		b.eval(`import('./steer.js').then((m) => { m.steer('pause', { listener: 'http' }); m.steer('stop', { process: 'web/0' }); })`)
+		b.await(text("#ask-title") + ` === 'Pause http?' && document.querySelector('#ask').open`)
+		b.click("#ask-no")
+		b.await(text("#ask-title") + ` === 'Stop web/0?' && document.querySelector('#ask').open`)
+		b.click("#ask-no")
+		b.await(`!document.querySelector('#ask').open`)
+	})
+
 	t.Run("crash loop", func(t *testing.T) {
 		for range 12 { // of four workers, so that one has three
 			s.ask("crash=out+of+stock")

@@ -33,10 +33,10 @@ let closed = Promise.resolve(); // the dialog's event of that name, which comes 
 
 // steer asks whether what is really meant, and does it.
 export async function steer(what, params, size) {
-  await closed;
   const act = acts[what], dialog = byID('ask'), field = byID('ask-size');
   let text;
   try { text = await act.text(params); } catch (e) { say(`${act.title(params)} ${e.message}`); return; }
+  do await closed; while (dialog.open); // another may have asked meanwhile
   put(byID('ask-title'), act.title(params));
   put(byID('ask-text'), text);
   put(byID('ask-yes'), act.yes);
