@@ -445,6 +445,7 @@ func TestReplaceMailbox(t *testing.T) {
 				}
 			}
 			send(tree.Master, block{})
+			settled(t, "it is not blocked", func() bool { return actors.Queue(tree.Master, pid) == 0 })
 			send(a, add(1))
 			answer := make(chan any, 1)
 			go func() { // ends with the answer
@@ -454,7 +455,7 @@ func TestReplaceMailbox(t *testing.T) {
 				}
 				answer <- v
 			}()
-			settled(t, "the ask is not there", func() bool { return actors.Inbound(tree.Master) == 1 })
+			settled(t, "the ask is not there", func() bool { return actors.Inbound(tree.Master) == 1 && actors.Queue(tree.Master, pid) == 2 })
 			send(tree.Master, make(chan int)) // cannot cross
 			send(tree.Master, add(100))
 			send(a, make([]byte, 1<<17))
