@@ -38,6 +38,10 @@ var arrows = map[string]struct{ ours, outside []string }{
 		[]string{"fdipc", "supervisor", "tracing"},
 		[]string{actorAPI, otelAPI, "google.golang.org/protobuf", "github.com/fxamacker/cbor/v2"},
 	},
+	"actors/hosts": {
+		[]string{"actors", "fdipc", "runtime", "supervisor", "tracing"},
+		[]string{actorAPI, otelAPI, "golang.org/x/sys"},
+	},
 	"netactor": {
 		[]string{"actors", "fdipc", "tracing"},
 		[]string{actorAPI, otelAPI, "github.com/fxamacker/cbor/v2", "golang.org/x/sys"},
