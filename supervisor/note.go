@@ -8,7 +8,7 @@ import "github.com/coppice-go/coppice/supervisor/internal/rules"
 // so does the id of a child that no longer exists. Note does not wait.
 //
 // With replaced, what runs in the instance has been replaced, and the child goes on as a
-// further incarnation. That is no restart: it counts in no budget.
+// further incarnation, whose life begins now. That is no restart: it counts in no budget.
 func (s *Supervisor) Note(id string, info any, replaced bool) {
 	s.inbox.post(message{do: func() { s.loop.note(id, info, replaced) }})
 }
@@ -19,6 +19,7 @@ func (l *loop) note(id string, info any, replaced bool) {
 			continue
 		}
 		if replaced {
+			child.began = l.now
 			l.step(rules.Event{Kind: rules.Replaced, Key: child.key})
 		}
 		if child.inst != nil {

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // house is an instance whose Info changes while it lives.
@@ -44,5 +45,33 @@ func TestNote(t *testing.T) {
 		}
 		shutdown(t, s)
 		s.Note("h", "too late", true)
+	})
+}
+
+// TestLifeOfReplaced: the life that is told of an instance whose content was replaced is that of
+// the last content.
+func TestLifeOfReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &house{done: make(chan struct{})}
+		s := mustStart(t, Spec{Name: "app", Children: []ChildSpec{
+			{ID: "h", Start: StarterFunc(func(context.Context, Incarnation) (Instance, error) { return h, nil }), Restart: Temporary},
+		}})
+		sub := s.Subscribe(10)
+		time.Sleep(time.Hour)
+		s.Note("h", "moved", false)
+		s.Note("h", "another", true)
+		synctest.Wait()
+		time.Sleep(time.Minute)
+		close(h.done)
+		for ev := range sub.Events(t.Context()) {
+			if ev.Kind != ChildExited {
+				continue
+			}
+			if ev.Took != time.Minute {
+				t.Errorf("it lived for %v, want a minute", ev.Took)
+			}
+			break
+		}
+		shutdown(t, s)
 	})
 }

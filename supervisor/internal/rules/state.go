@@ -97,6 +97,7 @@ func (s *State) handle(ev *Event) {
 	case Replaced:
 		if c := s.Children[ev.Key]; c != nil {
 			c.Inc++
+			c.UpSince = s.now
 		}
 	case Timer:
 		s.timer(ev)
