@@ -8,6 +8,7 @@ import (
 
 	"github.com/coppice-go/coppice/actors"
 	"github.com/coppice-go/coppice/runtime/internal/childproto"
+	"github.com/coppice-go/coppice/runtime/internal/telemetry"
 	"github.com/coppice-go/coppice/supervisor"
 )
 
@@ -54,7 +55,7 @@ func (rt *Runtime) specOf(n *node, up <-chan struct{}) supervisor.ChildSpec {
 	case Func:
 		return supervisor.ChildSpec{ID: s.Name, Start: supervisor.Func(rt.funcStates.run(n.path, s.Run)), Restart: s.Restart, Shutdown: s.Shutdown}
 	case Actor:
-		actor := actors.ChildSpec(rt.system, actors.Spec{Name: n.path, New: s.New, Bound: s.Bound})
+		actor := actors.ChildSpec(rt.system, actors.Spec{Name: n.path, New: telemetry.Measuring(rt.pipeline.Meter(), s.New), Bound: s.Bound})
 		start := func(ctx context.Context, inc supervisor.Incarnation) (supervisor.Instance, error) {
 			defer warnIfSlow(rt.log, unlimited, "the start of "+n.path, "its New or its Receive of *actor.Started has not returned", "hint", "what starts after it waits: let a goroutine do what lasts")()
 			return actor.Start(ctx, inc)

@@ -22,6 +22,15 @@ var (
 	ProcessMemory   = &Instrument{"coppice.process.memory.usage", "By", Level, "Memory of a process of the tree: anonymous, swapped and shared, without the pages of files."}
 	ProcessCPU      = &Instrument{"coppice.process.cpu.time", "s", Seconds, "CPU time of a process of the tree and of those that had its place before."}
 	ProcessFiles    = &Instrument{"coppice.process.unix.file_descriptor.count", "{file_descriptor}", Level, "Open descriptors of a process of the tree."}
+	JobsWaiting     = &Instrument{"coppice.job.waiting", "{call}", Level, "Calls that wait for a worker of a pool of jobs, or to run again."}
+	JobsOldest      = &Instrument{"coppice.job.oldest", "s", LevelSeconds, "How long the oldest of the calls that wait for a worker has done so."}
+	JobsRunning     = &Instrument{"coppice.job.running", "{call}", Level, "Calls that workers run."}
+	JobCalls        = &Instrument{"coppice.job.calls", "{call}", Sum, "Calls that have ended, by how."}
+	JobRuns         = &Instrument{"coppice.job.run.duration", "s", LongDuration, "From the hand-over of a call to a worker to its answer, or the worker's death."}
+	JobWaits        = &Instrument{"coppice.job.queue.duration", "s", LongDuration, "How long a call waited before it was handed over for the first time."}
+	JobRetries      = &Instrument{"coppice.job.retries", "{run}", Sum, "Runs after the first, of calls whose worker died."}
+	JobDeaths       = &Instrument{"coppice.job.deaths", "{death}", Sum, "Workers that died with a call, by how they ended."}
+	JobsQuarantined = &Instrument{"coppice.job.quarantined", "{key}", Level, "Keys whose calls are refused."}
 	MailboxDepth    = &Instrument{"coppice.actor.mailbox.depth", "{message}", Level, "Messages that wait in mailboxes."}
 	TransportBytes  = &Instrument{"coppice.transport.io", "By", Sum, "Bytes between the processes of the tree."}
 	TransportFrames = &Instrument{"coppice.transport.frames", "{frame}", Sum, "Frames between the processes of the tree."}
@@ -37,5 +46,6 @@ var (
 var Instruments = []*Instrument{
 	HandoffDuration, QueueDuration, HandoffCount, PoolWorkers, PoolSize, Restarts, Exits, Hangs, Reloads, Generation,
 	ConnectionsOpen, ConnectionsCut, TurnedAway, Parked, GivenBack, ParkingEnds, ProcessMemory, ProcessCPU, ProcessFiles, MailboxDepth,
+	JobsWaiting, JobsOldest, JobsRunning, JobCalls, JobRuns, JobWaits, JobRetries, JobDeaths, JobsQuarantined,
 	TransportBytes, TransportFrames, TransportFDs, SpansDropped, PayloadsDropped, MetricsDropped, SpansRecovered, TableFull,
 }

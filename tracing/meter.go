@@ -15,10 +15,12 @@ type InstrumentKind uint8
 
 // The kinds of [Instrument].
 const (
-	Sum      InstrumentKind = iota // only grows; the counts of a process that has ended stay
-	Level                          // goes up and down; the sum over live processes
-	Duration                       // a histogram of seconds
-	Seconds                        // a Sum whose values are nanoseconds, and are shown as seconds
+	Sum          InstrumentKind = iota // only grows; the counts of a process that has ended stay
+	Level                              // goes up and down; the sum over live processes
+	Duration                           // a histogram of seconds, with Bounds
+	LongDuration                       // with LongBounds
+	Seconds                            // a Sum whose values are nanoseconds, and are shown as seconds
+	LevelSeconds                       // a Level of which that holds
 )
 
 // Instrument is one row of the table in instruments.go: what is counted, in OpenTelemetry's words.
@@ -33,13 +35,33 @@ type Instrument struct {
 // above the last.
 var Bounds = []float64{50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 50e-3, 100e-3, 1}
 
-// boundsNano are Bounds in nanoseconds.
-var boundsNano = func() (b [11]int64) {
-	for i, s := range Bounds {
+// LongBounds are those of a LongDuration, as many.
+var LongBounds = []float64{1e-3, 5e-3, 10e-3, 50e-3, 100e-3, 500e-3, 1, 5, 10, 60, 600}
+
+// nanoBounds are bounds in nanoseconds.
+type nanoBounds [11]int64
+
+var boundsNano, longBoundsNano = inNano(Bounds), inNano(LongBounds)
+
+func inNano(bounds []float64) *nanoBounds {
+	b := new(nanoBounds)
+	for i, s := range bounds {
 		b[i] = int64(s * 1e9)
 	}
 	return b
-}()
+}
+
+// Bounds returns the bounds of the buckets of a histogram; nil if i is none.
+func (i *Instrument) Bounds() []float64 {
+	switch i.Kind {
+	case Duration:
+		return Bounds
+	case LongDuration:
+		return LongBounds
+	case Sum, Level, Seconds, LevelSeconds:
+	}
+	return nil
+}
 
 // Meter counts for Coppice in one process. A nil *Meter is off. Its methods may be
 // called by any goroutine.
@@ -50,7 +72,7 @@ type Meter struct {
 	mu      sync.Mutex
 	series  map[seriesID]*series
 	order   []*series
-	watched []func(func(*Instrument, int64, ...attribute.KeyValue))
+	watched []*func(func(*Instrument, int64, ...attribute.KeyValue))
 }
 
 type seriesID struct {
@@ -78,7 +100,7 @@ func (m *Meter) Counter(i *Instrument, labels ...attribute.KeyValue) *Counter {
 	return &m.find(i, labels).counter
 }
 
-// Histogram is Counter for a Duration.
+// Histogram is Counter for a Duration or LongDuration.
 func (m *Meter) Histogram(i *Instrument, labels ...attribute.KeyValue) *Histogram {
 	if m == nil {
 		return nil
@@ -94,8 +116,12 @@ func (m *Meter) find(i *Instrument, labels []attribute.KeyValue) *series {
 	s := m.series[key]
 	if s == nil {
 		s = &series{instrument: i, labels: set}
-		if i.Kind == Duration {
-			s.histogram = new(Histogram)
+		switch i.Kind {
+		case Duration:
+			s.histogram = &Histogram{bounds: boundsNano}
+		case LongDuration:
+			s.histogram = &Histogram{bounds: longBoundsNano}
+		case Sum, Level, Seconds, LevelSeconds:
 		}
 		m.series[key] = s
 		m.order = append(m.order, s)
@@ -105,14 +131,20 @@ func (m *Meter) find(i *Instrument, labels []attribute.KeyValue) *series {
 
 // Watch has f called at each Collect, to emit values that are counted elsewhere: the whole
 // of a Sum so far, or a Level. Values that are emitted for the same attributes are added
-// up. f runs on the goroutine that collects; it must neither block nor use m.
-func (m *Meter) Watch(f func(emit func(i *Instrument, value int64, labels ...attribute.KeyValue))) {
+// up. f runs on the goroutine that collects; it must neither block nor use m. stop ends that, but
+// for a Collect that is under way. Any goroutine may call it.
+func (m *Meter) Watch(f func(emit func(i *Instrument, value int64, labels ...attribute.KeyValue))) (stop func()) {
 	if m == nil {
-		return
+		return func() {}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.watched = append(m.watched, f)
+	m.watched = append(m.watched, &f)
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.watched = slices.DeleteFunc(m.watched, func(o *func(func(*Instrument, int64, ...attribute.KeyValue))) bool { return o == &f })
+	}
 }
 
 // DataPoint is the value of one series.
@@ -121,8 +153,8 @@ type DataPoint struct {
 	Labels     attribute.Set
 	Value      int64 // of a Sum or a Level
 
-	// Of a Duration.
-	Buckets   []uint64 // one more than Bounds
+	// Of a Duration or LongDuration.
+	Buckets   []uint64 // one more than its bounds
 	Total     time.Duration
 	Exemplars []Exemplar
 }
@@ -153,7 +185,7 @@ func (m *Meter) Collect() []DataPoint {
 	}
 	seen := make(map[seriesID]int)
 	for _, f := range watched {
-		f(func(i *Instrument, value int64, labels ...attribute.KeyValue) {
+		(*f)(func(i *Instrument, value int64, labels ...attribute.KeyValue) {
 			set := attribute.NewSet(labels...)
 			key := seriesID{i, set.Equivalent()}
 			if at, ok := seen[key]; ok {
@@ -179,9 +211,10 @@ func (c *Counter) Add(n int64) {
 
 // Histogram is a distribution of durations. A nil *Histogram is off.
 type Histogram struct {
-	buckets   [len(boundsNano) + 1]atomic.Uint64
+	bounds    *nanoBounds
+	buckets   [len(nanoBounds{}) + 1]atomic.Uint64
 	total     atomic.Int64 // ns
-	exemplars [len(boundsNano) + 1]atomic.Pointer[Exemplar]
+	exemplars [len(nanoBounds{}) + 1]atomic.Pointer[Exemplar]
 }
 
 // Record adds d. The context of a sampled span makes d the exemplar of its bucket.
@@ -190,7 +223,7 @@ func (h *Histogram) Record(d time.Duration, s Span) {
 		return
 	}
 	i := 0
-	for i < len(boundsNano) && int64(d) > boundsNano[i] {
+	for i < len(h.bounds) && int64(d) > h.bounds[i] {
 		i++
 	}
 	h.buckets[i].Add(1)

@@ -60,8 +60,9 @@ func TestHandoffMeter(t *testing.T) {
 
 func TestWatchAddsUp(t *testing.T) {
 	m := tracing.NewMeter()
+	var stop func()
 	for range 2 {
-		m.Watch(func(emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
+		stop = m.Watch(func(emit func(*tracing.Instrument, int64, ...attribute.KeyValue)) {
 			emit(tracing.PoolWorkers, 2, tracing.KeyState.String("running"))
 			emit(tracing.PoolWorkers, 1, tracing.KeyState.String("running"))
 			emit(tracing.PoolWorkers, 1, tracing.KeyState.String("down"))
@@ -70,6 +71,10 @@ func TestWatchAddsUp(t *testing.T) {
 	all := points(m)
 	if r, d := all["coppice.pool.workers{coppice.child.state=running}"].Value, all["coppice.pool.workers{coppice.child.state=down}"].Value; r != 6 || d != 2 {
 		t.Errorf("%d running, %d down", r, d)
+	}
+	stop()
+	if r := points(m)["coppice.pool.workers{coppice.child.state=running}"].Value; r != 3 {
+		t.Errorf("%d running, after one has stopped", r)
 	}
 }
 

@@ -75,8 +75,9 @@ const (
 
 	KeyListener       = attribute.Key("coppice.listener.name")       // ours: on accept
 	KeyParkingOutcome = attribute.Key("coppice.parking.outcome")     // ours: on metrics
-	KeyPool           = attribute.Key("coppice.pool.name")           // ours: on queue, hand-off, claim
+	KeyPool           = attribute.Key("coppice.pool.name")           // ours: on queue, hand-off, claim, call; on metrics
 	KeyFunction       = attribute.Key("coppice.job.function")        // ours: on call and run
+	KeyJobOutcome     = attribute.Key("coppice.job.outcome")         // ours: on metrics: how a call ended
 	KeyHandleKind     = attribute.Key("coppice.handle.kind")         // ours: conn, listener, packet, file
 	KeyHandoffTarget  = attribute.Key("coppice.handoff.target")      // ours: the receiving process, as "web/0"
 	KeyHandoffOutcome = attribute.Key("coppice.handoff.outcome")     // ours: an Outcome

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"path"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -23,9 +25,11 @@ import (
 const replyWait = 30 * time.Second
 
 // queueActor drives the rules: it turns messages into events and effects into messages. It is an
-// actor of the master, and decides nothing. All of its fields belong to the actor's goroutine.
+// actor of the master, and decides nothing. All of its fields belong to the actor's goroutine, but
+// for what levels reads: mu is held while the rules change.
 type queueActor struct {
 	cfg     Config
+	mu      sync.Mutex
 	rules   *rules.State
 	began   time.Time
 	rt      *coppice.Runtime
@@ -41,6 +45,8 @@ type queueActor struct {
 	timer   *time.Timer
 	at      rules.Time // when the timer fires; 0 = it does not run
 
+	figures
+
 	death  *actors.Down // of the event Death that is being done
 	answer *answer      // of the event Answer that is being done
 }
@@ -52,6 +58,9 @@ type pendingCall struct {
 	ctx    context.Context // with the caller's span
 	span   trace.Span      // it waits in the queue
 	worker string          // the name of the one that has it
+
+	came, handed time.Time // handed is zero while it does not run
+	run, on      int       // its last run, and the ID of the worker
 }
 
 // wake is the timer's message.
@@ -82,9 +91,12 @@ func (q *queueActor) Receive(ctx actor.Context) {
 		if q.timer != nil {
 			q.timer.Stop()
 		}
+		q.endFigures()
 		for _, c := range q.calls {
 			c.submit.close()
-			c.span.End()
+			if c.span != nil {
+				c.span.End()
+			}
 		}
 		if q.scratch != "" {
 			_ = os.RemoveAll(q.scratch) // what a worker still uses stays until the system cleans up
@@ -130,14 +142,14 @@ func (q *queueActor) Receive(ctx actor.Context) {
 	case statusRequest:
 		ctx.Respond(q.status())
 	case release:
-		found := q.rules.Quarantine() != nil && q.rules.Quarantine().Release(time.Since(q.began), m.Key)
-		ctx.Respond(found)
+		ctx.Respond(q.release(m.Key))
 	}
 }
 
 func (q *queueActor) start(ctx actor.Context) {
 	q.rt, q.self, q.began = coppice.Running(), ctx.Self(), time.Now()
 	q.sys, q.life = q.rt.System(), q.began.UnixNano()
+	q.beginFigures(path.Dir(q.self.Id))
 	if !q.cfg.Scratch {
 		return
 	}
@@ -154,13 +166,13 @@ func (q *queueActor) start(ctx actor.Context) {
 func (q *queueActor) submit(ctx actor.Context, m *submit) {
 	if m.size() > q.cfg.MaxBytes {
 		m.close()
-		ctx.Respond(&outcome{Answer: isTooLarge, Number: m.size(), Max: q.cfg.MaxBytes})
+		ctx.Respond(q.count(&outcome{Answer: isTooLarge, Number: m.size(), Max: q.cfg.MaxBytes}))
 		return
 	}
 	o := m.Options.options().with(q.cfg.Defaults)
 	if o.Idempotent && m.hasOwn() {
 		m.close()
-		ctx.Respond(&outcome{Answer: isRefusal, Text: "an input with handles moves to the worker that runs it: the call cannot run again, so it is not idempotent"})
+		ctx.Respond(q.count(&outcome{Answer: isRefusal, Text: "an input with handles moves to the worker that runs it: the call cannot run again, so it is not idempotent"}))
 		return
 	}
 	q.watch(ctx, m.From)
@@ -169,7 +181,7 @@ func (q *queueActor) submit(ctx actor.Context, m *submit) {
 		c.Reruns = o.Retries
 	}
 	m.Options = wireOptions{Key: o.Key, Timeout: o.Timeout}
-	p := &pendingCall{submit: m, asker: ctx.Sender(), ctx: actors.Context(ctx)}
+	p := &pendingCall{submit: m, asker: ctx.Sender(), ctx: actors.Context(ctx), came: time.Now()}
 	_, p.span = tracer().Start(p.ctx, tracing.SpanQueued)
 	q.calls[m.ID] = p
 	q.step(rules.Event{Kind: rules.Submit, Call: c})
@@ -215,7 +227,13 @@ func ofItself(r supervisor.Reason) bool {
 
 // step gives an event to the rules and does what they say.
 func (q *queueActor) step(ev rules.Event) {
-	for _, e := range q.rules.Step(time.Since(q.began), ev) {
+	q.before(ev)
+	q.mu.Lock()
+	effects := q.rules.Step(time.Since(q.began), ev)
+	q.mu.Unlock()
+	q.retries.Add(int64(q.rules.Totals.Reruns - q.retried))
+	q.retried = q.rules.Totals.Reruns
+	for _, e := range effects {
 		switch e.Kind {
 		case rules.Hand:
 			q.hand(e)
@@ -245,6 +263,7 @@ func (q *queueActor) step(ev rules.Event) {
 func (q *queueActor) hand(e rules.Effect) {
 	c := q.calls[e.ID]
 	c.worker = q.workers[e.Worker]
+	c.begins(q, e)
 	if c.span != nil {
 		c.span.End()
 		c.span = nil
@@ -265,7 +284,7 @@ func (q *queueActor) reply(e rules.Effect) {
 	if c == nil || e.Outcome == rules.Place { // to a reserve
 		if asker := q.askers[e.ID]; asker != nil {
 			delete(q.askers, e.ID)
-			q.send(context.Background(), asker, &outcome{What: e.Outcome, Number: q.cfg.Queue}, false, nil)
+			q.send(context.Background(), asker, q.count(&outcome{What: e.Outcome, Number: q.cfg.Queue}), false, nil)
 		}
 		return
 	}
@@ -274,16 +293,17 @@ func (q *queueActor) reply(e rules.Effect) {
 	if c.span != nil {
 		c.span.End()
 	}
+	o := &outcome{What: e.Outcome, Worker: c.worker, Number: e.Deaths, Timeout: c.submit.Options.Timeout}
 	if e.Outcome == rules.Dropped {
+		q.count(o)
 		return
 	}
-	o := &outcome{What: e.Outcome, Worker: c.worker, Number: e.Deaths, Timeout: c.submit.Options.Timeout}
 	switch e.Outcome {
 	case rules.Full, rules.Wait:
 		o.Number = q.cfg.Queue
 	case rules.Place, rules.Dropped: // done above
 	case rules.Quarantined:
-		if entry, ok := q.rules.Quarantine().Entry(time.Since(q.began), c.submit.Options.Key); ok {
+		if entry, ok := q.entry(c.submit.Options.Key); ok {
 			o.Number, o.Text, o.Timeout = entry.Deaths, entry.Reason, max(0, entry.Next-time.Since(q.began))
 		}
 	case rules.Died, rules.Killed:
@@ -299,7 +319,7 @@ func (q *queueActor) reply(e rules.Effect) {
 			o.Answer, o.Number, o.Max, o.body = isTooLargeAnswer, o.size(), q.cfg.MaxBytes, body{}
 		}
 	}
-	q.send(context.Background(), c.asker, o, o.handles != nil, nil)
+	q.send(context.Background(), c.asker, q.count(o), o.handles != nil, nil)
 }
 
 // atOnce is the context of a send that does not wait.

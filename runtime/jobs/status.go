@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/coppice-go/coppice/actors"
+	"github.com/coppice-go/coppice/runtime/internal/quarantine"
 )
 
 // A Status is a pool of jobs at one moment. Counts are since the queue began, which is when the
@@ -25,6 +26,10 @@ type Status struct {
 	Full, Blocked   uint64 // calls that found the queue full, and ended; that waited for room
 	Refused         uint64 // calls that were not run, because of the quarantine
 	Reruns          uint64 // runs after the first, of a call whose worker died
+
+	// Ends has calls by how they ended: "answer", "error", "panic", "refused", "too large", "died",
+	// "deadline", "cancelled", "quarantined", "full".
+	Ends map[string]uint64
 
 	Quarantine []QuarantinedKey
 }
@@ -47,12 +52,34 @@ func (q *queueActor) status() Status {
 		Canceled: c.Canceled, Full: c.Full, Blocked: c.Blocked, Refused: c.Refused, Reruns: c.Reruns,
 	}
 	s.Waiting, s.Running, s.Rerun, s.Oldest = q.rules.Len(now)
+	s.Ends = map[string]uint64{}
+	for e, n := range q.ended {
+		if n > 0 {
+			s.Ends[end(e).String()] = n
+		}
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	if table := q.rules.Quarantine(); table != nil {
 		for _, e := range table.List(now) {
 			s.Quarantine = append(s.Quarantine, QuarantinedKey{e.Key, e.Released, e.Deaths, e.Refused, now - e.Since, max(0, e.Next-now), e.Reason})
 		}
 	}
 	return s
+}
+
+// release ends the quarantine of a key.
+func (q *queueActor) release(key string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.rules.Quarantine() != nil && q.rules.Quarantine().Release(time.Since(q.began), key)
+}
+
+// entry returns what is known of a key that is quarantined.
+func (q *queueActor) entry(key string) (quarantine.Entry, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.rules.Quarantine().Entry(time.Since(q.began), key)
 }
 
 // Inspect is for [actors.Inspector]: coppicectl shows it of the actor.

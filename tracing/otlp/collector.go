@@ -104,9 +104,9 @@ func fromMeter(points []tracing.DataPoint) []metric {
 		}
 		mine := dataPoint{labels: p.Labels, n: p.Value}
 		switch p.Instrument.Kind {
-		case tracing.Duration:
-			mine = dataPoint{labels: p.Labels, f: p.Total.Seconds(), float: true, bounds: tracing.Bounds, buckets: p.Buckets}
-		case tracing.Seconds:
+		case tracing.Duration, tracing.LongDuration:
+			mine = dataPoint{labels: p.Labels, f: p.Total.Seconds(), float: true, bounds: p.Instrument.Bounds(), buckets: p.Buckets}
+		case tracing.Seconds, tracing.LevelSeconds:
 			mine = dataPoint{labels: p.Labels, f: time.Duration(p.Value).Seconds(), float: true}
 		case tracing.Sum, tracing.Level:
 		}

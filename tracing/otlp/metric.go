@@ -39,6 +39,7 @@ var coppiceScope = scope{name: tracing.ScopeName, schema: tracing.SchemaURL}
 type metric struct {
 	instrument
 	description string
+	bounds      []float64 // that its points have, if it is a histogram of Coppice
 	points      []dataPoint
 }
 
@@ -144,6 +145,6 @@ var coppiceMetrics = func() map[string]metric {
 }()
 
 func metricOf(i *tracing.Instrument) metric {
-	k := map[tracing.InstrumentKind]kind{tracing.Sum: counter, tracing.Seconds: counter, tracing.Level: level, tracing.Duration: histogram}[i.Kind]
-	return metric{instrument: instrument{coppiceScope, i.Name, i.Unit, k}, description: i.Description}
+	k := map[tracing.InstrumentKind]kind{tracing.Sum: counter, tracing.Seconds: counter, tracing.Level: level, tracing.LevelSeconds: level, tracing.Duration: histogram, tracing.LongDuration: histogram}[i.Kind]
+	return metric{instrument: instrument{coppiceScope, i.Name, i.Unit, k}, description: i.Description, bounds: i.Bounds()}
 }

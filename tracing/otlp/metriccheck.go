@@ -62,7 +62,7 @@ func (m *metric) checkCoppice() (known bool, err error) {
 		return true, fmt.Errorf("%w: %s: not of its kind", errInstrument, m.name)
 	}
 	for _, p := range m.points {
-		if m.kind == histogram && !slices.Equal(p.bounds, tracing.Bounds) {
+		if m.kind == histogram && !slices.Equal(p.bounds, own.bounds) {
 			return true, fmt.Errorf("%w: %s: bounds of buckets", errInstrument, m.name)
 		}
 	}

@@ -126,6 +126,7 @@ func TestCoppiceMetricsOutOfBounds(t *testing.T) {
 		"another scope":       otherScope,
 		"too few buckets":     of(tracing.HandoffDuration, dataPoint{bounds: tracing.Bounds, buckets: []uint64{1}}),
 		"other buckets":       of(tracing.HandoffDuration, dataPoint{bounds: []float64{1}, buckets: []uint64{1, 2}}),
+		"another's buckets":   of(tracing.JobRuns, dataPoint{bounds: tracing.Bounds, buckets: buckets}),
 		"a long label":        of(tracing.Exits, dataPoint{labels: attribute.NewSet(attribute.String("k", strings.Repeat("v", maxAttributeText+1)))}),
 		"a sum below nothing": of(tracing.Exits, dataPoint{n: -1}),
 		"more exemplars than it has buckets": of(tracing.HandoffDuration, dataPoint{

@@ -188,6 +188,16 @@ func (s *State) List(now Time) []Entry {
 	return list
 }
 
+// Len returns how many keys are quarantined. It changes nothing.
+func (s *State) Len(now Time) (n int) {
+	for _, e := range s.entries {
+		if !e.Released && now-e.Last < s.cfg.Expiry {
+			n++
+		}
+	}
+	return n
+}
+
 // Entry returns the entry of key, if it has one.
 func (s *State) Entry(now Time, key string) (Entry, bool) {
 	if e := s.entry(now, key); e != nil {

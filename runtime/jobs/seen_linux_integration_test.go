@@ -1,0 +1,169 @@
+package jobs_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace/noop"
+
+	coppice "github.com/coppice-go/coppice/runtime"
+	"github.com/coppice-go/coppice/runtime/jobs"
+	"github.com/coppice-go/coppice/runtime/runtimetest"
+	"github.com/coppice-go/coppice/tracing"
+)
+
+// counting is a backend that exports nothing, and counts in the test's meter.
+type counting struct {
+	tracing.Backend
+	meter *tracing.Meter
+}
+
+type countingPipeline struct {
+	tracing.Pipeline
+	meter *tracing.Meter
+}
+
+func (c counting) Start(ctx context.Context, p tracing.ProcessResource, up *tracing.Uplink) (tracing.Pipeline, error) {
+	pl, err := c.Backend.Start(ctx, p, up)
+	return countingPipeline{pl, c.meter}, err
+}
+
+func (p countingPipeline) Meter() *tracing.Meter { return p.meter }
+
+// counted returns what is counted of jobs, a line for each series: of a histogram how many values it
+// has, of an age whether there is one.
+func counted(m *tracing.Meter) (lines []string) {
+	for _, p := range m.Collect() {
+		if !strings.HasPrefix(p.Instrument.Name, "coppice.job.") {
+			continue
+		}
+		n := p.Value
+		for _, b := range p.Buckets {
+			n += int64(b)
+		}
+		if p.Instrument == tracing.JobsOldest {
+			n = min(n, 1)
+		}
+		lines = append(lines, fmt.Sprintf("%s{%s} %d", p.Instrument.Name, p.Labels.Encoded(attribute.DefaultEncoder()), n))
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+// changed returns the lines of after that before has not.
+func changed(before, after []string) string {
+	return strings.Join(slices.DeleteFunc(slices.Clone(after), func(l string) bool { return slices.Contains(before, l) }), "\n")
+}
+
+// TestSeen has calls end in each way, and looks at what is counted: all of it is there, and zero,
+// before the first call, and it does not begin again with the queue.
+func TestSeen(t *testing.T) {
+	notShort(t)
+	meter := tracing.NewMeter()
+	tracing.Register(counting{tracing.Own(noop.NewTracerProvider()), meter})
+	t.Cleanup(func() { tracing.Register(nil) })
+	rt := tree(t, jobs.Config{Queue: 1, MaxBytes: 1 << 20, Poison: jobs.Poison{Deaths: 1}})
+	first := counted(meter)
+	for _, l := range first {
+		if !strings.HasSuffix(l, " 0") {
+			t.Error("before the first call:", l)
+		}
+	}
+	for _, c := range []struct {
+		order
+		jobs.Options
+	}{
+		{order: order{Do: "answer"}},
+		{order: order{Do: "error"}},
+		{order: order{Do: "panic"}},
+		{order{Do: "wait"}, jobs.Options{Timeout: time.Millisecond}},
+		{order{Do: "die once"}, jobs.Options{Idempotent: true}},
+		{order{Do: "signal", N: int(syscall.SIGKILL)}, jobs.Options{Key: "poison"}},
+		{order{Do: "answer"}, jobs.Options{Key: "poison"}},
+	} {
+		_, _ = do(t, rt, c.order, c.Options) // TestEnds has the errors
+	}
+	_, err := jobs.Call[[]byte](t.Context(), rt, "work/bytes", make([]byte, 1<<20+1))
+	fails(t, err, func(*jobs.TooLargeError) bool { return true })
+	_, err = jobs.Call[report](t.Context(), rt, "work/none", order{})
+	fails(t, err, func(*jobs.RefusedError) bool { return true })
+
+	began := make(chan struct{}, 1)
+	busy := func(ctx context.Context) *jobs.Pending[report] {
+		p := jobs.Start[report](ctx, rt, "work", order{Do: "report and wait"}, jobs.Options{Key: "a.png", Progress: jobs.OnProgress(func(int) { began <- struct{}{} })})
+		<-began
+		return p
+	}
+	await := func(what string, holds func(jobs.Status) bool) {
+		t.Helper()
+		runtimetest.Eventually(t, what, func() bool {
+			s, err := jobs.StatusOf(t.Context(), rt, "work")
+			return err == nil && holds(s)
+		})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	runs := busy(ctx)
+	waits := jobs.Start[report](ctx, rt, "work", order{Do: "answer"}, jobs.Options{})
+	await("a call that waits", func(s jobs.Status) bool { return s.Waiting == 1 })
+	_, err = do(t, rt, order{Do: "answer"}, jobs.Options{})
+	fails(t, err, func(*jobs.FullError) bool { return true })
+	for _, level := range []string{"oldest", "quarantined", "running", "waiting"} {
+		if got := counted(meter); !slices.Contains(got, "coppice.job."+level+"{coppice.pool.name=work} 1") {
+			t.Errorf("while a call runs and one waits, %s is not 1:\n%s", level, strings.Join(got, "\n"))
+		}
+	}
+	cancel()
+	_, _ = runs.Wait()
+	_, _ = waits.Wait()
+	await("the end of the call that ran", func(s jobs.Status) bool { return s.Running == 0 && s.Ends["cancelled"] == 2 })
+
+	gone := busy(t.Context())
+	if err := rt.TerminateChild(t.Context(), "work/queue"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = gone.Wait()
+	fails(t, err, func(*jobs.GoneError) bool { return true })
+	for ev := range rt.Events(0).All(t.Context()) {
+		if ev.Kind == coppice.ChildStopped && ev.Path == "work/queue" {
+			if !ev.Reason.IsNormal() {
+				t.Error(ev)
+			}
+			break
+		}
+	}
+	if err := rt.RestartChild(t.Context(), "work/queue"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := do(t, rt, order{Do: "answer"}, jobs.Options{}); err != nil {
+		t.Error(err)
+	}
+	last := counted(meter)
+	if len(last) != len(first) {
+		t.Errorf("%d series, before the first call %d", len(last), len(first))
+	}
+	const want = `coppice.job.calls{coppice.job.outcome=answer,coppice.pool.name=work} 3
+coppice.job.calls{coppice.job.outcome=cancelled,coppice.pool.name=work} 2
+coppice.job.calls{coppice.job.outcome=deadline,coppice.pool.name=work} 1
+coppice.job.calls{coppice.job.outcome=died,coppice.pool.name=work} 1
+coppice.job.calls{coppice.job.outcome=error,coppice.pool.name=work} 1
+coppice.job.calls{coppice.job.outcome=full,coppice.pool.name=work} 1
+coppice.job.calls{coppice.job.outcome=gone,coppice.pool.name=work} 1
+coppice.job.calls{coppice.job.outcome=panic,coppice.pool.name=work} 1
+coppice.job.calls{coppice.job.outcome=quarantined,coppice.pool.name=work} 1
+coppice.job.calls{coppice.job.outcome=refused,coppice.pool.name=work} 1
+coppice.job.calls{coppice.job.outcome=too large,coppice.pool.name=work} 1
+coppice.job.deaths{coppice.exit.kind=exited,coppice.pool.name=work} 1
+coppice.job.deaths{coppice.exit.kind=signaled,coppice.pool.name=work} 1
+coppice.job.queue.duration{coppice.pool.name=work} 10
+coppice.job.retries{coppice.pool.name=work} 1
+coppice.job.run.duration{coppice.pool.name=work} 10`
+	if got := changed(first, last); got != want {
+		t.Errorf("at the end there is\n%s", got)
+	}
+}
